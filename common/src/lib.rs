@@ -1,1 +1,20 @@
-//! .
+//! What the API and the workers share: the domain, the messages between them, and the adapters to AWS.
+//!
+//! - [`domain`] decides, purely: no I/O, no clock, no randomness.
+//! - [`messages`] is all that crosses a queue.
+//! - [`store`] is the broker's table, [`queue`] its queues; nothing else knows DynamoDB or SQS.
+//! - [`config`], [`clock`], [`entropy`] read the environment, the time and randomness; everyone else is handed them.
+//! - [`process`] is what every process has: [`aws`], [`telemetry`], [`metrics`], [`lifecycle`].
+
+pub mod aws;
+pub mod clock;
+pub mod config;
+pub mod domain;
+pub mod entropy;
+pub mod lifecycle;
+pub mod messages;
+pub mod metrics;
+pub mod process;
+pub mod queue;
+pub mod store;
+pub mod telemetry;

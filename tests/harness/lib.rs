@@ -1,1 +1,44 @@
-//! .
+//! The harness: real `broker-api`, `broker-worker` and `broker` processes against an endpoint process that speaks the
+//! real wire protocols, seen from outside: over HTTP, the `broker` command and the AWS SDK.
+//!
+//! ```text
+//! story(Setup::new().pool(5), async |broker| {          // 2 APIs, 3 workers, 5 sandboxes
+//!     let first = broker.allocate("track-1").send().await.expect_status(201);
+//!     let again = broker.allocate("track-1").send().await.expect_status(200);
+//!     assert_eq!(first.sandbox_id(), again.sandbox_id());
+//! }).await;                                             // then: Broker::finish
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`binaries`] | the executables under test, built through cargo, never stale |
+//! | [`warden`] | nothing outlives the test process, however it ends |
+//! | [`process`], [`endpoint`] | one process with its log; the SQS and DynamoDB endpoints |
+//! | [`setup`], [`broker`], [`finish`] | a whole broker; what every story must leave behind: nothing |
+//! | [`api`], [`answer`], [`raw`] | the HTTP client, what it got, and bytes that no client would send |
+//! | [`cli`], [`queues`], [`table`] | the `broker` command; SQS and DynamoDB through the SDK |
+//! | [`wait`] | the one place that waits |
+//!
+//! A fault that a story plants (a killed worker, a message sent twice) goes through the same doors that production has:
+//! signals, queues and the table. There is no mock.
+
+pub mod answer;
+pub mod api;
+pub mod binaries;
+pub mod broker;
+pub mod cli;
+pub mod endpoint;
+pub mod finish;
+pub mod process;
+pub mod queues;
+pub mod raw;
+pub mod setup;
+pub mod table;
+pub mod wait;
+pub mod warden;
+
+pub use answer::Answer;
+pub use api::{Api, Call};
+pub use broker::{Broker, story};
+pub use setup::Setup;
+pub use wait::{together, wait_for_condition, within};

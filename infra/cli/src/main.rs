@@ -1,1 +1,3 @@
+mod endpoints;
+
 fn main(){}

@@ -1,0 +1,71 @@
+//! What this crate counts. Names and labels are those of SPEC.md, "Metrics"; labels are templates and outcomes, never ids.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+const ALLOCATE: &str = "broker_allocate_total";
+const IDEMPOTENT_HITS: &str = "broker_allocate_idempotent_hits_total";
+const ALLOCATION_LATENCY: &str = "broker_allocation_latency_seconds";
+const REQUEST_LATENCY: &str = "broker_request_latency_seconds";
+const MARKED: &str = "broker_deletion_marked_total";
+const PENDING: &str = "broker_pending_replies";
+const SHED: &str = "broker_requests_shed_total";
+const UNCLAIMED: &str = "broker_replies_unclaimed_total";
+const REPLY_WAIT: &str = "broker_reply_wait_seconds";
+const CLOCK_SKEW: &str = "broker_clock_skew_seconds";
+
+/// Tells the recorder what each name means.
+pub(crate) fn describe() {
+    describe_counter!(ALLOCATE, "allocate calls by outcome");
+    describe_counter!(IDEMPOTENT_HITS, "allocate calls that got the sandbox their key already held");
+    describe_histogram!(ALLOCATION_LATENCY, Unit::Seconds, "allocate calls that were answered with a sandbox");
+    describe_histogram!(REQUEST_LATENCY, Unit::Seconds, "HTTP requests by method, route and status");
+    describe_counter!(MARKED, "mark-for-deletion calls by outcome");
+    describe_gauge!(PENDING, "requests that wait for their replies in this process");
+    describe_counter!(SHED, "requests refused because too many were pending");
+    describe_counter!(UNCLAIMED, "replies that nobody waited for (any more)");
+    describe_histogram!(REPLY_WAIT, Unit::Seconds, "from before the send to the reply");
+    describe_gauge!(CLOCK_SKEW, Unit::Seconds, "what is added to this machine's clock to follow AWS");
+    // So that both exist before they first happen.
+    counter!(SHED).absolute(0);
+    counter!(IDEMPOTENT_HITS).absolute(0);
+}
+
+pub(crate) fn allocated(outcome: Cow<'static, str>, latency: Duration) {
+    if outcome == "existing" {
+        counter!(IDEMPOTENT_HITS).increment(1);
+    }
+    if matches!(&*outcome, "created" | "existing") {
+        histogram!(ALLOCATION_LATENCY).record(latency);
+    }
+    counter!(ALLOCATE, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn marked(outcome: Cow<'static, str>) {
+    counter!(MARKED, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn answered(method: &'static str, route: &'static str, status: u16, latency: Duration) {
+    histogram!(REQUEST_LATENCY, "method" => method, "route" => route, "status" => status.to_string()).record(latency);
+}
+
+pub(crate) fn shed() {
+    counter!(SHED).increment(1);
+}
+
+pub(crate) fn unclaimed_reply() {
+    counter!(UNCLAIMED).increment(1);
+}
+
+pub(crate) fn reply_waited(waited: Duration) {
+    histogram!(REPLY_WAIT).record(waited);
+}
+
+/// Gauges are set when they are asked for.
+pub(crate) fn gauges(pending: usize, clock_correction_ms: i64) {
+    gauge!(PENDING).set(u32::try_from(pending).unwrap_or(u32::MAX));
+    let seconds = Duration::from_millis(clock_correction_ms.unsigned_abs()).as_secs_f64();
+    gauge!(CLOCK_SKEW).set(if clock_correction_ms < 0 { -seconds } else { seconds });
+}

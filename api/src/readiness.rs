@@ -1,0 +1,87 @@
+//! Whether this process can serve, by what is known already.
+//!
+//! Invariant: asking costs nothing and waits for nobody; what must be asked of AWS is asked in the background, every few
+//! seconds. On drain it says no at once. What it does not do: decide liveness; a process whose AWS is away lives.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use broker_common::process::Process;
+use broker_common::queue::{QueueError, topology};
+use broker_common::store::Store;
+use tokio::time::timeout;
+
+use crate::reply_queue::Link;
+
+/// The pause between two looks at the dependencies.
+const EVERY: Duration = Duration::from_secs(3);
+/// While something is missing, they are looked at more often.
+const EVERY_WHILE_NOT_READY: Duration = Duration::from_millis(250);
+/// A dependency that takes longer is not there.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What was last seen of the dependencies. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Readiness {
+    process: Process,
+    link: Link,
+    seen: Arc<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    requests_queue: AtomicBool,
+    table: AtomicBool,
+}
+
+impl Readiness {
+    pub(crate) fn new(process: Process, link: Link) -> Self {
+        Self { process, link, seen: Arc::default() }
+    }
+
+    /// Each part with whether it is as it should be.
+    pub(crate) fn parts(&self) -> [(&'static str, bool); 5] {
+        [
+            ("serving", !self.process.lifecycle.soft.is_cancelled()),
+            ("reply_queue", self.link.channel().is_some()),
+            ("requests_queue", self.seen.requests_queue.load(Ordering::Relaxed)),
+            ("table", self.seen.table.load(Ordering::Relaxed)),
+            ("clock", self.process.clock.is_trusted()),
+        ]
+    }
+
+    fn is_ready(&self) -> bool {
+        self.parts().iter().all(|(_, fine)| *fine)
+    }
+
+    /// Looks at the dependencies until the process is told to stop now.
+    pub(crate) async fn watch(self, store: Store) {
+        let mut was_ready = false;
+        loop {
+            let (table, queue) = tokio::join!(timeout(PATIENCE, store.ping()), timeout(PATIENCE, self.look_at_queue()));
+            self.seen.table.store(matches!(table, Ok(Ok(()))), Ordering::Relaxed);
+            self.seen.requests_queue.store(matches!(queue, Ok(Ok(true))), Ordering::Relaxed);
+            let is_ready = self.is_ready();
+            if is_ready != was_ready {
+                let parts = self.parts();
+                tracing::info!(ready = is_ready, ?parts, ?table, "readiness changed");
+                was_ready = is_ready;
+            }
+            // The recorder keeps raw samples until somebody scrapes, or this.
+            self.process.metrics.run_upkeep();
+            let pause = if is_ready { EVERY } else { EVERY_WHILE_NOT_READY };
+            let hard = &self.process.lifecycle.hard;
+            if hard.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Whether the requests queue is known and answers.
+    async fn look_at_queue(&self) -> Result<bool, QueueError> {
+        let Some(channel) = self.link.channel() else { return Ok(false) };
+        let queue = channel.requests.queue();
+        topology::depth(&self.process.aws, queue, queue.label().to_string()).await.map(|_depth| true)
+    }
+}

@@ -1,0 +1,145 @@
+//! This process's reply queue: made, polled, replaced when it is gone, deleted at the end.
+//!
+//! Invariant: while there is a [`Channel`], its reply queue exists as far as is known; without one nothing is asked and
+//! the process is not ready. A queue that was swept is replaced under a new name, and new requests carry that. What it
+//! does not do: know who waits (that is [`replies`](crate::replies)).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_common::messages::Reply;
+use broker_common::process::Process;
+use broker_common::queue::{
+    Delivery, Ended, PollOptions, Queue, QueueError, QueueKind, QueueNames, QueueUrls, Receiver, ReplyQueueName, Sender,
+    Settler, topology,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::measures;
+use crate::replies::Replies;
+
+/// The most polls under way, when replies come in full batches.
+const MAX_POLLS: usize = 8;
+/// Calls that delete replies, under way at once.
+const DELETE_FLIGHTS: usize = 2;
+/// About how long to wait before queues that could not be reached are tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// How the workers are asked, and where they answer.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    /// Sends to the requests queue.
+    pub(crate) requests: Sender,
+    /// What requests carry.
+    pub(crate) reply_to: ReplyQueueName,
+}
+
+/// The channel of this moment, if there is one. Clones see the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Link(watch::Receiver<Option<Arc<Channel>>>);
+
+impl Link {
+    /// The channel, if the queues are there.
+    pub(crate) fn channel(&self) -> Option<Arc<Channel>> {
+        self.0.borrow().clone()
+    }
+}
+
+/// What keeps the channel open.
+pub(crate) struct ReplyQueue {
+    process: Process,
+    replies: Replies,
+    link: watch::Sender<Option<Arc<Channel>>>,
+}
+
+impl ReplyQueue {
+    /// Nothing is made before it runs.
+    pub(crate) fn new(process: Process, replies: Replies) -> (Self, Link) {
+        let (link, seen) = watch::channel(None);
+        (Self { process, replies, link }, Link(seen))
+    }
+
+    /// Keeps a reply queue until `stop`, then deletes it.
+    pub(crate) async fn run(self, names: QueueNames, stop: CancellationToken) {
+        let resolve = || QueueUrls::resolve(&self.process.aws, &names);
+        let Some(urls) = self.until_it_works(&stop, resolve).await else { return };
+        let requests = Sender::new(self.process.aws.sqs.clone(), urls.get(QueueKind::Requests), Sender::FLIGHTS);
+        let create = || topology::create_reply_queue(&self.process.aws, &urls, self.process.entropy.uuid());
+        while let Some((name, queue)) = self.until_it_works(&stop, create).await {
+            tracing::info!(queue = %name, "reply queue created");
+            self.link.send_replace(Some(Arc::new(Channel { requests: requests.clone(), reply_to: name.clone() })));
+            // Once stopped nobody waits any more: what a poll under way may still bring is of no use to anyone, and its
+            // queue is deleted. This one receive need not be waited for.
+            let ended = stop.run_until_cancelled(self.receive(queue)).await;
+            self.link.send_replace(None);
+            match ended {
+                Some(Ended::QueueGone) => tracing::warn!(queue = %name, "the reply queue is gone, making a new one"),
+                Some(Ended::Stopped) | None => self.delete(&urls, &name).await,
+            }
+        }
+    }
+
+    /// Tries until it works, or until `stop`. An attempt under way is never given up: it may have made something.
+    async fn until_it_works<T, F>(&self, stop: &CancellationToken, attempt: impl Fn() -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, QueueError>>,
+    {
+        while !stop.is_cancelled() {
+            match attempt().await {
+                Ok(made) => return Some(made),
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "the queues are not there, trying again");
+                }
+            }
+            let pause = self.process.entropy.jitter(TRY_AGAIN);
+            stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+        }
+        None
+    }
+
+    async fn receive(&self, queue: Queue) -> Ended {
+        let Process { config, clock, entropy, aws, .. } = &self.process;
+        let settler = Settler::new(aws.sqs.clone(), queue.clone(), DELETE_FLIGHTS);
+        let replies = self.replies.clone();
+        let options = PollOptions { wait: config.poll_wait, visibility: None, max_polls: MAX_POLLS };
+        let receiver = Receiver::new(aws.sqs_receive.clone(), queue, clock.clone(), entropy.clone(), options);
+        // It ends when the queue is gone, or is given up by whoever called.
+        let never = CancellationToken::new();
+        receiver.run(never, move |delivery, _unbounded| hand_on(&replies, &settler, delivery)).await
+    }
+
+    async fn delete(&self, urls: &QueueUrls, name: &ReplyQueueName) {
+        match topology::delete_reply_queue(&self.process.aws, urls, name).await {
+            Ok(()) => tracing::info!(queue = %name, "reply queue deleted"),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(queue = %name, error, "could not delete the reply queue; it will be swept");
+            }
+        }
+    }
+}
+
+/// Wakes whoever waits, then deletes the message. One that cannot be read is deleted, too: nobody else ever reads it.
+fn hand_on(replies: &Replies, settler: &Settler, delivery: Delivery) {
+    match Reply::decode(&delivery.body) {
+        Ok(reply) => {
+            if !replies.deliver(reply) {
+                measures::unclaimed_reply();
+            }
+        }
+        Err(error) => {
+            let reason = error.reason_code();
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(message_id = delivery.message_id, reason, error, "a reply cannot be read");
+        }
+    }
+    let settler = settler.clone();
+    tokio::spawn(async move {
+        // A reply that stays is received again, wakes nobody, and is deleted then, or lapses after five minutes.
+        if let Err(error) = settler.delete(&delivery.receipt).await {
+            tracing::debug!(%error, "could not delete a reply");
+        }
+    });
+}

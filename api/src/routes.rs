@@ -1,0 +1,148 @@
+//! Every route there is:
+//!
+//! | method, path | what |
+//! |---|---|
+//! | `POST /v1/allocate` | a sandbox for a track |
+//! | `POST /v1/sandboxes/{id}/mark-for-deletion` | the owner gives it back |
+//! | `GET /v1/sandboxes/{id}` | the owner looks at it |
+//! | `GET /v1/requests/{request_id}` | what became of a request that was answered 202 |
+//! | `GET /healthz` | the process lives; touches nothing |
+//! | `GET /readyz` | it can serve, by what is known already; asks nobody |
+//! | `GET /metrics` | Prometheus |
+//!
+//! `HEAD` is `GET` without the body. Segments are split before they are decoded, so an encoded slash stays inside its
+//! segment (and is no valid id). What it does not do: look at anything but method and path.
+
+use std::borrow::Cow;
+
+use http::Method;
+use http::header::{self, HeaderValue};
+use percent_encoding::percent_decode_str;
+
+use crate::problem::{Code, Problem};
+
+/// Where a request goes. Ids are decoded, not yet checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route<'p> {
+    Allocate,
+    Mark(Cow<'p, str>),
+    Sandbox(Cow<'p, str>),
+    Request(Cow<'p, str>),
+    Health,
+    Ready,
+    Metrics,
+}
+
+/// What stands in logs and metrics for a path that is no route.
+pub(crate) const UNMATCHED: &str = "unmatched";
+
+/// The route of a request.
+pub(crate) fn find<'p>(method: &Method, path: &'p str) -> Result<Route<'p>, Problem> {
+    let mut segments = [""; 5];
+    let mut count = 0;
+    for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
+        *segments.get_mut(count).ok_or_else(not_found)? = segment;
+        count += 1;
+    }
+    let (route, allowed) = match segments[..count] {
+        ["v1", "allocate"] => (Route::Allocate, Method::POST),
+        ["v1", "sandboxes", id, "mark-for-deletion"] => (Route::Mark(decode(id)?), Method::POST),
+        ["v1", "sandboxes", id] => (Route::Sandbox(decode(id)?), Method::GET),
+        ["v1", "requests", id] => (Route::Request(decode(id)?), Method::GET),
+        ["healthz"] => (Route::Health, Method::GET),
+        ["readyz"] => (Route::Ready, Method::GET),
+        ["metrics"] => (Route::Metrics, Method::GET),
+        _ => return Err(not_found()),
+    };
+    if *method == allowed || (*method == Method::HEAD && allowed == Method::GET) {
+        return Ok(route);
+    }
+    let allow = if allowed == Method::GET { "GET, HEAD" } else { "POST" };
+    let problem = Problem::new(Code::MethodNotAllowed, format!("Only {allow} is allowed here."));
+    Err(problem.with(header::ALLOW, HeaderValue::from_static(allow)))
+}
+
+impl Route<'_> {
+    /// The route with names in place of ids, for logs, metrics and fingerprints.
+    pub(crate) const fn template(&self) -> &'static str {
+        match self {
+            Self::Allocate => "/v1/allocate",
+            Self::Mark(_) => "/v1/sandboxes/{id}/mark-for-deletion",
+            Self::Sandbox(_) => "/v1/sandboxes/{id}",
+            Self::Request(_) => "/v1/requests/{request_id}",
+            Self::Health => "/healthz",
+            Self::Ready => "/readyz",
+            Self::Metrics => "/metrics",
+        }
+    }
+}
+
+/// The method as a label: clients may send any word.
+pub(crate) fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "OTHER",
+    }
+}
+
+fn decode(segment: &str) -> Result<Cow<'_, str>, Problem> {
+    percent_decode_str(segment).decode_utf8().map_err(|_| Problem::invalid("The path is not UTF-8 text."))
+}
+
+fn not_found() -> Problem {
+    Problem::new(Code::NotFound, "There is nothing at this path.")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn code(method: &Method, path: &str) -> Code {
+        find(method, path).unwrap_err().code()
+    }
+
+    #[test]
+    fn every_route_is_found_under_its_method() {
+        assert_eq!(find(&Method::POST, "/v1/allocate").unwrap(), Route::Allocate);
+        assert_eq!(find(&Method::POST, "/v1/sandboxes/a/mark-for-deletion").unwrap(), Route::Mark("a".into()));
+        assert_eq!(find(&Method::GET, "/v1/sandboxes/a").unwrap(), Route::Sandbox("a".into()));
+        assert_eq!(find(&Method::HEAD, "/v1/sandboxes/a").unwrap(), Route::Sandbox("a".into()));
+        assert_eq!(find(&Method::GET, "/v1/requests/a").unwrap(), Route::Request("a".into()));
+        assert_eq!(find(&Method::GET, "/healthz").unwrap(), Route::Health);
+        assert_eq!(find(&Method::GET, "/readyz").unwrap(), Route::Ready);
+        assert_eq!(find(&Method::GET, "/metrics").unwrap(), Route::Metrics);
+    }
+
+    #[test]
+    fn another_method_is_405_and_another_path_404() {
+        assert_eq!(code(&Method::GET, "/v1/allocate"), Code::MethodNotAllowed);
+        assert_eq!(code(&Method::HEAD, "/v1/allocate"), Code::MethodNotAllowed);
+        assert_eq!(code(&Method::DELETE, "/v1/sandboxes/a"), Code::MethodNotAllowed);
+        for path in ["", "/", "*", "/v1", "/v1/allocate/", "//v1/allocate", "/V1/allocate", "/v1/a/b/c/d/e/f", "/v2/allocate"] {
+            assert_eq!(code(&Method::POST, path), Code::NotFound, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_encoded_slash_does_not_make_a_segment() {
+        let path = "/v1/sandboxes/a%2Fmark-for-deletion";
+        assert_eq!(find(&Method::GET, path).unwrap(), Route::Sandbox("a/mark-for-deletion".into()));
+        assert_eq!(find(&Method::GET, "/v1/sandboxes/a%3Ab%40c").unwrap(), Route::Sandbox("a:b@c".into()));
+        assert_eq!(code(&Method::GET, "/v1/sandboxes/%ff"), Code::ValidationError);
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_survived(path in any::<String>()) {
+            let _ = find(&Method::GET, &path);
+        }
+    }
+}

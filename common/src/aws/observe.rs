@@ -1,0 +1,167 @@
+//! What is learnt from every attempt: the time AWS says it is, what became of the call, how long it took.
+
+use std::time::Instant;
+
+use aws_sdk_sqs::operation::receive_message::ReceiveMessageOutput;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    BeforeTransmitInterceptorContextRef, Error, FinalizerInterceptorContextRef, Output,
+};
+use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
+use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, Metadata, OrchestratorError};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
+use aws_smithy_types::date_time::{DateTime, Format};
+
+use crate::clock::Clock;
+use crate::domain::Timestamp;
+
+/// Sees every attempt of the clients it is given to.
+#[derive(Clone, Debug)]
+pub(super) struct Observer {
+    clock: Clock,
+}
+
+/// When the attempt under way began.
+#[derive(Clone, Copy, Debug)]
+struct Began {
+    asked: Timestamp,
+    instant: Instant,
+}
+
+impl Storable for Began {
+    type Storer = StoreReplace<Self>;
+}
+
+impl Observer {
+    pub(super) const fn new(clock: Clock) -> Self {
+        Self { clock }
+    }
+
+    /// Tells the clock when AWS answered. The server dates its answer when it writes it, which for a long poll is at
+    /// its end; that lies between `asked` and now all the same.
+    fn observe_date(&self, response: &HttpResponse, asked: Timestamp) {
+        let date = response.headers().get("date").and_then(parse_date);
+        if let Some(date) = date {
+            self.clock.observe(date, asked, self.clock.now());
+        }
+    }
+}
+
+#[dyn_dispatch_hint]
+impl Intercept for Observer {
+    fn name(&self) -> &'static str {
+        "BrokerObserver"
+    }
+
+    fn read_before_transmit(
+        &self,
+        _context: &BeforeTransmitInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let began = Began { asked: self.clock.now(), instant: self.clock.instant() };
+        config.interceptor_state().store_put(began);
+        Ok(())
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let Some(call) = config.load::<Metadata>() else { return Ok(()) };
+        let labels = [
+            ("service", call.service().to_ascii_lowercase()),
+            ("operation", call.name().to_owned()),
+            ("outcome", outcome(context.response(), context.output_or_error()).to_owned()),
+        ];
+        metrics::counter!("broker_aws_calls_total", &labels).increment(1);
+        // Nothing was transmitted when, for example, no credentials were found.
+        let Some(began) = config.load::<Began>() else { return Ok(()) };
+        let took = self.clock.instant().saturating_duration_since(began.instant);
+        metrics::histogram!("broker_aws_call_seconds", &labels[..2]).record(took.as_secs_f64());
+        if let Some(response) = context.response() {
+            self.observe_date(response, began.asked);
+        }
+        Ok(())
+    }
+}
+
+/// An HTTP date (IMF-fixdate, RFC 9110, 5.6.7).
+fn parse_date(text: &str) -> Option<Timestamp> {
+    let date = DateTime::from_str(text, Format::HttpDate).ok()?;
+    u64::try_from(date.secs()).ok().map(Timestamp::from_secs)
+}
+
+/// The word for what became of an attempt. Lost conditions are outcomes, as is a poll that brought nothing.
+fn outcome(
+    response: Option<&HttpResponse>,
+    result: Option<Result<&Output, &OrchestratorError<Error>>>,
+) -> &'static str {
+    match result {
+        None => "error",
+        Some(Ok(output)) => match output.downcast_ref::<ReceiveMessageOutput>() {
+            Some(received) if received.messages().is_empty() => "empty",
+            Some(_) | None => "ok",
+        },
+        Some(Err(error)) if error.is_timeout_error() => "timeout",
+        Some(Err(error)) => match error.as_connector_error() {
+            Some(connector) if connector.is_timeout() => "timeout",
+            Some(_) => "unreachable",
+            None => response.map_or("error", refusal),
+        },
+    }
+}
+
+/// The word for an answer that is an error.
+fn refusal(response: &HttpResponse) -> &'static str {
+    let code = error_code(response.body().bytes().unwrap_or_default());
+    match code.as_deref() {
+        Some("ConditionalCheckFailedException") => "conditional_check_failed",
+        Some("TransactionCanceledException") => "transaction_canceled",
+        Some("TransactionConflictException" | "TransactionInProgressException") => "conflict",
+        Some("ResourceNotFoundException" | "QueueDoesNotExist" | "AWS.SimpleQueueService.NonExistentQueue") => "not_found",
+        Some(
+            "ProvisionedThroughputExceededException"
+            | "ThrottlingException"
+            | "Throttling"
+            | "RequestLimitExceeded"
+            | "RequestThrottled"
+            | "OverLimit",
+        ) => "throttled",
+        Some(_) | None if response.status().is_server_error() => "server_error",
+        Some(_) | None => "error",
+    }
+}
+
+/// The code in the body of an error of the AWS JSON protocols: `{"__type": "namespace#Code"}`.
+fn error_code(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct ErrorBody {
+        #[serde(rename = "__type")]
+        type_: String,
+    }
+    let ErrorBody { type_ } = serde_json::from_slice(body).ok()?;
+    Some(type_.rsplit_once('#').map_or(type_.clone(), |(_, code)| code.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_header_is_read_to_the_second() {
+        assert_eq!(parse_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Timestamp::from_secs(784_111_777)));
+        assert_eq!(parse_date("now"), None);
+    }
+
+    #[test]
+    fn an_error_code_is_found_with_and_without_its_namespace() {
+        let body = br#"{"__type":"com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException","message":"no"}"#;
+        assert_eq!(error_code(body).as_deref(), Some("ConditionalCheckFailedException"));
+        assert_eq!(error_code(br#"{"__type":"QueueDoesNotExist"}"#).as_deref(), Some("QueueDoesNotExist"));
+        assert_eq!(error_code(b"<html>"), None);
+    }
+}

@@ -1,0 +1,189 @@
+//! The time, corrected by what AWS says it is.
+//!
+//! Purpose: deadlines cross machines, so every process reads one [`Clock`], which follows the `Date` header of AWS
+//! answers (whole seconds; RFC 9110, 6.6.1). Invariant: a correction needs [`AGREEING_ANSWERS`] answers in a row that
+//! agree on it, so one odd answer moves nothing; until they do, a process that is more than [`MAX_SKEW_MS`] off is not
+//! [`trusted`](Clock::is_trusted) and must not receive. What it does not do: slew. A corrected clock jumps.
+//!
+//! This module alone reads the system's clocks.
+
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::domain::Timestamp;
+
+/// The largest difference that the protocol's margins (see `domain::lease`) cover.
+pub const MAX_SKEW_MS: i64 = 2_000;
+/// How many answers in a row must agree before the clock follows them.
+const AGREEING_ANSWERS: u32 = 3;
+
+/// Where the uncorrected time comes from.
+#[derive(Debug)]
+enum Source {
+    System,
+    /// Set by hand, in milliseconds since the epoch.
+    Manual(AtomicU64),
+}
+
+/// A clock; clones share their correction.
+#[derive(Clone, Debug)]
+pub struct Clock(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    source: Source,
+    /// Added to the source.
+    correction_ms: AtomicI64,
+    /// How far off the last answer found the corrected clock, in milliseconds; 0 within the header's precision.
+    residual_ms: AtomicI64,
+    /// How many answers have been compared.
+    compared: AtomicU32,
+    streak: Mutex<Streak>,
+}
+
+/// Answers in a row that disagree with the clock, and agree with each other.
+#[derive(Debug, Default)]
+struct Streak {
+    length: u32,
+    residual_ms: i64,
+}
+
+impl Clock {
+    /// The machine's clock.
+    pub fn system() -> Self {
+        Self::new(Source::System)
+    }
+
+    /// A clock that stands at `now` until it is [set](Self::set).
+    pub fn manual(now: Timestamp) -> Self {
+        Self::new(Source::Manual(AtomicU64::new(now.as_ms())))
+    }
+
+    fn new(source: Source) -> Self {
+        Self(Arc::new(Inner {
+            source,
+            correction_ms: AtomicI64::new(0),
+            residual_ms: AtomicI64::new(0),
+            compared: AtomicU32::new(0),
+            streak: Mutex::default(),
+        }))
+    }
+
+    /// Moves a manual clock; the system's clock cannot be moved.
+    pub fn set(&self, now: Timestamp) {
+        match &self.0.source {
+            Source::Manual(ms) => ms.store(now.as_ms(), Ordering::Relaxed),
+            Source::System => {}
+        }
+    }
+
+    /// Now, corrected.
+    pub fn now(&self) -> Timestamp {
+        let raw = match &self.0.source {
+            Source::System => system_ms(),
+            Source::Manual(ms) => ms.load(Ordering::Relaxed),
+        };
+        Timestamp::from_ms(raw.saturating_add_signed(self.0.correction_ms.load(Ordering::Relaxed)))
+    }
+
+    /// A point on a clock that never jumps, for measuring how long something took.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+    pub fn instant(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Compares the clock with an answer that said `date` (whole seconds), sent for at `asked` and here at `answered`,
+    /// both on this clock.
+    pub fn observe(&self, date: Timestamp, asked: Timestamp, answered: Timestamp) {
+        let residual = disagreement_ms(date, asked, answered);
+        self.0.residual_ms.store(residual, Ordering::Relaxed);
+        self.0.compared.fetch_add(1, Ordering::Relaxed);
+        let mut streak = self.0.streak.lock().unwrap_or_else(PoisonError::into_inner);
+        if residual == 0 {
+            *streak = Streak::default();
+            return;
+        }
+        let agrees = streak.length > 0 && (streak.residual_ms - residual).abs() <= MAX_SKEW_MS;
+        streak.length = if agrees { streak.length + 1 } else { 1 };
+        streak.residual_ms = residual;
+        if streak.length >= AGREEING_ANSWERS {
+            self.0.correction_ms.fetch_add(residual, Ordering::Relaxed);
+            self.0.residual_ms.store(0, Ordering::Relaxed);
+            *streak = Streak::default();
+        }
+    }
+
+    /// How much is added to the machine's clock, in milliseconds.
+    pub fn correction_ms(&self) -> i64 {
+        self.0.correction_ms.load(Ordering::Relaxed)
+    }
+
+    /// Whether the clock was compared with AWS and is within [`MAX_SKEW_MS`] of it after correction.
+    pub fn is_trusted(&self) -> bool {
+        self.0.compared.load(Ordering::Relaxed) > 0 && self.0.residual_ms.load(Ordering::Relaxed).abs() <= MAX_SKEW_MS
+    }
+}
+
+/// The smallest shift in milliseconds that lets an answer dated `date` (any time in that second) fall between `asked`
+/// and `answered`.
+fn disagreement_ms(date: Timestamp, asked: Timestamp, answered: Timestamp) -> i64 {
+    let signed = |t: Timestamp| i64::try_from(t.as_ms()).unwrap_or(i64::MAX);
+    let earliest = signed(date) - signed(answered);
+    let latest = signed(date.plus(Duration::from_secs(1))) - signed(asked);
+    if earliest > 0 {
+        earliest
+    } else if latest < 0 {
+        latest
+    } else {
+        0
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+fn system_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_ms(ms)
+    }
+
+    #[test]
+    fn a_clock_within_the_precision_of_the_header_is_not_corrected() {
+        let clock = Clock::manual(at(10_500));
+        for _ in 0..10 {
+            clock.observe(at(10_000), at(10_490), at(10_500));
+        }
+        assert_eq!(clock.correction_ms(), 0);
+        assert!(clock.is_trusted());
+    }
+
+    #[test]
+    fn a_clock_a_minute_off_is_untrusted_until_answers_agree_and_then_corrected() {
+        let clock = Clock::manual(at(70_000));
+        assert!(!clock.is_trusted(), "never compared");
+        clock.observe(at(10_000), at(69_990), at(70_000));
+        assert!(!clock.is_trusted(), "a minute off");
+        clock.observe(at(10_000), at(69_990), at(70_000));
+        clock.observe(at(10_000), at(69_990), at(70_000));
+        assert!(clock.is_trusted());
+        assert!((10_000..=11_000).contains(&clock.now().as_ms()), "{}", clock.now());
+    }
+
+    #[test]
+    fn one_odd_answer_moves_nothing() {
+        let clock = Clock::manual(at(70_000));
+        clock.observe(at(10_000), at(69_990), at(70_000));
+        clock.observe(at(69_000), at(69_990), at(70_000));
+        clock.observe(at(10_000), at(69_990), at(70_000));
+        clock.observe(at(69_000), at(69_990), at(70_000));
+        assert_eq!(clock.correction_ms(), 0);
+        assert!(clock.is_trusted());
+    }
+}

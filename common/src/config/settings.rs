@@ -1,0 +1,53 @@
+//! The one list of settings.
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The environment variable; the flag is the same name without `BROKER_`, in kebab case.
+    pub name: &'static str,
+    /// What holds if it is not set.
+    pub default: &'static str,
+    /// The unit or form of the value.
+    pub unit: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+    /// Whether it is never shown, and may come from a file named by `{name}_FILE`.
+    pub secret: bool,
+}
+
+impl Setting {
+    const fn new(name: &'static str, default: &'static str, unit: &'static str, doc: &'static str) -> Self {
+        Self { name, default, unit, doc, secret: false }
+    }
+
+    const fn secret(name: &'static str, unit: &'static str, doc: &'static str) -> Self {
+        Self { name, default: "", unit, doc, secret: true }
+    }
+}
+
+/// Every setting there is, in the order of the README.
+pub const SETTINGS: &[Setting] = &[
+    Setting::new("BROKER_TABLE", "broker", "name", "DynamoDB table"),
+    Setting::new("BROKER_PREFIX", "broker", "name", "what the names of the SQS queues begin with"),
+    Setting::new("BROKER_STATE_SHARDS", "16", "count, 1 to 64", "index partitions per state; the same for every process, fixed once there is data"),
+    Setting::new("BROKER_LOCAL", "false", "true or false", "one person's machine: the API may start without tokens"),
+    Setting::new("BROKER_LISTEN", "127.0.0.1:8080", "address:port", "where the API listens; port 0 takes a free one"),
+    Setting::new("BROKER_METRICS_LISTEN", "127.0.0.1:9090", "address:port", "where a worker serves /metrics, /healthz, /readyz"),
+    Setting::secret("BROKER_TRACK_TOKENS", "name=token, …", "tokens of platforms; name@prefix=token binds one to tracks with that prefix"),
+    Setting::secret("BROKER_ADMIN_TOKENS", "name=token, …", "tokens of operators"),
+    Setting::new("BROKER_WAIT_S", "10", "seconds, 0 to 50", "how long a synchronous call waits for its reply before it answers 202"),
+    Setting::new("BROKER_MAX_PENDING", "10000", "count", "calls waiting for a reply in one API process; more are shed with 503"),
+    Setting::new("BROKER_MAX_CONNECTIONS", "20000", "count", "open connections of one API process; more wait in the kernel"),
+    Setting::new("BROKER_LAB_DURATION_HOURS", "4", "hours, 1 to 168", "how long a sandbox is lent unless the request says"),
+    Setting::new("BROKER_WORKER_CONCURRENCY", "64", "count", "messages that one worker handles at a time"),
+    Setting::new("BROKER_VISIBILITY_S", "30", "seconds", "how long a received request stays hidden from other workers"),
+    Setting::new("BROKER_POLL_WAIT_S", "20", "seconds, 0 to 20", "how long one poll of a queue waits"),
+    Setting::new("BROKER_DRAIN_S", "30", "seconds", "how long a process may take to finish its work when it is told to stop"),
+    Setting::new("BROKER_LOG", "info", "filter", "what is logged, e.g. info or broker_worker=debug,warn"),
+    Setting::new("BROKER_LOG_FORMAT", "json", "json or text", "how it is logged, on standard error"),
+];
+
+/// The setting called `name`. Asking for one that is not in the list is a mistake in this crate, found by its tests.
+pub(super) fn setting(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}

@@ -1,0 +1,72 @@
+//! Bearer tokens, as they are configured.
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// The shortest token that is accepted, in bytes.
+const MIN_TOKEN_BYTES: usize = 16;
+
+/// A named bearer token. Its secret is never shown.
+#[derive(Clone, Debug)]
+pub struct Token {
+    name: String,
+    track_prefix: Option<String>,
+    secret: SecretString,
+}
+
+impl Token {
+    /// The name that stands in logs and audit lines.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The beginning that a track must have for this token, if it is bound to one.
+    pub fn track_prefix(&self) -> Option<&str> {
+        self.track_prefix.as_deref()
+    }
+
+    /// The secret, for comparing.
+    pub fn secret(&self) -> &[u8] {
+        self.secret.expose_secret().as_bytes()
+    }
+}
+
+/// The tokens of one role, in the order of the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens(Vec<Token>);
+
+impl Tokens {
+    /// Reads `name=token` or `name@prefix=token`, separated by commas or newlines. The error never shows a token.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let mut tokens: Vec<Token> = Vec::new();
+        let entries = text.split([',', '\n']).map(str::trim).filter(|entry| !entry.is_empty());
+        for (position, entry) in (1..).zip(entries) {
+            let (name, secret) = entry.split_once('=').ok_or_else(|| format!("entry {position} is not name=token"))?;
+            let (name, track_prefix) = match name.split_once('@') {
+                Some((name, prefix)) if !prefix.is_empty() => (name, Some(prefix.to_owned())),
+                Some(_) => return Err(format!("entry {position} has an empty track prefix")),
+                None => (name, None),
+            };
+            if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+                return Err(format!("entry {position} has a name that is not of A-Z a-z 0-9 . _ -"));
+            }
+            if tokens.iter().any(|token| token.name == name) {
+                return Err(format!("the name {name:?} stands twice"));
+            }
+            if secret.len() < MIN_TOKEN_BYTES || !secret.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err(format!("the token {name:?} is not at least {MIN_TOKEN_BYTES} visible ASCII characters"));
+            }
+            tokens.push(Token { name: name.to_owned(), track_prefix, secret: SecretString::from(secret) });
+        }
+        Ok(Self(tokens))
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Every token.
+    pub fn iter(&self) -> impl Iterator<Item = &Token> {
+        self.0.iter()
+    }
+}

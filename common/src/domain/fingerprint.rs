@@ -1,0 +1,65 @@
+//! What tells two uses of one idempotency key apart.
+
+use std::fmt::{self, Write as _};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// A digest of what a request asks for: method, route, track name, prefix and canonical body.
+///
+/// Two requests with one explicit key and different fingerprints are a mistake of the client (422). The value is the
+/// first 16 bytes of SHA-256 in hex: it is compared, never reversed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fingerprint(String);
+
+impl Fingerprint {
+    /// The digest of `parts`, in order. Parts are length-prefixed, so that no two lists of parts collide by gluing.
+    pub fn of<'a>(parts: impl IntoIterator<Item = Option<&'a str>>) -> Self {
+        let mut digest = Sha256::new();
+        for part in parts {
+            match part {
+                Some(text) => {
+                    digest.update((text.len() as u64 + 1).to_be_bytes());
+                    digest.update(text.as_bytes());
+                }
+                None => digest.update(0_u64.to_be_bytes()),
+            }
+        }
+        let mut hex = String::with_capacity(32);
+        for byte in &digest.finalize()[..16] {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+        }
+        Self(hex)
+    }
+
+    /// As it was stored.
+    pub fn from_stored(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The hex digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moving_text_between_parts_changes_the_digest() {
+        let a = Fingerprint::of([Some("ab"), Some("c")]);
+        assert_ne!(a, Fingerprint::of([Some("a"), Some("bc")]));
+        assert_ne!(Fingerprint::of([Some(""), None]), Fingerprint::of([None, Some("")]));
+        assert_eq!(a, Fingerprint::of([Some("ab"), Some("c")]));
+    }
+}

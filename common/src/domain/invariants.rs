@@ -1,0 +1,252 @@
+//! The promises of SPEC.md as a judgement over what the table holds.
+//!
+//! Purpose: [`suspects`] names everything that contradicts "one owner per sandbox, one sandbox per key, never offered
+//! twice". A scan is no snapshot, so what it finds are suspects: the caller reads the items of each again in one
+//! transaction and judges that small inventory with the same function before it calls one a violation.
+//! What it does not do: read anything, or repair anything.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use super::{AllocationId, ExternalId, Lease, LeaseKey, Sandbox, SandboxId, Status, TrackId, TrackName};
+
+/// A broken promise, named by what broke it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// Several live leases point to one sandbox.
+    OwnedTwice {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The keys of the leases, sorted.
+        owners: Vec<LeaseKey>,
+    },
+    /// Several sandboxes are allocated to one key.
+    KeyHoldsSeveral {
+        /// The key.
+        key: LeaseKey,
+        /// The sandboxes, sorted.
+        sandboxes: Vec<SandboxId>,
+    },
+    /// A live lease points nowhere, to a sandbox that is not allocated, or to another allocation.
+    LeaseWithoutSandbox {
+        /// The lease.
+        key: LeaseKey,
+        /// Where it points.
+        sandbox: SandboxId,
+    },
+    /// An allocated sandbox has no live lease with its allocation id.
+    AllocatedWithoutLease {
+        /// The sandbox.
+        sandbox: SandboxId,
+    },
+    /// A sandbox that was handed out is offered, or was handed out, again.
+    Reoffered {
+        /// The sandbox.
+        sandbox: SandboxId,
+    },
+}
+
+impl Violation {
+    /// The word for it in machine-readable output.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::OwnedTwice { .. } => "owned_twice",
+            Self::KeyHoldsSeveral { .. } => "key_holds_several",
+            Self::LeaseWithoutSandbox { .. } => "lease_without_sandbox",
+            Self::AllocatedWithoutLease { .. } => "allocated_without_lease",
+            Self::Reoffered { .. } => "reoffered",
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OwnedTwice { sandbox, owners } => {
+                write!(f, "sandbox {sandbox} has {} live leases:", owners.len())?;
+                owners.iter().try_for_each(|key| write!(f, " {}/{}", key.track, key.key))
+            }
+            Self::KeyHoldsSeveral { key, sandboxes } => {
+                write!(f, "track {} with key {} holds {} sandboxes:", key.track, key.key, sandboxes.len())?;
+                sandboxes.iter().try_for_each(|id| write!(f, " {id}"))
+            }
+            Self::LeaseWithoutSandbox { key, sandbox } => write!(
+                f,
+                "the live lease of track {} with key {} points to {sandbox}, which is not allocated by it",
+                key.track, key.key
+            ),
+            Self::AllocatedWithoutLease { sandbox } => write!(f, "sandbox {sandbox} is allocated without a live lease"),
+            Self::Reoffered { sandbox } => write!(f, "sandbox {sandbox} was handed out before and is offered or allocated again"),
+        }
+    }
+}
+
+/// A violation that one inventory shows, with the items that another look must read together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// What it would be.
+    pub violation: Violation,
+    /// The sandboxes it is about.
+    pub sandboxes: Vec<SandboxId>,
+    /// The leases it is about.
+    pub leases: Vec<LeaseKey>,
+}
+
+/// A sandbox as far as the promises look at it.
+#[derive(Clone, Debug)]
+struct SandboxFact {
+    status: Status,
+    external_id: ExternalId,
+    allocation: Option<(AllocationId, LeaseKey)>,
+}
+
+/// A lease as far as the promises look at it.
+#[derive(Clone, Debug)]
+struct LeaseFact {
+    live: bool,
+    allocation_id: AllocationId,
+    sandbox: SandboxId,
+    external_id: ExternalId,
+}
+
+/// What was read of the table: every sandbox and every lease, or those of one suspect.
+#[derive(Clone, Debug, Default)]
+pub struct Inventory {
+    sandboxes: HashMap<SandboxId, SandboxFact>,
+    leases: HashMap<LeaseKey, LeaseFact>,
+    by_status: BTreeMap<Status, u64>,
+    by_lab: BTreeMap<Option<TrackName>, u64>,
+    by_track: HashMap<TrackId, u64>,
+}
+
+impl Inventory {
+    /// Adds a sandbox.
+    pub fn add_sandbox(&mut self, sandbox: &Sandbox) {
+        *self.by_status.entry(sandbox.status).or_default() += 1;
+        if let (Status::Allocated, Some(allocation)) = (sandbox.status, &sandbox.allocation) {
+            *self.by_lab.entry(allocation.track_name.clone()).or_default() += 1;
+            *self.by_track.entry(allocation.lease_key.track.clone()).or_default() += 1;
+        }
+        let fact = SandboxFact {
+            status: sandbox.status,
+            external_id: sandbox.external_id.clone(),
+            allocation: sandbox.allocation.as_ref().map(|a| (a.id, a.lease_key.clone())),
+        };
+        self.sandboxes.insert(sandbox.id.clone(), fact);
+    }
+
+    /// Adds a lease.
+    pub fn add_lease(&mut self, lease: &Lease) {
+        let fact = LeaseFact {
+            live: lease.end.is_none(),
+            allocation_id: lease.allocation_id,
+            sandbox: lease.grant.sandbox_id.clone(),
+            external_id: lease.grant.external_id.clone(),
+        };
+        self.leases.insert(lease.key.clone(), fact);
+    }
+
+    /// How many sandboxes are in each state; states without any are absent.
+    pub const fn by_status(&self) -> &BTreeMap<Status, u64> {
+        &self.by_status
+    }
+
+    /// How many sandboxes each lab holds now; `None` is "no lab named".
+    pub const fn by_lab(&self) -> &BTreeMap<Option<TrackName>, u64> {
+        &self.by_lab
+    }
+
+    /// Tracks that hold more than one sandbox now (with several keys that is allowed), sorted.
+    pub fn tracks_with_several(&self) -> BTreeMap<TrackId, u64> {
+        self.by_track.iter().filter(|(_, held)| **held > 1).map(|(track, held)| (track.clone(), *held)).collect()
+    }
+
+    /// How many leases are live.
+    pub fn live_leases(&self) -> usize {
+        self.leases.values().filter(|lease| lease.live).count()
+    }
+}
+
+/// Everything in `inventory` that contradicts the promises, in no particular order.
+pub fn suspects(inventory: &Inventory) -> Vec<Suspect> {
+    let mut found = Vec::new();
+    judge_leases(inventory, &mut found);
+    judge_sandboxes(inventory, &mut found);
+    found
+}
+
+fn judge_leases(inventory: &Inventory, found: &mut Vec<Suspect>) {
+    let mut owners: HashMap<&SandboxId, Vec<LeaseKey>> = HashMap::new();
+    for (key, lease) in &inventory.leases {
+        let sandbox = inventory.sandboxes.get(&lease.sandbox);
+        let points_to_its_allocation =
+            sandbox.and_then(|s| s.allocation.as_ref()).is_some_and(|(id, _)| *id == lease.allocation_id);
+        if lease.live {
+            owners.entry(&lease.sandbox).or_default().push(key.clone());
+            if !(points_to_its_allocation && sandbox.is_some_and(|s| s.status == Status::Allocated)) {
+                found.push(Suspect {
+                    violation: Violation::LeaseWithoutSandbox { key: key.clone(), sandbox: lease.sandbox.clone() },
+                    sandboxes: vec![lease.sandbox.clone()],
+                    leases: vec![key.clone()],
+                });
+            }
+        }
+        let same_resource = sandbox.filter(|s| s.external_id == lease.external_id);
+        if same_resource.is_some_and(|s| offered(s.status) && !points_to_its_allocation) {
+            found.push(reoffered(lease.sandbox.clone(), vec![key.clone()]));
+        }
+    }
+    for (sandbox, mut owners) in owners.into_iter().filter(|(_, owners)| owners.len() > 1) {
+        owners.sort();
+        found.push(Suspect {
+            violation: Violation::OwnedTwice { sandbox: sandbox.clone(), owners: owners.clone() },
+            sandboxes: vec![sandbox.clone()],
+            leases: owners,
+        });
+    }
+}
+
+fn judge_sandboxes(inventory: &Inventory, found: &mut Vec<Suspect>) {
+    let mut held: HashMap<&LeaseKey, Vec<SandboxId>> = HashMap::new();
+    for (id, sandbox) in &inventory.sandboxes {
+        match (sandbox.status, &sandbox.allocation) {
+            (Status::Available | Status::Stale, Some((_, key))) => found.push(reoffered(id.clone(), vec![key.clone()])),
+            (Status::Allocated, Some((allocation_id, key))) => {
+                held.entry(key).or_default().push(id.clone());
+                let leased = inventory
+                    .leases
+                    .get(key)
+                    .is_some_and(|lease| lease.live && lease.allocation_id == *allocation_id && lease.sandbox == *id);
+                if !leased {
+                    found.push(without_lease(id.clone(), vec![key.clone()]));
+                }
+            }
+            (Status::Allocated, None) => found.push(without_lease(id.clone(), Vec::new())),
+            (Status::Available | Status::Stale | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted, _) => {}
+        }
+    }
+    for (key, mut sandboxes) in held.into_iter().filter(|(_, sandboxes)| sandboxes.len() > 1) {
+        sandboxes.sort();
+        found.push(Suspect {
+            violation: Violation::KeyHoldsSeveral { key: key.clone(), sandboxes: sandboxes.clone() },
+            sandboxes,
+            leases: vec![key.clone()],
+        });
+    }
+}
+
+/// Whether a sandbox in this state is for somebody who has not had it yet, or in the hands of whoever has it now.
+const fn offered(status: Status) -> bool {
+    match status {
+        Status::Available | Status::Stale | Status::Allocated => true,
+        Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => false,
+    }
+}
+
+fn reoffered(sandbox: SandboxId, leases: Vec<LeaseKey>) -> Suspect {
+    Suspect { violation: Violation::Reoffered { sandbox: sandbox.clone() }, sandboxes: vec![sandbox], leases }
+}
+
+fn without_lease(sandbox: SandboxId, leases: Vec<LeaseKey>) -> Suspect {
+    Suspect { violation: Violation::AllocatedWithoutLease { sandbox: sandbox.clone() }, sandboxes: vec![sandbox], leases }
+}

@@ -1,0 +1,24 @@
+//! What is true of sandboxes, leases and requests, whoever stores or sends them.
+//!
+//! Invariant: pure. Nothing here does I/O, reads a clock or draws randomness, so that the model in `tests/model` can
+//! run the very functions that the workers run. What it does not do: know attribute names, queues or HTTP.
+
+mod fingerprint;
+mod ids;
+mod invariants;
+mod lease;
+mod outcome;
+mod request;
+mod sandbox;
+mod time;
+
+pub use fingerprint::Fingerprint;
+pub use ids::{
+    AllocationId, ExternalId, IdempotencyKey, InvalidId, NamePrefix, RequestId, SandboxId, SandboxName, TrackId, TrackName,
+};
+pub use invariants::{Inventory, Suspect, Violation, suspects};
+pub use lease::{EndReason, Grant, Lease, LeaseEnd, LeaseKey, LeaseVerdict, judge};
+pub use outcome::Outcome;
+pub use request::{AllocateRequest, MarkRequest, PersistedRequest, RequestState, Times};
+pub use sandbox::{Allocation, Event, InvalidTransition, MarkVerdict, Sandbox, Status, judge_mark};
+pub use time::Timestamp;

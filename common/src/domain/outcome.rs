@@ -1,0 +1,63 @@
+//! How a request ends, as workers say it and the API tells it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Grant, SandboxId, Timestamp};
+
+/// The end of a request. The API's `problem` module maps it to HTTP, and nothing else does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// A new allocation.
+    Created(Grant),
+    /// The key held this sandbox already.
+    Existing(Grant),
+    /// Nothing suitable is available, and the key holds nothing.
+    NoSandboxes,
+    /// The explicit key holds a sandbox for a different request.
+    KeyReused,
+    /// The key moved on after the request was made; asking again is safe.
+    Superseded,
+    /// The sandbox is on its way back.
+    Marked {
+        /// Which.
+        sandbox_id: SandboxId,
+        /// Since when.
+        deletion_requested_at: Timestamp,
+    },
+    /// The sandbox is not the caller's.
+    NotOwner,
+    /// Expiry took the sandbox back before.
+    AllocationExpired,
+    /// There is no such sandbox.
+    SandboxNotFound,
+    /// The deadline passed before a worker could act; nothing was claimed.
+    Expired,
+    /// The caller took the request back.
+    Cancelled,
+    /// The message could not be processed and was kept as a dead letter.
+    DeadLettered {
+        /// The reason's code.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// The word for it in logs and metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Created(_) => "created",
+            Self::Existing(_) => "existing",
+            Self::NoSandboxes => "no_sandboxes",
+            Self::KeyReused => "key_reused",
+            Self::Superseded => "superseded",
+            Self::Marked { .. } => "marked",
+            Self::NotOwner => "not_owner",
+            Self::AllocationExpired => "allocation_expired",
+            Self::SandboxNotFound => "sandbox_not_found",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::DeadLettered { .. } => "dead_lettered",
+        }
+    }
+}

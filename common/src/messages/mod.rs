@@ -1,0 +1,69 @@
+//! Everything that crosses a queue: JSON, versioned, one enum per direction.
+//!
+//! Invariant: what cannot be understood is named, never dropped. A reader takes its own [`VERSION`] and the one before
+//! it; a newer one is [`DecodeError::NewerVersion`], which a consumer puts back for a newer worker (rolling deploys).
+//! What it does not do: send, receive, or decide.
+
+mod reply;
+mod request;
+
+pub use reply::Reply;
+pub use request::{Ask, Body, RequestMessage};
+
+/// The version this program writes.
+pub const VERSION: u32 = 1;
+/// The oldest version this program reads: the one before its own.
+const OLDEST: u32 = if VERSION > 1 { VERSION - 1 } else { 1 };
+
+/// Why a message cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Written by a newer program; somebody else may understand it.
+    #[error("message version {found} is newer than {VERSION}")]
+    NewerVersion {
+        /// Its version.
+        found: u32,
+    },
+    /// Written by a program too old.
+    #[error("message version {found} is older than {OLDEST}")]
+    OlderVersion {
+        /// Its version.
+        found: u32,
+    },
+    /// Not a message of ours.
+    #[error("not a valid message: {0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+impl DecodeError {
+    /// The reason code of the dead letter that such a message becomes.
+    pub const fn reason_code(&self) -> &'static str {
+        match self {
+            Self::NewerVersion { .. } => "newer_version",
+            Self::OlderVersion { .. } => "older_version",
+            Self::Malformed(_) => "malformed",
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct VersionOnly {
+    v: u32,
+}
+
+/// Reads `text` as a `T` after its version was found readable.
+fn decode<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, DecodeError> {
+    let VersionOnly { v: found } = serde_json::from_str(text)?;
+    if found > VERSION {
+        Err(DecodeError::NewerVersion { found })
+    } else if found < OLDEST {
+        Err(DecodeError::OlderVersion { found })
+    } else {
+        Ok(serde_json::from_str(text)?)
+    }
+}
+
+/// Writes a message. The types of this module have string keys only and cannot fail to serialize.
+fn encode<T: serde::Serialize>(message: &T) -> String {
+    serde_json::to_string(message).unwrap_or_default()
+}

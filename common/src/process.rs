@@ -1,0 +1,125 @@
+//! What every process of ours has, and how it starts and ends.
+//!
+//! Invariant: one place turns a failed start or run into an exit code: 0 done, 1 failed, 2 a bad setting (named). What it
+//! does not do: know what the process is for.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use crate::aws::{self, Aws};
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError, Environment, Strings, unknown_names};
+use crate::entropy::Entropy;
+use crate::lifecycle::Lifecycle;
+use crate::{metrics, telemetry};
+
+/// The parts that a process hands down to whoever needs them.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Its configuration.
+    pub config: Arc<Config>,
+    /// Its clock.
+    pub clock: Clock,
+    /// Its randomness.
+    pub entropy: Entropy,
+    /// Its AWS clients.
+    pub aws: Aws,
+    /// Its end.
+    pub lifecycle: Lifecycle,
+    /// Its metrics.
+    pub metrics: metrics::Handle,
+}
+
+/// Why a process could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Logging could not start.
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::TelemetryError),
+    /// Metrics could not start.
+    #[error("metrics could not start")]
+    Metrics(#[from] metrics::InstallError),
+    /// The operating system refused.
+    #[error("the process could not start")]
+    Io(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// 2 for a bad setting, else 1.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Telemetry(telemetry::TelemetryError::Filter(_)) => 2,
+            Self::Telemetry(telemetry::TelemetryError::Twice(_)) | Self::Metrics(_) | Self::Io(_) => 1,
+        }
+    }
+}
+
+impl Process {
+    /// Starts logging and metrics as `strings` say and connects to AWS as the environment says.
+    pub async fn start(strings: &dyn Strings) -> Result<Self, StartError> {
+        let config = Config::read(strings)?;
+        telemetry::start(&config.log, config.log_format)?;
+        for unknown in unknown_names(strings) {
+            tracing::warn!(name = unknown.name, nearest = unknown.nearest, "unknown setting: did you mean the nearest?");
+        }
+        let clock = Clock::system();
+        let aws = aws::connect(&clock, config.poll_wait).await;
+        let lifecycle = Lifecycle::new();
+        lifecycle.end_on_signals()?;
+        Ok(Self {
+            config: Arc::new(config),
+            clock,
+            entropy: Entropy::from_system(),
+            aws,
+            lifecycle,
+            metrics: metrics::install()?,
+        })
+    }
+}
+
+/// The `main` of a process called `name`: starts it from the environment, runs it, tells how it ended.
+pub fn main<F, Fut, E>(name: &'static str, run: F) -> ExitCode
+where
+    F: FnOnce(Process) -> Fut,
+    Fut: Future<Output = Result<(), E>>,
+    E: std::fmt::Display + std::fmt::Debug,
+{
+    run_with(name, &Environment, run)
+}
+
+/// [`main`] with settings from `strings`: flags over the environment.
+pub fn run_with<F, Fut, E>(name: &'static str, strings: &dyn Strings, run: F) -> ExitCode
+where
+    F: FnOnce(Process) -> Fut,
+    Fut: Future<Output = Result<(), E>>,
+    E: std::fmt::Display + std::fmt::Debug,
+{
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(name, &error.to_string(), 1),
+    };
+    runtime.block_on(async {
+        let process = match Process::start(strings).await {
+            Ok(process) => process,
+            Err(error) => return refuse(name, &error.to_string(), error.exit_code()),
+        };
+        match run(process).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(process = name, "ended: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
+/// Says why on standard error, in words, because logging may not have started.
+fn refuse(name: &str, problem: &str, code: u8) -> ExitCode {
+    use std::io::Write as _;
+    // Nobody can be told if standard error is closed.
+    let _ = writeln!(std::io::stderr(), "{name}: {problem}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,288 @@
+//! Flights are held and released by hand; nothing here sleeps.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// What a flight answers for an item.
+type Answer = Result<u32, &'static str>;
+
+/// A flight in the air, with what it carries.
+struct Held {
+    batch: Vec<u32>,
+    land: oneshot::Sender<Landing>,
+}
+
+enum Landing {
+    /// Each item is its own result, but for the multiples of 7, which fail.
+    Safely,
+    WithTooFewResults,
+    Crash,
+}
+
+impl Held {
+    fn land(self, landing: Landing) {
+        assert!(self.land.send(landing).is_ok(), "the flight is in the air");
+    }
+}
+
+struct Airport {
+    coalescer: Coalescer<u32, Answer>,
+    departures: mpsc::UnboundedReceiver<Held>,
+}
+
+impl Airport {
+    fn new(flights: usize, items: usize, weight: usize) -> Self {
+        let (announce, departures) = mpsc::unbounded_channel();
+        let bounds = Bounds { flights, items, weight };
+        let coalescer = Coalescer::new(bounds, |item| *item as usize, move |batch: Vec<u32>| {
+            let announce = announce.clone();
+            async move {
+                let (land, landing) = oneshot::channel();
+                let results = batch.iter().map(|item| if item % 7 == 0 { Err("seven") } else { Ok(*item) });
+                let results: Vec<Answer> = results.collect();
+                assert!(announce.send(Held { batch, land }).is_ok(), "the test listens");
+                match landing.await {
+                    Ok(Landing::Safely) => results,
+                    Ok(Landing::WithTooFewResults) => results.into_iter().take(1).collect(),
+                    Ok(Landing::Crash) => panic!("a flight crashed, on purpose"),
+                    Err(_test_ended) => Vec::new(),
+                }
+            }
+        });
+        Self { coalescer, departures }
+    }
+
+    fn submit(&self, item: u32) -> JoinHandle<Result<Answer, FlightLost>> {
+        let coalescer = self.coalescer.clone();
+        tokio::spawn(async move { coalescer.submit(item).await })
+    }
+
+    async fn departure(&mut self) -> Held {
+        self.departures.recv().await.expect("the coalescer lives")
+    }
+
+    /// Submits `items`, in order, and returns when all of them wait.
+    async fn queue_up(&self, items: impl IntoIterator<Item = u32>) -> Vec<JoinHandle<Result<Answer, FlightLost>>> {
+        let mut callers = Vec::new();
+        for item in items {
+            let expected = self.coalescer.waiting() + 1;
+            callers.push(self.submit(item));
+            while self.coalescer.waiting() < expected {
+                tokio::task::yield_now().await;
+            }
+        }
+        callers
+    }
+
+    /// The number of slots in use, once no task can run on.
+    async fn flying(&self) -> usize {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        self.coalescer.0.state().flying
+    }
+}
+
+#[tokio::test]
+async fn an_item_goes_at_once_while_a_slot_is_free() {
+    let mut air = Airport::new(2, 10, 1_000);
+    let first = air.submit(1);
+    let one = air.departure().await;
+    let second = air.submit(2);
+    let two = air.departure().await;
+    assert_eq!((&one.batch, &two.batch), (&vec![1], &vec![2]));
+    two.land(Landing::Safely);
+    assert_eq!(second.await.expect("no panic"), Ok(Ok(2)), "a later flight may land first");
+    one.land(Landing::Safely);
+    assert_eq!(first.await.expect("no panic"), Ok(Ok(1)));
+    assert_eq!(air.flying().await, 0);
+}
+
+#[tokio::test]
+async fn what_comes_while_all_slots_are_taken_goes_in_full_batches_in_order() {
+    let mut air = Airport::new(1, 10, 10_000);
+    let first = air.submit(1);
+    let mut held = air.departure().await;
+    let waiting = air.queue_up(101..=125).await;
+    let mut batches = Vec::new();
+    for _ in 0..3 {
+        held.land(Landing::Safely);
+        held = air.departure().await;
+        batches.push(held.batch.clone());
+    }
+    held.land(Landing::Safely);
+    let expected: Vec<Vec<u32>> = vec![(101..=110).collect(), (111..=120).collect(), (121..=125).collect()];
+    assert_eq!(batches, expected);
+    assert_eq!(first.await.expect("no panic"), Ok(Ok(1)));
+    for (caller, item) in waiting.into_iter().zip(101..) {
+        let expected = if item % 7 == 0 { Err("seven") } else { Ok(item) };
+        assert_eq!(caller.await.expect("no panic"), Ok(expected), "each caller gets its own result");
+    }
+    assert_eq!(air.flying().await, 0);
+}
+
+#[tokio::test]
+async fn items_submitted_in_one_breath_share_a_flight() {
+    let mut air = Airport::new(4, 10, 10_000);
+    let callers: Vec<_> = (1..=6).map(|item| air.submit(item)).collect();
+    let held = air.departure().await;
+    assert_eq!(held.batch, [1, 2, 3, 4, 5, 6]);
+    held.land(Landing::Safely);
+    for caller in callers {
+        assert!(caller.await.expect("no panic").is_ok());
+    }
+    assert_eq!(air.flying().await, 0);
+}
+
+#[tokio::test]
+async fn no_more_flights_than_slots_are_in_the_air() {
+    let mut air = Airport::new(3, 1, 10_000);
+    let callers: Vec<_> = (1..=9).map(|item| air.submit(item)).collect();
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(air.departure().await);
+    }
+    assert_eq!(air.flying().await, 3);
+    assert!(air.departures.try_recv().is_err(), "a fourth flight is in the air");
+    for _ in 3..9 {
+        held.remove(0).land(Landing::Safely);
+        held.push(air.departure().await);
+        assert_eq!(air.flying().await, 3);
+    }
+    held.into_iter().for_each(|flight| flight.land(Landing::Safely));
+    for caller in callers {
+        assert!(caller.await.expect("no panic").is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_no_heavier_than_allowed_and_a_heavy_item_goes_alone() {
+    let mut air = Airport::new(1, 10, 100);
+    let first = air.submit(1);
+    let mut held = air.departure().await;
+    let waiting = air.queue_up([40, 60, 1, 500, 50, 51]).await;
+    let mut batches = Vec::new();
+    for _ in 0..5 {
+        held.land(Landing::Safely);
+        held = air.departure().await;
+        batches.push(held.batch.clone());
+    }
+    held.land(Landing::Safely);
+    assert_eq!(batches, [vec![40, 60], vec![1], vec![500], vec![50], vec![51]]);
+    assert!(first.await.is_ok());
+    for caller in waiting {
+        assert!(caller.await.expect("no panic").is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_cancels_nobody_and_its_item_still_goes() {
+    let mut air = Airport::new(1, 10, 1_000);
+    let leaver_in_flight = air.submit(1);
+    let held = air.departure().await;
+    let waiting = air.queue_up([2, 3, 4]).await;
+    leaver_in_flight.abort();
+    waiting[1].abort();
+    assert!(leaver_in_flight.await.is_err_and(|error| error.is_cancelled()));
+    held.land(Landing::Safely);
+    let held = air.departure().await;
+    assert_eq!(held.batch, [2, 3, 4]);
+    held.land(Landing::Safely);
+    let mut results = Vec::new();
+    for caller in waiting {
+        results.push(caller.await.ok());
+    }
+    assert_eq!(results, [Some(Ok(Ok(2))), None, Some(Ok(Ok(4)))]);
+    assert_eq!(air.flying().await, 0);
+}
+
+#[tokio::test]
+async fn a_crashed_flight_loses_its_own_batch_and_its_slot_goes_on() {
+    let mut air = Airport::new(1, 2, 1_000);
+    let first = air.submit(1);
+    let held = air.departure().await;
+    let waiting = air.queue_up([2, 3, 4]).await;
+    held.land(Landing::Crash);
+    assert_eq!(first.await.expect("the caller does not panic"), Err(FlightLost));
+    let held = air.departure().await;
+    assert_eq!(held.batch, [2, 3]);
+    held.land(Landing::Crash);
+    let held = air.departure().await;
+    assert_eq!(held.batch, [4]);
+    held.land(Landing::Safely);
+    let mut results = Vec::new();
+    for caller in waiting {
+        results.push(caller.await.expect("the caller does not panic"));
+    }
+    assert_eq!(results, [Err(FlightLost), Err(FlightLost), Ok(Ok(4))]);
+    assert_eq!(air.flying().await, 0);
+    let later = air.submit(5);
+    air.departure().await.land(Landing::Safely);
+    assert_eq!(later.await.expect("no panic"), Ok(Ok(5)));
+}
+
+#[tokio::test]
+async fn a_flight_that_panics_before_it_is_a_future_is_caught_too() {
+    let bounds = Bounds { flights: 1, items: 10, weight: 1_000 };
+    let fly = |batch: Vec<u32>| {
+        assert!(batch != [13], "on purpose");
+        std::future::ready(batch)
+    };
+    let coalescer = Coalescer::new(bounds, |_| 1, fly);
+    assert_eq!(coalescer.submit(13).await, Err(FlightLost));
+    assert_eq!(coalescer.submit(14).await, Ok(14));
+}
+
+#[tokio::test]
+async fn a_caller_whose_result_is_missing_is_told() {
+    let mut air = Airport::new(1, 10, 1_000);
+    let first = air.submit(1);
+    let held = air.departure().await;
+    let waiting = air.queue_up([2, 3]).await;
+    held.land(Landing::Safely);
+    air.departure().await.land(Landing::WithTooFewResults);
+    assert_eq!(first.await.expect("no panic"), Ok(Ok(1)));
+    let mut results = Vec::new();
+    for caller in waiting {
+        results.push(caller.await.expect("no panic"));
+    }
+    assert_eq!(results, [Ok(Ok(2)), Err(FlightLost)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_callers_on_several_threads_each_get_their_own_result_in_few_calls() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let clearance = Arc::new(Semaphore::new(0));
+    let coalescer = {
+        let (calls, clearance) = (Arc::clone(&calls), Arc::clone(&clearance));
+        let bounds = Bounds { flights: 4, items: 10, weight: usize::MAX };
+        Coalescer::new(bounds, |_| 1, move |batch: Vec<u32>| {
+            let (calls, clearance) = (Arc::clone(&calls), Arc::clone(&clearance));
+            async move {
+                calls.fetch_add(1, Ordering::SeqCst);
+                let _cleared = clearance.acquire().await.expect("open");
+                batch
+            }
+        })
+    };
+    let callers: Vec<_> = (0..1_000_u32)
+        .map(|item| {
+            let coalescer = coalescer.clone();
+            tokio::spawn(async move { coalescer.submit(item).await == Ok(item) })
+        })
+        .collect();
+    // The first four calls, which are held, carry at most 40 of them.
+    while calls.load(Ordering::SeqCst) < 4 || coalescer.waiting() < 960 {
+        tokio::task::yield_now().await;
+    }
+    clearance.add_permits(4);
+    for caller in callers {
+        assert!(caller.await.expect("no panic"));
+    }
+    let calls = calls.load(Ordering::SeqCst);
+    assert!((100..=104).contains(&calls), "{calls} calls for 1,000 items");
+}

@@ -1,0 +1,132 @@
+//! How many polls a receiver has under way, and how long it waits after a failed one. Pure.
+//!
+//! One poll while little comes; one more each time a batch came back full, up to the bound; one less each time one did
+//! not. Failures back off exponentially, and one poll at a time tries again.
+
+use std::time::Duration;
+
+/// The first wait after a failed poll.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// The longest wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// A queue that has never answered is called gone after so many denials: SQS takes a second or more to know a new one.
+const DENIALS: u32 = 5;
+
+/// How a poll ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PollEnd {
+    /// As many messages as were asked for, and there is room for another full batch.
+    Full,
+    /// Fewer than asked for, or there is no room for more.
+    NotFull,
+    /// The queue does not exist.
+    Missing,
+    /// Anything else went wrong.
+    Failed,
+}
+
+/// What to do after a poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Go on.
+    Poll,
+    /// Go on after this time, give or take.
+    PollAfter(Duration),
+    /// There is no such queue.
+    Gone,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    polls: usize,
+    max_polls: usize,
+    failures: u32,
+    has_answered: bool,
+}
+
+impl Pace {
+    pub(super) fn new(max_polls: usize) -> Self {
+        Self { polls: 1, max_polls: max_polls.max(1), failures: 0, has_answered: false }
+    }
+
+    /// How many polls should be under way.
+    pub(super) const fn polls(&self) -> usize {
+        self.polls
+    }
+
+    /// How many polls failed in a row.
+    pub(super) const fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    pub(super) fn after(&mut self, end: PollEnd) -> Next {
+        match end {
+            PollEnd::Full => {
+                self.answered();
+                self.polls = (self.polls + 1).min(self.max_polls);
+                Next::Poll
+            }
+            PollEnd::NotFull => {
+                self.answered();
+                self.polls = (self.polls - 1).max(1);
+                Next::Poll
+            }
+            PollEnd::Missing if self.has_answered || self.failures + 1 >= DENIALS => Next::Gone,
+            PollEnd::Missing | PollEnd::Failed => {
+                self.polls = 1;
+                self.failures = self.failures.saturating_add(1);
+                let doubled = FIRST_WAIT.saturating_mul(1 << (self.failures - 1).min(8));
+                Next::PollAfter(doubled.min(LONGEST_WAIT))
+            }
+        }
+    }
+
+    const fn answered(&mut self) {
+        self.failures = 0;
+        self.has_answered = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_grow_while_batches_are_full_and_go_away_when_they_are_not() {
+        let mut pace = Pace::new(3);
+        let after = |pace: &mut Pace, end| {
+            pace.after(end);
+            pace.polls()
+        };
+        let grown: Vec<_> = (0..3).map(|_| after(&mut pace, PollEnd::Full)).collect();
+        let shrunk: Vec<_> = (0..3).map(|_| after(&mut pace, PollEnd::NotFull)).collect();
+        assert_eq!((grown, shrunk), (vec![2, 3, 3], vec![2, 1, 1]));
+    }
+
+    #[test]
+    fn failures_back_off_to_five_seconds_with_one_poll_and_an_answer_forgets_them() {
+        let mut pace = Pace::new(8);
+        pace.after(PollEnd::Full);
+        let waits: Vec<_> = (0..7).map(|_| pace.after(PollEnd::Failed)).collect();
+        let wait = |ms| Next::PollAfter(Duration::from_millis(ms));
+        assert_eq!(waits, [wait(250), wait(500), wait(1_000), wait(2_000), wait(4_000), wait(5_000), wait(5_000)]);
+        assert_eq!(pace.polls(), 1);
+        assert_eq!(pace.after(PollEnd::NotFull), Next::Poll);
+        assert_eq!(pace.after(PollEnd::Failed), wait(250));
+    }
+
+    #[test]
+    fn a_queue_that_answered_is_gone_at_its_first_denial() {
+        let mut pace = Pace::new(1);
+        pace.after(PollEnd::NotFull);
+        assert_eq!(pace.after(PollEnd::Missing), Next::Gone);
+    }
+
+    #[test]
+    fn a_queue_made_just_now_is_given_time_to_be_known() {
+        let mut pace = Pace::new(1);
+        let denials: Vec<_> = (0..5).map(|_| pace.after(PollEnd::Missing)).collect();
+        assert!(denials[..4].iter().all(|next| matches!(next, Next::PollAfter(_))), "{denials:?}");
+        assert_eq!(denials[4], Next::Gone);
+    }
+}

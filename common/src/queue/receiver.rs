@@ -1,0 +1,277 @@
+//! Receiving from one queue.
+//!
+//! A poll asks for no more messages than there are free permits, so whatever is received can be started at once. One
+//! long poll waits while the queue is quiet; the number of polls follows the load (see `pace`).
+//!
+//! Invariant: a poll that was sent is always awaited and what it brings is handed on, also after `stop` and also when
+//! the future of [`Receiver::run`] is dropped: SQS may already have hidden its messages (aws-sdk-go-v2#2068). What it
+//! does not do: settle a message or look into its body.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_sqs::error::DisplayErrorContext;
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Queue;
+use super::error::Failure;
+use super::pace::{Next, Pace, PollEnd};
+use super::sender::BATCH;
+use crate::clock::Clock;
+use crate::domain::Timestamp;
+use crate::entropy::Entropy;
+
+/// One message, received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The text that was sent.
+    pub body: String,
+    /// What a [`Settler`](super::Settler) needs of it.
+    pub receipt: String,
+    /// SQS's id of the message.
+    pub message_id: String,
+    /// How often it was received, this time included.
+    pub receive_count: u32,
+    /// When SQS took it.
+    pub sent_at: Timestamp,
+    /// When it was first received.
+    pub first_received_at: Timestamp,
+    /// For a message that redrive moved to a dead-letter queue: the ARN of the queue it came from.
+    pub dead_letter_source: Option<String>,
+    /// Its string attributes.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// How a queue is polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PollOptions {
+    /// How long a poll waits for a message; at most what [`connect`](crate::aws::connect) was told.
+    pub wait: Duration,
+    /// How long a received message is hidden; `None`: as the queue says.
+    pub visibility: Option<Duration>,
+    /// The most polls under way at once.
+    pub max_polls: usize,
+}
+
+/// Why receiving ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// The queue does not exist (any more).
+    QueueGone,
+}
+
+/// Receives from one queue.
+#[derive(Clone, Debug)]
+pub struct Receiver {
+    client: aws_sdk_sqs::Client,
+    queue: Queue,
+    clock: Clock,
+    entropy: Entropy,
+    options: PollOptions,
+    permits: Option<Arc<Semaphore>>,
+    open: Option<watch::Receiver<bool>>,
+}
+
+impl Receiver {
+    /// A receiver without a bound on what it hands on. `client` is [`Aws::sqs_receive`](crate::aws::Aws::sqs_receive).
+    pub const fn new(
+        client: aws_sdk_sqs::Client,
+        queue: Queue,
+        clock: Clock,
+        entropy: Entropy,
+        options: PollOptions,
+    ) -> Self {
+        Self { client, queue, clock, entropy, options, permits: None, open: None }
+    }
+
+    /// Hands each message on with a permit of `permits`, and receives no more than there are. A waiting poll holds up to
+    /// ten of them: no other receiver should draw on the same semaphore.
+    pub fn with_permits(self, permits: Arc<Semaphore>) -> Self {
+        Self { permits: Some(permits), ..self }
+    }
+
+    /// Starts polls only while `open` says true. What a poll under way brings is handed on all the same.
+    pub fn with_gate(self, open: watch::Receiver<bool>) -> Self {
+        Self { open: Some(open), ..self }
+    }
+
+    /// Receives until `stop`, or until the queue is gone. Returns when the last poll has ended, which takes up to the
+    /// wait. `hand_on` must not block: it spawns, or sends on a channel.
+    pub async fn run<H>(self, stop: CancellationToken, hand_on: H) -> Ended
+    where
+        H: Fn(Delivery, Option<OwnedSemaphorePermit>) + Send + Sync + 'static,
+    {
+        let hand_on = Arc::new(hand_on);
+        let mut pace = Pace::new(self.options.max_polls);
+        let mut not_before = Instant::now();
+        let mut polls = Polls::default();
+        let ended = loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break Ended::Stopped,
+                Some(end) = polls.0.join_next() => match pace.after(end.unwrap_or(PollEnd::Failed)) {
+                    Next::Poll => {}
+                    Next::PollAfter(wait) => {
+                        let wait = self.entropy.jitter(wait);
+                        tracing::debug!(queue = %self.queue.label(), failures = pace.failures(), ?wait, "backing off");
+                        not_before = Instant::now() + wait;
+                    }
+                    Next::Gone => break Ended::QueueGone,
+                },
+                room = self.room(not_before), if polls.0.len() < pace.polls() => {
+                    polls.0.spawn(self.clone().poll(room, Arc::clone(&hand_on)));
+                }
+            }
+        };
+        while polls.0.join_next().await.is_some() {}
+        ended
+    }
+
+    /// Waits until a poll may start, and takes permits for what it may bring.
+    async fn room(&self, not_before: Instant) -> Room {
+        tokio::time::sleep_until(not_before).await;
+        loop {
+            self.opened().await;
+            let Some(permits) = &self.permits else { return Room::Unbounded };
+            let Ok(first) = Arc::clone(permits).acquire_owned().await else {
+                // A closed semaphore never gives a permit again.
+                return std::future::pending().await;
+            };
+            // The gate may have closed meanwhile.
+            if self.open.as_ref().is_none_or(|open| *open.borrow()) {
+                return Room::Permits(top_up(permits, first));
+            }
+        }
+    }
+
+    async fn opened(&self) {
+        let Some(open) = &self.open else { return };
+        if open.clone().wait_for(|open| *open).await.is_err() {
+            // Nobody will open a gate whose owner is gone.
+            std::future::pending().await
+        }
+    }
+
+    /// One ReceiveMessage, and the handing on of what it brings.
+    async fn poll<H>(self, room: Room, hand_on: Arc<H>) -> PollEnd
+    where
+        H: Fn(Delivery, Option<OwnedSemaphorePermit>) + Send + Sync,
+    {
+        let asked = room.size();
+        let messages = match self.receive(asked).await {
+            Ok(messages) => messages,
+            Err(end) => return end,
+        };
+        let received = messages.len();
+        if received > 0 {
+            metrics::histogram!("broker_receive_batch_size", "queue" => self.queue.metric_label())
+                .record(u32::try_from(received).unwrap_or(u32::MAX));
+        }
+        let mut room = room;
+        for message in messages {
+            hand_on(self.delivery(message), room.take_one());
+        }
+        drop(room);
+        let more = self.permits.as_ref().is_none_or(|permits| permits.available_permits() >= BATCH);
+        if received >= asked && more { PollEnd::Full } else { PollEnd::NotFull }
+    }
+
+    async fn receive(&self, at_most: usize) -> Result<Vec<Message>, PollEnd> {
+        let seconds = |duration: Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
+        let received = self
+            .client
+            .receive_message()
+            .queue_url(self.queue.url())
+            .max_number_of_messages(i32::try_from(at_most).unwrap_or(1))
+            .wait_time_seconds(seconds(self.options.wait))
+            .set_visibility_timeout(self.options.visibility.map(seconds))
+            .message_system_attribute_names(MessageSystemAttributeName::All)
+            .message_attribute_names("All")
+            .send()
+            .await;
+        received.map(|received| received.messages.unwrap_or_default()).map_err(|error| {
+            tracing::warn!(queue = %self.queue.label(), error = %DisplayErrorContext(&error), "a poll failed");
+            match Failure::of_call(error) {
+                Failure::Gone => PollEnd::Missing,
+                Failure::Refused { .. } | Failure::Unavailable(_) => PollEnd::Failed,
+            }
+        })
+    }
+
+    fn delivery(&self, message: Message) -> Delivery {
+        let system = message.attributes.unwrap_or_default();
+        let text = |name| system.get(&name).map(String::as_str);
+        let time = |name| text(name).and_then(|ms| ms.parse().ok()).map(Timestamp::from_ms);
+        let now = self.clock.now();
+        let sent_at = time(MessageSystemAttributeName::SentTimestamp).unwrap_or(now);
+        metrics::histogram!("broker_message_age_seconds", "queue" => self.queue.metric_label())
+            .record(now.since(sent_at).as_secs_f64());
+        Delivery {
+            receive_count: text(MessageSystemAttributeName::ApproximateReceiveCount)
+                .and_then(|count| count.parse().ok())
+                .unwrap_or(1),
+            sent_at,
+            first_received_at: time(MessageSystemAttributeName::ApproximateFirstReceiveTimestamp).unwrap_or(now),
+            dead_letter_source: text(MessageSystemAttributeName::DeadLetterQueueSourceArn).map(str::to_owned),
+            body: message.body.unwrap_or_default(),
+            receipt: message.receipt_handle.unwrap_or_default(),
+            message_id: message.message_id.unwrap_or_default(),
+            attributes: message
+                .message_attributes
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|(name, value)| value.string_value.map(|value| (name, value)))
+                .collect(),
+        }
+    }
+}
+
+/// The polls under way. Dropped, they go on: each hands on what it brings by itself.
+#[derive(Default)]
+struct Polls(JoinSet<PollEnd>);
+
+impl Drop for Polls {
+    fn drop(&mut self) {
+        self.0.detach_all();
+    }
+}
+
+/// Room for what a poll may bring.
+enum Room {
+    Unbounded,
+    Permits(OwnedSemaphorePermit),
+}
+
+impl Room {
+    fn size(&self) -> usize {
+        match self {
+            Self::Unbounded => BATCH,
+            Self::Permits(permits) => permits.num_permits(),
+        }
+    }
+
+    fn take_one(&mut self) -> Option<OwnedSemaphorePermit> {
+        match self {
+            Self::Unbounded => None,
+            Self::Permits(permits) => permits.split(1),
+        }
+    }
+}
+
+/// Adds what is free to `first`, up to a full batch.
+fn top_up(permits: &Arc<Semaphore>, mut first: OwnedSemaphorePermit) -> OwnedSemaphorePermit {
+    while first.num_permits() < BATCH {
+        match Arc::clone(permits).try_acquire_owned() {
+            Ok(another) => first.merge(another),
+            Err(_none_free) => break,
+        }
+    }
+    first
+}

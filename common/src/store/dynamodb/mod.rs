@@ -1,0 +1,77 @@
+//! The table in DynamoDB: one table, one global index, as DESIGN.md, "Table" lays it out.
+//!
+//! Attribute names are in `attributes`, keys in `keys`, conditions beside the write that they guard, named after the
+//! transition. Reads for decisions are strongly consistent; the index only proposes candidates.
+
+mod attributes;
+mod claim;
+mod end;
+mod errors;
+mod keys;
+mod leases;
+mod pool;
+mod requests;
+mod scan;
+pub mod schema;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{AttributeValue, ConsumedCapacity};
+
+use super::StoreError;
+use crate::domain::{Sandbox, SandboxId};
+use errors::failed;
+
+/// The broker's table. Clones share their connections.
+#[derive(Clone, Debug)]
+pub struct Store {
+    client: Client,
+    table: String,
+    shards: u8,
+    leases: leases::LeaseReader,
+}
+
+impl Store {
+    /// The table called `table`, whose index spreads each state over `shards` partitions (1 or more).
+    pub fn new(client: Client, table: &str, shards: u8) -> Self {
+        let leases = leases::LeaseReader::new(client.clone(), table.to_owned());
+        Self { client, table: table.to_owned(), shards: shards.max(1), leases }
+    }
+
+    /// Over how many index partitions each state is spread.
+    pub const fn shards(&self) -> u8 {
+        self.shards
+    }
+
+    /// The sandbox as it is now (a consistent read), if there is one or its tombstone.
+    pub async fn sandbox(&self, id: &SandboxId) -> Result<Option<Sandbox>, StoreError> {
+        let answer = self.get(keys::sandbox(id)).await?;
+        answer.map(|item| attributes::read_sandbox(&item)).transpose()
+    }
+
+    /// That the table answers: one consistent read of an item that does not exist.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.get(keys::ping()).await.map(drop)
+    }
+
+    async fn get(&self, key: keys::Key) -> Result<Option<attributes::Item>, StoreError> {
+        let call = self.client.get_item().table_name(&self.table).set_key(Some(key.into_map())).consistent_read(true);
+        let answer = call.send().await.map_err(|error| failed("GetItem", &self.table, error))?;
+        Ok(answer.item)
+    }
+}
+
+/// A string attribute value.
+fn s(text: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(text.into())
+}
+
+/// A number attribute value.
+fn n(number: impl ToString) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+/// Counts what a call consumed.
+fn count_capacity<'a>(operation: &'static str, consumed: impl IntoIterator<Item = &'a ConsumedCapacity>) {
+    let units: f64 = consumed.into_iter().filter_map(ConsumedCapacity::capacity_units).sum();
+    metrics::histogram!("broker_dynamodb_capacity_units", "operation" => operation).record(units);
+}

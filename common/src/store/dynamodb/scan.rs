@@ -1,0 +1,69 @@
+//! Reading all of the table, and reading a few items at one instant.
+
+use aws_sdk_dynamodb::operation::transact_get_items::TransactGetItemsError;
+use aws_sdk_dynamodb::types::{Get, TransactGetItem};
+
+use super::attributes::{self as a, Item};
+use super::claim::built_wrong;
+use super::errors::failed;
+use super::keys::{self, Key, LEASE_PREFIX, PK, SANDBOX_PREFIX};
+use super::{Store, s};
+use crate::domain::{LeaseKey, SandboxId};
+use crate::store::{PageKey, ScanPage, StoreError};
+
+impl Store {
+    /// One page of the sandboxes and leases of segment `segment` of `segments`, consistently read. The pages together
+    /// are no snapshot: what changes while they are read may be seen before or after.
+    pub async fn scan(&self, segment: i32, segments: i32, after: Option<PageKey>) -> Result<ScanPage, StoreError> {
+        let call = self
+            .client
+            .scan()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .segment(segment)
+            .total_segments(segments)
+            .set_exclusive_start_key(after.map(|key| key.0))
+            .filter_expression("begins_with(PK, :sandbox) or begins_with(PK, :lease)")
+            .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
+            .expression_attribute_values(":lease", s(LEASE_PREFIX));
+        let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
+        let mut page = sort_out(answer.items())?;
+        page.next = answer.last_evaluated_key.map(PageKey);
+        Ok(page)
+    }
+
+    /// The sandboxes and leases of these keys (100 together at most) at one instant; absent ones are left out.
+    pub async fn read_together(&self, sandboxes: &[SandboxId], leases: &[LeaseKey]) -> Result<ScanPage, StoreError> {
+        let wanted = sandboxes.iter().map(keys::sandbox).chain(leases.iter().map(keys::lease));
+        let items = wanted.map(|key| self.get_of(key)).collect::<Result<_, _>>()?;
+        let answer = match self.client.transact_get_items().set_transact_items(Some(items)).send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                return Err(match error.as_service_error() {
+                    Some(TransactGetItemsError::TransactionCanceledException(_)) => StoreError::Conflict,
+                    _ => failed("TransactGetItems", &self.table, error),
+                });
+            }
+        };
+        let items: Vec<Item> = answer.responses.unwrap_or_default().into_iter().filter_map(|response| response.item).collect();
+        sort_out(&items)
+    }
+
+    fn get_of(&self, key: Key) -> Result<TransactGetItem, StoreError> {
+        let get = Get::builder().table_name(&self.table).set_key(Some(key.into_map())).build();
+        Ok(TransactGetItem::builder().get(get.map_err(|error| built_wrong("TransactGetItems", error))?).build())
+    }
+}
+
+fn sort_out(items: &[Item]) -> Result<ScanPage, StoreError> {
+    let mut page = ScanPage::default();
+    for item in items {
+        let pk = item.get(PK).and_then(|pk| pk.as_s().ok()).map(String::as_str).unwrap_or_default();
+        if pk.starts_with(SANDBOX_PREFIX) {
+            page.sandboxes.push(a::read_sandbox(item)?);
+        } else if pk.starts_with(LEASE_PREFIX) {
+            page.leases.push(a::read_lease(item)?);
+        }
+    }
+    Ok(page)
+}

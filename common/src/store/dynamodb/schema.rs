@@ -1,0 +1,111 @@
+//! The table itself: keys, index, expiry.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::create_table::CreateTableError;
+use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
+    ScalarAttributeType, TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
+};
+
+use super::attributes as a;
+use super::claim::built_wrong;
+use super::errors::failed;
+use super::keys::{PK, SK, STATE_KEY, STATE_SHARD};
+use crate::store::StoreError;
+
+/// The one global index.
+pub const STATE_INDEX: &str = "StateIndex";
+/// What the index carries besides the keys.
+const PROJECTED: [&str; 5] = [a::SANDBOX_ID, a::NAME, a::EXTERNAL_ID, a::VERSION, a::LAB_DURATION_HOURS];
+/// How often a table that is being created is looked at, and how many times.
+const POLL: Duration = Duration::from_millis(500);
+const POLLS: u32 = 240;
+
+/// Whether `ensure` had to create the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ensured {
+    /// It is new.
+    Created,
+    /// It stood there.
+    Existed,
+}
+
+/// Creates `table` with its index and expiry, unless it exists, and waits until it can be used (two minutes at most).
+pub async fn ensure(client: &Client, table: &str) -> Result<Ensured, StoreError> {
+    let ensured = match create(client, table).await {
+        Ok(()) => Ensured::Created,
+        Err(CreateError::Exists) => Ensured::Existed,
+        Err(CreateError::Failed(error)) => return Err(error),
+    };
+    wait_until_active(client, table).await?;
+    expire_by_ttl(client, table).await?;
+    Ok(ensured)
+}
+
+enum CreateError {
+    Exists,
+    Failed(StoreError),
+}
+
+async fn create(client: &Client, table: &str) -> Result<(), CreateError> {
+    let wrong = |error| CreateError::Failed(built_wrong("CreateTable", error));
+    let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().map_err(wrong);
+    let text =
+        |name: &str| AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build().map_err(wrong);
+    let projection = Projection::builder()
+        .projection_type(ProjectionType::Include)
+        .set_non_key_attributes(Some(PROJECTED.map(str::to_owned).to_vec()))
+        .build();
+    let index = GlobalSecondaryIndex::builder()
+        .index_name(STATE_INDEX)
+        .key_schema(key(STATE_SHARD, KeyType::Hash)?)
+        .key_schema(key(STATE_KEY, KeyType::Range)?)
+        .projection(projection)
+        .build()
+        .map_err(wrong)?;
+    let call = client
+        .create_table()
+        .table_name(table)
+        .billing_mode(BillingMode::PayPerRequest)
+        .key_schema(key(PK, KeyType::Hash)?)
+        .key_schema(key(SK, KeyType::Range)?)
+        .set_attribute_definitions(Some(vec![text(PK)?, text(SK)?, text(STATE_SHARD)?, text(STATE_KEY)?]))
+        .global_secondary_indexes(index);
+    match call.send().await {
+        Ok(_) => Ok(()),
+        Err(error) => match error.as_service_error() {
+            Some(CreateTableError::ResourceInUseException(_)) => Err(CreateError::Exists),
+            _ => Err(CreateError::Failed(failed("CreateTable", table, error))),
+        },
+    }
+}
+
+async fn wait_until_active(client: &Client, table: &str) -> Result<(), StoreError> {
+    for _ in 0..POLLS {
+        match client.describe_table().table_name(table).send().await {
+            Ok(answer) if answer.table().and_then(|t| t.table_status()) == Some(&TableStatus::Active) => return Ok(()),
+            Ok(_) => {}
+            // A table that was just created may not be listed yet.
+            Err(error) if matches!(error.as_service_error(), Some(DescribeTableError::ResourceNotFoundException(_))) => {}
+            Err(error) => return Err(failed("DescribeTable", table, error)),
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Err(StoreError::Unavailable { operation: "DescribeTable", source: "the table does not become active".into() })
+}
+
+async fn expire_by_ttl(client: &Client, table: &str) -> Result<(), StoreError> {
+    let described = client.describe_time_to_live().table_name(table).send().await;
+    let described = described.map_err(|error| failed("DescribeTimeToLive", table, error))?;
+    let status = described.time_to_live_description().and_then(|ttl| ttl.time_to_live_status());
+    if matches!(status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)) {
+        return Ok(());
+    }
+    let ttl = TimeToLiveSpecification::builder().attribute_name(a::TTL).enabled(true).build();
+    let ttl = ttl.map_err(|error| built_wrong("UpdateTimeToLive", error))?;
+    let call = client.update_time_to_live().table_name(table).time_to_live_specification(ttl);
+    call.send().await.map(drop).map_err(|error| failed("UpdateTimeToLive", table, error))
+}

@@ -1,0 +1,14 @@
+//! What the broker asks of its table.
+//!
+//! Invariant: every write is conditional, and an allocated sandbox and its live lease change in one transaction. Losing
+//! a race is an outcome; [`StoreError`] is for a table that did not answer, or holds what it must not. [`dynamodb`] is
+//! the only place that knows attribute names and conditions. What it does not do: decide (that is [`crate::domain`]), or
+//! retry a lost race (that is the worker).
+
+mod dynamodb;
+mod outcomes;
+
+pub use dynamodb::{Store, schema};
+pub use outcomes::{
+    Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey, Recorded, ScanPage, Seeded, StoreError,
+};

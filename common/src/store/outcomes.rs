@@ -1,0 +1,174 @@
+//! Questions to the table, and its answers.
+
+use std::time::Duration;
+
+use crate::domain::{
+    AllocateRequest, AllocationId, ExternalId, Lease, PersistedRequest, Sandbox, SandboxId, SandboxName, Timestamp,
+};
+
+/// Why the table could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another transaction holds an item just now; nothing was changed. Ask again after a jittered moment.
+    #[error("another transaction is in progress on the same items")]
+    Conflict,
+    /// The table did not answer, or not in time; whether a write took effect is unknown.
+    #[error("the table did not answer: {operation}")]
+    Unavailable {
+        /// Which call.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The table does not exist.
+    #[error("there is no table {table}: run `broker init`")]
+    NoTable {
+        /// Its name.
+        table: String,
+    },
+    /// The table refuses the call: a mistake of ours or missing rights. Asking again does not help.
+    #[error("the table refuses {operation}")]
+    Refused {
+        /// Which call.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An item is not as this program writes it.
+    #[error("item {item} has no valid {attribute}")]
+    Malformed {
+        /// Its partition key.
+        item: String,
+        /// What is wrong with it.
+        attribute: &'static str,
+    },
+}
+
+impl StoreError {
+    /// Whether asking again later can help.
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Conflict | Self::Unavailable { .. } | Self::NoTable { .. } => true,
+            Self::Refused { .. } | Self::Malformed { .. } => false,
+        }
+    }
+}
+
+/// An available sandbox, as the index lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Ours.
+    pub sandbox_id: SandboxId,
+    /// The provider's name.
+    pub name: SandboxName,
+    /// The provider's id.
+    pub external_id: ExternalId,
+    /// The version at which it is claimed, or not at all.
+    pub version: u64,
+}
+
+/// A page of candidates of one shard.
+#[derive(Clone, Debug, Default)]
+pub struct CandidatePage {
+    /// In the order of their names.
+    pub candidates: Vec<Candidate>,
+    /// Where to go on in this shard; none at its end.
+    pub next: Option<PageKey>,
+}
+
+/// Where a page of the index or of the table ended. Opaque outside the store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PageKey(pub(super) std::collections::HashMap<String, aws_sdk_dynamodb::types::AttributeValue>);
+
+/// One attempt to satisfy a request with one candidate.
+#[derive(Clone, Debug)]
+pub struct Claim<'a> {
+    /// The request.
+    pub ask: &'a AllocateRequest,
+    /// The sandbox to try.
+    pub candidate: &'a Candidate,
+    /// The new allocation's id.
+    pub allocation_id: AllocationId,
+    /// The time of the claim.
+    pub now: Timestamp,
+}
+
+impl Claim<'_> {
+    /// When the lease that this claim makes is over.
+    pub fn expires_at(&self) -> Timestamp {
+        self.now.floor_to_second().plus(Duration::from_secs(u64::from(self.ask.lab_duration_hours) * 3_600))
+    }
+}
+
+/// What became of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimOutcome {
+    /// The sandbox and the lease are the request's, and its record (if asynchronous) says so.
+    Created(crate::domain::Grant),
+    /// The lease's condition failed; this is the lease that stands there. [`crate::domain::judge`] tells what it means.
+    LeaseStands(Box<Lease>),
+    /// The asynchronous request is not queued any more: cancelled, expired or done.
+    RequestEnded,
+    /// Somebody else has the sandbox, or it changed.
+    LostCandidate,
+}
+
+/// What became of an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndOutcome {
+    /// Lease and sandbox are ended.
+    Ended,
+    /// They were not as they were read: read again.
+    MovedOn,
+}
+
+/// Whether a request's record is new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It was written.
+    New,
+    /// One was there already: a worker was faster, or this is a repetition.
+    AlreadyThere(Box<PersistedRequest>),
+}
+
+/// What became of an outcome that was to be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// It is stored.
+    Stored,
+    /// The request had ended before; that outcome stays.
+    EndedBefore(Box<PersistedRequest>),
+}
+
+/// A sandbox to put into the pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSandbox {
+    /// Ours.
+    pub id: SandboxId,
+    /// The provider's name.
+    pub name: SandboxName,
+    /// The provider's id.
+    pub external_id: ExternalId,
+}
+
+/// How many sandboxes a seed put in, and how many stood there already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seeded {
+    /// New ones.
+    pub inserted: usize,
+    /// Those whose id stood there already; they were left alone.
+    pub existing: usize,
+}
+
+/// What one page of a scan found.
+#[derive(Clone, Debug, Default)]
+pub struct ScanPage {
+    /// Sandboxes.
+    pub sandboxes: Vec<Sandbox>,
+    /// Leases, live and ended.
+    pub leases: Vec<Lease>,
+    /// Where to go on; none at the end.
+    pub next: Option<PageKey>,
+}

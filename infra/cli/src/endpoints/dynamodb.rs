@@ -1,0 +1,175 @@
+//! The DynamoDB endpoint: `dynoxide`, on a thread of its own.
+//!
+//! The library runs each operation to its end on the thread that received it, behind one lock, with an fsync when the
+//! table is on disk. On the broker's own runtime that would stall the API and the workers with it, hence the own thread
+//! and runtime. Invariant: one process at a time has a data directory open (a lock file, released by the kernel
+//! also when the process is killed), because the library would let two of them write.
+//!
+//! Expiry by TTL is ours: the library only sweeps when it is told to, which happens at start and every minute. That is
+//! far sooner than AWS (up to days), which no condition may rely on.
+//!
+//! Differences from AWS that remain: reads of an index are consistent at once; there is no throttling, and never a
+//! TransactionConflict or TransactionInProgress (inject them in tests); capacity is reported but unlimited; tables
+//! are active as soon as they are created.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use dynoxide::Database;
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{DRAIN, EndpointError};
+
+const TABLE_FILE: &str = "table.sqlite3";
+const LOCK_FILE: &str = "table.lock";
+
+/// How often expired items are removed.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// The database thread, seen from outside.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// Its other half is dropped as the last thing that the thread does, also in a panic.
+    ended: oneshot::Receiver<()>,
+}
+
+impl Running {
+    /// Waits until the server has ended and its files are closed.
+    pub(super) async fn stopped(self) {
+        // Nothing is ever sent: the error is the news that the thread has ended.
+        let _ = self.ended.await;
+    }
+}
+
+/// An open database. Fields are dropped in order: the lock goes after the files are closed.
+struct Table {
+    database: Database,
+    _lock: Option<File>,
+}
+
+/// Opens the table and serves it on `listener` until `shutdown`.
+///
+/// # Errors
+///
+/// When the data directory cannot be used, or no thread can be started.
+pub(super) async fn start(
+    listener: TcpListener,
+    data_dir: Option<PathBuf>,
+    shutdown: CancellationToken,
+) -> Result<Running, EndpointError> {
+    let listener = listener.into_std().map_err(EndpointError::Thread)?;
+    let (ready, opened) = oneshot::channel();
+    let (alive, ended) = oneshot::channel::<()>();
+    thread::Builder::new()
+        .name("dynamodb".to_owned())
+        .spawn(move || {
+            let _alive = alive;
+            let started = open(data_dir.as_deref()).and_then(|table| {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .map_err(EndpointError::Thread)?;
+                let listener = {
+                    let _entered = runtime.enter();
+                    TcpListener::from_std(listener).map_err(EndpointError::Thread)?
+                };
+                Ok((table, runtime, listener))
+            });
+            match started {
+                Ok((table, runtime, listener)) => {
+                    // Connections wait in the backlog from here on, so it counts as started. A caller who left
+                    // has dropped nothing that we need: the token still ends the server.
+                    let _ = ready.send(Ok(()));
+                    runtime.block_on(serve(listener, table.database.clone(), shutdown));
+                    // Also ends connections that did not end by themselves, and with them their use of the table.
+                    runtime.shutdown_timeout(DRAIN);
+                    drop(table);
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            }
+        })
+        .map_err(EndpointError::Thread)?;
+    match opened.await {
+        Ok(started) => started.map(|()| Running { ended }),
+        Err(_) => Err(EndpointError::Thread(std::io::Error::other("the database thread panicked"))),
+    }
+}
+
+async fn serve(listener: TcpListener, database: Database, shutdown: CancellationToken) {
+    let sweeper = tokio::spawn(sweep(database.clone()));
+    let server =
+        dynoxide::server::serve_with_shutdown(listener, database, shutdown.clone().cancelled_owned());
+    let drained_too_long = async {
+        shutdown.cancelled().await;
+        sleep(DRAIN).await;
+    };
+    tokio::select! {
+        ended = server => if let Err(reason) = ended {
+            tracing::error!(reason, "the DynamoDB endpoint failed");
+        },
+        () = drained_too_long => tracing::debug!("connections to the DynamoDB endpoint were cut off at shutdown"),
+    }
+    sweeper.abort();
+}
+
+/// Removes what its TTL attribute says has expired; never ends.
+async fn sweep(database: Database) {
+    let mut ticks = interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let database = database.clone();
+        match tokio::task::spawn_blocking(move || database.sweep_ttl()).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(removed)) => tracing::debug!(removed, "removed expired items"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "expired items were not removed, the next sweep tries again")
+            }
+            Err(error) => tracing::warn!(%error, "the sweep of expired items did not end"),
+        }
+    }
+}
+
+fn open(data_dir: Option<&Path>) -> Result<Table, EndpointError> {
+    let Some(data_dir) = data_dir else {
+        let database = Database::memory().map_err(|error| EndpointError::Table {
+            path: PathBuf::from(":memory:"),
+            reason: error.to_string(),
+        })?;
+        return Ok(Table { database, _lock: None });
+    };
+    fs::create_dir_all(data_dir)
+        .map_err(|source| EndpointError::DataDir { path: data_dir.to_owned(), source })?;
+    let lock = lock(data_dir)?;
+    let path = data_dir.join(TABLE_FILE);
+    let opened = match path.to_str() {
+        Some(utf8) => Database::new(utf8).map_err(|error| error.to_string()),
+        None => Err("the path is not UTF-8".to_owned()),
+    };
+    let database = opened.map_err(|reason| EndpointError::Table { path, reason })?;
+    Ok(Table { database, _lock: Some(lock) })
+}
+
+fn lock(data_dir: &Path) -> Result<File, EndpointError> {
+    let path = data_dir.join(LOCK_FILE);
+    let file = match File::options().create(true).truncate(false).write(true).open(&path) {
+        Ok(file) => file,
+        Err(source) => return Err(EndpointError::DataDir { path, source }),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(EndpointError::DataDirLocked(data_dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(EndpointError::DataDir { path, source }),
+    }
+}

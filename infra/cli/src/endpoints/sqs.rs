@@ -1,0 +1,104 @@
+//! The SQS endpoint: the queues of `rustack`, behind a wrapper that mends what differs from SQS, served by hyper.
+//!
+//! Invariant: whoever talks to it with the AWS SDK gets, for what the broker uses, the answers and typed errors that SQS
+//! gives. What the library lacked and the wrapper adds:
+//!
+//! - errors carry the shape and query code by which the SDK recognises them, e.g. `QueueDoesNotExist`;
+//! - [`queues`]: tags at creation, a `maxReceiveCount` written as a string, one creation at a time (two at once could lose
+//!   the queue of the first, with its messages), other attributes are refused with `QueueNameExists` however the redrive
+//!   policy is written, the dead-letter queue must exist, attributes are all checked before one is set, deleting
+//!   a missing queue is an error, `queueUrls` in `ListDeadLetterSourceQueues`, pages of `ListQueues` that end;
+//! - [`messages`]: ranges of waits, visibilities and delays (a negative one ended the queue), malformed receipt
+//!   handles, ids and size of a batch, receives counted across redrive, the digest of the attributes returned;
+//! - a call that waits on a queue while it is deleted ends with `QueueDoesNotExist`.
+//!
+//! What still differs. Stricter: a receipt handle is void once its visibility timeout has passed, messages over 256 KiB
+//! are refused, and so is `MessageGroupId` on a standard queue. Kinder: each message is delivered once and in order unless
+//! its visibility ends; nothing expires by retention; attributes change at once; a deleted name is free at once; no
+//! limit of messages in flight, no throttling; characters of a body are not checked. Missing: message move tasks
+//! (`UnsupportedOperation`), FIFO beyond the basics, permissions, encryption, the X-Ray header, `prefix.*` in
+//! `MessageAttributeNames`. Visibility and delays that end while somebody waits are noticed within a second.
+
+mod handler;
+mod messages;
+mod queues;
+
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustack_sqs_core::{config::SqsConfig, provider::RustackSqs};
+use rustack_sqs_http::service::{SqsHttpConfig, SqsHttpService};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::DRAIN;
+use handler::Handler;
+
+/// Account and region of the queues' ARNs and URLs; any will do, as long as it is one.
+const ACCOUNT: &str = "000000000000";
+const REGION: &str = "us-east-1";
+
+/// How long to wait when no connection can be accepted, mostly for want of file descriptors.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// Serves on `listener`, which is bound to `address`, until `shutdown`; then ends long polls with no message, lets
+/// other requests finish, and forgets every queue.
+pub(super) async fn serve(listener: TcpListener, address: SocketAddr, shutdown: CancellationToken) {
+    let provider = Arc::new(RustackSqs::new(SqsConfig {
+        skip_signature_validation: true,
+        default_region: REGION.to_owned(),
+        account_id: ACCOUNT.to_owned(),
+        host: address.ip().to_string(),
+        port: address.port(),
+    }));
+    let handler = Handler::new(Arc::clone(&provider), shutdown.clone());
+    let service = SqsHttpService::new(Arc::new(handler), SqsHttpConfig::default());
+
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(serve_connection(stream, service.clone(), shutdown.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the SQS endpoint could not accept a connection");
+                    sleep(ACCEPT_BACKOFF).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            () = shutdown.cancelled() => break,
+        }
+    }
+    drop(listener);
+    let drained = timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::debug!(left = connections.len(), "connections to the SQS endpoint were cut off at shutdown");
+        connections.shutdown().await;
+    }
+    provider.shutdown_all().await;
+}
+
+async fn serve_connection(stream: TcpStream, service: SqsHttpService<Handler>, shutdown: CancellationToken) {
+    let mut connection = pin!(
+        http1::Builder::new()
+            // It would also close connections that wait in a client's pool. Only this machine can connect.
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to the SQS endpoint broke off");
+    }
+}

@@ -1,0 +1,184 @@
+//! What the broker asks of its table.
+
+use aws_sdk_dynamodb::{
+    Client,
+    operation::{transact_write_items::TransactWriteItemsError, update_item::UpdateItemError},
+    types::{
+        AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, Put,
+        ReturnValuesOnConditionCheckFailure, ScalarAttributeType, TimeToLiveSpecification, TransactWriteItem,
+    },
+};
+use tokio::{task::JoinSet, time::timeout};
+
+use super::{EndpointError, Local, SOON, Scratch, options};
+
+const TABLE: &str = "sandboxes";
+
+fn text(value: &str) -> AttributeValue {
+    AttributeValue::S(value.to_owned())
+}
+
+async fn create_table(client: &Client) {
+    client
+        .create_table()
+        .table_name(TABLE)
+        .billing_mode(BillingMode::PayPerRequest)
+        .key_schema(KeySchemaElement::builder().attribute_name("PK").key_type(KeyType::Hash).build().unwrap())
+        .attribute_definitions(
+            AttributeDefinition::builder()
+                .attribute_name("PK")
+                .attribute_type(ScalarAttributeType::S)
+                .build()
+                .unwrap(),
+        )
+        .send()
+        .await
+        .unwrap();
+}
+
+async fn put(client: &Client, key: &str, owner: &str) {
+    client
+        .put_item()
+        .table_name(TABLE)
+        .item("PK", text(key))
+        .item("owner", text(owner))
+        .send()
+        .await
+        .unwrap();
+}
+
+async fn owner(client: &Client, key: &str) -> Option<String> {
+    let read = client.get_item().table_name(TABLE).key("PK", text(key)).consistent_read(true).send().await;
+    read.unwrap().item?.get("owner")?.as_s().ok().cloned()
+}
+
+#[tokio::test]
+async fn of_sixteen_simultaneous_claims_one_wins() {
+    let local = Local::start().await;
+    create_table(&local.dynamodb).await;
+    for sandbox in 0..8 {
+        let key = format!("SBX#{sandbox}");
+        put(&local.dynamodb, &key, "nobody").await;
+        let mut claims = JoinSet::new();
+        for track in 0..16 {
+            let claim = local
+                .dynamodb
+                .update_item()
+                .table_name(TABLE)
+                .key("PK", text(&key))
+                .update_expression("SET #owner = :track")
+                .condition_expression("#owner = :nobody")
+                .expression_attribute_names("#owner", "owner")
+                .expression_attribute_values(":track", text(&format!("track-{track}")))
+                .expression_attribute_values(":nobody", text("nobody"));
+            claims.spawn(async move {
+                match claim.send().await.map_err(aws_sdk_dynamodb::error::SdkError::into_service_error) {
+                    Ok(_) => Some(format!("track-{track}")),
+                    Err(UpdateItemError::ConditionalCheckFailedException(_)) => None,
+                    Err(other) => panic!("neither won nor lost: {other:?}"),
+                }
+            });
+        }
+        let winners: Vec<String> = claims.join_all().await.into_iter().flatten().collect();
+        assert_eq!(winners.len(), 1, "{winners:?}");
+        assert_eq!(owner(&local.dynamodb, &key).await, Some(winners[0].clone()));
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_transaction_shows_the_item_that_stood_in_its_way() {
+    let local = Local::start().await;
+    create_table(&local.dynamodb).await;
+    put(&local.dynamodb, "LEASE#track-1#key", "track-1").await;
+
+    let put_if_absent = |key: &str| {
+        let put = Put::builder()
+            .table_name(TABLE)
+            .item("PK", text(key))
+            .item("owner", text("track-2"))
+            .condition_expression("attribute_not_exists(PK)")
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .build()
+            .unwrap();
+        TransactWriteItem::builder().put(put).build()
+    };
+    let error = local
+        .dynamodb
+        .transact_write_items()
+        .transact_items(put_if_absent("SBX#1"))
+        .transact_items(put_if_absent("LEASE#track-1#key"))
+        .send()
+        .await
+        .unwrap_err()
+        .into_service_error();
+
+    let TransactWriteItemsError::TransactionCanceledException(cancelled) = error else {
+        panic!("not cancelled: {error:?}");
+    };
+    let reasons = cancelled.cancellation_reasons();
+    assert_eq!(reasons[0].code(), Some("None"));
+    assert_eq!(reasons[1].code(), Some("ConditionalCheckFailed"));
+    assert_eq!(reasons[1].item().and_then(|item| item.get("owner")), Some(&text("track-1")));
+    assert_eq!(owner(&local.dynamodb, "SBX#1").await, None, "nothing of it is written");
+}
+
+#[tokio::test]
+async fn a_table_in_a_data_directory_survives_a_restart() {
+    let scratch = Scratch::new();
+    let data_dir = scratch.0.join("made/when/missing");
+    let first = Local::start_with(options(Some(data_dir.clone()))).await.unwrap();
+    create_table(&first.dynamodb).await;
+    put(&first.dynamodb, "SBX#1", "track-1").await;
+    first.stop().await;
+
+    let second = Local::start_with(options(Some(data_dir))).await.unwrap();
+    assert_eq!(owner(&second.dynamodb, "SBX#1").await.as_deref(), Some("track-1"));
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn expired_items_are_gone_after_a_start() {
+    let scratch = Scratch::new();
+    let first = Local::start_with(options(Some(scratch.0.clone()))).await.unwrap();
+    create_table(&first.dynamodb).await;
+    let ttl = TimeToLiveSpecification::builder().attribute_name("ttl").enabled(true).build().unwrap();
+    let enabled =
+        first.dynamodb.update_time_to_live().table_name(TABLE).time_to_live_specification(ttl).send().await;
+    enabled.unwrap();
+    put(&first.dynamodb, "stays", "track-1").await;
+    let expired = AttributeValue::N("1700000000".to_owned());
+    let goes = first.dynamodb.put_item().table_name(TABLE).item("PK", text("goes")).item("ttl", expired);
+    goes.item("owner", text("track-2")).send().await.unwrap();
+    first.stop().await;
+
+    let second = Local::start_with(options(Some(scratch.0.clone()))).await.unwrap();
+    timeout(SOON, async { while owner(&second.dynamodb, "goes").await.is_some() {} })
+        .await
+        .expect("the sweep removes it");
+    assert_eq!(owner(&second.dynamodb, "stays").await.as_deref(), Some("track-1"));
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_data_directory_belongs_to_one_broker_at_a_time() {
+    let scratch = Scratch::new();
+    let first = Local::start_with(options(Some(scratch.0.clone()))).await.unwrap();
+    let refused = Local::start_with(options(Some(scratch.0.clone()))).await.err().unwrap();
+    assert!(matches!(&refused, EndpointError::DataDirLocked(path) if *path == scratch.0), "{refused}");
+    first.stop().await;
+    Local::start_with(options(Some(scratch.0.clone()))).await.unwrap().stop().await;
+}
+
+#[tokio::test]
+async fn an_unusable_data_directory_is_named() {
+    let scratch = Scratch::new();
+    let file = scratch.0.join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let refused = Local::start_with(options(Some(file.clone()))).await.err().unwrap();
+    assert!(refused.to_string().contains(&file.display().to_string()), "{refused}");
+
+    let table = scratch.0.join("table.sqlite3");
+    std::fs::write(&table, "this is no SQLite file, and long enough to be looked at ".repeat(100)).unwrap();
+    let refused = Local::start_with(options(Some(scratch.0.clone()))).await.err().unwrap();
+    assert!(matches!(&refused, EndpointError::Table { path, .. } if *path == table), "{refused}");
+}

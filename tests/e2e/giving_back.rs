@@ -1,0 +1,68 @@
+//! Who may give back what.
+
+use broker_tests::{Setup, story};
+
+#[tokio::test]
+async fn the_owner_gives_back_and_may_say_it_again() {
+    story(Setup::new().pool(2), async |broker| {
+        let sandbox = broker.allocate("student-1").send().await.expect_status(201).sandbox_id().to_owned();
+        for api in [0, 1, 0] {
+            let answer = broker.api(api).mark(&sandbox, "student-1").send().await.expect_status(200);
+            assert_eq!(answer.sandbox_id(), sandbox);
+        }
+        assert_eq!(broker.stats().await.pending_deletion, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stranger_is_refused_and_learns_nothing_about_the_owner() {
+    story(Setup::new().pool(2), async |broker| {
+        let first = broker.allocate("student-1").key("secret-key").lab("secret-lab").send().await;
+        let sandbox = first.expect_status(201).sandbox_id().to_owned();
+        let refused = [
+            broker.mark(&sandbox, "stranger").send().await,
+            broker.sandbox(&sandbox, "stranger").send().await,
+        ];
+        for answer in refused {
+            let answer = answer.expect_problem(403, "NOT_SANDBOX_OWNER");
+            for secret in ["student-1", "secret-key", "secret-lab"] {
+                assert!(!answer.text.contains(secret), "{answer:#?}");
+                assert!(!format!("{:?}", answer.headers).contains(secret), "{answer:#?}");
+            }
+        }
+        assert_eq!(broker.stats().await.allocated, 1);
+        broker.mark(&sandbox, "student-1").send().await.expect_status(200);
+        broker.mark(&sandbox, "stranger").send().await.expect_problem(403, "NOT_SANDBOX_OWNER");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_sandbox_that_nobody_holds_is_not_the_callers() {
+    story(Setup::new().pool(1), async |broker| {
+        broker.mark("no-such-sandbox", "student-1").send().await.expect_problem(404, "SANDBOX_NOT_FOUND");
+        broker.sandbox("no-such-sandbox", "student-1").send().await.expect_problem(404, "SANDBOX_NOT_FOUND");
+        broker.mark("seed-000000", "student-1").send().await.expect_problem(403, "NOT_SANDBOX_OWNER");
+        assert_eq!(broker.stats().await.available, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_a_token_or_an_owner_nothing_is_given_back() {
+    story(Setup::new().pool(1), async |broker| {
+        let sandbox = broker.allocate("student-1").send().await.expect_status(201).sandbox_id().to_owned();
+        let mark = broker.mark(&sandbox, "student-1");
+        for call in
+            [mark.clone().without("authorization"), mark.clone().token("wrong"), mark.clone().token("")]
+        {
+            let answer = call.send().await.expect_problem(401, "UNAUTHORIZED");
+            assert!(answer.must_have("www-authenticate").starts_with("Bearer"), "{answer:#?}");
+        }
+        let nobody = mark.without("x-instruqt-sandbox-id");
+        nobody.send().await.expect_problem(400, "MISSING_SANDBOX_ID");
+        assert_eq!(broker.stats().await.allocated, 1);
+    })
+    .await;
+}

@@ -1,0 +1,58 @@
+//! The stories: what a user, an operator or a fault does, against 2 `broker-api` and 3 `broker-worker` processes on an
+//! endpoint process of their own. Each ends with `broker pool verify` and empty queues ([`broker_tests::finish`]).
+//!
+//! | file | story |
+//! |---|---|
+//! | `first_allocation` | a track gets a sandbox |
+//! | `repeats` | it asks again, also 50 times at once |
+//! | `many_at_once` | 200 tracks on 200 sandboxes, 100 on 50 |
+//! | `give_and_take` | allocate, give back, allocate |
+//! | `giving_back` | who may give back what |
+//! | `name_prefix` | only sandboxes with a certain name |
+//! | `keys` | idempotency keys |
+//! | `empty_pool` | nothing left |
+//! | `the_wait_runs_out` | the reply that does not come in time |
+//! | `bad_input` | refused before anything is enqueued |
+//! | `errors` | what every error and every answer looks like |
+//! | `redelivery` | a message that comes twice |
+//! | `poison` | a message that nobody can read |
+//! | `crashes` | processes that end under load |
+//! | `verify` | what `pool verify` finds |
+//! | `operator` | the `broker` command and the metrics |
+
+mod bad_input;
+mod crashes;
+mod empty_pool;
+mod errors;
+mod first_allocation;
+mod give_and_take;
+mod giving_back;
+mod keys;
+mod many_at_once;
+mod name_prefix;
+mod operator;
+mod poison;
+mod redelivery;
+mod repeats;
+mod the_wait_runs_out;
+mod verify;
+
+use std::collections::BTreeSet;
+
+use broker_tests::Answer;
+
+/// The sandboxes of these answers, of which no two may be the same.
+#[track_caller]
+fn distinct_sandboxes<'a>(answers: impl IntoIterator<Item = &'a Answer>) -> BTreeSet<String> {
+    let mut sandboxes = BTreeSet::new();
+    for answer in answers {
+        let fresh = sandboxes.insert(answer.sandbox_id().to_owned());
+        assert!(fresh, "{} was handed out twice", answer.sandbox_id());
+    }
+    sandboxes
+}
+
+/// How many of these answers have this status.
+fn count(answers: &[Answer], status: u16) -> usize {
+    answers.iter().filter(|answer| answer.status == status).count()
+}

@@ -1,0 +1,107 @@
+//! The operator's view: the `broker` command, probes and metrics.
+
+use std::collections::BTreeSet;
+
+use broker_tests::cli::Stats;
+use broker_tests::queues::Depth;
+use broker_tests::{Setup, story};
+use serde_json::Value;
+
+#[tokio::test]
+async fn init_may_be_repeated_and_changes_nothing() {
+    story(Setup::new().pool(3), async |broker| {
+        broker.allocate("student-1").send().await.expect_status(201);
+        let queues = broker.queues().names().await;
+        broker.cli_ok(&["init"]).await;
+        assert_eq!(broker.queues().names().await, queues);
+        let stats = broker.stats().await;
+        assert_eq!(stats, Stats { total: 3, available: 2, allocated: 1, ..Stats::default() });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_seeded_pool_is_listed_counted_and_removed_again() {
+    story(Setup::new().workers(0).apis(0).pool(250), async |broker| {
+        let listed =
+            broker.cli_ok(&["pool", "list", "--status", "available", "--limit", "100", "--json"]).await;
+        let listed: Vec<Value> = listed.json();
+        let ids: BTreeSet<_> = listed.iter().filter_map(|sandbox| sandbox["sandbox_id"].as_str()).collect();
+        assert_eq!(ids.len(), 100);
+        assert!(ids.iter().all(|id| id.starts_with("seed-")), "{ids:?}");
+        let stats = broker.stats().await;
+        assert_eq!(stats, Stats { total: 250, available: 250, ..Stats::default() });
+
+        broker.cli_ok(&["pool", "seed", "--cleanup"]).await;
+        assert_eq!(broker.stats().await, Stats::default());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn queues_shows_what_waits() {
+    story(Setup::new().workers(0).pool(3), async |broker| {
+        let call = tokio::spawn(broker.allocate("student-1").send());
+        broker.queues().holds_requests(1).await;
+        let shown: Vec<Value> = broker.cli_ok(&["queues", "--json"]).await.json();
+        let name = broker.queues().name("requests");
+        let requests = shown.iter().find(|queue| queue["queue"] == name.as_str());
+        let requests = requests.unwrap_or_else(|| panic!("no {name} in {shown:#?}"));
+        let depth = |field: &str| requests[field].as_u64().expect("a number");
+        let depth =
+            Depth { visible: depth("visible"), in_flight: depth("in_flight"), delayed: depth("delayed") };
+        assert_eq!(depth, Depth { visible: 1, ..Depth::default() });
+        broker.start_worker().await;
+        call.await.expect("an answer").expect_status(201);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wrong_use_of_the_command_is_exit_code_2() {
+    story(Setup::new().workers(0).apis(0), async |broker| {
+        for wrong in [
+            &["pool", "seed", "--count", "many"][..],
+            &["make-coffee"],
+            &["pool", "list", "--status", "gone"],
+        ] {
+            assert_eq!(broker.cli(wrong).await.code, 2, "broker {wrong:?}");
+        }
+    })
+    .await;
+}
+
+/// The sum of all samples of a metric.
+fn sum(metrics: &str, name: &str) -> f64 {
+    let samples = metrics.lines().filter(|line| !line.starts_with('#'));
+    let samples = samples.filter_map(|line| line.rsplit_once(' '));
+    let of_name = samples.filter(|(series, _)| series.split('{').next() == Some(name));
+    of_name.filter_map(|(_, value)| value.parse::<f64>().ok()).sum()
+}
+
+#[tokio::test]
+async fn probes_answer_without_a_token_and_metrics_count_what_happened() {
+    story(Setup::new().pool(2), async |broker| {
+        for n in 0..5 {
+            broker.allocate(&format!("student-{}", n % 3)).send().await;
+        }
+        let (mut allocated, mut served) = (0.0, 0.0);
+        for worker in 0..3 {
+            let probes = broker.worker(worker).metrics();
+            assert_eq!(probes.probe("/healthz").await.map(|(status, _)| status), Some(200));
+            let (status, metrics) = probes.probe("/metrics").await.expect("the worker's metrics");
+            assert_eq!(status, 200);
+            allocated += sum(&metrics, "broker_allocate_total");
+        }
+        for api in 0..2 {
+            assert_eq!(broker.api(api).probe("/healthz").await.map(|(status, _)| status), Some(200));
+            let (status, metrics) = broker.api(api).probe("/metrics").await.expect("the API's metrics");
+            assert_eq!(status, 200);
+            served += sum(&metrics, "broker_request_latency_seconds_count");
+            assert!(!metrics.contains("student-"), "an id in a label:\n{metrics}");
+        }
+        assert_eq!(allocated, 5.0);
+        assert!(served >= 5.0, "{served}");
+    })
+    .await;
+}

@@ -1,0 +1,88 @@
+//! The reply that does not come in time: 202, and the outcome can be polled.
+
+use broker_tests::{Answer, Broker, Setup, story, wait_for_condition};
+
+/// Allocates with nobody there to answer, and returns where the outcome will be.
+async fn allocate_in_vain(broker: &Broker, track: &str) -> String {
+    let answer = broker.allocate(track).wait(1).send().await.expect_status(202);
+    let location = answer.must_have("location").to_owned();
+    assert_eq!(location, format!("/v1/requests/{}", answer.must_have("x-request-id")));
+    answer.must_have("retry-after");
+    location
+}
+
+/// Polls until the request at `location` is no longer queued.
+async fn outcome(broker: &Broker, location: &str, track: &str) -> Answer {
+    wait_for_condition(&format!("the outcome of {location}"), async || {
+        let answer = broker.request(location, track).send().await.expect_status(200);
+        if answer.text_of("state") == "queued" { Err(answer.text) } else { Ok(answer) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_request_that_outlives_its_wait_can_be_polled_and_ends_with_its_answer() {
+    story(Setup::new().workers(0).pool(2), async |broker| {
+        let location = allocate_in_vain(broker, "student-1").await;
+        for api in [0, 1] {
+            let seen = broker.api(api).request(&location, "student-1").send().await.expect_status(200);
+            assert_eq!(seen.text_of("state"), "queued");
+            let foreign = broker.api(api).request(&location, "student-2").send().await;
+            foreign.expect_problem(404, "REQUEST_NOT_FOUND");
+        }
+
+        broker.start_worker().await;
+        let ended = outcome(broker, &location, "student-1").await;
+        assert_eq!(ended.text_of("state"), "succeeded", "{ended:#?}");
+        assert_eq!(ended.number_of("status"), 201, "{ended:#?}");
+        let sandbox = ended.json["body"]["sandbox_id"].as_str().expect("the body of the answer");
+        broker.request(&location, "student-2").send().await.expect_problem(404, "REQUEST_NOT_FOUND");
+
+        let again = broker.allocate("student-1").send().await.expect_status(200);
+        assert_eq!(again.sandbox_id(), sandbox);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_empty_pool_that_is_found_late_is_told_to_whoever_polls() {
+    story(Setup::new().workers(0), async |broker| {
+        let location = allocate_in_vain(broker, "student-1").await;
+        broker.start_worker().await;
+        let ended = outcome(broker, &location, "student-1").await;
+        assert_eq!(ended.text_of("state"), "failed", "{ended:#?}");
+        assert_eq!(ended.number_of("status"), 409, "{ended:#?}");
+        assert_eq!(ended.json["body"]["error"]["code"], "NO_SANDBOXES_AVAILABLE", "{ended:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_repeat_while_the_first_still_waits_shares_its_sandbox() {
+    story(Setup::new().workers(0).pool(3), async |broker| {
+        let first = allocate_in_vain(broker, "student-1").await;
+        let second = allocate_in_vain(broker, "student-1").await;
+        assert_ne!(first, second);
+        broker.start_worker().await;
+        let mut ends = Vec::new();
+        for location in [first, second] {
+            let ended = outcome(broker, &location, "student-1").await;
+            assert_eq!(ended.text_of("state"), "succeeded", "{ended:#?}");
+            ends.push((ended.number_of("status"), ended.json["body"]["sandbox_id"].clone()));
+        }
+        ends.sort_by_key(|(status, _)| *status);
+        assert_eq!((ends[0].0, ends[1].0), (200, 201));
+        assert_eq!(ends[0].1, ends[1].1);
+        assert_eq!(broker.stats().await.allocated, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_that_never_was_is_not_found() {
+    story(Setup::new().workers(0), async |broker| {
+        let unknown = "/v1/requests/01890a5d-ac96-774b-bcce-b302099a8057";
+        broker.request(unknown, "student-1").send().await.expect_problem(404, "REQUEST_NOT_FOUND");
+    })
+    .await;
+}

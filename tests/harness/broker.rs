@@ -1,0 +1,222 @@
+//! A whole broker of its own: a table and queues on the shared endpoints, APIs and workers as processes.
+
+use std::ops::Deref;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::sys::signal::Signal;
+
+use crate::api::{ADMIN_TOKEN, Api, Call, TRACK_TOKEN};
+use crate::binaries::binaries;
+use crate::endpoint::{self, Endpoints};
+use crate::process::Process;
+use crate::setup::{Environment, Setup};
+use crate::wait::wait_for_condition;
+use crate::warden;
+
+/// A worker process.
+#[derive(Debug)]
+pub struct Worker {
+    pub(crate) process: Process,
+    metrics: Api,
+}
+
+impl Worker {
+    /// Stops it in the middle of whatever it does (SIGSTOP), with what it received in its hands.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Sends it any signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// The port with its probes and metrics.
+    pub const fn metrics(&self) -> &Api {
+        &self.metrics
+    }
+}
+
+/// An API process.
+#[derive(Debug)]
+pub(crate) struct ApiServer {
+    pub(crate) process: Process,
+    pub(crate) api: Api,
+}
+
+/// A running broker. Every test ends it by [`Broker::finish`]; [`story`] does it for you.
+#[derive(Debug)]
+pub struct Broker {
+    environment: Environment,
+    pub(crate) apis: Vec<ApiServer>,
+    pub(crate) workers: Vec<Worker>,
+    next: AtomicUsize,
+    pub(crate) finished: bool,
+}
+
+impl Broker {
+    /// Makes table and queues, fills the pool, starts the processes and waits until each is ready.
+    pub async fn start(setup: Setup) -> Self {
+        let environment = Environment::new(&Endpoints::shared().await.urls, setup.vars);
+        let (apis, workers) = (Vec::new(), Vec::new());
+        let mut broker = Self { environment, apis, workers, next: AtomicUsize::new(0), finished: false };
+        broker.cli_ok(&["init"]).await;
+        if setup.pool > 0 {
+            broker.seed(setup.pool).await;
+        }
+        for _ in 0..setup.apis {
+            broker.start_api().await;
+        }
+        for _ in 0..setup.workers {
+            broker.start_worker().await;
+        }
+        broker
+    }
+
+    /// Adds `count` sandboxes to an empty pool.
+    pub async fn seed(&self, count: usize) {
+        self.cli_ok(&["pool", "seed", "--count", &count.to_string()]).await;
+    }
+
+    /// Starts one more API and waits until it is ready.
+    pub async fn start_api(&mut self) {
+        let mut command = Command::new(&binaries().api);
+        endpoint::clean(&mut command).envs(self.environment.vars());
+        command.env("BROKER_LISTEN", "127.0.0.1:0");
+        command.env("BROKER_TRACK_TOKENS", format!("platform={TRACK_TOKEN}"));
+        command.env("BROKER_ADMIN_TOKENS", format!("ops={ADMIN_TOKEN}"));
+        let mut process = Process::start("broker-api", &mut command);
+        let api = Api::new(&process.listening("api listening").await);
+        ready(process.name(), &api).await;
+        self.apis.push(ApiServer { process, api });
+    }
+
+    /// Starts one more worker and waits until it is ready.
+    pub async fn start_worker(&mut self) {
+        let mut command = Command::new(&binaries().worker);
+        endpoint::clean(&mut command).envs(self.environment.vars());
+        command.env("BROKER_METRICS_LISTEN", "127.0.0.1:0");
+        let mut process = Process::start("broker-worker", &mut command);
+        let metrics = Api::new(&process.listening("worker listening").await);
+        ready(process.name(), &metrics).await;
+        self.workers.push(Worker { process, metrics });
+    }
+
+    /// Each API, in the order in which they were started.
+    pub fn api(&self, index: usize) -> &Api {
+        &self.apis[index % self.apis.len()].api
+    }
+
+    /// The addresses of all APIs.
+    pub fn addresses(&self) -> Vec<&str> {
+        self.apis.iter().map(|server| server.api.address()).collect()
+    }
+
+    /// The APIs in turn, as a load balancer would choose.
+    pub fn balanced(&self) -> &Api {
+        self.api(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Every process's `/metrics`.
+    pub fn metrics(&self) -> impl Iterator<Item = &Api> {
+        let apis = self.apis.iter().map(|server| &server.api);
+        apis.chain(self.workers.iter().map(Worker::metrics))
+    }
+
+    /// Each worker, in the order in which they were started.
+    pub fn worker(&self, index: usize) -> &Worker {
+        &self.workers[index]
+    }
+
+    /// An allocate by `track`, through one of the APIs.
+    pub fn allocate(&self, track: &str) -> Call {
+        self.balanced().allocate(track)
+    }
+
+    /// A mark of `sandbox` by `track`, through one of the APIs.
+    pub fn mark(&self, sandbox: &str, track: &str) -> Call {
+        self.balanced().mark(sandbox, track)
+    }
+
+    /// A look at `sandbox` by `track`, through one of the APIs.
+    pub fn sandbox(&self, sandbox: &str, track: &str) -> Call {
+        self.balanced().sandbox(sandbox, track)
+    }
+
+    /// A look at the request at `location` by `track`, through one of the APIs.
+    pub fn request(&self, location: &str, track: &str) -> Call {
+        self.balanced().request(location, track)
+    }
+
+    /// Ends all processes without a look at what is left: the caller has found a fault and told it.
+    pub fn abandon(mut self) {
+        warden::keep_scratch();
+        println!("logs are in {}", warden::scratch().display());
+        self.finished = true;
+    }
+
+    /// Kills a worker (SIGKILL): nothing of it is drained. Others move up in its place.
+    pub fn kill_worker(&mut self, index: usize) {
+        drop(self.workers.remove(index));
+    }
+
+    /// Drains a worker (SIGTERM) and waits until it has ended with exit code 0. Others move up in its place.
+    pub async fn stop_worker(&mut self, index: usize) {
+        self.workers.remove(index).process.stop().await;
+    }
+
+    /// Drains all workers.
+    pub async fn stop_workers(&mut self) {
+        while !self.workers.is_empty() {
+            self.stop_worker(0).await;
+        }
+    }
+
+    /// Asks an API to drain (SIGTERM) and takes it out of the balance. [`Process::stopped`] waits for its end.
+    pub fn terminate_api(&mut self, index: usize) -> (Process, Api) {
+        let ApiServer { process, api } = self.apis.remove(index);
+        process.signal(Signal::SIGTERM);
+        (process, api)
+    }
+}
+
+/// A broker is also the environment in which its commands run.
+impl Deref for Broker {
+    type Target = Environment;
+
+    fn deref(&self) -> &Environment {
+        &self.environment
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            warden::keep_scratch();
+            let apis = self.apis.iter().map(|server| &server.process);
+            for process in apis.chain(self.workers.iter().map(|worker| &worker.process)) {
+                println!("{}", process.tail());
+            }
+        } else {
+            assert!(self.finished, "a story must end with Broker::finish");
+        }
+    }
+}
+
+/// Runs a story on a broker of its own and checks what it leaves behind.
+pub async fn story(setup: Setup, tell: impl AsyncFnOnce(&mut Broker)) {
+    let mut broker = Broker::start(setup).await;
+    tell(&mut broker).await;
+    broker.finish().await;
+}
+
+async fn ready(name: &str, api: &Api) {
+    wait_for_condition(&format!("{name} at {} to be ready", api.address()), async || {
+        match api.probe("/readyz").await {
+            Some((200, _)) => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+}

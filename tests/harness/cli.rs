@@ -1,0 +1,117 @@
+//! The `broker` command, run as the operator runs it.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::binaries::binaries;
+use crate::endpoint;
+use crate::setup::Environment;
+
+/// How a `broker …` ended.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The exit code: 0 done, 1 failed, 2 usage, 3 found a violation.
+    pub code: i32,
+    /// What it printed.
+    pub stdout: String,
+    /// What it logged.
+    pub stderr: String,
+}
+
+impl Output {
+    /// Its stdout as JSON of this shape.
+    #[track_caller]
+    pub fn json<T: DeserializeOwned>(&self) -> T {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}
+
+/// `broker pool stats --json`: how many sandboxes there are, in total and by state.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the states are those of SPEC.md")]
+pub struct Stats {
+    pub total: u64,
+    pub available: u64,
+    pub allocated: u64,
+    pub pending_deletion: u64,
+    pub stale: u64,
+    pub deleted: u64,
+    pub deletion_failed: u64,
+}
+
+/// `broker pool verify --json`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Verdict {
+    /// What contradicts the promises.
+    pub violations: Vec<Violation>,
+    /// Allocated sandboxes by lab.
+    pub by_lab: BTreeMap<String, u64>,
+}
+
+/// One broken promise.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Violation {
+    /// What kind, as a word.
+    pub kind: String,
+    /// What exactly, for people.
+    pub detail: Value,
+}
+
+impl Environment {
+    /// Runs `broker` with these arguments.
+    pub async fn cli(&self, args: &[&str]) -> Output {
+        let mut command = std::process::Command::new(&binaries().broker);
+        endpoint::clean(&mut command).args(args).envs(self.vars());
+        let mut command = tokio::process::Command::from(command);
+        let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.expect("broker starts");
+        Output {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Runs `broker` with these arguments; it must exit with 0.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    pub async fn cli_ok(&self, args: &[&str]) -> Output {
+        let output = self.cli(args).await;
+        assert_eq!(output.code, 0, "broker {args:?}: {output:#?}");
+        output
+    }
+
+    /// `broker pool stats`.
+    pub async fn stats(&self) -> Stats {
+        self.cli_ok(&["pool", "stats", "--json"]).await.json()
+    }
+
+    /// `broker pool verify`, which must find nothing.
+    ///
+    /// # Panics
+    ///
+    /// When it finds a violation.
+    pub async fn verify(&self) -> Verdict {
+        let output = self.cli(&["pool", "verify", "--json"]).await;
+        assert_eq!(output.code, 0, "pool verify: {output:#?}");
+        let verdict: Verdict = output.json();
+        assert!(verdict.violations.is_empty(), "exit code 0 with {:#?}", verdict.violations);
+        verdict
+    }
+
+    /// `broker pool verify`, which must find something.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end with exit code 3.
+    pub async fn violations(&self) -> Vec<Violation> {
+        let output = self.cli(&["pool", "verify", "--json"]).await;
+        assert_eq!(output.code, 3, "pool verify: {output:#?}");
+        output.json::<Verdict>().violations
+    }
+}

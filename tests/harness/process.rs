@@ -1,0 +1,154 @@
+//! One process of the broker: started with its output in files, watched, signalled, reaped.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::wait::wait_for_condition;
+use crate::warden;
+
+/// How many lines of a log a failing test prints.
+const TAIL: usize = 25;
+
+/// A running process. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Process {
+    /// Starts `command`; what it prints goes to files named after `name`.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub fn start(name: &str, command: &mut Command) -> Self {
+        static STARTED: AtomicU64 = AtomicU64::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let file = |kind: &str| warden::scratch().join(format!("{number:04}-{name}.{kind}"));
+        let (stdout, stderr) = (file("stdout"), file("stderr"));
+        let create = |path: &PathBuf| File::create(path).expect("the log file can be made");
+        command.stdin(Stdio::null()).stdout(create(&stdout)).stderr(create(&stderr));
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        warden::started(child.id());
+        Self { name: name.to_owned(), child, stdout, stderr }
+    }
+
+    /// What the story calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Waits for a line of JSON on stdout that `pick` takes.
+    pub async fn stdout_line<T>(&mut self, what: &str, pick: impl Fn(&Value) -> Option<T>) -> T {
+        let path = self.stdout.clone();
+        self.line(what, path, pick).await
+    }
+
+    /// Waits for the log line `message` (stderr) and returns the address it tells.
+    pub async fn listening(&mut self, message: &str) -> String {
+        let path = self.stderr.clone();
+        self.line(message, path, |line| {
+            let said = find(line, "message")? == message;
+            said.then(|| find(line, "address").map(str::to_owned))?
+        })
+        .await
+    }
+
+    async fn line<T>(&mut self, what: &str, path: PathBuf, pick: impl Fn(&Value) -> Option<T>) -> T {
+        let condition = format!("{}: {what}", self.name);
+        wait_for_condition(&condition, async || {
+            if let Some(status) = self.child.try_wait().expect("our own child") {
+                panic!("{} ended ({status}) before it said \"{what}\":\n{}", self.name, self.tail());
+            }
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let mut lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+            lines.find_map(|line| pick(&line)).ok_or("not yet said")
+        })
+        .await
+    }
+
+    /// Sends `signal`.
+    ///
+    /// # Panics
+    ///
+    /// When the process is gone.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap_or_else(|error| panic!("{} cannot get {signal}: {error}", self.name));
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let condition = format!("{} to end", self.name);
+        let status = wait_for_condition(&condition, async || match self.child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err("still running".to_owned()),
+            Err(error) => Err(error.to_string()),
+        })
+        .await;
+        warden::ended(self.child.id());
+        status
+    }
+
+    /// Asks it to drain (SIGTERM) and waits; it must end with exit code 0.
+    ///
+    /// # Panics
+    ///
+    /// When it ends in any other way, or its log tells of a panic.
+    pub async fn stop(self) {
+        self.signal(Signal::SIGTERM);
+        self.stopped().await;
+    }
+
+    /// Waits for the end of a process that was asked to drain; it must end with exit code 0.
+    ///
+    /// # Panics
+    ///
+    /// When it ends in any other way, or its log tells of a panic.
+    pub async fn stopped(mut self) {
+        let status = self.ended().await;
+        assert!(status.success(), "{} ended with {status} after SIGTERM:\n{}", self.name, self.tail());
+        self.must_not_have_panicked();
+    }
+
+    fn must_not_have_panicked(&self) {
+        let log = std::fs::read_to_string(&self.stderr).unwrap_or_default();
+        let panic = log.lines().find(|line| line.contains("panicked at"));
+        assert!(panic.is_none(), "{} panicked: {panic:?}\n{}", self.name, self.tail());
+    }
+
+    /// The last lines of its log.
+    pub fn tail(&self) -> String {
+        let log = std::fs::read_to_string(&self.stderr).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
+        format!("--- {} (pid {}, {})\n{tail}", self.name, self.child.id(), self.stderr.display())
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().expect("a pid fits"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            warden::ended(self.child.id());
+        }
+    }
+}
+
+/// The text of `key`, at the top of a log line or under `fields`.
+fn find<'a>(line: &'a Value, key: &str) -> Option<&'a str> {
+    line[key].as_str().or_else(|| line["fields"][key].as_str())
+}

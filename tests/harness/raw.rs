@@ -1,0 +1,39 @@
+//! Bytes that no HTTP client would send.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::api::Api;
+use crate::wait::{PATIENCE, within};
+
+/// Sends `bytes` on a connection of its own and returns everything that came back until the server closed it, or the
+/// first answer's head if it leaves the connection open.
+///
+/// A server may answer and close before it has read everything; that is not an error here.
+pub async fn exchange(api: &Api, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(api.address()).await.expect("the API listens");
+    let _ = stream.write_all(bytes).await;
+    let mut received = Vec::new();
+    let read = async {
+        let mut chunk = [0; 4096];
+        while let Ok(1..) =
+            stream.read(&mut chunk).await.inspect(|&n| received.extend_from_slice(&chunk[..n]))
+        {
+            if received.windows(4).any(|four| four == b"\r\n\r\n") {
+                break;
+            }
+        }
+    };
+    within(PATIENCE, "the answer to a raw request", read).await;
+    String::from_utf8_lossy(&received).into_owned()
+}
+
+/// The status code of a raw answer.
+///
+/// # Panics
+///
+/// When it does not begin with a status line.
+pub fn status_of(answer: &str) -> u16 {
+    let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+    status.unwrap_or_else(|| panic!("no status line: {answer:?}"))
+}

@@ -1,0 +1,94 @@
+//! What a broker starts with, and how its processes and commands find what is theirs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::endpoint::{REGION, Urls};
+use crate::queues::Queues;
+use crate::table::Table;
+
+/// What a story starts with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub(crate) apis: usize,
+    pub(crate) workers: usize,
+    pub(crate) pool: usize,
+    pub(crate) vars: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// Two APIs, three workers, an empty pool.
+    pub fn new() -> Self {
+        // A test is not about how fast a busy machine is: a story that is about the wait names it.
+        let vars = [("BROKER_WAIT_S", "45"), ("BROKER_POLL_WAIT_S", "1")];
+        let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        Self { apis: 2, workers: 3, pool: 0, vars }
+    }
+
+    /// This many APIs.
+    pub fn apis(self, apis: usize) -> Self {
+        Self { apis, ..self }
+    }
+
+    /// This many workers.
+    pub fn workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
+    }
+
+    /// This many sandboxes, `sandbox-000000` and on.
+    pub fn pool(self, pool: usize) -> Self {
+        Self { pool, ..self }
+    }
+
+    /// With this environment variable, over a default.
+    pub fn var(mut self, name: &str, value: &str) -> Self {
+        self.vars.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How every process of one broker finds its table, its queues and its settings.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    urls: Urls,
+    name: String,
+    vars: Vec<(String, String)>,
+}
+
+impl Environment {
+    pub(crate) fn new(urls: &Urls, vars: Vec<(String, String)>) -> Self {
+        static BROKERS: AtomicU64 = AtomicU64::new(0);
+        let number = BROKERS.fetch_add(1, Ordering::Relaxed);
+        Self { urls: urls.clone(), name: format!("t{}-{number}", std::process::id()), vars }
+    }
+
+    /// The environment variables, later ones over earlier ones.
+    pub fn vars(&self) -> Vec<(String, String)> {
+        let fixed = [
+            ("AWS_ENDPOINT_URL_DYNAMODB", self.urls.dynamodb_url.as_str()),
+            ("AWS_ENDPOINT_URL_SQS", &self.urls.sqs_url),
+            ("AWS_REGION", REGION),
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("BROKER_PREFIX", &self.name),
+            ("BROKER_TABLE", &self.name),
+        ];
+        let fixed = fixed.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        fixed.into_iter().chain(self.vars.iter().cloned()).collect()
+    }
+
+    /// Its queues.
+    pub fn queues(&self) -> Queues {
+        Queues::new(&self.urls, &self.name)
+    }
+
+    /// Its table.
+    pub fn table(&self) -> Table {
+        Table::new(&self.urls, &self.name)
+    }
+}

@@ -1,0 +1,78 @@
+//! The broker's table, through the AWS SDK: where a story plants what must never happen.
+//!
+//! Keys and attributes are those of the *Table* section of DESIGN.md.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use crate::endpoint::{REGION, Urls};
+
+/// An item as it lies in the table.
+pub type Item = HashMap<String, AttributeValue>;
+
+/// The partition key of a sandbox.
+pub fn sandbox_key(sandbox: &str) -> String {
+    format!("SBX#{sandbox}")
+}
+
+/// The partition key of the lease of a track and an idempotency key.
+pub fn lease_key(track: &str, key: &str) -> String {
+    format!("LEASE#{track}#{key}")
+}
+
+/// A string attribute.
+pub fn text(value: &str) -> AttributeValue {
+    AttributeValue::S(value.to_owned())
+}
+
+/// One table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    client: Client,
+    name: String,
+}
+
+impl Table {
+    /// The table `name`.
+    pub fn new(urls: &Urls, name: &str) -> Self {
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(REGION))
+            .credentials_provider(Credentials::new("test", "test", None, None, "tests"))
+            .endpoint_url(&urls.dynamodb_url)
+            .build();
+        Self { client: Client::from_conf(config), name: name.to_owned() }
+    }
+
+    /// The item of this partition key (its sort key is `META`), read consistently.
+    pub async fn get(&self, pk: &str) -> Option<Item> {
+        let get = self.client.get_item().table_name(&self.name).consistent_read(true);
+        let get = get.key("PK", text(pk)).key("SK", text("META"));
+        get.send().await.expect("GetItem").item
+    }
+
+    /// The item of this partition key.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub async fn must_get(&self, pk: &str) -> Item {
+        self.get(pk).await.unwrap_or_else(|| panic!("no item {pk} in {}", self.name))
+    }
+
+    /// Writes an item, over whatever is there.
+    pub async fn put(&self, item: Item) {
+        let put = self.client.put_item().table_name(&self.name).set_item(Some(item));
+        put.send().await.expect("PutItem");
+    }
+
+    /// Removes the item of this partition key.
+    pub async fn delete(&self, pk: &str) {
+        let delete = self.client.delete_item().table_name(&self.name);
+        let delete = delete.key("PK", text(pk)).key("SK", text("META"));
+        delete.send().await.expect("DeleteItem");
+    }
+}

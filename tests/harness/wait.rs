@@ -1,0 +1,70 @@
+//! Waiting for something to become true, and doing many things at once.
+//!
+//! The only `sleep` of the tests is the poll interval in [`wait_for_condition`]. A story never sleeps to let something
+//! happen: it names the condition, and a timeout tells the last state that was seen.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+/// How often a condition is looked at.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long a condition may take on a busy machine before the test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Looks until `check` says `Ok`, and returns what it found; `Err` carries the state seen.
+///
+/// # Panics
+///
+/// After [`PATIENCE`], with `what` was waited for and the last state.
+pub async fn wait_for_condition<T, S: Debug>(what: &str, mut check: impl AsyncFnMut() -> Result<T, S>) -> T {
+    let mut last = None;
+    let found = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match check().await {
+                Ok(found) => return found,
+                Err(state) => last = Some(state),
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    })
+    .await;
+    match found {
+        Ok(found) => found,
+        Err(_) => panic!("waited {PATIENCE:?} for {what}; last state: {last:?}"),
+    }
+}
+
+/// Runs `work`, which must end within `limit`. For promises of the kind "at once, not after the wait": `limit` lies far
+/// above what the work takes and far below what it would take if the promise were broken.
+///
+/// # Panics
+///
+/// When `limit` passes first.
+pub async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => panic!("{what} took longer than {limit:?}"),
+    }
+}
+
+/// Runs all of `work` at the same time; the results come in the order of the input.
+///
+/// # Panics
+///
+/// When one of them panics.
+pub async fn together<F>(work: impl IntoIterator<Item = F>) -> Vec<F::Output>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    for (index, future) in work.into_iter().enumerate() {
+        running.spawn(async move { (index, future.await) });
+    }
+    let mut done = running.join_all().await;
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}

@@ -1,0 +1,88 @@
+//! The end of a request, made durable and told.
+//!
+//! Invariant: **write state → send reply → delete message**, in this order; the consumer deletes. A reply is a wake-up:
+//! what it says is durable already, or safe to ask again.
+
+use broker_common::aws::Aws;
+use broker_common::clock::Clock;
+use broker_common::domain::{Outcome, PersistedRequest, RequestState};
+use broker_common::messages::{Ask, Reply, RequestMessage};
+use broker_common::queue::{QueueUrls, ReplyQueueName, ReplySenders, SendError};
+use broker_common::store::{Completion, Store, StoreError};
+
+/// Reply queues whose senders are kept; there is one per API process.
+const REPLY_QUEUES: usize = 256;
+/// Calls under way per reply queue.
+const FLIGHTS: usize = 2;
+
+/// Why an outcome was not told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Untold {
+    /// It could not be stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The reply could not be sent.
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+/// Stores outcomes and sends replies.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    store: Store,
+    replies: ReplySenders,
+    clock: Clock,
+}
+
+impl Answers {
+    pub(crate) fn new(aws: &Aws, urls: &QueueUrls, store: Store, clock: Clock) -> Self {
+        Self { store, replies: ReplySenders::new(aws.sqs.clone(), urls.clone(), FLIGHTS, REPLY_QUEUES), clock }
+    }
+
+    /// Ends `message` with `outcome`: stored if nobody waits any more, then told to whoever waits.
+    pub(crate) async fn tell(&self, message: &RequestMessage, reply_to: &ReplyQueueName, outcome: Outcome) -> Result<(), Untold> {
+        let outcome = if message.asynchronous || self.clock.now() > message.times().reply_by {
+            self.store_outcome(message, outcome).await?
+        } else {
+            outcome
+        };
+        if message.asynchronous {
+            return Ok(());
+        }
+        match self.replies.send(reply_to, Reply::new(message.request_id, outcome).encode()).await {
+            Ok(()) => Ok(()),
+            Err(SendError::Gone { .. }) => {
+                tracing::info!(request_id = %message.request_id, "nobody waits for this reply any more");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Stores `outcome`; if the request ended before, that outcome stays and is what counts.
+    async fn store_outcome(&self, message: &RequestMessage, outcome: Outcome) -> Result<Outcome, StoreError> {
+        let times = message.times();
+        let record = PersistedRequest {
+            request_id: message.request_id,
+            track: message.body.track().clone(),
+            lease_key: match Ask::from(message.clone()) {
+                Ask::Allocate(ask) => Some(ask.lease_key),
+                Ask::Mark(_) => None,
+            },
+            sandbox_id: match Ask::from(message.clone()) {
+                Ask::Allocate(_) => None,
+                Ask::Mark(mark) => Some(mark.sandbox_id),
+            },
+            state: RequestState::Ended(outcome.clone()),
+            created_at: times.enqueued_at,
+            deadline: times.deadline,
+        };
+        match self.store.complete_request(&record).await? {
+            Completion::Stored => Ok(outcome),
+            Completion::EndedBefore(before) => match before.state {
+                RequestState::Ended(first) => Ok(first),
+                RequestState::Queued => Ok(outcome),
+            },
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! One page of candidates after another, for one name prefix.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use broker_common::clock::Clock;
+use broker_common::domain::{NamePrefix, Timestamp};
+use broker_common::entropy::Entropy;
+use broker_common::store::{Candidate, PageKey, Store, StoreError};
+
+use super::ledger::{Ledger, Standing};
+
+/// Candidates asked for in one query of the shard that is being worked off.
+const PAGE: u16 = 100;
+/// Candidates asked for in each of the other shards, once that one is empty.
+const SWEEP_PAGE: u16 = 25;
+/// The least time between the beginnings of two looks at an empty pool: it bounds what an empty pool costs.
+const EMPTY_LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The longest wait for candidates that others are trying, before the next look.
+const BUSY_WAIT: Duration = Duration::from_millis(50);
+/// From which age on a page is thrown away when a candidate of it was lost.
+const PAGE_IS_OLD: Duration = Duration::from_secs(2);
+
+/// The candidates of one prefix.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    store: Store,
+    clock: Clock,
+    entropy: Entropy,
+    ledger: Arc<Ledger>,
+    prefix: Option<NamePrefix>,
+    state: Mutex<State>,
+    /// Held by the one claim that looks for all.
+    looking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    ready: VecDeque<Candidate>,
+    /// When these were listed.
+    listed_at: Timestamp,
+    /// How many looks have begun.
+    looks: u64,
+    /// The newest look that failed.
+    last_failed: u64,
+    /// The newest look that found nothing.
+    last_empty: u64,
+    /// When that look began.
+    last_empty_at: Timestamp,
+    /// The shard that is being worked off.
+    shard: u8,
+    /// Where each shard is continued; `None` is its beginning.
+    cursors: Vec<Option<PageKey>>,
+}
+
+/// What a look found.
+enum Look {
+    Found,
+    /// Only candidates that other claims of this process are trying.
+    Busy,
+    Nothing,
+}
+
+impl Buffer {
+    pub(super) fn new(
+        store: Store,
+        clock: Clock,
+        entropy: Entropy,
+        ledger: Arc<Ledger>,
+        prefix: Option<NamePrefix>,
+        shard: u8,
+    ) -> Self {
+        let state = State {
+            ready: VecDeque::new(),
+            listed_at: Timestamp::from_ms(0),
+            looks: 0,
+            last_failed: 0,
+            last_empty: 0,
+            last_empty_at: Timestamp::from_ms(0),
+            shard,
+            cursors: vec![None; usize::from(store.shards())],
+        };
+        Self { store, clock, entropy, ledger, prefix, state: Mutex::new(state), looking: tokio::sync::Mutex::new(()) }
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The next candidate; `None` if a look that began after this call found nothing. A look that failed is the failure
+    /// of all who waited for it, so that an unreachable table does not make them fail one after the other.
+    pub(super) async fn next(&self) -> Result<Option<Candidate>, StoreError> {
+        let arrived = self.with(|state| state.looks);
+        loop {
+            let settled = self.ledger.settled();
+            let _one_at_a_time = match self.ready(arrived) {
+                Some(answer) => return answer,
+                None => self.looking.lock().await,
+            };
+            // Somebody may have looked while this claim waited for its turn.
+            if let Some(answer) = self.ready(arrived) {
+                return answer;
+            }
+            match self.look().await? {
+                Look::Found | Look::Nothing => {}
+                Look::Busy => {
+                    let _ = tokio::time::timeout(BUSY_WAIT, settled).await;
+                }
+            }
+        }
+    }
+
+    /// What can be answered without a look of one's own.
+    fn ready(&self, arrived: u64) -> Option<Result<Option<Candidate>, StoreError>> {
+        self.with(|state| {
+            while let Some(candidate) = state.ready.pop_front() {
+                if self.ledger.take(&candidate) {
+                    return Some(Ok(Some(candidate)));
+                }
+            }
+            if state.last_empty > arrived {
+                Some(Ok(None))
+            } else if state.last_failed > arrived {
+                Some(Err(StoreError::Unavailable { operation: "Query", source: "the look of another claim failed".into() }))
+            } else {
+                None
+            }
+        })
+    }
+
+    pub(super) fn put_back(&self, candidate: Candidate) {
+        self.with(|state| state.ready.push_front(candidate));
+    }
+
+    /// A candidate was lost: the rest of an old page is likely lost too.
+    pub(super) fn distrust(&self) {
+        let now = self.clock.now();
+        self.with(|state| {
+            if now.since(state.listed_at) >= PAGE_IS_OLD {
+                state.ready.clear();
+            }
+        });
+    }
+
+    /// Looks at the index for all who wait.
+    async fn look(&self) -> Result<Look, StoreError> {
+        let pause = self.with(|state| state.last_empty_at.plus(EMPTY_LOOK_EVERY)).since(self.clock.now());
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        let (number, began) = self.with(|state| {
+            state.looks += 1;
+            (state.looks, self.clock.now())
+        });
+        let listed = self.list().await.inspect_err(|_| self.with(|state| state.last_failed = number))?;
+        let mut busy = false;
+        let mut free = Vec::with_capacity(listed.len());
+        for candidate in listed {
+            match self.ledger.standing(&candidate) {
+                Standing::Free => free.push(candidate),
+                Standing::Busy => busy = true,
+                Standing::Gone => {}
+            }
+        }
+        self.entropy.shuffle(&mut free);
+        Ok(self.with(|state| {
+            if !free.is_empty() {
+                state.ready.extend(free);
+                state.listed_at = began;
+                Look::Found
+            } else if busy {
+                Look::Busy
+            } else {
+                state.last_empty = number;
+                state.last_empty_at = began;
+                Look::Nothing
+            }
+        }))
+    }
+
+    /// The next page of the current shard, or the beginnings of all shards when that has nothing that is free.
+    async fn list(&self) -> Result<Vec<Candidate>, StoreError> {
+        let shard = self.with(|state| state.shard);
+        let page = self.continue_shard(shard).await?;
+        if page.iter().any(|candidate| self.ledger.standing(candidate) == Standing::Free) {
+            return Ok(page);
+        }
+        self.sweep(shard).await
+    }
+
+    /// The next page of a shard, from its beginning if it had come to its end.
+    async fn continue_shard(&self, shard: u8) -> Result<Vec<Candidate>, StoreError> {
+        let cursor = self.with(|state| state.cursors[usize::from(shard)].take());
+        let in_the_middle = cursor.is_some();
+        let mut page = self.store.available(shard, self.prefix.as_ref(), cursor, PAGE).await?;
+        if page.candidates.is_empty() && in_the_middle {
+            page = self.store.available(shard, self.prefix.as_ref(), None, PAGE).await?;
+        }
+        self.with(|state| state.cursors[usize::from(shard)] = page.next);
+        Ok(page.candidates)
+    }
+
+    /// The beginning of every shard, at once; the next look works off the shard that had the most.
+    async fn sweep(&self, current: u8) -> Result<Vec<Candidate>, StoreError> {
+        let mut pages = tokio::task::JoinSet::new();
+        for shard in 0..self.store.shards() {
+            let (store, prefix) = (self.store.clone(), self.prefix.clone());
+            pages.spawn(async move { (shard, store.available(shard, prefix.as_ref(), None, SWEEP_PAGE).await) });
+        }
+        let mut found = Vec::new();
+        let mut richest = (0, current);
+        while let Some(joined) = pages.join_next().await {
+            let (shard, page) =
+                joined.map_err(|lost| StoreError::Unavailable { operation: "Query", source: Box::new(lost) })?;
+            let page = page?;
+            richest = richest.max((page.candidates.len(), shard));
+            found.extend(page.candidates);
+        }
+        self.with(|state| state.shard = richest.1);
+        Ok(found)
+    }
+}

@@ -1,0 +1,103 @@
+//! Who has which candidate, across all buffers of the process.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use broker_common::clock::Clock;
+use broker_common::domain::{SandboxId, Timestamp};
+use broker_common::store::Candidate;
+use tokio::sync::Notify;
+
+/// How long the index may still list a version that is gone. It lags by less than a second when healthy.
+const INDEX_LAG: Duration = Duration::from_secs(10);
+/// From how many remembered versions on the old ones are forgotten.
+const FORGET_FROM: usize = 4_096;
+
+/// What a listed candidate is to this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nobody has it.
+    Free,
+    /// A claim of this process is trying it.
+    Busy,
+    /// This version is known to be gone; the index lags.
+    Gone,
+}
+
+/// Candidates that claims of this process are trying, and versions that are gone.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    clock: Clock,
+    entries: Mutex<Entries>,
+    settled: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    busy: HashSet<SandboxId>,
+    gone: HashMap<SandboxId, (u64, Timestamp)>,
+}
+
+impl Ledger {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, entries: Mutex::default(), settled: Notify::new() }
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Entries) -> T) -> T {
+        change(&mut self.entries.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How a listed candidate stands.
+    pub(super) fn standing(&self, candidate: &Candidate) -> Standing {
+        let now = self.clock.now();
+        self.with(|entries| entries.standing(candidate, now))
+    }
+
+    /// Takes a candidate if it is free; whether it was.
+    pub(super) fn take(&self, candidate: &Candidate) -> bool {
+        let now = self.clock.now();
+        self.with(|entries| match entries.standing(candidate, now) {
+            Standing::Free => entries.busy.insert(candidate.sandbox_id.clone()),
+            Standing::Busy | Standing::Gone => false,
+        })
+    }
+
+    /// The version of this candidate is gone.
+    pub(super) fn gone(&self, candidate: &Candidate) {
+        let now = self.clock.now();
+        self.with(|entries| {
+            entries.busy.remove(&candidate.sandbox_id);
+            entries.gone.insert(candidate.sandbox_id.clone(), (candidate.version, now));
+            if entries.gone.len() >= FORGET_FROM {
+                entries.gone.retain(|_, (_, at)| now.since(*at) < INDEX_LAG);
+            }
+        });
+        self.settled.notify_waiters();
+    }
+
+    /// Nobody has this candidate any more; it may be listed again.
+    pub(super) fn free(&self, candidate: &Candidate) {
+        self.with(|entries| entries.busy.remove(&candidate.sandbox_id));
+        self.settled.notify_waiters();
+    }
+
+    /// Resolves when any candidate was settled after this call.
+    pub(super) fn settled(&self) -> impl Future<Output = ()> {
+        self.settled.notified()
+    }
+}
+
+impl Entries {
+    fn standing(&self, candidate: &Candidate, now: Timestamp) -> Standing {
+        if self.busy.contains(&candidate.sandbox_id) {
+            return Standing::Busy;
+        }
+        let gone = self.gone.get(&candidate.sandbox_id);
+        if gone.is_some_and(|(version, at)| candidate.version <= *version && now.since(*at) < INDEX_LAG) {
+            Standing::Gone
+        } else {
+            Standing::Free
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What to try to claim next.
+//!
+//! Purpose: hand each claim of this process a different available sandbox, from pages of the index that all waiting
+//! claims share. Invariants: a candidate is in the hands of one claim at a time; "there is none" is only said to a claim
+//! that began waiting before the look that found nothing began, and only if nothing it found is still being tried. What
+//! it does not do: claim. The index is eventually consistent, so a candidate may be gone; the claim's condition tells.
+
+mod buffer;
+mod ledger;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use broker_common::clock::Clock;
+use broker_common::domain::NamePrefix;
+use broker_common::entropy::Entropy;
+use broker_common::store::{Candidate, Store, StoreError};
+
+use buffer::Buffer;
+use ledger::Ledger;
+
+/// How many name prefixes have a buffer of their own at a time; the least recently used goes first.
+const MAX_BUFFERS: usize = 64;
+
+/// All candidates of one worker process.
+#[derive(Debug)]
+pub(crate) struct Candidates {
+    store: Store,
+    clock: Clock,
+    entropy: Entropy,
+    /// Where this worker begins to look, so that workers do not all begin at the same names.
+    home_shard: u8,
+    ledger: Arc<Ledger>,
+    /// Most recently used last.
+    buffers: Mutex<VecDeque<(Option<NamePrefix>, Arc<Buffer>)>>,
+}
+
+impl Candidates {
+    pub(crate) fn new(store: Store, clock: Clock, entropy: Entropy) -> Self {
+        let home_shard = u8::try_from(entropy.below(usize::from(store.shards()))).unwrap_or(0);
+        let ledger = Arc::new(Ledger::new(clock.clone()));
+        Self { store, clock, entropy, home_shard, ledger, buffers: Mutex::default() }
+    }
+
+    /// A sandbox to try, or `None` when the pool has nothing suitable.
+    pub(crate) async fn next(&self, prefix: Option<&NamePrefix>) -> Result<Option<Handed>, StoreError> {
+        let buffer = self.buffer(prefix);
+        let candidate = buffer.next().await?;
+        Ok(candidate.map(|candidate| Handed { candidate, buffer, ledger: Arc::clone(&self.ledger), settled: false }))
+    }
+
+    fn buffer(&self, prefix: Option<&NamePrefix>) -> Arc<Buffer> {
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = buffers.iter().position(|(of, _)| of.as_ref() == prefix).and_then(|position| buffers.remove(position));
+        let (of, buffer) = found.unwrap_or_else(|| {
+            let buffer = Buffer::new(
+                self.store.clone(),
+                self.clock.clone(),
+                self.entropy.clone(),
+                Arc::clone(&self.ledger),
+                prefix.cloned(),
+                self.home_shard,
+            );
+            (prefix.cloned(), Arc::new(buffer))
+        });
+        buffers.push_back((of, Arc::clone(&buffer)));
+        if buffers.len() > MAX_BUFFERS {
+            buffers.pop_front();
+        }
+        buffer
+    }
+}
+
+/// A candidate in the hands of one claim. Dropped unsettled (the outcome is unknown), it may be listed again at once.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    candidate: Candidate,
+    buffer: Arc<Buffer>,
+    ledger: Arc<Ledger>,
+    settled: bool,
+}
+
+impl Handed {
+    pub(crate) const fn candidate(&self) -> &Candidate {
+        &self.candidate
+    }
+
+    /// This claim has it: this version of it will not be handed out again.
+    pub(crate) fn claimed(mut self) {
+        self.settled = true;
+        self.ledger.gone(&self.candidate);
+    }
+
+    /// Somebody else has it, or it changed: likewise, and an old page it came from is not to be trusted further.
+    pub(crate) fn lost(mut self) {
+        self.settled = true;
+        self.ledger.gone(&self.candidate);
+        self.buffer.distrust();
+    }
+
+    /// It was not needed: the next claim may have it.
+    pub(crate) fn put_back(mut self) {
+        self.settled = true;
+        self.buffer.put_back(self.candidate.clone());
+        self.ledger.free(&self.candidate);
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.ledger.free(&self.candidate);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Mark for deletion: the owner gives his sandbox back. It has no deadline: a late mark is still wanted.
+
+use broker_common::domain::{EndReason, LeaseEnd, MarkRequest, MarkVerdict, Outcome, judge_mark};
+use broker_common::store::{EndOutcome, StoreError};
+
+use super::{Handlers, Undecided};
+
+impl Handlers {
+    pub(super) async fn mark(&self, mark: &MarkRequest) -> Result<Outcome, Undecided> {
+        let began = self.clock.instant();
+        while self.clock.instant().duration_since(began) <= self.turn {
+            let Some(sandbox) = self.store.sandbox(&mark.sandbox_id).await? else {
+                return Ok(Outcome::SandboxNotFound);
+            };
+            let allocation = match judge_mark(&sandbox, mark) {
+                MarkVerdict::End(allocation) => allocation,
+                MarkVerdict::AlreadyMarked(deletion_requested_at) => {
+                    return Ok(Outcome::Marked { sandbox_id: sandbox.id, deletion_requested_at });
+                }
+                MarkVerdict::Expired => return Ok(Outcome::AllocationExpired),
+                MarkVerdict::NotOwner => return Ok(Outcome::NotOwner),
+                MarkVerdict::Superseded => return Ok(Outcome::Superseded),
+            };
+            let end = LeaseEnd::by_request(EndReason::Marked, self.clock.now(), mark.times.enqueued_at);
+            match self.store.end(&sandbox.id, &allocation, &end).await {
+                Ok(EndOutcome::Ended) => {
+                    return Ok(Outcome::Marked { sandbox_id: sandbox.id, deletion_requested_at: end.at });
+                }
+                Ok(EndOutcome::MovedOn) => {}
+                Err(StoreError::Conflict) => self.step_aside().await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Undecided::TurnOver)
+    }
+}

@@ -1,0 +1,68 @@
+//! Whether this worker should take messages: its table answers and its clock can be trusted.
+//!
+//! Invariant: while the gate is closed nothing is received, so an outage of the table spends no receives of messages
+//! that cannot be handled. What it does not do: restart anything.
+
+use std::time::Duration;
+
+use broker_common::clock::Clock;
+use broker_common::lifecycle::Lifecycle;
+use broker_common::store::Store;
+use tokio::sync::{Notify, watch};
+use std::sync::Arc;
+
+/// How often the table is asked while it answers.
+const WHEN_HEALTHY: Duration = Duration::from_secs(5);
+/// How often it is asked while it does not.
+const WHEN_AWAY: Duration = Duration::from_millis(500);
+
+/// The cached state of what a worker depends on; clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Health {
+    open: watch::Receiver<bool>,
+    suspect: Arc<Notify>,
+}
+
+impl Health {
+    /// Starts to watch, as healthy, until the lifecycle's soft end; then it is unhealthy for good.
+    pub(crate) fn start(store: Store, clock: Clock, lifecycle: &Lifecycle) -> Self {
+        let (opened, open) = watch::channel(true);
+        let suspect = Arc::new(Notify::new());
+        let stop = lifecycle.soft.clone();
+        let watcher = watch_table(store, clock, opened, Arc::clone(&suspect));
+        tokio::spawn(async move { stop.run_until_cancelled_owned(watcher).await });
+        Self { open, suspect }
+    }
+
+    /// Open while messages should be received.
+    pub(crate) fn gate(&self) -> watch::Receiver<bool> {
+        self.open.clone()
+    }
+
+    /// Whether messages are being received: healthy, and not draining.
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.open.borrow() && self.open.has_changed().is_ok()
+    }
+
+    /// The table failed somebody: look at once.
+    pub(crate) fn suspect(&self) {
+        self.suspect.notify_one();
+    }
+}
+
+async fn watch_table(store: Store, clock: Clock, opened: watch::Sender<bool>, suspect: Arc<Notify>) {
+    loop {
+        let table = store.ping().await;
+        let healthy = table.is_ok() && clock.is_trusted();
+        metrics::gauge!("broker_clock_correction_seconds").set(std::time::Duration::from_millis(clock.correction_ms().unsigned_abs()).as_secs_f64());
+        if opened.send_replace(healthy) != healthy {
+            let problem = table.err().map(|error| error.to_string());
+            tracing::warn!(healthy, problem, clock_trusted = clock.is_trusted(), "health changed");
+        }
+        let pause = if healthy { WHEN_HEALTHY } else { WHEN_AWAY };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = suspect.notified(), if healthy => {}
+        }
+    }
+}

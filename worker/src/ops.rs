@@ -1,0 +1,47 @@
+//! The worker's own port: `/metrics`, `/healthz`, `/readyz`. Everything else is 404.
+
+use std::convert::Infallible;
+
+use broker_common::metrics::Handle;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Health;
+
+/// Serves until `stop`.
+pub(crate) async fn serve(listener: TcpListener, metrics: Handle, health: Health, stop: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        let (metrics, health) = (metrics.clone(), health.clone());
+        let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+            let answer = answer(request.uri().path(), &metrics, &health);
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+        let stop = stop.clone();
+        // A connection that breaks off is its client's affair.
+        tokio::spawn(async move { stop.run_until_cancelled(connection).await.and_then(Result::err) });
+    }
+}
+
+fn answer(path: &str, metrics: &Handle, health: &Health) -> Response<Full<Bytes>> {
+    let (status, body) = match path {
+        "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
+        "/readyz" if health.is_ready() => (StatusCode::OK, "ready\n".to_owned()),
+        "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
+        "/metrics" => (StatusCode::OK, metrics.render()),
+        _ => (StatusCode::NOT_FOUND, "not found\n".to_owned()),
+    };
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response
+}
