@@ -9,7 +9,6 @@ use broker_common::domain::RequestId;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
-use http_body_util::Full;
 use serde_json::Value;
 
 /// Ours for each request; a client's own is only logged.
@@ -92,9 +91,9 @@ impl Answer {
     }
 
     /// As HTTP, to the request `id`.
-    pub(crate) fn into_response(self, id: RequestId) -> Response<Full<Bytes>> {
+    pub(crate) fn into_response(self, id: RequestId) -> Response<Bytes> {
         let media_type = HeaderValue::from_static(self.content.media_type());
-        let mut response = Response::new(Full::new(self.content.into_bytes()));
+        let mut response = Response::new(self.content.into_bytes());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         *headers = self.headers;

@@ -22,7 +22,6 @@ pub(crate) enum Role {
     /// A platform that allocates for its tracks.
     Track,
     /// An operator.
-    #[expect(dead_code, reason = "no route of the main job asks for it; the tokens already count as the wrong role")]
     Admin,
 }
 
@@ -63,10 +62,15 @@ pub(crate) struct Authenticator {
 
 impl Authenticator {
     pub(crate) fn new(config: &Config) -> Self {
-        let of_role = |role| move |token: &Token| Known {
-            role,
-            digest: Sha256::digest(token.secret()).into(),
-            identity: Identity { name: token.name().into(), track_prefix: token.track_prefix().map(Into::into) },
+        let of_role = |role| {
+            move |token: &Token| Known {
+                role,
+                digest: Sha256::digest(token.secret()).into(),
+                identity: Identity {
+                    name: token.name().into(),
+                    track_prefix: token.track_prefix().map(Into::into),
+                },
+            }
         };
         let known: Vec<_> = config
             .track_tokens
@@ -91,7 +95,8 @@ impl Authenticator {
             in_any.conditional_assign(&position, same);
             in_role.conditional_assign(&position, same & Choice::from(u8::from(known.role == role)));
         }
-        let found = usize::try_from(in_role).ok().and_then(|position| self.known.get(position.checked_sub(1)?));
+        let found =
+            usize::try_from(in_role).ok().and_then(|position| self.known.get(position.checked_sub(1)?));
         match found {
             Some(known) => Ok(known.identity.clone()),
             None if in_any > 0 => Err(Problem::new(Code::Forbidden, "The token has another role.")),
@@ -101,9 +106,11 @@ impl Authenticator {
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
-    let value = single(headers, header::AUTHORIZATION.as_str()).map_err(|_| unauthorized("Authorization is not one line of text."))?;
+    let value = single(headers, header::AUTHORIZATION.as_str())
+        .map_err(|_| unauthorized("Authorization is not one line of text."))?;
     let value = value.ok_or_else(|| unauthorized("Authorization is missing."))?;
-    let (scheme, token) = value.split_once(' ').ok_or_else(|| unauthorized("Authorization is not a bearer token."))?;
+    let (scheme, token) =
+        value.split_once(' ').ok_or_else(|| unauthorized("Authorization is not a bearer token."))?;
     if scheme.eq_ignore_ascii_case("bearer") {
         Ok(token.trim_matches(' '))
     } else {
@@ -129,7 +136,8 @@ mod tests {
     const OPS: &str = "ops-token-0123456789";
 
     fn authenticator(pairs: &[(&str, &str)]) -> Authenticator {
-        let strings: BTreeMap<_, _> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let strings: BTreeMap<_, _> =
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Authenticator::new(&Config::read(&strings).unwrap())
     }
 
@@ -178,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_bound_token_acts_for_its_own_tracks_only() {
-        let identity = configured().authenticate(&presenting(&format!("Bearer {ACME}")), Role::Track).unwrap();
+        let identity =
+            configured().authenticate(&presenting(&format!("Bearer {ACME}")), Role::Track).unwrap();
         assert!(identity.may_act_for(&TrackId::new("acme-1").unwrap()).is_ok());
         let problem = identity.may_act_for(&TrackId::new("other-1").unwrap()).unwrap_err();
         assert_eq!(problem.code(), Code::Forbidden);
@@ -190,7 +199,8 @@ mod tests {
         assert!(local.authenticate(&HeaderMap::new(), Role::Track).is_ok());
         let closed = authenticator(&[]);
         assert!(closed.authenticate(&HeaderMap::new(), Role::Track).is_err());
-        let with_tokens = authenticator(&[("BROKER_LOCAL", "true"), ("BROKER_TRACK_TOKENS", &format!("a={PLATFORM}"))]);
+        let with_tokens =
+            authenticator(&[("BROKER_LOCAL", "true"), ("BROKER_TRACK_TOKENS", &format!("a={PLATFORM}"))]);
         assert!(with_tokens.authenticate(&HeaderMap::new(), Role::Track).is_err());
     }
 

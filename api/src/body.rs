@@ -14,7 +14,8 @@ pub(crate) async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, P
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > BODY_BYTES as u64) {
         return Err(too_large());
     }

@@ -67,15 +67,18 @@ impl Exchange {
         let record = record_of(&ask);
         let times = times_of(&ask);
         let asked = Instant::now();
-        let channel = self.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))?;
+        let channel =
+            self.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))?;
         let mut waiter = self.replies.register(record.request_id).inspect_err(|_| measures::shed())?;
         let message = match &ask {
             Ask::Allocate(ask) => RequestMessage::allocate(ask, channel.reply_to.as_str()),
             Ask::Mark(mark) => RequestMessage::mark(mark, channel.reply_to.as_str()),
         };
-        channel.requests.send(message.encode()).await.map_err(|error| {
-            Problem::unavailable("The request could not be enqueued.").because(error)
-        })?;
+        channel
+            .requests
+            .send(message.encode())
+            .await
+            .map_err(|error| Problem::unavailable("The request could not be enqueued.").because(error))?;
         let until = asked + times.reply_by.since(times.enqueued_at);
         tokio::select! {
             biased;
@@ -95,7 +98,12 @@ impl Exchange {
     }
 
     /// Records a question that outlasted its caller's wait, and lets its waiter linger.
-    async fn leave(&self, waiter: Waiter, record: PersistedRequest, times: Times) -> Result<Answered, Problem> {
+    async fn leave(
+        &self,
+        waiter: Waiter,
+        record: PersistedRequest,
+        times: Times,
+    ) -> Result<Answered, Problem> {
         match self.store.record_request(&record).await? {
             Recorded::AlreadyThere(found) => match found.state {
                 // A worker ended it after `reply_by` and said so here first.

@@ -24,7 +24,10 @@ pub(crate) fn owner(headers: &HeaderMap) -> Result<TrackId, Problem> {
         (Some(owner), _) => (OWNER, owner),
         (None, Some(owner)) => (OLDER_OWNER, owner),
         (None, None) => {
-            return Err(Problem::new(Code::MissingSandboxId, "X-Instruqt-Sandbox-ID (or X-Track-ID) is missing."));
+            return Err(Problem::new(
+                Code::MissingSandboxId,
+                "X-Instruqt-Sandbox-ID (or X-Track-ID) is missing.",
+            ));
         }
     };
     TrackId::new(owner).map_err(|error| wrong(name, &error))
@@ -131,7 +134,8 @@ mod tests {
         #[test]
         fn no_value_is_repeated_in_a_problem(value in "[!-~]{130,140}") {
             let problem = owner(&HeaderMap::from_iter([(HeaderName::from_static(OWNER), HeaderValue::from_str(&value).unwrap())]));
-            prop_assert!(!format!("{:?}", problem.unwrap_err()).contains(&value));
+            let told = format!("{:?}", problem.unwrap_err());
+            prop_assert!(!told.contains(&value), "{}", told);
         }
     }
 }

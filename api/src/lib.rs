@@ -1,1 +1,128 @@
-//! .
+//! The API process: HTTP in, requests queue out, reply queue back in, HTTP out.
+//!
+//! ```text
+//!            server ─ wire        routes      auth, headers, body        exchange              reply_queue
+//! client ──▶ accept, bounds ──▶ service ──▶ who asks for what ──▶ waiter, send, wait ◀── replies ◀── poll
+//!    ▲                             │  └──▶ handlers ─────────────▶ store (GET)    │
+//!    └────────── answer ◀── problem, problem::outcome ◀──────────────────────────┘
+//! ```
+//!
+//! Invariants: what is answered is durable already or safe to ask again; what was sent is answered, or recorded before a
+//! 202 is said. What it does not do: decide who gets what (a worker does, in one conditional write), or know SQS or
+//! DynamoDB.
+
+mod access_log;
+mod answer;
+mod auth;
+mod body;
+mod exchange;
+mod handlers;
+mod headers;
+mod limits;
+mod measures;
+mod prefer;
+pub mod problem;
+mod readiness;
+mod refusal;
+mod replies;
+mod reply_queue;
+mod routes;
+mod server;
+mod service;
+mod wire;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use broker_common::process::Process;
+use broker_common::queue::QueueNames;
+use broker_common::store::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Authenticator;
+use crate::exchange::Exchange;
+use crate::handlers::{Allocate, Health, Mark, Requests, Sandboxes};
+use crate::readiness::Readiness;
+use crate::refusal::Refusals;
+use crate::replies::Replies;
+use crate::reply_queue::ReplyQueue;
+use crate::server::Server;
+use crate::service::Service;
+
+/// Serves on `listener` until the process is told to stop and has drained. Fails only before it serves.
+///
+/// The end, in this order: readiness is off, nothing is accepted, open requests are answered (those that would outlast
+/// the drain time with 202), late replies are stored, the reply queue is deleted.
+pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> {
+    let config = Arc::clone(&process.config);
+    config.require_tokens()?;
+    let names = QueueNames::new(&config.prefix)?;
+    let address = listener.local_addr().context("the listener has no address")?;
+    measures::describe();
+
+    let store = Store::new(process.aws.dynamodb.clone(), &config.table, config.state_shards);
+    let replies = Replies::new(config.max_pending);
+    let (reply_queue, link) = ReplyQueue::new(process.clone(), replies.clone());
+    let readiness = Readiness::new(process.clone(), link.clone());
+    let exchange = Exchange {
+        link,
+        replies: replies.clone(),
+        store: store.clone(),
+        clock: process.clock.clone(),
+        lifecycle: process.lifecycle.clone(),
+        drain: config.drain,
+        lingering: TaskTracker::new(),
+    };
+    let server = Server {
+        service: Arc::new(service(&process, &exchange, &readiness)),
+        refusals: Refusals::new(process.clock.clone(), process.entropy.clone()),
+        max_connections: config.max_connections,
+    };
+
+    let nobody_waits = CancellationToken::new();
+    let reply_queue = tokio::spawn(reply_queue.run(names, nobody_waits.clone()));
+    tokio::spawn(readiness.watch(store));
+    let (soft, hard) = (process.lifecycle.soft.clone(), process.lifecycle.hard.clone());
+    tokio::spawn(bound_drain(process.clone()));
+    tracing::info!(%address, "api listening");
+
+    server.serve(listener, &soft, &hard).await;
+    exchange.lingering.close();
+    hard.run_until_cancelled(exchange.lingering.wait()).await;
+    nobody_waits.cancel();
+    reply_queue.await.context("the reply queue's task failed")?;
+    tracing::info!("drained");
+    Ok(())
+}
+
+fn service(process: &Process, exchange: &Exchange, readiness: &Readiness) -> Service {
+    let config = &process.config;
+    Service {
+        clock: process.clock.clone(),
+        entropy: process.entropy.clone(),
+        authenticator: Authenticator::new(config),
+        allocate: Allocate {
+            exchange: exchange.clone(),
+            wait: config.wait,
+            lab_duration_hours: config.lab_duration_hours,
+        },
+        mark: Mark { exchange: exchange.clone(), wait: config.wait },
+        sandboxes: Sandboxes { store: exchange.store.clone() },
+        requests: Requests { store: exchange.store.clone(), clock: process.clock.clone() },
+        health: Health {
+            readiness: readiness.clone(),
+            metrics: process.metrics.clone(),
+            replies: exchange.replies.clone(),
+            clock: process.clock.clone(),
+        },
+    }
+}
+
+/// Stops hard when draining takes longer than it may.
+async fn bound_drain(process: Process) {
+    process.lifecycle.soft.cancelled().await;
+    tokio::time::sleep(process.config.drain).await;
+    process.lifecycle.hard.cancel();
+}

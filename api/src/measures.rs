@@ -20,7 +20,11 @@ const CLOCK_SKEW: &str = "broker_clock_skew_seconds";
 pub(crate) fn describe() {
     describe_counter!(ALLOCATE, "allocate calls by outcome");
     describe_counter!(IDEMPOTENT_HITS, "allocate calls that got the sandbox their key already held");
-    describe_histogram!(ALLOCATION_LATENCY, Unit::Seconds, "allocate calls that were answered with a sandbox");
+    describe_histogram!(
+        ALLOCATION_LATENCY,
+        Unit::Seconds,
+        "allocate calls that were answered with a sandbox"
+    );
     describe_histogram!(REQUEST_LATENCY, Unit::Seconds, "HTTP requests by method, route and status");
     describe_counter!(MARKED, "mark-for-deletion calls by outcome");
     describe_gauge!(PENDING, "requests that wait for their replies in this process");
@@ -48,7 +52,8 @@ pub(crate) fn marked(outcome: Cow<'static, str>) {
 }
 
 pub(crate) fn answered(method: &'static str, route: &'static str, status: u16, latency: Duration) {
-    histogram!(REQUEST_LATENCY, "method" => method, "route" => route, "status" => status.to_string()).record(latency);
+    histogram!(REQUEST_LATENCY, "method" => method, "route" => route, "status" => status.to_string())
+        .record(latency);
 }
 
 pub(crate) fn shed() {

@@ -91,8 +91,14 @@ mod tests {
     #[test]
     fn a_wait_is_found_among_other_preferences() {
         let told = [
-            "wait=5", " wait = 5 ", "WAIT=5", "wait=\"5\"", "wait=5; foo=\"a,b\"", "handling=lenient, wait=5",
-            "x=\"wait=9, \\\"wait=8\", wait=5", ",,wait=5,",
+            "wait=5",
+            " wait = 5 ",
+            "WAIT=5",
+            "wait=\"5\"",
+            "wait=5; foo=\"a,b\"",
+            "handling=lenient, wait=5",
+            "x=\"wait=9, \\\"wait=8\", wait=5",
+            ",,wait=5,",
         ];
         for line in told {
             assert_eq!(parse(&[line]), wait(5), "{line}");

@@ -59,7 +59,8 @@ impl Readiness {
     pub(crate) async fn watch(self, store: Store) {
         let mut was_ready = false;
         loop {
-            let (table, queue) = tokio::join!(timeout(PATIENCE, store.ping()), timeout(PATIENCE, self.look_at_queue()));
+            let (table, queue) =
+                tokio::join!(timeout(PATIENCE, store.ping()), timeout(PATIENCE, self.look_at_queue()));
             self.seen.table.store(matches!(table, Ok(Ok(()))), Ordering::Relaxed);
             self.seen.requests_queue.store(matches!(queue, Ok(Ok(true))), Ordering::Relaxed);
             let is_ready = self.is_ready();

@@ -6,7 +6,6 @@
 use broker_common::clock::Clock;
 use broker_common::entropy::Entropy;
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
 
 use crate::problem::{Code, Problem};
 
@@ -29,7 +28,10 @@ impl Refusals {
             return None;
         }
         let problem = match status.get(..2) {
-            Some(b"31") => Problem::new(Code::HeadersTooLarge, "The request line and headers are larger than 16 KiB, or too many."),
+            Some(b"31") => Problem::new(
+                Code::HeadersTooLarge,
+                "The request line and headers are larger than 16 KiB, or too many.",
+            ),
             Some(b"14") => Problem::new(Code::UriTooLong, "The path is longer than 2 KiB."),
             Some(_) | None => Problem::invalid("This is not a valid HTTP/1.1 request."),
         };
@@ -57,9 +59,47 @@ impl Refusals {
             bytes.extend_from_slice(value.as_bytes());
             bytes.extend_from_slice(b"\r\n");
         }
-        let body = now(body.collect());
         let _ = write!(bytes, "content-length: {}\r\n\r\n", body.len());
         bytes.extend_from_slice(&body);
         bytes.into()
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_common::domain::Timestamp;
+
+    use super::*;
+
+    fn refusals() -> Refusals {
+        Refusals::new(Clock::manual(Timestamp::from_secs(1)), Entropy::seeded(1))
+    }
+
+    #[test]
+    fn what_hyper_answers_on_its_own_becomes_a_problem() {
+        for (status, code) in
+            [("431 X", "HEADERS_TOO_LARGE"), ("414 X", "URI_TOO_LONG"), ("400 Bad", "VALIDATION_ERROR")]
+        {
+            let hyper = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+            let ours = String::from_utf8(refusals().in_place_of(hyper.as_bytes()).unwrap().to_vec()).unwrap();
+            let (head, body) = ours.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with(&format!("HTTP/1.1 {}", &status[..3])), "{head}");
+            assert!(head.contains("\r\nconnection: close") && head.contains("\r\nx-request-id: "), "{head}");
+            assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+            assert!(body.contains(code), "{body}");
+        }
+    }
+
+    #[test]
+    fn our_own_answers_pass() {
+        for ours in
+            ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 404 Not Found\r\nx-request-id: 1\r\n\r\n", "{\"a\":1}", ""]
+        {
+            assert!(refusals().in_place_of(ours.as_bytes()).is_none(), "{ours}");
+        }
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use broker_common::messages::Reply;
 use broker_common::process::Process;
 use broker_common::queue::{
-    Delivery, Ended, PollOptions, Queue, QueueError, QueueKind, QueueNames, QueueUrls, Receiver, ReplyQueueName, Sender,
-    Settler, topology,
+    Delivery, Ended, PollOptions, Queue, QueueError, QueueKind, QueueNames, QueueUrls, Receiver,
+    ReplyQueueName, Sender, Settler, topology,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -64,17 +64,21 @@ impl ReplyQueue {
     pub(crate) async fn run(self, names: QueueNames, stop: CancellationToken) {
         let resolve = || QueueUrls::resolve(&self.process.aws, &names);
         let Some(urls) = self.until_it_works(&stop, resolve).await else { return };
-        let requests = Sender::new(self.process.aws.sqs.clone(), urls.get(QueueKind::Requests), Sender::FLIGHTS);
+        let requests =
+            Sender::new(self.process.aws.sqs.clone(), urls.get(QueueKind::Requests), Sender::FLIGHTS);
         let create = || topology::create_reply_queue(&self.process.aws, &urls, self.process.entropy.uuid());
         while let Some((name, queue)) = self.until_it_works(&stop, create).await {
             tracing::info!(queue = %name, "reply queue created");
-            self.link.send_replace(Some(Arc::new(Channel { requests: requests.clone(), reply_to: name.clone() })));
+            self.link
+                .send_replace(Some(Arc::new(Channel { requests: requests.clone(), reply_to: name.clone() })));
             // Once stopped nobody waits any more: what a poll under way may still bring is of no use to anyone, and its
             // queue is deleted. This one receive need not be waited for.
             let ended = stop.run_until_cancelled(self.receive(queue)).await;
             self.link.send_replace(None);
             match ended {
-                Some(Ended::QueueGone) => tracing::warn!(queue = %name, "the reply queue is gone, making a new one"),
+                Some(Ended::QueueGone) => {
+                    tracing::warn!(queue = %name, "the reply queue is gone, making a new one")
+                }
                 Some(Ended::Stopped) | None => self.delete(&urls, &name).await,
             }
         }

@@ -112,7 +112,10 @@ mod tests {
     #[test]
     fn every_route_is_found_under_its_method() {
         assert_eq!(find(&Method::POST, "/v1/allocate").unwrap(), Route::Allocate);
-        assert_eq!(find(&Method::POST, "/v1/sandboxes/a/mark-for-deletion").unwrap(), Route::Mark("a".into()));
+        assert_eq!(
+            find(&Method::POST, "/v1/sandboxes/a/mark-for-deletion").unwrap(),
+            Route::Mark("a".into())
+        );
         assert_eq!(find(&Method::GET, "/v1/sandboxes/a").unwrap(), Route::Sandbox("a".into()));
         assert_eq!(find(&Method::HEAD, "/v1/sandboxes/a").unwrap(), Route::Sandbox("a".into()));
         assert_eq!(find(&Method::GET, "/v1/requests/a").unwrap(), Route::Request("a".into()));
@@ -126,7 +129,17 @@ mod tests {
         assert_eq!(code(&Method::GET, "/v1/allocate"), Code::MethodNotAllowed);
         assert_eq!(code(&Method::HEAD, "/v1/allocate"), Code::MethodNotAllowed);
         assert_eq!(code(&Method::DELETE, "/v1/sandboxes/a"), Code::MethodNotAllowed);
-        for path in ["", "/", "*", "/v1", "/v1/allocate/", "//v1/allocate", "/V1/allocate", "/v1/a/b/c/d/e/f", "/v2/allocate"] {
+        for path in [
+            "",
+            "/",
+            "*",
+            "/v1",
+            "/v1/allocate/",
+            "//v1/allocate",
+            "/V1/allocate",
+            "/v1/a/b/c/d/e/f",
+            "/v2/allocate",
+        ] {
             assert_eq!(code(&Method::POST, path), Code::NotFound, "{path}");
         }
     }

@@ -63,7 +63,11 @@ impl Process {
         let config = Config::read(strings)?;
         telemetry::start(&config.log, config.log_format)?;
         for unknown in unknown_names(strings) {
-            tracing::warn!(name = unknown.name, nearest = unknown.nearest, "unknown setting: did you mean the nearest?");
+            tracing::warn!(
+                name = unknown.name,
+                nearest = unknown.nearest,
+                "unknown setting: did you mean the nearest?"
+            );
         }
         let clock = Clock::system();
         let aws = aws::connect(&clock, config.poll_wait).await;

@@ -36,11 +36,20 @@ pub(crate) struct Answers {
 
 impl Answers {
     pub(crate) fn new(aws: &Aws, urls: &QueueUrls, store: Store, clock: Clock) -> Self {
-        Self { store, replies: ReplySenders::new(aws.sqs.clone(), urls.clone(), FLIGHTS, REPLY_QUEUES), clock }
+        Self {
+            store,
+            replies: ReplySenders::new(aws.sqs.clone(), urls.clone(), FLIGHTS, REPLY_QUEUES),
+            clock,
+        }
     }
 
     /// Ends `message` with `outcome`: stored if nobody waits any more, then told to whoever waits.
-    pub(crate) async fn tell(&self, message: &RequestMessage, reply_to: &ReplyQueueName, outcome: Outcome) -> Result<(), Untold> {
+    pub(crate) async fn tell(
+        &self,
+        message: &RequestMessage,
+        reply_to: &ReplyQueueName,
+        outcome: Outcome,
+    ) -> Result<(), Untold> {
         let outcome = if message.asynchronous || self.clock.now() > message.times().reply_by {
             self.store_outcome(message, outcome).await?
         } else {

@@ -14,7 +14,8 @@ use broker_common::entropy::Entropy;
 use broker_common::lifecycle::Lifecycle;
 use broker_common::messages::{Ask, DecodeError, RequestMessage};
 use broker_common::queue::{
-    Delivery, Ended, Outgoing, PollOptions, QueueKind, QueueNames, QueueUrls, Receiver, ReplyQueueName, Sender, Settler,
+    Delivery, Ended, Outgoing, PollOptions, QueueKind, QueueNames, QueueUrls, Receiver, ReplyQueueName,
+    Sender, Settler,
 };
 use broker_common::store::StoreError;
 use tokio::sync::Semaphore;
@@ -72,10 +73,12 @@ impl Consumer {
         entropy: Entropy,
     ) -> Self {
         let queue = urls.get(QueueKind::Requests);
-        let options = PollOptions { wait: config.poll_wait, visibility: Some(config.visibility), max_polls: MAX_POLLS };
-        let receiver = Receiver::new(aws.sqs_receive.clone(), queue.clone(), clock.clone(), entropy.clone(), options)
-            .with_permits(Arc::new(Semaphore::new(config.worker_concurrency)))
-            .with_gate(health.gate());
+        let options =
+            PollOptions { wait: config.poll_wait, visibility: Some(config.visibility), max_polls: MAX_POLLS };
+        let receiver =
+            Receiver::new(aws.sqs_receive.clone(), queue.clone(), clock.clone(), entropy.clone(), options)
+                .with_permits(Arc::new(Semaphore::new(config.worker_concurrency)))
+                .with_gate(health.gate());
         Self {
             receiver,
             settler: Settler::new(aws.sqs.clone(), queue, FLIGHTS),
@@ -122,7 +125,10 @@ impl Consumer {
             Verdict::DeadLetter { code, reason } => match self.bury(&delivery, code, reason).await {
                 Ok(()) => self.settler.delete(&delivery.receipt).await,
                 Err(error) => {
-                    tracing::error!(message_id = delivery.message_id, "dead letter not sent, the message comes back: {error}");
+                    tracing::error!(
+                        message_id = delivery.message_id,
+                        "dead letter not sent, the message comes back: {error}"
+                    );
                     return;
                 }
             },
@@ -131,7 +137,8 @@ impl Consumer {
             // It comes back after its visibility timeout, and finds its own success.
             tracing::warn!(message_id = delivery.message_id, "not settled: {error}");
         }
-        metrics::histogram!("broker_message_handling_seconds").record(self.clock.instant().duration_since(began));
+        metrics::histogram!("broker_message_handling_seconds")
+            .record(self.clock.instant().duration_since(began));
     }
 
     async fn process(&self, delivery: &Delivery) -> Verdict {
@@ -141,11 +148,15 @@ impl Consumer {
                 tracing::warn!(found, "message of a newer version put back");
                 return Verdict::RetryAfter(NEWER_VERSION_WAITS);
             }
-            Err(error) => return Verdict::DeadLetter { code: error.reason_code(), reason: error.to_string() },
+            Err(error) => {
+                return Verdict::DeadLetter { code: error.reason_code(), reason: error.to_string() };
+            }
         };
         let reply_to = match self.names.parse_reply(&message.reply_to) {
             Ok(reply_to) => reply_to,
-            Err(error) => return Verdict::DeadLetter { code: "foreign_reply_queue", reason: error.to_string() },
+            Err(error) => {
+                return Verdict::DeadLetter { code: "foreign_reply_queue", reason: error.to_string() };
+            }
         };
         match self.handlers.handle(&Ask::from(message.clone())).await {
             Ok(outcome) => self.tell(delivery, &message, &reply_to, outcome).await,
@@ -155,7 +166,7 @@ impl Consumer {
                 let outcome = Outcome::DeadLettered { reason: "malformed_item".to_owned() };
                 match self.tell(delivery, &message, &reply_to, outcome).await {
                     Verdict::Done => Verdict::DeadLetter { code: "malformed_item", reason },
-                    retry => retry,
+                    untold @ (Verdict::RetryAfter(_) | Verdict::DeadLetter { .. }) => untold,
                 }
             }
             Err(Undecided::Store(error)) => {
@@ -166,10 +177,17 @@ impl Consumer {
         }
     }
 
-    async fn tell(&self, delivery: &Delivery, message: &RequestMessage, reply_to: &ReplyQueueName, outcome: Outcome) -> Verdict {
+    async fn tell(
+        &self,
+        delivery: &Delivery,
+        message: &RequestMessage,
+        reply_to: &ReplyQueueName,
+        outcome: Outcome,
+    ) -> Verdict {
         let word = outcome.as_str();
         let told = self.answers.tell(message, reply_to, outcome).await;
-        metrics::counter!("broker_requests_handled_total", "kind" => message.body.kind(), "outcome" => word).increment(1);
+        metrics::counter!("broker_requests_handled_total", "kind" => message.body.kind(), "outcome" => word)
+            .increment(1);
         tracing::info!(
             request_id = %message.request_id,
             kind = message.body.kind(),
@@ -192,7 +210,12 @@ impl Consumer {
     }
 
     /// Sends a copy of the message to the dead-letter queue, with its reason.
-    async fn bury(&self, delivery: &Delivery, code: &'static str, reason: &str) -> Result<(), broker_common::queue::SendError> {
+    async fn bury(
+        &self,
+        delivery: &Delivery,
+        code: &'static str,
+        reason: &str,
+    ) -> Result<(), broker_common::queue::SendError> {
         tracing::error!(message_id = delivery.message_id, code, reason, "dead letter");
         metrics::counter!("broker_dead_letters_total", "reason" => code).increment(1);
         let letter = Outgoing::from(delivery.body.clone())

@@ -8,8 +8,8 @@ use std::time::Duration;
 use broker_common::clock::Clock;
 use broker_common::lifecycle::Lifecycle;
 use broker_common::store::Store;
-use tokio::sync::{Notify, watch};
 use std::sync::Arc;
+use tokio::sync::{Notify, watch};
 
 /// How often the table is asked while it answers.
 const WHEN_HEALTHY: Duration = Duration::from_secs(5);
@@ -54,7 +54,8 @@ async fn watch_table(store: Store, clock: Clock, opened: watch::Sender<bool>, su
     loop {
         let table = store.ping().await;
         let healthy = table.is_ok() && clock.is_trusted();
-        metrics::gauge!("broker_clock_correction_seconds").set(std::time::Duration::from_millis(clock.correction_ms().unsigned_abs()).as_secs_f64());
+        metrics::gauge!("broker_clock_correction_seconds")
+            .set(std::time::Duration::from_millis(clock.correction_ms().unsigned_abs()).as_secs_f64());
         if opened.send_replace(healthy) != healthy {
             let problem = table.err().map(|error| error.to_string());
             tracing::warn!(healthy, problem, clock_trusted = clock.is_trusted(), "health changed");

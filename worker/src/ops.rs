@@ -26,7 +26,9 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Handle, health: Health
             let answer = answer(request.uri().path(), &metrics, &health);
             async move { Ok::<_, Infallible>(answer) }
         });
-        let connection = hyper::server::conn::http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .serve_connection(TokioIo::new(stream), service);
         let stop = stop.clone();
         // A connection that breaks off is its client's affair.
         tokio::spawn(async move { stop.run_until_cancelled(connection).await.and_then(Result::err) });

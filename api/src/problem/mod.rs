@@ -163,10 +163,15 @@ impl Problem {
         self.code
     }
 
+    /// The word for it in metrics.
+    pub(crate) fn outcome(&self) -> String {
+        self.code.entry().code.to_ascii_lowercase()
+    }
+
     /// The cause and its causes, for the log.
     pub(crate) fn told_cause(&self) -> Option<String> {
         let first: &dyn Error = self.cause.as_deref()?;
-        let chain = std::iter::successors(Some(first), |error| error.source());
+        let chain = std::iter::successors(Some(first), |&error| error.source());
         Some(chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
     }
 
@@ -183,12 +188,13 @@ impl Problem {
             "help": help,
             "error": { "code": code, "message": &self.message, "request_id": id, "retry_after": retry_after },
         });
-        let mut answer = Answer::new(status, Content::Problem(body), code.to_ascii_lowercase());
+        let mut answer = Answer::new(status, Content::Problem(body), self.outcome());
         if let Some(seconds) = retry_after {
             answer = answer.retry_after(seconds);
         }
         if self.code == Code::Unauthorized {
-            answer = answer.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"sandbox-broker\""));
+            answer = answer
+                .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"sandbox-broker\""));
         }
         self.headers.into_iter().fold(answer, |answer, (name, value)| answer.with(name, value))
     }
@@ -205,7 +211,8 @@ impl From<StoreError> for Problem {
         if error.is_retryable() {
             Self::unavailable("The broker's table does not answer.").because(error)
         } else {
-            Self::new(Code::InternalError, "The broker's table refused or holds something unexpected.").because(error)
+            Self::new(Code::InternalError, "The broker's table refused or holds something unexpected.")
+                .because(error)
         }
     }
 }

@@ -28,9 +28,11 @@ pub(crate) fn answer(outcome: &Outcome, id: RequestId) -> Answer {
             Answer::json(StatusCode::OK, body, outcome.as_str())
         }
         Outcome::NoSandboxes => problem(Code::NoSandboxesAvailable, "No sandbox that fits is available.", id),
-        Outcome::KeyReused => {
-            problem(Code::IdempotencyKeyReused, "The key holds a sandbox that a different request was given.", id)
-        }
+        Outcome::KeyReused => problem(
+            Code::IdempotencyKeyReused,
+            "The key holds a sandbox that a different request was given.",
+            id,
+        ),
         Outcome::Superseded => {
             problem(Code::Unavailable, "A later request of the same key was faster. Repeat the request.", id)
         }
@@ -39,13 +41,17 @@ pub(crate) fn answer(outcome: &Outcome, id: RequestId) -> Answer {
             problem(Code::AllocationExpired, "The allocation expired and the sandbox was taken back.", id)
         }
         Outcome::SandboxNotFound => problem(Code::SandboxNotFound, "There is no sandbox with this id.", id),
-        Outcome::Expired => {
-            problem(Code::Unavailable, "No worker took the request before its deadline; nothing was done.", id)
-        }
+        Outcome::Expired => problem(
+            Code::Unavailable,
+            "No worker took the request before its deadline; nothing was done.",
+            id,
+        ),
         Outcome::Cancelled => problem(Code::Unavailable, "The request was cancelled; nothing was done.", id),
-        Outcome::DeadLettered { .. } => {
-            problem(Code::InternalError, "The request could not be processed and was kept for the operator.", id)
-        }
+        Outcome::DeadLettered { .. } => problem(
+            Code::InternalError,
+            "The request could not be processed and was kept for the operator.",
+            id,
+        ),
     };
     answer.outcome = outcome.as_str().into();
     answer
@@ -120,7 +126,10 @@ mod tests {
             (Outcome::KeyReused, 422),
             (Outcome::Superseded, 503),
             (
-                Outcome::Marked { sandbox_id: grant().sandbox_id, deletion_requested_at: Timestamp::from_secs(7) },
+                Outcome::Marked {
+                    sandbox_id: grant().sandbox_id,
+                    deletion_requested_at: Timestamp::from_secs(7),
+                },
                 200,
             ),
             (Outcome::NotOwner, 403),
@@ -140,7 +149,8 @@ mod tests {
             assert_eq!(direct.status.as_u16(), status, "{outcome:?}");
             assert_eq!(direct.outcome, outcome.as_str());
             let polled = report(&RequestState::Ended(outcome), id);
-            let (Content::Json(polled), Content::Json(direct) | Content::Problem(direct)) = (polled.content, direct.content)
+            let (Content::Json(polled), Content::Json(direct) | Content::Problem(direct)) =
+                (polled.content, direct.content)
             else {
                 panic!("neither is metrics")
             };

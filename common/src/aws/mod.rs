@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::Credentials;
 use aws_sdk_sqs::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
 
@@ -36,6 +37,9 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 /// Attempts per call.
 const ATTEMPTS: u32 = 3;
 
+/// Region and credentials of [`connect_locally`].
+const LOCAL: &str = "local";
+
 /// The AWS clients of this process.
 #[derive(Clone, Debug)]
 pub struct Aws {
@@ -51,6 +55,21 @@ pub struct Aws {
 pub async fn connect(clock: &Clock, poll_wait: Duration) -> Aws {
     let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
     Aws::new(&config, clock, poll_wait)
+}
+
+/// The clients for endpoints on this machine, which take any credentials.
+pub async fn connect_locally(dynamodb_url: &str, sqs_url: &str, clock: &Clock, poll_wait: Duration) -> Aws {
+    let at = |url: &str| {
+        aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .region(aws_config::Region::from_static(LOCAL))
+            .credentials_provider(Credentials::new(LOCAL, LOCAL, None, None, LOCAL))
+            .endpoint_url(url)
+            .load()
+    };
+    Aws {
+        dynamodb: Aws::new(&at(dynamodb_url).await, clock, poll_wait).dynamodb,
+        ..Aws::new(&at(sqs_url).await, clock, poll_wait)
+    }
 }
 
 impl Aws {

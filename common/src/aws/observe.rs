@@ -122,7 +122,9 @@ fn refusal(response: &HttpResponse) -> &'static str {
         Some("ConditionalCheckFailedException") => "conditional_check_failed",
         Some("TransactionCanceledException") => "transaction_canceled",
         Some("TransactionConflictException" | "TransactionInProgressException") => "conflict",
-        Some("ResourceNotFoundException" | "QueueDoesNotExist" | "AWS.SimpleQueueService.NonExistentQueue") => "not_found",
+        Some(
+            "ResourceNotFoundException" | "QueueDoesNotExist" | "AWS.SimpleQueueService.NonExistentQueue",
+        ) => "not_found",
         Some(
             "ProvisionedThroughputExceededException"
             | "ThrottlingException"

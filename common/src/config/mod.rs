@@ -74,11 +74,15 @@ impl Config {
         Ok(Self {
             table: read.text("BROKER_TABLE", |name| {
                 let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-                ((3..=255).contains(&name.len()) && name.bytes().all(allowed)).then_some(()).ok_or("3 to 255 of A-Z a-z 0-9 _ . -")
+                ((3..=255).contains(&name.len()) && name.bytes().all(allowed))
+                    .then_some(())
+                    .ok_or("3 to 255 of A-Z a-z 0-9 _ . -")
             })?,
             prefix: read.text("BROKER_PREFIX", |prefix| {
                 let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
-                ((1..=32).contains(&prefix.len()) && prefix.bytes().all(allowed)).then_some(()).ok_or("1 to 32 of A-Z a-z 0-9 _ -")
+                ((1..=32).contains(&prefix.len()) && prefix.bytes().all(allowed))
+                    .then_some(())
+                    .ok_or("1 to 32 of A-Z a-z 0-9 _ -")
             })?,
             state_shards: read.number("BROKER_STATE_SHARDS", 1..=64)?,
             local: read.flag("BROKER_LOCAL")?,
@@ -98,7 +102,12 @@ impl Config {
             log_format: match read.text("BROKER_LOG_FORMAT", |_| Ok(()))?.as_str() {
                 "json" => LogFormat::Json,
                 "text" => LogFormat::Text,
-                other => return Err(ConfigError::new("BROKER_LOG_FORMAT", format!("{other:?} is neither json nor text"))),
+                other => {
+                    return Err(ConfigError::new(
+                        "BROKER_LOG_FORMAT",
+                        format!("{other:?} is neither json nor text"),
+                    ));
+                }
             },
         })
     }

@@ -95,7 +95,11 @@ pub fn unknown_names(strings: &dyn Strings) -> Vec<UnknownName> {
     };
     let ours = strings.names().into_iter().filter(|name| name.starts_with("BROKER_") && !known(name));
     ours.map(|name| {
-        let nearest = SETTINGS.iter().map(|s| s.name).min_by_key(|known| strsim::levenshtein(known, &name)).unwrap_or_default();
+        let nearest = SETTINGS
+            .iter()
+            .map(|s| s.name)
+            .min_by_key(|known| strsim::levenshtein(known, &name))
+            .unwrap_or_default();
         UnknownName { name, nearest }
     })
     .collect()
@@ -112,19 +116,27 @@ impl<'a> Reader<'a> {
     }
 
     fn raw(&self, name: &str) -> Result<String, ConfigError> {
-        let setting = setting(name).ok_or_else(|| ConfigError::new(name, "is not in the list of settings"))?;
+        let setting =
+            setting(name).ok_or_else(|| ConfigError::new(name, "is not in the list of settings"))?;
         let value = self.strings.get(name);
         let file = if setting.secret { self.strings.get(&format!("{name}_FILE")) } else { None };
         match (value, file) {
-            (Some(_), Some(_)) => Err(ConfigError::new(name, format!("is set, and so is {name}_FILE: set one of them"))),
+            (Some(_), Some(_)) => {
+                Err(ConfigError::new(name, format!("is set, and so is {name}_FILE: set one of them")))
+            }
             (Some(value), None) => Ok(value),
-            (None, Some(path)) => std::fs::read_to_string(&path)
-                .map_err(|error| ConfigError::new(&format!("{name}_FILE"), format!("cannot read {path}: {error}"))),
+            (None, Some(path)) => std::fs::read_to_string(&path).map_err(|error| {
+                ConfigError::new(&format!("{name}_FILE"), format!("cannot read {path}: {error}"))
+            }),
             (None, None) => Ok(setting.default.to_owned()),
         }
     }
 
-    pub(super) fn text(&self, name: &str, check: impl Fn(&str) -> Result<(), &'static str>) -> Result<String, ConfigError> {
+    pub(super) fn text(
+        &self,
+        name: &str,
+        check: impl Fn(&str) -> Result<(), &'static str>,
+    ) -> Result<String, ConfigError> {
         let value = self.raw(name)?;
         match check(&value) {
             Ok(()) => Ok(value),

@@ -40,7 +40,8 @@ impl Tokens {
         let mut tokens: Vec<Token> = Vec::new();
         let entries = text.split([',', '\n']).map(str::trim).filter(|entry| !entry.is_empty());
         for (position, entry) in (1..).zip(entries) {
-            let (name, secret) = entry.split_once('=').ok_or_else(|| format!("entry {position} is not name=token"))?;
+            let (name, secret) =
+                entry.split_once('=').ok_or_else(|| format!("entry {position} is not name=token"))?;
             let (name, track_prefix) = match name.split_once('@') {
                 Some((name, prefix)) if !prefix.is_empty() => (name, Some(prefix.to_owned())),
                 Some(_) => return Err(format!("entry {position} has an empty track prefix")),
@@ -53,7 +54,9 @@ impl Tokens {
                 return Err(format!("the name {name:?} stands twice"));
             }
             if secret.len() < MIN_TOKEN_BYTES || !secret.bytes().all(|b| b.is_ascii_graphic()) {
-                return Err(format!("the token {name:?} is not at least {MIN_TOKEN_BYTES} visible ASCII characters"));
+                return Err(format!(
+                    "the token {name:?} is not at least {MIN_TOKEN_BYTES} visible ASCII characters"
+                ));
             }
             tokens.push(Token { name: name.to_owned(), track_prefix, secret: SecretString::from(secret) });
         }

@@ -75,8 +75,12 @@ impl fmt::Display for Violation {
                 "the live lease of track {} with key {} points to {sandbox}, which is not allocated by it",
                 key.track, key.key
             ),
-            Self::AllocatedWithoutLease { sandbox } => write!(f, "sandbox {sandbox} is allocated without a live lease"),
-            Self::Reoffered { sandbox } => write!(f, "sandbox {sandbox} was handed out before and is offered or allocated again"),
+            Self::AllocatedWithoutLease { sandbox } => {
+                write!(f, "sandbox {sandbox} is allocated without a live lease")
+            }
+            Self::Reoffered { sandbox } => {
+                write!(f, "sandbox {sandbox} was handed out before and is offered or allocated again")
+            }
         }
     }
 }
@@ -158,7 +162,11 @@ impl Inventory {
 
     /// Tracks that hold more than one sandbox now (with several keys that is allowed), sorted.
     pub fn tracks_with_several(&self) -> BTreeMap<TrackId, u64> {
-        self.by_track.iter().filter(|(_, held)| **held > 1).map(|(track, held)| (track.clone(), *held)).collect()
+        self.by_track
+            .iter()
+            .filter(|(_, held)| **held > 1)
+            .map(|(track, held)| (track.clone(), *held))
+            .collect()
     }
 
     /// How many leases are live.
@@ -185,7 +193,10 @@ fn judge_leases(inventory: &Inventory, found: &mut Vec<Suspect>) {
             owners.entry(&lease.sandbox).or_default().push(key.clone());
             if !(points_to_its_allocation && sandbox.is_some_and(|s| s.status == Status::Allocated)) {
                 found.push(Suspect {
-                    violation: Violation::LeaseWithoutSandbox { key: key.clone(), sandbox: lease.sandbox.clone() },
+                    violation: Violation::LeaseWithoutSandbox {
+                        key: key.clone(),
+                        sandbox: lease.sandbox.clone(),
+                    },
                     sandboxes: vec![lease.sandbox.clone()],
                     leases: vec![key.clone()],
                 });
@@ -210,19 +221,27 @@ fn judge_sandboxes(inventory: &Inventory, found: &mut Vec<Suspect>) {
     let mut held: HashMap<&LeaseKey, Vec<SandboxId>> = HashMap::new();
     for (id, sandbox) in &inventory.sandboxes {
         match (sandbox.status, &sandbox.allocation) {
-            (Status::Available | Status::Stale, Some((_, key))) => found.push(reoffered(id.clone(), vec![key.clone()])),
+            (Status::Available | Status::Stale, Some((_, key))) => {
+                found.push(reoffered(id.clone(), vec![key.clone()]))
+            }
             (Status::Allocated, Some((allocation_id, key))) => {
                 held.entry(key).or_default().push(id.clone());
-                let leased = inventory
-                    .leases
-                    .get(key)
-                    .is_some_and(|lease| lease.live && lease.allocation_id == *allocation_id && lease.sandbox == *id);
+                let leased = inventory.leases.get(key).is_some_and(|lease| {
+                    lease.live && lease.allocation_id == *allocation_id && lease.sandbox == *id
+                });
                 if !leased {
                     found.push(without_lease(id.clone(), vec![key.clone()]));
                 }
             }
             (Status::Allocated, None) => found.push(without_lease(id.clone(), Vec::new())),
-            (Status::Available | Status::Stale | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted, _) => {}
+            (
+                Status::Available
+                | Status::Stale
+                | Status::PendingDeletion
+                | Status::DeletionFailed
+                | Status::Deleted,
+                _,
+            ) => {}
         }
     }
     for (key, mut sandboxes) in held.into_iter().filter(|(_, sandboxes)| sandboxes.len() > 1) {
@@ -248,5 +267,9 @@ fn reoffered(sandbox: SandboxId, leases: Vec<LeaseKey>) -> Suspect {
 }
 
 fn without_lease(sandbox: SandboxId, leases: Vec<LeaseKey>) -> Suspect {
-    Suspect { violation: Violation::AllocatedWithoutLease { sandbox: sandbox.clone() }, sandboxes: vec![sandbox], leases }
+    Suspect {
+        violation: Violation::AllocatedWithoutLease { sandbox: sandbox.clone() },
+        sandboxes: vec![sandbox],
+        leases,
+    }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AllocateRequest, AllocationId, ExternalId, Fingerprint, IdempotencyKey, RequestId, SandboxId, SandboxName, Timestamp,
-    TrackId, TrackName,
+    AllocateRequest, AllocationId, ExternalId, Fingerprint, IdempotencyKey, RequestId, SandboxId,
+    SandboxName, Timestamp, TrackId, TrackName,
 };
 
 /// How far before an end the fence stands: requests enqueued earlier than that may no longer claim. The two seconds

@@ -14,7 +14,8 @@ mod time;
 
 pub use fingerprint::Fingerprint;
 pub use ids::{
-    AllocationId, ExternalId, IdempotencyKey, InvalidId, NamePrefix, RequestId, SandboxId, SandboxName, TrackId, TrackName,
+    AllocationId, ExternalId, IdempotencyKey, InvalidId, NamePrefix, RequestId, SandboxId, SandboxName,
+    TrackId, TrackName,
 };
 pub use invariants::{Inventory, Suspect, Violation, suspects};
 pub use lease::{EndReason, Grant, Lease, LeaseEnd, LeaseKey, LeaseVerdict, judge};

@@ -1,6 +1,8 @@
 //! What is asked of the broker, and what becomes of it.
 
-use super::{Fingerprint, LeaseKey, NamePrefix, Outcome, RequestId, SandboxId, Timestamp, TrackId, TrackName};
+use super::{
+    Fingerprint, LeaseKey, NamePrefix, Outcome, RequestId, SandboxId, Timestamp, TrackId, TrackName,
+};
 
 /// When a request was made and until when it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

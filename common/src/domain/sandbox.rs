@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AllocationId, EndReason, ExternalId, IdempotencyKey, LeaseKey, MarkRequest, SandboxId, SandboxName, Timestamp, TrackName,
+    AllocationId, EndReason, ExternalId, IdempotencyKey, LeaseKey, MarkRequest, SandboxId, SandboxName,
+    Timestamp, TrackName,
 };
 
 /// Where a sandbox stands. See the picture in SPEC.md, "Sandbox states".
@@ -58,8 +59,14 @@ pub struct InvalidTransition {
 
 impl Status {
     /// Every state, in the order in which people read them.
-    pub const ALL: [Self; 6] =
-        [Self::Available, Self::Allocated, Self::PendingDeletion, Self::Stale, Self::DeletionFailed, Self::Deleted];
+    pub const ALL: [Self; 6] = [
+        Self::Available,
+        Self::Allocated,
+        Self::PendingDeletion,
+        Self::Stale,
+        Self::DeletionFailed,
+        Self::Deleted,
+    ];
 
     /// The state after `event`, or that it must not happen now.
     pub fn next(self, event: Event) -> Result<Self, InvalidTransition> {
@@ -180,7 +187,9 @@ pub fn judge_mark(sandbox: &Sandbox, mark: &MarkRequest) -> MarkVerdict {
     };
     match sandbox.status {
         // Both are whole seconds of corrected clocks; the two seconds are the difference that may remain.
-        Status::Allocated if mark.times.enqueued_at.as_secs() + 2 < allocation.allocated_at.as_secs() => MarkVerdict::Superseded,
+        Status::Allocated if mark.times.enqueued_at.as_secs() + 2 < allocation.allocated_at.as_secs() => {
+            MarkVerdict::Superseded
+        }
         Status::Allocated => MarkVerdict::End(Box::new(allocation.clone())),
         Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => match sandbox.end_reason {
             Some(EndReason::Expired) => MarkVerdict::Expired,

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, VERSION, decode, encode};
 use crate::domain::{
-    AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, MarkRequest, NamePrefix, RequestId, SandboxId, Times, Timestamp,
-    TrackId, TrackName,
+    AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, MarkRequest, NamePrefix, RequestId, SandboxId,
+    Times, Timestamp, TrackId, TrackName,
 };
 
 /// One message of the requests queue.
@@ -99,7 +99,8 @@ impl RequestMessage {
 
     /// The message for a return.
     pub fn mark(mark: &MarkRequest, reply_to: impl Into<String>) -> Self {
-        let body = Body::MarkForDeletion { track_id: mark.track.clone(), sandbox_id: mark.sandbox_id.clone() };
+        let body =
+            Body::MarkForDeletion { track_id: mark.track.clone(), sandbox_id: mark.sandbox_id.clone() };
         Self::new(mark.request_id, reply_to.into(), mark.times, false, body)
     }
 
@@ -150,7 +151,14 @@ impl From<RequestMessage> for Ask {
     fn from(message: RequestMessage) -> Self {
         let times = message.times();
         match message.body {
-            Body::Allocate { track_id, idempotency_key, fingerprint, track_name, prefix, lab_duration_hours } => {
+            Body::Allocate {
+                track_id,
+                idempotency_key,
+                fingerprint,
+                track_name,
+                prefix,
+                lab_duration_hours,
+            } => {
                 let key_is_explicit = idempotency_key.is_some();
                 let key = idempotency_key.unwrap_or_else(|| IdempotencyKey::from(&track_id));
                 Self::Allocate(AllocateRequest {

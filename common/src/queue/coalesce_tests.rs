@@ -38,21 +38,26 @@ impl Airport {
     fn new(flights: usize, items: usize, weight: usize) -> Self {
         let (announce, departures) = mpsc::unbounded_channel();
         let bounds = Bounds { flights, items, weight };
-        let coalescer = Coalescer::new(bounds, |item| *item as usize, move |batch: Vec<u32>| {
-            let announce = announce.clone();
-            async move {
-                let (land, landing) = oneshot::channel();
-                let results = batch.iter().map(|item| if item % 7 == 0 { Err("seven") } else { Ok(*item) });
-                let results: Vec<Answer> = results.collect();
-                assert!(announce.send(Held { batch, land }).is_ok(), "the test listens");
-                match landing.await {
-                    Ok(Landing::Safely) => results,
-                    Ok(Landing::WithTooFewResults) => results.into_iter().take(1).collect(),
-                    Ok(Landing::Crash) => panic!("a flight crashed, on purpose"),
-                    Err(_test_ended) => Vec::new(),
+        let coalescer = Coalescer::new(
+            bounds,
+            |item| *item as usize,
+            move |batch: Vec<u32>| {
+                let announce = announce.clone();
+                async move {
+                    let (land, landing) = oneshot::channel();
+                    let results =
+                        batch.iter().map(|item| if item % 7 == 0 { Err("seven") } else { Ok(*item) });
+                    let results: Vec<Answer> = results.collect();
+                    assert!(announce.send(Held { batch, land }).is_ok(), "the test listens");
+                    match landing.await {
+                        Ok(Landing::Safely) => results,
+                        Ok(Landing::WithTooFewResults) => results.into_iter().take(1).collect(),
+                        Ok(Landing::Crash) => panic!("a flight crashed, on purpose"),
+                        Err(_test_ended) => Vec::new(),
+                    }
                 }
-            }
-        });
+            },
+        );
         Self { coalescer, departures }
     }
 
@@ -66,7 +71,10 @@ impl Airport {
     }
 
     /// Submits `items`, in order, and returns when all of them wait.
-    async fn queue_up(&self, items: impl IntoIterator<Item = u32>) -> Vec<JoinHandle<Result<Answer, FlightLost>>> {
+    async fn queue_up(
+        &self,
+        items: impl IntoIterator<Item = u32>,
+    ) -> Vec<JoinHandle<Result<Answer, FlightLost>>> {
         let mut callers = Vec::new();
         for item in items {
             let expected = self.coalescer.waiting() + 1;
@@ -260,14 +268,18 @@ async fn a_thousand_callers_on_several_threads_each_get_their_own_result_in_few_
     let coalescer = {
         let (calls, clearance) = (Arc::clone(&calls), Arc::clone(&clearance));
         let bounds = Bounds { flights: 4, items: 10, weight: usize::MAX };
-        Coalescer::new(bounds, |_| 1, move |batch: Vec<u32>| {
-            let (calls, clearance) = (Arc::clone(&calls), Arc::clone(&clearance));
-            async move {
-                calls.fetch_add(1, Ordering::SeqCst);
-                let _cleared = clearance.acquire().await.expect("open");
-                batch
-            }
-        })
+        Coalescer::new(
+            bounds,
+            |_| 1,
+            move |batch: Vec<u32>| {
+                let (calls, clearance) = (Arc::clone(&calls), Arc::clone(&clearance));
+                async move {
+                    calls.fetch_add(1, Ordering::SeqCst);
+                    let _cleared = clearance.acquire().await.expect("open");
+                    batch
+                }
+            },
+        )
     };
     let callers: Vec<_> = (0..1_000_u32)
         .map(|item| {

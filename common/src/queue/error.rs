@@ -10,6 +10,8 @@ use std::sync::Arc;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::BatchResultErrorEntry;
 
+use super::FlightLost;
+
 /// A cause that several callers of one batch share.
 pub(super) type Cause = Arc<dyn Error + Send + Sync>;
 
@@ -149,9 +151,14 @@ impl Failure {
         }
     }
 
-    /// Of an entry that the answer does not mention, or whose flight was lost.
+    /// Of an entry that the answer does not mention.
     pub(super) fn unanswered() -> Self {
         Self::Unavailable(Arc::new(Unanswered))
+    }
+
+    /// Of what was submitted, whether or not its call was answered.
+    pub(super) fn of_flight(result: Result<Result<(), Self>, FlightLost>) -> Result<(), Self> {
+        result.unwrap_or_else(|lost| Err(Self::Unavailable(Arc::new(lost))))
     }
 
     pub(super) fn into_send_error(self, queue: &Arc<str>) -> SendError {
@@ -214,7 +221,8 @@ mod tests {
     use super::*;
 
     fn call_failed_with(code: &str) -> SendError {
-        let error = SendMessageBatchError::generic(ErrorMetadata::builder().code(code).message("words").build());
+        let error =
+            SendMessageBatchError::generic(ErrorMetadata::builder().code(code).message("words").build());
         Failure::of_call(SdkError::service_error(error, ())).into_send_error(&"q".into())
     }
 

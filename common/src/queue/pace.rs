@@ -109,7 +109,10 @@ mod tests {
         pace.after(PollEnd::Full);
         let waits: Vec<_> = (0..7).map(|_| pace.after(PollEnd::Failed)).collect();
         let wait = |ms| Next::PollAfter(Duration::from_millis(ms));
-        assert_eq!(waits, [wait(250), wait(500), wait(1_000), wait(2_000), wait(4_000), wait(5_000), wait(5_000)]);
+        assert_eq!(
+            waits,
+            [wait(250), wait(500), wait(1_000), wait(2_000), wait(4_000), wait(5_000), wait(5_000)]
+        );
         assert_eq!(pace.polls(), 1);
         assert_eq!(pace.after(PollEnd::NotFull), Next::Poll);
         assert_eq!(pace.after(PollEnd::Failed), wait(250));

@@ -218,7 +218,8 @@ impl Receiver {
                 .and_then(|count| count.parse().ok())
                 .unwrap_or(1),
             sent_at,
-            first_received_at: time(MessageSystemAttributeName::ApproximateFirstReceiveTimestamp).unwrap_or(now),
+            first_received_at: time(MessageSystemAttributeName::ApproximateFirstReceiveTimestamp)
+                .unwrap_or(now),
             dead_letter_source: text(MessageSystemAttributeName::DeadLetterQueueSourceArn).map(str::to_owned),
             body: message.body.unwrap_or_default(),
             receipt: message.receipt_handle.unwrap_or_default(),

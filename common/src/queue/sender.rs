@@ -54,9 +54,11 @@ impl Outgoing {
     }
 
     fn entry(&self, position: usize) -> Option<SendMessageBatchRequestEntry> {
-        let mut entry = SendMessageBatchRequestEntry::builder().id(position.to_string()).message_body(&self.body);
+        let mut entry =
+            SendMessageBatchRequestEntry::builder().id(position.to_string()).message_body(&self.body);
         for (name, value) in &self.attributes {
-            let value = MessageAttributeValue::builder().data_type("String").string_value(value).build().ok()?;
+            let value =
+                MessageAttributeValue::builder().data_type("String").string_value(value).build().ok()?;
             entry = entry.message_attributes(name, value);
         }
         if !self.delay.is_zero() {
@@ -95,12 +97,8 @@ impl Sender {
 
     /// Sends `message`, and returns when SQS has it. A call that is given up halfway may send all the same.
     pub async fn send(&self, message: impl Into<Outgoing>) -> Result<(), SendError> {
-        let result = self.messages.submit(message.into()).await;
-        result.unwrap_or_else(|_lost| Err(Failure::unanswered())).map_err(|failure| self.error(failure))
-    }
-
-    fn error(&self, failure: Failure) -> SendError {
-        failure.into_send_error(self.queue.label())
+        let result = Failure::of_flight(self.messages.submit(message.into()).await);
+        result.map_err(|failure| failure.into_send_error(self.queue.label()))
     }
 }
 
@@ -122,7 +120,11 @@ impl Flight {
                 let mut results = Vec::with_capacity(batch.len());
                 for message in &batch {
                     let alone = self.attempt(std::slice::from_ref(message)).await;
-                    results.push(alone.and_then(|mut results| results.pop().unwrap_or_else(|| Err(Failure::unanswered()))));
+                    results.push(
+                        alone.and_then(|mut results| {
+                            results.pop().unwrap_or_else(|| Err(Failure::unanswered()))
+                        }),
+                    );
                 }
                 results
             }

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::error::{Failure, entry_results};
 use super::sender::BATCH;
-use super::{Bounds, Coalescer, Queue, SettleError};
+use super::{Bounds, Coalescer, FlightLost, Queue, SettleError};
 
 /// SQS: the longest visibility timeout.
 const LONGEST_HIDDEN: Duration = Duration::from_secs(12 * 60 * 60);
@@ -43,14 +43,12 @@ impl Settler {
 
     /// Acknowledges: the message is done with.
     pub async fn delete(&self, receipt: &str) -> Result<(), SettleError> {
-        let result = self.deletions.submit(receipt.to_owned()).await;
-        self.settled(result.unwrap_or_else(|_lost| Err(Failure::unanswered())))
+        self.settled(self.deletions.submit(receipt.to_owned()).await)
     }
 
     /// Lets the message be received again `after` a while (whole seconds, at most 12 hours; 0 is at once).
     pub async fn give_back(&self, receipt: &str, after: Duration) -> Result<(), SettleError> {
-        let result = self.visibilities.submit((receipt.to_owned(), after.min(LONGEST_HIDDEN))).await;
-        self.settled(result.unwrap_or_else(|_lost| Err(Failure::unanswered())))
+        self.settled(self.visibilities.submit((receipt.to_owned(), after.min(LONGEST_HIDDEN))).await)
     }
 
     /// Extends the message's visibility timeout, which is `visibility`, each time half of it has passed, until the guard
@@ -60,8 +58,8 @@ impl Settler {
         KeptHidden(tokio::spawn(keep_extending(self.clone(), receipt.into(), visibility)))
     }
 
-    fn settled(&self, result: Result<(), Failure>) -> Result<(), SettleError> {
-        result.map_err(|failure| failure.into_settle_error(self.queue.label()))
+    fn settled(&self, result: Result<Result<(), Failure>, FlightLost>) -> Result<(), SettleError> {
+        Failure::of_flight(result).map_err(|failure| failure.into_settle_error(self.queue.label()))
     }
 }
 
@@ -113,7 +111,8 @@ impl Calls {
     async fn delete(self, receipts: Vec<String>) -> Results {
         let count = receipts.len();
         let entries = receipts.into_iter().enumerate().filter_map(|(position, receipt)| {
-            let entry = DeleteMessageBatchRequestEntry::builder().id(position.to_string()).receipt_handle(receipt);
+            let entry =
+                DeleteMessageBatchRequestEntry::builder().id(position.to_string()).receipt_handle(receipt);
             entry.build().ok()
         });
         let call = self.client.delete_message_batch().queue_url(self.queue.url());

@@ -82,20 +82,29 @@ pub const fn max_receives(kind: QueueKind) -> Option<u32> {
 }
 
 /// Creates a reply queue.
-pub async fn create_reply_queue(aws: &Aws, urls: &QueueUrls, id: Uuid) -> Result<(ReplyQueueName, Queue), QueueError> {
+pub async fn create_reply_queue(
+    aws: &Aws,
+    urls: &QueueUrls,
+    id: Uuid,
+) -> Result<(ReplyQueueName, Queue), QueueError> {
     let name = urls.names().reply(id);
     let attributes = HashMap::from([
         (Attribute::MessageRetentionPeriod, REPLY_RETENTION_S.to_string()),
         (Attribute::ReceiveMessageWaitTimeSeconds, POLL_WAIT_S.to_string()),
     ]);
-    let created = aws.sqs.create_queue().queue_name(name.as_str()).set_attributes(Some(attributes)).send().await;
+    let created =
+        aws.sqs.create_queue().queue_name(name.as_str()).set_attributes(Some(attributes)).send().await;
     created.map_err(|error| failed("create", name.as_str(), error))?;
     let queue = urls.reply(&name);
     Ok((name, queue))
 }
 
 /// Deletes a reply queue and what is in it. One that is not there is deleted.
-pub async fn delete_reply_queue(aws: &Aws, urls: &QueueUrls, name: &ReplyQueueName) -> Result<(), QueueError> {
+pub async fn delete_reply_queue(
+    aws: &Aws,
+    urls: &QueueUrls,
+    name: &ReplyQueueName,
+) -> Result<(), QueueError> {
     match aws.sqs.delete_queue().queue_url(urls.reply(name).url()).send().await {
         Ok(_) => Ok(()),
         Err(error) if is_missing_queue(error.code().unwrap_or_default()) => Ok(()),
@@ -219,7 +228,11 @@ async fn attributes(aws: &Aws, name: &str, url: &str, asked: &[Attribute]) -> Re
     }
 }
 
-fn failed(action: &'static str, queue: &str, error: impl std::error::Error + Send + Sync + 'static) -> QueueError {
+fn failed(
+    action: &'static str,
+    queue: &str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> QueueError {
     let source: Cause = Arc::new(error);
     QueueError::Failed { action, queue: queue.to_owned(), source }
 }
@@ -233,7 +246,11 @@ mod tests {
         let ours = r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":5}"#;
         let theirs = r#"{ "maxReceiveCount" : "5", "deadLetterTargetArn" : "arn:x" }"#;
         assert!(same(&Attribute::RedrivePolicy, theirs, ours));
-        assert!(!same(&Attribute::RedrivePolicy, r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":6}"#, ours));
+        assert!(!same(
+            &Attribute::RedrivePolicy,
+            r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":6}"#,
+            ours
+        ));
         assert!(!same(&Attribute::RedrivePolicy, "", ours));
     }
 

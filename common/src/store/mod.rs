@@ -10,5 +10,6 @@ mod outcomes;
 
 pub use dynamodb::{Store, schema};
 pub use outcomes::{
-    Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey, Recorded, ScanPage, Seeded, StoreError,
+    Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey, Recorded,
+    ScanPage, Seeded, StoreError,
 };

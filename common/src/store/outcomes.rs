@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::domain::{
-    AllocateRequest, AllocationId, ExternalId, Lease, PersistedRequest, Sandbox, SandboxId, SandboxName, Timestamp,
+    AllocateRequest, AllocationId, ExternalId, Lease, PersistedRequest, Sandbox, SandboxId, SandboxName,
+    Timestamp,
 };
 
 /// Why the table could not be asked.

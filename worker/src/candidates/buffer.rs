@@ -81,7 +81,15 @@ impl Buffer {
             shard,
             cursors: vec![None; usize::from(store.shards())],
         };
-        Self { store, clock, entropy, ledger, prefix, state: Mutex::new(state), looking: tokio::sync::Mutex::new(()) }
+        Self {
+            store,
+            clock,
+            entropy,
+            ledger,
+            prefix,
+            state: Mutex::new(state),
+            looking: tokio::sync::Mutex::new(()),
+        }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
@@ -122,7 +130,10 @@ impl Buffer {
             if state.last_empty > arrived {
                 Some(Ok(None))
             } else if state.last_failed > arrived {
-                Some(Err(StoreError::Unavailable { operation: "Query", source: "the look of another claim failed".into() }))
+                Some(Err(StoreError::Unavailable {
+                    operation: "Query",
+                    source: "the look of another claim failed".into(),
+                }))
             } else {
                 None
             }
@@ -206,13 +217,15 @@ impl Buffer {
         let mut pages = tokio::task::JoinSet::new();
         for shard in 0..self.store.shards() {
             let (store, prefix) = (self.store.clone(), self.prefix.clone());
-            pages.spawn(async move { (shard, store.available(shard, prefix.as_ref(), None, SWEEP_PAGE).await) });
+            pages.spawn(
+                async move { (shard, store.available(shard, prefix.as_ref(), None, SWEEP_PAGE).await) },
+            );
         }
         let mut found = Vec::new();
         let mut richest = (0, current);
         while let Some(joined) = pages.join_next().await {
-            let (shard, page) =
-                joined.map_err(|lost| StoreError::Unavailable { operation: "Query", source: Box::new(lost) })?;
+            let (shard, page) = joined
+                .map_err(|lost| StoreError::Unavailable { operation: "Query", source: Box::new(lost) })?;
             let page = page?;
             richest = richest.max((page.candidates.len(), shard));
             found.extend(page.candidates);

@@ -46,12 +46,20 @@ impl Candidates {
     pub(crate) async fn next(&self, prefix: Option<&NamePrefix>) -> Result<Option<Handed>, StoreError> {
         let buffer = self.buffer(prefix);
         let candidate = buffer.next().await?;
-        Ok(candidate.map(|candidate| Handed { candidate, buffer, ledger: Arc::clone(&self.ledger), settled: false }))
+        Ok(candidate.map(|candidate| Handed {
+            candidate,
+            buffer,
+            ledger: Arc::clone(&self.ledger),
+            settled: false,
+        }))
     }
 
     fn buffer(&self, prefix: Option<&NamePrefix>) -> Arc<Buffer> {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = buffers.iter().position(|(of, _)| of.as_ref() == prefix).and_then(|position| buffers.remove(position));
+        let found = buffers
+            .iter()
+            .position(|(of, _)| of.as_ref() == prefix)
+            .and_then(|position| buffers.remove(position));
         let (of, buffer) = found.unwrap_or_else(|| {
             let buffer = Buffer::new(
                 self.store.clone(),

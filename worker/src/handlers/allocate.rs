@@ -5,7 +5,8 @@
 //! candidates remain goes on until its deadline.
 
 use broker_common::domain::{
-    AllocateRequest, Allocation, EndReason, Lease, LeaseEnd, LeaseVerdict, Outcome, RequestState, Timestamp, judge,
+    AllocateRequest, Allocation, EndReason, Lease, LeaseEnd, LeaseVerdict, Outcome, RequestState, Timestamp,
+    judge,
 };
 use broker_common::store::{Claim, ClaimOutcome, StoreError};
 
@@ -41,7 +42,8 @@ impl Handlers {
             };
             return self.heed(ask, judge(lease.as_ref(), ask, now), Outcome::NoSandboxes).await;
         };
-        let claim = Claim { ask, candidate: handed.candidate(), allocation_id: self.entropy.allocation_id(), now };
+        let claim =
+            Claim { ask, candidate: handed.candidate(), allocation_id: self.entropy.allocation_id(), now };
         match self.store.claim(&claim).await {
             Ok(ClaimOutcome::Created(grant)) => {
                 handed.claimed();
@@ -51,7 +53,11 @@ impl Handlers {
                 handed.put_back();
                 let verdict = judge(Some(&lease), ask, now);
                 // The condition let nothing through that the verdict calls free, unless it changed since: try again.
-                if verdict == LeaseVerdict::Free { Ok(None) } else { self.heed(ask, verdict, Outcome::Superseded).await }
+                if verdict == LeaseVerdict::Free {
+                    Ok(None)
+                } else {
+                    self.heed(ask, verdict, Outcome::Superseded).await
+                }
             }
             Ok(ClaimOutcome::RequestEnded) => {
                 handed.put_back();
@@ -72,7 +78,12 @@ impl Handlers {
     }
 
     /// What a verdict on the key's lease makes of the request; `free` is what it ends with if nothing stands in its way.
-    async fn heed(&self, ask: &AllocateRequest, verdict: LeaseVerdict, free: Outcome) -> Result<Option<Outcome>, Undecided> {
+    async fn heed(
+        &self,
+        ask: &AllocateRequest,
+        verdict: LeaseVerdict,
+        free: Outcome,
+    ) -> Result<Option<Outcome>, Undecided> {
         match verdict {
             LeaseVerdict::Free => Ok(Some(free)),
             LeaseVerdict::Mine(grant) => Ok(Some(Outcome::Created(grant))),

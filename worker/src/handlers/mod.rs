@@ -40,7 +40,13 @@ pub(crate) struct Handlers {
 }
 
 impl Handlers {
-    pub(crate) fn new(store: Store, candidates: Candidates, clock: Clock, entropy: Entropy, visibility: Duration) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        candidates: Candidates,
+        clock: Clock,
+        entropy: Entropy,
+        visibility: Duration,
+    ) -> Self {
         Self { store, candidates, clock, entropy, turn: LONGEST_TURN.min(visibility / 2) }
     }
 

@@ -98,7 +98,8 @@ impl Sqs {
 
     /// Visible and in flight.
     pub(super) async fn depth(&self, queue: &Queue) -> (u64, u64) {
-        let depth = topology::depth(&self.aws, queue, queue.label().to_string()).await.expect("the queue is there");
+        let depth =
+            topology::depth(&self.aws, queue, queue.label().to_string()).await.expect("the queue is there");
         (depth.visible, depth.in_flight)
     }
 

@@ -84,6 +84,8 @@ async fn a_poll_under_way_when_told_to_stop_still_hands_on_what_it_brings() {
     polling(&sqs).await;
     receiving.stop.cancel();
     let polls = sqs.asked(ReceiveMessage);
+    assert_eq!(sqs.depth(&requests(&urls)).await, (0, 0));
+    assert!(!receiving.run.is_finished(), "it waits for the poll");
     send(&sqs, &requests(&urls), 1).await;
     assert_eq!(receiving.bodies(1).await, ["000"]);
     assert_eq!(receiving.stop().await, Ended::Stopped);

@@ -26,7 +26,10 @@ async fn a_message_arrives_with_its_attributes_and_times() {
     let (delivery, permit) = Receiving::start(receiver(&sqs, requests(&urls))).next().await;
     assert_eq!((delivery.body.as_str(), delivery.receive_count), ("hello", 1));
     assert!(delivery.sent_at >= before.floor_to_second() && delivery.first_received_at >= delivery.sent_at);
-    assert_eq!(delivery.attributes.into_iter().collect::<Vec<_>>(), [("reason_code".to_owned(), "malformed".to_owned())]);
+    assert_eq!(
+        delivery.attributes.into_iter().collect::<Vec<_>>(),
+        [("reason_code".to_owned(), "malformed".to_owned())]
+    );
     assert!(permit.is_none() && !delivery.receipt.is_empty() && !delivery.message_id.is_empty());
 }
 
@@ -77,11 +80,8 @@ async fn a_batch_refused_as_a_whole_is_sent_one_by_one() {
     let (sqs, urls) = Sqs::with_queues().await;
     let sender = sender(&sqs, requests(&urls));
     sqs.fail(SendMessageBatch, 2, SqsErrorCode::InvalidParameterValue);
-    let (one, two, three) = tokio::join!(
-        sender.send("1".to_owned()),
-        sender.send("2".to_owned()),
-        sender.send("3".to_owned())
-    );
+    let (one, two, three) =
+        tokio::join!(sender.send("1".to_owned()), sender.send("2".to_owned()), sender.send("3".to_owned()));
     assert!(matches!(one, Err(SendError::Refused { .. })), "the second refusal was for it alone: {one:?}");
     two.and(three).expect("sent");
     assert_eq!((sqs.asked(SendMessageBatch), sqs.depth(&requests(&urls)).await), (4, (2, 0)));
@@ -95,7 +95,10 @@ async fn a_failing_endpoint_is_tried_three_times() {
     sender.send("third time lucky".to_owned()).await.expect("sent");
     sqs.fail(SendMessageBatch, 3, SqsErrorCode::InternalError);
     let failed = sender.send("no luck".to_owned()).await;
-    assert!(matches!(&failed, Err(error @ SendError::Unavailable { .. }) if error.is_retryable()), "{failed:?}");
+    assert!(
+        matches!(&failed, Err(error @ SendError::Unavailable { .. }) if error.is_retryable()),
+        "{failed:?}"
+    );
     assert_eq!(sqs.asked(SendMessageBatch), 6);
 }
 
@@ -113,7 +116,8 @@ async fn an_endpoint_that_is_away_is_unavailable_with_its_cause() {
 #[tokio::test]
 async fn a_reply_to_a_process_that_ended_finds_its_queue_gone() {
     let (sqs, urls) = Sqs::with_queues().await;
-    let (name, queue) = topology::create_reply_queue(&sqs.aws, &urls, Uuid::from_u128(1)).await.expect("created");
+    let (name, queue) =
+        topology::create_reply_queue(&sqs.aws, &urls, Uuid::from_u128(1)).await.expect("created");
     let replies = ReplySenders::new(sqs.aws.sqs.clone(), urls.clone(), 4, 8);
     replies.send(&name, "reply".to_owned()).await.expect("sent");
     assert_eq!((sqs.depth(&queue).await, replies.kept()), ((1, 0), 1));
@@ -129,7 +133,8 @@ async fn the_reply_sender_least_recently_used_makes_room() {
     let replies = ReplySenders::new(sqs.aws.sqs.clone(), urls.clone(), 1, 2);
     let mut names = Vec::new();
     for id in 1..=3 {
-        let (name, _) = topology::create_reply_queue(&sqs.aws, &urls, Uuid::from_u128(id)).await.expect("created");
+        let (name, _) =
+            topology::create_reply_queue(&sqs.aws, &urls, Uuid::from_u128(id)).await.expect("created");
         names.push(name);
     }
     for index in [0, 1, 0, 2] {

@@ -40,7 +40,8 @@ async fn a_receipt_that_lapsed_is_an_outcome_of_its_own_caller() {
     let (_receiving, settler, [one, two]) = two_received(&sqs, &urls).await;
     settler.delete(&one.receipt).await.expect("deleted");
     let year = Duration::from_secs(365 * 86_400);
-    let (lapsed, kept) = tokio::join!(settler.give_back(&one.receipt, year), settler.give_back(&two.receipt, year));
+    let (lapsed, kept) =
+        tokio::join!(settler.give_back(&one.receipt, year), settler.give_back(&two.receipt, year));
     assert!(matches!(lapsed, Err(SettleError::Lapsed { .. })), "{lapsed:?}");
     kept.expect("clamped to 12 hours");
     assert_eq!(sqs.asked(ChangeMessageVisibilityBatch), 1);

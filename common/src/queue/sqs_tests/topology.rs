@@ -28,7 +28,8 @@ async fn attributes_that_drifted_are_put_right() {
     let drift = drift.attributes(QueueAttributeName::MessageRetentionPeriod, "60");
     drift.send().await.expect("set");
     let ensured = topology::ensure(&sqs.aws, &sqs.names, Duration::from_secs(45)).await.expect("put right");
-    let changed = |attributes: &[&str]| Ensured::Changed(attributes.iter().map(ToString::to_string).collect());
+    let changed =
+        |attributes: &[&str]| Ensured::Changed(attributes.iter().map(ToString::to_string).collect());
     let ensured: Vec<_> = ensured.into_iter().map(|(_, ensured)| ensured).collect();
     let expected = [
         Ensured::AsItWas,
@@ -69,7 +70,8 @@ async fn our_reply_queues_are_listed_and_no_others() {
     let (sqs, urls) = Sqs::with_queues().await;
     let mut created = Vec::new();
     for id in 1..=3 {
-        let (name, _) = topology::create_reply_queue(&sqs.aws, &urls, Uuid::from_u128(id)).await.expect("created");
+        let (name, _) =
+            topology::create_reply_queue(&sqs.aws, &urls, Uuid::from_u128(id)).await.expect("created");
         created.push(name);
     }
     for foreign in ["test-replies-by-hand", "test2-replies-00000000-0000-0000-0000-000000000009"] {
@@ -98,7 +100,8 @@ async fn depths_tell_visible_and_in_flight_by_queue() {
     let mut receiving = Receiving::start(receiver);
     let _held = receiving.next().await;
     let depths = topology::depths(&sqs.aws, &urls).await.expect("measured");
-    let depths: Vec<_> = depths.iter().map(|depth| (depth.queue.as_str(), depth.visible, depth.in_flight)).collect();
+    let depths: Vec<_> =
+        depths.iter().map(|depth| (depth.queue.as_str(), depth.visible, depth.in_flight)).collect();
     let expected = [
         ("test-requests", 2, 1),
         ("test-maintenance", 0, 0),
@@ -115,7 +118,7 @@ async fn every_call_is_counted_by_outcome_and_sets_the_clock() {
     let (sqs, urls) = Sqs::with_queues().await;
     assert!(sqs.clock.is_trusted(), "the Date of the answers was compared");
     let receive = sqs.aws.sqs_receive.receive_message().queue_url(requests(&urls).url());
-    receive.send().await.expect("nothing came");
+    receive.wait_time_seconds(0).send().await.expect("nothing came");
     let missing = QueueNames::new("none").expect("a valid prefix");
     QueueUrls::resolve(&sqs.aws, &missing).await.expect_err("not there");
     let rendered = recorder.handle().render();

@@ -7,8 +7,9 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::keys::{self, PK};
 use super::{n, s};
 use crate::domain::{
-    Allocation, AllocationId, EndReason, ExternalId, Fingerprint, Grant, IdempotencyKey, Lease, LeaseEnd, LeaseKey, Outcome,
-    PersistedRequest, RequestId, RequestState, Sandbox, SandboxId, SandboxName, Status, Timestamp, TrackId, TrackName,
+    Allocation, AllocationId, EndReason, ExternalId, Fingerprint, Grant, IdempotencyKey, Lease, LeaseEnd,
+    LeaseKey, Outcome, PersistedRequest, RequestId, RequestState, Sandbox, SandboxId, SandboxName, Status,
+    Timestamp, TrackId, TrackName,
 };
 use crate::store::{Candidate, StoreError};
 
@@ -53,13 +54,21 @@ impl<'a> Reader<'a> {
     }
 
     /// A string attribute as `T`; absent is `None`, invalid an error.
-    fn optional<T, E>(&self, name: &'static str, parse: impl FnOnce(&'a str) -> Result<T, E>) -> Result<Option<T>, StoreError> {
+    fn optional<T, E>(
+        &self,
+        name: &'static str,
+        parse: impl FnOnce(&'a str) -> Result<T, E>,
+    ) -> Result<Option<T>, StoreError> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
         let text = value.as_s().map_err(|_| self.malformed(name))?;
         parse(text).map(Some).map_err(|_| self.malformed(name))
     }
 
-    fn text<T, E>(&self, name: &'static str, parse: impl FnOnce(&'a str) -> Result<T, E>) -> Result<T, StoreError> {
+    fn text<T, E>(
+        &self,
+        name: &'static str,
+        parse: impl FnOnce(&'a str) -> Result<T, E>,
+    ) -> Result<T, StoreError> {
         self.optional(name, parse)?.ok_or_else(|| self.malformed(name))
     }
 
@@ -87,7 +96,9 @@ impl<'a> Reader<'a> {
 
     fn lease_key(&self) -> Result<LeaseKey, StoreError> {
         let track = self.text(TRACK, TrackId::new)?;
-        let key = self.optional(IDEMPOTENCY_KEY, IdempotencyKey::new)?.unwrap_or_else(|| IdempotencyKey::from(&track));
+        let key = self
+            .optional(IDEMPOTENCY_KEY, IdempotencyKey::new)?
+            .unwrap_or_else(|| IdempotencyKey::from(&track));
         Ok(LeaseKey { track, key })
     }
 

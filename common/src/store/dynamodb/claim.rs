@@ -2,7 +2,8 @@
 
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
-    CancellationReason, Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
+    CancellationReason, Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+    Update,
 };
 
 use super::attributes as a;
@@ -13,8 +14,7 @@ use crate::domain::{Grant, Lease, Outcome, Status};
 use crate::store::{Claim, ClaimOutcome, StoreError};
 
 /// Free, in the sense of [`crate::domain::judge`]: no lease, or one that ended before this request was made.
-const LEASE_IS_FREE: &str =
-    "attribute_not_exists(PK) or (attribute_exists(ended_at) and request_id <> :mine and fence_ms < :enqueued_at_ms)";
+const LEASE_IS_FREE: &str = "attribute_not_exists(PK) or (attribute_exists(ended_at) and request_id <> :mine and fence_ms < :enqueued_at_ms)";
 /// The sandbox is as the index listed it.
 const SANDBOX_IS_AVAILABLE: &str = "#status = :available and version = :seen";
 /// The asynchronous request was neither cancelled nor answered.
@@ -46,7 +46,8 @@ impl Store {
             }
             Err(error) => match error.as_service_error() {
                 Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-                    explain(cancelled.cancellation_reasons()).unwrap_or_else(|| Err(failed("claim", &self.table, error)))
+                    explain(cancelled.cancellation_reasons())
+                        .unwrap_or_else(|| Err(failed("claim", &self.table, error)))
                 }
                 _ => Err(failed("claim", &self.table, error)),
             },
@@ -157,11 +158,16 @@ fn explain(reasons: &[CancellationReason]) -> Option<Result<ClaimOutcome, StoreE
         return Some(Ok(ClaimOutcome::LostCandidate));
     }
     let transient = ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
-    (0..reasons.len()).any(|position| transient.contains(&code(position))).then_some(Err(StoreError::Conflict))
+    (0..reasons.len())
+        .any(|position| transient.contains(&code(position)))
+        .then_some(Err(StoreError::Conflict))
 }
 
 /// A call that this program could not even build.
-pub(super) fn built_wrong(operation: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+pub(super) fn built_wrong(
+    operation: &'static str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> StoreError {
     StoreError::Refused { operation, source: Box::new(error) }
 }
 
@@ -176,10 +182,22 @@ mod tests {
     #[test]
     fn a_lost_candidate_a_conflict_and_an_ended_request_are_told_apart() {
         let explained = |codes| explain(&reasons(codes));
-        assert!(matches!(explained(["None", "ConditionalCheckFailed", "None"]), Some(Ok(ClaimOutcome::LostCandidate))));
-        assert!(matches!(explained(["None", "ConditionalCheckFailed", "ConditionalCheckFailed"]), Some(Ok(ClaimOutcome::RequestEnded))));
-        assert!(matches!(explained(["TransactionConflict", "None", "None"]), Some(Err(StoreError::Conflict))));
-        assert!(matches!(explained(["TransactionConflict", "ConditionalCheckFailed", "None"]), Some(Ok(ClaimOutcome::LostCandidate))));
+        assert!(matches!(
+            explained(["None", "ConditionalCheckFailed", "None"]),
+            Some(Ok(ClaimOutcome::LostCandidate))
+        ));
+        assert!(matches!(
+            explained(["None", "ConditionalCheckFailed", "ConditionalCheckFailed"]),
+            Some(Ok(ClaimOutcome::RequestEnded))
+        ));
+        assert!(matches!(
+            explained(["TransactionConflict", "None", "None"]),
+            Some(Err(StoreError::Conflict))
+        ));
+        assert!(matches!(
+            explained(["TransactionConflict", "ConditionalCheckFailed", "None"]),
+            Some(Ok(ClaimOutcome::LostCandidate))
+        ));
         assert!(explained(["ValidationError", "None", "None"]).is_none());
     }
 }

@@ -21,7 +21,12 @@ const ENDED_LEASE_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 impl Store {
     /// Ends `allocation` of `sandbox`: the sandbox waits for its deletion from now on, the lease keeps the fence.
-    pub async fn end(&self, sandbox: &SandboxId, allocation: &Allocation, end: &LeaseEnd) -> Result<EndOutcome, StoreError> {
+    pub async fn end(
+        &self,
+        sandbox: &SandboxId,
+        allocation: &Allocation,
+        end: &LeaseEnd,
+    ) -> Result<EndOutcome, StoreError> {
         let items = vec![self.retire_sandbox(sandbox, allocation, end)?, self.end_lease(allocation, end)?];
         let call = self
             .client
@@ -35,7 +40,8 @@ impl Store {
             }
             Err(error) => match error.as_service_error() {
                 Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-                    let codes = || cancelled.cancellation_reasons().iter().filter_map(CancellationReason::code);
+                    let codes =
+                        || cancelled.cancellation_reasons().iter().filter_map(CancellationReason::code);
                     if codes().any(|code| code == "ConditionalCheckFailed") {
                         Ok(EndOutcome::MovedOn)
                     } else if codes().any(|code| code == "ValidationError") {
@@ -49,7 +55,12 @@ impl Store {
         }
     }
 
-    fn retire_sandbox(&self, id: &SandboxId, allocation: &Allocation, end: &LeaseEnd) -> Result<TransactWriteItem, StoreError> {
+    fn retire_sandbox(
+        &self,
+        id: &SandboxId,
+        allocation: &Allocation,
+        end: &LeaseEnd,
+    ) -> Result<TransactWriteItem, StoreError> {
         let shard = keys::shard_of(id, self.shards);
         let update = Update::builder()
             .table_name(&self.table)

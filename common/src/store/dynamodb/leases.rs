@@ -52,7 +52,10 @@ async fn read_together(client: &Client, table: &str, wanted: Vec<LeaseKey>) -> V
         Err(error) => {
             let shared = std::sync::Arc::new(error);
             let each = |_: &LeaseKey| {
-                Err(StoreError::Unavailable { operation: "BatchGetItem", source: Box::new(std::sync::Arc::clone(&shared)) })
+                Err(StoreError::Unavailable {
+                    operation: "BatchGetItem",
+                    source: Box::new(std::sync::Arc::clone(&shared)),
+                })
             };
             wanted.iter().map(each).collect()
         }
@@ -75,19 +78,32 @@ fn answer(found: &Found, key: &LeaseKey) -> Answer {
 
 async fn read_items(client: &Client, table: &str, wanted: &[LeaseKey]) -> Result<Found, StoreError> {
     // AWS refuses a key that stands twice in one call.
-    let distinct: HashMap<_, _> = wanted.iter().map(keys::lease).map(|key| (key.as_str().to_owned(), key)).collect();
+    let distinct: HashMap<_, _> =
+        wanted.iter().map(keys::lease).map(|key| (key.as_str().to_owned(), key)).collect();
     let request = KeysAndAttributes::builder()
         .set_keys(Some(distinct.into_values().map(keys::Key::into_map).collect()))
         .consistent_read(true)
         .build()
         .map_err(|error| built_wrong("BatchGetItem", error))?;
-    let call = client.batch_get_item().request_items(table, request).return_consumed_capacity(ReturnConsumedCapacity::Total);
+    let call = client
+        .batch_get_item()
+        .request_items(table, request)
+        .return_consumed_capacity(ReturnConsumedCapacity::Total);
     let answer = call.send().await.map_err(|error| failed("BatchGetItem", table, error))?;
     count_capacity("lease", answer.consumed_capacity());
-    let pk = |item: &Item| item.get(PK).and_then(|pk: &AttributeValue| pk.as_s().ok()).cloned().unwrap_or_default();
+    let pk = |item: &Item| {
+        item.get(PK).and_then(|pk: &AttributeValue| pk.as_s().ok()).cloned().unwrap_or_default()
+    };
     let unprocessed = answer.unprocessed_keys().and_then(|tables| tables.get(table));
     Ok(Found {
         unprocessed: unprocessed.map(|keys| keys.keys().iter().map(pk).collect()).unwrap_or_default(),
-        items: answer.responses.unwrap_or_default().remove(table).unwrap_or_default().into_iter().map(|item| (pk(&item), item)).collect(),
+        items: answer
+            .responses
+            .unwrap_or_default()
+            .remove(table)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|item| (pk(&item), item))
+            .collect(),
     })
 }

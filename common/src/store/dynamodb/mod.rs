@@ -54,7 +54,12 @@ impl Store {
     }
 
     async fn get(&self, key: keys::Key) -> Result<Option<attributes::Item>, StoreError> {
-        let call = self.client.get_item().table_name(&self.table).set_key(Some(key.into_map())).consistent_read(true);
+        let call = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(key.into_map()))
+            .consistent_read(true);
         let answer = call.send().await.map_err(|error| failed("GetItem", &self.table, error))?;
         Ok(answer.item)
     }

@@ -14,7 +14,8 @@ use crate::domain::{NamePrefix, SandboxId, Status, Timestamp};
 use crate::store::{CandidatePage, NewSandbox, PageKey, Seeded, StoreError};
 
 const SANDBOX_IS_NEW: &str = "attribute_not_exists(PK)";
-const SEEDED_AND_UNUSED: &str = "attribute_exists(seeded) and #status in (:available, :stale) and version = :seen";
+const SEEDED_AND_UNUSED: &str =
+    "attribute_exists(seeded) and #status in (:available, :stale) and version = :seen";
 
 impl Store {
     /// The most sandboxes of one [`Store::seed`] call: measured best on the embedded endpoint (FIELD-NOTES.md).
@@ -42,9 +43,15 @@ impl Store {
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         if let Some(prefix) = prefix {
             condition.push_str(" and begins_with(#key, :prefix)");
-            call = call.expression_attribute_names("#key", STATE_KEY).expression_attribute_values(":prefix", s(prefix.as_str()));
+            call = call
+                .expression_attribute_names("#key", STATE_KEY)
+                .expression_attribute_values(":prefix", s(prefix.as_str()));
         }
-        let answer = call.key_condition_expression(condition).send().await.map_err(|error| failed("Query", &self.table, error))?;
+        let answer = call
+            .key_condition_expression(condition)
+            .send()
+            .await
+            .map_err(|error| failed("Query", &self.table, error))?;
         count_capacity("candidates", answer.consumed_capacity());
         let candidates = answer.items().iter().map(a::read_candidate).collect::<Result<_, _>>()?;
         Ok(CandidatePage { candidates, next: answer.last_evaluated_key.map(PageKey) })
@@ -57,11 +64,15 @@ impl Store {
             if wanted.is_empty() {
                 return Ok(Seeded { inserted: 0, existing: sandboxes.len() });
             }
-            let items = wanted.iter().map(|sandbox| self.put_sandbox(sandbox, now)).collect::<Result<_, _>>()?;
-            let Err(error) = self.client.transact_write_items().set_transact_items(Some(items)).send().await else {
+            let items =
+                wanted.iter().map(|sandbox| self.put_sandbox(sandbox, now)).collect::<Result<_, _>>()?;
+            let Err(error) = self.client.transact_write_items().set_transact_items(Some(items)).send().await
+            else {
                 return Ok(Seeded { inserted: wanted.len(), existing: sandboxes.len() - wanted.len() });
             };
-            let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.as_service_error() else {
+            let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
+                error.as_service_error()
+            else {
                 return Err(failed("seed", &self.table, error));
             };
             let stands = |reason: &CancellationReason| reason.code() == Some("ConditionalCheckFailed");
@@ -69,7 +80,12 @@ impl Store {
             if !reasons.iter().any(stands) {
                 return Err(StoreError::Conflict);
             }
-            wanted = wanted.into_iter().zip(reasons).filter(|(_, reason)| !stands(reason)).map(|(sandbox, _)| sandbox).collect();
+            wanted = wanted
+                .into_iter()
+                .zip(reasons)
+                .filter(|(_, reason)| !stands(reason))
+                .map(|(sandbox, _)| sandbox)
+                .collect();
         }
     }
 

@@ -50,7 +50,9 @@ impl Store {
             .condition_expression(condition)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         if condition == REQUEST_IS_OPEN {
-            call = call.expression_attribute_names("#state", a::STATE).expression_attribute_values(":queued", s(a::QUEUED));
+            call = call
+                .expression_attribute_names("#state", a::STATE)
+                .expression_attribute_values(":queued", s(a::QUEUED));
         }
         match call.send().await {
             Ok(_) => Ok(None),

@@ -14,7 +14,12 @@ use crate::store::{PageKey, ScanPage, StoreError};
 impl Store {
     /// One page of the sandboxes and leases of segment `segment` of `segments`, consistently read. The pages together
     /// are no snapshot: what changes while they are read may be seen before or after.
-    pub async fn scan(&self, segment: i32, segments: i32, after: Option<PageKey>) -> Result<ScanPage, StoreError> {
+    pub async fn scan(
+        &self,
+        segment: i32,
+        segments: i32,
+        after: Option<PageKey>,
+    ) -> Result<ScanPage, StoreError> {
         let call = self
             .client
             .scan()
@@ -33,7 +38,11 @@ impl Store {
     }
 
     /// The sandboxes and leases of these keys (100 together at most) at one instant; absent ones are left out.
-    pub async fn read_together(&self, sandboxes: &[SandboxId], leases: &[LeaseKey]) -> Result<ScanPage, StoreError> {
+    pub async fn read_together(
+        &self,
+        sandboxes: &[SandboxId],
+        leases: &[LeaseKey],
+    ) -> Result<ScanPage, StoreError> {
         let wanted = sandboxes.iter().map(keys::sandbox).chain(leases.iter().map(keys::lease));
         let items = wanted.map(|key| self.get_of(key)).collect::<Result<_, _>>()?;
         let answer = match self.client.transact_get_items().set_transact_items(Some(items)).send().await {
@@ -45,13 +54,16 @@ impl Store {
                 });
             }
         };
-        let items: Vec<Item> = answer.responses.unwrap_or_default().into_iter().filter_map(|response| response.item).collect();
+        let items: Vec<Item> =
+            answer.responses.unwrap_or_default().into_iter().filter_map(|response| response.item).collect();
         sort_out(&items)
     }
 
     fn get_of(&self, key: Key) -> Result<TransactGetItem, StoreError> {
         let get = Get::builder().table_name(&self.table).set_key(Some(key.into_map())).build();
-        Ok(TransactGetItem::builder().get(get.map_err(|error| built_wrong("TransactGetItems", error))?).build())
+        Ok(TransactGetItem::builder()
+            .get(get.map_err(|error| built_wrong("TransactGetItems", error))?)
+            .build())
     }
 }
 

@@ -6,8 +6,8 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
-    ScalarAttributeType, TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
+    ProjectionType, ScalarAttributeType, TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
 };
 
 use super::attributes as a;
@@ -52,9 +52,16 @@ enum CreateError {
 
 async fn create(client: &Client, table: &str) -> Result<(), CreateError> {
     let wrong = |error| CreateError::Failed(built_wrong("CreateTable", error));
-    let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().map_err(wrong);
-    let text =
-        |name: &str| AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build().map_err(wrong);
+    let key = |name: &str, kind| {
+        KeySchemaElement::builder().attribute_name(name).key_type(kind).build().map_err(wrong)
+    };
+    let text = |name: &str| {
+        AttributeDefinition::builder()
+            .attribute_name(name)
+            .attribute_type(ScalarAttributeType::S)
+            .build()
+            .map_err(wrong)
+    };
     let projection = Projection::builder()
         .projection_type(ProjectionType::Include)
         .set_non_key_attributes(Some(PROJECTED.map(str::to_owned).to_vec()))
@@ -86,15 +93,24 @@ async fn create(client: &Client, table: &str) -> Result<(), CreateError> {
 async fn wait_until_active(client: &Client, table: &str) -> Result<(), StoreError> {
     for _ in 0..POLLS {
         match client.describe_table().table_name(table).send().await {
-            Ok(answer) if answer.table().and_then(|t| t.table_status()) == Some(&TableStatus::Active) => return Ok(()),
+            Ok(answer) if answer.table().and_then(|t| t.table_status()) == Some(&TableStatus::Active) => {
+                return Ok(());
+            }
             Ok(_) => {}
             // A table that was just created may not be listed yet.
-            Err(error) if matches!(error.as_service_error(), Some(DescribeTableError::ResourceNotFoundException(_))) => {}
+            Err(error)
+                if matches!(
+                    error.as_service_error(),
+                    Some(DescribeTableError::ResourceNotFoundException(_))
+                ) => {}
             Err(error) => return Err(failed("DescribeTable", table, error)),
         }
         tokio::time::sleep(POLL).await;
     }
-    Err(StoreError::Unavailable { operation: "DescribeTable", source: "the table does not become active".into() })
+    Err(StoreError::Unavailable {
+        operation: "DescribeTable",
+        source: "the table does not become active".into(),
+    })
 }
 
 async fn expire_by_ttl(client: &Client, table: &str) -> Result<(), StoreError> {

@@ -1,0 +1,98 @@
+//! The one log line and the one measurement of each request.
+//!
+//! Invariant: written when the line is dropped, so also when a client left and its answer was never made. Never a token,
+//! a query or a body; the client's own request id bounded and printable.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use broker_common::clock::Clock;
+use broker_common::domain::{RequestId, TrackId};
+use http::request::Parts;
+
+use crate::answer::{Answer, X_REQUEST_ID};
+use crate::measures;
+use crate::routes::{UNMATCHED, method_label};
+
+/// What stands for the status of a request whose client did not wait for the answer.
+const CLIENT_LEFT: u16 = 499;
+/// How much of a client's own request id is logged, in bytes.
+const CLIENT_ID_BYTES: usize = 128;
+
+/// The line of one request.
+pub(crate) struct Line {
+    clock: Clock,
+    started: Instant,
+    request_id: RequestId,
+    method: &'static str,
+    route: &'static str,
+    status: u16,
+    outcome: Cow<'static, str>,
+    track: Option<TrackId>,
+    token: Option<Arc<str>>,
+    client_request_id: Option<String>,
+    cause: Option<String>,
+}
+
+impl Line {
+    pub(crate) fn begin(request_id: RequestId, head: &Parts, clock: &Clock) -> Self {
+        let client_id = head.headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
+        Self {
+            clock: clock.clone(),
+            started: clock.instant(),
+            request_id,
+            method: method_label(&head.method),
+            route: UNMATCHED,
+            status: CLIENT_LEFT,
+            outcome: Cow::Borrowed("client_left"),
+            track: None,
+            token: None,
+            // Header values that are text are ASCII: cutting cannot split a character.
+            client_request_id: client_id.map(|id| id[..id.len().min(CLIENT_ID_BYTES)].to_owned()),
+            cause: None,
+        }
+    }
+
+    pub(crate) const fn routed(&mut self, template: &'static str) {
+        self.route = template;
+    }
+
+    pub(crate) fn authenticated(&mut self, token_name: &Arc<str>) {
+        self.token = Some(Arc::clone(token_name));
+    }
+
+    pub(crate) fn owned_by(&mut self, track: &TrackId) {
+        self.track = Some(track.clone());
+    }
+
+    pub(crate) fn caused_by(&mut self, cause: Option<String>) {
+        self.cause = cause;
+    }
+
+    pub(crate) fn end(mut self, answer: &Answer) {
+        self.status = answer.status.as_u16();
+        self.outcome = answer.outcome.clone();
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let latency = self.clock.instant().saturating_duration_since(self.started);
+        measures::answered(self.method, self.route, self.status, latency);
+        // Options that are none are left out of the line.
+        tracing::info!(
+            request_id = %self.request_id,
+            method = self.method,
+            route = self.route,
+            status = self.status,
+            latency_ms = latency.as_micros() as f64 / 1_000.0,
+            outcome = %self.outcome,
+            track = self.track.as_ref().map(TrackId::as_str),
+            token = self.token.as_deref(),
+            client_request_id = self.client_request_id.as_deref(),
+            cause = self.cause.as_deref(),
+            "request"
+        );
+    }
+}

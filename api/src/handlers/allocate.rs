@@ -1,0 +1,74 @@
+//! `POST /v1/allocate`: a sandbox for a track.
+//!
+//! What it does not do: choose one, or look whether the track holds one already; a worker does both in one write.
+
+use std::time::Duration;
+
+use broker_common::domain::{
+    AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, NamePrefix, RequestId, TrackId, TrackName,
+};
+use broker_common::messages::Ask;
+use http::request::Parts;
+
+use crate::answer::Answer;
+use crate::body::AllocateBody;
+use crate::exchange::Exchange;
+use crate::headers;
+use crate::prefer::Preferences;
+use crate::problem::Problem;
+
+/// Allocates.
+pub(crate) struct Allocate {
+    pub(crate) exchange: Exchange,
+    pub(crate) wait: Duration,
+    pub(crate) lab_duration_hours: u16,
+}
+
+impl Allocate {
+    pub(crate) async fn handle(
+        &self,
+        id: RequestId,
+        track: TrackId,
+        head: &Parts,
+        template: &str,
+        body: &[u8],
+    ) -> Result<Answer, Problem> {
+        let body = AllocateBody::parse(body)?;
+        let track_name = headers::track_name(&head.headers)?;
+        let prefix = headers::name_prefix(&head.headers)?;
+        let key = headers::idempotency_key(&head.headers)?;
+        let preferences = Preferences::of(&head.headers);
+        let ask = AllocateRequest {
+            request_id: id,
+            key_is_explicit: key.is_some(),
+            fingerprint: fingerprint(
+                head.method.as_str(),
+                template,
+                track_name.as_ref(),
+                prefix.as_ref(),
+                body,
+            ),
+            lease_key: LeaseKey { key: key.unwrap_or_else(|| IdempotencyKey::from(&track)), track },
+            track_name,
+            prefix,
+            lab_duration_hours: body.lab_duration_hours.unwrap_or(self.lab_duration_hours),
+            asynchronous: false,
+            times: self.exchange.times(super::wait(preferences, self.wait)),
+        };
+        let answered = self.exchange.ask(Ask::Allocate(ask)).await?;
+        Ok(super::answer(&answered, id, preferences))
+    }
+}
+
+/// What makes two uses of one explicit key the same request.
+fn fingerprint(
+    method: &str,
+    template: &str,
+    track_name: Option<&TrackName>,
+    prefix: Option<&NamePrefix>,
+    body: AllocateBody,
+) -> Fingerprint {
+    let body = body.canonical();
+    let (track_name, prefix) = (track_name.map(TrackName::as_str), prefix.map(NamePrefix::as_str));
+    Fingerprint::of([Some(method), Some(template), track_name, prefix, Some(body.as_str())])
+}

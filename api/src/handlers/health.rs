@@ -1,0 +1,45 @@
+//! `GET /healthz`, `/readyz`, `/metrics`: for probes and scrapers. None of them waits for anything.
+
+use broker_common::clock::Clock;
+use broker_common::metrics;
+use http::StatusCode;
+use serde_json::{Map, json};
+
+use crate::answer::{Answer, Content};
+use crate::measures;
+use crate::readiness::Readiness;
+use crate::replies::Replies;
+
+/// After how many seconds to ask again whether a process is ready.
+const ASK_AGAIN_S: u64 = 1;
+
+/// Tells how the process is.
+pub(crate) struct Health {
+    pub(crate) readiness: Readiness,
+    pub(crate) metrics: metrics::Handle,
+    pub(crate) replies: Replies,
+    pub(crate) clock: Clock,
+}
+
+impl Health {
+    /// Liveness: that this could be answered is the answer.
+    pub(crate) fn alive(&self) -> Answer {
+        Answer::json(StatusCode::OK, json!({ "status": "alive" }), "alive")
+    }
+
+    pub(crate) fn ready(&self) -> Answer {
+        let parts = self.readiness.parts();
+        let told: Map<_, _> = parts.iter().map(|(part, fine)| ((*part).to_owned(), json!(fine))).collect();
+        if parts.iter().all(|(_, fine)| *fine) {
+            Answer::json(StatusCode::OK, json!({ "status": "ready", "parts": told }), "ready")
+        } else {
+            let body = json!({ "status": "not_ready", "parts": told });
+            Answer::json(StatusCode::SERVICE_UNAVAILABLE, body, "not_ready").retry_after(ASK_AGAIN_S)
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> Answer {
+        measures::gauges(self.replies.pending(), self.clock.correction_ms());
+        Answer::new(StatusCode::OK, Content::Metrics(self.metrics.render()), "metrics")
+    }
+}

@@ -1,0 +1,37 @@
+//! `POST /v1/sandboxes/{id}/mark-for-deletion`: the owner gives a sandbox back.
+//!
+//! What it does not do: judge whether he may; a worker does, where it can act on it in the same write.
+
+use std::time::Duration;
+
+use broker_common::domain::{MarkRequest, RequestId, SandboxId, TrackId};
+use broker_common::messages::Ask;
+use http::request::Parts;
+
+use crate::answer::Answer;
+use crate::exchange::Exchange;
+use crate::prefer::Preferences;
+use crate::problem::Problem;
+
+/// Takes sandboxes back.
+pub(crate) struct Mark {
+    pub(crate) exchange: Exchange,
+    pub(crate) wait: Duration,
+}
+
+impl Mark {
+    pub(crate) async fn handle(
+        &self,
+        id: RequestId,
+        track: TrackId,
+        sandbox: &str,
+        head: &Parts,
+    ) -> Result<Answer, Problem> {
+        let sandbox_id = SandboxId::new(sandbox)?;
+        let preferences = Preferences::of(&head.headers);
+        let times = self.exchange.times(super::wait(preferences, self.wait));
+        let mark = MarkRequest { request_id: id, track, sandbox_id, times };
+        let answered = self.exchange.ask(Ask::Mark(mark)).await?;
+        Ok(super::answer(&answered, id, preferences))
+    }
+}

@@ -1,0 +1,47 @@
+//! What the routes do, one file each.
+
+mod allocate;
+mod health;
+mod mark;
+mod request;
+mod sandbox;
+
+pub(crate) use allocate::Allocate;
+pub(crate) use health::Health;
+pub(crate) use mark::Mark;
+pub(crate) use request::Requests;
+pub(crate) use sandbox::Sandboxes;
+
+use std::time::Duration;
+
+use broker_common::domain::RequestId;
+use http::HeaderValue;
+use http::header::HeaderName;
+
+use crate::answer::Answer;
+use crate::exchange::Answered;
+use crate::limits::LONGEST_WAIT;
+use crate::prefer::Preferences;
+use crate::problem::outcome;
+
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// How long a call waits: as it prefers, up to the longest wait, else as configured.
+fn wait(preferences: Preferences, configured: Duration) -> Duration {
+    preferences.wait.map_or(configured, |preferred| preferred.min(LONGEST_WAIT))
+}
+
+/// The answer to a question put to the workers, saying which preference was honoured.
+fn answer(answered: &Answered, id: RequestId, preferences: Preferences) -> Answer {
+    let answer = match answered {
+        Answered::Ended(ended) => outcome::answer(ended, id),
+        Answered::StillQueued => outcome::queued(id),
+    };
+    match preferences.wait.map(|preferred| format!("wait={}", preferred.min(LONGEST_WAIT).as_secs())) {
+        Some(applied) => match HeaderValue::try_from(applied) {
+            Ok(applied) => answer.with(PREFERENCE_APPLIED, applied),
+            Err(_never) => answer,
+        },
+        None => answer,
+    }
+}

@@ -1,0 +1,95 @@
+//! `GET /v1/requests/{request_id}`: what became of a request that was answered 202.
+//!
+//! Invariant: an outcome is stored before it is said, so it is never unsaid; `expired` is written conditionally and only
+//! when no claim can be under way any more. A record that is still queued may have been satisfied all the same (its
+//! worker or its reply was lost): the lease, or the sandbox of a mark, tells. What it does not do: tell one track of
+//! another's request, not even that it exists.
+
+use std::time::Duration;
+
+use broker_common::clock::Clock;
+use broker_common::domain::{
+    MarkRequest, MarkVerdict, Outcome, PersistedRequest, RequestId, RequestState, SandboxId, Times, TrackId,
+    judge_mark,
+};
+use broker_common::store::{Completion, Store, StoreError};
+
+use crate::answer::Answer;
+use crate::problem::{Code, Problem, outcome};
+
+/// A worker looks at the deadline before each attempt to claim. Until an attempt that began just in time has certainly
+/// ended (three tries of a second each with their pauses, and two clocks that may be two seconds apart each), the
+/// request is still queued.
+const CLAIM_UNDER_WAY: Duration = Duration::from_secs(10);
+
+/// Shows requests to their owners.
+pub(crate) struct Requests {
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+}
+
+impl Requests {
+    pub(crate) async fn show(&self, track: &TrackId, request: &str) -> Result<Answer, Problem> {
+        let not_found = || Problem::new(Code::RequestNotFound, "There is no such request.");
+        let id = RequestId::parse(request).map_err(|_| not_found())?;
+        let record = self.store.request(id).await?.filter(|record| record.track == *track);
+        let state = self.settled(record.ok_or_else(not_found)?).await?;
+        Ok(outcome::report(&state, id))
+    }
+
+    /// Where the request stands, once what is known elsewhere is in its record.
+    async fn settled(&self, record: PersistedRequest) -> Result<RequestState, StoreError> {
+        if let RequestState::Ended(_) = record.state {
+            return Ok(record.state);
+        }
+        // The time is taken first: what is done after the deadline must not be missed by a look from before it.
+        let now = self.clock.now();
+        let done = match (&record.lease_key, &record.sandbox_id) {
+            (Some(_), _) => self.claimed(&record).await?,
+            (None, Some(sandbox_id)) => self.marked(&record, sandbox_id).await?,
+            (None, None) => None,
+        };
+        let ended =
+            done.or_else(|| (now > record.deadline.plus(CLAIM_UNDER_WAY)).then_some(Outcome::Expired));
+        let Some(ended) = ended else { return Ok(RequestState::Queued) };
+        let record = PersistedRequest { state: RequestState::Ended(ended), ..record };
+        match self.store.complete_request(&record).await? {
+            Completion::Stored => Ok(record.state),
+            Completion::EndedBefore(before) => Ok(before.state),
+        }
+    }
+
+    /// A lease that this request claimed, live or ended since.
+    async fn claimed(&self, record: &PersistedRequest) -> Result<Option<Outcome>, StoreError> {
+        let Some(key) = &record.lease_key else { return Ok(None) };
+        let lease = self.store.lease(key).await?.filter(|lease| lease.request_id == record.request_id);
+        Ok(lease.map(|lease| Outcome::Created(lease.grant)))
+    }
+
+    /// A sandbox that is as this mark wanted it.
+    async fn marked(
+        &self,
+        record: &PersistedRequest,
+        sandbox_id: &SandboxId,
+    ) -> Result<Option<Outcome>, StoreError> {
+        let Some(sandbox) = self.store.sandbox(sandbox_id).await? else { return Ok(None) };
+        Ok(match judge_mark(&sandbox, &mark_of(record, sandbox_id)) {
+            MarkVerdict::AlreadyMarked(deletion_requested_at) => {
+                Some(Outcome::Marked { sandbox_id: sandbox.id, deletion_requested_at })
+            }
+            MarkVerdict::End(_) | MarkVerdict::Expired | MarkVerdict::NotOwner | MarkVerdict::Superseded => {
+                None
+            }
+        })
+    }
+}
+
+/// The mark that left `record`.
+fn mark_of(record: &PersistedRequest, sandbox_id: &SandboxId) -> MarkRequest {
+    MarkRequest {
+        request_id: record.request_id,
+        track: record.track.clone(),
+        sandbox_id: sandbox_id.clone(),
+        times: Times { enqueued_at: record.created_at, reply_by: record.deadline, deadline: record.deadline },
+    }
+}

@@ -1,0 +1,103 @@
+//! `GET /v1/sandboxes/{id}`: what its owner may know of a sandbox, read from the table, also after he gave it back.
+
+use broker_common::domain::{RequestId, Sandbox, SandboxId, Timestamp, TrackId};
+use broker_common::store::Store;
+use http::StatusCode;
+use serde_json::json;
+
+use crate::answer::Answer;
+use crate::problem::{Code, Problem};
+
+/// Shows sandboxes to their owners.
+pub(crate) struct Sandboxes {
+    pub(crate) store: Store,
+}
+
+impl Sandboxes {
+    pub(crate) async fn show(
+        &self,
+        id: RequestId,
+        track: &TrackId,
+        sandbox: &str,
+    ) -> Result<Answer, Problem> {
+        let sandbox_id = SandboxId::new(sandbox)?;
+        match self.store.sandbox(&sandbox_id).await? {
+            Some(sandbox) => shown(&sandbox, track, id),
+            None => Err(Problem::new(Code::SandboxNotFound, "There is no sandbox with this id.")),
+        }
+    }
+}
+
+/// The sandbox as its owner sees it; anybody else learns only that it is not his.
+fn shown(sandbox: &Sandbox, track: &TrackId, id: RequestId) -> Result<Answer, Problem> {
+    let allocation = sandbox.allocation.as_ref().filter(|allocation| allocation.lease_key.track == *track);
+    let not_owner = || Problem::new(Code::NotSandboxOwner, "The sandbox does not belong to the caller.");
+    let allocation = allocation.ok_or_else(not_owner)?;
+    let body = json!({
+        "sandbox_id": sandbox.id,
+        "name": sandbox.name,
+        "external_id": sandbox.external_id,
+        "status": sandbox.status,
+        "allocated_at": allocation.allocated_at.as_secs(),
+        "expires_at": allocation.expires_at.as_secs(),
+        "track_name": allocation.track_name,
+        "deletion_requested_at": sandbox.deletion_requested_at.map(Timestamp::as_secs),
+        "request_id": id.to_string(),
+    });
+    Ok(Answer::json(StatusCode::OK, body, "shown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_common::domain::{Allocation, ExternalId, IdempotencyKey, LeaseKey, SandboxName, Status};
+    use broker_common::entropy::Entropy;
+
+    use super::*;
+    use crate::answer::Content;
+
+    fn track(name: &str) -> TrackId {
+        TrackId::new(name).unwrap()
+    }
+
+    fn sandbox(owner: Option<&str>, status: Status) -> Sandbox {
+        let entropy = Entropy::seeded(1);
+        Sandbox {
+            id: SandboxId::new("s").unwrap(),
+            name: SandboxName::new("name").unwrap(),
+            external_id: ExternalId::new("ext").unwrap(),
+            status,
+            version: 2,
+            allocation: owner.map(|owner| Allocation {
+                id: entropy.allocation_id(),
+                lease_key: LeaseKey { track: track(owner), key: IdempotencyKey::new("secret-key").unwrap() },
+                track_name: None,
+                allocated_at: Timestamp::from_secs(10),
+                expires_at: Timestamp::from_secs(20),
+            }),
+            deletion_requested_at: None,
+            end_reason: None,
+        }
+    }
+
+    #[test]
+    fn an_owner_sees_his_sandbox_in_every_state() {
+        let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
+        for status in [Status::Allocated, Status::PendingDeletion, Status::DeletionFailed, Status::Deleted] {
+            let answer = shown(&sandbox(Some("alice"), status), &track("alice"), id).unwrap();
+            let Content::Json(body) = answer.content else { panic!("JSON") };
+            assert_eq!(body["status"], status.as_str());
+            assert_eq!(body["expires_at"], 20);
+        }
+    }
+
+    #[test]
+    fn nobody_else_learns_whose_it_is() {
+        let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
+        for held in [sandbox(Some("alice"), Status::Allocated), sandbox(None, Status::Available)] {
+            let problem = shown(&held, &track("bob"), id).unwrap_err();
+            assert_eq!(problem.code(), Code::NotSandboxOwner);
+            let Content::Problem(body) = problem.into_answer(id).content else { panic!("a problem") };
+            assert!(!body.to_string().contains("alice"));
+        }
+    }
+}

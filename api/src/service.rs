@@ -1,0 +1,122 @@
+//! One request: its id, its route, its caller, its handler, its answer, its log line.
+//!
+//! Invariant: every request gets exactly one log line and one measurement, also one whose client left. What it does not
+//! do: know connections, or what a handler does.
+
+use std::sync::Arc;
+
+use broker_common::clock::Clock;
+use broker_common::domain::{RequestId, TrackId};
+use broker_common::entropy::Entropy;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use crate::access_log::Line;
+use crate::answer::Answer;
+use crate::auth::{Authenticator, Role};
+use crate::handlers::{Allocate, Health, Mark, Requests, Sandboxes};
+use crate::limits::PATH_BYTES;
+use crate::problem::{Code, Problem};
+use crate::routes::{self, Route};
+use crate::{body, headers, measures};
+
+/// What answers requests: one handler for each route.
+pub(crate) struct Service {
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) allocate: Allocate,
+    pub(crate) mark: Mark,
+    pub(crate) sandboxes: Sandboxes,
+    pub(crate) requests: Requests,
+    pub(crate) health: Health,
+}
+
+impl Service {
+    /// The answer to `request`, always.
+    pub(crate) async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let id = self.entropy.request_id(self.clock.now());
+        let (head, body) = request.into_parts();
+        let mut line = Line::begin(id, &head, &self.clock);
+        let answer = match self.answer(id, &head, body, &mut line).await {
+            Ok(answer) => answer,
+            Err(problem) => {
+                line.caused_by(problem.told_cause());
+                problem.into_answer(id)
+            }
+        };
+        line.end(&answer);
+        answer.into_response(id).map(Full::new)
+    }
+
+    async fn answer(
+        &self,
+        id: RequestId,
+        head: &Parts,
+        body: Incoming,
+        line: &mut Line,
+    ) -> Result<Answer, Problem> {
+        if head.uri.path_and_query().is_some_and(|path| path.as_str().len() > PATH_BYTES) {
+            return Err(Problem::new(Code::UriTooLong, "The path is longer than 2 KiB."));
+        }
+        let route = routes::find(&head.method, head.uri.path())?;
+        line.routed(route.template());
+        let template = route.template();
+        match route {
+            Route::Health => Ok(self.health.alive()),
+            Route::Ready => Ok(self.health.ready()),
+            Route::Metrics => Ok(self.health.metrics()),
+            Route::Allocate => {
+                let started = self.clock.instant();
+                let answered = async {
+                    let track = self.track(head, line)?;
+                    let body = body::read(&head.headers, body).await?;
+                    self.allocate.handle(id, track, head, template, &body).await
+                };
+                let answered = answered.await;
+                measures::allocated(outcome(&answered), started.elapsed());
+                answered
+            }
+            Route::Mark(sandbox) => {
+                let answered = async {
+                    let track = self.track(head, line)?;
+                    body::expect_none(&body::read(&head.headers, body).await?)?;
+                    self.mark.handle(id, track, &sandbox, head).await
+                };
+                let answered = answered.await;
+                measures::marked(outcome(&answered));
+                answered
+            }
+            Route::Sandbox(sandbox) => {
+                let track = self.track(head, line)?;
+                body::expect_none(&body::read(&head.headers, body).await?)?;
+                self.sandboxes.show(id, &track, &sandbox).await
+            }
+            Route::Request(request) => {
+                let track = self.track(head, line)?;
+                body::expect_none(&body::read(&head.headers, body).await?)?;
+                self.requests.show(&track, &request).await
+            }
+        }
+    }
+
+    /// The track that the caller's platform speaks for.
+    fn track(&self, head: &Parts, line: &mut Line) -> Result<TrackId, Problem> {
+        let identity = self.authenticator.authenticate(&head.headers, Role::Track)?;
+        line.authenticated(&identity.name);
+        let track = headers::owner(&head.headers)?;
+        line.owned_by(&track);
+        identity.may_act_for(&track)?;
+        Ok(track)
+    }
+}
+
+fn outcome(answered: &Result<Answer, Problem>) -> std::borrow::Cow<'static, str> {
+    match answered {
+        Ok(answer) => answer.outcome.clone(),
+        Err(problem) => problem.outcome().into(),
+    }
+}

@@ -1,0 +1,171 @@
+//! The command line. Every setting of `broker_common::config` is a flag too, and wins over the environment.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use broker_common::config::SETTINGS;
+use broker_common::domain::Status;
+use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+/// Settings given as flags, by the setting's name.
+pub(crate) type Flags = BTreeMap<String, String>;
+
+/// Sandboxes out of a pool, through a queue. Without a command: `broker up`.
+#[derive(Debug, Parser)]
+#[command(name = "broker", version, about, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage or a bad setting, 3 found a violation.
+AWS endpoints, region and credentials come from the usual AWS environment (AWS_ENDPOINT_URL_SQS, AWS_REGION, ...).";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything on this machine: endpoints, API, workers, a seeded pool
+    Up(Up),
+    /// Run only the embedded SQS and DynamoDB endpoints; prints their URLs as a JSON line
+    Endpoints(Endpoints),
+    /// Create the table and the queues, or mend them; safe to repeat
+    Init,
+    /// Run one API process
+    Api,
+    /// Run one worker process
+    Worker,
+    /// Fill, list, count and check the pool
+    #[command(subcommand)]
+    Pool(PoolCommand),
+    /// How full the queues are
+    Queues(Output),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolCommand {
+    /// Put new sandboxes into the pool; those whose id is there already are left alone
+    Seed(Seed),
+    /// List sandboxes
+    List(List),
+    /// Count sandboxes by state (reads the whole table)
+    Stats(Output),
+    /// Read the whole table and report everything that breaks a promise; exit code 3 if anything does
+    Verify(Output),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// JSON for programs instead of a table for people
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Port of the API (0 takes a free one)
+    #[arg(long, default_value_t = 8080)]
+    pub(crate) port: u16,
+    /// Workers, in this process
+    #[arg(long, default_value_t = 2)]
+    pub(crate) workers: usize,
+    /// Sandboxes to seed
+    #[arg(long, default_value_t = 100)]
+    pub(crate) pool: usize,
+    #[command(flatten)]
+    pub(crate) endpoints: Endpoints,
+}
+
+impl Default for Up {
+    fn default() -> Self {
+        Self { port: 8080, workers: 2, pool: 100, endpoints: Endpoints::default() }
+    }
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct Endpoints {
+    /// Port of the DynamoDB endpoint (0 takes a free one)
+    #[arg(long, default_value_t = 0)]
+    pub(crate) dynamodb_port: u16,
+    /// Port of the SQS endpoint (0 takes a free one)
+    #[arg(long, default_value_t = 0)]
+    pub(crate) sqs_port: u16,
+    /// Keep the table in this directory; without it nothing survives
+    #[arg(long)]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Seed {
+    /// How many
+    #[arg(long, default_value_t = 100, required_unless_present = "cleanup")]
+    pub(crate) count: usize,
+    /// What their names begin with
+    #[arg(long, default_value = "sandbox")]
+    pub(crate) name_prefix: String,
+    /// The number of the first; ids are seed-000000, seed-000001, …
+    #[arg(long, default_value_t = 0)]
+    pub(crate) start: usize,
+    /// Remove what seed made and nobody used
+    #[arg(long)]
+    pub(crate) cleanup: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only those in this state
+    #[arg(long, value_parser = parse_status)]
+    pub(crate) status: Option<Status>,
+    /// At most so many
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: usize,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+fn parse_status(text: &str) -> Result<Status, String> {
+    Status::parse(text).ok_or_else(|| format!("is none of {}", Status::ALL.map(Status::as_str).join(", ")))
+}
+
+/// `BROKER_POLL_WAIT_S` is `--poll-wait-s`.
+fn flag_of(setting: &str) -> String {
+    setting.trim_start_matches("BROKER_").to_ascii_lowercase().replace('_', "-")
+}
+
+fn command() -> clap::Command {
+    let settings = SETTINGS.iter().filter(|setting| !setting.secret).map(|setting| {
+        Arg::new(setting.name)
+            .long(flag_of(setting.name))
+            .value_name(setting.unit)
+            .help(format!("{} [{}, default: {}]", setting.doc, setting.name, setting.default))
+            .help_heading("Settings")
+            .hide_short_help(true)
+            .global(true)
+    });
+    Cli::command().args(settings)
+}
+
+/// The command line of this process. Ends the process for `--help`, and with exit code 2 for a mistake.
+pub(crate) fn parse() -> (Cli, Flags) {
+    let matches = command().get_matches();
+    // A global flag stands at the level of the command that it was given to.
+    let mut flags = Flags::new();
+    let mut level = Some(&matches);
+    while let Some(matches) = level {
+        for setting in SETTINGS.iter().filter(|setting| !setting.secret) {
+            if let Ok(Some(value)) = matches.try_get_one::<String>(setting.name) {
+                flags.insert(setting.name.to_owned(), value.clone());
+            }
+        }
+        level = matches.subcommand().map(|(_, matches)| matches);
+    }
+    (Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()), flags)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::command().debug_assert();
+    }
+}

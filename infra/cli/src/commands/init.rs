@@ -1,0 +1,26 @@
+//! `broker init`: the table and the queues, created or mended.
+
+use broker_common::queue::topology;
+use broker_common::store::schema;
+
+use super::Done;
+use crate::context::Context;
+use crate::output;
+
+pub(crate) async fn run(context: Context) -> anyhow::Result<Done> {
+    let table = &context.config.table;
+    let word = match schema::ensure(&context.aws.dynamodb, table).await? {
+        schema::Ensured::Created => "created",
+        schema::Ensured::Existed => "is there",
+    };
+    output::line(format_args!("table {table}: {word}"))?;
+    for (queue, ensured) in topology::ensure(&context.aws, &context.names, context.config.visibility).await? {
+        let word = match ensured {
+            topology::Ensured::Created => "created".to_owned(),
+            topology::Ensured::Changed(attributes) => format!("mended: {}", attributes.join(", ")),
+            topology::Ensured::AsItWas => "is there".to_owned(),
+        };
+        output::line(format_args!("queue {queue}: {word}"))?;
+    }
+    Ok(Done::Ok)
+}

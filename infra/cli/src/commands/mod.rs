@@ -1,0 +1,21 @@
+//! The commands, a file each.
+
+pub(crate) mod endpoints;
+pub(crate) mod init;
+pub(crate) mod pool;
+pub(crate) mod processes;
+pub(crate) mod queues;
+pub(crate) mod up;
+
+use std::process::ExitCode;
+
+/// How a command that did not fail ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Done {
+    /// As asked.
+    Ok,
+    /// With the exit code of the process that it ran.
+    Exit(ExitCode),
+    /// It found that a promise is broken.
+    ViolationFound,
+}

@@ -1,0 +1,33 @@
+//! `broker pool stats`: the count of every state, exact over any number of pages, tombstones included.
+
+use std::collections::BTreeMap;
+
+use broker_common::domain::Status;
+
+use super::scan;
+use crate::commands::Done;
+use crate::context::Context;
+use crate::output;
+
+pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
+    let mut counts: BTreeMap<Status, u64> = Status::ALL.into_iter().map(|status| (status, 0)).collect();
+    scan(&context.store, |page| {
+        for sandbox in &page.sandboxes {
+            *counts.entry(sandbox.status).or_default() += 1;
+        }
+        true
+    })
+    .await?;
+    let total = ("total", counts.values().sum());
+    let by_state = counts.iter().map(|(status, count)| (status.as_str(), *count));
+    let rows = std::iter::once(total).chain(by_state);
+    if json {
+        output::json(&rows.collect::<BTreeMap<&str, u64>>())?;
+    } else {
+        output::table(
+            ["STATE", "SANDBOXES"],
+            rows.map(|(state, count)| [state.to_owned(), count.to_string()]),
+        )?;
+    }
+    Ok(Done::Ok)
+}

@@ -1,0 +1,151 @@
+//! `broker up`: everything on one machine. Every message crosses SQS over HTTP here too.
+//!
+//! It ends in the order in which work flows: the API answers what waits, then the workers finish, then the endpoints go.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use broker_common::aws::{self, Aws};
+use broker_common::clock::Clock;
+use broker_common::config::{Config, Strings, Token};
+use broker_common::entropy::Entropy;
+use broker_common::lifecycle::Lifecycle;
+use broker_common::process::Process;
+use broker_common::queue::{QueueNames, topology};
+use broker_common::store::{Seeded, Store, schema};
+use broker_common::{metrics, telemetry};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::endpoints::QUIET_LOG;
+use super::{Done, pool, processes};
+use crate::args;
+use crate::context::Settings;
+use crate::endpoints::Endpoints;
+use crate::output;
+
+pub(crate) fn run(settings: &Settings, args: args::Up) -> anyhow::Result<Done> {
+    let entropy = Entropy::from_system();
+    let token = |role: &str| format!("{role}={}", entropy.uuid().simple());
+    let (track_tokens, admin_tokens) = (token("platform"), token("operator"));
+    let defaults = [
+        ("BROKER_LOG", QUIET_LOG),
+        ("BROKER_LOG_FORMAT", "text"),
+        ("BROKER_LOCAL", "true"),
+        // Ends in time at Ctrl-C; an empty poll costs nothing here.
+        ("BROKER_POLL_WAIT_S", "2"),
+        ("BROKER_TRACK_TOKENS", track_tokens.as_str()),
+        ("BROKER_ADMIN_TOKENS", admin_tokens.as_str()),
+    ];
+    let config = settings.over(&defaults, |strings| Config::read(&WithoutOwnFiles(strings)))?;
+    telemetry::start(&config.log, config.log_format)?;
+    let runtime = tokio::runtime::Runtime::new().context("the async runtime did not start")?;
+    runtime.block_on(everything(args, config, entropy))
+}
+
+/// Settings in which a secret's file, where one is named, takes the place of the default that `up` makes.
+struct WithoutOwnFiles<'a>(&'a dyn Strings);
+
+impl Strings for WithoutOwnFiles<'_> {
+    fn get(&self, name: &str) -> Option<String> {
+        let from_file = self.0.get(&format!("{name}_FILE")).is_some();
+        if from_file { None } else { self.0.get(name) }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.names()
+    }
+}
+
+async fn everything(args: args::Up, config: Config, entropy: Entropy) -> anyhow::Result<Done> {
+    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), args.port);
+    let listener = processes::listen(address, "--port").await?;
+    let keeps = args.endpoints.data_dir.clone();
+    let below = Lifecycle::new();
+    let endpoints = super::endpoints::start(args.endpoints, &below).await?;
+
+    let clock = Clock::system();
+    let aws =
+        aws::connect_locally(&endpoints.dynamodb_url, &endpoints.sqs_url, &clock, config.poll_wait).await;
+    let seeded = prepare(&config, &aws, &clock, args.pool).await?;
+
+    let metrics = metrics::install()?;
+    let process = |lifecycle| Process {
+        config: Arc::new(config.clone()),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        aws: aws.clone(),
+        lifecycle,
+        metrics: metrics.clone(),
+    };
+    let (front, back) = (Lifecycle::new(), Lifecycle::new());
+    front.end_on_signals()?;
+    let mut parts = JoinSet::new();
+    for _ in 0..args.workers {
+        // Each worker has a tracker of its own, and all end together.
+        let worker = Lifecycle { tracker: tokio_util::task::TaskTracker::new(), ..back.clone() };
+        parts.spawn(broker_worker::run(process(worker), None));
+    }
+    let api = serve(process(front.clone()), listener, &config, &endpoints, &seeded, keeps.as_deref()).await;
+    back.soft.cancel();
+    while let Some(worker) = parts.join_next().await {
+        worker.context("a worker ended badly")??;
+    }
+    below.soft.cancel();
+    endpoints.stopped().await;
+    api?;
+    output::line("stopped")?;
+    Ok(Done::Ok)
+}
+
+/// Table, queues and pool.
+async fn prepare(config: &Config, aws: &Aws, clock: &Clock, count: usize) -> anyhow::Result<Seeded> {
+    schema::ensure(&aws.dynamodb, &config.table).await?;
+    topology::ensure(aws, &QueueNames::new(&config.prefix)?, config.visibility).await?;
+    let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
+    pool::seed::seed(&store, 0, count, "sandbox", clock.now()).await
+}
+
+/// Tells how to use it, and serves until it is ended.
+async fn serve(
+    process: Process,
+    listener: TcpListener,
+    config: &Config,
+    endpoints: &Endpoints,
+    seeded: &Seeded,
+    keeps: Option<&std::path::Path>,
+) -> anyhow::Result<()> {
+    let url = format!("http://{}", listener.local_addr()?);
+    let tokens = |tokens: &broker_common::config::Tokens| tokens.iter().next().map(shown).unwrap_or_default();
+    let (track, admin) = (tokens(&config.track_tokens), tokens(&config.admin_tokens));
+    let Endpoints { dynamodb_url, sqs_url, .. } = endpoints;
+    let kept = keeps.map_or_else(
+        || "The table is in memory: nothing survives Ctrl-C (--data-dir keeps it).".to_owned(),
+        |dir| format!("The table is kept in {}; messages in the queues are not.", dir.display()),
+    );
+    output::line(format_args!(
+        "Sandbox broker: {url}   ({} sandboxes seeded, {} were there)
+{kept}
+
+Try it in another terminal:
+
+  export URL={url} TOKEN={track} ADMIN_TOKEN={admin}
+  curl -i -X POST $URL/v1/allocate -H \"Authorization: Bearer $TOKEN\" -H \"X-Instruqt-Sandbox-ID: student-1\"
+
+The endpoints speak SQS and DynamoDB, for the AWS CLI, an SDK, or a second `broker`:
+
+  export AWS_ENDPOINT_URL_DYNAMODB={dynamodb_url} AWS_ENDPOINT_URL_SQS={sqs_url}
+  export AWS_REGION=local AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
+  broker pool stats
+
+Ctrl-C stops it.",
+        seeded.inserted, seeded.existing
+    ))?;
+    broker_api::run(process, listener).await
+}
+
+/// A token as its owner uses it. Only this command shows one: to whoever started it, on his own machine.
+fn shown(token: &Token) -> String {
+    String::from_utf8_lossy(token.secret()).into_owned()
+}

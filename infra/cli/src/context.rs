@@ -1,0 +1,67 @@
+//! What the operator's commands work with: settings, then clock, AWS clients and table.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use broker_common::aws::{self, Aws};
+use broker_common::clock::Clock;
+use broker_common::config::{Config, Environment, Overlay, Strings};
+use broker_common::queue::QueueNames;
+use broker_common::store::Store;
+use broker_common::telemetry;
+
+use crate::args::Flags;
+use crate::commands::Done;
+
+/// Settings: flags over the environment over what a command sets by default.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    flags: Flags,
+}
+
+impl Settings {
+    pub(crate) const fn new(flags: Flags) -> Self {
+        Self { flags }
+    }
+
+    /// Hands `with` the settings, laid over the `defaults` of a command.
+    pub(crate) fn over<T>(&self, defaults: &[(&str, &str)], with: impl FnOnce(&dyn Strings) -> T) -> T {
+        let defaults: BTreeMap<String, String> =
+            defaults.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let environment = Overlay { over: &Environment, under: &defaults };
+        with(&Overlay { over: &self.flags, under: &environment })
+    }
+
+    /// Runs a command that ends by itself. It logs only what is wrong.
+    pub(crate) fn once<F>(&self, command: F) -> anyhow::Result<Done>
+    where
+        F: AsyncFnOnce(Context) -> anyhow::Result<Done>,
+    {
+        let config = self.over(&[("BROKER_LOG", "warn"), ("BROKER_LOG_FORMAT", "text")], Config::read)?;
+        telemetry::start(&config.log, config.log_format)?;
+        let runtime = tokio::runtime::Runtime::new().context("the async runtime did not start")?;
+        runtime.block_on(async {
+            let clock = Clock::system();
+            let aws = aws::connect(&clock, config.poll_wait).await;
+            command(Context::new(config, clock, aws)?).await
+        })
+    }
+}
+
+/// What a command works with.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) aws: Aws,
+    pub(crate) names: QueueNames,
+    pub(crate) store: Store,
+}
+
+impl Context {
+    pub(crate) fn new(config: Config, clock: Clock, aws: Aws) -> anyhow::Result<Self> {
+        let names = QueueNames::new(&config.prefix)?;
+        let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
+        Ok(Self { config, clock, aws, names, store })
+    }
+}
