@@ -15,7 +15,7 @@ async fn allocate_in_vain(broker: &Broker, track: &str) -> String {
 async fn outcome(broker: &Broker, location: &str, track: &str) -> Answer {
     wait_for_condition(&format!("the outcome of {location}"), async || {
         let answer = broker.request(location, track).send().await.expect_status(200);
-        if answer.text_of("state") == "queued" { Err(answer.text) } else { Ok(answer) }
+        if answer.text_of("status") == "queued" { Err(answer.text) } else { Ok(answer) }
     })
     .await
 }
@@ -26,16 +26,20 @@ async fn a_request_that_outlives_its_wait_can_be_polled_and_ends_with_its_answer
         let location = allocate_in_vain(broker, "student-1").await;
         for api in [0, 1] {
             let seen = broker.api(api).request(&location, "student-1").send().await.expect_status(200);
-            assert_eq!(seen.text_of("state"), "queued");
+            assert_eq!(seen.text_of("status"), "queued");
             let foreign = broker.api(api).request(&location, "student-2").send().await;
             foreign.expect_problem(404, "REQUEST_NOT_FOUND");
         }
 
         broker.start_worker().await;
         let ended = outcome(broker, &location, "student-1").await;
-        assert_eq!(ended.text_of("state"), "succeeded", "{ended:#?}");
-        assert_eq!(ended.number_of("status"), 201, "{ended:#?}");
-        let sandbox = ended.json["body"]["sandbox_id"].as_str().expect("the body of the answer");
+        assert_eq!(ended.text_of("status"), "succeeded", "{ended:#?}");
+        assert_eq!(
+            ended.json["response"]["status"].as_u64().expect("the status of the answer"),
+            201,
+            "{ended:#?}"
+        );
+        let sandbox = ended.json["response"]["body"]["sandbox_id"].as_str().expect("the body of the answer");
         broker.request(&location, "student-2").send().await.expect_problem(404, "REQUEST_NOT_FOUND");
 
         let again = broker.allocate("student-1").send().await.expect_status(200);
@@ -50,9 +54,13 @@ async fn an_empty_pool_that_is_found_late_is_told_to_whoever_polls() {
         let location = allocate_in_vain(broker, "student-1").await;
         broker.start_worker().await;
         let ended = outcome(broker, &location, "student-1").await;
-        assert_eq!(ended.text_of("state"), "failed", "{ended:#?}");
-        assert_eq!(ended.number_of("status"), 409, "{ended:#?}");
-        assert_eq!(ended.json["body"]["error"]["code"], "NO_SANDBOXES_AVAILABLE", "{ended:#?}");
+        assert_eq!(ended.text_of("status"), "failed", "{ended:#?}");
+        assert_eq!(
+            ended.json["response"]["status"].as_u64().expect("the status of the answer"),
+            409,
+            "{ended:#?}"
+        );
+        assert_eq!(ended.json["response"]["body"]["error"]["code"], "NO_SANDBOXES_AVAILABLE", "{ended:#?}");
     })
     .await;
 }
@@ -67,8 +75,11 @@ async fn a_repeat_while_the_first_still_waits_shares_its_sandbox() {
         let mut ends = Vec::new();
         for location in [first, second] {
             let ended = outcome(broker, &location, "student-1").await;
-            assert_eq!(ended.text_of("state"), "succeeded", "{ended:#?}");
-            ends.push((ended.number_of("status"), ended.json["body"]["sandbox_id"].clone()));
+            assert_eq!(ended.text_of("status"), "succeeded", "{ended:#?}");
+            ends.push((
+                ended.json["response"]["status"].as_u64().expect("the status of the answer"),
+                ended.json["response"]["body"]["sandbox_id"].clone(),
+            ));
         }
         ends.sort_by_key(|(status, _)| *status);
         assert_eq!((ends[0].0, ends[1].0), (200, 201));

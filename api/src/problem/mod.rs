@@ -1,7 +1,7 @@
 //! What can go wrong, and how it is said over HTTP: the only mapping from errors to HTTP.
 //!
 //! [`Code::entry`] is the table of the README: code, status, title, what to do. A problem is sent as RFC 9457 and, in the
-//! same body, as the `error` object that older clients read. [`outcome`] maps how a request ended. Invariant: 409, 429 and
+//! same body, as the `error` object that older clients read. `outcome` maps how a request ended. Invariant: 409, 429 and
 //! 503 always carry `Retry-After`. What it does not do: decide anything.
 
 pub(crate) mod outcome;

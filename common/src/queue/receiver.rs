@@ -197,10 +197,14 @@ impl Receiver {
             .send()
             .await;
         received.map(|received| received.messages.unwrap_or_default()).map_err(|error| {
-            tracing::warn!(queue = %self.queue.label(), error = %DisplayErrorContext(&error), "a poll failed");
+            let cause = DisplayErrorContext(&error).to_string();
             match Failure::of_call(error) {
+                // Its owner may have deleted it: whoever ran this receiver knows.
                 Failure::Gone => PollEnd::Missing,
-                Failure::Refused { .. } | Failure::Unavailable(_) => PollEnd::Failed,
+                Failure::Refused { .. } | Failure::Unavailable(_) => {
+                    tracing::warn!(queue = %self.queue.label(), cause, "a poll failed");
+                    PollEnd::Failed
+                }
             }
         })
     }
