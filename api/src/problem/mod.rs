@@ -108,7 +108,7 @@ impl Code {
             Self::AllocationExpired => row("ALLOCATION_EXPIRED", S::FORBIDDEN, "The allocation had expired", "Nothing is left to give back; allocate again if a sandbox is needed."),
             Self::SandboxNotFound => row("SANDBOX_NOT_FOUND", S::NOT_FOUND, "There is no such sandbox", "Check the sandbox id."),
             Self::RequestNotFound => row("REQUEST_NOT_FOUND", S::NOT_FOUND, "There is no such request", "Only requests answered with 202 can be asked for, by their own track, for 30 days."),
-            Self::NotFound => row("NOT_FOUND", S::NOT_FOUND, "There is nothing at this path", "See /v1/docs for what there is."),
+            Self::NotFound => row("NOT_FOUND", S::NOT_FOUND, "There is nothing at this path", "Check the path; the README lists every route."),
             Self::MethodNotAllowed => row("METHOD_NOT_ALLOWED", S::METHOD_NOT_ALLOWED, "The method is not allowed here", "Use a method that the Allow header names."),
             Self::RequestTimeout => row("REQUEST_TIMEOUT", S::REQUEST_TIMEOUT, "The request arrived too slowly", "Send the head within 5 s and the body within 10 s, and repeat with the same key."),
             Self::NoSandboxesAvailable => row("NO_SANDBOXES_AVAILABLE", S::CONFLICT, "No sandbox is available", "Wait for sandboxes to come back, or add to the pool; then repeat with the same key.").again_after(5),
@@ -225,6 +225,17 @@ mod tests {
     use broker_common::entropy::Entropy;
 
     use super::*;
+
+    #[test]
+    fn the_readme_lists_every_code() {
+        let row = |code: Code| {
+            let Entry { code, status, title, help, .. } = code.entry();
+            format!("| `{code}` | {} | {title} | {help} |\n", status.as_u16())
+        };
+        let rows: String = Code::ALL.into_iter().map(row).collect();
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(&rows), "put these rows between the codes marks of README.md:\n{rows}");
+    }
 
     #[test]
     fn every_code_has_a_row_of_its_own_and_an_error_status() {

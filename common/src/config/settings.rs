@@ -105,3 +105,26 @@ pub const SETTINGS: &[Setting] = &[
 pub(super) fn setting(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::SETTINGS;
+
+    #[test]
+    fn the_readme_lists_every_setting() {
+        let rows: String = SETTINGS
+            .iter()
+            .map(|s| {
+                format!(
+                    "| `{}` | {} | {} | {} |\n",
+                    s.name,
+                    if s.default.is_empty() { "-" } else { s.default },
+                    s.unit,
+                    s.doc
+                )
+            })
+            .collect();
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(&rows), "put these rows between the settings marks of README.md:\n{rows}");
+    }
+}

@@ -263,17 +263,19 @@ async fn a_caller_whose_result_is_missing_is_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_callers_on_several_threads_each_get_their_own_result_in_few_calls() {
-    let calls = Arc::new(AtomicUsize::new(0));
+    let (calls, carried) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let clearance = Arc::new(Semaphore::new(0));
     let coalescer = {
-        let (calls, clearance) = (Arc::clone(&calls), Arc::clone(&clearance));
+        let (calls, carried, clearance) = (Arc::clone(&calls), Arc::clone(&carried), Arc::clone(&clearance));
         let bounds = Bounds { flights: 4, items: 10, weight: usize::MAX };
         Coalescer::new(
             bounds,
             |_| 1,
             move |batch: Vec<u32>| {
-                let (calls, clearance) = (Arc::clone(&calls), Arc::clone(&clearance));
+                let (calls, carried, clearance) =
+                    (Arc::clone(&calls), Arc::clone(&carried), Arc::clone(&clearance));
                 async move {
+                    carried.fetch_add(batch.len(), Ordering::SeqCst);
                     calls.fetch_add(1, Ordering::SeqCst);
                     let _cleared = clearance.acquire().await.expect("open");
                     batch
@@ -287,8 +289,8 @@ async fn a_thousand_callers_on_several_threads_each_get_their_own_result_in_few_
             tokio::spawn(async move { coalescer.submit(item).await == Ok(item) })
         })
         .collect();
-    // The first four calls, which are held, carry at most 40 of them.
-    while calls.load(Ordering::SeqCst) < 4 || coalescer.waiting() < 960 {
+    // Until all of them wait, or are carried by the first four calls, which are held.
+    while calls.load(Ordering::SeqCst) < 4 || carried.load(Ordering::SeqCst) + coalescer.waiting() < 1_000 {
         tokio::task::yield_now().await;
     }
     clearance.add_permits(4);

@@ -9,8 +9,14 @@ impl Handlers {
     pub(super) async fn mark(&self, mark: &MarkRequest) -> Result<Outcome, Undecided> {
         let began = self.clock.instant();
         while self.clock.instant().duration_since(began) <= self.turn {
-            let Some(sandbox) = self.store.sandbox(&mark.sandbox_id).await? else {
-                return Ok(Outcome::SandboxNotFound);
+            let sandbox = match self.store.sandbox(&mark.sandbox_id).await {
+                Ok(Some(sandbox)) => sandbox,
+                Ok(None) => return Ok(Outcome::SandboxNotFound),
+                Err(StoreError::Conflict) => {
+                    self.step_aside().await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
             };
             let allocation = match judge_mark(&sandbox, mark) {
                 MarkVerdict::End(allocation) => allocation,

@@ -1,15 +1,13 @@
 //! The claim: lease and sandbox (and the asynchronous request's record) change in one transaction, or nothing does.
 
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
-    CancellationReason, Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
-    Update,
+    CancellationReason, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
 };
 
 use super::attributes as a;
-use super::errors::failed;
-use super::keys;
-use super::{Store, count_capacity, n, s};
+use super::errors::{built_wrong, cancelled};
+use super::transact::{Committed, Group};
+use super::{Store, keys, n, s};
 use crate::domain::{Grant, Lease, Outcome, Status};
 use crate::store::{Claim, ClaimOutcome, StoreError};
 
@@ -26,31 +24,19 @@ const SANDBOX: usize = 1;
 const REQUEST: usize = 2;
 
 impl Store {
-    /// Tries to satisfy a request with one candidate: one call, whatever comes of it.
+    /// Tries to satisfy a request with one candidate: one transaction, alone or in a call with others.
     pub async fn claim(&self, claim: &Claim<'_>) -> Result<ClaimOutcome, StoreError> {
         let lease = lease_of(claim);
         let grant = lease.grant.clone();
+        let mut keys = vec![keys::lease(&claim.ask.lease_key), keys::sandbox(&claim.candidate.sandbox_id)];
         let mut items = vec![self.put_lease(claim, &lease)?, self.update_sandbox(claim, &lease)?];
         if claim.ask.asynchronous {
+            keys.push(keys::request(claim.ask.request_id));
             items.push(self.update_request(claim, &grant)?);
         }
-        let call = self
-            .client
-            .transact_write_items()
-            .set_transact_items(Some(items))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match call.send().await {
-            Ok(answer) => {
-                count_capacity("claim", answer.consumed_capacity());
-                Ok(ClaimOutcome::Created(grant))
-            }
-            Err(error) => match error.as_service_error() {
-                Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-                    explain(cancelled.cancellation_reasons())
-                        .unwrap_or_else(|| Err(failed("claim", &self.table, error)))
-                }
-                _ => Err(failed("claim", &self.table, error)),
-            },
+        match self.transactions.submit(Group { keys, items }).await? {
+            Committed::Written => Ok(ClaimOutcome::Created(grant)),
+            Committed::Cancelled(reasons) => explain(&reasons),
         }
     }
 
@@ -137,38 +123,26 @@ fn lease_of(claim: &Claim<'_>) -> Lease {
     }
 }
 
-/// What the reasons of a cancelled claim say; `None` if they name nothing that a claim can lose by.
+/// What the reasons of a cancelled claim say.
 ///
 /// The lease is looked at first: whoever holds a lease is told so, whatever became of the candidate.
-fn explain(reasons: &[CancellationReason]) -> Option<Result<ClaimOutcome, StoreError>> {
+fn explain(reasons: &[CancellationReason]) -> Result<ClaimOutcome, StoreError> {
     let code = |position: usize| reasons.get(position).and_then(CancellationReason::code).unwrap_or("None");
     let failed_condition = |position| code(position) == "ConditionalCheckFailed";
     if failed_condition(LEASE) {
-        let item = reasons.get(LEASE).and_then(CancellationReason::item);
-        return Some(match item {
+        return match reasons.get(LEASE).and_then(CancellationReason::item) {
             Some(item) => a::read_lease(item).map(|lease| ClaimOutcome::LeaseStands(Box::new(lease))),
-            // The endpoint did not return the item: the caller reads it.
+            // AWS may leave the item out: another attempt meets it again.
             None => Err(StoreError::Conflict),
-        });
+        };
     }
     if failed_condition(REQUEST) {
-        return Some(Ok(ClaimOutcome::RequestEnded));
+        return Ok(ClaimOutcome::RequestEnded);
     }
     if failed_condition(SANDBOX) {
-        return Some(Ok(ClaimOutcome::LostCandidate));
+        return Ok(ClaimOutcome::LostCandidate);
     }
-    let transient = ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
-    (0..reasons.len())
-        .any(|position| transient.contains(&code(position)))
-        .then_some(Err(StoreError::Conflict))
-}
-
-/// A call that this program could not even build.
-pub(super) fn built_wrong(
-    operation: &'static str,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> StoreError {
-    StoreError::Refused { operation, source: Box::new(error) }
+    Err(cancelled("claim", reasons))
 }
 
 #[cfg(test)]
@@ -184,20 +158,13 @@ mod tests {
         let explained = |codes| explain(&reasons(codes));
         assert!(matches!(
             explained(["None", "ConditionalCheckFailed", "None"]),
-            Some(Ok(ClaimOutcome::LostCandidate))
+            Ok(ClaimOutcome::LostCandidate)
         ));
-        assert!(matches!(
-            explained(["None", "ConditionalCheckFailed", "ConditionalCheckFailed"]),
-            Some(Ok(ClaimOutcome::RequestEnded))
-        ));
-        assert!(matches!(
-            explained(["TransactionConflict", "None", "None"]),
-            Some(Err(StoreError::Conflict))
-        ));
-        assert!(matches!(
-            explained(["TransactionConflict", "ConditionalCheckFailed", "None"]),
-            Some(Ok(ClaimOutcome::LostCandidate))
-        ));
-        assert!(explained(["ValidationError", "None", "None"]).is_none());
+        let both = ["None", "ConditionalCheckFailed", "ConditionalCheckFailed"];
+        assert!(matches!(explained(both), Ok(ClaimOutcome::RequestEnded)));
+        assert!(matches!(explained(["TransactionConflict", "None", "None"]), Err(StoreError::Conflict)));
+        let lost_in_a_conflict = ["TransactionConflict", "ConditionalCheckFailed", "None"];
+        assert!(matches!(explained(lost_in_a_conflict), Ok(ClaimOutcome::LostCandidate)));
+        assert!(matches!(explained(["None", "ValidationError", "None"]), Err(StoreError::Refused { .. })));
     }
 }

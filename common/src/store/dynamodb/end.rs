@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{CancellationReason, ReturnConsumedCapacity, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem, Update};
 
 use super::attributes as a;
-use super::claim::built_wrong;
-use super::errors::failed;
-use super::{Store, count_capacity, keys, n, s};
+use super::errors::{built_wrong, cancelled};
+use super::transact::{Committed, Group};
+use super::{Store, keys, n, s};
 use crate::domain::{Allocation, LeaseEnd, SandboxId, Status};
 use crate::store::{EndOutcome, StoreError};
 
@@ -27,31 +26,12 @@ impl Store {
         allocation: &Allocation,
         end: &LeaseEnd,
     ) -> Result<EndOutcome, StoreError> {
+        let keys = vec![keys::sandbox(sandbox), keys::lease(&allocation.lease_key)];
         let items = vec![self.retire_sandbox(sandbox, allocation, end)?, self.end_lease(allocation, end)?];
-        let call = self
-            .client
-            .transact_write_items()
-            .set_transact_items(Some(items))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match call.send().await {
-            Ok(answer) => {
-                count_capacity("end", answer.consumed_capacity());
-                Ok(EndOutcome::Ended)
-            }
-            Err(error) => match error.as_service_error() {
-                Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-                    let codes =
-                        || cancelled.cancellation_reasons().iter().filter_map(CancellationReason::code);
-                    if codes().any(|code| code == "ConditionalCheckFailed") {
-                        Ok(EndOutcome::MovedOn)
-                    } else if codes().any(|code| code == "ValidationError") {
-                        Err(failed("end", &self.table, error))
-                    } else {
-                        Err(StoreError::Conflict)
-                    }
-                }
-                _ => Err(failed("end", &self.table, error)),
-            },
+        match self.transactions.submit(Group { keys, items }).await? {
+            Committed::Written => Ok(EndOutcome::Ended),
+            Committed::Cancelled(reasons) if moved_on(&reasons) => Ok(EndOutcome::MovedOn),
+            Committed::Cancelled(reasons) => Err(cancelled("end", &reasons)),
         }
     }
 
@@ -101,4 +81,9 @@ impl Store {
             .map_err(|error| built_wrong("end", error))?;
         Ok(TransactWriteItem::builder().update(update).build())
     }
+}
+
+/// Whether a condition failed: something else ended the allocation.
+fn moved_on(reasons: &[CancellationReason]) -> bool {
+    reasons.iter().any(|reason| reason.code() == Some("ConditionalCheckFailed"))
 }

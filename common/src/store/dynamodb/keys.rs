@@ -22,7 +22,7 @@ const REQUEST_PREFIX: &str = "REQ#";
 const META: &str = "META";
 
 /// The key of one item; every item of ours has the sort key `META` unless it is one of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key(String);
 
 impl Key {

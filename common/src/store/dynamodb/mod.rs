@@ -8,18 +8,21 @@ mod claim;
 mod end;
 mod errors;
 mod keys;
-mod leases;
 mod pool;
+mod reads;
 mod requests;
 mod scan;
 pub mod schema;
+mod transact;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, ConsumedCapacity};
 
 use super::StoreError;
-use crate::domain::{Sandbox, SandboxId};
+use crate::domain::{Lease, LeaseKey, Sandbox, SandboxId};
 use errors::failed;
+use reads::Reads;
+use transact::GroupCommit;
 
 /// The broker's table. Clones share their connections.
 #[derive(Clone, Debug)]
@@ -27,14 +30,16 @@ pub struct Store {
     client: Client,
     table: String,
     shards: u8,
-    leases: leases::LeaseReader,
+    reads: Reads,
+    transactions: GroupCommit,
 }
 
 impl Store {
     /// The table called `table`, whose index spreads each state over `shards` partitions (1 or more).
     pub fn new(client: Client, table: &str, shards: u8) -> Self {
-        let leases = leases::LeaseReader::new(client.clone(), table.to_owned());
-        Self { client, table: table.to_owned(), shards: shards.max(1), leases }
+        let reads = Reads::new(client.clone(), table.to_owned());
+        let transactions = GroupCommit::new(client.clone(), table.to_owned());
+        Self { client, table: table.to_owned(), shards: shards.max(1), reads, transactions }
     }
 
     /// Over how many index partitions each state is spread.
@@ -44,8 +49,14 @@ impl Store {
 
     /// The sandbox as it is now (a consistent read), if there is one or its tombstone.
     pub async fn sandbox(&self, id: &SandboxId) -> Result<Option<Sandbox>, StoreError> {
-        let answer = self.get(keys::sandbox(id)).await?;
-        answer.map(|item| attributes::read_sandbox(&item)).transpose()
+        let item = self.reads.get(keys::sandbox(id)).await?;
+        item.map(|item| attributes::read_sandbox(&item)).transpose()
+    }
+
+    /// The lease of a key as it is now (a consistent read), live or ended.
+    pub async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        let item = self.reads.get(keys::lease(key)).await?;
+        item.map(|item| attributes::read_lease(&item)).transpose()
     }
 
     /// That the table answers: one consistent read of an item that does not exist.

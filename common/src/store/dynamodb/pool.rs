@@ -5,8 +5,7 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{CancellationReason, Put, ReturnConsumedCapacity, TransactWriteItem};
 
 use super::attributes as a;
-use super::claim::built_wrong;
-use super::errors::failed;
+use super::errors::{built_wrong, failed};
 use super::keys::{self, STATE_KEY, STATE_SHARD};
 use super::schema::STATE_INDEX;
 use super::{Store, count_capacity, n, s};

@@ -4,8 +4,7 @@ use aws_sdk_dynamodb::operation::transact_get_items::TransactGetItemsError;
 use aws_sdk_dynamodb::types::{Get, TransactGetItem};
 
 use super::attributes::{self as a, Item};
-use super::claim::built_wrong;
-use super::errors::failed;
+use super::errors::{built_wrong, failed};
 use super::keys::{self, Key, LEASE_PREFIX, PK, SANDBOX_PREFIX};
 use super::{Store, s};
 use crate::domain::{LeaseKey, SandboxId};

@@ -11,8 +11,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::attributes as a;
-use super::claim::built_wrong;
-use super::errors::failed;
+use super::errors::{built_wrong, failed};
 use super::keys::{PK, SK, STATE_KEY, STATE_SHARD};
 use crate::store::StoreError;
 
