@@ -124,6 +124,13 @@ impl Broker {
         apis.chain(self.workers.iter().map(Worker::metrics))
     }
 
+    /// The resident memory of each process, in MiB.
+    pub fn resident(&self) -> Vec<(String, f64)> {
+        let processes =
+            self.apis.iter().map(|server| &server.process).chain(self.workers.iter().map(|w| &w.process));
+        processes.map(|process| (process.name().to_owned(), process.resident_mib())).collect()
+    }
+
     /// Each worker, in the order in which they were started.
     pub fn worker(&self, index: usize) -> &Worker {
         &self.workers[index]

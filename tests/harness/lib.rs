@@ -38,7 +38,7 @@ pub mod wait;
 pub mod warden;
 
 pub use answer::Answer;
-pub use api::{Api, Call};
+pub use api::{Api, Call, TRACK_TOKEN};
 pub use broker::{Broker, story};
 pub use setup::Setup;
 pub use wait::{together, wait_for_condition, within};

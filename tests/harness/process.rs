@@ -47,6 +47,15 @@ impl Process {
         &self.name
     }
 
+    /// Its resident memory in MiB, as Linux tells it; 0 once it ended.
+    pub fn resident_mib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+        kib.unwrap_or_default() / 1_024.0
+    }
+
     /// Waits for a line of JSON on stdout that `pick` takes.
     pub async fn stdout_line<T>(&mut self, what: &str, pick: impl Fn(&Value) -> Option<T>) -> T {
         let path = self.stdout.clone();

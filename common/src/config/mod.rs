@@ -84,7 +84,7 @@ impl Config {
                     .then_some(())
                     .ok_or("1 to 32 of A-Z a-z 0-9 _ -")
             })?,
-            state_shards: read.number("BROKER_STATE_SHARDS", 1..=64)?,
+            state_shards: read.number("BROKER_STATE_SHARDS", 1..=50)?,
             local: read.flag("BROKER_LOCAL")?,
             listen: read.address("BROKER_LISTEN")?,
             metrics_listen: read.address("BROKER_METRICS_LISTEN")?,

@@ -32,7 +32,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new(
         "BROKER_STATE_SHARDS",
         "16",
-        "count, 1 to 64",
+        "count, 1 to 50",
         "index partitions per state; the same for every process, fixed once there is data",
     ),
     Setting::new(

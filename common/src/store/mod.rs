@@ -11,5 +11,5 @@ mod outcomes;
 pub use dynamodb::{Store, schema};
 pub use outcomes::{
     Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey, Recorded,
-    ScanPage, Seeded, StoreError,
+    ScanPage, Seeded, StoreError, SweepKey, SweepPage,
 };

@@ -83,6 +83,19 @@ pub struct CandidatePage {
 #[derive(Clone, Debug, PartialEq)]
 pub struct PageKey(pub(super) std::collections::HashMap<String, aws_sdk_dynamodb::types::AttributeValue>);
 
+/// A page of candidates of all shards.
+#[derive(Clone, Debug, Default)]
+pub struct SweepPage {
+    /// In no particular order.
+    pub candidates: Vec<Candidate>,
+    /// Where to go on; none at the end.
+    pub next: Option<SweepKey>,
+}
+
+/// Where a page of a sweep ended. Opaque outside the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SweepKey(pub(super) String);
+
 /// One attempt to satisfy a request with one candidate.
 #[derive(Clone, Debug)]
 pub struct Claim<'a> {

@@ -11,10 +11,8 @@ use broker_common::store::{Candidate, PageKey, Store, StoreError};
 
 use super::ledger::{Ledger, Standing};
 
-/// Candidates asked for in one query of the shard that is being worked off.
+/// Candidates asked for in one call.
 const PAGE: u16 = 100;
-/// Candidates asked for in each of the other shards, once that one is empty.
-const SWEEP_PAGE: u16 = 25;
 /// The least time between the beginnings of two looks at an empty pool: it bounds what an empty pool costs.
 const EMPTY_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The longest wait for candidates that others are trying, before the next look.
@@ -190,14 +188,16 @@ impl Buffer {
         }))
     }
 
-    /// The next page of the current shard, or the beginnings of all shards when that has nothing that is free.
+    /// The next page of the current shard, or what any shard has when that has nothing that is free.
     async fn list(&self) -> Result<Vec<Candidate>, StoreError> {
-        let shard = self.with(|state| state.shard);
-        let page = self.continue_shard(shard).await?;
-        if page.iter().any(|candidate| self.ledger.standing(candidate) == Standing::Free) {
-            return Ok(page);
+        let (shard, was_empty) = self.with(|state| (state.shard, state.last_empty + 1 == state.looks));
+        if !was_empty {
+            let page = self.continue_shard(shard).await?;
+            if page.iter().any(|candidate| self.ledger.standing(candidate) == Standing::Free) {
+                return Ok(page);
+            }
         }
-        self.sweep(shard).await
+        self.sweep().await
     }
 
     /// The next page of a shard, from its beginning if it had come to its end.
@@ -212,25 +212,23 @@ impl Buffer {
         Ok(page.candidates)
     }
 
-    /// The beginning of every shard, at once; the next look works off the shard that had the most.
-    async fn sweep(&self, current: u8) -> Result<Vec<Candidate>, StoreError> {
-        let mut pages = tokio::task::JoinSet::new();
-        for shard in 0..self.store.shards() {
-            let (store, prefix) = (self.store.clone(), self.prefix.clone());
-            pages.spawn(
-                async move { (shard, store.available(shard, prefix.as_ref(), None, SWEEP_PAGE).await) },
-            );
+    /// What any shard has, page by page until something is free; the next look works off the shard of what was found.
+    async fn sweep(&self) -> Result<Vec<Candidate>, StoreError> {
+        let (mut listed, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.store.sweep(self.prefix.as_ref(), after, PAGE).await?;
+            let free =
+                page.candidates.iter().find(|candidate| self.ledger.standing(candidate) == Standing::Free);
+            let found = free.map(|candidate| self.store.shard_of(&candidate.sandbox_id));
+            listed.extend(page.candidates);
+            if let Some(shard) = found {
+                self.with(|state| state.shard = shard);
+                return Ok(listed);
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(listed),
+            }
         }
-        let mut found = Vec::new();
-        let mut richest = (0, current);
-        while let Some(joined) = pages.join_next().await {
-            let (shard, page) = joined
-                .map_err(|lost| StoreError::Unavailable { operation: "Query", source: Box::new(lost) })?;
-            let page = page?;
-            richest = richest.max((page.candidates.len(), shard));
-            found.extend(page.candidates);
-        }
-        self.with(|state| state.shard = richest.1);
-        Ok(found)
     }
 }

@@ -47,6 +47,11 @@ impl Store {
         self.shards
     }
 
+    /// The shard of a sandbox.
+    pub fn shard_of(&self, id: &SandboxId) -> u8 {
+        keys::shard_of(id, self.shards)
+    }
+
     /// The sandbox as it is now (a consistent read), if there is one or its tombstone.
     pub async fn sandbox(&self, id: &SandboxId) -> Result<Option<Sandbox>, StoreError> {
         let item = self.reads.get(keys::sandbox(id)).await?;

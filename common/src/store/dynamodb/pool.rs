@@ -10,7 +10,7 @@ use super::keys::{self, STATE_KEY, STATE_SHARD};
 use super::schema::STATE_INDEX;
 use super::{Store, count_capacity, n, s};
 use crate::domain::{NamePrefix, SandboxId, Status, Timestamp};
-use crate::store::{CandidatePage, NewSandbox, PageKey, Seeded, StoreError};
+use crate::store::{CandidatePage, NewSandbox, PageKey, Seeded, StoreError, SweepKey, SweepPage};
 
 const SANDBOX_IS_NEW: &str = "attribute_not_exists(PK)";
 const SEEDED_AND_UNUSED: &str =
@@ -54,6 +54,46 @@ impl Store {
         count_capacity("candidates", answer.consumed_capacity());
         let candidates = answer.items().iter().map(a::read_candidate).collect::<Result<_, _>>()?;
         Ok(CandidatePage { candidates, next: answer.last_evaluated_key.map(PageKey) })
+    }
+
+    /// At most `limit` available sandboxes of whatever shards have any: one call for all shards. A page may be empty and
+    /// still not the last.
+    ///
+    /// A PartiQL `SELECT` that names its partitions with `IN` is a query of each of them, never a scan ("PartiQL select
+    /// statements for DynamoDB", AWS documentation); it takes 50 partitions at most.
+    pub async fn sweep(
+        &self,
+        prefix: Option<&NamePrefix>,
+        after: Option<SweepKey>,
+        limit: u16,
+    ) -> Result<SweepPage, StoreError> {
+        let mut parameters: Vec<_> =
+            (0..self.shards).map(|shard| s(keys::state_shard(Status::Available, shard))).collect();
+        parameters.extend(prefix.map(|prefix| s(prefix.as_str())));
+        let call = self
+            .client
+            .execute_statement()
+            .statement(self.sweep_statement(prefix.is_some()))
+            .set_parameters(Some(parameters))
+            .limit(i32::from(limit))
+            .set_next_token(after.map(|key| key.0))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = call.send().await.map_err(|error| failed("ExecuteStatement", &self.table, error))?;
+        count_capacity("candidates", answer.consumed_capacity());
+        let candidates = answer.items().iter().map(a::read_candidate).collect::<Result<_, _>>()?;
+        Ok(SweepPage { candidates, next: answer.next_token.map(SweepKey) })
+    }
+
+    fn sweep_statement(&self, with_prefix: bool) -> String {
+        let columns =
+            [a::SANDBOX_ID, a::NAME, a::EXTERNAL_ID, a::VERSION].map(|name| format!("\"{name}\"")).join(", ");
+        let shards = vec!["?"; usize::from(self.shards)].join(", ");
+        let begins =
+            if with_prefix { format!(" AND begins_with(\"{STATE_KEY}\", ?)") } else { String::new() };
+        let table = &self.table;
+        format!(
+            "SELECT {columns} FROM \"{table}\".\"{STATE_INDEX}\" WHERE \"{STATE_SHARD}\" IN [{shards}]{begins}"
+        )
     }
 
     /// Puts up to [`Store::SEED_BATCH`] new sandboxes into the pool; those whose id stands there already are left alone.

@@ -1,0 +1,150 @@
+//! What the users do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use broker_tests::Broker;
+use clap::ValueEnum;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::user::{Sample, User};
+
+/// Allocations per second that no run of a scenario is expected to pass: it sizes the pool.
+const MOST_PER_SECOND: usize = 4_000;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scenario {
+    /// Allocations, each for a new track, from a pool that never gets empty.
+    New,
+    /// As many sandboxes as users, then none: the answers of an empty pool.
+    Exhausted,
+    /// Each user asks for its own key again.
+    Repeats,
+    /// Each user gives back what it holds, one sandbox after the other.
+    Returns,
+    /// New allocations at a constant rate, whoever still waits.
+    Open,
+}
+
+impl Scenario {
+    /// The sandboxes that it needs.
+    pub(crate) fn pool(self, users: usize, rate: u64, seconds: u64) -> usize {
+        let seconds = seconds as usize;
+        match self {
+            Self::New | Self::Returns => MOST_PER_SECOND * seconds,
+            Self::Exhausted | Self::Repeats => users,
+            Self::Open => (rate as usize * seconds) * 7 / 6,
+        }
+    }
+}
+
+/// Plays the scenario; every answer in its time window.
+pub(crate) async fn run(
+    broker: &Broker,
+    scenario: Scenario,
+    users: usize,
+    rate: u64,
+    duration: Duration,
+) -> Vec<Sample> {
+    let next = Arc::new(AtomicU64::new(0));
+    let addresses: Vec<String> = broker.addresses().into_iter().map(str::to_owned).collect();
+    match scenario {
+        Scenario::Open => open(&addresses, rate, duration).await,
+        Scenario::New => closed(&addresses, users, duration, move |_| allocation(fresh(&next))).await,
+        Scenario::Exhausted | Scenario::Repeats => {
+            closed(&addresses, users, Duration::ZERO, |user| allocation(format!("holder-{user}"))).await;
+            closed(&addresses, users, duration, move |user| match scenario {
+                Scenario::Repeats => allocation(format!("holder-{user}")),
+                Scenario::New | Scenario::Exhausted | Scenario::Returns | Scenario::Open => {
+                    allocation(fresh(&next))
+                }
+            })
+            .await
+        }
+        Scenario::Returns => {
+            let held = Arc::new(std::sync::Mutex::new(hold(&addresses, users, &next, duration).await));
+            closed(&addresses, users, duration, move |_| held.lock().expect("no user panics").pop()).await
+        }
+    }
+}
+
+fn fresh(next: &AtomicU64) -> String {
+    format!("track-{}", next.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Path and track of an allocate.
+#[expect(clippy::unnecessary_wraps, reason = "what a user does next may be nothing")]
+fn allocation(track: String) -> Option<(String, String)> {
+    Some(("/v1/allocate".to_owned(), track))
+}
+
+/// Every user in a loop: the next request follows the answer. At least one request each.
+async fn closed<F>(addresses: &[String], users: usize, duration: Duration, next: F) -> Vec<Sample>
+where
+    F: Fn(usize) -> Option<(String, String)> + Clone + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    for number in 0..users {
+        let (address, next) = (addresses[number % addresses.len()].clone(), next.clone());
+        running.spawn(async move {
+            let mut user = User::connect(&address).await;
+            let until = Instant::now() + duration;
+            let mut samples = Vec::new();
+            while let Some((path, track)) = next(number) {
+                samples.push(user.post(&path, &track, Instant::now()).await);
+                if Instant::now() >= until {
+                    break;
+                }
+            }
+            samples
+        });
+    }
+    running.join_all().await.into_iter().flatten().collect()
+}
+
+/// Allocates for a while; path and track of each return.
+async fn hold(
+    addresses: &[String],
+    users: usize,
+    next: &Arc<AtomicU64>,
+    duration: Duration,
+) -> Vec<(String, String)> {
+    let asked = Arc::clone(next);
+    let samples = closed(addresses, users, duration, move |_| allocation(fresh(&asked))).await;
+    let answers = samples.iter().filter(|sample| sample.status == 201);
+    let held = answers.filter_map(|sample| {
+        let body: serde_json::Value = serde_json::from_slice(&sample.body).ok()?;
+        let sandbox = body["sandbox_id"].as_str()?;
+        Some((format!("/v1/sandboxes/{sandbox}/mark-for-deletion"), sample.track.clone()))
+    });
+    held.collect()
+}
+
+/// A request every 1/rate s, on whichever connection is free; a late answer delays nobody else's request.
+async fn open(addresses: &[String], rate: u64, duration: Duration) -> Vec<Sample> {
+    let (free, mut idle) = mpsc::unbounded_channel();
+    let mut running = JoinSet::new();
+    let began = Instant::now();
+    let total = rate * duration.as_secs();
+    for number in 0..total {
+        let due = began + Duration::from_nanos(1_000_000_000 * number / rate);
+        sleep_until(due).await;
+        let address = addresses[number as usize % addresses.len()].clone();
+        let user = idle.try_recv().ok();
+        let free = free.clone();
+        running.spawn(async move {
+            let mut user = match user {
+                Some(user) => user,
+                None => User::connect(&address).await,
+            };
+            let sample = user.post("/v1/allocate", &format!("track-{number}"), due).await;
+            let _ = free.send(user);
+            sample
+        });
+    }
+    running.join_all().await
+}
