@@ -80,11 +80,20 @@ impl Clock {
 
     /// Now, corrected.
     pub fn now(&self) -> Timestamp {
-        let raw = match &self.0.source {
+        self.corrected(self.uncorrected())
+    }
+
+    /// Now, as the machine says it: what [`observe`](Self::observe) compares, since a correction may fall between the
+    /// two times that it is given.
+    pub fn uncorrected(&self) -> Timestamp {
+        Timestamp::from_ms(match &self.0.source {
             Source::System => system_ms(),
             Source::Manual(ms) => ms.load(Ordering::Relaxed),
-        };
-        Timestamp::from_ms(raw.saturating_add_signed(self.0.correction_ms.load(Ordering::Relaxed)))
+        })
+    }
+
+    fn corrected(&self, uncorrected: Timestamp) -> Timestamp {
+        Timestamp::from_ms(uncorrected.as_ms().saturating_add_signed(self.correction_ms()))
     }
 
     /// A point on a clock that never jumps, for measuring how long something took.
@@ -94,12 +103,12 @@ impl Clock {
     }
 
     /// Compares the clock with an answer that said `date` (whole seconds), sent for at `asked` and here at `answered`,
-    /// both on this clock.
+    /// both [uncorrected](Self::uncorrected).
     pub fn observe(&self, date: Timestamp, asked: Timestamp, answered: Timestamp) {
-        let residual = disagreement_ms(date, asked, answered);
+        let mut streak = self.0.streak.lock().unwrap_or_else(PoisonError::into_inner);
+        let residual = disagreement_ms(date, self.corrected(asked), self.corrected(answered));
         self.0.residual_ms.store(residual, Ordering::Relaxed);
         self.0.compared.fetch_add(1, Ordering::Relaxed);
-        let mut streak = self.0.streak.lock().unwrap_or_else(PoisonError::into_inner);
         if residual == 0 {
             *streak = Streak::default();
             return;
@@ -174,6 +183,15 @@ mod tests {
         clock.observe(at(10_000), at(69_990), at(70_000));
         clock.observe(at(10_000), at(69_990), at(70_000));
         assert!(clock.is_trusted());
+        assert!((10_000..=11_010).contains(&clock.now().as_ms()), "{}", clock.now());
+    }
+
+    #[test]
+    fn answers_to_calls_from_before_a_correction_do_not_correct_twice() {
+        let clock = Clock::manual(at(70_000));
+        for _ in 0..20 {
+            clock.observe(at(10_000), at(69_990), at(70_000));
+        }
         assert!((10_000..=11_010).contains(&clock.now().as_ms()), "{}", clock.now());
     }
 

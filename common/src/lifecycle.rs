@@ -34,12 +34,12 @@ impl Lifecycle {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (soft, hard) = (self.soft.clone(), self.hard.clone());
         tokio::spawn(async move {
-            for token in [soft, hard] {
+            for (end, token) in [("soft", soft), ("hard", hard)] {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-                tracing::info!(hard = token.is_cancelled(), "signal received");
+                tracing::info!(end, "signal received");
                 token.cancel();
             }
         });

@@ -58,11 +58,12 @@ impl Answers {
         if message.asynchronous {
             return Ok(());
         }
-        match self.replies.send(reply_to, Reply::new(message.request_id, outcome).encode()).await {
+        match self.replies.send(reply_to, Reply::new(message.request_id, outcome.clone()).encode()).await {
             Ok(()) => Ok(()),
             Err(SendError::Gone { .. }) => {
-                tracing::info!(request_id = %message.request_id, "nobody waits for this reply any more");
-                Ok(())
+                // The process that waited is gone, or has a new reply queue and will record the request as queued.
+                tracing::info!(request_id = %message.request_id, "the reply queue is gone: the outcome is stored");
+                self.store_outcome(message, outcome).await.map(drop).map_err(Untold::from)
             }
             Err(error) => Err(error.into()),
         }

@@ -3,6 +3,8 @@
 //! Invariants: no more is received than can be started; a message is deleted only after its outcome is durable and told,
 //! or after its dead letter is sent; one message that cannot be processed touches no other. What it does not do: decide.
 
+use std::error::Error;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +17,13 @@ use broker_common::lifecycle::Lifecycle;
 use broker_common::messages::{Ask, DecodeError, RequestMessage};
 use broker_common::queue::{
     Delivery, Ended, Outgoing, PollOptions, QueueKind, QueueNames, QueueUrls, Receiver, ReplyQueueName,
-    Sender, Settler,
+    SendError, Sender, Settler,
 };
-use broker_common::store::StoreError;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answers, Untold};
-use crate::handlers::{Handlers, Undecided};
+use crate::handlers::Handlers;
 use crate::health::Health;
 
 /// Calls of each kind under way (deletes, visibility changes).
@@ -29,19 +31,23 @@ const FLIGHTS: usize = 4;
 /// The most polls under way at once; SQS gives ten messages a poll.
 const MAX_POLLS: usize = 8;
 /// How long a message of a newer version waits for a newer worker.
-const NEWER_VERSION_WAITS: Duration = Duration::from_secs(60);
-/// How long a claim that lost its races waits for its next turn.
-const NEXT_TURN: Duration = Duration::from_secs(0);
+const NEWER_VERSION_WAITS: Duration = Duration::from_secs(5);
+/// The first wait after a failed attempt, doubled each time.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// The longest wait between two attempts.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(20);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// Characters of a dead letter's reason; SQS counts attributes against the size of a message.
+const LONGEST_REASON: usize = 1_000;
 
 /// What becomes of a message.
 #[derive(Debug)]
 enum Verdict {
     /// It is done with.
     Done,
-    /// It is to be received again, after a while.
-    RetryAfter(Duration),
+    /// This worker stops: another one is to receive it at once.
+    GiveBack,
+    /// A newer worker is to receive it, as a new message.
+    PutBack,
     /// It can never succeed.
     DeadLetter { code: &'static str, reason: String },
 }
@@ -51,7 +57,9 @@ enum Verdict {
 pub(crate) struct Consumer {
     receiver: Receiver,
     settler: Settler,
+    requests: Sender,
     dead_letters: Sender,
+    visibility: Duration,
     names: QueueNames,
     handlers: Handlers,
     answers: Answers,
@@ -81,7 +89,9 @@ impl Consumer {
                 .with_gate(health.gate());
         Self {
             receiver,
-            settler: Settler::new(aws.sqs.clone(), queue, FLIGHTS),
+            settler: Settler::new(aws.sqs.clone(), queue.clone(), FLIGHTS),
+            requests: Sender::new(aws.sqs.clone(), queue, 1),
+            visibility: config.visibility,
             dead_letters: Sender::new(aws.sqs.clone(), urls.get(QueueKind::RequestsDlq), 1),
             names: urls.names().clone(),
             handlers,
@@ -95,11 +105,12 @@ impl Consumer {
     /// Consumes until the lifecycle's soft end. What was received by then is finished on the lifecycle's tracker.
     pub(crate) async fn run(self: Arc<Self>, lifecycle: Lifecycle) {
         loop {
-            let (consumer, tracker) = (Arc::clone(&self), lifecycle.tracker.clone());
+            let (consumer, tracker, stop) =
+                (Arc::clone(&self), lifecycle.tracker.clone(), lifecycle.soft.clone());
             let hand_on = move |delivery, permit| {
-                let consumer = Arc::clone(&consumer);
+                let (consumer, stop) = (Arc::clone(&consumer), stop.clone());
                 tracker.spawn(async move {
-                    consumer.consume(delivery).await;
+                    consumer.consume(delivery, &stop).await;
                     drop(permit);
                 });
             };
@@ -116,37 +127,45 @@ impl Consumer {
         }
     }
 
-    async fn consume(&self, delivery: Delivery) {
+    /// Works on a message for as long as it takes; beyond half of its visibility timeout it is kept hidden.
+    async fn consume(&self, delivery: Delivery, stop: &CancellationToken) {
         let began = self.clock.instant();
-        let verdict = self.process(&delivery).await;
-        let settled = match &verdict {
-            Verdict::Done => self.settler.delete(&delivery.receipt).await,
-            Verdict::RetryAfter(after) => self.settler.give_back(&delivery.receipt, *after).await,
-            Verdict::DeadLetter { code, reason } => match self.bury(&delivery, code, reason).await {
-                Ok(()) => self.settler.delete(&delivery.receipt).await,
-                Err(error) => {
-                    tracing::error!(
-                        message_id = delivery.message_id,
-                        "dead letter not sent, the message comes back: {error}"
-                    );
-                    return;
-                }
-            },
+        let mut work = pin!(self.work(&delivery, stop));
+        let soon = tokio::time::timeout(self.visibility / 2, work.as_mut()).await;
+        let verdict = if let Ok(verdict) = soon {
+            verdict
+        } else {
+            let _hidden = self.settler.keep_hidden(&delivery.receipt, self.visibility);
+            work.await
         };
-        if let Err(error) = settled {
+        if let Err(error) = self.settle(&delivery, verdict).await {
             // It comes back after its visibility timeout, and finds its own success.
-            tracing::warn!(message_id = delivery.message_id, "not settled: {error}");
+            tracing::warn!(message_id = delivery.message_id, error, "not settled");
         }
         metrics::histogram!("broker_message_handling_seconds")
             .record(self.clock.instant().duration_since(began));
     }
 
-    async fn process(&self, delivery: &Delivery) -> Verdict {
+    async fn settle(&self, delivery: &Delivery, verdict: Verdict) -> Result<(), Box<dyn Error>> {
+        match verdict {
+            Verdict::Done => {}
+            Verdict::GiveBack => {
+                return Ok(self.settler.give_back(&delivery.receipt, Duration::ZERO).await?);
+            }
+            Verdict::PutBack => self.requests.send(copy(delivery).with_delay(NEWER_VERSION_WAITS)).await?,
+            Verdict::DeadLetter { code, reason } => self.bury(delivery, code, &reason).await?,
+        }
+        Ok(self.settler.delete(&delivery.receipt).await?)
+    }
+
+    /// Decides on a message and tells it, again and again while AWS is away: an outage costs a message no receive, so
+    /// that redrive sees only what crashes workers.
+    async fn work(&self, delivery: &Delivery, stop: &CancellationToken) -> Verdict {
         let message = match RequestMessage::decode(&delivery.body) {
             Ok(message) => message,
             Err(DecodeError::NewerVersion { found }) => {
                 tracing::warn!(found, "message of a newer version put back");
-                return Verdict::RetryAfter(NEWER_VERSION_WAITS);
+                return Verdict::PutBack;
             }
             Err(error) => {
                 return Verdict::DeadLetter { code: error.reason_code(), reason: error.to_string() };
@@ -158,23 +177,36 @@ impl Consumer {
                 return Verdict::DeadLetter { code: "foreign_reply_queue", reason: error.to_string() };
             }
         };
-        match self.handlers.handle(&Ask::from(message.clone())).await {
-            Ok(outcome) => self.tell(delivery, &message, &reply_to, outcome).await,
-            Err(Undecided::TurnOver) => Verdict::RetryAfter(NEXT_TURN),
-            Err(Undecided::Store(StoreError::Malformed { item, attribute })) => {
-                let reason = format!("item {item} has no valid {attribute}");
-                let outcome = Outcome::DeadLettered { reason: "malformed_item".to_owned() };
-                match self.tell(delivery, &message, &reply_to, outcome).await {
-                    Verdict::Done => Verdict::DeadLetter { code: "malformed_item", reason },
-                    untold @ (Verdict::RetryAfter(_) | Verdict::DeadLetter { .. }) => untold,
-                }
-            }
-            Err(Undecided::Store(error)) => {
-                self.health.suspect();
-                tracing::warn!(request_id = %message.request_id, receives = delivery.receive_count, "not handled, it comes back: {error}");
-                Verdict::RetryAfter(self.backoff(delivery.receive_count))
+        let ask = Ask::from(message.clone());
+        let mut letter = None;
+        for attempt in 0_u32.. {
+            let undecided: Box<dyn Error + Send + Sync> = match self.handlers.handle(&ask).await {
+                Ok(outcome) => match self.tell(delivery, &message, &reply_to, outcome).await {
+                    Ok(()) => return letter.unwrap_or(Verdict::Done),
+                    Err(error) => Box::new(error),
+                },
+                Err(error) => match error.reason_code() {
+                    Some(code) => {
+                        let outcome = Outcome::DeadLettered { reason: code.to_owned() };
+                        letter = Some(Verdict::DeadLetter { code, reason: chain(&error) });
+                        match self.tell(delivery, &message, &reply_to, outcome).await {
+                            Ok(()) => return letter.unwrap_or(Verdict::Done),
+                            Err(error) => Box::new(error),
+                        }
+                    }
+                    None => Box::new(error),
+                },
+            };
+            self.health.suspect();
+            let cause = chain(&*undecided);
+            tracing::warn!(request_id = %message.request_id, attempt, cause, "not done, tried again soon");
+            let pause =
+                self.entropy.jitter(FIRST_BACKOFF.saturating_mul(1 << attempt.min(10)).min(LONGEST_BACKOFF));
+            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return Verdict::GiveBack;
             }
         }
+        Verdict::GiveBack
     }
 
     async fn tell(
@@ -183,9 +215,9 @@ impl Consumer {
         message: &RequestMessage,
         reply_to: &ReplyQueueName,
         outcome: Outcome,
-    ) -> Verdict {
+    ) -> Result<(), Untold> {
         let word = outcome.as_str();
-        let told = self.answers.tell(message, reply_to, outcome).await;
+        self.answers.tell(message, reply_to, outcome).await?;
         metrics::counter!("broker_requests_handled_total", "kind" => message.body.kind(), "outcome" => word)
             .increment(1);
         tracing::info!(
@@ -197,39 +229,38 @@ impl Consumer {
             age_ms = self.clock.now().since(message.times().enqueued_at).as_millis(),
             "handled"
         );
-        match told {
-            Ok(()) => Verdict::Done,
-            Err(error) => {
-                if let Untold::Store(_) = error {
-                    self.health.suspect();
-                }
-                tracing::warn!(request_id = %message.request_id, "outcome not told, the message comes back: {error}");
-                Verdict::RetryAfter(self.backoff(delivery.receive_count))
-            }
-        }
+        Ok(())
     }
 
     /// Sends a copy of the message to the dead-letter queue, with its reason.
-    async fn bury(
-        &self,
-        delivery: &Delivery,
-        code: &'static str,
-        reason: &str,
-    ) -> Result<(), broker_common::queue::SendError> {
+    async fn bury(&self, delivery: &Delivery, code: &'static str, reason: &str) -> Result<(), SendError> {
         tracing::error!(message_id = delivery.message_id, code, reason, "dead letter");
         metrics::counter!("broker_dead_letters_total", "reason" => code).increment(1);
-        let letter = Outgoing::from(delivery.body.clone())
+        let letter = copy(delivery)
             .with_attribute("reason_code", code)
-            .with_attribute("reason", reason)
+            .with_attribute("reason", attribute_text(reason))
             .with_attribute("source", self.names.name(QueueKind::Requests))
             .with_attribute("source_message_id", &delivery.message_id)
             .with_attribute("receives", delivery.receive_count.to_string());
         self.dead_letters.send(letter).await
     }
+}
 
-    /// 1, 2, 4, … seconds by receive count, jittered.
-    fn backoff(&self, receives: u32) -> Duration {
-        let doubled = Duration::from_secs(1 << receives.saturating_sub(1).min(10));
-        self.entropy.jitter(doubled.min(LONGEST_BACKOFF))
-    }
+/// The same text as a new message, whose receives count anew.
+fn copy(delivery: &Delivery) -> Outgoing {
+    Outgoing::from(delivery.body.clone())
+}
+
+/// `text` as SQS takes it in an attribute: no control characters, at most [`LONGEST_REASON`] of them.
+fn attribute_text(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() || c > '\u{ffef}' { ' ' } else { c })
+        .take(LONGEST_REASON)
+        .collect()
+}
+
+/// An error with its causes.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -57,7 +57,8 @@ async fn watch_table(store: Store, clock: Clock, opened: watch::Sender<bool>, su
         metrics::gauge!("broker_clock_correction_seconds")
             .set(std::time::Duration::from_millis(clock.correction_ms().unsigned_abs()).as_secs_f64());
         if opened.send_replace(healthy) != healthy {
-            let problem = table.err().map(|error| error.to_string());
+            let problem = table.err();
+            let problem = problem.as_ref().map(|error| error as &dyn std::error::Error);
             tracing::warn!(healthy, problem, clock_trusted = clock.is_trusted(), "health changed");
         }
         let pause = if healthy { WHEN_HEALTHY } else { WHEN_AWAY };

@@ -47,8 +47,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         tokio::spawn(ops::serve(listener, metrics, health.clone(), lifecycle.hard.clone()));
     }
     let candidates = Candidates::new(store.clone(), clock.clone(), entropy.clone());
-    let handlers =
-        Handlers::new(store.clone(), candidates, clock.clone(), entropy.clone(), config.visibility);
+    let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy.clone());
     let answers = Answers::new(&aws, &urls, store, clock.clone());
     let consumer = Consumer::new(&aws, &urls, handlers, answers, health, &config, clock, entropy);
 

@@ -1,6 +1,7 @@
 //! The worker's own port: `/metrics`, `/healthz`, `/readyz`. Everything else is 404.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use broker_common::metrics::Handle;
 use bytes::Bytes;
@@ -13,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
 
+/// The pause after a connection that could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
 /// Serves until `stop`.
 pub(crate) async fn serve(listener: TcpListener, metrics: Handle, health: Health, stop: CancellationToken) {
     loop {
@@ -20,7 +24,11 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Handle, health: Health
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
         };
-        let Ok((stream, _)) = accepted else { continue };
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors, most likely: some will come back.
+            tokio::time::sleep(ACCEPT_AGAIN).await;
+            continue;
+        };
         let (metrics, health) = (metrics.clone(), health.clone());
         let service = service_fn(move |request: Request<hyper::body::Incoming>| {
             let answer = answer(request.uri().path(), &metrics, &health);

@@ -43,7 +43,7 @@ impl Observer {
     fn observe_date(&self, response: &HttpResponse, asked: Timestamp) {
         let date = response.headers().get("date").and_then(parse_date);
         if let Some(date) = date {
-            self.clock.observe(date, asked, self.clock.now());
+            self.clock.observe(date, asked, self.clock.uncorrected());
         }
     }
 }
@@ -60,7 +60,7 @@ impl Intercept for Observer {
         _components: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let began = Began { asked: self.clock.now(), instant: self.clock.instant() };
+        let began = Began { asked: self.clock.uncorrected(), instant: self.clock.instant() };
         config.interceptor_state().store_put(began);
         Ok(())
     }

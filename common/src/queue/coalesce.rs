@@ -4,9 +4,9 @@
 //! to `items` others, as soon as a call ends. There is no timer. Items submitted before a new flight's task first runs
 //! go with it.
 //!
-//! Invariants: every item is in exactly one batch, batches are taken in the order of submission; what was submitted
-//! goes out even if its caller no longer waits (flights are tasks of their own, so a caller that leaves cancels nobody);
-//! a flight that panics loses its own batch only, and its slot goes on. What it does not do: retry, or know what an
+//! Invariants: every item is in at most one batch, batches are taken in the order of submission; an item whose caller left
+//! before its batch was taken stays behind, so that an outage collects nothing that nobody waits for; flights are tasks of
+//! their own, so a caller that leaves cancels nobody else; a flight that panics loses its own batch only, and its slot goes on. What it does not do: retry, or know what an
 //! item is.
 
 use std::collections::VecDeque;
@@ -92,7 +92,7 @@ impl<In: Send + 'static, Out: Send + 'static> Coalescer<In, Out> {
         }))
     }
 
-    /// Hands in `item` and waits for its result. Once polled, the item goes out even if this future is dropped.
+    /// Hands in `item` and waits for its result. Dropped before the item's batch was taken, the item stays behind.
     pub async fn submit(&self, item: In) -> Result<Out, FlightLost> {
         let (result, outcome) = oneshot::channel();
         if self.0.enqueue(Waiting { item, result }) {
@@ -139,6 +139,10 @@ impl<In, Out> Inner<In, Out> {
         let (mut items, mut callers, mut weight) = (Vec::new(), Vec::new(), 0_usize);
         while items.len() < self.bounds.items {
             let Some(next) = state.waiting.front() else { break };
+            if next.result.is_closed() {
+                state.waiting.pop_front();
+                continue;
+            }
             weight = weight.saturating_add((self.weigh)(&next.item));
             if weight > self.bounds.weight && !items.is_empty() {
                 break;

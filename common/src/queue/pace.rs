@@ -1,7 +1,7 @@
 //! How many polls a receiver has under way, and how long it waits after a failed one. Pure.
 //!
-//! One poll while little comes; one more each time a batch came back full, up to the bound; one less each time one did
-//! not. Failures back off exponentially, and one poll at a time tries again.
+//! One poll while little comes; one more each time a batch came back full, up to the bound; one less each time one came
+//! back with less than half (SQS often gives fewer than ten from a deep queue). Failures back off exponentially, and one poll at a time tries again.
 
 use std::time::Duration;
 
@@ -17,8 +17,10 @@ const DENIALS: u32 = 5;
 pub(super) enum PollEnd {
     /// As many messages as were asked for, and there is room for another full batch.
     Full,
-    /// Fewer than asked for, or there is no room for more.
-    NotFull,
+    /// Some, or there is no room for more.
+    Some,
+    /// Less than half of what was asked for.
+    Few,
     /// The queue does not exist.
     Missing,
     /// Anything else went wrong.
@@ -66,7 +68,11 @@ impl Pace {
                 self.polls = (self.polls + 1).min(self.max_polls);
                 Next::Poll
             }
-            PollEnd::NotFull => {
+            PollEnd::Some => {
+                self.answered();
+                Next::Poll
+            }
+            PollEnd::Few => {
                 self.answered();
                 self.polls = (self.polls - 1).max(1);
                 Next::Poll
@@ -99,7 +105,7 @@ mod tests {
             pace.polls()
         };
         let grown: Vec<_> = (0..3).map(|_| after(&mut pace, PollEnd::Full)).collect();
-        let shrunk: Vec<_> = (0..3).map(|_| after(&mut pace, PollEnd::NotFull)).collect();
+        let shrunk: Vec<_> = (0..3).map(|_| after(&mut pace, PollEnd::Few)).collect();
         assert_eq!((grown, shrunk), (vec![2, 3, 3], vec![2, 1, 1]));
     }
 
@@ -114,14 +120,14 @@ mod tests {
             [wait(250), wait(500), wait(1_000), wait(2_000), wait(4_000), wait(5_000), wait(5_000)]
         );
         assert_eq!(pace.polls(), 1);
-        assert_eq!(pace.after(PollEnd::NotFull), Next::Poll);
+        assert_eq!(pace.after(PollEnd::Few), Next::Poll);
         assert_eq!(pace.after(PollEnd::Failed), wait(250));
     }
 
     #[test]
     fn a_queue_that_answered_is_gone_at_its_first_denial() {
         let mut pace = Pace::new(1);
-        pace.after(PollEnd::NotFull);
+        pace.after(PollEnd::Few);
         assert_eq!(pace.after(PollEnd::Missing), Next::Gone);
     }
 

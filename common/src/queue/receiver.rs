@@ -180,7 +180,13 @@ impl Receiver {
         }
         drop(room);
         let more = self.permits.as_ref().is_none_or(|permits| permits.available_permits() >= BATCH);
-        if received >= asked && more { PollEnd::Full } else { PollEnd::NotFull }
+        if received >= asked && more {
+            PollEnd::Full
+        } else if received * 2 >= asked {
+            PollEnd::Some
+        } else {
+            PollEnd::Few
+        }
     }
 
     async fn receive(&self, at_most: usize) -> Result<Vec<Message>, PollEnd> {

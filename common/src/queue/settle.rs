@@ -46,7 +46,7 @@ impl Settler {
         self.settled(self.deletions.submit(receipt.to_owned()).await)
     }
 
-    /// Lets the message be received again `after` a while (whole seconds, at most 12 hours; 0 is at once).
+    /// Lets the message be received again `after` a while (rounded up to whole seconds, at most 12 hours; 0 is at once).
     pub async fn give_back(&self, receipt: &str, after: Duration) -> Result<(), SettleError> {
         self.settled(self.visibilities.submit((receipt.to_owned(), after.min(LONGEST_HIDDEN))).await)
     }
@@ -100,6 +100,11 @@ impl Drop for KeptHidden {
     }
 }
 
+/// Rounded up: half a second of patience is not none.
+fn whole_seconds(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis().div_ceil(1_000)).unwrap_or(i32::MAX)
+}
+
 /// The two batch calls.
 #[derive(Clone)]
 struct Calls {
@@ -128,7 +133,7 @@ impl Calls {
             let entry = ChangeMessageVisibilityBatchRequestEntry::builder()
                 .id(position.to_string())
                 .receipt_handle(receipt)
-                .visibility_timeout(i32::try_from(hidden.as_secs()).unwrap_or(i32::MAX));
+                .visibility_timeout(whole_seconds(hidden));
             entry.build().ok()
         });
         let call = self.client.change_message_visibility_batch().queue_url(self.queue.url());

@@ -183,6 +183,8 @@ pub struct ScanPage {
     pub sandboxes: Vec<Sandbox>,
     /// Leases, live and ended.
     pub leases: Vec<Lease>,
+    /// What is wrong with items that are neither, though their keys say so.
+    pub unreadable: Vec<String>,
     /// Where to go on; none at the end.
     pub next: Option<PageKey>,
 }

@@ -8,6 +8,7 @@ use broker_common::clock::Clock;
 use broker_common::domain::{NamePrefix, Timestamp};
 use broker_common::entropy::Entropy;
 use broker_common::store::{Candidate, PageKey, Store, StoreError};
+use tokio::sync::watch;
 
 use super::ledger::{Ledger, Standing};
 
@@ -31,6 +32,23 @@ pub(super) struct Buffer {
     state: Mutex<State>,
     /// Held by the one claim that looks for all.
     looking: tokio::sync::Mutex<()>,
+    /// Changes after each look.
+    looked: watch::Sender<()>,
+}
+
+/// The turn to look, for all. However it ends, it ends in this order: the next one may look, then all who wait are woken.
+struct Turn<'a> {
+    _looking: tokio::sync::MutexGuard<'a, ()>,
+    _wake: Wake<'a>,
+}
+
+/// Wakes all who wait for a look when it is dropped.
+struct Wake<'a>(&'a watch::Sender<()>);
+
+impl Drop for Wake<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(());
+    }
 }
 
 #[derive(Debug)]
@@ -87,6 +105,7 @@ impl Buffer {
             prefix,
             state: Mutex::new(state),
             looking: tokio::sync::Mutex::new(()),
+            looked: watch::Sender::new(()),
         }
     }
 
@@ -98,21 +117,20 @@ impl Buffer {
     /// of all who waited for it, so that an unreachable table does not make them fail one after the other.
     pub(super) async fn next(&self) -> Result<Option<Candidate>, StoreError> {
         let arrived = self.with(|state| state.looks);
+        let mut looked = self.looked.subscribe();
         loop {
-            let settled = self.ledger.settled();
-            let _one_at_a_time = match self.ready(arrived) {
-                Some(answer) => return answer,
-                None => self.looking.lock().await,
-            };
-            // Somebody may have looked while this claim waited for its turn.
             if let Some(answer) = self.ready(arrived) {
                 return answer;
             }
-            match self.look().await? {
-                Look::Found | Look::Nothing => {}
-                Look::Busy => {
-                    let _ = tokio::time::timeout(BUSY_WAIT, settled).await;
-                }
+            let Ok(turn) = self.looking.try_lock() else {
+                // Woken together, all who wait go on together: their next reads share a call.
+                let _ = looked.changed().await;
+                continue;
+            };
+            let _turn = Turn { _looking: turn, _wake: Wake(&self.looked) };
+            let settled = self.ledger.settled();
+            if let Look::Busy = self.look().await? {
+                let _ = tokio::time::timeout(BUSY_WAIT, settled).await;
             }
         }
     }

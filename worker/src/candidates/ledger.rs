@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 
 /// How long the index may still list a version that is gone. It lags by less than a second when healthy.
 const INDEX_LAG: Duration = Duration::from_secs(10);
-/// From how many remembered versions on the old ones are forgotten.
-const FORGET_FROM: usize = 4_096;
+/// How often what is older is forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(5);
 
 /// What a listed candidate is to this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +33,17 @@ pub(super) struct Ledger {
     settled: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entries {
     busy: HashSet<SandboxId>,
     gone: HashMap<SandboxId, (u64, Timestamp)>,
+    forgotten_at: Timestamp,
 }
 
 impl Ledger {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { clock, entries: Mutex::default(), settled: Notify::new() }
+        let entries = Entries { busy: HashSet::new(), gone: HashMap::new(), forgotten_at: clock.now() };
+        Self { clock, entries: Mutex::new(entries), settled: Notify::new() }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Entries) -> T) -> T {
@@ -69,7 +71,8 @@ impl Ledger {
         self.with(|entries| {
             entries.busy.remove(&candidate.sandbox_id);
             entries.gone.insert(candidate.sandbox_id.clone(), (candidate.version, now));
-            if entries.gone.len() >= FORGET_FROM {
+            if now.since(entries.forgotten_at) >= FORGET_EVERY {
+                entries.forgotten_at = now;
                 entries.gone.retain(|_, (_, at)| now.since(*at) < INDEX_LAG);
             }
         });

@@ -109,8 +109,9 @@ impl Handed {
     /// It was not needed: the next claim may have it.
     pub(crate) fn put_back(mut self) {
         self.settled = true;
-        self.buffer.put_back(self.candidate.clone());
+        // Free first: whoever takes it out of the buffer must find it free.
         self.ledger.free(&self.candidate);
+        self.buffer.put_back(self.candidate.clone());
     }
 }
 

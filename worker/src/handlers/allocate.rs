@@ -5,104 +5,111 @@
 //! candidates remain goes on until its deadline.
 
 use broker_common::domain::{
-    AllocateRequest, Allocation, EndReason, Lease, LeaseEnd, LeaseVerdict, Outcome, RequestState, Timestamp,
-    judge,
+    AllocateRequest, Allocation, EndReason, Lease, LeaseEnd, LeaseVerdict, Outcome, RequestState, judge,
 };
-use broker_common::store::{Claim, ClaimOutcome, StoreError};
+use broker_common::store::{Claim, ClaimOutcome, EndOutcome, StoreError};
 
 use super::{Handlers, Undecided};
 
+/// What one attempt came to.
+enum Attempt {
+    /// The request's end.
+    Ended(Outcome),
+    /// Somebody else has the candidate, or an old lease is ended: go on at once.
+    LostRace,
+    /// Somebody is writing the same items: go on after a moment.
+    InTheWay,
+}
+
 impl Handlers {
     pub(super) async fn allocate(&self, ask: &AllocateRequest) -> Result<Outcome, Undecided> {
-        let began = self.clock.instant();
         let mut attempts = 0_u32;
         let outcome = loop {
-            let now = self.clock.now();
-            if now > ask.times.deadline {
+            if self.clock.now() > ask.times.deadline {
                 break Outcome::Expired;
             }
-            if self.clock.instant().duration_since(began) > self.turn {
-                return Err(Undecided::TurnOver);
-            }
             attempts += 1;
-            if let Some(outcome) = self.attempt(ask, now).await? {
-                break outcome;
+            match self.attempt(ask).await? {
+                Attempt::Ended(outcome) => break outcome,
+                Attempt::LostRace => {}
+                Attempt::InTheWay => self.step_aside(attempts).await,
             }
         };
         metrics::histogram!("broker_claim_attempts").record(attempts);
         Ok(outcome)
     }
 
-    /// One attempt; `None` if somebody was in the way and another one may succeed.
-    async fn attempt(&self, ask: &AllocateRequest, now: Timestamp) -> Result<Option<Outcome>, Undecided> {
+    async fn attempt(&self, ask: &AllocateRequest) -> Result<Attempt, Undecided> {
         let Some(handed) = self.candidates.next(ask.prefix.as_ref()).await? else {
             let lease = match self.store.lease(&ask.lease_key).await {
-                Err(StoreError::Conflict) => return Ok(None),
+                Err(StoreError::Conflict) => return Ok(Attempt::InTheWay),
                 read => read?,
             };
-            return self.heed(ask, judge(lease.as_ref(), ask, now), Outcome::NoSandboxes).await;
+            let verdict = judge(lease.as_ref(), ask, self.clock.now());
+            return self.heed(ask, verdict, Attempt::Ended(Outcome::NoSandboxes)).await;
         };
+        // The wait for a candidate may have been long.
+        let now = self.clock.now();
+        if now > ask.times.deadline {
+            handed.put_back();
+            return Ok(Attempt::Ended(Outcome::Expired));
+        }
         let claim =
             Claim { ask, candidate: handed.candidate(), allocation_id: self.entropy.allocation_id(), now };
         match self.store.claim(&claim).await {
             Ok(ClaimOutcome::Created(grant)) => {
                 handed.claimed();
-                Ok(Some(Outcome::Created(grant)))
+                Ok(Attempt::Ended(Outcome::Created(grant)))
             }
             Ok(ClaimOutcome::LeaseStands(lease)) => {
                 handed.put_back();
-                let verdict = judge(Some(&lease), ask, now);
                 // The condition let nothing through that the verdict calls free, unless it changed since: try again.
-                if verdict == LeaseVerdict::Free {
-                    Ok(None)
-                } else {
-                    self.heed(ask, verdict, Outcome::Superseded).await
-                }
+                self.heed(ask, judge(Some(&lease), ask, now), Attempt::InTheWay).await
             }
             Ok(ClaimOutcome::RequestEnded) => {
                 handed.put_back();
-                Ok(Some(self.ended_before(ask).await?))
+                Ok(Attempt::Ended(self.ended_before(ask).await?))
             }
             Ok(ClaimOutcome::LostCandidate) => {
                 handed.lost();
                 metrics::counter!("broker_allocate_conflicts_total").increment(1);
-                Ok(None)
+                Ok(Attempt::LostRace)
             }
             Err(StoreError::Conflict) => {
                 handed.put_back();
-                self.step_aside().await;
-                Ok(None)
+                Ok(Attempt::InTheWay)
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// What a verdict on the key's lease makes of the request; `free` is what it ends with if nothing stands in its way.
+    /// What a verdict on the key's lease makes of the attempt; `free` is what it is if nothing stands in its way.
     async fn heed(
         &self,
         ask: &AllocateRequest,
         verdict: LeaseVerdict,
-        free: Outcome,
-    ) -> Result<Option<Outcome>, Undecided> {
+        free: Attempt,
+    ) -> Result<Attempt, Undecided> {
         match verdict {
-            LeaseVerdict::Free => Ok(Some(free)),
-            LeaseVerdict::Mine(grant) => Ok(Some(Outcome::Created(grant))),
-            LeaseVerdict::Existing(grant) => Ok(Some(Outcome::Existing(grant))),
-            LeaseVerdict::KeyReused => Ok(Some(Outcome::KeyReused)),
-            LeaseVerdict::Superseded => Ok(Some(Outcome::Superseded)),
-            LeaseVerdict::PastExpiry(lease) => self.end_own_expired(ask, &lease).await.map(|()| None),
+            LeaseVerdict::Free => Ok(free),
+            LeaseVerdict::Mine(grant) => Ok(Attempt::Ended(Outcome::Created(grant))),
+            LeaseVerdict::Existing(grant) => Ok(Attempt::Ended(Outcome::Existing(grant))),
+            LeaseVerdict::KeyReused => Ok(Attempt::Ended(Outcome::KeyReused)),
+            LeaseVerdict::Superseded => Ok(Attempt::Ended(Outcome::Superseded)),
+            LeaseVerdict::PastExpiry(lease) => self.end_own_expired(ask, &lease).await,
         }
     }
 
     /// Ends the caller's lease whose time is over; whoever is faster, the next attempt finds it ended.
-    async fn end_own_expired(&self, ask: &AllocateRequest, lease: &Lease) -> Result<(), Undecided> {
+    async fn end_own_expired(&self, ask: &AllocateRequest, lease: &Lease) -> Result<Attempt, Undecided> {
         let end = LeaseEnd::by_request(EndReason::Expired, self.clock.now(), ask.times.enqueued_at);
         match self.store.end(&lease.grant.sandbox_id, &allocation_of(lease), &end).await {
-            Ok(_) => Ok(()),
-            Err(StoreError::Conflict) => {
-                self.step_aside().await;
-                Ok(())
+            Ok(EndOutcome::Ended) => Ok(Attempt::LostRace),
+            Ok(EndOutcome::MovedOn) => {
+                self.must_agree(&lease.key).await?;
+                Ok(Attempt::InTheWay)
             }
+            Err(StoreError::Conflict) => Ok(Attempt::InTheWay),
             Err(error) => Err(error.into()),
         }
     }

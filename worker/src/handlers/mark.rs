@@ -7,13 +7,12 @@ use super::{Handlers, Undecided};
 
 impl Handlers {
     pub(super) async fn mark(&self, mark: &MarkRequest) -> Result<Outcome, Undecided> {
-        let began = self.clock.instant();
-        while self.clock.instant().duration_since(began) <= self.turn {
+        for attempt in 1.. {
             let sandbox = match self.store.sandbox(&mark.sandbox_id).await {
                 Ok(Some(sandbox)) => sandbox,
                 Ok(None) => return Ok(Outcome::SandboxNotFound),
                 Err(StoreError::Conflict) => {
-                    self.step_aside().await;
+                    self.step_aside(attempt).await;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -32,11 +31,12 @@ impl Handlers {
                 Ok(EndOutcome::Ended) => {
                     return Ok(Outcome::Marked { sandbox_id: sandbox.id, deletion_requested_at: end.at });
                 }
-                Ok(EndOutcome::MovedOn) => {}
-                Err(StoreError::Conflict) => self.step_aside().await,
+                Ok(EndOutcome::MovedOn) => self.must_agree(&allocation.lease_key).await?,
+                Err(StoreError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
+            self.step_aside(attempt).await;
         }
-        Err(Undecided::TurnOver)
+        Ok(Outcome::Superseded)
     }
 }

@@ -6,27 +6,45 @@ mod mark;
 use std::time::Duration;
 
 use broker_common::clock::Clock;
-use broker_common::domain::Outcome;
+use broker_common::domain::{Inventory, LeaseKey, Outcome, SandboxId, suspects};
 use broker_common::entropy::Entropy;
 use broker_common::messages::Ask;
 use broker_common::store::{Store, StoreError};
 
 use crate::candidates::Candidates;
 
-/// The longest time that one delivery of a message is worked on; below it, half of its visibility timeout.
-const LONGEST_TURN: Duration = Duration::from_secs(10);
-/// The pause after a conflict, before jitter.
+/// The pause after a first conflict, before jitter; each further one doubles it, up to the longest.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_CONFLICT_PAUSE: Duration = Duration::from_millis(640);
 
 /// Why a handler has no outcome (yet).
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Undecided {
-    /// Candidates remain, but this turn was long enough: try again soon.
-    #[error("lost races until the turn was over")]
-    TurnOver,
     /// The table could not be asked, or holds what it must not.
-    #[error(transparent)]
+    #[error("the table is in the way")]
     Store(#[from] StoreError),
+    /// A live lease and its sandbox do not agree; only the operator can tell which is right.
+    #[error("the live lease of track {} with key {} does not agree with sandbox {sandbox}", key.track, key.key)]
+    Inconsistent {
+        /// The lease.
+        key: LeaseKey,
+        /// Where it points.
+        sandbox: SandboxId,
+    },
+}
+
+impl Undecided {
+    /// The code of the dead letter that the request becomes; `None` if trying again can help.
+    pub(crate) const fn reason_code(&self) -> Option<&'static str> {
+        match self {
+            Self::Inconsistent { .. } => Some("inconsistent_lease"),
+            Self::Store(StoreError::Malformed { .. }) => Some("malformed_item"),
+            Self::Store(StoreError::Refused { .. }) => Some("table_refused"),
+            Self::Store(
+                StoreError::Conflict | StoreError::Unavailable { .. } | StoreError::NoTable { .. },
+            ) => None,
+        }
+    }
 }
 
 /// What all handlers work with.
@@ -36,18 +54,11 @@ pub(crate) struct Handlers {
     candidates: Candidates,
     clock: Clock,
     entropy: Entropy,
-    turn: Duration,
 }
 
 impl Handlers {
-    pub(crate) fn new(
-        store: Store,
-        candidates: Candidates,
-        clock: Clock,
-        entropy: Entropy,
-        visibility: Duration,
-    ) -> Self {
-        Self { store, candidates, clock, entropy, turn: LONGEST_TURN.min(visibility / 2) }
+    pub(crate) const fn new(store: Store, candidates: Candidates, clock: Clock, entropy: Entropy) -> Self {
+        Self { store, candidates, clock, entropy }
     }
 
     /// How `ask` ends. Safe to call any number of times with the same request.
@@ -58,8 +69,26 @@ impl Handlers {
         }
     }
 
-    /// A jittered moment, after somebody else was in the way.
-    async fn step_aside(&self) {
-        tokio::time::sleep(self.entropy.jitter(CONFLICT_PAUSE)).await;
+    /// That a key's lease and its sandbox agree at one instant, after they could not be ended together: then somebody was
+    /// faster and another look helps. If they do not, nothing that a request may do will ever help.
+    async fn must_agree(&self, key: &LeaseKey) -> Result<(), Undecided> {
+        let lease = self.store.lease(key).await?;
+        let Some(lease) = lease.filter(|lease| lease.end.is_none()) else { return Ok(()) };
+        let sandbox = lease.grant.sandbox_id;
+        let together =
+            self.store.read_together(std::slice::from_ref(&sandbox), std::slice::from_ref(key)).await?;
+        let mut inventory = Inventory::default();
+        together.sandboxes.iter().for_each(|sandbox| inventory.add_sandbox(sandbox));
+        together.leases.iter().for_each(|lease| inventory.add_lease(lease));
+        match suspects(&inventory).is_empty() {
+            true => Ok(()),
+            false => Err(Undecided::Inconsistent { key: key.clone(), sandbox }),
+        }
+    }
+
+    /// A jittered moment, after somebody else was in the way for the `times`th time.
+    async fn step_aside(&self, times: u32) {
+        let pause = CONFLICT_PAUSE.saturating_mul(1 << times.min(6)).min(LONGEST_CONFLICT_PAUSE);
+        tokio::time::sleep(self.entropy.jitter(pause)).await;
     }
 }

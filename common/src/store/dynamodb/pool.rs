@@ -10,7 +10,7 @@ use super::keys::{self, STATE_KEY, STATE_SHARD};
 use super::schema::STATE_INDEX;
 use super::{Store, count_capacity, n, s};
 use crate::domain::{NamePrefix, SandboxId, Status, Timestamp};
-use crate::store::{CandidatePage, NewSandbox, PageKey, Seeded, StoreError, SweepKey, SweepPage};
+use crate::store::{Candidate, CandidatePage, NewSandbox, PageKey, Seeded, StoreError, SweepKey, SweepPage};
 
 const SANDBOX_IS_NEW: &str = "attribute_not_exists(PK)";
 const SEEDED_AND_UNUSED: &str =
@@ -52,7 +52,7 @@ impl Store {
             .await
             .map_err(|error| failed("Query", &self.table, error))?;
         count_capacity("candidates", answer.consumed_capacity());
-        let candidates = answer.items().iter().map(a::read_candidate).collect::<Result<_, _>>()?;
+        let candidates = readable(answer.items());
         Ok(CandidatePage { candidates, next: answer.last_evaluated_key.map(PageKey) })
     }
 
@@ -80,7 +80,7 @@ impl Store {
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let answer = call.send().await.map_err(|error| failed("ExecuteStatement", &self.table, error))?;
         count_capacity("candidates", answer.consumed_capacity());
-        let candidates = answer.items().iter().map(a::read_candidate).collect::<Result<_, _>>()?;
+        let candidates = readable(answer.items());
         Ok(SweepPage { candidates, next: answer.next_token.map(SweepKey) })
     }
 
@@ -176,4 +176,19 @@ impl Store {
             },
         }
     }
+}
+
+/// The candidates that can be read. One that cannot is passed over: it must not stop everybody's allocation, and `broker
+/// pool verify` names it.
+fn readable(items: &[a::Item]) -> Vec<Candidate> {
+    let read = items.iter().map(a::read_candidate);
+    read.filter_map(|candidate| {
+        candidate
+            .inspect_err(|error| {
+                metrics::counter!("broker_unreadable_items_total").increment(1);
+                tracing::error!("an available sandbox is passed over: {error}");
+            })
+            .ok()
+    })
+    .collect()
 }

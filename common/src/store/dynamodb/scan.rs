@@ -31,7 +31,7 @@ impl Store {
             .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
             .expression_attribute_values(":lease", s(LEASE_PREFIX));
         let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
-        let mut page = sort_out(answer.items())?;
+        let mut page = sort_out(answer.items());
         page.next = answer.last_evaluated_key.map(PageKey);
         Ok(page)
     }
@@ -55,7 +55,7 @@ impl Store {
         };
         let items: Vec<Item> =
             answer.responses.unwrap_or_default().into_iter().filter_map(|response| response.item).collect();
-        sort_out(&items)
+        Ok(sort_out(&items))
     }
 
     fn get_of(&self, key: Key) -> Result<TransactGetItem, StoreError> {
@@ -66,15 +66,18 @@ impl Store {
     }
 }
 
-fn sort_out(items: &[Item]) -> Result<ScanPage, StoreError> {
+fn sort_out(items: &[Item]) -> ScanPage {
     let mut page = ScanPage::default();
     for item in items {
         let pk = item.get(PK).and_then(|pk| pk.as_s().ok()).map(String::as_str).unwrap_or_default();
-        if pk.starts_with(SANDBOX_PREFIX) {
-            page.sandboxes.push(a::read_sandbox(item)?);
+        let read = if pk.starts_with(SANDBOX_PREFIX) {
+            a::read_sandbox(item).map(|sandbox| page.sandboxes.push(sandbox))
         } else if pk.starts_with(LEASE_PREFIX) {
-            page.leases.push(a::read_lease(item)?);
-        }
+            a::read_lease(item).map(|lease| page.leases.push(lease))
+        } else {
+            Ok(())
+        };
+        page.unreadable.extend(read.err().map(|error| error.to_string()));
     }
-    Ok(page)
+    page
 }

@@ -1,10 +1,10 @@
 //! Group commit: the transactions of many callers in one TransactWriteItems call.
 //!
 //! A group is the items of one caller, all or none. Invariants: groups in one call touch different items (AWS refuses an
-//! item twice in a call; a group that meets an item again waits for the next call); a group whose own conditions hold is
-//! not lost to a neighbour's that do not: when a call is cancelled, the groups that the reasons name get their answer and
-//! the others go again. What it does not do: retry a group that met a conflict; its caller knows whether that is still
-//! wanted.
+//! item twice in a call; a group that meets an item again goes back to the end of the line, so that a hot key delays
+//! nobody else); a group is not lost to a neighbour: when a call is cancelled, the groups that the reasons name get their
+//! answer and the others go again, and when a call is refused whole, its groups go one by one. What it does not do: retry
+//! a group that met a conflict; its caller knows whether that is still wanted.
 
 use std::collections::HashSet;
 
@@ -43,7 +43,15 @@ pub(super) enum Committed {
     Cancelled(Vec<CancellationReason>),
 }
 
-type Answer = Result<Committed, StoreError>;
+/// What a flight makes of a group.
+type Answer = Result<Flown, StoreError>;
+
+#[derive(Debug)]
+enum Flown {
+    Committed(Committed),
+    /// Another group of the flight touches an item of it: it has to go later.
+    Crowded(Group),
+}
 
 /// Commits groups for all callers of one process.
 #[derive(Clone, Debug)]
@@ -60,10 +68,15 @@ impl GroupCommit {
     }
 
     /// Commits `group`, in a call of its own or with others.
-    pub(super) async fn submit(&self, group: Group) -> Answer {
+    pub(super) async fn submit(&self, mut group: Group) -> Result<Committed, StoreError> {
         let lost =
             |error| Err(StoreError::Unavailable { operation: "TransactWriteItems", source: Box::new(error) });
-        self.0.submit(group).await.unwrap_or_else(lost)
+        loop {
+            match self.0.submit(group).await.unwrap_or_else(lost)? {
+                Flown::Committed(committed) => return Ok(committed),
+                Flown::Crowded(again) => group = again,
+            }
+        }
     }
 }
 
@@ -76,18 +89,28 @@ impl Call {
     /// One answer per group, in their order. Every round answers at least one group, so it ends.
     async fn commit(&self, groups: Vec<Group>) -> Vec<Answer> {
         let mut answers: Vec<Option<Answer>> = groups.iter().map(|_| None).collect();
+        for position in crowded(&groups) {
+            answers[position] = Some(Ok(Flown::Crowded(groups[position].clone())));
+        }
         loop {
-            let open = (0..groups.len()).filter(|position| answers[*position].is_none());
-            let round = apart(&groups, open);
+            let round: Vec<_> = (0..groups.len()).filter(|position| answers[*position].is_none()).collect();
             if round.is_empty() {
                 return answers.into_iter().flatten().collect();
             }
             match self.write(round.iter().map(|position| &groups[*position])).await {
                 Ok(Committed::Written) => {
-                    round.into_iter().for_each(|position| answers[position] = Some(Ok(Committed::Written)));
+                    round
+                        .into_iter()
+                        .for_each(|p| answers[p] = Some(Ok(Flown::Committed(Committed::Written))));
                 }
                 Ok(Committed::Cancelled(reasons)) => {
                     answer_cancelled(&groups, &round, &reasons, &mut answers)
+                }
+                Err(StoreError::Refused { .. }) if round.len() > 1 => {
+                    for position in round {
+                        let alone = self.write(std::iter::once(&groups[position])).await;
+                        answers[position] = Some(alone.map(Flown::Committed));
+                    }
                 }
                 Err(error) => {
                     let shared = Shared::new(error);
@@ -97,7 +120,7 @@ impl Call {
         }
     }
 
-    async fn write(&self, groups: impl Iterator<Item = &Group>) -> Answer {
+    async fn write(&self, groups: impl Iterator<Item = &Group>) -> Result<Committed, StoreError> {
         let items: Vec<_> = groups.flat_map(|group| group.items.iter().cloned()).collect();
         let call = self
             .client
@@ -119,17 +142,20 @@ impl Call {
     }
 }
 
-/// The first groups of `open` that touch no item twice.
-fn apart(groups: &[Group], open: impl Iterator<Item = usize>) -> Vec<usize> {
+/// The groups that touch an item of an earlier group.
+fn crowded(groups: &[Group]) -> Vec<usize> {
     let mut touched: HashSet<&Key> = HashSet::new();
-    open.filter(|position| {
-        let keys = &groups[*position].keys;
-        let is_apart = keys.iter().all(|key| !touched.contains(key));
-        // Also those that wait for the next round: groups of one item keep their order.
-        touched.extend(keys);
-        is_apart
-    })
-    .collect()
+    let meets =
+        |group: &'_ Group, touched: &HashSet<&Key>| group.keys.iter().any(|key| touched.contains(key));
+    let mut crowded = Vec::new();
+    for (position, group) in groups.iter().enumerate() {
+        if meets(group, &touched) {
+            crowded.push(position);
+        }
+        // Also the items of those that go later: groups of one item keep their order.
+        touched.extend(&group.keys);
+    }
+    crowded
 }
 
 /// Answers the groups of a cancelled round that the reasons name; if they name none, all of them.
@@ -151,7 +177,7 @@ fn answer_cancelled(
     let names_nobody = !own.iter().any(|(_, reasons)| is_named(reasons));
     for (position, reasons) in own {
         if names_nobody || is_named(reasons) {
-            answers[position] = Some(Ok(Committed::Cancelled(reasons.to_vec())));
+            answers[position] = Some(Ok(Flown::Committed(Committed::Cancelled(reasons.to_vec()))));
         }
     }
 }
@@ -174,8 +200,7 @@ mod tests {
     #[test]
     fn groups_of_one_item_go_in_different_calls_in_their_order() {
         let groups = [group(&["a", "b"]), group(&["b", "c"]), group(&["c"]), group(&["d"])];
-        assert_eq!(apart(&groups, 0..4), [0, 3]);
-        assert_eq!(apart(&groups, 1..3), [1]);
+        assert_eq!(crowded(&groups), [1, 2]);
     }
 
     #[test]
@@ -185,7 +210,9 @@ mod tests {
         let codes = reasons(&["None", "None", "None", "ConditionalCheckFailed", "None"]);
         answer_cancelled(&groups, &[0, 1, 2], &codes, &mut answers);
         assert!(answers[0].is_none() && answers[2].is_none());
-        let Some(Ok(Committed::Cancelled(own))) = &answers[1] else { panic!("{answers:?}") };
+        let Some(Ok(Flown::Committed(Committed::Cancelled(own)))) = &answers[1] else {
+            panic!("{answers:?}")
+        };
         assert_eq!(
             own.iter().filter_map(CancellationReason::code).collect::<Vec<_>>(),
             ["None", "ConditionalCheckFailed"]

@@ -7,22 +7,27 @@ pub(crate) mod verify;
 
 use broker_common::store::{ScanPage, Store, StoreError};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 /// Segments of the table that are read at the same time.
 const SEGMENTS: i32 = 4;
 
 /// Reads all sandboxes and leases, page by page; `see` says whether to go on.
-async fn scan(store: &Store, mut see: impl FnMut(ScanPage) -> bool) -> Result<(), StoreError> {
+async fn scan(store: &Store, mut see: impl FnMut(ScanPage) -> bool) -> anyhow::Result<()> {
     let (pages, mut read) = mpsc::channel(2);
-    let readers: Vec<_> = (0..SEGMENTS)
-        .map(|segment| tokio::spawn(scan_segment(store.clone(), segment, pages.clone())))
-        .collect();
+    let mut readers = JoinSet::new();
+    for segment in 0..SEGMENTS {
+        readers.spawn(scan_segment(store.clone(), segment, pages.clone()));
+    }
     drop(pages);
     while let Some(page) = read.recv().await {
         if !see(page?) {
-            readers.iter().for_each(tokio::task::JoinHandle::abort);
             return Ok(());
         }
+    }
+    // A reader that panicked has left a part of the table unread.
+    while let Some(ended) = readers.join_next().await {
+        ended?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `broker pool seed`: new sandboxes for trying things out, and their removal. On a real pool sync finds them instead.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use broker_common::domain::{ExternalId, Sandbox, SandboxId, SandboxName, Timestamp};
 use broker_common::store::{NewSandbox, Seeded, Store, StoreError};
@@ -16,6 +17,10 @@ use crate::output;
 
 /// Calls under way at the same time.
 const CALLS: usize = 8;
+
+/// How often a throttled batch is tried again, each time after twice the pause.
+const PATIENCE: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Serialize)]
 struct Report {
@@ -59,7 +64,7 @@ pub(crate) async fn seed(
         let (store, batch, calls) = (store.clone(), batch.to_vec(), Arc::clone(&calls));
         batches.spawn(async move {
             let _call = calls.acquire_owned().await;
-            store.seed(&batch, now).await
+            seed_batch(&store, &batch, now).await
         });
     }
     let mut total = Seeded::default();
@@ -73,6 +78,17 @@ pub(crate) async fn seed(
     Ok(total)
 }
 
+/// One batch, patiently: a new on-demand table takes 4,000 writes/s and grows from there.
+async fn seed_batch(store: &Store, batch: &[NewSandbox], now: Timestamp) -> Result<Seeded, StoreError> {
+    for attempt in 0..PATIENCE {
+        match store.seed(batch, now).await {
+            Err(error) if error.is_retryable() => tokio::time::sleep(FIRST_PAUSE * (1 << attempt)).await,
+            seeded => return seeded,
+        }
+    }
+    store.seed(batch, now).await
+}
+
 fn sandbox(number: usize, prefix: &str) -> anyhow::Result<NewSandbox> {
     Ok(NewSandbox {
         id: SandboxId::new(format!("seed-{number:06}"))?,
@@ -82,7 +98,7 @@ fn sandbox(number: usize, prefix: &str) -> anyhow::Result<NewSandbox> {
 }
 
 /// Removes what seed made and nobody used; how many. What is in use, or was, stays.
-async fn cleanup(store: &Store) -> Result<usize, StoreError> {
+async fn cleanup(store: &Store) -> anyhow::Result<usize> {
     let mut candidates: Vec<Sandbox> = Vec::new();
     scan(store, |page| {
         candidates.extend(page.sandboxes.into_iter().filter(|sandbox| sandbox.allocation.is_none()));
