@@ -60,13 +60,17 @@ pub async fn ensure(
     visibility: Duration,
 ) -> Result<Vec<(String, Ensured)>, QueueError> {
     let mut report = Vec::new();
+    let mut dlq_url: Option<String> = None;
     for kind in QueueKind::ALL {
         let name = names.name(kind);
-        let dlq_arn = match kind.dlq() {
-            Some(dlq) => Some(arn(aws, &names.name(dlq)).await?),
-            None => None,
+        // Each dead-letter queue stands before its source. Its URL is the one it was created with: asked for by name, a
+        // new queue may not be known yet.
+        let dlq_arn = match (kind.dlq(), dlq_url.take()) {
+            (Some(dlq), Some(url)) => Some(arn(aws, &names.name(dlq), &url).await?),
+            (Some(_) | None, _) => None,
         };
-        let ensured = ensure_one(aws, &name, wanted(kind, visibility, dlq_arn.as_deref())).await?;
+        let (ensured, url) = ensure_one(aws, &name, wanted(kind, visibility, dlq_arn.as_deref())).await?;
+        dlq_url = Some(url);
         report.push((name, ensured));
     }
     Ok(report)
@@ -163,17 +167,18 @@ fn wanted(kind: QueueKind, visibility: Duration, dlq_arn: Option<&str>) -> Attri
     wanted
 }
 
-async fn ensure_one(aws: &Aws, name: &str, wanted: Attributes) -> Result<Ensured, QueueError> {
+/// What was done, and the queue's URL.
+async fn ensure_one(aws: &Aws, name: &str, wanted: Attributes) -> Result<(Ensured, String), QueueError> {
     if let Some(url) = find(aws, name).await? {
-        return adjust(aws, name, &url, wanted).await;
+        return Ok((adjust(aws, name, &url, wanted).await?, url));
     }
     let created = aws.sqs.create_queue().queue_name(name).set_attributes(Some(wanted.clone())).send().await;
     match created {
-        Ok(_) => Ok(Ensured::Created),
+        Ok(created) => Ok((Ensured::Created, created.queue_url.unwrap_or_default())),
         // Somebody else was faster, with other attributes.
         Err(error) if error.as_service_error().is_some_and(|error| error.is_queue_name_exists()) => {
             let url = find(aws, name).await?.ok_or_else(|| failed("create", name, error))?;
-            adjust(aws, name, &url, wanted).await
+            Ok((adjust(aws, name, &url, wanted).await?, url))
         }
         Err(error) => Err(failed("create", name, error)),
     }
@@ -211,9 +216,8 @@ fn same(attribute: &Attribute, left: &str, right: &str) -> bool {
     read(left).is_some_and(|left| read(right) == Some(left))
 }
 
-async fn arn(aws: &Aws, name: &str) -> Result<String, QueueError> {
-    let url = find(aws, name).await?.ok_or_else(|| QueueError::Missing { queue: name.to_owned() })?;
-    let mut found = attributes(aws, name, &url, &[Attribute::QueueArn]).await?;
+async fn arn(aws: &Aws, name: &str, url: &str) -> Result<String, QueueError> {
+    let mut found = attributes(aws, name, url, &[Attribute::QueueArn]).await?;
     found.remove(&Attribute::QueueArn).ok_or_else(|| QueueError::Missing { queue: name.to_owned() })
 }
 

@@ -7,7 +7,8 @@ use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
-    ProjectionType, ScalarAttributeType, TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
+    ProjectionType, ScalarAttributeType, TableDescription, TableStatus, TimeToLiveSpecification,
+    TimeToLiveStatus,
 };
 
 use super::attributes as a;
@@ -93,7 +94,7 @@ async fn wait_until_active(client: &Client, table: &str) -> Result<(), StoreErro
     for _ in 0..POLLS {
         match client.describe_table().table_name(table).send().await {
             Ok(answer) if answer.table().and_then(|t| t.table_status()) == Some(&TableStatus::Active) => {
-                return Ok(());
+                return answer.table().map_or(Ok(()), must_be_ours);
             }
             Ok(_) => {}
             // A table that was just created may not be listed yet.
@@ -110,6 +111,22 @@ async fn wait_until_active(client: &Client, table: &str) -> Result<(), StoreErro
         operation: "DescribeTable",
         source: "the table does not become active".into(),
     })
+}
+
+/// That the table has our keys and our index: one that was made for something else is not mended.
+fn must_be_ours(table: &TableDescription) -> Result<(), StoreError> {
+    let names = |schema: &[KeySchemaElement]| {
+        schema.iter().map(|key| key.attribute_name().to_owned()).collect::<Vec<_>>()
+    };
+    let index = table.global_secondary_indexes().iter().find(|index| index.index_name() == Some(STATE_INDEX));
+    let ours = names(table.key_schema()) == [PK, SK]
+        && index.is_some_and(|index| names(index.key_schema()) == [STATE_SHARD, STATE_KEY]);
+    if ours {
+        return Ok(());
+    }
+    let problem =
+        format!("the table stands there with other keys than {PK}, {SK}, or without the index {STATE_INDEX}");
+    Err(StoreError::Refused { operation: "DescribeTable", source: problem.into() })
 }
 
 async fn expire_by_ttl(client: &Client, table: &str) -> Result<(), StoreError> {
