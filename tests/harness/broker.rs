@@ -124,11 +124,11 @@ impl Broker {
         apis.chain(self.workers.iter().map(Worker::metrics))
     }
 
-    /// The resident memory of each process, in MiB.
-    pub fn resident(&self) -> Vec<(String, f64)> {
+    /// Name, resident memory in MiB and processor seconds of each process.
+    pub fn resources(&self) -> Vec<(String, f64, f64)> {
         let processes =
             self.apis.iter().map(|server| &server.process).chain(self.workers.iter().map(|w| &w.process));
-        processes.map(|process| (process.name().to_owned(), process.resident_mib())).collect()
+        processes.map(|p| (p.name().to_owned(), p.resident_mib(), p.cpu_seconds())).collect()
     }
 
     /// Each worker, in the order in which they were started.

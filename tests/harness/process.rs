@@ -56,6 +56,15 @@ impl Process {
         kib.unwrap_or_default() / 1_024.0
     }
 
+    /// The processor time it has taken, in seconds, as Linux tells it (in hundredths); 0 once it ended.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // After the name in parentheses: state is the first field, utime and stime are the 12th and 13th.
+        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+        let ticks = fields.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
+        ticks.sum::<f64>() / 100.0
+    }
+
     /// Waits for a line of JSON on stdout that `pick` takes.
     pub async fn stdout_line<T>(&mut self, what: &str, pick: impl Fn(&Value) -> Option<T>) -> T {
         let path = self.stdout.clone();

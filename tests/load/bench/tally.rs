@@ -18,12 +18,15 @@ pub(crate) struct Tally {
     calls_by_operation: BTreeMap<String, f64>,
     /// Consumed capacity per answer, reads and writes.
     capacity: f64,
-    /// Resident memory in MiB, by process.
-    resident: Vec<(String, f64)>,
+    /// Name, resident memory in MiB, processor time in microseconds per answer, of each process.
+    processes: Vec<(String, f64, f64)>,
 }
 
+/// What was spent at AWS, and what the processes took, up to some moment.
+type Spent = (Costs, Vec<(String, f64, f64)>);
+
 impl Tally {
-    pub(crate) fn new(samples: &[Sample], before: &Costs, after: &Costs, resident: &[(String, f64)]) -> Self {
+    pub(crate) fn new(samples: &[Sample], (before, began): &Spent, (after, ended): &Spent) -> Self {
         let mut by_status = BTreeMap::new();
         for sample in samples {
             *by_status.entry(sample.status).or_default() += 1;
@@ -55,7 +58,13 @@ impl Tally {
             calls: calls_by_operation.values().sum(),
             calls_by_operation,
             capacity: (spent(after) - spent(before)) / answers,
-            resident: resident.to_vec(),
+            processes: began
+                .iter()
+                .zip(ended)
+                .map(|((_, _, cpu_before), (name, mib, cpu))| {
+                    (name.clone(), *mib, (cpu - cpu_before) * 1e6 / answers)
+                })
+                .collect(),
         }
     }
 
@@ -81,8 +90,8 @@ impl fmt::Display for Tally {
         write!(f, "  per answer: {:.2} AWS calls, {:.2} capacity units  (", self.calls, self.capacity)?;
         let calls = self.calls_by_operation.iter().map(|(operation, each)| format!("{operation} {each:.2}"));
         write!(f, "{})", calls.collect::<Vec<_>>().join(", "))?;
-        for (process, mib) in &self.resident {
-            write!(f, "\n  {process} {mib:.0} MiB")?;
+        for (process, mib, micros) in &self.processes {
+            write!(f, "\n  {process}: {mib:.0} MiB, {micros:.0} µs of processor time per answer")?;
         }
         Ok(())
     }
