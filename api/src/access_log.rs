@@ -4,6 +4,7 @@
 //! a query or a body; the client's own request id bounded and printable.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,6 +26,7 @@ pub(crate) struct Line {
     clock: Clock,
     started: Instant,
     request_id: RequestId,
+    client: IpAddr,
     method: &'static str,
     route: &'static str,
     status: u16,
@@ -36,12 +38,13 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(crate) fn begin(request_id: RequestId, head: &Parts, clock: &Clock) -> Self {
+    pub(crate) fn begin(request_id: RequestId, head: &Parts, client: IpAddr, clock: &Clock) -> Self {
         let client_id = head.headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
         Self {
             clock: clock.clone(),
             started: clock.instant(),
             request_id,
+            client,
             method: method_label(&head.method),
             route: UNMATCHED,
             status: CLIENT_LEFT,
@@ -56,6 +59,11 @@ impl Line {
 
     pub(crate) const fn routed(&mut self, template: &'static str) {
         self.route = template;
+    }
+
+    /// Where the request comes from.
+    pub(crate) const fn client(&self) -> IpAddr {
+        self.client
     }
 
     pub(crate) fn authenticated(&mut self, token_name: &Arc<str>) {
@@ -83,6 +91,7 @@ impl Drop for Line {
         // Options that are none are left out of the line.
         tracing::info!(
             request_id = %self.request_id,
+            client = %self.client,
             method = self.method,
             route = self.route,
             status = self.status,

@@ -34,14 +34,17 @@ pub(crate) enum Content {
     Problem(Value),
     /// The text format that Prometheus scrapes.
     Metrics(String),
+    /// No body.
+    Nothing,
 }
 
 impl Content {
-    const fn media_type(&self) -> &'static str {
+    const fn media_type(&self) -> Option<&'static str> {
         match self {
-            Self::Json(_) => "application/json",
-            Self::Problem(_) => "application/problem+json",
-            Self::Metrics(_) => "text/plain; version=0.0.4; charset=utf-8",
+            Self::Json(_) => Some("application/json"),
+            Self::Problem(_) => Some("application/problem+json"),
+            Self::Metrics(_) => Some("text/plain; version=0.0.4; charset=utf-8"),
+            Self::Nothing => None,
         }
     }
 
@@ -49,6 +52,7 @@ impl Content {
         match self {
             Self::Json(value) | Self::Problem(value) => Bytes::from(value.to_string()),
             Self::Metrics(text) => Bytes::from(text),
+            Self::Nothing => Bytes::new(),
         }
     }
 }
@@ -92,12 +96,14 @@ impl Answer {
 
     /// As HTTP, to the request `id`.
     pub(crate) fn into_response(self, id: RequestId) -> Response<Bytes> {
-        let media_type = HeaderValue::from_static(self.content.media_type());
+        let media_type = self.content.media_type().map(HeaderValue::from_static);
         let mut response = Response::new(self.content.into_bytes());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         *headers = self.headers;
-        headers.insert(header::CONTENT_TYPE, media_type);
+        if let Some(media_type) = media_type {
+            headers.insert(header::CONTENT_TYPE, media_type);
+        }
         for (name, value) in FIXED {
             headers.insert(name, HeaderValue::from_static(value));
         }

@@ -5,26 +5,30 @@
 //! shed? ─▶ waiter ─▶ send ─▶ wait ─┬─ reply ──────────────▶ outcome
 //!                                  └─ time is up ─▶ record ─▶ 202, and the same waiter lingers until the deadline:
 //!                                                             a late reply completes the record
+//! respond-async: record ─▶ send ─▶ 202; the worker completes the record, in the claim's own transaction
 //! ```
 //! Invariants: nothing is sent for a call that was shed; one waiter, one pending slot, from before the send to the end,
-//! so no reply falls between the wait and the record; a 202 is said only after its record was written. A client that
-//! leaves takes its waiter along, nothing else. What it does not do: tell an outcome over HTTP.
+//! so no reply falls between the wait and the record; a 202 is said only after its record was written, and after its
+//! message was sent. A client that leaves takes its waiter along, nothing else. What it does not do: tell an outcome
+//! over HTTP.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use broker_common::clock::Clock;
-use broker_common::domain::{Outcome, PersistedRequest, RequestId, RequestState, Times};
+use broker_common::domain::{Outcome, PersistedRequest, RequestState, Times};
 use broker_common::lifecycle::Lifecycle;
 use broker_common::messages::{Ask, RequestMessage};
-use broker_common::store::{Recorded, Store};
+use broker_common::queue::SendError;
+use broker_common::store::{Cancellation, Recorded, Store};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 
-use crate::limits::SHORTEST_DEADLINE;
+use crate::limits::{ASYNC_DEADLINE, SHORTEST_DEADLINE};
 use crate::measures;
 use crate::problem::Problem;
 use crate::replies::{Replies, Waiter};
-use crate::reply_queue::Link;
+use crate::reply_queue::{Channel, Link};
 
 /// A worker that ends after `reply_by` stores the outcome itself, so from then on only replies that are under way can
 /// still be needed.
@@ -39,6 +43,13 @@ pub(crate) enum Answered {
     Ended(Outcome),
     /// It did not yet; its record says so, too.
     StillQueued,
+}
+
+/// A question as it lies in the queue, and as it is recorded.
+struct Question {
+    times: Times,
+    text: String,
+    record: PersistedRequest,
 }
 
 /// Asks the workers. Clones share everything.
@@ -62,23 +73,19 @@ impl Exchange {
         Times { enqueued_at: now, reply_by: now.plus(wait), deadline: now.plus(wait.max(SHORTEST_DEADLINE)) }
     }
 
+    /// The times of a question asked now for whose answer nobody waits.
+    pub(crate) fn times_of_async(&self) -> Times {
+        let now = self.clock.now();
+        Times { enqueued_at: now, reply_by: now, deadline: now.plus(ASYNC_DEADLINE) }
+    }
+
     /// Asks, and waits until `reply_by` at most.
-    pub(crate) async fn ask(&self, ask: Ask) -> Result<Answered, Problem> {
-        let record = record_of(&ask);
-        let times = times_of(&ask);
+    pub(crate) async fn ask(&self, ask: &Ask) -> Result<Answered, Problem> {
         let asked = Instant::now();
-        let channel =
-            self.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))?;
+        let channel = self.channel()?;
+        let Question { times, text, record } = question(ask, &channel);
         let mut waiter = self.replies.register(record.request_id).inspect_err(|_| measures::shed())?;
-        let message = match &ask {
-            Ask::Allocate(ask) => RequestMessage::allocate(ask, channel.reply_to.as_str()),
-            Ask::Mark(mark) => RequestMessage::mark(mark, channel.reply_to.as_str()),
-        };
-        channel
-            .requests
-            .send(message.encode())
-            .await
-            .map_err(|error| Problem::unavailable("The request could not be enqueued.").because(error))?;
+        channel.requests.send(text).await.map_err(not_enqueued)?;
         let until = asked + times.reply_by.since(times.enqueued_at);
         tokio::select! {
             biased;
@@ -89,6 +96,26 @@ impl Exchange {
             () = sleep_until(until) => self.leave(waiter, record, times).await,
             () = self.drain_is_near() => self.leave(waiter, record, times).await,
         }
+    }
+
+    /// Asks without waiting for the answer: it is recorded, then sent.
+    pub(crate) async fn enqueue(&self, ask: &Ask) -> Result<Answered, Problem> {
+        let channel = self.channel()?;
+        let Question { text, record, .. } = question(ask, &channel);
+        // Found already there is our own write, which was retried: the id was minted for this call.
+        let (Recorded::New | Recorded::AlreadyThere(_)) = self.store.record_request(&record).await?;
+        let Err(error) = channel.requests.send(text).await else { return Ok(Answered::StillQueued) };
+        // SQS may have the message all the same. Cancelled, it never claims, and a 503 is the truth; if a worker was
+        // faster, the 202 is.
+        match self.store.cancel_request(record.request_id).await {
+            Ok(Cancellation::Cancelled) => Err(not_enqueued(error)),
+            Ok(Cancellation::TooLate) => Ok(Answered::StillQueued),
+            Err(not_cancelled) => Err(Problem::from(not_cancelled)),
+        }
+    }
+
+    fn channel(&self) -> Result<Arc<Channel>, Problem> {
+        self.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))
     }
 
     /// Part of the drain time is left for recording those who still wait, and for the end of their connections.
@@ -146,33 +173,34 @@ impl Exchange {
     }
 }
 
-fn times_of(ask: &Ask) -> Times {
-    match ask {
-        Ask::Allocate(ask) => ask.times,
-        Ask::Mark(mark) => mark.times,
-    }
+fn not_enqueued(error: SendError) -> Problem {
+    Problem::unavailable("The request could not be enqueued.").because(error)
 }
 
-/// The record of a question that is still queued.
-fn record_of(ask: &Ask) -> PersistedRequest {
-    let times = times_of(ask);
-    let queued = |request_id: RequestId, track| PersistedRequest {
-        request_id,
+/// `ask` as its message and as the record of a request that is queued.
+fn question(ask: &Ask, channel: &Channel) -> Question {
+    let reply_to = channel.reply_to.as_str();
+    let (message, track, lease_key, sandbox_id) = match ask {
+        Ask::Allocate(ask) => {
+            let key = ask.lease_key.clone();
+            (RequestMessage::allocate(ask, reply_to), key.track.clone(), Some(key), None)
+        }
+        Ask::Mark(mark) => {
+            let sandbox = Some(mark.sandbox_id.clone());
+            (RequestMessage::mark(mark, reply_to), mark.track.clone(), None, sandbox)
+        }
+    };
+    let (times, text) = (message.times(), message.encode());
+    let record = PersistedRequest {
+        request_id: message.request_id,
         track,
-        lease_key: None,
-        sandbox_id: None,
+        lease_key,
+        sandbox_id,
+        asynchronous: message.asynchronous,
+        message: Some(text.clone()),
         state: RequestState::Queued,
         created_at: times.enqueued_at,
         deadline: times.deadline,
     };
-    match ask {
-        Ask::Allocate(ask) => PersistedRequest {
-            lease_key: Some(ask.lease_key.clone()),
-            ..queued(ask.request_id, ask.lease_key.track.clone())
-        },
-        Ask::Mark(mark) => PersistedRequest {
-            sandbox_id: Some(mark.sandbox_id.clone()),
-            ..queued(mark.request_id, mark.track.clone())
-        },
-    }
+    Question { times, text, record }
 }

@@ -15,6 +15,8 @@ mod access_log;
 mod answer;
 mod auth;
 mod body;
+mod caller;
+mod cors;
 mod exchange;
 mod handlers;
 mod headers;
@@ -22,6 +24,7 @@ mod limits;
 mod measures;
 mod prefer;
 pub mod problem;
+mod rate;
 mod readiness;
 mod refusal;
 mod replies;
@@ -34,6 +37,7 @@ mod wire;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use broker_common::lifecycle::Lifecycle;
 use broker_common::process::Process;
 use broker_common::queue::QueueNames;
 use broker_common::store::Store;
@@ -42,8 +46,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Authenticator;
+use crate::cors::Cors;
 use crate::exchange::Exchange;
 use crate::handlers::{Allocate, Health, Mark, Requests, Sandboxes};
+use crate::rate::Rate;
 use crate::readiness::Readiness;
 use crate::refusal::Refusals;
 use crate::replies::Replies;
@@ -53,8 +59,9 @@ use crate::service::Service;
 
 /// Serves on `listener` until the process is told to stop and has drained. Fails only before it serves.
 ///
-/// The end, in this order: readiness is off, nothing is accepted, open requests are answered (those that would outlast
-/// the drain time with 202), late replies are stored, the reply queue is deleted.
+/// The end, in this order: readiness is off while it still serves (a lame duck: load balancers look elsewhere, each
+/// answer closes its connection), nothing is accepted any more, open requests are answered (those that would outlast the
+/// drain time with 202), late replies are stored, the reply queue is deleted.
 pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> {
     let config = Arc::clone(&process.config);
     config.require_tokens()?;
@@ -66,12 +73,14 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
     let replies = Replies::new(config.max_pending);
     let (reply_queue, link) = ReplyQueue::new(process.clone(), replies.clone());
     let readiness = Readiness::new(process.clone(), link.clone());
+    // Readiness goes off with the process's own lifecycle; what serves goes on until the lame duck's time is over.
+    let serving = Lifecycle { soft: CancellationToken::new(), ..process.lifecycle.clone() };
     let exchange = Exchange {
         link,
         replies: replies.clone(),
         store: store.clone(),
         clock: process.clock.clone(),
-        lifecycle: process.lifecycle.clone(),
+        lifecycle: serving.clone(),
         drain: config.drain,
         lingering: TaskTracker::new(),
     };
@@ -79,16 +88,17 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
         service: Arc::new(service(&process, &exchange, &readiness)),
         refusals: Refusals::new(process.clock.clone(), process.entropy.clone()),
         max_connections: config.max_connections,
+        leaving: process.lifecycle.soft.clone(),
     };
 
     let nobody_waits = CancellationToken::new();
     let reply_queue = tokio::spawn(reply_queue.run(names, nobody_waits.clone()));
     tokio::spawn(readiness.watch(store));
-    let (soft, hard) = (process.lifecycle.soft.clone(), process.lifecycle.hard.clone());
-    tokio::spawn(bound_drain(process.clone()));
+    tokio::spawn(end(process.clone(), serving.soft.clone()));
     tracing::info!(%address, "api listening");
 
-    server.serve(listener, &soft, &hard).await;
+    let hard = &serving.hard;
+    server.serve(listener, &serving.soft, hard).await;
     exchange.lingering.close();
     hard.run_until_cancelled(exchange.lingering.wait()).await;
     nobody_waits.cancel();
@@ -103,6 +113,9 @@ fn service(process: &Process, exchange: &Exchange, readiness: &Readiness) -> Ser
         clock: process.clock.clone(),
         entropy: process.entropy.clone(),
         authenticator: Authenticator::new(config),
+        trusted_proxies: config.trusted_proxies.clone(),
+        rate: config.rate_limit.map(|limit| Rate::new(limit, process.clock.instant())),
+        cors: Cors { origins: config.cors_origins.clone() },
         allocate: Allocate {
             exchange: exchange.clone(),
             wait: config.wait,
@@ -120,9 +133,13 @@ fn service(process: &Process, exchange: &Exchange, readiness: &Readiness) -> Ser
     }
 }
 
-/// Stops hard when draining takes longer than it may.
-async fn bound_drain(process: Process) {
+/// Once the process is told to end: lets it serve for the lame duck's time, stops `accepting`, and stops hard when
+/// draining takes longer than it may.
+async fn end(process: Process, accepting: CancellationToken) {
+    let (config, hard) = (&process.config, &process.lifecycle.hard);
     process.lifecycle.soft.cancelled().await;
-    tokio::time::sleep(process.config.drain).await;
-    process.lifecycle.hard.cancel();
+    hard.run_until_cancelled(tokio::time::sleep(config.lame_duck)).await;
+    accepting.cancel();
+    tokio::time::sleep(config.drain).await;
+    hard.cancel();
 }

@@ -23,5 +23,7 @@ pub(crate) const LINGER: Duration = Duration::from_secs(1);
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(50);
 /// A synchronous request may be claimed for at least this long, however short its caller waits.
 pub(crate) const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a request that was answered 202 at once (`respond-async`) may be claimed.
+pub(crate) const ASYNC_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// `lab_duration_hours` of an allocate.
 pub(crate) const LAB_HOURS: std::ops::RangeInclusive<u16> = 1..=168;

@@ -13,7 +13,7 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 pub(crate) struct Preferences {
     /// `wait=N`: how long it would wait, in seconds.
     pub(crate) wait: Option<Duration>,
-    /// `respond-async`: that it would not wait at all. Ignored until asynchronous requests exist.
+    /// `respond-async`: that it would not wait at all. It counts over a wait.
     pub(crate) respond_async: bool,
 }
 
@@ -25,6 +25,11 @@ impl Preferences {
             split_unquoted(line.as_bytes(), b',').for_each(|preference| preferences.take(preference));
         }
         preferences
+    }
+
+    /// These, where an asynchronous answer is not on offer.
+    pub(crate) const fn without_async(self) -> Self {
+        Self { respond_async: false, ..self }
     }
 
     fn take(&mut self, preference: &[u8]) {

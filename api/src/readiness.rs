@@ -69,8 +69,6 @@ impl Readiness {
                 tracing::info!(ready = is_ready, ?parts, ?table, "readiness changed");
                 was_ready = is_ready;
             }
-            // The recorder keeps raw samples until somebody scrapes, or this.
-            self.process.metrics.run_upkeep();
             let pause = if is_ready { EVERY } else { EVERY_WHILE_NOT_READY };
             let hard = &self.process.lifecycle.hard;
             if hard.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {

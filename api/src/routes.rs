@@ -6,6 +6,7 @@
 //! | `POST /v1/sandboxes/{id}/mark-for-deletion` | the owner gives it back |
 //! | `GET /v1/sandboxes/{id}` | the owner looks at it |
 //! | `GET /v1/requests/{request_id}` | what became of a request that was answered 202 |
+//! | `DELETE /v1/requests/{request_id}` | it is not wanted any more |
 //! | `GET /healthz` | the process lives; touches nothing |
 //! | `GET /readyz` | it can serve, by what is known already; asks nobody |
 //! | `GET /metrics` | Prometheus |
@@ -28,6 +29,7 @@ pub(crate) enum Route<'p> {
     Mark(Cow<'p, str>),
     Sandbox(Cow<'p, str>),
     Request(Cow<'p, str>),
+    Cancel(Cow<'p, str>),
     Health,
     Ready,
     Metrics,
@@ -36,8 +38,22 @@ pub(crate) enum Route<'p> {
 /// What stands in logs and metrics for a path that is no route.
 pub(crate) const UNMATCHED: &str = "unmatched";
 
+/// A request that goes nowhere.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    pub(crate) problem: Problem,
+    /// What stands in logs and metrics for where it was meant to go.
+    pub(crate) template: &'static str,
+}
+
+impl From<Problem> for Lost {
+    fn from(problem: Problem) -> Self {
+        Self { problem, template: UNMATCHED }
+    }
+}
+
 /// The route of a request.
-pub(crate) fn find<'p>(method: &Method, path: &'p str) -> Result<Route<'p>, Problem> {
+pub(crate) fn find<'p>(method: &Method, path: &'p str) -> Result<Route<'p>, Lost> {
     let mut segments = [""; 5];
     let mut count = 0;
     for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
@@ -48,18 +64,26 @@ pub(crate) fn find<'p>(method: &Method, path: &'p str) -> Result<Route<'p>, Prob
         ["v1", "allocate"] => (Route::Allocate, Method::POST),
         ["v1", "sandboxes", id, "mark-for-deletion"] => (Route::Mark(decode(id)?), Method::POST),
         ["v1", "sandboxes", id] => (Route::Sandbox(decode(id)?), Method::GET),
+        ["v1", "requests", id] if *method == Method::DELETE => (Route::Cancel(decode(id)?), Method::DELETE),
         ["v1", "requests", id] => (Route::Request(decode(id)?), Method::GET),
         ["healthz"] => (Route::Health, Method::GET),
         ["readyz"] => (Route::Ready, Method::GET),
         ["metrics"] => (Route::Metrics, Method::GET),
-        _ => return Err(not_found()),
+        _ => return Err(not_found().into()),
     };
     if *method == allowed || (*method == Method::HEAD && allowed == Method::GET) {
         return Ok(route);
     }
-    let allow = if allowed == Method::GET { "GET, HEAD" } else { "POST" };
+    let allow = if matches!(route, Route::Request(_)) {
+        "GET, HEAD, DELETE"
+    } else if allowed == Method::GET {
+        "GET, HEAD"
+    } else {
+        "POST"
+    };
     let problem = Problem::new(Code::MethodNotAllowed, format!("Only {allow} is allowed here."));
-    Err(problem.with(header::ALLOW, HeaderValue::from_static(allow)))
+    let problem = problem.with(header::ALLOW, HeaderValue::from_static(allow));
+    Err(Lost { problem, template: route.template() })
 }
 
 impl Route<'_> {
@@ -69,12 +93,17 @@ impl Route<'_> {
             Self::Allocate => "/v1/allocate",
             Self::Mark(_) => "/v1/sandboxes/{id}/mark-for-deletion",
             Self::Sandbox(_) => "/v1/sandboxes/{id}",
-            Self::Request(_) => "/v1/requests/{request_id}",
+            Self::Request(_) | Self::Cancel(_) => "/v1/requests/{request_id}",
             Self::Health => "/healthz",
             Self::Ready => "/readyz",
             Self::Metrics => "/metrics",
         }
     }
+}
+
+/// Whether this is for probes and scrapers, which no rate limits.
+pub(crate) const fn is_probe(route: &Route<'_>) -> bool {
+    matches!(route, Route::Health | Route::Ready | Route::Metrics)
 }
 
 /// The method as a label: clients may send any word.
@@ -106,7 +135,7 @@ mod tests {
     use super::*;
 
     fn code(method: &Method, path: &str) -> Code {
-        find(method, path).unwrap_err().code()
+        find(method, path).unwrap_err().problem.code()
     }
 
     #[test]
@@ -119,6 +148,7 @@ mod tests {
         assert_eq!(find(&Method::GET, "/v1/sandboxes/a").unwrap(), Route::Sandbox("a".into()));
         assert_eq!(find(&Method::HEAD, "/v1/sandboxes/a").unwrap(), Route::Sandbox("a".into()));
         assert_eq!(find(&Method::GET, "/v1/requests/a").unwrap(), Route::Request("a".into()));
+        assert_eq!(find(&Method::DELETE, "/v1/requests/a").unwrap(), Route::Cancel("a".into()));
         assert_eq!(find(&Method::GET, "/healthz").unwrap(), Route::Health);
         assert_eq!(find(&Method::GET, "/readyz").unwrap(), Route::Ready);
         assert_eq!(find(&Method::GET, "/metrics").unwrap(), Route::Metrics);
@@ -129,6 +159,7 @@ mod tests {
         assert_eq!(code(&Method::GET, "/v1/allocate"), Code::MethodNotAllowed);
         assert_eq!(code(&Method::HEAD, "/v1/allocate"), Code::MethodNotAllowed);
         assert_eq!(code(&Method::DELETE, "/v1/sandboxes/a"), Code::MethodNotAllowed);
+        assert_eq!(code(&Method::PUT, "/v1/requests/a"), Code::MethodNotAllowed);
         for path in [
             "",
             "/",
@@ -142,6 +173,13 @@ mod tests {
         ] {
             assert_eq!(code(&Method::POST, path), Code::NotFound, "{path}");
         }
+    }
+
+    #[test]
+    fn a_405_is_counted_under_the_route_that_it_missed() {
+        assert_eq!(find(&Method::GET, "/v1/allocate").unwrap_err().template, "/v1/allocate");
+        assert_eq!(find(&Method::PUT, "/v1/sandboxes/a").unwrap_err().template, "/v1/sandboxes/{id}");
+        assert_eq!(find(&Method::GET, "/v1/nothing").unwrap_err().template, UNMATCHED);
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Accepts connections and serves HTTP/1.1 on each, within bounds.
 //!
 //! Invariants: no more connections than configured are open (more wait in the kernel); no head, body or idle connection
-//! takes longer or is larger than [`limits`](crate::limits) says; on drain nothing new is accepted and what was begun is
-//! finished. What it does not do: look into a request.
+//! takes longer or is larger than [`limits`](crate::limits) says; a lame duck serves as before, but each answer ends its
+//! connection; on drain nothing new is accepted and what was begun is finished. What it does not do: look into a request.
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
+use http::header::{self, HeaderValue};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -32,10 +34,12 @@ pub(crate) struct Server {
     pub(crate) service: Arc<Service>,
     pub(crate) refusals: Refusals,
     pub(crate) max_connections: usize,
+    /// From then on it is a lame duck: clients are told to connect elsewhere.
+    pub(crate) leaving: CancellationToken,
 }
 
 impl Server {
-    /// Serves until `soft`, then until every connection has ended, or until `hard`.
+    /// Accepts until `soft`, then serves until every connection has ended, or until `hard`.
     pub(crate) async fn serve(
         self,
         listener: TcpListener,
@@ -46,7 +50,7 @@ impl Server {
         let graceful = GracefulShutdown::new();
         while let Some(accepted) = soft.run_until_cancelled(accept(&listener, &room)).await {
             match accepted {
-                Ok((stream, permit)) => self.spawn(stream, permit, &graceful),
+                Ok((stream, peer, permit)) => self.spawn(stream, peer, permit, &graceful),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept");
                     soft.run_until_cancelled(tokio::time::sleep(AFTER_FAILED_ACCEPT)).await;
@@ -58,18 +62,28 @@ impl Server {
         hard.run_until_cancelled(graceful.shutdown()).await;
     }
 
-    fn spawn(&self, stream: TcpStream, permit: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
+    fn spawn(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+        graceful: &GracefulShutdown,
+    ) {
         // Answers are one small write each; waiting for more of it only adds latency. A socket that refuses the option
         // still works.
         let _ = stream.set_nodelay(true);
         let busy = Busy::default();
         let wire = Wire::new(stream, busy.clone(), self.refusals.clone());
-        let service = Arc::clone(&self.service);
+        let (service, leaving) = (Arc::clone(&self.service), self.leaving.clone());
         let answer = service_fn(move |request: Request<Incoming>| {
-            let (service, busy) = (Arc::clone(&service), busy.clone());
+            let (service, busy, leaving) = (Arc::clone(&service), busy.clone(), leaving.clone());
             async move {
                 let _answering = busy.begin();
-                Ok::<_, Infallible>(service.serve(request).await)
+                let mut response = service.serve(request, peer.ip()).await;
+                if leaving.is_cancelled() {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
             }
         });
         let connection = http1::Builder::new()
@@ -91,8 +105,8 @@ impl Server {
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _peer) = listener.accept().await?;
-    Ok((stream, permit))
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, permit))
 }

@@ -3,9 +3,11 @@
 //! Invariant: every request gets exactly one log line and one measurement, also one whose client left. What it does not
 //! do: know connections, or what a handler does.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use broker_common::clock::Clock;
+use broker_common::config::Networks;
 use broker_common::domain::{RequestId, TrackId};
 use broker_common::entropy::Entropy;
 use bytes::Bytes;
@@ -17,17 +19,22 @@ use hyper::body::Incoming;
 use crate::access_log::Line;
 use crate::answer::Answer;
 use crate::auth::{Authenticator, Role};
+use crate::cors::Cors;
 use crate::handlers::{Allocate, Health, Mark, Requests, Sandboxes};
 use crate::limits::PATH_BYTES;
 use crate::problem::{Code, Problem};
+use crate::rate::Rate;
 use crate::routes::{self, Route};
-use crate::{body, headers, measures};
+use crate::{body, caller, headers, measures};
 
 /// What answers requests: one handler for each route.
 pub(crate) struct Service {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     pub(crate) authenticator: Authenticator,
+    pub(crate) trusted_proxies: Networks,
+    pub(crate) rate: Option<Rate>,
+    pub(crate) cors: Cors,
     pub(crate) allocate: Allocate,
     pub(crate) mark: Mark,
     pub(crate) sandboxes: Sandboxes,
@@ -36,11 +43,16 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// The answer to `request`, always.
-    pub(crate) async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    /// The answer to `request`, which came over a connection from `peer`; always.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> Response<Full<Bytes>> {
         let id = self.entropy.request_id(self.clock.now());
         let (head, body) = request.into_parts();
-        let mut line = Line::begin(id, &head, &self.clock);
+        let client = caller::address(peer, &head.headers, &self.trusted_proxies);
+        let mut line = Line::begin(id, &head, client, &self.clock);
         let answer = match self.answer(id, &head, body, &mut line).await {
             Ok(answer) => answer,
             Err(problem) => {
@@ -49,6 +61,7 @@ impl Service {
             }
         };
         line.end(&answer);
+        let answer = self.cors.mark(&head.headers, answer);
         answer.into_response(id).map(Full::new)
     }
 
@@ -62,8 +75,18 @@ impl Service {
         if head.uri.path_and_query().is_some_and(|path| path.as_str().len() > PATH_BYTES) {
             return Err(Problem::new(Code::UriTooLong, "The path is longer than 2 KiB."));
         }
-        let route = routes::find(&head.method, head.uri.path())?;
+        if let Some(answer) = self.cors.preflight(head) {
+            return Ok(answer);
+        }
+        let route = routes::find(&head.method, head.uri.path()).map_err(|lost| {
+            line.routed(lost.template);
+            lost.problem
+        })?;
         line.routed(route.template());
+        if let Some(rate) = self.rate.as_ref().filter(|_| !routes::is_probe(&route)) {
+            let token = self.authenticator.whose(&head.headers);
+            rate.admit(token, line.client(), self.clock.instant())?;
+        }
         let template = route.template();
         match route {
             Route::Health => Ok(self.health.alive()),
@@ -99,6 +122,11 @@ impl Service {
                 let track = self.track(head, line)?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
                 self.requests.show(&track, &request).await
+            }
+            Route::Cancel(request) => {
+                let track = self.track(head, line)?;
+                body::expect_none(&body::read(&head.headers, body).await?)?;
+                self.requests.cancel(&track, &request).await
             }
         }
     }

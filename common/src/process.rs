@@ -3,6 +3,8 @@
 //! Invariant: one place turns a failed start or run into an exit code: 0 done, 1 failed, 2 a bad setting (named). What it
 //! does not do: know what the process is for.
 
+use std::error::Error;
+use std::fmt::Display;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -73,13 +75,15 @@ impl Process {
         let aws = aws::connect(&clock, config.poll_wait).await;
         let lifecycle = Lifecycle::new();
         lifecycle.end_on_signals()?;
+        let metrics = metrics::install()?;
+        tokio::spawn(metrics::upkeep(metrics.clone()));
         Ok(Self {
             config: Arc::new(config),
             clock,
             entropy: Entropy::from_system(),
             aws,
             lifecycle,
-            metrics: metrics::install()?,
+            metrics,
         })
     }
 }
@@ -89,7 +93,7 @@ pub fn main<F, Fut, E>(name: &'static str, run: F) -> ExitCode
 where
     F: FnOnce(Process) -> Fut,
     Fut: Future<Output = Result<(), E>>,
-    E: std::fmt::Display + std::fmt::Debug,
+    E: AsRef<dyn Error> + Display,
 {
     run_with(name, &Environment, run)
 }
@@ -99,7 +103,7 @@ pub fn run_with<F, Fut, E>(name: &'static str, strings: &dyn Strings, run: F) ->
 where
     F: FnOnce(Process) -> Fut,
     Fut: Future<Output = Result<(), E>>,
-    E: std::fmt::Display + std::fmt::Debug,
+    E: AsRef<dyn Error> + Display,
 {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -112,12 +116,18 @@ where
         };
         match run(process).await {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) if blames_a_setting(error.as_ref()) => refuse(name, &error.to_string(), 2),
             Err(error) => {
                 tracing::error!(process = name, "ended: {error:#}");
                 ExitCode::FAILURE
             }
         }
     })
+}
+
+/// Whether a setting stands anywhere in the chain of causes.
+fn blames_a_setting(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source()).any(|cause| cause.is::<ConfigError>())
 }
 
 /// Says why on standard error, in words, because logging may not have started.

@@ -83,6 +83,8 @@ impl Answers {
                 Ask::Allocate(_) => None,
                 Ask::Mark(mark) => Some(mark.sandbox_id),
             },
+            asynchronous: message.asynchronous,
+            message: None,
             state: RequestState::Ended(outcome.clone()),
             created_at: times.enqueued_at,
             deadline: times.deadline,

@@ -38,6 +38,11 @@ impl Allocate {
         let prefix = headers::name_prefix(&head.headers)?;
         let key = headers::idempotency_key(&head.headers)?;
         let preferences = Preferences::of(&head.headers);
+        let times = if preferences.respond_async {
+            self.exchange.times_of_async()
+        } else {
+            self.exchange.times(super::wait(preferences, self.wait))
+        };
         let ask = AllocateRequest {
             request_id: id,
             key_is_explicit: key.is_some(),
@@ -52,10 +57,15 @@ impl Allocate {
             track_name,
             prefix,
             lab_duration_hours: body.lab_duration_hours.unwrap_or(self.lab_duration_hours),
-            asynchronous: false,
-            times: self.exchange.times(super::wait(preferences, self.wait)),
+            asynchronous: preferences.respond_async,
+            times,
         };
-        let answered = self.exchange.ask(Ask::Allocate(ask)).await?;
+        let ask = Ask::Allocate(ask);
+        let answered = if preferences.respond_async {
+            self.exchange.enqueue(&ask).await?
+        } else {
+            self.exchange.ask(&ask).await?
+        };
         Ok(super::answer(&answered, id, preferences))
     }
 }

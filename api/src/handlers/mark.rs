@@ -1,6 +1,7 @@
 //! `POST /v1/sandboxes/{id}/mark-for-deletion`: the owner gives a sandbox back.
 //!
-//! What it does not do: judge whether he may; a worker does, where it can act on it in the same write.
+//! What it does not do: judge whether he may; a worker does, where it can act on it in the same write. Or heed
+//! `respond-async`: a return takes as long as its reply, and nobody would want to cancel it.
 
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ impl Mark {
         let preferences = Preferences::of(&head.headers);
         let times = self.exchange.times(super::wait(preferences, self.wait));
         let mark = MarkRequest { request_id: id, track, sandbox_id, times };
-        let answered = self.exchange.ask(Ask::Mark(mark)).await?;
-        Ok(super::answer(&answered, id, preferences))
+        let answered = self.exchange.ask(&Ask::Mark(mark)).await?;
+        Ok(super::answer(&answered, id, preferences.without_async()))
     }
 }

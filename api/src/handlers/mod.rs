@@ -37,7 +37,9 @@ fn answer(answered: &Answered, id: RequestId, preferences: Preferences) -> Answe
         Answered::Ended(ended) => outcome::answer(ended, id),
         Answered::StillQueued => outcome::queued(id),
     };
-    match preferences.wait.map(|preferred| format!("wait={}", preferred.min(LONGEST_WAIT).as_secs())) {
+    let waited = || preferences.wait.map(|wait| format!("wait={}", wait.min(LONGEST_WAIT).as_secs()));
+    let applied = if preferences.respond_async { Some("respond-async".to_owned()) } else { waited() };
+    match applied {
         Some(applied) => match HeaderValue::try_from(applied) {
             Ok(applied) => answer.with(PREFERENCE_APPLIED, applied),
             Err(_never) => answer,

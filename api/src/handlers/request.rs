@@ -1,10 +1,12 @@
-//! `GET /v1/requests/{request_id}`: what became of a request that was answered 202.
+//! `GET /v1/requests/{request_id}`: what became of a request that was answered 202. `DELETE` cancels one that was sent
+//! with `respond-async`, while it is queued.
 //!
 //! Invariant: an outcome is stored before it is said, so it is never unsaid; `expired` is written conditionally and only
 //! when no claim can be under way any more. A record that is still queued may have been satisfied all the same (its
 //! worker or its reply was lost): the lease, or the sandbox of a mark, tells. What it does not do: tell one track of
 //! another's request, not even that it exists.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use broker_common::clock::Clock;
@@ -12,7 +14,7 @@ use broker_common::domain::{
     MarkRequest, MarkVerdict, Outcome, PersistedRequest, RequestId, RequestState, SandboxId, Times, TrackId,
     judge_mark,
 };
-use broker_common::store::{Completion, Store, StoreError};
+use broker_common::store::{Cancellation, Completion, Store, StoreError};
 
 use crate::answer::Answer;
 use crate::problem::{Code, Problem, outcome};
@@ -30,11 +32,34 @@ pub(crate) struct Requests {
 
 impl Requests {
     pub(crate) async fn show(&self, track: &TrackId, request: &str) -> Result<Answer, Problem> {
+        let record = self.find(track, request).await?;
+        let id = record.request_id;
+        Ok(outcome::report(&self.settled(record).await?, id))
+    }
+
+    pub(crate) async fn cancel(&self, track: &TrackId, request: &str) -> Result<Answer, Problem> {
+        let record = self.find(track, request).await?;
+        let (id, asynchronous) = (record.request_id, record.asynchronous);
+        match self.settled(record).await? {
+            RequestState::Queued => match self.store.cancel_request(id).await? {
+                Cancellation::Cancelled => {
+                    Ok(outcome::report(&RequestState::Ended(Outcome::Cancelled), id))
+                }
+                Cancellation::TooLate if asynchronous => Err(not_cancellable("It has just ended.")),
+                Cancellation::TooLate => Err(not_cancellable("It was not sent with Prefer: respond-async.")),
+            },
+            ended @ RequestState::Ended(_) => {
+                Err(not_cancellable(format!("It has ended: {}.", ended.as_str())))
+            }
+        }
+    }
+
+    /// The record of `request`, if it is one of `track`.
+    async fn find(&self, track: &TrackId, request: &str) -> Result<PersistedRequest, Problem> {
         let not_found = || Problem::new(Code::RequestNotFound, "There is no such request.");
         let id = RequestId::parse(request).map_err(|_| not_found())?;
         let record = self.store.request(id).await?.filter(|record| record.track == *track);
-        let state = self.settled(record.ok_or_else(not_found)?).await?;
-        Ok(outcome::report(&state, id))
+        record.ok_or_else(not_found)
     }
 
     /// Where the request stands, once what is known elsewhere is in its record.
@@ -82,6 +107,10 @@ impl Requests {
             }
         })
     }
+}
+
+fn not_cancellable(why: impl Into<Cow<'static, str>>) -> Problem {
+    Problem::new(Code::NotCancellable, why)
 }
 
 /// The mark that left `record`.

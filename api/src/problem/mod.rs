@@ -131,13 +131,15 @@ pub(crate) struct Problem {
     code: Code,
     message: Cow<'static, str>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    retry_after: Option<u64>,
     /// What only the log is told.
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl Problem {
     pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), headers: Vec::new(), cause: None }
+        let retry_after = code.entry().retry_after;
+        Self { code, message: message.into(), headers: Vec::new(), retry_after, cause: None }
     }
 
     pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
@@ -151,6 +153,11 @@ impl Problem {
     pub(crate) fn because(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
         self.cause = Some(Box::new(cause));
         self
+    }
+
+    /// Asking again helps after `seconds`, in place of what the table says.
+    pub(crate) fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
     }
 
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -177,7 +184,8 @@ impl Problem {
 
     /// As an answer to the request `id`.
     pub(crate) fn into_answer(self, id: RequestId) -> Answer {
-        let Entry { code, status, title, help, retry_after } = self.code.entry();
+        let Entry { code, status, title, help, retry_after: _ } = self.code.entry();
+        let retry_after = self.retry_after;
         let id = id.to_string();
         let body = json!({
             "type": format!("urn:sandbox-broker:problem:{}", code.to_ascii_lowercase().replace('_', "-")),

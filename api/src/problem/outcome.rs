@@ -92,6 +92,7 @@ pub(crate) fn report(state: &RequestState, id: RequestId) -> Answer {
             let content = match told.content {
                 Content::Json(value) | Content::Problem(value) => value,
                 Content::Metrics(text) => Value::String(text),
+                Content::Nothing => Value::Null,
             };
             body["response"] = json!({ "status": told.status.as_u16(), "body": content });
             Answer::json(StatusCode::OK, body, status)

@@ -4,6 +4,7 @@
 //! one. Endpoints, region and credentials of AWS come from the usual AWS environment, not from here. This module alone
 //! reads the environment.
 
+mod network;
 mod read;
 mod settings;
 mod tokens;
@@ -11,6 +12,7 @@ mod tokens;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use network::{Networks, Origins, RateLimit};
 pub use read::{ConfigError, Environment, Overlay, Strings, UnknownName, unknown_names};
 pub use settings::{SETTINGS, Setting};
 pub use tokens::{Token, Tokens};
@@ -51,6 +53,12 @@ pub struct Config {
     pub max_pending: usize,
     /// How many connections one API process keeps.
     pub max_connections: usize,
+    /// How often one token may ask from one address; none: as often as it likes.
+    pub rate_limit: Option<RateLimit>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Networks,
+    /// The web pages that may read answers.
+    pub cors_origins: Origins,
     /// How long a sandbox is lent unless the request says otherwise.
     pub lab_duration_hours: u16,
     /// How many messages one worker handles at a time.
@@ -59,6 +67,8 @@ pub struct Config {
     pub visibility: Duration,
     /// How long one poll waits for a message.
     pub poll_wait: Duration,
+    /// How long an API that is told to end still serves as before, not ready any more; the drain time follows.
+    pub lame_duck: Duration,
     /// How long a process may take to end.
     pub drain: Duration,
     /// What is logged.
@@ -93,10 +103,20 @@ impl Config {
             wait: read.seconds("BROKER_WAIT_S", 0..=50)?,
             max_pending: read.number("BROKER_MAX_PENDING", 1..=1_000_000)?,
             max_connections: read.number("BROKER_MAX_CONNECTIONS", 1..=1_000_000)?,
+            rate_limit: match (
+                read.number("BROKER_RATE_LIMIT", 0..=1_000_000)?,
+                read.number("BROKER_RATE_BURST", 1..=1_000_000)?,
+            ) {
+                (0, _) => None,
+                (per_s, burst) => Some(RateLimit { per_s, burst }),
+            },
+            trusted_proxies: read.list("BROKER_TRUSTED_PROXIES", Networks::parse)?,
+            cors_origins: read.list("BROKER_CORS_ORIGINS", Origins::parse)?,
             lab_duration_hours: read.number("BROKER_LAB_DURATION_HOURS", 1..=168)?,
             worker_concurrency: read.number("BROKER_WORKER_CONCURRENCY", 1..=10_000)?,
             visibility: read.seconds("BROKER_VISIBILITY_S", 2..=43_200)?,
             poll_wait: read.seconds("BROKER_POLL_WAIT_S", 0..=20)?,
+            lame_duck: read.seconds("BROKER_LAME_DUCK_S", 0..=300)?,
             drain: read.seconds("BROKER_DRAIN_S", 1..=600)?,
             log: read.text("BROKER_LOG", |_| Ok(()))?,
             log_format: match read.text("BROKER_LOG_FORMAT", |_| Ok(()))?.as_str() {

@@ -172,6 +172,14 @@ impl<'a> Reader<'a> {
         self.number(name, range).map(Duration::from_secs)
     }
 
+    pub(super) fn list<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        parse(&self.raw(name)?).map_err(|problem| ConfigError::new(name, problem))
+    }
+
     pub(super) fn tokens(&self, name: &str) -> Result<Tokens, ConfigError> {
         Tokens::parse(&self.raw(name)?).map_err(|problem| ConfigError::new(name, problem))
     }

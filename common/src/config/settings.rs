@@ -78,6 +78,25 @@ pub const SETTINGS: &[Setting] = &[
         "open connections of one API process; more wait in the kernel",
     ),
     Setting::new(
+        "BROKER_RATE_LIMIT",
+        "0",
+        "requests/s, 0 is off",
+        "how often one token may ask one API process from one address; more is answered 429",
+    ),
+    Setting::new("BROKER_RATE_BURST", "100", "count", "requests that may come at once under the rate limit"),
+    Setting::new(
+        "BROKER_TRUSTED_PROXIES",
+        "",
+        "address or network, …",
+        "proxies whose X-Forwarded-For is believed",
+    ),
+    Setting::new(
+        "BROKER_CORS_ORIGINS",
+        "",
+        "origin, … or *",
+        "web pages that may read answers, e.g. https://labs.example",
+    ),
+    Setting::new(
         "BROKER_LAB_DURATION_HOURS",
         "4",
         "hours, 1 to 168",
@@ -91,6 +110,12 @@ pub const SETTINGS: &[Setting] = &[
         "how long a received request stays hidden from other workers",
     ),
     Setting::new("BROKER_POLL_WAIT_S", "20", "seconds, 0 to 20", "how long one poll of a queue waits"),
+    Setting::new(
+        "BROKER_LAME_DUCK_S",
+        "5",
+        "seconds, 0 to 300",
+        "how long an API that is told to stop goes on serving, not ready any more, before its drain time begins",
+    ),
     Setting::new(
         "BROKER_DRAIN_S",
         "30",

@@ -92,6 +92,11 @@ pub struct PersistedRequest {
     pub lease_key: Option<LeaseKey>,
     /// The sandbox it is about; only for a mark.
     pub sandbox_id: Option<SandboxId>,
+    /// Whether nobody ever waited (`respond-async`). Only its claim is conditional on this record, so only it can be
+    /// cancelled.
+    pub asynchronous: bool,
+    /// What lies in the queue for it, to be sent again if the queue is lost. Stored only while it is queued.
+    pub message: Option<String>,
     /// Where it stands.
     pub state: RequestState,
     /// When it was made.

@@ -10,6 +10,6 @@ mod outcomes;
 
 pub use dynamodb::{Store, schema};
 pub use outcomes::{
-    Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey, Recorded,
-    ScanPage, Seeded, StoreError, SweepKey, SweepPage,
+    Cancellation, Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey,
+    Recorded, RequestPage, ScanPage, Seeded, StoreError, SweepKey, SweepPage,
 };

@@ -156,6 +156,24 @@ pub enum Completion {
     EndedBefore(Box<PersistedRequest>),
 }
 
+/// What became of a cancellation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancellation {
+    /// The request is cancelled and will never claim.
+    Cancelled,
+    /// It ended before, or was never asynchronous.
+    TooLate,
+}
+
+/// One page of requests.
+#[derive(Clone, Debug, Default)]
+pub struct RequestPage {
+    /// Their records.
+    pub requests: Vec<PersistedRequest>,
+    /// Where to go on; none at the end.
+    pub next: Option<PageKey>,
+}
+
 /// A sandbox to put into the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewSandbox {

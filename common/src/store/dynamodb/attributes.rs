@@ -43,6 +43,8 @@ pub(super) const STATE: &str = "state";
 pub(super) const OUTCOME: &str = "outcome";
 pub(super) const DEADLINE_MS: &str = "deadline_ms";
 pub(super) const QUEUED: &str = "queued";
+pub(super) const ASYNC: &str = "async";
+pub(super) const MESSAGE: &str = "message";
 
 /// Reads attributes of one item and names the item when one is wrong.
 struct Reader<'a>(&'a Item);
@@ -209,6 +211,8 @@ pub(super) fn read_request(item: &Item) -> Result<PersistedRequest, StoreError> 
         lease_key: key.map(|key| LeaseKey { track: track.clone(), key }),
         track,
         sandbox_id: read.optional(SANDBOX_ID, SandboxId::new)?,
+        asynchronous: item.get(ASYNC).is_some_and(|flag| flag.as_bool() == Ok(&true)),
+        message: read.optional(MESSAGE, |text| Ok::<_, ()>(text.to_owned()))?,
         state: outcome.map_or(RequestState::Queued, RequestState::Ended),
         created_at: read.time(CREATED_AT)?,
         deadline: Timestamp::from_ms(read.number(DEADLINE_MS)?),
@@ -229,8 +233,11 @@ pub(super) fn write_request(record: &PersistedRequest, ttl: Timestamp) -> Item {
         set(SANDBOX_ID, s(sandbox_id.as_str()));
     }
     set(STATE, s(record.state.as_str()));
-    if let RequestState::Ended(outcome) = &record.state {
-        set(OUTCOME, write_outcome(outcome));
+    set(ASYNC, AttributeValue::Bool(record.asynchronous));
+    match (&record.state, &record.message) {
+        (RequestState::Ended(outcome), _) => set(OUTCOME, write_outcome(outcome)),
+        (RequestState::Queued, Some(message)) => set(MESSAGE, s(message)),
+        (RequestState::Queued, None) => {}
     }
     set(CREATED_AT, n(record.created_at.as_secs()));
     set(DEADLINE_MS, n(record.deadline.as_ms()));

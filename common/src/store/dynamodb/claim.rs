@@ -91,7 +91,7 @@ impl Store {
             .table_name(&self.table)
             .set_key(Some(keys::request(claim.ask.request_id).into_map()))
             .condition_expression(REQUEST_IS_QUEUED)
-            .update_expression("SET #state = :succeeded, #outcome = :outcome")
+            .update_expression("SET #state = :succeeded, #outcome = :outcome REMOVE message")
             .expression_attribute_names("#state", a::STATE)
             .expression_attribute_names("#outcome", a::OUTCOME)
             .expression_attribute_values(":queued", s(a::QUEUED))

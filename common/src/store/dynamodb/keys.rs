@@ -18,7 +18,7 @@ pub(super) const STATE_KEY: &str = "state_key";
 
 pub(super) const SANDBOX_PREFIX: &str = "SBX#";
 pub(super) const LEASE_PREFIX: &str = "LEASE#";
-const REQUEST_PREFIX: &str = "REQ#";
+pub(super) const REQUEST_PREFIX: &str = "REQ#";
 const META: &str = "META";
 
 /// The key of one item; every item of ours has the sort key `META` unless it is one of a list.

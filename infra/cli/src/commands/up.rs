@@ -71,6 +71,7 @@ async fn everything(args: args::Up, config: Config, entropy: Entropy) -> anyhow:
     let seeded = prepare(&config, &aws, &clock, args.pool).await?;
 
     let metrics = metrics::install()?;
+    tokio::spawn(metrics::upkeep(metrics.clone()));
     let process = |lifecycle| Process {
         config: Arc::new(config.clone()),
         clock: clock.clone(),

@@ -1,0 +1,102 @@
+//! Settings that name networks, web pages and rates.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// A set of addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks(Vec<IpNet>);
+
+impl Networks {
+    /// Reads addresses and CIDR networks, separated by commas.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let network = |entry: &str| {
+            let parsed = entry.parse().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from));
+            parsed.map_err(|_| format!("{entry:?} is neither an address nor a network such as 10.0.0.0/8"))
+        };
+        entries(text).map(network).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether `address` is one of them.
+    pub fn contain(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Which web pages may read answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins {
+    any: bool,
+    listed: Vec<String>,
+}
+
+impl Origins {
+    /// Reads origins (`https://host`, `http://host:port`), separated by commas; `*` is every one.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut origins = Self::default();
+        for entry in entries(text) {
+            let host = entry.strip_prefix("https://").or_else(|| entry.strip_prefix("http://"));
+            let is_host = |host: &str| {
+                !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@*".contains(&b))
+            };
+            match host {
+                _ if entry == "*" => origins.any = true,
+                Some(host) if is_host(host) => origins.listed.push(entry.to_ascii_lowercase()),
+                Some(_) | None => return Err(format!("{entry:?} is not an origin such as https://labs.example")),
+            }
+        }
+        Ok(origins)
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        !self.any && self.listed.is_empty()
+    }
+
+    /// Whether pages of `origin`, as a browser names it, may read answers.
+    pub fn allow(&self, origin: &str) -> bool {
+        self.any || self.listed.iter().any(|listed| listed.eq_ignore_ascii_case(origin))
+    }
+}
+
+/// How often a caller may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests a second, on the average.
+    pub per_s: u32,
+    /// Requests at once, after a pause.
+    pub burst: u32,
+}
+
+fn entries(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_and_single_addresses_are_read() {
+        let networks = Networks::parse("10.0.0.0/8, 192.0.2.1,2001:db8::/32 ").unwrap();
+        let contains = |address: &str| networks.contain(address.parse().unwrap());
+        assert!(contains("10.255.0.1") && contains("192.0.2.1") && contains("2001:db8::5"));
+        assert!(!contains("11.0.0.1") && !contains("192.0.2.2") && !contains("::1"));
+        assert!(!Networks::parse("").unwrap().contain(IpAddr::from([127, 0, 0, 1])));
+        for bad in ["10.0.0.0/33", "host", "10.0.0", "10.0.0.1 10.0.0.2"] {
+            assert!(Networks::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn origins_are_a_scheme_and_a_host() {
+        let origins = Origins::parse("https://Labs.example, http://localhost:3000").unwrap();
+        assert!(origins.allow("https://labs.example") && origins.allow("http://localhost:3000"));
+        assert!(!origins.allow("https://labs.example.evil") && !origins.allow("null"));
+        assert!(Origins::parse("*").unwrap().allow("https://anything.example"));
+        for bad in ["labs.example", "https://labs.example/", "https://", "ftp://x", "https://*.example", "null"] {
+            assert!(Origins::parse(bad).is_err(), "{bad}");
+        }
+    }
+}
