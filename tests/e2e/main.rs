@@ -12,14 +12,17 @@
 //! | `keys` | idempotency keys |
 //! | `empty_pool` | nothing left |
 //! | `the_wait_runs_out` | the reply that does not come in time |
+//! | `asynchronous` | `Prefer: respond-async`: queued, polled, cancelled |
 //! | `bad_input` | refused before anything is enqueued |
 //! | `errors` | what every error and every answer looks like |
 //! | `redelivery` | a message that comes twice |
 //! | `poison` | a message that nobody can read |
 //! | `crashes` | processes that end under load |
 //! | `verify` | what `pool verify` finds |
+//! | `one_machine` | `broker up --data-dir`, stopped and started again |
 //! | `operator` | the `broker` command and the metrics |
 
+mod asynchronous;
 mod bad_input;
 mod crashes;
 mod empty_pool;
@@ -30,6 +33,7 @@ mod giving_back;
 mod keys;
 mod many_at_once;
 mod name_prefix;
+mod one_machine;
 mod operator;
 mod poison;
 mod redelivery;

@@ -1,6 +1,6 @@
 //! The reply that does not come in time: 202, and the outcome can be polled.
 
-use broker_tests::{Answer, Broker, Setup, story, wait_for_condition};
+use broker_tests::{Broker, Setup, story};
 
 /// Allocates with nobody there to answer, and returns where the outcome will be.
 async fn allocate_in_vain(broker: &Broker, track: &str) -> String {
@@ -9,15 +9,6 @@ async fn allocate_in_vain(broker: &Broker, track: &str) -> String {
     assert_eq!(location, format!("/v1/requests/{}", answer.must_have("x-request-id")));
     answer.must_have("retry-after");
     location
-}
-
-/// Polls until the request at `location` is no longer queued.
-async fn outcome(broker: &Broker, location: &str, track: &str) -> Answer {
-    wait_for_condition(&format!("the outcome of {location}"), async || {
-        let answer = broker.request(location, track).send().await.expect_status(200);
-        if answer.text_of("status") == "queued" { Err(answer.text) } else { Ok(answer) }
-    })
-    .await
 }
 
 #[tokio::test]
@@ -32,7 +23,7 @@ async fn a_request_that_outlives_its_wait_can_be_polled_and_ends_with_its_answer
         }
 
         broker.start_worker().await;
-        let ended = outcome(broker, &location, "student-1").await;
+        let ended = broker.outcome(&location, "student-1").await;
         assert_eq!(ended.text_of("status"), "succeeded", "{ended:#?}");
         assert_eq!(
             ended.json["response"]["status"].as_u64().expect("the status of the answer"),
@@ -53,7 +44,7 @@ async fn an_empty_pool_that_is_found_late_is_told_to_whoever_polls() {
     story(Setup::new().workers(0), async |broker| {
         let location = allocate_in_vain(broker, "student-1").await;
         broker.start_worker().await;
-        let ended = outcome(broker, &location, "student-1").await;
+        let ended = broker.outcome(&location, "student-1").await;
         assert_eq!(ended.text_of("status"), "failed", "{ended:#?}");
         assert_eq!(
             ended.json["response"]["status"].as_u64().expect("the status of the answer"),
@@ -74,7 +65,7 @@ async fn a_repeat_while_the_first_still_waits_shares_its_sandbox() {
         broker.start_worker().await;
         let mut ends = Vec::new();
         for location in [first, second] {
-            let ended = outcome(broker, &location, "student-1").await;
+            let ended = broker.outcome(&location, "student-1").await;
             assert_eq!(ended.text_of("status"), "succeeded", "{ended:#?}");
             ends.push((
                 ended.json["response"]["status"].as_u64().expect("the status of the answer"),

@@ -64,6 +64,11 @@ impl Api {
         self.call(Method::GET, location).header(OWNER, track)
     }
 
+    /// `DELETE` of a request's `location`, as a 202 named it, by `track`.
+    pub fn cancel(&self, location: &str, track: &str) -> Call {
+        self.call(Method::DELETE, location).header(OWNER, track)
+    }
+
     /// Any method and path, with the platform's token and no owner.
     pub fn call(&self, method: Method, path: &str) -> Call {
         let call = Call { api: self.clone(), request: Request::new(Bytes::new()) };
@@ -138,6 +143,11 @@ impl Call {
     /// `Prefer: wait=seconds`.
     pub fn wait(self, seconds: u32) -> Self {
         self.header("prefer", format!("wait={seconds}"))
+    }
+
+    /// `Prefer: respond-async`.
+    pub fn respond_async(self) -> Self {
+        self.header("prefer", "respond-async")
     }
 
     /// With a JSON body.

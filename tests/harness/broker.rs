@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sys::signal::Signal;
 
+use crate::answer::Answer;
 use crate::api::{ADMIN_TOKEN, Api, Call, TRACK_TOKEN};
 use crate::binaries::binaries;
 use crate::endpoint::{self, Endpoints};
@@ -154,6 +155,20 @@ impl Broker {
     /// A look at the request at `location` by `track`, through one of the APIs.
     pub fn request(&self, location: &str, track: &str) -> Call {
         self.balanced().request(location, track)
+    }
+
+    /// A cancellation of the request at `location` by `track`, through one of the APIs.
+    pub fn cancel(&self, location: &str, track: &str) -> Call {
+        self.balanced().cancel(location, track)
+    }
+
+    /// Polls until the request at `location` is no longer queued.
+    pub async fn outcome(&self, location: &str, track: &str) -> Answer {
+        wait_for_condition(&format!("the outcome of {location}"), async || {
+            let answer = self.request(location, track).send().await.expect_status(200);
+            if answer.text_of("status") == "queued" { Err(answer.text) } else { Ok(answer) }
+        })
+        .await
     }
 
     /// Ends all processes without a look at what is left: the caller has found a fault and told it.

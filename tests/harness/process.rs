@@ -65,6 +65,16 @@ impl Process {
         ticks.sum::<f64>() / 100.0
     }
 
+    /// Everything it printed so far.
+    pub fn stdout(&self) -> String {
+        std::fs::read_to_string(&self.stdout).unwrap_or_default()
+    }
+
+    /// Everything it logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+
     /// Waits for a line of JSON on stdout that `pick` takes.
     pub async fn stdout_line<T>(&mut self, what: &str, pick: impl Fn(&Value) -> Option<T>) -> T {
         let path = self.stdout.clone();

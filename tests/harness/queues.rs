@@ -139,6 +139,11 @@ impl Queues {
         receive.send().await.expect("ReceiveMessage").messages.unwrap_or_default()
     }
 
+    /// Deletes `queue` with all that is in it, as somebody else's mistake would.
+    pub async fn remove(&self, queue: &str) {
+        self.client.delete_queue().queue_url(self.url(queue).await).send().await.expect("DeleteQueue");
+    }
+
     /// Puts a message with this body into `queue`.
     pub async fn send(&self, queue: &str, body: &str) {
         self.send_with(queue, body, HashMap::new()).await;

@@ -5,6 +5,7 @@ pub(crate) mod init;
 pub(crate) mod pool;
 pub(crate) mod processes;
 pub(crate) mod queues;
+mod resend;
 pub(crate) mod up;
 
 use std::process::ExitCode;

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::endpoints::QUIET_LOG;
-use super::{Done, pool, processes};
+use super::{Done, pool, processes, resend};
 use crate::args;
 use crate::context::Settings;
 use crate::endpoints::Endpoints;
@@ -35,6 +35,8 @@ pub(crate) fn run(settings: &Settings, args: args::Up) -> anyhow::Result<Done> {
         ("BROKER_LOCAL", "true"),
         // Ends in time at Ctrl-C; an empty poll costs nothing here.
         ("BROKER_POLL_WAIT_S", "2"),
+        // No load balancer stands before it.
+        ("BROKER_LAME_DUCK_S", "0"),
         ("BROKER_TRACK_TOKENS", track_tokens.as_str()),
         ("BROKER_ADMIN_TOKENS", admin_tokens.as_str()),
     ];
@@ -68,7 +70,7 @@ async fn everything(args: args::Up, config: Config, entropy: Entropy) -> anyhow:
     let clock = Clock::system();
     let aws =
         aws::connect_locally(&endpoints.dynamodb_url, &endpoints.sqs_url, &clock, config.poll_wait).await;
-    let seeded = prepare(&config, &aws, &clock, args.pool).await?;
+    let prepared = prepare(&config, &aws, &clock, args.pool).await?;
 
     let metrics = metrics::install()?;
     tokio::spawn(metrics::upkeep(metrics.clone()));
@@ -88,7 +90,7 @@ async fn everything(args: args::Up, config: Config, entropy: Entropy) -> anyhow:
         let worker = Lifecycle { tracker: tokio_util::task::TaskTracker::new(), ..back.clone() };
         parts.spawn(broker_worker::run(process(worker), None));
     }
-    let api = serve(process(front.clone()), listener, &config, &endpoints, &seeded, keeps.as_deref()).await;
+    let api = serve(process(front.clone()), listener, &config, &endpoints, &prepared, keeps.as_deref()).await;
     back.soft.cancel();
     while let Some(worker) = parts.join_next().await {
         worker.context("a worker ended badly")??;
@@ -100,12 +102,22 @@ async fn everything(args: args::Up, config: Config, entropy: Entropy) -> anyhow:
     Ok(Done::Ok)
 }
 
-/// Table, queues and pool.
-async fn prepare(config: &Config, aws: &Aws, clock: &Clock, count: usize) -> anyhow::Result<Seeded> {
+/// What was found and made before anything is served.
+struct Prepared {
+    seeded: Seeded,
+    /// Requests that were queued when the last run ended.
+    resent: usize,
+}
+
+/// Table, queues, what was queued, and pool.
+async fn prepare(config: &Config, aws: &Aws, clock: &Clock, count: usize) -> anyhow::Result<Prepared> {
+    let names = QueueNames::new(&config.prefix)?;
     schema::ensure(&aws.dynamodb, &config.table).await?;
-    topology::ensure(aws, &QueueNames::new(&config.prefix)?, config.visibility).await?;
+    topology::ensure(aws, &names, config.visibility).await?;
     let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
-    pool::seed::seed(&store, 0, count, "sandbox", clock.now()).await
+    let resent = resend::queued_requests(aws, &names, &store).await?;
+    let seeded = pool::seed::seed(&store, 0, count, "sandbox", clock.now()).await?;
+    Ok(Prepared { seeded, resent })
 }
 
 /// Tells how to use it, and serves until it is ended.
@@ -114,7 +126,7 @@ async fn serve(
     listener: TcpListener,
     config: &Config,
     endpoints: &Endpoints,
-    seeded: &Seeded,
+    prepared: &Prepared,
     keeps: Option<&std::path::Path>,
 ) -> anyhow::Result<()> {
     let url = format!("http://{}", listener.local_addr()?);
@@ -123,7 +135,10 @@ async fn serve(
     let Endpoints { dynamodb_url, sqs_url, .. } = endpoints;
     let kept = keeps.map_or_else(
         || "The table is in memory: nothing survives Ctrl-C (--data-dir keeps it).".to_owned(),
-        |dir| format!("The table is kept in {}; messages in the queues are not.", dir.display()),
+        |dir| {
+            let dir = dir.display();
+            format!("The table is kept in {dir}; {} requests that were queued were sent again.", prepared.resent)
+        },
     );
     output::line(format_args!(
         "Sandbox broker: {url}   ({} sandboxes seeded, {} were there)
@@ -141,7 +156,7 @@ The endpoints speak SQS and DynamoDB, for the AWS CLI, an SDK, or a second `brok
   broker pool stats
 
 Ctrl-C stops it.",
-        seeded.inserted, seeded.existing
+        prepared.seeded.inserted, prepared.seeded.existing
     ))?;
     broker_api::run(process, listener).await
 }

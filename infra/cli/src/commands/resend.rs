@@ -1,0 +1,33 @@
+//! What was queued when the embedded queues were lost with their process is sent again, from its records in the table.
+//!
+//! Invariant: a message that is sent twice claims once, so this may be repeated at any time. A request whose deadline
+//! passed meanwhile is sent, too: the worker that gets it stores `expired`. What it does not do: send again what has no
+//! record, a synchronous call that was still waiting; its caller saw the connection break, and may repeat it.
+
+use broker_common::aws::Aws;
+use broker_common::queue::{QueueKind, QueueNames, QueueUrls, Sender};
+use broker_common::store::Store;
+use tokio::task::JoinSet;
+
+/// Sends every queued request again and returns how many there were.
+pub(super) async fn queued_requests(aws: &Aws, names: &QueueNames, store: &Store) -> anyhow::Result<usize> {
+    let urls = QueueUrls::resolve(aws, names).await?;
+    let sender = Sender::new(aws.sqs.clone(), urls.get(QueueKind::Requests), Sender::FLIGHTS);
+    let (mut sent, mut after) = (0, None);
+    loop {
+        let page = store.queued_requests(after).await?;
+        let mut sends = JoinSet::new();
+        for message in page.requests.into_iter().filter_map(|request| request.message) {
+            let sender = sender.clone();
+            sends.spawn(async move { sender.send(message).await });
+        }
+        while let Some(ended) = sends.join_next().await {
+            ended??;
+            sent += 1;
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(sent);
+        }
+    }
+}
