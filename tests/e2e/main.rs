@@ -18,6 +18,7 @@
 //! | `redelivery` | a message that comes twice |
 //! | `poison` | a message that nobody can read |
 //! | `crashes` | processes that end under load |
+//! | `replacement` | processes that are replaced under load |
 //! | `verify` | what `pool verify` finds |
 //! | `one_machine` | `broker up --data-dir`, stopped and started again |
 //! | `operator` | the `broker` command and the metrics |
@@ -38,6 +39,7 @@ mod operator;
 mod poison;
 mod redelivery;
 mod repeats;
+mod replacement;
 mod the_wait_runs_out;
 mod verify;
 
