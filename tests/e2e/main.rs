@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `first_allocation` | a track gets a sandbox |
 //! | `repeats` | it asks again, also 50 times at once |
+//! | `limits` | how much, from where, from which page |
 //! | `many_at_once` | 200 tracks on 200 sandboxes, 100 on 50 |
 //! | `give_and_take` | allocate, give back, allocate |
 //! | `giving_back` | who may give back what |
@@ -19,6 +20,8 @@
 //! | `poison` | a message that nobody can read |
 //! | `crashes` | processes that end under load |
 //! | `replacement` | processes that are replaced under load |
+//! | `versions` | a message that a newer program wrote |
+//! | `tokens` | who may call, rotation, and that no token is ever logged |
 //! | `verify` | what `pool verify` finds |
 //! | `one_machine` | `broker up --data-dir`, stopped and started again |
 //! | `operator` | the `broker` command and the metrics |
@@ -32,6 +35,7 @@ mod first_allocation;
 mod give_and_take;
 mod giving_back;
 mod keys;
+mod limits;
 mod many_at_once;
 mod name_prefix;
 mod one_machine;
@@ -41,7 +45,9 @@ mod redelivery;
 mod repeats;
 mod replacement;
 mod the_wait_runs_out;
+mod tokens;
 mod verify;
+mod versions;
 
 use std::collections::BTreeSet;
 

@@ -86,6 +86,19 @@ impl Api {
         Some((status, String::from_utf8_lossy(&body).into_owned()))
     }
 
+    /// The sum of all samples of a metric, 0 if there is none.
+    ///
+    /// # Panics
+    ///
+    /// When the process does not serve `/metrics`.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let Some((200, text)) = self.probe("/metrics").await else { panic!("no metrics at {}", self.address) };
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let samples = samples.filter_map(|line| line.rsplit_once(' '));
+        let of_name = samples.filter(|(series, _)| series.split('{').next() == Some(name));
+        of_name.filter_map(|(_, value)| value.parse::<f64>().ok()).sum()
+    }
+
     fn uri(&self, path: &str) -> Uri {
         let uri = format!("http://{}{path}", self.address);
         uri.parse().unwrap_or_else(|error| panic!("{uri}: {error}"))

@@ -82,11 +82,17 @@ impl Broker {
 
     /// Starts one more API and waits until it is ready.
     pub async fn start_api(&mut self) {
+        self.start_api_with(&[]).await;
+    }
+
+    /// [`Broker::start_api`] with more environment variables.
+    pub async fn start_api_with(&mut self, vars: &[(&str, &str)]) {
         let mut command = Command::new(&binaries().api);
         endpoint::clean(&mut command).envs(self.environment.vars());
         command.env("BROKER_LISTEN", "127.0.0.1:0");
         command.env("BROKER_TRACK_TOKENS", format!("platform={TRACK_TOKEN}"));
         command.env("BROKER_ADMIN_TOKENS", format!("ops={ADMIN_TOKEN}"));
+        command.envs(vars.iter().copied());
         let mut process = Process::start("broker-api", &mut command);
         let api = Api::new(&process.listening("api listening").await);
         ready(process.name(), &api).await;
@@ -169,6 +175,12 @@ impl Broker {
             if answer.text_of("status") == "queued" { Err(answer.text) } else { Ok(answer) }
         })
         .await
+    }
+
+    /// Everything that all processes logged so far.
+    pub fn logs(&self) -> String {
+        let apis = self.apis.iter().map(|server| &server.process);
+        apis.chain(self.workers.iter().map(|worker| &worker.process)).map(Process::log).collect()
     }
 
     /// Ends all processes without a look at what is left: the caller has found a fault and told it.

@@ -1,0 +1,117 @@
+//! Who may call: several named tokens of each role, replaced without a client noticing, and never seen in a log.
+
+use std::process::Command;
+
+use broker_tests::api::{ADMIN_TOKEN, TRACK_TOKEN};
+use broker_tests::binaries::binaries;
+use broker_tests::process::Process;
+use broker_tests::{Setup, endpoint, story, warden};
+
+const OLD: &str = "tok-old-0123456789abcdef";
+const NEW: &str = "tok-new-0123456789abcdef";
+const ACME: &str = "tok-acme-0123456789abcdef";
+const WRONG: &str = "tok-nobody-0123456789abcdef";
+
+#[tokio::test]
+async fn a_token_is_replaced_while_clients_go_on_calling() {
+    let setup = Setup::new().apis(0).pool(3);
+    story(setup, async |broker| {
+        let (both, new) = (format!("old={OLD}, new={NEW}"), format!("new={NEW}"));
+        // First both are valid, then every client is told the new one, then the old one goes.
+        broker.start_api_with(&[("BROKER_TRACK_TOKENS", both.as_str())]).await;
+        let first = broker.allocate("student-1").token(OLD).send().await.expect_status(201);
+        let again = broker.allocate("student-1").token(NEW).send().await.expect_status(200);
+        assert_eq!(first.sandbox_id(), again.sandbox_id());
+
+        broker.start_api_with(&[("BROKER_TRACK_TOKENS", new.as_str())]).await;
+        let (old_api, _) = broker.terminate_api(0);
+        old_api.stopped().await;
+        broker.allocate("student-1").token(OLD).send().await.expect_problem(401, "UNAUTHORIZED");
+        let last = broker.allocate("student-1").token(NEW).send().await.expect_status(200);
+        assert_eq!(first.sandbox_id(), last.sandbox_id());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_bound_to_a_prefix_acts_for_no_other_track() {
+    story(Setup::new().apis(0).pool(3), async |broker| {
+        let file = warden::scratch().join("bound-tokens");
+        std::fs::write(&file, format!("platform={TRACK_TOKEN}\nacme@acme-={ACME}\n")).expect("a file");
+        let file = file.to_str().expect("a path");
+        // The harness sets the variable itself; only one of both may be there.
+        broker.start_api_with(&[("BROKER_TRACK_TOKENS_FILE", file), ("BROKER_TRACK_TOKENS", "")]).await;
+        let own = broker.allocate("acme-1").token(ACME).send().await.expect_status(201);
+        broker.allocate("student-1").token(ACME).send().await.expect_problem(403, "FORBIDDEN");
+        let other = broker.allocate("student-1").send().await.expect_status(201);
+        broker.mark(other.sandbox_id(), "student-1").token(ACME).send().await.expect_problem(403, "FORBIDDEN");
+        broker.sandbox(own.sandbox_id(), "acme-1").token(ACME).send().await.expect_status(200);
+        broker.allocate("acme-1").token(ADMIN_TOKEN).send().await.expect_problem(403, "FORBIDDEN");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_token_and_no_body_is_ever_logged() {
+    const SECRET: &str = "a-secret-in-a-body";
+    const QUERY: &str = "a-secret-in-a-query";
+    story(Setup::new().pool(3).var("BROKER_LOG", "trace"), async |broker| {
+        let first = broker.allocate("student-1").send().await.expect_status(201);
+        for token in [ADMIN_TOKEN, WRONG, OLD] {
+            broker.allocate("student-1").token(token).send().await;
+        }
+        let twice = format!("Bearer Bearer {WRONG}");
+        broker.allocate("student-1").header("authorization", twice).send().await.expect_status(401);
+        let basic = format!("Basic {WRONG}");
+        broker.allocate("student-1").header("authorization", basic).send().await.expect_status(401);
+        broker.allocate("student-1").body(format!("{{\"{SECRET}\": 1}}")).send().await.expect_status(400);
+        let path = format!("/v1/sandboxes/{}?token={QUERY}", first.sandbox_id());
+        broker.sandbox("x", "student-1").send_to(http::Method::GET, &path).await.expect_status(200);
+        broker.mark(first.sandbox_id(), "student-1").send().await.expect_status(200);
+
+        let logs = broker.logs();
+        assert!(logs.contains("\"token\":\"platform\""), "tokens are told by their names");
+        let seen: Vec<_> = logs
+            .lines()
+            .filter(|line| [TRACK_TOKEN, ADMIN_TOKEN, WRONG, OLD, SECRET, QUERY].iter().any(|s| line.contains(s)))
+            .take(3)
+            .collect();
+        assert!(seen.is_empty(), "{seen:#?}");
+        for api in [0, 1] {
+            let (_, metrics) = broker.api(api).probe("/metrics").await.expect("metrics");
+            assert!(!metrics.contains("tok-"), "{metrics}");
+        }
+    })
+    .await;
+}
+
+/// Starts an API that must refuse to, and returns what it said.
+async fn refused(vars: &[(&str, &str)]) -> String {
+    let mut command = Command::new(&binaries().api);
+    endpoint::clean(&mut command).env("BROKER_LISTEN", "127.0.0.1:0").env("AWS_REGION", endpoint::REGION);
+    command.envs(vars.iter().copied());
+    let mut process = Process::start("refusing-api", &mut command);
+    let status = process.ended().await;
+    assert_eq!(status.code(), Some(2), "{}", process.tail());
+    process.log()
+}
+
+#[tokio::test]
+async fn an_api_that_nobody_could_log_in_to_refuses_to_start_and_names_the_setting() {
+    let no_token = refused(&[]).await;
+    assert!(no_token.contains("BROKER_TRACK_TOKENS"), "{no_token}");
+    let bad = [
+        ("BROKER_TRACK_TOKENS", WRONG),
+        ("BROKER_TRACK_TOKENS", "a=short"),
+        ("BROKER_ADMIN_TOKENS", "a=0123456789abcdef, a=fedcba9876543210"),
+        ("BROKER_TRACK_TOKENS_FILE", "/nonexistent/tokens"),
+        ("BROKER_RATE_LIMIT", "many"),
+        ("BROKER_TRUSTED_PROXIES", "10.0.0.0/99"),
+        ("BROKER_CORS_ORIGINS", "labs.example"),
+    ];
+    for (name, value) in bad {
+        let said = refused(&[(name, value)]).await;
+        assert!(said.contains(name), "{said}");
+        assert!(!said.contains(WRONG) && !said.contains("0123456789abcdef"), "{said}");
+    }
+}

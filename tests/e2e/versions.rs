@@ -1,0 +1,28 @@
+//! A message that was written by a newer program, while old workers still run: it waits for a newer one.
+
+use broker_tests::queues::Depth;
+use broker_tests::{Setup, story, wait_for_condition};
+
+/// How many receives SQS grants a message before it is a dead letter.
+const RECEIVES: usize = 5;
+
+#[tokio::test]
+async fn a_message_of_a_newer_version_is_put_back_and_never_dead_lettered() {
+    const NEWER: &str = "{\"v\": 2, \"what\": \"nobody here knows\"}";
+    story(Setup::new().workers(2).pool(1), async |broker| {
+        let queues = broker.queues();
+        queues.send(&queues.name("requests"), NEWER).await;
+        wait_for_condition("it to be put back more often than redrive allows", async || {
+            let put_back = broker.logs().matches("message of a newer version put back").count();
+            if put_back > RECEIVES { Ok(()) } else { Err(put_back) }
+        })
+        .await;
+        assert_eq!(queues.depth(&queues.name("requests-dlq")).await, Depth::default());
+        broker.allocate("student-1").send().await.expect_status(201);
+
+        broker.stop_workers().await;
+        let left = queues.take(&queues.name("requests"), 1).await;
+        assert_eq!(left[0].body(), Some(NEWER));
+    })
+    .await;
+}
