@@ -4,7 +4,9 @@
 //! no value is ever repeated in an answer. The names are those that clients of such brokers already send.
 
 use broker_common::domain::{IdempotencyKey, InvalidId, NamePrefix, TrackId, TrackName};
-use http::header::HeaderMap;
+use http::Version;
+use http::header::{self, HeaderMap};
+use http::request::Parts;
 
 use crate::problem::{Code, Problem};
 
@@ -49,6 +51,14 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
         let bare = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         IdempotencyKey::new(bare.unwrap_or(value))
     })
+}
+
+/// That the request names its host, once: who reads it must not guess for whom it is (RFC 9112, 3.2).
+pub(crate) fn check_host(head: &Parts) -> Result<(), Problem> {
+    match single(&head.headers, header::HOST.as_str())? {
+        None if head.version == Version::HTTP_11 => Err(Problem::invalid("host is missing.")),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn optional<T>(

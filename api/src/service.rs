@@ -75,6 +75,7 @@ impl Service {
         if head.uri.path_and_query().is_some_and(|path| path.as_str().len() > PATH_BYTES) {
             return Err(Problem::new(Code::UriTooLong, "The path is longer than 2 KiB."));
         }
+        headers::check_host(head)?;
         if let Some(answer) = self.cors.preflight(head) {
             return Ok(answer);
         }

@@ -6,6 +6,7 @@
 //! | `first_allocation` | a track gets a sandbox |
 //! | `repeats` | it asks again, also 50 times at once |
 //! | `limits` | how much, from where, from which page |
+//! | `malformed` | bytes that no client should send |
 //! | `many_at_once` | 200 tracks on 200 sandboxes, 100 on 50 |
 //! | `give_and_take` | allocate, give back, allocate |
 //! | `giving_back` | who may give back what |
@@ -36,6 +37,7 @@ mod give_and_take;
 mod giving_back;
 mod keys;
 mod limits;
+mod malformed;
 mod many_at_once;
 mod name_prefix;
 mod one_machine;

@@ -5,7 +5,7 @@ use std::process::Command;
 use broker_tests::api::{ADMIN_TOKEN, TRACK_TOKEN};
 use broker_tests::binaries::binaries;
 use broker_tests::process::Process;
-use broker_tests::{Setup, endpoint, story, warden};
+use broker_tests::{Setup, endpoint, story};
 
 const OLD: &str = "tok-old-0123456789abcdef";
 const NEW: &str = "tok-new-0123456789abcdef";
@@ -36,11 +36,8 @@ async fn a_token_is_replaced_while_clients_go_on_calling() {
 #[tokio::test]
 async fn a_token_that_is_bound_to_a_prefix_acts_for_no_other_track() {
     story(Setup::new().apis(0).pool(3), async |broker| {
-        let file = warden::scratch().join("bound-tokens");
-        std::fs::write(&file, format!("platform={TRACK_TOKEN}\nacme@acme-={ACME}\n")).expect("a file");
-        let file = file.to_str().expect("a path");
-        // The harness sets the variable itself; only one of both may be there.
-        broker.start_api_with(&[("BROKER_TRACK_TOKENS_FILE", file), ("BROKER_TRACK_TOKENS", "")]).await;
+        let tokens = format!("platform={TRACK_TOKEN}, acme@acme-={ACME}");
+        broker.start_api_with(&[("BROKER_TRACK_TOKENS", tokens.as_str())]).await;
         let own = broker.allocate("acme-1").token(ACME).send().await.expect_status(201);
         broker.allocate("student-1").token(ACME).send().await.expect_problem(403, "FORBIDDEN");
         let other = broker.allocate("student-1").send().await.expect_status(201);

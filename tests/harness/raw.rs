@@ -28,6 +28,25 @@ pub async fn exchange(api: &Api, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&received).into_owned()
 }
 
+/// Sends `bytes` on a connection of its own and returns all that came back until the server closed it.
+pub async fn exchange_to_end(api: &Api, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(api.address()).await.expect("the API listens");
+    let _ = stream.write_all(bytes).await;
+    let mut received = Vec::new();
+    let _ = within(PATIENCE, "the end of a raw connection", stream.read_to_end(&mut received)).await;
+    String::from_utf8_lossy(&received).into_owned()
+}
+
+/// Sends the beginning of something, says that nothing follows (a FIN), and returns all that came back.
+pub async fn break_off(api: &Api, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(api.address()).await.expect("the API listens");
+    stream.write_all(bytes).await.expect("the API reads");
+    stream.shutdown().await.expect("half of a connection can be closed");
+    let mut received = Vec::new();
+    let _ = within(PATIENCE, "the end of a raw connection", stream.read_to_end(&mut received)).await;
+    String::from_utf8_lossy(&received).into_owned()
+}
+
 /// The status code of a raw answer.
 ///
 /// # Panics
