@@ -19,7 +19,7 @@ use broker_common::clock::Clock;
 use broker_common::domain::{Outcome, PersistedRequest, RequestState, Times};
 use broker_common::lifecycle::Lifecycle;
 use broker_common::messages::{Ask, RequestMessage};
-use broker_common::queue::SendError;
+use broker_common::queue::{ReplyQueueName, SendError};
 use broker_common::store::{Cancellation, Recorded, Store};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
@@ -46,10 +46,10 @@ pub(crate) enum Answered {
 }
 
 /// A question as it lies in the queue, and as it is recorded.
-struct Question {
-    times: Times,
-    text: String,
-    record: PersistedRequest,
+pub(crate) struct Question {
+    pub(crate) times: Times,
+    pub(crate) text: String,
+    pub(crate) record: PersistedRequest,
 }
 
 /// Asks the workers. Clones share everything.
@@ -83,7 +83,7 @@ impl Exchange {
     pub(crate) async fn ask(&self, ask: &Ask) -> Result<Answered, Problem> {
         let asked = Instant::now();
         let channel = self.channel()?;
-        let Question { times, text, record } = question(ask, &channel);
+        let Question { times, text, record } = question(ask, &channel.reply_to);
         let mut waiter = self.replies.register(record.request_id).inspect_err(|_| measures::shed())?;
         channel.requests.send(text).await.map_err(not_enqueued)?;
         let until = asked + times.reply_by.since(times.enqueued_at);
@@ -101,7 +101,7 @@ impl Exchange {
     /// Asks without waiting for the answer: it is recorded, then sent.
     pub(crate) async fn enqueue(&self, ask: &Ask) -> Result<Answered, Problem> {
         let channel = self.channel()?;
-        let Question { text, record, .. } = question(ask, &channel);
+        let Question { text, record, .. } = question(ask, &channel.reply_to);
         // Found already there is our own write, which was retried: the id was minted for this call.
         let (Recorded::New | Recorded::AlreadyThere(_)) = self.store.record_request(&record).await?;
         let Err(error) = channel.requests.send(text).await else { return Ok(Answered::StillQueued) };
@@ -178,8 +178,8 @@ fn not_enqueued(error: SendError) -> Problem {
 }
 
 /// `ask` as its message and as the record of a request that is queued.
-fn question(ask: &Ask, channel: &Channel) -> Question {
-    let reply_to = channel.reply_to.as_str();
+pub(crate) fn question(ask: &Ask, reply_to: &ReplyQueueName) -> Question {
+    let reply_to = reply_to.as_str();
     let (message, track, lease_key, sandbox_id) = match ask {
         Ask::Allocate(ask) => {
             let key = ask.lease_key.clone();

@@ -18,6 +18,8 @@ mod body;
 mod caller;
 mod cors;
 mod exchange;
+#[cfg(test)]
+mod exchange_tests;
 mod handlers;
 mod headers;
 mod limits;
@@ -33,6 +35,8 @@ mod routes;
 mod server;
 mod service;
 mod wire;
+#[cfg(test)]
+mod wire_tests;
 
 use std::sync::Arc;
 

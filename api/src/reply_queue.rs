@@ -44,6 +44,12 @@ impl Link {
     pub(crate) fn channel(&self) -> Option<Arc<Channel>> {
         self.0.borrow().clone()
     }
+
+    /// One that stays as it is.
+    #[cfg(test)]
+    pub(crate) fn fixed(channel: Option<Channel>) -> Self {
+        Self(watch::channel(channel.map(Arc::new)).1)
+    }
 }
 
 /// What keeps the channel open.

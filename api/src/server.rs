@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::limits::{BUFFER_BYTES, HEAD_BYTES};
 use crate::refusal::Refusals;
 use crate::service::Service;
-use crate::wire::{Busy, Wire};
+use crate::wire::{Bounds, Busy, Wire};
 
 /// After an accept that failed for want of file descriptors or memory, some may come back.
 const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(50);
@@ -73,7 +73,7 @@ impl Server {
         // still works.
         let _ = stream.set_nodelay(true);
         let busy = Busy::default();
-        let wire = Wire::new(stream, busy.clone(), self.refusals.clone());
+        let wire = Wire::new(stream, busy.clone(), self.refusals.clone(), Bounds::default());
         let (service, leaving) = (Arc::clone(&self.service), self.leaving.clone());
         let answer = service_fn(move |request: Request<Incoming>| {
             let (service, busy, leaving) = (Arc::clone(&service), busy.clone(), leaving.clone());

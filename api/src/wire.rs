@@ -8,13 +8,15 @@
 //! - a closing connection is read on for a moment, else the kernel answers what the client still sends with a reset
 //!   that can destroy our last answer.
 //!
-//! Invariant: while a request is being answered no time bound of the connection runs. What it does not do: parse HTTP.
+//! Invariant: while a request is being answered no time bound of the connection runs; a client that does not read its
+//! answers is let go after the time that it may idle. What it does not do: parse HTTP.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -46,9 +48,27 @@ impl Busy {
     }
 }
 
+/// How long each part of a connection may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// A head, from its first byte to its last.
+    pub(crate) head_read: Duration,
+    /// Nothing at all, or an answer that nobody reads.
+    pub(crate) idle: Duration,
+    /// What still comes on a closing connection.
+    pub(crate) linger: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { head_read: HEAD_READ, idle: IDLE, linger: LINGER }
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Wire {
+    bounds: Bounds,
     stream: TcpStream,
     busy: Busy,
     refusals: Refusals,
@@ -62,9 +82,17 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(stream: TcpStream, busy: Busy, refusals: Refusals) -> Self {
-        let bound = Box::pin(sleep_until(Instant::now() + IDLE));
-        Self { stream, busy, refusals, bound, in_head: false, outgoing: Bytes::new(), lingering: false }
+    pub(crate) fn new(stream: TcpStream, busy: Busy, refusals: Refusals, bounds: Bounds) -> Self {
+        Self {
+            bound: Box::pin(sleep_until(Instant::now() + bounds.idle)),
+            bounds,
+            stream,
+            busy,
+            refusals,
+            in_head: false,
+            outgoing: Bytes::new(),
+            lingering: false,
+        }
     }
 
     /// Writes what is left of a refusal.
@@ -104,7 +132,8 @@ impl AsyncRead for Wire {
         match read {
             Poll::Ready(Ok(())) if buf.filled().len() > before && !self.in_head => {
                 self.in_head = true;
-                self.bound.as_mut().reset(Instant::now() + HEAD_READ);
+                let until = Instant::now() + self.bounds.head_read;
+                self.bound.as_mut().reset(until);
                 read
             }
             Poll::Ready(_) => read,
@@ -123,14 +152,21 @@ impl AsyncWrite for Wire {
             self.outgoing = refusal;
             return Poll::Ready(Ok(buf.len()));
         }
-        if !self.busy.is() {
-            // An answer goes out: what follows is idling, until the first byte of the next head.
-            self.in_head = false;
-            self.bound.as_mut().reset(Instant::now() + IDLE);
-            // Registers the wake-up; hyper need not read before the next byte comes.
-            let _ = self.bound.as_mut().poll(cx);
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if self.busy.is() {
+            return written;
         }
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        if written.is_pending() {
+            ready!(self.bound.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        // An answer goes out: what follows is idling, until the first byte of the next head.
+        self.in_head = false;
+        let until = Instant::now() + self.bounds.idle;
+        self.bound.as_mut().reset(until);
+        // Registers the wake-up; hyper need not read before the next byte comes.
+        let _ = self.bound.as_mut().poll(cx);
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -143,7 +179,8 @@ impl AsyncWrite for Wire {
         if !self.lingering {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             self.lingering = true;
-            self.bound.as_mut().reset(Instant::now() + LINGER);
+            let until = Instant::now() + self.bounds.linger;
+            self.bound.as_mut().reset(until);
         }
         let mut scratch = [0; 4096];
         loop {
