@@ -76,9 +76,7 @@ mod tests {
 
     fn asked(method: Method, origin: Option<&str>, for_method: Option<&str>) -> Parts {
         let mut request = Request::builder().method(method);
-        for (name, value) in
-            [(header::ORIGIN, origin), (header::ACCESS_CONTROL_REQUEST_METHOD, for_method)]
-        {
+        for (name, value) in [(header::ORIGIN, origin), (header::ACCESS_CONTROL_REQUEST_METHOD, for_method)] {
             if let Some(value) = value {
                 request = request.header(name, value);
             }

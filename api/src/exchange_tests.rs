@@ -123,8 +123,12 @@ async fn a_record_says_what_its_message_says() {
         assert_eq!((record.created_at, record.deadline), (times.enqueued_at, times.deadline));
         assert_eq!(record.state, RequestState::Queued);
         match ask {
-            Ask::Allocate(ask) => assert_eq!((record.lease_key, record.sandbox_id), (Some(ask.lease_key), None)),
-            Ask::Mark(mark) => assert_eq!((record.lease_key, record.sandbox_id), (None, Some(mark.sandbox_id))),
+            Ask::Allocate(ask) => {
+                assert_eq!((record.lease_key, record.sandbox_id), (Some(ask.lease_key), None))
+            }
+            Ask::Mark(mark) => {
+                assert_eq!((record.lease_key, record.sandbox_id), (None, Some(mark.sandbox_id)))
+            }
         }
     }
 }

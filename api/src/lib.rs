@@ -24,6 +24,7 @@ mod handlers;
 mod headers;
 mod limits;
 mod measures;
+mod open_files;
 mod prefer;
 pub mod problem;
 mod rate;
@@ -72,6 +73,7 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
     let names = QueueNames::new(&config.prefix)?;
     let address = listener.local_addr().context("the listener has no address")?;
     measures::describe();
+    open_files::allow(config.max_connections);
 
     let store = Store::new(process.aws.dynamodb.clone(), &config.table, config.state_shards);
     let replies = Replies::new(config.max_pending);

@@ -48,7 +48,12 @@ impl Rate {
     }
 
     /// Takes one request of the caller's allowance at `now`, or tells him to slow down.
-    pub(crate) fn admit(&self, token: Option<Arc<str>>, address: IpAddr, now: Instant) -> Result<(), Problem> {
+    pub(crate) fn admit(
+        &self,
+        token: Option<Arc<str>>,
+        address: IpAddr,
+        now: Instant,
+    ) -> Result<(), Problem> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let caller = used.caller((token, Some(network(address))), now);
         let whole_at = used.whole_at.get(&caller).copied().unwrap_or(now).max(now);
@@ -68,8 +73,8 @@ impl Rate {
         let RateLimit { per_s, burst } = self.limit;
         let window = whole_s(self.cost * burst);
         let wait = u64::try_from(whole_s(too_early)).unwrap_or(u64::MAX);
-        let problem =
-            Problem::new(Code::RateLimitExceeded, format!("More than {per_s} requests a second.")).retry_after(wait);
+        let problem = Problem::new(Code::RateLimitExceeded, format!("More than {per_s} requests a second."))
+            .retry_after(wait);
         let told = [
             (POLICY, format!("\"default\";q={burst};w={window}")),
             (STANDING, format!("\"default\";r=0;t={wait}")),

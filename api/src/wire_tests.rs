@@ -60,7 +60,10 @@ async fn serve(bounds: Bounds, takes: Duration, size: usize) -> (TcpStream, Join
 /// All that comes until the server closes the connection.
 async fn rest(client: &mut TcpStream) -> String {
     let mut all = Vec::new();
-    timeout(PATIENCE, client.read_to_end(&mut all)).await.expect("the connection ends").expect("and not by a reset");
+    timeout(PATIENCE, client.read_to_end(&mut all))
+        .await
+        .expect("the connection ends")
+        .expect("and not by a reset");
     String::from_utf8(all).unwrap()
 }
 

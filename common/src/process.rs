@@ -77,14 +77,7 @@ impl Process {
         lifecycle.end_on_signals()?;
         let metrics = metrics::install()?;
         tokio::spawn(metrics::upkeep(metrics.clone()));
-        Ok(Self {
-            config: Arc::new(config),
-            clock,
-            entropy: Entropy::from_system(),
-            aws,
-            lifecycle,
-            metrics,
-        })
+        Ok(Self { config: Arc::new(config), clock, entropy: Entropy::from_system(), aws, lifecycle, metrics })
     }
 }
 

@@ -92,7 +92,8 @@ async fn an_expired_that_was_said_stays_true_and_nothing_is_claimed() {
         // Its message still says that there is time; only the record knows better.
         let table = broker.table();
         let record = table.must_get(&record_key(&location)).await;
-        let past = [("deadline_ms".to_owned(), aws_sdk_dynamodb::types::AttributeValue::N("1000".to_owned()))];
+        let past =
+            [("deadline_ms".to_owned(), aws_sdk_dynamodb::types::AttributeValue::N("1000".to_owned()))];
         table.put(record.into_iter().chain(past).collect::<Item>()).await;
 
         let seen = broker.request(&location, "student-1").send().await.expect_status(200);
@@ -123,7 +124,11 @@ async fn only_a_queued_asynchronous_request_can_be_cancelled() {
 
         let unknown = "/v1/requests/01890a5d-ac96-774b-bcce-b302099a8057";
         broker.cancel(unknown, "student-1").send().await.expect_problem(404, "REQUEST_NOT_FOUND");
-        broker.cancel("/v1/requests/nonsense", "student-1").send().await.expect_problem(404, "REQUEST_NOT_FOUND");
+        broker
+            .cancel("/v1/requests/nonsense", "student-1")
+            .send()
+            .await
+            .expect_problem(404, "REQUEST_NOT_FOUND");
     })
     .await;
 }

@@ -103,7 +103,8 @@ async fn a_configured_page_may_call_and_another_learns_nothing() {
         for header in ["authorization", "x-instruqt-sandbox-id", "x-track-id", "idempotency-key", "prefer"] {
             assert!(headers.split(", ").any(|allowed| allowed == header), "{header} is not in {headers}");
         }
-        let refused = preflight("https://evil.example").send().await.expect_problem(405, "METHOD_NOT_ALLOWED");
+        let refused =
+            preflight("https://evil.example").send().await.expect_problem(405, "METHOD_NOT_ALLOWED");
         assert_eq!(refused.header("access-control-allow-origin"), None);
 
         let called = broker.allocate("student-1").header("origin", PAGE).send().await.expect_status(201);
@@ -136,8 +137,11 @@ async fn connections_beyond_the_bound_wait_until_others_end() {
         idle.clear();
         let answered = call.await.expect("an answer");
         assert_eq!(answered.map(|(status, _)| status), Some(200));
-        wait_for_condition("its log line", async || if connections() == 1 { Ok(()) } else { Err(connections()) })
-            .await;
+        wait_for_condition(
+            "its log line",
+            async || if connections() == 1 { Ok(()) } else { Err(connections()) },
+        )
+        .await;
     })
     .await;
 }

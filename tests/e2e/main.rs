@@ -22,6 +22,7 @@
 //! | `crashes` | processes that end under load |
 //! | `replacement` | processes that are replaced under load |
 //! | `versions` | a message that a newer program wrote |
+//! | `crowds` | ten thousand connections that say nothing, two hundred that say it slowly |
 //! | `tokens` | who may call, rotation, and that no token is ever logged |
 //! | `verify` | what `pool verify` finds |
 //! | `one_machine` | `broker up --data-dir`, stopped and started again |
@@ -30,6 +31,7 @@
 mod asynchronous;
 mod bad_input;
 mod crashes;
+mod crowds;
 mod empty_pool;
 mod errors;
 mod first_allocation;

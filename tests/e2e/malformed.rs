@@ -6,7 +6,9 @@ use broker_tests::{Api, Broker, Setup, raw, story};
 
 /// A whole head of an allocate but for its last empty line, with more header lines.
 fn head(more: &str) -> String {
-    format!("POST /v1/allocate HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TRACK_TOKEN}\r\n{OWNER}: a\r\n{more}")
+    format!(
+        "POST /v1/allocate HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TRACK_TOKEN}\r\n{OWNER}: a\r\n{more}"
+    )
 }
 
 /// A whole GET of `path`.
@@ -55,8 +57,16 @@ async fn heads_that_are_no_http_are_refused() {
             ("SSH", b"SSH-2.0-OpenSSH_9.9\r\n\r\n".to_vec(), 400),
             ("no host", b"GET /v1/nothing HTTP/1.1\r\n\r\n".to_vec(), 400),
             ("two hosts", b"GET /v1/nothing HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n".to_vec(), 400),
-            ("a megabyte of a header", head(&format!("x: {}\r\n\r\n", "a".repeat(1 << 20))).into_bytes(), 431),
-            ("a megabyte of an id", head(&format!("x-track-id: {}\r\n\r\n", "a".repeat(1 << 20))).into_bytes(), 431),
+            (
+                "a megabyte of a header",
+                head(&format!("x: {}\r\n\r\n", "a".repeat(1 << 20))).into_bytes(),
+                431,
+            ),
+            (
+                "a megabyte of an id",
+                head(&format!("x-track-id: {}\r\n\r\n", "a".repeat(1 << 20))).into_bytes(),
+                431,
+            ),
             ("a megabyte of a path", get(&format!("/{}", "a".repeat(1 << 20))), 431),
             ("two hundred headers", head(&format!("{}\r\n", "x: a\r\n".repeat(200))).into_bytes(), 431),
         ];
@@ -79,7 +89,11 @@ async fn framing_that_two_readers_could_understand_differently_is_refused() {
             ("a length over the bound", framed("content-length: 99999999\r\n", "{"), 413),
             ("an unknown coding", framed("transfer-encoding: cow\r\n", "{}"), 400),
             ("chunks that are not last", framed("transfer-encoding: chunked, gzip\r\n", "0\r\n\r\n"), 400),
-            ("a chunk size that is none", framed("transfer-encoding: chunked\r\n", "zz\r\n{}\r\n0\r\n\r\n"), 400),
+            (
+                "a chunk size that is none",
+                framed("transfer-encoding: chunked\r\n", "zz\r\n{}\r\n0\r\n\r\n"),
+                400,
+            ),
             ("a chunk that is longer", framed("transfer-encoding: chunked\r\n", "1\r\n{}\r\n0\r\n\r\n"), 400),
             ("a huge chunk", framed("transfer-encoding: chunked\r\n", "fffffffffffffffff\r\n{}\r\n"), 400),
         ];
@@ -120,8 +134,11 @@ async fn paths_that_hide_something_are_refused() {
 #[tokio::test]
 async fn requests_that_come_together_are_answered_one_after_the_other() {
     refused(async |api| {
-        let last = String::from_utf8(get("/v1/requests/x")).expect("text").replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
-        let all = [get("/healthz"), get("/v1/nothing"), get("/v1/sandboxes/nothing"), last.into_bytes()].concat();
+        let last = String::from_utf8(get("/v1/requests/x"))
+            .expect("text")
+            .replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
+        let all =
+            [get("/healthz"), get("/v1/nothing"), get("/v1/sandboxes/nothing"), last.into_bytes()].concat();
         let answers = raw::exchange_to_end(api, &all).await;
         let statuses: Vec<_> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
         assert_eq!(statuses, ["200", "404", "404", "404"], "{answers}");

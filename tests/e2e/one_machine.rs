@@ -66,6 +66,10 @@ async fn what_was_queued_is_sent_again_after_a_stop_and_after_a_crash() {
 
     // Nothing is left to send: all have ended.
     let (process, _api) = up(&data_dir, "0").await;
-    assert!(process.stdout().contains("; 0 requests that were queued were sent again"), "{}", process.stdout());
+    assert!(
+        process.stdout().contains("; 0 requests that were queued were sent again"),
+        "{}",
+        process.stdout()
+    );
     process.stop().await;
 }

@@ -41,7 +41,12 @@ async fn a_token_that_is_bound_to_a_prefix_acts_for_no_other_track() {
         let own = broker.allocate("acme-1").token(ACME).send().await.expect_status(201);
         broker.allocate("student-1").token(ACME).send().await.expect_problem(403, "FORBIDDEN");
         let other = broker.allocate("student-1").send().await.expect_status(201);
-        broker.mark(other.sandbox_id(), "student-1").token(ACME).send().await.expect_problem(403, "FORBIDDEN");
+        broker
+            .mark(other.sandbox_id(), "student-1")
+            .token(ACME)
+            .send()
+            .await
+            .expect_problem(403, "FORBIDDEN");
         broker.sandbox(own.sandbox_id(), "acme-1").token(ACME).send().await.expect_status(200);
         broker.allocate("acme-1").token(ADMIN_TOKEN).send().await.expect_problem(403, "FORBIDDEN");
     })
@@ -70,7 +75,9 @@ async fn no_token_and_no_body_is_ever_logged() {
         assert!(logs.contains("\"token\":\"platform\""), "tokens are told by their names");
         let seen: Vec<_> = logs
             .lines()
-            .filter(|line| [TRACK_TOKEN, ADMIN_TOKEN, WRONG, OLD, SECRET, QUERY].iter().any(|s| line.contains(s)))
+            .filter(|line| {
+                [TRACK_TOKEN, ADMIN_TOKEN, WRONG, OLD, SECRET, QUERY].iter().any(|s| line.contains(s))
+            })
             .take(3)
             .collect();
         assert!(seen.is_empty(), "{seen:#?}");

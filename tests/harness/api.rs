@@ -92,7 +92,9 @@ impl Api {
     ///
     /// When the process does not serve `/metrics`.
     pub async fn metric(&self, name: &str) -> f64 {
-        let Some((200, text)) = self.probe("/metrics").await else { panic!("no metrics at {}", self.address) };
+        let Some((200, text)) = self.probe("/metrics").await else {
+            panic!("no metrics at {}", self.address)
+        };
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         let samples = samples.filter_map(|line| line.rsplit_once(' '));
         let of_name = samples.filter(|(series, _)| series.split('{').next() == Some(name));

@@ -1,5 +1,7 @@
 //! Bytes that no HTTP client would send.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -44,6 +46,30 @@ pub async fn break_off(api: &Api, bytes: &[u8]) -> String {
     stream.shutdown().await.expect("half of a connection can be closed");
     let mut received = Vec::new();
     let _ = within(PATIENCE, "the end of a raw connection", stream.read_to_end(&mut received)).await;
+    String::from_utf8_lossy(&received).into_owned()
+}
+
+/// Opens `count` connections that say nothing.
+pub async fn idle(api: &Api, count: usize) -> Vec<TcpStream> {
+    let mut idle = Vec::with_capacity(count);
+    while idle.len() < count {
+        idle.push(TcpStream::connect(api.address()).await.expect("the API listens"));
+    }
+    idle
+}
+
+/// Sends `bytes` one by one with a pause before each, and returns what came back until the server closed the
+/// connection, which it must do before the bytes are at an end.
+pub async fn trickle(api: &Api, bytes: &[u8], pause: Duration) -> String {
+    let mut stream = TcpStream::connect(api.address()).await.expect("the API listens");
+    let mut pauses = tokio::time::interval(pause);
+    let mut received = Vec::new();
+    for byte in bytes {
+        tokio::select! {
+            _ = pauses.tick() => if stream.write_all(&[*byte]).await.is_err() { break },
+            read = stream.read_buf(&mut received) => if let Ok(0) | Err(_) = read { break },
+        }
+    }
     String::from_utf8_lossy(&received).into_owned()
 }
 

@@ -42,9 +42,7 @@ impl Requests {
         let (id, asynchronous) = (record.request_id, record.asynchronous);
         match self.settled(record).await? {
             RequestState::Queued => match self.store.cancel_request(id).await? {
-                Cancellation::Cancelled => {
-                    Ok(outcome::report(&RequestState::Ended(Outcome::Cancelled), id))
-                }
+                Cancellation::Cancelled => Ok(outcome::report(&RequestState::Ended(Outcome::Cancelled), id)),
                 Cancellation::TooLate if asynchronous => Err(not_cancellable("It has just ended.")),
                 Cancellation::TooLate => Err(not_cancellable("It was not sent with Prefer: respond-async.")),
             },

@@ -43,7 +43,9 @@ impl Origins {
             match host {
                 _ if entry == "*" => origins.any = true,
                 Some(host) if is_host(host) => origins.listed.push(entry.to_ascii_lowercase()),
-                Some(_) | None => return Err(format!("{entry:?} is not an origin such as https://labs.example")),
+                Some(_) | None => {
+                    return Err(format!("{entry:?} is not an origin such as https://labs.example"));
+                }
             }
         }
         Ok(origins)
@@ -95,7 +97,9 @@ mod tests {
         assert!(origins.allow("https://labs.example") && origins.allow("http://localhost:3000"));
         assert!(!origins.allow("https://labs.example.evil") && !origins.allow("null"));
         assert!(Origins::parse("*").unwrap().allow("https://anything.example"));
-        for bad in ["labs.example", "https://labs.example/", "https://", "ftp://x", "https://*.example", "null"] {
+        for bad in
+            ["labs.example", "https://labs.example/", "https://", "ftp://x", "https://*.example", "null"]
+        {
             assert!(Origins::parse(bad).is_err(), "{bad}");
         }
     }

@@ -137,7 +137,10 @@ async fn serve(
         || "The table is in memory: nothing survives Ctrl-C (--data-dir keeps it).".to_owned(),
         |dir| {
             let dir = dir.display();
-            format!("The table is kept in {dir}; {} requests that were queued were sent again.", prepared.resent)
+            format!(
+                "The table is kept in {dir}; {} requests that were queued were sent again.",
+                prepared.resent
+            )
         },
     );
     output::line(format_args!(
