@@ -69,8 +69,7 @@ pub(crate) fn reply_waited(waited: Duration) {
 }
 
 /// Gauges are set when they are asked for.
-pub(crate) fn gauges(pending: usize, clock_correction_ms: i64) {
+pub(crate) fn gauges(pending: usize, clock_correction_s: f64) {
     gauge!(PENDING).set(u32::try_from(pending).unwrap_or(u32::MAX));
-    let seconds = Duration::from_millis(clock_correction_ms.unsigned_abs()).as_secs_f64();
-    gauge!(CLOCK_SKEW).set(if clock_correction_ms < 0 { -seconds } else { seconds });
+    gauge!(CLOCK_SKEW).set(clock_correction_s);
 }

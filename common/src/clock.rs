@@ -128,6 +128,13 @@ impl Clock {
         self.0.correction_ms.load(Ordering::Relaxed)
     }
 
+    /// The same in seconds, for metrics.
+    pub fn correction_s(&self) -> f64 {
+        let ms = self.correction_ms();
+        let seconds = Duration::from_millis(ms.unsigned_abs()).as_secs_f64();
+        if ms < 0 { -seconds } else { seconds }
+    }
+
     /// Whether the clock was compared with AWS and is within [`MAX_SKEW_MS`] of it after correction.
     pub fn is_trusted(&self) -> bool {
         self.0.compared.load(Ordering::Relaxed) > 0

@@ -13,12 +13,14 @@
 //! | `name_prefix` | only sandboxes with a certain name |
 //! | `keys` | idempotency keys |
 //! | `empty_pool` | nothing left |
+//! | `swept` | a reply queue that is gone |
 //! | `the_wait_runs_out` | the reply that does not come in time |
 //! | `asynchronous` | `Prefer: respond-async`: queued, polled, cancelled |
 //! | `bad_input` | refused before anything is enqueued |
 //! | `errors` | what every error and every answer looks like |
 //! | `redelivery` | a message that comes twice |
 //! | `poison` | a message that nobody can read |
+//! | `clocks` | a machine whose clock is off |
 //! | `crashes` | processes that end under load |
 //! | `replacement` | processes that are replaced under load |
 //! | `versions` | a message that a newer program wrote |
@@ -30,6 +32,7 @@
 
 mod asynchronous;
 mod bad_input;
+mod clocks;
 mod crashes;
 mod crowds;
 mod empty_pool;
@@ -48,6 +51,7 @@ mod poison;
 mod redelivery;
 mod repeats;
 mod replacement;
+mod swept;
 mod the_wait_runs_out;
 mod tokens;
 mod verify;

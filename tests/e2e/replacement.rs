@@ -123,3 +123,22 @@ async fn a_lame_duck_is_not_ready_but_serves_and_sends_its_clients_elsewhere() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_caller_who_would_outlast_the_drain_is_told_where_his_answer_will_be() {
+    story(Setup::new().workers(0).pool(2).var("BROKER_DRAIN_S", "3"), async |broker| {
+        let calls: Vec<_> = (0..2).map(|n| broker.api(0).allocate(&format!("student-{n}")).send()).collect();
+        let calls = tokio::spawn(together(calls));
+        broker.queues().holds_requests(2).await;
+        let (draining, _) = broker.terminate_api(0);
+        let answers = calls.await.expect("answers");
+        draining.stopped().await;
+        broker.start_worker().await;
+        for (n, answer) in answers.into_iter().enumerate() {
+            let location = answer.expect_status(202).must_have("location").to_owned();
+            let ended = broker.outcome(&location, &format!("student-{n}")).await;
+            assert_eq!(ended.text_of("status"), "succeeded", "{ended:#?}");
+        }
+    })
+    .await;
+}

@@ -17,6 +17,7 @@
 //! | [`setup`], [`broker`], [`finish`] | a whole broker; what every story must leave behind: nothing |
 //! | [`api`], [`answer`], [`raw`] | the HTTP client, what it got, and bytes that no client would send |
 //! | [`cli`], [`queues`], [`table`] | the `broker` command; SQS and DynamoDB through the SDK |
+//! | [`dates`] | a relay that moves the time of AWS |
 //! | [`wait`] | the one place that waits |
 //!
 //! A fault that a story plants (a killed worker, a message sent twice) goes through the same doors that production has:
@@ -27,6 +28,7 @@ pub mod api;
 pub mod binaries;
 pub mod broker;
 pub mod cli;
+pub mod dates;
 pub mod endpoint;
 pub mod finish;
 pub mod process;

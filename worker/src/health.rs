@@ -54,8 +54,7 @@ async fn watch_table(store: Store, clock: Clock, opened: watch::Sender<bool>, su
     loop {
         let table = store.ping().await;
         let healthy = table.is_ok() && clock.is_trusted();
-        metrics::gauge!("broker_clock_correction_seconds")
-            .set(std::time::Duration::from_millis(clock.correction_ms().unsigned_abs()).as_secs_f64());
+        metrics::gauge!("broker_clock_skew_seconds").set(clock.correction_s());
         if opened.send_replace(healthy) != healthy {
             let problem = table.err();
             let problem = problem.as_ref().map(|error| error as &dyn std::error::Error);

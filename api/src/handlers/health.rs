@@ -39,7 +39,7 @@ impl Health {
     }
 
     pub(crate) fn metrics(&self) -> Answer {
-        measures::gauges(self.replies.pending(), self.clock.correction_ms());
+        measures::gauges(self.replies.pending(), self.clock.correction_s());
         Answer::new(StatusCode::OK, Content::Metrics(self.metrics.render()), "metrics")
     }
 }
