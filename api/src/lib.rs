@@ -20,6 +20,8 @@ mod cors;
 mod exchange;
 #[cfg(test)]
 mod exchange_tests;
+#[cfg(test)]
+mod fuzz;
 mod handlers;
 mod headers;
 mod limits;

@@ -4,6 +4,8 @@
 //! one. Endpoints, region and credentials of AWS come from the usual AWS environment, not from here. This module alone
 //! reads the environment.
 
+#[cfg(test)]
+mod fuzz;
 mod network;
 mod read;
 mod settings;

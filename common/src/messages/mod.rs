@@ -4,6 +4,8 @@
 //! it; a newer one is [`DecodeError::NewerVersion`], which a consumer puts back for a newer worker (rolling deploys).
 //! What it does not do: send, receive, or decide.
 
+#[cfg(test)]
+mod fuzz;
 mod reply;
 mod request;
 

@@ -1,0 +1,124 @@
+//! Whatever a client may send: heads and bodies. Nothing panics, nothing hangs, and what is refused is
+//! refused with a 4xx that does not repeat it.
+//!
+//! Short in `cargo test`; `.ci/fuzz` runs it for minutes.
+
+use broker_common::config::Networks;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use proptest::prelude::*;
+
+use crate::auth::{Authenticator, Role};
+use crate::body::{AllocateBody, expect_none};
+use crate::prefer::Preferences;
+use crate::problem::Problem;
+use crate::{caller, headers, routes};
+
+/// A header of the kind that is looked at.
+fn any_name() -> impl Strategy<Value = HeaderName> {
+    let names = [
+        "x-instruqt-sandbox-id",
+        "x-track-id",
+        "x-instruqt-track-id",
+        "x-sandbox-name-prefix",
+        "idempotency-key",
+        "prefer",
+        "authorization",
+        "x-forwarded-for",
+        "content-length",
+        "origin",
+        "host",
+    ];
+    prop::sample::select(names.to_vec()).prop_map(HeaderName::from_static)
+}
+
+fn any_value() -> impl Strategy<Value = HeaderValue> {
+    let bytes = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..160),
+        "[A-Za-z0-9._:@-]{0,140}".prop_map(String::into_bytes),
+        "\"[ -~]{0,140}\"?".prop_map(String::into_bytes),
+        "([Bb]earer ){0,3}[!-~]{0,40}".prop_map(String::into_bytes),
+        "((wait=[0-9\"]{0,12}|respond-async|[a-z]=\"[^\"]{0,9}\")[,;] ?){0,4}".prop_map(String::into_bytes),
+        "([0-9a-f.:]{1,20}, ?){0,5}".prop_map(String::into_bytes),
+    ];
+    bytes.prop_filter_map("no header value", |bytes| HeaderValue::from_bytes(&bytes).ok())
+}
+
+fn any_headers() -> impl Strategy<Value = HeaderMap> {
+    prop::collection::vec((any_name(), any_value()), 0..8).prop_map(|pairs| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name, value);
+        }
+        headers
+    })
+}
+
+/// A refusal is the client's fault, and repeats nothing that he sent.
+fn is_a_good_refusal(problem: &Problem, headers: &HeaderMap) -> bool {
+    let status = problem.code().entry().status;
+    let repeats = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|value| value.len() > 12 && format!("{problem:?}").contains(value))
+    };
+    status.is_client_error() && !headers.values().any(repeats)
+}
+
+proptest! {
+    #[test]
+    fn any_headers_are_understood_or_refused(headers in any_headers()) {
+        let owner = headers::owner(&headers);
+        let others = [
+            headers::track_name(&headers).map(drop),
+            headers::name_prefix(&headers).map(drop),
+            headers::idempotency_key(&headers).map(drop),
+        ];
+        if let Ok(owner) = &owner {
+            let sent = headers.get("x-instruqt-sandbox-id").or_else(|| headers.get("x-track-id"));
+            prop_assert_eq!(sent.and_then(|sent| sent.to_str().ok()), Some(owner.as_str()));
+        }
+        for refused in others.into_iter().chain([owner.map(drop)]).filter_map(Result::err) {
+            prop_assert!(is_a_good_refusal(&refused, &headers), "{:?}", refused);
+        }
+        let preferences = Preferences::of(&headers);
+        prop_assert!(headers.contains_key("prefer") || preferences == Preferences::default());
+        caller::address([127, 0, 0, 1].into(), &headers, &Networks::parse("127.0.0.0/8").unwrap());
+    }
+
+    #[test]
+    fn no_header_but_a_known_token_lets_anybody_in(headers in any_headers()) {
+        let strings = [("BROKER_TRACK_TOKENS", "a=0123456789abcdef-not-guessed")];
+        let strings = strings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let config = broker_common::config::Config::read(&std::collections::BTreeMap::from(strings)).unwrap();
+        let authenticator = Authenticator::new(&config);
+        let refused = authenticator.authenticate(&headers, Role::Track).unwrap_err();
+        prop_assert_eq!(refused.code().entry().status, StatusCode::UNAUTHORIZED);
+        prop_assert!(is_a_good_refusal(&refused, &headers), "{:?}", refused);
+        prop_assert_eq!(authenticator.whose(&headers), None);
+    }
+
+    #[test]
+    fn any_path_goes_somewhere_or_nowhere(
+        method in prop::sample::select(vec![Method::GET, Method::POST, Method::DELETE, Method::OPTIONS]),
+        path in "(/(v1|allocate|sandboxes|requests|mark-for-deletion|healthz|[%a-z0-9/.]{0,12}|[^/]{0,8})){0,6}",
+    ) {
+        match routes::find(&method, &path) {
+            Ok(route) => prop_assert!(route.template().starts_with('/')),
+            Err(lost) => prop_assert!(lost.problem.code().entry().status.is_client_error()),
+        }
+    }
+
+    #[test]
+    fn any_body_is_understood_or_refused(
+        body in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..300),
+            "[{}\\[\\]\":,a-z_0-9. ]{0,80}".prop_map(String::into_bytes),
+            "\\{\"lab_duration_hours\": ?[-0-9.eE\"]{0,25}\\}".prop_map(String::into_bytes),
+        ],
+    ) {
+        if let Ok(body) = AllocateBody::parse(&body) {
+            let canonical = body.canonical();
+            prop_assert_eq!(AllocateBody::parse(canonical.as_bytes()).unwrap().canonical(), canonical);
+        }
+        prop_assert!(expect_none(&body).is_err() || body.len() < 300);
+    }
+}
