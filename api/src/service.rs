@@ -65,6 +65,7 @@ impl Service {
         answer.into_response(id).map(Full::new)
     }
 
+    /// What holds for all routes comes first: the request's form, browsers, the rate.
     async fn answer(
         &self,
         id: RequestId,
@@ -88,6 +89,18 @@ impl Service {
             let token = self.authenticator.whose(&head.headers);
             rate.admit(token, line.client(), self.clock.instant())?;
         }
+        self.dispatch(route, id, head, body, line).await
+    }
+
+    /// Every route and its handler.
+    async fn dispatch(
+        &self,
+        route: Route<'_>,
+        id: RequestId,
+        head: &Parts,
+        body: Incoming,
+        line: &mut Line,
+    ) -> Result<Answer, Problem> {
         let template = route.template();
         match route {
             Route::Health => Ok(self.health.alive()),

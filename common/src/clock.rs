@@ -1,8 +1,8 @@
 //! The time, corrected by what AWS says it is.
 //!
 //! Purpose: deadlines cross machines, so every process reads one [`Clock`], which follows the `Date` header of AWS
-//! answers (whole seconds; RFC 9110, 6.6.1). Invariant: a correction needs [`AGREEING_ANSWERS`] answers in a row that
-//! agree on it, so one odd answer moves nothing; until they do, a process that is more than [`MAX_SKEW_MS`] off is not
+//! answers (whole seconds; RFC 9110, 6.6.1). Invariant: a correction needs three answers in a row that
+//! agree on it, so one odd answer moves nothing; until they do, a process that is more than two seconds off is not
 //! [`trusted`](Clock::is_trusted) and must not receive. What it does not do: slew. A corrected clock jumps.
 //!
 //! This module alone reads the system's clocks.

@@ -1,7 +1,7 @@
 //! How much is taken, from where, and from which web page.
 
 use broker_tests::queues::Depth;
-use broker_tests::{Setup, story, together, wait_for_condition};
+use broker_tests::{Setup, raw, story, together, wait_for_condition};
 use http::Method;
 
 #[tokio::test]
@@ -123,25 +123,24 @@ async fn connections_beyond_the_bound_wait_until_others_end() {
     let setup = Setup::new().apis(1).workers(0).var("BROKER_MAX_CONNECTIONS", "8");
     story(setup, async |broker| {
         let address = broker.api(0).address().to_owned();
-        let mut idle = Vec::new();
-        for _ in 0..8 {
-            idle.push(tokio::net::TcpStream::connect(&address).await.expect("the kernel accepts"));
-        }
+        let working = broker_tests::Api::new(&address);
+        let works = async || assert_eq!(working.probe("/readyz").await.map(|(status, _)| status), Some(200));
+        works().await;
+        let mut idle = raw::idle(&working, 7).await;
         let fresh = broker_tests::Api::new(&address);
         let call = tokio::spawn(async move { fresh.probe("/healthz").await });
-        let connections = || {
+        let served = || {
             let log = broker.logs();
             log.lines().filter(|line| line.contains("\"/healthz\"")).count()
         };
-        assert_eq!(connections(), 0, "nobody was served beyond the bound");
+        for _ in 0..200 {
+            works().await;
+        }
+        assert!(!call.is_finished() && served() == 0, "a connection beyond the bound was served");
         idle.clear();
         let answered = call.await.expect("an answer");
         assert_eq!(answered.map(|(status, _)| status), Some(200));
-        wait_for_condition(
-            "its log line",
-            async || if connections() == 1 { Ok(()) } else { Err(connections()) },
-        )
-        .await;
+        wait_for_condition("its log line", async || if served() == 1 { Ok(()) } else { Err(served()) }).await;
     })
     .await;
 }

@@ -1,7 +1,7 @@
 //! What the broker asks of its table.
 //!
 //! Invariant: every write is conditional, and an allocated sandbox and its live lease change in one transaction. Losing
-//! a race is an outcome; [`StoreError`] is for a table that did not answer, or holds what it must not. [`dynamodb`] is
+//! a race is an outcome; [`StoreError`] is for a table that did not answer, or holds what it must not. `dynamodb` is
 //! the only place that knows attribute names and conditions. What it does not do: decide (that is [`crate::domain`]), or
 //! retry a lost race (that is the worker).
 
