@@ -64,7 +64,7 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
 
     let store = Store::new(process.aws.dynamodb.clone(), &config.table, config.state_shards);
     let replies = Replies::new(config.max_pending);
-    let (reply_queue, link) = ReplyQueue::new(process.clone(), replies.clone());
+    let (reply_queue, link) = ReplyQueue::new(process.clone(), store.clone(), replies.clone());
     let readiness = Readiness::new(process.clone(), link.clone());
     let exchange = Exchange {
         link,

@@ -4,6 +4,7 @@
 //! one. Endpoints, region and credentials of AWS come from the usual AWS environment, not from here. This module alone
 //! reads the environment.
 
+mod jobs;
 mod read;
 mod settings;
 mod tokens;
@@ -11,10 +12,12 @@ mod tokens;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use jobs::{Intervals, ProviderConfig, Scheduler};
 pub use read::{ConfigError, Environment, Overlay, Strings, UnknownName, unknown_names};
 pub use settings::{SETTINGS, Setting};
 pub use tokens::{Token, Tokens};
 
+use jobs::{EVERY, provider};
 use read::Reader;
 
 /// How log lines look.
@@ -59,6 +62,16 @@ pub struct Config {
     pub visibility: Duration,
     /// How long one poll waits for a message.
     pub poll_wait: Duration,
+    /// The provider, if there is one.
+    pub provider: Option<ProviderConfig>,
+    /// How long after its expiry a sandbox is left to its owner.
+    pub expiry_grace: Duration,
+    /// The pause after the first failed deletion of a sandbox.
+    pub deletion_backoff: Duration,
+    /// Who starts the jobs.
+    pub scheduler: Scheduler,
+    /// How often each job runs.
+    pub every: Intervals,
     /// How long a process may take to end.
     pub drain: Duration,
     /// What is logged.
@@ -97,6 +110,27 @@ impl Config {
             worker_concurrency: read.number("BROKER_WORKER_CONCURRENCY", 1..=10_000)?,
             visibility: read.seconds("BROKER_VISIBILITY_S", 2..=43_200)?,
             poll_wait: read.seconds("BROKER_POLL_WAIT_S", 0..=20)?,
+            provider: provider(&read)?,
+            expiry_grace: Duration::from_secs(
+                60 * read.number::<u64>("BROKER_EXPIRY_GRACE_MINUTES", 0..=10_080)?,
+            ),
+            deletion_backoff: read.seconds("BROKER_DELETION_BACKOFF_S", 1..=3_600)?,
+            scheduler: match read.text("BROKER_SCHEDULER", |_| Ok(()))?.as_str() {
+                "workers" => Scheduler::Workers,
+                "external" => Scheduler::External,
+                other => {
+                    let problem = format!("{other:?} is neither workers nor external");
+                    return Err(ConfigError::new("BROKER_SCHEDULER", problem));
+                }
+            },
+            every: Intervals {
+                sync: read.seconds("BROKER_SYNC_EVERY_S", EVERY)?,
+                expire: read.seconds("BROKER_EXPIRE_EVERY_S", EVERY)?,
+                cleanup: read.seconds("BROKER_CLEANUP_EVERY_S", EVERY)?,
+                purge: read.seconds("BROKER_PURGE_EVERY_S", EVERY)?,
+                census: read.seconds("BROKER_CENSUS_EVERY_S", EVERY)?,
+                sweep: read.seconds("BROKER_SWEEP_EVERY_S", EVERY)?,
+            },
             drain: read.seconds("BROKER_DRAIN_S", 1..=600)?,
             log: read.text("BROKER_LOG", |_| Ok(()))?,
             log_format: match read.text("BROKER_LOG_FORMAT", |_| Ok(()))?.as_str() {

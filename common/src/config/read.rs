@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use super::settings::{SETTINGS, setting};
 use super::tokens::Tokens;
 
@@ -170,6 +172,17 @@ impl<'a> Reader<'a> {
 
     pub(super) fn seconds(&self, name: &str, range: RangeInclusive<u64>) -> Result<Duration, ConfigError> {
         self.number(name, range).map(Duration::from_secs)
+    }
+
+    /// A secret as it stands, without the newline that a file ends with.
+    pub(super) fn secret(&self, name: &str) -> Result<SecretString, ConfigError> {
+        let value = self.raw(name)?;
+        let value = value.trim();
+        if value.bytes().all(|b| b.is_ascii_graphic()) {
+            Ok(SecretString::from(value))
+        } else {
+            Err(ConfigError::new(name, "has characters that are not visible ASCII"))
+        }
     }
 
     pub(super) fn tokens(&self, name: &str) -> Result<Tokens, ConfigError> {

@@ -4,9 +4,11 @@
 //! it; a newer one is [`DecodeError::NewerVersion`], which a consumer puts back for a newer worker (rolling deploys).
 //! What it does not do: send, receive, or decide.
 
+mod maintenance;
 mod reply;
 mod request;
 
+pub use maintenance::{Chore, MaintenanceMessage};
 pub use reply::Reply;
 pub use request::{Ask, Body, RequestMessage};
 

@@ -7,9 +7,11 @@
 
 mod dynamodb;
 mod outcomes;
+mod upkeep;
 
-pub use dynamodb::{Store, schema};
+pub use dynamodb::{Seen, Store, schema};
 pub use outcomes::{
     Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey, Recorded,
     ScanPage, Seeded, StoreError, SweepKey, SweepPage,
 };
+pub use upkeep::{Census, Changed, Counted, Inserted, Instance, Record, Role, Run, Tick};

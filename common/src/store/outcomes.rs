@@ -57,7 +57,7 @@ impl StoreError {
     }
 }
 
-/// An available sandbox, as the index lists it.
+/// A sandbox, as the index lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Ours.
@@ -66,14 +66,14 @@ pub struct Candidate {
     pub name: SandboxName,
     /// The provider's id.
     pub external_id: ExternalId,
-    /// The version at which it is claimed, or not at all.
+    /// The version at which it is claimed or changed, or not at all.
     pub version: u64,
 }
 
-/// A page of candidates of one shard.
+/// A page of one state and shard.
 #[derive(Clone, Debug, Default)]
 pub struct CandidatePage {
-    /// In the order of their names.
+    /// In the order of the index: available ones by name, others by the time at which a job asks for them.
     pub candidates: Vec<Candidate>,
     /// Where to go on in this shard; none at its end.
     pub next: Option<PageKey>,

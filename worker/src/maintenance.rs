@@ -1,0 +1,201 @@
+//! The consumer of the maintenance queue: runs of jobs, and deletions at the provider.
+//!
+//! Invariants: it takes only its own kinds; a message stays hidden for as long as it is worked on; the report of a run
+//! that somebody asked for is stored before it is told, once its caller may have left. What it does not do: know what a
+//! job does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_common::config::Config;
+use broker_common::domain::{Outcome, Task, Timestamp};
+use broker_common::lifecycle::Lifecycle;
+use broker_common::messages::{Chore, DecodeError, MaintenanceMessage, Reply};
+use broker_common::queue::{
+    Delivery, Ended, PollOptions, QueueKind, Receiver, ReplyQueueName, ReplySenders, SendError,
+};
+use broker_common::store::StoreError;
+use tokio::sync::Semaphore;
+
+use crate::health::Health;
+use crate::jobs::deletion::{self, Planned};
+use crate::jobs::{Jobs, Stopping};
+use crate::settling::{Settling, Verdict};
+
+/// Messages that are worked on at a time: a job is mostly one, a deletion waits for the provider.
+const AT_ONCE: usize = 16;
+/// How long a message of a newer version waits for a newer worker.
+const NEWER_VERSION_WAITS: Duration = Duration::from_secs(60);
+/// The longest wait between two attempts.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+/// Reply queues whose senders are kept.
+const REPLY_QUEUES: usize = 64;
+
+/// Consumes the maintenance queue.
+#[derive(Debug)]
+pub(crate) struct Maintenance {
+    receiver: Receiver,
+    settling: Settling,
+    replies: ReplySenders,
+    jobs: Jobs,
+    health: Health,
+    visibility: Duration,
+}
+
+impl Maintenance {
+    pub(crate) fn new(jobs: Jobs, health: Health, config: &Config) -> Self {
+        let queue = jobs.urls.get(QueueKind::Maintenance);
+        let options =
+            PollOptions { wait: config.poll_wait, visibility: Some(config.visibility), max_polls: 2 };
+        let (clock, entropy) = (jobs.clock.clone(), jobs.entropy.clone());
+        let receiver = Receiver::new(jobs.aws.sqs_receive.clone(), queue, clock, entropy, options)
+            .with_permits(Arc::new(Semaphore::new(AT_ONCE)))
+            .with_gate(health.gate());
+        Self {
+            receiver,
+            settling: Settling::new(
+                &jobs.aws,
+                &jobs.urls,
+                QueueKind::Maintenance,
+                QueueKind::MaintenanceDlq,
+            ),
+            replies: ReplySenders::new(jobs.aws.sqs.clone(), jobs.urls.clone(), 1, REPLY_QUEUES),
+            jobs,
+            health,
+            visibility: config.visibility,
+        }
+    }
+
+    /// Consumes until the lifecycle's soft end. What was received by then is finished, or given back.
+    pub(crate) async fn run(self: Arc<Self>, lifecycle: Lifecycle) {
+        loop {
+            let (consumer, tracker) = (Arc::clone(&self), lifecycle.tracker.clone());
+            let hand_on = move |delivery, permit| {
+                let consumer = Arc::clone(&consumer);
+                tracker.spawn(async move {
+                    consumer.consume(&delivery).await;
+                    drop(permit);
+                });
+            };
+            match self.receiver.clone().run(lifecycle.soft.clone(), hand_on).await {
+                Ended::Stopped => return,
+                Ended::QueueGone => {
+                    tracing::error!("the maintenance queue is gone: run `broker init`");
+                    let pause = self.jobs.entropy.jitter(LONGEST_BACKOFF);
+                    if lifecycle.soft.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn consume(&self, delivery: &Delivery) {
+        let hidden = self.settling.keep_hidden(delivery, self.visibility);
+        let verdict = self.process(delivery).await;
+        drop(hidden);
+        self.settling.settle(delivery, &verdict).await;
+    }
+
+    async fn process(&self, delivery: &Delivery) -> Verdict {
+        let message = match MaintenanceMessage::decode(&delivery.body) {
+            Ok(message) => message,
+            Err(DecodeError::NewerVersion { found }) => {
+                tracing::warn!(found, "message of a newer version put back");
+                return Verdict::RetryAfter(NEWER_VERSION_WAITS);
+            }
+            Err(error) => {
+                return Verdict::DeadLetter { code: error.reason_code(), reason: error.to_string() };
+            }
+        };
+        let reply_to = message.reply_to.as_deref().map(|name| self.jobs.urls.names().parse_reply(name));
+        let reply_to = match reply_to.transpose() {
+            Ok(reply_to) => reply_to,
+            Err(error) => {
+                return Verdict::DeadLetter { code: "foreign_reply_queue", reason: error.to_string() };
+            }
+        };
+        let verdict = match &message.body {
+            Chore::RunJob { task } => self.run_job(&message, task, reply_to.as_ref()).await,
+            Chore::Delete { sandbox_id, external_id, version, slot_ms } => {
+                let planned = Planned {
+                    sandbox_id: sandbox_id.clone(),
+                    external_id: external_id.clone(),
+                    version: *version,
+                    slot: Timestamp::from_ms(*slot_ms),
+                };
+                self.delete(&planned).await
+            }
+        };
+        verdict.unwrap_or_else(|error| self.not_now(delivery, &message, &error))
+    }
+
+    async fn delete(&self, planned: &Planned) -> Result<Verdict, Untold> {
+        Ok(match self.jobs.delete(planned).await? {
+            deletion::Ended::NotYet(wait) => Verdict::RetryAfter(wait),
+            deletion::Ended::Deleted
+            | deletion::Ended::Void
+            | deletion::Ended::Postponed
+            | deletion::Ended::Failed
+            | deletion::Ended::GivenUp => Verdict::Done,
+        })
+    }
+
+    async fn run_job(
+        &self,
+        message: &MaintenanceMessage,
+        task: &Task,
+        reply_to: Option<&ReplyQueueName>,
+    ) -> Result<Verdict, Untold> {
+        if self.jobs.clock.now() > message.times().deadline {
+            tracing::info!(job = task.as_str(), "not begun before its deadline: left to the next run");
+            self.tell(message, reply_to, Outcome::Expired).await?;
+            return Ok(Verdict::Done);
+        }
+        let report = match self.jobs.run(task).await {
+            Ok(report) => report,
+            Err(Stopping) => return Ok(Verdict::RetryAfter(Duration::ZERO)),
+        };
+        if reply_to.is_some() && self.jobs.clock.now() > message.times().reply_by {
+            self.jobs.store.complete_run(message.request_id, &report, self.jobs.clock.now()).await?;
+        }
+        self.tell(message, reply_to, Outcome::Ran(report)).await?;
+        Ok(Verdict::Done)
+    }
+
+    async fn tell(
+        &self,
+        message: &MaintenanceMessage,
+        reply_to: Option<&ReplyQueueName>,
+        outcome: Outcome,
+    ) -> Result<(), Untold> {
+        let Some(reply_to) = reply_to else { return Ok(()) };
+        match self.replies.send(reply_to, Reply::new(message.request_id, outcome).encode()).await {
+            Ok(()) | Err(SendError::Gone { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn not_now(&self, delivery: &Delivery, message: &MaintenanceMessage, error: &Untold) -> Verdict {
+        if let Untold::Store(StoreError::Malformed { item, attribute }) = error {
+            let reason = format!("item {item} has no valid {attribute}");
+            return Verdict::DeadLetter { code: "malformed_item", reason };
+        }
+        if let Untold::Store(_) = error {
+            self.health.suspect();
+        }
+        let (kind, receives) = (message.body.kind(), delivery.receive_count);
+        tracing::warn!(request_id = %message.request_id, kind, receives, "not done, it comes back: {error}");
+        let doubled = Duration::from_secs(1 << receives.saturating_sub(1).min(10));
+        Verdict::RetryAfter(self.jobs.entropy.jitter(doubled.min(LONGEST_BACKOFF)))
+    }
+}
+
+/// Why a message is not done with.
+#[derive(Debug, thiserror::Error)]
+enum Untold {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
