@@ -156,8 +156,10 @@ impl Maintenance {
             Ok(report) => report,
             Err(Stopping) => return Ok(Verdict::RetryAfter(Duration::ZERO)),
         };
-        if reply_to.is_some() && self.jobs.clock.now() > message.times().reply_by {
-            self.jobs.store.complete_run(message.request_id, &report, self.jobs.clock.now()).await?;
+        let now = self.jobs.clock.now();
+        if message.asynchronous || now > message.times().reply_by {
+            let only_if_asked = message.asynchronous;
+            self.jobs.store.complete_run(message.request_id, &report, only_if_asked, now).await?;
         }
         self.tell(message, reply_to, Outcome::Ran(report)).await?;
         Ok(Verdict::Done)

@@ -19,6 +19,8 @@ const IS_NEW: &str = "attribute_not_exists(PK)";
 const CENSUS_IS_NEWER: &str = "attribute_not_exists(PK) or as_of_ms < :as_of";
 /// The run has no report yet, or no record at all.
 const RUN_IS_OPEN: &str = "attribute_not_exists(PK) or attribute_not_exists(report)";
+/// Somebody asked for the run and waits for its report.
+const RUN_IS_ASKED_FOR: &str = "attribute_exists(PK) and attribute_not_exists(report)";
 /// How long the record of a run can be asked for.
 const RUN_IS_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// An instance whose process cannot say so any more is forgotten in any case.
@@ -123,11 +125,12 @@ impl Store {
         self.put_if_new("record_run", run_item(id, job, now)).await.map(drop)
     }
 
-    /// Stores the report of a run; the first one stays.
+    /// Stores the report of a run; the first one stays. With `only_if_asked` a run that nobody recorded leaves nothing.
     pub async fn complete_run(
         &self,
         id: RequestId,
         report: &JobReport,
+        only_if_asked: bool,
         now: Timestamp,
     ) -> Result<Changed, StoreError> {
         let mut item = run_item(id, &report.job, now);
@@ -137,7 +140,7 @@ impl Store {
             .put_item()
             .table_name(&self.table)
             .set_item(Some(item))
-            .condition_expression(RUN_IS_OPEN);
+            .condition_expression(if only_if_asked { RUN_IS_ASKED_FOR } else { RUN_IS_OPEN });
         written(call.send().await.map(drop).map_err(Box::new), "complete_run", &self.table)
     }
 

@@ -9,6 +9,7 @@ mod claim;
 mod deletion;
 mod end;
 mod errors;
+mod extend;
 mod keys;
 mod ledger;
 mod pace;
