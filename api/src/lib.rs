@@ -43,7 +43,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::Authenticator;
 use crate::exchange::Exchange;
-use crate::handlers::{Allocate, Health, Mark, Requests, Sandboxes};
+use crate::handlers::{Allocate, Health, Mark, Operator, Requests, Sandboxes};
 use crate::readiness::Readiness;
 use crate::refusal::Refusals;
 use crate::replies::Replies;
@@ -111,6 +111,7 @@ fn service(process: &Process, exchange: &Exchange, readiness: &Readiness) -> Ser
         mark: Mark { exchange: exchange.clone(), wait: config.wait },
         sandboxes: Sandboxes { store: exchange.store.clone() },
         requests: Requests { store: exchange.store.clone(), clock: process.clock.clone() },
+        operator: Operator { exchange: exchange.clone(), wait: config.wait },
         health: Health {
             readiness: readiness.clone(),
             metrics: process.metrics.clone(),

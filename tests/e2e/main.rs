@@ -18,6 +18,7 @@
 //! | `poison` | a message that nobody can read |
 //! | `crashes` | processes that end under load |
 //! | `verify` | what `pool verify` finds |
+//! | `maintenance` | the jobs: expiry, cleanup, sync, the schedule, what dead processes leave |
 //! | `operator` | the `broker` command and the metrics |
 
 mod bad_input;
@@ -28,6 +29,7 @@ mod first_allocation;
 mod give_and_take;
 mod giving_back;
 mod keys;
+mod maintenance;
 mod many_at_once;
 mod name_prefix;
 mod operator;

@@ -1,14 +1,14 @@
 //! The consumer of the maintenance queue: runs of jobs, and deletions at the provider.
 //!
 //! Invariants: it takes only its own kinds; a message stays hidden for as long as it is worked on; the report of a run
-//! that somebody asked for is stored before it is told, once its caller may have left. What it does not do: know what a
+//! that somebody asked for is stored before it is told. What it does not do: know what a
 //! job does.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker_common::config::Config;
-use broker_common::domain::{Outcome, Task, Timestamp};
+use broker_common::domain::{JobReport, Outcome, Task, Timestamp};
 use broker_common::lifecycle::Lifecycle;
 use broker_common::messages::{Chore, DecodeError, MaintenanceMessage, Reply};
 use broker_common::queue::{
@@ -30,6 +30,9 @@ const NEWER_VERSION_WAITS: Duration = Duration::from_secs(60);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 /// Reply queues whose senders are kept.
 const REPLY_QUEUES: usize = 64;
+
+/// What whoever asked for a run is told that came too late.
+const TOO_LATE: &str = "no worker began it before its deadline";
 
 /// Consumes the maintenance queue.
 #[derive(Debug)]
@@ -53,12 +56,7 @@ impl Maintenance {
             .with_gate(health.gate());
         Self {
             receiver,
-            settling: Settling::new(
-                &jobs.aws,
-                &jobs.urls,
-                QueueKind::Maintenance,
-                QueueKind::MaintenanceDlq,
-            ),
+            settling: Settling::new(&jobs.aws, &jobs.urls, QueueKind::Maintenance, QueueKind::MaintenanceDlq),
             replies: ReplySenders::new(jobs.aws.sqs.clone(), jobs.urls.clone(), 1, REPLY_QUEUES),
             jobs,
             health,
@@ -147,20 +145,19 @@ impl Maintenance {
         task: &Task,
         reply_to: Option<&ReplyQueueName>,
     ) -> Result<Verdict, Untold> {
-        if self.jobs.clock.now() > message.times().deadline {
+        let report = if self.jobs.clock.now() > message.times().deadline {
             tracing::info!(job = task.as_str(), "not begun before its deadline: left to the next run");
-            self.tell(message, reply_to, Outcome::Expired).await?;
-            return Ok(Verdict::Done);
-        }
-        let report = match self.jobs.run(task).await {
-            Ok(report) => report,
-            Err(Stopping) => return Ok(Verdict::RetryAfter(Duration::ZERO)),
+            JobReport { aborted: Some(TOO_LATE.to_owned()), ..JobReport::new(task) }
+        } else {
+            match self.jobs.run(task).await {
+                Ok(report) => report,
+                Err(Stopping) => return Ok(Verdict::RetryAfter(Duration::ZERO)),
+            }
         };
+        // A run of the schedule has no record that could be asked for.
+        let only_if_asked = message.asynchronous;
         let now = self.jobs.clock.now();
-        if message.asynchronous || now > message.times().reply_by {
-            let only_if_asked = message.asynchronous;
-            self.jobs.store.complete_run(message.request_id, &report, only_if_asked, now).await?;
-        }
+        self.jobs.store.complete_run(message.request_id, &report, only_if_asked, now).await?;
         self.tell(message, reply_to, Outcome::Ran(report)).await?;
         Ok(Verdict::Done)
     }

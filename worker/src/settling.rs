@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use broker_common::aws::Aws;
-use broker_common::queue::{Delivery, KeptHidden, Outgoing, QueueKind, QueueUrls, SendError, Sender, Settler};
+use broker_common::queue::{
+    Delivery, KeptHidden, Outgoing, QueueKind, QueueUrls, SendError, Sender, Settler,
+};
 
 /// Calls of each kind under way (deletes, visibility changes).
 const FLIGHTS: usize = 4;

@@ -138,7 +138,12 @@ pub const SETTINGS: &[Setting] = &[
         "seconds",
         "how often the pool is counted; less often where it is over 100,000",
     ),
-    Setting::new("BROKER_SWEEP_EVERY_S", "600", "seconds", "how often leftovers of dead processes are removed"),
+    Setting::new(
+        "BROKER_SWEEP_EVERY_S",
+        "600",
+        "seconds",
+        "how often leftovers of dead processes are removed",
+    ),
     Setting::new(
         "BROKER_DRAIN_S",
         "30",

@@ -69,12 +69,7 @@ impl MaintenanceMessage {
     }
 
     /// A run whose report goes to `reply_to` if it ends in time, and is stored in any case after that.
-    pub fn run_for(
-        request_id: RequestId,
-        task: Task,
-        times: Times,
-        reply_to: impl Into<String>,
-    ) -> Self {
+    pub fn run_for(request_id: RequestId, task: Task, times: Times, reply_to: impl Into<String>) -> Self {
         let message = Self::new(request_id, times, false, Chore::RunJob { task });
         Self { reply_to: Some(reply_to.into()), ..message }
     }
@@ -143,7 +138,10 @@ mod tests {
     #[test]
     fn a_message_reads_back_as_it_was_written() {
         let text = message().encode();
-        assert!(text.contains(r#""kind":"run_job","task":{"job":"purge_stale","grace_period_hours":24}"#), "{text}");
+        assert!(
+            text.contains(r#""kind":"run_job","task":{"job":"purge_stale","grace_period_hours":24}"#),
+            "{text}"
+        );
         assert_eq!(MaintenanceMessage::decode(&text).unwrap(), message());
         assert!(RequestMessage::decode(&text).is_err(), "the requests queue takes only its own kinds");
     }

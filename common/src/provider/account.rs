@@ -114,7 +114,10 @@ mod tests {
     #[test]
     fn only_active_sandboxes_count_and_what_cannot_be_read_is_not_missing() {
         let mut listed = Listed::default();
-        add(&mut listed, r#"{"account_type":"sandbox","state":"active","csp_id":"a","id":"identity/accounts/1","name":"A"}"#);
+        add(
+            &mut listed,
+            r#"{"account_type":"sandbox","state":"active","csp_id":"a","id":"identity/accounts/1","name":"A"}"#,
+        );
         add(&mut listed, r#"{"account_type":"sandbox","state":"deleting","csp_id":"b","id":"x","name":"B"}"#);
         add(&mut listed, r#"{"account_type":"person","state":"active","csp_id":"c","id":"x","name":"C"}"#);
         add(&mut listed, r#"{"account_type":"sandbox","state":"active","csp_id":"d","id":"x","name":""}"#);
@@ -128,7 +131,9 @@ mod tests {
     #[test]
     fn of_two_accounts_with_one_id_the_newer_counts_in_any_order() {
         let row = |id: &str, at: &str| {
-            format!(r#"{{"account_type":"sandbox","state":"active","csp_id":"a","id":"{id}","name":"A","created_at":"{at}"}}"#)
+            format!(
+                r#"{{"account_type":"sandbox","state":"active","csp_id":"a","id":"{id}","name":"A","created_at":"{at}"}}"#
+            )
         };
         let (old, new) = (row("old", "2026-11-22T10:00:00+01:00"), row("new", "2026-11-22T09:30:00.5"));
         for rows in [[&old, &new], [&new, &old]] {

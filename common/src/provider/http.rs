@@ -67,7 +67,8 @@ impl Http {
 
     /// A URL that the provider gave us, if it is of the provider's own origin.
     pub(super) fn follow(&self, next: &str) -> Result<Uri, ProviderError> {
-        let foreign = || ProviderError::Malformed { problem: format!("next page {next:?} is not of its origin") };
+        let foreign =
+            || ProviderError::Malformed { problem: format!("next page {next:?} is not of its origin") };
         let uri: Uri = next.parse().map_err(|_| foreign())?;
         let same = match (uri.scheme(), uri.authority()) {
             (None, None) => next.starts_with('/'),
@@ -97,7 +98,11 @@ impl Http {
         let call = async {
             let response = self.client.request(request).await.map_err(|error| told(&error))?;
             let (head, body) = response.into_parts();
-            Ok(Answer { status: head.status, retry_after: retry_after(&head.headers), body: whole(body).await? })
+            Ok(Answer {
+                status: head.status,
+                retry_after: retry_after(&head.headers),
+                body: whole(body).await?,
+            })
         };
         match tokio::time::timeout(self.timeout, call).await {
             Ok(answer) => answer.map_err(unavailable),

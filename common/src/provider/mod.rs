@@ -136,7 +136,9 @@ impl Provider {
                 page => page?,
             };
             if !seen.insert(uri.to_string()) || seen.len() > MOST_PAGES {
-                return Err(ProviderError::Malformed { problem: format!("the list does not end: {uri} again") });
+                return Err(ProviderError::Malformed {
+                    problem: format!("the list does not end: {uri} again"),
+                });
             }
             for row in page.results {
                 listed.add(serde_json::from_value::<Row>(row));

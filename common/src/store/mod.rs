@@ -14,4 +14,4 @@ pub use outcomes::{
     Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey, Recorded,
     ScanPage, Seeded, StoreError, SweepKey, SweepPage,
 };
-pub use upkeep::{Census, Changed, Counted, Inserted, Instance, Record, Role, Run, Tick};
+pub use upkeep::{Census, Changed, Inserted, Instance, Record, Role, Run, Tick};

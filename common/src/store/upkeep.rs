@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::PageKey;
 use crate::domain::{JobReport, Sandbox, Status, Timestamp};
 
 /// What became of a conditional write.
@@ -37,6 +37,37 @@ pub struct Record {
     pub last_synced: Option<Timestamp>,
 }
 
+impl Record {
+    /// As an operator sees it, over HTTP and in the command.
+    pub fn shown(&self) -> Value {
+        let sandbox = &self.sandbox;
+        let allocation = sandbox.allocation.as_ref();
+        let secs = |at: Option<Timestamp>| at.map(Timestamp::as_secs);
+        json!({
+            "sandbox_id": sandbox.id,
+            "name": sandbox.name,
+            "external_id": sandbox.external_id,
+            "status": sandbox.status,
+            "version": sandbox.version,
+            "track": allocation.map(|a| &a.lease_key.track),
+            "idempotency_key": allocation.map(|a| &a.lease_key.key),
+            "track_name": allocation.and_then(|a| a.track_name.as_ref()),
+            "allocation_id": allocation.map(|a| a.id),
+            "allocated_at": allocation.map(|a| a.allocated_at.as_secs()),
+            "expires_at": allocation.map(|a| a.expires_at.as_secs()),
+            "deletion_requested_at": secs(sandbox.deletion_requested_at),
+            "deletion_reason": sandbox.end_reason,
+            "deletion_attempts": self.attempts,
+            "deletion_error": self.deletion_error,
+            "due_at": secs(self.due),
+            "deleted_at": secs(self.deleted_at),
+            "created_at": self.created_at.as_secs(),
+            "updated_at": self.updated_at.as_secs(),
+            "last_synced": secs(self.last_synced),
+        })
+    }
+}
+
 /// Whether an insert found its place free.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inserted {
@@ -60,17 +91,10 @@ pub struct Tick {
 impl Tick {
     /// Whether a worker may take it at `now`.
     pub fn is_free(&self, now: Timestamp) -> bool {
-        self.paused_at.is_none() && self.next_run_at <= now && self.taken_until.is_none_or(|until| until <= now)
+        self.paused_at.is_none()
+            && self.next_run_at <= now
+            && self.taken_until.is_none_or(|until| until <= now)
     }
-}
-
-/// What one page of a count found.
-#[derive(Clone, Debug, Default)]
-pub struct Counted {
-    /// How many, by state.
-    pub by_status: BTreeMap<Status, u64>,
-    /// Where to go on; none at the end.
-    pub next: Option<PageKey>,
 }
 
 /// How many sandboxes there are in each state.

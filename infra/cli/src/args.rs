@@ -83,7 +83,7 @@ pub(crate) struct JobRun {
     pub(crate) grace_period_hours: u32,
     /// How long to wait for the end of the run
     #[arg(long, default_value_t = 300)]
-    pub(crate) wait_s: u64,
+    pub(crate) timeout_s: u64,
     #[command(flatten)]
     pub(crate) output: Output,
 }

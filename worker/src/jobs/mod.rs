@@ -109,9 +109,9 @@ impl Jobs {
             Ok(()) => "partial",
             Err(JobError::Refused(_)) => "refused",
             Err(JobError::Stopping) => return Err(Stopping),
-            Err(
-                JobError::Store(_) | JobError::Provider(_) | JobError::Queue(_) | JobError::NoProvider,
-            ) => "failed",
+            Err(JobError::Store(_) | JobError::Provider(_) | JobError::Queue(_) | JobError::NoProvider) => {
+                "failed"
+            }
         };
         report.aborted = ended.err().map(|error| error.to_string());
         measure(task, &report, outcome, took);

@@ -9,9 +9,9 @@ use super::s;
 use crate::domain::{Job, LeaseKey, RequestId, SandboxId, Status, Timestamp};
 
 /// The partition key's attribute.
-pub(super) const PK: &str = "PK";
+pub(in crate::store) const PK: &str = "PK";
 /// The sort key's attribute.
-pub(super) const SK: &str = "SK";
+pub(in crate::store) const SK: &str = "SK";
 /// The index's partition key.
 pub(super) const STATE_SHARD: &str = "state_shard";
 /// The index's sort key.

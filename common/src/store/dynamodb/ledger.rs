@@ -150,12 +150,8 @@ impl Store {
         operation: &'static str,
         item: Item,
     ) -> Result<Changed, StoreError> {
-        let call = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .set_item(Some(item))
-            .condition_expression(IS_NEW);
+        let call =
+            self.client.put_item().table_name(&self.table).set_item(Some(item)).condition_expression(IS_NEW);
         written(call.send().await.map(drop).map_err(Box::new), operation, &self.table)
     }
 }

@@ -25,6 +25,7 @@ mod transact;
 mod upkeep;
 
 pub use deletion::Seen;
+pub(super) use keys::{PK, SK};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, ConsumedCapacity};

@@ -17,7 +17,8 @@ use crate::store::{Changed, Inserted, NewSandbox, Record, StoreError};
 
 const SANDBOX_IS_NEW: &str = "attribute_not_exists(PK)";
 /// The id was used again for another resource, which the provider made after ours was deleted.
-const ANOTHER_RESOURCE: &str = "#status = :deleted and version = :seen and external_id <> :external_id and deleted_at < :created_at";
+const ANOTHER_RESOURCE: &str =
+    "#status = :deleted and version = :seen and external_id <> :external_id and deleted_at < :created_at";
 /// [`Event::Found`] of a tombstone: the provider still lists it.
 const STILL_LISTED: &str = "#status = :deleted and version = :seen";
 /// [`Event::Found`] of an available or stale one that was never handed out.

@@ -1,6 +1,10 @@
 //! What the jobs look for: sandboxes by state through the index, and one sandbox with everything known of it.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, Select};
+
+use tokio::task::JoinSet;
 
 use super::attributes::{self as a, Item};
 use super::errors::failed;
@@ -8,7 +12,17 @@ use super::keys::{self, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
 use super::schema::STATE_INDEX;
 use super::{Store, count_capacity, s};
 use crate::domain::{SandboxId, Status, Timestamp};
-use crate::store::{CandidatePage, Counted, PageKey, Record, StoreError};
+use crate::store::{CandidatePage, PageKey, Record, StoreError};
+
+/// Segments of the table that are counted at the same time.
+const SEGMENTS: i32 = 4;
+
+/// What one page of a count found.
+#[derive(Default)]
+struct Counted {
+    by_status: BTreeMap<Status, u64>,
+    next: Option<PageKey>,
+}
 
 impl Store {
     /// A page of the sandboxes of one state and shard whose time has come by `until`, the longest due first. Which time
@@ -72,7 +86,7 @@ impl Store {
 
     /// Counts the sandboxes of a page of segment `segment` of `segments`, tombstones too. A sandbox keeps its place in
     /// the table whatever happens to it, so none is counted twice or missed; that the index could not promise.
-    pub async fn count(
+    async fn count(
         &self,
         segment: i32,
         segments: i32,
@@ -99,6 +113,36 @@ impl Store {
         }
         counted.next = answer.last_evaluated_key.map(PageKey);
         Ok(counted)
+    }
+
+    /// Counts all sandboxes by state, every state included.
+    pub async fn count_all(&self) -> Result<BTreeMap<Status, u64>, StoreError> {
+        let mut segments = JoinSet::new();
+        for segment in 0..SEGMENTS {
+            segments.spawn(self.clone().count_segment(segment));
+        }
+        let mut by_status = BTreeMap::from(Status::ALL.map(|status| (status, 0)));
+        while let Some(counted) = segments.join_next().await {
+            let counted = counted
+                .map_err(|error| StoreError::Unavailable { operation: "count", source: error.into() })??;
+            counted.into_iter().for_each(|(status, count)| *by_status.entry(status).or_default() += count);
+        }
+        Ok(by_status)
+    }
+
+    async fn count_segment(self, segment: i32) -> Result<BTreeMap<Status, u64>, StoreError> {
+        let mut counts = BTreeMap::new();
+        let mut after = None;
+        loop {
+            let page = self.count(segment, SEGMENTS, after.take()).await?;
+            page.by_status
+                .into_iter()
+                .for_each(|(status, count)| *counts.entry(status).or_default() += count);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(counts),
+            }
+        }
     }
 
     /// A page of sandboxes of the table, in no order that means anything; those that `keep` wants, at most `limit`.

@@ -26,7 +26,7 @@ pub(crate) async fn run(context: Context, args: args::JobRun) -> anyhow::Result<
     };
     let urls = QueueUrls::resolve(&context.aws, &context.names).await?;
     let sender = Sender::new(context.aws.sqs.clone(), urls.get(QueueKind::Maintenance), 1);
-    let (now, wait) = (context.clock.now(), Duration::from_secs(args.wait_s));
+    let (now, wait) = (context.clock.now(), Duration::from_secs(args.timeout_s));
     let id = context.entropy.request_id(now);
     let times = Times { enqueued_at: now, reply_by: now, deadline: now.plus(wait) };
     context.store.record_run(id, task.as_str(), now).await?;
@@ -39,9 +39,12 @@ pub(crate) async fn run(context: Context, args: args::JobRun) -> anyhow::Result<
             tokio::time::sleep(LOOK).await;
         }
     };
-    let report = tokio::time::timeout(wait, looking)
-        .await
-        .with_context(|| format!("no worker ended the run within {} s; `broker queues` tells whether one takes it", args.wait_s))??;
+    let report = tokio::time::timeout(wait, looking).await.with_context(|| {
+        format!(
+            "no worker ended the run within {} s; `broker queues` tells whether one takes it",
+            args.timeout_s
+        )
+    })??;
     show(&report, args.output.json)?;
     if let Some(reason) = report.aborted {
         anyhow::bail!("{}: {reason}", report.job);

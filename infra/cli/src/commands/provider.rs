@@ -23,7 +23,8 @@ use crate::provider::{Options, StandIn};
 const TOKEN: &str = "stand-in";
 
 pub(crate) fn run(settings: &Settings, args: args::Provider) -> anyhow::Result<Done> {
-    let defaults = [("BROKER_LOG", QUIET_LOG), ("BROKER_LOG_FORMAT", "text"), ("BROKER_PROVIDER_TOKEN", TOKEN)];
+    let defaults =
+        [("BROKER_LOG", QUIET_LOG), ("BROKER_LOG_FORMAT", "text"), ("BROKER_PROVIDER_TOKEN", TOKEN)];
     // The URL is read with the token; which one stands there does not matter here.
     let defaults = [&defaults[..], &[("BROKER_PROVIDER_URL", "http://127.0.0.1")]].concat();
     let config = settings.over(&defaults, Config::read)?;

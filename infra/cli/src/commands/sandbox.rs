@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use broker_common::domain::{Allocation, EndReason, LeaseEnd, SandboxId, Status, Timestamp};
+use broker_common::domain::{Allocation, EndReason, LeaseEnd, SandboxId, Status};
 use broker_common::store::{Changed, EndOutcome, Record, Seen};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Done;
 use crate::args;
@@ -75,7 +75,7 @@ fn done(changed: Changed, id: &str) -> anyhow::Result<()> {
 }
 
 fn print(record: &Record, as_json: bool) -> anyhow::Result<Done> {
-    let shown = shown(record);
+    let shown = record.shown();
     if as_json {
         output::json(&shown)?;
     } else {
@@ -84,32 +84,4 @@ fn print(record: &Record, as_json: bool) -> anyhow::Result<Done> {
         output::table(["SANDBOX", ""], cells.map(|(name, value)| [name.clone(), text(value)]))?;
     }
     Ok(Done::Ok)
-}
-
-fn shown(record: &Record) -> Value {
-    let Record { sandbox, .. } = record;
-    let allocation = sandbox.allocation.as_ref();
-    let secs = |at: Option<Timestamp>| at.map(Timestamp::as_secs);
-    json!({
-        "sandbox_id": sandbox.id,
-        "name": sandbox.name,
-        "external_id": sandbox.external_id,
-        "status": sandbox.status,
-        "version": sandbox.version,
-        "track": allocation.map(|a| &a.lease_key.track),
-        "idempotency_key": allocation.map(|a| &a.lease_key.key),
-        "track_name": allocation.and_then(|a| a.track_name.as_ref()),
-        "allocation_id": allocation.map(|a| a.id),
-        "allocated_at": allocation.map(|a| a.allocated_at.as_secs()),
-        "expires_at": allocation.map(|a| a.expires_at.as_secs()),
-        "deletion_requested_at": secs(sandbox.deletion_requested_at),
-        "deletion_reason": sandbox.end_reason,
-        "deletion_attempts": record.attempts,
-        "deletion_error": record.deletion_error,
-        "due_at": secs(record.due),
-        "deleted_at": secs(record.deleted_at),
-        "created_at": record.created_at.as_secs(),
-        "updated_at": record.updated_at.as_secs(),
-        "last_synced": secs(record.last_synced),
-    })
 }

@@ -73,6 +73,9 @@ mod tests {
         let mut twice = Fault { times: Some(2), lost: true, ..Fault::default() };
         assert_eq!([1, 2, 3].map(|call| twice.of_call(call).lost), [true, true, false]);
         let mut third = Fault { every: Some(3), lost: true, ..Fault::default() };
-        assert_eq!([1, 2, 3, 4, 5, 6].map(|call| third.of_call(call).lost), [false, false, true, false, false, true]);
+        assert_eq!(
+            [1, 2, 3, 4, 5, 6].map(|call| third.of_call(call).lost),
+            [false, false, true, false, false, true]
+        );
     }
 }

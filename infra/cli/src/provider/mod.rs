@@ -103,11 +103,8 @@ impl StandIn {
         }
         let page = query.strip_prefix("page=").and_then(|page| page.parse().ok()).unwrap_or(1);
         let (accounts, last) = self.world.page(page, self.clock.now());
-        let next = if fault.looping {
-            Some(page)
-        } else {
-            (page < last && !fault.no_next).then_some(page + 1)
-        };
+        let next =
+            if fault.looping { Some(page) } else { (page < last && !fault.no_next).then_some(page + 1) };
         let next = next.map(|page| format!("{}/current_user/accounts?page={page}", self.base));
         let results = if fault.empty { Vec::new() } else { accounts };
         let next = if fault.empty { None } else { next };
@@ -140,9 +137,8 @@ impl StandIn {
     }
 
     fn control(&self, method: &Method, path: &str, body: &[u8]) -> Response<Full<Bytes>> {
-        let bad = |error: serde_json::Error| {
-            told(StatusCode::BAD_REQUEST, &json!({ "detail": error.to_string() }))
-        };
+        let bad =
+            |error: serde_json::Error| told(StatusCode::BAD_REQUEST, &json!({ "detail": error.to_string() }));
         match (method.as_str(), path) {
             ("GET", "/stand-in") => told(StatusCode::OK, &self.world.shown(self.clock.now())),
             ("PUT", "/stand-in/faults") => match serde_json::from_slice::<Faults>(body) {

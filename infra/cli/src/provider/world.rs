@@ -127,8 +127,7 @@ impl World {
     }
 
     pub(super) fn log(&self, uuid: &str, outcome: &str, now: Timestamp) {
-        let deletion =
-            Deletion { at_ms: now.as_ms(), uuid: uuid.to_owned(), outcome: outcome.to_owned() };
+        let deletion = Deletion { at_ms: now.as_ms(), uuid: uuid.to_owned(), outcome: outcome.to_owned() };
         self.state().deletions.push(deletion);
     }
 

@@ -18,13 +18,8 @@ use self::diff::{Diff, Known};
 use super::{JobError, Jobs, each};
 
 /// The states whose sandboxes the index lists; tombstones are not among them.
-const LISTED: [Status; 5] = [
-    Status::Available,
-    Status::Allocated,
-    Status::PendingDeletion,
-    Status::Stale,
-    Status::DeletionFailed,
-];
+const LISTED: [Status; 5] =
+    [Status::Available, Status::Allocated, Status::PendingDeletion, Status::Stale, Status::DeletionFailed];
 
 pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport) -> Result<(), JobError> {
     let provider = jobs.provider()?;
@@ -42,9 +37,8 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
             "allocated sandboxes are missing at the provider"
         );
     }
-    metrics::gauge!("broker_sync_allocated_missing").set(
-        u32::try_from(diff.allocated_missing.len()).unwrap_or(u32::MAX),
-    );
+    metrics::gauge!("broker_sync_allocated_missing")
+        .set(u32::try_from(diff.allocated_missing.len()).unwrap_or(u32::MAX));
     if let Some(refusal) = diff::refusal(&diff).filter(|_| !accept_stale) {
         return Err(JobError::Refused(refusal));
     }
@@ -93,12 +87,8 @@ async fn ours(jobs: &Jobs) -> Result<HashMap<SandboxId, Known>, JobError> {
             loop {
                 let page = jobs.store.listed(status, shard, after.take()).await?;
                 for row in page.candidates {
-                    let known = Known {
-                        status,
-                        version: row.version,
-                        name: row.name,
-                        external_id: row.external_id,
-                    };
+                    let known =
+                        Known { status, version: row.version, name: row.name, external_id: row.external_id };
                     // Listed twice, it moved on meanwhile: the later version is the newer truth.
                     let slot = ours.entry(row.sandbox_id).or_insert_with(|| known.clone());
                     if slot.version < known.version {
