@@ -26,8 +26,9 @@ use crate::settling::{Settling, Verdict};
 const AT_ONCE: usize = 16;
 /// How long a message of a newer version waits for a newer worker.
 const NEWER_VERSION_WAITS: Duration = Duration::from_secs(60);
-/// The longest wait between two attempts.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+/// The first wait after a failed attempt, doubled each time, and the longest.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// Reply queues whose senders are kept.
 const REPLY_QUEUES: usize = 64;
 
@@ -100,7 +101,7 @@ impl Maintenance {
             Ok(message) => message,
             Err(DecodeError::NewerVersion { found }) => {
                 tracing::warn!(found, "message of a newer version put back");
-                return Verdict::RetryAfter(NEWER_VERSION_WAITS);
+                return Verdict::PutBack(NEWER_VERSION_WAITS);
             }
             Err(error) => {
                 return Verdict::DeadLetter { code: error.reason_code(), reason: error.to_string() };
@@ -113,8 +114,43 @@ impl Maintenance {
                 return Verdict::DeadLetter { code: "foreign_reply_queue", reason: error.to_string() };
             }
         };
-        let verdict = match &message.body {
-            Chore::RunJob { task } => self.run_job(&message, task, reply_to.as_ref()).await,
+        self.until_decided(&message, reply_to.as_ref()).await
+    }
+
+    /// Does what the message asks, again and again while AWS is away: an outage costs a message no receive, so that
+    /// redrive sees only what crashes workers.
+    async fn until_decided(
+        &self,
+        message: &MaintenanceMessage,
+        reply_to: Option<&ReplyQueueName>,
+    ) -> Verdict {
+        for attempt in 0_u32.. {
+            let error = match self.decide(message, reply_to).await {
+                Ok(verdict) => return verdict,
+                Err(error) => error,
+            };
+            if !error.is_retryable() {
+                return Verdict::DeadLetter { code: "refused", reason: error.to_string() };
+            }
+            self.health.suspect();
+            let kind = message.body.kind();
+            tracing::warn!(request_id = %message.request_id, kind, attempt, "not done, tried again soon: {error}");
+            let pause = FIRST_BACKOFF.saturating_mul(1 << attempt.min(10)).min(LONGEST_BACKOFF);
+            let pause = self.jobs.entropy.jitter(pause);
+            if self.jobs.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                break;
+            }
+        }
+        Verdict::GiveBack(Duration::ZERO)
+    }
+
+    async fn decide(
+        &self,
+        message: &MaintenanceMessage,
+        reply_to: Option<&ReplyQueueName>,
+    ) -> Result<Verdict, Undone> {
+        match &message.body {
+            Chore::RunJob { task } => self.run_job(message, task, reply_to).await,
             Chore::Delete { sandbox_id, external_id, version, slot_ms } => {
                 let planned = Planned {
                     sandbox_id: sandbox_id.clone(),
@@ -124,13 +160,12 @@ impl Maintenance {
                 };
                 self.delete(&planned).await
             }
-        };
-        verdict.unwrap_or_else(|error| self.not_now(delivery, &message, &error))
+        }
     }
 
-    async fn delete(&self, planned: &Planned) -> Result<Verdict, Untold> {
+    async fn delete(&self, planned: &Planned) -> Result<Verdict, Undone> {
         Ok(match self.jobs.delete(planned).await? {
-            deletion::Ended::NotYet(wait) => Verdict::RetryAfter(wait),
+            deletion::Ended::NotYet(wait) => Verdict::PutBack(wait),
             deletion::Ended::Deleted
             | deletion::Ended::Void
             | deletion::Ended::Postponed
@@ -144,14 +179,14 @@ impl Maintenance {
         message: &MaintenanceMessage,
         task: &Task,
         reply_to: Option<&ReplyQueueName>,
-    ) -> Result<Verdict, Untold> {
+    ) -> Result<Verdict, Undone> {
         let report = if self.jobs.clock.now() > message.times().deadline {
             tracing::info!(job = task.as_str(), "not begun before its deadline: left to the next run");
             JobReport { aborted: Some(TOO_LATE.to_owned()), ..JobReport::new(task) }
         } else {
             match self.jobs.run(task).await {
                 Ok(report) => report,
-                Err(Stopping) => return Ok(Verdict::RetryAfter(Duration::ZERO)),
+                Err(Stopping) => return Ok(Verdict::GiveBack(Duration::ZERO)),
             }
         };
         // A run of the schedule has no record that could be asked for.
@@ -167,34 +202,29 @@ impl Maintenance {
         message: &MaintenanceMessage,
         reply_to: Option<&ReplyQueueName>,
         outcome: Outcome,
-    ) -> Result<(), Untold> {
+    ) -> Result<(), Undone> {
         let Some(reply_to) = reply_to else { return Ok(()) };
         match self.replies.send(reply_to, Reply::new(message.request_id, outcome).encode()).await {
             Ok(()) | Err(SendError::Gone { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
-
-    fn not_now(&self, delivery: &Delivery, message: &MaintenanceMessage, error: &Untold) -> Verdict {
-        if let Untold::Store(StoreError::Malformed { item, attribute }) = error {
-            let reason = format!("item {item} has no valid {attribute}");
-            return Verdict::DeadLetter { code: "malformed_item", reason };
-        }
-        if let Untold::Store(_) = error {
-            self.health.suspect();
-        }
-        let (kind, receives) = (message.body.kind(), delivery.receive_count);
-        tracing::warn!(request_id = %message.request_id, kind, receives, "not done, it comes back: {error}");
-        let doubled = Duration::from_secs(1 << receives.saturating_sub(1).min(10));
-        Verdict::RetryAfter(self.jobs.entropy.jitter(doubled.min(LONGEST_BACKOFF)))
-    }
 }
 
 /// Why a message is not done with.
 #[derive(Debug, thiserror::Error)]
-enum Untold {
+enum Undone {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Send(#[from] SendError),
+}
+
+impl Undone {
+    const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_retryable(),
+            Self::Send(error) => error.is_retryable(),
+        }
+    }
 }

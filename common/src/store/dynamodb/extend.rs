@@ -1,11 +1,10 @@
 //! A longer lease, by the operator. Lease and sandbox change in one transaction, fenced by the allocation id.
 
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem, Update};
 
 use super::attributes as a;
-use super::claim::built_wrong;
-use super::errors::failed;
+use super::errors::{built_wrong, cancelled};
+use super::transact::{Committed, Group};
 use super::{Store, keys, n, s};
 use crate::domain::{Allocation, SandboxId, Status, Timestamp};
 use crate::store::{Changed, StoreError};
@@ -54,20 +53,17 @@ impl Store {
             TransactWriteItem::builder().update(of_sandbox).build(),
             TransactWriteItem::builder().update(of_lease).build(),
         ];
-        match self.client.transact_write_items().set_transact_items(Some(items)).send().await {
-            Ok(_) => Ok(Changed::Done),
-            Err(error) => match error.as_service_error() {
-                Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-                    let mut codes =
-                        cancelled.cancellation_reasons().iter().filter_map(CancellationReason::code);
-                    if codes.any(|code| code == "ConditionalCheckFailed") {
-                        Ok(Changed::MovedOn)
-                    } else {
-                        Err(StoreError::Conflict)
-                    }
+        let keys = vec![keys::sandbox(sandbox), keys::lease(&allocation.lease_key)];
+        match self.transactions.submit(Group { keys, items }).await? {
+            Committed::Written => Ok(Changed::Done),
+            Committed::Cancelled(reasons) => {
+                let lost = |reason: &CancellationReason| reason.code() == Some("ConditionalCheckFailed");
+                if reasons.iter().any(lost) {
+                    Ok(Changed::MovedOn)
+                } else {
+                    Err(cancelled("extend", &reasons))
                 }
-                _ => Err(failed("extend", &self.table, error)),
-            },
+            }
         }
     }
 }
