@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::attributes::{self as a, Item};
 use super::errors::failed;
 use super::keys::{self, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
+use super::pool::{passable, readable};
 use super::schema::STATE_INDEX;
 use super::{Store, count_capacity, s};
 use crate::domain::{SandboxId, Status, Timestamp};
@@ -74,8 +75,10 @@ impl Store {
         let answer = call.key_condition_expression(condition).send().await;
         let answer = answer.map_err(|error| failed("Query", &self.table, error))?;
         count_capacity("by_state", answer.consumed_capacity());
-        let candidates = answer.items().iter().map(a::read_candidate).collect::<Result<_, _>>()?;
-        Ok(CandidatePage { candidates, next: answer.last_evaluated_key.map(PageKey) })
+        Ok(CandidatePage {
+            candidates: readable(answer.items()),
+            next: answer.last_evaluated_key.map(PageKey),
+        })
     }
 
     /// Everything known of a sandbox now (a consistent read).
@@ -108,8 +111,8 @@ impl Store {
         let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
         count_capacity("count", answer.consumed_capacity());
         let mut counted = Counted::default();
-        for item in answer.items() {
-            *counted.by_status.entry(a::read_status(item)?).or_default() += 1;
+        for status in answer.items().iter().filter_map(|item| passable(a::read_status(item))) {
+            *counted.by_status.entry(status).or_default() += 1;
         }
         counted.next = answer.last_evaluated_key.map(PageKey);
         Ok(counted)
@@ -165,10 +168,7 @@ impl Store {
         count_capacity("browse", answer.consumed_capacity());
         let mut kept = Vec::new();
         for item in answer.items() {
-            let record = a::read_record(item)?;
-            if keep(&record) {
-                kept.push(record);
-            }
+            kept.extend(passable(a::read_record(item)).filter(&keep));
             if kept.len() == limit {
                 // The next page begins behind this item, wherever the scan itself stopped.
                 return Ok((kept, Some(PageKey(key_of(item)))));

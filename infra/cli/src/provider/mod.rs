@@ -12,6 +12,8 @@
 //! one that runs against the real one. It serves loopback only. What it does not do: survive its process.
 
 mod faults;
+#[cfg(test)]
+mod week;
 mod world;
 
 use std::net::SocketAddr;
