@@ -101,7 +101,7 @@ impl PageKey {
 
     /// From what [`PageKey::encode`] wrote; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
-        if !text.is_ascii() || text.len() % 2 != 0 || text.len() > LONGEST_CURSOR {
+        if !text.is_ascii() || !text.len().is_multiple_of(2) || text.len() > LONGEST_CURSOR {
             return None;
         }
         let bytes = (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok());

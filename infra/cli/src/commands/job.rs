@@ -22,7 +22,7 @@ pub(crate) async fn run(context: Context, args: args::JobRun) -> anyhow::Result<
     let task = match args.job {
         Job::Sync => Task::Sync { accept_stale: args.accept_stale },
         Job::PurgeStale => Task::PurgeStale { grace_period_hours: args.grace_period_hours },
-        other => Task::from(other),
+        job @ (Job::Expire | Job::Cleanup | Job::Census | Job::Sweep) => Task::from(job),
     };
     let urls = QueueUrls::resolve(&context.aws, &context.names).await?;
     let sender = Sender::new(context.aws.sqs.clone(), urls.get(QueueKind::Maintenance), 1);

@@ -50,7 +50,7 @@ impl Fault {
 
     /// The fault of call number `call` (from 1): this one, or none.
     pub(super) fn of_call(&mut self, call: u32) -> Self {
-        if self.every.is_some_and(|every| call % every.max(1) != 0) {
+        if self.every.is_some_and(|every| !call.is_multiple_of(every.max(1))) {
             return Self::default();
         }
         match &mut self.times {

@@ -92,7 +92,7 @@ impl Week {
             week.pass(HOUR).await;
         }
         week.everything_is_accounted_for().await;
-        println!("{hours} h: {:?}", week.figures);
+        week.tell(hours);
         for worker in week.workers.drain(..) {
             worker.shutdown_background();
         }
@@ -386,6 +386,11 @@ impl Week {
         let done = deletions.iter().filter(|deletion| deletion["outcome"] == "deleted").count();
         self.figures.insert("deletions done", done as u64);
         self.figures.insert("pages listed", world["lists"].as_u64().unwrap());
+    }
+
+    #[expect(clippy::print_stdout, reason = "the figures are what a long run is for")]
+    fn tell(&self, hours: u32) {
+        println!("{hours} h: {:?}", self.figures);
     }
 
     async fn read_all(&self) -> (Inventory, Vec<Record>) {
