@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use broker_tests::provider::assert_paced;
+use broker_tests::table::{now_s, number, text};
 use broker_tests::{Provider, story, wait_for_condition};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -83,6 +84,31 @@ async fn a_worker_that_is_killed_with_deletions_in_its_hands_loses_none() {
         })
         .await;
         assert!(provider.world().await.accounts.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_plan_is_due_again_when_its_message_is_lost_and_void_when_it_comes_after_all() {
+    let provider = Provider::start(2).await;
+    story(provider.setup().pool(2), async |broker| {
+        let returned = &give_back(broker, 1).await[0];
+        // The provider's rate is used up for the next seconds: the deletion waits in the queue for its slot.
+        let table = broker.table();
+        let slot_ms = (now_s() + 6) * 1_000;
+        let pace = [("PK", text("PACE")), ("SK", text("META")), ("next_slot_ms", number(slot_ms))];
+        table.put(pace.map(|(name, value)| (name.to_owned(), value)).into()).await;
+        assert_eq!(broker.job("cleanup").await.changed, 1);
+        let planned = broker.shown(returned).await;
+        assert_eq!(planned["due_at"].as_u64(), Some(slot_ms / 1_000 + 15 * 60), "{planned:#}");
+        assert_eq!(broker.job("cleanup").await.found, 0, "planned once");
+
+        // As if its message had not come within those 15 minutes.
+        table.age(returned, 0).await;
+        assert_eq!(broker.job("cleanup").await.changed, 1);
+        clean_up_until_deleted(broker, 1).await;
+        broker.queues().are_empty().await;
+        assert_eq!(provider.world().await.deletes, 1, "the older plan is void");
     })
     .await;
 }

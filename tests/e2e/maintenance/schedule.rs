@@ -2,6 +2,9 @@
 
 use broker_tests::table::{now_s, number};
 use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};
+use serde_json::json;
+
+use super::{clean_up_until_deleted, give_back};
 
 fn every_second(setup: Setup) -> Setup {
     let jobs = ["SYNC", "EXPIRE", "CLEANUP", "PURGE", "CENSUS", "SWEEP"];
@@ -95,6 +98,45 @@ async fn a_tick_whose_worker_died_before_sending_is_taken_by_another() {
         let as_of = wait_for_condition("a census", async || census(broker).await.ok_or("none")).await;
         assert!(as_of >= taken_until, "{as_of} before {taken_until}: it was somebody else's");
         pause_all(broker).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn workers_that_are_killed_in_the_middle_of_jobs_leave_nothing_half_done() {
+    const POOL: usize = 60;
+    let provider = Provider::start_with(POOL, &["--page-size", "7"]).await;
+    let setup = provider.setup().workers(1).pool(POOL).var("BROKER_VISIBILITY_S", "2");
+    story(setup, async |broker| {
+        give_back(broker, 20).await;
+        for n in 0..20 {
+            let late = broker.allocate(&format!("late-{n}")).send().await.expect_status(201);
+            broker.table().age(late.sandbox_id(), 3_600).await;
+        }
+        provider.misbehave(json!({ "list": { "delay_ms": 100 }, "delete": { "delay_ms": 100 } })).await;
+        for round in 0..4 {
+            for job in ["sync", "expire", "cleanup", "purge-stale", "census", "sweep"] {
+                // Nobody waits for these runs: their worker is about to die.
+                broker.cli(&["job", "run", job, "--timeout-s", "0"]).await;
+            }
+            let before = provider.world().await;
+            wait_for_condition("the jobs to be under way", async || {
+                let (world, depth) = (provider.world().await, broker.queues().maintenance().await);
+                let moved = world.lists + world.deletes > before.lists + before.deletes + round;
+                if moved && depth.total() > 0 { Ok(()) } else { Err((world, depth)) }
+            })
+            .await;
+            broker.kill_worker(0);
+            broker.start_worker().await;
+        }
+        provider.behave().await;
+        broker.job("expire").await;
+        assert_eq!(broker.stats().await.allocated, 0);
+        clean_up_until_deleted(broker, 40).await;
+        assert_eq!(broker.job("sync").await.failed, 0);
+        let stats = broker.stats().await;
+        assert_eq!((stats.total, stats.available, stats.stale), (60, 20, 0));
+        assert_eq!(provider.world().await.accounts.len(), 20);
     })
     .await;
 }

@@ -15,6 +15,8 @@ use crate::output;
 
 /// Between two looks for the report.
 const LOOK: Duration = Duration::from_millis(200);
+/// A run that no worker begins by then is not begun, also if nobody waits any more.
+const BEGUN_WITHIN: Duration = Duration::from_secs(60);
 /// Who pauses, in the table.
 const OPERATOR: &str = "cli";
 
@@ -28,7 +30,7 @@ pub(crate) async fn run(context: Context, args: args::JobRun) -> anyhow::Result<
     let sender = Sender::new(context.aws.sqs.clone(), urls.get(QueueKind::Maintenance), 1);
     let (now, wait) = (context.clock.now(), Duration::from_secs(args.timeout_s));
     let id = context.entropy.request_id(now);
-    let times = Times { enqueued_at: now, reply_by: now, deadline: now.plus(wait) };
+    let times = Times { enqueued_at: now, reply_by: now, deadline: now.plus(wait.max(BEGUN_WITHIN)) };
     context.store.record_run(id, task.as_str(), now).await?;
     sender.send(MaintenanceMessage::run(id, task, times).encode()).await?;
     let looking = async {
