@@ -59,6 +59,7 @@ async fn a_missing_sandbox_is_stale_comes_back_when_it_is_listed_again_and_is_re
 
         provider.misbehave(json!({ "list": { "no_next": true } })).await;
         broker.job("sync").await;
+        broker.table().age("seed-000027", 24 * 3_600 - 60).await;
         assert_eq!(broker.job("purge-stale").await.changed, 0, "not within a day");
         broker.table().age("seed-000027", 24 * 3_600 + 1).await;
         assert_eq!(broker.job("purge-stale").await.changed, 1);
