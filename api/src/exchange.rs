@@ -119,7 +119,7 @@ impl Exchange {
     }
 
     /// Part of the drain time is left for recording those who still wait, and for the end of their connections.
-    async fn drain_is_near(&self) {
+    pub(crate) async fn drain_is_near(&self) {
         self.lifecycle.soft.cancelled().await;
         sleep(self.drain * 2 / 3).await;
     }

@@ -3,6 +3,7 @@
 //! - [`domain`] decides, purely: no I/O, no clock, no randomness.
 //! - [`messages`] is all that crosses a queue.
 //! - [`store`] is the broker's table, [`queue`] its queues; nothing else knows DynamoDB or SQS.
+//! - [`provider`] is the outside system that the sandboxes are in.
 //! - [`config`], [`clock`], [`entropy`] read the environment, the time and randomness; everyone else is handed them.
 //! - [`process`] is what every process has: [`aws`], [`telemetry`], [`metrics`], [`lifecycle`].
 
@@ -11,10 +12,12 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod entropy;
+pub mod heartbeat;
 pub mod lifecycle;
 pub mod messages;
 pub mod metrics;
 pub mod process;
+pub mod provider;
 pub mod queue;
 pub mod store;
 pub mod telemetry;

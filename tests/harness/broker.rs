@@ -207,6 +207,11 @@ impl Broker {
         }
     }
 
+    /// Kills an API (SIGKILL): its reply queue stays. Others move up in its place.
+    pub fn kill_api(&mut self, index: usize) {
+        drop(self.apis.remove(index));
+    }
+
     /// Asks an API to drain (SIGTERM) and takes it out of the balance. [`Process::stopped`] waits for its end.
     pub fn terminate_api(&mut self, index: usize) -> (Process, Api) {
         let ApiServer { process, api } = self.apis.remove(index);

@@ -16,6 +16,7 @@
 //! | [`process`], [`endpoint`] | one process with its log; the SQS and DynamoDB endpoints |
 //! | [`setup`], [`broker`], [`finish`] | a whole broker; what every story must leave behind: nothing |
 //! | [`api`], [`answer`], [`raw`] | the HTTP client, what it got, and bytes that no client would send |
+//! | [`provider`] | the provider stand-in, misbehaving on demand |
 //! | [`cli`], [`queues`], [`table`] | the `broker` command; SQS and DynamoDB through the SDK |
 //! | [`dates`] | a relay that moves the time of AWS |
 //! | [`wait`] | the one place that waits |
@@ -32,6 +33,7 @@ pub mod dates;
 pub mod endpoint;
 pub mod finish;
 pub mod process;
+pub mod provider;
 pub mod queues;
 pub mod raw;
 pub mod setup;
@@ -42,5 +44,6 @@ pub mod warden;
 pub use answer::Answer;
 pub use api::{Api, Call, TRACK_TOKEN};
 pub use broker::{Broker, story};
+pub use provider::Provider;
 pub use setup::Setup;
 pub use wait::{together, wait_for_condition, within};

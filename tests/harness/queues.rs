@@ -86,6 +86,11 @@ impl Queues {
         self.depth(&self.name("requests")).await
     }
 
+    /// How many messages are in the maintenance queue.
+    pub async fn maintenance(&self) -> Depth {
+        self.depth(&self.name("maintenance")).await
+    }
+
     /// Waits until the requests queue holds `count` messages, in whatever state.
     pub async fn holds_requests(&self, count: u64) {
         wait_for_condition(&format!("{count} messages in the requests queue"), async || {

@@ -19,8 +19,14 @@ impl Setup {
     /// Two APIs, three workers, an empty pool.
     pub fn new() -> Self {
         // A test is not about how fast a busy machine is: a story that is about the wait names it.
-        // Nor about the load balancer that a lame duck waits for, unless there is one.
-        let vars = [("BROKER_WAIT_S", "45"), ("BROKER_POLL_WAIT_S", "1"), ("BROKER_LAME_DUCK_S", "0")];
+        let vars = [
+            ("BROKER_WAIT_S", "45"),
+            ("BROKER_POLL_WAIT_S", "1"),
+            // Nor about the load balancer that a lame duck waits for, unless there is one.
+            ("BROKER_LAME_DUCK_S", "0"),
+            // Jobs run when a story runs them; a story that is about the schedule names it.
+            ("BROKER_SCHEDULER", "external"),
+        ];
         let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         Self { apis: 2, workers: 3, pool: 0, vars }
     }

@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use super::settings::{SETTINGS, setting};
 use super::tokens::Tokens;
 
@@ -178,6 +180,17 @@ impl<'a> Reader<'a> {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, ConfigError> {
         parse(&self.raw(name)?).map_err(|problem| ConfigError::new(name, problem))
+    }
+
+    /// A secret as it stands, without the newline that a file ends with.
+    pub(super) fn secret(&self, name: &str) -> Result<SecretString, ConfigError> {
+        let value = self.raw(name)?;
+        let value = value.trim();
+        if value.bytes().all(|b| b.is_ascii_graphic()) {
+            Ok(SecretString::from(value))
+        } else {
+            Err(ConfigError::new(name, "has characters that are not visible ASCII"))
+        }
     }
 
     pub(super) fn tokens(&self, name: &str) -> Result<Tokens, ConfigError> {
