@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use broker_common::clock::Clock;
+use broker_common::crash::{self, Point};
 use broker_common::domain::{Outcome, PersistedRequest, RequestId, RequestState, Times};
 use broker_common::lifecycle::Lifecycle;
 use broker_common::messages::{Ask, RequestMessage};
@@ -79,10 +80,12 @@ impl Exchange {
             .send(message.encode())
             .await
             .map_err(|error| Problem::unavailable("The request could not be enqueued.").because(error))?;
+        crash::point(Point::Waiting);
         let until = asked + times.reply_by.since(times.enqueued_at);
         tokio::select! {
             biased;
             outcome = waiter.reply() => {
+                crash::point(Point::ReplyArrived);
                 measures::reply_waited(asked.elapsed());
                 Ok(Answered::Ended(outcome))
             }
@@ -113,6 +116,7 @@ impl Exchange {
             },
             Recorded::New => {}
         }
+        crash::point(Point::Recorded);
         self.lingering.spawn(self.clone().linger(waiter, record, times));
         Ok(Answered::StillQueued)
     }

@@ -10,6 +10,7 @@ use crate::api::{ADMIN_TOKEN, Api, Call, TRACK_TOKEN};
 use crate::binaries::binaries;
 use crate::endpoint::{self, Endpoints};
 use crate::process::Process;
+use crate::proxy::FaultProxy;
 use crate::setup::{Environment, Setup};
 use crate::wait::wait_for_condition;
 use crate::warden;
@@ -25,6 +26,16 @@ impl Worker {
     /// Stops it in the middle of whatever it does (SIGSTOP), with what it received in its hands.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// The process itself.
+    pub const fn process(&mut self) -> &mut Process {
+        &mut self.process
     }
 
     /// Sends it any signal.
@@ -52,15 +63,30 @@ pub struct Broker {
     pub(crate) apis: Vec<ApiServer>,
     pub(crate) workers: Vec<Worker>,
     next: AtomicUsize,
+    pub(crate) proxy: Option<FaultProxy>,
+    /// Where killed APIs would have found their replies; their queues are left to the sweep.
+    orphans: Vec<String>,
     pub(crate) finished: bool,
 }
 
 impl Broker {
     /// Makes table and queues, fills the pool, starts the processes and waits until each is ready.
     pub async fn start(setup: Setup) -> Self {
-        let environment = Environment::new(&Endpoints::shared().await.urls, setup.vars);
-        let (apis, workers) = (Vec::new(), Vec::new());
-        let mut broker = Self { environment, apis, workers, next: AtomicUsize::new(0), finished: false };
+        let urls = &Endpoints::shared().await.urls;
+        let proxy = match setup.faults {
+            Some(seed) => Some(FaultProxy::start(urls, seed).await),
+            None => None,
+        };
+        let process_urls = proxy.as_ref().map_or(urls, FaultProxy::urls);
+        let mut broker = Self {
+            environment: Environment::new(urls, process_urls, setup.vars),
+            apis: Vec::new(),
+            workers: Vec::new(),
+            next: AtomicUsize::new(0),
+            proxy,
+            orphans: Vec::new(),
+            finished: false,
+        };
         broker.cli_ok(&["init"]).await;
         if setup.pool > 0 {
             broker.seed(setup.pool).await;
@@ -81,11 +107,17 @@ impl Broker {
 
     /// Starts one more API and waits until it is ready.
     pub async fn start_api(&mut self) {
+        self.start_api_with(&[]).await;
+    }
+
+    /// [`Broker::start_api`] with more environment variables.
+    pub async fn start_api_with(&mut self, vars: &[(&str, &str)]) {
         let mut command = Command::new(&binaries().api);
-        endpoint::clean(&mut command).envs(self.environment.vars());
+        endpoint::clean(&mut command).envs(self.environment.process_vars());
         command.env("BROKER_LISTEN", "127.0.0.1:0");
         command.env("BROKER_TRACK_TOKENS", format!("platform={TRACK_TOKEN}"));
         command.env("BROKER_ADMIN_TOKENS", format!("ops={ADMIN_TOKEN}"));
+        command.envs(vars.iter().copied());
         let mut process = Process::start("broker-api", &mut command);
         let api = Api::new(&process.listening("api listening").await);
         ready(process.name(), &api).await;
@@ -94,13 +126,28 @@ impl Broker {
 
     /// Starts one more worker and waits until it is ready.
     pub async fn start_worker(&mut self) {
+        self.start_worker_with(&[]).await;
+    }
+
+    /// [`Broker::start_worker`] with more environment variables.
+    pub async fn start_worker_with(&mut self, vars: &[(&str, &str)]) {
         let mut command = Command::new(&binaries().worker);
-        endpoint::clean(&mut command).envs(self.environment.vars());
+        endpoint::clean(&mut command).envs(self.environment.process_vars());
         command.env("BROKER_METRICS_LISTEN", "127.0.0.1:0");
+        command.envs(vars.iter().copied());
         let mut process = Process::start("broker-worker", &mut command);
         let metrics = Api::new(&process.listening("worker listening").await);
         ready(process.name(), &metrics).await;
         self.workers.push(Worker { process, metrics });
+    }
+
+    /// The proxy between the processes and AWS.
+    ///
+    /// # Panics
+    ///
+    /// Without [`Setup::faults`].
+    pub fn proxy(&self) -> &FaultProxy {
+        self.proxy.as_ref().expect("Setup::faults asks for a proxy")
     }
 
     /// Each API, in the order in which they were started.
@@ -136,6 +183,11 @@ impl Broker {
         &self.workers[index]
     }
 
+    /// The same, to wait for what becomes of it.
+    pub fn worker_mut(&mut self, index: usize) -> &mut Worker {
+        &mut self.workers[index]
+    }
+
     /// An allocate by `track`, through one of the APIs.
     pub fn allocate(&self, track: &str) -> Call {
         self.balanced().allocate(track)
@@ -166,6 +218,22 @@ impl Broker {
     /// Kills a worker (SIGKILL): nothing of it is drained. Others move up in its place.
     pub fn kill_worker(&mut self, index: usize) {
         drop(self.workers.remove(index));
+    }
+
+    /// Takes an API out that was killed, or kills it now (SIGKILL). Its reply queue stays behind, for the sweep.
+    pub fn kill_api(&mut self, index: usize) {
+        let server = self.apis.remove(index);
+        self.orphans.extend(server.process.said("reply queue created", "queue"));
+    }
+
+    /// The reply queues (full names) that killed APIs left behind, each told once.
+    pub fn take_orphans(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.orphans)
+    }
+
+    /// The process of an API, to wait for its end.
+    pub fn api_process(&mut self, index: usize) -> &mut Process {
+        &mut self.apis[index].process
     }
 
     /// Drains a worker (SIGTERM) and waits until it has ended with exit code 0. Others move up in its place.

@@ -94,6 +94,26 @@ impl Process {
         .await
     }
 
+    /// Every `field` of the log lines `message` so far.
+    pub fn said(&self, message: &str, field: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(&self.stderr).unwrap_or_default();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines = lines.filter(|line| find(line, "message") == Some(message));
+        lines.filter_map(|line| find(&line, field).map(str::to_owned)).collect()
+    }
+
+    /// Waits until it stands still (SIGSTOP).
+    pub async fn frozen(&self) {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        wait_for_condition(&format!("{} to stand still", self.name), async || {
+            let text = std::fs::read_to_string(&stat).unwrap_or_default();
+            // "pid (name) state …"; a name may hold anything.
+            let state = text.rsplit_once(')').and_then(|(_, rest)| rest.trim().chars().next());
+            if state == Some('T') { Ok(()) } else { Err(state) }
+        })
+        .await;
+    }
+
     /// Sends `signal`.
     ///
     /// # Panics
