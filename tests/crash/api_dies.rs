@@ -45,6 +45,7 @@ async fn a_caller_whose_api_dies_while_he_waits_gets_the_same_sandbox_from_anoth
         broker.queues().holds_requests(1).await;
         broker.start_worker().await;
         holds_one(broker).await;
+        broker.sweep().await;
         broker.queues().are_empty().await;
         broker.allocate("student-1").send().await.expect_status(200);
     })
@@ -99,9 +100,7 @@ async fn replies_to_an_api_that_died_hold_no_worker_up_once_its_queue_is_swept()
         with_a_doomed_api(broker, Point::Waiting).await;
         let _broken = broker.api(0).allocate("student-1").try_send().await;
         dies(broker).await;
-        for orphan in broker.take_orphans() {
-            broker.queues().delete(&orphan).await;
-        }
+        broker.sweep().await;
         broker.start_worker().await;
         broker.queues().are_empty().await;
         assert_eq!(broker.stats().await.allocated, 1);

@@ -8,7 +8,7 @@ use super::{CRASH_AT, answer, asked, setup};
 
 /// Starts a worker that dies at `point`.
 async fn doomed(broker: &mut Broker, point: Point) {
-    broker.start_worker_with(&[(CRASH_AT, &format!("{}=kill", point.as_str()))]).await;
+    broker.launch_worker(&[(CRASH_AT, &format!("{}=kill", point.as_str()))]).await;
 }
 
 /// Waits for the death of the only worker.

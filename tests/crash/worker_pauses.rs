@@ -8,7 +8,7 @@ use super::{CRASH_AT, answer, asked, setup};
 
 /// Starts a worker that stops at `point`, and waits until it does.
 async fn stands_still(broker: &mut Broker, point: Point) {
-    broker.start_worker_with(&[(CRASH_AT, &format!("{}=stop", point.as_str()))]).await;
+    broker.launch_worker(&[(CRASH_AT, &format!("{}=stop", point.as_str()))]).await;
     broker.worker_mut(0).process().frozen().await;
 }
 

@@ -126,18 +126,19 @@ impl Broker {
 
     /// Starts one more worker and waits until it is ready.
     pub async fn start_worker(&mut self) {
-        self.start_worker_with(&[]).await;
+        self.launch_worker(&[]).await;
+        let worker = &self.workers[self.workers.len() - 1];
+        ready(worker.process.name(), &worker.metrics).await;
     }
 
-    /// [`Broker::start_worker`] with more environment variables.
-    pub async fn start_worker_with(&mut self, vars: &[(&str, &str)]) {
+    /// Starts one more worker, with more environment variables, that may come to its end before it is ready.
+    pub async fn launch_worker(&mut self, vars: &[(&str, &str)]) {
         let mut command = Command::new(&binaries().worker);
         endpoint::clean(&mut command).envs(self.environment.process_vars());
         command.env("BROKER_METRICS_LISTEN", "127.0.0.1:0");
         command.envs(vars.iter().copied());
         let mut process = Process::start("broker-worker", &mut command);
         let metrics = Api::new(&process.listening("worker listening").await);
-        ready(process.name(), &metrics).await;
         self.workers.push(Worker { process, metrics });
     }
 
@@ -226,9 +227,11 @@ impl Broker {
         self.orphans.extend(server.process.said("reply queue created", "queue"));
     }
 
-    /// The reply queues (full names) that killed APIs left behind, each told once.
-    pub fn take_orphans(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.orphans)
+    /// Deletes the reply queues that killed APIs left behind, as the sweep does.
+    pub async fn sweep(&mut self) {
+        for orphan in std::mem::take(&mut self.orphans) {
+            self.queues().delete(&orphan).await;
+        }
     }
 
     /// The process of an API, to wait for its end.

@@ -20,9 +20,7 @@ impl Broker {
         if let Some(proxy) = self.proxy.as_ref() {
             proxy.calm();
         }
-        for orphan in self.take_orphans() {
-            self.queues().delete(&orphan).await;
-        }
+        self.sweep().await;
         self.verify().await;
         self.queues().are_empty().await;
         self.stop().await;

@@ -84,12 +84,16 @@ impl Process {
     async fn line<T>(&mut self, what: &str, path: PathBuf, pick: impl Fn(&Value) -> Option<T>) -> T {
         let condition = format!("{}: {what}", self.name);
         wait_for_condition(&condition, async || {
-            if let Some(status) = self.child.try_wait().expect("our own child") {
-                panic!("{} ended ({status}) before it said \"{what}\":\n{}", self.name, self.tail());
-            }
+            let ended = self.child.try_wait().expect("our own child");
             let text = std::fs::read_to_string(&path).unwrap_or_default();
             let mut lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-            lines.find_map(|line| pick(&line)).ok_or("not yet said")
+            match (lines.find_map(|line| pick(&line)), ended) {
+                (Some(said), _) => Ok(said),
+                (None, None) => Err("not yet said"),
+                (None, Some(status)) => {
+                    panic!("{} ended ({status}) before it said \"{what}\":\n{}", self.name, self.tail())
+                }
+            }
         })
         .await
     }

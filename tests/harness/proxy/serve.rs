@@ -73,22 +73,18 @@ impl Proxy {
         let call = Call { head, body };
         let operation = call.operation();
         self.control.state().tallies.of(&operation).calls += 1;
-        tokio::select! {
-            biased;
-            () = self.away(&operation) => Err(Broken),
-            answer = self.carry_out(&operation, call) => answer,
-        }
-    }
-
-    /// Returns when the call breaks off because the service is away.
-    async fn away(&self, operation: &str) {
         let mut outage = self.control.outages.watch(self.service);
-        let gone = *outage.wait_for(Option::is_some).await.expect("the control lives as long as this");
-        self.control.state().tallies.of(operation).away += 1;
+        let gone = tokio::select! {
+            biased;
+            gone = outage.wait_for(Option::is_some) => *gone.map_err(|_| Broken)?,
+            answer = self.carry_out(&operation, call) => return answer,
+        };
+        self.control.state().tallies.of(&operation).away += 1;
         if gone == Some(Outage::Silent) {
             // What nobody answers ends when the service is back, if its caller is still there.
             let _ = outage.wait_for(Option::is_none).await;
         }
+        Err(Broken)
     }
 
     async fn carry_out(&self, operation: &str, call: Call) -> Result<Answer, Broken> {
