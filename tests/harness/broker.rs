@@ -112,13 +112,7 @@ impl Broker {
 
     /// [`Broker::start_api`] with more environment variables.
     pub async fn start_api_with(&mut self, vars: &[(&str, &str)]) {
-        let mut command = Command::new(&binaries().api);
-        endpoint::clean(&mut command).envs(self.environment.process_vars());
-        command.env("BROKER_LISTEN", "127.0.0.1:0");
-        command.env("BROKER_TRACK_TOKENS", format!("platform={TRACK_TOKEN}"));
-        command.env("BROKER_ADMIN_TOKENS", format!("ops={ADMIN_TOKEN}"));
-        command.envs(vars.iter().copied());
-        let mut process = Process::start("broker-api", &mut command);
+        let mut process = Process::start("broker-api", self.api_command().envs(vars.iter().copied()));
         let api = Api::new(&process.listening("api listening").await);
         ready(process.name(), &api).await;
         self.apis.push(ApiServer { process, api });
@@ -133,13 +127,27 @@ impl Broker {
 
     /// Starts one more worker, with more environment variables, that may come to its end before it is ready.
     pub async fn launch_worker(&mut self, vars: &[(&str, &str)]) {
+        let mut process = Process::start("broker-worker", self.worker_command().envs(vars.iter().copied()));
+        let metrics = Api::new(&process.listening("worker listening").await);
+        self.workers.push(Worker { process, metrics });
+    }
+
+    /// What starts an API of this broker.
+    pub fn api_command(&self) -> Command {
+        let mut command = Command::new(&binaries().api);
+        endpoint::clean(&mut command).envs(self.environment.process_vars());
+        command.env("BROKER_LISTEN", "127.0.0.1:0");
+        command.env("BROKER_TRACK_TOKENS", format!("platform={TRACK_TOKEN}"));
+        command.env("BROKER_ADMIN_TOKENS", format!("ops={ADMIN_TOKEN}"));
+        command
+    }
+
+    /// What starts a worker of this broker.
+    pub fn worker_command(&self) -> Command {
         let mut command = Command::new(&binaries().worker);
         endpoint::clean(&mut command).envs(self.environment.process_vars());
         command.env("BROKER_METRICS_LISTEN", "127.0.0.1:0");
-        command.envs(vars.iter().copied());
-        let mut process = Process::start("broker-worker", &mut command);
-        let metrics = Api::new(&process.listening("worker listening").await);
-        self.workers.push(Worker { process, metrics });
+        command
     }
 
     /// The proxy between the processes and AWS.

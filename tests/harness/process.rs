@@ -161,9 +161,23 @@ impl Process {
         self.must_not_have_panicked();
     }
 
-    fn must_not_have_panicked(&self) {
+    /// Whether it has ended, and was reaped.
+    pub fn has_ended(&mut self) -> bool {
+        let ended = self.child.try_wait().expect("our own child").is_some();
+        if ended {
+            warden::ended(self.child.id());
+        }
+        ended
+    }
+
+    /// The line of its log that tells of a panic, if there is one.
+    pub fn panic(&self) -> Option<String> {
         let log = std::fs::read_to_string(&self.stderr).unwrap_or_default();
-        let panic = log.lines().find(|line| line.contains("panicked at"));
+        log.lines().find(|line| line.contains("panicked at")).map(str::to_owned)
+    }
+
+    fn must_not_have_panicked(&self) {
+        let panic = self.panic();
         assert!(panic.is_none(), "{} panicked: {panic:?}\n{}", self.name, self.tail());
     }
 
