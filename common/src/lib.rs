@@ -5,11 +5,13 @@
 //! - [`store`] is the broker's table, [`queue`] its queues; nothing else knows DynamoDB or SQS.
 //! - [`provider`] is the outside system that the sandboxes are in.
 //! - [`config`], [`clock`], [`entropy`] read the environment, the time and randomness; everyone else is handed them.
+//! - [`crash`] is where tests end a process; nothing in a release build.
 //! - [`process`] is what every process has: [`aws`], [`telemetry`], [`metrics`], [`lifecycle`].
 
 pub mod aws;
 pub mod clock;
 pub mod config;
+pub mod crash;
 pub mod domain;
 pub mod entropy;
 pub mod heartbeat;

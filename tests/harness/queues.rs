@@ -165,6 +165,12 @@ impl Queues {
         send.set_message_attributes(Some(attributes)).send().await.expect("SendMessage");
     }
 
+    /// Deletes a queue, as the sweep does with the reply queue of a process that is gone.
+    pub async fn delete(&self, queue: &str) {
+        let delete = self.client.delete_queue().queue_url(self.url(queue).await);
+        delete.send().await.expect("DeleteQueue");
+    }
+
     async fn url(&self, queue: &str) -> String {
         let found = self.client.get_queue_url().queue_name(queue).send().await;
         found.unwrap_or_else(|error| panic!("{queue}: {error:?}")).queue_url.expect("a queue has a URL")

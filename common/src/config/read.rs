@@ -93,7 +93,7 @@ pub struct UnknownName {
 pub fn unknown_names(strings: &dyn Strings) -> Vec<UnknownName> {
     let known = |name: &str| match name.strip_suffix("_FILE") {
         Some(base) => setting(base).is_some_and(|setting| setting.secret),
-        None => setting(name).is_some(),
+        None => setting(name).is_some() || name == crate::crash::SETTING,
     };
     let ours = strings.names().into_iter().filter(|name| name.starts_with("BROKER_") && !known(name));
     ours.map(|name| {
