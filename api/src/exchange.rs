@@ -31,6 +31,8 @@ use crate::problem::Problem;
 use crate::replies::{Replies, Waiter};
 use crate::reply_queue::{Channel, Link};
 
+/// How long sending may take beyond the caller's wait: the three attempts of one call (`aws`).
+const SEND_PATIENCE: Duration = Duration::from_secs(6);
 /// A worker that ends after `reply_by` stores the outcome itself, so from then on only replies that are under way can
 /// still be needed.
 const UNDER_WAY: Duration = Duration::from_secs(2);
@@ -86,9 +88,16 @@ impl Exchange {
         let channel = self.channel()?;
         let Question { times, text, record } = question(ask, &channel.reply_to);
         let mut waiter = self.replies.register(record.request_id).inspect_err(|_| measures::shed())?;
-        channel.requests.send(text).await.map_err(not_enqueued)?;
-        crash::point(Point::Waiting);
         let until = asked + times.reply_by.since(times.enqueued_at);
+        // A queue that is away must not hold callers longer than they wait; what was not sent by then stays behind.
+        tokio::select! {
+            biased;
+            sent = channel.requests.send(text) => sent.map_err(not_enqueued)?,
+            () = sleep_until(until.max(asked + SEND_PATIENCE)) => {
+                return Err(Problem::unavailable("The request could not be enqueued in time."));
+            }
+        }
+        crash::point(Point::Waiting);
         tokio::select! {
             biased;
             outcome = waiter.reply() => {
@@ -107,6 +116,7 @@ impl Exchange {
         let Question { text, record, .. } = question(ask, &channel.reply_to);
         // Found already there is our own write, which was retried: the id was minted for this call.
         let (Recorded::New | Recorded::AlreadyThere(_)) = self.store.record_request(&record).await?;
+        crash::point(Point::Recorded);
         let Err(error) = channel.requests.send(text).await else { return Ok(Answered::StillQueued) };
         // SQS may have the message all the same. Cancelled, it never claims, and a 503 is the truth; if a worker was
         // faster, the 202 is.
