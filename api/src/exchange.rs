@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_common::clock::Clock;
+use broker_common::crash::{self, Point};
 use broker_common::domain::{Outcome, PersistedRequest, RequestState, Times};
 use broker_common::lifecycle::Lifecycle;
 use broker_common::messages::{Ask, RequestMessage};
@@ -86,10 +87,12 @@ impl Exchange {
         let Question { times, text, record } = question(ask, &channel.reply_to);
         let mut waiter = self.replies.register(record.request_id).inspect_err(|_| measures::shed())?;
         channel.requests.send(text).await.map_err(not_enqueued)?;
+        crash::point(Point::Waiting);
         let until = asked + times.reply_by.since(times.enqueued_at);
         tokio::select! {
             biased;
             outcome = waiter.reply() => {
+                crash::point(Point::ReplyArrived);
                 measures::reply_waited(asked.elapsed());
                 Ok(Answered::Ended(outcome))
             }
@@ -119,7 +122,7 @@ impl Exchange {
     }
 
     /// Part of the drain time is left for recording those who still wait, and for the end of their connections.
-    async fn drain_is_near(&self) {
+    pub(crate) async fn drain_is_near(&self) {
         self.lifecycle.soft.cancelled().await;
         sleep(self.drain * 2 / 3).await;
     }
@@ -140,6 +143,7 @@ impl Exchange {
             },
             Recorded::New => {}
         }
+        crash::point(Point::Recorded);
         self.lingering.spawn(self.clone().linger(waiter, record, times));
         Ok(Answered::StillQueued)
     }

@@ -33,9 +33,10 @@ fn reply_to() -> ReplyQueueName {
 async fn away(most_pending: usize, linked: bool) -> Exchange {
     let clock = Clock::manual(NOW);
     let aws = aws::connect_locally(NOWHERE, NOWHERE, &clock, Duration::ZERO).await;
-    let requests = Sender::new(aws.sqs.clone(), Queue::new(format!("{NOWHERE}/p-requests"), "p-requests"), 1);
+    let sender = |name: &str| Sender::new(aws.sqs.clone(), Queue::new(format!("{NOWHERE}/{name}"), name), 1);
+    let (requests, maintenance) = (sender("p-requests"), sender("p-maintenance"));
     Exchange {
-        link: Link::fixed(linked.then(|| Channel { requests, reply_to: reply_to() })),
+        link: Link::fixed(linked.then(|| Channel { requests, maintenance, reply_to: reply_to() })),
         replies: Replies::new(most_pending),
         store: Store::new(aws.dynamodb, "table", 1),
         clock,

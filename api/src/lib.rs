@@ -55,7 +55,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Authenticator;
 use crate::cors::Cors;
 use crate::exchange::Exchange;
-use crate::handlers::{Allocate, Health, Mark, Requests, Sandboxes};
+use crate::handlers::{Allocate, Health, Mark, Operator, Requests, Sandboxes};
 use crate::rate::Rate;
 use crate::readiness::Readiness;
 use crate::refusal::Refusals;
@@ -79,7 +79,7 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
 
     let store = Store::new(process.aws.dynamodb.clone(), &config.table, config.state_shards);
     let replies = Replies::new(config.max_pending);
-    let (reply_queue, link) = ReplyQueue::new(process.clone(), replies.clone());
+    let (reply_queue, link) = ReplyQueue::new(process.clone(), store.clone(), replies.clone());
     let readiness = Readiness::new(process.clone(), link.clone());
     // Readiness goes off with the process's own lifecycle; what serves goes on until the lame duck's time is over.
     let serving = Lifecycle { soft: CancellationToken::new(), ..process.lifecycle.clone() };
@@ -132,6 +132,7 @@ fn service(process: &Process, exchange: &Exchange, readiness: &Readiness) -> Ser
         mark: Mark { exchange: exchange.clone(), wait: config.wait },
         sandboxes: Sandboxes { store: exchange.store.clone() },
         requests: Requests { store: exchange.store.clone(), clock: process.clock.clone() },
+        operator: Operator { exchange: exchange.clone(), wait: config.wait },
         health: Health {
             readiness: readiness.clone(),
             metrics: process.metrics.clone(),

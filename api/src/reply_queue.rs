@@ -7,14 +7,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_common::heartbeat;
 use broker_common::messages::Reply;
 use broker_common::process::Process;
 use broker_common::queue::{
     Delivery, Ended, PollOptions, Queue, QueueError, QueueKind, QueueNames, QueueUrls, Receiver,
     ReplyQueueName, Sender, Settler, topology,
 };
+use broker_common::store::{Instance, Role, Store, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::measures;
 use crate::replies::Replies;
@@ -31,6 +34,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) struct Channel {
     /// Sends to the requests queue.
     pub(crate) requests: Sender,
+    /// Sends to the maintenance queue.
+    pub(crate) maintenance: Sender,
     /// What requests carry.
     pub(crate) reply_to: ReplyQueueName,
 }
@@ -52,33 +57,49 @@ impl Link {
     }
 }
 
+/// Why there is no reply queue (yet).
+#[derive(Debug, thiserror::Error)]
+enum NotMade {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
 /// What keeps the channel open.
 pub(crate) struct ReplyQueue {
     process: Process,
+    store: Store,
     replies: Replies,
     link: watch::Sender<Option<Arc<Channel>>>,
 }
 
 impl ReplyQueue {
     /// Nothing is made before it runs.
-    pub(crate) fn new(process: Process, replies: Replies) -> (Self, Link) {
+    pub(crate) fn new(process: Process, store: Store, replies: Replies) -> (Self, Link) {
         let (link, seen) = watch::channel(None);
-        (Self { process, replies, link }, Link(seen))
+        (Self { process, store, replies, link }, Link(seen))
     }
 
     /// Keeps a reply queue until `stop`, then deletes it.
     pub(crate) async fn run(self, names: QueueNames, stop: CancellationToken) {
         let resolve = || QueueUrls::resolve(&self.process.aws, &names);
         let Some(urls) = self.until_it_works(&stop, resolve).await else { return };
-        let requests =
-            Sender::new(self.process.aws.sqs.clone(), urls.get(QueueKind::Requests), Sender::FLIGHTS);
-        let create = || topology::create_reply_queue(&self.process.aws, &urls, self.process.entropy.uuid());
-        while let Some((name, queue)) = self.until_it_works(&stop, create).await {
+        let to = |kind| Sender::new(self.process.aws.sqs.clone(), urls.get(kind), Sender::FLIGHTS);
+        let (requests, maintenance) = (to(QueueKind::Requests), to(QueueKind::Maintenance));
+        while let Some((id, name, queue)) = self.until_it_works(&stop, || self.create(&urls)).await {
             tracing::info!(queue = %name, "reply queue created");
-            self.link
-                .send_replace(Some(Arc::new(Channel { requests: requests.clone(), reply_to: name.clone() })));
+            self.link.send_replace(Some(Arc::new(Channel {
+                requests: requests.clone(),
+                maintenance: maintenance.clone(),
+                reply_to: name.clone(),
+            })));
             // Once stopped nobody waits any more: what a poll under way may still bring is of no use to anyone, and its
             // queue is deleted. This one receive need not be waited for.
+            let lives = CancellationToken::new();
+            let clock = self.process.clock.clone();
+            let heartbeat =
+                tokio::spawn(heartbeat::keep(self.store.clone(), id, Role::Api, clock, lives.clone()));
             let ended = stop.run_until_cancelled(self.receive(queue)).await;
             self.link.send_replace(None);
             match ended {
@@ -87,13 +108,27 @@ impl ReplyQueue {
                 }
                 Some(Ended::Stopped) | None => self.delete(&urls, &name).await,
             }
+            // Its end is the last thing: what could not be deleted is found by what it says.
+            lives.cancel();
+            if let Err(error) = heartbeat.await {
+                tracing::warn!(%error, "the heartbeat ended badly");
+            }
         }
     }
 
+    /// A reply queue of a new id. The process says that it lives under that id first, so that nothing is left unseen.
+    async fn create(&self, urls: &QueueUrls) -> Result<(Uuid, ReplyQueueName, Queue), NotMade> {
+        let id = self.process.entropy.uuid();
+        self.store.heartbeat(&Instance::new(id, Role::Api, self.process.clock.now())).await?;
+        let (name, queue) = topology::create_reply_queue(&self.process.aws, urls, id).await?;
+        Ok((id, name, queue))
+    }
+
     /// Tries until it works, or until `stop`. An attempt under way is never given up: it may have made something.
-    async fn until_it_works<T, F>(&self, stop: &CancellationToken, attempt: impl Fn() -> F) -> Option<T>
+    async fn until_it_works<T, E, F>(&self, stop: &CancellationToken, attempt: impl Fn() -> F) -> Option<T>
     where
-        F: Future<Output = Result<T, QueueError>>,
+        F: Future<Output = Result<T, E>>,
+        E: std::error::Error + 'static,
     {
         while !stop.is_cancelled() {
             match attempt().await {

@@ -7,6 +7,10 @@
 //! | `GET /v1/sandboxes/{id}` | the owner looks at it |
 //! | `GET /v1/requests/{request_id}` | what became of a request that was answered 202 |
 //! | `DELETE /v1/requests/{request_id}` | it is not wanted any more |
+//! | `GET /v1/admin/sandboxes` | a page of the pool |
+//! | `GET /v1/admin/stats` | how many there are in each state |
+//! | `POST /v1/admin/sync`, `cleanup`, `auto-expire`, `auto-delete-stale`, `bulk-delete` | a run of a job |
+//! | `GET /v1/admin/jobs/{request_id}` | what became of a run that was answered 202 |
 //! | `GET /healthz` | the process lives; touches nothing |
 //! | `GET /readyz` | it can serve, by what is known already; asks nobody |
 //! | `GET /metrics` | Prometheus |
@@ -30,9 +34,23 @@ pub(crate) enum Route<'p> {
     Sandbox(Cow<'p, str>),
     Request(Cow<'p, str>),
     Cancel(Cow<'p, str>),
+    Admin(Admin<'p>),
     Health,
     Ready,
     Metrics,
+}
+
+/// What an operator may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Admin<'p> {
+    Sandboxes,
+    Stats,
+    Sync,
+    Cleanup,
+    Expire,
+    PurgeStale,
+    BulkDelete,
+    Job(Cow<'p, str>),
 }
 
 /// What stands in logs and metrics for a path that is no route.
@@ -66,6 +84,14 @@ pub(crate) fn find<'p>(method: &Method, path: &'p str) -> Result<Route<'p>, Lost
         ["v1", "sandboxes", id] => (Route::Sandbox(decode(id)?), Method::GET),
         ["v1", "requests", id] if *method == Method::DELETE => (Route::Cancel(decode(id)?), Method::DELETE),
         ["v1", "requests", id] => (Route::Request(decode(id)?), Method::GET),
+        ["v1", "admin", "sandboxes"] => (Route::Admin(Admin::Sandboxes), Method::GET),
+        ["v1", "admin", "stats"] => (Route::Admin(Admin::Stats), Method::GET),
+        ["v1", "admin", "sync"] => (Route::Admin(Admin::Sync), Method::POST),
+        ["v1", "admin", "cleanup"] => (Route::Admin(Admin::Cleanup), Method::POST),
+        ["v1", "admin", "auto-expire"] => (Route::Admin(Admin::Expire), Method::POST),
+        ["v1", "admin", "auto-delete-stale"] => (Route::Admin(Admin::PurgeStale), Method::POST),
+        ["v1", "admin", "bulk-delete"] => (Route::Admin(Admin::BulkDelete), Method::POST),
+        ["v1", "admin", "jobs", id] => (Route::Admin(Admin::Job(decode(id)?)), Method::GET),
         ["healthz"] => (Route::Health, Method::GET),
         ["readyz"] => (Route::Ready, Method::GET),
         ["metrics"] => (Route::Metrics, Method::GET),
@@ -94,6 +120,7 @@ impl Route<'_> {
             Self::Mark(_) => "/v1/sandboxes/{id}/mark-for-deletion",
             Self::Sandbox(_) => "/v1/sandboxes/{id}",
             Self::Request(_) | Self::Cancel(_) => "/v1/requests/{request_id}",
+            Self::Admin(admin) => admin.template(),
             Self::Health => "/healthz",
             Self::Ready => "/readyz",
             Self::Metrics => "/metrics",
@@ -104,6 +131,21 @@ impl Route<'_> {
 /// Whether this is for probes and scrapers, which no rate limits.
 pub(crate) const fn is_probe(route: &Route<'_>) -> bool {
     matches!(route, Route::Health | Route::Ready | Route::Metrics)
+}
+
+impl Admin<'_> {
+    const fn template(&self) -> &'static str {
+        match self {
+            Self::Sandboxes => "/v1/admin/sandboxes",
+            Self::Stats => "/v1/admin/stats",
+            Self::Sync => "/v1/admin/sync",
+            Self::Cleanup => "/v1/admin/cleanup",
+            Self::Expire => "/v1/admin/auto-expire",
+            Self::PurgeStale => "/v1/admin/auto-delete-stale",
+            Self::BulkDelete => "/v1/admin/bulk-delete",
+            Self::Job(_) => "/v1/admin/jobs/{request_id}",
+        }
+    }
 }
 
 /// The method as a label: clients may send any word.

@@ -20,7 +20,7 @@ use crate::access_log::Line;
 use crate::answer::Answer;
 use crate::auth::{Authenticator, Role};
 use crate::cors::Cors;
-use crate::handlers::{Allocate, Health, Mark, Requests, Sandboxes};
+use crate::handlers::{Allocate, Health, Mark, Operator, Requests, Sandboxes};
 use crate::limits::PATH_BYTES;
 use crate::problem::{Code, Problem};
 use crate::rate::Rate;
@@ -39,6 +39,7 @@ pub(crate) struct Service {
     pub(crate) mark: Mark,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) requests: Requests,
+    pub(crate) operator: Operator,
     pub(crate) health: Health,
 }
 
@@ -131,6 +132,12 @@ impl Service {
                 let track = self.track(head, line)?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
                 self.sandboxes.show(id, &track, &sandbox).await
+            }
+            Route::Admin(admin) => {
+                let identity = self.authenticator.authenticate(&head.headers, Role::Admin)?;
+                line.authenticated(&identity.name);
+                body::expect_none(&body::read(&head.headers, body).await?)?;
+                self.operator.answer(id, &admin, head).await
             }
             Route::Request(request) => {
                 let track = self.track(head, line)?;

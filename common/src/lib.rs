@@ -3,18 +3,23 @@
 //! - [`domain`] decides, purely: no I/O, no clock, no randomness.
 //! - [`messages`] is all that crosses a queue.
 //! - [`store`] is the broker's table, [`queue`] its queues; nothing else knows DynamoDB or SQS.
+//! - [`provider`] is the outside system that the sandboxes are in.
 //! - [`config`], [`clock`], [`entropy`] read the environment, the time and randomness; everyone else is handed them.
+//! - [`crash`] is where tests end a process; nothing in a release build.
 //! - [`process`] is what every process has: [`aws`], [`telemetry`], [`metrics`], [`lifecycle`].
 
 pub mod aws;
 pub mod clock;
 pub mod config;
+pub mod crash;
 pub mod domain;
 pub mod entropy;
+pub mod heartbeat;
 pub mod lifecycle;
 pub mod messages;
 pub mod metrics;
 pub mod process;
+pub mod provider;
 pub mod queue;
 pub mod store;
 pub mod telemetry;

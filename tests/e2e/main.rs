@@ -28,6 +28,7 @@
 //! | `tokens` | who may call, rotation, and that no token is ever logged |
 //! | `verify` | what `pool verify` finds |
 //! | `one_machine` | `broker up --data-dir`, stopped and started again |
+//! | `maintenance` | the jobs: expiry, cleanup, sync, the schedule, what dead processes leave |
 //! | `operator` | the `broker` command and the metrics |
 
 mod asynchronous;
@@ -42,6 +43,7 @@ mod give_and_take;
 mod giving_back;
 mod keys;
 mod limits;
+mod maintenance;
 mod malformed;
 mod many_at_once;
 mod name_prefix;

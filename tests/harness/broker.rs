@@ -11,6 +11,7 @@ use crate::api::{ADMIN_TOKEN, Api, Call, TRACK_TOKEN};
 use crate::binaries::binaries;
 use crate::endpoint::{self, Endpoints};
 use crate::process::Process;
+use crate::proxy::FaultProxy;
 use crate::setup::{Environment, Setup};
 use crate::wait::wait_for_condition;
 use crate::warden;
@@ -26,6 +27,16 @@ impl Worker {
     /// Stops it in the middle of whatever it does (SIGSTOP), with what it received in its hands.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// The process itself.
+    pub const fn process(&mut self) -> &mut Process {
+        &mut self.process
     }
 
     /// Sends it any signal.
@@ -53,15 +64,30 @@ pub struct Broker {
     pub(crate) apis: Vec<ApiServer>,
     pub(crate) workers: Vec<Worker>,
     next: AtomicUsize,
+    pub(crate) proxy: Option<FaultProxy>,
+    /// Where killed APIs would have found their replies; their queues are left to the sweep.
+    orphans: Vec<String>,
     pub(crate) finished: bool,
 }
 
 impl Broker {
     /// Makes table and queues, fills the pool, starts the processes and waits until each is ready.
     pub async fn start(setup: Setup) -> Self {
-        let environment = Environment::new(&Endpoints::shared().await.urls, setup.vars);
-        let (apis, workers) = (Vec::new(), Vec::new());
-        let mut broker = Self { environment, apis, workers, next: AtomicUsize::new(0), finished: false };
+        let urls = &Endpoints::shared().await.urls;
+        let proxy = match setup.faults {
+            Some(seed) => Some(FaultProxy::start(urls, seed).await),
+            None => None,
+        };
+        let process_urls = proxy.as_ref().map_or(urls, FaultProxy::urls);
+        let mut broker = Self {
+            environment: Environment::new(urls, process_urls, setup.vars),
+            apis: Vec::new(),
+            workers: Vec::new(),
+            next: AtomicUsize::new(0),
+            proxy,
+            orphans: Vec::new(),
+            finished: false,
+        };
         broker.cli_ok(&["init"]).await;
         if setup.pool > 0 {
             broker.seed(setup.pool).await;
@@ -87,13 +113,7 @@ impl Broker {
 
     /// [`Broker::start_api`] with more environment variables.
     pub async fn start_api_with(&mut self, vars: &[(&str, &str)]) {
-        let mut command = Command::new(&binaries().api);
-        endpoint::clean(&mut command).envs(self.environment.vars());
-        command.env("BROKER_LISTEN", "127.0.0.1:0");
-        command.env("BROKER_TRACK_TOKENS", format!("platform={TRACK_TOKEN}"));
-        command.env("BROKER_ADMIN_TOKENS", format!("ops={ADMIN_TOKEN}"));
-        command.envs(vars.iter().copied());
-        let mut process = Process::start("broker-api", &mut command);
+        let mut process = Process::start("broker-api", self.api_command().envs(vars.iter().copied()));
         let api = Api::new(&process.listening("api listening").await);
         ready(process.name(), &api).await;
         self.apis.push(ApiServer { process, api });
@@ -101,13 +121,43 @@ impl Broker {
 
     /// Starts one more worker and waits until it is ready.
     pub async fn start_worker(&mut self) {
-        let mut command = Command::new(&binaries().worker);
-        endpoint::clean(&mut command).envs(self.environment.vars());
-        command.env("BROKER_METRICS_LISTEN", "127.0.0.1:0");
-        let mut process = Process::start("broker-worker", &mut command);
+        self.launch_worker(&[]).await;
+        let worker = &self.workers[self.workers.len() - 1];
+        ready(worker.process.name(), &worker.metrics).await;
+    }
+
+    /// Starts one more worker, with more environment variables, that may come to its end before it is ready.
+    pub async fn launch_worker(&mut self, vars: &[(&str, &str)]) {
+        let mut process = Process::start("broker-worker", self.worker_command().envs(vars.iter().copied()));
         let metrics = Api::new(&process.listening("worker listening").await);
-        ready(process.name(), &metrics).await;
         self.workers.push(Worker { process, metrics });
+    }
+
+    /// What starts an API of this broker.
+    pub fn api_command(&self) -> Command {
+        let mut command = Command::new(&binaries().api);
+        endpoint::clean(&mut command).envs(self.environment.process_vars());
+        command.env("BROKER_LISTEN", "127.0.0.1:0");
+        command.env("BROKER_TRACK_TOKENS", format!("platform={TRACK_TOKEN}"));
+        command.env("BROKER_ADMIN_TOKENS", format!("ops={ADMIN_TOKEN}"));
+        command
+    }
+
+    /// What starts a worker of this broker.
+    pub fn worker_command(&self) -> Command {
+        let mut command = Command::new(&binaries().worker);
+        endpoint::clean(&mut command).envs(self.environment.process_vars());
+        command.env("BROKER_METRICS_LISTEN", "127.0.0.1:0");
+        command
+    }
+
+    /// The proxy between the processes and AWS.
+    ///
+    /// # Panics
+    ///
+    /// Without [`Setup::faults`].
+    pub fn proxy(&self) -> &FaultProxy {
+        self.proxy.as_ref().expect("Setup::faults asks for a proxy")
     }
 
     /// Each API, in the order in which they were started.
@@ -141,6 +191,11 @@ impl Broker {
     /// Each worker, in the order in which they were started.
     pub fn worker(&self, index: usize) -> &Worker {
         &self.workers[index]
+    }
+
+    /// The same, to wait for what becomes of it.
+    pub fn worker_mut(&mut self, index: usize) -> &mut Worker {
+        &mut self.workers[index]
     }
 
     /// An allocate by `track`, through one of the APIs.
@@ -193,6 +248,24 @@ impl Broker {
     /// Kills a worker (SIGKILL): nothing of it is drained. Others move up in its place.
     pub fn kill_worker(&mut self, index: usize) {
         drop(self.workers.remove(index));
+    }
+
+    /// Takes an API out that was killed, or kills it now (SIGKILL). Its reply queue stays behind, for the sweep.
+    pub fn kill_api(&mut self, index: usize) {
+        let server = self.apis.remove(index);
+        self.orphans.extend(server.process.said("reply queue created", "queue"));
+    }
+
+    /// Deletes the reply queues that killed APIs left behind, as the sweep does.
+    pub async fn sweep(&mut self) {
+        for orphan in std::mem::take(&mut self.orphans) {
+            self.queues().delete(&orphan).await;
+        }
+    }
+
+    /// The process of an API, to wait for its end.
+    pub fn api_process(&mut self, index: usize) -> &mut Process {
+        &mut self.apis[index].process
     }
 
     /// Drains a worker (SIGTERM) and waits until it has ended with exit code 0. Others move up in its place.

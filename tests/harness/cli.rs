@@ -43,6 +43,19 @@ pub struct Stats {
     pub deletion_failed: u64,
 }
 
+/// `broker job run --json`: what a run did.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the counters are those of SPEC.md")]
+pub struct JobReport {
+    pub found: u64,
+    pub changed: u64,
+    pub skipped: u64,
+    pub failed: u64,
+    #[serde(default)]
+    pub details: BTreeMap<String, u64>,
+    pub aborted: Option<String>,
+}
+
 /// `broker pool verify --json`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Verdict {
@@ -89,6 +102,33 @@ impl Environment {
     /// `broker pool stats`.
     pub async fn stats(&self) -> Stats {
         self.cli_ok(&["pool", "stats", "--json"]).await.json()
+    }
+
+    /// `broker job run`, which must not give up.
+    ///
+    /// # Panics
+    ///
+    /// When it does.
+    pub async fn job(&self, job: &str) -> JobReport {
+        self.cli_ok(&["job", "run", job, "--json"]).await.json()
+    }
+
+    /// `broker job run`, which must give up; what it says.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    pub async fn job_refused(&self, job: &str) -> JobReport {
+        let output = self.cli(&["job", "run", job, "--json"]).await;
+        assert_eq!(output.code, 1, "job run {job}: {output:#?}");
+        let report: JobReport = output.json();
+        assert!(report.aborted.is_some(), "{report:?}");
+        report
+    }
+
+    /// `broker sandbox show`.
+    pub async fn shown(&self, sandbox: &str) -> Value {
+        self.cli_ok(&["sandbox", "show", sandbox, "--json"]).await.json()
     }
 
     /// `broker pool verify`, which must find nothing.

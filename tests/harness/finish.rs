@@ -11,12 +11,16 @@ impl Broker {
     /// - `broker pool verify` finds nothing,
     /// - every queue is empty, dead letters too,
     /// - every process ends with exit code 0 when asked to, and none panicked,
-    /// - no reply queue is left, and nothing came into a queue on the way out.
+    /// - no reply queue is left but those of killed APIs, and nothing came into a queue on the way out.
     ///
     /// # Panics
     ///
     /// When one of these does not hold.
     pub async fn finish(mut self) {
+        if let Some(proxy) = self.proxy.as_ref() {
+            proxy.calm();
+        }
+        self.sweep().await;
         self.verify().await;
         self.queues().are_empty().await;
         self.stop().await;

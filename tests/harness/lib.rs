@@ -15,13 +15,15 @@
 //! | [`warden`] | nothing outlives the test process, however it ends |
 //! | [`process`], [`endpoint`] | one process with its log; the SQS and DynamoDB endpoints |
 //! | [`setup`], [`broker`], [`finish`] | a whole broker; what every story must leave behind: nothing |
+//! | [`proxy`] | faults between the processes and AWS: latency, losses, throttling, conflicts, duplicates, outages |
 //! | [`api`], [`answer`], [`raw`] | the HTTP client, what it got, and bytes that no client would send |
+//! | [`provider`] | the provider stand-in, misbehaving on demand |
 //! | [`cli`], [`queues`], [`table`] | the `broker` command; SQS and DynamoDB through the SDK |
 //! | [`dates`] | a relay that moves the time of AWS |
 //! | [`wait`] | the one place that waits |
 //!
-//! A fault that a story plants (a killed worker, a message sent twice) goes through the same doors that production has:
-//! signals, queues and the table. There is no mock.
+//! A fault that a story plants (a killed worker, a message sent twice, an answer lost) goes through the same doors that
+//! production has: signals, queues, the table and the network. There is no mock.
 
 pub mod answer;
 pub mod api;
@@ -32,6 +34,8 @@ pub mod dates;
 pub mod endpoint;
 pub mod finish;
 pub mod process;
+pub mod provider;
+pub mod proxy;
 pub mod queues;
 pub mod raw;
 pub mod setup;
@@ -42,5 +46,7 @@ pub mod warden;
 pub use answer::Answer;
 pub use api::{Api, Call, TRACK_TOKEN};
 pub use broker::{Broker, story};
+pub use provider::Provider;
+pub use proxy::{Fault, FaultProxy, Outage, Rule, Service};
 pub use setup::Setup;
 pub use wait::{together, wait_for_condition, within};

@@ -94,14 +94,38 @@ impl Process {
     async fn line<T>(&mut self, what: &str, path: PathBuf, pick: impl Fn(&Value) -> Option<T>) -> T {
         let condition = format!("{}: {what}", self.name);
         wait_for_condition(&condition, async || {
-            if let Some(status) = self.child.try_wait().expect("our own child") {
-                panic!("{} ended ({status}) before it said \"{what}\":\n{}", self.name, self.tail());
-            }
+            let ended = self.child.try_wait().expect("our own child");
             let text = std::fs::read_to_string(&path).unwrap_or_default();
             let mut lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-            lines.find_map(|line| pick(&line)).ok_or("not yet said")
+            match (lines.find_map(|line| pick(&line)), ended) {
+                (Some(said), _) => Ok(said),
+                (None, None) => Err("not yet said"),
+                (None, Some(status)) => {
+                    panic!("{} ended ({status}) before it said \"{what}\":\n{}", self.name, self.tail())
+                }
+            }
         })
         .await
+    }
+
+    /// Every `field` of the log lines `message` so far.
+    pub fn said(&self, message: &str, field: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(&self.stderr).unwrap_or_default();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines = lines.filter(|line| find(line, "message") == Some(message));
+        lines.filter_map(|line| find(&line, field).map(str::to_owned)).collect()
+    }
+
+    /// Waits until it stands still (SIGSTOP).
+    pub async fn frozen(&self) {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        wait_for_condition(&format!("{} to stand still", self.name), async || {
+            let text = std::fs::read_to_string(&stat).unwrap_or_default();
+            // "pid (name) state …"; a name may hold anything.
+            let state = text.rsplit_once(')').and_then(|(_, rest)| rest.trim().chars().next());
+            if state == Some('T') { Ok(()) } else { Err(state) }
+        })
+        .await;
     }
 
     /// Sends `signal`.
@@ -147,9 +171,23 @@ impl Process {
         self.must_not_have_panicked();
     }
 
-    fn must_not_have_panicked(&self) {
+    /// Whether it has ended, and was reaped.
+    pub fn has_ended(&mut self) -> bool {
+        let ended = self.child.try_wait().expect("our own child").is_some();
+        if ended {
+            warden::ended(self.child.id());
+        }
+        ended
+    }
+
+    /// The line of its log that tells of a panic, if there is one.
+    pub fn panic(&self) -> Option<String> {
         let log = std::fs::read_to_string(&self.stderr).unwrap_or_default();
-        let panic = log.lines().find(|line| line.contains("panicked at"));
+        log.lines().find(|line| line.contains("panicked at")).map(str::to_owned)
+    }
+
+    fn must_not_have_panicked(&self) {
+        let panic = self.panic();
         assert!(panic.is_none(), "{} panicked: {panic:?}\n{}", self.name, self.tail());
     }
 

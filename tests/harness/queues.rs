@@ -86,6 +86,11 @@ impl Queues {
         self.depth(&self.name("requests")).await
     }
 
+    /// How many messages are in the maintenance queue.
+    pub async fn maintenance(&self) -> Depth {
+        self.depth(&self.name("maintenance")).await
+    }
+
     /// Waits until the requests queue holds `count` messages, in whatever state.
     pub async fn holds_requests(&self, count: u64) {
         wait_for_condition(&format!("{count} messages in the requests queue"), async || {
@@ -158,6 +163,12 @@ impl Queues {
     async fn send_with(&self, queue: &str, body: &str, attributes: HashMap<String, MessageAttributeValue>) {
         let send = self.client.send_message().queue_url(self.url(queue).await).message_body(body);
         send.set_message_attributes(Some(attributes)).send().await.expect("SendMessage");
+    }
+
+    /// Deletes a queue, as the sweep does with the reply queue of a process that is gone.
+    pub async fn delete(&self, queue: &str) {
+        let delete = self.client.delete_queue().queue_url(self.url(queue).await);
+        delete.send().await.expect("DeleteQueue");
     }
 
     async fn url(&self, queue: &str) -> String {

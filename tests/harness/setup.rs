@@ -13,16 +13,23 @@ pub struct Setup {
     pub(crate) workers: usize,
     pub(crate) pool: usize,
     pub(crate) vars: Vec<(String, String)>,
+    pub(crate) faults: Option<u64>,
 }
 
 impl Setup {
     /// Two APIs, three workers, an empty pool.
     pub fn new() -> Self {
         // A test is not about how fast a busy machine is: a story that is about the wait names it.
-        // Nor about the load balancer that a lame duck waits for, unless there is one.
-        let vars = [("BROKER_WAIT_S", "45"), ("BROKER_POLL_WAIT_S", "1"), ("BROKER_LAME_DUCK_S", "0")];
+        let vars = [
+            ("BROKER_WAIT_S", "45"),
+            ("BROKER_POLL_WAIT_S", "1"),
+            // Nor about the load balancer that a lame duck waits for, unless there is one.
+            ("BROKER_LAME_DUCK_S", "0"),
+            // Jobs run when a story runs them; a story that is about the schedule names it.
+            ("BROKER_SCHEDULER", "external"),
+        ];
         let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        Self { apis: 2, workers: 3, pool: 0, vars }
+        Self { apis: 2, workers: 3, pool: 0, vars, faults: None }
     }
 
     /// This many APIs.
@@ -38,6 +45,11 @@ impl Setup {
     /// This many sandboxes, `sandbox-000000` and on.
     pub fn pool(self, pool: usize) -> Self {
         Self { pool, ..self }
+    }
+
+    /// With a [`FaultProxy`](crate::FaultProxy) between the processes and AWS, which repeats its choices for the same seed.
+    pub fn faults(self, seed: u64) -> Self {
+        Self { faults: Some(seed), ..self }
     }
 
     /// With this environment variable, over a default.
@@ -57,22 +69,34 @@ impl Default for Setup {
 #[derive(Clone, Debug)]
 pub struct Environment {
     urls: Urls,
+    /// Where the processes find AWS: behind the fault proxy, if there is one.
+    process_urls: Urls,
     name: String,
     vars: Vec<(String, String)>,
 }
 
 impl Environment {
-    pub(crate) fn new(urls: &Urls, vars: Vec<(String, String)>) -> Self {
+    pub(crate) fn new(urls: &Urls, process_urls: &Urls, vars: Vec<(String, String)>) -> Self {
         static BROKERS: AtomicU64 = AtomicU64::new(0);
         let number = BROKERS.fetch_add(1, Ordering::Relaxed);
-        Self { urls: urls.clone(), name: format!("t{}-{number}", std::process::id()), vars }
+        let (urls, process_urls) = (urls.clone(), process_urls.clone());
+        Self { urls, process_urls, name: format!("t{}-{number}", std::process::id()), vars }
     }
 
-    /// The environment variables, later ones over earlier ones.
+    /// The environment variables of commands, later ones over earlier ones. A command meets no faults.
     pub fn vars(&self) -> Vec<(String, String)> {
+        self.vars_at(&self.urls)
+    }
+
+    /// The environment variables of APIs and workers.
+    pub(crate) fn process_vars(&self) -> Vec<(String, String)> {
+        self.vars_at(&self.process_urls)
+    }
+
+    fn vars_at(&self, urls: &Urls) -> Vec<(String, String)> {
         let fixed = [
-            ("AWS_ENDPOINT_URL_DYNAMODB", self.urls.dynamodb_url.as_str()),
-            ("AWS_ENDPOINT_URL_SQS", &self.urls.sqs_url),
+            ("AWS_ENDPOINT_URL_DYNAMODB", urls.dynamodb_url.as_str()),
+            ("AWS_ENDPOINT_URL_SQS", &urls.sqs_url),
             ("AWS_REGION", REGION),
             ("AWS_ACCESS_KEY_ID", "test"),
             ("AWS_SECRET_ACCESS_KEY", "test"),

@@ -28,6 +28,18 @@ pub fn text(value: &str) -> AttributeValue {
     AttributeValue::S(value.to_owned())
 }
 
+/// A number attribute.
+pub fn number(value: u64) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+/// Seconds since the epoch.
+#[expect(clippy::disallowed_methods, reason = "a test plants times that the broker compares with its clock")]
+pub fn now_s() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.expect("after the epoch").as_secs()
+}
+
 /// One table.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -49,8 +61,13 @@ impl Table {
 
     /// The item of this partition key (its sort key is `META`), read consistently.
     pub async fn get(&self, pk: &str) -> Option<Item> {
+        self.get_at(pk, "META").await
+    }
+
+    /// The item of these keys, read consistently.
+    pub async fn get_at(&self, pk: &str, sk: &str) -> Option<Item> {
         let get = self.client.get_item().table_name(&self.name).consistent_read(true);
-        let get = get.key("PK", text(pk)).key("SK", text("META"));
+        let get = get.key("PK", text(pk)).key("SK", text(sk));
         get.send().await.expect("GetItem").item
     }
 
@@ -61,6 +78,22 @@ impl Table {
     /// When there is none.
     pub async fn must_get(&self, pk: &str) -> Item {
         self.get(pk).await.unwrap_or_else(|| panic!("no item {pk} in {}", self.name))
+    }
+
+    /// Lets a sandbox's time have come `ago` seconds ago: what the jobs ask the index for. Of a lease, its end.
+    pub async fn age(&self, sandbox: &str, ago: u64) {
+        let at = now_s() - ago;
+        let mut item = self.must_get(&sandbox_key(sandbox)).await;
+        item.insert("state_key".to_owned(), text(&format!("{at:012}")));
+        if item["status"] == text("allocated") {
+            let owner = |name: &str| item[name].as_s().expect("text").clone();
+            let mut lease =
+                self.must_get(&lease_key(&owner("allocated_to_track"), &owner("idempotency_key"))).await;
+            lease.insert("expires_at".to_owned(), number(at));
+            item.insert("expires_at".to_owned(), number(at));
+            self.put(lease).await;
+        }
+        self.put(item).await;
     }
 
     /// Writes an item, over whatever is there.

@@ -5,6 +5,7 @@
 
 use broker_common::aws::Aws;
 use broker_common::clock::Clock;
+use broker_common::crash::{self, Point};
 use broker_common::domain::{Outcome, PersistedRequest, RequestState};
 use broker_common::messages::{Ask, Reply, RequestMessage};
 use broker_common::queue::{QueueUrls, ReplyQueueName, ReplySenders, SendError};
@@ -51,7 +52,9 @@ impl Answers {
         outcome: Outcome,
     ) -> Result<(), Untold> {
         let outcome = if message.asynchronous || self.clock.now() > message.times().reply_by {
-            self.store_outcome(message, outcome).await?
+            let stored = self.store_outcome(message, outcome).await?;
+            crash::point(Point::OutcomeStored);
+            stored
         } else {
             outcome
         };
@@ -59,7 +62,10 @@ impl Answers {
             return Ok(());
         }
         match self.replies.send(reply_to, Reply::new(message.request_id, outcome.clone()).encode()).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                crash::point(Point::Replied);
+                Ok(())
+            }
             Err(SendError::Gone { .. }) => {
                 // The process that waited is gone, or has a new reply queue and will record the request as queued.
                 tracing::info!(request_id = %message.request_id, "the reply queue is gone: the outcome is stored");

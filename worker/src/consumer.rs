@@ -11,6 +11,7 @@ use std::time::Duration;
 use broker_common::aws::Aws;
 use broker_common::clock::Clock;
 use broker_common::config::Config;
+use broker_common::crash::{self, Point};
 use broker_common::domain::Outcome;
 use broker_common::entropy::Entropy;
 use broker_common::lifecycle::Lifecycle;
@@ -130,6 +131,7 @@ impl Consumer {
     /// Works on a message for as long as it takes; beyond half of its visibility timeout it is kept hidden.
     async fn consume(&self, delivery: Delivery, stop: &CancellationToken) {
         let began = self.clock.instant();
+        crash::point(Point::Received);
         let mut work = pin!(self.work(&delivery, stop));
         let soon = tokio::time::timeout(self.visibility / 2, work.as_mut()).await;
         let verdict = if let Ok(verdict) = soon {
@@ -148,12 +150,15 @@ impl Consumer {
 
     async fn settle(&self, delivery: &Delivery, verdict: Verdict) -> Result<(), Box<dyn Error>> {
         match verdict {
-            Verdict::Done => {}
+            Verdict::Done => crash::point(Point::BeforeDelete),
             Verdict::GiveBack => {
                 return Ok(self.settler.give_back(&delivery.receipt, Duration::ZERO).await?);
             }
             Verdict::PutBack => self.requests.send(copy(delivery).with_delay(NEWER_VERSION_WAITS)).await?,
-            Verdict::DeadLetter { code, reason } => self.bury(delivery, code, &reason).await?,
+            Verdict::DeadLetter { code, reason } => {
+                self.bury(delivery, code, &reason).await?;
+                crash::point(Point::Buried);
+            }
         }
         Ok(self.settler.delete(&delivery.receipt).await?)
     }

@@ -5,6 +5,8 @@
 //!                         │            └ allocate          a claim, or what the caller's lease says
 //!                         │            └ mark_for_deletion  the end of a lease
 //!                         └─▶ answer: write state → send reply → delete message
+//! {prefix}-maintenance ─▶ maintenance ─▶ jobs ─▶ table, provider
+//!        └────────────────── schedule: each job's tick, sent by one worker
 //! ```
 //!
 //! Invariant: every effect may happen twice. A worker that dies at any point leaves a message that becomes visible again
@@ -16,14 +18,21 @@ mod candidates;
 mod consumer;
 mod handlers;
 mod health;
+mod jobs;
+mod maintenance;
 mod ops;
+mod schedule;
+mod settling;
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use broker_common::config::Scheduler;
+use broker_common::heartbeat;
 use broker_common::process::Process;
-use broker_common::queue::{QueueNames, QueueUrls};
-use broker_common::store::Store;
+use broker_common::provider::Provider;
+use broker_common::queue::{QueueKind, QueueNames, QueueUrls, Sender};
+use broker_common::store::{Instance, Role, Store};
 use tokio::net::TcpListener;
 
 use answer::Answers;
@@ -31,6 +40,8 @@ use candidates::Candidates;
 use consumer::Consumer;
 use handlers::Handlers;
 use health::Health;
+use jobs::Jobs;
+use maintenance::Maintenance;
 
 /// Runs a worker until the process's lifecycle ends and its work is finished. `ops` is where it serves `/metrics`,
 /// `/healthz` and `/readyz`; `None` in a process that serves them elsewhere.
@@ -41,11 +52,35 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let urls = QueueUrls::resolve(&aws, &names).await?;
     store.ping().await?;
 
+    let id = entropy.uuid();
+    store.heartbeat(&Instance::new(id, Role::Worker, clock.now())).await?;
+
     let health = Health::start(store.clone(), clock.clone(), &lifecycle);
     if let Some(listener) = ops {
         tracing::info!(address = %listener.local_addr()?, "worker listening");
         tokio::spawn(ops::serve(listener, metrics, health.clone(), lifecycle.hard.clone()));
     }
+    let jobs = Jobs {
+        store: store.clone(),
+        provider: config.provider.as_ref().map(|p| Provider::new(p, clock.clone())).transpose()?,
+        maintenance: Sender::new(aws.sqs.clone(), urls.get(QueueKind::Maintenance), Sender::FLIGHTS),
+        aws: aws.clone(),
+        urls: urls.clone(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        stop: lifecycle.soft.clone(),
+        settings: jobs::Settings::new(&config),
+    };
+    let (tracker, soft) = (&lifecycle.tracker, &lifecycle.soft);
+    tracker.spawn(heartbeat::keep(store.clone(), id, Role::Worker, clock.clone(), soft.clone()));
+    tracker.spawn(schedule::show(jobs.clone(), soft.clone()));
+    if config.scheduler == Scheduler::Workers {
+        let (jobs, config, soft) = (jobs.clone(), Arc::clone(&config), soft.clone());
+        tracker.spawn(async move { schedule::keep(jobs, &config, soft).await });
+    }
+    let maintenance = Arc::new(Maintenance::new(jobs, health.clone(), &config));
+    tracker.spawn(maintenance.run(lifecycle.clone()));
+
     let candidates = Candidates::new(store.clone(), clock.clone(), entropy.clone());
     let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy.clone());
     let answers = Answers::new(&aws, &urls, store, clock.clone());

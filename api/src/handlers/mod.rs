@@ -1,11 +1,13 @@
 //! What the routes do, one file each.
 
+mod admin;
 mod allocate;
 mod health;
 mod mark;
 mod request;
 mod sandbox;
 
+pub(crate) use admin::Operator;
 pub(crate) use allocate::Allocate;
 pub(crate) use health::Health;
 pub(crate) use mark::Mark;

@@ -3,7 +3,7 @@
 //! [`answer`] is what the synchronous call is told; [`report`] is what `GET /v1/requests/{id}` tells of the same outcome,
 //! made from that same answer.
 
-use broker_common::domain::{Grant, Outcome, RequestId, RequestState};
+use broker_common::domain::{Grant, JobReport, Outcome, RequestId, RequestState};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -47,6 +47,7 @@ pub(crate) fn answer(outcome: &Outcome, id: RequestId) -> Answer {
             id,
         ),
         Outcome::Cancelled => problem(Code::Unavailable, "The request was cancelled; nothing was done.", id),
+        Outcome::Ran(report) => Answer::json(StatusCode::OK, ran(report, id), outcome.as_str()),
         Outcome::DeadLettered { .. } => problem(
             Code::InternalError,
             "The request could not be processed and was kept for the operator.",
@@ -59,6 +60,13 @@ pub(crate) fn answer(outcome: &Outcome, id: RequestId) -> Answer {
 
 fn problem(code: Code, message: &'static str, id: RequestId) -> Answer {
     Problem::new(code, message).into_answer(id)
+}
+
+/// What a run of a job did.
+pub(crate) fn ran(report: &JobReport, id: RequestId) -> Value {
+    let mut body = json!(report);
+    body["request_id"] = id.to_string().into();
+    body
 }
 
 fn granted(status: StatusCode, grant: &Grant, id: RequestId) -> Answer {
@@ -138,6 +146,7 @@ mod tests {
             (Outcome::SandboxNotFound, 404),
             (Outcome::Expired, 503),
             (Outcome::Cancelled, 503),
+            (Outcome::Ran(JobReport::default()), 200),
             (Outcome::DeadLettered { reason: "malformed".to_owned() }, 500),
         ]
     }

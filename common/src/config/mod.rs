@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod fuzz;
+mod jobs;
 mod network;
 mod read;
 mod settings;
@@ -14,11 +15,13 @@ mod tokens;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use jobs::{Intervals, ProviderConfig, Scheduler};
 pub use network::{Networks, Origins, RateLimit};
 pub use read::{ConfigError, Environment, Overlay, Strings, UnknownName, unknown_names};
 pub use settings::{SETTINGS, Setting};
 pub use tokens::{Token, Tokens};
 
+use jobs::{EVERY, provider};
 use read::Reader;
 
 /// How log lines look.
@@ -71,6 +74,16 @@ pub struct Config {
     pub poll_wait: Duration,
     /// How long an API that is told to end still serves as before, not ready any more; the drain time follows.
     pub lame_duck: Duration,
+    /// The provider, if there is one.
+    pub provider: Option<ProviderConfig>,
+    /// How long after its expiry a sandbox is left to its owner.
+    pub expiry_grace: Duration,
+    /// The pause after the first failed deletion of a sandbox.
+    pub deletion_backoff: Duration,
+    /// Who starts the jobs.
+    pub scheduler: Scheduler,
+    /// How often each job runs.
+    pub every: Intervals,
     /// How long a process may take to end.
     pub drain: Duration,
     /// What is logged.
@@ -119,6 +132,27 @@ impl Config {
             visibility: read.seconds("BROKER_VISIBILITY_S", 2..=43_200)?,
             poll_wait: read.seconds("BROKER_POLL_WAIT_S", 0..=20)?,
             lame_duck: read.seconds("BROKER_LAME_DUCK_S", 0..=300)?,
+            provider: provider(&read)?,
+            expiry_grace: Duration::from_secs(
+                60 * read.number::<u64>("BROKER_EXPIRY_GRACE_MINUTES", 0..=10_080)?,
+            ),
+            deletion_backoff: read.seconds("BROKER_DELETION_BACKOFF_S", 1..=3_600)?,
+            scheduler: match read.text("BROKER_SCHEDULER", |_| Ok(()))?.as_str() {
+                "workers" => Scheduler::Workers,
+                "external" => Scheduler::External,
+                other => {
+                    let problem = format!("{other:?} is neither workers nor external");
+                    return Err(ConfigError::new("BROKER_SCHEDULER", problem));
+                }
+            },
+            every: Intervals {
+                sync: read.seconds("BROKER_SYNC_EVERY_S", EVERY)?,
+                expire: read.seconds("BROKER_EXPIRE_EVERY_S", EVERY)?,
+                cleanup: read.seconds("BROKER_CLEANUP_EVERY_S", EVERY)?,
+                purge: read.seconds("BROKER_PURGE_EVERY_S", EVERY)?,
+                census: read.seconds("BROKER_CENSUS_EVERY_S", EVERY)?,
+                sweep: read.seconds("BROKER_SWEEP_EVERY_S", EVERY)?,
+            },
             drain: read.seconds("BROKER_DRAIN_S", 1..=600)?,
             log: read.text("BROKER_LOG", |_| Ok(()))?,
             log_format: match read.text("BROKER_LOG_FORMAT", |_| Ok(()))?.as_str() {

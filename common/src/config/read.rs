@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use super::settings::{SETTINGS, setting};
 use super::tokens::Tokens;
 
@@ -91,7 +93,7 @@ pub struct UnknownName {
 pub fn unknown_names(strings: &dyn Strings) -> Vec<UnknownName> {
     let known = |name: &str| match name.strip_suffix("_FILE") {
         Some(base) => setting(base).is_some_and(|setting| setting.secret),
-        None => setting(name).is_some(),
+        None => setting(name).is_some() || name == crate::crash::SETTING,
     };
     let ours = strings.names().into_iter().filter(|name| name.starts_with("BROKER_") && !known(name));
     ours.map(|name| {
@@ -178,6 +180,17 @@ impl<'a> Reader<'a> {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, ConfigError> {
         parse(&self.raw(name)?).map_err(|problem| ConfigError::new(name, problem))
+    }
+
+    /// A secret as it stands, without the newline that a file ends with.
+    pub(super) fn secret(&self, name: &str) -> Result<SecretString, ConfigError> {
+        let value = self.raw(name)?;
+        let value = value.trim();
+        if value.bytes().all(|b| b.is_ascii_graphic()) {
+            Ok(SecretString::from(value))
+        } else {
+            Err(ConfigError::new(name, "has characters that are not visible ASCII"))
+        }
     }
 
     pub(super) fn tokens(&self, name: &str) -> Result<Tokens, ConfigError> {

@@ -6,6 +6,7 @@
 mod fingerprint;
 mod ids;
 mod invariants;
+mod job;
 mod lease;
 mod outcome;
 mod request;
@@ -18,6 +19,7 @@ pub use ids::{
     TrackId, TrackName,
 };
 pub use invariants::{Inventory, Suspect, Violation, suspects};
+pub use job::{Job, JobReport, Removable, STALE_GRACE_HOURS, Task};
 pub use lease::{EndReason, Grant, Lease, LeaseEnd, LeaseKey, LeaseVerdict, judge};
 pub use outcome::Outcome;
 pub use request::{AllocateRequest, MarkRequest, PersistedRequest, RequestState, Times};

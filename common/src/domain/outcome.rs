@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Grant, SandboxId, Timestamp};
+use super::{Grant, JobReport, SandboxId, Timestamp};
 
 /// The end of a request. The API's `problem` module maps it to HTTP, and nothing else does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub enum Outcome {
     Expired,
     /// The caller took the request back.
     Cancelled,
+    /// A job ran to its end, or gave up and says why.
+    Ran(JobReport),
     /// The message could not be processed and was kept as a dead letter.
     DeadLettered {
         /// The reason's code.
@@ -57,6 +59,7 @@ impl Outcome {
             Self::SandboxNotFound => "sandbox_not_found",
             Self::Expired => "expired",
             Self::Cancelled => "cancelled",
+            Self::Ran(_) => "ran",
             Self::DeadLettered { .. } => "dead_lettered",
         }
     }

@@ -67,6 +67,7 @@ impl RequestState {
             Self::Queued => "queued",
             Self::Ended(outcome) => match outcome {
                 Outcome::Created(_) | Outcome::Existing(_) | Outcome::Marked { .. } => "succeeded",
+                Outcome::Ran(report) if report.aborted.is_none() => "succeeded",
                 Outcome::Expired => "expired",
                 Outcome::Cancelled => "cancelled",
                 Outcome::NoSandboxes
@@ -75,6 +76,7 @@ impl RequestState {
                 | Outcome::NotOwner
                 | Outcome::AllocationExpired
                 | Outcome::SandboxNotFound
+                | Outcome::Ran(_)
                 | Outcome::DeadLettered { .. } => "failed",
             },
         }

@@ -6,9 +6,11 @@
 
 #[cfg(test)]
 mod fuzz;
+mod maintenance;
 mod reply;
 mod request;
 
+pub use maintenance::{Chore, MaintenanceMessage};
 pub use reply::Reply;
 pub use request::{Ask, Body, RequestMessage};
 

@@ -143,3 +143,14 @@ impl Calls {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_never_shortened_to_none() {
+        let hidden = |ms| whole_seconds(Duration::from_millis(ms));
+        assert_eq!([hidden(0), hidden(1), hidden(999), hidden(1_000), hidden(1_001)], [0, 1, 1, 1, 2]);
+    }
+}

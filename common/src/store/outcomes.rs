@@ -1,11 +1,19 @@
 //! Questions to the table, and its answers.
 
+use std::collections::HashMap;
 use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use super::dynamodb::{PK, SK};
 
 use crate::domain::{
     AllocateRequest, AllocationId, ExternalId, Lease, PersistedRequest, Sandbox, SandboxId, SandboxName,
     Timestamp,
 };
+
+/// DynamoDB: keys have at most 2,048 and 1,024 bytes; a cursor has two characters a byte.
+const LONGEST_CURSOR: usize = 2 * (2_048 + 1_024 + 1);
 
 /// Why the table could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +65,7 @@ impl StoreError {
     }
 }
 
-/// An available sandbox, as the index lists it.
+/// A sandbox, as the index lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Ours.
@@ -66,14 +74,14 @@ pub struct Candidate {
     pub name: SandboxName,
     /// The provider's id.
     pub external_id: ExternalId,
-    /// The version at which it is claimed, or not at all.
+    /// The version at which it is claimed or changed, or not at all.
     pub version: u64,
 }
 
-/// A page of candidates of one shard.
+/// A page of one state and shard.
 #[derive(Clone, Debug, Default)]
 pub struct CandidatePage {
-    /// In the order of their names.
+    /// In the order of the index: available ones by name, others by the time at which a job asks for them.
     pub candidates: Vec<Candidate>,
     /// Where to go on in this shard; none at its end.
     pub next: Option<PageKey>,
@@ -81,7 +89,28 @@ pub struct CandidatePage {
 
 /// Where a page of the index or of the table ended. Opaque outside the store.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PageKey(pub(super) std::collections::HashMap<String, aws_sdk_dynamodb::types::AttributeValue>);
+pub struct PageKey(pub(super) HashMap<String, AttributeValue>);
+
+impl PageKey {
+    /// As text that a client may keep for a while; only [`PageKey::parse`] knows what is in it. Keys of the table only.
+    pub fn encode(&self) -> String {
+        let part =
+            |name: &str| self.0.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default();
+        format!("{}\n{}", part(PK), part(SK)).bytes().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// From what [`PageKey::encode`] wrote; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        if !text.is_ascii() || !text.len().is_multiple_of(2) || text.len() > LONGEST_CURSOR {
+            return None;
+        }
+        let bytes = (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok());
+        let text = String::from_utf8(bytes.collect::<Option<_>>()?).ok()?;
+        let (pk, sk) = text.split_once('\n').filter(|(pk, sk)| !pk.is_empty() && !sk.is_empty())?;
+        let attribute = |name: &str, value: &str| (name.to_owned(), AttributeValue::S(value.to_owned()));
+        Some(Self([attribute(PK, pk), attribute(SK, sk)].into()))
+    }
+}
 
 /// A page of candidates of all shards.
 #[derive(Clone, Debug, Default)]
@@ -205,4 +234,19 @@ pub struct ScanPage {
     pub unreadable: Vec<String>,
     /// Where to go on; none at the end.
     pub next: Option<PageKey>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_back_and_nothing_else_is_one() {
+        let attribute = |name: &str, value: &str| (name.to_owned(), AttributeValue::S(value.to_owned()));
+        let key = PageKey([attribute(PK, "SBX#a"), attribute(SK, "META")].into());
+        assert_eq!(PageKey::parse(&key.encode()), Some(key));
+        for bad in ["", "x", "zz", "5342", "ff0aff", "0a", "\u{e4}\u{e4}"] {
+            assert_eq!(PageKey::parse(bad), None, "{bad}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use broker_common::config::SETTINGS;
-use broker_common::domain::Status;
+use broker_common::domain::{Job, STALE_GRACE_HOURS, Status};
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// Settings given as flags, by the setting's name.
@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Up(Up),
     /// Run only the embedded SQS and DynamoDB endpoints; prints their URLs as a JSON line
     Endpoints(Endpoints),
+    /// Run only the provider stand-in; prints its URL and token as a JSON line
+    Provider(Provider),
     /// Create the table and the queues, or mend them; safe to repeat
     Init,
     /// Run one API process
@@ -36,8 +38,96 @@ pub(crate) enum Command {
     /// Fill, list, count and check the pool
     #[command(subcommand)]
     Pool(PoolCommand),
+    /// Run a job now; pause and resume its schedule
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Look at one sandbox, take it back, extend its lease, delete it again
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
     /// How full the queues are
     Queues(Output),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// Run a job through the queue and tell what it did
+    Run(JobRun),
+    /// Keep a job from being started by its schedule
+    Pause(JobName),
+    /// Let a paused job be started again
+    Resume(JobName),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// Everything that is known of it
+    Show(OneSandbox),
+    /// End its lease now, as expiry would
+    Release(OneSandbox),
+    /// Let its owner keep it longer
+    Extend(Extend),
+    /// Make a deletion that failed or waits due now
+    RetryDelete(OneSandbox),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobRun {
+    /// sync, expire, cleanup, purge-stale, census or sweep
+    #[arg(value_parser = parse_job)]
+    pub(crate) job: Job,
+    /// Sync: make sandboxes stale however many they are
+    #[arg(long)]
+    pub(crate) accept_stale: bool,
+    /// Purge-stale: how long a sandbox must have been stale
+    #[arg(long, default_value_t = STALE_GRACE_HOURS)]
+    pub(crate) grace_period_hours: u32,
+    /// How long to wait for the end of the run
+    #[arg(long, default_value_t = 300)]
+    pub(crate) timeout_s: u64,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobName {
+    /// sync, expire, cleanup, purge-stale, census or sweep
+    #[arg(value_parser = parse_job)]
+    pub(crate) job: Job,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneSandbox {
+    /// Its id
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Extend {
+    #[command(flatten)]
+    pub(crate) one: OneSandbox,
+    /// By how many hours
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=168))]
+    pub(crate) hours: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Provider {
+    /// Port of the stand-in (0 takes a free one)
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+    /// How many accounts it has; their ids are those of `broker pool seed`
+    #[arg(long, default_value_t = 100)]
+    pub(crate) accounts: usize,
+    /// How many accounts are on a page
+    #[arg(long, default_value_t = 100)]
+    pub(crate) page_size: usize,
+    /// After so many seconds a deleted account is followed by a new one
+    #[arg(long)]
+    pub(crate) regrow_s: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,6 +211,10 @@ pub(crate) struct List {
     pub(crate) limit: usize,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+fn parse_job(text: &str) -> Result<Job, String> {
+    Job::parse(text).ok_or_else(|| format!("is none of {}", Job::ALL.map(Job::as_str).join(", ")))
 }
 
 fn parse_status(text: &str) -> Result<Status, String> {

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use broker_common::aws::{self, Aws};
 use broker_common::clock::Clock;
 use broker_common::config::{Config, Environment, Overlay, Strings};
+use broker_common::entropy::Entropy;
 use broker_common::queue::QueueNames;
 use broker_common::store::Store;
 use broker_common::telemetry;
@@ -53,6 +54,7 @@ impl Settings {
 pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
     pub(crate) aws: Aws,
     pub(crate) names: QueueNames,
     pub(crate) store: Store,
@@ -62,6 +64,6 @@ impl Context {
     pub(crate) fn new(config: Config, clock: Clock, aws: Aws) -> anyhow::Result<Self> {
         let names = QueueNames::new(&config.prefix)?;
         let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
-        Ok(Self { config, clock, aws, names, store })
+        Ok(Self { config, clock, entropy: Entropy::from_system(), aws, names, store })
     }
 }

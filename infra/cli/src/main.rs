@@ -7,10 +7,11 @@ mod commands;
 mod context;
 mod endpoints;
 mod output;
+mod provider;
 
 use std::process::ExitCode;
 
-use args::{Cli, Command, PoolCommand};
+use args::{Cli, Command, JobCommand, PoolCommand, SandboxCommand};
 use commands::Done;
 use context::Settings;
 
@@ -30,6 +31,7 @@ fn run(cli: Cli, flags: args::Flags) -> anyhow::Result<Done> {
     match cli.command.unwrap_or_else(|| Command::Up(args::Up::default())) {
         Command::Up(up) => commands::up::run(&settings, up),
         Command::Endpoints(endpoints) => commands::endpoints::run(&settings, endpoints),
+        Command::Provider(provider) => commands::provider::run(&settings, provider),
         Command::Api => Ok(commands::processes::api(&settings)),
         Command::Worker => Ok(commands::processes::worker(&settings)),
         Command::Init => settings.once(commands::init::run),
@@ -39,6 +41,17 @@ fn run(cli: Cli, flags: args::Flags) -> anyhow::Result<Done> {
             PoolCommand::List(list) => commands::pool::list::run(context, list).await,
             PoolCommand::Stats(out) => commands::pool::stats::run(context, out.json).await,
             PoolCommand::Verify(out) => commands::pool::verify::run(context, out.json).await,
+        }),
+        Command::Job(job) => settings.once(async |context| match job {
+            JobCommand::Run(run) => commands::job::run(context, run).await,
+            JobCommand::Pause(name) => commands::job::pause(context, name).await,
+            JobCommand::Resume(name) => commands::job::resume(context, name).await,
+        }),
+        Command::Sandbox(sandbox) => settings.once(async |context| match sandbox {
+            SandboxCommand::Show(one) => commands::sandbox::show(context, one).await,
+            SandboxCommand::Release(one) => commands::sandbox::release(context, one).await,
+            SandboxCommand::Extend(extend) => commands::sandbox::extend(context, extend).await,
+            SandboxCommand::RetryDelete(one) => commands::sandbox::retry_delete(context, one).await,
         }),
     }
 }

@@ -4,6 +4,7 @@
 //! read before. "None" is only said after a look at the caller's own lease, and a claim that lost its races while
 //! candidates remain goes on until its deadline.
 
+use broker_common::crash::{self, Point};
 use broker_common::domain::{
     AllocateRequest, Allocation, EndReason, Lease, LeaseEnd, LeaseVerdict, Outcome, RequestState, judge,
 };
@@ -56,8 +57,10 @@ impl Handlers {
         }
         let claim =
             Claim { ask, candidate: handed.candidate(), allocation_id: self.entropy.allocation_id(), now };
+        crash::point(Point::BeforeClaim);
         match self.store.claim(&claim).await {
             Ok(ClaimOutcome::Created(grant)) => {
+                crash::point(Point::Claimed);
                 handed.claimed();
                 Ok(Attempt::Ended(Outcome::Created(grant)))
             }

@@ -1,5 +1,6 @@
 //! Mark for deletion: the owner gives his sandbox back. It has no deadline: a late mark is still wanted.
 
+use broker_common::crash::{self, Point};
 use broker_common::domain::{EndReason, LeaseEnd, MarkRequest, MarkVerdict, Outcome, judge_mark};
 use broker_common::store::{EndOutcome, StoreError};
 
@@ -27,8 +28,10 @@ impl Handlers {
                 MarkVerdict::Superseded => return Ok(Outcome::Superseded),
             };
             let end = LeaseEnd::by_request(EndReason::Marked, self.clock.now(), mark.times.enqueued_at);
+            crash::point(Point::BeforeEnd);
             match self.store.end(&sandbox.id, &allocation, &end).await {
                 Ok(EndOutcome::Ended) => {
+                    crash::point(Point::LeaseEnded);
                     return Ok(Outcome::Marked { sandbox_id: sandbox.id, deletion_requested_at: end.at });
                 }
                 Ok(EndOutcome::MovedOn) => self.must_agree(&allocation.lease_key).await?,

@@ -32,6 +32,10 @@ pub(super) const DELETION_REQUESTED_AT: &str = "deletion_requested_at";
 pub(super) const DELETION_REASON: &str = "deletion_reason";
 pub(super) const CREATED_AT: &str = "created_at";
 pub(super) const UPDATED_AT: &str = "updated_at";
+pub(super) const LAST_SYNCED: &str = "last_synced";
+pub(super) const DELETION_RETRY_COUNT: &str = "deletion_retry_count";
+pub(super) const DELETION_ERROR: &str = "deletion_error";
+pub(super) const DELETED_AT: &str = "deleted_at";
 pub(super) const SEEDED: &str = "seeded";
 pub(super) const REQUEST_ID: &str = "request_id";
 pub(super) const FINGERPRINT: &str = "fingerprint";
@@ -45,18 +49,27 @@ pub(super) const DEADLINE_MS: &str = "deadline_ms";
 pub(super) const QUEUED: &str = "queued";
 pub(super) const ASYNC: &str = "async";
 pub(super) const MESSAGE: &str = "message";
+pub(super) const NEXT_RUN_AT_MS: &str = "next_run_at_ms";
+pub(super) const TAKEN_UNTIL_MS: &str = "taken_until_ms";
+pub(super) const PAUSED_AT: &str = "paused_at";
+pub(super) const NEXT_SLOT_MS: &str = "next_slot_ms";
+pub(super) const AS_OF_MS: &str = "as_of_ms";
+pub(super) const ROLE: &str = "process_role";
+pub(super) const HEARTBEAT_MS: &str = "heartbeat_ms";
+pub(super) const JOB: &str = "job_name";
+pub(super) const REPORT: &str = "report";
 
 /// Reads attributes of one item and names the item when one is wrong.
-struct Reader<'a>(&'a Item);
+pub(super) struct Reader<'a>(pub(super) &'a Item);
 
 impl<'a> Reader<'a> {
-    fn malformed(&self, attribute: &'static str) -> StoreError {
+    pub(super) fn malformed(&self, attribute: &'static str) -> StoreError {
         let item = self.0.get(PK).and_then(|pk| pk.as_s().ok()).cloned().unwrap_or_default();
         StoreError::Malformed { item, attribute }
     }
 
     /// A string attribute as `T`; absent is `None`, invalid an error.
-    fn optional<T, E>(
+    pub(super) fn optional<T, E>(
         &self,
         name: &'static str,
         parse: impl FnOnce(&'a str) -> Result<T, E>,
@@ -66,7 +79,7 @@ impl<'a> Reader<'a> {
         parse(text).map(Some).map_err(|_| self.malformed(name))
     }
 
-    fn text<T, E>(
+    pub(super) fn text<T, E>(
         &self,
         name: &'static str,
         parse: impl FnOnce(&'a str) -> Result<T, E>,
@@ -74,21 +87,21 @@ impl<'a> Reader<'a> {
         self.optional(name, parse)?.ok_or_else(|| self.malformed(name))
     }
 
-    fn optional_number(&self, name: &'static str) -> Result<Option<u64>, StoreError> {
+    pub(super) fn optional_number(&self, name: &'static str) -> Result<Option<u64>, StoreError> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
         let number = value.as_n().ok().and_then(|text| text.parse().ok());
         number.map(Some).ok_or_else(|| self.malformed(name))
     }
 
-    fn number(&self, name: &'static str) -> Result<u64, StoreError> {
+    pub(super) fn number(&self, name: &'static str) -> Result<u64, StoreError> {
         self.optional_number(name)?.ok_or_else(|| self.malformed(name))
     }
 
-    fn optional_time(&self, name: &'static str) -> Result<Option<Timestamp>, StoreError> {
+    pub(super) fn optional_time(&self, name: &'static str) -> Result<Option<Timestamp>, StoreError> {
         Ok(self.optional_number(name)?.map(Timestamp::from_secs))
     }
 
-    fn time(&self, name: &'static str) -> Result<Timestamp, StoreError> {
+    pub(super) fn time(&self, name: &'static str) -> Result<Timestamp, StoreError> {
         self.number(name).map(Timestamp::from_secs)
     }
 
@@ -133,6 +146,10 @@ pub(super) fn read_sandbox(item: &Item) -> Result<Sandbox, StoreError> {
         end_reason: read.optional(DELETION_REASON, end_reason)?,
     })
 }
+
+pub(super) use super::records::{
+    read_census, read_instance, read_next_slot, read_record, read_run, read_status, read_tick,
+};
 
 pub(super) fn read_candidate(item: &Item) -> Result<Candidate, StoreError> {
     let read = Reader(item);

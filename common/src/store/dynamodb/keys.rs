@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use uuid::Uuid;
 
 use super::s;
-use crate::domain::{LeaseKey, RequestId, SandboxId, Status, Timestamp};
+use crate::domain::{Job, LeaseKey, RequestId, SandboxId, Status, Timestamp};
 
 /// The partition key's attribute.
-pub(super) const PK: &str = "PK";
+pub(in crate::store) const PK: &str = "PK";
 /// The sort key's attribute.
-pub(super) const SK: &str = "SK";
+pub(in crate::store) const SK: &str = "SK";
 /// The index's partition key.
 pub(super) const STATE_SHARD: &str = "state_shard";
 /// The index's sort key.
@@ -19,6 +20,8 @@ pub(super) const STATE_KEY: &str = "state_key";
 pub(super) const SANDBOX_PREFIX: &str = "SBX#";
 pub(super) const LEASE_PREFIX: &str = "LEASE#";
 pub(super) const REQUEST_PREFIX: &str = "REQ#";
+/// Under which all processes stand, by their ids.
+pub(super) const INSTANCES: &str = "INSTANCE";
 const META: &str = "META";
 
 /// The key of one item; every item of ours has the sort key `META` unless it is one of a list.
@@ -46,6 +49,26 @@ pub(super) fn lease(key: &LeaseKey) -> Key {
 
 pub(super) fn request(id: RequestId) -> Key {
     Key(format!("{REQUEST_PREFIX}{id}"))
+}
+
+pub(super) fn tick(job: Job) -> Key {
+    Key(format!("TICK#{job}"))
+}
+
+pub(super) fn pace() -> Key {
+    Key("PACE".to_owned())
+}
+
+pub(super) fn census() -> Key {
+    Key("CENSUS".to_owned())
+}
+
+pub(super) fn run(id: RequestId) -> Key {
+    Key(format!("RUN#{id}"))
+}
+
+pub(super) fn instance(id: Uuid) -> HashMap<String, AttributeValue> {
+    HashMap::from([(PK.to_owned(), s(INSTANCES)), (SK.to_owned(), s(id.to_string()))])
 }
 
 pub(super) fn ping() -> Key {

@@ -4,16 +4,28 @@
 //! transition. Reads for decisions are strongly consistent; the index only proposes candidates.
 
 mod attributes;
+mod change;
 mod claim;
+mod deletion;
 mod end;
 mod errors;
+mod extend;
 mod keys;
+mod ledger;
+mod pace;
 mod pool;
 mod reads;
+mod records;
 mod requests;
 mod scan;
 pub mod schema;
+mod sync;
+mod ticks;
 mod transact;
+mod upkeep;
+
+pub use deletion::Seen;
+pub(super) use keys::{PK, SK};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, ConsumedCapacity};

@@ -178,17 +178,17 @@ impl Store {
     }
 }
 
-/// The candidates that can be read. One that cannot is passed over: it must not stop everybody's allocation, and `broker
-/// pool verify` names it.
-fn readable(items: &[a::Item]) -> Vec<Candidate> {
-    let read = items.iter().map(a::read_candidate);
-    read.filter_map(|candidate| {
-        candidate
-            .inspect_err(|error| {
-                metrics::counter!("broker_unreadable_items_total").increment(1);
-                tracing::error!("an available sandbox is passed over: {error}");
-            })
-            .ok()
+/// The candidates that can be read.
+pub(super) fn readable(items: &[a::Item]) -> Vec<Candidate> {
+    items.iter().filter_map(|item| passable(a::read_candidate(item))).collect()
+}
+
+/// What could be read. One item that cannot is passed over: it must not stop everybody's allocation nor a whole job, and
+/// `broker pool verify` names it.
+pub(super) fn passable<T>(read: Result<T, StoreError>) -> Option<T> {
+    read.inspect_err(|error| {
+        metrics::counter!("broker_unreadable_items_total").increment(1);
+        tracing::error!("a sandbox is passed over: {error}");
     })
-    .collect()
+    .ok()
 }

@@ -1,5 +1,9 @@
 //! Reading all of the table, and reading a few items at one instant.
 
+use std::time::Duration;
+
+use aws_sdk_dynamodb::config::Config;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::operation::transact_get_items::TransactGetItemsError;
 use aws_sdk_dynamodb::types::{Get, TransactGetItem};
 
@@ -9,6 +13,9 @@ use super::keys::{self, Key, LEASE_PREFIX, PK, SANDBOX_PREFIX};
 use super::{Store, s};
 use crate::domain::{LeaseKey, SandboxId};
 use crate::store::{PageKey, ScanPage, StoreError};
+
+/// How long one attempt to read a page of the table may take.
+const PAGE_ATTEMPT: Duration = Duration::from_secs(10);
 
 impl Store {
     /// One page of the sandboxes and leases of segment `segment` of `segments`, consistently read. The pages together
@@ -30,6 +37,9 @@ impl Store {
             .filter_expression("begins_with(PK, :sandbox) or begins_with(PK, :lease)")
             .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
             .expression_attribute_values(":lease", s(LEASE_PREFIX));
+        // A page is up to 1 MB, so it may take longer than a claim before whoever waits would rather ask again.
+        let patient = TimeoutConfig::builder().operation_attempt_timeout(PAGE_ATTEMPT).build();
+        let call = call.customize().config_override(Config::builder().timeout_config(patient));
         let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
         let mut page = sort_out(answer.items());
         page.next = answer.last_evaluated_key.map(PageKey);

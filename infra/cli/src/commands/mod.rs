@@ -2,10 +2,13 @@
 
 pub(crate) mod endpoints;
 pub(crate) mod init;
+pub(crate) mod job;
 pub(crate) mod pool;
 pub(crate) mod processes;
+pub(crate) mod provider;
 pub(crate) mod queues;
 mod resend;
+pub(crate) mod sandbox;
 pub(crate) mod up;
 
 use std::process::ExitCode;

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use broker_common::aws::{self, Aws};
@@ -15,15 +16,20 @@ use broker_common::process::Process;
 use broker_common::queue::{QueueNames, topology};
 use broker_common::store::{Seeded, Store, schema};
 use broker_common::{metrics, telemetry};
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::endpoints::QUIET_LOG;
-use super::{Done, pool, processes, resend};
+use super::{Done, pool, processes, provider, resend};
 use crate::args;
 use crate::context::Settings;
 use crate::endpoints::Endpoints;
 use crate::output;
+use crate::provider::Options;
+
+/// When the stand-in has a new account for one that was deleted.
+const REGROW_AFTER: Duration = Duration::from_secs(20);
 
 pub(crate) fn run(settings: &Settings, args: args::Up) -> anyhow::Result<Done> {
     let entropy = Entropy::from_system();
@@ -33,6 +39,11 @@ pub(crate) fn run(settings: &Settings, args: args::Up) -> anyhow::Result<Done> {
         ("BROKER_LOG", QUIET_LOG),
         ("BROKER_LOG_FORMAT", "text"),
         ("BROKER_LOCAL", "true"),
+        // What is given back is gone, and followed by a new one, while somebody watches.
+        ("BROKER_SYNC_EVERY_S", "10"),
+        ("BROKER_CLEANUP_EVERY_S", "5"),
+        ("BROKER_CENSUS_EVERY_S", "5"),
+        ("BROKER_EXPIRE_EVERY_S", "10"),
         // Ends in time at Ctrl-C; an empty poll costs nothing here.
         ("BROKER_POLL_WAIT_S", "2"),
         // No load balancer stands before it.
@@ -70,6 +81,7 @@ async fn everything(args: args::Up, config: Config, entropy: Entropy) -> anyhow:
     let clock = Clock::system();
     let aws =
         aws::connect_locally(&endpoints.dynamodb_url, &endpoints.sqs_url, &clock, config.poll_wait).await;
+    let config = with_provider(config, args.pool, &entropy, &clock, &below).await?;
     let prepared = prepare(&config, &aws, &clock, args.pool).await?;
 
     let metrics = metrics::install()?;
@@ -100,6 +112,24 @@ async fn everything(args: args::Up, config: Config, entropy: Entropy) -> anyhow:
     api?;
     output::line("stopped")?;
     Ok(Done::Ok)
+}
+
+/// The configuration with a provider: the one that is set, or a stand-in that has the same accounts as the pool and grows
+/// a new one for each that is deleted.
+async fn with_provider(
+    mut config: Config,
+    accounts: usize,
+    entropy: &Entropy,
+    clock: &Clock,
+    below: &Lifecycle,
+) -> anyhow::Result<Config> {
+    if config.provider.is_none() {
+        let token = SecretString::from(entropy.uuid().simple().to_string());
+        let options = Options { accounts, page_size: 100, regrow_after: Some(REGROW_AFTER) };
+        let stand_in = provider::start(0, &token, options, clock.clone(), below.soft.clone()).await?;
+        config.provider = Some(stand_in);
+    }
+    Ok(config)
 }
 
 /// What was found and made before anything is served.

@@ -14,6 +14,7 @@ use crate::args;
 use crate::commands::Done;
 use crate::context::Context;
 use crate::output;
+use crate::provider;
 
 /// Calls under way at the same time.
 const CALLS: usize = 8;
@@ -93,7 +94,7 @@ fn sandbox(number: usize, prefix: &str) -> anyhow::Result<NewSandbox> {
     Ok(NewSandbox {
         id: SandboxId::new(format!("seed-{number:06}"))?,
         name: SandboxName::new(format!("{prefix}-{number:06}"))?,
-        external_id: ExternalId::new(format!("identity/accounts/seed-{number:06}"))?,
+        external_id: ExternalId::new(format!("identity/accounts/{}", provider::uuid_of(number)))?,
     })
 }
 

@@ -1,0 +1,76 @@
+//! A run of a job: its counters if it ends within the wait, else 202 with a `Location` to ask.
+//!
+//! Invariant: a 202 is said only after the run was recorded; its worker stores the report before it tells it.
+
+use broker_common::domain::{JobReport, Outcome, RequestId, Task};
+use broker_common::messages::MaintenanceMessage;
+use http::StatusCode;
+use http::request::Parts;
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+
+use super::Operator;
+use crate::answer::Answer;
+use crate::handlers;
+use crate::measures;
+use crate::prefer::Preferences;
+use crate::problem::{Code, Problem, outcome};
+
+/// After how many seconds to ask for a run again.
+const POLL_AGAIN_S: u64 = 2;
+
+impl Operator {
+    pub(super) async fn run(&self, id: RequestId, task: Task, head: &Parts) -> Result<Answer, Problem> {
+        let exchange = &self.exchange;
+        let times = exchange.times(handlers::wait(Preferences::of(&head.headers), self.wait));
+        let asked = Instant::now();
+        let channel =
+            exchange.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))?;
+        let mut waiter = exchange.replies.register(id).inspect_err(|_| measures::shed())?;
+        let message = MaintenanceMessage::run_for(id, task, times, channel.reply_to.as_str());
+        channel
+            .maintenance
+            .send(message.encode())
+            .await
+            .map_err(|error| Problem::unavailable("The run could not be enqueued.").because(error))?;
+        tokio::select! {
+            biased;
+            ended = waiter.reply() => {
+                if let Outcome::Ran(report) = &ended {
+                    return Ok(ran(report, id));
+                }
+                Ok(outcome::answer(&ended, id))
+            }
+            () = sleep_until(asked + times.reply_by.since(times.enqueued_at)) => self.later(id, &task).await,
+            () = exchange.drain_is_near() => self.later(id, &task).await,
+        }
+    }
+
+    async fn later(&self, id: RequestId, task: &Task) -> Result<Answer, Problem> {
+        self.exchange.store.record_run(id, task.as_str(), self.exchange.clock.now()).await?;
+        let body = json!({ "request_id": id.to_string(), "job": task.as_str(), "status": "queued" });
+        let answer = Answer::json(StatusCode::ACCEPTED, body, "queued");
+        Ok(answer.located(&format!("/v1/admin/jobs/{id}")).retry_after(POLL_AGAIN_S))
+    }
+
+    /// What became of a run.
+    pub(super) async fn report(&self, run: &str) -> Result<Answer, Problem> {
+        let not_found = || Problem::new(Code::RequestNotFound, "There is no such run.");
+        let id = RequestId::parse(run).map_err(|_| not_found())?;
+        let run = self.exchange.store.run(id).await?.ok_or_else(not_found)?;
+        Ok(match &run.report {
+            Some(report) => ran(report, id),
+            None => {
+                let body = json!({ "request_id": id.to_string(), "job": run.job, "status": "queued" });
+                Answer::json(StatusCode::OK, body, "queued").retry_after(POLL_AGAIN_S)
+            }
+        })
+    }
+}
+
+fn ran(report: &JobReport, id: RequestId) -> Answer {
+    let mut body = outcome::ran(report, id);
+    let status = if report.aborted.is_none() { "succeeded" } else { "failed" };
+    body["status"] = status.into();
+    Answer::json(StatusCode::OK, body, status)
+}

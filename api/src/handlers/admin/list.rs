@@ -1,0 +1,51 @@
+//! `GET /v1/admin/sandboxes`: a page of the pool, in no order that means anything.
+//!
+//! A page may hold fewer than `limit`, even none, and still have a `next_cursor`: it ends after as much of the table as
+//! one call should read. The last one has none.
+
+use broker_common::domain::{Status, TrackId, TrackName};
+use broker_common::store::{PageKey, Record, Store};
+use http::StatusCode;
+use serde_json::json;
+
+use super::query::Query;
+use crate::answer::Answer;
+use crate::problem::Problem;
+
+/// Rows of a page, unless the query says otherwise, and at most.
+const LIMIT: u32 = 50;
+const MOST: u32 = 100;
+/// Pages of the table (1 MB each) that one call reads.
+const READS: usize = 16;
+
+pub(super) async fn answer(store: &Store, query: &Query) -> Result<Answer, Problem> {
+    query.only(&["status", "track", "track_name", "limit", "cursor"])?;
+    let status = query.checked("status", |text| Status::parse(text).ok_or(()))?;
+    let track = query.checked("track", |text| TrackId::new(text))?;
+    let track_name = query.checked("track_name", |text| TrackName::new(text))?;
+    let limit = query.number("limit", 1..=MOST)?.unwrap_or(LIMIT);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut after = query.checked("cursor", |text| PageKey::parse(text).ok_or(()))?;
+    let wanted = |record: &Record| {
+        let allocation = record.sandbox.allocation.as_ref();
+        status.is_none_or(|status| record.sandbox.status == status)
+            && track.as_ref().is_none_or(|track| allocation.is_some_and(|a| a.lease_key.track == *track))
+            && track_name
+                .as_ref()
+                .is_none_or(|name| allocation.is_some_and(|a| a.track_name.as_ref() == Some(name)))
+    };
+    let mut found = Vec::new();
+    for _ in 0..READS {
+        let (records, next) = store.browse(after.take(), limit - found.len(), wanted).await?;
+        found.extend(records);
+        after = next;
+        if after.is_none() || found.len() >= limit {
+            break;
+        }
+    }
+    let body = json!({
+        "sandboxes": found.iter().map(Record::shown).collect::<Vec<_>>(),
+        "next_cursor": after.as_ref().map(PageKey::encode),
+    });
+    Ok(Answer::json(StatusCode::OK, body, "listed"))
+}

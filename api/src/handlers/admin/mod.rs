@@ -1,0 +1,73 @@
+//! What an operator asks for: the pool, its numbers, runs of the jobs. One match lists them.
+//!
+//! What it does not do: run a job. A worker does, through the maintenance queue, as for the schedule.
+
+mod jobs;
+mod list;
+mod query;
+mod stats;
+
+use std::time::Duration;
+
+use broker_common::domain::{Removable, RequestId, STALE_GRACE_HOURS, Task};
+use http::request::Parts;
+
+use self::query::Query;
+use crate::answer::Answer;
+use crate::exchange::Exchange;
+use crate::problem::Problem;
+use crate::routes::Admin;
+
+/// The longest grace of stale sandboxes: a year.
+const LONGEST_GRACE_HOURS: u32 = 24 * 366;
+
+/// Answers operators.
+pub(crate) struct Operator {
+    pub(crate) exchange: Exchange,
+    pub(crate) wait: Duration,
+}
+
+impl Operator {
+    pub(crate) async fn answer(
+        &self,
+        id: RequestId,
+        admin: &Admin<'_>,
+        head: &Parts,
+    ) -> Result<Answer, Problem> {
+        let query = Query::parse(head.uri.query())?;
+        match admin {
+            Admin::Sandboxes => list::answer(&self.exchange.store, &query).await,
+            Admin::Stats => stats::answer(&self.exchange, &query).await,
+            Admin::Sync => {
+                query.only(&["accept_stale"])?;
+                let accept_stale = query.flag("accept_stale")?;
+                self.run(id, Task::Sync { accept_stale }, head).await
+            }
+            Admin::Cleanup => {
+                query.only(&[])?;
+                self.run(id, Task::Cleanup, head).await
+            }
+            Admin::Expire => {
+                query.only(&[])?;
+                self.run(id, Task::Expire, head).await
+            }
+            Admin::PurgeStale => {
+                query.only(&["grace_period_hours"])?;
+                let hours = query.number("grace_period_hours", 0..=LONGEST_GRACE_HOURS)?;
+                let grace_period_hours = hours.unwrap_or(STALE_GRACE_HOURS);
+                self.run(id, Task::PurgeStale { grace_period_hours }, head).await
+            }
+            Admin::BulkDelete => {
+                query.only(&["status"])?;
+                let status = query.get("status").and_then(Removable::parse);
+                let status =
+                    status.ok_or_else(|| Problem::invalid("status must be stale or deletion_failed."))?;
+                self.run(id, Task::BulkDelete { status }, head).await
+            }
+            Admin::Job(run) => {
+                query.only(&[])?;
+                self.report(run).await
+            }
+        }
+    }
+}

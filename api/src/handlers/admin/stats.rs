@@ -1,0 +1,26 @@
+//! `GET /v1/admin/stats`: how many sandboxes there are in each state, as the last census counted them; `?live=true`, or
+//! without a census, counted now.
+
+use broker_common::store::Census;
+use http::StatusCode;
+use serde_json::json;
+
+use super::query::Query;
+use crate::answer::Answer;
+use crate::exchange::Exchange;
+use crate::problem::Problem;
+
+pub(super) async fn answer(exchange: &Exchange, query: &Query) -> Result<Answer, Problem> {
+    query.only(&["live"])?;
+    let known = if query.flag("live")? { None } else { exchange.store.census().await? };
+    let census = match known {
+        Some(census) => census,
+        None => {
+            let as_of = exchange.clock.now();
+            Census { by_status: exchange.store.count_all().await?, as_of }
+        }
+    };
+    let mut body = json!(census.shown());
+    body["as_of"] = census.as_of.as_secs().into();
+    Ok(Answer::json(StatusCode::OK, body, "counted"))
+}

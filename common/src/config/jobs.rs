@@ -1,0 +1,63 @@
+//! The settings of the jobs: the provider, and how often what runs.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::Uri;
+use secrecy::SecretString;
+
+use super::read::{ConfigError, Reader};
+
+/// The seconds that an interval may have.
+pub(super) const EVERY: RangeInclusive<u64> = 1..=7 * 86_400;
+
+/// The outside system that the sandboxes are in.
+#[derive(Clone, Debug)]
+pub struct ProviderConfig {
+    /// Where its API is, without a slash at the end.
+    pub url: Uri,
+    /// What it knows us by. Never shown.
+    pub token: SecretString,
+    /// Deletions a second, of all workers together.
+    pub rate: u32,
+    /// How long one answer may take.
+    pub timeout: Duration,
+}
+
+/// Who starts the jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheduler {
+    /// The workers, by ticks in the table.
+    Workers,
+    /// Something outside, which sends the same messages.
+    External,
+}
+
+/// How often each job runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the jobs are those of SPEC.md")]
+pub struct Intervals {
+    pub sync: Duration,
+    pub expire: Duration,
+    pub cleanup: Duration,
+    pub purge: Duration,
+    pub census: Duration,
+    pub sweep: Duration,
+}
+
+pub(super) fn provider(read: &Reader<'_>) -> Result<Option<ProviderConfig>, ConfigError> {
+    let url = read.text("BROKER_PROVIDER_URL", |_| Ok(()))?;
+    let token = read.secret("BROKER_PROVIDER_TOKEN")?;
+    let rate = read.number("BROKER_PROVIDER_RATE", 1..=100)?;
+    let timeout = read.seconds("BROKER_PROVIDER_TIMEOUT_S", 1..=120)?;
+    if url.is_empty() {
+        return Ok(None);
+    }
+    let refuse = || ConfigError::new("BROKER_PROVIDER_URL", format!("{url:?} is not an http or https URL"));
+    let parsed: Uri = url.trim_end_matches('/').parse().map_err(|_| refuse())?;
+    let fits = matches!(parsed.scheme_str(), Some("http" | "https")) && parsed.query().is_none();
+    if !fits || parsed.authority().is_none() {
+        return Err(refuse());
+    }
+    Ok(Some(ProviderConfig { url: parsed, token, rate, timeout }))
+}

@@ -1,0 +1,131 @@
+//! Named points at which a test ends, or stops, a process of ours.
+//!
+//! Purpose: `tests/crash` kills each process between any two of its effects, not somewhere near. Invariant: compiled in
+//! only with the feature `crash-points` and debug assertions, so never into a release build; and inert unless
+//! [`SETTING`] names a point. What it does not do: clean up. The process is gone, as after a power cut, or stands still
+//! with everything in its hands, as after a pause of its machine.
+
+/// The environment variable: `{point}=kill` (SIGKILL) or `{point}=stop` (SIGSTOP), once, at the first time.
+pub const SETTING: &str = "BROKER_CRASH_AT";
+
+/// Where a process can be ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// Worker: a message was received, nothing was done.
+    Received,
+    /// Worker: a claim is about to be written; what it decided on was read.
+    BeforeClaim,
+    /// Worker: the claim is written.
+    Claimed,
+    /// Worker: the end of a lease is about to be written; what it decided on was read.
+    BeforeEnd,
+    /// Worker: the end of a lease is written.
+    LeaseEnded,
+    /// Worker: the outcome is stored, nobody was told.
+    OutcomeStored,
+    /// Worker: the reply is sent.
+    Replied,
+    /// Worker: the message is about to be deleted.
+    BeforeDelete,
+    /// Worker: a dead letter is sent, its message not yet deleted.
+    Buried,
+    /// API: the record of a request is written; it was not sent, or 202 not said.
+    Recorded,
+    /// API: the request is sent, its caller waits.
+    Waiting,
+    /// API: the reply came, the caller was not told.
+    ReplyArrived,
+}
+
+impl Point {
+    /// Every point.
+    pub const ALL: [Self; 12] = [
+        Self::Received,
+        Self::BeforeClaim,
+        Self::Claimed,
+        Self::BeforeEnd,
+        Self::LeaseEnded,
+        Self::OutcomeStored,
+        Self::Replied,
+        Self::BeforeDelete,
+        Self::Buried,
+        Self::Recorded,
+        Self::Waiting,
+        Self::ReplyArrived,
+    ];
+
+    /// As [`SETTING`] names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Received => "received",
+            Self::BeforeClaim => "before-claim",
+            Self::Claimed => "claimed",
+            Self::BeforeEnd => "before-end",
+            Self::LeaseEnded => "lease-ended",
+            Self::OutcomeStored => "outcome-stored",
+            Self::Replied => "replied",
+            Self::BeforeDelete => "before-delete",
+            Self::Buried => "buried",
+            Self::Recorded => "recorded",
+            Self::Waiting => "waiting",
+            Self::ReplyArrived => "reply-arrived",
+        }
+    }
+}
+
+/// Ends or stops this process here, if a test asked for it.
+#[cfg(not(all(feature = "crash-points", debug_assertions)))]
+pub const fn point(_here: Point) {}
+
+/// Ends or stops this process here, if a test asked for it.
+#[cfg(all(feature = "crash-points", debug_assertions))]
+pub fn point(here: Point) {
+    armed::reached(here);
+}
+
+#[cfg(all(feature = "crash-points", debug_assertions))]
+mod armed {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use nix::sys::signal::{Signal, raise};
+
+    use super::{Point, SETTING};
+    use crate::config::{Environment, Strings as _};
+
+    struct Order {
+        point: Point,
+        signal: Signal,
+        carried_out: AtomicBool,
+    }
+
+    fn parse(text: &str) -> Option<Order> {
+        let (point, action) = text.split_once('=')?;
+        let point = Point::ALL.into_iter().find(|known| known.as_str() == point)?;
+        let signal = match action {
+            "kill" => Signal::SIGKILL,
+            "stop" => Signal::SIGSTOP,
+            _ => return None,
+        };
+        Some(Order { point, signal, carried_out: AtomicBool::new(false) })
+    }
+
+    pub(super) fn reached(here: Point) {
+        static ORDER: OnceLock<Option<Order>> = OnceLock::new();
+        let order = ORDER.get_or_init(|| {
+            let text = Environment.get(SETTING)?;
+            let order = parse(&text);
+            if order.is_none() {
+                tracing::error!(setting = SETTING, text, "names no point, or neither kill nor stop");
+            }
+            order
+        });
+        let Some(order) = order else { return };
+        if order.point == here && !order.carried_out.swap(true, Ordering::Relaxed) {
+            tracing::warn!(point = here.as_str(), signal = order.signal.as_str(), "crash point");
+            if let Err(error) = raise(order.signal) {
+                tracing::error!(%error, "crash point without effect");
+            }
+        }
+    }
+}

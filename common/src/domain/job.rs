@@ -1,0 +1,189 @@
+//! The jobs, and what they report. A job takes no list of work: it finds its own.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Status;
+
+/// A job that runs on a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Job {
+    /// Compares the pool with the provider's list.
+    Sync,
+    /// Ends leases past their time.
+    Expire,
+    /// Plans deletions at the provider.
+    Cleanup,
+    /// Removes sandboxes that have been stale for long.
+    PurgeStale,
+    /// Counts the pool.
+    Census,
+    /// Removes what dead processes left behind.
+    Sweep,
+}
+
+impl Job {
+    /// Every job, in the order in which people read them.
+    pub const ALL: [Self; 6] =
+        [Self::Sync, Self::Expire, Self::Cleanup, Self::PurgeStale, Self::Census, Self::Sweep];
+
+    /// As it is stored, shown and asked for.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Expire => "expire",
+            Self::Cleanup => "cleanup",
+            Self::PurgeStale => "purge_stale",
+            Self::Census => "census",
+            Self::Sweep => "sweep",
+        }
+    }
+
+    /// From what a person or a message says; a hyphen counts as an underscore.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.replace('-', "_");
+        Self::ALL.into_iter().find(|job| job.as_str() == text)
+    }
+}
+
+impl std::fmt::Display for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A job with what whoever asked for it may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "job", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Task {
+    /// [`Job::Sync`].
+    Sync {
+        /// Make sandboxes stale however many they are.
+        #[serde(default)]
+        accept_stale: bool,
+    },
+    /// [`Job::Expire`].
+    Expire,
+    /// [`Job::Cleanup`].
+    Cleanup,
+    /// [`Job::PurgeStale`].
+    PurgeStale {
+        /// How long a sandbox must have been stale.
+        grace_period_hours: u32,
+    },
+    /// [`Job::Census`].
+    Census,
+    /// [`Job::Sweep`].
+    Sweep,
+    /// By an operator only: removes records of one state from the table.
+    BulkDelete {
+        /// `stale` or `deletion_failed`.
+        status: Removable,
+    },
+}
+
+/// A state whose records an operator may remove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Removable {
+    /// Removed, as after a day.
+    Stale,
+    /// Given up: it leaves a tombstone.
+    DeletionFailed,
+}
+
+impl Removable {
+    /// From what a person says.
+    pub fn parse(text: &str) -> Option<Self> {
+        match Status::parse(text)? {
+            Status::Stale => Some(Self::Stale),
+            Status::DeletionFailed => Some(Self::DeletionFailed),
+            Status::Available | Status::Allocated | Status::PendingDeletion | Status::Deleted => None,
+        }
+    }
+}
+
+/// How long a sandbox must have been stale to be purged.
+pub const STALE_GRACE_HOURS: u32 = 24;
+
+impl From<Job> for Task {
+    fn from(job: Job) -> Self {
+        match job {
+            Job::Sync => Self::Sync { accept_stale: false },
+            Job::Expire => Self::Expire,
+            Job::Cleanup => Self::Cleanup,
+            Job::PurgeStale => Self::PurgeStale { grace_period_hours: STALE_GRACE_HOURS },
+            Job::Census => Self::Census,
+            Job::Sweep => Self::Sweep,
+        }
+    }
+}
+
+impl Task {
+    /// The word for it in logs and reports.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Sync { .. } => Job::Sync.as_str(),
+            Self::Expire => Job::Expire.as_str(),
+            Self::Cleanup => Job::Cleanup.as_str(),
+            Self::PurgeStale { .. } => Job::PurgeStale.as_str(),
+            Self::Census => Job::Census.as_str(),
+            Self::Sweep => Job::Sweep.as_str(),
+            Self::BulkDelete { .. } => "bulk_delete",
+        }
+    }
+}
+
+/// What a run of a job did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobReport {
+    /// The job.
+    pub job: String,
+    /// What it found to look at.
+    pub found: u64,
+    /// What it changed.
+    pub changed: u64,
+    /// What it left alone: somebody else was faster, or it was not as it seemed.
+    pub skipped: u64,
+    /// What it could not do; the next run tries again.
+    pub failed: u64,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// What it changed, by kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub details: BTreeMap<String, u64>,
+    /// Why it ended early, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aborted: Option<String>,
+}
+
+impl JobReport {
+    /// Nothing done yet.
+    pub fn new(task: &Task) -> Self {
+        Self { job: task.as_str().to_owned(), ..Self::default() }
+    }
+
+    /// Counts one more thing of this kind.
+    pub fn detail(&mut self, kind: &str, count: u64) {
+        if count > 0 {
+            *self.details.entry(kind.to_owned()).or_default() += count;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_job_reads_back_as_it_is_stored() {
+        for job in Job::ALL {
+            assert_eq!(Job::parse(job.as_str()), Some(job));
+            assert_eq!(Task::from(job).as_str(), job.as_str());
+        }
+        assert_eq!(Job::parse("purge-stale"), Some(Job::PurgeStale));
+        assert_eq!(Job::parse("make_coffee"), None);
+    }
+}

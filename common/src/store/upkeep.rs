@@ -1,0 +1,153 @@
+//! Questions of the jobs to the table, and its answers.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::domain::{JobReport, Sandbox, Status, Timestamp};
+
+/// What became of a conditional write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// It was written.
+    Done,
+    /// The item is not as it was read: somebody else was faster.
+    MovedOn,
+}
+
+/// Everything the table knows of a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What it is.
+    pub sandbox: Sandbox,
+    /// When a job asks for it next: its lease's expiry, the next attempt to delete; since when it is stale.
+    pub due: Option<Timestamp>,
+    /// How often its deletion failed.
+    pub attempts: u64,
+    /// Why it failed last.
+    pub deletion_error: Option<String>,
+    /// When it became a tombstone.
+    pub deleted_at: Option<Timestamp>,
+    /// When it entered the pool.
+    pub created_at: Timestamp,
+    /// When it changed last.
+    pub updated_at: Timestamp,
+    /// When sync wrote it last.
+    pub last_synced: Option<Timestamp>,
+}
+
+impl Record {
+    /// As an operator sees it, over HTTP and in the command.
+    pub fn shown(&self) -> Value {
+        let sandbox = &self.sandbox;
+        let allocation = sandbox.allocation.as_ref();
+        let secs = |at: Option<Timestamp>| at.map(Timestamp::as_secs);
+        json!({
+            "sandbox_id": sandbox.id,
+            "name": sandbox.name,
+            "external_id": sandbox.external_id,
+            "status": sandbox.status,
+            "version": sandbox.version,
+            "track": allocation.map(|a| &a.lease_key.track),
+            "idempotency_key": allocation.map(|a| &a.lease_key.key),
+            "track_name": allocation.and_then(|a| a.track_name.as_ref()),
+            "allocation_id": allocation.map(|a| a.id),
+            "allocated_at": allocation.map(|a| a.allocated_at.as_secs()),
+            "expires_at": allocation.map(|a| a.expires_at.as_secs()),
+            "deletion_requested_at": secs(sandbox.deletion_requested_at),
+            "deletion_reason": sandbox.end_reason,
+            "deletion_attempts": self.attempts,
+            "deletion_error": self.deletion_error,
+            "due_at": secs(self.due),
+            "deleted_at": secs(self.deleted_at),
+            "created_at": self.created_at.as_secs(),
+            "updated_at": self.updated_at.as_secs(),
+            "last_synced": secs(self.last_synced),
+        })
+    }
+}
+
+/// Whether an insert found its place free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is in the pool.
+    New,
+    /// This stands there.
+    Stands(Box<Record>),
+}
+
+/// The tick of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tick {
+    /// When the job is due.
+    pub next_run_at: Timestamp,
+    /// Until when a worker is about to send it.
+    pub taken_until: Option<Timestamp>,
+    /// Since when it is paused, if it is.
+    pub paused_at: Option<Timestamp>,
+}
+
+impl Tick {
+    /// Whether a worker may take it at `now`.
+    pub fn is_free(&self, now: Timestamp) -> bool {
+        self.paused_at.is_none()
+            && self.next_run_at <= now
+            && self.taken_until.is_none_or(|until| until <= now)
+    }
+}
+
+/// How many sandboxes there are in each state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// By state, all of them.
+    pub by_status: BTreeMap<Status, u64>,
+    /// When the counting began.
+    pub as_of: Timestamp,
+}
+
+/// What a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It has a reply queue of its id.
+    Api,
+    /// It has none.
+    Worker,
+}
+
+impl Role {
+    /// As it is stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Worker => "worker",
+        }
+    }
+
+    /// From what is stored.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Api, Self::Worker].into_iter().find(|role| role.as_str() == text)
+    }
+}
+
+/// A process that said it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Its id; of an API, also its reply queue's.
+    pub id: Uuid,
+    /// What it is.
+    pub role: Role,
+    /// When it said so last.
+    pub heartbeat: Timestamp,
+}
+
+/// A run of a job that somebody asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Which job.
+    pub job: String,
+    /// What it did, once it ended.
+    pub report: Option<JobReport>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+}

@@ -1,0 +1,103 @@
+//! `broker job`: run a job now, through the queue as always; pause and resume its schedule.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use broker_common::domain::{Job, JobReport, Task, Times};
+use broker_common::messages::MaintenanceMessage;
+use broker_common::queue::{QueueKind, QueueUrls, Sender};
+use serde::Serialize;
+
+use super::Done;
+use crate::args;
+use crate::context::Context;
+use crate::output;
+
+/// Between two looks for the report.
+const LOOK: Duration = Duration::from_millis(200);
+/// A run that no worker begins by then is not begun, also if nobody waits any more.
+const BEGUN_WITHIN: Duration = Duration::from_secs(60);
+/// Who pauses, in the table.
+const OPERATOR: &str = "cli";
+
+pub(crate) async fn run(context: Context, args: args::JobRun) -> anyhow::Result<Done> {
+    let task = match args.job {
+        Job::Sync => Task::Sync { accept_stale: args.accept_stale },
+        Job::PurgeStale => Task::PurgeStale { grace_period_hours: args.grace_period_hours },
+        job @ (Job::Expire | Job::Cleanup | Job::Census | Job::Sweep) => Task::from(job),
+    };
+    let urls = QueueUrls::resolve(&context.aws, &context.names).await?;
+    let sender = Sender::new(context.aws.sqs.clone(), urls.get(QueueKind::Maintenance), 1);
+    let (now, wait) = (context.clock.now(), Duration::from_secs(args.timeout_s));
+    let id = context.entropy.request_id(now);
+    let times = Times { enqueued_at: now, reply_by: now, deadline: now.plus(wait.max(BEGUN_WITHIN)) };
+    context.store.record_run(id, task.as_str(), now).await?;
+    sender.send(MaintenanceMessage::run(id, task, times).encode()).await?;
+    let looking = async {
+        loop {
+            if let Some(report) = context.store.run(id).await?.and_then(|run| run.report) {
+                return anyhow::Ok(report);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let report = tokio::time::timeout(wait, looking).await.with_context(|| {
+        format!(
+            "no worker ended the run within {} s; `broker queues` tells whether one takes it",
+            args.timeout_s
+        )
+    })??;
+    show(&report, args.output.json)?;
+    if let Some(reason) = report.aborted {
+        anyhow::bail!("{}: {reason}", report.job);
+    }
+    Ok(Done::Ok)
+}
+
+fn show(report: &JobReport, json: bool) -> std::io::Result<()> {
+    if json {
+        return output::json(report);
+    }
+    let counts = [
+        ("found", report.found),
+        ("changed", report.changed),
+        ("skipped", report.skipped),
+        ("failed", report.failed),
+        ("milliseconds", report.duration_ms),
+    ];
+    let counts = counts.into_iter().map(|(what, count)| (what.to_owned(), count));
+    let details = report.details.iter().map(|(what, count)| (format!("  {what}"), *count));
+    output::table(
+        [&report.job.to_uppercase(), "COUNT"],
+        counts.chain(details).map(|(what, count)| [what, count.to_string()]),
+    )
+}
+
+#[derive(Serialize)]
+struct Standing {
+    job: Job,
+    paused: bool,
+    next_run_at: u64,
+}
+
+pub(crate) async fn pause(context: Context, args: args::JobName) -> anyhow::Result<Done> {
+    context.store.pause_job(args.job, OPERATOR, context.clock.now()).await?;
+    standing(&context, args).await
+}
+
+pub(crate) async fn resume(context: Context, args: args::JobName) -> anyhow::Result<Done> {
+    context.store.resume_job(args.job, context.clock.now()).await?;
+    standing(&context, args).await
+}
+
+async fn standing(context: &Context, args: args::JobName) -> anyhow::Result<Done> {
+    let tick = context.store.tick(args.job, Duration::ZERO, context.clock.now()).await?;
+    let paused = tick.paused_at.is_some();
+    if args.output.json {
+        output::json(&Standing { job: args.job, paused, next_run_at: tick.next_run_at.as_secs() })?;
+    } else {
+        let word = if paused { "is paused" } else { "runs by its schedule" };
+        output::line(format_args!("{} {word}", args.job))?;
+    }
+    Ok(Done::Ok)
+}

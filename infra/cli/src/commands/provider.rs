@@ -1,0 +1,74 @@
+//! `broker provider`: the provider stand-in alone, for other processes or tests; see [`crate::provider`].
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use broker_common::clock::Clock;
+use broker_common::config::{Config, ProviderConfig};
+use broker_common::lifecycle::Lifecycle;
+use broker_common::telemetry;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio_util::sync::CancellationToken;
+
+use super::Done;
+use super::endpoints::QUIET_LOG;
+use super::processes::listen;
+use crate::args;
+use crate::context::Settings;
+use crate::output;
+use crate::provider::{Options, StandIn};
+
+/// What the stand-in is told its clients by, unless BROKER_PROVIDER_TOKEN says otherwise.
+const TOKEN: &str = "stand-in";
+
+pub(crate) fn run(settings: &Settings, args: args::Provider) -> anyhow::Result<Done> {
+    let defaults =
+        [("BROKER_LOG", QUIET_LOG), ("BROKER_LOG_FORMAT", "text"), ("BROKER_PROVIDER_TOKEN", TOKEN)];
+    // The URL is read with the token; which one stands there does not matter here.
+    let defaults = [&defaults[..], &[("BROKER_PROVIDER_URL", "http://127.0.0.1")]].concat();
+    let config = settings.over(&defaults, Config::read)?;
+    telemetry::start(&config.log, config.log_format)?;
+    let token = config.provider.map(|provider| provider.token).unwrap_or_default();
+    let runtime = tokio::runtime::Runtime::new().context("the async runtime did not start")?;
+    runtime.block_on(async {
+        let lifecycle = Lifecycle::new();
+        lifecycle.end_on_signals()?;
+        let options = Options {
+            accounts: args.accounts,
+            page_size: args.page_size,
+            regrow_after: args.regrow_s.map(Duration::from_secs),
+        };
+        let provider = start(args.port, &token, options, Clock::system(), lifecycle.soft.clone()).await?;
+        output::line(serde_json::json!({
+            "provider_url": provider.url.to_string().trim_end_matches('/'),
+            "token": token.expose_secret(),
+        }))?;
+        lifecycle.soft.cancelled().await;
+        Ok(Done::Ok)
+    })
+}
+
+/// Starts a stand-in on loopback; how it is reached.
+pub(super) async fn start(
+    port: u16,
+    token: &SecretString,
+    options: Options,
+    clock: Clock,
+    stop: CancellationToken,
+) -> anyhow::Result<ProviderConfig> {
+    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let listener = listen(address, "--port").await?;
+    let address = listener.local_addr()?;
+    let stand_in = StandIn::new(address, token.expose_secret(), options, clock);
+    tokio::spawn(stand_in.serve(listener, stop));
+    Ok(ProviderConfig {
+        url: format!("http://{address}").parse()?,
+        token: token.clone(),
+        rate: RATE,
+        timeout: Duration::from_secs(15),
+    })
+}
+
+/// Deletions a second in `broker up`: a person watches.
+const RATE: u32 = 10;

@@ -1,0 +1,423 @@
+//! A simulated week: workers as they are, on the embedded endpoints, against the stand-in, with a clock that is moved by
+//! hand. Students come and go, the provider misbehaves, workers die; in the end everything is accounted for.
+//!
+//! The short one runs with all tests. The whole week takes minutes:
+//! `cargo test --release -p broker-cli a_simulated_week -- --ignored --nocapture`.
+//!
+//! A killed worker is its runtime, shut down in the middle of whatever it does. The crash stories of `tests/e2e` kill
+//! processes; here time is what they cannot have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_common::aws::{self, Aws};
+use broker_common::clock::Clock;
+use broker_common::config::Config;
+use broker_common::domain::{
+    AllocateRequest, Fingerprint, Grant, IdempotencyKey, Inventory, LeaseKey, MarkRequest, Outcome,
+    PersistedRequest, RequestId, RequestState, SandboxId, Status, Times, Timestamp, TrackId, suspects,
+};
+use broker_common::entropy::Entropy;
+use broker_common::lifecycle::Lifecycle;
+use broker_common::messages::RequestMessage;
+use broker_common::metrics;
+use broker_common::process::Process;
+use broker_common::queue::{QueueKind, QueueNames, QueueUrls, Sender, topology};
+use broker_common::store::{Record, Store, schema};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{Options, StandIn};
+use crate::endpoints;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+/// How far the clock moves at a time.
+const STEP: Duration = Duration::from_secs(10 * 60);
+const ACCOUNTS: usize = 60;
+const WORKERS: usize = 3;
+const TOKEN: &str = "stand-in";
+/// Between two looks whether everything has settled.
+const BEAT: Duration = Duration::from_millis(20);
+/// How long anything may take before the test fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_simulated_morning_leaves_everything_accounted_for() {
+    Week::live(6, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes"]
+async fn a_simulated_week_leaves_everything_accounted_for() {
+    Week::live(7 * 24, 7).await;
+}
+
+/// A student's lease, and when he gives it back, if he does.
+struct Student {
+    track: TrackId,
+    request: RequestId,
+    gives_back_at: Option<Timestamp>,
+    grant: Option<Grant>,
+}
+
+struct Week {
+    process: Process,
+    store: Store,
+    requests: Sender,
+    urls: QueueUrls,
+    endpoints: (String, String),
+    stand_in: StandIn,
+    workers: Vec<tokio::runtime::Runtime>,
+    students: Vec<Student>,
+    held: Vec<Grant>,
+    figures: BTreeMap<&'static str, u64>,
+}
+
+impl Week {
+    async fn live(hours: u32, seed: u64) {
+        let stop = CancellationToken::new();
+        let mut week = Self::begin(seed, stop.clone()).await;
+        for _ in 0..hours * 6 {
+            week.students_come_and_go().await;
+            week.the_provider_has_moods();
+            week.workers_die();
+            week.pass(STEP).await;
+        }
+        // Everybody leaves; the provider is itself again; a day for what was given up.
+        week.stand_in.world.misbehave(super::Faults::default());
+        week.restart_workers();
+        for _ in 0..40 {
+            week.pass(HOUR).await;
+        }
+        week.everything_is_accounted_for().await;
+        week.tell(hours);
+        for worker in week.workers.drain(..) {
+            worker.shutdown_background();
+        }
+        stop.cancel();
+    }
+
+    async fn begin(seed: u64, stop: CancellationToken) -> Self {
+        let options = endpoints::Options {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            dynamodb_port: 0,
+            sqs_port: 0,
+            data_dir: None,
+        };
+        let endpoints = endpoints::start(options, stop.clone()).await.unwrap();
+        let now = Clock::system().now();
+        let clock = Clock::manual(now);
+        // AWS's clock is not this one: it is said to be right, and never compared again.
+        clock.observe(now, now, now);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let options = Options { accounts: ACCOUNTS, page_size: 25, regrow_after: Some(30 * MINUTE) };
+        let stand_in = StandIn::new(address, TOKEN, options, clock.clone());
+        tokio::spawn(stand_in.clone().serve(listener, stop));
+        let settings = [
+            ("BROKER_TABLE", "week"),
+            ("BROKER_PREFIX", "week"),
+            ("BROKER_LOCAL", "true"),
+            ("BROKER_PROVIDER_URL", &stand_in.base),
+            ("BROKER_PROVIDER_TOKEN", TOKEN),
+            ("BROKER_PROVIDER_TIMEOUT_S", "1"),
+            // Slots are waited for in real seconds.
+            ("BROKER_PROVIDER_RATE", "100"),
+            ("BROKER_POLL_WAIT_S", "1"),
+            ("BROKER_VISIBILITY_S", "2"),
+            // So that a look at the ticks comes soon after the clock has moved.
+            ("BROKER_CENSUS_EVERY_S", "1"),
+        ];
+        let settings: BTreeMap<_, _> =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let config = Config::read(&settings).unwrap();
+        let wall = Clock::system();
+        let aws =
+            aws::connect_locally(&endpoints.dynamodb_url, &endpoints.sqs_url, &wall, config.poll_wait).await;
+        schema::ensure(&aws.dynamodb, &config.table).await.unwrap();
+        let names = QueueNames::new(&config.prefix).unwrap();
+        topology::ensure(&aws, &names, config.visibility).await.unwrap();
+        let urls = QueueUrls::resolve(&aws, &names).await.unwrap();
+        let urls_of = (endpoints.dynamodb_url.clone(), endpoints.sqs_url.clone());
+        Self::with(config, clock, Entropy::seeded(seed), aws, urls, urls_of, stand_in)
+    }
+
+    fn with(
+        config: Config,
+        clock: Clock,
+        entropy: Entropy,
+        aws: Aws,
+        urls: QueueUrls,
+        endpoints: (String, String),
+        stand_in: StandIn,
+    ) -> Self {
+        // The two weeks may run in one process, which has one recorder.
+        static METRICS: std::sync::OnceLock<metrics::Handle> = std::sync::OnceLock::new();
+        let metrics = METRICS.get_or_init(|| metrics::install().unwrap()).clone();
+        let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
+        let requests = Sender::new(aws.sqs.clone(), urls.get(QueueKind::Requests), 4);
+        let lifecycle = Lifecycle::new();
+        let process = Process { config: Arc::new(config), clock, entropy, aws, lifecycle, metrics };
+        let mut week = Self {
+            process,
+            store,
+            requests,
+            urls,
+            endpoints,
+            stand_in,
+            workers: Vec::new(),
+            students: Vec::new(),
+            held: Vec::new(),
+            figures: BTreeMap::new(),
+        };
+        (0..WORKERS).for_each(|_| week.start_worker());
+        week
+    }
+
+    fn now(&self) -> Timestamp {
+        self.process.clock.now()
+    }
+
+    fn count(&mut self, figure: &'static str) {
+        *self.figures.entry(figure).or_default() += 1;
+    }
+
+    fn chance(&self, percent: usize) -> bool {
+        self.process.entropy.below(100) < percent
+    }
+
+    fn start_worker(&mut self) {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let mut process = self.process.clone();
+        process.lifecycle = Lifecycle::new();
+        let (dynamodb, sqs) = self.endpoints.clone();
+        runtime.spawn(async move {
+            // Connections of its own, which die with it.
+            process.aws =
+                aws::connect_locally(&dynamodb, &sqs, &Clock::system(), process.config.poll_wait).await;
+            if let Err(error) = broker_worker::run(process, None).await {
+                panic!("a worker ended: {error:#}");
+            }
+        });
+        self.workers.push(runtime);
+    }
+
+    fn workers_die(&mut self) {
+        if self.chance(10) {
+            let victim = self.process.entropy.below(self.workers.len());
+            self.workers.remove(victim).shutdown_background();
+            self.count("workers killed");
+            self.start_worker();
+        }
+    }
+
+    fn restart_workers(&mut self) {
+        for worker in self.workers.drain(..) {
+            worker.shutdown_background();
+        }
+        (0..WORKERS).for_each(|_| self.start_worker());
+    }
+
+    fn the_provider_has_moods(&mut self) {
+        if !self.chance(20) {
+            return;
+        }
+        let moods = [
+            json!({}),
+            json!({}),
+            json!({ "delete": { "status": 500, "every": 2 } }),
+            json!({ "delete": { "lost": true, "every": 3 } }),
+            json!({ "delete": { "not_found": true, "every": 2 } }),
+            json!({ "delete": { "status": 429, "retry_after_s": 2, "every": 2 } }),
+            json!({ "delete": { "status": 403 } }),
+            json!({ "list": { "empty": true } }),
+            json!({ "list": { "no_next": true } }),
+            json!({ "list": { "truncated": true }, "delete": { "delay_ms": 1_500, "every": 4 } }),
+            json!({ "list": { "loop": true } }),
+            json!({ "list": { "status": 503 }, "delete": { "status": 503 } }),
+        ];
+        let mood = &moods[self.process.entropy.below(moods.len())];
+        self.stand_in.world.misbehave(serde_json::from_value(mood.clone()).unwrap());
+        self.count("moods of the provider");
+    }
+
+    async fn students_come_and_go(&mut self) {
+        for _ in 0..self.process.entropy.below(4) {
+            self.ask().await;
+        }
+        let now = self.now();
+        for mut student in std::mem::take(&mut self.students) {
+            if student.grant.is_none() {
+                let record = self.store.request(student.request).await.unwrap().expect("recorded");
+                match record.state {
+                    RequestState::Ended(Outcome::Created(grant)) => {
+                        self.count("allocations");
+                        self.held.push(grant.clone());
+                        student.grant = Some(grant);
+                    }
+                    RequestState::Ended(_) => {
+                        self.count("allocations refused");
+                        continue;
+                    }
+                    RequestState::Queued if now > record.deadline => continue,
+                    RequestState::Queued => {}
+                }
+            }
+            match (&student.grant, student.gives_back_at) {
+                (Some(grant), Some(at)) if at <= now => {
+                    let sandbox_id = grant.sandbox_id.clone();
+                    self.give_back(&student.track, sandbox_id).await;
+                }
+                (_, Some(_)) | (None, None) => self.students.push(student),
+                (Some(_), None) => self.count("students who just left"),
+            }
+        }
+    }
+
+    async fn ask(&mut self) {
+        let now = self.now();
+        let id = self.process.entropy.request_id(now);
+        let track = TrackId::new(format!("student-{id}")).unwrap();
+        let hours = 1 + u16::try_from(self.process.entropy.below(6)).unwrap();
+        let ask = AllocateRequest {
+            request_id: id,
+            lease_key: LeaseKey { key: IdempotencyKey::from(&track), track: track.clone() },
+            key_is_explicit: false,
+            fingerprint: Fingerprint::of([]),
+            track_name: None,
+            prefix: None,
+            lab_duration_hours: hours,
+            asynchronous: true,
+            times: Times { enqueued_at: now, reply_by: now, deadline: now.plus(2 * HOUR) },
+        };
+        let record = PersistedRequest {
+            request_id: id,
+            track: track.clone(),
+            lease_key: Some(ask.lease_key.clone()),
+            sandbox_id: None,
+            state: RequestState::Queued,
+            created_at: now,
+            deadline: ask.times.deadline,
+            asynchronous: true,
+            message: None,
+        };
+        self.store.record_request(&record).await.unwrap();
+        self.send(RequestMessage::allocate(&ask, self.nobody()).encode()).await;
+        let stays = 10 * MINUTE * u32::try_from(1 + self.process.entropy.below(24)).unwrap();
+        let gives_back_at = self.chance(70).then(|| now.plus(stays));
+        self.students.push(Student { track, request: id, gives_back_at, grant: None });
+    }
+
+    async fn give_back(&mut self, track: &TrackId, sandbox_id: SandboxId) {
+        let now = self.now();
+        let request_id = self.process.entropy.request_id(now);
+        let times = Times { enqueued_at: now, reply_by: now, deadline: now.plus(HOUR) };
+        let mark = MarkRequest { request_id, track: track.clone(), sandbox_id, times };
+        self.send(RequestMessage::mark(&mark, self.nobody()).encode()).await;
+        self.count("given back");
+    }
+
+    /// A reply queue that does not exist: nobody waits.
+    fn nobody(&self) -> String {
+        self.urls.names().reply(uuid::Uuid::nil()).to_string()
+    }
+
+    async fn send(&self, message: String) {
+        // Some come twice.
+        for _ in 0..=usize::from(self.chance(10)) {
+            self.requests.send(message.clone()).await.unwrap();
+        }
+    }
+
+    /// Moves the clock, and waits until the jobs have seen it and nothing is under way.
+    async fn pass(&mut self, time: Duration) {
+        self.process.clock.set(self.now().plus(time));
+        let moved = self.now();
+        let mut last = String::new();
+        let settled = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let census = self.store.census().await.unwrap();
+                let depths = topology::depths(&self.process.aws, &self.urls).await.unwrap();
+                let left: u64 = depths.iter().take(2).map(|d| d.visible + d.in_flight + d.delayed).sum();
+                if left == 0 && census.as_ref().is_some_and(|census| census.as_of >= moved) {
+                    return;
+                }
+                last = format!("{census:?} {depths:?}");
+                // SQS's clock goes on, and this one with it: a delayed message finds that its time has come.
+                tokio::time::sleep(BEAT).await;
+                self.process.clock.set(self.now().plus(BEAT));
+            }
+        });
+        assert!(settled.await.is_ok(), "nothing settles: {last}");
+        self.count("steps");
+    }
+
+    async fn everything_is_accounted_for(&mut self) {
+        let (inventory, records) = self.read_all().await;
+        let broken = suspects(&inventory);
+        assert!(broken.is_empty(), "{broken:#?}");
+
+        let had: BTreeSet<_> = self.held.iter().map(|grant| &grant.external_id).collect();
+        assert_eq!(had.len(), self.held.len(), "a used sandbox was handed out again");
+
+        let now = self.now();
+        let known: BTreeMap<_, _> = records.iter().map(|r| (r.sandbox.id.to_string(), r)).collect();
+        let world = self.stand_in.world.shown(now);
+        let listed: BTreeSet<_> =
+            world["accounts"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect();
+        let made = world["made"].as_u64().unwrap();
+        for number in 0..made {
+            let id = format!("seed-{number:06}");
+            let status = known.get(&id).map(|record| record.sandbox.status);
+            let right = match status {
+                Some(Status::Available) => listed.contains(&id),
+                Some(Status::Deleted) => !listed.contains(&id),
+                Some(
+                    Status::Allocated | Status::PendingDeletion | Status::Stale | Status::DeletionFailed,
+                )
+                | None => false,
+            };
+            assert!(right, "{id} is {status:?}, listed: {}\n{:#?}", listed.contains(&id), known.get(&id));
+        }
+        let dead = topology::depths(&self.process.aws, &self.urls).await.unwrap();
+        assert!(dead.iter().skip(2).all(|queue| queue.visible == 0), "dead letters: {dead:?}");
+        let deletions = world["deletions"].as_array().unwrap();
+        self.figures.insert("sandboxes that ever existed", made);
+        self.figures.insert("deletions asked for", deletions.len() as u64);
+        let done = deletions.iter().filter(|deletion| deletion["outcome"] == "deleted").count();
+        self.figures.insert("deletions done", done as u64);
+        self.figures.insert("pages listed", world["lists"].as_u64().unwrap());
+    }
+
+    #[expect(clippy::print_stdout, reason = "the figures are what a long run is for")]
+    fn tell(&self, hours: u32) {
+        println!("{hours} h: {:?}", self.figures);
+    }
+
+    async fn read_all(&self) -> (Inventory, Vec<Record>) {
+        let (mut inventory, mut after) = (Inventory::default(), None);
+        loop {
+            let page = self.store.scan(0, 1, after.take()).await.unwrap();
+            page.sandboxes.iter().for_each(|sandbox| inventory.add_sandbox(sandbox));
+            page.leases.iter().for_each(|lease| inventory.add_lease(lease));
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        let (mut records, mut after) = (Vec::new(), None);
+        loop {
+            let (page, next) = self.store.browse(after.take(), usize::MAX, |_| true).await.unwrap();
+            records.extend(page);
+            match next {
+                Some(next) => after = Some(next),
+                None => return (inventory, records),
+            }
+        }
+    }
+}

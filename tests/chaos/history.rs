@@ -1,0 +1,86 @@
+//! Who was told what, and when.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A (track, idempotency key).
+pub(crate) type Key = (String, String);
+
+/// What a client asked and was told. `None` in place of an answer: the connection broke, nobody knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// An allocate was answered with this sandbox, at once or when its outcome was polled.
+    Sandbox(String),
+    /// An allocate was answered 409: nothing is available, and the key holds nothing.
+    NothingThere,
+    /// A mark of this sandbox was answered 200.
+    Returned(String),
+    /// A mark of this sandbox was sent, and its answer was another than 200, or none.
+    MarkUnanswered(String),
+    /// A mark of this sandbox was refused: 403 or 404.
+    MarkRefused(String, u16),
+    /// A look at this sandbox was answered with this status.
+    Looked(String, u16),
+    /// A request was answered 202 and never ended.
+    NeverEnded(String),
+    /// Something that no story has.
+    Surprise(String),
+}
+
+/// One exchange of a client: between `sent` and `received`, the key was told so.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    pub(crate) key: Key,
+    pub(crate) sent: Duration,
+    pub(crate) received: Duration,
+    pub(crate) told: Told,
+}
+
+/// Everything that happened to all clients.
+#[derive(Debug)]
+pub(crate) struct History {
+    began: Instant,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    events: Vec<Event>,
+    sandboxes: BTreeSet<String>,
+}
+
+impl History {
+    pub(crate) fn new() -> Self {
+        Self { began: Instant::now(), inner: Mutex::default() }
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        change(&mut self.inner.lock().expect("no client panicked while it wrote"))
+    }
+
+    pub(crate) fn add(&self, event: Event) {
+        self.with(|inner| {
+            if let Told::Sandbox(sandbox) = &event.told {
+                inner.sandboxes.insert(sandbox.clone());
+            }
+            inner.events.push(event);
+        });
+    }
+
+    /// How many different sandboxes were told.
+    pub(crate) fn allocations(&self) -> usize {
+        self.with(|inner| inner.sandboxes.len())
+    }
+
+    /// All of it, which is empty then.
+    pub(crate) fn take(&self) -> Vec<Event> {
+        self.with(|inner| std::mem::take(&mut inner.events))
+    }
+}

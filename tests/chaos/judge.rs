@@ -1,0 +1,166 @@
+//! What contradicts the promises in what clients were told, whatever happened in between.
+//!
+//! An answer is true at some instant between its request and its arrival. So a sandbox is *surely held* by its key from
+//! the arrival of the first answer that names it until the first mark of it is sent; and it is *surely returned* from the
+//! arrival of the first 200 to a mark of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::history::{Event, Key, Told};
+
+/// What is known of one sandbox of one key.
+#[derive(Clone, Copy, Debug)]
+struct Holding {
+    surely_from: Duration,
+    surely_until: Duration,
+    returned_by: Duration,
+}
+
+type Holdings<'a> = BTreeMap<(&'a Key, &'a str), Holding>;
+
+/// Every contradiction, in words.
+pub(crate) fn history(events: &[Event]) -> Vec<String> {
+    let holdings = holdings(events);
+    let mut faults = two_owners(events);
+    let mut by_key: BTreeMap<&Key, Vec<(&str, Holding)>> = BTreeMap::new();
+    for ((key, sandbox), holding) in &holdings {
+        by_key.entry(key).or_default().push((sandbox, *holding));
+    }
+    for event in events {
+        let held = by_key.get(&event.key).map(Vec::as_slice).unwrap_or_default();
+        faults.extend(contradiction(event, held));
+    }
+    faults
+}
+
+fn holdings(events: &[Event]) -> Holdings<'_> {
+    let mut holdings = Holdings::new();
+    let unknown =
+        Holding { surely_from: Duration::MAX, surely_until: Duration::MAX, returned_by: Duration::MAX };
+    for event in events {
+        let mut of = |sandbox, change: &dyn Fn(&mut Holding)| {
+            change(holdings.entry((&event.key, sandbox)).or_insert(unknown));
+        };
+        match &event.told {
+            Told::Sandbox(sandbox) => of(sandbox, &|h| h.surely_from = h.surely_from.min(event.received)),
+            Told::Returned(sandbox) => of(sandbox, &|h| {
+                h.surely_until = h.surely_until.min(event.sent);
+                h.returned_by = h.returned_by.min(event.received);
+            }),
+            Told::MarkUnanswered(sandbox) | Told::MarkRefused(sandbox, _) => {
+                of(sandbox, &|h| h.surely_until = h.surely_until.min(event.sent));
+            }
+            Told::NothingThere | Told::Looked(..) | Told::NeverEnded(_) | Told::Surprise(_) => {}
+        }
+    }
+    holdings
+}
+
+/// A sandbox is told to one key, ever.
+fn two_owners(events: &[Event]) -> Vec<String> {
+    let mut owners: BTreeMap<&str, BTreeSet<&Key>> = BTreeMap::new();
+    for event in events {
+        if let Told::Sandbox(sandbox) = &event.told {
+            owners.entry(sandbox).or_default().insert(&event.key);
+        }
+    }
+    let several = owners.into_iter().filter(|(_, keys)| keys.len() > 1);
+    several.map(|(sandbox, keys)| format!("{sandbox} was told to {keys:?}")).collect()
+}
+
+/// What is wrong with one event, given what its key held.
+fn contradiction(event: &Event, held: &[(&str, Holding)]) -> Option<String> {
+    let Event { key, sent, received, told } = event;
+    let surely_held = |other: Option<&str>| {
+        held.iter().find(|(sandbox, holding)| {
+            other != Some(sandbox) && holding.surely_from <= *sent && *received <= holding.surely_until
+        })
+    };
+    match told {
+        Told::Sandbox(sandbox) => {
+            if let Some((other, _)) = surely_held(Some(sandbox)) {
+                return Some(format!("{key:?} was told {sandbox} while it held {other}"));
+            }
+            let returned = held.iter().find(|(known, _)| known == sandbox).map(|(_, h)| h.returned_by)?;
+            (*sent > returned).then(|| format!("{key:?} was told {sandbox} after it was given back"))
+        }
+        Told::NothingThere => {
+            let (other, _) = surely_held(None)?;
+            Some(format!("{key:?} was told that nothing is there while it held {other}"))
+        }
+        Told::MarkRefused(sandbox, status) => {
+            Some(format!("{key:?} may not return its own {sandbox}: {status}"))
+        }
+        Told::Looked(_, 200) | Told::Returned(_) | Told::MarkUnanswered(_) => None,
+        Told::Looked(sandbox, status) => Some(format!("{key:?} may not look at its own {sandbox}: {status}")),
+        Told::NeverEnded(location) => Some(format!("{key:?}: {location} never ended")),
+        Told::Surprise(what) => Some(format!("{key:?}: {what}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(key: &str, sent: u64, received: u64, told: Told) -> Event {
+        let (sent, received) = (Duration::from_secs(sent), Duration::from_secs(received));
+        Event { key: (key.to_owned(), key.to_owned()), sent, received, told }
+    }
+
+    fn sandbox(name: &str) -> Told {
+        Told::Sandbox(name.to_owned())
+    }
+
+    fn returned(name: &str) -> Told {
+        Told::Returned(name.to_owned())
+    }
+
+    #[test]
+    fn an_orderly_life_is_no_violation() {
+        let life = [
+            told("a", 0, 1, sandbox("1")),
+            told("a", 2, 3, sandbox("1")),
+            told("a", 4, 6, Told::MarkUnanswered("1".to_owned())),
+            told("a", 7, 8, returned("1")),
+            told("a", 9, 10, sandbox("2")),
+            told("b", 0, 1, sandbox("3")),
+            told("b", 0, 20, Told::NothingThere),
+        ];
+        assert_eq!(history(&life), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_kind_of_broken_promise_is_seen() {
+        let broken: [(&str, Vec<Event>); 7] = [
+            ("two owners", vec![told("a", 0, 1, sandbox("1")), told("b", 5, 6, sandbox("1"))]),
+            ("two at a time", vec![told("a", 0, 1, sandbox("1")), told("a", 2, 3, sandbox("2"))]),
+            (
+                "offered again to the same key",
+                vec![
+                    told("a", 0, 1, sandbox("1")),
+                    told("a", 2, 3, returned("1")),
+                    told("a", 4, 5, sandbox("1")),
+                ],
+            ),
+            (
+                "none while it holds one",
+                vec![told("a", 0, 1, sandbox("1")), told("a", 2, 3, Told::NothingThere)],
+            ),
+            ("not the owner", vec![told("a", 0, 1, Told::MarkRefused("1".to_owned(), 403))]),
+            ("never ended", vec![told("a", 0, 1, Told::NeverEnded("/v1/requests/1".to_owned()))]),
+            ("looked in vain", vec![told("a", 0, 1, Told::Looked("1".to_owned(), 404))]),
+        ];
+        for (what, events) in broken {
+            assert_eq!(history(&events).len(), 1, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_overlaps_may_have_happened_in_either_order() {
+        // The second answer was on its way while the first sandbox was given back.
+        let life =
+            [told("a", 0, 1, sandbox("1")), told("a", 2, 9, sandbox("2")), told("a", 3, 4, returned("1"))];
+        assert_eq!(history(&life), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,107 @@
+//! `broker-chaos`: hundreds of tracks on a whole broker that is being destroyed, and a verdict on what they were told.
+//!
+//! For some minutes tracks allocate, repeat, look, poll and give back over several APIs, while workers are killed or
+//! frozen every second and APIs every ten, the proxy before AWS misbehaves, and endpoints disappear for seconds. Then all
+//! is calm, everybody settles, and the history of who was told what, when, is judged together with the table: exclusive
+//! ownership in time, one live sandbox per key, no accepted request without an end, queues empty, nothing stuck. The seed
+//! repeats the run's choices; the machine chooses the interleaving. Exit codes: 0 all as promised, 1 not.
+
+mod cast;
+mod history;
+mod judge;
+mod report;
+mod saboteur;
+mod settle;
+mod supply;
+mod track;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_tests::{Broker, Setup};
+use clap::Parser;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use cast::Cast;
+use history::History;
+use supply::Supply;
+use track::Track;
+
+/// Destroys a broker under load and checks what its clients were told.
+#[derive(Clone, Debug, Parser)]
+struct Arguments {
+    /// How many minutes of it
+    #[arg(long, default_value_t = 5.0)]
+    minutes: f64,
+    /// Repeats the choices of another run
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Keys that allocate and give back; every other two share a track
+    #[arg(long, default_value_t = 300)]
+    keys: usize,
+    /// API processes
+    #[arg(long, default_value_t = 2)]
+    apis: usize,
+    /// Worker processes
+    #[arg(long, default_value_t = 3)]
+    workers: usize,
+    /// Ends early once there were so many allocations (0: never)
+    #[arg(long, default_value_t = 0)]
+    allocations: usize,
+    /// Nothing is killed and nothing fails: the same load in peace, to know what the faults cost
+    #[arg(long)]
+    peace: bool,
+}
+
+/// How long a worker's message stays hidden: short, so that what a dead worker held comes back soon.
+const VISIBILITY_S: &str = "5";
+/// Enough to know where an API listens and which reply queue is whose.
+const LOG: &str = "warn,broker_api=info,broker_api::access_log=warn,broker_api::readiness=warn";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    println!("{arguments:?}");
+    let setup = Setup::new().apis(0).workers(0).faults(arguments.seed);
+    let setup =
+        setup.var("BROKER_VISIBILITY_S", VISIBILITY_S).var("BROKER_LOG", LOG).var("BROKER_WAIT_S", "10");
+    let mut broker = Broker::start(setup).await;
+    let history = Arc::new(History::new());
+    let mut cast = Cast::start(&broker, arguments.apis, arguments.workers).await;
+    let supply = Supply::new(&broker, Arc::clone(&history));
+    supply.first().await;
+    let supplying = tokio::spawn(supply.run());
+
+    let (end, ended) = watch::channel(false);
+    let mut tracks = JoinSet::new();
+    for index in 0..arguments.keys {
+        let track = Track::new(index, arguments.seed, cast.apis(), Arc::clone(&history));
+        tracks.spawn(track.run(ended.clone()));
+    }
+    let length = Duration::from_secs_f64(arguments.minutes * 60.0);
+    let deeds = saboteur::rage(&broker, &mut cast, &history, &arguments, length).await;
+
+    println!("calm after {:?}; everybody settles", history.elapsed());
+    broker.proxy().calm();
+    cast.complete(&broker).await;
+    end.send_replace(true);
+    let mut settled = settle::everybody(tracks).await;
+    supplying.abort();
+    let told = history.allocations();
+    let mut faults = judge::history(&history.take());
+    faults.extend(settle::table(&mut broker, &mut cast, &mut settled, told).await);
+    report::print(&settled, &deeds, &broker.proxy().tallies(), &cast);
+    if faults.is_empty() {
+        cast.stop().await;
+        broker.finish().await;
+        println!("\nAll as promised: 0 violations.");
+        return ExitCode::SUCCESS;
+    }
+    println!();
+    faults.iter().take(50).for_each(|fault| println!("VIOLATION {fault}"));
+    println!("{} violations", faults.len());
+    broker.abandon();
+    ExitCode::FAILURE
+}

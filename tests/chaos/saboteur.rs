@@ -1,0 +1,134 @@
+//! What is done to the broker, when: drawn from the seed.
+
+use std::time::Duration;
+
+use broker_tests::proxy::{Fault, Latency, Outage, Rule, Service};
+use broker_tests::{Broker, FaultProxy};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::time::{Instant, interval, sleep_until};
+
+use crate::Arguments;
+use crate::cast::Cast;
+use crate::history::History;
+
+/// A worker dies or stands still so often.
+const WORKER_EVERY: Duration = Duration::from_secs(1);
+/// An API dies so often, in seconds.
+const API_EVERY_S: u64 = 10;
+/// An endpoint is away so often, in seconds, for at most [`LONGEST_OUTAGE_MS`].
+const OUTAGE_EVERY_S: u64 = 17;
+const LONGEST_OUTAGE_MS: u64 = 4_000;
+/// Frozen workers go on so often, in seconds: longer than the visibility timeout.
+const THAW_EVERY_S: u64 = 8;
+/// One in so many workers is frozen, not killed.
+const FROZEN: u32 = 5;
+/// Progress is told so often, in seconds.
+const TOLD_EVERY_S: u64 = 15;
+
+/// What was done.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Deeds {
+    pub(crate) length: Duration,
+    pub(crate) workers_killed: u64,
+    pub(crate) workers_frozen: u64,
+    pub(crate) apis_killed: u64,
+    pub(crate) outages: u64,
+}
+
+/// Parts of all calls that fail, by kind.
+const ODDS: [(Fault, f64); 10] = [
+    (Fault::Reset, 0.01),
+    (Fault::LoseResponse, 0.01),
+    (Fault::LateResponse, 0.002),
+    (Fault::Throttle, 0.01),
+    (Fault::Conflict, 0.03),
+    (Fault::ServerError, 0.005),
+    (Fault::ServerErrorAfterEffect, 0.005),
+    (Fault::Duplicate, 0.05),
+    (Fault::Reorder, 0.02),
+    (Fault::FailEntry, 0.01),
+];
+
+/// Destroys things for `length`.
+pub(crate) async fn rage(
+    broker: &Broker,
+    cast: &mut Cast,
+    history: &History,
+    arguments: &Arguments,
+    length: Duration,
+) -> Deeds {
+    let mut rng = SmallRng::seed_from_u64(arguments.seed ^ 0x5ab0);
+    let mut deeds = Deeds::default();
+    let end = Instant::now() + length;
+    if !arguments.peace {
+        misbehave(broker.proxy());
+    }
+    let mut ticks = interval(WORKER_EVERY);
+    let mut away = Vec::new();
+    for second in 0_u64.. {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = sleep_until(end) => break,
+        }
+        if second % TOLD_EVERY_S == 0 {
+            println!("{:>5} s: {} allocations, {deeds:?}", second, history.allocations());
+        }
+        if arguments.allocations > 0 && history.allocations() >= arguments.allocations {
+            break;
+        }
+        away.retain(|(until, _)| *until > Instant::now());
+        if arguments.peace {
+            continue;
+        }
+        strike_worker(cast, &mut rng, &mut deeds);
+        if second % THAW_EVERY_S == THAW_EVERY_S - 1 {
+            cast.thaw_all();
+        }
+        if second % API_EVERY_S == API_EVERY_S - 1 {
+            cast.kill_api(rng.random_range(0..arguments.apis));
+            deeds.apis_killed += 1;
+        }
+        if second % OUTAGE_EVERY_S == OUTAGE_EVERY_S - 1 {
+            let until = Instant::now() + Duration::from_millis(rng.random_range(500..LONGEST_OUTAGE_MS));
+            away.extend(outage(broker.proxy(), &mut rng).into_iter().map(|guard| (until, guard)));
+            deeds.outages += 1;
+        }
+        cast.fill(broker).await;
+    }
+    deeds.length = history.elapsed();
+    deeds
+}
+
+fn misbehave(proxy: &FaultProxy) {
+    let ms = Duration::from_millis;
+    let (sqs, dynamodb) = ((ms(1), ms(6)), (ms(1), ms(4)));
+    proxy.set_latency(Latency { sqs, dynamodb, slow: 0.01, slow_takes: ms(60) });
+    for (fault, odds) in ODDS {
+        proxy.add(Rule::new(fault).chance(odds));
+    }
+}
+
+fn strike_worker(cast: &mut Cast, rng: &mut SmallRng, deeds: &mut Deeds) {
+    if cast.workers() == 0 {
+        return;
+    }
+    let victim = rng.random_range(0..cast.workers());
+    if rng.random_ratio(1, FROZEN) {
+        cast.freeze_worker(victim);
+        deeds.workers_frozen += 1;
+    } else {
+        cast.kill_worker(victim);
+        deeds.workers_killed += 1;
+    }
+}
+
+fn outage(proxy: &FaultProxy, rng: &mut SmallRng) -> Vec<broker_tests::proxy::Away> {
+    let how = if rng.random_bool(0.5) { Outage::Refused } else { Outage::Silent };
+    let services: &[Service] = match rng.random_range(0..3) {
+        0 => &[Service::Sqs],
+        1 => &[Service::DynamoDb],
+        _ => &[Service::Sqs, Service::DynamoDb],
+    };
+    services.iter().map(|service| proxy.outage(*service, how)).collect()
+}

@@ -1,0 +1,91 @@
+//! The end of a run: what everybody holds, and that the table says the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use broker_tests::cli::Stats;
+use broker_tests::{Broker, wait_for_condition};
+use serde::Deserialize;
+use tokio::task::JoinSet;
+
+use crate::cast::Cast;
+use crate::history::Key;
+use crate::track::Settled;
+
+/// What everybody holds, and how much was handed out.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    pub(crate) holds: BTreeMap<Key, String>,
+    pub(crate) keys: usize,
+    /// Sandboxes that were used, by the table.
+    pub(crate) used: u64,
+    pub(crate) dead_letters: usize,
+}
+
+/// Waits until everybody has settled.
+///
+/// # Panics
+///
+/// When a client did: an answer broke what holds for every answer.
+pub(crate) async fn everybody(mut tracks: JoinSet<Settled>) -> State {
+    let mut state = State::default();
+    while let Some(settled) = tracks.join_next().await {
+        let Settled { key, holds } = settled.expect("a client did not panic");
+        state.keys += 1;
+        state.holds.extend(holds.map(|sandbox| (key, sandbox)));
+    }
+    state
+}
+
+#[derive(Debug, Deserialize)]
+struct Row {
+    sandbox_id: String,
+    track: Option<String>,
+    idempotency_key: Option<String>,
+}
+
+/// Everything in which table and queues differ from what the clients know, once the queues are empty.
+pub(crate) async fn table(
+    broker: &mut Broker,
+    cast: &mut Cast,
+    state: &mut State,
+    told: usize,
+) -> Vec<String> {
+    let queues = broker.queues();
+    for orphan in std::mem::take(&mut cast.orphans) {
+        queues.delete(&orphan).await;
+    }
+    wait_for_condition("the requests queue to be empty", async || match queues.requests().await {
+        depth if depth.total() == 0 => Ok(()),
+        depth => Err(depth),
+    })
+    .await;
+    let dlq = queues.name("requests-dlq");
+    let letters = queues.depth(&dlq).await.total() as usize;
+    state.dead_letters = queues.take(&dlq, letters).await.len();
+
+    let mut faults = Vec::new();
+    let verdict = broker.cli(&["pool", "verify", "--json"]).await;
+    if verdict.code != 0 {
+        faults.push(format!("pool verify says: {}{}", verdict.stdout, verdict.stderr));
+    }
+    let stats: Stats = broker.stats().await;
+    state.used = stats.total - stats.available;
+    if state.used != told as u64 {
+        faults.push(format!("{} sandboxes are used, {told} were told to somebody", state.used));
+    }
+    let listed =
+        broker.cli_ok(&["pool", "list", "--status", "allocated", "--limit", "1000000", "--json"]).await;
+    let rows = listed.json::<Vec<Row>>().into_iter();
+    let held_by_table: BTreeSet<_> = rows
+        .map(|row| ((row.track.unwrap_or_default(), row.idempotency_key.unwrap_or_default()), row.sandbox_id))
+        .collect();
+    let held_by_clients: BTreeSet<_> = state.holds.clone().into_iter().collect();
+    let differ = held_by_table.symmetric_difference(&held_by_clients);
+    faults.extend(differ.map(|(key, sandbox)| {
+        let by_whom =
+            if held_by_table.contains(&(key.clone(), sandbox.clone())) { "table" } else { "client" };
+        format!("{sandbox} is held by {key:?} only as the {by_whom} knows")
+    }));
+    faults.extend(cast.panics.iter().map(|panic| format!("a process panicked: {panic}")));
+    faults
+}

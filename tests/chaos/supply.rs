@@ -1,0 +1,50 @@
+//! New sandboxes, as many as are used up: nobody may be told that there are none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_tests::Broker;
+use broker_tests::setup::Environment;
+use tokio::time::sleep;
+
+use crate::history::History;
+
+/// Sandboxes that are there more than were told.
+const MARGIN: usize = 4_000;
+/// How many are added at a time.
+const STEP: usize = 2_000;
+
+/// Keeps the pool filled.
+#[derive(Debug)]
+pub(crate) struct Supply {
+    environment: Environment,
+    history: Arc<History>,
+}
+
+impl Supply {
+    pub(crate) fn new(broker: &Broker, history: Arc<History>) -> Self {
+        let environment: &Environment = broker;
+        Self { environment: environment.clone(), history }
+    }
+
+    pub(crate) async fn first(&self) {
+        self.seed(0, MARGIN).await;
+    }
+
+    /// Never ends.
+    pub(crate) async fn run(self) {
+        let mut seeded = MARGIN;
+        loop {
+            while seeded < self.history.allocations() + MARGIN {
+                self.seed(seeded, STEP).await;
+                seeded += STEP;
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn seed(&self, start: usize, count: usize) {
+        let (start, count) = (start.to_string(), count.to_string());
+        self.environment.cli_ok(&["pool", "seed", "--start", &start, "--count", &count]).await;
+    }
+}

@@ -1,0 +1,220 @@
+//! A client: allocates, repeats, looks, polls, gives back, and writes down what it was told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_tests::{Answer, Api, Call};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::cast::Apis;
+use crate::history::{Event, History, Key, Told};
+
+/// Longer than any call may take.
+const NO_ANSWER_AFTER: Duration = Duration::from_secs(75);
+/// A request that was answered 202 has ended by then: its deadline, and the time that a look allows for a claim under way.
+const ENDS_WITHIN: Duration = Duration::from_secs(120);
+/// The fence of a return stands two seconds before it (two clocks may differ so much): a copy of what was asked later
+/// than that may still claim. Whoever wants to leave with nothing waits for so long before the return.
+const FENCE: Duration = Duration::from_millis(2_500);
+/// Pause after a refusal.
+const PAUSE_MS: u64 = 200;
+
+/// One key of a track.
+#[derive(Debug)]
+pub(crate) struct Track {
+    key: Key,
+    /// Whether the key is sent; absent it is the track.
+    explicit: bool,
+    rng: SmallRng,
+    apis: Apis,
+    history: Arc<History>,
+}
+
+/// Where a client stood at the end.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled {
+    pub(crate) key: Key,
+    /// What it holds.
+    pub(crate) holds: Option<String>,
+}
+
+/// What came back of a call that asks for a sandbox.
+enum Got {
+    Sandbox(String),
+    Accepted(String),
+    Nothing,
+    Again,
+}
+
+impl Track {
+    pub(crate) fn new(index: usize, seed: u64, apis: Apis, history: Arc<History>) -> Self {
+        // Every other two keys share a track; the first of them is its default key.
+        let explicit = index % 4 == 1 || index % 4 == 2;
+        let track = format!("track-{}", if index % 4 == 1 { index - 1 } else { index });
+        let key = if explicit { format!("key-{index}") } else { track.clone() };
+        let rng = SmallRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9).wrapping_add(index as u64));
+        Self { key: (track, key), explicit, rng, apis, history }
+    }
+
+    /// Lives until `end`, then settles: it knows what it holds.
+    pub(crate) async fn run(mut self, end: watch::Receiver<bool>) -> Settled {
+        while !*end.borrow() {
+            let sandbox = self.obtain().await;
+            for _ in 0..self.rng.random_range(0..3) {
+                self.repeat(&sandbox).await;
+            }
+            self.give_back(&sandbox).await;
+        }
+        let sandbox = self.obtain().await;
+        let holds = if self.rng.random_bool(0.5) {
+            Some(sandbox)
+        } else {
+            sleep(FENCE).await;
+            self.give_back(&sandbox).await;
+            None
+        };
+        Settled { key: self.key, holds }
+    }
+
+    /// Asks until it has a sandbox.
+    async fn obtain(&mut self) -> String {
+        loop {
+            let wait = if self.rng.random_bool(0.2) { self.rng.random_range(0..3) } else { 10 };
+            let got = if self.rng.random_bool(0.1) {
+                // An impatient user: twice at once, through different APIs.
+                let (first, second) = (self.allocate(wait), self.allocate(wait));
+                let (first, second) = tokio::join!(self.ask(first), self.ask(second));
+                if matches!(first, Got::Sandbox(_)) { first } else { second }
+            } else {
+                let call = self.allocate(wait);
+                self.ask(call).await
+            };
+            match got {
+                Got::Sandbox(sandbox) => return sandbox,
+                Got::Accepted(location) => {
+                    // Some poll, some just ask again.
+                    if self.rng.random_bool(0.5)
+                        && let Some(sandbox) = self.poll(&location).await
+                    {
+                        return sandbox;
+                    }
+                }
+                Got::Nothing | Got::Again => self.pause().await,
+            }
+        }
+    }
+
+    fn allocate(&mut self, wait: u32) -> Call {
+        let call = self.api().allocate(&self.key.0).wait(wait);
+        if self.explicit { call.key(&self.key.1) } else { call }
+    }
+
+    async fn ask(&self, call: Call) -> Got {
+        let sent = self.history.elapsed();
+        let Some(answer) = answer(call).await else { return Got::Again };
+        match answer.status {
+            200 | 201 => {
+                let sandbox = answer.sandbox_id().to_owned();
+                self.told(sent, Told::Sandbox(sandbox.clone()));
+                Got::Sandbox(sandbox)
+            }
+            202 => Got::Accepted(answer.must_have("location").to_owned()),
+            409 => {
+                self.told(sent, Told::NothingThere);
+                Got::Nothing
+            }
+            503 => Got::Again,
+            _ => {
+                self.told(sent, Told::Surprise(format!("{answer:?}")));
+                Got::Again
+            }
+        }
+    }
+
+    /// Polls a request until it ended; the sandbox that it was given, unless that is known to be another's outcome.
+    async fn poll(&mut self, location: &str) -> Option<String> {
+        let began = self.history.elapsed();
+        loop {
+            let call = self.api().request(location, &self.key.0);
+            let ended = match answer(call).await {
+                Some(answer) if answer.status == 200 && answer.text_of("status") != "queued" => Some(answer),
+                Some(answer) if [200, 503].contains(&answer.status) => None,
+                Some(answer) => {
+                    self.told(began, Told::Surprise(format!("{answer:?}")));
+                    return None;
+                }
+                None => None,
+            };
+            if let Some(ended) = ended {
+                let sandbox = ended.json["response"]["body"]["sandbox_id"].as_str()?.to_owned();
+                // True at some instant since the request was made.
+                self.told(began, Told::Sandbox(sandbox.clone()));
+                return Some(sandbox);
+            }
+            if self.history.elapsed() > began + ENDS_WITHIN {
+                self.told(began, Told::NeverEnded(location.to_owned()));
+                return None;
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Reloads the page, or looks at the sandbox.
+    async fn repeat(&mut self, sandbox: &str) {
+        if self.rng.random_bool(0.7) {
+            let call = self.allocate(10);
+            self.ask(call).await;
+        } else {
+            let call = self.api().sandbox(sandbox, &self.key.0);
+            let sent = self.history.elapsed();
+            match answer(call).await {
+                Some(answer) if answer.status == 503 => {}
+                Some(answer) => self.told(sent, Told::Looked(sandbox.to_owned(), answer.status)),
+                None => {}
+            }
+        }
+    }
+
+    /// Gives back, until that is confirmed.
+    async fn give_back(&mut self, sandbox: &str) {
+        loop {
+            let call = self.api().mark(sandbox, &self.key.0);
+            let sent = self.history.elapsed();
+            let told = match answer(call).await.map(|answer| answer.status) {
+                Some(200) => Told::Returned(sandbox.to_owned()),
+                Some(status @ (403 | 404)) => Told::MarkRefused(sandbox.to_owned(), status),
+                Some(202 | 503) | None => Told::MarkUnanswered(sandbox.to_owned()),
+                Some(status) => Told::Surprise(format!("a mark of {sandbox} is answered {status}")),
+            };
+            let done = matches!(told, Told::Returned(_) | Told::MarkRefused(..));
+            self.told(sent, told);
+            if done {
+                return;
+            }
+            self.pause().await;
+        }
+    }
+
+    fn told(&self, sent: Duration, told: Told) {
+        let event = Event { key: self.key.clone(), sent, received: self.history.elapsed(), told };
+        self.history.add(event);
+    }
+
+    /// Any API that is known now.
+    fn api(&mut self) -> Api {
+        let apis = self.apis.read().expect("the cast does not panic");
+        apis[self.rng.random_range(0..apis.len())].clone()
+    }
+
+    async fn pause(&mut self) {
+        sleep(Duration::from_millis(self.rng.random_range(PAUSE_MS / 2..PAUSE_MS))).await;
+    }
+}
+
+/// `None`: the connection broke, or nothing came.
+async fn answer(call: Call) -> Option<Answer> {
+    timeout(NO_ANSWER_AFTER, call.try_send()).await.ok()?.ok()
+}

@@ -1,0 +1,125 @@
+//! AWS did what it was asked, and nobody heard of it; or it did not, and said so strangely.
+
+use broker_tests::{Fault, Rule, Setup, story, together};
+
+use crate::setup;
+
+fn with_faults() -> Setup {
+    setup().workers(1).faults(1)
+}
+
+#[tokio::test]
+async fn a_claim_whose_answers_are_all_lost_is_found_by_its_own_redelivery() {
+    story(with_faults(), async |broker| {
+        // All three attempts of the SDK and a fourth: the worker gives up, the message comes back.
+        broker.proxy().add(Rule::new(Fault::LoseResponse).on("TransactWriteItems").times(4));
+        let first = broker.allocate("student-1").send().await.expect_status(201);
+        assert_eq!(broker.proxy().done("TransactWriteItems", Fault::LoseResponse), 4);
+        assert_eq!(broker.stats().await.allocated, 1);
+        let again = broker.allocate("student-1").send().await.expect_status(200);
+        assert_eq!(again.sandbox_id(), first.sandbox_id());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_end_whose_answers_are_all_lost_is_a_return_all_the_same() {
+    story(with_faults(), async |broker| {
+        let held = broker.allocate("student-1").send().await.expect_status(201);
+        broker.proxy().add(Rule::new(Fault::LoseResponse).on("TransactWriteItems").times(4));
+        broker.mark(held.sandbox_id(), "student-1").send().await.expect_status(200);
+        assert_eq!(broker.stats().await.pending_deletion, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn transactions_in_each_others_way_are_tried_again() {
+    story(with_faults(), async |broker| {
+        let conflict = Rule::new(Fault::Conflict).on("TransactWriteItems");
+        broker.proxy().add(conflict.clone().times(5));
+        let held = broker.allocate("student-1").send().await.expect_status(201);
+        broker.proxy().add(conflict.times(5));
+        broker.mark(held.sandbox_id(), "student-1").send().await.expect_status(200);
+        assert_eq!(broker.proxy().done("TransactWriteItems", Fault::Conflict), 10);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_throttled_table_delays_and_loses_nothing() {
+    story(with_faults(), async |broker| {
+        broker.proxy().add(Rule::new(Fault::Throttle).on("TransactWriteItems").times(7));
+        broker.allocate("student-1").send().await.expect_status(201);
+        assert_eq!(broker.stats().await.allocated, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_that_sqs_delivers_twice_claims_once() {
+    story(with_faults(), async |broker| {
+        broker.proxy().add(Rule::new(Fault::Duplicate).on("SendMessageBatch"));
+        let calls: Vec<_> = (0..5).map(|n| broker.allocate(&format!("student-{n}")).send()).collect();
+        for answer in together(calls).await {
+            answer.expect_status(201);
+        }
+        broker.queues().are_empty().await;
+        assert_eq!(broker.stats().await.allocated, 5);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_whose_send_was_told_to_have_failed_can_be_repeated() {
+    story(with_faults(), async |broker| {
+        // The API says 503 and the request is in the queue all the same.
+        let requests = broker.queues().name("requests");
+        let send = Rule::new(Fault::FailEntry).on("SendMessageBatch").containing(&requests);
+        broker.proxy().add(send.times(1));
+        broker.allocate("student-1").send().await.expect_problem(503, "UNAVAILABLE");
+        let told = broker.allocate("student-1").send().await;
+        assert!([200, 201].contains(&told.status), "{told:#?}");
+        broker.queues().are_empty().await;
+        assert_eq!(broker.stats().await.allocated, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reply_that_could_not_be_sent_is_sent_when_the_message_comes_back() {
+    story(with_faults(), async |broker| {
+        // In a message to the requests queue the name stands without the slash of a URL.
+        let reply_queue = format!("/{}", broker.queues().name("replies-"));
+        let send = Rule::new(Fault::ServerError).on("SendMessageBatch").containing(&reply_queue);
+        broker.proxy().add(send.times(3));
+        broker.allocate("student-1").send().await.expect_status(201);
+        assert_eq!(broker.proxy().done("SendMessageBatch", Fault::ServerError), 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn messages_whose_deletion_fails_come_back_and_change_nothing() {
+    story(with_faults(), async |broker| {
+        broker.proxy().add(Rule::new(Fault::ServerError).on("DeleteMessageBatch").times(6));
+        let first = broker.allocate("student-1").send().await.expect_status(201);
+        broker.queues().are_empty().await;
+        let again = broker.allocate("student-1").send().await.expect_status(200);
+        assert_eq!(again.sandbox_id(), first.sandbox_id());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn messages_that_overtake_each_other_are_all_answered() {
+    story(with_faults(), async |broker| {
+        broker.proxy().add(Rule::new(Fault::Reorder));
+        let calls: Vec<_> = (0..9).map(|n| broker.allocate(&format!("student-{n}")).send()).collect();
+        for answer in together(calls).await {
+            answer.expect_status(201);
+        }
+        assert_eq!(broker.stats().await.allocated, 9);
+    })
+    .await;
+}

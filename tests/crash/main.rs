@@ -1,0 +1,39 @@
+//! Processes that end, or stand still, at named points (`broker_common::crash`), and calls of AWS that go wrong at named
+//! places: whatever is interrupted, nothing is lost and nothing happens twice.
+//!
+//! | file | between |
+//! |---|---|
+//! | `worker_dies` | any two effects of a worker |
+//! | `worker_pauses` | what it decided on and its write, for longer than the visibility timeout |
+//! | `api_dies` | any two effects of an API |
+//! | `lost_answers` | an effect at AWS and the news of it |
+//! | `outages` | a service that is away, and back |
+
+mod api_dies;
+mod lost_answers;
+mod outages;
+mod worker_dies;
+mod worker_pauses;
+
+use broker_tests::{Answer, Broker, Call, Setup};
+use tokio::task::JoinHandle;
+
+/// The point at which a process ends or stops, as its environment names it.
+const CRASH_AT: &str = broker_common::crash::SETTING;
+
+/// One API, no worker yet, and messages that come back soon from a worker that is gone.
+fn setup() -> Setup {
+    Setup::new().apis(1).workers(0).pool(10).var("BROKER_VISIBILITY_S", "2")
+}
+
+/// Makes a call that nobody answers yet.
+async fn asked(broker: &Broker, call: Call) -> JoinHandle<Answer> {
+    let call = tokio::spawn(call.send());
+    broker.queues().holds_requests(1).await;
+    call
+}
+
+/// The answer to a call made before.
+async fn answer(call: JoinHandle<Answer>) -> Answer {
+    call.await.expect("an answer")
+}

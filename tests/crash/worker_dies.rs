@@ -1,0 +1,128 @@
+//! SIGKILL between any two effects of a worker; another one takes over.
+
+use broker_common::crash::Point;
+use broker_tests::cli::Stats;
+use broker_tests::{Broker, story};
+
+use super::{CRASH_AT, answer, asked, setup};
+
+/// Starts a worker that dies at `point`.
+async fn doomed(broker: &mut Broker, point: Point) {
+    broker.launch_worker(&[(CRASH_AT, &format!("{}=kill", point.as_str()))]).await;
+}
+
+/// Waits for the death of the only worker.
+async fn dies(broker: &mut Broker) {
+    let status = broker.worker_mut(0).process().ended().await;
+    assert!(!status.success(), "{status}");
+    broker.kill_worker(0);
+}
+
+fn pool(allocated: u64, pending_deletion: u64) -> Stats {
+    let available = 10 - allocated - pending_deletion;
+    Stats { total: 10, available, allocated, pending_deletion, ..Stats::default() }
+}
+
+/// Whatever a worker had done for an allocation when it died, the caller gets one sandbox and the key holds one.
+async fn an_allocation_survives(point: Point, allocated_at_death: u64) {
+    story(setup(), async |broker| {
+        let call = asked(broker, broker.allocate("student-1")).await;
+        doomed(broker, point).await;
+        dies(broker).await;
+        assert_eq!(broker.stats().await, pool(allocated_at_death, 0), "when it died");
+        broker.start_worker().await;
+        let first = answer(call).await.expect_status(201);
+        broker.queues().are_empty().await;
+        assert_eq!(broker.stats().await, pool(1, 0));
+        let again = broker.allocate("student-1").send().await.expect_status(200);
+        assert_eq!(again.sandbox_id(), first.sandbox_id());
+    })
+    .await;
+}
+
+/// Whatever a worker had done for a return when it died, the sandbox is given back once.
+async fn a_return_survives(point: Point, returned_at_death: u64) {
+    story(setup(), async |broker| {
+        broker.start_worker().await;
+        let held = broker.allocate("student-1").send().await.expect_status(201);
+        broker.stop_workers().await;
+        let call = asked(broker, broker.mark(held.sandbox_id(), "student-1")).await;
+        doomed(broker, point).await;
+        dies(broker).await;
+        assert_eq!(broker.stats().await, pool(1 - returned_at_death, returned_at_death), "when it died");
+        broker.start_worker().await;
+        answer(call).await.expect_status(200);
+        broker.queues().are_empty().await;
+        assert_eq!(broker.stats().await, pool(0, 1));
+        let next = broker.allocate("student-1").send().await.expect_status(201);
+        assert_ne!(next.sandbox_id(), held.sandbox_id());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_between_receive_and_claim_loses_nothing() {
+    an_allocation_survives(Point::Received, 0).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_before_its_claim_claimed_nothing() {
+    an_allocation_survives(Point::BeforeClaim, 0).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_after_its_claim_leaves_a_success_that_is_found() {
+    an_allocation_survives(Point::Claimed, 1).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_after_its_reply_leaves_a_message_that_changes_nothing() {
+    an_allocation_survives(Point::Replied, 1).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_before_the_delete_leaves_a_message_that_changes_nothing() {
+    an_allocation_survives(Point::BeforeDelete, 1).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_before_it_ends_a_lease_ended_nothing() {
+    a_return_survives(Point::BeforeEnd, 0).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_after_it_ended_a_lease_leaves_a_success_that_is_found() {
+    a_return_survives(Point::LeaseEnded, 1).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_after_it_stored_a_late_outcome_does_not_take_it_along() {
+    story(setup(), async |broker| {
+        let late = broker.allocate("student-1").wait(1).send().await.expect_status(202);
+        let location = late.must_have("location").to_owned();
+        doomed(broker, Point::OutcomeStored).await;
+        dies(broker).await;
+        // No worker runs: what is told now was durable before anybody was told.
+        let ended = broker.request(&location, "student-1").send().await.expect_status(200);
+        assert_eq!(ended.text_of("status"), "succeeded", "{ended:#?}");
+        broker.start_worker().await;
+        broker.queues().are_empty().await;
+        let again = broker.allocate("student-1").send().await.expect_status(200);
+        assert_eq!(Some(again.sandbox_id()), ended.json["response"]["body"]["sandbox_id"].as_str());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_over_a_dead_letter_leaves_it_at_least_once() {
+    story(setup(), async |broker| {
+        let queues = broker.queues();
+        queues.send(&queues.name("requests"), "not a message of ours").await;
+        doomed(broker, Point::Buried).await;
+        dies(broker).await;
+        broker.start_worker().await;
+        let letters = queues.take(&queues.name("requests-dlq"), 2).await;
+        assert!(letters.iter().all(|letter| letter.body() == Some("not a message of ours")), "{letters:#?}");
+    })
+    .await;
+}

@@ -1,0 +1,90 @@
+//! A worker that stands still with a decision in its hands, for longer than the visibility timeout, and then goes on.
+
+use broker_common::crash::Point;
+use broker_tests::cli::Stats;
+use broker_tests::{Broker, story, wait_for_condition};
+
+use super::{CRASH_AT, answer, asked, setup};
+
+/// Starts a worker that stops at `point`, and waits until it does.
+async fn stands_still(broker: &mut Broker, point: Point) {
+    broker.launch_worker(&[(CRASH_AT, &format!("{}=stop", point.as_str()))]).await;
+    broker.worker_mut(0).process().frozen().await;
+}
+
+/// Waits until the stopped worker, which goes on now, has done all that it was about to do.
+async fn catches_up(broker: &Broker) {
+    broker.worker(0).thaw();
+    wait_for_condition("the late worker to handle its message", async || {
+        let (_, metrics) = broker.worker(0).metrics().probe("/metrics").await.ok_or("no answer")?;
+        let handled = metrics.lines().any(|line| line.starts_with("broker_message_handling_seconds_count"));
+        if handled { Ok(()) } else { Err("nothing handled yet") }
+    })
+    .await;
+    broker.queues().are_empty().await;
+}
+
+#[tokio::test]
+async fn a_claim_that_was_decided_long_ago_takes_nothing_from_whoever_was_faster() {
+    story(setup(), async |broker| {
+        let call = asked(broker, broker.allocate("student-1")).await;
+        stands_still(broker, Point::BeforeClaim).await;
+        broker.start_worker().await;
+        let first = answer(call).await.expect_status(201);
+        catches_up(broker).await;
+        assert_eq!(broker.stats().await.allocated, 1);
+        let again = broker.allocate("student-1").send().await.expect_status(200);
+        assert_eq!(again.sandbox_id(), first.sandbox_id());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_that_was_decided_before_the_sandbox_was_given_back_claims_for_nobody() {
+    story(setup(), async |broker| {
+        let call = asked(broker, broker.allocate("student-1")).await;
+        stands_still(broker, Point::BeforeClaim).await;
+        broker.start_worker().await;
+        let first = answer(call).await.expect_status(201);
+        broker.mark(first.sandbox_id(), "student-1").send().await.expect_status(200);
+        catches_up(broker).await;
+        let expected = Stats { total: 10, available: 9, pending_deletion: 1, ..Stats::default() };
+        assert_eq!(broker.stats().await, expected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_end_that_was_decided_long_ago_does_not_end_the_next_lease() {
+    story(setup(), async |broker| {
+        broker.start_worker().await;
+        let first = broker.allocate("student-1").send().await.expect_status(201);
+        broker.stop_workers().await;
+        let call = asked(broker, broker.mark(first.sandbox_id(), "student-1")).await;
+        stands_still(broker, Point::BeforeEnd).await;
+        broker.start_worker().await;
+        answer(call).await.expect_status(200);
+        let second = broker.allocate("student-1").send().await.expect_status(201);
+        catches_up(broker).await;
+        let again = broker.allocate("student-1").send().await.expect_status(200);
+        assert_eq!(again.sandbox_id(), second.sandbox_id());
+        assert_eq!(broker.stats().await.allocated, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reply_that_comes_after_everything_is_over_wakes_nobody_and_harms_nothing() {
+    story(setup(), async |broker| {
+        let call = asked(broker, broker.allocate("student-1")).await;
+        stands_still(broker, Point::Claimed).await;
+        broker.start_worker().await;
+        let first = answer(call).await.expect_status(201);
+        broker.mark(first.sandbox_id(), "student-1").send().await.expect_status(200);
+        let second = broker.allocate("student-1").send().await.expect_status(201);
+        catches_up(broker).await;
+        let again = broker.allocate("student-1").send().await.expect_status(200);
+        assert_eq!(again.sandbox_id(), second.sandbox_id());
+    })
+    .await;
+}

@@ -1,0 +1,129 @@
+//! What was given back is deleted at the provider, at the provider's pace, and never offered again.
+
+use std::time::Duration;
+
+use broker_tests::provider::assert_paced;
+use broker_tests::table::{now_s, number, text};
+use broker_tests::{Provider, story, wait_for_condition};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::{clean_up_until_deleted, give_back, status};
+
+#[tokio::test]
+async fn what_was_given_back_is_deleted_at_the_provider_and_leaves_a_tombstone() {
+    let provider = Provider::start(6).await;
+    story(provider.setup().pool(6), async |broker| {
+        let returned = give_back(broker, 3).await;
+        let report = broker.job("cleanup").await;
+        assert_eq!((report.found, report.changed), (3, 3), "{report:?}");
+        clean_up_until_deleted(broker, 3).await;
+
+        let world = provider.world().await;
+        assert_eq!((world.accounts.len(), world.deletes), (3, 3), "{world:?}");
+        for sandbox in &returned {
+            assert!(!world.accounts.contains(sandbox), "{sandbox} is still there");
+            assert_eq!(status(broker, sandbox).await, "deleted");
+        }
+        broker.job("sync").await;
+        assert_eq!(broker.stats().await.available, 3);
+        // Its owner may still ask, and repeat himself.
+        broker.mark(&returned[0], "returner-0").send().await.expect_status(200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn plans_that_are_repeated_do_not_exceed_the_providers_rate() {
+    const RATE: u64 = 4;
+    const GIVEN_BACK: usize = 40;
+    let provider = Provider::start(GIVEN_BACK).await;
+    let setup = provider.setup().pool(GIVEN_BACK).var("BROKER_PROVIDER_RATE", &RATE.to_string());
+    story(setup, async |broker| {
+        give_back(broker, GIVEN_BACK).await;
+        clean_up_until_deleted(broker, GIVEN_BACK as u64).await;
+        let world = provider.world().await;
+        assert_eq!(world.deletions_that("deleted"), GIVEN_BACK);
+        // A deletion comes at most 5 s after its slot, or gets a new one.
+        assert_paced(&world, RATE, Duration::from_secs(5));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_killed_with_deletions_in_its_hands_loses_none() {
+    let provider = Provider::start(20).await;
+    story(provider.setup().pool(20).var("BROKER_VISIBILITY_S", "5"), async |broker| {
+        give_back(broker, 20).await;
+        // The first answers take long: the plan is done, the deletions are in the workers' hands.
+        provider.misbehave(json!({ "delete": { "delay_ms": 3_000, "times": 20 } })).await;
+        broker.job("cleanup").await;
+        wait_for_condition("deletions under way", async || match provider.world().await.deletes {
+            few @ ..3 => Err(few),
+            _ => Ok(()),
+        })
+        .await;
+        broker.worker(0).freeze();
+        broker.kill_worker(0);
+        broker.kill_worker(0);
+        provider.behave().await;
+        // What was planned and lost is due again 15 minutes after its slot; the operator need not wait.
+        wait_for_condition("everything to be deleted", async || {
+            for n in 0..20 {
+                let sandbox = format!("seed-{n:06}");
+                if status(broker, &sandbox).await == "pending_deletion" {
+                    broker.cli(&["sandbox", "retry-delete", &sandbox]).await;
+                }
+            }
+            broker.job("cleanup").await;
+            broker.queues().are_empty().await;
+            match broker.stats().await {
+                stats if stats.deleted == 20 => Ok(()),
+                stats => Err(stats),
+            }
+        })
+        .await;
+        assert!(provider.world().await.accounts.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_plan_is_due_again_when_its_message_is_lost_and_void_when_it_comes_after_all() {
+    let provider = Provider::start(2).await;
+    story(provider.setup().pool(2), async |broker| {
+        let returned = &give_back(broker, 1).await[0];
+        // The provider's rate is used up for the next seconds: the deletion waits in the queue for its slot.
+        let table = broker.table();
+        let slot_ms = (now_s() + 6) * 1_000;
+        let pace = [("PK", text("PACE")), ("SK", text("META")), ("next_slot_ms", number(slot_ms))];
+        table.put(pace.map(|(name, value)| (name.to_owned(), value)).into()).await;
+        assert_eq!(broker.job("cleanup").await.changed, 1);
+        let planned = broker.shown(returned).await;
+        assert_eq!(planned["due_at"].as_u64(), Some(slot_ms / 1_000 + 15 * 60), "{planned:#}");
+        assert_eq!(broker.job("cleanup").await.found, 0, "planned once");
+
+        // As if its message had not come within those 15 minutes.
+        table.age(returned, 0).await;
+        assert_eq!(broker.job("cleanup").await.changed, 1);
+        clean_up_until_deleted(broker, 1).await;
+        broker.queues().are_empty().await;
+        assert_eq!(provider.world().await.deletes, 1, "the older plan is void");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_stop_hands_its_deletions_on() {
+    let provider = Provider::start(10).await;
+    story(provider.setup().pool(10).var("BROKER_PROVIDER_RATE", "2"), async |broker| {
+        give_back(broker, 10).await;
+        broker.job("cleanup").await;
+        broker.worker(0).signal(Signal::SIGCONT);
+        broker.stop_worker(0).await;
+        clean_up_until_deleted(broker, 10).await;
+        let world = provider.world().await;
+        assert_eq!(world.deletions_that("deleted"), 10);
+    })
+    .await;
+}

@@ -1,0 +1,69 @@
+//! What was handed out comes back, whatever its owner does.
+
+use broker_tests::{Setup, story, together};
+use serde_json::json;
+
+use crate::count;
+
+const MINUTE: u64 = 60;
+
+#[tokio::test]
+async fn a_sandbox_is_taken_back_half_an_hour_after_its_own_time_is_over() {
+    story(Setup::new().pool(6), async |broker| {
+        let mut sandboxes = Vec::new();
+        for (track, hours) in [("late", 1), ("in-grace", 1), ("in-time", 8)] {
+            let ask = broker.allocate(track).json(&json!({ "lab_duration_hours": hours }));
+            sandboxes.push(ask.send().await.expect_status(201).sandbox_id().to_owned());
+        }
+        let table = broker.table();
+        table.age(&sandboxes[0], 31 * MINUTE).await;
+        table.age(&sandboxes[1], 29 * MINUTE).await;
+        let report = broker.job("expire").await;
+        assert_eq!((report.found, report.changed, report.failed), (1, 1, 0), "{report:?}");
+
+        broker.mark(&sandboxes[0], "late").send().await.expect_problem(403, "ALLOCATION_EXPIRED");
+        let shown = broker.shown(&sandboxes[0]).await;
+        assert_eq!(
+            (&shown["status"], &shown["deletion_reason"]),
+            (&json!("pending_deletion"), &json!("expired"))
+        );
+        broker.allocate("late").send().await.expect_status(201);
+        broker.mark(&sandboxes[1], "in-grace").send().await.expect_status(200);
+        broker.mark(&sandboxes[2], "in-time").send().await.expect_status(200);
+        assert_eq!(broker.job("expire").await.found, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_grace_is_a_setting() {
+    story(Setup::new().pool(2).var("BROKER_EXPIRY_GRACE_MINUTES", "0"), async |broker| {
+        let answer = broker.allocate("late").send().await.expect_status(201);
+        assert_eq!(broker.job("expire").await.found, 0);
+        broker.table().age(answer.sandbox_id(), 1).await;
+        assert_eq!(broker.job("expire").await.changed, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn owners_who_mark_while_expiry_runs_twice_end_each_lease_once() {
+    const TRACKS: usize = 60;
+    story(Setup::new().pool(TRACKS), async |broker| {
+        let mut marks = Vec::new();
+        for n in 0..TRACKS {
+            let track = format!("student-{n}");
+            let answer = broker.allocate(&track).send().await.expect_status(201);
+            broker.table().age(answer.sandbox_id(), 40 * MINUTE).await;
+            marks.push(broker.mark(answer.sandbox_id(), &track).send());
+        }
+        let (marked, first, second) =
+            tokio::join!(together(marks), broker.job("expire"), broker.job("expire"));
+        let expired = marked.iter().filter(|answer| answer.status == 403).count();
+        assert_eq!(count(&marked, 200) + expired, TRACKS, "{marked:#?}");
+        assert_eq!(first.changed + second.changed, expired as u64, "{first:?} {second:?}");
+        let stats = broker.stats().await;
+        assert_eq!((stats.allocated, stats.pending_deletion), (0, TRACKS as u64));
+    })
+    .await;
+}

@@ -1,0 +1,40 @@
+//! The jobs, against the provider stand-in over HTTP.
+
+mod admin;
+mod cleanup;
+mod expire;
+mod faults;
+mod leftovers;
+mod schedule;
+mod sync;
+
+use broker_tests::{Broker, wait_for_condition};
+
+/// Allocates for `tracks` students and gives everything back; the sandboxes.
+async fn give_back(broker: &Broker, tracks: usize) -> Vec<String> {
+    let mut sandboxes = Vec::new();
+    for n in 0..tracks {
+        let track = format!("returner-{n}");
+        let answer = broker.allocate(&track).send().await.expect_status(201);
+        broker.mark(answer.sandbox_id(), &track).send().await.expect_status(200);
+        sandboxes.push(answer.sandbox_id().to_owned());
+    }
+    sandboxes
+}
+
+/// Plans deletions again and again until `count` tombstones stand.
+async fn clean_up_until_deleted(broker: &Broker, count: u64) {
+    wait_for_condition(&format!("{count} tombstones"), async || {
+        broker.job("cleanup").await;
+        match broker.stats().await {
+            stats if stats.deleted == count => Ok(()),
+            stats => Err(stats),
+        }
+    })
+    .await;
+}
+
+/// The state of a sandbox.
+async fn status(broker: &Broker, sandbox: &str) -> String {
+    broker.shown(sandbox).await["status"].as_str().expect("a status").to_owned()
+}

@@ -1,0 +1,72 @@
+//! What can be done to a call.
+
+use std::time::Duration;
+
+/// A fault. Each happens to calls of AWS, sooner or later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// The connection breaks before the service sees the call.
+    Reset,
+    /// The call takes effect, then the connection breaks: nobody knows.
+    LoseResponse,
+    /// The call takes effect, and its answer comes too late for any attempt's timeout.
+    LateResponse,
+    /// The service is asked too much.
+    Throttle,
+    /// Another transaction holds an item (`TransactionConflict`, which the embedded endpoint never says). For a
+    /// transaction: it is cancelled for that reason.
+    Conflict,
+    /// 500, without an effect.
+    ServerError,
+    /// 500, after the effect.
+    ServerErrorAfterEffect,
+    /// The message is sent twice.
+    Duplicate,
+    /// Messages overtake each other: those that are sent arrive later by different times, those received are shuffled.
+    Reorder,
+    /// One entry of the batch is told to have failed, although it took effect.
+    FailEntry,
+}
+
+/// Longer than an attempt of any call but a long poll.
+pub(super) const TOO_LATE: Duration = Duration::from_millis(2_500);
+
+/// The operations on messages that come in batches.
+const BATCHES: [&str; 3] = ["SendMessageBatch", "DeleteMessageBatch", "ChangeMessageVisibilityBatch"];
+/// The operations that another transaction can stand in the way of.
+const WRITES: [&str; 6] =
+    ["TransactWriteItems", "TransactGetItems", "PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem"];
+
+impl Fault {
+    /// The word for it in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+            Self::LoseResponse => "lost response",
+            Self::LateResponse => "late response",
+            Self::Throttle => "throttled",
+            Self::Conflict => "transaction conflict",
+            Self::ServerError => "server error",
+            Self::ServerErrorAfterEffect => "server error after the effect",
+            Self::Duplicate => "duplicate",
+            Self::Reorder => "reordered",
+            Self::FailEntry => "failed entry",
+        }
+    }
+
+    /// Whether calls of `operation` can suffer it.
+    pub(super) fn can_be_done_to(self, operation: &str) -> bool {
+        match self {
+            Self::Reset
+            | Self::LoseResponse
+            | Self::LateResponse
+            | Self::Throttle
+            | Self::ServerError
+            | Self::ServerErrorAfterEffect => true,
+            Self::Conflict => WRITES.contains(&operation),
+            Self::Duplicate => ["SendMessage", "SendMessageBatch"].contains(&operation),
+            Self::Reorder => ["SendMessageBatch", "ReceiveMessage"].contains(&operation),
+            Self::FailEntry => BATCHES.contains(&operation),
+        }
+    }
+}

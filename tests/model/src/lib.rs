@@ -1,0 +1,136 @@
+//! The claim protocol of DESIGN.md, searched exhaustively.
+//!
+//! Purpose: every interleaving of claims, redeliveries, duplicates, crashes, pauses between decision and write, marks,
+//! expiry, ttl, cancellation, polls, cleanup, sync and re-creation under one id, over a small world. What decides is the
+//! domain's own code ([`broker_common::domain`]: `judge`, `judge_mark`, `LeaseEnd::by_*`, `Status::next`, `suspects`), so
+//! that model and program cannot drift; that the store's conditions say the same is checked by `tests/conformance`.
+//! Invariant: with [`Variant::AsDesigned`] no state breaks a promise, with each other variant the search finds one that
+//! does. What it does not do: time (ticks stand for hours), queues (a sent message can be taken at any time, as often as
+//! one likes, by anybody, until it is too old) or the network (a worker may stop at any step, for good or for long).
+//!
+//! | module | holds |
+//! |---|---|
+//! | `world` | the state: table, provider, requests, and what each worker has in its hands |
+//! | `domain` | from there to the domain's values and back |
+//! | `requests` | allocate, mark, cancel, poll |
+//! | `jobs` | expire, cleanup, sync, ttl |
+//! | `promises` | what must hold in every state |
+//! | [`scenario`] | the worlds that are searched |
+//! | `search` | the search of one world |
+
+mod domain;
+mod jobs;
+mod promises;
+mod requests;
+pub mod scenario;
+mod search;
+mod world;
+
+use stateright::{Model, Property};
+
+pub use scenario::Scenario;
+pub use search::{Found, search};
+use world::Hand;
+pub use world::{Action, World};
+
+/// The protocol, or one of the mistakes that it avoids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// DESIGN.md, "The protocol".
+    AsDesigned,
+    /// A live lease has a ttl from its claim on.
+    TtlAtClaim,
+    /// What was deleted at the provider is removed, without a tombstone.
+    NoTombstone,
+    /// A lease is ended on the sandbox's version alone.
+    EndByVersion,
+    /// "None" is said without a look at the caller's lease.
+    NoneWithoutLook,
+    /// An ended lease lets every request claim that did not claim it.
+    NoFence,
+    /// An asynchronous claim does not touch its record.
+    ClaimWithoutRecord,
+}
+
+impl Variant {
+    /// The mistakes.
+    pub const BROKEN: [Self; 6] = [
+        Self::TtlAtClaim,
+        Self::NoTombstone,
+        Self::EndByVersion,
+        Self::NoneWithoutLook,
+        Self::NoFence,
+        Self::ClaimWithoutRecord,
+    ];
+}
+
+impl Scenario {
+    /// In every state.
+    const PROMISES: &str = "the promises hold";
+    /// In some state: else the search shows nothing.
+    const CLAIMS: &str = "a sandbox is handed out";
+}
+
+impl Model for Scenario {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![self.first()]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        if world.broken.is_some() {
+            return;
+        }
+        self.offer_requests(world, actions);
+        self.offer_jobs(world, actions);
+        for (worker, hand) in world.hands.iter().enumerate() {
+            if *hand != Hand::Idle {
+                actions.extend([Action::Go(worker), Action::Crash(worker)]);
+            }
+            if let Hand::SyncRead { sandbox, .. } = hand
+                && world.lingering[*sandbox].is_some()
+            {
+                actions.push(Action::GoBehind(worker));
+            }
+        }
+        if world.now < self.longest {
+            actions.push(Action::Tick);
+        }
+    }
+
+    fn next_state(&self, before: &World, action: Action) -> Option<World> {
+        let mut world = before.clone();
+        match action {
+            Action::Tick => {
+                world.now += 1;
+                // The provider's list is up to date by now.
+                world.lingering.fill(None);
+            }
+            Action::Crash(worker) => world.hands[worker] = Hand::Idle,
+            Action::Go(worker) => self.go(&mut world, worker),
+            Action::GoBehind(worker) => self.go_behind(&mut world, worker),
+            Action::Send(request) => self.send(&mut world, request),
+            Action::Take(worker, request, candidate) => self.take(&mut world, worker, request, candidate),
+            Action::Cancel(request) => self.cancel(&mut world, request),
+            Action::Poll(request) => self.poll(&mut world, request),
+            Action::BeginExpire(worker, key) => self.begin_expire(&mut world, worker, key),
+            Action::BeginDelete(worker, sandbox) => self.begin_delete(&mut world, worker, sandbox),
+            Action::BeginSync(worker, sandbox) => self.begin_sync(&mut world, worker, sandbox),
+            Action::LeaseTtl(key) => world.leases[key] = None,
+            Action::TombstoneTtl(sandbox) => world.sandboxes[sandbox] = None,
+            Action::Recreate(sandbox) => self.recreate(&mut world, sandbox),
+        }
+        // Workers are alike.
+        world.hands.sort_unstable();
+        (world != *before).then_some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always(Self::PROMISES, |_: &Self, world: &World| promises::broken(world).is_none()),
+            Property::sometimes(Self::CLAIMS, |_: &Self, world: &World| world.claims > 0),
+        ]
+    }
+}

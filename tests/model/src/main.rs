@@ -1,0 +1,46 @@
+//! `broker-model`: the long search. Exit codes: 0 as promised, 1 not.
+//!
+//! Every world of [`scenario::full`] under the protocol as designed (nothing may break), and every broken variant (each
+//! must be found). Run it with `--release`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use broker_common::clock::Clock;
+use broker_model::{Variant, scenario, search};
+
+fn main() -> ExitCode {
+    let clock = Clock::system();
+    let (mut fine, mut states, mut took) = (true, 0, Duration::ZERO);
+    for scenario in scenario::full() {
+        let found = search(&scenario, &clock);
+        println!("{:<60} {:>9} states {:>7.1} s", scenario.name, found.states, found.took.as_secs_f64());
+        states += found.states;
+        took += found.took;
+        fine &= found.something_happened;
+        if let Some(path) = found.broken {
+            println!("BROKEN:\n  {}", path.join("\n  "));
+            fine = false;
+        }
+    }
+    println!("as designed: {states} states, {:.1} s", took.as_secs_f64());
+    for variant in Variant::BROKEN {
+        let found = scenario::bounded().iter().find_map(|world| {
+            let found = search(&world.with(variant), &clock);
+            Some((world.name, found.states, found.broken?))
+        });
+        match found {
+            Some((world, states, path)) => {
+                println!(
+                    "\n{variant:?} is found in \"{world}\" after {states} states:\n  {}",
+                    path.join("\n  ")
+                );
+            }
+            None => {
+                println!("\n{variant:?} is NOT FOUND");
+                fine = false;
+            }
+        }
+    }
+    if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

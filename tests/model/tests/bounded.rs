@@ -1,0 +1,60 @@
+//! The bounded search: small worlds, every interleaving. The long one is `cargo run --release -p broker-model`.
+
+use broker_common::clock::Clock;
+use broker_model::{Variant, scenario, search};
+
+#[test]
+fn the_protocol_as_designed_breaks_no_promise_in_any_small_world() {
+    let clock = Clock::system();
+    for world in scenario::bounded() {
+        let found = search(&world, &clock);
+        println!("{}: {} states in {:?}", world.name, found.states, found.took);
+        assert!(found.something_happened, "{}: nothing was claimed", world.name);
+        assert_eq!(found.broken, None, "{}", world.name);
+    }
+}
+
+/// The shortest way to what `variant` breaks, in whichever small world shows it.
+fn way_to_the_fault(variant: Variant) -> Vec<String> {
+    let clock = Clock::system();
+    let mut worlds = scenario::bounded().into_iter();
+    let way = worlds.find_map(|world| search(&world.with(variant), &clock).broken);
+    way.unwrap_or_else(|| panic!("{variant:?} breaks nothing in any small world"))
+}
+
+/// `variant` is found, and breaks what it is known to break.
+#[track_caller]
+fn breaks(variant: Variant, promise: &str) {
+    let way = way_to_the_fault(variant);
+    assert!(way.last().is_some_and(|last| last.contains(promise)), "{variant:?}: {way:#?}");
+}
+
+#[test]
+fn a_ttl_set_at_the_claim_loses_a_live_lease() {
+    breaks(Variant::TtlAtClaim, "without a live lease");
+}
+
+#[test]
+fn without_a_tombstone_a_used_sandbox_is_offered_again() {
+    breaks(Variant::NoTombstone, "offered");
+}
+
+#[test]
+fn an_end_by_version_alone_leaves_a_live_lease_without_its_sandbox() {
+    breaks(Variant::EndByVersion, "which is not allocated by it");
+}
+
+#[test]
+fn none_without_a_look_at_the_lease_is_said_to_a_key_that_holds_one() {
+    breaks(Variant::NoneWithoutLook, "told that there is none");
+}
+
+#[test]
+fn without_a_fence_a_late_duplicate_claims_for_nobody() {
+    breaks(Variant::NoFence, "for nobody");
+}
+
+#[test]
+fn a_claim_that_does_not_touch_its_record_gives_a_sandbox_to_a_cancelled_request() {
+    breaks(Variant::ClaimWithoutRecord, "was cancelled and has a sandbox");
+}

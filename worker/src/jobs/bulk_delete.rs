@@ -1,0 +1,26 @@
+//! Bulk delete, by an operator: removes the records of all stale sandboxes, or gives up all failed deletions, which
+//! leaves tombstones, so that what the provider still lists is deleted again and never offered. The provider is not asked.
+
+use broker_common::domain::{JobReport, Removable, Status, Timestamp};
+use broker_common::store::{Candidate, Changed, Seen, StoreError};
+
+use super::{JobError, Jobs, each};
+
+/// Later than anything is due.
+const WHENEVER: Timestamp = Timestamp::from_secs(999_999_999_999);
+
+pub(super) async fn run(jobs: &Jobs, status: Removable, report: &mut JobReport) -> Result<(), JobError> {
+    match status {
+        Removable::Stale => each::due(jobs, Status::Stale, WHENEVER, report, remove).await,
+        Removable::DeletionFailed => each::due(jobs, Status::DeletionFailed, WHENEVER, report, give_up).await,
+    }
+}
+
+async fn remove(jobs: Jobs, stale: Candidate) -> Result<Changed, StoreError> {
+    jobs.store.remove_stale(&stale.sandbox_id, stale.version).await
+}
+
+async fn give_up(jobs: Jobs, failed: Candidate) -> Result<Changed, StoreError> {
+    let seen = Seen { id: &failed.sandbox_id, version: failed.version };
+    jobs.store.bury(seen, Status::DeletionFailed, &failed.external_id, jobs.clock.now()).await
+}

@@ -1,0 +1,18 @@
+//! Census: counts the pool by state into one record, which stats and gauges read. Tombstones are counted, too.
+
+use broker_common::domain::JobReport;
+use broker_common::store::{Census, Changed};
+
+use super::{JobError, Jobs};
+
+pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
+    let as_of = jobs.clock.now();
+    let by_status = jobs.store.count_all().await?;
+    report.found = by_status.values().sum();
+    by_status.iter().for_each(|(status, count)| report.detail(status.as_str(), *count));
+    match jobs.store.keep_census(&Census { by_status, as_of }).await? {
+        Changed::Done => report.changed = 1,
+        Changed::MovedOn => report.skipped = 1,
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! Cleanup: plans the deletions at the provider.
+//!
+//! The table is the deletion queue, SQS only paces it (DESIGN.md, "Visibility, retries, dead letters"). Due is a
+//! `pending_deletion` sandbox whose time has come. Each gets the next free slot of the provider's rate, moves
+//! conditionally to that slot + 15 min, and only then a message is sent, visible at its slot: what is lost on the way is due
+//! again, and a plan that is repeated finds nothing that is planned already. What is `deletion_failed` for a day begins
+//! anew. What it does not do: delete (that is `deletion`).
+
+use std::time::Duration;
+
+use broker_common::domain::{JobReport, Status, Timestamp};
+use broker_common::messages::MaintenanceMessage;
+use broker_common::queue::Outgoing;
+use broker_common::store::{Candidate, Changed, Seen, StoreError};
+
+use super::{JobError, Jobs, each};
+
+/// How far ahead is planned; SQS delays a message by 15 minutes at most.
+const AHEAD: Duration = Duration::from_secs(10 * 60);
+/// After its slot a planned deletion is due again.
+const DUE_AGAIN: Duration = Duration::from_secs(15 * 60);
+/// Slots that are taken in one write.
+const SLOTS: usize = 25;
+
+pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
+    let provider = jobs.provider()?;
+    let now = jobs.clock.now();
+    retry_given_up(jobs, now, report).await?;
+    if let Some(left) = provider.breaker().open_for(jobs.clock.instant()) {
+        tracing::info!(?left, "no deletion is planned while the provider is not asked");
+        report.detail("breaker_open", 1);
+        return Ok(());
+    }
+    // A plan that is full before its end must not always leave out the same shards.
+    let (shards, first) = (jobs.store.shards(), jobs.entropy.below(usize::from(jobs.store.shards())));
+    for shard in (0..shards).cycle().skip(first).take(usize::from(shards)) {
+        let mut after = None;
+        loop {
+            let page = jobs.store.due(Status::PendingDeletion, shard, now, after.take()).await?;
+            for chunk in page.candidates.chunks(SLOTS) {
+                report.found += chunk.len() as u64;
+                if !plan(jobs, chunk, report).await? {
+                    report.skipped += chunk.len() as u64;
+                    report.detail("plan_is_full", 1);
+                    return Ok(());
+                }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn retry_given_up(jobs: &Jobs, now: Timestamp, report: &mut JobReport) -> Result<(), JobError> {
+    let mut retried = JobReport::default();
+    each::due(jobs, Status::DeletionFailed, now, &mut retried, |jobs, failed| async move {
+        let seen = Seen { id: &failed.sandbox_id, version: failed.version };
+        jobs.store.retry_deletion(seen, jobs.clock.now()).await
+    })
+    .await?;
+    report.detail("retried", retried.changed);
+    report.failed += retried.failed;
+    Ok(())
+}
+
+/// Plans these deletions; `false` if no slot is free within what can be planned.
+async fn plan(jobs: &Jobs, candidates: &[Candidate], report: &mut JobReport) -> Result<bool, JobError> {
+    let (now, interval) = (jobs.clock.now(), jobs.settings.deletion_interval);
+    let count = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
+    let Some(first) = jobs.store.take_slots(count, interval, now, now.plus(AHEAD)).await? else {
+        return Ok(false);
+    };
+    let slots = (0..count).map(|position| first.plus(interval * position));
+    let work = candidates.iter().cloned().zip(slots).map(|(candidate, slot)| {
+        let jobs = jobs.clone();
+        async move { plan_one(&jobs, candidate, slot).await }
+    });
+    each::all(jobs, work, report).await?;
+    Ok(true)
+}
+
+async fn plan_one(jobs: &Jobs, due: Candidate, slot: Timestamp) -> Result<Changed, StoreError> {
+    let now = jobs.clock.now();
+    let seen = Seen { id: &due.sandbox_id, version: due.version };
+    if jobs.store.postpone(seen, slot.plus(DUE_AGAIN), now).await? == Changed::MovedOn {
+        return Ok(Changed::MovedOn);
+    }
+    let message = MaintenanceMessage::delete(
+        jobs.entropy.request_id(now),
+        now,
+        slot,
+        due.sandbox_id,
+        due.external_id,
+        due.version + 1,
+    );
+    let outgoing = Outgoing::from(message.encode()).with_delay(slot.since(now));
+    match jobs.maintenance.send(outgoing).await {
+        Ok(()) => Ok(Changed::Done),
+        Err(error) => Err(StoreError::Unavailable { operation: "send a deletion", source: Box::new(error) }),
+    }
+}

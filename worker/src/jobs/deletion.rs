@@ -1,0 +1,180 @@
+//! One deletion at the provider, at its slot, and what becomes of the sandbox.
+//!
+//! Invariants: the provider is asked only for what is still pending at the planned version, in its slot; an attempt is
+//! spent only by an answer that speaks of this sandbox or by no answer at all, never while the breaker is open, the rate
+//! is exceeded or the token is wrong; what is gone leaves a tombstone. A plan whose slot has passed is void, so messages
+//! that piled up never run into the provider's rate: the sandbox is due again at once and gets a new slot.
+
+use std::time::Duration;
+
+use broker_common::domain::{Event, ExternalId, Job, SandboxId, Timestamp};
+use broker_common::provider::{AccountId, Deleted, Provider, ProviderError};
+use broker_common::store::{Changed, Record, Seen, StoreError};
+
+use super::Jobs;
+
+/// Attempts before a deletion is given up.
+const ATTEMPTS: u64 = 5;
+/// After which it begins anew.
+const GIVEN_UP_FOR: Duration = Duration::from_secs(24 * 3_600);
+/// How much later than its slot a deletion may be.
+const LATEST: Duration = Duration::from_secs(5);
+/// How long a slot is waited for with the message in hand.
+const SOON: Duration = Duration::from_secs(2);
+/// How long deletions rest when the provider does not accept the token.
+const REST: Duration = Duration::from_secs(5 * 60);
+
+/// A planned deletion.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub(crate) sandbox_id: SandboxId,
+    pub(crate) external_id: ExternalId,
+    pub(crate) version: u64,
+    pub(crate) slot: Timestamp,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It is gone at the provider, and a tombstone here.
+    Deleted,
+    /// It is not as it was planned: nothing was done.
+    Void,
+    /// Not now; it spent no attempt.
+    Postponed,
+    /// It failed and will be tried again.
+    Failed,
+    /// It failed for the last time.
+    GivenUp,
+    /// Its slot is yet to come, after so long.
+    NotYet(Duration),
+}
+
+impl Ended {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Void => "void",
+            Self::Postponed => "postponed",
+            Self::Failed => "failed",
+            Self::GivenUp => "given_up",
+            Self::NotYet(_) => "not_yet",
+        }
+    }
+}
+
+impl Jobs {
+    /// Does a planned deletion. Safe to call any number of times.
+    pub(crate) async fn delete(&self, planned: &Planned) -> Result<Ended, StoreError> {
+        let ended = self.delete_in_slot(planned).await?;
+        metrics::counter!("broker_cleanup_deletions_total", "outcome" => ended.as_str()).increment(1);
+        Ok(ended)
+    }
+
+    async fn delete_in_slot(&self, planned: &Planned) -> Result<Ended, StoreError> {
+        let wait = planned.slot.since(self.clock.now());
+        if wait > SOON {
+            return Ok(Ended::NotYet(wait));
+        }
+        tokio::time::sleep(wait).await;
+        let Some(record) = self.store.record(&planned.sandbox_id).await? else { return Ok(Ended::Void) };
+        if !is_as_planned(&record, planned) {
+            return Ok(Ended::Void);
+        }
+        let seen = Seen { id: &planned.sandbox_id, version: planned.version };
+        let now = self.clock.now();
+        let paused = self.store.tick(Job::Cleanup, Duration::ZERO, now).await?.paused_at.is_some();
+        let Some(provider) = self.provider.as_ref().filter(|_| !paused && now <= planned.slot.plus(LATEST))
+        else {
+            return self.postpone(seen, Duration::ZERO).await;
+        };
+        let Some(account) = AccountId::of(&planned.external_id) else {
+            let problem = format!("{} names no account of the provider", planned.external_id);
+            return self.failed(seen, &record, &problem).await;
+        };
+        self.ask(provider, &account, seen, &record).await
+    }
+
+    async fn ask(
+        &self,
+        provider: &Provider,
+        account: &AccountId,
+        seen: Seen<'_>,
+        record: &Record,
+    ) -> Result<Ended, StoreError> {
+        let sandbox = &record.sandbox;
+        match provider.delete(account).await {
+            Ok(deleted) => {
+                let gone_before = deleted == Deleted::AlreadyGone;
+                let now = self.clock.now();
+                let buried = self.store.bury(seen, sandbox.status, &sandbox.external_id, now).await?;
+                tracing::info!(sandbox = %seen.id, external_id = %sandbox.external_id, gone_before, "deleted at the provider");
+                Ok(done(buried, Ended::Deleted))
+            }
+            Err(ProviderError::BreakerOpen { again_after }) => self.postpone(seen, again_after).await,
+            Err(ProviderError::RateLimited { again_after }) => {
+                let now = self.clock.now();
+                self.store.hold_slots(now.plus(again_after), now).await?;
+                self.postpone(seen, again_after).await
+            }
+            Err(error @ ProviderError::Unauthorized) => {
+                tracing::error!("deletions rest: {error}");
+                self.postpone(seen, REST).await
+            }
+            Err(
+                error @ (ProviderError::Refused { .. }
+                | ProviderError::Unavailable { .. }
+                | ProviderError::Malformed { .. }),
+            ) => self.failed(seen, record, &error.to_string()).await,
+        }
+    }
+
+    async fn postpone(&self, seen: Seen<'_>, by: Duration) -> Result<Ended, StoreError> {
+        let now = self.clock.now();
+        Ok(done(self.store.postpone(seen, now.plus(by), now).await?, Ended::Postponed))
+    }
+
+    async fn failed(&self, seen: Seen<'_>, record: &Record, problem: &str) -> Result<Ended, StoreError> {
+        let now = self.clock.now();
+        let attempts = record.attempts + 1;
+        tracing::warn!(sandbox = %seen.id, attempts, problem, "not deleted at the provider");
+        if attempts >= ATTEMPTS {
+            let retry_at = now.plus(GIVEN_UP_FOR);
+            let given_up = self.store.give_up(seen, attempts, problem, retry_at, now).await?;
+            return Ok(done(given_up, Ended::GivenUp));
+        }
+        let due = now.plus(backoff(self.settings.deletion_backoff, attempts));
+        let counted = self.store.attempt_failed(seen, attempts, problem, due, now).await?;
+        Ok(done(counted, Ended::Failed))
+    }
+}
+
+fn is_as_planned(record: &Record, planned: &Planned) -> bool {
+    let sandbox = &record.sandbox;
+    sandbox.status.next(Event::GiveUp).is_ok()
+        && sandbox.version == planned.version
+        && sandbox.external_id == planned.external_id
+}
+
+const fn done(changed: Changed, ended: Ended) -> Ended {
+    match changed {
+        Changed::Done => ended,
+        Changed::MovedOn => Ended::Void,
+    }
+}
+
+/// Doubles with each failed attempt.
+fn backoff(first: Duration, attempts: u64) -> Duration {
+    first * 2_u32.pow(u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles_with_each_failure() {
+        let pauses: Vec<_> = (1..5).map(|n| backoff(Duration::from_secs(60), n).as_secs()).collect();
+        assert_eq!(pauses, [60, 120, 240, 480]);
+    }
+}

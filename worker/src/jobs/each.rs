@@ -1,0 +1,104 @@
+//! Through everything that is due, page by page, a few at a time.
+
+use std::future::Future;
+
+use broker_common::domain::{JobReport, Status, Timestamp};
+use broker_common::store::{Candidate, Changed, StoreError};
+use tokio::task::{JoinError, JoinSet};
+
+use super::{JobError, Jobs};
+
+/// Calls to the table under way at the same time, of one job.
+pub(super) const AT_ONCE: usize = 8;
+/// How often a write is tried that a transaction is in the way of.
+const TRIES: usize = 5;
+/// The pause after each, before jitter.
+const CONFLICT_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// Hands every sandbox of a state that is due by `until` to `act`, and counts what became of it. One that cannot be
+/// changed now does not keep the others from it: it is due again at the next run.
+pub(super) async fn due<F, Fut>(
+    jobs: &Jobs,
+    status: Status,
+    until: Timestamp,
+    report: &mut JobReport,
+    act: F,
+) -> Result<(), JobError>
+where
+    F: Fn(Jobs, Candidate) -> Fut,
+    Fut: Future<Output = Result<Changed, StoreError>> + Send + 'static,
+{
+    for shard in 0..jobs.store.shards() {
+        let mut after = None;
+        loop {
+            let page = jobs.store.due(status, shard, until, after.take()).await?;
+            report.found += page.candidates.len() as u64;
+            let work = page.candidates.into_iter().map(|candidate| act(jobs.clone(), candidate));
+            all(jobs, work, report).await?;
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Does `work`, a few at a time, and counts what became of it.
+pub(super) async fn all<Fut>(
+    jobs: &Jobs,
+    work: impl Iterator<Item = Fut>,
+    report: &mut JobReport,
+) -> Result<(), JobError>
+where
+    Fut: Future<Output = Result<Changed, StoreError>> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    for step in work {
+        if jobs.stop.is_cancelled() {
+            running.join_all().await;
+            return Err(JobError::Stopping);
+        }
+        if running.len() >= AT_ONCE
+            && let Some(ended) = running.join_next().await
+        {
+            count(ended, report);
+        }
+        running.spawn(step);
+    }
+    while let Some(ended) = running.join_next().await {
+        count(ended, report);
+    }
+    Ok(())
+}
+
+fn count(ended: Result<Result<Changed, StoreError>, JoinError>, report: &mut JobReport) {
+    match ended {
+        Ok(Ok(Changed::Done)) => report.changed += 1,
+        Ok(Ok(Changed::MovedOn)) => report.skipped += 1,
+        Ok(Err(error)) => {
+            tracing::warn!(job = report.job, "one was left for the next run: {error}");
+            report.failed += 1;
+        }
+        Err(error) => {
+            tracing::error!(job = report.job, "one step ended badly: {error}");
+            report.failed += 1;
+        }
+    }
+}
+
+/// Repeats a write that a transaction on the same items was in the way of.
+pub(super) async fn patiently<T, Fut>(jobs: &Jobs, write: impl Fn() -> Fut) -> Result<T, StoreError>
+where
+    Fut: Future<Output = Result<T, StoreError>>,
+{
+    for _ in 1..TRIES {
+        match write().await {
+            Err(StoreError::Conflict) => {
+                tokio::time::sleep(jobs.entropy.jitter(CONFLICT_PAUSE)).await;
+            }
+            other => return other,
+        }
+    }
+    write().await
+}

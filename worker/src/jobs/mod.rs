@@ -1,0 +1,163 @@
+//! The jobs, a file each; [`Jobs::run`] is the list of them.
+//!
+//! Invariants: a job finds its own work and pages through all of it; it is idempotent and changes only what it read, at
+//! the version it read, so two workers on one job, a run after a crash, or a claim at the same moment are all outcomes;
+//! it tells what it did. What it does not do: decide when it runs (that is `schedule`).
+
+mod bulk_delete;
+mod census;
+pub(crate) mod cleanup;
+pub(crate) mod deletion;
+mod each;
+mod expire;
+mod purge;
+mod sweep;
+mod sync;
+
+use std::time::Duration;
+
+use broker_common::aws::Aws;
+use broker_common::clock::Clock;
+use broker_common::config::Config;
+use broker_common::domain::{JobReport, Task};
+use broker_common::entropy::Entropy;
+use broker_common::provider::{Provider, ProviderError};
+use broker_common::queue::{QueueError, QueueUrls, Sender};
+use broker_common::store::{Store, StoreError};
+use tokio_util::sync::CancellationToken;
+
+/// Why a job ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JobError {
+    /// The table could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The provider could not be asked.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The queues could not be asked.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// There is none.
+    #[error("no provider is configured: set BROKER_PROVIDER_URL")]
+    NoProvider,
+    /// What it found looks wrong: nothing was changed.
+    #[error("{0}")]
+    Refused(String),
+    /// This process ends; another one does the rest.
+    #[error("the worker is ending")]
+    Stopping,
+}
+
+/// What all jobs work with. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Jobs {
+    pub(crate) store: Store,
+    pub(crate) provider: Option<Provider>,
+    /// Sends to the maintenance queue.
+    pub(crate) maintenance: Sender,
+    pub(crate) aws: Aws,
+    pub(crate) urls: QueueUrls,
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    pub(crate) stop: CancellationToken,
+    pub(crate) settings: Settings,
+}
+
+/// What can be set of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// How long after its expiry a sandbox is left to its owner.
+    pub(crate) expiry_grace: Duration,
+    /// Between two deletions at the provider.
+    pub(crate) deletion_interval: Duration,
+    /// The pause after the first failed deletion of a sandbox.
+    pub(crate) deletion_backoff: Duration,
+}
+
+impl Settings {
+    pub(crate) fn new(config: &Config) -> Self {
+        let rate = config.provider.as_ref().map_or(1, |provider| provider.rate.max(1));
+        Self {
+            expiry_grace: config.expiry_grace,
+            deletion_interval: Duration::from_secs(1) / rate,
+            deletion_backoff: config.deletion_backoff,
+        }
+    }
+}
+
+impl Jobs {
+    /// Runs a job and tells what it did. `Err` only if it is to be run again at once, by another worker.
+    pub(crate) async fn run(&self, task: &Task) -> Result<JobReport, Stopping> {
+        let began = self.clock.instant();
+        let mut report = JobReport::new(task);
+        let ended = match task {
+            Task::Sync { accept_stale } => sync::run(self, *accept_stale, &mut report).await,
+            Task::Expire => expire::run(self, &mut report).await,
+            Task::Cleanup => cleanup::run(self, &mut report).await,
+            Task::PurgeStale { grace_period_hours } => {
+                purge::run(self, *grace_period_hours, &mut report).await
+            }
+            Task::Census => census::run(self, &mut report).await,
+            Task::Sweep => sweep::run(self, &mut report).await,
+            Task::BulkDelete { status } => bulk_delete::run(self, *status, &mut report).await,
+        };
+        let took = self.clock.instant().duration_since(began);
+        report.duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let outcome = match &ended {
+            Ok(()) if report.failed == 0 => "ok",
+            Ok(()) => "partial",
+            Err(JobError::Refused(_)) => "refused",
+            Err(JobError::Stopping) => return Err(Stopping),
+            Err(JobError::Store(_) | JobError::Provider(_) | JobError::Queue(_) | JobError::NoProvider) => {
+                "failed"
+            }
+        };
+        report.aborted = ended.err().map(|error| error.to_string());
+        measure(task, &report, outcome, took);
+        Ok(report)
+    }
+
+    /// The provider, if one is configured.
+    fn provider(&self) -> Result<&Provider, JobError> {
+        self.provider.as_ref().ok_or(JobError::NoProvider)
+    }
+}
+
+/// The process ends before the job did.
+#[derive(Debug)]
+pub(crate) struct Stopping;
+
+/// The names are those that dashboards of such brokers already use.
+const fn metric_word(task: &Task) -> &'static str {
+    match task {
+        Task::Sync { .. } => "sync",
+        Task::Expire => "expiry",
+        Task::Cleanup => "cleanup",
+        Task::PurgeStale { .. } => "purge",
+        Task::Census => "census",
+        Task::Sweep => "sweep",
+        Task::BulkDelete { .. } => "bulk_delete",
+    }
+}
+
+fn measure(task: &Task, report: &JobReport, outcome: &'static str, took: Duration) {
+    let word = metric_word(task);
+    metrics::counter!(format!("broker_{word}_total"), "outcome" => outcome).increment(1);
+    metrics::histogram!(format!("broker_{word}_duration_seconds")).record(took);
+    let counters = [
+        ("found", report.found),
+        ("changed", report.changed),
+        ("skipped", report.skipped),
+        ("failed", report.failed),
+    ];
+    for (counter, count) in counters {
+        metrics::counter!(format!("broker_{word}_{counter}_total")).increment(count);
+    }
+    let JobReport { job, found, changed, skipped, failed, duration_ms, details, aborted } = report;
+    if let Some(reason) = aborted {
+        tracing::warn!(job, outcome, reason, found, changed, skipped, failed, duration_ms, "job ended early");
+    } else {
+        tracing::info!(job, outcome, found, changed, skipped, failed, duration_ms, ?details, "job done");
+    }
+}

@@ -1,0 +1,223 @@
+//! What sync decides, purely.
+
+use std::collections::HashMap;
+
+use broker_common::domain::{Event, ExternalId, SandboxId, SandboxName, Status, Timestamp};
+use broker_common::provider::{Account, Listed};
+use broker_common::store::Record;
+
+/// So many available sandboxes may always become stale at once …
+const FEW: usize = 5;
+/// … and so large a part of them.
+const PART: usize = 5;
+
+/// A sandbox as the index lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) status: Status,
+    pub(super) version: u64,
+    pub(super) name: SandboxName,
+    pub(super) external_id: ExternalId,
+}
+
+/// What differs.
+#[derive(Debug, Default)]
+pub(super) struct Diff {
+    /// Accounts that the provider lists.
+    pub(super) listed: u64,
+    /// Rows that could not be read.
+    pub(super) malformed: u64,
+    /// How many are available before any change.
+    pub(super) available: usize,
+    /// Listed, and not in the index.
+    pub(super) unknown: Vec<Account>,
+    /// Available or stale, and listed otherwise than we know them.
+    pub(super) found: Vec<(Account, Known)>,
+    /// Available, and not listed.
+    pub(super) missing: Vec<(SandboxId, u64)>,
+    /// Allocated, and not listed.
+    pub(super) allocated_missing: Vec<SandboxId>,
+}
+
+/// What differs between the table and the provider's list.
+pub(super) fn between(mut ours: HashMap<SandboxId, Known>, theirs: Listed) -> Diff {
+    let mut diff = Diff {
+        listed: (theirs.accounts.len() + theirs.unreadable.len()) as u64,
+        malformed: theirs.malformed,
+        available: ours.values().filter(|known| known.status == Status::Available).count(),
+        ..Diff::default()
+    };
+    for (id, account) in theirs.accounts {
+        match ours.remove(&id) {
+            None => diff.unknown.push(account),
+            Some(known) => match known.status {
+                Status::Available
+                    if known.name == account.name && known.external_id == account.external_id => {}
+                Status::Available | Status::Stale => diff.found.push((account, known)),
+                // Its owner keeps what he was given; what waits for its deletion is deleted as it was read.
+                Status::Allocated | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => {}
+            },
+        }
+    }
+    for (id, known) in ours {
+        if theirs.unreadable.contains(&id) {
+            continue;
+        }
+        match known.status {
+            Status::Available => diff.missing.push((id, known.version)),
+            Status::Allocated => diff.allocated_missing.push(id),
+            Status::Stale | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => {}
+        }
+    }
+    diff
+}
+
+/// Why this list is not to be believed, if it is not.
+pub(super) fn refusal(diff: &Diff) -> Option<String> {
+    if diff.listed == 0 {
+        return Some("the provider lists nothing at all".to_owned());
+    }
+    let most = FEW.max(diff.available / PART);
+    (diff.missing.len() > most).then(|| {
+        format!(
+            "{} of {} available sandboxes are missing at the provider, more than {most}: look there, then run it with \
+             --accept-stale if that is true",
+            diff.missing.len(),
+            diff.available
+        )
+    })
+}
+
+/// What becomes of a listed account whose id an item of ours has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The item lives: nothing.
+    Leave,
+    /// A tombstone of another resource, which was gone before the provider made this one.
+    Another(Timestamp),
+    /// A tombstone of what the provider still lists, or of what it may have listed while ours was in use.
+    DeleteAgain,
+}
+
+/// What becomes of `account`, whose id `stands` has.
+pub(super) fn judge(account: &Account, stands: &Record) -> Verdict {
+    let dead = stands.sandbox.status == Status::Deleted && stands.sandbox.status.next(Event::Found).is_ok();
+    if !dead {
+        return Verdict::Leave;
+    }
+    let is_another = account.external_id != stands.sandbox.external_id;
+    match (account.created_at, stands.deleted_at) {
+        (Some(created_at), Some(deleted_at)) if is_another && created_at.as_secs() > deleted_at.as_secs() => {
+            Verdict::Another(created_at)
+        }
+        _ => Verdict::DeleteAgain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_common::domain::Sandbox;
+
+    use super::*;
+
+    fn id(text: &str) -> SandboxId {
+        SandboxId::new(text).unwrap()
+    }
+
+    fn account(text: &str, external_id: &str, created_at: Option<u64>) -> Account {
+        Account {
+            id: id(text),
+            name: SandboxName::new(text).unwrap(),
+            external_id: ExternalId::new(external_id).unwrap(),
+            created_at: created_at.map(Timestamp::from_secs),
+        }
+    }
+
+    fn known(text: &str, status: Status) -> (SandboxId, Known) {
+        let known = Known {
+            status,
+            version: 3,
+            name: SandboxName::new(text).unwrap(),
+            external_id: ExternalId::new("ext").unwrap(),
+        };
+        (id(text), known)
+    }
+
+    fn listed(accounts: &[Account]) -> Listed {
+        let accounts = accounts.iter().map(|account| (account.id.clone(), account.clone())).collect();
+        Listed { accounts, ..Listed::default() }
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_is_not_written() {
+        let ours: HashMap<_, _> = Status::ALL
+            .into_iter()
+            .filter(|status| *status != Status::Stale)
+            .map(|status| known(status.as_str(), status))
+            .collect();
+        let theirs: Vec<_> = ours.keys().map(|id| account(id.as_str(), "ext", None)).collect();
+        let diff = between(ours, listed(&theirs));
+        assert!(diff.unknown.is_empty() && diff.found.is_empty() && diff.missing.is_empty(), "{diff:?}");
+    }
+
+    #[test]
+    fn only_available_ones_become_stale_and_allocated_ones_are_reported() {
+        let ours = Status::ALL.into_iter().map(|status| known(status.as_str(), status)).collect();
+        let diff = between(ours, listed(&[account("new", "x", None)]));
+        assert_eq!(diff.missing, [(id("available"), 3)]);
+        assert_eq!(diff.allocated_missing, [id("allocated")]);
+        assert_eq!(diff.unknown.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_neither_new_nor_missing() {
+        let theirs = Listed { unreadable: [id("a")].into(), ..Listed::default() };
+        let diff = between([known("a", Status::Available)].into(), theirs);
+        assert!(diff.missing.is_empty() && diff.found.is_empty() && diff.listed == 1);
+    }
+
+    #[test]
+    fn an_empty_list_or_too_many_missing_are_not_believed() {
+        let missing = |of: usize, gone: usize| {
+            let ours: HashMap<_, _> = (0..of).map(|n| known(&format!("s{n}"), Status::Available)).collect();
+            let theirs: Vec<_> = (gone..of).map(|n| account(&format!("s{n}"), "ext", None)).collect();
+            refusal(&between(ours, listed(&theirs)))
+        };
+        assert!(missing(0, 0).is_some_and(|why| why.contains("nothing at all")));
+        assert!(missing(3, 3).is_some());
+        assert!(missing(10, 5).is_none() && missing(10, 6).is_some());
+        assert!(missing(100, 20).is_none() && missing(100, 21).is_some());
+    }
+
+    #[test]
+    fn a_tombstone_gives_way_only_to_another_resource_that_was_made_after_it_was_gone() {
+        let stands = |status, external_id: &str| Record {
+            sandbox: Sandbox {
+                id: id("a"),
+                name: SandboxName::new("a").unwrap(),
+                external_id: ExternalId::new(external_id).unwrap(),
+                status,
+                version: 5,
+                allocation: None,
+                deletion_requested_at: None,
+                end_reason: None,
+            },
+            due: None,
+            attempts: 0,
+            deletion_error: None,
+            deleted_at: Some(Timestamp::from_secs(100)),
+            created_at: Timestamp::from_secs(1),
+            updated_at: Timestamp::from_secs(100),
+            last_synced: None,
+        };
+        let tombstone = stands(Status::Deleted, "old");
+        let after = Timestamp::from_secs(101);
+        assert_eq!(judge(&account("a", "new", Some(101)), &tombstone), Verdict::Another(after));
+        assert_eq!(judge(&account("a", "new", Some(100)), &tombstone), Verdict::DeleteAgain);
+        assert_eq!(judge(&account("a", "new", None), &tombstone), Verdict::DeleteAgain);
+        assert_eq!(judge(&account("a", "old", Some(101)), &tombstone), Verdict::DeleteAgain);
+        for status in Status::ALL.into_iter().filter(|status| *status != Status::Deleted) {
+            assert_eq!(judge(&account("a", "new", Some(101)), &stands(status, "old")), Verdict::Leave);
+        }
+    }
+}

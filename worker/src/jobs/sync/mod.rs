@@ -1,0 +1,145 @@
+//! Sync: makes the pool say what the provider says.
+//!
+//! Order: our index first, then the provider's whole list, so that what appears in between is new, never missing. `diff`
+//! decides purely; each write is at the version that was read, so claims at any moment win or lose whole. What is as it
+//! should be is not written. A list that is empty, or would make too much of the pool stale, changes nothing
+//! ([`diff::refusal`]). What was ever handed out does not come back: where an id is taken, the item that stands there
+//! decides ([`resolve`]).
+
+mod diff;
+
+use std::collections::HashMap;
+
+use broker_common::domain::{JobReport, SandboxId, Status};
+use broker_common::provider::Account;
+use broker_common::store::{Changed, Inserted, NewSandbox, Record, Seen, StoreError};
+
+use self::diff::{Diff, Known};
+use super::{JobError, Jobs, each};
+
+/// The states whose sandboxes the index lists; tombstones are not among them.
+const LISTED: [Status; 5] =
+    [Status::Available, Status::Allocated, Status::PendingDeletion, Status::Stale, Status::DeletionFailed];
+
+pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport) -> Result<(), JobError> {
+    let provider = jobs.provider()?;
+    let ours = ours(jobs).await?;
+    let listed = provider.accounts().await?;
+    let diff = diff::between(ours, listed);
+    report.found = diff.listed;
+    report.skipped += diff.malformed;
+    if !diff.allocated_missing.is_empty() {
+        report.detail("allocated_missing", diff.allocated_missing.len() as u64);
+        let some: Vec<_> = diff.allocated_missing.iter().take(10).map(SandboxId::as_str).collect();
+        tracing::warn!(
+            count = diff.allocated_missing.len(),
+            ?some,
+            "allocated sandboxes are missing at the provider"
+        );
+    }
+    metrics::gauge!("broker_sync_allocated_missing")
+        .set(u32::try_from(diff.allocated_missing.len()).unwrap_or(u32::MAX));
+    if let Some(refusal) = diff::refusal(&diff).filter(|_| !accept_stale) {
+        return Err(JobError::Refused(refusal));
+    }
+    write(jobs, diff, report).await
+}
+
+async fn write(jobs: &Jobs, diff: Diff, report: &mut JobReport) -> Result<(), JobError> {
+    let mut part = JobReport { job: report.job.clone(), ..JobReport::default() };
+    let missing = diff.missing.into_iter().map(|(id, version)| {
+        let jobs = jobs.clone();
+        async move { jobs.store.missing(Seen { id: &id, version }, jobs.clock.now()).await }
+    });
+    each::all(jobs, missing, &mut part).await?;
+    take(report, &mut part, "made_stale");
+    let found = diff.found.into_iter().map(|(account, known)| {
+        let jobs = jobs.clone();
+        async move {
+            let (listed, now) = (as_new(&account), jobs.clock.now());
+            jobs.store.found(known.status, known.version, &listed, now).await
+        }
+    });
+    each::all(jobs, found, &mut part).await?;
+    take(report, &mut part, "refreshed_or_returned");
+    let unknown = diff.unknown.into_iter().map(|account| {
+        let jobs = jobs.clone();
+        async move { insert(&jobs, &account).await }
+    });
+    each::all(jobs, unknown, &mut part).await?;
+    take(report, &mut part, "inserted_or_revived");
+    Ok(())
+}
+
+fn take(report: &mut JobReport, part: &mut JobReport, kind: &str) {
+    report.detail(kind, part.changed);
+    report.changed += std::mem::take(&mut part.changed);
+    report.skipped += std::mem::take(&mut part.skipped);
+    report.failed += std::mem::take(&mut part.failed);
+}
+
+/// What the index lists.
+async fn ours(jobs: &Jobs) -> Result<HashMap<SandboxId, Known>, JobError> {
+    let mut ours = HashMap::new();
+    for status in LISTED {
+        for shard in 0..jobs.store.shards() {
+            let mut after = None;
+            loop {
+                let page = jobs.store.listed(status, shard, after.take()).await?;
+                for row in page.candidates {
+                    let known =
+                        Known { status, version: row.version, name: row.name, external_id: row.external_id };
+                    // Listed twice, it moved on meanwhile: the later version is the newer truth.
+                    let slot = ours.entry(row.sandbox_id).or_insert_with(|| known.clone());
+                    if slot.version < known.version {
+                        *slot = known;
+                    }
+                }
+                match page.next {
+                    Some(next) => after = Some(next),
+                    None => break,
+                }
+            }
+        }
+    }
+    Ok(ours)
+}
+
+fn as_new(account: &Account) -> NewSandbox {
+    NewSandbox {
+        id: account.id.clone(),
+        name: account.name.clone(),
+        external_id: account.external_id.clone(),
+    }
+}
+
+/// Puts what the index did not list into the pool, if its id is free.
+async fn insert(jobs: &Jobs, account: &Account) -> Result<Changed, StoreError> {
+    let sandbox = as_new(account);
+    match jobs.store.insert(&sandbox, jobs.clock.now()).await? {
+        Inserted::New => Ok(Changed::Done),
+        Inserted::Stands(record) => resolve(jobs, account, &sandbox, &record).await,
+    }
+}
+
+/// What becomes of a listed account whose id is taken.
+async fn resolve(
+    jobs: &Jobs,
+    account: &Account,
+    sandbox: &NewSandbox,
+    stands: &Record,
+) -> Result<Changed, StoreError> {
+    let now = jobs.clock.now();
+    match diff::judge(account, stands) {
+        // The index was a moment behind: the next run sees it.
+        diff::Verdict::Leave => Ok(Changed::MovedOn),
+        diff::Verdict::Another(created_at) => {
+            jobs.store.insert_over_tombstone(sandbox, stands, created_at, now).await
+        }
+        diff::Verdict::DeleteAgain => {
+            tracing::warn!(sandbox = %account.id, "deleted, and still listed: it is deleted again");
+            let seen = Seen { id: &account.id, version: stands.sandbox.version };
+            jobs.store.revive_deletion(seen, sandbox, now).await
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The consumer of the maintenance queue: runs of jobs, and deletions at the provider.
+//!
+//! Invariants: it takes only its own kinds; a message stays hidden for as long as it is worked on; the report of a run
+//! that somebody asked for is stored before it is told. What it does not do: know what a
+//! job does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_common::config::Config;
+use broker_common::domain::{JobReport, Outcome, Task, Timestamp};
+use broker_common::lifecycle::Lifecycle;
+use broker_common::messages::{Chore, DecodeError, MaintenanceMessage, Reply};
+use broker_common::queue::{
+    Delivery, Ended, PollOptions, QueueKind, Receiver, ReplyQueueName, ReplySenders, SendError,
+};
+use broker_common::store::StoreError;
+use tokio::sync::Semaphore;
+
+use crate::health::Health;
+use crate::jobs::deletion::{self, Planned};
+use crate::jobs::{Jobs, Stopping};
+use crate::settling::{Settling, Verdict};
+
+/// Messages that are worked on at a time: a job is mostly one, a deletion waits for the provider.
+const AT_ONCE: usize = 16;
+/// How long a message of a newer version waits for a newer worker.
+const NEWER_VERSION_WAITS: Duration = Duration::from_secs(60);
+/// The first wait after a failed attempt, doubled each time, and the longest.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// Reply queues whose senders are kept.
+const REPLY_QUEUES: usize = 64;
+
+/// What whoever asked for a run is told that came too late.
+const TOO_LATE: &str = "no worker began it before its deadline";
+
+/// Consumes the maintenance queue.
+#[derive(Debug)]
+pub(crate) struct Maintenance {
+    receiver: Receiver,
+    settling: Settling,
+    replies: ReplySenders,
+    jobs: Jobs,
+    health: Health,
+    visibility: Duration,
+}
+
+impl Maintenance {
+    pub(crate) fn new(jobs: Jobs, health: Health, config: &Config) -> Self {
+        let queue = jobs.urls.get(QueueKind::Maintenance);
+        let options =
+            PollOptions { wait: config.poll_wait, visibility: Some(config.visibility), max_polls: 2 };
+        let (clock, entropy) = (jobs.clock.clone(), jobs.entropy.clone());
+        let receiver = Receiver::new(jobs.aws.sqs_receive.clone(), queue, clock, entropy, options)
+            .with_permits(Arc::new(Semaphore::new(AT_ONCE)))
+            .with_gate(health.gate());
+        Self {
+            receiver,
+            settling: Settling::new(&jobs.aws, &jobs.urls, QueueKind::Maintenance, QueueKind::MaintenanceDlq),
+            replies: ReplySenders::new(jobs.aws.sqs.clone(), jobs.urls.clone(), 1, REPLY_QUEUES),
+            jobs,
+            health,
+            visibility: config.visibility,
+        }
+    }
+
+    /// Consumes until the lifecycle's soft end. What was received by then is finished, or given back.
+    pub(crate) async fn run(self: Arc<Self>, lifecycle: Lifecycle) {
+        loop {
+            let (consumer, tracker) = (Arc::clone(&self), lifecycle.tracker.clone());
+            let hand_on = move |delivery, permit| {
+                let consumer = Arc::clone(&consumer);
+                tracker.spawn(async move {
+                    consumer.consume(&delivery).await;
+                    drop(permit);
+                });
+            };
+            match self.receiver.clone().run(lifecycle.soft.clone(), hand_on).await {
+                Ended::Stopped => return,
+                Ended::QueueGone => {
+                    tracing::error!("the maintenance queue is gone: run `broker init`");
+                    let pause = self.jobs.entropy.jitter(LONGEST_BACKOFF);
+                    if lifecycle.soft.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn consume(&self, delivery: &Delivery) {
+        let hidden = self.settling.keep_hidden(delivery, self.visibility);
+        let verdict = self.process(delivery).await;
+        drop(hidden);
+        self.settling.settle(delivery, &verdict).await;
+    }
+
+    async fn process(&self, delivery: &Delivery) -> Verdict {
+        let message = match MaintenanceMessage::decode(&delivery.body) {
+            Ok(message) => message,
+            Err(DecodeError::NewerVersion { found }) => {
+                tracing::warn!(found, "message of a newer version put back");
+                return Verdict::PutBack(NEWER_VERSION_WAITS);
+            }
+            Err(error) => {
+                return Verdict::DeadLetter { code: error.reason_code(), reason: error.to_string() };
+            }
+        };
+        let reply_to = message.reply_to.as_deref().map(|name| self.jobs.urls.names().parse_reply(name));
+        let reply_to = match reply_to.transpose() {
+            Ok(reply_to) => reply_to,
+            Err(error) => {
+                return Verdict::DeadLetter { code: "foreign_reply_queue", reason: error.to_string() };
+            }
+        };
+        self.until_decided(&message, reply_to.as_ref()).await
+    }
+
+    /// Does what the message asks, again and again while AWS is away: an outage costs a message no receive, so that
+    /// redrive sees only what crashes workers.
+    async fn until_decided(
+        &self,
+        message: &MaintenanceMessage,
+        reply_to: Option<&ReplyQueueName>,
+    ) -> Verdict {
+        for attempt in 0_u32.. {
+            let error = match self.decide(message, reply_to).await {
+                Ok(verdict) => return verdict,
+                Err(error) => error,
+            };
+            if !error.is_retryable() {
+                return Verdict::DeadLetter { code: "refused", reason: error.to_string() };
+            }
+            self.health.suspect();
+            let kind = message.body.kind();
+            tracing::warn!(request_id = %message.request_id, kind, attempt, "not done, tried again soon: {error}");
+            let pause = FIRST_BACKOFF.saturating_mul(1 << attempt.min(10)).min(LONGEST_BACKOFF);
+            let pause = self.jobs.entropy.jitter(pause);
+            if self.jobs.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                break;
+            }
+        }
+        Verdict::GiveBack(Duration::ZERO)
+    }
+
+    async fn decide(
+        &self,
+        message: &MaintenanceMessage,
+        reply_to: Option<&ReplyQueueName>,
+    ) -> Result<Verdict, Undone> {
+        match &message.body {
+            Chore::RunJob { task } => self.run_job(message, task, reply_to).await,
+            Chore::Delete { sandbox_id, external_id, version, slot_ms } => {
+                let planned = Planned {
+                    sandbox_id: sandbox_id.clone(),
+                    external_id: external_id.clone(),
+                    version: *version,
+                    slot: Timestamp::from_ms(*slot_ms),
+                };
+                self.delete(&planned).await
+            }
+        }
+    }
+
+    async fn delete(&self, planned: &Planned) -> Result<Verdict, Undone> {
+        Ok(match self.jobs.delete(planned).await? {
+            deletion::Ended::NotYet(wait) => Verdict::PutBack(wait),
+            deletion::Ended::Deleted
+            | deletion::Ended::Void
+            | deletion::Ended::Postponed
+            | deletion::Ended::Failed
+            | deletion::Ended::GivenUp => Verdict::Done,
+        })
+    }
+
+    async fn run_job(
+        &self,
+        message: &MaintenanceMessage,
+        task: &Task,
+        reply_to: Option<&ReplyQueueName>,
+    ) -> Result<Verdict, Undone> {
+        let report = if self.jobs.clock.now() > message.times().deadline {
+            tracing::info!(job = task.as_str(), "not begun before its deadline: left to the next run");
+            JobReport { aborted: Some(TOO_LATE.to_owned()), ..JobReport::new(task) }
+        } else {
+            match self.jobs.run(task).await {
+                Ok(report) => report,
+                Err(Stopping) => return Ok(Verdict::GiveBack(Duration::ZERO)),
+            }
+        };
+        // A run of the schedule has no record that could be asked for.
+        let only_if_asked = message.asynchronous;
+        let now = self.jobs.clock.now();
+        self.jobs.store.complete_run(message.request_id, &report, only_if_asked, now).await?;
+        self.tell(message, reply_to, Outcome::Ran(report)).await?;
+        Ok(Verdict::Done)
+    }
+
+    async fn tell(
+        &self,
+        message: &MaintenanceMessage,
+        reply_to: Option<&ReplyQueueName>,
+        outcome: Outcome,
+    ) -> Result<(), Undone> {
+        let Some(reply_to) = reply_to else { return Ok(()) };
+        match self.replies.send(reply_to, Reply::new(message.request_id, outcome).encode()).await {
+            Ok(()) | Err(SendError::Gone { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Why a message is not done with.
+#[derive(Debug, thiserror::Error)]
+enum Undone {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+impl Undone {
+    const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_retryable(),
+            Self::Send(error) => error.is_retryable(),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The schedule: each job's tick is taken by one worker, which sends the job's message and then moves the tick on.
+//!
+//! Order: **take for a minute → send → move**. A worker that dies in between leaves a tick that another one takes when
+//! the minute is over, so a run is sent at least once. What it does not do: run jobs, or send anything while somebody
+//! else schedules (`BROKER_SCHEDULER=external`).
+
+use std::time::Duration;
+
+use broker_common::config::{Config, Intervals};
+use broker_common::domain::{Job, Status, Task, Times, Timestamp};
+use broker_common::messages::MaintenanceMessage;
+use broker_common::store::{Changed, StoreError, Tick};
+use tokio_util::sync::CancellationToken;
+
+use crate::jobs::Jobs;
+
+/// For how long a tick is taken.
+const TAKEN_FOR: Duration = Duration::from_secs(60);
+/// The longest time between two looks at the ticks.
+const LOOK: Duration = Duration::from_secs(5);
+/// The shortest.
+const QUICK_LOOK: Duration = Duration::from_millis(200);
+/// A run that was not begun by then is left to the next tick.
+const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
+/// So many sandboxes are counted each time that the interval says.
+const COUNTED_PER_INTERVAL: u64 = 100_000;
+
+/// How often `job` runs.
+const fn every(intervals: &Intervals, job: Job) -> Duration {
+    match job {
+        Job::Sync => intervals.sync,
+        Job::Expire => intervals.expire,
+        Job::Cleanup => intervals.cleanup,
+        Job::PurgeStale => intervals.purge,
+        Job::Census => intervals.census,
+        Job::Sweep => intervals.sweep,
+    }
+}
+
+/// The jobs that can run: without a provider there is nothing to compare or delete.
+fn scheduled(config: &Config) -> Vec<(Job, Duration)> {
+    let needs_provider = |job: &Job| matches!(job, Job::Sync | Job::Cleanup);
+    let jobs = Job::ALL.into_iter().filter(|job| config.provider.is_some() || !needs_provider(job));
+    jobs.map(|job| (job, every(&config.every, job))).collect()
+}
+
+/// Keeps the schedule until `stop`.
+pub(crate) async fn keep(jobs: Jobs, config: &Config, stop: CancellationToken) {
+    let scheduled = scheduled(config);
+    let shortest = scheduled.iter().map(|(_, every)| *every).min().unwrap_or(LOOK);
+    let look = (shortest / 4).clamp(QUICK_LOOK, LOOK);
+    loop {
+        for (job, every) in &scheduled {
+            if let Err(error) = tick(&jobs, *job, *every).await {
+                tracing::warn!(%job, "its tick was not sent, another look comes: {error}");
+            }
+        }
+        let pause = jobs.entropy.jitter(look);
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Why a due job was not sent.
+#[derive(Debug, thiserror::Error)]
+enum TickError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Send(#[from] broker_common::queue::SendError),
+}
+
+/// Sends a job that is due, if nobody else does.
+async fn tick(jobs: &Jobs, job: Job, every: Duration) -> Result<(), TickError> {
+    let now = jobs.clock.now();
+    let tick = jobs.store.tick(job, Duration::ZERO, now).await?;
+    let until = now.plus(TAKEN_FOR);
+    if !tick.is_free(now) || jobs.store.take_tick(job, &tick, until, now).await? == Changed::MovedOn {
+        return Ok(());
+    }
+    let every = every * intervals_for(jobs, job).await?;
+    jobs.maintenance.send(message(jobs, job, every, now).encode()).await?;
+    tracing::debug!(%job, "sent");
+    jobs.store.move_tick(job, &tick, until, next_run(&tick, every, now)).await?;
+    Ok(())
+}
+
+fn message(jobs: &Jobs, job: Job, every: Duration, now: Timestamp) -> MaintenanceMessage {
+    let deadline = now.plus(every.max(SHORTEST_DEADLINE));
+    let times = Times { enqueued_at: now, reply_by: now, deadline };
+    MaintenanceMessage::run(jobs.entropy.request_id(now), Task::from(job), times)
+}
+
+/// A large pool is counted less often.
+async fn intervals_for(jobs: &Jobs, job: Job) -> Result<u32, StoreError> {
+    if job != Job::Census {
+        return Ok(1);
+    }
+    let total = jobs.store.census().await?.map_or(0, |census| census.by_status.values().sum::<u64>());
+    Ok(u32::try_from(total.div_ceil(COUNTED_PER_INTERVAL)).unwrap_or(u32::MAX).max(1))
+}
+
+/// Ticks that were missed are not made up for.
+fn next_run(tick: &Tick, every: Duration, now: Timestamp) -> Timestamp {
+    let planned = tick.next_run_at.plus(every);
+    if planned > now { planned } else { now.plus(every) }
+}
+
+/// Shows the pool, the breaker and the queues in the metrics, as far as they are known.
+pub(crate) async fn show(jobs: Jobs, stop: CancellationToken) {
+    const EVERY: Duration = Duration::from_secs(15);
+    loop {
+        match jobs.store.census().await {
+            Ok(Some(census)) => {
+                for status in Status::ALL {
+                    let count = census.by_status.get(&status).copied().unwrap_or(0);
+                    metrics::gauge!(format!("broker_pool_{status}")).set(as_f64(count));
+                }
+                metrics::gauge!("broker_pool_total").set(as_f64(census.by_status.values().sum()));
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!("the census cannot be read: {error}"),
+        }
+        if let Ok(depths) = broker_common::queue::topology::depths(&jobs.aws, &jobs.urls).await {
+            for depth in depths {
+                let gauge = |name: &'static str, count| {
+                    metrics::gauge!(name, "queue" => depth.queue.clone()).set(as_f64(count));
+                };
+                gauge("broker_queue_visible_messages", depth.visible);
+                gauge("broker_queue_in_flight_messages", depth.in_flight);
+                gauge("broker_queue_delayed_messages", depth.delayed);
+            }
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(jobs.entropy.jitter(EVERY))).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Counts are far below 2^53.
+fn as_f64(count: u64) -> f64 {
+    u32::try_from(count).map_or(f64::from(u32::MAX), f64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn config(pairs: &[(&str, &str)]) -> Config {
+        let strings: BTreeMap<_, _> =
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Config::read(&strings).unwrap()
+    }
+
+    #[test]
+    fn without_a_provider_nothing_is_compared_or_deleted() {
+        let jobs = |config: &Config| scheduled(config).into_iter().map(|(job, _)| job).collect::<Vec<_>>();
+        let rest = [Job::Expire, Job::PurgeStale, Job::Census, Job::Sweep];
+        assert_eq!(jobs(&config(&[])), rest);
+        assert_eq!(jobs(&config(&[("BROKER_PROVIDER_URL", "http://127.0.0.1:1")])), Job::ALL);
+    }
+
+    #[test]
+    fn missed_ticks_are_not_made_up_for() {
+        let at = Timestamp::from_secs;
+        let tick = Tick { next_run_at: at(100), taken_until: None, paused_at: None };
+        let every = Duration::from_secs(10);
+        assert_eq!(next_run(&tick, every, at(101)), at(110));
+        assert_eq!(next_run(&tick, every, at(1_000)), at(1_010));
+    }
+
+    #[test]
+    fn a_tick_is_free_when_it_is_due_not_taken_and_not_paused() {
+        let at = Timestamp::from_secs;
+        let due = Tick { next_run_at: at(100), taken_until: None, paused_at: None };
+        assert!(due.is_free(at(100)) && !due.is_free(at(99)));
+        let taken = Tick { taken_until: Some(at(160)), ..due };
+        assert!(!taken.is_free(at(159)) && taken.is_free(at(160)));
+        assert!(!Tick { paused_at: Some(at(1)), ..due }.is_free(at(200)));
+    }
+}
