@@ -41,7 +41,11 @@ fn any_value() -> impl Strategy<Value = HeaderValue> {
         "((wait=[0-9\"]{0,12}|respond-async|[a-z]=\"[^\"]{0,9}\")[,;] ?){0,4}".prop_map(String::into_bytes),
         "([0-9a-f.:]{1,20}, ?){0,5}".prop_map(String::into_bytes),
     ];
-    bytes.prop_filter_map("no header value", |bytes| HeaderValue::from_bytes(&bytes).ok())
+    let allowed = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
+    bytes.prop_map(move |bytes| {
+        let bytes: Vec<u8> = bytes.into_iter().filter(allowed).collect();
+        HeaderValue::from_bytes(&bytes).unwrap()
+    })
 }
 
 fn any_headers() -> impl Strategy<Value = HeaderMap> {
