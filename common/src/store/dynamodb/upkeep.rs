@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, Select};
 
-use tokio::task::JoinSet;
-
 use super::attributes::{self as a, Item};
 use super::errors::failed;
 use super::keys::{self, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
@@ -15,15 +13,8 @@ use super::{Store, count_capacity, s};
 use crate::domain::{SandboxId, Status, Timestamp};
 use crate::store::{CandidatePage, PageKey, Record, StoreError};
 
-/// Segments of the table that are counted at the same time.
-const SEGMENTS: i32 = 4;
-
-/// What one page of a count found.
-#[derive(Default)]
-struct Counted {
-    by_status: BTreeMap<Status, u64>,
-    next: Option<PageKey>,
-}
+/// Items that one call of a count looks at: it ends well within the time that an attempt has.
+const COUNTED_PER_CALL: i32 = 1_000;
 
 impl Store {
     /// A page of the sandboxes of one state and shard whose time has come by `until`, the longest due first. Which time
@@ -87,63 +78,32 @@ impl Store {
         answer.map(|item| a::read_record(&item)).transpose()
     }
 
-    /// Counts the sandboxes of a page of segment `segment` of `segments`, tombstones too. A sandbox keeps its place in
-    /// the table whatever happens to it, so none is counted twice or missed; that the index could not promise.
-    async fn count(
-        &self,
-        segment: i32,
-        segments: i32,
-        after: Option<PageKey>,
-    ) -> Result<Counted, StoreError> {
-        let call = self
-            .client
-            .scan()
-            .table_name(&self.table)
-            .segment(segment)
-            .total_segments(segments)
-            .set_exclusive_start_key(after.map(|key| key.0))
-            .select(Select::SpecificAttributes)
-            .projection_expression("PK, #status")
-            .filter_expression("begins_with(PK, :sandbox)")
-            .expression_attribute_names("#status", a::STATUS)
-            .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
-        count_capacity("count", answer.consumed_capacity());
-        let mut counted = Counted::default();
-        for status in answer.items().iter().filter_map(|item| passable(a::read_status(item))) {
-            *counted.by_status.entry(status).or_default() += 1;
-        }
-        counted.next = answer.last_evaluated_key.map(PageKey);
-        Ok(counted)
-    }
-
-    /// Counts all sandboxes by state, every state included.
+    /// Counts all sandboxes by state, every state included, tombstones too. A sandbox keeps its place in the table whatever
+    /// happens to it, so none is counted twice or missed; that the index could not promise.
     pub async fn count_all(&self) -> Result<BTreeMap<Status, u64>, StoreError> {
-        let mut segments = JoinSet::new();
-        for segment in 0..SEGMENTS {
-            segments.spawn(self.clone().count_segment(segment));
-        }
         let mut by_status = BTreeMap::from(Status::ALL.map(|status| (status, 0)));
-        while let Some(counted) = segments.join_next().await {
-            let counted = counted
-                .map_err(|error| StoreError::Unavailable { operation: "count", source: error.into() })??;
-            counted.into_iter().for_each(|(status, count)| *by_status.entry(status).or_default() += count);
-        }
-        Ok(by_status)
-    }
-
-    async fn count_segment(self, segment: i32) -> Result<BTreeMap<Status, u64>, StoreError> {
-        let mut counts = BTreeMap::new();
         let mut after = None;
         loop {
-            let page = self.count(segment, SEGMENTS, after.take()).await?;
-            page.by_status
-                .into_iter()
-                .for_each(|(status, count)| *counts.entry(status).or_default() += count);
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(counts),
+            let call = self
+                .client
+                .scan()
+                .table_name(&self.table)
+                .limit(COUNTED_PER_CALL)
+                .set_exclusive_start_key(after)
+                .select(Select::SpecificAttributes)
+                .projection_expression("PK, #status")
+                .filter_expression("begins_with(PK, :sandbox)")
+                .expression_attribute_names("#status", a::STATUS)
+                .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
+            count_capacity("count", answer.consumed_capacity());
+            for status in answer.items().iter().filter_map(|item| passable(a::read_status(item))) {
+                *by_status.entry(status).or_default() += 1;
+            }
+            after = answer.last_evaluated_key;
+            if after.is_none() {
+                return Ok(by_status);
             }
         }
     }

@@ -7,7 +7,10 @@
 //! A killed worker is its runtime, shut down in the middle of whatever it does. The crash stories of `tests/e2e` kill
 //! processes; here time is what they cannot have.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod reckoning;
+mod students;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,21 +18,18 @@ use std::time::Duration;
 use broker_common::aws::{self, Aws};
 use broker_common::clock::Clock;
 use broker_common::config::Config;
-use broker_common::domain::{
-    AllocateRequest, Fingerprint, Grant, IdempotencyKey, Inventory, LeaseKey, MarkRequest, Outcome,
-    PersistedRequest, RequestId, RequestState, SandboxId, Status, Times, Timestamp, TrackId, suspects,
-};
+use broker_common::domain::{Grant, Timestamp};
 use broker_common::entropy::Entropy;
 use broker_common::lifecycle::Lifecycle;
-use broker_common::messages::RequestMessage;
 use broker_common::metrics;
 use broker_common::process::Process;
 use broker_common::queue::{QueueKind, QueueNames, QueueUrls, Sender, topology};
-use broker_common::store::{Record, Store, schema};
+use broker_common::store::{Store, schema};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::students::Student;
 use super::{Options, StandIn};
 use crate::endpoints;
 
@@ -54,14 +54,6 @@ async fn a_simulated_morning_leaves_everything_accounted_for() {
 #[ignore = "takes minutes"]
 async fn a_simulated_week_leaves_everything_accounted_for() {
     Week::live(7 * 24, 7).await;
-}
-
-/// A student's lease, and when he gives it back, if he does.
-struct Student {
-    track: TrackId,
-    request: RequestId,
-    gives_back_at: Option<Timestamp>,
-    grant: Option<Grant>,
 }
 
 struct Week {
@@ -246,94 +238,6 @@ impl Week {
         self.count("moods of the provider");
     }
 
-    async fn students_come_and_go(&mut self) {
-        for _ in 0..self.process.entropy.below(4) {
-            self.ask().await;
-        }
-        let now = self.now();
-        for mut student in std::mem::take(&mut self.students) {
-            if student.grant.is_none() {
-                let record = self.store.request(student.request).await.unwrap().expect("recorded");
-                match record.state {
-                    RequestState::Ended(Outcome::Created(grant)) => {
-                        self.count("allocations");
-                        self.held.push(grant.clone());
-                        student.grant = Some(grant);
-                    }
-                    RequestState::Ended(_) => {
-                        self.count("allocations refused");
-                        continue;
-                    }
-                    RequestState::Queued if now > record.deadline => continue,
-                    RequestState::Queued => {}
-                }
-            }
-            match (&student.grant, student.gives_back_at) {
-                (Some(grant), Some(at)) if at <= now => {
-                    let sandbox_id = grant.sandbox_id.clone();
-                    self.give_back(&student.track, sandbox_id).await;
-                }
-                (_, Some(_)) | (None, None) => self.students.push(student),
-                (Some(_), None) => self.count("students who just left"),
-            }
-        }
-    }
-
-    async fn ask(&mut self) {
-        let now = self.now();
-        let id = self.process.entropy.request_id(now);
-        let track = TrackId::new(format!("student-{id}")).unwrap();
-        let hours = 1 + u16::try_from(self.process.entropy.below(6)).unwrap();
-        let ask = AllocateRequest {
-            request_id: id,
-            lease_key: LeaseKey { key: IdempotencyKey::from(&track), track: track.clone() },
-            key_is_explicit: false,
-            fingerprint: Fingerprint::of([]),
-            track_name: None,
-            prefix: None,
-            lab_duration_hours: hours,
-            asynchronous: true,
-            times: Times { enqueued_at: now, reply_by: now, deadline: now.plus(2 * HOUR) },
-        };
-        let record = PersistedRequest {
-            request_id: id,
-            track: track.clone(),
-            lease_key: Some(ask.lease_key.clone()),
-            sandbox_id: None,
-            state: RequestState::Queued,
-            created_at: now,
-            deadline: ask.times.deadline,
-            asynchronous: true,
-            message: None,
-        };
-        self.store.record_request(&record).await.unwrap();
-        self.send(RequestMessage::allocate(&ask, self.nobody()).encode()).await;
-        let stays = 10 * MINUTE * u32::try_from(1 + self.process.entropy.below(24)).unwrap();
-        let gives_back_at = self.chance(70).then(|| now.plus(stays));
-        self.students.push(Student { track, request: id, gives_back_at, grant: None });
-    }
-
-    async fn give_back(&mut self, track: &TrackId, sandbox_id: SandboxId) {
-        let now = self.now();
-        let request_id = self.process.entropy.request_id(now);
-        let times = Times { enqueued_at: now, reply_by: now, deadline: now.plus(HOUR) };
-        let mark = MarkRequest { request_id, track: track.clone(), sandbox_id, times };
-        self.send(RequestMessage::mark(&mark, self.nobody()).encode()).await;
-        self.count("given back");
-    }
-
-    /// A reply queue that does not exist: nobody waits.
-    fn nobody(&self) -> String {
-        self.urls.names().reply(uuid::Uuid::nil()).to_string()
-    }
-
-    async fn send(&self, message: String) {
-        // Some come twice.
-        for _ in 0..=usize::from(self.chance(10)) {
-            self.requests.send(message.clone()).await.unwrap();
-        }
-    }
-
     /// Moves the clock, and waits until the jobs have seen it and nothing is under way.
     async fn pass(&mut self, time: Duration) {
         self.process.clock.set(self.now().plus(time));
@@ -355,69 +259,5 @@ impl Week {
         });
         assert!(settled.await.is_ok(), "nothing settles: {last}");
         self.count("steps");
-    }
-
-    async fn everything_is_accounted_for(&mut self) {
-        let (inventory, records) = self.read_all().await;
-        let broken = suspects(&inventory);
-        assert!(broken.is_empty(), "{broken:#?}");
-
-        let had: BTreeSet<_> = self.held.iter().map(|grant| &grant.external_id).collect();
-        assert_eq!(had.len(), self.held.len(), "a used sandbox was handed out again");
-
-        let now = self.now();
-        let known: BTreeMap<_, _> = records.iter().map(|r| (r.sandbox.id.to_string(), r)).collect();
-        let world = self.stand_in.world.shown(now);
-        let listed: BTreeSet<_> =
-            world["accounts"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect();
-        let made = world["made"].as_u64().unwrap();
-        for number in 0..made {
-            let id = format!("seed-{number:06}");
-            let status = known.get(&id).map(|record| record.sandbox.status);
-            let right = match status {
-                Some(Status::Available) => listed.contains(&id),
-                Some(Status::Deleted) => !listed.contains(&id),
-                Some(
-                    Status::Allocated | Status::PendingDeletion | Status::Stale | Status::DeletionFailed,
-                )
-                | None => false,
-            };
-            assert!(right, "{id} is {status:?}, listed: {}\n{:#?}", listed.contains(&id), known.get(&id));
-        }
-        let dead = topology::depths(&self.process.aws, &self.urls).await.unwrap();
-        assert!(dead.iter().skip(2).all(|queue| queue.visible == 0), "dead letters: {dead:?}");
-        let deletions = world["deletions"].as_array().unwrap();
-        self.figures.insert("sandboxes that ever existed", made);
-        self.figures.insert("deletions asked for", deletions.len() as u64);
-        let done = deletions.iter().filter(|deletion| deletion["outcome"] == "deleted").count();
-        self.figures.insert("deletions done", done as u64);
-        self.figures.insert("pages listed", world["lists"].as_u64().unwrap());
-    }
-
-    #[expect(clippy::print_stdout, reason = "the figures are what a long run is for")]
-    fn tell(&self, hours: u32) {
-        println!("{hours} h: {:?}", self.figures);
-    }
-
-    async fn read_all(&self) -> (Inventory, Vec<Record>) {
-        let (mut inventory, mut after) = (Inventory::default(), None);
-        loop {
-            let page = self.store.scan(0, 1, after.take()).await.unwrap();
-            page.sandboxes.iter().for_each(|sandbox| inventory.add_sandbox(sandbox));
-            page.leases.iter().for_each(|lease| inventory.add_lease(lease));
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
-        }
-        let (mut records, mut after) = (Vec::new(), None);
-        loop {
-            let (page, next) = self.store.browse(after.take(), usize::MAX, |_| true).await.unwrap();
-            records.extend(page);
-            match next {
-                Some(next) => after = Some(next),
-                None => return (inventory, records),
-            }
-        }
     }
 }
