@@ -165,10 +165,12 @@ impl Queues {
         send.set_message_attributes(Some(attributes)).send().await.expect("SendMessage");
     }
 
-    /// Deletes a queue, as the sweep does with the reply queue of a process that is gone.
+    /// Deletes a queue, as the sweep does with the reply queue of a process that is gone; it may have been faster.
     pub async fn delete(&self, queue: &str) {
-        let delete = self.client.delete_queue().queue_url(self.url(queue).await);
-        delete.send().await.expect("DeleteQueue");
+        if self.names().await.iter().any(|name| name == queue) {
+            let delete = self.client.delete_queue().queue_url(self.url(queue).await);
+            delete.send().await.expect("DeleteQueue");
+        }
     }
 
     async fn url(&self, queue: &str) -> String {
