@@ -1,6 +1,7 @@
 resource "aws_lb" "this" {
   #checkov:skip=CKV_AWS_91:access_logs_bucket is the caller's choice; the API writes a line for each request itself
   #checkov:skip=CKV_AWS_150:deletion_protection is on by default and the caller's choice
+  #checkov:skip=CKV2_AWS_76:the web ACL of waf.tf has AWSManagedRulesKnownBadInputsRuleSet; checkov does not follow its count
   #checkov:skip=CKV2_AWS_28:the web ACL is associated in waf.tf, unless the caller switches it off
   name               = var.name
   load_balancer_type = "application"

@@ -79,7 +79,7 @@ resource "aws_cloudwatch_log_metric_filter" "this" {
 }
 
 resource "aws_cloudwatch_query_definition" "this" {
-  for_each = local.saved_queries
+  for_each = var.save_queries ? local.saved_queries : {}
 
   name            = "${var.name}/${each.key}"
   log_group_names = [for log in each.value.logs : aws_cloudwatch_log_group.this[log].name]

@@ -85,12 +85,13 @@ variable "access_logs_bucket" {
 }
 
 variable "waf" {
-  description = "The web ACL. requests_per_5_min is per address and high on purpose: a whole platform calls from one address, at 1,000/s it makes 300,000. without_token_per_5_min bounds addresses that send no Authorization header. Ranges in trusted_cidrs are never limited."
+  description = "The web ACL. requests_per_5_min is per address and high on purpose: a whole platform calls from one address, at 1,000/s it makes 300,000. without_token_per_5_min bounds addresses that send no Authorization header. Ranges in trusted_cidrs are never limited. log_blocked keeps a line for each blocked request."
   type = object({
     enabled                 = optional(bool, true)
     requests_per_5_min      = optional(number, 900000)
     without_token_per_5_min = optional(number, 2000)
     trusted_cidrs           = optional(list(string), [])
+    log_blocked             = optional(bool, true)
   })
   default = {}
 

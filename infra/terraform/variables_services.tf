@@ -83,6 +83,12 @@ variable "log_retention_days" {
   }
 }
 
+variable "save_queries" {
+  description = "Whether the questions of the runbook are saved in CloudWatch Logs Insights."
+  type        = bool
+  default     = true
+}
+
 variable "alarms" {
   description = "Where alarms go (SNS topics; none makes alarms that only show) and from which value on. Ages and latencies are seconds."
   type = object({

@@ -1,10 +1,7 @@
 # The web ACL. Its rate rules are for floods, not for fairness: a platform with a thousand students calls from one address.
 
 locals {
-  managed_rules = {
-    AWSManagedRulesAmazonIpReputationList = 10
-    AWSManagedRulesKnownBadInputsRuleSet  = 11
-  }
+  waf_logs   = var.waf.enabled && var.waf.log_blocked
   waf_trusts = var.waf.enabled && length(var.waf.trusted_cidrs) > 0
 }
 
@@ -55,28 +52,47 @@ resource "aws_wafv2_web_acl" "this" {
     }
   }
 
-  dynamic "rule" {
-    for_each = local.managed_rules
-    content {
-      name     = rule.key
-      priority = rule.value
+  rule {
+    name     = "AWSManagedRulesAmazonIpReputationList"
+    priority = 10
 
-      override_action {
-        none {}
-      }
+    override_action {
+      none {}
+    }
 
-      statement {
-        managed_rule_group_statement {
-          name        = rule.key
-          vendor_name = "AWS"
-        }
+    statement {
+      managed_rule_group_statement {
+        name        = "AWSManagedRulesAmazonIpReputationList"
+        vendor_name = "AWS"
       }
+    }
 
-      visibility_config {
-        cloudwatch_metrics_enabled = true
-        metric_name                = "${var.name}-${rule.key}"
-        sampled_requests_enabled   = true
+    visibility_config {
+      cloudwatch_metrics_enabled = true
+      metric_name                = "${var.name}-AWSManagedRulesAmazonIpReputationList"
+      sampled_requests_enabled   = true
+    }
+  }
+
+  rule {
+    name     = "AWSManagedRulesKnownBadInputsRuleSet"
+    priority = 11
+
+    override_action {
+      none {}
+    }
+
+    statement {
+      managed_rule_group_statement {
+        name        = "AWSManagedRulesKnownBadInputsRuleSet"
+        vendor_name = "AWS"
       }
+    }
+
+    visibility_config {
+      cloudwatch_metrics_enabled = true
+      metric_name                = "${var.name}-AWSManagedRulesKnownBadInputsRuleSet"
+      sampled_requests_enabled   = true
     }
   }
 
@@ -173,7 +189,7 @@ resource "aws_wafv2_web_acl_association" "this" {
 resource "aws_cloudwatch_log_group" "waf" {
   #checkov:skip=CKV_AWS_158:kms_key_arn is the caller's choice; without it logs are encrypted by a key that AWS owns
   #checkov:skip=CKV_AWS_338:log_retention_days is a year by default; shorter is the caller's choice
-  count = var.waf.enabled ? 1 : 0
+  count = local.waf_logs ? 1 : 0
 
   name              = "aws-waf-logs-${var.name}"
   retention_in_days = var.log_retention_days
@@ -183,7 +199,7 @@ resource "aws_cloudwatch_log_group" "waf" {
 
 # Only what was blocked, and never a token.
 resource "aws_wafv2_web_acl_logging_configuration" "this" {
-  count = var.waf.enabled ? 1 : 0
+  count = local.waf_logs ? 1 : 0
 
   resource_arn            = aws_wafv2_web_acl.this[0].arn
   log_destination_configs = [aws_cloudwatch_log_group.waf[0].arn]

@@ -93,6 +93,7 @@ impl Broker {
         command.env("BROKER_TRACK_TOKENS", format!("platform={TRACK_TOKEN}"));
         command.env("BROKER_ADMIN_TOKENS", format!("ops={ADMIN_TOKEN}"));
         command.envs(vars.iter().copied());
+        command.env("AWS_SDK_UA_APP_ID", "broker-api");
         let mut process = Process::start("broker-api", &mut command);
         let api = Api::new(&process.listening("api listening").await);
         ready(process.name(), &api).await;
@@ -104,6 +105,7 @@ impl Broker {
         let mut command = Command::new(&binaries().worker);
         endpoint::clean(&mut command).envs(self.environment.vars());
         command.env("BROKER_METRICS_LISTEN", "127.0.0.1:0");
+        command.env("AWS_SDK_UA_APP_ID", "broker-worker");
         let mut process = Process::start("broker-worker", &mut command);
         let metrics = Api::new(&process.listening("worker listening").await);
         ready(process.name(), &metrics).await;

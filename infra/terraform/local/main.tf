@@ -1,5 +1,5 @@
 # The module against an endpoint on this machine: what infra/check/apply.sh applies, uses and destroys. Not for AWS.
-# All but autoscaling, which the endpoint does not know.
+# All but what the endpoint does not know: Application Auto Scaling, saved queries, the web ACL's log, prefix lists of gateway endpoints.
 
 terraform {
   required_version = ">= 1.9"
@@ -80,6 +80,9 @@ module "broker" {
   private_route_table_ids  = [aws_route_table.this.id]
   certificate_arn          = aws_acm_certificate.this.arn
   autoscaling              = false
+  create_vpc_endpoints     = false
+  save_queries             = false
+  waf                      = { log_blocked = false, trusted_cidrs = ["192.0.2.0/24"] }
   deletion_protection      = false
   secret_recovery_days     = 0
   external_schedule        = { sync = { rate = "rate(10 minutes)", message = jsonencode({ job = "sync" }) } }
