@@ -1,5 +1,6 @@
 # What each role may do: every action that the code performs, on the resource that it performs it on, and no other.
-# infra/check/iam.py compares these documents with the calls that real processes were seen making.
+# infra/check/iam/compare.py compares these documents with the calls that real processes
+# were seen making (infra/check/iam/calls.txt).
 
 locals {
   queue_arns = merge(
@@ -43,7 +44,7 @@ locals {
         {
           Sid      = "ReadSandboxesRecordRequests"
           Effect   = "Allow"
-          Action   = ["dynamodb:GetItem", "dynamodb:PutItem"]
+          Action   = ["dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem"]
           Resource = local.table_arn
         },
       ], local.key_statements)
@@ -79,7 +80,7 @@ locals {
         {
           Sid      = "Candidates"
           Effect   = "Allow"
-          Action   = "dynamodb:Query"
+          Action   = ["dynamodb:Query", "dynamodb:PartiQLSelect"]
           Resource = local.index_arn
         },
       ], local.key_statements)

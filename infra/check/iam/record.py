@@ -45,6 +45,11 @@ def calls(target: str, body: dict) -> list[tuple[str, str]]:
     if operation in ("TransactWriteItems", "TransactGetItems"):
         items = [kind for item in body["TransactItems"] for kind in item]
         return [(f"dynamodb:{TRANSACTION.get(kind, kind + 'Item')}", "table") for kind in items]
+    if operation == "ExecuteStatement":
+        statement = re.match(r'SELECT .* FROM "[^"]+"(?:\."([^"]+)")?', body["Statement"], re.DOTALL)
+        if not statement:
+            raise ValueError(f"which IAM action is this? {body['Statement']}")
+        return [("dynamodb:PartiQLSelect", f"index/{statement[1]}" if statement[1] else "table")]
     index = body.get("IndexName")
     return [(f"dynamodb:{operation}", f"index/{index}" if index else "table")]
 
@@ -56,7 +61,7 @@ class Proxy(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         port, path = re.match(r"/(\d+)(/.*)?$", self.path).groups()
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        role = re.search(r"app/broker-(\w+)", self.headers.get("user-agent", "") + self.headers.get("x-amz-user-agent", ""))
+        role = re.search(r"app/broker-(\w+)", self.headers.get("user-agent", ""))
         if role:
             for action, resource in calls(self.headers["x-amz-target"], json.loads(body or b"{}")):
                 SEEN.add(f"{role[1]} {action} {resource}")
