@@ -4,15 +4,14 @@
 //
 // The schemas admit keys they do not know, as the API server does, which drops them: a misspelt setting would be silently
 // lost. So the values are handed over as proxies that note what the validator asks for; what it never asks for is unknown.
-import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
 
-const require = createRequire(`${process.argv[2]}/`);
-
-const model = ({ apiVersion, kind }) => {
+const model = async ({ apiVersion, kind }) => {
   const [group, version] = apiVersion.split("/");
   const name = group === "keda.sh" ? "keda" : "prometheus-operator";
-  return require(`@kubernetes-models/${name}/${group}/${version}/${kind}`)[kind];
+  const file = `${process.argv[2]}/node_modules/@kubernetes-models/${name}/${group}/${version}/${kind}.js`;
+  return (await import(pathToFileURL(file)))[kind];
 };
 
 const watched = (value, path, asked) =>
@@ -36,15 +35,15 @@ const paths = (value, path = "") =>
 const problems = [];
 for (const resource of JSON.parse(readFileSync(0, "utf8"))) {
   const name = `${resource.kind}/${resource.metadata.name}`;
-  const spec = new (model(resource))(resource);
+  const Model = await model(resource);
   try {
-    spec.validate();
+    new Model(resource).validate();
   } catch (error) {
     problems.push(`${name}: ${error.message}`);
     continue;
   }
   const asked = new Set();
-  const probe = new (model(resource))({});
+  const probe = new Model({});
   Object.defineProperty(probe, "spec", { value: watched(resource.spec, "/spec", asked), enumerable: true });
   Object.defineProperty(probe, "metadata", { value: { name }, enumerable: true });
   probe.validate();

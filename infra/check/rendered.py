@@ -1,4 +1,4 @@
-"""Reads what `terraform test -json -verbose` printed: its outputs, or why it failed."""
+"""Reads what `terraform test -json -verbose` printed: outputs and resources, or why it failed."""
 
 import json
 import sys
@@ -17,8 +17,10 @@ def main() -> int:
     # The run `rendered` is applied first, with the module's defaults.
     for line in lines:
         if line.get("type") == "test_state" and line.get("@testrun") == "rendered":
-            outputs = line["test_state"]["values"]["outputs"]
-            json.dump({name: output["value"] for name, output in outputs.items()}, sys.stdout, indent=1)
+            state = line["test_state"]
+            rendered = {name: output["value"] for name, output in state["outputs"].items()}
+            rendered["resources"] = {r["address"]: r["values"] for r in state["root_module"]["resources"]}
+            json.dump(rendered, sys.stdout, indent=1)
             return 0
     print("terraform test printed no state of the run `rendered`", file=sys.stderr)
     return 1
