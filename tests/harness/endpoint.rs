@@ -24,7 +24,10 @@ pub struct Urls {
 
 impl Urls {
     /// The same endpoints through the proxy of `infra/check/iam/record.py`, if the tests run under it.
-    #[expect(clippy::disallowed_methods, reason = "no test depends on it: the calls are only seen on their way")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "no test depends on it: the calls are only seen on their way"
+    )]
     fn through_recorder(self) -> Self {
         let Some(recorder) = std::env::var_os("BROKER_TEST_RECORDER") else { return self };
         let through = |url: &str| {
