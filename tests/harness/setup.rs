@@ -74,6 +74,11 @@ impl Environment {
         Self { urls: urls.clone(), name: format!("t{}-{number}", std::process::id()), vars }
     }
 
+    /// Of a broker that was started otherwise, with this table and prefix.
+    pub(crate) fn named(name: &str, urls: &Urls) -> Self {
+        Self { urls: urls.clone(), name: name.to_owned(), vars: Vec::new() }
+    }
+
     /// The environment variables, later ones over earlier ones.
     pub fn vars(&self) -> Vec<(String, String)> {
         let fixed = [
