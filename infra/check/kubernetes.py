@@ -13,13 +13,12 @@ import yaml
 CUSTOM = ("keda.sh/", "monitoring.coreos.com/")
 
 
-def problems_of_workload(workload: dict, drain_s: int) -> list[str]:
+def problems_of_workload(workload: dict, end_s: int) -> list[str]:
     name, pod = workload["metadata"]["name"], workload["spec"]["template"]["spec"]
     container = pod["containers"][0]
-    stop = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     security = container["securityContext"]
     promises = {
-        "the grace period is longer than the pause before SIGTERM and the drain": pod["terminationGracePeriodSeconds"] > stop + drain_s + 10,
+        "the grace period is longer than lame duck and drain": pod["terminationGracePeriodSeconds"] > end_s + 10,
         "no service links": pod["enableServiceLinks"] is False,
         "no API token": pod["automountServiceAccountToken"] is False,
         "no root": pod["securityContext"]["runAsNonRoot"] is True,
@@ -44,7 +43,7 @@ def main() -> int:
     settings = next(r for (kind, _), r in kinds.items() if kind == "ConfigMap")["data"]
     for (kind, name), resource in kinds.items():
         if kind == "Deployment":
-            problems += problems_of_workload(resource, int(settings["BROKER_DRAIN_S"]))
+            problems += problems_of_workload(resource, int(settings["BROKER_LAME_DUCK_S"]) + int(settings["BROKER_DRAIN_S"]))
             if ("PodDisruptionBudget", name) not in kinds:
                 problems.append(f"{name} has no PodDisruptionBudget")
 

@@ -33,7 +33,7 @@ resource "aws_lb_target_group" "api" {
   target_type = "ip"
   vpc_id      = var.vpc_id
   # Requests that wait in a draining API are answered before it goes.
-  deregistration_delay          = var.drain_s
+  deregistration_delay          = local.lame_duck_s + var.drain_s
   load_balancing_algorithm_type = "least_outstanding_requests"
   tags                          = local.tags
 

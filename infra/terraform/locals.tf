@@ -4,8 +4,10 @@ locals {
   tags   = merge(var.tags, { Name = var.name })
   region = data.aws_region.this.name
 
-  # SQS and DynamoDB clean up for up to a quarter of a minute after the drain; Fargate allows 120 s in all.
-  stop_timeout_s = min(var.drain_s + 20, 120)
+  # Two failed health checks of the load balancer, and as long again, take a draining API out before it stops to accept.
+  lame_duck_s = 15
+  # After the drain a process still removes its reply queue; Fargate allows 120 s in all.
+  stop_timeout_s = local.lame_duck_s + var.drain_s + 15
 
   ports = { api = 8080, worker = 9090 }
 
@@ -20,6 +22,7 @@ locals {
     BROKER_TABLE          = aws_dynamodb_table.this.name
     BROKER_PREFIX         = var.name
     BROKER_VISIBILITY_S   = tostring(var.visibility_s)
+    BROKER_LAME_DUCK_S    = tostring(local.lame_duck_s)
     BROKER_DRAIN_S        = tostring(var.drain_s)
     BROKER_LOG_FORMAT     = "json"
     BROKER_LISTEN         = "0.0.0.0:${local.ports.api}"

@@ -49,10 +49,10 @@ variable "settings" {
 
   validation {
     condition = length(setintersection(keys(var.settings), [
-      "BROKER_TABLE", "BROKER_PREFIX", "BROKER_LISTEN", "BROKER_METRICS_LISTEN", "BROKER_DRAIN_S",
+      "BROKER_TABLE", "BROKER_PREFIX", "BROKER_LISTEN", "BROKER_METRICS_LISTEN", "BROKER_LAME_DUCK_S", "BROKER_DRAIN_S",
       "BROKER_VISIBILITY_S", "BROKER_LOCAL", "BROKER_LOG_FORMAT", "BROKER_SCHEDULER",
     ])) == 0
-    error_message = "BROKER_TABLE, _PREFIX, _LISTEN, _METRICS_LISTEN, _DRAIN_S, _VISIBILITY_S, _LOCAL, _LOG_FORMAT and _SCHEDULER follow from other variables of this module."
+    error_message = "BROKER_TABLE, _PREFIX, _LISTEN, _METRICS_LISTEN, _LAME_DUCK_S, _DRAIN_S, _VISIBILITY_S, _LOCAL, _LOG_FORMAT and _SCHEDULER follow from other variables of this module."
   }
 }
 
@@ -68,13 +68,13 @@ variable "visibility_s" {
 }
 
 variable "drain_s" {
-  description = "Seconds that a process may take to finish its work after SIGTERM (BROKER_DRAIN_S). Fargate kills 120 s after SIGTERM at the latest; 20 s of them are kept for the end itself."
+  description = "Seconds that a process may take to finish its work after SIGTERM (BROKER_DRAIN_S), after the 15 in which an API goes on serving until the load balancer knows. Fargate kills 120 s after SIGTERM at the latest; 15 s of them are kept for the end itself."
   type        = number
   default     = 60
 
   validation {
-    condition     = var.drain_s >= 1 && var.drain_s <= 100 && floor(var.drain_s) == var.drain_s
-    error_message = "drain_s must be a whole number from 1 to 100."
+    condition     = var.drain_s >= 1 && var.drain_s <= 90 && floor(var.drain_s) == var.drain_s
+    error_message = "drain_s must be a whole number from 1 to 90."
   }
 }
 

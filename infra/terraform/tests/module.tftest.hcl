@@ -50,24 +50,6 @@ variables {
   certificate_arn          = "arn:aws:acm:eu-central-1:123456789012:certificate/1"
 }
 
-# Applied first: infra/check reads its outputs (policies, the rendered scaling rule) from this run.
-run "rendered" {
-  assert {
-    condition     = output.table_name == "broker" && output.prefix == "broker"
-    error_message = "Table and prefix must be the name."
-  }
-
-  assert {
-    condition     = output.worker_scaling.min == 2 && output.worker_scaling.max == 10
-    error_message = "2 to 10 workers by default."
-  }
-
-  assert {
-    condition     = toset(keys(output.queue_urls)) == toset(["requests", "requests-dlq", "maintenance", "maintenance-dlq"])
-    error_message = "Four queues."
-  }
-}
-
 run "dead_letters_outlive_their_source_and_arrive_after_the_promised_receives" {
   command = plan
 
@@ -123,16 +105,16 @@ run "scaling_in_kills_no_work" {
   command = plan
 
   variables {
-    drain_s = 100
+    drain_s = 90
   }
 
   assert {
-    condition     = local.stop_timeout_s > var.drain_s && local.stop_timeout_s <= 120
+    condition     = local.stop_timeout_s > local.lame_duck_s + var.drain_s && local.stop_timeout_s <= 120
     error_message = "ECS must wait longer than the drain lasts, and Fargate waits 120 s at most."
   }
 
   assert {
-    condition     = local.environment.BROKER_DRAIN_S == "100" && tonumber(aws_lb_target_group.api.deregistration_delay) == 100
+    condition     = local.environment.BROKER_DRAIN_S == "90" && tonumber(aws_lb_target_group.api.deregistration_delay) == local.lame_duck_s + 90
     error_message = "Process and load balancer must drain as long as is said."
   }
 
@@ -144,8 +126,8 @@ run "scaling_in_kills_no_work" {
 
 run "the_stop_timeout_reaches_the_containers" {
   assert {
-    condition     = alltrue([for task in aws_ecs_task_definition.this : jsondecode(task.container_definitions)[0].stopTimeout == 80])
-    error_message = "drain_s 60 must give 80."
+    condition     = alltrue([for task in aws_ecs_task_definition.this : jsondecode(task.container_definitions)[0].stopTimeout == 90])
+    error_message = "drain_s 60 must give 90."
   }
 
   assert {

@@ -54,7 +54,7 @@ run "a_drain_that_fargate_cuts_short" {
   expect_failures = [var.drain_s]
 
   variables {
-    drain_s = 110
+    drain_s = 100
   }
 }
 
