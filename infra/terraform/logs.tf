@@ -26,7 +26,7 @@ locals {
     WorkerErrors    = { log = "worker", pattern = "{ $.level = \"ERROR\" }", value = "1" }
     Unhealthy       = { log = "worker", pattern = "{ $.message = \"health changed\" && $.healthy IS FALSE }", value = "1" }
     PoolAvailable   = { log = "worker", pattern = "{ $.message = \"census\" && $.available = * }", value = "$.available" }
-    BreakerOpened   = { log = "worker", pattern = "{ $.message = \"breaker opened\" }", value = "1" }
+    BreakerOpened   = { log = "worker", pattern = "{ $.message = \"the provider fails: not asked for a minute\" }", value = "1" }
   }
 
   saved_queries = {
@@ -49,6 +49,10 @@ locals {
     "one track" = {
       logs  = ["api", "worker"]
       query = "filter track = 'PASTE-TRACK-ID' | sort @timestamp asc | display @timestamp, @log, message, kind, outcome, status, request_id"
+    }
+    "jobs" = {
+      logs  = ["worker"]
+      query = "filter message = 'job done' | sort @timestamp desc | limit 100 | display @timestamp, job, outcome, found, changed, skipped, failed, duration_ms"
     }
     "dead letters" = {
       logs  = ["worker"]

@@ -76,6 +76,9 @@ module "broker" {
   certificate_arn          = aws_acm_certificate_validation.this.certificate_arn
   paused                   = var.paused
 
+  # The load balancer is in the public subnets: what it says of a client's address counts.
+  settings = { BROKER_TRUSTED_PROXIES = aws_vpc.this.cidr_block }
+
   alarms = {
     actions    = [aws_sns_topic.on_call.arn]
     ok_actions = [aws_sns_topic.on_call.arn]
