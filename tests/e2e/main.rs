@@ -26,6 +26,7 @@
 //! | `versions` | a message that a newer program wrote |
 //! | `crowds` | ten thousand connections that say nothing, two hundred that say it slowly |
 //! | `tokens` | who may call, rotation, and that no token is ever logged |
+//! | `scaling` | `broker up --workers A..B` follows the backlog |
 //! | `verify` | what `pool verify` finds |
 //! | `one_machine` | `broker up --data-dir`, stopped and started again |
 //! | `maintenance` | the jobs: expiry, cleanup, sync, the schedule, what dead processes leave |
@@ -53,6 +54,7 @@ mod poison;
 mod redelivery;
 mod repeats;
 mod replacement;
+mod scaling;
 mod swept;
 mod the_wait_runs_out;
 mod tokens;

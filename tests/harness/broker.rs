@@ -140,6 +140,7 @@ impl Broker {
         command.env("BROKER_LISTEN", "127.0.0.1:0");
         command.env("BROKER_TRACK_TOKENS", format!("platform={TRACK_TOKEN}"));
         command.env("BROKER_ADMIN_TOKENS", format!("ops={ADMIN_TOKEN}"));
+        command.env("AWS_SDK_UA_APP_ID", "broker-api");
         command
     }
 
@@ -148,6 +149,7 @@ impl Broker {
         let mut command = Command::new(&binaries().worker);
         endpoint::clean(&mut command).envs(self.environment.process_vars());
         command.env("BROKER_METRICS_LISTEN", "127.0.0.1:0");
+        command.env("AWS_SDK_UA_APP_ID", "broker-worker");
         command
     }
 

@@ -79,6 +79,9 @@ impl Environment {
     pub async fn cli(&self, args: &[&str]) -> Output {
         let mut command = std::process::Command::new(&binaries().broker);
         endpoint::clean(&mut command).args(args).envs(self.vars());
+        // `init` makes what Terraform makes on AWS; what is left is the operator's.
+        let role = if args.first() == Some(&"init") { "broker-init" } else { "broker-operator" };
+        command.env("AWS_SDK_UA_APP_ID", role);
         let mut command = tokio::process::Command::from(command);
         let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.expect("broker starts");
         Output {

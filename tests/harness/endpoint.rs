@@ -22,6 +22,22 @@ pub struct Urls {
     pub sqs_url: String,
 }
 
+impl Urls {
+    /// The same endpoints through the proxy of `infra/check/iam/record.py`, if the tests run under it.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "no test depends on it: the calls are only seen on their way"
+    )]
+    fn through_recorder(self) -> Self {
+        let Some(recorder) = std::env::var_os("BROKER_TEST_RECORDER") else { return self };
+        let through = |url: &str| {
+            let port = url.rsplit(':').next().unwrap_or_default();
+            format!("{}/{port}", recorder.display())
+        };
+        Self { dynamodb_url: through(&self.dynamodb_url), sqs_url: through(&self.sqs_url) }
+    }
+}
+
 /// A running endpoint process.
 #[derive(Debug)]
 pub struct Endpoints {
@@ -38,7 +54,7 @@ impl Endpoints {
         let mut process = Process::start("endpoints", clean(&mut command));
         let parse = |line: &serde_json::Value| Urls::deserialize(line).ok();
         let urls = process.stdout_line("{\"dynamodb_url\", \"sqs_url\"}", parse).await;
-        Self { process, urls }
+        Self { process, urls: urls.through_recorder() }
     }
 
     /// The one of this test process; the [`crate::warden`] ends it.

@@ -14,6 +14,7 @@
 //! | [`binaries`] | the executables under test, built through cargo, never stale |
 //! | [`warden`] | nothing outlives the test process, however it ends |
 //! | [`process`], [`endpoint`] | one process with its log; the SQS and DynamoDB endpoints |
+//! | [`up`] | `broker up` as a user starts it |
 //! | [`setup`], [`broker`], [`finish`] | a whole broker; what every story must leave behind: nothing |
 //! | [`proxy`] | faults between the processes and AWS: latency, losses, throttling, conflicts, duplicates, outages |
 //! | [`api`], [`answer`], [`raw`] | the HTTP client, what it got, and bytes that no client would send |
@@ -40,6 +41,7 @@ pub mod queues;
 pub mod raw;
 pub mod setup;
 pub mod table;
+pub mod up;
 pub mod wait;
 pub mod warden;
 
@@ -49,4 +51,5 @@ pub use broker::{Broker, story};
 pub use provider::Provider;
 pub use proxy::{Fault, FaultProxy, Outage, Rule, Service};
 pub use setup::Setup;
+pub use up::Up;
 pub use wait::{together, wait_for_condition, within};

@@ -91,6 +91,36 @@ impl Process {
         .await
     }
 
+    /// What it printed so far.
+    pub fn printed(&self) -> String {
+        std::fs::read_to_string(&self.stdout).unwrap_or_default()
+    }
+
+    /// The lines of its log with this message so far.
+    pub fn logged(&self, message: &str) -> Vec<Value> {
+        let log = std::fs::read_to_string(&self.stderr).unwrap_or_default();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| find(line, "message") == Some(message)).collect()
+    }
+
+    /// The processes that it started and that have not ended, as Linux tells them.
+    pub fn children(&self) -> Vec<Pid> {
+        let parent = self.child.id().to_string();
+        let entries = std::fs::read_dir("/proc").expect("/proc can be read").flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(|pid| running_parent(*pid).is_some_and(|of| of == parent)).map(Pid::from_raw).collect()
+    }
+
+    /// That it runs.
+    ///
+    /// # Panics
+    ///
+    /// When it has ended.
+    pub fn must_run(&mut self) {
+        let status = self.child.try_wait().expect("our own child");
+        assert!(status.is_none(), "{} ended: {status:?}\n{}", self.name, self.tail());
+    }
+
     async fn line<T>(&mut self, what: &str, path: PathBuf, pick: impl Fn(&Value) -> Option<T>) -> T {
         let condition = format!("{}: {what}", self.name);
         wait_for_condition(&condition, async || {
@@ -212,6 +242,20 @@ impl Drop for Process {
             warden::ended(self.child.id());
         }
     }
+}
+
+/// The parent of a process that runs; `None` if it ended, also if nobody has asked for its exit code yet.
+fn running_parent(pid: i32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may hold spaces.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    fields.next().filter(|_parent| state != "Z").map(str::to_owned)
+}
+
+/// Whether this process runs.
+pub fn runs(pid: Pid) -> bool {
+    running_parent(pid.as_raw()).is_some()
 }
 
 /// The text of `key`, at the top of a log line or under `fields`.

@@ -83,6 +83,11 @@ impl Environment {
         Self { urls, process_urls, name: format!("t{}-{number}", std::process::id()), vars }
     }
 
+    /// Of a broker that was started otherwise, with this table and prefix.
+    pub(crate) fn named(name: &str, urls: &Urls) -> Self {
+        Self { urls: urls.clone(), process_urls: urls.clone(), name: name.to_owned(), vars: Vec::new() }
+    }
+
     /// The environment variables of commands, later ones over earlier ones. A command meets no faults.
     pub fn vars(&self) -> Vec<(String, String)> {
         self.vars_at(&self.urls)

@@ -11,6 +11,7 @@ mod lease;
 mod outcome;
 mod request;
 mod sandbox;
+mod scaling;
 mod time;
 
 pub use fingerprint::Fingerprint;
@@ -24,4 +25,5 @@ pub use lease::{EndReason, Grant, Lease, LeaseEnd, LeaseKey, LeaseVerdict, judge
 pub use outcome::Outcome;
 pub use request::{AllocateRequest, MarkRequest, PersistedRequest, RequestState, Times};
 pub use sandbox::{Allocation, Event, InvalidTransition, MarkVerdict, Sandbox, Status, judge_mark};
+pub use scaling::{Backlog, Scaling};
 pub use time::Timestamp;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use broker_common::config::SETTINGS;
 use broker_common::domain::{Job, STALE_GRACE_HOURS, Status};
@@ -9,6 +10,9 @@ use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcomma
 
 /// Settings given as flags, by the setting's name.
 pub(crate) type Flags = BTreeMap<String, String>;
+
+/// Child processes that one machine can be asked for; each is a process with a runtime of its own.
+const MOST_WORKERS: u32 = 64;
 
 /// Sandboxes out of a pool, through a queue. Without a command: `broker up`.
 #[derive(Debug, Parser)]
@@ -34,7 +38,7 @@ pub(crate) enum Command {
     /// Run one API process
     Api,
     /// Run one worker process
-    Worker,
+    Worker(Worker),
     /// Fill, list, count and check the pool
     #[command(subcommand)]
     Pool(PoolCommand),
@@ -154,9 +158,15 @@ pub(crate) struct Up {
     /// Port of the API (0 takes a free one)
     #[arg(long, default_value_t = 8080)]
     pub(crate) port: u16,
-    /// Workers, in this process
-    #[arg(long, default_value_t = 2)]
-    pub(crate) workers: usize,
+    /// Workers: N in this process, or A..B as child processes scaled on the backlog
+    #[arg(long, value_name = "N|A..B", default_value = "2")]
+    pub(crate) workers: Workers,
+    /// With A..B: messages that one worker may have before it
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) backlog_per_worker: u32,
+    /// With A..B: for how many seconds fewer workers must have been enough before one is let go
+    #[arg(long, default_value_t = 60)]
+    pub(crate) scale_in_after_s: u64,
     /// Sandboxes to seed
     #[arg(long, default_value_t = 100)]
     pub(crate) pool: usize,
@@ -166,8 +176,53 @@ pub(crate) struct Up {
 
 impl Default for Up {
     fn default() -> Self {
-        Self { port: 8080, workers: 2, pool: 100, endpoints: Endpoints::default() }
+        Self {
+            port: 8080,
+            workers: Workers::InProcess(2),
+            backlog_per_worker: 100,
+            scale_in_after_s: 60,
+            pool: 100,
+            endpoints: Endpoints::default(),
+        }
     }
+}
+
+/// How many workers `broker up` runs, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Workers {
+    /// So many, in its own process.
+    InProcess(usize),
+    /// As many child processes as the backlog asks for.
+    Scaled {
+        /// Never fewer.
+        least: u32,
+        /// Never more.
+        most: u32,
+    },
+}
+
+impl FromStr for Workers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let form = || format!("{text:?} is neither a number nor A..B with 1 <= A <= B <= {MOST_WORKERS}");
+        let Some((least, most)) = text.split_once("..") else {
+            return text.parse().map(Self::InProcess).map_err(|_not_a_number| form());
+        };
+        match (least.parse(), most.parse()) {
+            (Ok(least), Ok(most)) if 1 <= least && least <= most && most <= MOST_WORKERS => {
+                Ok(Self::Scaled { least, most })
+            }
+            (Ok(_) | Err(_), Ok(_) | Err(_)) => Err(form()),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Worker {
+    /// Drain when standard input closes, as it does when the parent process dies
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_closes: bool,
 }
 
 #[derive(Debug, Default, Args)]
@@ -258,8 +313,20 @@ pub(crate) fn parse() -> (Cli, Flags) {
 
 #[cfg(test)]
 mod tests {
+    use super::Workers;
+
     #[test]
     fn the_command_line_is_well_formed() {
         super::command().debug_assert();
+    }
+
+    #[test]
+    fn workers_are_a_number_or_a_range() {
+        let parse = |text: &str| text.parse::<Workers>();
+        assert_eq!(parse("3"), Ok(Workers::InProcess(3)));
+        assert_eq!(parse("1..8"), Ok(Workers::Scaled { least: 1, most: 8 }));
+        for bad in ["", "x", "0..2", "3..2", "1..65", "1..", "..2", "1...3", "-1"] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
     }
 }

@@ -33,7 +33,7 @@ fn run(cli: Cli, flags: args::Flags) -> anyhow::Result<Done> {
         Command::Endpoints(endpoints) => commands::endpoints::run(&settings, endpoints),
         Command::Provider(provider) => commands::provider::run(&settings, provider),
         Command::Api => Ok(commands::processes::api(&settings)),
-        Command::Worker => Ok(commands::processes::worker(&settings)),
+        Command::Worker(worker) => Ok(commands::processes::worker(&settings, worker.until_stdin_closes)),
         Command::Init => settings.once(commands::init::run),
         Command::Queues(out) => settings.once(async |context| commands::queues::run(context, out.json).await),
         Command::Pool(pool) => settings.once(async |context| match pool {

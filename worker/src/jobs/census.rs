@@ -1,6 +1,6 @@
 //! Census: counts the pool by state into one record, which stats and gauges read. Tombstones are counted, too.
 
-use broker_common::domain::JobReport;
+use broker_common::domain::{JobReport, Status};
 use broker_common::store::{Census, Changed};
 
 use super::{JobError, Jobs};
@@ -10,6 +10,9 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     let by_status = jobs.store.count_all().await?;
     report.found = by_status.values().sum();
     by_status.iter().for_each(|(status, count)| report.detail(status.as_str(), *count));
+    // The line that alarms on a low pool count (infra/terraform/logs.tf): numbers, not words.
+    let available = by_status.get(&Status::Available).copied().unwrap_or(0);
+    tracing::info!(available, total = report.found, "census");
     match jobs.store.keep_census(&Census { by_status, as_of }).await? {
         Changed::Done => report.changed = 1,
         Changed::MovedOn => report.skipped = 1,

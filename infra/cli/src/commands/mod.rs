@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 pub(crate) mod endpoints;
+pub(crate) mod fleet;
 pub(crate) mod init;
 pub(crate) mod job;
 pub(crate) mod pool;

@@ -16,8 +16,11 @@ pub(crate) fn api(settings: &Settings) -> Done {
     Done::Exit(settings.over(&[], |strings| process::run_with("broker api", strings, run)))
 }
 
-pub(crate) fn worker(settings: &Settings) -> Done {
+pub(crate) fn worker(settings: &Settings, until_stdin_closes: bool) -> Done {
     let run = |process: Process| async move {
+        if until_stdin_closes {
+            drain_when_stdin_closes(&process);
+        }
         let address = process.config.metrics_listen;
         let ops = listen(address, "BROKER_METRICS_LISTEN").await?;
         broker_worker::run(process, Some(ops)).await
@@ -32,4 +35,14 @@ pub(super) async fn listen(
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}: choose another with {setting}"))
+}
+
+/// A thread of its own, which nobody waits for: a read of standard input cannot be cancelled.
+fn drain_when_stdin_closes(process: &Process) {
+    let soft = process.lifecycle.soft.clone();
+    std::thread::spawn(move || {
+        // An error ends the input as well.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        soft.cancel();
+    });
 }

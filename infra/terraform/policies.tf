@@ -1,0 +1,120 @@
+# What each role may do: every action that the code performs, on the resource that it performs it on, and no other.
+# infra/check/iam/compare.py compares these documents with the calls that real processes
+# were seen making (infra/check/iam/calls.txt).
+
+locals {
+  queue_arns = merge(
+    { for name, queue in aws_sqs_queue.this : name => queue.arn },
+    { for name, queue in aws_sqs_queue.dead_letters : "${name}-dlq" => queue.arn },
+  )
+  reply_queues_arn = "${trimsuffix(aws_sqs_queue.this["requests"].arn, "-requests")}-replies-*"
+  table_arn        = aws_dynamodb_table.this.arn
+  index_arn        = "${aws_dynamodb_table.this.arn}/index/StateIndex"
+
+  # With a key of one's own, whoever writes or reads the queues and the table must use it.
+  key_statements = [for arn in var.kms_key_arn[*] : {
+    Sid      = "UseTheKey"
+    Effect   = "Allow"
+    Action   = ["kms:Decrypt", "kms:GenerateDataKey"]
+    Resource = arn
+  }]
+
+  policies = {
+    api = jsonencode({
+      Version = "2012-10-17"
+      Statement = concat([
+        {
+          Sid      = "FindQueues"
+          Effect   = "Allow"
+          Action   = "sqs:GetQueueUrl"
+          Resource = sort(values(local.queue_arns))
+        },
+        {
+          Sid      = "AskAndMeasure"
+          Effect   = "Allow"
+          Action   = ["sqs:SendMessage", "sqs:GetQueueAttributes"]
+          Resource = local.queue_arns["requests"]
+        },
+        {
+          Sid      = "OwnReplyQueue"
+          Effect   = "Allow"
+          Action   = ["sqs:CreateQueue", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:DeleteQueue"]
+          Resource = local.reply_queues_arn
+        },
+        {
+          Sid      = "ReadSandboxesRecordRequests"
+          Effect   = "Allow"
+          Action   = ["dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem"]
+          Resource = local.table_arn
+        },
+      ], local.key_statements)
+    })
+
+    worker = jsonencode({
+      Version = "2012-10-17"
+      Statement = concat([
+        {
+          Sid      = "FindQueues"
+          Effect   = "Allow"
+          Action   = "sqs:GetQueueUrl"
+          Resource = sort(values(local.queue_arns))
+        },
+        {
+          Sid      = "TakeRequests"
+          Effect   = "Allow"
+          Action   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"]
+          Resource = local.queue_arns["requests"]
+        },
+        {
+          Sid      = "AnswerAndDeadLetter"
+          Effect   = "Allow"
+          Action   = "sqs:SendMessage"
+          Resource = [local.reply_queues_arn, local.queue_arns["requests-dlq"]]
+        },
+        {
+          Sid      = "ClaimAndEnd"
+          Effect   = "Allow"
+          Action   = ["dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
+          Resource = local.table_arn
+        },
+        {
+          Sid      = "Candidates"
+          Effect   = "Allow"
+          Action   = ["dynamodb:Query", "dynamodb:PartiQLSelect"]
+          Resource = local.index_arn
+        },
+      ], local.key_statements)
+    })
+
+    # For people: `broker pool`, `broker queues`. No role of this module carries it; attach it where operators log in.
+    operator = jsonencode({
+      Version = "2012-10-17"
+      Statement = concat([
+        {
+          Sid      = "ListQueues"
+          Effect   = "Allow"
+          Action   = "sqs:ListQueues"
+          Resource = "*"
+        },
+        {
+          Sid      = "MeasureQueues"
+          Effect   = "Allow"
+          Action   = ["sqs:GetQueueUrl", "sqs:GetQueueAttributes"]
+          Resource = sort(values(local.queue_arns))
+        },
+        {
+          Sid      = "MeasureReplyQueues"
+          Effect   = "Allow"
+          Action   = "sqs:GetQueueAttributes"
+          Resource = local.reply_queues_arn
+        },
+        {
+          Sid      = "ReadAndMendThePool"
+          Effect   = "Allow"
+          Action   = ["dynamodb:Scan", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"]
+          Resource = local.table_arn
+        },
+      ], local.key_statements)
+    })
+  }
+}
