@@ -6,16 +6,22 @@ use broker_tests::cli::Stats;
 use broker_tests::{Broker, wait_for_condition};
 use serde::Deserialize;
 use tokio::task::JoinSet;
+use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::cast::Cast;
 use crate::history::Key;
 use crate::track::Settled;
+
+/// How long everybody may take to settle: the deadline of a request, twice.
+const SETTLES_WITHIN: Duration = Duration::from_secs(150);
 
 /// What everybody holds, and how much was handed out.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     pub(crate) holds: BTreeMap<Key, String>,
     pub(crate) keys: usize,
+    /// Keys that did not come to an end although all was calm.
+    pub(crate) stuck: usize,
     /// Sandboxes that were used, by the table.
     pub(crate) used: u64,
     pub(crate) dead_letters: usize,
@@ -28,11 +34,13 @@ pub(crate) struct State {
 /// When a client did: an answer broke what holds for every answer.
 pub(crate) async fn everybody(mut tracks: JoinSet<Settled>) -> State {
     let mut state = State::default();
-    while let Some(settled) = tracks.join_next().await {
+    let end = Instant::now() + SETTLES_WITHIN;
+    while let Ok(Some(settled)) = timeout_at(end, tracks.join_next()).await {
         let Settled { key, holds } = settled.expect("a client did not panic");
         state.keys += 1;
         state.holds.extend(holds.map(|sandbox| (key, sandbox)));
     }
+    state.stuck = tracks.len();
     state
 }
 
@@ -64,6 +72,12 @@ pub(crate) async fn table(
     state.dead_letters = queues.take(&dlq, letters).await.len();
 
     let mut faults = Vec::new();
+    if state.stuck > 0 {
+        faults.push(format!(
+            "{} keys are stuck: refused, or not answered, for {SETTLES_WITHIN:?} of calm",
+            state.stuck
+        ));
+    }
     let verdict = broker.cli(&["pool", "verify", "--json"]).await;
     if verdict.code != 0 {
         faults.push(format!("pool verify says: {}{}", verdict.stdout, verdict.stderr));
