@@ -3,6 +3,7 @@
 //! It ends in the order in which work flows: the API answers what waits, then the workers finish, then the endpoints go.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,8 +34,9 @@ use crate::provider::Options;
 const REGROW_AFTER: Duration = Duration::from_secs(20);
 
 pub(crate) fn run(settings: &Settings, args: args::Up) -> anyhow::Result<Done> {
-    let entropy = Entropy::from_system();
-    let token = |role: &str| format!("{role}={}", entropy.uuid().simple());
+    // Not the source of the request ids, which everybody sees.
+    let secrets = Entropy::from_system();
+    let token = |role: &str| format!("{role}={}", secrets.uuid().simple());
     let (track_tokens, admin_tokens) = (token("platform"), token("operator"));
     let defaults = [
         ("BROKER_LOG", QUIET_LOG),
@@ -59,7 +61,7 @@ pub(crate) fn run(settings: &Settings, args: args::Up) -> anyhow::Result<Done> {
     });
     telemetry::start(&config.log, config.log_format)?;
     let runtime = tokio::runtime::Runtime::new().context("the async runtime did not start")?;
-    runtime.block_on(everything(args, config, told, entropy))
+    runtime.block_on(everything(args, config, told, Entropy::from_system()))
 }
 
 /// Settings in which a secret's file, where one is named, takes the place of the default that `up` makes.
@@ -126,8 +128,23 @@ async fn everything(
             parts.spawn(fleet::run(plan, aws.clone(), clock.clone(), back.soft.clone()));
         }
     }
-    let api = serve(process(front.clone()), listener, &config, &endpoints, &prepared, keeps.as_deref()).await;
+    let (api, early) = {
+        let served =
+            serve(process(front.clone()), listener, &config, &endpoints, &prepared, keeps.as_deref());
+        let mut served = pin!(served);
+        tokio::select! {
+            served = &mut served => (served, None),
+            // A worker that ends by itself takes the rest with it: half a broker must not look like a whole one.
+            Some(ended) = parts.join_next() => {
+                front.soft.cancel();
+                (served.await, Some(ended))
+            }
+        }
+    };
     back.soft.cancel();
+    if let Some(worker) = early {
+        worker.context("a worker ended badly")??;
+    }
     while let Some(worker) = parts.join_next().await {
         worker.context("a worker ended badly")??;
     }
