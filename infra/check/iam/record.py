@@ -98,9 +98,9 @@ def main() -> int:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     environment = {**os.environ, "BROKER_TEST_RECORDER": f"http://127.0.0.1:{server.server_port}"}
     code = subprocess.run(command, env=environment, check=False).returncode
-    if code == 0:
-        with open(out, "w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in sorted(SEEN))
+    # Also of a run with a failure: what was asked was asked.
+    with open(out, "w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in sorted(SEEN))
     print(f"{len(SEEN)} kinds of calls, exit code {code}")
     return code
 
