@@ -30,9 +30,15 @@ locals {
           Resource = sort(values(local.queue_arns))
         },
         {
-          Sid      = "AskAndMeasure"
+          Sid      = "AskForWorkAndJobs"
           Effect   = "Allow"
-          Action   = ["sqs:SendMessage", "sqs:GetQueueAttributes"]
+          Action   = "sqs:SendMessage"
+          Resource = [local.queue_arns["requests"], local.queue_arns["maintenance"]]
+        },
+        {
+          Sid      = "SeeTheQueue"
+          Effect   = "Allow"
+          Action   = "sqs:GetQueueAttributes"
           Resource = local.queue_arns["requests"]
         },
         {
@@ -42,9 +48,9 @@ locals {
           Resource = local.reply_queues_arn
         },
         {
-          Sid      = "ReadSandboxesRecordRequests"
+          Sid      = "RequestsInstancesAndAdmin"
           Effect   = "Allow"
-          Action   = ["dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem"]
+          Action   = ["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:UpdateItem"]
           Resource = local.table_arn
         },
       ], local.key_statements)
@@ -54,39 +60,60 @@ locals {
       Version = "2012-10-17"
       Statement = concat([
         {
-          Sid      = "FindQueues"
+          Sid      = "FindAndMeasureQueues"
           Effect   = "Allow"
-          Action   = "sqs:GetQueueUrl"
+          Action   = ["sqs:GetQueueUrl", "sqs:GetQueueAttributes"]
           Resource = sort(values(local.queue_arns))
         },
         {
-          Sid      = "TakeRequests"
+          Sid      = "TakeRequestsAndJobs"
           Effect   = "Allow"
           Action   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"]
-          Resource = local.queue_arns["requests"]
+          Resource = [local.queue_arns["requests"], local.queue_arns["maintenance"]]
         },
         {
-          Sid      = "AnswerAndDeadLetter"
-          Effect   = "Allow"
-          Action   = "sqs:SendMessage"
-          Resource = [local.reply_queues_arn, local.queue_arns["requests-dlq"]]
+          Sid    = "AnswerPlanAndDeadLetter"
+          Effect = "Allow"
+          Action = "sqs:SendMessage"
+          Resource = [
+            local.reply_queues_arn,
+            # A message of a newer version is put back as a copy.
+            local.queue_arns["requests"],
+            local.queue_arns["requests-dlq"],
+            local.queue_arns["maintenance"],
+            local.queue_arns["maintenance-dlq"],
+          ]
         },
         {
-          Sid      = "ClaimAndEnd"
+          Sid      = "SweepReplyQueues"
           Effect   = "Allow"
-          Action   = ["dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
+          Action   = "sqs:DeleteQueue"
+          Resource = local.reply_queues_arn
+        },
+        {
+          Sid    = "ListQueues"
+          Effect = "Allow"
+          Action = "sqs:ListQueues"
+          # AWS knows no narrower resource for it.
+          Resource = "*"
+        },
+        {
+          Sid      = "ClaimEndAndMaintain"
+          Effect   = "Allow"
+          Action   = ["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:UpdateItem"]
           Resource = local.table_arn
         },
         {
           Sid      = "Candidates"
           Effect   = "Allow"
-          Action   = ["dynamodb:Query", "dynamodb:PartiQLSelect"]
+          Action   = ["dynamodb:PartiQLSelect", "dynamodb:Query"]
           Resource = local.index_arn
         },
       ], local.key_statements)
     })
 
-    # For people: `broker pool`, `broker queues`. No role of this module carries it; attach it where operators log in.
+    # For people: `broker pool`, `broker sandbox`, `broker job`, `broker queues`. No role of this module carries it; attach it
+    # where operators log in.
     operator = jsonencode({
       Version = "2012-10-17"
       Statement = concat([
@@ -109,9 +136,15 @@ locals {
           Resource = local.reply_queues_arn
         },
         {
+          Sid      = "RunJobs"
+          Effect   = "Allow"
+          Action   = "sqs:SendMessage"
+          Resource = local.queue_arns["maintenance"]
+        },
+        {
           Sid      = "ReadAndMendThePool"
           Effect   = "Allow"
-          Action   = ["dynamodb:Scan", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"]
+          Action   = ["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Scan", "dynamodb:UpdateItem"]
           Resource = local.table_arn
         },
       ], local.key_statements)

@@ -3,7 +3,7 @@
     compare.py OUTPUTS_JSON CALLS...
 
 CALLS are files of `role action resource` lines (record.py writes them): `queue/requests`, `queue/replies-*`,
-`table`, `index/StateIndex`, or `*`. Every call must be allowed by a statement of its role's policy, and every action of
+`table`, `index/StateIndex`, or `*`; `#` begins a comment. Every call must be allowed by a statement of its role's policy, and every action of
 every statement must have been used on each of its resources. Calls of the role `init` are no task's: on AWS, Terraform
 makes what `broker init` makes.
 """
@@ -88,8 +88,8 @@ def stale(root: pathlib.Path, calls: list[tuple[str, str, str]]) -> list[str]:
 def main() -> int:
     outputs, *lists = sys.argv[1:]
     policies = json.loads(pathlib.Path(outputs).read_text(encoding="utf-8"))["policies"]
-    lines = [line.split() for path in lists for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines()]
-    calls = [(role, action, on) for role, action, on in lines]
+    lines = [line for path in lists for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines()]
+    calls = [(role, action, on) for role, action, on in (line.split() for line in lines if not line.startswith("#"))]
     problems = stale(pathlib.Path(__file__).parents[3], calls)
     for role, policy in policies.items():
         of_role = {(action, on) for r, action, on in calls if r == role}
