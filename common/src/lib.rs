@@ -23,3 +23,7 @@ pub mod provider;
 pub mod queue;
 pub mod store;
 pub mod telemetry;
+
+/// The allocator of every binary: a third of the processor time under load went into the system's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -183,10 +183,11 @@ impl Broker {
         apis.chain(self.workers.iter().map(Worker::metrics))
     }
 
-    /// Name, resident memory in MiB and processor seconds of each process.
-    pub fn resources(&self) -> Vec<(String, f64, f64)> {
-        let processes =
+    /// Name, resident memory in MiB and processor seconds of each process, the endpoints' last.
+    pub async fn resources(&self) -> Vec<(String, f64, f64)> {
+        let own =
             self.apis.iter().map(|server| &server.process).chain(self.workers.iter().map(|w| &w.process));
+        let processes = own.chain([Endpoints::shared().await.process()]);
         processes.map(|p| (p.name().to_owned(), p.resident_mib(), p.cpu_seconds())).collect()
     }
 

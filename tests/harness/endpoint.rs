@@ -47,6 +47,11 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
+    /// Their process.
+    pub const fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Starts one on free ports.
     pub async fn start() -> Self {
         let mut command = Command::new(&binaries().broker);

@@ -11,6 +11,8 @@ pub(crate) struct Costs {
     pub(crate) calls: BTreeMap<String, f64>,
     /// Consumed capacity units.
     pub(crate) capacity: BTreeMap<String, f64>,
+    /// Claims that lost their candidate to another one.
+    pub(crate) lost_races: f64,
 }
 
 /// What has been spent so far.
@@ -20,6 +22,7 @@ pub(crate) async fn costs(broker: &Broker) -> Costs {
         let text = scrape(process).await;
         add(&mut costs.calls, "broker_aws_calls_total", &text);
         add(&mut costs.capacity, "broker_dynamodb_capacity_units_sum", &text);
+        costs.lost_races += total("broker_allocate_conflicts_total", &text);
     }
     costs
 }
@@ -29,6 +32,12 @@ async fn scrape(process: &Api) -> String {
         Some((200, text)) => text,
         Some(_) | None => String::new(),
     }
+}
+
+/// The value of a counter without labels.
+fn total(metric: &str, text: &str) -> f64 {
+    let values = text.lines().filter_map(|line| line.strip_prefix(metric)?.trim().parse::<f64>().ok());
+    values.sum()
 }
 
 /// Adds the samples of `metric` in `text`, by their label `operation`.

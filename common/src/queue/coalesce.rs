@@ -1,13 +1,16 @@
 //! Many callers, few calls: single items in, full batches under load, no delay without it.
 //!
-//! The rule: while fewer than `flights` calls are under way, an item goes at once; otherwise it waits and goes, with up
-//! to `items` others, as soon as a call ends. There is no timer. Items submitted before a new flight's task first runs
-//! go with it.
+//! The rule: while no call is under way, an item goes at once; otherwise it waits and goes, with up to `items` others,
+//! as soon as a call ends. A full batch does not wait for that while fewer than `flights` calls are under way. So one
+//! caller alone never waits, a few wait for less than one call, and what goes beside another call is a full batch:
+//! each call costs the same, whatever it carries. Items submitted before a new flight's task first runs go with it.
+//! Batches that are not full leave at least `spacing` apart, where calls are shorter than that: the first item of a quiet
+//! time goes at once, what follows it closely goes together.
 //!
 //! Invariants: every item is in at most one batch, batches are taken in the order of submission; an item whose caller left
 //! before its batch was taken stays behind, so that an outage collects nothing that nobody waits for; flights are tasks of
-//! their own, so a caller that leaves cancels nobody else; a flight that panics loses its own batch only, and its slot goes on. What it does not do: retry, or know what an
-//! item is.
+//! their own, so a caller that leaves cancels nobody else; a flight that panics loses its own batch only, and its slot
+//! goes on; while anything waits there is a slot. What it does not do: retry, or know what an item is.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,8 +18,9 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// What bounds the calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct Bounds {
     pub items: usize,
     /// The weight of one call, as the weigh function counts it. An item heavier than this goes alone.
     pub weight: usize,
+    /// The least time from the start of a call to that of the next, unless a full batch waits.
+    pub spacing: Duration,
 }
 
 /// The call that carried an item ended without a result for it: it panicked, or answered too little, or the runtime
@@ -47,6 +53,8 @@ struct Inner<In, Out> {
     weigh: Box<Weigh<In>>,
     fly: Box<Fly<In, Out>>,
     state: Mutex<State<In, Out>>,
+    /// A batch is full: it need not wait for its spacing.
+    full: Notify,
 }
 
 struct State<In, Out> {
@@ -89,6 +97,7 @@ impl<In: Send + 'static, Out: Send + 'static> Coalescer<In, Out> {
             weigh: Box::new(weigh),
             fly: Box::new(move |batch| Box::pin(fly(batch))),
             state: Mutex::new(State { waiting: VecDeque::new(), flying: 0 }),
+            full: Notify::new(),
         }))
     }
 
@@ -112,30 +121,56 @@ impl<In, Out> Inner<In, Out> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends, and says whether a slot was free, which it then takes.
+    /// Appends, and says whether a slot is needed and free, which it then takes.
     fn enqueue(&self, waiting: Waiting<In, Out>) -> bool {
         let mut state = self.state();
         state.waiting.push_back(waiting);
-        let free = state.flying < self.bounds.flights;
-        state.flying += usize::from(free);
-        free
+        let is_full = self.is_full(&state);
+        let needed = state.flying == 0 || (is_full && state.flying < self.bounds.flights);
+        state.flying += usize::from(needed);
+        drop(state);
+        if is_full {
+            self.full.notify_one();
+        }
+        needed
     }
 
-    /// One slot: call after call until nothing waits.
+    fn is_full(&self, state: &State<In, Out>) -> bool {
+        state.waiting.len() >= self.bounds.items
+    }
+
+    /// One slot: call after call, with their spacing, until nothing waits or what waits is left to another slot.
     async fn keep_flying(self: Arc<Self>) {
         while let Some((items, callers)) = self.next_batch() {
+            let mut spacing = pin!(tokio::time::sleep(self.bounds.spacing));
             // A panic has already been reported by the panic hook; the callers see it as `FlightLost`.
             let results = caught(async { (self.fly)(items).await }).await.unwrap_or_default();
             for (caller, result) in callers.into_iter().zip(results) {
                 // The caller may have left.
                 let _ = caller.send(result);
             }
+            tokio::select! {
+                biased;
+                () = self.until_full() => {}
+                () = spacing.as_mut() => {}
+            }
         }
     }
 
-    /// The next batch, or `None`, which gives the slot back in the same instant, so that no item is left without one.
+    async fn until_full(&self) {
+        while !self.is_full(&self.state()) {
+            self.full.notified().await;
+        }
+    }
+
+    /// The next batch, or `None`, which gives the slot back in the same instant, so that no item is left without one:
+    /// of several slots, the last to land takes what is not full.
     fn next_batch(&self) -> Option<(Vec<In>, Vec<oneshot::Sender<Out>>)> {
         let mut state = self.state();
+        if state.flying > 1 && !self.is_full(&state) {
+            state.flying -= 1;
+            return None;
+        }
         let (mut items, mut callers, mut weight) = (Vec::new(), Vec::new(), 0_usize);
         while items.len() < self.bounds.items {
             let Some(next) = state.waiting.front() else { break };

@@ -36,8 +36,12 @@ struct Airport {
 
 impl Airport {
     fn new(flights: usize, items: usize, weight: usize) -> Self {
+        Self::spaced(flights, items, weight, Duration::ZERO)
+    }
+
+    fn spaced(flights: usize, items: usize, weight: usize, spacing: Duration) -> Self {
         let (announce, departures) = mpsc::unbounded_channel();
-        let bounds = Bounds { flights, items, weight };
+        let bounds = Bounds { flights, items, weight, spacing };
         let coalescer = Coalescer::new(
             bounds,
             |item| *item as usize,
@@ -96,17 +100,69 @@ impl Airport {
 }
 
 #[tokio::test]
-async fn an_item_goes_at_once_while_a_slot_is_free() {
+async fn an_item_goes_at_once_while_nothing_is_in_the_air_and_waits_for_a_landing_otherwise() {
     let mut air = Airport::new(2, 10, 1_000);
     let first = air.submit(1);
     let one = air.departure().await;
-    let second = air.submit(2);
-    let two = air.departure().await;
-    assert_eq!((&one.batch, &two.batch), (&vec![1], &vec![2]));
-    two.land(Landing::Safely);
-    assert_eq!(second.await.expect("no panic"), Ok(Ok(2)), "a later flight may land first");
+    let waiting = air.queue_up([2, 3]).await;
+    assert_eq!(
+        (&one.batch, air.flying().await),
+        (&vec![1], 1),
+        "a batch that is not full has no slot of its own"
+    );
     one.land(Landing::Safely);
     assert_eq!(first.await.expect("no panic"), Ok(Ok(1)));
+    let two = air.departure().await;
+    assert_eq!(two.batch, [2, 3]);
+    two.land(Landing::Safely);
+    for caller in waiting {
+        assert!(caller.await.expect("no panic").is_ok());
+    }
+    assert_eq!(air.flying().await, 0);
+}
+
+#[tokio::test]
+async fn a_full_batch_goes_beside_another_flight_and_the_last_to_land_takes_the_rest() {
+    let mut air = Airport::new(3, 2, 1_000);
+    let mut callers = vec![air.submit(1)];
+    let one = air.departure().await;
+    callers.extend(air.queue_up([2]).await);
+    callers.push(air.submit(3));
+    let two = air.departure().await;
+    assert_eq!((&one.batch, &two.batch), (&vec![1], &vec![2, 3]));
+    callers.extend(air.queue_up([4]).await);
+    one.land(Landing::Safely);
+    assert_eq!(air.flying().await, 1, "what waits is left to the flight that is still in the air");
+    two.land(Landing::Safely);
+    let three = air.departure().await;
+    assert_eq!(three.batch, [4]);
+    three.land(Landing::Safely);
+    for caller in callers {
+        assert!(caller.await.expect("no panic").is_ok());
+    }
+    assert_eq!(air.flying().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_full_leaves_a_spacing_after_the_flight_before_and_what_is_full_does_not_wait() {
+    let spacing = Duration::from_millis(100);
+    let mut air = Airport::spaced(1, 2, 1_000, spacing);
+    let began = tokio::time::Instant::now();
+    let mut callers = vec![air.submit(1)];
+    air.departure().await.land(Landing::Safely);
+    assert_eq!(began.elapsed(), Duration::ZERO, "the first of a quiet time goes at once");
+    callers.push(air.submit(2));
+    let two = air.departure().await;
+    assert_eq!((&two.batch, began.elapsed().div_duration_f64(spacing).round()), (&vec![2], 1.0));
+    two.land(Landing::Safely);
+    callers.extend([air.submit(3), air.submit(4)]);
+    let three = air.departure().await;
+    assert_eq!((&three.batch, began.elapsed().div_duration_f64(spacing).round()), (&vec![3, 4], 1.0));
+    three.land(Landing::Safely);
+    for caller in callers {
+        assert!(caller.await.expect("no panic").is_ok());
+    }
+    tokio::time::sleep(spacing).await;
     assert_eq!(air.flying().await, 0);
 }
 
@@ -239,7 +295,7 @@ async fn a_crashed_flight_loses_its_own_batch_and_its_slot_goes_on() {
 
 #[tokio::test]
 async fn a_flight_that_panics_before_it_is_a_future_is_caught_too() {
-    let bounds = Bounds { flights: 1, items: 10, weight: 1_000 };
+    let bounds = Bounds { flights: 1, items: 10, weight: 1_000, spacing: Duration::ZERO };
     let fly = |batch: Vec<u32>| {
         assert!(batch != [13], "on purpose");
         std::future::ready(batch)
@@ -271,7 +327,7 @@ async fn a_thousand_callers_on_several_threads_each_get_their_own_result_in_few_
     let clearance = Arc::new(Semaphore::new(0));
     let coalescer = {
         let (calls, carried, clearance) = (Arc::clone(&calls), Arc::clone(&carried), Arc::clone(&clearance));
-        let bounds = Bounds { flights: 4, items: 10, weight: usize::MAX };
+        let bounds = Bounds { flights: 4, items: 10, weight: usize::MAX, spacing: Duration::ZERO };
         Coalescer::new(
             bounds,
             |_| 1,

@@ -14,6 +14,8 @@ use super::{Bounds, Coalescer, FlightLost, Queue, SettleError};
 
 /// SQS: the longest visibility timeout.
 const LONGEST_HIDDEN: Duration = Duration::from_secs(12 * 60 * 60);
+/// Between deletions that are not full batches: nobody waits for them, and it is short beside any visibility timeout.
+const DELETION_SPACING: Duration = Duration::from_millis(100);
 /// After a failed extension, the next is tried after this part of the visibility timeout.
 const RETRY_PART: u32 = 8;
 
@@ -31,10 +33,11 @@ impl Settler {
     /// A settler for `queue` with at most `flights` calls of each kind under way.
     pub fn new(client: aws_sdk_sqs::Client, queue: Queue, flights: usize) -> Self {
         // A receipt is some hundred bytes: the number of entries is the bound.
-        let bounds = Bounds { flights, items: BATCH, weight: usize::MAX };
+        let bounds = Bounds { flights, items: BATCH, weight: usize::MAX, spacing: Duration::ZERO };
         let calls = Calls { client, queue: queue.clone() };
         let deletions = {
             let calls = calls.clone();
+            let bounds = Bounds { spacing: DELETION_SPACING, ..bounds };
             Coalescer::new(bounds, |_| 1, move |batch| calls.clone().delete(batch))
         };
         let visibilities = Coalescer::new(bounds, |_| 1, move |batch| calls.clone().change_visibility(batch));

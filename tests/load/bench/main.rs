@@ -69,10 +69,10 @@ async fn measure(arguments: &Arguments) -> Option<Tally> {
         .unwrap_or_else(|| arguments.scenario.pool(arguments.users, arguments.rate, arguments.seconds));
     let setup = Setup::new().apis(arguments.apis).workers(arguments.workers).pool(pool);
     let broker = Broker::start(setup).await;
-    let before = (metrics::costs(&broker).await, broker.resources());
+    let before = (metrics::costs(&broker).await, broker.resources().await);
     let duration = Duration::from_secs(arguments.seconds);
     let samples = scenario::run(&broker, arguments.scenario, arguments.users, arguments.rate, duration).await;
-    let after = (metrics::costs(&broker).await, broker.resources());
+    let after = (metrics::costs(&broker).await, broker.resources().await);
     let tally = Tally::new(&samples, &before, &after);
     let verdict = broker.cli(&["pool", "verify"]).await;
     broker.finish().await;

@@ -18,6 +18,8 @@ pub(crate) struct Tally {
     calls_by_operation: BTreeMap<String, f64>,
     /// Consumed capacity per answer, reads and writes.
     capacity: f64,
+    /// Claims that lost their candidate, per answer.
+    lost_races: f64,
     /// Name, resident memory in MiB, processor time in microseconds per answer, of each process.
     processes: Vec<(String, f64, f64)>,
 }
@@ -58,6 +60,7 @@ impl Tally {
             calls: calls_by_operation.values().sum(),
             calls_by_operation,
             capacity: (spent(after) - spent(before)) / answers,
+            lost_races: (after.lost_races - before.lost_races) / answers,
             processes: began
                 .iter()
                 .zip(ended)
@@ -87,7 +90,11 @@ impl fmt::Display for Tally {
             self.per_second,
             statuses.join(" ")
         )?;
-        write!(f, "  per answer: {:.2} AWS calls, {:.2} capacity units  (", self.calls, self.capacity)?;
+        write!(
+            f,
+            "  per answer: {:.2} AWS calls, {:.2} capacity units, {:.3} lost races  (",
+            self.calls, self.capacity, self.lost_races
+        )?;
         let calls = self.calls_by_operation.iter().map(|(operation, each)| format!("{operation} {each:.2}"));
         write!(f, "{})", calls.collect::<Vec<_>>().join(", "))?;
         for (process, mib, micros) in &self.processes {

@@ -1,6 +1,7 @@
 //! Consistent reads of single items, coalesced: a hundred callers' items in one BatchGetItem.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnConsumedCapacity};
@@ -25,7 +26,7 @@ pub(super) struct Reads(Coalescer<Key, Answer>);
 
 impl Reads {
     pub(super) fn new(client: Client, table: String) -> Self {
-        let bounds = Bounds { flights: CALLS, items: KEYS, weight: usize::MAX };
+        let bounds = Bounds { flights: CALLS, items: KEYS, weight: usize::MAX, spacing: Duration::ZERO };
         let flight = move |wanted: Vec<Key>| {
             let (client, table) = (client.clone(), table.clone());
             async move {

@@ -7,6 +7,7 @@
 //! a group that met a conflict; its caller knows whether that is still wanted.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
@@ -59,7 +60,7 @@ pub(super) struct GroupCommit(Coalescer<Group, Answer>);
 
 impl GroupCommit {
     pub(super) fn new(client: Client, table: String) -> Self {
-        let bounds = Bounds { flights: CALLS, items: GROUPS, weight: ITEMS };
+        let bounds = Bounds { flights: CALLS, items: GROUPS, weight: ITEMS, spacing: Duration::ZERO };
         let flight = move |groups| {
             let call = Call { client: client.clone(), table: table.clone() };
             async move { call.commit(groups).await }
