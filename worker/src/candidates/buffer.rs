@@ -209,7 +209,8 @@ impl Buffer {
     /// The next page of the current shard; of one drawn by lot when that has nothing that is free, so that workers do not
     /// all go on to the same; or else what any shard has.
     async fn list(&self) -> Result<Vec<Candidate>, StoreError> {
-        let (shard, was_empty) = self.with(|state| (state.shard, state.last_empty + 1 == state.looks));
+        let (shard, was_empty) =
+            self.with(|state| (state.shard, state.last_empty > 0 && state.last_empty + 1 == state.looks));
         if !was_empty {
             let drawn = u8::try_from(self.entropy.below(usize::from(self.store.shards()))).unwrap_or(0);
             for shard in [shard, drawn] {
