@@ -183,6 +183,16 @@ impl Broker {
         apis.chain(self.workers.iter().map(Worker::metrics))
     }
 
+    /// Its table's name.
+    pub fn table_name(&self) -> &str {
+        self.environment.name()
+    }
+
+    /// Where its table is, without faults.
+    pub fn dynamodb_url(&self) -> &str {
+        self.environment.dynamodb_url()
+    }
+
     /// Name, resident memory in MiB and processor seconds of each process, the endpoints' last.
     pub async fn resources(&self) -> Vec<(String, f64, f64)> {
         let own =

@@ -88,6 +88,16 @@ impl Environment {
         Self { urls: urls.clone(), process_urls: urls.clone(), name: name.to_owned(), vars: Vec::new() }
     }
 
+    /// The name of its table, which is also the prefix of its queues.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where its table is.
+    pub(crate) fn dynamodb_url(&self) -> &str {
+        &self.urls.dynamodb_url
+    }
+
     /// The environment variables of commands, later ones over earlier ones. A command meets no faults.
     pub fn vars(&self) -> Vec<(String, String)> {
         self.vars_at(&self.urls)

@@ -1,7 +1,8 @@
 //! How many polls a receiver has under way, and how long it waits after a failed one. Pure.
 //!
-//! One poll while little comes; one more each time a batch came back full, up to the bound; one less each time one came
-//! back with less than half (SQS often gives fewer than ten from a deep queue). Failures back off exponentially, and one poll at a time tries again.
+//! One poll while little comes; one more when all polls came back full twice over, up to the bound; one less each time one
+//! came back with less than half (SQS often gives fewer than ten from a deep queue). More polls than that only share the
+//! same messages among more calls. Failures back off exponentially, and one poll at a time tries again.
 
 use std::time::Duration;
 
@@ -42,13 +43,15 @@ pub(super) enum Next {
 pub(super) struct Pace {
     polls: usize,
     max_polls: usize,
+    /// Full batches in a row.
+    full: usize,
     failures: u32,
     has_answered: bool,
 }
 
 impl Pace {
     pub(super) fn new(max_polls: usize) -> Self {
-        Self { polls: 1, max_polls: max_polls.max(1), failures: 0, has_answered: false }
+        Self { polls: 1, max_polls: max_polls.max(1), full: 0, failures: 0, has_answered: false }
     }
 
     /// How many polls should be under way.
@@ -65,21 +68,28 @@ impl Pace {
         match end {
             PollEnd::Full => {
                 self.answered();
-                self.polls = (self.polls + 1).min(self.max_polls);
+                self.full += 1;
+                if self.full >= 2 * self.polls {
+                    self.full = 0;
+                    self.polls = (self.polls + 1).min(self.max_polls);
+                }
                 Next::Poll
             }
             PollEnd::Some => {
                 self.answered();
+                self.full = 0;
                 Next::Poll
             }
             PollEnd::Few => {
                 self.answered();
+                self.full = 0;
                 self.polls = (self.polls - 1).max(1);
                 Next::Poll
             }
             PollEnd::Missing if self.has_answered || self.failures + 1 >= DENIALS => Next::Gone,
             PollEnd::Missing | PollEnd::Failed => {
                 self.polls = 1;
+                self.full = 0;
                 self.failures = self.failures.saturating_add(1);
                 let doubled = FIRST_WAIT.saturating_mul(1 << (self.failures - 1).min(8));
                 Next::PollAfter(doubled.min(LONGEST_WAIT))
@@ -104,9 +114,9 @@ mod tests {
             pace.after(end);
             pace.polls()
         };
-        let grown: Vec<_> = (0..3).map(|_| after(&mut pace, PollEnd::Full)).collect();
+        let grown: Vec<_> = (0..8).map(|_| after(&mut pace, PollEnd::Full)).collect();
         let shrunk: Vec<_> = (0..3).map(|_| after(&mut pace, PollEnd::Few)).collect();
-        assert_eq!((grown, shrunk), (vec![2, 3, 3], vec![2, 1, 1]));
+        assert_eq!((grown, shrunk), (vec![1, 2, 2, 2, 2, 3, 3, 3], vec![2, 1, 1]));
     }
 
     #[test]

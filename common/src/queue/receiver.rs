@@ -26,6 +26,10 @@ use crate::clock::Clock;
 use crate::domain::Timestamp;
 use crate::entropy::Entropy;
 
+/// A poll waits until this part of the permits is free, or a full batch's: a poll for each single permit would cost a call
+/// for each message of a busy worker.
+const LEAST_PART: usize = 4;
+
 /// One message, received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
@@ -75,7 +79,7 @@ pub struct Receiver {
     clock: Clock,
     entropy: Entropy,
     options: PollOptions,
-    permits: Option<Arc<Semaphore>>,
+    permits: Option<Permits>,
     open: Option<watch::Receiver<bool>>,
 }
 
@@ -94,7 +98,8 @@ impl Receiver {
     /// Hands each message on with a permit of `permits`, and receives no more than there are. A waiting poll holds up to
     /// ten of them: no other receiver should draw on the same semaphore.
     pub fn with_permits(self, permits: Arc<Semaphore>) -> Self {
-        Self { permits: Some(permits), ..self }
+        let least = (permits.available_permits() / LEAST_PART).clamp(1, BATCH);
+        Self { permits: Some(Permits { semaphore: permits, least }), ..self }
     }
 
     /// Starts polls only while `open` says true. What a poll under way brings is handed on all the same.
@@ -140,13 +145,14 @@ impl Receiver {
         loop {
             self.opened().await;
             let Some(permits) = &self.permits else { return Room::Unbounded };
-            let Ok(first) = Arc::clone(permits).acquire_owned().await else {
+            let least = u32::try_from(permits.least).unwrap_or(1);
+            let Ok(first) = Arc::clone(&permits.semaphore).acquire_many_owned(least).await else {
                 // A closed semaphore never gives a permit again.
                 return std::future::pending().await;
             };
             // The gate may have closed meanwhile.
             if self.open.as_ref().is_none_or(|open| *open.borrow()) {
-                return Room::Permits(top_up(permits, first));
+                return Room::Permits(top_up(&permits.semaphore, first));
             }
         }
     }
@@ -179,7 +185,7 @@ impl Receiver {
             hand_on(self.delivery(message), room.take_one());
         }
         drop(room);
-        let more = self.permits.as_ref().is_none_or(|permits| permits.available_permits() >= BATCH);
+        let more = self.permits.as_ref().is_none_or(|permits| permits.semaphore.available_permits() >= BATCH);
         if received >= asked && more {
             PollEnd::Full
         } else if received * 2 >= asked {
@@ -252,6 +258,14 @@ impl Drop for Polls {
     fn drop(&mut self) {
         self.0.detach_all();
     }
+}
+
+/// What bounds the messages in hand.
+#[derive(Clone, Debug)]
+struct Permits {
+    semaphore: Arc<Semaphore>,
+    /// How many must be free for a poll.
+    least: usize,
 }
 
 /// Room for what a poll may bring.

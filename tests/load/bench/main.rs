@@ -1,9 +1,15 @@
 //! `broker-bench`: how fast the broker is, and what it costs at AWS.
 //!
 //! Starts endpoints, APIs and workers as processes and lets light users of its own loose on them (a connection each, no
-//! scripting), several times. Prints each run, then the medians; ends with `broker pool verify`. It measures; what must
-//! be exact is `broker-load`'s and the stories' affair.
+//! scripting), several times. `run` prints each run of one scenario, then the median; `results` measures the rows of
+//! RESULTS.md, each against its target. Every run ends with `broker pool verify`. It measures; what must be exact is
+//! `broker-load`'s and the stories' affair.
 
+mod claims;
+mod figure;
+mod plan;
+mod results;
+mod rows;
 mod scenario;
 mod tally;
 mod user;
@@ -12,19 +18,27 @@ mod user;
 mod metrics;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use broker_tests::{Broker, Setup};
-use clap::Parser;
+use clap::{Args, Parser};
 
+use plan::Plan;
+use results::Results;
 use scenario::Scenario;
 use tally::Tally;
 
-/// Measures one scenario.
+/// Measures how fast the broker is, and what it costs.
 #[derive(Debug, Parser)]
-struct Arguments {
+enum Command {
+    /// One scenario
+    Run(Run),
+    /// The rows of tests/load/RESULTS.md, each against its target
+    Results(Results),
+}
+
+#[derive(Debug, Args)]
+struct Run {
     /// new: allocations, pool never empty; exhausted: as many sandboxes as users, then none; repeats: the same key again;
-    /// returns: allocate beforehand, then give back; open: constant arrival at --rate
+    /// returns: allocate beforehand, then give back; open: constant arrival at --rate; paced: one at a time, at --rate
     scenario: Scenario,
     /// Users at a time, each waiting for its answer before it asks again
     #[arg(long, default_value_t = 50)]
@@ -51,34 +65,30 @@ struct Arguments {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    match Command::parse() {
+        Command::Run(arguments) => run(&arguments).await,
+        Command::Results(results) => results.run().await,
+    }
+}
+
+async fn run(arguments: &Run) -> ExitCode {
+    let plan = Plan {
+        users: arguments.users,
+        seconds: arguments.seconds,
+        rate: arguments.rate,
+        pool: arguments.pool,
+        apis: arguments.apis,
+        workers: arguments.workers,
+        ..Plan::of(arguments.scenario)
+    };
     let mut tallies = Vec::new();
     for run in 1..=arguments.runs {
-        let Some(tally) = measure(&arguments).await else { return ExitCode::FAILURE };
+        let Ok(tally) = plan.measure().await else { return ExitCode::FAILURE };
         println!("run {run}: {tally}");
         tallies.push(tally);
     }
-    println!("median of {}: {}", arguments.runs, Tally::median(&tallies));
-    ExitCode::SUCCESS
-}
-
-/// One run on a broker of its own; `None` when `pool verify` found something.
-async fn measure(arguments: &Arguments) -> Option<Tally> {
-    let pool = arguments
-        .pool
-        .unwrap_or_else(|| arguments.scenario.pool(arguments.users, arguments.rate, arguments.seconds));
-    let setup = Setup::new().apis(arguments.apis).workers(arguments.workers).pool(pool);
-    let broker = Broker::start(setup).await;
-    let before = (metrics::costs(&broker).await, broker.resources().await);
-    let duration = Duration::from_secs(arguments.seconds);
-    let samples = scenario::run(&broker, arguments.scenario, arguments.users, arguments.rate, duration).await;
-    let after = (metrics::costs(&broker).await, broker.resources().await);
-    let tally = Tally::new(&samples, &before, &after);
-    let verdict = broker.cli(&["pool", "verify"]).await;
-    broker.finish().await;
-    if verdict.code != 0 {
-        println!("pool verify: {}{}", verdict.stdout, verdict.stderr);
-        return None;
+    if let Some(median) = Tally::median(&tallies) {
+        println!("median of {}: {median}", arguments.runs);
     }
-    Some(tally)
+    ExitCode::SUCCESS
 }

@@ -15,6 +15,9 @@ use crate::user::{Sample, User};
 /// Allocations per second that no run of a scenario is expected to pass: it sizes the pool.
 const MOST_PER_SECOND: usize = 4_000;
 
+/// Sandboxes that nobody needs while keys are repeated: the pool is not empty.
+const REPEATS_LEAVE: usize = 1_000;
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scenario {
@@ -28,6 +31,8 @@ pub(crate) enum Scenario {
     Returns,
     /// New allocations at a constant rate, whoever still waits.
     Open,
+    /// New allocations at a constant rate, one at a time.
+    Paced,
 }
 
 impl Scenario {
@@ -36,38 +41,60 @@ impl Scenario {
         let seconds = seconds as usize;
         match self {
             Self::New | Self::Returns => MOST_PER_SECOND * seconds,
-            Self::Exhausted | Self::Repeats => users,
-            Self::Open => (rate as usize * seconds) * 7 / 6,
+            Self::Exhausted => users,
+            Self::Repeats => users + REPEATS_LEAVE,
+            Self::Open | Self::Paced => (rate as usize * seconds) * 7 / 6,
         }
     }
 }
 
-/// Plays the scenario; every answer in its time window.
-pub(crate) async fn run(
-    broker: &Broker,
+/// The users of one run, and what they hold.
+pub(crate) struct Play {
     scenario: Scenario,
+    addresses: Vec<String>,
     users: usize,
-    rate: u64,
-    duration: Duration,
-) -> Vec<Sample> {
-    let next = Arc::new(AtomicU64::new(0));
-    let addresses: Vec<String> = broker.addresses().into_iter().map(str::to_owned).collect();
-    match scenario {
-        Scenario::Open => open(&addresses, rate, duration).await,
-        Scenario::New => closed(&addresses, users, duration, move |_| allocation(fresh(&next))).await,
-        Scenario::Exhausted | Scenario::Repeats => {
-            closed(&addresses, users, Duration::ZERO, |user| allocation(format!("holder-{user}"))).await;
-            closed(&addresses, users, duration, move |user| match scenario {
-                Scenario::Repeats => allocation(format!("holder-{user}")),
-                Scenario::New | Scenario::Exhausted | Scenario::Returns | Scenario::Open => {
-                    allocation(fresh(&next))
-                }
-            })
-            .await
+    next: Arc<AtomicU64>,
+    /// Path and track of each return to come.
+    held: Vec<(String, String)>,
+}
+
+impl Play {
+    /// Does what comes before the measurement.
+    pub(crate) async fn prepare(
+        broker: &Broker,
+        scenario: Scenario,
+        users: usize,
+        duration: Duration,
+    ) -> Self {
+        let addresses: Vec<String> = broker.addresses().into_iter().map(str::to_owned).collect();
+        let mut play = Self { scenario, addresses, users, next: Arc::default(), held: Vec::new() };
+        match scenario {
+            Scenario::New | Scenario::Open | Scenario::Paced => {}
+            Scenario::Exhausted | Scenario::Repeats => {
+                closed(&play.addresses, users, Duration::ZERO, |user| allocation(format!("holder-{user}")))
+                    .await;
+            }
+            Scenario::Returns => play.held = hold(&play.addresses, users, &play.next, duration).await,
         }
-        Scenario::Returns => {
-            let held = Arc::new(std::sync::Mutex::new(hold(&addresses, users, &next, duration).await));
-            closed(&addresses, users, duration, move |_| held.lock().expect("no user panics").pop()).await
+        play
+    }
+
+    /// What is measured: every answer in its time window.
+    pub(crate) async fn run(self, rate: u64, duration: Duration) -> Vec<Sample> {
+        let Self { scenario, addresses, users, next, held } = self;
+        match scenario {
+            Scenario::Open => open(&addresses, rate, duration).await,
+            Scenario::Paced => paced(&addresses[0], rate, duration).await,
+            Scenario::New | Scenario::Exhausted => {
+                closed(&addresses, users, duration, move |_| allocation(fresh(&next))).await
+            }
+            Scenario::Repeats => {
+                closed(&addresses, users, duration, |user| allocation(format!("holder-{user}"))).await
+            }
+            Scenario::Returns => {
+                let held = Arc::new(std::sync::Mutex::new(held));
+                closed(&addresses, users, duration, move |_| held.lock().expect("no user panics").pop()).await
+            }
         }
     }
 }
@@ -147,4 +174,16 @@ async fn open(addresses: &[String], rate: u64, duration: Duration) -> Vec<Sample
         });
     }
     running.join_all().await
+}
+
+/// A request every 1/rate s on one connection, which waits for a late answer.
+async fn paced(address: &str, rate: u64, duration: Duration) -> Vec<Sample> {
+    let mut user = User::connect(address).await;
+    let began = Instant::now();
+    let mut samples = Vec::new();
+    for number in 0..rate * duration.as_secs() {
+        sleep_until(began + Duration::from_nanos(1_000_000_000 * number / rate)).await;
+        samples.push(user.post("/v1/allocate", &format!("track-{number}"), Instant::now()).await);
+    }
+    samples
 }

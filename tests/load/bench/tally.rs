@@ -6,29 +6,51 @@ use std::fmt;
 use crate::metrics::Costs;
 use crate::user::Sample;
 
+/// The broker's words for what it reads; everything else is written.
+const READS: [&str; 5] = ["browse", "by_state", "candidates", "count", "read"];
+
 /// The figures of one run.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
-    by_status: BTreeMap<u16, usize>,
-    per_second: f64,
+    pub(crate) by_status: BTreeMap<u16, usize>,
+    pub(crate) per_second: f64,
     /// Milliseconds: p50, p95, p99, the longest.
-    latency: [f64; 4],
+    pub(crate) latency: [f64; 4],
     /// AWS calls per answer, empty polls apart.
-    calls: f64,
-    calls_by_operation: BTreeMap<String, f64>,
-    /// Consumed capacity per answer, reads and writes.
-    capacity: f64,
+    calls: BTreeMap<String, f64>,
+    /// Consumed capacity per answer, by the broker's word for the operation.
+    capacity: BTreeMap<String, f64>,
     /// Claims that lost their candidate, per answer.
-    lost_races: f64,
-    /// Name, resident memory in MiB, processor time in microseconds per answer, of each process.
-    processes: Vec<(String, f64, f64)>,
+    pub(crate) lost_races: f64,
+    /// Each process; the endpoints' is the last.
+    pub(crate) processes: Vec<Process>,
 }
 
+/// What one process took.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    pub(crate) name: String,
+    /// Resident memory in MiB before anything was asked.
+    pub(crate) idle_mib: f64,
+    /// And after all was answered.
+    pub(crate) mib: f64,
+    /// Processor time in microseconds per answer.
+    micros: f64,
+}
+
+/// Name, resident memory in MiB and processor seconds of each process.
+type Resources = Vec<(String, f64, f64)>;
+
 /// What was spent at AWS, and what the processes took, up to some moment.
-type Spent = (Costs, Vec<(String, f64, f64)>);
+type Spent = (Costs, Resources);
 
 impl Tally {
-    pub(crate) fn new(samples: &[Sample], (before, began): &Spent, (after, ended): &Spent) -> Self {
+    pub(crate) fn new(
+        samples: &[Sample],
+        idle: &Resources,
+        (before, began): &Spent,
+        (after, ended): &Spent,
+    ) -> Self {
         let mut by_status = BTreeMap::new();
         for sample in samples {
             *by_status.entry(sample.status).or_default() += 1;
@@ -44,38 +66,56 @@ impl Tally {
             .zip(samples.iter().map(|s| s.at).max())
             .map_or(1.0, |(first, last)| (last - first).as_secs_f64());
         let answers = samples.len().max(1) as f64;
-        let calls_by_operation: BTreeMap<_, _> = after
-            .calls
-            .iter()
-            .map(|(operation, count)| {
-                (operation.clone(), (count - before.calls.get(operation).unwrap_or(&0.0)) / answers)
-            })
-            .filter(|(_, each)| *each >= 0.005)
-            .collect();
-        let spent = |costs: &Costs| costs.capacity.values().sum::<f64>();
+        let each = |before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>| {
+            let spent = after.iter().map(|(operation, count)| {
+                (operation.clone(), (count - before.get(operation).unwrap_or(&0.0)) / answers)
+            });
+            spent.filter(|(_, each)| *each > 0.0).collect()
+        };
+        let processes = idle.iter().zip(began).zip(ended).map(|((idle, began), ended)| Process {
+            name: ended.0.clone(),
+            idle_mib: idle.1,
+            mib: ended.1,
+            micros: (ended.2 - began.2) * 1e6 / answers,
+        });
         Self {
             by_status,
             per_second: samples.len() as f64 / span,
             latency: [ms(0.5), ms(0.95), ms(0.99), ms(1.0)],
-            calls: calls_by_operation.values().sum(),
-            calls_by_operation,
-            capacity: (spent(after) - spent(before)) / answers,
+            calls: each(&before.calls, &after.calls),
+            capacity: each(&before.capacity, &after.capacity),
             lost_races: (after.lost_races - before.lost_races) / answers,
-            processes: began
-                .iter()
-                .zip(ended)
-                .map(|((_, _, cpu_before), (name, mib, cpu))| {
-                    (name.clone(), *mib, (cpu - cpu_before) * 1e6 / answers)
-                })
-                .collect(),
+            processes: processes.collect(),
         }
     }
 
+    /// AWS calls per answer, of those operations or, if none is named, of all.
+    pub(crate) fn calls_of(&self, operations: &[&str]) -> f64 {
+        let is_meant = |operation: &str| operations.is_empty() || operations.contains(&operation);
+        self.calls.iter().filter(|(operation, _)| is_meant(operation)).map(|(_, each)| each).sum()
+    }
+
+    /// Capacity units per answer: read, written.
+    pub(crate) fn units(&self) -> (f64, f64) {
+        let of = |reads: bool| -> f64 {
+            let units =
+                self.capacity.iter().filter(|(operation, _)| READS.contains(&operation.as_str()) == reads);
+            units.map(|(_, each)| each).sum()
+        };
+        (of(true), of(false))
+    }
+
+    /// The part of the answers with this status.
+    pub(crate) fn share_of(&self, status: u16) -> f64 {
+        let all: usize = self.by_status.values().sum();
+        self.by_status.get(&status).copied().unwrap_or_default() as f64 / all.max(1) as f64
+    }
+
     /// The run in the middle by answers per second.
-    pub(crate) fn median(tallies: &[Self]) -> Self {
-        let mut sorted = tallies.to_vec();
+    pub(crate) fn median(tallies: &[Self]) -> Option<&Self> {
+        let mut sorted: Vec<_> = tallies.iter().collect();
         sorted.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
-        sorted.swap_remove(sorted.len() / 2)
+        sorted.get(sorted.len() / 2).copied()
     }
 }
 
@@ -90,15 +130,17 @@ impl fmt::Display for Tally {
             self.per_second,
             statuses.join(" ")
         )?;
-        write!(
-            f,
-            "  per answer: {:.2} AWS calls, {:.2} capacity units, {:.3} lost races  (",
-            self.calls, self.capacity, self.lost_races
-        )?;
-        let calls = self.calls_by_operation.iter().map(|(operation, each)| format!("{operation} {each:.2}"));
+        let ((read, written), lost) = (self.units(), self.lost_races);
+        write!(f, "  per answer: {read:.2} read and {written:.2} write units, {lost:.3} lost races, ")?;
+        write!(f, "{:.2} AWS calls  (", self.calls_of(&[]))?;
+        let calls = self.calls.iter().filter(|(_, each)| **each >= 0.005);
+        let calls = calls.map(|(operation, each)| format!("{operation} {each:.2}"));
         write!(f, "{})", calls.collect::<Vec<_>>().join(", "))?;
-        for (process, mib, micros) in &self.processes {
-            write!(f, "\n  {process}: {mib:.0} MiB, {micros:.0} µs of processor time per answer")?;
+        for Process { name, idle_mib, mib, micros } in &self.processes {
+            write!(
+                f,
+                "\n  {name}: {idle_mib:.0} MiB idle, {mib:.0} after, {micros:.0} µs of processor time per answer"
+            )?;
         }
         Ok(())
     }

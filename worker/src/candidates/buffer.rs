@@ -18,8 +18,6 @@ const PAGE: u16 = 100;
 const EMPTY_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The longest wait for candidates that others are trying, before the next look.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
-/// From which age on a page is thrown away when a candidate of it was lost.
-const PAGE_IS_OLD: Duration = Duration::from_secs(2);
 
 /// The candidates of one prefix.
 #[derive(Debug)]
@@ -54,8 +52,8 @@ impl Drop for Wake<'_> {
 #[derive(Debug)]
 struct State {
     ready: VecDeque<Candidate>,
-    /// When these were listed.
-    listed_at: Timestamp,
+    /// The look that listed these.
+    listed: u64,
     /// How many looks have begun.
     looks: u64,
     /// The newest look that failed.
@@ -89,7 +87,7 @@ impl Buffer {
     ) -> Self {
         let state = State {
             ready: VecDeque::new(),
-            listed_at: Timestamp::from_ms(0),
+            listed: 0,
             looks: 0,
             last_failed: 0,
             last_empty: 0,
@@ -113,9 +111,9 @@ impl Buffer {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The next candidate; `None` if a look that began after this call found nothing. A look that failed is the failure
+    /// The next candidate, and the look that listed it; `None` if a look that began after this call found nothing. A look that failed is the failure
     /// of all who waited for it, so that an unreachable table does not make them fail one after the other.
-    pub(super) async fn next(&self) -> Result<Option<Candidate>, StoreError> {
+    pub(super) async fn next(&self) -> Result<Option<(Candidate, u64)>, StoreError> {
         let arrived = self.with(|state| state.looks);
         let mut looked = self.looked.subscribe();
         loop {
@@ -136,11 +134,11 @@ impl Buffer {
     }
 
     /// What can be answered without a look of one's own.
-    fn ready(&self, arrived: u64) -> Option<Result<Option<Candidate>, StoreError>> {
+    fn ready(&self, arrived: u64) -> Option<Result<Option<(Candidate, u64)>, StoreError>> {
         self.with(|state| {
             while let Some(candidate) = state.ready.pop_front() {
                 if self.ledger.take(&candidate) {
-                    return Some(Ok(Some(candidate)));
+                    return Some(Ok(Some((candidate, state.listed))));
                 }
             }
             if state.last_empty > arrived {
@@ -160,14 +158,21 @@ impl Buffer {
         self.with(|state| state.ready.push_front(candidate));
     }
 
-    /// A candidate was lost: the rest of an old page is likely lost too.
-    pub(super) fn distrust(&self) {
-        let now = self.clock.now();
+    /// A candidate of that look was lost: somebody else works off the same page, so the rest is left to them and the next
+    /// look goes elsewhere.
+    pub(super) fn leave(&self, look: u64) {
+        let drawn = self.draw();
         self.with(|state| {
-            if now.since(state.listed_at) >= PAGE_IS_OLD {
+            if state.listed == look && !state.ready.is_empty() {
                 state.ready.clear();
+                state.shard = drawn;
             }
         });
+    }
+
+    /// Any shard.
+    fn draw(&self) -> u8 {
+        u8::try_from(self.entropy.below(usize::from(self.store.shards()))).unwrap_or(0)
     }
 
     /// Looks at the index for all who wait.
@@ -176,9 +181,10 @@ impl Buffer {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        let (number, began) = self.with(|state| {
+        let began = self.clock.now();
+        let number = self.with(|state| {
             state.looks += 1;
-            (state.looks, self.clock.now())
+            state.looks
         });
         let listed = self.list().await.inspect_err(|_| self.with(|state| state.last_failed = number))?;
         let mut busy = false;
@@ -194,7 +200,7 @@ impl Buffer {
         Ok(self.with(|state| {
             if !free.is_empty() {
                 state.ready.extend(free);
-                state.listed_at = began;
+                state.listed = number;
                 Look::Found
             } else if busy {
                 Look::Busy
@@ -212,8 +218,7 @@ impl Buffer {
         let (shard, was_empty) =
             self.with(|state| (state.shard, state.last_empty > 0 && state.last_empty + 1 == state.looks));
         if !was_empty {
-            let drawn = u8::try_from(self.entropy.below(usize::from(self.store.shards()))).unwrap_or(0);
-            for shard in [shard, drawn] {
+            for shard in [shard, self.draw()] {
                 let page = self.continue_shard(shard).await?;
                 if page.iter().any(|candidate| self.ledger.standing(candidate) == Standing::Free) {
                     self.with(|state| state.shard = shard);

@@ -45,9 +45,10 @@ impl Candidates {
     /// A sandbox to try, or `None` when the pool has nothing suitable.
     pub(crate) async fn next(&self, prefix: Option<&NamePrefix>) -> Result<Option<Handed>, StoreError> {
         let buffer = self.buffer(prefix);
-        let candidate = buffer.next().await?;
-        Ok(candidate.map(|candidate| Handed {
+        let next = buffer.next().await?;
+        Ok(next.map(|(candidate, look)| Handed {
             candidate,
+            look,
             buffer,
             ledger: Arc::clone(&self.ledger),
             settled: false,
@@ -83,6 +84,8 @@ impl Candidates {
 #[derive(Debug)]
 pub(crate) struct Handed {
     candidate: Candidate,
+    /// The look that listed it.
+    look: u64,
     buffer: Arc<Buffer>,
     ledger: Arc<Ledger>,
     settled: bool,
@@ -99,11 +102,11 @@ impl Handed {
         self.ledger.gone(&self.candidate);
     }
 
-    /// Somebody else has it, or it changed: likewise, and an old page it came from is not to be trusted further.
+    /// Somebody else has it, or it changed: likewise, and the page that it came from is left.
     pub(crate) fn lost(mut self) {
         self.settled = true;
         self.ledger.gone(&self.candidate);
-        self.buffer.distrust();
+        self.buffer.leave(self.look);
     }
 
     /// It was not needed: the next claim may have it.

@@ -1,0 +1,221 @@
+//! The rows of RESULTS.md: what is measured, and what is wanted of it.
+
+use clap::ValueEnum;
+
+use crate::claims::raw_rate;
+use crate::figure::Figure;
+use crate::figure::Target::{AtLeast, AtMost};
+use crate::plan::{Plan, Violation};
+use crate::scenario::Scenario;
+use crate::tally::Tally;
+
+/// The operations on the table.
+const TABLE: [&str; 10] = [
+    "BatchGetItem",
+    "BatchWriteItem",
+    "DeleteItem",
+    "ExecuteStatement",
+    "GetItem",
+    "PutItem",
+    "Query",
+    "Scan",
+    "TransactWriteItems",
+    "UpdateItem",
+];
+
+/// One question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Row {
+    /// 50 users in a closed loop, the pool never empty; and what the broker's own work costs
+    New,
+    /// 1,000 allocations a second at constant arrival for a minute
+    Open,
+    /// 100 users on 100 sandboxes, then none
+    Exhausted,
+    /// Idempotent repeats and returns, beside new allocations
+    Others,
+    /// 500 users: AWS calls per allocation
+    Saturated,
+    /// One user: AWS calls and capacity per allocation
+    Single,
+    /// 500 paced claims from 1,000 and from 1,000,000 sandboxes
+    Pool,
+    /// One worker and three, each bounded, with slow calls
+    Workers,
+    /// Eight workers that begin at once
+    Races,
+    /// One user, with the hops of a network
+    Hops,
+}
+
+impl Row {
+    /// Its heading.
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::New => "50 users, closed loop, pool never empty",
+            Self::Open => "1,000 allocations/s at constant arrival for 60 s, pool of 70,000",
+            Self::Exhausted => "100 users on 100 sandboxes, then an empty pool",
+            Self::Others => "Repeats and returns beside new allocations, 50 users",
+            Self::Saturated => "500 users, saturated",
+            Self::Single => "One user at a time",
+            Self::Pool => "A pool of 1,000,000 beside one of 1,000: 500 paced claims",
+            Self::Workers => {
+                "Three workers beside one: 4 messages at a time each, 5 ms injected into every AWS call"
+            }
+            Self::Races => "Eight workers that begin at once, 50 users",
+            Self::Hops => "One user, 8 ms injected into SQS calls and 5 ms into DynamoDB calls",
+        }
+    }
+
+    /// Its figures, of so many runs.
+    pub(crate) async fn measure(self, runs: usize) -> Result<Vec<Figure>, Violation> {
+        match self {
+            Self::New => new(runs).await,
+            Self::Open => open(runs).await,
+            Self::Exhausted => exhausted(runs).await,
+            Self::Others => others(runs).await,
+            Self::Saturated => {
+                let runs = repeat(runs, &Plan { users: 500, ..Plan::of(Scenario::New) }).await?;
+                Ok(vec![figure("AWS calls per allocation", AtMost(0.8), &runs, |run| run.calls_of(&[]))])
+            }
+            Self::Single => single(runs).await,
+            Self::Pool => pool(runs).await,
+            Self::Workers => workers(runs).await,
+            Self::Races => {
+                let runs = repeat(runs, &Plan { workers: 8, seconds: 5, ..Plan::of(Scenario::New) }).await?;
+                Ok(vec![figure("lost claims per allocation", AtMost(0.05), &runs, |run| run.lost_races)])
+            }
+            Self::Hops => hops(runs).await,
+        }
+    }
+}
+
+async fn repeat(runs: usize, plan: &Plan) -> Result<Vec<Tally>, Violation> {
+    let mut tallies = Vec::new();
+    for run in 1..=runs {
+        let tally = plan.measure().await?;
+        println!("  run {run}: {tally}");
+        tallies.push(tally);
+    }
+    Ok(tallies)
+}
+
+fn figure(
+    what: &'static str,
+    target: crate::figure::Target,
+    runs: &[Tally],
+    value: impl Fn(&Tally) -> f64,
+) -> Figure {
+    Figure::new(what, target, runs.iter().map(value).collect())
+}
+
+const fn p50(run: &Tally) -> f64 {
+    run.latency[0]
+}
+
+const fn p99(run: &Tally) -> f64 {
+    run.latency[2]
+}
+
+async fn new(runs: usize) -> Result<Vec<Figure>, Violation> {
+    let plan = Plan::of(Scenario::New);
+    let runs = repeat(runs, &plan).await?;
+    let rate = figure("allocations/s", AtLeast(1_500.0), &runs, |run| run.per_second);
+    // A claim is a call's share: the batch size is what one TransactWriteItems carried.
+    let batch = Tally::median(&runs).map_or(1.0, |run| 1.0 / run.calls_of(&["TransactWriteItems"]));
+    let raw = raw_rate(plan.workers, batch.round().max(1.0) as usize, 20_000).await;
+    println!("  raw: {raw:.0} claims/s by {} clients with {batch:.1} a call", plan.workers);
+    let share = Figure::new(
+        "part of the raw rate of the same claim transactions",
+        AtLeast(0.5),
+        vec![rate.median() / raw],
+    );
+    Ok(vec![rate, figure("p99, ms", AtMost(80.0), &runs, p99), share])
+}
+
+async fn open(runs: usize) -> Result<Vec<Figure>, Violation> {
+    let plan = Plan { rate: 1_000, seconds: 60, pool: Some(70_000), ..Plan::of(Scenario::Open) };
+    let runs = repeat(runs, &plan).await?;
+    let most = |run: &Tally, mib: fn(&crate::tally::Process) -> f64| {
+        let own = run.processes.split_last().map_or(&[][..], |(_endpoints, own)| own);
+        own.iter().map(mib).fold(0.0, f64::max)
+    };
+    Ok(vec![
+        figure("part that was allocated", AtLeast(1.0), &runs, |run| run.share_of(201)),
+        figure("p99, ms", AtMost(100.0), &runs, p99),
+        figure("resident MiB of the largest process, after", AtMost(40.0), &runs, |run| {
+            most(run, |process| process.mib)
+        }),
+        figure("resident MiB of the largest process, idle", AtMost(20.0), &runs, |run| {
+            most(run, |process| process.idle_mib)
+        }),
+    ])
+}
+
+async fn exhausted(runs: usize) -> Result<Vec<Figure>, Violation> {
+    let runs = repeat(runs, &Plan { users: 100, ..Plan::of(Scenario::Exhausted) }).await?;
+    Ok(vec![
+        figure("answers/s", AtLeast(3_000.0), &runs, |run| run.per_second),
+        figure("p99, ms", AtMost(60.0), &runs, p99),
+        figure("table calls per answer", AtMost(0.1), &runs, |run| run.calls_of(&TABLE)),
+    ])
+}
+
+async fn others(runs: usize) -> Result<Vec<Figure>, Violation> {
+    let new = repeat(runs, &Plan::of(Scenario::New)).await?;
+    let new = Tally::median(&new).map_or(f64::NAN, |run| run.per_second);
+    let repeats = repeat(runs, &Plan::of(Scenario::Repeats)).await?;
+    let returns = repeat(runs, &Plan::of(Scenario::Returns)).await?;
+    Ok(vec![
+        figure("repeats/s beside new allocations/s", AtLeast(1.0), &repeats, |run| run.per_second / new),
+        figure("returns/s beside new allocations/s", AtLeast(1.0), &returns, |run| run.per_second / new),
+    ])
+}
+
+async fn single(runs: usize) -> Result<Vec<Figure>, Violation> {
+    let runs = repeat(runs, &Plan { users: 1, ..Plan::of(Scenario::New) }).await?;
+    Ok(vec![
+        figure("AWS calls per allocation", AtMost(7.0), &runs, |run| run.calls_of(&[])),
+        figure("write units per allocation", AtMost(7.0), &runs, |run| run.units().1),
+        figure("read units per allocation", AtMost(0.5), &runs, |run| run.units().0),
+    ])
+}
+
+async fn pool(runs: usize) -> Result<Vec<Figure>, Violation> {
+    let of = |pool| Plan { rate: 50, seconds: 10, pool: Some(pool), ..Plan::of(Scenario::Paced) };
+    let small = repeat(runs, &of(1_000)).await?;
+    let large = repeat(1, &of(1_000_000)).await?;
+    let beside = |what, value: fn(&Tally) -> f64| {
+        let small = figure(what, AtMost(f64::INFINITY), &small, value).median();
+        figure(what, AtMost(1.2), &large, |run| value(run) / small)
+    };
+    Ok(vec![
+        beside("AWS calls, times as many", |run| run.calls_of(&[])),
+        beside("capacity, times as much", |run| run.units().0 + run.units().1),
+        beside("p99, times as long", p99),
+    ])
+}
+
+async fn workers(runs: usize) -> Result<Vec<Figure>, Violation> {
+    let of = |workers| Plan {
+        workers,
+        users: 100,
+        vars: vec![("BROKER_WORKER_CONCURRENCY", "4")],
+        hops: Some((5, 5)),
+        pool: Some(20_000),
+        ..Plan::of(Scenario::New)
+    };
+    let one = repeat(runs, &of(1)).await?;
+    let one = figure("allocations/s of one worker", AtMost(300.0), &one, |run| run.per_second);
+    let three = repeat(runs, &of(3)).await?;
+    let scale =
+        figure("three workers, times as many", AtLeast(2.5), &three, |run| run.per_second / one.median());
+    Ok(vec![one, scale])
+}
+
+async fn hops(runs: usize) -> Result<Vec<Figure>, Violation> {
+    // Send, receive, claim, send, receive.
+    const HOPS_MS: f64 = 8.0 + 8.0 + 5.0 + 8.0 + 8.0;
+    let runs = repeat(runs, &Plan { users: 1, hops: Some((8, 5)), ..Plan::of(Scenario::New) }).await?;
+    Ok(vec![figure("p50, times the hops' 37 ms", AtMost(1.15), &runs, |run| p50(run) / HOPS_MS)])
+}
