@@ -14,6 +14,8 @@ use super::ledger::{Ledger, Standing};
 
 /// Candidates asked for in one call.
 const PAGE: u16 = 100;
+/// Shards that a look tries before it asks all of them.
+const SHARDS_IN_TURN: usize = 3;
 /// The least time between the beginnings of two looks at an empty pool: it bounds what an empty pool costs.
 const EMPTY_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The longest wait for candidates that others are trying, before the next look.
@@ -64,8 +66,20 @@ struct State {
     last_empty_at: Timestamp,
     /// The shard that is being worked off.
     shard: u8,
+    /// The shards in this buffer's own order, so that workers neither begin at the same names nor follow each other, and
+    /// where in it the next one is.
+    order: Vec<u8>,
+    position: usize,
     /// Where each shard is continued; `None` is its beginning.
     cursors: Vec<Option<PageKey>>,
+}
+
+impl State {
+    /// The next shard in turn.
+    fn turn(&mut self) {
+        self.shard = self.order.get(self.position).copied().unwrap_or_default();
+        self.position = (self.position + 1) % self.order.len().max(1);
+    }
 }
 
 /// What a look found.
@@ -83,18 +97,22 @@ impl Buffer {
         entropy: Entropy,
         ledger: Arc<Ledger>,
         prefix: Option<NamePrefix>,
-        shard: u8,
     ) -> Self {
-        let state = State {
+        let mut order: Vec<u8> = (0..store.shards()).collect();
+        entropy.shuffle(&mut order);
+        let mut state = State {
             ready: VecDeque::new(),
             listed: 0,
             looks: 0,
             last_failed: 0,
             last_empty: 0,
             last_empty_at: Timestamp::from_ms(0),
-            shard,
+            shard: 0,
+            order,
+            position: 0,
             cursors: vec![None; usize::from(store.shards())],
         };
+        state.turn();
         Self {
             store,
             clock,
@@ -161,18 +179,12 @@ impl Buffer {
     /// A candidate of that look was lost: somebody else works off the same page, so the rest is left to them and the next
     /// look goes elsewhere.
     pub(super) fn leave(&self, look: u64) {
-        let drawn = self.draw();
         self.with(|state| {
             if state.listed == look && !state.ready.is_empty() {
                 state.ready.clear();
-                state.shard = drawn;
+                state.turn();
             }
         });
-    }
-
-    /// Any shard.
-    fn draw(&self) -> u8 {
-        u8::try_from(self.entropy.below(usize::from(self.store.shards()))).unwrap_or(0)
     }
 
     /// Looks at the index for all who wait.
@@ -212,18 +224,16 @@ impl Buffer {
         }))
     }
 
-    /// The next page of the current shard; of one drawn by lot when that has nothing that is free, so that workers do not
-    /// all go on to the same; or else what any shard has.
+    /// The next page of the current shard, or of one of the next in turn; or else what any shard has.
     async fn list(&self) -> Result<Vec<Candidate>, StoreError> {
-        let (shard, was_empty) =
-            self.with(|state| (state.shard, state.last_empty > 0 && state.last_empty + 1 == state.looks));
+        let was_empty = self.with(|state| state.last_empty > 0 && state.last_empty + 1 == state.looks);
         if !was_empty {
-            for shard in [shard, self.draw()] {
-                let page = self.continue_shard(shard).await?;
+            for _ in 0..SHARDS_IN_TURN {
+                let page = self.continue_shard(self.with(|state| state.shard)).await?;
                 if page.iter().any(|candidate| self.ledger.standing(candidate) == Standing::Free) {
-                    self.with(|state| state.shard = shard);
                     return Ok(page);
                 }
+                self.with(State::turn);
             }
         }
         self.sweep().await

@@ -28,8 +28,6 @@ pub(crate) struct Candidates {
     store: Store,
     clock: Clock,
     entropy: Entropy,
-    /// Where this worker begins to look, so that workers do not all begin at the same names.
-    home_shard: u8,
     ledger: Arc<Ledger>,
     /// Most recently used last.
     buffers: Mutex<VecDeque<(Option<NamePrefix>, Arc<Buffer>)>>,
@@ -37,9 +35,8 @@ pub(crate) struct Candidates {
 
 impl Candidates {
     pub(crate) fn new(store: Store, clock: Clock, entropy: Entropy) -> Self {
-        let home_shard = u8::try_from(entropy.below(usize::from(store.shards()))).unwrap_or(0);
         let ledger = Arc::new(Ledger::new(clock.clone()));
-        Self { store, clock, entropy, home_shard, ledger, buffers: Mutex::default() }
+        Self { store, clock, entropy, ledger, buffers: Mutex::default() }
     }
 
     /// A sandbox to try, or `None` when the pool has nothing suitable.
@@ -68,7 +65,6 @@ impl Candidates {
                 self.entropy.clone(),
                 Arc::clone(&self.ledger),
                 prefix.cloned(),
-                self.home_shard,
             );
             (prefix.cloned(), Arc::new(buffer))
         });
