@@ -142,7 +142,7 @@ impl<In, Out> Inner<In, Out> {
     /// One slot: call after call, with their spacing, until nothing waits or what waits is left to another slot.
     async fn keep_flying(self: Arc<Self>) {
         while let Some((items, callers)) = self.next_batch() {
-            let mut spacing = pin!(tokio::time::sleep(self.bounds.spacing));
+            let spacing = self.spacing();
             // A panic has already been reported by the panic hook; the callers see it as `FlightLost`.
             let results = caught(async { (self.fly)(items).await }).await.unwrap_or_default();
             for (caller, result) in callers.into_iter().zip(results) {
@@ -152,7 +152,18 @@ impl<In, Out> Inner<In, Out> {
             tokio::select! {
                 biased;
                 () = self.until_full() => {}
-                () = spacing.as_mut() => {}
+                () = spacing => {}
+            }
+        }
+    }
+
+    /// Over when a spacing has passed since this call.
+    fn spacing(&self) -> impl Future<Output = ()> + use<In, Out> {
+        // No timer where there is no spacing: the shortest takes a millisecond.
+        let passed = (!self.bounds.spacing.is_zero()).then(|| tokio::time::sleep(self.bounds.spacing));
+        async {
+            if let Some(passed) = passed {
+                passed.await;
             }
         }
     }
