@@ -16,6 +16,7 @@
 mod answer;
 mod candidates;
 mod consumer;
+mod consuming;
 mod handlers;
 mod health;
 mod jobs;

@@ -10,13 +10,14 @@ use std::time::Duration;
 use broker_common::config::Config;
 use broker_common::domain::{JobReport, Outcome, Task, Timestamp};
 use broker_common::lifecycle::Lifecycle;
-use broker_common::messages::{Chore, DecodeError, MaintenanceMessage, Reply};
+use broker_common::messages::{Chore, MaintenanceMessage, Reply};
 use broker_common::queue::{
-    Delivery, Ended, PollOptions, QueueKind, Receiver, ReplyQueueName, ReplySenders, SendError,
+    Delivery, PollOptions, QueueKind, Receiver, ReplyQueueName, ReplySenders, SendError,
 };
 use broker_common::store::StoreError;
 use tokio::sync::Semaphore;
 
+use crate::consuming;
 use crate::health::Health;
 use crate::jobs::deletion::{self, Planned};
 use crate::jobs::{Jobs, Stopping};
@@ -26,9 +27,6 @@ use crate::settling::{Settling, Verdict};
 const AT_ONCE: usize = 16;
 /// How long a message of a newer version waits for a newer worker.
 const NEWER_VERSION_WAITS: Duration = Duration::from_secs(60);
-/// The first wait after a failed attempt, doubled each time, and the longest.
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// Reply queues whose senders are kept.
 const REPLY_QUEUES: usize = 64;
 
@@ -67,26 +65,12 @@ impl Maintenance {
 
     /// Consumes until the lifecycle's soft end. What was received by then is finished, or given back.
     pub(crate) async fn run(self: Arc<Self>, lifecycle: Lifecycle) {
-        loop {
-            let (consumer, tracker) = (Arc::clone(&self), lifecycle.tracker.clone());
-            let hand_on = move |delivery, permit| {
-                let consumer = Arc::clone(&consumer);
-                tracker.spawn(async move {
-                    consumer.consume(&delivery).await;
-                    drop(permit);
-                });
-            };
-            match self.receiver.clone().run(lifecycle.soft.clone(), hand_on).await {
-                Ended::Stopped => return,
-                Ended::QueueGone => {
-                    tracing::error!("the maintenance queue is gone: run `broker init`");
-                    let pause = self.jobs.entropy.jitter(LONGEST_BACKOFF);
-                    if lifecycle.soft.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                        return;
-                    }
-                }
-            }
-        }
+        let (receiver, entropy) = (self.receiver.clone(), self.jobs.entropy.clone());
+        let work = move |delivery| {
+            let consumer = Arc::clone(&self);
+            async move { consumer.consume(&delivery).await }
+        };
+        consuming::consume(receiver, "maintenance", entropy, lifecycle, work).await;
     }
 
     async fn consume(&self, delivery: &Delivery) {
@@ -99,20 +83,12 @@ impl Maintenance {
     async fn process(&self, delivery: &Delivery) -> Verdict {
         let message = match MaintenanceMessage::decode(&delivery.body) {
             Ok(message) => message,
-            Err(DecodeError::NewerVersion { found }) => {
-                tracing::warn!(found, "message of a newer version put back");
-                return Verdict::PutBack(NEWER_VERSION_WAITS);
-            }
-            Err(error) => {
-                return Verdict::DeadLetter { code: error.reason_code(), reason: error.to_string() };
-            }
+            Err(error) => return Verdict::of_unreadable(&error, NEWER_VERSION_WAITS),
         };
         let reply_to = message.reply_to.as_deref().map(|name| self.jobs.urls.names().parse_reply(name));
         let reply_to = match reply_to.transpose() {
             Ok(reply_to) => reply_to,
-            Err(error) => {
-                return Verdict::DeadLetter { code: "foreign_reply_queue", reason: error.to_string() };
-            }
+            Err(error) => return Verdict::of_foreign(&error),
         };
         self.until_decided(&message, reply_to.as_ref()).await
     }
@@ -135,8 +111,7 @@ impl Maintenance {
             self.health.suspect();
             let kind = message.body.kind();
             tracing::warn!(request_id = %message.request_id, kind, attempt, "not done, tried again soon: {error}");
-            let pause = FIRST_BACKOFF.saturating_mul(1 << attempt.min(10)).min(LONGEST_BACKOFF);
-            let pause = self.jobs.entropy.jitter(pause);
+            let pause = consuming::backoff(attempt, &self.jobs.entropy);
             if self.jobs.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 break;
             }

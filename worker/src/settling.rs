@@ -1,12 +1,16 @@
 //! What becomes of a received message: deleted, given back, or kept as a dead letter with its reason.
 //!
-//! Invariant: a message is deleted only when it is done with, or after its dead letter was sent.
+//! Invariant: a message is deleted only when it is done with, or after its copy was sent: a new one for a newer worker, or
+//! its dead letter. What it does not do: decide.
 
+use std::error::Error;
 use std::time::Duration;
 
 use broker_common::aws::Aws;
+use broker_common::crash::{self, Point};
+use broker_common::messages::DecodeError;
 use broker_common::queue::{
-    Delivery, KeptHidden, Outgoing, QueueKind, QueueUrls, SendError, Sender, Settler,
+    Delivery, KeptHidden, NotAReplyQueue, Outgoing, QueueKind, QueueUrls, SendError, Sender, Settler,
 };
 
 /// Calls of each kind under way (deletes, visibility changes).
@@ -25,8 +29,21 @@ pub(crate) enum Verdict {
     DeadLetter { code: &'static str, reason: String },
 }
 
-/// Characters of a dead letter's reason; SQS counts attributes against the size of a message.
-const LONGEST_REASON: usize = 1_000;
+impl Verdict {
+    /// Of a message that cannot be read: one of a newer version waits `newer_waits` for a newer worker.
+    pub(crate) fn of_unreadable(error: &DecodeError, newer_waits: Duration) -> Self {
+        if let DecodeError::NewerVersion { found } = error {
+            tracing::warn!(found, "message of a newer version put back");
+            return Self::PutBack(newer_waits);
+        }
+        Self::DeadLetter { code: error.reason_code(), reason: error.to_string() }
+    }
+
+    /// Of a message that asks for its reply to be sent where none of our processes waits.
+    pub(crate) fn of_foreign(error: &NotAReplyQueue) -> Self {
+        Self::DeadLetter { code: "foreign_reply_queue", reason: error.to_string() }
+    }
+}
 
 /// Settles what one queue delivered.
 #[derive(Clone, Debug)]
@@ -55,36 +72,29 @@ impl Settling {
 
     /// Does what the verdict says. What fails here comes back after its visibility timeout, and finds its own success.
     pub(crate) async fn settle(&self, delivery: &Delivery, verdict: &Verdict) {
-        let sent = match verdict {
-            Verdict::Done => Ok(()),
-            Verdict::GiveBack(after) => {
-                if let Err(error) = self.settler.give_back(&delivery.receipt, *after).await {
-                    tracing::warn!(message_id = delivery.message_id, "not given back: {error}");
-                }
-                return;
-            }
-            Verdict::PutBack(after) => {
-                self.again.send(Outgoing::from(delivery.body.clone()).with_delay(*after)).await
-            }
-            Verdict::DeadLetter { code, reason } => self.bury(delivery, code, reason).await,
-        };
-        if let Err(error) = sent {
-            tracing::error!(
-                message_id = delivery.message_id,
-                "copy not sent, the message comes back: {error}"
-            );
-            return;
+        if let Err(error) = self.carry_out(delivery, verdict).await {
+            tracing::warn!(message_id = delivery.message_id, error, "not settled");
         }
-        if let Err(error) = self.settler.delete(&delivery.receipt).await {
-            tracing::warn!(message_id = delivery.message_id, "not deleted: {error}");
+    }
+
+    async fn carry_out(&self, delivery: &Delivery, verdict: &Verdict) -> Result<(), Box<dyn Error>> {
+        match verdict {
+            Verdict::Done => crash::point(Point::BeforeDelete),
+            Verdict::GiveBack(after) => return Ok(self.settler.give_back(&delivery.receipt, *after).await?),
+            Verdict::PutBack(after) => self.again.send(copy(delivery).with_delay(*after)).await?,
+            Verdict::DeadLetter { code, reason } => {
+                self.bury(delivery, code, reason).await?;
+                crash::point(Point::Buried);
+            }
         }
+        Ok(self.settler.delete(&delivery.receipt).await?)
     }
 
     /// Sends a copy of the message to the dead-letter queue, with its reason.
     async fn bury(&self, delivery: &Delivery, code: &'static str, reason: &str) -> Result<(), SendError> {
         tracing::error!(message_id = delivery.message_id, code, reason, "dead letter");
         metrics::counter!("broker_dead_letters_total", "reason" => code).increment(1);
-        let letter = Outgoing::from(delivery.body.clone())
+        let letter = copy(delivery)
             .with_attribute("reason_code", code)
             .with_attribute("reason", attribute_text(reason))
             .with_attribute("source", &self.source)
@@ -93,6 +103,14 @@ impl Settling {
         self.dead_letters.send(letter).await
     }
 }
+
+/// The same text as a new message, whose receives count anew.
+fn copy(delivery: &Delivery) -> Outgoing {
+    Outgoing::from(delivery.body.clone())
+}
+
+/// Characters of a dead letter's reason; SQS counts attributes against the size of a message.
+const LONGEST_REASON: usize = 1_000;
 
 /// `text` as SQS takes it in an attribute: no control characters, at most [`LONGEST_REASON`] of them.
 fn attribute_text(text: &str) -> String {

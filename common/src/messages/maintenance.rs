@@ -2,33 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, VERSION, decode, encode};
+use super::Envelope;
 use crate::domain::{ExternalId, RequestId, SandboxId, Task, Times, Timestamp};
 
-/// One message of the maintenance queue. A message of the requests queue is none, nor the other way round.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MaintenanceMessage {
-    v: u32,
-    /// Of the run, or of the deletion.
-    pub request_id: RequestId,
-    /// The reply queue of the process that waits, if one does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reply_to: Option<String>,
-    /// When it was sent first.
-    pub enqueued_at_ms: u64,
-    /// Until when a caller waits for the reply.
-    pub reply_by_ms: u64,
-    /// After this a run is not begun; a deletion has none: the table says whether it is still wanted.
-    pub deadline_ms: u64,
-    /// Whether nobody waits and the report is stored.
-    #[serde(rename = "async")]
-    pub asynchronous: bool,
-    /// W3C trace context of the HTTP request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traceparent: Option<String>,
-    /// What is to be done.
-    pub body: Chore,
-}
+/// One message of the maintenance queue; `reply_to` only if a process waits. A message of the requests queue is none, nor
+/// the other way round. A deletion has no deadline of its own: the table says whether it is still wanted.
+pub type MaintenanceMessage = Envelope<Option<String>, Chore>;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,13 +44,12 @@ impl Chore {
 impl MaintenanceMessage {
     /// A run that nobody waits for.
     pub fn run(request_id: RequestId, task: Task, times: Times) -> Self {
-        Self::new(request_id, times, true, Chore::RunJob { task })
+        Self::around(Chore::RunJob { task }, request_id, None, times, true)
     }
 
     /// A run whose report goes to `reply_to` if it ends in time, and is stored in any case after that.
     pub fn run_for(request_id: RequestId, task: Task, times: Times, reply_to: impl Into<String>) -> Self {
-        let message = Self::new(request_id, times, false, Chore::RunJob { task });
-        Self { reply_to: Some(reply_to.into()), ..message }
+        Self::around(Chore::RunJob { task }, request_id, Some(reply_to.into()), times, false)
     }
 
     /// A deletion whose turn is at `slot`.
@@ -85,40 +63,7 @@ impl MaintenanceMessage {
     ) -> Self {
         let times = Times { enqueued_at: now, reply_by: now, deadline: slot };
         let body = Chore::Delete { sandbox_id, external_id, version, slot_ms: slot.as_ms() };
-        Self::new(request_id, times, true, body)
-    }
-
-    const fn new(request_id: RequestId, times: Times, asynchronous: bool, body: Chore) -> Self {
-        Self {
-            v: VERSION,
-            request_id,
-            reply_to: None,
-            enqueued_at_ms: times.enqueued_at.as_ms(),
-            reply_by_ms: times.reply_by.as_ms(),
-            deadline_ms: times.deadline.as_ms(),
-            asynchronous,
-            traceparent: None,
-            body,
-        }
-    }
-
-    /// The times it carries.
-    pub const fn times(&self) -> Times {
-        Times {
-            enqueued_at: Timestamp::from_ms(self.enqueued_at_ms),
-            reply_by: Timestamp::from_ms(self.reply_by_ms),
-            deadline: Timestamp::from_ms(self.deadline_ms),
-        }
-    }
-
-    /// As JSON text.
-    pub fn encode(&self) -> String {
-        encode(self)
-    }
-
-    /// From JSON text.
-    pub fn decode(text: &str) -> Result<Self, DecodeError> {
-        decode(text)
+        Self::around(body, request_id, None, times, true)
     }
 }
 
@@ -126,7 +71,7 @@ impl MaintenanceMessage {
 mod tests {
     use super::*;
     use crate::entropy::Entropy;
-    use crate::messages::RequestMessage;
+    use crate::messages::{DecodeError, RequestMessage};
 
     fn message() -> MaintenanceMessage {
         let now = Timestamp::from_secs(7);

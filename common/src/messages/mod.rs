@@ -4,12 +4,14 @@
 //! it; a newer one is [`DecodeError::NewerVersion`], which a consumer puts back for a newer worker (rolling deploys).
 //! What it does not do: send, receive, or decide.
 
+mod envelope;
 #[cfg(test)]
 mod fuzz;
 mod maintenance;
 mod reply;
 mod request;
 
+pub use envelope::Envelope;
 pub use maintenance::{Chore, MaintenanceMessage};
 pub use reply::Reply;
 pub use request::{Ask, Body, RequestMessage};

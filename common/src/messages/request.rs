@@ -2,38 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, VERSION, decode, encode};
+use super::Envelope;
 use crate::domain::{
-    AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, MarkRequest, NamePrefix, RequestId, SandboxId,
-    Times, Timestamp, TrackId, TrackName,
+    AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, MarkRequest, NamePrefix, SandboxId, TrackId,
+    TrackName,
 };
 
 /// One message of the requests queue.
-///
-/// `enqueued_at_ms` keeps its value through redelivery and replay. `reply_to` is a queue name that the reader must check
-/// against `{prefix}-replies-{uuid}` before it sends anything there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RequestMessage {
-    v: u32,
-    /// Correlates the reply.
-    pub request_id: RequestId,
-    /// The name of the reply queue of the process that waits.
-    pub reply_to: String,
-    /// When the API enqueued it.
-    pub enqueued_at_ms: u64,
-    /// Until when a caller waits for the reply.
-    pub reply_by_ms: u64,
-    /// After this nothing is claimed.
-    pub deadline_ms: u64,
-    /// Whether nobody waits and the outcome is stored.
-    #[serde(rename = "async")]
-    pub asynchronous: bool,
-    /// W3C trace context of the HTTP request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traceparent: Option<String>,
-    /// What is asked.
-    pub body: Body,
-}
+pub type RequestMessage = Envelope<String, Body>;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,47 +70,14 @@ impl RequestMessage {
             prefix: ask.prefix.clone(),
             lab_duration_hours: ask.lab_duration_hours,
         };
-        Self::new(ask.request_id, reply_to.into(), ask.times, ask.asynchronous, body)
+        Self::around(body, ask.request_id, reply_to.into(), ask.times, ask.asynchronous)
     }
 
     /// The message for a return.
     pub fn mark(mark: &MarkRequest, reply_to: impl Into<String>) -> Self {
         let body =
             Body::MarkForDeletion { track_id: mark.track.clone(), sandbox_id: mark.sandbox_id.clone() };
-        Self::new(mark.request_id, reply_to.into(), mark.times, false, body)
-    }
-
-    fn new(request_id: RequestId, reply_to: String, times: Times, asynchronous: bool, body: Body) -> Self {
-        Self {
-            v: VERSION,
-            request_id,
-            reply_to,
-            enqueued_at_ms: times.enqueued_at.as_ms(),
-            reply_by_ms: times.reply_by.as_ms(),
-            deadline_ms: times.deadline.as_ms(),
-            asynchronous,
-            traceparent: None,
-            body,
-        }
-    }
-
-    /// The times it carries.
-    pub const fn times(&self) -> Times {
-        Times {
-            enqueued_at: Timestamp::from_ms(self.enqueued_at_ms),
-            reply_by: Timestamp::from_ms(self.reply_by_ms),
-            deadline: Timestamp::from_ms(self.deadline_ms),
-        }
-    }
-
-    /// As JSON text.
-    pub fn encode(&self) -> String {
-        encode(self)
-    }
-
-    /// From JSON text.
-    pub fn decode(text: &str) -> Result<Self, DecodeError> {
-        decode(text)
+        Self::around(body, mark.request_id, reply_to.into(), mark.times, false)
     }
 }
 

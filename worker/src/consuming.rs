@@ -1,0 +1,62 @@
+//! What every consumer of a queue does: permit → receive → work, each message in a task of its own; and how it waits
+//! before it tries again.
+//!
+//! Invariant: what was received before the soft end is worked on, on the lifecycle's tracker. What it does not do: settle.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_common::entropy::Entropy;
+use broker_common::lifecycle::Lifecycle;
+use broker_common::queue::{Delivery, Ended, Receiver};
+
+/// The first wait after a failed attempt, doubled each time.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// The longest wait between two attempts.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+/// The wait after the `attempt`th failed attempt (from 0), before the next.
+pub(crate) fn backoff(attempt: u32, entropy: &Entropy) -> Duration {
+    entropy.jitter(FIRST_BACKOFF.saturating_mul(1 << attempt.min(10)).min(LONGEST_BACKOFF))
+}
+
+/// An error with its causes, for the log.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Hands what `receiver` receives to `work` until the lifecycle's soft end. `queue` is what it is called in the log.
+pub(crate) async fn consume<W, Fut>(
+    receiver: Receiver,
+    queue: &'static str,
+    entropy: Entropy,
+    lifecycle: Lifecycle,
+    work: W,
+) where
+    W: Fn(Delivery) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let work = Arc::new(work);
+    loop {
+        let (work, tracker) = (Arc::clone(&work), lifecycle.tracker.clone());
+        let hand_on = move |delivery, permit| {
+            let working = work(delivery);
+            tracker.spawn(async move {
+                working.await;
+                drop(permit);
+            });
+        };
+        match receiver.clone().run(lifecycle.soft.clone(), hand_on).await {
+            Ended::Stopped => return,
+            Ended::QueueGone => {
+                tracing::error!(queue, "the queue is gone: run `broker init`");
+                let pause = entropy.jitter(LONGEST_BACKOFF);
+                if lifecycle.soft.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                    return;
+                }
+            }
+        }
+    }
+}
