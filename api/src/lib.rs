@@ -132,7 +132,11 @@ fn service(process: &Process, exchange: &Exchange, readiness: &Readiness) -> Ser
         mark: Mark { exchange: exchange.clone(), wait: config.wait },
         sandboxes: Sandboxes { store: exchange.store.clone() },
         requests: Requests { store: exchange.store.clone(), clock: process.clock.clone() },
-        operator: Operator { exchange: exchange.clone(), wait: config.wait },
+        operator: Operator {
+            exchange: exchange.clone(),
+            wait: config.wait,
+            entropy: process.entropy.clone(),
+        },
         health: Health {
             readiness: readiness.clone(),
             metrics: process.metrics.clone(),

@@ -11,6 +11,8 @@
 //! | `GET /v1/admin/stats` | how many there are in each state |
 //! | `POST /v1/admin/sync`, `cleanup`, `auto-expire`, `auto-delete-stale`, `bulk-delete` | a run of a job |
 //! | `GET /v1/admin/jobs/{request_id}` | what became of a run that was answered 202 |
+//! | `GET /v1/admin/dead-letters`, `…/{id}` | a page of them, one whole |
+//! | `POST /v1/admin/dead-letters/replay`, `…/discard` | sends them again, or says that nobody wants them |
 //! | `GET /healthz` | the process lives; touches nothing |
 //! | `GET /readyz` | it can serve, by what is known already; asks nobody |
 //! | `GET /metrics` | Prometheus |
@@ -51,6 +53,10 @@ pub(crate) enum Admin<'p> {
     PurgeStale,
     BulkDelete,
     Job(Cow<'p, str>),
+    DeadLetters,
+    DeadLetter(Cow<'p, str>),
+    Replay,
+    Discard,
 }
 
 /// What stands in logs and metrics for a path that is no route.
@@ -92,6 +98,10 @@ pub(crate) fn find<'p>(method: &Method, path: &'p str) -> Result<Route<'p>, Lost
         ["v1", "admin", "auto-delete-stale"] => (Route::Admin(Admin::PurgeStale), Method::POST),
         ["v1", "admin", "bulk-delete"] => (Route::Admin(Admin::BulkDelete), Method::POST),
         ["v1", "admin", "jobs", id] => (Route::Admin(Admin::Job(decode(id)?)), Method::GET),
+        ["v1", "admin", "dead-letters"] => (Route::Admin(Admin::DeadLetters), Method::GET),
+        ["v1", "admin", "dead-letters", "replay"] => (Route::Admin(Admin::Replay), Method::POST),
+        ["v1", "admin", "dead-letters", "discard"] => (Route::Admin(Admin::Discard), Method::POST),
+        ["v1", "admin", "dead-letters", id] => (Route::Admin(Admin::DeadLetter(decode(id)?)), Method::GET),
         ["healthz"] => (Route::Health, Method::GET),
         ["readyz"] => (Route::Ready, Method::GET),
         ["metrics"] => (Route::Metrics, Method::GET),
@@ -144,6 +154,10 @@ impl Admin<'_> {
             Self::PurgeStale => "/v1/admin/auto-delete-stale",
             Self::BulkDelete => "/v1/admin/bulk-delete",
             Self::Job(_) => "/v1/admin/jobs/{request_id}",
+            Self::DeadLetters => "/v1/admin/dead-letters",
+            Self::DeadLetter(_) => "/v1/admin/dead-letters/{id}",
+            Self::Replay => "/v1/admin/dead-letters/replay",
+            Self::Discard => "/v1/admin/dead-letters/discard",
         }
     }
 }

@@ -29,6 +29,12 @@ pub enum Point {
     BeforeDelete,
     /// Worker: a dead letter is sent, its message not yet deleted.
     Buried,
+    /// Drainer: a dead letter is kept, its message not yet deleted.
+    LetterKept,
+    /// Replay: a letter is taken, its message not yet sent.
+    LetterTaken,
+    /// Replay: the message of a letter is sent, which nobody knows yet.
+    LetterSent,
     /// API: the record of a request is written; it was not sent, or 202 not said.
     Recorded,
     /// API: the request is sent, its caller waits.
@@ -39,7 +45,7 @@ pub enum Point {
 
 impl Point {
     /// Every point.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Received,
         Self::BeforeClaim,
         Self::Claimed,
@@ -49,6 +55,9 @@ impl Point {
         Self::Replied,
         Self::BeforeDelete,
         Self::Buried,
+        Self::LetterKept,
+        Self::LetterTaken,
+        Self::LetterSent,
         Self::Recorded,
         Self::Waiting,
         Self::ReplyArrived,
@@ -66,6 +75,9 @@ impl Point {
             Self::Replied => "replied",
             Self::BeforeDelete => "before-delete",
             Self::Buried => "buried",
+            Self::LetterKept => "letter-kept",
+            Self::LetterTaken => "letter-taken",
+            Self::LetterSent => "letter-sent",
             Self::Recorded => "recorded",
             Self::Waiting => "waiting",
             Self::ReplyArrived => "reply-arrived",

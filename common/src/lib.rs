@@ -3,6 +3,7 @@
 //! - [`domain`] decides, purely: no I/O, no clock, no randomness.
 //! - [`messages`] is all that crosses a queue.
 //! - [`store`] is the broker's table, [`queue`] its queues; nothing else knows DynamoDB or SQS.
+//! - [`dead_letters`] keeps, shows, replays and discards what could not be processed.
 //! - [`provider`] is the outside system that the sandboxes are in.
 //! - [`config`], [`clock`], [`entropy`] read the environment, the time and randomness; everyone else is handed them.
 //! - [`crash`] is where tests end a process; nothing in a release build.
@@ -12,6 +13,7 @@ pub mod aws;
 pub mod clock;
 pub mod config;
 pub mod crash;
+pub mod dead_letters;
 pub mod domain;
 pub mod entropy;
 pub mod heartbeat;

@@ -7,6 +7,7 @@
 //!                         └─▶ answer: write state → send reply → delete message
 //! {prefix}-maintenance ─▶ maintenance ─▶ jobs ─▶ table, provider
 //!        └────────────────── schedule: each job's tick, sent by one worker
+//! {prefix}-*-dlq ─▶ drainer ─▶ table: dead letters, for the operator
 //! ```
 //!
 //! Invariant: every effect may happen twice. A worker that dies at any point leaves a message that becomes visible again
@@ -17,6 +18,7 @@ mod answer;
 mod candidates;
 mod consumer;
 mod consuming;
+mod drainer;
 mod handlers;
 mod health;
 mod jobs;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use broker_common::config::Scheduler;
+use broker_common::domain::Source;
 use broker_common::heartbeat;
 use broker_common::process::Process;
 use broker_common::provider::Provider;
@@ -39,6 +42,7 @@ use tokio::net::TcpListener;
 use answer::Answers;
 use candidates::Candidates;
 use consumer::Consumer;
+use drainer::Drainer;
 use handlers::Handlers;
 use health::Health;
 use jobs::Jobs;
@@ -81,6 +85,12 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     }
     let maintenance = Arc::new(Maintenance::new(jobs, health.clone(), &config));
     tracker.spawn(maintenance.run(lifecycle.clone()));
+
+    for source in Source::ALL {
+        let own = (clock.clone(), entropy.clone());
+        let drainer = Drainer::new(source, &aws, &urls, store.clone(), &health, &config, own);
+        tracker.spawn(Arc::new(drainer).run(lifecycle.clone()));
+    }
 
     let candidates = Candidates::new(store.clone(), clock.clone(), entropy.clone());
     let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy.clone());

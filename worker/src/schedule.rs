@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use broker_common::config::{Config, Intervals};
-use broker_common::domain::{Job, Status, Task, Times, Timestamp};
+use broker_common::domain::{Job, LetterCount, Reason, Status, Task, Times, Timestamp};
 use broker_common::messages::MaintenanceMessage;
 use broker_common::store::{Changed, StoreError, Tick};
 use tokio_util::sync::CancellationToken;
@@ -118,6 +118,7 @@ pub(crate) async fn show(jobs: Jobs, stop: CancellationToken) {
                     metrics::gauge!(format!("broker_pool_{status}")).set(as_f64(count));
                 }
                 metrics::gauge!("broker_pool_total").set(as_f64(census.by_status.values().sum()));
+                show_letters(&census.letters, jobs.clock.now());
             }
             Ok(None) => {}
             Err(error) => tracing::debug!("the census cannot be read: {error}"),
@@ -136,6 +137,16 @@ pub(crate) async fn show(jobs: Jobs, stop: CancellationToken) {
             return;
         }
     }
+}
+
+/// Every reason, also those of no letter: a gauge that is not set any more would keep its last value.
+fn show_letters(letters: &LetterCount, now: Timestamp) {
+    for reason in Reason::ALL {
+        let count = letters.by_reason.get(reason.as_str()).copied().unwrap_or(0);
+        metrics::gauge!("broker_dead_letters", "reason" => reason.as_str()).set(as_f64(count));
+    }
+    let oldest = letters.oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
+    metrics::gauge!("broker_dead_letter_oldest_age_seconds").set(oldest.as_secs_f64());
 }
 
 /// Counts are far below 2^53.

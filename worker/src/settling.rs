@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use broker_common::aws::Aws;
 use broker_common::crash::{self, Point};
+use broker_common::dead_letters;
 use broker_common::messages::DecodeError;
 use broker_common::queue::{
     Delivery, KeptHidden, NotAReplyQueue, Outgoing, QueueKind, QueueUrls, SendError, Sender, Settler,
@@ -92,28 +93,13 @@ impl Settling {
 
     /// Sends a copy of the message to the dead-letter queue, with its reason.
     async fn bury(&self, delivery: &Delivery, code: &'static str, reason: &str) -> Result<(), SendError> {
-        tracing::error!(message_id = delivery.message_id, code, reason, "dead letter");
-        metrics::counter!("broker_dead_letters_total", "reason" => code).increment(1);
-        let letter = copy(delivery)
-            .with_attribute("reason_code", code)
-            .with_attribute("reason", attribute_text(reason))
-            .with_attribute("source", &self.source)
-            .with_attribute("source_message_id", &delivery.message_id)
-            .with_attribute("receives", delivery.receive_count.to_string());
-        self.dead_letters.send(letter).await
+        tracing::warn!(message_id = delivery.message_id, code, reason, "sent to the dead-letter queue");
+        self.dead_letters.send(dead_letters::buried(delivery, &self.source, code, reason)).await
     }
 }
 
-/// The same text as a new message, whose receives count anew.
+/// The same message as a new one, whose receives count anew.
 fn copy(delivery: &Delivery) -> Outgoing {
-    Outgoing::from(delivery.body.clone())
-}
-
-/// Characters of a dead letter's reason; SQS counts attributes against the size of a message.
-const LONGEST_REASON: usize = 1_000;
-
-/// `text` as SQS takes it in an attribute: no control characters, at most [`LONGEST_REASON`] of them.
-fn attribute_text(text: &str) -> String {
-    let visible = |c: char| if c.is_control() || c > '\u{ffef}' { ' ' } else { c };
-    text.chars().map(visible).take(LONGEST_REASON).collect()
+    let copy = Outgoing::from(delivery.body.clone());
+    delivery.attributes.iter().fold(copy, |copy, (name, value)| copy.with_attribute(name, value))
 }

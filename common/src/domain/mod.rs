@@ -8,6 +8,7 @@ mod ids;
 mod invariants;
 mod job;
 mod lease;
+mod letter;
 mod outcome;
 mod request;
 mod sandbox;
@@ -22,6 +23,10 @@ pub use ids::{
 pub use invariants::{Inventory, Suspect, Violation, suspects};
 pub use job::{Job, JobReport, Removable, STALE_GRACE_HOURS, Task};
 pub use lease::{EndReason, Grant, Lease, LeaseEnd, LeaseKey, LeaseVerdict, judge};
+pub use letter::{
+    Glance, InvalidLetterId, LETTER_SHARDS, Letter, LetterCount, LetterEvent, LetterFilter, LetterId,
+    LetterState, Reason, Source, Touched,
+};
 pub use outcome::Outcome;
 pub use request::{AllocateRequest, MarkRequest, PersistedRequest, RequestState, Times};
 pub use sandbox::{Allocation, Event, InvalidTransition, MarkVerdict, Sandbox, Status, judge_mark};

@@ -36,6 +36,21 @@ impl Timestamp {
         Self::from_secs(self.as_secs())
     }
 
+    /// The day in UTC, as `2026-11-22` (the civil calendar from days since the epoch: Hinnant, "chrono-compatible
+    /// low-level date algorithms").
+    pub fn date(self) -> String {
+        let days = self.as_secs() / 86_400 + 719_468;
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted_month = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+        let year = year_of_era + era * 400 + u64::from(month <= 2);
+        format!("{year:04}-{month:02}-{day:02}")
+    }
+
     /// This instant plus `duration`, saturating.
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
@@ -55,5 +70,18 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:03}", self.as_secs(), self.0 % 1_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_is_named_as_calendars_name_it() {
+        let date = |secs| Timestamp::from_secs(secs).date();
+        assert_eq!([date(0), date(86_399), date(86_400)], ["1970-01-01", "1970-01-01", "1970-01-02"]);
+        assert_eq!([date(951_782_400), date(951_868_800)], ["2000-02-29", "2000-03-01"]);
+        assert_eq!([date(1_767_225_599), date(1_795_378_100)], ["2025-12-31", "2026-11-22"]);
     }
 }

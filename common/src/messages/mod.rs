@@ -7,11 +7,13 @@
 mod envelope;
 #[cfg(test)]
 mod fuzz;
+mod glance;
 mod maintenance;
 mod reply;
 mod request;
 
 pub use envelope::Envelope;
+pub use glance::{glance, with_renewed_deadline};
 pub use maintenance::{Chore, MaintenanceMessage};
 pub use reply::Reply;
 pub use request::{Ask, Body, RequestMessage};

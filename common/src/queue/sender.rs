@@ -49,6 +49,16 @@ impl Outgoing {
         self
     }
 
+    /// Its text.
+    pub fn body(&self) -> &str {
+        &self.body
+    }
+
+    /// Its attributes.
+    pub fn attributes(&self) -> &[(String, String)] {
+        &self.attributes
+    }
+
     /// What SQS counts against its limits.
     fn bytes(&self) -> usize {
         let attribute = |(name, value): &(String, String)| name.len() + "String".len() + value.len();

@@ -6,12 +6,16 @@
 //! retry a lost race (that is the worker).
 
 mod dynamodb;
+mod letters;
 mod outcomes;
+mod patience;
 mod upkeep;
 
 pub use dynamodb::{Seen, Store, schema};
+pub use letters::{AuditLine, Bereaved, Hand, Kept, LetterPage, Reopened};
 pub use outcomes::{
     Cancellation, Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey,
     Recorded, RequestPage, ScanPage, Seeded, StoreError, SweepKey, SweepPage,
 };
+pub use patience::patiently;
 pub use upkeep::{Census, Changed, Inserted, Instance, Record, Role, Run, Tick};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::domain::{JobReport, Sandbox, Status, Timestamp};
+use crate::domain::{JobReport, LetterCount, Sandbox, Status, Timestamp};
 
 /// What became of a conditional write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +102,8 @@ impl Tick {
 pub struct Census {
     /// By state, all of them.
     pub by_status: BTreeMap<Status, u64>,
+    /// Dead letters that want something of the operator.
+    pub letters: LetterCount,
     /// When the counting began.
     pub as_of: Timestamp,
 }

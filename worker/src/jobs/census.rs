@@ -1,5 +1,7 @@
-//! Census: counts the pool by state into one record, which stats and gauges read. Tombstones are counted, too.
+//! Census: counts the pool by state into one record, which stats and gauges read. Tombstones are counted, too, and
+//! the dead letters that want something of the operator.
 
+use broker_common::dead_letters;
 use broker_common::domain::{JobReport, Status};
 use broker_common::store::{Census, Changed};
 
@@ -13,7 +15,9 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     // The line that alarms on a low pool count (infra/terraform/logs.tf): numbers, not words.
     let available = by_status.get(&Status::Available).copied().unwrap_or(0);
     tracing::info!(available, total = report.found, "census");
-    match jobs.store.keep_census(&Census { by_status, as_of }).await? {
+    let letters = dead_letters::count_open(&jobs.store).await?;
+    report.detail("dead_letters", letters.by_reason.values().sum());
+    match jobs.store.keep_census(&Census { by_status, letters, as_of }).await? {
         Changed::Done => report.changed = 1,
         Changed::MovedOn => report.skipped = 1,
     }

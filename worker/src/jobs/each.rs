@@ -10,10 +10,6 @@ use super::{JobError, Jobs};
 
 /// Calls to the table under way at the same time, of one job.
 pub(super) const AT_ONCE: usize = 8;
-/// How often a write is tried that a transaction is in the way of.
-const TRIES: usize = 5;
-/// The pause after each, before jitter.
-const CONFLICT_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Hands every sandbox of a state that is due by `until` to `act`, and counts what became of it. One that cannot be
 /// changed now does not keep the others from it: it is due again at the next run.
@@ -85,20 +81,4 @@ fn count(ended: Result<Result<Changed, StoreError>, JoinError>, report: &mut Job
             report.failed += 1;
         }
     }
-}
-
-/// Repeats a write that a transaction on the same items was in the way of.
-pub(super) async fn patiently<T, Fut>(jobs: &Jobs, write: impl Fn() -> Fut) -> Result<T, StoreError>
-where
-    Fut: Future<Output = Result<T, StoreError>>,
-{
-    for _ in 1..TRIES {
-        match write().await {
-            Err(StoreError::Conflict) => {
-                tokio::time::sleep(jobs.entropy.jitter(CONFLICT_PAUSE)).await;
-            }
-            other => return other,
-        }
-    }
-    write().await
 }

@@ -1,7 +1,8 @@
-//! What an operator asks for: the pool, its numbers, runs of the jobs. One match lists them.
+//! What an operator asks for: the pool, its numbers, runs of the jobs, dead letters. One match lists them.
 //!
 //! What it does not do: run a job. A worker does, through the maintenance queue, as for the schedule.
 
+mod dead_letters;
 mod jobs;
 mod list;
 mod query;
@@ -10,6 +11,7 @@ mod stats;
 use std::time::Duration;
 
 use broker_common::domain::{Removable, RequestId, STALE_GRACE_HOURS, Task};
+use broker_common::entropy::Entropy;
 use http::request::Parts;
 
 use self::query::Query;
@@ -25,14 +27,17 @@ const LONGEST_GRACE_HOURS: u32 = 24 * 366;
 pub(crate) struct Operator {
     pub(crate) exchange: Exchange,
     pub(crate) wait: Duration,
+    pub(crate) entropy: Entropy,
 }
 
 impl Operator {
+    /// The answer to the operator whose token is called `by`.
     pub(crate) async fn answer(
         &self,
         id: RequestId,
         admin: &Admin<'_>,
         head: &Parts,
+        by: &str,
     ) -> Result<Answer, Problem> {
         let query = Query::parse(head.uri.query())?;
         match admin {
@@ -68,6 +73,13 @@ impl Operator {
                 query.only(&[])?;
                 self.report(run).await
             }
+            Admin::DeadLetters => self.dead_letters(&query).await,
+            Admin::DeadLetter(id) => {
+                query.only(&[])?;
+                self.dead_letter(id).await
+            }
+            Admin::Replay => self.replay(&query, head, by).await,
+            Admin::Discard => self.discard(&query, head, by).await,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `GET /v1/admin/stats`: how many sandboxes there are in each state, as the last census counted them; `?live=true`, or
 //! without a census, counted now.
 
+use broker_common::domain::LetterCount;
 use broker_common::store::Census;
 use http::StatusCode;
 use serde_json::json;
@@ -17,7 +18,7 @@ pub(super) async fn answer(exchange: &Exchange, query: &Query) -> Result<Answer,
         Some(census) => census,
         None => {
             let as_of = exchange.clock.now();
-            Census { by_status: exchange.store.count_all().await?, as_of }
+            Census { by_status: exchange.store.count_all().await?, letters: LetterCount::default(), as_of }
         }
     };
     let mut body = json!(census.shown());

@@ -53,6 +53,7 @@ pub(super) const NEXT_RUN_AT_MS: &str = "next_run_at_ms";
 pub(super) const TAKEN_UNTIL_MS: &str = "taken_until_ms";
 pub(super) const PAUSED_AT: &str = "paused_at";
 pub(super) const NEXT_SLOT_MS: &str = "next_slot_ms";
+pub(super) const LETTERS: &str = "dead_letters";
 pub(super) const AS_OF_MS: &str = "as_of_ms";
 pub(super) const ROLE: &str = "process_role";
 pub(super) const HEARTBEAT_MS: &str = "heartbeat_ms";

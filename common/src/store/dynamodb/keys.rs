@@ -1,12 +1,13 @@
 //! Keys of items and of the index.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use uuid::Uuid;
 
 use super::s;
-use crate::domain::{Job, LeaseKey, RequestId, SandboxId, Status, Timestamp};
+use crate::domain::{Job, LeaseKey, LetterId, RequestId, SandboxId, Status, Timestamp};
 
 /// The partition key's attribute.
 pub(in crate::store) const PK: &str = "PK";
@@ -26,53 +27,80 @@ const META: &str = "META";
 
 /// The key of one item; every item of ours has the sort key `META` unless it is one of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key(String);
+pub(super) struct Key {
+    pk: String,
+    sk: Cow<'static, str>,
+}
 
 impl Key {
-    pub(super) fn into_map(self) -> HashMap<String, AttributeValue> {
-        HashMap::from([(PK.to_owned(), s(self.0)), (SK.to_owned(), s(META))])
+    const fn meta(pk: String) -> Self {
+        Self { pk, sk: Cow::Borrowed(META) }
     }
 
+    pub(super) fn into_map(self) -> HashMap<String, AttributeValue> {
+        HashMap::from([(PK.to_owned(), s(self.pk)), (SK.to_owned(), s(self.sk))])
+    }
+
+    /// The partition key.
     pub(super) fn as_str(&self) -> &str {
-        &self.0
+        &self.pk
     }
 }
 
 pub(super) fn sandbox(id: &SandboxId) -> Key {
-    Key(format!("{SANDBOX_PREFIX}{id}"))
+    Key::meta(format!("{SANDBOX_PREFIX}{id}"))
 }
 
 /// Ids have no `#`, so no two lease keys make one text.
 pub(super) fn lease(key: &LeaseKey) -> Key {
-    Key(format!("{LEASE_PREFIX}{}#{}", key.track, key.key))
+    Key::meta(format!("{LEASE_PREFIX}{}#{}", key.track, key.key))
 }
 
 pub(super) fn request(id: RequestId) -> Key {
-    Key(format!("{REQUEST_PREFIX}{id}"))
+    Key::meta(format!("{REQUEST_PREFIX}{id}"))
 }
 
 pub(super) fn tick(job: Job) -> Key {
-    Key(format!("TICK#{job}"))
+    Key::meta(format!("TICK#{job}"))
 }
 
 pub(super) fn pace() -> Key {
-    Key("PACE".to_owned())
+    Key::meta("PACE".to_owned())
 }
 
 pub(super) fn census() -> Key {
-    Key("CENSUS".to_owned())
+    Key::meta("CENSUS".to_owned())
 }
 
 pub(super) fn run(id: RequestId) -> Key {
-    Key(format!("RUN#{id}"))
+    Key::meta(format!("RUN#{id}"))
 }
 
 pub(super) fn instance(id: Uuid) -> HashMap<String, AttributeValue> {
     HashMap::from([(PK.to_owned(), s(INSTANCES)), (SK.to_owned(), s(id.to_string()))])
 }
 
+/// The partition in which the letters of a shard stand, by their ids.
+pub(super) fn letters(shard: u8) -> String {
+    format!("DEAD#{shard:02}")
+}
+
+pub(super) fn letter(id: &LetterId) -> Key {
+    Key { pk: letters(id.shard()), sk: Cow::Owned(id.as_str().to_owned()) }
+}
+
+/// The partition in which the audit lines of a day stand.
+pub(super) fn audit_day(at: Timestamp) -> String {
+    format!("AUDIT#{}", at.date())
+}
+
+/// The audit line of the deed `id`, begun at `at`.
+pub(super) fn audit(id: Uuid, at: Timestamp) -> Key {
+    Key { pk: audit_day(at), sk: Cow::Owned(format!("{:013}#{id}", at.as_ms())) }
+}
+
 pub(super) fn ping() -> Key {
-    Key("PING".to_owned())
+    Key::meta("PING".to_owned())
 }
 
 /// `{status}#{00..}`: the index partition of a sandbox in a state.

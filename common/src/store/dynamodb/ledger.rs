@@ -40,6 +40,7 @@ impl Store {
             item.insert(format!("{status}_count"), n(*count));
         }
         item.insert(a::AS_OF_MS.to_owned(), n(census.as_of.as_ms()));
+        item.insert(a::LETTERS.to_owned(), s(serde_json::to_string(&census.letters).unwrap_or_default()));
         let call = self
             .client
             .put_item()

@@ -4,6 +4,7 @@
 //! transition. Reads for decisions are strongly consistent; the index only proposes candidates.
 
 mod attributes;
+mod audit;
 mod change;
 mod claim;
 mod deletion;
@@ -12,6 +13,8 @@ mod errors;
 mod extend;
 mod keys;
 mod ledger;
+mod letter_items;
+mod letters;
 mod pace;
 mod pool;
 mod reads;

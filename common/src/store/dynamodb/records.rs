@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::attributes::{self as a, Item, Reader};
 use super::keys::{SK, STATE_KEY};
-use crate::domain::{JobReport, Status, Timestamp};
+use crate::domain::{JobReport, LetterCount, Status, Timestamp};
 use crate::store::{Census, Instance, Record, Role, Run, StoreError, Tick};
 
 pub(super) fn read_status(item: &Item) -> Result<Status, StoreError> {
@@ -55,6 +55,8 @@ pub(super) fn read_census(item: &Item) -> Result<Census, StoreError> {
     };
     Ok(Census {
         by_status: Status::ALL.into_iter().map(count).collect::<Result<_, StoreError>>()?,
+        // An older program counted none.
+        letters: read.optional(a::LETTERS, serde_json::from_str::<LetterCount>)?.unwrap_or_default(),
         as_of: Timestamp::from_ms(read.number(a::AS_OF_MS)?),
     })
 }

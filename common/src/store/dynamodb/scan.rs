@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::config::Config;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{self, Config};
 use aws_sdk_dynamodb::operation::transact_get_items::TransactGetItemsError;
 use aws_sdk_dynamodb::types::{Get, TransactGetItem};
 
@@ -16,6 +16,12 @@ use crate::store::{PageKey, ScanPage, StoreError};
 
 /// How long one attempt to read a page of the table may take.
 const PAGE_ATTEMPT: Duration = Duration::from_secs(10);
+
+/// A page is up to 1 MB, so it may take longer than a claim before whoever waits would rather ask again.
+pub(super) fn patient() -> config::Builder {
+    let patient = TimeoutConfig::builder().operation_attempt_timeout(PAGE_ATTEMPT).build();
+    Config::builder().timeout_config(patient)
+}
 
 impl Store {
     /// One page of the sandboxes and leases of segment `segment` of `segments`, consistently read. The pages together
@@ -37,9 +43,7 @@ impl Store {
             .filter_expression("begins_with(PK, :sandbox) or begins_with(PK, :lease)")
             .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
             .expression_attribute_values(":lease", s(LEASE_PREFIX));
-        // A page is up to 1 MB, so it may take longer than a claim before whoever waits would rather ask again.
-        let patient = TimeoutConfig::builder().operation_attempt_timeout(PAGE_ATTEMPT).build();
-        let call = call.customize().config_override(Config::builder().timeout_config(patient));
+        let call = call.customize().config_override(patient());
         let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
         let mut page = sort_out(answer.items());
         page.next = answer.last_evaluated_key.map(PageKey);

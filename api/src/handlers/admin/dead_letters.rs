@@ -1,0 +1,143 @@
+//! `/v1/admin/dead-letters`: a page of them, one whole, replay, discard. The same code as `broker dead-letters`.
+//!
+//! A replay or discard does at most `limit` letters and takes no longer than its caller waits; with `more` in its answer
+//! the same call goes on. A page may hold fewer than `limit`, even none, and still have a `next_cursor`. What it does not
+//! do: wait for an operator who is replaying the same letters.
+
+use std::time::Duration;
+
+use broker_common::dead_letters::{DeadLetters, Deed, Listing, Options, Selection};
+use broker_common::domain::{
+    Letter, LetterFilter, LetterId, LetterState, Reason, Source, Timestamp, TrackId,
+};
+use http::StatusCode;
+use http::request::Parts;
+use serde_json::json;
+
+use super::Operator;
+use super::query::Query;
+use crate::answer::Answer;
+use crate::handlers;
+use crate::prefer::Preferences;
+use crate::problem::{Code, Problem};
+
+/// Letters of a page, unless the query says otherwise, and at most.
+const LIMIT: u32 = 50;
+const MOST: u32 = 100;
+/// Letters of a replay or discard, likewise.
+const DEED_LIMIT: u32 = 100;
+const DEED_MOST: u32 = 1_000;
+/// Reads of the table that one page may cost.
+const READS: usize = 32;
+/// Letters that one read brings at most: whole letters, of which a page shows few.
+const READ_AT_ONCE: usize = 200;
+/// The longest age that may be asked for: ten years.
+const LONGEST_AGE_S: u32 = 10 * 366 * 86_400;
+/// Characters of the reason of a discard.
+const LONGEST_WHY: usize = 500;
+
+const FILTERS: [&str; 7] = ["queue", "kind", "reason", "track", "state", "older_than_s", "newer_than_s"];
+
+impl Operator {
+    pub(super) async fn dead_letters(&self, query: &Query) -> Result<Answer, Problem> {
+        query.only(&[&FILTERS[..], &["limit", "cursor"]].concat())?;
+        let filter = filter(query, self.exchange.clock.now())?;
+        let limit = query.number("limit", 1..=MOST)?.unwrap_or(LIMIT);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let cursor = query.checked("cursor", LetterId::parse)?;
+        let listing = Listing::new(self.exchange.store.clone(), filter, cursor.as_ref());
+        let mut listing = listing.bounded(READ_AT_ONCE, READS);
+        let mut found = Vec::new();
+        while found.len() < limit
+            && let Some(letter) = listing.next().await?
+        {
+            found.push(letter.shown());
+        }
+        let body = json!({ "dead_letters": found, "next_cursor": listing.cursor() });
+        Ok(Answer::json(StatusCode::OK, body, "listed"))
+    }
+
+    pub(super) async fn dead_letter(&self, id: &str) -> Result<Answer, Problem> {
+        let not_found = || Problem::new(Code::NotFound, "There is no such dead letter.");
+        let id = LetterId::parse(id).map_err(|_| not_found())?;
+        let letter = self.exchange.store.letter(&id).await?;
+        let shown = letter.as_ref().map(Letter::shown_whole).ok_or_else(not_found)?;
+        Ok(Answer::json(StatusCode::OK, shown, "shown"))
+    }
+
+    pub(super) async fn replay(&self, query: &Query, head: &Parts, by: &str) -> Result<Answer, Problem> {
+        let own = ["id", "all", "limit", "rate", "dry_run", "renew_deadline"];
+        query.only(&[&FILTERS[..], &own[..]].concat())?;
+        let deed = Deed::Replay { renew_deadline: query.flag("renew_deadline")? };
+        self.perform(deed, query, head, by).await
+    }
+
+    pub(super) async fn discard(&self, query: &Query, head: &Parts, by: &str) -> Result<Answer, Problem> {
+        let own = ["id", "all", "limit", "rate", "dry_run", "why"];
+        query.only(&[&FILTERS[..], &own[..]].concat())?;
+        let why = query.get("why").map(str::trim).unwrap_or_default();
+        if why.is_empty() || why.chars().count() > LONGEST_WHY {
+            return Err(Problem::invalid(format!(
+                "why must say in 1 to {LONGEST_WHY} characters why nobody wants them."
+            )));
+        }
+        self.perform(Deed::Discard { why: why.to_owned() }, query, head, by).await
+    }
+
+    async fn perform(&self, deed: Deed, query: &Query, head: &Parts, by: &str) -> Result<Answer, Problem> {
+        let exchange = &self.exchange;
+        let limit = query.number("limit", 1..=DEED_MOST)?.unwrap_or(DEED_LIMIT);
+        let options = Options {
+            dry_run: query.flag("dry_run")?,
+            rate: query.number("rate", 1..=100_000)?,
+            limit: Some(limit.into()),
+            within: Some(
+                handlers::wait(Preferences::of(&head.headers), self.wait).max(Duration::from_secs(1)),
+            ),
+        };
+        let selection = selection(query, exchange.clock.now())?;
+        let channel =
+            exchange.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))?;
+        let letters = DeadLetters::new(
+            exchange.store.clone(),
+            channel.requests.clone(),
+            channel.maintenance.clone(),
+            exchange.clock.clone(),
+            self.entropy.clone(),
+        );
+        let stop = &exchange.lifecycle.hard;
+        let tally = letters.perform(deed, selection, options, by, stop, |_| ()).await?;
+        Ok(Answer::json(StatusCode::OK, json!(tally), "done"))
+    }
+}
+
+/// What the query selects: ids, or a filter, or all; never all by omission.
+fn selection(query: &Query, now: Timestamp) -> Result<Selection, Problem> {
+    let filters = FILTERS.iter().any(|name| query.get(name).is_some());
+    match (query.get("id"), filters, query.flag("all")?) {
+        (Some(ids), false, false) => {
+            let ids = ids.split(',').map(LetterId::parse).collect::<Result<_, _>>();
+            ids.map(Selection::These).map_err(|error| Problem::invalid(format!("id: {error}.")))
+        }
+        (None, true, false) | (None, false, true) => Ok(Selection::Matching(filter(query, now)?)),
+        (Some(_), _, _) | (None, true, true) | (None, false, false) => {
+            Err(Problem::invalid("Say which: id (one or more, with commas), or filters, or all=true."))
+        }
+    }
+}
+
+fn filter(query: &Query, now: Timestamp) -> Result<LetterFilter, Problem> {
+    let ago = |name| {
+        let seconds = query.number(name, 0..=LONGEST_AGE_S)?;
+        Ok::<_, Problem>(seconds.map(|seconds| now.minus(Duration::from_secs(seconds.into()))))
+    };
+    Ok(LetterFilter {
+        source: query.checked("queue", |text| Source::parse(text).ok_or(()))?,
+        kind: query.get("kind").map(str::to_owned),
+        reason: query.checked("reason", |text| Reason::parse(text).ok_or(()))?,
+        track: query.checked("track", |text| TrackId::new(text))?,
+        since: ago("newer_than_s")?,
+        before: ago("older_than_s")?,
+        state: query.checked("state", |text| LetterState::parse(text).ok_or(()))?,
+    })
+}

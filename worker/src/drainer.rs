@@ -1,0 +1,115 @@
+//! The drainer: what lies in a dead-letter queue becomes an item of the table, where an operator finds it.
+//!
+//! Order: **keep the letter (and fail its asynchronous request, in one write) → delete the message**. Every worker drains
+//! both queues; a message that two of them have, or one that comes back, is one letter. Invariant: a message leaves the
+//! queue only once its letter is kept; what the table does not take stays where the console and the AWS CLI show it. What
+//! it does not do: look whether a letter could succeed now.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use broker_common::aws::Aws;
+use broker_common::clock::Clock;
+use broker_common::config::Config;
+use broker_common::crash::{self, Point};
+use broker_common::dead_letters;
+use broker_common::domain::Source;
+use broker_common::entropy::Entropy;
+use broker_common::lifecycle::Lifecycle;
+use broker_common::queue::{Delivery, PollOptions, QueueKind, QueueUrls, Receiver, Settler};
+use broker_common::store::{Kept, Store, StoreError, patiently};
+use tokio::sync::Semaphore;
+
+use crate::consuming::{self, chain};
+use crate::health::Health;
+
+/// Letters that are kept at a time: enough for full batches of every call.
+const AT_ONCE: usize = 50;
+/// Polls under way at once; there is mostly nothing to bring.
+const MAX_POLLS: usize = 4;
+/// Calls that delete, under way at once.
+const FLIGHTS: usize = 2;
+
+/// Drains the dead-letter queue of one source.
+#[derive(Debug)]
+pub(crate) struct Drainer {
+    source: Source,
+    receiver: Receiver,
+    settler: Settler,
+    store: Store,
+    clock: Clock,
+    entropy: Entropy,
+}
+
+impl Drainer {
+    pub(crate) fn new(
+        source: Source,
+        aws: &Aws,
+        urls: &QueueUrls,
+        store: Store,
+        health: &Health,
+        config: &Config,
+        (clock, entropy): (Clock, Entropy),
+    ) -> Self {
+        let queue = urls.get(match source {
+            Source::Requests => QueueKind::RequestsDlq,
+            Source::Maintenance => QueueKind::MaintenanceDlq,
+        });
+        let options =
+            PollOptions { wait: config.poll_wait, visibility: Some(config.visibility), max_polls: MAX_POLLS };
+        let (client, settler) =
+            (aws.sqs_receive.clone(), Settler::new(aws.sqs.clone(), queue.clone(), FLIGHTS));
+        let receiver = Receiver::new(client, queue, clock.clone(), entropy.clone(), options)
+            .with_permits(Arc::new(Semaphore::new(AT_ONCE)))
+            .with_gate(health.gate());
+        Self { source, receiver, settler, store, clock, entropy }
+    }
+
+    /// Drains until the lifecycle's soft end.
+    pub(crate) async fn run(self: Arc<Self>, lifecycle: Lifecycle) {
+        let (receiver, entropy) = (self.receiver.clone(), self.entropy.clone());
+        let queue = match self.source {
+            Source::Requests => "requests-dlq",
+            Source::Maintenance => "maintenance-dlq",
+        };
+        let work = move |delivery| {
+            let drainer = Arc::clone(&self);
+            async move { drainer.drain(&delivery).await }
+        };
+        consuming::consume(receiver, queue, entropy, lifecycle, work).await;
+    }
+
+    /// Keeps one letter. What fails here comes back after its visibility timeout, and finds its own success.
+    async fn drain(&self, delivery: &Delivery) {
+        if let Err(error) = self.keep(delivery).await {
+            let cause = chain(&error);
+            tracing::error!(message_id = delivery.message_id, cause, "a dead letter stays in its queue");
+            return;
+        }
+        crash::point(Point::LetterKept);
+        if let Err(error) = self.settler.delete(&delivery.receipt).await {
+            let error: &dyn Error = &error;
+            tracing::warn!(message_id = delivery.message_id, error, "not deleted");
+        }
+    }
+
+    async fn keep(&self, delivery: &Delivery) -> Result<(), StoreError> {
+        let letter = dead_letters::read(self.source, delivery, self.clock.now());
+        let kept = patiently(&self.entropy, || dead_letters::keep(&self.store, &letter)).await?;
+        if kept == Kept::New {
+            let code = letter.reason.as_str();
+            metrics::counter!("broker_dead_letters_total", "reason" => code).increment(1);
+            tracing::error!(
+                letter = %letter.id,
+                queue = letter.source.as_str(),
+                kind = letter.kind(),
+                code,
+                reason = letter.reason_text,
+                receives = letter.receives,
+                request_id = letter.glance.request_id.map(tracing::field::display),
+                "dead letter"
+            );
+        }
+        Ok(())
+    }
+}
