@@ -6,10 +6,12 @@
 //! | `worker_dies` | any two effects of a worker |
 //! | `worker_pauses` | what it decided on and its write, for longer than the visibility timeout |
 //! | `api_dies` | any two effects of an API |
+//! | `dead_letters` | any two effects of a drainer and of a replay |
 //! | `lost_answers` | an effect at AWS and the news of it |
 //! | `outages` | a service that is away, and back |
 
 mod api_dies;
+mod dead_letters;
 mod lost_answers;
 mod outages;
 mod worker_dies;

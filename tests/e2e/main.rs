@@ -20,6 +20,7 @@
 //! | `errors` | what every error and every answer looks like |
 //! | `redelivery` | a message that comes twice |
 //! | `poison` | a message that nobody can read |
+//! | `dead_letters` | what could not be processed: seen, understood, replayed, discarded |
 //! | `clocks` | a machine whose clock is off |
 //! | `crashes` | processes that end under load |
 //! | `replacement` | processes that are replaced under load |
@@ -37,6 +38,7 @@ mod bad_input;
 mod clocks;
 mod crashes;
 mod crowds;
+mod dead_letters;
 mod empty_pool;
 mod errors;
 mod first_allocation;

@@ -1,21 +1,21 @@
-//! A message that nobody can read does not block the good ones around it, and is kept with its reason.
+//! A message that nobody can read does not block the good ones around it, and is kept with its reason, byte for byte.
 
-use aws_sdk_sqs::types::Message;
+use std::collections::BTreeMap;
+
 use broker_tests::{Setup, story, together};
 
 use crate::{count, distinct_sandboxes};
 
-const POISON: [&str; 4] = ["this is not JSON", "{}", "[1, 2, 3]", "{\"kind\": \"make-coffee\"}"];
-
-/// The attribute that says why a dead letter is one.
-fn reason(message: &Message) -> Option<&str> {
-    let attributes = message.message_attributes()?;
-    let (_, value) = attributes.iter().find(|(name, _)| name.to_lowercase().contains("reason"))?;
-    value.string_value().filter(|text| !text.is_empty())
-}
+const POISON: [&str; 5] = [
+    "this is not JSON",
+    "{}",
+    "[1, 2, 3]",
+    "{\"kind\": \"make-coffee\"}",
+    "\tbytes\r\n\"of\" \\u0000 \u{fffd} \u{1f4a5}, and a very old `version`\n",
+];
 
 #[tokio::test]
-async fn poison_among_good_requests_is_dead_lettered_with_a_reason_and_the_good_are_answered() {
+async fn poison_among_good_requests_is_kept_with_a_reason_and_the_good_are_answered() {
     story(Setup::new().workers(0).pool(20), async |broker| {
         let queues = broker.queues();
         let calls: Vec<_> = (0..20).map(|n| broker.allocate(&format!("student-{n}")).send()).collect();
@@ -23,7 +23,7 @@ async fn poison_among_good_requests_is_dead_lettered_with_a_reason_and_the_good_
         for body in POISON {
             queues.send(&queues.name("requests"), body).await;
         }
-        queues.holds_requests(24).await;
+        queues.holds_requests(25).await;
         for _ in 0..3 {
             broker.start_worker().await;
         }
@@ -31,15 +31,50 @@ async fn poison_among_good_requests_is_dead_lettered_with_a_reason_and_the_good_
         let answers = calls.await.expect("answers");
         assert_eq!(count(&answers, 201), 20, "{answers:#?}");
         assert_eq!(distinct_sandboxes(&answers).len(), 20);
-        let dead = queues.take(&queues.name("requests-dlq"), POISON.len()).await;
-        let mut bodies: Vec<_> = dead.iter().filter_map(Message::body).collect();
-        bodies.sort_unstable();
+        broker.holds_letters(POISON.len()).await;
+        let listed =
+            broker.letters(&["--queue", "requests", "--kind", "unknown", "--reason", "malformed"]).await;
+        assert_eq!(listed.len(), POISON.len(), "{listed:#?}");
+        let mut bodies = BTreeMap::new();
+        for letter in &listed {
+            assert_eq!(letter["receives"], 1, "{letter}");
+            assert!(
+                letter["reason_text"].as_str().is_some_and(|why| why.contains("not a valid message")),
+                "{letter}"
+            );
+            let id = letter["id"].as_str().expect("an id");
+            let raw = broker.cli_ok(&["dead-letters", "show", id, "--raw"]).await.stdout;
+            assert_eq!(letter["bytes"], raw.len());
+            assert_eq!(broker.letter(id).await["body"], raw.as_str());
+            bodies.insert(raw, id.to_owned());
+        }
         let mut poison = POISON;
         poison.sort_unstable();
-        assert_eq!(bodies, poison);
-        for letter in &dead {
-            assert!(reason(letter).is_some(), "no reason: {letter:#?}");
-        }
+        assert_eq!(bodies.keys().collect::<Vec<_>>(), poison.iter().collect::<Vec<_>>());
+
+        assert_eq!(
+            broker.cli(&["dead-letters", "discard", "--all", "--why", " "]).await.code,
+            2,
+            "needs a reason"
+        );
+        assert_eq!(broker.cli(&["dead-letters", "discard", "--why", "x"]).await.code, 2, "needs a selection");
+        let discarded = broker.discard(&["--reason", "malformed", "--by", "night-shift"]).await;
+        assert_eq!((discarded.done, discarded.skipped), (5, 0), "{discarded:?}");
+        let letter = broker.letter(&bodies[POISON[0]]).await;
+        assert_eq!(
+            (&letter["state"], &letter["discarded_because"]),
+            (&"discarded".into(), &"a story ends".into())
+        );
+        assert_eq!(broker.replay(&[&bodies[POISON[0]]]).await.skipped, 1, "discarded is done with");
+        let audit = broker.audit().await;
+        let line = &audit[0];
+        let said = |name: &str| line[name].as_s().expect("text").clone();
+        assert_eq!(
+            (said("what"), said("done_by"), said("why")),
+            ("dead_letters_discard".into(), "night-shift".into(), "a story ends".into())
+        );
+        assert!(said("deed_ended").contains("\"done\":5"), "{line:#?}");
+        assert!(broker.letters(&[]).await.is_empty());
     })
     .await;
 }

@@ -162,6 +162,11 @@ impl Broker {
         self.proxy.as_ref().expect("Setup::faults asks for a proxy")
     }
 
+    /// The proxy, if there is one.
+    pub const fn proxied(&self) -> Option<&FaultProxy> {
+        self.proxy.as_ref()
+    }
+
     /// Each API, in the order in which they were started.
     pub fn api(&self, index: usize) -> &Api {
         &self.apis[index % self.apis.len()].api
@@ -199,6 +204,11 @@ impl Broker {
             self.apis.iter().map(|server| &server.process).chain(self.workers.iter().map(|w| &w.process));
         let processes = own.chain([Endpoints::shared().await.process()]);
         processes.map(|p| (p.name().to_owned(), p.resident_mib(), p.cpu_seconds())).collect()
+    }
+
+    /// How many workers were started and not taken out.
+    pub const fn workers_len(&self) -> usize {
+        self.workers.len()
     }
 
     /// Each worker, in the order in which they were started.

@@ -77,11 +77,23 @@ pub struct Violation {
 impl Environment {
     /// Runs `broker` with these arguments.
     pub async fn cli(&self, args: &[&str]) -> Output {
+        self.cli_with(args, &[]).await
+    }
+
+    /// What runs `broker` with these arguments.
+    pub fn cli_command(&self, args: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new(&binaries().broker);
         endpoint::clean(&mut command).args(args).envs(self.vars());
         // `init` makes what Terraform makes on AWS; what is left is the operator's.
         let role = if args.first() == Some(&"init") { "broker-init" } else { "broker-operator" };
         command.env("AWS_SDK_UA_APP_ID", role);
+        command
+    }
+
+    /// [`Environment::cli`] with more environment variables.
+    pub async fn cli_with(&self, args: &[&str], vars: &[(&str, &str)]) -> Output {
+        let mut command = self.cli_command(args);
+        command.envs(vars.iter().copied());
         let mut command = tokio::process::Command::from(command);
         let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.expect("broker starts");
         Output {

@@ -9,7 +9,7 @@ impl Broker {
     /// Ends the broker and checks what is left of it:
     ///
     /// - `broker pool verify` finds nothing,
-    /// - every queue is empty, dead letters too,
+    /// - every queue is empty, and no dead letter wants something of the operator,
     /// - every process ends with exit code 0 when asked to, and none panicked,
     /// - no reply queue is left but those of killed APIs, and nothing came into a queue on the way out.
     ///
@@ -31,6 +31,8 @@ impl Broker {
         })
         .await;
         queues.are_empty().await;
+        let letters = self.open_letters().await;
+        assert!(letters.is_empty(), "dead letters are left: {letters:#?}");
         self.finished = true;
     }
 

@@ -20,6 +20,7 @@
 //! | [`api`], [`answer`], [`raw`] | the HTTP client, what it got, and bytes that no client would send |
 //! | [`provider`] | the provider stand-in, misbehaving on demand |
 //! | [`cli`], [`queues`], [`table`] | the `broker` command; SQS and DynamoDB through the SDK |
+//! | [`letters`] | dead letters: how many there are, and what the operator does with them |
 //! | [`dates`] | a relay that moves the time of AWS |
 //! | [`wait`] | the one place that waits |
 //!
@@ -34,6 +35,7 @@ pub mod cli;
 pub mod dates;
 pub mod endpoint;
 pub mod finish;
+pub mod letters;
 pub mod process;
 pub mod provider;
 pub mod proxy;

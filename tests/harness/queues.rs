@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_sqs::types::{Message, MessageAttributeValue, QueueAttributeName};
+use aws_sdk_sqs::types::{Message, MessageAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry};
 
 use crate::endpoint::{REGION, Urls};
 use crate::wait::wait_for_condition;
@@ -152,6 +152,22 @@ impl Queues {
     /// Puts a message with this body into `queue`.
     pub async fn send(&self, queue: &str, body: &str) {
         self.send_with(queue, body, HashMap::new()).await;
+    }
+
+    /// Puts messages with these bodies into `queue`, in full batches.
+    pub async fn send_all(&self, queue: &str, bodies: &[String]) {
+        let url = self.url(queue).await;
+        for batch in bodies.chunks(10) {
+            let entry = |(position, body): (usize, &String)| {
+                let entry =
+                    SendMessageBatchRequestEntry::builder().id(position.to_string()).message_body(body);
+                entry.build().expect("an entry")
+            };
+            let entries = batch.iter().enumerate().map(entry).collect();
+            let sent =
+                self.client.send_message_batch().queue_url(&url).set_entries(Some(entries)).send().await;
+            assert!(sent.expect("SendMessageBatch").failed().is_empty());
+        }
     }
 
     /// Puts a copy of `message` into `queue`: the same body, the same attributes.

@@ -104,7 +104,7 @@ impl Environment {
     }
 
     /// The environment variables of APIs and workers.
-    pub(crate) fn process_vars(&self) -> Vec<(String, String)> {
+    pub fn process_vars(&self) -> Vec<(String, String)> {
         self.vars_at(&self.process_urls)
     }
 

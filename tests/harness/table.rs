@@ -71,6 +71,22 @@ impl Table {
         get.send().await.expect("GetItem").item
     }
 
+    /// All items of this partition key, read consistently.
+    pub async fn list(&self, pk: &str) -> Vec<Item> {
+        let (mut items, mut after) = (Vec::new(), None);
+        loop {
+            let query = self.client.query().table_name(&self.name).consistent_read(true);
+            let query =
+                query.key_condition_expression("PK = :pk").expression_attribute_values(":pk", text(pk));
+            let page = query.set_exclusive_start_key(after).send().await.expect("Query");
+            items.extend(page.items.unwrap_or_default());
+            after = page.last_evaluated_key;
+            if after.is_none() {
+                return items;
+            }
+        }
+    }
+
     /// The item of this partition key.
     ///
     /// # Panics

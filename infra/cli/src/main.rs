@@ -11,7 +11,7 @@ mod provider;
 
 use std::process::ExitCode;
 
-use args::{Cli, Command, JobCommand, PoolCommand, SandboxCommand};
+use args::{Cli, Command, DeadLettersCommand, JobCommand, PoolCommand, SandboxCommand};
 use commands::Done;
 use context::Settings;
 
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     match run(cli, flags) {
         Ok(Done::Ok) => ExitCode::SUCCESS,
         Ok(Done::Exit(code)) => code,
+        Ok(Done::Misused) => ExitCode::from(2),
         Ok(Done::ViolationFound) => ExitCode::from(3),
         Err(error) => output::refuse(&error),
     }
@@ -41,6 +42,14 @@ fn run(cli: Cli, flags: args::Flags) -> anyhow::Result<Done> {
             PoolCommand::List(list) => commands::pool::list::run(context, list).await,
             PoolCommand::Stats(out) => commands::pool::stats::run(context, out.json).await,
             PoolCommand::Verify(out) => commands::pool::verify::run(context, out.json).await,
+        }),
+        Command::DeadLetters(letters) => settings.once(async |context| match letters {
+            DeadLettersCommand::List(list) => commands::dead_letters::list::run(context, list).await,
+            DeadLettersCommand::Show(show) => commands::dead_letters::show::run(context, show).await,
+            DeadLettersCommand::Replay(replay) => commands::dead_letters::deed::replay(context, replay).await,
+            DeadLettersCommand::Discard(discard) => {
+                commands::dead_letters::deed::discard(context, discard).await
+            }
         }),
         Command::Job(job) => settings.once(async |context| match job {
             JobCommand::Run(run) => commands::job::run(context, run).await,

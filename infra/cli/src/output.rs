@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use broker_common::config::ConfigError;
 use comfy_table::{Table, presets::NOTHING};
@@ -40,6 +41,57 @@ pub(crate) fn progress(total: usize, what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}");
     let bar = ProgressBar::new(u64::try_from(total).unwrap_or(u64::MAX)).with_message(what);
     style.map(|style| bar.clone().with_style(style)).unwrap_or(bar)
+}
+
+/// Progress of something long that a program may watch: a bar on a terminal, else a line on standard error now and then.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    what: &'static str,
+    total: u64,
+    began: Instant,
+    said: u64,
+}
+
+/// Without a terminal, a line every so many.
+const SAY_EVERY: u64 = 1_000;
+
+impl Progress {
+    /// Of `total` in all, begun at `now`.
+    pub(crate) fn new(total: u64, what: &'static str, now: Instant) -> Self {
+        let bar = progress(usize::try_from(total).unwrap_or(usize::MAX), what);
+        Self { bar, what, total, began: now, said: 0 }
+    }
+
+    /// `done` of them by `now`.
+    pub(crate) fn at(&mut self, done: u64, now: Instant) {
+        self.bar.set_position(done);
+        if self.bar.is_hidden() && done >= self.said + SAY_EVERY {
+            self.said = done;
+            let seconds = now.duration_since(self.began).as_secs().max(1);
+            let rate = (done / seconds).max(1);
+            let left = self.total.saturating_sub(done) / rate;
+            let (what, total) = (self.what, self.total);
+            // Nobody can be told if standard error is closed.
+            let _ = writeln!(io::stderr(), "{what}: {done} of {total}, {rate}/s, about {left} s left");
+        }
+    }
+
+    /// It is over.
+    pub(crate) fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Prints text as it is, nothing added.
+pub(crate) fn raw(text: &str) -> io::Result<()> {
+    let mut out = io::stdout();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Says on standard error what is wrong with the use of a command.
+pub(crate) fn misused(problem: &str) {
+    let _ = writeln!(io::stderr(), "broker: {problem}");
 }
 
 /// Says on standard error why a command failed; the exit code for it.

@@ -191,13 +191,15 @@ async fn an_operator_extends_and_releases_a_lease() {
 async fn a_foreign_message_in_the_maintenance_queue_is_dead_lettered_and_harms_no_other() {
     story(Setup::new().apis(1).workers(1).pool(1), async |broker| {
         let queues = broker.queues();
-        let (queue, dlq) = (queues.name("maintenance"), queues.name("maintenance-dlq"));
+        let queue = queues.name("maintenance");
         for body in ["not a message", r#"{"v":1,"kind":"allocate"}"#] {
             queues.send(&queue, body).await;
         }
         broker.job("census").await;
-        let letters = queues.take(&dlq, 2).await;
-        assert!(letters.iter().all(|letter| letter.message_attributes.is_some()), "{letters:#?}");
+        broker.holds_letters(2).await;
+        let letters = broker.letters(&["--queue", "maintenance", "--reason", "malformed"]).await;
+        assert_eq!(letters.len(), 2, "{letters:#?}");
+        assert_eq!(broker.discard(&["--queue", "maintenance"]).await.done, 2);
     })
     .await;
 }

@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+pub(crate) mod dead_letters;
 pub(crate) mod endpoints;
 pub(crate) mod fleet;
 pub(crate) mod init;
@@ -21,6 +22,8 @@ pub(crate) enum Done {
     Ok,
     /// With the exit code of the process that it ran.
     Exit(ExitCode),
+    /// The command line says too little, or contradicts itself.
+    Misused,
     /// It found that a promise is broken.
     ViolationFound,
 }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use broker_common::domain::{Inventory, Status, suspects};
+use broker_common::dead_letters;
+use broker_common::domain::{Inventory, LetterCount, Status, suspects};
 use broker_common::queue::topology;
 use broker_common::store::Record;
 
@@ -38,6 +39,8 @@ impl Week {
         }
         let dead = topology::depths(&self.process.aws, &self.urls).await.unwrap();
         assert!(dead.iter().skip(2).all(|queue| queue.visible == 0), "dead letters: {dead:?}");
+        let letters = dead_letters::count_open(&self.store).await.unwrap();
+        assert_eq!(letters, LetterCount::default(), "dead letters");
         let deletions = world["deletions"].as_array().unwrap();
         self.figures.insert("sandboxes that ever existed", made);
         self.figures.insert("deletions asked for", deletions.len() as u64);

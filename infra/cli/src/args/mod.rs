@@ -1,5 +1,9 @@
 //! The command line. Every setting of `broker_common::config` is a flag too, and wins over the environment.
 
+mod dead_letters;
+
+pub(crate) use dead_letters::{DeadLettersCommand, Discard, ListLetters, Replay, Selected, ShowLetter};
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -48,6 +52,9 @@ pub(crate) enum Command {
     /// Look at one sandbox, take it back, extend its lease, delete it again
     #[command(subcommand)]
     Sandbox(SandboxCommand),
+    /// See, understand, replay and discard what could not be processed
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
     /// How full the queues are
     Queues(Output),
 }

@@ -1,0 +1,93 @@
+//! `broker dead-letters replay` and `discard`: with progress, and Ctrl-C ends them where they can be gone on with.
+
+use anyhow::bail;
+use broker_common::dead_letters::{DeadLetters, Deed, Options, Selection, Tally};
+use broker_common::lifecycle::Lifecycle;
+use broker_common::queue::{QueueKind, QueueUrls, Sender};
+
+use crate::args;
+use crate::commands::Done;
+use crate::context::Context;
+use crate::output::{self, Progress};
+
+pub(crate) async fn replay(context: Context, args: args::Replay) -> anyhow::Result<Done> {
+    let deed = Deed::Replay { renew_deadline: args.renew_deadline };
+    perform(context, deed, args.selected, "replaying").await
+}
+
+pub(crate) async fn discard(context: Context, args: args::Discard) -> anyhow::Result<Done> {
+    let why = args.why.trim().to_owned();
+    if why.is_empty() {
+        output::misused("--why must say why nobody wants them");
+        return Ok(Done::Misused);
+    }
+    perform(context, Deed::Discard { why }, args.selected, "discarding").await
+}
+
+async fn perform(
+    context: Context,
+    deed: Deed,
+    args: args::Selected,
+    what: &'static str,
+) -> anyhow::Result<Done> {
+    if !args.is_clear() {
+        output::misused("say which: ids, or filters, or --all");
+        return Ok(Done::Misused);
+    }
+    let urls = QueueUrls::resolve(&context.aws, &context.names).await?;
+    let to = |kind| Sender::new(context.aws.sqs.clone(), urls.get(kind), Sender::FLIGHTS);
+    let letters = DeadLetters::new(
+        context.store.clone(),
+        to(QueueKind::Requests),
+        to(QueueKind::Maintenance),
+        context.clock.clone(),
+        context.entropy.clone(),
+    );
+    let selection = if args.ids.is_empty() {
+        Selection::Matching(args.filter.at(context.clock.now()))
+    } else {
+        Selection::These(args.ids)
+    };
+    let lifecycle = Lifecycle::new();
+    lifecycle.end_on_signals()?;
+    let options = Options { dry_run: args.dry_run, rate: args.rate, limit: args.limit, within: None };
+    // A look at all of them, so that there is an estimate of the rest.
+    let total = if args.dry_run { 0 } else { letters.count(selection.clone()).await?.done };
+    let total = args.limit.map_or(total, |limit| limit.min(total));
+    let clock = context.clock.clone();
+    let mut progress = Progress::new(total, what, clock.instant());
+    let told = |tally: &Tally| progress.at(tally.done + tally.skipped + tally.failed, clock.instant());
+    let tally = letters.perform(deed, selection, options, &args.by, &lifecycle.soft, told).await;
+    progress.end();
+    let tally = tally?;
+    show(&tally, args.output.json)?;
+    match (tally.interrupted, tally.failed) {
+        (false, 0) => Ok(Done::Ok),
+        (true, _) => bail!("ended before the end: the same command goes on"),
+        (false, failed) => bail!("{failed} were not done: the same command tries them again"),
+    }
+}
+
+fn show(tally: &Tally, json: bool) -> std::io::Result<()> {
+    if json {
+        return output::json(tally);
+    }
+    let counts = [
+        ("found", tally.found),
+        (if tally.dry_run { "would be done" } else { "done" }, tally.done),
+        ("  left behind by another run", tally.resumed),
+        ("  past their deadline", tally.past_deadline),
+        ("  with a renewed deadline", tally.renewed),
+        ("left alone", tally.skipped),
+        ("not done", tally.failed),
+        ("no such letter", tally.missing.len() as u64),
+        ("milliseconds", tally.duration_ms),
+    ];
+    let counts = counts.into_iter().map(|(what, count)| (what.to_owned(), count));
+    let by = tally.by_kind.iter().chain(&tally.by_reason).map(|(word, count)| (format!("  {word}"), *count));
+    output::table(["LETTERS", "COUNT"], counts.chain(by).map(|(what, count)| [what, count.to_string()]))?;
+    if tally.more {
+        output::line("\nThere may be more: --limit ended it.")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! `broker dead-letters list`: any number of them, the oldest first.
+
+use broker_common::dead_letters::Listing;
+use broker_common::domain::{Letter, Timestamp};
+use serde_json::Value;
+
+use super::age;
+use crate::args;
+use crate::commands::Done;
+use crate::context::Context;
+use crate::output;
+
+/// Rows as they are printed: texts of letters are not kept, they may be long.
+enum Rows {
+    Json(Vec<Value>),
+    Table(Vec<[String; 8]>),
+}
+
+impl Rows {
+    fn len(&self) -> usize {
+        match self {
+            Self::Json(rows) => rows.len(),
+            Self::Table(rows) => rows.len(),
+        }
+    }
+
+    fn push(&mut self, letter: &Letter, now: Timestamp) {
+        match self {
+            Self::Json(rows) => rows.push(letter.shown()),
+            Self::Table(rows) => rows.push(cells(letter, now)),
+        }
+    }
+}
+
+pub(crate) async fn run(context: Context, args: args::ListLetters) -> anyhow::Result<Done> {
+    let now = context.clock.now();
+    let mut listing = Listing::new(context.store.clone(), args.filter.at(now), None);
+    let mut rows = if args.output.json { Rows::Json(Vec::new()) } else { Rows::Table(Vec::new()) };
+    while rows.len() < args.limit
+        && let Some(letter) = listing.next().await?
+    {
+        rows.push(&letter, now);
+    }
+    let more = rows.len() == args.limit && listing.next().await?.is_some();
+    for problem in listing.unreadable() {
+        output::misused(&format!("an item that should be a dead letter cannot be read: {problem}"));
+    }
+    match rows {
+        Rows::Json(rows) => output::json(&rows)?,
+        Rows::Table(rows) => {
+            output::table(["ID", "AGE", "STATE", "QUEUE", "KIND", "REASON", "RECEIVES", "TRACK"], rows)?;
+            if more {
+                output::line(format_args!("\nThere are more: --limit {}", args.limit.saturating_mul(10)))?;
+            }
+        }
+    }
+    Ok(Done::Ok)
+}
+
+fn cells(letter: &Letter, now: Timestamp) -> [String; 8] {
+    [
+        letter.id.to_string(),
+        age(letter.first_at, now),
+        letter.state.as_str().to_owned(),
+        letter.source.as_str().to_owned(),
+        letter.kind().to_owned(),
+        letter.reason.as_str().to_owned(),
+        letter.receives.to_string(),
+        letter.glance.track.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+    ]
+}

@@ -1,0 +1,31 @@
+//! `broker dead-letters show`: everything that is known of one; `--raw` prints its text byte for byte.
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::args;
+use crate::commands::Done;
+use crate::context::Context;
+use crate::output;
+
+pub(crate) async fn run(context: Context, args: args::ShowLetter) -> anyhow::Result<Done> {
+    let letter = context.store.letter(&args.id).await?;
+    let letter = letter.with_context(|| format!("there is no dead letter {}", args.id))?;
+    if args.raw {
+        output::raw(&letter.body)?;
+    } else if args.output.json {
+        output::json(&letter.shown_whole())?;
+    } else {
+        let shown = letter.shown();
+        let cells = shown.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        output::table(["DEAD LETTER", ""], cells.map(|(name, value)| [name.clone(), text(value)]))?;
+        let attributes = letter.attributes.iter().map(|(name, value)| [name.clone(), value.clone()]);
+        if !letter.attributes.is_empty() {
+            output::line("")?;
+            output::table(["ATTRIBUTE", ""], attributes)?;
+        }
+        output::line(format_args!("\n{}", letter.body))?;
+    }
+    Ok(Done::Ok)
+}

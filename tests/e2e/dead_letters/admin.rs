@@ -1,0 +1,110 @@
+//! The same over HTTP: pages, one letter, replay, discard.
+
+use std::collections::BTreeSet;
+
+use broker_tests::api::ADMIN_TOKEN;
+use broker_tests::{Answer, Broker, Setup, story};
+use http::Method;
+
+use super::{bury, taken};
+
+async fn admin(broker: &Broker, method: Method, path: &str) -> Answer {
+    let call = broker.balanced().call(method, &format!("/v1/admin/dead-letters{path}"));
+    call.token(ADMIN_TOKEN).send().await
+}
+
+#[tokio::test]
+async fn an_operator_pages_through_letters_over_http_and_a_bad_cursor_is_400() {
+    const POISON: usize = 45;
+    story(Setup::new().workers(0).pool(3), async |broker| {
+        let queues = broker.queues();
+        for n in 0..POISON {
+            queues.send(&queues.name("requests"), &format!("poison {n}")).await;
+        }
+        broker.start_worker().await;
+        broker.holds_letters(POISON).await;
+        broker.stop_workers().await;
+        let (message, location) = taken(broker, broker.allocate("student").respond_async()).await;
+        bury(broker, &message).await;
+        broker.start_worker().await;
+        broker.holds_letters(POISON + 1).await;
+
+        let (mut ids, mut times, mut path) = (BTreeSet::new(), Vec::new(), "?limit=10".to_owned());
+        loop {
+            let page = admin(broker, Method::GET, &path).await.expect_status(200);
+            let letters = page.json["dead_letters"].as_array().expect("a page");
+            assert!(letters.len() <= 10);
+            for letter in letters {
+                assert!(ids.insert(letter["id"].to_string()), "{letter} twice");
+                times.push(letter["first_at"].as_u64());
+            }
+            match page.json["next_cursor"].as_str() {
+                Some(cursor) => path = format!("?limit=10&cursor={cursor}"),
+                None => break,
+            }
+        }
+        assert_eq!(ids.len(), POISON + 1);
+        assert!(times.is_sorted(), "the oldest first");
+
+        for (filter, expected) in [
+            ("track=student", 1),
+            ("kind=allocate", 1),
+            ("reason=malformed&queue=requests", POISON),
+            ("queue=maintenance", 0),
+            ("older_than_s=3600", 0),
+            ("newer_than_s=3600&limit=100", POISON + 1),
+            ("state=replayed", 0),
+        ] {
+            let path =
+                if filter.contains("limit") { format!("?{filter}") } else { format!("?{filter}&limit=100") };
+            let page = admin(broker, Method::GET, &path).await.expect_status(200);
+            assert_eq!(page.json["dead_letters"].as_array().map(Vec::len), Some(expected), "{filter}");
+        }
+        for bad in [
+            "cursor=x",
+            "cursor=00",
+            "cursor=1795368969123-zz",
+            "limit=0",
+            "limit=101",
+            "queue=x",
+            "reason=x",
+            "state=x",
+            "track=a%20b",
+            "sort=x",
+        ] {
+            admin(broker, Method::GET, &format!("?{bad}")).await.expect_problem(400, "VALIDATION_ERROR");
+        }
+        let id = ids.first().expect("a letter").trim_matches('"').to_owned();
+        let one = admin(broker, Method::GET, &format!("/{id}")).await.expect_status(200);
+        assert!(one.text_of("body").starts_with("poison "), "{one:#?}");
+        for nobody in ["/nobody", "/0000000000000-00000000000000000000000000000000"] {
+            admin(broker, Method::GET, nobody).await.expect_problem(404, "NOT_FOUND");
+        }
+
+        for bad in ["", "?all=true&track=a", "?id=x", "?id=", "?all=true&why=x", "?all=true&rate=0"] {
+            admin(broker, Method::POST, &format!("/replay{bad}"))
+                .await
+                .expect_problem(400, "VALIDATION_ERROR");
+        }
+        admin(broker, Method::POST, "/discard?all=true").await.expect_problem(400, "VALIDATION_ERROR");
+        for path in ["/replay?all=true", "/discard?all=true&why=x"] {
+            let platform = broker.balanced().call(Method::POST, &format!("/v1/admin/dead-letters{path}"));
+            platform.send().await.expect_problem(403, "FORBIDDEN");
+        }
+        let dry = admin(broker, Method::POST, "/replay?all=true&dry_run=true").await.expect_status(200);
+        assert_eq!((dry.number_of("done"), broker.open_letters().await.len()), (46, POISON + 1));
+        let replayed = admin(broker, Method::POST, "/replay?track=student").await.expect_status(200);
+        assert_eq!(replayed.number_of("done"), 1, "{replayed:#?}");
+        assert_eq!(broker.outcome(&location, "student").await.text_of("status"), "succeeded");
+        let some = admin(broker, Method::POST, "/discard?reason=malformed&limit=20&why=poison").await;
+        let some = some.expect_status(200);
+        assert_eq!((some.number_of("done"), &some.json["more"]), (20, &true.into()), "{some:#?}");
+        let rest =
+            admin(broker, Method::POST, "/discard?reason=malformed&why=poison").await.expect_status(200);
+        assert_eq!((rest.number_of("done"), &rest.json["more"]), (25, &false.into()), "{rest:#?}");
+        let audit = broker.audit().await;
+        let by_token = audit.iter().filter(|line| line["done_by"] == broker_tests::table::text("ops"));
+        assert_eq!(by_token.count(), 3, "a dry run leaves no line: {audit:#?}");
+    })
+    .await;
+}

@@ -1,0 +1,161 @@
+//! What a replay does, and what it does not do again.
+
+use broker_tests::cli::Stats;
+use broker_tests::{Setup, story, wait_for_condition};
+
+use super::{aged, bury, status, taken};
+
+#[tokio::test]
+async fn an_expired_allocation_replays_to_expired_and_claims_nothing_unless_its_deadline_is_renewed() {
+    story(Setup::new().workers(0).pool(3), async |broker| {
+        let (first, at_first) = taken(broker, broker.allocate("student-1").respond_async()).await;
+        let (second, at_second) = taken(broker, broker.allocate("student-2").respond_async()).await;
+        bury(broker, &aged(first)).await;
+        bury(broker, &aged(second)).await;
+        broker.start_worker().await;
+        broker.holds_letters(2).await;
+        assert_eq!(status(broker, &at_first, "student-1").await, "failed");
+
+        let expired = broker.replay(&["--track", "student-1"]).await;
+        assert_eq!((expired.done, expired.past_deadline, expired.renewed), (1, 1, 0), "{expired:?}");
+        assert_eq!(broker.outcome(&at_first, "student-1").await.text_of("status"), "expired");
+        let renewed = broker.replay(&["--track", "student-2", "--renew-deadline"]).await;
+        assert_eq!((renewed.done, renewed.past_deadline, renewed.renewed), (1, 0, 1), "{renewed:?}");
+        assert_eq!(broker.outcome(&at_second, "student-2").await.text_of("status"), "succeeded");
+        assert_eq!(broker.stats().await, Stats { total: 3, available: 2, allocated: 1, ..Stats::default() });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replay_of_a_key_that_has_moved_on_changes_nothing() {
+    story(Setup::new().workers(0).pool(5), async |broker| {
+        // One asked again meanwhile and holds a sandbox, one had his and gave it back.
+        let (holder, _) = taken(broker, broker.allocate("holder").wait(1)).await;
+        let (returner, _) = taken(broker, broker.allocate("returner").wait(1)).await;
+        broker.start_worker().await;
+        let held = broker.allocate("holder").send().await.expect_status(201);
+        let returned = broker.allocate("returner").send().await.expect_status(201);
+        // The fence stands 2 s before the return: what is replayed must be clearly older.
+        let older = |mut message: serde_json::Value| {
+            message["enqueued_at_ms"] = (message["enqueued_at_ms"].as_u64().expect("a time") - 60_000).into();
+            message
+        };
+        broker.mark(returned.sandbox_id(), "returner").send().await.expect_status(200);
+        bury(broker, &older(holder)).await;
+        bury(broker, &older(returner)).await;
+        broker.holds_letters(2).await;
+        let before = broker.stats().await;
+
+        let replayed = broker.replay(&["--all", "--renew-deadline"]).await;
+        assert_eq!(replayed.done, 2, "{replayed:?}");
+        broker.queues().are_empty().await;
+        assert_eq!(broker.stats().await, before);
+        let again = broker.allocate("holder").send().await.expect_status(200);
+        assert_eq!(again.sandbox_id(), held.sandbox_id());
+
+        // Replayed twice, by id: done with.
+        let letters = broker.letters(&["--state", "replayed"]).await;
+        let ids: Vec<_> = letters.iter().filter_map(|letter| letter["id"].as_str()).collect();
+        let twice = broker.replay(&ids).await;
+        assert_eq!((twice.found, twice.done, twice.skipped), (2, 0, 2), "{twice:?}");
+        let nobody = "0000000000000-00000000000000000000000000000000";
+        assert_eq!(broker.replay(&[nobody]).await.missing, [nobody]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_same_dead_message_sent_ten_times_allocates_once() {
+    story(Setup::new().workers(0).pool(5), async |broker| {
+        let (message, location) = taken(broker, broker.allocate("student-1").respond_async()).await;
+        for _ in 0..10 {
+            bury(broker, &message).await;
+        }
+        broker.start_worker().await;
+        broker.holds_letters(10).await;
+        assert_eq!(broker.replay(&["--all"]).await.done, 10);
+        assert_eq!(broker.outcome(&location, "student-1").await.text_of("status"), "succeeded");
+        broker.queues().are_empty().await;
+        assert_eq!(broker.stats().await.allocated, 1);
+        assert_eq!(status(broker, &location, "student-1").await, "succeeded");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_that_dies_again_is_a_new_letter_and_one_run_sends_it_once() {
+    story(Setup::new().apis(1).workers(1), async |broker| {
+        let queues = broker.queues();
+        queues.send(&queues.name("requests"), "not a message").await;
+        broker.holds_letters(1).await;
+        let first = broker.letters(&[]).await.remove(0);
+        assert_eq!(broker.replay(&["--all"]).await.done, 1);
+        broker.holds_letters(1).await;
+        let second = broker.letters(&[]).await.remove(0);
+        assert_ne!(second["id"], first["id"]);
+        assert_eq!((&second["replay_of"], &second["reason"]), (&first["id"], &"malformed".into()));
+        let id = first["id"].as_str().expect("an id");
+        assert_eq!(broker.letter(id).await["state"], "replayed");
+        broker.discard(&["--all"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_of_a_job_that_dies_reads_failed_and_its_replay_completes_it() {
+    story(Setup::new().apis(1).workers(0).pool(2).var("BROKER_WAIT_S", "1"), async |broker| {
+        let call = broker.balanced().call(http::Method::POST, "/v1/admin/auto-expire");
+        let later = call.token(broker_tests::api::ADMIN_TOKEN).send().await.expect_status(202);
+        let location = later.must_have("location").to_owned();
+        let queues = broker.queues();
+        let message = queues.take(&queues.name("maintenance"), 1).await.remove(0);
+        queues.send_copy(&queues.name("maintenance-dlq"), &message).await;
+        broker.start_worker().await;
+        broker.holds_letters(1).await;
+        let run = async || {
+            let call = broker.balanced().call(http::Method::GET, &location);
+            call.token(broker_tests::api::ADMIN_TOKEN).send().await.expect_status(200)
+        };
+        assert_eq!(run().await.text_of("status"), "failed");
+        assert_eq!(broker.replay(&["--kind", "run_job"]).await.done, 1);
+        wait_for_condition("the run to end", async || {
+            let run = run().await;
+            if run.text_of("status") == "succeeded" { Ok(()) } else { Err(run.text) }
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_metrics_tell_how_many_letters_wait_why_and_how_old_the_oldest_is() {
+    story(Setup::new().apis(1).workers(1), async |broker| {
+        let queues = broker.queues();
+        for body in ["a", "b"] {
+            queues.send(&queues.name("requests"), body).await;
+        }
+        queues.send(&queues.name("maintenance-dlq"), "from nowhere").await;
+        broker.holds_letters(3).await;
+        let worker = broker.worker(0).metrics().clone();
+        assert!((worker.metric("broker_dead_letters_total").await - 3.0).abs() < 0.1, "each is counted once");
+        assert_eq!(broker.job("census").await.details["dead_letters"], 3);
+        wait_for_condition("the gauges", async || {
+            let (waiting, age) = (
+                worker.metric("broker_dead_letters").await,
+                worker.metric("broker_dead_letter_oldest_age_seconds").await,
+            );
+            if waiting > 2.9 && age > 0.0 { Ok(()) } else { Err((waiting, age)) }
+        })
+        .await;
+        let (_, text) = worker.probe("/metrics").await.expect("metrics");
+        for line in
+            ["broker_dead_letters{reason=\"malformed\"} 2", "broker_dead_letters{reason=\"unknown\"} 1"]
+        {
+            assert!(text.contains(line), "no {line} in {text}");
+        }
+        broker.discard(&["--all"]).await;
+        broker.job("census").await;
+    })
+    .await;
+}
