@@ -72,6 +72,12 @@ locals {
           Resource = [local.queue_arns["requests"], local.queue_arns["maintenance"]]
         },
         {
+          Sid      = "DrainDeadLetters"
+          Effect   = "Allow"
+          Action   = ["sqs:ReceiveMessage", "sqs:DeleteMessage"]
+          Resource = [local.queue_arns["requests-dlq"], local.queue_arns["maintenance-dlq"]]
+        },
+        {
           Sid    = "AnswerPlanAndDeadLetter"
           Effect = "Allow"
           Action = "sqs:SendMessage"
@@ -112,7 +118,7 @@ locals {
       ], local.key_statements)
     })
 
-    # For people: `broker pool`, `broker sandbox`, `broker job`, `broker queues`. No role of this module carries it; attach it
+    # For people: `broker pool`, `broker sandbox`, `broker job`, `broker dead-letters`, `broker queues`. No role of this module carries it; attach it
     # where operators log in.
     operator = jsonencode({
       Version = "2012-10-17"
@@ -136,15 +142,15 @@ locals {
           Resource = local.reply_queues_arn
         },
         {
-          Sid      = "RunJobs"
+          Sid      = "RunJobsAndReplay"
           Effect   = "Allow"
           Action   = "sqs:SendMessage"
-          Resource = local.queue_arns["maintenance"]
+          Resource = [local.queue_arns["requests"], local.queue_arns["maintenance"]]
         },
         {
-          Sid      = "ReadAndMendThePool"
+          Sid      = "ReadAndMendThePoolAndDeadLetters"
           Effect   = "Allow"
-          Action   = ["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Scan", "dynamodb:UpdateItem"]
+          Action   = ["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:UpdateItem"]
           Resource = local.table_arn
         },
       ], local.key_statements)

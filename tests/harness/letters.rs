@@ -18,6 +18,7 @@ pub struct Tally {
     pub resumed: u64,
     pub past_deadline: u64,
     pub renewed: u64,
+    pub died_again: u64,
     pub skipped: u64,
     pub failed: u64,
     pub missing: Vec<String>,

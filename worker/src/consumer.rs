@@ -12,7 +12,7 @@ use broker_common::aws::Aws;
 use broker_common::clock::Clock;
 use broker_common::config::Config;
 use broker_common::crash::{self, Point};
-use broker_common::domain::Outcome;
+use broker_common::domain::{Outcome, Reason};
 use broker_common::entropy::Entropy;
 use broker_common::lifecycle::Lifecycle;
 use broker_common::messages::{Ask, RequestMessage};
@@ -121,10 +121,16 @@ impl Consumer {
         let mut letter = None;
         for attempt in 0_u32.. {
             let undecided: Box<dyn Error + Send + Sync> = match self.handlers.handle(&ask).await {
-                Ok(outcome) => match self.tell(delivery, &message, &reply_to, outcome).await {
-                    Ok(()) => return letter.unwrap_or(Verdict::Done),
-                    Err(error) => Box::new(error),
-                },
+                Ok(outcome) => {
+                    // Whoever said so first may have died before he sent its letter.
+                    if let Outcome::DeadLettered { reason } = &outcome {
+                        letter = Some(said_before(reason));
+                    }
+                    match self.tell(delivery, &message, &reply_to, outcome).await {
+                        Ok(()) => return letter.unwrap_or(Verdict::Done),
+                        Err(error) => Box::new(error),
+                    }
+                }
                 Err(error) => match error.reason_code() {
                     Some(code) => {
                         let outcome = Outcome::DeadLettered { reason: code.to_owned() };
@@ -170,4 +176,10 @@ impl Consumer {
         );
         Ok(())
     }
+}
+
+/// The letter of a request that already reads `failed`.
+fn said_before(reason: &str) -> Verdict {
+    let code = Reason::parse(reason).unwrap_or(Reason::Unknown).as_str();
+    Verdict::DeadLetter { code, reason: "its record says that it died before".to_owned() }
 }

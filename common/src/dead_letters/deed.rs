@@ -2,8 +2,8 @@
 //!
 //! A replay of one letter, in this order: **take (`dead → replaying`; what waits for the message waits again) → send →
 //! `replayed`**. Killed in between, it leaves a letter that nobody else takes for [`HOLD`] and the next run sends again.
-//! Only letters whose message was first sent before the run began are selected, so that a message which dies again is
-//! not sent round and round. What it does not do: look whether the cause is mended.
+//! What dies again is a letter that names the one it was sent from: a run leaves alone what it sent itself, so that nothing
+//! goes round and round. What it does not do: look whether the cause is mended.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::run::Run;
 use super::{Listing, Selection, Tally};
 use crate::clock::Clock;
 use crate::crash::{self, Point};
-use crate::domain::{Letter, LetterFilter, LetterId, Source, Timestamp};
+use crate::domain::{Letter, LetterId, Source, Timestamp};
 use crate::entropy::Entropy;
 use crate::messages::{Chore, MaintenanceMessage, RequestMessage, with_renewed_deadline};
 use crate::queue::{Outgoing, SendError, Sender};
@@ -220,13 +220,10 @@ pub(super) enum Selected {
 }
 
 impl Selected {
-    /// Those of `selection` whose messages were first sent before `began`.
-    pub(super) fn new(store: &Store, selection: Selection, began: Timestamp) -> Self {
+    pub(super) fn new(store: &Store, selection: Selection) -> Self {
         match selection {
             Selection::These(ids) => Self::These(store.clone(), ids.into()),
             Selection::Matching(filter) => {
-                let before = Some(filter.before.map_or(began, |before| before.min(began)));
-                let filter = LetterFilter { before, ..filter };
                 Self::Matching(Box::new(Listing::new(store.clone(), filter, None)))
             }
         }

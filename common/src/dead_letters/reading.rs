@@ -60,7 +60,7 @@ pub fn read(source: Source, delivery: &Delivery, now: Timestamp) -> Letter {
     let replay_of = delivery.attributes.get(REPLAY_OF).and_then(|id| LetterId::parse(id).ok());
     let own = own_attributes(&delivery.attributes).filter(|(name, _)| *name != REPLAY_OF);
     Letter {
-        id: LetterId::of(source, &death.message_id, death.first_at),
+        id: LetterId::of(source, &death.message_id, &delivery.body, death.first_at),
         source,
         message_id: death.message_id,
         reason: death.reason,
@@ -207,6 +207,12 @@ mod tests {
         );
         assert_eq!((moved.reason, moved.receives), (Reason::MaxReceivesExceeded, 5));
         assert_ne!(read(Source::Maintenance, &buried(2_000), NOW).id, first.id);
+        let liar = Delivery { body: "something else".to_owned(), ..buried(2_000) };
+        assert_ne!(
+            read(Source::Requests, &liar, NOW).id,
+            first.id,
+            "nobody's letter disappears behind another's"
+        );
     }
 
     #[test]
@@ -236,7 +242,7 @@ mod tests {
         for n in 0..10 {
             many.attributes.insert(format!("a{n}"), "x".to_owned());
         }
-        let id = LetterId::of(Source::Requests, "m-0", Timestamp::from_ms(1));
+        let id = LetterId::of(Source::Requests, "m-0", "", Timestamp::from_ms(1));
         many.attributes.insert(REPLAY_OF.to_owned(), id.as_str().to_owned());
         let copy = buried(&many, "p-requests", "malformed", "why");
         assert_eq!(copy.attributes().len(), MOST_ATTRIBUTES);

@@ -1,5 +1,6 @@
 //! One run of a deed through all that is selected: paced, bounded, a few letters at a time, and it may be told to stop.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub(super) struct Run<'a> {
     acting: JoinSet<Acted>,
     /// Letters that somebody else is replaying, if he lives.
     held: Vec<LetterId>,
+    /// Letters that this run took.
+    taken: HashSet<LetterId>,
     begun: u64,
     failures_in_a_row: u32,
     tally: Tally,
@@ -55,6 +58,7 @@ impl<'a> Run<'a> {
             slot: now,
             acting: JoinSet::new(),
             held: Vec::new(),
+            taken: HashSet::new(),
             begun: 0,
             failures_in_a_row: 0,
             tally: Tally { dry_run: options.dry_run, ..Tally::default() },
@@ -68,7 +72,7 @@ impl<'a> Run<'a> {
         stop: &CancellationToken,
         mut told: impl FnMut(&Tally),
     ) -> Result<Tally, StoreError> {
-        let mut selected = Selected::new(&self.letters.store, selection, self.hand.at);
+        let mut selected = Selected::new(&self.letters.store, selection);
         let read = self.first_pass(&mut selected, stop, &mut told).await;
         self.drain(0, &mut told).await;
         if read.is_ok() {
@@ -91,6 +95,10 @@ impl<'a> Run<'a> {
                 return Ok(());
             }
             let Some(letter) = selected.next(&mut self.tally.missing).await? else { return Ok(()) };
+            if letter.replay_of.as_ref().is_some_and(|from| self.taken.contains(from)) {
+                self.tally.died_again += 1;
+                continue;
+            }
             self.tally.found += 1;
             if letter.is_held(self.letters.clock.now()) && self.may(&letter) {
                 self.held.push(letter.id);
@@ -182,6 +190,7 @@ impl<'a> Run<'a> {
             return;
         }
         self.begun += 1;
+        self.taken.insert(letter.id.clone());
         if self.options.dry_run {
             let renew = matches!(&*self.deed, Deed::Replay { renew_deadline: true });
             self.tally.did(&letter, renew && letter.glance.deadline.is_some(), self.letters.clock.now());

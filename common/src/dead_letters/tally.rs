@@ -19,6 +19,8 @@ pub struct Tally {
     pub past_deadline: u64,
     /// Of those, with a deadline that was renewed.
     pub renewed: u64,
+    /// Sent by this very run and already dead again; they are left to the next.
+    pub died_again: u64,
     /// Left alone: done with before, or somebody else was faster.
     pub skipped: u64,
     /// Not done, because AWS did not answer; the next run does them.

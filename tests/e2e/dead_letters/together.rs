@@ -1,6 +1,9 @@
 //! Two operators at once.
 
-use broker_tests::{Setup, story, together};
+use broker_tests::letters::Tally;
+use broker_tests::process::Process;
+use broker_tests::{Setup, story, together, wait_for_condition};
+use nix::sys::signal::Signal;
 
 use super::{bury, taken};
 
@@ -28,9 +31,7 @@ async fn two_operators_who_list_and_replay_at_once_send_each_letter_once() {
             }
         });
         let tallies = together(operators).await;
-        let sum = |count: fn(&broker_tests::letters::Tally) -> u64| {
-            tallies.iter().map(|(_, tally)| count(tally)).sum::<u64>()
-        };
+        let sum = |count: fn(&Tally) -> u64| tallies.iter().map(|(_, tally)| count(tally)).sum::<u64>();
         assert_eq!(sum(|tally| tally.done), LETTERS as u64, "{tallies:#?}");
         assert_eq!((sum(|tally| tally.failed), sum(|tally| tally.resumed)), (0, 0), "{tallies:#?}");
         assert_eq!(broker.queues().requests().await.total(), LETTERS as u64, "each was sent once");
@@ -43,6 +44,43 @@ async fn two_operators_who_list_and_replay_at_once_send_each_letter_once() {
         broker.queues().are_empty().await;
         assert_eq!(broker.stats().await.allocated, LETTERS as u64);
         assert_eq!(broker.letters(&["--state", "replayed"]).await.len(), LETTERS);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_interrupted_replay_leaves_nothing_in_the_middle_and_the_next_goes_on() {
+    const LETTERS: usize = 60;
+    story(Setup::new().apis(0).workers(1), async |broker| {
+        let queues = broker.queues();
+        let bodies: Vec<_> = (0..LETTERS).map(|n| format!("poison {n}")).collect();
+        queues.send_all(&queues.name("requests-dlq"), &bodies).await;
+        broker.holds_letters(LETTERS).await;
+        broker.stop_workers().await;
+        let args = ["dead-letters", "replay", "--all", "--rate", "10", "--json"];
+        let mut replay = Process::start("broker", &mut broker.cli_command(&args));
+        wait_for_condition("some to be sent", async || match queues.requests().await.total() {
+            few @ 0..5 => Err(few),
+            _ => Ok(()),
+        })
+        .await;
+        replay.signal(Signal::SIGINT);
+        assert_eq!(replay.ended().await.code(), Some(1), "{}", replay.log());
+        let tally: Tally = serde_json::from_str(&replay.printed()).expect("its counts");
+        assert!(tally.interrupted && (5..60).contains(&tally.done), "{tally:?}");
+        let sent = queues.requests().await.total();
+        assert_eq!((tally.done, broker.open_letters().await.len() as u64), (sent, LETTERS as u64 - sent));
+        assert!(broker.letters(&["--state", "replaying"]).await.is_empty());
+        let rest = broker.replay(&["--all"]).await;
+        assert_eq!((rest.done, rest.resumed), (LETTERS as u64 - sent, 0), "{rest:?}");
+
+        // All of them die again, each once, also under a run that meets what it sent itself.
+        broker.start_worker().await;
+        broker.holds_letters(LETTERS).await;
+        let round = broker.replay(&["--all", "--rate", "60"]).await;
+        assert_eq!(round.done, LETTERS as u64, "{round:?}");
+        broker.holds_letters(LETTERS).await;
+        assert_eq!(broker.discard(&["--all"]).await.done, LETTERS as u64);
     })
     .await;
 }

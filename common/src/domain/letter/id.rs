@@ -14,7 +14,7 @@ pub const LETTER_SHARDS: u8 = 4;
 const TIME_DIGITS: usize = 13;
 const DIGEST_DIGITS: usize = 32;
 
-/// The id of a letter: when its message was first sent, and a digest of queue and message id. Ids sort by time.
+/// The id of a letter: when its message was first sent, and a digest of queue, message id and text. Ids sort by time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct LetterId(String);
@@ -25,9 +25,11 @@ pub struct LetterId(String);
 pub struct InvalidLetterId;
 
 impl LetterId {
-    /// Of the message `message_id` of `source`, first sent at `sent_at`.
-    pub fn of(source: Source, message_id: &str, sent_at: Timestamp) -> Self {
-        let digest = Sha256::digest(format!("{}\n{message_id}", source.as_str()));
+    /// Of the message `message_id` of `source` with the text `body`, first sent at `sent_at`. The text belongs to it: who
+    /// claims to be another message must not make that one's letter, or his own, disappear.
+    pub fn of(source: Source, message_id: &str, body: &str, sent_at: Timestamp) -> Self {
+        let digest =
+            Sha256::digest(format!("{}\n{}\n{message_id}\n{body}", source.as_str(), message_id.len()));
         let hex: String = digest.iter().take(DIGEST_DIGITS / 2).map(|byte| format!("{byte:02x}")).collect();
         Self(format!("{}-{hex}", Self::time(sent_at)))
     }
@@ -78,8 +80,8 @@ mod tests {
 
     #[test]
     fn the_id_of_a_letter_is_what_it_always_was() {
-        let id = LetterId::of(Source::Requests, "m-1", at(1_795_368_969_123));
-        assert_eq!(id.as_str(), "1795368969123-5e1b785547f8f418897d18d02b211d7b");
+        let id = LetterId::of(Source::Requests, "m-1", "{}", at(1_795_368_969_123));
+        assert_eq!(id.as_str(), "1795368969123-9717c11081b24aa83121238e8be1c786");
         assert_eq!(LetterId::parse(id.as_str()), Ok(id));
     }
 
@@ -87,7 +89,7 @@ mod tests {
     fn letters_spread_evenly_over_the_shards() {
         let mut counts = [0_u32; LETTER_SHARDS as usize];
         for n in 0..4_000 {
-            counts[usize::from(LetterId::of(Source::Requests, &format!("m-{n}"), at(n)).shard())] += 1;
+            counts[usize::from(LetterId::of(Source::Requests, &format!("m-{n}"), "", at(n)).shard())] += 1;
         }
         assert!(counts.iter().all(|count| (850..1_150).contains(count)), "{counts:?}");
     }
@@ -102,13 +104,17 @@ mod tests {
         }
 
         #[test]
-        fn ids_differ_as_their_messages_and_sort_by_time(a in "[ -~]{0,40}", b in "[ -~]{0,40}", t in 0_u64..9_999_999_999_999) {
-            let (of_a, of_b) = (LetterId::of(Source::Requests, &a, at(t)), LetterId::of(Source::Requests, &b, at(t)));
-            prop_assert_eq!(of_a == of_b, a == b);
-            prop_assert!(LetterId::of(Source::Maintenance, &a, at(t)) != of_a);
-            if t > 0 {
-                prop_assert!(LetterId::of(Source::Requests, &b, at(t - 1)) < of_a);
-            }
+        fn ids_differ_as_their_messages_and_sort_by_time(
+            a in "[ -~\n]{0,20}",
+            b in "[ -~\n]{0,20}",
+            x in "[ -~\n]{0,20}",
+            y in "[ -~\n]{0,20}",
+            t in 1_u64..9_999_999_999_999,
+        ) {
+            let of_ax = LetterId::of(Source::Requests, &a, &x, at(t));
+            prop_assert_eq!(of_ax == LetterId::of(Source::Requests, &b, &y, at(t)), (&a, &x) == (&b, &y));
+            prop_assert!(LetterId::of(Source::Maintenance, &a, &x, at(t)) != of_ax);
+            prop_assert!(LetterId::of(Source::Requests, &b, &y, at(t - 1)) < of_ax);
         }
     }
 }

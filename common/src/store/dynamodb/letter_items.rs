@@ -125,7 +125,7 @@ mod tests {
         for (glance, body) in
             [(known, "{}"), (Glance::default(), "\u{0}\u{1}\n\"\u{fffd} not JSON \u{1f4a5}")]
         {
-            let id = LetterId::of(Source::Requests, "m-1", at);
+            let id = LetterId::of(Source::Requests, "m-1", body, at);
             let letter = Letter {
                 id: id.clone(),
                 source: Source::Requests,

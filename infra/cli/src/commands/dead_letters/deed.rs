@@ -78,6 +78,7 @@ fn show(tally: &Tally, json: bool) -> std::io::Result<()> {
         ("  left behind by another run", tally.resumed),
         ("  past their deadline", tally.past_deadline),
         ("  with a renewed deadline", tally.renewed),
+        ("died again meanwhile", tally.died_again),
         ("left alone", tally.skipped),
         ("not done", tally.failed),
         ("no such letter", tally.missing.len() as u64),
