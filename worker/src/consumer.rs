@@ -118,30 +118,23 @@ impl Consumer {
             Err(error) => return Verdict::of_foreign(&error),
         };
         let ask = Ask::from(message.clone());
-        let mut letter = None;
         for attempt in 0_u32.. {
-            let undecided: Box<dyn Error + Send + Sync> = match self.handlers.handle(&ask).await {
-                Ok(outcome) => {
-                    // Whoever said so first may have died before he sent its letter.
-                    if let Outcome::DeadLettered { reason } = &outcome {
-                        letter = Some(said_before(reason));
-                    }
-                    match self.tell(delivery, &message, &reply_to, outcome).await {
-                        Ok(()) => return letter.unwrap_or(Verdict::Done),
-                        Err(error) => Box::new(error),
-                    }
-                }
+            let decided = match self.handlers.handle(&ask).await {
+                Ok(outcome) => Ok((verdict_on(&outcome), outcome)),
                 Err(error) => match error.reason_code() {
                     Some(code) => {
                         let outcome = Outcome::DeadLettered { reason: code.to_owned() };
-                        letter = Some(Verdict::DeadLetter { code, reason: chain(&error) });
-                        match self.tell(delivery, &message, &reply_to, outcome).await {
-                            Ok(()) => return letter.unwrap_or(Verdict::Done),
-                            Err(error) => Box::new(error),
-                        }
+                        Ok((Verdict::DeadLetter { code, reason: chain(&error) }, outcome))
                     }
-                    None => Box::new(error),
+                    None => Err(error),
                 },
+            };
+            let undecided: Box<dyn Error + Send + Sync> = match decided {
+                Ok((verdict, outcome)) => match self.tell(delivery, &message, &reply_to, outcome).await {
+                    Ok(()) => return verdict,
+                    Err(error) => Box::new(error),
+                },
+                Err(error) => Box::new(error),
             };
             self.health.suspect();
             let cause = chain(&*undecided);
@@ -178,8 +171,25 @@ impl Consumer {
     }
 }
 
-/// The letter of a request that already reads `failed`.
-fn said_before(reason: &str) -> Verdict {
-    let code = Reason::parse(reason).unwrap_or(Reason::Unknown).as_str();
-    Verdict::DeadLetter { code, reason: "its record says that it died before".to_owned() }
+/// What becomes of a message whose request ended so. One whose record says that it died is buried once more: whoever said
+/// so may have died before he sent its letter.
+fn verdict_on(outcome: &Outcome) -> Verdict {
+    match outcome {
+        Outcome::DeadLettered { reason } => Verdict::DeadLetter {
+            code: Reason::parse(reason).unwrap_or(Reason::Unknown).as_str(),
+            reason: "its record says that it died before".to_owned(),
+        },
+        Outcome::Created(_)
+        | Outcome::Existing(_)
+        | Outcome::NoSandboxes
+        | Outcome::KeyReused
+        | Outcome::Superseded
+        | Outcome::Marked { .. }
+        | Outcome::NotOwner
+        | Outcome::AllocationExpired
+        | Outcome::SandboxNotFound
+        | Outcome::Expired
+        | Outcome::Cancelled
+        | Outcome::Ran(_) => Verdict::Done,
+    }
 }

@@ -1,6 +1,7 @@
 //! The endpoints as the AWS SDK sees them.
 
 mod dynamodb;
+mod letters;
 mod lifecycle;
 mod queues;
 mod receiving;
