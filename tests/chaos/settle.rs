@@ -62,11 +62,16 @@ pub(crate) async fn table(
     for orphan in std::mem::take(&mut cast.orphans) {
         queues.delete(&orphan).await;
     }
-    wait_for_condition("the requests queue to be empty", async || match queues.requests().await {
-        depth if depth.total() == 0 => Ok(()),
-        depth => Err(depth),
-    })
-    .await;
+    for queue in ["requests", "requests-dlq"] {
+        let name = queues.name(queue);
+        wait_for_condition("what was asked to be done, and what died to be kept", async || {
+            match queues.depth(&name).await {
+                depth if depth.total() == 0 => Ok(()),
+                depth => Err((queue, depth)),
+            }
+        })
+        .await;
+    }
     // Not replayed: somebody might be given a sandbox who was told otherwise long ago.
     state.dead_letters = broker.open_letters().await.len();
     broker.discard(&["--all"]).await;

@@ -153,7 +153,7 @@ async fn shrinks(left: impl AsyncFn() -> u64) {
 /// Starts a replay of `count` letters and kills it once some of them are replayed; how many were.
 async fn killed_midway(broker: &Broker, count: usize) -> usize {
     // Slow enough to be met in the middle.
-    let rate = (count / 4).to_string();
+    let rate = (count / 10).to_string();
     let args = ["dead-letters", "replay", "--kind", "allocate", "--rate", &rate];
     let mut replay = Process::start("broker", &mut broker.cli_command(&args));
     let queues = broker.queues();

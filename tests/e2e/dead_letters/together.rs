@@ -57,7 +57,7 @@ async fn an_interrupted_replay_leaves_nothing_in_the_middle_and_the_next_goes_on
         queues.send_all(&queues.name("requests-dlq"), &bodies).await;
         broker.holds_letters(LETTERS).await;
         broker.stop_workers().await;
-        let args = ["dead-letters", "replay", "--all", "--rate", "10", "--json"];
+        let args = ["dead-letters", "replay", "--all", "--rate", "5", "--json"];
         let mut replay = Process::start("broker", &mut broker.cli_command(&args));
         wait_for_condition("some to be sent", async || match queues.requests().await.total() {
             few @ 0..5 => Err(few),
