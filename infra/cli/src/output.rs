@@ -89,8 +89,8 @@ pub(crate) fn raw(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Says on standard error what is wrong with the use of a command.
-pub(crate) fn misused(problem: &str) {
+/// Says on standard error what is wrong: with the use of a command, or with something that it met.
+pub(crate) fn complain(problem: &str) {
     let _ = writeln!(io::stderr(), "broker: {problem}");
 }
 

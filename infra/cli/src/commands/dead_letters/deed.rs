@@ -18,7 +18,7 @@ pub(crate) async fn replay(context: Context, args: args::Replay) -> anyhow::Resu
 pub(crate) async fn discard(context: Context, args: args::Discard) -> anyhow::Result<Done> {
     let why = args.why.trim().to_owned();
     if why.is_empty() {
-        output::misused("--why must say why nobody wants them");
+        output::complain("--why must say why nobody wants them");
         return Ok(Done::Misused);
     }
     perform(context, Deed::Discard { why }, args.selected, "discarding").await
@@ -31,7 +31,7 @@ async fn perform(
     what: &'static str,
 ) -> anyhow::Result<Done> {
     if !args.is_clear() {
-        output::misused("say which: ids, or filters, or --all");
+        output::complain("say which: ids, or filters, or --all");
         return Ok(Done::Misused);
     }
     let urls = QueueUrls::resolve(&context.aws, &context.names).await?;

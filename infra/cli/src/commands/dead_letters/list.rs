@@ -43,7 +43,7 @@ pub(crate) async fn run(context: Context, args: args::ListLetters) -> anyhow::Re
     }
     let more = rows.len() == args.limit && listing.next().await?.is_some();
     for problem in listing.unreadable() {
-        output::misused(&format!("an item that should be a dead letter cannot be read: {problem}"));
+        output::complain(&format!("an item that should be a dead letter cannot be read: {problem}"));
     }
     match rows {
         Rows::Json(rows) => output::json(&rows)?,
