@@ -5,10 +5,12 @@
 //! the only place that knows attribute names and conditions. What it does not do: decide (that is [`crate::domain`]), or
 //! retry a lost race (that is the worker).
 
+mod audit;
 mod dynamodb;
 mod outcomes;
 mod upkeep;
 
+pub use audit::{Act, AuditLine};
 pub use dynamodb::{Seen, Store, schema};
 pub use outcomes::{
     Cancellation, Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey,

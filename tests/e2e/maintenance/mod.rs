@@ -1,6 +1,7 @@
 //! The jobs, against the provider stand-in over HTTP.
 
 mod admin;
+mod audit;
 mod cleanup;
 mod expire;
 mod faults;

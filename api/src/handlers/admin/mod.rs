@@ -31,6 +31,7 @@ impl Operator {
     pub(crate) async fn answer(
         &self,
         id: RequestId,
+        who: &str,
         admin: &Admin<'_>,
         head: &Parts,
     ) -> Result<Answer, Problem> {
@@ -41,28 +42,28 @@ impl Operator {
             Admin::Sync => {
                 query.only(&["accept_stale"])?;
                 let accept_stale = query.flag("accept_stale")?;
-                self.run(id, Task::Sync { accept_stale }, head).await
+                self.run(id, who, Task::Sync { accept_stale }, head).await
             }
             Admin::Cleanup => {
                 query.only(&[])?;
-                self.run(id, Task::Cleanup, head).await
+                self.run(id, who, Task::Cleanup, head).await
             }
             Admin::Expire => {
                 query.only(&[])?;
-                self.run(id, Task::Expire, head).await
+                self.run(id, who, Task::Expire, head).await
             }
             Admin::PurgeStale => {
                 query.only(&["grace_period_hours"])?;
                 let hours = query.number("grace_period_hours", 0..=LONGEST_GRACE_HOURS)?;
                 let grace_period_hours = hours.unwrap_or(STALE_GRACE_HOURS);
-                self.run(id, Task::PurgeStale { grace_period_hours }, head).await
+                self.run(id, who, Task::PurgeStale { grace_period_hours }, head).await
             }
             Admin::BulkDelete => {
                 query.only(&["status"])?;
                 let status = query.get("status").and_then(Removable::parse);
                 let status =
                     status.ok_or_else(|| Problem::invalid("status must be stale or deletion_failed."))?;
-                self.run(id, Task::BulkDelete { status }, head).await
+                self.run(id, who, Task::BulkDelete { status }, head).await
             }
             Admin::Job(run) => {
                 query.only(&[])?;

@@ -58,6 +58,13 @@ pub(super) const ROLE: &str = "process_role";
 pub(super) const HEARTBEAT_MS: &str = "heartbeat_ms";
 pub(super) const JOB: &str = "job_name";
 pub(super) const REPORT: &str = "report";
+pub(super) const AT_MS: &str = "at_ms";
+pub(super) const AUDIT_ID: &str = "audit_id";
+pub(super) const WHO: &str = "who";
+pub(super) const ACT: &str = "act";
+pub(super) const TARGET: &str = "target";
+pub(super) const WHY: &str = "why";
+pub(super) const HOW_MANY: &str = "how_many";
 
 /// Reads attributes of one item and names the item when one is wrong.
 pub(super) struct Reader<'a>(pub(super) &'a Item);

@@ -71,6 +71,18 @@ pub(super) fn instance(id: Uuid) -> HashMap<String, AttributeValue> {
     HashMap::from([(PK.to_owned(), s(INSTANCES)), (SK.to_owned(), s(id.to_string()))])
 }
 
+/// Lines of the audit stand under their day, by time; the id tells those of one millisecond apart.
+pub(super) fn audit(day: &str, at: Timestamp, id: Uuid) -> HashMap<String, AttributeValue> {
+    HashMap::from([
+        (PK.to_owned(), s(audit_day(day))),
+        (SK.to_owned(), s(format!("{:015}#{id}", at.as_ms()))),
+    ])
+}
+
+pub(super) fn audit_day(day: &str) -> String {
+    format!("AUDIT#{day}")
+}
+
 pub(super) fn ping() -> Key {
     Key("PING".to_owned())
 }

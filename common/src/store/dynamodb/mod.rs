@@ -4,6 +4,7 @@
 //! transition. Reads for decisions are strongly consistent; the index only proposes candidates.
 
 mod attributes;
+mod audit;
 mod change;
 mod claim;
 mod deletion;

@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+pub(crate) mod audit;
 pub(crate) mod endpoints;
 pub(crate) mod fleet;
 pub(crate) mod init;
