@@ -29,6 +29,20 @@ pub enum Point {
     BeforeDelete,
     /// Worker: a dead letter is sent, its message not yet deleted.
     Buried,
+    /// Worker: the provider's list was read, nothing of it is written.
+    Listed,
+    /// Worker: one change of a job is written, the others are not.
+    Stepped,
+    /// Worker: a deletion is planned in the table, its message is not sent.
+    Planned,
+    /// Worker: a sandbox is gone at the provider, its tombstone is not written.
+    GoneAtProvider,
+    /// Worker: the pool is counted, the census is not kept.
+    Counted,
+    /// Worker: a reply queue is swept, its instance is not forgotten.
+    Swept,
+    /// Worker: a job ran, its report is not stored.
+    Ran,
     /// API: the record of a request is written; it was not sent, or 202 not said.
     Recorded,
     /// API: the request is sent, its caller waits.
@@ -39,7 +53,7 @@ pub enum Point {
 
 impl Point {
     /// Every point.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 19] = [
         Self::Received,
         Self::BeforeClaim,
         Self::Claimed,
@@ -49,6 +63,13 @@ impl Point {
         Self::Replied,
         Self::BeforeDelete,
         Self::Buried,
+        Self::Listed,
+        Self::Stepped,
+        Self::Planned,
+        Self::GoneAtProvider,
+        Self::Counted,
+        Self::Swept,
+        Self::Ran,
         Self::Recorded,
         Self::Waiting,
         Self::ReplyArrived,
@@ -66,6 +87,13 @@ impl Point {
             Self::Replied => "replied",
             Self::BeforeDelete => "before-delete",
             Self::Buried => "buried",
+            Self::Listed => "listed",
+            Self::Stepped => "stepped",
+            Self::Planned => "planned",
+            Self::GoneAtProvider => "gone-at-provider",
+            Self::Counted => "counted",
+            Self::Swept => "swept",
+            Self::Ran => "ran",
             Self::Recorded => "recorded",
             Self::Waiting => "waiting",
             Self::ReplyArrived => "reply-arrived",

@@ -17,8 +17,8 @@ use broker_common::entropy::Entropy;
 use broker_common::lifecycle::Lifecycle;
 use broker_common::messages::{Ask, DecodeError, RequestMessage};
 use broker_common::queue::{
-    Delivery, Ended, Outgoing, PollOptions, QueueKind, QueueNames, QueueUrls, Receiver, ReplyQueueName,
-    SendError, Sender, Settler,
+    Delivery, Ended, OldestAge, Outgoing, PollOptions, QueueKind, QueueNames, QueueUrls, Receiver,
+    ReplyQueueName, SendError, Sender, Settler,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -101,6 +101,11 @@ impl Consumer {
             clock,
             entropy,
         }
+    }
+
+    /// How old the oldest is of what it received of late.
+    pub(crate) fn oldest_age(&self) -> OldestAge {
+        self.receiver.oldest_age()
     }
 
     /// Consumes until the lifecycle's soft end. What was received by then is finished on the lifecycle's tracker.

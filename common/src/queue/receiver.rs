@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Queue;
+use super::age::OldestAge;
 use super::error::Failure;
 use super::pace::{Next, Pace, PollEnd};
 use super::sender::BATCH;
@@ -81,18 +82,25 @@ pub struct Receiver {
     options: PollOptions,
     permits: Option<Permits>,
     open: Option<watch::Receiver<bool>>,
+    oldest: OldestAge,
 }
 
 impl Receiver {
     /// A receiver without a bound on what it hands on. `client` is [`Aws::sqs_receive`](crate::aws::Aws::sqs_receive).
-    pub const fn new(
+    pub fn new(
         client: aws_sdk_sqs::Client,
         queue: Queue,
         clock: Clock,
         entropy: Entropy,
         options: PollOptions,
     ) -> Self {
-        Self { client, queue, clock, entropy, options, permits: None, open: None }
+        let oldest = OldestAge::default();
+        Self { client, queue, clock, entropy, options, permits: None, open: None, oldest }
+    }
+
+    /// How old the oldest is of what it received of late.
+    pub fn oldest_age(&self) -> OldestAge {
+        self.oldest.clone()
     }
 
     /// Hands each message on with a permit of `permits`, and receives no more than there are. A waiting poll holds up to
@@ -229,6 +237,7 @@ impl Receiver {
         let sent_at = time(MessageSystemAttributeName::SentTimestamp).unwrap_or(now);
         metrics::histogram!("broker_message_age_seconds", "queue" => self.queue.metric_label())
             .record(now.since(sent_at).as_secs_f64());
+        self.oldest.note(now.since(sent_at));
         Delivery {
             receive_count: text(MessageSystemAttributeName::ApproximateReceiveCount)
                 .and_then(|count| count.parse().ok())

@@ -16,4 +16,4 @@ pub use outcomes::{
     Cancellation, Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey,
     Recorded, RequestPage, ScanPage, Seeded, StoreError, SweepKey, SweepPage,
 };
-pub use upkeep::{Census, Changed, Inserted, Instance, Record, Role, Run, Tick};
+pub use upkeep::{Census, Changed, Inserted, Instance, Received, Record, Role, Run, Tick};

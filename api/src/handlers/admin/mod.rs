@@ -2,6 +2,7 @@
 //!
 //! What it does not do: run a job. A worker does, through the maintenance queue, as for the schedule.
 
+mod cursor;
 mod jobs;
 mod list;
 mod query;
@@ -12,7 +13,9 @@ use std::time::Duration;
 use broker_common::domain::{Removable, RequestId, STALE_GRACE_HOURS, Task};
 use http::request::Parts;
 
-use self::query::Query;
+#[cfg(test)]
+pub(crate) use self::cursor::Cursors;
+pub(crate) use self::query::Query;
 use crate::answer::Answer;
 use crate::exchange::Exchange;
 use crate::problem::Problem;
