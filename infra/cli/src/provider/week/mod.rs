@@ -2,7 +2,7 @@
 //! hand. Students come and go, the provider misbehaves, workers die; in the end everything is accounted for.
 //!
 //! The short one runs with all tests. The whole week takes minutes:
-//! `cargo test --release -p broker-cli a_simulated_week -- --ignored --nocapture`.
+//! `cargo test --workspace --bins -- a_simulated_week --ignored --nocapture`.
 //!
 //! A killed worker is its runtime, shut down in the middle of whatever it does. The crash stories of `tests/e2e` kill
 //! processes; here time is what they cannot have.
