@@ -112,7 +112,7 @@ locals {
       ], local.key_statements)
     })
 
-    # For people: `broker pool`, `broker sandbox`, `broker job`, `broker queues`. No role of this module carries it; attach it
+    # For people: `broker pool`, `broker sandbox`, `broker job`, `broker queues`, `broker audit`. No role of this module carries it; attach it
     # where operators log in.
     operator = jsonencode({
       Version = "2012-10-17"
@@ -144,7 +144,7 @@ locals {
         {
           Sid      = "ReadAndMendThePool"
           Effect   = "Allow"
-          Action   = ["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Scan", "dynamodb:UpdateItem"]
+          Action   = ["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:UpdateItem"]
           Resource = local.table_arn
         },
       ], local.key_statements)
