@@ -15,6 +15,7 @@ mod names;
 mod pace;
 mod receiver;
 mod reply_senders;
+mod room;
 mod sender;
 mod settle;
 pub mod topology;

@@ -22,6 +22,7 @@ use super::Queue;
 use super::age::OldestAge;
 use super::error::Failure;
 use super::pace::{Next, Pace, PollEnd};
+use super::room::Room;
 use super::sender::BATCH;
 use crate::clock::Clock;
 use crate::domain::Timestamp;
@@ -160,7 +161,7 @@ impl Receiver {
             };
             // The gate may have closed meanwhile.
             if self.open.as_ref().is_none_or(|open| *open.borrow()) {
-                return Room::Permits(top_up(&permits.semaphore, first));
+                return Room::beyond(&permits.semaphore, first);
             }
         }
     }
@@ -275,37 +276,4 @@ struct Permits {
     semaphore: Arc<Semaphore>,
     /// How many must be free for a poll.
     least: usize,
-}
-
-/// Room for what a poll may bring.
-enum Room {
-    Unbounded,
-    Permits(OwnedSemaphorePermit),
-}
-
-impl Room {
-    fn size(&self) -> usize {
-        match self {
-            Self::Unbounded => BATCH,
-            Self::Permits(permits) => permits.num_permits(),
-        }
-    }
-
-    fn take_one(&mut self) -> Option<OwnedSemaphorePermit> {
-        match self {
-            Self::Unbounded => None,
-            Self::Permits(permits) => permits.split(1),
-        }
-    }
-}
-
-/// Adds what is free to `first`, up to a full batch.
-fn top_up(permits: &Arc<Semaphore>, mut first: OwnedSemaphorePermit) -> OwnedSemaphorePermit {
-    while first.num_permits() < BATCH {
-        match Arc::clone(permits).try_acquire_owned() {
-            Ok(another) => first.merge(another),
-            Err(_none_free) => break,
-        }
-    }
-    first
 }
