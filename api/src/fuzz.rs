@@ -1,15 +1,18 @@
-//! Whatever a client may send: heads and bodies. Nothing panics, nothing hangs, and what is refused is
+//! Whatever a client may send: streams, heads, bodies, cursors. Nothing panics, nothing hangs, and what is refused is
 //! refused with a 4xx that does not repeat it.
 //!
 //! Short in `cargo test`; `.ci/fuzz` runs it for minutes.
 
 use broker_common::config::Networks;
+use broker_common::store::PageKey;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use proptest::prelude::*;
 
 use crate::auth::{Authenticator, Role};
 use crate::body::{AllocateBody, expect_none};
+use crate::framing::Framing;
+use crate::handlers::{Cursors, Query};
 use crate::prefer::Preferences;
 use crate::problem::Problem;
 use crate::{caller, headers, routes};
@@ -67,7 +70,40 @@ fn is_a_good_refusal(problem: &Problem, headers: &HeaderMap) -> bool {
     status.is_client_error() && !headers.values().any(repeats)
 }
 
+/// Bytes of a connection: pieces of requests, and anything.
+fn any_stream() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = [
+        "POST / HTTP/1.1\r\n",
+        "content-length: 3\r\n",
+        "Content-Length: ",
+        "transfer-encoding: chunked\r\n",
+        "a;x=\"y\"\r\n",
+        "3\r\nabc\r\n",
+        "0\r\n\r\n",
+        "\r\n",
+        "\n",
+        "\r",
+        ":",
+    ];
+    let piece = prop_oneof![
+        4 => prop::sample::select(pieces.to_vec()).prop_map(|piece| piece.as_bytes().to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 0..80),
+    ];
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
 proptest! {
+    #[test]
+    fn any_stream_is_followed_the_same_in_whatever_pieces_it_comes(stream in any_stream(), piece in 1_usize..40) {
+        let (mut whole, mut in_pieces) = (stream.clone(), stream.clone());
+        Framing::default().follow(&mut whole);
+        let mut framing = Framing::default();
+        in_pieces.chunks_mut(piece).for_each(|piece| framing.follow(piece));
+        prop_assert_eq!(&whole, &in_pieces);
+        let spoilt = whole.iter().zip(&stream).filter(|(now, before)| now != before);
+        prop_assert!(spoilt.count() <= 1 && whole.len() == stream.len());
+    }
+
     #[test]
     fn any_headers_are_understood_or_refused(headers in any_headers()) {
         let owner = headers::owner(&headers);
@@ -124,5 +160,33 @@ proptest! {
             prop_assert_eq!(AllocateBody::parse(canonical.as_bytes()).unwrap().canonical(), canonical);
         }
         prop_assert!(expect_none(&body).is_err() || body.len() < 300);
+    }
+
+    #[test]
+    fn any_cursor_is_refused_unless_this_list_gave_it(
+        pk in "[ -~\u{e4}]{1,60}",
+        sk in "[!-~]{1,60}",
+        bad in prop_oneof!["[0-9a-f]{0,200}", any::<String>(), "[0-9a-f]{2,60}0a[0-9a-f]{2,40}"],
+        at in any::<prop::sample::Index>(),
+        with in any::<char>(),
+        filters in "(status=[a-z]{1,9})?(&track=[a-z0-9%]{1,9})?",
+    ) {
+        let of = |table: &str, query: &str| Query::parse(Some(query)).map(|query| Cursors::of(table, &query));
+        let Ok(cursors) = of("table", &filters) else { return Ok(()) };
+        prop_assert!(cursors.parse(&bad).is_none(), "{}", bad);
+
+        let hex: String = format!("{pk}\n{sk}").bytes().map(|byte| format!("{byte:02x}")).collect();
+        let key = PageKey::parse(&hex).unwrap();
+        let good = cursors.encode(&key);
+        prop_assert_eq!(cursors.parse(&good), Some(key));
+        let mut changed: Vec<char> = good.chars().collect();
+        let at = at.index(changed.len());
+        if std::mem::replace(&mut changed[at], with) != with {
+            prop_assert!(cursors.parse(&changed.into_iter().collect::<String>()).is_none());
+        }
+        prop_assert!(cursors.parse(&good[..at]).is_none());
+        for another in [of("table-2", &filters), of("table", &format!("{filters}&status2=x"))] {
+            prop_assert!(another.unwrap().parse(&good).is_none());
+        }
     }
 }

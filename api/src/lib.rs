@@ -20,6 +20,7 @@ mod cors;
 mod exchange;
 #[cfg(test)]
 mod exchange_tests;
+mod framing;
 #[cfg(test)]
 mod fuzz;
 mod handlers;

@@ -14,7 +14,7 @@ use broker_common::queue::{
     Delivery, Ended, PollOptions, Queue, QueueError, QueueKind, QueueNames, QueueUrls, Receiver,
     ReplyQueueName, Sender, Settler, topology,
 };
-use broker_common::store::{Instance, Role, Store, StoreError};
+use broker_common::store::{Instance, Received, Role, Store, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -87,7 +87,11 @@ impl ReplyQueue {
         let Some(urls) = self.until_it_works(&stop, resolve).await else { return };
         let to = |kind| Sender::new(self.process.aws.sqs.clone(), urls.get(kind), Sender::FLIGHTS);
         let (requests, maintenance) = (to(QueueKind::Requests), to(QueueKind::Maintenance));
-        while let Some((id, name, queue)) = self.until_it_works(&stop, || self.create(&urls)).await {
+        loop {
+            // One id for all attempts: what a failed one made is found by the next, not left behind.
+            let id = self.process.entropy.uuid();
+            let create = || self.create(&urls, id);
+            let Some((name, queue)) = self.until_it_works(&stop, create).await else { return };
             tracing::info!(queue = %name, "reply queue created");
             self.link.send_replace(Some(Arc::new(Channel {
                 requests: requests.clone(),
@@ -98,8 +102,9 @@ impl ReplyQueue {
             // queue is deleted. This one receive need not be waited for.
             let lives = CancellationToken::new();
             let clock = self.process.clock.clone();
-            let heartbeat =
-                tokio::spawn(heartbeat::keep(self.store.clone(), id, Role::Api, clock, lives.clone()));
+            let (store, received) = (self.store.clone(), Received::default);
+            let heartbeat = heartbeat::keep(store, id, Role::Api, clock, received, lives.clone());
+            let heartbeat = tokio::spawn(heartbeat);
             let ended = stop.run_until_cancelled(self.receive(queue)).await;
             self.link.send_replace(None);
             match ended {
@@ -116,12 +121,11 @@ impl ReplyQueue {
         }
     }
 
-    /// A reply queue of a new id. The process says that it lives under that id first, so that nothing is left unseen.
-    async fn create(&self, urls: &QueueUrls) -> Result<(Uuid, ReplyQueueName, Queue), NotMade> {
-        let id = self.process.entropy.uuid();
+    /// The reply queue of `id`. The process says that it lives under that id first, so that nothing is left unseen. May be
+    /// repeated: a queue that is there is the queue.
+    async fn create(&self, urls: &QueueUrls, id: Uuid) -> Result<(ReplyQueueName, Queue), NotMade> {
         self.store.heartbeat(&Instance::new(id, Role::Api, self.process.clock.now())).await?;
-        let (name, queue) = topology::create_reply_queue(&self.process.aws, urls, id).await?;
-        Ok((id, name, queue))
+        Ok(topology::create_reply_queue(&self.process.aws, urls, id).await?)
     }
 
     /// Tries until it works, or until `stop`. An attempt under way is never given up: it may have made something.

@@ -137,7 +137,7 @@ impl Service {
                 let identity = self.authenticator.authenticate(&head.headers, Role::Admin)?;
                 line.authenticated(&identity.name);
                 body::expect_none(&body::read(&head.headers, body).await?)?;
-                self.operator.answer(id, &admin, head, &identity.name).await
+                self.operator.answer(id, &identity.name, &admin, head).await
             }
             Route::Request(request) => {
                 let track = self.track(head, line)?;

@@ -1,10 +1,11 @@
 //! The bytes of one connection: the time bounds and the refusals that hyper leaves open.
 //!
-//! Three things happen here that hyper does not do as SPEC.md asks:
+//! Four things happen here that hyper does not do as SPEC.md asks:
 //! - a head must arrive within [`HEAD_READ`] of its *first* byte, while an idle connection lives for [`IDLE`]. Hyper's
 //!   own `header_read_timeout` starts when the connection goes idle, so it would end every keep-alive after 5 s;
 //! - what hyper refuses on its own (a head that is too large or no HTTP) it answers without a body or our headers. Its
 //!   answer is replaced by a problem on the way out;
+//! - a head that two readers could frame differently is spoilt on its way in (see [`framing`](crate::framing));
 //! - a closing connection is read on for a moment, else the kernel answers what the client still sends with a reset
 //!   that can destroy our last answer.
 //!
@@ -23,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::framing::Framing;
 use crate::limits::{HEAD_READ, IDLE, LINGER};
 use crate::refusal::Refusals;
 
@@ -72,6 +74,7 @@ pub(crate) struct Wire {
     stream: TcpStream,
     busy: Busy,
     refusals: Refusals,
+    framing: Framing,
     /// The end of the current bound: of idling, of a head, of lingering.
     bound: Pin<Box<Sleep>>,
     /// A head has begun to arrive.
@@ -89,6 +92,7 @@ impl Wire {
             stream,
             busy,
             refusals,
+            framing: Framing::default(),
             in_head: false,
             outgoing: Bytes::new(),
             lingering: false,
@@ -126,6 +130,7 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.framing.follow(&mut buf.filled_mut()[before..]);
         if self.busy.is() {
             return read;
         }

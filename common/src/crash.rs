@@ -35,6 +35,20 @@ pub enum Point {
     LetterTaken,
     /// Replay: the message of a letter is sent, which nobody knows yet.
     LetterSent,
+    /// Worker: the provider's list was read, nothing of it is written.
+    Listed,
+    /// Worker: one change of a job is written, the others are not.
+    Stepped,
+    /// Worker: a deletion is planned in the table, its message is not sent.
+    Planned,
+    /// Worker: a sandbox is gone at the provider, its tombstone is not written.
+    GoneAtProvider,
+    /// Worker: the pool is counted, the census is not kept.
+    Counted,
+    /// Worker: a reply queue is swept, its instance is not forgotten.
+    Swept,
+    /// Worker: a job ran, its report is not stored.
+    Ran,
     /// API: the record of a request is written; it was not sent, or 202 not said.
     Recorded,
     /// API: the request is sent, its caller waits.
@@ -45,7 +59,7 @@ pub enum Point {
 
 impl Point {
     /// Every point.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 22] = [
         Self::Received,
         Self::BeforeClaim,
         Self::Claimed,
@@ -58,6 +72,13 @@ impl Point {
         Self::LetterKept,
         Self::LetterTaken,
         Self::LetterSent,
+        Self::Listed,
+        Self::Stepped,
+        Self::Planned,
+        Self::GoneAtProvider,
+        Self::Counted,
+        Self::Swept,
+        Self::Ran,
         Self::Recorded,
         Self::Waiting,
         Self::ReplyArrived,
@@ -78,6 +99,13 @@ impl Point {
             Self::LetterKept => "letter-kept",
             Self::LetterTaken => "letter-taken",
             Self::LetterSent => "letter-sent",
+            Self::Listed => "listed",
+            Self::Stepped => "stepped",
+            Self::Planned => "planned",
+            Self::GoneAtProvider => "gone-at-provider",
+            Self::Counted => "counted",
+            Self::Swept => "swept",
+            Self::Ran => "ran",
             Self::Recorded => "recorded",
             Self::Waiting => "waiting",
             Self::ReplyArrived => "reply-arrived",

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::domain::Timestamp;
-use crate::store::{Instance, Role, Store};
+use crate::store::{Instance, Received, Role, Store};
 use uuid::Uuid;
 
 /// How often a process says that it lives.
@@ -21,14 +21,23 @@ pub fn is_gone(instance: &Instance, now: Timestamp) -> bool {
     now.since(instance.heartbeat) > EVERY * MISSED
 }
 
-/// Says that a process lives until `stop`, then that it does not any more. The first heartbeat is the caller's.
-pub async fn keep(store: Store, id: Uuid, role: Role, clock: Clock, stop: CancellationToken) {
+/// Says that a process lives until `stop`, and what it `received` since it said so before; then that it does not live any
+/// more. The first heartbeat is the caller's.
+pub async fn keep(
+    store: Store,
+    id: Uuid,
+    role: Role,
+    clock: Clock,
+    received: impl Fn() -> Received,
+    stop: CancellationToken,
+) {
     loop {
         let stopped = stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none();
         if stopped {
             break;
         }
-        if let Err(error) = store.heartbeat(&Instance::new(id, role, clock.now())).await {
+        let heartbeat = Instance { received: received(), ..Instance::new(id, role, clock.now()) };
+        if let Err(error) = store.heartbeat(&heartbeat).await {
             tracing::warn!("could not say that this process lives: {error}");
         }
     }

@@ -118,7 +118,7 @@ locals {
       ], local.key_statements)
     })
 
-    # For people: `broker pool`, `broker sandbox`, `broker job`, `broker dead-letters`, `broker queues`. No role of this module carries it; attach it
+    # For people: `broker pool`, `broker sandbox`, `broker job`, `broker dead-letters`, `broker queues`, `broker audit`. No role of this module carries it; attach it
     # where operators log in.
     operator = jsonencode({
       Version = "2012-10-17"

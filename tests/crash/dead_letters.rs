@@ -72,7 +72,7 @@ async fn a_replay_survives(point: Point, queued_at_death: u64) {
         broker.queues().are_empty().await;
         assert_eq!(broker.stats().await.allocated, 1);
         let lines = broker.audit().await;
-        let ended = |line: &&broker_tests::table::Item| line.contains_key("deed_ended");
+        let ended = |line: &&broker_tests::table::Item| line.contains_key("act_ended");
         assert_eq!(
             (lines.len(), lines.iter().filter(ended).count()),
             (3, 2),

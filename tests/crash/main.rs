@@ -9,14 +9,19 @@
 //! | `dead_letters` | any two effects of a drainer and of a replay |
 //! | `lost_answers` | an effect at AWS and the news of it |
 //! | `outages` | a service that is away, and back |
+//! | `silence` | AWS that answers nothing, and processes that are alive all the same |
+//! | `jobs_die` | any two effects of a job |
 
 mod api_dies;
 mod dead_letters;
+mod jobs_die;
 mod lost_answers;
 mod outages;
+mod silence;
 mod worker_dies;
 mod worker_pauses;
 
+use broker_common::crash::Point;
 use broker_tests::{Answer, Broker, Call, Setup};
 use tokio::task::JoinHandle;
 
@@ -38,4 +43,16 @@ async fn asked(broker: &Broker, call: Call) -> JoinHandle<Answer> {
 /// The answer to a call made before.
 async fn answer(call: JoinHandle<Answer>) -> Answer {
     call.await.expect("an answer")
+}
+
+/// Starts a worker that dies at `point`.
+async fn doomed(broker: &mut Broker, point: Point) {
+    broker.launch_worker(&[(CRASH_AT, &format!("{}=kill", point.as_str()))]).await;
+}
+
+/// Waits for the death of the only worker.
+async fn dies(broker: &mut Broker) {
+    let status = broker.worker_mut(0).process().ended().await;
+    assert!(!status.success(), "{status}");
+    broker.kill_worker(0);
 }

@@ -2,21 +2,9 @@
 
 use broker_common::crash::Point;
 use broker_tests::cli::Stats;
-use broker_tests::{Broker, story};
+use broker_tests::story;
 
-use super::{CRASH_AT, answer, asked, setup};
-
-/// Starts a worker that dies at `point`.
-async fn doomed(broker: &mut Broker, point: Point) {
-    broker.launch_worker(&[(CRASH_AT, &format!("{}=kill", point.as_str()))]).await;
-}
-
-/// Waits for the death of the only worker.
-async fn dies(broker: &mut Broker) {
-    let status = broker.worker_mut(0).process().ended().await;
-    assert!(!status.success(), "{status}");
-    broker.kill_worker(0);
-}
+use super::{answer, asked, dies, doomed, setup};
 
 fn pool(allocated: u64, pending_deletion: u64) -> Stats {
     let available = 10 - allocated - pending_deletion;

@@ -44,7 +44,8 @@ async fn a_body_that_is_not_what_was_asked_for_is_refused() {
 async fn ids_that_are_too_long_or_hold_other_characters_are_refused() {
     nothing_is_enqueued(async |broker| {
         let long = "x".repeat(129);
-        let bad: [&[u8]; 7] = [
+        let bad: [&[u8]; 8] = [
+            b"",
             long.as_bytes(),
             b"two words",
             b"a/b",

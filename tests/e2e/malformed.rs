@@ -1,8 +1,9 @@
 //! Bytes that no client should send: each gets its 4xx, none a 5xx, nothing is enqueued, and the next good request works.
 
-use broker_tests::api::{OWNER, TRACK_TOKEN};
+use broker_tests::api::{ADMIN_TOKEN, OWNER, TRACK_TOKEN};
 use broker_tests::queues::Depth;
 use broker_tests::{Api, Broker, Setup, raw, story};
+use http::Method;
 
 /// A whole head of an allocate but for its last empty line, with more header lines.
 fn head(more: &str) -> String {
@@ -15,6 +16,12 @@ fn head(more: &str) -> String {
 fn get(path: &str) -> Vec<u8> {
     let token = format!("authorization: Bearer {TRACK_TOKEN}\r\n{OWNER}: a\r\n");
     format!("GET {path} HTTP/1.1\r\nhost: x\r\n{token}\r\n").into_bytes()
+}
+
+/// The status codes of all answers that came over one connection.
+fn statuses(answers: &str) -> Vec<&str> {
+    let lines = answers.split("HTTP/1.1 ").skip(1).filter_map(|line| line.get(..3));
+    lines.filter(|status| status.bytes().all(|digit| digit.is_ascii_digit())).collect()
 }
 
 /// Tells a story on one API without workers; whatever was enqueued would stay.
@@ -48,6 +55,10 @@ async fn heads_that_are_no_http_are_refused() {
             ("a NUL in the path", b"GET /v1/sandboxes/a\0b HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), 400),
             ("a space before the colon", head("x : a\r\n\r\n").into_bytes(), 400),
             ("a folded line", head("x: a\r\n b\r\n\r\n").into_bytes(), 400),
+            ("a line without its CR", head("x: a\ny: b\r\n\r\n").into_bytes(), 400),
+            ("an end without its CR", head("x: a\r\n\n").into_bytes(), 400),
+            ("a first line without its CR", b"GET /v1/nothing HTTP/1.1\nhost: x\r\n\r\n".to_vec(), 400),
+            ("a CR alone", head("x: a\ry: b\r\n\r\n").into_bytes(), 400),
             ("a line without a colon", head("nothing\r\n\r\n").into_bytes(), 400),
             ("an empty name", head(": a\r\n\r\n").into_bytes(), 400),
             ("a space in the path", b"GET /a b HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), 400),
@@ -83,6 +94,23 @@ async fn framing_that_two_readers_could_understand_differently_is_refused() {
             ("a length that is no number", framed("content-length: x\r\n", ""), 400),
             ("a negative length", framed("content-length: -1\r\n", ""), 400),
             ("a signed length", framed("content-length: +2\r\n", "{}"), 400),
+            ("the same length twice", framed("content-length: 2\r\ncontent-length: 2\r\n", "{}"), 400),
+            (
+                "a length and chunks",
+                framed("content-length: 2\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n"),
+                400,
+            ),
+            (
+                "chunks and a length",
+                framed("transfer-encoding: chunked\r\nContent-Length: 2\r\n", "0\r\n\r\n"),
+                400,
+            ),
+            (
+                "chunks twice",
+                framed("transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n"),
+                400,
+            ),
+            ("a length over two lines", framed("content-length:\r\n 2\r\n", "{}"), 400),
             ("two lengths", framed("content-length: 2\r\ncontent-length: 3\r\n", "{} "), 400),
             ("a list of lengths", framed("content-length: 2, 3\r\n", "{} "), 400),
             ("a huge length", framed("content-length: 99999999999999999999\r\n", ""), 400),
@@ -140,8 +168,7 @@ async fn requests_that_come_together_are_answered_one_after_the_other() {
         let all =
             [get("/healthz"), get("/v1/nothing"), get("/v1/sandboxes/nothing"), last.into_bytes()].concat();
         let answers = raw::exchange_to_end(api, &all).await;
-        let statuses: Vec<_> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
-        assert_eq!(statuses, ["200", "404", "404", "404"], "{answers}");
+        assert_eq!(statuses(&answers), ["200", "404", "404", "404"], "{answers}");
 
         // What follows something that cannot be understood is not looked at.
         let bad = format!("{}transfer-encoding: cow\r\n\r\n", head("")).into_bytes();
@@ -152,23 +179,98 @@ async fn requests_that_come_together_are_answered_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn nothing_hides_behind_a_request_with_a_length_and_chunks() {
+async fn nothing_hides_behind_a_request_that_two_readers_would_end_differently() {
     refused(async |api| {
+        let hidden = head("\r\n");
         for framing in [
-            "content-length: 2\r\ntransfer-encoding: chunked",
-            "transfer-encoding: chunked\r\ncontent-length: 2",
+            "content-length: 5\r\ntransfer-encoding: chunked",
+            "transfer-encoding: chunked\r\ncontent-length: 5",
+            "content-length: 5\r\ncontent-length: 5",
+            "content-length: 5\r\ncontent-length: 0",
+            "transfer-encoding: chunked\ncontent-length: 5",
         ] {
-            // The chunks count, and the connection ends (RFC 9112, 6.1): what follows is never taken for a request.
-            let mut both = get("/v1/sandboxes/nothing");
-            both.truncate(both.len() - 2);
-            both.extend_from_slice(format!("{framing}\r\n\r\n0\r\n\r\n").as_bytes());
-            both.extend_from_slice(head("\r\n").as_bytes());
-            let answers = raw::exchange_to_end(api, &both).await;
-            assert!(answers.starts_with("HTTP/1.1 404 "), "{answers}");
-            assert_eq!(answers.matches("\r\nx-request-id: ").count(), 1, "{answers}");
+            let whole = String::from_utf8(get("/v1/sandboxes/nothing")).expect("text");
+            let ambiguous = whole.replace("\r\n\r\n", &format!("\r\n{framing}\r\n\r\n")).into_bytes();
+            // Alone, and behind a request that is as it should be.
+            for (before, answers_before) in [(Vec::new(), 0), (get("/v1/nothing"), 1)] {
+                let all = [&before, &ambiguous, &b"0\r\n\r\n"[..], hidden.as_bytes()].concat();
+                let answers = raw::exchange_to_end(api, &all).await;
+                let expected = [&vec!["404"; answers_before][..], &["400"]].concat();
+                assert_eq!(statuses(&answers), expected, "{framing}: {answers}");
+            }
         }
         let http2 = raw::exchange_to_end(api, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         assert_eq!(http2, "", "a client of another version finds the connection closed");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn cursors_that_this_list_never_gave_are_refused() {
+    refused(async |api| {
+        let list = async |query: &str| {
+            let call = api.call(Method::GET, &format!("/v1/admin/sandboxes{query}"));
+            call.token(ADMIN_TOKEN).send().await
+        };
+        let first = list("?limit=1").await.expect_status(200);
+        let good = first.text_of("next_cursor").to_owned();
+        let (cut, changed) = (&good[..good.len() - 2], good.replacen('5', "6", 1));
+        assert_ne!(changed, good);
+        let bad = [
+            "",
+            "x",
+            "0",
+            "00",
+            "zz",
+            "+5",
+            "%00",
+            "%ff%fe",
+            "%0a",
+            "null",
+            "-1",
+            "SBX%23seed-000000",
+            "7f0000010000000000000000000000000000",
+            "01890a5d-ac96-774b-bcce-b302099a8057",
+            "eyJwayI6IlNCWCNhIn0=",
+            "%27%20or%201=1",
+            &"53".repeat(900),
+            cut,
+            &changed,
+            &good.to_uppercase(),
+            &format!("{good}00"),
+            &format!("{good}{good}"),
+            &format!("%20{good}"),
+        ];
+        for cursor in bad {
+            let answer = list(&format!("?limit=1&cursor={cursor}")).await;
+            answer.expect_problem(400, "VALIDATION_ERROR");
+        }
+        // Of another list: other rows, or none of a page.
+        for filter in ["status=stale", "track=student-1", "track_name=lab"] {
+            let answer = list(&format!("?limit=1&cursor={good}&{filter}")).await;
+            answer.expect_problem(400, "VALIDATION_ERROR");
+        }
+        list(&format!("?cursor={good}&cursor={good}")).await.expect_problem(400, "VALIDATION_ERROR");
+        // Its own list takes it, also for a page of another size.
+        list(&format!("?limit=7&cursor={good}")).await.expect_status(200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_broker_is_refused() {
+    refused(async |api| {
+        story(Setup::new().apis(1).workers(0).pool(2), async |other: &mut Broker| {
+            let list = async |of: &Api, cursor: &str| {
+                let path = format!("/v1/admin/sandboxes?limit=1{cursor}");
+                of.call(Method::GET, &path).token(ADMIN_TOKEN).send().await
+            };
+            let first = list(other.api(0), "").await.expect_status(200);
+            let cursor = format!("&cursor={}", first.text_of("next_cursor"));
+            list(api, &cursor).await.expect_problem(400, "VALIDATION_ERROR");
+            list(other.api(0), &cursor).await.expect_status(200);
+        })
+        .await;
     })
     .await;
 }

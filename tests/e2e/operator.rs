@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use broker_tests::cli::Stats;
 use broker_tests::queues::Depth;
-use broker_tests::{Setup, story};
+use broker_tests::table::now_s;
+use broker_tests::{Setup, story, together, wait_for_condition};
 use serde_json::Value;
 
 #[tokio::test]
@@ -47,12 +48,53 @@ async fn queues_shows_what_waits() {
         let name = broker.queues().name("requests");
         let requests = shown.iter().find(|queue| queue["queue"] == name.as_str());
         let requests = requests.unwrap_or_else(|| panic!("no {name} in {shown:#?}"));
+        assert_eq!(requests["backlog_per_worker"], Value::Null, "nobody works: {requests:#}");
         let depth = |field: &str| requests[field].as_u64().expect("a number");
         let depth =
             Depth { visible: depth("visible"), in_flight: depth("in_flight"), delayed: depth("delayed") };
         assert_eq!(depth, Depth { visible: 1, ..Depth::default() });
         broker.start_worker().await;
         call.await.expect("an answer").expect_status(201);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn queues_shows_the_backlog_of_each_worker_and_how_old_the_oldest_message_was() {
+    story(Setup::new().apis(1).workers(2).pool(3), async |broker| {
+        // What workers hold is no backlog; frozen, they let it grow.
+        for worker in [0, 1] {
+            broker.worker(worker).freeze();
+            broker.worker_mut(worker).process().frozen().await;
+        }
+        let name = broker.queues().name("requests");
+        let requests = async || {
+            let shown: Vec<Value> = broker.cli_ok(&["queues", "--json"]).await.json();
+            shown.into_iter().find(|queue| queue["queue"] == name.as_str()).expect("the requests queue")
+        };
+        let calls: Vec<_> = (0..5).map(|n| broker.allocate(&format!("student-{n}")).send()).collect();
+        let calls = tokio::spawn(together(calls));
+        broker.queues().holds_requests(5).await;
+        let shown = requests().await;
+        let visible = shown["visible"].as_u64().expect("a number");
+        assert_eq!(shown["backlog_per_worker"].as_u64(), Some(visible.div_ceil(2)), "{shown:#}");
+        let waited_from = now_s();
+        wait_for_condition("a second to pass", async || {
+            let now = now_s();
+            if now > waited_from + 1 { Ok(()) } else { Err(now) }
+        })
+        .await;
+        for worker in [0, 1] {
+            broker.worker(worker).thaw();
+        }
+        assert_eq!(calls.await.expect("answers").len(), 5);
+        // A worker tells it with its next heartbeat, within half a minute.
+        wait_for_condition("the age of the oldest message", async || {
+            let shown = requests().await;
+            let age = shown["oldest_age_ms"].as_u64();
+            if age.is_some_and(|age| age >= 1_000) { Ok(()) } else { Err(shown) }
+        })
+        .await;
     })
     .await;
 }

@@ -70,10 +70,10 @@ async fn poison_among_good_requests_is_kept_with_a_reason_and_the_good_are_answe
         let line = &audit[0];
         let said = |name: &str| line[name].as_s().expect("text").clone();
         assert_eq!(
-            (said("what"), said("done_by"), said("why")),
-            ("dead_letters_discard".into(), "night-shift".into(), "a story ends".into())
+            (said("act"), said("who"), said("why")),
+            ("discard".into(), "night-shift".into(), "a story ends".into())
         );
-        assert!(said("deed_ended").contains("\"done\":5"), "{line:#?}");
+        assert!(said("act_ended").contains("\"done\":5"), "{line:#?}");
         assert!(broker.letters(&[]).await.is_empty());
     })
     .await;

@@ -81,6 +81,35 @@ async fn a_repeat_while_the_first_still_waits_shares_its_sandbox() {
 }
 
 #[tokio::test]
+async fn a_return_that_is_asked_for_after_its_deadline_is_still_done_and_told_as_done() {
+    story(Setup::new().apis(1).workers(1).pool(2), async |broker| {
+        let held = broker.allocate("student-1").send().await.expect_status(201);
+        broker.stop_workers().await;
+        let late = broker.mark(held.sandbox_id(), "student-1").wait(1).send().await.expect_status(202);
+        let location = late.must_have("location").to_owned();
+        let claim = allocate_in_vain(broker, "student-2").await;
+        for location in [&location, &claim] {
+            let id = location.rsplit('/').next().expect("an id");
+            broker.table().outlive_deadline(id).await;
+        }
+        // Nothing was done yet. The claim never will be; the return is wanted however late.
+        let seen = broker.request(&claim, "student-2").send().await.expect_status(200);
+        assert_eq!(seen.text_of("status"), "expired", "{seen:#?}");
+        let seen = broker.request(&location, "student-1").send().await.expect_status(200);
+        assert_eq!(seen.text_of("status"), "queued", "{seen:#?}");
+
+        broker.start_worker().await;
+        let ended = broker.outcome(&location, "student-1").await;
+        assert_eq!(ended.text_of("status"), "succeeded", "{ended:#?}");
+        assert_eq!(ended.json["response"]["status"], 200, "{ended:#?}");
+        assert_eq!(broker.stats().await.pending_deletion, 1);
+        let seen = broker.request(&claim, "student-2").send().await.expect_status(200);
+        assert_eq!(seen.text_of("status"), "expired", "what was said stays true: {seen:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_request_that_never_was_is_not_found() {
     story(Setup::new().workers(0), async |broker| {
         let unknown = "/v1/requests/01890a5d-ac96-774b-bcce-b302099a8057";

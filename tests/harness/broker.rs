@@ -303,6 +303,13 @@ impl Broker {
         }
     }
 
+    /// Drains all APIs.
+    pub async fn stop_apis(&mut self) {
+        while !self.apis.is_empty() {
+            self.terminate_api(0).0.stopped().await;
+        }
+    }
+
     /// Asks an API to drain (SIGTERM) and takes it out of the balance. [`Process::stopped`] waits for its end.
     pub fn terminate_api(&mut self, index: usize) -> (Process, Api) {
         let ApiServer { process, api } = self.apis.remove(index);

@@ -87,6 +87,21 @@ impl Table {
         }
     }
 
+    /// Lets the API of a reply queue have said for the last time that it lives more than 90 s ago.
+    pub async fn age_heartbeat(&self, reply_queue: &str) {
+        let id = reply_queue.rsplit("replies-").next().expect("an id");
+        let mut instance = self.get_at("INSTANCE", id).await.expect("an instance");
+        assert_eq!(instance["process_role"], text("api"));
+        instance.insert("heartbeat_ms".to_owned(), number((now_s() - 95) * 1_000));
+        self.put(instance).await;
+    }
+
+    /// What each process is that says it lives: `api` or `worker`.
+    pub async fn instances(&self) -> Vec<String> {
+        let role = |item: &Item| item["process_role"].as_s().expect("text").clone();
+        self.list("INSTANCE").await.iter().map(role).collect()
+    }
+
     /// The item of this partition key.
     ///
     /// # Panics
@@ -109,6 +124,13 @@ impl Table {
             item.insert("expires_at".to_owned(), number(at));
             self.put(lease).await;
         }
+        self.put(item).await;
+    }
+
+    /// Lets the deadline of a recorded request have passed long ago.
+    pub async fn outlive_deadline(&self, request: &str) {
+        let mut item = self.must_get(&format!("REQ#{request}")).await;
+        item.insert("deadline_ms".to_owned(), number((now_s() - 60) * 1_000));
         self.put(item).await;
     }
 

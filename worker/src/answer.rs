@@ -61,15 +61,19 @@ impl Answers {
         if message.asynchronous {
             return Ok(());
         }
-        match self.replies.send(reply_to, Reply::new(message.request_id, outcome.clone()).encode()).await {
+        let reply = Reply::new(message.request_id, outcome.clone()).encode();
+        match self.replies.send(reply_to, reply.clone()).await {
             Ok(()) => {
                 crash::point(Point::Replied);
                 Ok(())
             }
             Err(SendError::Gone { .. }) => {
-                // The process that waited is gone, or has a new reply queue and will record the request as queued.
+                // The process that waited is gone, or has a new reply queue and will record the request as queued; or its
+                // queue is so new that SQS does not know it here yet, and whoever waits need not wait to the end.
                 tracing::info!(request_id = %message.request_id, "the reply queue is gone: the outcome is stored");
-                self.store_outcome(message, outcome).await.map(drop).map_err(Untold::from)
+                self.store_outcome(message, outcome).await?;
+                self.replies.once_more(reply_to, reply);
+                Ok(())
             }
             Err(error) => Err(error.into()),
         }

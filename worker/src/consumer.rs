@@ -17,7 +17,7 @@ use broker_common::entropy::Entropy;
 use broker_common::lifecycle::Lifecycle;
 use broker_common::messages::{Ask, RequestMessage};
 use broker_common::queue::{
-    Delivery, PollOptions, QueueKind, QueueNames, QueueUrls, Receiver, ReplyQueueName,
+    Delivery, OldestAge, PollOptions, QueueKind, QueueNames, QueueUrls, Receiver, ReplyQueueName,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +76,11 @@ impl Consumer {
             clock,
             entropy,
         }
+    }
+
+    /// How old the oldest is of what it received of late.
+    pub(crate) fn oldest_age(&self) -> OldestAge {
+        self.receiver.oldest_age()
     }
 
     /// Consumes until the lifecycle's soft end. What was received by then is finished on the lifecycle's tracker.

@@ -36,7 +36,7 @@ use broker_common::heartbeat;
 use broker_common::process::Process;
 use broker_common::provider::Provider;
 use broker_common::queue::{QueueKind, QueueNames, QueueUrls, Sender};
-use broker_common::store::{Instance, Role, Store};
+use broker_common::store::{Instance, Received, Role, Store};
 use tokio::net::TcpListener;
 
 use answer::Answers;
@@ -77,13 +77,13 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         settings: jobs::Settings::new(&config),
     };
     let (tracker, soft) = (&lifecycle.tracker, &lifecycle.soft);
-    tracker.spawn(heartbeat::keep(store.clone(), id, Role::Worker, clock.clone(), soft.clone()));
     tracker.spawn(schedule::show(jobs.clone(), soft.clone()));
     if config.scheduler == Scheduler::Workers {
         let (jobs, config, soft) = (jobs.clone(), Arc::clone(&config), soft.clone());
         tracker.spawn(async move { schedule::keep(jobs, &config, soft).await });
     }
     let maintenance = Arc::new(Maintenance::new(jobs, health.clone(), &config));
+    let oldest_maintenance = maintenance.oldest_age();
     tracker.spawn(maintenance.run(lifecycle.clone()));
 
     for source in Source::ALL {
@@ -94,8 +94,12 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
 
     let candidates = Candidates::new(store.clone(), clock.clone(), entropy.clone());
     let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy.clone());
-    let answers = Answers::new(&aws, &urls, store, clock.clone());
-    let consumer = Consumer::new(&aws, &urls, handlers, answers, health, &config, clock, entropy);
+    let answers = Answers::new(&aws, &urls, store.clone(), clock.clone());
+    let consumer = Consumer::new(&aws, &urls, handlers, answers, health, &config, clock.clone(), entropy);
+    let oldest_request = consumer.oldest_age();
+    let received =
+        move || Received { requests: oldest_request.take(), maintenance: oldest_maintenance.take() };
+    tracker.spawn(heartbeat::keep(store, id, Role::Worker, clock, received, soft.clone()));
 
     let consuming = lifecycle.tracker.spawn(Arc::new(consumer).run(lifecycle.clone()));
     let in_time = lifecycle.drained(config.drain).await;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_common::config::Config;
+use broker_common::crash::{self, Point};
 use broker_common::domain::{JobReport, Outcome, Task, Timestamp};
 use broker_common::lifecycle::Lifecycle;
 use broker_common::messages::{Chore, MaintenanceMessage, Reply};
 use broker_common::queue::{
-    Delivery, PollOptions, QueueKind, Receiver, ReplyQueueName, ReplySenders, SendError,
+    Delivery, OldestAge, PollOptions, QueueKind, Receiver, ReplyQueueName, ReplySenders, SendError,
 };
 use broker_common::store::StoreError;
 use tokio::sync::Semaphore;
@@ -61,6 +62,11 @@ impl Maintenance {
             health,
             visibility: config.visibility,
         }
+    }
+
+    /// How old the oldest is of what it received of late.
+    pub(crate) fn oldest_age(&self) -> OldestAge {
+        self.receiver.oldest_age()
     }
 
     /// Consumes until the lifecycle's soft end. What was received by then is finished, or given back.
@@ -164,6 +170,7 @@ impl Maintenance {
                 Err(Stopping) => return Ok(Verdict::GiveBack(Duration::ZERO)),
             }
         };
+        crash::point(Point::Ran);
         // A run of the schedule has no record that could be asked for.
         let only_if_asked = message.asynchronous;
         let now = self.jobs.clock.now();

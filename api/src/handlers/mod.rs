@@ -8,6 +8,8 @@ mod request;
 mod sandbox;
 
 pub(crate) use admin::Operator;
+#[cfg(test)]
+pub(crate) use admin::{Cursors, Query};
 pub(crate) use allocate::Allocate;
 pub(crate) use health::Health;
 pub(crate) use mark::Mark;

@@ -3,8 +3,9 @@
 //!
 //! Invariant: an outcome is stored before it is said, so it is never unsaid; `expired` is written conditionally and only
 //! when no claim can be under way any more. A record that is still queued may have been satisfied all the same (its
-//! worker or its reply was lost): the lease, or the sandbox of a mark, tells. What it does not do: tell one track of
-//! another's request, not even that it exists.
+//! worker or its reply was lost): the lease, or the sandbox of a mark, tells. A mark never expires: it is wanted however late
+//! (`domain::judge_mark`), so it is queued until a worker has told its end. What it does not do: tell one track of another's
+//! request, not even that it exists.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -72,8 +73,8 @@ impl Requests {
             (None, Some(sandbox_id)) => self.marked(&record, sandbox_id).await?,
             (None, None) => None,
         };
-        let ended =
-            done.or_else(|| (now > record.deadline.plus(CLAIM_UNDER_WAY)).then_some(Outcome::Expired));
+        let too_late = record.lease_key.is_some() && now > record.deadline.plus(CLAIM_UNDER_WAY);
+        let ended = done.or_else(|| too_late.then_some(Outcome::Expired));
         let Some(ended) = ended else { return Ok(RequestState::Queued) };
         let record = PersistedRequest { state: RequestState::Ended(ended), ..record };
         match self.store.complete_request(&record).await? {

@@ -19,7 +19,7 @@ use crate::domain::{Letter, LetterId, Source, Timestamp};
 use crate::entropy::Entropy;
 use crate::messages::{Chore, MaintenanceMessage, RequestMessage, with_renewed_deadline};
 use crate::queue::{Outgoing, SendError, Sender};
-use crate::store::{AuditLine, Changed, Hand, Reopened, Store, StoreError, patiently};
+use crate::store::{Act, AuditLine, Changed, Hand, Reopened, Store, StoreError, patiently};
 
 /// For how long a letter that is being replayed is nobody else's.
 pub(super) const HOLD: Duration = Duration::from_secs(15);
@@ -192,23 +192,28 @@ fn reopened(letter: &Letter, body: &str, deadline: Option<Timestamp>) -> Option<
 }
 
 fn line(deed: &Deed, selection: &Selection, options: Options, hand: &Hand) -> AuditLine {
-    let (what, why) = match deed {
-        Deed::Replay { renew_deadline: false } => ("dead_letters_replay", None),
-        Deed::Replay { renew_deadline: true } => ("dead_letters_replay_renewed", None),
-        Deed::Discard { why } => ("dead_letters_discard", Some(why.clone())),
+    let (act, renewed, why) = match deed {
+        Deed::Replay { renew_deadline } => (Act::Replay, *renew_deadline, None),
+        Deed::Discard { why } => (Act::Discard, false, Some(why.clone())),
     };
-    let to = match selection {
+    let mut target = match selection {
         Selection::These(ids) => ids.iter().map(LetterId::as_str).collect::<Vec<_>>().join(" "),
         Selection::Matching(filter) => format!("{filter:?}"),
     };
-    let to = options.limit.map_or_else(|| to.clone(), |limit| format!("{to}, at most {limit}"));
+    if let Some(limit) = options.limit {
+        target.push_str(&format!(", at most {limit}"));
+    }
+    if renewed {
+        target.push_str(", deadlines renewed");
+    }
     AuditLine {
-        deed: hand.deed,
         at: hand.at,
-        by: hand.by.clone(),
-        what: what.to_owned(),
-        to,
+        id: hand.deed,
+        who: hand.by.clone(),
+        act,
+        target,
         why,
+        count: None,
         ended: None,
     }
 }

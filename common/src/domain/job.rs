@@ -95,6 +95,14 @@ pub enum Removable {
 }
 
 impl Removable {
+    /// The state.
+    pub const fn status(self) -> Status {
+        match self {
+            Self::Stale => Status::Stale,
+            Self::DeletionFailed => Status::DeletionFailed,
+        }
+    }
+
     /// From what a person says.
     pub fn parse(text: &str) -> Option<Self> {
         match Status::parse(text)? {
@@ -132,6 +140,23 @@ impl Task {
             Self::Census => Job::Census.as_str(),
             Self::Sweep => Job::Sweep.as_str(),
             Self::BulkDelete { .. } => "bulk_delete",
+        }
+    }
+}
+
+/// With what was chosen, for the audit.
+impl std::fmt::Display for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = self.as_str();
+        match self {
+            Self::Sync { accept_stale: true } => write!(f, "{word} accept_stale"),
+            Self::PurgeStale { grace_period_hours } => write!(f, "{word} after {grace_period_hours} h"),
+            Self::BulkDelete { status } => write!(f, "{word} {}", status.status()),
+            Self::Sync { accept_stale: false }
+            | Self::Expire
+            | Self::Cleanup
+            | Self::Census
+            | Self::Sweep => f.write_str(word),
         }
     }
 }

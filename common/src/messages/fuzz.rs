@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Ask, DecodeError, Reply, RequestMessage};
+use super::{Ask, DecodeError, MaintenanceMessage, Reply, RequestMessage};
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -17,13 +17,39 @@ fn request() -> Value {
     })
 }
 
+fn chore() -> Value {
+    json!({
+        "v": 1, "request_id": ID, "enqueued_at_ms": 1, "reply_by_ms": 2, "deadline_ms": 3, "async": true,
+        "body": { "kind": "delete", "sandbox_id": "s", "external_id": "e", "version": 1, "slot_ms": 4 },
+    })
+}
+
+fn run() -> Value {
+    let mut run = chore();
+    run["body"] = json!({ "kind": "run_job", "task": { "job": "purge_stale", "grace_period_hours": 24 } });
+    run
+}
+
 fn reply() -> Value {
     json!({ "v": 1, "request_id": ID, "outcome": { "outcome": "expired" } })
 }
 
 /// Any JSON, some of it as our messages use it.
 fn any_json() -> impl Strategy<Value = Value> {
-    let words = ["allocate", "mark_for_deletion", "expired", "created", "dead_lettered", ID, "t", ""];
+    let words = [
+        "allocate",
+        "mark_for_deletion",
+        "run_job",
+        "delete",
+        "sync",
+        "bulk_delete",
+        "expired",
+        "created",
+        "dead_lettered",
+        ID,
+        "t",
+        "",
+    ];
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -68,6 +94,12 @@ fn any_key() -> impl Strategy<Value = String> {
         "allocated_at",
         "expires_at",
         "deletion_requested_at",
+        "task",
+        "job",
+        "grace_period_hours",
+        "accept_stale",
+        "version",
+        "slot_ms",
     ];
     prop_oneof![prop::sample::select(keys.to_vec()).prop_map(str::to_owned), any::<String>()]
 }
@@ -111,6 +143,19 @@ proptest! {
                 let asked = Ask::from(message.clone());
                 prop_assert_eq!(Ask::from(again), asked);
                 prop_assert!((1..=128).contains(&message.body.track().as_str().len()));
+            }
+            Err(error) => prop_assert!(is_explained(&error), "{error:?}"),
+        }
+    }
+
+    #[test]
+    fn any_maintenance_message_is_read_or_refused_with_a_reason(
+        text in prop_oneof![any_text(chore()), any_text(run())],
+    ) {
+        match MaintenanceMessage::decode(&text) {
+            Ok(message) => {
+                prop_assert_eq!(&MaintenanceMessage::decode(&message.encode()).unwrap(), &message);
+                prop_assert!(RequestMessage::decode(&text).is_err(), "each queue has its own kinds");
             }
             Err(error) => prop_assert!(is_explained(&error), "{error:?}"),
         }

@@ -1,5 +1,12 @@
 //! The circuit breaker: five failures in a row open it for 60 seconds; then one call is let through, which closes or
-//! reopens it. Clones share it; each process has its own.
+//! reopens it.
+//!
+//! Clones share it; each process has its own, on purpose. What it guards against is asking in vain, and whether asking is in
+//! vain depends on who asks: a worker that cannot reach the provider must not stop those that can. One for all would be a
+//! read of the table before each call, and an answer that is no longer true when it is used. The price is small and known:
+//! an outage costs five calls per worker, then one a minute each, and the pace of deletions is shared whatever the breakers
+//! say. Each call in vain counts one attempt of its sandbox, which is then due again later; five of them in a row for one
+//! sandbox take over a quarter of an hour of a provider that lets calls in and answers 5xx, not an outage's first seconds.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

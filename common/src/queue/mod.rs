@@ -8,17 +8,20 @@
 //! Invariants: delivery is at least once, so everything sent here may arrive twice; nothing received is dropped
 //! unseen. What it does not do: know what is in a message.
 
+mod age;
 mod coalesce;
 mod error;
 mod names;
 mod pace;
 mod receiver;
 mod reply_senders;
+mod room;
 mod sender;
 mod settle;
 pub mod topology;
 mod urls;
 
+pub use age::OldestAge;
 pub use coalesce::{Bounds, Coalescer, FlightLost};
 pub use error::{QueueError, SendError, SettleError};
 pub use names::{InvalidPrefix, NotAReplyQueue, QueueKind, QueueNames, ReplyQueueName};

@@ -19,8 +19,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Queue;
+use super::age::OldestAge;
 use super::error::Failure;
 use super::pace::{Next, Pace, PollEnd};
+use super::room::Room;
 use super::sender::BATCH;
 use crate::clock::Clock;
 use crate::domain::Timestamp;
@@ -81,18 +83,25 @@ pub struct Receiver {
     options: PollOptions,
     permits: Option<Permits>,
     open: Option<watch::Receiver<bool>>,
+    oldest: OldestAge,
 }
 
 impl Receiver {
     /// A receiver without a bound on what it hands on. `client` is [`Aws::sqs_receive`](crate::aws::Aws::sqs_receive).
-    pub const fn new(
+    pub fn new(
         client: aws_sdk_sqs::Client,
         queue: Queue,
         clock: Clock,
         entropy: Entropy,
         options: PollOptions,
     ) -> Self {
-        Self { client, queue, clock, entropy, options, permits: None, open: None }
+        let oldest = OldestAge::default();
+        Self { client, queue, clock, entropy, options, permits: None, open: None, oldest }
+    }
+
+    /// How old the oldest is of what it received of late.
+    pub fn oldest_age(&self) -> OldestAge {
+        self.oldest.clone()
     }
 
     /// Hands each message on with a permit of `permits`, and receives no more than there are. A waiting poll holds up to
@@ -152,7 +161,7 @@ impl Receiver {
             };
             // The gate may have closed meanwhile.
             if self.open.as_ref().is_none_or(|open| *open.borrow()) {
-                return Room::Permits(top_up(&permits.semaphore, first));
+                return Room::beyond(&permits.semaphore, first);
             }
         }
     }
@@ -229,6 +238,7 @@ impl Receiver {
         let sent_at = time(MessageSystemAttributeName::SentTimestamp).unwrap_or(now);
         metrics::histogram!("broker_message_age_seconds", "queue" => self.queue.metric_label())
             .record(now.since(sent_at).as_secs_f64());
+        self.oldest.note(now.since(sent_at));
         Delivery {
             receive_count: text(MessageSystemAttributeName::ApproximateReceiveCount)
                 .and_then(|count| count.parse().ok())
@@ -266,37 +276,4 @@ struct Permits {
     semaphore: Arc<Semaphore>,
     /// How many must be free for a poll.
     least: usize,
-}
-
-/// Room for what a poll may bring.
-enum Room {
-    Unbounded,
-    Permits(OwnedSemaphorePermit),
-}
-
-impl Room {
-    fn size(&self) -> usize {
-        match self {
-            Self::Unbounded => BATCH,
-            Self::Permits(permits) => permits.num_permits(),
-        }
-    }
-
-    fn take_one(&mut self) -> Option<OwnedSemaphorePermit> {
-        match self {
-            Self::Unbounded => None,
-            Self::Permits(permits) => permits.split(1),
-        }
-    }
-}
-
-/// Adds what is free to `first`, up to a full batch.
-fn top_up(permits: &Arc<Semaphore>, mut first: OwnedSemaphorePermit) -> OwnedSemaphorePermit {
-    while first.num_permits() < BATCH {
-        match Arc::clone(permits).try_acquire_owned() {
-            Ok(another) => first.merge(another),
-            Err(_none_free) => break,
-        }
-    }
-    first
 }

@@ -5,8 +5,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::{QueueUrls, ReplyQueueName, SendError, Sender};
+
+/// SQS: "you must wait at least one second after the queue is created to be able to use the queue" (CreateQueue).
+const A_NEW_QUEUE_IS_KNOWN: Duration = Duration::from_millis(1_500);
 
 /// Senders by reply queue; clones share them.
 #[derive(Clone, Debug)]
@@ -40,6 +44,18 @@ impl ReplySenders {
             self.recent().senders.remove(queue);
         }
         sent
+    }
+
+    /// Sends `body` to `queue` once more, in a while, without anybody waiting for it. For a wake-up that found the queue gone:
+    /// SQS may not know a new queue everywhere for a second after it was made. A queue that is gone stays gone.
+    pub fn once_more(&self, queue: &ReplyQueueName, body: String) {
+        let (senders, queue) = (self.clone(), queue.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(A_NEW_QUEUE_IS_KNOWN).await;
+            if let Err(error) = senders.send(&queue, body).await {
+                tracing::debug!(%queue, %error, "nobody was woken");
+            }
+        });
     }
 
     /// How many are kept now.

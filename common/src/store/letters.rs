@@ -59,22 +59,3 @@ pub struct LetterPage {
     /// How far it was read; `None`: to the end.
     pub read_to: Option<LetterId>,
 }
-
-/// What somebody did, for whoever asks later.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditLine {
-    /// The deed's id.
-    pub deed: Uuid,
-    /// When it began.
-    pub at: Timestamp,
-    /// Who: the name of a token, or of an operator.
-    pub by: String,
-    /// What was done, as a word.
-    pub what: String,
-    /// To what.
-    pub to: String,
-    /// Why.
-    pub why: Option<String>,
-    /// How it ended, as JSON; `None` while it lasts, and for ever if its process died over it.
-    pub ended: Option<String>,
-}

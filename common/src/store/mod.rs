@@ -5,17 +5,19 @@
 //! the only place that knows attribute names and conditions. What it does not do: decide (that is [`crate::domain`]), or
 //! retry a lost race (that is the worker).
 
+mod audit;
 mod dynamodb;
 mod letters;
 mod outcomes;
 mod patience;
 mod upkeep;
 
+pub use audit::{Act, AuditLine};
 pub use dynamodb::{Seen, Store, schema};
-pub use letters::{AuditLine, Bereaved, Hand, Kept, LetterPage, Reopened};
+pub use letters::{Bereaved, Hand, Kept, LetterPage, Reopened};
 pub use outcomes::{
     Cancellation, Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey,
     Recorded, RequestPage, ScanPage, Seeded, StoreError, SweepKey, SweepPage,
 };
 pub use patience::patiently;
-pub use upkeep::{Census, Changed, Inserted, Instance, Record, Role, Run, Tick};
+pub use upkeep::{Census, Changed, Inserted, Instance, Received, Record, Role, Run, Tick};

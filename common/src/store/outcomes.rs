@@ -12,8 +12,10 @@ use crate::domain::{
     Timestamp,
 };
 
-/// DynamoDB: keys have at most 2,048 and 1,024 bytes; a cursor has two characters a byte.
-const LONGEST_CURSOR: usize = 2 * (2_048 + 1_024 + 1);
+/// DynamoDB: the longest keys, in bytes. A cursor has two characters a byte.
+const LONGEST_PK: usize = 2_048;
+const LONGEST_SK: usize = 1_024;
+const LONGEST_CURSOR: usize = 2 * (LONGEST_PK + LONGEST_SK + 1);
 
 /// Why the table could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -100,15 +102,20 @@ impl PageKey {
     }
 
     /// From what [`PageKey::encode`] wrote; `None` for anything else.
-    pub fn parse(text: &str) -> Option<Self> {
-        if !text.is_ascii() || !text.len().is_multiple_of(2) || text.len() > LONGEST_CURSOR {
+    pub fn parse(encoded: &str) -> Option<Self> {
+        if !encoded.is_ascii() || !encoded.len().is_multiple_of(2) || encoded.len() > LONGEST_CURSOR {
             return None;
         }
-        let bytes = (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok());
+        let bytes = (0..encoded.len()).step_by(2).map(|at| u8::from_str_radix(&encoded[at..at + 2], 16).ok());
         let text = String::from_utf8(bytes.collect::<Option<_>>()?).ok()?;
-        let (pk, sk) = text.split_once('\n').filter(|(pk, sk)| !pk.is_empty() && !sk.is_empty())?;
+        let fits = |(pk, sk): &(&str, &str)| {
+            (1..=LONGEST_PK).contains(&pk.len()) && (1..=LONGEST_SK).contains(&sk.len())
+        };
+        let (pk, sk) = text.split_once('\n').filter(fits)?;
         let attribute = |name: &str, value: &str| (name.to_owned(), AttributeValue::S(value.to_owned()));
-        Some(Self([attribute(PK, pk), attribute(SK, sk)].into()))
+        let key = Self([attribute(PK, pk), attribute(SK, sk)].into());
+        // One key has one text: digits have no sign, and letters no other case.
+        (key.encode() == encoded).then_some(key)
     }
 }
 
@@ -238,6 +245,8 @@ pub struct ScanPage {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -245,8 +254,18 @@ mod tests {
         let attribute = |name: &str, value: &str| (name.to_owned(), AttributeValue::S(value.to_owned()));
         let key = PageKey([attribute(PK, "SBX#a"), attribute(SK, "META")].into());
         assert_eq!(PageKey::parse(&key.encode()), Some(key));
-        for bad in ["", "x", "zz", "5342", "ff0aff", "0a", "\u{e4}\u{e4}"] {
+        let long = "61".repeat(LONGEST_PK + 1) + "0a61";
+        for bad in ["", "x", "zz", "5342", "ff0aff", "0a", "610A61", "+10a61", "\u{e4}\u{e4}", &long] {
             assert_eq!(PageKey::parse(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_as_a_cursor_is_its_one_text(text in "([0-9a-fA-F+]{0,12}0[aA]){0,3}[0-9a-f]{0,12}") {
+            if let Some(key) = PageKey::parse(&text) {
+                prop_assert_eq!(key.encode(), text);
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Questions of the jobs to the table, and its answers.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -141,6 +142,17 @@ pub struct Instance {
     pub role: Role,
     /// When it said so last.
     pub heartbeat: Timestamp,
+    /// What it received of late; an API has none.
+    pub received: Received,
+}
+
+/// The age of the oldest message of each queue that a worker received since its heartbeat before, if one came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Of the requests queue.
+    pub requests: Option<Duration>,
+    /// Of the maintenance queue.
+    pub maintenance: Option<Duration>,
 }
 
 /// A run of a job that somebody asked for.

@@ -8,7 +8,7 @@ use broker_common::clock::Clock;
 use broker_common::config::{Config, Environment, Overlay, Strings};
 use broker_common::entropy::Entropy;
 use broker_common::queue::QueueNames;
-use broker_common::store::Store;
+use broker_common::store::{Act, AuditLine, Store, StoreError};
 use broker_common::telemetry;
 
 use crate::args::Flags;
@@ -60,10 +60,20 @@ pub(crate) struct Context {
     pub(crate) store: Store,
 }
 
+/// Who acts through the command; AWS knows whose credentials it has.
+const OPERATOR: &str = "cli";
+
 impl Context {
     pub(crate) fn new(config: Config, clock: Clock, aws: Aws) -> anyhow::Result<Self> {
         let names = QueueNames::new(&config.prefix)?;
         let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
         Ok(Self { config, clock, entropy: Entropy::from_system(), aws, names, store })
+    }
+
+    /// Writes the line of the audit that comes before an act of the operator.
+    pub(crate) async fn audit(&self, act: Act, target: &str, count: Option<u64>) -> Result<(), StoreError> {
+        let (at, id) = (self.clock.now(), self.entropy.uuid());
+        let (who, target) = (OPERATOR.to_owned(), target.to_owned());
+        self.store.audit(&AuditLine { at, id, who, act, target, why: None, count, ended: None }).await
     }
 }

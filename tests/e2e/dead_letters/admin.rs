@@ -103,7 +103,7 @@ async fn an_operator_pages_through_letters_over_http_and_a_bad_cursor_is_400() {
             admin(broker, Method::POST, "/discard?reason=malformed&why=poison").await.expect_status(200);
         assert_eq!((rest.number_of("done"), &rest.json["more"]), (25, &false.into()), "{rest:#?}");
         let audit = broker.audit().await;
-        let by_token = audit.iter().filter(|line| line["done_by"] == broker_tests::table::text("ops"));
+        let by_token = audit.iter().filter(|line| line["who"] == broker_tests::table::text("ops"));
         assert_eq!(by_token.count(), 3, "a dry run leaves no line: {audit:#?}");
     })
     .await;

@@ -8,7 +8,7 @@ use broker_tests::{Provider, story, wait_for_condition};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::{clean_up_until_deleted, give_back, status};
+use super::{clean_up_until_deleted, clean_up_what_was_lost_until_deleted, give_back, status};
 
 #[tokio::test]
 async fn what_was_given_back_is_deleted_at_the_provider_and_leaves_a_tombstone() {
@@ -67,22 +67,7 @@ async fn a_worker_that_is_killed_with_deletions_in_its_hands_loses_none() {
         broker.kill_worker(0);
         broker.kill_worker(0);
         provider.behave().await;
-        // What was planned and lost is due again 15 minutes after its slot; the operator need not wait.
-        wait_for_condition("everything to be deleted", async || {
-            for n in 0..20 {
-                let sandbox = format!("seed-{n:06}");
-                if status(broker, &sandbox).await == "pending_deletion" {
-                    broker.cli(&["sandbox", "retry-delete", &sandbox]).await;
-                }
-            }
-            broker.job("cleanup").await;
-            broker.queues().are_empty().await;
-            match broker.stats().await {
-                stats if stats.deleted == 20 => Ok(()),
-                stats => Err(stats),
-            }
-        })
-        .await;
+        clean_up_what_was_lost_until_deleted(broker, 20).await;
         assert!(provider.world().await.accounts.is_empty());
     })
     .await;

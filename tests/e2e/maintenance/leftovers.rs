@@ -1,6 +1,5 @@
 //! What dead processes leave behind is swept; what the living have is not.
 
-use broker_tests::table::{Table, now_s, number, text};
 use broker_tests::{Setup, story, wait_for_condition};
 
 #[tokio::test]
@@ -13,7 +12,7 @@ async fn the_reply_queue_of_a_killed_api_is_swept_when_its_heartbeat_is_old() {
         broker.kill_api(0);
         assert_eq!(broker.job("sweep").await.changed, 0, "it may only be slow");
 
-        age_heartbeat(&table, &dead).await;
+        table.age_heartbeat(&dead).await;
         let report = broker.job("sweep").await;
         assert_eq!((report.details["reply_queues"], report.details["instances"]), (1, 1), "{report:?}");
         assert!(!queues.reply_queues().await.contains(&dead));
@@ -22,21 +21,12 @@ async fn the_reply_queue_of_a_killed_api_is_swept_when_its_heartbeat_is_old() {
     .await;
 }
 
-/// Lets the process of a reply queue have said for the last time that it lives more than 90 s ago.
-async fn age_heartbeat(table: &Table, queue: &str) {
-    let id = queue.rsplit("replies-").next().expect("an id");
-    let mut instance = table.get_at("INSTANCE", id).await.expect("an instance");
-    assert_eq!(instance["process_role"], text("api"));
-    instance.insert("heartbeat_ms".to_owned(), number((now_s() - 95) * 1_000));
-    table.put(instance).await;
-}
-
 #[tokio::test]
 async fn an_api_whose_queue_was_swept_while_it_slept_makes_a_new_one() {
     story(Setup::new().apis(1).pool(2), async |broker| {
         let (queues, table) = (broker.queues(), broker.table());
         let queue = queues.reply_queues().await.remove(0);
-        age_heartbeat(&table, &queue).await;
+        table.age_heartbeat(&queue).await;
         assert_eq!(broker.job("sweep").await.details["reply_queues"], 1);
         wait_for_condition("a new reply queue", async || match queues.reply_queues().await.as_slice() {
             [new] if *new != queue => Ok(()),

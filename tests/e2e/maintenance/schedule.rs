@@ -4,7 +4,7 @@ use broker_tests::table::{now_s, number};
 use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};
 use serde_json::json;
 
-use super::{clean_up_until_deleted, give_back};
+use super::{clean_up_what_was_lost_until_deleted, give_back};
 
 fn every_second(setup: Setup) -> Setup {
     let jobs = ["SYNC", "EXPIRE", "CLEANUP", "PURGE", "CENSUS", "SWEEP"];
@@ -132,7 +132,7 @@ async fn workers_that_are_killed_in_the_middle_of_jobs_leave_nothing_half_done()
         provider.behave().await;
         broker.job("expire").await;
         assert_eq!(broker.stats().await.allocated, 0);
-        clean_up_until_deleted(broker, 40).await;
+        clean_up_what_was_lost_until_deleted(broker, 40).await;
         assert_eq!(broker.job("sync").await.failed, 0);
         let stats = broker.stats().await;
         assert_eq!((stats.total, stats.available, stats.stale), (60, 20, 0));

@@ -26,6 +26,8 @@ pub enum Fault {
     Reorder,
     /// One entry of the batch is told to have failed, although it took effect.
     FailEntry,
+    /// The queue does not exist: somebody deleted it, or it is so new that not all of SQS knows it.
+    UnknownQueue,
 }
 
 /// Longer than an attempt of any call but a long poll.
@@ -51,6 +53,7 @@ impl Fault {
             Self::Duplicate => "duplicate",
             Self::Reorder => "reordered",
             Self::FailEntry => "failed entry",
+            Self::UnknownQueue => "unknown queue",
         }
     }
 
@@ -67,6 +70,7 @@ impl Fault {
             Self::Duplicate => ["SendMessage", "SendMessageBatch"].contains(&operation),
             Self::Reorder => ["SendMessageBatch", "ReceiveMessage"].contains(&operation),
             Self::FailEntry => BATCHES.contains(&operation),
+            Self::UnknownQueue => operation == "ReceiveMessage" || BATCHES.contains(&operation),
         }
     }
 }

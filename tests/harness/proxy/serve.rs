@@ -123,6 +123,7 @@ impl Proxy {
             }
             Fault::Throttle => Ok(wire::throttled(self.service)),
             Fault::Conflict => Ok(wire::conflict(operation, &call.body)),
+            Fault::UnknownQueue => Ok(wire::unknown_queue()),
             Fault::ServerError => Ok(wire::server_error(self.service)),
             Fault::ServerErrorAfterEffect => {
                 self.forward(call).await?;

@@ -43,6 +43,10 @@ pub(super) fn server_error(service: Service) -> Response<Full<Bytes>> {
     error(StatusCode::INTERNAL_SERVER_ERROR, type_, Value::Null)
 }
 
+pub(super) fn unknown_queue() -> Response<Full<Bytes>> {
+    error(StatusCode::BAD_REQUEST, "com.amazonaws.sqs#QueueDoesNotExist", Value::Null)
+}
+
 /// Another transaction is in the way. `request` tells how many items a transaction has; the first is the one.
 pub(super) fn conflict(operation: &str, request: &[u8]) -> Response<Full<Bytes>> {
     let prefix = "com.amazonaws.dynamodb.v20120810#";

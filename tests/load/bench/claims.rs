@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use broker_common::aws;
 use broker_common::clock::Clock;
@@ -16,6 +16,7 @@ use broker_common::entropy::Entropy;
 use broker_common::store::{Candidate, Claim, ClaimOutcome, Store};
 use broker_tests::{Broker, Setup};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Shards of the index, as configured by default.
 const SHARDS: u8 = 16;

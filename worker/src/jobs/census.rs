@@ -1,6 +1,7 @@
 //! Census: counts the pool by state into one record, which stats and gauges read. Tombstones are counted, too, and
 //! the dead letters that want something of the operator.
 
+use broker_common::crash::{self, Point};
 use broker_common::dead_letters;
 use broker_common::domain::{JobReport, Status};
 use broker_common::store::{Census, Changed};
@@ -10,6 +11,7 @@ use super::{JobError, Jobs};
 pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
     let as_of = jobs.clock.now();
     let by_status = jobs.store.count_all().await?;
+    crash::point(Point::Counted);
     report.found = by_status.values().sum();
     by_status.iter().for_each(|(status, count)| report.detail(status.as_str(), *count));
     // The line that alarms on a low pool count (infra/terraform/logs.tf): numbers, not words.

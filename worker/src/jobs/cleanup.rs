@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use broker_common::crash::{self, Point};
 use broker_common::domain::{JobReport, Status, Timestamp};
 use broker_common::messages::MaintenanceMessage;
 use broker_common::queue::Outgoing;
@@ -88,6 +89,7 @@ async fn plan_one(jobs: &Jobs, due: Candidate, slot: Timestamp) -> Result<Change
     if jobs.store.postpone(seen, slot.plus(DUE_AGAIN), now).await? == Changed::MovedOn {
         return Ok(Changed::MovedOn);
     }
+    crash::point(Point::Planned);
     let message = MaintenanceMessage::delete(
         jobs.entropy.request_id(now),
         now,

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use broker_common::crash::{self, Point};
 use broker_common::domain::{Event, ExternalId, Job, SandboxId, Timestamp};
 use broker_common::provider::{AccountId, Deleted, Provider, ProviderError};
 use broker_common::store::{Changed, Record, Seen, StoreError};
@@ -105,6 +106,7 @@ impl Jobs {
         let sandbox = &record.sandbox;
         match provider.delete(account).await {
             Ok(deleted) => {
+                crash::point(Point::GoneAtProvider);
                 let gone_before = deleted == Deleted::AlreadyGone;
                 let now = self.clock.now();
                 let buried = self.store.bury(seen, sandbox.status, &sandbox.external_id, now).await?;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use broker_common::crash::{self, Point};
 use broker_common::domain::{JobReport, Status, Timestamp};
 use broker_common::store::{Candidate, Changed, StoreError};
 use tokio::task::{JoinError, JoinSet};
@@ -70,7 +71,10 @@ where
 
 fn count(ended: Result<Result<Changed, StoreError>, JoinError>, report: &mut JobReport) {
     match ended {
-        Ok(Ok(Changed::Done)) => report.changed += 1,
+        Ok(Ok(Changed::Done)) => {
+            crash::point(Point::Stepped);
+            report.changed += 1;
+        }
         Ok(Ok(Changed::MovedOn)) => report.skipped += 1,
         Ok(Err(error)) => {
             tracing::warn!(job = report.job, "one was left for the next run: {error}");

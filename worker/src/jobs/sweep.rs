@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 
+use broker_common::crash::{self, Point};
 use broker_common::domain::JobReport;
 use broker_common::heartbeat;
 use broker_common::queue::topology;
@@ -28,6 +29,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     report.found = (queues.len() + gone.len()) as u64;
     for queue in queues.iter().filter(|queue| !living.contains(queue)) {
         topology::delete_reply_queue(&jobs.aws, &jobs.urls, queue).await?;
+        crash::point(Point::Swept);
         tracing::info!(%queue, "swept a reply queue whose process is gone");
         report.changed += 1;
         report.detail("reply_queues", 1);

@@ -1,9 +1,11 @@
 //! A run of a job: its counters if it ends within the wait, else 202 with a `Location` to ask.
 //!
-//! Invariant: a 202 is said only after the run was recorded; its worker stores the report before it tells it.
+//! Invariant: nothing is sent before its line of the audit is written; a 202 is said only after the run was recorded; its
+//! worker stores the report before it tells it.
 
 use broker_common::domain::{JobReport, Outcome, RequestId, Task};
 use broker_common::messages::MaintenanceMessage;
+use broker_common::store::{Act, AuditLine};
 use http::StatusCode;
 use http::request::Parts;
 use serde_json::json;
@@ -20,13 +22,30 @@ use crate::problem::{Code, Problem, outcome};
 const POLL_AGAIN_S: u64 = 2;
 
 impl Operator {
-    pub(super) async fn run(&self, id: RequestId, task: Task, head: &Parts) -> Result<Answer, Problem> {
+    pub(super) async fn run(
+        &self,
+        id: RequestId,
+        who: &str,
+        task: Task,
+        head: &Parts,
+    ) -> Result<Answer, Problem> {
         let exchange = &self.exchange;
         let times = exchange.times(handlers::wait(Preferences::of(&head.headers), self.wait));
         let asked = Instant::now();
         let channel =
             exchange.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))?;
         let mut waiter = exchange.replies.register(id).inspect_err(|_| measures::shed())?;
+        let line = AuditLine {
+            at: times.enqueued_at,
+            id: *id.as_uuid(),
+            who: who.to_owned(),
+            act: Act::RunJob,
+            target: task.to_string(),
+            why: None,
+            count: None,
+            ended: None,
+        };
+        exchange.store.audit(&line).await?;
         let message = MaintenanceMessage::run_for(id, task, times, channel.reply_to.as_str());
         channel
             .maintenance

@@ -4,10 +4,11 @@
 //! one call should read. The last one has none.
 
 use broker_common::domain::{Status, TrackId, TrackName};
-use broker_common::store::{PageKey, Record, Store};
+use broker_common::store::{Record, Store};
 use http::StatusCode;
 use serde_json::json;
 
+use super::cursor::Cursors;
 use super::query::Query;
 use crate::answer::Answer;
 use crate::problem::Problem;
@@ -25,7 +26,8 @@ pub(super) async fn answer(store: &Store, query: &Query) -> Result<Answer, Probl
     let track_name = query.checked("track_name", |text| TrackName::new(text))?;
     let limit = query.number("limit", 1..=MOST)?.unwrap_or(LIMIT);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut after = query.checked("cursor", |text| PageKey::parse(text).ok_or(()))?;
+    let cursors = Cursors::of(store.table(), query);
+    let mut after = query.checked("cursor", |text| cursors.parse(text).ok_or(()))?;
     let wanted = |record: &Record| {
         let allocation = record.sandbox.allocation.as_ref();
         status.is_none_or(|status| record.sandbox.status == status)
@@ -45,7 +47,7 @@ pub(super) async fn answer(store: &Store, query: &Query) -> Result<Answer, Probl
     }
     let body = json!({
         "sandboxes": found.iter().map(Record::shown).collect::<Vec<_>>(),
-        "next_cursor": after.as_ref().map(PageKey::encode),
+        "next_cursor": after.as_ref().map(|after| cursors.encode(after)),
     });
     Ok(Answer::json(StatusCode::OK, body, "listed"))
 }

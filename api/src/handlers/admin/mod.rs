@@ -2,6 +2,7 @@
 //!
 //! What it does not do: run a job. A worker does, through the maintenance queue, as for the schedule.
 
+mod cursor;
 mod dead_letters;
 mod jobs;
 mod list;
@@ -14,7 +15,9 @@ use broker_common::domain::{Removable, RequestId, STALE_GRACE_HOURS, Task};
 use broker_common::entropy::Entropy;
 use http::request::Parts;
 
-use self::query::Query;
+#[cfg(test)]
+pub(crate) use self::cursor::Cursors;
+pub(crate) use self::query::Query;
 use crate::answer::Answer;
 use crate::exchange::Exchange;
 use crate::problem::Problem;
@@ -31,13 +34,13 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
-    /// The answer to the operator whose token is called `by`.
+    /// The answer to the operator whose token is called `who`.
     pub(crate) async fn answer(
         &self,
         id: RequestId,
+        who: &str,
         admin: &Admin<'_>,
         head: &Parts,
-        by: &str,
     ) -> Result<Answer, Problem> {
         let query = Query::parse(head.uri.query())?;
         match admin {
@@ -46,28 +49,28 @@ impl Operator {
             Admin::Sync => {
                 query.only(&["accept_stale"])?;
                 let accept_stale = query.flag("accept_stale")?;
-                self.run(id, Task::Sync { accept_stale }, head).await
+                self.run(id, who, Task::Sync { accept_stale }, head).await
             }
             Admin::Cleanup => {
                 query.only(&[])?;
-                self.run(id, Task::Cleanup, head).await
+                self.run(id, who, Task::Cleanup, head).await
             }
             Admin::Expire => {
                 query.only(&[])?;
-                self.run(id, Task::Expire, head).await
+                self.run(id, who, Task::Expire, head).await
             }
             Admin::PurgeStale => {
                 query.only(&["grace_period_hours"])?;
                 let hours = query.number("grace_period_hours", 0..=LONGEST_GRACE_HOURS)?;
                 let grace_period_hours = hours.unwrap_or(STALE_GRACE_HOURS);
-                self.run(id, Task::PurgeStale { grace_period_hours }, head).await
+                self.run(id, who, Task::PurgeStale { grace_period_hours }, head).await
             }
             Admin::BulkDelete => {
                 query.only(&["status"])?;
                 let status = query.get("status").and_then(Removable::parse);
                 let status =
                     status.ok_or_else(|| Problem::invalid("status must be stale or deletion_failed."))?;
-                self.run(id, Task::BulkDelete { status }, head).await
+                self.run(id, who, Task::BulkDelete { status }, head).await
             }
             Admin::Job(run) => {
                 query.only(&[])?;
@@ -78,8 +81,8 @@ impl Operator {
                 query.only(&[])?;
                 self.dead_letter(id).await
             }
-            Admin::Replay => self.replay(&query, head, by).await,
-            Admin::Discard => self.discard(&query, head, by).await,
+            Admin::Replay => self.replay(&query, head, who).await,
+            Admin::Discard => self.discard(&query, head, who).await,
         }
     }
 }

@@ -9,11 +9,11 @@ use crate::problem::Problem;
 
 /// Parameters, decoded.
 #[derive(Debug)]
-pub(super) struct Query(BTreeMap<String, String>);
+pub(crate) struct Query(BTreeMap<String, String>);
 
 impl Query {
     /// Reads `name=value&…`; a plus is a space.
-    pub(super) fn parse(query: Option<&str>) -> Result<Self, Problem> {
+    pub(crate) fn parse(query: Option<&str>) -> Result<Self, Problem> {
         let mut parameters = BTreeMap::new();
         let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         for pair in pairs {
@@ -26,7 +26,7 @@ impl Query {
     }
 
     /// That there is no other parameter.
-    pub(super) fn only(&self, known: &[&'static str]) -> Result<(), Problem> {
+    pub(crate) fn only(&self, known: &[&'static str]) -> Result<(), Problem> {
         if self.0.keys().all(|name| known.contains(&name.as_str())) {
             return Ok(());
         }
@@ -34,12 +34,18 @@ impl Query {
         Err(Problem::invalid(format!("The query has an unknown parameter; known here: {known}.")))
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    /// All parameters but these, in one order.
+    pub(crate) fn but(&self, others: &[&str]) -> String {
+        let rest = self.0.iter().filter(|(name, _)| !others.contains(&name.as_str()));
+        rest.map(|(name, value)| format!("{name:?}={value:?}")).collect::<Vec<_>>().join("&")
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
     /// `true`, `false`, or absent, which is false.
-    pub(super) fn flag(&self, name: &'static str) -> Result<bool, Problem> {
+    pub(crate) fn flag(&self, name: &'static str) -> Result<bool, Problem> {
         match self.get(name) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
@@ -47,7 +53,7 @@ impl Query {
         }
     }
 
-    pub(super) fn number(
+    pub(crate) fn number(
         &self,
         name: &'static str,
         range: RangeInclusive<u32>,
@@ -60,7 +66,7 @@ impl Query {
     }
 
     /// A parameter as `T`.
-    pub(super) fn checked<T, E>(
+    pub(crate) fn checked<T, E>(
         &self,
         name: &'static str,
         check: impl FnOnce(&str) -> Result<T, E>,

@@ -59,6 +59,16 @@ pub(super) const ROLE: &str = "process_role";
 pub(super) const HEARTBEAT_MS: &str = "heartbeat_ms";
 pub(super) const JOB: &str = "job_name";
 pub(super) const REPORT: &str = "report";
+pub(super) const OLDEST_REQUESTS_MS: &str = "oldest_requests_ms";
+pub(super) const OLDEST_MAINTENANCE_MS: &str = "oldest_maintenance_ms";
+pub(super) const AT_MS: &str = "at_ms";
+pub(super) const AUDIT_ID: &str = "audit_id";
+pub(super) const WHO: &str = "who";
+pub(super) const ACT: &str = "act";
+pub(super) const TARGET: &str = "target";
+pub(super) const WHY: &str = "why";
+pub(super) const HOW_MANY: &str = "how_many";
+pub(super) const ACT_ENDED: &str = "act_ended";
 
 /// Reads attributes of one item and names the item when one is wrong.
 pub(super) struct Reader<'a>(pub(super) &'a Item);

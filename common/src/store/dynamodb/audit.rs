@@ -1,9 +1,8 @@
-//! Audit lines: who did what, to what, why, and how it ended.
-//!
-//! Invariant: a deed's line stands before its first effect, so one whose process died over it is there too, without an
-//! end. What it does not do: decide what is worth a line.
+//! Lines of the audit: under the day, by time. They are added, get their end if the act has one, and leave by their ttl.
 
 use std::time::Duration;
+
+use uuid::Uuid;
 
 use super::attributes::{self as a, Item, Reader};
 use super::change::Change;
@@ -11,88 +10,92 @@ use super::errors::failed;
 use super::keys::{self, PK};
 use super::{Store, n, s};
 use crate::domain::Timestamp;
-use crate::store::{AuditLine, Changed, StoreError};
-use uuid::Uuid;
+use crate::store::{Act, AuditLine, Changed, PageKey, StoreError};
 
 /// The line stands and has no end yet.
-const DEED_LASTS: &str = "attribute_exists(PK) and attribute_not_exists(deed_ended)";
-/// How long a line is kept.
+const ACT_LASTS: &str = "attribute_exists(PK) and attribute_not_exists(act_ended)";
+/// How long a line is kept: a year, and the time to look back at it.
 const LINE_IS_KEPT: Duration = Duration::from_secs(400 * 24 * 3_600);
 
-const DEED: &str = "deed";
-const AT_MS: &str = "at_ms";
-const BY: &str = "done_by";
-const WHAT: &str = "what";
-const TO: &str = "done_to";
-const WHY: &str = "why";
-const ENDED: &str = "deed_ended";
-
 impl Store {
-    /// Writes the line of a deed that is about to begin (or, with its end, of one that is done).
-    pub async fn audit(&self, line: &AuditLine) -> Result<Changed, StoreError> {
-        let mut item = keys::audit(line.deed, line.at).into_map();
-        let set = [
-            (DEED, Some(s(line.deed.to_string()))),
-            (AT_MS, Some(n(line.at.as_ms()))),
-            (BY, Some(s(&line.by))),
-            (WHAT, Some(s(&line.what))),
-            (TO, Some(s(&line.to))),
-            (WHY, line.why.as_ref().map(s)),
-            (ENDED, line.ended.as_ref().map(s)),
-            (a::TTL, Some(n(line.at.plus(LINE_IS_KEPT).as_secs()))),
-        ];
-        item.extend(set.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-        self.put_if_new("audit", item).await
+    /// Writes a line. To be called before the act: without its line nothing is done.
+    pub async fn audit(&self, line: &AuditLine) -> Result<(), StoreError> {
+        let mut item = keys::audit(line.at, line.id).into_map();
+        let mut set = |name: &str, value| drop(item.insert(name.to_owned(), value));
+        set(a::AT_MS, n(line.at.as_ms()));
+        set(a::AUDIT_ID, s(line.id.to_string()));
+        set(a::WHO, s(&line.who));
+        set(a::ACT, s(line.act.as_str()));
+        set(a::TARGET, s(&line.target));
+        if let Some(why) = &line.why {
+            set(a::WHY, s(why));
+        }
+        if let Some(count) = line.count {
+            set(a::HOW_MANY, n(count));
+        }
+        if let Some(ended) = &line.ended {
+            set(a::ACT_ENDED, s(ended));
+        }
+        set(a::TTL, n(line.at.plus(LINE_IS_KEPT).as_secs()));
+        // Found already there is our own write, which was retried: the id was minted for this line.
+        self.put_if_new("audit", item).await.map(drop)
     }
 
-    /// Adds how a deed ended to its line.
-    pub async fn audit_end(&self, deed: Uuid, began: Timestamp, ended: &str) -> Result<Changed, StoreError> {
+    /// Adds how an act ended to its line.
+    pub async fn audit_end(&self, id: Uuid, began: Timestamp, ended: &str) -> Result<Changed, StoreError> {
         self.change(Change {
             operation: "audit_end",
-            key: keys::audit(deed, began).into_map(),
-            condition: DEED_LASTS,
-            update: "SET deed_ended = :ended",
+            key: keys::audit(began, id).into_map(),
+            condition: ACT_LASTS,
+            update: "SET act_ended = :ended",
             values: vec![(":ended", s(ended))],
         })
         .await
     }
 
-    /// The lines of the day of `at` (UTC), in the order in which they began.
-    pub async fn audited(&self, at: Timestamp) -> Result<Vec<AuditLine>, StoreError> {
-        let (mut lines, mut after) = (Vec::new(), None);
-        loop {
-            let call = self
-                .client
-                .query()
-                .table_name(&self.table)
-                .consistent_read(true)
-                .key_condition_expression("#pk = :day")
-                .expression_attribute_names("#pk", PK)
-                .expression_attribute_values(":day", s(keys::audit_day(at)))
-                .set_exclusive_start_key(after);
-            let answer = call.send().await.map_err(|error| failed("Query", &self.table, error))?;
-            for item in answer.items() {
-                lines.push(read_line(item)?);
-            }
-            after = answer.last_evaluated_key;
-            if after.is_none() {
-                return Ok(lines);
-            }
-        }
+    /// A page of the lines of the day (UTC) that `at` falls in, the oldest first (a consistent read).
+    pub async fn audit_of_day(
+        &self,
+        at: Timestamp,
+        after: Option<PageKey>,
+    ) -> Result<(Vec<AuditLine>, Option<PageKey>), StoreError> {
+        let call = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key_condition_expression("#pk = :day")
+            .expression_attribute_names("#pk", PK)
+            .expression_attribute_values(":day", s(keys::audit_day(at)))
+            .set_exclusive_start_key(after.map(|key| key.0));
+        let answer = call.send().await.map_err(|error| failed("Query", &self.table, error))?;
+        let lines = answer.items().iter().map(read).collect::<Result<_, _>>()?;
+        Ok((lines, answer.last_evaluated_key.map(PageKey)))
     }
 }
 
-fn read_line(item: &Item) -> Result<AuditLine, StoreError> {
+fn read(item: &Item) -> Result<AuditLine, StoreError> {
     let read = Reader(item);
-    let text = |name| read.text(name, |text| Ok::<_, ()>(text.to_owned()));
-    let optional = |name| read.optional(name, |text| Ok::<_, ()>(text.to_owned()));
+    let text = |text: &str| Ok::<_, ()>(text.to_owned());
     Ok(AuditLine {
-        deed: read.text(DEED, Uuid::try_parse)?,
-        at: Timestamp::from_ms(read.number(AT_MS)?),
-        by: text(BY)?,
-        what: text(WHAT)?,
-        to: text(TO)?,
-        why: optional(WHY)?,
-        ended: optional(ENDED)?,
+        at: Timestamp::from_ms(read.number(a::AT_MS)?),
+        id: read.text(a::AUDIT_ID, Uuid::try_parse)?,
+        who: read.text(a::WHO, text)?,
+        act: read.text(a::ACT, |text| Act::parse(text).ok_or(()))?,
+        target: read.text(a::TARGET, text)?,
+        why: read.optional(a::WHY, text)?,
+        count: read.optional_number(a::HOW_MANY)?,
+        ended: read.optional(a::ACT_ENDED, text)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_act_reads_back_as_it_is_stored() {
+        assert!(Act::ALL.into_iter().all(|act| Act::parse(act.as_str()) == Some(act)));
+        assert_eq!(Act::parse("made_coffee"), None);
+    }
 }

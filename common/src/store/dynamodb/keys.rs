@@ -94,9 +94,9 @@ pub(super) fn audit_day(at: Timestamp) -> String {
     format!("AUDIT#{}", at.date())
 }
 
-/// The audit line of the deed `id`, begun at `at`.
-pub(super) fn audit(id: Uuid, at: Timestamp) -> Key {
-    Key { pk: audit_day(at), sk: Cow::Owned(format!("{:013}#{id}", at.as_ms())) }
+/// Lines of the audit stand under their day, by time; the id tells those of one millisecond apart.
+pub(super) fn audit(at: Timestamp, id: Uuid) -> Key {
+    Key { pk: audit_day(at), sk: Cow::Owned(format!("{:015}#{id}", at.as_ms())) }
 }
 
 pub(super) fn ping() -> Key {

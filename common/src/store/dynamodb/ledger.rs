@@ -12,7 +12,7 @@ use super::errors::failed;
 use super::keys::{self, INSTANCES, PK};
 use super::{Store, n, s};
 use crate::domain::{JobReport, RequestId, Timestamp};
-use crate::store::{Census, Changed, Instance, Role, Run, StoreError};
+use crate::store::{Census, Changed, Instance, Received, Role, Run, StoreError};
 
 const IS_NEW: &str = "attribute_not_exists(PK)";
 /// An older census is there, or none.
@@ -62,6 +62,10 @@ impl Store {
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         );
+        let Received { requests, maintenance } = instance.received;
+        for (name, age) in [(a::OLDEST_REQUESTS_MS, requests), (a::OLDEST_MAINTENANCE_MS, maintenance)] {
+            item.extend(age.map(|age| (name.to_owned(), n(age.as_millis()))));
+        }
         let call = self
             .client
             .put_item()
@@ -192,8 +196,8 @@ impl Census {
 }
 
 impl Instance {
-    /// A process that lives at `now`.
-    pub const fn new(id: Uuid, role: Role, now: Timestamp) -> Self {
-        Self { id, role, heartbeat: now }
+    /// A process that lives at `now`, and has received nothing of late.
+    pub fn new(id: Uuid, role: Role, now: Timestamp) -> Self {
+        Self { id, role, heartbeat: now, received: Received::default() }
     }
 }

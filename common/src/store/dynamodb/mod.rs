@@ -57,6 +57,11 @@ impl Store {
         Self { client, table: table.to_owned(), shards: shards.max(1), reads, transactions }
     }
 
+    /// The table's name.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
     /// Over how many index partitions each state is spread.
     pub const fn shards(&self) -> u8 {
         self.shards

@@ -1,11 +1,13 @@
 //! Items of the jobs to their values.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::attributes::{self as a, Item, Reader};
 use super::keys::{SK, STATE_KEY};
 use crate::domain::{JobReport, LetterCount, Status, Timestamp};
-use crate::store::{Census, Instance, Record, Role, Run, StoreError, Tick};
+use crate::store::{Census, Instance, Received, Record, Role, Run, StoreError, Tick};
 
 pub(super) fn read_status(item: &Item) -> Result<Status, StoreError> {
     Reader(item).text(a::STATUS, |text| Status::parse(text).ok_or(()))
@@ -67,6 +69,10 @@ pub(super) fn read_instance(item: &Item) -> Result<Instance, StoreError> {
         id: read.text(SK, Uuid::try_parse)?,
         role: read.text(a::ROLE, |text| Role::parse(text).ok_or(()))?,
         heartbeat: Timestamp::from_ms(read.number(a::HEARTBEAT_MS)?),
+        received: Received {
+            requests: read.optional_number(a::OLDEST_REQUESTS_MS)?.map(Duration::from_millis),
+            maintenance: read.optional_number(a::OLDEST_MAINTENANCE_MS)?.map(Duration::from_millis),
+        },
     })
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::attributes::{self as a, Item};
 use super::change::Change;
 use super::keys;
-use super::{Store, n, s};
+use super::{Store, n};
 use crate::domain::{Job, Timestamp};
 use crate::store::{Changed, StoreError, Tick};
 
@@ -78,15 +78,15 @@ impl Store {
         .await
     }
 
-    /// Keeps a job from being started by its schedule until it is resumed.
-    pub async fn pause_job(&self, job: Job, by: &str, now: Timestamp) -> Result<Changed, StoreError> {
+    /// Keeps a job from being started by its schedule until it is resumed. Who did it is in the audit.
+    pub async fn pause_job(&self, job: Job, now: Timestamp) -> Result<Changed, StoreError> {
         self.tick(job, Duration::ZERO, now).await?;
         self.change(Change {
             operation: "pause_job",
             key: keys::tick(job).into_map(),
             condition: TICK_EXISTS,
-            update: "SET paused_at = :now, paused_by = :by",
-            values: vec![(":now", n(now.as_secs())), (":by", s(by))],
+            update: "SET paused_at = :now",
+            values: vec![(":now", n(now.as_secs()))],
         })
         .await
     }
@@ -98,7 +98,7 @@ impl Store {
             operation: "resume_job",
             key: keys::tick(job).into_map(),
             condition: TICK_EXISTS,
-            update: "REMOVE paused_at, paused_by",
+            update: "REMOVE paused_at",
             values: Vec::new(),
         })
         .await

@@ -57,6 +57,8 @@ pub(crate) enum Command {
     DeadLetters(DeadLettersCommand),
     /// How full the queues are
     Queues(Output),
+    /// What operators did: a line each for job runs, pauses, releases, extensions, retries
+    Audit(Audit),
 }
 
 #[derive(Debug, Subcommand)]
@@ -151,6 +153,15 @@ pub(crate) enum PoolCommand {
     Stats(Output),
     /// Read the whole table and report everything that breaks a promise; exit code 3 if anything does
     Verify(Output),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// Of which day (UTC): 0 is today, 1 yesterday
+    #[arg(long, default_value_t = 0)]
+    pub(crate) days_ago: u32,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use broker_common::domain::{Job, JobReport, Task, Times};
 use broker_common::messages::MaintenanceMessage;
 use broker_common::queue::{QueueKind, QueueUrls, Sender};
+use broker_common::store::Act;
 use serde::Serialize;
 
 use super::Done;
@@ -17,8 +18,6 @@ use crate::output;
 const LOOK: Duration = Duration::from_millis(200);
 /// A run that no worker begins by then is not begun, also if nobody waits any more.
 const BEGUN_WITHIN: Duration = Duration::from_secs(60);
-/// Who pauses, in the table.
-const OPERATOR: &str = "cli";
 
 pub(crate) async fn run(context: Context, args: args::JobRun) -> anyhow::Result<Done> {
     let task = match args.job {
@@ -31,6 +30,7 @@ pub(crate) async fn run(context: Context, args: args::JobRun) -> anyhow::Result<
     let (now, wait) = (context.clock.now(), Duration::from_secs(args.timeout_s));
     let id = context.entropy.request_id(now);
     let times = Times { enqueued_at: now, reply_by: now, deadline: now.plus(wait.max(BEGUN_WITHIN)) };
+    context.audit(Act::RunJob, &task.to_string(), None).await?;
     context.store.record_run(id, task.as_str(), now).await?;
     sender.send(MaintenanceMessage::run(id, task, times).encode()).await?;
     let looking = async {
@@ -81,11 +81,13 @@ struct Standing {
 }
 
 pub(crate) async fn pause(context: Context, args: args::JobName) -> anyhow::Result<Done> {
-    context.store.pause_job(args.job, OPERATOR, context.clock.now()).await?;
+    context.audit(Act::PauseJob, args.job.as_str(), None).await?;
+    context.store.pause_job(args.job, context.clock.now()).await?;
     standing(&context, args).await
 }
 
 pub(crate) async fn resume(context: Context, args: args::JobName) -> anyhow::Result<Done> {
+    context.audit(Act::ResumeJob, args.job.as_str(), None).await?;
     context.store.resume_job(args.job, context.clock.now()).await?;
     standing(&context, args).await
 }

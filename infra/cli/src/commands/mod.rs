@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+pub(crate) mod audit;
 pub(crate) mod dead_letters;
 pub(crate) mod endpoints;
 pub(crate) mod fleet;

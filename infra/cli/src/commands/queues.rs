@@ -1,41 +1,119 @@
-//! `broker queues`: how full they are, each process's reply queue included.
+//! `broker queues`: how full the queues are, each process's reply queue included, how old what is received of them is, and
+//! how much each worker has before it.
+//!
+//! The age is of what the workers received since their last heartbeat but one: SQS tells it only to CloudWatch, and a look
+//! by receiving would count against a message. While nobody receives there is none.
 
-use broker_common::queue::{QueueUrls, topology};
+use std::time::Duration;
+
+use broker_common::heartbeat;
+use broker_common::queue::topology::{self, Depth};
+use broker_common::queue::{QueueKind, QueueUrls};
+use broker_common::store::{Instance, Role};
 use serde::Serialize;
 
 use super::Done;
 use crate::context::Context;
 use crate::output;
 
-#[derive(Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct Row {
     queue: String,
     visible: u64,
     in_flight: u64,
     delayed: u64,
+    /// Of the oldest message that a worker received of late.
+    oldest_age_ms: Option<u64>,
+    /// Visible messages for each running worker.
+    backlog_per_worker: Option<u64>,
 }
 
 pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
     let urls = QueueUrls::resolve(&context.aws, &context.names).await?;
-    let mut depths = topology::depths(&context.aws, &urls).await?;
+    let now = context.clock.now();
+    let mut workers = context.store.instances().await?;
+    workers.retain(|instance| instance.role == Role::Worker && !heartbeat::is_gone(instance, now));
+    let mut rows = Vec::new();
+    for depth in topology::depths(&context.aws, &urls).await? {
+        let source = [QueueKind::Requests, QueueKind::Maintenance]
+            .into_iter()
+            .find(|kind| context.names.name(*kind) == depth.queue);
+        rows.push(row(depth, source, &workers));
+    }
     for name in topology::reply_queues(&context.aws, &context.names).await? {
         // A process may take its reply queue with it while we look.
         if let Ok(depth) = topology::depth(&context.aws, &urls.reply(&name), name.as_str().to_owned()).await {
-            depths.push(depth);
+            rows.push(row(depth, None, &workers));
         }
     }
-    let rows = depths.into_iter().map(|d| Row {
-        queue: d.queue,
-        visible: d.visible,
-        in_flight: d.in_flight,
-        delayed: d.delayed,
-    });
     if json {
-        output::json(&rows.collect::<Vec<_>>())?;
+        output::json(&rows)?;
     } else {
-        let cells =
-            rows.map(|r| [r.queue, r.visible.to_string(), r.in_flight.to_string(), r.delayed.to_string()]);
-        output::table(["QUEUE", "VISIBLE", "IN FLIGHT", "DELAYED"], cells)?;
+        let header = ["QUEUE", "VISIBLE", "IN FLIGHT", "DELAYED", "OLDEST MS", "PER WORKER"];
+        output::table(header, rows.into_iter().map(cells))?;
+        output::line(format_args!("\n{} running workers", workers.len()))?;
     }
     Ok(Done::Ok)
+}
+
+/// What is told of one queue; `source` is one that workers receive from.
+fn row(depth: Depth, source: Option<QueueKind>, workers: &[Instance]) -> Row {
+    let age = |worker: &Instance| match source? {
+        QueueKind::Requests => worker.received.requests,
+        QueueKind::Maintenance => worker.received.maintenance,
+        QueueKind::RequestsDlq | QueueKind::MaintenanceDlq => None,
+    };
+    let oldest: Option<Duration> = workers.iter().filter_map(age).max();
+    let running = u64::try_from(workers.len()).ok().filter(|running| *running > 0);
+    Row {
+        oldest_age_ms: oldest.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        backlog_per_worker: running
+            .filter(|_| source.is_some())
+            .map(|running| depth.visible.div_ceil(running)),
+        queue: depth.queue,
+        visible: depth.visible,
+        in_flight: depth.in_flight,
+        delayed: depth.delayed,
+    }
+}
+
+fn cells(row: Row) -> [String; 6] {
+    let or_dash = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
+    [
+        row.queue,
+        row.visible.to_string(),
+        row.in_flight.to_string(),
+        row.delayed.to_string(),
+        or_dash(row.oldest_age_ms),
+        or_dash(row.backlog_per_worker),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_common::domain::Timestamp;
+    use broker_common::store::Received;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn worker(requests_ms: u64) -> Instance {
+        let requests = Some(Duration::from_millis(requests_ms));
+        let received = Received { requests, maintenance: None };
+        Instance { received, ..Instance::new(Uuid::nil(), Role::Worker, Timestamp::from_secs(1)) }
+    }
+
+    #[test]
+    fn a_source_has_the_oldest_age_and_a_share_for_each_worker_and_others_have_none() {
+        let depth = |visible| Depth { queue: "q".to_owned(), visible, in_flight: 7, delayed: 0 };
+        let workers = [worker(20), worker(900), worker(3)];
+        let requests = row(depth(31), Some(QueueKind::Requests), &workers);
+        assert_eq!((requests.oldest_age_ms, requests.backlog_per_worker), (Some(900), Some(11)));
+        let maintenance = row(depth(0), Some(QueueKind::Maintenance), &workers);
+        assert_eq!((maintenance.oldest_age_ms, maintenance.backlog_per_worker), (None, Some(0)));
+        let reply = row(depth(31), None, &workers);
+        assert_eq!((reply.oldest_age_ms, reply.backlog_per_worker), (None, None));
+        let alone = row(depth(31), Some(QueueKind::Requests), &[]);
+        assert_eq!((alone.oldest_age_ms, alone.backlog_per_worker), (None, None), "nobody works");
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use broker_common::domain::{Allocation, EndReason, LeaseEnd, SandboxId, Status};
-use broker_common::store::{Changed, EndOutcome, Record, Seen};
+use broker_common::store::{Act, Changed, EndOutcome, Record, Seen};
 use serde_json::Value;
 
 use super::Done;
@@ -23,6 +23,7 @@ pub(crate) async fn show(context: Context, args: args::OneSandbox) -> anyhow::Re
 pub(crate) async fn release(context: Context, args: args::OneSandbox) -> anyhow::Result<Done> {
     let record = read(&context, &args.id).await?;
     let allocation = live(&record)?;
+    context.audit(Act::Release, &args.id, None).await?;
     let end = LeaseEnd::by_broker(EndReason::Released, context.clock.now());
     match context.store.end(&record.sandbox.id, allocation, &end).await? {
         EndOutcome::Ended => print(&read(&context, &args.id).await?, args.output.json),
@@ -38,6 +39,7 @@ pub(crate) async fn extend(context: Context, args: args::Extend) -> anyhow::Resu
     if expires_at > now.plus(LONGEST) {
         bail!("a lease may last 168 hours from now at most");
     }
+    context.audit(Act::Extend, &args.one.id, Some(args.hours.into())).await?;
     done(context.store.extend(&record.sandbox.id, allocation, expires_at, now).await?, &args.one.id)?;
     print(&read(&context, &args.one.id).await?, args.one.output.json)
 }
@@ -45,6 +47,7 @@ pub(crate) async fn extend(context: Context, args: args::Extend) -> anyhow::Resu
 pub(crate) async fn retry_delete(context: Context, args: args::OneSandbox) -> anyhow::Result<Done> {
     let (record, now) = (read(&context, &args.id).await?, context.clock.now());
     let seen = Seen { id: &record.sandbox.id, version: record.sandbox.version };
+    context.audit(Act::RetryDelete, &args.id, None).await?;
     let changed = match record.sandbox.status {
         Status::DeletionFailed => context.store.retry_deletion(seen, now).await?,
         Status::PendingDeletion => context.store.postpone(seen, now, now).await?,

@@ -10,6 +10,7 @@ mod diff;
 
 use std::collections::HashMap;
 
+use broker_common::crash::{self, Point};
 use broker_common::domain::{JobReport, SandboxId, Status};
 use broker_common::provider::Account;
 use broker_common::store::{Changed, Inserted, NewSandbox, Record, Seen, StoreError};
@@ -25,6 +26,7 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
     let provider = jobs.provider()?;
     let ours = ours(jobs).await?;
     let listed = provider.accounts().await?;
+    crash::point(Point::Listed);
     let diff = diff::between(ours, listed);
     report.found = diff.listed;
     report.skipped += diff.malformed;

@@ -19,15 +19,18 @@ const READ_TOGETHER: usize = 100;
 /// How often a suspect is read that a transaction holds just then.
 const TRIES: usize = 50;
 
-#[derive(Serialize)]
-struct Found {
+/// One broken promise.
+#[derive(Debug, Serialize)]
+pub(crate) struct Found {
     kind: &'static str,
     detail: String,
 }
 
-#[derive(Serialize)]
-struct Report {
-    violations: Vec<Found>,
+/// What the whole table says.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    /// What contradicts the promises.
+    pub(crate) violations: Vec<Found>,
     suspects: usize,
     live_leases: usize,
     by_status: BTreeMap<&'static str, u64>,
@@ -36,9 +39,20 @@ struct Report {
 }
 
 pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
+    let report = judge(&context.store).await?;
+    if json {
+        output::json(&report)?
+    } else {
+        print(&report)?
+    }
+    Ok(if report.violations.is_empty() { Done::Ok } else { Done::ViolationFound })
+}
+
+/// Reads the whole table and judges it.
+pub(crate) async fn judge(store: &Store) -> anyhow::Result<Report> {
     let mut inventory = Inventory::default();
     let mut unreadable = Vec::new();
-    scan(&context.store, |mut page| {
+    scan(store, |mut page| {
         unreadable.append(&mut page.unreadable);
         add(&mut inventory, &page);
         true
@@ -47,12 +61,12 @@ pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
     let suspects = suspects(&inventory);
     let mut violations: Vec<Violation> = Vec::new();
     for suspect in &suspects {
-        if !violations.contains(&suspect.violation) && is_confirmed(&context.store, suspect).await? {
+        if !violations.contains(&suspect.violation) && is_confirmed(store, suspect).await? {
             violations.push(suspect.violation.clone());
         }
     }
     let broken = violations.iter().map(|v| Found { kind: v.kind(), detail: v.to_string() });
-    let report = Report {
+    Ok(Report {
         violations: broken
             .chain(unreadable.into_iter().map(|detail| Found { kind: "unreadable_item", detail }))
             .collect(),
@@ -69,13 +83,7 @@ pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
             .into_iter()
             .map(|(track, held)| (track.to_string(), held))
             .collect(),
-    };
-    if json {
-        output::json(&report)?
-    } else {
-        print(&report)?
-    }
-    Ok(if report.violations.is_empty() { Done::Ok } else { Done::ViolationFound })
+    })
 }
 
 fn add(inventory: &mut Inventory, page: &ScanPage) {

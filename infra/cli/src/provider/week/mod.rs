@@ -2,11 +2,12 @@
 //! hand. Students come and go, the provider misbehaves, workers die; in the end everything is accounted for.
 //!
 //! The short one runs with all tests. The whole week takes minutes:
-//! `cargo test --release -p broker-cli a_simulated_week -- --ignored --nocapture`.
+//! `cargo test --workspace --bins -- a_simulated_week --ignored --nocapture`.
 //!
 //! A killed worker is its runtime, shut down in the middle of whatever it does. The crash stories of `tests/e2e` kill
 //! processes; here time is what they cannot have.
 
+mod plans;
 mod reckoning;
 mod students;
 
@@ -94,6 +95,17 @@ impl Week {
     }
 
     async fn begin(seed: u64, stop: CancellationToken) -> Self {
+        // Slots are waited for in real seconds.
+        Self::begin_with(seed, &[("BROKER_PROVIDER_RATE", "100")], ACCOUNTS, stop).await
+    }
+
+    /// One with more settings, and so many accounts.
+    async fn begin_with(
+        seed: u64,
+        more: &[(&'static str, &str)],
+        accounts: usize,
+        stop: CancellationToken,
+    ) -> Self {
         let options = endpoints::Options {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             dynamodb_port: 0,
@@ -107,7 +119,7 @@ impl Week {
         clock.observe(now, now, now);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let options = Options { accounts: ACCOUNTS, page_size: 25, regrow_after: Some(30 * MINUTE) };
+        let options = Options { accounts, page_size: 25, regrow_after: Some(30 * MINUTE) };
         let stand_in = StandIn::new(address, TOKEN, options, clock.clone());
         tokio::spawn(stand_in.clone().serve(listener, stop));
         let settings = [
@@ -117,15 +129,16 @@ impl Week {
             ("BROKER_PROVIDER_URL", &stand_in.base),
             ("BROKER_PROVIDER_TOKEN", TOKEN),
             ("BROKER_PROVIDER_TIMEOUT_S", "1"),
-            // Slots are waited for in real seconds.
-            ("BROKER_PROVIDER_RATE", "100"),
             ("BROKER_POLL_WAIT_S", "1"),
             ("BROKER_VISIBILITY_S", "2"),
             // So that a look at the ticks comes soon after the clock has moved.
             ("BROKER_CENSUS_EVERY_S", "1"),
         ];
-        let settings: BTreeMap<_, _> =
-            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let settings: BTreeMap<_, _> = settings
+            .iter()
+            .chain(more)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         let config = Config::read(&settings).unwrap();
         let wall = Clock::system();
         let aws =
@@ -241,7 +254,12 @@ impl Week {
     /// Moves the clock, and waits until the jobs have seen it and nothing is under way.
     async fn pass(&mut self, time: Duration) {
         self.process.clock.set(self.now().plus(time));
-        let moved = self.now();
+        self.settle(self.now()).await;
+        self.count("steps");
+    }
+
+    /// Waits until the pool was counted after `moved` and nothing is under way.
+    async fn settle(&self, moved: Timestamp) {
         let mut last = String::new();
         let settled = tokio::time::timeout(PATIENCE, async {
             loop {
@@ -258,6 +276,5 @@ impl Week {
             }
         });
         assert!(settled.await.is_ok(), "nothing settles: {last}");
-        self.count("steps");
     }
 }

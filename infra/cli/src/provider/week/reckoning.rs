@@ -1,19 +1,21 @@
-//! The end of the week: every sandbox that ever existed is accounted for, and none is where it should not be any more.
+//! The end of the week: `broker pool verify` finds nothing, every sandbox that ever existed is accounted for, and none is
+//! where it should not be any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use broker_common::dead_letters;
-use broker_common::domain::{Inventory, LetterCount, Status, suspects};
+use broker_common::domain::{LetterCount, Status};
 use broker_common::queue::topology;
 use broker_common::store::Record;
 
 use super::Week;
+use crate::commands::pool::verify;
 
 impl Week {
     pub(super) async fn everything_is_accounted_for(&mut self) {
-        let (inventory, records) = self.read_all().await;
-        let broken = suspects(&inventory);
-        assert!(broken.is_empty(), "{broken:#?}");
+        let verdict = verify::judge(&self.store).await.unwrap();
+        assert!(verdict.violations.is_empty(), "{verdict:#?}");
+        let records = self.read_all().await;
 
         let had: BTreeSet<_> = self.held.iter().map(|grant| &grant.external_id).collect();
         assert_eq!(had.len(), self.held.len(), "a used sandbox was handed out again");
@@ -54,24 +56,14 @@ impl Week {
         println!("{hours} h: {:?}", self.figures);
     }
 
-    async fn read_all(&self) -> (Inventory, Vec<Record>) {
-        let (mut inventory, mut after) = (Inventory::default(), None);
-        loop {
-            let page = self.store.scan(0, 1, after.take()).await.unwrap();
-            page.sandboxes.iter().for_each(|sandbox| inventory.add_sandbox(sandbox));
-            page.leases.iter().for_each(|lease| inventory.add_lease(lease));
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
-        }
+    async fn read_all(&self) -> Vec<Record> {
         let (mut records, mut after) = (Vec::new(), None);
         loop {
             let (page, next) = self.store.browse(after.take(), usize::MAX, |_| true).await.unwrap();
             records.extend(page);
             match next {
                 Some(next) => after = Some(next),
-                None => return (inventory, records),
+                None => return records,
             }
         }
     }

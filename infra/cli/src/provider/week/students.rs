@@ -19,8 +19,15 @@ pub(super) struct Student {
 impl Week {
     pub(super) async fn students_come_and_go(&mut self) {
         for _ in 0..self.process.entropy.below(4) {
-            self.ask().await;
+            let stays = 10 * MINUTE * u32::try_from(1 + self.process.entropy.below(24)).unwrap();
+            let gives_back_at = self.chance(70).then(|| self.now().plus(stays));
+            self.ask(gives_back_at).await;
         }
+        self.students_move_on().await;
+    }
+
+    /// Each looks whether he has a sandbox by now, and gives it back when his time has come.
+    pub(super) async fn students_move_on(&mut self) {
         let now = self.now();
         for mut student in std::mem::take(&mut self.students) {
             if student.grant.is_none() {
@@ -50,7 +57,7 @@ impl Week {
         }
     }
 
-    async fn ask(&mut self) {
+    pub(super) async fn ask(&mut self, gives_back_at: Option<Timestamp>) {
         let now = self.now();
         let id = self.process.entropy.request_id(now);
         let track = TrackId::new(format!("student-{id}")).unwrap();
@@ -79,8 +86,6 @@ impl Week {
         };
         self.store.record_request(&record).await.unwrap();
         self.send(RequestMessage::allocate(&ask, self.nobody()).encode()).await;
-        let stays = 10 * MINUTE * u32::try_from(1 + self.process.entropy.below(24)).unwrap();
-        let gives_back_at = self.chance(70).then(|| now.plus(stays));
         self.students.push(Student { track, request: id, gives_back_at, grant: None });
     }
 

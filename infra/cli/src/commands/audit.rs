@@ -1,0 +1,44 @@
+//! `broker audit`: what operators did on a day, by the command or over HTTP.
+
+use std::time::Duration;
+
+use broker_common::domain::Timestamp;
+use broker_common::store::AuditLine;
+
+use super::Done;
+use crate::args;
+use crate::context::Context;
+use crate::output;
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+pub(crate) async fn run(context: Context, args: args::Audit) -> anyhow::Result<Done> {
+    let at = context.clock.now().minus(DAY * args.days_ago);
+    let (mut lines, mut after) = (Vec::new(), None);
+    loop {
+        let (page, next) = context.store.audit_of_day(at, after.take()).await?;
+        lines.extend(page);
+        match next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    if args.output.json {
+        output::json(&lines)?;
+    } else {
+        output::table(["AT (UTC)", "WHO", "ACT", "TARGET", "COUNT", "WHY"], lines.into_iter().map(cells))?;
+    }
+    Ok(Done::Ok)
+}
+
+fn cells(line: AuditLine) -> [String; 6] {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let count = line.count.map(|count| count.to_string());
+    let act = line.act.as_str().to_owned();
+    [time_of_day(line.at), line.who, act, line.target, or_dash(count), or_dash(line.why)]
+}
+
+fn time_of_day(at: Timestamp) -> String {
+    let s = at.as_secs() % DAY.as_secs();
+    format!("{:02}:{:02}:{:02}", s / 3_600, s / 60 % 60, s % 60)
+}

@@ -1,0 +1,108 @@
+//! Plans of deletions, one a minute, while sandboxes come back and the provider fails some deletions: however often it is
+//! planned, the provider is not asked faster than its rate.
+//!
+//! The short one runs with all tests. The hour takes about ten minutes, since slots are waited for in real seconds:
+//! `cargo test --workspace --bins plans_every_minute_for_an_hour -- --ignored --nocapture`.
+
+use broker_common::domain::Job;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{BEAT, MINUTE, PATIENCE, Week};
+use crate::commands::pool::verify;
+
+/// Deletions a second that the provider is asked for at most.
+const RATE: u64 = 5;
+/// How much later than its slot a deletion may come (`jobs::deletion` of the worker). So a burst of this length at the
+/// rate is allowed, and what comes back in a minute is more than that.
+const LATEST_MS: u64 = 5_000;
+const COME_BACK: usize = 40;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plans_every_minute_keep_the_providers_rate() {
+    plan_every_minute(3, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes ten minutes"]
+async fn plans_every_minute_for_an_hour_keep_the_providers_rate() {
+    plan_every_minute(60, 5).await;
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what a long run is for")]
+async fn plan_every_minute(minutes: usize, seed: u64) {
+    let stop = CancellationToken::new();
+    let rate = RATE.to_string();
+    let settings = [
+        ("BROKER_PROVIDER_RATE", rate.as_str()),
+        ("BROKER_CLEANUP_EVERY_S", "60"),
+        ("BROKER_DELETION_BACKOFF_S", "60"),
+    ];
+    let mut week = Week::begin_with(seed, &settings, (minutes + 1) * COME_BACK, stop.clone()).await;
+    // The first sync fills the pool.
+    week.pass(MINUTE).await;
+    let failing = json!({ "delete": { "status": 500, "every": 4 } });
+    week.stand_in.world.misbehave(serde_json::from_value(failing).unwrap());
+    for _ in 0..minutes {
+        for _ in 0..COME_BACK {
+            let at_once = week.now();
+            week.ask(Some(at_once)).await;
+        }
+        // They are given, they are given back, they are planned.
+        week.settle(week.now()).await;
+        week.students_move_on().await;
+        week.settle(week.now()).await;
+        week.pass(MINUTE).await;
+        week.wait_for_the_plan().await;
+    }
+    let asked = week.deletions_asked_ms();
+    let (count, fastest) = (asked.len(), fastest_second(&asked));
+    println!("{minutes} plans: {count} deletions asked for, at most {fastest} in a second, rate {RATE}");
+    assert!(count >= minutes * COME_BACK, "{count}");
+    assert_rate(&asked);
+    let verdict = verify::judge(&week.store).await.unwrap();
+    assert!(verdict.violations.is_empty(), "{verdict:#?}");
+    week.workers.drain(..).for_each(tokio::runtime::Runtime::shutdown_background);
+    stop.cancel();
+}
+
+impl Week {
+    /// Waits until this minute's plan was made and carried out.
+    async fn wait_for_the_plan(&mut self) {
+        let now = self.now();
+        let planned = async {
+            while self.store.tick(Job::Cleanup, MINUTE, now).await.unwrap().next_run_at <= now {
+                tokio::time::sleep(BEAT).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, planned).await.expect("a plan");
+        self.settle(now).await;
+    }
+
+    /// When the stand-in was asked to delete, in order.
+    fn deletions_asked_ms(&self) -> Vec<u64> {
+        let world = self.stand_in.world.shown(self.now());
+        let deletions = world["deletions"].as_array().unwrap();
+        let mut asked: Vec<_> =
+            deletions.iter().map(|deletion| deletion["at_ms"].as_u64().unwrap()).collect();
+        asked.sort_unstable();
+        asked
+    }
+}
+
+/// The most that came within any second.
+fn fastest_second(asked: &[u64]) -> usize {
+    let within = |begin: &u64| asked.iter().filter(|at| (*begin..begin + 1_000).contains(at)).count();
+    asked.iter().map(within).max().unwrap_or(0)
+}
+
+/// In no stretch of time more than the rate allows, each at most so late.
+fn assert_rate(asked: &[u64]) {
+    for (from, begin) in asked.iter().enumerate() {
+        for (to, end) in asked.iter().enumerate().skip(from) {
+            let most = RATE * (end - begin + LATEST_MS) / 1_000 + 1;
+            let count = (to - from + 1) as u64;
+            assert!(count <= most, "{count} deletions within {} ms, at most {most}", end - begin);
+        }
+    }
+}

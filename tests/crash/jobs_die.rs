@@ -1,0 +1,238 @@
+//! SIGKILL in the middle of each job; another worker takes over, and it is as if nothing had happened.
+
+use broker_common::crash::Point;
+use broker_tests::cli::{JobReport, Stats};
+use broker_tests::table::now_s;
+use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};
+use serde_json::{Value, json};
+
+use super::{dies, doomed};
+
+const SANDBOXES: u64 = 30;
+/// Long past every grace.
+const TWO_DAYS: u64 = 48 * 3_600;
+
+/// No worker yet; what a dead one had in its hands comes back soon.
+async fn with_provider() -> (Provider, Setup) {
+    let provider = Provider::start_with(30, &["--page-size", "10"]).await;
+    let setup = provider.setup().apis(1).workers(0).var("BROKER_VISIBILITY_S", "2");
+    (provider, setup)
+}
+
+/// Sends a run of `job`; the worker that takes it dies at `point`. What it leaves breaks no promise.
+async fn dies_in(broker: &mut Broker, job: &str, point: Point) {
+    // Nobody waits for this run: its worker is about to die.
+    broker.cli(&["job", "run", job, "--timeout-s", "0"]).await;
+    doomed(broker, point).await;
+    dies(broker).await;
+    broker.verify().await;
+}
+
+/// Another worker finds the message again, and does the rest.
+async fn is_taken_over(broker: &mut Broker) {
+    broker.start_worker().await;
+    broker.queues().are_empty().await;
+}
+
+/// That there is nothing left to do for `job`.
+async fn has_nothing_to_do(broker: &Broker, job: &str) {
+    let JobReport { changed, failed, aborted, .. } = broker.job(job).await;
+    assert_eq!((changed, failed, aborted), (0, 0, None), "{job}");
+}
+
+/// All sandboxes handed out, by workers that are gone again.
+async fn everything_is_allocated(broker: &mut Broker) -> Vec<String> {
+    broker.start_worker().await;
+    let mut sandboxes = Vec::new();
+    for n in 0..SANDBOXES {
+        let told = broker.allocate(&format!("student-{n}")).send().await.expect_status(201);
+        sandboxes.push(told.sandbox_id().to_owned());
+    }
+    broker.queues().are_empty().await;
+    broker.stop_workers().await;
+    sandboxes
+}
+
+#[track_caller]
+fn some_but_not_all(what: &str, count: u64) {
+    assert!((1..SANDBOXES).contains(&count), "{count} {what} when it died");
+}
+
+#[tokio::test]
+async fn a_sync_that_dies_before_or_between_its_writes_is_done_by_the_next_worker() {
+    let (_provider, setup) = with_provider().await;
+    story(setup, async |broker| {
+        dies_in(broker, "sync", Point::Listed).await;
+        assert_eq!(broker.stats().await, Stats::default(), "read, and nothing written");
+        // The same message again, and again the worker dies; then one does not.
+        doomed(broker, Point::Stepped).await;
+        dies(broker).await;
+        some_but_not_all("inserted", broker.stats().await.available);
+        is_taken_over(broker).await;
+        let expected = Stats { total: SANDBOXES, available: SANDBOXES, ..Stats::default() };
+        assert_eq!(broker.stats().await, expected);
+        has_nothing_to_do(broker, "sync").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_expiry_that_dies_between_two_leases_ends_each_once() {
+    story(Setup::new().apis(1).workers(0).pool(30).var("BROKER_VISIBILITY_S", "2"), async |broker| {
+        for sandbox in everything_is_allocated(broker).await {
+            broker.table().age(&sandbox, TWO_DAYS).await;
+        }
+        dies_in(broker, "expire", Point::Stepped).await;
+        let stats = broker.stats().await;
+        some_but_not_all("expired", stats.pending_deletion);
+        assert_eq!(stats.allocated + stats.pending_deletion, SANDBOXES);
+        is_taken_over(broker).await;
+        let expected = Stats { total: SANDBOXES, pending_deletion: SANDBOXES, ..Stats::default() };
+        assert_eq!(broker.stats().await, expected);
+        has_nothing_to_do(broker, "expire").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_purge_that_dies_between_two_removals_removes_the_rest() {
+    let (provider, setup) = with_provider().await;
+    story(setup.pool(30), async |broker| {
+        broker.start_worker().await;
+        provider.misbehave(json!({ "list": { "no_next": true } })).await;
+        broker.cli_ok(&["job", "run", "sync", "--accept-stale"]).await;
+        broker.queues().are_empty().await;
+        broker.stop_workers().await;
+        let stale = ["pool", "list", "--status", "stale", "--json"];
+        let stale: Vec<Value> = broker.cli_ok(&stale).await.json();
+        assert_eq!(stale.len(), 20);
+        for sandbox in &stale {
+            broker.table().age(sandbox["sandbox_id"].as_str().expect("an id"), TWO_DAYS).await;
+        }
+        dies_in(broker, "purge-stale", Point::Stepped).await;
+        some_but_not_all("left", broker.stats().await.stale);
+        is_taken_over(broker).await;
+        assert_eq!(broker.stats().await, Stats { total: 10, available: 10, ..Stats::default() });
+        has_nothing_to_do(broker, "purge-stale").await;
+    })
+    .await;
+}
+
+/// Everything given back, by workers that are gone again.
+async fn everything_is_given_back(broker: &mut Broker) {
+    let sandboxes = everything_is_allocated(broker).await;
+    broker.start_worker().await;
+    for (n, sandbox) in sandboxes.iter().enumerate() {
+        broker.mark(sandbox, &format!("student-{n}")).send().await.expect_status(200);
+    }
+    broker.queues().are_empty().await;
+    broker.stop_workers().await;
+}
+
+#[tokio::test]
+async fn a_plan_that_dies_before_its_messages_are_sent_is_due_again_by_itself() {
+    let (provider, setup) = with_provider().await;
+    story(setup.pool(30), async |broker| {
+        everything_is_given_back(broker).await;
+        dies_in(broker, "cleanup", Point::Planned).await;
+        is_taken_over(broker).await;
+        // What was planned and not sent is all that is left: nobody deletes it before its plan is void.
+        let lost = ["pool", "list", "--status", "pending_deletion", "--json"];
+        let lost: Vec<Value> = broker.cli_ok(&lost).await.json();
+        some_but_not_all("planned", lost.len() as u64);
+        for sandbox in &lost {
+            let sandbox = sandbox["sandbox_id"].as_str().expect("an id");
+            let due = broker.shown(sandbox).await["due_at"].as_u64().expect("a time");
+            assert!((now_s()..now_s() + 15 * 60).contains(&due), "15 minutes after its slot: {due}");
+            // As if those minutes had passed.
+            broker.table().age(sandbox, 0).await;
+        }
+        everything_is_deleted(broker, &provider).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_deletion_that_dies_after_the_provider_did_it_is_found_done() {
+    let (provider, setup) = with_provider().await;
+    story(setup.pool(30), async |broker| {
+        everything_is_given_back(broker).await;
+        dies_in(broker, "cleanup", Point::GoneAtProvider).await;
+        let gone = provider.world().await.deletions_that("deleted");
+        some_but_not_all("gone at the provider", gone as u64);
+        assert!(broker.stats().await.deleted < gone as u64, "one at least has no tombstone");
+        is_taken_over(broker).await;
+        everything_is_deleted(broker, &provider).await;
+    })
+    .await;
+}
+
+/// Cleans up until all are tombstones, each deleted once at the provider.
+async fn everything_is_deleted(broker: &Broker, provider: &Provider) {
+    wait_for_condition("tombstones of all", async || {
+        // What the dead worker had planned and not sent is due again later; nobody waits for that here.
+        let pending = ["pool", "list", "--status", "pending_deletion", "--json"];
+        for sandbox in broker.cli_ok(&pending).await.json::<Vec<Value>>() {
+            broker.cli(&["sandbox", "retry-delete", sandbox["sandbox_id"].as_str().expect("an id")]).await;
+        }
+        broker.job("cleanup").await;
+        broker.queues().are_empty().await;
+        match broker.stats().await {
+            stats if stats.deleted == SANDBOXES => Ok(()),
+            stats => Err(stats),
+        }
+    })
+    .await;
+    let world = provider.world().await;
+    assert_eq!((world.accounts.len(), world.deletions_that("deleted") as u64), (0, SANDBOXES), "{world:?}");
+    has_nothing_to_do(broker, "cleanup").await;
+}
+
+#[tokio::test]
+async fn a_census_that_dies_before_it_is_kept_is_taken_again() {
+    story(Setup::new().apis(1).workers(0).pool(30).var("BROKER_VISIBILITY_S", "2"), async |broker| {
+        dies_in(broker, "census", Point::Counted).await;
+        assert!(broker.table().get("CENSUS").await.is_none(), "counted, and not kept");
+        is_taken_over(broker).await;
+        let census = broker.table().must_get("CENSUS").await;
+        assert_eq!(census["available_count"].as_n().map(String::as_str), Ok("30"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_sweep_that_dies_between_a_queue_and_its_instance_forgets_it_later() {
+    story(Setup::new().apis(2).workers(0).var("BROKER_VISIBILITY_S", "2"), async |broker| {
+        let queues = broker.queues();
+        let both = queues.reply_queues().await;
+        broker.kill_api(0);
+        broker.stop_apis().await;
+        let left = queues.reply_queues().await;
+        let [dead] = left.as_slice() else { panic!("{left:?} of {both:?}") };
+        broker.table().age_heartbeat(dead).await;
+        dies_in(broker, "sweep", Point::Swept).await;
+        assert!(queues.reply_queues().await.is_empty(), "it is gone");
+        assert_eq!(broker.table().instances().await.iter().filter(|role| *role == "api").count(), 1);
+        is_taken_over(broker).await;
+        assert_eq!(broker.table().instances().await.iter().filter(|role| *role == "api").count(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_whose_worker_dies_before_it_is_reported_is_reported_by_the_next() {
+    story(Setup::new().apis(1).workers(0).pool(30).var("BROKER_VISIBILITY_S", "2"), async |broker| {
+        for sandbox in everything_is_allocated(broker).await {
+            broker.table().age(&sandbox, TWO_DAYS).await;
+        }
+        let environment = (**broker).clone();
+        let waiting = tokio::spawn(async move { environment.job("expire").await });
+        doomed(broker, Point::Ran).await;
+        dies(broker).await;
+        assert_eq!(broker.stats().await.pending_deletion, SANDBOXES, "it ran");
+        broker.start_worker().await;
+        let report = waiting.await.expect("a report");
+        assert_eq!((report.found, report.changed, report.failed), (0, 0, 0), "and had nothing left to do");
+    })
+    .await;
+}
