@@ -28,10 +28,12 @@
 //! | `tokens` | who may call, rotation, and that no token is ever logged |
 //! | `scaling` | `broker up --workers A..B` follows the backlog |
 //! | `verify` | what `pool verify` finds |
+//! | `adoption` | `pool adopt`: a table that another tool filled |
 //! | `one_machine` | `broker up --data-dir`, stopped and started again |
 //! | `maintenance` | the jobs: expiry, cleanup, sync, the schedule, what dead processes leave |
 //! | `operator` | the `broker` command and the metrics |
 
+mod adoption;
 mod asynchronous;
 mod bad_input;
 mod clocks;

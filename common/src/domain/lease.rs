@@ -136,7 +136,9 @@ pub fn judge(lease: Option<&Lease>, ask: &AllocateRequest, now: Timestamp) -> Le
     match &lease.end {
         None if mine => LeaseVerdict::Mine(lease.grant.clone()),
         None if now >= lease.grant.expires_at => LeaseVerdict::PastExpiry(Box::new(lease.clone())),
-        None if ask.key_is_explicit && lease.fingerprint != ask.fingerprint => LeaseVerdict::KeyReused,
+        None if ask.key_is_explicit && lease.fingerprint.contradicts(&ask.fingerprint) => {
+            LeaseVerdict::KeyReused
+        }
         None => LeaseVerdict::Existing(lease.grant.clone()),
         Some(end) if mine || ask.times.enqueued_at <= end.fence => LeaseVerdict::Superseded,
         Some(_) => LeaseVerdict::Free,

@@ -9,9 +9,9 @@ mod dynamodb;
 mod outcomes;
 mod upkeep;
 
-pub use dynamodb::{Seen, Store, schema};
+pub use dynamodb::{ForeignRow, Minted, Seen, Store, schema};
 pub use outcomes::{
     Cancellation, Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey,
-    Recorded, RequestPage, ScanPage, Seeded, StoreError, SweepKey, SweepPage,
+    Recorded, RequestPage, ScanPage, Seeded, StoreError, Survey, SweepKey, SweepPage,
 };
 pub use upkeep::{Census, Changed, Inserted, Instance, Record, Role, Run, Tick};

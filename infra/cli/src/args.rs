@@ -144,6 +144,8 @@ pub(crate) enum PoolCommand {
     Stats(Output),
     /// Read the whole table and report everything that breaks a promise; exit code 3 if anything does
     Verify(Output),
+    /// Take over a pool that another tool filled; without --apply it only tells what it would do
+    Adopt(Adopt),
 }
 
 #[derive(Debug, Args)]
@@ -252,6 +254,21 @@ pub(crate) struct Seed {
     /// Remove what seed made and nobody used
     #[arg(long)]
     pub(crate) cleanup: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Adopt {
+    /// Write
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// Delete surplus sandboxes too: what a dry run lists as surplus may be in somebody's hands
+    #[arg(long, requires = "apply")]
+    pub(crate) confirm: bool,
+    /// The table is read twice, so many seconds apart, and nothing may change meanwhile
+    #[arg(long, default_value_t = 10)]
+    pub(crate) apart_s: u64,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -40,6 +40,7 @@ fn run(cli: Cli, flags: args::Flags) -> anyhow::Result<Done> {
             PoolCommand::Seed(seed) => commands::pool::seed::run(context, seed).await,
             PoolCommand::List(list) => commands::pool::list::run(context, list).await,
             PoolCommand::Stats(out) => commands::pool::stats::run(context, out.json).await,
+            PoolCommand::Adopt(adopt) => commands::pool::adopt::run(context, adopt).await,
             PoolCommand::Verify(out) => commands::pool::verify::run(context, out.json).await,
         }),
         Command::Job(job) => settings.once(async |context| match job {

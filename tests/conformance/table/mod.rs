@@ -1,5 +1,6 @@
 //! What the broker relies on in its table.
 
+mod adoption;
 mod claims;
 mod conditions;
 mod ends;

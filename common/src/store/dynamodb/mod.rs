@@ -3,6 +3,7 @@
 //! Attribute names are in `attributes`, keys in `keys`, conditions beside the write that they guard, named after the
 //! transition. Reads for decisions are strongly consistent; the index only proposes candidates.
 
+mod adopt;
 mod attributes;
 mod change;
 mod claim;
@@ -10,6 +11,7 @@ mod deletion;
 mod end;
 mod errors;
 mod extend;
+mod foreign;
 mod keys;
 mod ledger;
 mod pace;
@@ -24,7 +26,9 @@ mod ticks;
 mod transact;
 mod upkeep;
 
+pub use adopt::Minted;
 pub use deletion::Seen;
+pub use foreign::ForeignRow;
 pub(super) use keys::{PK, SK};
 
 use aws_sdk_dynamodb::Client;
