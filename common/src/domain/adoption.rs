@@ -153,6 +153,37 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_nobody_may_have_says_why() {
+        let rows = vec![
+            foreign(1, Status::Allocated, None, false),
+            foreign(2, Status::Available, None, true),
+            foreign(3, Status::Allocated, Some((1, 1)), true),
+            foreign(4, Status::PendingDeletion, Some((1, 1)), true),
+        ];
+        let mut why: Vec<_> =
+            planned(rows, &[foreign(0, Status::Allocated, Some((1, 1)), true).tenancy.unwrap().lease_key])
+                .into_iter()
+                .map(|(sandbox, adoption)| {
+                    let why = match adoption {
+                        Adoption::GiveUp(surplus) => surplus.as_str(),
+                        Adoption::AsItIs => "as it is",
+                        Adoption::Lease(_) => "a lease",
+                    };
+                    (sandbox.id.to_string(), why)
+                })
+                .collect();
+        why.sort();
+        let why: Vec<_> = why.iter().map(|(_, why)| *why).collect();
+        let expected = [
+            "it is allocated to nobody",
+            "it is offered, but was used before",
+            "its key holds another one",
+            "as it is",
+        ];
+        assert_eq!(why, expected);
+    }
+
     fn any_foreign() -> impl Strategy<Value = Vec<ForeignSandbox>> {
         let row =
             (prop::sample::select(&Status::ALL[..]), prop::option::of((0..4_u8, 0..3_u64)), any::<bool>());

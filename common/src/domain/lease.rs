@@ -144,3 +144,7 @@ pub fn judge(lease: Option<&Lease>, ask: &AllocateRequest, now: Timestamp) -> Le
         Some(_) => LeaseVerdict::Free,
     }
 }
+
+#[cfg(test)]
+#[path = "lease_tests.rs"]
+mod tests;

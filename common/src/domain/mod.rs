@@ -11,6 +11,8 @@ mod job;
 mod lease;
 mod outcome;
 mod request;
+#[cfg(test)]
+pub(crate) mod samples;
 mod sandbox;
 mod scaling;
 mod time;

@@ -57,3 +57,34 @@ impl fmt::Display for Timestamp {
         write!(f, "{}.{:03}", self.as_secs(), self.0 % 1_000)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_time_is_shown_in_seconds_and_cut_to_them() {
+        let at = Timestamp::from_ms(12_034);
+        assert_eq!((at.to_string().as_str(), at.as_secs(), at.as_ms()), ("12.034", 12, 12_034));
+        assert_eq!(at.floor_to_second(), Timestamp::from_secs(12));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_added_is_what_lies_between(ms in 0..u64::MAX / 2, more in 0..u64::MAX / 4) {
+            let (at, more) = (Timestamp::from_ms(ms), Duration::from_millis(more));
+            prop_assert_eq!(at.plus(more).since(at), more);
+            prop_assert_eq!(at.plus(more).minus(more), at);
+            prop_assert!(more.is_zero() || at.since(at.plus(more)).is_zero(), "never negative");
+        }
+
+        #[test]
+        fn no_time_overflows(ms in any::<u64>(), secs in any::<u64>()) {
+            let (at, long) = (Timestamp::from_ms(ms), Duration::from_secs(secs));
+            prop_assert!(at.plus(long) >= at && at.minus(long) <= at);
+            prop_assert!(Timestamp::from_secs(secs).as_secs() <= secs);
+        }
+    }
+}

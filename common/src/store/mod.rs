@@ -14,4 +14,4 @@ pub use outcomes::{
     Cancellation, Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey,
     Recorded, RequestPage, ScanPage, Seeded, StoreError, Survey, SweepKey, SweepPage,
 };
-pub use upkeep::{Census, Changed, Inserted, Instance, Record, Role, Run, Tick};
+pub use upkeep::{Census, Changed, Inserted, Instance, Record, Role, Run, Standing, Tick};

@@ -146,6 +146,12 @@ pub(crate) enum PoolCommand {
     Verify(Output),
     /// Take over a pool that another tool filled; without --apply it only tells what it would do
     Adopt(Adopt),
+    /// Let no worker take a message, until `resume`
+    Pause(Output),
+    /// Let the workers go on
+    Resume(Output),
+    /// Bring a restored table up to what was handed out since; without --apply it only tells what it would do
+    Reconcile(Reconcile),
 }
 
 #[derive(Debug, Args)]
@@ -254,6 +260,19 @@ pub(crate) struct Seed {
     /// Remove what seed made and nobody used
     #[arg(long)]
     pub(crate) cleanup: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reconcile {
+    /// JSON lines of what was handed out since: {"sandbox_id", "track", "idempotency_key", "track_name", "expires_at",
+    /// "returned"}, all but the first optional; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) handed_out: String,
+    /// Write
+    #[arg(long)]
+    pub(crate) apply: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -41,6 +41,9 @@ fn run(cli: Cli, flags: args::Flags) -> anyhow::Result<Done> {
             PoolCommand::List(list) => commands::pool::list::run(context, list).await,
             PoolCommand::Stats(out) => commands::pool::stats::run(context, out.json).await,
             PoolCommand::Adopt(adopt) => commands::pool::adopt::run(context, adopt).await,
+            PoolCommand::Pause(out) => commands::pool::pause::pause(context, out.json).await,
+            PoolCommand::Resume(out) => commands::pool::pause::resume(context, out.json).await,
+            PoolCommand::Reconcile(args) => commands::pool::reconcile::run(context, args).await,
             PoolCommand::Verify(out) => commands::pool::verify::run(context, out.json).await,
         }),
         Command::Job(job) => settings.once(async |context| match job {

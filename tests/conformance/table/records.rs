@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use broker_common::domain::{Job, JobReport, Outcome, PersistedRequest, RequestState, Status, Task, TrackId};
-use broker_common::store::{Census, Changed, Completion, Instance, Recorded, Role};
+use broker_common::store::{Census, Changed, Completion, Instance, Recorded, Role, Standing};
 
 use crate::place::Place;
 
@@ -115,4 +116,29 @@ async fn the_first_report_of_a_run_stays() {
     }
     let run = store.run(id).await.expect("read").expect("there");
     assert_eq!(run.report, Some(report(1)));
+}
+
+#[tokio::test]
+async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    assert_eq!(store.standing().await.expect("read"), Standing::Open);
+    store.pause_pool("a test", now).await.expect("paused");
+    store.pause_pool("another", now.plus(Duration::from_secs(60))).await.expect("paused");
+    let since = now.floor_to_second();
+    assert_eq!(store.standing().await.expect("read"), Standing::Paused { since }, "since the first");
+    assert_eq!(store.resume_pool().await.expect("asked"), Changed::Done);
+    assert_eq!(store.standing().await.expect("read"), Standing::Open);
+
+    // As it is restored under another name.
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let put = place.aws.dynamodb.put_item().table_name(&place.table).item("table_name", text("before"));
+    put.item("PK", text("POOL")).item("SK", text("META")).send().await.expect("PutItem");
+    let of = "before".to_owned();
+    assert_eq!(store.standing().await.expect("read"), Standing::Copy { of });
+    assert_eq!(store.resume_pool().await.expect("asked"), Changed::MovedOn);
+    for expected in [Changed::Done, Changed::MovedOn] {
+        assert_eq!(store.bind_copy("before").await.expect("asked"), expected);
+    }
+    assert_eq!(store.standing().await.expect("read"), Standing::Open);
 }

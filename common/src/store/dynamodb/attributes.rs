@@ -58,6 +58,7 @@ pub(super) const ROLE: &str = "process_role";
 pub(super) const HEARTBEAT_MS: &str = "heartbeat_ms";
 pub(super) const JOB: &str = "job_name";
 pub(super) const REPORT: &str = "report";
+pub(super) const TABLE_NAME: &str = "table_name";
 
 /// Reads attributes of one item and names the item when one is wrong.
 pub(super) struct Reader<'a>(pub(super) &'a Item);

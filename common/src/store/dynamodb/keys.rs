@@ -59,6 +59,10 @@ pub(super) fn pace() -> Key {
     Key("PACE".to_owned())
 }
 
+pub(super) fn pool() -> Key {
+    Key("POOL".to_owned())
+}
+
 pub(super) fn census() -> Key {
     Key("CENSUS".to_owned())
 }

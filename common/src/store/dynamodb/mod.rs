@@ -12,6 +12,8 @@ mod end;
 mod errors;
 mod extend;
 mod foreign;
+#[cfg(test)]
+mod fuzz;
 mod keys;
 mod ledger;
 mod pace;
@@ -21,6 +23,7 @@ mod records;
 mod requests;
 mod scan;
 pub mod schema;
+mod standing;
 mod sync;
 mod ticks;
 mod transact;

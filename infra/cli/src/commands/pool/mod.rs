@@ -1,7 +1,9 @@
-//! `broker pool`: fill, list, count, check and take over the pool.
+//! `broker pool`: fill, list, count, check, pause, take over and reconcile the pool.
 
 pub(crate) mod adopt;
 pub(crate) mod list;
+pub(crate) mod pause;
+pub(crate) mod reconcile;
 pub(crate) mod seed;
 pub(crate) mod stats;
 pub(crate) mod verify;
