@@ -55,7 +55,7 @@ fn an_allocated_sandbox_needs_its_own_live_lease() {
     }
     let nobody = sandbox(1, Status::Allocated, None);
     let expected = Violation::AllocatedWithoutLease { sandbox: sandbox_id(1) };
-    assert_eq!(violations(&[nobody], &[]), [expected.clone()]);
+    assert_eq!(violations(&[nobody], &[]), std::slice::from_ref(&expected));
     // A lease with the same allocation that names another sandbox is not its own.
     let mut elsewhere = lease(1, None);
     elsewhere.grant.sandbox_id = sandbox_id(2);
@@ -65,9 +65,9 @@ fn an_allocated_sandbox_needs_its_own_live_lease() {
 #[test]
 fn a_live_lease_needs_its_allocated_sandbox() {
     let points_nowhere = Violation::LeaseWithoutSandbox { key: key(1), sandbox: sandbox_id(1) };
-    assert_eq!(violations(&[], &[lease(1, None)]), [points_nowhere.clone()]);
+    assert_eq!(violations(&[], &[lease(1, None)]), std::slice::from_ref(&points_nowhere));
     let given_back = sandbox(1, Status::PendingDeletion, Some(allocation(1)));
-    assert_eq!(violations(&[given_back], &[lease(1, None)]), [points_nowhere.clone()]);
+    assert_eq!(violations(&[given_back], &[lease(1, None)]), std::slice::from_ref(&points_nowhere));
     let another = Allocation { id: allocation_id(9), ..allocation(1) };
     let found = violations(&[sandbox(1, Status::Allocated, Some(another))], &[lease(1, None)]);
     assert!(found.contains(&points_nowhere), "{found:?}");
