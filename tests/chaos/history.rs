@@ -24,6 +24,10 @@ pub(crate) enum Told {
     MarkRefused(String, u16),
     /// A look at this sandbox was answered with this status.
     Looked(String, u16),
+    /// The outcome of the request at this location was polled: this sandbox.
+    Polled(String, String),
+    /// The cancellation of the request at this location was answered 200.
+    Cancelled(String),
     /// A request was answered 202 and never ended.
     NeverEnded(String),
     /// Something that no story has.
@@ -49,6 +53,7 @@ pub(crate) struct History {
 #[derive(Debug, Default)]
 struct Inner {
     events: Vec<Event>,
+    cancelled: usize,
     sandboxes: BTreeSet<String>,
 }
 
@@ -70,6 +75,7 @@ impl History {
             if let Told::Sandbox(sandbox) = &event.told {
                 inner.sandboxes.insert(sandbox.clone());
             }
+            inner.cancelled += usize::from(matches!(event.told, Told::Cancelled(_)));
             inner.events.push(event);
         });
     }
@@ -77,6 +83,11 @@ impl History {
     /// How many different sandboxes were told.
     pub(crate) fn allocations(&self) -> usize {
         self.with(|inner| inner.sandboxes.len())
+    }
+
+    /// How many requests were cancelled.
+    pub(crate) fn cancellations(&self) -> usize {
+        self.with(|inner| inner.cancelled)
     }
 
     /// All of it, which is empty then.

@@ -23,6 +23,7 @@ type Holdings<'a> = BTreeMap<(&'a Key, &'a str), Holding>;
 pub(crate) fn history(events: &[Event]) -> Vec<String> {
     let holdings = holdings(events);
     let mut faults = two_owners(events);
+    faults.extend(cancelled_in_vain(events));
     let mut by_key: BTreeMap<&Key, Vec<(&str, Holding)>> = BTreeMap::new();
     for ((key, sandbox), holding) in &holdings {
         by_key.entry(key).or_default().push((sandbox, *holding));
@@ -51,7 +52,12 @@ fn holdings(events: &[Event]) -> Holdings<'_> {
             Told::MarkUnanswered(sandbox) | Told::MarkRefused(sandbox, _) => {
                 of(sandbox, &|h| h.surely_until = h.surely_until.min(event.sent));
             }
-            Told::NothingThere | Told::Looked(..) | Told::NeverEnded(_) | Told::Surprise(_) => {}
+            Told::NothingThere
+            | Told::Looked(..)
+            | Told::Polled(..)
+            | Told::Cancelled(_)
+            | Told::NeverEnded(_)
+            | Told::Surprise(_) => {}
         }
     }
     holdings
@@ -67,6 +73,24 @@ fn two_owners(events: &[Event]) -> Vec<String> {
     }
     let several = owners.into_iter().filter(|(_, keys)| keys.len() > 1);
     several.map(|(sandbox, keys)| format!("{sandbox} was told to {keys:?}")).collect()
+}
+
+/// A request that was told to be cancelled has no outcome, however often it is asked for.
+fn cancelled_in_vain(events: &[Event]) -> Vec<String> {
+    let cancelled: BTreeSet<&str> = events
+        .iter()
+        .filter_map(|event| match &event.told {
+            Told::Cancelled(location) => Some(location.as_str()),
+            _ => None,
+        })
+        .collect();
+    let polled = events.iter().filter_map(|event| match &event.told {
+        Told::Polled(location, sandbox) if cancelled.contains(location.as_str()) => {
+            Some(format!("{:?}: {location} was cancelled and has {sandbox}", event.key))
+        }
+        _ => None,
+    });
+    polled.collect()
 }
 
 /// What is wrong with one event, given what its key held.
@@ -92,7 +116,11 @@ fn contradiction(event: &Event, held: &[(&str, Holding)]) -> Option<String> {
         Told::MarkRefused(sandbox, status) => {
             Some(format!("{key:?} may not return its own {sandbox}: {status}"))
         }
-        Told::Looked(_, 200) | Told::Returned(_) | Told::MarkUnanswered(_) => None,
+        Told::Looked(_, 200)
+        | Told::Returned(_)
+        | Told::MarkUnanswered(_)
+        | Told::Polled(..)
+        | Told::Cancelled(_) => None,
         Told::Looked(sandbox, status) => Some(format!("{key:?} may not look at its own {sandbox}: {status}")),
         Told::NeverEnded(location) => Some(format!("{key:?}: {location} never ended")),
         Told::Surprise(what) => Some(format!("{key:?}: {what}")),
@@ -132,7 +160,15 @@ mod tests {
 
     #[test]
     fn every_kind_of_broken_promise_is_seen() {
-        let broken: [(&str, Vec<Event>); 7] = [
+        let (cancelled, polled) = ("/v1/requests/1".to_owned(), "/v1/requests/1".to_owned());
+        let broken: [(&str, Vec<Event>); 8] = [
+            (
+                "cancelled and satisfied",
+                vec![
+                    told("a", 0, 1, Told::Cancelled(cancelled)),
+                    told("a", 0, 2, Told::Polled(polled, "1".to_owned())),
+                ],
+            ),
             ("two owners", vec![told("a", 0, 1, sandbox("1")), told("b", 5, 6, sandbox("1"))]),
             ("two at a time", vec![told("a", 0, 1, sandbox("1")), told("a", 2, 3, sandbox("2"))]),
             (

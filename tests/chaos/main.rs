@@ -1,6 +1,6 @@
 //! `broker-chaos`: hundreds of tracks on a whole broker that is being destroyed, and a verdict on what they were told.
 //!
-//! For some minutes tracks allocate, repeat, look, poll and give back over several APIs, while workers are killed or
+//! For some minutes tracks allocate, repeat, look, poll, cancel and give back over several APIs, while workers are killed or
 //! frozen every second and APIs every ten, the proxy before AWS misbehaves, and endpoints disappear for seconds. Then all
 //! is calm, everybody settles, and the history of who was told what, when, is judged together with the table: exclusive
 //! ownership in time, one live sandbox per key, no accepted request without an end, queues empty, nothing stuck. The seed
@@ -91,13 +91,13 @@ async fn main() -> ExitCode {
     end.send_replace(true);
     let mut settled = settle::everybody(tracks).await;
     supplying.abort();
-    let told = history.allocations();
+    let (told, cancelled) = (history.allocations(), history.cancellations());
     let mut faults = judge::history(&history.take());
     // Told before the table is asked: a broker that is broken enough may never come to rest for that.
     faults.iter().take(SHOWN).for_each(|fault| println!("VIOLATION {fault}"));
     let known = faults.len();
     faults.extend(settle::table(&mut broker, &mut cast, &mut settled, told).await);
-    report::print(&settled, &deeds, &broker.proxy().tallies(), &cast);
+    report::print(&settled, &deeds, cancelled, &broker.proxy().tallies(), &cast);
     if faults.is_empty() {
         cast.stop().await;
         broker.finish().await;

@@ -1,4 +1,4 @@
-//! A client: allocates, repeats, looks, polls, gives back, and writes down what it was told.
+//! A client: allocates, repeats, looks, polls, cancels, gives back, and writes down what it was told.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,8 @@ use crate::history::{Event, History, Key, Told};
 const NO_ANSWER_AFTER: Duration = Duration::from_secs(75);
 /// A request that was answered 202 has ended by then: its deadline, and the time that a look allows for a claim under way.
 const ENDS_WITHIN: Duration = Duration::from_secs(120);
+/// How long a client waits for the outcome of a request that it sent with `respond-async` before it takes it back.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// The fence of a return stands two seconds before it (two clocks may differ so much): a copy of what was asked later
 /// than that may still claim. Whoever wants to leave with nothing waits for so long before the return.
 const FENCE: Duration = Duration::from_millis(2_500);
@@ -47,6 +49,12 @@ enum Got {
     Accepted(String),
     Nothing,
     Again,
+}
+
+/// What a look at a request told.
+enum Look {
+    Ended(Option<String>),
+    Queued,
 }
 
 impl Track {
@@ -83,6 +91,12 @@ impl Track {
     async fn obtain(&mut self) -> String {
         loop {
             let wait = if self.rng.random_bool(0.2) { self.rng.random_range(0..3) } else { 10 };
+            if self.rng.random_bool(0.15) {
+                match self.asynchronously().await {
+                    Some(sandbox) => return sandbox,
+                    None => continue,
+                }
+            }
             let got = if self.rng.random_bool(0.1) {
                 // An impatient user: twice at once, through different APIs.
                 let (first, second) = (self.allocate(wait), self.allocate(wait));
@@ -105,6 +119,47 @@ impl Track {
                 Got::Nothing | Got::Again => self.pause().await,
             }
         }
+    }
+
+    /// Asks without waiting, then polls or takes the request back; whichever it is, the request has ended after it.
+    async fn asynchronously(&mut self) -> Option<String> {
+        let call = self.allocate(0).respond_async();
+        let Got::Accepted(location) = self.ask(call).await else {
+            self.pause().await;
+            return None;
+        };
+        let patience = if self.rng.random_bool(0.4) { Duration::ZERO } else { PATIENCE };
+        let began = self.history.elapsed();
+        while self.history.elapsed() < began + patience {
+            match self.look(&location, began).await {
+                Look::Ended(sandbox) => return sandbox,
+                Look::Queued => self.pause().await,
+            }
+        }
+        self.take_back(&location).await
+    }
+
+    /// Cancels until that is answered. What could not be cancelled has ended; what was cancelled never claims.
+    async fn take_back(&mut self, location: &str) -> Option<String> {
+        let began = self.history.elapsed();
+        while self.history.elapsed() < began + ENDS_WITHIN {
+            let call = self.api().cancel(location, &self.key.0);
+            match answer(call).await.map(|answer| answer.status) {
+                Some(200) => {
+                    self.told(began, Told::Cancelled(location.to_owned()));
+                    return None;
+                }
+                // Cancelled already, by an attempt whose answer was lost; or it has ended.
+                Some(409) => return self.poll(location).await,
+                Some(503) | None => self.pause().await,
+                Some(status) => {
+                    self.told(began, Told::Surprise(format!("a cancellation is answered {status}")));
+                    return None;
+                }
+            }
+        }
+        self.told(began, Told::NeverEnded(location.to_owned()));
+        None
     }
 
     fn allocate(&mut self, wait: u32) -> Call {
@@ -134,31 +189,39 @@ impl Track {
         }
     }
 
-    /// Polls a request until it ended; the sandbox that it was given, unless that is known to be another's outcome.
+    /// Polls a request until it ended; the sandbox that it was given, if any.
     async fn poll(&mut self, location: &str) -> Option<String> {
         let began = self.history.elapsed();
         loop {
-            let call = self.api().request(location, &self.key.0);
-            let ended = match answer(call).await {
-                Some(answer) if answer.status == 200 && answer.text_of("status") != "queued" => Some(answer),
-                Some(answer) if [200, 503].contains(&answer.status) => None,
-                Some(answer) => {
-                    self.told(began, Told::Surprise(format!("{answer:?}")));
-                    return None;
-                }
-                None => None,
-            };
-            if let Some(ended) = ended {
-                let sandbox = ended.json["response"]["body"]["sandbox_id"].as_str()?.to_owned();
-                // True at some instant since the request was made.
-                self.told(began, Told::Sandbox(sandbox.clone()));
-                return Some(sandbox);
+            if let Look::Ended(sandbox) = self.look(location, began).await {
+                return sandbox;
             }
             if self.history.elapsed() > began + ENDS_WITHIN {
                 self.told(began, Told::NeverEnded(location.to_owned()));
                 return None;
             }
             self.pause().await;
+        }
+    }
+
+    /// Looks once at a request that was made before `began`.
+    async fn look(&mut self, location: &str, began: Duration) -> Look {
+        let call = self.api().request(location, &self.key.0);
+        match answer(call).await {
+            Some(answer) if answer.status == 200 && answer.text_of("status") != "queued" => {
+                let sandbox = answer.json["response"]["body"]["sandbox_id"].as_str().map(str::to_owned);
+                if let Some(sandbox) = &sandbox {
+                    // True at some instant since the request was made.
+                    self.told(began, Told::Polled(location.to_owned(), sandbox.clone()));
+                    self.told(began, Told::Sandbox(sandbox.clone()));
+                }
+                Look::Ended(sandbox)
+            }
+            Some(answer) if ![200, 503].contains(&answer.status) => {
+                self.told(began, Told::Surprise(format!("{answer:?}")));
+                Look::Ended(None)
+            }
+            Some(_) | None => Look::Queued,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use broker_common::crash::Point;
 use broker_tests::cli::Stats;
+use broker_tests::table::number;
 use broker_tests::{Broker, Setup, story, wait_for_condition};
 
 use super::{CRASH_AT, setup};
@@ -105,6 +106,37 @@ async fn replies_to_an_api_that_died_hold_no_worker_up_once_its_queue_is_swept()
         broker.queues().are_empty().await;
         assert_eq!(broker.stats().await.allocated, 1);
         broker.allocate("student-1").send().await.expect_status(200);
+    })
+    .await;
+}
+
+/// Nothing was sent, so nothing may ever be claimed: the record alone tells of it, and says so at its deadline.
+#[tokio::test]
+async fn a_request_that_was_recorded_but_never_sent_ends_expired() {
+    story(no_api(), async |broker| {
+        with_a_doomed_api(broker, Point::Recorded).await;
+        let broken = broker.api(0).allocate("student-1").respond_async().try_send().await;
+        assert!(broken.is_err(), "nobody was told 202: {broken:#?}");
+        dies(broker).await;
+        assert_eq!(broker.queues().requests().await.total(), 0, "it died before it sent");
+        let [record] = broker.table().keys("REQ#").await.try_into().expect("one record");
+        let location = format!("/v1/requests/{}", record.trim_start_matches("REQ#"));
+        broker.start_worker().await;
+        let before = broker.request(&location, "student-1").send().await.expect_status(200);
+        assert_eq!(before.text_of("status"), "queued");
+
+        // A quarter of an hour later.
+        let mut item = broker.table().must_get(&record).await;
+        item.insert("deadline_ms".to_owned(), number((broker_tests::table::now_s() - 60) * 1_000));
+        broker.table().put(item).await;
+        for _ in 0..2 {
+            let ended = broker.request(&location, "student-1").send().await.expect_status(200);
+            assert_eq!(ended.text_of("status"), "expired", "{ended:#?}");
+        }
+        broker.cancel(&location, "student-1").send().await.expect_problem(409, "NOT_CANCELLABLE");
+        assert_eq!(broker.stats().await.available, 10, "it was the truth");
+        broker.allocate("student-1").send().await.expect_status(201);
+        holds_one(broker).await;
     })
     .await;
 }

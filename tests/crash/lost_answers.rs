@@ -1,5 +1,10 @@
 //! AWS did what it was asked, and nobody heard of it; or it did not, and said so strangely.
 
+use std::time::Duration;
+
+use broker_common::aws;
+use broker_common::clock::Clock;
+use broker_common::store::Store;
 use broker_tests::{Fault, Rule, Setup, story, together};
 
 use crate::setup;
@@ -120,6 +125,24 @@ async fn messages_that_overtake_each_other_are_all_answered() {
             answer.expect_status(201);
         }
         assert_eq!(broker.stats().await.allocated, 9);
+    })
+    .await;
+}
+
+/// A page of up to 1 MB takes its time on a busy table: each attempt at it has ten seconds, not the one of a claim.
+#[tokio::test]
+async fn a_page_of_a_scan_that_takes_seconds_is_waited_for() {
+    story(with_faults().apis(0).workers(0), async |broker| {
+        let (urls, clock) = (broker.proxy().urls(), Clock::system());
+        let poll_wait = Duration::from_secs(1);
+        let aws = aws::connect_locally(&urls.dynamodb_url, &urls.sqs_url, &clock, poll_wait).await;
+        let vars = broker.vars();
+        let table = vars.iter().find(|(name, _)| name == "BROKER_TABLE").expect("it has a table");
+        let store = Store::new(aws.dynamodb, &table.1, 16);
+        broker.proxy().add(Rule::new(Fault::LateResponse).on("Scan"));
+        let page = store.scan(0, 1, None).await.expect("it came, late");
+        assert_eq!(page.sandboxes.len(), 10);
+        assert_eq!(broker.proxy().done("Scan", Fault::LateResponse), 1, "at the first attempt");
     })
     .await;
 }

@@ -29,10 +29,13 @@
 //! | `tokens` | who may call, rotation, and that no token is ever logged |
 //! | `scaling` | `broker up --workers A..B` follows the backlog |
 //! | `verify` | what `pool verify` finds |
+//! | `adoption` | `pool adopt`: a table that another tool filled |
+//! | `reconciliation` | `pool pause`, and a pool that was restored from a backup |
 //! | `one_machine` | `broker up --data-dir`, stopped and started again |
 //! | `maintenance` | the jobs: expiry, cleanup, sync, the schedule, what dead processes leave |
 //! | `operator` | the `broker` command and the metrics |
 
+mod adoption;
 mod asynchronous;
 mod bad_input;
 mod clocks;
@@ -53,6 +56,7 @@ mod name_prefix;
 mod one_machine;
 mod operator;
 mod poison;
+mod reconciliation;
 mod redelivery;
 mod repeats;
 mod replacement;

@@ -134,6 +134,17 @@ impl Table {
         self.put(item).await;
     }
 
+    /// The partition keys that begin so, of the whole table.
+    pub async fn keys(&self, prefix: &str) -> Vec<String> {
+        let scan = self.client.scan().table_name(&self.name).consistent_read(true);
+        let scan = scan
+            .filter_expression("begins_with(PK, :prefix)")
+            .expression_attribute_values(":prefix", text(prefix));
+        let items = scan.into_paginator().items().send().collect::<Result<Vec<Item>, _>>().await;
+        let keys = items.expect("Scan").into_iter().map(|item| item["PK"].as_s().expect("text").clone());
+        keys.collect()
+    }
+
     /// Writes an item, over whatever is there.
     pub async fn put(&self, item: Item) {
         let put = self.client.put_item().table_name(&self.name).set_item(Some(item));

@@ -1,13 +1,13 @@
-//! Whether this worker should take messages: its table answers and its clock can be trusted.
+//! Whether this worker should take messages: its table answers, its pool is not paused, its clock can be trusted.
 //!
 //! Invariant: while the gate is closed nothing is received, so an outage of the table spends no receives of messages
-//! that cannot be handled. What it does not do: restart anything.
+//! that cannot be handled, and a paused pool is not touched. What it does not do: restart anything.
 
 use std::time::Duration;
 
 use broker_common::clock::Clock;
 use broker_common::lifecycle::Lifecycle;
-use broker_common::store::Store;
+use broker_common::store::{Standing, Store};
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
@@ -24,9 +24,12 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Starts to watch, as healthy, until the lifecycle's soft end; then it is unhealthy for good.
-    pub(crate) fn start(store: Store, clock: Clock, lifecycle: &Lifecycle) -> Self {
-        let (opened, open) = watch::channel(true);
+    /// Starts to watch a pool that stands so until the lifecycle's soft end; then it is unhealthy for good.
+    pub(crate) fn start(store: Store, clock: Clock, lifecycle: &Lifecycle, standing: &Standing) -> Self {
+        if *standing != Standing::Open {
+            tracing::warn!(?standing, "no message is taken");
+        }
+        let (opened, open) = watch::channel(*standing == Standing::Open);
         let suspect = Arc::new(Notify::new());
         let stop = lifecycle.soft.clone();
         let watcher = watch_table(store, clock, opened, Arc::clone(&suspect));
@@ -52,13 +55,18 @@ impl Health {
 
 async fn watch_table(store: Store, clock: Clock, opened: watch::Sender<bool>, suspect: Arc<Notify>) {
     loop {
-        let table = store.ping().await;
-        let healthy = table.is_ok() && clock.is_trusted();
+        let table = store.standing().await;
+        let healthy = matches!(table, Ok(Standing::Open)) && clock.is_trusted();
         metrics::gauge!("broker_clock_skew_seconds").set(clock.correction_s());
         if opened.send_replace(healthy) != healthy {
-            let problem = table.err();
-            let problem = problem.as_ref().map(|error| error as &dyn std::error::Error);
-            tracing::warn!(healthy, problem, clock_trusted = clock.is_trusted(), "health changed");
+            let clock_trusted = clock.is_trusted();
+            match table {
+                Ok(standing) => tracing::warn!(healthy, ?standing, clock_trusted, "health changed"),
+                Err(error) => {
+                    let problem: &dyn std::error::Error = &error;
+                    tracing::warn!(healthy, problem, clock_trusted, "health changed");
+                }
+            }
         }
         let pause = if healthy { WHEN_HEALTHY } else { WHEN_AWAY };
         tokio::select! {

@@ -55,12 +55,12 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
     let names = QueueNames::new(&config.prefix)?;
     let urls = QueueUrls::resolve(&aws, &names).await?;
-    store.ping().await?;
+    let standing = store.standing().await?;
 
     let id = entropy.uuid();
     store.heartbeat(&Instance::new(id, Role::Worker, clock.now())).await?;
 
-    let health = Health::start(store.clone(), clock.clone(), &lifecycle);
+    let health = Health::start(store.clone(), clock.clone(), &lifecycle, &standing);
     if let Some(listener) = ops {
         tracing::info!(address = %listener.local_addr()?, "worker listening");
         tokio::spawn(ops::serve(listener, metrics, health.clone(), lifecycle.hard.clone()));

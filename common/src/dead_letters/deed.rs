@@ -206,16 +206,7 @@ fn line(deed: &Deed, selection: &Selection, options: Options, hand: &Hand) -> Au
     if renewed {
         target.push_str(", deadlines renewed");
     }
-    AuditLine {
-        at: hand.at,
-        id: hand.deed,
-        who: hand.by.clone(),
-        act,
-        target,
-        why,
-        count: None,
-        ended: None,
-    }
+    AuditLine { at: hand.at, id: hand.deed, who: hand.by.clone(), act, target, why, count: None, ended: None }
 }
 
 /// Letters as they are selected.

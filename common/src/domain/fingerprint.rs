@@ -13,6 +13,9 @@ use sha2::{Digest as _, Sha256};
 #[serde(transparent)]
 pub struct Fingerprint(String);
 
+/// No digest looks like it.
+const UNKNOWN: &str = "unknown";
+
 impl Fingerprint {
     /// The digest of `parts`, in order. Parts are length-prefixed, so that no two lists of parts collide by gluing.
     pub fn of<'a>(parts: impl IntoIterator<Item = Option<&'a str>>) -> Self {
@@ -32,6 +35,16 @@ impl Fingerprint {
             let _ = write!(hex, "{byte:02x}");
         }
         Self(hex)
+    }
+
+    /// Of a request that nobody remembers: it was made of another tool.
+    pub fn unknown() -> Self {
+        Self(UNKNOWN.to_owned())
+    }
+
+    /// Whether the two are certainly of different requests.
+    pub fn contradicts(&self, other: &Self) -> bool {
+        self != other && self.0 != UNKNOWN && other.0 != UNKNOWN
     }
 
     /// As it was stored.
@@ -54,6 +67,14 @@ impl fmt::Display for Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_remembers_contradicts_nothing() {
+        let (a, b, unknown) =
+            (Fingerprint::of([Some("a")]), Fingerprint::of([Some("b")]), Fingerprint::unknown());
+        assert!(a.contradicts(&b) && !a.contradicts(&a));
+        assert!(!a.contradicts(&unknown) && !unknown.contradicts(&a) && !unknown.contradicts(&unknown));
+    }
 
     #[test]
     fn moving_text_between_parts_changes_the_digest() {

@@ -205,7 +205,43 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_name_is_1_to_512_bytes_of_anything_printable_and_a_prefix_at_most_128() {
+        assert!(SandboxName::new("Lab — ünicode, 東京").is_ok());
+        assert!(SandboxName::new("a".repeat(512)).is_ok() && NamePrefix::new("a".repeat(128)).is_ok());
+        assert!(matches!(ExternalId::new("a".repeat(513)), Err(InvalidId::TooLong { max: 512, .. })));
+        assert!(matches!(NamePrefix::new("a".repeat(129)), Err(InvalidId::TooLong { max: 128, .. })));
+        assert!(matches!(SandboxName::new(""), Err(InvalidId::Empty { .. })));
+        for bad in ["a\nb", "\u{7f}", "\u{85}"] {
+            assert!(matches!(SandboxName::new(bad), Err(InvalidId::Character { .. })), "{bad:?}");
+            assert!(matches!(NamePrefix::new(bad), Err(InvalidId::Character { .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_uuid_reads_back_as_it_is_shown_and_nothing_else_is_one() {
+        let id = RequestId::from_uuid(Uuid::from_u128(7));
+        assert_eq!(id.to_string(), "00000000-0000-0000-0000-000000000007");
+        assert_eq!(RequestId::parse(&id.to_string()), Ok(id));
+        assert_eq!(id.as_uuid(), &Uuid::from_u128(7));
+        assert_eq!(AllocationId::parse("x"), Err(InvalidId::NotUuid { what: "allocation id" }));
+    }
+
+    #[test]
+    fn a_track_without_a_key_is_its_own_key() {
+        let track = TrackId::new("t").unwrap();
+        assert_eq!(IdempotencyKey::from(&track).as_str(), "t");
+        assert_eq!(track.to_string(), "t");
+    }
+
     proptest! {
+        #[test]
+        fn a_text_is_accepted_exactly_when_the_rule_says_so(text in any::<String>()) {
+            let rule = (1..=512).contains(&text.len()) && !text.chars().any(char::is_control);
+            prop_assert_eq!(ExternalId::new(text.clone()).is_ok(), rule);
+            prop_assert_eq!(NamePrefix::new(text.clone()).is_ok(), rule && text.len() <= 128);
+        }
+
         #[test]
         fn an_id_is_accepted_exactly_when_the_rule_says_so(text in any::<String>()) {
             let rule = (1..=128).contains(&text.len())

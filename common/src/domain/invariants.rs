@@ -273,3 +273,7 @@ fn without_lease(sandbox: SandboxId, leases: Vec<LeaseKey>) -> Suspect {
         leases,
     }
 }
+
+#[cfg(test)]
+#[path = "invariants_tests.rs"]
+mod tests;

@@ -210,5 +210,33 @@ mod tests {
         }
         assert_eq!(Job::parse("purge-stale"), Some(Job::PurgeStale));
         assert_eq!(Job::parse("make_coffee"), None);
+        assert_eq!(Job::PurgeStale.to_string(), "purge_stale");
+        let bulk = Task::BulkDelete { status: Removable::Stale };
+        assert_eq!(bulk.as_str(), "bulk_delete");
+    }
+
+    #[test]
+    fn only_what_nobody_can_have_may_be_removed() {
+        for status in Status::ALL {
+            let removable = match status {
+                Status::Stale => Some(Removable::Stale),
+                Status::DeletionFailed => Some(Removable::DeletionFailed),
+                Status::Available | Status::Allocated | Status::PendingDeletion | Status::Deleted => None,
+            };
+            assert_eq!(Removable::parse(status.as_str()), removable, "{status}");
+        }
+        assert_eq!(Removable::parse("everything"), None);
+    }
+
+    #[test]
+    fn a_report_counts_by_kind_and_leaves_out_what_did_not_happen() {
+        let mut report = JobReport::new(&Task::Census);
+        report.detail("inserted", 2);
+        report.detail("inserted", 1);
+        report.detail("stale", 0);
+        assert_eq!(
+            (report.job.as_str(), &report.details),
+            ("census", &BTreeMap::from([("inserted".to_owned(), 3)]))
+        );
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: pure. Nothing here does I/O, reads a clock or draws randomness, so that the model in `tests/model` can
 //! run the very functions that the workers run. What it does not do: know attribute names, queues or HTTP.
 
+mod adoption;
 mod fingerprint;
 mod ids;
 mod invariants;
@@ -11,10 +12,13 @@ mod lease;
 mod letter;
 mod outcome;
 mod request;
+#[cfg(test)]
+pub(crate) mod samples;
 mod sandbox;
 mod scaling;
 mod time;
 
+pub use adoption::{Adoption, ForeignSandbox, Surplus, Tenancy, adoptions};
 pub use fingerprint::Fingerprint;
 pub use ids::{
     AllocationId, ExternalId, IdempotencyKey, InvalidId, NamePrefix, RequestId, SandboxId, SandboxName,

@@ -106,3 +106,42 @@ pub struct PersistedRequest {
     /// When it is `expired` unless it ended before.
     pub deadline: Timestamp,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{lease, sandbox_id};
+    use super::super::{Job, JobReport, Task};
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_its_word_and_every_request_where_it_stands() {
+        let grant = lease(1, None).grant;
+        let report = JobReport::new(&Task::from(Job::Sync));
+        let aborted = JobReport { aborted: Some("why".to_owned()), ..report.clone() };
+        let marked =
+            Outcome::Marked { sandbox_id: sandbox_id(1), deletion_requested_at: Timestamp::from_secs(1) };
+        let all = [
+            (Outcome::Created(grant.clone()), "created", "succeeded"),
+            (Outcome::Existing(grant), "existing", "succeeded"),
+            (marked, "marked", "succeeded"),
+            (Outcome::Ran(report), "ran", "succeeded"),
+            (Outcome::Ran(aborted), "ran", "failed"),
+            (Outcome::NoSandboxes, "no_sandboxes", "failed"),
+            (Outcome::KeyReused, "key_reused", "failed"),
+            (Outcome::Superseded, "superseded", "failed"),
+            (Outcome::NotOwner, "not_owner", "failed"),
+            (Outcome::AllocationExpired, "allocation_expired", "failed"),
+            (Outcome::SandboxNotFound, "sandbox_not_found", "failed"),
+            (Outcome::DeadLettered { reason: "poison".to_owned() }, "dead_lettered", "failed"),
+            (Outcome::Expired, "expired", "expired"),
+            (Outcome::Cancelled, "cancelled", "cancelled"),
+        ];
+        for (outcome, word, state) in all {
+            assert_eq!(outcome.as_str(), word);
+            let json = serde_json::to_string(&outcome).unwrap();
+            assert_eq!(serde_json::from_str::<Outcome>(&json).unwrap(), outcome);
+            assert_eq!(RequestState::Ended(outcome).as_str(), state, "{word}");
+        }
+        assert_eq!(RequestState::Queued.as_str(), "queued");
+    }
+}

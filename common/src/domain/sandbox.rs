@@ -205,6 +205,7 @@ pub fn judge_mark(sandbox: &Sandbox, mark: &MarkRequest) -> MarkVerdict {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::samples::{allocation, key, request_id, sandbox, sandbox_id, times};
     use super::*;
 
     const EVENTS: [Event; 7] = [
@@ -233,6 +234,103 @@ mod tests {
     }
 
     #[test]
+    fn every_transition_is_one_of_the_picture() {
+        use Status::{Allocated, Available, Deleted, DeletionFailed, PendingDeletion, Stale};
+        // Claim, End, Missing, Found, ProviderDeleted, GiveUp, Retry.
+        let picture = [
+            (Available, [Some(Allocated), None, Some(Stale), Some(Available), None, None, None]),
+            (Allocated, [None, Some(PendingDeletion), Some(Allocated), Some(Allocated), None, None, None]),
+            (
+                PendingDeletion,
+                [
+                    None,
+                    None,
+                    Some(PendingDeletion),
+                    Some(PendingDeletion),
+                    Some(Deleted),
+                    Some(DeletionFailed),
+                    None,
+                ],
+            ),
+            (Stale, [None, None, Some(Stale), Some(Available), None, None, None]),
+            (
+                DeletionFailed,
+                [
+                    None,
+                    None,
+                    Some(DeletionFailed),
+                    Some(DeletionFailed),
+                    Some(Deleted),
+                    None,
+                    Some(PendingDeletion),
+                ],
+            ),
+            (Deleted, [None, None, Some(Deleted), Some(PendingDeletion), Some(Deleted), None, None]),
+        ];
+        for (status, row) in picture {
+            for (event, expected) in EVENTS.into_iter().zip(row) {
+                let expected = expected.ok_or(InvalidTransition { status, event });
+                assert_eq!(status.next(event), expected, "{status} {event:?}");
+            }
+        }
+    }
+
+    fn mark(track: u8, enqueued_at: u64) -> MarkRequest {
+        MarkRequest {
+            request_id: request_id(1),
+            track: key(track).track,
+            sandbox_id: sandbox_id(1),
+            times: times(Timestamp::from_secs(enqueued_at)),
+        }
+    }
+
+    #[test]
+    fn only_the_owner_may_give_back_and_only_what_he_meant() {
+        let held = sandbox(1, Status::Allocated, Some(allocation(1)));
+        assert_eq!(judge_mark(&held, &mark(1, 100)), MarkVerdict::End(Box::new(allocation(1))));
+        assert_eq!(judge_mark(&held, &mark(2, 100)), MarkVerdict::NotOwner);
+        // It was handed out at second 100, by a clock that may be two seconds ahead.
+        assert_eq!(judge_mark(&held, &mark(1, 98)), MarkVerdict::End(Box::new(allocation(1))));
+        assert_eq!(judge_mark(&held, &mark(1, 97)), MarkVerdict::Superseded);
+        for status in [Status::Available, Status::Stale] {
+            let offered = sandbox(1, status, Some(allocation(1)));
+            assert_eq!(judge_mark(&offered, &mark(1, 100)), MarkVerdict::NotOwner, "{status}");
+            assert_eq!(judge_mark(&sandbox(1, status, None), &mark(1, 100)), MarkVerdict::NotOwner);
+        }
+    }
+
+    #[test]
+    fn a_repeated_mark_is_told_when_the_first_was_and_expiry_is_told_as_such() {
+        for status in [Status::PendingDeletion, Status::DeletionFailed, Status::Deleted] {
+            let given_back = |end_reason, deletion_requested_at| Sandbox {
+                end_reason,
+                deletion_requested_at,
+                ..sandbox(1, status, Some(allocation(1)))
+            };
+            let at = Some(Timestamp::from_secs(150));
+            for reason in [Some(EndReason::Marked), Some(EndReason::Released), None] {
+                let told = judge_mark(&given_back(reason, at), &mark(1, 160));
+                assert_eq!(
+                    told,
+                    MarkVerdict::AlreadyMarked(Timestamp::from_secs(150)),
+                    "{status} {reason:?}"
+                );
+            }
+            let unknown = judge_mark(&given_back(None, None), &mark(1, 160));
+            assert_eq!(unknown, MarkVerdict::AlreadyMarked(Timestamp::from_secs(200)));
+            let expired = given_back(Some(EndReason::Expired), at);
+            assert_eq!(judge_mark(&expired, &mark(1, 160)), MarkVerdict::Expired, "{status}");
+        }
+    }
+
+    #[test]
+    fn an_owner_is_whoever_had_it_last() {
+        assert_eq!(sandbox(1, Status::Available, None).owner(), None);
+        let (of, key) = (sandbox(1, Status::Deleted, Some(allocation(1))), key(1));
+        assert_eq!(of.owner(), Some((&key.track, &key.key)));
+    }
+
+    #[test]
     fn only_an_available_sandbox_can_be_claimed() {
         for status in Status::ALL {
             assert_eq!(status.next(Event::Claim).is_ok(), status == Status::Available, "{status}");
@@ -245,5 +343,6 @@ mod tests {
             assert_eq!(Status::parse(status.as_str()), Some(status));
         }
         assert_eq!(Status::parse("Available"), None);
+        assert_eq!(Status::DeletionFailed.to_string(), "deletion_failed");
     }
 }

@@ -75,7 +75,16 @@ impl fmt::Display for Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[test]
+    fn a_time_is_shown_in_seconds_and_cut_to_them() {
+        let at = Timestamp::from_ms(12_034);
+        assert_eq!((at.to_string().as_str(), at.as_secs(), at.as_ms()), ("12.034", 12, 12_034));
+        assert_eq!(at.floor_to_second(), Timestamp::from_secs(12));
+    }
 
     #[test]
     fn a_day_is_named_as_calendars_name_it() {
@@ -83,5 +92,22 @@ mod tests {
         assert_eq!([date(0), date(86_399), date(86_400)], ["1970-01-01", "1970-01-01", "1970-01-02"]);
         assert_eq!([date(951_782_400), date(951_868_800)], ["2000-02-29", "2000-03-01"]);
         assert_eq!([date(1_767_225_599), date(1_795_378_100)], ["2025-12-31", "2026-11-22"]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_added_is_what_lies_between(ms in 0..u64::MAX / 2, more in 0..u64::MAX / 4) {
+            let (at, more) = (Timestamp::from_ms(ms), Duration::from_millis(more));
+            prop_assert_eq!(at.plus(more).since(at), more);
+            prop_assert_eq!(at.plus(more).minus(more), at);
+            prop_assert!(more.is_zero() || at.since(at.plus(more)).is_zero(), "never negative");
+        }
+
+        #[test]
+        fn no_time_overflows(ms in any::<u64>(), secs in any::<u64>()) {
+            let (at, long) = (Timestamp::from_ms(ms), Duration::from_secs(secs));
+            prop_assert!(at.plus(long) >= at && at.minus(long) <= at);
+            prop_assert!(Timestamp::from_secs(secs).as_secs() <= secs);
+        }
     }
 }

@@ -33,7 +33,16 @@ pub enum Act {
 
 impl Act {
     /// Every act.
-    pub const ALL: [Self; 8] = [Self::RunJob, Self::PauseJob, Self::ResumeJob, Self::Release, Self::Extend, Self::RetryDelete, Self::Replay, Self::Discard];
+    pub const ALL: [Self; 8] = [
+        Self::RunJob,
+        Self::PauseJob,
+        Self::ResumeJob,
+        Self::Release,
+        Self::Extend,
+        Self::RetryDelete,
+        Self::Replay,
+        Self::Discard,
+    ];
 
     /// As it is stored.
     pub const fn as_str(self) -> &'static str {

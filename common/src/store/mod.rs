@@ -13,11 +13,11 @@ mod patience;
 mod upkeep;
 
 pub use audit::{Act, AuditLine};
-pub use dynamodb::{Seen, Store, schema};
+pub use dynamodb::{ForeignRow, Minted, Seen, Store, schema};
 pub use letters::{Bereaved, Hand, Kept, LetterPage, Reopened};
 pub use outcomes::{
     Cancellation, Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey,
-    Recorded, RequestPage, ScanPage, Seeded, StoreError, SweepKey, SweepPage,
+    Recorded, RequestPage, ScanPage, Seeded, StoreError, Survey, SweepKey, SweepPage,
 };
 pub use patience::patiently;
-pub use upkeep::{Census, Changed, Inserted, Instance, Received, Record, Role, Run, Tick};
+pub use upkeep::{Census, Changed, Inserted, Instance, Received, Record, Role, Run, Standing, Tick};

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::dynamodb::{PK, SK};
+use super::dynamodb::{ForeignRow, PK, SK};
 
 use crate::domain::{
-    AllocateRequest, AllocationId, ExternalId, Lease, PersistedRequest, Sandbox, SandboxId, SandboxName,
-    Timestamp,
+    AllocateRequest, AllocationId, ExternalId, ForeignSandbox, Lease, LeaseKey, PersistedRequest, Sandbox,
+    SandboxId, SandboxName, Timestamp,
 };
 
 /// DynamoDB: the longest keys, in bytes. A cursor has two characters a byte.
@@ -238,6 +238,23 @@ pub struct ScanPage {
     /// Leases, live and ended.
     pub leases: Vec<Lease>,
     /// What is wrong with items that are neither, though their keys say so.
+    pub unreadable: Vec<String>,
+    /// Where to go on; none at the end.
+    pub next: Option<PageKey>,
+}
+
+/// What one page of a scan found of a pool that another tool may have filled.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// Sandboxes as the other tool left them.
+    pub foreign: Vec<(ForeignSandbox, ForeignRow)>,
+    /// How many sandboxes are ours already.
+    pub ours: u64,
+    /// The keys that hold a live lease.
+    pub held: Vec<LeaseKey>,
+    /// Every sandbox's partition key, and its row as one number.
+    pub digests: Vec<(String, u64)>,
+    /// What is wrong with sandboxes that cannot be taken over.
     pub unreadable: Vec<String>,
     /// Where to go on; none at the end.
     pub next: Option<PageKey>,

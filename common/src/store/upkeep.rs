@@ -98,6 +98,23 @@ impl Tick {
     }
 }
 
+/// Whether the pool may be handed out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may.
+    Open,
+    /// An operator keeps the workers from it.
+    Paused {
+        /// Since then.
+        since: Timestamp,
+    },
+    /// It was restored from another table: what was handed out since is not known here.
+    Copy {
+        /// That table's name.
+        of: String,
+    },
+}
+
 /// How many sandboxes there are in each state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Census {

@@ -42,6 +42,10 @@ fn run(cli: Cli, flags: args::Flags) -> anyhow::Result<Done> {
             PoolCommand::Seed(seed) => commands::pool::seed::run(context, seed).await,
             PoolCommand::List(list) => commands::pool::list::run(context, list).await,
             PoolCommand::Stats(out) => commands::pool::stats::run(context, out.json).await,
+            PoolCommand::Adopt(adopt) => commands::pool::adopt::run(context, adopt).await,
+            PoolCommand::Pause(out) => commands::pool::pause::pause(context, out.json).await,
+            PoolCommand::Resume(out) => commands::pool::pause::resume(context, out.json).await,
+            PoolCommand::Reconcile(args) => commands::pool::reconcile::run(context, args).await,
             PoolCommand::Verify(out) => commands::pool::verify::run(context, out.json).await,
         }),
         Command::DeadLetters(letters) => settings.once(async |context| match letters {

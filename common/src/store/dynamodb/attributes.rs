@@ -69,6 +69,7 @@ pub(super) const TARGET: &str = "target";
 pub(super) const WHY: &str = "why";
 pub(super) const HOW_MANY: &str = "how_many";
 pub(super) const ACT_ENDED: &str = "act_ended";
+pub(super) const TABLE_NAME: &str = "table_name";
 
 /// Reads attributes of one item and names the item when one is wrong.
 pub(super) struct Reader<'a>(pub(super) &'a Item);

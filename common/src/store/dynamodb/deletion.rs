@@ -18,7 +18,7 @@ const RETRY_IS_DUE: &str = "#status = :failed and version = :seen";
 /// [`Event::ProviderDeleted`] of what is pending or was given up.
 const PROVIDER_DELETED_IT: &str = "#status = :from and version = :seen and external_id = :external_id";
 /// How long a tombstone is kept.
-const TOMBSTONE_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
+pub(super) const TOMBSTONE_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// A sandbox at the version at which it may be changed.
 #[derive(Clone, Copy, Debug)]

@@ -68,6 +68,10 @@ pub(super) fn pace() -> Key {
     Key::meta("PACE".to_owned())
 }
 
+pub(super) fn pool() -> Key {
+    Key("POOL".to_owned())
+}
+
 pub(super) fn census() -> Key {
     Key::meta("CENSUS".to_owned())
 }

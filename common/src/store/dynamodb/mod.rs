@@ -3,6 +3,7 @@
 //! Attribute names are in `attributes`, keys in `keys`, conditions beside the write that they guard, named after the
 //! transition. Reads for decisions are strongly consistent; the index only proposes candidates.
 
+mod adopt;
 mod attributes;
 mod audit;
 mod change;
@@ -11,6 +12,9 @@ mod deletion;
 mod end;
 mod errors;
 mod extend;
+mod foreign;
+#[cfg(test)]
+mod fuzz;
 mod keys;
 mod ledger;
 mod letter_items;
@@ -22,12 +26,15 @@ mod records;
 mod requests;
 mod scan;
 pub mod schema;
+mod standing;
 mod sync;
 mod ticks;
 mod transact;
 mod upkeep;
 
+pub use adopt::Minted;
 pub use deletion::Seen;
+pub use foreign::ForeignRow;
 pub(super) use keys::{PK, SK};
 
 use aws_sdk_dynamodb::Client;

@@ -32,6 +32,17 @@ impl Store {
         segments: i32,
         after: Option<PageKey>,
     ) -> Result<ScanPage, StoreError> {
+        let (items, next) = self.scan_items(segment, segments, after).await?;
+        Ok(ScanPage { next, ..sort_out(&items) })
+    }
+
+    /// The same page, as it lies in the table.
+    pub(super) async fn scan_items(
+        &self,
+        segment: i32,
+        segments: i32,
+        after: Option<PageKey>,
+    ) -> Result<(Vec<Item>, Option<PageKey>), StoreError> {
         let call = self
             .client
             .scan()
@@ -45,9 +56,7 @@ impl Store {
             .expression_attribute_values(":lease", s(LEASE_PREFIX));
         let call = call.customize().config_override(patient());
         let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
-        let mut page = sort_out(answer.items());
-        page.next = answer.last_evaluated_key.map(PageKey);
-        Ok(page)
+        Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key.map(PageKey)))
     }
 
     /// The sandboxes and leases of these keys (100 together at most) at one instant; absent ones are left out.

@@ -153,6 +153,14 @@ pub(crate) enum PoolCommand {
     Stats(Output),
     /// Read the whole table and report everything that breaks a promise; exit code 3 if anything does
     Verify(Output),
+    /// Take over a pool that another tool filled; without --apply it only tells what it would do
+    Adopt(Adopt),
+    /// Let no worker take a message, until `resume`
+    Pause(Output),
+    /// Let the workers go on
+    Resume(Output),
+    /// Bring a restored table up to what was handed out since; without --apply it only tells what it would do
+    Reconcile(Reconcile),
 }
 
 #[derive(Debug, Args)]
@@ -270,6 +278,34 @@ pub(crate) struct Seed {
     /// Remove what seed made and nobody used
     #[arg(long)]
     pub(crate) cleanup: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reconcile {
+    /// JSON lines of what was handed out since: {"sandbox_id", "track", "idempotency_key", "track_name", "expires_at",
+    /// "returned"}, all but the first optional; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) handed_out: String,
+    /// Write
+    #[arg(long)]
+    pub(crate) apply: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Adopt {
+    /// Write
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// Delete surplus sandboxes too: what a dry run lists as surplus may be in somebody's hands
+    #[arg(long, requires = "apply")]
+    pub(crate) confirm: bool,
+    /// The table is read twice, so many seconds apart, and nothing may change meanwhile
+    #[arg(long, default_value_t = 10)]
+    pub(crate) apart_s: u64,
     #[command(flatten)]
     pub(crate) output: Output,
 }

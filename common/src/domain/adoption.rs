@@ -1,0 +1,228 @@
+//! Taking over a pool that another tool kept: what becomes of each of its sandboxes.
+//!
+//! Invariants: a key gets one lease at most, and none beside a live one; what bears any trace of an owner never enters
+//! the pool; every sandbox becomes something. What it does not do: read or write a row, or judge what is already ours.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
+use super::{ExternalId, LeaseKey, SandboxId, SandboxName, Status, Timestamp, TrackName};
+
+/// A sandbox as another tool left it: without lease and index keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignSandbox {
+    /// Its id.
+    pub id: SandboxId,
+    /// The provider's name.
+    pub name: SandboxName,
+    /// The provider's id.
+    pub external_id: ExternalId,
+    /// What the other tool called it.
+    pub status: Status,
+    /// Who has it, or had it last, as far as that is said.
+    pub tenancy: Option<Tenancy>,
+    /// Whether anything tells that it was ever handed out.
+    pub used: bool,
+}
+
+/// Who was given a sandbox, as another tool says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenancy {
+    /// The owner and his key.
+    pub lease_key: LeaseKey,
+    /// The lab.
+    pub track_name: Option<TrackName>,
+    /// When it was handed out.
+    pub allocated_at: Timestamp,
+    /// When the owner's time is over.
+    pub expires_at: Timestamp,
+}
+
+/// What a sandbox becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    /// What it was, under the eyes of the jobs.
+    AsItIs,
+    /// Its owner keeps it, under a lease.
+    Lease(Tenancy),
+    /// Nobody may have it: it is to be deleted at the provider. Somebody may be using it, so only when that is confirmed.
+    GiveUp(Surplus),
+}
+
+/// Why nobody may have a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Surplus {
+    /// Its key holds another one, which was handed out later.
+    KeyHoldsAnother,
+    /// It is allocated, and nothing says to whom.
+    NobodyHasIt,
+    /// It is offered, and bears traces of an owner.
+    UsedBefore,
+}
+
+impl Surplus {
+    /// The word for it in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::KeyHoldsAnother => "its key holds another one",
+            Self::NobodyHasIt => "it is allocated to nobody",
+            Self::UsedBefore => "it is offered, but was used before",
+        }
+    }
+}
+
+/// What becomes of `sandboxes`, given the keys that hold a live lease. Of several sandboxes of one key the one that was
+/// handed out last is kept: that is the one its owner was told last.
+pub fn adoptions<T>(
+    mut sandboxes: Vec<(ForeignSandbox, T)>,
+    mut held: HashSet<LeaseKey>,
+) -> Vec<(ForeignSandbox, T, Adoption)> {
+    let handed_out = |sandbox: &ForeignSandbox| sandbox.tenancy.as_ref().map(|tenancy| tenancy.allocated_at);
+    sandboxes.sort_by(|(a, _), (b, _)| (Reverse(handed_out(a)), &a.id).cmp(&(Reverse(handed_out(b)), &b.id)));
+    let of_each = sandboxes.into_iter().map(|(sandbox, row)| {
+        let adoption = adoption(&sandbox, &mut held);
+        (sandbox, row, adoption)
+    });
+    of_each.collect()
+}
+
+fn adoption(sandbox: &ForeignSandbox, held: &mut HashSet<LeaseKey>) -> Adoption {
+    match (sandbox.status, &sandbox.tenancy) {
+        (Status::Allocated, Some(tenancy)) if held.insert(tenancy.lease_key.clone()) => {
+            Adoption::Lease(tenancy.clone())
+        }
+        (Status::Allocated, Some(_)) => Adoption::GiveUp(Surplus::KeyHoldsAnother),
+        (Status::Allocated, None) => Adoption::GiveUp(Surplus::NobodyHasIt),
+        (Status::Available | Status::Stale, _) if sandbox.used => Adoption::GiveUp(Surplus::UsedBefore),
+        (
+            Status::Available
+            | Status::Stale
+            | Status::PendingDeletion
+            | Status::DeletionFailed
+            | Status::Deleted,
+            _,
+        ) => Adoption::AsItIs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{IdempotencyKey, TrackId};
+    use super::*;
+
+    fn foreign(number: usize, status: Status, owner: Option<(u8, u64)>, used: bool) -> ForeignSandbox {
+        let tenancy = owner.map(|(track, at)| {
+            let track = TrackId::new(format!("track-{track}")).unwrap();
+            Tenancy {
+                lease_key: LeaseKey { key: IdempotencyKey::from(&track), track },
+                track_name: None,
+                allocated_at: Timestamp::from_secs(at),
+                expires_at: Timestamp::from_secs(at + 3_600),
+            }
+        });
+        ForeignSandbox {
+            id: SandboxId::new(format!("sandbox-{number}")).unwrap(),
+            name: SandboxName::new(format!("name-{number}")).unwrap(),
+            external_id: ExternalId::new(format!("external-{number}")).unwrap(),
+            status,
+            used: used || tenancy.is_some(),
+            tenancy,
+        }
+    }
+
+    fn planned(sandboxes: Vec<ForeignSandbox>, held: &[LeaseKey]) -> Vec<(ForeignSandbox, Adoption)> {
+        let rows = sandboxes.into_iter().map(|sandbox| (sandbox, ())).collect();
+        let planned = adoptions(rows, held.iter().cloned().collect());
+        planned.into_iter().map(|(sandbox, (), adoption)| (sandbox, adoption)).collect()
+    }
+
+    #[test]
+    fn the_sandbox_that_was_handed_out_last_is_kept() {
+        let rows = vec![
+            foreign(1, Status::Allocated, Some((1, 100)), true),
+            foreign(2, Status::Allocated, Some((1, 200)), true),
+            foreign(3, Status::Allocated, Some((2, 50)), true),
+        ];
+        for rows in [rows.clone(), rows.into_iter().rev().collect()] {
+            for (sandbox, adoption) in planned(rows, &[]) {
+                let kept = matches!(adoption, Adoption::Lease(_));
+                assert_eq!(kept, sandbox.id.as_str() != "sandbox-1", "{sandbox:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_nobody_may_have_says_why() {
+        let rows = vec![
+            foreign(1, Status::Allocated, None, false),
+            foreign(2, Status::Available, None, true),
+            foreign(3, Status::Allocated, Some((1, 1)), true),
+            foreign(4, Status::PendingDeletion, Some((1, 1)), true),
+        ];
+        let mut why: Vec<_> =
+            planned(rows, &[foreign(0, Status::Allocated, Some((1, 1)), true).tenancy.unwrap().lease_key])
+                .into_iter()
+                .map(|(sandbox, adoption)| {
+                    let why = match adoption {
+                        Adoption::GiveUp(surplus) => surplus.as_str(),
+                        Adoption::AsItIs => "as it is",
+                        Adoption::Lease(_) => "a lease",
+                    };
+                    (sandbox.id.to_string(), why)
+                })
+                .collect();
+        why.sort();
+        let why: Vec<_> = why.iter().map(|(_, why)| *why).collect();
+        let expected = [
+            "it is allocated to nobody",
+            "it is offered, but was used before",
+            "its key holds another one",
+            "as it is",
+        ];
+        assert_eq!(why, expected);
+    }
+
+    fn any_foreign() -> impl Strategy<Value = Vec<ForeignSandbox>> {
+        let row =
+            (prop::sample::select(&Status::ALL[..]), prop::option::of((0..4_u8, 0..3_u64)), any::<bool>());
+        prop::collection::vec(row, 0..24).prop_map(|rows| {
+            rows.into_iter()
+                .enumerate()
+                .map(|(number, (status, owner, used))| foreign(number, status, owner, used))
+                .collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_another_tool_left_becomes_something_that_keeps_the_promises(rows in any_foreign(), held in prop::collection::btree_set(0..4_u8, 0..3)) {
+            let held: Vec<_> = held
+                .into_iter()
+                .filter_map(|track| foreign(0, Status::Allocated, Some((track, 0)), true).tenancy)
+                .map(|tenancy| tenancy.lease_key)
+                .collect();
+            let count = rows.len();
+            let planned = planned(rows, &held);
+            prop_assert_eq!(planned.len(), count, "every sandbox becomes something");
+            let mut keys: HashSet<_> = held.into_iter().collect();
+            for (sandbox, adoption) in planned {
+                match adoption {
+                    Adoption::Lease(tenancy) => {
+                        prop_assert_eq!(sandbox.status, Status::Allocated);
+                        prop_assert!(keys.insert(tenancy.lease_key), "a key holds two");
+                    }
+                    Adoption::AsItIs => {
+                        let offered = matches!(sandbox.status, Status::Available | Status::Stale);
+                        prop_assert!(sandbox.status != Status::Allocated);
+                        prop_assert!(!(offered && sandbox.used), "a used one is offered");
+                    }
+                    Adoption::GiveUp(_) => {
+                        prop_assert!(matches!(sandbox.status, Status::Allocated | Status::Available | Status::Stale));
+                    }
+                }
+            }
+        }
+    }
+}

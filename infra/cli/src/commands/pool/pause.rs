@@ -1,0 +1,49 @@
+//! `broker pool pause` and `resume`: whether the workers take messages at all.
+//!
+//! A worker looks every five seconds and still hands on what its polls under way bring, so a pause holds after
+//! `BROKER_POLL_WAIT_S` and six seconds; a worker that starts looks first. What waits in the queues stays there.
+
+use anyhow::bail;
+use broker_common::store::{Changed, Standing};
+use serde::Serialize;
+
+use crate::commands::Done;
+use crate::context::Context;
+use crate::output;
+
+/// Who pauses, in the table.
+const OPERATOR: &str = "cli";
+
+#[derive(Serialize)]
+struct Shown {
+    paused: bool,
+    paused_at: Option<u64>,
+}
+
+pub(crate) async fn pause(context: Context, json: bool) -> anyhow::Result<Done> {
+    context.store.pause_pool(OPERATOR, context.clock.now()).await?;
+    show(&context, json).await
+}
+
+pub(crate) async fn resume(context: Context, json: bool) -> anyhow::Result<Done> {
+    if context.store.resume_pool().await? == Changed::MovedOn {
+        bail!(
+            "the table is a copy of another one: `broker pool reconcile` first, what was handed out since is not known"
+        );
+    }
+    show(&context, json).await
+}
+
+async fn show(context: &Context, json: bool) -> anyhow::Result<Done> {
+    let (paused, since) = match context.store.standing().await? {
+        Standing::Open => (false, None),
+        Standing::Paused { since } => (true, Some(since)),
+        Standing::Copy { .. } => (true, None),
+    };
+    if json {
+        output::json(&Shown { paused, paused_at: since.map(broker_common::domain::Timestamp::as_secs) })?;
+    } else {
+        output::line(if paused { "paused: no worker takes a message" } else { "open" })?;
+    }
+    Ok(Done::Ok)
+}

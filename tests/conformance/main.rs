@@ -1,0 +1,24 @@
+//! What the broker relies on, asked of whatever speaks the protocols: its own table and queue code, run over one
+//! implementation at a time.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `place` | a table, or queues, of a case's own, at the implementation under test |
+//! | `table/claims` | the claim: transactions, their reasons, what stands in their way |
+//! | `table/adoption` | a row of another tool |
+//! | `table/ends` | the end of a lease, a longer one; what a transaction may not do |
+//! | `table/index` | the state index: queries, PartiQL, prefixes, pages |
+//! | `table/conditions` | single conditional writes, each at the version that was read |
+//! | `table/records` | requests, ticks, slots, census, instances |
+//! | `table/reading` | scans, batches, several items at one instant |
+//! | `table/schema` | the table itself, its expiry, one that is not there |
+//! | `queue/messages` | batches, attributes, delays, visibility, long polls |
+//! | `queue/topology` | the queues themselves, redrive, one that is not there |
+//!
+//! `cargo test` asks the embedded endpoints. `tests/conformance/run` (a step of CI) asks Amazon's DynamoDB Local and
+//! ministack. Where they differ, [`place::Place::differs`] says so at the place: both sides are asserted, so that a
+//! difference that goes away is noticed.
+
+mod place;
+mod queue;
+mod table;

@@ -1,0 +1,170 @@
+//! Where a case takes place: a table of its own, or queues of their own, at the implementation under test.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use broker_common::aws::{self, Aws};
+use broker_common::clock::Clock;
+use broker_common::domain::{
+    AllocateRequest, ExternalId, Fingerprint, IdempotencyKey, LeaseKey, SandboxId, SandboxName, Times,
+    TrackId, TrackName,
+};
+use broker_common::entropy::Entropy;
+use broker_common::queue::{QueueNames, QueueUrls, topology};
+use broker_common::store::{Candidate, Claim, ClaimOutcome, NewSandbox, Store, schema};
+use broker_tests::endpoint::{Endpoints, Urls};
+
+/// Index partitions of a state: few, so that a handful of sandboxes fills them.
+pub(crate) const SHARDS: u8 = 4;
+/// The visibility timeout of the queues.
+pub(crate) const VISIBILITY: Duration = Duration::from_secs(30);
+/// How long a poll waits.
+const POLL_WAIT: Duration = Duration::from_secs(2);
+
+/// Which implementation answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The endpoints of `broker up`.
+    Embedded,
+    /// Amazon's DynamoDB Local, and ministack for SQS.
+    Second,
+}
+
+/// Clients of the implementation under test, and names that no other case has.
+pub(crate) struct Place {
+    pub(crate) aws: Aws,
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    pub(crate) store: Store,
+    pub(crate) table: String,
+    pub(crate) names: QueueNames,
+    side: Side,
+}
+
+/// The second implementation, if this run is about it.
+#[expect(clippy::disallowed_methods, reason = "tests/conformance/run names the implementation under test")]
+fn second() -> Option<Urls> {
+    let url = |name: &str| std::env::var(name).ok();
+    match (url("CONFORMANCE_DYNAMODB_URL"), url("CONFORMANCE_SQS_URL")) {
+        (Some(dynamodb_url), Some(sqs_url)) => Some(Urls { dynamodb_url, sqs_url }),
+        (None, None) => None,
+        (dynamodb, sqs) => panic!("both or neither must be named: {dynamodb:?}, {sqs:?}"),
+    }
+}
+
+impl Place {
+    /// Clients and names; nothing is made yet.
+    pub(crate) async fn empty() -> Self {
+        static PLACES: AtomicU32 = AtomicU32::new(0);
+        let (urls, side) = match second() {
+            Some(urls) => (urls, Side::Second),
+            None => (Endpoints::shared().await.urls.clone(), Side::Embedded),
+        };
+        let clock = Clock::system();
+        let aws = aws::connect_locally(&urls.dynamodb_url, &urls.sqs_url, &clock, POLL_WAIT).await;
+        let number = PLACES.fetch_add(1, Ordering::Relaxed);
+        let table = format!("c{}-{number}", std::process::id());
+        Self {
+            store: Store::new(aws.dynamodb.clone(), &table, SHARDS),
+            names: QueueNames::new(&table).expect("a valid prefix"),
+            entropy: Entropy::from_system(),
+            aws,
+            clock,
+            table,
+            side,
+        }
+    }
+
+    /// With the table.
+    pub(crate) async fn with_table() -> Self {
+        let place = Self::empty().await;
+        let ensured = schema::ensure(&place.aws.dynamodb, &place.table).await.expect("the table is made");
+        assert_eq!(ensured, schema::Ensured::Created);
+        place
+    }
+
+    /// With the four queues.
+    pub(crate) async fn with_queues() -> (Self, QueueUrls) {
+        let place = Self::empty().await;
+        topology::ensure(&place.aws, &place.names, VISIBILITY).await.expect("the queues are made");
+        let urls = QueueUrls::resolve(&place.aws, &place.names).await.expect("the queues are there");
+        (place, urls)
+    }
+
+    /// Notes a difference: what the embedded endpoint says, and what the second implementation says.
+    pub(crate) fn differs<T>(&self, embedded: T, second: T) -> T {
+        match self.side {
+            Side::Embedded => embedded,
+            Side::Second => second,
+        }
+    }
+
+    /// The same table, through a store of its own: its calls are not coalesced with those of others.
+    pub(crate) fn another_store(&self) -> Store {
+        Store::new(self.aws.dynamodb.clone(), &self.table, SHARDS)
+    }
+
+    /// Puts `count` sandboxes into the pool; they are returned as the index will list them.
+    pub(crate) async fn seed(&self, count: usize) -> Vec<Candidate> {
+        let sandboxes: Vec<_> = (0..count).map(sandbox).collect();
+        for batch in sandboxes.chunks(Store::SEED_BATCH) {
+            let seeded = self.store.seed(batch, self.clock.now()).await.expect("seeded");
+            assert_eq!(seeded.inserted, batch.len());
+        }
+        sandboxes.iter().map(candidate).collect()
+    }
+
+    /// A request of `track` with its default key.
+    pub(crate) fn ask(&self, track: &str) -> AllocateRequest {
+        let now = self.clock.now();
+        let track = TrackId::new(track).expect("a valid track");
+        let lease_key = LeaseKey { key: IdempotencyKey::from(&track), track };
+        AllocateRequest {
+            request_id: self.entropy.request_id(now),
+            lease_key,
+            key_is_explicit: false,
+            fingerprint: Fingerprint::of([Some("conformance")]),
+            track_name: Some(TrackName::new("lab").expect("a valid lab")),
+            prefix: None,
+            lab_duration_hours: 4,
+            asynchronous: false,
+            times: Times { enqueued_at: now, reply_by: now, deadline: now.plus(Duration::from_secs(60)) },
+        }
+    }
+
+    /// One claim, through `store`.
+    pub(crate) async fn claim_through(
+        &self,
+        store: &Store,
+        ask: &AllocateRequest,
+        candidate: &Candidate,
+    ) -> ClaimOutcome {
+        let allocation_id = self.entropy.allocation_id();
+        let claim = Claim { ask, candidate, allocation_id, now: self.clock.now() };
+        store.claim(&claim).await.expect("the table answers")
+    }
+
+    /// One claim.
+    pub(crate) async fn claim(&self, ask: &AllocateRequest, candidate: &Candidate) -> ClaimOutcome {
+        self.claim_through(&self.store, ask, candidate).await
+    }
+}
+
+/// The sandbox with this number.
+pub(crate) fn sandbox(number: usize) -> NewSandbox {
+    NewSandbox {
+        id: SandboxId::new(format!("sandbox-{number:03}")).expect("a valid id"),
+        name: SandboxName::new(format!("name-{number:03}")).expect("a valid name"),
+        external_id: ExternalId::new(format!("identity/accounts/{number}")).expect("a valid id"),
+    }
+}
+
+/// A new sandbox, as the index lists it.
+pub(crate) fn candidate(sandbox: &NewSandbox) -> Candidate {
+    Candidate {
+        sandbox_id: sandbox.id.clone(),
+        name: sandbox.name.clone(),
+        external_id: sandbox.external_id.clone(),
+        version: 1,
+    }
+}

@@ -1,0 +1,64 @@
+//! A row of another tool, taken over on the condition that it is as it was read, nulls and all.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use broker_common::domain::{Status, adoptions};
+use broker_common::store::{Changed, Minted, Survey};
+
+use crate::place::Place;
+
+async fn put_foreign(place: &Place, updated_at: u64) {
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let number = |number: u64| AttributeValue::N(number.to_string());
+    let item = HashMap::from([
+        ("PK", text("SBX#foreign")),
+        ("SK", text("META")),
+        ("name", text("name")),
+        ("external_id", text("identity/accounts/1")),
+        ("status", text("allocated")),
+        ("allocated_to_track", text("student-1")),
+        ("allocated_at", number(1_000)),
+        ("updated_at", number(updated_at)),
+        ("deletion_requested_at", AttributeValue::Null(true)),
+        ("idempotency_key", text("")),
+    ]);
+    let item = item.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let put = place.aws.dynamodb.put_item().table_name(&place.table).set_item(Some(item));
+    put.send().await.expect("PutItem");
+}
+
+async fn survey(place: &Place) -> Survey {
+    place.store.survey(0, 1, None, 4, place.clock.now()).await.expect("read")
+}
+
+async fn adopt(place: &Place, survey: Survey) -> Changed {
+    let mut planned = adoptions(survey.foreign, survey.held.into_iter().collect());
+    let (sandbox, row, adoption) = planned.remove(0);
+    let now = place.clock.now();
+    let minted =
+        Minted { allocation_id: place.entropy.allocation_id(), request_id: place.entropy.request_id(now) };
+    place.store.adopt(&sandbox, &row, &adoption, minted, now).await.expect("the table answers")
+}
+
+#[tokio::test]
+async fn a_row_is_taken_over_as_it_was_read_or_not_at_all() {
+    let place = Place::with_table().await;
+    put_foreign(&place, 1).await;
+    let before = survey(&place).await;
+    put_foreign(&place, 2).await;
+    assert_eq!(adopt(&place, before).await, Changed::MovedOn);
+    assert_eq!(survey(&place).await.foreign.len(), 1, "and leaves no lease");
+    assert_eq!(survey(&place).await.held, []);
+
+    let again = survey(&place).await;
+    assert_eq!(adopt(&place, again).await, Changed::Done);
+    let after = survey(&place).await;
+    assert_eq!((after.foreign.len(), after.ours, after.held.len()), (0, 1, 1));
+    let page = place.store.scan(0, 1, None).await.expect("read");
+    let (sandbox, lease) = (&page.sandboxes[0], &page.leases[0]);
+    assert_eq!((sandbox.status, sandbox.version), (Status::Allocated, 1));
+    assert_eq!(sandbox.allocation.as_ref().map(|allocation| allocation.id), Some(lease.allocation_id));
+    let listed = place.store.listed(Status::Allocated, place.store.shard_of(&sandbox.id), None).await;
+    assert_eq!(listed.expect("listed").candidates.len(), 1);
+}

@@ -1,0 +1,190 @@
+//! The claim: all or nothing, the reasons of a cancelled transaction, and the item that stood in its way.
+
+use std::time::Duration;
+
+use broker_common::domain::{EndReason, LeaseEnd, Outcome, PersistedRequest, RequestState, Status};
+use broker_common::store::{Cancellation, ClaimOutcome, EndOutcome, Recorded};
+use broker_tests::together;
+
+use crate::place::Place;
+
+#[tokio::test]
+async fn a_claim_changes_lease_and_sandbox_together() {
+    let place = Place::with_table().await;
+    let free = place.seed(1).await.remove(0);
+    let ask = place.ask("student-1");
+    let ClaimOutcome::Created(grant) = place.claim(&ask, &free).await else { panic!("not created") };
+    let sandbox = place.store.sandbox(&free.sandbox_id).await.expect("read").expect("there");
+    let lease = place.store.lease(&ask.lease_key).await.expect("read").expect("there");
+    assert_eq!((sandbox.status, sandbox.version), (Status::Allocated, 2));
+    assert_eq!(sandbox.allocation.expect("allocated").id, lease.allocation_id);
+    assert_eq!((lease.grant, lease.request_id, lease.end), (grant, ask.request_id, None));
+}
+
+#[tokio::test]
+async fn a_key_that_holds_one_is_told_its_lease_and_takes_nothing() {
+    let place = Place::with_table().await;
+    let free = place.seed(2).await;
+    let first = place.ask("student-1");
+    assert!(matches!(place.claim(&first, &free[0]).await, ClaimOutcome::Created(_)));
+    let ClaimOutcome::LeaseStands(lease) = place.claim(&place.ask("student-1"), &free[1]).await else {
+        panic!("the lease is not told");
+    };
+    assert_eq!(Some(*lease), place.store.lease(&first.lease_key).await.expect("read"));
+    let other = place.store.sandbox(&free[1].sandbox_id).await.expect("read").expect("there");
+    assert_eq!((other.status, other.version), (Status::Available, 1));
+}
+
+#[tokio::test]
+async fn a_candidate_that_is_taken_is_lost_and_leaves_no_lease() {
+    let place = Place::with_table().await;
+    let free = place.seed(1).await.remove(0);
+    place.claim(&place.ask("student-1"), &free).await;
+    let second = place.ask("student-2");
+    assert_eq!(place.claim(&second, &free).await, ClaimOutcome::LostCandidate);
+    assert_eq!(place.store.lease(&second.lease_key).await.expect("read"), None);
+}
+
+#[tokio::test]
+async fn a_claim_at_another_version_is_lost() {
+    let place = Place::with_table().await;
+    let free = place.seed(1).await.remove(0);
+    let older = broker_common::store::Candidate { version: 0, ..free.clone() };
+    assert_eq!(place.claim(&place.ask("student-1"), &older).await, ClaimOutcome::LostCandidate);
+    assert!(matches!(place.claim(&place.ask("student-1"), &free).await, ClaimOutcome::Created(_)));
+}
+
+#[tokio::test]
+async fn when_both_are_in_the_way_both_reasons_are_told_and_the_lease_counts() {
+    let place = Place::with_table().await;
+    let free = place.seed(1).await.remove(0);
+    place.claim(&place.ask("student-1"), &free).await;
+    assert!(matches!(place.claim(&place.ask("student-1"), &free).await, ClaimOutcome::LeaseStands(_)));
+}
+
+#[tokio::test]
+async fn of_sixteen_keys_one_gets_the_sandbox() {
+    let place = Place::with_table().await;
+    let free = place.seed(1).await.remove(0);
+    let claims = (0..16).map(|n| {
+        // Sixteen processes: each call is a transaction of its own.
+        let (store, ask, free) = (place.another_store(), place.ask(&format!("student-{n}")), free.clone());
+        let (allocation_id, now) = (place.entropy.allocation_id(), place.clock.now());
+        async move {
+            let claim = broker_common::store::Claim { ask: &ask, candidate: &free, allocation_id, now };
+            store.claim(&claim).await
+        }
+    });
+    let told = together(claims.collect::<Vec<_>>()).await;
+    let created = told.iter().filter(|told| matches!(told, Ok(ClaimOutcome::Created(_)))).count();
+    // A real table may also answer that another transaction is in progress.
+    let lost = told.iter().filter(|told| {
+        matches!(told, Ok(ClaimOutcome::LostCandidate) | Err(broker_common::store::StoreError::Conflict))
+    });
+    assert_eq!((created, lost.count()), (1, 15), "{told:?}");
+}
+
+#[tokio::test]
+async fn of_eight_sandboxes_one_key_gets_one() {
+    let place = Place::with_table().await;
+    let free = place.seed(8).await;
+    let claims = free.iter().cloned().map(|free| {
+        let (store, ask) = (place.another_store(), place.ask("student-1"));
+        let (allocation_id, now) = (place.entropy.allocation_id(), place.clock.now());
+        async move {
+            let claim = broker_common::store::Claim { ask: &ask, candidate: &free, allocation_id, now };
+            store.claim(&claim).await
+        }
+    });
+    let told = together(claims.collect::<Vec<_>>()).await;
+    let created = told.iter().filter(|told| matches!(told, Ok(ClaimOutcome::Created(_)))).count();
+    assert_eq!(created, 1, "{told:?}");
+    let allocated = place.store.count_all().await.expect("counted")[&Status::Allocated];
+    assert_eq!(allocated, 1);
+}
+
+#[tokio::test]
+async fn claims_that_share_a_call_are_answered_each_on_its_own() {
+    let place = Place::with_table().await;
+    let free = place.seed(30).await;
+    place.claim(&place.ask("holder"), &free[0]).await;
+    // In one call, more or less: winners, a lost candidate, a key that holds one.
+    let winners = (1..28).map(|n| (format!("student-{n}"), free[n].clone()));
+    let others = [("late".to_owned(), free[0].clone()), ("holder".to_owned(), free[29].clone())];
+    let claims = winners.chain(others).map(|(track, free)| {
+        let (store, ask) = (place.store.clone(), place.ask(&track));
+        let (allocation_id, now) = (place.entropy.allocation_id(), place.clock.now());
+        async move {
+            let claim = broker_common::store::Claim { ask: &ask, candidate: &free, allocation_id, now };
+            store.claim(&claim).await.expect("the table answers")
+        }
+    });
+    let told = together(claims.collect::<Vec<_>>()).await;
+    assert!(told[..27].iter().all(|told| matches!(told, ClaimOutcome::Created(_))), "{told:?}");
+    assert_eq!(told[27], ClaimOutcome::LostCandidate);
+    assert!(matches!(told[28], ClaimOutcome::LeaseStands(_)), "{told:?}");
+    assert_eq!(place.store.count_all().await.expect("counted")[&Status::Allocated], 28);
+}
+
+/// The record of a request that nobody waits for.
+fn record(ask: &broker_common::domain::AllocateRequest) -> PersistedRequest {
+    PersistedRequest {
+        request_id: ask.request_id,
+        track: ask.lease_key.track.clone(),
+        lease_key: Some(ask.lease_key.clone()),
+        sandbox_id: None,
+        asynchronous: true,
+        message: Some("what lies in the queue".to_owned()),
+        state: RequestState::Queued,
+        created_at: ask.times.enqueued_at.floor_to_second(),
+        deadline: ask.times.deadline,
+    }
+}
+
+#[tokio::test]
+async fn an_asynchronous_claim_stores_its_outcome_in_the_same_write() {
+    let place = Place::with_table().await;
+    let free = place.seed(1).await.remove(0);
+    let ask = broker_common::domain::AllocateRequest { asynchronous: true, ..place.ask("student-1") };
+    assert_eq!(place.store.record_request(&record(&ask)).await.expect("recorded"), Recorded::New);
+    let ClaimOutcome::Created(grant) = place.claim(&ask, &free).await else { panic!("not created") };
+    let ended = place.store.request(ask.request_id).await.expect("read").expect("there");
+    assert_eq!(ended.state, RequestState::Ended(Outcome::Created(grant)));
+    assert_eq!(ended.message, None, "its message is not sent again");
+    assert_eq!(place.store.cancel_request(ask.request_id).await.expect("asked"), Cancellation::TooLate);
+}
+
+#[tokio::test]
+async fn a_cancelled_request_claims_nothing() {
+    let place = Place::with_table().await;
+    let free = place.seed(1).await.remove(0);
+    let ask = broker_common::domain::AllocateRequest { asynchronous: true, ..place.ask("student-1") };
+    // Without a record, too: the update makes none.
+    assert_eq!(place.claim(&ask, &free).await, ClaimOutcome::RequestEnded);
+    assert_eq!(place.store.request(ask.request_id).await.expect("read"), None);
+    place.store.record_request(&record(&ask)).await.expect("recorded");
+    assert_eq!(place.store.cancel_request(ask.request_id).await.expect("asked"), Cancellation::Cancelled);
+    assert_eq!(place.claim(&ask, &free).await, ClaimOutcome::RequestEnded);
+    assert_eq!(place.store.count_all().await.expect("counted")[&Status::Available], 1);
+}
+
+#[tokio::test]
+async fn after_an_end_only_what_was_asked_later_claims() {
+    let place = Place::with_table().await;
+    let free = place.seed(2).await;
+    let first = place.ask("student-1");
+    place.claim(&first, &free[0]).await;
+    let allocation = place.store.sandbox(&free[0].sandbox_id).await.expect("read").and_then(|s| s.allocation);
+    let now = place.clock.now();
+    let end = LeaseEnd::by_request(EndReason::Marked, now, now);
+    let ended = place.store.end(&free[0].sandbox_id, &allocation.expect("allocated"), &end).await;
+    assert_eq!(ended.expect("ended"), EndOutcome::Ended);
+
+    // The same request again, and one from before the fence: to the millisecond.
+    assert!(matches!(place.claim(&first, &free[1]).await, ClaimOutcome::LeaseStands(_)));
+    let mut fenced = place.ask("student-1");
+    fenced.times.enqueued_at = end.fence;
+    assert!(matches!(place.claim(&fenced, &free[1]).await, ClaimOutcome::LeaseStands(_)));
+    fenced.times.enqueued_at = end.fence.plus(Duration::from_millis(1));
+    assert!(matches!(place.claim(&fenced, &free[1]).await, ClaimOutcome::Created(_)));
+}

@@ -1,0 +1,114 @@
+//! Single conditional writes: at the version that was read or not at all, and never out of nothing.
+
+use broker_common::domain::{SandboxId, Status, Timestamp};
+use broker_common::store::{Changed, Inserted, Seeded, Seen, StoreError};
+
+use crate::place::{Place, sandbox};
+
+/// Each write of a pending deletion, at this version.
+async fn each_write(place: &Place, seen: Seen<'_>, now: Timestamp) -> [Result<Changed, StoreError>; 6] {
+    let store = &place.store;
+    [
+        store.postpone(seen, now, now).await,
+        store.attempt_failed(seen, 1, "no", now, now).await,
+        store.give_up(seen, 5, "no", now, now).await,
+        store.retry_deletion(seen, now).await,
+        store.bury(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await,
+        store.missing(seen, now).await,
+    ]
+}
+
+#[tokio::test]
+async fn no_write_makes_an_item() {
+    let place = Place::with_table().await;
+    let id = SandboxId::new("nowhere").expect("a valid id");
+    let seen = Seen { id: &id, version: 1 };
+    for told in each_write(&place, seen, place.clock.now()).await {
+        assert_eq!(told.expect("asked"), Changed::MovedOn);
+    }
+    let found = place.store.found(Status::Stale, 1, &sandbox(7), place.clock.now()).await;
+    assert_eq!(found.expect("asked"), Changed::MovedOn);
+    assert_eq!(place.store.remove_stale(&id, 1).await.expect("asked"), Changed::MovedOn);
+    assert_eq!(place.store.count_all().await.expect("counted").values().sum::<u64>(), 0);
+}
+
+#[tokio::test]
+async fn a_write_at_another_version_changes_nothing() {
+    let place = Place::with_table().await;
+    let free = place.seed(1).await.remove(0);
+    let before = place.store.record(&free.sandbox_id).await.expect("read");
+    let seen = Seen { id: &free.sandbox_id, version: 9 };
+    for told in each_write(&place, seen, place.clock.now()).await {
+        assert_eq!(told.expect("asked"), Changed::MovedOn);
+    }
+    assert!(!place.store.remove_unused_seed(&free.sandbox_id, 9).await.expect("asked"));
+    assert_eq!(place.store.record(&free.sandbox_id).await.expect("read"), before);
+}
+
+#[tokio::test]
+async fn an_insert_finds_what_stands_there() {
+    let place = Place::with_table().await;
+    let now = place.clock.now();
+    assert_eq!(place.store.insert(&sandbox(0), now).await.expect("asked"), Inserted::New);
+    let Inserted::Stands(stands) = place.store.insert(&sandbox(0), now).await.expect("asked") else {
+        panic!("inserted twice");
+    };
+    let record = place.store.record(&sandbox(0).id).await.expect("read").expect("there");
+    assert_eq!(*stands, record, "all of it came with the failure");
+}
+
+#[tokio::test]
+async fn a_seed_leaves_alone_what_is_there() {
+    let place = Place::with_table().await;
+    place.seed(3).await;
+    let more: Vec<_> = (0..8).map(sandbox).collect();
+    let seeded = place.store.seed(&more, place.clock.now()).await.expect("seeded");
+    assert_eq!(seeded, Seeded { inserted: 5, existing: 3 });
+}
+
+#[tokio::test]
+async fn a_deletion_goes_its_way_from_failure_to_tombstone_and_back() {
+    let place = Place::with_table().await;
+    let free = place.seed(1).await.remove(0);
+    let (id, store, now) = (&free.sandbox_id, &place.store, place.clock.now());
+    place.claim(&place.ask("student-1"), &free).await;
+    let allocation = store.sandbox(id).await.expect("read").and_then(|sandbox| sandbox.allocation);
+    let reason = broker_common::domain::EndReason::Marked;
+    let end = broker_common::domain::LeaseEnd::by_request(reason, now, now);
+    store.end(id, &allocation.expect("allocated"), &end).await.expect("ended");
+
+    let at = |version| Seen { id, version };
+    assert_eq!(store.attempt_failed(at(3), 1, "away", now, now).await.expect("asked"), Changed::Done);
+    assert_eq!(store.give_up(at(4), 5, "gone for good", now, now).await.expect("asked"), Changed::Done);
+    let given_up = store.record(id).await.expect("read").expect("there");
+    assert_eq!((given_up.sandbox.status, given_up.attempts), (Status::DeletionFailed, 5));
+    assert_eq!(given_up.deletion_error.as_deref(), Some("gone for good"));
+    assert_eq!(store.retry_deletion(at(5), now).await.expect("asked"), Changed::Done);
+    let external_id = &free.external_id;
+    let buried = store.bury(at(6), Status::PendingDeletion, external_id, now).await.expect("asked");
+    assert_eq!(buried, Changed::Done);
+
+    let tombstone = store.record(id).await.expect("read").expect("a tombstone");
+    assert_eq!((tombstone.sandbox.status, tombstone.sandbox.version), (Status::Deleted, 7));
+    assert!(tombstone.deleted_at.is_some() && tombstone.due.is_none());
+    // The same resource, or one that is older than the grave, does not come back; another one does.
+    let (same, another) = (
+        sandbox(0),
+        broker_common::store::NewSandbox {
+            external_id: broker_common::domain::ExternalId::new("identity/accounts/new").expect("a valid id"),
+            ..sandbox(0)
+        },
+    );
+    let later = now.plus(std::time::Duration::from_secs(60));
+    for (listed, created_at, expected) in [
+        (&same, later, Changed::MovedOn),
+        (&another, now, Changed::MovedOn),
+        (&another, later, Changed::Done),
+    ] {
+        let told = store.insert_over_tombstone(listed, &tombstone, created_at, later).await;
+        assert_eq!(told.expect("asked"), expected, "{listed:?} of {created_at}");
+    }
+    let fresh = store.record(id).await.expect("read").expect("there");
+    assert_eq!((fresh.sandbox.status, fresh.sandbox.version), (Status::Available, 8));
+    assert_eq!(fresh.sandbox.allocation, None);
+}

@@ -1,0 +1,109 @@
+//! The end of a lease and a longer one, fenced by the allocation id; and what a transaction may not do.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
+use broker_common::domain::{Allocation, EndReason, LeaseEnd, SandboxId, Status};
+use broker_common::store::{Candidate, Changed, EndOutcome};
+
+use crate::place::Place;
+
+/// A sandbox that a track holds.
+async fn held(place: &Place) -> (Candidate, Allocation) {
+    let free = place.seed(1).await.remove(0);
+    place.claim(&place.ask("student-1"), &free).await;
+    let sandbox = place.store.sandbox(&free.sandbox_id).await.expect("read").expect("there");
+    (free, sandbox.allocation.expect("allocated"))
+}
+
+#[tokio::test]
+async fn an_end_ends_both_and_only_once() {
+    let place = Place::with_table().await;
+    let (sandbox, allocation) = held(&place).await;
+    let end = LeaseEnd::by_broker(EndReason::Expired, place.clock.now());
+    for expected in [EndOutcome::Ended, EndOutcome::MovedOn] {
+        let told = place.store.end(&sandbox.sandbox_id, &allocation, &end).await.expect("asked");
+        assert_eq!(told, expected);
+    }
+    let record = place.store.record(&sandbox.sandbox_id).await.expect("read").expect("there");
+    assert_eq!((record.sandbox.status, record.sandbox.version), (Status::PendingDeletion, 3));
+    assert_eq!(record.sandbox.end_reason, Some(EndReason::Expired));
+    let lease = place.store.lease(&allocation.lease_key).await.expect("read").expect("kept");
+    assert_eq!(lease.end, Some(end));
+}
+
+#[tokio::test]
+async fn another_allocation_ends_nothing() {
+    let place = Place::with_table().await;
+    let (sandbox, allocation) = held(&place).await;
+    let other = Allocation { id: place.entropy.allocation_id(), ..allocation.clone() };
+    let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now());
+    let told = place.store.end(&sandbox.sandbox_id, &other, &end).await.expect("asked");
+    assert_eq!(told, EndOutcome::MovedOn);
+    assert!(place.store.lease(&allocation.lease_key).await.expect("read").expect("there").end.is_none());
+    // Nor does the end of a sandbox that is not there make one.
+    let nowhere = SandboxId::new("nowhere").expect("a valid id");
+    assert_eq!(place.store.end(&nowhere, &allocation, &end).await.expect("asked"), EndOutcome::MovedOn);
+    assert_eq!(place.store.sandbox(&nowhere).await.expect("read"), None);
+}
+
+#[tokio::test]
+async fn a_longer_lease_is_longer_on_both() {
+    let place = Place::with_table().await;
+    let (sandbox, allocation) = held(&place).await;
+    let until = allocation.expires_at.plus(Duration::from_secs(7_200));
+    let now = place.clock.now();
+    let told = place.store.extend(&sandbox.sandbox_id, &allocation, until, now).await.expect("asked");
+    assert_eq!(told, Changed::Done);
+    let lease = place.store.lease(&allocation.lease_key).await.expect("read").expect("there");
+    let record = place.store.record(&sandbox.sandbox_id).await.expect("read").expect("there");
+    assert_eq!((lease.grant.expires_at, record.due), (until, Some(until)));
+}
+
+fn count_up(place: &Place, id: &str) -> TransactWriteItem {
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let key = HashMap::from([("PK".to_owned(), text(id)), ("SK".to_owned(), text("META"))]);
+    let update = Update::builder()
+        .table_name(&place.table)
+        .set_key(Some(key))
+        .update_expression("ADD times :one")
+        .expression_attribute_values(":one", AttributeValue::N("1".to_owned()))
+        .build()
+        .expect("all fields are set");
+    TransactWriteItem::builder().update(update).build()
+}
+
+async fn times(place: &Place, id: &str) -> Option<AttributeValue> {
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let get = place.aws.dynamodb.get_item().table_name(&place.table).consistent_read(true);
+    let get = get.key("PK", text(id)).key("SK", text("META")).send().await.expect("GetItem");
+    get.item.and_then(|item| item.get("times").cloned())
+}
+
+/// A retried call whose first answer was lost is done once: the SDK sends the same token.
+#[tokio::test]
+async fn a_transaction_that_is_sent_twice_is_done_once() {
+    let place = Place::with_table().await;
+    let token = place.entropy.uuid().to_string();
+    for _ in 0..2 {
+        let call = place.aws.dynamodb.transact_write_items().client_request_token(&token);
+        call.transact_items(count_up(&place, "A")).send().await.expect("done, or known");
+    }
+    assert_eq!(times(&place, "A").await, Some(AttributeValue::N("1".to_owned())));
+    let other = place.aws.dynamodb.transact_write_items().client_request_token(&token);
+    let refused = other.transact_items(count_up(&place, "B")).send().await.expect_err("another content");
+    assert_eq!(refused.code(), Some("IdempotentParameterMismatchException"));
+}
+
+/// Which is why groups in one call touch different items.
+#[tokio::test]
+async fn a_transaction_that_names_an_item_twice_is_refused() {
+    let place = Place::with_table().await;
+    let twice = place.aws.dynamodb.transact_write_items();
+    let twice = twice.transact_items(count_up(&place, "A")).transact_items(count_up(&place, "A"));
+    let refused = twice.send().await.expect_err("refused");
+    assert_eq!(refused.code(), Some("ValidationException"));
+    assert_eq!(times(&place, "A").await, None);
+}

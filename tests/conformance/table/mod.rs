@@ -1,0 +1,10 @@
+//! What the broker relies on in its table.
+
+mod adoption;
+mod claims;
+mod conditions;
+mod ends;
+mod index;
+mod reading;
+mod records;
+mod schema;

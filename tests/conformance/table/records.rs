@@ -1,0 +1,144 @@
+//! Records beside the pool: requests, ticks, slots, the census, the processes.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use broker_common::domain::{Job, JobReport, Outcome, PersistedRequest, RequestState, Status, Task, TrackId};
+use broker_common::store::{Census, Changed, Completion, Instance, Recorded, Role, Standing};
+
+use crate::place::Place;
+
+fn queued(place: &Place) -> PersistedRequest {
+    let now = place.clock.now();
+    PersistedRequest {
+        request_id: place.entropy.request_id(now),
+        track: TrackId::new("student-1").expect("a valid track"),
+        lease_key: None,
+        sandbox_id: None,
+        asynchronous: false,
+        message: Some("what lies in the queue".to_owned()),
+        state: RequestState::Queued,
+        created_at: now.floor_to_second(),
+        deadline: now.plus(Duration::from_secs(60)),
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_recorded_once_and_ends_once() {
+    let place = Place::with_table().await;
+    let (store, record) = (&place.store, queued(&place));
+    assert_eq!(store.record_request(&record).await.expect("asked"), Recorded::New);
+    let again = store.record_request(&record).await.expect("asked");
+    assert_eq!(again, Recorded::AlreadyThere(Box::new(record.clone())), "to the millisecond");
+    let page = store.queued_requests(None).await.expect("read");
+    assert_eq!(page.requests, [record.clone()]);
+
+    let ended = |outcome| PersistedRequest { state: RequestState::Ended(outcome), ..record.clone() };
+    let first = store.complete_request(&ended(Outcome::NoSandboxes)).await.expect("asked");
+    assert_eq!(first, Completion::Stored);
+    let second = store.complete_request(&ended(Outcome::Expired)).await.expect("asked");
+    let stands = PersistedRequest { message: None, ..ended(Outcome::NoSandboxes) };
+    assert_eq!(second, Completion::EndedBefore(Box::new(stands)));
+    assert_eq!(store.queued_requests(None).await.expect("read").requests, []);
+}
+
+#[tokio::test]
+async fn a_tick_is_taken_by_one_and_moved_by_it_alone() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let tick = store.tick(Job::Census, Duration::ZERO, now).await.expect("made");
+    assert!(tick.is_free(now));
+    let until = now.plus(Duration::from_secs(60));
+    let take = async || store.take_tick(Job::Census, &tick, until, now).await.expect("asked");
+    assert_eq!((take().await, take().await), (Changed::Done, Changed::MovedOn));
+    let next = now.plus(Duration::from_secs(600));
+    let stranger = until.plus(Duration::from_millis(1));
+    let moved = store.move_tick(Job::Census, &tick, stranger, next).await.expect("asked");
+    assert_eq!(moved, Changed::MovedOn);
+    let moved = store.move_tick(Job::Census, &tick, until, next).await.expect("asked");
+    assert_eq!(moved, Changed::Done);
+    store.pause_job(Job::Census, "a test", now).await.expect("paused");
+    let paused = store.tick(Job::Census, Duration::ZERO, now).await.expect("read");
+    assert_eq!((paused.next_run_at, paused.taken_until), (next, None));
+    assert!(paused.paused_at.is_some());
+    assert_eq!(store.take_tick(Job::Census, &paused, until, now).await.expect("asked"), Changed::MovedOn);
+}
+
+#[tokio::test]
+async fn slots_are_given_once() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let (second, latest) = (Duration::from_secs(1), now.plus(Duration::from_secs(5)));
+    let take = async |count| store.take_slots(count, second, now, latest).await.expect("asked");
+    assert_eq!(take(4).await, Some(now));
+    assert_eq!(take(2).await, Some(now.plus(second * 4)));
+    assert_eq!(take(1).await, None, "that would be too late");
+    assert_eq!(store.hold_slots(latest, now).await.expect("asked"), Changed::MovedOn, "later already");
+}
+
+#[tokio::test]
+async fn the_latest_census_and_the_living_are_kept() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let census = |as_of| Census { by_status: Status::ALL.map(|status| (status, 3)).into(), as_of };
+    let later = now.plus(Duration::from_millis(1));
+    for (as_of, expected) in [(later, Changed::Done), (now, Changed::MovedOn)] {
+        assert_eq!(store.keep_census(&census(as_of)).await.expect("asked"), expected);
+    }
+    assert_eq!(store.census().await.expect("read"), Some(census(later)));
+
+    let mut ids = [place.entropy.uuid(), place.entropy.uuid()];
+    ids.sort();
+    for id in ids {
+        store.heartbeat(&Instance::new(id, Role::Worker, now)).await.expect("said");
+    }
+    store.heartbeat(&Instance::new(ids[0], Role::Worker, later)).await.expect("said");
+    let living = store.instances().await.expect("listed");
+    assert_eq!(living.iter().map(|instance| instance.id).collect::<Vec<_>>(), ids);
+    let stale = Instance::new(ids[0], Role::Worker, now);
+    assert_eq!(store.forget_instance(&stale).await.expect("asked"), Changed::MovedOn);
+    assert_eq!(store.forget_instance(&living[0]).await.expect("asked"), Changed::Done);
+    assert_eq!(store.instances().await.expect("listed").len(), 1);
+}
+
+#[tokio::test]
+async fn the_first_report_of_a_run_stays() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let id = place.entropy.request_id(now);
+    let report = |changed| JobReport { changed, ..JobReport::new(&Task::Census) };
+    let unasked = store.complete_run(id, &report(1), true, now).await.expect("asked");
+    assert_eq!(unasked, Changed::MovedOn, "nobody asked for it");
+    store.record_run(id, "census", now).await.expect("recorded");
+    for (changed, expected) in [(1, Changed::Done), (2, Changed::MovedOn)] {
+        let told = store.complete_run(id, &report(changed), true, now).await.expect("asked");
+        assert_eq!(told, expected);
+    }
+    let run = store.run(id).await.expect("read").expect("there");
+    assert_eq!(run.report, Some(report(1)));
+}
+
+#[tokio::test]
+async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    assert_eq!(store.standing().await.expect("read"), Standing::Open);
+    store.pause_pool("a test", now).await.expect("paused");
+    store.pause_pool("another", now.plus(Duration::from_secs(60))).await.expect("paused");
+    let since = now.floor_to_second();
+    assert_eq!(store.standing().await.expect("read"), Standing::Paused { since }, "since the first");
+    assert_eq!(store.resume_pool().await.expect("asked"), Changed::Done);
+    assert_eq!(store.standing().await.expect("read"), Standing::Open);
+
+    // As it is restored under another name.
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let put = place.aws.dynamodb.put_item().table_name(&place.table).item("table_name", text("before"));
+    put.item("PK", text("POOL")).item("SK", text("META")).send().await.expect("PutItem");
+    let of = "before".to_owned();
+    assert_eq!(store.standing().await.expect("read"), Standing::Copy { of });
+    assert_eq!(store.resume_pool().await.expect("asked"), Changed::MovedOn);
+    for expected in [Changed::Done, Changed::MovedOn] {
+        assert_eq!(store.bind_copy("before").await.expect("asked"), expected);
+    }
+    assert_eq!(store.standing().await.expect("read"), Standing::Open);
+}

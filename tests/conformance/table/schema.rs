@@ -1,0 +1,54 @@
+//! The table itself: made once, expiry on, another one refused, a missing one told.
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TimeToLiveStatus,
+};
+use broker_common::store::{StoreError, schema};
+
+use crate::place::Place;
+
+#[tokio::test]
+async fn a_table_is_made_once_and_expires_by_ttl() {
+    let place = Place::with_table().await;
+    let again = schema::ensure(&place.aws.dynamodb, &place.table).await.expect("found");
+    assert_eq!(again, schema::Ensured::Existed);
+    let told = place.aws.dynamodb.describe_time_to_live().table_name(&place.table).send().await;
+    let told = told.expect("DescribeTimeToLive").time_to_live_description.expect("described");
+    assert_eq!(told.attribute_name(), Some("ttl"));
+    assert_eq!(told.time_to_live_status(), Some(&TimeToLiveStatus::Enabled));
+}
+
+#[tokio::test]
+async fn a_table_of_somebody_else_is_refused() {
+    let place = Place::empty().await;
+    let key = KeySchemaElement::builder().attribute_name("id").key_type(KeyType::Hash).build();
+    let id = AttributeDefinition::builder().attribute_name("id").attribute_type(ScalarAttributeType::S);
+    let create = place.aws.dynamodb.create_table().table_name(&place.table);
+    let create = create.billing_mode(BillingMode::PayPerRequest).key_schema(key.expect("all is set"));
+    create.attribute_definitions(id.build().expect("all is set")).send().await.expect("CreateTable");
+    let refused = schema::ensure(&place.aws.dynamodb, &place.table).await.expect_err("refused");
+    assert!(matches!(refused, StoreError::Refused { .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_missing_table_is_told_by_every_kind_of_call() {
+    let place = Place::empty().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let free = crate::place::candidate(&crate::place::sandbox(0));
+    let (ask, allocation_id) = (place.ask("student-1"), place.entropy.allocation_id());
+    let claim = broker_common::store::Claim { ask: &ask, candidate: &free, allocation_id, now };
+    let told = [
+        store.claim(&claim).await.map(drop),
+        store.sandbox(&free.sandbox_id).await.map(drop),
+        store.ping().await,
+        store.available(0, None, None, 10).await.map(drop),
+        store.sweep(None, None, 10).await.map(drop),
+        store.scan(0, 1, None).await.map(drop),
+        store.insert(&crate::place::sandbox(0), now).await.map(drop),
+        store.remove_stale(&free.sandbox_id, 1).await.map(drop),
+        store.read_together(std::slice::from_ref(&free.sandbox_id), &[]).await.map(drop),
+    ];
+    for (call, told) in told.into_iter().enumerate() {
+        assert!(matches!(told, Err(StoreError::NoTable { .. })), "call {call}: {told:?}");
+    }
+}

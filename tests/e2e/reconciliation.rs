@@ -1,0 +1,176 @@
+//! A pool that is paused, and one that was restored from a backup: it starts paused, and what was handed out since is
+//! never offered again.
+
+use broker_tests::cli::{Output, Stats};
+use broker_tests::table::{Item, lease_key, sandbox_key, text};
+use broker_tests::warden::scratch;
+use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};
+use serde_json::{Value, json};
+
+/// Waits until a worker says so at `/readyz`.
+async fn says(broker: &Broker, worker: usize, status: u16) {
+    wait_for_condition(&format!("worker {worker} to say {status}"), async || {
+        match broker.worker(worker).metrics().probe("/readyz").await {
+            Some((said, _)) if said == status => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+}
+
+/// `broker pool reconcile` with these lines.
+async fn reconcile(broker: &Broker, lines: &[Value], more: &[&str]) -> Output {
+    let name = broker.queues().name("handed-out");
+    let path = scratch().join(name);
+    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    std::fs::write(&path, lines).expect("the file is written");
+    let path = path.to_str().expect("a path of ours");
+    let args = ["pool", "reconcile", "--json", "--handed-out", path];
+    broker.cli(&args.iter().chain(more).copied().collect::<Vec<_>>()).await
+}
+
+#[track_caller]
+fn report(output: &Output, code: i32) -> Value {
+    assert_eq!(output.code, code, "{output:#?}");
+    output.json()
+}
+
+#[tokio::test]
+async fn a_paused_pool_is_not_touched_until_it_is_resumed() {
+    story(Setup::new().apis(1).workers(1).pool(3), async |broker| {
+        broker.cli_ok(&["pool", "pause"]).await;
+        says(broker, 0, 503).await;
+        broker.stop_worker(0).await;
+        // One that starts looks before it polls.
+        broker.launch_worker(&[]).await;
+        says(broker, 0, 503).await;
+        let call = tokio::spawn(broker.allocate("student-1").send());
+        broker.queues().holds_requests(1).await;
+        for _ in 0..3 {
+            assert_eq!(broker.stats().await.available, 3);
+        }
+        assert_eq!(broker.queues().requests().await.visible, 1, "nobody took it");
+        broker.cli_ok(&["pool", "resume"]).await;
+        call.await.expect("an answer").expect_status(201);
+        says(broker, 0, 200).await;
+    })
+    .await;
+}
+
+/// What a backup holds: these items, and that they belong to another table.
+async fn restore(broker: &Broker, backup: Vec<Item>) {
+    let table = broker.table();
+    for lease in table.keys("LEASE#").await {
+        table.delete(&lease).await;
+    }
+    for item in backup {
+        table.put(item).await;
+    }
+    let mut pool = table.must_get("POOL").await;
+    pool.insert("table_name".to_owned(), text("the-table-before"));
+    table.put(pool).await;
+}
+
+/// Ends all processes in order; what they do not hold is what a restored table starts with.
+async fn stop_all(broker: &mut Broker) {
+    broker.stop_workers().await;
+    broker.terminate_api(0).0.stopped().await;
+}
+
+#[tokio::test]
+async fn a_restored_pool_starts_paused_and_offers_nothing_that_was_handed_out_since() {
+    story(Setup::new().apis(1).workers(1).pool(6), async |broker| {
+        let table = broker.table();
+        let early = broker.allocate("student-0").send().await.expect_status(201).sandbox_id().to_owned();
+        let mut backup = vec![table.must_get(&lease_key("student-0", "student-0")).await];
+        for sandbox in table.keys("SBX#").await {
+            backup.push(table.must_get(&sandbox).await);
+        }
+        broker.mark(&early, "student-0").send().await.expect_status(200);
+        let a =
+            broker.allocate("student-1").lab("lab").send().await.expect_status(201).sandbox_id().to_owned();
+        let b = broker
+            .allocate("student-2")
+            .key("second")
+            .send()
+            .await
+            .expect_status(201)
+            .sandbox_id()
+            .to_owned();
+        let c = broker.allocate("student-3").send().await.expect_status(201).sandbox_id().to_owned();
+        broker.mark(&c, "student-3").send().await.expect_status(200);
+        let d = broker.allocate("student-4").send().await.expect_status(201).sandbox_id().to_owned();
+        stop_all(broker).await;
+        restore(broker, backup).await;
+
+        broker.start_api().await;
+        broker.launch_worker(&[]).await;
+        says(broker, 0, 503).await;
+        let refused = broker.cli(&["pool", "resume"]).await;
+        assert_eq!(refused.code, 1, "{refused:#?}");
+        let call = tokio::spawn(broker.allocate("student-9").send());
+        broker.queues().holds_requests(1).await;
+
+        let lines = [
+            json!({ "sandbox_id": early, "track": "student-0", "returned": true }),
+            json!({ "sandbox_id": a, "track": "student-1", "track_name": "lab" }),
+            json!({ "sandbox_id": b, "track": "student-2", "idempotency_key": "second" }),
+            json!({ "sandbox_id": c, "track": "student-3", "returned": true }),
+            json!({ "sandbox_id": d }),
+        ];
+        let told = report(&reconcile(broker, &lines, &[]).await, 0);
+        assert_eq!(told["steps"], json!({ "end": 1, "lease": 2, "give_up": 2 }));
+        let before = Stats { total: 6, available: 5, allocated: 1, ..Stats::default() };
+        assert_eq!(broker.stats().await, before, "a dry run writes nothing");
+        says(broker, 0, 503).await;
+
+        report(&reconcile(broker, &lines, &["--apply"]).await, 0);
+        says(broker, 0, 200).await;
+        // The last that is left, and nothing that anybody ever had.
+        let fresh = call.await.expect("an answer").expect_status(201);
+        assert!(![&early, &a, &b, &c, &d].contains(&&fresh.sandbox_id().to_owned()), "{fresh:#?}");
+        broker.allocate("student-10").send().await.expect_problem(409, "NO_SANDBOXES_AVAILABLE");
+        assert_eq!(broker.allocate("student-1").send().await.expect_status(200).sandbox_id(), a);
+        let second = broker.allocate("student-2").key("second").send().await.expect_status(200);
+        assert_eq!(second.sandbox_id(), b);
+        let expected = Stats { total: 6, allocated: 3, pending_deletion: 3, ..Stats::default() };
+        assert_eq!(broker.stats().await, expected);
+        let refused = reconcile(broker, &lines, &["--apply"]).await;
+        assert_eq!(refused.code, 1, "an open pool is not reconciled: {refused:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_provider_knows_counts_too_and_a_second_run_finds_nothing() {
+    let provider = Provider::start(6).await;
+    story(provider.setup().apis(0).workers(0).pool(7), async |broker| {
+        // seed-000006 is gone at the provider; seed-000002 came after the backup.
+        broker.cli_ok(&["pool", "pause"]).await;
+        broker.table().delete(&sandbox_key("seed-000002")).await;
+        let lines = [
+            json!({ "sandbox_id": "seed-000002", "track": "student-1" }),
+            json!({ "sandbox_id": "seed-000003", "track": "student-1" }),
+            json!({ "sandbox_id": "from-elsewhere", "track": "student-2" }),
+        ];
+        let told = report(&reconcile(broker, &lines, &["--apply"]).await, 0);
+        assert_eq!((&told["steps"], &told["missing"]), (&json!({ "lease": 2, "unknown": 1 }), &1.into()));
+        // A key holds one: the second line of student-1 is no sandbox of his.
+        let expected =
+            Stats { total: 7, available: 4, allocated: 1, pending_deletion: 1, stale: 1, ..Stats::default() };
+        assert_eq!(broker.stats().await, expected);
+        let again = report(&reconcile(broker, &lines, &["--apply"]).await, 0);
+        assert_eq!(
+            (&again["steps"], &again["missing"]),
+            (&json!({ "as_it_is": 2, "unknown": 1 }), &0.into())
+        );
+        assert_eq!(broker.stats().await, expected);
+
+        let stranger = [json!({ "sandbox_id": "seed-000002", "track": "student-7" })];
+        let conflict = report(&reconcile(broker, &stranger, &["--apply"]).await, 1);
+        assert_eq!(conflict["conflicts"], json!(["seed-000002"]));
+        let typo = [json!({ "sandbox_id": "seed-000002", "tracks": "student-1" })];
+        assert_eq!(reconcile(broker, &typo, &["--apply"]).await.code, 1, "a line that says something else");
+    })
+    .await;
+}
