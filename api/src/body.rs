@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{BODY_BYTES, BODY_READ, LAB_HOURS};
@@ -32,11 +33,12 @@ fn too_large() -> Problem {
 }
 
 /// The optional body of an allocate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AllocateBody {
     /// For how long the sandbox is wanted; absent, as the broker is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = *LAB_HOURS.start(), max = *LAB_HOURS.end()))]
     pub(crate) lab_duration_hours: Option<u16>,
 }
 

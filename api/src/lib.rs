@@ -27,6 +27,7 @@ mod headers;
 mod limits;
 mod measures;
 mod open_files;
+mod openapi;
 mod prefer;
 pub mod problem;
 mod rate;
@@ -37,6 +38,7 @@ mod reply_queue;
 mod routes;
 mod server;
 mod service;
+pub mod shapes;
 mod wire;
 #[cfg(test)]
 mod wire_tests;

@@ -14,9 +14,14 @@
 //! | `GET /healthz` | the process lives; touches nothing |
 //! | `GET /readyz` | it can serve, by what is known already; asks nobody |
 //! | `GET /metrics` | Prometheus |
+//! | `GET /v1/openapi.json` | this list, for programs |
+//! | `GET /v1/docs`, `/v1/docs/{file}` | the same for people: Swagger UI |
 //!
-//! `HEAD` is `GET` without the body. Segments are split before they are decoded, so an encoded slash stays inside its
-//! segment (and is no valid id). What it does not do: look at anything but method and path.
+//! One match, [`Route::place`], says where each is; both the search for a request's route and the OpenAPI document are
+//! made from [`Route::ALL`], so a route that is not documented cannot be reached (and one that is left out of the list is
+//! never made, which the compiler tells). `HEAD` is `GET` without the body. Segments are split before they are decoded,
+//! so an encoded slash stays inside its segment (and is no valid id). What it does not do: look at anything but method
+//! and path.
 
 use std::borrow::Cow;
 
@@ -26,23 +31,26 @@ use percent_encoding::percent_decode_str;
 
 use crate::problem::{Code, Problem};
 
-/// Where a request goes. Ids are decoded, not yet checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Route<'p> {
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
     Allocate,
-    Mark(Cow<'p, str>),
-    Sandbox(Cow<'p, str>),
-    Request(Cow<'p, str>),
-    Cancel(Cow<'p, str>),
-    Admin(Admin<'p>),
+    Mark,
+    Sandbox,
+    Request,
+    Cancel,
+    Admin(Admin),
     Health,
     Ready,
     Metrics,
+    OpenApi,
+    Docs,
+    DocsFile,
 }
 
 /// What an operator may ask for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Admin<'p> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admin {
     Sandboxes,
     Stats,
     Sync,
@@ -50,7 +58,7 @@ pub(crate) enum Admin<'p> {
     Expire,
     PurgeStale,
     BulkDelete,
-    Job(Cow<'p, str>),
+    Job,
 }
 
 /// What stands in logs and metrics for a path that is no route.
@@ -70,81 +78,113 @@ impl From<Problem> for Lost {
     }
 }
 
-/// The route of a request.
-pub(crate) fn find<'p>(method: &Method, path: &'p str) -> Result<Route<'p>, Lost> {
-    let mut segments = [""; 5];
-    let mut count = 0;
-    for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
-        *segments.get_mut(count).ok_or_else(not_found)? = segment;
-        count += 1;
+impl Route {
+    /// Every route, in the order in which a path is compared with them.
+    pub(crate) const ALL: [Self; 19] = [
+        Self::Allocate,
+        Self::Mark,
+        Self::Sandbox,
+        Self::Request,
+        Self::Cancel,
+        Self::Admin(Admin::Sandboxes),
+        Self::Admin(Admin::Stats),
+        Self::Admin(Admin::Sync),
+        Self::Admin(Admin::Cleanup),
+        Self::Admin(Admin::Expire),
+        Self::Admin(Admin::PurgeStale),
+        Self::Admin(Admin::BulkDelete),
+        Self::Admin(Admin::Job),
+        Self::Health,
+        Self::Ready,
+        Self::Metrics,
+        Self::OpenApi,
+        Self::Docs,
+        Self::DocsFile,
+    ];
+
+    /// Its method, and its path with a name in place of an id.
+    const fn place(self) -> (Method, &'static str) {
+        match self {
+            Self::Allocate => (Method::POST, "/v1/allocate"),
+            Self::Mark => (Method::POST, "/v1/sandboxes/{id}/mark-for-deletion"),
+            Self::Sandbox => (Method::GET, "/v1/sandboxes/{id}"),
+            Self::Request => (Method::GET, "/v1/requests/{request_id}"),
+            Self::Cancel => (Method::DELETE, "/v1/requests/{request_id}"),
+            Self::Admin(Admin::Sandboxes) => (Method::GET, "/v1/admin/sandboxes"),
+            Self::Admin(Admin::Stats) => (Method::GET, "/v1/admin/stats"),
+            Self::Admin(Admin::Sync) => (Method::POST, "/v1/admin/sync"),
+            Self::Admin(Admin::Cleanup) => (Method::POST, "/v1/admin/cleanup"),
+            Self::Admin(Admin::Expire) => (Method::POST, "/v1/admin/auto-expire"),
+            Self::Admin(Admin::PurgeStale) => (Method::POST, "/v1/admin/auto-delete-stale"),
+            Self::Admin(Admin::BulkDelete) => (Method::POST, "/v1/admin/bulk-delete"),
+            Self::Admin(Admin::Job) => (Method::GET, "/v1/admin/jobs/{request_id}"),
+            Self::Health => (Method::GET, "/healthz"),
+            Self::Ready => (Method::GET, "/readyz"),
+            Self::Metrics => (Method::GET, "/metrics"),
+            Self::OpenApi => (Method::GET, "/v1/openapi.json"),
+            Self::Docs => (Method::GET, "/v1/docs"),
+            Self::DocsFile => (Method::GET, "/v1/docs/{file}"),
+        }
     }
-    let (route, allowed) = match segments[..count] {
-        ["v1", "allocate"] => (Route::Allocate, Method::POST),
-        ["v1", "sandboxes", id, "mark-for-deletion"] => (Route::Mark(decode(id)?), Method::POST),
-        ["v1", "sandboxes", id] => (Route::Sandbox(decode(id)?), Method::GET),
-        ["v1", "requests", id] if *method == Method::DELETE => (Route::Cancel(decode(id)?), Method::DELETE),
-        ["v1", "requests", id] => (Route::Request(decode(id)?), Method::GET),
-        ["v1", "admin", "sandboxes"] => (Route::Admin(Admin::Sandboxes), Method::GET),
-        ["v1", "admin", "stats"] => (Route::Admin(Admin::Stats), Method::GET),
-        ["v1", "admin", "sync"] => (Route::Admin(Admin::Sync), Method::POST),
-        ["v1", "admin", "cleanup"] => (Route::Admin(Admin::Cleanup), Method::POST),
-        ["v1", "admin", "auto-expire"] => (Route::Admin(Admin::Expire), Method::POST),
-        ["v1", "admin", "auto-delete-stale"] => (Route::Admin(Admin::PurgeStale), Method::POST),
-        ["v1", "admin", "bulk-delete"] => (Route::Admin(Admin::BulkDelete), Method::POST),
-        ["v1", "admin", "jobs", id] => (Route::Admin(Admin::Job(decode(id)?)), Method::GET),
-        ["healthz"] => (Route::Health, Method::GET),
-        ["readyz"] => (Route::Ready, Method::GET),
-        ["metrics"] => (Route::Metrics, Method::GET),
-        _ => return Err(not_found().into()),
-    };
-    if *method == allowed || (*method == Method::HEAD && allowed == Method::GET) {
-        return Ok(route);
+
+    /// The method that it takes; with `GET` also `HEAD`.
+    pub(crate) fn method(self) -> Method {
+        self.place().0
     }
-    let allow = if matches!(route, Route::Request(_)) {
-        "GET, HEAD, DELETE"
-    } else if allowed == Method::GET {
-        "GET, HEAD"
-    } else {
-        "POST"
+
+    /// Its path with a name in place of an id, for logs, metrics, fingerprints and the document.
+    pub(crate) fn template(self) -> &'static str {
+        self.place().1
+    }
+
+    /// Whether this is for probes and scrapers, which no rate limits.
+    pub(crate) const fn is_probe(self) -> bool {
+        matches!(self, Self::Health | Self::Ready | Self::Metrics)
+    }
+}
+
+/// The route of a request, and the id in its path, decoded but not yet checked; empty where the route has none.
+pub(crate) fn find<'p>(method: &Method, path: &'p str) -> Result<(Route, Cow<'p, str>), Lost> {
+    let here = || {
+        let all = Route::ALL.into_iter();
+        all.filter_map(|route| Some((route, id_in(route.template(), path)?)))
     };
+    let wanted = if *method == Method::HEAD { &Method::GET } else { method };
+    if let Some((route, id)) = here().find(|(route, _)| route.method() == *wanted) {
+        return Ok((route, decode(id)?));
+    }
+    let (nearest, _) = here().next().ok_or_else(not_found)?;
+    Err(Lost { problem: not_allowed(here().map(|(route, _)| route)), template: nearest.template() })
+}
+
+/// The segment of `path` where `template` has a name, empty if it has none; `None` if they differ.
+fn id_in<'p>(template: &str, path: &'p str) -> Option<&'p str> {
+    let mut id = "";
+    let mut segments = path.split('/');
+    for expected in template.split('/') {
+        let segment = segments.next()?;
+        if expected.starts_with('{') {
+            id = segment;
+        } else if segment != expected {
+            return None;
+        }
+    }
+    segments.next().is_none().then_some(id)
+}
+
+/// 405, with the methods of the routes that are at this path.
+fn not_allowed(here: impl Iterator<Item = Route>) -> Problem {
+    let mut allow = Vec::new();
+    for route in here {
+        let method = route.method();
+        let head = (method == Method::GET).then_some(Method::HEAD);
+        allow.extend([Some(method), head].into_iter().flatten());
+    }
+    let allow = allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
     let problem = Problem::new(Code::MethodNotAllowed, format!("Only {allow} is allowed here."));
-    let problem = problem.with(header::ALLOW, HeaderValue::from_static(allow));
-    Err(Lost { problem, template: route.template() })
-}
-
-impl Route<'_> {
-    /// The route with names in place of ids, for logs, metrics and fingerprints.
-    pub(crate) const fn template(&self) -> &'static str {
-        match self {
-            Self::Allocate => "/v1/allocate",
-            Self::Mark(_) => "/v1/sandboxes/{id}/mark-for-deletion",
-            Self::Sandbox(_) => "/v1/sandboxes/{id}",
-            Self::Request(_) | Self::Cancel(_) => "/v1/requests/{request_id}",
-            Self::Admin(admin) => admin.template(),
-            Self::Health => "/healthz",
-            Self::Ready => "/readyz",
-            Self::Metrics => "/metrics",
-        }
-    }
-}
-
-/// Whether this is for probes and scrapers, which no rate limits.
-pub(crate) const fn is_probe(route: &Route<'_>) -> bool {
-    matches!(route, Route::Health | Route::Ready | Route::Metrics)
-}
-
-impl Admin<'_> {
-    const fn template(&self) -> &'static str {
-        match self {
-            Self::Sandboxes => "/v1/admin/sandboxes",
-            Self::Stats => "/v1/admin/stats",
-            Self::Sync => "/v1/admin/sync",
-            Self::Cleanup => "/v1/admin/cleanup",
-            Self::Expire => "/v1/admin/auto-expire",
-            Self::PurgeStale => "/v1/admin/auto-delete-stale",
-            Self::BulkDelete => "/v1/admin/bulk-delete",
-            Self::Job(_) => "/v1/admin/jobs/{request_id}",
-        }
+    match HeaderValue::try_from(allow) {
+        Ok(allow) => problem.with(header::ALLOW, allow),
+        Err(_never) => problem,
     }
 }
 
@@ -172,6 +212,8 @@ fn not_found() -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use broker_common::domain::Timestamp;
+    use broker_common::entropy::Entropy;
     use proptest::prelude::*;
 
     use super::*;
@@ -180,20 +222,25 @@ mod tests {
         find(method, path).unwrap_err().problem.code()
     }
 
+    fn found(method: &Method, path: &str) -> (Route, String) {
+        let (route, id) = find(method, path).unwrap();
+        (route, id.into_owned())
+    }
+
     #[test]
-    fn every_route_is_found_under_its_method() {
-        assert_eq!(find(&Method::POST, "/v1/allocate").unwrap(), Route::Allocate);
-        assert_eq!(
-            find(&Method::POST, "/v1/sandboxes/a/mark-for-deletion").unwrap(),
-            Route::Mark("a".into())
-        );
-        assert_eq!(find(&Method::GET, "/v1/sandboxes/a").unwrap(), Route::Sandbox("a".into()));
-        assert_eq!(find(&Method::HEAD, "/v1/sandboxes/a").unwrap(), Route::Sandbox("a".into()));
-        assert_eq!(find(&Method::GET, "/v1/requests/a").unwrap(), Route::Request("a".into()));
-        assert_eq!(find(&Method::DELETE, "/v1/requests/a").unwrap(), Route::Cancel("a".into()));
-        assert_eq!(find(&Method::GET, "/healthz").unwrap(), Route::Health);
-        assert_eq!(find(&Method::GET, "/readyz").unwrap(), Route::Ready);
-        assert_eq!(find(&Method::GET, "/metrics").unwrap(), Route::Metrics);
+    fn every_route_is_found_at_its_place_and_no_two_share_one() {
+        for route in Route::ALL {
+            let path = route.template().replace('{', "an-").replace('}', "");
+            let (here, id) = found(&route.method(), &path);
+            assert_eq!(here, route);
+            assert_eq!(id.starts_with("an-"), route.template().contains('{'), "{path}: {id}");
+        }
+    }
+
+    #[test]
+    fn head_is_get_without_the_body() {
+        assert_eq!(found(&Method::HEAD, "/v1/sandboxes/a"), (Route::Sandbox, "a".to_owned()));
+        assert_eq!(found(&Method::HEAD, "/v1/requests/a"), (Route::Request, "a".to_owned()));
     }
 
     #[test]
@@ -207,6 +254,7 @@ mod tests {
             "/",
             "*",
             "/v1",
+            "v1/allocate",
             "/v1/allocate/",
             "//v1/allocate",
             "/V1/allocate",
@@ -215,6 +263,18 @@ mod tests {
         ] {
             assert_eq!(code(&Method::POST, path), Code::NotFound, "{path}");
         }
+    }
+
+    #[test]
+    fn a_405_names_every_method_that_is_allowed() {
+        let allowed = |path: &str| {
+            let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
+            let response = find(&Method::PUT, path).unwrap_err().problem.into_answer(id).into_response(id);
+            response.headers()[header::ALLOW].to_str().unwrap().to_owned()
+        };
+        assert_eq!(allowed("/v1/requests/a"), "GET, HEAD, DELETE");
+        assert_eq!(allowed("/v1/sandboxes/a"), "GET, HEAD");
+        assert_eq!(allowed("/v1/allocate"), "POST");
     }
 
     #[test]
@@ -227,8 +287,8 @@ mod tests {
     #[test]
     fn an_encoded_slash_does_not_make_a_segment() {
         let path = "/v1/sandboxes/a%2Fmark-for-deletion";
-        assert_eq!(find(&Method::GET, path).unwrap(), Route::Sandbox("a/mark-for-deletion".into()));
-        assert_eq!(find(&Method::GET, "/v1/sandboxes/a%3Ab%40c").unwrap(), Route::Sandbox("a:b@c".into()));
+        assert_eq!(found(&Method::GET, path), (Route::Sandbox, "a/mark-for-deletion".to_owned()));
+        assert_eq!(found(&Method::GET, "/v1/sandboxes/a%3Ab%40c"), (Route::Sandbox, "a:b@c".to_owned()));
         assert_eq!(code(&Method::GET, "/v1/sandboxes/%ff"), Code::ValidationError);
     }
 

@@ -16,6 +16,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use serde_json::json;
 
 use crate::answer::{Answer, Content};
+use crate::shapes::{ErrorBody, ProblemBody};
 
 /// A problem, as clients tell it from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -187,16 +188,16 @@ impl Problem {
         let Entry { code, status, title, help, retry_after: _ } = self.code.entry();
         let retry_after = self.retry_after;
         let id = id.to_string();
-        let body = json!({
-            "type": format!("urn:sandbox-broker:problem:{}", code.to_ascii_lowercase().replace('_', "-")),
-            "title": title,
-            "status": status.as_u16(),
-            "detail": &self.message,
-            "instance": format!("urn:uuid:{id}"),
-            "help": help,
-            "error": { "code": code, "message": &self.message, "request_id": id, "retry_after": retry_after },
-        });
-        let mut answer = Answer::new(status, Content::Problem(body), self.outcome());
+        let body = ProblemBody {
+            kind: format!("urn:sandbox-broker:problem:{}", code.to_ascii_lowercase().replace('_', "-")),
+            title,
+            status: status.as_u16(),
+            detail: &self.message,
+            instance: format!("urn:uuid:{id}"),
+            help,
+            error: ErrorBody { code, message: &self.message, request_id: id, retry_after },
+        };
+        let mut answer = Answer::new(status, Content::Problem(json!(body)), self.outcome());
         if let Some(seconds) = retry_after {
             answer = answer.retry_after(seconds);
         }

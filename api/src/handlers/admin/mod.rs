@@ -7,6 +7,8 @@ mod list;
 mod query;
 mod stats;
 
+pub(crate) use self::list::{LIMIT, MOST};
+
 use std::time::Duration;
 
 use broker_common::domain::{Removable, RequestId, STALE_GRACE_HOURS, Task};
@@ -19,7 +21,7 @@ use crate::problem::Problem;
 use crate::routes::Admin;
 
 /// The longest grace of stale sandboxes: a year.
-const LONGEST_GRACE_HOURS: u32 = 24 * 366;
+pub(crate) const LONGEST_GRACE_HOURS: u32 = 24 * 366;
 
 /// Answers operators.
 pub(crate) struct Operator {
@@ -31,7 +33,8 @@ impl Operator {
     pub(crate) async fn answer(
         &self,
         id: RequestId,
-        admin: &Admin<'_>,
+        admin: Admin,
+        in_path: &str,
         head: &Parts,
     ) -> Result<Answer, Problem> {
         let query = Query::parse(head.uri.query())?;
@@ -64,9 +67,9 @@ impl Operator {
                     status.ok_or_else(|| Problem::invalid("status must be stale or deletion_failed."))?;
                 self.run(id, Task::BulkDelete { status }, head).await
             }
-            Admin::Job(run) => {
+            Admin::Job => {
                 query.only(&[])?;
-                self.report(run).await
+                self.report(in_path).await
             }
         }
     }
