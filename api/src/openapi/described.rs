@@ -76,6 +76,10 @@ fn allocate(parts: &mut Components) -> Value {
             "Not yet: asked for with `respond-async`, or the wait ran out.",
             &[LOCATION, RETRY_AFTER, PREFERENCE_APPLIED],
         )
+        .leads_to(201, "getSandbox", "id", "sandbox_id")
+        .leads_to(201, "markForDeletion", "id", "sandbox_id")
+        .leads_to(202, "getRequest", "request_id", "request_id")
+        .leads_to(202, "cancelRequest", "request_id", "request_id")
         .fails(&[Code::NoSandboxesAvailable, Code::IdempotencyKeyReused, Code::Overloaded])
         .finish()
 }
@@ -87,6 +91,8 @@ fn mark(parts: &mut Components) -> Value {
         .takes(parameters::prefer())
         .answers::<Marked<'_>>(200, "It is on its way back.", &[PREFERENCE_APPLIED])
         .answers::<Queued>(202, "The wait ran out.", &[LOCATION, RETRY_AFTER, PREFERENCE_APPLIED])
+        .leads_to(200, "getSandbox", "id", "sandbox_id")
+        .leads_to(202, "getRequest", "request_id", "request_id")
         .fails(&[Code::NotSandboxOwner, Code::AllocationExpired, Code::SandboxNotFound, Code::Overloaded])
         .finish()
 }
@@ -172,5 +178,6 @@ fn run<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'g> 
         .takes(parameters::prefer())
         .answers::<Run<'_>>(200, "What it did.", &[])
         .answers::<QueuedRun<'_>>(202, "The wait ran out.", &[LOCATION, RETRY_AFTER])
+        .leads_to(202, "getJob", "request_id", "request_id")
         .fails(&[Code::Overloaded])
 }

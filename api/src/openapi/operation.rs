@@ -166,6 +166,18 @@ impl<'g> Operation<'g> {
         self
     }
 
+    /// The answer of this status tells, as its `field`, what `operation` takes as `parameter`.
+    pub(super) fn leads_to(mut self, status: u16, operation: &str, parameter: &str, field: &str) -> Self {
+        let mut parameters = json!({ format!("path.{parameter}"): format!("$response.body#/{field}") });
+        if self.said["security"][0].get(PLATFORM).is_some() {
+            let owner = parameters::OWNER;
+            parameters[format!("header.{owner}")] = format!("$request.header.{owner}").into();
+        }
+        let link = json!({ "operationId": operation, "parameters": parameters });
+        self.answers[&status.to_string()]["links"][operation] = link;
+        self
+    }
+
     /// May fail with one more of these codes.
     pub(super) fn fails(mut self, codes: &[Code]) -> Self {
         self.problems.extend(codes);

@@ -18,9 +18,12 @@ const PREFIX: &str = "^[!-~]([ -~]{0,126}[!-~])?$";
 /// Bytes in hexadecimal.
 const CURSOR: &str = "^([0-9a-f]{2})+$";
 
+/// The header that names the owner.
+pub(super) const OWNER: &str = "X-Instruqt-Sandbox-ID";
+
 pub(super) fn owner() -> Value {
     let what = "The owner: one student's lab instance. `X-Track-ID` is its older name, which counts where this one is missing.";
-    required("header", "X-Instruqt-Sandbox-ID", what, &text(ID))
+    required("header", OWNER, what, &text(ID))
 }
 
 pub(super) fn track_name() -> Value {
