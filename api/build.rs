@@ -20,13 +20,18 @@ const DEFLATE: usize = 8;
 /// RFC 1952: deflate, no name, no time, no hint, unknown system.
 const GZIP_HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "that is how cargo speaks with a build script"
+)]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     let (mut at, mut written) = (0, 0);
     while let Some(head) = ARCHIVE.get(at..at + HEAD).filter(|head| head.starts_with(SIGNATURE)) {
         let number = |from: usize, bytes: usize| {
-            head[from..from + bytes].iter().rev().fold(0, |number, &byte| number << 8 | usize::from(byte))
+            head[from..from + bytes].iter().rev().fold(0, |number, &byte| (number << 8) | usize::from(byte))
         };
         let (method, compressed) = (number(8, 2), number(18, 4));
         let name_at = at + HEAD;

@@ -36,6 +36,8 @@ mod refusal;
 mod replies;
 mod reply_queue;
 mod routes;
+#[cfg(test)]
+mod routes_tests;
 mod server;
 mod service;
 pub mod shapes;

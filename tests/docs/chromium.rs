@@ -4,7 +4,6 @@
 //! Invariant: it can reach this machine only, whatever a page asks for; what it asked for and what it complained of is
 //! kept. What it does not do: know any page.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,19 +16,20 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::pipe;
 
 /// Its names on the systems that have it.
-const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+const FIND: &str = "command -v chromium || command -v chromium-browser || command -v google-chrome";
 /// How long it may take for one answer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The installed Chromium, or what to do about it.
-pub(crate) fn executable() -> Result<PathBuf, String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let all = std::env::split_paths(&path).flat_map(|folder| NAMES.map(|name| folder.join(name)));
-    let found = all.into_iter().find(|candidate| candidate.is_file());
-    found.ok_or_else(|| {
-        "Chromium is missing. Install it with\n\n    apt-get install --no-install-recommends chromium"
-            .to_owned()
-    })
+pub(crate) fn executable() -> Result<String, String> {
+    let found = Command::new("sh").args(["-c", FIND]).output().expect("sh starts");
+    let path = String::from_utf8_lossy(&found.stdout).trim().to_owned();
+    if found.status.success() {
+        Ok(path)
+    } else {
+        Err("Chromium is missing. Install it with\n\n    apt-get install --no-install-recommends chromium"
+            .to_owned())
+    }
 }
 
 /// A browser with one open tab.

@@ -30,6 +30,7 @@
 //! | `verify` | what `pool verify` finds |
 //! | `one_machine` | `broker up --data-dir`, stopped and started again |
 //! | `maintenance` | the jobs: expiry, cleanup, sync, the schedule, what dead processes leave |
+//! | `examples` | the scripts of `infra/examples`, as an integrator pastes them |
 //! | `operator` | the `broker` command and the metrics |
 
 mod asynchronous;
@@ -39,6 +40,7 @@ mod crashes;
 mod crowds;
 mod empty_pool;
 mod errors;
+mod examples;
 mod first_allocation;
 mod give_and_take;
 mod giving_back;
