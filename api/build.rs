@@ -20,11 +20,7 @@ const DEFLATE: usize = 8;
 /// RFC 1952: deflate, no name, no time, no hint, unknown system.
 const GZIP_HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-#[expect(
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "that is how cargo speaks with a build script"
-)]
+#[expect(clippy::disallowed_methods, reason = "that is how cargo speaks with a build script")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);

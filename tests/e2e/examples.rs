@@ -136,7 +136,7 @@ async fn a_start_outlasts_202_and_503() {
     let slow = Setup::new().apis(1).workers(0).pool(3).var("BROKER_MAX_PENDING", "1");
     story(slow, async |broker| {
         // It is told 202 after its wait, and what it asked for goes on waiting: nobody else may.
-        let first = start(broker.api(0), "start student-1", &[("WAIT_S", "0")]);
+        let first = start(broker.api(0), "start student-1", &[("WAIT_S", "1")]);
         answered(broker, 202).await;
         let others =
             ["start student-2", "lab.py start student-3"].map(|line| start(broker.api(0), line, &[]));
