@@ -14,7 +14,7 @@ use serde_json::Value;
 /// Ours for each request; a client's own is only logged.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What browsers and caches must not do with any answer.
+/// What browsers and caches must not do with an answer that does not say it in words of its own.
 const FIXED: [(HeaderName, &str); 7] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -34,6 +34,13 @@ pub(crate) enum Content {
     Problem(Value),
     /// The text format that Prometheus scrapes.
     Metrics(String),
+    /// A file as it is.
+    File {
+        /// What it is.
+        media_type: &'static str,
+        /// What is in it.
+        bytes: Bytes,
+    },
     /// No body.
     Nothing,
 }
@@ -44,6 +51,7 @@ impl Content {
             Self::Json(_) => Some("application/json"),
             Self::Problem(_) => Some("application/problem+json"),
             Self::Metrics(_) => Some("text/plain; version=0.0.4; charset=utf-8"),
+            Self::File { media_type, .. } => Some(media_type),
             Self::Nothing => None,
         }
     }
@@ -52,6 +60,7 @@ impl Content {
         match self {
             Self::Json(value) | Self::Problem(value) => Bytes::from(value.to_string()),
             Self::Metrics(text) => Bytes::from(text),
+            Self::File { bytes, .. } => bytes,
             Self::Nothing => Bytes::new(),
         }
     }
@@ -105,7 +114,7 @@ impl Answer {
             headers.insert(header::CONTENT_TYPE, media_type);
         }
         for (name, value) in FIXED {
-            headers.insert(name, HeaderValue::from_static(value));
+            headers.entry(name).or_insert(HeaderValue::from_static(value));
         }
         if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
             headers.insert(X_REQUEST_ID, id);

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::limits::{BODY_BYTES, BODY_READ, LAB_HOURS};
 use crate::problem::{Code, Problem};
@@ -32,12 +34,22 @@ fn too_large() -> Problem {
 }
 
 /// The optional body of an allocate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AllocateBody {
     /// For how long the sandbox is wanted; absent, as the broker is configured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
+    #[schemars(range(min = *LAB_HOURS.start(), max = *LAB_HOURS.end()))]
     pub(crate) lab_duration_hours: Option<u16>,
+}
+
+/// A whole number, also one that is written like `4.0`: JSON knows no other kind, and some clients write all alike.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(deserializer)? else { return Ok(None) };
+    let is_whole = number.fract() == 0.0 && (0.0..=f64::from(u16::MAX)).contains(&number);
+    is_whole
+        .then_some(Some(number as u16))
+        .ok_or_else(|| D::Error::custom("a number is not whole or too large"))
 }
 
 impl AllocateBody {
@@ -105,6 +117,9 @@ mod tests {
         let canonical = |body: &str| AllocateBody::parse(body.as_bytes()).unwrap().canonical();
         assert_eq!(canonical(r#"{"lab_duration_hours":5}"#), canonical(" {\n\"lab_duration_hours\" : 5 }"));
         assert_eq!(canonical(""), canonical("{}"));
+        assert_eq!(canonical(r#"{"lab_duration_hours":5}"#), canonical(r#"{"lab_duration_hours":5.0}"#));
+        assert_eq!(canonical(r#"{"lab_duration_hours":5}"#), canonical(r#"{"lab_duration_hours":0.5e1}"#));
+        assert_eq!(canonical("{}"), canonical(r#"{"lab_duration_hours":null}"#));
         assert_ne!(canonical(""), canonical(r#"{"lab_duration_hours":5}"#));
     }
 
@@ -114,6 +129,8 @@ mod tests {
             r#"{"lab_duration_hours":0}"#,
             r#"{"lab_duration_hours":169}"#,
             r#"{"lab_duration_hours":-1}"#,
+            r#"{"lab_duration_hours":1e99}"#,
+            r#"{"lab_duration_hours":65537}"#,
             r#"{"lab_duration_hours":4.5}"#,
             r#"{"lab_duration_hours":"4"}"#,
             r#"{"lab_duration_hours":4,"lab_duration_hours":5}"#,

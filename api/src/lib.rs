@@ -28,6 +28,7 @@ mod headers;
 mod limits;
 mod measures;
 mod open_files;
+mod openapi;
 mod prefer;
 pub mod problem;
 mod rate;
@@ -36,8 +37,11 @@ mod refusal;
 mod replies;
 mod reply_queue;
 mod routes;
+#[cfg(test)]
+mod routes_tests;
 mod server;
 mod service;
+pub mod shapes;
 mod wire;
 #[cfg(test)]
 mod wire_tests;

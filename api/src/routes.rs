@@ -16,9 +16,14 @@
 //! | `GET /healthz` | the process lives; touches nothing |
 //! | `GET /readyz` | it can serve, by what is known already; asks nobody |
 //! | `GET /metrics` | Prometheus |
+//! | `GET /v1/openapi.json` | this list, for programs |
+//! | `GET /v1/docs`, `/v1/docs/{file}` | the same for people: Swagger UI |
 //!
-//! `HEAD` is `GET` without the body. Segments are split before they are decoded, so an encoded slash stays inside its
-//! segment (and is no valid id). What it does not do: look at anything but method and path.
+//! One match, [`Route::place`], says where each is; both the search for a request's route and the OpenAPI document are
+//! made from [`Route::ALL`], so a route that is not documented cannot be reached (and one that is left out of the list is
+//! never made, which the compiler tells). `HEAD` is `GET` without the body. Segments are split before they are decoded,
+//! so an encoded slash stays inside its segment (and is no valid id). What it does not do: look at anything but method
+//! and path.
 
 use std::borrow::Cow;
 
@@ -28,23 +33,26 @@ use percent_encoding::percent_decode_str;
 
 use crate::problem::{Code, Problem};
 
-/// Where a request goes. Ids are decoded, not yet checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Route<'p> {
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
     Allocate,
-    Mark(Cow<'p, str>),
-    Sandbox(Cow<'p, str>),
-    Request(Cow<'p, str>),
-    Cancel(Cow<'p, str>),
-    Admin(Admin<'p>),
+    Mark,
+    Sandbox,
+    Request,
+    Cancel,
+    Admin(Admin),
     Health,
     Ready,
     Metrics,
+    OpenApi,
+    Docs,
+    DocsFile,
 }
 
 /// What an operator may ask for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Admin<'p> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admin {
     Sandboxes,
     Stats,
     Sync,
@@ -52,11 +60,11 @@ pub(crate) enum Admin<'p> {
     Expire,
     PurgeStale,
     BulkDelete,
-    Job(Cow<'p, str>),
+    Job,
     DeadLetters,
-    DeadLetter(Cow<'p, str>),
     Replay,
     Discard,
+    DeadLetter,
 }
 
 /// What stands in logs and metrics for a path that is no route.
@@ -76,89 +84,120 @@ impl From<Problem> for Lost {
     }
 }
 
-/// The route of a request.
-pub(crate) fn find<'p>(method: &Method, path: &'p str) -> Result<Route<'p>, Lost> {
-    let mut segments = [""; 5];
-    let mut count = 0;
-    for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
-        *segments.get_mut(count).ok_or_else(not_found)? = segment;
-        count += 1;
+impl Route {
+    /// Every route, in the order in which a path is compared with them: what is fixed before what has an id in its place.
+    pub(crate) const ALL: [Self; 23] = [
+        Self::Allocate,
+        Self::Mark,
+        Self::Sandbox,
+        Self::Request,
+        Self::Cancel,
+        Self::Admin(Admin::Sandboxes),
+        Self::Admin(Admin::Stats),
+        Self::Admin(Admin::Sync),
+        Self::Admin(Admin::Cleanup),
+        Self::Admin(Admin::Expire),
+        Self::Admin(Admin::PurgeStale),
+        Self::Admin(Admin::BulkDelete),
+        Self::Admin(Admin::Job),
+        Self::Admin(Admin::DeadLetters),
+        Self::Admin(Admin::Replay),
+        Self::Admin(Admin::Discard),
+        Self::Admin(Admin::DeadLetter),
+        Self::Health,
+        Self::Ready,
+        Self::Metrics,
+        Self::OpenApi,
+        Self::Docs,
+        Self::DocsFile,
+    ];
+
+    /// Its method, and its path with a name in place of an id.
+    const fn place(self) -> (Method, &'static str) {
+        match self {
+            Self::Allocate => (Method::POST, "/v1/allocate"),
+            Self::Mark => (Method::POST, "/v1/sandboxes/{id}/mark-for-deletion"),
+            Self::Sandbox => (Method::GET, "/v1/sandboxes/{id}"),
+            Self::Request => (Method::GET, "/v1/requests/{request_id}"),
+            Self::Cancel => (Method::DELETE, "/v1/requests/{request_id}"),
+            Self::Admin(Admin::Sandboxes) => (Method::GET, "/v1/admin/sandboxes"),
+            Self::Admin(Admin::Stats) => (Method::GET, "/v1/admin/stats"),
+            Self::Admin(Admin::Sync) => (Method::POST, "/v1/admin/sync"),
+            Self::Admin(Admin::Cleanup) => (Method::POST, "/v1/admin/cleanup"),
+            Self::Admin(Admin::Expire) => (Method::POST, "/v1/admin/auto-expire"),
+            Self::Admin(Admin::PurgeStale) => (Method::POST, "/v1/admin/auto-delete-stale"),
+            Self::Admin(Admin::BulkDelete) => (Method::POST, "/v1/admin/bulk-delete"),
+            Self::Admin(Admin::Job) => (Method::GET, "/v1/admin/jobs/{request_id}"),
+            Self::Admin(Admin::DeadLetters) => (Method::GET, "/v1/admin/dead-letters"),
+            Self::Admin(Admin::Replay) => (Method::POST, "/v1/admin/dead-letters/replay"),
+            Self::Admin(Admin::Discard) => (Method::POST, "/v1/admin/dead-letters/discard"),
+            Self::Admin(Admin::DeadLetter) => (Method::GET, "/v1/admin/dead-letters/{id}"),
+            Self::Health => (Method::GET, "/healthz"),
+            Self::Ready => (Method::GET, "/readyz"),
+            Self::Metrics => (Method::GET, "/metrics"),
+            Self::OpenApi => (Method::GET, "/v1/openapi.json"),
+            Self::Docs => (Method::GET, "/v1/docs"),
+            Self::DocsFile => (Method::GET, "/v1/docs/{file}"),
+        }
     }
-    let (route, allowed) = match segments[..count] {
-        ["v1", "allocate"] => (Route::Allocate, Method::POST),
-        ["v1", "sandboxes", id, "mark-for-deletion"] => (Route::Mark(decode(id)?), Method::POST),
-        ["v1", "sandboxes", id] => (Route::Sandbox(decode(id)?), Method::GET),
-        ["v1", "requests", id] if *method == Method::DELETE => (Route::Cancel(decode(id)?), Method::DELETE),
-        ["v1", "requests", id] => (Route::Request(decode(id)?), Method::GET),
-        ["v1", "admin", "sandboxes"] => (Route::Admin(Admin::Sandboxes), Method::GET),
-        ["v1", "admin", "stats"] => (Route::Admin(Admin::Stats), Method::GET),
-        ["v1", "admin", "sync"] => (Route::Admin(Admin::Sync), Method::POST),
-        ["v1", "admin", "cleanup"] => (Route::Admin(Admin::Cleanup), Method::POST),
-        ["v1", "admin", "auto-expire"] => (Route::Admin(Admin::Expire), Method::POST),
-        ["v1", "admin", "auto-delete-stale"] => (Route::Admin(Admin::PurgeStale), Method::POST),
-        ["v1", "admin", "bulk-delete"] => (Route::Admin(Admin::BulkDelete), Method::POST),
-        ["v1", "admin", "jobs", id] => (Route::Admin(Admin::Job(decode(id)?)), Method::GET),
-        ["v1", "admin", "dead-letters"] => (Route::Admin(Admin::DeadLetters), Method::GET),
-        ["v1", "admin", "dead-letters", "replay"] => (Route::Admin(Admin::Replay), Method::POST),
-        ["v1", "admin", "dead-letters", "discard"] => (Route::Admin(Admin::Discard), Method::POST),
-        ["v1", "admin", "dead-letters", id] => (Route::Admin(Admin::DeadLetter(decode(id)?)), Method::GET),
-        ["healthz"] => (Route::Health, Method::GET),
-        ["readyz"] => (Route::Ready, Method::GET),
-        ["metrics"] => (Route::Metrics, Method::GET),
-        _ => return Err(not_found().into()),
-    };
-    if *method == allowed || (*method == Method::HEAD && allowed == Method::GET) {
-        return Ok(route);
+
+    /// The method that it takes; with `GET` also `HEAD`.
+    pub(crate) fn method(self) -> Method {
+        self.place().0
     }
-    let allow = if matches!(route, Route::Request(_)) {
-        "GET, HEAD, DELETE"
-    } else if allowed == Method::GET {
-        "GET, HEAD"
-    } else {
-        "POST"
-    };
+
+    /// Its path with a name in place of an id, for logs, metrics, fingerprints and the document.
+    pub(crate) fn template(self) -> &'static str {
+        self.place().1
+    }
+
+    /// Whether this is for probes and scrapers, which no rate limits.
+    pub(crate) const fn is_probe(self) -> bool {
+        matches!(self, Self::Health | Self::Ready | Self::Metrics)
+    }
+}
+
+/// The route of a request, and the id in its path, decoded but not yet checked; empty where the route has none.
+pub(crate) fn find<'p>(method: &Method, path: &'p str) -> Result<(Route, Cow<'p, str>), Lost> {
+    let of_path = |route: Route| Some((route, id_in(route.template(), path)?));
+    let (nearest, id) = Route::ALL.into_iter().find_map(of_path).ok_or_else(not_found)?;
+    // A path is at one place only: what is fixed there wins over an id.
+    let here = || Route::ALL.into_iter().filter(|route| route.template() == nearest.template());
+    let wanted = if *method == Method::HEAD { &Method::GET } else { method };
+    match here().find(|route| route.method() == *wanted) {
+        Some(route) => Ok((route, decode(id)?)),
+        None => Err(Lost { problem: not_allowed(here()), template: nearest.template() }),
+    }
+}
+
+/// The segment of `path` where `template` has a name, empty if it has none; `None` if they differ.
+fn id_in<'p>(template: &str, path: &'p str) -> Option<&'p str> {
+    let mut id = "";
+    let mut segments = path.split('/');
+    for expected in template.split('/') {
+        let segment = segments.next()?;
+        if expected.starts_with('{') {
+            id = segment;
+        } else if segment != expected {
+            return None;
+        }
+    }
+    segments.next().is_none().then_some(id)
+}
+
+/// 405, with the methods of the routes that are at this path.
+fn not_allowed(here: impl Iterator<Item = Route>) -> Problem {
+    let mut allow = Vec::new();
+    for route in here {
+        let method = route.method();
+        let head = (method == Method::GET).then_some(Method::HEAD);
+        allow.extend([Some(method), head].into_iter().flatten());
+    }
+    let allow = allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
     let problem = Problem::new(Code::MethodNotAllowed, format!("Only {allow} is allowed here."));
-    let problem = problem.with(header::ALLOW, HeaderValue::from_static(allow));
-    Err(Lost { problem, template: route.template() })
-}
-
-impl Route<'_> {
-    /// The route with names in place of ids, for logs, metrics and fingerprints.
-    pub(crate) const fn template(&self) -> &'static str {
-        match self {
-            Self::Allocate => "/v1/allocate",
-            Self::Mark(_) => "/v1/sandboxes/{id}/mark-for-deletion",
-            Self::Sandbox(_) => "/v1/sandboxes/{id}",
-            Self::Request(_) | Self::Cancel(_) => "/v1/requests/{request_id}",
-            Self::Admin(admin) => admin.template(),
-            Self::Health => "/healthz",
-            Self::Ready => "/readyz",
-            Self::Metrics => "/metrics",
-        }
-    }
-}
-
-/// Whether this is for probes and scrapers, which no rate limits.
-pub(crate) const fn is_probe(route: &Route<'_>) -> bool {
-    matches!(route, Route::Health | Route::Ready | Route::Metrics)
-}
-
-impl Admin<'_> {
-    const fn template(&self) -> &'static str {
-        match self {
-            Self::Sandboxes => "/v1/admin/sandboxes",
-            Self::Stats => "/v1/admin/stats",
-            Self::Sync => "/v1/admin/sync",
-            Self::Cleanup => "/v1/admin/cleanup",
-            Self::Expire => "/v1/admin/auto-expire",
-            Self::PurgeStale => "/v1/admin/auto-delete-stale",
-            Self::BulkDelete => "/v1/admin/bulk-delete",
-            Self::Job(_) => "/v1/admin/jobs/{request_id}",
-            Self::DeadLetters => "/v1/admin/dead-letters",
-            Self::DeadLetter(_) => "/v1/admin/dead-letters/{id}",
-            Self::Replay => "/v1/admin/dead-letters/replay",
-            Self::Discard => "/v1/admin/dead-letters/discard",
-        }
+    match HeaderValue::try_from(allow) {
+        Ok(allow) => problem.with(header::ALLOW, allow),
+        Err(_never) => problem,
     }
 }
 
@@ -182,74 +221,4 @@ fn decode(segment: &str) -> Result<Cow<'_, str>, Problem> {
 
 fn not_found() -> Problem {
     Problem::new(Code::NotFound, "There is nothing at this path.")
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn code(method: &Method, path: &str) -> Code {
-        find(method, path).unwrap_err().problem.code()
-    }
-
-    #[test]
-    fn every_route_is_found_under_its_method() {
-        assert_eq!(find(&Method::POST, "/v1/allocate").unwrap(), Route::Allocate);
-        assert_eq!(
-            find(&Method::POST, "/v1/sandboxes/a/mark-for-deletion").unwrap(),
-            Route::Mark("a".into())
-        );
-        assert_eq!(find(&Method::GET, "/v1/sandboxes/a").unwrap(), Route::Sandbox("a".into()));
-        assert_eq!(find(&Method::HEAD, "/v1/sandboxes/a").unwrap(), Route::Sandbox("a".into()));
-        assert_eq!(find(&Method::GET, "/v1/requests/a").unwrap(), Route::Request("a".into()));
-        assert_eq!(find(&Method::DELETE, "/v1/requests/a").unwrap(), Route::Cancel("a".into()));
-        assert_eq!(find(&Method::GET, "/healthz").unwrap(), Route::Health);
-        assert_eq!(find(&Method::GET, "/readyz").unwrap(), Route::Ready);
-        assert_eq!(find(&Method::GET, "/metrics").unwrap(), Route::Metrics);
-    }
-
-    #[test]
-    fn another_method_is_405_and_another_path_404() {
-        assert_eq!(code(&Method::GET, "/v1/allocate"), Code::MethodNotAllowed);
-        assert_eq!(code(&Method::HEAD, "/v1/allocate"), Code::MethodNotAllowed);
-        assert_eq!(code(&Method::DELETE, "/v1/sandboxes/a"), Code::MethodNotAllowed);
-        assert_eq!(code(&Method::PUT, "/v1/requests/a"), Code::MethodNotAllowed);
-        for path in [
-            "",
-            "/",
-            "*",
-            "/v1",
-            "/v1/allocate/",
-            "//v1/allocate",
-            "/V1/allocate",
-            "/v1/a/b/c/d/e/f",
-            "/v2/allocate",
-        ] {
-            assert_eq!(code(&Method::POST, path), Code::NotFound, "{path}");
-        }
-    }
-
-    #[test]
-    fn a_405_is_counted_under_the_route_that_it_missed() {
-        assert_eq!(find(&Method::GET, "/v1/allocate").unwrap_err().template, "/v1/allocate");
-        assert_eq!(find(&Method::PUT, "/v1/sandboxes/a").unwrap_err().template, "/v1/sandboxes/{id}");
-        assert_eq!(find(&Method::GET, "/v1/nothing").unwrap_err().template, UNMATCHED);
-    }
-
-    #[test]
-    fn an_encoded_slash_does_not_make_a_segment() {
-        let path = "/v1/sandboxes/a%2Fmark-for-deletion";
-        assert_eq!(find(&Method::GET, path).unwrap(), Route::Sandbox("a/mark-for-deletion".into()));
-        assert_eq!(find(&Method::GET, "/v1/sandboxes/a%3Ab%40c").unwrap(), Route::Sandbox("a:b@c".into()));
-        assert_eq!(code(&Method::GET, "/v1/sandboxes/%ff"), Code::ValidationError);
-    }
-
-    proptest! {
-        #[test]
-        fn any_path_is_survived(path in any::<String>()) {
-            let _ = find(&Method::GET, &path);
-        }
-    }
 }

@@ -20,7 +20,7 @@ use crate::access_log::Line;
 use crate::answer::Answer;
 use crate::auth::{Authenticator, Role};
 use crate::cors::Cors;
-use crate::handlers::{Allocate, Health, Mark, Operator, Requests, Sandboxes};
+use crate::handlers::{Allocate, Health, Mark, Operator, Requests, Sandboxes, docs};
 use crate::limits::PATH_BYTES;
 use crate::problem::{Code, Problem};
 use crate::rate::Rate;
@@ -81,73 +81,76 @@ impl Service {
         if let Some(answer) = self.cors.preflight(head) {
             return Ok(answer);
         }
-        let route = routes::find(&head.method, head.uri.path()).map_err(|lost| {
+        let (route, in_path) = routes::find(&head.method, head.uri.path()).map_err(|lost| {
             line.routed(lost.template);
             lost.problem
         })?;
         line.routed(route.template());
-        if let Some(rate) = self.rate.as_ref().filter(|_| !routes::is_probe(&route)) {
+        if let Some(rate) = self.rate.as_ref().filter(|_| !route.is_probe()) {
             let token = self.authenticator.whose(&head.headers);
             rate.admit(token, line.client(), self.clock.instant())?;
         }
-        self.dispatch(route, id, head, body, line).await
+        self.dispatch(route, &in_path, id, head, body, line).await
     }
 
     /// Every route and its handler.
     async fn dispatch(
         &self,
-        route: Route<'_>,
+        route: Route,
+        in_path: &str,
         id: RequestId,
         head: &Parts,
         body: Incoming,
         line: &mut Line,
     ) -> Result<Answer, Problem> {
-        let template = route.template();
         match route {
             Route::Health => Ok(self.health.alive()),
             Route::Ready => Ok(self.health.ready()),
             Route::Metrics => Ok(self.health.metrics()),
+            Route::OpenApi => Ok(docs::document()),
+            Route::Docs => Ok(docs::page()),
+            Route::DocsFile => docs::file(in_path),
             Route::Allocate => {
                 let started = self.clock.instant();
                 let answered = async {
                     let track = self.track(head, line)?;
                     let body = body::read(&head.headers, body).await?;
-                    self.allocate.handle(id, track, head, template, &body).await
+                    self.allocate.handle(id, track, head, route.template(), &body).await
                 };
                 let answered = answered.await;
                 measures::allocated(outcome(&answered), started.elapsed());
                 answered
             }
-            Route::Mark(sandbox) => {
+            Route::Mark => {
                 let answered = async {
                     let track = self.track(head, line)?;
                     body::expect_none(&body::read(&head.headers, body).await?)?;
-                    self.mark.handle(id, track, &sandbox, head).await
+                    self.mark.handle(id, track, in_path, head).await
                 };
                 let answered = answered.await;
                 measures::marked(outcome(&answered));
                 answered
             }
-            Route::Sandbox(sandbox) => {
+            Route::Sandbox => {
                 let track = self.track(head, line)?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
-                self.sandboxes.show(id, &track, &sandbox).await
+                self.sandboxes.show(id, &track, in_path).await
             }
             Route::Admin(admin) => {
                 let identity = self.authenticator.authenticate(&head.headers, Role::Admin)?;
                 line.authenticated(&identity.name);
                 body::expect_none(&body::read(&head.headers, body).await?)?;
-                self.operator.answer(id, &identity.name, &admin, head).await
+                self.operator.answer(id, &identity.name, admin, in_path, head).await
             }
-            Route::Request(request) => {
+            Route::Request => {
                 let track = self.track(head, line)?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
-                self.requests.show(&track, &request).await
+                self.requests.show(&track, in_path).await
             }
-            Route::Cancel(request) => {
+            Route::Cancel => {
                 let track = self.track(head, line)?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
-                self.requests.cancel(&track, &request).await
+                self.requests.cancel(&track, in_path).await
             }
         }
     }

@@ -26,6 +26,23 @@ async fn an_error_has_both_shapes_and_repeats_its_request_id() {
 }
 
 #[tokio::test]
+async fn the_document_and_its_pages_are_for_everyone() {
+    story(Setup::new(), async |broker| {
+        let asked = |path: &str| broker.balanced().call(Method::GET, path).without("authorization");
+        let document = asked("/v1/openapi.json").send().await.expect_status(200);
+        assert_eq!(document.json["openapi"], "3.1.0");
+        assert!(document.json["paths"]["/v1/allocate"]["post"].is_object());
+        let page = asked("/v1/docs").send().await.expect_status(200);
+        assert_eq!(page.must_have("content-type"), "text/html; charset=utf-8");
+        for file in page.text.split('"').filter_map(|part| part.strip_prefix("docs/")) {
+            asked(&format!("/v1/docs/{file}")).send().await.expect_status(200);
+        }
+        asked("/v1/docs/index.html").send().await.expect_problem(404, "NOT_FOUND");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn request_ids_are_ours_and_never_twice_the_same() {
     story(Setup::new().pool(1), async |broker| {
         let mut ids = BTreeSet::new();
@@ -47,6 +64,8 @@ async fn every_answer_carries_the_security_headers() {
             broker.allocate("student-2").send().await.expect_status(409),
             broker.balanced().call(Method::GET, "/v1/nothing").send().await.expect_status(404),
             broker.balanced().call(Method::GET, "/healthz").send().await.expect_status(200),
+            broker.balanced().call(Method::GET, "/v1/docs").send().await.expect_status(200),
+            broker.balanced().call(Method::HEAD, "/v1/docs/swagger-ui.css").send().await.expect_status(200),
         ];
         for answer in answers {
             assert_eq!(answer.must_have("x-content-type-options"), "nosniff");

@@ -33,6 +33,7 @@
 //! | `reconciliation` | `pool pause`, and a pool that was restored from a backup |
 //! | `one_machine` | `broker up --data-dir`, stopped and started again |
 //! | `maintenance` | the jobs: expiry, cleanup, sync, the schedule, what dead processes leave |
+//! | `examples` | the scripts of `infra/examples`, as an integrator pastes them |
 //! | `operator` | the `broker` command and the metrics |
 
 mod adoption;
@@ -44,6 +45,7 @@ mod crowds;
 mod dead_letters;
 mod empty_pool;
 mod errors;
+mod examples;
 mod first_allocation;
 mod give_and_take;
 mod giving_back;

@@ -1,14 +1,17 @@
 //! `GET /healthz`, `/readyz`, `/metrics`: for probes and scrapers. None of them waits for anything.
 
+use std::collections::BTreeMap;
+
 use broker_common::clock::Clock;
 use broker_common::metrics;
 use http::StatusCode;
-use serde_json::{Map, json};
+use serde_json::json;
 
 use crate::answer::{Answer, Content};
 use crate::measures;
 use crate::readiness::Readiness;
 use crate::replies::Replies;
+use crate::shapes::{self, Alive};
 
 /// After how many seconds to ask again whether a process is ready.
 const ASK_AGAIN_S: u64 = 1;
@@ -24,17 +27,17 @@ pub(crate) struct Health {
 impl Health {
     /// Liveness: that this could be answered is the answer.
     pub(crate) fn alive(&self) -> Answer {
-        Answer::json(StatusCode::OK, json!({ "status": "alive" }), "alive")
+        Answer::json(StatusCode::OK, json!(Alive { status: "alive" }), "alive")
     }
 
     pub(crate) fn ready(&self) -> Answer {
-        let parts = self.readiness.parts();
-        let told: Map<_, _> = parts.iter().map(|(part, fine)| ((*part).to_owned(), json!(fine))).collect();
-        if parts.iter().all(|(_, fine)| *fine) {
-            Answer::json(StatusCode::OK, json!({ "status": "ready", "parts": told }), "ready")
+        let parts = BTreeMap::from(self.readiness.parts());
+        if parts.values().all(|fine| *fine) {
+            let body = shapes::Readiness { status: "ready", parts };
+            Answer::json(StatusCode::OK, json!(body), "ready")
         } else {
-            let body = json!({ "status": "not_ready", "parts": told });
-            Answer::json(StatusCode::SERVICE_UNAVAILABLE, body, "not_ready").retry_after(ASK_AGAIN_S)
+            let body = shapes::Readiness { status: "not_ready", parts };
+            Answer::json(StatusCode::SERVICE_UNAVAILABLE, json!(body), "not_ready").retry_after(ASK_AGAIN_S)
         }
     }
 

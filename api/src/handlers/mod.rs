@@ -1,7 +1,8 @@
 //! What the routes do, one file each.
 
-mod admin;
+pub(crate) mod admin;
 mod allocate;
+pub(crate) mod docs;
 mod health;
 mod mark;
 mod request;

@@ -1,12 +1,13 @@
 //! `GET /v1/sandboxes/{id}`: what its owner may know of a sandbox, read from the table, also after he gave it back.
 
-use broker_common::domain::{RequestId, Sandbox, SandboxId, Timestamp, TrackId};
+use broker_common::domain::{RequestId, Sandbox, SandboxId, Timestamp, TrackId, TrackName};
 use broker_common::store::Store;
 use http::StatusCode;
 use serde_json::json;
 
 use crate::answer::Answer;
 use crate::problem::{Code, Problem};
+use crate::shapes::OwnedSandbox;
 
 /// Shows sandboxes to their owners.
 pub(crate) struct Sandboxes {
@@ -33,18 +34,18 @@ fn shown(sandbox: &Sandbox, track: &TrackId, id: RequestId) -> Result<Answer, Pr
     let allocation = sandbox.allocation.as_ref().filter(|allocation| allocation.lease_key.track == *track);
     let not_owner = || Problem::new(Code::NotSandboxOwner, "The sandbox does not belong to the caller.");
     let allocation = allocation.ok_or_else(not_owner)?;
-    let body = json!({
-        "sandbox_id": sandbox.id,
-        "name": sandbox.name,
-        "external_id": sandbox.external_id,
-        "status": sandbox.status,
-        "allocated_at": allocation.allocated_at.as_secs(),
-        "expires_at": allocation.expires_at.as_secs(),
-        "track_name": allocation.track_name,
-        "deletion_requested_at": sandbox.deletion_requested_at.map(Timestamp::as_secs),
-        "request_id": id.to_string(),
-    });
-    Ok(Answer::json(StatusCode::OK, body, "shown"))
+    let body = OwnedSandbox {
+        sandbox_id: sandbox.id.as_str(),
+        name: sandbox.name.as_str(),
+        external_id: sandbox.external_id.as_str(),
+        status: sandbox.status,
+        allocated_at: allocation.allocated_at.as_secs(),
+        expires_at: allocation.expires_at.as_secs(),
+        track_name: allocation.track_name.as_ref().map(TrackName::as_str),
+        deletion_requested_at: sandbox.deletion_requested_at.map(Timestamp::as_secs),
+        request_id: id.to_string(),
+    };
+    Ok(Answer::json(StatusCode::OK, json!(body), "shown"))
 }
 
 #[cfg(test)]

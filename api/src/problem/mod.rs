@@ -16,6 +16,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use serde_json::json;
 
 use crate::answer::{Answer, Content};
+use crate::shapes::{ErrorBody, ProblemBody};
 
 /// A problem, as clients tell it from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,7 +109,7 @@ impl Code {
             Self::AllocationExpired => row("ALLOCATION_EXPIRED", S::FORBIDDEN, "The allocation had expired", "Nothing is left to give back; allocate again if a sandbox is needed."),
             Self::SandboxNotFound => row("SANDBOX_NOT_FOUND", S::NOT_FOUND, "There is no such sandbox", "Check the sandbox id."),
             Self::RequestNotFound => row("REQUEST_NOT_FOUND", S::NOT_FOUND, "There is no such request", "Only requests answered with 202 can be asked for, by their own track, for 30 days."),
-            Self::NotFound => row("NOT_FOUND", S::NOT_FOUND, "There is nothing at this path", "Check the path; the README lists every route."),
+            Self::NotFound => row("NOT_FOUND", S::NOT_FOUND, "There is nothing at this path", "Check the path; /v1/docs lists every route."),
             Self::MethodNotAllowed => row("METHOD_NOT_ALLOWED", S::METHOD_NOT_ALLOWED, "The method is not allowed here", "Use a method that the Allow header names."),
             Self::RequestTimeout => row("REQUEST_TIMEOUT", S::REQUEST_TIMEOUT, "The request arrived too slowly", "Send the head within 5 s and the body within 10 s, and repeat with the same key."),
             Self::NoSandboxesAvailable => row("NO_SANDBOXES_AVAILABLE", S::CONFLICT, "No sandbox is available", "Wait for sandboxes to come back, or add to the pool; then repeat with the same key.").again_after(5),
@@ -187,16 +188,16 @@ impl Problem {
         let Entry { code, status, title, help, retry_after: _ } = self.code.entry();
         let retry_after = self.retry_after;
         let id = id.to_string();
-        let body = json!({
-            "type": format!("urn:sandbox-broker:problem:{}", code.to_ascii_lowercase().replace('_', "-")),
-            "title": title,
-            "status": status.as_u16(),
-            "detail": &self.message,
-            "instance": format!("urn:uuid:{id}"),
-            "help": help,
-            "error": { "code": code, "message": &self.message, "request_id": id, "retry_after": retry_after },
-        });
-        let mut answer = Answer::new(status, Content::Problem(body), self.outcome());
+        let body = ProblemBody {
+            kind: format!("urn:sandbox-broker:problem:{}", code.to_ascii_lowercase().replace('_', "-")),
+            title,
+            status: status.as_u16(),
+            detail: &self.message,
+            instance: format!("urn:uuid:{id}"),
+            help,
+            error: ErrorBody { code, message: &self.message, request_id: id, retry_after },
+        };
+        let mut answer = Answer::new(status, Content::Problem(json!(body)), self.outcome());
         if let Some(seconds) = retry_after {
             answer = answer.retry_after(seconds);
         }
@@ -241,8 +242,12 @@ mod tests {
             format!("| `{code}` | {} | {title} | {help} |\n", status.as_u16())
         };
         let rows: String = Code::ALL.into_iter().map(row).collect();
+        let table = format!("| code | status | cause | what to do |\n|---|---|---|---|\n{rows}");
         let readme = include_str!("../../../README.md");
-        assert!(readme.contains(&rows), "put these rows between the codes marks of README.md:\n{rows}");
+        let (_, after) = readme.split_once("<!-- codes: ").unwrap();
+        let (_, after) = after.split_once(" -->\n").unwrap();
+        let (told, _) = after.split_once("<!-- /codes -->").unwrap();
+        assert_eq!(told, table, "put this between the codes marks of README.md:\n{table}");
     }
 
     #[test]

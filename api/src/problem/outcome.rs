@@ -3,12 +3,13 @@
 //! [`answer`] is what the synchronous call is told; [`report`] is what `GET /v1/requests/{id}` tells of the same outcome,
 //! made from that same answer.
 
-use broker_common::domain::{Grant, JobReport, Outcome, RequestId, RequestState};
+use broker_common::domain::{Grant, Outcome, RequestId, RequestState, Status};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{Code, Problem};
 use crate::answer::{Answer, Content};
+use crate::shapes::{Allocation, Marked, Queued, RequestReport, Run, StoredAnswer};
 
 /// After how many seconds to ask for a queued request again.
 const POLL_AGAIN_S: u64 = 1;
@@ -19,13 +20,13 @@ pub(crate) fn answer(outcome: &Outcome, id: RequestId) -> Answer {
         Outcome::Created(grant) => granted(StatusCode::CREATED, grant, id),
         Outcome::Existing(grant) => granted(StatusCode::OK, grant, id),
         Outcome::Marked { sandbox_id, deletion_requested_at } => {
-            let body = json!({
-                "sandbox_id": sandbox_id,
-                "status": "pending_deletion",
-                "deletion_requested_at": deletion_requested_at.as_secs(),
-                "request_id": id.to_string(),
-            });
-            Answer::json(StatusCode::OK, body, outcome.as_str())
+            let body = Marked {
+                sandbox_id: sandbox_id.as_str(),
+                status: Status::PendingDeletion,
+                deletion_requested_at: deletion_requested_at.as_secs(),
+                request_id: id.to_string(),
+            };
+            Answer::json(StatusCode::OK, json!(body), outcome.as_str())
         }
         Outcome::NoSandboxes => problem(Code::NoSandboxesAvailable, "No sandbox that fits is available.", id),
         Outcome::KeyReused => problem(
@@ -47,7 +48,7 @@ pub(crate) fn answer(outcome: &Outcome, id: RequestId) -> Answer {
             id,
         ),
         Outcome::Cancelled => problem(Code::Unavailable, "The request was cancelled; nothing was done.", id),
-        Outcome::Ran(report) => Answer::json(StatusCode::OK, ran(report, id), outcome.as_str()),
+        Outcome::Ran(report) => Answer::json(StatusCode::OK, json!(Run::new(report, id)), outcome.as_str()),
         Outcome::DeadLettered { .. } => problem(
             Code::InternalError,
             "The request could not be processed and was kept for the operator.",
@@ -62,55 +63,41 @@ fn problem(code: Code, message: &'static str, id: RequestId) -> Answer {
     Problem::new(code, message).into_answer(id)
 }
 
-/// What a run of a job did.
-pub(crate) fn ran(report: &JobReport, id: RequestId) -> Value {
-    let mut body = json!(report);
-    body["request_id"] = id.to_string().into();
-    body
-}
-
 fn granted(status: StatusCode, grant: &Grant, id: RequestId) -> Answer {
-    let body = json!({
-        "sandbox_id": grant.sandbox_id,
-        "name": grant.name,
-        "external_id": grant.external_id,
-        "allocated_at": grant.allocated_at.as_secs(),
-        "expires_at": grant.expires_at.as_secs(),
-        "track_name": grant.track_name,
-        "request_id": id.to_string(),
-    });
+    let body = json!(Allocation::new(grant, id));
     Answer::json(status, body, "granted").located(&format!("/v1/sandboxes/{}", grant.sandbox_id))
 }
 
 /// What a call is told whose outcome will be found at `GET /v1/requests/{id}`.
 pub(crate) fn queued(id: RequestId) -> Answer {
-    let body = json!({ "request_id": id.to_string(), "status": RequestState::Queued.as_str() });
-    let answer = Answer::json(StatusCode::ACCEPTED, body, RequestState::Queued.as_str());
+    let status = RequestState::Queued.as_str();
+    let answer =
+        Answer::json(StatusCode::ACCEPTED, json!(Queued { request_id: id.to_string(), status }), status);
     answer.located(&format!("/v1/requests/{id}")).retry_after(POLL_AGAIN_S)
 }
 
 /// Where request `id` stands, with the answer that its own call would have had.
 pub(crate) fn report(state: &RequestState, id: RequestId) -> Answer {
     let status = state.as_str();
-    let mut body = json!({ "request_id": id.to_string(), "status": status });
+    let report = |response| json!(RequestReport { request_id: id.to_string(), status, response });
     match state {
-        RequestState::Queued => Answer::json(StatusCode::OK, body, status).retry_after(POLL_AGAIN_S),
+        RequestState::Queued => Answer::json(StatusCode::OK, report(None), status).retry_after(POLL_AGAIN_S),
         RequestState::Ended(outcome) => {
             let told = answer(outcome, id);
             let content = match told.content {
                 Content::Json(value) | Content::Problem(value) => value,
                 Content::Metrics(text) => Value::String(text),
-                Content::Nothing => Value::Null,
+                Content::File { .. } | Content::Nothing => Value::Null,
             };
-            body["response"] = json!({ "status": told.status.as_u16(), "body": content });
-            Answer::json(StatusCode::OK, body, status)
+            let response = StoredAnswer { status: told.status.as_u16(), body: content };
+            Answer::json(StatusCode::OK, report(Some(response)), status)
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use broker_common::domain::{ExternalId, SandboxId, SandboxName, Timestamp};
+    use broker_common::domain::{ExternalId, JobReport, SandboxId, SandboxName, Timestamp};
     use broker_common::entropy::Entropy;
     use http::header;
 

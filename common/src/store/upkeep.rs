@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::domain::{JobReport, LetterCount, Sandbox, Status, Timestamp};
@@ -36,37 +35,6 @@ pub struct Record {
     pub updated_at: Timestamp,
     /// When sync wrote it last.
     pub last_synced: Option<Timestamp>,
-}
-
-impl Record {
-    /// As an operator sees it, over HTTP and in the command.
-    pub fn shown(&self) -> Value {
-        let sandbox = &self.sandbox;
-        let allocation = sandbox.allocation.as_ref();
-        let secs = |at: Option<Timestamp>| at.map(Timestamp::as_secs);
-        json!({
-            "sandbox_id": sandbox.id,
-            "name": sandbox.name,
-            "external_id": sandbox.external_id,
-            "status": sandbox.status,
-            "version": sandbox.version,
-            "track": allocation.map(|a| &a.lease_key.track),
-            "idempotency_key": allocation.map(|a| &a.lease_key.key),
-            "track_name": allocation.and_then(|a| a.track_name.as_ref()),
-            "allocation_id": allocation.map(|a| a.id),
-            "allocated_at": allocation.map(|a| a.allocated_at.as_secs()),
-            "expires_at": allocation.map(|a| a.expires_at.as_secs()),
-            "deletion_requested_at": secs(sandbox.deletion_requested_at),
-            "deletion_reason": sandbox.end_reason,
-            "deletion_attempts": self.attempts,
-            "deletion_error": self.deletion_error,
-            "due_at": secs(self.due),
-            "deleted_at": secs(self.deleted_at),
-            "created_at": self.created_at.as_secs(),
-            "updated_at": self.updated_at.as_secs(),
-            "last_synced": secs(self.last_synced),
-        })
-    }
 }
 
 /// Whether an insert found its place free.

@@ -22,17 +22,17 @@ use crate::prefer::Preferences;
 use crate::problem::{Code, Problem};
 
 /// Letters of a page, unless the query says otherwise, and at most.
-const LIMIT: u32 = 50;
-const MOST: u32 = 100;
+pub(crate) const LETTERS: u32 = 50;
+pub(crate) const LETTERS_MOST: u32 = 100;
 /// Letters of a replay or discard, likewise.
-const DEED_LIMIT: u32 = 100;
-const DEED_MOST: u32 = 1_000;
+pub(crate) const SETTLED: u32 = 100;
+pub(crate) const SETTLED_MOST: u32 = 1_000;
 /// Reads of the table that one page may cost.
 const READS: usize = 32;
 /// Letters that one read brings at most: whole letters, of which a page shows few.
 const READ_AT_ONCE: usize = 200;
 /// The longest age that may be asked for: ten years.
-const LONGEST_AGE_S: u32 = 10 * 366 * 86_400;
+pub(crate) const LONGEST_AGE_S: u32 = 10 * 366 * 86_400;
 /// Characters of the reason of a discard.
 const LONGEST_WHY: usize = 500;
 
@@ -42,7 +42,7 @@ impl Operator {
     pub(super) async fn dead_letters(&self, query: &Query) -> Result<Answer, Problem> {
         query.only(&[&FILTERS[..], &["limit", "cursor"]].concat())?;
         let filter = filter(query, self.exchange.clock.now())?;
-        let limit = query.number("limit", 1..=MOST)?.unwrap_or(LIMIT);
+        let limit = query.number("limit", 1..=LETTERS_MOST)?.unwrap_or(LETTERS);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let cursor = query.checked("cursor", LetterId::parse)?;
         let listing = Listing::new(self.exchange.store.clone(), filter, cursor.as_ref());
@@ -86,7 +86,7 @@ impl Operator {
 
     async fn perform(&self, deed: Deed, query: &Query, head: &Parts, by: &str) -> Result<Answer, Problem> {
         let exchange = &self.exchange;
-        let limit = query.number("limit", 1..=DEED_MOST)?.unwrap_or(DEED_LIMIT);
+        let limit = query.number("limit", 1..=SETTLED_MOST)?.unwrap_or(SETTLED);
         let options = Options {
             dry_run: query.flag("dry_run")?,
             rate: query.number("rate", 1..=100_000)?,

@@ -3,7 +3,7 @@
 //! Invariant: nothing is sent before its line of the audit is written; a 202 is said only after the run was recorded; its
 //! worker stores the report before it tells it.
 
-use broker_common::domain::{JobReport, Outcome, RequestId, Task};
+use broker_common::domain::{JobReport, Outcome, RequestId, RequestState, Task};
 use broker_common::messages::MaintenanceMessage;
 use broker_common::store::{Act, AuditLine};
 use http::StatusCode;
@@ -17,6 +17,7 @@ use crate::handlers;
 use crate::measures;
 use crate::prefer::Preferences;
 use crate::problem::{Code, Problem, outcome};
+use crate::shapes::{QueuedRun, Run};
 
 /// After how many seconds to ask for a run again.
 const POLL_AGAIN_S: u64 = 2;
@@ -67,9 +68,8 @@ impl Operator {
 
     async fn later(&self, id: RequestId, task: &Task) -> Result<Answer, Problem> {
         self.exchange.store.record_run(id, task.as_str(), self.exchange.clock.now()).await?;
-        let body = json!({ "request_id": id.to_string(), "job": task.as_str(), "status": "queued" });
-        let answer = Answer::json(StatusCode::ACCEPTED, body, "queued");
-        Ok(answer.located(&format!("/v1/admin/jobs/{id}")).retry_after(POLL_AGAIN_S))
+        let answer = still_queued(StatusCode::ACCEPTED, task.as_str(), id);
+        Ok(answer.located(&format!("/v1/admin/jobs/{id}")))
     }
 
     /// What became of a run.
@@ -79,17 +79,18 @@ impl Operator {
         let run = self.exchange.store.run(id).await?.ok_or_else(not_found)?;
         Ok(match &run.report {
             Some(report) => ran(report, id),
-            None => {
-                let body = json!({ "request_id": id.to_string(), "job": run.job, "status": "queued" });
-                Answer::json(StatusCode::OK, body, "queued").retry_after(POLL_AGAIN_S)
-            }
+            None => still_queued(StatusCode::OK, &run.job, id),
         })
     }
 }
 
 fn ran(report: &JobReport, id: RequestId) -> Answer {
-    let mut body = outcome::ran(report, id);
-    let status = if report.aborted.is_none() { "succeeded" } else { "failed" };
-    body["status"] = status.into();
-    Answer::json(StatusCode::OK, body, status)
+    let run = Run::new(report, id);
+    let status = run.status();
+    Answer::json(StatusCode::OK, json!(run), status)
+}
+
+fn still_queued(status: StatusCode, job: &str, id: RequestId) -> Answer {
+    let run = QueuedRun { job, request_id: id.to_string(), status: RequestState::Queued.as_str() };
+    Answer::json(status, json!(run), RequestState::Queued.as_str()).retry_after(POLL_AGAIN_S)
 }

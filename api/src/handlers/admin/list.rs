@@ -12,10 +12,11 @@ use super::cursor::Cursors;
 use super::query::Query;
 use crate::answer::Answer;
 use crate::problem::Problem;
+use crate::shapes::{Page, PooledSandbox};
 
 /// Rows of a page, unless the query says otherwise, and at most.
-const LIMIT: u32 = 50;
-const MOST: u32 = 100;
+pub(crate) const LIMIT: u32 = 50;
+pub(crate) const MOST: u32 = 100;
 /// Pages of the table (1 MB each) that one call reads.
 const READS: usize = 16;
 
@@ -45,9 +46,9 @@ pub(super) async fn answer(store: &Store, query: &Query) -> Result<Answer, Probl
             break;
         }
     }
-    let body = json!({
-        "sandboxes": found.iter().map(Record::shown).collect::<Vec<_>>(),
-        "next_cursor": after.as_ref().map(|after| cursors.encode(after)),
-    });
-    Ok(Answer::json(StatusCode::OK, body, "listed"))
+    let page = Page {
+        sandboxes: found.iter().map(PooledSandbox::new).collect(),
+        next_cursor: after.as_ref().map(|after| cursors.encode(after)),
+    };
+    Ok(Answer::json(StatusCode::OK, json!(page), "listed"))
 }

@@ -9,6 +9,9 @@ mod list;
 mod query;
 mod stats;
 
+pub(crate) use self::dead_letters::{LETTERS, LETTERS_MOST, LONGEST_AGE_S, SETTLED, SETTLED_MOST};
+pub(crate) use self::list::{LIMIT, MOST};
+
 use std::time::Duration;
 
 use broker_common::domain::{Removable, RequestId, STALE_GRACE_HOURS, Task};
@@ -24,7 +27,7 @@ use crate::problem::Problem;
 use crate::routes::Admin;
 
 /// The longest grace of stale sandboxes: a year.
-const LONGEST_GRACE_HOURS: u32 = 24 * 366;
+pub(crate) const LONGEST_GRACE_HOURS: u32 = 24 * 366;
 
 /// Answers operators.
 pub(crate) struct Operator {
@@ -39,7 +42,8 @@ impl Operator {
         &self,
         id: RequestId,
         who: &str,
-        admin: &Admin<'_>,
+        admin: Admin,
+        in_path: &str,
         head: &Parts,
     ) -> Result<Answer, Problem> {
         let query = Query::parse(head.uri.query())?;
@@ -72,14 +76,14 @@ impl Operator {
                     status.ok_or_else(|| Problem::invalid("status must be stale or deletion_failed."))?;
                 self.run(id, who, Task::BulkDelete { status }, head).await
             }
-            Admin::Job(run) => {
+            Admin::Job => {
                 query.only(&[])?;
-                self.report(run).await
+                self.report(in_path).await
             }
             Admin::DeadLetters => self.dead_letters(&query).await,
-            Admin::DeadLetter(id) => {
+            Admin::DeadLetter => {
                 query.only(&[])?;
-                self.dead_letter(id).await
+                self.dead_letter(in_path).await
             }
             Admin::Replay => self.replay(&query, head, who).await,
             Admin::Discard => self.discard(&query, head, who).await,

@@ -10,6 +10,7 @@ use super::query::Query;
 use crate::answer::Answer;
 use crate::exchange::Exchange;
 use crate::problem::Problem;
+use crate::shapes::Stats;
 
 pub(super) async fn answer(exchange: &Exchange, query: &Query) -> Result<Answer, Problem> {
     query.only(&["live"])?;
@@ -21,7 +22,5 @@ pub(super) async fn answer(exchange: &Exchange, query: &Query) -> Result<Answer,
             Census { by_status: exchange.store.count_all().await?, letters: LetterCount::default(), as_of }
         }
     };
-    let mut body = json!(census.shown());
-    body["as_of"] = census.as_of.as_secs().into();
-    Ok(Answer::json(StatusCode::OK, body, "counted"))
+    Ok(Answer::json(StatusCode::OK, json!(Stats::new(&census)), "counted"))
 }

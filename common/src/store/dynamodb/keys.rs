@@ -69,7 +69,7 @@ pub(super) fn pace() -> Key {
 }
 
 pub(super) fn pool() -> Key {
-    Key("POOL".to_owned())
+    Key::meta("POOL".to_owned())
 }
 
 pub(super) fn census() -> Key {

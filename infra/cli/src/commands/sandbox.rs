@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use broker_api::shapes::PooledSandbox;
 use broker_common::domain::{Allocation, EndReason, LeaseEnd, SandboxId, Status};
 use broker_common::store::{Act, Changed, EndOutcome, Record, Seen};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Done;
 use crate::args;
@@ -78,7 +79,7 @@ fn done(changed: Changed, id: &str) -> anyhow::Result<()> {
 }
 
 fn print(record: &Record, as_json: bool) -> anyhow::Result<Done> {
-    let shown = record.shown();
+    let shown = json!(PooledSandbox::new(record));
     if as_json {
         output::json(&shown)?;
     } else {

@@ -1,0 +1,121 @@
+//! `GET /v1/openapi.json` and the pages that show it: `GET /v1/docs`, `/v1/docs/{file}`.
+//!
+//! Invariants: every byte comes out of this executable, and the policy of the pages lets a browser ask nobody else; no
+//! script stands in a page. Files lie in the executable and are sent from there; Swagger UI is compressed (gzip, whatever
+//! the client accepts: only browsers want it). What it does not do: know the API (that is [`openapi`](crate::openapi)).
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{self, HeaderValue};
+
+use crate::answer::{Answer, Content};
+use crate::openapi;
+use crate::problem::{Code, Problem};
+
+/// What a page may load and ask: its own files, and this API. Swagger UI sets `style` attributes and has its icons in
+/// its style sheet.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Files change with the executable only.
+const KEPT: &str = "public, max-age=3600";
+
+/// A file of the pages.
+struct File {
+    name: &'static str,
+    media_type: &'static str,
+    gzipped: bool,
+    bytes: &'static [u8],
+}
+
+static FILES: [File; 3] = [
+    File {
+        name: "swagger-ui-bundle.js",
+        media_type: "text/javascript; charset=utf-8",
+        gzipped: true,
+        bytes: include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js.gz")),
+    },
+    File {
+        name: "swagger-ui.css",
+        media_type: "text/css; charset=utf-8",
+        gzipped: true,
+        bytes: include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz")),
+    },
+    File {
+        name: "start.js",
+        media_type: "text/javascript; charset=utf-8",
+        gzipped: false,
+        bytes: include_bytes!("docs/start.js"),
+    },
+];
+
+/// The names of the files.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    FILES.iter().map(|file| file.name)
+}
+
+/// The OpenAPI document.
+pub(crate) fn document() -> Answer {
+    shown("application/json", openapi::text(), "document")
+}
+
+/// The page.
+pub(crate) fn page() -> Answer {
+    let bytes = Bytes::from_static(include_bytes!("docs/index.html"));
+    shown("text/html; charset=utf-8", bytes, "page")
+        .with(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY))
+}
+
+/// A file of the page.
+pub(crate) fn file(name: &str) -> Result<Answer, Problem> {
+    let file = FILES.iter().find(|file| file.name == name);
+    let file = file.ok_or_else(|| Problem::new(Code::NotFound, "There is nothing at this path."))?;
+    let answer = shown(file.media_type, Bytes::from_static(file.bytes), "file")
+        .with(header::CACHE_CONTROL, HeaderValue::from_static(KEPT));
+    Ok(if file.gzipped {
+        answer.with(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"))
+    } else {
+        answer
+    })
+}
+
+fn shown(media_type: &'static str, bytes: Bytes, outcome: &'static str) -> Answer {
+    Answer::new(StatusCode::OK, Content::File { media_type, bytes }, outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_common::domain::Timestamp;
+    use broker_common::entropy::Entropy;
+
+    use super::*;
+
+    #[test]
+    fn the_page_loads_nothing_but_files_that_are_there() {
+        let page = include_str!("docs/index.html");
+        let mut asked: Vec<_> = page.split(['"']).filter_map(|part| part.strip_prefix("docs/")).collect();
+        let mut there: Vec<_> = names().collect();
+        asked.sort_unstable();
+        there.sort_unstable();
+        assert_eq!(asked, there);
+        assert!(!page.contains("//") && !include_str!("docs/start.js").contains("://"), "no other host");
+        assert_eq!(file("../Cargo.toml").unwrap_err().code(), Code::NotFound);
+    }
+
+    #[test]
+    fn pages_have_a_policy_of_their_own_that_names_no_other_host_and_keep_the_other_headers() {
+        let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
+        let page = page().into_response(id);
+        let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+        assert!(
+            !policy.contains("http") && !policy.contains("unsafe-eval") && !policy.contains('*'),
+            "{policy}"
+        );
+        assert_eq!(page.headers()[header::X_FRAME_OPTIONS], "DENY");
+        let bundle = file("swagger-ui-bundle.js").unwrap().into_response(id);
+        assert_eq!(bundle.headers()[header::CONTENT_ENCODING], "gzip");
+        assert_eq!(bundle.headers()[header::CACHE_CONTROL], KEPT);
+        assert!(bundle.body().starts_with(&[0x1f, 0x8b]));
+        assert_eq!(document().into_response(id).headers()[header::CACHE_CONTROL], "no-store");
+    }
+}

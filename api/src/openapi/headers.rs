@@ -1,0 +1,91 @@
+//! What stands in the headers of answers.
+
+use serde_json::{Map, Value, json};
+
+/// A header of an answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header {
+    name: &'static str,
+    what: &'static str,
+    /// Whether it is in every such answer.
+    always: bool,
+    kind: Kind,
+}
+
+impl Header {
+    /// What it is called where all operations find it.
+    fn component(&self) -> String {
+        if self.always { self.name.to_owned() } else { format!("{}-optional", self.name) }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Text,
+    Uuid,
+    Seconds,
+}
+
+const fn always(name: &'static str, kind: Kind, what: &'static str) -> Header {
+    Header { name, what, always: true, kind }
+}
+
+const REQUEST_ID: Header = always("X-Request-ID", Kind::Uuid, "The id of this request: ours, new for each.");
+pub(super) const LOCATION: Header = always("Location", Kind::Text, "Where to look at what was asked for.");
+pub(super) const RETRY_AFTER: Header =
+    always("Retry-After", Kind::Seconds, "After how many seconds asking again may help.");
+/// [`RETRY_AFTER`], where only some answers of the status carry it.
+pub(super) const MAYBE_RETRY_AFTER: Header = Header { always: false, ..RETRY_AFTER };
+pub(super) const PREFERENCE_APPLIED: Header = Header {
+    always: false,
+    ..always("Preference-Applied", Kind::Text, "The preference that was honoured (RFC 7240).")
+};
+const CHALLENGE: Header =
+    always("WWW-Authenticate", Kind::Text, "That a bearer token is asked for (RFC 6750).");
+const POLICY: Header =
+    always("RateLimit-Policy", Kind::Text, "What is allowed, e.g. `\"default\";q=100;w=10`.");
+const STANDING: Header = always("RateLimit", Kind::Text, "What is left of it, e.g. `\"default\";r=0;t=1`.");
+
+/// What every problem of this status carries besides the request id.
+pub(super) const fn of_failure(status: u16) -> &'static [Header] {
+    match status {
+        401 => &[CHALLENGE],
+        409 | 503 => &[RETRY_AFTER],
+        429 => &[RETRY_AFTER, POLICY, STANDING],
+        _ => &[],
+    }
+}
+
+/// References to these headers and to the one that every answer carries.
+pub(super) fn told(headers: &[Header]) -> Value {
+    let all = headers.iter().chain([&REQUEST_ID]);
+    let told = all.map(|header| {
+        let reference = format!("#/components/headers/{}", header.component());
+        (header.name.to_owned(), json!({ "$ref": reference }))
+    });
+    Value::Object(told.collect::<Map<_, _>>())
+}
+
+/// Every header.
+pub(super) fn all() -> Value {
+    let all = [
+        REQUEST_ID,
+        LOCATION,
+        RETRY_AFTER,
+        MAYBE_RETRY_AFTER,
+        PREFERENCE_APPLIED,
+        CHALLENGE,
+        POLICY,
+        STANDING,
+    ];
+    let told = all.map(|header| {
+        let schema = match header.kind {
+            Kind::Text => json!({ "type": "string" }),
+            Kind::Uuid => json!({ "type": "string", "format": "uuid" }),
+            Kind::Seconds => json!({ "type": "integer", "minimum": 0 }),
+        };
+        let said = json!({ "description": header.what, "required": header.always, "schema": schema });
+        (header.component(), said)
+    });
+    Value::Object(told.into_iter().collect::<Map<_, _>>())
+}

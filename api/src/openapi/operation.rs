@@ -1,0 +1,202 @@
+//! How a description becomes an operation: what holds for every route of a kind is added here.
+
+use std::collections::BTreeMap;
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use super::headers::{self, Header};
+use super::{OPERATOR, PLATFORM, parameters};
+use crate::problem::Code;
+use crate::shapes::ProblemBody;
+
+/// How any request may fail: it is not what HTTP or a bound asks for.
+const EVERYWHERE: [Code; 4] =
+    [Code::ValidationError, Code::RequestTimeout, Code::UriTooLong, Code::HeadersTooLarge];
+/// How a request may fail that needs a token and may have a body.
+const AUTHENTICATED: [Code; 6] = [
+    Code::Unauthorized,
+    Code::Forbidden,
+    Code::PayloadTooLarge,
+    Code::RateLimitExceeded,
+    Code::InternalError,
+    Code::Unavailable,
+];
+
+/// What operations share.
+pub(super) struct Components {
+    schemas: SchemaGenerator,
+    failures: Map<String, Value>,
+}
+
+impl Components {
+    pub(super) fn new() -> Self {
+        let mut settings = SchemaSettings::draft2020_12().for_serialize();
+        settings.definitions_path = "/components/schemas".into();
+        Self { schemas: settings.into_generator(), failures: Map::new() }
+    }
+
+    /// A reference to the answer of this status that any of these codes has.
+    fn failure(&mut self, status: u16, codes: &[Code]) -> Value {
+        let problem = self.schemas.subschema_for::<ProblemBody<'_>>();
+        let told = codes.iter().map(|code| {
+            let entry = code.entry();
+            format!("- `{}`: {}. {}", entry.code, entry.title, entry.help)
+        });
+        let names: Vec<_> = codes.iter().map(|code| code.entry().code).collect();
+        let narrowed = json!({ "properties": { "error": { "properties": { "code": { "enum": names } } } } });
+        let answer = json!({
+            "description": told.collect::<Vec<_>>().join("\n"),
+            "headers": headers::told(headers::of_failure(status)),
+            "content": { "application/problem+json": { "schema": { "allOf": [problem, narrowed] } } },
+        });
+        let name = names.join(".");
+        let reference = json!({ "$ref": format!("#/components/responses/{name}") });
+        self.failures.insert(name, answer);
+        reference
+    }
+
+    /// All of them, with these ways to say who asks.
+    pub(super) fn finish(mut self, security_schemes: &Value) -> Value {
+        json!({
+            "schemas": self.schemas.take_definitions(true),
+            "responses": self.failures,
+            "headers": headers::all(),
+            "securitySchemes": security_schemes,
+        })
+    }
+}
+
+/// An operation that is being described.
+pub(super) struct Operation<'g> {
+    parts: &'g mut Components,
+    said: Value,
+    parameters: Vec<Value>,
+    answers: Map<String, Value>,
+    problems: Vec<Code>,
+}
+
+impl<'g> Operation<'g> {
+    /// One for which nobody has to say who he is.
+    pub(super) fn by_anyone(parts: &'g mut Components, tag: &str, id: &str, summary: &str) -> Self {
+        let said = json!({ "tags": [tag], "operationId": id, "summary": summary });
+        let (parameters, answers, problems) = (Vec::new(), Map::new(), EVERYWHERE.to_vec());
+        Self { parts, said, parameters, answers, problems }
+    }
+
+    /// One by a platform on behalf of a track.
+    pub(super) fn by_track(parts: &'g mut Components, tag: &str, id: &str, summary: &str) -> Self {
+        let operation = Self::by_anyone(parts, tag, id, summary).secured(PLATFORM);
+        operation.takes(parameters::owner()).fails(&[Code::MissingSandboxId])
+    }
+
+    /// One by an operator.
+    pub(super) fn by_operator(parts: &'g mut Components, tag: &str, id: &str, summary: &str) -> Self {
+        Self::by_anyone(parts, tag, id, summary).secured(OPERATOR)
+    }
+
+    fn secured(mut self, scheme: &str) -> Self {
+        self.said["security"] = json!([{ scheme: [] }]);
+        self.fails(&AUTHENTICATED)
+    }
+
+    /// More words.
+    pub(super) fn says(mut self, description: &str) -> Self {
+        self.said["description"] = description.into();
+        self
+    }
+
+    /// With one more parameter.
+    pub(super) fn takes(mut self, parameter: Value) -> Self {
+        self.parameters.push(parameter);
+        self
+    }
+
+    /// With an optional JSON body. Its schema stands here: what is read may be more than what is written.
+    pub(super) fn takes_body<T: JsonSchema>(mut self, description: &str) -> Self {
+        let reading = SchemaSettings::draft2020_12().for_deserialize().into_generator();
+        let mut schema = reading.into_root_schema_for::<T>();
+        schema.remove("$schema");
+        self.said["requestBody"] = json!({
+            "required": false,
+            "description": description,
+            "content": { "application/json": { "schema": schema } },
+        });
+        self
+    }
+
+    /// Answers with a JSON body of type `T`.
+    pub(super) fn answers<T: JsonSchema>(self, status: u16, what: &str, headers: &[Header]) -> Self {
+        let schema = json!(self.parts.schemas.subschema_for::<T>());
+        self.answers_with("application/json", schema, status, what, headers)
+    }
+
+    /// Answers with a JSON body of type `T` or `U`.
+    pub(super) fn answers_either<T: JsonSchema, U: JsonSchema>(
+        self,
+        status: u16,
+        what: &str,
+        headers: &[Header],
+    ) -> Self {
+        let either = [self.parts.schemas.subschema_for::<T>(), self.parts.schemas.subschema_for::<U>()];
+        self.answers_with("application/json", json!({ "oneOf": either }), status, what, headers)
+    }
+
+    /// Answers with text of this media type.
+    pub(super) fn answers_text(self, media_type: &str, what: &str) -> Self {
+        self.answers_with(media_type, json!({ "type": "string" }), 200, what, &[])
+    }
+
+    /// Answers with a body of this media type and schema.
+    pub(super) fn answers_with(
+        mut self,
+        media_type: &str,
+        schema: Value,
+        status: u16,
+        what: &str,
+        headers: &[Header],
+    ) -> Self {
+        let answer = json!({
+            "description": what,
+            "headers": headers::told(headers),
+            "content": { media_type: { "schema": schema } },
+        });
+        self.answers.insert(status.to_string(), answer);
+        self
+    }
+
+    /// The answer of this status tells, as its `field`, what `operation` takes as `parameter`.
+    pub(super) fn leads_to(mut self, status: u16, operation: &str, parameter: &str, field: &str) -> Self {
+        let mut parameters = json!({ format!("path.{parameter}"): format!("$response.body#/{field}") });
+        if self.said["security"][0].get(PLATFORM).is_some() {
+            let owner = parameters::OWNER;
+            parameters[format!("header.{owner}")] = format!("$request.header.{owner}").into();
+        }
+        let link = json!({ "operationId": operation, "parameters": parameters });
+        self.answers[&status.to_string()]["links"][operation] = link;
+        self
+    }
+
+    /// May fail with one more of these codes.
+    pub(super) fn fails(mut self, codes: &[Code]) -> Self {
+        self.problems.extend(codes);
+        self
+    }
+
+    /// The operation.
+    pub(super) fn finish(mut self) -> Value {
+        let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+        for code in Code::ALL.into_iter().filter(|code| self.problems.contains(code)) {
+            by_status.entry(code.entry().status.as_u16()).or_default().push(code);
+        }
+        for (status, codes) in by_status {
+            self.answers.insert(status.to_string(), self.parts.failure(status, &codes));
+        }
+        if !self.parameters.is_empty() {
+            self.said["parameters"] = self.parameters.into();
+        }
+        self.said["responses"] = self.answers.into();
+        self.said
+    }
+}

@@ -1,0 +1,66 @@
+//! `broker-docs`: the documentation against a running broker.
+//!
+//! `page` opens `/v1/docs` in a real Chromium and allocates through it, as a reader would; `contract` lets schemathesis
+//! loose on everything that `/v1/openapi.json` promises. Commands of their own, because each needs a program that
+//! `cargo test` must do without; a missing one is a failure here. Exit codes: 0 all as documented, 1 not (or a panic that
+//! tells what).
+
+mod chromium;
+mod contract;
+mod page;
+
+use std::process::ExitCode;
+
+use broker_tests::{Broker, Setup};
+use clap::{Parser, Subcommand};
+
+/// Tries the documentation on a running broker.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum What {
+    /// Allocate through the page in a real Chromium; leaves a screenshot in target/
+    Page,
+    /// Let schemathesis loose on every operation, with all checks
+    Contract {
+        /// Test cases of each operation and phase
+        #[arg(long, default_value_t = 100)]
+        examples: u32,
+        /// Repeats a run; without one each is another
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let what = Arguments::parse().what;
+    let found = match what {
+        What::Page => chromium::executable().map(|_| ()),
+        What::Contract { .. } => contract::is_installed(),
+    };
+    if let Err(missing) = found {
+        eprintln!("{missing}");
+        return ExitCode::FAILURE;
+    }
+    // More sandboxes than either asks for, so that most allocations are one.
+    let broker = Broker::start(Setup::new().apis(1).workers(2).pool(2_000)).await;
+    let as_documented = match what {
+        What::Page => {
+            page::allocates(&broker).await;
+            true
+        }
+        What::Contract { examples, seed } => contract::holds(&broker, examples, seed).await,
+    };
+    if !as_documented {
+        broker.abandon();
+        return ExitCode::FAILURE;
+    }
+    broker.finish().await;
+    println!("All as documented; verify found nothing, the queues are empty.");
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,170 @@
+//! What an integrator pastes: the scripts of `infra/examples`, run as they are.
+
+use std::process::{Command, Stdio};
+
+use broker_tests::binaries::workspace;
+use broker_tests::{Api, Broker, Setup, TRACK_TOKEN, endpoint, story, wait_for_condition};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+/// How a script ended.
+#[derive(Debug)]
+struct Ran {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    #[track_caller]
+    fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    /// The sandbox that a start printed.
+    #[track_caller]
+    fn sandbox(&self) -> String {
+        let told: Value =
+            serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"));
+        told["sandbox_id"].as_str().unwrap_or_else(|| panic!("no sandbox: {self:#?}")).to_owned()
+    }
+}
+
+/// Starts `line` (a script and its arguments) against `api`, with more environment variables.
+fn start(api: &Api, line: &str, vars: &[(&str, &str)]) -> JoinHandle<Ran> {
+    let mut words = line.split(' ');
+    let script = workspace().join("infra/examples").join(words.next().unwrap_or_default());
+    let mut command = Command::new(&script);
+    endpoint::clean(&mut command).args(words).env("BROKER_URL", format!("http://{}", api.address()));
+    command.env("BROKER_TOKEN", TRACK_TOKEN).envs(vars.iter().copied()).stdin(Stdio::null());
+    let mut command = tokio::process::Command::from(command);
+    tokio::spawn(async move {
+        let output = command.kill_on_drop(true).output().await;
+        let output =
+            output.unwrap_or_else(|error| panic!("{} (needs curl, python3): {error}", script.display()));
+        Ran {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    })
+}
+
+async fn run(broker: &Broker, line: &str) -> Ran {
+    start(broker.balanced(), line, &[]).await.expect("the script was waited for")
+}
+
+/// Waits until some API has answered an allocate with `status`.
+async fn answered(broker: &Broker, status: u16) {
+    let (route, status) = ("route=\"/v1/allocate\"", format!("status=\"{status}\""));
+    wait_for_condition(&format!("an allocate with {status}"), async || {
+        for api in broker.metrics() {
+            let (_, text) = api.probe("/metrics").await.unwrap_or_default();
+            if text.lines().any(|line| line.contains(route) && line.contains(&status)) {
+                return Ok(());
+            }
+        }
+        Err("none")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_calls_are_answered_as_their_comments_say() {
+    story(Setup::new().pool(2), async |broker| {
+        let ran = run(broker, "calls.sh").await.expect_code(0);
+        let statuses: Vec<_> = ran.stdout.split_whitespace().collect();
+        assert_eq!(
+            statuses,
+            ["201", "200", "202", "200", "422", "409", "403", "200", "200", "200"],
+            "{ran:#?}"
+        );
+        assert_eq!(broker.stats().await.pending_deletion, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lab_starts_again_with_its_sandbox_and_stops_as_often_as_it_likes() {
+    story(Setup::new().pool(4), async |broker| {
+        for (script, instance) in [("start", "student-1"), ("lab.py start", "student-2")] {
+            let first = run(broker, &format!("{script} {instance}")).await.expect_code(0).sandbox();
+            let again = run(broker, &format!("{script} {instance}")).await.expect_code(0).sandbox();
+            assert_eq!(first, again);
+        }
+        let held = run(broker, "start student-1").await.expect_code(0).sandbox();
+        let second = run(broker, "lab.py start student-2 --key second --lab kubernetes-101 --async").await;
+        let second = second.expect_code(0).sandbox();
+        assert_eq!(broker.stats().await.allocated, 3);
+
+        run(broker, &format!("stop student-2 {held}")).await.expect_code(1);
+        run(broker, &format!("lab.py stop student-2 {held}")).await.expect_code(1);
+        run(broker, &format!("stop student-1 {held}")).await.expect_code(0);
+        run(broker, &format!("lab.py stop student-1 {held}")).await.expect_code(0);
+        run(broker, &format!("lab.py stop student-2 {second}")).await.expect_code(0);
+        for script in ["stop", "lab.py stop"] {
+            run(broker, &format!("{script} student-1 gone-long-ago")).await.expect_code(0);
+            run(broker, &format!("{} student~1", script.replace("stop", "start"))).await.expect_code(1);
+        }
+        assert_eq!(broker.stats().await.pending_deletion, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_start_on_the_empty_pool_waits_for_sandboxes_and_not_for_ever() {
+    story(Setup::new(), async |broker| {
+        let late = start(broker.api(0), "start student-1", &[("PATIENCE_S", "0")]);
+        late.await.unwrap().expect_code(75);
+        let late = start(broker.api(0), "lab.py start student-1", &[("PATIENCE_S", "0")]);
+        late.await.unwrap().expect_code(75);
+
+        let waiting =
+            ["start student-1", "lab.py start student-2"].map(|line| start(broker.api(1), line, &[]));
+        answered(broker, 409).await;
+        broker.seed(2).await;
+        for ran in waiting {
+            ran.await.unwrap().expect_code(0).sandbox();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_start_outlasts_202_and_503() {
+    let slow = Setup::new().apis(1).workers(0).pool(3).var("BROKER_MAX_PENDING", "1");
+    story(slow, async |broker| {
+        // It is told 202 after its wait, and what it asked for goes on waiting: nobody else may.
+        let first = start(broker.api(0), "start student-1", &[("WAIT_S", "1")]);
+        answered(broker, 202).await;
+        let others =
+            ["start student-2", "lab.py start student-3"].map(|line| start(broker.api(0), line, &[]));
+        answered(broker, 503).await;
+        broker.start_worker().await;
+        let mut sandboxes = vec![first.await.unwrap().expect_code(0).sandbox()];
+        for ran in others {
+            sandboxes.push(ran.await.unwrap().expect_code(0).sandbox());
+        }
+        sandboxes.sort();
+        sandboxes.dedup();
+        assert_eq!(sandboxes.len(), 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_start_slows_down_when_it_is_told_to() {
+    let limited = [("BROKER_RATE_LIMIT", "1"), ("BROKER_RATE_BURST", "1")];
+    let setup =
+        limited.iter().fold(Setup::new().apis(1).pool(6), |setup, (name, value)| setup.var(name, value));
+    story(setup, async |broker| {
+        let lines = (0..3).flat_map(|n| [format!("start student-{n}"), format!("lab.py start pupil-{n}")]);
+        let started: Vec<_> = lines.map(|line| start(broker.api(0), &line, &[])).collect();
+        for ran in started {
+            ran.await.unwrap().expect_code(0).sandbox();
+        }
+        answered(broker, 429).await;
+    })
+    .await;
+}
