@@ -61,7 +61,14 @@ impl Answers {
         if message.asynchronous {
             return Ok(());
         }
-        match self.replies.send(reply_to, Reply::new(message.request_id, outcome.clone()).encode()).await {
+        let mut sending = self.replies.sending();
+        let reply = Reply::new(message.request_id, outcome.clone()).traced(sending.traceparent());
+        let sent = self.replies.send(reply_to, reply.encode()).await;
+        if sent.is_err() {
+            sending.failed("not_sent");
+        }
+        drop(sending);
+        match sent {
             Ok(()) => {
                 crash::point(Point::Replied);
                 Ok(())

@@ -19,6 +19,7 @@ use broker_common::messages::{Ask, RequestMessage};
 use broker_common::queue::{
     Delivery, PollOptions, QueueKind, QueueNames, QueueUrls, Receiver, ReplyQueueName,
 };
+use broker_common::trace;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -106,8 +107,7 @@ impl Consumer {
             .record(self.clock.instant().duration_since(began));
     }
 
-    /// Decides on a message and tells it, again and again while AWS is away: an outage costs a message no receive, so
-    /// that redrive sees only what crashes workers.
+    /// Reads a message and does what it asks, where it stands in its trace.
     async fn work(&self, delivery: &Delivery, stop: &CancellationToken) -> Verdict {
         let message = match RequestMessage::decode(&delivery.body) {
             Ok(message) => message,
@@ -117,6 +117,21 @@ impl Consumer {
             Ok(reply_to) => reply_to,
             Err(error) => return Verdict::of_foreign(&error),
         };
+        let mut span = delivery.processing(message.traceparent.as_deref());
+        span.set("broker.kind", message.body.kind());
+        span.set("broker.request_id", message.request_id.to_string());
+        trace::within(span.context(), self.until_told(delivery, &message, &reply_to, stop)).await
+    }
+
+    /// Decides on a message and tells it, again and again while AWS is away: an outage costs a message no receive, so
+    /// that redrive sees only what crashes workers.
+    async fn until_told(
+        &self,
+        delivery: &Delivery,
+        message: &RequestMessage,
+        reply_to: &ReplyQueueName,
+        stop: &CancellationToken,
+    ) -> Verdict {
         let ask = Ask::from(message.clone());
         for attempt in 0_u32.. {
             let decided = match self.handlers.handle(&ask).await {
@@ -130,7 +145,7 @@ impl Consumer {
                 },
             };
             let undecided: Box<dyn Error + Send + Sync> = match decided {
-                Ok((verdict, outcome)) => match self.tell(delivery, &message, &reply_to, outcome).await {
+                Ok((verdict, outcome)) => match self.tell(delivery, message, reply_to, outcome).await {
                     Ok(()) => return verdict,
                     Err(error) => Box::new(error),
                 },
@@ -158,13 +173,15 @@ impl Consumer {
         self.answers.tell(message, reply_to, outcome).await?;
         metrics::counter!("broker_requests_handled_total", "kind" => message.body.kind(), "outcome" => word)
             .increment(1);
+        let age = self.clock.now().since(message.times().enqueued_at);
         tracing::info!(
             request_id = %message.request_id,
+            trace_id = trace::current().map(|context| context.trace_id()),
             kind = message.body.kind(),
             track = %message.body.track(),
             outcome = word,
             receives = delivery.receive_count,
-            age_ms = self.clock.now().since(message.times().enqueued_at).as_millis(),
+            age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
             "handled"
         );
         Ok(())

@@ -15,6 +15,7 @@ use broker_common::queue::{
     Delivery, PollOptions, QueueKind, Receiver, ReplyQueueName, ReplySenders, SendError,
 };
 use broker_common::store::StoreError;
+use broker_common::trace;
 use tokio::sync::Semaphore;
 
 use crate::consuming;
@@ -90,7 +91,10 @@ impl Maintenance {
             Ok(reply_to) => reply_to,
             Err(error) => return Verdict::of_foreign(&error),
         };
-        self.until_decided(&message, reply_to.as_ref()).await
+        let mut span = delivery.processing(message.traceparent.as_deref());
+        span.set("broker.kind", message.body.kind());
+        span.set("broker.request_id", message.request_id.to_string());
+        trace::within(span.context(), self.until_decided(&message, reply_to.as_ref())).await
     }
 
     /// Does what the message asks, again and again while AWS is away: an outage costs a message no receive, so that
@@ -179,7 +183,9 @@ impl Maintenance {
         outcome: Outcome,
     ) -> Result<(), Undone> {
         let Some(reply_to) = reply_to else { return Ok(()) };
-        match self.replies.send(reply_to, Reply::new(message.request_id, outcome).encode()).await {
+        let sending = self.replies.sending();
+        let reply = Reply::new(message.request_id, outcome).traced(sending.traceparent());
+        match self.replies.send(reply_to, reply.encode()).await {
             Ok(()) | Err(SendError::Gone { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }

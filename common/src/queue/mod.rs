@@ -1,6 +1,6 @@
 //! The queues, as the broker uses them. Nothing else knows SQS.
 //!
-//! - [`QueueNames`] tells every name, [`topology`] creates the queues, [`QueueUrls`] resolves them.
+//! - [`QueueNames`] tells every name, [`topology`] creates the queues, [`inspect`] looks at them, [`QueueUrls`] resolves them.
 //! - [`Sender`] and [`ReplySenders`] send, [`Receiver`] receives, [`Settler`] ends or gives back what was received.
 //! - [`Coalescer`] is what sends and settlements (and the store's reads) share: full batches under load, no added
 //!   latency without it.
@@ -9,7 +9,9 @@
 //! unseen. What it does not do: know what is in a message.
 
 mod coalesce;
+mod delivery;
 mod error;
+pub mod inspect;
 mod names;
 mod pace;
 mod receiver;
@@ -20,9 +22,10 @@ pub mod topology;
 mod urls;
 
 pub use coalesce::{Bounds, Coalescer, FlightLost};
+pub use delivery::Delivery;
 pub use error::{QueueError, SendError, SettleError};
 pub use names::{InvalidPrefix, NotAReplyQueue, QueueKind, QueueNames, ReplyQueueName};
-pub use receiver::{Delivery, Ended, PollOptions, Receiver};
+pub use receiver::{Ended, PollOptions, Receiver};
 pub use reply_senders::ReplySenders;
 pub use sender::{Outgoing, Sender};
 pub use settle::{KeptHidden, Settler};

@@ -7,12 +7,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{QueueUrls, ReplyQueueName, SendError, Sender};
+use crate::trace::Span;
 
 /// Senders by reply queue; clones share them.
 #[derive(Clone, Debug)]
 pub struct ReplySenders {
     client: aws_sdk_sqs::Client,
     urls: QueueUrls,
+    /// What all of them are called.
+    label: Arc<str>,
     flights: usize,
     bound: usize,
     recent: Arc<Mutex<Recent>>,
@@ -30,7 +33,13 @@ impl ReplySenders {
 
     /// No senders yet; each will have at most `flights` calls under way, and at most `bound` are kept.
     pub fn new(client: aws_sdk_sqs::Client, urls: QueueUrls, flights: usize, bound: usize) -> Self {
-        Self { client, urls, flights, bound: bound.max(1), recent: Arc::default() }
+        let label = urls.names().reply_template();
+        Self { client, urls, label, flights, bound: bound.max(1), recent: Arc::default() }
+    }
+
+    /// The span of a reply that is about to be sent; the reply carries its `traceparent`.
+    pub fn sending(&self) -> Span {
+        Span::send(&self.label)
     }
 
     /// Sends `body` to `queue`. [`SendError::Gone`]: the process that waited has ended.

@@ -37,6 +37,7 @@ fn run(cli: Cli, flags: args::Flags) -> anyhow::Result<Done> {
         Command::Worker(worker) => Ok(commands::processes::worker(&settings, worker.until_stdin_closes)),
         Command::Init => settings.once(commands::init::run),
         Command::Queues(out) => settings.once(async |context| commands::queues::run(context, out.json).await),
+        Command::Doctor(out) => commands::doctor::run(&settings, out.json),
         Command::Pool(pool) => settings.once(async |context| match pool {
             PoolCommand::Seed(seed) => commands::pool::seed::run(context, seed).await,
             PoolCommand::List(list) => commands::pool::list::run(context, list).await,

@@ -27,12 +27,14 @@ impl Operator {
         let channel =
             exchange.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))?;
         let mut waiter = exchange.replies.register(id).inspect_err(|_| measures::shed())?;
+        let mut sending = channel.maintenance.sending();
         let message = MaintenanceMessage::run_for(id, task, times, channel.reply_to.as_str());
-        channel
-            .maintenance
-            .send(message.encode())
-            .await
-            .map_err(|error| Problem::unavailable("The run could not be enqueued.").because(error))?;
+        let sent = channel.maintenance.send(message.traced(sending.traceparent()).encode()).await;
+        sent.map_err(|error| {
+            sending.failed("not_sent");
+            Problem::unavailable("The run could not be enqueued.").because(error)
+        })?;
+        drop(sending);
         tokio::select! {
             biased;
             ended = waiter.reply() => {

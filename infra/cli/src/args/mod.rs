@@ -57,6 +57,8 @@ pub(crate) enum Command {
     DeadLetters(DeadLettersCommand),
     /// How full the queues are
     Queues(Output),
+    /// Look at everything that a broker needs: each a line, ok or what to do; exit code 1 if anything is wrong
+    Doctor(Output),
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 pub(crate) mod dead_letters;
+pub(crate) mod doctor;
 pub(crate) mod endpoints;
 pub(crate) mod fleet;
 pub(crate) mod init;
