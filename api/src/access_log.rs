@@ -10,6 +10,8 @@ use std::time::Instant;
 
 use broker_common::clock::Clock;
 use broker_common::domain::{RequestId, TrackId};
+use broker_common::trace::{Span, TraceContext};
+use http::header::{HeaderMap, HeaderName};
 use http::request::Parts;
 
 use crate::answer::{Answer, X_REQUEST_ID};
@@ -18,6 +20,7 @@ use crate::routes::{UNMATCHED, method_label};
 
 /// What stands for the status of a request whose client did not wait for the answer.
 const CLIENT_LEFT: u16 = 499;
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// How much of a client's own request id is logged, in bytes.
 const CLIENT_ID_BYTES: usize = 128;
 
@@ -35,6 +38,7 @@ pub(crate) struct Line {
     token: Option<Arc<str>>,
     client_request_id: Option<String>,
     cause: Option<String>,
+    span: Span,
 }
 
 impl Line {
@@ -54,11 +58,26 @@ impl Line {
             // Header values that are text are ASCII: cutting cannot split a character.
             client_request_id: client_id.map(|id| id[..id.len().min(CLIENT_ID_BYTES)].to_owned()),
             cause: None,
+            span: Span::under(traceparent(&head.headers)),
         }
     }
 
     pub(crate) const fn routed(&mut self, template: &'static str) {
         self.route = template;
+    }
+
+    /// From now on the request has a span, if anything is traced. Probes have none.
+    pub(crate) fn traced(&mut self) {
+        let route = (self.route != UNMATCHED).then_some(self.route);
+        self.span = Span::server(self.span.context(), self.method, route);
+        if self.span.is_recorded() {
+            self.span.set("broker.request_id", self.request_id.to_string());
+        }
+    }
+
+    /// Where what is done for the request belongs.
+    pub(crate) const fn trace(&self) -> Option<TraceContext> {
+        self.span.context()
     }
 
     /// Where the request comes from.
@@ -84,13 +103,39 @@ impl Line {
     }
 }
 
+impl Line {
+    fn tell_span(&mut self) {
+        if !self.span.is_recorded() {
+            return;
+        }
+        self.span.set("http.response.status_code", i64::from(self.status));
+        self.span.set("broker.outcome", self.outcome.clone());
+        if let Some(track) = &self.track {
+            self.span.set("broker.track", track.as_str().to_owned());
+        }
+        // 4xx are no failures of a server (OpenTelemetry, "HTTP server semantic conventions").
+        if self.status >= 500 {
+            self.span.failed(self.status.to_string());
+        }
+    }
+}
+
+/// Where the client stands in a trace. Two headers, or one that cannot be read, are none.
+fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let first = values.next().filter(|_| values.next().is_none())?;
+    TraceContext::parse(first.to_str().ok()?)
+}
+
 impl Drop for Line {
     fn drop(&mut self) {
         let latency = self.clock.instant().saturating_duration_since(self.started);
         measures::answered(self.method, self.route, self.status, latency);
+        self.tell_span();
         // Options that are none are left out of the line.
         tracing::info!(
             request_id = %self.request_id,
+            trace_id = self.span.context().as_ref().map(TraceContext::trace_id),
             client = %self.client,
             method = self.method,
             route = self.route,

@@ -22,6 +22,7 @@ use broker_common::lifecycle::Lifecycle;
 use broker_common::messages::{Ask, RequestMessage};
 use broker_common::queue::{ReplyQueueName, SendError};
 use broker_common::store::{Cancellation, Recorded, Store};
+use broker_common::trace::Span;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 
@@ -86,17 +87,20 @@ impl Exchange {
     pub(crate) async fn ask(&self, ask: &Ask) -> Result<Answered, Problem> {
         let asked = Instant::now();
         let channel = self.channel()?;
-        let Question { times, text, record } = question(ask, &channel.reply_to);
+        let mut sending = channel.requests.sending();
+        let Question { times, text, record } = question(ask, &channel.reply_to, sending.traceparent());
         let mut waiter = self.replies.register(record.request_id).inspect_err(|_| measures::shed())?;
         let until = asked + times.reply_by.since(times.enqueued_at);
         // A queue that is away must not hold callers longer than they wait; what was not sent by then stays behind.
         tokio::select! {
             biased;
-            sent = channel.requests.send(text) => sent.map_err(not_enqueued)?,
+            sent = channel.requests.send(text) => sent.map_err(|error| not_enqueued(error, &mut sending))?,
             () = sleep_until(until.max(asked + SEND_PATIENCE)) => {
+                sending.failed("timeout");
                 return Err(Problem::unavailable("The request could not be enqueued in time."));
             }
         }
+        drop(sending);
         crash::point(Point::Waiting);
         tokio::select! {
             biased;
@@ -113,7 +117,8 @@ impl Exchange {
     /// Asks without waiting for the answer: it is recorded, then sent.
     pub(crate) async fn enqueue(&self, ask: &Ask) -> Result<Answered, Problem> {
         let channel = self.channel()?;
-        let Question { text, record, .. } = question(ask, &channel.reply_to);
+        let mut sending = channel.requests.sending();
+        let Question { text, record, .. } = question(ask, &channel.reply_to, sending.traceparent());
         // Found already there is our own write, which was retried: the id was minted for this call.
         let (Recorded::New | Recorded::AlreadyThere(_)) = self.store.record_request(&record).await?;
         crash::point(Point::Recorded);
@@ -121,7 +126,7 @@ impl Exchange {
         // SQS may have the message all the same. Cancelled, it never claims, and a 503 is the truth; if a worker was
         // faster, the 202 is.
         match self.store.cancel_request(record.request_id).await {
-            Ok(Cancellation::Cancelled) => Err(not_enqueued(error)),
+            Ok(Cancellation::Cancelled) => Err(not_enqueued(error, &mut sending)),
             Ok(Cancellation::TooLate) => Ok(Answered::StillQueued),
             Err(not_cancelled) => Err(Problem::from(not_cancelled)),
         }
@@ -187,12 +192,13 @@ impl Exchange {
     }
 }
 
-fn not_enqueued(error: SendError) -> Problem {
+fn not_enqueued(error: SendError, sending: &mut Span) -> Problem {
+    sending.failed("not_sent");
     Problem::unavailable("The request could not be enqueued.").because(error)
 }
 
-/// `ask` as its message and as the record of a request that is queued.
-pub(crate) fn question(ask: &Ask, reply_to: &ReplyQueueName) -> Question {
+/// `ask` as its message, which says where it stands in a trace, and as the record of a request that is queued.
+pub(crate) fn question(ask: &Ask, reply_to: &ReplyQueueName, traceparent: Option<String>) -> Question {
     let reply_to = reply_to.as_str();
     let (message, track, lease_key, sandbox_id) = match ask {
         Ask::Allocate(ask) => {
@@ -204,6 +210,7 @@ pub(crate) fn question(ask: &Ask, reply_to: &ReplyQueueName) -> Question {
             (RequestMessage::mark(mark, reply_to), mark.track.clone(), None, sandbox)
         }
     };
+    let message = message.traced(traceparent);
     let (times, text) = (message.times(), message.encode());
     let record = PersistedRequest {
         request_id: message.request_id,

@@ -116,7 +116,7 @@ async fn a_record_says_what_its_message_says() {
         times: exchange.times(Duration::ZERO),
     });
     for ask in [allocate(&exchange, true), allocate(&exchange, false), mark] {
-        let Question { times, text, record } = question(&ask, &reply_to());
+        let Question { times, text, record } = question(&ask, &reply_to(), None);
         let message = RequestMessage::decode(&text).unwrap();
         assert_eq!(record.message.as_deref(), Some(text.as_str()));
         assert_eq!(Ask::from(message.clone()), ask);

@@ -80,7 +80,7 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
     let names = QueueNames::new(&config.prefix)?;
     let address = listener.local_addr().context("the listener has no address")?;
     measures::describe();
-    open_files::allow(config.max_connections);
+    let max_connections = open_files::allow(config.max_connections);
 
     let store = Store::new(process.aws.dynamodb.clone(), &config.table, config.state_shards);
     let replies = Replies::new(config.max_pending);
@@ -100,7 +100,7 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
     let server = Server {
         service: Arc::new(service(&process, &exchange, &readiness)),
         refusals: Refusals::new(process.clock.clone(), process.entropy.clone()),
-        max_connections: config.max_connections,
+        max_connections,
         leaving: process.lifecycle.soft.clone(),
     };
 

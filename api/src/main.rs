@@ -2,15 +2,11 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use broker_common::process;
-use tokio::net::TcpListener;
 
 fn main() -> ExitCode {
     process::main("broker-api", |process| async {
-        let address = process.config.listen;
-        let listener =
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let listener = process::listen(process.config.listen, "BROKER_LISTEN").await?;
         broker_api::run(process, listener).await
     })
 }

@@ -32,9 +32,11 @@ pub(crate) fn describe() {
     describe_counter!(UNCLAIMED, "replies that nobody waited for (any more)");
     describe_histogram!(REPLY_WAIT, Unit::Seconds, "from before the send to the reply");
     describe_gauge!(CLOCK_SKEW, Unit::Seconds, "what is added to this machine's clock to follow AWS");
-    // So that both exist before they first happen.
-    counter!(SHED).absolute(0);
-    counter!(IDEMPOTENT_HITS).absolute(0);
+    // They exist before they first happen: what begins at 1 has not increased, for Prometheus, and wakes nobody.
+    [SHED, IDEMPOTENT_HITS, UNCLAIMED].into_iter().for_each(|name| counter!(name).absolute(0));
+    ["created", "existing", "no_sandboxes"]
+        .into_iter()
+        .for_each(|outcome| counter!(ALLOCATE, "outcome" => outcome).absolute(0));
 }
 
 pub(crate) fn allocated(outcome: Cow<'static, str>, latency: Duration) {

@@ -174,6 +174,8 @@ impl ReplyQueue {
 fn hand_on(replies: &Replies, settler: &Settler, delivery: Delivery) {
     match Reply::decode(&delivery.body) {
         Ok(reply) => {
+            // Only where its sender is traced: a reply begins no trace.
+            let _span = reply.traceparent.as_deref().map(|sender| delivery.processing(Some(sender)));
             if !replies.deliver(reply) {
                 measures::unclaimed_reply();
             }

@@ -10,6 +10,7 @@ use broker_common::clock::Clock;
 use broker_common::config::Networks;
 use broker_common::domain::{RequestId, TrackId};
 use broker_common::entropy::Entropy;
+use broker_common::trace;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
@@ -90,7 +91,10 @@ impl Service {
             let token = self.authenticator.whose(&head.headers);
             rate.admit(token, line.client(), self.clock.instant())?;
         }
-        self.dispatch(route, &in_path, id, head, body, line).await
+        if !route.is_probe() {
+            line.traced();
+        }
+        trace::within(line.trace(), self.dispatch(route, &in_path, id, head, body, line)).await
     }
 
     /// Every route and its handler.

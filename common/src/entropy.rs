@@ -34,9 +34,16 @@ impl Entropy {
 
     /// A request id (UUID v7, RFC 9562): sorts by `now`.
     pub fn request_id(&self, now: Timestamp) -> RequestId {
-        let mut random = [0; 10];
+        RequestId::from_uuid(
+            uuid::Builder::from_unix_timestamp_millis(now.as_ms(), &self.bytes()).into_uuid(),
+        )
+    }
+
+    /// So many random bytes.
+    pub fn bytes<const N: usize>(&self) -> [u8; N] {
+        let mut random = [0; N];
         self.with(|rng| rng.fill_bytes(&mut random));
-        RequestId::from_uuid(uuid::Builder::from_unix_timestamp_millis(now.as_ms(), &random).into_uuid())
+        random
     }
 
     /// An allocation id.
@@ -46,9 +53,7 @@ impl Entropy {
 
     /// A random UUID (v4).
     pub fn uuid(&self) -> Uuid {
-        let mut random = [0; 16];
-        self.with(|rng| rng.fill_bytes(&mut random));
-        uuid::Builder::from_random_bytes(random).into_uuid()
+        uuid::Builder::from_random_bytes(self.bytes()).into_uuid()
     }
 
     /// Anything from half of `duration` to all of it ("equal jitter").

@@ -7,7 +7,7 @@
 //! - [`provider`] is the outside system that the sandboxes are in.
 //! - [`config`], [`clock`], [`entropy`] read the environment, the time and randomness; everyone else is handed them.
 //! - [`crash`] is where tests end a process; nothing in a release build.
-//! - [`process`] is what every process has: [`aws`], [`telemetry`], [`metrics`], [`lifecycle`].
+//! - [`process`] is what every process has: [`aws`], [`telemetry`], [`trace`], [`metrics`], [`lifecycle`].
 
 pub mod aws;
 pub mod clock;
@@ -17,6 +17,7 @@ pub mod dead_letters;
 pub mod domain;
 pub mod entropy;
 pub mod heartbeat;
+mod https;
 pub mod lifecycle;
 pub mod messages;
 pub mod metrics;
@@ -25,6 +26,7 @@ pub mod provider;
 pub mod queue;
 pub mod store;
 pub mod telemetry;
+pub mod trace;
 
 /// The allocator of every binary: a third of the processor time under load went into the system's.
 #[global_allocator]

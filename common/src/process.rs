@@ -5,15 +5,19 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+
+use tokio::net::TcpListener;
 
 use crate::aws::{self, Aws};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Environment, Strings, unknown_names};
 use crate::entropy::Entropy;
 use crate::lifecycle::Lifecycle;
-use crate::{metrics, telemetry};
+use crate::{metrics, telemetry, trace};
 
 /// The parts that a process hands down to whoever needs them.
 #[derive(Clone, Debug)]
@@ -32,6 +36,12 @@ pub struct Process {
     pub metrics: metrics::Handle,
 }
 
+/// What a process is started with and only its start needs.
+struct Started {
+    process: Process,
+    exporter: trace::Exporter,
+}
+
 /// Why a process could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -41,6 +51,9 @@ pub enum StartError {
     /// Logging could not start.
     #[error(transparent)]
     Telemetry(#[from] telemetry::TelemetryError),
+    /// Traces could not start.
+    #[error(transparent)]
+    Trace(#[from] trace::ExportError),
     /// Metrics could not start.
     #[error("metrics could not start")]
     Metrics(#[from] metrics::InstallError),
@@ -54,14 +67,17 @@ impl StartError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Telemetry(telemetry::TelemetryError::Filter(_)) => 2,
-            Self::Telemetry(telemetry::TelemetryError::Twice(_)) | Self::Metrics(_) | Self::Io(_) => 1,
+            Self::Telemetry(telemetry::TelemetryError::Twice(_))
+            | Self::Trace(_)
+            | Self::Metrics(_)
+            | Self::Io(_) => 1,
         }
     }
 }
 
-impl Process {
-    /// Starts logging and metrics as `strings` say and connects to AWS as the environment says.
-    pub async fn start(strings: &dyn Strings) -> Result<Self, StartError> {
+impl Started {
+    /// Starts logging, traces and metrics as `strings` say and connects to AWS as the environment says.
+    async fn new(name: &str, strings: &dyn Strings) -> Result<Self, StartError> {
         let config = Config::read(strings)?;
         telemetry::start(&config.log, config.log_format)?;
         for unknown in unknown_names(strings) {
@@ -72,13 +88,50 @@ impl Process {
             );
         }
         let clock = Clock::system();
+        let entropy = Entropy::from_system();
+        let exporter = trace::start(config.trace.as_ref(), &name.replace(' ', "-"), &entropy)?;
         let aws = aws::connect(&clock, config.poll_wait).await;
         let lifecycle = Lifecycle::new();
         lifecycle.end_on_signals()?;
         let metrics = metrics::install()?;
         tokio::spawn(metrics::upkeep(metrics.clone()));
-        Ok(Self { config: Arc::new(config), clock, entropy: Entropy::from_system(), aws, lifecycle, metrics })
+        let process = Process { config: Arc::new(config), clock, entropy, aws, lifecycle, metrics };
+        Ok(Self { process, exporter })
     }
+}
+
+/// Why a process cannot listen, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody listens there.
+    #[error("port {} is taken ({address}): stop what listens there, perhaps another broker, or choose another with {setting} (0 takes a free one)", address.port())]
+    Taken {
+        /// Where.
+        address: SocketAddr,
+        /// What chooses it.
+        setting: &'static str,
+    },
+    /// The operating system refuses for another reason.
+    #[error("cannot listen on {address}: choose another with {setting}")]
+    Refused {
+        /// Where.
+        address: SocketAddr,
+        /// What chooses it.
+        setting: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// Listens on `address`, which `setting` chooses.
+pub async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            ListenError::Taken { address, setting }
+        } else {
+            ListenError::Refused { address, setting, source }
+        }
+    })
 }
 
 /// The `main` of a process called `name`: starts it from the environment, runs it, tells how it ended.
@@ -103,11 +156,13 @@ where
         Err(error) => return refuse(name, &error.to_string(), 1),
     };
     runtime.block_on(async {
-        let process = match Process::start(strings).await {
-            Ok(process) => process,
+        let Started { process, exporter } = match Started::new(name, strings).await {
+            Ok(started) => started,
             Err(error) => return refuse(name, &error.to_string(), error.exit_code()),
         };
-        match run(process).await {
+        let ended = run(process).await;
+        exporter.end().await;
+        match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) if blames_a_setting(error.as_ref()) => refuse(name, &error.to_string(), 2),
             Err(error) => {

@@ -1,6 +1,6 @@
 //! Logs: JSON lines on standard error, one object a line, or text for people.
 //!
-//! What it does not do: traces and their export.
+//! What it does not do: traces (see [`trace`](crate::trace)).
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;

@@ -1,4 +1,4 @@
-"""Checks that the infrastructure speaks of things that exist: log lines, settings, metrics, runbook sections.
+"""Checks that the infrastructure speaks of things that exist: log lines, settings, runbook sections. Rules: alerts.py.
 
     sources.py OUTPUTS_JSON RENDERED.yaml
 
@@ -53,14 +53,8 @@ def main() -> int:
     for name in sorted(n for n in names if n.startswith("BROKER_")):
         needs("setting", name, "services", f'"{name.removesuffix("_FILE")}"' in sources)
 
-    rules = next(r for r in resources if r["kind"] == "PrometheusRule")["spec"]["groups"][0]["rules"]
-    for rule in rules:
-        for metric in re.findall(r"\b(broker_\w+?)(?:_bucket|_count|_sum)?(?=[{\[)])", rule["expr"]):
-            by_state = metric.startswith("broker_pool_") and '"broker_pool_{status}"' in sources
-            needs("metric", metric, rule["alert"], by_state or f'"{metric}"' in sources)
-
     told = [v["alarm_description"] for k, v in rendered["resources"].items() if "metric_alarm" in k]
-    for text in told + [rule["annotations"]["summary"] for rule in rules]:
+    for text in told:
         if section := re.search(r": see (.+)$", text):
             needs("section", section[1], "alarms", f"## {section[1]}\n" in runbook)
 

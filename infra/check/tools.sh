@@ -31,6 +31,21 @@ need_kubectl() {
     command -v kubectl >/dev/null || fail "kubectl (with kustomize 5) is not installed; nothing here can stand in for it"
 }
 
+# Prometheus' own judge of rules, out of Debian's package: one binary, nothing is installed.
+need_promtool() {
+    promtool=$(command -v promtool || true)
+    [[ -z $promtool ]] || return 0
+    promtool=$tools/prometheus/usr/bin/promtool
+    [[ -x $promtool ]] && return
+    rm -rf "$tools/prometheus" && mkdir -p "$tools/prometheus"
+    (cd "$tools/prometheus" && { apt-get download prometheus || { apt-get update && apt-get download prometheus; }; } &&
+        dpkg -x prometheus_*.deb .) >"$tools/prometheus.log" 2>&1 || {
+        cat "$tools/prometheus.log" >&2
+        fail "promtool is not installed, and Debian's package of it cannot be had; nothing here can stand in for it"
+    }
+    rm -f "$tools/prometheus"/prometheus_*.deb "$tools/prometheus/usr/bin/prometheus"
+}
+
 terraform_init() {
     terraform -chdir="$1" init -backend=false -no-color "${init_flags[@]}" >"$tools/init.log" 2>&1 || {
         cat "$tools/init.log" >&2

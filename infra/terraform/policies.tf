@@ -118,7 +118,7 @@ locals {
       ], local.key_statements)
     })
 
-    # For people: `broker pool`, `broker sandbox`, `broker job`, `broker dead-letters`, `broker queues`, `broker audit`. No role of this module carries it; attach it
+    # For people: `broker pool`, `broker sandbox`, `broker job`, `broker dead-letters`, `broker queues`, `broker audit`, `broker doctor`. No role of this module carries it; attach it
     # where operators log in.
     operator = jsonencode({
       Version = "2012-10-17"
@@ -146,6 +146,12 @@ locals {
           Effect   = "Allow"
           Action   = "sqs:SendMessage"
           Resource = [local.queue_arns["requests"], local.queue_arns["maintenance"]]
+        },
+        {
+          Sid      = "ExamineTheTable"
+          Effect   = "Allow"
+          Action   = ["dynamodb:DescribeTable", "dynamodb:DescribeTimeToLive"]
+          Resource = local.table_arn
         },
         {
           Sid      = "ReadAndMendThePoolAndDeadLetters"

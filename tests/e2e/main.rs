@@ -28,6 +28,11 @@
 //! | `crowds` | ten thousand connections that say nothing, two hundred that say it slowly |
 //! | `tokens` | who may call, rotation, and that no token is ever logged |
 //! | `scaling` | `broker up --workers A..B` follows the backlog |
+//! | `observability` | the queries of dashboard and alerts ask for what is exposed |
+//! | `logs` | one JSON line for each request |
+//! | `traces` | one trace tells the life of a request |
+//! | `doctor` | what `broker doctor` finds |
+//! | `first_run` | what `broker up` says when something is in its way |
 //! | `verify` | what `pool verify` finds |
 //! | `adoption` | `pool adopt`: a table that another tool filled |
 //! | `reconciliation` | `pool pause`, and a pool that was restored from a backup |
@@ -43,18 +48,22 @@ mod clocks;
 mod crashes;
 mod crowds;
 mod dead_letters;
+mod doctor;
 mod empty_pool;
 mod errors;
 mod examples;
 mod first_allocation;
+mod first_run;
 mod give_and_take;
 mod giving_back;
 mod keys;
 mod limits;
+mod logs;
 mod maintenance;
 mod malformed;
 mod many_at_once;
 mod name_prefix;
+mod observability;
 mod one_machine;
 mod operator;
 mod poison;
@@ -66,6 +75,7 @@ mod scaling;
 mod swept;
 mod the_wait_runs_out;
 mod tokens;
+mod traces;
 mod verify;
 mod versions;
 

@@ -182,12 +182,6 @@ impl Broker {
         self.api(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Every process's `/metrics`.
-    pub fn metrics(&self) -> impl Iterator<Item = &Api> {
-        let apis = self.apis.iter().map(|server| &server.api);
-        apis.chain(self.workers.iter().map(Worker::metrics))
-    }
-
     /// Its table's name.
     pub fn table_name(&self) -> &str {
         self.environment.name()
@@ -196,14 +190,6 @@ impl Broker {
     /// Where its table is, without faults.
     pub fn dynamodb_url(&self) -> &str {
         self.environment.dynamodb_url()
-    }
-
-    /// Name, resident memory in MiB and processor seconds of each process, the endpoints' last.
-    pub async fn resources(&self) -> Vec<(String, f64, f64)> {
-        let own =
-            self.apis.iter().map(|server| &server.process).chain(self.workers.iter().map(|w| &w.process));
-        let processes = own.chain([Endpoints::shared().await.process()]);
-        processes.map(|p| (p.name().to_owned(), p.resident_mib(), p.cpu_seconds())).collect()
     }
 
     /// How many workers were started and not taken out.
@@ -253,12 +239,6 @@ impl Broker {
             if answer.text_of("status") == "queued" { Err(answer.text) } else { Ok(answer) }
         })
         .await
-    }
-
-    /// Everything that all processes logged so far.
-    pub fn logs(&self) -> String {
-        let apis = self.apis.iter().map(|server| &server.process);
-        apis.chain(self.workers.iter().map(|worker| &worker.process)).map(Process::log).collect()
     }
 
     /// Ends all processes without a look at what is left: the caller has found a fault and told it.

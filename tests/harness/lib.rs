@@ -21,7 +21,10 @@
 //! | [`provider`] | the provider stand-in, misbehaving on demand |
 //! | [`cli`], [`queues`], [`table`] | the `broker` command; SQS and DynamoDB through the SDK |
 //! | [`letters`] | dead letters: how many there are, and what the operator does with them |
+//! | [`collector`] | takes traces over OTLP, and can be away |
+//! | [`promql`] | what queries ask for, and what processes expose |
 //! | [`dates`] | a relay that moves the time of AWS |
+//! | [`watch`] | what a broker shows of itself |
 //! | [`wait`] | the one place that waits |
 //!
 //! A fault that a story plants (a killed worker, a message sent twice, an answer lost) goes through the same doors that
@@ -32,11 +35,13 @@ pub mod api;
 pub mod binaries;
 pub mod broker;
 pub mod cli;
+pub mod collector;
 pub mod dates;
 pub mod endpoint;
 pub mod finish;
 pub mod letters;
 pub mod process;
+pub mod promql;
 pub mod provider;
 pub mod proxy;
 pub mod queues;
@@ -46,10 +51,12 @@ pub mod table;
 pub mod up;
 pub mod wait;
 pub mod warden;
+pub mod watch;
 
 pub use answer::Answer;
 pub use api::{Api, Call, TRACK_TOKEN};
 pub use broker::{Broker, story};
+pub use collector::Collector;
 pub use provider::Provider;
 pub use proxy::{Fault, FaultProxy, Latency, Outage, Rule, Service};
 pub use setup::Setup;

@@ -26,6 +26,9 @@ pub struct Deletion {
     pub uuid: String,
     /// What came of it: `deleted`, `unknown`, `lied`, `fault {status}`.
     pub outcome: String,
+    /// The `traceparent` that came with it.
+    #[serde(default)]
+    pub traceparent: Option<String>,
 }
 
 /// What the stand-in knows.

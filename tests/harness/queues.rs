@@ -144,6 +144,20 @@ impl Queues {
         receive.send().await.expect("ReceiveMessage").messages.unwrap_or_default()
     }
 
+    /// Gives `queue` this redrive policy, as somebody's hand at the console would.
+    pub async fn set_redrive(&self, queue: &str, policy: &str) {
+        let set = self.client.set_queue_attributes().queue_url(self.url(queue).await);
+        let set = set.attributes(QueueAttributeName::RedrivePolicy, policy);
+        set.send().await.expect("SetQueueAttributes");
+    }
+
+    /// The ARN of `queue`.
+    pub async fn arn(&self, queue: &str) -> String {
+        let asked = self.client.get_queue_attributes().queue_url(self.url(queue).await);
+        let answer = asked.attribute_names(QueueAttributeName::QueueArn).send().await.expect("its ARN");
+        answer.attributes.and_then(|mut found| found.remove(&QueueAttributeName::QueueArn)).expect("an ARN")
+    }
+
     /// Deletes `queue` with all that is in it, as somebody else's mistake would.
     pub async fn remove(&self, queue: &str) {
         self.client.delete_queue().queue_url(self.url(queue).await).send().await.expect("DeleteQueue");

@@ -6,7 +6,9 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
 
 use crate::endpoint::{REGION, Urls};
 
@@ -57,6 +59,21 @@ impl Table {
             .endpoint_url(&urls.dynamodb_url)
             .build();
         Self { client: Client::from_conf(config), name: name.to_owned() }
+    }
+
+    /// Makes a table `name` that has these keys and nothing else.
+    pub async fn create_bare(&self, name: &str, [hash, range]: [&str; 2]) {
+        let text = |name: &str| {
+            let text = AttributeDefinition::builder().attribute_name(name);
+            text.attribute_type(ScalarAttributeType::S).build().expect("an attribute")
+        };
+        let key = |name: &str, kind| {
+            KeySchemaElement::builder().attribute_name(name).key_type(kind).build().expect("a key")
+        };
+        let create = self.client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
+        let create = create.attribute_definitions(text(hash)).attribute_definitions(text(range));
+        let create = create.key_schema(key(hash, KeyType::Hash)).key_schema(key(range, KeyType::Range));
+        create.send().await.expect("CreateTable");
     }
 
     /// The item of this partition key (its sort key is `META`), read consistently.

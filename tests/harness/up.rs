@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -24,7 +25,11 @@ pub struct Up {
 impl Up {
     /// Starts `broker up` with these arguments, on free ports, and waits until it is ready.
     pub async fn start(args: &[&str]) -> Self {
-        let mut command = Command::new(&binaries().broker);
+        Self::start_with(Command::new(&binaries().broker), args).await
+    }
+
+    /// [`Up::start`] by a command that ends in running `broker` with its arguments.
+    pub async fn start_with(mut command: Command, args: &[&str]) -> Self {
         endpoint::clean(&mut command).args(["up", "--port", "0"]).args(args);
         command.env("BROKER_TRACK_TOKENS", format!("platform={TRACK_TOKEN}"));
         command.env("BROKER_LOG", "info,dynoxide=error,rustack_sqs_core=error,broker_api=warn");
@@ -83,7 +88,25 @@ impl Up {
         self.process.logged(message)
     }
 
-    /// Stops it as Ctrl-C does and waits; it must end with exit code 0.
+    /// What it printed so far.
+    pub fn printed(&self) -> String {
+        self.process.printed()
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Stops it by Ctrl-C and waits; it must end with exit code 0. All that it printed.
+    pub async fn interrupt(mut self) -> String {
+        self.process.signal(Signal::SIGINT);
+        let status = self.process.ended().await;
+        assert!(status.success(), "{status}\n{}", self.process.tail());
+        self.process.printed()
+    }
+
+    /// Stops it as a supervisor does and waits; it must end with exit code 0.
     pub async fn stop(self) {
         self.process.stop().await;
     }

@@ -61,8 +61,14 @@ impl Answers {
         if message.asynchronous {
             return Ok(());
         }
-        let reply = Reply::new(message.request_id, outcome.clone()).encode();
-        match self.replies.send(reply_to, reply.clone()).await {
+        let mut sending = self.replies.sending();
+        let reply = Reply::new(message.request_id, outcome.clone()).traced(sending.traceparent()).encode();
+        let sent = self.replies.send(reply_to, reply.clone()).await;
+        if sent.is_err() {
+            sending.failed("not_sent");
+        }
+        drop(sending);
+        match sent {
             Ok(()) => {
                 crash::point(Point::Replied);
                 Ok(())

@@ -19,7 +19,8 @@ use broker_common::messages::{Ask, RequestMessage};
 use broker_common::queue::{
     Delivery, OldestAge, PollOptions, QueueKind, QueueNames, QueueUrls, Receiver, ReplyQueueName,
 };
-use tokio::sync::Semaphore;
+use broker_common::trace;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answers, Untold};
@@ -87,15 +88,20 @@ impl Consumer {
     pub(crate) async fn run(self: Arc<Self>, lifecycle: Lifecycle) {
         let (receiver, entropy) = (self.receiver.clone(), self.entropy.clone());
         let stop = lifecycle.soft.clone();
-        let work = move |delivery| {
+        let work = move |delivery, permit| {
             let (consumer, stop) = (Arc::clone(&self), stop.clone());
-            async move { consumer.consume(delivery, &stop).await }
+            async move { consumer.consume(delivery, permit, &stop).await }
         };
         consuming::consume(receiver, "requests", entropy, lifecycle, work).await;
     }
 
     /// Works on a message for as long as it takes; beyond half of its visibility timeout it is kept hidden.
-    async fn consume(&self, delivery: Delivery, stop: &CancellationToken) {
+    async fn consume(
+        &self,
+        delivery: Delivery,
+        permit: Option<OwnedSemaphorePermit>,
+        stop: &CancellationToken,
+    ) {
         let began = self.clock.instant();
         crash::point(Point::Received);
         let mut work = pin!(self.work(&delivery, stop));
@@ -106,13 +112,13 @@ impl Consumer {
             let _hidden = self.settling.keep_hidden(&delivery, self.visibility);
             work.await
         };
+        drop(permit);
         self.settling.settle(&delivery, &verdict).await;
         metrics::histogram!("broker_message_handling_seconds")
             .record(self.clock.instant().duration_since(began));
     }
 
-    /// Decides on a message and tells it, again and again while AWS is away: an outage costs a message no receive, so
-    /// that redrive sees only what crashes workers.
+    /// Reads a message and does what it asks, where it stands in its trace.
     async fn work(&self, delivery: &Delivery, stop: &CancellationToken) -> Verdict {
         let message = match RequestMessage::decode(&delivery.body) {
             Ok(message) => message,
@@ -122,6 +128,21 @@ impl Consumer {
             Ok(reply_to) => reply_to,
             Err(error) => return Verdict::of_foreign(&error),
         };
+        let mut span = delivery.processing(message.traceparent.as_deref());
+        span.set("broker.kind", message.body.kind());
+        span.set("broker.request_id", message.request_id.to_string());
+        trace::within(span.context(), self.until_told(delivery, &message, &reply_to, stop)).await
+    }
+
+    /// Decides on a message and tells it, again and again while AWS is away: an outage costs a message no receive, so
+    /// that redrive sees only what crashes workers.
+    async fn until_told(
+        &self,
+        delivery: &Delivery,
+        message: &RequestMessage,
+        reply_to: &ReplyQueueName,
+        stop: &CancellationToken,
+    ) -> Verdict {
         let ask = Ask::from(message.clone());
         for attempt in 0_u32.. {
             let decided = match self.handlers.handle(&ask).await {
@@ -135,7 +156,7 @@ impl Consumer {
                 },
             };
             let undecided: Box<dyn Error + Send + Sync> = match decided {
-                Ok((verdict, outcome)) => match self.tell(delivery, &message, &reply_to, outcome).await {
+                Ok((verdict, outcome)) => match self.tell(delivery, message, reply_to, outcome).await {
                     Ok(()) => return verdict,
                     Err(error) => Box::new(error),
                 },
@@ -163,13 +184,15 @@ impl Consumer {
         self.answers.tell(message, reply_to, outcome).await?;
         metrics::counter!("broker_requests_handled_total", "kind" => message.body.kind(), "outcome" => word)
             .increment(1);
+        let age = self.clock.now().since(message.times().enqueued_at);
         tracing::info!(
             request_id = %message.request_id,
+            trace_id = trace::current().map(|context| context.trace_id()),
             kind = message.body.kind(),
             track = %message.body.track(),
             outcome = word,
             receives = delivery.receive_count,
-            age_ms = self.clock.now().since(message.times().enqueued_at).as_millis(),
+            age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
             "handled"
         );
         Ok(())

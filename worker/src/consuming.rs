@@ -2,6 +2,7 @@
 //! before it tries again.
 //!
 //! Invariant: what was received before the soft end is worked on, on the lifecycle's tracker. What it does not do: settle.
+//! A message's permit goes with it, to be dropped when its work is done: settling may wait for others and holds up nobody.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use broker_common::entropy::Entropy;
 use broker_common::lifecycle::Lifecycle;
 use broker_common::queue::{Delivery, Ended, Receiver};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// The first wait after a failed attempt, doubled each time.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
@@ -35,18 +37,14 @@ pub(crate) async fn consume<W, Fut>(
     lifecycle: Lifecycle,
     work: W,
 ) where
-    W: Fn(Delivery) -> Fut + Send + Sync + 'static,
+    W: Fn(Delivery, Option<OwnedSemaphorePermit>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
     let work = Arc::new(work);
     loop {
         let (work, tracker) = (Arc::clone(&work), lifecycle.tracker.clone());
         let hand_on = move |delivery, permit| {
-            let working = work(delivery);
-            tracker.spawn(async move {
-                working.await;
-                drop(permit);
-            });
+            tracker.spawn(work(delivery, permit));
         };
         match receiver.clone().run(lifecycle.soft.clone(), hand_on).await {
             Ended::Stopped => return,

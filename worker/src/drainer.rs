@@ -18,7 +18,7 @@ use broker_common::entropy::Entropy;
 use broker_common::lifecycle::Lifecycle;
 use broker_common::queue::{Delivery, PollOptions, QueueKind, QueueUrls, Receiver, Settler};
 use broker_common::store::{Kept, Store, StoreError, patiently};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::consuming::{self, chain};
 use crate::health::Health;
@@ -72,21 +72,22 @@ impl Drainer {
             Source::Requests => "requests-dlq",
             Source::Maintenance => "maintenance-dlq",
         };
-        let work = move |delivery| {
+        let work = move |delivery, permit| {
             let drainer = Arc::clone(&self);
-            async move { drainer.drain(&delivery).await }
+            async move { drainer.drain(&delivery, permit).await }
         };
         consuming::consume(receiver, queue, entropy, lifecycle, work).await;
     }
 
     /// Keeps one letter. What fails here comes back after its visibility timeout, and finds its own success.
-    async fn drain(&self, delivery: &Delivery) {
+    async fn drain(&self, delivery: &Delivery, permit: Option<OwnedSemaphorePermit>) {
         if let Err(error) = self.keep(delivery).await {
             let cause = chain(&error);
             tracing::error!(message_id = delivery.message_id, cause, "a dead letter stays in its queue");
             return;
         }
         crash::point(Point::LetterKept);
+        drop(permit);
         if let Err(error) = self.settler.delete(&delivery.receipt).await {
             let error: &dyn Error = &error;
             tracing::warn!(message_id = delivery.message_id, error, "not deleted");

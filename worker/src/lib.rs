@@ -60,6 +60,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let id = entropy.uuid();
     store.heartbeat(&Instance::new(id, Role::Worker, clock.now())).await?;
 
+    jobs::begin_counting();
     let health = Health::start(store.clone(), clock.clone(), &lifecycle, &standing);
     if let Some(listener) = ops {
         tracing::info!(address = %listener.local_addr()?, "worker listening");

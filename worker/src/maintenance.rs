@@ -16,7 +16,8 @@ use broker_common::queue::{
     Delivery, OldestAge, PollOptions, QueueKind, Receiver, ReplyQueueName, ReplySenders, SendError,
 };
 use broker_common::store::StoreError;
-use tokio::sync::Semaphore;
+use broker_common::trace;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::consuming;
 use crate::health::Health;
@@ -72,17 +73,18 @@ impl Maintenance {
     /// Consumes until the lifecycle's soft end. What was received by then is finished, or given back.
     pub(crate) async fn run(self: Arc<Self>, lifecycle: Lifecycle) {
         let (receiver, entropy) = (self.receiver.clone(), self.jobs.entropy.clone());
-        let work = move |delivery| {
+        let work = move |delivery, permit| {
             let consumer = Arc::clone(&self);
-            async move { consumer.consume(&delivery).await }
+            async move { consumer.consume(&delivery, permit).await }
         };
         consuming::consume(receiver, "maintenance", entropy, lifecycle, work).await;
     }
 
-    async fn consume(&self, delivery: &Delivery) {
+    async fn consume(&self, delivery: &Delivery, permit: Option<OwnedSemaphorePermit>) {
         let hidden = self.settling.keep_hidden(delivery, self.visibility);
         let verdict = self.process(delivery).await;
         drop(hidden);
+        drop(permit);
         self.settling.settle(delivery, &verdict).await;
     }
 
@@ -96,7 +98,10 @@ impl Maintenance {
             Ok(reply_to) => reply_to,
             Err(error) => return Verdict::of_foreign(&error),
         };
-        self.until_decided(&message, reply_to.as_ref()).await
+        let mut span = delivery.processing(message.traceparent.as_deref());
+        span.set("broker.kind", message.body.kind());
+        span.set("broker.request_id", message.request_id.to_string());
+        trace::within(span.context(), self.until_decided(&message, reply_to.as_ref())).await
     }
 
     /// Does what the message asks, again and again while AWS is away: an outage costs a message no receive, so that
@@ -186,7 +191,9 @@ impl Maintenance {
         outcome: Outcome,
     ) -> Result<(), Undone> {
         let Some(reply_to) = reply_to else { return Ok(()) };
-        match self.replies.send(reply_to, Reply::new(message.request_id, outcome).encode()).await {
+        let sending = self.replies.sending();
+        let reply = Reply::new(message.request_id, outcome).traced(sending.traceparent());
+        match self.replies.send(reply_to, reply.encode()).await {
             Ok(()) | Err(SendError::Gone { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -9,6 +9,7 @@
 //! `AWS_REGION`, ...). Clients are cheap to clone and share their connections; a connection is opened per call in
 //! flight (HTTP/1.1) and there is no bound on their number.
 
+pub(crate) mod calls;
 mod observe;
 
 use std::time::Duration;
@@ -16,8 +17,10 @@ use std::time::Duration;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials as _;
 use aws_sdk_sqs::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
+use aws_sdk_sqs::error::DisplayErrorContext;
 
 use self::observe::Observer;
 use crate::clock::Clock;
@@ -55,6 +58,29 @@ pub struct Aws {
 pub async fn connect(clock: &Clock, poll_wait: Duration) -> Aws {
     let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
     Aws::new(&config, clock, poll_wait)
+}
+
+/// What the AWS environment of this process says of who it is and where.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The region, if one is set.
+    pub region: Option<String>,
+    /// Why no credentials are found; `None` if some are. Whether AWS accepts them, only a call can tell.
+    pub no_credentials: Option<String>,
+}
+
+/// Looks for region and credentials.
+pub async fn identity() -> Identity {
+    let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
+    let missing = || "nothing provides any".to_owned();
+    let no_credentials = match config.credentials_provider() {
+        None => Some(missing()),
+        Some(provider) => {
+            provider.provide_credentials().await.err().map(|error| DisplayErrorContext(error).to_string())
+        }
+    };
+    let region = config.region().map(ToString::to_string).filter(|region| !region.is_empty());
+    Identity { region, no_credentials }
 }
 
 /// The clients for endpoints on this machine, which take any credentials.

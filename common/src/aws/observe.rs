@@ -1,11 +1,13 @@
 //! What is learnt from every attempt: the time AWS says it is, what became of the call, how long it took.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use aws_sdk_sqs::operation::receive_message::ReceiveMessageOutput;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context::{
-    BeforeTransmitInterceptorContextRef, Error, FinalizerInterceptorContextRef, Output,
+    BeforeSerializationInterceptorContextRef, BeforeTransmitInterceptorContextRef, Error,
+    FinalizerInterceptorContextRef, Output,
 };
 use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
 use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, Metadata, OrchestratorError};
@@ -13,8 +15,10 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 use aws_smithy_types::date_time::{DateTime, Format};
 
+use super::calls;
 use crate::clock::Clock;
 use crate::domain::Timestamp;
+use crate::trace::Span;
 
 /// Sees every attempt of the clients it is given to.
 #[derive(Clone, Debug)]
@@ -30,6 +34,14 @@ struct Began {
 }
 
 impl Storable for Began {
+    type Storer = StoreReplace<Self>;
+}
+
+/// The span of the call under way, if its caller is traced.
+#[derive(Debug)]
+struct Call(Mutex<Span>);
+
+impl Storable for Call {
     type Storer = StoreReplace<Self>;
 }
 
@@ -52,6 +64,37 @@ impl Observer {
 impl Intercept for Observer {
     fn name(&self) -> &'static str {
         "BrokerObserver"
+    }
+
+    // Not before its execution: which operation it is, a client's interceptor learns only after that.
+    fn read_before_serialization(
+        &self,
+        _context: &BeforeSerializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let called = config.load::<Metadata>().map(|call| calls::span(call.service(), call.name()));
+        if let Some(span) = called.filter(Span::is_recorded) {
+            config.interceptor_state().store_put(Call(Mutex::new(span)));
+        }
+        Ok(())
+    }
+
+    fn read_after_execution(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(Call(span)) = config.load::<Call>() {
+            // Taken out, it ends here and not with the bag.
+            let mut span = std::mem::take(&mut *span.lock().unwrap_or_else(PoisonError::into_inner));
+            match outcome(context.response(), context.output_or_error()) {
+                "ok" | "empty" => {}
+                refused => span.failed(refused),
+            }
+        }
+        Ok(())
     }
 
     fn read_before_transmit(

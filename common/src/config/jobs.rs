@@ -46,18 +46,9 @@ pub struct Intervals {
 }
 
 pub(super) fn provider(read: &Reader<'_>) -> Result<Option<ProviderConfig>, ConfigError> {
-    let url = read.text("BROKER_PROVIDER_URL", |_| Ok(()))?;
+    let url = read.url("BROKER_PROVIDER_URL")?;
     let token = read.secret("BROKER_PROVIDER_TOKEN")?;
     let rate = read.number("BROKER_PROVIDER_RATE", 1..=100)?;
     let timeout = read.seconds("BROKER_PROVIDER_TIMEOUT_S", 1..=120)?;
-    if url.is_empty() {
-        return Ok(None);
-    }
-    let refuse = || ConfigError::new("BROKER_PROVIDER_URL", format!("{url:?} is not an http or https URL"));
-    let parsed: Uri = url.trim_end_matches('/').parse().map_err(|_| refuse())?;
-    let fits = matches!(parsed.scheme_str(), Some("http" | "https")) && parsed.query().is_none();
-    if !fits || parsed.authority().is_none() {
-        return Err(refuse());
-    }
-    Ok(Some(ProviderConfig { url: parsed, token, rate, timeout }))
+    Ok(url.map(|url| ProviderConfig { url, token, rate, timeout }))
 }

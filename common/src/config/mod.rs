@@ -11,6 +11,7 @@ mod network;
 mod read;
 mod settings;
 mod tokens;
+mod trace;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,9 +21,11 @@ pub use network::{Networks, Origins, RateLimit};
 pub use read::{ConfigError, Environment, Overlay, Strings, UnknownName, unknown_names};
 pub use settings::{SETTINGS, Setting};
 pub use tokens::{Token, Tokens};
+pub use trace::TraceConfig;
 
 use jobs::{EVERY, provider};
 use read::Reader;
+use trace::trace;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +89,8 @@ pub struct Config {
     pub every: Intervals,
     /// How long a process may take to end.
     pub drain: Duration,
+    /// Where traces go, if anywhere.
+    pub trace: Option<TraceConfig>,
     /// What is logged.
     pub log: String,
     /// How it is logged.
@@ -154,6 +159,7 @@ impl Config {
                 sweep: read.seconds("BROKER_SWEEP_EVERY_S", EVERY)?,
             },
             drain: read.seconds("BROKER_DRAIN_S", 1..=600)?,
+            trace: trace(&read)?,
             log: read.text("BROKER_LOG", |_| Ok(()))?,
             log_format: match read.text("BROKER_LOG_FORMAT", |_| Ok(()))?.as_str() {
                 "json" => LogFormat::Json,

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use http::Uri;
 use secrecy::SecretString;
 
 use super::settings::{SETTINGS, setting};
@@ -172,6 +173,26 @@ impl<'a> Reader<'a> {
 
     pub(super) fn seconds(&self, name: &str, range: RangeInclusive<u64>) -> Result<Duration, ConfigError> {
         self.number(name, range).map(Duration::from_secs)
+    }
+
+    /// A part of a whole.
+    pub(super) fn ratio(&self, name: &str) -> Result<f64, ConfigError> {
+        const RULE: &str = "a number from 0 to 1, such as 0.1";
+        let ratio: f64 = self.parsed(name, RULE)?;
+        let fits = (0.0..=1.0).contains(&ratio).then_some(ratio);
+        fits.ok_or_else(|| ConfigError::new(name, format!("{ratio} is not {RULE}")))
+    }
+
+    /// The base of an HTTP API, if there is one, without a slash at the end.
+    pub(super) fn url(&self, name: &str) -> Result<Option<Uri>, ConfigError> {
+        let url = self.text(name, |_| Ok(()))?;
+        if url.is_empty() {
+            return Ok(None);
+        }
+        let refuse = || ConfigError::new(name, format!("{url:?} is not an http or https URL"));
+        let parsed: Uri = url.trim_end_matches('/').parse().map_err(|_| refuse())?;
+        let fits = matches!(parsed.scheme_str(), Some("http" | "https")) && parsed.query().is_none();
+        if fits && parsed.authority().is_some() { Ok(Some(parsed)) } else { Err(refuse()) }
     }
 
     pub(super) fn list<T>(

@@ -175,6 +175,18 @@ pub const SETTINGS: &[Setting] = &[
         "seconds",
         "how long a process may take to finish its work when it is told to stop",
     ),
+    Setting::new(
+        "BROKER_OTLP_ENDPOINT",
+        "",
+        "URL",
+        "where traces go: the base of a collector's OTLP over HTTP, e.g. http://127.0.0.1:4318; without it nothing is traced",
+    ),
+    Setting::new(
+        "BROKER_TRACE_RATIO",
+        "1",
+        "0 to 1",
+        "the part of the traces begun here that is recorded; where a caller began one, its sampled flag decides",
+    ),
     Setting::new("BROKER_LOG", "info", "filter", "what is logged, e.g. info or broker_worker=debug,warn"),
     Setting::new("BROKER_LOG_FORMAT", "json", "json or text", "how it is logged, on standard error"),
 ];

@@ -163,6 +163,8 @@ mod tests {
 
     fn delivery() -> Delivery {
         Delivery {
+            queue: "b-requests-dlq".into(),
+            poll: crate::trace::Received::default(),
             body: "not JSON".to_owned(),
             receipt: "r".to_owned(),
             message_id: "m-1".to_owned(),

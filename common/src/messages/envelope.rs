@@ -54,6 +54,11 @@ impl<R, B> Envelope<R, B> {
         }
     }
 
+    /// The same message, told where it stands in a trace.
+    pub fn traced(self, traceparent: Option<String>) -> Self {
+        Self { traceparent, ..self }
+    }
+
     /// The times it carries.
     pub const fn times(&self) -> Times {
         Times {

@@ -13,12 +13,20 @@ pub struct Reply {
     pub request_id: RequestId,
     /// How that ended.
     pub outcome: Outcome,
+    /// W3C trace context of what sent it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 impl Reply {
     /// A reply to `request_id`.
     pub const fn new(request_id: RequestId, outcome: Outcome) -> Self {
-        Self { v: VERSION, request_id, outcome }
+        Self { v: VERSION, request_id, outcome, traceparent: None }
+    }
+
+    /// The same reply, told where it stands in a trace.
+    pub fn traced(self, traceparent: Option<String>) -> Self {
+        Self { traceparent, ..self }
     }
 
     /// As JSON text.

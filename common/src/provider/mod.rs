@@ -13,16 +13,19 @@ mod tests;
 pub use account::{Account, AccountId, Listed};
 pub use breaker::{Breaker, State as BreakerState};
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
 use ::http::{Method, StatusCode, Uri};
+use opentelemetry::KeyValue;
 use serde::Deserialize;
 
 use self::account::Row;
 use self::http::{Answer, Http};
 use crate::clock::Clock;
 use crate::config::ProviderConfig;
+use crate::trace::Span;
 
 /// The most pages of one list: a provider that never ends is no list.
 const MOST_PAGES: usize = 10_000;
@@ -148,6 +151,12 @@ impl Provider {
         Ok(listed)
     }
 
+    /// That it answers and knows us: its list is begun, and nothing is made of it.
+    pub async fn probe(&self) -> Result<(), ProviderError> {
+        let uri = self.http.at("/current_user/accounts")?;
+        self.page(&uri).await.map(drop)
+    }
+
     /// Deletes an account.
     pub async fn delete(&self, account: &AccountId) -> Result<Deleted, ProviderError> {
         let uri = self.http.at(&format!("/sandbox/accounts/{account}"))?;
@@ -186,7 +195,13 @@ impl Provider {
             .pass(self.clock.instant())
             .map_err(|again_after| ProviderError::BreakerOpen { again_after })?;
         let began = self.clock.instant();
-        let answer = self.http.call(method, uri).await;
+        let mut span = Span::client(|| span_of(&method, operation));
+        let answer = self.http.call(method, uri, span.traceparent()).await;
+        match &answer {
+            Ok(answer) => span.set("http.response.status_code", i64::from(answer.status.as_u16())),
+            Err(error) => span.failed(error.as_str()),
+        }
+        drop(span);
         let took = self.clock.instant().duration_since(began);
         metrics::histogram!("broker_provider_call_seconds", "operation" => operation).record(took);
         match answer {
@@ -210,6 +225,19 @@ impl Provider {
             }
         }
     }
+}
+
+/// The span of a call: by the template of its path.
+fn span_of(method: &Method, operation: &'static str) -> (Cow<'static, str>, Vec<KeyValue>) {
+    let template = match operation {
+        "delete" => "/sandbox/accounts/{uuid}",
+        _ => "/current_user/accounts",
+    };
+    let attributes = vec![
+        KeyValue::new("http.request.method", method.to_string()),
+        KeyValue::new("url.template", template),
+    ];
+    (format!("{method} {template}").into(), attributes)
 }
 
 fn count(operation: &'static str, result: Result<(), &ProviderError>) {

@@ -1,6 +1,6 @@
 //! The queues, as the broker uses them. Nothing else knows SQS.
 //!
-//! - [`QueueNames`] tells every name, [`topology`] creates the queues, [`QueueUrls`] resolves them.
+//! - [`QueueNames`] tells every name, [`topology`] creates the queues, [`inspect`] looks at them, [`QueueUrls`] resolves them.
 //! - [`Sender`] and [`ReplySenders`] send, [`Receiver`] receives, [`Settler`] ends or gives back what was received.
 //! - [`Coalescer`] is what sends and settlements (and the store's reads) share: full batches under load, no added
 //!   latency without it.
@@ -10,7 +10,9 @@
 
 mod age;
 mod coalesce;
+mod delivery;
 mod error;
+pub mod inspect;
 mod names;
 mod pace;
 mod receiver;
@@ -23,9 +25,10 @@ mod urls;
 
 pub use age::OldestAge;
 pub use coalesce::{Bounds, Coalescer, FlightLost};
+pub use delivery::Delivery;
 pub use error::{QueueError, SendError, SettleError};
 pub use names::{InvalidPrefix, NotAReplyQueue, QueueKind, QueueNames, ReplyQueueName};
-pub use receiver::{Delivery, Ended, PollOptions, Receiver};
+pub use receiver::{Ended, PollOptions, Receiver};
 pub use reply_senders::ReplySenders;
 pub use sender::{Outgoing, Sender};
 pub use settle::{KeptHidden, Settler};

@@ -7,7 +7,6 @@
 //! the future of [`Receiver::run`] is dropped: SQS may already have hidden its messages (aws-sdk-go-v2#2068). What it
 //! does not do: settle a message or look into its body.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,38 +19,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::Queue;
 use super::age::OldestAge;
+use super::delivery::Delivery;
 use super::error::Failure;
 use super::pace::{Next, Pace, PollEnd};
 use super::room::Room;
 use super::sender::BATCH;
 use crate::clock::Clock;
-use crate::domain::Timestamp;
 use crate::entropy::Entropy;
+use crate::trace::Received;
 
 /// A poll waits until this part of the permits is free, or a full batch's: a poll for each single permit would cost a call
 /// for each message of a busy worker.
 const LEAST_PART: usize = 4;
-
-/// One message, received.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
-    /// The text that was sent.
-    pub body: String,
-    /// What a [`Settler`](super::Settler) needs of it.
-    pub receipt: String,
-    /// SQS's id of the message.
-    pub message_id: String,
-    /// How often it was received, this time included.
-    pub receive_count: u32,
-    /// When SQS took it.
-    pub sent_at: Timestamp,
-    /// When it was first received.
-    pub first_received_at: Timestamp,
-    /// For a message that redrive moved to a dead-letter queue: the ARN of the queue it came from.
-    pub dead_letter_source: Option<String>,
-    /// Its string attributes.
-    pub attributes: BTreeMap<String, String>,
-}
 
 /// How a queue is polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +159,7 @@ impl Receiver {
         H: Fn(Delivery, Option<OwnedSemaphorePermit>) + Send + Sync,
     {
         let asked = room.size();
+        let began = self.clock.uncorrected();
         let messages = match self.receive(asked).await {
             Ok(messages) => messages,
             Err(end) => return end,
@@ -189,9 +169,12 @@ impl Receiver {
             metrics::histogram!("broker_receive_batch_size", "queue" => self.queue.metric_label())
                 .record(u32::try_from(received).unwrap_or(u32::MAX));
         }
+        let poll = Received::new(self.queue.label(), began, self.clock.uncorrected(), received);
         let mut room = room;
         for message in messages {
-            hand_on(self.delivery(message), room.take_one());
+            let delivery = Delivery::read(message, &self.queue, poll.clone(), self.clock.now());
+            self.oldest.note(self.clock.now().since(delivery.sent_at));
+            hand_on(delivery, room.take_one());
         }
         drop(room);
         let more = self.permits.as_ref().is_none_or(|permits| permits.semaphore.available_permits() >= BATCH);
@@ -228,35 +211,6 @@ impl Receiver {
                 }
             }
         })
-    }
-
-    fn delivery(&self, message: Message) -> Delivery {
-        let system = message.attributes.unwrap_or_default();
-        let text = |name| system.get(&name).map(String::as_str);
-        let time = |name| text(name).and_then(|ms| ms.parse().ok()).map(Timestamp::from_ms);
-        let now = self.clock.now();
-        let sent_at = time(MessageSystemAttributeName::SentTimestamp).unwrap_or(now);
-        metrics::histogram!("broker_message_age_seconds", "queue" => self.queue.metric_label())
-            .record(now.since(sent_at).as_secs_f64());
-        self.oldest.note(now.since(sent_at));
-        Delivery {
-            receive_count: text(MessageSystemAttributeName::ApproximateReceiveCount)
-                .and_then(|count| count.parse().ok())
-                .unwrap_or(1),
-            sent_at,
-            first_received_at: time(MessageSystemAttributeName::ApproximateFirstReceiveTimestamp)
-                .unwrap_or(now),
-            dead_letter_source: text(MessageSystemAttributeName::DeadLetterQueueSourceArn).map(str::to_owned),
-            body: message.body.unwrap_or_default(),
-            receipt: message.receipt_handle.unwrap_or_default(),
-            message_id: message.message_id.unwrap_or_default(),
-            attributes: message
-                .message_attributes
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(|(name, value)| value.string_value.map(|value| (name, value)))
-                .collect(),
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{QueueUrls, ReplyQueueName, SendError, Sender};
+use crate::trace::Span;
 
 /// SQS: "you must wait at least one second after the queue is created to be able to use the queue" (CreateQueue).
 const A_NEW_QUEUE_IS_KNOWN: Duration = Duration::from_millis(1_500);
@@ -17,6 +18,8 @@ const A_NEW_QUEUE_IS_KNOWN: Duration = Duration::from_millis(1_500);
 pub struct ReplySenders {
     client: aws_sdk_sqs::Client,
     urls: QueueUrls,
+    /// What all of them are called.
+    label: Arc<str>,
     flights: usize,
     bound: usize,
     recent: Arc<Mutex<Recent>>,
@@ -34,7 +37,13 @@ impl ReplySenders {
 
     /// No senders yet; each will have at most `flights` calls under way, and at most `bound` are kept.
     pub fn new(client: aws_sdk_sqs::Client, urls: QueueUrls, flights: usize, bound: usize) -> Self {
-        Self { client, urls, flights, bound: bound.max(1), recent: Arc::default() }
+        let label = urls.names().reply_template();
+        Self { client, urls, label, flights, bound: bound.max(1), recent: Arc::default() }
+    }
+
+    /// The span of a reply that is about to be sent; the reply carries its `traceparent`.
+    pub fn sending(&self) -> Span {
+        Span::send(&self.label)
     }
 
     /// Sends `body` to `queue`. [`SendError::Gone`]: the process that waited has ended.

@@ -9,6 +9,7 @@ use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 
 use super::error::{Failure, entry_results};
 use super::{Bounds, Coalescer, Queue, SendError};
+use crate::trace::Span;
 
 /// SQS: entries of a batch.
 pub(super) const BATCH: usize = 10;
@@ -105,6 +106,11 @@ impl Sender {
     /// Where it sends to.
     pub const fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// The span of a message that is about to be sent here; the message carries its `traceparent`.
+    pub fn sending(&self) -> Span {
+        Span::send(self.queue.label())
     }
 
     /// Sends `message`, and returns when SQS has it. A call that is given up halfway may send all the same.

@@ -152,7 +152,7 @@ pub async fn depth(aws: &Aws, queue: &Queue, name: String) -> Result<Depth, Queu
     Ok(Depth { visible: count(visible), in_flight: count(in_flight), delayed: count(delayed), queue: name })
 }
 
-fn wanted(kind: QueueKind, visibility: Duration, dlq_arn: Option<&str>) -> Attributes {
+pub(super) fn wanted(kind: QueueKind, visibility: Duration, dlq_arn: Option<&str>) -> Attributes {
     let mut wanted = HashMap::from([(Attribute::ReceiveMessageWaitTimeSeconds, POLL_WAIT_S.to_string())]);
     let retention = match (max_receives(kind), dlq_arn) {
         (Some(receives), Some(arn)) => {
@@ -186,20 +186,35 @@ async fn ensure_one(aws: &Aws, name: &str, wanted: Attributes) -> Result<(Ensure
 
 /// Sets what differs.
 async fn adjust(aws: &Aws, name: &str, url: &str, wanted: Attributes) -> Result<Ensured, QueueError> {
-    let asked: Vec<_> = wanted.keys().cloned().collect();
-    let found = attributes(aws, name, url, &asked).await?;
-    let differ: Attributes = wanted
-        .into_iter()
-        .filter(|(attribute, value)| !found.get(attribute).is_some_and(|found| same(attribute, found, value)))
-        .collect();
+    let differ = differences(aws, name, url, wanted).await?;
     if differ.is_empty() {
         return Ok(Ensured::AsItWas);
     }
-    let mut changed: Vec<_> = differ.keys().map(|attribute| attribute.as_str().to_owned()).collect();
-    changed.sort();
+    let changed = words(&differ);
     let set = aws.sqs.set_queue_attributes().queue_url(url).set_attributes(Some(differ)).send().await;
     set.map_err(|error| failed("set the attributes of", name, error))?;
     Ok(Ensured::Changed(changed))
+}
+
+/// What of `wanted` is not so.
+pub(super) async fn differences(
+    aws: &Aws,
+    name: &str,
+    url: &str,
+    wanted: Attributes,
+) -> Result<Attributes, QueueError> {
+    let asked: Vec<_> = wanted.keys().cloned().collect();
+    let found = attributes(aws, name, url, &asked).await?;
+    let differs = |attribute: &Attribute, value: &str| {
+        !found.get(attribute).is_some_and(|found| same(attribute, found, value))
+    };
+    Ok(wanted.into_iter().filter(|(attribute, value)| differs(attribute, value)).collect())
+}
+
+pub(super) fn words(attributes: &Attributes) -> Vec<String> {
+    let mut words: Vec<_> = attributes.keys().map(|attribute| attribute.as_str().to_owned()).collect();
+    words.sort();
+    words
 }
 
 /// Whether two values of an attribute mean the same; SQS may write a policy's JSON in another way than it was given.
@@ -216,7 +231,7 @@ fn same(attribute: &Attribute, left: &str, right: &str) -> bool {
     read(left).is_some_and(|left| read(right) == Some(left))
 }
 
-async fn arn(aws: &Aws, name: &str, url: &str) -> Result<String, QueueError> {
+pub(super) async fn arn(aws: &Aws, name: &str, url: &str) -> Result<String, QueueError> {
     let mut found = attributes(aws, name, url, &[Attribute::QueueArn]).await?;
     found.remove(&Attribute::QueueArn).ok_or_else(|| QueueError::Missing { queue: name.to_owned() })
 }

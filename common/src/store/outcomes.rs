@@ -58,6 +58,17 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The word for it in traces.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Unavailable { .. } => "unavailable",
+            Self::NoTable { .. } => "no_table",
+            Self::Refused { .. } => "refused",
+            Self::Malformed { .. } => "malformed",
+        }
+    }
+
     /// Whether asking again later can help.
     pub const fn is_retryable(&self) -> bool {
         match self {

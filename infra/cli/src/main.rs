@@ -38,6 +38,7 @@ fn run(cli: Cli, flags: args::Flags) -> anyhow::Result<Done> {
         Command::Init => settings.once(commands::init::run),
         Command::Queues(out) => settings.once(async |context| commands::queues::run(context, out.json).await),
         Command::Audit(audit) => settings.once(async |context| commands::audit::run(context, audit).await),
+        Command::Doctor(out) => commands::doctor::run(&settings, out.json),
         Command::Pool(pool) => settings.once(async |context| match pool {
             PoolCommand::Seed(seed) => commands::pool::seed::run(context, seed).await,
             PoolCommand::List(list) => commands::pool::list::run(context, list).await,

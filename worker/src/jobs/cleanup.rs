@@ -90,6 +90,7 @@ async fn plan_one(jobs: &Jobs, due: Candidate, slot: Timestamp) -> Result<Change
         return Ok(Changed::MovedOn);
     }
     crash::point(Point::Planned);
+    let mut sending = jobs.maintenance.sending();
     let message = MaintenanceMessage::delete(
         jobs.entropy.request_id(now),
         now,
@@ -98,9 +99,13 @@ async fn plan_one(jobs: &Jobs, due: Candidate, slot: Timestamp) -> Result<Change
         due.external_id,
         due.version + 1,
     );
+    let message = message.traced(sending.traceparent());
     let outgoing = Outgoing::from(message.encode()).with_delay(slot.since(now));
     match jobs.maintenance.send(outgoing).await {
         Ok(()) => Ok(Changed::Done),
-        Err(error) => Err(StoreError::Unavailable { operation: "send a deletion", source: Box::new(error) }),
+        Err(error) => {
+            sending.failed("not_sent");
+            Err(StoreError::Unavailable { operation: "send a deletion", source: Box::new(error) })
+        }
     }
 }

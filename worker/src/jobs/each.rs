@@ -5,6 +5,7 @@ use std::future::Future;
 use broker_common::crash::{self, Point};
 use broker_common::domain::{JobReport, Status, Timestamp};
 use broker_common::store::{Candidate, Changed, StoreError};
+use broker_common::trace;
 use tokio::task::{JoinError, JoinSet};
 
 use super::{JobError, Jobs};
@@ -61,7 +62,7 @@ where
         {
             count(ended, report);
         }
-        running.spawn(step);
+        running.spawn(trace::carried(step));
     }
     while let Some(ended) = running.join_next().await {
         count(ended, report);

@@ -141,6 +141,16 @@ const fn metric_word(task: &Task) -> &'static str {
     }
 }
 
+/// Lets the counters exist before they first happen: what begins at 1 has not increased, for Prometheus.
+pub(crate) fn begin_counting() {
+    metrics::counter!("broker_allocate_conflicts_total").absolute(0);
+    for word in ["sync", "expiry", "cleanup", "purge", "census", "sweep"] {
+        for outcome in ["ok", "partial", "refused", "failed"] {
+            metrics::counter!(format!("broker_{word}_total"), "outcome" => outcome).absolute(0);
+        }
+    }
+}
+
 fn measure(task: &Task, report: &JobReport, outcome: &'static str, took: Duration) {
     let word = metric_word(task);
     metrics::counter!(format!("broker_{word}_total"), "outcome" => outcome).increment(1);

@@ -47,12 +47,14 @@ impl Operator {
             ended: None,
         };
         exchange.store.audit(&line).await?;
+        let mut sending = channel.maintenance.sending();
         let message = MaintenanceMessage::run_for(id, task, times, channel.reply_to.as_str());
-        channel
-            .maintenance
-            .send(message.encode())
-            .await
-            .map_err(|error| Problem::unavailable("The run could not be enqueued.").because(error))?;
+        let sent = channel.maintenance.send(message.traced(sending.traceparent()).encode()).await;
+        sent.map_err(|error| {
+            sending.failed("not_sent");
+            Problem::unavailable("The run could not be enqueued.").because(error)
+        })?;
+        drop(sending);
         tokio::select! {
             biased;
             ended = waiter.reply() => {

@@ -82,7 +82,7 @@ impl Store {
             keys.push(keys::lease(&tenancy.lease_key));
             items.push(self.put_adopted_lease(sandbox, tenancy, minted)?);
         }
-        match self.transactions.submit(Group { keys, items }).await? {
+        match self.transactions.submit("adopt", Group { keys, items }).await? {
             Committed::Written => Ok(Changed::Done),
             Committed::Cancelled(reasons) => {
                 let lost = |reason: &CancellationReason| reason.code() == Some("ConditionalCheckFailed");

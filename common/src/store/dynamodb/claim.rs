@@ -34,7 +34,7 @@ impl Store {
             keys.push(keys::request(claim.ask.request_id));
             items.push(self.update_request(claim, &grant)?);
         }
-        match self.transactions.submit(Group { keys, items }).await? {
+        match self.transactions.submit("claim", Group { keys, items }).await? {
             Committed::Written => Ok(ClaimOutcome::Created(grant)),
             Committed::Cancelled(reasons) => explain(&reasons),
         }

@@ -28,7 +28,7 @@ impl Store {
     ) -> Result<EndOutcome, StoreError> {
         let keys = vec![keys::sandbox(sandbox), keys::lease(&allocation.lease_key)];
         let items = vec![self.retire_sandbox(sandbox, allocation, end)?, self.end_lease(allocation, end)?];
-        match self.transactions.submit(Group { keys, items }).await? {
+        match self.transactions.submit("end", Group { keys, items }).await? {
             Committed::Written => Ok(EndOutcome::Ended),
             Committed::Cancelled(reasons) if moved_on(&reasons) => Ok(EndOutcome::MovedOn),
             Committed::Cancelled(reasons) => Err(cancelled("end", &reasons)),

@@ -54,7 +54,7 @@ impl Store {
             TransactWriteItem::builder().update(of_lease).build(),
         ];
         let keys = vec![keys::sandbox(sandbox), keys::lease(&allocation.lease_key)];
-        match self.transactions.submit(Group { keys, items }).await? {
+        match self.transactions.submit("extend", Group { keys, items }).await? {
             Committed::Written => Ok(Changed::Done),
             Committed::Cancelled(reasons) => {
                 let lost = |reason: &CancellationReason| reason.code() == Some("ConditionalCheckFailed");

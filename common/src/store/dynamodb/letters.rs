@@ -228,14 +228,14 @@ impl Store {
         };
         if let Some((record_key, record)) = record {
             let group = Group { keys: vec![key.clone(), record_key], items: vec![item.clone(), record] };
-            match self.transactions.submit(group).await? {
+            match self.transactions.submit(operation, group).await? {
                 Committed::Written => return Ok(Changed::Done),
                 Committed::Cancelled(reasons) if failed_at(&reasons, 0) => return Ok(Changed::MovedOn),
                 Committed::Cancelled(reasons) if failed_at(&reasons, 1) => {}
                 Committed::Cancelled(reasons) => return Err(cancelled(operation, &reasons)),
             }
         }
-        match self.transactions.submit(Group { keys: vec![key], items: vec![item] }).await? {
+        match self.transactions.submit(operation, Group { keys: vec![key], items: vec![item] }).await? {
             Committed::Written => Ok(Changed::Done),
             Committed::Cancelled(reasons) if failed_at(&reasons, 0) => Ok(Changed::MovedOn),
             Committed::Cancelled(reasons) => Err(cancelled(operation, &reasons)),

@@ -10,6 +10,7 @@ use super::attributes::Item;
 use super::count_capacity;
 use super::errors::{Shared, built_wrong, failed};
 use super::keys::{Key, PK};
+use crate::aws::calls;
 use crate::queue::{Bounds, Coalescer};
 use crate::store::StoreError;
 
@@ -46,7 +47,12 @@ impl Reads {
     pub(super) async fn get(&self, key: Key) -> Answer {
         let lost =
             |error| Err(StoreError::Unavailable { operation: "BatchGetItem", source: Box::new(error) });
-        self.0.submit(key).await.unwrap_or_else(lost)
+        let mut span = calls::span("DynamoDB", "BatchGetItem");
+        let answer = self.0.submit(key).await.unwrap_or_else(lost);
+        if let Err(error) = &answer {
+            span.failed(error.as_str());
+        }
+        answer
     }
 }
 

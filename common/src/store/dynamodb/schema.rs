@@ -6,8 +6,8 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
-    ProjectionType, ScalarAttributeType, TableDescription, TableStatus, TimeToLiveSpecification,
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, IndexStatus, KeySchemaElement, KeyType,
+    Projection, ProjectionType, ScalarAttributeType, TableDescription, TableStatus, TimeToLiveSpecification,
     TimeToLiveStatus,
 };
 
@@ -31,6 +31,69 @@ pub enum Ensured {
     Created,
     /// It stood there.
     Existed,
+}
+
+/// How the index stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexState {
+    /// It is as it should be.
+    Usable,
+    /// It is being built, or taken away.
+    NotActive,
+    /// There is one of that name with other keys, or it lacks attributes that claims need.
+    Foreign,
+    /// There is none.
+    Missing,
+}
+
+/// How a table stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// Whether it can be used.
+    pub active: bool,
+    /// Whether its keys are ours.
+    pub keys: bool,
+    /// The one index.
+    pub index: IndexState,
+    /// Whether what is past its `ttl` is removed.
+    pub expires: bool,
+}
+
+/// Looks at `table`; changes nothing.
+pub async fn inspect(client: &Client, table: &str) -> Result<Inspection, StoreError> {
+    let answer = client.describe_table().table_name(table).send().await;
+    let answer = answer.map_err(|error| failed("DescribeTable", table, error))?;
+    let no_table = || StoreError::NoTable { table: table.to_owned() };
+    let described = answer.table().ok_or_else(no_table)?;
+    Ok(Inspection {
+        active: described.table_status() == Some(&TableStatus::Active),
+        keys: key_names(described.key_schema()) == [PK, SK],
+        index: index_state(described),
+        expires: expires(client, table).await?,
+    })
+}
+
+fn index_state(table: &TableDescription) -> IndexState {
+    let Some(index) = table.global_secondary_indexes().iter().find(|i| i.index_name() == Some(STATE_INDEX))
+    else {
+        return IndexState::Missing;
+    };
+    let projects = index.projection().is_some_and(|projection| {
+        let carried = projection.non_key_attributes();
+        projection.projection_type() == Some(&ProjectionType::All)
+            || PROJECTED.iter().all(|name| carried.iter().any(|carried| carried == name))
+    });
+    if key_names(index.key_schema()) != [STATE_SHARD, STATE_KEY] || !projects {
+        IndexState::Foreign
+    } else if index.index_status() == Some(&IndexStatus::Active) {
+        IndexState::Usable
+    } else {
+        IndexState::NotActive
+    }
+}
+
+fn key_names(schema: &[KeySchemaElement]) -> Vec<&str> {
+    schema.iter().map(KeySchemaElement::attribute_name).collect()
 }
 
 /// Creates `table` with its index and expiry, unless it exists, and waits until it can be used (two minutes at most).
@@ -115,12 +178,9 @@ async fn wait_until_active(client: &Client, table: &str) -> Result<(), StoreErro
 
 /// That the table has our keys and our index: one that was made for something else is not mended.
 fn must_be_ours(table: &TableDescription) -> Result<(), StoreError> {
-    let names = |schema: &[KeySchemaElement]| {
-        schema.iter().map(|key| key.attribute_name().to_owned()).collect::<Vec<_>>()
-    };
     let index = table.global_secondary_indexes().iter().find(|index| index.index_name() == Some(STATE_INDEX));
-    let ours = names(table.key_schema()) == [PK, SK]
-        && index.is_some_and(|index| names(index.key_schema()) == [STATE_SHARD, STATE_KEY]);
+    let ours = key_names(table.key_schema()) == [PK, SK]
+        && index.is_some_and(|index| key_names(index.key_schema()) == [STATE_SHARD, STATE_KEY]);
     if ours {
         return Ok(());
     }
@@ -129,11 +189,15 @@ fn must_be_ours(table: &TableDescription) -> Result<(), StoreError> {
     Err(StoreError::Refused { operation: "DescribeTable", source: problem.into() })
 }
 
-async fn expire_by_ttl(client: &Client, table: &str) -> Result<(), StoreError> {
+async fn expires(client: &Client, table: &str) -> Result<bool, StoreError> {
     let described = client.describe_time_to_live().table_name(table).send().await;
     let described = described.map_err(|error| failed("DescribeTimeToLive", table, error))?;
     let status = described.time_to_live_description().and_then(|ttl| ttl.time_to_live_status());
-    if matches!(status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)) {
+    Ok(matches!(status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)))
+}
+
+async fn expire_by_ttl(client: &Client, table: &str) -> Result<(), StoreError> {
+    if expires(client, table).await? {
         return Ok(());
     }
     let ttl = TimeToLiveSpecification::builder().attribute_name(a::TTL).enabled(true).build();

@@ -16,6 +16,7 @@ use aws_sdk_dynamodb::types::{CancellationReason, ReturnConsumedCapacity, Transa
 use super::count_capacity;
 use super::errors::{Shared, failed};
 use super::keys::Key;
+use crate::aws::calls;
 use crate::queue::{Bounds, Coalescer};
 use crate::store::StoreError;
 
@@ -68,8 +69,24 @@ impl GroupCommit {
         Self(Coalescer::new(bounds, |group: &Group| group.items.len(), flight))
     }
 
-    /// Commits `group`, in a call of its own or with others.
-    pub(super) async fn submit(&self, mut group: Group) -> Result<Committed, StoreError> {
+    /// Commits `group`, which is the transition of that name, in a call of its own or with others.
+    pub(super) async fn submit(
+        &self,
+        transition: &'static str,
+        group: Group,
+    ) -> Result<Committed, StoreError> {
+        let mut span = calls::span("DynamoDB", "TransactWriteItems");
+        span.set("broker.transition", transition);
+        let committed = self.commit(group).await;
+        match &committed {
+            Ok(Committed::Written) => span.set("broker.committed", true),
+            Ok(Committed::Cancelled(_)) => span.set("broker.committed", false),
+            Err(error) => span.failed(error.as_str()),
+        }
+        committed
+    }
+
+    async fn commit(&self, mut group: Group) -> Result<Committed, StoreError> {
         let lost =
             |error| Err(StoreError::Unavailable { operation: "TransactWriteItems", source: Box::new(error) });
         loop {

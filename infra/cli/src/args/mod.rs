@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Queues(Output),
     /// What operators did: a line each for job runs, pauses, releases, extensions, retries
     Audit(Audit),
+    /// Look at everything that a broker needs: each a line, ok or what to do; exit code 1 if anything is wrong
+    Doctor(Output),
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod dead_letters;
+pub(crate) mod doctor;
 pub(crate) mod endpoints;
 pub(crate) mod fleet;
 pub(crate) mod init;

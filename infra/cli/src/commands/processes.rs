@@ -1,8 +1,6 @@
 //! `broker api` and `broker worker`: the same processes as the binaries of those names, with flags.
 
-use anyhow::Context as _;
 use broker_common::process::{self, Process};
-use tokio::net::TcpListener;
 
 use super::Done;
 use crate::context::Settings;
@@ -10,7 +8,7 @@ use crate::context::Settings;
 pub(crate) fn api(settings: &Settings) -> Done {
     let run = |process: Process| async move {
         let address = process.config.listen;
-        let listener = listen(address, "BROKER_LISTEN").await?;
+        let listener = process::listen(address, "BROKER_LISTEN").await?;
         broker_api::run(process, listener).await
     };
     Done::Exit(settings.over(&[], |strings| process::run_with("broker api", strings, run)))
@@ -22,19 +20,10 @@ pub(crate) fn worker(settings: &Settings, until_stdin_closes: bool) -> Done {
             drain_when_stdin_closes(&process);
         }
         let address = process.config.metrics_listen;
-        let ops = listen(address, "BROKER_METRICS_LISTEN").await?;
+        let ops = process::listen(address, "BROKER_METRICS_LISTEN").await?;
         broker_worker::run(process, Some(ops)).await
     };
     Done::Exit(settings.over(&[], |strings| process::run_with("broker worker", strings, run)))
-}
-
-pub(super) async fn listen(
-    address: std::net::SocketAddr,
-    setting: &'static str,
-) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}: choose another with {setting}"))
 }
 
 /// A thread of its own, which nobody waits for: a read of standard input cannot be cancelled.

@@ -7,13 +7,12 @@ use anyhow::Context as _;
 use broker_common::clock::Clock;
 use broker_common::config::{Config, ProviderConfig};
 use broker_common::lifecycle::Lifecycle;
-use broker_common::telemetry;
+use broker_common::{process, telemetry};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 
 use super::Done;
 use super::endpoints::QUIET_LOG;
-use super::processes::listen;
 use crate::args;
 use crate::context::Settings;
 use crate::output;
@@ -58,7 +57,7 @@ pub(super) async fn start(
     stop: CancellationToken,
 ) -> anyhow::Result<ProviderConfig> {
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-    let listener = listen(address, "--port").await?;
+    let listener = process::listen(address, "--port").await?;
     let address = listener.local_addr()?;
     let stand_in = StandIn::new(address, token.expose_secret(), options, clock);
     tokio::spawn(stand_in.serve(listener, stop));

@@ -3,6 +3,7 @@
 //! It ends in the order in which work flows: the API answers what waits, then the workers finish, then the endpoints go.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +15,16 @@ use broker_common::config::{Config, SETTINGS, Strings, Token};
 use broker_common::domain::Scaling;
 use broker_common::entropy::Entropy;
 use broker_common::lifecycle::Lifecycle;
-use broker_common::process::Process;
+use broker_common::process::{self, Process};
 use broker_common::queue::{QueueNames, topology};
 use broker_common::store::{Seeded, Store, schema};
-use broker_common::{metrics, telemetry};
+use broker_common::{metrics, telemetry, trace};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::endpoints::QUIET_LOG;
-use super::{Done, fleet, pool, processes, provider, resend};
+use super::{Done, fleet, pool, provider, resend};
 use crate::args::{self, Workers};
 use crate::context::Settings;
 use crate::endpoints::Endpoints;
@@ -85,11 +86,12 @@ async fn everything(
     entropy: Entropy,
 ) -> anyhow::Result<Done> {
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), args.port);
-    let listener = processes::listen(address, "--port").await?;
+    let listener = process::listen(address, "--port").await?;
     let keeps = args.endpoints.data_dir.clone();
     let below = Lifecycle::new();
     let endpoints = super::endpoints::start(args.endpoints, &below).await?;
 
+    let exporter = trace::start(config.trace.as_ref(), "broker", &entropy)?;
     let clock = Clock::system();
     let aws =
         aws::connect_locally(&endpoints.dynamodb_url, &endpoints.sqs_url, &clock, config.poll_wait).await;
@@ -148,10 +150,11 @@ async fn everything(
     while let Some(worker) = parts.join_next().await {
         worker.context("a worker ended badly")??;
     }
+    exporter.end().await;
     below.soft.cancel();
     endpoints.stopped().await;
     api?;
-    output::line("stopped")?;
+    output::line(left(keeps.as_deref()))?;
     Ok(Done::Ok)
 }
 
@@ -198,25 +201,16 @@ async fn serve(
     config: &Config,
     endpoints: &Endpoints,
     prepared: &Prepared,
-    keeps: Option<&std::path::Path>,
+    keeps: Option<&Path>,
 ) -> anyhow::Result<()> {
     let url = format!("http://{}", listener.local_addr()?);
     let tokens = |tokens: &broker_common::config::Tokens| tokens.iter().next().map(shown).unwrap_or_default();
     let (track, admin) = (tokens(&config.track_tokens), tokens(&config.admin_tokens));
     let Endpoints { dynamodb_url, sqs_url, .. } = endpoints;
-    let kept = keeps.map_or_else(
-        || "The table is in memory: nothing survives Ctrl-C (--data-dir keeps it).".to_owned(),
-        |dir| {
-            let dir = dir.display();
-            format!(
-                "The table is kept in {dir}; {} requests that were queued were sent again.",
-                prepared.resent
-            )
-        },
-    );
+    let notes = notes(prepared, keeps);
     output::line(format_args!(
         "Sandbox broker: {url}   ({} sandboxes seeded, {} were there)
-{kept}
+{notes}
 
 Try it in another terminal:
 
@@ -229,10 +223,36 @@ The endpoints speak SQS and DynamoDB, for the AWS CLI, an SDK, or a second `brok
   export AWS_REGION=local AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
   broker pool stats
 
-Ctrl-C stops it.",
+Ctrl-C stops it: what was accepted is answered first, a second one does not wait.",
         prepared.seeded.inserted, prepared.seeded.existing
     ))?;
     broker_api::run(process, listener).await
+}
+
+/// What will be left, and what is missing.
+fn notes(prepared: &Prepared, keeps: Option<&Path>) -> String {
+    let mut notes = keeps.map_or_else(
+        || "The table is in memory: nothing survives Ctrl-C (--data-dir keeps it).".to_owned(),
+        |dir| {
+            let (dir, resent) = (dir.display(), prepared.resent);
+            format!("The table is kept in {dir}; {resent} requests that were queued were sent again.")
+        },
+    );
+    if prepared.seeded.inserted + prepared.seeded.existing == 0 {
+        notes.push_str(
+            "\nThe pool is empty: every allocate is answered 409 until `broker pool seed --count 10` (with the exports \
+             below), or start it with --pool 10.",
+        );
+    }
+    notes
+}
+
+/// What is left when it has ended.
+fn left(keeps: Option<&Path>) -> String {
+    keeps.map_or_else(
+        || "Stopped. Nothing is left of it.".to_owned(),
+        |dir| format!("Stopped. The table is left in {}.", dir.display()),
+    )
 }
 
 /// A token as its owner uses it. Only this command shows one: to whoever started it, on his own machine.

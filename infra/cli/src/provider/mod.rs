@@ -92,7 +92,10 @@ impl StandIn {
             (&Method::GET, None) if path == "/current_user/accounts" => {
                 self.list(head.uri.query().unwrap_or_default()).await
             }
-            (&Method::DELETE, Some(id)) => self.delete(id).await,
+            (&Method::DELETE, Some(id)) => {
+                let traceparent = head.headers.get("traceparent").and_then(|value| value.to_str().ok());
+                self.delete(id, traceparent.map(str::to_owned)).await
+            }
             _ => Ok(told(StatusCode::NOT_FOUND, &json!({ "detail": "Not found." }))),
         }
     }
@@ -118,7 +121,7 @@ impl StandIn {
         Ok(told(StatusCode::OK, &body))
     }
 
-    async fn delete(&self, id: &str) -> Answer {
+    async fn delete(&self, id: &str, traceparent: Option<String>) -> Answer {
         let fault = self.world.delete_fault();
         tokio::time::sleep(fault.delay()).await;
         let now = self.clock.now();
@@ -134,7 +137,7 @@ impl StandIn {
             }
             (None, Ok(_)) => (told(StatusCode::NOT_FOUND, &json!({})), "unknown".to_owned()),
         };
-        self.world.log(id, &outcome, now);
+        self.world.log(id, &outcome, traceparent, now);
         if fault.lost { Err(NoAnswer) } else { Ok(answer) }
     }
 

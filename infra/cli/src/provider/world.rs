@@ -41,6 +41,9 @@ struct Deletion {
     at_ms: u64,
     uuid: String,
     outcome: String,
+    /// Where the asker stands in a trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
 }
 
 /// A wish for more accounts.
@@ -126,8 +129,9 @@ impl World {
         removed
     }
 
-    pub(super) fn log(&self, uuid: &str, outcome: &str, now: Timestamp) {
-        let deletion = Deletion { at_ms: now.as_ms(), uuid: uuid.to_owned(), outcome: outcome.to_owned() };
+    pub(super) fn log(&self, uuid: &str, outcome: &str, traceparent: Option<String>, now: Timestamp) {
+        let (uuid, outcome) = (uuid.to_owned(), outcome.to_owned());
+        let deletion = Deletion { at_ms: now.as_ms(), uuid, outcome, traceparent };
         self.state().deletions.push(deletion);
     }
 

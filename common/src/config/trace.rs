@@ -1,0 +1,20 @@
+//! The settings of traces.
+
+use http::Uri;
+
+use super::read::{ConfigError, Reader};
+
+/// Where traces go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraceConfig {
+    /// The base of a collector's OTLP/HTTP API, without a slash at the end.
+    pub endpoint: Uri,
+    /// What part of the traces that begin here is recorded.
+    pub ratio: f64,
+}
+
+pub(super) fn trace(read: &Reader<'_>) -> Result<Option<TraceConfig>, ConfigError> {
+    let endpoint = read.url("BROKER_OTLP_ENDPOINT")?;
+    let ratio = read.ratio("BROKER_TRACE_RATIO")?;
+    Ok(endpoint.map(|endpoint| TraceConfig { endpoint, ratio }))
+}

@@ -1,0 +1,52 @@
+"""Checks what promtool does not: every alert is tested both ways, its runbook section exists, Kubernetes has the same.
+
+    alerts.py
+"""
+
+import pathlib
+import re
+import sys
+
+import yaml
+
+ROOT = pathlib.Path(__file__).parents[2]
+OBSERVABILITY = ROOT / "infra/observability"
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """The sections of a Markdown page, as links name them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def main() -> int:
+    groups = yaml.safe_load((OBSERVABILITY / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    problems: list[str] = []
+
+    fires, quiet = set(), set()
+    tests = yaml.safe_load((OBSERVABILITY / "alerts_test.yaml").read_text(encoding="utf-8"))["tests"]
+    for case in (case for test in tests for case in test["alert_rule_test"]):
+        (fires if case["exp_alerts"] else quiet).add(case["alertname"])
+    for rule in rules:
+        name, notes = rule["alert"], rule["annotations"]
+        for told, seen in (("fires", fires), ("stays quiet", quiet)):
+            if name not in seen:
+                problems.append(f"no test in which {name} {told}")
+        page, _, section = notes.get("runbook", "").partition("#")
+        if not page or section not in anchors(ROOT / page):
+            problems.append(f"{name}: the runbook {notes.get('runbook')!r} is nowhere")
+
+    manifests = yaml.safe_load_all((ROOT / "infra/kubernetes/base/monitoring.yaml").read_text(encoding="utf-8"))
+    manifest = next(m for m in manifests if m["kind"] == "PrometheusRule")
+    if manifest["spec"]["groups"] != groups:
+        problems.append("infra/kubernetes/base/monitoring.yaml has other rules than infra/observability/alerts.yaml")
+
+    for problem in problems:
+        print(f"  {problem}", file=sys.stderr)
+    print(f"  {len(rules)} alerts, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+//! `broker doctor`: looks at everything that a broker needs, a line each: fine, or what to do.
+//!
+//! Invariants: it changes nothing; every line is told, also after one that is wrong; what cannot be looked at because
+//! something before it is wrong says so and counts as wrong. What it does not do: look at the processes (their `/readyz`
+//! does) or at what the table holds (`broker pool verify` does).
+
+use std::process::ExitCode;
+
+use broker_common::aws;
+use broker_common::clock::MAX_SKEW_MS;
+use broker_common::config::unknown_names;
+use broker_common::provider::{Provider, ProviderError};
+use broker_common::queue::{QueueError, inspect};
+use broker_common::store::StoreError;
+use broker_common::store::schema::{self, IndexState};
+use serde::Serialize;
+
+use super::Done;
+use crate::context::{Context, Settings};
+use crate::output;
+
+/// Answers of AWS that a clock is compared with before it is believed.
+const COMPARED: usize = 4;
+
+/// One line.
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    ok: bool,
+    /// What was found.
+    found: String,
+    /// What to do about it; empty if it is fine.
+    todo: String,
+}
+
+impl Finding {
+    fn fine(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, ok: true, found: found.into(), todo: String::new() }
+    }
+
+    fn wrong(check: &'static str, found: impl Into<String>, todo: impl Into<String>) -> Self {
+        Self { check, ok: false, found: found.into(), todo: todo.into() }
+    }
+
+    fn of(check: &'static str, problem: Option<(String, String)>, fine: impl Into<String>) -> Self {
+        match problem {
+            Some((found, todo)) => Self::wrong(check, found, todo),
+            None => Self::fine(check, fine),
+        }
+    }
+}
+
+pub(crate) fn run(settings: &Settings, json: bool) -> anyhow::Result<Done> {
+    let unknown = settings.over(&[], unknown_names);
+    settings.once(async |context| {
+        let mut findings = vec![Finding::of(
+            "settings",
+            unknown.first().map(|unknown| {
+                let todo = format!("Did you mean {}?", unknown.nearest);
+                (format!("{} is no setting: it has no effect", unknown.name), todo)
+            }),
+            "every BROKER_* name is known",
+        )];
+        findings.extend(examine(&context).await);
+        tell(&findings, json)?;
+        let all_fine = findings.iter().all(|finding| finding.ok);
+        Ok(if all_fine { Done::Ok } else { Done::Exit(ExitCode::FAILURE) })
+    })
+}
+
+fn tell(findings: &[Finding], json: bool) -> std::io::Result<()> {
+    if json {
+        return output::json(&findings);
+    }
+    let cells = findings.iter().map(|finding| {
+        let word = if finding.ok { "ok" } else { "WRONG" };
+        let told =
+            if finding.ok { finding.found.clone() } else { format!("{}. {}", finding.found, finding.todo) };
+        [finding.check.to_owned(), word.to_owned(), told]
+    });
+    output::table(["CHECK", "", "FOUND"], cells)
+}
+
+async fn examine(context: &Context) -> Vec<Finding> {
+    let credentials = credentials().await;
+    let has_credentials = credentials.ok;
+    let mut findings = vec![credentials];
+    if has_credentials {
+        findings.extend(table(context).await);
+        findings.extend(queues(context).await);
+        findings.push(clock(context).await);
+    } else {
+        let unknown = |check| Finding::wrong(check, "not looked at", "Repair the credentials first.");
+        findings.extend(["table", "index", "queues", "redrive", "clock"].map(unknown));
+    }
+    findings.push(provider(context).await);
+    findings.push(tokens(context));
+    findings
+}
+
+async fn credentials() -> Finding {
+    let aws::Identity { region, no_credentials } = aws::identity().await;
+    let todo =
+        "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role is attached.";
+    match (region, no_credentials) {
+        (Some(region), None) => Finding::fine("credentials", format!("found; region {region}")),
+        (_, Some(why)) => Finding::wrong("credentials", format!("none are found: {why}"), todo),
+        (None, None) => Finding::wrong("credentials", "found, but no region", "Set AWS_REGION."),
+    }
+}
+
+async fn table(context: &Context) -> [Finding; 2] {
+    let name = &context.config.table;
+    let seen = match schema::inspect(&context.aws.dynamodb, name).await {
+        Ok(seen) => seen,
+        Err(error) => {
+            let todo = match &error {
+                StoreError::NoTable { .. } => {
+                    "Run `broker init`, or set BROKER_TABLE to the name of the one that is there."
+                }
+                StoreError::Refused { .. } => {
+                    "AWS does not accept the credentials, or the role may not describe the table: see infra/terraform/policies.tf."
+                }
+                StoreError::Unavailable { .. } | StoreError::Conflict | StoreError::Malformed { .. } => {
+                    "Check AWS_ENDPOINT_URL_DYNAMODB (if it is set), the region and the network."
+                }
+            };
+            let found = chain(&error);
+            return [
+                Finding::wrong("table", found, todo),
+                Finding::wrong("index", "not looked at", "Repair the table first."),
+            ];
+        }
+    };
+    let foreign = "It was made for something else: set BROKER_TABLE to another name.".to_owned();
+    let problem = if !seen.keys {
+        Some((format!("{name} has other keys than PK and SK"), foreign.clone()))
+    } else if !seen.active {
+        Some((format!("{name} is not active"), "Wait until it is, and look again.".to_owned()))
+    } else if !seen.expires {
+        let found = format!("{name} keeps what is past its ttl");
+        Some((found, "Run `broker init`: it turns expiry on.".to_owned()))
+    } else {
+        None
+    };
+    let index = match seen.index {
+        IndexState::Usable => None,
+        IndexState::NotActive => {
+            Some(("it is being built".to_owned(), "Wait until it is active, and look again.".to_owned()))
+        }
+        IndexState::Foreign => {
+            Some((format!("{} has other keys or attributes than ours", schema::STATE_INDEX), foreign))
+        }
+        IndexState::Missing => Some((
+            format!("{name} has no {}", schema::STATE_INDEX),
+            "Add it as infra/terraform/table.tf has it; until then nothing can be allocated.".to_owned(),
+        )),
+    };
+    [
+        Finding::of("table", problem, format!("{name} is active")),
+        Finding::of("index", index, format!("{} is active", schema::STATE_INDEX)),
+    ]
+}
+
+async fn queues(context: &Context) -> [Finding; 2] {
+    let seen = match inspect::queues(&context.aws, &context.names).await {
+        Ok(seen) => seen,
+        Err(error) => {
+            return [
+                not_found(&error),
+                Finding::wrong("redrive", "not looked at", "Repair the queues first."),
+            ];
+        }
+    };
+    let missing: Vec<_> =
+        seen.iter().filter(|queue| !queue.exists).map(|queue| queue.queue.as_str()).collect();
+    let missing = (!missing.is_empty()).then(|| {
+        let found = format!("not there: {}", missing.join(", "));
+        (
+            found,
+            "Run `broker init`, or set BROKER_PREFIX to what the names of the queues begin with.".to_owned(),
+        )
+    });
+    let differs = seen.iter().find(|queue| !queue.differs.is_empty()).map(|queue| {
+        let found = format!("{} has another {}", queue.queue, queue.differs.join(" and "));
+        (found, "Run `broker init` (on AWS: terraform apply), or messages that fail are lost too early or never kept.".to_owned())
+    });
+    let names = seen.iter().map(|queue| queue.queue.as_str()).collect::<Vec<_>>().join(", ");
+    let redrive = match (&missing, differs) {
+        (Some(_), None) => Some(("queues are missing".to_owned(), "Repair the queues first.".to_owned())),
+        (Some(_) | None, differs) => differs,
+    };
+    [
+        Finding::of("queues", missing, names),
+        Finding::of("redrive", redrive, "what fails too often is kept, for 14 days"),
+    ]
+}
+
+fn not_found(error: &QueueError) -> Finding {
+    let todo =
+        "Check AWS_ENDPOINT_URL_SQS (if it is set), the region, the network, and the role's permissions.";
+    Finding::wrong("queues", chain(error), todo)
+}
+
+/// Compares this machine's clock with the dates of some more answers.
+async fn clock(context: &Context) -> Finding {
+    for _ in 0..COMPARED {
+        // What it says does not matter here, only when it says so.
+        if inspect::queues(&context.aws, &context.names).await.is_err() {
+            break;
+        }
+    }
+    let off_ms = context.clock.correction_ms();
+    if !context.clock.is_trusted() {
+        let found = "it cannot be compared with the dates of AWS, or they disagree with each other";
+        return Finding::wrong("clock", found, "Repair what is wrong above, and look again.");
+    }
+    let off = (off_ms.abs() > MAX_SKEW_MS).then(|| {
+        let found = format!("{} s off the dates of AWS", off_ms / 1_000);
+        (found, "Synchronise this machine's clock (NTP); processes correct it meanwhile.".to_owned())
+    });
+    Finding::of("clock", off, "within 2 s of the dates of AWS")
+}
+
+async fn provider(context: &Context) -> Finding {
+    let Some(config) = &context.config.provider else {
+        let found = "none is set: nothing is synchronised, nothing is deleted there (BROKER_PROVIDER_URL)";
+        return Finding::fine("provider", found);
+    };
+    let probed = match Provider::new(config, context.clock.clone()) {
+        Ok(provider) => provider.probe().await,
+        Err(error) => Err(error),
+    };
+    let todo = |error: &ProviderError| match error {
+        ProviderError::Unauthorized => "Set BROKER_PROVIDER_TOKEN to a token that it knows.",
+        ProviderError::Malformed { .. } | ProviderError::Refused { .. } => {
+            "Is BROKER_PROVIDER_URL the base of its API? {base}/current_user/accounts is asked for."
+        }
+        ProviderError::Unavailable { .. }
+        | ProviderError::RateLimited { .. }
+        | ProviderError::BreakerOpen { .. } => {
+            "Check BROKER_PROVIDER_URL, the network, and the provider's own status. Allocations go on meanwhile."
+        }
+    };
+    let problem = probed.err().map(|error| (format!("{}: {error}", config.url), todo(&error).to_owned()));
+    Finding::of("provider", problem, format!("{} answers", config.url))
+}
+
+fn tokens(context: &Context) -> Finding {
+    let config = &context.config;
+    let names = |tokens: &broker_common::config::Tokens| {
+        tokens.iter().map(|token| token.name().to_owned()).collect::<Vec<_>>().join(", ")
+    };
+    let (track, admin) = (names(&config.track_tokens), names(&config.admin_tokens));
+    let todo = "Set BROKER_TRACK_TOKENS=name=token (or BROKER_TRACK_TOKENS_FILE) where the API runs.";
+    match (track.is_empty(), admin.is_empty()) {
+        (true, _) if config.local => {
+            Finding::fine("tokens", "none of a platform, and BROKER_LOCAL allows that")
+        }
+        (true, true) => Finding::wrong("tokens", "none: an API with this environment does not start", todo),
+        (true, false) => Finding::wrong("tokens", "none of a platform: nobody can allocate", todo),
+        (false, true) => Finding::fine("tokens", format!("platforms {track}; no operator, so no /v1/admin")),
+        (false, false) => Finding::fine("tokens", format!("platforms {track}; operators {admin}")),
+    }
+}
+
+/// An error and its causes.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

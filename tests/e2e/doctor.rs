@@ -1,0 +1,163 @@
+//! `broker doctor`: what a broker needs, a line each, looked at against real endpoints with one thing wrong at a time.
+
+use broker_tests::dates::{Shift, relay};
+use broker_tests::{Broker, Provider, Setup, story};
+use serde::Deserialize;
+
+const TOKEN: (&str, &str) = ("BROKER_TRACK_TOKENS", "platform=tok-platform-0123456789");
+const CHECKS: [&str; 9] =
+    ["settings", "credentials", "table", "index", "queues", "redrive", "clock", "provider", "tokens"];
+/// Nobody listens there.
+const NOWHERE: &str = "http://127.0.0.1:1";
+
+#[derive(Debug, Deserialize)]
+struct Finding {
+    check: String,
+    ok: bool,
+    found: String,
+    todo: String,
+}
+
+/// No process runs: the doctor needs none.
+fn setup() -> Setup {
+    Setup::new().apis(0).workers(0).var(TOKEN.0, TOKEN.1)
+}
+
+/// What the doctor finds with these flags and variables; the exit code must fit.
+async fn findings(broker: &Broker, flags: &[&str], vars: &[(&str, &str)]) -> Vec<Finding> {
+    let args = [&["doctor", "--json"][..], flags].concat();
+    let output = broker.cli_with(&args, vars).await;
+    let findings: Vec<Finding> = output.json();
+    let checks: Vec<_> = findings.iter().map(|finding| finding.check.as_str()).collect();
+    assert_eq!(checks, CHECKS, "each a line, whatever is wrong");
+    let all_fine = findings.iter().all(|finding| finding.ok);
+    assert_eq!(output.code, i32::from(!all_fine), "{output:#?}");
+    for finding in &findings {
+        assert_eq!(finding.todo.is_empty(), finding.ok, "ok, or what to do: {finding:#?}");
+        assert!(!finding.found.is_empty(), "{finding:#?}");
+    }
+    findings
+}
+
+/// With these flags and variables exactly these checks are wrong; the first tells this.
+async fn wrong(broker: &Broker, flags: &[&str], vars: &[(&str, &str)], checks: &[&str], tells: &str) {
+    let findings = findings(broker, flags, vars).await;
+    let wrong: Vec<_> = findings.iter().filter(|finding| !finding.ok).collect();
+    let names: Vec<_> = wrong.iter().map(|finding| finding.check.as_str()).collect();
+    assert_eq!(names, checks, "{flags:?} {vars:?}: {findings:#?}");
+    let told = format!("{}. {}", wrong[0].found, wrong[0].todo);
+    assert!(told.contains(tells), "{told:?} does not tell {tells:?}");
+}
+
+#[tokio::test]
+async fn where_nothing_is_wrong_every_line_is_ok() {
+    let provider = Provider::start(1).await;
+    let setup = provider.setup().apis(0).workers(0).var(TOKEN.0, TOKEN.1);
+    story(setup, async |broker| {
+        let findings = findings(broker, &[], &[]).await;
+        assert!(findings.iter().all(|finding| finding.ok), "{findings:#?}");
+        let told = broker.cli_ok(&["doctor"]).await.stdout;
+        assert_eq!(told.lines().filter(|line| line.contains(" ok ")).count(), CHECKS.len(), "{told}");
+        assert!(!told.contains("tok-platform"), "a token is told by its name: {told}");
+        // It changes nothing: nor does it make what is not there.
+        broker.cli_with(&["doctor", "--prefix", "elsewhere", "--table", "elsewhere"], &[]).await;
+        let again = broker.cli_with(&["doctor", "--json"], &[("BROKER_TABLE", "elsewhere")]).await;
+        assert_eq!(again.code, 1, "{again:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_table_and_queues_that_are_not_there_are_told_with_what_makes_them() {
+    story(setup(), async |broker| {
+        wrong(broker, &["--table", "elsewhere"], &[], &["table", "index"], "broker init").await;
+        wrong(broker, &["--prefix", "elsewhere"], &[], &["queues", "redrive"], "broker init").await;
+        let dynamodb = [("AWS_ENDPOINT_URL_DYNAMODB", NOWHERE)];
+        wrong(broker, &[], &dynamodb, &["table", "index"], "AWS_ENDPOINT_URL_DYNAMODB").await;
+        let sqs = [("AWS_ENDPOINT_URL_SQS", NOWHERE)];
+        // The clock is compared with the table's answers alone, then.
+        wrong(broker, &[], &sqs, &["queues", "redrive"], "AWS_ENDPOINT_URL_SQS").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_table_of_somebody_else_and_one_without_the_index_are_told_apart() {
+    story(setup(), async |broker| {
+        let name = broker.queues().name("bare");
+        broker.table().create_bare(&name, ["PK", "SK"]).await;
+        wrong(broker, &["--table", &name], &[], &["table", "index"], "broker init").await;
+        let name = broker.queues().name("foreign");
+        broker.table().create_bare(&name, ["id", "range"]).await;
+        wrong(broker, &["--table", &name], &[], &["table", "index"], "BROKER_TABLE").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_redrive_policy_that_somebody_changed_is_told_and_init_mends_it() {
+    story(setup(), async |broker| {
+        let queues = broker.queues();
+        let dlq = queues.arn(&queues.name("requests-dlq")).await;
+        let patient = format!("{{\"deadLetterTargetArn\":\"{dlq}\",\"maxReceiveCount\":99}}");
+        queues.set_redrive(&queues.name("requests"), &patient).await;
+        wrong(broker, &[], &[], &["redrive"], "RedrivePolicy").await;
+        broker.cli_ok(&["init"]).await;
+        wrong(broker, &[], &[("BROKER_WIAT_S", "1")], &["settings"], "BROKER_WAIT_S").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn credentials_that_are_missing_are_told_first_and_the_rest_is_not_guessed() {
+    story(setup(), async |broker| {
+        let rest = ["credentials", "table", "index", "queues", "redrive", "clock"];
+        let none = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", ""), ("HOME", "/nonexistent")];
+        wrong(broker, &[], &none, &rest, "AWS_PROFILE").await;
+        let nowhere = [("AWS_REGION", ""), ("AWS_DEFAULT_REGION", ""), ("HOME", "/nonexistent")];
+        wrong(broker, &[], &nowhere, &rest, "AWS_REGION").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_provider_that_is_away_or_does_not_know_us_is_told() {
+    let provider = Provider::start(1).await;
+    story(provider.setup().apis(0).workers(0).var(TOKEN.0, TOKEN.1), async |broker| {
+        let away = [("BROKER_PROVIDER_URL", NOWHERE)];
+        wrong(broker, &[], &away, &["provider"], "BROKER_PROVIDER_URL").await;
+        let stranger = [("BROKER_PROVIDER_TOKEN", "nobody")];
+        wrong(broker, &[], &stranger, &["provider"], "BROKER_PROVIDER_TOKEN").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_is_told_by_how_much() {
+    let shift = Shift::default();
+    shift.set(60);
+    let mut setup = setup();
+    for (name, url) in relay(&shift).await {
+        setup = setup.var(name, &url);
+    }
+    story(setup, async |broker| {
+        wrong(broker, &[], &[], &["clock"], "NTP").await;
+        shift.set(0);
+        assert!(findings(broker, &[], &[]).await.iter().all(|finding| finding.ok));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_tokens_and_with_a_bad_setting_it_says_what_an_api_would() {
+    story(Setup::new().apis(0).workers(0), async |broker| {
+        wrong(broker, &[], &[], &["tokens"], "BROKER_TRACK_TOKENS").await;
+        let operators_only = [("BROKER_ADMIN_TOKENS", "ops=0123456789abcdef")];
+        wrong(broker, &[], &operators_only, &["tokens"], "nobody can allocate").await;
+        assert!(findings(broker, &["--local", "true"], &[]).await.iter().all(|finding| finding.ok));
+        let bad = broker.cli(&["doctor", "--wait-s", "soon"]).await;
+        assert_eq!(bad.code, 2, "{bad:#?}");
+        assert!(bad.stderr.contains("BROKER_WAIT_S"), "{bad:#?}");
+    })
+    .await;
+}
