@@ -26,7 +26,7 @@ impl Ran {
     #[track_caller]
     fn sandbox(&self) -> String {
         let told: Value =
-            serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"));
+            serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}, {}", self.stderr));
         told["sandbox_id"].as_str().unwrap_or_else(|| panic!("no sandbox: {self:#?}")).to_owned()
     }
 }
