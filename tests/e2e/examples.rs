@@ -25,8 +25,8 @@ impl Ran {
     /// The sandbox that a start printed.
     #[track_caller]
     fn sandbox(&self) -> String {
-        let told: Value =
-            serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}, {}", self.stderr));
+        let told: Value = serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {self:#?}, {}", self.stderr));
         told["sandbox_id"].as_str().unwrap_or_else(|| panic!("no sandbox: {self:#?}")).to_owned()
     }
 }

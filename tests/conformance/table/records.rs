@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use broker_common::domain::{Job, JobReport, Outcome, PersistedRequest, RequestState, Status, Task, TrackId};
+use broker_common::domain::{
+    Job, JobReport, LetterCount, Outcome, PersistedRequest, RequestState, Status, Task, TrackId,
+};
 use broker_common::store::{Census, Changed, Completion, Instance, Recorded, Role, Standing};
 
 use crate::place::Place;
@@ -31,7 +33,7 @@ async fn a_request_is_recorded_once_and_ends_once() {
     let again = store.record_request(&record).await.expect("asked");
     assert_eq!(again, Recorded::AlreadyThere(Box::new(record.clone())), "to the millisecond");
     let page = store.queued_requests(None).await.expect("read");
-    assert_eq!(page.requests, [record.clone()]);
+    assert_eq!(page.requests, std::slice::from_ref(&record));
 
     let ended = |outcome| PersistedRequest { state: RequestState::Ended(outcome), ..record.clone() };
     let first = store.complete_request(&ended(Outcome::NoSandboxes)).await.expect("asked");
@@ -57,7 +59,7 @@ async fn a_tick_is_taken_by_one_and_moved_by_it_alone() {
     assert_eq!(moved, Changed::MovedOn);
     let moved = store.move_tick(Job::Census, &tick, until, next).await.expect("asked");
     assert_eq!(moved, Changed::Done);
-    store.pause_job(Job::Census, "a test", now).await.expect("paused");
+    store.pause_job(Job::Census, now).await.expect("paused");
     let paused = store.tick(Job::Census, Duration::ZERO, now).await.expect("read");
     assert_eq!((paused.next_run_at, paused.taken_until), (next, None));
     assert!(paused.paused_at.is_some());
@@ -80,7 +82,11 @@ async fn slots_are_given_once() {
 async fn the_latest_census_and_the_living_are_kept() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
-    let census = |as_of| Census { by_status: Status::ALL.map(|status| (status, 3)).into(), as_of };
+    let census = |as_of| Census {
+        by_status: Status::ALL.map(|status| (status, 3)).into(),
+        letters: LetterCount::default(),
+        as_of,
+    };
     let later = now.plus(Duration::from_millis(1));
     for (as_of, expected) in [(later, Changed::Done), (now, Changed::MovedOn)] {
         assert_eq!(store.keep_census(&census(as_of)).await.expect("asked"), expected);
