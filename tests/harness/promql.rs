@@ -104,10 +104,13 @@ impl Exposed {
                     (Some(_) | None, Some(_) | None) => {}
                 }
             }
-            let unknown =
-                |label: &&String| !labels.contains_key(*label) && !OF_PROMETHEUS.contains(&label.as_str());
-            missing.extend(by.iter().filter(unknown).map(|label| format!("no label {label} of {name}")));
         }
+        // A group may be of one side of a division only.
+        let has = |label: &str| {
+            metrics.iter().any(|(name, _)| self.0.get(name).is_some_and(|of| of.contains_key(label)))
+        };
+        let unknown = |label: &&String| !has(label.as_str()) && !OF_PROMETHEUS.contains(&label.as_str());
+        missing.extend(by.iter().filter(unknown).map(|label| format!("no metric has the label {label}")));
         missing
     }
 
