@@ -33,6 +33,8 @@ const READS: usize = 32;
 const READ_AT_ONCE: usize = 200;
 /// The longest age that may be asked for: ten years.
 pub(crate) const LONGEST_AGE_S: u32 = 10 * 366 * 86_400;
+/// Characters of a kind.
+const LONGEST_KIND: usize = 64;
 /// Characters of the reason of a discard.
 const LONGEST_WHY: usize = 500;
 
@@ -126,6 +128,12 @@ fn selection(query: &Query, now: Timestamp) -> Result<Selection, Problem> {
     }
 }
 
+/// A word that a message may call its kind.
+fn kind(text: &str) -> Result<String, ()> {
+    let fits = (1..=LONGEST_KIND).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| text.to_owned()).ok_or(())
+}
+
 fn filter(query: &Query, now: Timestamp) -> Result<LetterFilter, Problem> {
     let ago = |name| {
         let seconds = query.number(name, 0..=LONGEST_AGE_S)?;
@@ -133,7 +141,7 @@ fn filter(query: &Query, now: Timestamp) -> Result<LetterFilter, Problem> {
     };
     Ok(LetterFilter {
         source: query.checked("queue", |text| Source::parse(text).ok_or(()))?,
-        kind: query.get("kind").map(str::to_owned),
+        kind: query.checked("kind", kind)?,
         reason: query.checked("reason", |text| Reason::parse(text).ok_or(()))?,
         track: query.checked("track", |text| TrackId::new(text))?,
         since: ago("newer_than_s")?,
