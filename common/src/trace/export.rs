@@ -113,7 +113,7 @@ fn traces_of(endpoint: &Uri) -> String {
 pub struct Exporter(Option<SdkTracerProvider>);
 
 impl Exporter {
-    /// Sends what still waits, for [`END`] at most; what ends later is not traced.
+    /// Sends what still waits, for `END` at most; what ends later is not traced.
     pub async fn end(self) {
         let Some(provider) = self.0 else { return };
         let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(END)).await;
