@@ -16,6 +16,26 @@ async fn the_owner_gives_back_and_may_say_it_again() {
 }
 
 #[tokio::test]
+async fn whatever_keys_an_owner_chose_he_gives_back_the_sandbox_that_he_names() {
+    story(Setup::new().pool(7), async |broker| {
+        let by_default = broker.allocate("student-1").send().await.expect_status(201).sandbox_id().to_owned();
+        for lab in 1..=6 {
+            let key = format!("lab-{lab}");
+            let chosen = broker.allocate("student-1").key(&key).send().await.expect_status(201);
+            let given_back = broker.mark(chosen.sandbox_id(), "student-1").send().await.expect_status(200);
+            assert_eq!(given_back.sandbox_id(), chosen.sandbox_id());
+            let stats = broker.stats().await;
+            assert_eq!((stats.allocated, stats.pending_deletion), (1, lab), "{key}");
+        }
+        let again = broker.allocate("student-1").send().await.expect_status(200);
+        assert_eq!(again.sandbox_id(), by_default, "he still has it");
+        broker.mark(&by_default, "student-1").send().await.expect_status(200);
+        assert_eq!(broker.stats().await.pending_deletion, 7);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_stranger_is_refused_and_learns_nothing_about_the_owner() {
     story(Setup::new().pool(2), async |broker| {
         let first = broker.allocate("student-1").key("secret-key").lab("secret-lab").send().await;

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use broker_tests::cli::{Output, Stats, Verdict};
 
 use crate::k6::{Grant, Run};
-use crate::profile::{Plan, Profile};
+use crate::profile::{Length, Plan, Profile};
 
 /// How many surprising lines are worth a screen.
 const SHOWN: usize = 5;
@@ -17,8 +17,8 @@ pub(crate) fn faults(plan: &Plan, run: &Run, stats: &Stats, verdict: &Output) ->
     let answers = run.answers();
     let tracks: u64 = [201, 409].iter().filter_map(|status| answers.get(status)).sum();
     let promise = plan.promise(tracks);
-    if plan.duration.is_none() {
-        faults.check("tracks that were answered", tracks, plan.users * plan.rounds);
+    if let Length::Rounds(rounds) = plan.length {
+        faults.check("tracks that were answered", tracks, plan.users * rounds);
     }
     faults.check("answers by status", &answers, &promise.answers);
     faults.check("the pool", stats, &promise.stats);

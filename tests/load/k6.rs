@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use broker_tests::api::TRACK_TOKEN;
 use broker_tests::{Broker, binaries, endpoint, warden};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::profile::Plan;
+use crate::profile::{Length, Plan, Stage};
 
 /// Whether k6 can be started, or what to do about it.
 pub(crate) fn is_installed() -> Result<(), String> {
@@ -76,8 +76,12 @@ pub(crate) async fn run(broker: &Broker, plan: &Plan) -> Run {
     k6.args(["run", "--quiet", "--no-usage-report", "--log-format=raw", "--address=127.0.0.1:0"]);
     k6.arg("--console-output").arg(&console).arg(script);
     k6.env("BROKER_URLS", urls.join(",")).env("BROKER_TOKEN", TRACK_TOKEN).env("BROKER_SUMMARY", &summary);
-    k6.env("BROKER_USERS", plan.users.to_string()).env("BROKER_ROUNDS", plan.rounds.to_string());
-    k6.env("BROKER_DURATION", plan.duration.as_deref().unwrap_or_default());
+    k6.env("BROKER_USERS", plan.users.to_string());
+    match &plan.length {
+        Length::Rounds(rounds) => k6.env("BROKER_ROUNDS", rounds.to_string()),
+        Length::For(duration) => k6.env("BROKER_DURATION", duration),
+        Length::Stages(stages) => k6.env("BROKER_STAGES", in_k6s_form(stages, plan.users)),
+    };
     k6.env("BROKER_THINK_TIME_S", plan.think_time_s.to_string());
     let mut k6 = tokio::process::Command::from(k6);
     let output = k6.stdin(Stdio::null()).kill_on_drop(true).output().await.expect("k6 starts");
@@ -89,6 +93,13 @@ pub(crate) async fn run(broker: &Broker, plan: &Plan) -> Run {
         String::from_utf8_lossy(&output.stderr)
     );
     read(&summary, &console)
+}
+
+/// The stages as k6 reads them, with as many users at their height as `users`.
+fn in_k6s_form(stages: &[Stage], users: u64) -> String {
+    let stage =
+        |stage: &Stage| json!({ "duration": format!("{}s", stage.seconds), "target": stage.of(users) });
+    Value::from_iter(stages.iter().map(stage)).to_string()
 }
 
 fn read(summary: &Path, console: &Path) -> Run {

@@ -20,22 +20,23 @@ use profile::{Plan, Profile};
 /// Lets users loose on a broker and checks what they were given.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// smoke: 10 users, 200 sandboxes; stress: 100 users, 100 sandboxes; multi-student: 50 students in 5 labs, 3 requests
-    /// each, 200 sandboxes
+    /// smoke: 10 users, 200 sandboxes; load: 100 users for a minute; stress: 100 users, 100 sandboxes; staged: 100, 500,
+    /// 1,000 users and down again, in two and a half minutes; spike: 1,000 within a second, among 20; multi-student:
+    /// 50 students in 5 labs, 3 requests each, 200 sandboxes
     profile: Profile,
-    /// Go on for this long (k6 syntax, such as 30s) instead of a fixed number of rounds
+    /// Go on for this long (k6 syntax, such as 30s) instead of the profile's rounds or stages
     #[arg(long)]
     duration: Option<String>,
-    /// Mean seconds that a user thinks between two requests
-    #[arg(long, default_value_t = 0.0)]
-    think_time: f64,
+    /// Mean seconds that a user thinks between two requests, if not the profile's
+    #[arg(long)]
+    think_time: Option<f64>,
     /// API processes
     #[arg(long, default_value_t = 2)]
     apis: usize,
     /// Worker processes
     #[arg(long, default_value_t = 3)]
     workers: usize,
-    /// Users, if not the profile's number
+    /// Users at a time, where they are most, if not the profile's number
     #[arg(long)]
     users: Option<u64>,
     /// Rounds of each user, if not the profile's number

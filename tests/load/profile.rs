@@ -13,19 +13,93 @@ use crate::Arguments;
 pub(crate) enum Profile {
     /// Allocate, repeat, look, give back; short enough for every change.
     Smoke,
+    /// An ordinary morning.
+    Load,
     /// More tracks than sandboxes.
     Stress,
+    /// More and more users, then fewer.
+    Staged,
+    /// Everybody at once, out of a quiet time.
+    Spike,
     /// Labs full of students.
     MultiStudent,
+}
+
+/// From 100 to 500 to 1,000 users, and home again.
+const STAGED: &[Stage] = &[
+    Stage { seconds: 10, users: 100 },
+    Stage { seconds: 20, users: 100 },
+    Stage { seconds: 20, users: 500 },
+    Stage { seconds: 20, users: 500 },
+    Stage { seconds: 20, users: 1_000 },
+    Stage { seconds: 40, users: 1_000 },
+    Stage { seconds: 20, users: 0 },
+];
+/// A thousand within a second, among twenty.
+const SPIKE: &[Stage] = &[
+    Stage { seconds: 1, users: 20 },
+    Stage { seconds: 14, users: 20 },
+    Stage { seconds: 1, users: 1_000 },
+    Stage { seconds: 20, users: 1_000 },
+    Stage { seconds: 4, users: 20 },
+    Stage { seconds: 10, users: 20 },
+];
+
+/// A time in which the number of users changes evenly to that of its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stage {
+    pub(crate) seconds: u64,
+    users: u64,
+}
+
+impl Stage {
+    /// The users at its end, of a thousand as it is written, of `users` as it is played.
+    pub(crate) const fn of(self, users: u64) -> u64 {
+        (self.users * users).div_ceil(1_000)
+    }
+}
+
+/// How long a run goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// So many labs for each user.
+    Rounds(u64),
+    /// A time, in k6's syntax.
+    For(String),
+    /// With more and with fewer users.
+    Stages(&'static [Stage]),
 }
 
 impl Profile {
     /// The k6 script, as it is called.
     pub(crate) const fn script(self) -> &'static str {
         match self {
-            Self::Smoke => "smoke.js",
+            Self::Smoke | Self::Load | Self::Staged | Self::Spike => "lab.js",
             Self::Stress => "stress.js",
             Self::MultiStudent => "multi-student.js",
+        }
+    }
+
+    fn length(self) -> Length {
+        match self {
+            Self::Smoke => Length::Rounds(20),
+            Self::Load => Length::For("60s".to_owned()),
+            Self::Stress => Length::Rounds(10),
+            Self::Staged => Length::Stages(STAGED),
+            Self::Spike => Length::Stages(SPIKE),
+            Self::MultiStudent => Length::Rounds(3),
+        }
+    }
+
+    /// Users, sandboxes, seconds of thinking.
+    const fn numbers(self) -> (u64, u64, f64) {
+        match self {
+            Self::Smoke => (10, 200, 0.0),
+            Self::Load => (100, 10_000, 1.0),
+            Self::Stress => (100, 100, 0.0),
+            Self::Staged => (1_000, 25_000, 5.0),
+            Self::Spike => (1_000, 10_000, 5.0),
+            Self::MultiStudent => (50, 200, 0.0),
         }
     }
 }
@@ -34,28 +108,25 @@ impl Profile {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) profile: Profile,
+    /// At a time, where they are most.
     pub(crate) users: u64,
-    /// How often each user starts a lab; a duration overrides it.
-    pub(crate) rounds: u64,
+    pub(crate) length: Length,
     pub(crate) pool: u64,
-    pub(crate) duration: Option<String>,
     pub(crate) think_time_s: f64,
 }
 
 impl Plan {
     pub(crate) fn new(arguments: &Arguments) -> Self {
-        let (users, rounds, pool) = match arguments.profile {
-            Profile::Smoke => (10, 20, 200),
-            Profile::Stress => (100, 10, 100),
-            Profile::MultiStudent => (50, 3, 200),
-        };
+        let profile = arguments.profile;
+        let (users, pool, think_time_s) = profile.numbers();
+        let rounds = arguments.rounds.map(Length::Rounds);
+        let duration = arguments.duration.clone().map(Length::For);
         Self {
-            profile: arguments.profile,
+            profile,
             users: arguments.users.unwrap_or(users),
-            rounds: arguments.rounds.unwrap_or(rounds),
+            length: duration.or(rounds).unwrap_or_else(|| profile.length()),
             pool: arguments.pool.unwrap_or(pool),
-            duration: arguments.duration.clone(),
-            think_time_s: arguments.think_time,
+            think_time_s: arguments.think_time.unwrap_or(think_time_s),
         }
     }
 
@@ -68,7 +139,7 @@ impl Plan {
         };
         let stats = Stats { total: self.pool, available: self.pool - winners, ..Stats::default() };
         match self.profile {
-            Profile::Smoke => Promise {
+            Profile::Smoke | Profile::Load | Profile::Staged | Profile::Spike => Promise {
                 answers: answers(&[(200, 3 * winners)]),
                 winners,
                 stats: Stats { pending_deletion: winners, ..stats },
@@ -84,9 +155,15 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { profile, users, rounds, pool, think_time_s, .. } = self;
-        let length =
-            self.duration.as_ref().map_or(format!("{rounds} rounds each"), |time| format!("for {time}"));
+        let Self { profile, users, length, pool, think_time_s } = self;
+        let length = match length {
+            Length::Rounds(rounds) => format!("{rounds} rounds each"),
+            Length::For(time) => format!("for {time}"),
+            Length::Stages(stages) => {
+                let stage = |stage: &Stage| format!("{} after {} s", stage.of(*users), stage.seconds);
+                stages.iter().map(stage).collect::<Vec<_>>().join(", ")
+            }
+        };
         write!(f, "{profile:?}: {users} users, {length}, {pool} sandboxes, think time {think_time_s} s")
     }
 }
@@ -107,7 +184,7 @@ mod tests {
     use super::*;
 
     fn plan(profile: Profile, pool: u64) -> Plan {
-        Plan { profile, users: 1, rounds: 1, pool, duration: None, think_time_s: 0.0 }
+        Plan { profile, users: 1, length: Length::Rounds(1), pool, think_time_s: 0.0 }
     }
 
     #[test]
@@ -115,6 +192,13 @@ mod tests {
         let promise = plan(Profile::Stress, 100).promise(1_000);
         assert_eq!(promise.answers, BTreeMap::from([(200, 100), (201, 100), (409, 900)]));
         assert_eq!(promise.stats, Stats { total: 100, allocated: 100, ..Stats::default() });
+    }
+
+    #[test]
+    fn stages_are_played_with_as_many_users_as_there_are() {
+        let users = |of: u64| STAGED.iter().map(|stage| stage.of(of)).collect::<Vec<_>>();
+        assert_eq!(users(1_000), [100, 100, 500, 500, 1_000, 1_000, 0]);
+        assert_eq!(users(10), [1, 1, 5, 5, 10, 10, 0]);
     }
 
     #[test]

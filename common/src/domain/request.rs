@@ -1,7 +1,8 @@
 //! What is asked of the broker, and what becomes of it.
 
 use super::{
-    Fingerprint, LeaseKey, NamePrefix, Outcome, RequestId, SandboxId, Timestamp, TrackId, TrackName,
+    Fingerprint, IdempotencyKey, LeaseKey, NamePrefix, Outcome, RequestId, SandboxId, Timestamp, TrackId,
+    TrackName,
 };
 
 /// When a request was made and until when it matters.
@@ -49,6 +50,19 @@ pub struct MarkRequest {
     pub sandbox_id: SandboxId,
     /// When it was made and until when it matters.
     pub times: Times,
+}
+
+impl MarkRequest {
+    /// The last second in which the allocation that it ends may have been made. Both are whole seconds of corrected clocks; the
+    /// two seconds are the difference that may remain.
+    pub const fn claimed_by(&self) -> Timestamp {
+        Timestamp::from_secs(self.times.enqueued_at.as_secs() + 2)
+    }
+
+    /// The lease that it ends if the owner gave no key of his own.
+    pub fn default_lease_key(&self) -> LeaseKey {
+        LeaseKey { track: self.track.clone(), key: IdempotencyKey::from(&self.track) }
+    }
 }
 
 /// Where a request stands.

@@ -186,8 +186,7 @@ pub fn judge_mark(sandbox: &Sandbox, mark: &MarkRequest) -> MarkVerdict {
         return MarkVerdict::NotOwner;
     };
     match sandbox.status {
-        // Both are whole seconds of corrected clocks; the two seconds are the difference that may remain.
-        Status::Allocated if mark.times.enqueued_at.as_secs() + 2 < allocation.allocated_at.as_secs() => {
+        Status::Allocated if mark.claimed_by().as_secs() < allocation.allocated_at.as_secs() => {
             MarkVerdict::Superseded
         }
         Status::Allocated => MarkVerdict::End(Box::new(allocation.clone())),

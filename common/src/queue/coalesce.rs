@@ -1,16 +1,18 @@
 //! Many callers, few calls: single items in, full batches under load, no delay without it.
 //!
 //! The rule: while no call is under way, an item goes at once; otherwise it waits and goes, with up to `items` others,
-//! as soon as a call ends. A full batch does not wait for that while fewer than `flights` calls are under way. So one
-//! caller alone never waits, a few wait for less than one call, and what goes beside another call is a full batch:
-//! each call costs the same, whatever it carries. Items submitted before a new flight's task first runs go with it.
+//! as soon as a call ends. Two things do not wait for that while fewer than `flights` calls are under way: a full batch,
+//! and anything at all once every call takes longer than [`Bounds::patience`]. So one caller alone never waits, a few wait
+//! for less than one call, a slow call delays what is behind it by no more than the patience, and what goes beside a call
+//! of the usual length is a full batch: each call costs the same, whatever it carries. Items submitted before a new flight's
+//! task first runs go with it.
 //! Batches that are not full leave at least `spacing` apart, where calls are shorter than that: the first item of a quiet
 //! time goes at once, what follows it closely goes together.
 //!
 //! Invariants: every item is in at most one batch, batches are taken in the order of submission; an item whose caller left
 //! before its batch was taken stays behind, so that an outage collects nothing that nobody waits for; flights are tasks of
 //! their own, so a caller that leaves cancels nobody else; a flight that panics loses its own batch only, and its slot
-//! goes on; while anything waits there is a slot. What it does not do: retry, or know what an item is.
+//! goes on; while anything waits there is a slot that will take it: a young one, or the next to land. What it does not do: retry, or know what an item is.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -33,6 +35,13 @@ pub struct Bounds {
     pub weight: usize,
     /// The least time from the start of a call to that of the next, unless a full batch waits.
     pub spacing: Duration,
+    /// How long a call keeps what is not full waiting; at least the spacing.
+    pub patience: Duration,
+}
+
+impl Bounds {
+    /// Several times what a call to AWS in the same region takes (5 to 10 ms), and well below what a user notices.
+    pub const PATIENCE: Duration = Duration::from_millis(25);
 }
 
 /// The call that carried an item ended without a result for it: it panicked, or answered too little, or the runtime
@@ -59,7 +68,10 @@ struct Inner<In, Out> {
 
 struct State<In, Out> {
     waiting: VecDeque<Waiting<In, Out>>,
+    /// Slots in use.
     flying: usize,
+    /// Those of them whose call has not yet outlasted the patience: what is not full waits for one of these.
+    young: usize,
 }
 
 struct Waiting<In, Out> {
@@ -93,10 +105,15 @@ impl<In: Send + 'static, Out: Send + 'static> Coalescer<In, Out> {
         Fut: Future<Output = Vec<Out>> + Send + 'static,
     {
         Self(Arc::new(Inner {
-            bounds: Bounds { flights: bounds.flights.max(1), items: bounds.items.max(1), ..bounds },
+            bounds: Bounds {
+                flights: bounds.flights.max(1),
+                items: bounds.items.max(1),
+                patience: bounds.patience.max(bounds.spacing),
+                ..bounds
+            },
             weigh: Box::new(weigh),
             fly: Box::new(move |batch| Box::pin(fly(batch))),
-            state: Mutex::new(State { waiting: VecDeque::new(), flying: 0 }),
+            state: Mutex::new(State { waiting: VecDeque::new(), flying: 0, young: 0 }),
             full: Notify::new(),
         }))
     }
@@ -105,7 +122,7 @@ impl<In: Send + 'static, Out: Send + 'static> Coalescer<In, Out> {
     pub async fn submit(&self, item: In) -> Result<Out, FlightLost> {
         let (result, outcome) = oneshot::channel();
         if self.0.enqueue(Waiting { item, result }) {
-            tokio::spawn(Arc::clone(&self.0).keep_flying());
+            Inner::take_off(&self.0);
         }
         outcome.await.map_err(|_| FlightLost)
     }
@@ -125,9 +142,8 @@ impl<In, Out> Inner<In, Out> {
     fn enqueue(&self, waiting: Waiting<In, Out>) -> bool {
         let mut state = self.state();
         state.waiting.push_back(waiting);
+        let needed = self.takes_slot(&mut state);
         let is_full = self.is_full(&state);
-        let needed = state.flying == 0 || (is_full && state.flying < self.bounds.flights);
-        state.flying += usize::from(needed);
         drop(state);
         if is_full {
             self.full.notify_one();
@@ -135,17 +151,51 @@ impl<In, Out> Inner<In, Out> {
         needed
     }
 
+    /// Takes a slot for what waits, if it need not wait for a call and a slot is free.
+    fn takes_slot(&self, state: &mut State<In, Out>) -> bool {
+        let is_due = !state.waiting.is_empty() && (state.young == 0 || self.is_full(state));
+        let needed = is_due && state.flying < self.bounds.flights;
+        state.flying += usize::from(needed);
+        state.young += usize::from(needed);
+        needed
+    }
+
     fn is_full(&self, state: &State<In, Out>) -> bool {
         state.waiting.len() >= self.bounds.items
     }
 
+    /// Gives a slot that was taken to a task of its own.
+    fn take_off(this: &Arc<Self>)
+    where
+        In: Send + 'static,
+        Out: Send + 'static,
+    {
+        tokio::spawn(Arc::clone(this).keep_flying());
+    }
+
     /// One slot: call after call, with their spacing, until nothing waits or what waits is left to another slot.
-    async fn keep_flying(self: Arc<Self>) {
+    async fn keep_flying(self: Arc<Self>)
+    where
+        In: Send + 'static,
+        Out: Send + 'static,
+    {
         while let Some((items, callers)) = self.next_batch() {
             let spacing = self.spacing();
             // A panic has already been reported by the panic hook; the callers see it as `FlightLost`.
-            let results = caught(async { (self.fly)(items).await }).await.unwrap_or_default();
-            for (caller, result) in callers.into_iter().zip(results) {
+            let mut flight = pin!(caught(async { (self.fly)(items).await }));
+            let landed = tokio::select! {
+                biased;
+                landed = &mut flight => landed,
+                () = tokio::time::sleep(self.bounds.patience) => {
+                    if self.grows_old() {
+                        Self::take_off(&self);
+                    }
+                    let landed = flight.await;
+                    self.state().young += 1;
+                    landed
+                }
+            };
+            for (caller, result) in callers.into_iter().zip(landed.unwrap_or_default()) {
                 // The caller may have left.
                 let _ = caller.send(result);
             }
@@ -155,6 +205,13 @@ impl<In, Out> Inner<In, Out> {
                 () = spacing => {}
             }
         }
+    }
+
+    /// A call has outlasted the patience; says whether what waits behind it needs a slot of its own, which it then takes.
+    fn grows_old(&self) -> bool {
+        let mut state = self.state();
+        state.young -= 1;
+        self.takes_slot(&mut state)
     }
 
     /// Over when a spacing has passed since this call.
@@ -175,11 +232,12 @@ impl<In, Out> Inner<In, Out> {
     }
 
     /// The next batch, or `None`, which gives the slot back in the same instant, so that no item is left without one:
-    /// of several slots, the last to land takes what is not full.
+    /// of several young slots, the last to land takes what is not full.
     fn next_batch(&self) -> Option<(Vec<In>, Vec<oneshot::Sender<Out>>)> {
         let mut state = self.state();
-        if state.flying > 1 && !self.is_full(&state) {
+        if state.young > 1 && !self.is_full(&state) {
             state.flying -= 1;
+            state.young -= 1;
             return None;
         }
         let (mut items, mut callers, mut weight) = (Vec::new(), Vec::new(), 0_usize);
@@ -199,6 +257,7 @@ impl<In, Out> Inner<In, Out> {
         }
         if items.is_empty() {
             state.flying -= 1;
+            state.young -= 1;
             return None;
         }
         Some((items, callers))

@@ -7,6 +7,9 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
+/// No test lasts as long.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
 /// What a flight answers for an item.
 type Answer = Result<u32, &'static str>;
 
@@ -40,8 +43,11 @@ impl Airport {
     }
 
     fn spaced(flights: usize, items: usize, weight: usize, spacing: Duration) -> Self {
+        Self::within(Bounds { flights, items, weight, spacing, patience: PATIENCE })
+    }
+
+    fn within(bounds: Bounds) -> Self {
         let (announce, departures) = mpsc::unbounded_channel();
-        let bounds = Bounds { flights, items, weight, spacing };
         let coalescer = Coalescer::new(
             bounds,
             |item| *item as usize,
@@ -95,7 +101,9 @@ impl Airport {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        self.coalescer.0.state().flying
+        let state = self.coalescer.0.state();
+        assert!(state.young <= state.flying, "{} of {} slots are young", state.young, state.flying);
+        state.flying
     }
 }
 
@@ -171,6 +179,31 @@ async fn what_is_not_full_leaves_when_its_spacing_is_over() {
     assert_eq!(held.batch, [2]);
     held.land(Landing::Safely);
     assert!(first.await.is_ok() && second.await.is_ok());
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_slow_call_goes_beside_it_as_long_as_there_is_a_slot() {
+    let patience = Duration::from_millis(1);
+    let bounds = Bounds { flights: 2, items: 10, weight: 1_000, spacing: Duration::ZERO, patience };
+    let mut air = Airport::within(bounds);
+    let mut callers = vec![air.submit(1)];
+    let slow = air.departure().await;
+    // Already behind the slow call, or after it grew old: either way it goes.
+    callers.push(air.submit(2));
+    let beside = air.departure().await;
+    assert_eq!((&slow.batch, &beside.batch), (&vec![1], &vec![2]));
+    callers.extend(air.queue_up([3, 4]).await);
+    assert_eq!(air.flying().await, 2, "both slots are taken");
+    slow.land(Landing::Safely);
+    let next = air.departure().await;
+    assert_eq!(next.batch, [3, 4]);
+    beside.land(Landing::Safely);
+    next.land(Landing::Safely);
+    for caller in callers {
+        assert!(caller.await.expect("no panic").is_ok());
+    }
+    assert_eq!(air.flying().await, 0);
+    assert_eq!(air.coalescer.0.state().young, 0);
 }
 
 #[tokio::test]
@@ -302,7 +335,7 @@ async fn a_crashed_flight_loses_its_own_batch_and_its_slot_goes_on() {
 
 #[tokio::test]
 async fn a_flight_that_panics_before_it_is_a_future_is_caught_too() {
-    let bounds = Bounds { flights: 1, items: 10, weight: 1_000, spacing: Duration::ZERO };
+    let bounds = Bounds { flights: 1, items: 10, weight: 1_000, spacing: Duration::ZERO, patience: PATIENCE };
     let fly = |batch: Vec<u32>| {
         assert!(batch != [13], "on purpose");
         std::future::ready(batch)
@@ -334,7 +367,8 @@ async fn a_thousand_callers_on_several_threads_each_get_their_own_result_in_few_
     let clearance = Arc::new(Semaphore::new(0));
     let coalescer = {
         let (calls, carried, clearance) = (Arc::clone(&calls), Arc::clone(&carried), Arc::clone(&clearance));
-        let bounds = Bounds { flights: 4, items: 10, weight: usize::MAX, spacing: Duration::ZERO };
+        let bounds =
+            Bounds { flights: 4, items: 10, weight: usize::MAX, spacing: Duration::ZERO, patience: PATIENCE };
         Coalescer::new(
             bounds,
             |_| 1,

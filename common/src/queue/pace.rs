@@ -2,7 +2,8 @@
 //!
 //! One poll while little comes; one more when all polls came back full twice over, up to the bound; one less each time one
 //! came back with less than half (SQS often gives fewer than ten from a deep queue). More polls than that only share the
-//! same messages among more calls. Failures back off exponentially, and one poll at a time tries again.
+//! same messages among more calls. After a poll that brought several, but was not full, the next one keeps a moment's distance,
+//! so that what comes closely together is fetched together: SQS answers a waiting poll at the first message. Failures back off exponentially, and one poll at a time tries again.
 
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub(super) enum PollEnd {
     Some,
     /// Less than half of what was asked for.
     Few,
+    /// No more than one.
+    One,
     /// The queue does not exist.
     Missing,
     /// Anything else went wrong.
@@ -31,8 +34,10 @@ pub(super) enum PollEnd {
 /// What to do after a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Go on.
+    /// Go on at once.
     Poll,
+    /// Go on, a spacing after the last poll began.
+    PollSpaced,
     /// Go on after this time, give or take.
     PollAfter(Duration),
     /// There is no such queue.
@@ -78,12 +83,14 @@ impl Pace {
             PollEnd::Some => {
                 self.answered();
                 self.full = 0;
-                Next::Poll
+                Next::PollSpaced
             }
             PollEnd::Few => {
-                self.answered();
-                self.full = 0;
-                self.polls = (self.polls - 1).max(1);
+                self.one_less();
+                Next::PollSpaced
+            }
+            PollEnd::One => {
+                self.one_less();
                 Next::Poll
             }
             PollEnd::Missing if self.has_answered || self.failures + 1 >= DENIALS => Next::Gone,
@@ -95,6 +102,12 @@ impl Pace {
                 Next::PollAfter(doubled.min(LONGEST_WAIT))
             }
         }
+    }
+
+    fn one_less(&mut self) {
+        self.answered();
+        self.full = 0;
+        self.polls = (self.polls - 1).max(1);
     }
 
     const fn answered(&mut self) {
@@ -115,8 +128,15 @@ mod tests {
             pace.polls()
         };
         let grown: Vec<_> = (0..8).map(|_| after(&mut pace, PollEnd::Full)).collect();
-        let shrunk: Vec<_> = (0..3).map(|_| after(&mut pace, PollEnd::Few)).collect();
-        assert_eq!((grown, shrunk), (vec![1, 2, 2, 2, 2, 3, 3, 3], vec![2, 1, 1]));
+        let shrunk = [PollEnd::Few, PollEnd::One, PollEnd::Few].map(|end| after(&mut pace, end));
+        assert_eq!((grown, shrunk), (vec![1, 2, 2, 2, 2, 3, 3, 3], [2, 1, 1]));
+    }
+
+    #[test]
+    fn several_that_are_not_a_full_batch_are_followed_at_a_distance() {
+        let mut pace = Pace::new(3);
+        let next = [PollEnd::Full, PollEnd::Some, PollEnd::Few, PollEnd::One].map(|end| pace.after(end));
+        assert_eq!(next, [Next::Poll, Next::PollSpaced, Next::PollSpaced, Next::Poll]);
     }
 
     #[test]
@@ -130,7 +150,7 @@ mod tests {
             [wait(250), wait(500), wait(1_000), wait(2_000), wait(4_000), wait(5_000), wait(5_000)]
         );
         assert_eq!(pace.polls(), 1);
-        assert_eq!(pace.after(PollEnd::Few), Next::Poll);
+        assert_eq!(pace.after(PollEnd::Few), Next::PollSpaced);
         assert_eq!(pace.after(PollEnd::Failed), wait(250));
     }
 

@@ -23,7 +23,7 @@ use super::delivery::Delivery;
 use super::error::Failure;
 use super::pace::{Next, Pace, PollEnd};
 use super::room::Room;
-use super::sender::BATCH;
+use super::sender::{BATCH, SPACING};
 use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::trace::Received;
@@ -103,7 +103,8 @@ impl Receiver {
     {
         let hand_on = Arc::new(hand_on);
         let mut pace = Pace::new(self.options.max_polls);
-        let mut not_before = Instant::now();
+        let mut last_began = Instant::now();
+        let mut not_before = last_began;
         let mut polls = Polls::default();
         let ended = loop {
             tokio::select! {
@@ -111,6 +112,7 @@ impl Receiver {
                 () = stop.cancelled() => break Ended::Stopped,
                 Some(end) = polls.0.join_next() => match pace.after(end.unwrap_or(PollEnd::Failed)) {
                     Next::Poll => {}
+                    Next::PollSpaced => not_before = not_before.max(last_began + SPACING),
                     Next::PollAfter(wait) => {
                         let wait = self.entropy.jitter(wait);
                         tracing::debug!(queue = %self.queue.label(), failures = pace.failures(), ?wait, "backing off");
@@ -119,6 +121,7 @@ impl Receiver {
                     Next::Gone => break Ended::QueueGone,
                 },
                 room = self.room(not_before), if polls.0.len() < pace.polls() => {
+                    last_began = Instant::now();
                     polls.0.spawn(self.clone().poll(room, Arc::clone(&hand_on)));
                 }
             }
@@ -180,6 +183,8 @@ impl Receiver {
         let more = self.permits.as_ref().is_none_or(|permits| permits.semaphore.available_permits() >= BATCH);
         if received >= asked && more {
             PollEnd::Full
+        } else if received <= 1 {
+            PollEnd::One
         } else if received * 2 >= asked {
             PollEnd::Some
         } else {

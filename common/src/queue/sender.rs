@@ -15,8 +15,8 @@ use crate::trace::Span;
 pub(super) const BATCH: usize = 10;
 /// Bytes of a batch. SQS takes 1 MiB, the embedded endpoint 256 KiB.
 const BATCH_BYTES: usize = 256 * 1024;
-/// Shorter than a hop to AWS, so it costs nothing there; where hops are shorter, it fills the batches under load.
-const SPACING: Duration = Duration::from_millis(5);
+/// About what a hop to AWS takes, so it costs nothing there; where hops are shorter, it fills the batches under load.
+pub(super) const SPACING: Duration = Duration::from_millis(8);
 /// SQS: the longest delay.
 const LONGEST_DELAY: Duration = Duration::from_secs(900);
 
@@ -96,7 +96,13 @@ impl Sender {
     pub fn new(client: aws_sdk_sqs::Client, queue: Queue, flights: usize) -> Self {
         let flight = Flight { client, queue: queue.clone() };
         let messages = Coalescer::new(
-            Bounds { flights, items: BATCH, weight: BATCH_BYTES, spacing: SPACING },
+            Bounds {
+                flights,
+                items: BATCH,
+                weight: BATCH_BYTES,
+                spacing: SPACING,
+                patience: Bounds::PATIENCE,
+            },
             Outgoing::bytes,
             move |batch| flight.clone().send(batch),
         );

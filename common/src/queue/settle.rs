@@ -33,7 +33,13 @@ impl Settler {
     /// A settler for `queue` with at most `flights` calls of each kind under way.
     pub fn new(client: aws_sdk_sqs::Client, queue: Queue, flights: usize) -> Self {
         // A receipt is some hundred bytes: the number of entries is the bound.
-        let bounds = Bounds { flights, items: BATCH, weight: usize::MAX, spacing: Duration::ZERO };
+        let bounds = Bounds {
+            flights,
+            items: BATCH,
+            weight: usize::MAX,
+            spacing: Duration::ZERO,
+            patience: Bounds::PATIENCE,
+        };
         let calls = Calls { client, queue: queue.clone() };
         let deletions = {
             let calls = calls.clone();

@@ -1,11 +1,13 @@
-//! The end of a lease and a longer one, fenced by the allocation id; and what a transaction may not do.
+//! The end of a lease, by the allocation id or by the owner's key, and a longer one; and what a transaction may not do.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
-use broker_common::domain::{Allocation, EndReason, LeaseEnd, SandboxId, Status};
+use broker_common::domain::{
+    Allocation, EndReason, IdempotencyKey, LeaseEnd, LeaseKey, SandboxId, Status, TrackId,
+};
 use broker_common::store::{Candidate, Changed, EndOutcome};
 
 use crate::place::Place;
@@ -13,6 +15,10 @@ use crate::place::Place;
 /// A sandbox that a track holds.
 async fn held(place: &Place) -> (Candidate, Allocation) {
     let free = place.seed(1).await.remove(0);
+    hold(place, free).await
+}
+
+async fn hold(place: &Place, free: Candidate) -> (Candidate, Allocation) {
     place.claim(&place.ask("student-1"), &free).await;
     let sandbox = place.store.sandbox(&free.sandbox_id).await.expect("read").expect("there");
     (free, sandbox.allocation.expect("allocated"))
@@ -47,6 +53,45 @@ async fn another_allocation_ends_nothing() {
     let nowhere = SandboxId::new("nowhere").expect("a valid id");
     assert_eq!(place.store.end(&nowhere, &allocation, &end).await.expect("asked"), EndOutcome::MovedOn);
     assert_eq!(place.store.sandbox(&nowhere).await.expect("read"), None);
+}
+
+#[tokio::test]
+async fn an_owner_gives_back_what_he_holds_by_that_key_and_nothing_else() {
+    let place = Place::with_table().await;
+    let mut free = place.seed(2).await;
+    let (other, free) = (free.remove(0), free.remove(0));
+    let (sandbox, allocation) = hold(&place, free).await;
+    let now = place.clock.now();
+    let key = allocation.lease_key.clone();
+    let end = LeaseEnd::by_request(EndReason::Marked, now, now);
+    let give_back = async |sandbox: &SandboxId, key: &LeaseKey, claimed_by| {
+        place.store.give_back(sandbox, key, claimed_by, &end).await.expect("asked")
+    };
+    let another = |track: &str, key: &str| LeaseKey {
+        track: TrackId::new(track).expect("valid"),
+        key: IdempotencyKey::new(key).expect("valid"),
+    };
+    // Another track's, another key's, one that was claimed later, a sandbox that the key does not hold.
+    let nothing = [
+        (&sandbox.sandbox_id, another("student-2", "student-1"), now),
+        (&sandbox.sandbox_id, another("student-1", "my-key"), now),
+        (&sandbox.sandbox_id, key.clone(), allocation.allocated_at.minus(Duration::from_secs(1))),
+        (&other.sandbox_id, key.clone(), now),
+    ];
+    for (of, by, until) in nothing {
+        assert_eq!(give_back(of, &by, until).await, EndOutcome::MovedOn, "{of} {by:?}");
+    }
+    place.claim(&place.ask("student-2"), &other).await;
+    assert_eq!(give_back(&other.sandbox_id, &key, now).await, EndOutcome::MovedOn, "it is student-2's");
+    let lease = place.store.lease(&key).await.expect("read").expect("there");
+    assert_eq!((lease.end, lease.grant.sandbox_id), (None, sandbox.sandbox_id.clone()));
+
+    assert_eq!(give_back(&sandbox.sandbox_id, &key, now).await, EndOutcome::Ended);
+    assert_eq!(give_back(&sandbox.sandbox_id, &key, now).await, EndOutcome::MovedOn, "it is ended");
+    let record = place.store.record(&sandbox.sandbox_id).await.expect("read").expect("there");
+    assert_eq!(record.sandbox.status, Status::PendingDeletion);
+    let lease = place.store.lease(&key).await.expect("read").expect("kept");
+    assert_eq!(lease.end, Some(end.clone()));
 }
 
 #[tokio::test]

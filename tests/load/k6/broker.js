@@ -1,7 +1,8 @@
 // One student's view of the broker, and what is counted of it. The profiles beside this file use it.
 //
 // The runner (`broker-load`) sets: BROKER_URLS (comma separated), BROKER_TOKEN, BROKER_USERS, BROKER_ROUNDS,
-// BROKER_DURATION (empty: a fixed number of rounds), BROKER_THINK_TIME_S, BROKER_SUMMARY (the file for the result).
+// BROKER_DURATION (empty: a fixed number of rounds), BROKER_STAGES (JSON, k6's own form; empty: always as many users),
+// BROKER_THINK_TIME_S, BROKER_SUMMARY (the file for the result). Whoever has begun a round ends it.
 
 import http from 'k6/http';
 import { sleep } from 'k6';
@@ -22,13 +23,18 @@ const surprises = new Counter('surprises'); // an answer that the student's stor
 const statuses = [0, 200, 201, 202, 400, 401, 403, 404, 409, 413, 422, 429, 431, 500, 502, 503, 504];
 const answers = Object.fromEntries(statuses.map((status) => [status, new Counter(`answers_${status}`)]));
 
-export function options() {
+function users() {
   const vus = Number(__ENV.BROKER_USERS);
-  const users = __ENV.BROKER_DURATION
-    ? { executor: 'constant-vus', vus, duration: __ENV.BROKER_DURATION, gracefulStop: '60s' }
-    : { executor: 'per-vu-iterations', vus, iterations: Number(__ENV.BROKER_ROUNDS), maxDuration: '30m' };
+  const duration = __ENV.BROKER_DURATION;
+  if (duration) return { executor: 'constant-vus', vus, duration, gracefulStop: '60s' };
+  const stages = __ENV.BROKER_STAGES && JSON.parse(__ENV.BROKER_STAGES);
+  if (stages) return { executor: 'ramping-vus', stages, gracefulRampDown: '60s', gracefulStop: '60s' };
+  return { executor: 'per-vu-iterations', vus, iterations: Number(__ENV.BROKER_ROUNDS), maxDuration: '30m' };
+}
+
+export function options() {
   return {
-    scenarios: { users },
+    scenarios: { users: users() },
     summaryTrendStats: ['avg', 'med', 'p(95)', 'p(99)', 'max'],
     systemTags: ['status'],
   };

@@ -13,6 +13,8 @@ use broker_common::store::{Store, StoreError};
 
 use crate::candidates::Candidates;
 
+use mark::DefaultKeys;
+
 /// The pause after a first conflict, before jitter; each further one doubles it, up to the longest.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_CONFLICT_PAUSE: Duration = Duration::from_millis(640);
@@ -54,11 +56,12 @@ pub(crate) struct Handlers {
     candidates: Candidates,
     clock: Clock,
     entropy: Entropy,
+    default_keys: DefaultKeys,
 }
 
 impl Handlers {
     pub(crate) const fn new(store: Store, candidates: Candidates, clock: Clock, entropy: Entropy) -> Self {
-        Self { store, candidates, clock, entropy }
+        Self { store, candidates, clock, entropy, default_keys: DefaultKeys::new() }
     }
 
     /// How `ask` ends. Safe to call any number of times with the same request.

@@ -18,6 +18,8 @@ use crate::store::StoreError;
 const KEYS: usize = 100;
 /// Calls under way at a time; further reads collect meanwhile.
 const CALLS: usize = 2;
+/// Between calls that are not full: as short as a call to AWS, so a read after another waits at most half as long again.
+const SPACING: Duration = Duration::from_millis(5);
 
 type Answer = Result<Option<Item>, StoreError>;
 
@@ -27,7 +29,13 @@ pub(super) struct Reads(Coalescer<Key, Answer>);
 
 impl Reads {
     pub(super) fn new(client: Client, table: String) -> Self {
-        let bounds = Bounds { flights: CALLS, items: KEYS, weight: usize::MAX, spacing: Duration::ZERO };
+        let bounds = Bounds {
+            flights: CALLS,
+            items: KEYS,
+            weight: usize::MAX,
+            spacing: SPACING,
+            patience: Bounds::PATIENCE,
+        };
         let flight = move |wanted: Vec<Key>| {
             let (client, table) = (client.clone(), table.clone());
             async move {

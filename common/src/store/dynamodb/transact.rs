@@ -61,7 +61,13 @@ pub(super) struct GroupCommit(Coalescer<Group, Answer>);
 
 impl GroupCommit {
     pub(super) fn new(client: Client, table: String) -> Self {
-        let bounds = Bounds { flights: CALLS, items: GROUPS, weight: ITEMS, spacing: Duration::ZERO };
+        let bounds = Bounds {
+            flights: CALLS,
+            items: GROUPS,
+            weight: ITEMS,
+            spacing: Duration::ZERO,
+            patience: Bounds::PATIENCE,
+        };
         let flight = move |groups| {
             let call = Call { client: client.clone(), table: table.clone() };
             async move { call.commit(groups).await }

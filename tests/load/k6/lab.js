@@ -1,4 +1,4 @@
-// Ten users, each in every round a new lab: start it, reload the page, look at it, give it back.
+// Each user in every round a new lab: start it, reload the page, look at it, give it back.
 
 import { allocate, giveBack, look, options as common, summary, think } from './broker.js';
 
@@ -6,7 +6,7 @@ export const options = common();
 export const handleSummary = summary;
 
 export default function () {
-  const track = `smoke-${__VU}-${__ITER}`;
+  const track = `lab-${__VU}-${__ITER}`;
   const sandbox = allocate(track);
   think();
   if (sandbox === null) return;
