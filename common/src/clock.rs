@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Notify;
+
 use crate::domain::Timestamp;
 
 /// The largest difference that the protocol's margins (see `domain::lease`) cover.
@@ -22,8 +24,8 @@ const AGREEING_ANSWERS: u32 = 3;
 #[derive(Debug)]
 enum Source {
     System,
-    /// Set by hand, in milliseconds since the epoch.
-    Manual(AtomicU64),
+    /// Set by hand, in milliseconds since the epoch; who waits for a time is told.
+    Manual { ms: AtomicU64, moved: Notify },
 }
 
 /// A clock; clones share their correction.
@@ -57,7 +59,7 @@ impl Clock {
 
     /// A clock that stands at `now` until it is [set](Self::set).
     pub fn manual(now: Timestamp) -> Self {
-        Self::new(Source::Manual(AtomicU64::new(now.as_ms())))
+        Self::new(Source::Manual { ms: AtomicU64::new(now.as_ms()), moved: Notify::new() })
     }
 
     fn new(source: Source) -> Self {
@@ -73,7 +75,10 @@ impl Clock {
     /// Moves a manual clock; the system's clock cannot be moved.
     pub fn set(&self, now: Timestamp) {
         match &self.0.source {
-            Source::Manual(ms) => ms.store(now.as_ms(), Ordering::Relaxed),
+            Source::Manual { ms, moved } => {
+                ms.store(now.as_ms(), Ordering::Release);
+                moved.notify_waiters();
+            }
             Source::System => {}
         }
     }
@@ -88,12 +93,29 @@ impl Clock {
     pub fn uncorrected(&self) -> Timestamp {
         Timestamp::from_ms(match &self.0.source {
             Source::System => system_ms(),
-            Source::Manual(ms) => ms.load(Ordering::Relaxed),
+            Source::Manual { ms, .. } => ms.load(Ordering::Acquire),
         })
     }
 
     fn corrected(&self, uncorrected: Timestamp) -> Timestamp {
         Timestamp::from_ms(uncorrected.as_ms().saturating_add_signed(self.correction_ms()))
+    }
+
+    /// Waits until it says `at`, never less.
+    pub async fn reaches(&self, at: Timestamp) {
+        loop {
+            let moved = match &self.0.source {
+                Source::System => None,
+                // From here on it is told of every move.
+                Source::Manual { moved, .. } => Some(moved.notified()),
+            };
+            let left = at.since(self.now());
+            match moved {
+                _ if left.is_zero() => return,
+                None => tokio::time::sleep(left).await,
+                Some(moved) => moved.await,
+            }
+        }
     }
 
     /// A point on a clock that never jumps, for measuring how long something took.
@@ -200,6 +222,29 @@ mod tests {
             clock.observe(at(10_000), at(69_990), at(70_000));
         }
         assert!((10_000..=11_010).contains(&clock.now().as_ms()), "{}", clock.now());
+    }
+
+    #[tokio::test]
+    async fn a_time_is_waited_for_until_the_clock_says_it() {
+        let clock = Clock::manual(at(1_000));
+        clock.reaches(at(1_000)).await;
+        let waiting = tokio::spawn({
+            let clock = clock.clone();
+            async move {
+                clock.reaches(at(3_000)).await;
+                clock.now()
+            }
+        });
+        for ms in [2_000, 2_999, 3_001] {
+            tokio::task::yield_now().await;
+            assert!(!waiting.is_finished(), "at {}", clock.now());
+            clock.set(at(ms));
+        }
+        assert_eq!(waiting.await.unwrap(), at(3_001));
+        let (clock, began) = (Clock::system(), Clock::system().now());
+        let soon = began.plus(Duration::from_millis(20));
+        clock.reaches(soon).await;
+        assert!(clock.now() >= soon);
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub enum Point {
     LetterTaken,
     /// Replay: the message of a letter is sent, which nobody knows yet.
     LetterSent,
+    /// Worker: a job's tick is taken, its message is not sent.
+    TickTaken,
     /// Worker: the provider's list was read, nothing of it is written.
     Listed,
     /// Worker: one change of a job is written, the others are not.
@@ -59,7 +61,7 @@ pub enum Point {
 
 impl Point {
     /// Every point.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Received,
         Self::BeforeClaim,
         Self::Claimed,
@@ -72,6 +74,7 @@ impl Point {
         Self::LetterKept,
         Self::LetterTaken,
         Self::LetterSent,
+        Self::TickTaken,
         Self::Listed,
         Self::Stepped,
         Self::Planned,
@@ -99,6 +102,7 @@ impl Point {
             Self::LetterKept => "letter-kept",
             Self::LetterTaken => "letter-taken",
             Self::LetterSent => "letter-sent",
+            Self::TickTaken => "tick-taken",
             Self::Listed => "listed",
             Self::Stepped => "stepped",
             Self::Planned => "planned",

@@ -2,7 +2,7 @@
 
 use broker_common::crash::Point;
 use broker_tests::cli::{JobReport, Stats};
-use broker_tests::table::now_s;
+use broker_tests::table::{now_s, number};
 use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};
 use serde_json::{Value, json};
 
@@ -186,6 +186,31 @@ async fn everything_is_deleted(broker: &Broker, provider: &Provider) {
     let world = provider.world().await;
     assert_eq!((world.accounts.len(), world.deletions_that("deleted") as u64), (0, SANDBOXES), "{world:?}");
     has_nothing_to_do(broker, "cleanup").await;
+}
+
+#[tokio::test]
+async fn a_tick_that_was_taken_and_not_sent_is_taken_again_when_its_minute_is_over() {
+    let setup = Setup::new().apis(1).workers(0).pool(30).var("BROKER_SCHEDULER", "workers");
+    story(setup, async |broker| {
+        // Only this job's tick is due.
+        for job in ["expire", "purge-stale", "sweep"] {
+            broker.cli_ok(&["job", "pause", job]).await;
+        }
+        doomed(broker, Point::TickTaken).await;
+        dies(broker).await;
+        assert_eq!(broker.queues().maintenance().await.total(), 0, "nothing was sent");
+        let table = broker.table();
+        let mut tick = table.must_get("TICK#census").await;
+        assert!(tick.contains_key("taken_until_ms"), "{tick:?}");
+        // As if that minute had passed.
+        tick.insert("taken_until_ms".to_owned(), number(now_s() * 1_000));
+        table.put(tick).await;
+        broker.start_worker().await;
+        wait_for_condition("a census", async || table.get("CENSUS").await.ok_or("none")).await;
+        broker.cli_ok(&["job", "pause", "census"]).await;
+        broker.queues().are_empty().await;
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use broker_common::config::{Config, Intervals};
+use broker_common::crash::{self, Point};
 use broker_common::domain::{Job, LetterCount, Reason, Status, Task, Times, Timestamp};
 use broker_common::messages::MaintenanceMessage;
 use broker_common::store::{Changed, StoreError, Tick};
@@ -79,6 +80,7 @@ async fn tick(jobs: &Jobs, job: Job, every: Duration) -> Result<(), TickError> {
     if !tick.is_free(now) || jobs.store.take_tick(job, &tick, until, now).await? == Changed::MovedOn {
         return Ok(());
     }
+    crash::point(Point::TickTaken);
     let every = every * intervals_for(jobs, job).await?;
     jobs.maintenance.send(message(jobs, job, every, now).encode()).await?;
     tracing::debug!(%job, "sent");

@@ -1,12 +1,13 @@
 //! The provider: the outside system that the sandboxes are in, over its HTTP API (DESIGN.md, "Provider").
 //!
-//! Invariants: no call is unbounded; while the [`Breaker`] is open nothing is asked; a list is whole or an error, never a
+//! Invariants: no call is unbounded; while the [`Breaker`] is open, or a 429 asked for a rest, nothing is asked; a list is whole or an error, never a
 //! part of it; only pages of the provider's own origin are followed, so the token goes nowhere else. What it does not
 //! do: retry (the next run does), pace (the table does), or decide what becomes of a sandbox.
 
 mod account;
 mod breaker;
 mod http;
+mod rest;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use serde::Deserialize;
 
 use self::account::Row;
 use self::http::{Answer, Http};
+use self::rest::Rest;
 use crate::clock::Clock;
 use crate::config::ProviderConfig;
 use crate::trace::Span;
@@ -34,6 +36,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const PAUSES: usize = 5;
 /// What is waited if a 429 does not say.
 const PAUSE: Duration = Duration::from_secs(5);
+/// The longest rest that a 429 is granted: one odd header must not end all deletions.
+const LONGEST_REST: Duration = Duration::from_secs(3_600);
 
 /// Why the provider did not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -44,7 +48,7 @@ pub enum ProviderError {
         /// When it may be asked again.
         again_after: Duration,
     },
-    /// It asks to slow down.
+    /// It asks to slow down, or did a moment ago and was not asked.
     #[error("the provider asks to slow down for {} s", again_after.as_secs())]
     RateLimited {
         /// For how long.
@@ -96,11 +100,12 @@ pub enum Deleted {
     AlreadyGone,
 }
 
-/// The provider, seen by one process. Clones share the breaker and the connections.
+/// The provider, seen by one process. Clones share the breaker, the rest and the connections.
 #[derive(Clone, Debug)]
 pub struct Provider {
     http: Http,
     breaker: Breaker,
+    rest: Rest,
     clock: Clock,
 }
 
@@ -114,7 +119,7 @@ struct Page {
 impl Provider {
     /// A client for `config`; nothing is asked yet.
     pub fn new(config: &ProviderConfig, clock: Clock) -> Result<Self, ProviderError> {
-        Ok(Self { http: Http::new(config)?, breaker: Breaker::new(), clock })
+        Ok(Self { http: Http::new(config)?, breaker: Breaker::new(), rest: Rest::default(), clock })
     }
 
     /// The breaker.
@@ -190,6 +195,9 @@ impl Provider {
         method: Method,
         uri: &Uri,
     ) -> Result<Answer, ProviderError> {
+        if let Some(again_after) = self.rest.left(self.clock.instant()) {
+            return Err(ProviderError::RateLimited { again_after });
+        }
         let pass = self
             .breaker
             .pass(self.clock.instant())
@@ -213,7 +221,9 @@ impl Provider {
                 pass.succeeded();
                 match answer.status {
                     StatusCode::TOO_MANY_REQUESTS => {
-                        Err(ProviderError::RateLimited { again_after: answer.retry_after.unwrap_or(PAUSE) })
+                        let again_after = answer.retry_after.unwrap_or(PAUSE).min(LONGEST_REST);
+                        self.rest.begin(self.clock.instant() + again_after);
+                        Err(ProviderError::RateLimited { again_after })
                     }
                     StatusCode::UNAUTHORIZED => Err(ProviderError::Unauthorized),
                     _ => Ok(answer),

@@ -44,8 +44,8 @@ async fn plans_that_are_repeated_do_not_exceed_the_providers_rate() {
         clean_up_until_deleted(broker, GIVEN_BACK as u64).await;
         let world = provider.world().await;
         assert_eq!(world.deletions_that("deleted"), GIVEN_BACK);
-        // A deletion comes at most 5 s after its slot, or gets a new one.
-        assert_paced(&world, RATE, Duration::from_secs(5));
+        // A slot is open for a quarter of a second, and the rest is the way to the provider on a busy machine.
+        assert_paced(&world, RATE, Duration::from_secs(1));
     })
     .await;
 }

@@ -2,7 +2,7 @@
 //!
 //! The table is the deletion queue, SQS only paces it (DESIGN.md, "Visibility, retries, dead letters"). Due is a
 //! `pending_deletion` sandbox whose time has come. Each gets the next free slot of the provider's rate, moves
-//! conditionally to that slot + 15 min, and only then a message is sent, visible at its slot: what is lost on the way is due
+//! conditionally to that slot + 15 min, and only then a message is sent, visible just before its slot: what is lost on the way is due
 //! again, and a plan that is repeated finds nothing that is planned already. What is `deletion_failed` for a day begins
 //! anew. What it does not do: delete (that is `deletion`).
 
@@ -14,7 +14,7 @@ use broker_common::messages::MaintenanceMessage;
 use broker_common::queue::Outgoing;
 use broker_common::store::{Candidate, Changed, Seen, StoreError};
 
-use super::{JobError, Jobs, each};
+use super::{JobError, Jobs, each, slots};
 
 /// How far ahead is planned; SQS delays a message by 15 minutes at most.
 const AHEAD: Duration = Duration::from_secs(10 * 60);
@@ -71,11 +71,12 @@ async fn retry_given_up(jobs: &Jobs, now: Timestamp, report: &mut JobReport) -> 
 async fn plan(jobs: &Jobs, candidates: &[Candidate], report: &mut JobReport) -> Result<bool, JobError> {
     let (now, interval) = (jobs.clock.now(), jobs.settings.deletion_interval);
     let count = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
-    let Some(first) = jobs.store.take_slots(count, interval, now, now.plus(AHEAD)).await? else {
+    let earliest = slots::first_after(now);
+    let Some(first) = jobs.store.take_slots(count, interval, earliest, now.plus(AHEAD)).await? else {
         return Ok(false);
     };
-    let slots = (0..count).map(|position| first.plus(interval * position));
-    let work = candidates.iter().cloned().zip(slots).map(|(candidate, slot)| {
+    let own = (0..count).map(|position| first.plus(interval * position));
+    let work = candidates.iter().cloned().zip(own).map(|(candidate, slot)| {
         let jobs = jobs.clone();
         async move { plan_one(&jobs, candidate, slot).await }
     });
@@ -100,7 +101,7 @@ async fn plan_one(jobs: &Jobs, due: Candidate, slot: Timestamp) -> Result<Change
         due.version + 1,
     );
     let message = message.traced(sending.traceparent());
-    let outgoing = Outgoing::from(message.encode()).with_delay(slot.since(now));
+    let outgoing = Outgoing::from(message.encode()).with_delay(slots::delay(slot, now));
     match jobs.maintenance.send(outgoing).await {
         Ok(()) => Ok(Changed::Done),
         Err(error) => {

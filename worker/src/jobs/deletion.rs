@@ -1,9 +1,9 @@
 //! One deletion at the provider, at its slot, and what becomes of the sandbox.
 //!
-//! Invariants: the provider is asked only for what is still pending at the planned version, in its slot; an attempt is
+//! Invariants: the provider is asked only for what was pending at the planned version, in a slot (`slots`); an attempt is
 //! spent only by an answer that speaks of this sandbox or by no answer at all, never while the breaker is open, the rate
-//! is exceeded or the token is wrong; what is gone leaves a tombstone. A plan whose slot has passed is void, so messages
-//! that piled up never run into the provider's rate: the sandbox is due again at once and gets a new slot.
+//! is exceeded or the token is wrong; what is gone leaves a tombstone. A deletion that missed its slot and finds no other
+//! near is due again at once, and the next plan gives it one.
 
 use std::time::Duration;
 
@@ -12,16 +12,12 @@ use broker_common::domain::{Event, ExternalId, Job, SandboxId, Timestamp};
 use broker_common::provider::{AccountId, Deleted, Provider, ProviderError};
 use broker_common::store::{Changed, Record, Seen, StoreError};
 
-use super::Jobs;
+use super::{Jobs, slots};
 
 /// Attempts before a deletion is given up.
 const ATTEMPTS: u64 = 5;
 /// After which it begins anew.
 const GIVEN_UP_FOR: Duration = Duration::from_secs(24 * 3_600);
-/// How much later than its slot a deletion may be.
-const LATEST: Duration = Duration::from_secs(5);
-/// How long a slot is waited for with the message in hand.
-const SOON: Duration = Duration::from_secs(2);
 /// How long deletions rest when the provider does not accept the token.
 const REST: Duration = Duration::from_secs(5 * 60);
 
@@ -47,7 +43,7 @@ pub(crate) enum Ended {
     Failed,
     /// It failed for the last time.
     GivenUp,
-    /// Its slot is yet to come, after so long.
+    /// Its slot is far ahead: its message is to come again after so long.
     NotYet(Duration),
 }
 
@@ -73,11 +69,9 @@ impl Jobs {
     }
 
     async fn delete_in_slot(&self, planned: &Planned) -> Result<Ended, StoreError> {
-        let wait = planned.slot.since(self.clock.now());
-        if wait > SOON {
+        if let Some(wait) = slots::too_early(planned.slot, self.clock.now()) {
             return Ok(Ended::NotYet(wait));
         }
-        tokio::time::sleep(wait).await;
         let Some(record) = self.store.record(&planned.sandbox_id).await? else { return Ok(Ended::Void) };
         if !is_as_planned(&record, planned) {
             return Ok(Ended::Void);
@@ -85,14 +79,18 @@ impl Jobs {
         let seen = Seen { id: &planned.sandbox_id, version: planned.version };
         let now = self.clock.now();
         let paused = self.store.tick(Job::Cleanup, Duration::ZERO, now).await?.paused_at.is_some();
-        let Some(provider) = self.provider.as_ref().filter(|_| !paused && now <= planned.slot.plus(LATEST))
-        else {
+        let Some(provider) = self.provider.as_ref().filter(|_| !paused) else {
             return self.postpone(seen, Duration::ZERO).await;
         };
         let Some(account) = AccountId::of(&planned.external_id) else {
             let problem = format!("{} names no account of the provider", planned.external_id);
             return self.failed(seen, &record, &problem).await;
         };
+        // Read before the wait, so that nothing stands between the look at the clock and the call. What is pending never
+        // goes back to the pool, so two seconds later it may be gone, and nothing worse.
+        if !self.is_in_slot(planned.slot).await? {
+            return self.postpone(seen, Duration::ZERO).await;
+        }
         self.ask(provider, &account, seen, &record).await
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod deletion;
 mod each;
 mod expire;
 mod purge;
+mod slots;
 mod sweep;
 mod sync;
 

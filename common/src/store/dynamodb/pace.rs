@@ -17,17 +17,18 @@ const SLOT_IS_EARLIER: &str = "next_slot_ms < :until";
 const TRIES: usize = 20;
 
 impl Store {
-    /// Takes `count` slots, `interval` apart: the first of them. `None` if that would be later than `latest`.
+    /// Takes `count` slots, `interval` apart, none before `earliest`: the first of them. `None` if that would be later than
+    /// `latest`.
     pub async fn take_slots(
         &self,
         count: u32,
         interval: Duration,
-        now: Timestamp,
+        earliest: Timestamp,
         latest: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {
         for _ in 0..TRIES {
-            let next = self.next_slot(now).await?;
-            let first = next.max(now);
+            let next = self.next_slot(earliest).await?;
+            let first = next.max(earliest);
             if first > latest {
                 return Ok(None);
             }

@@ -1,26 +1,31 @@
 //! Plans of deletions, one a minute, while sandboxes come back and the provider fails some deletions: however often it is
-//! planned, the provider is not asked faster than its rate.
+//! planned, and although the workers lose some seconds in the middle of each plan, the provider is not asked faster than
+//! its rate.
 //!
-//! The short one runs with all tests. The hour takes about ten minutes, since slots are waited for in real seconds:
+//! The short one runs with all tests. The hour takes about fifteen minutes, since SQS's delays are real seconds:
 //! `cargo test --workspace --bins plans_every_minute_for_an_hour -- --ignored --nocapture`.
+
+use std::time::Duration;
 
 use broker_common::domain::Job;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{BEAT, MINUTE, PATIENCE, Week};
+use super::{BEAT, MINUTE, Week};
 use crate::commands::pool::verify;
 
 /// Deletions a second that the provider is asked for at most.
 const RATE: u64 = 5;
-/// How much later than its slot a deletion may come (`jobs::deletion` of the worker). So a burst of this length at the
-/// rate is allowed, and what comes back in a minute is more than that.
-const LATEST_MS: u64 = 5_000;
+/// How much later than its slot a deletion may come: the slot is open for 200 ms (`jobs::slots` of the worker), and the
+/// way to the provider is not endless. So at most two more than the rate come within a second.
+const LATEST_MS: u64 = 400;
 const COME_BACK: usize = 40;
+/// So much time is lost in the middle of each plan.
+const LOST: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plans_every_minute_keep_the_providers_rate() {
-    plan_every_minute(3, 3).await;
+    plan_every_minute(2, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,6 +44,7 @@ async fn plan_every_minute(minutes: usize, seed: u64) {
         ("BROKER_DELETION_BACKOFF_S", "60"),
     ];
     let mut week = Week::begin_with(seed, &settings, (minutes + 1) * COME_BACK, stop.clone()).await;
+    week.beat = BEAT;
     // The first sync fills the pool.
     week.pass(MINUTE).await;
     let failing = json!({ "delete": { "status": 500, "every": 4 } });
@@ -52,13 +58,13 @@ async fn plan_every_minute(minutes: usize, seed: u64) {
         week.settle(week.now()).await;
         week.students_move_on().await;
         week.settle(week.now()).await;
-        week.pass(MINUTE).await;
-        week.wait_for_the_plan().await;
+        week.plan_after_a_minute().await;
     }
     let asked = week.deletions_asked_ms();
     let (count, fastest) = (asked.len(), fastest_second(&asked));
     println!("{minutes} plans: {count} deletions asked for, at most {fastest} in a second, rate {RATE}");
-    assert!(count >= minutes * COME_BACK, "{count}");
+    // What a plan lost is left to the next one.
+    assert!(count >= minutes * COME_BACK / 2, "{count}");
     assert_rate(&asked);
     let verdict = verify::judge(&week.store).await.unwrap();
     assert!(verdict.violations.is_empty(), "{verdict:#?}");
@@ -67,16 +73,24 @@ async fn plan_every_minute(minutes: usize, seed: u64) {
 }
 
 impl Week {
-    /// Waits until this minute's plan was made and carried out.
-    async fn wait_for_the_plan(&mut self) {
-        let now = self.now();
-        let planned = async {
-            while self.store.tick(Job::Cleanup, MINUTE, now).await.unwrap().next_run_at <= now {
-                tokio::time::sleep(BEAT).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, planned).await.expect("a plan");
-        self.settle(now).await;
+    /// Moves the clock to the next plan, and waits until it was made and carried out, as far as lost time allows.
+    async fn plan_after_a_minute(&self) {
+        let before = self.deletions_asked_ms().len();
+        let now = self.now().plus(MINUTE);
+        self.process.clock.set(now);
+        self.until("planned", async || {
+            let tick = self.store.tick(Job::Cleanup, MINUTE, now).await.unwrap();
+            if tick.next_run_at > now { Ok(()) } else { Err(format!("{tick:?}")) }
+        })
+        .await;
+        self.until("under way", async || match self.deletions_asked_ms().len() - before {
+            few @ ..5 => Err(few.to_string()),
+            _ => Ok(()),
+        })
+        .await;
+        // As if all workers had stood still for a while.
+        self.process.clock.set(self.now().plus(LOST));
+        self.settle(self.now()).await;
     }
 
     /// When the stand-in was asked to delete, in order.
