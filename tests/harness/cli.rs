@@ -51,6 +51,7 @@ pub struct JobReport {
     pub changed: u64,
     pub skipped: u64,
     pub failed: u64,
+    pub duration_ms: u64,
     #[serde(default)]
     pub details: BTreeMap<String, u64>,
     pub aborted: Option<String>,

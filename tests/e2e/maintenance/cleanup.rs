@@ -51,6 +51,24 @@ async fn plans_that_are_repeated_do_not_exceed_the_providers_rate() {
 }
 
 #[tokio::test]
+async fn two_workers_on_one_job_do_together_what_one_would_do() {
+    const POOL: u64 = 40;
+    let provider = Provider::start_with(40, &["--page-size", "7"]).await;
+    story(provider.setup().workers(2), async |broker| {
+        let (first, second) = tokio::join!(broker.job("sync"), broker.job("sync"));
+        assert_eq!((first.failed, second.failed), (0, 0), "{first:?} {second:?}");
+        assert_eq!(first.changed + second.changed, POOL, "{first:?} {second:?}");
+        give_back(broker, 40).await;
+        let (first, second) = tokio::join!(broker.job("cleanup"), broker.job("cleanup"));
+        assert_eq!(first.changed + second.changed, POOL, "planned once each: {first:?} {second:?}");
+        clean_up_until_deleted(broker, POOL).await;
+        let world = provider.world().await;
+        assert_eq!((world.deletes, world.deletions_that("deleted")), (40, 40), "{world:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_worker_that_is_killed_with_deletions_in_its_hands_loses_none() {
     let provider = Provider::start(20).await;
     story(provider.setup().pool(20).var("BROKER_VISIBILITY_S", "5"), async |broker| {

@@ -29,11 +29,11 @@ async fn a_deletion_that_keeps_failing_is_given_up_with_its_reason_and_begun_ane
         provider.misbehave(json!({ "delete": { "status": 403 } })).await;
         wait_for_condition("the deletion to be given up", async || {
             broker.job("cleanup").await;
+            broker.queues().are_empty().await;
             match broker.shown(returned).await {
                 shown if shown["status"] == "deletion_failed" => Ok(()),
                 // The pauses of 1, 2, 4 and 8 s are real ones; the test need not wait for them.
                 shown => {
-                    broker.queues().are_empty().await;
                     broker.cli_ok(&["sandbox", "retry-delete", returned]).await;
                     Err(shown)
                 }
@@ -117,14 +117,18 @@ async fn a_wrong_token_makes_neither_tombstones_nor_attempts_nor_stale_sandboxes
 
 #[tokio::test]
 async fn a_provider_that_asks_to_slow_down_is_left_alone_for_as_long() {
-    let provider = Provider::start(4).await;
-    story(provider.setup().pool(4), async |broker| {
-        let returned = give_back(broker, 2).await;
+    const GIVEN_BACK: usize = 30;
+    let provider = Provider::start(GIVEN_BACK).await;
+    story(provider.setup().pool(GIVEN_BACK).workers(1), async |broker| {
+        let returned = give_back(broker, GIVEN_BACK).await;
         provider.misbehave(json!({ "delete": { "status": 429, "retry_after_s": 2 } })).await;
         broker.job("cleanup").await;
         broker.queues().are_empty().await;
         provider.behave().await;
-        clean_up_until_deleted(broker, 2).await;
+        // All had a slot within the next second; those that were not under way by then did not ask.
+        let asked = provider.world().await.deletes;
+        assert!((1..GIVEN_BACK as u32 / 2).contains(&asked), "{asked}");
+        clean_up_until_deleted(broker, GIVEN_BACK as u64).await;
         let world = provider.world().await;
         let limited = world.deletions.iter().filter(|d| d.outcome == "fault 429").map(|d| d.at_ms).max();
         let deleted = world.deletions.iter().filter(|d| d.outcome == "deleted").map(|d| d.at_ms).min();

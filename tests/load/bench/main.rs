@@ -2,11 +2,12 @@
 //!
 //! Starts endpoints, APIs and workers as processes and lets light users of its own loose on them (a connection each, no
 //! scripting), several times. `run` prints each run of one scenario, then the median; `results` measures the rows of
-//! RESULTS.md, each against its target. Every run ends with `broker pool verify`. It measures; what must be exact is
-//! `broker-load`'s and the stories' affair.
+//! RESULTS.md, each against its target; `jobs` tells what the schedule costs. Every run ends with `broker pool verify`. It
+//! measures; what must be exact is `broker-load`'s and the stories' affair.
 
 mod claims;
 mod figure;
+mod jobs;
 mod plan;
 mod results;
 mod rows;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser};
 
+use jobs::Jobs;
 use plan::Plan;
 use results::Results;
 use scenario::Scenario;
@@ -33,6 +35,8 @@ enum Command {
     Run(Run),
     /// The rows of tests/load/RESULTS.md, each against its target
     Results(Results),
+    /// What a run of each job costs at AWS, in a large pool
+    Jobs(Jobs),
 }
 
 #[derive(Debug, Args)]
@@ -68,6 +72,7 @@ async fn main() -> ExitCode {
     match Command::parse() {
         Command::Run(arguments) => run(&arguments).await,
         Command::Results(results) => results.run().await,
+        Command::Jobs(jobs) => jobs.run().await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! A simulated week: workers as they are, on the embedded endpoints, against the stand-in, with a clock that is moved by
-//! hand. Students come and go, the provider misbehaves, workers die; in the end everything is accounted for.
+//! hand. Students come and go, the provider misbehaves, workers die, an operator deletes in bulk and believes what is not
+//! to be believed; in the end everything is accounted for.
 //!
 //! The short one runs with all tests. The whole week takes minutes:
 //! `cargo test --workspace --bins -- a_simulated_week --ignored --nocapture`.
@@ -7,6 +8,7 @@
 //! A killed worker is its runtime, shut down in the middle of whatever it does. The crash stories of `tests/e2e` kill
 //! processes; here time is what they cannot have.
 
+mod operator;
 mod plans;
 mod reckoning;
 mod students;
@@ -83,6 +85,7 @@ impl Week {
             week.students_come_and_go().await;
             week.the_provider_has_moods();
             week.workers_die();
+            week.the_operator_acts().await;
             week.pass(STEP).await;
         }
         // Everybody leaves; the provider is itself again; a day for what was given up.
