@@ -17,6 +17,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// How long opening a connection may take (DESIGN.md, "Provider").
 const CONNECT: Duration = Duration::from_secs(5);
+/// The longest rest that a 429 is granted: one odd header must not end all deletions.
+const LONGEST_REST: Duration = Duration::from_secs(3_600);
 /// The largest page that is read.
 const LARGEST_BODY: usize = 64 * 1024 * 1024;
 
@@ -107,7 +109,26 @@ impl Http {
     }
 }
 
-/// Seconds; the form with a date is not used by this provider.
+/// Seconds, an hour at most; the form with a date is not used by this provider.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_REST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rest_is_asked_for_in_seconds_and_never_ends_all_deletions() {
+        let asked = |text: &'static str| {
+            retry_after(&HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static(text))]))
+        };
+        assert_eq!(asked(" 7 "), Some(Duration::from_secs(7)));
+        assert_eq!(asked("18446744073709551615"), Some(LONGEST_REST));
+        for unreadable in ["", "-1", "1.5", "Mon, 23 Nov 2026 00:00:00 GMT", "99999999999999999999"] {
+            assert_eq!(asked(unreadable), None, "{unreadable}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
 }

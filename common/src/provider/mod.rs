@@ -36,8 +36,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const PAUSES: usize = 5;
 /// What is waited if a 429 does not say.
 const PAUSE: Duration = Duration::from_secs(5);
-/// The longest rest that a 429 is granted: one odd header must not end all deletions.
-const LONGEST_REST: Duration = Duration::from_secs(3_600);
 
 /// Why the provider did not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -221,7 +219,7 @@ impl Provider {
                 pass.succeeded();
                 match answer.status {
                     StatusCode::TOO_MANY_REQUESTS => {
-                        let again_after = answer.retry_after.unwrap_or(PAUSE).min(LONGEST_REST);
+                        let again_after = answer.retry_after.unwrap_or(PAUSE);
                         self.rest.begin(self.clock.instant() + again_after);
                         Err(ProviderError::RateLimited { again_after })
                     }
