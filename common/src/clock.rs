@@ -25,7 +25,10 @@ const AGREEING_ANSWERS: u32 = 3;
 enum Source {
     System,
     /// Set by hand, in milliseconds since the epoch; who waits for a time is told.
-    Manual { ms: AtomicU64, moved: Notify },
+    Manual {
+        ms: AtomicU64,
+        moved: Notify,
+    },
 }
 
 /// A clock; clones share their correction.
