@@ -17,7 +17,7 @@ impl Week {
             Task::BulkDelete { status: Removable::Stale },
             Task::BulkDelete { status: Removable::DeletionFailed },
         ];
-        let task = tasks[self.process.entropy.below(tasks.len())].clone();
+        let task = tasks[self.process.entropy.below(tasks.len())];
         let now = self.now();
         let times = Times { enqueued_at: now, reply_by: now, deadline: now.plus(HOUR) };
         let run = MaintenanceMessage::run(self.process.entropy.request_id(now), task, times);
