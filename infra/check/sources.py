@@ -21,10 +21,10 @@ def rust() -> str:
 
 
 def outcomes() -> set[str]:
-    """What a `request` line may say in `outcome`: how a request ended, or the code of the problem that it met."""
+    """What a `request` line may say in `outcome`: how a request ended, or the code of the problem that it met, in small letters."""
     words = re.findall(r'=> "([a-z_]+)",', (ROOT / "common/src/domain/outcome.rs").read_text(encoding="utf-8"))
     codes = re.findall(r'"([A-Z_]+)"', (ROOT / "api/src/problem/mod.rs").read_text(encoding="utf-8"))
-    return {*words, *codes}
+    return {*words, *(code.lower() for code in codes)}
 
 
 def main() -> int:
