@@ -20,6 +20,13 @@ def rust() -> str:
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
+def outcomes() -> set[str]:
+    """What a `request` line may say in `outcome`: how a request ended, or the code of the problem that it met, in small letters."""
+    words = re.findall(r'=> "([a-z_]+)",', (ROOT / "common/src/domain/outcome.rs").read_text(encoding="utf-8"))
+    codes = re.findall(r'"([A-Z_]+)"', (ROOT / "api/src/problem/mod.rs").read_text(encoding="utf-8"))
+    return {*words, *(code.lower() for code in codes)}
+
+
 def main() -> int:
     rendered = json.loads(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8"))
     manifests = pathlib.Path(sys.argv[2]).read_text(encoding="utf-8")
@@ -39,7 +46,7 @@ def main() -> int:
         for message in re.findall(r'\$\.message = "([^"]+)"', values["pattern"]):
             needs("line", message, address, f'"{message}"' in sources)
         for outcome in re.findall(r'\$\.outcome = "([^"]+)"', values["pattern"]):
-            needs("outcome", outcome, address, f'"{outcome}"' in sources)
+            needs("outcome", outcome, address, outcome in outcomes())
         for field in re.findall(r"\$\.(\w+)", values["pattern"]):
             known = field in ("message", "level") or re.search(rf"\b{field}\s*[=,]", sources) is not None
             needs("field", field, address, known)

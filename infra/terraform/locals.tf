@@ -27,5 +27,5 @@ locals {
     BROKER_LOG_FORMAT     = "json"
     BROKER_LISTEN         = "0.0.0.0:${local.ports.api}"
     BROKER_METRICS_LISTEN = "0.0.0.0:${local.ports.worker}"
-  }, length(var.external_schedule) > 0 ? { BROKER_SCHEDULER = "external" } : {})
+  }, length(local.schedule) > 0 ? { BROKER_SCHEDULER = "external" } : {})
 }

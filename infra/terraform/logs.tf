@@ -18,8 +18,8 @@ locals {
   # Counted in log lines: which log, which lines, which value.
   metrics_in_logs = {
     ServerErrors    = { log = "api", pattern = "{ $.message = \"request\" && $.status >= 500 }", value = "1" }
-    Shed            = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"OVERLOADED\" }", value = "1" }
-    PoolEmpty       = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"none\" }", value = "1" }
+    Shed            = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"overloaded\" }", value = "1" }
+    PoolEmpty       = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"no_sandboxes\" }", value = "1" }
     Allocated       = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"created\" }", value = "1" }
     AllocateLatency = { log = "api", pattern = "{ $.message = \"request\" && $.route = \"/v1/allocate\" && $.latency_ms = * }", value = "$.latency_ms" }
     DeadLetters     = { log = "worker", pattern = "{ $.message = \"dead letter\" }", value = "1" }

@@ -1,8 +1,26 @@
-# Jobs started from outside (SPEC, Schedule): EventBridge Scheduler sends the message that a worker would send.
+# Jobs started from outside: EventBridge Scheduler sends the workers a word for each, always the same.
 # Off unless external_schedule has jobs in it.
 
+locals {
+  # What the workers do among themselves. All of it or nothing: with BROKER_SCHEDULER=external they start no job at all.
+  default_rates = {
+    sync        = "rate(10 minutes)"
+    expire      = "rate(5 minutes)"
+    cleanup     = "rate(5 minutes)"
+    purge_stale = "rate(1 day)"
+    census      = "rate(1 minute)"
+    sweep       = "rate(10 minutes)"
+  }
+
+  schedule = length(var.external_schedule) > 0 ? merge(local.default_rates, var.external_schedule) : {}
+
+  # common/src/messages/firing.rs. No time and no id, not even Scheduler's context attributes: which firing a delivery is of,
+  # SQS says (SentTimestamp), also when Scheduler sends one twice.
+  firings = { for job in keys(local.schedule) : job => jsonencode({ v = 1, body = { kind = "start_job", job = job } }) }
+}
+
 resource "aws_scheduler_schedule_group" "this" {
-  count = length(var.external_schedule) > 0 ? 1 : 0
+  count = length(local.schedule) > 0 ? 1 : 0
 
   name = var.name
   tags = local.tags
@@ -10,12 +28,12 @@ resource "aws_scheduler_schedule_group" "this" {
 
 resource "aws_scheduler_schedule" "this" {
   #checkov:skip=CKV_AWS_297:kms_key_arn is the caller's choice; messages name a job and hold nothing secret
-  for_each = var.external_schedule
+  for_each = local.schedule
 
   name                = each.key
   group_name          = aws_scheduler_schedule_group.this[0].name
   description         = "Sandbox broker: starts ${each.key}"
-  schedule_expression = each.value.rate
+  schedule_expression = each.value
   state               = var.paused ? "DISABLED" : "ENABLED"
   kms_key_arn         = var.kms_key_arn
 
@@ -26,7 +44,7 @@ resource "aws_scheduler_schedule" "this" {
   target {
     arn      = aws_sqs_queue.this["maintenance"].arn
     role_arn = aws_iam_role.scheduler[0].arn
-    input    = each.value.message
+    input    = local.firings[each.key]
 
     # The next tick sends again: an old one is of no use.
     retry_policy {
@@ -37,7 +55,7 @@ resource "aws_scheduler_schedule" "this" {
 }
 
 resource "aws_iam_role" "scheduler" {
-  count = length(var.external_schedule) > 0 ? 1 : 0
+  count = length(local.schedule) > 0 ? 1 : 0
 
   name = "${var.name}-scheduler"
   tags = local.tags
@@ -53,7 +71,7 @@ resource "aws_iam_role" "scheduler" {
 }
 
 resource "aws_iam_role_policy" "scheduler" {
-  count = length(var.external_schedule) > 0 ? 1 : 0
+  count = length(local.schedule) > 0 ? 1 : 0
 
   name = "send"
   role = aws_iam_role.scheduler[0].id

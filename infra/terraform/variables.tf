@@ -116,21 +116,18 @@ variable "table_max_request_units" {
 }
 
 variable "external_schedule" {
-  description = "Jobs that EventBridge Scheduler starts in the place of the workers (BROKER_SCHEDULER=external): rate and the message for the maintenance queue, by job. Empty: the workers keep the schedule among themselves."
-  type = map(object({
-    rate    = string
-    message = string
-  }))
-  default = {}
+  description = "Jobs that EventBridge Scheduler starts in the place of the workers (BROKER_SCHEDULER=external), each with its rate(...) or cron(...), e.g. { sync = \"rate(10 minutes)\" }. Jobs that are not named are started as often as the workers would; give census a slower one beyond 100,000 sandboxes. Empty: the workers keep the schedule among themselves."
+  type        = map(string)
+  default     = {}
 
   validation {
-    condition     = alltrue([for job in values(var.external_schedule) : can(regex("^(rate|cron)\\(.+\\)$", job.rate))])
-    error_message = "rate must be rate(...) or cron(...), as EventBridge Scheduler writes them."
+    condition     = length(setsubtract(keys(var.external_schedule), ["sync", "expire", "cleanup", "purge_stale", "census", "sweep"])) == 0
+    error_message = "The jobs are sync, expire, cleanup, purge_stale, census and sweep."
   }
 
   validation {
-    condition     = alltrue([for job in values(var.external_schedule) : can(jsondecode(job.message))])
-    error_message = "message must be JSON: the queue's readers dead-letter anything else."
+    condition     = alltrue([for rate in values(var.external_schedule) : can(regex("^(rate|cron)\\(.+\\)$", rate))])
+    error_message = "A job is given as rate(...) or cron(...), as EventBridge Scheduler writes them."
   }
 }
 

@@ -1,17 +1,22 @@
 //! The consumer of the maintenance queue: runs of jobs, and deletions at the provider.
 //!
 //! Invariants: it takes only its own kinds; a message stays hidden for as long as it is worked on; the report of a run
-//! that somebody asked for is stored before it is told. What it does not do: know what a
-//! job does.
+//! that somebody asked for is stored before it is told. What it does not do: know what a job does.
+//!
+//! A run that a scheduler outside fires has no record and no deadline: a job finds its own work, also late. In its place the
+//! tick keeps **up to when**, by SQS's clock, everything that was fired has had its run (run → note → delete). So a redelivery
+//! runs nothing again, and what piled up while no worker was there is done with by one run that began after it. Two copies
+//! at the same moment may both run, as two workers may at any time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_common::clock::MAX_SKEW_MS;
 use broker_common::config::Config;
 use broker_common::crash::{self, Point};
-use broker_common::domain::{JobReport, Outcome, Task, Timestamp};
+use broker_common::domain::{Job, JobReport, Outcome, Task, Timestamp};
 use broker_common::lifecycle::Lifecycle;
-use broker_common::messages::{Chore, MaintenanceMessage, Reply};
+use broker_common::messages::{Chore, Firing, Incoming, MaintenanceMessage, Reply};
 use broker_common::queue::{
     Delivery, OldestAge, PollOptions, QueueKind, Receiver, ReplyQueueName, ReplySenders, SendError,
 };
@@ -23,6 +28,7 @@ use crate::consuming;
 use crate::health::Health;
 use crate::jobs::deletion::{self, Planned};
 use crate::jobs::{Jobs, Stopping};
+use crate::schedule;
 use crate::settling::{Settling, Verdict};
 
 /// Messages that are worked on at a time: a job is mostly one, a deletion waits for the provider.
@@ -31,6 +37,9 @@ const AT_ONCE: usize = 16;
 const NEWER_VERSION_WAITS: Duration = Duration::from_secs(60);
 /// Reply queues whose senders are kept.
 const REPLY_QUEUES: usize = 64;
+
+/// A worker's clock and SQS's differ by no more: else the worker receives nothing.
+const CLOCKS_DIFFER: Duration = Duration::from_millis(MAX_SKEW_MS.unsigned_abs());
 
 /// What whoever asked for a run is told that came too late.
 const TOO_LATE: &str = "no worker began it before its deadline";
@@ -89,10 +98,20 @@ impl Maintenance {
     }
 
     async fn process(&self, delivery: &Delivery) -> Verdict {
-        let message = match MaintenanceMessage::decode(&delivery.body) {
-            Ok(message) => message,
-            Err(error) => return Verdict::of_unreadable(&error, NEWER_VERSION_WAITS),
-        };
+        match Incoming::decode(&delivery.body) {
+            Ok(Incoming::Ours(message)) => self.work(delivery, &message).await,
+            Ok(Incoming::Fired(firing)) => {
+                let mut span = delivery.processing(None);
+                span.set("broker.kind", Firing::KIND);
+                let start = || self.start(firing.job(), delivery.sent_at);
+                let done = self.until_decided(Firing::KIND, &delivery.message_id, start);
+                trace::within(span.context(), done).await
+            }
+            Err(error) => Verdict::of_unreadable(&error, NEWER_VERSION_WAITS),
+        }
+    }
+
+    async fn work(&self, delivery: &Delivery, message: &MaintenanceMessage) -> Verdict {
         let reply_to = message.reply_to.as_deref().map(|name| self.jobs.urls.names().parse_reply(name));
         let reply_to = match reply_to.transpose() {
             Ok(reply_to) => reply_to,
@@ -100,19 +119,20 @@ impl Maintenance {
         };
         let mut span = delivery.processing(message.traceparent.as_deref());
         span.set("broker.kind", message.body.kind());
-        span.set("broker.request_id", message.request_id.to_string());
-        trace::within(span.context(), self.until_decided(&message, reply_to.as_ref())).await
+        let request_id = message.request_id.to_string();
+        span.set("broker.request_id", request_id.clone());
+        let decide = || self.decide(message, reply_to.as_ref());
+        trace::within(span.context(), self.until_decided(message.body.kind(), &request_id, decide)).await
     }
 
     /// Does what the message asks, again and again while AWS is away: an outage costs a message no receive, so that
     /// redrive sees only what crashes workers.
-    async fn until_decided(
-        &self,
-        message: &MaintenanceMessage,
-        reply_to: Option<&ReplyQueueName>,
-    ) -> Verdict {
+    async fn until_decided<D>(&self, kind: &'static str, id: &str, decide: impl Fn() -> D) -> Verdict
+    where
+        D: Future<Output = Result<Verdict, Undone>>,
+    {
         for attempt in 0_u32.. {
-            let error = match self.decide(message, reply_to).await {
+            let error = match decide().await {
                 Ok(verdict) => return verdict,
                 Err(error) => error,
             };
@@ -120,8 +140,7 @@ impl Maintenance {
                 return Verdict::DeadLetter { code: "refused", reason: error.to_string() };
             }
             self.health.suspect();
-            let kind = message.body.kind();
-            tracing::warn!(request_id = %message.request_id, kind, attempt, "not done, tried again soon: {error}");
+            tracing::warn!(id, kind, attempt, "not done, tried again soon: {error}");
             let pause = consuming::backoff(attempt, &self.jobs.entropy);
             if self.jobs.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 break;
@@ -181,6 +200,32 @@ impl Maintenance {
         let now = self.jobs.clock.now();
         self.jobs.store.complete_run(message.request_id, &report, only_if_asked, now).await?;
         self.tell(message, reply_to, Outcome::Ran(report)).await?;
+        Ok(Verdict::Done)
+    }
+
+    /// Runs `job` for a scheduler outside that fired at `fired_at`, unless it ran for that already or is not to run.
+    async fn start(&self, job: Job, fired_at: Timestamp) -> Result<Verdict, Undone> {
+        let (store, began) = (&self.jobs.store, self.jobs.clock.now());
+        let tick = store.tick(job, Duration::ZERO, began).await?;
+        let not_run = if tick.paused_at.is_some() {
+            Some("it is paused")
+        } else if tick.has_run_for(fired_at) {
+            Some("it ran for that already")
+        } else if !schedule::starts(job, self.jobs.provider.is_some()) {
+            Some("it needs a provider")
+        } else {
+            None
+        };
+        if let Some(reason) = not_run {
+            tracing::info!(%job, reason, "fired, not started");
+            return Ok(Verdict::Done);
+        }
+        if let Err(Stopping) = self.jobs.run(&Task::from(job)).await {
+            return Ok(Verdict::GiveBack(Duration::ZERO));
+        }
+        crash::point(Point::Ran);
+        // What was fired before the run began had its run, by whatever clock.
+        store.ran_for(job, fired_at.max(began.minus(CLOCKS_DIFFER))).await?;
         Ok(Verdict::Done)
     }
 

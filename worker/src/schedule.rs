@@ -2,7 +2,7 @@
 //!
 //! Order: **take for a minute → send → move**. A worker that dies in between leaves a tick that another one takes when
 //! the minute is over, so a run is sent at least once. What it does not do: run jobs, or send anything while somebody
-//! else schedules (`BROKER_SCHEDULER=external`).
+//! else schedules (`BROKER_SCHEDULER=external`; what is sent then is the affair of `maintenance`).
 
 use std::time::Duration;
 
@@ -38,10 +38,17 @@ const fn every(intervals: &Intervals, job: Job) -> Duration {
     }
 }
 
-/// The jobs that can run: without a provider there is nothing to compare or delete.
+/// Whether a schedule starts `job`: without a provider there is nothing to compare or delete.
+pub(crate) const fn starts(job: Job, provider_is_there: bool) -> bool {
+    match job {
+        Job::Sync | Job::Cleanup => provider_is_there,
+        Job::Expire | Job::PurgeStale | Job::Census | Job::Sweep => true,
+    }
+}
+
+/// The jobs that the schedule starts.
 fn scheduled(config: &Config) -> Vec<(Job, Duration)> {
-    let needs_provider = |job: &Job| matches!(job, Job::Sync | Job::Cleanup);
-    let jobs = Job::ALL.into_iter().filter(|job| config.provider.is_some() || !needs_provider(job));
+    let jobs = Job::ALL.into_iter().filter(|job| starts(*job, config.provider.is_some()));
     jobs.map(|job| (job, every(&config.every, job))).collect()
 }
 
@@ -179,7 +186,7 @@ mod tests {
     #[test]
     fn missed_ticks_are_not_made_up_for() {
         let at = Timestamp::from_secs;
-        let tick = Tick { next_run_at: at(100), taken_until: None, paused_at: None };
+        let tick = Tick { next_run_at: at(100), taken_until: None, paused_at: None, ran_for: None };
         let every = Duration::from_secs(10);
         assert_eq!(next_run(&tick, every, at(101)), at(110));
         assert_eq!(next_run(&tick, every, at(1_000)), at(1_010));
@@ -188,7 +195,7 @@ mod tests {
     #[test]
     fn a_tick_is_free_when_it_is_due_not_taken_and_not_paused() {
         let at = Timestamp::from_secs;
-        let due = Tick { next_run_at: at(100), taken_until: None, paused_at: None };
+        let due = Tick { next_run_at: at(100), taken_until: None, paused_at: None, ran_for: None };
         assert!(due.is_free(at(100)) && !due.is_free(at(99)));
         let taken = Tick { taken_until: Some(at(160)), ..due };
         assert!(!taken.is_free(at(159)) && taken.is_free(at(160)));

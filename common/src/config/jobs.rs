@@ -29,7 +29,7 @@ pub struct ProviderConfig {
 pub enum Scheduler {
     /// The workers, by ticks in the table.
     Workers,
-    /// Something outside, which sends the same messages.
+    /// Something outside, which sends a [`Firing`](crate::messages::Firing) for each.
     External,
 }
 

@@ -151,7 +151,7 @@ pub const SETTINGS: &[Setting] = &[
         "BROKER_SCHEDULER",
         "workers",
         "workers or external",
-        "who starts the jobs: the workers, or something outside that sends the same messages",
+        "who starts the jobs: the workers, or something outside that sends a message for each",
     ),
     Setting::new("BROKER_SYNC_EVERY_S", "600", "seconds", "how often the pool is compared with the provider"),
     Setting::new("BROKER_EXPIRE_EVERY_S", "300", "seconds", "how often leases past their time are ended"),

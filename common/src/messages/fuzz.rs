@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Ask, DecodeError, MaintenanceMessage, Reply, RequestMessage};
+use super::{Ask, DecodeError, Incoming, MaintenanceMessage, Reply, RequestMessage};
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -30,6 +30,10 @@ fn run() -> Value {
     run
 }
 
+fn firing() -> Value {
+    json!({ "v": 1, "body": { "kind": "start_job", "job": "sync" } })
+}
+
 fn reply() -> Value {
     json!({ "v": 1, "request_id": ID, "outcome": { "outcome": "expired" } })
 }
@@ -40,6 +44,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         "allocate",
         "mark_for_deletion",
         "run_job",
+        "start_job",
         "delete",
         "sync",
         "bulk_delete",
@@ -150,12 +155,17 @@ proptest! {
 
     #[test]
     fn any_maintenance_message_is_read_or_refused_with_a_reason(
-        text in prop_oneof![any_text(chore()), any_text(run())],
+        text in prop_oneof![any_text(chore()), any_text(run()), any_text(firing())],
     ) {
-        match MaintenanceMessage::decode(&text) {
-            Ok(message) => {
-                prop_assert_eq!(&MaintenanceMessage::decode(&message.encode()).unwrap(), &message);
+        match Incoming::decode(&text) {
+            Ok(read) => {
+                let again = match &read {
+                    Incoming::Ours(message) => message.encode(),
+                    Incoming::Fired(firing) => firing.encode(),
+                };
+                prop_assert_eq!(&Incoming::decode(&again).unwrap(), &read);
                 prop_assert!(RequestMessage::decode(&text).is_err(), "each queue has its own kinds");
+                prop_assert_eq!(MaintenanceMessage::decode(&text).is_ok(), matches!(read, Incoming::Ours(_)));
             }
             Err(error) => prop_assert!(is_explained(&error), "{error:?}"),
         }

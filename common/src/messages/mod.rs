@@ -5,6 +5,7 @@
 //! What it does not do: send, receive, or decide.
 
 mod envelope;
+mod firing;
 #[cfg(test)]
 mod fuzz;
 mod glance;
@@ -13,6 +14,7 @@ mod reply;
 mod request;
 
 pub use envelope::Envelope;
+pub use firing::{Firing, Incoming};
 pub use glance::{glance, with_renewed_deadline};
 pub use maintenance::{Chore, MaintenanceMessage};
 pub use reply::Reply;

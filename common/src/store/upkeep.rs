@@ -55,9 +55,17 @@ pub struct Tick {
     pub taken_until: Option<Timestamp>,
     /// Since when it is paused, if it is.
     pub paused_at: Option<Timestamp>,
+    /// Whatever a scheduler outside sent up to then, by SQS's clock, has had its run.
+    pub ran_for: Option<Timestamp>,
 }
 
 impl Tick {
+    /// Whether the run that a scheduler outside asked for at `fired_at` was made: by that message, by another copy of it,
+    /// or by a later run.
+    pub fn has_run_for(&self, fired_at: Timestamp) -> bool {
+        self.ran_for.is_some_and(|ran_for| ran_for >= fired_at)
+    }
+
     /// Whether a worker may take it at `now`.
     pub fn is_free(&self, now: Timestamp) -> bool {
         self.paused_at.is_none()

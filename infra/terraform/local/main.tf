@@ -85,7 +85,7 @@ module "broker" {
   waf                      = { log_blocked = false, trusted_cidrs = ["192.0.2.0/24"] }
   deletion_protection      = false
   secret_recovery_days     = 0
-  external_schedule        = { sync = { rate = "rate(10 minutes)", message = jsonencode({ job = "sync" }) } }
+  external_schedule        = { sync = "rate(10 minutes)" }
 }
 
 output "table" {

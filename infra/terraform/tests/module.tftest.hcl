@@ -244,12 +244,23 @@ run "alarms_tell_somebody" {
 
 run "the_scheduler_is_an_option" {
   variables {
-    external_schedule = { sync = { rate = "rate(10 minutes)", message = "{\"job\":\"sync\"}" } }
+    external_schedule = { sync = "rate(20 minutes)" }
   }
 
   assert {
-    condition     = aws_scheduler_schedule.this["sync"].target[0].arn == aws_sqs_queue.this["maintenance"].arn
+    condition     = alltrue([for schedule in aws_scheduler_schedule.this : schedule.target[0].arn == aws_sqs_queue.this["maintenance"].arn])
     error_message = "Jobs go to the maintenance queue."
+  }
+
+  # The same file is read by the tests of common/src/messages/firing.rs, and sent to real workers by tests/e2e/maintenance/external.rs.
+  assert {
+    condition     = { for job, schedule in aws_scheduler_schedule.this : job => schedule.target[0].input } == jsondecode(file("firings.json"))
+    error_message = "What is sent must be what the workers take, for every job."
+  }
+
+  assert {
+    condition     = aws_scheduler_schedule.this["sync"].schedule_expression == "rate(20 minutes)" && aws_scheduler_schedule.this["expire"].schedule_expression == "rate(5 minutes)"
+    error_message = "A job that is not named must run as often as the workers would let it: they start none then."
   }
 
   assert {

@@ -94,12 +94,21 @@ run "workers_that_scale_in_faster_than_out" {
   }
 }
 
-run "a_job_message_that_is_not_json" {
+run "a_job_that_no_worker_knows" {
   command         = plan
   expect_failures = [var.external_schedule]
 
   variables {
-    external_schedule = { sync = { rate = "rate(10 minutes)", message = "sync" } }
+    external_schedule = { make_coffee = "rate(10 minutes)" }
+  }
+}
+
+run "a_job_without_a_rate" {
+  command         = plan
+  expect_failures = [var.external_schedule]
+
+  variables {
+    external_schedule = { sync = "10 minutes" }
   }
 }
 

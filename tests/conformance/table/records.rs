@@ -67,6 +67,26 @@ async fn a_tick_is_taken_by_one_and_moved_by_it_alone() {
 }
 
 #[tokio::test]
+async fn what_a_job_ran_for_never_goes_back() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let later = now.plus(Duration::from_secs(1));
+    assert_eq!(
+        store.ran_for(Job::Sync, now).await.expect("asked"),
+        Changed::MovedOn,
+        "no update makes an item"
+    );
+    let fresh = store.tick(Job::Sync, Duration::ZERO, now).await.expect("made");
+    assert!(!fresh.has_run_for(now));
+    assert_eq!(store.ran_for(Job::Sync, later).await.expect("asked"), Changed::Done);
+    assert_eq!(store.ran_for(Job::Sync, now).await.expect("asked"), Changed::MovedOn);
+    let tick = store.tick(Job::Sync, Duration::ZERO, now).await.expect("read");
+    assert!(tick.has_run_for(now) && tick.has_run_for(later));
+    assert!(!tick.has_run_for(later.plus(Duration::from_millis(1))));
+    assert_eq!((tick.next_run_at, tick.paused_at), (fresh.next_run_at, None));
+}
+
+#[tokio::test]
 async fn slots_are_given_once() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());

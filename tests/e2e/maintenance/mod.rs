@@ -4,6 +4,7 @@ mod admin;
 mod audit;
 mod cleanup;
 mod expire;
+mod external;
 mod faults;
 mod leftovers;
 mod schedule;

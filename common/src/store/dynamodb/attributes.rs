@@ -52,6 +52,7 @@ pub(super) const MESSAGE: &str = "message";
 pub(super) const NEXT_RUN_AT_MS: &str = "next_run_at_ms";
 pub(super) const TAKEN_UNTIL_MS: &str = "taken_until_ms";
 pub(super) const PAUSED_AT: &str = "paused_at";
+pub(super) const RAN_FOR_MS: &str = "ran_for_ms";
 pub(super) const NEXT_SLOT_MS: &str = "next_slot_ms";
 pub(super) const LETTERS: &str = "dead_letters";
 pub(super) const AS_OF_MS: &str = "as_of_ms";

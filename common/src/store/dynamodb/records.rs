@@ -41,6 +41,7 @@ pub(super) fn read_tick(item: &Item) -> Result<Tick, StoreError> {
         next_run_at: Timestamp::from_ms(read.number(a::NEXT_RUN_AT_MS)?),
         taken_until: read.optional_number(a::TAKEN_UNTIL_MS)?.map(Timestamp::from_ms),
         paused_at: read.optional_time(a::PAUSED_AT)?,
+        ran_for: read.optional_number(a::RAN_FOR_MS)?.map(Timestamp::from_ms),
     })
 }
 

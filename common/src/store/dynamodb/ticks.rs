@@ -18,6 +18,9 @@ const TICK_IS_FREE: &str = "next_run_at_ms = :seen and (attribute_not_exists(tak
 /// Still ours.
 const TICK_IS_MINE: &str = "next_run_at_ms = :seen and taken_until_ms = :mine";
 const TICK_EXISTS: &str = "attribute_exists(PK)";
+/// Nobody ran for a later firing.
+const TICK_RAN_BEFORE: &str =
+    "attribute_exists(PK) and (attribute_not_exists(ran_for_ms) or ran_for_ms < :ran_for)";
 
 impl Store {
     /// The tick of a job. One that has none yet gets it, due `first_run` from now.
@@ -74,6 +77,18 @@ impl Store {
                 (":mine", n(mine.as_ms())),
                 (":next", n(next_run_at.as_ms())),
             ],
+        })
+        .await
+    }
+
+    /// Notes that what a scheduler outside sent up to `ran_for` has had its run. It never goes back.
+    pub async fn ran_for(&self, job: Job, ran_for: Timestamp) -> Result<Changed, StoreError> {
+        self.change(Change {
+            operation: "ran_for",
+            key: keys::tick(job).into_map(),
+            condition: TICK_RAN_BEFORE,
+            update: "SET ran_for_ms = :ran_for",
+            values: vec![(":ran_for", n(ran_for.as_ms()))],
         })
         .await
     }

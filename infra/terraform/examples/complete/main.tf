@@ -133,11 +133,12 @@ output "url" {
 output "broker" {
   description = "What the broker command and the runbook ask for."
   value = {
-    table               = module.broker.table_name
-    prefix              = module.broker.prefix
-    cluster             = module.broker.cluster_name
-    secret_arns         = module.broker.secret_arns
-    operator_policy_arn = module.broker.operator_policy_arn
-    dashboard           = module.broker.dashboard_name
+    table                   = module.broker.table_name
+    prefix                  = module.broker.prefix
+    cluster                 = module.broker.cluster_name
+    secret_arns             = module.broker.secret_arns
+    operator_policy_arn     = module.broker.operator_policy_arn
+    dashboard               = module.broker.dashboard_name
+    warm_throughput_command = module.broker.warm_throughput_command
   }
 }
