@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use broker_common::domain::{
-    EndReason, Job, JobReport, LeaseEnd, PersistedRequest, RequestState, Status, Task, TrackId,
-};
-use broker_common::store::{Act, AuditLine, Changed, Instance, Role, Seen};
+use broker_common::domain::{EndReason, Job, JobReport, LeaseEnd, PersistedRequest, Status, Task};
+use broker_common::store::{Act, AuditLine, Changed, Hand, Instance, Role, Seen};
 
+use super::letters::letter;
+use super::records::queued;
 use crate::place::Place;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// The ttl of the one item whose partition key begins so, in seconds since the epoch.
+/// The ttl of the one item whose partition key or sort key begins so, in seconds since the epoch.
 async fn ttl(place: &Place, key: &str) -> Option<u64> {
     let scan = place.aws.dynamodb.scan().table_name(&place.table).consistent_read(true);
-    let scan = scan.filter_expression("begins_with(PK, :key)");
+    let scan = scan.filter_expression("begins_with(PK, :key) or begins_with(SK, :key)");
     let scan = scan.expression_attribute_values(":key", AttributeValue::S(key.to_owned()));
     let items = scan.send().await.expect("Scan").items.unwrap_or_default();
     let [item] = &items[..] else { panic!("{} items begin with {key}", items.len()) };
@@ -44,17 +44,7 @@ async fn each_record_is_kept_as_long_as_somebody_may_ask_for_it() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let id = place.entropy.request_id(now);
-    let request = PersistedRequest {
-        request_id: id,
-        track: TrackId::new("student-1").expect("a valid track"),
-        lease_key: None,
-        sandbox_id: None,
-        asynchronous: true,
-        message: None,
-        state: RequestState::Queued,
-        created_at: now,
-        deadline: now.plus(DAY),
-    };
+    let request = PersistedRequest { deadline: now.plus(DAY), ..queued(&place, "student-1") };
     store.record_request(&request).await.expect("recorded");
     assert_eq!(ttl(&place, "REQ#").await, Some(now.plus(DAY * 31).as_secs()), "30 days after its deadline");
 
@@ -67,6 +57,24 @@ async fn each_record_is_kept_as_long_as_somebody_may_ask_for_it() {
     assert_eq!(ttl(&place, "INSTANCE").await, Some(now.plus(DAY).as_secs()));
     store.tick(Job::Census, Duration::ZERO, now).await.expect("made");
     assert_eq!(ttl(&place, "TICK#").await, None);
+}
+
+#[tokio::test]
+async fn a_letter_stays_until_it_is_done_with_and_longer_than_its_dead_message() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let hand = Hand { deed: place.entropy.uuid(), by: "cli".to_owned(), at: now };
+    let (discarded, replayed) = (letter("m-1", now), letter("m-2", now.plus(DAY)));
+    for letter in [&discarded, &replayed] {
+        store.keep_letter(letter, None).await.expect("kept");
+    }
+    assert_eq!(ttl(&place, discarded.id.as_str()).await, None);
+    store.discard_letter(&discarded.id, &hand, "a test").await.expect("discarded");
+    assert_eq!(ttl(&place, discarded.id.as_str()).await, Some(now.plus(DAY * 15).as_secs()));
+    store.take_letter(&replayed.id, &hand, now.plus(DAY), None).await.expect("taken");
+    assert_eq!(ttl(&place, replayed.id.as_str()).await, None, "somebody may die over it");
+    store.letter_was_sent(&replayed.id, &hand).await.expect("sent");
+    assert_eq!(ttl(&place, replayed.id.as_str()).await, Some(now.plus(DAY * 15).as_secs()));
 }
 
 #[tokio::test]

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use broker_common::domain::{
     Glance, JobReport, Letter, LetterId, LetterState, Outcome, PersistedRequest, Reason, RequestState,
-    Source, Task, Timestamp, TrackId,
+    Source, Task, Timestamp,
 };
-use broker_common::store::{Bereaved, Changed, Hand, Kept, Reopened};
+use broker_common::store::{Bereaved, Changed, Hand, Kept, Reopened, StoreError};
+use broker_tests::together;
 
+use super::records::queued;
 use crate::place::Place;
 
-fn letter(message_id: &str, at: Timestamp) -> Letter {
+pub(super) fn letter(message_id: &str, at: Timestamp) -> Letter {
     Letter {
         id: LetterId::of(Source::Requests, message_id, "{}", at),
         source: Source::Requests,
@@ -35,18 +37,7 @@ fn hand(place: &Place, at: Timestamp) -> Hand {
 }
 
 fn asked(place: &Place) -> PersistedRequest {
-    let now = place.clock.now();
-    PersistedRequest {
-        request_id: place.entropy.request_id(now),
-        track: TrackId::new("student-1").expect("a valid track"),
-        lease_key: None,
-        sandbox_id: None,
-        asynchronous: true,
-        message: Some("{}".to_owned()),
-        state: RequestState::Queued,
-        created_at: now.floor_to_second(),
-        deadline: now.plus(Duration::from_secs(60)),
-    }
+    PersistedRequest { asynchronous: true, ..queued(place, "student-1") }
 }
 
 #[tokio::test]
@@ -131,6 +122,48 @@ async fn a_replay_holds_its_letter_until_it_is_over_and_queues_the_request_again
     );
     let sent = store.letter(&letter.id).await.expect("read").expect("there");
     assert_eq!((sent.state, sent.held_until), (LetterState::Replayed, None));
+}
+
+/// SQS delivers the dead message once more, after an operator had it sent again.
+#[tokio::test]
+async fn a_dead_message_that_comes_again_fails_nothing_that_was_replayed_meanwhile() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let (letter, record) = (letter("m-1", now), asked(&place));
+    store.record_request(&record).await.expect("recorded");
+    let bereaved = Bereaved::Request(record.request_id);
+    store.keep_letter(&letter, Some(&bereaved)).await.expect("kept");
+    let deadline = now.plus(Duration::from_secs(900));
+    let reopened = Reopened::Request { id: record.request_id, message: "again".to_owned(), deadline };
+    let by = hand(&place, now);
+    store.take_letter(&letter.id, &by, deadline, Some(&reopened)).await.expect("taken");
+    assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), Kept::Before);
+    let waits = store.request(record.request_id).await.expect("read").expect("there");
+    assert_eq!(waits.state, RequestState::Queued);
+}
+
+/// More than an item may have: it cannot be kept, and the others of its call are.
+#[tokio::test]
+async fn a_letter_that_the_table_refuses_costs_its_neighbours_nothing() {
+    let place = Place::with_table().await;
+    let now = place.clock.now();
+    let letters = (0..12_u64).map(|n| {
+        let mut letter = letter(&format!("m-{n}"), now);
+        if n == 7 {
+            letter.body = "x".repeat(450_000);
+        }
+        letter
+    });
+    let kept = letters.map(|letter| {
+        let store = place.store.clone();
+        async move { store.keep_letter(&letter, None).await }
+    });
+    for (number, kept) in together(kept.collect::<Vec<_>>()).await.into_iter().enumerate() {
+        match number {
+            7 => assert!(matches!(kept, Err(StoreError::Refused { .. })), "{kept:?}"),
+            _ => assert_eq!(kept.expect("kept"), Kept::New, "{number}"),
+        }
+    }
 }
 
 #[tokio::test]

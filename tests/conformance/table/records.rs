@@ -10,11 +10,11 @@ use broker_common::store::{Census, Changed, Completion, Instance, Recorded, Role
 
 use crate::place::Place;
 
-fn queued(place: &Place) -> PersistedRequest {
+pub(super) fn queued(place: &Place, track: &str) -> PersistedRequest {
     let now = place.clock.now();
     PersistedRequest {
         request_id: place.entropy.request_id(now),
-        track: TrackId::new("student-1").expect("a valid track"),
+        track: TrackId::new(track).expect("a valid track"),
         lease_key: None,
         sandbox_id: None,
         asynchronous: false,
@@ -28,7 +28,7 @@ fn queued(place: &Place) -> PersistedRequest {
 #[tokio::test]
 async fn a_request_is_recorded_once_and_ends_once() {
     let place = Place::with_table().await;
-    let (store, record) = (&place.store, queued(&place));
+    let (store, record) = (&place.store, queued(&place, "student-1"));
     assert_eq!(store.record_request(&record).await.expect("asked"), Recorded::New);
     let again = store.record_request(&record).await.expect("asked");
     assert_eq!(again, Recorded::AlreadyThere(Box::new(record.clone())), "to the millisecond");
@@ -75,6 +75,8 @@ async fn slots_are_given_once() {
     assert_eq!(take(4).await, Some(now));
     assert_eq!(take(2).await, Some(now.plus(second * 4)));
     assert_eq!(take(1).await, None, "that would be too late");
+    let just_so = store.take_slots(1, second, now, now.plus(second * 6)).await.expect("asked");
+    assert_eq!(just_so, Some(now.plus(second * 6)), "the latest that will do");
     assert_eq!(store.hold_slots(latest, now).await.expect("asked"), Changed::MovedOn, "later already");
 }
 
