@@ -36,9 +36,12 @@ def report(mutants: list[dict], results: dict[str, dict], whole: bool) -> bool:
     kinds = ["caught", "timeout", "survived", "uncovered", "unviable", "inexpressible"]
     print(f"{'':10}" + "".join(f"{kind:>14}" for kind in kinds) + f"{'score':>10}{'argued':>8}")
     argued = accepted()
-    for part in sorted({mutant["file"].split("/")[2] for mutant in mutants}):
-        own = [results[m["name"]] for m in mutants if m["file"].split("/")[2] == part and m["name"] in results]
-        names = [m["name"] for m in mutants if m["file"].split("/")[2] == part]
+    of_part = collections.defaultdict(list)
+    for mutant in mutants:
+        part = "conditions" if mutant["genre"] == "Condition" else mutant["file"].split("/")[2]
+        of_part[part].append(mutant["name"])
+    for part, names in sorted(of_part.items()):
+        own = [results[name] for name in names if name in results]
         count = collections.Counter(each["verdict"] for each in own)
         killed = count["caught"] + count["timeout"]
         alive = count["survived"] + count["uncovered"]

@@ -1,6 +1,6 @@
 """Compiles every mutant into one program: rewrites a source file so that the environment chooses at run time.
 
-What cargo-mutants lists (`--list --json`) becomes `if crate::mutation::active(N) { mutant } else { original }` in place of
+What cargo-mutants lists (`--list --json`), and conditions.py, becomes `if crate::mutation::active(N) { mutant } else { original }` in place of
 the expression, the body, the guard or the arm. Each alternative stands between `/*<N*/` and `/*N>*/`, so that a compiler's
 error tells which mutant it is about. In an alternative everything else is the original: one mutant is active at a time.
 """
@@ -107,6 +107,7 @@ class Source:
             rendered += "()"
         if node.type == "const_item" and (name := self._text(node.child_by_field_name("name"))) in self.functions:
             rendered = re.sub(rf"\bconst {name}\(\)\s*:\s*(.*?)\s*=\s*(.*);", rf"fn {name}() -> \1 {{ \2 }}", rendered, flags=re.S)
+            rendered = rendered.replace(f"fn {name}() -> &str", f"fn {name}() -> &'static str")
         for genre, rewrite in REWRITES:
             own = [(number, mutant) for number, mutant in self.of_node.get(node.id, []) if mutant["genre"] == genre]
             if own:
@@ -143,6 +144,11 @@ class Source:
         if guard is None:
             return f"{rendered} if {marked(number, '!' + self.active(number))}"
         return f"{rendered} && {marked(number, '!' + self.active(number))}"
+
+    def _text_literal(self, _node: Node, rendered: str, own: list) -> str:
+        for number, mutant in own:
+            rendered = f"(if {self.active(number)} {{ {marked(number, mutant['replacement'])} }} else {{ {rendered} }})"
+        return rendered
 
     def _field(self, node: Node, rendered: str, own: list) -> str:
         [(number, _)] = own
@@ -195,6 +201,10 @@ def _arm_pattern(leaf: Node) -> Node | None:
     return arm and arm.child_by_field_name("pattern")
 
 
+def _text(leaf: Node) -> Node | None:
+    return climb(leaf, lambda each: each.type == "string_literal")
+
+
 def _field_of_struct(leaf: Node) -> Node | None:
     return climb(leaf, lambda each: each.type in ("field_initializer", "shorthand_field_initializer"))
 
@@ -207,6 +217,7 @@ PLACES = {
     "MatchArmGuard": _match_guard,
     "MatchArm": _arm_pattern,
     "StructField": _field_of_struct,
+    "Condition": _text,
 }
 # In this order: an operator may be the whole of a guard.
 REWRITES = [
@@ -216,4 +227,5 @@ REWRITES = [
     ("MatchArm", Source._arm),
     ("FnValue", Source._body),
     ("StructField", Source._field),
+    ("Condition", Source._text_literal),
 ]

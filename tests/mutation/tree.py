@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import conditions
 import schemata
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -22,10 +23,12 @@ def listed(files: list[str]) -> list[dict]:
     globs = [argument for each in files for argument in ("--file", each)]
     command = ["cargo", "mutants", "--workspace", "--list", "--json", *globs]
     mutants = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+    for name in sorted({mutant["file"] for mutant in mutants}):
+        mutants += conditions.of_file(ROOT, name)
     seen: collections.Counter[str] = collections.Counter()
     for mutant in mutants:
         position, _, change = mutant["name"].partition(": ")
-        name = f"{position.split(':')[0]}: {change}"
+        name = f"{position.partition(':')[0]}: {change}"
         seen[name] += 1
         mutant["name"] = name if seen[name] == 1 else f"{name} #{seen[name]}"
     return mutants
@@ -70,12 +73,12 @@ def compile_in(files: list[str], mutants: list[dict], verdicts: dict[int, str]) 
                 verdicts[number] = "inexpressible"
         if mutant["function"] is None:
             line = (ROOT / mutant["file"]).read_text().split("\n")[mutant["span"]["start"]["line"] - 1]
-            shared.add(line.partition("const ")[2].partition(":")[0])
+            shared.add(mutant.get("constant") or line.partition("const ")[2].partition(":")[0])
     not_const: set[str] = set()
     while more := set().union(*(source.names_not_const(not_const) for source in sources.values())) - not_const:
         not_const |= more
     for name, source in sources.items():
-        own = source.constants(lambda value: "Timestamp::from_" in value)
+        own = source.constants(lambda value: value in shared or "Timestamp::from_" in value)
         own |= shared if name.startswith("common/src/store") else set()
         declared = "\npub mod mutation;\n" if name == "common/src/lib.rs" else ""
         write(TREE / name, (source.rewritten(own) + declared).encode())

@@ -166,6 +166,52 @@ async fn a_letter_that_the_table_refuses_costs_its_neighbours_nothing() {
     }
 }
 
+/// The first of the two was cancelled, the second is waited for over HTTP, the third's run nobody asked for.
+#[tokio::test]
+async fn a_letter_and_its_replay_touch_nothing_but_what_waited_for_the_message() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let (cancelled, waited_for) = (asked(&place), queued(&place, "student-2"));
+    for record in [&cancelled, &waited_for] {
+        store.record_request(record).await.expect("recorded");
+    }
+    store.cancel_request(cancelled.request_id).await.expect("cancelled");
+    let deadline = now.plus(Duration::from_secs(900));
+    for (number, record) in [&cancelled, &waited_for].into_iter().enumerate() {
+        let before = store.request(record.request_id).await.expect("read");
+        let letter = letter(&format!("m-{number}"), now);
+        let bereaved = Bereaved::Request(record.request_id);
+        assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), Kept::New);
+        assert_eq!(store.request(record.request_id).await.expect("read"), before);
+        let reopened = Reopened::Request { id: record.request_id, message: "again".to_owned(), deadline };
+        let taken = store.take_letter(&letter.id, &hand(&place, now), deadline, Some(&reopened)).await;
+        assert_eq!(taken.expect("asked"), Changed::Done);
+        assert_eq!(store.request(record.request_id).await.expect("read"), before);
+    }
+    let (nobodys, letter) = (place.entropy.request_id(now), letter("m-2", now));
+    let bereaved = Bereaved::Run(nobodys, JobReport::new(&Task::Census));
+    assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), Kept::New);
+    assert_eq!(store.run(nobodys).await.expect("read"), None, "no record comes out of nothing");
+}
+
+#[tokio::test]
+async fn a_replay_that_died_is_begun_anew_with_what_it_sends() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let (letter, record) = (letter("m-1", now), asked(&place));
+    store.record_request(&record).await.expect("recorded");
+    store.keep_letter(&letter, Some(&Bereaved::Request(record.request_id))).await.expect("kept");
+    for (at, message) in [(now, "first"), (now.plus(Duration::from_secs(60)), "second")] {
+        let until = at.plus(Duration::from_secs(60));
+        let reopened =
+            Reopened::Request { id: record.request_id, message: message.to_owned(), deadline: until };
+        let taken = store.take_letter(&letter.id, &hand(&place, at), until, Some(&reopened)).await;
+        assert_eq!(taken.expect("asked"), Changed::Done);
+        let queued = store.request(record.request_id).await.expect("read").expect("there");
+        assert_eq!((queued.message.as_deref(), queued.deadline), (Some(message), until));
+    }
+}
+
 #[tokio::test]
 async fn a_discarded_letter_says_why_and_stays_so() {
     let place = Place::with_table().await;

@@ -10,3 +10,4 @@ mod letters;
 mod reading;
 mod records;
 mod schema;
+mod terms;
