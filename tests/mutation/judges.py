@@ -1,6 +1,5 @@
 """The tests that judge mutants, each in a process of its own."""
 
-import fnmatch
 import json
 import os
 import pathlib
@@ -12,8 +11,6 @@ from tree import ROOT, TARGET, WORK, cargo
 
 # Units and properties of every crate, the cases of the conformance suite, the bounded model.
 JUDGES = ["--lib", "--test", "conformance", "--test", "bounded"]
-# Whole processes; slow, so only those that are asked for. Their processes inherit the choice of the mutant.
-STORIES = ["--test", "e2e", "--test", "crash"]
 # A test that takes that much longer than alone on the original hangs: caught.
 PATIENCE = 10
 LEAST_PATIENCE_S = 30
@@ -27,7 +24,7 @@ class Test:
         self.package = package
         self.name = f"{pathlib.Path(binary).name.rsplit('-', 1)[0]}: {name}"
         self.environment = {
-            **os.environ, **urls, "CARGO_TARGET_DIR": str(TARGET),
+            **os.environ, **urls,
             "CARGO_MANIFEST_DIR": str(package), "INSTA_UPDATE": "no", "RUST_BACKTRACE": "0", "PROPTEST_DISABLE_FAILURE_PERSISTENCE": "1",
         }  # fmt: skip
         self.seconds = 0.0
@@ -58,10 +55,10 @@ class Test:
         )  # fmt: skip
 
 
-def tests(urls: dict[str, str], stories: list[str]) -> list[Test]:
-    """Builds the judges, with these stories among them, and asks them for their tests."""
+def tests(urls: dict[str, str]) -> list[Test]:
+    """Builds the judges and asks them for their tests."""
     found = []
-    for message in cargo("test", "--no-run", *JUDGES, *(STORIES if stories else [])):
+    for message in cargo("test", "--no-run", *JUDGES):
         if message["reason"] == "compiler-message" and message["message"]["level"] == "error":
             sys.exit(message["message"]["rendered"])
         if message["reason"] != "compiler-artifact" or not message["executable"] or not message["profile"]["test"]:
@@ -72,10 +69,7 @@ def tests(urls: dict[str, str], stories: list[str]) -> list[Test]:
             told = subprocess.run([binary, "--list", "--format", "terse", *which], check=True, capture_output=True).stdout
             return {line.removesuffix(": test") for line in told.decode().splitlines() if line.endswith(": test")}
 
-        wanted = names() - names("--ignored")
-        if message["target"]["name"] in STORIES:
-            wanted = {name for name in wanted if any(fnmatch.fnmatch(name, story) for story in stories)}
-        found += [Test(binary, package, name, urls) for name in sorted(wanted)]
+        found += [Test(binary, package, name, urls) for name in sorted(names() - names("--ignored"))]
     return found
 
 

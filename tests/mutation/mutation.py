@@ -1,7 +1,8 @@
 """How good the tests of the domain and the store are: every mutant that cargo-mutants lists, each given to the tests.
 
-    tests/mutation/run [--files GLOB]... [--only GLOB] [--stories GLOB]... [--jobs N]
+    tests/mutation/run [--files GLOB]... [--only GLOB] [--jobs N]
 
+`conditions.py` adds those that cargo-mutants does not know: each term of each condition of a write holds always, or never.
 A build for each mutant would take half a minute, so all are compiled into one throwaway copy of the workspace
 (`schemata.py`) and chosen by an environment variable. What does not compile is dropped (unviable). Then each test runs
 alone once and notes the mutants that it reaches; a mutant is given to the tests that reach it, the quickest first, until
@@ -58,9 +59,8 @@ def report(mutants: list[dict], results: dict[str, dict], whole: bool) -> bool:
 def main() -> None:
     """Reads the arguments and does it all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", action="append", help="only these files (as cargo-mutants' --file)")
+    parser.add_argument("--files", action="append", help="only these files of common/ (as cargo-mutants' --file)")
     parser.add_argument("--only", default="*", help="only mutants whose name fits, with * and ?")
-    parser.add_argument("--stories", action="append", help="also these stories of tests/e2e and tests/crash, with * and ?")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     mutants = listed(arguments.files or FILES)
@@ -71,7 +71,7 @@ def main() -> None:
     try:
         shutil.rmtree(WORK / "reached", ignore_errors=True)
         (WORK / "reached").mkdir()
-        judges = tests(urls, arguments.stories or [])
+        judges = tests(urls)
         with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
             for test, problem in zip(judges, pool.map(Test.baseline, judges)):
                 if problem is not None:

@@ -43,8 +43,7 @@ class Inexpressible(Exception):
 class Source:
     """One file, and the mutants that are to be compiled into it."""
 
-    def __init__(self, text: str, choice: str = "crate::mutation"):
-        self.active = lambda number: f"{choice}::active({number})"
+    def __init__(self, text: str):
         self.bytes = text.encode()
         self.lines = text.split("\n")
         self.functions: set[str] = set()
@@ -119,22 +118,22 @@ class Source:
         before = self.bytes[node.start_byte : operator.start_byte].decode()
         after = self.bytes[operator.end_byte : node.end_byte].decode()
         choices = "".join(
-            f"if {self.active(number)} {{ {marked(number, before + mutant['replacement'] + after)} }} else "
+            f"if {active(number)} {{ {marked(number, before + mutant['replacement'] + after)} }} else "
             for number, mutant in own
         )
         return f"({choices}{{ {rendered} }})"
 
     def _body(self, _node: Node, rendered: str, own: list) -> str:
         choices = "".join(
-            f"\nif {self.active(number)} {{ return {marked(number, mutant['replacement'])}; }}" for number, mutant in own
+            f"\nif {active(number)} {{ return {marked(number, mutant['replacement'])}; }}" for number, mutant in own
         )
         return "{" + choices + "\n" + rendered[1:]
 
     def _guard(self, _node: Node, rendered: str, own: list) -> str:
         for number, mutant in own:
             rendered = {
-                "true": f"({self.active(number)} || ({marked(number, rendered)}))",
-                "false": f"(!{self.active(number)} && ({marked(number, rendered)}))",
+                "true": f"({active(number)} || ({marked(number, rendered)}))",
+                "false": f"(!{active(number)} && ({marked(number, rendered)}))",
             }[mutant["replacement"]]
         return rendered
 
@@ -142,12 +141,12 @@ class Source:
         [(number, _)] = own
         guard = node.child_by_field_name("condition")
         if guard is None:
-            return f"{rendered} if {marked(number, '!' + self.active(number))}"
-        return f"{rendered} && {marked(number, '!' + self.active(number))}"
+            return f"{rendered} if {marked(number, '!' + active(number))}"
+        return f"{rendered} && {marked(number, '!' + active(number))}"
 
     def _text_literal(self, _node: Node, rendered: str, own: list) -> str:
         for number, mutant in own:
-            rendered = f"(if {self.active(number)} {{ {marked(number, mutant['replacement'])} }} else {{ {rendered} }})"
+            rendered = f"(if {active(number)} {{ {marked(number, mutant['replacement'])} }} else {{ {rendered} }})"
         return rendered
 
     def _field(self, node: Node, rendered: str, own: list) -> str:
@@ -155,7 +154,12 @@ class Source:
         base = next(each for each in node.parent.children if each.type == "base_field_initializer")
         name, _, value = rendered.partition(":")
         mutant = marked(number, f"({self._text(base.children[1])}).{name}")
-        return f"{name}: if {self.active(number)} {{ {mutant} }} else {{ {value or name} }}"
+        return f"{name}: if {active(number)} {{ {mutant} }} else {{ {value or name} }}"
+
+
+def active(number: int) -> str:
+    """The question whether this mutant is the chosen one, in Rust."""
+    return f"crate::mutation::active({number})"
 
 
 def marked(number: int, text: str) -> str:
@@ -201,7 +205,7 @@ def _arm_pattern(leaf: Node) -> Node | None:
     return arm and arm.child_by_field_name("pattern")
 
 
-def _text(leaf: Node) -> Node | None:
+def _string(leaf: Node) -> Node | None:
     return climb(leaf, lambda each: each.type == "string_literal")
 
 
@@ -217,7 +221,7 @@ PLACES = {
     "MatchArmGuard": _match_guard,
     "MatchArm": _arm_pattern,
     "StructField": _field_of_struct,
-    "Condition": _text,
+    "Condition": _string,
 }
 # In this order: an operator may be the whole of a guard.
 REWRITES = [

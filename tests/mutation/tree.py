@@ -60,10 +60,7 @@ def write(path: pathlib.Path, content: bytes) -> None:
 
 def compile_in(files: list[str], mutants: list[dict], verdicts: dict[int, str]) -> None:
     """Rewrites the copy with all mutants that have no verdict yet."""
-    sources = {}
-    for name in files:
-        choice = "crate::mutation" if name.startswith("common/") else "broker_common::mutation"
-        sources[name] = schemata.Source((ROOT / name).read_text(), choice)
+    sources = {name: schemata.Source((ROOT / name).read_text()) for name in files}
     shared: set[str] = set()
     for number, mutant in enumerate(mutants):
         if number not in verdicts:
@@ -106,10 +103,9 @@ def errors(messages: list[dict]):
 
 def drop_unviable(files: list[str], mutants: list[dict], verdicts: dict[int, str]) -> None:
     """Compiles, drops the mutants that the errors are about, and compiles again until there are none."""
-    targets = ["--lib"] if all(mutant["package"] == "broker-common" for mutant in mutants) else ["--lib", "--bins"]
     while True:
         compile_in(files, mutants, verdicts)
-        found = list(errors(cargo("check", *targets)))
+        found = list(errors(cargo("check", "--lib")))
         if not found:
             return
         blamed: set[int] = set()
