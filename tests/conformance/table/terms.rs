@@ -165,3 +165,31 @@ async fn a_lease_and_its_sandbox_end_and_last_together_or_not_at_all() {
     let sandbox = store.sandbox(&free.sandbox_id).await.expect("read").expect("there");
     assert_eq!((sandbox.status, sandbox.version), (Status::Allocated, 2));
 }
+
+#[tokio::test]
+async fn a_return_ends_only_what_its_key_holds_and_held_when_it_was_asked_for() {
+    const SANDBOX: &str = "SBX#sandbox-000";
+    const LEASE: &str = "LEASE#student-1#student-1";
+    let place = Place::with_table().await;
+    let (free, allocation) = held(&place).await;
+    let (store, now) = (&place.store, place.clock.now());
+    let end = LeaseEnd::by_broker(EndReason::Marked, now);
+    let (key, by) = (&allocation.lease_key, allocation.allocated_at);
+    let later = number(by.as_secs() + 1);
+    for (item, name, value, back) in [
+        (SANDBOX, "status", text("pending_deletion"), text("allocated")),
+        (SANDBOX, "allocated_to_track", text("student-2"), text("student-1")),
+        (SANDBOX, "idempotency_key", text("another"), text("student-1")),
+        (SANDBOX, "allocated_at", later, number(by.as_secs())),
+        (LEASE, "sandbox_id", text("sandbox-001"), text("sandbox-000")),
+    ] {
+        alter(&place, item, name, value).await;
+        let told = store.give_back(&free.sandbox_id, key, by, &end).await.expect("asked");
+        assert_eq!(told, EndOutcome::MovedOn, "{item} {name}");
+        alter(&place, item, name, back).await;
+    }
+    assert_eq!(store.give_back(&free.sandbox_id, key, by, &end).await.expect("asked"), EndOutcome::Ended);
+    alter(&place, SANDBOX, "status", text("allocated")).await;
+    let told = store.give_back(&free.sandbox_id, key, by, &end).await.expect("asked");
+    assert_eq!(told, EndOutcome::MovedOn, "a lease that ended does not end again");
+}
