@@ -4,7 +4,6 @@ import collections
 import json
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -46,12 +45,13 @@ def copy_workspace() -> list[str]:
             if path.is_file() and str(path.relative_to(TREE)) not in wanted:
                 path.unlink()
     for name in wanted:
-        if not name.endswith(".rs") and name != "Cargo.toml":
+        if not name.endswith(".rs") and name != "common/Cargo.toml":
             write(TREE / name, (ROOT / name).read_bytes())
             shutil.copymode(ROOT / name, TREE / name)
-    # Cargo tells workspaces in one target directory apart by the versions of their packages, not by where they lie.
-    cargo_toml = (ROOT / "Cargo.toml").read_text()
-    write(TREE / "Cargo.toml", re.sub(r'^version = "([^"]+)"', r'version = "\1+mutants"', cargo_toml, flags=re.M).encode())
+    # Cargo tells workspaces in one target directory apart by the versions of their packages, not by where they lie; that
+    # of the crate that all others need tells all apart.
+    manifest = (ROOT / CRATE.parent / "Cargo.toml").read_text()
+    write(TREE / CRATE.parent / "Cargo.toml", manifest.replace("version.workspace = true", 'version = "0.0.0+mutants"', 1).encode())
     return sorted(name for name in wanted if name.endswith(".rs"))
 
 
