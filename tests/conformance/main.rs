@@ -9,7 +9,10 @@
 //! | `table/ends` | the end of a lease, a longer one; what a transaction may not do |
 //! | `table/index` | the state index: queries, PartiQL, prefixes, pages |
 //! | `table/conditions` | single conditional writes, each at the version that was read |
+//! | `table/terms` | each term of a condition alone |
 //! | `table/records` | requests, ticks, slots, census, instances |
+//! | `table/letters` | dead letters, and whoever waits for their messages |
+//! | `table/expiry` | how long what is done with is kept; the audit |
 //! | `table/reading` | scans, batches, several items at one instant |
 //! | `table/schema` | the table itself, its expiry, one that is not there |
 //! | `queue/messages` | batches, attributes, delays, visibility, long polls |

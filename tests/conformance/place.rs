@@ -41,12 +41,14 @@ pub(crate) struct Place {
     side: Side,
 }
 
-/// The second implementation, if this run is about it.
+/// What this run is about, if that is named: the second implementation, or (`tests/mutation`) the embedded endpoints
+/// that run already.
 #[expect(clippy::disallowed_methods, reason = "tests/conformance/run names the implementation under test")]
-fn second() -> Option<Urls> {
+fn named() -> Option<(Urls, Side)> {
     let url = |name: &str| std::env::var(name).ok();
+    let side = if url("CONFORMANCE_EMBEDDED").is_some() { Side::Embedded } else { Side::Second };
     match (url("CONFORMANCE_DYNAMODB_URL"), url("CONFORMANCE_SQS_URL")) {
-        (Some(dynamodb_url), Some(sqs_url)) => Some(Urls { dynamodb_url, sqs_url }),
+        (Some(dynamodb_url), Some(sqs_url)) => Some((Urls { dynamodb_url, sqs_url }, side)),
         (None, None) => None,
         (dynamodb, sqs) => panic!("both or neither must be named: {dynamodb:?}, {sqs:?}"),
     }
@@ -56,8 +58,8 @@ impl Place {
     /// Clients and names; nothing is made yet.
     pub(crate) async fn empty() -> Self {
         static PLACES: AtomicU32 = AtomicU32::new(0);
-        let (urls, side) = match second() {
-            Some(urls) => (urls, Side::Second),
+        let (urls, side) = match named() {
+            Some(named) => named,
             None => (Endpoints::shared().await.urls.clone(), Side::Embedded),
         };
         let clock = Clock::system();

@@ -160,6 +160,7 @@ mod tests {
             foreign(2, Status::Available, None, true),
             foreign(3, Status::Allocated, Some((1, 1)), true),
             foreign(4, Status::PendingDeletion, Some((1, 1)), true),
+            foreign(5, Status::Available, None, false),
         ];
         let mut why: Vec<_> =
             planned(rows, &[foreign(0, Status::Allocated, Some((1, 1)), true).tenancy.unwrap().lease_key])
@@ -179,6 +180,7 @@ mod tests {
             "it is allocated to nobody",
             "it is offered, but was used before",
             "its key holds another one",
+            "as it is",
             "as it is",
         ];
         assert_eq!(why, expected);

@@ -82,5 +82,6 @@ mod tests {
         assert_ne!(a, Fingerprint::of([Some("a"), Some("bc")]));
         assert_ne!(Fingerprint::of([Some(""), None]), Fingerprint::of([None, Some("")]));
         assert_eq!(a, Fingerprint::of([Some("ab"), Some("c")]));
+        assert_eq!((a.to_string().as_str(), a.as_str().len()), (a.as_str(), 32));
     }
 }

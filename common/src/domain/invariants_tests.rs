@@ -34,9 +34,10 @@ fn what_is_as_it_should_be_is_no_violation() {
         sandbox(4, Status::PendingDeletion, Some(allocation(4))),
         sandbox(5, Status::DeletionFailed, Some(allocation(5))),
         sandbox(6, Status::Deleted, Some(allocation(6))),
+        sandbox(8, Status::Deleted, None),
     ];
-    // 7: its sandbox's tombstone is forgotten already.
-    let ended = [4, 5, 6, 7].map(|number| lease(number, Some(end(150))));
+    // 7: its sandbox's tombstone is forgotten already. 8: of its sandbox only the tombstone is left.
+    let ended = [4, 5, 6, 7, 8].map(|number| lease(number, Some(end(150))));
     let leases = [vec![lease(1, None)], ended.to_vec()].concat();
     assert_eq!(violations(&sandboxes, &leases), []);
 }

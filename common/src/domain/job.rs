@@ -239,4 +239,17 @@ mod tests {
             ("census", &BTreeMap::from([("inserted".to_owned(), 3)]))
         );
     }
+
+    #[test]
+    fn a_task_is_told_with_what_was_chosen() {
+        let told = |task: Task| task.to_string();
+        assert_eq!(told(Task::Sync { accept_stale: true }), "sync accept_stale");
+        assert_eq!(told(Task::Sync { accept_stale: false }), "sync");
+        assert_eq!(told(Task::PurgeStale { grace_period_hours: 7 }), "purge_stale after 7 h");
+        assert_eq!(
+            told(Task::BulkDelete { status: Removable::DeletionFailed }),
+            "bulk_delete deletion_failed"
+        );
+        assert_eq!(told(Task::Census), "census");
+    }
 }

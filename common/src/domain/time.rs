@@ -90,6 +90,7 @@ mod tests {
         let at = Timestamp::from_ms(12_034);
         assert_eq!((at.to_string().as_str(), at.as_secs(), at.as_ms()), ("12.034", 12, 12_034));
         assert_eq!(at.floor_to_second(), Timestamp::from_secs(12));
+        assert_eq!(SystemTime::from(at), UNIX_EPOCH + Duration::from_millis(12_034));
     }
 
     #[test]
@@ -101,6 +102,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_day_is_named_as_the_sdk_names_it(secs in 0..253_402_300_800_u64) {
+            let told = aws_smithy_types::DateTime::from_secs(i64::try_from(secs).unwrap());
+            let told = told.fmt(aws_smithy_types::date_time::Format::DateTime).unwrap();
+            prop_assert_eq!(Timestamp::from_secs(secs).date(), told.split('T').next().unwrap());
+        }
+
         #[test]
         fn what_is_added_is_what_lies_between(ms in 0..u64::MAX / 2, more in 0..u64::MAX / 4) {
             let (at, more) = (Timestamp::from_ms(ms), Duration::from_millis(more));

@@ -105,6 +105,9 @@ fn parse_time(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn add(listed: &mut Listed, row: &str) {
@@ -150,6 +153,103 @@ mod tests {
         assert_eq!(id(&format!("identity/accounts/{uuid}")).as_deref(), Some(uuid));
         for bad in ["identity/accounts/", "identity/accounts/../x", uuid, "identity/accounts/seed-1"] {
             assert_eq!(id(bad), None, "{bad}");
+        }
+    }
+
+    /// A row in which each field is as it should be, something else, or not there.
+    fn any_row() -> impl Strategy<Value = Value> {
+        let field = |good: &'static [&'static str]| {
+            prop_oneof![
+                8 => prop::sample::select(good).prop_map(|text| Some(json!(text))),
+                1 => "\\PC{0,8}".prop_map(|text| Some(json!(text))),
+                1 => Just(Some(json!(7))),
+                1 => Just(Some(Value::Null)),
+                1 => Just(None),
+            ]
+        };
+        let times = &["2026-11-22T10:00:00Z", "2026-11-22T10:00:00.5+02:00", "2026-11-22T10:00:00"];
+        let fields = (
+            field(&["sandbox"]),
+            field(&["active", "deleting"]),
+            field(&["a", "b", "c"]),
+            field(&["identity/accounts/0192f0c1-2345-7abc-8def-0123456789ab", "identity/accounts/1"]),
+            field(&["one", "two"]),
+            field(times),
+        );
+        fields.prop_map(|(account_type, state, csp_id, id, name, created_at)| {
+            let named = [
+                ("account_type", account_type),
+                ("state", state),
+                ("csp_id", csp_id),
+                ("id", id),
+                ("name", name),
+                ("created_at", created_at),
+            ];
+            named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+        })
+    }
+
+    fn listed(rows: &[Value]) -> Listed {
+        let mut listed = Listed::default();
+        rows.iter().for_each(|row| listed.add(serde_json::from_value(row.clone())));
+        listed
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_is_ours_unreadable_malformed_or_none_of_our_business(rows in prop::collection::vec(any_row(), 0..12)) {
+            for row in &rows {
+                let one = listed(std::slice::from_ref(row));
+                let parts = (one.accounts.len(), one.unreadable.len(), one.malformed);
+                prop_assert!(matches!(parts, (1, 0, 0) | (0, 1, 0) | (0, 0, 1) | (0, 0, 0)), "{parts:?}: {row}");
+                let is_ours = row["account_type"] == "sandbox" && row["state"] == "active";
+                prop_assert!(one.malformed == 1 || is_ours == (one.accounts.len() + one.unreadable.len() == 1), "{row}");
+                for account in one.accounts.values() {
+                    prop_assert_eq!(&json!(account.id.as_str()), &row["csp_id"]);
+                    prop_assert_eq!(&json!(account.name.as_str()), &row["name"]);
+                    prop_assert_eq!(&json!(account.external_id.as_str()), &row["id"]);
+                }
+            }
+        }
+
+        #[test]
+        fn the_order_of_a_list_does_not_tell_which_ids_are_there(rows in prop::collection::vec(any_row(), 0..12)) {
+            let reversed: Vec<_> = rows.iter().rev().cloned().collect();
+            let (there, back) = (listed(&rows), listed(&reversed));
+            let times = |listed: &Listed| -> HashMap<_, _> {
+                listed.accounts.values().map(|account| (account.id.clone(), account.created_at)).collect()
+            };
+            prop_assert_eq!(times(&there), times(&back), "of several with one id the newest");
+            prop_assert_eq!((there.unreadable, there.malformed), (back.unreadable, back.malformed));
+        }
+
+        #[test]
+        fn what_goes_into_a_url_is_a_uuid_whatever_the_provider_says(text in "(identity/accounts/)?[{]?[0-9a-fA-F-]{30,40}[}]?|\\PC{1,40}") {
+            if let Some(id) = ExternalId::new(text).ok().and_then(|id| AccountId::of(&id)) {
+                let shown = id.to_string();
+                prop_assert_eq!(shown.len(), 36);
+                prop_assert!(shown.bytes().all(|c| c == b'-' || c.is_ascii_digit() || (b'a'..=b'f').contains(&c)), "{shown}");
+            }
+        }
+
+        #[test]
+        fn times_are_read_to_the_millisecond_in_any_zone(ms in 0_i64..4_102_444_800_000, hours in -14_i64..=14) {
+            let at = Timestamp::from_ms(u64::try_from(ms).unwrap());
+            let write = |ms: i64| DateTime::from_millis(ms).fmt(Format::DateTime).unwrap();
+            prop_assert_eq!(parse_time(&write(ms)), Some(at));
+            prop_assert_eq!(parse_time(write(ms).trim_end_matches('Z')), Some(at), "without a zone it is UTC");
+            let there = write(ms + hours * 3_600_000);
+            let zone = format!("{}{:+03}:00", there.trim_end_matches('Z'), hours);
+            if ms + hours * 3_600_000 >= 0 {
+                prop_assert_eq!(parse_time(&zone), Some(at), "{}", zone);
+            }
+        }
+
+        #[test]
+        fn a_time_that_is_none_is_none(text in "\\PC{0,30}|[0-9T:Z+.-]{0,30}") {
+            if let Some(at) = parse_time(&text) {
+                prop_assert!(at.as_ms() < 253_402_300_800_000, "within four digits of a year");
+            }
         }
     }
 }

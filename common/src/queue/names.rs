@@ -138,6 +138,8 @@ impl fmt::Display for ReplyQueueName {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const ID: Uuid = Uuid::from_u128(0x0192_f0c1_2345_7abc_8def_0123_4567_89ab);
@@ -197,6 +199,46 @@ mod tests {
             if let Some(dlq) = kind.dlq() {
                 assert!(QueueKind::ALL[..index].contains(&dlq), "{kind:?}");
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_taken_for_a_prefix_makes_names_that_sqs_takes(prefix in "\\PC{0,40}|[A-Za-z0-9_-]{0,40}", id in any::<u128>()) {
+            if let Ok(names) = QueueNames::new(&prefix) {
+                let reply = names.reply(Uuid::from_u128(id));
+                let all = QueueKind::ALL.map(|kind| names.name(kind)).into_iter().chain([reply.to_string()]);
+                for name in all {
+                    prop_assert!((1..=LONGEST_NAME).contains(&name.len()), "{name}");
+                    prop_assert!(name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c)), "{name}");
+                    prop_assert!(name.starts_with(&prefix));
+                }
+                prop_assert_eq!(names.parse_reply(reply.as_str()), Ok(reply));
+            }
+        }
+
+        #[test]
+        fn a_reply_queue_has_one_name_and_one_prefix(
+            prefix in "[a-z-]{1,8}",
+            other in "[a-z-]{1,8}",
+            id in any::<u128>(),
+            at in 0_usize..60,
+            put in "[ -~\u{e4}]{0,2}",
+        ) {
+            let names = QueueNames::new(&prefix).unwrap();
+            let minted = names.reply(Uuid::from_u128(id)).to_string();
+            let (head, tail) = minted.split_at(at.min(minted.len()));
+            let mut rest = tail.chars();
+            rest.next();
+            for near in [format!("{head}{put}{}", rest.as_str()), format!("{head}{put}{tail}")] {
+                if let Ok(parsed) = names.parse_reply(&near) {
+                    prop_assert_eq!(parsed.as_str(), near.as_str());
+                    let id = near.strip_prefix(&names.reply_prefix()).and_then(|id| Uuid::try_parse(id).ok());
+                    prop_assert_eq!(id.map(|id| names.reply(id)), Some(parsed));
+                }
+            }
+            let of_other = QueueNames::new(&other).unwrap().parse_reply(&minted);
+            prop_assert_eq!(of_other.is_ok(), prefix == other);
         }
     }
 }

@@ -272,28 +272,5 @@ pub struct Survey {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn a_cursor_reads_back_and_nothing_else_is_one() {
-        let attribute = |name: &str, value: &str| (name.to_owned(), AttributeValue::S(value.to_owned()));
-        let key = PageKey([attribute(PK, "SBX#a"), attribute(SK, "META")].into());
-        assert_eq!(PageKey::parse(&key.encode()), Some(key));
-        let long = "61".repeat(LONGEST_PK + 1) + "0a61";
-        for bad in ["", "x", "zz", "5342", "ff0aff", "0a", "610A61", "+10a61", "\u{e4}\u{e4}", &long] {
-            assert_eq!(PageKey::parse(bad), None, "{bad}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_is_read_as_a_cursor_is_its_one_text(text in "([0-9a-fA-F+]{0,12}0[aA]){0,3}[0-9a-f]{0,12}") {
-            if let Some(key) = PageKey::parse(&text) {
-                prop_assert_eq!(key.encode(), text);
-            }
-        }
-    }
-}
+#[path = "outcomes_tests.rs"]
+mod tests;

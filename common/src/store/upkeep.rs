@@ -158,3 +158,27 @@ pub struct Run {
     /// When it was asked for.
     pub created_at: Timestamp,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_role_reads_back_as_it_is_stored() {
+        assert_eq!((Role::Api.as_str(), Role::Worker.as_str()), ("api", "worker"));
+        assert_eq!((Role::parse("api"), Role::parse("worker")), (Some(Role::Api), Some(Role::Worker)));
+        assert_eq!(Role::parse("broker"), None);
+    }
+
+    #[test]
+    fn a_census_shows_every_state_and_their_sum() {
+        let census = Census {
+            by_status: [(Status::Available, 3), (Status::Stale, 2)].into(),
+            letters: LetterCount::default(),
+            as_of: Timestamp::from_secs(1),
+        };
+        let shown = census.shown();
+        assert_eq!(shown.len(), Status::ALL.len() + 1);
+        assert_eq!((shown["available"], shown["stale"], shown["deleted"], shown["total"]), (3, 2, 0, 5));
+    }
+}

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use broker_common::domain::{Status, adoptions};
-use broker_common::store::{Changed, Minted, Survey};
+use broker_common::domain::{EndReason, LeaseEnd, Status, adoptions};
+use broker_common::store::{Changed, ClaimOutcome, Minted, Survey};
 
 use crate::place::Place;
 
@@ -61,4 +61,24 @@ async fn a_row_is_taken_over_as_it_was_read_or_not_at_all() {
     assert_eq!(sandbox.allocation.as_ref().map(|allocation| allocation.id), Some(lease.allocation_id));
     let listed = place.store.listed(Status::Allocated, place.store.shard_of(&sandbox.id), None).await;
     assert_eq!(listed.expect("listed").candidates.len(), 1);
+}
+
+#[tokio::test]
+async fn an_owner_who_got_a_lease_meanwhile_keeps_that_one() {
+    let place = Place::with_table().await;
+    put_foreign(&place, 1).await;
+    let before = survey(&place).await;
+    let free = place.seed(1).await.remove(0);
+    let ask = place.ask("student-1");
+    assert!(matches!(place.claim(&ask, &free).await, ClaimOutcome::Created(_)));
+    let lease = place.store.lease(&ask.lease_key).await.expect("read");
+    assert_eq!(adopt(&place, before).await, Changed::MovedOn);
+    assert_eq!(place.store.lease(&ask.lease_key).await.expect("read"), lease);
+    assert_eq!(survey(&place).await.foreign.len(), 1, "nor is the row touched");
+
+    let sandbox = place.store.sandbox(&free.sandbox_id).await.expect("read").expect("there");
+    let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now());
+    place.store.end(&sandbox.id, &sandbox.allocation.expect("allocated"), &end).await.expect("ended");
+    let again = survey(&place).await;
+    assert_eq!(adopt(&place, again).await, Changed::Done, "an ended lease stands in nobody's way");
 }

@@ -67,6 +67,22 @@ async fn a_seed_leaves_alone_what_is_there() {
 }
 
 #[tokio::test]
+async fn a_seed_takes_away_only_what_nobody_used() {
+    let place = Place::with_table().await;
+    let free = place.seed(2).await;
+    place.claim(&place.ask("student-1"), &free[0]).await;
+    for (candidate, version, removed) in [(&free[0], 2, false), (&free[1], 1, true), (&free[1], 1, false)] {
+        let told = place.store.remove_unused_seed(&candidate.sandbox_id, version).await.expect("asked");
+        assert_eq!(told, removed, "{candidate:?}");
+    }
+    assert_eq!(place.store.record(&free[1].sandbox_id).await.expect("read"), None);
+    assert!(place.store.record(&free[0].sandbox_id).await.expect("read").is_some());
+    // Nor what no seed put in.
+    place.store.insert(&sandbox(7), place.clock.now()).await.expect("inserted");
+    assert!(!place.store.remove_unused_seed(&sandbox(7).id, 1).await.expect("asked"));
+}
+
+#[tokio::test]
 async fn a_deletion_goes_its_way_from_failure_to_tombstone_and_back() {
     let place = Place::with_table().await;
     let free = place.seed(1).await.remove(0);

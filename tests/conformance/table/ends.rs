@@ -105,6 +105,13 @@ async fn a_longer_lease_is_longer_on_both() {
     let lease = place.store.lease(&allocation.lease_key).await.expect("read").expect("there");
     let record = place.store.record(&sandbox.sandbox_id).await.expect("read").expect("there");
     assert_eq!((lease.grant.expires_at, record.due), (until, Some(until)));
+    // Whoever read another allocation makes nothing longer.
+    let other = Allocation { id: place.entropy.allocation_id(), ..allocation.clone() };
+    let later = until.plus(Duration::from_secs(3_600));
+    let told = place.store.extend(&sandbox.sandbox_id, &other, later, now).await.expect("asked");
+    assert_eq!(told, Changed::MovedOn);
+    let lease = place.store.lease(&allocation.lease_key).await.expect("read").expect("there");
+    assert_eq!(lease.grant.expires_at, until);
 }
 
 fn count_up(place: &Place, id: &str) -> TransactWriteItem {

@@ -1,10 +1,13 @@
 //! Reading all of the table, many items in one call, and several at one instant.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use broker_common::domain::Status;
 use broker_tests::together;
 
+use super::letters::letter;
+use super::records::queued as asked;
 use crate::place::Place;
 
 #[tokio::test]
@@ -41,6 +44,7 @@ async fn a_page_goes_on_where_a_cursor_says() {
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
         let (records, next) = place.store.browse(after, 7, |_| true).await.expect("read");
+        assert!(records.len() == 7 || next.is_none(), "a page is full, or the last");
         seen.extend(records.into_iter().map(|record| record.sandbox.id));
         let Some(next) = next else { break };
         // As a client keeps it.
@@ -49,6 +53,53 @@ async fn a_page_goes_on_where_a_cursor_says() {
     }
     assert_eq!(seen.len(), 30);
     assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), seeded);
+}
+
+/// A page is 1 MB of whatever lies in the table, so most of it may be of no interest.
+#[tokio::test]
+async fn what_lies_behind_the_first_megabyte_is_read_too() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    for number in 0..4_u64 {
+        let mut letter = letter("m", now.plus(Duration::from_secs(number)));
+        letter.body = "x".repeat(390_000);
+        store.keep_letter(&letter, None).await.expect("kept");
+    }
+    place.seed(40).await;
+    for number in 0..20 {
+        let record = asked(&place, &format!("student-{number}"));
+        store.record_request(&record).await.expect("recorded");
+    }
+    assert_eq!(store.count_all().await.expect("counted")[&Status::Available], 40);
+
+    let (mut scanned, mut surveyed, mut browsed, mut queued) = (0, 0, 0, 0);
+    let mut pages = 0;
+    let (mut after, mut more) = (None, true);
+    while more {
+        let page = store.scan(0, 1, after).await.expect("read");
+        scanned += page.sandboxes.len();
+        (more, after, pages) = (page.next.is_some(), page.next, pages + 1);
+    }
+    assert!(pages > 1, "or this says nothing");
+    (after, more) = (None, true);
+    while more {
+        let page = store.survey(0, 1, after, 4, now).await.expect("read");
+        surveyed += page.ours;
+        (more, after) = (page.next.is_some(), page.next);
+    }
+    (after, more) = (None, true);
+    while more {
+        let (records, next) = store.browse(after, 100, |_| true).await.expect("read");
+        browsed += records.len();
+        (more, after) = (next.is_some(), next);
+    }
+    (after, more) = (None, true);
+    while more {
+        let page = store.queued_requests(after).await.expect("read");
+        queued += page.requests.len();
+        (more, after) = (page.next.is_some(), page.next);
+    }
+    assert_eq!((scanned, surveyed, browsed, queued), (40, 40, 40, 20));
 }
 
 /// More than one BatchGetItem takes, some twice, some that are not there.

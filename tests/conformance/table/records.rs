@@ -6,15 +6,17 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use broker_common::domain::{
     Job, JobReport, LetterCount, Outcome, PersistedRequest, RequestState, Status, Task, TrackId,
 };
-use broker_common::store::{Census, Changed, Completion, Instance, Recorded, Role, Standing};
+use broker_common::store::{Cancellation, Census, Changed, Completion, Instance, Recorded, Role, Standing};
+
+use broker_tests::together;
 
 use crate::place::Place;
 
-fn queued(place: &Place) -> PersistedRequest {
+pub(super) fn queued(place: &Place, track: &str) -> PersistedRequest {
     let now = place.clock.now();
     PersistedRequest {
         request_id: place.entropy.request_id(now),
-        track: TrackId::new("student-1").expect("a valid track"),
+        track: TrackId::new(track).expect("a valid track"),
         lease_key: None,
         sandbox_id: None,
         asynchronous: false,
@@ -28,7 +30,7 @@ fn queued(place: &Place) -> PersistedRequest {
 #[tokio::test]
 async fn a_request_is_recorded_once_and_ends_once() {
     let place = Place::with_table().await;
-    let (store, record) = (&place.store, queued(&place));
+    let (store, record) = (&place.store, queued(&place, "student-1"));
     assert_eq!(store.record_request(&record).await.expect("asked"), Recorded::New);
     let again = store.record_request(&record).await.expect("asked");
     assert_eq!(again, Recorded::AlreadyThere(Box::new(record.clone())), "to the millisecond");
@@ -42,6 +44,34 @@ async fn a_request_is_recorded_once_and_ends_once() {
     let stands = PersistedRequest { message: None, ..ended(Outcome::NoSandboxes) };
     assert_eq!(second, Completion::EndedBefore(Box::new(stands)));
     assert_eq!(store.queued_requests(None).await.expect("read").requests, []);
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_recorded_ends_too_and_one_that_somebody_waits_for_is_not_cancelled() {
+    let place = Place::with_table().await;
+    let (store, waited_for) = (&place.store, queued(&place, "student-1"));
+    let unrecorded =
+        PersistedRequest { state: RequestState::Ended(Outcome::NoSandboxes), ..waited_for.clone() };
+    let unrecorded =
+        PersistedRequest { request_id: place.entropy.request_id(place.clock.now()), ..unrecorded };
+    assert_eq!(store.complete_request(&unrecorded).await.expect("asked"), Completion::Stored);
+    store.record_request(&waited_for).await.expect("recorded");
+    let told = store.cancel_request(waited_for.request_id).await.expect("asked");
+    assert_eq!(told, Cancellation::TooLate);
+}
+
+#[tokio::test]
+async fn workers_that_take_slots_at_the_same_time_share_none() {
+    let place = Place::with_table().await;
+    let (second, now) = (Duration::from_secs(1), place.clock.now());
+    let takers = (0..8).map(|_| {
+        let store = place.another_store();
+        async move { store.take_slots(2, second, now, now.plus(second * 60)).await.expect("asked") }
+    });
+    let mut taken = together(takers.collect::<Vec<_>>()).await;
+    taken.sort();
+    let expected: Vec<_> = (0..8_u32).map(|n| Some(now.plus(second * n * 2))).collect();
+    assert_eq!(taken, expected);
 }
 
 #[tokio::test]
@@ -59,6 +89,19 @@ async fn a_tick_is_taken_by_one_and_moved_by_it_alone() {
     assert_eq!(moved, Changed::MovedOn);
     let moved = store.move_tick(Job::Census, &tick, until, next).await.expect("asked");
     assert_eq!(moved, Changed::Done);
+    // Neither at the run that was read before, nor for a run that another one made of it.
+    assert_eq!(store.take_tick(Job::Census, &tick, until, next).await.expect("asked"), Changed::MovedOn);
+    let moved = store.tick(Job::Census, Duration::ZERO, now).await.expect("read");
+    let dead_until = next.plus(Duration::from_secs(60));
+    let taken = store.take_tick(Job::Census, &moved, dead_until, next).await.expect("asked");
+    assert_eq!(taken, Changed::Done, "by a worker that dies over it");
+    let told = store.move_tick(Job::Census, &tick, dead_until, next).await.expect("asked");
+    assert_eq!(told, Changed::MovedOn, "it is not the run that was taken");
+    let later = dead_until.plus(Duration::from_secs(60));
+    let taken = store.take_tick(Job::Census, &moved, later, dead_until).await.expect("asked");
+    assert_eq!(taken, Changed::Done, "by another, once its time is over");
+    let told = store.move_tick(Job::Census, &moved, later, next).await.expect("asked");
+    assert_eq!(told, Changed::Done);
     store.pause_job(Job::Census, now).await.expect("paused");
     let paused = store.tick(Job::Census, Duration::ZERO, now).await.expect("read");
     assert_eq!((paused.next_run_at, paused.taken_until), (next, None));
@@ -95,6 +138,8 @@ async fn slots_are_given_once() {
     assert_eq!(take(4).await, Some(now));
     assert_eq!(take(2).await, Some(now.plus(second * 4)));
     assert_eq!(take(1).await, None, "that would be too late");
+    let just_so = store.take_slots(1, second, now, now.plus(second * 6)).await.expect("asked");
+    assert_eq!(just_so, Some(now.plus(second * 6)), "the latest that will do");
     assert_eq!(store.hold_slots(latest, now).await.expect("asked"), Changed::MovedOn, "later already");
 }
 
@@ -108,7 +153,9 @@ async fn the_latest_census_and_the_living_are_kept() {
         as_of,
     };
     let later = now.plus(Duration::from_millis(1));
-    for (as_of, expected) in [(later, Changed::Done), (now, Changed::MovedOn)] {
+    for (as_of, expected) in
+        [(now, Changed::Done), (later, Changed::Done), (now, Changed::MovedOn), (later, Changed::MovedOn)]
+    {
         assert_eq!(store.keep_census(&census(as_of)).await.expect("asked"), expected);
     }
     assert_eq!(store.census().await.expect("read"), Some(census(later)));
@@ -119,6 +166,7 @@ async fn the_latest_census_and_the_living_are_kept() {
         store.heartbeat(&Instance::new(id, Role::Worker, now)).await.expect("said");
     }
     store.heartbeat(&Instance::new(ids[0], Role::Worker, later)).await.expect("said");
+    store.heartbeat(&Instance::new(ids[0], Role::Worker, now)).await.expect("too late");
     let living = store.instances().await.expect("listed");
     assert_eq!(living.iter().map(|instance| instance.id).collect::<Vec<_>>(), ids);
     let stale = Instance::new(ids[0], Role::Worker, now);
@@ -142,6 +190,18 @@ async fn the_first_report_of_a_run_stays() {
     }
     let run = store.run(id).await.expect("read").expect("there");
     assert_eq!(run.report, Some(report(1)));
+    store.record_run(id, "census", now).await.expect("recorded before");
+    assert_eq!(store.run(id).await.expect("read"), Some(run), "asking again takes no report away");
+
+    // One that the schedule sent is told of, whether or not somebody asked.
+    let (unasked, asked) = (place.entropy.request_id(now), place.entropy.request_id(now));
+    store.record_run(asked, "census", now).await.expect("recorded");
+    for id in [unasked, asked] {
+        for (changed, expected) in [(1, Changed::Done), (2, Changed::MovedOn)] {
+            let told = store.complete_run(id, &report(changed), false, now).await.expect("asked");
+            assert_eq!(told, expected);
+        }
+    }
 }
 
 #[tokio::test]

@@ -5,13 +5,17 @@ use aws_sdk_dynamodb::types::{
 };
 use broker_common::store::{StoreError, schema};
 
-use crate::place::Place;
+use crate::place::{Place, SHARDS};
 
 #[tokio::test]
 async fn a_table_is_made_once_and_expires_by_ttl() {
     let place = Place::with_table().await;
     let again = schema::ensure(&place.aws.dynamodb, &place.table).await.expect("found");
     assert_eq!(again, schema::Ensured::Existed);
+    let stands = schema::inspect(&place.aws.dynamodb, &place.table).await.expect("described");
+    let index = schema::IndexState::Usable;
+    assert_eq!(stands, schema::Inspection { active: true, keys: true, index, expires: true });
+    assert_eq!((place.store.table(), place.store.shards()), (place.table.as_str(), SHARDS));
     let told = place.aws.dynamodb.describe_time_to_live().table_name(&place.table).send().await;
     let told = told.expect("DescribeTimeToLive").time_to_live_description.expect("described");
     assert_eq!(told.attribute_name(), Some("ttl"));
@@ -28,6 +32,9 @@ async fn a_table_of_somebody_else_is_refused() {
     create.attribute_definitions(id.build().expect("all is set")).send().await.expect("CreateTable");
     let refused = schema::ensure(&place.aws.dynamodb, &place.table).await.expect_err("refused");
     assert!(matches!(refused, StoreError::Refused { .. }), "{refused:?}");
+    let stands = schema::inspect(&place.aws.dynamodb, &place.table).await.expect("described");
+    let index = schema::IndexState::Missing;
+    assert_eq!(stands, schema::Inspection { active: true, keys: false, index, expires: false });
 }
 
 #[tokio::test]

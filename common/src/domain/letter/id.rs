@@ -82,7 +82,22 @@ mod tests {
     fn the_id_of_a_letter_is_what_it_always_was() {
         let id = LetterId::of(Source::Requests, "m-1", "{}", at(1_795_368_969_123));
         assert_eq!(id.as_str(), "1795368969123-9717c11081b24aa83121238e8be1c786");
-        assert_eq!(LetterId::parse(id.as_str()), Ok(id));
+        assert_eq!((id.shard(), LetterId::parse(id.as_str())), (2, Ok(id)));
+    }
+
+    #[test]
+    fn an_id_is_refused_for_any_one_thing_that_is_wrong_with_it() {
+        let digest = "9717c11081b24aa83121238e8be1c786";
+        for bad in [
+            format!("179536896912-{digest}"),
+            format!("1795368969l23-{digest}"),
+            format!("1795368969123-{}", &digest[1..]),
+            format!("1795368969123-0{digest}"),
+            format!("1795368969123-{}", digest.to_uppercase()),
+            format!("1795368969123{digest}"),
+        ] {
+            assert_eq!(LetterId::parse(&bad), Err(InvalidLetterId), "{bad}");
+        }
     }
 
     #[test]

@@ -141,3 +141,6 @@ impl LetterCount {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

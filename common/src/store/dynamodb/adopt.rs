@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_dynamodb::types::{AttributeValue, CancellationReason, Put, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem, Update};
 
 use super::attributes as a;
 use super::deletion::TOMBSTONE_IS_KEPT;
-use super::errors::{built_wrong, cancelled};
+use super::errors::{built_wrong, cancelled, failed_condition};
 use super::foreign::{ForeignRow, KNOWN, digest, is_foreign, read};
 use super::keys::{self, LEASE_PREFIX, PK, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
 use super::transact::{Committed, Group};
@@ -84,14 +84,10 @@ impl Store {
         }
         match self.transactions.submit("adopt", Group { keys, items }).await? {
             Committed::Written => Ok(Changed::Done),
-            Committed::Cancelled(reasons) => {
-                let lost = |reason: &CancellationReason| reason.code() == Some("ConditionalCheckFailed");
-                if reasons.iter().any(lost) {
-                    Ok(Changed::MovedOn)
-                } else {
-                    Err(cancelled("adopt", &reasons))
-                }
-            }
+            Committed::Cancelled(reasons) => match failed_condition(&reasons) {
+                Some(_) => Ok(Changed::MovedOn),
+                None => Err(cancelled("adopt", &reasons)),
+            },
         }
     }
 

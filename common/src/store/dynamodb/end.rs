@@ -7,10 +7,10 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
-use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
 
 use super::attributes as a;
-use super::errors::{built_wrong, cancelled};
+use super::errors::{built_wrong, cancelled, failed_condition};
 use super::transact::{Committed, Group};
 use super::{Store, keys, n, s};
 use crate::domain::{Allocation, LeaseEnd, LeaseKey, SandboxId, Status, Timestamp};
@@ -51,8 +51,10 @@ impl Store {
         let items = vec![self.retire_sandbox(sandbox, holder, end)?, self.end_lease(sandbox, holder, end)?];
         match self.transactions.submit("end", Group { keys, items }).await? {
             Committed::Written => Ok(EndOutcome::Ended),
-            Committed::Cancelled(reasons) if moved_on(&reasons) => Ok(EndOutcome::MovedOn),
-            Committed::Cancelled(reasons) => Err(cancelled("end", &reasons)),
+            Committed::Cancelled(reasons) => match failed_condition(&reasons) {
+                Some(_) => Ok(EndOutcome::MovedOn),
+                None => Err(cancelled("end", &reasons)),
+            },
         }
     }
 
@@ -150,9 +152,4 @@ impl Holder<'_> {
                 .expression_attribute_values(":sandbox", s(sandbox.as_str())),
         }
     }
-}
-
-/// Whether a condition failed: something else ended the allocation.
-fn moved_on(reasons: &[CancellationReason]) -> bool {
-    reasons.iter().any(|reason| reason.code() == Some("ConditionalCheckFailed"))
 }

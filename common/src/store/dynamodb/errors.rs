@@ -64,6 +64,11 @@ where
     }
 }
 
+/// The first item of a cancelled transaction whose own condition did not hold, by its position.
+pub(super) fn failed_condition(reasons: &[CancellationReason]) -> Option<usize> {
+    reasons.iter().position(|reason| reason.code() == Some("ConditionalCheckFailed"))
+}
+
 /// What a cancelled transaction means whose own conditions held.
 pub(super) fn cancelled(operation: &'static str, reasons: &[CancellationReason]) -> StoreError {
     const TRANSIENT: [&str; 3] = ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
@@ -75,5 +80,29 @@ pub(super) fn cancelled(operation: &'static str, reasons: &[CancellationReason])
     StoreError::Refused {
         operation,
         source: format!("{}: {said}", codes().collect::<Vec<_>>().join(", ")).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_condition_that_failed_is_a_lost_race() {
+        let reasons = |codes: &[&str]| -> Vec<_> {
+            codes.iter().map(|code| CancellationReason::builder().code(*code).build()).collect()
+        };
+        for (codes, position) in [
+            (&["None", "ConditionalCheckFailed"][..], Some(1)),
+            (&["ConditionalCheckFailed", "ConditionalCheckFailed"], Some(0)),
+            (&["TransactionConflict", "None", "ConditionalCheckFailed"], Some(2)),
+            (&["TransactionConflict", "None"], None),
+            (&[], None),
+        ] {
+            assert_eq!(failed_condition(&reasons(codes)), position, "{codes:?}");
+        }
+        assert!(matches!(cancelled("end", &reasons(&["TransactionConflict", "None"])), StoreError::Conflict));
+        let refused = cancelled("end", &reasons(&["TransactionConflict", "ValidationError"]));
+        assert!(matches!(refused, StoreError::Refused { .. }), "{refused:?}");
     }
 }

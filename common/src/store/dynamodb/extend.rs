@@ -1,9 +1,9 @@
 //! A longer lease, by the operator. Lease and sandbox change in one transaction, fenced by the allocation id.
 
-use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
 
 use super::attributes as a;
-use super::errors::{built_wrong, cancelled};
+use super::errors::{built_wrong, cancelled, failed_condition};
 use super::transact::{Committed, Group};
 use super::{Store, keys, n, s};
 use crate::domain::{Allocation, SandboxId, Status, Timestamp};
@@ -56,14 +56,10 @@ impl Store {
         let keys = vec![keys::sandbox(sandbox), keys::lease(&allocation.lease_key)];
         match self.transactions.submit("extend", Group { keys, items }).await? {
             Committed::Written => Ok(Changed::Done),
-            Committed::Cancelled(reasons) => {
-                let lost = |reason: &CancellationReason| reason.code() == Some("ConditionalCheckFailed");
-                if reasons.iter().any(lost) {
-                    Ok(Changed::MovedOn)
-                } else {
-                    Err(cancelled("extend", &reasons))
-                }
-            }
+            Committed::Cancelled(reasons) => match failed_condition(&reasons) {
+                Some(_) => Ok(Changed::MovedOn),
+                None => Err(cancelled("extend", &reasons)),
+            },
         }
     }
 }

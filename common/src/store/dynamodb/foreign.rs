@@ -204,6 +204,34 @@ mod tests {
     }
 
     #[test]
+    fn a_row_is_foreign_until_it_has_its_place_in_the_index_and_a_grave_until_it_is_as_we_write_it() {
+        let available = row(&[(a::STATUS, s("available"))]);
+        assert!(is_foreign(&available));
+        assert!(!is_foreign(&row(&[(a::STATUS, s("available")), (STATE_SHARD, s("available#00"))])));
+        let grave = [(a::STATUS, s("deleted"))];
+        assert!(is_foreign(&row(&grave)));
+        let ours =
+            [(a::SANDBOX_ID, s("a")), (a::VERSION, n(3)), (a::CREATED_AT, n(1)), (a::UPDATED_AT, n(2))];
+        assert!(!is_foreign(&row(&[&grave[..], &ours].concat())));
+    }
+
+    #[test]
+    fn a_row_that_changed_in_anything_has_another_digest() {
+        let of = |attributes: &[(&str, AttributeValue)]| digest(&row(attributes));
+        let (status, at) = ((a::STATUS, s("available")), (a::UPDATED_AT, n(7)));
+        assert_eq!(of(&[status.clone(), at.clone()]), of(&[at.clone(), status.clone()]));
+        let all = [
+            of(&[status.clone(), at.clone()]),
+            of(std::slice::from_ref(&status)),
+            of(&[status.clone(), (a::UPDATED_AT, n(8))]),
+            of(&[status.clone(), (a::UPDATED_AT, s("7"))]),
+            of(&[(a::STATUS, s("stale")), at.clone()]),
+            of(&[status, at, ("notes", s(""))]),
+        ];
+        assert_eq!(std::collections::BTreeSet::from(all).len(), all.len());
+    }
+
+    #[test]
     fn what_cannot_be_ours_is_named() {
         for wrong in [(a::TRACK, s("a b")), (a::VERSION, s("1")), (a::EXPIRES_AT, n("-1")), (a::NAME, n(1))] {
             let attributes = [(a::STATUS, s("allocated")), (a::TRACK, s("t")), wrong.clone()];

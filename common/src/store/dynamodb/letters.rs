@@ -7,11 +7,11 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{AttributeValue, CancellationReason, Put, ReturnConsumedCapacity};
+use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnConsumedCapacity};
 use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
 
 use super::attributes as a;
-use super::errors::{built_wrong, cancelled, failed};
+use super::errors::{built_wrong, cancelled, failed, failed_condition};
 use super::keys::{self, Key, PK, SK};
 use super::transact::{Committed, Group};
 use super::{Store, count_capacity, letter_items, n, s};
@@ -223,22 +223,23 @@ impl Store {
         item: TransactWriteItem,
         record: Option<(Key, TransactWriteItem)>,
     ) -> Result<Changed, StoreError> {
-        let failed_at = |reasons: &[CancellationReason], position: usize| {
-            reasons.get(position).and_then(CancellationReason::code) == Some("ConditionalCheckFailed")
-        };
         if let Some((record_key, record)) = record {
             let group = Group { keys: vec![key.clone(), record_key], items: vec![item.clone(), record] };
             match self.transactions.submit(operation, group).await? {
                 Committed::Written => return Ok(Changed::Done),
-                Committed::Cancelled(reasons) if failed_at(&reasons, 0) => return Ok(Changed::MovedOn),
-                Committed::Cancelled(reasons) if failed_at(&reasons, 1) => {}
-                Committed::Cancelled(reasons) => return Err(cancelled(operation, &reasons)),
+                Committed::Cancelled(reasons) => match failed_condition(&reasons) {
+                    Some(0) => return Ok(Changed::MovedOn),
+                    Some(_) => {}
+                    None => return Err(cancelled(operation, &reasons)),
+                },
             }
         }
         match self.transactions.submit(operation, Group { keys: vec![key], items: vec![item] }).await? {
             Committed::Written => Ok(Changed::Done),
-            Committed::Cancelled(reasons) if failed_at(&reasons, 0) => Ok(Changed::MovedOn),
-            Committed::Cancelled(reasons) => Err(cancelled(operation, &reasons)),
+            Committed::Cancelled(reasons) => match failed_condition(&reasons) {
+                Some(_) => Ok(Changed::MovedOn),
+                None => Err(cancelled(operation, &reasons)),
+            },
         }
     }
 

@@ -107,3 +107,22 @@ async fn read(client: &Client, table: &str, wanted: &[Key]) -> Result<Found, Sto
             .collect(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::SandboxId;
+    use crate::store::dynamodb::keys;
+
+    #[test]
+    fn a_key_that_the_table_did_not_get_to_is_no_absent_item() {
+        let key = |id: &str| keys::sandbox(&SandboxId::new(id).unwrap());
+        let found = Found {
+            items: [(key("a").as_str().to_owned(), Item::new())].into(),
+            unprocessed: vec![key("b").as_str().to_owned()],
+        };
+        assert!(matches!(found.answer(&key("a")), Ok(Some(_))));
+        assert!(matches!(found.answer(&key("b")), Err(StoreError::Conflict)));
+        assert!(matches!(found.answer(&key("c")), Ok(None)));
+    }
+}

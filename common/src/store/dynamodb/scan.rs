@@ -104,3 +104,17 @@ fn sort_out(items: &[Item]) -> ScanPage {
     }
     page
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::config::BehaviorVersion;
+
+    use super::*;
+
+    #[test]
+    fn a_page_may_take_longer_than_a_claim() {
+        let patient = patient().behavior_version(BehaviorVersion::latest()).build();
+        let attempt = patient.timeout_config().and_then(TimeoutConfig::operation_attempt_timeout);
+        assert_eq!(attempt, Some(PAGE_ATTEMPT));
+    }
+}

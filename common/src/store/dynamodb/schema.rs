@@ -205,3 +205,7 @@ async fn expire_by_ttl(client: &Client, table: &str) -> Result<(), StoreError> {
     let call = client.update_time_to_live().table_name(table).time_to_live_specification(ttl);
     call.send().await.map(drop).map_err(|error| failed("UpdateTimeToLive", table, error))
 }
+
+#[cfg(test)]
+#[path = "schema_tests.rs"]
+mod tests;

@@ -1,0 +1,263 @@
+//! Dead letters: kept once, replayed by one, and whoever waits for their message told in the same write.
+
+use std::time::Duration;
+
+use broker_common::domain::{
+    Glance, JobReport, Letter, LetterId, LetterState, Outcome, PersistedRequest, Reason, RequestState,
+    Source, Task, Timestamp,
+};
+use broker_common::store::{Bereaved, Changed, Hand, Kept, Reopened, StoreError};
+use broker_tests::together;
+
+use super::records::queued;
+use crate::place::Place;
+
+pub(super) fn letter(message_id: &str, at: Timestamp) -> Letter {
+    Letter {
+        id: LetterId::of(Source::Requests, message_id, "{}", at),
+        source: Source::Requests,
+        message_id: message_id.to_owned(),
+        reason: Reason::Malformed,
+        reason_text: "not a message".to_owned(),
+        receives: 1,
+        first_at: at,
+        last_at: at,
+        glance: Glance::default(),
+        replay_of: None,
+        attributes: [("traceparent".to_owned(), "00-x".to_owned())].into(),
+        body: "{}".to_owned(),
+        state: LetterState::Dead,
+        held_until: None,
+        touched: None,
+    }
+}
+
+fn hand(place: &Place, at: Timestamp) -> Hand {
+    Hand { deed: place.entropy.uuid(), by: "cli".to_owned(), at }
+}
+
+fn asked(place: &Place) -> PersistedRequest {
+    PersistedRequest { asynchronous: true, ..queued(place, "student-1") }
+}
+
+#[tokio::test]
+async fn a_letter_is_kept_once_and_fails_the_request_that_waits() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let (letter, record) = (letter("m-1", now), asked(&place));
+    store.record_request(&record).await.expect("recorded");
+    let bereaved = Bereaved::Request(record.request_id);
+    for expected in [Kept::New, Kept::Before] {
+        assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), expected);
+    }
+    assert_eq!(store.letter(&letter.id).await.expect("read"), Some(letter.clone()));
+    let outcome = Outcome::DeadLettered { reason: "malformed".to_owned() };
+    let failed = store.request(record.request_id).await.expect("read").expect("there");
+    assert_eq!((failed.state, failed.message), (RequestState::Ended(outcome), None));
+    // Of a request that ended before, only the letter is new.
+    let late = self::letter("m-2", now);
+    assert_eq!(store.keep_letter(&late, Some(&bereaved)).await.expect("asked"), Kept::New);
+    assert_eq!(store.keep_letter(&late, None).await.expect("asked"), Kept::Before);
+}
+
+#[tokio::test]
+async fn a_run_is_told_that_it_died_and_waits_again_for_its_replay() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let (id, letter) = (place.entropy.request_id(now), letter("m-1", now));
+    store.record_run(id, "census", now).await.expect("recorded");
+    let died = JobReport { failed: 1, ..JobReport::new(&Task::Census) };
+    let told = store.keep_letter(&letter, Some(&Bereaved::Run(id, died.clone()))).await.expect("asked");
+    assert_eq!(told, Kept::New);
+    assert_eq!(store.run(id).await.expect("read").expect("there").report, Some(died));
+    let until = now.plus(Duration::from_secs(60));
+    let taken = store.take_letter(&letter.id, &hand(&place, now), until, Some(&Reopened::Run(id))).await;
+    assert_eq!(taken.expect("asked"), Changed::Done);
+    assert_eq!(store.run(id).await.expect("read").expect("there").report, None);
+    // What it really did stays, whatever letter comes later.
+    let report = JobReport { changed: 3, ..JobReport::new(&Task::Census) };
+    assert_eq!(store.complete_run(id, &report, true, now).await.expect("asked"), Changed::Done);
+    let again = self::letter("m-2", now);
+    let told = store.keep_letter(&again, Some(&Bereaved::Run(id, JobReport::new(&Task::Census)))).await;
+    assert_eq!(told.expect("asked"), Kept::New);
+    let taken = store.take_letter(&again.id, &hand(&place, now), until, Some(&Reopened::Run(id))).await;
+    assert_eq!(taken.expect("asked"), Changed::Done);
+    assert_eq!(store.run(id).await.expect("read").expect("there").report, Some(report));
+}
+
+#[tokio::test]
+async fn a_replay_holds_its_letter_until_it_is_over_and_queues_the_request_again() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let (letter, record) = (letter("m-1", now), asked(&place));
+    store.record_request(&record).await.expect("recorded");
+    store.keep_letter(&letter, Some(&Bereaved::Request(record.request_id))).await.expect("kept");
+
+    let (first, until) = (hand(&place, now), now.plus(Duration::from_secs(60)));
+    let deadline = now.plus(Duration::from_secs(900));
+    let reopened = Reopened::Request { id: record.request_id, message: "again".to_owned(), deadline };
+    let taken = store.take_letter(&letter.id, &first, until, Some(&reopened)).await.expect("asked");
+    assert_eq!(taken, Changed::Done);
+    let queued = store.request(record.request_id).await.expect("read").expect("there");
+    assert_eq!((queued.state, queued.deadline), (RequestState::Queued, deadline));
+    assert_eq!(queued.message.as_deref(), Some("again"));
+    let held = store.letter(&letter.id).await.expect("read").expect("there");
+    assert_eq!((held.state, held.held_until), (LetterState::Replaying, Some(until)));
+    assert_eq!(held.touched.map(|touched| (touched.at, touched.by)), Some((now, "cli".to_owned())));
+
+    let (second, later) = (hand(&place, now), hand(&place, until));
+    let take = async |hand: &Hand| {
+        store.take_letter(&letter.id, hand, until.plus(Duration::from_secs(60)), None).await.expect("asked")
+    };
+    assert_eq!(take(&second).await, Changed::MovedOn, "it is held");
+    let discarded = store.discard_letter(&letter.id, &second, "unwanted").await.expect("asked");
+    assert_eq!(discarded, Changed::MovedOn, "nobody discards what is being replayed");
+    assert_eq!(take(&later).await, Changed::Done, "whoever held it died");
+    assert_eq!(store.letter_was_sent(&letter.id, &first).await.expect("asked"), Changed::MovedOn);
+    assert_eq!(store.letter_was_sent(&letter.id, &later).await.expect("asked"), Changed::Done);
+    assert_eq!(
+        take(&hand(&place, until.plus(Duration::from_secs(900)))).await,
+        Changed::MovedOn,
+        "sent is sent"
+    );
+    let sent = store.letter(&letter.id).await.expect("read").expect("there");
+    assert_eq!((sent.state, sent.held_until), (LetterState::Replayed, None));
+}
+
+/// SQS delivers the dead message once more, after an operator had it sent again.
+#[tokio::test]
+async fn a_dead_message_that_comes_again_fails_nothing_that_was_replayed_meanwhile() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let (letter, record) = (letter("m-1", now), asked(&place));
+    store.record_request(&record).await.expect("recorded");
+    let bereaved = Bereaved::Request(record.request_id);
+    store.keep_letter(&letter, Some(&bereaved)).await.expect("kept");
+    let deadline = now.plus(Duration::from_secs(900));
+    let reopened = Reopened::Request { id: record.request_id, message: "again".to_owned(), deadline };
+    let by = hand(&place, now);
+    store.take_letter(&letter.id, &by, deadline, Some(&reopened)).await.expect("taken");
+    assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), Kept::Before);
+    let waits = store.request(record.request_id).await.expect("read").expect("there");
+    assert_eq!(waits.state, RequestState::Queued);
+}
+
+/// More than an item may have: it cannot be kept, and the others of its call are.
+#[tokio::test]
+async fn a_letter_that_the_table_refuses_costs_its_neighbours_nothing() {
+    let place = Place::with_table().await;
+    let now = place.clock.now();
+    let letters = (0..12_u64).map(|n| {
+        let mut letter = letter(&format!("m-{n}"), now);
+        if n == 7 {
+            letter.body = "x".repeat(450_000);
+        }
+        letter
+    });
+    let kept = letters.map(|letter| {
+        let store = place.store.clone();
+        async move { store.keep_letter(&letter, None).await }
+    });
+    for (number, kept) in together(kept.collect::<Vec<_>>()).await.into_iter().enumerate() {
+        match number {
+            7 => assert!(matches!(kept, Err(StoreError::Refused { .. })), "{kept:?}"),
+            _ => assert_eq!(kept.expect("kept"), Kept::New, "{number}"),
+        }
+    }
+}
+
+/// The first of the two was cancelled, the second is waited for over HTTP, the third's run nobody asked for.
+#[tokio::test]
+async fn a_letter_and_its_replay_touch_nothing_but_what_waited_for_the_message() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let (cancelled, waited_for) = (asked(&place), queued(&place, "student-2"));
+    for record in [&cancelled, &waited_for] {
+        store.record_request(record).await.expect("recorded");
+    }
+    store.cancel_request(cancelled.request_id).await.expect("cancelled");
+    let deadline = now.plus(Duration::from_secs(900));
+    for (number, record) in [&cancelled, &waited_for].into_iter().enumerate() {
+        let before = store.request(record.request_id).await.expect("read");
+        let letter = letter(&format!("m-{number}"), now);
+        let bereaved = Bereaved::Request(record.request_id);
+        assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), Kept::New);
+        assert_eq!(store.request(record.request_id).await.expect("read"), before);
+        let reopened = Reopened::Request { id: record.request_id, message: "again".to_owned(), deadline };
+        let taken = store.take_letter(&letter.id, &hand(&place, now), deadline, Some(&reopened)).await;
+        assert_eq!(taken.expect("asked"), Changed::Done);
+        assert_eq!(store.request(record.request_id).await.expect("read"), before);
+    }
+    let (nobodys, letter) = (place.entropy.request_id(now), letter("m-2", now));
+    let bereaved = Bereaved::Run(nobodys, JobReport::new(&Task::Census));
+    assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), Kept::New);
+    assert_eq!(store.run(nobodys).await.expect("read"), None, "no record comes out of nothing");
+}
+
+#[tokio::test]
+async fn a_replay_that_died_is_begun_anew_with_what_it_sends() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let (letter, record) = (letter("m-1", now), asked(&place));
+    store.record_request(&record).await.expect("recorded");
+    store.keep_letter(&letter, Some(&Bereaved::Request(record.request_id))).await.expect("kept");
+    for (at, message) in [(now, "first"), (now.plus(Duration::from_secs(60)), "second")] {
+        let until = at.plus(Duration::from_secs(60));
+        let reopened =
+            Reopened::Request { id: record.request_id, message: message.to_owned(), deadline: until };
+        let taken = store.take_letter(&letter.id, &hand(&place, at), until, Some(&reopened)).await;
+        assert_eq!(taken.expect("asked"), Changed::Done);
+        let queued = store.request(record.request_id).await.expect("read").expect("there");
+        assert_eq!((queued.message.as_deref(), queued.deadline), (Some(message), until));
+    }
+}
+
+#[tokio::test]
+async fn a_discarded_letter_says_why_and_stays_so() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let letter = letter("m-1", now);
+    let by = hand(&place, now);
+    assert_eq!(
+        store.discard_letter(&letter.id, &by, "none").await.expect("asked"),
+        Changed::MovedOn,
+        "no such letter"
+    );
+    store.keep_letter(&letter, None).await.expect("kept");
+    for expected in [Changed::Done, Changed::MovedOn] {
+        assert_eq!(store.discard_letter(&letter.id, &by, "sent by a test").await.expect("asked"), expected);
+    }
+    let discarded = store.letter(&letter.id).await.expect("read").expect("there");
+    assert_eq!(discarded.state, LetterState::Discarded);
+    assert_eq!(discarded.touched.and_then(|touched| touched.why).as_deref(), Some("sent by a test"));
+    let taken = store.take_letter(&letter.id, &by, now, None).await.expect("asked");
+    assert_eq!(taken, Changed::MovedOn);
+}
+
+#[tokio::test]
+async fn letters_of_a_time_are_read_page_by_page_in_their_order() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let mut kept: Vec<_> =
+        (0..40_u64).map(|n| letter(&format!("m-{n}"), now.plus(Duration::from_secs(n)))).collect();
+    for letter in &kept {
+        store.keep_letter(letter, None).await.expect("kept");
+    }
+    let shard = kept[0].id.shard();
+    kept.retain(|letter| letter.id.shard() == shard);
+    kept.sort_by(|a, b| a.id.cmp(&b.id));
+    let (mut read, mut from) = (Vec::new(), LetterId::time(now));
+    let until = kept.last().map(|letter| letter.id.to_string()).expect("the first is of it");
+    loop {
+        let page = store.letters(shard, &from, &until, Some(1)).await.expect("read");
+        assert_eq!(page.unreadable, Vec::<String>::new());
+        read.extend(page.letters);
+        match page.read_to {
+            Some(read_to) if read_to.as_str() < until.as_str() => from = format!("{read_to}!"),
+            _ => break,
+        }
+    }
+    assert_eq!(read, kept);
+    let none = store.letters(shard, &LetterId::time(Timestamp::from_ms(1)), &LetterId::time(now), None).await;
+    assert!(none.expect("read").letters.is_empty(), "of another time");
+}

@@ -1,0 +1,195 @@
+//! Each term of a condition alone: everything is as the write wants it but one thing.
+//!
+//! A write that names state and version is safe by either in most stories; here the other one is taken away.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use broker_common::domain::{Allocation, EndReason, ExternalId, LeaseEnd, Status, Timestamp};
+use broker_common::store::{Candidate, Changed, ClaimOutcome, EndOutcome, Seen, StoreError};
+
+use crate::place::{Place, sandbox};
+
+fn text(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+fn number(number: u64) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+/// Changes one attribute of an item behind the broker's back.
+async fn alter(place: &Place, key: &str, name: &str, value: AttributeValue) {
+    let update = place.aws.dynamodb.update_item().table_name(&place.table);
+    let update = update.key("PK", text(key)).key("SK", text("META")).update_expression("SET #name = :value");
+    let update =
+        update.expression_attribute_names("#name", name).expression_attribute_values(":value", value);
+    update.send().await.expect("UpdateItem");
+}
+
+/// The writes that want a sandbox in one state, at one version.
+const WRITES: [(&str, Status); 8] = [
+    ("postpone", Status::PendingDeletion),
+    ("attempt_failed", Status::PendingDeletion),
+    ("give_up", Status::PendingDeletion),
+    ("bury", Status::PendingDeletion),
+    ("retry_deletion", Status::DeletionFailed),
+    ("missing", Status::Available),
+    ("found", Status::Stale),
+    ("revive_deletion", Status::Deleted),
+];
+
+async fn write(place: &Place, name: &str, seen: Seen<'_>, now: Timestamp) -> Result<Changed, StoreError> {
+    let store = &place.store;
+    match name {
+        "postpone" => store.postpone(seen, now, now).await,
+        "attempt_failed" => store.attempt_failed(seen, 1, "no", now, now).await,
+        "give_up" => store.give_up(seen, 5, "no", now, now).await,
+        "bury" => store.bury(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await,
+        "retry_deletion" => store.retry_deletion(seen, now).await,
+        "missing" => store.missing(seen, now).await,
+        "found" => store.found(Status::Stale, seen.version, &sandbox(0), now).await,
+        "revive_deletion" => store.revive_deletion(seen, &sandbox(0), now).await,
+        other => panic!("{other} is no write"),
+    }
+}
+
+#[tokio::test]
+async fn a_write_wants_the_state_and_the_version_that_were_read() {
+    let place = Place::with_table().await;
+    place.seed(1).await;
+    let (id, now) = (sandbox(0).id, place.clock.now());
+    let seen = Seen { id: &id, version: 4 };
+    for (name, wanted) in WRITES {
+        for (status, version) in Status::ALL.map(|status| (status, 4)).into_iter().chain([(wanted, 5)]) {
+            alter(&place, "SBX#sandbox-000", "status", text(status.as_str())).await;
+            alter(&place, "SBX#sandbox-000", "version", number(version)).await;
+            let expected = if (status, version) == (wanted, 4) { Changed::Done } else { Changed::MovedOn };
+            let told = write(&place, name, seen, now).await.expect("asked");
+            assert_eq!(told, expected, "{name} of {status} at version {version}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_ever_handed_out_is_neither_found_nor_forgotten() {
+    let place = Place::with_table().await;
+    place.seed(1).await;
+    let (id, now) = (sandbox(0).id, place.clock.now());
+    let key = "SBX#sandbox-000";
+    alter(&place, key, "status", text("stale")).await;
+    for (name, value) in [("status", text("available")), ("version", number(2))] {
+        alter(&place, key, name, value).await;
+        assert_eq!(place.store.remove_stale(&id, 1).await.expect("asked"), Changed::MovedOn, "{name}");
+        alter(&place, key, "status", text("stale")).await;
+        alter(&place, key, "version", number(1)).await;
+    }
+    alter(&place, key, "allocation_id", text(&place.entropy.uuid().to_string())).await;
+    assert_eq!(place.store.remove_stale(&id, 1).await.expect("asked"), Changed::MovedOn);
+    let found = place.store.found(Status::Stale, 1, &sandbox(0), now).await.expect("asked");
+    assert_eq!(found, Changed::MovedOn);
+}
+
+#[tokio::test]
+async fn a_tombstone_is_of_the_resource_that_was_deleted() {
+    let place = Place::with_table().await;
+    place.seed(1).await;
+    let (id, now) = (sandbox(0).id, place.clock.now());
+    alter(&place, "SBX#sandbox-000", "status", text("pending_deletion")).await;
+    let seen = Seen { id: &id, version: 1 };
+    let other = ExternalId::new("identity/accounts/other").expect("a valid id");
+    let buried = place.store.bury(seen, Status::PendingDeletion, &other, now).await.expect("asked");
+    assert_eq!(buried, Changed::MovedOn);
+    let buried = place.store.bury(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await;
+    assert_eq!(buried.expect("asked"), Changed::Done);
+    let tombstone = place.store.record(&id).await.expect("read").expect("there");
+    let another = broker_common::store::NewSandbox { external_id: other, ..sandbox(0) };
+    let later = now.plus(std::time::Duration::from_secs(60));
+    let key = "SBX#sandbox-000";
+    for (name, value, back) in
+        [("status", text("pending_deletion"), text("deleted")), ("version", number(7), number(2))]
+    {
+        alter(&place, key, name, value).await;
+        let told = place.store.insert_over_tombstone(&another, &tombstone, later, later).await;
+        assert_eq!(told.expect("asked"), Changed::MovedOn, "{name}");
+        alter(&place, key, name, back).await;
+    }
+    let told = place.store.insert_over_tombstone(&another, &tombstone, later, later).await;
+    assert_eq!(told.expect("asked"), Changed::Done);
+}
+
+#[tokio::test]
+async fn only_what_is_available_is_claimed_whatever_its_version() {
+    let place = Place::with_table().await;
+    let free = place.seed(1).await.remove(0);
+    for status in Status::ALL.into_iter().filter(|status| *status != Status::Available) {
+        alter(&place, "SBX#sandbox-000", "status", text(status.as_str())).await;
+        let told = place.claim(&place.ask("student-1"), &free).await;
+        assert_eq!(told, ClaimOutcome::LostCandidate, "{status}");
+    }
+}
+
+/// A sandbox that student-1 holds, and both of its keys.
+async fn held(place: &Place) -> (Candidate, Allocation) {
+    let free = place.seed(1).await.remove(0);
+    place.claim(&place.ask("student-1"), &free).await;
+    let sandbox = place.store.sandbox(&free.sandbox_id).await.expect("read").expect("there");
+    (free, sandbox.allocation.expect("allocated"))
+}
+
+#[tokio::test]
+async fn a_lease_and_its_sandbox_end_and_last_together_or_not_at_all() {
+    const SANDBOX: &str = "SBX#sandbox-000";
+    const LEASE: &str = "LEASE#student-1#student-1";
+    let place = Place::with_table().await;
+    let (free, allocation) = held(&place).await;
+    let (store, now) = (&place.store, place.clock.now());
+    let end = LeaseEnd::by_broker(EndReason::Released, now);
+    let (own, other) = (text(&allocation.id.to_string()), text(&place.entropy.uuid().to_string()));
+    let until = allocation.expires_at.plus(std::time::Duration::from_secs(60));
+    for (key, name, value, back) in [
+        (SANDBOX, "status", text("pending_deletion"), text("allocated")),
+        (SANDBOX, "allocation_id", other.clone(), own.clone()),
+        (LEASE, "allocation_id", other, own),
+    ] {
+        alter(&place, key, name, value).await;
+        let told = store.extend(&free.sandbox_id, &allocation, until, now).await.expect("asked");
+        assert_eq!(told, Changed::MovedOn, "longer: {key} {name}");
+        let told = store.end(&free.sandbox_id, &allocation, &end).await.expect("asked");
+        assert_eq!(told, EndOutcome::MovedOn, "end: {key} {name}");
+        alter(&place, key, name, back).await;
+    }
+    alter(&place, LEASE, "ended_at", number(now.as_secs())).await;
+    let told = store.extend(&free.sandbox_id, &allocation, until, now).await.expect("asked");
+    assert_eq!(told, Changed::MovedOn, "a lease that ended gets no longer");
+    let told = store.end(&free.sandbox_id, &allocation, &end).await.expect("asked");
+    assert_eq!(told, EndOutcome::MovedOn, "and does not end again");
+    let sandbox = store.sandbox(&free.sandbox_id).await.expect("read").expect("there");
+    assert_eq!((sandbox.status, sandbox.version), (Status::Allocated, 2));
+}
+
+#[tokio::test]
+async fn a_return_ends_only_what_its_key_holds_and_held_when_it_was_asked_for() {
+    const SANDBOX: &str = "SBX#sandbox-000";
+    const LEASE: &str = "LEASE#student-1#student-1";
+    let place = Place::with_table().await;
+    let (free, allocation) = held(&place).await;
+    let (store, now) = (&place.store, place.clock.now());
+    let end = LeaseEnd::by_broker(EndReason::Marked, now);
+    let (key, by) = (&allocation.lease_key, allocation.allocated_at);
+    let later = number(by.as_secs() + 1);
+    for (item, name, value, back) in [
+        (SANDBOX, "status", text("pending_deletion"), text("allocated")),
+        (SANDBOX, "allocated_to_track", text("student-2"), text("student-1")),
+        (SANDBOX, "idempotency_key", text("another"), text("student-1")),
+        (SANDBOX, "allocated_at", later, number(by.as_secs())),
+        (LEASE, "sandbox_id", text("sandbox-001"), text("sandbox-000")),
+    ] {
+        alter(&place, item, name, value).await;
+        let told = store.give_back(&free.sandbox_id, key, by, &end).await.expect("asked");
+        assert_eq!(told, EndOutcome::MovedOn, "{item} {name}");
+        alter(&place, item, name, back).await;
+    }
+    assert_eq!(store.give_back(&free.sandbox_id, key, by, &end).await.expect("asked"), EndOutcome::Ended);
+    alter(&place, SANDBOX, "status", text("allocated")).await;
+    let told = store.give_back(&free.sandbox_id, key, by, &end).await.expect("asked");
+    assert_eq!(told, EndOutcome::MovedOn, "a lease that ended does not end again");
+}
