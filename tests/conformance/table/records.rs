@@ -55,6 +55,8 @@ async fn a_request_that_nobody_recorded_ends_too_and_one_that_somebody_waits_for
     let unrecorded =
         PersistedRequest { request_id: place.entropy.request_id(place.clock.now()), ..unrecorded };
     assert_eq!(store.complete_request(&unrecorded).await.expect("asked"), Completion::Stored);
+    let stored = store.request(unrecorded.request_id).await.expect("read");
+    assert_eq!(stored.map(|record| record.state), Some(unrecorded.state));
     store.record_request(&waited_for).await.expect("recorded");
     let told = store.cancel_request(waited_for.request_id).await.expect("asked");
     assert_eq!(told, Cancellation::TooLate);
