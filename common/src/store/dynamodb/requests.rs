@@ -107,7 +107,8 @@ impl Store {
             Err(error) => match error.as_service_error() {
                 Some(PutItemError::ConditionalCheckFailedException(stands)) => match stands.item() {
                     Some(item) => a::read_request(item).map(Some),
-                    None => self.request(record.request_id).await,
+                    // It may be gone by now: then another attempt writes it.
+                    None => self.request(record.request_id).await?.ok_or(StoreError::Conflict).map(Some),
                 },
                 _ => Err(failed(operation, &self.table, error)),
             },
