@@ -68,12 +68,18 @@ pub struct Broker {
     /// Where killed APIs would have found their replies; their queues are left to the sweep.
     orphans: Vec<String>,
     pub(crate) finished: bool,
+    /// Of its own, if it has any; they end after everything else.
+    pub(crate) endpoints: Option<Endpoints>,
 }
 
 impl Broker {
     /// Makes table and queues, fills the pool, starts the processes and waits until each is ready.
     pub async fn start(setup: Setup) -> Self {
-        let urls = &Endpoints::shared().await.urls;
+        let endpoints = if setup.alone { Some(Endpoints::start().await) } else { None };
+        let urls = match &endpoints {
+            Some(own) => &own.urls,
+            None => &Endpoints::shared().await.urls,
+        };
         let proxy = match setup.faults {
             Some(seed) => Some(FaultProxy::start(urls, seed).await),
             None => None,
@@ -87,6 +93,7 @@ impl Broker {
             proxy,
             orphans: Vec::new(),
             finished: false,
+            endpoints,
         };
         broker.cli_ok(&["init"]).await;
         if setup.pool > 0 {

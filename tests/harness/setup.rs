@@ -14,6 +14,7 @@ pub struct Setup {
     pub(crate) pool: usize,
     pub(crate) vars: Vec<(String, String)>,
     pub(crate) faults: Option<u64>,
+    pub(crate) alone: bool,
 }
 
 impl Setup {
@@ -29,7 +30,7 @@ impl Setup {
             ("BROKER_SCHEDULER", "external"),
         ];
         let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        Self { apis: 2, workers: 3, pool: 0, vars, faults: None }
+        Self { apis: 2, workers: 3, pool: 0, vars, faults: None, alone: false }
     }
 
     /// This many APIs.
@@ -50,6 +51,11 @@ impl Setup {
     /// With a [`FaultProxy`](crate::FaultProxy) between the processes and AWS, which repeats its choices for the same seed.
     pub fn faults(self, seed: u64) -> Self {
         Self { faults: Some(seed), ..self }
+    }
+
+    /// With an endpoint process of its own, which nothing was asked of before: for measuring.
+    pub fn alone(self) -> Self {
+        Self { alone: true, ..self }
     }
 
     /// With this environment variable, over a default.

@@ -18,7 +18,11 @@ impl Broker {
     pub async fn resources(&self) -> Vec<(String, f64, f64)> {
         let own =
             self.apis.iter().map(|server| &server.process).chain(self.workers.iter().map(|w| &w.process));
-        let processes = own.chain([Endpoints::shared().await.process()]);
+        let endpoints = match &self.endpoints {
+            Some(own) => own,
+            None => Endpoints::shared().await,
+        };
+        let processes = own.chain([endpoints.process()]);
         processes.map(|p| (p.name().to_owned(), p.resident_mib(), p.cpu_seconds())).collect()
     }
 

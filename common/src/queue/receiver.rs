@@ -23,7 +23,7 @@ use super::delivery::Delivery;
 use super::error::Failure;
 use super::pace::{Next, Pace, PollEnd};
 use super::room::Room;
-use super::sender::{BATCH, SPACING};
+use super::sender::BATCH;
 use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::trace::Received;
@@ -31,6 +31,9 @@ use crate::trace::Received;
 /// A poll waits until this part of the permits is free, or a full batch's: a poll for each single permit would cost a call
 /// for each message of a busy worker.
 const LEAST_PART: usize = 4;
+
+/// From the start of a poll that brought several to that of the next: shorter than a hop to AWS, so it costs nothing there.
+const SPACING: Duration = Duration::from_millis(4);
 
 /// How a queue is polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ pub(super) const BATCH: usize = 10;
 /// Bytes of a batch. SQS takes 1 MiB, the embedded endpoint 256 KiB.
 const BATCH_BYTES: usize = 256 * 1024;
 /// About what a hop to AWS takes, so it costs nothing there; where hops are shorter, it fills the batches under load.
-pub(super) const SPACING: Duration = Duration::from_millis(8);
+const SPACING: Duration = Duration::from_millis(8);
 /// SQS: the longest delay.
 const LONGEST_DELAY: Duration = Duration::from_secs(900);
 

@@ -49,7 +49,7 @@ impl Plan {
     /// One run on a broker of its own.
     pub(crate) async fn measure(&self) -> Result<Tally, Violation> {
         let pool = self.pool.unwrap_or_else(|| self.scenario.pool(self.users, self.rate, self.seconds));
-        let mut setup = Setup::new().apis(self.apis).workers(self.workers).pool(pool);
+        let mut setup = Setup::new().alone().apis(self.apis).workers(self.workers).pool(pool);
         for (name, value) in &self.vars {
             setup = setup.var(name, value);
         }
