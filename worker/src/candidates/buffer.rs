@@ -17,7 +17,7 @@ const PAGE: u16 = 100;
 /// Shards that a look tries before it asks all of them.
 const SHARDS_IN_TURN: usize = 3;
 /// The least time between the beginnings of two looks at an empty pool: it bounds what an empty pool costs.
-const EMPTY_LOOK_EVERY: Duration = Duration::from_millis(20);
+const EMPTY_LOOK_EVERY: Duration = Duration::from_millis(25);
 /// The longest wait for candidates that others are trying, before the next look.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
 
