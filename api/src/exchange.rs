@@ -12,6 +12,7 @@
 //! message was sent. A client that leaves takes its waiter along, nothing else. What it does not do: tell an outcome
 //! over HTTP.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use broker_common::messages::{Ask, RequestMessage};
 use broker_common::queue::{ReplyQueueName, SendError};
 use broker_common::store::{Cancellation, Recorded, Store};
 use broker_common::trace::Span;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use crate::limits::{ASYNC_DEADLINE, SHORTEST_DEADLINE};
@@ -85,17 +86,18 @@ impl Exchange {
 
     /// Asks, and waits until `reply_by` at most.
     pub(crate) async fn ask(&self, ask: &Ask) -> Result<Answered, Problem> {
-        let asked = Instant::now();
+        let asked = self.clock.instant();
         let channel = self.channel()?;
         let mut sending = channel.requests.sending();
         let Question { times, text, record } = question(ask, &channel.reply_to, sending.traceparent());
         let mut waiter = self.replies.register(record.request_id).inspect_err(|_| measures::shed())?;
-        let until = asked + times.reply_by.since(times.enqueued_at);
+        let wait = times.reply_by.since(times.enqueued_at);
+        let mut waited = pin!(sleep(wait));
         // A queue that is away must not hold callers longer than they wait; what was not sent by then stays behind.
         tokio::select! {
             biased;
             sent = channel.requests.send(text) => sent.map_err(|error| not_enqueued(error, &mut sending))?,
-            () = sleep_until(until.max(asked + SEND_PATIENCE)) => {
+            () = sleep(wait.max(SEND_PATIENCE)) => {
                 sending.failed("timeout");
                 return Err(Problem::unavailable("The request could not be enqueued in time."));
             }
@@ -106,10 +108,10 @@ impl Exchange {
             biased;
             outcome = waiter.reply() => {
                 crash::point(Point::ReplyArrived);
-                measures::reply_waited(asked.elapsed());
+                measures::reply_waited(self.clock.instant().duration_since(asked));
                 Ok(Answered::Ended(outcome))
             }
-            () = sleep_until(until) => self.leave(waiter, record, times).await,
+            () = waited.as_mut() => self.leave(waiter, record, times).await,
             () = self.drain_is_near() => self.leave(waiter, record, times).await,
         }
     }

@@ -99,6 +99,7 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
     };
     let server = Server {
         service: Arc::new(service(&process, &exchange, &readiness)),
+        clock: process.clock.clone(),
         refusals: Refusals::new(process.clock.clone(), process.entropy.clone()),
         max_connections,
         leaving: process.lifecycle.soft.clone(),

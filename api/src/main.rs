@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use broker_common::process;
 
 fn main() -> ExitCode {
-    process::main("broker-api", |process| async {
+    process::main("broker-api", std::env::vars_os(), |process| async {
         let listener = process::listen(process.config.listen, "BROKER_LISTEN").await?;
         broker_api::run(process, listener).await
     })

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_common::clock::Clock;
 use http::Request;
 use http::header::{self, HeaderValue};
 use hyper::body::Incoming;
@@ -32,6 +33,7 @@ const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(50);
 /// What serves connections.
 pub(crate) struct Server {
     pub(crate) service: Arc<Service>,
+    pub(crate) clock: Clock,
     pub(crate) refusals: Refusals,
     pub(crate) max_connections: usize,
     /// From then on it is a lame duck: clients are told to connect elsewhere.
@@ -73,7 +75,8 @@ impl Server {
         // still works.
         let _ = stream.set_nodelay(true);
         let busy = Busy::default();
-        let wire = Wire::new(stream, busy.clone(), self.refusals.clone(), Bounds::default());
+        let wire =
+            Wire::new(stream, busy.clone(), self.refusals.clone(), Bounds::default(), self.clock.clone());
         let (service, leaving) = (Arc::clone(&self.service), self.leaving.clone());
         let answer = service_fn(move |request: Request<Incoming>| {
             let (service, busy, leaving) = (Arc::clone(&service), busy.clone(), leaving.clone());

@@ -19,10 +19,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use broker_common::clock::Clock;
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::framing::Framing;
 use crate::limits::{HEAD_READ, IDLE, LINGER};
@@ -71,6 +72,7 @@ impl Default for Bounds {
 #[derive(Debug)]
 pub(crate) struct Wire {
     bounds: Bounds,
+    clock: Clock,
     stream: TcpStream,
     busy: Busy,
     refusals: Refusals,
@@ -85,9 +87,16 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(stream: TcpStream, busy: Busy, refusals: Refusals, bounds: Bounds) -> Self {
+    pub(crate) fn new(
+        stream: TcpStream,
+        busy: Busy,
+        refusals: Refusals,
+        bounds: Bounds,
+        clock: Clock,
+    ) -> Self {
         Self {
-            bound: Box::pin(sleep_until(Instant::now() + bounds.idle)),
+            bound: Box::pin(sleep(bounds.idle)),
+            clock,
             bounds,
             stream,
             busy,
@@ -97,6 +106,12 @@ impl Wire {
             outgoing: Bytes::new(),
             lingering: false,
         }
+    }
+
+    /// What comes next may take so long.
+    fn bound_to(&mut self, most: Duration) {
+        let now = Instant::from_std(self.clock.instant());
+        self.bound.as_mut().reset(now + most);
     }
 
     /// Writes what is left of a refusal.
@@ -137,8 +152,8 @@ impl AsyncRead for Wire {
         match read {
             Poll::Ready(Ok(())) if buf.filled().len() > before && !self.in_head => {
                 self.in_head = true;
-                let until = Instant::now() + self.bounds.head_read;
-                self.bound.as_mut().reset(until);
+                let most = self.bounds.head_read;
+                self.bound_to(most);
                 read
             }
             Poll::Ready(_) => read,
@@ -167,8 +182,8 @@ impl AsyncWrite for Wire {
         }
         // An answer goes out: what follows is idling, until the first byte of the next head.
         self.in_head = false;
-        let until = Instant::now() + self.bounds.idle;
-        self.bound.as_mut().reset(until);
+        let most = self.bounds.idle;
+        self.bound_to(most);
         // Registers the wake-up; hyper need not read before the next byte comes.
         let _ = self.bound.as_mut().poll(cx);
         written
@@ -184,8 +199,8 @@ impl AsyncWrite for Wire {
         if !self.lingering {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             self.lingering = true;
-            let until = Instant::now() + self.bounds.linger;
-            self.bound.as_mut().reset(until);
+            let most = self.bounds.linger;
+            self.bound_to(most);
         }
         let mut scratch = [0; 4096];
         loop {

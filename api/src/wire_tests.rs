@@ -41,7 +41,7 @@ async fn serve(bounds: Bounds, takes: Duration, size: usize) -> (TcpStream, Join
     let (stream, _) = listener.accept().await.unwrap();
     let refusals = Refusals::new(Clock::manual(Timestamp::from_secs(1)), Entropy::seeded(1));
     let busy = Busy::default();
-    let wire = Wire::new(stream, busy.clone(), refusals, bounds);
+    let wire = Wire::new(stream, busy.clone(), refusals, bounds, Clock::system());
     let answer = service_fn(move |_: Request<Incoming>| {
         let busy = busy.clone();
         async move {

@@ -5,7 +5,9 @@
 //! [`SETTING`] names a point. What it does not do: clean up. The process is gone, as after a power cut, or stands still
 //! with everything in its hands, as after a pause of its machine.
 
-/// The environment variable: `{point}=kill` (SIGKILL) or `{point}=stop` (SIGSTOP), once, at the first time.
+use crate::config::Strings;
+
+/// The setting: `{point}=kill` (SIGKILL) or `{point}=stop` (SIGSTOP), once, at the first time.
 pub const SETTING: &str = "BROKER_CRASH_AT";
 
 /// Where a process can be ended.
@@ -17,6 +19,8 @@ pub enum Point {
     BeforeClaim,
     /// Worker: the claim is written.
     Claimed,
+    /// Worker: a return is about to be written by its owner's default key; nothing was read.
+    BeforeReturn,
     /// Worker: the end of a lease is about to be written; what it decided on was read.
     BeforeEnd,
     /// Worker: the end of a lease is written.
@@ -61,10 +65,11 @@ pub enum Point {
 
 impl Point {
     /// Every point.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Received,
         Self::BeforeClaim,
         Self::Claimed,
+        Self::BeforeReturn,
         Self::BeforeEnd,
         Self::LeaseEnded,
         Self::OutcomeStored,
@@ -93,6 +98,7 @@ impl Point {
             Self::Received => "received",
             Self::BeforeClaim => "before-claim",
             Self::Claimed => "claimed",
+            Self::BeforeReturn => "before-return",
             Self::BeforeEnd => "before-end",
             Self::LeaseEnded => "lease-ended",
             Self::OutcomeStored => "outcome-stored",
@@ -117,6 +123,16 @@ impl Point {
     }
 }
 
+/// Takes the order of a test out of the settings of a process; without one nothing ever happens.
+#[cfg(not(all(feature = "crash-points", debug_assertions)))]
+pub const fn arm(_strings: &dyn Strings) {}
+
+/// Takes the order of a test out of the settings of a process; without one nothing ever happens.
+#[cfg(all(feature = "crash-points", debug_assertions))]
+pub fn arm(strings: &dyn Strings) {
+    armed::take(strings);
+}
+
 /// Ends or stops this process here, if a test asked for it.
 #[cfg(not(all(feature = "crash-points", debug_assertions)))]
 pub const fn point(_here: Point) {}
@@ -135,7 +151,7 @@ mod armed {
     use nix::sys::signal::{Signal, raise};
 
     use super::{Point, SETTING};
-    use crate::config::{Environment, Strings as _};
+    use crate::config::Strings;
 
     struct Order {
         point: Point,
@@ -154,17 +170,19 @@ mod armed {
         Some(Order { point, signal, carried_out: AtomicBool::new(false) })
     }
 
+    static ORDER: OnceLock<Order> = OnceLock::new();
+
+    pub(super) fn take(strings: &dyn Strings) {
+        let Some(text) = strings.get(SETTING) else { return };
+        match parse(&text) {
+            // A second process in this one has the same order.
+            Some(order) => drop(ORDER.set(order)),
+            None => tracing::error!(setting = SETTING, text, "names no point, or neither kill nor stop"),
+        }
+    }
+
     pub(super) fn reached(here: Point) {
-        static ORDER: OnceLock<Option<Order>> = OnceLock::new();
-        let order = ORDER.get_or_init(|| {
-            let text = Environment.get(SETTING)?;
-            let order = parse(&text);
-            if order.is_none() {
-                tracing::error!(setting = SETTING, text, "names no point, or neither kill nor stop");
-            }
-            order
-        });
-        let Some(order) = order else { return };
+        let Some(order) = ORDER.get() else { return };
         if order.point == here && !order.carried_out.swap(true, Ordering::Relaxed) {
             tracing::warn!(point = here.as_str(), signal = order.signal.as_str(), "crash point");
             if let Err(error) = raise(order.signal) {

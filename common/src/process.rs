@@ -3,6 +3,7 @@
 //! Invariant: one place turns a failed start or run into an exit code: 0 done, 1 failed, 2 a bad setting (named). What it
 //! does not do: know what the process is for.
 
+use std::env::VarsOs;
 use std::error::Error;
 use std::fmt::Display;
 use std::io;
@@ -14,10 +15,10 @@ use tokio::net::TcpListener;
 
 use crate::aws::{self, Aws};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Environment, Strings, unknown_names};
+use crate::config::{Config, ConfigError, Strings, strings, unknown_names};
 use crate::entropy::Entropy;
 use crate::lifecycle::Lifecycle;
-use crate::{metrics, telemetry, trace};
+use crate::{crash, metrics, telemetry, trace};
 
 /// The parts that a process hands down to whoever needs them.
 #[derive(Clone, Debug)]
@@ -80,6 +81,7 @@ impl Started {
     async fn new(name: &str, strings: &dyn Strings) -> Result<Self, StartError> {
         let config = Config::read(strings)?;
         telemetry::start(&config.log, config.log_format)?;
+        crash::arm(strings);
         for unknown in unknown_names(strings) {
             tracing::warn!(
                 name = unknown.name,
@@ -134,14 +136,14 @@ pub async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpLis
     })
 }
 
-/// The `main` of a process called `name`: starts it from the environment, runs it, tells how it ended.
-pub fn main<F, Fut, E>(name: &'static str, run: F) -> ExitCode
+/// The `main` of a process called `name`: starts it from its environment, runs it, tells how it ended.
+pub fn main<F, Fut, E>(name: &'static str, environment: VarsOs, run: F) -> ExitCode
 where
     F: FnOnce(Process) -> Fut,
     Fut: Future<Output = Result<(), E>>,
     E: AsRef<dyn Error> + Display,
 {
-    run_with(name, &Environment, run)
+    run_with(name, &strings(environment), run)
 }
 
 /// [`main`] with settings from `strings`: flags over the environment.

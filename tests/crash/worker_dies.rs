@@ -28,11 +28,12 @@ async fn an_allocation_survives(point: Point, allocated_at_death: u64) {
     .await;
 }
 
-/// Whatever a worker had done for a return when it died, the sandbox is given back once.
-async fn a_return_survives(point: Point, returned_at_death: u64) {
+/// Whatever a worker had done for a return when it died, the sandbox is given back once. By its default key it is given
+/// back without a look, by any other after one.
+async fn a_return_survives(point: Point, key: &str, returned_at_death: u64) {
     story(setup(), async |broker| {
         broker.start_worker().await;
-        let held = broker.allocate("student-1").send().await.expect_status(201);
+        let held = broker.allocate("student-1").key(key).send().await.expect_status(201);
         broker.stop_workers().await;
         let call = asked(broker, broker.mark(held.sandbox_id(), "student-1")).await;
         doomed(broker, point).await;
@@ -42,7 +43,7 @@ async fn a_return_survives(point: Point, returned_at_death: u64) {
         answer(call).await.expect_status(200);
         broker.queues().are_empty().await;
         assert_eq!(broker.stats().await, pool(0, 1));
-        let next = broker.allocate("student-1").send().await.expect_status(201);
+        let next = broker.allocate("student-1").key(key).send().await.expect_status(201);
         assert_ne!(next.sandbox_id(), held.sandbox_id());
     })
     .await;
@@ -75,12 +76,14 @@ async fn a_worker_that_dies_before_the_delete_leaves_a_message_that_changes_noth
 
 #[tokio::test]
 async fn a_worker_that_dies_before_it_ends_a_lease_ended_nothing() {
-    a_return_survives(Point::BeforeEnd, 0).await;
+    a_return_survives(Point::BeforeReturn, "student-1", 0).await;
+    a_return_survives(Point::BeforeEnd, "lab-1", 0).await;
 }
 
 #[tokio::test]
 async fn a_worker_that_dies_after_it_ended_a_lease_leaves_a_success_that_is_found() {
-    a_return_survives(Point::LeaseEnded, 1).await;
+    a_return_survives(Point::LeaseEnded, "student-1", 1).await;
+    a_return_survives(Point::LeaseEnded, "lab-1", 1).await;
 }
 
 #[tokio::test]

@@ -54,23 +54,33 @@ async fn a_claim_that_was_decided_before_the_sandbox_was_given_back_claims_for_n
     .await;
 }
 
-#[tokio::test]
-async fn an_end_that_was_decided_long_ago_does_not_end_the_next_lease() {
+/// The end of a lease that `key` names, written when the key has the next one.
+async fn a_late_end_ends_nothing(point: Point, key: &str) {
     story(setup(), async |broker| {
         broker.start_worker().await;
-        let first = broker.allocate("student-1").send().await.expect_status(201);
+        let first = broker.allocate("student-1").key(key).send().await.expect_status(201);
         broker.stop_workers().await;
         let call = asked(broker, broker.mark(first.sandbox_id(), "student-1")).await;
-        stands_still(broker, Point::BeforeEnd).await;
+        stands_still(broker, point).await;
         broker.start_worker().await;
         answer(call).await.expect_status(200);
-        let second = broker.allocate("student-1").send().await.expect_status(201);
+        let second = broker.allocate("student-1").key(key).send().await.expect_status(201);
         catches_up(broker).await;
-        let again = broker.allocate("student-1").send().await.expect_status(200);
+        let again = broker.allocate("student-1").key(key).send().await.expect_status(200);
         assert_eq!(again.sandbox_id(), second.sandbox_id());
         assert_eq!(broker.stats().await.allocated, 1);
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_end_that_was_decided_long_ago_does_not_end_the_next_lease() {
+    a_late_end_ends_nothing(Point::BeforeEnd, "lab-1").await;
+}
+
+#[tokio::test]
+async fn a_return_that_was_written_without_a_look_does_not_end_the_next_lease() {
+    a_late_end_ends_nothing(Point::BeforeReturn, "student-1").await;
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use jobs::{Intervals, ProviderConfig, Scheduler};
 pub use network::{Networks, Origins, RateLimit};
-pub use read::{ConfigError, Environment, Overlay, Strings, UnknownName, unknown_names};
+pub use read::{ConfigError, Overlay, Strings, UnknownName, strings, unknown_names};
 pub use settings::{SETTINGS, Setting};
 pub use tokens::{Token, Tokens};
 pub use trace::TraceConfig;

@@ -1,6 +1,7 @@
 //! From strings to values.
 
 use std::collections::BTreeMap;
+use std::env::VarsOs;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -20,19 +21,11 @@ pub trait Strings {
     fn names(&self) -> Vec<String>;
 }
 
-/// The environment of this process.
-#[derive(Clone, Copy, Debug)]
-pub struct Environment;
-
-impl Strings for Environment {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-    fn get(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
-    }
-
-    fn names(&self) -> Vec<String> {
-        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
-    }
+/// The environment as `main` finds it: names and values that are text.
+pub fn strings(environment: VarsOs) -> BTreeMap<String, String> {
+    environment
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 impl Strings for BTreeMap<String, String> {

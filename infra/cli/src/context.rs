@@ -1,11 +1,13 @@
 //! What the operator's commands work with: settings, then clock, AWS clients and table.
 
 use std::collections::BTreeMap;
+use std::env::VarsOs;
 
 use anyhow::Context as _;
 use broker_common::aws::{self, Aws};
 use broker_common::clock::Clock;
-use broker_common::config::{Config, Environment, Overlay, Strings};
+use broker_common::config::{Config, Overlay, Strings, strings};
+use broker_common::crash;
 use broker_common::entropy::Entropy;
 use broker_common::queue::QueueNames;
 use broker_common::store::{Act, AuditLine, Store, StoreError};
@@ -18,18 +20,19 @@ use crate::commands::Done;
 #[derive(Debug)]
 pub(crate) struct Settings {
     flags: Flags,
+    environment: BTreeMap<String, String>,
 }
 
 impl Settings {
-    pub(crate) const fn new(flags: Flags) -> Self {
-        Self { flags }
+    pub(crate) fn new(flags: Flags, environment: VarsOs) -> Self {
+        Self { flags, environment: strings(environment) }
     }
 
     /// Hands `with` the settings, laid over the `defaults` of a command.
     pub(crate) fn over<T>(&self, defaults: &[(&str, &str)], with: impl FnOnce(&dyn Strings) -> T) -> T {
         let defaults: BTreeMap<String, String> =
             defaults.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let environment = Overlay { over: &Environment, under: &defaults };
+        let environment = Overlay { over: &self.environment, under: &defaults };
         with(&Overlay { over: &self.flags, under: &environment })
     }
 
@@ -40,6 +43,7 @@ impl Settings {
     {
         let config = self.over(&[("BROKER_LOG", "warn"), ("BROKER_LOG_FORMAT", "text")], Config::read)?;
         telemetry::start(&config.log, config.log_format)?;
+        self.over(&[], crash::arm);
         let runtime = tokio::runtime::Runtime::new().context("the async runtime did not start")?;
         runtime.block_on(async {
             let clock = Clock::system();

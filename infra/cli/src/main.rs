@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 
 /// Every command on one screen.
 fn run(cli: Cli, flags: args::Flags) -> anyhow::Result<Done> {
-    let settings = Settings::new(flags);
+    let settings = Settings::new(flags, std::env::vars_os());
     match cli.command.unwrap_or_else(|| Command::Up(args::Up::default())) {
         Command::Up(up) => commands::up::run(&settings, up),
         Command::Endpoints(endpoints) => commands::endpoints::run(&settings, endpoints),

@@ -49,7 +49,7 @@ async fn a_bug_in_one_kind_is_mended_and_its_messages_are_replayed() {
             asked.push(answer.must_have("location").to_owned());
         }
 
-        crash_until_dead(broker, Point::BeforeEnd, "mark_for_deletion", 4).await;
+        crash_until_dead(broker, Point::BeforeReturn, "mark_for_deletion", 4).await;
         let letters = broker.letters(&["--kind", "mark_for_deletion"]).await;
         assert_eq!(letters.len(), 4, "{letters:#?}");
         for letter in &letters {

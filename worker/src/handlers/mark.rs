@@ -31,7 +31,7 @@ impl Handlers {
     /// One write by the default key; `None` if it ended nothing.
     async fn mark_unread(&self, mark: &MarkRequest) -> Result<Option<Outcome>, Undecided> {
         let (key, end) = (mark.default_lease_key(), self.end_of(mark));
-        crash::point(Point::BeforeEnd);
+        crash::point(Point::BeforeReturn);
         match self.store.give_back(&mark.sandbox_id, &key, mark.claimed_by(), &end).await {
             Ok(EndOutcome::Ended) => {
                 self.default_keys.learn(true);

@@ -9,7 +9,7 @@ use broker_common::store::{Act, AuditLine};
 use http::StatusCode;
 use http::request::Parts;
 use serde_json::json;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 
 use super::Operator;
 use crate::answer::Answer;
@@ -32,7 +32,7 @@ impl Operator {
     ) -> Result<Answer, Problem> {
         let exchange = &self.exchange;
         let times = exchange.times(handlers::wait(Preferences::of(&head.headers), self.wait));
-        let asked = Instant::now();
+        let waited = sleep(times.reply_by.since(times.enqueued_at));
         let channel =
             exchange.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))?;
         let mut waiter = exchange.replies.register(id).inspect_err(|_| measures::shed())?;
@@ -63,7 +63,7 @@ impl Operator {
                 }
                 Ok(outcome::answer(&ended, id))
             }
-            () = sleep_until(asked + times.reply_by.since(times.enqueued_at)) => self.later(id, &task).await,
+            () = waited => self.later(id, &task).await,
             () = exchange.drain_is_near() => self.later(id, &task).await,
         }
     }

@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use broker_common::aws::{self, Aws};
 use broker_common::clock::Clock;
 use broker_common::config::{Config, SETTINGS, Strings, Token};
+use broker_common::crash;
 use broker_common::domain::Scaling;
 use broker_common::entropy::Entropy;
 use broker_common::lifecycle::Lifecycle;
@@ -61,6 +62,7 @@ pub(crate) fn run(settings: &Settings, args: args::Up) -> anyhow::Result<Done> {
         open.filter_map(|setting| Some((setting.name.to_owned(), strings.get(setting.name)?))).collect()
     });
     telemetry::start(&config.log, config.log_format)?;
+    settings.over(&[], crash::arm);
     let runtime = tokio::runtime::Runtime::new().context("the async runtime did not start")?;
     runtime.block_on(everything(args, config, told, Entropy::from_system()))
 }
