@@ -14,7 +14,7 @@ use std::time::Duration;
 use broker_common::clock::MAX_SKEW_MS;
 use broker_common::config::Config;
 use broker_common::crash::{self, Point};
-use broker_common::domain::{Job, JobReport, Outcome, Task, Timestamp};
+use broker_common::domain::{Job, JobReport, Outcome, RequestId, Task, Timestamp};
 use broker_common::lifecycle::Lifecycle;
 use broker_common::messages::{Chore, Firing, Incoming, MaintenanceMessage, Reply};
 use broker_common::queue::{
@@ -104,7 +104,7 @@ impl Maintenance {
                 let mut span = delivery.processing(None);
                 span.set("broker.kind", Firing::KIND);
                 let start = || self.start(firing.job(), delivery.sent_at);
-                let done = self.until_decided(Firing::KIND, &delivery.message_id, start);
+                let done = self.until_decided(delivery, Firing::KIND, None, start);
                 trace::within(span.context(), done).await
             }
             Err(error) => Verdict::of_unreadable(&error, NEWER_VERSION_WAITS),
@@ -119,15 +119,21 @@ impl Maintenance {
         };
         let mut span = delivery.processing(message.traceparent.as_deref());
         span.set("broker.kind", message.body.kind());
-        let request_id = message.request_id.to_string();
-        span.set("broker.request_id", request_id.clone());
+        span.set("broker.request_id", message.request_id.to_string());
         let decide = || self.decide(message, reply_to.as_ref());
-        trace::within(span.context(), self.until_decided(message.body.kind(), &request_id, decide)).await
+        let done = self.until_decided(delivery, message.body.kind(), Some(message.request_id), decide);
+        trace::within(span.context(), done).await
     }
 
     /// Does what the message asks, again and again while AWS is away: an outage costs a message no receive, so that
     /// redrive sees only what crashes workers.
-    async fn until_decided<D>(&self, kind: &'static str, id: &str, decide: impl Fn() -> D) -> Verdict
+    async fn until_decided<D>(
+        &self,
+        delivery: &Delivery,
+        kind: &'static str,
+        request_id: Option<RequestId>,
+        decide: impl Fn() -> D,
+    ) -> Verdict
     where
         D: Future<Output = Result<Verdict, Undone>>,
     {
@@ -140,7 +146,8 @@ impl Maintenance {
                 return Verdict::DeadLetter { code: "refused", reason: error.to_string() };
             }
             self.health.suspect();
-            tracing::warn!(id, kind, attempt, "not done, tried again soon: {error}");
+            let (message_id, request_id) = (&delivery.message_id, request_id.map(tracing::field::display));
+            tracing::warn!(message_id, request_id, kind, attempt, "not done, tried again soon: {error}");
             let pause = consuming::backoff(attempt, &self.jobs.entropy);
             if self.jobs.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 break;

@@ -10,9 +10,6 @@ use super::maintenance::MaintenanceMessage;
 use super::{DecodeError, VERSION, decode, encode};
 use crate::domain::Job;
 
-/// The word for it in logs, metrics and dead letters.
-const KIND: &str = "start_job";
-
 /// A job is to run: `{"v":1,"body":{"kind":"start_job","job":"sync"}}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,7 +26,7 @@ enum Start {
 
 impl Firing {
     /// The word for it in logs, metrics and dead letters.
-    pub const KIND: &str = KIND;
+    pub const KIND: &str = "start_job";
 
     /// Of `job`.
     pub const fn of(job: Job) -> Self {
@@ -70,7 +67,7 @@ struct Kind {
 impl Incoming {
     /// From JSON text.
     pub fn decode(text: &str) -> Result<Self, DecodeError> {
-        if decode::<KindOnly>(text).is_ok_and(|told| told.body.kind == KIND) {
+        if decode::<KindOnly>(text).is_ok_and(|told| told.body.kind == Firing::KIND) {
             return decode(text).map(Self::Fired);
         }
         MaintenanceMessage::decode(text).map(|message| Self::Ours(Box::new(message)))

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
+
 use super::attributes::{self as a, Item};
 use super::change::Change;
 use super::keys;
@@ -95,27 +97,26 @@ impl Store {
 
     /// Keeps a job from being started by its schedule until it is resumed. Who did it is in the audit.
     pub async fn pause_job(&self, job: Job, now: Timestamp) -> Result<Changed, StoreError> {
-        self.tick(job, Duration::ZERO, now).await?;
-        self.change(Change {
-            operation: "pause_job",
-            key: keys::tick(job).into_map(),
-            condition: TICK_EXISTS,
-            update: "SET paused_at = :now",
-            values: vec![(":now", n(now.as_secs()))],
-        })
-        .await
+        let since = vec![(":now", n(now.as_secs()))];
+        self.change_tick("pause_job", job, now, "SET paused_at = :now", since).await
     }
 
     /// Lets a paused job run by its schedule again.
     pub async fn resume_job(&self, job: Job, now: Timestamp) -> Result<Changed, StoreError> {
+        self.change_tick("resume_job", job, now, "REMOVE paused_at", Vec::new()).await
+    }
+
+    /// Changes the tick of a job, which gets one if it has none yet.
+    async fn change_tick(
+        &self,
+        operation: &'static str,
+        job: Job,
+        now: Timestamp,
+        update: &'static str,
+        values: Vec<(&'static str, AttributeValue)>,
+    ) -> Result<Changed, StoreError> {
         self.tick(job, Duration::ZERO, now).await?;
-        self.change(Change {
-            operation: "resume_job",
-            key: keys::tick(job).into_map(),
-            condition: TICK_EXISTS,
-            update: "REMOVE paused_at",
-            values: Vec::new(),
-        })
-        .await
+        let key = keys::tick(job).into_map();
+        self.change(Change { operation, key, condition: TICK_EXISTS, update, values }).await
     }
 }
