@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// A (track, idempotency key).
@@ -48,6 +49,8 @@ pub(crate) struct Event {
 pub(crate) struct History {
     began: Instant,
     inner: Mutex<Inner>,
+    /// How many different sandboxes were told.
+    allocations: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +62,7 @@ struct Inner {
 
 impl History {
     pub(crate) fn new() -> Self {
-        Self { began: Instant::now(), inner: Mutex::default() }
+        Self { began: Instant::now(), inner: Mutex::default(), allocations: watch::Sender::new(0) }
     }
 
     pub(crate) fn elapsed(&self) -> Duration {
@@ -72,8 +75,10 @@ impl History {
 
     pub(crate) fn add(&self, event: Event) {
         self.with(|inner| {
-            if let Told::Sandbox(sandbox) = &event.told {
-                inner.sandboxes.insert(sandbox.clone());
+            if let Told::Sandbox(sandbox) = &event.told
+                && inner.sandboxes.insert(sandbox.clone())
+            {
+                self.allocations.send_replace(inner.sandboxes.len());
             }
             inner.cancelled += usize::from(matches!(event.told, Told::Cancelled(_)));
             inner.events.push(event);
@@ -82,7 +87,14 @@ impl History {
 
     /// How many different sandboxes were told.
     pub(crate) fn allocations(&self) -> usize {
-        self.with(|inner| inner.sandboxes.len())
+        *self.allocations.borrow()
+    }
+
+    /// Waits until more than `count` different sandboxes were told.
+    pub(crate) async fn more_than(&self, count: usize) {
+        let mut allocations = self.allocations.subscribe();
+        // The sender lives as long as this.
+        let _ = allocations.wait_for(|told| *told > count).await;
     }
 
     /// How many requests were cancelled.

@@ -1,11 +1,9 @@
 //! New sandboxes, as many as are used up: nobody may be told that there are none.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use broker_tests::Broker;
 use broker_tests::setup::Environment;
-use tokio::time::sleep;
 
 use crate::history::History;
 
@@ -35,11 +33,9 @@ impl Supply {
     pub(crate) async fn run(self) {
         let mut seeded = MARGIN;
         loop {
-            while seeded < self.history.allocations() + MARGIN {
-                self.seed(seeded, STEP).await;
-                seeded += STEP;
-            }
-            sleep(Duration::from_millis(500)).await;
+            self.history.more_than(seeded - MARGIN).await;
+            self.seed(seeded, STEP).await;
+            seeded += STEP;
         }
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use broker_common::aws::{self, Aws};
 use broker_common::clock::Clock;
 use broker_common::domain::{
-    AllocateRequest, ExternalId, Fingerprint, IdempotencyKey, LeaseKey, SandboxId, SandboxName, Times,
-    TrackId, TrackName,
+    AllocateRequest, Allocation, ExternalId, Fingerprint, IdempotencyKey, LeaseKey, SandboxId, SandboxName,
+    Times, TrackId, TrackName,
 };
 use broker_common::entropy::Entropy;
 use broker_common::queue::{QueueNames, QueueUrls, topology};
@@ -132,6 +132,19 @@ impl Place {
             asynchronous: false,
             times: Times { enqueued_at: now, reply_by: now, deadline: now.plus(Duration::from_secs(60)) },
         }
+    }
+
+    /// A sandbox that student-1 holds by the default key, and by which allocation.
+    pub(crate) async fn held(&self) -> (Candidate, Allocation) {
+        let free = self.seed(1).await.remove(0);
+        self.hold(free).await
+    }
+
+    /// The same of a sandbox that is there.
+    pub(crate) async fn hold(&self, free: Candidate) -> (Candidate, Allocation) {
+        self.claim(&self.ask("student-1"), &free).await;
+        let sandbox = self.store.sandbox(&free.sandbox_id).await.expect("read").expect("there");
+        (free, sandbox.allocation.expect("allocated"))
     }
 
     /// One claim, through `store`.

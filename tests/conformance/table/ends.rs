@@ -8,26 +8,14 @@ use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use broker_common::domain::{
     Allocation, EndReason, IdempotencyKey, LeaseEnd, LeaseKey, SandboxId, Status, TrackId,
 };
-use broker_common::store::{Candidate, Changed, EndOutcome};
+use broker_common::store::{Changed, EndOutcome};
 
 use crate::place::Place;
-
-/// A sandbox that a track holds.
-async fn held(place: &Place) -> (Candidate, Allocation) {
-    let free = place.seed(1).await.remove(0);
-    hold(place, free).await
-}
-
-async fn hold(place: &Place, free: Candidate) -> (Candidate, Allocation) {
-    place.claim(&place.ask("student-1"), &free).await;
-    let sandbox = place.store.sandbox(&free.sandbox_id).await.expect("read").expect("there");
-    (free, sandbox.allocation.expect("allocated"))
-}
 
 #[tokio::test]
 async fn an_end_ends_both_and_only_once() {
     let place = Place::with_table().await;
-    let (sandbox, allocation) = held(&place).await;
+    let (sandbox, allocation) = place.held().await;
     let end = LeaseEnd::by_broker(EndReason::Expired, place.clock.now());
     for expected in [EndOutcome::Ended, EndOutcome::MovedOn] {
         let told = place.store.end(&sandbox.sandbox_id, &allocation, &end).await.expect("asked");
@@ -43,7 +31,7 @@ async fn an_end_ends_both_and_only_once() {
 #[tokio::test]
 async fn another_allocation_ends_nothing() {
     let place = Place::with_table().await;
-    let (sandbox, allocation) = held(&place).await;
+    let (sandbox, allocation) = place.held().await;
     let other = Allocation { id: place.entropy.allocation_id(), ..allocation.clone() };
     let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now());
     let told = place.store.end(&sandbox.sandbox_id, &other, &end).await.expect("asked");
@@ -60,7 +48,7 @@ async fn an_owner_gives_back_what_he_holds_by_that_key_and_nothing_else() {
     let place = Place::with_table().await;
     let mut free = place.seed(2).await;
     let (other, free) = (free.remove(0), free.remove(0));
-    let (sandbox, allocation) = hold(&place, free).await;
+    let (sandbox, allocation) = place.hold(free).await;
     let now = place.clock.now();
     let key = allocation.lease_key.clone();
     let end = LeaseEnd::by_request(EndReason::Marked, now, now);
@@ -97,7 +85,7 @@ async fn an_owner_gives_back_what_he_holds_by_that_key_and_nothing_else() {
 #[tokio::test]
 async fn a_longer_lease_is_longer_on_both() {
     let place = Place::with_table().await;
-    let (sandbox, allocation) = held(&place).await;
+    let (sandbox, allocation) = place.held().await;
     let until = allocation.expires_at.plus(Duration::from_secs(7_200));
     let now = place.clock.now();
     let told = place.store.extend(&sandbox.sandbox_id, &allocation, until, now).await.expect("asked");

@@ -40,12 +40,23 @@ fn asked(place: &Place) -> PersistedRequest {
     PersistedRequest { asynchronous: true, ..queued(place, "student-1") }
 }
 
+/// A letter, and the record of the asynchronous request that it is of.
+async fn of_a_request(place: &Place) -> (Letter, PersistedRequest) {
+    let record = asked(place);
+    place.store.record_request(&record).await.expect("recorded");
+    (letter("m-1", place.clock.now()), record)
+}
+
+/// Its message, queued again.
+fn reopened(record: &PersistedRequest, deadline: Timestamp) -> Reopened {
+    Reopened::Request { id: record.request_id, message: "again".to_owned(), deadline }
+}
+
 #[tokio::test]
 async fn a_letter_is_kept_once_and_fails_the_request_that_waits() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
-    let (letter, record) = (letter("m-1", now), asked(&place));
-    store.record_request(&record).await.expect("recorded");
+    let (letter, record) = of_a_request(&place).await;
     let bereaved = Bereaved::Request(record.request_id);
     for expected in [Kept::New, Kept::Before] {
         assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), expected);
@@ -89,13 +100,12 @@ async fn a_run_is_told_that_it_died_and_waits_again_for_its_replay() {
 async fn a_replay_holds_its_letter_until_it_is_over_and_queues_the_request_again() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
-    let (letter, record) = (letter("m-1", now), asked(&place));
-    store.record_request(&record).await.expect("recorded");
+    let (letter, record) = of_a_request(&place).await;
     store.keep_letter(&letter, Some(&Bereaved::Request(record.request_id))).await.expect("kept");
 
     let (first, until) = (hand(&place, now), now.plus(Duration::from_secs(60)));
     let deadline = now.plus(Duration::from_secs(900));
-    let reopened = Reopened::Request { id: record.request_id, message: "again".to_owned(), deadline };
+    let reopened = reopened(&record, deadline);
     let taken = store.take_letter(&letter.id, &first, until, Some(&reopened)).await.expect("asked");
     assert_eq!(taken, Changed::Done);
     let queued = store.request(record.request_id).await.expect("read").expect("there");
@@ -129,12 +139,11 @@ async fn a_replay_holds_its_letter_until_it_is_over_and_queues_the_request_again
 async fn a_dead_message_that_comes_again_fails_nothing_that_was_replayed_meanwhile() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
-    let (letter, record) = (letter("m-1", now), asked(&place));
-    store.record_request(&record).await.expect("recorded");
+    let (letter, record) = of_a_request(&place).await;
     let bereaved = Bereaved::Request(record.request_id);
     store.keep_letter(&letter, Some(&bereaved)).await.expect("kept");
     let deadline = now.plus(Duration::from_secs(900));
-    let reopened = Reopened::Request { id: record.request_id, message: "again".to_owned(), deadline };
+    let reopened = reopened(&record, deadline);
     let by = hand(&place, now);
     store.take_letter(&letter.id, &by, deadline, Some(&reopened)).await.expect("taken");
     assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), Kept::Before);
@@ -183,7 +192,7 @@ async fn a_letter_and_its_replay_touch_nothing_but_what_waited_for_the_message()
         let bereaved = Bereaved::Request(record.request_id);
         assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), Kept::New);
         assert_eq!(store.request(record.request_id).await.expect("read"), before);
-        let reopened = Reopened::Request { id: record.request_id, message: "again".to_owned(), deadline };
+        let reopened = reopened(record, deadline);
         let taken = store.take_letter(&letter.id, &hand(&place, now), deadline, Some(&reopened)).await;
         assert_eq!(taken.expect("asked"), Changed::Done);
         assert_eq!(store.request(record.request_id).await.expect("read"), before);
@@ -198,8 +207,7 @@ async fn a_letter_and_its_replay_touch_nothing_but_what_waited_for_the_message()
 async fn a_replay_that_died_is_begun_anew_with_what_it_sends() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
-    let (letter, record) = (letter("m-1", now), asked(&place));
-    store.record_request(&record).await.expect("recorded");
+    let (letter, record) = of_a_request(&place).await;
     store.keep_letter(&letter, Some(&Bereaved::Request(record.request_id))).await.expect("kept");
     for (at, message) in [(now, "first"), (now.plus(Duration::from_secs(60)), "second")] {
         let until = at.plus(Duration::from_secs(60));

@@ -3,8 +3,8 @@
 //! A write that names state and version is safe by either in most stories; here the other one is taken away.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use broker_common::domain::{Allocation, EndReason, ExternalId, LeaseEnd, Status, Timestamp};
-use broker_common::store::{Candidate, Changed, ClaimOutcome, EndOutcome, Seen, StoreError};
+use broker_common::domain::{EndReason, ExternalId, LeaseEnd, Status, Timestamp};
+use broker_common::store::{Changed, ClaimOutcome, EndOutcome, Seen, StoreError};
 
 use crate::place::{Place, sandbox};
 
@@ -127,20 +127,12 @@ async fn only_what_is_available_is_claimed_whatever_its_version() {
     }
 }
 
-/// A sandbox that student-1 holds, and both of its keys.
-async fn held(place: &Place) -> (Candidate, Allocation) {
-    let free = place.seed(1).await.remove(0);
-    place.claim(&place.ask("student-1"), &free).await;
-    let sandbox = place.store.sandbox(&free.sandbox_id).await.expect("read").expect("there");
-    (free, sandbox.allocation.expect("allocated"))
-}
-
 #[tokio::test]
 async fn a_lease_and_its_sandbox_end_and_last_together_or_not_at_all() {
     const SANDBOX: &str = "SBX#sandbox-000";
     const LEASE: &str = "LEASE#student-1#student-1";
     let place = Place::with_table().await;
-    let (free, allocation) = held(&place).await;
+    let (free, allocation) = place.held().await;
     let (store, now) = (&place.store, place.clock.now());
     let end = LeaseEnd::by_broker(EndReason::Released, now);
     let (own, other) = (text(&allocation.id.to_string()), text(&place.entropy.uuid().to_string()));
@@ -171,7 +163,7 @@ async fn a_return_ends_only_what_its_key_holds_and_held_when_it_was_asked_for() 
     const SANDBOX: &str = "SBX#sandbox-000";
     const LEASE: &str = "LEASE#student-1#student-1";
     let place = Place::with_table().await;
-    let (free, allocation) = held(&place).await;
+    let (free, allocation) = place.held().await;
     let (store, now) = (&place.store, place.clock.now());
     let end = LeaseEnd::by_broker(EndReason::Marked, now);
     let (key, by) = (&allocation.lease_key, allocation.allocated_at);

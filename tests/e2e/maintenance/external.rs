@@ -74,17 +74,20 @@ async fn the_same_message_starts_its_job_each_time_and_nothing_else_does() {
     .await;
 }
 
+/// The only worker comes as far as `point`.
+async fn a_worker_dies_at(broker: &mut Broker, point: Point) {
+    let kill = format!("{}=kill", point.as_str());
+    broker.launch_worker(&[(SETTING, &kill)]).await;
+    let status = broker.worker_mut(0).process().ended().await;
+    assert!(!status.success(), "{status}");
+    broker.kill_worker(0);
+}
+
 #[tokio::test]
 async fn a_redelivered_firing_does_not_run_twice_and_the_next_one_runs() {
     story(external().workers(0).var("BROKER_VISIBILITY_S", "2"), async |broker| {
         fire(broker, "census").await;
-        let kill = format!("{}=kill", Point::BeforeDelete.as_str());
-        broker.launch_worker(&[(SETTING, &kill)]).await;
-        wait_for_condition("the worker to die after its run", async || {
-            if broker.worker_mut(0).process().has_ended() { Ok(()) } else { Err("it lives") }
-        })
-        .await;
-        broker.kill_worker(0);
+        a_worker_dies_at(broker, Point::BeforeDelete).await;
         let counted = broker.table().must_get("CENSUS").await;
         assert_eq!(broker.queues().maintenance().await.total(), 1, "it comes again");
         broker.start_worker().await;
@@ -101,13 +104,7 @@ async fn a_redelivered_firing_does_not_run_twice_and_the_next_one_runs() {
 async fn a_firing_whose_worker_died_before_its_run_was_noted_runs_again() {
     story(external().workers(0).var("BROKER_VISIBILITY_S", "2"), async |broker| {
         fire(broker, "census").await;
-        let kill = format!("{}=kill", Point::Ran.as_str());
-        broker.launch_worker(&[(SETTING, &kill)]).await;
-        wait_for_condition("the worker to die after its run", async || {
-            if broker.worker_mut(0).process().has_ended() { Ok(()) } else { Err("it lives") }
-        })
-        .await;
-        broker.kill_worker(0);
+        a_worker_dies_at(broker, Point::Ran).await;
         broker.start_worker().await;
         ran(broker, "census", 1).await;
     })
