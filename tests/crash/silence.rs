@@ -1,19 +1,13 @@
 //! AWS is silent: it takes connections and answers nothing. Liveness is told all the while, by every process, and waits for
 //! none of it; afterwards all goes on by itself.
 //!
-//! The short form runs with all tests. A whole minute, with the 50 ms of SPEC.md, on a machine that is otherwise idle:
-//! `cargo test --workspace --test crash -- a_minute_without_aws --ignored --nocapture`.
-
-use std::time::Duration;
+//! Order is what is asked here; how long a probe takes in a minute of that is measured by `broker-bench silence`.
 
 use broker_tests::proxy::Away;
 use broker_tests::{Answer, Api, Broker, Outage, Service, Setup, story, together, wait_for_condition};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval};
 
 const STUDENTS: usize = 20;
-/// Between two probes of each process.
-const PROBE_EVERY: Duration = Duration::from_millis(20);
 
 fn setup() -> Setup {
     Setup::new().workers(2).pool(30).faults(1).var("BROKER_VISIBILITY_S", "2")
@@ -33,22 +27,6 @@ async fn everybody_waits(broker: &Broker) -> (JoinHandle<Vec<Answer>>, [Away; 2]
 fn probed(broker: &Broker) -> [Api; 4] {
     let worker = |index: usize| broker.worker(index).metrics().clone();
     [broker.api(0).clone(), broker.api(1).clone(), worker(0), worker(1)]
-}
-
-/// How long each probe of each process took, for as long as `until` is not over.
-async fn probe_all(broker: &Broker, until: Instant) -> Vec<Duration> {
-    let mut probes = Vec::new();
-    let mut pace = interval(PROBE_EVERY);
-    while Instant::now() < until {
-        pace.tick().await;
-        for process in probed(broker) {
-            let asked = Instant::now();
-            let status = process.probe("/healthz").await.map(|(status, _)| status);
-            assert_eq!(status, Some(200), "{} is alive", process.address());
-            probes.push(asked.elapsed());
-        }
-    }
-    probes
 }
 
 /// What clients do whose calls were answered 503 or 202: they ask again, and everybody has one sandbox in the end.
@@ -87,31 +65,6 @@ async fn liveness_is_told_while_everything_that_needs_aws_waits() {
         }
         drop(away);
         calls.await.expect("answers");
-        everybody_has_one(broker).await;
-    })
-    .await;
-}
-
-#[tokio::test]
-#[ignore = "takes a minute and is about time"]
-async fn a_minute_without_aws_and_liveness_is_told_within_50_ms_all_the_while() {
-    const BOUND: Duration = Duration::from_millis(50);
-    story(setup(), async |broker| {
-        let (calls, away) = everybody_waits(broker).await;
-        let mut probes = probe_all(broker, Instant::now() + Duration::from_secs(60)).await;
-        drop(away);
-        let answers = calls.await.expect("answers");
-        probes.sort_unstable();
-        let at = |part: usize| probes[(probes.len() - 1) * part / 1_000];
-        let late = probes.iter().filter(|took| **took > BOUND).count();
-        let (median, most, longest) = (at(500), at(999), at(1_000));
-        println!(
-            "{} probes: median {median:?}, 99.9 % {most:?}, longest {longest:?}, {late} over 50 ms",
-            probes.len()
-        );
-        let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
-        println!("callers of that minute were answered {statuses:?}");
-        assert!(most <= BOUND, "one in a thousand may be the machine's");
         everybody_has_one(broker).await;
     })
     .await;

@@ -12,6 +12,7 @@ mod plan;
 mod results;
 mod rows;
 mod scenario;
+mod silence;
 mod tally;
 mod user;
 
@@ -26,6 +27,7 @@ use jobs::Jobs;
 use plan::Plan;
 use results::Results;
 use scenario::Scenario;
+use silence::Silence;
 use tally::Tally;
 
 /// Measures how fast the broker is, and what it costs.
@@ -37,6 +39,8 @@ enum Command {
     Results(Results),
     /// What a run of each job costs at AWS, in a large pool
     Jobs(Jobs),
+    /// Probes of liveness while AWS answers nothing
+    Silence(Silence),
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +77,7 @@ async fn main() -> ExitCode {
         Command::Run(arguments) => run(&arguments).await,
         Command::Results(results) => results.run().await,
         Command::Jobs(jobs) => jobs.run().await,
+        Command::Silence(silence) => silence.run().await,
     }
 }
 

@@ -57,7 +57,7 @@ async fn a_simulated_morning_leaves_everything_accounted_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes"]
+#[ignore = "complete, and eleven minutes long: a command of the README"]
 async fn a_simulated_week_leaves_everything_accounted_for() {
     Week::live(7 * 24, 7).await;
 }
