@@ -109,9 +109,8 @@ impl Place {
     /// Puts `count` sandboxes into the pool; they are returned as the index will list them.
     pub(crate) async fn seed(&self, count: usize) -> Vec<Candidate> {
         let sandboxes: Vec<_> = (0..count).map(sandbox).collect();
-        for batch in sandboxes.chunks(Store::SEED_BATCH) {
-            let seeded = self.store.seed(batch, self.clock.now()).await.expect("seeded");
-            assert_eq!(seeded.inserted, batch.len());
+        for sandbox in &sandboxes {
+            assert!(self.store.seed(sandbox, self.clock.now()).await.expect("seeded"), "{sandbox:?} is new");
         }
         sandboxes.iter().map(candidate).collect()
     }

@@ -17,7 +17,7 @@ pub use dynamodb::{ForeignRow, Minted, Seen, Store, schema};
 pub use letters::{Bereaved, Hand, Kept, LetterPage, Reopened};
 pub use outcomes::{
     Cancellation, Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey,
-    Recorded, RequestPage, ScanPage, Seeded, StoreError, Survey, SweepKey, SweepPage,
+    Recorded, RequestPage, ScanPage, StoreError, Survey, SweepKey, SweepPage,
 };
 pub use patience::patiently;
 pub use upkeep::{Census, Changed, Inserted, Instance, Received, Record, Role, Run, Standing, Tick};

@@ -232,15 +232,6 @@ pub struct NewSandbox {
     pub external_id: ExternalId,
 }
 
-/// How many sandboxes a seed put in, and how many stood there already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seeded {
-    /// New ones.
-    pub inserted: usize,
-    /// Those whose id stood there already; they were left alone.
-    pub existing: usize,
-}
-
 /// What one page of a scan found.
 #[derive(Clone, Debug, Default)]
 pub struct ScanPage {

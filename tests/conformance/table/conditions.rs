@@ -1,7 +1,7 @@
 //! Single conditional writes: at the version that was read or not at all, and never out of nothing.
 
 use broker_common::domain::{SandboxId, Status, Timestamp};
-use broker_common::store::{Changed, Inserted, Seeded, Seen, StoreError};
+use broker_common::store::{Changed, Inserted, Seen, StoreError};
 
 use crate::place::{Place, sandbox};
 
@@ -60,10 +60,11 @@ async fn an_insert_finds_what_stands_there() {
 #[tokio::test]
 async fn a_seed_leaves_alone_what_is_there() {
     let place = Place::with_table().await;
-    place.seed(3).await;
-    let more: Vec<_> = (0..8).map(sandbox).collect();
-    let seeded = place.store.seed(&more, place.clock.now()).await.expect("seeded");
-    assert_eq!(seeded, Seeded { inserted: 5, existing: 3 });
+    let free = place.seed(1).await.remove(0);
+    place.claim(&place.ask("student-1"), &free).await;
+    let stands = place.store.record(&free.sandbox_id).await.expect("read");
+    assert!(!place.store.seed(&sandbox(0), place.clock.now()).await.expect("seeded"));
+    assert_eq!(place.store.record(&free.sandbox_id).await.expect("read"), stands);
 }
 
 #[tokio::test]

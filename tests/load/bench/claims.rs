@@ -23,7 +23,7 @@ const SHARDS: u8 = 16;
 
 /// Claims per second by `clients` stores, each with `batch` claims under way, for as long as the pool lasts.
 pub(crate) async fn raw_rate(clients: usize, batch: usize, pool: usize) -> f64 {
-    let broker = Broker::start(Setup::new().apis(0).workers(0).pool(pool)).await;
+    let broker = Broker::start(Setup::new().alone().apis(0).workers(0).pool(pool)).await;
     let clock = Clock::system();
     let (url, table) = (broker.dynamodb_url(), broker.table_name());
     let mut stores = Vec::new();

@@ -29,6 +29,8 @@ pub(crate) enum Scenario {
     Repeats,
     /// Each user gives back what it holds, one sandbox after the other.
     Returns,
+    /// New allocations, after as many as returns need before them: on a table with the same past.
+    Later,
     /// New allocations at a constant rate, whoever still waits.
     Open,
     /// New allocations at a constant rate, one at a time.
@@ -41,6 +43,7 @@ impl Scenario {
         let seconds = seconds as usize;
         match self {
             Self::New | Self::Returns => MOST_PER_SECOND * seconds,
+            Self::Later => 2 * MOST_PER_SECOND * seconds,
             Self::Exhausted => users,
             Self::Repeats => users + REPEATS_LEAVE,
             Self::Open | Self::Paced => (rate as usize * seconds) * 7 / 6,
@@ -74,7 +77,9 @@ impl Play {
                 closed(&play.addresses, users, Duration::ZERO, |user| allocation(format!("holder-{user}")))
                     .await;
             }
-            Scenario::Returns => play.held = hold(&play.addresses, users, &play.next, duration).await,
+            Scenario::Returns | Scenario::Later => {
+                play.held = hold(&play.addresses, users, &play.next, duration).await
+            }
         }
         play
     }
@@ -85,7 +90,7 @@ impl Play {
         match scenario {
             Scenario::Open => open(&addresses, rate, duration).await,
             Scenario::Paced => paced(&addresses[0], rate, duration).await,
-            Scenario::New | Scenario::Exhausted => {
+            Scenario::New | Scenario::Later | Scenario::Exhausted => {
                 closed(&addresses, users, duration, move |_| allocation(fresh(&next))).await
             }
             Scenario::Repeats => {

@@ -1,25 +1,20 @@
 //! The pool: what is available, and how it gets filled.
 
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{CancellationReason, Put, ReturnConsumedCapacity, TransactWriteItem};
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
 use super::attributes as a;
-use super::errors::{built_wrong, failed};
+use super::errors::failed;
 use super::keys::{self, STATE_KEY, STATE_SHARD};
 use super::schema::STATE_INDEX;
 use super::{Store, count_capacity, n, s};
 use crate::domain::{NamePrefix, SandboxId, Status, Timestamp};
-use crate::store::{Candidate, CandidatePage, NewSandbox, PageKey, Seeded, StoreError, SweepKey, SweepPage};
+use crate::store::{Candidate, CandidatePage, NewSandbox, PageKey, StoreError, SweepKey, SweepPage};
 
-const SANDBOX_IS_NEW: &str = "attribute_not_exists(PK)";
 const SEEDED_AND_UNUSED: &str =
     "attribute_exists(seeded) and #status in (:available, :stale) and version = :seen";
 
 impl Store {
-    /// The most sandboxes of one [`Store::seed`] call: measured best on the embedded endpoint (FIELD-NOTES.md).
-    pub const SEED_BATCH: usize = 25;
-
     /// A page of at most `limit` available sandboxes of `shard`, by name, from `after` on. The index is eventually
     /// consistent: what it lists is claimed at the version it lists, or not at all.
     pub async fn available(
@@ -96,63 +91,10 @@ impl Store {
         )
     }
 
-    /// Puts up to [`Store::SEED_BATCH`] new sandboxes into the pool; those whose id stands there already are left alone.
-    pub async fn seed(&self, sandboxes: &[NewSandbox], now: Timestamp) -> Result<Seeded, StoreError> {
-        let mut wanted: Vec<&NewSandbox> = sandboxes.iter().collect();
-        loop {
-            if wanted.is_empty() {
-                return Ok(Seeded { inserted: 0, existing: sandboxes.len() });
-            }
-            let items =
-                wanted.iter().map(|sandbox| self.put_sandbox(sandbox, now)).collect::<Result<_, _>>()?;
-            let Err(error) = self.client.transact_write_items().set_transact_items(Some(items)).send().await
-            else {
-                return Ok(Seeded { inserted: wanted.len(), existing: sandboxes.len() - wanted.len() });
-            };
-            let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
-                error.as_service_error()
-            else {
-                return Err(failed("seed", &self.table, error));
-            };
-            let stands = |reason: &CancellationReason| reason.code() == Some("ConditionalCheckFailed");
-            let reasons = cancelled.cancellation_reasons();
-            if !reasons.iter().any(stands) {
-                return Err(StoreError::Conflict);
-            }
-            wanted = wanted
-                .into_iter()
-                .zip(reasons)
-                .filter(|(_, reason)| !stands(reason))
-                .map(|(sandbox, _)| sandbox)
-                .collect();
-        }
-    }
-
-    fn put_sandbox(&self, sandbox: &NewSandbox, now: Timestamp) -> Result<TransactWriteItem, StoreError> {
-        let shard = keys::shard_of(&sandbox.id, self.shards);
-        let mut item = keys::sandbox(&sandbox.id).into_map();
-        item.extend(
-            [
-                (a::SANDBOX_ID, s(sandbox.id.as_str())),
-                (a::NAME, s(sandbox.name.as_str())),
-                (a::EXTERNAL_ID, s(sandbox.external_id.as_str())),
-                (a::STATUS, s(Status::Available.as_str())),
-                (a::VERSION, n(1)),
-                (a::CREATED_AT, n(now.as_secs())),
-                (a::UPDATED_AT, n(now.as_secs())),
-                (a::SEEDED, aws_sdk_dynamodb::types::AttributeValue::Bool(true)),
-                (STATE_SHARD, s(keys::state_shard(Status::Available, shard))),
-                (STATE_KEY, s(sandbox.name.as_str())),
-            ]
-            .map(|(name, value)| (name.to_owned(), value)),
-        );
-        let put = Put::builder()
-            .table_name(&self.table)
-            .set_item(Some(item))
-            .condition_expression(SANDBOX_IS_NEW)
-            .build()
-            .map_err(|error| built_wrong("seed", error))?;
-        Ok(TransactWriteItem::builder().put(put).build())
+    /// Puts a sandbox into the pool to try things out with; `false` if its id stands there already.
+    pub async fn seed(&self, sandbox: &NewSandbox, now: Timestamp) -> Result<bool, StoreError> {
+        let item = self.fresh(sandbox, 1, now, (a::SEEDED, AttributeValue::Bool(true)));
+        Ok(self.put_new(item).await?.is_none())
     }
 
     /// Removes a sandbox that a seed put in and that was never used, at the version that was read. `false`: it was no

@@ -4,7 +4,7 @@
 //! the provider made another resource after the old one was deleted.
 
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
 
 use super::attributes::{self as a, Item};
 use super::change::Change;
@@ -29,24 +29,31 @@ const MISSING: &str = "#status = :available and version = :seen";
 impl Store {
     /// Puts a sandbox that the provider lists into the pool, if no item has its id; else what stands there.
     pub async fn insert(&self, sandbox: &NewSandbox, now: Timestamp) -> Result<Inserted, StoreError> {
+        match self.put_new(self.fresh(sandbox, 1, now, synced(now))).await? {
+            None => Ok(Inserted::New),
+            Some(stands) => a::read_record(&stands).map(|record| Inserted::Stands(Box::new(record))),
+        }
+    }
+
+    /// Puts an item that none stands in the way of; else the one that does.
+    pub(super) async fn put_new(&self, item: Item) -> Result<Option<Item>, StoreError> {
         let call = self
             .client
             .put_item()
             .table_name(&self.table)
-            .set_item(Some(self.fresh(sandbox, 1, now)))
+            .set_item(Some(item))
             .condition_expression(SANDBOX_IS_NEW)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         match call.send().await {
             Ok(answer) => {
                 count_capacity("insert", answer.consumed_capacity());
-                Ok(Inserted::New)
+                Ok(None)
             }
             Err(error) => match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(stands)) => match stands.item() {
-                    Some(item) => a::read_record(item).map(|record| Inserted::Stands(Box::new(record))),
-                    None => Err(StoreError::Conflict),
-                },
+                Some(PutItemError::ConditionalCheckFailedException(stands)) => {
+                    stands.item.clone().map(Some).ok_or(StoreError::Conflict)
+                }
                 _ => Err(failed("insert", &self.table, error)),
             },
         }
@@ -66,7 +73,7 @@ impl Store {
             .client
             .put_item()
             .table_name(&self.table)
-            .set_item(Some(self.fresh(sandbox, seen + 1, now)))
+            .set_item(Some(self.fresh(sandbox, seen + 1, now, synced(now))))
             .condition_expression(ANOTHER_RESOURCE)
             .expression_attribute_names("#status", a::STATUS)
             .expression_attribute_values(":deleted", s(Status::Deleted.as_str()))
@@ -161,8 +168,14 @@ impl Store {
         .await
     }
 
-    /// A sandbox as it enters the pool.
-    fn fresh(&self, sandbox: &NewSandbox, version: u64, now: Timestamp) -> Item {
+    /// A sandbox as it enters the pool, and whence.
+    pub(super) fn fresh(
+        &self,
+        sandbox: &NewSandbox,
+        version: u64,
+        now: Timestamp,
+        whence: (&'static str, AttributeValue),
+    ) -> Item {
         let mut item = keys::sandbox(&sandbox.id).into_map();
         item.extend(
             [
@@ -173,9 +186,9 @@ impl Store {
                 (a::VERSION, n(version)),
                 (a::CREATED_AT, n(now.as_secs())),
                 (a::UPDATED_AT, n(now.as_secs())),
-                (a::LAST_SYNCED, n(now.as_secs())),
                 (STATE_SHARD, s(self.shard(Status::Available, &sandbox.id))),
                 (STATE_KEY, s(sandbox.name.as_str())),
+                whence,
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         );
@@ -205,4 +218,9 @@ impl Store {
             },
         }
     }
+}
+
+/// It was listed by the provider.
+fn synced(now: Timestamp) -> (&'static str, AttributeValue) {
+    (a::LAST_SYNCED, n(now.as_secs()))
 }

@@ -18,7 +18,7 @@ use broker_common::entropy::Entropy;
 use broker_common::lifecycle::Lifecycle;
 use broker_common::process::{self, Process};
 use broker_common::queue::{QueueNames, topology};
-use broker_common::store::{Seeded, Store, schema};
+use broker_common::store::{Store, schema};
 use broker_common::{metrics, telemetry, trace};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
@@ -180,7 +180,7 @@ async fn with_provider(
 
 /// What was found and made before anything is served.
 struct Prepared {
-    seeded: Seeded,
+    seeded: pool::seed::Seeded,
     /// Requests that were queued when the last run ended.
     resent: usize,
 }

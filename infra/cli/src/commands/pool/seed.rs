@@ -1,12 +1,12 @@
 //! `broker pool seed`: new sandboxes for trying things out, and their removal. On a real pool sync finds them instead.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use broker_common::domain::{ExternalId, Sandbox, SandboxId, SandboxName, Timestamp};
-use broker_common::store::{NewSandbox, Seeded, Store, StoreError};
+use broker_common::store::{NewSandbox, Store, StoreError};
 use serde::Serialize;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::scan;
@@ -17,9 +17,9 @@ use crate::output;
 use crate::provider;
 
 /// Calls under way at the same time.
-const CALLS: usize = 8;
+const CALLS: usize = 16;
 
-/// How often a throttled batch is tried again, each time after twice the pause.
+/// How often a throttled call is tried again, each time after twice the pause.
 const PATIENCE: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -48,6 +48,13 @@ pub(crate) async fn run(context: Context, args: args::Seed) -> anyhow::Result<Do
     Ok(Done::Ok)
 }
 
+/// How many sandboxes a seed put in, and how many stood there already and were left alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seeded {
+    pub(crate) inserted: usize,
+    pub(crate) existing: usize,
+}
+
 /// Puts `count` sandboxes into the pool: ids `seed-{start}` on, names that begin with `prefix`.
 pub(crate) async fn seed(
     store: &Store,
@@ -57,37 +64,43 @@ pub(crate) async fn seed(
     now: Timestamp,
 ) -> anyhow::Result<Seeded> {
     let bar = output::progress(count, "seeding");
-    let sandboxes =
-        (start..start + count).map(|number| sandbox(number, prefix)).collect::<anyhow::Result<Vec<_>>>()?;
-    let calls = Arc::new(Semaphore::new(CALLS));
-    let mut batches = JoinSet::new();
-    for batch in sandboxes.chunks(Store::SEED_BATCH) {
-        let (store, batch, calls) = (store.clone(), batch.to_vec(), Arc::clone(&calls));
-        batches.spawn(async move {
-            let _call = calls.acquire_owned().await;
-            seed_batch(&store, &batch, now).await
+    let next = Arc::new(AtomicUsize::new(start));
+    let mut seeding = JoinSet::new();
+    for _ in 0..CALLS.min(count) {
+        let (store, prefix, next, bar) = (store.clone(), prefix.to_owned(), Arc::clone(&next), bar.clone());
+        seeding.spawn(async move {
+            let mut seeded = Seeded::default();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= start + count {
+                    return anyhow::Ok(seeded);
+                }
+                let is_new = seed_one(&store, &sandbox(number, &prefix)?, now).await?;
+                seeded.inserted += usize::from(is_new);
+                seeded.existing += usize::from(!is_new);
+                bar.inc(1);
+            }
         });
     }
     let mut total = Seeded::default();
-    while let Some(seeded) = batches.join_next().await {
+    while let Some(seeded) = seeding.join_next().await {
         let seeded = seeded??;
         total.inserted += seeded.inserted;
         total.existing += seeded.existing;
-        bar.inc(u64::try_from(seeded.inserted + seeded.existing).unwrap_or_default());
     }
     bar.finish_and_clear();
     Ok(total)
 }
 
-/// One batch, patiently: a new on-demand table takes 4,000 writes/s and grows from there.
-async fn seed_batch(store: &Store, batch: &[NewSandbox], now: Timestamp) -> Result<Seeded, StoreError> {
+/// One of them, patiently: a new on-demand table takes 4,000 writes/s and grows from there.
+async fn seed_one(store: &Store, sandbox: &NewSandbox, now: Timestamp) -> Result<bool, StoreError> {
     for attempt in 0..PATIENCE {
-        match store.seed(batch, now).await {
+        match store.seed(sandbox, now).await {
             Err(error) if error.is_retryable() => tokio::time::sleep(FIRST_PAUSE * (1 << attempt)).await,
             seeded => return seeded,
         }
     }
-    store.seed(batch, now).await
+    store.seed(sandbox, now).await
 }
 
 fn sandbox(number: usize, prefix: &str) -> anyhow::Result<NewSandbox> {
