@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use aws_smithy_types::date_time::{DateTime, Format};
 use tokio::sync::Notify;
 
 use crate::domain::Timestamp;
@@ -19,6 +20,12 @@ use crate::domain::Timestamp;
 pub const MAX_SKEW_MS: i64 = 2_000;
 /// How many answers in a row must agree before the clock follows them.
 const AGREEING_ANSWERS: u32 = 3;
+
+/// A date in a header (RFC 9110, 5.6.7).
+pub(crate) fn http_date(text: &str) -> Option<Timestamp> {
+    let date = DateTime::from_str(text, Format::HttpDate).ok()?;
+    u64::try_from(date.secs()).ok().map(Timestamp::from_secs)
+}
 
 /// Where the uncorrected time comes from.
 #[derive(Debug)]
@@ -194,6 +201,12 @@ mod tests {
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::from_ms(ms)
+    }
+
+    #[test]
+    fn a_date_header_is_read_to_the_second() {
+        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Timestamp::from_secs(784_111_777)));
+        assert_eq!(http_date("now"), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::runtime;
 
 use crate::aws::{self, Aws};
 use crate::clock::Clock;
@@ -46,9 +47,6 @@ struct Started {
 /// Why a process could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A setting is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// Logging could not start.
     #[error(transparent)]
     Telemetry(#[from] telemetry::TelemetryError),
@@ -67,7 +65,7 @@ impl StartError {
     /// 2 for a bad setting, else 1.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Telemetry(telemetry::TelemetryError::Filter(_)) => 2,
+            Self::Telemetry(telemetry::TelemetryError::Filter(_)) => 2,
             Self::Telemetry(telemetry::TelemetryError::Twice(_))
             | Self::Trace(_)
             | Self::Metrics(_)
@@ -77,9 +75,8 @@ impl StartError {
 }
 
 impl Started {
-    /// Starts logging, traces and metrics as `strings` say and connects to AWS as the environment says.
-    async fn new(name: &str, strings: &dyn Strings) -> Result<Self, StartError> {
-        let config = Config::read(strings)?;
+    /// Starts logging, traces and metrics as configured and connects to AWS as the environment says.
+    async fn new(name: &str, strings: &dyn Strings, config: Config) -> Result<Self, StartError> {
         telemetry::start(&config.log, config.log_format)?;
         crash::arm(strings);
         for unknown in unknown_names(strings) {
@@ -153,12 +150,17 @@ where
     Fut: Future<Output = Result<(), E>>,
     E: AsRef<dyn Error> + Display,
 {
-    let runtime = match tokio::runtime::Runtime::new() {
+    let config = match Config::read(strings) {
+        Ok(config) => config,
+        Err(error) => return refuse(name, &error.to_string(), 2),
+    };
+    let runtime = runtime::Builder::new_multi_thread().worker_threads(config.threads).enable_all().build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return refuse(name, &error.to_string(), 1),
     };
     runtime.block_on(async {
-        let Started { process, exporter } = match Started::new(name, strings).await {
+        let Started { process, exporter } = match Started::new(name, strings, config).await {
             Ok(started) => started,
             Err(error) => return refuse(name, &error.to_string(), error.exit_code()),
         };

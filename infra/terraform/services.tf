@@ -17,6 +17,12 @@ locals {
     worker = { cpu = var.worker.cpu, memory = var.worker.memory, command = ["/usr/local/bin/broker-worker"] }
   }
 
+  # A thread for each whole CPU, so that a busy task looks busy to autoscaling.
+  environments = {
+    for name, service in local.services :
+    name => merge(local.environment, { BROKER_THREADS = tostring(max(1, floor(service.cpu / 1024))) })
+  }
+
   containers = {
     for name, service in local.services : name => [{
       name                   = name
@@ -27,7 +33,7 @@ locals {
       readonlyRootFilesystem = true
       stopTimeout            = local.stop_timeout_s
       portMappings           = [{ containerPort = local.ports[name], hostPort = local.ports[name], protocol = "tcp" }]
-      environment            = [for key in sort(keys(local.environment)) : { name = key, value = local.environment[key] }]
+      environment            = [for key in sort(keys(local.environments[name])) : { name = key, value = local.environments[name][key] }]
       secrets                = [for key in sort(keys(local.secret_arns[name])) : { name = key, valueFrom = local.secret_arns[name][key] }]
       linuxParameters        = { initProcessEnabled = false, capabilities = { drop = ["ALL"] } }
       # Liveness of the process only: an outage of AWS restarts nothing.

@@ -50,9 +50,9 @@ variable "settings" {
   validation {
     condition = length(setintersection(keys(var.settings), [
       "BROKER_TABLE", "BROKER_PREFIX", "BROKER_LISTEN", "BROKER_METRICS_LISTEN", "BROKER_LAME_DUCK_S", "BROKER_DRAIN_S",
-      "BROKER_VISIBILITY_S", "BROKER_LOCAL", "BROKER_LOG_FORMAT", "BROKER_SCHEDULER",
+      "BROKER_VISIBILITY_S", "BROKER_LOCAL", "BROKER_LOG_FORMAT", "BROKER_SCHEDULER", "BROKER_THREADS",
     ])) == 0
-    error_message = "BROKER_TABLE, _PREFIX, _LISTEN, _METRICS_LISTEN, _LAME_DUCK_S, _DRAIN_S, _VISIBILITY_S, _LOCAL, _LOG_FORMAT and _SCHEDULER follow from other variables of this module."
+    error_message = "BROKER_TABLE, _PREFIX, _LISTEN, _METRICS_LISTEN, _LAME_DUCK_S, _DRAIN_S, _VISIBILITY_S, _LOCAL, _LOG_FORMAT, _SCHEDULER and _THREADS follow from other variables of this module."
   }
 }
 

@@ -13,10 +13,9 @@ use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint}
 use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, Metadata, OrchestratorError};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
-use aws_smithy_types::date_time::{DateTime, Format};
 
 use super::calls;
-use crate::clock::Clock;
+use crate::clock::{Clock, http_date};
 use crate::domain::Timestamp;
 use crate::trace::Span;
 
@@ -53,7 +52,7 @@ impl Observer {
     /// Tells the clock when AWS answered. The server dates its answer when it writes it, which for a long poll is at
     /// its end; that lies between `asked` and now all the same.
     fn observe_date(&self, response: &HttpResponse, asked: Timestamp) {
-        let date = response.headers().get("date").and_then(parse_date);
+        let date = response.headers().get("date").and_then(http_date);
         if let Some(date) = date {
             self.clock.observe(date, asked, self.clock.uncorrected());
         }
@@ -132,12 +131,6 @@ impl Intercept for Observer {
     }
 }
 
-/// An HTTP date (IMF-fixdate, RFC 9110, 5.6.7).
-fn parse_date(text: &str) -> Option<Timestamp> {
-    let date = DateTime::from_str(text, Format::HttpDate).ok()?;
-    u64::try_from(date.secs()).ok().map(Timestamp::from_secs)
-}
-
 /// The word for what became of an attempt. Lost conditions are outcomes, as is a poll that brought nothing.
 fn outcome(
     response: Option<&HttpResponse>,
@@ -195,12 +188,6 @@ fn error_code(body: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_date_header_is_read_to_the_second() {
-        assert_eq!(parse_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Timestamp::from_secs(784_111_777)));
-        assert_eq!(parse_date("now"), None);
-    }
 
     #[test]
     fn an_error_code_is_found_with_and_without_its_namespace() {

@@ -87,6 +87,8 @@ pub struct Config {
     pub scheduler: Scheduler,
     /// How often each job runs.
     pub every: Intervals,
+    /// On how many threads a process works.
+    pub threads: usize,
     /// How long a process may take to end.
     pub drain: Duration,
     /// Where traces go, if anywhere.
@@ -158,6 +160,7 @@ impl Config {
                 census: read.seconds("BROKER_CENSUS_EVERY_S", EVERY)?,
                 sweep: read.seconds("BROKER_SWEEP_EVERY_S", EVERY)?,
             },
+            threads: read.number("BROKER_THREADS", 1..=1_024)?,
             drain: read.seconds("BROKER_DRAIN_S", 1..=600)?,
             trace: trace(&read)?,
             log: read.text("BROKER_LOG", |_| Ok(()))?,

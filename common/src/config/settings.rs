@@ -170,6 +170,12 @@ pub const SETTINGS: &[Setting] = &[
         "how often leftovers of dead processes are removed",
     ),
     Setting::new(
+        "BROKER_THREADS",
+        "1",
+        "count",
+        "threads that an API or a worker works on; one takes the least processor time per request, so more processes come first",
+    ),
+    Setting::new(
         "BROKER_DRAIN_S",
         "30",
         "seconds",

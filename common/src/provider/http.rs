@@ -10,7 +10,9 @@ use http_body_util::Empty;
 use secrecy::ExposeSecret as _;
 
 use super::ProviderError;
+use crate::clock::{Clock, http_date};
 use crate::config::ProviderConfig;
+use crate::domain::Timestamp;
 use crate::https;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -37,16 +39,17 @@ pub(super) struct Http {
     base: Uri,
     authorization: HeaderValue,
     timeout: Duration,
+    clock: Clock,
 }
 
 impl Http {
-    pub(super) fn new(config: &ProviderConfig) -> Result<Self, ProviderError> {
+    pub(super) fn new(config: &ProviderConfig, clock: Clock) -> Result<Self, ProviderError> {
         let wrong = |problem: String| ProviderError::Malformed { problem };
         let mut authorization = HeaderValue::from_str(&format!("Token {}", config.token.expose_secret()))
             .map_err(|_| wrong("the token is no header value".to_owned()))?;
         authorization.set_sensitive(true);
         let client = https::client(&config.url, CONNECT).map_err(wrong)?;
-        Ok(Self { client, base: config.url.clone(), authorization, timeout: config.timeout })
+        Ok(Self { client, base: config.url.clone(), authorization, timeout: config.timeout, clock })
     }
 
     /// The URL of a path under the base.
@@ -98,7 +101,7 @@ impl Http {
             let (head, body) = response.into_parts();
             Ok(Answer {
                 status: head.status,
-                retry_after: retry_after(&head.headers),
+                retry_after: retry_after(&head.headers, self.clock.now()),
                 body: https::whole(body, LARGEST_BODY).await?,
             })
         };
@@ -109,10 +112,14 @@ impl Http {
     }
 }
 
-/// Seconds, an hour at most; the form with a date is not used by this provider.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST_REST))
+/// Seconds or a date (RFC 9110, 10.2.3), an hour at most.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let rest = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => http_date(text)?.since(now),
+    };
+    Some(rest.min(LONGEST_REST))
 }
 
 #[cfg(test)]
@@ -120,15 +127,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rest_is_asked_for_in_seconds_and_never_ends_all_deletions() {
+    fn a_rest_is_asked_for_in_seconds_or_by_date_and_never_ends_all_deletions() {
+        let now = http_date("Mon, 23 Nov 2026 00:00:00 GMT").unwrap();
         let asked = |text: &'static str| {
-            retry_after(&HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static(text))]))
+            retry_after(&HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static(text))]), now)
         };
         assert_eq!(asked(" 7 "), Some(Duration::from_secs(7)));
-        assert_eq!(asked("18446744073709551615"), Some(LONGEST_REST));
-        for unreadable in ["", "-1", "1.5", "Mon, 23 Nov 2026 00:00:00 GMT", "99999999999999999999"] {
+        assert_eq!(asked("Mon, 23 Nov 2026 00:00:09 GMT"), Some(Duration::from_secs(9)));
+        assert_eq!(asked("Sun, 22 Nov 2026 00:00:00 GMT"), Some(Duration::ZERO));
+        for long in ["18446744073709551615", "Fri, 23 Nov 2126 00:00:00 GMT"] {
+            assert_eq!(asked(long), Some(LONGEST_REST), "{long}");
+        }
+        for unreadable in ["", "-1", "1.5", "tomorrow", "99999999999999999999"] {
             assert_eq!(asked(unreadable), None, "{unreadable}");
         }
-        assert_eq!(retry_after(&HeaderMap::new()), None);
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }
 }

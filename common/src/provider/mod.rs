@@ -117,7 +117,12 @@ struct Page {
 impl Provider {
     /// A client for `config`; nothing is asked yet.
     pub fn new(config: &ProviderConfig, clock: Clock) -> Result<Self, ProviderError> {
-        Ok(Self { http: Http::new(config)?, breaker: Breaker::new(), rest: Rest::default(), clock })
+        Ok(Self {
+            http: Http::new(config, clock.clone())?,
+            breaker: Breaker::new(),
+            rest: Rest::default(),
+            clock,
+        })
     }
 
     /// The breaker.

@@ -6,6 +6,7 @@ use secrecy::SecretString;
 
 use super::ProviderError;
 use super::http::Http;
+use crate::clock::Clock;
 use crate::config::ProviderConfig;
 
 fn http(url: &str) -> Http {
@@ -15,7 +16,7 @@ fn http(url: &str) -> Http {
         rate: 2,
         timeout: Duration::from_secs(1),
     };
-    Http::new(&config).unwrap()
+    Http::new(&config, Clock::system()).unwrap()
 }
 
 #[test]

@@ -124,6 +124,20 @@ run "scaling_in_kills_no_work" {
   }
 }
 
+run "a_task_works_on_as_many_threads_as_it_has_cpus" {
+  command = plan
+
+  variables {
+    api    = { cpu = 4096, memory = 8192 }
+    worker = { cpu = 256 }
+  }
+
+  assert {
+    condition     = local.environments.api.BROKER_THREADS == "4" && local.environments.worker.BROKER_THREADS == "1"
+    error_message = "Threads must follow from the CPUs of each task."
+  }
+}
+
 run "the_stop_timeout_reaches_the_containers" {
   assert {
     condition     = alltrue([for task in aws_ecs_task_definition.this : jsondecode(task.container_definitions)[0].stopTimeout == 90])
