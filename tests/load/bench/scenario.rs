@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::user::{Sample, User};
 
 /// Allocations per second that no run of a scenario is expected to pass: it sizes the pool.
-const MOST_PER_SECOND: usize = 4_000;
+const MOST_PER_SECOND: usize = 6_000;
 
 /// Sandboxes that nobody needs while keys are repeated: the pool is not empty.
 const REPEATS_LEAVE: usize = 1_000;
