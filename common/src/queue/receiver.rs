@@ -8,13 +8,12 @@
 //! does not do: settle a message or look into its body.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Queue;
@@ -106,7 +105,7 @@ impl Receiver {
     {
         let hand_on = Arc::new(hand_on);
         let mut pace = Pace::new(self.options.max_polls);
-        let mut last_began = Instant::now();
+        let mut last_began = self.clock.instant();
         let mut not_before = last_began;
         let mut polls = Polls::default();
         let ended = loop {
@@ -119,12 +118,12 @@ impl Receiver {
                     Next::PollAfter(wait) => {
                         let wait = self.entropy.jitter(wait);
                         tracing::debug!(queue = %self.queue.label(), failures = pace.failures(), ?wait, "backing off");
-                        not_before = Instant::now() + wait;
+                        not_before = self.clock.instant() + wait;
                     }
                     Next::Gone => break Ended::QueueGone,
                 },
                 room = self.room(not_before), if polls.0.len() < pace.polls() => {
-                    last_began = Instant::now();
+                    last_began = self.clock.instant();
                     polls.0.spawn(self.clone().poll(room, Arc::clone(&hand_on)));
                 }
             }
@@ -135,7 +134,7 @@ impl Receiver {
 
     /// Waits until a poll may start, and takes permits for what it may bring.
     async fn room(&self, not_before: Instant) -> Room {
-        tokio::time::sleep_until(not_before).await;
+        tokio::time::sleep_until(not_before.into()).await;
         loop {
             self.opened().await;
             let Some(permits) = &self.permits else { return Room::Unbounded };
