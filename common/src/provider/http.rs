@@ -112,12 +112,12 @@ impl Http {
     }
 }
 
-/// Seconds or a date (RFC 9110, 10.2.3), an hour at most.
+/// Seconds or a date to come (RFC 9110, 10.2.3), an hour at most. A date that is over is no rest: clocks differ.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let rest = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => http_date(text)?.since(now),
+        Err(_) => Some(http_date(text)?.since(now)).filter(|rest| !rest.is_zero())?,
     };
     Some(rest.min(LONGEST_REST))
 }
@@ -134,7 +134,7 @@ mod tests {
         };
         assert_eq!(asked(" 7 "), Some(Duration::from_secs(7)));
         assert_eq!(asked("Mon, 23 Nov 2026 00:00:09 GMT"), Some(Duration::from_secs(9)));
-        assert_eq!(asked("Sun, 22 Nov 2026 00:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(asked("Sun, 22 Nov 2026 00:00:00 GMT"), None);
         for long in ["18446744073709551615", "Fri, 23 Nov 2126 00:00:00 GMT"] {
             assert_eq!(asked(long), Some(LONGEST_REST), "{long}");
         }
