@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use broker_common::clock::Clock;
-use broker_common::domain::{RequestId, TrackId};
-use broker_common::trace::{Span, TraceContext};
+use broker_domain::{RequestId, TrackId};
+use broker_runtime::clock::Clock;
+use broker_runtime::trace::{Span, TraceContext};
 use http::header::{HeaderMap, HeaderName};
 use http::request::Parts;
 

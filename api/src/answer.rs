@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use broker_common::domain::RequestId;
+use broker_domain::RequestId;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};

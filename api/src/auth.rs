@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use broker_common::config::{Config, Token};
-use broker_common::domain::TrackId;
+use broker_domain::TrackId;
+use broker_runtime::config::{Config, Token};
 use http::header::{self, HeaderMap};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};

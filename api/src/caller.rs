@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use broker_common::config::Networks;
+use broker_runtime::config::Networks;
 use http::header::{HeaderMap, HeaderName};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

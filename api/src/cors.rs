@@ -4,7 +4,7 @@
 //! browser's sense (cookies) are never allowed; a bearer token is an ordinary header. What it does not do: protect
 //! anything from a client that is no browser (that is [`auth`](crate::auth)).
 
-use broker_common::config::Origins;
+use broker_runtime::config::Origins;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
@@ -61,8 +61,8 @@ impl Cors {
 
 #[cfg(test)]
 mod tests {
-    use broker_common::domain::Timestamp;
-    use broker_common::entropy::Entropy;
+    use broker_domain::Timestamp;
+    use broker_runtime::entropy::Entropy;
     use http::Request;
     use serde_json::json;
 

@@ -16,14 +16,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_common::clock::Clock;
-use broker_common::crash::{self, Point};
-use broker_common::domain::{Outcome, PersistedRequest, RequestState, Times};
-use broker_common::lifecycle::Lifecycle;
-use broker_common::messages::{Ask, RequestMessage};
-use broker_common::queue::{ReplyQueueName, SendError};
-use broker_common::store::{Cancellation, Recorded, Store};
-use broker_common::trace::Span;
+use broker_domain::{Outcome, PersistedRequest, RequestState, Times};
+use broker_messages::{Ask, RequestMessage};
+use broker_queue::{ReplyQueueName, SendError};
+use broker_runtime::clock::Clock;
+use broker_runtime::crash_points::{self, Point};
+use broker_runtime::lifecycle::Lifecycle;
+use broker_runtime::trace::Span;
+use broker_store::{Cancellation, Recorded, Store};
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
@@ -103,11 +103,11 @@ impl Exchange {
             }
         }
         drop(sending);
-        crash::point(Point::Waiting);
+        crash_points::point(Point::Waiting);
         tokio::select! {
             biased;
             outcome = waiter.reply() => {
-                crash::point(Point::ReplyArrived);
+                crash_points::point(Point::ReplyArrived);
                 measures::reply_waited(self.clock.instant().duration_since(asked));
                 Ok(Answered::Ended(outcome))
             }
@@ -123,7 +123,7 @@ impl Exchange {
         let Question { text, record, .. } = question(ask, &channel.reply_to, sending.traceparent());
         // Found already there is our own write, which was retried: the id was minted for this call.
         let (Recorded::New | Recorded::AlreadyThere(_)) = self.store.record_request(&record).await?;
-        crash::point(Point::Recorded);
+        crash_points::point(Point::Recorded);
         let Err(error) = channel.requests.send(text).await else { return Ok(Answered::StillQueued) };
         // SQS may have the message all the same. Cancelled, it never claims, and a 503 is the truth; if a worker was
         // faster, the 202 is.
@@ -160,14 +160,14 @@ impl Exchange {
             },
             Recorded::New => {}
         }
-        crash::point(Point::Recorded);
+        crash_points::point(Point::Recorded);
         self.lingering.spawn(self.clone().linger(waiter, record, times));
         Ok(Answered::StillQueued)
     }
 
     /// Completes the record from a late reply.
     async fn linger(self, mut waiter: Waiter, record: PersistedRequest, times: Times) {
-        let from_now = |until: broker_common::domain::Timestamp| sleep(until.since(self.clock.now()));
+        let from_now = |until: broker_domain::Timestamp| sleep(until.since(self.clock.now()));
         let outcome = tokio::select! {
             biased;
             outcome = waiter.reply() => outcome,

@@ -3,17 +3,17 @@
 
 use std::time::Duration;
 
-use broker_common::aws;
-use broker_common::clock::Clock;
-use broker_common::domain::{
+use broker_domain::{
     AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, MarkRequest, RequestState, SandboxId, Timestamp,
     TrackId,
 };
-use broker_common::entropy::Entropy;
-use broker_common::lifecycle::Lifecycle;
-use broker_common::messages::{Ask, RequestMessage};
-use broker_common::queue::{Queue, QueueNames, ReplyQueueName, Sender};
-use broker_common::store::Store;
+use broker_messages::{Ask, RequestMessage};
+use broker_queue::{Queue, QueueNames, ReplyQueueName, Sender};
+use broker_runtime::aws;
+use broker_runtime::clock::Clock;
+use broker_runtime::entropy::Entropy;
+use broker_runtime::lifecycle::Lifecycle;
+use broker_store::Store;
 use tokio_util::task::TaskTracker;
 
 use crate::exchange::{Exchange, Question, question};

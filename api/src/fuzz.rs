@@ -3,8 +3,8 @@
 //!
 //! Short in `cargo test`; `.ci/fuzz` runs it for minutes.
 
-use broker_common::config::Networks;
-use broker_common::store::PageKey;
+use broker_runtime::config::Networks;
+use broker_store::PageKey;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use proptest::prelude::*;
@@ -128,7 +128,7 @@ proptest! {
     fn no_header_but_a_known_token_lets_anybody_in(headers in any_headers()) {
         let strings = [("BROKER_TRACK_TOKENS", "a=0123456789abcdef-not-guessed")];
         let strings = strings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let config = broker_common::config::Config::read(&std::collections::BTreeMap::from(strings)).unwrap();
+        let config = broker_runtime::config::Config::read(&std::collections::BTreeMap::from(strings)).unwrap();
         let authenticator = Authenticator::new(&config);
         let refused = authenticator.authenticate(&headers, Role::Track).unwrap_err();
         prop_assert_eq!(refused.code().entry().status, StatusCode::UNAUTHORIZED);

@@ -3,7 +3,7 @@
 //! Invariant: a header that counts is there at most once and becomes a checked id, or the request is a 400 that names it;
 //! no value is ever repeated in an answer. The names are those that clients of such brokers already send.
 
-use broker_common::domain::{IdempotencyKey, InvalidId, NamePrefix, TrackId, TrackName};
+use broker_domain::{IdempotencyKey, InvalidId, NamePrefix, TrackId, TrackName};
 use http::Version;
 use http::header::{self, HeaderMap};
 use http::request::Parts;

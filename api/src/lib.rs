@@ -49,10 +49,10 @@ mod wire_tests;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use broker_common::lifecycle::Lifecycle;
-use broker_common::process::Process;
-use broker_common::queue::QueueNames;
-use broker_common::store::Store;
+use broker_queue::QueueNames;
+use broker_runtime::lifecycle::Lifecycle;
+use broker_runtime::process::Process;
+use broker_store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -1,4 +1,4 @@
-//! Every bound of the ingress, in one place. Bounds that an operator may move are settings, see `broker_common::config`.
+//! Every bound of the ingress, in one place. Bounds that an operator may move are settings, see `broker_runtime::config`.
 
 use std::time::Duration;
 

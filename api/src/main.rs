@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use broker_common::process;
+use broker_runtime::process;
 
 fn main() -> ExitCode {
     process::main("broker-api", std::env::vars_os(), |process| async {

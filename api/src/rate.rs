@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use broker_common::config::RateLimit;
+use broker_runtime::config::RateLimit;
 use http::header::{HeaderName, HeaderValue};
 
 use crate::problem::{Code, Problem};
@@ -112,9 +112,9 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use broker_common::clock::Clock;
-    use broker_common::domain::Timestamp;
-    use broker_common::entropy::Entropy;
+    use broker_domain::Timestamp;
+    use broker_runtime::clock::Clock;
+    use broker_runtime::entropy::Entropy;
     use proptest::prelude::*;
 
     use super::*;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use broker_common::process::Process;
-use broker_common::queue::{QueueError, topology};
-use broker_common::store::Store;
+use broker_queue::{QueueError, topology};
+use broker_runtime::process::Process;
+use broker_store::Store;
 use tokio::time::timeout;
 
 use crate::reply_queue::Link;

@@ -3,8 +3,8 @@
 //! Invariant: also these are problems with an `X-Request-ID`, logged like any other answer, and they close the
 //! connection. What it does not do: write to it (that is [`wire`](crate::wire)).
 
-use broker_common::clock::Clock;
-use broker_common::entropy::Entropy;
+use broker_runtime::clock::Clock;
+use broker_runtime::entropy::Entropy;
 use bytes::Bytes;
 
 use crate::problem::{Code, Problem};
@@ -71,7 +71,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use broker_common::domain::Timestamp;
+    use broker_domain::Timestamp;
 
     use super::*;
 

@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use broker_common::domain::{Outcome, RequestId};
-use broker_common::messages::Reply;
+use broker_domain::{Outcome, RequestId};
+use broker_messages::Reply;
 use tokio::sync::oneshot;
 
 use crate::problem::{Code, Problem};
@@ -82,8 +82,8 @@ impl Drop for Waiter {
 mod tests {
     use std::time::Duration;
 
-    use broker_common::domain::Timestamp;
-    use broker_common::entropy::Entropy;
+    use broker_domain::Timestamp;
+    use broker_runtime::entropy::Entropy;
     use tokio::time::timeout;
 
     use super::*;

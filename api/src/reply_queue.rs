@@ -7,14 +7,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_common::heartbeat;
-use broker_common::messages::Reply;
-use broker_common::process::Process;
-use broker_common::queue::{
+use broker_messages::Reply;
+use broker_queue::{
     Delivery, Ended, PollOptions, Queue, QueueError, QueueKind, QueueNames, QueueUrls, Receiver,
     ReplyQueueName, Sender, Settler, topology,
 };
-use broker_common::store::{Instance, Received, Role, Store, StoreError};
+use broker_runtime::process::Process;
+use broker_store::heartbeat;
+use broker_store::{Instance, Received, Role, Store, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;

@@ -1,7 +1,7 @@
 //! Which path goes where.
 
-use broker_common::domain::Timestamp;
-use broker_common::entropy::Entropy;
+use broker_domain::Timestamp;
+use broker_runtime::entropy::Entropy;
 use http::{Method, header};
 use proptest::prelude::*;
 

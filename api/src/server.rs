@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_common::clock::Clock;
+use broker_runtime::clock::Clock;
 use http::Request;
 use http::header::{self, HeaderValue};
 use hyper::body::Incoming;

@@ -6,11 +6,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use broker_common::clock::Clock;
-use broker_common::config::Networks;
-use broker_common::domain::{RequestId, TrackId};
-use broker_common::entropy::Entropy;
-use broker_common::trace;
+use broker_domain::{RequestId, TrackId};
+use broker_runtime::clock::Clock;
+use broker_runtime::config::Networks;
+use broker_runtime::entropy::Entropy;
+use broker_runtime::trace;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};

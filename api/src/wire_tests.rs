@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use broker_common::clock::Clock;
-use broker_common::domain::Timestamp;
-use broker_common::entropy::Entropy;
+use broker_domain::Timestamp;
+use broker_runtime::clock::Clock;
+use broker_runtime::entropy::Entropy;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;

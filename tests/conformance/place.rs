@@ -3,15 +3,15 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use broker_common::aws::{self, Aws};
-use broker_common::clock::Clock;
-use broker_common::domain::{
+use broker_domain::{
     AllocateRequest, Allocation, ExternalId, Fingerprint, IdempotencyKey, LeaseKey, SandboxId, SandboxName,
     Times, TrackId, TrackName,
 };
-use broker_common::entropy::Entropy;
-use broker_common::queue::{QueueNames, QueueUrls, topology};
-use broker_common::store::{Candidate, Claim, ClaimOutcome, NewSandbox, Store, schema};
+use broker_queue::{QueueNames, QueueUrls, topology};
+use broker_runtime::aws::{self, Aws};
+use broker_runtime::clock::Clock;
+use broker_runtime::entropy::Entropy;
+use broker_store::{Candidate, Claim, ClaimOutcome, NewSandbox, Store, schema};
 use broker_tests::endpoint::{Endpoints, Urls};
 
 /// Index partitions of a state: few, so that a handful of sandboxes fills them.

@@ -1,6 +1,6 @@
 //! SIGKILL between any two effects of an API; its callers turn to another one.
 
-use broker_common::crash::Point;
+use broker_runtime::crash_points::Point;
 use broker_tests::cli::Stats;
 use broker_tests::table::number;
 use broker_tests::{Broker, Setup, story, wait_for_condition};

@@ -1,6 +1,6 @@
 //! SIGKILL between any two effects of a drainer, and of an operator's replay: the next one finishes it.
 
-use broker_common::crash::Point;
+use broker_runtime::crash_points::Point;
 use broker_tests::table::text;
 use broker_tests::{Broker, story};
 

@@ -1,6 +1,6 @@
 //! SIGKILL in the middle of each job; another worker takes over, and it is as if nothing had happened.
 
-use broker_common::crash::Point;
+use broker_runtime::crash_points::Point;
 use broker_tests::cli::{JobReport, Stats};
 use broker_tests::table::{now_s, number};
 use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use broker_common::aws;
-use broker_common::clock::Clock;
-use broker_common::store::Store;
+use broker_runtime::aws;
+use broker_runtime::clock::Clock;
+use broker_store::Store;
 use broker_tests::{Fault, Rule, Setup, story, together};
 
 use crate::setup;

@@ -1,4 +1,4 @@
-//! Processes that end, or stand still, at named points (`broker_common::crash`), and calls of AWS that go wrong at named
+//! Processes that end, or stand still, at named points (`broker_runtime::crash_points`), and calls of AWS that go wrong at named
 //! places: whatever is interrupted, nothing is lost and nothing happens twice.
 //!
 //! | file | between |
@@ -21,12 +21,12 @@ mod silence;
 mod worker_dies;
 mod worker_pauses;
 
-use broker_common::crash::Point;
+use broker_runtime::crash_points::Point;
 use broker_tests::{Answer, Broker, Call, Setup};
 use tokio::task::JoinHandle;
 
 /// The point at which a process ends or stops, as its environment names it.
-const CRASH_AT: &str = broker_common::crash::SETTING;
+const CRASH_AT: &str = broker_runtime::config::CRASH_SETTING;
 
 /// One API, no worker yet, and messages that come back soon from a worker that is gone.
 fn setup() -> Setup {

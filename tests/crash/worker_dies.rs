@@ -1,6 +1,6 @@
 //! SIGKILL between any two effects of a worker; another one takes over.
 
-use broker_common::crash::Point;
+use broker_runtime::crash_points::Point;
 use broker_tests::cli::Stats;
 use broker_tests::story;
 

@@ -1,6 +1,6 @@
 //! A worker that stands still with a decision in its hands, for longer than the visibility timeout, and then goes on.
 
-use broker_common::crash::Point;
+use broker_runtime::crash_points::Point;
 use broker_tests::cli::Stats;
 use broker_tests::{Broker, story, wait_for_condition};
 

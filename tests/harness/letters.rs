@@ -11,7 +11,7 @@ use crate::wait::wait_for_condition;
 
 /// `broker dead-letters replay --json`, or `discard`: what a run found and did.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the counters are those of broker_common::dead_letters::Tally")]
+#[expect(missing_docs, reason = "the counters are those of broker_dead_letters::Tally")]
 pub struct Tally {
     pub found: u64,
     pub done: u64,
@@ -86,7 +86,7 @@ impl Environment {
 
     /// The audit lines of today.
     pub async fn audit(&self) -> Vec<Item> {
-        let now = broker_common::domain::Timestamp::from_secs(crate::table::now_s());
+        let now = broker_domain::Timestamp::from_secs(crate::table::now_s());
         self.table().list(&format!("AUDIT#{}", now.date())).await
     }
 }

@@ -3,13 +3,13 @@
 //! Invariant: **write state → send reply → delete message**, in this order; the consumer deletes. A reply is a wake-up:
 //! what it says is durable already, or safe to ask again.
 
-use broker_common::aws::Aws;
-use broker_common::clock::Clock;
-use broker_common::crash::{self, Point};
-use broker_common::domain::{Outcome, PersistedRequest, RequestState};
-use broker_common::messages::{Ask, Reply, RequestMessage};
-use broker_common::queue::{QueueUrls, ReplyQueueName, ReplySenders, SendError};
-use broker_common::store::{Completion, Store, StoreError};
+use broker_domain::{Outcome, PersistedRequest, RequestState};
+use broker_messages::{Ask, Reply, RequestMessage};
+use broker_queue::{QueueUrls, ReplyQueueName, ReplySenders, SendError};
+use broker_runtime::aws::Aws;
+use broker_runtime::clock::Clock;
+use broker_runtime::crash_points::{self, Point};
+use broker_store::{Completion, Store, StoreError};
 
 /// Reply queues whose senders are kept; there is one per API process.
 const REPLY_QUEUES: usize = 256;
@@ -53,7 +53,7 @@ impl Answers {
     ) -> Result<(), Untold> {
         let outcome = if message.asynchronous || self.clock.now() > message.times().reply_by {
             let stored = self.store_outcome(message, outcome).await?;
-            crash::point(Point::OutcomeStored);
+            crash_points::point(Point::OutcomeStored);
             stored
         } else {
             outcome
@@ -70,7 +70,7 @@ impl Answers {
         drop(sending);
         match sent {
             Ok(()) => {
-                crash::point(Point::Replied);
+                crash_points::point(Point::Replied);
                 Ok(())
             }
             Err(SendError::Gone { .. }) => {

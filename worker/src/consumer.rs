@@ -8,18 +8,18 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_common::aws::Aws;
-use broker_common::clock::Clock;
-use broker_common::config::Config;
-use broker_common::crash::{self, Point};
-use broker_common::domain::{Outcome, Reason};
-use broker_common::entropy::Entropy;
-use broker_common::lifecycle::Lifecycle;
-use broker_common::messages::{Ask, RequestMessage};
-use broker_common::queue::{
+use broker_domain::{Outcome, Reason};
+use broker_messages::{Ask, RequestMessage};
+use broker_queue::{
     Delivery, OldestAge, PollOptions, QueueKind, QueueNames, QueueUrls, Receiver, ReplyQueueName,
 };
-use broker_common::trace;
+use broker_runtime::aws::Aws;
+use broker_runtime::clock::Clock;
+use broker_runtime::config::Config;
+use broker_runtime::crash_points::{self, Point};
+use broker_runtime::entropy::Entropy;
+use broker_runtime::lifecycle::Lifecycle;
+use broker_runtime::trace;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -103,7 +103,7 @@ impl Consumer {
         stop: &CancellationToken,
     ) {
         let began = self.clock.instant();
-        crash::point(Point::Received);
+        crash_points::point(Point::Received);
         let mut work = pin!(self.work(&delivery, stop));
         let soon = tokio::time::timeout(self.visibility / 2, work.as_mut()).await;
         let verdict = if let Ok(verdict) = soon {

@@ -8,9 +8,9 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_common::entropy::Entropy;
-use broker_common::lifecycle::Lifecycle;
-use broker_common::queue::{Delivery, Ended, Receiver};
+use broker_queue::{Delivery, Ended, Receiver};
+use broker_runtime::entropy::Entropy;
+use broker_runtime::lifecycle::Lifecycle;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// The first wait after a failed attempt, doubled each time.

@@ -8,16 +8,15 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use broker_common::aws::Aws;
-use broker_common::clock::Clock;
-use broker_common::config::Config;
-use broker_common::crash::{self, Point};
-use broker_common::dead_letters;
-use broker_common::domain::Source;
-use broker_common::entropy::Entropy;
-use broker_common::lifecycle::Lifecycle;
-use broker_common::queue::{Delivery, PollOptions, QueueKind, QueueUrls, Receiver, Settler};
-use broker_common::store::{Kept, Store, StoreError, patiently};
+use broker_domain::Source;
+use broker_queue::{Delivery, PollOptions, QueueKind, QueueUrls, Receiver, Settler};
+use broker_runtime::aws::Aws;
+use broker_runtime::clock::Clock;
+use broker_runtime::config::Config;
+use broker_runtime::crash_points::{self, Point};
+use broker_runtime::entropy::Entropy;
+use broker_runtime::lifecycle::Lifecycle;
+use broker_store::{Kept, Store, StoreError, patiently};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::consuming::{self, chain};
@@ -86,7 +85,7 @@ impl Drainer {
             tracing::error!(message_id = delivery.message_id, cause, "a dead letter stays in its queue");
             return;
         }
-        crash::point(Point::LetterKept);
+        crash_points::point(Point::LetterKept);
         drop(permit);
         if let Err(error) = self.settler.delete(&delivery.receipt).await {
             let error: &dyn Error = &error;
@@ -95,8 +94,8 @@ impl Drainer {
     }
 
     async fn keep(&self, delivery: &Delivery) -> Result<(), StoreError> {
-        let letter = dead_letters::read(self.source, delivery, self.clock.now());
-        let kept = patiently(&self.entropy, || dead_letters::keep(&self.store, &letter)).await?;
+        let letter = broker_dead_letters::read(self.source, delivery, self.clock.now());
+        let kept = patiently(&self.entropy, || broker_dead_letters::keep(&self.store, &letter)).await?;
         if kept == Kept::New {
             let code = letter.reason.as_str();
             metrics::counter!("broker_dead_letters_total", "reason" => code).increment(1);

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use broker_common::clock::Clock;
-use broker_common::lifecycle::Lifecycle;
-use broker_common::store::{Standing, Store};
+use broker_runtime::clock::Clock;
+use broker_runtime::lifecycle::Lifecycle;
+use broker_store::{Standing, Store};
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 

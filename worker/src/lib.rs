@@ -30,13 +30,13 @@ mod settling;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use broker_common::config::Scheduler;
-use broker_common::domain::Source;
-use broker_common::heartbeat;
-use broker_common::process::Process;
-use broker_common::provider::Provider;
-use broker_common::queue::{QueueKind, QueueNames, QueueUrls, Sender};
-use broker_common::store::{Instance, Received, Role, Store};
+use broker_domain::Source;
+use broker_provider::Provider;
+use broker_queue::{QueueKind, QueueNames, QueueUrls, Sender};
+use broker_runtime::config::Scheduler;
+use broker_runtime::process::Process;
+use broker_store::heartbeat;
+use broker_store::{Instance, Received, Role, Store};
 use tokio::net::TcpListener;
 
 use answer::Answers;

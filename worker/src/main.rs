@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use broker_common::process;
+use broker_runtime::process;
 
 fn main() -> ExitCode {
     process::main("broker-worker", std::env::vars_os(), |process| async move {

@@ -11,17 +11,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_common::clock::MAX_SKEW_MS;
-use broker_common::config::Config;
-use broker_common::crash::{self, Point};
-use broker_common::domain::{Job, JobReport, Outcome, RequestId, Task, Timestamp};
-use broker_common::lifecycle::Lifecycle;
-use broker_common::messages::{Chore, Firing, Incoming, MaintenanceMessage, Reply};
-use broker_common::queue::{
+use broker_domain::MAX_SKEW_MS;
+use broker_domain::{Job, JobReport, Outcome, RequestId, Task, Timestamp};
+use broker_messages::{Chore, Firing, Incoming, MaintenanceMessage, Reply};
+use broker_queue::{
     Delivery, OldestAge, PollOptions, QueueKind, Receiver, ReplyQueueName, ReplySenders, SendError,
 };
-use broker_common::store::StoreError;
-use broker_common::trace;
+use broker_runtime::config::Config;
+use broker_runtime::crash_points::{self, Point};
+use broker_runtime::lifecycle::Lifecycle;
+use broker_runtime::trace;
+use broker_store::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::consuming;
@@ -201,7 +201,7 @@ impl Maintenance {
                 Err(Stopping) => return Ok(Verdict::GiveBack(Duration::ZERO)),
             }
         };
-        crash::point(Point::Ran);
+        crash_points::point(Point::Ran);
         // A run of the schedule has no record that could be asked for.
         let only_if_asked = message.asynchronous;
         let now = self.jobs.clock.now();
@@ -230,7 +230,7 @@ impl Maintenance {
         if let Err(Stopping) = self.jobs.run(&Task::from(job)).await {
             return Ok(Verdict::GiveBack(Duration::ZERO));
         }
-        crash::point(Point::Ran);
+        crash_points::point(Point::Ran);
         // What was fired before the run began had its run, by whatever clock.
         store.ran_for(job, fired_at.max(began.minus(CLOCKS_DIFFER))).await?;
         Ok(Verdict::Done)

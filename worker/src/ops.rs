@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use broker_common::metrics::Handle;
+use broker_runtime::metrics::Handle;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::service::service_fn;

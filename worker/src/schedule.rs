@@ -6,11 +6,11 @@
 
 use std::time::Duration;
 
-use broker_common::config::{Config, Intervals};
-use broker_common::crash::{self, Point};
-use broker_common::domain::{Job, LetterCount, Reason, Status, Task, Times, Timestamp};
-use broker_common::messages::MaintenanceMessage;
-use broker_common::store::{Changed, StoreError, Tick};
+use broker_domain::{Job, LetterCount, Reason, Status, Task, Times, Timestamp};
+use broker_messages::MaintenanceMessage;
+use broker_runtime::config::{Config, Intervals};
+use broker_runtime::crash_points::{self, Point};
+use broker_store::{Changed, StoreError, Tick};
 use tokio_util::sync::CancellationToken;
 
 use crate::jobs::Jobs;
@@ -76,7 +76,7 @@ enum TickError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Send(#[from] broker_common::queue::SendError),
+    Send(#[from] broker_queue::SendError),
 }
 
 /// Sends a job that is due, if nobody else does.
@@ -87,7 +87,7 @@ async fn tick(jobs: &Jobs, job: Job, every: Duration) -> Result<(), TickError> {
     if !tick.is_free(now) || jobs.store.take_tick(job, &tick, until, now).await? == Changed::MovedOn {
         return Ok(());
     }
-    crash::point(Point::TickTaken);
+    crash_points::point(Point::TickTaken);
     let every = every * intervals_for(jobs, job).await?;
     jobs.maintenance.send(message(jobs, job, every, now).encode()).await?;
     tracing::debug!(%job, "sent");
@@ -132,7 +132,7 @@ pub(crate) async fn show(jobs: Jobs, stop: CancellationToken) {
             Ok(None) => {}
             Err(error) => tracing::debug!("the census cannot be read: {error}"),
         }
-        if let Ok(depths) = broker_common::queue::topology::depths(&jobs.aws, &jobs.urls).await {
+        if let Ok(depths) = broker_queue::topology::depths(&jobs.aws, &jobs.urls).await {
             for depth in depths {
                 let gauge = |name: &'static str, count| {
                     metrics::gauge!(name, "queue" => depth.queue.clone()).set(as_f64(count));

@@ -6,13 +6,12 @@
 use std::error::Error;
 use std::time::Duration;
 
-use broker_common::aws::Aws;
-use broker_common::crash::{self, Point};
-use broker_common::dead_letters;
-use broker_common::messages::DecodeError;
-use broker_common::queue::{
+use broker_messages::DecodeError;
+use broker_queue::{
     Delivery, KeptHidden, NotAReplyQueue, Outgoing, QueueKind, QueueUrls, SendError, Sender, Settler,
 };
+use broker_runtime::aws::Aws;
+use broker_runtime::crash_points::{self, Point};
 
 /// Calls of each kind under way (deletes, visibility changes).
 const FLIGHTS: usize = 4;
@@ -80,12 +79,12 @@ impl Settling {
 
     async fn carry_out(&self, delivery: &Delivery, verdict: &Verdict) -> Result<(), Box<dyn Error>> {
         match verdict {
-            Verdict::Done => crash::point(Point::BeforeDelete),
+            Verdict::Done => crash_points::point(Point::BeforeDelete),
             Verdict::GiveBack(after) => return Ok(self.settler.give_back(&delivery.receipt, *after).await?),
             Verdict::PutBack(after) => self.again.send(copy(delivery).with_delay(*after)).await?,
             Verdict::DeadLetter { code, reason } => {
                 self.bury(delivery, code, reason).await?;
-                crash::point(Point::Buried);
+                crash_points::point(Point::Buried);
             }
         }
         Ok(self.settler.delete(&delivery.receipt).await?)
@@ -94,7 +93,7 @@ impl Settling {
     /// Sends a copy of the message to the dead-letter queue, with its reason.
     async fn bury(&self, delivery: &Delivery, code: &'static str, reason: &str) -> Result<(), SendError> {
         tracing::warn!(message_id = delivery.message_id, code, reason, "sent to the dead-letter queue");
-        self.dead_letters.send(dead_letters::buried(delivery, &self.source, code, reason)).await
+        self.dead_letters.send(broker_dead_letters::buried(delivery, &self.source, code, reason)).await
     }
 }
 

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use broker_common::domain::{
+use broker_domain::{
     AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, NamePrefix, RequestId, TrackId, TrackName,
 };
-use broker_common::messages::Ask;
+use broker_messages::Ask;
 use http::request::Parts;
 
 use crate::answer::Answer;

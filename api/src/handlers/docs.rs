@@ -84,8 +84,8 @@ fn shown(media_type: &'static str, bytes: Bytes, outcome: &'static str) -> Answe
 
 #[cfg(test)]
 mod tests {
-    use broker_common::domain::Timestamp;
-    use broker_common::entropy::Entropy;
+    use broker_domain::Timestamp;
+    use broker_runtime::entropy::Entropy;
 
     use super::*;
 

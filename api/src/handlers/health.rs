@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use broker_common::clock::Clock;
-use broker_common::metrics;
+use broker_runtime::clock::Clock;
+use broker_runtime::metrics;
 use http::StatusCode;
 use serde_json::json;
 

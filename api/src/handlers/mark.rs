@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use broker_common::domain::{MarkRequest, RequestId, SandboxId, TrackId};
-use broker_common::messages::Ask;
+use broker_domain::{MarkRequest, RequestId, SandboxId, TrackId};
+use broker_messages::Ask;
 use http::request::Parts;
 
 use crate::answer::Answer;

@@ -19,7 +19,7 @@ pub(crate) use sandbox::Sandboxes;
 
 use std::time::Duration;
 
-use broker_common::domain::RequestId;
+use broker_domain::RequestId;
 use http::HeaderValue;
 use http::header::HeaderName;
 

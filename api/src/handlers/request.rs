@@ -10,12 +10,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use broker_common::clock::Clock;
-use broker_common::domain::{
+use broker_domain::{
     MarkRequest, MarkVerdict, Outcome, PersistedRequest, RequestId, RequestState, SandboxId, Times, TrackId,
     judge_mark,
 };
-use broker_common::store::{Cancellation, Completion, Store, StoreError};
+use broker_runtime::clock::Clock;
+use broker_store::{Cancellation, Completion, Store, StoreError};
 
 use crate::answer::Answer;
 use crate::problem::{Code, Problem, outcome};

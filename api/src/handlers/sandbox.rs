@@ -1,7 +1,7 @@
 //! `GET /v1/sandboxes/{id}`: what its owner may know of a sandbox, read from the table, also after he gave it back.
 
-use broker_common::domain::{RequestId, Sandbox, SandboxId, Timestamp, TrackId, TrackName};
-use broker_common::store::Store;
+use broker_domain::{RequestId, Sandbox, SandboxId, Timestamp, TrackId, TrackName};
+use broker_store::Store;
 use http::StatusCode;
 use serde_json::json;
 
@@ -50,8 +50,8 @@ fn shown(sandbox: &Sandbox, track: &TrackId, id: RequestId) -> Result<Answer, Pr
 
 #[cfg(test)]
 mod tests {
-    use broker_common::domain::{Allocation, ExternalId, IdempotencyKey, LeaseKey, SandboxName, Status};
-    use broker_common::entropy::Entropy;
+    use broker_domain::{Allocation, ExternalId, IdempotencyKey, LeaseKey, SandboxName, Status};
+    use broker_runtime::entropy::Entropy;
 
     use super::*;
     use crate::answer::Content;

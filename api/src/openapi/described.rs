@@ -1,6 +1,6 @@
 //! What each route does, takes and answers: one match, so no route is forgotten.
 
-use broker_common::domain::STALE_GRACE_HOURS;
+use broker_domain::STALE_GRACE_HOURS;
 use serde_json::{Value, json};
 
 use super::headers::{LOCATION, MAYBE_RETRY_AFTER, PREFERENCE_APPLIED, RETRY_AFTER};
@@ -10,9 +10,10 @@ use crate::body::AllocateBody;
 use crate::handlers::admin;
 use crate::problem::Code;
 use crate::routes::{Admin, Route};
+use broker_dead_letters::{PageView, Tally, WholeView};
+
 use crate::shapes::{
-    Alive, Allocation, Letters, LettersSettled, Marked, OwnedSandbox, Page, Queued, QueuedRun, Readiness,
-    RequestReport, Run, Stats, WholeLetter,
+    Alive, Allocation, Marked, OwnedSandbox, Page, Queued, QueuedRun, Readiness, RequestReport, Run, Stats,
 };
 
 /// What routes are listed under.
@@ -176,12 +177,12 @@ fn by_operator(admin: Admin, parts: &mut Components) -> Value {
             letters(operation)
                 .takes(parameters::number("limit", "Letters of a page.", 1, admin::LETTERS_MOST, admin::LETTERS))
                 .takes(parameters::letter_cursor())
-                .answers::<Letters>(200, "The page.", &[])
+                .answers::<PageView>(200, "The page.", &[])
                 .finish()
         }
         Admin::DeadLetter => Operation::by_operator(parts, ADMIN, "getDeadLetter", "A dead letter, byte for byte")
             .takes(parameters::letter())
-            .answers::<WholeLetter>(200, "The letter.", &[])
+            .answers::<WholeView>(200, "The letter.", &[])
             .fails(&[Code::NotFound])
             .finish(),
         Admin::Replay => settled(parts, "replayDeadLetters", "Sends dead letters again, as what they were")
@@ -220,7 +221,7 @@ fn settled<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<
         .takes(parameters::rate())
         .takes(parameters::flag("dry_run", "Only tell what would be done."))
         .takes(parameters::prefer())
-        .answers::<LettersSettled>(200, "What was done.", &[])
+        .answers::<Tally>(200, "What was done.", &[])
 }
 
 /// A run of a job: it goes through the queue, as the schedule's do.

@@ -3,7 +3,7 @@
 //! The patterns say what is accepted as [`headers`](crate::headers) and the ids do, except that they leave out what cannot
 //! be typed everywhere (a name prefix may be any printable UTF-8 text).
 
-use broker_common::domain::{LetterState, Reason, Source, Status};
+use broker_domain::{LetterState, Reason, Source, Status};
 use serde_json::{Value, json};
 
 use crate::handlers::docs;

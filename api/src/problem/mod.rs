@@ -9,8 +9,8 @@ pub(crate) mod outcome;
 use std::borrow::Cow;
 use std::error::Error;
 
-use broker_common::domain::{InvalidId, RequestId};
-use broker_common::store::StoreError;
+use broker_domain::{InvalidId, RequestId};
+use broker_store::StoreError;
 use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
 use serde_json::json;
@@ -230,8 +230,8 @@ impl From<StoreError> for Problem {
 mod tests {
     use std::collections::HashSet;
 
-    use broker_common::domain::Timestamp;
-    use broker_common::entropy::Entropy;
+    use broker_domain::Timestamp;
+    use broker_runtime::entropy::Entropy;
 
     use super::*;
 

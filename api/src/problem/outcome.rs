@@ -3,7 +3,7 @@
 //! [`answer`] is what the synchronous call is told; [`report`] is what `GET /v1/requests/{id}` tells of the same outcome,
 //! made from that same answer.
 
-use broker_common::domain::{Grant, Outcome, RequestId, RequestState, Status};
+use broker_domain::{Grant, Outcome, RequestId, RequestState, Status};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -97,8 +97,8 @@ pub(crate) fn report(state: &RequestState, id: RequestId) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use broker_common::domain::{ExternalId, JobReport, SandboxId, SandboxName, Timestamp};
-    use broker_common::entropy::Entropy;
+    use broker_domain::{ExternalId, JobReport, SandboxId, SandboxName, Timestamp};
+    use broker_runtime::entropy::Entropy;
     use http::header;
 
     use super::*;

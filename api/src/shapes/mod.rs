@@ -3,16 +3,14 @@
 //! Names are part of the contract. Times are seconds since the epoch. What it does not do: decide which answer an outcome
 //! gets (that is [`problem`](crate::problem)).
 
-mod letters;
 mod operator;
 
-pub(crate) use letters::{Letters, LettersSettled, WholeLetter};
 pub use operator::PooledSandbox;
 pub(crate) use operator::{Page, QueuedRun, Run, Stats};
 
 use std::collections::BTreeMap;
 
-use broker_common::domain::{Grant, RequestId, RequestState, Status, TrackName};
+use broker_domain::{Grant, RequestId, RequestState, Status, TrackName};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::Value;

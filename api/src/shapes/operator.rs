@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use broker_common::domain::{EndReason, JobReport, RequestId, Sandbox, Status, Timestamp, TrackName};
-use broker_common::store::{Census, Record};
+use broker_domain::{EndReason, JobReport, RequestId, Sandbox, Status, Timestamp, TrackName};
+use broker_store::{Census, Record};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Map, Value, json};

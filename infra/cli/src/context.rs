@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::env::VarsOs;
 
 use anyhow::Context as _;
-use broker_common::aws::{self, Aws};
-use broker_common::clock::Clock;
-use broker_common::config::{Config, Overlay, Strings, strings};
-use broker_common::crash;
-use broker_common::entropy::Entropy;
-use broker_common::queue::QueueNames;
-use broker_common::store::{Act, AuditLine, Store, StoreError};
-use broker_common::telemetry;
+use broker_queue::QueueNames;
+use broker_runtime::aws::{self, Aws};
+use broker_runtime::clock::Clock;
+use broker_runtime::config::{CRASH_SETTING, Config, Overlay, Strings, strings};
+use broker_runtime::crash_points;
+use broker_runtime::entropy::Entropy;
+use broker_runtime::telemetry;
+use broker_store::{Act, AuditLine, Store, StoreError};
 
 use crate::args::Flags;
 use crate::commands::Done;
@@ -43,7 +43,7 @@ impl Settings {
     {
         let config = self.over(&[("BROKER_LOG", "warn"), ("BROKER_LOG_FORMAT", "text")], Config::read)?;
         telemetry::start(&config.log, config.log_format)?;
-        self.over(&[], crash::arm);
+        self.over(&[], |strings| crash_points::arm(strings.get(CRASH_SETTING).as_deref()));
         let runtime = tokio::runtime::Runtime::new().context("the async runtime did not start")?;
         runtime.block_on(async {
             let clock = Clock::system();

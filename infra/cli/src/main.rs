@@ -5,9 +5,7 @@
 mod args;
 mod commands;
 mod context;
-mod endpoints;
 mod output;
-mod provider;
 
 use std::process::ExitCode;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_common::queue::{Outgoing, Queue, QueueKind, SendError, Sender, SettleError, Settler, topology};
+use broker_queue::{Outgoing, Queue, QueueKind, SendError, Sender, SettleError, Settler, topology};
 use broker_tests::together;
 
 use super::Receiving;

@@ -5,7 +5,7 @@ mod topology;
 
 use std::time::Duration;
 
-use broker_common::queue::{Delivery, Ended, PollOptions, Queue, Receiver};
+use broker_queue::{Delivery, Ended, PollOptions, Queue, Receiver};
 use broker_tests::wait::PATIENCE;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use aws_sdk_sqs::types::QueueAttributeName;
-use broker_common::queue::topology::{self, Ensured};
-use broker_common::queue::{
-    Ended, QueueError, QueueKind, QueueUrls, ReplySenders, SendError, Sender, Settler,
-};
+use broker_queue::topology::{self, Ensured};
+use broker_queue::{Ended, QueueError, QueueKind, QueueUrls, ReplySenders, SendError, Sender, Settler};
 use tokio::time::timeout;
 
 use super::Receiving;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use broker_common::domain::{EndReason, LeaseEnd, Status, adoptions};
-use broker_common::store::{Changed, ClaimOutcome, Minted, Survey};
+use broker_domain::{EndReason, LeaseEnd, Status, adoptions};
+use broker_store::{Changed, ClaimOutcome, Minted, Survey};
 
 use crate::place::Place;
 

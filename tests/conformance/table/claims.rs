@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use broker_common::domain::{EndReason, LeaseEnd, Outcome, PersistedRequest, RequestState, Status};
-use broker_common::store::{Cancellation, ClaimOutcome, EndOutcome, Recorded};
+use broker_domain::{EndReason, LeaseEnd, Outcome, PersistedRequest, RequestState, Status};
+use broker_store::{Cancellation, ClaimOutcome, EndOutcome, Recorded};
 use broker_tests::together;
 
 use crate::place::Place;
@@ -49,7 +49,7 @@ async fn a_candidate_that_is_taken_is_lost_and_leaves_no_lease() {
 async fn a_claim_at_another_version_is_lost() {
     let place = Place::with_table().await;
     let free = place.seed(1).await.remove(0);
-    let older = broker_common::store::Candidate { version: 0, ..free.clone() };
+    let older = broker_store::Candidate { version: 0, ..free.clone() };
     assert_eq!(place.claim(&place.ask("student-1"), &older).await, ClaimOutcome::LostCandidate);
     assert!(matches!(place.claim(&place.ask("student-1"), &free).await, ClaimOutcome::Created(_)));
 }
@@ -71,7 +71,7 @@ async fn of_sixteen_keys_one_gets_the_sandbox() {
         let (store, ask, free) = (place.another_store(), place.ask(&format!("student-{n}")), free.clone());
         let (allocation_id, now) = (place.entropy.allocation_id(), place.clock.now());
         async move {
-            let claim = broker_common::store::Claim { ask: &ask, candidate: &free, allocation_id, now };
+            let claim = broker_store::Claim { ask: &ask, candidate: &free, allocation_id, now };
             store.claim(&claim).await
         }
     });
@@ -79,7 +79,7 @@ async fn of_sixteen_keys_one_gets_the_sandbox() {
     let created = told.iter().filter(|told| matches!(told, Ok(ClaimOutcome::Created(_)))).count();
     // A real table may also answer that another transaction is in progress.
     let lost = told.iter().filter(|told| {
-        matches!(told, Ok(ClaimOutcome::LostCandidate) | Err(broker_common::store::StoreError::Conflict))
+        matches!(told, Ok(ClaimOutcome::LostCandidate) | Err(broker_store::StoreError::Conflict))
     });
     assert_eq!((created, lost.count()), (1, 15), "{told:?}");
 }
@@ -92,7 +92,7 @@ async fn of_eight_sandboxes_one_key_gets_one() {
         let (store, ask) = (place.another_store(), place.ask("student-1"));
         let (allocation_id, now) = (place.entropy.allocation_id(), place.clock.now());
         async move {
-            let claim = broker_common::store::Claim { ask: &ask, candidate: &free, allocation_id, now };
+            let claim = broker_store::Claim { ask: &ask, candidate: &free, allocation_id, now };
             store.claim(&claim).await
         }
     });
@@ -115,7 +115,7 @@ async fn claims_that_share_a_call_are_answered_each_on_its_own() {
         let (store, ask) = (place.store.clone(), place.ask(&track));
         let (allocation_id, now) = (place.entropy.allocation_id(), place.clock.now());
         async move {
-            let claim = broker_common::store::Claim { ask: &ask, candidate: &free, allocation_id, now };
+            let claim = broker_store::Claim { ask: &ask, candidate: &free, allocation_id, now };
             store.claim(&claim).await.expect("the table answers")
         }
     });
@@ -127,7 +127,7 @@ async fn claims_that_share_a_call_are_answered_each_on_its_own() {
 }
 
 /// The record of a request that nobody waits for.
-fn record(ask: &broker_common::domain::AllocateRequest) -> PersistedRequest {
+fn record(ask: &broker_domain::AllocateRequest) -> PersistedRequest {
     PersistedRequest {
         request_id: ask.request_id,
         track: ask.lease_key.track.clone(),
@@ -145,7 +145,7 @@ fn record(ask: &broker_common::domain::AllocateRequest) -> PersistedRequest {
 async fn an_asynchronous_claim_stores_its_outcome_in_the_same_write() {
     let place = Place::with_table().await;
     let free = place.seed(1).await.remove(0);
-    let ask = broker_common::domain::AllocateRequest { asynchronous: true, ..place.ask("student-1") };
+    let ask = broker_domain::AllocateRequest { asynchronous: true, ..place.ask("student-1") };
     assert_eq!(place.store.record_request(&record(&ask)).await.expect("recorded"), Recorded::New);
     let ClaimOutcome::Created(grant) = place.claim(&ask, &free).await else { panic!("not created") };
     let ended = place.store.request(ask.request_id).await.expect("read").expect("there");
@@ -158,7 +158,7 @@ async fn an_asynchronous_claim_stores_its_outcome_in_the_same_write() {
 async fn a_cancelled_request_claims_nothing() {
     let place = Place::with_table().await;
     let free = place.seed(1).await.remove(0);
-    let ask = broker_common::domain::AllocateRequest { asynchronous: true, ..place.ask("student-1") };
+    let ask = broker_domain::AllocateRequest { asynchronous: true, ..place.ask("student-1") };
     // Without a record, too: the update makes none.
     assert_eq!(place.claim(&ask, &free).await, ClaimOutcome::RequestEnded);
     assert_eq!(place.store.request(ask.request_id).await.expect("read"), None);

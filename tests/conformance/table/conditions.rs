@@ -1,7 +1,7 @@
 //! Single conditional writes: at the version that was read or not at all, and never out of nothing.
 
-use broker_common::domain::{SandboxId, Status, Timestamp};
-use broker_common::store::{Changed, Inserted, Seen, StoreError};
+use broker_domain::{SandboxId, Status, Timestamp};
+use broker_store::{Changed, Inserted, Seen, StoreError};
 
 use crate::place::{Place, sandbox};
 
@@ -90,8 +90,8 @@ async fn a_deletion_goes_its_way_from_failure_to_tombstone_and_back() {
     let (id, store, now) = (&free.sandbox_id, &place.store, place.clock.now());
     place.claim(&place.ask("student-1"), &free).await;
     let allocation = store.sandbox(id).await.expect("read").and_then(|sandbox| sandbox.allocation);
-    let reason = broker_common::domain::EndReason::Marked;
-    let end = broker_common::domain::LeaseEnd::by_request(reason, now, now);
+    let reason = broker_domain::EndReason::Marked;
+    let end = broker_domain::LeaseEnd::by_request(reason, now, now);
     store.end(id, &allocation.expect("allocated"), &end).await.expect("ended");
 
     let at = |version| Seen { id, version };
@@ -111,8 +111,8 @@ async fn a_deletion_goes_its_way_from_failure_to_tombstone_and_back() {
     // The same resource, or one that is older than the grave, does not come back; another one does.
     let (same, another) = (
         sandbox(0),
-        broker_common::store::NewSandbox {
-            external_id: broker_common::domain::ExternalId::new("identity/accounts/new").expect("a valid id"),
+        broker_store::NewSandbox {
+            external_id: broker_domain::ExternalId::new("identity/accounts/new").expect("a valid id"),
             ..sandbox(0)
         },
     );

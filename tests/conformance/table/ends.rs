@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
-use broker_common::domain::{
-    Allocation, EndReason, IdempotencyKey, LeaseEnd, LeaseKey, SandboxId, Status, TrackId,
-};
-use broker_common::store::{Changed, EndOutcome};
+use broker_domain::{Allocation, EndReason, IdempotencyKey, LeaseEnd, LeaseKey, SandboxId, Status, TrackId};
+use broker_store::{Changed, EndOutcome};
 
 use crate::place::Place;
 

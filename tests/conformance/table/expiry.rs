@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use broker_common::domain::{EndReason, Job, JobReport, LeaseEnd, PersistedRequest, Status, Task};
-use broker_common::store::{Act, AuditLine, Changed, Hand, Instance, Role, Seen};
+use broker_domain::{EndReason, Job, JobReport, LeaseEnd, PersistedRequest, Status, Task};
+use broker_store::{Act, AuditLine, Changed, Hand, Instance, Role, Seen};
 
 use super::letters::letter;
 use super::records::queued;

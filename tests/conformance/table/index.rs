@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use broker_common::domain::{EndReason, LeaseEnd, NamePrefix, SandboxId, Status};
-use broker_common::store::{Candidate, Changed, Seen};
+use broker_domain::{EndReason, LeaseEnd, NamePrefix, SandboxId, Status};
+use broker_store::{Candidate, Changed, Seen};
 
 use crate::place::{Place, SHARDS};
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use broker_common::domain::{
+use broker_domain::{
     Glance, JobReport, Letter, LetterId, LetterState, Outcome, PersistedRequest, Reason, RequestState,
     Source, Task, Timestamp,
 };
-use broker_common::store::{Bereaved, Changed, Hand, Kept, Reopened, StoreError};
+use broker_store::{Bereaved, Changed, Hand, Kept, Reopened, StoreError};
 use broker_tests::together;
 
 use super::records::queued;

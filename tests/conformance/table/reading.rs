@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use broker_common::domain::Status;
+use broker_domain::Status;
 use broker_tests::together;
 
 use super::letters::letter;
@@ -48,7 +48,7 @@ async fn a_page_goes_on_where_a_cursor_says() {
         seen.extend(records.into_iter().map(|record| record.sandbox.id));
         let Some(next) = next else { break };
         // As a client keeps it.
-        after = broker_common::store::PageKey::parse(&next.encode());
+        after = broker_store::PageKey::parse(&next.encode());
         assert!(after.is_some());
     }
     assert_eq!(seen.len(), 30);

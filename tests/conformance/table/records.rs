@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use broker_common::domain::{
+use broker_domain::{
     Job, JobReport, LetterCount, Outcome, PersistedRequest, RequestState, Status, Task, TrackId,
 };
-use broker_common::store::{Cancellation, Census, Changed, Completion, Instance, Recorded, Role, Standing};
+use broker_store::{Cancellation, Census, Changed, Completion, Instance, Recorded, Role, Standing};
 
 use broker_tests::together;
 

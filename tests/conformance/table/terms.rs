@@ -3,8 +3,8 @@
 //! A write that names state and version is safe by either in most stories; here the other one is taken away.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use broker_common::domain::{EndReason, ExternalId, LeaseEnd, Status, Timestamp};
-use broker_common::store::{Changed, ClaimOutcome, EndOutcome, Seen, StoreError};
+use broker_domain::{EndReason, ExternalId, LeaseEnd, Status, Timestamp};
+use broker_store::{Changed, ClaimOutcome, EndOutcome, Seen, StoreError};
 
 use crate::place::{Place, sandbox};
 
@@ -101,7 +101,7 @@ async fn a_tombstone_is_of_the_resource_that_was_deleted() {
     let buried = place.store.bury(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await;
     assert_eq!(buried.expect("asked"), Changed::Done);
     let tombstone = place.store.record(&id).await.expect("read").expect("there");
-    let another = broker_common::store::NewSandbox { external_id: other, ..sandbox(0) };
+    let another = broker_store::NewSandbox { external_id: other, ..sandbox(0) };
     let later = now.plus(std::time::Duration::from_secs(60));
     let key = "SBX#sandbox-000";
     for (name, value, back) in

@@ -1,7 +1,8 @@
 //! A bug that kills workers over one kind of message: its messages die, the others are untouched; once it is mended, they
 //! are replayed and every track ends with exactly what it asked for.
 
-use broker_common::crash::{Point, SETTING};
+use broker_runtime::config::CRASH_SETTING;
+use broker_runtime::crash_points::Point;
 use broker_tests::cli::Stats;
 use broker_tests::table::text;
 use broker_tests::{Broker, Setup, story, together, wait_for_condition};
@@ -16,7 +17,7 @@ async fn crash_until_dead(broker: &mut Broker, point: Point, kind: &str, count: 
         letters.iter().filter(|letter| letter.get("letter_kind") == Some(&text(kind))).count()
     };
     while kept(broker).await < count {
-        broker.launch_worker(&[(SETTING, &kill)]).await;
+        broker.launch_worker(&[(CRASH_SETTING, &kill)]).await;
         let worker = broker.workers_len() - 1;
         wait_for_condition("the worker to die, or the letters to be kept", async || {
             if broker.worker_mut(worker).process().has_ended() {

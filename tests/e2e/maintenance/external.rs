@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use broker_common::crash::{Point, SETTING};
+use broker_runtime::config::CRASH_SETTING;
+use broker_runtime::crash_points::Point;
 use broker_tests::{Broker, Setup, story, wait_for_condition};
 
 /// What Terraform renders, by job.
@@ -77,7 +78,7 @@ async fn the_same_message_starts_its_job_each_time_and_nothing_else_does() {
 /// The only worker comes as far as `point`.
 async fn a_worker_dies_at(broker: &mut Broker, point: Point) {
     let kill = format!("{}=kill", point.as_str());
-    broker.launch_worker(&[(SETTING, &kill)]).await;
+    broker.launch_worker(&[(CRASH_SETTING, &kill)]).await;
     let status = broker.worker_mut(0).process().ended().await;
     assert!(!status.success(), "{status}");
     broker.kill_worker(0);

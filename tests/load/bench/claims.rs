@@ -7,13 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use broker_common::aws;
-use broker_common::clock::Clock;
-use broker_common::domain::{
-    AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, SandboxId, Times, TrackId,
-};
-use broker_common::entropy::Entropy;
-use broker_common::store::{Candidate, Claim, ClaimOutcome, Store};
+use broker_domain::{AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, SandboxId, Times, TrackId};
+use broker_runtime::aws;
+use broker_runtime::clock::Clock;
+use broker_runtime::entropy::Entropy;
+use broker_store::{Candidate, Claim, ClaimOutcome, Store};
 use broker_tests::{Broker, Setup};
 use tokio::task::JoinSet;
 use tokio::time::Instant;

@@ -1,6 +1,6 @@
 //! From the world's rows to the domain's values.
 
-use broker_common::domain::{
+use broker_domain::{
     AllocateRequest, Allocation, AllocationId, ExternalId, Fingerprint, Grant, IdempotencyKey, Lease,
     LeaseEnd, LeaseKey, MarkRequest, RequestId, Sandbox, SandboxId, SandboxName, Times, Timestamp, TrackId,
 };
@@ -101,7 +101,7 @@ fn allocation(row: AllocationRow) -> Allocation {
 }
 
 pub(crate) fn sandbox(id: Index, row: &SandboxRow) -> Sandbox {
-    use broker_common::domain::EndReason::{Expired, Marked};
+    use broker_domain::EndReason::{Expired, Marked};
     Sandbox {
         id: sandbox_id(id),
         name: SandboxName::new("n").expect("a name"),

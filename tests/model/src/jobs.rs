@@ -1,6 +1,6 @@
 //! Expire, cleanup, sync, and what DynamoDB and the provider do by themselves.
 
-use broker_common::domain::{EndReason, Event, LeaseEnd, Status};
+use broker_domain::{EndReason, Event, LeaseEnd, Status};
 
 use crate::Variant;
 use crate::domain::time;

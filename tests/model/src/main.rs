@@ -6,8 +6,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use broker_common::clock::Clock;
 use broker_model::{Variant, scenario, search};
+use broker_runtime::clock::Clock;
 
 fn main() -> ExitCode {
     let clock = Clock::system();

@@ -1,6 +1,6 @@
 //! What must hold in every state.
 
-use broker_common::domain::{Inventory, Status, suspects};
+use broker_domain::{Inventory, Status, suspects};
 
 use crate::domain::{lease, sandbox, time};
 use crate::scenario::Scenario;

@@ -1,6 +1,6 @@
 //! Allocate, mark, cancel, poll: what a worker and the API do, one step at a time.
 
-use broker_common::domain::{EndReason, Event, LeaseEnd, LeaseVerdict, MarkVerdict, judge, judge_mark};
+use broker_domain::{EndReason, Event, LeaseEnd, LeaseVerdict, MarkVerdict, judge, judge_mark};
 
 use crate::Variant;
 use crate::domain::{lease, sandbox, time, times};

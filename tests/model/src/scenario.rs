@@ -1,6 +1,6 @@
 //! The worlds that are searched.
 
-use broker_common::domain::Status;
+use broker_domain::Status;
 
 use crate::Variant;
 use crate::world::{Hand, Index, RequestRow, SandboxRow, World};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_common::clock::Clock;
+use broker_runtime::clock::Clock;
 use stateright::{Checker as _, Model as _};
 
 use crate::{Scenario, promises};

@@ -1,6 +1,6 @@
 //! The state of the small world.
 
-use broker_common::domain::{EndReason, Status};
+use broker_domain::{EndReason, Status};
 
 /// Numbers of things, in the order of the scenario.
 pub(crate) type Index = usize;

@@ -1,7 +1,7 @@
 //! The bounded search: small worlds, every interleaving. The long one is `cargo run --release -p broker-model`.
 
-use broker_common::clock::Clock;
 use broker_model::{Variant, scenario, search};
+use broker_runtime::clock::Clock;
 
 #[test]
 fn the_protocol_as_designed_breaks_no_promise_in_any_small_world() {

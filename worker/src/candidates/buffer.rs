@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use broker_common::clock::Clock;
-use broker_common::domain::{NamePrefix, Timestamp};
-use broker_common::entropy::Entropy;
-use broker_common::store::{Candidate, PageKey, Store, StoreError};
+use broker_domain::{NamePrefix, Timestamp};
+use broker_runtime::clock::Clock;
+use broker_runtime::entropy::Entropy;
+use broker_store::{Candidate, PageKey, Store, StoreError};
 use tokio::sync::watch;
 
 use super::ledger::{Ledger, Standing};

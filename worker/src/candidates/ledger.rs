@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use broker_common::clock::Clock;
-use broker_common::domain::{SandboxId, Timestamp};
-use broker_common::store::Candidate;
+use broker_domain::{SandboxId, Timestamp};
+use broker_runtime::clock::Clock;
+use broker_store::Candidate;
 use tokio::sync::Notify;
 
 /// How long the index may still list a version that is gone. It lags by less than a second when healthy.

@@ -11,10 +11,10 @@ mod ledger;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use broker_common::clock::Clock;
-use broker_common::domain::NamePrefix;
-use broker_common::entropy::Entropy;
-use broker_common::store::{Candidate, Store, StoreError};
+use broker_domain::NamePrefix;
+use broker_runtime::clock::Clock;
+use broker_runtime::entropy::Entropy;
+use broker_store::{Candidate, Store, StoreError};
 
 use buffer::Buffer;
 use ledger::Ledger;

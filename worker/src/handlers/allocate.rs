@@ -4,11 +4,11 @@
 //! read before. "None" is only said after a look at the caller's own lease, and a claim that lost its races while
 //! candidates remain goes on until its deadline.
 
-use broker_common::crash::{self, Point};
-use broker_common::domain::{
+use broker_domain::{
     AllocateRequest, Allocation, EndReason, Lease, LeaseEnd, LeaseVerdict, Outcome, RequestState, judge,
 };
-use broker_common::store::{Claim, ClaimOutcome, EndOutcome, StoreError};
+use broker_runtime::crash_points::{self, Point};
+use broker_store::{Claim, ClaimOutcome, EndOutcome, StoreError};
 
 use super::{Handlers, Undecided};
 
@@ -57,10 +57,10 @@ impl Handlers {
         }
         let claim =
             Claim { ask, candidate: handed.candidate(), allocation_id: self.entropy.allocation_id(), now };
-        crash::point(Point::BeforeClaim);
+        crash_points::point(Point::BeforeClaim);
         match self.store.claim(&claim).await {
             Ok(ClaimOutcome::Created(grant)) => {
-                crash::point(Point::Claimed);
+                crash_points::point(Point::Claimed);
                 handed.claimed();
                 Ok(Attempt::Ended(Outcome::Created(grant)))
             }

@@ -6,9 +6,9 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use broker_common::crash::{self, Point};
-use broker_common::domain::{EndReason, LeaseEnd, MarkRequest, MarkVerdict, Outcome, Timestamp, judge_mark};
-use broker_common::store::{EndOutcome, StoreError};
+use broker_domain::{EndReason, LeaseEnd, MarkRequest, MarkVerdict, Outcome, Timestamp, judge_mark};
+use broker_runtime::crash_points::{self, Point};
+use broker_store::{EndOutcome, StoreError};
 
 use super::{Handlers, Undecided};
 
@@ -31,7 +31,7 @@ impl Handlers {
     /// One write by the default key; `None` if it ended nothing.
     async fn mark_unread(&self, mark: &MarkRequest) -> Result<Option<Outcome>, Undecided> {
         let (key, end) = (mark.default_lease_key(), self.end_of(mark));
-        crash::point(Point::BeforeReturn);
+        crash_points::point(Point::BeforeReturn);
         match self.store.give_back(&mark.sandbox_id, &key, mark.claimed_by(), &end).await {
             Ok(EndOutcome::Ended) => {
                 self.default_keys.learn(true);
@@ -59,7 +59,7 @@ impl Handlers {
         };
         self.default_keys.learn(allocation.lease_key == mark.default_lease_key());
         let end = self.end_of(mark);
-        crash::point(Point::BeforeEnd);
+        crash_points::point(Point::BeforeEnd);
         match self.store.end(&sandbox.id, &allocation, &end).await {
             Ok(EndOutcome::Ended) => Ok(Some(ended(mark, &end))),
             Ok(EndOutcome::MovedOn) => self.must_agree(&allocation.lease_key).await.map(|()| None),
@@ -74,7 +74,7 @@ impl Handlers {
 }
 
 fn ended(mark: &MarkRequest, end: &LeaseEnd) -> Outcome {
-    crash::point(Point::LeaseEnded);
+    crash_points::point(Point::LeaseEnded);
     marked(mark, end.at)
 }
 

@@ -5,11 +5,11 @@ mod mark;
 
 use std::time::Duration;
 
-use broker_common::clock::Clock;
-use broker_common::domain::{Inventory, LeaseKey, Outcome, SandboxId, suspects};
-use broker_common::entropy::Entropy;
-use broker_common::messages::Ask;
-use broker_common::store::{Store, StoreError};
+use broker_domain::{Inventory, LeaseKey, Outcome, SandboxId, suspects};
+use broker_messages::Ask;
+use broker_runtime::clock::Clock;
+use broker_runtime::entropy::Entropy;
+use broker_store::{Store, StoreError};
 
 use crate::candidates::Candidates;
 

@@ -1,8 +1,8 @@
 //! Bulk delete, by an operator: removes the records of all stale sandboxes, or gives up all failed deletions, which
 //! leaves tombstones, so that what the provider still lists is deleted again and never offered. The provider is not asked.
 
-use broker_common::domain::{JobReport, Removable, Status, Timestamp};
-use broker_common::store::{Candidate, Changed, Seen, StoreError};
+use broker_domain::{JobReport, Removable, Status, Timestamp};
+use broker_store::{Candidate, Changed, Seen, StoreError};
 
 use super::{JobError, Jobs, each};
 

@@ -1,23 +1,22 @@
 //! Census: counts the pool by state into one record, which stats and gauges read. Tombstones are counted, too, and
 //! the dead letters that want something of the operator.
 
-use broker_common::crash::{self, Point};
-use broker_common::dead_letters;
-use broker_common::domain::{JobReport, Status};
-use broker_common::store::{Census, Changed};
+use broker_domain::{JobReport, Status};
+use broker_runtime::crash_points::{self, Point};
+use broker_store::{Census, Changed};
 
 use super::{JobError, Jobs};
 
 pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
     let as_of = jobs.clock.now();
     let by_status = jobs.store.count_all().await?;
-    crash::point(Point::Counted);
+    crash_points::point(Point::Counted);
     report.found = by_status.values().sum();
     by_status.iter().for_each(|(status, count)| report.detail(status.as_str(), *count));
     // The line that alarms on a low pool count (infra/terraform/logs.tf): numbers, not words.
     let available = by_status.get(&Status::Available).copied().unwrap_or(0);
     tracing::info!(available, total = report.found, "census");
-    let letters = dead_letters::count_open(&jobs.store).await?;
+    let letters = broker_dead_letters::count_open(&jobs.store).await?;
     report.detail("dead_letters", letters.by_reason.values().sum());
     match jobs.store.keep_census(&Census { by_status, letters, as_of }).await? {
         Changed::Done => report.changed = 1,

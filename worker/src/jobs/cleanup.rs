@@ -8,11 +8,11 @@
 
 use std::time::Duration;
 
-use broker_common::crash::{self, Point};
-use broker_common::domain::{JobReport, Status, Timestamp};
-use broker_common::messages::MaintenanceMessage;
-use broker_common::queue::Outgoing;
-use broker_common::store::{Candidate, Changed, Seen, StoreError};
+use broker_domain::{JobReport, Status, Timestamp};
+use broker_messages::MaintenanceMessage;
+use broker_queue::Outgoing;
+use broker_runtime::crash_points::{self, Point};
+use broker_store::{Candidate, Changed, Seen, StoreError};
 
 use super::{JobError, Jobs, each, slots};
 
@@ -90,7 +90,7 @@ async fn plan_one(jobs: &Jobs, due: Candidate, slot: Timestamp) -> Result<Change
     if jobs.store.postpone(seen, slot.plus(DUE_AGAIN), now).await? == Changed::MovedOn {
         return Ok(Changed::MovedOn);
     }
-    crash::point(Point::Planned);
+    crash_points::point(Point::Planned);
     let mut sending = jobs.maintenance.sending();
     let message = MaintenanceMessage::delete(
         jobs.entropy.request_id(now),

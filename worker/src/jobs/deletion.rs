@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use broker_common::crash::{self, Point};
-use broker_common::domain::{Event, ExternalId, Job, SandboxId, Timestamp};
-use broker_common::provider::{AccountId, Deleted, Provider, ProviderError};
-use broker_common::store::{Changed, Record, Seen, StoreError};
+use broker_domain::{Event, ExternalId, Job, SandboxId, Timestamp};
+use broker_provider::{AccountId, Deleted, Provider, ProviderError};
+use broker_runtime::crash_points::{self, Point};
+use broker_store::{Changed, Record, Seen, StoreError};
 
 use super::{Jobs, slots};
 
@@ -104,7 +104,7 @@ impl Jobs {
         let sandbox = &record.sandbox;
         match provider.delete(account).await {
             Ok(deleted) => {
-                crash::point(Point::GoneAtProvider);
+                crash_points::point(Point::GoneAtProvider);
                 let gone_before = deleted == Deleted::AlreadyGone;
                 let now = self.clock.now();
                 let buried = self.store.bury(seen, sandbox.status, &sandbox.external_id, now).await?;

@@ -2,10 +2,10 @@
 
 use std::future::Future;
 
-use broker_common::crash::{self, Point};
-use broker_common::domain::{JobReport, Status, Timestamp};
-use broker_common::store::{Candidate, Changed, StoreError};
-use broker_common::trace;
+use broker_domain::{JobReport, Status, Timestamp};
+use broker_runtime::crash_points::{self, Point};
+use broker_runtime::trace;
+use broker_store::{Candidate, Changed, StoreError};
 use tokio::task::{JoinError, JoinSet};
 
 use super::{JobError, Jobs};
@@ -73,7 +73,7 @@ where
 fn count(ended: Result<Result<Changed, StoreError>, JoinError>, report: &mut JobReport) {
     match ended {
         Ok(Ok(Changed::Done)) => {
-            crash::point(Point::Stepped);
+            crash_points::point(Point::Stepped);
             report.changed += 1;
         }
         Ok(Ok(Changed::MovedOn)) => report.skipped += 1,

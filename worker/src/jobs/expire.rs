@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use broker_common::domain::{Allocation, EndReason, Event, JobReport, LeaseEnd, Sandbox, Status, Timestamp};
-use broker_common::store::{Candidate, Changed, EndOutcome, StoreError, patiently};
+use broker_domain::{Allocation, EndReason, Event, JobReport, LeaseEnd, Sandbox, Status, Timestamp};
+use broker_store::{Candidate, Changed, EndOutcome, StoreError, patiently};
 
 use super::{JobError, Jobs, each};
 
@@ -41,7 +41,7 @@ fn expired(sandbox: &Sandbox, now: Timestamp, grace: Duration) -> Option<&Alloca
 
 #[cfg(test)]
 mod tests {
-    use broker_common::domain::{
+    use broker_domain::{
         AllocationId, ExternalId, IdempotencyKey, LeaseKey, SandboxId, SandboxName, TrackId,
     };
 

@@ -17,14 +17,14 @@ mod sync;
 
 use std::time::Duration;
 
-use broker_common::aws::Aws;
-use broker_common::clock::Clock;
-use broker_common::config::Config;
-use broker_common::domain::{JobReport, Task};
-use broker_common::entropy::Entropy;
-use broker_common::provider::{Provider, ProviderError};
-use broker_common::queue::{QueueError, QueueUrls, Sender};
-use broker_common::store::{Store, StoreError};
+use broker_domain::{JobReport, Task};
+use broker_provider::{Provider, ProviderError};
+use broker_queue::{QueueError, QueueUrls, Sender};
+use broker_runtime::aws::Aws;
+use broker_runtime::clock::Clock;
+use broker_runtime::config::Config;
+use broker_runtime::entropy::Entropy;
+use broker_store::{Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 /// Why a job ended before its end.

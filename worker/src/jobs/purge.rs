@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_common::domain::{JobReport, Status};
+use broker_domain::{JobReport, Status};
 
 use super::{JobError, Jobs, each};
 

@@ -5,7 +5,7 @@
 //! stood still) never runs into the slots of others. So in any second at most one more than the rate begin, and above
 //! ten a second, where a slot is open for 100 ms since a write of the table may take as long, a tenth more.
 //!
-//! What remains, and no slot can take away: clocks of two workers may differ by what [`clock`](broker_common::clock)
+//! What remains, and no slot can take away: clocks of two workers may differ by what [`clock`](broker_runtime::clock)
 //! allows (2 s), so deletions that go over from one worker to another may fall into the same second, though not into more
 //! slots; a process that stands still between the look at its clock and its call asks late; so does one that asks again
 //! because its message was received twice, which happens only to a worker that was silent for a whole visibility timeout.
@@ -13,8 +13,8 @@
 
 use std::time::Duration;
 
-use broker_common::domain::Timestamp;
-use broker_common::store::StoreError;
+use broker_domain::Timestamp;
+use broker_store::StoreError;
 
 use super::Jobs;
 

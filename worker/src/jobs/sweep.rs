@@ -6,11 +6,11 @@
 
 use std::collections::HashSet;
 
-use broker_common::crash::{self, Point};
-use broker_common::domain::JobReport;
-use broker_common::heartbeat;
-use broker_common::queue::topology;
-use broker_common::store::Changed;
+use broker_domain::JobReport;
+use broker_queue::topology;
+use broker_runtime::crash_points::{self, Point};
+use broker_store::Changed;
+use broker_store::heartbeat;
 
 use super::{JobError, Jobs};
 
@@ -29,7 +29,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     report.found = (queues.len() + gone.len()) as u64;
     for queue in queues.iter().filter(|queue| !living.contains(queue)) {
         topology::delete_reply_queue(&jobs.aws, &jobs.urls, queue).await?;
-        crash::point(Point::Swept);
+        crash_points::point(Point::Swept);
         tracing::info!(%queue, "swept a reply queue whose process is gone");
         report.changed += 1;
         report.detail("reply_queues", 1);

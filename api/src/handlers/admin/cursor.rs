@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use broker_common::store::PageKey;
+use broker_store::PageKey;
 use sha2::{Digest as _, Sha256};
 
 use super::Query;

@@ -6,10 +6,8 @@
 
 use std::time::Duration;
 
-use broker_common::dead_letters::{DeadLetters, Deed, Listing, Options, Selection};
-use broker_common::domain::{
-    Letter, LetterFilter, LetterId, LetterState, Reason, Source, Timestamp, TrackId,
-};
+use broker_dead_letters::{DeadLetters, Deed, Listing, Options, PageView, Selection, View, WholeView};
+use broker_domain::{LetterFilter, LetterId, LetterState, Reason, Source, Timestamp, TrackId};
 use http::StatusCode;
 use http::request::Parts;
 use serde_json::json;
@@ -53,18 +51,18 @@ impl Operator {
         while found.len() < limit
             && let Some(letter) = listing.next().await?
         {
-            found.push(letter.shown());
+            found.push(View::from(&letter));
         }
-        let body = json!({ "dead_letters": found, "next_cursor": listing.cursor() });
-        Ok(Answer::json(StatusCode::OK, body, "listed"))
+        let body = PageView { dead_letters: found, next_cursor: listing.cursor().cloned() };
+        Ok(Answer::json(StatusCode::OK, json!(body), "listed"))
     }
 
     pub(super) async fn dead_letter(&self, id: &str) -> Result<Answer, Problem> {
         let not_found = || Problem::new(Code::NotFound, "There is no such dead letter.");
         let id = LetterId::parse(id).map_err(|_| not_found())?;
         let letter = self.exchange.store.letter(&id).await?;
-        let shown = letter.as_ref().map(Letter::shown_whole).ok_or_else(not_found)?;
-        Ok(Answer::json(StatusCode::OK, shown, "shown"))
+        let view = letter.as_ref().map(WholeView::from).ok_or_else(not_found)?;
+        Ok(Answer::json(StatusCode::OK, json!(view), "shown"))
     }
 
     pub(super) async fn replay(&self, query: &Query, head: &Parts, by: &str) -> Result<Answer, Problem> {

@@ -3,9 +3,9 @@
 //! Invariant: nothing is sent before its line of the audit is written; a 202 is said only after the run was recorded; its
 //! worker stores the report before it tells it.
 
-use broker_common::domain::{JobReport, Outcome, RequestId, RequestState, Task};
-use broker_common::messages::MaintenanceMessage;
-use broker_common::store::{Act, AuditLine};
+use broker_domain::{JobReport, Outcome, RequestId, RequestState, Task};
+use broker_messages::MaintenanceMessage;
+use broker_store::{Act, AuditLine};
 use http::StatusCode;
 use http::request::Parts;
 use serde_json::json;

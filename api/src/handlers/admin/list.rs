@@ -3,8 +3,8 @@
 //! A page may hold fewer than `limit`, even none, and still have a `next_cursor`: it ends after as much of the table as
 //! one call should read. The last one has none.
 
-use broker_common::domain::{Status, TrackId, TrackName};
-use broker_common::store::{Record, Store};
+use broker_domain::{Status, TrackId, TrackName};
+use broker_store::{Record, Store};
 use http::StatusCode;
 use serde_json::json;
 

@@ -14,8 +14,8 @@ pub(crate) use self::list::{LIMIT, MOST};
 
 use std::time::Duration;
 
-use broker_common::domain::{Removable, RequestId, STALE_GRACE_HOURS, Task};
-use broker_common::entropy::Entropy;
+use broker_domain::{Removable, RequestId, STALE_GRACE_HOURS, Task};
+use broker_runtime::entropy::Entropy;
 use http::request::Parts;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! `GET /v1/admin/stats`: how many sandboxes there are in each state, as the last census counted them; `?live=true`, or
 //! without a census, counted now.
 
-use broker_common::domain::LetterCount;
-use broker_common::store::Census;
+use broker_domain::LetterCount;
+use broker_store::Census;
 use http::StatusCode;
 use serde_json::json;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_common::domain::{LetterFilter, LetterId, LetterState, Reason, Source, Timestamp, TrackId};
+use broker_domain::{LetterFilter, LetterId, LetterState, Reason, Source, Timestamp, TrackId};
 use clap::{Args, Subcommand};
 
 use super::Output;

@@ -1,4 +1,4 @@
-//! The command line. Every setting of `broker_common::config` is a flag too, and wins over the environment.
+//! The command line. Every setting of `broker_runtime::config` is a flag too, and wins over the environment.
 
 mod dead_letters;
 
@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use broker_common::config::SETTINGS;
-use broker_common::domain::{Job, STALE_GRACE_HOURS, Status};
+use broker_domain::{Job, STALE_GRACE_HOURS, Status};
+use broker_runtime::config::SETTINGS;
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// Settings given as flags, by the setting's name.

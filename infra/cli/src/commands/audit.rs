@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use broker_common::domain::Timestamp;
-use broker_common::store::AuditLine;
+use broker_domain::Timestamp;
+use broker_store::AuditLine;
 
 use super::Done;
 use crate::args;

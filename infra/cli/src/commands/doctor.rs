@@ -6,13 +6,13 @@
 
 use std::process::ExitCode;
 
-use broker_common::aws;
-use broker_common::clock::MAX_SKEW_MS;
-use broker_common::config::unknown_names;
-use broker_common::provider::{Provider, ProviderError};
-use broker_common::queue::{QueueError, inspect};
-use broker_common::store::StoreError;
-use broker_common::store::schema::{self, IndexState};
+use broker_domain::MAX_SKEW_MS;
+use broker_provider::{Provider, ProviderError};
+use broker_queue::{QueueError, inspect};
+use broker_runtime::aws;
+use broker_runtime::config::unknown_names;
+use broker_store::StoreError;
+use broker_store::schema::{self, IndexState};
 use serde::Serialize;
 
 use super::Done;
@@ -248,7 +248,7 @@ async fn provider(context: &Context) -> Finding {
 
 fn tokens(context: &Context) -> Finding {
     let config = &context.config;
-    let names = |tokens: &broker_common::config::Tokens| {
+    let names = |tokens: &broker_runtime::config::Tokens| {
         tokens.iter().map(|token| token.name().to_owned()).collect::<Vec<_>>().join(", ")
     };
     let (track, admin) = (names(&config.track_tokens), names(&config.admin_tokens));

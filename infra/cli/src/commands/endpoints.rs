@@ -3,15 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Context as _;
-use broker_common::config::Config;
-use broker_common::lifecycle::Lifecycle;
-use broker_common::telemetry;
+use broker_runtime::config::Config;
+use broker_runtime::lifecycle::Lifecycle;
+use broker_runtime::telemetry;
 
 use super::Done;
 use crate::args;
 use crate::context::Settings;
-use crate::endpoints::{self, Endpoints};
 use crate::output;
+use broker_local::endpoints::{self, Endpoints};
 
 /// The endpoint libraries log every refused write and every queue.
 pub(super) const QUIET_LOG: &str = "warn,dynoxide=error,rustack_sqs_core=error";

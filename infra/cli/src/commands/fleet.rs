@@ -9,18 +9,18 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use broker_common::aws::Aws;
-use broker_common::clock::Clock;
-use broker_common::config::{Config, SETTINGS};
-use broker_common::domain::{Backlog, Scaling};
-use broker_common::queue::{Queue, QueueKind, QueueNames, QueueUrls, topology};
+use broker_domain::{Backlog, Scaling};
+use broker_queue::{Queue, QueueKind, QueueNames, QueueUrls, topology};
+use broker_runtime::aws::Aws;
+use broker_runtime::clock::Clock;
+use broker_runtime::config::{Config, SETTINGS};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use secrecy::ExposeSecret as _;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use crate::endpoints::Endpoints;
+use broker_local::endpoints::Endpoints;
 
 /// The pause between two looks at the queue.
 const EVERY: Duration = Duration::from_millis(500);

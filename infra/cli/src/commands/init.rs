@@ -1,7 +1,7 @@
 //! `broker init`: the table and the queues, created or mended.
 
-use broker_common::queue::topology;
-use broker_common::store::schema;
+use broker_queue::topology;
+use broker_store::schema;
 
 use super::Done;
 use crate::context::Context;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use broker_common::domain::{Job, JobReport, Task, Times};
-use broker_common::messages::MaintenanceMessage;
-use broker_common::queue::{QueueKind, QueueUrls, Sender};
-use broker_common::store::Act;
+use broker_domain::{Job, JobReport, Task, Times};
+use broker_messages::MaintenanceMessage;
+use broker_queue::{QueueKind, QueueUrls, Sender};
+use broker_store::Act;
 use serde::Serialize;
 
 use super::Done;

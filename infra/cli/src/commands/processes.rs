@@ -1,6 +1,6 @@
 //! `broker api` and `broker worker`: the same processes as the binaries of those names, with flags.
 
-use broker_common::process::{self, Process};
+use broker_runtime::process::{self, Process};
 
 use super::Done;
 use crate::context::Settings;

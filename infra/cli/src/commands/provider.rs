@@ -1,13 +1,13 @@
-//! `broker provider`: the provider stand-in alone, for other processes or tests; see [`crate::provider`].
+//! `broker provider`: the provider stand-in alone, for other processes or tests; see [`broker_local::provider`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use broker_common::clock::Clock;
-use broker_common::config::{Config, ProviderConfig};
-use broker_common::lifecycle::Lifecycle;
-use broker_common::{process, telemetry};
+use broker_runtime::clock::Clock;
+use broker_runtime::config::{Config, ProviderConfig};
+use broker_runtime::lifecycle::Lifecycle;
+use broker_runtime::{process, telemetry};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ use super::endpoints::QUIET_LOG;
 use crate::args;
 use crate::context::Settings;
 use crate::output;
-use crate::provider::{Options, StandIn};
+use broker_local::provider::{Options, StandIn};
 
 /// What the stand-in is told its clients by, unless BROKER_PROVIDER_TOKEN says otherwise.
 const TOKEN: &str = "stand-in";

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use broker_common::heartbeat;
-use broker_common::queue::topology::{self, Depth};
-use broker_common::queue::{QueueKind, QueueUrls};
-use broker_common::store::{Instance, Role};
+use broker_queue::topology::{self, Depth};
+use broker_queue::{QueueKind, QueueUrls};
+use broker_store::heartbeat;
+use broker_store::{Instance, Role};
 use serde::Serialize;
 
 use super::Done;
@@ -91,8 +91,8 @@ fn cells(row: Row) -> [String; 6] {
 
 #[cfg(test)]
 mod tests {
-    use broker_common::domain::Timestamp;
-    use broker_common::store::Received;
+    use broker_domain::Timestamp;
+    use broker_store::Received;
     use uuid::Uuid;
 
     use super::*;

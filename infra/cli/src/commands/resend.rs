@@ -4,9 +4,9 @@
 //! passed meanwhile is sent, too: the worker that gets it stores `expired`. What it does not do: send again what has no
 //! record, a synchronous call that was still waiting; its caller saw the connection break, and may repeat it.
 
-use broker_common::aws::Aws;
-use broker_common::queue::{QueueKind, QueueNames, QueueUrls, Sender};
-use broker_common::store::Store;
+use broker_queue::{QueueKind, QueueNames, QueueUrls, Sender};
+use broker_runtime::aws::Aws;
+use broker_store::Store;
 use tokio::task::JoinSet;
 
 /// Sends every queued request again and returns how many there were.

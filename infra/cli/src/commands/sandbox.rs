@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use broker_api::shapes::PooledSandbox;
-use broker_common::domain::{Allocation, EndReason, LeaseEnd, SandboxId, Status};
-use broker_common::store::{Act, Changed, EndOutcome, Record, Seen};
+use broker_domain::{Allocation, EndReason, LeaseEnd, SandboxId, Status};
+use broker_store::{Act, Changed, EndOutcome, Record, Seen};
 use serde_json::{Value, json};
 
 use super::Done;

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use broker_common::aws::{self, Aws};
-use broker_common::clock::Clock;
-use broker_common::config::{Config, SETTINGS, Strings, Token};
-use broker_common::crash;
-use broker_common::domain::Scaling;
-use broker_common::entropy::Entropy;
-use broker_common::lifecycle::Lifecycle;
-use broker_common::process::{self, Process};
-use broker_common::queue::{QueueNames, topology};
-use broker_common::store::{Store, schema};
-use broker_common::{metrics, telemetry, trace};
+use broker_domain::Scaling;
+use broker_queue::{QueueNames, topology};
+use broker_runtime::aws::{self, Aws};
+use broker_runtime::clock::Clock;
+use broker_runtime::config::{CRASH_SETTING, Config, SETTINGS, Strings, Token};
+use broker_runtime::crash_points;
+use broker_runtime::entropy::Entropy;
+use broker_runtime::lifecycle::Lifecycle;
+use broker_runtime::process::{self, Process};
+use broker_runtime::{metrics, telemetry, trace};
+use broker_store::{Store, schema};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -28,9 +28,9 @@ use super::endpoints::QUIET_LOG;
 use super::{Done, fleet, pool, provider, resend};
 use crate::args::{self, Workers};
 use crate::context::Settings;
-use crate::endpoints::Endpoints;
 use crate::output;
-use crate::provider::Options;
+use broker_local::endpoints::Endpoints;
+use broker_local::provider::Options;
 
 /// When the stand-in has a new account for one that was deleted.
 const REGROW_AFTER: Duration = Duration::from_secs(20);
@@ -62,7 +62,7 @@ pub(crate) fn run(settings: &Settings, args: args::Up) -> anyhow::Result<Done> {
         open.filter_map(|setting| Some((setting.name.to_owned(), strings.get(setting.name)?))).collect()
     });
     telemetry::start(&config.log, config.log_format)?;
-    settings.over(&[], crash::arm);
+    settings.over(&[], |strings| crash_points::arm(strings.get(CRASH_SETTING).as_deref()));
     let runtime = tokio::runtime::Runtime::new().context("the async runtime did not start")?;
     runtime.block_on(everything(args, config, told, Entropy::from_system()))
 }
@@ -206,7 +206,8 @@ async fn serve(
     keeps: Option<&Path>,
 ) -> anyhow::Result<()> {
     let url = format!("http://{}", listener.local_addr()?);
-    let tokens = |tokens: &broker_common::config::Tokens| tokens.iter().next().map(shown).unwrap_or_default();
+    let tokens =
+        |tokens: &broker_runtime::config::Tokens| tokens.iter().next().map(shown).unwrap_or_default();
     let (track, admin) = (tokens(&config.track_tokens), tokens(&config.admin_tokens));
     let Endpoints { dynamodb_url, sqs_url, .. } = endpoints;
     let notes = notes(prepared, keeps);

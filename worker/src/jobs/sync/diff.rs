@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use broker_common::domain::{Event, ExternalId, SandboxId, SandboxName, Status, Timestamp};
-use broker_common::provider::{Account, Listed};
-use broker_common::store::Record;
+use broker_domain::{Event, ExternalId, SandboxId, SandboxName, Status, Timestamp};
+use broker_provider::{Account, Listed};
+use broker_store::Record;
 
 /// So many available sandboxes may always become stale at once …
 const FEW: usize = 5;
@@ -116,7 +116,7 @@ pub(super) fn judge(account: &Account, stands: &Record) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use broker_common::domain::Sandbox;
+    use broker_domain::Sandbox;
 
     use super::*;
 

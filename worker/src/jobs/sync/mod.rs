@@ -10,10 +10,10 @@ mod diff;
 
 use std::collections::HashMap;
 
-use broker_common::crash::{self, Point};
-use broker_common::domain::{JobReport, SandboxId, Status};
-use broker_common::provider::{Account, Listed};
-use broker_common::store::{Changed, Inserted, NewSandbox, Record, Seen, StoreError};
+use broker_domain::{JobReport, SandboxId, Status};
+use broker_provider::{Account, Listed};
+use broker_runtime::crash_points::{self, Point};
+use broker_store::{Changed, Inserted, NewSandbox, Record, Seen, StoreError};
 
 use self::diff::{Diff, Known};
 use super::{JobError, Jobs, each};
@@ -26,7 +26,7 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
     let provider = jobs.provider()?;
     let ours = ours(jobs).await?;
     let listed = provider.accounts().await?;
-    crash::point(Point::Listed);
+    crash_points::point(Point::Listed);
     let diff = compared(ours, listed).await;
     report.found = diff.listed;
     report.skipped += diff.malformed;

@@ -1,9 +1,9 @@
 //! `broker dead-letters replay` and `discard`: with progress, and Ctrl-C ends them where they can be gone on with.
 
 use anyhow::bail;
-use broker_common::dead_letters::{DeadLetters, Deed, Options, Selection, Tally};
-use broker_common::lifecycle::Lifecycle;
-use broker_common::queue::{QueueKind, QueueUrls, Sender};
+use broker_dead_letters::{DeadLetters, Deed, Options, Selection, Tally};
+use broker_queue::{QueueKind, QueueUrls, Sender};
+use broker_runtime::lifecycle::Lifecycle;
 
 use crate::args;
 use crate::commands::Done;

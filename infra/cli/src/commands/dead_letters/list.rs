@@ -1,8 +1,7 @@
 //! `broker dead-letters list`: any number of them, the oldest first.
 
-use broker_common::dead_letters::Listing;
-use broker_common::domain::{Letter, Timestamp};
-use serde_json::Value;
+use broker_dead_letters::{Listing, View};
+use broker_domain::{Letter, Timestamp};
 
 use super::age;
 use crate::args;
@@ -12,7 +11,7 @@ use crate::output;
 
 /// Rows as they are printed: texts of letters are not kept, they may be long.
 enum Rows {
-    Json(Vec<Value>),
+    Json(Vec<View>),
     Table(Vec<[String; 8]>),
 }
 
@@ -26,7 +25,7 @@ impl Rows {
 
     fn push(&mut self, letter: &Letter, now: Timestamp) {
         match self {
-            Self::Json(rows) => rows.push(letter.shown()),
+            Self::Json(rows) => rows.push(View::from(letter)),
             Self::Table(rows) => rows.push(cells(letter, now)),
         }
     }

@@ -1,10 +1,10 @@
-//! `broker dead-letters`: see, understand, replay, discard. What it does is `broker_common::dead_letters`, as over HTTP.
+//! `broker dead-letters`: see, understand, replay, discard. What it does is `broker_dead_letters`, as over HTTP.
 
 pub(crate) mod deed;
 pub(crate) mod list;
 pub(crate) mod show;
 
-use broker_common::domain::Timestamp;
+use broker_domain::Timestamp;
 
 /// How long ago, in words that fit a column.
 fn age(at: Timestamp, now: Timestamp) -> String {

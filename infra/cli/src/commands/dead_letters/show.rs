@@ -1,6 +1,7 @@
 //! `broker dead-letters show`: everything that is known of one; `--raw` prints its text byte for byte.
 
 use anyhow::Context as _;
+use broker_dead_letters::{View, WholeView};
 use serde_json::Value;
 
 use crate::args;
@@ -14,9 +15,9 @@ pub(crate) async fn run(context: Context, args: args::ShowLetter) -> anyhow::Res
     if args.raw {
         output::raw(&letter.body)?;
     } else if args.output.json {
-        output::json(&letter.shown_whole())?;
+        output::json(&WholeView::from(&letter))?;
     } else {
-        let shown = letter.shown();
+        let shown = serde_json::to_value(View::from(&letter))?;
         let cells = shown.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         output::table(["DEAD LETTER", ""], cells.map(|(name, value)| [name.clone(), text(value)]))?;

@@ -10,17 +10,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::bail;
-use broker_common::domain::{Adoption, ForeignSandbox, LeaseKey, adoptions};
-use broker_common::heartbeat;
-use broker_common::store::{Changed, ForeignRow, Minted, Survey};
+use broker_domain::{Adoption, ForeignSandbox, LeaseKey, adoptions};
+use broker_store::heartbeat;
+use broker_store::{Changed, ForeignRow, Minted, Survey};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::{SEGMENTS, every_page};
 use crate::args;
 use crate::commands::Done;
 use crate::context::Context;
 use crate::output;
+use broker_store::scan_all::{SEGMENTS, every_page};
 
 /// Rows that are being taken over at the same time; they share calls.
 const AT_ONCE: usize = 100;

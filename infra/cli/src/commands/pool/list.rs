@@ -1,13 +1,13 @@
 //! `broker pool list`: sandboxes, of one state or of all.
 
-use broker_common::domain::Sandbox;
+use broker_domain::Sandbox;
 use serde::Serialize;
 
-use super::scan;
 use crate::args;
 use crate::commands::Done;
 use crate::context::Context;
 use crate::output;
+use broker_store::scan_all::scan;
 
 #[derive(Serialize)]
 struct Row {

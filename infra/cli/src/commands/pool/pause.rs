@@ -4,7 +4,7 @@
 //! `BROKER_POLL_WAIT_S` and six seconds; a worker that starts looks first. What waits in the queues stays there.
 
 use anyhow::bail;
-use broker_common::store::{Changed, Standing};
+use broker_store::{Changed, Standing};
 use serde::Serialize;
 
 use crate::commands::Done;
@@ -41,7 +41,7 @@ async fn show(context: &Context, json: bool) -> anyhow::Result<Done> {
         Standing::Copy { .. } => (true, None),
     };
     if json {
-        output::json(&Shown { paused, paused_at: since.map(broker_common::domain::Timestamp::as_secs) })?;
+        output::json(&Shown { paused, paused_at: since.map(broker_domain::Timestamp::as_secs) })?;
     } else {
         output::line(if paused { "paused: no worker takes a message" } else { "open" })?;
     }

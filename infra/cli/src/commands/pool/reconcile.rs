@@ -14,19 +14,19 @@ use std::io::Read as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use broker_common::domain::{
+use broker_domain::{
     AllocateRequest, EndReason, Fingerprint, IdempotencyKey, LeaseEnd, LeaseKey, Sandbox, SandboxId, Status,
     Times, Timestamp, TrackId, TrackName,
 };
-use broker_common::provider::{Listed, Provider};
-use broker_common::store::{Candidate, Changed, Claim, ClaimOutcome, EndOutcome, NewSandbox, Seen, Standing};
+use broker_provider::{Listed, Provider};
+use broker_store::{Candidate, Changed, Claim, ClaimOutcome, EndOutcome, NewSandbox, Seen, Standing};
 use serde::{Deserialize, Serialize};
 
-use super::scan;
 use crate::args;
 use crate::commands::Done;
 use crate::context::Context;
 use crate::output;
+use broker_store::scan_all::scan;
 
 /// Who holds what nobody is known to hold, until it is given up a moment later.
 const NOBODY: &str = "reconciled";

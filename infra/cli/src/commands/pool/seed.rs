@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use broker_common::domain::{ExternalId, Sandbox, SandboxId, SandboxName, Timestamp};
-use broker_common::store::{NewSandbox, Store, StoreError};
+use broker_domain::{ExternalId, Sandbox, SandboxId, SandboxName, Timestamp};
+use broker_store::{NewSandbox, Store, StoreError};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::scan;
 use crate::args;
 use crate::commands::Done;
 use crate::context::Context;
 use crate::output;
-use crate::provider;
+use broker_local::provider;
+use broker_store::scan_all::scan;
 
 /// Calls under way at the same time.
 const CALLS: usize = 16;

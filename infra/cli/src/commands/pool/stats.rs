@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use broker_common::domain::Status;
+use broker_domain::Status;
 
-use super::scan;
 use crate::commands::Done;
 use crate::context::Context;
 use crate::output;
+use broker_store::scan_all::scan;
 
 pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
     let mut counts: BTreeMap<Status, u64> = Status::ALL.into_iter().map(|status| (status, 0)).collect();

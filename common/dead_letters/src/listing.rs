@@ -1,0 +1,160 @@
+//! Letters in the order of their time, over all partitions, filtered, page by page.
+//!
+//! Invariant: with one id as the cursor, pages together hold every letter that matches and does not change meanwhile,
+//! once. What it does not do: hold a snapshot.
+
+use std::collections::VecDeque;
+
+use broker_domain::{LETTER_SHARDS, Letter, LetterCount, LetterFilter, LetterId};
+use broker_store::{Store, StoreError};
+
+/// Sorts behind every id.
+const BEHIND_ALL: &str = "~";
+
+/// Which letters a deed is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// These, whatever their state.
+    These(Vec<LetterId>),
+    /// Those that match.
+    Matching(LetterFilter),
+}
+
+/// Reads the letters that match a filter, the oldest first.
+#[derive(Debug)]
+pub struct Listing {
+    store: Store,
+    filter: LetterFilter,
+    until: String,
+    /// Letters that one read may bring, if whoever asks wants few.
+    page: Option<i32>,
+    /// Reads that may still be made; then the listing ends early and tells where.
+    reads: usize,
+    partitions: Vec<Partition>,
+    /// Everything up to here was told, or does not match.
+    told_to: Option<LetterId>,
+    ended: bool,
+    unreadable: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Partition {
+    shard: u8,
+    from: String,
+    /// Matching letters that were read and not told.
+    waiting: VecDeque<Letter>,
+    /// How far it was read.
+    read_to: Option<LetterId>,
+    exhausted: bool,
+}
+
+impl Listing {
+    /// The letters that match `filter` and come after `after`.
+    pub fn new(store: Store, filter: LetterFilter, after: Option<&LetterId>) -> Self {
+        let from = match (after, filter.since) {
+            (Some(after), _) => behind(after),
+            (None, Some(since)) => LetterId::time(since),
+            (None, None) => String::new(),
+        };
+        // DynamoDB takes no empty text in a key condition.
+        let from = if from.is_empty() { "0".to_owned() } else { from };
+        let until = filter.before.map_or_else(|| BEHIND_ALL.to_owned(), LetterId::time);
+        let partitions = (0..LETTER_SHARDS).map(|shard| Partition {
+            shard,
+            from: from.clone(),
+            waiting: VecDeque::new(),
+            read_to: None,
+            exhausted: from > until,
+        });
+        let partitions = partitions.collect();
+        Self {
+            store,
+            filter,
+            until,
+            page: None,
+            reads: usize::MAX,
+            partitions,
+            told_to: after.cloned(),
+            ended: false,
+            unreadable: Vec::new(),
+        }
+    }
+
+    /// With reads of at most `letters` each, and at most `reads` of them (but one of each partition).
+    pub fn bounded(self, letters: usize, reads: usize) -> Self {
+        let page = i32::try_from(letters).ok().filter(|letters| *letters > 0);
+        Self { page, reads: reads.max(self.partitions.len()), ..self }
+    }
+
+    /// The next letter; `None` at the end, or when the reads are used up.
+    pub async fn next(&mut self) -> Result<Option<Letter>, StoreError> {
+        self.fill().await?;
+        let oldest = |partition: &Partition| partition.waiting.front().map(|letter| letter.id.clone());
+        let candidate = self.partitions.iter().enumerate().filter_map(|(at, p)| Some((oldest(p)?, at))).min();
+        // Where a partition was not read to its end, nothing behind that place may be told yet.
+        let unread = self.partitions.iter().filter(|p| p.waiting.is_empty() && !p.exhausted);
+        let bound = unread.map(|p| p.read_to.clone()).min();
+        match (candidate, bound) {
+            (Some((id, at)), bound) if bound.as_ref().is_none_or(|bound| bound.as_ref() >= Some(&id)) => {
+                self.told_to = Some(id);
+                Ok(self.partitions[at].waiting.pop_front())
+            }
+            (Some(_) | None, Some(bound)) => {
+                self.told_to = bound.or(self.told_to.take());
+                Ok(None)
+            }
+            (Some(_) | None, None) => {
+                self.ended = true;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads each partition on until it has a letter to tell, in turns, so that none is left unread when the reads end.
+    async fn fill(&mut self) -> Result<(), StoreError> {
+        let Self { store, filter, until, page, reads, partitions, unreadable, .. } = self;
+        let wants = |partition: &Partition| partition.waiting.is_empty() && !partition.exhausted;
+        while *reads > 0 && partitions.iter().any(wants) {
+            for partition in partitions.iter_mut().filter(|partition| wants(partition)) {
+                *reads = reads.saturating_sub(1);
+                let mut read = store.letters(partition.shard, &partition.from, until, *page).await?;
+                unreadable.append(&mut read.unreadable);
+                match &read.read_to {
+                    Some(to) => partition.from = behind(to),
+                    None => partition.exhausted = true,
+                }
+                partition.read_to = read.read_to;
+                partition.waiting.extend(read.letters.into_iter().filter(|letter| filter.matches(letter)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where to go on after what was told; `None` at the end.
+    pub fn cursor(&self) -> Option<&LetterId> {
+        if self.ended { None } else { self.told_to.as_ref() }
+    }
+
+    /// What is wrong with items that should be letters, as far as was read.
+    pub fn unreadable(&self) -> &[String] {
+        &self.unreadable
+    }
+}
+
+/// How many letters want something of the operator, by a look at all of them.
+pub async fn count_open(store: &Store) -> Result<LetterCount, StoreError> {
+    let mut listing = Listing::new(store.clone(), LetterFilter::default(), None);
+    let mut count = LetterCount::default();
+    while let Some(letter) = listing.next().await? {
+        count.add(&letter);
+    }
+    for problem in listing.unreadable() {
+        tracing::error!(problem, "an item that should be a dead letter cannot be read");
+    }
+    Ok(count)
+}
+
+/// Sorts right behind `id` and before every other one: ids have one length.
+fn behind(id: &LetterId) -> String {
+    format!("{id}0")
+}

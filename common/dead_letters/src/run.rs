@@ -1,0 +1,238 @@
+//! One run of a deed through all that is selected: paced, bounded, a few letters at a time, and it may be told to stop.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::deed::{Acted, DeadLetters, Deed, Options, Selected};
+use super::{Selection, Tally};
+use broker_domain::{Letter, LetterEvent, LetterId, Timestamp};
+use broker_store::{Changed, Hand, StoreError};
+
+/// Letters that are dealt with at a time: enough for full batches of every call.
+const AT_ONCE: usize = 100;
+/// So many failures in a row are no accident: AWS is away.
+const GIVE_UP_AFTER: u32 = 25;
+/// What is held by somebody else is looked at again a little after it is not any more.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// A run.
+pub(super) struct Run<'a> {
+    letters: &'a DeadLetters,
+    deed: Arc<Deed>,
+    options: Options,
+    hand: Hand,
+    began: Instant,
+    /// When the next letter may be begun.
+    slot: Instant,
+    acting: JoinSet<Acted>,
+    /// Letters that somebody else is replaying, if he lives.
+    held: Vec<LetterId>,
+    /// Letters that this run took.
+    taken: HashSet<LetterId>,
+    begun: u64,
+    failures_in_a_row: u32,
+    tally: Tally,
+}
+
+/// Whether a run goes on.
+#[derive(PartialEq, Eq)]
+enum Next {
+    On,
+    End,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(letters: &'a DeadLetters, deed: Deed, options: Options, hand: Hand) -> Self {
+        let now = Instant::from_std(letters.clock.instant());
+        Self {
+            letters,
+            deed: Arc::new(deed),
+            options,
+            hand,
+            began: now,
+            slot: now,
+            acting: JoinSet::new(),
+            held: Vec::new(),
+            taken: HashSet::new(),
+            begun: 0,
+            failures_in_a_row: 0,
+            tally: Tally { dry_run: options.dry_run, ..Tally::default() },
+        }
+    }
+
+    /// Through all of `selection`; what was begun is ended in any case.
+    pub(super) async fn through(
+        mut self,
+        selection: Selection,
+        stop: &CancellationToken,
+        mut told: impl FnMut(&Tally),
+    ) -> Result<Tally, StoreError> {
+        let mut selected = Selected::new(&self.letters.store, selection);
+        let read = self.first_pass(&mut selected, stop, &mut told).await;
+        self.drain(0, &mut told).await;
+        if read.is_ok() {
+            self.second_pass(stop, &mut told).await?;
+        }
+        self.drain(0, &mut told).await;
+        let took = self.now().duration_since(self.began);
+        self.tally.duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        read.map(|()| self.tally)
+    }
+
+    async fn first_pass(
+        &mut self,
+        selected: &mut Selected,
+        stop: &CancellationToken,
+        told: &mut impl FnMut(&Tally),
+    ) -> Result<(), StoreError> {
+        loop {
+            if self.next(stop, told).await == Next::End {
+                return Ok(());
+            }
+            let Some(letter) = selected.next(&mut self.tally.missing).await? else { return Ok(()) };
+            if letter.replay_of.as_ref().is_some_and(|from| self.taken.contains(from)) {
+                self.tally.died_again += 1;
+                continue;
+            }
+            self.tally.found += 1;
+            if letter.is_held(self.letters.clock.now()) && self.may(&letter) {
+                self.held.push(letter.id);
+            } else {
+                self.begin(letter, told);
+            }
+        }
+    }
+
+    /// Waits for those who were replaying the same letters: what they left behind is finished here.
+    async fn second_pass(
+        &mut self,
+        stop: &CancellationToken,
+        told: &mut impl FnMut(&Tally),
+    ) -> Result<(), StoreError> {
+        let mut held = std::mem::take(&mut self.held);
+        if self.options.dry_run || self.options.within.is_some() {
+            self.tally.skipped += held.len() as u64;
+            self.tally.more |= !held.is_empty();
+            return Ok(());
+        }
+        while let Some(id) = held.pop() {
+            let letter = loop {
+                let letter = self.letters.store.letter(&id).await?;
+                let now = self.letters.clock.now();
+                let Some(until) =
+                    letter.as_ref().filter(|letter| letter.is_held(now)).and_then(|l| l.held_until)
+                else {
+                    break letter;
+                };
+                let wait = until.since(now) + LOOK_AGAIN;
+                if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                    self.tally.interrupted = true;
+                    self.tally.skipped += 1 + held.len() as u64;
+                    return Ok(());
+                }
+            };
+            if self.next(stop, told).await == Next::End {
+                self.tally.skipped += 1 + held.len() as u64;
+                return Ok(());
+            }
+            match letter {
+                Some(letter) => self.begin(letter, told),
+                None => self.tally.skipped += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the next letter may be begun, or finds a reason to end.
+    async fn next(&mut self, stop: &CancellationToken, told: &mut impl FnMut(&Tally)) -> Next {
+        self.drain(AT_ONCE - 1, told).await;
+        if self.options.limit.is_some_and(|limit| self.begun >= limit) {
+            self.tally.more = true;
+            return Next::End;
+        }
+        if let Some(rate) = self.options.rate.filter(|_| !self.options.dry_run) {
+            let slot = self.slot;
+            let paced = stop.run_until_cancelled(tokio::time::sleep_until(slot)).await;
+            self.slot = slot.max(self.now()) + Duration::from_secs(1) / rate.max(1);
+            if paced.is_none() {
+                self.tally.interrupted = true;
+                return Next::End;
+            }
+        }
+        if stop.is_cancelled() || self.failures_in_a_row >= GIVE_UP_AFTER {
+            self.tally.interrupted = true;
+            return Next::End;
+        }
+        if self.options.within.is_some_and(|within| self.now().duration_since(self.began) >= within) {
+            self.tally.more = true;
+            return Next::End;
+        }
+        Next::On
+    }
+
+    /// Whether the deed may be done to a letter as it stands.
+    fn may(&self, letter: &Letter) -> bool {
+        let event = match &*self.deed {
+            Deed::Replay { .. } => LetterEvent::Take,
+            Deed::Discard { .. } => LetterEvent::Discard,
+        };
+        letter.state.after(event).is_some()
+    }
+
+    fn begin(&mut self, letter: Letter, told: &mut impl FnMut(&Tally)) {
+        if !self.may(&letter) {
+            self.tally.skipped += 1;
+            return;
+        }
+        self.begun += 1;
+        self.taken.insert(letter.id.clone());
+        if self.options.dry_run {
+            let renew = matches!(&*self.deed, Deed::Replay { renew_deadline: true });
+            self.tally.did(&letter, renew && letter.glance.deadline.is_some(), self.letters.clock.now());
+            return told(&self.tally);
+        }
+        let (letters, deed, hand) = (self.letters.clone(), Arc::clone(&self.deed), self.hand.clone());
+        self.acting.spawn(async move {
+            let acted = letters.act(&deed, &letter, hand).await;
+            (letter, acted)
+        });
+    }
+
+    /// Takes in what ended, until at most `left` letters are being dealt with.
+    async fn drain(&mut self, left: usize, told: &mut impl FnMut(&Tally)) {
+        while self.acting.len() > left {
+            let Some(ended) = self.acting.join_next().await else { return };
+            let now = self.letters.clock.now();
+            self.count(ended, now);
+            told(&self.tally);
+        }
+    }
+
+    fn count(&mut self, ended: Result<Acted, JoinError>, now: Timestamp) {
+        let problem = match ended {
+            Ok((letter, Ok((Changed::Done, renewed)))) => {
+                self.failures_in_a_row = 0;
+                return self.tally.did(&letter, renewed, now);
+            }
+            Ok((_, Ok((Changed::MovedOn, _)))) => {
+                self.failures_in_a_row = 0;
+                self.tally.skipped += 1;
+                return;
+            }
+            Ok((letter, Err(error))) => format!("{}: {error}", letter.id),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(problem, "a dead letter is left to the next run");
+        self.failures_in_a_row += 1;
+        self.tally.failed += 1;
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_std(self.letters.clock.instant())
+    }
+}

@@ -1,0 +1,120 @@
+//! A point in time as the domain sees it. It is handed in, never read here.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// The largest difference between two clocks, in milliseconds, that the protocol's margins cover; a process that is
+/// further off stops receiving.
+pub const MAX_SKEW_MS: i64 = 2_000;
+
+/// Milliseconds since the Unix epoch, UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// From milliseconds since the epoch.
+    pub const fn from_ms(ms: u64) -> Self {
+        Self(ms)
+    }
+
+    /// From whole seconds since the epoch, as the table and the HTTP API carry them.
+    pub const fn from_secs(secs: u64) -> Self {
+        Self(secs.saturating_mul(1_000))
+    }
+
+    /// Milliseconds since the epoch.
+    pub const fn as_ms(self) -> u64 {
+        self.0
+    }
+
+    /// Whole seconds since the epoch, rounded down.
+    pub const fn as_secs(self) -> u64 {
+        self.0 / 1_000
+    }
+
+    /// The same instant with its milliseconds cut off, so that it survives a round trip through seconds.
+    pub const fn floor_to_second(self) -> Self {
+        Self::from_secs(self.as_secs())
+    }
+
+    /// The day in UTC, as `2026-11-22`; the last day of 9999 for later ones.
+    pub fn date(self) -> String {
+        let ms = i64::try_from(self.0).unwrap_or(i64::MAX);
+        let at = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
+        at.to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
+    }
+
+    /// This instant plus `duration`, saturating.
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// This instant minus `duration`, not below the epoch.
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long after `earlier` this instant is; zero if it is not after it.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    fn from(timestamp: Timestamp) -> Self {
+        UNIX_EPOCH + Duration::from_millis(timestamp.0)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}", self.as_secs(), self.0 % 1_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_time_is_shown_in_seconds_and_cut_to_them() {
+        let at = Timestamp::from_ms(12_034);
+        assert_eq!((at.to_string().as_str(), at.as_secs(), at.as_ms()), ("12.034", 12, 12_034));
+        assert_eq!(at.floor_to_second(), Timestamp::from_secs(12));
+        assert_eq!(SystemTime::from(at), UNIX_EPOCH + Duration::from_millis(12_034));
+    }
+
+    #[test]
+    fn a_day_is_named_as_calendars_name_it() {
+        let date = |secs| Timestamp::from_secs(secs).date();
+        assert_eq!([date(0), date(86_399), date(86_400)], ["1970-01-01", "1970-01-01", "1970-01-02"]);
+        assert_eq!([date(951_782_400), date(951_868_800)], ["2000-02-29", "2000-03-01"]);
+        assert_eq!([date(1_767_225_599), date(1_795_378_100)], ["2025-12-31", "2026-11-22"]);
+        assert_eq!(
+            [Timestamp::from_ms(u64::MAX).date(), date(253_402_214_400)],
+            ["9999-12-30", "9999-12-31"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_added_is_what_lies_between(ms in 0..u64::MAX / 2, more in 0..u64::MAX / 4) {
+            let (at, more) = (Timestamp::from_ms(ms), Duration::from_millis(more));
+            prop_assert_eq!(at.plus(more).since(at), more);
+            prop_assert_eq!(at.plus(more).minus(more), at);
+            prop_assert!(more.is_zero() || at.since(at.plus(more)).is_zero(), "never negative");
+        }
+
+        #[test]
+        fn no_time_overflows(ms in any::<u64>(), secs in any::<u64>()) {
+            let (at, long) = (Timestamp::from_ms(ms), Duration::from_secs(secs));
+            prop_assert!(at.plus(long) >= at && at.minus(long) <= at);
+            prop_assert!(Timestamp::from_secs(secs).as_secs() <= secs);
+        }
+    }
+}

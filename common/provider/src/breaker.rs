@@ -1,0 +1,169 @@
+//! The circuit breaker: five failures in a row open it for 60 seconds; then one call is let through, which closes or
+//! reopens it.
+//!
+//! Clones share it; each process has its own, on purpose. What it guards against is asking in vain, and whether asking is in
+//! vain depends on who asks: a worker that cannot reach the provider must not stop those that can. One for all would be a
+//! read of the table before each call, and an answer that is no longer true when it is used. The price is small and known:
+//! an outage costs five calls per worker, then one a minute each, and the pace of deletions is shared whatever the breakers
+//! say. Each call in vain counts one attempt of its sandbox, which is then due again later; five of them in a row for one
+//! sandbox take over a quarter of an hour of a provider that lets calls in and answers 5xx, not an outage's first seconds.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// DESIGN.md, "Provider".
+const FAILURES: u32 = 5;
+const OPEN_FOR: Duration = Duration::from_secs(60);
+
+/// Where a breaker stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Calls pass.
+    Closed,
+    /// None does.
+    Open,
+    /// One is on its way to find out.
+    HalfOpen,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    failures: u32,
+    open_until: Option<Instant>,
+    probing: bool,
+}
+
+/// The breaker.
+#[derive(Clone, Debug, Default)]
+pub struct Breaker(Arc<Mutex<Inner>>);
+
+impl Breaker {
+    pub(super) fn new() -> Self {
+        let breaker = Self::default();
+        breaker.show();
+        breaker
+    }
+
+    /// Lets one call pass, or tells after how long to ask again.
+    pub(super) fn pass(&self, now: Instant) -> Result<Pass, Duration> {
+        let mut inner = self.inner();
+        if let Some(until) = inner.open_until {
+            let left = until.saturating_duration_since(now);
+            if !left.is_zero() {
+                return Err(left);
+            }
+            if inner.probing {
+                return Err(Duration::from_secs(1));
+            }
+            inner.probing = true;
+        }
+        drop(inner);
+        self.show();
+        Ok(Pass { breaker: self.clone(), told: false })
+    }
+
+    /// How long nothing will be asked; `None` if a call would pass.
+    pub fn open_for(&self, now: Instant) -> Option<Duration> {
+        let left = self.inner().open_until?.saturating_duration_since(now);
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> State {
+        let inner = self.inner();
+        match (inner.open_until, inner.probing) {
+            (None, _) => State::Closed,
+            (Some(_), false) => State::Open,
+            (Some(_), true) => State::HalfOpen,
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self) {
+        let shown = match self.state() {
+            State::Closed => 0.0,
+            State::HalfOpen => 1.0,
+            State::Open => 2.0,
+        };
+        metrics::gauge!("broker_provider_breaker_state").set(shown);
+    }
+}
+
+/// One call under way. Dropped without a word (its caller was cancelled), it is as if it had not been made.
+#[derive(Debug)]
+pub(super) struct Pass {
+    breaker: Breaker,
+    told: bool,
+}
+
+impl Pass {
+    pub(super) fn succeeded(mut self) {
+        self.told = true;
+        *self.breaker.inner() = Inner::default();
+        self.breaker.show();
+    }
+
+    pub(super) fn failed(mut self, now: Instant) {
+        self.told = true;
+        {
+            let mut inner = self.breaker.inner();
+            inner.failures += 1;
+            if inner.probing || inner.failures >= FAILURES {
+                inner.open_until = Some(now + OPEN_FOR);
+                inner.probing = false;
+                tracing::warn!(failures = inner.failures, "the provider fails: not asked for a minute");
+            }
+        }
+        self.breaker.show();
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if !self.told {
+            self.breaker.inner().probing = false;
+            self.breaker.show();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use broker_runtime::clock::Clock;
+
+    fn fail(breaker: &Breaker, now: Instant, times: u32) {
+        (0..times).for_each(|_| breaker.pass(now).unwrap().failed(now));
+    }
+
+    #[test]
+    fn five_failures_in_a_row_open_it_and_a_success_between_does_not() {
+        let (breaker, now) = (Breaker::new(), Clock::system().instant());
+        fail(&breaker, now, 4);
+        breaker.pass(now).unwrap().succeeded();
+        fail(&breaker, now, 4);
+        assert_eq!(breaker.state(), State::Closed);
+        fail(&breaker, now, 1);
+        assert_eq!(breaker.state(), State::Open);
+        assert_eq!(breaker.pass(now).unwrap_err(), OPEN_FOR);
+        assert_eq!(breaker.open_for(now), Some(OPEN_FOR));
+    }
+
+    #[test]
+    fn after_a_minute_one_call_alone_finds_out() {
+        let (breaker, now) = (Breaker::new(), Clock::system().instant());
+        fail(&breaker, now, 5);
+        let later = now + OPEN_FOR;
+        let probe = breaker.pass(later).unwrap();
+        assert_eq!(breaker.state(), State::HalfOpen);
+        assert!(breaker.pass(later).is_err(), "one at a time");
+        probe.failed(later);
+        assert!(breaker.pass(later).is_err(), "open again at its first failure");
+        drop(breaker.pass(later + OPEN_FOR).unwrap());
+        breaker.pass(later + OPEN_FOR).unwrap().succeeded();
+        assert_eq!(breaker.state(), State::Closed);
+    }
+}

@@ -1,0 +1,42 @@
+//! What a 429 asks for: until its `Retry-After` has passed nothing more is asked.
+//!
+//! Clones share it. Each process has its own, as with the breaker: one that has not heard it asks once and then has. The
+//! slots of the table are held for all (`jobs::deletion` of the worker); what had a slot by then meets this.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The rest.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rest(Arc<Mutex<Option<Instant>>>);
+
+impl Rest {
+    /// Nothing is asked before `until`.
+    pub(super) fn begin(&self, until: Instant) {
+        let mut rests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *rests = Some(rests.map_or(until, |other| other.max(until)));
+    }
+
+    /// How much of it is left; `None` if nothing is.
+    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(until?.saturating_duration_since(now)).filter(|left| !left.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use broker_runtime::clock::Clock;
+
+    #[test]
+    fn it_lasts_as_long_as_the_longest_that_was_asked_for() {
+        let (rest, now) = (Rest::default(), Clock::system().instant());
+        let second = Duration::from_secs(1);
+        assert_eq!(rest.left(now), None);
+        rest.begin(now + 2 * second);
+        rest.begin(now + second);
+        assert_eq!(rest.left(now + second), Some(second));
+        assert_eq!(rest.left(now + 2 * second), None);
+    }
+}

@@ -1,0 +1,286 @@
+//! Creating, measuring and listing queues.
+//!
+//! Invariant: [`ensure`] may be repeated at any time, by several at once, and leaves what already fits alone. What it
+//! does not do: delete anything but reply queues, by name.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_sqs::error::ProvideErrorMetadata as _;
+use aws_sdk_sqs::types::QueueAttributeName as Attribute;
+use uuid::Uuid;
+
+use super::error::{Cause, is_missing_queue};
+use super::urls::find;
+use super::{Queue, QueueError, QueueKind, QueueNames, QueueUrls, ReplyQueueName};
+use broker_runtime::aws::Aws;
+
+const DAY_S: u32 = 24 * 60 * 60;
+/// Dead letters outlive their source: SQS counts retention from the first enqueue.
+const DLQ_RETENTION_S: u32 = 14 * DAY_S;
+const SOURCE_RETENTION_S: u32 = 4 * DAY_S;
+const REPLY_RETENTION_S: u32 = 300;
+/// SQS: the longest wait of a poll.
+const POLL_WAIT_S: u32 = 20;
+/// SQS: queues of one ListQueues page.
+const PAGE: i32 = 1_000;
+
+type Attributes = HashMap<Attribute, String>;
+
+/// What [`ensure`] found or did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ensured {
+    /// It was not there.
+    Created,
+    /// It was there, and these attributes were set anew.
+    Changed(Vec<String>),
+    /// It was there as it should be.
+    AsItWas,
+}
+
+/// How full a queue is. SQS calls all three approximate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// Which.
+    pub queue: String,
+    /// Waiting to be received.
+    pub visible: u64,
+    /// Received, neither deleted nor visible again.
+    pub in_flight: u64,
+    /// Sent with a delay that has not passed.
+    pub delayed: u64,
+}
+
+/// Creates the four queues, or gives existing ones the right attributes, dead-letter queues first. `visibility` is the
+/// visibility timeout of the sources.
+pub async fn ensure(
+    aws: &Aws,
+    names: &QueueNames,
+    visibility: Duration,
+) -> Result<Vec<(String, Ensured)>, QueueError> {
+    let mut report = Vec::new();
+    let mut dlq_url: Option<String> = None;
+    for kind in QueueKind::ALL {
+        let name = names.name(kind);
+        // Each dead-letter queue stands before its source. Its URL is the one it was created with: asked for by name, a
+        // new queue may not be known yet.
+        let dlq_arn = match (kind.dlq(), dlq_url.take()) {
+            (Some(dlq), Some(url)) => Some(arn(aws, &names.name(dlq), &url).await?),
+            (Some(_) | None, _) => None,
+        };
+        let (ensured, url) = ensure_one(aws, &name, wanted(kind, visibility, dlq_arn.as_deref())).await?;
+        dlq_url = Some(url);
+        report.push((name, ensured));
+    }
+    Ok(report)
+}
+
+/// How many receives a message of this queue gets before redrive moves it; `None` for dead-letter queues.
+pub const fn max_receives(kind: QueueKind) -> Option<u32> {
+    match kind {
+        QueueKind::Requests => Some(5),
+        QueueKind::Maintenance => Some(10),
+        QueueKind::RequestsDlq | QueueKind::MaintenanceDlq => None,
+    }
+}
+
+/// Creates a reply queue.
+pub async fn create_reply_queue(
+    aws: &Aws,
+    urls: &QueueUrls,
+    id: Uuid,
+) -> Result<(ReplyQueueName, Queue), QueueError> {
+    let name = urls.names().reply(id);
+    let attributes = HashMap::from([
+        (Attribute::MessageRetentionPeriod, REPLY_RETENTION_S.to_string()),
+        (Attribute::ReceiveMessageWaitTimeSeconds, POLL_WAIT_S.to_string()),
+    ]);
+    let created =
+        aws.sqs.create_queue().queue_name(name.as_str()).set_attributes(Some(attributes)).send().await;
+    created.map_err(|error| failed("create", name.as_str(), error))?;
+    let queue = urls.reply(&name);
+    Ok((name, queue))
+}
+
+/// Deletes a reply queue and what is in it. One that is not there is deleted.
+pub async fn delete_reply_queue(
+    aws: &Aws,
+    urls: &QueueUrls,
+    name: &ReplyQueueName,
+) -> Result<(), QueueError> {
+    match aws.sqs.delete_queue().queue_url(urls.reply(name).url()).send().await {
+        Ok(_) => Ok(()),
+        Err(error) if is_missing_queue(error.code().unwrap_or_default()) => Ok(()),
+        Err(error) => Err(failed("delete", name.as_str(), error)),
+    }
+}
+
+/// All reply queues under our prefix, whoever's they are. SQS lists a new or deleted one up to a minute late.
+pub async fn reply_queues(aws: &Aws, names: &QueueNames) -> Result<Vec<ReplyQueueName>, QueueError> {
+    let prefix = names.reply_prefix();
+    let mut found = Vec::new();
+    let mut pages =
+        aws.sqs.list_queues().queue_name_prefix(&prefix).max_results(PAGE).into_paginator().items().send();
+    while let Some(url) = pages.next().await {
+        let url = url.map_err(|error| failed("list queues", &prefix, error))?;
+        let name = url.rsplit('/').next().unwrap_or_default();
+        // Another deployment's prefix may begin as ours does.
+        found.extend(names.parse_reply(name).ok());
+    }
+    Ok(found)
+}
+
+/// How full the four queues are, sources first.
+pub async fn depths(aws: &Aws, urls: &QueueUrls) -> Result<Vec<Depth>, QueueError> {
+    use QueueKind::{Maintenance, MaintenanceDlq, Requests, RequestsDlq};
+    let mut depths = Vec::new();
+    for kind in [Requests, Maintenance, RequestsDlq, MaintenanceDlq] {
+        depths.push(depth(aws, &urls.get(kind), urls.names().name(kind)).await?);
+    }
+    Ok(depths)
+}
+
+/// How full `queue` is, which is called `name`.
+pub async fn depth(aws: &Aws, queue: &Queue, name: String) -> Result<Depth, QueueError> {
+    let visible = Attribute::ApproximateNumberOfMessages;
+    let in_flight = Attribute::ApproximateNumberOfMessagesNotVisible;
+    let delayed = Attribute::ApproximateNumberOfMessagesDelayed;
+    let asked = [visible.clone(), in_flight.clone(), delayed.clone()];
+    let attributes = attributes(aws, &name, queue.url(), &asked).await?;
+    let count = |attribute| attributes.get(&attribute).and_then(|count| count.parse().ok()).unwrap_or(0);
+    Ok(Depth { visible: count(visible), in_flight: count(in_flight), delayed: count(delayed), queue: name })
+}
+
+pub(super) fn wanted(kind: QueueKind, visibility: Duration, dlq_arn: Option<&str>) -> Attributes {
+    let mut wanted = HashMap::from([(Attribute::ReceiveMessageWaitTimeSeconds, POLL_WAIT_S.to_string())]);
+    let retention = match (max_receives(kind), dlq_arn) {
+        (Some(receives), Some(arn)) => {
+            let redrive = serde_json::json!({ "deadLetterTargetArn": arn, "maxReceiveCount": receives });
+            wanted.insert(Attribute::RedrivePolicy, redrive.to_string());
+            wanted.insert(Attribute::VisibilityTimeout, visibility.as_secs().to_string());
+            SOURCE_RETENTION_S
+        }
+        (None | Some(_), None | Some(_)) => DLQ_RETENTION_S,
+    };
+    wanted.insert(Attribute::MessageRetentionPeriod, retention.to_string());
+    wanted
+}
+
+/// What was done, and the queue's URL.
+async fn ensure_one(aws: &Aws, name: &str, wanted: Attributes) -> Result<(Ensured, String), QueueError> {
+    if let Some(url) = find(aws, name).await? {
+        return Ok((adjust(aws, name, &url, wanted).await?, url));
+    }
+    let created = aws.sqs.create_queue().queue_name(name).set_attributes(Some(wanted.clone())).send().await;
+    match created {
+        Ok(created) => Ok((Ensured::Created, created.queue_url.unwrap_or_default())),
+        // Somebody else was faster, with other attributes.
+        Err(error) if error.as_service_error().is_some_and(|error| error.is_queue_name_exists()) => {
+            let url = find(aws, name).await?.ok_or_else(|| failed("create", name, error))?;
+            Ok((adjust(aws, name, &url, wanted).await?, url))
+        }
+        Err(error) => Err(failed("create", name, error)),
+    }
+}
+
+/// Sets what differs.
+async fn adjust(aws: &Aws, name: &str, url: &str, wanted: Attributes) -> Result<Ensured, QueueError> {
+    let differ = differences(aws, name, url, wanted).await?;
+    if differ.is_empty() {
+        return Ok(Ensured::AsItWas);
+    }
+    let changed = words(&differ);
+    let set = aws.sqs.set_queue_attributes().queue_url(url).set_attributes(Some(differ)).send().await;
+    set.map_err(|error| failed("set the attributes of", name, error))?;
+    Ok(Ensured::Changed(changed))
+}
+
+/// What of `wanted` is not so.
+pub(super) async fn differences(
+    aws: &Aws,
+    name: &str,
+    url: &str,
+    wanted: Attributes,
+) -> Result<Attributes, QueueError> {
+    let asked: Vec<_> = wanted.keys().cloned().collect();
+    let found = attributes(aws, name, url, &asked).await?;
+    let differs = |attribute: &Attribute, value: &str| {
+        !found.get(attribute).is_some_and(|found| same(attribute, found, value))
+    };
+    Ok(wanted.into_iter().filter(|(attribute, value)| differs(attribute, value)).collect())
+}
+
+pub(super) fn words(attributes: &Attributes) -> Vec<String> {
+    let mut words: Vec<_> = attributes.keys().map(|attribute| attribute.as_str().to_owned()).collect();
+    words.sort();
+    words
+}
+
+/// Whether two values of an attribute mean the same; SQS may write a policy's JSON in another way than it was given.
+fn same(attribute: &Attribute, left: &str, right: &str) -> bool {
+    if *attribute != Attribute::RedrivePolicy {
+        return left == right;
+    }
+    let read = |text: &str| {
+        let policy: serde_json::Value = serde_json::from_str(text).ok()?;
+        let count = policy.get("maxReceiveCount")?;
+        let count = count.as_u64().or_else(|| count.as_str()?.parse().ok())?;
+        Some((policy.get("deadLetterTargetArn")?.as_str()?.to_owned(), count))
+    };
+    read(left).is_some_and(|left| read(right) == Some(left))
+}
+
+pub(super) async fn arn(aws: &Aws, name: &str, url: &str) -> Result<String, QueueError> {
+    let mut found = attributes(aws, name, url, &[Attribute::QueueArn]).await?;
+    found.remove(&Attribute::QueueArn).ok_or_else(|| QueueError::Missing { queue: name.to_owned() })
+}
+
+async fn attributes(aws: &Aws, name: &str, url: &str, asked: &[Attribute]) -> Result<Attributes, QueueError> {
+    let call = aws.sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(asked.to_vec()));
+    match call.send().await {
+        Ok(found) => Ok(found.attributes.unwrap_or_default()),
+        Err(error) if is_missing_queue(error.code().unwrap_or_default()) => {
+            Err(QueueError::Missing { queue: name.to_owned() })
+        }
+        Err(error) => Err(failed("read the attributes of", name, error)),
+    }
+}
+
+fn failed(
+    action: &'static str,
+    queue: &str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> QueueError {
+    let source: Cause = Arc::new(error);
+    QueueError::Failed { action, queue: queue.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redrive_policy_is_compared_by_meaning() {
+        let ours = r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":5}"#;
+        let theirs = r#"{ "maxReceiveCount" : "5", "deadLetterTargetArn" : "arn:x" }"#;
+        assert!(same(&Attribute::RedrivePolicy, theirs, ours));
+        assert!(!same(
+            &Attribute::RedrivePolicy,
+            r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":6}"#,
+            ours
+        ));
+        assert!(!same(&Attribute::RedrivePolicy, "", ours));
+    }
+
+    #[test]
+    fn dead_letters_are_kept_longer_than_their_source_keeps_anything() {
+        let source = wanted(QueueKind::Requests, Duration::from_secs(30), Some("arn:x"));
+        let dlq = wanted(QueueKind::RequestsDlq, Duration::from_secs(30), None);
+        assert_eq!(source[&Attribute::MessageRetentionPeriod], "345600");
+        assert_eq!(source[&Attribute::VisibilityTimeout], "30");
+        assert!(source[&Attribute::RedrivePolicy].contains(r#""maxReceiveCount":5"#));
+        assert_eq!(dlq[&Attribute::MessageRetentionPeriod], "1209600");
+        assert!(!dlq.contains_key(&Attribute::RedrivePolicy));
+    }
+}

@@ -1,0 +1,154 @@
+//! The AWS clients of one process, and what every call through them is bounded by.
+//!
+//! Purpose: one place for timeouts, retries and what is measured. Invariants: no attempt is unbounded; a call is retried
+//! by the SDK alone (three attempts, fast first retry), except long polls, whose loop is `queue::Receiver`; the roles
+//! (claims, sends, polls) spend retries from buckets of their own, so failing polls cannot starve claims. Every answer's
+//! `Date` reaches the [`Clock`]. What it does not do: know any table or queue.
+//!
+//! Endpoints, region and credentials come from the usual AWS environment (`AWS_ENDPOINT_URL[_SQS|_DYNAMODB]`,
+//! `AWS_REGION`, ...). Clients are cheap to clone and share their connections; a connection is opened per call in
+//! flight (HTTP/1.1) and there is no bound on their number.
+
+mod batcher;
+pub mod calls;
+mod observe;
+
+pub use batcher::{Bounds, Coalescer, FlightLost};
+
+use std::time::Duration;
+
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials as _;
+use aws_sdk_sqs::config::retry::{RetryConfig, RetryPartition};
+use aws_sdk_sqs::config::timeout::TimeoutConfig;
+use aws_sdk_sqs::error::DisplayErrorContext;
+
+use self::observe::Observer;
+use crate::clock::Clock;
+
+/// How long opening a connection may take.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How long one DynamoDB attempt may take, connecting included.
+const TABLE_ATTEMPT: Duration = Duration::from_secs(1);
+/// How long one SQS attempt may take that is not a long poll.
+const QUEUE_ATTEMPT: Duration = Duration::from_secs(2);
+/// How much longer than its wait a long poll may take.
+const POLL_MARGIN: Duration = Duration::from_secs(5);
+/// The longest first backoff; the SDK draws from 0 to it and doubles it.
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+/// The longest backoff.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
+/// Attempts per call.
+const ATTEMPTS: u32 = 3;
+
+/// Region and credentials of [`connect_locally`].
+const LOCAL: &str = "local";
+
+/// The AWS clients of this process.
+#[derive(Clone, Debug)]
+pub struct Aws {
+    /// The table.
+    pub dynamodb: aws_sdk_dynamodb::Client,
+    /// Sends, deletes, visibility, attributes.
+    pub sqs: aws_sdk_sqs::Client,
+    /// Long polls: one attempt, none shorter than the wait and 5 s.
+    pub sqs_receive: aws_sdk_sqs::Client,
+}
+
+/// The clients for the AWS environment of this process. `poll_wait` is the longest wait of a long poll.
+pub async fn connect(clock: &Clock, poll_wait: Duration) -> Aws {
+    let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
+    Aws::new(&config, clock, poll_wait)
+}
+
+/// What the AWS environment of this process says of who it is and where.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The region, if one is set.
+    pub region: Option<String>,
+    /// Why no credentials are found; `None` if some are. Whether AWS accepts them, only a call can tell.
+    pub no_credentials: Option<String>,
+}
+
+/// Looks for region and credentials.
+pub async fn identity() -> Identity {
+    let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
+    let missing = || "nothing provides any".to_owned();
+    let no_credentials = match config.credentials_provider() {
+        None => Some(missing()),
+        Some(provider) => {
+            provider.provide_credentials().await.err().map(|error| DisplayErrorContext(error).to_string())
+        }
+    };
+    let region = config.region().map(ToString::to_string).filter(|region| !region.is_empty());
+    Identity { region, no_credentials }
+}
+
+/// The clients for endpoints on this machine, which take any credentials.
+pub async fn connect_locally(dynamodb_url: &str, sqs_url: &str, clock: &Clock, poll_wait: Duration) -> Aws {
+    let at = |url: &str| {
+        aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .region(aws_config::Region::from_static(LOCAL))
+            .credentials_provider(Credentials::new(LOCAL, LOCAL, None, None, LOCAL))
+            .endpoint_url(url)
+            .load()
+    };
+    Aws {
+        dynamodb: Aws::new(&at(dynamodb_url).await, clock, poll_wait).dynamodb,
+        ..Aws::new(&at(sqs_url).await, clock, poll_wait)
+    }
+}
+
+impl Aws {
+    /// The clients for `config`, as [`connect`] makes them for the environment.
+    pub fn new(config: &SdkConfig, clock: &Clock, poll_wait: Duration) -> Self {
+        let observer = Observer::new(clock.clone());
+        let poll = POLL_MARGIN + poll_wait;
+        Self {
+            dynamodb: aws_sdk_dynamodb::Client::from_conf(
+                aws_sdk_dynamodb::config::Builder::from(config)
+                    .behavior_version(BehaviorVersion::v2026_01_12())
+                    .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+                    .timeout_config(timeouts(TABLE_ATTEMPT))
+                    .retry_config(retries())
+                    .retry_partition(RetryPartition::custom("claims").build())
+                    .interceptor(observer.clone())
+                    .build(),
+            ),
+            sqs: sqs(config, "sends", timeouts(QUEUE_ATTEMPT), retries(), observer.clone()),
+            sqs_receive: sqs(config, "polls", timeouts(poll), RetryConfig::disabled(), observer),
+        }
+    }
+}
+
+fn sqs(
+    config: &SdkConfig,
+    role: &'static str,
+    timeouts: TimeoutConfig,
+    retries: RetryConfig,
+    observer: Observer,
+) -> aws_sdk_sqs::Client {
+    aws_sdk_sqs::Client::from_conf(
+        aws_sdk_sqs::config::Builder::from(config)
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .timeout_config(timeouts)
+            .retry_config(retries)
+            .retry_partition(RetryPartition::custom(role).build())
+            .interceptor(observer)
+            .build(),
+    )
+}
+
+fn timeouts(attempt: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(attempt).build()
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig::standard()
+        .with_max_attempts(ATTEMPTS)
+        .with_initial_backoff(FIRST_BACKOFF)
+        .with_max_backoff(LONGEST_BACKOFF)
+}

@@ -1,0 +1,199 @@
+//! What is learnt from every attempt: the time AWS says it is, what became of the call, how long it took.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use aws_sdk_sqs::operation::receive_message::ReceiveMessageOutput;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    BeforeSerializationInterceptorContextRef, BeforeTransmitInterceptorContextRef, Error,
+    FinalizerInterceptorContextRef, Output,
+};
+use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
+use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, Metadata, OrchestratorError};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
+
+use super::calls;
+use crate::clock::{Clock, http_date};
+use crate::trace::Span;
+use broker_domain::Timestamp;
+
+/// Sees every attempt of the clients it is given to.
+#[derive(Clone, Debug)]
+pub(super) struct Observer {
+    clock: Clock,
+}
+
+/// When the attempt under way began.
+#[derive(Clone, Copy, Debug)]
+struct Began {
+    asked: Timestamp,
+    instant: Instant,
+}
+
+impl Storable for Began {
+    type Storer = StoreReplace<Self>;
+}
+
+/// The span of the call under way, if its caller is traced.
+#[derive(Debug)]
+struct Call(Mutex<Span>);
+
+impl Storable for Call {
+    type Storer = StoreReplace<Self>;
+}
+
+impl Observer {
+    pub(super) const fn new(clock: Clock) -> Self {
+        Self { clock }
+    }
+
+    /// Tells the clock when AWS answered. The server dates its answer when it writes it, which for a long poll is at
+    /// its end; that lies between `asked` and now all the same.
+    fn observe_date(&self, response: &HttpResponse, asked: Timestamp) {
+        let date = response.headers().get("date").and_then(http_date);
+        if let Some(date) = date {
+            self.clock.observe(date, asked, self.clock.uncorrected());
+        }
+    }
+}
+
+#[dyn_dispatch_hint]
+impl Intercept for Observer {
+    fn name(&self) -> &'static str {
+        "BrokerObserver"
+    }
+
+    // Not before its execution: which operation it is, a client's interceptor learns only after that.
+    fn read_before_serialization(
+        &self,
+        _context: &BeforeSerializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let called = config.load::<Metadata>().map(|call| calls::span(call.service(), call.name()));
+        if let Some(span) = called.filter(Span::is_recorded) {
+            config.interceptor_state().store_put(Call(Mutex::new(span)));
+        }
+        Ok(())
+    }
+
+    fn read_after_execution(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(Call(span)) = config.load::<Call>() {
+            // Taken out, it ends here and not with the bag.
+            let mut span = std::mem::take(&mut *span.lock().unwrap_or_else(PoisonError::into_inner));
+            match outcome(context.response(), context.output_or_error()) {
+                "ok" | "empty" => {}
+                refused => span.failed(refused),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_before_transmit(
+        &self,
+        _context: &BeforeTransmitInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let began = Began { asked: self.clock.uncorrected(), instant: self.clock.instant() };
+        config.interceptor_state().store_put(began);
+        Ok(())
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let Some(call) = config.load::<Metadata>() else { return Ok(()) };
+        let labels = [
+            ("service", call.service().to_ascii_lowercase()),
+            ("operation", call.name().to_owned()),
+            ("outcome", outcome(context.response(), context.output_or_error()).to_owned()),
+        ];
+        metrics::counter!("broker_aws_calls_total", &labels).increment(1);
+        // Nothing was transmitted when, for example, no credentials were found.
+        let Some(began) = config.load::<Began>() else { return Ok(()) };
+        let took = self.clock.instant().saturating_duration_since(began.instant);
+        metrics::histogram!("broker_aws_call_seconds", &labels[..2]).record(took.as_secs_f64());
+        if let Some(response) = context.response() {
+            self.observe_date(response, began.asked);
+        }
+        Ok(())
+    }
+}
+
+/// The word for what became of an attempt. Lost conditions are outcomes, as is a poll that brought nothing.
+fn outcome(
+    response: Option<&HttpResponse>,
+    result: Option<Result<&Output, &OrchestratorError<Error>>>,
+) -> &'static str {
+    match result {
+        None => "error",
+        Some(Ok(output)) => match output.downcast_ref::<ReceiveMessageOutput>() {
+            Some(received) if received.messages().is_empty() => "empty",
+            Some(_) | None => "ok",
+        },
+        Some(Err(error)) if error.is_timeout_error() => "timeout",
+        Some(Err(error)) => match error.as_connector_error() {
+            Some(connector) if connector.is_timeout() => "timeout",
+            Some(_) => "unreachable",
+            None => response.map_or("error", refusal),
+        },
+    }
+}
+
+/// The word for an answer that is an error.
+fn refusal(response: &HttpResponse) -> &'static str {
+    let code = error_code(response.body().bytes().unwrap_or_default());
+    match code.as_deref() {
+        Some("ConditionalCheckFailedException") => "conditional_check_failed",
+        Some("TransactionCanceledException") => "transaction_canceled",
+        Some("TransactionConflictException" | "TransactionInProgressException") => "conflict",
+        Some(
+            "ResourceNotFoundException" | "QueueDoesNotExist" | "AWS.SimpleQueueService.NonExistentQueue",
+        ) => "not_found",
+        Some(
+            "ProvisionedThroughputExceededException"
+            | "ThrottlingException"
+            | "Throttling"
+            | "RequestLimitExceeded"
+            | "RequestThrottled"
+            | "OverLimit",
+        ) => "throttled",
+        Some(_) | None if response.status().is_server_error() => "server_error",
+        Some(_) | None => "error",
+    }
+}
+
+/// The code in the body of an error of the AWS JSON protocols: `{"__type": "namespace#Code"}`.
+fn error_code(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct ErrorBody {
+        #[serde(rename = "__type")]
+        type_: String,
+    }
+    let ErrorBody { type_ } = serde_json::from_slice(body).ok()?;
+    Some(type_.rsplit_once('#').map_or(type_.clone(), |(_, code)| code.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_code_is_found_with_and_without_its_namespace() {
+        let body = br#"{"__type":"com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException","message":"no"}"#;
+        assert_eq!(error_code(body).as_deref(), Some("ConditionalCheckFailedException"));
+        assert_eq!(error_code(br#"{"__type":"QueueDoesNotExist"}"#).as_deref(), Some("QueueDoesNotExist"));
+        assert_eq!(error_code(b"<html>"), None);
+    }
+}

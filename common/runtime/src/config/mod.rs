@@ -1,0 +1,251 @@
+//! The configuration: read once, validated whole, one list for all binaries.
+//!
+//! Invariant: a bad value stops the start and is named; an unknown `BROKER_*` name is warned of, with the nearest known
+//! one. Endpoints, region and credentials of AWS come from the usual AWS environment, not from here. This module alone
+//! reads the environment.
+
+#[cfg(test)]
+mod fuzz;
+mod jobs;
+mod network;
+mod read;
+mod settings;
+mod tokens;
+mod trace;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use jobs::{Intervals, ProviderConfig, Scheduler};
+pub use network::{Networks, Origins, RateLimit};
+pub use read::{ConfigError, Overlay, Strings, UnknownName, strings, unknown_names};
+pub use settings::{CRASH_SETTING, SETTINGS, Setting};
+pub use tokens::{Token, Tokens};
+pub use trace::TraceConfig;
+
+use jobs::{EVERY, provider};
+use read::Reader;
+use trace::trace;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Everything that can be set. Durations are durations; the settings' names carry their unit.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The table's name.
+    pub table: String,
+    /// What the queues' names begin with.
+    pub prefix: String,
+    /// Over how many index partitions each state is spread.
+    pub state_shards: u8,
+    /// Whether this is one person's machine: the API may start without tokens.
+    pub local: bool,
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// Where the worker serves `/metrics`, `/healthz`, `/readyz`.
+    pub metrics_listen: SocketAddr,
+    /// Tokens of the platforms.
+    pub track_tokens: Tokens,
+    /// Tokens of the operators.
+    pub admin_tokens: Tokens,
+    /// How long a synchronous call waits unless it says otherwise.
+    pub wait: Duration,
+    /// How many calls may wait for a reply in one API process.
+    pub max_pending: usize,
+    /// How many connections one API process keeps.
+    pub max_connections: usize,
+    /// How often one token may ask from one address; none: as often as it likes.
+    pub rate_limit: Option<RateLimit>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Networks,
+    /// The web pages that may read answers.
+    pub cors_origins: Origins,
+    /// How long a sandbox is lent unless the request says otherwise.
+    pub lab_duration_hours: u16,
+    /// How many messages one worker handles at a time.
+    pub worker_concurrency: usize,
+    /// How long a received request stays hidden from other workers.
+    pub visibility: Duration,
+    /// How long one poll waits for a message.
+    pub poll_wait: Duration,
+    /// How long an API that is told to end still serves as before, not ready any more; the drain time follows.
+    pub lame_duck: Duration,
+    /// The provider, if there is one.
+    pub provider: Option<ProviderConfig>,
+    /// How long after its expiry a sandbox is left to its owner.
+    pub expiry_grace: Duration,
+    /// The pause after the first failed deletion of a sandbox.
+    pub deletion_backoff: Duration,
+    /// Who starts the jobs.
+    pub scheduler: Scheduler,
+    /// How often each job runs.
+    pub every: Intervals,
+    /// On how many threads a process works.
+    pub threads: usize,
+    /// How long a process may take to end.
+    pub drain: Duration,
+    /// Where traces go, if anywhere.
+    pub trace: Option<TraceConfig>,
+    /// What is logged.
+    pub log: String,
+    /// How it is logged.
+    pub log_format: LogFormat,
+}
+
+impl Config {
+    /// The configuration that `strings` give, or the first setting that is wrong.
+    pub fn read(strings: &dyn Strings) -> Result<Self, ConfigError> {
+        let read = Reader::new(strings);
+        Ok(Self {
+            table: read.text("BROKER_TABLE", |name| {
+                let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+                ((3..=255).contains(&name.len()) && name.bytes().all(allowed))
+                    .then_some(())
+                    .ok_or("3 to 255 of A-Z a-z 0-9 _ . -")
+            })?,
+            prefix: read.text("BROKER_PREFIX", |prefix| {
+                let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
+                ((1..=32).contains(&prefix.len()) && prefix.bytes().all(allowed))
+                    .then_some(())
+                    .ok_or("1 to 32 of A-Z a-z 0-9 _ -")
+            })?,
+            state_shards: read.number("BROKER_STATE_SHARDS", 1..=50)?,
+            local: read.flag("BROKER_LOCAL")?,
+            listen: read.address("BROKER_LISTEN")?,
+            metrics_listen: read.address("BROKER_METRICS_LISTEN")?,
+            track_tokens: read.tokens("BROKER_TRACK_TOKENS")?,
+            admin_tokens: read.tokens("BROKER_ADMIN_TOKENS")?,
+            wait: read.seconds("BROKER_WAIT_S", 0..=50)?,
+            max_pending: read.number("BROKER_MAX_PENDING", 1..=1_000_000)?,
+            max_connections: read.number("BROKER_MAX_CONNECTIONS", 1..=1_000_000)?,
+            rate_limit: match (
+                read.number("BROKER_RATE_LIMIT", 0..=1_000_000)?,
+                read.number("BROKER_RATE_BURST", 1..=1_000_000)?,
+            ) {
+                (0, _) => None,
+                (per_s, burst) => Some(RateLimit { per_s, burst }),
+            },
+            trusted_proxies: read.list("BROKER_TRUSTED_PROXIES", Networks::parse)?,
+            cors_origins: read.list("BROKER_CORS_ORIGINS", Origins::parse)?,
+            lab_duration_hours: read.number("BROKER_LAB_DURATION_HOURS", 1..=168)?,
+            worker_concurrency: read.number("BROKER_WORKER_CONCURRENCY", 1..=10_000)?,
+            visibility: read.seconds("BROKER_VISIBILITY_S", 2..=43_200)?,
+            poll_wait: read.seconds("BROKER_POLL_WAIT_S", 0..=20)?,
+            lame_duck: read.seconds("BROKER_LAME_DUCK_S", 0..=300)?,
+            provider: provider(&read)?,
+            expiry_grace: Duration::from_secs(
+                60 * read.number::<u64>("BROKER_EXPIRY_GRACE_MINUTES", 0..=10_080)?,
+            ),
+            deletion_backoff: read.seconds("BROKER_DELETION_BACKOFF_S", 1..=3_600)?,
+            scheduler: match read.text("BROKER_SCHEDULER", |_| Ok(()))?.as_str() {
+                "workers" => Scheduler::Workers,
+                "external" => Scheduler::External,
+                other => {
+                    let problem = format!("{other:?} is neither workers nor external");
+                    return Err(ConfigError::new("BROKER_SCHEDULER", problem));
+                }
+            },
+            every: Intervals {
+                sync: read.seconds("BROKER_SYNC_EVERY_S", EVERY)?,
+                expire: read.seconds("BROKER_EXPIRE_EVERY_S", EVERY)?,
+                cleanup: read.seconds("BROKER_CLEANUP_EVERY_S", EVERY)?,
+                purge: read.seconds("BROKER_PURGE_EVERY_S", EVERY)?,
+                census: read.seconds("BROKER_CENSUS_EVERY_S", EVERY)?,
+                sweep: read.seconds("BROKER_SWEEP_EVERY_S", EVERY)?,
+            },
+            threads: read.number("BROKER_THREADS", 1..=1_024)?,
+            drain: read.seconds("BROKER_DRAIN_S", 1..=600)?,
+            trace: trace(&read)?,
+            log: read.text("BROKER_LOG", |_| Ok(()))?,
+            log_format: match read.text("BROKER_LOG_FORMAT", |_| Ok(()))?.as_str() {
+                "json" => LogFormat::Json,
+                "text" => LogFormat::Text,
+                other => {
+                    return Err(ConfigError::new(
+                        "BROKER_LOG_FORMAT",
+                        format!("{other:?} is neither json nor text"),
+                    ));
+                }
+            },
+        })
+    }
+
+    /// That somebody can log in: an API without any token starts in local mode only.
+    pub fn require_tokens(&self) -> Result<(), ConfigError> {
+        if self.local || !(self.track_tokens.is_empty() && self.admin_tokens.is_empty()) {
+            Ok(())
+        } else {
+            let problem = "no token is configured: set it, BROKER_ADMIN_TOKENS, or BROKER_LOCAL=true on your own machine";
+            Err(ConfigError::new("BROKER_TRACK_TOKENS", problem))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn with(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_defaults_of_the_list_are_a_valid_configuration() {
+        let config = Config::read(&with(&[])).unwrap();
+        assert_eq!(config.wait, Duration::from_secs(10));
+        assert_eq!(config.state_shards, 16);
+        assert!(config.require_tokens().is_err(), "no tokens outside local mode");
+    }
+
+    #[test]
+    fn every_setting_of_the_list_is_read() {
+        for setting in SETTINGS {
+            let bad = with(&[(setting.name, "\u{0}")]);
+            let accepts_any_text = ["BROKER_LOG"].contains(&setting.name);
+            assert_eq!(Config::read(&bad).is_err(), !accepts_any_text, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_named_and_a_secret_is_not_shown() {
+        let error = Config::read(&with(&[("BROKER_WAIT_S", "soon")])).unwrap_err().to_string();
+        assert!(error.contains("BROKER_WAIT_S") && error.contains("soon"), "{error}");
+        let error = Config::read(&with(&[("BROKER_TRACK_TOKENS", "hunter2")])).unwrap_err().to_string();
+        assert!(error.contains("BROKER_TRACK_TOKENS") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_may_come_from_a_file_but_not_from_both() {
+        let path = std::env::temp_dir().join(format!("broker-config-test-{}", std::process::id()));
+        std::fs::write(&path, "a=0123456789abcdef\nb@lab-=fedcba9876543210\n").unwrap();
+        let file = path.to_str().unwrap();
+        let config = Config::read(&with(&[("BROKER_TRACK_TOKENS_FILE", file)])).unwrap();
+        assert_eq!(config.track_tokens.iter().map(Token::name).collect::<Vec<_>>(), ["a", "b"]);
+        let both = with(&[("BROKER_TRACK_TOKENS_FILE", file), ("BROKER_TRACK_TOKENS", "c=0123456789abcdef")]);
+        assert!(Config::read(&both).is_err());
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn an_unknown_name_is_told_with_the_nearest_known_one() {
+        let names = with(&[("BROKER_WIAT_S", "1"), ("BROKER_ADMIN_TOKENS_FILE", "x"), ("PATH", "y")]);
+        let unknown = unknown_names(&names);
+        assert_eq!(unknown.len(), 1);
+        assert_eq!((unknown[0].name.as_str(), unknown[0].nearest), ("BROKER_WIAT_S", "BROKER_WAIT_S"));
+    }
+
+    #[test]
+    fn debug_output_of_a_configuration_has_no_secret() {
+        let config = Config::read(&with(&[("BROKER_TRACK_TOKENS", "a=0123456789abcdef")])).unwrap();
+        assert!(!format!("{config:?}").contains("0123456789abcdef"));
+    }
+}

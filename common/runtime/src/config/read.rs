@@ -1,0 +1,213 @@
+//! From strings to values.
+
+use std::collections::BTreeMap;
+use std::env::VarsOs;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::Uri;
+use secrecy::SecretString;
+
+use super::settings::{CRASH_SETTING, SETTINGS, setting};
+use super::tokens::Tokens;
+
+/// Where settings come from.
+pub trait Strings {
+    /// The value of `name`, if it is set.
+    fn get(&self, name: &str) -> Option<String>;
+    /// Every name that is set.
+    fn names(&self) -> Vec<String>;
+}
+
+/// The environment as `main` finds it: names and values that are text.
+pub fn strings(environment: VarsOs) -> BTreeMap<String, String> {
+    environment
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+impl Strings for BTreeMap<String, String> {
+    fn get(&self, name: &str) -> Option<String> {
+        BTreeMap::get(self, name).cloned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.keys().cloned().collect()
+    }
+}
+
+/// Some strings (flags) laid over others (the environment).
+pub struct Overlay<'a> {
+    /// What wins.
+    pub over: &'a dyn Strings,
+    /// What holds otherwise.
+    pub under: &'a dyn Strings,
+}
+
+impl Strings for Overlay<'_> {
+    fn get(&self, name: &str) -> Option<String> {
+        self.over.get(name).or_else(|| self.under.get(name))
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names = self.over.names();
+        names.extend(self.under.names());
+        names
+    }
+}
+
+/// A setting that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name}: {problem}")]
+pub struct ConfigError {
+    /// Which setting.
+    pub name: String,
+    /// What is wrong with it. Never shows a secret.
+    pub problem: String,
+}
+
+impl ConfigError {
+    pub(super) fn new(name: &str, problem: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), problem: problem.into() }
+    }
+}
+
+/// A `BROKER_*` name that is no setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownName {
+    /// The name.
+    pub name: String,
+    /// The setting that looks most like it.
+    pub nearest: &'static str,
+}
+
+/// The names in `strings` that look like settings and are none.
+pub fn unknown_names(strings: &dyn Strings) -> Vec<UnknownName> {
+    let known = |name: &str| match name.strip_suffix("_FILE") {
+        Some(base) => setting(base).is_some_and(|setting| setting.secret),
+        None => setting(name).is_some() || name == CRASH_SETTING,
+    };
+    let ours = strings.names().into_iter().filter(|name| name.starts_with("BROKER_") && !known(name));
+    ours.map(|name| {
+        let nearest = SETTINGS
+            .iter()
+            .map(|s| s.name)
+            .min_by_key(|known| strsim::levenshtein(known, &name))
+            .unwrap_or_default();
+        UnknownName { name, nearest }
+    })
+    .collect()
+}
+
+/// Reads values of the list by name.
+pub(super) struct Reader<'a> {
+    strings: &'a dyn Strings,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(strings: &'a dyn Strings) -> Self {
+        Self { strings }
+    }
+
+    fn raw(&self, name: &str) -> Result<String, ConfigError> {
+        let setting =
+            setting(name).ok_or_else(|| ConfigError::new(name, "is not in the list of settings"))?;
+        let value = self.strings.get(name);
+        let file = if setting.secret { self.strings.get(&format!("{name}_FILE")) } else { None };
+        match (value, file) {
+            (Some(_), Some(_)) => {
+                Err(ConfigError::new(name, format!("is set, and so is {name}_FILE: set one of them")))
+            }
+            (Some(value), None) => Ok(value),
+            (None, Some(path)) => std::fs::read_to_string(&path).map_err(|error| {
+                ConfigError::new(&format!("{name}_FILE"), format!("cannot read {path}: {error}"))
+            }),
+            (None, None) => Ok(setting.default.to_owned()),
+        }
+    }
+
+    pub(super) fn text(
+        &self,
+        name: &str,
+        check: impl Fn(&str) -> Result<(), &'static str>,
+    ) -> Result<String, ConfigError> {
+        let value = self.raw(name)?;
+        match check(&value) {
+            Ok(()) => Ok(value),
+            Err(rule) => Err(ConfigError::new(name, format!("{value:?} is not {rule}"))),
+        }
+    }
+
+    fn parsed<T: FromStr>(&self, name: &str, what: &str) -> Result<T, ConfigError> {
+        let value = self.raw(name)?;
+        value.trim().parse().map_err(|_| ConfigError::new(name, format!("{value:?} is not {what}")))
+    }
+
+    pub(super) fn flag(&self, name: &str) -> Result<bool, ConfigError> {
+        self.parsed(name, "true or false")
+    }
+
+    pub(super) fn address(&self, name: &str) -> Result<SocketAddr, ConfigError> {
+        self.parsed(name, "an address with a port, such as 127.0.0.1:8080")
+    }
+
+    pub(super) fn number<T>(&self, name: &str, range: RangeInclusive<u64>) -> Result<T, ConfigError>
+    where
+        T: TryFrom<u64>,
+    {
+        let (from, to) = (*range.start(), *range.end());
+        let rule = format!("a whole number from {from} to {to}");
+        let number: u64 = self.parsed(name, &rule)?;
+        let fits = range.contains(&number).then_some(number).and_then(|number| T::try_from(number).ok());
+        fits.ok_or_else(|| ConfigError::new(name, format!("{number} is not {rule}")))
+    }
+
+    pub(super) fn seconds(&self, name: &str, range: RangeInclusive<u64>) -> Result<Duration, ConfigError> {
+        self.number(name, range).map(Duration::from_secs)
+    }
+
+    /// A part of a whole.
+    pub(super) fn ratio(&self, name: &str) -> Result<f64, ConfigError> {
+        const RULE: &str = "a number from 0 to 1, such as 0.1";
+        let ratio: f64 = self.parsed(name, RULE)?;
+        let fits = (0.0..=1.0).contains(&ratio).then_some(ratio);
+        fits.ok_or_else(|| ConfigError::new(name, format!("{ratio} is not {RULE}")))
+    }
+
+    /// The base of an HTTP API, if there is one, without a slash at the end.
+    pub(super) fn url(&self, name: &str) -> Result<Option<Uri>, ConfigError> {
+        let url = self.text(name, |_| Ok(()))?;
+        if url.is_empty() {
+            return Ok(None);
+        }
+        let refuse = || ConfigError::new(name, format!("{url:?} is not an http or https URL"));
+        let parsed: Uri = url.trim_end_matches('/').parse().map_err(|_| refuse())?;
+        let fits = matches!(parsed.scheme_str(), Some("http" | "https")) && parsed.query().is_none();
+        if fits && parsed.authority().is_some() { Ok(Some(parsed)) } else { Err(refuse()) }
+    }
+
+    pub(super) fn list<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        parse(&self.raw(name)?).map_err(|problem| ConfigError::new(name, problem))
+    }
+
+    /// A secret as it stands, without the newline that a file ends with.
+    pub(super) fn secret(&self, name: &str) -> Result<SecretString, ConfigError> {
+        let value = self.raw(name)?;
+        let value = value.trim();
+        if value.bytes().all(|b| b.is_ascii_graphic()) {
+            Ok(SecretString::from(value))
+        } else {
+            Err(ConfigError::new(name, "has characters that are not visible ASCII"))
+        }
+    }
+
+    pub(super) fn tokens(&self, name: &str) -> Result<Tokens, ConfigError> {
+        Tokens::parse(&self.raw(name)?).map_err(|problem| ConfigError::new(name, problem))
+    }
+}

@@ -1,0 +1,229 @@
+//! The list of settings.
+
+/// What arms a crash point, in builds that have them (see [`crash_points`](crate::crash_points)).
+pub const CRASH_SETTING: &str = "BROKER_CRASH_AT";
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The environment variable; the flag is the same name without `BROKER_`, in kebab case.
+    pub name: &'static str,
+    /// What holds if it is not set.
+    pub default: &'static str,
+    /// The unit or form of the value.
+    pub unit: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+    /// Whether it is never shown, and may come from a file named by `{name}_FILE`.
+    pub secret: bool,
+}
+
+impl Setting {
+    const fn new(name: &'static str, default: &'static str, unit: &'static str, doc: &'static str) -> Self {
+        Self { name, default, unit, doc, secret: false }
+    }
+
+    const fn secret(name: &'static str, unit: &'static str, doc: &'static str) -> Self {
+        Self { name, default: "", unit, doc, secret: true }
+    }
+}
+
+/// Every setting there is, in the order of the README.
+pub const SETTINGS: &[Setting] = &[
+    Setting::new("BROKER_TABLE", "broker", "name", "DynamoDB table"),
+    Setting::new("BROKER_PREFIX", "broker", "name", "what the names of the SQS queues begin with"),
+    Setting::new(
+        "BROKER_STATE_SHARDS",
+        "16",
+        "count, 1 to 50",
+        "index partitions per state; the same for every process, fixed once there is data",
+    ),
+    Setting::new(
+        "BROKER_LOCAL",
+        "false",
+        "true or false",
+        "one person's machine: the API may start without tokens",
+    ),
+    Setting::new(
+        "BROKER_LISTEN",
+        "127.0.0.1:8080",
+        "address:port",
+        "where the API listens; port 0 takes a free one",
+    ),
+    Setting::new(
+        "BROKER_METRICS_LISTEN",
+        "127.0.0.1:9090",
+        "address:port",
+        "where a worker serves /metrics, /healthz, /readyz",
+    ),
+    Setting::secret(
+        "BROKER_TRACK_TOKENS",
+        "name=token, …",
+        "tokens of platforms; name@prefix=token binds one to tracks with that prefix",
+    ),
+    Setting::secret("BROKER_ADMIN_TOKENS", "name=token, …", "tokens of operators"),
+    Setting::new(
+        "BROKER_WAIT_S",
+        "10",
+        "seconds, 0 to 50",
+        "how long a synchronous call waits for its reply before it answers 202",
+    ),
+    Setting::new(
+        "BROKER_MAX_PENDING",
+        "10000",
+        "count",
+        "calls waiting for a reply in one API process; more are shed with 503",
+    ),
+    Setting::new(
+        "BROKER_MAX_CONNECTIONS",
+        "20000",
+        "count",
+        "open connections of one API process; more wait in the kernel",
+    ),
+    Setting::new(
+        "BROKER_RATE_LIMIT",
+        "0",
+        "requests/s, 0 is off",
+        "how often one token may ask one API process from one address; more is answered 429",
+    ),
+    Setting::new("BROKER_RATE_BURST", "100", "count", "requests that may come at once under the rate limit"),
+    Setting::new(
+        "BROKER_TRUSTED_PROXIES",
+        "",
+        "address or network, …",
+        "proxies whose X-Forwarded-For is believed",
+    ),
+    Setting::new(
+        "BROKER_CORS_ORIGINS",
+        "",
+        "origin, … or *",
+        "web pages that may read answers, e.g. https://labs.example",
+    ),
+    Setting::new(
+        "BROKER_LAB_DURATION_HOURS",
+        "4",
+        "hours, 1 to 168",
+        "how long a sandbox is lent unless the request says",
+    ),
+    Setting::new("BROKER_WORKER_CONCURRENCY", "64", "count", "messages that one worker handles at a time"),
+    Setting::new(
+        "BROKER_VISIBILITY_S",
+        "30",
+        "seconds",
+        "how long a received request stays hidden from other workers",
+    ),
+    Setting::new("BROKER_POLL_WAIT_S", "20", "seconds, 0 to 20", "how long one poll of a queue waits"),
+    Setting::new(
+        "BROKER_LAME_DUCK_S",
+        "5",
+        "seconds, 0 to 300",
+        "how long an API that is told to stop goes on serving, not ready any more, before its drain time begins",
+    ),
+    Setting::new(
+        "BROKER_PROVIDER_URL",
+        "",
+        "URL",
+        "where the provider's API is; without it nothing is synchronised and nothing deleted there",
+    ),
+    Setting::secret("BROKER_PROVIDER_TOKEN", "token", "what the provider knows the broker by"),
+    Setting::new(
+        "BROKER_PROVIDER_RATE",
+        "2",
+        "per second, 1 to 100",
+        "deletions that all workers together ask the provider for",
+    ),
+    Setting::new(
+        "BROKER_PROVIDER_TIMEOUT_S",
+        "15",
+        "seconds, 1 to 120",
+        "how long the provider may take for one answer",
+    ),
+    Setting::new(
+        "BROKER_EXPIRY_GRACE_MINUTES",
+        "30",
+        "minutes, 0 to 10080",
+        "how long after its expiry a sandbox is left to its owner",
+    ),
+    Setting::new(
+        "BROKER_DELETION_BACKOFF_S",
+        "60",
+        "seconds, 1 to 3600",
+        "the pause after the first failed deletion of a sandbox; it doubles with each",
+    ),
+    Setting::new(
+        "BROKER_SCHEDULER",
+        "workers",
+        "workers or external",
+        "who starts the jobs: the workers, or something outside that sends a message for each",
+    ),
+    Setting::new("BROKER_SYNC_EVERY_S", "600", "seconds", "how often the pool is compared with the provider"),
+    Setting::new("BROKER_EXPIRE_EVERY_S", "300", "seconds", "how often leases past their time are ended"),
+    Setting::new("BROKER_CLEANUP_EVERY_S", "300", "seconds", "how often deletions are planned"),
+    Setting::new("BROKER_PURGE_EVERY_S", "86400", "seconds", "how often stale sandboxes are removed"),
+    Setting::new(
+        "BROKER_CENSUS_EVERY_S",
+        "60",
+        "seconds",
+        "how often the pool is counted; less often where it is over 100,000",
+    ),
+    Setting::new(
+        "BROKER_SWEEP_EVERY_S",
+        "600",
+        "seconds",
+        "how often leftovers of dead processes are removed",
+    ),
+    Setting::new(
+        "BROKER_THREADS",
+        "1",
+        "count",
+        "threads that an API or a worker works on; one takes the least processor time per request, so more processes come first",
+    ),
+    Setting::new(
+        "BROKER_DRAIN_S",
+        "30",
+        "seconds",
+        "how long a process may take to finish its work when it is told to stop",
+    ),
+    Setting::new(
+        "BROKER_OTLP_ENDPOINT",
+        "",
+        "URL",
+        "where traces go: the base of a collector's OTLP over HTTP, e.g. http://127.0.0.1:4318; without it nothing is traced",
+    ),
+    Setting::new(
+        "BROKER_TRACE_RATIO",
+        "1",
+        "0 to 1",
+        "the part of the traces begun here that is recorded; where a caller began one, its sampled flag decides",
+    ),
+    Setting::new("BROKER_LOG", "info", "filter", "what is logged, e.g. info or broker_worker=debug,warn"),
+    Setting::new("BROKER_LOG_FORMAT", "json", "json or text", "how it is logged, on standard error"),
+];
+
+/// The setting called `name`. Asking for one that is not in the list is a mistake in this crate, found by its tests.
+pub(super) fn setting(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SETTINGS;
+
+    #[test]
+    fn the_readme_lists_every_setting() {
+        let rows: String = SETTINGS
+            .iter()
+            .map(|s| {
+                format!(
+                    "| `{}` | {} | {} | {} |\n",
+                    s.name,
+                    if s.default.is_empty() { "-" } else { s.default },
+                    s.unit,
+                    s.doc
+                )
+            })
+            .collect();
+        let readme = include_str!("../../../../README.md");
+        assert!(readme.contains(&rows), "put these rows between the settings marks of README.md:\n{rows}");
+    }
+}

@@ -1,0 +1,24 @@
+//! The runtime of every process: configuration, clock, randomness, AWS clients, logs, metrics, traces, start and end.
+//!
+//! - [`config`], [`clock`], [`entropy`] read the environment, the time and randomness; every other module takes them as
+//!   arguments.
+//! - [`aws`] holds the AWS clients and the [`Batcher`](aws::Coalescer) that queue and table share.
+//! - [`process`] starts and ends a process; [`lifecycle`], [`telemetry`], [`metrics`], [`trace`] are its parts.
+//! - [`https`] is the HTTP client of the provider and of the trace exporter.
+//! - [`crash_points`] are the places at which tests end a process; they are inert in a release build.
+
+pub mod aws;
+pub mod clock;
+pub mod config;
+pub mod crash_points;
+pub mod entropy;
+pub mod https;
+pub mod lifecycle;
+pub mod metrics;
+pub mod process;
+pub mod telemetry;
+pub mod trace;
+
+/// The allocator of every binary: a third of the processor time under load went into the system's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

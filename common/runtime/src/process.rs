@@ -1,0 +1,191 @@
+//! What every process of ours has, and how it starts and ends.
+//!
+//! Invariant: one place turns a failed start or run into an exit code: 0 done, 1 failed, 2 a bad setting (named). What it
+//! does not do: know what the process is for.
+
+use std::env::VarsOs;
+use std::error::Error;
+use std::fmt::Display;
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::runtime;
+
+use crate::aws::{self, Aws};
+use crate::clock::Clock;
+use crate::config::{CRASH_SETTING, Config, ConfigError, Strings, strings, unknown_names};
+use crate::entropy::Entropy;
+use crate::lifecycle::Lifecycle;
+use crate::{crash_points, metrics, telemetry, trace};
+
+/// The parts that a process hands down to whoever needs them.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Its configuration.
+    pub config: Arc<Config>,
+    /// Its clock.
+    pub clock: Clock,
+    /// Its randomness.
+    pub entropy: Entropy,
+    /// Its AWS clients.
+    pub aws: Aws,
+    /// Its end.
+    pub lifecycle: Lifecycle,
+    /// Its metrics.
+    pub metrics: metrics::Handle,
+}
+
+/// What a process is started with and only its start needs.
+struct Started {
+    process: Process,
+    exporter: trace::Exporter,
+}
+
+/// Why a process could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Logging could not start.
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::TelemetryError),
+    /// Traces could not start.
+    #[error(transparent)]
+    Trace(#[from] trace::ExportError),
+    /// Metrics could not start.
+    #[error("metrics could not start")]
+    Metrics(#[from] metrics::InstallError),
+    /// The operating system refused.
+    #[error("the process could not start")]
+    Io(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// 2 for a bad setting, else 1.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Telemetry(telemetry::TelemetryError::Filter(_)) => 2,
+            Self::Telemetry(telemetry::TelemetryError::Twice(_))
+            | Self::Trace(_)
+            | Self::Metrics(_)
+            | Self::Io(_) => 1,
+        }
+    }
+}
+
+impl Started {
+    /// Starts logging, traces and metrics as configured and connects to AWS as the environment says.
+    async fn new(name: &str, strings: &dyn Strings, config: Config) -> Result<Self, StartError> {
+        telemetry::start(&config.log, config.log_format)?;
+        crash_points::arm(strings.get(CRASH_SETTING).as_deref());
+        for unknown in unknown_names(strings) {
+            tracing::warn!(
+                name = unknown.name,
+                nearest = unknown.nearest,
+                "unknown setting: did you mean the nearest?"
+            );
+        }
+        let clock = Clock::system();
+        let entropy = Entropy::from_system();
+        let exporter = trace::start(config.trace.as_ref(), &name.replace(' ', "-"), &entropy)?;
+        let aws = aws::connect(&clock, config.poll_wait).await;
+        let lifecycle = Lifecycle::new();
+        lifecycle.end_on_signals()?;
+        let metrics = metrics::install()?;
+        tokio::spawn(metrics::upkeep(metrics.clone()));
+        let process = Process { config: Arc::new(config), clock, entropy, aws, lifecycle, metrics };
+        Ok(Self { process, exporter })
+    }
+}
+
+/// Why a process cannot listen, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody listens there.
+    #[error("port {} is taken ({address}): stop what listens there, perhaps another broker, or choose another with {setting} (0 takes a free one)", address.port())]
+    Taken {
+        /// Where.
+        address: SocketAddr,
+        /// What chooses it.
+        setting: &'static str,
+    },
+    /// The operating system refuses for another reason.
+    #[error("cannot listen on {address}: choose another with {setting}")]
+    Refused {
+        /// Where.
+        address: SocketAddr,
+        /// What chooses it.
+        setting: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// Listens on `address`, which `setting` chooses.
+pub async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            ListenError::Taken { address, setting }
+        } else {
+            ListenError::Refused { address, setting, source }
+        }
+    })
+}
+
+/// The `main` of a process called `name`: starts it from its environment, runs it, tells how it ended.
+pub fn main<F, Fut, E>(name: &'static str, environment: VarsOs, run: F) -> ExitCode
+where
+    F: FnOnce(Process) -> Fut,
+    Fut: Future<Output = Result<(), E>>,
+    E: AsRef<dyn Error> + Display,
+{
+    run_with(name, &strings(environment), run)
+}
+
+/// [`main`] with settings from `strings`: flags over the environment.
+pub fn run_with<F, Fut, E>(name: &'static str, strings: &dyn Strings, run: F) -> ExitCode
+where
+    F: FnOnce(Process) -> Fut,
+    Fut: Future<Output = Result<(), E>>,
+    E: AsRef<dyn Error> + Display,
+{
+    let config = match Config::read(strings) {
+        Ok(config) => config,
+        Err(error) => return refuse(name, &error.to_string(), 2),
+    };
+    let runtime = runtime::Builder::new_multi_thread().worker_threads(config.threads).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(name, &error.to_string(), 1),
+    };
+    runtime.block_on(async {
+        let Started { process, exporter } = match Started::new(name, strings, config).await {
+            Ok(started) => started,
+            Err(error) => return refuse(name, &error.to_string(), error.exit_code()),
+        };
+        let ended = run(process).await;
+        exporter.end().await;
+        match ended {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) if blames_a_setting(error.as_ref()) => refuse(name, &error.to_string(), 2),
+            Err(error) => {
+                tracing::error!(process = name, "ended: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
+/// Whether a setting stands anywhere in the chain of causes.
+fn blames_a_setting(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source()).any(|cause| cause.is::<ConfigError>())
+}
+
+/// Says why on standard error, in words, because logging may not have started.
+fn refuse(name: &str, problem: &str, code: u8) -> ExitCode {
+    use std::io::Write as _;
+    // Nobody can be told if standard error is closed.
+    let _ = writeln!(std::io::stderr(), "{name}: {problem}");
+    ExitCode::from(code)
+}

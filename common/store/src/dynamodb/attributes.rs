@@ -1,0 +1,276 @@
+//! Items to domain values and back. Times are whole seconds, unless the name ends in `_ms`.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use super::keys::{self, PK};
+use super::{n, s};
+use crate::{Candidate, StoreError};
+use broker_domain::{
+    Allocation, AllocationId, EndReason, ExternalId, Fingerprint, Grant, IdempotencyKey, Lease, LeaseEnd,
+    LeaseKey, Outcome, PersistedRequest, RequestId, RequestState, Sandbox, SandboxId, SandboxName, Status,
+    Timestamp, TrackId, TrackName,
+};
+
+/// An item as the SDK hands it out.
+pub(super) type Item = HashMap<String, AttributeValue>;
+
+pub(super) const SANDBOX_ID: &str = "sandbox_id";
+pub(super) const NAME: &str = "name";
+pub(super) const EXTERNAL_ID: &str = "external_id";
+pub(super) const STATUS: &str = "status";
+pub(super) const VERSION: &str = "version";
+pub(super) const TRACK: &str = "allocated_to_track";
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotency_key";
+pub(super) const ALLOCATION_ID: &str = "allocation_id";
+pub(super) const TRACK_NAME: &str = "track_name";
+pub(super) const LAB_DURATION_HOURS: &str = "lab_duration_hours";
+pub(super) const ALLOCATED_AT: &str = "allocated_at";
+pub(super) const EXPIRES_AT: &str = "expires_at";
+pub(super) const DELETION_REQUESTED_AT: &str = "deletion_requested_at";
+pub(super) const DELETION_REASON: &str = "deletion_reason";
+pub(super) const CREATED_AT: &str = "created_at";
+pub(super) const UPDATED_AT: &str = "updated_at";
+pub(super) const LAST_SYNCED: &str = "last_synced";
+pub(super) const DELETION_RETRY_COUNT: &str = "deletion_retry_count";
+pub(super) const DELETION_ERROR: &str = "deletion_error";
+pub(super) const DELETED_AT: &str = "deleted_at";
+pub(super) const SEEDED: &str = "seeded";
+pub(super) const REQUEST_ID: &str = "request_id";
+pub(super) const FINGERPRINT: &str = "fingerprint";
+pub(super) const ENDED_AT: &str = "ended_at";
+pub(super) const END_REASON: &str = "end_reason";
+pub(super) const FENCE_MS: &str = "fence_ms";
+pub(super) const TTL: &str = "ttl";
+pub(super) const STATE: &str = "state";
+pub(super) const OUTCOME: &str = "outcome";
+pub(super) const DEADLINE_MS: &str = "deadline_ms";
+pub(super) const QUEUED: &str = "queued";
+pub(super) const ASYNC: &str = "async";
+pub(super) const MESSAGE: &str = "message";
+pub(super) const NEXT_RUN_AT_MS: &str = "next_run_at_ms";
+pub(super) const TAKEN_UNTIL_MS: &str = "taken_until_ms";
+pub(super) const PAUSED_AT: &str = "paused_at";
+pub(super) const RAN_FOR_MS: &str = "ran_for_ms";
+pub(super) const NEXT_SLOT_MS: &str = "next_slot_ms";
+pub(super) const LETTERS: &str = "dead_letters";
+pub(super) const AS_OF_MS: &str = "as_of_ms";
+pub(super) const ROLE: &str = "process_role";
+pub(super) const HEARTBEAT_MS: &str = "heartbeat_ms";
+pub(super) const JOB: &str = "job_name";
+pub(super) const REPORT: &str = "report";
+pub(super) const OLDEST_REQUESTS_MS: &str = "oldest_requests_ms";
+pub(super) const OLDEST_MAINTENANCE_MS: &str = "oldest_maintenance_ms";
+pub(super) const AT_MS: &str = "at_ms";
+pub(super) const AUDIT_ID: &str = "audit_id";
+pub(super) const WHO: &str = "who";
+pub(super) const ACT: &str = "act";
+pub(super) const TARGET: &str = "target";
+pub(super) const WHY: &str = "why";
+pub(super) const HOW_MANY: &str = "how_many";
+pub(super) const ACT_ENDED: &str = "act_ended";
+pub(super) const TABLE_NAME: &str = "table_name";
+
+/// Reads attributes of one item and names the item when one is wrong.
+pub(super) struct Reader<'a>(pub(super) &'a Item);
+
+impl<'a> Reader<'a> {
+    pub(super) fn malformed(&self, attribute: &'static str) -> StoreError {
+        let item = self.0.get(PK).and_then(|pk| pk.as_s().ok()).cloned().unwrap_or_default();
+        StoreError::Malformed { item, attribute }
+    }
+
+    /// A string attribute as `T`; absent is `None`, invalid an error.
+    pub(super) fn optional<T, E>(
+        &self,
+        name: &'static str,
+        parse: impl FnOnce(&'a str) -> Result<T, E>,
+    ) -> Result<Option<T>, StoreError> {
+        let Some(value) = self.0.get(name) else { return Ok(None) };
+        let text = value.as_s().map_err(|_| self.malformed(name))?;
+        parse(text).map(Some).map_err(|_| self.malformed(name))
+    }
+
+    pub(super) fn text<T, E>(
+        &self,
+        name: &'static str,
+        parse: impl FnOnce(&'a str) -> Result<T, E>,
+    ) -> Result<T, StoreError> {
+        self.optional(name, parse)?.ok_or_else(|| self.malformed(name))
+    }
+
+    pub(super) fn optional_number(&self, name: &'static str) -> Result<Option<u64>, StoreError> {
+        let Some(value) = self.0.get(name) else { return Ok(None) };
+        let number = value.as_n().ok().and_then(|text| text.parse().ok());
+        number.map(Some).ok_or_else(|| self.malformed(name))
+    }
+
+    pub(super) fn number(&self, name: &'static str) -> Result<u64, StoreError> {
+        self.optional_number(name)?.ok_or_else(|| self.malformed(name))
+    }
+
+    pub(super) fn optional_time(&self, name: &'static str) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.optional_number(name)?.map(Timestamp::from_secs))
+    }
+
+    pub(super) fn time(&self, name: &'static str) -> Result<Timestamp, StoreError> {
+        self.number(name).map(Timestamp::from_secs)
+    }
+
+    fn track_name(&self) -> Result<Option<TrackName>, StoreError> {
+        self.optional(TRACK_NAME, TrackName::new)
+    }
+
+    fn lease_key(&self) -> Result<LeaseKey, StoreError> {
+        let track = self.text(TRACK, TrackId::new)?;
+        let key = self
+            .optional(IDEMPOTENCY_KEY, IdempotencyKey::new)?
+            .unwrap_or_else(|| IdempotencyKey::from(&track));
+        Ok(LeaseKey { track, key })
+    }
+
+    fn allocation(&self) -> Result<Option<Allocation>, StoreError> {
+        let Some(id) = self.optional(ALLOCATION_ID, AllocationId::parse)? else { return Ok(None) };
+        Ok(Some(Allocation {
+            id,
+            lease_key: self.lease_key()?,
+            track_name: self.track_name()?,
+            allocated_at: self.time(ALLOCATED_AT)?,
+            expires_at: self.time(EXPIRES_AT)?,
+        }))
+    }
+}
+
+fn end_reason(text: &str) -> Result<EndReason, ()> {
+    EndReason::parse(text).ok_or(())
+}
+
+pub(super) fn read_sandbox(item: &Item) -> Result<Sandbox, StoreError> {
+    let read = Reader(item);
+    Ok(Sandbox {
+        id: read.text(SANDBOX_ID, SandboxId::new)?,
+        name: read.text(NAME, SandboxName::new)?,
+        external_id: read.text(EXTERNAL_ID, ExternalId::new)?,
+        status: read.text(STATUS, |text| Status::parse(text).ok_or(()))?,
+        version: read.number(VERSION)?,
+        allocation: read.allocation()?,
+        deletion_requested_at: read.optional_time(DELETION_REQUESTED_AT)?,
+        end_reason: read.optional(DELETION_REASON, end_reason)?,
+    })
+}
+
+pub(super) use super::records::{
+    read_census, read_instance, read_next_slot, read_record, read_run, read_status, read_tick,
+};
+
+pub(super) fn read_candidate(item: &Item) -> Result<Candidate, StoreError> {
+    let read = Reader(item);
+    Ok(Candidate {
+        sandbox_id: read.text(SANDBOX_ID, SandboxId::new)?,
+        name: read.text(NAME, SandboxName::new)?,
+        external_id: read.text(EXTERNAL_ID, ExternalId::new)?,
+        version: read.number(VERSION)?,
+    })
+}
+
+pub(super) fn read_lease(item: &Item) -> Result<Lease, StoreError> {
+    let read = Reader(item);
+    let end = match read.optional_time(ENDED_AT)? {
+        Some(at) => Some(LeaseEnd {
+            at,
+            reason: read.text(END_REASON, end_reason)?,
+            fence: Timestamp::from_ms(read.number(FENCE_MS)?),
+        }),
+        None => None,
+    };
+    Ok(Lease {
+        key: read.lease_key()?,
+        request_id: read.text(REQUEST_ID, RequestId::parse)?,
+        allocation_id: read.text(ALLOCATION_ID, AllocationId::parse)?,
+        fingerprint: read.text(FINGERPRINT, |text| Ok::<_, ()>(Fingerprint::from_stored(text)))?,
+        grant: Grant {
+            sandbox_id: read.text(SANDBOX_ID, SandboxId::new)?,
+            name: read.text(NAME, SandboxName::new)?,
+            external_id: read.text(EXTERNAL_ID, ExternalId::new)?,
+            track_name: read.track_name()?,
+            allocated_at: read.time(ALLOCATED_AT)?,
+            expires_at: read.time(EXPIRES_AT)?,
+        },
+        end,
+    })
+}
+
+/// A live lease. It has no ttl: only an ended one may be forgotten.
+pub(super) fn write_live_lease(lease: &Lease) -> Item {
+    let mut item = keys::lease(&lease.key).into_map();
+    let grant = &lease.grant;
+    item.extend(
+        [
+            (TRACK, s(lease.key.track.as_str())),
+            (IDEMPOTENCY_KEY, s(lease.key.key.as_str())),
+            (REQUEST_ID, s(lease.request_id.to_string())),
+            (ALLOCATION_ID, s(lease.allocation_id.to_string())),
+            (FINGERPRINT, s(lease.fingerprint.as_str())),
+            (SANDBOX_ID, s(grant.sandbox_id.as_str())),
+            (NAME, s(grant.name.as_str())),
+            (EXTERNAL_ID, s(grant.external_id.as_str())),
+            (ALLOCATED_AT, n(grant.allocated_at.as_secs())),
+            (EXPIRES_AT, n(grant.expires_at.as_secs())),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
+    if let Some(track_name) = &grant.track_name {
+        item.insert(TRACK_NAME.to_owned(), s(track_name.as_str()));
+    }
+    item
+}
+
+/// An outcome as it is stored: JSON, as in a reply.
+pub(super) fn write_outcome(outcome: &Outcome) -> AttributeValue {
+    s(serde_json::to_string(outcome).unwrap_or_default())
+}
+
+pub(super) fn read_request(item: &Item) -> Result<PersistedRequest, StoreError> {
+    let read = Reader(item);
+    let outcome = read.optional(OUTCOME, serde_json::from_str::<Outcome>)?;
+    let track = read.text(TRACK, TrackId::new)?;
+    let key = read.optional(IDEMPOTENCY_KEY, IdempotencyKey::new)?;
+    Ok(PersistedRequest {
+        request_id: read.text(REQUEST_ID, RequestId::parse)?,
+        lease_key: key.map(|key| LeaseKey { track: track.clone(), key }),
+        track,
+        sandbox_id: read.optional(SANDBOX_ID, SandboxId::new)?,
+        asynchronous: item.get(ASYNC).is_some_and(|flag| flag.as_bool() == Ok(&true)),
+        message: read.optional(MESSAGE, |text| Ok::<_, ()>(text.to_owned()))?,
+        state: outcome.map_or(RequestState::Queued, RequestState::Ended),
+        created_at: read.time(CREATED_AT)?,
+        deadline: Timestamp::from_ms(read.number(DEADLINE_MS)?),
+    })
+}
+
+pub(super) fn write_request(record: &PersistedRequest, ttl: Timestamp) -> Item {
+    let mut item = keys::request(record.request_id).into_map();
+    let mut set = |name: &str, value| {
+        item.insert(name.to_owned(), value);
+    };
+    set(REQUEST_ID, s(record.request_id.to_string()));
+    set(TRACK, s(record.track.as_str()));
+    if let Some(lease_key) = &record.lease_key {
+        set(IDEMPOTENCY_KEY, s(lease_key.key.as_str()));
+    }
+    if let Some(sandbox_id) = &record.sandbox_id {
+        set(SANDBOX_ID, s(sandbox_id.as_str()));
+    }
+    set(STATE, s(record.state.as_str()));
+    set(ASYNC, AttributeValue::Bool(record.asynchronous));
+    match (&record.state, &record.message) {
+        (RequestState::Ended(outcome), _) => set(OUTCOME, write_outcome(outcome)),
+        (RequestState::Queued, Some(message)) => set(MESSAGE, s(message)),
+        (RequestState::Queued, None) => {}
+    }
+    set(CREATED_AT, n(record.created_at.as_secs()));
+    set(DEADLINE_MS, n(record.deadline.as_ms()));
+    set(TTL, n(ttl.as_secs()));
+    item
+}

@@ -1,0 +1,101 @@
+//! Lines of the audit: under the day, by time. They are added, get their end if the act has one, and leave by their ttl.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::attributes::{self as a, Item, Reader};
+use super::change::Change;
+use super::errors::failed;
+use super::keys::{self, PK};
+use super::{Store, n, s};
+use crate::{Act, AuditLine, Changed, PageKey, StoreError};
+use broker_domain::Timestamp;
+
+/// The line stands and has no end yet.
+const ACT_LASTS: &str = "attribute_exists(PK) and attribute_not_exists(act_ended)";
+/// How long a line is kept: a year, and the time to look back at it.
+const LINE_IS_KEPT: Duration = Duration::from_secs(400 * 24 * 3_600);
+
+impl Store {
+    /// Writes a line. To be called before the act: without its line nothing is done.
+    pub async fn audit(&self, line: &AuditLine) -> Result<(), StoreError> {
+        let mut item = keys::audit(line.at, line.id).into_map();
+        let mut set = |name: &str, value| drop(item.insert(name.to_owned(), value));
+        set(a::AT_MS, n(line.at.as_ms()));
+        set(a::AUDIT_ID, s(line.id.to_string()));
+        set(a::WHO, s(&line.who));
+        set(a::ACT, s(line.act.as_str()));
+        set(a::TARGET, s(&line.target));
+        if let Some(why) = &line.why {
+            set(a::WHY, s(why));
+        }
+        if let Some(count) = line.count {
+            set(a::HOW_MANY, n(count));
+        }
+        if let Some(ended) = &line.ended {
+            set(a::ACT_ENDED, s(ended));
+        }
+        set(a::TTL, n(line.at.plus(LINE_IS_KEPT).as_secs()));
+        // Found already there is our own write, which was retried: the id was minted for this line.
+        self.put_if_new("audit", item).await.map(drop)
+    }
+
+    /// Adds how an act ended to its line.
+    pub async fn audit_end(&self, id: Uuid, began: Timestamp, ended: &str) -> Result<Changed, StoreError> {
+        self.change(Change {
+            operation: "audit_end",
+            key: keys::audit(began, id).into_map(),
+            condition: ACT_LASTS,
+            update: "SET act_ended = :ended",
+            values: vec![(":ended", s(ended))],
+        })
+        .await
+    }
+
+    /// A page of the lines of the day (UTC) that `at` falls in, the oldest first (a consistent read).
+    pub async fn audit_of_day(
+        &self,
+        at: Timestamp,
+        after: Option<PageKey>,
+    ) -> Result<(Vec<AuditLine>, Option<PageKey>), StoreError> {
+        let call = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key_condition_expression("#pk = :day")
+            .expression_attribute_names("#pk", PK)
+            .expression_attribute_values(":day", s(keys::audit_day(at)))
+            .set_exclusive_start_key(after.map(|key| key.0));
+        let answer = call.send().await.map_err(|error| failed("Query", &self.table, error))?;
+        let lines = answer.items().iter().map(read).collect::<Result<_, _>>()?;
+        Ok((lines, answer.last_evaluated_key.map(PageKey)))
+    }
+}
+
+fn read(item: &Item) -> Result<AuditLine, StoreError> {
+    let read = Reader(item);
+    let text = |text: &str| Ok::<_, ()>(text.to_owned());
+    Ok(AuditLine {
+        at: Timestamp::from_ms(read.number(a::AT_MS)?),
+        id: read.text(a::AUDIT_ID, Uuid::try_parse)?,
+        who: read.text(a::WHO, text)?,
+        act: read.text(a::ACT, |text| Act::parse(text).ok_or(()))?,
+        target: read.text(a::TARGET, text)?,
+        why: read.optional(a::WHY, text)?,
+        count: read.optional_number(a::HOW_MANY)?,
+        ended: read.optional(a::ACT_ENDED, text)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_act_reads_back_as_it_is_stored() {
+        assert!(Act::ALL.into_iter().all(|act| Act::parse(act.as_str()) == Some(act)));
+        assert_eq!(Act::parse("made_coffee"), None);
+    }
+}

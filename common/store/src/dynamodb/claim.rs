@@ -1,0 +1,170 @@
+//! The claim: lease and sandbox (and the asynchronous request's record) change in one transaction, or nothing does.
+
+use aws_sdk_dynamodb::types::{
+    CancellationReason, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
+};
+
+use super::attributes as a;
+use super::errors::{built_wrong, cancelled};
+use super::transact::{Committed, Group};
+use super::{Store, keys, n, s};
+use crate::{Claim, ClaimOutcome, StoreError};
+use broker_domain::{Grant, Lease, Outcome, Status};
+
+/// Free, in the sense of [`broker_domain::judge`]: no lease, or one that ended before this request was made.
+const LEASE_IS_FREE: &str = "attribute_not_exists(PK) or (attribute_exists(ended_at) and request_id <> :mine and fence_ms < :enqueued_at_ms)";
+/// The sandbox is as the index listed it.
+const SANDBOX_IS_AVAILABLE: &str = "#status = :available and version = :seen";
+/// The asynchronous request was neither cancelled nor answered.
+const REQUEST_IS_QUEUED: &str = "#state = :queued";
+
+/// Where each item stands in the transaction, and so in the reasons of a cancelled one.
+const LEASE: usize = 0;
+const SANDBOX: usize = 1;
+const REQUEST: usize = 2;
+
+impl Store {
+    /// Tries to satisfy a request with one candidate: one transaction, alone or in a call with others.
+    pub async fn claim(&self, claim: &Claim<'_>) -> Result<ClaimOutcome, StoreError> {
+        let lease = lease_of(claim);
+        let grant = lease.grant.clone();
+        let mut keys = vec![keys::lease(&claim.ask.lease_key), keys::sandbox(&claim.candidate.sandbox_id)];
+        let mut items = vec![self.put_lease(claim, &lease)?, self.update_sandbox(claim, &lease)?];
+        if claim.ask.asynchronous {
+            keys.push(keys::request(claim.ask.request_id));
+            items.push(self.update_request(claim, &grant)?);
+        }
+        match self.transactions.submit("claim", Group { keys, items }).await? {
+            Committed::Written => Ok(ClaimOutcome::Created(grant)),
+            Committed::Cancelled(reasons) => explain(&reasons),
+        }
+    }
+
+    fn put_lease(&self, claim: &Claim<'_>, lease: &Lease) -> Result<TransactWriteItem, StoreError> {
+        let put = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(a::write_live_lease(lease)))
+            .condition_expression(LEASE_IS_FREE)
+            .expression_attribute_values(":mine", s(claim.ask.request_id.to_string()))
+            .expression_attribute_values(":enqueued_at_ms", n(claim.ask.times.enqueued_at.as_ms()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .build()
+            .map_err(|error| built_wrong("claim", error))?;
+        Ok(TransactWriteItem::builder().put(put).build())
+    }
+
+    fn update_sandbox(&self, claim: &Claim<'_>, lease: &Lease) -> Result<TransactWriteItem, StoreError> {
+        let shard = keys::shard_of(&claim.candidate.sandbox_id, self.shards);
+        let mut set = "SET #status = :allocated, version = :next, allocation_id = :allocation, allocated_to_track = :track, \
+                       idempotency_key = :key, lab_duration_hours = :hours, allocated_at = :allocated_at, \
+                       expires_at = :expires_at, updated_at = :allocated_at, state_shard = :shard, state_key = :state_key"
+            .to_owned();
+        let mut update = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(keys::sandbox(&claim.candidate.sandbox_id).into_map()))
+            .condition_expression(SANDBOX_IS_AVAILABLE)
+            .expression_attribute_names("#status", a::STATUS)
+            .expression_attribute_values(":available", s(Status::Available.as_str()))
+            .expression_attribute_values(":seen", n(claim.candidate.version))
+            .expression_attribute_values(":next", n(claim.candidate.version + 1))
+            .expression_attribute_values(":allocated", s(Status::Allocated.as_str()))
+            .expression_attribute_values(":allocation", s(claim.allocation_id.to_string()))
+            .expression_attribute_values(":track", s(lease.key.track.as_str()))
+            .expression_attribute_values(":key", s(lease.key.key.as_str()))
+            .expression_attribute_values(":hours", n(claim.ask.lab_duration_hours))
+            .expression_attribute_values(":allocated_at", n(lease.grant.allocated_at.as_secs()))
+            .expression_attribute_values(":expires_at", n(lease.grant.expires_at.as_secs()))
+            .expression_attribute_values(":shard", s(keys::state_shard(Status::Allocated, shard)))
+            .expression_attribute_values(":state_key", s(keys::time_key(lease.grant.expires_at)))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::None);
+        if let Some(track_name) = &claim.ask.track_name {
+            set.push_str(", track_name = :track_name");
+            update = update.expression_attribute_values(":track_name", s(track_name.as_str()));
+        }
+        let update = update.update_expression(set).build().map_err(|error| built_wrong("claim", error))?;
+        Ok(TransactWriteItem::builder().update(update).build())
+    }
+
+    fn update_request(&self, claim: &Claim<'_>, grant: &Grant) -> Result<TransactWriteItem, StoreError> {
+        let outcome = Outcome::Created(grant.clone());
+        let update = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(keys::request(claim.ask.request_id).into_map()))
+            .condition_expression(REQUEST_IS_QUEUED)
+            .update_expression("SET #state = :succeeded, #outcome = :outcome REMOVE message")
+            .expression_attribute_names("#state", a::STATE)
+            .expression_attribute_names("#outcome", a::OUTCOME)
+            .expression_attribute_values(":queued", s(a::QUEUED))
+            .expression_attribute_values(":succeeded", s("succeeded"))
+            .expression_attribute_values(":outcome", a::write_outcome(&outcome))
+            .build()
+            .map_err(|error| built_wrong("claim", error))?;
+        Ok(TransactWriteItem::builder().update(update).build())
+    }
+}
+
+/// The lease that the claim makes.
+fn lease_of(claim: &Claim<'_>) -> Lease {
+    let candidate = claim.candidate;
+    Lease {
+        key: claim.ask.lease_key.clone(),
+        request_id: claim.ask.request_id,
+        allocation_id: claim.allocation_id,
+        fingerprint: claim.ask.fingerprint.clone(),
+        grant: Grant {
+            sandbox_id: candidate.sandbox_id.clone(),
+            name: candidate.name.clone(),
+            external_id: candidate.external_id.clone(),
+            track_name: claim.ask.track_name.clone(),
+            allocated_at: claim.now.floor_to_second(),
+            expires_at: claim.expires_at(),
+        },
+        end: None,
+    }
+}
+
+/// What the reasons of a cancelled claim say.
+///
+/// The lease is looked at first: whoever holds a lease is told so, whatever became of the candidate.
+fn explain(reasons: &[CancellationReason]) -> Result<ClaimOutcome, StoreError> {
+    let code = |position: usize| reasons.get(position).and_then(CancellationReason::code).unwrap_or("None");
+    let failed_condition = |position| code(position) == "ConditionalCheckFailed";
+    if failed_condition(LEASE) {
+        return match reasons.get(LEASE).and_then(CancellationReason::item) {
+            Some(item) => a::read_lease(item).map(|lease| ClaimOutcome::LeaseStands(Box::new(lease))),
+            // AWS may leave the item out: another attempt meets it again.
+            None => Err(StoreError::Conflict),
+        };
+    }
+    if failed_condition(REQUEST) {
+        return Ok(ClaimOutcome::RequestEnded);
+    }
+    if failed_condition(SANDBOX) {
+        return Ok(ClaimOutcome::LostCandidate);
+    }
+    Err(cancelled("claim", reasons))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reasons(codes: [&str; 3]) -> Vec<CancellationReason> {
+        codes.map(|code| CancellationReason::builder().code(code).build()).to_vec()
+    }
+
+    #[test]
+    fn a_lost_candidate_a_conflict_and_an_ended_request_are_told_apart() {
+        let explained = |codes| explain(&reasons(codes));
+        assert!(matches!(
+            explained(["None", "ConditionalCheckFailed", "None"]),
+            Ok(ClaimOutcome::LostCandidate)
+        ));
+        let both = ["None", "ConditionalCheckFailed", "ConditionalCheckFailed"];
+        assert!(matches!(explained(both), Ok(ClaimOutcome::RequestEnded)));
+        assert!(matches!(explained(["TransactionConflict", "None", "None"]), Err(StoreError::Conflict)));
+        let lost_in_a_conflict = ["TransactionConflict", "ConditionalCheckFailed", "None"];
+        assert!(matches!(explained(lost_in_a_conflict), Ok(ClaimOutcome::LostCandidate)));
+        assert!(matches!(explained(["None", "ValidationError", "None"]), Err(StoreError::Refused { .. })));
+    }
+}

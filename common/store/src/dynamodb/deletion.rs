@@ -1,0 +1,174 @@
+//! The table as the deletion queue: when a sandbox's turn is, how often it was tried, its tombstone.
+//!
+//! Invariant: every write here is at the version that was read, and none leads back into the pool.
+
+use std::time::Duration;
+
+use super::change::Change;
+use super::{Store, keys, n, s};
+use crate::{Changed, StoreError};
+use broker_domain::{Event, ExternalId, SandboxId, Status, Timestamp};
+
+/// Planned, postponed or tried in vain: it still waits for its deletion, at that version.
+const DELETION_IS_PENDING: &str = "#status = :pending and version = :seen";
+/// [`Event::GiveUp`] of what is pending.
+const GIVE_UP_IS_DUE: &str = DELETION_IS_PENDING;
+/// [`Event::Retry`] of what was given up.
+const RETRY_IS_DUE: &str = "#status = :failed and version = :seen";
+/// [`Event::ProviderDeleted`] of what is pending or was given up.
+const PROVIDER_DELETED_IT: &str = "#status = :from and version = :seen and external_id = :external_id";
+/// How long a tombstone is kept.
+pub(super) const TOMBSTONE_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// A sandbox at the version at which it may be changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Which.
+    pub id: &'a SandboxId,
+    /// Its version.
+    pub version: u64,
+}
+
+impl Store {
+    /// Moves a pending deletion to `due`, spending no attempt. Its version goes up, so an older plan is void.
+    pub async fn postpone(
+        &self,
+        seen: Seen<'_>,
+        due: Timestamp,
+        now: Timestamp,
+    ) -> Result<Changed, StoreError> {
+        self.change(Change {
+            operation: "postpone",
+            key: keys::sandbox(seen.id).into_map(),
+            condition: DELETION_IS_PENDING,
+            update: "SET version = :next, state_key = :due, updated_at = :now",
+            values: vec![
+                (":pending", s(Status::PendingDeletion.as_str())),
+                (":seen", n(seen.version)),
+                (":next", n(seen.version + 1)),
+                (":due", s(keys::time_key(due))),
+                (":now", n(now.as_secs())),
+            ],
+        })
+        .await
+    }
+
+    /// Counts a failed attempt, to be repeated at `due`.
+    pub async fn attempt_failed(
+        &self,
+        seen: Seen<'_>,
+        attempts: u64,
+        problem: &str,
+        due: Timestamp,
+        now: Timestamp,
+    ) -> Result<Changed, StoreError> {
+        self.change(Change {
+            operation: "attempt_failed",
+            key: keys::sandbox(seen.id).into_map(),
+            condition: DELETION_IS_PENDING,
+            update: "SET version = :next, state_key = :due, deletion_retry_count = :attempts, deletion_error = :problem, \
+                     updated_at = :now",
+            values: vec![
+                (":pending", s(Status::PendingDeletion.as_str())),
+                (":seen", n(seen.version)),
+                (":next", n(seen.version + 1)),
+                (":due", s(keys::time_key(due))),
+                (":attempts", n(attempts)),
+                (":problem", s(problem)),
+                (":now", n(now.as_secs())),
+            ],
+        })
+        .await
+    }
+
+    /// Gives a deletion up with its reason; it is retried at `retry_at`.
+    pub async fn give_up(
+        &self,
+        seen: Seen<'_>,
+        attempts: u64,
+        problem: &str,
+        retry_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Changed, StoreError> {
+        let to = next(Status::PendingDeletion, Event::GiveUp)?;
+        self.change(Change {
+            operation: "give_up",
+            key: keys::sandbox(seen.id).into_map(),
+            condition: GIVE_UP_IS_DUE,
+            update: "SET #status = :to, version = :next, state_shard = :shard, state_key = :due, \
+                     deletion_retry_count = :attempts, deletion_error = :problem, updated_at = :now",
+            values: vec![
+                (":pending", s(Status::PendingDeletion.as_str())),
+                (":to", s(to.as_str())),
+                (":seen", n(seen.version)),
+                (":next", n(seen.version + 1)),
+                (":shard", s(self.shard(to, seen.id))),
+                (":due", s(keys::time_key(retry_at))),
+                (":attempts", n(attempts)),
+                (":problem", s(problem)),
+                (":now", n(now.as_secs())),
+            ],
+        })
+        .await
+    }
+
+    /// Lets a deletion that was given up begin anew, now.
+    pub async fn retry_deletion(&self, seen: Seen<'_>, now: Timestamp) -> Result<Changed, StoreError> {
+        let to = next(Status::DeletionFailed, Event::Retry)?;
+        self.change(Change {
+            operation: "retry_deletion",
+            key: keys::sandbox(seen.id).into_map(),
+            condition: RETRY_IS_DUE,
+            update: "SET #status = :to, version = :next, state_shard = :shard, state_key = :due, \
+                     deletion_retry_count = :none, updated_at = :now",
+            values: vec![
+                (":failed", s(Status::DeletionFailed.as_str())),
+                (":to", s(to.as_str())),
+                (":seen", n(seen.version)),
+                (":next", n(seen.version + 1)),
+                (":shard", s(self.shard(to, seen.id))),
+                (":due", s(keys::time_key(now))),
+                (":none", n(0)),
+                (":now", n(now.as_secs())),
+            ],
+        })
+        .await
+    }
+
+    /// Leaves a tombstone of a sandbox that is gone at the provider under `external_id`, or that an operator gave up.
+    pub async fn bury(
+        &self,
+        seen: Seen<'_>,
+        from: Status,
+        external_id: &ExternalId,
+        now: Timestamp,
+    ) -> Result<Changed, StoreError> {
+        let to = next(from, Event::ProviderDeleted)?;
+        self.change(Change {
+            operation: "bury",
+            key: keys::sandbox(seen.id).into_map(),
+            condition: PROVIDER_DELETED_IT,
+            update: "SET #status = :to, version = :next, deleted_at = :now, updated_at = :now, #ttl = :ttl \
+                     REMOVE state_shard, state_key",
+            values: vec![
+                (":from", s(from.as_str())),
+                (":to", s(to.as_str())),
+                (":seen", n(seen.version)),
+                (":next", n(seen.version + 1)),
+                (":external_id", s(external_id.as_str())),
+                (":now", n(now.as_secs())),
+                (":ttl", n(now.plus(TOMBSTONE_IS_KEPT).as_secs())),
+            ],
+        })
+        .await
+    }
+
+    pub(super) fn shard(&self, status: Status, id: &SandboxId) -> String {
+        keys::state_shard(status, keys::shard_of(id, self.shards))
+    }
+}
+
+/// The state after a transition that the state machine must know.
+pub(super) fn next(from: Status, event: Event) -> Result<Status, StoreError> {
+    from.next(event).map_err(|error| super::errors::built_wrong("transition", error))
+}

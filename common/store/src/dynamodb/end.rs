@@ -1,0 +1,155 @@
+//! The end of a lease: mark, expiry or release. Lease and sandbox change in one transaction.
+//!
+//! Invariant: both belong to the same allocation. Whoever has read it names its id; an owner who gives back need not have
+//! read anything: he holds the sandbox under that key, and a live lease of that key for that sandbox can only be the
+//! same allocation's, since a claim writes both at once and an end ends both at once.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::builders::UpdateBuilder;
+use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
+
+use super::attributes as a;
+use super::errors::{built_wrong, cancelled, failed_condition};
+use super::transact::{Committed, Group};
+use super::{Store, keys, n, s};
+use crate::{EndOutcome, StoreError};
+use broker_domain::{Allocation, LeaseEnd, LeaseKey, SandboxId, Status, Timestamp};
+
+/// How long an ended lease is kept: longer than any message can live (14 days in a dead-letter queue).
+const ENDED_LEASE_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+impl Store {
+    /// Ends `allocation` of `sandbox`: the sandbox waits for its deletion from now on, the lease keeps the fence.
+    pub async fn end(
+        &self,
+        sandbox: &SandboxId,
+        allocation: &Allocation,
+        end: &LeaseEnd,
+    ) -> Result<EndOutcome, StoreError> {
+        self.end_held_by(Holder::Allocation(allocation), sandbox, end).await
+    }
+
+    /// The same without a look at it: ends whatever allocation `key` holds `sandbox` by, if it was made by that second.
+    pub async fn give_back(
+        &self,
+        sandbox: &SandboxId,
+        key: &LeaseKey,
+        claimed_by: Timestamp,
+        end: &LeaseEnd,
+    ) -> Result<EndOutcome, StoreError> {
+        self.end_held_by(Holder::Key { key, claimed_by }, sandbox, end).await
+    }
+
+    async fn end_held_by(
+        &self,
+        holder: Holder<'_>,
+        sandbox: &SandboxId,
+        end: &LeaseEnd,
+    ) -> Result<EndOutcome, StoreError> {
+        let keys = vec![keys::sandbox(sandbox), keys::lease(holder.key())];
+        let items = vec![self.retire_sandbox(sandbox, holder, end)?, self.end_lease(sandbox, holder, end)?];
+        match self.transactions.submit("end", Group { keys, items }).await? {
+            Committed::Written => Ok(EndOutcome::Ended),
+            Committed::Cancelled(reasons) => match failed_condition(&reasons) {
+                Some(_) => Ok(EndOutcome::MovedOn),
+                None => Err(cancelled("end", &reasons)),
+            },
+        }
+    }
+
+    fn retire_sandbox(
+        &self,
+        id: &SandboxId,
+        holder: Holder<'_>,
+        end: &LeaseEnd,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let shard = keys::shard_of(id, self.shards);
+        let update = Update::builder().table_name(&self.table).set_key(Some(keys::sandbox(id).into_map()));
+        let update = holder
+            .holds_sandbox(update)
+            .update_expression(
+                "SET #status = :pending, version = version + :one, deletion_requested_at = :at, deletion_reason = :reason, \
+                 deletion_retry_count = :none, updated_at = :at, state_shard = :shard, state_key = :due",
+            )
+            .expression_attribute_names("#status", a::STATUS)
+            .expression_attribute_values(":allocated", s(Status::Allocated.as_str()))
+            .expression_attribute_values(":pending", s(Status::PendingDeletion.as_str()))
+            .expression_attribute_values(":one", n(1))
+            .expression_attribute_values(":none", n(0))
+            .expression_attribute_values(":at", n(end.at.as_secs()))
+            .expression_attribute_values(":reason", s(end.reason.as_str()))
+            .expression_attribute_values(":shard", s(keys::state_shard(Status::PendingDeletion, shard)))
+            .expression_attribute_values(":due", s(keys::time_key(end.at)))
+            .build()
+            .map_err(|error| built_wrong("end", error))?;
+        Ok(TransactWriteItem::builder().update(update).build())
+    }
+
+    fn end_lease(
+        &self,
+        sandbox: &SandboxId,
+        holder: Holder<'_>,
+        end: &LeaseEnd,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let key = keys::lease(holder.key()).into_map();
+        let update = Update::builder().table_name(&self.table).set_key(Some(key));
+        let update = holder
+            .holds_lease(update, sandbox)
+            .update_expression("SET ended_at = :at, end_reason = :reason, fence_ms = :fence_ms, #ttl = :ttl")
+            .expression_attribute_names("#ttl", a::TTL)
+            .expression_attribute_values(":at", n(end.at.as_secs()))
+            .expression_attribute_values(":reason", s(end.reason.as_str()))
+            .expression_attribute_values(":fence_ms", n(end.fence.as_ms()))
+            .expression_attribute_values(":ttl", n(end.at.plus(ENDED_LEASE_IS_KEPT).as_secs()))
+            .build()
+            .map_err(|error| built_wrong("end", error))?;
+        Ok(TransactWriteItem::builder().update(update).build())
+    }
+}
+
+/// Who must still hold both, for them to be ended.
+#[derive(Clone, Copy, Debug)]
+enum Holder<'a> {
+    /// This allocation, as it was read.
+    Allocation(&'a Allocation),
+    /// Whatever allocation of the key was made by that second.
+    Key { key: &'a LeaseKey, claimed_by: Timestamp },
+}
+
+impl Holder<'_> {
+    const fn key(&self) -> &LeaseKey {
+        match self {
+            Self::Allocation(allocation) => &allocation.lease_key,
+            Self::Key { key, .. } => key,
+        }
+    }
+
+    /// The sandbox is still in his hands.
+    fn holds_sandbox(&self, update: UpdateBuilder) -> UpdateBuilder {
+        match self {
+            Self::Allocation(allocation) => update
+                .condition_expression("#status = :allocated and allocation_id = :seen")
+                .expression_attribute_values(":seen", s(allocation.id.to_string())),
+            Self::Key { key, claimed_by } => update
+                .condition_expression(
+                    "#status = :allocated and allocated_to_track = :track and idempotency_key = :key and allocated_at <= :by",
+                )
+                .expression_attribute_values(":track", s(key.track.as_str()))
+                .expression_attribute_values(":key", s(key.key.as_str()))
+                .expression_attribute_values(":by", n(claimed_by.as_secs())),
+        }
+    }
+
+    /// The lease is still live, and his.
+    fn holds_lease(&self, update: UpdateBuilder, sandbox: &SandboxId) -> UpdateBuilder {
+        match self {
+            Self::Allocation(allocation) => update
+                .condition_expression("allocation_id = :seen and attribute_not_exists(ended_at)")
+                .expression_attribute_values(":seen", s(allocation.id.to_string())),
+            Self::Key { .. } => update
+                .condition_expression("sandbox_id = :sandbox and attribute_not_exists(ended_at)")
+                .expression_attribute_values(":sandbox", s(sandbox.as_str())),
+        }
+    }
+}

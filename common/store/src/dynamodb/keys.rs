@@ -1,0 +1,146 @@
+//! Keys of items and of the index.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use uuid::Uuid;
+
+use super::s;
+use broker_domain::{Job, LeaseKey, LetterId, RequestId, SandboxId, Status, Timestamp};
+
+/// The partition key's attribute.
+pub(crate) const PK: &str = "PK";
+/// The sort key's attribute.
+pub(crate) const SK: &str = "SK";
+/// The index's partition key.
+pub(super) const STATE_SHARD: &str = "state_shard";
+/// The index's sort key.
+pub(super) const STATE_KEY: &str = "state_key";
+
+pub(super) const SANDBOX_PREFIX: &str = "SBX#";
+pub(super) const LEASE_PREFIX: &str = "LEASE#";
+pub(super) const REQUEST_PREFIX: &str = "REQ#";
+/// Under which all processes stand, by their ids.
+pub(super) const INSTANCES: &str = "INSTANCE";
+const META: &str = "META";
+
+/// The key of one item; every item of ours has the sort key `META` unless it is one of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pk: String,
+    sk: Cow<'static, str>,
+}
+
+impl Key {
+    const fn meta(pk: String) -> Self {
+        Self { pk, sk: Cow::Borrowed(META) }
+    }
+
+    pub(super) fn into_map(self) -> HashMap<String, AttributeValue> {
+        HashMap::from([(PK.to_owned(), s(self.pk)), (SK.to_owned(), s(self.sk))])
+    }
+
+    /// The partition key.
+    pub(super) fn as_str(&self) -> &str {
+        &self.pk
+    }
+}
+
+pub(super) fn sandbox(id: &SandboxId) -> Key {
+    Key::meta(format!("{SANDBOX_PREFIX}{id}"))
+}
+
+/// Ids have no `#`, so no two lease keys make one text.
+pub(super) fn lease(key: &LeaseKey) -> Key {
+    Key::meta(format!("{LEASE_PREFIX}{}#{}", key.track, key.key))
+}
+
+pub(super) fn request(id: RequestId) -> Key {
+    Key::meta(format!("{REQUEST_PREFIX}{id}"))
+}
+
+pub(super) fn tick(job: Job) -> Key {
+    Key::meta(format!("TICK#{job}"))
+}
+
+pub(super) fn pace() -> Key {
+    Key::meta("PACE".to_owned())
+}
+
+pub(super) fn pool() -> Key {
+    Key::meta("POOL".to_owned())
+}
+
+pub(super) fn census() -> Key {
+    Key::meta("CENSUS".to_owned())
+}
+
+pub(super) fn run(id: RequestId) -> Key {
+    Key::meta(format!("RUN#{id}"))
+}
+
+pub(super) fn instance(id: Uuid) -> HashMap<String, AttributeValue> {
+    HashMap::from([(PK.to_owned(), s(INSTANCES)), (SK.to_owned(), s(id.to_string()))])
+}
+
+/// The partition in which the letters of a shard stand, by their ids.
+pub(super) fn letters(shard: u8) -> String {
+    format!("DEAD#{shard:02}")
+}
+
+pub(super) fn letter(id: &LetterId) -> Key {
+    Key { pk: letters(id.shard()), sk: Cow::Owned(id.as_str().to_owned()) }
+}
+
+/// The partition in which the audit lines of a day stand.
+pub(super) fn audit_day(at: Timestamp) -> String {
+    format!("AUDIT#{}", at.date())
+}
+
+/// Lines of the audit stand under their day, by time; the id tells those of one millisecond apart.
+pub(super) fn audit(at: Timestamp, id: Uuid) -> Key {
+    Key { pk: audit_day(at), sk: Cow::Owned(format!("{:015}#{id}", at.as_ms())) }
+}
+
+pub(super) fn ping() -> Key {
+    Key::meta("PING".to_owned())
+}
+
+/// `{status}#{00..}`: the index partition of a sandbox in a state.
+pub(super) fn state_shard(status: Status, shard: u8) -> String {
+    format!("{status}#{shard:02}")
+}
+
+/// The shard of a sandbox. FNV-1a (64 bit), because it is stored: it must never change between versions.
+pub(super) fn shard_of(id: &SandboxId, shards: u8) -> u8 {
+    let hash = id.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    u8::try_from((hash ^ (hash >> 32)) % u64::from(shards)).unwrap_or(0)
+}
+
+/// A time as the index sorts it: seconds, zero-padded.
+pub(super) fn time_key(at: Timestamp) -> String {
+    format!("{:012}", at.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shard_of_an_id_is_what_it_always_was() {
+        let shard = |id: &str| shard_of(&SandboxId::new(id).unwrap(), 16);
+        assert_eq!([shard("seed-000000"), shard("seed-000001"), shard("a")], [12, 15, 0]);
+    }
+
+    #[test]
+    fn ids_spread_evenly_over_the_shards() {
+        let mut counts = [0_u32; 16];
+        for i in 0..16_000 {
+            counts[usize::from(shard_of(&SandboxId::new(format!("seed-{i:06}")).unwrap(), 16))] += 1;
+        }
+        assert!(counts.iter().all(|count| (850..1_150).contains(count)), "{counts:?}");
+    }
+}

@@ -1,0 +1,77 @@
+//! The provider's rate: the next free slot, shared by all workers. A slot that was taken and not used is lost, never used twice.
+
+use std::time::Duration;
+
+use super::attributes as a;
+use super::change::Change;
+use super::keys;
+use super::{Store, n};
+use crate::{Changed, StoreError};
+use broker_domain::Timestamp;
+
+/// The slot is still the next one.
+const SLOT_IS_NEXT: &str = "next_slot_ms = :seen";
+/// The next slot is earlier than that.
+const SLOT_IS_EARLIER: &str = "next_slot_ms < :until";
+/// How often a slot is tried for that others take at the same time.
+const TRIES: usize = 20;
+
+impl Store {
+    /// Takes `count` slots, `interval` apart, none before `earliest`: the first of them. `None` if that would be later than
+    /// `latest`.
+    pub async fn take_slots(
+        &self,
+        count: u32,
+        interval: Duration,
+        earliest: Timestamp,
+        latest: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        for _ in 0..TRIES {
+            let next = self.next_slot(earliest).await?;
+            let first = next.max(earliest);
+            if first > latest {
+                return Ok(None);
+            }
+            let changed = self
+                .change(Change {
+                    operation: "take_slots",
+                    key: keys::pace().into_map(),
+                    condition: SLOT_IS_NEXT,
+                    update: "SET next_slot_ms = :next",
+                    values: vec![
+                        (":seen", n(next.as_ms())),
+                        (":next", n(first.plus(interval * count).as_ms())),
+                    ],
+                })
+                .await?;
+            if changed == Changed::Done {
+                return Ok(Some(first));
+            }
+        }
+        Err(StoreError::Conflict)
+    }
+
+    /// Gives no slot before `until`: the provider asked to slow down.
+    pub async fn hold_slots(&self, until: Timestamp, now: Timestamp) -> Result<Changed, StoreError> {
+        self.next_slot(now).await?;
+        self.change(Change {
+            operation: "hold_slots",
+            key: keys::pace().into_map(),
+            condition: SLOT_IS_EARLIER,
+            update: "SET next_slot_ms = :until",
+            values: vec![(":until", n(until.as_ms()))],
+        })
+        .await
+    }
+
+    async fn next_slot(&self, now: Timestamp) -> Result<Timestamp, StoreError> {
+        if let Some(item) = self.get(keys::pace()).await? {
+            return a::read_next_slot(&item);
+        }
+        let mut item = keys::pace().into_map();
+        item.insert(a::NEXT_SLOT_MS.to_owned(), n(now.as_ms()));
+        self.put_if_new("pace", item).await?;
+        let item = self.get(keys::pace()).await?;
+        item.map_or(Err(StoreError::Conflict), |item| a::read_next_slot(&item))
+    }
+}

@@ -1,0 +1,136 @@
+//! The pool: what is available, and how it gets filled.
+
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
+
+use super::attributes as a;
+use super::errors::failed;
+use super::keys::{self, STATE_KEY, STATE_SHARD};
+use super::schema::STATE_INDEX;
+use super::{Store, count_capacity, n, s};
+use crate::{Candidate, CandidatePage, NewSandbox, PageKey, StoreError, SweepKey, SweepPage};
+use broker_domain::{NamePrefix, SandboxId, Status, Timestamp};
+
+const SEEDED_AND_UNUSED: &str =
+    "attribute_exists(seeded) and #status in (:available, :stale) and version = :seen";
+
+impl Store {
+    /// A page of at most `limit` available sandboxes of `shard`, by name, from `after` on. The index is eventually
+    /// consistent: what it lists is claimed at the version it lists, or not at all.
+    pub async fn available(
+        &self,
+        shard: u8,
+        prefix: Option<&NamePrefix>,
+        after: Option<PageKey>,
+        limit: u16,
+    ) -> Result<CandidatePage, StoreError> {
+        let mut condition = "#shard = :shard".to_owned();
+        let mut call = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name(STATE_INDEX)
+            .expression_attribute_names("#shard", STATE_SHARD)
+            .expression_attribute_values(":shard", s(keys::state_shard(Status::Available, shard)))
+            .set_exclusive_start_key(after.map(|key| key.0))
+            .limit(i32::from(limit))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        if let Some(prefix) = prefix {
+            condition.push_str(" and begins_with(#key, :prefix)");
+            call = call
+                .expression_attribute_names("#key", STATE_KEY)
+                .expression_attribute_values(":prefix", s(prefix.as_str()));
+        }
+        let answer = call
+            .key_condition_expression(condition)
+            .send()
+            .await
+            .map_err(|error| failed("Query", &self.table, error))?;
+        count_capacity("candidates", answer.consumed_capacity());
+        let candidates = readable(answer.items());
+        Ok(CandidatePage { candidates, next: answer.last_evaluated_key.map(PageKey) })
+    }
+
+    /// At most `limit` available sandboxes of whatever shards have any: one call for all shards. A page may be empty and
+    /// still not the last.
+    ///
+    /// A PartiQL `SELECT` that names its partitions with `IN` is a query of each of them, never a scan ("PartiQL select
+    /// statements for DynamoDB", AWS documentation); it takes 50 partitions at most.
+    pub async fn sweep(
+        &self,
+        prefix: Option<&NamePrefix>,
+        after: Option<SweepKey>,
+        limit: u16,
+    ) -> Result<SweepPage, StoreError> {
+        let mut parameters: Vec<_> =
+            (0..self.shards).map(|shard| s(keys::state_shard(Status::Available, shard))).collect();
+        parameters.extend(prefix.map(|prefix| s(prefix.as_str())));
+        let call = self
+            .client
+            .execute_statement()
+            .statement(self.sweep_statement(prefix.is_some()))
+            .set_parameters(Some(parameters))
+            .limit(i32::from(limit))
+            .set_next_token(after.map(|key| key.0))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = call.send().await.map_err(|error| failed("ExecuteStatement", &self.table, error))?;
+        count_capacity("candidates", answer.consumed_capacity());
+        let candidates = readable(answer.items());
+        Ok(SweepPage { candidates, next: answer.next_token.map(SweepKey) })
+    }
+
+    fn sweep_statement(&self, with_prefix: bool) -> String {
+        let columns =
+            [a::SANDBOX_ID, a::NAME, a::EXTERNAL_ID, a::VERSION].map(|name| format!("\"{name}\"")).join(", ");
+        let shards = vec!["?"; usize::from(self.shards)].join(", ");
+        let begins =
+            if with_prefix { format!(" AND begins_with(\"{STATE_KEY}\", ?)") } else { String::new() };
+        let table = &self.table;
+        format!(
+            "SELECT {columns} FROM \"{table}\".\"{STATE_INDEX}\" WHERE \"{STATE_SHARD}\" IN [{shards}]{begins}"
+        )
+    }
+
+    /// Puts a sandbox into the pool to try things out with; `false` if its id stands there already.
+    pub async fn seed(&self, sandbox: &NewSandbox, now: Timestamp) -> Result<bool, StoreError> {
+        let item = self.fresh(sandbox, 1, now, (a::SEEDED, AttributeValue::Bool(true)));
+        Ok(self.put_new(item).await?.is_none())
+    }
+
+    /// Removes a sandbox that a seed put in and that was never used, at the version that was read. `false`: it was no
+    /// seed's, it is in use or was, or it changed; then it stays.
+    pub async fn remove_unused_seed(&self, id: &SandboxId, version: u64) -> Result<bool, StoreError> {
+        let call = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .set_key(Some(keys::sandbox(id).into_map()))
+            .condition_expression(SEEDED_AND_UNUSED)
+            .expression_attribute_names("#status", a::STATUS)
+            .expression_attribute_values(":available", s(Status::Available.as_str()))
+            .expression_attribute_values(":stale", s(Status::Stale.as_str()))
+            .expression_attribute_values(":seen", n(version));
+        match call.send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.as_service_error() {
+                Some(DeleteItemError::ConditionalCheckFailedException(_)) => Ok(false),
+                _ => Err(failed("DeleteItem", &self.table, error)),
+            },
+        }
+    }
+}
+
+/// The candidates that can be read.
+pub(super) fn readable(items: &[a::Item]) -> Vec<Candidate> {
+    items.iter().filter_map(|item| passable(a::read_candidate(item))).collect()
+}
+
+/// What could be read. One item that cannot is passed over: it must not stop everybody's allocation nor a whole job, and
+/// `broker pool verify` names it.
+pub(super) fn passable<T>(read: Result<T, StoreError>) -> Option<T> {
+    read.inspect_err(|error| {
+        metrics::counter!("broker_unreadable_items_total").increment(1);
+        tracing::error!("a sandbox is passed over: {error}");
+    })
+    .ok()
+}

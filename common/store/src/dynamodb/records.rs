@@ -1,0 +1,87 @@
+//! Items of the jobs to their values.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::attributes::{self as a, Item, Reader};
+use super::keys::{SK, STATE_KEY};
+use crate::{Census, Instance, Received, Record, Role, Run, StoreError, Tick};
+use broker_domain::{JobReport, LetterCount, Status, Timestamp};
+
+pub(super) fn read_status(item: &Item) -> Result<Status, StoreError> {
+    Reader(item).text(a::STATUS, |text| Status::parse(text).ok_or(()))
+}
+
+pub(super) fn read_record(item: &Item) -> Result<Record, StoreError> {
+    let read = Reader(item);
+    let sandbox = a::read_sandbox(item)?;
+    // Under every other state the index key is a time.
+    let due = match sandbox.status {
+        Status::Available | Status::Deleted => None,
+        Status::Allocated | Status::PendingDeletion | Status::Stale | Status::DeletionFailed => {
+            read.optional(STATE_KEY, |text| text.parse().map(Timestamp::from_secs))?
+        }
+    };
+    Ok(Record {
+        due,
+        attempts: read.optional_number(a::DELETION_RETRY_COUNT)?.unwrap_or(0),
+        deletion_error: read.optional(a::DELETION_ERROR, |text| Ok::<_, ()>(text.to_owned()))?,
+        deleted_at: read.optional_time(a::DELETED_AT)?,
+        created_at: read.time(a::CREATED_AT)?,
+        updated_at: read.time(a::UPDATED_AT)?,
+        last_synced: read.optional_time(a::LAST_SYNCED)?,
+        sandbox,
+    })
+}
+
+pub(super) fn read_tick(item: &Item) -> Result<Tick, StoreError> {
+    let read = Reader(item);
+    Ok(Tick {
+        next_run_at: Timestamp::from_ms(read.number(a::NEXT_RUN_AT_MS)?),
+        taken_until: read.optional_number(a::TAKEN_UNTIL_MS)?.map(Timestamp::from_ms),
+        paused_at: read.optional_time(a::PAUSED_AT)?,
+        ran_for: read.optional_number(a::RAN_FOR_MS)?.map(Timestamp::from_ms),
+    })
+}
+
+pub(super) fn read_next_slot(item: &Item) -> Result<Timestamp, StoreError> {
+    Reader(item).number(a::NEXT_SLOT_MS).map(Timestamp::from_ms)
+}
+
+pub(super) fn read_census(item: &Item) -> Result<Census, StoreError> {
+    let read = Reader(item);
+    let count = |status| {
+        let value = item.get(&format!("{status}_count")).and_then(|value| value.as_n().ok());
+        let count = value.and_then(|text| text.parse().ok()).ok_or_else(|| read.malformed("count"))?;
+        Ok((status, count))
+    };
+    Ok(Census {
+        by_status: Status::ALL.into_iter().map(count).collect::<Result<_, StoreError>>()?,
+        // An older program counted none.
+        letters: read.optional(a::LETTERS, serde_json::from_str::<LetterCount>)?.unwrap_or_default(),
+        as_of: Timestamp::from_ms(read.number(a::AS_OF_MS)?),
+    })
+}
+
+pub(super) fn read_instance(item: &Item) -> Result<Instance, StoreError> {
+    let read = Reader(item);
+    Ok(Instance {
+        id: read.text(SK, Uuid::try_parse)?,
+        role: read.text(a::ROLE, |text| Role::parse(text).ok_or(()))?,
+        heartbeat: Timestamp::from_ms(read.number(a::HEARTBEAT_MS)?),
+        received: Received {
+            requests: read.optional_number(a::OLDEST_REQUESTS_MS)?.map(Duration::from_millis),
+            maintenance: read.optional_number(a::OLDEST_MAINTENANCE_MS)?.map(Duration::from_millis),
+        },
+    })
+}
+
+pub(super) fn read_run(item: &Item) -> Result<Run, StoreError> {
+    let read = Reader(item);
+    Ok(Run {
+        job: read.text(a::JOB, |text| Ok::<_, ()>(text.to_owned()))?,
+        report: read.optional(a::REPORT, serde_json::from_str::<JobReport>)?,
+        created_at: read.time(a::CREATED_AT)?,
+    })
+}

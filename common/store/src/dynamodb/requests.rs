@@ -1,0 +1,117 @@
+//! Records of requests whose caller does not wait (any more).
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
+
+use super::attributes as a;
+use super::errors::failed;
+use super::{Store, keys, s};
+use crate::{Cancellation, Completion, PageKey, Recorded, RequestPage, StoreError};
+use broker_domain::{Outcome, PersistedRequest, RequestId};
+
+/// How long a record can be asked for after its deadline. Longer than a dead letter lives, so that a replay finds it.
+const RECORD_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
+const REQUEST_IS_NEW: &str = "attribute_not_exists(PK)";
+const REQUEST_IS_OPEN: &str = "attribute_not_exists(PK) or #state = :queued";
+/// Only an asynchronous request's claim asks for its record, so only it can be stopped here.
+const REQUEST_IS_CANCELLABLE: &str = "#state = :queued and #async = :true";
+const REQUEST_AWAITS_ITS_MESSAGE: &str =
+    "begins_with(PK, :requests) and #state = :queued and attribute_exists(message)";
+
+impl Store {
+    /// The record of a request (a consistent read), if it has one.
+    pub async fn request(&self, id: RequestId) -> Result<Option<PersistedRequest>, StoreError> {
+        let answer = self.get(keys::request(id)).await?;
+        answer.map(|item| a::read_request(&item)).transpose()
+    }
+
+    /// Writes the record of a request that has none yet.
+    pub async fn record_request(&self, record: &PersistedRequest) -> Result<Recorded, StoreError> {
+        let stood_before = self.put_request(record, "record", REQUEST_IS_NEW).await?;
+        Ok(stood_before.map_or(Recorded::New, |before| Recorded::AlreadyThere(Box::new(before))))
+    }
+
+    /// Stores how a request ended, unless it ended before: the first outcome stays.
+    pub async fn complete_request(&self, record: &PersistedRequest) -> Result<Completion, StoreError> {
+        let stood_before = self.put_request(record, "complete", REQUEST_IS_OPEN).await?;
+        Ok(stood_before.map_or(Completion::Stored, |before| Completion::EndedBefore(Box::new(before))))
+    }
+
+    /// Ends an asynchronous request that is still queued as `cancelled`: from then on its claim fails.
+    pub async fn cancel_request(&self, id: RequestId) -> Result<Cancellation, StoreError> {
+        let call = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(keys::request(id).into_map()))
+            .condition_expression(REQUEST_IS_CANCELLABLE)
+            .update_expression("SET #state = :cancelled, #outcome = :outcome REMOVE message")
+            .expression_attribute_names("#state", a::STATE)
+            .expression_attribute_names("#outcome", a::OUTCOME)
+            .expression_attribute_names("#async", a::ASYNC)
+            .expression_attribute_values(":queued", s(a::QUEUED))
+            .expression_attribute_values(":true", AttributeValue::Bool(true))
+            .expression_attribute_values(":cancelled", s(Outcome::Cancelled.as_str()))
+            .expression_attribute_values(":outcome", a::write_outcome(&Outcome::Cancelled));
+        match call.send().await {
+            Ok(_) => Ok(Cancellation::Cancelled),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(Cancellation::TooLate),
+                _ => Err(failed("cancel", &self.table, error)),
+            },
+        }
+    }
+
+    /// One page of the requests that were queued with their message, read consistently. For whoever finds the queue
+    /// empty that should hold them: it reads the whole table.
+    pub async fn queued_requests(&self, after: Option<PageKey>) -> Result<RequestPage, StoreError> {
+        let call = self
+            .client
+            .scan()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .set_exclusive_start_key(after.map(|key| key.0))
+            .filter_expression(REQUEST_AWAITS_ITS_MESSAGE)
+            .expression_attribute_names("#state", a::STATE)
+            .expression_attribute_values(":queued", s(a::QUEUED))
+            .expression_attribute_values(":requests", s(keys::REQUEST_PREFIX));
+        let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
+        let requests = answer.items().iter().map(a::read_request).collect::<Result<_, _>>()?;
+        Ok(RequestPage { requests, next: answer.last_evaluated_key.map(PageKey) })
+    }
+
+    /// Puts a record under a condition; what stands there if the condition failed.
+    async fn put_request(
+        &self,
+        record: &PersistedRequest,
+        operation: &'static str,
+        condition: &'static str,
+    ) -> Result<Option<PersistedRequest>, StoreError> {
+        let mut call = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(a::write_request(record, record.deadline.plus(RECORD_IS_KEPT))))
+            .condition_expression(condition)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        if condition == REQUEST_IS_OPEN {
+            call = call
+                .expression_attribute_names("#state", a::STATE)
+                .expression_attribute_values(":queued", s(a::QUEUED));
+        }
+        match call.send().await {
+            Ok(_) => Ok(None),
+            Err(error) => match error.as_service_error() {
+                Some(PutItemError::ConditionalCheckFailedException(stands)) => match stands.item() {
+                    Some(item) => a::read_request(item).map(Some),
+                    // It may be gone by now: then another attempt writes it.
+                    None => self.request(record.request_id).await?.ok_or(StoreError::Conflict).map(Some),
+                },
+                _ => Err(failed(operation, &self.table, error)),
+            },
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Reading all of the table, and reading a few items at one instant.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{self, Config};
+use aws_sdk_dynamodb::operation::transact_get_items::TransactGetItemsError;
+use aws_sdk_dynamodb::types::{Get, TransactGetItem};
+
+use super::attributes::{self as a, Item};
+use super::errors::{built_wrong, failed};
+use super::keys::{self, Key, LEASE_PREFIX, PK, SANDBOX_PREFIX};
+use super::{Store, s};
+use crate::{PageKey, ScanPage, StoreError};
+use broker_domain::{LeaseKey, SandboxId};
+
+/// How long one attempt to read a page of the table may take.
+const PAGE_ATTEMPT: Duration = Duration::from_secs(10);
+
+/// A page is up to 1 MB, so it may take longer than a claim before whoever waits would rather ask again.
+pub(super) fn patient() -> config::Builder {
+    let patient = TimeoutConfig::builder().operation_attempt_timeout(PAGE_ATTEMPT).build();
+    Config::builder().timeout_config(patient)
+}
+
+impl Store {
+    /// One page of the sandboxes and leases of segment `segment` of `segments`, consistently read. The pages together
+    /// are no snapshot: what changes while they are read may be seen before or after.
+    pub async fn scan(
+        &self,
+        segment: i32,
+        segments: i32,
+        after: Option<PageKey>,
+    ) -> Result<ScanPage, StoreError> {
+        let (items, next) = self.scan_items(segment, segments, after).await?;
+        Ok(ScanPage { next, ..sort_out(&items) })
+    }
+
+    /// The same page, as it lies in the table.
+    pub(super) async fn scan_items(
+        &self,
+        segment: i32,
+        segments: i32,
+        after: Option<PageKey>,
+    ) -> Result<(Vec<Item>, Option<PageKey>), StoreError> {
+        let call = self
+            .client
+            .scan()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .segment(segment)
+            .total_segments(segments)
+            .set_exclusive_start_key(after.map(|key| key.0))
+            .filter_expression("begins_with(PK, :sandbox) or begins_with(PK, :lease)")
+            .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
+            .expression_attribute_values(":lease", s(LEASE_PREFIX));
+        let call = call.customize().config_override(patient());
+        let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
+        Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key.map(PageKey)))
+    }
+
+    /// The sandboxes and leases of these keys (100 together at most) at one instant; absent ones are left out.
+    pub async fn read_together(
+        &self,
+        sandboxes: &[SandboxId],
+        leases: &[LeaseKey],
+    ) -> Result<ScanPage, StoreError> {
+        let wanted = sandboxes.iter().map(keys::sandbox).chain(leases.iter().map(keys::lease));
+        let items = wanted.map(|key| self.get_of(key)).collect::<Result<_, _>>()?;
+        let answer = match self.client.transact_get_items().set_transact_items(Some(items)).send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                return Err(match error.as_service_error() {
+                    Some(TransactGetItemsError::TransactionCanceledException(_)) => StoreError::Conflict,
+                    _ => failed("TransactGetItems", &self.table, error),
+                });
+            }
+        };
+        let items: Vec<Item> =
+            answer.responses.unwrap_or_default().into_iter().filter_map(|response| response.item).collect();
+        Ok(sort_out(&items))
+    }
+
+    fn get_of(&self, key: Key) -> Result<TransactGetItem, StoreError> {
+        let get = Get::builder().table_name(&self.table).set_key(Some(key.into_map())).build();
+        Ok(TransactGetItem::builder()
+            .get(get.map_err(|error| built_wrong("TransactGetItems", error))?)
+            .build())
+    }
+}
+
+fn sort_out(items: &[Item]) -> ScanPage {
+    let mut page = ScanPage::default();
+    for item in items {
+        let pk = item.get(PK).and_then(|pk| pk.as_s().ok()).map(String::as_str).unwrap_or_default();
+        let read = if pk.starts_with(SANDBOX_PREFIX) {
+            a::read_sandbox(item).map(|sandbox| page.sandboxes.push(sandbox))
+        } else if pk.starts_with(LEASE_PREFIX) {
+            a::read_lease(item).map(|lease| page.leases.push(lease))
+        } else {
+            Ok(())
+        };
+        page.unreadable.extend(read.err().map(|error| error.to_string()));
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::config::BehaviorVersion;
+
+    use super::*;
+
+    #[test]
+    fn a_page_may_take_longer_than_a_claim() {
+        let patient = patient().behavior_version(BehaviorVersion::latest()).build();
+        let attempt = patient.timeout_config().and_then(TimeoutConfig::operation_attempt_timeout);
+        assert_eq!(attempt, Some(PAGE_ATTEMPT));
+    }
+}

@@ -1,0 +1,211 @@
+//! The table itself: keys, index, expiry.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::create_table::CreateTableError;
+use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, IndexStatus, KeySchemaElement, KeyType,
+    Projection, ProjectionType, ScalarAttributeType, TableDescription, TableStatus, TimeToLiveSpecification,
+    TimeToLiveStatus,
+};
+
+use super::attributes as a;
+use super::errors::{built_wrong, failed};
+use super::keys::{PK, SK, STATE_KEY, STATE_SHARD};
+use crate::StoreError;
+
+/// The one global index.
+pub const STATE_INDEX: &str = "StateIndex";
+/// What the index carries besides the keys.
+const PROJECTED: [&str; 5] = [a::SANDBOX_ID, a::NAME, a::EXTERNAL_ID, a::VERSION, a::LAB_DURATION_HOURS];
+/// How often a table that is being created is looked at, and how many times.
+const POLL: Duration = Duration::from_millis(500);
+const POLLS: u32 = 240;
+
+/// Whether `ensure` had to create the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ensured {
+    /// It is new.
+    Created,
+    /// It stood there.
+    Existed,
+}
+
+/// How the index stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexState {
+    /// It is as it should be.
+    Usable,
+    /// It is being built, or taken away.
+    NotActive,
+    /// There is one of that name with other keys, or it lacks attributes that claims need.
+    Foreign,
+    /// There is none.
+    Missing,
+}
+
+/// How a table stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// Whether it can be used.
+    pub active: bool,
+    /// Whether its keys are ours.
+    pub keys: bool,
+    /// The one index.
+    pub index: IndexState,
+    /// Whether what is past its `ttl` is removed.
+    pub expires: bool,
+}
+
+/// Looks at `table`; changes nothing.
+pub async fn inspect(client: &Client, table: &str) -> Result<Inspection, StoreError> {
+    let answer = client.describe_table().table_name(table).send().await;
+    let answer = answer.map_err(|error| failed("DescribeTable", table, error))?;
+    let no_table = || StoreError::NoTable { table: table.to_owned() };
+    let described = answer.table().ok_or_else(no_table)?;
+    Ok(Inspection {
+        active: described.table_status() == Some(&TableStatus::Active),
+        keys: key_names(described.key_schema()) == [PK, SK],
+        index: index_state(described),
+        expires: expires(client, table).await?,
+    })
+}
+
+fn index_state(table: &TableDescription) -> IndexState {
+    let Some(index) = table.global_secondary_indexes().iter().find(|i| i.index_name() == Some(STATE_INDEX))
+    else {
+        return IndexState::Missing;
+    };
+    let projects = index.projection().is_some_and(|projection| {
+        let carried = projection.non_key_attributes();
+        projection.projection_type() == Some(&ProjectionType::All)
+            || PROJECTED.iter().all(|name| carried.iter().any(|carried| carried == name))
+    });
+    if key_names(index.key_schema()) != [STATE_SHARD, STATE_KEY] || !projects {
+        IndexState::Foreign
+    } else if index.index_status() == Some(&IndexStatus::Active) {
+        IndexState::Usable
+    } else {
+        IndexState::NotActive
+    }
+}
+
+fn key_names(schema: &[KeySchemaElement]) -> Vec<&str> {
+    schema.iter().map(KeySchemaElement::attribute_name).collect()
+}
+
+/// Creates `table` with its index and expiry, unless it exists, and waits until it can be used (two minutes at most).
+pub async fn ensure(client: &Client, table: &str) -> Result<Ensured, StoreError> {
+    let ensured = match create(client, table).await {
+        Ok(()) => Ensured::Created,
+        Err(CreateError::Exists) => Ensured::Existed,
+        Err(CreateError::Failed(error)) => return Err(error),
+    };
+    wait_until_active(client, table).await?;
+    expire_by_ttl(client, table).await?;
+    Ok(ensured)
+}
+
+enum CreateError {
+    Exists,
+    Failed(StoreError),
+}
+
+async fn create(client: &Client, table: &str) -> Result<(), CreateError> {
+    let wrong = |error| CreateError::Failed(built_wrong("CreateTable", error));
+    let key = |name: &str, kind| {
+        KeySchemaElement::builder().attribute_name(name).key_type(kind).build().map_err(wrong)
+    };
+    let text = |name: &str| {
+        AttributeDefinition::builder()
+            .attribute_name(name)
+            .attribute_type(ScalarAttributeType::S)
+            .build()
+            .map_err(wrong)
+    };
+    let projection = Projection::builder()
+        .projection_type(ProjectionType::Include)
+        .set_non_key_attributes(Some(PROJECTED.map(str::to_owned).to_vec()))
+        .build();
+    let index = GlobalSecondaryIndex::builder()
+        .index_name(STATE_INDEX)
+        .key_schema(key(STATE_SHARD, KeyType::Hash)?)
+        .key_schema(key(STATE_KEY, KeyType::Range)?)
+        .projection(projection)
+        .build()
+        .map_err(wrong)?;
+    let call = client
+        .create_table()
+        .table_name(table)
+        .billing_mode(BillingMode::PayPerRequest)
+        .key_schema(key(PK, KeyType::Hash)?)
+        .key_schema(key(SK, KeyType::Range)?)
+        .set_attribute_definitions(Some(vec![text(PK)?, text(SK)?, text(STATE_SHARD)?, text(STATE_KEY)?]))
+        .global_secondary_indexes(index);
+    match call.send().await {
+        Ok(_) => Ok(()),
+        Err(error) => match error.as_service_error() {
+            Some(CreateTableError::ResourceInUseException(_)) => Err(CreateError::Exists),
+            _ => Err(CreateError::Failed(failed("CreateTable", table, error))),
+        },
+    }
+}
+
+async fn wait_until_active(client: &Client, table: &str) -> Result<(), StoreError> {
+    for _ in 0..POLLS {
+        match client.describe_table().table_name(table).send().await {
+            Ok(answer) if answer.table().and_then(|t| t.table_status()) == Some(&TableStatus::Active) => {
+                return answer.table().map_or(Ok(()), must_be_ours);
+            }
+            Ok(_) => {}
+            // A table that was just created may not be listed yet.
+            Err(error)
+                if matches!(
+                    error.as_service_error(),
+                    Some(DescribeTableError::ResourceNotFoundException(_))
+                ) => {}
+            Err(error) => return Err(failed("DescribeTable", table, error)),
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Err(StoreError::Unavailable {
+        operation: "DescribeTable",
+        source: "the table does not become active".into(),
+    })
+}
+
+/// That the table has our keys and our index: one that was made for something else is not mended.
+fn must_be_ours(table: &TableDescription) -> Result<(), StoreError> {
+    let index = table.global_secondary_indexes().iter().find(|index| index.index_name() == Some(STATE_INDEX));
+    let ours = key_names(table.key_schema()) == [PK, SK]
+        && index.is_some_and(|index| key_names(index.key_schema()) == [STATE_SHARD, STATE_KEY]);
+    if ours {
+        return Ok(());
+    }
+    let problem =
+        format!("the table stands there with other keys than {PK}, {SK}, or without the index {STATE_INDEX}");
+    Err(StoreError::Refused { operation: "DescribeTable", source: problem.into() })
+}
+
+async fn expires(client: &Client, table: &str) -> Result<bool, StoreError> {
+    let described = client.describe_time_to_live().table_name(table).send().await;
+    let described = described.map_err(|error| failed("DescribeTimeToLive", table, error))?;
+    let status = described.time_to_live_description().and_then(|ttl| ttl.time_to_live_status());
+    Ok(matches!(status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)))
+}
+
+async fn expire_by_ttl(client: &Client, table: &str) -> Result<(), StoreError> {
+    if expires(client, table).await? {
+        return Ok(());
+    }
+    let ttl = TimeToLiveSpecification::builder().attribute_name(a::TTL).enabled(true).build();
+    let ttl = ttl.map_err(|error| built_wrong("UpdateTimeToLive", error))?;
+    let call = client.update_time_to_live().table_name(table).time_to_live_specification(ttl);
+    call.send().await.map(drop).map_err(|error| failed("UpdateTimeToLive", table, error))
+}
+
+#[cfg(test)]
+#[path = "schema_tests.rs"]
+mod tests;

@@ -1,0 +1,122 @@
+//! Ticks: when each job runs next, and which worker is about to send it. See DESIGN.md, "Schedule".
+//!
+//! Invariant: `next_run_at` moves only after the message was sent, so a run is sent at least once, however its worker
+//! ends.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use super::attributes::{self as a, Item};
+use super::change::Change;
+use super::keys;
+use super::{Store, n};
+use crate::{Changed, StoreError, Tick};
+use broker_domain::{Job, Timestamp};
+
+/// It is due, nobody else holds it, and it is not paused.
+const TICK_IS_FREE: &str = "next_run_at_ms = :seen and (attribute_not_exists(taken_until_ms) or taken_until_ms <= :now) \
+                            and attribute_not_exists(paused_at)";
+/// Still ours.
+const TICK_IS_MINE: &str = "next_run_at_ms = :seen and taken_until_ms = :mine";
+const TICK_EXISTS: &str = "attribute_exists(PK)";
+/// Nobody ran for a later firing.
+const TICK_RAN_BEFORE: &str =
+    "attribute_exists(PK) and (attribute_not_exists(ran_for_ms) or ran_for_ms < :ran_for)";
+
+impl Store {
+    /// The tick of a job. One that has none yet gets it, due `first_run` from now.
+    pub async fn tick(&self, job: Job, first_run: Duration, now: Timestamp) -> Result<Tick, StoreError> {
+        if let Some(item) = self.get(keys::tick(job)).await? {
+            return a::read_tick(&item);
+        }
+        let mut item: Item = keys::tick(job).into_map();
+        let due = now.plus(first_run);
+        item.insert(a::NEXT_RUN_AT_MS.to_owned(), n(due.as_ms()));
+        self.put_if_new("tick", item).await?;
+        // Somebody else's may stand there now.
+        let item = self.get(keys::tick(job)).await?;
+        item.map_or(Err(StoreError::Conflict), |item| a::read_tick(&item))
+    }
+
+    /// Takes a due tick until `until`.
+    pub async fn take_tick(
+        &self,
+        job: Job,
+        tick: &Tick,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Changed, StoreError> {
+        self.change(Change {
+            operation: "take_tick",
+            key: keys::tick(job).into_map(),
+            condition: TICK_IS_FREE,
+            update: "SET taken_until_ms = :until",
+            values: vec![
+                (":seen", n(tick.next_run_at.as_ms())),
+                (":now", n(now.as_ms())),
+                (":until", n(until.as_ms())),
+            ],
+        })
+        .await
+    }
+
+    /// Moves a tick, taken until `mine`, to its next run: its message was sent.
+    pub async fn move_tick(
+        &self,
+        job: Job,
+        tick: &Tick,
+        mine: Timestamp,
+        next_run_at: Timestamp,
+    ) -> Result<Changed, StoreError> {
+        self.change(Change {
+            operation: "move_tick",
+            key: keys::tick(job).into_map(),
+            condition: TICK_IS_MINE,
+            update: "SET next_run_at_ms = :next REMOVE taken_until_ms",
+            values: vec![
+                (":seen", n(tick.next_run_at.as_ms())),
+                (":mine", n(mine.as_ms())),
+                (":next", n(next_run_at.as_ms())),
+            ],
+        })
+        .await
+    }
+
+    /// Notes that what a scheduler outside sent up to `ran_for` has had its run. It never goes back.
+    pub async fn ran_for(&self, job: Job, ran_for: Timestamp) -> Result<Changed, StoreError> {
+        self.change(Change {
+            operation: "ran_for",
+            key: keys::tick(job).into_map(),
+            condition: TICK_RAN_BEFORE,
+            update: "SET ran_for_ms = :ran_for",
+            values: vec![(":ran_for", n(ran_for.as_ms()))],
+        })
+        .await
+    }
+
+    /// Keeps a job from being started by its schedule until it is resumed. Who did it is in the audit.
+    pub async fn pause_job(&self, job: Job, now: Timestamp) -> Result<Changed, StoreError> {
+        let since = vec![(":now", n(now.as_secs()))];
+        self.change_tick("pause_job", job, now, "SET paused_at = :now", since).await
+    }
+
+    /// Lets a paused job run by its schedule again.
+    pub async fn resume_job(&self, job: Job, now: Timestamp) -> Result<Changed, StoreError> {
+        self.change_tick("resume_job", job, now, "REMOVE paused_at", Vec::new()).await
+    }
+
+    /// Changes the tick of a job, which gets one if it has none yet.
+    async fn change_tick(
+        &self,
+        operation: &'static str,
+        job: Job,
+        now: Timestamp,
+        update: &'static str,
+        values: Vec<(&'static str, AttributeValue)>,
+    ) -> Result<Changed, StoreError> {
+        self.tick(job, Duration::ZERO, now).await?;
+        let key = keys::tick(job).into_map();
+        self.change(Change { operation, key, condition: TICK_EXISTS, update, values }).await
+    }
+}

@@ -1,0 +1,144 @@
+//! What the jobs look for: sandboxes by state through the index, and one sandbox with everything known of it.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, Select};
+
+use super::attributes::{self as a, Item};
+use super::errors::failed;
+use super::keys::{self, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
+use super::pool::{passable, readable};
+use super::schema::STATE_INDEX;
+use super::{Store, count_capacity, s};
+use crate::{CandidatePage, PageKey, Record, StoreError};
+use broker_domain::{SandboxId, Status, Timestamp};
+
+/// Items that one call of a count looks at: it ends well within the time that an attempt has.
+const COUNTED_PER_CALL: i32 = 1_000;
+
+impl Store {
+    /// A page of the sandboxes of one state and shard whose time has come by `until`, the longest due first. Which time
+    /// that is depends on the state: the lease's expiry, the next attempt to delete, since when it is stale.
+    pub async fn due(
+        &self,
+        status: Status,
+        shard: u8,
+        until: Timestamp,
+        after: Option<PageKey>,
+    ) -> Result<CandidatePage, StoreError> {
+        self.by_state(status, shard, Some(until), after).await
+    }
+
+    /// A page of all sandboxes of one state and shard, up to 1 MB of them. The index follows the table a moment later:
+    /// what it lists is changed at the version it lists, or not at all.
+    pub async fn listed(
+        &self,
+        status: Status,
+        shard: u8,
+        after: Option<PageKey>,
+    ) -> Result<CandidatePage, StoreError> {
+        self.by_state(status, shard, None, after).await
+    }
+
+    async fn by_state(
+        &self,
+        status: Status,
+        shard: u8,
+        until: Option<Timestamp>,
+        after: Option<PageKey>,
+    ) -> Result<CandidatePage, StoreError> {
+        let mut condition = "#shard = :shard".to_owned();
+        let mut call = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name(STATE_INDEX)
+            .expression_attribute_names("#shard", STATE_SHARD)
+            .expression_attribute_values(":shard", s(keys::state_shard(status, shard)))
+            .set_exclusive_start_key(after.map(|key| key.0))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        if let Some(until) = until {
+            condition.push_str(" and #key <= :until");
+            call = call
+                .expression_attribute_names("#key", STATE_KEY)
+                .expression_attribute_values(":until", s(keys::time_key(until)));
+        }
+        let answer = call.key_condition_expression(condition).send().await;
+        let answer = answer.map_err(|error| failed("Query", &self.table, error))?;
+        count_capacity("by_state", answer.consumed_capacity());
+        Ok(CandidatePage {
+            candidates: readable(answer.items()),
+            next: answer.last_evaluated_key.map(PageKey),
+        })
+    }
+
+    /// Everything known of a sandbox now (a consistent read).
+    pub async fn record(&self, id: &SandboxId) -> Result<Option<Record>, StoreError> {
+        let answer = self.get(keys::sandbox(id)).await?;
+        answer.map(|item| a::read_record(&item)).transpose()
+    }
+
+    /// Counts all sandboxes by state, every state included, tombstones too. A sandbox keeps its place in the table whatever
+    /// happens to it, so none is counted twice or missed; that the index could not promise.
+    pub async fn count_all(&self) -> Result<BTreeMap<Status, u64>, StoreError> {
+        let mut by_status = BTreeMap::from(Status::ALL.map(|status| (status, 0)));
+        let mut after = None;
+        loop {
+            let call = self
+                .client
+                .scan()
+                .table_name(&self.table)
+                .limit(COUNTED_PER_CALL)
+                .set_exclusive_start_key(after)
+                .select(Select::SpecificAttributes)
+                .projection_expression("PK, #status")
+                .filter_expression("begins_with(PK, :sandbox)")
+                .expression_attribute_names("#status", a::STATUS)
+                .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
+            count_capacity("count", answer.consumed_capacity());
+            for status in answer.items().iter().filter_map(|item| passable(a::read_status(item))) {
+                *by_status.entry(status).or_default() += 1;
+            }
+            after = answer.last_evaluated_key;
+            if after.is_none() {
+                return Ok(by_status);
+            }
+        }
+    }
+
+    /// A page of sandboxes of the table, in no order that means anything; those that `keep` wants, at most `limit`.
+    pub async fn browse(
+        &self,
+        after: Option<PageKey>,
+        limit: usize,
+        keep: impl Fn(&Record) -> bool,
+    ) -> Result<(Vec<Record>, Option<PageKey>), StoreError> {
+        let call = self
+            .client
+            .scan()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .set_exclusive_start_key(after.map(|key| key.0))
+            .filter_expression("begins_with(PK, :sandbox)")
+            .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
+        count_capacity("browse", answer.consumed_capacity());
+        let mut kept = Vec::new();
+        for item in answer.items() {
+            kept.extend(passable(a::read_record(item)).filter(&keep));
+            if kept.len() == limit {
+                // The next page begins behind this item, wherever the scan itself stopped.
+                return Ok((kept, Some(PageKey(key_of(item)))));
+            }
+        }
+        Ok((kept, answer.last_evaluated_key.map(PageKey)))
+    }
+}
+
+fn key_of(item: &Item) -> Item {
+    let of_key = |(name, _): &(&String, &_)| [keys::PK, keys::SK].contains(&name.as_str());
+    item.iter().filter(of_key).map(|(name, value)| (name.clone(), value.clone())).collect()
+}

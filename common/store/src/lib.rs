@@ -1,0 +1,30 @@
+//! What the broker asks of its table.
+//!
+//! Invariant: every write is conditional, and an allocated sandbox and its live lease change in one transaction. Losing
+//! a race is an outcome; [`StoreError`] is for a table that did not answer, or holds what it must not. `dynamodb` is
+//! the only place that knows attribute names and conditions. What it does not do: decide (that is [`broker_domain`]), or
+//! retry a lost race (that is the worker).
+
+mod audit;
+mod dynamodb;
+pub mod heartbeat;
+mod letters;
+mod outcomes;
+mod patience;
+#[cfg(test)]
+#[path = "../../domain/src/samples.rs"]
+#[expect(dead_code, reason = "the domain's tests use the others")]
+mod samples;
+pub mod scan_all;
+mod upkeep;
+pub mod verify;
+
+pub use audit::{Act, AuditLine};
+pub use dynamodb::{ForeignRow, Minted, Seen, Store, schema};
+pub use letters::{Bereaved, Hand, Kept, LetterPage, Reopened};
+pub use outcomes::{
+    Cancellation, Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey,
+    Recorded, RequestPage, ScanPage, StoreError, Survey, SweepKey, SweepPage,
+};
+pub use patience::patiently;
+pub use upkeep::{Census, Changed, Inserted, Instance, Received, Record, Role, Run, Standing, Tick};

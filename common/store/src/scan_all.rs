@@ -1,0 +1,80 @@
+//! Parallel reads of the whole table, segment by segment.
+
+use std::future::Future;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+
+use crate::{PageKey, ScanPage, Store, StoreError};
+
+/// Segments of the table that are read at the same time.
+pub const SEGMENTS: i32 = 4;
+
+/// Why a table could not be read whole.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The table did not answer, or holds what it must not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A reader ended in a panic: a part of the table is unread.
+    #[error("a part of the table is unread")]
+    Reader(#[from] JoinError),
+    /// The items of a suspect changed each time that they were read.
+    #[error("{violation} could not be read at one instant in {tries} tries")]
+    Restless {
+        /// The suspected violation.
+        violation: String,
+        /// How often its items were read.
+        tries: usize,
+    },
+}
+
+/// Reads all sandboxes and leases, page by page; `see` says whether to go on.
+pub async fn scan(store: &Store, see: impl FnMut(ScanPage) -> bool) -> Result<(), ScanError> {
+    let store = store.clone();
+    let read = move |segment, after| {
+        let store = store.clone();
+        async move { store.scan(segment, SEGMENTS, after).await }
+    };
+    every_page(read, |page| page.next.clone(), see).await
+}
+
+/// Reads every page of every segment, some segments at the same time; `see` says whether to go on.
+pub async fn every_page<P, R, F>(
+    read: R,
+    next: fn(&P) -> Option<PageKey>,
+    mut see: impl FnMut(P) -> bool,
+) -> Result<(), ScanError>
+where
+    P: Send + 'static,
+    R: Fn(i32, Option<PageKey>) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<P, StoreError>> + Send,
+{
+    let (pages, mut read_pages) = mpsc::channel(2);
+    let mut readers = JoinSet::new();
+    for segment in 0..SEGMENTS {
+        let (read, pages) = (read.clone(), pages.clone());
+        readers.spawn(async move {
+            let mut after = None;
+            loop {
+                let page = read(segment, after.take()).await;
+                after = page.as_ref().ok().and_then(next);
+                // Whoever reads the pages may have seen enough.
+                if pages.send(page).await.is_err() || after.is_none() {
+                    return;
+                }
+            }
+        });
+    }
+    drop(pages);
+    while let Some(page) = read_pages.recv().await {
+        if !see(page?) {
+            return Ok(());
+        }
+    }
+    // A reader that panicked has left a part of the table unread.
+    while let Some(ended) = readers.join_next().await {
+        ended?;
+    }
+    Ok(())
+}

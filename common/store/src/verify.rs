@@ -1,0 +1,110 @@
+//! The judge behind `broker pool verify`, `broker pool reconcile` and every load and crash test.
+//!
+//! [`verify`] reads the whole table and lets `broker_domain::suspects` name suspects. A scan is no snapshot, so the items
+//! of each suspect are read again in one transaction, and only what is still wrong there is a violation.
+
+use std::collections::BTreeMap;
+
+use broker_domain::{Inventory, Suspect, Violation, suspects};
+use serde::Serialize;
+
+use crate::scan_all::{ScanError, scan};
+use crate::{ScanPage, Store, StoreError};
+
+/// AWS: items of one TransactGetItems. So many of one violation are no race of the scan.
+const READ_TOGETHER: usize = 100;
+/// How often a suspect is read that a transaction holds just then.
+const TRIES: usize = 50;
+
+/// One broken promise.
+#[derive(Debug, Serialize)]
+pub struct Found {
+    /// The kind, as `Violation::kind` names it, or `unreadable_item`.
+    pub kind: &'static str,
+    /// Which items contradict which promise.
+    pub detail: String,
+}
+
+/// What the whole table says.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// What contradicts the promises.
+    pub violations: Vec<Found>,
+    /// Suspects of the scan, confirmed or not.
+    pub suspects: usize,
+    /// Live leases.
+    pub live_leases: usize,
+    /// Sandboxes by state.
+    pub by_status: BTreeMap<&'static str, u64>,
+    /// Allocated sandboxes by lab; `-` is no lab.
+    pub by_lab: BTreeMap<String, u64>,
+    /// Tracks that hold several sandboxes, with several keys.
+    pub tracks_with_several: BTreeMap<String, u64>,
+}
+
+/// Reads the whole table and judges it.
+///
+/// # Errors
+///
+/// When the table does not answer, or a suspect never comes to rest.
+pub async fn verify(store: &Store) -> Result<Report, ScanError> {
+    let mut inventory = Inventory::default();
+    let mut unreadable = Vec::new();
+    scan(store, |mut page| {
+        unreadable.append(&mut page.unreadable);
+        add(&mut inventory, &page);
+        true
+    })
+    .await?;
+    let suspects = suspects(&inventory);
+    let mut violations: Vec<Violation> = Vec::new();
+    for suspect in &suspects {
+        if !violations.contains(&suspect.violation) && is_confirmed(store, suspect).await? {
+            violations.push(suspect.violation.clone());
+        }
+    }
+    let broken = violations.iter().map(|v| Found { kind: v.kind(), detail: v.to_string() });
+    Ok(Report {
+        violations: broken
+            .chain(unreadable.into_iter().map(|detail| Found { kind: "unreadable_item", detail }))
+            .collect(),
+        suspects: suspects.len(),
+        live_leases: inventory.live_leases(),
+        by_status: inventory.by_status().iter().map(|(status, count)| (status.as_str(), *count)).collect(),
+        by_lab: inventory
+            .by_lab()
+            .iter()
+            .map(|(lab, count)| (lab.as_ref().map_or("-".to_owned(), ToString::to_string), *count))
+            .collect(),
+        tracks_with_several: inventory
+            .tracks_with_several()
+            .into_iter()
+            .map(|(track, held)| (track.to_string(), held))
+            .collect(),
+    })
+}
+
+fn add(inventory: &mut Inventory, page: &ScanPage) {
+    page.sandboxes.iter().for_each(|sandbox| inventory.add_sandbox(sandbox));
+    page.leases.iter().for_each(|lease| inventory.add_lease(lease));
+}
+
+/// Whether the suspect's own items, read at one instant, still show its violation.
+async fn is_confirmed(store: &Store, suspect: &Suspect) -> Result<bool, ScanError> {
+    if suspect.sandboxes.len() + suspect.leases.len() > READ_TOGETHER {
+        return Ok(true);
+    }
+    for _ in 0..TRIES {
+        match store.read_together(&suspect.sandboxes, &suspect.leases).await {
+            Ok(page) => {
+                let mut now = Inventory::default();
+                add(&mut now, &page);
+                return Ok(suspects(&now).iter().any(|again| again.violation == suspect.violation));
+            }
+            // Its items are changing: that is no violation, but it has to be seen at rest.
+            Err(StoreError::Conflict) => tokio::task::yield_now().await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ScanError::Restless { violation: suspect.violation.to_string(), tries: TRIES })
+}

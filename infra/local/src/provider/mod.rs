@@ -1,0 +1,185 @@
+//! A provider to try things out with: the stand-in for the outside system, as a server over HTTP.
+//!
+//! | method, path | what |
+//! |---|---|
+//! | `GET /current_user/accounts?page=` | a page of its accounts, with the next page's URL |
+//! | `DELETE /sandbox/accounts/{uuid}` | deletes one |
+//! | `GET /stand-in` | what there is and every deletion that was asked for, with its time |
+//! | `PUT /stand-in/faults` | how it misbehaves from now on ([`Faults`]) |
+//! | `POST /stand-in/accounts` | more accounts, or one in the place of another (`csp_id`) |
+//!
+//! Invariant: what it answers under no fault is what DESIGN.md, "Provider" says, so the client that runs against it is the
+//! one that runs against the real one. It serves loopback only. What it does not do: survive its process.
+
+mod faults;
+mod world;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use broker_runtime::clock::Clock;
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use self::faults::{Fault, Faults};
+pub use self::world::{Options, Wish, World};
+
+/// An answer, or that the connection is to break without one.
+type Answer = Result<Response<Full<Bytes>>, NoAnswer>;
+
+/// The fault that loses an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is lost")]
+struct NoAnswer;
+
+/// The stand-in. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct StandIn {
+    /// Its accounts and faults.
+    pub world: Arc<World>,
+    clock: Clock,
+    token: String,
+    /// Its URL, without a slash at the end.
+    pub base: String,
+}
+
+impl StandIn {
+    /// A stand-in that will be reached at `address` by whoever has `token`.
+    pub fn new(address: SocketAddr, token: &str, options: Options, clock: Clock) -> Self {
+        let world = Arc::new(World::new(options, clock.now()));
+        Self { world, clock, token: token.to_owned(), base: format!("http://{address}") }
+    }
+
+    /// Serves until `stop`.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+            let Ok((stream, _)) = accepted else { continue };
+            let (stand_in, stop) = (self.clone(), stop.clone());
+            let service = service_fn(move |request| {
+                let stand_in = stand_in.clone();
+                async move { stand_in.answer(request).await }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service);
+            // A connection that breaks off is a fault, or its client's affair.
+            tokio::spawn(async move { stop.run_until_cancelled(connection).await.and_then(Result::err) });
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path().trim_end_matches('/').to_owned();
+        if path.starts_with("/stand-in") {
+            let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            return Ok(self.control(&head.method, &path, &body));
+        }
+        let expected = format!("Token {}", self.token);
+        let token = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        if token != Some(expected.as_str()) {
+            return Ok(told(StatusCode::UNAUTHORIZED, &json!({ "detail": "Invalid token." })));
+        }
+        match (&head.method, path.strip_prefix("/sandbox/accounts/")) {
+            (&Method::GET, None) if path == "/current_user/accounts" => {
+                self.list(head.uri.query().unwrap_or_default()).await
+            }
+            (&Method::DELETE, Some(id)) => {
+                let traceparent = head.headers.get("traceparent").and_then(|value| value.to_str().ok());
+                self.delete(id, traceparent.map(str::to_owned)).await
+            }
+            _ => Ok(told(StatusCode::NOT_FOUND, &json!({ "detail": "Not found." }))),
+        }
+    }
+
+    async fn list(&self, query: &str) -> Answer {
+        let fault = self.world.list_fault();
+        tokio::time::sleep(fault.delay()).await;
+        if let Some(answer) = failure(&fault) {
+            return Ok(answer);
+        }
+        let page = query.strip_prefix("page=").and_then(|page| page.parse().ok()).unwrap_or(1);
+        let (accounts, last) = self.world.page(page, self.clock.now());
+        let next =
+            if fault.looping { Some(page) } else { (page < last && !fault.no_next).then_some(page + 1) };
+        let next = next.map(|page| format!("{}/current_user/accounts?page={page}", self.base));
+        let results = if fault.empty { Vec::new() } else { accounts };
+        let next = if fault.empty { None } else { next };
+        let body = json!({ "results": results, "next": next });
+        if fault.truncated {
+            let text = body.to_string();
+            return Ok(Response::new(Full::from(text[..text.len() / 2].to_owned())));
+        }
+        Ok(told(StatusCode::OK, &body))
+    }
+
+    async fn delete(&self, id: &str, traceparent: Option<String>) -> Answer {
+        let fault = self.world.delete_fault();
+        tokio::time::sleep(fault.delay()).await;
+        let now = self.clock.now();
+        let (answer, outcome) = match (failure(&fault), Uuid::try_parse(id)) {
+            (Some(answer), _) => {
+                let status = answer.status().as_u16();
+                (answer, format!("fault {status}"))
+            }
+            (None, Err(_)) => (told(StatusCode::NOT_FOUND, &json!({})), "malformed".to_owned()),
+            (None, Ok(_)) if fault.not_found => (told(StatusCode::NOT_FOUND, &json!({})), "lied".to_owned()),
+            (None, Ok(id)) if self.world.remove(id, now) => {
+                (told(StatusCode::NO_CONTENT, &json!({})), "deleted".to_owned())
+            }
+            (None, Ok(_)) => (told(StatusCode::NOT_FOUND, &json!({})), "unknown".to_owned()),
+        };
+        self.world.log(id, &outcome, traceparent, now);
+        if fault.lost { Err(NoAnswer) } else { Ok(answer) }
+    }
+
+    fn control(&self, method: &Method, path: &str, body: &[u8]) -> Response<Full<Bytes>> {
+        let bad =
+            |error: serde_json::Error| told(StatusCode::BAD_REQUEST, &json!({ "detail": error.to_string() }));
+        match (method.as_str(), path) {
+            ("GET", "/stand-in") => told(StatusCode::OK, &self.world.shown(self.clock.now())),
+            ("PUT", "/stand-in/faults") => match serde_json::from_slice::<Faults>(body) {
+                Ok(faults) => {
+                    self.world.misbehave(faults);
+                    told(StatusCode::OK, &json!({}))
+                }
+                Err(error) => bad(error),
+            },
+            ("POST", "/stand-in/accounts") => match serde_json::from_slice(body) {
+                Ok(wish) => told(StatusCode::OK, &self.world.add(&wish, self.clock.now())),
+                Err(error) => bad(error),
+            },
+            _ => told(StatusCode::NOT_FOUND, &json!({})),
+        }
+    }
+}
+
+/// The provider's own id of account number `number`, the same in the stand-in and in what `broker pool seed` makes.
+pub fn uuid_of(number: usize) -> Uuid {
+    Uuid::from_u128(u128::try_from(number).unwrap_or(u128::MAX))
+}
+
+fn failure(fault: &faults::Fault) -> Option<Response<Full<Bytes>>> {
+    let status = StatusCode::from_u16(fault.status?).ok()?;
+    let mut answer = told(status, &json!({ "detail": "a planted fault" }));
+    if let Some(seconds) = fault.retry_after_s {
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    Some(answer)
+}
+
+fn told(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+    let text = if status == StatusCode::NO_CONTENT { String::new() } else { body.to_string() };
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

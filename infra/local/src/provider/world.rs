@@ -1,0 +1,191 @@
+//! The accounts of the stand-in, and what was asked of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_smithy_types::date_time::{DateTime, Format};
+use broker_domain::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::faults::{Fault, Faults};
+
+/// What a stand-in begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How many accounts; their ids and names are those that `broker pool seed` gives.
+    pub accounts: usize,
+    /// How many of them are on a page.
+    pub page_size: usize,
+    /// After which a deleted account is followed by a new one, with a new id.
+    pub regrow_after: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Account {
+    #[serde(skip)]
+    uuid: Uuid,
+    id: String,
+    csp_id: String,
+    name: String,
+    account_type: &'static str,
+    state: &'static str,
+    created_at: String,
+}
+
+/// A deletion that was asked for.
+#[derive(Clone, Debug, Serialize)]
+struct Deletion {
+    at_ms: u64,
+    uuid: String,
+    outcome: String,
+    /// Where the asker stands in a trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
+}
+
+/// A wish for more accounts.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Wish {
+    /// How many new ones.
+    count: usize,
+    /// Another account under this id, in the place of the one that has it.
+    csp_id: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the number of their making: pages keep their order.
+    accounts: BTreeMap<usize, Account>,
+    made: usize,
+    growing: Vec<Timestamp>,
+    faults: Faults,
+    calls: (u32, u32),
+    deletions: Vec<Deletion>,
+}
+
+/// Everything the stand-in knows.
+#[derive(Debug)]
+pub struct World {
+    state: Mutex<State>,
+    page_size: usize,
+    regrow_after: Option<Duration>,
+}
+
+impl World {
+    pub(super) fn new(options: Options, now: Timestamp) -> Self {
+        let mut state = State::default();
+        (0..options.accounts).for_each(|_| state.make(None, now));
+        Self {
+            state: Mutex::new(state),
+            page_size: options.page_size.max(1),
+            regrow_after: options.regrow_after,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the faults.
+    pub fn misbehave(&self, faults: Faults) {
+        self.state().faults = faults;
+    }
+
+    pub(super) fn list_fault(&self) -> Fault {
+        let mut state = self.state();
+        state.calls.0 += 1;
+        let call = state.calls.0;
+        state.faults.list.of_call(call)
+    }
+
+    pub(super) fn delete_fault(&self) -> Fault {
+        let mut state = self.state();
+        state.calls.1 += 1;
+        let call = state.calls.1;
+        state.faults.delete.of_call(call)
+    }
+
+    /// Page `page` (from 1) as JSON, and the number of the last page.
+    pub(super) fn page(&self, page: usize, now: Timestamp) -> (Vec<Value>, usize) {
+        let mut state = self.state();
+        state.grow(now);
+        let last = state.accounts.len().div_ceil(self.page_size).max(1);
+        let from = page.saturating_sub(1) * self.page_size;
+        let rows = state.accounts.values().skip(from).take(self.page_size).map(|account| json!(account));
+        (rows.collect(), last)
+    }
+
+    /// Whether there was such an account to remove.
+    pub(super) fn remove(&self, uuid: Uuid, now: Timestamp) -> bool {
+        let mut state = self.state();
+        let found = state.accounts.iter().find(|(_, account)| account.uuid == uuid).map(|(made, _)| *made);
+        let removed = found.is_some_and(|made| state.accounts.remove(&made).is_some());
+        if let Some(after) = self.regrow_after.filter(|_| removed) {
+            state.growing.push(now.plus(after));
+        }
+        removed
+    }
+
+    pub(super) fn log(&self, uuid: &str, outcome: &str, traceparent: Option<String>, now: Timestamp) {
+        let (uuid, outcome) = (uuid.to_owned(), outcome.to_owned());
+        let deletion = Deletion { at_ms: now.as_ms(), uuid, outcome, traceparent };
+        self.state().deletions.push(deletion);
+    }
+
+    pub(super) fn add(&self, wish: &Wish, now: Timestamp) -> Value {
+        let mut state = self.state();
+        if let Some(csp_id) = &wish.csp_id {
+            state.accounts.retain(|_, account| account.csp_id != *csp_id);
+            state.make(Some(csp_id), now);
+        }
+        (0..wish.count).for_each(|_| state.make(None, now));
+        json!({ "accounts": state.accounts.len() })
+    }
+
+    /// Its accounts, deletions and calls, as `GET /stand-in` answers them.
+    pub fn shown(&self, now: Timestamp) -> Value {
+        let mut state = self.state();
+        state.grow(now);
+        let ids: Vec<_> = state.accounts.values().map(|account| &account.csp_id).collect();
+        json!({
+            "accounts": ids, "deletions": state.deletions, "made": state.made,
+            "lists": state.calls.0, "deletes": state.calls.1,
+        })
+    }
+}
+
+impl State {
+    /// A new account: its number tells its id, its name and its uuid, as `broker pool seed` gives them.
+    fn make(&mut self, csp_id: Option<&str>, now: Timestamp) {
+        let number = self.made;
+        self.made += 1;
+        let uuid = super::uuid_of(number);
+        let account = Account {
+            uuid,
+            id: format!("identity/accounts/{uuid}"),
+            csp_id: csp_id.map_or_else(|| format!("seed-{number:06}"), str::to_owned),
+            name: format!("sandbox-{number:06}"),
+            account_type: "sandbox",
+            state: "active",
+            created_at: iso(now),
+        };
+        self.accounts.insert(number, account);
+    }
+
+    fn grow(&mut self, now: Timestamp) {
+        let (ripe, growing) = std::mem::take(&mut self.growing).into_iter().partition(|at| *at <= now);
+        self.growing = growing;
+        let ripe: Vec<Timestamp> = ripe;
+        ripe.into_iter().for_each(|at| self.make(None, at));
+    }
+}
+
+/// ISO 8601, UTC.
+fn iso(at: Timestamp) -> String {
+    let secs = i64::try_from(at.as_secs()).unwrap_or(i64::MAX);
+    DateTime::from_secs(secs).fmt(Format::DateTime).unwrap_or_default()
+}

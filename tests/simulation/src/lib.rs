@@ -1,0 +1,292 @@
+//! A simulated week: workers as they are, on the embedded endpoints, against the stand-in, with a clock that is moved by
+//! hand. Students come and go, the provider misbehaves, workers die, an operator deletes in bulk and believes what is not
+//! to be believed; in the end everything is accounted for.
+//!
+//! The short one runs with all tests. The whole week takes minutes:
+//! `cargo test -p broker-simulation a_simulated_week -- --ignored --nocapture`.
+//!
+//! A killed worker is its runtime, shut down in the middle of whatever it does. The crash stories of `tests/e2e` kill
+//! processes; here time is what they cannot have.
+
+mod operator;
+mod plans;
+mod reckoning;
+mod students;
+
+pub use plans::plan_every_minute;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_domain::{Grant, Timestamp};
+use broker_queue::{QueueKind, QueueNames, QueueUrls, Sender, topology};
+use broker_runtime::aws::{self, Aws};
+use broker_runtime::clock::Clock;
+use broker_runtime::config::Config;
+use broker_runtime::entropy::Entropy;
+use broker_runtime::lifecycle::Lifecycle;
+use broker_runtime::metrics;
+use broker_runtime::process::Process;
+use broker_store::{Store, schema};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::students::Student;
+use broker_local::endpoints;
+use broker_local::provider::{Faults, Options, StandIn};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+/// How far the clock moves at a time.
+const STEP: Duration = Duration::from_secs(10 * 60);
+const ACCOUNTS: usize = 60;
+const WORKERS: usize = 3;
+const TOKEN: &str = "stand-in";
+/// Between two looks whether everything has settled.
+const BEAT: Duration = Duration::from_millis(20);
+/// How far the clock goes on in a beat of the week. What has a slot waits on the clock, SQS and its timeouts do not.
+const HASTE: Duration = Duration::from_millis(100);
+/// How many looks anything may take before the test fails: a minute at least. Looks, not seconds, since a machine that
+/// is busy or stands still keeps the workers waiting as much as whoever looks.
+const PATIENCE: usize = 3_000;
+
+/// A simulated stretch of time and all that lives in it.
+#[derive(Debug)]
+pub struct Week {
+    process: Process,
+    store: Store,
+    requests: Sender,
+    urls: QueueUrls,
+    endpoints: (String, String),
+    stand_in: StandIn,
+    /// How far the clock goes on between two looks.
+    beat: Duration,
+    workers: Vec<tokio::runtime::Runtime>,
+    students: Vec<Student>,
+    held: Vec<Grant>,
+    figures: BTreeMap<&'static str, u64>,
+}
+
+impl Week {
+    /// Lives through `hours`, with choices drawn from `seed`, and panics if anything is left unaccounted for.
+    pub async fn live(hours: u32, seed: u64) {
+        let stop = CancellationToken::new();
+        let mut week = Self::begin(seed, stop.clone()).await;
+        for _ in 0..hours * 6 {
+            week.students_come_and_go().await;
+            week.the_provider_has_moods();
+            week.workers_die();
+            week.the_operator_acts().await;
+            week.pass(STEP).await;
+        }
+        // Everybody leaves; the provider is itself again; a day for what was given up.
+        week.stand_in.world.misbehave(Faults::default());
+        week.restart_workers();
+        for _ in 0..40 {
+            week.pass(HOUR).await;
+        }
+        week.everything_is_accounted_for().await;
+        week.tell(hours);
+        for worker in week.workers.drain(..) {
+            worker.shutdown_background();
+        }
+        stop.cancel();
+    }
+
+    async fn begin(seed: u64, stop: CancellationToken) -> Self {
+        // Little time is to pass while a plan is carried out.
+        Self::begin_with(seed, &[("BROKER_PROVIDER_RATE", "100")], ACCOUNTS, stop).await
+    }
+
+    /// One with more settings, and so many accounts.
+    async fn begin_with(
+        seed: u64,
+        more: &[(&'static str, &str)],
+        accounts: usize,
+        stop: CancellationToken,
+    ) -> Self {
+        let options = endpoints::Options {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            dynamodb_port: 0,
+            sqs_port: 0,
+            data_dir: None,
+        };
+        let endpoints = endpoints::start(options, stop.clone()).await.unwrap();
+        let now = Clock::system().now();
+        let clock = Clock::manual(now);
+        // AWS's clock is not this one: it is said to be right, and never compared again.
+        clock.observe(now, now, now);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let options = Options { accounts, page_size: 25, regrow_after: Some(30 * MINUTE) };
+        let stand_in = StandIn::new(address, TOKEN, options, clock.clone());
+        tokio::spawn(stand_in.clone().serve(listener, stop));
+        let settings = [
+            ("BROKER_TABLE", "week"),
+            ("BROKER_PREFIX", "week"),
+            ("BROKER_LOCAL", "true"),
+            ("BROKER_PROVIDER_URL", &stand_in.base),
+            ("BROKER_PROVIDER_TOKEN", TOKEN),
+            ("BROKER_PROVIDER_TIMEOUT_S", "1"),
+            ("BROKER_POLL_WAIT_S", "1"),
+            ("BROKER_VISIBILITY_S", "2"),
+            // So that a look at the ticks comes soon after the clock has moved.
+            ("BROKER_CENSUS_EVERY_S", "1"),
+        ];
+        let settings: BTreeMap<_, _> = settings
+            .iter()
+            .chain(more)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let config = Config::read(&settings).unwrap();
+        let wall = Clock::system();
+        let aws =
+            aws::connect_locally(&endpoints.dynamodb_url, &endpoints.sqs_url, &wall, config.poll_wait).await;
+        schema::ensure(&aws.dynamodb, &config.table).await.unwrap();
+        let names = QueueNames::new(&config.prefix).unwrap();
+        topology::ensure(&aws, &names, config.visibility).await.unwrap();
+        let urls = QueueUrls::resolve(&aws, &names).await.unwrap();
+        let urls_of = (endpoints.dynamodb_url.clone(), endpoints.sqs_url.clone());
+        Self::with(config, clock, Entropy::seeded(seed), aws, urls, urls_of, stand_in)
+    }
+
+    fn with(
+        config: Config,
+        clock: Clock,
+        entropy: Entropy,
+        aws: Aws,
+        urls: QueueUrls,
+        endpoints: (String, String),
+        stand_in: StandIn,
+    ) -> Self {
+        // The two weeks may run in one process, which has one recorder.
+        static METRICS: std::sync::OnceLock<metrics::Handle> = std::sync::OnceLock::new();
+        let metrics = METRICS.get_or_init(|| metrics::install().unwrap()).clone();
+        let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
+        let requests = Sender::new(aws.sqs.clone(), urls.get(QueueKind::Requests), 4);
+        let lifecycle = Lifecycle::new();
+        let process = Process { config: Arc::new(config), clock, entropy, aws, lifecycle, metrics };
+        let mut week = Self {
+            process,
+            store,
+            requests,
+            urls,
+            endpoints,
+            stand_in,
+            beat: HASTE,
+            workers: Vec::new(),
+            students: Vec::new(),
+            held: Vec::new(),
+            figures: BTreeMap::new(),
+        };
+        (0..WORKERS).for_each(|_| week.start_worker());
+        week
+    }
+
+    fn now(&self) -> Timestamp {
+        self.process.clock.now()
+    }
+
+    fn count(&mut self, figure: &'static str) {
+        *self.figures.entry(figure).or_default() += 1;
+    }
+
+    fn chance(&self, percent: usize) -> bool {
+        self.process.entropy.below(100) < percent
+    }
+
+    fn start_worker(&mut self) {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let mut process = self.process.clone();
+        process.lifecycle = Lifecycle::new();
+        let (dynamodb, sqs) = self.endpoints.clone();
+        runtime.spawn(async move {
+            // Connections of its own, which die with it.
+            process.aws =
+                aws::connect_locally(&dynamodb, &sqs, &Clock::system(), process.config.poll_wait).await;
+            if let Err(error) = broker_worker::run(process, None).await {
+                panic!("a worker ended: {error:#}");
+            }
+        });
+        self.workers.push(runtime);
+    }
+
+    fn workers_die(&mut self) {
+        if self.chance(10) {
+            let victim = self.process.entropy.below(self.workers.len());
+            self.workers.remove(victim).shutdown_background();
+            self.count("workers killed");
+            self.start_worker();
+        }
+    }
+
+    fn restart_workers(&mut self) {
+        for worker in self.workers.drain(..) {
+            worker.shutdown_background();
+        }
+        (0..WORKERS).for_each(|_| self.start_worker());
+    }
+
+    fn the_provider_has_moods(&mut self) {
+        if !self.chance(20) {
+            return;
+        }
+        let moods = [
+            json!({}),
+            json!({}),
+            json!({ "delete": { "status": 500, "every": 2 } }),
+            json!({ "delete": { "lost": true, "every": 3 } }),
+            json!({ "delete": { "not_found": true, "every": 2 } }),
+            json!({ "delete": { "status": 429, "retry_after_s": 2, "every": 2 } }),
+            json!({ "delete": { "status": 403 } }),
+            json!({ "list": { "empty": true } }),
+            json!({ "list": { "no_next": true } }),
+            json!({ "list": { "truncated": true }, "delete": { "delay_ms": 1_500, "every": 4 } }),
+            json!({ "list": { "loop": true } }),
+            json!({ "list": { "status": 503 }, "delete": { "status": 503 } }),
+        ];
+        let mood = &moods[self.process.entropy.below(moods.len())];
+        self.stand_in.world.misbehave(serde_json::from_value(mood.clone()).unwrap());
+        self.count("moods of the provider");
+    }
+
+    /// Moves the clock, and waits until the jobs have seen it and nothing is under way.
+    async fn pass(&mut self, time: Duration) {
+        self.process.clock.set(self.now().plus(time));
+        self.settle(self.now()).await;
+        self.count("steps");
+    }
+
+    /// Waits until the pool was counted after `moved` and nothing is under way.
+    async fn settle(&self, moved: Timestamp) {
+        self.until("settled", async || {
+            let census = self.store.census().await.unwrap();
+            let depths = topology::depths(&self.process.aws, &self.urls).await.unwrap();
+            let left: u64 = depths.iter().take(2).map(|d| d.visible + d.in_flight + d.delayed).sum();
+            if left == 0 && census.as_ref().is_some_and(|census| census.as_of >= moved) {
+                Ok(())
+            } else {
+                Err(format!("{census:?} {depths:?}"))
+            }
+        })
+        .await;
+    }
+
+    /// Looks until `look` is content. SQS's clock goes on meanwhile, and this one with it.
+    async fn until(&self, what: &str, look: impl AsyncFn() -> Result<(), String>) {
+        let mut last = String::new();
+        for _ in 0..PATIENCE {
+            match look().await {
+                Ok(()) => return,
+                Err(state) => last = state,
+            }
+            tokio::time::sleep(BEAT).await;
+            self.process.clock.set(self.now().plus(self.beat));
+        }
+        panic!("not {what}: {last}");
+    }
+}

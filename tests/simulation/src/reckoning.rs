@@ -1,0 +1,69 @@
+//! The end of the week: `broker pool verify` finds nothing, every sandbox that ever existed is accounted for, and none is
+//! where it should not be any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use broker_domain::{LetterCount, Status};
+use broker_queue::topology;
+use broker_store::Record;
+
+use super::Week;
+use broker_store::verify::verify;
+
+impl Week {
+    pub(super) async fn everything_is_accounted_for(&mut self) {
+        let verdict = verify(&self.store).await.unwrap();
+        assert!(verdict.violations.is_empty(), "{verdict:#?}");
+        let records = self.read_all().await;
+
+        let had: BTreeSet<_> = self.held.iter().map(|grant| &grant.external_id).collect();
+        assert_eq!(had.len(), self.held.len(), "a used sandbox was handed out again");
+
+        let now = self.now();
+        let known: BTreeMap<_, _> = records.iter().map(|r| (r.sandbox.id.to_string(), r)).collect();
+        let world = self.stand_in.world.shown(now);
+        let listed: BTreeSet<_> =
+            world["accounts"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect();
+        let made = world["made"].as_u64().unwrap();
+        for number in 0..made {
+            let id = format!("seed-{number:06}");
+            let status = known.get(&id).map(|record| record.sandbox.status);
+            let right = match status {
+                Some(Status::Available) => listed.contains(&id),
+                Some(Status::Deleted) => !listed.contains(&id),
+                Some(
+                    Status::Allocated | Status::PendingDeletion | Status::Stale | Status::DeletionFailed,
+                )
+                | None => false,
+            };
+            assert!(right, "{id} is {status:?}, listed: {}\n{:#?}", listed.contains(&id), known.get(&id));
+        }
+        let dead = topology::depths(&self.process.aws, &self.urls).await.unwrap();
+        assert!(dead.iter().skip(2).all(|queue| queue.visible == 0), "dead letters: {dead:?}");
+        let letters = broker_dead_letters::count_open(&self.store).await.unwrap();
+        assert_eq!(letters, LetterCount::default(), "dead letters");
+        let deletions = world["deletions"].as_array().unwrap();
+        self.figures.insert("sandboxes that ever existed", made);
+        self.figures.insert("deletions asked for", deletions.len() as u64);
+        let done = deletions.iter().filter(|deletion| deletion["outcome"] == "deleted").count();
+        self.figures.insert("deletions done", done as u64);
+        self.figures.insert("pages listed", world["lists"].as_u64().unwrap());
+    }
+
+    #[expect(clippy::print_stdout, reason = "the figures are what a long run is for")]
+    pub(super) fn tell(&self, hours: u32) {
+        println!("{hours} h: {:?}", self.figures);
+    }
+
+    async fn read_all(&self) -> Vec<Record> {
+        let (mut records, mut after) = (Vec::new(), None);
+        loop {
+            let (page, next) = self.store.browse(after.take(), usize::MAX, |_| true).await.unwrap();
+            records.extend(page);
+            match next {
+                Some(next) => after = Some(next),
+                None => return records,
+            }
+        }
+    }
+}

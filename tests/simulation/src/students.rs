@@ -1,0 +1,113 @@
+//! The students: they ask, some give back, some just leave. Their requests go through the queue and come twice at times.
+
+use broker_domain::{
+    AllocateRequest, Fingerprint, Grant, IdempotencyKey, LeaseKey, MarkRequest, Outcome, PersistedRequest,
+    RequestId, RequestState, SandboxId, Times, Timestamp, TrackId,
+};
+use broker_messages::RequestMessage;
+
+use super::{HOUR, MINUTE, Week};
+
+/// A student's lease, and when he gives it back, if he does.
+#[derive(Debug)]
+pub(super) struct Student {
+    track: TrackId,
+    request: RequestId,
+    gives_back_at: Option<Timestamp>,
+    grant: Option<Grant>,
+}
+
+impl Week {
+    pub(super) async fn students_come_and_go(&mut self) {
+        for _ in 0..self.process.entropy.below(4) {
+            let stays = 10 * MINUTE * u32::try_from(1 + self.process.entropy.below(24)).unwrap();
+            let gives_back_at = self.chance(70).then(|| self.now().plus(stays));
+            self.ask(gives_back_at).await;
+        }
+        self.students_move_on().await;
+    }
+
+    /// Each looks whether he has a sandbox by now, and gives it back when his time has come.
+    pub(super) async fn students_move_on(&mut self) {
+        let now = self.now();
+        for mut student in std::mem::take(&mut self.students) {
+            if student.grant.is_none() {
+                let record = self.store.request(student.request).await.unwrap().expect("recorded");
+                match record.state {
+                    RequestState::Ended(Outcome::Created(grant)) => {
+                        self.count("allocations");
+                        self.held.push(grant.clone());
+                        student.grant = Some(grant);
+                    }
+                    RequestState::Ended(_) => {
+                        self.count("allocations refused");
+                        continue;
+                    }
+                    RequestState::Queued if now > record.deadline => continue,
+                    RequestState::Queued => {}
+                }
+            }
+            match (&student.grant, student.gives_back_at) {
+                (Some(grant), Some(at)) if at <= now => {
+                    let sandbox_id = grant.sandbox_id.clone();
+                    self.give_back(&student.track, sandbox_id).await;
+                }
+                (_, Some(_)) | (None, None) => self.students.push(student),
+                (Some(_), None) => self.count("students who just left"),
+            }
+        }
+    }
+
+    pub(super) async fn ask(&mut self, gives_back_at: Option<Timestamp>) {
+        let now = self.now();
+        let id = self.process.entropy.request_id(now);
+        let track = TrackId::new(format!("student-{id}")).unwrap();
+        let hours = 1 + u16::try_from(self.process.entropy.below(6)).unwrap();
+        let ask = AllocateRequest {
+            request_id: id,
+            lease_key: LeaseKey { key: IdempotencyKey::from(&track), track: track.clone() },
+            key_is_explicit: false,
+            fingerprint: Fingerprint::of([]),
+            track_name: None,
+            prefix: None,
+            lab_duration_hours: hours,
+            asynchronous: true,
+            times: Times { enqueued_at: now, reply_by: now, deadline: now.plus(2 * HOUR) },
+        };
+        let record = PersistedRequest {
+            request_id: id,
+            track: track.clone(),
+            lease_key: Some(ask.lease_key.clone()),
+            sandbox_id: None,
+            state: RequestState::Queued,
+            created_at: now,
+            deadline: ask.times.deadline,
+            asynchronous: true,
+            message: None,
+        };
+        self.store.record_request(&record).await.unwrap();
+        self.send(RequestMessage::allocate(&ask, self.nobody()).encode()).await;
+        self.students.push(Student { track, request: id, gives_back_at, grant: None });
+    }
+
+    async fn give_back(&mut self, track: &TrackId, sandbox_id: SandboxId) {
+        let now = self.now();
+        let request_id = self.process.entropy.request_id(now);
+        let times = Times { enqueued_at: now, reply_by: now, deadline: now.plus(HOUR) };
+        let mark = MarkRequest { request_id, track: track.clone(), sandbox_id, times };
+        self.send(RequestMessage::mark(&mark, self.nobody()).encode()).await;
+        self.count("given back");
+    }
+
+    /// A reply queue that does not exist: nobody waits.
+    fn nobody(&self) -> String {
+        self.urls.names().reply(uuid::Uuid::nil()).to_string()
+    }
+
+    async fn send(&self, message: String) {
+        // Some come twice.
+        for _ in 0..=usize::from(self.chance(10)) {
+            self.requests.send(message.clone()).await.unwrap();
+        }
+    }
+}
