@@ -31,7 +31,7 @@ pub struct Delivery {
     /// Its string attributes.
     pub attributes: BTreeMap<String, String>,
     /// The poll that brought it.
-    pub(crate) poll: Received,
+    pub poll: Received,
 }
 
 impl Delivery {
