@@ -14,8 +14,8 @@ use broker_runtime::trace::{Span, TraceContext};
 use http::header::{HeaderMap, HeaderName};
 use http::request::Parts;
 
-use crate::answer::{Answer, X_REQUEST_ID};
-use crate::measures;
+use crate::metrics;
+use crate::response::response::{Answer, X_REQUEST_ID};
 use crate::routes::{UNMATCHED, method_label};
 
 /// What stands for the status of a request whose client did not wait for the answer.
@@ -130,7 +130,7 @@ fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
 impl Drop for Line {
     fn drop(&mut self) {
         let latency = self.clock.instant().saturating_duration_since(self.started);
-        measures::answered(self.method, self.route, self.status, latency);
+        metrics::answered(self.method, self.route, self.status, latency);
         self.tell_span();
         // Options that are none are left out of the line.
         tracing::info!(

@@ -9,13 +9,14 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use proptest::prelude::*;
 
-use crate::auth::{Authenticator, Role};
-use crate::body::{AllocateBody, expect_none};
-use crate::framing::Framing;
 use crate::handlers::{Cursors, Query};
-use crate::prefer::Preferences;
-use crate::problem::Problem;
-use crate::{caller, headers, routes};
+use crate::http::smuggling::Framing;
+use crate::request::auth::{Authenticator, Role};
+use crate::request::body::{AllocateBody, expect_none};
+use crate::request::prefer::Preferences;
+use crate::request::{client_addr, headers};
+use crate::response::problem::Problem;
+use crate::routes;
 
 /// A header of the kind that is looked at.
 fn any_name() -> impl Strategy<Value = HeaderName> {
@@ -121,7 +122,7 @@ proptest! {
         }
         let preferences = Preferences::of(&headers);
         prop_assert!(headers.contains_key("prefer") || preferences == Preferences::default());
-        caller::address([127, 0, 0, 1].into(), &headers, &Networks::parse("127.0.0.0/8").unwrap());
+        client_addr::address([127, 0, 0, 1].into(), &headers, &Networks::parse("127.0.0.0/8").unwrap());
     }
 
     #[test]

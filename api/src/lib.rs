@@ -12,39 +12,21 @@
 //! DynamoDB.
 
 mod access_log;
-mod answer;
-mod auth;
-mod body;
-mod caller;
-mod cors;
-mod exchange;
-#[cfg(test)]
-mod exchange_tests;
-mod framing;
 #[cfg(test)]
 mod fuzz;
 mod handlers;
-mod headers;
+mod http;
 mod limits;
-mod measures;
-mod open_files;
+mod metrics;
 mod openapi;
-mod prefer;
-pub mod problem;
-mod rate;
 mod readiness;
-mod refusal;
-mod replies;
-mod reply_queue;
+mod request;
+pub mod response;
 mod routes;
 #[cfg(test)]
 mod routes_tests;
-mod server;
+mod rpc;
 mod service;
-pub mod shapes;
-mod wire;
-#[cfg(test)]
-mod wire_tests;
 
 use std::sync::Arc;
 
@@ -57,16 +39,16 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::Authenticator;
-use crate::cors::Cors;
-use crate::exchange::Exchange;
 use crate::handlers::{Allocate, Health, Mark, Operator, Requests, Sandboxes};
-use crate::rate::Rate;
+use crate::http::early_errors::EarlyErrors;
+use crate::http::server::Server;
 use crate::readiness::Readiness;
-use crate::refusal::Refusals;
-use crate::replies::Replies;
-use crate::reply_queue::ReplyQueue;
-use crate::server::Server;
+use crate::request::auth::Authenticator;
+use crate::request::cors::Cors;
+use crate::request::rate_limit::Rate;
+use crate::rpc::RequestReply;
+use crate::rpc::reply_queue::ReplyQueue;
+use crate::rpc::reply_router::ReplyRouter;
 use crate::service::Service;
 
 /// Serves on `listener` until the process is told to stop and has drained. Fails only before it serves.
@@ -79,16 +61,16 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
     config.require_tokens()?;
     let names = QueueNames::new(&config.prefix)?;
     let address = listener.local_addr().context("the listener has no address")?;
-    measures::describe();
-    let max_connections = open_files::allow(config.max_connections);
+    metrics::describe();
+    let max_connections = http::open_files::allow(config.max_connections);
 
     let store = Store::new(process.aws.dynamodb.clone(), &config.table, config.state_shards);
-    let replies = Replies::new(config.max_pending);
+    let replies = ReplyRouter::new(config.max_pending);
     let (reply_queue, link) = ReplyQueue::new(process.clone(), store.clone(), replies.clone());
     let readiness = Readiness::new(process.clone(), link.clone());
     // Readiness goes off with the process's own lifecycle; what serves goes on until the lame duck's time is over.
     let serving = Lifecycle { soft: CancellationToken::new(), ..process.lifecycle.clone() };
-    let exchange = Exchange {
+    let rpc = RequestReply {
         link,
         replies: replies.clone(),
         store: store.clone(),
@@ -98,9 +80,9 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
         lingering: TaskTracker::new(),
     };
     let server = Server {
-        service: Arc::new(service(&process, &exchange, &readiness)),
+        service: Arc::new(service(&process, &rpc, &readiness)),
         clock: process.clock.clone(),
-        refusals: Refusals::new(process.clock.clone(), process.entropy.clone()),
+        refusals: EarlyErrors::new(process.clock.clone(), process.entropy.clone()),
         max_connections,
         leaving: process.lifecycle.soft.clone(),
     };
@@ -113,15 +95,15 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
 
     let hard = &serving.hard;
     server.serve(listener, &serving.soft, hard).await;
-    exchange.lingering.close();
-    hard.run_until_cancelled(exchange.lingering.wait()).await;
+    rpc.lingering.close();
+    hard.run_until_cancelled(rpc.lingering.wait()).await;
     nobody_waits.cancel();
     reply_queue.await.context("the reply queue's task failed")?;
     tracing::info!("drained");
     Ok(())
 }
 
-fn service(process: &Process, exchange: &Exchange, readiness: &Readiness) -> Service {
+fn service(process: &Process, rpc: &RequestReply, readiness: &Readiness) -> Service {
     let config = &process.config;
     Service {
         clock: process.clock.clone(),
@@ -131,22 +113,18 @@ fn service(process: &Process, exchange: &Exchange, readiness: &Readiness) -> Ser
         rate: config.rate_limit.map(|limit| Rate::new(limit, process.clock.instant())),
         cors: Cors { origins: config.cors_origins.clone() },
         allocate: Allocate {
-            exchange: exchange.clone(),
+            rpc: rpc.clone(),
             wait: config.wait,
             lab_duration_hours: config.lab_duration_hours,
         },
-        mark: Mark { exchange: exchange.clone(), wait: config.wait },
-        sandboxes: Sandboxes { store: exchange.store.clone() },
-        requests: Requests { store: exchange.store.clone(), clock: process.clock.clone() },
-        operator: Operator {
-            exchange: exchange.clone(),
-            wait: config.wait,
-            entropy: process.entropy.clone(),
-        },
+        mark: Mark { rpc: rpc.clone(), wait: config.wait },
+        sandboxes: Sandboxes { store: rpc.store.clone() },
+        requests: Requests { store: rpc.store.clone(), clock: process.clock.clone() },
+        operator: Operator { rpc: rpc.clone(), wait: config.wait, entropy: process.entropy.clone() },
         health: Health {
             readiness: readiness.clone(),
             metrics: process.metrics.clone(),
-            replies: exchange.replies.clone(),
+            replies: rpc.replies.clone(),
             clock: process.clock.clone(),
         },
     }

@@ -12,7 +12,7 @@ use broker_runtime::process::Process;
 use broker_store::Store;
 use tokio::time::timeout;
 
-use crate::reply_queue::Link;
+use crate::rpc::reply_queue::Link;
 
 /// The pause between two looks at the dependencies.
 const EVERY: Duration = Duration::from_secs(3);

@@ -31,7 +31,7 @@ use http::Method;
 use http::header::{self, HeaderValue};
 use percent_encoding::percent_decode_str;
 
-use crate::problem::{Code, Problem};
+use crate::response::problem::{Code, Problem};
 
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

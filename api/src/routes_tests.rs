@@ -5,7 +5,7 @@ use broker_runtime::entropy::Entropy;
 use http::{Method, header};
 use proptest::prelude::*;
 
-use crate::problem::Code;
+use crate::response::problem::Code;
 use crate::routes::{Route, UNMATCHED, find};
 
 fn code(method: &Method, path: &str) -> Code {

@@ -18,15 +18,16 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::access_log::Line;
-use crate::answer::Answer;
-use crate::auth::{Authenticator, Role};
-use crate::cors::Cors;
 use crate::handlers::{Allocate, Health, Mark, Operator, Requests, Sandboxes, docs};
 use crate::limits::PATH_BYTES;
-use crate::problem::{Code, Problem};
-use crate::rate::Rate;
+use crate::metrics;
+use crate::request::auth::{Authenticator, Role};
+use crate::request::cors::Cors;
+use crate::request::rate_limit::Rate;
+use crate::request::{body, client_addr, headers};
+use crate::response::problem::{Code, Problem};
+use crate::response::response::Answer;
 use crate::routes::{self, Route};
-use crate::{body, caller, headers, measures};
 
 /// What answers requests: one handler for each route.
 pub(crate) struct Service {
@@ -53,7 +54,7 @@ impl Service {
     ) -> Response<Full<Bytes>> {
         let id = self.entropy.request_id(self.clock.now());
         let (head, body) = request.into_parts();
-        let client = caller::address(peer, &head.headers, &self.trusted_proxies);
+        let client = client_addr::address(peer, &head.headers, &self.trusted_proxies);
         let mut line = Line::begin(id, &head, client, &self.clock);
         let answer = match self.answer(id, &head, body, &mut line).await {
             Ok(answer) => answer,
@@ -122,7 +123,7 @@ impl Service {
                     self.allocate.handle(id, track, head, route.template(), &body).await
                 };
                 let answered = answered.await;
-                measures::allocated(outcome(&answered), started.elapsed());
+                metrics::allocated(outcome(&answered), started.elapsed());
                 answered
             }
             Route::Mark => {
@@ -132,7 +133,7 @@ impl Service {
                     self.mark.handle(id, track, in_path, head).await
                 };
                 let answered = answered.await;
-                measures::marked(outcome(&answered));
+                metrics::marked(outcome(&answered));
                 answered
             }
             Route::Sandbox => {

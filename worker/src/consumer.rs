@@ -23,10 +23,10 @@ use broker_runtime::trace;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::answer::{Answers, Untold};
 use crate::consuming::{self, chain};
 use crate::handlers::Handlers;
 use crate::health::Health;
+use crate::reply::{ReplyError, ReplySender};
 use crate::settling::{Settling, Verdict};
 
 /// The most polls under way at once; SQS gives ten messages a poll.
@@ -42,7 +42,7 @@ pub(crate) struct Consumer {
     visibility: Duration,
     names: QueueNames,
     handlers: Handlers,
-    answers: Answers,
+    replies: ReplySender,
     health: Health,
     clock: Clock,
     entropy: Entropy,
@@ -54,7 +54,7 @@ impl Consumer {
         aws: &Aws,
         urls: &QueueUrls,
         handlers: Handlers,
-        answers: Answers,
+        replies: ReplySender,
         health: Health,
         config: &Config,
         clock: Clock,
@@ -72,7 +72,7 @@ impl Consumer {
             visibility: config.visibility,
             names: urls.names().clone(),
             handlers,
-            answers,
+            replies,
             health,
             clock,
             entropy,
@@ -179,9 +179,9 @@ impl Consumer {
         message: &RequestMessage,
         reply_to: &ReplyQueueName,
         outcome: Outcome,
-    ) -> Result<(), Untold> {
+    ) -> Result<(), ReplyError> {
         let word = outcome.as_str();
-        self.answers.tell(message, reply_to, outcome).await?;
+        self.replies.tell(message, reply_to, outcome).await?;
         metrics::counter!("broker_requests_handled_total", "kind" => message.body.kind(), "outcome" => word)
             .increment(1);
         let age = self.clock.now().since(message.times().enqueued_at);

@@ -16,7 +16,7 @@ use broker_runtime::config::Config;
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::entropy::Entropy;
 use broker_runtime::lifecycle::Lifecycle;
-use broker_store::{Kept, Store, StoreError, patiently};
+use broker_store::{Kept, Store, StoreError, retry_on_conflict};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::consuming::{self, chain};
@@ -95,7 +95,8 @@ impl Drainer {
 
     async fn keep(&self, delivery: &Delivery) -> Result<(), StoreError> {
         let letter = broker_dead_letters::read(self.source, delivery, self.clock.now());
-        let kept = patiently(&self.entropy, || broker_dead_letters::keep(&self.store, &letter)).await?;
+        let kept =
+            retry_on_conflict(&self.entropy, || broker_dead_letters::keep(&self.store, &letter)).await?;
         if kept == Kept::New {
             let code = letter.reason.as_str();
             metrics::counter!("broker_dead_letters_total", "reason" => code).increment(1);
@@ -106,7 +107,7 @@ impl Drainer {
                 code,
                 reason = letter.reason_text,
                 receives = letter.receives,
-                request_id = letter.glance.request_id.map(tracing::field::display),
+                request_id = letter.summary.request_id.map(tracing::field::display),
                 "dead letter"
             );
         }

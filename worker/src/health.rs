@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use broker_runtime::clock::Clock;
 use broker_runtime::lifecycle::Lifecycle;
-use broker_store::{Standing, Store};
+use broker_store::{PoolStatus, Store};
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
@@ -25,11 +25,11 @@ pub(crate) struct Health {
 
 impl Health {
     /// Starts to watch a pool that stands so until the lifecycle's soft end; then it is unhealthy for good.
-    pub(crate) fn start(store: Store, clock: Clock, lifecycle: &Lifecycle, standing: &Standing) -> Self {
-        if *standing != Standing::Open {
+    pub(crate) fn start(store: Store, clock: Clock, lifecycle: &Lifecycle, standing: &PoolStatus) -> Self {
+        if *standing != PoolStatus::Open {
             tracing::warn!(?standing, "no message is taken");
         }
-        let (opened, open) = watch::channel(*standing == Standing::Open);
+        let (opened, open) = watch::channel(*standing == PoolStatus::Open);
         let suspect = Arc::new(Notify::new());
         let stop = lifecycle.soft.clone();
         let watcher = watch_table(store, clock, opened, Arc::clone(&suspect));
@@ -55,8 +55,8 @@ impl Health {
 
 async fn watch_table(store: Store, clock: Clock, opened: watch::Sender<bool>, suspect: Arc<Notify>) {
     loop {
-        let table = store.standing().await;
-        let healthy = matches!(table, Ok(Standing::Open)) && clock.is_trusted();
+        let table = store.pool_status().await;
+        let healthy = matches!(table, Ok(PoolStatus::Open)) && clock.is_trusted();
         metrics::gauge!("broker_clock_skew_seconds").set(clock.correction_s());
         if opened.send_replace(healthy) != healthy {
             let clock_trusted = clock.is_trusted();

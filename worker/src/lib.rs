@@ -14,7 +14,6 @@
 //! and finds its own success. What it does not do: speak HTTP with clients, or remember anything between messages that
 //! another worker would need.
 
-mod answer;
 mod candidates;
 mod consumer;
 mod consuming;
@@ -24,6 +23,7 @@ mod health;
 mod jobs;
 mod maintenance;
 mod ops;
+mod reply;
 mod schedule;
 mod settling;
 
@@ -39,7 +39,6 @@ use broker_store::heartbeat;
 use broker_store::{Instance, Received, Role, Store};
 use tokio::net::TcpListener;
 
-use answer::Answers;
 use candidates::Candidates;
 use consumer::Consumer;
 use drainer::Drainer;
@@ -47,6 +46,7 @@ use handlers::Handlers;
 use health::Health;
 use jobs::Jobs;
 use maintenance::Maintenance;
+use reply::ReplySender;
 
 /// Runs a worker until the process's lifecycle ends and its work is finished. `ops` is where it serves `/metrics`,
 /// `/healthz` and `/readyz`; `None` in a process that serves them elsewhere.
@@ -55,7 +55,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
     let names = QueueNames::new(&config.prefix)?;
     let urls = QueueUrls::resolve(&aws, &names).await?;
-    let standing = store.standing().await?;
+    let standing = store.pool_status().await?;
 
     let id = entropy.uuid();
     store.heartbeat(&Instance::new(id, Role::Worker, clock.now())).await?;
@@ -69,7 +69,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let jobs = Jobs {
         store: store.clone(),
         provider: config.provider.as_ref().map(|p| Provider::new(p, clock.clone())).transpose()?,
-        maintenance: Sender::new(aws.sqs.clone(), urls.get(QueueKind::Maintenance), Sender::FLIGHTS),
+        maintenance: Sender::new(aws.sqs.clone(), urls.get(QueueKind::Maintenance), Sender::MAX_IN_FLIGHT),
         aws: aws.clone(),
         urls: urls.clone(),
         clock: clock.clone(),
@@ -95,8 +95,8 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
 
     let candidates = Candidates::new(store.clone(), clock.clone(), entropy.clone());
     let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy.clone());
-    let answers = Answers::new(&aws, &urls, store.clone(), clock.clone());
-    let consumer = Consumer::new(&aws, &urls, handlers, answers, health, &config, clock.clone(), entropy);
+    let replies = ReplySender::new(&aws, &urls, store.clone(), clock.clone());
+    let consumer = Consumer::new(&aws, &urls, handlers, replies, health, &config, clock.clone(), entropy);
     let oldest_request = consumer.oldest_age();
     let received =
         move || Received { requests: oldest_request.take(), maintenance: oldest_maintenance.take() };

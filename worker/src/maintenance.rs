@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use broker_domain::MAX_SKEW_MS;
 use broker_domain::{Job, JobReport, Outcome, RequestId, Task, Timestamp};
-use broker_messages::{Chore, Firing, Incoming, MaintenanceMessage, Reply};
+use broker_messages::{Incoming, MaintenanceMessage, MaintenanceTask, Reply, ScheduledTrigger};
 use broker_queue::{
     Delivery, OldestAge, PollOptions, QueueKind, Receiver, ReplyQueueName, ReplySenders, SendError,
 };
@@ -102,9 +102,9 @@ impl Maintenance {
             Ok(Incoming::Ours(message)) => self.work(delivery, &message).await,
             Ok(Incoming::Fired(firing)) => {
                 let mut span = delivery.processing(None);
-                span.set("broker.kind", Firing::KIND);
+                span.set("broker.kind", ScheduledTrigger::KIND);
                 let start = || self.start(firing.job(), delivery.sent_at);
-                let done = self.until_decided(delivery, Firing::KIND, None, start);
+                let done = self.until_decided(delivery, ScheduledTrigger::KIND, None, start);
                 trace::within(span.context(), done).await
             }
             Err(error) => Verdict::of_unreadable(&error, NEWER_VERSION_WAITS),
@@ -162,8 +162,8 @@ impl Maintenance {
         reply_to: Option<&ReplyQueueName>,
     ) -> Result<Verdict, Undone> {
         match &message.body {
-            Chore::RunJob { task } => self.run_job(message, task, reply_to).await,
-            Chore::Delete { sandbox_id, external_id, version, slot_ms } => {
+            MaintenanceTask::RunJob { task } => self.run_job(message, task, reply_to).await,
+            MaintenanceTask::Delete { sandbox_id, external_id, version, slot_ms } => {
                 let planned = Planned {
                     sandbox_id: sandbox_id.clone(),
                     external_id: external_id.clone(),

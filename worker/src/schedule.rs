@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use broker_domain::{Job, LetterCount, Reason, Status, Task, Times, Timestamp};
+use broker_domain::{DeadLetterCount, Job, Reason, Status, Task, Times, Timestamp};
 use broker_messages::MaintenanceMessage;
 use broker_runtime::config::{Config, Intervals};
 use broker_runtime::crash_points::{self, Point};
@@ -149,7 +149,7 @@ pub(crate) async fn show(jobs: Jobs, stop: CancellationToken) {
 }
 
 /// Every reason, also those of no letter: a gauge that is not set any more would keep its last value.
-fn show_letters(letters: &LetterCount, now: Timestamp) {
+fn show_letters(letters: &DeadLetterCount, now: Timestamp) {
     for reason in Reason::ALL {
         let count = letters.by_reason.get(reason.as_str()).copied().unwrap_or(0);
         metrics::gauge!("broker_dead_letters", "reason" => reason.as_str()).set(as_f64(count));

@@ -83,7 +83,7 @@ impl Settling {
             Verdict::GiveBack(after) => return Ok(self.settler.give_back(&delivery.receipt, *after).await?),
             Verdict::PutBack(after) => self.again.send(copy(delivery).with_delay(*after)).await?,
             Verdict::DeadLetter { code, reason } => {
-                self.bury(delivery, code, reason).await?;
+                self.send_to_dlq(delivery, code, reason).await?;
                 crash_points::point(Point::Buried);
             }
         }
@@ -91,9 +91,16 @@ impl Settling {
     }
 
     /// Sends a copy of the message to the dead-letter queue, with its reason.
-    async fn bury(&self, delivery: &Delivery, code: &'static str, reason: &str) -> Result<(), SendError> {
+    async fn send_to_dlq(
+        &self,
+        delivery: &Delivery,
+        code: &'static str,
+        reason: &str,
+    ) -> Result<(), SendError> {
         tracing::warn!(message_id = delivery.message_id, code, reason, "sent to the dead-letter queue");
-        self.dead_letters.send(broker_dead_letters::buried(delivery, &self.source, code, reason)).await
+        self.dead_letters
+            .send(broker_dead_letters::dead_letter_message(delivery, &self.source, code, reason))
+            .await
     }
 }
 

@@ -10,16 +10,16 @@ use broker_domain::{
 use broker_messages::Ask;
 use http::request::Parts;
 
-use crate::answer::Answer;
-use crate::body::AllocateBody;
-use crate::exchange::Exchange;
-use crate::headers;
-use crate::prefer::Preferences;
-use crate::problem::Problem;
+use crate::request::body::AllocateBody;
+use crate::request::headers;
+use crate::request::prefer::Preferences;
+use crate::response::problem::Problem;
+use crate::response::response::Answer;
+use crate::rpc::RequestReply;
 
 /// Allocates.
 pub(crate) struct Allocate {
-    pub(crate) exchange: Exchange,
+    pub(crate) rpc: RequestReply,
     pub(crate) wait: Duration,
     pub(crate) lab_duration_hours: u16,
 }
@@ -39,9 +39,9 @@ impl Allocate {
         let key = headers::idempotency_key(&head.headers)?;
         let preferences = Preferences::of(&head.headers);
         let times = if preferences.respond_async {
-            self.exchange.times_of_async()
+            self.rpc.times_of_async()
         } else {
-            self.exchange.times(super::wait(preferences, self.wait))
+            self.rpc.times(super::wait(preferences, self.wait))
         };
         let ask = AllocateRequest {
             request_id: id,
@@ -62,9 +62,9 @@ impl Allocate {
         };
         let ask = Ask::Allocate(ask);
         let answered = if preferences.respond_async {
-            self.exchange.enqueue(&ask).await?
+            self.rpc.enqueue(&ask).await?
         } else {
-            self.exchange.ask(&ask).await?
+            self.rpc.ask(&ask).await?
         };
         Ok(super::answer(&answered, id, preferences))
     }

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderValue};
 
-use crate::answer::{Answer, Content};
 use crate::openapi;
-use crate::problem::{Code, Problem};
+use crate::response::problem::{Code, Problem};
+use crate::response::response::{Answer, Content};
 
 /// What a page may load and ask: its own files, and this API. Swagger UI sets `style` attributes and has its icons in
 /// its style sheet.

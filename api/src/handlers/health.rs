@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use broker_runtime::clock::Clock;
-use broker_runtime::metrics;
+use broker_runtime::metrics::Handle;
 use http::StatusCode;
 use serde_json::json;
 
-use crate::answer::{Answer, Content};
-use crate::measures;
+use crate::metrics;
 use crate::readiness::Readiness;
-use crate::replies::Replies;
-use crate::shapes::{self, Alive};
+use crate::response::bodies::{self, Alive};
+use crate::response::response::{Answer, Content};
+use crate::rpc::reply_router::ReplyRouter;
 
 /// After how many seconds to ask again whether a process is ready.
 const ASK_AGAIN_S: u64 = 1;
@@ -19,8 +19,8 @@ const ASK_AGAIN_S: u64 = 1;
 /// Tells how the process is.
 pub(crate) struct Health {
     pub(crate) readiness: Readiness,
-    pub(crate) metrics: metrics::Handle,
-    pub(crate) replies: Replies,
+    pub(crate) metrics: Handle,
+    pub(crate) replies: ReplyRouter,
     pub(crate) clock: Clock,
 }
 
@@ -33,16 +33,16 @@ impl Health {
     pub(crate) fn ready(&self) -> Answer {
         let parts = BTreeMap::from(self.readiness.parts());
         if parts.values().all(|fine| *fine) {
-            let body = shapes::Readiness { status: "ready", parts };
+            let body = bodies::Readiness { status: "ready", parts };
             Answer::json(StatusCode::OK, json!(body), "ready")
         } else {
-            let body = shapes::Readiness { status: "not_ready", parts };
+            let body = bodies::Readiness { status: "not_ready", parts };
             Answer::json(StatusCode::SERVICE_UNAVAILABLE, json!(body), "not_ready").retry_after(ASK_AGAIN_S)
         }
     }
 
     pub(crate) fn metrics(&self) -> Answer {
-        measures::gauges(self.replies.pending(), self.clock.correction_s());
+        metrics::gauges(self.replies.pending(), self.clock.correction_s());
         Answer::new(StatusCode::OK, Content::Metrics(self.metrics.render()), "metrics")
     }
 }

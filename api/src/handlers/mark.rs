@@ -9,14 +9,14 @@ use broker_domain::{MarkRequest, RequestId, SandboxId, TrackId};
 use broker_messages::Ask;
 use http::request::Parts;
 
-use crate::answer::Answer;
-use crate::exchange::Exchange;
-use crate::prefer::Preferences;
-use crate::problem::Problem;
+use crate::request::prefer::Preferences;
+use crate::response::problem::Problem;
+use crate::response::response::Answer;
+use crate::rpc::RequestReply;
 
 /// Takes sandboxes back.
 pub(crate) struct Mark {
-    pub(crate) exchange: Exchange,
+    pub(crate) rpc: RequestReply,
     pub(crate) wait: Duration,
 }
 
@@ -30,9 +30,9 @@ impl Mark {
     ) -> Result<Answer, Problem> {
         let sandbox_id = SandboxId::new(sandbox)?;
         let preferences = Preferences::of(&head.headers);
-        let times = self.exchange.times(super::wait(preferences, self.wait));
+        let times = self.rpc.times(super::wait(preferences, self.wait));
         let mark = MarkRequest { request_id: id, track, sandbox_id, times };
-        let answered = self.exchange.ask(&Ask::Mark(mark)).await?;
+        let answered = self.rpc.ask(&Ask::Mark(mark)).await?;
         Ok(super::answer(&answered, id, preferences.without_async()))
     }
 }

@@ -23,11 +23,11 @@ use broker_domain::RequestId;
 use http::HeaderValue;
 use http::header::HeaderName;
 
-use crate::answer::Answer;
-use crate::exchange::Answered;
 use crate::limits::LONGEST_WAIT;
-use crate::prefer::Preferences;
-use crate::problem::outcome;
+use crate::request::prefer::Preferences;
+use crate::response::problem::outcome;
+use crate::response::response::Answer;
+use crate::rpc::Progress;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -37,10 +37,10 @@ fn wait(preferences: Preferences, configured: Duration) -> Duration {
 }
 
 /// The answer to a question put to the workers, saying which preference was honoured.
-fn answer(answered: &Answered, id: RequestId, preferences: Preferences) -> Answer {
+fn answer(answered: &Progress, id: RequestId, preferences: Preferences) -> Answer {
     let answer = match answered {
-        Answered::Ended(ended) => outcome::answer(ended, id),
-        Answered::StillQueued => outcome::queued(id),
+        Progress::Ended(ended) => outcome::answer(ended, id),
+        Progress::StillQueued => outcome::queued(id),
     };
     let waited = || preferences.wait.map(|wait| format!("wait={}", wait.min(LONGEST_WAIT).as_secs()));
     let applied = if preferences.respond_async { Some("respond-async".to_owned()) } else { waited() };

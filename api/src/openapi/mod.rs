@@ -2,7 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `described` | one match: what each route does, takes and answers |
+//! | `operations` | one match: what each route does, takes and answers |
 //! | `operation` | how that becomes an operation: who may, what holds for all |
 //! | `parameters`, `headers` | what stands in requests; what stands in answers |
 //!
@@ -10,9 +10,9 @@
 //! `openapi.json` beside this file is what reviewers and clients see change; a test compares. What it does not do: check
 //! a request against the document.
 
-mod described;
 mod headers;
 mod operation;
+mod operations;
 mod parameters;
 
 use std::sync::LazyLock;
@@ -46,7 +46,7 @@ fn document() -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for route in Route::ALL {
         let path = paths.entry(route.template()).or_insert_with(|| json!({}));
-        path[route.method().as_str().to_ascii_lowercase()] = described::operation(route, &mut parts);
+        path[route.method().as_str().to_ascii_lowercase()] = operations::operation(route, &mut parts);
     }
     json!({
         "openapi": "3.1.0",
@@ -58,9 +58,9 @@ fn document() -> Value {
         },
         "servers": [{ "url": "/" }],
         "tags": [
-            { "name": described::TRACK, "description": "What a platform asks for on behalf of its tracks." },
-            { "name": described::ADMIN, "description": "What operators ask for." },
-            { "name": described::PROCESS, "description": "For probes, scrapers and readers. Nobody has to say who he is." },
+            { "name": operations::TRACK, "description": "What a platform asks for on behalf of its tracks." },
+            { "name": operations::ADMIN, "description": "What operators ask for." },
+            { "name": operations::PROCESS, "description": "For probes, scrapers and readers. Nobody has to say who he is." },
         ],
         "paths": paths,
         "components": parts.finish(&json!({

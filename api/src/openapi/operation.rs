@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::headers::{self, Header};
 use super::{OPERATOR, PLATFORM, parameters};
-use crate::problem::Code;
-use crate::shapes::ProblemBody;
+use crate::response::bodies::ProblemBody;
+use crate::response::problem::Code;
 
 /// How any request may fail: it is not what HTTP or a bound asks for.
 const EVERYWHERE: [Code; 4] =

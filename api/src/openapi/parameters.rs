@@ -1,9 +1,9 @@
 //! What stands in the headers, the path and the query of requests.
 //!
-//! The patterns say what is accepted as [`headers`](crate::headers) and the ids do, except that they leave out what cannot
+//! The patterns say what is accepted as [`headers`](crate::request::headers) and the ids do, except that they leave out what cannot
 //! be typed everywhere (a name prefix may be any printable UTF-8 text).
 
-use broker_domain::{LetterState, Reason, Source, Status};
+use broker_domain::{DeadLetterState, Reason, Source, Status};
 use serde_json::{Value, json};
 
 use crate::handlers::docs;
@@ -132,7 +132,7 @@ pub(super) fn letter_track() -> Value {
 }
 
 pub(super) fn letter_state() -> Value {
-    let states = json!({ "type": "string", "enum": LetterState::ALL.map(LetterState::as_str) });
+    let states = json!({ "type": "string", "enum": DeadLetterState::ALL.map(DeadLetterState::as_str) });
     optional("query", "state", "Only letters in this state.", &states)
 }
 

@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::Value;
 
 use super::*;
-use crate::problem::Code;
+use crate::response::problem::Code;
 use crate::routes;
 
 const METHODS: [Method; 7] =

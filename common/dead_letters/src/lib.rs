@@ -1,7 +1,7 @@
 //! Dead letters, for the worker that keeps them and for the operator who looks at them: the one code behind `broker
 //! dead-letters` and `/v1/admin/dead-letters`.
 //!
-//! - [`buried`] is the copy that a worker sends to a dead-letter queue, with its reason; [`read`] is what a drainer makes
+//! - [`dead_letter_message`] is the copy that a worker sends to a dead-letter queue, with its reason; [`read`] is what a drainer makes
 //!   of whatever lies there; [`keep`] keeps it.
 //! - [`Listing`] reads letters in the order of their time, filtered; [`DeadLetters`] replays and discards them.
 //!
@@ -10,15 +10,15 @@
 //! it is finished by the next run. Sending again is at least once: that a request which did its work does nothing more is
 //! the claim's affair (`domain::judge`). What it does not do: process messages.
 
-mod deed;
+mod action;
+mod intake;
 mod listing;
-mod reading;
+mod report;
 mod run;
-mod tally;
 mod view;
 
-pub use deed::{DeadLetters, Deed, Options};
+pub use action::{Action, DeadLetters, Options};
+pub use intake::{dead_letter_message, keep, read};
 pub use listing::{Listing, Selection, count_open};
-pub use reading::{buried, keep, read};
-pub use tally::Tally;
+pub use report::ReplayReport;
 pub use view::{PageView, View, WholeView};

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use broker_domain::{LETTER_SHARDS, Letter, LetterCount, LetterFilter, LetterId};
+use broker_domain::{DEAD_LETTER_SHARDS, DeadLetter, DeadLetterCount, DeadLetterFilter, DeadLetterId};
 use broker_store::{Store, StoreError};
 
 /// Sorts behind every id.
@@ -15,16 +15,16 @@ const BEHIND_ALL: &str = "~";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// These, whatever their state.
-    These(Vec<LetterId>),
+    These(Vec<DeadLetterId>),
     /// Those that match.
-    Matching(LetterFilter),
+    Matching(DeadLetterFilter),
 }
 
 /// Reads the letters that match a filter, the oldest first.
 #[derive(Debug)]
 pub struct Listing {
     store: Store,
-    filter: LetterFilter,
+    filter: DeadLetterFilter,
     until: String,
     /// Letters that one read may bring, if whoever asks wants few.
     page: Option<i32>,
@@ -32,7 +32,7 @@ pub struct Listing {
     reads: usize,
     partitions: Vec<Partition>,
     /// Everything up to here was told, or does not match.
-    told_to: Option<LetterId>,
+    told_to: Option<DeadLetterId>,
     ended: bool,
     unreadable: Vec<String>,
 }
@@ -42,24 +42,24 @@ struct Partition {
     shard: u8,
     from: String,
     /// Matching letters that were read and not told.
-    waiting: VecDeque<Letter>,
+    waiting: VecDeque<DeadLetter>,
     /// How far it was read.
-    read_to: Option<LetterId>,
+    read_to: Option<DeadLetterId>,
     exhausted: bool,
 }
 
 impl Listing {
     /// The letters that match `filter` and come after `after`.
-    pub fn new(store: Store, filter: LetterFilter, after: Option<&LetterId>) -> Self {
+    pub fn new(store: Store, filter: DeadLetterFilter, after: Option<&DeadLetterId>) -> Self {
         let from = match (after, filter.since) {
             (Some(after), _) => behind(after),
-            (None, Some(since)) => LetterId::time(since),
+            (None, Some(since)) => DeadLetterId::time(since),
             (None, None) => String::new(),
         };
         // DynamoDB takes no empty text in a key condition.
         let from = if from.is_empty() { "0".to_owned() } else { from };
-        let until = filter.before.map_or_else(|| BEHIND_ALL.to_owned(), LetterId::time);
-        let partitions = (0..LETTER_SHARDS).map(|shard| Partition {
+        let until = filter.before.map_or_else(|| BEHIND_ALL.to_owned(), DeadLetterId::time);
+        let partitions = (0..DEAD_LETTER_SHARDS).map(|shard| Partition {
             shard,
             from: from.clone(),
             waiting: VecDeque::new(),
@@ -87,7 +87,7 @@ impl Listing {
     }
 
     /// The next letter; `None` at the end, or when the reads are used up.
-    pub async fn next(&mut self) -> Result<Option<Letter>, StoreError> {
+    pub async fn next(&mut self) -> Result<Option<DeadLetter>, StoreError> {
         self.fill().await?;
         let oldest = |partition: &Partition| partition.waiting.front().map(|letter| letter.id.clone());
         let candidate = self.partitions.iter().enumerate().filter_map(|(at, p)| Some((oldest(p)?, at))).min();
@@ -131,7 +131,7 @@ impl Listing {
     }
 
     /// Where to go on after what was told; `None` at the end.
-    pub fn cursor(&self) -> Option<&LetterId> {
+    pub fn cursor(&self) -> Option<&DeadLetterId> {
         if self.ended { None } else { self.told_to.as_ref() }
     }
 
@@ -142,9 +142,9 @@ impl Listing {
 }
 
 /// How many letters want something of the operator, by a look at all of them.
-pub async fn count_open(store: &Store) -> Result<LetterCount, StoreError> {
-    let mut listing = Listing::new(store.clone(), LetterFilter::default(), None);
-    let mut count = LetterCount::default();
+pub async fn count_open(store: &Store) -> Result<DeadLetterCount, StoreError> {
+    let mut listing = Listing::new(store.clone(), DeadLetterFilter::default(), None);
+    let mut count = DeadLetterCount::default();
     while let Some(letter) = listing.next().await? {
         count.add(&letter);
     }
@@ -155,6 +155,6 @@ pub async fn count_open(store: &Store) -> Result<LetterCount, StoreError> {
 }
 
 /// Sorts right behind `id` and before every other one: ids have one length.
-fn behind(id: &LetterId) -> String {
+fn behind(id: &DeadLetterId) -> String {
     format!("{id}0")
 }

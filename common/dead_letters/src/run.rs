@@ -8,10 +8,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::deed::{Acted, DeadLetters, Deed, Options, Selected};
-use super::{Selection, Tally};
-use broker_domain::{Letter, LetterEvent, LetterId, Timestamp};
-use broker_store::{Changed, Hand, StoreError};
+use super::action::{Acted, Action, DeadLetters, Options, Selected};
+use super::{ReplayReport, Selection};
+use broker_domain::{DeadLetter, DeadLetterEvent, DeadLetterId, Timestamp};
+use broker_store::{Actor, Changed, StoreError};
 
 /// Letters that are dealt with at a time: enough for full batches of every call.
 const AT_ONCE: usize = 100;
@@ -23,20 +23,20 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// A run.
 pub(super) struct Run<'a> {
     letters: &'a DeadLetters,
-    deed: Arc<Deed>,
+    action: Arc<Action>,
     options: Options,
-    hand: Hand,
+    actor: Actor,
     began: Instant,
     /// When the next letter may be begun.
     slot: Instant,
     acting: JoinSet<Acted>,
     /// Letters that somebody else is replaying, if he lives.
-    held: Vec<LetterId>,
+    held: Vec<DeadLetterId>,
     /// Letters that this run took.
-    taken: HashSet<LetterId>,
+    taken: HashSet<DeadLetterId>,
     begun: u64,
     failures_in_a_row: u32,
-    tally: Tally,
+    tally: ReplayReport,
 }
 
 /// Whether a run goes on.
@@ -47,13 +47,13 @@ enum Next {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(letters: &'a DeadLetters, deed: Deed, options: Options, hand: Hand) -> Self {
+    pub(super) fn new(letters: &'a DeadLetters, action: Action, options: Options, actor: Actor) -> Self {
         let now = Instant::from_std(letters.clock.instant());
         Self {
             letters,
-            deed: Arc::new(deed),
+            action: Arc::new(action),
             options,
-            hand,
+            actor,
             began: now,
             slot: now,
             acting: JoinSet::new(),
@@ -61,22 +61,22 @@ impl<'a> Run<'a> {
             taken: HashSet::new(),
             begun: 0,
             failures_in_a_row: 0,
-            tally: Tally { dry_run: options.dry_run, ..Tally::default() },
+            tally: ReplayReport { dry_run: options.dry_run, ..ReplayReport::default() },
         }
     }
 
     /// Through all of `selection`; what was begun is ended in any case.
-    pub(super) async fn through(
+    pub(super) async fn run(
         mut self,
         selection: Selection,
         stop: &CancellationToken,
-        mut told: impl FnMut(&Tally),
-    ) -> Result<Tally, StoreError> {
+        mut told: impl FnMut(&ReplayReport),
+    ) -> Result<ReplayReport, StoreError> {
         let mut selected = Selected::new(&self.letters.store, selection);
         let read = self.first_pass(&mut selected, stop, &mut told).await;
         self.drain(0, &mut told).await;
         if read.is_ok() {
-            self.second_pass(stop, &mut told).await?;
+            self.wait_for_held(stop, &mut told).await?;
         }
         self.drain(0, &mut told).await;
         let took = self.now().duration_since(self.began);
@@ -88,7 +88,7 @@ impl<'a> Run<'a> {
         &mut self,
         selected: &mut Selected,
         stop: &CancellationToken,
-        told: &mut impl FnMut(&Tally),
+        told: &mut impl FnMut(&ReplayReport),
     ) -> Result<(), StoreError> {
         loop {
             if self.next(stop, told).await == Next::End {
@@ -109,10 +109,10 @@ impl<'a> Run<'a> {
     }
 
     /// Waits for those who were replaying the same letters: what they left behind is finished here.
-    async fn second_pass(
+    async fn wait_for_held(
         &mut self,
         stop: &CancellationToken,
-        told: &mut impl FnMut(&Tally),
+        told: &mut impl FnMut(&ReplayReport),
     ) -> Result<(), StoreError> {
         let mut held = std::mem::take(&mut self.held);
         if self.options.dry_run || self.options.within.is_some() {
@@ -149,7 +149,7 @@ impl<'a> Run<'a> {
     }
 
     /// Waits until the next letter may be begun, or finds a reason to end.
-    async fn next(&mut self, stop: &CancellationToken, told: &mut impl FnMut(&Tally)) -> Next {
+    async fn next(&mut self, stop: &CancellationToken, told: &mut impl FnMut(&ReplayReport)) -> Next {
         self.drain(AT_ONCE - 1, told).await;
         if self.options.limit.is_some_and(|limit| self.begun >= limit) {
             self.tally.more = true;
@@ -176,15 +176,15 @@ impl<'a> Run<'a> {
     }
 
     /// Whether the deed may be done to a letter as it stands.
-    fn may(&self, letter: &Letter) -> bool {
-        let event = match &*self.deed {
-            Deed::Replay { .. } => LetterEvent::Take,
-            Deed::Discard { .. } => LetterEvent::Discard,
+    fn may(&self, letter: &DeadLetter) -> bool {
+        let event = match &*self.action {
+            Action::Replay { .. } => DeadLetterEvent::Take,
+            Action::Discard { .. } => DeadLetterEvent::Discard,
         };
         letter.state.after(event).is_some()
     }
 
-    fn begin(&mut self, letter: Letter, told: &mut impl FnMut(&Tally)) {
+    fn begin(&mut self, letter: DeadLetter, told: &mut impl FnMut(&ReplayReport)) {
         if !self.may(&letter) {
             self.tally.skipped += 1;
             return;
@@ -192,19 +192,19 @@ impl<'a> Run<'a> {
         self.begun += 1;
         self.taken.insert(letter.id.clone());
         if self.options.dry_run {
-            let renew = matches!(&*self.deed, Deed::Replay { renew_deadline: true });
-            self.tally.did(&letter, renew && letter.glance.deadline.is_some(), self.letters.clock.now());
+            let renew = matches!(&*self.action, Action::Replay { renew_deadline: true });
+            self.tally.did(&letter, renew && letter.summary.deadline.is_some(), self.letters.clock.now());
             return told(&self.tally);
         }
-        let (letters, deed, hand) = (self.letters.clone(), Arc::clone(&self.deed), self.hand.clone());
+        let (letters, action, actor) = (self.letters.clone(), Arc::clone(&self.action), self.actor.clone());
         self.acting.spawn(async move {
-            let acted = letters.act(&deed, &letter, hand).await;
+            let acted = letters.act(&action, &letter, actor).await;
             (letter, acted)
         });
     }
 
     /// Takes in what ended, until at most `left` letters are being dealt with.
-    async fn drain(&mut self, left: usize, told: &mut impl FnMut(&Tally)) {
+    async fn drain(&mut self, left: usize, told: &mut impl FnMut(&ReplayReport)) {
         while self.acting.len() > left {
             let Some(ended) = self.acting.join_next().await else { return };
             let now = self.letters.clock.now();

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use broker_domain::{Letter, LetterId, LetterState, Reason, RequestId, Source, Timestamp, TrackId};
+use broker_domain::{
+    DeadLetter, DeadLetterId, DeadLetterState, Reason, RequestId, Source, Timestamp, TrackId,
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -14,10 +16,10 @@ use serde_json::Value;
 pub struct View {
     /// Its id.
     #[schemars(with = "String")]
-    id: LetterId,
+    id: DeadLetterId,
     /// `dead`, `replaying`, `replayed` or `discarded`.
     #[schemars(with = "String")]
-    state: LetterState,
+    state: DeadLetterState,
     /// The queue that the message died in.
     #[schemars(with = "String")]
     queue: Source,
@@ -50,7 +52,7 @@ pub struct View {
     message_id: String,
     /// The dead letter whose replay died again as this one.
     #[schemars(with = "Option<String>")]
-    replay_of: Option<LetterId>,
+    replay_of: Option<DeadLetterId>,
     /// The size of its text.
     bytes: usize,
     /// When it was last replayed or discarded.
@@ -61,9 +63,9 @@ pub struct View {
     discarded_because: Option<String>,
 }
 
-impl From<&Letter> for View {
-    fn from(letter: &Letter) -> Self {
-        let glance = &letter.glance;
+impl From<&DeadLetter> for View {
+    fn from(letter: &DeadLetter) -> Self {
+        let summary = &letter.summary;
         let touched = letter.touched.as_ref();
         Self {
             id: letter.id.clone(),
@@ -75,11 +77,11 @@ impl From<&Letter> for View {
             receives: letter.receives,
             first_at: letter.first_at.as_secs(),
             last_at: letter.last_at.as_secs(),
-            deadline: glance.deadline.map(Timestamp::as_secs),
-            track: glance.track.clone(),
-            request_id: glance.request_id,
-            r#async: glance.asynchronous,
-            traceparent: glance.trace.clone(),
+            deadline: summary.deadline.map(Timestamp::as_secs),
+            track: summary.track.clone(),
+            request_id: summary.request_id,
+            r#async: summary.asynchronous,
+            traceparent: summary.trace.clone(),
             message_id: letter.message_id.clone(),
             replay_of: letter.replay_of.clone(),
             bytes: letter.body.len(),
@@ -104,8 +106,8 @@ pub struct WholeView {
     message: Value,
 }
 
-impl From<&Letter> for WholeView {
-    fn from(letter: &Letter) -> Self {
+impl From<&DeadLetter> for WholeView {
+    fn from(letter: &DeadLetter) -> Self {
         Self {
             letter: letter.into(),
             attributes: letter.attributes.clone(),
@@ -123,5 +125,5 @@ pub struct PageView {
     pub dead_letters: Vec<View>,
     /// Where the next page begins, if there may be one.
     #[schemars(with = "Option<String>")]
-    pub next_cursor: Option<LetterId>,
+    pub next_cursor: Option<DeadLetterId>,
 }

@@ -4,12 +4,12 @@
 //! run the very functions that the workers run. What it does not do: know attribute names, queues or HTTP.
 
 mod adoption;
+mod dead_letter;
 mod fingerprint;
 mod ids;
 mod invariants;
 mod job;
 mod lease;
-mod letter;
 mod outcome;
 mod request;
 #[cfg(test)]
@@ -21,6 +21,10 @@ mod scaling;
 mod time;
 
 pub use adoption::{Adoption, ForeignSandbox, Surplus, Tenancy, adoptions};
+pub use dead_letter::{
+    DEAD_LETTER_SHARDS, DeadLetter, DeadLetterCount, DeadLetterEvent, DeadLetterFilter, DeadLetterId,
+    DeadLetterState, InvalidDeadLetterId, MessageSummary, Reason, Source, Touched,
+};
 pub use fingerprint::Fingerprint;
 pub use ids::{
     AllocationId, ExternalId, IdempotencyKey, InvalidId, NamePrefix, RequestId, SandboxId, SandboxName,
@@ -29,10 +33,6 @@ pub use ids::{
 pub use invariants::{Inventory, Suspect, Violation, suspects};
 pub use job::{Job, JobReport, Removable, STALE_GRACE_HOURS, Task};
 pub use lease::{EndReason, Grant, Lease, LeaseEnd, LeaseKey, LeaseVerdict, judge};
-pub use letter::{
-    Glance, InvalidLetterId, LETTER_SHARDS, Letter, LetterCount, LetterEvent, LetterFilter, LetterId,
-    LetterState, Reason, Source, Touched,
-};
 pub use outcome::Outcome;
 pub use request::{AllocateRequest, MarkRequest, PersistedRequest, RequestState, Times};
 pub use sandbox::{Allocation, Event, InvalidTransition, MarkVerdict, Sandbox, Status, judge_mark};

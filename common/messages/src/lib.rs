@@ -5,20 +5,20 @@
 //! What it does not do: send, receive, or decide.
 
 mod envelope;
-mod firing;
 #[cfg(test)]
 mod fuzz;
-mod glance;
 mod maintenance;
 mod reply;
 mod request;
+mod summary;
+mod trigger;
 
 pub use envelope::Envelope;
-pub use firing::{Firing, Incoming};
-pub use glance::{glance, with_renewed_deadline};
-pub use maintenance::{Chore, MaintenanceMessage};
+pub use maintenance::{MaintenanceMessage, MaintenanceTask};
 pub use reply::Reply;
 pub use request::{Ask, Body, RequestMessage};
+pub use summary::{summarize, with_renewed_deadline};
+pub use trigger::{Incoming, ScheduledTrigger};
 
 /// The version this program writes.
 pub const VERSION: u32 = 1;

@@ -7,12 +7,12 @@ use broker_domain::{ExternalId, RequestId, SandboxId, Task, Times, Timestamp};
 
 /// One message of the maintenance queue; `reply_to` only if a process waits. A message of the requests queue is none, nor
 /// the other way round. A deletion has no deadline of its own: the table says whether it is still wanted.
-pub type MaintenanceMessage = Envelope<Option<String>, Chore>;
+pub type MaintenanceMessage = Envelope<Option<String>, MaintenanceTask>;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Chore {
+pub enum MaintenanceTask {
     /// Run a job.
     RunJob {
         /// Which.
@@ -31,7 +31,7 @@ pub enum Chore {
     },
 }
 
-impl Chore {
+impl MaintenanceTask {
     /// The word for it in logs, metrics and dead letters.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -44,12 +44,12 @@ impl Chore {
 impl MaintenanceMessage {
     /// A run that nobody waits for.
     pub fn run(request_id: RequestId, task: Task, times: Times) -> Self {
-        Self::around(Chore::RunJob { task }, request_id, None, times, true)
+        Self::around(MaintenanceTask::RunJob { task }, request_id, None, times, true)
     }
 
     /// A run whose report goes to `reply_to` if it ends in time, and is stored in any case after that.
     pub fn run_for(request_id: RequestId, task: Task, times: Times, reply_to: impl Into<String>) -> Self {
-        Self::around(Chore::RunJob { task }, request_id, Some(reply_to.into()), times, false)
+        Self::around(MaintenanceTask::RunJob { task }, request_id, Some(reply_to.into()), times, false)
     }
 
     /// A deletion whose turn is at `slot`.
@@ -62,7 +62,7 @@ impl MaintenanceMessage {
         version: u64,
     ) -> Self {
         let times = Times { enqueued_at: now, reply_by: now, deadline: slot };
-        let body = Chore::Delete { sandbox_id, external_id, version, slot_ms: slot.as_ms() };
+        let body = MaintenanceTask::Delete { sandbox_id, external_id, version, slot_ms: slot.as_ms() };
         Self::around(body, request_id, None, times, true)
     }
 }

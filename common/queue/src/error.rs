@@ -10,7 +10,7 @@ use std::sync::Arc;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::BatchResultErrorEntry;
 
-use broker_runtime::aws::FlightLost;
+use broker_runtime::aws::BatchLost;
 
 /// A cause that several callers of one batch share.
 pub(super) type Cause = Arc<dyn Error + Send + Sync>;
@@ -157,7 +157,7 @@ impl Failure {
     }
 
     /// Of what was submitted, whether or not its call was answered.
-    pub(super) fn of_flight(result: Result<Result<(), Self>, FlightLost>) -> Result<(), Self> {
+    pub(super) fn of_flight(result: Result<Result<(), Self>, BatchLost>) -> Result<(), Self> {
         result.unwrap_or_else(|lost| Err(Self::Unavailable(Arc::new(lost))))
     }
 

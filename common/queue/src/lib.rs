@@ -2,7 +2,7 @@
 //!
 //! - [`QueueNames`] tells every name, [`topology`] creates the queues, [`inspect`] looks at them, [`QueueUrls`] resolves them.
 //! - [`Sender`] and [`ReplySenders`] send, [`Receiver`] receives, [`Settler`] ends or gives back what was received.
-//! - [`Coalescer`] is what sends and settlements (and the store's reads) share: full batches under load, no added
+//! - [`Batcher`] is what sends and settlements (and the store's reads) share: full batches under load, no added
 //!   latency without it.
 //!
 //! Invariants: delivery is at least once, so everything sent here may arrive twice; nothing received is dropped
@@ -13,7 +13,7 @@ mod delivery;
 mod error;
 pub mod inspect;
 mod names;
-mod pace;
+mod poll_concurrency;
 mod receiver;
 mod reply_senders;
 mod room;

@@ -20,7 +20,7 @@ use super::Queue;
 use super::age::OldestAge;
 use super::delivery::Delivery;
 use super::error::Failure;
-use super::pace::{Next, Pace, PollEnd};
+use super::poll_concurrency::{Next, Pace, PollEnd};
 use super::room::Room;
 use super::sender::BATCH;
 use broker_runtime::clock::Clock;

@@ -9,7 +9,7 @@ use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 
 use super::error::{Failure, entry_results};
 use super::{Queue, SendError};
-use broker_runtime::aws::{Bounds, Coalescer};
+use broker_runtime::aws::{Batcher, Bounds};
 use broker_runtime::trace::Span;
 
 /// SQS: entries of a batch.
@@ -86,23 +86,23 @@ impl Outgoing {
 #[derive(Clone, Debug)]
 pub struct Sender {
     queue: Queue,
-    messages: Coalescer<Outgoing, Result<(), Failure>>,
+    messages: Batcher<Outgoing, Result<(), Failure>>,
 }
 
 impl Sender {
     /// Calls under way at once, unless configured otherwise.
-    pub const FLIGHTS: usize = 4;
+    pub const MAX_IN_FLIGHT: usize = 4;
 
     /// A sender to `queue` with at most `flights` calls under way.
     pub fn new(client: aws_sdk_sqs::Client, queue: Queue, flights: usize) -> Self {
         let flight = Flight { client, queue: queue.clone() };
-        let messages = Coalescer::new(
+        let messages = Batcher::new(
             Bounds {
                 flights,
                 items: BATCH,
                 weight: BATCH_BYTES,
-                spacing: SPACING,
-                patience: Bounds::PATIENCE,
+                min_interval: SPACING,
+                max_wait: Bounds::PATIENCE,
             },
             Outgoing::bytes,
             move |batch| flight.clone().send(batch),

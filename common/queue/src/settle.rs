@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::error::{Failure, entry_results};
 use super::sender::BATCH;
 use super::{Queue, SettleError};
-use broker_runtime::aws::{Bounds, Coalescer, FlightLost};
+use broker_runtime::aws::{BatchLost, Batcher, Bounds};
 
 /// SQS: the longest visibility timeout.
 const LONGEST_HIDDEN: Duration = Duration::from_secs(12 * 60 * 60);
@@ -26,8 +26,8 @@ type Results = Vec<Result<(), Failure>>;
 #[derive(Clone, Debug)]
 pub struct Settler {
     queue: Queue,
-    deletions: Coalescer<String, Result<(), Failure>>,
-    visibilities: Coalescer<(String, Duration), Result<(), Failure>>,
+    deletions: Batcher<String, Result<(), Failure>>,
+    visibilities: Batcher<(String, Duration), Result<(), Failure>>,
 }
 
 impl Settler {
@@ -38,16 +38,16 @@ impl Settler {
             flights,
             items: BATCH,
             weight: usize::MAX,
-            spacing: Duration::ZERO,
-            patience: Bounds::PATIENCE,
+            min_interval: Duration::ZERO,
+            max_wait: Bounds::PATIENCE,
         };
         let calls = Calls { client, queue: queue.clone() };
         let deletions = {
             let calls = calls.clone();
-            let bounds = Bounds { spacing: DELETION_SPACING, ..bounds };
-            Coalescer::new(bounds, |_| 1, move |batch| calls.clone().delete(batch))
+            let bounds = Bounds { min_interval: DELETION_SPACING, ..bounds };
+            Batcher::new(bounds, |_| 1, move |batch| calls.clone().delete(batch))
         };
-        let visibilities = Coalescer::new(bounds, |_| 1, move |batch| calls.clone().change_visibility(batch));
+        let visibilities = Batcher::new(bounds, |_| 1, move |batch| calls.clone().change_visibility(batch));
         Self { queue, deletions, visibilities }
     }
 
@@ -68,7 +68,7 @@ impl Settler {
         KeptHidden(tokio::spawn(keep_extending(self.clone(), receipt.into(), visibility)))
     }
 
-    fn settled(&self, result: Result<Result<(), Failure>, FlightLost>) -> Result<(), SettleError> {
+    fn settled(&self, result: Result<Result<(), Failure>, BatchLost>) -> Result<(), SettleError> {
         Failure::of_flight(result).map_err(|failure| failure.into_settle_error(self.queue.label()))
     }
 }

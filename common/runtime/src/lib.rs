@@ -2,7 +2,7 @@
 //!
 //! - [`config`], [`clock`], [`entropy`] read the environment, the time and randomness; every other module takes them as
 //!   arguments.
-//! - [`aws`] holds the AWS clients and the [`Batcher`](aws::Coalescer) that queue and table share.
+//! - [`aws`] holds the AWS clients and the [`Batcher`](aws::Batcher) that queue and table share.
 //! - [`process`] starts and ends a process; [`lifecycle`], [`telemetry`], [`metrics`], [`trace`] are its parts.
 //! - [`https`] is the HTTP client of the provider and of the trace exporter.
 //! - [`crash_points`] are the places at which tests end a process; they are inert in a release build.

@@ -6,11 +6,11 @@
 //! retry a lost race (that is the worker).
 
 mod audit;
+mod dead_letters;
 mod dynamodb;
 pub mod heartbeat;
-mod letters;
 mod outcomes;
-mod patience;
+mod retry;
 #[cfg(test)]
 #[path = "../../domain/src/samples.rs"]
 #[expect(dead_code, reason = "the domain's tests use the others")]
@@ -20,11 +20,11 @@ mod upkeep;
 pub mod verify;
 
 pub use audit::{Act, AuditLine};
+pub use dead_letters::{Actor, DeadLetterPage, Kept, PendingRecord, Requeued};
 pub use dynamodb::{ForeignRow, Minted, Seen, Store, schema};
-pub use letters::{Bereaved, Hand, Kept, LetterPage, Reopened};
 pub use outcomes::{
     Cancellation, Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey,
     Recorded, RequestPage, ScanPage, StoreError, Survey, SweepKey, SweepPage,
 };
-pub use patience::patiently;
-pub use upkeep::{Census, Changed, Inserted, Instance, Received, Record, Role, Run, Standing, Tick};
+pub use retry::retry_on_conflict;
+pub use upkeep::{Census, Changed, Inserted, Instance, PoolStatus, Received, Record, Role, Run, Tick};

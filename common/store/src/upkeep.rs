@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use broker_domain::{JobReport, LetterCount, Sandbox, Status, Timestamp};
+use broker_domain::{DeadLetterCount, JobReport, Sandbox, Status, Timestamp};
 
 /// What became of a conditional write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Tick {
 
 /// Whether the pool may be handed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum PoolStatus {
     /// It may.
     Open,
     /// An operator keeps the workers from it.
@@ -85,7 +85,7 @@ pub enum Standing {
         since: Timestamp,
     },
     /// It was restored from another table: what was handed out since is not known here.
-    Copy {
+    RestoredCopy {
         /// That table's name.
         of: String,
     },
@@ -97,7 +97,7 @@ pub struct Census {
     /// By state, all of them.
     pub by_status: BTreeMap<Status, u64>,
     /// Dead letters that want something of the operator.
-    pub letters: LetterCount,
+    pub letters: DeadLetterCount,
     /// When the counting began.
     pub as_of: Timestamp,
 }
@@ -174,7 +174,7 @@ mod tests {
     fn a_census_shows_every_state_and_their_sum() {
         let census = Census {
             by_status: [(Status::Available, 3), (Status::Stale, 2)].into(),
-            letters: LetterCount::default(),
+            letters: DeadLetterCount::default(),
             as_of: Timestamp::from_secs(1),
         };
         let shown = census.shown();

@@ -50,9 +50,11 @@ fn run(cli: Cli, flags: args::Flags) -> anyhow::Result<Done> {
         Command::DeadLetters(letters) => settings.once(async |context| match letters {
             DeadLettersCommand::List(list) => commands::dead_letters::list::run(context, list).await,
             DeadLettersCommand::Show(show) => commands::dead_letters::show::run(context, show).await,
-            DeadLettersCommand::Replay(replay) => commands::dead_letters::deed::replay(context, replay).await,
+            DeadLettersCommand::Replay(replay) => {
+                commands::dead_letters::action::replay(context, replay).await
+            }
             DeadLettersCommand::Discard(discard) => {
-                commands::dead_letters::deed::discard(context, discard).await
+                commands::dead_letters::action::discard(context, discard).await
             }
         }),
         Command::Job(job) => settings.once(async |context| match job {

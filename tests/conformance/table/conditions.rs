@@ -13,7 +13,7 @@ async fn each_write(place: &Place, seen: Seen<'_>, now: Timestamp) -> [Result<Ch
         store.attempt_failed(seen, 1, "no", now, now).await,
         store.give_up(seen, 5, "no", now, now).await,
         store.retry_deletion(seen, now).await,
-        store.bury(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await,
+        store.write_tombstone(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await,
         store.missing(seen, now).await,
     ]
 }
@@ -102,7 +102,8 @@ async fn a_deletion_goes_its_way_from_failure_to_tombstone_and_back() {
     assert_eq!(given_up.deletion_error.as_deref(), Some("gone for good"));
     assert_eq!(store.retry_deletion(at(5), now).await.expect("asked"), Changed::Done);
     let external_id = &free.external_id;
-    let buried = store.bury(at(6), Status::PendingDeletion, external_id, now).await.expect("asked");
+    let buried =
+        store.write_tombstone(at(6), Status::PendingDeletion, external_id, now).await.expect("asked");
     assert_eq!(buried, Changed::Done);
 
     let tombstone = store.record(id).await.expect("read").expect("a tombstone");

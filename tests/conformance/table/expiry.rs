@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::{EndReason, Job, JobReport, LeaseEnd, PersistedRequest, Status, Task};
-use broker_store::{Act, AuditLine, Changed, Hand, Instance, Role, Seen};
+use broker_store::{Act, Actor, AuditLine, Changed, Instance, Role, Seen};
 
 use super::letters::letter;
 use super::records::queued;
@@ -35,7 +35,8 @@ async fn a_lease_and_its_sandbox_may_only_leave_once_they_ended() {
     let kept = Some(now.plus(DAY * 30).as_secs());
     assert_eq!((ttl(&place, "LEASE#").await, ttl(&place, "SBX#").await), (kept, None), "not deleted yet");
     let seen = Seen { id: &sandbox.id, version: 3 };
-    let buried = store.bury(seen, Status::PendingDeletion, &sandbox.external_id, now).await.expect("asked");
+    let buried =
+        store.write_tombstone(seen, Status::PendingDeletion, &sandbox.external_id, now).await.expect("asked");
     assert_eq!((buried, ttl(&place, "SBX#").await), (Changed::Done, kept));
 }
 
@@ -63,17 +64,17 @@ async fn each_record_is_kept_as_long_as_somebody_may_ask_for_it() {
 async fn a_letter_stays_until_it_is_done_with_and_longer_than_its_dead_message() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
-    let hand = Hand { deed: place.entropy.uuid(), by: "cli".to_owned(), at: now };
+    let actor = Actor { action: place.entropy.uuid(), by: "cli".to_owned(), at: now };
     let (discarded, replayed) = (letter("m-1", now), letter("m-2", now.plus(DAY)));
     for letter in [&discarded, &replayed] {
         store.keep_letter(letter, None).await.expect("kept");
     }
     assert_eq!(ttl(&place, discarded.id.as_str()).await, None);
-    store.discard_letter(&discarded.id, &hand, "a test").await.expect("discarded");
+    store.discard_letter(&discarded.id, &actor, "a test").await.expect("discarded");
     assert_eq!(ttl(&place, discarded.id.as_str()).await, Some(now.plus(DAY * 15).as_secs()));
-    store.take_letter(&replayed.id, &hand, now.plus(DAY), None).await.expect("taken");
+    store.take_letter(&replayed.id, &actor, now.plus(DAY), None).await.expect("taken");
     assert_eq!(ttl(&place, replayed.id.as_str()).await, None, "somebody may die over it");
-    store.letter_was_sent(&replayed.id, &hand).await.expect("sent");
+    store.letter_was_sent(&replayed.id, &actor).await.expect("sent");
     assert_eq!(ttl(&place, replayed.id.as_str()).await, Some(now.plus(DAY * 15).as_secs()));
 }
 

@@ -102,7 +102,7 @@ async fn what_is_claimed_ended_or_buried_leaves_its_place_in_the_index() {
 
     let seen = Seen { id: &sandbox.id, version: 3 };
     let now = place.clock.now();
-    let buried = place.store.bury(seen, Status::PendingDeletion, &sandbox.external_id, now).await;
+    let buried = place.store.write_tombstone(seen, Status::PendingDeletion, &sandbox.external_id, now).await;
     assert_eq!(buried.expect("buried"), Changed::Done);
     for status in Status::ALL {
         assert!(!ids(&listed(&place, status).await).contains(&sandbox.id), "{status}");

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use broker_domain::{
-    Glance, JobReport, Letter, LetterId, LetterState, Outcome, PersistedRequest, Reason, RequestState,
-    Source, Task, Timestamp,
+    DeadLetter, DeadLetterId, DeadLetterState, JobReport, MessageSummary, Outcome, PersistedRequest, Reason,
+    RequestState, Source, Task, Timestamp,
 };
-use broker_store::{Bereaved, Changed, Hand, Kept, Reopened, StoreError};
+use broker_store::{Actor, Changed, Kept, PendingRecord, Requeued, StoreError};
 use broker_tests::together;
 
 use super::records::queued;
 use crate::place::Place;
 
-pub(super) fn letter(message_id: &str, at: Timestamp) -> Letter {
-    Letter {
-        id: LetterId::of(Source::Requests, message_id, "{}", at),
+pub(super) fn letter(message_id: &str, at: Timestamp) -> DeadLetter {
+    DeadLetter {
+        id: DeadLetterId::of(Source::Requests, message_id, "{}", at),
         source: Source::Requests,
         message_id: message_id.to_owned(),
         reason: Reason::Malformed,
@@ -22,18 +22,18 @@ pub(super) fn letter(message_id: &str, at: Timestamp) -> Letter {
         receives: 1,
         first_at: at,
         last_at: at,
-        glance: Glance::default(),
+        summary: MessageSummary::default(),
         replay_of: None,
         attributes: [("traceparent".to_owned(), "00-x".to_owned())].into(),
         body: "{}".to_owned(),
-        state: LetterState::Dead,
+        state: DeadLetterState::Dead,
         held_until: None,
         touched: None,
     }
 }
 
-fn hand(place: &Place, at: Timestamp) -> Hand {
-    Hand { deed: place.entropy.uuid(), by: "cli".to_owned(), at }
+fn actor(place: &Place, at: Timestamp) -> Actor {
+    Actor { action: place.entropy.uuid(), by: "cli".to_owned(), at }
 }
 
 fn asked(place: &Place) -> PersistedRequest {
@@ -41,15 +41,15 @@ fn asked(place: &Place) -> PersistedRequest {
 }
 
 /// A letter, and the record of the asynchronous request that it is of.
-async fn of_a_request(place: &Place) -> (Letter, PersistedRequest) {
+async fn of_a_request(place: &Place) -> (DeadLetter, PersistedRequest) {
     let record = asked(place);
     place.store.record_request(&record).await.expect("recorded");
     (letter("m-1", place.clock.now()), record)
 }
 
 /// Its message, queued again.
-fn reopened(record: &PersistedRequest, deadline: Timestamp) -> Reopened {
-    Reopened::Request { id: record.request_id, message: "again".to_owned(), deadline }
+fn reopened(record: &PersistedRequest, deadline: Timestamp) -> Requeued {
+    Requeued::Request { id: record.request_id, message: "again".to_owned(), deadline }
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn a_letter_is_kept_once_and_fails_the_request_that_waits() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let (letter, record) = of_a_request(&place).await;
-    let bereaved = Bereaved::Request(record.request_id);
+    let bereaved = PendingRecord::Request(record.request_id);
     for expected in [Kept::New, Kept::Before] {
         assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), expected);
     }
@@ -78,20 +78,20 @@ async fn a_run_is_told_that_it_died_and_waits_again_for_its_replay() {
     let (id, letter) = (place.entropy.request_id(now), letter("m-1", now));
     store.record_run(id, "census", now).await.expect("recorded");
     let died = JobReport { failed: 1, ..JobReport::new(&Task::Census) };
-    let told = store.keep_letter(&letter, Some(&Bereaved::Run(id, died.clone()))).await.expect("asked");
+    let told = store.keep_letter(&letter, Some(&PendingRecord::Run(id, died.clone()))).await.expect("asked");
     assert_eq!(told, Kept::New);
     assert_eq!(store.run(id).await.expect("read").expect("there").report, Some(died));
     let until = now.plus(Duration::from_secs(60));
-    let taken = store.take_letter(&letter.id, &hand(&place, now), until, Some(&Reopened::Run(id))).await;
+    let taken = store.take_letter(&letter.id, &actor(&place, now), until, Some(&Requeued::Run(id))).await;
     assert_eq!(taken.expect("asked"), Changed::Done);
     assert_eq!(store.run(id).await.expect("read").expect("there").report, None);
     // What it really did stays, whatever letter comes later.
     let report = JobReport { changed: 3, ..JobReport::new(&Task::Census) };
     assert_eq!(store.complete_run(id, &report, true, now).await.expect("asked"), Changed::Done);
     let again = self::letter("m-2", now);
-    let told = store.keep_letter(&again, Some(&Bereaved::Run(id, JobReport::new(&Task::Census)))).await;
+    let told = store.keep_letter(&again, Some(&PendingRecord::Run(id, JobReport::new(&Task::Census)))).await;
     assert_eq!(told.expect("asked"), Kept::New);
-    let taken = store.take_letter(&again.id, &hand(&place, now), until, Some(&Reopened::Run(id))).await;
+    let taken = store.take_letter(&again.id, &actor(&place, now), until, Some(&Requeued::Run(id))).await;
     assert_eq!(taken.expect("asked"), Changed::Done);
     assert_eq!(store.run(id).await.expect("read").expect("there").report, Some(report));
 }
@@ -101,9 +101,9 @@ async fn a_replay_holds_its_letter_until_it_is_over_and_queues_the_request_again
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let (letter, record) = of_a_request(&place).await;
-    store.keep_letter(&letter, Some(&Bereaved::Request(record.request_id))).await.expect("kept");
+    store.keep_letter(&letter, Some(&PendingRecord::Request(record.request_id))).await.expect("kept");
 
-    let (first, until) = (hand(&place, now), now.plus(Duration::from_secs(60)));
+    let (first, until) = (actor(&place, now), now.plus(Duration::from_secs(60)));
     let deadline = now.plus(Duration::from_secs(900));
     let reopened = reopened(&record, deadline);
     let taken = store.take_letter(&letter.id, &first, until, Some(&reopened)).await.expect("asked");
@@ -112,12 +112,12 @@ async fn a_replay_holds_its_letter_until_it_is_over_and_queues_the_request_again
     assert_eq!((queued.state, queued.deadline), (RequestState::Queued, deadline));
     assert_eq!(queued.message.as_deref(), Some("again"));
     let held = store.letter(&letter.id).await.expect("read").expect("there");
-    assert_eq!((held.state, held.held_until), (LetterState::Replaying, Some(until)));
+    assert_eq!((held.state, held.held_until), (DeadLetterState::Replaying, Some(until)));
     assert_eq!(held.touched.map(|touched| (touched.at, touched.by)), Some((now, "cli".to_owned())));
 
-    let (second, later) = (hand(&place, now), hand(&place, until));
-    let take = async |hand: &Hand| {
-        store.take_letter(&letter.id, hand, until.plus(Duration::from_secs(60)), None).await.expect("asked")
+    let (second, later) = (actor(&place, now), actor(&place, until));
+    let take = async |actor: &Actor| {
+        store.take_letter(&letter.id, actor, until.plus(Duration::from_secs(60)), None).await.expect("asked")
     };
     assert_eq!(take(&second).await, Changed::MovedOn, "it is held");
     let discarded = store.discard_letter(&letter.id, &second, "unwanted").await.expect("asked");
@@ -126,12 +126,12 @@ async fn a_replay_holds_its_letter_until_it_is_over_and_queues_the_request_again
     assert_eq!(store.letter_was_sent(&letter.id, &first).await.expect("asked"), Changed::MovedOn);
     assert_eq!(store.letter_was_sent(&letter.id, &later).await.expect("asked"), Changed::Done);
     assert_eq!(
-        take(&hand(&place, until.plus(Duration::from_secs(900)))).await,
+        take(&actor(&place, until.plus(Duration::from_secs(900)))).await,
         Changed::MovedOn,
         "sent is sent"
     );
     let sent = store.letter(&letter.id).await.expect("read").expect("there");
-    assert_eq!((sent.state, sent.held_until), (LetterState::Replayed, None));
+    assert_eq!((sent.state, sent.held_until), (DeadLetterState::Replayed, None));
 }
 
 /// SQS delivers the dead message once more, after an operator had it sent again.
@@ -140,11 +140,11 @@ async fn a_dead_message_that_comes_again_fails_nothing_that_was_replayed_meanwhi
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let (letter, record) = of_a_request(&place).await;
-    let bereaved = Bereaved::Request(record.request_id);
+    let bereaved = PendingRecord::Request(record.request_id);
     store.keep_letter(&letter, Some(&bereaved)).await.expect("kept");
     let deadline = now.plus(Duration::from_secs(900));
     let reopened = reopened(&record, deadline);
-    let by = hand(&place, now);
+    let by = actor(&place, now);
     store.take_letter(&letter.id, &by, deadline, Some(&reopened)).await.expect("taken");
     assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), Kept::Before);
     let waits = store.request(record.request_id).await.expect("read").expect("there");
@@ -189,16 +189,16 @@ async fn a_letter_and_its_replay_touch_nothing_but_what_waited_for_the_message()
     for (number, record) in [&cancelled, &waited_for].into_iter().enumerate() {
         let before = store.request(record.request_id).await.expect("read");
         let letter = letter(&format!("m-{number}"), now);
-        let bereaved = Bereaved::Request(record.request_id);
+        let bereaved = PendingRecord::Request(record.request_id);
         assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), Kept::New);
         assert_eq!(store.request(record.request_id).await.expect("read"), before);
         let reopened = reopened(record, deadline);
-        let taken = store.take_letter(&letter.id, &hand(&place, now), deadline, Some(&reopened)).await;
+        let taken = store.take_letter(&letter.id, &actor(&place, now), deadline, Some(&reopened)).await;
         assert_eq!(taken.expect("asked"), Changed::Done);
         assert_eq!(store.request(record.request_id).await.expect("read"), before);
     }
     let (nobodys, letter) = (place.entropy.request_id(now), letter("m-2", now));
-    let bereaved = Bereaved::Run(nobodys, JobReport::new(&Task::Census));
+    let bereaved = PendingRecord::Run(nobodys, JobReport::new(&Task::Census));
     assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), Kept::New);
     assert_eq!(store.run(nobodys).await.expect("read"), None, "no record comes out of nothing");
 }
@@ -208,12 +208,12 @@ async fn a_replay_that_died_is_begun_anew_with_what_it_sends() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let (letter, record) = of_a_request(&place).await;
-    store.keep_letter(&letter, Some(&Bereaved::Request(record.request_id))).await.expect("kept");
+    store.keep_letter(&letter, Some(&PendingRecord::Request(record.request_id))).await.expect("kept");
     for (at, message) in [(now, "first"), (now.plus(Duration::from_secs(60)), "second")] {
         let until = at.plus(Duration::from_secs(60));
         let reopened =
-            Reopened::Request { id: record.request_id, message: message.to_owned(), deadline: until };
-        let taken = store.take_letter(&letter.id, &hand(&place, at), until, Some(&reopened)).await;
+            Requeued::Request { id: record.request_id, message: message.to_owned(), deadline: until };
+        let taken = store.take_letter(&letter.id, &actor(&place, at), until, Some(&reopened)).await;
         assert_eq!(taken.expect("asked"), Changed::Done);
         let queued = store.request(record.request_id).await.expect("read").expect("there");
         assert_eq!((queued.message.as_deref(), queued.deadline), (Some(message), until));
@@ -225,7 +225,7 @@ async fn a_discarded_letter_says_why_and_stays_so() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let letter = letter("m-1", now);
-    let by = hand(&place, now);
+    let by = actor(&place, now);
     assert_eq!(
         store.discard_letter(&letter.id, &by, "none").await.expect("asked"),
         Changed::MovedOn,
@@ -236,7 +236,7 @@ async fn a_discarded_letter_says_why_and_stays_so() {
         assert_eq!(store.discard_letter(&letter.id, &by, "sent by a test").await.expect("asked"), expected);
     }
     let discarded = store.letter(&letter.id).await.expect("read").expect("there");
-    assert_eq!(discarded.state, LetterState::Discarded);
+    assert_eq!(discarded.state, DeadLetterState::Discarded);
     assert_eq!(discarded.touched.and_then(|touched| touched.why).as_deref(), Some("sent by a test"));
     let taken = store.take_letter(&letter.id, &by, now, None).await.expect("asked");
     assert_eq!(taken, Changed::MovedOn);
@@ -254,7 +254,7 @@ async fn letters_of_a_time_are_read_page_by_page_in_their_order() {
     let shard = kept[0].id.shard();
     kept.retain(|letter| letter.id.shard() == shard);
     kept.sort_by(|a, b| a.id.cmp(&b.id));
-    let (mut read, mut from) = (Vec::new(), LetterId::time(now));
+    let (mut read, mut from) = (Vec::new(), DeadLetterId::time(now));
     let until = kept.last().map(|letter| letter.id.to_string()).expect("the first is of it");
     loop {
         let page = store.letters(shard, &from, &until, Some(1)).await.expect("read");
@@ -266,6 +266,8 @@ async fn letters_of_a_time_are_read_page_by_page_in_their_order() {
         }
     }
     assert_eq!(read, kept);
-    let none = store.letters(shard, &LetterId::time(Timestamp::from_ms(1)), &LetterId::time(now), None).await;
+    let none = store
+        .letters(shard, &DeadLetterId::time(Timestamp::from_ms(1)), &DeadLetterId::time(now), None)
+        .await;
     assert!(none.expect("read").letters.is_empty(), "of another time");
 }

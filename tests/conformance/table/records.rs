@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::{
-    Job, JobReport, LetterCount, Outcome, PersistedRequest, RequestState, Status, Task, TrackId,
+    DeadLetterCount, Job, JobReport, Outcome, PersistedRequest, RequestState, Status, Task, TrackId,
 };
-use broker_store::{Cancellation, Census, Changed, Completion, Instance, Recorded, Role, Standing};
+use broker_store::{Cancellation, Census, Changed, Completion, Instance, PoolStatus, Recorded, Role};
 
 use broker_tests::together;
 
@@ -151,7 +151,7 @@ async fn the_latest_census_and_the_living_are_kept() {
     let (store, now) = (&place.store, place.clock.now());
     let census = |as_of| Census {
         by_status: Status::ALL.map(|status| (status, 3)).into(),
-        letters: LetterCount::default(),
+        letters: DeadLetterCount::default(),
         as_of,
     };
     let later = now.plus(Duration::from_millis(1));
@@ -210,23 +210,23 @@ async fn the_first_report_of_a_run_stays() {
 async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
-    assert_eq!(store.standing().await.expect("read"), Standing::Open);
+    assert_eq!(store.pool_status().await.expect("read"), PoolStatus::Open);
     store.pause_pool("a test", now).await.expect("paused");
     store.pause_pool("another", now.plus(Duration::from_secs(60))).await.expect("paused");
     let since = now.floor_to_second();
-    assert_eq!(store.standing().await.expect("read"), Standing::Paused { since }, "since the first");
+    assert_eq!(store.pool_status().await.expect("read"), PoolStatus::Paused { since }, "since the first");
     assert_eq!(store.resume_pool().await.expect("asked"), Changed::Done);
-    assert_eq!(store.standing().await.expect("read"), Standing::Open);
+    assert_eq!(store.pool_status().await.expect("read"), PoolStatus::Open);
 
     // As it is restored under another name.
     let text = |text: &str| AttributeValue::S(text.to_owned());
     let put = place.aws.dynamodb.put_item().table_name(&place.table).item("table_name", text("before"));
     put.item("PK", text("POOL")).item("SK", text("META")).send().await.expect("PutItem");
     let of = "before".to_owned();
-    assert_eq!(store.standing().await.expect("read"), Standing::Copy { of });
+    assert_eq!(store.pool_status().await.expect("read"), PoolStatus::RestoredCopy { of });
     assert_eq!(store.resume_pool().await.expect("asked"), Changed::MovedOn);
     for expected in [Changed::Done, Changed::MovedOn] {
         assert_eq!(store.bind_copy("before").await.expect("asked"), expected);
     }
-    assert_eq!(store.standing().await.expect("read"), Standing::Open);
+    assert_eq!(store.pool_status().await.expect("read"), PoolStatus::Open);
 }

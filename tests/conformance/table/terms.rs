@@ -43,7 +43,7 @@ async fn write(place: &Place, name: &str, seen: Seen<'_>, now: Timestamp) -> Res
         "postpone" => store.postpone(seen, now, now).await,
         "attempt_failed" => store.attempt_failed(seen, 1, "no", now, now).await,
         "give_up" => store.give_up(seen, 5, "no", now, now).await,
-        "bury" => store.bury(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await,
+        "bury" => store.write_tombstone(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await,
         "retry_deletion" => store.retry_deletion(seen, now).await,
         "missing" => store.missing(seen, now).await,
         "found" => store.found(Status::Stale, seen.version, &sandbox(0), now).await,
@@ -96,9 +96,11 @@ async fn a_tombstone_is_of_the_resource_that_was_deleted() {
     alter(&place, "SBX#sandbox-000", "status", text("pending_deletion")).await;
     let seen = Seen { id: &id, version: 1 };
     let other = ExternalId::new("identity/accounts/other").expect("a valid id");
-    let buried = place.store.bury(seen, Status::PendingDeletion, &other, now).await.expect("asked");
+    let buried =
+        place.store.write_tombstone(seen, Status::PendingDeletion, &other, now).await.expect("asked");
     assert_eq!(buried, Changed::MovedOn);
-    let buried = place.store.bury(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await;
+    let buried =
+        place.store.write_tombstone(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await;
     assert_eq!(buried.expect("asked"), Changed::Done);
     let tombstone = place.store.record(&id).await.expect("read").expect("there");
     let another = broker_store::NewSandbox { external_id: other, ..sandbox(0) };

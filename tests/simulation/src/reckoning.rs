@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use broker_domain::{LetterCount, Status};
+use broker_domain::{DeadLetterCount, Status};
 use broker_queue::topology;
 use broker_store::Record;
 
@@ -41,7 +41,7 @@ impl Week {
         let dead = topology::depths(&self.process.aws, &self.urls).await.unwrap();
         assert!(dead.iter().skip(2).all(|queue| queue.visible == 0), "dead letters: {dead:?}");
         let letters = broker_dead_letters::count_open(&self.store).await.unwrap();
-        assert_eq!(letters, LetterCount::default(), "dead letters");
+        assert_eq!(letters, DeadLetterCount::default(), "dead letters");
         let deletions = world["deletions"].as_array().unwrap();
         self.figures.insert("sandboxes that ever existed", made);
         self.figures.insert("deletions asked for", deletions.len() as u64);

@@ -10,7 +10,7 @@ use broker_runtime::entropy::Entropy;
 use broker_store::{Candidate, PageKey, Store, StoreError};
 use tokio::sync::watch;
 
-use super::ledger::{Ledger, Standing};
+use super::held_candidates::{CandidateState, HeldCandidates};
 
 /// Candidates asked for in one call.
 const PAGE: u16 = 100;
@@ -27,7 +27,7 @@ pub(super) struct Buffer {
     store: Store,
     clock: Clock,
     entropy: Entropy,
-    ledger: Arc<Ledger>,
+    held_candidates: Arc<HeldCandidates>,
     prefix: Option<NamePrefix>,
     state: Mutex<State>,
     /// Held by the one claim that looks for all.
@@ -95,7 +95,7 @@ impl Buffer {
         store: Store,
         clock: Clock,
         entropy: Entropy,
-        ledger: Arc<Ledger>,
+        held_candidates: Arc<HeldCandidates>,
         prefix: Option<NamePrefix>,
     ) -> Self {
         let mut order: Vec<u8> = (0..store.shards()).collect();
@@ -117,7 +117,7 @@ impl Buffer {
             store,
             clock,
             entropy,
-            ledger,
+            held_candidates,
             prefix,
             state: Mutex::new(state),
             looking: tokio::sync::Mutex::new(()),
@@ -144,7 +144,7 @@ impl Buffer {
                 continue;
             };
             let _turn = Turn { _looking: turn, _wake: Wake(&self.looked) };
-            let settled = self.ledger.settled();
+            let settled = self.held_candidates.settled();
             if let Look::Busy = self.look().await? {
                 let _ = tokio::time::timeout(BUSY_WAIT, settled).await;
             }
@@ -155,7 +155,7 @@ impl Buffer {
     fn ready(&self, arrived: u64) -> Option<Result<Option<(Candidate, u64)>, StoreError>> {
         self.with(|state| {
             while let Some(candidate) = state.ready.pop_front() {
-                if self.ledger.take(&candidate) {
+                if self.held_candidates.take(&candidate) {
                     return Some(Ok(Some((candidate, state.listed))));
                 }
             }
@@ -202,10 +202,10 @@ impl Buffer {
         let mut busy = false;
         let mut free = Vec::with_capacity(listed.len());
         for candidate in listed {
-            match self.ledger.standing(&candidate) {
-                Standing::Free => free.push(candidate),
-                Standing::Busy => busy = true,
-                Standing::Gone => {}
+            match self.held_candidates.standing(&candidate) {
+                CandidateState::Free => free.push(candidate),
+                CandidateState::Busy => busy = true,
+                CandidateState::Gone => {}
             }
         }
         self.entropy.shuffle(&mut free);
@@ -230,7 +230,10 @@ impl Buffer {
         if !was_empty {
             for _ in 0..SHARDS_IN_TURN {
                 let page = self.continue_shard(self.with(|state| state.shard)).await?;
-                if page.iter().any(|candidate| self.ledger.standing(candidate) == Standing::Free) {
+                if page
+                    .iter()
+                    .any(|candidate| self.held_candidates.standing(candidate) == CandidateState::Free)
+                {
                     return Ok(page);
                 }
                 self.with(State::turn);
@@ -256,8 +259,10 @@ impl Buffer {
         let (mut listed, mut after) = (Vec::new(), None);
         loop {
             let page = self.store.sweep(self.prefix.as_ref(), after, PAGE).await?;
-            let free =
-                page.candidates.iter().find(|candidate| self.ledger.standing(candidate) == Standing::Free);
+            let free = page
+                .candidates
+                .iter()
+                .find(|candidate| self.held_candidates.standing(candidate) == CandidateState::Free);
             let found = free.map(|candidate| self.store.shard_of(&candidate.sandbox_id));
             listed.extend(page.candidates);
             if let Some(shard) = found {

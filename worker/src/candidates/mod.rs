@@ -6,7 +6,7 @@
 //! it does not do: claim. The index is eventually consistent, so a candidate may be gone; the claim's condition tells.
 
 mod buffer;
-mod ledger;
+mod held_candidates;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use broker_runtime::entropy::Entropy;
 use broker_store::{Candidate, Store, StoreError};
 
 use buffer::Buffer;
-use ledger::Ledger;
+use held_candidates::HeldCandidates;
 
 /// How many name prefixes have a buffer of their own at a time; the least recently used goes first.
 const MAX_BUFFERS: usize = 64;
@@ -28,26 +28,29 @@ pub(crate) struct Candidates {
     store: Store,
     clock: Clock,
     entropy: Entropy,
-    ledger: Arc<Ledger>,
+    held_candidates: Arc<HeldCandidates>,
     /// Most recently used last.
     buffers: Mutex<VecDeque<(Option<NamePrefix>, Arc<Buffer>)>>,
 }
 
 impl Candidates {
     pub(crate) fn new(store: Store, clock: Clock, entropy: Entropy) -> Self {
-        let ledger = Arc::new(Ledger::new(clock.clone()));
-        Self { store, clock, entropy, ledger, buffers: Mutex::default() }
+        let held_candidates = Arc::new(HeldCandidates::new(clock.clone()));
+        Self { store, clock, entropy, held_candidates, buffers: Mutex::default() }
     }
 
     /// A sandbox to try, or `None` when the pool has nothing suitable.
-    pub(crate) async fn next(&self, prefix: Option<&NamePrefix>) -> Result<Option<Handed>, StoreError> {
+    pub(crate) async fn next(
+        &self,
+        prefix: Option<&NamePrefix>,
+    ) -> Result<Option<HeldCandidate>, StoreError> {
         let buffer = self.buffer(prefix);
         let next = buffer.next().await?;
-        Ok(next.map(|(candidate, look)| Handed {
+        Ok(next.map(|(candidate, look)| HeldCandidate {
             candidate,
             look,
             buffer,
-            ledger: Arc::clone(&self.ledger),
+            held_candidates: Arc::clone(&self.held_candidates),
             settled: false,
         }))
     }
@@ -63,7 +66,7 @@ impl Candidates {
                 self.store.clone(),
                 self.clock.clone(),
                 self.entropy.clone(),
-                Arc::clone(&self.ledger),
+                Arc::clone(&self.held_candidates),
                 prefix.cloned(),
             );
             (prefix.cloned(), Arc::new(buffer))
@@ -78,16 +81,16 @@ impl Candidates {
 
 /// A candidate in the hands of one claim. Dropped unsettled (the outcome is unknown), it may be listed again at once.
 #[derive(Debug)]
-pub(crate) struct Handed {
+pub(crate) struct HeldCandidate {
     candidate: Candidate,
     /// The look that listed it.
     look: u64,
     buffer: Arc<Buffer>,
-    ledger: Arc<Ledger>,
+    held_candidates: Arc<HeldCandidates>,
     settled: bool,
 }
 
-impl Handed {
+impl HeldCandidate {
     pub(crate) const fn candidate(&self) -> &Candidate {
         &self.candidate
     }
@@ -95,13 +98,13 @@ impl Handed {
     /// This claim has it: this version of it will not be handed out again.
     pub(crate) fn claimed(mut self) {
         self.settled = true;
-        self.ledger.gone(&self.candidate);
+        self.held_candidates.gone(&self.candidate);
     }
 
     /// Somebody else has it, or it changed: likewise, and the page that it came from is left.
     pub(crate) fn lost(mut self) {
         self.settled = true;
-        self.ledger.gone(&self.candidate);
+        self.held_candidates.gone(&self.candidate);
         self.buffer.leave(self.look);
     }
 
@@ -109,15 +112,15 @@ impl Handed {
     pub(crate) fn put_back(mut self) {
         self.settled = true;
         // Free first: whoever takes it out of the buffer must find it free.
-        self.ledger.free(&self.candidate);
+        self.held_candidates.free(&self.candidate);
         self.buffer.put_back(self.candidate.clone());
     }
 }
 
-impl Drop for Handed {
+impl Drop for HeldCandidate {
     fn drop(&mut self) {
         if !self.settled {
-            self.ledger.free(&self.candidate);
+            self.held_candidates.free(&self.candidate);
         }
     }
 }

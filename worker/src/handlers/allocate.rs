@@ -10,7 +10,7 @@ use broker_domain::{
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Claim, ClaimOutcome, EndOutcome, StoreError};
 
-use super::{Handlers, Undecided};
+use super::{HandlerError, Handlers};
 
 /// What one attempt came to.
 enum Attempt {
@@ -23,7 +23,7 @@ enum Attempt {
 }
 
 impl Handlers {
-    pub(super) async fn allocate(&self, ask: &AllocateRequest) -> Result<Outcome, Undecided> {
+    pub(super) async fn allocate(&self, ask: &AllocateRequest) -> Result<Outcome, HandlerError> {
         let mut attempts = 0_u32;
         let outcome = loop {
             if self.clock.now() > ask.times.deadline {
@@ -33,21 +33,21 @@ impl Handlers {
             match self.attempt(ask).await? {
                 Attempt::Ended(outcome) => break outcome,
                 Attempt::LostRace => {}
-                Attempt::InTheWay => self.step_aside(attempts).await,
+                Attempt::InTheWay => self.back_off(attempts).await,
             }
         };
         metrics::histogram!("broker_claim_attempts").record(attempts);
         Ok(outcome)
     }
 
-    async fn attempt(&self, ask: &AllocateRequest) -> Result<Attempt, Undecided> {
+    async fn attempt(&self, ask: &AllocateRequest) -> Result<Attempt, HandlerError> {
         let Some(handed) = self.candidates.next(ask.prefix.as_ref()).await? else {
             let lease = match self.store.lease(&ask.lease_key).await {
                 Err(StoreError::Conflict) => return Ok(Attempt::InTheWay),
                 read => read?,
             };
             let verdict = judge(lease.as_ref(), ask, self.clock.now());
-            return self.heed(ask, verdict, Attempt::Ended(Outcome::NoSandboxes)).await;
+            return self.apply_verdict(ask, verdict, Attempt::Ended(Outcome::NoSandboxes)).await;
         };
         // The wait for a candidate may have been long.
         let now = self.clock.now();
@@ -67,7 +67,7 @@ impl Handlers {
             Ok(ClaimOutcome::LeaseStands(lease)) => {
                 handed.put_back();
                 // The condition let nothing through that the verdict calls free, unless it changed since: try again.
-                self.heed(ask, judge(Some(&lease), ask, now), Attempt::InTheWay).await
+                self.apply_verdict(ask, judge(Some(&lease), ask, now), Attempt::InTheWay).await
             }
             Ok(ClaimOutcome::RequestEnded) => {
                 handed.put_back();
@@ -87,12 +87,12 @@ impl Handlers {
     }
 
     /// What a verdict on the key's lease makes of the attempt; `free` is what it is if nothing stands in its way.
-    async fn heed(
+    async fn apply_verdict(
         &self,
         ask: &AllocateRequest,
         verdict: LeaseVerdict,
         free: Attempt,
-    ) -> Result<Attempt, Undecided> {
+    ) -> Result<Attempt, HandlerError> {
         match verdict {
             LeaseVerdict::Free => Ok(free),
             LeaseVerdict::Mine(grant) => Ok(Attempt::Ended(Outcome::Created(grant))),
@@ -104,7 +104,7 @@ impl Handlers {
     }
 
     /// Ends the caller's lease whose time is over; whoever is faster, the next attempt finds it ended.
-    async fn end_own_expired(&self, ask: &AllocateRequest, lease: &Lease) -> Result<Attempt, Undecided> {
+    async fn end_own_expired(&self, ask: &AllocateRequest, lease: &Lease) -> Result<Attempt, HandlerError> {
         let end = LeaseEnd::by_request(EndReason::Expired, self.clock.now(), ask.times.enqueued_at);
         match self.store.end(&lease.grant.sandbox_id, &allocation_of(lease), &end).await {
             Ok(EndOutcome::Ended) => Ok(Attempt::LostRace),
@@ -118,7 +118,7 @@ impl Handlers {
     }
 
     /// How an asynchronous request that is not queued any more ended.
-    async fn ended_before(&self, ask: &AllocateRequest) -> Result<Outcome, Undecided> {
+    async fn ended_before(&self, ask: &AllocateRequest) -> Result<Outcome, HandlerError> {
         let record = self.store.request(ask.request_id).await?;
         Ok(match record.map(|record| record.state) {
             Some(RequestState::Ended(outcome)) => outcome,

@@ -10,12 +10,12 @@ use broker_domain::{EndReason, LeaseEnd, MarkRequest, MarkVerdict, Outcome, Time
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{EndOutcome, StoreError};
 
-use super::{Handlers, Undecided};
+use super::{HandlerError, Handlers};
 
 impl Handlers {
-    pub(super) async fn mark(&self, mark: &MarkRequest) -> Result<Outcome, Undecided> {
+    pub(super) async fn mark(&self, mark: &MarkRequest) -> Result<Outcome, HandlerError> {
         if self.default_keys.are_likely()
-            && let Some(outcome) = self.mark_unread(mark).await?
+            && let Some(outcome) = self.return_without_read(mark).await?
         {
             return Ok(outcome);
         }
@@ -23,13 +23,13 @@ impl Handlers {
             if let Some(outcome) = self.mark_as_read(mark).await? {
                 return Ok(outcome);
             }
-            self.step_aside(attempt).await;
+            self.back_off(attempt).await;
         }
         Ok(Outcome::Superseded)
     }
 
     /// One write by the default key; `None` if it ended nothing.
-    async fn mark_unread(&self, mark: &MarkRequest) -> Result<Option<Outcome>, Undecided> {
+    async fn return_without_read(&self, mark: &MarkRequest) -> Result<Option<Outcome>, HandlerError> {
         let (key, end) = (mark.default_lease_key(), self.end_of(mark));
         crash_points::point(Point::BeforeReturn);
         match self.store.give_back(&mark.sandbox_id, &key, mark.claimed_by(), &end).await {
@@ -43,7 +43,7 @@ impl Handlers {
     }
 
     /// What the sandbox says, and a write if it is to be ended; `None` if somebody was in the way.
-    async fn mark_as_read(&self, mark: &MarkRequest) -> Result<Option<Outcome>, Undecided> {
+    async fn mark_as_read(&self, mark: &MarkRequest) -> Result<Option<Outcome>, HandlerError> {
         let sandbox = match self.store.sandbox(&mark.sandbox_id).await {
             Ok(Some(sandbox)) => sandbox,
             Ok(None) => return Ok(Some(Outcome::SandboxNotFound)),

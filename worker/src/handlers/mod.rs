@@ -21,7 +21,7 @@ const LONGEST_CONFLICT_PAUSE: Duration = Duration::from_millis(640);
 
 /// Why a handler has no outcome (yet).
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Undecided {
+pub(crate) enum HandlerError {
     /// The table could not be asked, or holds what it must not.
     #[error("the table is in the way")]
     Store(#[from] StoreError),
@@ -35,7 +35,7 @@ pub(crate) enum Undecided {
     },
 }
 
-impl Undecided {
+impl HandlerError {
     /// The code of the dead letter that the request becomes; `None` if trying again can help.
     pub(crate) const fn reason_code(&self) -> Option<&'static str> {
         match self {
@@ -65,7 +65,7 @@ impl Handlers {
     }
 
     /// How `ask` ends. Safe to call any number of times with the same request.
-    pub(crate) async fn handle(&self, ask: &Ask) -> Result<Outcome, Undecided> {
+    pub(crate) async fn handle(&self, ask: &Ask) -> Result<Outcome, HandlerError> {
         match ask {
             Ask::Allocate(ask) => self.allocate(ask).await,
             Ask::Mark(mark) => self.mark(mark).await,
@@ -74,7 +74,7 @@ impl Handlers {
 
     /// That a key's lease and its sandbox agree at one instant, after they could not be ended together: then somebody was
     /// faster and another look helps. If they do not, nothing that a request may do will ever help.
-    async fn must_agree(&self, key: &LeaseKey) -> Result<(), Undecided> {
+    async fn must_agree(&self, key: &LeaseKey) -> Result<(), HandlerError> {
         let lease = self.store.lease(key).await?;
         let Some(lease) = lease.filter(|lease| lease.end.is_none()) else { return Ok(()) };
         let sandbox = lease.grant.sandbox_id;
@@ -85,12 +85,12 @@ impl Handlers {
         together.leases.iter().for_each(|lease| inventory.add_lease(lease));
         match suspects(&inventory).is_empty() {
             true => Ok(()),
-            false => Err(Undecided::Inconsistent { key: key.clone(), sandbox }),
+            false => Err(HandlerError::Inconsistent { key: key.clone(), sandbox }),
         }
     }
 
     /// A jittered moment, after somebody else was in the way for the `times`th time.
-    async fn step_aside(&self, times: u32) {
+    async fn back_off(&self, times: u32) {
         let pause = CONFLICT_PAUSE.saturating_mul(1 << times.min(6)).min(LONGEST_CONFLICT_PAUSE);
         tokio::time::sleep(self.entropy.jitter(pause)).await;
     }

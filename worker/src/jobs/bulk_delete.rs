@@ -22,5 +22,5 @@ async fn remove(jobs: Jobs, stale: Candidate) -> Result<Changed, StoreError> {
 
 async fn give_up(jobs: Jobs, failed: Candidate) -> Result<Changed, StoreError> {
     let seen = Seen { id: &failed.sandbox_id, version: failed.version };
-    jobs.store.bury(seen, Status::DeletionFailed, &failed.external_id, jobs.clock.now()).await
+    jobs.store.write_tombstone(seen, Status::DeletionFailed, &failed.external_id, jobs.clock.now()).await
 }

@@ -107,7 +107,8 @@ impl Jobs {
                 crash_points::point(Point::GoneAtProvider);
                 let gone_before = deleted == Deleted::AlreadyGone;
                 let now = self.clock.now();
-                let buried = self.store.bury(seen, sandbox.status, &sandbox.external_id, now).await?;
+                let buried =
+                    self.store.write_tombstone(seen, sandbox.status, &sandbox.external_id, now).await?;
                 tracing::info!(sandbox = %seen.id, external_id = %sandbox.external_id, gone_before, "deleted at the provider");
                 Ok(done(buried, Ended::Deleted))
             }

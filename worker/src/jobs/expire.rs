@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use broker_domain::{Allocation, EndReason, Event, JobReport, LeaseEnd, Sandbox, Status, Timestamp};
-use broker_store::{Candidate, Changed, EndOutcome, StoreError, patiently};
+use broker_store::{Candidate, Changed, EndOutcome, StoreError, retry_on_conflict};
 
 use super::{JobError, Jobs, each};
 
@@ -23,7 +23,7 @@ async fn expire(jobs: Jobs, candidate: Candidate) -> Result<Changed, StoreError>
         return Ok(Changed::MovedOn);
     };
     let end = LeaseEnd::by_broker(EndReason::Expired, now);
-    let ended = patiently(&jobs.entropy, || jobs.store.end(&sandbox.id, allocation, &end)).await?;
+    let ended = retry_on_conflict(&jobs.entropy, || jobs.store.end(&sandbox.id, allocation, &end)).await?;
     Ok(match ended {
         EndOutcome::Ended => {
             tracing::info!(sandbox = %sandbox.id, track = %allocation.lease_key.track, "expired");

@@ -6,18 +6,18 @@
 
 use std::time::Duration;
 
-use broker_dead_letters::{DeadLetters, Deed, Listing, Options, PageView, Selection, View, WholeView};
-use broker_domain::{LetterFilter, LetterId, LetterState, Reason, Source, Timestamp, TrackId};
+use broker_dead_letters::{Action, DeadLetters, Listing, Options, PageView, Selection, View, WholeView};
+use broker_domain::{DeadLetterFilter, DeadLetterId, DeadLetterState, Reason, Source, Timestamp, TrackId};
 use http::StatusCode;
 use http::request::Parts;
 use serde_json::json;
 
 use super::Operator;
 use super::query::Query;
-use crate::answer::Answer;
 use crate::handlers;
-use crate::prefer::Preferences;
-use crate::problem::{Code, Problem};
+use crate::request::prefer::Preferences;
+use crate::response::problem::{Code, Problem};
+use crate::response::response::Answer;
 
 /// Letters of a page, unless the query says otherwise, and at most.
 pub(crate) const LETTERS: u32 = 50;
@@ -41,11 +41,11 @@ const FILTERS: [&str; 7] = ["queue", "kind", "reason", "track", "state", "older_
 impl Operator {
     pub(super) async fn dead_letters(&self, query: &Query) -> Result<Answer, Problem> {
         query.only(&[&FILTERS[..], &["limit", "cursor"]].concat())?;
-        let filter = filter(query, self.exchange.clock.now())?;
+        let filter = filter(query, self.rpc.clock.now())?;
         let limit = query.number("limit", 1..=LETTERS_MOST)?.unwrap_or(LETTERS);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let cursor = query.checked("cursor", LetterId::parse)?;
-        let listing = Listing::new(self.exchange.store.clone(), filter, cursor.as_ref());
+        let cursor = query.checked("cursor", DeadLetterId::parse)?;
+        let listing = Listing::new(self.rpc.store.clone(), filter, cursor.as_ref());
         let mut listing = listing.bounded(READ_AT_ONCE, READS);
         let mut found = Vec::new();
         while found.len() < limit
@@ -59,8 +59,8 @@ impl Operator {
 
     pub(super) async fn dead_letter(&self, id: &str) -> Result<Answer, Problem> {
         let not_found = || Problem::new(Code::NotFound, "There is no such dead letter.");
-        let id = LetterId::parse(id).map_err(|_| not_found())?;
-        let letter = self.exchange.store.letter(&id).await?;
+        let id = DeadLetterId::parse(id).map_err(|_| not_found())?;
+        let letter = self.rpc.store.letter(&id).await?;
         let view = letter.as_ref().map(WholeView::from).ok_or_else(not_found)?;
         Ok(Answer::json(StatusCode::OK, json!(view), "shown"))
     }
@@ -68,8 +68,8 @@ impl Operator {
     pub(super) async fn replay(&self, query: &Query, head: &Parts, by: &str) -> Result<Answer, Problem> {
         let own = ["id", "all", "limit", "rate", "dry_run", "renew_deadline"];
         query.only(&[&FILTERS[..], &own[..]].concat())?;
-        let deed = Deed::Replay { renew_deadline: query.flag("renew_deadline")? };
-        self.perform(deed, query, head, by).await
+        let action = Action::Replay { renew_deadline: query.flag("renew_deadline")? };
+        self.perform(action, query, head, by).await
     }
 
     pub(super) async fn discard(&self, query: &Query, head: &Parts, by: &str) -> Result<Answer, Problem> {
@@ -81,11 +81,17 @@ impl Operator {
                 "why must say in 1 to {LONGEST_WHY} characters why nobody wants them."
             )));
         }
-        self.perform(Deed::Discard { why: why.to_owned() }, query, head, by).await
+        self.perform(Action::Discard { why: why.to_owned() }, query, head, by).await
     }
 
-    async fn perform(&self, deed: Deed, query: &Query, head: &Parts, by: &str) -> Result<Answer, Problem> {
-        let exchange = &self.exchange;
+    async fn perform(
+        &self,
+        action: Action,
+        query: &Query,
+        head: &Parts,
+        by: &str,
+    ) -> Result<Answer, Problem> {
+        let rpc = &self.rpc;
         let limit = query.number("limit", 1..=SETTLED_MOST)?.unwrap_or(SETTLED);
         let options = Options {
             dry_run: query.flag("dry_run")?,
@@ -95,18 +101,18 @@ impl Operator {
                 handlers::wait(Preferences::of(&head.headers), self.wait).max(Duration::from_secs(1)),
             ),
         };
-        let selection = selection(query, exchange.clock.now())?;
+        let selection = selection(query, rpc.clock.now())?;
         let channel =
-            exchange.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))?;
+            rpc.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))?;
         let letters = DeadLetters::new(
-            exchange.store.clone(),
+            rpc.store.clone(),
             channel.requests.clone(),
             channel.maintenance.clone(),
-            exchange.clock.clone(),
+            rpc.clock.clone(),
             self.entropy.clone(),
         );
-        let stop = &exchange.lifecycle.hard;
-        let tally = letters.perform(deed, selection, options, by, stop, |_| ()).await?;
+        let stop = &rpc.lifecycle.hard;
+        let tally = letters.perform(action, selection, options, by, stop, |_| ()).await?;
         Ok(Answer::json(StatusCode::OK, json!(tally), "done"))
     }
 }
@@ -116,7 +122,7 @@ fn selection(query: &Query, now: Timestamp) -> Result<Selection, Problem> {
     let filters = FILTERS.iter().any(|name| query.get(name).is_some());
     match (query.get("id"), filters, query.flag("all")?) {
         (Some(ids), false, false) => {
-            let ids = ids.split(',').map(LetterId::parse).collect::<Result<_, _>>();
+            let ids = ids.split(',').map(DeadLetterId::parse).collect::<Result<_, _>>();
             ids.map(Selection::These).map_err(|error| Problem::invalid(format!("id: {error}.")))
         }
         (None, true, false) | (None, false, true) => Ok(Selection::Matching(filter(query, now)?)),
@@ -132,18 +138,18 @@ fn kind(text: &str) -> Result<String, ()> {
     fits.then(|| text.to_owned()).ok_or(())
 }
 
-fn filter(query: &Query, now: Timestamp) -> Result<LetterFilter, Problem> {
+fn filter(query: &Query, now: Timestamp) -> Result<DeadLetterFilter, Problem> {
     let ago = |name| {
         let seconds = query.number(name, 0..=LONGEST_AGE_S)?;
         Ok::<_, Problem>(seconds.map(|seconds| now.minus(Duration::from_secs(seconds.into()))))
     };
-    Ok(LetterFilter {
+    Ok(DeadLetterFilter {
         source: query.checked("queue", |text| Source::parse(text).ok_or(()))?,
         kind: query.checked("kind", kind)?,
         reason: query.checked("reason", |text| Reason::parse(text).ok_or(()))?,
         track: query.checked("track", |text| TrackId::new(text))?,
         since: ago("newer_than_s")?,
         before: ago("older_than_s")?,
-        state: query.checked("state", |text| LetterState::parse(text).ok_or(()))?,
+        state: query.checked("state", |text| DeadLetterState::parse(text).ok_or(()))?,
     })
 }

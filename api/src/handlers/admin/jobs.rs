@@ -12,12 +12,12 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::Operator;
-use crate::answer::Answer;
 use crate::handlers;
-use crate::measures;
-use crate::prefer::Preferences;
-use crate::problem::{Code, Problem, outcome};
-use crate::shapes::{QueuedRun, Run};
+use crate::metrics;
+use crate::request::prefer::Preferences;
+use crate::response::bodies::{QueuedRun, Run};
+use crate::response::problem::{Code, Problem, outcome};
+use crate::response::response::Answer;
 
 /// After how many seconds to ask for a run again.
 const POLL_AGAIN_S: u64 = 2;
@@ -30,12 +30,12 @@ impl Operator {
         task: Task,
         head: &Parts,
     ) -> Result<Answer, Problem> {
-        let exchange = &self.exchange;
-        let times = exchange.times(handlers::wait(Preferences::of(&head.headers), self.wait));
+        let rpc = &self.rpc;
+        let times = rpc.times(handlers::wait(Preferences::of(&head.headers), self.wait));
         let waited = sleep(times.reply_by.since(times.enqueued_at));
         let channel =
-            exchange.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))?;
-        let mut waiter = exchange.replies.register(id).inspect_err(|_| measures::shed())?;
+            rpc.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))?;
+        let mut waiter = rpc.replies.register(id).inspect_err(|_| metrics::shed())?;
         let line = AuditLine {
             at: times.enqueued_at,
             id: *id.as_uuid(),
@@ -46,7 +46,7 @@ impl Operator {
             count: None,
             ended: None,
         };
-        exchange.store.audit(&line).await?;
+        rpc.store.audit(&line).await?;
         let mut sending = channel.maintenance.sending();
         let message = MaintenanceMessage::run_for(id, task, times, channel.reply_to.as_str());
         let sent = channel.maintenance.send(message.traced(sending.traceparent()).encode()).await;
@@ -64,12 +64,12 @@ impl Operator {
                 Ok(outcome::answer(&ended, id))
             }
             () = waited => self.later(id, &task).await,
-            () = exchange.drain_is_near() => self.later(id, &task).await,
+            () = rpc.drain_is_near() => self.later(id, &task).await,
         }
     }
 
     async fn later(&self, id: RequestId, task: &Task) -> Result<Answer, Problem> {
-        self.exchange.store.record_run(id, task.as_str(), self.exchange.clock.now()).await?;
+        self.rpc.store.record_run(id, task.as_str(), self.rpc.clock.now()).await?;
         let answer = still_queued(StatusCode::ACCEPTED, task.as_str(), id);
         Ok(answer.located(&format!("/v1/admin/jobs/{id}")))
     }
@@ -78,7 +78,7 @@ impl Operator {
     pub(super) async fn report(&self, run: &str) -> Result<Answer, Problem> {
         let not_found = || Problem::new(Code::RequestNotFound, "There is no such run.");
         let id = RequestId::parse(run).map_err(|_| not_found())?;
-        let run = self.exchange.store.run(id).await?.ok_or_else(not_found)?;
+        let run = self.rpc.store.run(id).await?.ok_or_else(not_found)?;
         Ok(match &run.report {
             Some(report) => ran(report, id),
             None => still_queued(StatusCode::OK, &run.job, id),

@@ -21,17 +21,17 @@ use http::request::Parts;
 #[cfg(test)]
 pub(crate) use self::cursor::Cursors;
 pub(crate) use self::query::Query;
-use crate::answer::Answer;
-use crate::exchange::Exchange;
-use crate::problem::Problem;
+use crate::response::problem::Problem;
+use crate::response::response::Answer;
 use crate::routes::Admin;
+use crate::rpc::RequestReply;
 
 /// The longest grace of stale sandboxes: a year.
 pub(crate) const LONGEST_GRACE_HOURS: u32 = 24 * 366;
 
 /// Answers operators.
 pub(crate) struct Operator {
-    pub(crate) exchange: Exchange,
+    pub(crate) rpc: RequestReply,
     pub(crate) wait: Duration,
     pub(crate) entropy: Entropy,
 }
@@ -48,8 +48,8 @@ impl Operator {
     ) -> Result<Answer, Problem> {
         let query = Query::parse(head.uri.query())?;
         match admin {
-            Admin::Sandboxes => list::answer(&self.exchange.store, &query).await,
-            Admin::Stats => stats::answer(&self.exchange, &query).await,
+            Admin::Sandboxes => list::answer(&self.rpc.store, &query).await,
+            Admin::Stats => stats::answer(&self.rpc, &query).await,
             Admin::Sync => {
                 query.only(&["accept_stale"])?;
                 let accept_stale = query.flag("accept_stale")?;

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use percent_encoding::percent_decode_str;
 
-use crate::problem::Problem;
+use crate::response::problem::Problem;
 
 /// Parameters, decoded.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use crate::{Outgoing, QueueKind, ReplySenders, SendError, Sender, topology};
 use broker_runtime::clock::Clock;
 
 fn sender(sqs: &Sqs, queue: Queue) -> Sender {
-    Sender::new(sqs.aws.sqs.clone(), queue, Sender::FLIGHTS)
+    Sender::new(sqs.aws.sqs.clone(), queue, Sender::MAX_IN_FLIGHT)
 }
 
 #[tokio::test]

@@ -2,11 +2,11 @@
 //!
 //! The rule: while no call is under way, an item goes at once; otherwise it waits and goes, with up to `items` others,
 //! as soon as a call ends. Two things do not wait for that while fewer than `flights` calls are under way: a full batch,
-//! and anything at all once every call takes longer than [`Bounds::patience`]. So one caller alone never waits, a few wait
+//! and anything at all once every call takes longer than [`Bounds::max_wait`]. So one caller alone never waits, a few wait
 //! for less than one call, a slow call delays what is behind it by no more than the patience, and what goes beside a call
 //! of the usual length is a full batch: each call costs the same, whatever it carries. Items submitted before a new flight's
 //! task first runs go with it.
-//! Batches that are not full leave at least `spacing` apart, where calls are shorter than that: the first item of a quiet
+//! Batches that are not full leave at least `min_interval` apart, where calls are shorter than that: the first item of a quiet
 //! time goes at once, what follows it closely goes together.
 //!
 //! Invariants: every item is in at most one batch, batches are taken in the order of submission; an item whose caller left
@@ -34,9 +34,9 @@ pub struct Bounds {
     /// The weight of one call, as the weigh function counts it. An item heavier than this goes alone.
     pub weight: usize,
     /// The least time from the start of a call to that of the next, unless a full batch waits.
-    pub spacing: Duration,
+    pub min_interval: Duration,
     /// How long a call keeps what is not full waiting; at least the spacing.
-    pub patience: Duration,
+    pub max_wait: Duration,
 }
 
 impl Bounds {
@@ -48,14 +48,14 @@ impl Bounds {
 /// is shutting down. Whether it took effect is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the call ended without a result")]
-pub struct FlightLost;
+pub struct BatchLost;
 
 type Flight<Out> = Pin<Box<dyn Future<Output = Vec<Out>> + Send>>;
 type Fly<In, Out> = dyn Fn(Vec<In>) -> Flight<Out> + Send + Sync;
 type Weigh<In> = dyn Fn(&In) -> usize + Send + Sync;
 
 /// Collects items into calls; clones share their flights.
-pub struct Coalescer<In, Out>(Arc<Inner<In, Out>>);
+pub struct Batcher<In, Out>(Arc<Inner<In, Out>>);
 
 struct Inner<In, Out> {
     bounds: Bounds,
@@ -79,16 +79,16 @@ struct Waiting<In, Out> {
     result: oneshot::Sender<Out>,
 }
 
-impl<In, Out> Clone for Coalescer<In, Out> {
+impl<In, Out> Clone for Batcher<In, Out> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<In, Out> fmt::Debug for Coalescer<In, Out> {
+impl<In, Out> fmt::Debug for Batcher<In, Out> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.0.state();
-        f.debug_struct("Coalescer")
+        f.debug_struct("Batcher")
             .field("bounds", &self.0.bounds)
             .field("waiting", &state.waiting.len())
             .field("flying", &state.flying)
@@ -96,7 +96,7 @@ impl<In, Out> fmt::Debug for Coalescer<In, Out> {
     }
 }
 
-impl<In: Send + 'static, Out: Send + 'static> Coalescer<In, Out> {
+impl<In: Send + 'static, Out: Send + 'static> Batcher<In, Out> {
     /// A coalescer whose calls are `fly`, which answers one result per item, in their order. `weigh` is what an item
     /// takes of [`Bounds::weight`].
     pub fn new<F, Fut>(bounds: Bounds, weigh: impl Fn(&In) -> usize + Send + Sync + 'static, fly: F) -> Self
@@ -108,7 +108,7 @@ impl<In: Send + 'static, Out: Send + 'static> Coalescer<In, Out> {
             bounds: Bounds {
                 flights: bounds.flights.max(1),
                 items: bounds.items.max(1),
-                patience: bounds.patience.max(bounds.spacing),
+                max_wait: bounds.max_wait.max(bounds.min_interval),
                 ..bounds
             },
             weigh: Box::new(weigh),
@@ -119,12 +119,12 @@ impl<In: Send + 'static, Out: Send + 'static> Coalescer<In, Out> {
     }
 
     /// Hands in `item` and waits for its result. Dropped before the item's batch was taken, the item stays behind.
-    pub async fn submit(&self, item: In) -> Result<Out, FlightLost> {
+    pub async fn submit(&self, item: In) -> Result<Out, BatchLost> {
         let (result, outcome) = oneshot::channel();
         if self.0.enqueue(Waiting { item, result }) {
             Inner::take_off(&self.0);
         }
-        outcome.await.map_err(|_| FlightLost)
+        outcome.await.map_err(|_| BatchLost)
     }
 
     /// How many items wait for a slot.
@@ -180,13 +180,13 @@ impl<In, Out> Inner<In, Out> {
         Out: Send + 'static,
     {
         while let Some((items, callers)) = self.next_batch() {
-            let spacing = self.spacing();
-            // A panic has already been reported by the panic hook; the callers see it as `FlightLost`.
+            let min_interval = self.min_interval();
+            // A panic has already been reported by the panic hook; the callers see it as `BatchLost`.
             let mut flight = pin!(caught(async { (self.fly)(items).await }));
             let landed = tokio::select! {
                 biased;
                 landed = &mut flight => landed,
-                () = tokio::time::sleep(self.bounds.patience) => {
+                () = tokio::time::sleep(self.bounds.max_wait) => {
                     if self.grows_old() {
                         Self::take_off(&self);
                     }
@@ -202,7 +202,7 @@ impl<In, Out> Inner<In, Out> {
             tokio::select! {
                 biased;
                 () = self.until_full() => {}
-                () = spacing => {}
+                () = min_interval => {}
             }
         }
     }
@@ -215,9 +215,10 @@ impl<In, Out> Inner<In, Out> {
     }
 
     /// Over when a spacing has passed since this call.
-    fn spacing(&self) -> impl Future<Output = ()> + use<In, Out> {
+    fn min_interval(&self) -> impl Future<Output = ()> + use<In, Out> {
         // No timer where there is no spacing: the shortest takes a millisecond.
-        let passed = (!self.bounds.spacing.is_zero()).then(|| tokio::time::sleep(self.bounds.spacing));
+        let passed =
+            (!self.bounds.min_interval.is_zero()).then(|| tokio::time::sleep(self.bounds.min_interval));
         async {
             if let Some(passed) = passed {
                 passed.await;

@@ -33,7 +33,7 @@ impl Held {
 }
 
 struct Airport {
-    coalescer: Coalescer<u32, Answer>,
+    batcher: Batcher<u32, Answer>,
     departures: mpsc::UnboundedReceiver<Held>,
 }
 
@@ -42,13 +42,13 @@ impl Airport {
         Self::spaced(flights, items, weight, Duration::ZERO)
     }
 
-    fn spaced(flights: usize, items: usize, weight: usize, spacing: Duration) -> Self {
-        Self::within(Bounds { flights, items, weight, spacing, patience: PATIENCE })
+    fn spaced(flights: usize, items: usize, weight: usize, min_interval: Duration) -> Self {
+        Self::within(Bounds { flights, items, weight, min_interval, max_wait: PATIENCE })
     }
 
     fn within(bounds: Bounds) -> Self {
         let (announce, departures) = mpsc::unbounded_channel();
-        let coalescer = Coalescer::new(
+        let batcher = Batcher::new(
             bounds,
             |item| *item as usize,
             move |batch: Vec<u32>| {
@@ -68,28 +68,28 @@ impl Airport {
                 }
             },
         );
-        Self { coalescer, departures }
+        Self { batcher, departures }
     }
 
-    fn submit(&self, item: u32) -> JoinHandle<Result<Answer, FlightLost>> {
-        let coalescer = self.coalescer.clone();
-        tokio::spawn(async move { coalescer.submit(item).await })
+    fn submit(&self, item: u32) -> JoinHandle<Result<Answer, BatchLost>> {
+        let batcher = self.batcher.clone();
+        tokio::spawn(async move { batcher.submit(item).await })
     }
 
     async fn departure(&mut self) -> Held {
-        self.departures.recv().await.expect("the coalescer lives")
+        self.departures.recv().await.expect("the batcher lives")
     }
 
     /// Submits `items`, in order, and returns when all of them wait.
     async fn queue_up(
         &self,
         items: impl IntoIterator<Item = u32>,
-    ) -> Vec<JoinHandle<Result<Answer, FlightLost>>> {
+    ) -> Vec<JoinHandle<Result<Answer, BatchLost>>> {
         let mut callers = Vec::new();
         for item in items {
-            let expected = self.coalescer.waiting() + 1;
+            let expected = self.batcher.waiting() + 1;
             callers.push(self.submit(item));
-            while self.coalescer.waiting() < expected {
+            while self.batcher.waiting() < expected {
                 tokio::task::yield_now().await;
             }
         }
@@ -101,7 +101,7 @@ impl Airport {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        let state = self.coalescer.0.state();
+        let state = self.batcher.0.state();
         assert!(state.young <= state.flying, "{} of {} slots are young", state.young, state.flying);
         state.flying
     }
@@ -158,7 +158,7 @@ async fn what_is_not_full_waits_for_its_spacing_and_what_is_full_does_not() {
     // The first of a quiet time goes at once.
     air.departure().await.land(Landing::Safely);
     callers.extend(air.queue_up([2]).await);
-    assert_eq!(air.flying().await, 1, "its slot waits for the spacing");
+    assert_eq!(air.flying().await, 1, "its slot waits for the min_interval");
     assert!(air.departures.try_recv().is_err(), "a batch that is not full has left before its time");
     callers.push(air.submit(3));
     let full = air.departure().await;
@@ -183,8 +183,8 @@ async fn what_is_not_full_leaves_when_its_spacing_is_over() {
 
 #[tokio::test]
 async fn what_waits_behind_a_slow_call_goes_beside_it_as_long_as_there_is_a_slot() {
-    let patience = Duration::from_millis(1);
-    let bounds = Bounds { flights: 2, items: 10, weight: 1_000, spacing: Duration::ZERO, patience };
+    let max_wait = Duration::from_millis(1);
+    let bounds = Bounds { flights: 2, items: 10, weight: 1_000, min_interval: Duration::ZERO, max_wait };
     let mut air = Airport::within(bounds);
     let mut callers = vec![air.submit(1)];
     let slow = air.departure().await;
@@ -203,7 +203,7 @@ async fn what_waits_behind_a_slow_call_goes_beside_it_as_long_as_there_is_a_slot
         assert!(caller.await.expect("no panic").is_ok());
     }
     assert_eq!(air.flying().await, 0);
-    assert_eq!(air.coalescer.0.state().young, 0);
+    assert_eq!(air.batcher.0.state().young, 0);
 }
 
 #[tokio::test]
@@ -315,7 +315,7 @@ async fn a_crashed_flight_loses_its_own_batch_and_its_slot_goes_on() {
     let held = air.departure().await;
     let waiting = air.queue_up([2, 3, 4]).await;
     held.land(Landing::Crash);
-    assert_eq!(first.await.expect("the caller does not panic"), Err(FlightLost));
+    assert_eq!(first.await.expect("the caller does not panic"), Err(BatchLost));
     let held = air.departure().await;
     assert_eq!(held.batch, [2, 3]);
     held.land(Landing::Crash);
@@ -326,7 +326,7 @@ async fn a_crashed_flight_loses_its_own_batch_and_its_slot_goes_on() {
     for caller in waiting {
         results.push(caller.await.expect("the caller does not panic"));
     }
-    assert_eq!(results, [Err(FlightLost), Err(FlightLost), Ok(Ok(4))]);
+    assert_eq!(results, [Err(BatchLost), Err(BatchLost), Ok(Ok(4))]);
     assert_eq!(air.flying().await, 0);
     let later = air.submit(5);
     air.departure().await.land(Landing::Safely);
@@ -335,14 +335,15 @@ async fn a_crashed_flight_loses_its_own_batch_and_its_slot_goes_on() {
 
 #[tokio::test]
 async fn a_flight_that_panics_before_it_is_a_future_is_caught_too() {
-    let bounds = Bounds { flights: 1, items: 10, weight: 1_000, spacing: Duration::ZERO, patience: PATIENCE };
+    let bounds =
+        Bounds { flights: 1, items: 10, weight: 1_000, min_interval: Duration::ZERO, max_wait: PATIENCE };
     let fly = |batch: Vec<u32>| {
         assert!(batch != [13], "on purpose");
         std::future::ready(batch)
     };
-    let coalescer = Coalescer::new(bounds, |_| 1, fly);
-    assert_eq!(coalescer.submit(13).await, Err(FlightLost));
-    assert_eq!(coalescer.submit(14).await, Ok(14));
+    let batcher = Batcher::new(bounds, |_| 1, fly);
+    assert_eq!(batcher.submit(13).await, Err(BatchLost));
+    assert_eq!(batcher.submit(14).await, Ok(14));
 }
 
 #[tokio::test]
@@ -358,18 +359,23 @@ async fn a_caller_whose_result_is_missing_is_told() {
     for caller in waiting {
         results.push(caller.await.expect("no panic"));
     }
-    assert_eq!(results, [Ok(Ok(2)), Err(FlightLost)]);
+    assert_eq!(results, [Ok(Ok(2)), Err(BatchLost)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_callers_on_several_threads_each_get_their_own_result_in_few_calls() {
     let (calls, carried) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let clearance = Arc::new(Semaphore::new(0));
-    let coalescer = {
+    let batcher = {
         let (calls, carried, clearance) = (Arc::clone(&calls), Arc::clone(&carried), Arc::clone(&clearance));
-        let bounds =
-            Bounds { flights: 4, items: 10, weight: usize::MAX, spacing: Duration::ZERO, patience: PATIENCE };
-        Coalescer::new(
+        let bounds = Bounds {
+            flights: 4,
+            items: 10,
+            weight: usize::MAX,
+            min_interval: Duration::ZERO,
+            max_wait: PATIENCE,
+        };
+        Batcher::new(
             bounds,
             |_| 1,
             move |batch: Vec<u32>| {
@@ -386,12 +392,12 @@ async fn a_thousand_callers_on_several_threads_each_get_their_own_result_in_few_
     };
     let callers: Vec<_> = (0..1_000_u32)
         .map(|item| {
-            let coalescer = coalescer.clone();
-            tokio::spawn(async move { coalescer.submit(item).await == Ok(item) })
+            let batcher = batcher.clone();
+            tokio::spawn(async move { batcher.submit(item).await == Ok(item) })
         })
         .collect();
     // Until all of them wait, or are carried by the first four calls, which are held.
-    while calls.load(Ordering::SeqCst) < 4 || carried.load(Ordering::SeqCst) + coalescer.waiting() < 1_000 {
+    while calls.load(Ordering::SeqCst) < 4 || carried.load(Ordering::SeqCst) + batcher.waiting() < 1_000 {
         tokio::task::yield_now().await;
     }
     clearance.add_permits(4);

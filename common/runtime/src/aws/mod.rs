@@ -13,7 +13,7 @@ mod batcher;
 pub mod calls;
 mod observe;
 
-pub use batcher::{Bounds, Coalescer, FlightLost};
+pub use batcher::{BatchLost, Batcher, Bounds};
 
 use std::time::Duration;
 

@@ -136,7 +136,7 @@ impl Store {
     }
 
     /// Leaves a tombstone of a sandbox that is gone at the provider under `external_id`, or that an operator gave up.
-    pub async fn bury(
+    pub async fn write_tombstone(
         &self,
         seen: Seen<'_>,
         from: Status,

@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use uuid::Uuid;
 
 use super::s;
-use broker_domain::{Job, LeaseKey, LetterId, RequestId, SandboxId, Status, Timestamp};
+use broker_domain::{DeadLetterId, Job, LeaseKey, RequestId, SandboxId, Status, Timestamp};
 
 /// The partition key's attribute.
 pub(crate) const PK: &str = "PK";
@@ -89,7 +89,7 @@ pub(super) fn letters(shard: u8) -> String {
     format!("DEAD#{shard:02}")
 }
 
-pub(super) fn letter(id: &LetterId) -> Key {
+pub(super) fn letter(id: &DeadLetterId) -> Key {
     Key { pk: letters(id.shard()), sk: Cow::Owned(id.as_str().to_owned()) }
 }
 

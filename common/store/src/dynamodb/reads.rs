@@ -12,7 +12,7 @@ use super::errors::{Shared, built_wrong, failed};
 use super::keys::{Key, PK};
 use crate::StoreError;
 use broker_runtime::aws::calls;
-use broker_runtime::aws::{Bounds, Coalescer};
+use broker_runtime::aws::{Batcher, Bounds};
 
 /// AWS: items of one BatchGetItem.
 const KEYS: usize = 100;
@@ -25,7 +25,7 @@ type Answer = Result<Option<Item>, StoreError>;
 
 /// Reads items for all callers of one process.
 #[derive(Clone, Debug)]
-pub(super) struct Reads(Coalescer<Key, Answer>);
+pub(super) struct Reads(Batcher<Key, Answer>);
 
 impl Reads {
     pub(super) fn new(client: Client, table: String) -> Self {
@@ -33,8 +33,8 @@ impl Reads {
             flights: CALLS,
             items: KEYS,
             weight: usize::MAX,
-            spacing: SPACING,
-            patience: Bounds::PATIENCE,
+            min_interval: SPACING,
+            max_wait: Bounds::PATIENCE,
         };
         let flight = move |wanted: Vec<Key>| {
             let (client, table) = (client.clone(), table.clone());
@@ -48,7 +48,7 @@ impl Reads {
                 }
             }
         };
-        Self(Coalescer::new(bounds, |_| 1, flight))
+        Self(Batcher::new(bounds, |_| 1, flight))
     }
 
     /// The item as it is now, if there is one. [`StoreError::Conflict`] if the table did not get to it: ask again.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::attributes::{self as a, Item, Reader};
 use super::keys::{SK, STATE_KEY};
 use crate::{Census, Instance, Received, Record, Role, Run, StoreError, Tick};
-use broker_domain::{JobReport, LetterCount, Status, Timestamp};
+use broker_domain::{DeadLetterCount, JobReport, Status, Timestamp};
 
 pub(super) fn read_status(item: &Item) -> Result<Status, StoreError> {
     Reader(item).text(a::STATUS, |text| Status::parse(text).ok_or(()))
@@ -59,7 +59,7 @@ pub(super) fn read_census(item: &Item) -> Result<Census, StoreError> {
     Ok(Census {
         by_status: Status::ALL.into_iter().map(count).collect::<Result<_, StoreError>>()?,
         // An older program counted none.
-        letters: read.optional(a::LETTERS, serde_json::from_str::<LetterCount>)?.unwrap_or_default(),
+        letters: read.optional(a::LETTERS, serde_json::from_str::<DeadLetterCount>)?.unwrap_or_default(),
         as_of: Timestamp::from_ms(read.number(a::AS_OF_MS)?),
     })
 }

@@ -18,7 +18,7 @@ use super::errors::{Shared, failed};
 use super::keys::Key;
 use crate::StoreError;
 use broker_runtime::aws::calls;
-use broker_runtime::aws::{Bounds, Coalescer};
+use broker_runtime::aws::{Batcher, Bounds};
 
 /// Groups in one call: 25 measured best on the embedded endpoint (FIELD-NOTES.md).
 const GROUPS: usize = 25;
@@ -57,7 +57,7 @@ enum Flown {
 
 /// Commits groups for all callers of one process.
 #[derive(Clone, Debug)]
-pub(super) struct GroupCommit(Coalescer<Group, Answer>);
+pub(super) struct GroupCommit(Batcher<Group, Answer>);
 
 impl GroupCommit {
     pub(super) fn new(client: Client, table: String) -> Self {
@@ -65,14 +65,14 @@ impl GroupCommit {
             flights: CALLS,
             items: GROUPS,
             weight: ITEMS,
-            spacing: Duration::ZERO,
-            patience: Bounds::PATIENCE,
+            min_interval: Duration::ZERO,
+            max_wait: Bounds::PATIENCE,
         };
         let flight = move |groups| {
             let call = Call { client: client.clone(), table: table.clone() };
             async move { call.commit(groups).await }
         };
-        Self(Coalescer::new(bounds, |group: &Group| group.items.len(), flight))
+        Self(Batcher::new(bounds, |group: &Group| group.items.len(), flight))
     }
 
     /// Commits `group`, which is the transition of that name, in a call of its own or with others.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_domain::{LetterFilter, LetterId, LetterState, Reason, Source, Timestamp, TrackId};
+use broker_domain::{DeadLetterFilter, DeadLetterId, DeadLetterState, Reason, Source, Timestamp, TrackId};
 use clap::{Args, Subcommand};
 
 use super::Output;
@@ -10,9 +10,9 @@ use super::Output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLettersCommand {
     /// List them, the oldest first
-    List(ListLetters),
+    List(ListDeadLetters),
     /// Everything that is known of one, its text byte for byte
-    Show(ShowLetter),
+    Show(ShowDeadLetter),
     /// Send them again, with their identity and the moment they were enqueued first; safe to interrupt and to repeat
     Replay(Replay),
     /// Say that nobody wants them
@@ -41,13 +41,13 @@ pub(crate) struct Filter {
     newer_than: Option<Duration>,
     /// Only those in this state: dead, replaying, replayed or discarded; without it, dead and replaying
     #[arg(long, value_parser = parse_state)]
-    state: Option<LetterState>,
+    state: Option<DeadLetterState>,
 }
 
 impl Filter {
     /// What it selects, at `now`.
-    pub(crate) fn at(&self, now: Timestamp) -> LetterFilter {
-        LetterFilter {
+    pub(crate) fn at(&self, now: Timestamp) -> DeadLetterFilter {
+        DeadLetterFilter {
             source: self.queue,
             kind: self.kind.clone(),
             reason: self.reason,
@@ -71,7 +71,7 @@ impl Filter {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ListLetters {
+pub(crate) struct ListDeadLetters {
     #[command(flatten)]
     pub(crate) filter: Filter,
     /// At most so many
@@ -82,10 +82,10 @@ pub(crate) struct ListLetters {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ShowLetter {
+pub(crate) struct ShowDeadLetter {
     /// Its id
     #[arg(value_parser = parse_id)]
-    pub(crate) id: LetterId,
+    pub(crate) id: DeadLetterId,
     /// Only its text, nothing added
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
@@ -98,7 +98,7 @@ pub(crate) struct ShowLetter {
 pub(crate) struct Selected {
     /// Their ids; instead of filters
     #[arg(value_parser = parse_id)]
-    pub(crate) ids: Vec<LetterId>,
+    pub(crate) ids: Vec<DeadLetterId>,
     #[command(flatten)]
     pub(crate) filter: Filter,
     /// All that are dead; instead of ids and filters
@@ -158,16 +158,16 @@ fn parse_reason(text: &str) -> Result<Reason, String> {
     Reason::parse(text).ok_or_else(|| none_of(Reason::ALL.map(Reason::as_str)))
 }
 
-fn parse_state(text: &str) -> Result<LetterState, String> {
-    LetterState::parse(text).ok_or_else(|| none_of(LetterState::ALL.map(LetterState::as_str)))
+fn parse_state(text: &str) -> Result<DeadLetterState, String> {
+    DeadLetterState::parse(text).ok_or_else(|| none_of(DeadLetterState::ALL.map(DeadLetterState::as_str)))
 }
 
 fn parse_track(text: &str) -> Result<TrackId, String> {
     TrackId::new(text).map_err(|error| error.to_string())
 }
 
-fn parse_id(text: &str) -> Result<LetterId, String> {
-    LetterId::parse(text).map_err(|error| error.to_string())
+fn parse_id(text: &str) -> Result<DeadLetterId, String> {
+    DeadLetterId::parse(text).map_err(|error| error.to_string())
 }
 
 fn parse_age(text: &str) -> Result<Duration, String> {

@@ -2,7 +2,9 @@
 
 mod dead_letters;
 
-pub(crate) use dead_letters::{DeadLettersCommand, Discard, ListLetters, Replay, Selected, ShowLetter};
+pub(crate) use dead_letters::{
+    DeadLettersCommand, Discard, ListDeadLetters, Replay, Selected, ShowDeadLetter,
+};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 /// Sends every queued request again and returns how many there were.
 pub(super) async fn queued_requests(aws: &Aws, names: &QueueNames, store: &Store) -> anyhow::Result<usize> {
     let urls = QueueUrls::resolve(aws, names).await?;
-    let sender = Sender::new(aws.sqs.clone(), urls.get(QueueKind::Requests), Sender::FLIGHTS);
+    let sender = Sender::new(aws.sqs.clone(), urls.get(QueueKind::Requests), Sender::MAX_IN_FLIGHT);
     let (mut sent, mut after) = (0, None);
     loop {
         let page = store.queued_requests(after).await?;

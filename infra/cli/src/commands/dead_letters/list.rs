@@ -1,7 +1,7 @@
 //! `broker dead-letters list`: any number of them, the oldest first.
 
 use broker_dead_letters::{Listing, View};
-use broker_domain::{Letter, Timestamp};
+use broker_domain::{DeadLetter, Timestamp};
 
 use super::age;
 use crate::args;
@@ -23,7 +23,7 @@ impl Rows {
         }
     }
 
-    fn push(&mut self, letter: &Letter, now: Timestamp) {
+    fn push(&mut self, letter: &DeadLetter, now: Timestamp) {
         match self {
             Self::Json(rows) => rows.push(View::from(letter)),
             Self::Table(rows) => rows.push(cells(letter, now)),
@@ -31,7 +31,7 @@ impl Rows {
     }
 }
 
-pub(crate) async fn run(context: Context, args: args::ListLetters) -> anyhow::Result<Done> {
+pub(crate) async fn run(context: Context, args: args::ListDeadLetters) -> anyhow::Result<Done> {
     let now = context.clock.now();
     let mut listing = Listing::new(context.store.clone(), args.filter.at(now), None);
     let mut rows = if args.output.json { Rows::Json(Vec::new()) } else { Rows::Table(Vec::new()) };
@@ -56,7 +56,7 @@ pub(crate) async fn run(context: Context, args: args::ListLetters) -> anyhow::Re
     Ok(Done::Ok)
 }
 
-fn cells(letter: &Letter, now: Timestamp) -> [String; 8] {
+fn cells(letter: &DeadLetter, now: Timestamp) -> [String; 8] {
     [
         letter.id.to_string(),
         age(letter.first_at, now),
@@ -65,6 +65,6 @@ fn cells(letter: &Letter, now: Timestamp) -> [String; 8] {
         letter.kind().to_owned(),
         letter.reason.as_str().to_owned(),
         letter.receives.to_string(),
-        letter.glance.track.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+        letter.summary.track.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
     ]
 }

@@ -1,6 +1,6 @@
 //! `broker dead-letters`: see, understand, replay, discard. What it does is `broker_dead_letters`, as over HTTP.
 
-pub(crate) mod deed;
+pub(crate) mod action;
 pub(crate) mod list;
 pub(crate) mod show;
 

@@ -9,7 +9,7 @@ use crate::commands::Done;
 use crate::context::Context;
 use crate::output;
 
-pub(crate) async fn run(context: Context, args: args::ShowLetter) -> anyhow::Result<Done> {
+pub(crate) async fn run(context: Context, args: args::ShowDeadLetter) -> anyhow::Result<Done> {
     let letter = context.store.letter(&args.id).await?;
     let letter = letter.with_context(|| format!("there is no dead letter {}", args.id))?;
     if args.raw {

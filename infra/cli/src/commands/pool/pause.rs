@@ -4,7 +4,7 @@
 //! `BROKER_POLL_WAIT_S` and six seconds; a worker that starts looks first. What waits in the queues stays there.
 
 use anyhow::bail;
-use broker_store::{Changed, Standing};
+use broker_store::{Changed, PoolStatus};
 use serde::Serialize;
 
 use crate::commands::Done;
@@ -35,10 +35,10 @@ pub(crate) async fn resume(context: Context, json: bool) -> anyhow::Result<Done>
 }
 
 async fn show(context: &Context, json: bool) -> anyhow::Result<Done> {
-    let (paused, since) = match context.store.standing().await? {
-        Standing::Open => (false, None),
-        Standing::Paused { since } => (true, Some(since)),
-        Standing::Copy { .. } => (true, None),
+    let (paused, since) = match context.store.pool_status().await? {
+        PoolStatus::Open => (false, None),
+        PoolStatus::Paused { since } => (true, Some(since)),
+        PoolStatus::RestoredCopy { .. } => (true, None),
     };
     if json {
         output::json(&Shown { paused, paused_at: since.map(broker_domain::Timestamp::as_secs) })?;

@@ -19,7 +19,7 @@ use broker_domain::{
     Times, Timestamp, TrackId, TrackName,
 };
 use broker_provider::{Listed, Provider};
-use broker_store::{Candidate, Changed, Claim, ClaimOutcome, EndOutcome, NewSandbox, Seen, Standing};
+use broker_store::{Candidate, Changed, Claim, ClaimOutcome, EndOutcome, NewSandbox, PoolStatus, Seen};
 use serde::{Deserialize, Serialize};
 
 use crate::args;
@@ -76,8 +76,8 @@ struct Report {
 }
 
 pub(crate) async fn run(context: Context, args: args::Reconcile) -> anyhow::Result<Done> {
-    let standing = context.store.standing().await?;
-    if args.apply && standing == Standing::Open {
+    let standing = context.store.pool_status().await?;
+    if args.apply && standing == PoolStatus::Open {
         bail!("the pool is open: `broker pool pause` first, and wait until the workers have heard of it");
     }
     let lines = read(&args.handed_out)?;
@@ -258,7 +258,7 @@ async fn end(context: &Context, id: &SandboxId) -> anyhow::Result<bool> {
 }
 
 /// Opens a copy that is reconciled; what is left to do is no success.
-async fn conclude(context: &Context, report: &Report, standing: Standing) -> anyhow::Result<Done> {
+async fn conclude(context: &Context, report: &Report, standing: PoolStatus) -> anyhow::Result<Done> {
     if !report.conflicts.is_empty() {
         bail!(
             "{} sandboxes are somebody else's in the table: mend the lines or the rows",
@@ -269,13 +269,13 @@ async fn conclude(context: &Context, report: &Report, standing: Standing) -> any
         bail!("{} sandboxes changed meanwhile: run it again", report.left);
     }
     match standing {
-        Standing::Copy { of } if !report.dry_run => {
+        PoolStatus::RestoredCopy { of } if !report.dry_run => {
             if context.store.bind_copy(&of).await? == Changed::MovedOn {
                 bail!("somebody else reconciled the table at the same moment");
             }
             Ok(Done::Ok)
         }
-        Standing::Copy { .. } | Standing::Paused { .. } | Standing::Open => Ok(Done::Ok),
+        PoolStatus::RestoredCopy { .. } | PoolStatus::Paused { .. } | PoolStatus::Open => Ok(Done::Ok),
     }
 }
 

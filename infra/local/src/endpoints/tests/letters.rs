@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use broker_dead_letters::Listing;
-use broker_domain::{Glance, Letter, LetterFilter, LetterId, LetterState, Reason, Source, Timestamp};
-use broker_store::{Changed, Hand, Kept, Store, StoreError, schema};
+use broker_domain::{
+    DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterState, MessageSummary, Reason, Source, Timestamp,
+};
+use broker_store::{Actor, Changed, Kept, Store, StoreError, schema};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -19,11 +21,11 @@ async fn store(local: &Local) -> Store {
 }
 
 /// A letter whose message was first sent `number` milliseconds after the first.
-fn letter(number: u64, reason: Reason, body: &str) -> Letter {
+fn letter(number: u64, reason: Reason, body: &str) -> DeadLetter {
     let first_at = Timestamp::from_ms(NOW.as_ms() + number);
     let message_id = format!("m-{number}");
-    Letter {
-        id: LetterId::of(Source::Requests, &message_id, body, first_at),
+    DeadLetter {
+        id: DeadLetterId::of(Source::Requests, &message_id, body, first_at),
         source: Source::Requests,
         message_id,
         reason,
@@ -31,22 +33,22 @@ fn letter(number: u64, reason: Reason, body: &str) -> Letter {
         receives: 1,
         first_at,
         last_at: first_at,
-        glance: Glance::default(),
+        summary: MessageSummary::default(),
         replay_of: None,
         attributes: BTreeMap::new(),
         body: body.to_owned(),
-        state: LetterState::Dead,
+        state: DeadLetterState::Dead,
         held_until: None,
         touched: None,
     }
 }
 
-fn hand(deed: u128, at: Timestamp) -> Hand {
-    Hand { deed: Uuid::from_u128(deed), by: "test".to_owned(), at }
+fn actor(action: u128, at: Timestamp) -> Actor {
+    Actor { action: Uuid::from_u128(action), by: "test".to_owned(), at }
 }
 
 /// Keeps all of them at the same time.
-async fn keep(store: &Store, letters: Vec<Letter>) -> Vec<(LetterId, Result<Kept, StoreError>)> {
+async fn keep(store: &Store, letters: Vec<DeadLetter>) -> Vec<(DeadLetterId, Result<Kept, StoreError>)> {
     let mut keeping = JoinSet::new();
     for letter in letters {
         let store = store.clone();
@@ -74,7 +76,7 @@ async fn pages_hold_every_letter_that_matches_once_and_in_order_however_little_i
     for (read, reads, page) in [(1, 4, 3), (7, 5, 1), (1_000, 4, 100), (3, 9, 8)] {
         let (mut found, mut cursor, mut pages) = (Vec::new(), None, 0);
         loop {
-            let filter = LetterFilter { reason: Some(Reason::Refused), ..LetterFilter::default() };
+            let filter = DeadLetterFilter { reason: Some(Reason::Refused), ..DeadLetterFilter::default() };
             let mut listing = Listing::new(store.clone(), filter, cursor.as_ref()).bounded(read, reads);
             let mut told = 0;
             while told < page
@@ -93,7 +95,7 @@ async fn pages_hold_every_letter_that_matches_once_and_in_order_however_little_i
         assert_eq!(found, wanted, "{read} letters a read, {reads} reads, {page} a page");
     }
     let time = |n| Some(Timestamp::from_ms(NOW.as_ms() + n));
-    let filter = LetterFilter { since: time(100), before: time(110), ..LetterFilter::default() };
+    let filter = DeadLetterFilter { since: time(100), before: time(110), ..DeadLetterFilter::default() };
     let mut listing = Listing::new(store, filter, None);
     let mut found = 0;
     while listing.next().await.unwrap().is_some() {
@@ -133,17 +135,20 @@ async fn of_many_hands_one_takes_a_letter_and_the_next_only_once_it_is_not_held_
     for deed in 0..20 {
         let (store, id) = (store.clone(), letter.id.clone());
         hands.spawn(
-            async move { (deed, store.take_letter(&id, &hand(deed, NOW), until, None).await.unwrap()) },
+            async move { (deed, store.take_letter(&id, &actor(deed, NOW), until, None).await.unwrap()) },
         );
     }
     let took: Vec<_> =
         hands.join_all().await.into_iter().filter(|(_, took)| *took == Changed::Done).collect();
     let [(first, _)] = took.as_slice() else { panic!("{took:?}") };
-    assert_eq!(store.discard_letter(&letter.id, &hand(50, NOW), "no").await.unwrap(), Changed::MovedOn);
+    assert_eq!(store.discard_letter(&letter.id, &actor(50, NOW), "no").await.unwrap(), Changed::MovedOn);
     // Its time is over: the next takes it, and the first no longer says that it is sent.
-    assert_eq!(store.take_letter(&letter.id, &hand(60, until), until, None).await.unwrap(), Changed::Done);
-    assert_eq!(store.letter_was_sent(&letter.id, &hand(*first, until)).await.unwrap(), Changed::MovedOn);
-    assert_eq!(store.letter_was_sent(&letter.id, &hand(60, until)).await.unwrap(), Changed::Done);
-    assert_eq!(store.take_letter(&letter.id, &hand(70, until), until, None).await.unwrap(), Changed::MovedOn);
-    assert_eq!(store.letter(&letter.id).await.unwrap().unwrap().state, LetterState::Replayed);
+    assert_eq!(store.take_letter(&letter.id, &actor(60, until), until, None).await.unwrap(), Changed::Done);
+    assert_eq!(store.letter_was_sent(&letter.id, &actor(*first, until)).await.unwrap(), Changed::MovedOn);
+    assert_eq!(store.letter_was_sent(&letter.id, &actor(60, until)).await.unwrap(), Changed::Done);
+    assert_eq!(
+        store.take_letter(&letter.id, &actor(70, until), until, None).await.unwrap(),
+        Changed::MovedOn
+    );
+    assert_eq!(store.letter(&letter.id).await.unwrap().unwrap().state, DeadLetterState::Replayed);
 }

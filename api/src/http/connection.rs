@@ -1,0 +1,217 @@
+//! The bytes of one connection: the time bounds and the refusals that hyper leaves open.
+//!
+//! Four things happen here that hyper does not do as SPEC.md asks:
+//! - a head must arrive within [`HEAD_READ`] of its *first* byte, while an idle connection lives for [`IDLE`]. Hyper's
+//!   own `header_read_timeout` starts when the connection goes idle, so it would end every keep-alive after 5 s;
+//! - what hyper refuses on its own (a head that is too large or no HTTP) it answers without a body or our headers. Its
+//!   answer is replaced by a problem on the way out;
+//! - a head that two readers could frame differently is spoilt on its way in (see [`framing`](crate::http::smuggling));
+//! - a closing connection is read on for a moment, else the kernel answers what the client still sends with a reset
+//!   that can destroy our last answer.
+//!
+//! Invariant: while a request is being answered no time bound of the connection runs; a client that does not read its
+//! answers is let go after the time that it may idle. What it does not do: parse HTTP.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use broker_runtime::clock::Clock;
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::http::early_errors::EarlyErrors;
+use crate::http::smuggling::Framing;
+use crate::limits::{HEAD_READ, IDLE, LINGER};
+
+/// Whether a request of this connection is being answered; shared with the service.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Busy(Arc<AtomicBool>);
+
+impl Busy {
+    /// Busy until the guard is dropped. HTTP/1 answers one request of a connection at a time.
+    pub(crate) fn begin(&self) -> impl Drop + use<> {
+        struct Guard(Busy);
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                self.0.0.store(false, Ordering::Relaxed);
+            }
+        }
+        self.0.store(true, Ordering::Relaxed);
+        Guard(self.clone())
+    }
+
+    fn is(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How long each part of a connection may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// A head, from its first byte to its last.
+    pub(crate) head_read: Duration,
+    /// Nothing at all, or an answer that nobody reads.
+    pub(crate) idle: Duration,
+    /// What still comes on a closing connection.
+    pub(crate) linger: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { head_read: HEAD_READ, idle: IDLE, linger: LINGER }
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    bounds: Bounds,
+    clock: Clock,
+    stream: TcpStream,
+    busy: Busy,
+    refusals: EarlyErrors,
+    framing: Framing,
+    /// The end of the current bound: of idling, of a head, of lingering.
+    bound: Pin<Box<Sleep>>,
+    /// A head has begun to arrive.
+    in_head: bool,
+    /// A refusal on its way out.
+    outgoing: Bytes,
+    lingering: bool,
+}
+
+impl Wire {
+    pub(crate) fn new(
+        stream: TcpStream,
+        busy: Busy,
+        refusals: EarlyErrors,
+        bounds: Bounds,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            bound: Box::pin(sleep(bounds.idle)),
+            clock,
+            bounds,
+            stream,
+            busy,
+            refusals,
+            framing: Framing::default(),
+            in_head: false,
+            outgoing: Bytes::new(),
+            lingering: false,
+        }
+    }
+
+    /// What comes next may take so long.
+    fn bound_to(&mut self, most: Duration) {
+        let now = Instant::from_std(self.clock.instant());
+        self.bound.as_mut().reset(now + most);
+    }
+
+    /// Writes what is left of a refusal.
+    fn poll_refuse(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.outgoing.has_remaining() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outgoing))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.outgoing.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The bound has passed while nothing was asked of us: tell a client who was in the middle of a head, and end.
+    fn time_is_up(&mut self) -> io::Error {
+        if self.in_head {
+            let refusal = self.refusals.head_too_slow();
+            // As much as the socket takes at once: nobody waits for a client that is too slow.
+            let _ = self.stream.try_write(&refusal);
+        }
+        io::ErrorKind::TimedOut.into()
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.framing.follow(&mut buf.filled_mut()[before..]);
+        if self.busy.is() {
+            return read;
+        }
+        match read {
+            Poll::Ready(Ok(())) if buf.filled().len() > before && !self.in_head => {
+                self.in_head = true;
+                let most = self.bounds.head_read;
+                self.bound_to(most);
+                read
+            }
+            Poll::Ready(_) => read,
+            Poll::Pending => {
+                ready!(self.bound.as_mut().poll(cx));
+                Poll::Ready(Err(self.time_is_up()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_refuse(cx))?;
+        if let Some(refusal) = self.refusals.in_place_of(buf) {
+            self.outgoing = refusal;
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if self.busy.is() {
+            return written;
+        }
+        if written.is_pending() {
+            ready!(self.bound.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        // An answer goes out: what follows is idling, until the first byte of the next head.
+        self.in_head = false;
+        let most = self.bounds.idle;
+        self.bound_to(most);
+        // Registers the wake-up; hyper need not read before the next byte comes.
+        let _ = self.bound.as_mut().poll(cx);
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_refuse(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_refuse(cx))?;
+        if !self.lingering {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.lingering = true;
+            let most = self.bounds.linger;
+            self.bound_to(most);
+        }
+        let mut scratch = [0; 4096];
+        loop {
+            if self.bound.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut ignored = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut ignored)) {
+                Ok(()) if !ignored.filled().is_empty() => {}
+                Ok(()) | Err(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Answers to what never became a request: the head was too large, too slow, or no HTTP.
+//!
+//! Invariant: also these are problems with an `X-Request-ID`, logged like any other answer, and they close the
+//! connection. What it does not do: write to it (that is [`wire`](crate::http::connection)).
+
+use broker_runtime::clock::Clock;
+use broker_runtime::entropy::Entropy;
+use bytes::Bytes;
+
+use crate::response::problem::{Code, Problem};
+
+/// Makes refusals.
+#[derive(Clone, Debug)]
+pub(crate) struct EarlyErrors {
+    clock: Clock,
+    entropy: Entropy,
+}
+
+impl EarlyErrors {
+    pub(crate) const fn new(clock: Clock, entropy: Entropy) -> Self {
+        Self { clock, entropy }
+    }
+
+    /// What to send instead of `outgoing`, if that is an answer that hyper gave on its own. Ours all carry a request id.
+    pub(crate) fn in_place_of(&self, outgoing: &[u8]) -> Option<Bytes> {
+        let status = outgoing.strip_prefix(b"HTTP/1.1 4")?;
+        if contains(outgoing, b"\r\nx-request-id: ") {
+            return None;
+        }
+        let problem = match status.get(..2) {
+            Some(b"31") => Problem::new(
+                Code::HeadersTooLarge,
+                "The request line and headers are larger than 16 KiB, or too many.",
+            ),
+            Some(b"14") => Problem::new(Code::UriTooLong, "The path is longer than 2 KiB."),
+            Some(_) | None => Problem::invalid("This is not a valid HTTP/1.1 request."),
+        };
+        Some(self.refuse(problem))
+    }
+
+    /// What to send to a client whose head does not arrive in time.
+    pub(crate) fn head_too_slow(&self) -> Bytes {
+        self.refuse(Problem::new(Code::RequestTimeout, "The head of the request did not arrive in time."))
+    }
+
+    /// `problem` as it goes over the wire.
+    fn refuse(&self, problem: Problem) -> Bytes {
+        use std::io::Write as _;
+
+        let id = self.entropy.request_id(self.clock.now());
+        let answer = problem.into_answer(id);
+        tracing::info!(request_id = %id, status = answer.status.as_u16(), outcome = %answer.outcome, "refused");
+        let (head, body) = answer.into_response(id).into_parts();
+        let mut bytes = Vec::with_capacity(1024);
+        // Writing to a Vec cannot fail.
+        let _ = write!(bytes, "HTTP/1.1 {}\r\nconnection: close\r\n", head.status);
+        for (name, value) in &head.headers {
+            let _ = write!(bytes, "{name}: ");
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+        let _ = write!(bytes, "content-length: {}\r\n\r\n", body.len());
+        bytes.extend_from_slice(&body);
+        bytes.into()
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_domain::Timestamp;
+
+    use super::*;
+
+    fn refusals() -> EarlyErrors {
+        EarlyErrors::new(Clock::manual(Timestamp::from_secs(1)), Entropy::seeded(1))
+    }
+
+    #[test]
+    fn what_hyper_answers_on_its_own_becomes_a_problem() {
+        for (status, code) in
+            [("431 X", "HEADERS_TOO_LARGE"), ("414 X", "URI_TOO_LONG"), ("400 Bad", "VALIDATION_ERROR")]
+        {
+            let hyper = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+            let ours = String::from_utf8(refusals().in_place_of(hyper.as_bytes()).unwrap().to_vec()).unwrap();
+            let (head, body) = ours.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with(&format!("HTTP/1.1 {}", &status[..3])), "{head}");
+            assert!(head.contains("\r\nconnection: close") && head.contains("\r\nx-request-id: "), "{head}");
+            assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+            assert!(body.contains(code), "{body}");
+        }
+    }
+
+    #[test]
+    fn our_own_answers_pass() {
+        for ours in
+            ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 404 Not Found\r\nx-request-id: 1\r\n\r\n", "{\"a\":1}", ""]
+        {
+            assert!(refusals().in_place_of(ours.as_bytes()).is_none(), "{ours}");
+        }
+    }
+}

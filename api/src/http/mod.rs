@@ -1,0 +1,9 @@
+//! HTTP/1.1 connections: accepting, bounding, and refusing what never becomes a request.
+
+mod connection;
+#[cfg(test)]
+mod connection_tests;
+pub(crate) mod early_errors;
+pub(crate) mod open_files;
+pub(crate) mod server;
+pub(crate) mod smuggling;

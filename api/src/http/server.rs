@@ -1,0 +1,115 @@
+//! Accepts connections and serves HTTP/1.1 on each, within bounds.
+//!
+//! Invariants: no more connections than configured are open (more wait in the kernel); no head, body or idle connection
+//! takes longer or is larger than [`limits`](crate::limits) says; a lame duck serves as before, but each answer ends its
+//! connection; on drain nothing new is accepted and what was begun is finished. What it does not do: look into a request.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_runtime::clock::Clock;
+use http::Request;
+use http::header::{self, HeaderValue};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::http::connection::{Bounds, Busy, Wire};
+use crate::http::early_errors::EarlyErrors;
+use crate::limits::{BUFFER_BYTES, HEAD_BYTES};
+use crate::service::Service;
+
+/// After an accept that failed for want of file descriptors or memory, some may come back.
+const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(50);
+
+/// What serves connections.
+pub(crate) struct Server {
+    pub(crate) service: Arc<Service>,
+    pub(crate) clock: Clock,
+    pub(crate) refusals: EarlyErrors,
+    pub(crate) max_connections: usize,
+    /// From then on it is a lame duck: clients are told to connect elsewhere.
+    pub(crate) leaving: CancellationToken,
+}
+
+impl Server {
+    /// Accepts until `soft`, then serves until every connection has ended, or until `hard`.
+    pub(crate) async fn serve(
+        self,
+        listener: TcpListener,
+        soft: &CancellationToken,
+        hard: &CancellationToken,
+    ) {
+        let room = Arc::new(Semaphore::new(self.max_connections.min(Semaphore::MAX_PERMITS)));
+        let graceful = GracefulShutdown::new();
+        while let Some(accepted) = soft.run_until_cancelled(accept(&listener, &room)).await {
+            match accepted {
+                Ok((stream, peer, permit)) => self.spawn(stream, peer, permit, &graceful),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept");
+                    soft.run_until_cancelled(tokio::time::sleep(AFTER_FAILED_ACCEPT)).await;
+                }
+            }
+        }
+        drop(listener);
+        tracing::info!(connections = graceful.count(), "not accepting any more, finishing");
+        hard.run_until_cancelled(graceful.shutdown()).await;
+    }
+
+    fn spawn(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+        graceful: &GracefulShutdown,
+    ) {
+        // Answers are one small write each; waiting for more of it only adds latency. A socket that refuses the option
+        // still works.
+        let _ = stream.set_nodelay(true);
+        let busy = Busy::default();
+        let wire =
+            Wire::new(stream, busy.clone(), self.refusals.clone(), Bounds::default(), self.clock.clone());
+        let (service, leaving) = (Arc::clone(&self.service), self.leaving.clone());
+        let answer = service_fn(move |request: Request<Incoming>| {
+            let (service, busy, leaving) = (Arc::clone(&service), busy.clone(), leaving.clone());
+            async move {
+                let _answering = busy.begin();
+                let mut response = service.serve(request, peer.ip()).await;
+                if leaving.is_cancelled() {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = http1::Builder::new()
+            .max_header_size(HEAD_BYTES)
+            .max_buf_size(BUFFER_BYTES)
+            // Flat writes: an answer is small, and `wire` sees its head and body as one.
+            .writev(false)
+            .serve_connection(TokioIo::new(wire), answer);
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, permit))
+}

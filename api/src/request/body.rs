@@ -1,0 +1,171 @@
+//! Request bodies: bounded in size and time, then read as what the route takes.
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use schemars::JsonSchema;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::limits::{BODY_BYTES, BODY_READ, LAB_HOURS};
+use crate::response::problem::{Code, Problem};
+
+/// The body of a request.
+pub(crate) async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Problem> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > BODY_BYTES as u64) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_READ, Limited::new(body, BODY_BYTES).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_broken)) => Err(Problem::invalid("The body broke off or is badly framed.")),
+        Err(_elapsed) => Err(Problem::new(Code::RequestTimeout, "The body did not arrive in time.")),
+    }
+}
+
+fn too_large() -> Problem {
+    Problem::new(Code::PayloadTooLarge, format!("The body is larger than {BODY_BYTES} bytes."))
+}
+
+/// The optional body of an allocate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AllocateBody {
+    /// For how long the sandbox is wanted; absent, as the broker is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
+    #[schemars(range(min = *LAB_HOURS.start(), max = *LAB_HOURS.end()))]
+    pub(crate) lab_duration_hours: Option<u16>,
+}
+
+/// A whole number, also one that is written like `4.0`: JSON knows no other kind, and some clients write all alike.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(deserializer)? else { return Ok(None) };
+    let is_whole = number.fract() == 0.0 && (0.0..=f64::from(u16::MAX)).contains(&number);
+    is_whole
+        .then_some(Some(number as u16))
+        .ok_or_else(|| D::Error::custom("a number is not whole or too large"))
+}
+
+impl AllocateBody {
+    /// From JSON; nothing at all is the same as `{}`.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, Problem> {
+        if body.trim_ascii().is_empty() {
+            return Ok(Self::default());
+        }
+        // serde_json reads a struct from an array, too.
+        let parsed: Self = object(body)?;
+        match parsed.lab_duration_hours {
+            Some(hours) if !LAB_HOURS.contains(&hours) => {
+                Err(Problem::invalid("lab_duration_hours must be a whole number from 1 to 168."))
+            }
+            Some(_) | None => Ok(parsed),
+        }
+    }
+
+    /// The same text for every body that means the same, and for each API process, however it is configured.
+    pub(crate) fn canonical(self) -> String {
+        // A struct of numbers cannot fail to serialize.
+        serde_json::to_string(&self).unwrap_or_default()
+    }
+}
+
+/// That there is no body where none belongs. An empty object, which JSON clients like to send, says nothing either.
+pub(crate) fn expect_none(body: &[u8]) -> Result<(), Problem> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+
+    if body.trim_ascii().is_empty() || object::<Nothing>(body).is_ok() {
+        Ok(())
+    } else {
+        Err(Problem::invalid("This request takes no body."))
+    }
+}
+
+fn object<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    if body.trim_ascii().first() != Some(&b'{') {
+        return Err(Problem::invalid("The body is not a JSON object."));
+    }
+    // The error may quote the body's own words, bounded: it goes back to whoever wrote them.
+    serde_json::from_slice(body).map_err(|error| {
+        let told: String = error.to_string().chars().take(200).collect();
+        Problem::invalid(format!("The body is not valid: {told}."))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_absent_body_is_the_empty_object() {
+        for body in ["", "  \r\n", "{}", " { } "] {
+            assert_eq!(AllocateBody::parse(body.as_bytes()).unwrap(), AllocateBody::default(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_that_mean_the_same_are_canonically_the_same() {
+        let canonical = |body: &str| AllocateBody::parse(body.as_bytes()).unwrap().canonical();
+        assert_eq!(canonical(r#"{"lab_duration_hours":5}"#), canonical(" {\n\"lab_duration_hours\" : 5 }"));
+        assert_eq!(canonical(""), canonical("{}"));
+        assert_eq!(canonical(r#"{"lab_duration_hours":5}"#), canonical(r#"{"lab_duration_hours":5.0}"#));
+        assert_eq!(canonical(r#"{"lab_duration_hours":5}"#), canonical(r#"{"lab_duration_hours":0.5e1}"#));
+        assert_eq!(canonical("{}"), canonical(r#"{"lab_duration_hours":null}"#));
+        assert_ne!(canonical(""), canonical(r#"{"lab_duration_hours":5}"#));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let bad = [
+            r#"{"lab_duration_hours":0}"#,
+            r#"{"lab_duration_hours":169}"#,
+            r#"{"lab_duration_hours":-1}"#,
+            r#"{"lab_duration_hours":1e99}"#,
+            r#"{"lab_duration_hours":65537}"#,
+            r#"{"lab_duration_hours":4.5}"#,
+            r#"{"lab_duration_hours":"4"}"#,
+            r#"{"lab_duration_hours":4,"lab_duration_hours":5}"#,
+            r#"{"lab_duration_hours":4,"x":1}"#,
+            r#"{"x":1}"#,
+            "[4]",
+            "[]",
+            "null",
+            "4",
+            "{",
+            "{} {}",
+            "lab_duration_hours=4",
+            "\u{0}",
+        ];
+        for body in bad {
+            let problem = AllocateBody::parse(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.code(), Code::ValidationError, "{body}");
+        }
+    }
+
+    #[test]
+    fn where_no_body_belongs_only_nothing_is_taken() {
+        assert!(expect_none(b"").is_ok() && expect_none(b"{}").is_ok());
+        for body in [&b"{\"a\":1}"[..], b"[]", b"x", b"null"] {
+            assert!(expect_none(body).is_err(), "{body:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_either_valid_or_a_400(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            match AllocateBody::parse(&body) {
+                Ok(parsed) => prop_assert!(parsed.lab_duration_hours.is_none_or(|hours| LAB_HOURS.contains(&hours))),
+                Err(problem) => prop_assert_eq!(problem.code(), Code::ValidationError),
+            }
+        }
+    }
+}

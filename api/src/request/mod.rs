@@ -1,0 +1,9 @@
+//! Parts of a request that every route reads: client address, token, rate limit, CORS, headers, body, preferences.
+
+pub(crate) mod auth;
+pub(crate) mod body;
+pub(crate) mod client_addr;
+pub(crate) mod cors;
+pub(crate) mod headers;
+pub(crate) mod prefer;
+pub(crate) mod rate_limit;

@@ -1,0 +1,179 @@
+//! How a request ended, and how that is said over HTTP: the only mapping from outcomes to HTTP.
+//!
+//! [`answer`] is what the synchronous call is told; [`report`] is what `GET /v1/requests/{id}` tells of the same outcome,
+//! made from that same answer.
+
+use broker_domain::{Grant, Outcome, RequestId, RequestState, Status};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::{Code, Problem};
+use crate::response::bodies::{Allocation, Marked, Queued, RequestReport, Run, StoredAnswer};
+use crate::response::response::{Answer, Content};
+
+/// After how many seconds to ask for a queued request again.
+const POLL_AGAIN_S: u64 = 1;
+
+/// What the call that made request `id` is told of its `outcome`.
+pub(crate) fn answer(outcome: &Outcome, id: RequestId) -> Answer {
+    let mut answer = match outcome {
+        Outcome::Created(grant) => granted(StatusCode::CREATED, grant, id),
+        Outcome::Existing(grant) => granted(StatusCode::OK, grant, id),
+        Outcome::Marked { sandbox_id, deletion_requested_at } => {
+            let body = Marked {
+                sandbox_id: sandbox_id.as_str(),
+                status: Status::PendingDeletion,
+                deletion_requested_at: deletion_requested_at.as_secs(),
+                request_id: id.to_string(),
+            };
+            Answer::json(StatusCode::OK, json!(body), outcome.as_str())
+        }
+        Outcome::NoSandboxes => problem(Code::NoSandboxesAvailable, "No sandbox that fits is available.", id),
+        Outcome::KeyReused => problem(
+            Code::IdempotencyKeyReused,
+            "The key holds a sandbox that a different request was given.",
+            id,
+        ),
+        Outcome::Superseded => {
+            problem(Code::Unavailable, "A later request of the same key was faster. Repeat the request.", id)
+        }
+        Outcome::NotOwner => problem(Code::NotSandboxOwner, "The sandbox does not belong to the caller.", id),
+        Outcome::AllocationExpired => {
+            problem(Code::AllocationExpired, "The allocation expired and the sandbox was taken back.", id)
+        }
+        Outcome::SandboxNotFound => problem(Code::SandboxNotFound, "There is no sandbox with this id.", id),
+        Outcome::Expired => problem(
+            Code::Unavailable,
+            "No worker took the request before its deadline; nothing was done.",
+            id,
+        ),
+        Outcome::Cancelled => problem(Code::Unavailable, "The request was cancelled; nothing was done.", id),
+        Outcome::Ran(report) => Answer::json(StatusCode::OK, json!(Run::new(report, id)), outcome.as_str()),
+        Outcome::DeadLettered { .. } => problem(
+            Code::InternalError,
+            "The request could not be processed and was kept for the operator.",
+            id,
+        ),
+    };
+    answer.outcome = outcome.as_str().into();
+    answer
+}
+
+fn problem(code: Code, message: &'static str, id: RequestId) -> Answer {
+    Problem::new(code, message).into_answer(id)
+}
+
+fn granted(status: StatusCode, grant: &Grant, id: RequestId) -> Answer {
+    let body = json!(Allocation::new(grant, id));
+    Answer::json(status, body, "granted").located(&format!("/v1/sandboxes/{}", grant.sandbox_id))
+}
+
+/// What a call is told whose outcome will be found at `GET /v1/requests/{id}`.
+pub(crate) fn queued(id: RequestId) -> Answer {
+    let status = RequestState::Queued.as_str();
+    let answer =
+        Answer::json(StatusCode::ACCEPTED, json!(Queued { request_id: id.to_string(), status }), status);
+    answer.located(&format!("/v1/requests/{id}")).retry_after(POLL_AGAIN_S)
+}
+
+/// Where request `id` stands, with the answer that its own call would have had.
+pub(crate) fn report(state: &RequestState, id: RequestId) -> Answer {
+    let status = state.as_str();
+    let report = |response| json!(RequestReport { request_id: id.to_string(), status, response });
+    match state {
+        RequestState::Queued => Answer::json(StatusCode::OK, report(None), status).retry_after(POLL_AGAIN_S),
+        RequestState::Ended(outcome) => {
+            let told = answer(outcome, id);
+            let content = match told.content {
+                Content::Json(value) | Content::Problem(value) => value,
+                Content::Metrics(text) => Value::String(text),
+                Content::File { .. } | Content::Nothing => Value::Null,
+            };
+            let response = StoredAnswer { status: told.status.as_u16(), body: content };
+            Answer::json(StatusCode::OK, report(Some(response)), status)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_domain::{ExternalId, JobReport, SandboxId, SandboxName, Timestamp};
+    use broker_runtime::entropy::Entropy;
+    use http::header;
+
+    use super::*;
+
+    fn grant() -> Grant {
+        Grant {
+            sandbox_id: SandboxId::new("sandbox-1").unwrap(),
+            name: SandboxName::new("lab 1").unwrap(),
+            external_id: ExternalId::new("identity/accounts/1").unwrap(),
+            track_name: None,
+            allocated_at: Timestamp::from_secs(100),
+            expires_at: Timestamp::from_secs(200),
+        }
+    }
+
+    fn every_outcome() -> Vec<(Outcome, u16)> {
+        vec![
+            (Outcome::Created(grant()), 201),
+            (Outcome::Existing(grant()), 200),
+            (Outcome::NoSandboxes, 409),
+            (Outcome::KeyReused, 422),
+            (Outcome::Superseded, 503),
+            (
+                Outcome::Marked {
+                    sandbox_id: grant().sandbox_id,
+                    deletion_requested_at: Timestamp::from_secs(7),
+                },
+                200,
+            ),
+            (Outcome::NotOwner, 403),
+            (Outcome::AllocationExpired, 403),
+            (Outcome::SandboxNotFound, 404),
+            (Outcome::Expired, 503),
+            (Outcome::Cancelled, 503),
+            (Outcome::Ran(JobReport::default()), 200),
+            (Outcome::DeadLettered { reason: "malformed".to_owned() }, 500),
+        ]
+    }
+
+    #[test]
+    fn an_outcome_is_told_in_the_same_words_when_it_is_polled() {
+        let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
+        for (outcome, status) in every_outcome() {
+            let direct = answer(&outcome, id);
+            assert_eq!(direct.status.as_u16(), status, "{outcome:?}");
+            assert_eq!(direct.outcome, outcome.as_str());
+            let polled = report(&RequestState::Ended(outcome), id);
+            let (Content::Json(polled), Content::Json(direct) | Content::Problem(direct)) =
+                (polled.content, direct.content)
+            else {
+                panic!("neither is metrics")
+            };
+            assert_eq!(polled["response"], json!({ "status": status, "body": direct }));
+        }
+    }
+
+    #[test]
+    fn a_new_allocation_tells_everything_the_client_needs() {
+        let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
+        let response = answer(&Outcome::Created(grant()), id).into_response(id);
+        assert_eq!(response.headers()[header::LOCATION], "/v1/sandboxes/sandbox-1");
+        let Content::Json(body) = answer(&Outcome::Created(grant()), id).content else { panic!("JSON") };
+        let expected = json!({
+            "sandbox_id": "sandbox-1", "name": "lab 1", "external_id": "identity/accounts/1", "allocated_at": 100,
+            "expires_at": 200, "track_name": null, "request_id": id.to_string(),
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn a_queued_request_says_where_and_when_to_ask() {
+        let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
+        let response = queued(id).into_response(id);
+        assert_eq!(response.status(), 202);
+        assert_eq!(response.headers()[header::LOCATION], format!("/v1/requests/{id}"));
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    }
+}

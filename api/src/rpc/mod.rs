@@ -1,0 +1,234 @@
+//! Request and reply: a question goes into the requests queue, its answer comes through the reply queue, or is found at
+//! `GET /v1/requests/{id}`.
+//!
+//! ```text
+//! shed? ─▶ waiter ─▶ send ─▶ wait ─┬─ reply ──────────────▶ outcome
+//!                                  └─ time is up ─▶ record ─▶ 202, and the same waiter lingers until the deadline:
+//!                                                             a late reply completes the record
+//! respond-async: record ─▶ send ─▶ 202; the worker completes the record, in the claim's own transaction
+//! ```
+//! Invariants: nothing is sent for a call that was shed; one waiter, one pending slot, from before the send to the end,
+//! so no reply falls between the wait and the record; a 202 is said only after its record was written, and after its
+//! message was sent. A client that leaves takes its waiter along, nothing else. What it does not do: tell an outcome
+//! over HTTP.
+
+pub(crate) mod reply_queue;
+pub(crate) mod reply_router;
+#[cfg(test)]
+mod tests;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_domain::{Outcome, PersistedRequest, RequestState, Times};
+use broker_messages::{Ask, RequestMessage};
+use broker_queue::{ReplyQueueName, SendError};
+use broker_runtime::clock::Clock;
+use broker_runtime::crash_points::{self, Point};
+use broker_runtime::lifecycle::Lifecycle;
+use broker_runtime::trace::Span;
+use broker_store::{Cancellation, Recorded, Store};
+use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
+
+use crate::limits::{ASYNC_DEADLINE, SHORTEST_DEADLINE};
+use crate::metrics;
+use crate::response::problem::Problem;
+use crate::rpc::reply_queue::{Channel, Link};
+use crate::rpc::reply_router::{ReplyRouter, Waiter};
+
+/// How long sending may take beyond the caller's wait: the three attempts of one call (`aws`).
+const SEND_PATIENCE: Duration = Duration::from_secs(6);
+/// A worker that ends after `reply_by` stores the outcome itself, so from then on only replies that are under way can
+/// still be needed.
+const UNDER_WAY: Duration = Duration::from_secs(2);
+/// Pauses between attempts to store a late outcome. If all fail, `GET` finds it at the lease.
+const PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(3)];
+
+/// What became of a question within its wait.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// It ended.
+    Ended(Outcome),
+    /// It did not yet; its record says so, too.
+    StillQueued,
+}
+
+/// A question as it lies in the queue, and as it is recorded.
+pub(crate) struct PendingRequest {
+    pub(crate) times: Times,
+    pub(crate) text: String,
+    pub(crate) record: PersistedRequest,
+}
+
+/// Asks the workers. Clones share everything.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestReply {
+    pub(crate) link: Link,
+    pub(crate) replies: ReplyRouter,
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    pub(crate) lifecycle: Lifecycle,
+    /// How long the process may take to end.
+    pub(crate) drain: Duration,
+    /// The waiters that linger.
+    pub(crate) lingering: TaskTracker,
+}
+
+impl RequestReply {
+    /// The times of a question asked now whose caller waits for `wait`.
+    pub(crate) fn times(&self, wait: Duration) -> Times {
+        let now = self.clock.now();
+        Times { enqueued_at: now, reply_by: now.plus(wait), deadline: now.plus(wait.max(SHORTEST_DEADLINE)) }
+    }
+
+    /// The times of a question asked now for whose answer nobody waits.
+    pub(crate) fn times_of_async(&self) -> Times {
+        let now = self.clock.now();
+        Times { enqueued_at: now, reply_by: now, deadline: now.plus(ASYNC_DEADLINE) }
+    }
+
+    /// Asks, and waits until `reply_by` at most.
+    pub(crate) async fn ask(&self, ask: &Ask) -> Result<Progress, Problem> {
+        let asked = self.clock.instant();
+        let channel = self.channel()?;
+        let mut sending = channel.requests.sending();
+        let PendingRequest { times, text, record } = question(ask, &channel.reply_to, sending.traceparent());
+        let mut waiter = self.replies.register(record.request_id).inspect_err(|_| metrics::shed())?;
+        let wait = times.reply_by.since(times.enqueued_at);
+        let mut waited = pin!(sleep(wait));
+        // A queue that is away must not hold callers longer than they wait; what was not sent by then stays behind.
+        tokio::select! {
+            biased;
+            sent = channel.requests.send(text) => sent.map_err(|error| not_enqueued(error, &mut sending))?,
+            () = sleep(wait.max(SEND_PATIENCE)) => {
+                sending.failed("timeout");
+                return Err(Problem::unavailable("The request could not be enqueued in time."));
+            }
+        }
+        drop(sending);
+        crash_points::point(Point::Waiting);
+        tokio::select! {
+            biased;
+            outcome = waiter.reply() => {
+                crash_points::point(Point::ReplyArrived);
+                metrics::reply_waited(self.clock.instant().duration_since(asked));
+                Ok(Progress::Ended(outcome))
+            }
+            () = waited.as_mut() => self.leave(waiter, record, times).await,
+            () = self.drain_is_near() => self.leave(waiter, record, times).await,
+        }
+    }
+
+    /// Asks without waiting for the answer: it is recorded, then sent.
+    pub(crate) async fn enqueue(&self, ask: &Ask) -> Result<Progress, Problem> {
+        let channel = self.channel()?;
+        let mut sending = channel.requests.sending();
+        let PendingRequest { text, record, .. } = question(ask, &channel.reply_to, sending.traceparent());
+        // Found already there is our own write, which was retried: the id was minted for this call.
+        let (Recorded::New | Recorded::AlreadyThere(_)) = self.store.record_request(&record).await?;
+        crash_points::point(Point::Recorded);
+        let Err(error) = channel.requests.send(text).await else { return Ok(Progress::StillQueued) };
+        // SQS may have the message all the same. Cancelled, it never claims, and a 503 is the truth; if a worker was
+        // faster, the 202 is.
+        match self.store.cancel_request(record.request_id).await {
+            Ok(Cancellation::Cancelled) => Err(not_enqueued(error, &mut sending)),
+            Ok(Cancellation::TooLate) => Ok(Progress::StillQueued),
+            Err(not_cancelled) => Err(Problem::from(not_cancelled)),
+        }
+    }
+
+    fn channel(&self) -> Result<Arc<Channel>, Problem> {
+        self.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))
+    }
+
+    /// Part of the drain time is left for recording those who still wait, and for the end of their connections.
+    pub(crate) async fn drain_is_near(&self) {
+        self.lifecycle.soft.cancelled().await;
+        sleep(self.drain * 2 / 3).await;
+    }
+
+    /// Records a question that outlasted its caller's wait, and lets its waiter linger.
+    async fn leave(
+        &self,
+        waiter: Waiter,
+        record: PersistedRequest,
+        times: Times,
+    ) -> Result<Progress, Problem> {
+        match self.store.record_request(&record).await? {
+            Recorded::AlreadyThere(found) => match found.state {
+                // A worker ended it after `reply_by` and said so here first.
+                RequestState::Ended(outcome) => return Ok(Progress::Ended(outcome)),
+                // Our own write, which was retried.
+                RequestState::Queued => {}
+            },
+            Recorded::New => {}
+        }
+        crash_points::point(Point::Recorded);
+        self.lingering.spawn(self.clone().linger(waiter, record, times));
+        Ok(Progress::StillQueued)
+    }
+
+    /// Completes the record from a late reply.
+    async fn linger(self, mut waiter: Waiter, record: PersistedRequest, times: Times) {
+        let from_now = |until: broker_domain::Timestamp| sleep(until.since(self.clock.now()));
+        let outcome = tokio::select! {
+            biased;
+            outcome = waiter.reply() => outcome,
+            () = from_now(times.deadline) => return,
+            () = async {
+                self.lifecycle.soft.cancelled().await;
+                from_now(times.reply_by.plus(UNDER_WAY)).await;
+            } => return,
+            () = self.lifecycle.hard.cancelled() => return,
+        };
+        drop(waiter);
+        let id = record.request_id;
+        let ended = PersistedRequest { state: RequestState::Ended(outcome), ..record };
+        for pause in PAUSES {
+            sleep(pause).await;
+            match self.store.complete_request(&ended).await {
+                Ok(_stored_or_ended_before) => return,
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(request_id = %id, error, "could not store a late outcome");
+                }
+            }
+        }
+    }
+}
+
+fn not_enqueued(error: SendError, sending: &mut Span) -> Problem {
+    sending.failed("not_sent");
+    Problem::unavailable("The request could not be enqueued.").because(error)
+}
+
+/// `ask` as its message, which says where it stands in a trace, and as the record of a request that is queued.
+pub(crate) fn question(ask: &Ask, reply_to: &ReplyQueueName, traceparent: Option<String>) -> PendingRequest {
+    let reply_to = reply_to.as_str();
+    let (message, track, lease_key, sandbox_id) = match ask {
+        Ask::Allocate(ask) => {
+            let key = ask.lease_key.clone();
+            (RequestMessage::allocate(ask, reply_to), key.track.clone(), Some(key), None)
+        }
+        Ask::Mark(mark) => {
+            let sandbox = Some(mark.sandbox_id.clone());
+            (RequestMessage::mark(mark, reply_to), mark.track.clone(), None, sandbox)
+        }
+    };
+    let message = message.traced(traceparent);
+    let (times, text) = (message.times(), message.encode());
+    let record = PersistedRequest {
+        request_id: message.request_id,
+        track,
+        lease_key,
+        sandbox_id,
+        asynchronous: message.asynchronous,
+        message: Some(text.clone()),
+        state: RequestState::Queued,
+        created_at: times.enqueued_at,
+        deadline: times.deadline,
+    };
+    PendingRequest { times, text, record }
+}

@@ -1,0 +1,262 @@
+//! Into a dead-letter queue, and out of it.
+//!
+//! Every way into one is told apart here: buried by a worker, with its reason as attributes; moved by redrive, which SQS
+//! says, and then the reason is derived; or put there by somebody else, and then nothing is known.
+
+use std::collections::BTreeMap;
+
+use broker_domain::{DeadLetter, DeadLetterId, DeadLetterState, JobReport, Reason, Source, Timestamp};
+use broker_messages::{MaintenanceMessage, MaintenanceTask, RequestMessage, summarize};
+use broker_queue::{Delivery, Outgoing};
+use broker_store::{Kept, PendingRecord, Store, StoreError};
+
+const REASON_CODE: &str = "reason_code";
+const REASON: &str = "reason";
+const SOURCE: &str = "source";
+const SOURCE_MESSAGE_ID: &str = "source_message_id";
+const SOURCE_SENT_AT_MS: &str = "source_sent_at_ms";
+const RECEIVES: &str = "receives";
+/// The letter that a message was sent again from.
+pub(super) const REPLAY_OF: &str = "replay_of";
+/// What a buried copy carries of ours, and a message that is sent again does not.
+const OURS: [&str; 6] = [REASON_CODE, REASON, SOURCE, SOURCE_MESSAGE_ID, SOURCE_SENT_AT_MS, RECEIVES];
+/// SQS: attributes of a message.
+const MOST_ATTRIBUTES: usize = 10;
+/// Characters of a reason; SQS counts attributes against the size of a message.
+const LONGEST_REASON: usize = 1_000;
+
+/// The copy of a message of `source` (the queue's full name) that goes to its dead-letter queue. The message's own text
+/// attributes go with it as far as SQS has room for them.
+pub fn dead_letter_message(delivery: &Delivery, source: &str, code: &str, reason: &str) -> Outgoing {
+    let room = MOST_ATTRIBUTES - OURS.len();
+    let copy = own_attributes(&delivery.attributes)
+        .take(room)
+        .fold(Outgoing::from(delivery.body.clone()), |copy, (name, value)| copy.with_attribute(name, value));
+    copy.with_attribute(REASON_CODE, code)
+        .with_attribute(REASON, attribute_text(reason))
+        .with_attribute(SOURCE, source)
+        .with_attribute(SOURCE_MESSAGE_ID, &delivery.message_id)
+        .with_attribute(SOURCE_SENT_AT_MS, delivery.sent_at.as_ms().to_string())
+        .with_attribute(RECEIVES, delivery.receive_count.to_string())
+}
+
+/// The attributes that a message had before it was buried, the mark of a replay first: it must not be crowded out.
+pub(super) fn own_attributes(attributes: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    let own = |name: &str| !OURS.contains(&name);
+    let replay = attributes.get_key_value(REPLAY_OF);
+    let others = attributes.iter().filter(move |(name, _)| own(name) && name.as_str() != REPLAY_OF);
+    replay.into_iter().chain(others).map(|(name, value)| (name.as_str(), value.as_str()))
+}
+
+/// `text` as SQS takes it in an attribute: no control characters, at most [`LONGEST_REASON`] of them.
+fn attribute_text(text: &str) -> String {
+    let visible = |c: char| if c.is_control() || c > '\u{ffef}' { ' ' } else { c };
+    text.chars().map(visible).take(LONGEST_REASON).collect()
+}
+
+/// The letter that was delivered from the dead-letter queue of `source`, at `now`.
+pub fn read(source: Source, delivery: &Delivery, now: Timestamp) -> DeadLetter {
+    let death = Death::of(delivery, now);
+    let replay_of = delivery.attributes.get(REPLAY_OF).and_then(|id| DeadLetterId::parse(id).ok());
+    let own = own_attributes(&delivery.attributes).filter(|(name, _)| *name != REPLAY_OF);
+    DeadLetter {
+        id: DeadLetterId::of(source, &death.message_id, &delivery.body, death.first_at),
+        source,
+        message_id: death.message_id,
+        reason: death.reason,
+        reason_text: death.text,
+        receives: death.receives,
+        first_at: death.first_at,
+        last_at: death.last_at,
+        summary: summarize(&delivery.body),
+        replay_of,
+        attributes: own.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        body: delivery.body.clone(),
+        state: DeadLetterState::Dead,
+        held_until: None,
+        touched: None,
+    }
+}
+
+/// How a message came into the dead-letter queue.
+struct Death {
+    message_id: String,
+    reason: Reason,
+    text: String,
+    receives: u32,
+    first_at: Timestamp,
+    last_at: Timestamp,
+}
+
+impl Death {
+    fn of(delivery: &Delivery, now: Timestamp) -> Self {
+        let attribute = |name: &str| delivery.attributes.get(name).map(String::as_str);
+        // Redrive keeps attributes, also those of an earlier death: what SQS says of the last one counts.
+        if delivery.dead_letter_source.is_some() {
+            // SQS counts receives across both queues; one was ours.
+            let receives = delivery.receive_count.saturating_sub(1);
+            let text = format!("received {receives} times by workers that did not finish it");
+            return Self {
+                message_id: delivery.message_id.clone(),
+                reason: Reason::MaxReceivesExceeded,
+                text,
+                receives,
+                first_at: delivery.sent_at,
+                last_at: now,
+            };
+        }
+        let (Some(code), Some(message_id)) = (attribute(REASON_CODE), attribute(SOURCE_MESSAGE_ID)) else {
+            return Self {
+                message_id: delivery.message_id.clone(),
+                reason: Reason::Unknown,
+                text: "put into the dead-letter queue by something else".to_owned(),
+                receives: 0,
+                first_at: delivery.sent_at,
+                last_at: delivery.sent_at,
+            };
+        };
+        let number = |name: &str| attribute(name).and_then(|text| text.parse::<u64>().ok());
+        let text = attribute(REASON).unwrap_or_default();
+        let reason = Reason::parse(code);
+        Self {
+            message_id: message_id.to_owned(),
+            reason: reason.unwrap_or(Reason::Unknown),
+            text: if reason.is_some() { text.to_owned() } else { format!("{code}: {text}") },
+            receives: number(RECEIVES).and_then(|receives| u32::try_from(receives).ok()).unwrap_or(0),
+            first_at: number(SOURCE_SENT_AT_MS)
+                .filter(|ms| *ms <= delivery.sent_at.as_ms())
+                .map_or(delivery.sent_at, Timestamp::from_ms),
+            last_at: delivery.sent_at,
+        }
+    }
+}
+
+/// Keeps a letter, and lets whoever waits for its message know in the same write.
+pub async fn keep(store: &Store, letter: &DeadLetter) -> Result<Kept, StoreError> {
+    store.keep_letter(letter, bereaved(letter).as_ref()).await
+}
+
+/// What waits for the end of the message: an asynchronous request's record, or a run's.
+fn bereaved(letter: &DeadLetter) -> Option<PendingRecord> {
+    match letter.source {
+        Source::Requests => {
+            let message = RequestMessage::decode(&letter.body).ok()?;
+            message.asynchronous.then_some(PendingRecord::Request(message.request_id))
+        }
+        Source::Maintenance => {
+            let message = MaintenanceMessage::decode(&letter.body).ok()?;
+            match message.body {
+                MaintenanceTask::RunJob { task } => {
+                    let aborted = format!("kept as a dead letter: {}", letter.reason.as_str());
+                    let report = JobReport { aborted: Some(aborted), ..JobReport::new(&task) };
+                    Some(PendingRecord::Run(message.request_id, report))
+                }
+                MaintenanceTask::Delete { .. } => None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery() -> Delivery {
+        Delivery {
+            queue: "b-requests-dlq".into(),
+            poll: broker_runtime::trace::Received::default(),
+            body: "not JSON".to_owned(),
+            receipt: "r".to_owned(),
+            message_id: "m-1".to_owned(),
+            receive_count: 3,
+            sent_at: Timestamp::from_ms(1_000),
+            first_received_at: Timestamp::from_ms(1_500),
+            dead_letter_source: None,
+            attributes: BTreeMap::new(),
+        }
+    }
+
+    /// What the dead-letter queue delivers of a copy that was sent at `sent_at`.
+    fn delivered(copy: &Outgoing, sent_at: u64) -> Delivery {
+        Delivery {
+            body: copy.body().to_owned(),
+            message_id: format!("copy-{sent_at}"),
+            receive_count: 1,
+            sent_at: Timestamp::from_ms(sent_at),
+            attributes: copy.attributes().iter().cloned().collect(),
+            ..delivery()
+        }
+    }
+
+    const NOW: Timestamp = Timestamp::from_ms(9_000);
+
+    #[test]
+    fn two_copies_of_one_message_and_its_redrive_are_one_letter() {
+        let dead_letter_message =
+            |at| delivered(&dead_letter_message(&delivery(), "p-requests", "malformed", "why\u{7}not"), at);
+        let first = read(Source::Requests, &dead_letter_message(2_000), NOW);
+        let second = read(Source::Requests, &dead_letter_message(3_000), NOW);
+        let arn = Some("arn:aws:sqs:r:1:p-requests".to_owned());
+        let moved = Delivery { dead_letter_source: arn, receive_count: 6, ..delivery() };
+        let moved = read(Source::Requests, &moved, NOW);
+        assert_eq!((&first.id, &first.id), (&second.id, &moved.id));
+        assert_eq!(
+            (first.reason, first.reason_text.as_str(), first.receives),
+            (Reason::Malformed, "why not", 3)
+        );
+        assert_eq!(
+            (first.first_at.as_ms(), first.last_at.as_ms(), first.body.as_str()),
+            (1_000, 2_000, "not JSON")
+        );
+        assert_eq!((moved.reason, moved.receives), (Reason::MaxReceivesExceeded, 5));
+        assert_ne!(read(Source::Maintenance, &dead_letter_message(2_000), NOW).id, first.id);
+        let liar = Delivery { body: "something else".to_owned(), ..dead_letter_message(2_000) };
+        assert_ne!(
+            read(Source::Requests, &liar, NOW).id,
+            first.id,
+            "nobody's letter disappears behind another's"
+        );
+    }
+
+    #[test]
+    fn redrive_after_an_earlier_death_tells_of_the_last_one() {
+        let back = delivered(&dead_letter_message(&delivery(), "p-requests", "malformed", "old"), 2_000);
+        let moved = Delivery { dead_letter_source: Some("arn".to_owned()), receive_count: 6, ..back };
+        let letter = read(Source::Requests, &moved, NOW);
+        assert_eq!((letter.reason, letter.message_id.as_str()), (Reason::MaxReceivesExceeded, "copy-2000"));
+        assert!(letter.attributes.is_empty(), "{:?}", letter.attributes);
+    }
+
+    #[test]
+    fn what_somebody_else_put_there_is_unknown_and_kept_whole() {
+        let mut foreign = delivery();
+        foreign.attributes.insert("theirs".to_owned(), "x".to_owned());
+        let letter = read(Source::Requests, &foreign, NOW);
+        assert_eq!(
+            (letter.reason, letter.kind(), letter.body.as_str()),
+            (Reason::Unknown, "unknown", "not JSON")
+        );
+        assert_eq!(letter.attributes["theirs"], "x");
+    }
+
+    #[test]
+    fn the_mark_of_a_replay_is_never_crowded_out_of_a_copy() {
+        let mut many = delivery();
+        for n in 0..10 {
+            many.attributes.insert(format!("a{n}"), "x".to_owned());
+        }
+        let id = DeadLetterId::of(Source::Requests, "m-0", "", Timestamp::from_ms(1));
+        many.attributes.insert(REPLAY_OF.to_owned(), id.as_str().to_owned());
+        let copy = dead_letter_message(&many, "p-requests", "malformed", "why");
+        assert_eq!(copy.attributes().len(), MOST_ATTRIBUTES);
+        let letter = read(Source::Requests, &delivered(&copy, 2_000), NOW);
+        assert_eq!((letter.replay_of, letter.attributes.len()), (Some(id), 3));
+    }
+
+    #[test]
+    fn a_code_that_this_program_does_not_know_stays_readable() {
+        let copy = dead_letter_message(&delivery(), "p-requests", "eaten_by_a_dog", "yes");
+        let letter = read(Source::Requests, &delivered(&copy, 2_000), NOW);
+        assert_eq!((letter.reason, letter.reason_text.as_str()), (Reason::Unknown, "eaten_by_a_dog: yes"));
+    }
+}

@@ -1,0 +1,118 @@
+//! The one message that somebody else may send: a scheduler outside says that a job is to run.
+//!
+//! Invariant: it says nothing but which job, so that a scheduler which knows nothing of ids and times (EventBridge
+//! Scheduler, a cron line) sends the same text for ever. Which firing a delivery is of, SQS says: its `SentTimestamp` stays
+//! through redelivery and is another for every send. What it does not do: carry what an operator may choose of a job.
+
+use serde::{Deserialize, Serialize};
+
+use super::maintenance::MaintenanceMessage;
+use super::{DecodeError, VERSION, decode, encode};
+use broker_domain::Job;
+
+/// A job is to run: `{"v":1,"body":{"kind":"start_job","job":"sync"}}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduledTrigger {
+    v: u32,
+    body: Start,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+enum Start {
+    StartJob { job: Job },
+}
+
+impl ScheduledTrigger {
+    /// The word for it in logs, metrics and dead letters.
+    pub const KIND: &str = "start_job";
+
+    /// Of `job`.
+    pub const fn of(job: Job) -> Self {
+        Self { v: VERSION, body: Start::StartJob { job } }
+    }
+
+    /// Which job.
+    pub const fn job(self) -> Job {
+        let Start::StartJob { job } = self.body;
+        job
+    }
+
+    /// As JSON text.
+    pub fn encode(&self) -> String {
+        encode(self)
+    }
+}
+
+/// What the maintenance queue may hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// A message of the broker itself.
+    Ours(Box<MaintenanceMessage>),
+    /// A scheduler's.
+    Fired(ScheduledTrigger),
+}
+
+#[derive(Deserialize)]
+struct KindOnly {
+    body: Kind,
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    kind: String,
+}
+
+impl Incoming {
+    /// From JSON text.
+    pub fn decode(text: &str) -> Result<Self, DecodeError> {
+        if decode::<KindOnly>(text).is_ok_and(|told| told.body.kind == ScheduledTrigger::KIND) {
+            return decode(text).map(Self::Fired);
+        }
+        MaintenanceMessage::decode(text).map(|message| Self::Ours(Box::new(message)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::RequestMessage;
+
+    /// What Terraform renders: `infra/terraform/tests` hold it to the same file.
+    const RENDERED: &str = include_str!("../../../infra/terraform/firings.json");
+
+    #[test]
+    fn what_terraform_renders_for_each_job_starts_that_job() {
+        let rendered: BTreeMap<String, String> = serde_json::from_str(RENDERED).unwrap();
+        assert_eq!(rendered.len(), Job::ALL.len());
+        for job in Job::ALL {
+            let text = &rendered[job.as_str()];
+            assert_eq!(Incoming::decode(text).unwrap(), Incoming::Fired(ScheduledTrigger::of(job)), "{text}");
+            assert_eq!(
+                serde_json::from_str::<ScheduledTrigger>(&ScheduledTrigger::of(job).encode()).unwrap(),
+                ScheduledTrigger::of(job)
+            );
+        }
+    }
+
+    #[test]
+    fn a_scheduler_names_a_job_and_nothing_else() {
+        let refused = |text: &str| match Incoming::decode(text) {
+            Err(DecodeError::Malformed(error)) => error.to_string(),
+            other => panic!("{text}: {other:?}"),
+        };
+        let start = |body: &str| format!(r#"{{"v":1,"body":{{"kind":"start_job"{body}}}}}"#);
+        assert!(refused(&start(r#","job":"make_coffee""#)).contains("make_coffee"));
+        assert!(refused(&start("")).contains("job"));
+        assert!(refused(&start(r#","job":"bulk_delete""#)).contains("bulk_delete"));
+        assert!(refused(&start(r#","job":"sync","accept_stale":true"#)).contains("accept_stale"));
+        let timed = r#"{"v":1,"deadline_ms":3,"body":{"kind":"start_job","job":"sync"}}"#;
+        assert!(refused(timed).contains("deadline_ms"));
+        let newer = ScheduledTrigger::of(Job::Sync).encode().replace(r#""v":1"#, r#""v":2"#);
+        assert!(matches!(Incoming::decode(&newer), Err(DecodeError::NewerVersion { found: 2 })));
+        assert!(RequestMessage::decode(&ScheduledTrigger::of(Job::Sync).encode()).is_err());
+    }
+}

@@ -1,0 +1,281 @@
+//! Dead letters. See DESIGN.md, "Table".
+//!
+//! Invariants: a letter is put once, whoever finds it how often; an asynchronous request is `failed` by the very write
+//! that keeps its letter, and queued again by the very write that takes it for its replay, so that a redelivered dead
+//! message fails nothing that was replayed meanwhile. What it does not do: merge partitions (that is
+//! [`broker_dead_letters`]).
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnConsumedCapacity};
+use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
+
+use super::attributes as a;
+use super::errors::{built_wrong, cancelled, failed, failed_condition};
+use super::keys::{self, Key, PK, SK};
+use super::transact::{Committed, Group};
+use super::{Store, count_capacity, dead_letter_items, n, s};
+use crate::{Actor, Changed, DeadLetterPage, Kept, PendingRecord, Requeued, StoreError};
+use broker_domain::{DeadLetter, DeadLetterId, DeadLetterState, Outcome, Timestamp};
+
+const LETTER_IS_NEW: &str = "attribute_not_exists(PK)";
+/// [`DeadLetterEvent::Take`](broker_domain::DeadLetterEvent::Take): dead, or left behind by whoever was replaying it.
+const LETTER_IS_FREE: &str = "#state = :dead or (#state = :replaying and held_until_ms <= :now)";
+/// [`DeadLetterEvent::Sent`](broker_domain::DeadLetterEvent::Sent): still held by this deed.
+const LETTER_IS_MINE: &str = "#state = :replaying and held_by = :deed";
+/// [`DeadLetterEvent::Discard`](broker_domain::DeadLetterEvent::Discard).
+const LETTER_IS_DEAD: &str = "#state = :dead";
+/// The asynchronous request still waits for its end.
+const REQUEST_WAITS: &str = "#state = :queued and #async = :true";
+/// Nothing became of it but a dead letter, or it was queued again by a replay that did not come to its end.
+const REQUEST_DIED: &str = "#async = :true and (#state = :queued or begins_with(#outcome, :died))";
+/// Somebody asked for the run and waits for its report.
+const RUN_WAITS: &str = "attribute_exists(PK) and attribute_not_exists(report)";
+/// Its report only says that it died.
+const RUN_DIED: &str = "attribute_exists(died)";
+/// How long what is done with is kept: longer than its dead message can lie in its queue (14 days), so that it is known
+/// when it comes again.
+const DONE_IS_KEPT: Duration = Duration::from_secs(15 * 24 * 3_600);
+
+impl Store {
+    /// Keeps a letter that nobody kept before, and lets whoever waits for its message know in the same write.
+    pub async fn keep_letter(
+        &self,
+        letter: &DeadLetter,
+        bereaved: Option<&PendingRecord>,
+    ) -> Result<Kept, StoreError> {
+        let put = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(dead_letter_items::write(letter)))
+            .condition_expression(LETTER_IS_NEW)
+            .build()
+            .map_err(|error| built_wrong("keep_letter", error))?;
+        let put = TransactWriteItem::builder().put(put).build();
+        let told = bereaved.map(|bereaved| self.tell_bereaved(letter, bereaved)).transpose()?;
+        match self.with_record("keep_letter", keys::letter(&letter.id), put, told).await? {
+            Changed::Done => Ok(Kept::New),
+            Changed::MovedOn => Ok(Kept::Before),
+        }
+    }
+
+    fn tell_bereaved(
+        &self,
+        letter: &DeadLetter,
+        bereaved: &PendingRecord,
+    ) -> Result<(Key, TransactWriteItem), StoreError> {
+        match bereaved {
+            PendingRecord::Request(id) => {
+                let outcome = Outcome::DeadLettered { reason: letter.reason.as_str().to_owned() };
+                let update = self
+                    .request_update(keys::request(*id), REQUEST_WAITS)
+                    .update_expression("SET #state = :failed, #outcome = :outcome REMOVE message")
+                    .expression_attribute_names("#outcome", a::OUTCOME)
+                    .expression_attribute_values(":failed", s("failed"))
+                    .expression_attribute_values(":outcome", a::write_outcome(&outcome));
+                built(keys::request(*id), update)
+            }
+            PendingRecord::Run(id, report) => {
+                let report = serde_json::to_string(report).unwrap_or_default();
+                let update = Update::builder()
+                    .table_name(&self.table)
+                    .set_key(Some(keys::run(*id).into_map()))
+                    .condition_expression(RUN_WAITS)
+                    .update_expression("SET report = :report, died = :true")
+                    .expression_attribute_values(":report", s(report))
+                    .expression_attribute_values(":true", AttributeValue::Bool(true));
+                built(keys::run(*id), update)
+            }
+        }
+    }
+
+    /// Takes a letter for its replay until `until`; what waits for its message waits again.
+    pub async fn take_letter(
+        &self,
+        id: &DeadLetterId,
+        actor: &Actor,
+        until: Timestamp,
+        reopened: Option<&Requeued>,
+    ) -> Result<Changed, StoreError> {
+        let take = self
+            .letter_update(id, LETTER_IS_FREE)
+            .update_expression(
+                "SET #state = :replaying, held_by = :deed, held_until_ms = :until, touched_by = :by, touched_at_ms = :now",
+            )
+            .expression_attribute_values(":dead", s(DeadLetterState::Dead.as_str()))
+            .expression_attribute_values(":replaying", s(DeadLetterState::Replaying.as_str()))
+            .expression_attribute_values(":deed", s(actor.action.to_string()))
+            .expression_attribute_values(":until", n(until.as_ms()))
+            .expression_attribute_values(":by", s(&actor.by))
+            .expression_attribute_values(":now", n(actor.at.as_ms()));
+        let (key, take) = built(keys::letter(id), take)?;
+        let reopened = reopened.map(|reopened| self.reopen(reopened)).transpose()?;
+        self.with_record("take_letter", key, take, reopened).await
+    }
+
+    fn reopen(&self, reopened: &Requeued) -> Result<(Key, TransactWriteItem), StoreError> {
+        match reopened {
+            Requeued::Request { id, message, deadline } => {
+                let update = self
+                    .request_update(keys::request(*id), REQUEST_DIED)
+                    .update_expression(
+                        "SET #state = :queued, message = :message, deadline_ms = :deadline REMOVE #outcome",
+                    )
+                    .expression_attribute_names("#outcome", a::OUTCOME)
+                    .expression_attribute_values(":died", s(dead_letter_items::DEAD_LETTERED))
+                    .expression_attribute_values(":message", s(message))
+                    .expression_attribute_values(":deadline", n(deadline.as_ms()));
+                built(keys::request(*id), update)
+            }
+            Requeued::Run(id) => {
+                let update = Update::builder()
+                    .table_name(&self.table)
+                    .set_key(Some(keys::run(*id).into_map()))
+                    .condition_expression(RUN_DIED)
+                    .update_expression("REMOVE report, died");
+                built(keys::run(*id), update)
+            }
+        }
+    }
+
+    /// Says that a letter was sent again by the deed that holds it.
+    pub async fn letter_was_sent(&self, id: &DeadLetterId, actor: &Actor) -> Result<Changed, StoreError> {
+        let sent = self
+            .letter_update(id, LETTER_IS_MINE)
+            .update_expression(
+                "SET #state = :replayed, touched_at_ms = :now, #ttl = :ttl REMOVE held_by, held_until_ms",
+            )
+            .expression_attribute_names("#ttl", a::TTL)
+            .expression_attribute_values(":replaying", s(DeadLetterState::Replaying.as_str()))
+            .expression_attribute_values(":replayed", s(DeadLetterState::Replayed.as_str()))
+            .expression_attribute_values(":deed", s(actor.action.to_string()))
+            .expression_attribute_values(":now", n(actor.at.as_ms()))
+            .expression_attribute_values(":ttl", n(actor.at.plus(DONE_IS_KEPT).as_secs()));
+        let (key, sent) = built(keys::letter(id), sent)?;
+        self.with_record("letter_was_sent", key, sent, None).await
+    }
+
+    /// Says that nobody wants a letter that nobody is replaying.
+    pub async fn discard_letter(
+        &self,
+        id: &DeadLetterId,
+        actor: &Actor,
+        why: &str,
+    ) -> Result<Changed, StoreError> {
+        let discard = self
+            .letter_update(id, LETTER_IS_DEAD)
+            .update_expression(
+                "SET #state = :discarded, touched_by = :by, touched_at_ms = :now, touched_why = :why, #ttl = :ttl",
+            )
+            .expression_attribute_names("#ttl", a::TTL)
+            .expression_attribute_values(":dead", s(DeadLetterState::Dead.as_str()))
+            .expression_attribute_values(":discarded", s(DeadLetterState::Discarded.as_str()))
+            .expression_attribute_values(":by", s(&actor.by))
+            .expression_attribute_values(":why", s(why))
+            .expression_attribute_values(":now", n(actor.at.as_ms()))
+            .expression_attribute_values(":ttl", n(actor.at.plus(DONE_IS_KEPT).as_secs()));
+        let (key, discard) = built(keys::letter(id), discard)?;
+        self.with_record("discard_letter", key, discard, None).await
+    }
+
+    /// The letter, if it is kept (a consistent read).
+    pub async fn letter(&self, id: &DeadLetterId) -> Result<Option<DeadLetter>, StoreError> {
+        let item = self.get(keys::letter(id)).await?;
+        item.map(|item| dead_letter_items::read(&item)).transpose()
+    }
+
+    /// A page of the letters of a partition whose ids lie between `from` and `until`, both included, consistently read;
+    /// at most `limit` of them, or 1 MB.
+    pub async fn letters(
+        &self,
+        shard: u8,
+        from: &str,
+        until: &str,
+        limit: Option<i32>,
+    ) -> Result<DeadLetterPage, StoreError> {
+        let call = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .set_limit(limit)
+            .key_condition_expression("#pk = :shard and #sk between :from and :until")
+            .expression_attribute_names("#pk", PK)
+            .expression_attribute_names("#sk", SK)
+            .expression_attribute_values(":shard", s(keys::letters(shard)))
+            .expression_attribute_values(":from", s(from))
+            .expression_attribute_values(":until", s(until))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let call = call.customize().config_override(super::scan::patient());
+        let answer = call.send().await.map_err(|error| failed("Query", &self.table, error))?;
+        count_capacity("letters", answer.consumed_capacity());
+        let mut page = DeadLetterPage::default();
+        for item in answer.items() {
+            match dead_letter_items::read(item) {
+                Ok(letter) => page.letters.push(letter),
+                Err(error) => page.unreadable.push(error.to_string()),
+            }
+        }
+        let last = answer.last_evaluated_key.as_ref();
+        page.read_to = last.map(dead_letter_items::read_id).transpose()?;
+        Ok(page)
+    }
+
+    /// Writes `item` at `key`, and `record` with it unless that is not as it should be any more: then `item` alone.
+    async fn with_record(
+        &self,
+        operation: &'static str,
+        key: Key,
+        item: TransactWriteItem,
+        record: Option<(Key, TransactWriteItem)>,
+    ) -> Result<Changed, StoreError> {
+        if let Some((record_key, record)) = record {
+            let group = Group { keys: vec![key.clone(), record_key], items: vec![item.clone(), record] };
+            match self.transactions.submit(operation, group).await? {
+                Committed::Written => return Ok(Changed::Done),
+                Committed::Cancelled(reasons) => match failed_condition(&reasons) {
+                    Some(0) => return Ok(Changed::MovedOn),
+                    Some(_) => {}
+                    None => return Err(cancelled(operation, &reasons)),
+                },
+            }
+        }
+        match self.transactions.submit(operation, Group { keys: vec![key], items: vec![item] }).await? {
+            Committed::Written => Ok(Changed::Done),
+            Committed::Cancelled(reasons) => match failed_condition(&reasons) {
+                Some(_) => Ok(Changed::MovedOn),
+                None => Err(cancelled(operation, &reasons)),
+            },
+        }
+    }
+
+    fn letter_update(
+        &self,
+        id: &DeadLetterId,
+        condition: &str,
+    ) -> aws_sdk_dynamodb::types::builders::UpdateBuilder {
+        Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(keys::letter(id).into_map()))
+            .condition_expression(condition)
+            .expression_attribute_names("#state", a::STATE)
+    }
+
+    fn request_update(&self, key: Key, condition: &str) -> aws_sdk_dynamodb::types::builders::UpdateBuilder {
+        Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(key.into_map()))
+            .condition_expression(condition)
+            .expression_attribute_names("#state", a::STATE)
+            .expression_attribute_names("#async", a::ASYNC)
+            .expression_attribute_values(":queued", s(a::QUEUED))
+            .expression_attribute_values(":true", AttributeValue::Bool(true))
+    }
+}
+
+fn built(
+    key: Key,
+    update: aws_sdk_dynamodb::types::builders::UpdateBuilder,
+) -> Result<(Key, TransactWriteItem), StoreError> {
+    let update = update.build().map_err(|error| built_wrong("letter", error))?;
+    Ok((key, TransactWriteItem::builder().update(update).build()))
+}

@@ -1,0 +1,94 @@
+//! `broker dead-letters replay` and `discard`: with progress, and Ctrl-C ends them where they can be gone on with.
+
+use anyhow::bail;
+use broker_dead_letters::{Action, DeadLetters, Options, ReplayReport, Selection};
+use broker_queue::{QueueKind, QueueUrls, Sender};
+use broker_runtime::lifecycle::Lifecycle;
+
+use crate::args;
+use crate::commands::Done;
+use crate::context::Context;
+use crate::output::{self, Progress};
+
+pub(crate) async fn replay(context: Context, args: args::Replay) -> anyhow::Result<Done> {
+    let action = Action::Replay { renew_deadline: args.renew_deadline };
+    perform(context, action, args.selected, "replaying").await
+}
+
+pub(crate) async fn discard(context: Context, args: args::Discard) -> anyhow::Result<Done> {
+    let why = args.why.trim().to_owned();
+    if why.is_empty() {
+        output::complain("--why must say why nobody wants them");
+        return Ok(Done::Misused);
+    }
+    perform(context, Action::Discard { why }, args.selected, "discarding").await
+}
+
+async fn perform(
+    context: Context,
+    action: Action,
+    args: args::Selected,
+    what: &'static str,
+) -> anyhow::Result<Done> {
+    if !args.is_clear() {
+        output::complain("say which: ids, or filters, or --all");
+        return Ok(Done::Misused);
+    }
+    let urls = QueueUrls::resolve(&context.aws, &context.names).await?;
+    let to = |kind| Sender::new(context.aws.sqs.clone(), urls.get(kind), Sender::MAX_IN_FLIGHT);
+    let letters = DeadLetters::new(
+        context.store.clone(),
+        to(QueueKind::Requests),
+        to(QueueKind::Maintenance),
+        context.clock.clone(),
+        context.entropy.clone(),
+    );
+    let selection = if args.ids.is_empty() {
+        Selection::Matching(args.filter.at(context.clock.now()))
+    } else {
+        Selection::These(args.ids)
+    };
+    let lifecycle = Lifecycle::new();
+    lifecycle.end_on_signals()?;
+    let options = Options { dry_run: args.dry_run, rate: args.rate, limit: args.limit, within: None };
+    // A look at all of them, so that there is an estimate of the rest.
+    let total = if args.dry_run { 0 } else { letters.count(selection.clone()).await?.done };
+    let total = args.limit.map_or(total, |limit| limit.min(total));
+    let clock = context.clock.clone();
+    let mut progress = Progress::new(total, what, clock.instant());
+    let told = |tally: &ReplayReport| progress.at(tally.done + tally.skipped + tally.failed, clock.instant());
+    let tally = letters.perform(action, selection, options, &args.by, &lifecycle.soft, told).await;
+    progress.end();
+    let tally = tally?;
+    show(&tally, args.output.json)?;
+    match (tally.interrupted, tally.failed) {
+        (false, 0) => Ok(Done::Ok),
+        (true, _) => bail!("ended before the end: the same command goes on"),
+        (false, failed) => bail!("{failed} were not done: the same command tries them again"),
+    }
+}
+
+fn show(tally: &ReplayReport, json: bool) -> std::io::Result<()> {
+    if json {
+        return output::json(tally);
+    }
+    let counts = [
+        ("found", tally.found),
+        (if tally.dry_run { "would be done" } else { "done" }, tally.done),
+        ("  left behind by another run", tally.resumed),
+        ("  past their deadline", tally.past_deadline),
+        ("  with a renewed deadline", tally.renewed),
+        ("died again meanwhile", tally.died_again),
+        ("left alone", tally.skipped),
+        ("not done", tally.failed),
+        ("no such letter", tally.missing.len() as u64),
+        ("milliseconds", tally.duration_ms),
+    ];
+    let counts = counts.into_iter().map(|(what, count)| (what.to_owned(), count));
+    let by = tally.by_kind.iter().chain(&tally.by_reason).map(|(word, count)| (format!("  {word}"), *count));
+    output::table(["LETTERS", "COUNT"], counts.chain(by).map(|(what, count)| [what, count.to_string()]))?;
+    if tally.more {
+        output::line("\nThere may be more: --limit ended it.")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! The end of a request, made durable and told.
+//!
+//! Invariant: **write state → send reply → delete message**, in this order; the consumer deletes. A reply is a wake-up:
+//! what it says is durable already, or safe to ask again.
+
+use broker_domain::{Outcome, PersistedRequest, RequestState};
+use broker_messages::{Ask, Reply, RequestMessage};
+use broker_queue::{QueueUrls, ReplyQueueName, ReplySenders, SendError};
+use broker_runtime::aws::Aws;
+use broker_runtime::clock::Clock;
+use broker_runtime::crash_points::{self, Point};
+use broker_store::{Completion, Store, StoreError};
+
+/// Reply queues whose senders are kept; there is one per API process.
+const REPLY_QUEUES: usize = 256;
+/// Calls under way per reply queue.
+const FLIGHTS: usize = 2;
+
+/// Why an outcome was not told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplyError {
+    /// It could not be stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The reply could not be sent.
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+/// Stores outcomes and sends replies.
+#[derive(Debug)]
+pub(crate) struct ReplySender {
+    store: Store,
+    replies: ReplySenders,
+    clock: Clock,
+}
+
+impl ReplySender {
+    pub(crate) fn new(aws: &Aws, urls: &QueueUrls, store: Store, clock: Clock) -> Self {
+        Self {
+            store,
+            replies: ReplySenders::new(aws.sqs.clone(), urls.clone(), FLIGHTS, REPLY_QUEUES),
+            clock,
+        }
+    }
+
+    /// Ends `message` with `outcome`: stored if nobody waits any more, then told to whoever waits.
+    pub(crate) async fn tell(
+        &self,
+        message: &RequestMessage,
+        reply_to: &ReplyQueueName,
+        outcome: Outcome,
+    ) -> Result<(), ReplyError> {
+        let outcome = if message.asynchronous || self.clock.now() > message.times().reply_by {
+            let stored = self.store_outcome(message, outcome).await?;
+            crash_points::point(Point::OutcomeStored);
+            stored
+        } else {
+            outcome
+        };
+        if message.asynchronous {
+            return Ok(());
+        }
+        let mut sending = self.replies.sending();
+        let reply = Reply::new(message.request_id, outcome.clone()).traced(sending.traceparent()).encode();
+        let sent = self.replies.send(reply_to, reply.clone()).await;
+        if sent.is_err() {
+            sending.failed("not_sent");
+        }
+        drop(sending);
+        match sent {
+            Ok(()) => {
+                crash_points::point(Point::Replied);
+                Ok(())
+            }
+            Err(SendError::Gone { .. }) => {
+                // The process that waited is gone, or has a new reply queue and will record the request as queued; or its
+                // queue is so new that SQS does not know it here yet, and whoever waits need not wait to the end.
+                tracing::info!(request_id = %message.request_id, "the reply queue is gone: the outcome is stored");
+                self.store_outcome(message, outcome).await?;
+                self.replies.once_more(reply_to, reply);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Stores `outcome`; if the request ended before, that outcome stays and is what counts.
+    async fn store_outcome(&self, message: &RequestMessage, outcome: Outcome) -> Result<Outcome, StoreError> {
+        let times = message.times();
+        let record = PersistedRequest {
+            request_id: message.request_id,
+            track: message.body.track().clone(),
+            lease_key: match Ask::from(message.clone()) {
+                Ask::Allocate(ask) => Some(ask.lease_key),
+                Ask::Mark(_) => None,
+            },
+            sandbox_id: match Ask::from(message.clone()) {
+                Ask::Allocate(_) => None,
+                Ask::Mark(mark) => Some(mark.sandbox_id),
+            },
+            asynchronous: message.asynchronous,
+            message: None,
+            state: RequestState::Ended(outcome.clone()),
+            created_at: times.enqueued_at,
+            deadline: times.deadline,
+        };
+        match self.store.complete_request(&record).await? {
+            Completion::Stored => Ok(outcome),
+            Completion::EndedBefore(before) => match before.state {
+                RequestState::Ended(first) => Ok(first),
+                RequestState::Queued => Ok(outcome),
+            },
+        }
+    }
+}
