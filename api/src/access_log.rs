@@ -15,7 +15,7 @@ use http::header::{HeaderMap, HeaderName};
 use http::request::Parts;
 
 use crate::metrics;
-use crate::response::response::{Answer, X_REQUEST_ID};
+use crate::response::{Answer, X_REQUEST_ID};
 use crate::routes::{UNMATCHED, method_label};
 
 /// What stands for the status of a request whose client did not wait for the answer.

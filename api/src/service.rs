@@ -25,8 +25,8 @@ use crate::request::auth::{Authenticator, Role};
 use crate::request::cors::Cors;
 use crate::request::rate_limit::Rate;
 use crate::request::{body, client_addr, headers};
+use crate::response::Answer;
 use crate::response::problem::{Code, Problem};
-use crate::response::response::Answer;
 use crate::routes::{self, Route};
 
 /// What answers requests: one handler for each route.

@@ -13,8 +13,8 @@ use http::request::Parts;
 use crate::request::body::AllocateBody;
 use crate::request::headers;
 use crate::request::prefer::Preferences;
+use crate::response::Answer;
 use crate::response::problem::Problem;
-use crate::response::response::Answer;
 use crate::rpc::RequestReply;
 
 /// Allocates.

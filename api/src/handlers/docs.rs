@@ -10,7 +10,7 @@ use http::header::{self, HeaderValue};
 
 use crate::openapi;
 use crate::response::problem::{Code, Problem};
-use crate::response::response::{Answer, Content};
+use crate::response::{Answer, Content};
 
 /// What a page may load and ask: its own files, and this API. Swagger UI sets `style` attributes and has its icons in
 /// its style sheet.

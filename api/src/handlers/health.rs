@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::metrics;
 use crate::readiness::Readiness;
 use crate::response::bodies::{self, Alive};
-use crate::response::response::{Answer, Content};
+use crate::response::{Answer, Content};
 use crate::rpc::reply_router::ReplyRouter;
 
 /// After how many seconds to ask again whether a process is ready.

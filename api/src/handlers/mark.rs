@@ -10,8 +10,8 @@ use broker_messages::Ask;
 use http::request::Parts;
 
 use crate::request::prefer::Preferences;
+use crate::response::Answer;
 use crate::response::problem::Problem;
-use crate::response::response::Answer;
 use crate::rpc::RequestReply;
 
 /// Takes sandboxes back.

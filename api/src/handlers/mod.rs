@@ -25,8 +25,8 @@ use http::header::HeaderName;
 
 use crate::limits::LONGEST_WAIT;
 use crate::request::prefer::Preferences;
+use crate::response::Answer;
 use crate::response::problem::outcome;
-use crate::response::response::Answer;
 use crate::rpc::Progress;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");

@@ -17,8 +17,8 @@ use broker_domain::{
 use broker_runtime::clock::Clock;
 use broker_store::{Cancellation, Completion, Store, StoreError};
 
+use crate::response::Answer;
 use crate::response::problem::{Code, Problem, outcome};
-use crate::response::response::Answer;
 
 /// A worker looks at the deadline before each attempt to claim. Until an attempt that began just in time has certainly
 /// ended (three tries of a second each with their pauses, and two clocks that may be two seconds apart each), the

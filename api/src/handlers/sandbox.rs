@@ -5,9 +5,9 @@ use broker_store::Store;
 use http::StatusCode;
 use serde_json::json;
 
+use crate::response::Answer;
 use crate::response::bodies::OwnedSandbox;
 use crate::response::problem::{Code, Problem};
-use crate::response::response::Answer;
 
 /// Shows sandboxes to their owners.
 pub(crate) struct Sandboxes {
@@ -54,7 +54,7 @@ mod tests {
     use broker_runtime::entropy::Entropy;
 
     use super::*;
-    use crate::response::response::Content;
+    use crate::response::Content;
 
     fn track(name: &str) -> TrackId {
         TrackId::new(name).unwrap()

@@ -9,7 +9,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 
-use crate::response::response::{Answer, Content};
+use crate::response::{Answer, Content};
 
 /// What a page may send, beyond what every page may.
 const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key, prefer, x-instruqt-sandbox-id, \

@@ -16,8 +16,8 @@ use super::Operator;
 use super::query::Query;
 use crate::handlers;
 use crate::request::prefer::Preferences;
+use crate::response::Answer;
 use crate::response::problem::{Code, Problem};
-use crate::response::response::Answer;
 
 /// Letters of a page, unless the query says otherwise, and at most.
 pub(crate) const LETTERS: u32 = 50;

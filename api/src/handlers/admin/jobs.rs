@@ -15,9 +15,9 @@ use super::Operator;
 use crate::handlers;
 use crate::metrics;
 use crate::request::prefer::Preferences;
+use crate::response::Answer;
 use crate::response::bodies::{QueuedRun, Run};
 use crate::response::problem::{Code, Problem, outcome};
-use crate::response::response::Answer;
 
 /// After how many seconds to ask for a run again.
 const POLL_AGAIN_S: u64 = 2;

@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::cursor::Cursors;
 use super::query::Query;
+use crate::response::Answer;
 use crate::response::bodies::{Page, PooledSandbox};
 use crate::response::problem::Problem;
-use crate::response::response::Answer;
 
 /// Rows of a page, unless the query says otherwise, and at most.
 pub(crate) const LIMIT: u32 = 50;

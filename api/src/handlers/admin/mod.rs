@@ -21,8 +21,8 @@ use http::request::Parts;
 #[cfg(test)]
 pub(crate) use self::cursor::Cursors;
 pub(crate) use self::query::Query;
+use crate::response::Answer;
 use crate::response::problem::Problem;
-use crate::response::response::Answer;
 use crate::routes::Admin;
 use crate::rpc::RequestReply;
 

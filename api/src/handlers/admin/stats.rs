@@ -7,9 +7,9 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::query::Query;
+use crate::response::Answer;
 use crate::response::bodies::Stats;
 use crate::response::problem::Problem;
-use crate::response::response::Answer;
 use crate::rpc::RequestReply;
 
 pub(super) async fn answer(rpc: &RequestReply, query: &Query) -> Result<Answer, Problem> {

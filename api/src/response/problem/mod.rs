@@ -16,7 +16,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use serde_json::json;
 
 use crate::response::bodies::{ErrorBody, ProblemBody};
-use crate::response::response::{Answer, Content};
+use crate::response::{Answer, Content};
 
 /// A problem, as clients tell it from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -236,18 +236,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_readme_lists_every_code() {
+    fn the_page_lists_every_code() {
         let row = |code: Code| {
             let Entry { code, status, title, help, .. } = code.entry();
             format!("| `{code}` | {} | {title} | {help} |\n", status.as_u16())
         };
         let rows: String = Code::ALL.into_iter().map(row).collect();
         let table = format!("| code | status | cause | what to do |\n|---|---|---|---|\n{rows}");
-        let readme = include_str!("../../../../README.md");
+        let readme = include_str!("../../../../infra/docs/API.md");
         let (_, after) = readme.split_once("<!-- codes: ").unwrap();
         let (_, after) = after.split_once(" -->\n").unwrap();
         let (told, _) = after.split_once("<!-- /codes -->").unwrap();
-        assert_eq!(told, table, "put this between the codes marks of README.md:\n{table}");
+        assert_eq!(told, table, "put this between the codes marks of infra/docs/API.md:\n{table}");
     }
 
     #[test]

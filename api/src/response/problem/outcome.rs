@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Code, Problem};
 use crate::response::bodies::{Allocation, Marked, Queued, RequestReport, Run, StoredAnswer};
-use crate::response::response::{Answer, Content};
+use crate::response::{Answer, Content};
 
 /// After how many seconds to ask for a queued request again.
 const POLL_AGAIN_S: u64 = 1;

@@ -28,7 +28,7 @@ impl Setting {
     }
 }
 
-/// Every setting there is, in the order of the README.
+/// Every setting there is, in the order of infra/docs/SETTINGS.md.
 pub const SETTINGS: &[Setting] = &[
     Setting::new("BROKER_TABLE", "broker", "name", "DynamoDB table"),
     Setting::new("BROKER_PREFIX", "broker", "name", "what the names of the SQS queues begin with"),
@@ -223,7 +223,10 @@ mod tests {
                 )
             })
             .collect();
-        let readme = include_str!("../../../../README.md");
-        assert!(readme.contains(&rows), "put these rows between the settings marks of README.md:\n{rows}");
+        let readme = include_str!("../../../../infra/docs/SETTINGS.md");
+        assert!(
+            readme.contains(&rows),
+            "put these rows between the settings marks of infra/docs/SETTINGS.md:\n{rows}"
+        );
     }
 }

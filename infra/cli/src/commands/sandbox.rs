@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use broker_api::shapes::PooledSandbox;
+use broker_api::response::bodies::PooledSandbox;
 use broker_domain::{Allocation, EndReason, LeaseEnd, SandboxId, Status};
 use broker_store::{Act, Changed, EndOutcome, Record, Seen};
 use serde_json::{Value, json};
