@@ -2,7 +2,7 @@
 
     scaling.py OUTPUTS_JSON RENDERED.yaml CASES.json
 
-CASES is the rule's table: a unit test of common/src/domain/scaling.rs computes every row with the one function that
+CASES is the rule's table: a unit test of common/domain/src/scaling.rs computes every row with the one function that
 `broker up --workers A..B` uses. Here the rows are computed from the metric-math expression that Terraform renders, as
 target tracking uses it, and from the parameters of the KEDA trigger, as the autoscaler uses them. Both have their own
 cool-downs and tolerances, so rows are compared before these (`wanted`), and the cool-downs by their values.

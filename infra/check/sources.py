@@ -15,15 +15,15 @@ import yaml
 ROOT = pathlib.Path(__file__).parents[2]
 
 def rust() -> str:
-    crates = ("common", "api", "worker", "infra/cli")
-    files = [file for crate in crates for file in sorted((ROOT / crate / "src").rglob("*.rs"))]
+    crates = [*sorted((ROOT / "common").iterdir()), *(ROOT / crate for crate in ("api", "worker", "infra/cli", "infra/local"))]
+    files = [file for crate in crates for file in sorted((crate / "src").rglob("*.rs"))]
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def outcomes() -> set[str]:
     """What a `request` line may say in `outcome`: how a request ended, or the code of the problem that it met, in small letters."""
-    words = re.findall(r'=> "([a-z_]+)",', (ROOT / "common/src/domain/outcome.rs").read_text(encoding="utf-8"))
-    codes = re.findall(r'"([A-Z_]+)"', (ROOT / "api/src/problem/mod.rs").read_text(encoding="utf-8"))
+    words = re.findall(r'=> "([a-z_]+)",', (ROOT / "common/domain/src/outcome.rs").read_text(encoding="utf-8"))
+    codes = re.findall(r'"([A-Z_]+)"', (ROOT / "api/src/response/problem/mod.rs").read_text(encoding="utf-8"))
     return {*words, *(code.lower() for code in codes)}
 
 

@@ -1,5 +1,5 @@
 # Logs, what is counted in them, and the questions that are asked of them at night. The lines are those of
-# common/src/telemetry.rs: flat JSON with `message`, `level`, `request_id` and the fields of the event.
+# common/runtime/src/telemetry.rs: flat JSON with `message`, `level`, `request_id` and the fields of the event.
 
 resource "aws_cloudwatch_log_group" "this" {
   #checkov:skip=CKV_AWS_158:kms_key_arn is the caller's choice; without it logs are encrypted by a key that AWS owns

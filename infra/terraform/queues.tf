@@ -1,4 +1,4 @@
-# The queues as common/src/queue/topology.rs makes them. Reply queues are made and removed by the API processes.
+# The queues as common/queue/src/topology.rs makes them. Reply queues are made and removed by the API processes.
 
 locals {
   day_s = 24 * 60 * 60

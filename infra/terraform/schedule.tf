@@ -14,7 +14,7 @@ locals {
 
   schedule = length(var.external_schedule) > 0 ? merge(local.default_rates, var.external_schedule) : {}
 
-  # common/src/messages/firing.rs. No time and no id, not even Scheduler's context attributes: which firing a delivery is of,
+  # common/messages/src/trigger.rs. No time and no id, not even Scheduler's context attributes: which firing a delivery is of,
   # SQS says (SentTimestamp), also when Scheduler sends one twice.
   firings = { for job in keys(local.schedule) : job => jsonencode({ v = 1, body = { kind = "start_job", job = job } }) }
 }

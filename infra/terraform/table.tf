@@ -1,4 +1,4 @@
-# The table as common/src/store/dynamodb/schema.rs makes it: `broker init` against what this module made says "is there".
+# The table as common/store/src/dynamodb/schema.rs makes it: `broker init` against what this module made says "is there".
 
 resource "aws_dynamodb_table" "this" {
   #checkov:skip=CKV_AWS_119:kms_key_arn is the caller's choice; without it the table is encrypted by a key that AWS owns

@@ -53,7 +53,7 @@ def compare(role: str, policy: dict, calls: set[tuple[str, str]]) -> list[str]:
 
 def operations_in_sources(root: pathlib.Path) -> set[str]:
     """The AWS operations that the crates call, by the SDK's method names: `.send_message_batch()`."""
-    sources = [*root.glob("common/src/store/**/*.rs"), *root.glob("common/src/queue/**/*.rs")]
+    sources = [*root.glob("common/store/src/**/*.rs"), *root.glob("common/queue/src/**/*.rs")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources if "tests" not in str(path))
     known = "get batch_get put update delete transact_get transact_write batch_write".split()
     items = {f"{verb}_item{'s' if verb.startswith(('trans',)) else ''}" for verb in known}

@@ -266,7 +266,7 @@ run "the_scheduler_is_an_option" {
     error_message = "Jobs go to the maintenance queue."
   }
 
-  # The same file is read by the tests of common/src/messages/firing.rs, and sent to real workers by tests/e2e/maintenance/external.rs.
+  # The same file is read by the tests of common/messages/src/trigger.rs, and sent to real workers by tests/e2e/maintenance/external.rs.
   assert {
     condition     = { for job, schedule in aws_scheduler_schedule.this : job => schedule.target[0].input } == jsondecode(file("firings.json"))
     error_message = "What is sent must be what the workers take, for every job."
