@@ -136,7 +136,7 @@ async fn only_a_queued_asynchronous_request_can_be_cancelled() {
 #[tokio::test]
 async fn cancellations_that_race_the_workers_leave_a_claim_or_a_cancellation_and_never_both() {
     const STUDENTS: usize = 60;
-    story(Setup::new().pool(STUDENTS), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(STUDENTS), async |broker| {
         let calls = (0..STUDENTS).map(|n| {
             let (api, track) = (broker.api(n).clone(), format!("student-{n}"));
             async move {

@@ -41,7 +41,7 @@ fn all_got_their_own(answers: &[Answer]) {
 
 #[tokio::test]
 async fn a_worker_that_is_killed_with_requests_in_its_hands_loses_none() {
-    story(Setup::new().pool(210).var("BROKER_VISIBILITY_S", "5"), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(210).var("BROKER_VISIBILITY_S", "5"), async |broker| {
         let (answered, calls) = rush(broker);
         some_are_answered(&answered).await;
         broker.worker(0).freeze();
@@ -61,7 +61,7 @@ async fn a_worker_that_is_killed_with_requests_in_its_hands_loses_none() {
 #[tokio::test]
 async fn a_worker_that_is_told_to_stop_hands_back_what_it_cannot_finish() {
     // Were requests lost with the worker, they would come back after 120 s, long after the callers' wait.
-    story(Setup::new().pool(210).var("BROKER_VISIBILITY_S", "120"), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(210).var("BROKER_VISIBILITY_S", "120"), async |broker| {
         let (answered, calls) = rush(broker);
         some_are_answered(&answered).await;
         broker.stop_worker(0).await;
@@ -72,7 +72,7 @@ async fn a_worker_that_is_told_to_stop_hands_back_what_it_cannot_finish() {
 
 #[tokio::test]
 async fn an_api_that_is_told_to_stop_still_answers_whoever_waits() {
-    story(Setup::new().workers(0).pool(30), async |broker| {
+    story(Setup::new().apis(2).workers(0).pool(30), async |broker| {
         let calls: Vec<_> = (0..20).map(|n| broker.api(0).allocate(&format!("student-{n}")).send()).collect();
         let calls = tokio::spawn(together(calls));
         broker.queues().holds_requests(20).await;
@@ -101,7 +101,7 @@ async fn an_api_that_is_told_to_stop_still_answers_whoever_waits() {
 
 #[tokio::test]
 async fn a_frozen_worker_that_wakes_up_late_cannot_claim_for_a_key_that_has_a_sandbox() {
-    story(Setup::new().pool(210).var("BROKER_VISIBILITY_S", "5"), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(210).var("BROKER_VISIBILITY_S", "5"), async |broker| {
         let (answered, calls) = rush(broker);
         some_are_answered(&answered).await;
         broker.worker(0).freeze();

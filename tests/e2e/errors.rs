@@ -7,7 +7,7 @@ use http::Method;
 
 #[tokio::test]
 async fn an_error_has_both_shapes_and_repeats_its_request_id() {
-    story(Setup::new(), async |broker| {
+    story(Setup::new().apis(2), async |broker| {
         let call = broker.allocate("student-1");
         let errors = [
             (call.clone().body("{"), 400, "VALIDATION_ERROR"),
@@ -27,7 +27,7 @@ async fn an_error_has_both_shapes_and_repeats_its_request_id() {
 
 #[tokio::test]
 async fn the_document_and_its_pages_are_for_everyone() {
-    story(Setup::new(), async |broker| {
+    story(Setup::new().apis(2), async |broker| {
         let asked = |path: &str| broker.balanced().call(Method::GET, path).without("authorization");
         let document = asked("/v1/openapi.json").send().await.expect_status(200);
         assert_eq!(document.json["openapi"], "3.1.0");
@@ -58,7 +58,7 @@ async fn request_ids_are_ours_and_never_twice_the_same() {
 
 #[tokio::test]
 async fn every_answer_carries_the_security_headers() {
-    story(Setup::new().pool(1), async |broker| {
+    story(Setup::new().apis(2).pool(1), async |broker| {
         let answers = [
             broker.allocate("student-1").send().await.expect_status(201),
             broker.allocate("student-2").send().await.expect_status(409),

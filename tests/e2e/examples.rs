@@ -114,7 +114,7 @@ async fn a_lab_starts_again_with_its_sandbox_and_stops_as_often_as_it_likes() {
 
 #[tokio::test]
 async fn a_start_on_the_empty_pool_waits_for_sandboxes_and_not_for_ever() {
-    story(Setup::new(), async |broker| {
+    story(Setup::new().apis(2), async |broker| {
         let late = start(broker.api(0), "start student-1", &[("PATIENCE_S", "0")]);
         late.await.unwrap().expect_code(75);
         let late = start(broker.api(0), "lab.py start student-1", &[("PATIENCE_S", "0")]);

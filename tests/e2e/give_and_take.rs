@@ -7,7 +7,7 @@ use broker_tests::{Setup, story};
 
 #[tokio::test]
 async fn a_track_that_returns_and_allocates_five_times_uses_five_fresh_sandboxes() {
-    story(Setup::new().pool(10), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(10), async |broker| {
         let mut used = BTreeSet::new();
         for round in 1..=5 {
             let answer = broker.allocate("student-1").send().await.expect_status(201);
@@ -29,7 +29,7 @@ async fn a_track_that_returns_and_allocates_five_times_uses_five_fresh_sandboxes
 
 #[tokio::test]
 async fn a_returned_sandbox_is_not_offered_again_when_it_was_the_last() {
-    story(Setup::new().pool(1), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(1), async |broker| {
         let answer = broker.allocate("student-1").send().await.expect_status(201);
         broker.mark(answer.sandbox_id(), "student-1").send().await.expect_status(200);
         broker.allocate("student-1").send().await.expect_problem(409, "NO_SANDBOXES_AVAILABLE");

@@ -4,7 +4,7 @@ use broker_tests::{Setup, story};
 
 #[tokio::test]
 async fn the_owner_gives_back_and_may_say_it_again() {
-    story(Setup::new().pool(2), async |broker| {
+    story(Setup::new().apis(2).pool(2), async |broker| {
         let sandbox = broker.allocate("student-1").send().await.expect_status(201).sandbox_id().to_owned();
         for api in [0, 1, 0] {
             let answer = broker.api(api).mark(&sandbox, "student-1").send().await.expect_status(200);

@@ -9,7 +9,7 @@ use crate::{count, distinct_sandboxes};
 
 #[tokio::test]
 async fn two_hundred_tracks_get_two_hundred_sandboxes_at_once() {
-    story(Setup::new().pool(200), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(200), async |broker| {
         let calls = (0..200).map(|n| broker.allocate(&format!("student-{n}")).send());
         let answers = together(calls).await;
         assert_eq!(count(&answers, 201), 200, "{:#?}", answers.iter().find(|answer| answer.status != 201));
@@ -22,7 +22,7 @@ async fn two_hundred_tracks_get_two_hundred_sandboxes_at_once() {
 
 #[tokio::test]
 async fn a_hundred_tracks_on_fifty_sandboxes_are_all_answered_at_once() {
-    story(Setup::new().pool(50), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(50), async |broker| {
         let calls = (0..100).map(|n| broker.allocate(&format!("student-{n}")).wait(50).send());
         let answers = within(Duration::from_secs(25), "100 answers", together(calls)).await;
         assert_eq!((count(&answers, 201), count(&answers, 409)), (50, 50), "{answers:#?}");

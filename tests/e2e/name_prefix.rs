@@ -7,7 +7,7 @@ use crate::{count, distinct_sandboxes};
 
 #[tokio::test]
 async fn a_prefix_finds_the_last_five_of_five_thousand_and_then_none() {
-    story(Setup::new().pool(4_995), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(4_995), async |broker| {
         let rare = ["pool", "seed", "--count", "5", "--name-prefix", "zebra", "--start", "4995"];
         broker.cli_ok(&rare).await;
         assert_eq!(broker.stats().await.available, 5_000);
@@ -31,7 +31,7 @@ async fn a_prefix_finds_the_last_five_of_five_thousand_and_then_none() {
 
 #[tokio::test]
 async fn more_tracks_than_matching_sandboxes_share_them_out_exactly() {
-    story(Setup::new().pool(300), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(300), async |broker| {
         let calls =
             (0..30).map(|n| broker.allocate(&format!("student-{n}")).name_prefix("sandbox-00029").send());
         let answers = together(calls).await;

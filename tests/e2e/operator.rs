@@ -123,7 +123,7 @@ fn sum(metrics: &str, name: &str) -> f64 {
 
 #[tokio::test]
 async fn probes_answer_without_a_token_and_metrics_count_what_happened() {
-    story(Setup::new().pool(2), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(2), async |broker| {
         for n in 0..5 {
             broker.allocate(&format!("student-{}", n % 3)).send().await;
         }

@@ -24,7 +24,7 @@ async fn send_copies(broker: &Broker, message: &Message, copies: usize) {
 
 #[tokio::test]
 async fn a_request_that_is_delivered_many_times_claims_once() {
-    story(Setup::new().workers(0).pool(20), async |broker| {
+    story(Setup::new().apis(2).workers(0).pool(20), async |broker| {
         let (message, call) = intercept(broker, broker.allocate("student-1")).await;
         send_copies(broker, &message, 2).await;
         for _ in 0..3 {
@@ -44,7 +44,7 @@ async fn a_request_that_is_delivered_many_times_claims_once() {
 
 #[tokio::test]
 async fn a_late_copy_of_a_request_whose_sandbox_was_given_back_claims_nothing() {
-    story(Setup::new().workers(0).pool(20), async |broker| {
+    story(Setup::new().apis(2).workers(0).pool(20), async |broker| {
         let (message, call) = intercept(broker, broker.allocate("student-1")).await;
         broker.start_worker().await;
         let answer = call.await.expect("an answer").expect_status(201);
@@ -60,7 +60,7 @@ async fn a_late_copy_of_a_request_whose_sandbox_was_given_back_claims_nothing() 
 
 #[tokio::test]
 async fn a_late_copy_of_a_mark_does_not_end_the_next_lease() {
-    story(Setup::new().pool(20), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(20), async |broker| {
         let first = broker.allocate("student-1").send().await.expect_status(201);
         broker.stop_workers().await;
         let (message, call) = intercept(broker, broker.mark(first.sandbox_id(), "student-1")).await;

@@ -7,7 +7,7 @@ use crate::count;
 
 #[tokio::test]
 async fn a_repeat_answers_200_with_the_same_sandbox_over_either_api() {
-    story(Setup::new().pool(5), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(5), async |broker| {
         let first = broker.api(0).allocate("student-1").send().await.expect_status(201);
         for api in [0, 1, 0] {
             let again = broker.api(api).allocate("student-1").send().await.expect_status(200);
@@ -22,7 +22,7 @@ async fn a_repeat_answers_200_with_the_same_sandbox_over_either_api() {
 
 #[tokio::test]
 async fn fifty_simultaneous_repeats_of_one_key_get_one_sandbox() {
-    story(Setup::new().pool(60), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(60), async |broker| {
         for key in ["first", "second", "third"] {
             let calls = (0..50).map(|n| broker.api(n).allocate("student-1").key(key).send());
             let answers = together(calls).await;

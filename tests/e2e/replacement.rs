@@ -77,7 +77,7 @@ async fn client(number: usize, balance: Balance) -> Calls {
 
 #[tokio::test]
 async fn replacing_every_process_under_load_loses_and_fails_nothing() {
-    let setup = Setup::new().pool(CLIENTS * EACH).var("BROKER_LAME_DUCK_S", "5");
+    let setup = Setup::new().apis(2).workers(3).pool(CLIENTS * EACH).var("BROKER_LAME_DUCK_S", "5");
     story(setup, async |broker| {
         let balance = Balance::new((0..2).map(|n| broker.api(n).clone()).collect());
         let clients: Vec<_> = (0..CLIENTS).map(|n| client(n, balance.clone())).collect();
@@ -104,7 +104,7 @@ async fn replacing_every_process_under_load_loses_and_fails_nothing() {
 
 #[tokio::test]
 async fn a_lame_duck_is_not_ready_but_serves_and_sends_its_clients_elsewhere() {
-    story(Setup::new().apis(1).pool(2).var("BROKER_LAME_DUCK_S", "300"), async |broker| {
+    story(Setup::new().workers(3).apis(1).pool(2).var("BROKER_LAME_DUCK_S", "300"), async |broker| {
         let before = broker.api(0).allocate("student-1").send().await.expect_status(201);
         assert_eq!(before.header("connection"), None, "a client keeps its connection");
         let (process, api) = broker.terminate_api(0);
@@ -126,7 +126,7 @@ async fn a_lame_duck_is_not_ready_but_serves_and_sends_its_clients_elsewhere() {
 
 #[tokio::test]
 async fn a_caller_who_would_outlast_the_drain_is_told_where_his_answer_will_be() {
-    story(Setup::new().workers(0).pool(2).var("BROKER_DRAIN_S", "3"), async |broker| {
+    story(Setup::new().apis(2).workers(0).pool(2).var("BROKER_DRAIN_S", "3"), async |broker| {
         let calls: Vec<_> = (0..2).map(|n| broker.api(0).allocate(&format!("student-{n}")).send()).collect();
         let calls = tokio::spawn(together(calls));
         broker.queues().holds_requests(2).await;

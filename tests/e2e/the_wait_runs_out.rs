@@ -13,7 +13,7 @@ async fn allocate_in_vain(broker: &Broker, track: &str) -> String {
 
 #[tokio::test]
 async fn a_request_that_outlives_its_wait_can_be_polled_and_ends_with_its_answer() {
-    story(Setup::new().workers(0).pool(2), async |broker| {
+    story(Setup::new().apis(2).workers(0).pool(2), async |broker| {
         let location = allocate_in_vain(broker, "student-1").await;
         for api in [0, 1] {
             let seen = broker.api(api).request(&location, "student-1").send().await.expect_status(200);

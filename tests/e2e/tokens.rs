@@ -57,7 +57,7 @@ async fn a_token_that_is_bound_to_a_prefix_acts_for_no_other_track() {
 async fn no_token_and_no_body_is_ever_logged() {
     const SECRET: &str = "a-secret-in-a-body";
     const QUERY: &str = "a-secret-in-a-query";
-    story(Setup::new().pool(3).var("BROKER_LOG", "trace"), async |broker| {
+    story(Setup::new().apis(2).pool(3).var("BROKER_LOG", "trace"), async |broker| {
         let first = broker.allocate("student-1").send().await.expect_status(201);
         for token in [ADMIN_TOKEN, WRONG, OLD] {
             broker.allocate("student-1").token(token).send().await;

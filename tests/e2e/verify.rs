@@ -161,7 +161,7 @@ async fn verify_tells_how_many_sandboxes_each_lab_holds() {
 #[tokio::test]
 async fn verify_finds_nothing_while_a_hundred_users_allocate_and_return() {
     const ROUNDS: usize = 3;
-    story(Setup::new().pool(100 * ROUNDS), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(100 * ROUNDS), async |broker| {
         let users: Vec<_> = (0..100).map(|n| (broker.api(n).clone(), format!("student-{n}"))).collect();
         let users = users.into_iter().map(async |(api, track)| {
             for _ in 0..ROUNDS {

@@ -23,7 +23,7 @@ from judges import Test, endpoints, judge, tests
 from tree import WORK, copy_workspace, drop_unviable, listed
 
 ACCEPTED = pathlib.Path(__file__).with_name("accepted.txt")
-FILES = ["common/src/domain/**", "common/src/store/**"]
+FILES = ["common/domain/src/**", "common/store/src/**"]
 
 
 def accepted() -> dict[str, str]:
@@ -39,7 +39,7 @@ def report(mutants: list[dict], results: dict[str, dict], whole: bool) -> bool:
     argued = accepted()
     of_part = collections.defaultdict(list)
     for mutant in mutants:
-        part = "conditions" if mutant["genre"] == "Condition" else mutant["file"].split("/")[2]
+        part = "conditions" if mutant["genre"] == "Condition" else mutant["file"].split("/")[1]
         of_part[part].append(mutant["name"])
     for part, names in sorted(of_part.items()):
         own = [results[name] for name in names if name in results]

@@ -15,7 +15,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 WORK = TARGET / "mutation"
 TREE = WORK / "tree"
-CRATE = pathlib.Path("common/src")
+# The crate that all others need. The module that chooses a mutant is in it; the table takes it from there.
+CRATE = pathlib.Path("common/domain/src")
+DECLARED = {
+    "common/domain/src/lib.rs": "\npub mod mutation;\n",
+    "common/store/src/lib.rs": "\nmod mutation {\n    pub use broker_domain::mutation::active;\n}\n",
+}
 
 
 def listed(files: list[str]) -> list[dict]:
@@ -45,7 +50,7 @@ def copy_workspace() -> list[str]:
             if path.is_file() and str(path.relative_to(TREE)) not in wanted:
                 path.unlink()
     for name in wanted:
-        if not name.endswith(".rs") and name != "common/Cargo.toml":
+        if not name.endswith(".rs") and name != str(CRATE.parent / "Cargo.toml"):
             write(TREE / name, (ROOT / name).read_bytes())
             shutil.copymode(ROOT / name, TREE / name)
     # Cargo tells workspaces in one target directory apart by the versions of their packages, not by where they lie; that
@@ -80,9 +85,8 @@ def compile_in(files: list[str], mutants: list[dict], verdicts: dict[int, str]) 
         not_const |= more
     for name, source in sources.items():
         own = source.constants(lambda value: value in shared or "Timestamp::from_" in value)
-        own |= shared if name.startswith("common/src/store") else set()
-        declared = "\npub mod mutation;\n" if name == "common/src/lib.rs" else ""
-        write(TREE / name, (source.rewritten(own) + declared).encode())
+        own |= shared if name.startswith("common/store/src") else set()
+        write(TREE / name, (source.rewritten(own) + DECLARED.get(name, "")).encode())
     write(TREE / CRATE / "mutation.rs", schemata.CHOICE.encode())
 
 

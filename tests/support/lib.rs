@@ -2,7 +2,7 @@
 //! real wire protocols, seen from outside: over HTTP, the `broker` command and the AWS SDK.
 //!
 //! ```text
-//! story(Setup::new().pool(5), async |broker| {          // 2 APIs, 3 workers, 5 sandboxes
+//! story(Setup::new().pool(5), async |broker| {          // 1 API, 1 worker, 5 sandboxes
 //!     let first = broker.allocate("track-1").send().await.expect_status(201);
 //!     let again = broker.allocate("track-1").send().await.expect_status(200);
 //!     assert_eq!(first.sandbox_id(), again.sandbox_id());

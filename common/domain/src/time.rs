@@ -40,7 +40,7 @@ impl Timestamp {
         Self::from_secs(self.as_secs())
     }
 
-    /// The day in UTC, as `2026-11-22`; the last day of 9999 for later ones.
+    /// The day in UTC, as `2026-11-22`; `9999-12-30` for later ones.
     pub fn date(self) -> String {
         let ms = i64::try_from(self.0).unwrap_or(i64::MAX);
         let at = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
@@ -96,8 +96,8 @@ mod tests {
         assert_eq!([date(951_782_400), date(951_868_800)], ["2000-02-29", "2000-03-01"]);
         assert_eq!([date(1_767_225_599), date(1_795_378_100)], ["2025-12-31", "2026-11-22"]);
         assert_eq!(
-            [Timestamp::from_ms(u64::MAX).date(), date(253_402_214_400)],
-            ["9999-12-30", "9999-12-31"]
+            [Timestamp::from_ms(u64::MAX).date(), date(253_402_128_000)],
+            ["9999-12-30", "9999-12-30"]
         );
     }
 

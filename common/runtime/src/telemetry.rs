@@ -2,15 +2,17 @@
 //!
 //! What it does not do: traces (see [`trace`](crate::trace)).
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::LogFormat;
 
 /// Why logging could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter is not one; see tracing-subscriber's `EnvFilter`.
+    /// The filter is not one; see tracing-subscriber's `Targets`.
     #[error("BROKER_LOG is not a log filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
     /// Somebody installed a subscriber before.
@@ -18,18 +20,20 @@ pub enum TelemetryError {
     Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Starts logging for the whole process, filtered as `filter` says (`info`, `broker_worker=debug,warn`, …).
+/// Starts logging for the whole process, filtered as `filter` says: levels by target, `info`, `broker_worker=debug,warn`.
+///
+/// # Errors
+///
+/// When `filter` is not a list of levels and targets, or logging was started before.
 pub fn start(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(filter)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_span_events(FmtSpan::NONE);
-    match format {
+    let filter: Targets = filter.parse()?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
         LogFormat::Json => {
-            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
-        LogFormat::Text => builder.with_target(false).try_init(),
-    }
-    .map_err(TelemetryError::Twice)
+        LogFormat::Text => lines.with_target(false).boxed(),
+    };
+    let logs = tracing_subscriber::registry().with(filter).with(lines);
+    logs.try_init().map_err(|error| TelemetryError::Twice(error.into()))
 }

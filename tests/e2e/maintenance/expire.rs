@@ -49,7 +49,7 @@ async fn the_grace_is_a_setting() {
 #[tokio::test]
 async fn owners_who_mark_while_expiry_runs_twice_end_each_lease_once() {
     const TRACKS: usize = 60;
-    story(Setup::new().pool(TRACKS), async |broker| {
+    story(Setup::new().apis(2).workers(3).pool(TRACKS), async |broker| {
         let mut marks = Vec::new();
         for n in 0..TRACKS {
             let track = format!("student-{n}");
