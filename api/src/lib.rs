@@ -39,7 +39,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::handlers::{Allocate, Health, Mark, Operator, Requests, Sandboxes};
+use crate::handlers::{Allocate, Health, Operator, Requests, ReturnSandbox, Sandboxes};
 use crate::http::early_errors::EarlyErrors;
 use crate::http::server::Server;
 use crate::readiness::Readiness;
@@ -117,7 +117,7 @@ fn service(process: &Process, rpc: &RequestReply, readiness: &Readiness) -> Serv
             wait: config.wait,
             lab_duration_hours: config.lab_duration_hours,
         },
-        mark: Mark { rpc: rpc.clone(), wait: config.wait },
+        return_sandbox: ReturnSandbox { rpc: rpc.clone(), wait: config.wait },
         sandboxes: Sandboxes { store: rpc.store.clone() },
         requests: Requests { store: rpc.store.clone(), clock: process.clock.clone() },
         operator: Operator { rpc: rpc.clone(), wait: config.wait, entropy: process.entropy.clone() },

@@ -37,7 +37,7 @@ use crate::response::problem::{Code, Problem};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     Allocate,
-    Mark,
+    ReturnSandbox,
     Sandbox,
     Request,
     Cancel,
@@ -88,7 +88,7 @@ impl Route {
     /// Every route, in the order in which a path is compared with them: what is fixed before what has an id in its place.
     pub(crate) const ALL: [Self; 23] = [
         Self::Allocate,
-        Self::Mark,
+        Self::ReturnSandbox,
         Self::Sandbox,
         Self::Request,
         Self::Cancel,
@@ -116,7 +116,7 @@ impl Route {
     const fn place(self) -> (Method, &'static str) {
         match self {
             Self::Allocate => (Method::POST, "/v1/allocate"),
-            Self::Mark => (Method::POST, "/v1/sandboxes/{id}/mark-for-deletion"),
+            Self::ReturnSandbox => (Method::POST, "/v1/sandboxes/{id}/mark-for-deletion"),
             Self::Sandbox => (Method::GET, "/v1/sandboxes/{id}"),
             Self::Request => (Method::GET, "/v1/requests/{request_id}"),
             Self::Cancel => (Method::DELETE, "/v1/requests/{request_id}"),

@@ -18,7 +18,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::access_log::Line;
-use crate::handlers::{Allocate, Health, Mark, Operator, Requests, Sandboxes, docs};
+use crate::handlers::{Allocate, Health, Operator, Requests, ReturnSandbox, Sandboxes, docs};
 use crate::limits::PATH_BYTES;
 use crate::metrics;
 use crate::request::auth::{Authenticator, Role};
@@ -38,7 +38,7 @@ pub(crate) struct Service {
     pub(crate) rate: Option<Rate>,
     pub(crate) cors: Cors,
     pub(crate) allocate: Allocate,
-    pub(crate) mark: Mark,
+    pub(crate) return_sandbox: ReturnSandbox,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) requests: Requests,
     pub(crate) operator: Operator,
@@ -126,11 +126,11 @@ impl Service {
                 metrics::allocated(outcome(&answered), started.elapsed());
                 answered
             }
-            Route::Mark => {
+            Route::ReturnSandbox => {
                 let answered = async {
                     let track = self.track(head, line)?;
                     body::expect_none(&body::read(&head.headers, body).await?)?;
-                    self.mark.handle(id, track, in_path, head).await
+                    self.return_sandbox.handle(id, track, in_path, head).await
                 };
                 let answered = answered.await;
                 metrics::marked(outcome(&answered));

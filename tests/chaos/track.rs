@@ -244,7 +244,7 @@ impl Track {
     /// Gives back, until that is confirmed.
     async fn give_back(&mut self, sandbox: &str) {
         loop {
-            let call = self.api().mark(sandbox, &self.key.0);
+            let call = self.api().return_sandbox(sandbox, &self.key.0);
             let sent = self.history.elapsed();
             let told = match answer(call).await.map(|answer| answer.status) {
                 Some(200) => Told::Returned(sandbox.to_owned()),

@@ -154,7 +154,7 @@ impl Place {
         candidate: &Candidate,
     ) -> ClaimOutcome {
         let allocation_id = self.entropy.allocation_id();
-        let claim = Claim { ask, candidate, allocation_id, now: self.clock.now() };
+        let claim = Claim { request: ask, candidate, allocation_id, now: self.clock.now() };
         store.claim(&claim).await.expect("the table answers")
     }
 

@@ -123,7 +123,7 @@ async fn everything_is_given_back(broker: &mut Broker) {
     let sandboxes = everything_is_allocated(broker).await;
     broker.start_worker().await;
     for (n, sandbox) in sandboxes.iter().enumerate() {
-        broker.mark(sandbox, &format!("student-{n}")).send().await.expect_status(200);
+        broker.return_sandbox(sandbox, &format!("student-{n}")).send().await.expect_status(200);
     }
     broker.queues().are_empty().await;
     broker.stop_workers().await;

@@ -32,7 +32,7 @@ async fn an_end_whose_answers_are_all_lost_is_a_return_all_the_same() {
     story(with_faults(), async |broker| {
         let held = broker.allocate("student-1").send().await.expect_status(201);
         broker.proxy().add(Rule::new(Fault::LoseResponse).on("TransactWriteItems").times(4));
-        broker.mark(held.sandbox_id(), "student-1").send().await.expect_status(200);
+        broker.return_sandbox(held.sandbox_id(), "student-1").send().await.expect_status(200);
         assert_eq!(broker.stats().await.pending_deletion, 1);
     })
     .await;
@@ -45,7 +45,7 @@ async fn transactions_in_each_others_way_are_tried_again() {
         broker.proxy().add(conflict.clone().times(5));
         let held = broker.allocate("student-1").send().await.expect_status(201);
         broker.proxy().add(conflict.times(5));
-        broker.mark(held.sandbox_id(), "student-1").send().await.expect_status(200);
+        broker.return_sandbox(held.sandbox_id(), "student-1").send().await.expect_status(200);
         assert_eq!(broker.proxy().done("TransactWriteItems", Fault::Conflict), 10);
     })
     .await;

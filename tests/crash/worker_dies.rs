@@ -35,7 +35,7 @@ async fn a_return_survives(point: Point, key: &str, returned_at_death: u64) {
         broker.start_worker().await;
         let held = broker.allocate("student-1").key(key).send().await.expect_status(201);
         broker.stop_workers().await;
-        let call = asked(broker, broker.mark(held.sandbox_id(), "student-1")).await;
+        let call = asked(broker, broker.return_sandbox(held.sandbox_id(), "student-1")).await;
         doomed(broker, point).await;
         dies(broker).await;
         assert_eq!(broker.stats().await, pool(1 - returned_at_death, returned_at_death), "when it died");

@@ -46,7 +46,7 @@ async fn a_claim_that_was_decided_before_the_sandbox_was_given_back_claims_for_n
         stands_still(broker, Point::BeforeClaim).await;
         broker.start_worker().await;
         let first = answer(call).await.expect_status(201);
-        broker.mark(first.sandbox_id(), "student-1").send().await.expect_status(200);
+        broker.return_sandbox(first.sandbox_id(), "student-1").send().await.expect_status(200);
         catches_up(broker).await;
         let expected = Stats { total: 10, available: 9, pending_deletion: 1, ..Stats::default() };
         assert_eq!(broker.stats().await, expected);
@@ -60,7 +60,7 @@ async fn a_late_end_ends_nothing(point: Point, key: &str) {
         broker.start_worker().await;
         let first = broker.allocate("student-1").key(key).send().await.expect_status(201);
         broker.stop_workers().await;
-        let call = asked(broker, broker.mark(first.sandbox_id(), "student-1")).await;
+        let call = asked(broker, broker.return_sandbox(first.sandbox_id(), "student-1")).await;
         stands_still(broker, point).await;
         broker.start_worker().await;
         answer(call).await.expect_status(200);
@@ -90,7 +90,7 @@ async fn a_reply_that_comes_after_everything_is_over_wakes_nobody_and_harms_noth
         stands_still(broker, Point::Claimed).await;
         broker.start_worker().await;
         let first = answer(call).await.expect_status(201);
-        broker.mark(first.sandbox_id(), "student-1").send().await.expect_status(200);
+        broker.return_sandbox(first.sandbox_id(), "student-1").send().await.expect_status(200);
         let second = broker.allocate("student-1").send().await.expect_status(201);
         catches_up(broker).await;
         let again = broker.allocate("student-1").send().await.expect_status(200);

@@ -129,8 +129,8 @@ async fn owners_keep_what_they_have_and_the_rest_is_claimed_as_ever() {
         assert_eq!((second.sandbox_id(), second.text_of("track_name")), ("csp-003", "kubernetes-101"));
         let hours = second.json["expires_at"].as_u64().zip(second.json["allocated_at"].as_u64());
         assert_eq!(hours.map(|(until, from)| (until - from) / 3_600), Some(2));
-        broker.mark("csp-004", "student-3").send().await.expect_status(200);
-        broker.mark("csp-003", "student-2").send().await.expect_status(200);
+        broker.return_sandbox("csp-004", "student-3").send().await.expect_status(200);
+        broker.return_sandbox("csp-003", "student-2").send().await.expect_status(200);
         let fresh = broker.allocate("student-4").send().await.expect_status(201);
         assert_eq!(fresh.sandbox_id(), "csp-001");
         broker.allocate("student-5").send().await.expect_problem(409, "NO_SANDBOXES_AVAILABLE");

@@ -50,7 +50,7 @@ async fn machines_that_are_a_minute_off_work_by_the_time_of_aws() {
                 "{moved} s later, by a clock {minute} s off"
             );
             broker.allocate(track).send().await.expect_status(200);
-            broker.mark(after.sandbox_id(), track).send().await.expect_status(200);
+            broker.return_sandbox(after.sandbox_id(), track).send().await.expect_status(200);
         }
         shift.set(0);
         corrected(broker, 0.0).await;

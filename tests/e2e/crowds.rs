@@ -24,7 +24,7 @@ async fn ten_thousand_idle_and_two_hundred_slow_connections_hold_up_nobody() {
         for round in 0..ROUNDS {
             let track = format!("student-{round}");
             let answer = api.allocate(&track).send().await.expect_status(201);
-            api.mark(answer.sandbox_id(), &track).send().await.expect_status(200);
+            api.return_sandbox(answer.sandbox_id(), &track).send().await.expect_status(200);
             assert_eq!(api.probe("/healthz").await.map(|(status, _)| status), Some(200));
         }
         // Long before a head of ten thousand bytes has come, the time that a head may take is over.

@@ -58,7 +58,7 @@ async fn ids_of_the_greatest_length_and_every_allowed_character_work() {
         assert_eq!(track.len(), 128);
         let call = broker.allocate(&track).key(&track.replace('x', "k")).lab(&track.replace('x', "l"));
         let answer = call.send().await.expect_status(201);
-        broker.mark(answer.sandbox_id(), &track).send().await.expect_status(200);
+        broker.return_sandbox(answer.sandbox_id(), &track).send().await.expect_status(200);
     })
     .await;
 }

@@ -7,7 +7,8 @@ async fn the_owner_gives_back_and_may_say_it_again() {
     story(Setup::new().apis(2).pool(2), async |broker| {
         let sandbox = broker.allocate("student-1").send().await.expect_status(201).sandbox_id().to_owned();
         for api in [0, 1, 0] {
-            let answer = broker.api(api).mark(&sandbox, "student-1").send().await.expect_status(200);
+            let answer =
+                broker.api(api).return_sandbox(&sandbox, "student-1").send().await.expect_status(200);
             assert_eq!(answer.sandbox_id(), sandbox);
         }
         assert_eq!(broker.stats().await.pending_deletion, 1);
@@ -22,14 +23,15 @@ async fn whatever_keys_an_owner_chose_he_gives_back_the_sandbox_that_he_names() 
         for lab in 1..=6 {
             let key = format!("lab-{lab}");
             let chosen = broker.allocate("student-1").key(&key).send().await.expect_status(201);
-            let given_back = broker.mark(chosen.sandbox_id(), "student-1").send().await.expect_status(200);
+            let given_back =
+                broker.return_sandbox(chosen.sandbox_id(), "student-1").send().await.expect_status(200);
             assert_eq!(given_back.sandbox_id(), chosen.sandbox_id());
             let stats = broker.stats().await;
             assert_eq!((stats.allocated, stats.pending_deletion), (1, lab), "{key}");
         }
         let again = broker.allocate("student-1").send().await.expect_status(200);
         assert_eq!(again.sandbox_id(), by_default, "he still has it");
-        broker.mark(&by_default, "student-1").send().await.expect_status(200);
+        broker.return_sandbox(&by_default, "student-1").send().await.expect_status(200);
         assert_eq!(broker.stats().await.pending_deletion, 7);
     })
     .await;
@@ -41,7 +43,7 @@ async fn a_stranger_is_refused_and_learns_nothing_about_the_owner() {
         let first = broker.allocate("student-1").key("secret-key").lab("secret-lab").send().await;
         let sandbox = first.expect_status(201).sandbox_id().to_owned();
         let refused = [
-            broker.mark(&sandbox, "stranger").send().await,
+            broker.return_sandbox(&sandbox, "stranger").send().await,
             broker.sandbox(&sandbox, "stranger").send().await,
         ];
         for answer in refused {
@@ -52,8 +54,8 @@ async fn a_stranger_is_refused_and_learns_nothing_about_the_owner() {
             }
         }
         assert_eq!(broker.stats().await.allocated, 1);
-        broker.mark(&sandbox, "student-1").send().await.expect_status(200);
-        broker.mark(&sandbox, "stranger").send().await.expect_problem(403, "NOT_SANDBOX_OWNER");
+        broker.return_sandbox(&sandbox, "student-1").send().await.expect_status(200);
+        broker.return_sandbox(&sandbox, "stranger").send().await.expect_problem(403, "NOT_SANDBOX_OWNER");
     })
     .await;
 }
@@ -61,9 +63,17 @@ async fn a_stranger_is_refused_and_learns_nothing_about_the_owner() {
 #[tokio::test]
 async fn a_sandbox_that_nobody_holds_is_not_the_callers() {
     story(Setup::new().pool(1), async |broker| {
-        broker.mark("no-such-sandbox", "student-1").send().await.expect_problem(404, "SANDBOX_NOT_FOUND");
+        broker
+            .return_sandbox("no-such-sandbox", "student-1")
+            .send()
+            .await
+            .expect_problem(404, "SANDBOX_NOT_FOUND");
         broker.sandbox("no-such-sandbox", "student-1").send().await.expect_problem(404, "SANDBOX_NOT_FOUND");
-        broker.mark("seed-000000", "student-1").send().await.expect_problem(403, "NOT_SANDBOX_OWNER");
+        broker
+            .return_sandbox("seed-000000", "student-1")
+            .send()
+            .await
+            .expect_problem(403, "NOT_SANDBOX_OWNER");
         assert_eq!(broker.stats().await.available, 1);
     })
     .await;
@@ -73,7 +83,7 @@ async fn a_sandbox_that_nobody_holds_is_not_the_callers() {
 async fn without_a_token_or_an_owner_nothing_is_given_back() {
     story(Setup::new().pool(1), async |broker| {
         let sandbox = broker.allocate("student-1").send().await.expect_status(201).sandbox_id().to_owned();
-        let mark = broker.mark(&sandbox, "student-1");
+        let mark = broker.return_sandbox(&sandbox, "student-1");
         for call in
             [mark.clone().without("authorization"), mark.clone().token("wrong"), mark.clone().token("")]
         {

@@ -13,7 +13,11 @@ async fn two_tracks_with_the_same_key_get_two_sandboxes_and_nothing_of_each_othe
             assert!(!two.text.contains(other), "{two:#?}");
         }
         broker.sandbox(one.sandbox_id(), "student-2").send().await.expect_problem(403, "NOT_SANDBOX_OWNER");
-        broker.mark(one.sandbox_id(), "student-2").send().await.expect_problem(403, "NOT_SANDBOX_OWNER");
+        broker
+            .return_sandbox(one.sandbox_id(), "student-2")
+            .send()
+            .await
+            .expect_problem(403, "NOT_SANDBOX_OWNER");
 
         let again = broker.allocate("student-1").key("shared").lab("lab-one").send().await.expect_status(200);
         assert_eq!(again.sandbox_id(), one.sandbox_id());
@@ -34,7 +38,7 @@ async fn one_track_with_two_keys_gets_two_sandboxes() {
             let again = broker.allocate("student-1").key(key).send().await.expect_status(200);
             assert_eq!(again.sandbox_id(), sandbox);
         }
-        broker.mark(&sandboxes[0], "student-1").send().await.expect_status(200);
+        broker.return_sandbox(&sandboxes[0], "student-1").send().await.expect_status(200);
         let second = broker.allocate("student-1").key("second").send().await.expect_status(200);
         assert_eq!(second.sandbox_id(), sandboxes[1]);
     })
@@ -71,7 +75,7 @@ async fn an_explicit_key_with_another_request_is_refused_until_its_lease_ends() 
         let again = same_body.send().await.expect_status(200);
         assert_eq!(again.sandbox_id(), first.sandbox_id());
 
-        broker.mark(first.sandbox_id(), "student-1").send().await.expect_status(200);
+        broker.return_sandbox(first.sandbox_id(), "student-1").send().await.expect_status(200);
         let anew = call.lab("lab-two").send().await.expect_status(201);
         assert_ne!(anew.sandbox_id(), first.sandbox_id());
     })

@@ -54,7 +54,7 @@ async fn everything_happens(broker: &Broker) {
     broker.allocate("student-1").send().await.expect_status(200);
     broker.allocate("student-2").send().await.expect_status(201);
     broker.allocate("student-3").send().await.expect_status(409);
-    broker.mark(held.sandbox_id(), "student-1").send().await.expect_status(200);
+    broker.return_sandbox(held.sandbox_id(), "student-1").send().await.expect_status(200);
     for job in ["sync", "expire", "purge-stale", "cleanup"] {
         broker.job(job).await;
     }

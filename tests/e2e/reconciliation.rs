@@ -86,7 +86,7 @@ async fn a_restored_pool_starts_paused_and_offers_nothing_that_was_handed_out_si
         for sandbox in table.keys("SBX#").await {
             backup.push(table.must_get(&sandbox).await);
         }
-        broker.mark(&early, "student-0").send().await.expect_status(200);
+        broker.return_sandbox(&early, "student-0").send().await.expect_status(200);
         let a =
             broker.allocate("student-1").lab("lab").send().await.expect_status(201).sandbox_id().to_owned();
         let b = broker
@@ -98,7 +98,7 @@ async fn a_restored_pool_starts_paused_and_offers_nothing_that_was_handed_out_si
             .sandbox_id()
             .to_owned();
         let c = broker.allocate("student-3").send().await.expect_status(201).sandbox_id().to_owned();
-        broker.mark(&c, "student-3").send().await.expect_status(200);
+        broker.return_sandbox(&c, "student-3").send().await.expect_status(200);
         let d = broker.allocate("student-4").send().await.expect_status(201).sandbox_id().to_owned();
         stop_all(broker).await;
         restore(broker, backup).await;

@@ -48,7 +48,7 @@ async fn a_late_copy_of_a_request_whose_sandbox_was_given_back_claims_nothing() 
         let (message, call) = intercept(broker, broker.allocate("student-1")).await;
         broker.start_worker().await;
         let answer = call.await.expect("an answer").expect_status(201);
-        broker.mark(answer.sandbox_id(), "student-1").send().await.expect_status(200);
+        broker.return_sandbox(answer.sandbox_id(), "student-1").send().await.expect_status(200);
         send_copies(broker, &message, 5).await;
         broker.queues().are_empty().await;
 
@@ -63,7 +63,7 @@ async fn a_late_copy_of_a_mark_does_not_end_the_next_lease() {
     story(Setup::new().apis(2).workers(3).pool(20), async |broker| {
         let first = broker.allocate("student-1").send().await.expect_status(201);
         broker.stop_workers().await;
-        let (message, call) = intercept(broker, broker.mark(first.sandbox_id(), "student-1")).await;
+        let (message, call) = intercept(broker, broker.return_sandbox(first.sandbox_id(), "student-1")).await;
         send_copies(broker, &message, 1).await;
         for _ in 0..3 {
             broker.start_worker().await;

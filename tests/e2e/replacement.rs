@@ -69,7 +69,7 @@ async fn client(number: usize, balance: Balance) -> Calls {
                 break;
             }
         }
-        balance.api().mark(first.sandbox_id(), &track).send().await.expect_status(200);
+        balance.api().return_sandbox(first.sandbox_id(), &track).send().await.expect_status(200);
         calls.returned += 1;
     }
     calls

@@ -85,7 +85,8 @@ async fn a_return_that_is_asked_for_after_its_deadline_is_still_done_and_told_as
     story(Setup::new().apis(1).workers(1).pool(2), async |broker| {
         let held = broker.allocate("student-1").send().await.expect_status(201);
         broker.stop_workers().await;
-        let late = broker.mark(held.sandbox_id(), "student-1").wait(1).send().await.expect_status(202);
+        let late =
+            broker.return_sandbox(held.sandbox_id(), "student-1").wait(1).send().await.expect_status(202);
         let location = late.must_have("location").to_owned();
         let claim = allocate_in_vain(broker, "student-2").await;
         for location in [&location, &claim] {

@@ -42,7 +42,7 @@ async fn a_token_that_is_bound_to_a_prefix_acts_for_no_other_track() {
         broker.allocate("student-1").token(ACME).send().await.expect_problem(403, "FORBIDDEN");
         let other = broker.allocate("student-1").send().await.expect_status(201);
         broker
-            .mark(other.sandbox_id(), "student-1")
+            .return_sandbox(other.sandbox_id(), "student-1")
             .token(ACME)
             .send()
             .await
@@ -69,7 +69,7 @@ async fn no_token_and_no_body_is_ever_logged() {
         broker.allocate("student-1").body(format!("{{\"{SECRET}\": 1}}")).send().await.expect_status(400);
         let path = format!("/v1/sandboxes/{}?token={QUERY}", first.sandbox_id());
         broker.sandbox("x", "student-1").send_to(http::Method::GET, &path).await.expect_status(200);
-        broker.mark(first.sandbox_id(), "student-1").send().await.expect_status(200);
+        broker.return_sandbox(first.sandbox_id(), "student-1").send().await.expect_status(200);
 
         let logs = broker.logs();
         assert!(logs.contains("\"token\":\"platform\""), "tokens are told by their names");

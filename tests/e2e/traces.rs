@@ -104,7 +104,7 @@ async fn one_trace_follows_a_deletion_to_the_provider() {
     story(collector.trace(provider.setup()).pool(2), async |broker| {
         let held = broker.allocate("student-1").send().await.expect_status(201);
         let sandbox = held.sandbox_id().to_owned();
-        broker.mark(&sandbox, "student-1").send().await.expect_status(200);
+        broker.return_sandbox(&sandbox, "student-1").send().await.expect_status(200);
         let cleanup = broker.api(0).call(Method::POST, "/v1/admin/cleanup");
         let cleanup = cleanup.token(broker_tests::api::ADMIN_TOKEN).header("traceparent", traceparent(true));
         cleanup.send().await.expect_status(200);
@@ -223,7 +223,7 @@ async fn a_collector_that_is_away_disturbs_nobody_and_no_drain() {
         })
         .await;
         let first = broker.allocate("student-0").send().await.expect_status(200);
-        broker.mark(first.sandbox_id(), "student-0").send().await.expect_status(200);
+        broker.return_sandbox(first.sandbox_id(), "student-0").send().await.expect_status(200);
     })
     .await;
 }

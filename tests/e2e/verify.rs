@@ -21,7 +21,7 @@ impl Scene {
             sandboxes.push(answer.sandbox_id().to_owned());
         }
         let returned = sandboxes.pop().expect("three of them");
-        broker.mark(&returned, "returner").send().await.expect_status(200);
+        broker.return_sandbox(&returned, "returner").send().await.expect_status(200);
         let other = sandboxes.pop().expect("two of them");
         Self { held: sandboxes.remove(0), other, returned }
     }
@@ -166,7 +166,7 @@ async fn verify_finds_nothing_while_a_hundred_users_allocate_and_return() {
         let users = users.into_iter().map(async |(api, track)| {
             for _ in 0..ROUNDS {
                 let answer = api.allocate(&track).send().await.expect_status(201);
-                api.mark(answer.sandbox_id(), &track).send().await.expect_status(200);
+                api.return_sandbox(answer.sandbox_id(), &track).send().await.expect_status(200);
             }
         });
         let users = tokio::spawn(together(users.collect::<Vec<_>>()));

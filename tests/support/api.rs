@@ -50,7 +50,7 @@ impl Api {
     }
 
     /// `POST /v1/sandboxes/{sandbox}/mark-for-deletion` by `track`.
-    pub fn mark(&self, sandbox: &str, track: &str) -> Call {
+    pub fn return_sandbox(&self, sandbox: &str, track: &str) -> Call {
         self.call(Method::POST, &format!("/v1/sandboxes/{sandbox}/mark-for-deletion")).header(OWNER, track)
     }
 

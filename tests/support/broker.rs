@@ -220,8 +220,8 @@ impl Broker {
     }
 
     /// A mark of `sandbox` by `track`, through one of the APIs.
-    pub fn mark(&self, sandbox: &str, track: &str) -> Call {
-        self.balanced().mark(sandbox, track)
+    pub fn return_sandbox(&self, sandbox: &str, track: &str) -> Call {
+        self.balanced().return_sandbox(sandbox, track)
     }
 
     /// A look at `sandbox` by `track`, through one of the APIs.

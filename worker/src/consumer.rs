@@ -1,7 +1,7 @@
-//! The consumer of the requests queue: permit → receive → handle → settle.
+//! Consumer of the requests queue: permit → receive → handle → reply → delete.
 //!
-//! Invariants: no more is received than can be started; a message is deleted only after its outcome is durable and told,
-//! or after its dead letter is sent; one message that cannot be processed touches no other. What it does not do: decide.
+//! Invariants: no more is received than can be started; a message is deleted only after its outcome is stored or sent, or
+//! after its dead letter is sent; a message that cannot be processed affects no other.
 
 use std::error::Error;
 use std::pin::pin;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_domain::{Outcome, Reason};
-use broker_messages::{Ask, RequestMessage};
+use broker_messages::{Request, RequestMessage};
 use broker_queue::{
     Delivery, OldestAge, PollOptions, QueueKind, QueueNames, QueueUrls, Receiver, ReplyQueueName,
 };
@@ -24,12 +24,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::consuming::{self, chain};
+use crate::disposition::{Disposition, QueueAcks};
 use crate::handlers::Handlers;
 use crate::health::Health;
 use crate::reply::{ReplyError, ReplySender};
-use crate::settling::{Settling, Verdict};
 
-/// The most polls under way at once; SQS gives ten messages a poll.
+/// The most concurrent polls; SQS returns ten messages a poll.
 const MAX_POLLS: usize = 8;
 /// How long a message of a newer version waits for a newer worker.
 const NEWER_VERSION_WAITS: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ const NEWER_VERSION_WAITS: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Consumer {
     receiver: Receiver,
-    settling: Settling,
+    acks: QueueAcks,
     visibility: Duration,
     names: QueueNames,
     handlers: Handlers,
@@ -49,7 +49,7 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    #[expect(clippy::too_many_arguments, reason = "called once, from the screen that tells the story")]
+    #[expect(clippy::too_many_arguments, reason = "called once, by worker::run")]
     pub(crate) fn new(
         aws: &Aws,
         urls: &QueueUrls,
@@ -68,7 +68,7 @@ impl Consumer {
             .with_gate(health.gate());
         Self {
             receiver,
-            settling: Settling::new(aws, urls, QueueKind::Requests, QueueKind::RequestsDlq),
+            acks: QueueAcks::new(aws, urls, QueueKind::Requests, QueueKind::RequestsDlq),
             visibility: config.visibility,
             names: urls.names().clone(),
             handlers,
@@ -79,12 +79,12 @@ impl Consumer {
         }
     }
 
-    /// How old the oldest is of what it received of late.
+    /// The age of the oldest message received recently.
     pub(crate) fn oldest_age(&self) -> OldestAge {
         self.receiver.oldest_age()
     }
 
-    /// Consumes until the lifecycle's soft end. What was received by then is finished on the lifecycle's tracker.
+    /// Consumes until the lifecycle's soft end. Messages received by then are finished on the lifecycle's tracker.
     pub(crate) async fn run(self: Arc<Self>, lifecycle: Lifecycle) {
         let (receiver, entropy) = (self.receiver.clone(), self.entropy.clone());
         let stop = lifecycle.soft.clone();
@@ -95,7 +95,7 @@ impl Consumer {
         consuming::consume(receiver, "requests", entropy, lifecycle, work).await;
     }
 
-    /// Works on a message for as long as it takes; beyond half of its visibility timeout it is kept hidden.
+    /// Processes a message; after half of its visibility timeout it is kept hidden.
     async fn consume(
         &self,
         delivery: Delivery,
@@ -106,74 +106,74 @@ impl Consumer {
         crash_points::point(Point::Received);
         let mut work = pin!(self.work(&delivery, stop));
         let soon = tokio::time::timeout(self.visibility / 2, work.as_mut()).await;
-        let verdict = if let Ok(verdict) = soon {
-            verdict
+        let disposition = if let Ok(disposition) = soon {
+            disposition
         } else {
-            let _hidden = self.settling.keep_hidden(&delivery, self.visibility);
+            let _hidden = self.acks.keep_hidden(&delivery, self.visibility);
             work.await
         };
         drop(permit);
-        self.settling.settle(&delivery, &verdict).await;
+        self.acks.apply(&delivery, &disposition).await;
         metrics::histogram!("broker_message_handling_seconds")
             .record(self.clock.instant().duration_since(began));
     }
 
-    /// Reads a message and does what it asks, where it stands in its trace.
-    async fn work(&self, delivery: &Delivery, stop: &CancellationToken) -> Verdict {
+    /// Decodes a message and processes it in its trace.
+    async fn work(&self, delivery: &Delivery, stop: &CancellationToken) -> Disposition {
         let message = match RequestMessage::decode(&delivery.body) {
             Ok(message) => message,
-            Err(error) => return Verdict::of_unreadable(&error, NEWER_VERSION_WAITS),
+            Err(error) => return Disposition::of_unreadable(&error, NEWER_VERSION_WAITS),
         };
         let reply_to = match self.names.parse_reply(&message.reply_to) {
             Ok(reply_to) => reply_to,
-            Err(error) => return Verdict::of_foreign(&error),
+            Err(error) => return Disposition::of_foreign(&error),
         };
         let mut span = delivery.processing(message.traceparent.as_deref());
         span.set("broker.kind", message.body.kind());
         span.set("broker.request_id", message.request_id.to_string());
-        trace::within(span.context(), self.until_told(delivery, &message, &reply_to, stop)).await
+        trace::within(span.context(), self.process_and_reply(delivery, &message, &reply_to, stop)).await
     }
 
-    /// Decides on a message and tells it, again and again while AWS is away: an outage costs a message no receive, so
-    /// that redrive sees only what crashes workers.
-    async fn until_told(
+    /// Handles a message and replies, again and again while AWS is down: an outage costs a message no receive, so that redrive
+    /// moves only messages that crash workers.
+    async fn process_and_reply(
         &self,
         delivery: &Delivery,
         message: &RequestMessage,
         reply_to: &ReplyQueueName,
         stop: &CancellationToken,
-    ) -> Verdict {
-        let ask = Ask::from(message.clone());
+    ) -> Disposition {
+        let request = Request::from(message.clone());
         for attempt in 0_u32.. {
-            let decided = match self.handlers.handle(&ask).await {
-                Ok(outcome) => Ok((verdict_on(&outcome), outcome)),
+            let handled = match self.handlers.handle(&request).await {
+                Ok(outcome) => Ok((disposition_of(&outcome), outcome)),
                 Err(error) => match error.reason_code() {
                     Some(code) => {
                         let outcome = Outcome::DeadLettered { reason: code.to_owned() };
-                        Ok((Verdict::DeadLetter { code, reason: chain(&error) }, outcome))
+                        Ok((Disposition::DeadLetter { code, reason: chain(&error) }, outcome))
                     }
                     None => Err(error),
                 },
             };
-            let undecided: Box<dyn Error + Send + Sync> = match decided {
-                Ok((verdict, outcome)) => match self.tell(delivery, message, reply_to, outcome).await {
-                    Ok(()) => return verdict,
+            let error: Box<dyn Error + Send + Sync> = match handled {
+                Ok((disposition, outcome)) => match self.reply(delivery, message, reply_to, outcome).await {
+                    Ok(()) => return disposition,
                     Err(error) => Box::new(error),
                 },
                 Err(error) => Box::new(error),
             };
             self.health.suspect();
-            let cause = chain(&*undecided);
+            let cause = chain(&*error);
             tracing::warn!(request_id = %message.request_id, attempt, cause, "not done, tried again soon");
             let pause = consuming::backoff(attempt, &self.entropy);
             if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                return Verdict::GiveBack(Duration::ZERO);
+                return Disposition::MakeVisible(Duration::ZERO);
             }
         }
-        Verdict::GiveBack(Duration::ZERO)
+        Disposition::MakeVisible(Duration::ZERO)
     }
 
-    async fn tell(
+    async fn reply(
         &self,
         delivery: &Delivery,
         message: &RequestMessage,
@@ -181,7 +181,7 @@ impl Consumer {
         outcome: Outcome,
     ) -> Result<(), ReplyError> {
         let word = outcome.as_str();
-        self.replies.tell(message, reply_to, outcome).await?;
+        self.replies.reply(message, reply_to, outcome).await?;
         metrics::counter!("broker_requests_handled_total", "kind" => message.body.kind(), "outcome" => word)
             .increment(1);
         let age = self.clock.now().since(message.times().enqueued_at);
@@ -199,13 +199,13 @@ impl Consumer {
     }
 }
 
-/// What becomes of a message whose request ended so. One whose record says that it died is buried once more: whoever said
-/// so may have died before he sent its letter.
-fn verdict_on(outcome: &Outcome) -> Verdict {
+/// The disposition of a message whose request ended so. If the stored outcome is a dead letter, the copy is sent again: the
+/// worker that stored it may have died before it sent the copy.
+fn disposition_of(outcome: &Outcome) -> Disposition {
     match outcome {
-        Outcome::DeadLettered { reason } => Verdict::DeadLetter {
+        Outcome::DeadLettered { reason } => Disposition::DeadLetter {
             code: Reason::parse(reason).unwrap_or(Reason::Unknown).as_str(),
-            reason: "its record says that it died before".to_owned(),
+            reason: "its record says that it is a dead letter".to_owned(),
         },
         Outcome::Created(_)
         | Outcome::Existing(_)
@@ -218,6 +218,6 @@ fn verdict_on(outcome: &Outcome) -> Verdict {
         | Outcome::SandboxNotFound
         | Outcome::Expired
         | Outcome::Cancelled
-        | Outcome::Ran(_) => Verdict::Done,
+        | Outcome::Ran(_) => Disposition::Done,
     }
 }

@@ -1,8 +1,8 @@
-//! What every consumer of a queue does: permit → receive → work, each message in a task of its own; and how it waits
-//! before it tries again.
+//! Receive loop of every consumer: permit → receive → work, each message in a task of its own; and the backoff between
+//! attempts.
 //!
-//! Invariant: what was received before the soft end is worked on, on the lifecycle's tracker. What it does not do: settle.
-//! A message's permit goes with it, to be dropped when its work is done: settling may wait for others and holds up nobody.
+//! Invariant: messages received before the soft end are processed, on the lifecycle's tracker. A message's permit is dropped
+//! when its work is done: the acknowledgement may wait for others and holds up nothing.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use broker_runtime::entropy::Entropy;
 use broker_runtime::lifecycle::Lifecycle;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// The first wait after a failed attempt, doubled each time.
+/// The first backoff after a failed attempt, doubled each time.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// The longest wait between two attempts.
+/// The longest backoff.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
-/// The wait after the `attempt`th failed attempt (from 0), before the next.
+/// The backoff after the `attempt`th failed attempt (from 0).
 pub(crate) fn backoff(attempt: u32, entropy: &Entropy) -> Duration {
     entropy.jitter(FIRST_BACKOFF.saturating_mul(1 << attempt.min(10)).min(LONGEST_BACKOFF))
 }
@@ -29,7 +29,7 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Hands what `receiver` receives to `work` until the lifecycle's soft end. `queue` is what it is called in the log.
+/// Passes the messages of `receiver` to `work` until the lifecycle's soft end. `queue` is the name in the log.
 pub(crate) async fn consume<W, Fut>(
     receiver: Receiver,
     queue: &'static str,

@@ -1,15 +1,14 @@
-//! The drainer: what lies in a dead-letter queue becomes an item of the table, where an operator finds it.
+//! Drainer: moves messages from a dead-letter queue into the table, where an operator finds them.
 //!
-//! Order: **keep the letter (and fail its asynchronous request, in one write) → delete the message**. Every worker drains
-//! both queues; a message that two of them have, or one that comes back, is one letter. Invariant: a message leaves the
-//! queue only once its letter is kept; what the table does not take stays where the console and the AWS CLI show it. What
-//! it does not do: look whether a letter could succeed now.
+//! Order: **keep the dead letter (and fail its asynchronous request, in one write) → delete the message**. Every worker drains
+//! both queues; a message that two of them receive, or that comes back, is one dead letter. Invariant: a message leaves the
+//! queue only after its dead letter is kept; what the table refuses stays visible to the console and the AWS CLI.
 
 use std::error::Error;
 use std::sync::Arc;
 
 use broker_domain::Source;
-use broker_queue::{Delivery, PollOptions, QueueKind, QueueUrls, Receiver, Settler};
+use broker_queue::{Acknowledger, Delivery, PollOptions, QueueKind, QueueUrls, Receiver};
 use broker_runtime::aws::Aws;
 use broker_runtime::clock::Clock;
 use broker_runtime::config::Config;
@@ -22,19 +21,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::consuming::{self, chain};
 use crate::health::Health;
 
-/// Letters that are kept at a time: enough for full batches of every call.
+/// Dead letters that are kept at a time: enough for full batches of every call.
 const AT_ONCE: usize = 50;
-/// Polls under way at once; there is mostly nothing to bring.
+/// Concurrent polls; there is mostly nothing to receive.
 const MAX_POLLS: usize = 4;
-/// Calls that delete, under way at once.
-const FLIGHTS: usize = 2;
+/// Delete calls in flight at once.
+const MAX_IN_FLIGHT: usize = 2;
 
 /// Drains the dead-letter queue of one source.
 #[derive(Debug)]
 pub(crate) struct Drainer {
     source: Source,
     receiver: Receiver,
-    settler: Settler,
+    acks: Acknowledger,
     store: Store,
     clock: Clock,
     entropy: Entropy,
@@ -56,12 +55,12 @@ impl Drainer {
         });
         let options =
             PollOptions { wait: config.poll_wait, visibility: Some(config.visibility), max_polls: MAX_POLLS };
-        let (client, settler) =
-            (aws.sqs_receive.clone(), Settler::new(aws.sqs.clone(), queue.clone(), FLIGHTS));
+        let (client, acks) =
+            (aws.sqs_receive.clone(), Acknowledger::new(aws.sqs.clone(), queue.clone(), MAX_IN_FLIGHT));
         let receiver = Receiver::new(client, queue, clock.clone(), entropy.clone(), options)
             .with_permits(Arc::new(Semaphore::new(AT_ONCE)))
             .with_gate(health.gate());
-        Self { source, receiver, settler, store, clock, entropy }
+        Self { source, receiver, acks, store, clock, entropy }
     }
 
     /// Drains until the lifecycle's soft end.
@@ -78,7 +77,7 @@ impl Drainer {
         consuming::consume(receiver, queue, entropy, lifecycle, work).await;
     }
 
-    /// Keeps one letter. What fails here comes back after its visibility timeout, and finds its own success.
+    /// Keeps one dead letter. If that fails, the message comes back after its visibility timeout, and finds its own success.
     async fn drain(&self, delivery: &Delivery, permit: Option<OwnedSemaphorePermit>) {
         if let Err(error) = self.keep(delivery).await {
             let cause = chain(&error);
@@ -87,7 +86,7 @@ impl Drainer {
         }
         crash_points::point(Point::LetterKept);
         drop(permit);
-        if let Err(error) = self.settler.delete(&delivery.receipt).await {
+        if let Err(error) = self.acks.delete(&delivery.receipt).await {
             let error: &dyn Error = &error;
             tracing::warn!(message_id = delivery.message_id, error, "not deleted");
         }

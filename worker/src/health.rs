@@ -1,7 +1,7 @@
-//! Whether this worker should take messages: its table answers, its pool is not paused, its clock can be trusted.
+//! Health of a worker: its table answers, its pool is open, its clock can be trusted.
 //!
-//! Invariant: while the gate is closed nothing is received, so an outage of the table spends no receives of messages
-//! that cannot be handled, and a paused pool is not touched. What it does not do: restart anything.
+//! Invariant: while the gate is closed nothing is received, so an outage of the table spends no receives of messages that
+//! cannot be handled, and a paused pool is not touched. Nothing is restarted.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use broker_store::{PoolStatus, Store};
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
-/// How often the table is asked while it answers.
+/// The interval of checks while the table answers.
 const WHEN_HEALTHY: Duration = Duration::from_secs(5);
-/// How often it is asked while it does not.
+/// The interval of checks while it does not.
 const WHEN_AWAY: Duration = Duration::from_millis(500);
 
-/// The cached state of what a worker depends on; clones share it.
+/// The cached health; clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Health {
     open: watch::Receiver<bool>,
@@ -24,10 +24,10 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Starts to watch a pool that stands so until the lifecycle's soft end; then it is unhealthy for good.
+    /// Starts the checks, from the pool status `standing`, until the lifecycle's soft end; then it is unhealthy for good.
     pub(crate) fn start(store: Store, clock: Clock, lifecycle: &Lifecycle, standing: &PoolStatus) -> Self {
         if *standing != PoolStatus::Open {
-            tracing::warn!(?standing, "no message is taken");
+            tracing::warn!(?standing, "no messages are received");
         }
         let (opened, open) = watch::channel(*standing == PoolStatus::Open);
         let suspect = Arc::new(Notify::new());
@@ -42,12 +42,12 @@ impl Health {
         self.open.clone()
     }
 
-    /// Whether messages are being received: healthy, and not draining.
+    /// Whether messages are received: healthy, and not draining.
     pub(crate) fn is_ready(&self) -> bool {
         *self.open.borrow() && self.open.has_changed().is_ok()
     }
 
-    /// The table failed somebody: look at once.
+    /// A call to the table failed: check at once.
     pub(crate) fn suspect(&self) {
         self.suspect.notify_one();
     }

@@ -1,4 +1,4 @@
-//! The worker: takes requests from the queue, claims in the table, replies to the API that waits.
+//! The worker process: takes requests from the queue, claims in the table, replies to the API that waits.
 //!
 //! ```text
 //! {prefix}-requests ─▶ consumer ─▶ handlers ─▶ table
@@ -10,13 +10,13 @@
 //! {prefix}-*-dlq ─▶ drainer ─▶ table: dead letters, for the operator
 //! ```
 //!
-//! Invariant: every effect may happen twice. A worker that dies at any point leaves a message that becomes visible again
-//! and finds its own success. What it does not do: speak HTTP with clients, or remember anything between messages that
-//! another worker would need.
+//! Invariant: every effect may happen twice. A worker that dies at any point leaves a message that becomes visible again and
+//! finds its own success. A worker keeps nothing between messages that another worker would need.
 
 mod candidates;
 mod consumer;
 mod consuming;
+mod disposition;
 mod drainer;
 mod handlers;
 mod health;
@@ -25,7 +25,6 @@ mod maintenance;
 mod ops;
 mod reply;
 mod schedule;
-mod settling;
 
 use std::sync::Arc;
 
@@ -48,8 +47,8 @@ use jobs::Jobs;
 use maintenance::Maintenance;
 use reply::ReplySender;
 
-/// Runs a worker until the process's lifecycle ends and its work is finished. `ops` is where it serves `/metrics`,
-/// `/healthz` and `/readyz`; `None` in a process that serves them elsewhere.
+/// Runs a worker until the process's lifecycle ends and its work is finished. `ops` serves `/metrics`, `/healthz` and
+/// `/readyz`; `None` in a process that serves them elsewhere.
 pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<()> {
     let Process { config, clock, entropy, aws, lifecycle, metrics } = process;
     let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
@@ -105,5 +104,5 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let consuming = lifecycle.tracker.spawn(Arc::new(consumer).run(lifecycle.clone()));
     let in_time = lifecycle.drained(config.drain).await;
     tracing::info!(in_time, "worker drained");
-    if in_time { consuming.await.context("the consumer ended badly") } else { Ok(()) }
+    if in_time { consuming.await.context("the consumer panicked") } else { Ok(()) }
 }

@@ -1,12 +1,12 @@
-//! The consumer of the maintenance queue: runs of jobs, and deletions at the provider.
+//! Consumer of the maintenance queue: runs of jobs, and deletions at the provider.
 //!
-//! Invariants: it takes only its own kinds; a message stays hidden for as long as it is worked on; the report of a run
-//! that somebody asked for is stored before it is told. What it does not do: know what a job does.
+//! Invariants: it takes only its own kinds; a message stays hidden while it is processed; the report of a requested run is
+//! stored before the reply.
 //!
-//! A run that a scheduler outside fires has no record and no deadline: a job finds its own work, also late. In its place the
-//! tick keeps **up to when**, by SQS's clock, everything that was fired has had its run (run → note → delete). So a redelivery
-//! runs nothing again, and what piled up while no worker was there is done with by one run that began after it. Two copies
-//! at the same moment may both run, as two workers may at any time.
+//! A run by an external trigger has no record and no deadline: a job finds its own work, also late. Instead, the tick keeps
+//! **up to when**, by SQS's clock, all triggers have had their run (run → note → delete). So a redelivery runs nothing again,
+//! and triggers that piled up without a worker are satisfied by one run that began after them. Two copies at the same moment
+//! may both run, as two workers may at any time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,30 +25,30 @@ use broker_store::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::consuming;
+use crate::disposition::{Disposition, QueueAcks};
 use crate::health::Health;
 use crate::jobs::deletion::{self, Planned};
 use crate::jobs::{Jobs, Stopping};
 use crate::schedule;
-use crate::settling::{Settling, Verdict};
 
-/// Messages that are worked on at a time: a job is mostly one, a deletion waits for the provider.
+/// Messages that are processed at a time: a job is mostly one, a deletion waits for the provider.
 const AT_ONCE: usize = 16;
 /// How long a message of a newer version waits for a newer worker.
 const NEWER_VERSION_WAITS: Duration = Duration::from_secs(60);
 /// Reply queues whose senders are kept.
 const REPLY_QUEUES: usize = 64;
 
-/// A worker's clock and SQS's differ by no more: else the worker receives nothing.
+/// The most that a worker's clock and SQS's differ: otherwise the worker receives nothing.
 const CLOCKS_DIFFER: Duration = Duration::from_millis(MAX_SKEW_MS.unsigned_abs());
 
-/// What whoever asked for a run is told that came too late.
+/// The report of a run that came too late.
 const TOO_LATE: &str = "no worker began it before its deadline";
 
 /// Consumes the maintenance queue.
 #[derive(Debug)]
 pub(crate) struct Maintenance {
     receiver: Receiver,
-    settling: Settling,
+    acks: QueueAcks,
     replies: ReplySenders,
     jobs: Jobs,
     health: Health,
@@ -66,7 +66,7 @@ impl Maintenance {
             .with_gate(health.gate());
         Self {
             receiver,
-            settling: Settling::new(&jobs.aws, &jobs.urls, QueueKind::Maintenance, QueueKind::MaintenanceDlq),
+            acks: QueueAcks::new(&jobs.aws, &jobs.urls, QueueKind::Maintenance, QueueKind::MaintenanceDlq),
             replies: ReplySenders::new(jobs.aws.sqs.clone(), jobs.urls.clone(), 1, REPLY_QUEUES),
             jobs,
             health,
@@ -74,12 +74,12 @@ impl Maintenance {
         }
     }
 
-    /// How old the oldest is of what it received of late.
+    /// The age of the oldest message received recently.
     pub(crate) fn oldest_age(&self) -> OldestAge {
         self.receiver.oldest_age()
     }
 
-    /// Consumes until the lifecycle's soft end. What was received by then is finished, or given back.
+    /// Consumes until the lifecycle's soft end. Messages received by then are finished, or made visible again.
     pub(crate) async fn run(self: Arc<Self>, lifecycle: Lifecycle) {
         let (receiver, entropy) = (self.receiver.clone(), self.jobs.entropy.clone());
         let work = move |delivery, permit| {
@@ -90,60 +90,60 @@ impl Maintenance {
     }
 
     async fn consume(&self, delivery: &Delivery, permit: Option<OwnedSemaphorePermit>) {
-        let hidden = self.settling.keep_hidden(delivery, self.visibility);
-        let verdict = self.process(delivery).await;
+        let hidden = self.acks.keep_hidden(delivery, self.visibility);
+        let disposition = self.process(delivery).await;
         drop(hidden);
         drop(permit);
-        self.settling.settle(delivery, &verdict).await;
+        self.acks.apply(delivery, &disposition).await;
     }
 
-    async fn process(&self, delivery: &Delivery) -> Verdict {
+    async fn process(&self, delivery: &Delivery) -> Disposition {
         match Incoming::decode(&delivery.body) {
             Ok(Incoming::Ours(message)) => self.work(delivery, &message).await,
-            Ok(Incoming::Fired(firing)) => {
+            Ok(Incoming::Trigger(trigger)) => {
                 let mut span = delivery.processing(None);
                 span.set("broker.kind", ScheduledTrigger::KIND);
-                let start = || self.start(firing.job(), delivery.sent_at);
-                let done = self.until_decided(delivery, ScheduledTrigger::KIND, None, start);
+                let start = || self.start(trigger.job(), delivery.sent_at);
+                let done = self.retry_until_done(delivery, ScheduledTrigger::KIND, None, start);
                 trace::within(span.context(), done).await
             }
-            Err(error) => Verdict::of_unreadable(&error, NEWER_VERSION_WAITS),
+            Err(error) => Disposition::of_unreadable(&error, NEWER_VERSION_WAITS),
         }
     }
 
-    async fn work(&self, delivery: &Delivery, message: &MaintenanceMessage) -> Verdict {
+    async fn work(&self, delivery: &Delivery, message: &MaintenanceMessage) -> Disposition {
         let reply_to = message.reply_to.as_deref().map(|name| self.jobs.urls.names().parse_reply(name));
         let reply_to = match reply_to.transpose() {
             Ok(reply_to) => reply_to,
-            Err(error) => return Verdict::of_foreign(&error),
+            Err(error) => return Disposition::of_foreign(&error),
         };
         let mut span = delivery.processing(message.traceparent.as_deref());
         span.set("broker.kind", message.body.kind());
         span.set("broker.request_id", message.request_id.to_string());
         let decide = || self.decide(message, reply_to.as_ref());
-        let done = self.until_decided(delivery, message.body.kind(), Some(message.request_id), decide);
+        let done = self.retry_until_done(delivery, message.body.kind(), Some(message.request_id), decide);
         trace::within(span.context(), done).await
     }
 
-    /// Does what the message asks, again and again while AWS is away: an outage costs a message no receive, so that
-    /// redrive sees only what crashes workers.
-    async fn until_decided<D>(
+    /// Processes a message, again and again while AWS is down: an outage costs a message no receive, so that redrive moves only
+    /// messages that crash workers.
+    async fn retry_until_done<D>(
         &self,
         delivery: &Delivery,
         kind: &'static str,
         request_id: Option<RequestId>,
         decide: impl Fn() -> D,
-    ) -> Verdict
+    ) -> Disposition
     where
-        D: Future<Output = Result<Verdict, Undone>>,
+        D: Future<Output = Result<Disposition, MaintenanceError>>,
     {
         for attempt in 0_u32.. {
             let error = match decide().await {
-                Ok(verdict) => return verdict,
+                Ok(disposition) => return disposition,
                 Err(error) => error,
             };
             if !error.is_retryable() {
-                return Verdict::DeadLetter { code: "refused", reason: error.to_string() };
+                return Disposition::DeadLetter { code: "refused", reason: error.to_string() };
             }
             self.health.suspect();
             let (message_id, request_id) = (&delivery.message_id, request_id.map(tracing::field::display));
@@ -153,14 +153,14 @@ impl Maintenance {
                 break;
             }
         }
-        Verdict::GiveBack(Duration::ZERO)
+        Disposition::MakeVisible(Duration::ZERO)
     }
 
     async fn decide(
         &self,
         message: &MaintenanceMessage,
         reply_to: Option<&ReplyQueueName>,
-    ) -> Result<Verdict, Undone> {
+    ) -> Result<Disposition, MaintenanceError> {
         match &message.body {
             MaintenanceTask::RunJob { task } => self.run_job(message, task, reply_to).await,
             MaintenanceTask::Delete { sandbox_id, external_id, version, slot_ms } => {
@@ -175,14 +175,14 @@ impl Maintenance {
         }
     }
 
-    async fn delete(&self, planned: &Planned) -> Result<Verdict, Undone> {
+    async fn delete(&self, planned: &Planned) -> Result<Disposition, MaintenanceError> {
         Ok(match self.jobs.delete(planned).await? {
-            deletion::Ended::NotYet(wait) => Verdict::PutBack(wait),
+            deletion::Ended::NotYet(wait) => Disposition::Resend(wait),
             deletion::Ended::Deleted
             | deletion::Ended::Void
             | deletion::Ended::Postponed
             | deletion::Ended::Failed
-            | deletion::Ended::GivenUp => Verdict::Done,
+            | deletion::Ended::GivenUp => Disposition::Done,
         })
     }
 
@@ -191,27 +191,27 @@ impl Maintenance {
         message: &MaintenanceMessage,
         task: &Task,
         reply_to: Option<&ReplyQueueName>,
-    ) -> Result<Verdict, Undone> {
+    ) -> Result<Disposition, MaintenanceError> {
         let report = if self.jobs.clock.now() > message.times().deadline {
             tracing::info!(job = task.as_str(), "not begun before its deadline: left to the next run");
             JobReport { aborted: Some(TOO_LATE.to_owned()), ..JobReport::new(task) }
         } else {
             match self.jobs.run(task).await {
                 Ok(report) => report,
-                Err(Stopping) => return Ok(Verdict::GiveBack(Duration::ZERO)),
+                Err(Stopping) => return Ok(Disposition::MakeVisible(Duration::ZERO)),
             }
         };
         crash_points::point(Point::Ran);
-        // A run of the schedule has no record that could be asked for.
+        // A run of the schedule has no record.
         let only_if_asked = message.asynchronous;
         let now = self.jobs.clock.now();
         self.jobs.store.complete_run(message.request_id, &report, only_if_asked, now).await?;
-        self.tell(message, reply_to, Outcome::Ran(report)).await?;
-        Ok(Verdict::Done)
+        self.reply(message, reply_to, Outcome::Ran(report)).await?;
+        Ok(Disposition::Done)
     }
 
-    /// Runs `job` for a scheduler outside that fired at `fired_at`, unless it ran for that already or is not to run.
-    async fn start(&self, job: Job, fired_at: Timestamp) -> Result<Verdict, Undone> {
+    /// Runs `job` for an external trigger sent at `fired_at`, unless it had its run or must not run.
+    async fn start(&self, job: Job, fired_at: Timestamp) -> Result<Disposition, MaintenanceError> {
         let (store, began) = (&self.jobs.store, self.jobs.clock.now());
         let tick = store.tick(job, Duration::ZERO, began).await?;
         let not_run = if tick.paused_at.is_some() {
@@ -224,24 +224,24 @@ impl Maintenance {
             None
         };
         if let Some(reason) = not_run {
-            tracing::info!(%job, reason, "fired, not started");
-            return Ok(Verdict::Done);
+            tracing::info!(%job, reason, "trigger received, job not started");
+            return Ok(Disposition::Done);
         }
         if let Err(Stopping) = self.jobs.run(&Task::from(job)).await {
-            return Ok(Verdict::GiveBack(Duration::ZERO));
+            return Ok(Disposition::MakeVisible(Duration::ZERO));
         }
         crash_points::point(Point::Ran);
-        // What was fired before the run began had its run, by whatever clock.
+        // A trigger from before the run began had its run, by whatever clock.
         store.ran_for(job, fired_at.max(began.minus(CLOCKS_DIFFER))).await?;
-        Ok(Verdict::Done)
+        Ok(Disposition::Done)
     }
 
-    async fn tell(
+    async fn reply(
         &self,
         message: &MaintenanceMessage,
         reply_to: Option<&ReplyQueueName>,
         outcome: Outcome,
-    ) -> Result<(), Undone> {
+    ) -> Result<(), MaintenanceError> {
         let Some(reply_to) = reply_to else { return Ok(()) };
         let sending = self.replies.sending();
         let reply = Reply::new(message.request_id, outcome).traced(sending.traceparent());
@@ -252,16 +252,16 @@ impl Maintenance {
     }
 }
 
-/// Why a message is not done with.
+/// Why a message is not done.
 #[derive(Debug, thiserror::Error)]
-enum Undone {
+enum MaintenanceError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Send(#[from] SendError),
 }
 
-impl Undone {
+impl MaintenanceError {
     const fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_retryable(),

@@ -1,4 +1,4 @@
-//! The worker's own port: `/metrics`, `/healthz`, `/readyz`. Everything else is 404.
+//! Operations port of the worker: `/metrics`, `/healthz`, `/readyz`. Everything else is 404.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
 
-/// The pause after a connection that could not be accepted.
+/// The pause after a failed accept.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`.
@@ -25,7 +25,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Handle, health: Health
             () = stop.cancelled() => return,
         };
         let Ok((stream, _)) = accepted else {
-            // Out of file descriptors, most likely: some will come back.
+            // Out of file descriptors, most likely: some will be free again.
             tokio::time::sleep(ACCEPT_AGAIN).await;
             continue;
         };
@@ -38,7 +38,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Handle, health: Health
             .timer(TokioTimer::new())
             .serve_connection(TokioIo::new(stream), service);
         let stop = stop.clone();
-        // A connection that breaks off is its client's affair.
+        // A broken connection is the client's problem.
         tokio::spawn(async move { stop.run_until_cancelled(connection).await.and_then(Result::err) });
     }
 }

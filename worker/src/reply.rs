@@ -1,10 +1,10 @@
-//! The end of a request, made durable and told.
+//! Reply sender: stores the outcome of a request and sends the reply.
 //!
-//! Invariant: **write state → send reply → delete message**, in this order; the consumer deletes. A reply is a wake-up:
-//! what it says is durable already, or safe to ask again.
+//! Invariant: **write state → send reply → delete message**, in this order; the consumer deletes. A reply is a wake-up: its
+//! outcome is stored already, or the caller may safely repeat.
 
 use broker_domain::{Outcome, PersistedRequest, RequestState};
-use broker_messages::{Ask, Reply, RequestMessage};
+use broker_messages::{Reply, Request, RequestMessage};
 use broker_queue::{QueueUrls, ReplyQueueName, ReplySenders, SendError};
 use broker_runtime::aws::Aws;
 use broker_runtime::clock::Clock;
@@ -14,12 +14,12 @@ use broker_store::{Completion, Store, StoreError};
 /// Reply queues whose senders are kept; there is one per API process.
 const REPLY_QUEUES: usize = 256;
 /// Calls under way per reply queue.
-const FLIGHTS: usize = 2;
+const MAX_IN_FLIGHT: usize = 2;
 
-/// Why an outcome was not told.
+/// Why a reply failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReplyError {
-    /// It could not be stored.
+    /// The outcome could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The reply could not be sent.
@@ -39,13 +39,13 @@ impl ReplySender {
     pub(crate) fn new(aws: &Aws, urls: &QueueUrls, store: Store, clock: Clock) -> Self {
         Self {
             store,
-            replies: ReplySenders::new(aws.sqs.clone(), urls.clone(), FLIGHTS, REPLY_QUEUES),
+            replies: ReplySenders::new(aws.sqs.clone(), urls.clone(), MAX_IN_FLIGHT, REPLY_QUEUES),
             clock,
         }
     }
 
-    /// Ends `message` with `outcome`: stored if nobody waits any more, then told to whoever waits.
-    pub(crate) async fn tell(
+    /// Ends `message` with `outcome`: stored if no caller waits any more, then sent to the process that waits.
+    pub(crate) async fn reply(
         &self,
         message: &RequestMessage,
         reply_to: &ReplyQueueName,
@@ -74,30 +74,30 @@ impl ReplySender {
                 Ok(())
             }
             Err(SendError::Gone { .. }) => {
-                // The process that waited is gone, or has a new reply queue and will record the request as queued; or its
-                // queue is so new that SQS does not know it here yet, and whoever waits need not wait to the end.
+                // The process that waited is gone, or has a new reply queue and will record the request as queued; or its queue is so
+                // new that SQS does not know it everywhere yet, and the caller need not wait to the end.
                 tracing::info!(request_id = %message.request_id, "the reply queue is gone: the outcome is stored");
                 self.store_outcome(message, outcome).await?;
-                self.replies.once_more(reply_to, reply);
+                self.replies.retry_later(reply_to, reply);
                 Ok(())
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Stores `outcome`; if the request ended before, that outcome stays and is what counts.
+    /// Stores `outcome`; if the request has one already, that one stays and counts.
     async fn store_outcome(&self, message: &RequestMessage, outcome: Outcome) -> Result<Outcome, StoreError> {
         let times = message.times();
         let record = PersistedRequest {
             request_id: message.request_id,
             track: message.body.track().clone(),
-            lease_key: match Ask::from(message.clone()) {
-                Ask::Allocate(ask) => Some(ask.lease_key),
-                Ask::Mark(_) => None,
+            lease_key: match Request::from(message.clone()) {
+                Request::Allocate(request) => Some(request.lease_key),
+                Request::Return(_) => None,
             },
-            sandbox_id: match Ask::from(message.clone()) {
-                Ask::Allocate(_) => None,
-                Ask::Mark(mark) => Some(mark.sandbox_id),
+            sandbox_id: match Request::from(message.clone()) {
+                Request::Allocate(_) => None,
+                Request::Return(request) => Some(request.sandbox_id),
             },
             asynchronous: message.asynchronous,
             message: None,

@@ -1,8 +1,8 @@
-//! The schedule: each job's tick is taken by one worker, which sends the job's message and then moves the tick on.
+//! Schedule of the jobs: each job's tick is taken by one worker, which sends the job's message and then moves the tick on.
 //!
-//! Order: **take for a minute → send → move**. A worker that dies in between leaves a tick that another one takes when
-//! the minute is over, so a run is sent at least once. What it does not do: run jobs, or send anything while somebody
-//! else schedules (`BROKER_SCHEDULER=external`; what is sent then is the affair of `maintenance`).
+//! Order: **take for a minute → send → move**. A worker that dies in between leaves a tick that another one takes when the
+//! minute is over, so a run is sent at least once. With an external scheduler (`BROKER_SCHEDULER=external`) nothing is sent
+//! here.
 
 use std::time::Duration;
 
@@ -15,18 +15,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::jobs::Jobs;
 
-/// For how long a tick is taken.
+/// How long a tick is taken.
 const TAKEN_FOR: Duration = Duration::from_secs(60);
-/// The longest time between two looks at the ticks.
+/// The longest time between two checks of the ticks.
 const LOOK: Duration = Duration::from_secs(5);
 /// The shortest.
 const QUICK_LOOK: Duration = Duration::from_millis(200);
-/// A run that was not begun by then is left to the next tick.
+/// The shortest deadline of a run; after it the run is left to the next tick.
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
-/// So many sandboxes are counted each time that the interval says.
+/// The number of sandboxes that are counted once per interval.
 const COUNTED_PER_INTERVAL: u64 = 100_000;
 
-/// How often `job` runs.
+/// The interval of `job`.
 const fn every(intervals: &Intervals, job: Job) -> Duration {
     match job {
         Job::Sync => intervals.sync,
@@ -38,7 +38,7 @@ const fn every(intervals: &Intervals, job: Job) -> Duration {
     }
 }
 
-/// Whether a schedule starts `job`: without a provider there is nothing to compare or delete.
+/// Whether the schedule starts `job`: some need a provider.
 pub(crate) const fn starts(job: Job, provider_is_there: bool) -> bool {
     match job {
         Job::Sync | Job::Cleanup => provider_is_there,
@@ -52,7 +52,7 @@ fn scheduled(config: &Config) -> Vec<(Job, Duration)> {
     jobs.map(|job| (job, every(&config.every, job))).collect()
 }
 
-/// Keeps the schedule until `stop`.
+/// Runs the schedule until `stop`.
 pub(crate) async fn keep(jobs: Jobs, config: &Config, stop: CancellationToken) {
     let scheduled = scheduled(config);
     let shortest = scheduled.iter().map(|(_, every)| *every).min().unwrap_or(LOOK);
@@ -60,7 +60,7 @@ pub(crate) async fn keep(jobs: Jobs, config: &Config, stop: CancellationToken) {
     loop {
         for (job, every) in &scheduled {
             if let Err(error) = tick(&jobs, *job, *every).await {
-                tracing::warn!(%job, "its tick was not sent, another look comes: {error}");
+                tracing::warn!(%job, "tick not sent, trying again: {error}");
             }
         }
         let pause = jobs.entropy.jitter(look);
@@ -79,7 +79,7 @@ enum TickError {
     Send(#[from] broker_queue::SendError),
 }
 
-/// Sends a job that is due, if nobody else does.
+/// Sends a job that is due, unless another worker does.
 async fn tick(jobs: &Jobs, job: Job, every: Duration) -> Result<(), TickError> {
     let now = jobs.clock.now();
     let tick = jobs.store.tick(job, Duration::ZERO, now).await?;
@@ -101,7 +101,7 @@ fn message(jobs: &Jobs, job: Job, every: Duration, now: Timestamp) -> Maintenanc
     MaintenanceMessage::run(jobs.entropy.request_id(now), Task::from(job), times)
 }
 
-/// A large pool is counted less often.
+/// The number of intervals between two runs: a large pool is counted less often.
 async fn intervals_for(jobs: &Jobs, job: Job) -> Result<u32, StoreError> {
     if job != Job::Census {
         return Ok(1);
@@ -110,13 +110,13 @@ async fn intervals_for(jobs: &Jobs, job: Job) -> Result<u32, StoreError> {
     Ok(u32::try_from(total.div_ceil(COUNTED_PER_INTERVAL)).unwrap_or(u32::MAX).max(1))
 }
 
-/// Ticks that were missed are not made up for.
+/// The next run; missed ticks are skipped.
 fn next_run(tick: &Tick, every: Duration, now: Timestamp) -> Timestamp {
     let planned = tick.next_run_at.plus(every);
     if planned > now { planned } else { now.plus(every) }
 }
 
-/// Shows the pool, the breaker and the queues in the metrics, as far as they are known.
+/// Exports the pool, the breaker and the queues as metrics.
 pub(crate) async fn show(jobs: Jobs, stop: CancellationToken) {
     const EVERY: Duration = Duration::from_secs(15);
     loop {
@@ -130,7 +130,7 @@ pub(crate) async fn show(jobs: Jobs, stop: CancellationToken) {
                 show_letters(&census.letters, jobs.clock.now());
             }
             Ok(None) => {}
-            Err(error) => tracing::debug!("the census cannot be read: {error}"),
+            Err(error) => tracing::debug!("census not read: {error}"),
         }
         if let Ok(depths) = broker_queue::topology::depths(&jobs.aws, &jobs.urls).await {
             for depth in depths {
@@ -148,7 +148,7 @@ pub(crate) async fn show(jobs: Jobs, stop: CancellationToken) {
     }
 }
 
-/// Every reason, also those of no letter: a gauge that is not set any more would keep its last value.
+/// Every reason, also those without a dead letter: a gauge that is not set any more would keep its last value.
 fn show_letters(letters: &DeadLetterCount, now: Timestamp) {
     for reason in Reason::ALL {
         let count = letters.by_reason.get(reason.as_str()).copied().unwrap_or(0);

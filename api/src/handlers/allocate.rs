@@ -7,7 +7,7 @@ use std::time::Duration;
 use broker_domain::{
     AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, NamePrefix, RequestId, TrackId, TrackName,
 };
-use broker_messages::Ask;
+use broker_messages::Request;
 use http::request::Parts;
 
 use crate::request::body::AllocateBody;
@@ -43,7 +43,7 @@ impl Allocate {
         } else {
             self.rpc.times(super::wait(preferences, self.wait))
         };
-        let ask = AllocateRequest {
+        let request = AllocateRequest {
             request_id: id,
             key_is_explicit: key.is_some(),
             fingerprint: fingerprint(
@@ -60,11 +60,11 @@ impl Allocate {
             asynchronous: preferences.respond_async,
             times,
         };
-        let ask = Ask::Allocate(ask);
+        let request = Request::Allocate(request);
         let answered = if preferences.respond_async {
-            self.rpc.enqueue(&ask).await?
+            self.rpc.enqueue(&request).await?
         } else {
-            self.rpc.ask(&ask).await?
+            self.rpc.call(&request).await?
         };
         Ok(super::answer(&answered, id, preferences))
     }

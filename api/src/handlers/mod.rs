@@ -4,8 +4,8 @@ pub(crate) mod admin;
 mod allocate;
 pub(crate) mod docs;
 mod health;
-mod mark;
 mod request;
+mod return_sandbox;
 mod sandbox;
 
 pub(crate) use admin::Operator;
@@ -13,8 +13,8 @@ pub(crate) use admin::Operator;
 pub(crate) use admin::{Cursors, Query};
 pub(crate) use allocate::Allocate;
 pub(crate) use health::Health;
-pub(crate) use mark::Mark;
 pub(crate) use request::Requests;
+pub(crate) use return_sandbox::ReturnSandbox;
 pub(crate) use sandbox::Sandboxes;
 
 use std::time::Duration;

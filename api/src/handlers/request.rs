@@ -4,15 +4,15 @@
 //! Invariant: an outcome is stored before it is said, so it is never unsaid; `expired` is written conditionally and only
 //! when no claim can be under way any more. A record that is still queued may have been satisfied all the same (its
 //! worker or its reply was lost): the lease, or the sandbox of a mark, tells. A mark never expires: it is wanted however late
-//! (`domain::judge_mark`), so it is queued until a worker has told its end. What it does not do: tell one track of another's
+//! (`domain::judge_return`), so it is queued until a worker has told its end. What it does not do: tell one track of another's
 //! request, not even that it exists.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use broker_domain::{
-    MarkRequest, MarkVerdict, Outcome, PersistedRequest, RequestId, RequestState, SandboxId, Times, TrackId,
-    judge_mark,
+    Outcome, PersistedRequest, RequestId, RequestState, ReturnRequest, ReturnVerdict, SandboxId, Times,
+    TrackId, judge_return,
 };
 use broker_runtime::clock::Clock;
 use broker_store::{Cancellation, Completion, Store, StoreError};
@@ -97,13 +97,14 @@ impl Requests {
         sandbox_id: &SandboxId,
     ) -> Result<Option<Outcome>, StoreError> {
         let Some(sandbox) = self.store.sandbox(sandbox_id).await? else { return Ok(None) };
-        Ok(match judge_mark(&sandbox, &mark_of(record, sandbox_id)) {
-            MarkVerdict::AlreadyMarked(deletion_requested_at) => {
+        Ok(match judge_return(&sandbox, &mark_of(record, sandbox_id)) {
+            ReturnVerdict::AlreadyReturned(deletion_requested_at) => {
                 Some(Outcome::Marked { sandbox_id: sandbox.id, deletion_requested_at })
             }
-            MarkVerdict::End(_) | MarkVerdict::Expired | MarkVerdict::NotOwner | MarkVerdict::Superseded => {
-                None
-            }
+            ReturnVerdict::End(_)
+            | ReturnVerdict::Expired
+            | ReturnVerdict::NotOwner
+            | ReturnVerdict::Superseded => None,
         })
     }
 }
@@ -113,8 +114,8 @@ fn not_cancellable(why: impl Into<Cow<'static, str>>) -> Problem {
 }
 
 /// The mark that left `record`.
-fn mark_of(record: &PersistedRequest, sandbox_id: &SandboxId) -> MarkRequest {
-    MarkRequest {
+fn mark_of(record: &PersistedRequest, sandbox_id: &SandboxId) -> ReturnRequest {
+    ReturnRequest {
         request_id: record.request_id,
         track: record.track.clone(),
         sandbox_id: sandbox_id.clone(),

@@ -25,7 +25,7 @@ pub(super) const PROCESS: &str = "the process";
 pub(super) fn operation(route: Route, parts: &mut Components) -> Value {
     match route {
         Route::Allocate => allocate(parts),
-        Route::Mark => mark(parts),
+        Route::ReturnSandbox => return_sandbox(parts),
         Route::Sandbox => sandbox(parts),
         Route::Request => request(parts),
         Route::Cancel => cancel(parts),
@@ -86,7 +86,7 @@ fn allocate(parts: &mut Components) -> Value {
         .finish()
 }
 
-fn mark(parts: &mut Components) -> Value {
+fn return_sandbox(parts: &mut Components) -> Value {
     Operation::by_track(parts, TRACK, "markForDeletion", "The owner gives a sandbox back")
         .says("Any time while the allocation lives, however late, and as often as he likes.")
         .takes(parameters::sandbox())

@@ -1,4 +1,4 @@
-//! Request and reply: a question goes into the requests queue, its answer comes through the reply queue, or is found at
+//! Request and reply: a request goes into the requests queue, its answer comes through the reply queue, or is found at
 //! `GET /v1/requests/{id}`.
 //!
 //! ```text
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_domain::{Outcome, PersistedRequest, RequestState, Times};
-use broker_messages::{Ask, RequestMessage};
+use broker_messages::{Request, RequestMessage};
 use broker_queue::{ReplyQueueName, SendError};
 use broker_runtime::clock::Clock;
 use broker_runtime::crash_points::{self, Point};
@@ -46,7 +46,7 @@ const UNDER_WAY: Duration = Duration::from_secs(2);
 /// Pauses between attempts to store a late outcome. If all fail, `GET` finds it at the lease.
 const PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(3)];
 
-/// What became of a question within its wait.
+/// What became of a request within its wait.
 #[derive(Debug)]
 pub(crate) enum Progress {
     /// It ended.
@@ -55,7 +55,7 @@ pub(crate) enum Progress {
     StillQueued,
 }
 
-/// A question as it lies in the queue, and as it is recorded.
+/// A request as it lies in the queue, and as it is recorded.
 pub(crate) struct PendingRequest {
     pub(crate) times: Times,
     pub(crate) text: String,
@@ -77,24 +77,25 @@ pub(crate) struct RequestReply {
 }
 
 impl RequestReply {
-    /// The times of a question asked now whose caller waits for `wait`.
+    /// The times of a request asked now whose caller waits for `wait`.
     pub(crate) fn times(&self, wait: Duration) -> Times {
         let now = self.clock.now();
         Times { enqueued_at: now, reply_by: now.plus(wait), deadline: now.plus(wait.max(SHORTEST_DEADLINE)) }
     }
 
-    /// The times of a question asked now for whose answer nobody waits.
+    /// The times of a request asked now for whose answer nobody waits.
     pub(crate) fn times_of_async(&self) -> Times {
         let now = self.clock.now();
         Times { enqueued_at: now, reply_by: now, deadline: now.plus(ASYNC_DEADLINE) }
     }
 
     /// Asks, and waits until `reply_by` at most.
-    pub(crate) async fn ask(&self, ask: &Ask) -> Result<Progress, Problem> {
+    pub(crate) async fn call(&self, request: &Request) -> Result<Progress, Problem> {
         let asked = self.clock.instant();
         let channel = self.channel()?;
         let mut sending = channel.requests.sending();
-        let PendingRequest { times, text, record } = question(ask, &channel.reply_to, sending.traceparent());
+        let PendingRequest { times, text, record } =
+            pending(request, &channel.reply_to, sending.traceparent());
         let mut waiter = self.replies.register(record.request_id).inspect_err(|_| metrics::shed())?;
         let wait = times.reply_by.since(times.enqueued_at);
         let mut waited = pin!(sleep(wait));
@@ -122,10 +123,10 @@ impl RequestReply {
     }
 
     /// Asks without waiting for the answer: it is recorded, then sent.
-    pub(crate) async fn enqueue(&self, ask: &Ask) -> Result<Progress, Problem> {
+    pub(crate) async fn enqueue(&self, request: &Request) -> Result<Progress, Problem> {
         let channel = self.channel()?;
         let mut sending = channel.requests.sending();
-        let PendingRequest { text, record, .. } = question(ask, &channel.reply_to, sending.traceparent());
+        let PendingRequest { text, record, .. } = pending(request, &channel.reply_to, sending.traceparent());
         // Found already there is our own write, which was retried: the id was minted for this call.
         let (Recorded::New | Recorded::AlreadyThere(_)) = self.store.record_request(&record).await?;
         crash_points::point(Point::Recorded);
@@ -149,7 +150,7 @@ impl RequestReply {
         sleep(self.drain * 2 / 3).await;
     }
 
-    /// Records a question that outlasted its caller's wait, and lets its waiter linger.
+    /// Records a request that outlasted its caller's wait, and lets its waiter linger.
     async fn leave(
         &self,
         waiter: Waiter,
@@ -204,17 +205,21 @@ fn not_enqueued(error: SendError, sending: &mut Span) -> Problem {
     Problem::unavailable("The request could not be enqueued.").because(error)
 }
 
-/// `ask` as its message, which says where it stands in a trace, and as the record of a request that is queued.
-pub(crate) fn question(ask: &Ask, reply_to: &ReplyQueueName, traceparent: Option<String>) -> PendingRequest {
+/// `request` as its message, which says where it stands in a trace, and as the record of a request that is queued.
+pub(crate) fn pending(
+    request: &Request,
+    reply_to: &ReplyQueueName,
+    traceparent: Option<String>,
+) -> PendingRequest {
     let reply_to = reply_to.as_str();
-    let (message, track, lease_key, sandbox_id) = match ask {
-        Ask::Allocate(ask) => {
-            let key = ask.lease_key.clone();
-            (RequestMessage::allocate(ask, reply_to), key.track.clone(), Some(key), None)
+    let (message, track, lease_key, sandbox_id) = match request {
+        Request::Allocate(request) => {
+            let key = request.lease_key.clone();
+            (RequestMessage::allocate(request, reply_to), key.track.clone(), Some(key), None)
         }
-        Ask::Mark(mark) => {
-            let sandbox = Some(mark.sandbox_id.clone());
-            (RequestMessage::mark(mark, reply_to), mark.track.clone(), None, sandbox)
+        Request::Return(request) => {
+            let sandbox = Some(request.sandbox_id.clone());
+            (RequestMessage::return_sandbox(request, reply_to), request.track.clone(), None, sandbox)
         }
     };
     let message = message.traced(traceparent);

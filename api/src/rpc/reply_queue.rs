@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use broker_messages::Reply;
 use broker_queue::{
-    Delivery, Ended, PollOptions, Queue, QueueError, QueueKind, QueueNames, QueueUrls, Receiver,
-    ReplyQueueName, Sender, Settler, topology,
+    Acknowledger, Delivery, Ended, PollOptions, Queue, QueueError, QueueKind, QueueNames, QueueUrls,
+    Receiver, ReplyQueueName, Sender, topology,
 };
 use broker_runtime::process::Process;
 use broker_store::heartbeat;
@@ -25,7 +25,7 @@ use crate::rpc::reply_router::ReplyRouter;
 /// The most polls under way, when replies come in full batches.
 const MAX_POLLS: usize = 8;
 /// Calls that delete replies, under way at once.
-const DELETE_FLIGHTS: usize = 2;
+const DELETES_IN_FLIGHT: usize = 2;
 /// About how long to wait before queues that could not be reached are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -150,13 +150,13 @@ impl ReplyQueue {
 
     async fn receive(&self, queue: Queue) -> Ended {
         let Process { config, clock, entropy, aws, .. } = &self.process;
-        let settler = Settler::new(aws.sqs.clone(), queue.clone(), DELETE_FLIGHTS);
+        let acks = Acknowledger::new(aws.sqs.clone(), queue.clone(), DELETES_IN_FLIGHT);
         let replies = self.replies.clone();
         let options = PollOptions { wait: config.poll_wait, visibility: None, max_polls: MAX_POLLS };
         let receiver = Receiver::new(aws.sqs_receive.clone(), queue, clock.clone(), entropy.clone(), options);
         // It ends when the queue is gone, or is given up by whoever called.
         let never = CancellationToken::new();
-        receiver.run(never, move |delivery, _unbounded| hand_on(&replies, &settler, delivery)).await
+        receiver.run(never, move |delivery, _unbounded| hand_on(&replies, &acks, delivery)).await
     }
 
     async fn delete(&self, urls: &QueueUrls, name: &ReplyQueueName) {
@@ -171,7 +171,7 @@ impl ReplyQueue {
 }
 
 /// Wakes whoever waits, then deletes the message. One that cannot be read is deleted, too: nobody else ever reads it.
-fn hand_on(replies: &ReplyRouter, settler: &Settler, delivery: Delivery) {
+fn hand_on(replies: &ReplyRouter, acks: &Acknowledger, delivery: Delivery) {
     match Reply::decode(&delivery.body) {
         Ok(reply) => {
             // Only where its sender is traced: a reply begins no trace.
@@ -186,10 +186,10 @@ fn hand_on(replies: &ReplyRouter, settler: &Settler, delivery: Delivery) {
             tracing::warn!(message_id = delivery.message_id, reason, error, "a reply cannot be read");
         }
     }
-    let settler = settler.clone();
+    let acks = acks.clone();
     tokio::spawn(async move {
         // A reply that stays is received again, wakes nobody, and is deleted then, or lapses after five minutes.
-        if let Err(error) = settler.delete(&delivery.receipt).await {
+        if let Err(error) = acks.delete(&delivery.receipt).await {
             tracing::debug!(%error, "could not delete a reply");
         }
     });

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use broker_domain::{
-    AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, MarkRequest, RequestState, SandboxId, Timestamp,
-    TrackId,
+    AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, RequestState, ReturnRequest, SandboxId,
+    Timestamp, TrackId,
 };
-use broker_messages::{Ask, RequestMessage};
+use broker_messages::{Request, RequestMessage};
 use broker_queue::{Queue, QueueNames, ReplyQueueName, Sender};
 use broker_runtime::aws;
 use broker_runtime::clock::Clock;
@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::response::problem::Code;
 use crate::rpc::reply_queue::{Channel, Link};
 use crate::rpc::reply_router::ReplyRouter;
-use crate::rpc::{PendingRequest, RequestReply, question};
+use crate::rpc::{PendingRequest, RequestReply, pending};
 
 /// A port at which nobody listens.
 const NOWHERE: &str = "http://127.0.0.1:1";
@@ -46,10 +46,10 @@ async fn away(most_pending: usize, linked: bool) -> RequestReply {
     }
 }
 
-fn allocate(rpc: &RequestReply, asynchronous: bool) -> Ask {
+fn allocate(rpc: &RequestReply, asynchronous: bool) -> Request {
     let track = TrackId::new("student-1").unwrap();
     let wait = Duration::from_secs(10);
-    Ask::Allocate(AllocateRequest {
+    Request::Allocate(AllocateRequest {
         request_id: Entropy::seeded(2).request_id(NOW),
         lease_key: LeaseKey { key: IdempotencyKey::new("intent").unwrap(), track },
         key_is_explicit: true,
@@ -65,7 +65,7 @@ fn allocate(rpc: &RequestReply, asynchronous: bool) -> Ask {
 #[tokio::test]
 async fn without_queues_nothing_is_asked_and_nobody_waits() {
     let rpc = away(10, false).await;
-    let problem = rpc.ask(&allocate(&rpc, false)).await.unwrap_err();
+    let problem = rpc.call(&allocate(&rpc, false)).await.unwrap_err();
     assert_eq!(problem.code(), Code::Unavailable);
     let problem = rpc.enqueue(&allocate(&rpc, true)).await.unwrap_err();
     assert_eq!(problem.code(), Code::Unavailable);
@@ -75,7 +75,7 @@ async fn without_queues_nothing_is_asked_and_nobody_waits() {
 #[tokio::test]
 async fn a_question_that_cannot_be_sent_is_a_503_with_its_cause_and_leaves_no_waiter() {
     let rpc = away(10, true).await;
-    let problem = rpc.ask(&allocate(&rpc, false)).await.unwrap_err();
+    let problem = rpc.call(&allocate(&rpc, false)).await.unwrap_err();
     assert_eq!(problem.code(), Code::Unavailable);
     assert!(problem.told_cause().is_some(), "the log is told why");
     assert_eq!(rpc.replies.pending(), 0);
@@ -91,7 +91,7 @@ async fn an_asynchronous_question_that_cannot_be_recorded_is_a_503() {
 #[tokio::test]
 async fn a_question_beyond_the_bound_is_shed_and_not_sent() {
     let rpc = away(0, true).await;
-    let problem = rpc.ask(&allocate(&rpc, false)).await.unwrap_err();
+    let problem = rpc.call(&allocate(&rpc, false)).await.unwrap_err();
     assert_eq!(problem.code(), Code::Overloaded);
     assert!(problem.told_cause().is_none(), "no send was tried");
 }
@@ -109,26 +109,26 @@ async fn a_question_may_be_claimed_for_a_minute_at_least_and_an_asynchronous_one
 #[tokio::test]
 async fn a_record_says_what_its_message_says() {
     let rpc = away(1, false).await;
-    let mark = Ask::Mark(MarkRequest {
+    let mark = Request::Return(ReturnRequest {
         request_id: Entropy::seeded(3).request_id(NOW),
         track: TrackId::new("student-1").unwrap(),
         sandbox_id: SandboxId::new("sandbox-1").unwrap(),
         times: rpc.times(Duration::ZERO),
     });
-    for ask in [allocate(&rpc, true), allocate(&rpc, false), mark] {
-        let PendingRequest { times, text, record } = question(&ask, &reply_to(), None);
+    for request in [allocate(&rpc, true), allocate(&rpc, false), mark] {
+        let PendingRequest { times, text, record } = pending(&request, &reply_to(), None);
         let message = RequestMessage::decode(&text).unwrap();
         assert_eq!(record.message.as_deref(), Some(text.as_str()));
-        assert_eq!(Ask::from(message.clone()), ask);
+        assert_eq!(Request::from(message.clone()), request);
         assert_eq!((record.request_id, record.asynchronous), (message.request_id, message.asynchronous));
         assert_eq!((record.created_at, record.deadline), (times.enqueued_at, times.deadline));
         assert_eq!(record.state, RequestState::Queued);
-        match ask {
-            Ask::Allocate(ask) => {
-                assert_eq!((record.lease_key, record.sandbox_id), (Some(ask.lease_key), None))
+        match request {
+            Request::Allocate(request) => {
+                assert_eq!((record.lease_key, record.sandbox_id), (Some(request.lease_key), None))
             }
-            Ask::Mark(mark) => {
-                assert_eq!((record.lease_key, record.sandbox_id), (None, Some(mark.sandbox_id)))
+            Request::Return(request) => {
+                assert_eq!((record.lease_key, record.sandbox_id), (None, Some(request.sandbox_id)))
             }
         }
     }

@@ -1,9 +1,9 @@
-//! Sending letters again, or discarding them: one loop for both.
+//! Actions on dead letters: replay and discard.
 //!
-//! A replay of one letter, in this order: **take (`dead → replaying`; what waits for the message waits again) → send →
-//! `replayed`**. Killed in between, it leaves a letter that nobody else takes for [`HOLD`] and the next run sends again.
-//! What dies again is a letter that names the one it was sent from: a run leaves alone what it sent itself, so that nothing
-//! goes round and round. What it does not do: look whether the cause is mended.
+//! A replay of one letter, in this order: **take (`dead → replaying`; the record of its message waits again) → send →
+//! `replayed`**. Killed in between, it leaves a letter that no other run takes for [`HOLD`] and the next run sends again. A
+//! message that dies again becomes a new letter that names the replayed one: a run skips letters that it sent itself, so that
+//! nothing loops. Whether the cause is fixed is not checked.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,40 +21,40 @@ use broker_runtime::crash_points::{self, Point};
 use broker_runtime::entropy::Entropy;
 use broker_store::{Act, Actor, AuditLine, Changed, Requeued, Store, StoreError, retry_on_conflict};
 
-/// For how long a letter that is being replayed is nobody else's.
+/// How long a letter that is being replayed is held.
 pub(super) const HOLD: Duration = Duration::from_secs(15);
-/// A deadline is not renewed later than this: what fences a late message off is kept for 30 days after it.
+/// A deadline is not renewed later than this: the fence against a late message is kept for 30 days.
 const RENEWABLE_FOR: Duration = Duration::from_secs(14 * 24 * 3_600);
 
-/// What is to be done with letters.
+/// An action on dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Send them again, with their identity and the moment they were enqueued first.
+    /// Send them again, with the original identity and enqueue time.
     Replay {
-        /// As if they had been asked now; else what is past its deadline ends as expired.
+        /// Renew the deadline as if requested now; otherwise requests past their deadline end as expired.
         renew_deadline: bool,
     },
-    /// Say that nobody wants them.
+    /// Mark them as discarded.
     Discard {
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
 
-/// How it is to be done.
+/// The options of an action.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Only tell what would be done.
+    /// Only report what would be done.
     pub dry_run: bool,
-    /// Letters a second, at most.
+    /// The most letters a second.
     pub rate: Option<u32>,
-    /// Letters in all, at most.
+    /// The most letters in all.
     pub limit: Option<u64>,
-    /// For how long; then it ends with what is done by then, and waits for nobody.
+    /// The time limit; the run then ends with what is done, without waiting for held letters.
     pub within: Option<Duration>,
 }
 
-/// The dead letters of one broker, for its operators. Clones share their connections.
+/// The dead letters of one broker, for its operators. Clones share the connections.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     pub(super) store: Store,
@@ -65,7 +65,7 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Letters kept in `store`, sent again to the queues that they came from.
+    /// Letters of `store`; a replay sends to the source queues.
     pub const fn new(
         store: Store,
         requests: Sender,
@@ -76,7 +76,7 @@ impl DeadLetters {
         Self { store, requests, maintenance, clock, entropy }
     }
 
-    /// What a run would find, by a look at all that is selected.
+    /// What a run would find: reads all selected letters.
     pub async fn count(&self, selection: Selection) -> Result<ReplayReport, StoreError> {
         let options = Options { dry_run: true, ..Options::default() };
         let action = Action::Replay { renew_deadline: false };
@@ -85,7 +85,7 @@ impl DeadLetters {
             .await
     }
 
-    /// Does it, until the end or `stop`, and leaves an audit line. `told` hears of every letter.
+    /// Performs the action until the end or `stop`, and writes an audit line. `told` is called for every letter.
     pub async fn perform(
         &self,
         action: Action,
@@ -117,7 +117,7 @@ impl DeadLetters {
         Actor { action: self.entropy.uuid(), by: by.to_owned(), at: self.clock.now() }
     }
 
-    /// Does it to one letter; whether its deadline was renewed.
+    /// Performs the action on one letter; returns whether its deadline was renewed.
     pub(super) async fn act(
         &self,
         action: &Action,
@@ -162,13 +162,13 @@ impl DeadLetters {
         sender.send(message.with_attribute(REPLAY_OF, letter.id.as_str())).await?;
         crash_points::point(Point::LetterSent);
         let actor = Actor { at: self.clock.now(), ..actor };
-        // Found in other hands, it took longer than it is held: they send it once more, and that changes nothing.
+        // If another run holds it, this one took longer than the hold: the other sends once more, which changes nothing.
         retry_on_conflict(&self.entropy, || self.store.letter_was_sent(&letter.id, &actor)).await?;
         Ok((Changed::Done, renewed.is_some()))
     }
 }
 
-/// Why a letter was not dealt with. The next run finds it.
+/// Why the action failed for a letter. The next run finds it again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Undone {
     #[error(transparent)]
@@ -177,7 +177,7 @@ pub(super) enum Undone {
     Send(#[from] SendError),
 }
 
-/// What waits for the message of a letter, and is to wait again once it is sent again.
+/// The record of a letter's message that must wait again after the replay.
 fn reopened(letter: &DeadLetter, body: &str, deadline: Option<Timestamp>) -> Option<Requeued> {
     match letter.source {
         Source::Requests => {
@@ -223,7 +223,7 @@ fn line(action: &Action, selection: &Selection, options: Options, actor: &Actor)
     }
 }
 
-/// Letters as they are selected.
+/// The selected letters.
 pub(super) enum Selected {
     These(Store, VecDeque<DeadLetterId>),
     Matching(Box<Listing>),
@@ -239,7 +239,7 @@ impl Selected {
         }
     }
 
-    /// The next one, ids without a letter added to `missing`.
+    /// The next one; ids without a letter are added to `missing`.
     pub(super) async fn next(
         &mut self,
         missing: &mut Vec<DeadLetterId>,
@@ -259,5 +259,5 @@ impl Selected {
     }
 }
 
-/// What a task that dealt with one letter brings back.
+/// The result of the task for one letter.
 pub(super) type Acted = (DeadLetter, Result<(Changed, bool), Undone>);

@@ -1,7 +1,7 @@
-//! Into a dead-letter queue, and out of it.
+//! Intake of dead letters: copies to a dead-letter queue, and parsing of what is received there.
 //!
-//! Every way into one is told apart here: buried by a worker, with its reason as attributes; moved by redrive, which SQS
-//! says, and then the reason is derived; or put there by somebody else, and then nothing is known.
+//! A message gets there in three ways: sent by a worker, with its reason as attributes; moved by redrive, which SQS marks,
+//! and the reason follows from that; or sent by something else, with an unknown reason.
 
 use std::collections::BTreeMap;
 
@@ -16,17 +16,17 @@ const SOURCE: &str = "source";
 const SOURCE_MESSAGE_ID: &str = "source_message_id";
 const SOURCE_SENT_AT_MS: &str = "source_sent_at_ms";
 const RECEIVES: &str = "receives";
-/// The letter that a message was sent again from.
+/// The id of the letter that a message was replayed from.
 pub(super) const REPLAY_OF: &str = "replay_of";
-/// What a buried copy carries of ours, and a message that is sent again does not.
+/// The attributes that the copy of a worker adds; a replayed message does not carry them.
 const OURS: [&str; 6] = [REASON_CODE, REASON, SOURCE, SOURCE_MESSAGE_ID, SOURCE_SENT_AT_MS, RECEIVES];
 /// SQS: attributes of a message.
 const MOST_ATTRIBUTES: usize = 10;
-/// Characters of a reason; SQS counts attributes against the size of a message.
+/// The longest reason, in characters; SQS counts attributes against the size of a message.
 const LONGEST_REASON: usize = 1_000;
 
-/// The copy of a message of `source` (the queue's full name) that goes to its dead-letter queue. The message's own text
-/// attributes go with it as far as SQS has room for them.
+/// The copy of a message of `source` (the queue's full name) for its dead-letter queue. Keeps the message's own text
+/// attributes as far as SQS has room for them.
 pub fn dead_letter_message(delivery: &Delivery, source: &str, code: &str, reason: &str) -> Outgoing {
     let room = MOST_ATTRIBUTES - OURS.len();
     let copy = own_attributes(&delivery.attributes)
@@ -40,7 +40,7 @@ pub fn dead_letter_message(delivery: &Delivery, source: &str, code: &str, reason
         .with_attribute(RECEIVES, delivery.receive_count.to_string())
 }
 
-/// The attributes that a message had before it was buried, the mark of a replay first: it must not be crowded out.
+/// The attributes that a message had before it died, `replay_of` first: it must not be crowded out.
 pub(super) fn own_attributes(attributes: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
     let own = |name: &str| !OURS.contains(&name);
     let replay = attributes.get_key_value(REPLAY_OF);
@@ -48,13 +48,13 @@ pub(super) fn own_attributes(attributes: &BTreeMap<String, String>) -> impl Iter
     replay.into_iter().chain(others).map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
-/// `text` as SQS takes it in an attribute: no control characters, at most [`LONGEST_REASON`] of them.
+/// `text` as SQS accepts it in an attribute: no control characters, at most [`LONGEST_REASON`].
 fn attribute_text(text: &str) -> String {
     let visible = |c: char| if c.is_control() || c > '\u{ffef}' { ' ' } else { c };
     text.chars().map(visible).take(LONGEST_REASON).collect()
 }
 
-/// The letter that was delivered from the dead-letter queue of `source`, at `now`.
+/// The letter for a message delivered from the dead-letter queue of `source`, at `now`.
 pub fn read(source: Source, delivery: &Delivery, now: Timestamp) -> DeadLetter {
     let death = Death::of(delivery, now);
     let replay_of = delivery.attributes.get(REPLAY_OF).and_then(|id| DeadLetterId::parse(id).ok());
@@ -78,7 +78,7 @@ pub fn read(source: Source, delivery: &Delivery, now: Timestamp) -> DeadLetter {
     }
 }
 
-/// How a message came into the dead-letter queue.
+/// How a message got into the dead-letter queue.
 struct Death {
     message_id: String,
     reason: Reason,
@@ -91,11 +91,11 @@ struct Death {
 impl Death {
     fn of(delivery: &Delivery, now: Timestamp) -> Self {
         let attribute = |name: &str| delivery.attributes.get(name).map(String::as_str);
-        // Redrive keeps attributes, also those of an earlier death: what SQS says of the last one counts.
+        // Redrive keeps attributes, also those of an earlier death: SQS's word on the last one counts.
         if delivery.dead_letter_source.is_some() {
             // SQS counts receives across both queues; one was ours.
             let receives = delivery.receive_count.saturating_sub(1);
-            let text = format!("received {receives} times by workers that did not finish it");
+            let text = format!("received {receives} times, no worker finished it");
             return Self {
                 message_id: delivery.message_id.clone(),
                 reason: Reason::MaxReceivesExceeded,
@@ -109,7 +109,7 @@ impl Death {
             return Self {
                 message_id: delivery.message_id.clone(),
                 reason: Reason::Unknown,
-                text: "put into the dead-letter queue by something else".to_owned(),
+                text: "sent to the dead-letter queue by another program".to_owned(),
                 receives: 0,
                 first_at: delivery.sent_at,
                 last_at: delivery.sent_at,
@@ -131,12 +131,12 @@ impl Death {
     }
 }
 
-/// Keeps a letter, and lets whoever waits for its message know in the same write.
+/// Keeps a letter, and fails the record that waits for its message in the same write.
 pub async fn keep(store: &Store, letter: &DeadLetter) -> Result<Kept, StoreError> {
     store.keep_letter(letter, bereaved(letter).as_ref()).await
 }
 
-/// What waits for the end of the message: an asynchronous request's record, or a run's.
+/// The record that waits for the message: of an asynchronous request, or of a run.
 fn bereaved(letter: &DeadLetter) -> Option<PendingRecord> {
     match letter.source {
         Source::Requests => {
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    /// What the dead-letter queue delivers of a copy that was sent at `sent_at`.
+    /// The delivery by the dead-letter queue of a copy that was sent at `sent_at`.
     fn delivered(copy: &Outgoing, sent_at: u64) -> Delivery {
         Delivery {
             body: copy.body().to_owned(),

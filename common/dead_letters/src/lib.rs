@@ -1,14 +1,12 @@
-//! Dead letters, for the worker that keeps them and for the operator who looks at them: the one code behind `broker
-//! dead-letters` and `/v1/admin/dead-letters`.
+//! Dead letters for workers, the CLI and the admin API: intake, listing, replay and discard.
 //!
-//! - [`dead_letter_message`] is the copy that a worker sends to a dead-letter queue, with its reason; [`read`] is what a drainer makes
-//!   of whatever lies there; [`keep`] keeps it.
+//! - [`dead_letter_message`] is the copy that a worker sends to a dead-letter queue, with its reason; [`read`] parses what is
+//!   received there; [`keep`] stores it.
 //! - [`Listing`] reads letters in the order of their time, filtered; [`DeadLetters`] replays and discards them.
 //!
-//! Invariants: a message that is dead is in its dead-letter queue or in the table, at every instant; a letter goes `dead →
-//! replaying → replayed`, its text and the moment it was enqueued unchanged, and one left `replaying` by whoever died over
-//! it is finished by the next run. Sending again is at least once: that a request which did its work does nothing more is
-//! the claim's affair (`domain::judge`). What it does not do: process messages.
+//! Invariants: a dead message is in its dead-letter queue or in the table, at every instant; a letter goes `dead → replaying
+//! → replayed`, its text and enqueue time unchanged, and one left `replaying` by a process that died is finished by the next
+//! run. A replay sends at least once: a request that did its work changes nothing more (`domain::judge`).
 
 mod action;
 mod intake;

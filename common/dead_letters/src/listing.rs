@@ -1,7 +1,7 @@
-//! Letters in the order of their time, over all partitions, filtered, page by page.
+//! Listing of dead letters in the order of their time, over all partitions, filtered, page by page.
 //!
-//! Invariant: with one id as the cursor, pages together hold every letter that matches and does not change meanwhile,
-//! once. What it does not do: hold a snapshot.
+//! Invariant: with the cursor, pages together hold every matching letter that does not change meanwhile, once. It is no
+//! snapshot.
 
 use std::collections::VecDeque;
 
@@ -11,12 +11,12 @@ use broker_store::{Store, StoreError};
 /// Sorts behind every id.
 const BEHIND_ALL: &str = "~";
 
-/// Which letters a deed is about.
+/// The letters of an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// These, whatever their state.
+    /// These, in any state.
     These(Vec<DeadLetterId>),
-    /// Those that match.
+    /// Those that match a filter.
     Matching(DeadLetterFilter),
 }
 
@@ -26,12 +26,12 @@ pub struct Listing {
     store: Store,
     filter: DeadLetterFilter,
     until: String,
-    /// Letters that one read may bring, if whoever asks wants few.
+    /// The most letters of one read, if the caller wants few.
     page: Option<i32>,
-    /// Reads that may still be made; then the listing ends early and tells where.
+    /// The reads left; without any the listing ends early and its cursor says where.
     reads: usize,
     partitions: Vec<Partition>,
-    /// Everything up to here was told, or does not match.
+    /// Everything up to here was returned, or does not match.
     told_to: Option<DeadLetterId>,
     ended: bool,
     unreadable: Vec<String>,
@@ -41,7 +41,7 @@ pub struct Listing {
 struct Partition {
     shard: u8,
     from: String,
-    /// Matching letters that were read and not told.
+    /// Matching letters that were read and not returned.
     waiting: VecDeque<DeadLetter>,
     /// How far it was read.
     read_to: Option<DeadLetterId>,
@@ -56,7 +56,7 @@ impl Listing {
             (None, Some(since)) => DeadLetterId::time(since),
             (None, None) => String::new(),
         };
-        // DynamoDB takes no empty text in a key condition.
+        // DynamoDB accepts no empty text in a key condition.
         let from = if from.is_empty() { "0".to_owned() } else { from };
         let until = filter.before.map_or_else(|| BEHIND_ALL.to_owned(), DeadLetterId::time);
         let partitions = (0..DEAD_LETTER_SHARDS).map(|shard| Partition {
@@ -80,7 +80,7 @@ impl Listing {
         }
     }
 
-    /// With reads of at most `letters` each, and at most `reads` of them (but one of each partition).
+    /// Limits reads to `letters` each, and their number to `reads` (but at least one for each partition).
     pub fn bounded(self, letters: usize, reads: usize) -> Self {
         let page = i32::try_from(letters).ok().filter(|letters| *letters > 0);
         Self { page, reads: reads.max(self.partitions.len()), ..self }
@@ -91,7 +91,7 @@ impl Listing {
         self.fill().await?;
         let oldest = |partition: &Partition| partition.waiting.front().map(|letter| letter.id.clone());
         let candidate = self.partitions.iter().enumerate().filter_map(|(at, p)| Some((oldest(p)?, at))).min();
-        // Where a partition was not read to its end, nothing behind that place may be told yet.
+        // Where a partition was not read to its end, no letter behind that place may be returned yet.
         let unread = self.partitions.iter().filter(|p| p.waiting.is_empty() && !p.exhausted);
         let bound = unread.map(|p| p.read_to.clone()).min();
         match (candidate, bound) {
@@ -110,7 +110,7 @@ impl Listing {
         }
     }
 
-    /// Reads each partition on until it has a letter to tell, in turns, so that none is left unread when the reads end.
+    /// Reads each partition until it has a letter to return, in turns, so that none is left unread when the reads end.
     async fn fill(&mut self) -> Result<(), StoreError> {
         let Self { store, filter, until, page, reads, partitions, unreadable, .. } = self;
         let wants = |partition: &Partition| partition.waiting.is_empty() && !partition.exhausted;
@@ -130,18 +130,18 @@ impl Listing {
         Ok(())
     }
 
-    /// Where to go on after what was told; `None` at the end.
+    /// The cursor behind the returned letters; `None` at the end.
     pub fn cursor(&self) -> Option<&DeadLetterId> {
         if self.ended { None } else { self.told_to.as_ref() }
     }
 
-    /// What is wrong with items that should be letters, as far as was read.
+    /// The errors of items that cannot be read as letters, so far.
     pub fn unreadable(&self) -> &[String] {
         &self.unreadable
     }
 }
 
-/// How many letters want something of the operator, by a look at all of them.
+/// Counts the open letters, by reading all of them.
 pub async fn count_open(store: &Store) -> Result<DeadLetterCount, StoreError> {
     let mut listing = Listing::new(store.clone(), DeadLetterFilter::default(), None);
     let mut count = DeadLetterCount::default();
@@ -154,7 +154,7 @@ pub async fn count_open(store: &Store) -> Result<DeadLetterCount, StoreError> {
     Ok(count)
 }
 
-/// Sorts right behind `id` and before every other one: ids have one length.
+/// Sorts directly behind `id` and before every other one: ids have one length.
 fn behind(id: &DeadLetterId) -> String {
     format!("{id}0")
 }

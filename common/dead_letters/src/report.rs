@@ -1,4 +1,4 @@
-//! What a replay or a discard found and did.
+//! Report of a replay or a discard.
 
 use std::collections::BTreeMap;
 
@@ -7,35 +7,35 @@ use serde::Serialize;
 
 use broker_domain::{DeadLetter, DeadLetterId, Timestamp};
 
-/// Counts of one run.
+/// The counts of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ReplayReport {
     /// Letters that were selected.
     pub found: u64,
     /// Of these, sent again or discarded; in a dry run, those that would be.
     pub done: u64,
-    /// Of those, left `replaying` by somebody who died over them.
+    /// Of those, left `replaying` by a process that died.
     pub resumed: u64,
     /// Of those, past their deadline, which was not renewed: an allocation among them ends as `expired`.
     pub past_deadline: u64,
     /// Of those, with a deadline that was renewed.
     pub renewed: u64,
-    /// Sent by this very run and already dead again; they are left to the next.
+    /// Sent by this run and dead again; left to the next.
     pub died_again: u64,
-    /// Left alone: done with before, or somebody else was faster.
+    /// Skipped: done before, or another run was faster.
     pub skipped: u64,
-    /// Not done, because AWS did not answer; the next run does them.
+    /// Failed, because AWS did not answer; the next run repeats them.
     pub failed: u64,
-    /// Ids of which no letter is kept.
+    /// Ids without a letter.
     #[schemars(with = "Vec<String>")]
     pub missing: Vec<DeadLetterId>,
     /// What was done, by the kind of the message.
     pub by_kind: BTreeMap<String, u64>,
     /// What was done, by the code of the reason.
     pub by_reason: BTreeMap<String, u64>,
-    /// Whether it was told to stop before the end.
+    /// Whether it was stopped before the end.
     pub interrupted: bool,
-    /// Whether its limit or its time ended it: there may be more.
+    /// Whether its limit ended it: there may be more.
     pub more: bool,
     /// Whether nothing was changed.
     pub dry_run: bool,
@@ -44,7 +44,7 @@ pub struct ReplayReport {
 }
 
 impl ReplayReport {
-    /// One more that is done.
+    /// Counts one more that is done.
     pub(super) fn did(&mut self, letter: &DeadLetter, renewed: bool, now: Timestamp) {
         self.done += 1;
         self.resumed += u64::from(letter.state == broker_domain::DeadLetterState::Replaying);

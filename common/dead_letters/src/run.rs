@@ -1,4 +1,4 @@
-//! One run of a deed through all that is selected: paced, bounded, a few letters at a time, and it may be told to stop.
+//! One run of an action over all selected letters: paced, bounded, a few at a time, and it can be stopped.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use super::{ReplayReport, Selection};
 use broker_domain::{DeadLetter, DeadLetterEvent, DeadLetterId, Timestamp};
 use broker_store::{Actor, Changed, StoreError};
 
-/// Letters that are dealt with at a time: enough for full batches of every call.
+/// Letters in progress at a time: enough for full batches of every call.
 const AT_ONCE: usize = 100;
-/// So many failures in a row are no accident: AWS is away.
+/// After this many failures in a row AWS is considered down.
 const GIVE_UP_AFTER: u32 = 25;
-/// What is held by somebody else is looked at again a little after it is not any more.
+/// How long after the end of its hold a held letter is read again.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A run.
@@ -27,10 +27,10 @@ pub(super) struct Run<'a> {
     options: Options,
     actor: Actor,
     began: Instant,
-    /// When the next letter may be begun.
+    /// When the next letter may begin.
     slot: Instant,
     acting: JoinSet<Acted>,
-    /// Letters that somebody else is replaying, if he lives.
+    /// Letters that another run holds.
     held: Vec<DeadLetterId>,
     /// Letters that this run took.
     taken: HashSet<DeadLetterId>,
@@ -39,7 +39,7 @@ pub(super) struct Run<'a> {
     tally: ReplayReport,
 }
 
-/// Whether a run goes on.
+/// The next step of a run.
 #[derive(PartialEq, Eq)]
 enum Next {
     On,
@@ -65,7 +65,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Through all of `selection`; what was begun is ended in any case.
+    /// Runs over all of `selection`; letters in progress are finished in any case.
     pub(super) async fn run(
         mut self,
         selection: Selection,
@@ -108,7 +108,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Waits for those who were replaying the same letters: what they left behind is finished here.
+    /// Waits for the runs that held the same letters; what they left is finished here.
     async fn wait_for_held(
         &mut self,
         stop: &CancellationToken,
@@ -148,7 +148,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Waits until the next letter may be begun, or finds a reason to end.
+    /// Waits until the next letter may begin, or a reason to end.
     async fn next(&mut self, stop: &CancellationToken, told: &mut impl FnMut(&ReplayReport)) -> Next {
         self.drain(AT_ONCE - 1, told).await;
         if self.options.limit.is_some_and(|limit| self.begun >= limit) {
@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
         Next::On
     }
 
-    /// Whether the deed may be done to a letter as it stands.
+    /// Whether the action is possible in the letter's state.
     fn may(&self, letter: &DeadLetter) -> bool {
         let event = match &*self.action {
             Action::Replay { .. } => DeadLetterEvent::Take,
@@ -203,7 +203,7 @@ impl<'a> Run<'a> {
         });
     }
 
-    /// Takes in what ended, until at most `left` letters are being dealt with.
+    /// Collects finished tasks, until at most `left` letters are in progress.
     async fn drain(&mut self, left: usize, told: &mut impl FnMut(&ReplayReport)) {
         while self.acting.len() > left {
             let Some(ended) = self.acting.join_next().await else { return };

@@ -1,7 +1,7 @@
-//! Taking over a pool that another tool kept: what becomes of each of its sandboxes.
+//! Adoption plan for a pool that another tool kept: what each of its sandboxes becomes.
 //!
-//! Invariants: a key gets one lease at most, and none beside a live one; what bears any trace of an owner never enters
-//! the pool; every sandbox becomes something. What it does not do: read or write a row, or judge what is already ours.
+//! Invariants: a key gets at most one lease, and none beside a live one; a sandbox with any trace of an owner never
+//! enters the pool; every sandbox becomes something. Sandboxes that are already ours are not judged here.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -17,62 +17,62 @@ pub struct ForeignSandbox {
     pub name: SandboxName,
     /// The provider's id.
     pub external_id: ExternalId,
-    /// What the other tool called it.
+    /// Its status in the other tool.
     pub status: Status,
-    /// Who has it, or had it last, as far as that is said.
+    /// Its present or last owner, if the row names one.
     pub tenancy: Option<Tenancy>,
-    /// Whether anything tells that it was ever handed out.
+    /// Whether anything in the row shows that it was ever handed out.
     pub used: bool,
 }
 
-/// Who was given a sandbox, as another tool says it.
+/// The owner of a sandbox, as another tool recorded it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenancy {
-    /// The owner and his key.
+    /// The owner and the owner's key.
     pub lease_key: LeaseKey,
     /// The lab.
     pub track_name: Option<TrackName>,
     /// When it was handed out.
     pub allocated_at: Timestamp,
-    /// When the owner's time is over.
+    /// When the owner's time ends.
     pub expires_at: Timestamp,
 }
 
 /// What a sandbox becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Adoption {
-    /// What it was, under the eyes of the jobs.
+    /// A sandbox in its former status, handled by the jobs from now on.
     AsItIs,
     /// Its owner keeps it, under a lease.
     Lease(Tenancy),
-    /// Nobody may have it: it is to be deleted at the provider. Somebody may be using it, so only when that is confirmed.
+    /// Pending deletion at the provider. It may still be in use, so this is done only when the operator confirms it.
     GiveUp(Surplus),
 }
 
-/// Why nobody may have a sandbox.
+/// Why a sandbox cannot be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Surplus {
-    /// Its key holds another one, which was handed out later.
+    /// Its key holds another sandbox that was handed out later.
     KeyHoldsAnother,
-    /// It is allocated, and nothing says to whom.
-    NobodyHasIt,
-    /// It is offered, and bears traces of an owner.
+    /// It is allocated, and no owner is recorded.
+    OwnerUnknown,
+    /// It is available, and bears traces of an owner.
     UsedBefore,
 }
 
 impl Surplus {
-    /// The word for it in reports.
+    /// The wording in reports.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::KeyHoldsAnother => "its key holds another one",
-            Self::NobodyHasIt => "it is allocated to nobody",
-            Self::UsedBefore => "it is offered, but was used before",
+            Self::OwnerUnknown => "it is allocated, its owner is not recorded",
+            Self::UsedBefore => "it is available, but was used before",
         }
     }
 }
 
-/// What becomes of `sandboxes`, given the keys that hold a live lease. Of several sandboxes of one key the one that was
-/// handed out last is kept: that is the one its owner was told last.
+/// What becomes of `sandboxes`, given the keys that hold a live lease. Of several sandboxes of one key, the one that
+/// was handed out last is kept: the owner was given that one last.
 pub fn adoptions<T>(
     mut sandboxes: Vec<(ForeignSandbox, T)>,
     mut held: HashSet<LeaseKey>,
@@ -92,7 +92,7 @@ fn adoption(sandbox: &ForeignSandbox, held: &mut HashSet<LeaseKey>) -> Adoption 
             Adoption::Lease(tenancy.clone())
         }
         (Status::Allocated, Some(_)) => Adoption::GiveUp(Surplus::KeyHoldsAnother),
-        (Status::Allocated, None) => Adoption::GiveUp(Surplus::NobodyHasIt),
+        (Status::Allocated, None) => Adoption::GiveUp(Surplus::OwnerUnknown),
         (Status::Available | Status::Stale, _) if sandbox.used => Adoption::GiveUp(Surplus::UsedBefore),
         (
             Status::Available
@@ -177,8 +177,8 @@ mod tests {
         why.sort();
         let why: Vec<_> = why.iter().map(|(_, why)| *why).collect();
         let expected = [
-            "it is allocated to nobody",
-            "it is offered, but was used before",
+            "it is allocated, its owner is not recorded",
+            "it is available, but was used before",
             "its key holds another one",
             "as it is",
             "as it is",

@@ -1,4 +1,4 @@
-//! What tells two uses of one idempotency key apart.
+//! Fingerprint of a request: the digest that tells two uses of one idempotency key apart.
 
 use std::fmt::{self, Write as _};
 
@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 #[serde(transparent)]
 pub struct Fingerprint(String);
 
-/// No digest looks like it.
+/// The value for an unknown request; no digest looks like it.
 const UNKNOWN: &str = "unknown";
 
 impl Fingerprint {
@@ -37,17 +37,17 @@ impl Fingerprint {
         Self(hex)
     }
 
-    /// Of a request that nobody remembers: it was made of another tool.
+    /// The fingerprint of an unknown request: of a lease adopted from another tool.
     pub fn unknown() -> Self {
         Self(UNKNOWN.to_owned())
     }
 
-    /// Whether the two are certainly of different requests.
+    /// Whether the two are certainly of different requests; an unknown one differs from none.
     pub fn contradicts(&self, other: &Self) -> bool {
         self != other && self.0 != UNKNOWN && other.0 != UNKNOWN
     }
 
-    /// As it was stored.
+    /// From the stored text.
     pub fn from_stored(text: impl Into<String>) -> Self {
         Self(text.into())
     }

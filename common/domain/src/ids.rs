@@ -1,4 +1,4 @@
-//! The names of things, as types that can only hold valid values.
+//! Ids and names as newtypes that can only hold valid values.
 
 use std::fmt;
 
@@ -120,7 +120,7 @@ macro_rules! uuid_id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// From a UUID; minted by the process's source of randomness.
+            /// From a UUID that the process's source of randomness minted.
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)
             }
@@ -145,7 +145,7 @@ macro_rules! uuid_id {
 }
 
 string_id!(
-    /// Ours for a sandbox; the provider's `csp_id`.
+    /// The broker's id of a sandbox; the provider's `csp_id`.
     SandboxId, "sandbox id", check_token
 );
 string_id!(
@@ -157,7 +157,7 @@ string_id!(
     TrackName, "track name", check_token
 );
 string_id!(
-    /// What dedupes the intent of an allocation. Absent in a request, it is the track id.
+    /// Deduplicates the intent of an allocation. Absent in a request, it is the track id.
     IdempotencyKey, "idempotency key", check_token
 );
 string_id!(
@@ -169,7 +169,7 @@ string_id!(
     ExternalId, "external id", check_text
 );
 string_id!(
-    /// The beginning of a sandbox name that a request asks for.
+    /// The beginning of the sandbox names that a request accepts.
     NamePrefix, "sandbox name prefix", check_prefix
 );
 uuid_id!(
@@ -182,7 +182,7 @@ uuid_id!(
 );
 
 impl From<&TrackId> for IdempotencyKey {
-    /// The key of a request that named none.
+    /// The key of a request without one: the track id.
     fn from(track: &TrackId) -> Self {
         Self(track.0.clone())
     }

@@ -1,16 +1,15 @@
-//! The promises of SPEC.md as a judgement over what the table holds.
+//! Invariants of the table's contents: the promises of the broker, checked over an inventory of sandboxes and leases.
 //!
-//! Purpose: [`suspects`] names everything that contradicts "one owner per sandbox, one sandbox per key, never offered
-//! twice". A scan is no snapshot, so what it finds are suspects: the caller reads the items of each again in one
-//! transaction and judges that small inventory with the same function before it calls one a violation.
-//! What it does not do: read anything, or repair anything.
+//! [`suspects`] names everything that contradicts "one owner per sandbox, one sandbox per key, never offered twice". A
+//! scan is no snapshot, so it only finds suspects: the caller reads the items of each again in one transaction and judges
+//! that small inventory with the same function before it calls one a violation. Nothing is read or repaired here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use super::{AllocationId, ExternalId, Lease, LeaseKey, Sandbox, SandboxId, Status, TrackId, TrackName};
 
-/// A broken promise, named by what broke it.
+/// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Violation {
     /// Several live leases point to one sandbox.
@@ -47,7 +46,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The word for it in machine-readable output.
+    /// The word in machine-readable output.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::OwnedTwice { .. } => "owned_twice",
@@ -85,18 +84,18 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A violation that one inventory shows, with the items that another look must read together.
+/// A violation that one inventory shows, with the items that must be read together to confirm it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suspect {
-    /// What it would be.
+    /// The violation, if it is confirmed.
     pub violation: Violation,
-    /// The sandboxes it is about.
+    /// The sandboxes involved.
     pub sandboxes: Vec<SandboxId>,
-    /// The leases it is about.
+    /// The leases involved.
     pub leases: Vec<LeaseKey>,
 }
 
-/// A sandbox as far as the promises look at it.
+/// The fields of a sandbox that the promises concern.
 #[derive(Clone, Debug)]
 struct SandboxFact {
     status: Status,
@@ -104,7 +103,7 @@ struct SandboxFact {
     allocation: Option<(AllocationId, LeaseKey)>,
 }
 
-/// A lease as far as the promises look at it.
+/// The fields of a lease that the promises concern.
 #[derive(Clone, Debug)]
 struct LeaseFact {
     live: bool,
@@ -150,17 +149,17 @@ impl Inventory {
         self.leases.insert(lease.key.clone(), fact);
     }
 
-    /// How many sandboxes are in each state; states without any are absent.
+    /// The number of sandboxes in each state; states without any are absent.
     pub const fn by_status(&self) -> &BTreeMap<Status, u64> {
         &self.by_status
     }
 
-    /// How many sandboxes each lab holds now; `None` is "no lab named".
+    /// The number of sandboxes that each lab holds now; `None` is "no lab named".
     pub const fn by_lab(&self) -> &BTreeMap<Option<TrackName>, u64> {
         &self.by_lab
     }
 
-    /// Tracks that hold more than one sandbox now (with several keys that is allowed), sorted.
+    /// Tracks that hold more than one sandbox now (allowed, with several keys), sorted.
     pub fn tracks_with_several(&self) -> BTreeMap<TrackId, u64> {
         self.by_track
             .iter()
@@ -169,7 +168,7 @@ impl Inventory {
             .collect()
     }
 
-    /// How many leases are live.
+    /// The number of live leases.
     pub fn live_leases(&self) -> usize {
         self.leases.values().filter(|lease| lease.live).count()
     }
@@ -254,7 +253,7 @@ fn judge_sandboxes(inventory: &Inventory, found: &mut Vec<Suspect>) {
     }
 }
 
-/// Whether a sandbox in this state is for somebody who has not had it yet, or in the hands of whoever has it now.
+/// Whether a sandbox in this state is available or allocated: offered to its next owner, or held by one.
 const fn offered(status: Status) -> bool {
     match status {
         Status::Available | Status::Stale | Status::Allocated => true,

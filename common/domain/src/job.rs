@@ -1,4 +1,4 @@
-//! The jobs, and what they report. A job takes no list of work: it finds its own.
+//! The maintenance jobs, their tasks and their reports. A job gets no list of work: it finds its own.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ impl Job {
     pub const ALL: [Self; 6] =
         [Self::Sync, Self::Expire, Self::Cleanup, Self::PurgeStale, Self::Census, Self::Sweep];
 
-    /// As it is stored, shown and asked for.
+    /// As it is stored, shown and parsed.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Sync => "sync",
@@ -41,7 +41,7 @@ impl Job {
         }
     }
 
-    /// From what a person or a message says; a hyphen counts as an underscore.
+    /// Parses the name of a job; a hyphen counts as an underscore.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.replace('-', "_");
         Self::ALL.into_iter().find(|job| job.as_str() == text)
@@ -54,13 +54,13 @@ impl std::fmt::Display for Job {
     }
 }
 
-/// A job with what whoever asked for it may choose.
+/// A job with its options: the body of a request to run it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "job", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Task {
     /// [`Job::Sync`].
     Sync {
-        /// Make sandboxes stale however many they are.
+        /// Make missing sandboxes stale, however many there are.
         #[serde(default)]
         accept_stale: bool,
     },
@@ -77,7 +77,7 @@ pub enum Task {
     Census,
     /// [`Job::Sweep`].
     Sweep,
-    /// By an operator only: removes records of one state from the table.
+    /// For operators only: removes records of one state from the table.
     BulkDelete {
         /// `stale` or `deletion_failed`.
         status: Removable,
@@ -88,14 +88,14 @@ pub enum Task {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Removable {
-    /// Removed, as after a day.
+    /// Removed, as the purge does after a day.
     Stale,
-    /// Given up: it leaves a tombstone.
+    /// Deletion was given up: the record becomes a tombstone.
     DeletionFailed,
 }
 
 impl Removable {
-    /// The state.
+    /// The status of those records.
     pub const fn status(self) -> Status {
         match self {
             Self::Stale => Status::Stale,
@@ -103,7 +103,7 @@ impl Removable {
         }
     }
 
-    /// From what a person says.
+    /// Parses an operator's word.
     pub fn parse(text: &str) -> Option<Self> {
         match Status::parse(text)? {
             Status::Stale => Some(Self::Stale),
@@ -130,7 +130,7 @@ impl From<Job> for Task {
 }
 
 impl Task {
-    /// The word for it in logs and reports.
+    /// The word in logs and reports.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Sync { .. } => Job::Sync.as_str(),
@@ -144,7 +144,7 @@ impl Task {
     }
 }
 
-/// With what was chosen, for the audit.
+/// The task with its options, for the audit.
 impl std::fmt::Display for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let word = self.as_str();
@@ -161,36 +161,36 @@ impl std::fmt::Display for Task {
     }
 }
 
-/// What a run of a job did.
+/// The report of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobReport {
     /// The job.
     pub job: String,
-    /// What it found to look at.
+    /// The number of items to work on.
     pub found: u64,
-    /// What it changed.
+    /// The number of items changed.
     pub changed: u64,
     /// What it left alone: somebody else was faster, or it was not as it seemed.
     pub skipped: u64,
-    /// What it could not do; the next run tries again.
+    /// The number of items that failed; the next run tries them again.
     pub failed: u64,
     /// How long it took.
     pub duration_ms: u64,
     /// What it changed, by kind.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<String, u64>,
-    /// Why it ended early, if it did.
+    /// The reason why it ended early, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aborted: Option<String>,
 }
 
 impl JobReport {
-    /// Nothing done yet.
+    /// An empty report.
     pub fn new(task: &Task) -> Self {
         Self { job: task.as_str().to_owned(), ..Self::default() }
     }
 
-    /// Counts one more thing of this kind.
+    /// Adds `count` to the changes of this kind.
     pub fn detail(&mut self, kind: &str, count: u64) {
         if count > 0 {
             *self.details.entry(kind.to_owned()).or_default() += count;

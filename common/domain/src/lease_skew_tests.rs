@@ -24,7 +24,7 @@ fn marked(marked: Timestamp) -> Lease {
             allocated_at: Timestamp::from_secs(1),
             expires_at: Timestamp::from_secs(1_000_000),
         },
-        end: Some(LeaseEnd::by_request(EndReason::Marked, marked, marked)),
+        end: Some(LeaseEnd::by_request(EndReason::Returned, marked, marked)),
     }
 }
 

@@ -58,18 +58,18 @@ fn after_an_end_the_request_that_made_it_and_all_before_the_fence_are_superseded
 #[test]
 fn a_fence_stands_two_seconds_before_what_ended_the_lease() {
     let (now, asked) = (Timestamp::from_ms(100_700), Timestamp::from_ms(95_300));
-    let by_request = LeaseEnd::by_request(EndReason::Marked, now, asked);
+    let by_request = LeaseEnd::by_request(EndReason::Returned, now, asked);
     assert_eq!((by_request.at, by_request.fence), (at(100), Timestamp::from_ms(93_300)));
     let by_broker = LeaseEnd::by_broker(EndReason::Expired, now);
     assert_eq!((by_broker.at, by_broker.fence), (at(100), Timestamp::from_ms(98_700)));
-    assert_eq!((by_request.reason, by_broker.reason), (EndReason::Marked, EndReason::Expired));
+    assert_eq!((by_request.reason, by_broker.reason), (EndReason::Returned, EndReason::Expired));
 }
 
 proptest! {
     /// The store's condition on the lease (`LEASE_IS_FREE`) lets a claim through exactly where the verdict is "free".
     #[test]
     fn free_is_what_the_condition_of_the_claim_says(
-        exists in any::<bool>(), ended in prop::option::of((0..2_000_u64, prop::sample::select(vec![EndReason::Marked, EndReason::Expired, EndReason::Released]))), mine in any::<bool>(),
+        exists in any::<bool>(), ended in prop::option::of((0..2_000_u64, prop::sample::select(vec![EndReason::Returned, EndReason::Expired, EndReason::Released]))), mine in any::<bool>(),
         explicit in any::<bool>(), enqueued_ms in 0..2_000_u64, now_ms in 0..400_000_u64,
     ) {
         let end = ended.map(|(fence, reason)| LeaseEnd { at: at(1), reason, fence: Timestamp::from_ms(fence) });
@@ -92,7 +92,7 @@ proptest! {
     }
 
     #[test]
-    fn a_reason_is_read_back_and_nothing_else_is_one(reason in prop::sample::select(vec![EndReason::Marked, EndReason::Expired, EndReason::Released]), text in "[a-z]{0,9}") {
+    fn a_reason_is_read_back_and_nothing_else_is_one(reason in prop::sample::select(vec![EndReason::Returned, EndReason::Expired, EndReason::Released]), text in "[a-z]{0,9}") {
         prop_assert_eq!(EndReason::parse(reason.as_str()), Some(reason));
         let known = ["marked", "expired", "released"].contains(&text.as_str());
         prop_assert_eq!(EndReason::parse(&text).is_some(), known);

@@ -1,7 +1,7 @@
-//! What is true of sandboxes, leases and requests, whoever stores or sends them.
+//! Domain of the broker: sandboxes, leases, requests, outcomes, jobs and dead letters as pure types and decisions.
 //!
-//! Invariant: pure. Nothing here does I/O, reads a clock or draws randomness, so that the model in `tests/model` can
-//! run the very functions that the workers run. What it does not do: know attribute names, queues or HTTP.
+//! Invariant: no I/O, no clock, no randomness, so that the model in `tests/model` runs the very functions that the workers
+//! run. Attribute names, queues and HTTP are unknown here.
 
 mod adoption;
 mod dead_letter;
@@ -34,7 +34,7 @@ pub use invariants::{Inventory, Suspect, Violation, suspects};
 pub use job::{Job, JobReport, Removable, STALE_GRACE_HOURS, Task};
 pub use lease::{EndReason, Grant, Lease, LeaseEnd, LeaseKey, LeaseVerdict, judge};
 pub use outcome::Outcome;
-pub use request::{AllocateRequest, MarkRequest, PersistedRequest, RequestState, Times};
-pub use sandbox::{Allocation, Event, InvalidTransition, MarkVerdict, Sandbox, Status, judge_mark};
+pub use request::{AllocateRequest, PersistedRequest, RequestState, ReturnRequest, Times};
+pub use sandbox::{Allocation, Event, InvalidTransition, ReturnVerdict, Sandbox, Status, judge_return};
 pub use scaling::{Backlog, Scaling};
 pub use time::{MAX_SKEW_MS, Timestamp};

@@ -1,10 +1,10 @@
-//! How a request ends, as workers say it and the API tells it.
+//! Outcomes of requests, as workers send them and the API maps them to HTTP.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Grant, JobReport, SandboxId, Timestamp};
 
-/// The end of a request. The API's `problem` module maps it to HTTP, and nothing else does.
+/// The outcome of a request. The API's `response::outcome` maps it to HTTP, and nothing else does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
@@ -16,26 +16,26 @@ pub enum Outcome {
     NoSandboxes,
     /// The explicit key holds a sandbox for a different request.
     KeyReused,
-    /// The key moved on after the request was made; asking again is safe.
+    /// The key's lease ended after the request was made; the caller may safely repeat it.
     Superseded,
-    /// The sandbox is on its way back.
+    /// The sandbox is pending deletion.
     Marked {
-        /// Which.
+        /// Its id.
         sandbox_id: SandboxId,
-        /// Since when.
+        /// When its deletion was requested.
         deletion_requested_at: Timestamp,
     },
     /// The sandbox is not the caller's.
     NotOwner,
-    /// Expiry took the sandbox back before.
+    /// Expiry has ended the caller's lease.
     AllocationExpired,
     /// There is no such sandbox.
     SandboxNotFound,
     /// The deadline passed before a worker could act; nothing was claimed.
     Expired,
-    /// The caller took the request back.
+    /// The caller cancelled the request.
     Cancelled,
-    /// A job ran to its end, or gave up and says why.
+    /// A job ran to its end, or stopped early and reports why.
     Ran(JobReport),
     /// The message could not be processed and was kept as a dead letter.
     DeadLettered {
@@ -45,7 +45,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The word for it in logs and metrics.
+    /// The word in logs and metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Created(_) => "created",

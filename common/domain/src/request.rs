@@ -1,18 +1,18 @@
-//! What is asked of the broker, and what becomes of it.
+//! Requests to the broker, their times, and the records of asynchronous ones.
 
 use super::{
     Fingerprint, IdempotencyKey, LeaseKey, NamePrefix, Outcome, RequestId, SandboxId, Timestamp, TrackId,
     TrackName,
 };
 
-/// When a request was made and until when it matters.
+/// The times of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// When the API enqueued it. Kept through redelivery and replay: it is what fences a late duplicate.
+    /// When the API enqueued it. Kept through redelivery and replay: it fences a late duplicate.
     pub enqueued_at: Timestamp,
-    /// Until then a caller waits for the reply; later outcomes are stored by whoever finds them.
+    /// Until when a caller waits for the reply; a later outcome is stored by the worker.
     pub reply_by: Timestamp,
-    /// After this a worker does not claim: the caller left.
+    /// The deadline: a worker does not claim after it, because the caller has left.
     pub deadline: Timestamp,
 }
 
@@ -21,61 +21,61 @@ pub struct Times {
 pub struct AllocateRequest {
     /// Its id.
     pub request_id: RequestId,
-    /// Who asks, under which key.
+    /// The track and the key.
     pub lease_key: LeaseKey,
     /// Whether the client chose the key; a defaulted one is never "reused".
     pub key_is_explicit: bool,
-    /// What it asks for, as one digest.
+    /// The digest of its parameters.
     pub fingerprint: Fingerprint,
     /// The lab.
     pub track_name: Option<TrackName>,
-    /// Only sandboxes whose name begins so.
+    /// Accepts only sandboxes whose name begins with this.
     pub prefix: Option<NamePrefix>,
-    /// How long the sandbox is wanted, 1 to 168.
+    /// How long the sandbox is wanted, 1 to 168 hours.
     pub lab_duration_hours: u16,
-    /// Whether nobody waits, and the outcome is stored in the same write as the claim.
+    /// Whether no caller waits, and the outcome is stored in the same write as the claim.
     pub asynchronous: bool,
-    /// When it was made and until when it matters.
+    /// Its times.
     pub times: Times,
 }
 
-/// An owner's request to take his sandbox back.
+/// An owner's request to return a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MarkRequest {
+pub struct ReturnRequest {
     /// Its id.
     pub request_id: RequestId,
-    /// Who says so.
+    /// The track that returns it.
     pub track: TrackId,
-    /// Of which sandbox.
+    /// The sandbox.
     pub sandbox_id: SandboxId,
-    /// When it was made and until when it matters.
+    /// Its times.
     pub times: Times,
 }
 
-impl MarkRequest {
-    /// The last second in which the allocation that it ends may have been made. Both are whole seconds of corrected clocks; the
-    /// two seconds are the difference that may remain.
+impl ReturnRequest {
+    /// The last second in which the allocation that it ends may have been made. Both are whole seconds of corrected clocks;
+    /// the two seconds are the difference that may remain.
     pub const fn claimed_by(&self) -> Timestamp {
         Timestamp::from_secs(self.times.enqueued_at.as_secs() + 2)
     }
 
-    /// The lease that it ends if the owner gave no key of his own.
+    /// The lease that it ends, if the owner allocated without a key.
     pub fn default_lease_key(&self) -> LeaseKey {
         LeaseKey { track: self.track.clone(), key: IdempotencyKey::from(&self.track) }
     }
 }
 
-/// Where a request stands.
+/// The state of a recorded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestState {
-    /// Accepted, not yet ended.
+    /// Accepted, not ended.
     Queued,
     /// Ended; never changes again.
     Ended(Outcome),
 }
 
 impl RequestState {
-    /// The word for it in the API and the table: `queued`, `succeeded`, `failed`, `expired`, `cancelled`.
+    /// The word in the API and the table: `queued`, `succeeded`, `failed`, `expired`, `cancelled`.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -97,27 +97,27 @@ impl RequestState {
     }
 }
 
-/// The record of a request whose caller does not wait (any more).
+/// The record of a request without a waiting caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PersistedRequest {
     /// Its id.
     pub request_id: RequestId,
-    /// Whose it is; nobody else may see it.
+    /// The track that made it; only that track may see it.
     pub track: TrackId,
-    /// The lease it is about; none for a mark.
+    /// The lease of an allocate; none for a return.
     pub lease_key: Option<LeaseKey>,
-    /// The sandbox it is about; only for a mark.
+    /// The sandbox of a return.
     pub sandbox_id: Option<SandboxId>,
-    /// Whether nobody ever waited (`respond-async`). Only its claim is conditional on this record, so only it can be
-    /// cancelled.
+    /// Whether it was asynchronous from the start (`respond-async`). Only then is its claim conditional on this record, so
+    /// only then can it be cancelled.
     pub asynchronous: bool,
-    /// What lies in the queue for it, to be sent again if the queue is lost. Stored only while it is queued.
+    /// The queued message, to be sent again if the queue is lost. Stored only while the request is queued.
     pub message: Option<String>,
-    /// Where it stands.
+    /// Its state.
     pub state: RequestState,
     /// When it was made.
     pub created_at: Timestamp,
-    /// When it is `expired` unless it ended before.
+    /// When it becomes `expired` unless it ended before.
     pub deadline: Timestamp,
 }
 

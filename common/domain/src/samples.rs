@@ -1,4 +1,4 @@
-//! Values for the tests of this crate and of the table, each told apart by small numbers.
+//! Sample values for the tests of this crate and of the table, told apart by small numbers.
 
 use std::time::Duration;
 
@@ -100,5 +100,5 @@ pub(crate) fn lease(number: u8, end: Option<LeaseEnd>) -> Lease {
 /// An end at that second, whose fence is two seconds before it.
 pub(crate) fn end(at: u64) -> LeaseEnd {
     let at = Timestamp::from_secs(at);
-    LeaseEnd { at, reason: EndReason::Marked, fence: at.minus(Duration::from_secs(2)) }
+    LeaseEnd { at, reason: EndReason::Returned, fence: at.minus(Duration::from_secs(2)) }
 }

@@ -1,53 +1,53 @@
-//! The sandbox and its states.
+//! The sandbox, its states and their transitions.
 //!
-//! Invariant: a sandbox that was ever handed out is never `available` again; [`Status::next`] has no such transition.
-//! The store's conditions bear the names of these transitions.
+//! Invariant: a sandbox that was ever handed out is never `available` again; [`Status::next`] has no such transition. The
+//! store's conditions bear the names of these transitions.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AllocationId, EndReason, ExternalId, IdempotencyKey, LeaseKey, MarkRequest, SandboxId, SandboxName,
+    AllocationId, EndReason, ExternalId, IdempotencyKey, LeaseKey, ReturnRequest, SandboxId, SandboxName,
     Timestamp, TrackName,
 };
 
-/// Where a sandbox stands. See the picture in SPEC.md, "Sandbox states".
+/// The state of a sandbox: ARCHITECTURE.md, "Sandbox states".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// In the pool, to be claimed.
+    /// In the pool, can be claimed.
     Available,
-    /// In the hands of one owner: a live lease points to it.
+    /// Held by one owner: a live lease points to it.
     Allocated,
-    /// Handed out before, waits for its deletion at the provider.
+    /// Handed out before, waiting for its deletion at the provider.
     PendingDeletion,
     /// Was in the pool; the provider does not list it any more.
     Stale,
-    /// Deleting it at the provider failed too often.
+    /// Deletion at the provider failed too often.
     DeletionFailed,
-    /// A tombstone: it was handed out and is gone at the provider.
+    /// A tombstone: it was handed out, and is deleted at the provider.
     Deleted,
 }
 
-/// What can happen to a sandbox.
+/// An event in the life of a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A claim won.
     Claim,
-    /// Its lease ended: marked, expired or released.
+    /// Its lease ended: returned, expired or released.
     End,
     /// Sync does not find it at the provider.
     Missing,
     /// Sync finds it at the provider again.
     Found,
-    /// The provider deleted it, or knows it no more.
+    /// The provider deleted it, or does not know it.
     ProviderDeleted,
-    /// Deleting it failed for the last time.
+    /// Its last attempt at deletion failed.
     GiveUp,
-    /// A day later, or by the operator.
+    /// Deletion is tried again: a day later, or by the operator.
     Retry,
 }
 
-/// An event that must not happen in a state.
+/// An event that is not possible in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{event:?} is not possible while {status}")]
 pub struct InvalidTransition {
@@ -68,7 +68,7 @@ impl Status {
         Self::Deleted,
     ];
 
-    /// The state after `event`, or that it must not happen now.
+    /// The state after `event`, or an error if the event is not possible now.
     pub fn next(self, event: Event) -> Result<Self, InvalidTransition> {
         use Event::{Claim, End, Found, GiveUp, Missing, ProviderDeleted, Retry};
         use Status::{Allocated, Available, Deleted, DeletionFailed, PendingDeletion, Stale};
@@ -78,7 +78,7 @@ impl Status {
             (Available | Stale, Found) => Ok(Available),
             (Stale, Missing) => Ok(Stale),
             (Allocated, End) => Ok(PendingDeletion),
-            // Sync only reports an allocated sandbox that vanished: its owner keeps what he was given.
+            // Sync only reports an allocated sandbox that vanished: its owner keeps it.
             (Allocated, Found | Missing) => Ok(Allocated),
             (PendingDeletion, Found | Missing) => Ok(PendingDeletion),
             (PendingDeletion, ProviderDeleted) => Ok(Deleted),
@@ -86,7 +86,7 @@ impl Status {
             (DeletionFailed, Retry) => Ok(PendingDeletion),
             (DeletionFailed, ProviderDeleted) => Ok(Deleted),
             (DeletionFailed, Found | Missing) => Ok(DeletionFailed),
-            // The provider still lists what we deleted: delete it again, never offer it.
+            // The provider still lists it after its deletion: delete it again, never offer it.
             (Deleted, Found) => Ok(PendingDeletion),
             (Deleted, Missing | ProviderDeleted) => Ok(Deleted),
             (Available, End | ProviderDeleted | GiveUp | Retry)
@@ -110,7 +110,7 @@ impl Status {
         }
     }
 
-    /// From what is stored.
+    /// From the stored text.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
@@ -122,10 +122,10 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// Who was given a sandbox, when and until when.
+/// The owner of a sandbox, and the owner's time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
-    /// The claim.
+    /// The allocation id of the claim.
     pub id: AllocationId,
     /// The lease that points here.
     pub lease_key: LeaseKey,
@@ -133,28 +133,28 @@ pub struct Allocation {
     pub track_name: Option<TrackName>,
     /// When it was claimed.
     pub allocated_at: Timestamp,
-    /// When the owner's time is over.
+    /// When the owner's time ends.
     pub expires_at: Timestamp,
 }
 
-/// A sandbox as the table holds it.
+/// A sandbox as it is in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sandbox {
-    /// Ours.
+    /// The broker's id.
     pub id: SandboxId,
     /// The provider's name.
     pub name: SandboxName,
     /// The provider's id.
     pub external_id: ExternalId,
-    /// Where it stands.
+    /// Its state.
     pub status: Status,
-    /// Goes up with every change.
+    /// Raised by every change.
     pub version: u64,
-    /// Present from the first claim on, for good: it is what tells a used sandbox.
+    /// Present from the first claim on, for good: it marks a used sandbox.
     pub allocation: Option<Allocation>,
-    /// When its deletion was asked for.
+    /// When its deletion was requested.
     pub deletion_requested_at: Option<Timestamp>,
-    /// Why its lease ended.
+    /// The reason why its lease ended.
     pub end_reason: Option<EndReason>,
 }
 
@@ -165,38 +165,38 @@ impl Sandbox {
     }
 }
 
-/// What an owner's mark may make of the sandbox it finds.
+/// What an owner's return may do with the sandbox it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MarkVerdict {
+pub enum ReturnVerdict {
     /// The lease is live: end it.
     End(Box<Allocation>),
-    /// The same owner gave it back before, at that time.
-    AlreadyMarked(Timestamp),
-    /// Expiry took it back.
+    /// The same owner returned it before, at that time.
+    AlreadyReturned(Timestamp),
+    /// Expiry ended the owner's lease.
     Expired,
-    /// Somebody else's, or nobody's.
+    /// The sandbox is not this owner's.
     NotOwner,
-    /// The mark was made before this allocation began: it meant an earlier one.
+    /// The return was made before this allocation began: it meant an earlier one.
     Superseded,
 }
 
-/// What `mark` may make of `sandbox`.
-pub fn judge_mark(sandbox: &Sandbox, mark: &MarkRequest) -> MarkVerdict {
-    let Some(allocation) = sandbox.allocation.as_ref().filter(|a| a.lease_key.track == mark.track) else {
-        return MarkVerdict::NotOwner;
+/// The verdict on `sandbox` for the return `request`.
+pub fn judge_return(sandbox: &Sandbox, request: &ReturnRequest) -> ReturnVerdict {
+    let Some(allocation) = sandbox.allocation.as_ref().filter(|a| a.lease_key.track == request.track) else {
+        return ReturnVerdict::NotOwner;
     };
     match sandbox.status {
-        Status::Allocated if mark.claimed_by().as_secs() < allocation.allocated_at.as_secs() => {
-            MarkVerdict::Superseded
+        Status::Allocated if request.claimed_by().as_secs() < allocation.allocated_at.as_secs() => {
+            ReturnVerdict::Superseded
         }
-        Status::Allocated => MarkVerdict::End(Box::new(allocation.clone())),
+        Status::Allocated => ReturnVerdict::End(Box::new(allocation.clone())),
         Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => match sandbox.end_reason {
-            Some(EndReason::Expired) => MarkVerdict::Expired,
-            Some(EndReason::Marked | EndReason::Released) | None => {
-                MarkVerdict::AlreadyMarked(sandbox.deletion_requested_at.unwrap_or(allocation.expires_at))
+            Some(EndReason::Expired) => ReturnVerdict::Expired,
+            Some(EndReason::Returned | EndReason::Released) | None => {
+                ReturnVerdict::AlreadyReturned(sandbox.deletion_requested_at.unwrap_or(allocation.expires_at))
             }
         },
-        Status::Available | Status::Stale => MarkVerdict::NotOwner,
+        Status::Available | Status::Stale => ReturnVerdict::NotOwner,
     }
 }
 
@@ -274,8 +274,8 @@ mod tests {
         }
     }
 
-    fn mark(track: u8, enqueued_at: u64) -> MarkRequest {
-        MarkRequest {
+    fn return_of(track: u8, enqueued_at: u64) -> ReturnRequest {
+        ReturnRequest {
             request_id: request_id(1),
             track: key(track).track,
             sandbox_id: sandbox_id(1),
@@ -286,15 +286,15 @@ mod tests {
     #[test]
     fn only_the_owner_may_give_back_and_only_what_he_meant() {
         let held = sandbox(1, Status::Allocated, Some(allocation(1)));
-        assert_eq!(judge_mark(&held, &mark(1, 100)), MarkVerdict::End(Box::new(allocation(1))));
-        assert_eq!(judge_mark(&held, &mark(2, 100)), MarkVerdict::NotOwner);
+        assert_eq!(judge_return(&held, &return_of(1, 100)), ReturnVerdict::End(Box::new(allocation(1))));
+        assert_eq!(judge_return(&held, &return_of(2, 100)), ReturnVerdict::NotOwner);
         // It was handed out at second 100, by a clock that may be two seconds ahead.
-        assert_eq!(judge_mark(&held, &mark(1, 98)), MarkVerdict::End(Box::new(allocation(1))));
-        assert_eq!(judge_mark(&held, &mark(1, 97)), MarkVerdict::Superseded);
+        assert_eq!(judge_return(&held, &return_of(1, 98)), ReturnVerdict::End(Box::new(allocation(1))));
+        assert_eq!(judge_return(&held, &return_of(1, 97)), ReturnVerdict::Superseded);
         for status in [Status::Available, Status::Stale] {
             let offered = sandbox(1, status, Some(allocation(1)));
-            assert_eq!(judge_mark(&offered, &mark(1, 100)), MarkVerdict::NotOwner, "{status}");
-            assert_eq!(judge_mark(&sandbox(1, status, None), &mark(1, 100)), MarkVerdict::NotOwner);
+            assert_eq!(judge_return(&offered, &return_of(1, 100)), ReturnVerdict::NotOwner, "{status}");
+            assert_eq!(judge_return(&sandbox(1, status, None), &return_of(1, 100)), ReturnVerdict::NotOwner);
         }
     }
 
@@ -307,18 +307,18 @@ mod tests {
                 ..sandbox(1, status, Some(allocation(1)))
             };
             let at = Some(Timestamp::from_secs(150));
-            for reason in [Some(EndReason::Marked), Some(EndReason::Released), None] {
-                let told = judge_mark(&given_back(reason, at), &mark(1, 160));
+            for reason in [Some(EndReason::Returned), Some(EndReason::Released), None] {
+                let told = judge_return(&given_back(reason, at), &return_of(1, 160));
                 assert_eq!(
                     told,
-                    MarkVerdict::AlreadyMarked(Timestamp::from_secs(150)),
+                    ReturnVerdict::AlreadyReturned(Timestamp::from_secs(150)),
                     "{status} {reason:?}"
                 );
             }
-            let unknown = judge_mark(&given_back(None, None), &mark(1, 160));
-            assert_eq!(unknown, MarkVerdict::AlreadyMarked(Timestamp::from_secs(200)));
+            let unknown = judge_return(&given_back(None, None), &return_of(1, 160));
+            assert_eq!(unknown, ReturnVerdict::AlreadyReturned(Timestamp::from_secs(200)));
             let expired = given_back(Some(EndReason::Expired), at);
-            assert_eq!(judge_mark(&expired, &mark(1, 160)), MarkVerdict::Expired, "{status}");
+            assert_eq!(judge_return(&expired, &return_of(1, 160)), ReturnVerdict::Expired, "{status}");
         }
     }
 

@@ -1,42 +1,42 @@
-//! How many workers there should be: the one rule of `broker up --workers A..B`, of Terraform's target tracking and of the
-//! KEDA trigger.
+//! Scaling rule: the number of workers for a backlog, the same in `broker up --workers A..B`, in Terraform's target
+//! tracking and in the KEDA trigger.
 //!
 //! Invariant: the table in `infra/check/scaling-cases.json` is what this computes; `infra/check/scaling.py` computes it
-//! again from what Terraform and kustomize render. What it does not do: measure, wait, start or end anything.
+//! again from what Terraform and kustomize render. Nothing is measured, started or ended here.
 
 use std::time::Duration;
 
-/// The rule's parameters.
+/// The parameters of the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scaling {
-    /// Messages that one worker may have before it.
+    /// The backlog of one worker.
     pub backlog_per_worker: u32,
-    /// Never fewer workers.
+    /// The fewest workers.
     pub least: u32,
-    /// Never more.
+    /// The most workers.
     pub most: u32,
-    /// For how long fewer must have been enough before one is let go.
+    /// How long fewer workers must have been enough before one is ended.
     pub scale_in_after: Duration,
 }
 
-/// How full the requests queue is.
+/// The backlog of the requests queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Waiting to be received.
+    /// Messages waiting to be received.
     pub visible: u64,
-    /// Received and not done. A worker that is let go while it has work would only hand it on.
+    /// Messages received and not done. A worker that is ended while it has work only hands it on.
     pub in_flight: u64,
 }
 
 impl Scaling {
-    /// How many workers this backlog asks for, within the bounds.
+    /// The number of workers for this backlog, within the bounds.
     pub fn wanted(&self, backlog: Backlog) -> u32 {
         let messages = backlog.visible.saturating_add(backlog.in_flight);
         let workers = messages.div_ceil(u64::from(self.backlog_per_worker.max(1)));
         u32::try_from(workers).unwrap_or(u32::MAX).min(self.most).max(self.least)
     }
 
-    /// How many there should be now, where `workers` are and fewer have been enough for `calm`: out at once, in late.
+    /// The number of workers for now, where `workers` run and fewer have been enough for `calm`: scales out at once, in late.
     pub fn desired(&self, backlog: Backlog, workers: u32, calm: Duration) -> u32 {
         let wanted = self.wanted(backlog);
         if wanted < workers && calm < self.scale_in_after { workers.min(self.most) } else { wanted }

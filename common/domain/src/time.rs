@@ -1,4 +1,4 @@
-//! A point in time as the domain sees it. It is handed in, never read here.
+//! Timestamps as the domain sees them: passed in, never read from a clock here.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -35,7 +35,7 @@ impl Timestamp {
         self.0 / 1_000
     }
 
-    /// The same instant with its milliseconds cut off, so that it survives a round trip through seconds.
+    /// The same instant without its milliseconds, so that it survives a round trip through seconds.
     pub const fn floor_to_second(self) -> Self {
         Self::from_secs(self.as_secs())
     }
@@ -57,7 +57,7 @@ impl Timestamp {
         Self(self.0.saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// How long after `earlier` this instant is; zero if it is not after it.
+    /// The time from `earlier` to this instant; zero if this instant is not later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }

@@ -1,4 +1,4 @@
-//! What every message to the workers carries around what it asks.
+//! The envelope of a message to the workers: request id, reply queue, times and trace context around the body.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{DecodeError, VERSION, decode, encode};
 use broker_domain::{RequestId, Times, Timestamp};
 
-/// A message to the workers: `B` is what it asks, `R` who is to be told.
+/// A message to the workers with the body `B`; `R` is the type of `reply_to`.
 ///
 /// `enqueued_at_ms` keeps its value through redelivery and replay. `reply_to` is a queue name that the reader must check
 /// against `{prefix}-replies-{uuid}` before it sends anything there.
@@ -21,15 +21,15 @@ pub struct Envelope<R, B> {
     pub enqueued_at_ms: u64,
     /// Until when a caller waits for the reply.
     pub reply_by_ms: u64,
-    /// After this nothing is claimed and no run is begun.
+    /// The deadline: after it nothing is claimed and no run is begun.
     pub deadline_ms: u64,
-    /// Whether nobody waits and the outcome is stored.
+    /// Whether no caller waits and the outcome is stored.
     #[serde(rename = "async")]
     pub asynchronous: bool,
     /// W3C trace context of the HTTP request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// What is asked.
+    /// The request or the task.
     pub body: B,
 }
 
@@ -54,7 +54,7 @@ impl<R, B> Envelope<R, B> {
         }
     }
 
-    /// The same message, told where it stands in a trace.
+    /// The same message with the sender's trace context.
     pub fn traced(self, traceparent: Option<String>) -> Self {
         Self { traceparent, ..self }
     }

@@ -1,11 +1,11 @@
-//! Messages that anything may have written: read, or refused with a reason, and what is read is written the same again.
+//! Fuzz tests of decoding: any text is read or refused with a reason, and what is read is written the same again.
 //!
 //! Short in `cargo test`; `.ci/fuzz` runs it for minutes.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Ask, DecodeError, Incoming, MaintenanceMessage, Reply, RequestMessage};
+use super::{DecodeError, Incoming, MaintenanceMessage, Reply, Request, RequestMessage};
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -17,7 +17,7 @@ fn request() -> Value {
     })
 }
 
-fn chore() -> Value {
+fn maintenance() -> Value {
     json!({
         "v": 1, "request_id": ID, "enqueued_at_ms": 1, "reply_by_ms": 2, "deadline_ms": 3, "async": true,
         "body": { "kind": "delete", "sandbox_id": "s", "external_id": "e", "version": 1, "slot_ms": 4 },
@@ -25,12 +25,12 @@ fn chore() -> Value {
 }
 
 fn run() -> Value {
-    let mut run = chore();
+    let mut run = maintenance();
     run["body"] = json!({ "kind": "run_job", "task": { "job": "purge_stale", "grace_period_hours": 24 } });
     run
 }
 
-fn firing() -> Value {
+fn trigger() -> Value {
     json!({ "v": 1, "body": { "kind": "start_job", "job": "sync" } })
 }
 
@@ -38,7 +38,7 @@ fn reply() -> Value {
     json!({ "v": 1, "request_id": ID, "outcome": { "outcome": "expired" } })
 }
 
-/// Any JSON, some of it as our messages use it.
+/// Any JSON, some of it as the broker's messages use it.
 fn any_json() -> impl Strategy<Value = Value> {
     let words = [
         "allocate",
@@ -145,8 +145,8 @@ proptest! {
             Ok(message) => {
                 let again = RequestMessage::decode(&message.encode()).unwrap();
                 prop_assert_eq!(&again, &message);
-                let asked = Ask::from(message.clone());
-                prop_assert_eq!(Ask::from(again), asked);
+                let asked = Request::from(message.clone());
+                prop_assert_eq!(Request::from(again), asked);
                 prop_assert!((1..=128).contains(&message.body.track().as_str().len()));
             }
             Err(error) => prop_assert!(is_explained(&error), "{error:?}"),
@@ -155,13 +155,13 @@ proptest! {
 
     #[test]
     fn any_maintenance_message_is_read_or_refused_with_a_reason(
-        text in prop_oneof![any_text(chore()), any_text(run()), any_text(firing())],
+        text in prop_oneof![any_text(maintenance()), any_text(run()), any_text(trigger())],
     ) {
         match Incoming::decode(&text) {
             Ok(read) => {
                 let again = match &read {
                     Incoming::Ours(message) => message.encode(),
-                    Incoming::Fired(firing) => firing.encode(),
+                    Incoming::Trigger(trigger) => trigger.encode(),
                 };
                 prop_assert_eq!(&Incoming::decode(&again).unwrap(), &read);
                 prop_assert!(RequestMessage::decode(&text).is_err(), "each queue has its own kinds");

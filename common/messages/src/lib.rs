@@ -1,8 +1,8 @@
-//! Everything that crosses a queue: JSON, versioned, one enum per direction.
+//! Messages of the broker's queues: JSON, versioned, one enum per direction.
 //!
-//! Invariant: what cannot be understood is named, never dropped. A reader takes its own [`VERSION`] and the one before
-//! it; a newer one is [`DecodeError::NewerVersion`], which a consumer puts back for a newer worker (rolling deploys).
-//! What it does not do: send, receive, or decide.
+//! Invariant: an unknown message is reported, never dropped. A reader takes its own [`VERSION`] and the one before it; a
+//! newer one is [`DecodeError::NewerVersion`], which a consumer puts back for a newer worker (rolling deploys). Sending and
+//! receiving are the tasks of `broker-queue`.
 
 mod envelope;
 #[cfg(test)]
@@ -16,7 +16,7 @@ mod trigger;
 pub use envelope::Envelope;
 pub use maintenance::{MaintenanceMessage, MaintenanceTask};
 pub use reply::Reply;
-pub use request::{Ask, Body, RequestMessage};
+pub use request::{Body, Request, RequestMessage};
 pub use summary::{summarize, with_renewed_deadline};
 pub use trigger::{Incoming, ScheduledTrigger};
 
@@ -28,19 +28,19 @@ const OLDEST: u32 = if VERSION > 1 { VERSION - 1 } else { 1 };
 /// Why a message cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// Written by a newer program; somebody else may understand it.
+    /// Written by a newer program; a newer worker may understand it.
     #[error("message version {found} is newer than {VERSION}")]
     NewerVersion {
         /// Its version.
         found: u32,
     },
-    /// Written by a program too old.
+    /// Written by a program that is too old.
     #[error("message version {found} is older than {OLDEST}")]
     OlderVersion {
         /// Its version.
         found: u32,
     },
-    /// Not a message of ours.
+    /// Not a message of the broker.
     #[error("not a valid message: {0}")]
     Malformed(#[from] serde_json::Error),
 }
@@ -61,7 +61,7 @@ struct VersionOnly {
     v: u32,
 }
 
-/// Reads `text` as a `T` after its version was found readable.
+/// Decodes `text` as a `T`, after its version.
 fn decode<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, DecodeError> {
     let VersionOnly { v: found } = serde_json::from_str(text)?;
     if found > VERSION {
@@ -73,7 +73,7 @@ fn decode<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, DecodeError> 
     }
 }
 
-/// Writes a message. The types of this module have string keys only and cannot fail to serialize.
+/// Encodes a message. The types of this crate have string keys only and cannot fail to serialize.
 fn encode<T: serde::Serialize>(message: &T) -> String {
     serde_json::to_string(message).unwrap_or_default()
 }

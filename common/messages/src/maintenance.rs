@@ -1,38 +1,38 @@
-//! What the maintenance queue carries: runs of jobs, and deletions at the provider.
+//! Messages of the maintenance queue: runs of jobs, and deletions at the provider.
 
 use serde::{Deserialize, Serialize};
 
 use super::Envelope;
 use broker_domain::{ExternalId, RequestId, SandboxId, Task, Times, Timestamp};
 
-/// One message of the maintenance queue; `reply_to` only if a process waits. A message of the requests queue is none, nor
-/// the other way round. A deletion has no deadline of its own: the table says whether it is still wanted.
+/// One message of the maintenance queue; `reply_to` is set only if a process waits. Each queue refuses the other's messages.
+/// A deletion has no deadline of its own: the table says whether it is still wanted.
 pub type MaintenanceMessage = Envelope<Option<String>, MaintenanceTask>;
 
-/// What is to be done.
+/// A maintenance task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum MaintenanceTask {
     /// Run a job.
     RunJob {
-        /// Which.
+        /// The job with its options.
         task: Task,
     },
     /// Delete a sandbox at the provider.
     Delete {
-        /// Which.
+        /// The sandbox.
         sandbox_id: SandboxId,
         /// The provider's id, read together with the version.
         external_id: ExternalId,
         /// The version that planning left; at any other the plan is void.
         version: u64,
-        /// When its turn is.
+        /// Its slot of the provider's rate.
         slot_ms: u64,
     },
 }
 
 impl MaintenanceTask {
-    /// The word for it in logs, metrics and dead letters.
+    /// The word in logs, metrics and dead letters.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::RunJob { .. } => "run_job",
@@ -42,17 +42,17 @@ impl MaintenanceTask {
 }
 
 impl MaintenanceMessage {
-    /// A run that nobody waits for.
+    /// A run without a waiting caller.
     pub fn run(request_id: RequestId, task: Task, times: Times) -> Self {
         Self::around(MaintenanceTask::RunJob { task }, request_id, None, times, true)
     }
 
-    /// A run whose report goes to `reply_to` if it ends in time, and is stored in any case after that.
+    /// A run whose report goes to `reply_to` if it ends in time, and is stored in any case.
     pub fn run_for(request_id: RequestId, task: Task, times: Times, reply_to: impl Into<String>) -> Self {
         Self::around(MaintenanceTask::RunJob { task }, request_id, Some(reply_to.into()), times, false)
     }
 
-    /// A deletion whose turn is at `slot`.
+    /// A deletion in the slot `slot`.
     pub fn delete(
         request_id: RequestId,
         now: Timestamp,

@@ -1,19 +1,19 @@
-//! What a worker tells the API process that waits.
+//! Replies of workers to the API process that waits.
 
 use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, VERSION, decode, encode};
 use broker_domain::{Outcome, RequestId};
 
-/// One message of a reply queue. It is a wake-up: what it says is already durable, or safe to ask again.
+/// One message of a reply queue. A reply is a wake-up: its outcome is stored already, or the caller may safely repeat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
     v: u32,
     /// The request it answers.
     pub request_id: RequestId,
-    /// How that ended.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// W3C trace context of what sent it.
+    /// W3C trace context of the sending span.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }
@@ -24,7 +24,7 @@ impl Reply {
         Self { v: VERSION, request_id, outcome, traceparent: None }
     }
 
-    /// The same reply, told where it stands in a trace.
+    /// The same reply with the sender's trace context.
     pub fn traced(self, traceparent: Option<String>) -> Self {
         Self { traceparent, ..self }
     }

@@ -1,49 +1,49 @@
-//! What the API asks of the workers.
+//! Messages of the requests queue: allocate and return.
 
 use serde::{Deserialize, Serialize};
 
 use super::Envelope;
 use broker_domain::{
-    AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, MarkRequest, NamePrefix, SandboxId, TrackId,
+    AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, NamePrefix, ReturnRequest, SandboxId, TrackId,
     TrackName,
 };
 
 /// One message of the requests queue.
 pub type RequestMessage = Envelope<String, Body>;
 
-/// What is asked.
+/// The body of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Body {
-    /// A sandbox, please.
+    /// Allocate a sandbox.
     Allocate {
-        /// For whom.
+        /// The owner.
         track_id: TrackId,
-        /// Under which key; absent, the track id.
+        /// The key; absent, the track id.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         idempotency_key: Option<IdempotencyKey>,
-        /// The digest of the request.
+        /// The digest of the parameters.
         fingerprint: Fingerprint,
         /// The lab.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         track_name: Option<TrackName>,
-        /// Only names that begin so.
+        /// Accepts only names that begin with this.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         prefix: Option<NamePrefix>,
-        /// For how long, 1 to 168.
+        /// How long the sandbox is wanted, 1 to 168 hours.
         lab_duration_hours: u16,
     },
-    /// Take this sandbox back.
+    /// Return a sandbox.
     MarkForDeletion {
-        /// Who says so.
+        /// The track that returns it.
         track_id: TrackId,
-        /// Which.
+        /// The sandbox.
         sandbox_id: SandboxId,
     },
 }
 
 impl Body {
-    /// The word for it in logs, metrics and dead letters.
+    /// The word in logs, metrics and dead letters.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Allocate { .. } => "allocate",
@@ -51,7 +51,7 @@ impl Body {
         }
     }
 
-    /// Whose request it is.
+    /// The track that made the request.
     pub const fn track(&self) -> &TrackId {
         match self {
             Self::Allocate { track_id, .. } | Self::MarkForDeletion { track_id, .. } => track_id,
@@ -61,36 +61,36 @@ impl Body {
 
 impl RequestMessage {
     /// The message for an allocation.
-    pub fn allocate(ask: &AllocateRequest, reply_to: impl Into<String>) -> Self {
+    pub fn allocate(request: &AllocateRequest, reply_to: impl Into<String>) -> Self {
         let body = Body::Allocate {
-            track_id: ask.lease_key.track.clone(),
-            idempotency_key: ask.key_is_explicit.then(|| ask.lease_key.key.clone()),
-            fingerprint: ask.fingerprint.clone(),
-            track_name: ask.track_name.clone(),
-            prefix: ask.prefix.clone(),
-            lab_duration_hours: ask.lab_duration_hours,
+            track_id: request.lease_key.track.clone(),
+            idempotency_key: request.key_is_explicit.then(|| request.lease_key.key.clone()),
+            fingerprint: request.fingerprint.clone(),
+            track_name: request.track_name.clone(),
+            prefix: request.prefix.clone(),
+            lab_duration_hours: request.lab_duration_hours,
         };
-        Self::around(body, ask.request_id, reply_to.into(), ask.times, ask.asynchronous)
+        Self::around(body, request.request_id, reply_to.into(), request.times, request.asynchronous)
     }
 
     /// The message for a return.
-    pub fn mark(mark: &MarkRequest, reply_to: impl Into<String>) -> Self {
+    pub fn return_sandbox(request: &ReturnRequest, reply_to: impl Into<String>) -> Self {
         let body =
-            Body::MarkForDeletion { track_id: mark.track.clone(), sandbox_id: mark.sandbox_id.clone() };
-        Self::around(body, mark.request_id, reply_to.into(), mark.times, false)
+            Body::MarkForDeletion { track_id: request.track.clone(), sandbox_id: request.sandbox_id.clone() };
+        Self::around(body, request.request_id, reply_to.into(), request.times, false)
     }
 }
 
-/// What a decoded message asks, in the domain's terms.
+/// A decoded request in the domain's terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask {
+pub enum Request {
     /// An allocation.
     Allocate(AllocateRequest),
     /// A return.
-    Mark(MarkRequest),
+    Return(ReturnRequest),
 }
 
-impl From<RequestMessage> for Ask {
+impl From<RequestMessage> for Request {
     fn from(message: RequestMessage) -> Self {
         let times = message.times();
         match message.body {
@@ -116,9 +116,12 @@ impl From<RequestMessage> for Ask {
                     times,
                 })
             }
-            Body::MarkForDeletion { track_id, sandbox_id } => {
-                Self::Mark(MarkRequest { request_id: message.request_id, track: track_id, sandbox_id, times })
-            }
+            Body::MarkForDeletion { track_id, sandbox_id } => Self::Return(ReturnRequest {
+                request_id: message.request_id,
+                track: track_id,
+                sandbox_id,
+                times,
+            }),
         }
     }
 }

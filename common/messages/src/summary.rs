@@ -1,7 +1,7 @@
-//! What can be read of a message that may not be one of ours.
+//! Summary of a message that may not be one of the broker's.
 //!
-//! Invariant: anything at all is survived, and nothing is guessed: what is not plainly there is `None`. What it does not
-//! do: decide whether a message is valid.
+//! Invariant: any text is accepted and nothing is guessed: a field that is not plainly there is `None`. Validity is decided
+//! by decoding, not here.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use broker_domain::{MessageSummary, RequestId, Timestamp, TrackId};
 
-/// Characters of a kind or a trace context.
+/// The longest kind or trace context, in characters.
 const LONGEST_WORD: usize = 128;
-/// A renewed deadline is at least so far away.
+/// A renewed deadline is at least this far away.
 const SHORTEST_RENEWAL: Duration = Duration::from_secs(60);
 
-/// What `text` tells of itself.
+/// The fields of `text` that can be read.
 pub fn summarize(text: &str) -> MessageSummary {
     let Ok(message) = serde_json::from_str::<Value>(text) else { return MessageSummary::default() };
     let body = &message["body"];
@@ -34,8 +34,8 @@ pub fn summarize(text: &str) -> MessageSummary {
     }
 }
 
-/// `text` with its deadline as far from `now` as it first was from the moment it was enqueued, and that deadline;
-/// everything else stays, the moment it was enqueued above all. `None` for what has no such times.
+/// `text` with its deadline as far from `now` as it was from the moment it was enqueued, and that deadline. Everything else
+/// stays, above all the moment it was enqueued. `None` for a text without such times.
 pub fn with_renewed_deadline(text: &str, now: Timestamp) -> Option<(String, Timestamp)> {
     let mut message: Value = serde_json::from_str(text).ok()?;
     let ms = |name: &str| message[name].as_u64().map(Timestamp::from_ms);

@@ -1,8 +1,8 @@
-//! The one message that somebody else may send: a scheduler outside says that a job is to run.
+//! Scheduled trigger: the one message that an external scheduler may send, to start a job.
 //!
-//! Invariant: it says nothing but which job, so that a scheduler which knows nothing of ids and times (EventBridge
-//! Scheduler, a cron line) sends the same text for ever. Which firing a delivery is of, SQS says: its `SentTimestamp` stays
-//! through redelivery and is another for every send. What it does not do: carry what an operator may choose of a job.
+//! Invariant: it names only the job, so that a scheduler without ids and clocks (EventBridge Scheduler, a cron line) sends
+//! the same text forever. SQS distinguishes the triggers: `SentTimestamp` stays through redelivery and differs for every
+//! send. Options of a job are for operators only.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use super::maintenance::MaintenanceMessage;
 use super::{DecodeError, VERSION, decode, encode};
 use broker_domain::Job;
 
-/// A job is to run: `{"v":1,"body":{"kind":"start_job","job":"sync"}}`.
+/// Starts a job: `{"v":1,"body":{"kind":"start_job","job":"sync"}}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduledTrigger {
@@ -25,15 +25,15 @@ enum Start {
 }
 
 impl ScheduledTrigger {
-    /// The word for it in logs, metrics and dead letters.
+    /// The word in logs, metrics and dead letters.
     pub const KIND: &str = "start_job";
 
-    /// Of `job`.
+    /// The trigger for `job`.
     pub const fn of(job: Job) -> Self {
         Self { v: VERSION, body: Start::StartJob { job } }
     }
 
-    /// Which job.
+    /// The job.
     pub const fn job(self) -> Job {
         let Start::StartJob { job } = self.body;
         job
@@ -45,13 +45,13 @@ impl ScheduledTrigger {
     }
 }
 
-/// What the maintenance queue may hold.
+/// A message of the maintenance queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Incoming {
-    /// A message of the broker itself.
+    /// A message of the broker.
     Ours(Box<MaintenanceMessage>),
-    /// A scheduler's.
-    Fired(ScheduledTrigger),
+    /// A message of an external scheduler.
+    Trigger(ScheduledTrigger),
 }
 
 #[derive(Deserialize)]
@@ -68,7 +68,7 @@ impl Incoming {
     /// From JSON text.
     pub fn decode(text: &str) -> Result<Self, DecodeError> {
         if decode::<KindOnly>(text).is_ok_and(|told| told.body.kind == ScheduledTrigger::KIND) {
-            return decode(text).map(Self::Fired);
+            return decode(text).map(Self::Trigger);
         }
         MaintenanceMessage::decode(text).map(|message| Self::Ours(Box::new(message)))
     }
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
     use crate::RequestMessage;
 
-    /// What Terraform renders: `infra/terraform/tests` hold it to the same file.
+    /// The text that Terraform renders; `infra/terraform/tests` compares it with the same file.
     const RENDERED: &str = include_str!("../../../infra/terraform/firings.json");
 
     #[test]
@@ -90,7 +90,11 @@ mod tests {
         assert_eq!(rendered.len(), Job::ALL.len());
         for job in Job::ALL {
             let text = &rendered[job.as_str()];
-            assert_eq!(Incoming::decode(text).unwrap(), Incoming::Fired(ScheduledTrigger::of(job)), "{text}");
+            assert_eq!(
+                Incoming::decode(text).unwrap(),
+                Incoming::Trigger(ScheduledTrigger::of(job)),
+                "{text}"
+            );
             assert_eq!(
                 serde_json::from_str::<ScheduledTrigger>(&ScheduledTrigger::of(job).encode()).unwrap(),
                 ScheduledTrigger::of(job)

@@ -1,4 +1,4 @@
-//! What the provider lists, as far as it is ours to read.
+//! Accounts in the provider's list, parsed and filtered to active sandboxes.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -9,15 +9,15 @@ use uuid::Uuid;
 
 use broker_domain::{ExternalId, SandboxId, SandboxName, Timestamp};
 
-/// What every external id begins with.
+/// The prefix of external ids.
 const PREFIX: &str = "identity/accounts/";
 
-/// The provider's own id of an account: the end of an external id, which alone may become part of a URL.
+/// The provider's id of an account: the end of an external id, and the only part that may become part of a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountId(Uuid);
 
 impl AccountId {
-    /// From an external id `identity/accounts/{uuid}`; any other is none, and its 404 would prove nothing.
+    /// From an external id `identity/accounts/{uuid}`; `None` for any other, whose 404 would prove nothing.
     pub fn of(external_id: &ExternalId) -> Option<Self> {
         Uuid::try_parse(external_id.as_str().strip_prefix(PREFIX)?).ok().map(Self)
     }
@@ -38,22 +38,22 @@ pub struct Account {
     pub name: SandboxName,
     /// The provider's id.
     pub external_id: ExternalId,
-    /// When the provider made it, if it says so.
+    /// When the provider created it, if the list says so.
     pub created_at: Option<Timestamp>,
 }
 
-/// A whole list.
+/// A complete list.
 #[derive(Clone, Debug, Default)]
 pub struct Listed {
     /// Active sandbox accounts, by our id.
     pub accounts: HashMap<SandboxId, Account>,
-    /// Ids that are there but cannot be read well enough to be used: neither new nor missing.
+    /// Ids that are listed but have malformed fields: neither new nor missing.
     pub unreadable: HashSet<SandboxId>,
-    /// Rows that cannot be read at all.
+    /// Rows without a readable id.
     pub malformed: u64,
 }
 
-/// A row as the provider writes it.
+/// A row of the provider's list.
 #[derive(Deserialize)]
 pub(super) struct Row {
     #[serde(default)]
@@ -70,7 +70,7 @@ pub(super) struct Row {
 }
 
 impl Listed {
-    /// Adds a row, if it is an active sandbox. Of two with one id the one that was made last counts.
+    /// Adds a row, if it is an active sandbox. Of two with one id the newer one counts.
     pub(super) fn add(&mut self, row: Result<Row, serde_json::Error>) {
         let Ok(row) = row else {
             self.malformed += 1;
@@ -96,7 +96,7 @@ impl Listed {
     }
 }
 
-/// ISO 8601 with a zone, or without one and then UTC.
+/// ISO 8601 with a zone; without one, UTC.
 fn parse_time(text: &str) -> Option<Timestamp> {
     let parse = |text: &str| DateTime::from_str(text, Format::DateTimeWithOffset).ok();
     let parsed = parse(text).or_else(|| parse(&format!("{text}Z")))?;
@@ -156,7 +156,7 @@ mod tests {
         }
     }
 
-    /// A row in which each field is as it should be, something else, or not there.
+    /// A row in which each field is correct, wrong or missing.
     fn any_row() -> impl Strategy<Value = Value> {
         let field = |good: &'static [&'static str]| {
             prop_oneof![

@@ -1,28 +1,28 @@
-//! The circuit breaker: five failures in a row open it for 60 seconds; then one call is let through, which closes or
+//! Circuit breaker of the provider: five failures in a row open it for 60 seconds; then one call passes, which closes or
 //! reopens it.
 //!
-//! Clones share it; each process has its own, on purpose. What it guards against is asking in vain, and whether asking is in
-//! vain depends on who asks: a worker that cannot reach the provider must not stop those that can. One for all would be a
-//! read of the table before each call, and an answer that is no longer true when it is used. The price is small and known:
-//! an outage costs five calls per worker, then one a minute each, and the pace of deletions is shared whatever the breakers
-//! say. Each call in vain counts one attempt of its sandbox, which is then due again later; five of them in a row for one
-//! sandbox take over a quarter of an hour of a provider that lets calls in and answers 5xx, not an outage's first seconds.
+//! Clones share it; each process has its own. It saves calls that cannot succeed, and that depends on the process: a worker
+//! that cannot reach the provider must not stop those that can. A shared breaker would be a read of the table before each
+//! call, and its answer could be outdated when it is used. The price is small: an outage costs five calls per worker, then
+//! one a minute each, and the rate of deletions is shared whatever the breakers say. Each such call counts as one attempt of
+//! its sandbox, which is then due again later; five of them in a row for one sandbox take over a quarter of an hour of a
+//! provider that accepts calls and answers 5xx, not the first seconds of an outage.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// DESIGN.md, "Provider".
+/// ARCHITECTURE.md, "Provider".
 const FAILURES: u32 = 5;
 const OPEN_FOR: Duration = Duration::from_secs(60);
 
-/// Where a breaker stands.
+/// The state of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Calls pass.
     Closed,
-    /// None does.
+    /// No call passes.
     Open,
-    /// One is on its way to find out.
+    /// One trial call is under way.
     HalfOpen,
 }
 
@@ -44,7 +44,7 @@ impl Breaker {
         breaker
     }
 
-    /// Lets one call pass, or tells after how long to ask again.
+    /// Lets one call pass, or returns how long to wait.
     pub(super) fn pass(&self, now: Instant) -> Result<Pass, Duration> {
         let mut inner = self.inner();
         if let Some(until) = inner.open_until {
@@ -62,13 +62,13 @@ impl Breaker {
         Ok(Pass { breaker: self.clone(), told: false })
     }
 
-    /// How long nothing will be asked; `None` if a call would pass.
+    /// How long the breaker stays open; `None` if a call would pass.
     pub fn open_for(&self, now: Instant) -> Option<Duration> {
         let left = self.inner().open_until?.saturating_duration_since(now);
         (!left.is_zero()).then_some(left)
     }
 
-    /// Where it stands.
+    /// Its state.
     pub fn state(&self) -> State {
         let inner = self.inner();
         match (inner.open_until, inner.probing) {
@@ -92,7 +92,7 @@ impl Breaker {
     }
 }
 
-/// One call under way. Dropped without a word (its caller was cancelled), it is as if it had not been made.
+/// One call under way. If it is dropped (its caller was cancelled), it does not count.
 #[derive(Debug)]
 pub(super) struct Pass {
     breaker: Breaker,

@@ -1,4 +1,4 @@
-//! One HTTP call to the provider: bounded, with the token, to its own origin only.
+//! HTTP calls to the provider: bounded, with the token, to its own origin only.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use broker_runtime::https;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// How long opening a connection may take (DESIGN.md, "Provider").
+/// Timeout of opening a connection (ARCHITECTURE.md, "Provider").
 const CONNECT: Duration = Duration::from_secs(5);
-/// The longest rest that a 429 is granted: one odd header must not end all deletions.
+/// The longest pause that a 429 may demand: one odd header must not stop all deletions.
 const LONGEST_REST: Duration = Duration::from_secs(3_600);
 /// The largest page that is read.
 const LARGEST_BODY: usize = 64 * 1024 * 1024;
 
-/// An answer, read whole.
+/// A response with its whole body.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -46,7 +46,7 @@ impl Http {
     pub(super) fn new(config: &ProviderConfig, clock: Clock) -> Result<Self, ProviderError> {
         let wrong = |problem: String| ProviderError::Malformed { problem };
         let mut authorization = HeaderValue::from_str(&format!("Token {}", config.token.expose_secret()))
-            .map_err(|_| wrong("the token is no header value".to_owned()))?;
+            .map_err(|_| wrong("the token is not a valid header value".to_owned()))?;
         authorization.set_sensitive(true);
         let client = https::client(&config.url, CONNECT).map_err(wrong)?;
         Ok(Self { client, base: config.url.clone(), authorization, timeout: config.timeout, clock })
@@ -58,7 +58,7 @@ impl Http {
         self.with_path(&under)
     }
 
-    /// A URL that the provider gave us, if it is of the provider's own origin.
+    /// A URL from a response of the provider, if it is of the provider's own origin.
     pub(super) fn follow(&self, next: &str) -> Result<Uri, ProviderError> {
         let foreign =
             || ProviderError::Malformed { problem: format!("next page {next:?} is not of its origin") };
@@ -76,11 +76,12 @@ impl Http {
     fn with_path(&self, path: &str) -> Result<Uri, ProviderError> {
         let mut parts = self.base.clone().into_parts();
         let wrong = |problem: String| ProviderError::Malformed { problem };
-        parts.path_and_query = Some(path.parse().map_err(|_| wrong(format!("{path:?} is no path")))?);
+        parts.path_and_query =
+            Some(path.parse().map_err(|_| wrong(format!("{path:?} is not a valid path")))?);
         Uri::from_parts(parts).map_err(|error| wrong(error.to_string()))
     }
 
-    /// One call, from connecting to the last byte within the timeout; the provider is told where it stands in a trace.
+    /// One call, from connecting to the last byte within the timeout, with the trace context.
     pub(super) async fn call(
         &self,
         method: Method,
@@ -97,7 +98,7 @@ impl Http {
             request.headers_mut().insert(TRACEPARENT, context);
         }
         let call = async {
-            let response = self.client.request(request).await.map_err(|error| https::told(&error))?;
+            let response = self.client.request(request).await.map_err(|error| https::error_chain(&error))?;
             let (head, body) = response.into_parts();
             Ok(Answer {
                 status: head.status,
@@ -107,12 +108,12 @@ impl Http {
         };
         match tokio::time::timeout(self.timeout, call).await {
             Ok(answer) => answer.map_err(unavailable),
-            Err(_elapsed) => Err(unavailable(format!("no answer within {} s", self.timeout.as_secs()))),
+            Err(_elapsed) => Err(unavailable(format!("no response within {} s", self.timeout.as_secs()))),
         }
     }
 }
 
-/// Seconds or a date to come (RFC 9110, 10.2.3), an hour at most. A date that is over is no rest: clocks differ.
+/// Seconds or a future date (RFC 9110, 10.2.3), an hour at most. A past date is no pause: clocks differ.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let rest = match text.parse() {

@@ -1,8 +1,8 @@
-//! The provider: the outside system that the sandboxes are in, over its HTTP API (DESIGN.md, "Provider").
+//! Client of the provider's HTTP API (ARCHITECTURE.md, "Provider").
 //!
-//! Invariants: no call is unbounded; while the [`Breaker`] is open, or a 429 asked for a rest, nothing is asked; a list is whole or an error, never a
-//! part of it; only pages of the provider's own origin are followed, so the token goes nowhere else. What it does not
-//! do: retry (the next run does), pace (the table does), or decide what becomes of a sandbox.
+//! Invariants: no call is unbounded; while the [`Breaker`] is open, or after a 429, no call is made; a list is complete or an
+//! error, never a part; only pages of the provider's own origin are followed, so the token goes nowhere else. Retries are
+//! the next run's, the rate is the table's, and the decision about a sandbox is the caller's.
 
 mod account;
 mod breaker;
@@ -29,31 +29,31 @@ use broker_runtime::clock::Clock;
 use broker_runtime::config::ProviderConfig;
 use broker_runtime::trace::Span;
 
-/// The most pages of one list: a provider that never ends is no list.
+/// The most pages of one list; more are an error.
 const MOST_PAGES: usize = 10_000;
-/// The longest pause that a list takes because it was told to slow down, and how often it does.
+/// The longest pause in a list because of a 429, and the most such pauses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const PAUSES: usize = 5;
-/// What is waited if a 429 does not say.
+/// The pause for a 429 without `Retry-After`.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Why the provider did not do what was asked.
+/// Why a call to the provider failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ProviderError {
-    /// It failed too often just now: it was not asked.
-    #[error("the provider failed too often, it is not asked for another {} s", again_after.as_secs())]
+    /// It failed too often: no call was made.
+    #[error("the provider failed too often, no call for another {} s", again_after.as_secs())]
     BreakerOpen {
-        /// When it may be asked again.
+        /// How long until the next call.
         again_after: Duration,
     },
-    /// It asks to slow down, or did a moment ago and was not asked.
+    /// It answered 429, now or a moment ago.
     #[error("the provider asks to slow down for {} s", again_after.as_secs())]
     RateLimited {
         /// For how long.
         again_after: Duration,
     },
-    /// It does not know our token.
-    #[error("the provider does not accept the token: look at BROKER_PROVIDER_TOKEN")]
+    /// It does not accept the token.
+    #[error("the provider does not accept the token: check BROKER_PROVIDER_TOKEN")]
     Unauthorized,
     /// It refuses this call.
     #[error("the provider refuses with {status}")]
@@ -61,22 +61,22 @@ pub enum ProviderError {
         /// The status code.
         status: u16,
     },
-    /// It did not answer, or not in time, or with an error of its own; whether a deletion took effect is unknown.
+    /// No response in time, or a server error; it is unknown whether a deletion took effect.
     #[error("the provider did not answer: {problem}")]
     Unavailable {
-        /// What happened.
+        /// The error.
         problem: String,
     },
-    /// Its answer is not what its API promises.
-    #[error("the provider's answer is wrong: {problem}")]
+    /// Its response is not what its API documents.
+    #[error("malformed response of the provider: {problem}")]
     Malformed {
-        /// What is wrong with it.
+        /// The error.
         problem: String,
     },
 }
 
 impl ProviderError {
-    /// The word for it in metrics.
+    /// The word in metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::BreakerOpen { .. } => "breaker_open",
@@ -89,16 +89,16 @@ impl ProviderError {
     }
 }
 
-/// What became of a deletion.
+/// The result of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deleted {
     /// The provider deleted it.
     Now,
-    /// The provider does not know it (any more).
+    /// The provider does not know it.
     AlreadyGone,
 }
 
-/// The provider, seen by one process. Clones share the breaker, the rest and the connections.
+/// The client of one process. Clones share the breaker, the pause and the connections.
 #[derive(Clone, Debug)]
 pub struct Provider {
     http: Http,
@@ -115,7 +115,7 @@ struct Page {
 }
 
 impl Provider {
-    /// A client for `config`; nothing is asked yet.
+    /// A client for `config`; no call is made.
     pub fn new(config: &ProviderConfig, clock: Clock) -> Result<Self, ProviderError> {
         Ok(Self {
             http: Http::new(config, clock.clone())?,
@@ -130,7 +130,7 @@ impl Provider {
         &self.breaker
     }
 
-    /// Every active sandbox account, all pages. A 429 is waited out.
+    /// Every active sandbox account, all pages. Waits after a 429.
     pub async fn accounts(&self) -> Result<Listed, ProviderError> {
         let mut listed = Listed::default();
         let mut seen = HashSet::new();
@@ -159,7 +159,7 @@ impl Provider {
         Ok(listed)
     }
 
-    /// That it answers and knows us: its list is begun, and nothing is made of it.
+    /// Checks that the provider answers and accepts the token, with the first page of the list.
     pub async fn probe(&self) -> Result<(), ProviderError> {
         let uri = self.http.at("/current_user/accounts")?;
         self.page(&uri).await.map(drop)
@@ -191,7 +191,7 @@ impl Provider {
         result
     }
 
-    /// One call, seen by the breaker: 5xx, timeouts and broken connections count against it, nothing else does.
+    /// One call through the breaker: 5xx, timeouts and broken connections count against it, nothing else does.
     async fn call(
         &self,
         operation: &'static str,
@@ -240,7 +240,7 @@ impl Provider {
     }
 }
 
-/// The span of a call: by the template of its path.
+/// The span of a call, named by the template of its path.
 fn span_of(method: &Method, operation: &'static str) -> (Cow<'static, str>, Vec<KeyValue>) {
     let template = match operation {
         "delete" => "/sandbox/accounts/{uuid}",

@@ -1,4 +1,4 @@
-//! What a list may lead to. Behaviour over HTTP is told by the stories in `tests/e2e`, against the stand-in.
+//! Tests of following pages and of hiding the token. HTTP behaviour is covered by `tests/e2e` against the stand-in.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! How old the oldest message was that was received of late.
+//! Age of the oldest message that was received recently.
 //!
-//! SQS tells it nobody but CloudWatch, and to look by receiving would count against a message. So whoever receives takes
-//! note, and its heartbeat tells (see [`heartbeat`](broker_store::heartbeat)).
+//! SQS reports it only to CloudWatch, and receiving a message to look at it would count as a receive. So each consumer notes
+//! it, and its heartbeat stores it (see [`heartbeat`](broker_store::heartbeat)).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,9 +12,9 @@ use std::time::Duration;
 pub struct OldestAge(Arc<AtomicU64>);
 
 impl OldestAge {
-    /// Takes note of a message that is so old.
+    /// Notes a message of this age.
     pub(super) fn note(&self, age: Duration) {
-        // 0 is for none.
+        // 0 means none.
         let ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX).max(1);
         self.0.fetch_max(ms, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! One message, as it was received.
+//! A received message with its receipt and attributes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use super::Queue;
 use broker_domain::Timestamp;
 use broker_runtime::trace::{Received, Span, TraceContext};
 
-/// One message, received.
+/// One received message.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// Where it was received: the queue's label.
+    /// The label of its queue.
     pub queue: Arc<str>,
     /// The text that was sent.
     pub body: String,
-    /// What a [`Settler`](super::Settler) needs of it.
+    /// The receipt, for an [`Acknowledger`](super::Acknowledger).
     pub receipt: String,
     /// SQS's id of the message.
     pub message_id: String,
-    /// How often it was received, this time included.
+    /// The number of receives, this one included.
     pub receive_count: u32,
-    /// When SQS took it.
+    /// When it was sent.
     pub sent_at: Timestamp,
     /// When it was first received.
     pub first_received_at: Timestamp,
@@ -30,12 +30,12 @@ pub struct Delivery {
     pub dead_letter_source: Option<String>,
     /// Its string attributes.
     pub attributes: BTreeMap<String, String>,
-    /// The poll that brought it.
+    /// The poll that returned it.
     pub poll: Received,
 }
 
 impl Delivery {
-    /// The span of working on this message, whose body says `traceparent`.
+    /// The span of processing this message; `traceparent` is that of its body.
     pub fn processing(&self, traceparent: Option<&str>) -> Span {
         let sent_by = traceparent.and_then(TraceContext::parse);
         if let Some(sent_by) = sent_by {
@@ -49,7 +49,7 @@ impl Delivery {
         span
     }
 
-    /// Reads a message that `poll` of `queue` brought.
+    /// From a message of `poll` of `queue`.
     pub(super) fn read(message: Message, queue: &Queue, poll: Received, now: Timestamp) -> Self {
         let system = message.attributes.unwrap_or_default();
         let text = |name| system.get(&name).map(String::as_str);

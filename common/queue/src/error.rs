@@ -1,7 +1,7 @@
-//! What a failed SQS call means for whoever made it.
+//! Errors of SQS calls, classified by what the caller must do.
 //!
-//! Only what is known to be wrong with the message itself is final; an error that nobody has thought of (no credentials,
-//! a new code) counts as unavailable, so that it never ends a message.
+//! Only an error that is known to be about the message itself is final; an unknown one (no credentials, a new code) counts
+//! as unavailable, so that it never ends a message.
 
 use std::error::Error;
 use std::fmt;
@@ -18,26 +18,26 @@ pub(super) type Cause = Arc<dyn Error + Send + Sync>;
 /// Why a message was not sent.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SendError {
-    /// The queue does not exist; for a reply queue: whoever waited is gone.
+    /// The queue does not exist; for a reply queue: its process has ended.
     #[error("queue {queue} does not exist")]
     Gone {
-        /// Which, by its label.
+        /// The label of the queue.
         queue: Arc<str>,
     },
-    /// SQS will never take this message.
-    #[error("{queue} does not take the message: {code}: {message}")]
+    /// SQS will never accept this message.
+    #[error("{queue} does not accept the message: {code}: {message}")]
     Refused {
-        /// Which, by its label.
+        /// The label of the queue.
         queue: Arc<str>,
         /// SQS's code.
         code: String,
-        /// SQS's words.
+        /// SQS's message.
         message: String,
     },
-    /// It may be sent again; whether it was sent is not known.
+    /// It may be sent again; it is unknown whether it was sent.
     #[error("{queue} is not available")]
     Unavailable {
-        /// Which, by its label.
+        /// The label of the queue.
         queue: Arc<str>,
         /// The failed call.
         #[source]
@@ -55,19 +55,19 @@ impl SendError {
     }
 }
 
-/// Why a received message was not deleted, given back or kept.
+/// Why a received message was not deleted, made visible or kept hidden.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum SettleError {
-    /// The receipt is no longer good: the message is deleted, or visible to others already. Nothing to repeat.
+pub enum AcknowledgeError {
+    /// The receipt has expired: the message is deleted, or visible to others. Must not be repeated.
     #[error("the receipt is no longer valid: {code}")]
     Lapsed {
         /// SQS's code.
         code: String,
     },
-    /// It may be tried again; undone, the message comes back when its visibility timeout ends.
+    /// May be tried again; otherwise the message comes back when its visibility timeout ends.
     #[error("{queue} is not available")]
     Unavailable {
-        /// Which, by its label.
+        /// The label of the queue.
         queue: Arc<str>,
         /// The failed call.
         #[source]
@@ -75,10 +75,10 @@ pub enum SettleError {
     },
 }
 
-/// Why a queue was not found, made or measured.
+/// Why a queue was not found, created or measured.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// One of the four is not there.
+    /// One of the four queues does not exist.
     #[error("queue {queue} does not exist: run `broker init`")]
     Missing {
         /// Its name.
@@ -87,9 +87,9 @@ pub enum QueueError {
     /// The call failed.
     #[error("cannot {action} {queue}")]
     Failed {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// On which queue, by its name.
+        /// The name of the queue.
         queue: String,
         /// The failed call.
         #[source]
@@ -97,7 +97,7 @@ pub enum QueueError {
     },
 }
 
-/// What a call, or one entry of a batch, failed with.
+/// The failure of a call, or of one entry of a batch.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
     Gone,
@@ -105,7 +105,7 @@ pub(super) enum Failure {
     Unavailable(Cause),
 }
 
-/// The codes that speak of the message or the receipt, not of the service.
+/// The codes that are about the message or the receipt, not the service.
 const REFUSALS: [&str; 10] = [
     "AWS.SimpleQueueService.BatchRequestTooLong",
     "AWS.SimpleQueueService.MessageNotInflight",
@@ -120,7 +120,7 @@ const REFUSALS: [&str; 10] = [
 ];
 
 impl Failure {
-    /// Of a whole call.
+    /// From a failed call.
     pub(super) fn of_call<E, R>(error: SdkError<E, R>) -> Self
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
@@ -136,7 +136,7 @@ impl Failure {
         }
     }
 
-    /// Of one entry of a batch.
+    /// From a failed entry of a batch.
     pub(super) fn of_entry(entry: &BatchResultErrorEntry) -> Self {
         let failed = EntryFailed {
             code: entry.code().to_owned(),
@@ -151,13 +151,13 @@ impl Failure {
         }
     }
 
-    /// Of an entry that the answer does not mention.
+    /// For an entry that the response does not mention.
     pub(super) fn unanswered() -> Self {
         Self::Unavailable(Arc::new(Unanswered))
     }
 
-    /// Of what was submitted, whether or not its call was answered.
-    pub(super) fn of_flight(result: Result<Result<(), Self>, BatchLost>) -> Result<(), Self> {
+    /// From the result of a submitted item.
+    pub(super) fn of_batch(result: Result<Result<(), Self>, BatchLost>) -> Result<(), Self> {
         result.unwrap_or_else(|lost| Err(Self::Unavailable(Arc::new(lost))))
     }
 
@@ -170,21 +170,21 @@ impl Failure {
         }
     }
 
-    pub(super) fn into_settle_error(self, queue: &Arc<str>) -> SettleError {
+    pub(super) fn into_acknowledge_error(self, queue: &Arc<str>) -> AcknowledgeError {
         match self {
-            Self::Gone => SettleError::Lapsed { code: "QueueDoesNotExist".to_owned() },
-            Self::Refused { code, .. } => SettleError::Lapsed { code },
-            Self::Unavailable(source) => SettleError::Unavailable { queue: Arc::clone(queue), source },
+            Self::Gone => AcknowledgeError::Lapsed { code: "QueueDoesNotExist".to_owned() },
+            Self::Refused { code, .. } => AcknowledgeError::Lapsed { code },
+            Self::Unavailable(source) => AcknowledgeError::Unavailable { queue: Arc::clone(queue), source },
         }
     }
 }
 
-/// Whether SQS says that there is no such queue, in either of the names it has for that.
+/// Whether the code means that the queue does not exist; SQS has two names for that.
 pub(super) fn is_missing_queue(code: &str) -> bool {
     matches!(code, "QueueDoesNotExist" | "AWS.SimpleQueueService.NonExistentQueue")
 }
 
-/// One entry of a batch failed.
+/// The failure of one entry of a batch.
 #[derive(Debug, thiserror::Error)]
 #[error("{code}: {message}")]
 struct EntryFailed {
@@ -193,10 +193,10 @@ struct EntryFailed {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the answer does not mention this entry")]
+#[error("the response does not mention this entry")]
 struct Unanswered;
 
-/// The results of `count` entries whose ids are their positions, from what an answer says of them.
+/// The results of `count` entries whose ids are their positions, from a batch response.
 pub(super) fn entry_results<'a>(
     count: usize,
     succeeded: impl Iterator<Item = &'a str>,
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn a_receipt_that_is_no_longer_good_has_lapsed() {
         let failure = Failure::of_entry(&entry("0", "ReceiptHandleIsInvalid", true));
-        assert!(matches!(failure.into_settle_error(&"q".into()), SettleError::Lapsed { .. }));
-        assert!(matches!(Failure::Gone.into_settle_error(&"q".into()), SettleError::Lapsed { .. }));
+        assert!(matches!(failure.into_acknowledge_error(&"q".into()), AcknowledgeError::Lapsed { .. }));
+        assert!(matches!(Failure::Gone.into_acknowledge_error(&"q".into()), AcknowledgeError::Lapsed { .. }));
     }
 }

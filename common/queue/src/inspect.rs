@@ -1,6 +1,6 @@
-//! How the four queues stand there, for whoever asks what is wrong.
+//! Inspection of the four queues, for `broker doctor`.
 //!
-//! What it does not do: change anything (that is [`topology`](super::topology)).
+//! It changes nothing (that is [`topology`](super::topology)).
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use super::urls::find;
 use super::{QueueError, QueueKind, QueueNames};
 use broker_runtime::aws::Aws;
 
-/// How one of the four stands there.
+/// The state of one of the four queues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
     /// Its name.
     pub queue: String,
-    /// Whether it is there.
+    /// Whether it exists.
     pub exists: bool,
-    /// What is not as [`ensure`](super::topology::ensure) makes it of what keeps dead letters: redrive, and how long messages are kept. How long
-    /// they stay hidden is a setting of each deployment.
+    /// The attributes about dead letters (redrive, retention) that differ from what [`ensure`](super::topology::ensure) sets.
+    /// The visibility timeout is a setting of each deployment.
     pub differs: Vec<String>,
 }
 
-/// Looks at the four queues, each dead-letter queue before its source; changes nothing.
+/// Inspects the four queues, each dead-letter queue before its source.
 pub async fn queues(aws: &Aws, names: &QueueNames) -> Result<Vec<Inspection>, QueueError> {
     let mut found = Vec::new();
     let mut dlq_arn: Option<String> = None;

@@ -1,13 +1,14 @@
-//! The queues, as the broker uses them. Nothing else knows SQS.
+//! The SQS queues of the broker. No other crate knows SQS.
 //!
-//! - [`QueueNames`] tells every name, [`topology`] creates the queues, [`inspect`] looks at them, [`QueueUrls`] resolves them.
-//! - [`Sender`] and [`ReplySenders`] send, [`Receiver`] receives, [`Settler`] ends or gives back what was received.
-//! - [`Batcher`] is what sends and settlements (and the store's reads) share: full batches under load, no added
-//!   latency without it.
+//! - [`QueueNames`] holds every name, [`topology`] creates the queues, [`inspect`] compares them, [`QueueUrls`] resolves them.
+//! - [`Sender`] and [`ReplySenders`] send, [`Receiver`] receives, [`Acknowledger`] deletes received messages or makes them
+//!   visible again.
+//! - Sends and acknowledgements go through the [`Batcher`].
 //!
-//! Invariants: delivery is at least once, so everything sent here may arrive twice; nothing received is dropped
-//! unseen. What it does not do: know what is in a message.
+//! Invariants: delivery is at least once, so everything sent here may arrive twice; no received message is dropped. The
+//! contents of messages are unknown here.
 
+mod acknowledgement;
 mod age;
 mod delivery;
 mod error;
@@ -18,18 +19,17 @@ mod receiver;
 mod reply_senders;
 mod room;
 mod sender;
-mod settle;
 pub mod topology;
 mod urls;
 
+pub use acknowledgement::{Acknowledger, KeptHidden};
 pub use age::OldestAge;
 pub use delivery::Delivery;
-pub use error::{QueueError, SendError, SettleError};
+pub use error::{AcknowledgeError, QueueError, SendError};
 pub use names::{InvalidPrefix, NotAReplyQueue, QueueKind, QueueNames, ReplyQueueName};
 pub use receiver::{Ended, PollOptions, Receiver};
 pub use reply_senders::ReplySenders;
 pub use sender::{Outgoing, Sender};
-pub use settle::{KeptHidden, Settler};
 pub use urls::{Queue, QueueUrls};
 
 #[cfg(test)]

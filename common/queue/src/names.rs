@@ -1,7 +1,7 @@
-//! The names of the queues, all of them from one prefix.
+//! Names of the queues, all with one prefix.
 //!
-//! Invariant: a [`ReplyQueueName`] is `{prefix}-replies-{uuid}`, exactly; `reply_to` of a message is outside input, and
-//! nothing is ever sent to a name that was not checked here. What it does not do: ask SQS whether a queue exists.
+//! Invariant: a [`ReplyQueueName`] is `{prefix}-replies-{uuid}`, exactly; `reply_to` of a message is untrusted input, and
+//! nothing is ever sent to a name that was not checked here. Whether a queue exists is not checked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use uuid::Uuid;
 /// SQS: queue names have 1 to 80 characters.
 const LONGEST_NAME: usize = 80;
 const REPLIES: &str = "-replies-";
-/// What a reply queue's name adds to the prefix: the longest suffix.
+/// The length of the longest suffix, that of a reply queue.
 const LONGEST_SUFFIX: usize = REPLIES.len() + uuid::fmt::Hyphenated::LENGTH;
 
-/// The queues that exist once.
+/// The permanent queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QueueKind {
-    /// What the API asks of the workers.
+    /// Requests of the API to the workers.
     Requests,
     /// Requests that could not be processed.
     RequestsDlq,
@@ -28,10 +28,10 @@ pub enum QueueKind {
 }
 
 impl QueueKind {
-    /// All of them, each dead-letter queue before its source, which is the order in which they are created.
+    /// All of them, each dead-letter queue before its source: the order in which they are created.
     pub const ALL: [Self; 4] = [Self::RequestsDlq, Self::Requests, Self::MaintenanceDlq, Self::Maintenance];
 
-    /// What follows the prefix and a hyphen.
+    /// The name without the prefix and its hyphen.
     pub const fn suffix(self) -> &'static str {
         match self {
             Self::Requests => "requests",
@@ -41,7 +41,7 @@ impl QueueKind {
         }
     }
 
-    /// Its dead-letter queue; `None` if it is one.
+    /// Its dead-letter queue; `None` for a dead-letter queue.
     pub const fn dlq(self) -> Option<Self> {
         match self {
             Self::Requests => Some(Self::RequestsDlq),
@@ -51,14 +51,14 @@ impl QueueKind {
     }
 }
 
-/// Names under one prefix.
+/// The queue names of one prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueNames {
     prefix: Arc<str>,
     template: Arc<str>,
 }
 
-/// Why a prefix cannot begin the names of queues.
+/// A prefix that is invalid for queue names.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "queue prefix {prefix:?} must have 1 to {} characters of [A-Za-z0-9_-]",
@@ -68,7 +68,7 @@ pub struct InvalidPrefix {
     prefix: String,
 }
 
-/// A name that is not a reply queue's under our prefix.
+/// A name that is not that of a reply queue with our prefix.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} is not a reply queue {template}")]
 pub struct NotAReplyQueue {
@@ -87,7 +87,7 @@ impl QueueNames {
         Ok(Self { prefix: prefix.into(), template: format!("{prefix}{REPLIES}*").into() })
     }
 
-    /// The name of one of the four.
+    /// The name of one of the four queues.
     pub fn name(&self, kind: QueueKind) -> String {
         format!("{}-{}", self.prefix, kind.suffix())
     }
@@ -97,8 +97,8 @@ impl QueueNames {
         ReplyQueueName(format!("{}{}", self.reply_prefix(), id.hyphenated()).into())
     }
 
-    /// Reads a reply queue's name from outside: the prefix must be ours and the rest a UUID as [`reply`](Self::reply)
-    /// writes it.
+    /// Parses a reply queue's name from outside: the prefix must be ours and the rest a UUID as [`reply`](Self::reply) writes
+    /// it.
     pub fn parse_reply(&self, name: &str) -> Result<ReplyQueueName, NotAReplyQueue> {
         let parsed = name
             .strip_prefix(&self.reply_prefix())
@@ -108,18 +108,18 @@ impl QueueNames {
         parsed.ok_or_else(|| NotAReplyQueue { name: name.to_owned(), template: Arc::clone(&self.template) })
     }
 
-    /// What every reply queue's name begins with.
+    /// The prefix of all reply queues' names.
     pub fn reply_prefix(&self) -> String {
         format!("{}{REPLIES}", self.prefix)
     }
 
-    /// What stands for any reply queue in metrics and spans: `{prefix}-replies-*`.
+    /// The label of all reply queues in metrics and spans: `{prefix}-replies-*`.
     pub fn reply_template(&self) -> Arc<str> {
         Arc::clone(&self.template)
     }
 }
 
-/// The name of a reply queue under our prefix.
+/// The name of a reply queue with our prefix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplyQueueName(Arc<str>);
 

@@ -1,70 +1,71 @@
-//! How many polls a receiver has under way, and how long it waits after a failed one. Pure.
+//! Number of concurrent polls of a receiver, and its backoff after failed ones. Pure.
 //!
-//! One poll while little comes; one more when all polls came back full twice over, up to the bound; one less each time one
-//! came back with less than half (SQS often gives fewer than ten from a deep queue). More polls than that only share the
-//! same messages among more calls. After a poll that brought several, but was not full, the next one keeps a moment's distance,
-//! so that what comes closely together is fetched together: SQS answers a waiting poll at the first message. Failures back off exponentially, and one poll at a time tries again.
+//! One poll while few messages come; one more when all polls came back full twice in a row, up to the bound; one less each
+//! time a poll returns less than half (SQS often returns fewer than ten from a deep queue). More polls would only share the
+//! same messages among more calls. After a poll that returned several, but was not full, the next one waits a moment, so
+//! that messages close together are fetched together: SQS answers a waiting poll at the first message. Failures back off
+//! exponentially, with one poll at a time.
 
 use std::time::Duration;
 
-/// The first wait after a failed poll.
+/// The first backoff after a failed poll.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// The longest wait.
+/// The longest backoff.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// A queue that has never answered is called gone after so many denials: SQS takes a second or more to know a new one.
+/// A queue that has never answered counts as gone after this many denials: SQS takes a second or more to know a new one.
 const DENIALS: u32 = 5;
 
-/// How a poll ended.
+/// The result of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PollEnd {
     /// As many messages as were asked for, and there is room for another full batch.
     Full,
-    /// Some, or there is no room for more.
+    /// Some, or no room for more.
     Some,
     /// Less than half of what was asked for.
     Few,
-    /// No more than one.
+    /// One or none.
     One,
     /// The queue does not exist.
     Missing,
-    /// Anything else went wrong.
+    /// Any other failure.
     Failed,
 }
 
-/// What to do after a poll.
+/// The next step after a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Go on at once.
+    /// Poll at once.
     Poll,
-    /// Go on, a spacing after the last poll began.
+    /// Poll a minimum interval after the last poll began.
     PollSpaced,
-    /// Go on after this time, give or take.
+    /// Poll after about this time.
     PollAfter(Duration),
-    /// There is no such queue.
+    /// The queue does not exist.
     Gone,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(super) struct PollConcurrency {
     polls: usize,
     max_polls: usize,
-    /// Full batches in a row.
+    /// Full polls in a row.
     full: usize,
     failures: u32,
     has_answered: bool,
 }
 
-impl Pace {
+impl PollConcurrency {
     pub(super) fn new(max_polls: usize) -> Self {
         Self { polls: 1, max_polls: max_polls.max(1), full: 0, failures: 0, has_answered: false }
     }
 
-    /// How many polls should be under way.
+    /// The wanted number of concurrent polls.
     pub(super) const fn polls(&self) -> usize {
         self.polls
     }
 
-    /// How many polls failed in a row.
+    /// Failed polls in a row.
     pub(super) const fn failures(&self) -> u32 {
         self.failures
     }
@@ -122,8 +123,8 @@ mod tests {
 
     #[test]
     fn polls_grow_while_batches_are_full_and_go_away_when_they_are_not() {
-        let mut pace = Pace::new(3);
-        let after = |pace: &mut Pace, end| {
+        let mut pace = PollConcurrency::new(3);
+        let after = |pace: &mut PollConcurrency, end| {
             pace.after(end);
             pace.polls()
         };
@@ -134,14 +135,14 @@ mod tests {
 
     #[test]
     fn several_that_are_not_a_full_batch_are_followed_at_a_distance() {
-        let mut pace = Pace::new(3);
+        let mut pace = PollConcurrency::new(3);
         let next = [PollEnd::Full, PollEnd::Some, PollEnd::Few, PollEnd::One].map(|end| pace.after(end));
         assert_eq!(next, [Next::Poll, Next::PollSpaced, Next::PollSpaced, Next::Poll]);
     }
 
     #[test]
     fn failures_back_off_to_five_seconds_with_one_poll_and_an_answer_forgets_them() {
-        let mut pace = Pace::new(8);
+        let mut pace = PollConcurrency::new(8);
         pace.after(PollEnd::Full);
         let waits: Vec<_> = (0..7).map(|_| pace.after(PollEnd::Failed)).collect();
         let wait = |ms| Next::PollAfter(Duration::from_millis(ms));
@@ -156,14 +157,14 @@ mod tests {
 
     #[test]
     fn a_queue_that_answered_is_gone_at_its_first_denial() {
-        let mut pace = Pace::new(1);
+        let mut pace = PollConcurrency::new(1);
         pace.after(PollEnd::Few);
         assert_eq!(pace.after(PollEnd::Missing), Next::Gone);
     }
 
     #[test]
     fn a_queue_made_just_now_is_given_time_to_be_known() {
-        let mut pace = Pace::new(1);
+        let mut pace = PollConcurrency::new(1);
         let denials: Vec<_> = (0..5).map(|_| pace.after(PollEnd::Missing)).collect();
         assert!(denials[..4].iter().all(|next| matches!(next, Next::PollAfter(_))), "{denials:?}");
         assert_eq!(denials[4], Next::Gone);

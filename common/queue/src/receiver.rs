@@ -1,11 +1,11 @@
-//! Receiving from one queue.
+//! The receiver of one queue: long polls, bounded by permits.
 //!
-//! A poll asks for no more messages than there are free permits, so whatever is received can be started at once. One
-//! long poll waits while the queue is quiet; the number of polls follows the load (see `pace`).
+//! A poll asks for no more messages than there are free permits, so every received message can be started at once. One long
+//! poll waits while the queue is quiet; the number of polls follows the load (see `poll_concurrency`).
 //!
-//! Invariant: a poll that was sent is always awaited and what it brings is handed on, also after `stop` and also when
-//! the future of [`Receiver::run`] is dropped: SQS may already have hidden its messages (aws-sdk-go-v2#2068). What it
-//! does not do: settle a message or look into its body.
+//! Invariant: a poll that was sent is always awaited and its messages are handed on, also after `stop` and also when the
+//! future of [`Receiver::run`] is dropped: SQS may already have hidden the messages (aws-sdk-go-v2#2068). Messages are
+//! neither acknowledged nor read here.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,41 +20,41 @@ use super::Queue;
 use super::age::OldestAge;
 use super::delivery::Delivery;
 use super::error::Failure;
-use super::poll_concurrency::{Next, Pace, PollEnd};
+use super::poll_concurrency::{Next, PollConcurrency, PollEnd};
 use super::room::Room;
 use super::sender::BATCH;
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
 use broker_runtime::trace::Received;
 
-/// A poll waits until this part of the permits is free, or a full batch's: a poll for each single permit would cost a call
-/// for each message of a busy worker.
+/// A poll waits until this part of the permits is free, or enough for a full batch: a poll for each single permit would cost
+/// a call for each message of a busy worker.
 const LEAST_PART: usize = 4;
 
-/// From the start of a poll that brought several to that of the next: shorter than a hop to AWS, so it costs nothing there.
+/// From the start of a poll with several messages to the next: shorter than a call to AWS, so it costs nothing there.
 const SPACING: Duration = Duration::from_millis(4);
 
-/// How a queue is polled.
+/// The options of polling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollOptions {
-    /// How long a poll waits for a message; at most what [`connect`](broker_runtime::aws::connect) was told.
+    /// How long a poll waits for a message; at most the `poll_wait` of [`connect`](broker_runtime::aws::connect).
     pub wait: Duration,
-    /// How long a received message is hidden; `None`: as the queue says.
+    /// The visibility timeout; `None`: that of the queue.
     pub visibility: Option<Duration>,
-    /// The most polls under way at once.
+    /// The most concurrent polls.
     pub max_polls: usize,
 }
 
 /// Why receiving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It was told to stop.
+    /// `stop` was cancelled.
     Stopped,
-    /// The queue does not exist (any more).
+    /// The queue does not exist.
     QueueGone,
 }
 
-/// Receives from one queue.
+/// The receiver of one queue.
 #[derive(Clone, Debug)]
 pub struct Receiver {
     client: aws_sdk_sqs::Client,
@@ -68,7 +68,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// A receiver without a bound on what it hands on. `client` is [`Aws::sqs_receive`](broker_runtime::aws::Aws::sqs_receive).
+    /// A receiver without permits. `client` is [`Aws::sqs_receive`](broker_runtime::aws::Aws::sqs_receive).
     pub fn new(
         client: aws_sdk_sqs::Client,
         queue: Queue,
@@ -80,31 +80,31 @@ impl Receiver {
         Self { client, queue, clock, entropy, options, permits: None, open: None, oldest }
     }
 
-    /// How old the oldest is of what it received of late.
+    /// The age of the oldest message received recently.
     pub fn oldest_age(&self) -> OldestAge {
         self.oldest.clone()
     }
 
-    /// Hands each message on with a permit of `permits`, and receives no more than there are. A waiting poll holds up to
-    /// ten of them: no other receiver should draw on the same semaphore.
+    /// Hands each message on with a permit of `permits`, and receives no more than there are. A waiting poll holds up to ten
+    /// of them: no other receiver should use the same semaphore.
     pub fn with_permits(self, permits: Arc<Semaphore>) -> Self {
         let least = (permits.available_permits() / LEAST_PART).clamp(1, BATCH);
         Self { permits: Some(Permits { semaphore: permits, least }), ..self }
     }
 
-    /// Starts polls only while `open` says true. What a poll under way brings is handed on all the same.
+    /// Starts polls only while `open` is true. Messages of a poll under way are handed on all the same.
     pub fn with_gate(self, open: watch::Receiver<bool>) -> Self {
         Self { open: Some(open), ..self }
     }
 
-    /// Receives until `stop`, or until the queue is gone. Returns when the last poll has ended, which takes up to the
-    /// wait. `hand_on` must not block: it spawns, or sends on a channel.
+    /// Receives until `stop`, or until the queue is gone. Returns when the last poll has ended, which takes up to its wait.
+    /// `hand_on` must not block: it spawns, or sends on a channel.
     pub async fn run<H>(self, stop: CancellationToken, hand_on: H) -> Ended
     where
         H: Fn(Delivery, Option<OwnedSemaphorePermit>) + Send + Sync + 'static,
     {
         let hand_on = Arc::new(hand_on);
-        let mut pace = Pace::new(self.options.max_polls);
+        let mut pace = PollConcurrency::new(self.options.max_polls);
         let mut last_began = self.clock.instant();
         let mut not_before = last_began;
         let mut polls = Polls::default();
@@ -132,7 +132,7 @@ impl Receiver {
         ended
     }
 
-    /// Waits until a poll may start, and takes permits for what it may bring.
+    /// Waits until a poll may start, and takes permits for its messages.
     async fn room(&self, not_before: Instant) -> Room {
         tokio::time::sleep_until(not_before.into()).await;
         loop {
@@ -153,12 +153,12 @@ impl Receiver {
     async fn opened(&self) {
         let Some(open) = &self.open else { return };
         if open.clone().wait_for(|open| *open).await.is_err() {
-            // Nobody will open a gate whose owner is gone.
+            // A gate whose owner is gone stays closed.
             std::future::pending().await
         }
     }
 
-    /// One ReceiveMessage, and the handing on of what it brings.
+    /// One ReceiveMessage call; its messages are handed on.
     async fn poll<H>(self, room: Room, hand_on: Arc<H>) -> PollEnd
     where
         H: Fn(Delivery, Option<OwnedSemaphorePermit>) + Send + Sync,
@@ -210,7 +210,7 @@ impl Receiver {
         received.map(|received| received.messages.unwrap_or_default()).map_err(|error| {
             let cause = DisplayErrorContext(&error).to_string();
             match Failure::of_call(error) {
-                // Its owner may have deleted it: whoever ran this receiver knows.
+                // Its owner may have deleted it: the code that runs this receiver knows.
                 Failure::Gone => PollEnd::Missing,
                 Failure::Refused { .. } | Failure::Unavailable(_) => {
                     tracing::warn!(queue = %self.queue.label(), cause, "a poll failed");
@@ -221,7 +221,7 @@ impl Receiver {
     }
 }
 
-/// The polls under way. Dropped, they go on: each hands on what it brings by itself.
+/// The polls under way. Dropped, they go on and hand their messages on.
 #[derive(Default)]
 struct Polls(JoinSet<PollEnd>);
 
@@ -231,10 +231,10 @@ impl Drop for Polls {
     }
 }
 
-/// What bounds the messages in hand.
+/// The bound on received messages.
 #[derive(Clone, Debug)]
 struct Permits {
     semaphore: Arc<Semaphore>,
-    /// How many must be free for a poll.
+    /// The number that must be free for a poll.
     least: usize,
 }

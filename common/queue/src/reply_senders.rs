@@ -1,7 +1,7 @@
-//! One sender per reply queue, for as many API processes as there are.
+//! Senders of replies, one per reply queue.
 //!
-//! Invariant: bounded; the sender least recently used makes room. A sender that is evicted or forgotten finishes what
-//! it was handed. What it does not do: create or check reply queues; one that is gone answers [`SendError::Gone`].
+//! Invariant: bounded; the least recently used sender is evicted. A sender that is evicted or forgotten finishes its
+//! messages. Reply queues are not created or checked; one that is gone is [`SendError::Gone`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +18,9 @@ const A_NEW_QUEUE_IS_KNOWN: Duration = Duration::from_millis(1_500);
 pub struct ReplySenders {
     client: aws_sdk_sqs::Client,
     urls: QueueUrls,
-    /// What all of them are called.
+    /// Their common label.
     label: Arc<str>,
-    flights: usize,
+    in_flight: usize,
     bound: usize,
     recent: Arc<Mutex<Recent>>,
 }
@@ -32,13 +32,13 @@ struct Recent {
 }
 
 impl ReplySenders {
-    /// How many are kept, unless configured otherwise: more than there are API processes.
+    /// The default number of senders: more than there are API processes.
     pub const BOUND: usize = 256;
 
-    /// No senders yet; each will have at most `flights` calls under way, and at most `bound` are kept.
-    pub fn new(client: aws_sdk_sqs::Client, urls: QueueUrls, flights: usize, bound: usize) -> Self {
+    /// Each sender has at most `in_flight` calls in flight, and at most `bound` senders are kept.
+    pub fn new(client: aws_sdk_sqs::Client, urls: QueueUrls, in_flight: usize, bound: usize) -> Self {
         let label = urls.names().reply_template();
-        Self { client, urls, label, flights, bound: bound.max(1), recent: Arc::default() }
+        Self { client, urls, label, in_flight, bound: bound.max(1), recent: Arc::default() }
     }
 
     /// The span of a reply that is about to be sent; the reply carries its `traceparent`.
@@ -55,19 +55,19 @@ impl ReplySenders {
         sent
     }
 
-    /// Sends `body` to `queue` once more, in a while, without anybody waiting for it. For a wake-up that found the queue gone:
-    /// SQS may not know a new queue everywhere for a second after it was made. A queue that is gone stays gone.
-    pub fn once_more(&self, queue: &ReplyQueueName, body: String) {
+    /// Sends `body` to `queue` once more, later, in the background. For a reply queue that was not found: SQS may not know a
+    /// new queue everywhere for a second after its creation. A queue that is gone stays gone.
+    pub fn retry_later(&self, queue: &ReplyQueueName, body: String) {
         let (senders, queue) = (self.clone(), queue.clone());
         tokio::spawn(async move {
             tokio::time::sleep(A_NEW_QUEUE_IS_KNOWN).await;
             if let Err(error) = senders.send(&queue, body).await {
-                tracing::debug!(%queue, %error, "nobody was woken");
+                tracing::debug!(%queue, %error, "reply not sent");
             }
         });
     }
 
-    /// How many are kept now.
+    /// The number of senders kept.
     pub fn kept(&self) -> usize {
         self.recent().senders.len()
     }
@@ -88,7 +88,7 @@ impl ReplySenders {
         if recent.senders.len() >= self.bound {
             recent.evict_oldest();
         }
-        let sender = Sender::new(self.client.clone(), self.urls.reply(queue), self.flights);
+        let sender = Sender::new(self.client.clone(), self.urls.reply(queue), self.in_flight);
         recent.senders.insert(queue.clone(), (now, sender.clone()));
         sender
     }

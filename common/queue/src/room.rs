@@ -1,4 +1,4 @@
-//! Room for what a poll may bring: permits that are taken before it is sent.
+//! Room for the messages of a poll: permits taken before the poll is sent.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::sender::BATCH;
 
-/// Room for what a poll may bring.
+/// Room for the messages of a poll.
 pub(super) enum Room {
     Unbounded,
     Permits(OwnedSemaphorePermit),
 }
 
 impl Room {
-    /// That of `first` and what else is free, up to a full batch.
+    /// The room of `first` and the other free permits, up to a full batch.
     pub(super) fn beyond(permits: &Arc<Semaphore>, mut first: OwnedSemaphorePermit) -> Self {
         while first.num_permits() < BATCH {
             match Arc::clone(permits).try_acquire_owned() {

@@ -1,7 +1,7 @@
-//! Sending to one queue: SendMessageBatch through a coalescer.
+//! The sender of one queue: SendMessageBatch through the batcher.
 //!
-//! Invariant: each caller learns what became of its own message; a message that SQS refuses takes no other with it.
-//! What it does not do: retry beyond the SDK's attempts, or look into a body.
+//! Invariant: each caller gets the result of its own message; a message that SQS refuses does not fail the others of its
+//! batch. No retries beyond the SDK's attempts.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use broker_runtime::trace::Span;
 pub(super) const BATCH: usize = 10;
 /// Bytes of a batch. SQS takes 1 MiB, the embedded endpoint 256 KiB.
 const BATCH_BYTES: usize = 256 * 1024;
-/// About what a hop to AWS takes, so it costs nothing there; where hops are shorter, it fills the batches under load.
+/// About the duration of a call to AWS, so it costs nothing there; where calls are shorter, it fills the batches under load.
 const SPACING: Duration = Duration::from_millis(8);
 /// SQS: the longest delay.
 const LONGEST_DELAY: Duration = Duration::from_secs(900);
@@ -61,7 +61,7 @@ impl Outgoing {
         &self.attributes
     }
 
-    /// What SQS counts against its limits.
+    /// The size that SQS counts against its limits.
     fn bytes(&self) -> usize {
         let attribute = |(name, value): &(String, String)| name.len() + "String".len() + value.len();
         self.body.len() + self.attributes.iter().map(attribute).sum::<usize>()
@@ -82,7 +82,7 @@ impl Outgoing {
     }
 }
 
-/// Sends to one queue; clones share their flights.
+/// Sends to one queue; clones share the calls in flight.
 #[derive(Clone, Debug)]
 pub struct Sender {
     queue: Queue,
@@ -90,19 +90,19 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Calls under way at once, unless configured otherwise.
+    /// The default number of calls in flight.
     pub const MAX_IN_FLIGHT: usize = 4;
 
-    /// A sender to `queue` with at most `flights` calls under way.
-    pub fn new(client: aws_sdk_sqs::Client, queue: Queue, flights: usize) -> Self {
+    /// A sender to `queue` with at most `in_flight` calls in flight.
+    pub fn new(client: aws_sdk_sqs::Client, queue: Queue, in_flight: usize) -> Self {
         let flight = Flight { client, queue: queue.clone() };
         let messages = Batcher::new(
             Bounds {
-                flights,
+                in_flight,
                 items: BATCH,
                 weight: BATCH_BYTES,
                 min_interval: SPACING,
-                max_wait: Bounds::PATIENCE,
+                max_wait: Bounds::MAX_WAIT,
             },
             Outgoing::bytes,
             move |batch| flight.clone().send(batch),
@@ -110,7 +110,7 @@ impl Sender {
         Self { queue, messages }
     }
 
-    /// Where it sends to.
+    /// The queue.
     pub const fn queue(&self) -> &Queue {
         &self.queue
     }
@@ -120,9 +120,9 @@ impl Sender {
         Span::send(self.queue.label())
     }
 
-    /// Sends `message`, and returns when SQS has it. A call that is given up halfway may send all the same.
+    /// Sends `message`, and returns when SQS has it. If the future is dropped, the message may be sent all the same.
     pub async fn send(&self, message: impl Into<Outgoing>) -> Result<(), SendError> {
-        let result = Failure::of_flight(self.messages.submit(message.into()).await);
+        let result = Failure::of_batch(self.messages.submit(message.into()).await);
         result.map_err(|failure| failure.into_send_error(self.queue.label()))
     }
 }
@@ -140,7 +140,7 @@ impl Flight {
             .record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
         match self.attempt(&batch).await {
             Ok(results) => results,
-            // SQS may refuse a whole batch for one of its messages: the others must not share its end.
+            // SQS may refuse a whole batch for one of its messages: the others are sent one by one.
             Err(Failure::Refused { .. }) if batch.len() > 1 => {
                 let mut results = Vec::with_capacity(batch.len());
                 for message in &batch {

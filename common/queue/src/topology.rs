@@ -1,7 +1,7 @@
-//! Creating, measuring and listing queues.
+//! Topology of the queues: creates, measures and lists them.
 //!
-//! Invariant: [`ensure`] may be repeated at any time, by several at once, and leaves what already fits alone. What it
-//! does not do: delete anything but reply queues, by name.
+//! Invariant: [`ensure`] may be repeated at any time, by several processes at once, and leaves matching queues alone. Only
+//! reply queues are ever deleted, by name.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::{Queue, QueueError, QueueKind, QueueNames, QueueUrls, ReplyQueueName}
 use broker_runtime::aws::Aws;
 
 const DAY_S: u32 = 24 * 60 * 60;
-/// Dead letters outlive their source: SQS counts retention from the first enqueue.
+/// Retention of dead-letter queues, longer than the sources': SQS counts it from the first enqueue.
 const DLQ_RETENTION_S: u32 = 14 * DAY_S;
 const SOURCE_RETENTION_S: u32 = 4 * DAY_S;
 const REPLY_RETENTION_S: u32 = 300;
@@ -28,21 +28,21 @@ const PAGE: i32 = 1_000;
 
 type Attributes = HashMap<Attribute, String>;
 
-/// What [`ensure`] found or did.
+/// What [`ensure`] did with a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ensured {
-    /// It was not there.
+    /// It was created.
     Created,
-    /// It was there, and these attributes were set anew.
+    /// It existed, and these attributes were changed.
     Changed(Vec<String>),
-    /// It was there as it should be.
+    /// It existed and matched.
     AsItWas,
 }
 
-/// How full a queue is. SQS calls all three approximate.
+/// The depth of a queue. SQS calls all three numbers approximate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Depth {
-    /// Which.
+    /// Its name.
     pub queue: String,
     /// Waiting to be received.
     pub visible: u64,
@@ -52,7 +52,7 @@ pub struct Depth {
     pub delayed: u64,
 }
 
-/// Creates the four queues, or gives existing ones the right attributes, dead-letter queues first. `visibility` is the
+/// Creates the four queues, or corrects the attributes of existing ones, dead-letter queues first. `visibility` is the
 /// visibility timeout of the sources.
 pub async fn ensure(
     aws: &Aws,
@@ -63,8 +63,8 @@ pub async fn ensure(
     let mut dlq_url: Option<String> = None;
     for kind in QueueKind::ALL {
         let name = names.name(kind);
-        // Each dead-letter queue stands before its source. Its URL is the one it was created with: asked for by name, a
-        // new queue may not be known yet.
+        // Each dead-letter queue comes before its source. Its URL is the one from its creation: a new queue may not be known by
+        // name yet.
         let dlq_arn = match (kind.dlq(), dlq_url.take()) {
             (Some(dlq), Some(url)) => Some(arn(aws, &names.name(dlq), &url).await?),
             (Some(_) | None, _) => None,
@@ -76,7 +76,7 @@ pub async fn ensure(
     Ok(report)
 }
 
-/// How many receives a message of this queue gets before redrive moves it; `None` for dead-letter queues.
+/// The number of receives before redrive moves a message of this queue; `None` for dead-letter queues.
 pub const fn max_receives(kind: QueueKind) -> Option<u32> {
     match kind {
         QueueKind::Requests => Some(5),
@@ -103,7 +103,7 @@ pub async fn create_reply_queue(
     Ok((name, queue))
 }
 
-/// Deletes a reply queue and what is in it. One that is not there is deleted.
+/// Deletes a reply queue with its messages. A missing one counts as deleted.
 pub async fn delete_reply_queue(
     aws: &Aws,
     urls: &QueueUrls,
@@ -116,7 +116,7 @@ pub async fn delete_reply_queue(
     }
 }
 
-/// All reply queues under our prefix, whoever's they are. SQS lists a new or deleted one up to a minute late.
+/// All reply queues with our prefix, of any process. SQS lists a new or deleted one up to a minute late.
 pub async fn reply_queues(aws: &Aws, names: &QueueNames) -> Result<Vec<ReplyQueueName>, QueueError> {
     let prefix = names.reply_prefix();
     let mut found = Vec::new();
@@ -125,13 +125,13 @@ pub async fn reply_queues(aws: &Aws, names: &QueueNames) -> Result<Vec<ReplyQueu
     while let Some(url) = pages.next().await {
         let url = url.map_err(|error| failed("list queues", &prefix, error))?;
         let name = url.rsplit('/').next().unwrap_or_default();
-        // Another deployment's prefix may begin as ours does.
+        // Another deployment's prefix may begin with ours.
         found.extend(names.parse_reply(name).ok());
     }
     Ok(found)
 }
 
-/// How full the four queues are, sources first.
+/// The depths of the four queues, sources first.
 pub async fn depths(aws: &Aws, urls: &QueueUrls) -> Result<Vec<Depth>, QueueError> {
     use QueueKind::{Maintenance, MaintenanceDlq, Requests, RequestsDlq};
     let mut depths = Vec::new();
@@ -141,7 +141,7 @@ pub async fn depths(aws: &Aws, urls: &QueueUrls) -> Result<Vec<Depth>, QueueErro
     Ok(depths)
 }
 
-/// How full `queue` is, which is called `name`.
+/// The depth of `queue`, which is called `name`.
 pub async fn depth(aws: &Aws, queue: &Queue, name: String) -> Result<Depth, QueueError> {
     let visible = Attribute::ApproximateNumberOfMessages;
     let in_flight = Attribute::ApproximateNumberOfMessagesNotVisible;
@@ -175,7 +175,7 @@ async fn ensure_one(aws: &Aws, name: &str, wanted: Attributes) -> Result<(Ensure
     let created = aws.sqs.create_queue().queue_name(name).set_attributes(Some(wanted.clone())).send().await;
     match created {
         Ok(created) => Ok((Ensured::Created, created.queue_url.unwrap_or_default())),
-        // Somebody else was faster, with other attributes.
+        // Another process created it first, with other attributes.
         Err(error) if error.as_service_error().is_some_and(|error| error.is_queue_name_exists()) => {
             let url = find(aws, name).await?.ok_or_else(|| failed("create", name, error))?;
             Ok((adjust(aws, name, &url, wanted).await?, url))
@@ -184,7 +184,7 @@ async fn ensure_one(aws: &Aws, name: &str, wanted: Attributes) -> Result<(Ensure
     }
 }
 
-/// Sets what differs.
+/// Corrects the attributes that differ.
 async fn adjust(aws: &Aws, name: &str, url: &str, wanted: Attributes) -> Result<Ensured, QueueError> {
     let differ = differences(aws, name, url, wanted).await?;
     if differ.is_empty() {
@@ -196,7 +196,7 @@ async fn adjust(aws: &Aws, name: &str, url: &str, wanted: Attributes) -> Result<
     Ok(Ensured::Changed(changed))
 }
 
-/// What of `wanted` is not so.
+/// The attributes of `wanted` that differ.
 pub(super) async fn differences(
     aws: &Aws,
     name: &str,
@@ -217,7 +217,7 @@ pub(super) fn words(attributes: &Attributes) -> Vec<String> {
     words
 }
 
-/// Whether two values of an attribute mean the same; SQS may write a policy's JSON in another way than it was given.
+/// Whether two values of an attribute mean the same; SQS may format a policy's JSON differently.
 fn same(attribute: &Attribute, left: &str, right: &str) -> bool {
     if *attribute != Attribute::RedrivePolicy {
         return left == right;

@@ -1,7 +1,7 @@
-//! Where the queues are.
+//! URLs of the queues.
 //!
-//! The four are asked for once; every reply queue lies beside them, so its URL is theirs with another last segment and
-//! no call is spent on it. What it does not do: create anything.
+//! The four are resolved once; every reply queue has the same base, so its URL is theirs with another last segment and
+//! costs no call. Nothing is created here.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::error::is_missing_queue;
 use super::{QueueError, QueueKind, QueueNames, ReplyQueueName};
 use broker_runtime::aws::Aws;
 
-/// One queue: where it is, and what it is called in metrics and errors.
+/// One queue: its URL, and its label in metrics and errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queue {
     url: Arc<str>,
@@ -29,12 +29,12 @@ impl Queue {
         &self.url
     }
 
-    /// What it is called in metrics and errors; never a reply queue's raw name.
+    /// The label in metrics and errors; never a reply queue's name.
     pub const fn label(&self) -> &Arc<str> {
         &self.label
     }
 
-    /// The label, as the `metrics` crate takes it.
+    /// The label for the `metrics` crate.
     pub(super) fn metric_label(&self) -> metrics::SharedString {
         metrics::SharedString::from_shared(Arc::clone(&self.label))
     }
@@ -49,7 +49,7 @@ pub struct QueueUrls {
 }
 
 impl QueueUrls {
-    /// Asks SQS for the four queues. One that is not there is [`QueueError::Missing`].
+    /// Resolves the four queues. A missing one is [`QueueError::Missing`].
     pub async fn resolve(aws: &Aws, names: &QueueNames) -> Result<Self, QueueError> {
         let mut requests = None;
         for kind in QueueKind::ALL {
@@ -62,7 +62,7 @@ impl QueueUrls {
         Ok(Self::beside(names, &requests.unwrap_or_default()))
     }
 
-    /// The queues that lie beside the one at `url`.
+    /// The queues with the same base as `url`.
     pub(super) fn beside(names: &QueueNames, url: &str) -> Self {
         let base = url.rfind('/').map_or("", |slash| &url[..=slash]);
         Self { names: names.clone(), base: base.into() }
@@ -73,19 +73,19 @@ impl QueueUrls {
         &self.names
     }
 
-    /// One of the four.
+    /// One of the four queues.
     pub fn get(&self, kind: QueueKind) -> Queue {
         let name = self.names.name(kind);
         Queue::new(format!("{}{name}", self.base), name)
     }
 
-    /// A reply queue, which need not exist (any more).
+    /// A reply queue, which need not exist.
     pub fn reply(&self, name: &ReplyQueueName) -> Queue {
         Queue::new(format!("{}{name}", self.base), self.names.reply_template())
     }
 }
 
-/// The URL of the queue of this name, if there is one.
+/// The URL of the queue of this name, if it exists.
 pub(super) async fn find(aws: &Aws, name: &str) -> Result<Option<String>, QueueError> {
     match aws.sqs.get_queue_url().queue_name(name).send().await {
         Ok(found) => Ok(found.queue_url),

@@ -1,9 +1,9 @@
-//! The time, corrected by what AWS says it is.
+//! The clock of a process, corrected by the `Date` header of AWS responses.
 //!
-//! Purpose: deadlines cross machines, so every process reads one [`Clock`], which follows the `Date` header of AWS
-//! answers (whole seconds; RFC 9110, 6.6.1). Invariant: a correction needs three answers in a row that
-//! agree on it, so one odd answer moves nothing; until they do, a process that is more than two seconds off is not
-//! [`trusted`](Clock::is_trusted) and must not receive. What it does not do: slew. A corrected clock jumps.
+//! Deadlines cross machines, so every process reads one [`Clock`], which follows the `Date` header of AWS responses (whole
+//! seconds; RFC 9110, 6.6.1). Invariant: a correction needs three responses in a row that agree on it, so one odd response
+//! moves nothing; until then a process that is more than two seconds off is not [`trusted`](Clock::is_trusted) and must not
+//! receive. A corrected clock jumps; it does not slew.
 //!
 //! This module alone reads the system's clocks.
 
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use broker_domain::{MAX_SKEW_MS, Timestamp};
 
-/// How many answers in a row must agree before the clock follows them.
+/// The number of responses in a row that must agree before the clock follows them.
 const AGREEING_ANSWERS: u32 = 3;
 
 /// A date in a header (RFC 9110, 5.6.7).
@@ -25,11 +25,11 @@ pub fn http_date(text: &str) -> Option<Timestamp> {
     u64::try_from(date.secs()).ok().map(Timestamp::from_secs)
 }
 
-/// Where the uncorrected time comes from.
+/// The source of the uncorrected time.
 #[derive(Debug)]
 enum Source {
     System,
-    /// Set by hand, in milliseconds since the epoch; who waits for a time is told.
+    /// Set by hand, in milliseconds since the epoch; waiting tasks are notified.
     Manual {
         ms: AtomicU64,
         moved: Notify,
@@ -45,14 +45,14 @@ struct Inner {
     source: Source,
     /// Added to the source.
     correction_ms: AtomicI64,
-    /// How far off the last answer found the corrected clock, in milliseconds; 0 within the header's precision.
+    /// The difference that the last response found after correction, in milliseconds; 0 within the header's precision.
     residual_ms: AtomicI64,
-    /// How many answers have been compared.
+    /// The number of responses compared.
     compared: AtomicU32,
     streak: Mutex<Streak>,
 }
 
-/// Answers in a row that disagree with the clock, and agree with each other.
+/// Consecutive responses that disagree with the clock and agree with each other.
 #[derive(Debug, Default)]
 struct Streak {
     length: u32,
@@ -60,12 +60,12 @@ struct Streak {
 }
 
 impl Clock {
-    /// The machine's clock.
+    /// The system's clock.
     pub fn system() -> Self {
         Self::new(Source::System)
     }
 
-    /// A clock that stands at `now` until it is [set](Self::set).
+    /// A clock that stays at `now` until it is [set](Self::set).
     pub fn manual(now: Timestamp) -> Self {
         Self::new(Source::Manual { ms: AtomicU64::new(now.as_ms()), moved: Notify::new() })
     }
@@ -91,13 +91,13 @@ impl Clock {
         }
     }
 
-    /// Now, corrected.
+    /// The corrected time.
     pub fn now(&self) -> Timestamp {
         self.corrected(self.uncorrected())
     }
 
-    /// Now, as the machine says it: what [`observe`](Self::observe) compares, since a correction may fall between the
-    /// two times that it is given.
+    /// The uncorrected time: the argument of [`observe`](Self::observe), because a correction may happen between its two
+    /// times.
     pub fn uncorrected(&self) -> Timestamp {
         Timestamp::from_ms(match &self.0.source {
             Source::System => system_ms(),
@@ -109,12 +109,12 @@ impl Clock {
         Timestamp::from_ms(uncorrected.as_ms().saturating_add_signed(self.correction_ms()))
     }
 
-    /// Waits until it says `at`, never less.
+    /// Waits until the time is `at` or later.
     pub async fn reaches(&self, at: Timestamp) {
         loop {
             let moved = match &self.0.source {
                 Source::System => None,
-                // From here on it is told of every move.
+                // From here on every move notifies it.
                 Source::Manual { moved, .. } => Some(moved.notified()),
             };
             let left = at.since(self.now());
@@ -126,14 +126,14 @@ impl Clock {
         }
     }
 
-    /// A point on a clock that never jumps, for measuring how long something took.
+    /// The monotonic clock, for durations.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
     pub fn instant(&self) -> Instant {
         Instant::now()
     }
 
-    /// Compares the clock with an answer that said `date` (whole seconds), sent for at `asked` and here at `answered`,
-    /// both [uncorrected](Self::uncorrected).
+    /// Compares the clock with a response dated `date` (whole seconds), requested at `asked` and received at `answered`, both
+    /// [uncorrected](Self::uncorrected).
     pub fn observe(&self, date: Timestamp, asked: Timestamp, answered: Timestamp) {
         let mut streak = self.0.streak.lock().unwrap_or_else(PoisonError::into_inner);
         let residual = disagreement_ms(date, self.corrected(asked), self.corrected(answered));
@@ -153,12 +153,12 @@ impl Clock {
         }
     }
 
-    /// How much is added to the machine's clock, in milliseconds.
+    /// The correction in milliseconds.
     pub fn correction_ms(&self) -> i64 {
         self.0.correction_ms.load(Ordering::Relaxed)
     }
 
-    /// The same in seconds, for metrics.
+    /// The correction in seconds, for metrics.
     pub fn correction_s(&self) -> f64 {
         let ms = self.correction_ms();
         let seconds = Duration::from_millis(ms.unsigned_abs()).as_secs_f64();
@@ -172,8 +172,8 @@ impl Clock {
     }
 }
 
-/// The smallest shift in milliseconds that lets an answer dated `date` (any time in that second) fall between `asked`
-/// and `answered`.
+/// The smallest shift in milliseconds that puts a response dated `date` (any time in that second) between `asked` and
+/// `answered`.
 fn disagreement_ms(date: Timestamp, asked: Timestamp, answered: Timestamp) -> i64 {
     let signed = |t: Timestamp| i64::try_from(t.as_ms()).unwrap_or(i64::MAX);
     let earliest = signed(date) - signed(answered);

@@ -1,60 +1,60 @@
-//! Named points at which a test ends, or stops, a process of ours.
+//! Crash points: named places at which a test kills or stops a process.
 //!
-//! Purpose: `tests/crash` kills each process between any two of its effects, not somewhere near. Invariant: compiled in
-//! only with the feature `crash-points` and debug assertions, so never into a release build; and inert unless
-//! [`CRASH_SETTING`](crate::config::CRASH_SETTING) names a point. What it does not do: clean up. The process is gone, as after a power cut, or stands still
-//! with everything in its hands, as after a pause of its machine.
+//! `tests/crash` kills each process between any two of its effects, not somewhere near. Invariant: compiled in only with
+//! the feature `crash-points` and debug assertions, so never into a release build; and inert unless
+//! [`CRASH_SETTING`](crate::config::CRASH_SETTING) names a point. Nothing is cleaned up: the process is gone, as after a
+//! power cut, or stopped with its messages in hand, as after a pause of its machine.
 
-/// Where a process can be ended.
+/// A crash point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
     /// Worker: a message was received, nothing was done.
     Received,
-    /// Worker: a claim is about to be written; what it decided on was read.
+    /// Worker: a claim is about to be written; its decision is made.
     BeforeClaim,
     /// Worker: the claim is written.
     Claimed,
-    /// Worker: a return is about to be written by its owner's default key; nothing was read.
+    /// Worker: a return by the owner's default key is about to be written; nothing was read.
     BeforeReturn,
-    /// Worker: the end of a lease is about to be written; what it decided on was read.
+    /// Worker: the end of a lease is about to be written; its decision is made.
     BeforeEnd,
     /// Worker: the end of a lease is written.
     LeaseEnded,
-    /// Worker: the outcome is stored, nobody was told.
+    /// Worker: the outcome is stored, the reply is not sent.
     OutcomeStored,
     /// Worker: the reply is sent.
     Replied,
     /// Worker: the message is about to be deleted.
     BeforeDelete,
-    /// Worker: a dead letter is sent, its message not yet deleted.
+    /// Worker: a copy is sent to the dead-letter queue, its message not yet deleted.
     Buried,
-    /// Drainer: a dead letter is kept, its message not yet deleted.
+    /// Worker: a dead letter is kept in the table, its message not yet deleted.
     LetterKept,
-    /// Replay: a letter is taken, its message not yet sent.
+    /// Replay: a dead letter is taken, its message not yet sent.
     LetterTaken,
-    /// Replay: the message of a letter is sent, which nobody knows yet.
+    /// Replay: the message of a dead letter is sent, the dead letter is not yet marked as replayed.
     LetterSent,
     /// Worker: a job's tick is taken, its message is not sent.
     TickTaken,
-    /// Worker: the provider's list was read, nothing of it is written.
+    /// Worker: the provider's list was read, nothing is written.
     Listed,
     /// Worker: one change of a job is written, the others are not.
     Stepped,
     /// Worker: a deletion is planned in the table, its message is not sent.
     Planned,
-    /// Worker: a sandbox is gone at the provider, its tombstone is not written.
+    /// Worker: a sandbox is deleted at the provider, its tombstone is not written.
     GoneAtProvider,
-    /// Worker: the pool is counted, the census is not kept.
+    /// Worker: the pool is counted, the census is not stored.
     Counted,
-    /// Worker: a reply queue is swept, its instance is not forgotten.
+    /// Worker: a reply queue is deleted, its INSTANCE is not.
     Swept,
     /// Worker: a job ran, its report is not stored.
     Ran,
-    /// API: the record of a request is written; it was not sent, or 202 not said.
+    /// API: the record of a request is written; the message is not sent, or 202 not returned.
     Recorded,
     /// API: the request is sent, its caller waits.
     Waiting,
-    /// API: the reply came, the caller was not told.
+    /// API: the reply has arrived, the response is not sent.
     ReplyArrived,
 }
 
@@ -87,7 +87,7 @@ impl Point {
         Self::ReplyArrived,
     ];
 
-    /// As [`CRASH_SETTING`](crate::config::CRASH_SETTING) names it.
+    /// The word in [`CRASH_SETTING`](crate::config::CRASH_SETTING).
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Received => "received",
@@ -118,23 +118,23 @@ impl Point {
     }
 }
 
-/// Arms the point that a test asked for: `{point}=kill` (SIGKILL) or `{point}=stop` (SIGSTOP), once, at the first
-/// time. Without an order nothing ever happens.
+/// Arms a point: `{point}=kill` (SIGKILL) or `{point}=stop` (SIGSTOP), once, when it is first reached. With `None` nothing
+/// ever happens.
 #[cfg(not(all(feature = "crash-points", debug_assertions)))]
 pub const fn arm(_order: Option<&str>) {}
 
-/// Arms the point that a test asked for: `{point}=kill` (SIGKILL) or `{point}=stop` (SIGSTOP), once, at the first
-/// time. Without an order nothing ever happens.
+/// Arms a point: `{point}=kill` (SIGKILL) or `{point}=stop` (SIGSTOP), once, when it is first reached. With `None` nothing
+/// ever happens.
 #[cfg(all(feature = "crash-points", debug_assertions))]
 pub fn arm(order: Option<&str>) {
     armed::take(order);
 }
 
-/// Ends or stops this process here, if a test asked for it.
+/// Kills or stops this process here, if the point is armed.
 #[cfg(not(all(feature = "crash-points", debug_assertions)))]
 pub const fn point(_here: Point) {}
 
-/// Ends or stops this process here, if a test asked for it.
+/// Kills or stops this process here, if the point is armed.
 #[cfg(all(feature = "crash-points", debug_assertions))]
 pub fn point(here: Point) {
     armed::reached(here);
@@ -173,7 +173,7 @@ mod armed {
         match parse(text) {
             // A second process in this one has the same order.
             Some(order) => drop(ORDER.set(order)),
-            None => tracing::error!(text, "the crash order names no point, or neither kill nor stop"),
+            None => tracing::error!(text, "the crash point setting names no point, or neither kill nor stop"),
         }
     }
 
@@ -182,7 +182,7 @@ mod armed {
         if order.point == here && !order.carried_out.swap(true, Ordering::Relaxed) {
             tracing::warn!(point = here.as_str(), signal = order.signal.as_str(), "crash point");
             if let Err(error) = raise(order.signal) {
-                tracing::error!(%error, "crash point without effect");
+                tracing::error!(%error, "crash point failed");
             }
         }
     }

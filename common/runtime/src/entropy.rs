@@ -1,4 +1,4 @@
-//! Randomness, handed to whoever needs it.
+//! Randomness: the source of ids and jitter, passed to the code that needs it.
 //!
 //! This module alone draws from the operating system. A seeded source repeats a run's choices; ids minted from it are
 //! unique only within that run.
@@ -23,7 +23,7 @@ impl Entropy {
         Self(Arc::new(Mutex::new(SmallRng::from_rng(&mut rand::rng()))))
     }
 
-    /// The same choices for the same seed.
+    /// A source that repeats its choices for the same seed.
     pub fn seeded(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(SmallRng::seed_from_u64(seed))))
     }
@@ -39,7 +39,7 @@ impl Entropy {
         )
     }
 
-    /// So many random bytes.
+    /// `N` random bytes.
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut random = [0; N];
         self.with(|rng| rng.fill_bytes(&mut random));
@@ -56,7 +56,7 @@ impl Entropy {
         uuid::Builder::from_random_bytes(self.bytes()).into_uuid()
     }
 
-    /// Anything from half of `duration` to all of it ("equal jitter").
+    /// A duration between half of `duration` and all of it ("equal jitter").
     pub fn jitter(&self, duration: Duration) -> Duration {
         duration.mul_f64(self.with(|rng| rng.random_range(0.5..=1.0)))
     }
@@ -66,7 +66,7 @@ impl Entropy {
         self.with(|rng| rng.random_range(0..bound))
     }
 
-    /// Puts `items` in random order.
+    /// Shuffles `items`.
     pub fn shuffle<T>(&self, items: &mut [T]) {
         use rand::seq::SliceRandom as _;
         self.with(|rng| items.shuffle(rng));

@@ -1,8 +1,7 @@
-//! Calls over HTTP(S) to what is neither AWS nor a client: the provider, the collector of traces.
+//! HTTP(S) client for the provider and the trace collector.
 //!
-//! Invariant: connecting and the size of an answer are bounded; who calls bounds the time. TLS is the stack that the SDK
-//! brings, with the system's certificates, read only where a URL needs them. What it does not do: retry, follow
-//! redirects, use proxies.
+//! Invariant: connecting and the size of a response are bounded; the caller bounds the time. TLS is the stack of the AWS
+//! SDK, with the system's certificates, read only for https URLs. No retries, redirects or proxies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +15,10 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-/// A pool of connections; clones share it.
+/// A connection pool; clones share it.
 pub type Client<B> = legacy::Client<HttpsConnector<HttpConnector>, B>;
 
-/// A client for what is at `url`, which may take `connect` for each connection.
+/// A client for `url` with the timeout `connect` for each connection.
 pub fn client<B>(url: &Uri, connect: Duration) -> Result<Client<B>, String>
 where
     B: Body + Send,
@@ -36,7 +35,7 @@ where
     Ok(legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector))
 }
 
-/// Certificates are read only where they are needed.
+/// Reads certificates for https URLs only.
 fn tls(url: &Uri) -> Result<rustls::ClientConfig, String> {
     use hyper_rustls::ConfigBuilderExt as _;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -51,14 +50,14 @@ fn tls(url: &Uri) -> Result<rustls::ClientConfig, String> {
     }
 }
 
-/// The whole of a body that has at most `limit` bytes.
+/// The whole body, if it has at most `limit` bytes.
 pub async fn whole(mut body: Incoming, limit: usize) -> Result<Bytes, String> {
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| told(&error))?;
+        let frame = frame.map_err(|error| error_chain(&error))?;
         if let Some(data) = frame.data_ref() {
             if read.len() + data.len() > limit {
-                return Err(format!("an answer of more than {limit} bytes"));
+                return Err(format!("a response of more than {limit} bytes"));
             }
             read.extend_from_slice(data);
         }
@@ -66,8 +65,8 @@ pub async fn whole(mut body: Incoming, limit: usize) -> Result<Bytes, String> {
     Ok(read.freeze())
 }
 
-/// An error and its causes.
-pub fn told(error: &(dyn std::error::Error + 'static)) -> String {
+/// An error with its causes, as one text.
+pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |&error| error.source());
     chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

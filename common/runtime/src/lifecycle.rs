@@ -1,8 +1,8 @@
-//! How a process ends: softly first, then hard.
+//! Lifecycle of a process: a soft end, then a hard one.
 //!
-//! The soft token means "take no more work, finish what you have"; the hard one "stop now". The hard one follows the
-//! soft one after the drain time, or at the second signal. What it does not do: decide what draining means; each part
-//! watches the tokens itself and runs its tasks on the tracker.
+//! The soft token means "take no more work, finish what you have"; the hard one "stop now". The hard one follows the soft
+//! one after the drain time, or at the second signal. Each part of a process watches the tokens itself and runs its tasks on
+//! the tracker.
 
 use std::io;
 use std::time::Duration;
@@ -18,12 +18,12 @@ pub struct Lifecycle {
     pub soft: CancellationToken,
     /// Stop now. A child of nothing: it is cancelled on its own.
     pub hard: CancellationToken,
-    /// What has to end before the process does.
+    /// Tasks that must end before the process does.
     pub tracker: TaskTracker,
 }
 
 impl Lifecycle {
-    /// A lifecycle that nobody ends yet.
+    /// A lifecycle without signals.
     pub fn new() -> Self {
         Self::default()
     }
@@ -46,8 +46,8 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Waits for the soft token, then until every tracked task ended or `drain` passed; then cancels the hard token.
-    /// Returns whether everything ended in time.
+    /// Waits for the soft token, then until every tracked task has ended or `drain` has passed; then cancels the hard token.
+    /// Returns whether every task ended in time.
     pub async fn drained(&self, drain: Duration) -> bool {
         self.soft.cancelled().await;
         self.tracker.close();

@@ -1,6 +1,6 @@
-//! Prometheus metrics: one recorder per process, served by whoever has a port.
+//! Prometheus metrics: one recorder per process, served by its HTTP port.
 //!
-//! Names and labels are those of SPEC.md, "Metrics"; labels are templates and outcomes, never ids.
+//! Names and labels are listed in ARCHITECTURE.md, "Metrics"; labels are templates and outcomes, never ids.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ const SECONDS: &[f64] =
     &[0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 51.2];
 /// Bucket bounds of batch sizes; SQS batches have at most ten.
 const BATCH: &[f64] = &[1.0, 2.0, 3.0, 5.0, 7.0, 10.0];
-/// Bucket bounds of capacity units. A claim of one item costs four, ten together forty.
+/// Bucket bounds of capacity units. A claim of one item costs four, a batch of ten forty.
 const UNITS: &[f64] = &[0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
-/// Bucket bounds of how often something was tried.
+/// Bucket bounds of attempts.
 const ATTEMPTS: &[f64] = &[1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 50.0, 100.0];
-/// How often raw samples are taken in, see [`upkeep`].
+/// How often raw samples are aggregated, see [`upkeep`].
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// Installs the process's recorder. Fails when there is one already.
+/// Installs the process's recorder. Fails if there is one already.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
     builder()?.install_recorder()
 }
@@ -31,7 +31,7 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_attempts".to_owned()), ATTEMPTS)
 }
 
-/// Keeps the recorder small; never ends. It holds raw samples until somebody scrapes, or this.
+/// Aggregates raw samples, so that the recorder stays small without a scrape; never ends.
 pub async fn upkeep(handle: PrometheusHandle) {
     loop {
         tokio::time::sleep(UPKEEP_EVERY).await;
@@ -39,17 +39,17 @@ pub async fn upkeep(handle: PrometheusHandle) {
     }
 }
 
-/// Why no recorder could be installed.
+/// The error of a failed installation.
 pub use metrics_exporter_prometheus::BuildError as InstallError;
-/// What serves the metrics.
+/// The handle that renders the metrics.
 pub use metrics_exporter_prometheus::PrometheusHandle as Handle;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Every histogram of ours, by the ends of their names; one without buckets would come out as a summary, which
-    /// cannot be added up over processes.
+    /// Every histogram, by the ends of their names; one without buckets would be exported as a summary, which cannot be added
+    /// up over processes.
     #[test]
     fn every_histogram_has_buckets() {
         let recorder = builder().unwrap().build_recorder();

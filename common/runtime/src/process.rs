@@ -1,7 +1,6 @@
-//! What every process of ours has, and how it starts and ends.
+//! A process of the broker: its parts, its start and its end.
 //!
-//! Invariant: one place turns a failed start or run into an exit code: 0 done, 1 failed, 2 a bad setting (named). What it
-//! does not do: know what the process is for.
+//! Invariant: one place turns a failed start or run into an exit code: 0 done, 1 failed, 2 a bad setting (named).
 
 use std::env::VarsOs;
 use std::error::Error;
@@ -21,7 +20,7 @@ use crate::entropy::Entropy;
 use crate::lifecycle::Lifecycle;
 use crate::{crash_points, metrics, telemetry, trace};
 
-/// The parts that a process hands down to whoever needs them.
+/// The parts of a process, passed down as arguments.
 #[derive(Clone, Debug)]
 pub struct Process {
     /// Its configuration.
@@ -38,7 +37,7 @@ pub struct Process {
     pub metrics: metrics::Handle,
 }
 
-/// What a process is started with and only its start needs.
+/// The parts of a process that only its start needs.
 struct Started {
     process: Process,
     exporter: trace::Exporter,
@@ -99,25 +98,25 @@ impl Started {
     }
 }
 
-/// Why a process cannot listen, and what to do about it.
+/// An address that a process cannot listen on, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Somebody listens there.
+    /// The address is in use.
     #[error("port {} is taken ({address}): stop what listens there, perhaps another broker, or choose another with {setting} (0 takes a free one)", address.port())]
     Taken {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// What chooses it.
+        /// The setting that chooses it.
         setting: &'static str,
     },
     /// The operating system refuses for another reason.
     #[error("cannot listen on {address}: choose another with {setting}")]
     Refused {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// What chooses it.
+        /// The setting that chooses it.
         setting: &'static str,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
@@ -133,7 +132,7 @@ pub async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpLis
     })
 }
 
-/// The `main` of a process called `name`: starts it from its environment, runs it, tells how it ended.
+/// The `main` of a process called `name`: starts it from its environment, runs it, reports how it ended.
 pub fn main<F, Fut, E>(name: &'static str, environment: VarsOs, run: F) -> ExitCode
 where
     F: FnOnce(Process) -> Fut,
@@ -177,15 +176,15 @@ where
     })
 }
 
-/// Whether a setting stands anywhere in the chain of causes.
+/// Whether the chain of causes contains a bad setting.
 fn blames_a_setting(error: &(dyn Error + 'static)) -> bool {
     std::iter::successors(Some(error), |&error| error.source()).any(|cause| cause.is::<ConfigError>())
 }
 
-/// Says why on standard error, in words, because logging may not have started.
+/// Writes the reason to standard error as plain text, because logging may not have started.
 fn refuse(name: &str, problem: &str, code: u8) -> ExitCode {
     use std::io::Write as _;
-    // Nobody can be told if standard error is closed.
+    // Standard error may be closed.
     let _ = writeln!(std::io::stderr(), "{name}: {problem}");
     ExitCode::from(code)
 }

@@ -1,6 +1,4 @@
-//! Logs: JSON lines on standard error, one object a line, or text for people.
-//!
-//! What it does not do: traces (see [`trace`](crate::trace)).
+//! Logging: JSON lines on standard error, one object a line, or text for people.
 
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
@@ -15,7 +13,7 @@ pub enum TelemetryError {
     /// The filter is not one; see tracing-subscriber's `Targets`.
     #[error("BROKER_LOG is not a log filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// Somebody installed a subscriber before.
+    /// A subscriber was installed before.
     #[error("logging was started twice: {0}")]
     Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -1,38 +1,37 @@
-//! The audit: what operators asked for, who they were and why.
+//! Audit records: each operation of an operator, with the operator's name and reason.
 //!
-//! Invariant: the line is written before the act, so nothing an operator does is without one; a line alone may be of an
-//! act that failed or came too late. What became of it stands in the item, the run, the log; and in the line only where
-//! nothing else keeps it.
+//! Invariant: the line is written before the operation, so no operation is without one; a line alone may be of an operation
+//! that failed or came too late. The result is in the item, the run or the log; in the line only if nothing else keeps it.
 
 use serde::Serialize;
 use uuid::Uuid;
 
 use broker_domain::Timestamp;
 
-/// What an operator can do to the broker's state.
+/// An operation of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Act {
     /// Run a job now; the target is the job.
     RunJob,
-    /// Keep a job from being started by its schedule.
+    /// Pause a job; its schedule does not start it.
     PauseJob,
-    /// Let a paused job be started again.
+    /// Resume a paused job.
     ResumeJob,
     /// End a lease; the target is the sandbox.
     Release,
-    /// Let an owner keep a sandbox longer; by so many hours.
+    /// Extend a lease by some hours.
     Extend,
     /// Make a deletion due now.
     RetryDelete,
-    /// Send dead letters again; the target is what was chosen.
+    /// Replay dead letters; the target is the selection.
     Replay,
-    /// Give dead letters up; the target is what was chosen.
+    /// Discard dead letters; the target is the selection.
     Discard,
 }
 
 impl Act {
-    /// Every act.
+    /// Every operation.
     pub const ALL: [Self; 8] = [
         Self::RunJob,
         Self::PauseJob,
@@ -58,7 +57,7 @@ impl Act {
         }
     }
 
-    /// From what is stored.
+    /// From the stored text.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|act| act.as_str() == text)
     }
@@ -67,24 +66,24 @@ impl Act {
 /// One line of the audit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditLine {
-    /// When, in milliseconds since the epoch.
+    /// The time, in milliseconds since the epoch.
     #[serde(rename = "at_ms")]
     pub at: Timestamp,
-    /// Tells two acts of one millisecond apart.
+    /// Distinguishes two operations of one millisecond.
     pub id: Uuid,
-    /// Who: the name of the token, or `cli` for the command, whose caller AWS knows.
+    /// The operator: the name of the token, or `cli` for the command, whose caller AWS knows.
     pub who: String,
-    /// What.
+    /// The operation.
     pub act: Act,
-    /// To what: a job, a sandbox.
+    /// The target: a job, a sandbox.
     pub target: String,
-    /// Why, if it was said.
+    /// The reason, if one was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// How many, or how much, if that says something.
+    /// A count or an amount, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// How it ended, as JSON, where the act is long; none while it lasts, and for ever if its process died over it.
+    /// The result, as JSON, of a long operation; none while it runs, and never if its process died.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
 }

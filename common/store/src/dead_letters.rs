@@ -1,61 +1,61 @@
-//! Questions about dead letters to the table, and its answers.
+//! Types of the dead letter operations on the table.
 
 use uuid::Uuid;
 
 use broker_domain::{DeadLetter, DeadLetterId, JobReport, RequestId, Timestamp};
 
-/// Whether a letter is new.
+/// Whether a dead letter is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// It was written.
     New,
-    /// It was kept before: by another worker, or before this delivery was repeated.
+    /// It was kept before: by another worker, or by an earlier delivery.
     Before,
 }
 
-/// What waits for the end of a message, and is told that it died in the same write that keeps it.
+/// The record that waits for a message; the write that keeps the dead letter fails the record, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PendingRecord {
     /// The record of an asynchronous request.
     Request(RequestId),
-    /// The record of a run that somebody asked for, with the report that tells.
+    /// The record of a run, with the report to store.
     Run(RequestId, JobReport),
 }
 
-/// What waits again once a letter is sent again.
+/// The record that waits again once a dead letter is replayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Requeued {
-    /// The record of an asynchronous request, with its message and deadline as they are sent.
+    /// The record of an asynchronous request, with the message and deadline that are sent.
     Request {
-        /// Which.
+        /// Its id.
         id: RequestId,
-        /// What is sent.
+        /// The message.
         message: String,
-        /// The deadline it carries.
+        /// Its deadline.
         deadline: Timestamp,
     },
     /// The record of a run.
     Run(RequestId),
 }
 
-/// Who replays or discards, and when.
+/// The operator of an action, and its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
-    /// The action: one replay or discard of any number of letters.
+    /// The action: one replay or discard of any number of dead letters.
     pub action: Uuid,
-    /// Who, for the audit.
+    /// The operator, for the audit.
     pub by: String,
     /// Now.
     pub at: Timestamp,
 }
 
-/// Letters of one partition, in the order of their ids.
+/// A page of the dead letters of one partition, in the order of their ids.
 #[derive(Clone, Debug, Default)]
 pub struct DeadLetterPage {
-    /// Whole letters.
+    /// The dead letters.
     pub letters: Vec<DeadLetter>,
-    /// What is wrong with items that are none, though their keys say so.
+    /// The errors of items that cannot be read.
     pub unreadable: Vec<String>,
-    /// How far it was read; `None`: to the end.
+    /// The last id that was read; `None`: the partition was read to its end.
     pub read_to: Option<DeadLetterId>,
 }

@@ -1,6 +1,6 @@
-//! How a process says that it lives, so that what it leaves behind can be swept if it does not end by itself.
+//! Heartbeat of a process: its INSTANCE record, so that the sweep job can remove what a dead process leaves.
 //!
-//! Invariant: its INSTANCE stands before anything that is to be swept with it. What it does not do: sweep.
+//! Invariant: the INSTANCE is written before anything that must be swept with it.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use broker_domain::Timestamp;
 use broker_runtime::clock::Clock;
 use uuid::Uuid;
 
-/// How often a process says that it lives.
+/// The interval of heartbeats.
 pub const EVERY: Duration = Duration::from_secs(30);
-/// After how many missed heartbeats it counts as gone.
+/// The number of missed heartbeats after which a process counts as gone.
 const MISSED: u32 = 3;
 
-/// Whether a process is gone at `now`.
+/// Whether a process counts as gone at `now`.
 pub fn is_gone(instance: &Instance, now: Timestamp) -> bool {
     now.since(instance.heartbeat) > EVERY * MISSED
 }
 
-/// Says that a process lives until `stop`, and what it `received` since it said so before; then that it does not live any
-/// more. The first heartbeat is the caller's.
+/// Writes heartbeats until `stop`, each with what was `received` since the one before; then deletes the instance. The first
+/// heartbeat is the caller's.
 pub async fn keep(
     store: Store,
     id: Uuid,
@@ -38,13 +38,13 @@ pub async fn keep(
         }
         let heartbeat = Instance { received: received(), ..Instance::new(id, role, clock.now()) };
         if let Err(error) = store.heartbeat(&heartbeat).await {
-            tracing::warn!("could not say that this process lives: {error}");
+            tracing::warn!("heartbeat write failed: {error}");
         }
     }
     forget(&store, id).await;
 }
 
-/// Takes a process out of the list; what cannot be taken out is swept.
+/// Deletes an instance; if that fails, the sweep does it.
 pub async fn forget(store: &Store, id: Uuid) {
     let forgotten = async {
         let instances = store.instances().await?;
@@ -54,7 +54,7 @@ pub async fn forget(store: &Store, id: Uuid) {
         Ok::<_, crate::StoreError>(())
     };
     if let Err(error) = forgotten.await {
-        tracing::debug!("could not take this process out of the list, it will be swept: {error}");
+        tracing::debug!("instance not deleted, the sweep job will: {error}");
     }
 }
 

@@ -1,9 +1,8 @@
-//! What the broker asks of its table.
+//! The broker's table in DynamoDB: reads, conditional writes, transactions.
 //!
-//! Invariant: every write is conditional, and an allocated sandbox and its live lease change in one transaction. Losing
-//! a race is an outcome; [`StoreError`] is for a table that did not answer, or holds what it must not. `dynamodb` is
-//! the only place that knows attribute names and conditions. What it does not do: decide (that is [`broker_domain`]), or
-//! retry a lost race (that is the worker).
+//! Invariant: every write is conditional, and an allocated sandbox and its live lease change in one transaction. Losing a
+//! race is an outcome; [`StoreError`] is for a table that did not answer, or has invalid items. Only `dynamodb` knows
+//! attribute names and conditions. Decisions are in [`broker_domain`]; lost races are retried by the worker.
 
 mod audit;
 mod dead_letters;

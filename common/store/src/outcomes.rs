@@ -1,4 +1,4 @@
-//! Questions to the table, and its answers.
+//! Parameters, outcomes and errors of the table's operations.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,18 +17,18 @@ const LONGEST_PK: usize = 2_048;
 const LONGEST_SK: usize = 1_024;
 const LONGEST_CURSOR: usize = 2 * (LONGEST_PK + LONGEST_SK + 1);
 
-/// Why the table could not be asked.
+/// Why a call to the table failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another transaction holds an item just now; nothing was changed. Ask again after a jittered moment.
+    /// Another transaction holds an item; nothing was changed. Try again after a jittered moment.
     #[error("another transaction is in progress on the same items")]
     Conflict,
-    /// The table did not answer, or not in time; whether a write took effect is unknown.
+    /// The table did not answer in time; it is unknown whether a write took effect.
     #[error("the table did not answer: {operation}")]
     Unavailable {
-        /// Which call.
+        /// The operation.
         operation: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -38,27 +38,27 @@ pub enum StoreError {
         /// Its name.
         table: String,
     },
-    /// The table refuses the call: a mistake of ours or missing rights. Asking again does not help.
+    /// DynamoDB refuses the call: a bug, or missing rights. Another attempt does not help.
     #[error("the table refuses {operation}")]
     Refused {
-        /// Which call.
+        /// The operation.
         operation: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// An item is not as this program writes it.
+    /// An item that this program did not write so.
     #[error("item {item} has no valid {attribute}")]
     Malformed {
         /// Its partition key.
         item: String,
-        /// What is wrong with it.
+        /// The wrong attribute.
         attribute: &'static str,
     },
 }
 
 impl StoreError {
-    /// The word for it in traces.
+    /// The word in traces.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Conflict => "conflict",
@@ -69,7 +69,7 @@ impl StoreError {
         }
     }
 
-    /// Whether asking again later can help.
+    /// Whether a later attempt can help.
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Conflict | Self::Unavailable { .. } | Self::NoTable { .. } => true,
@@ -78,41 +78,41 @@ impl StoreError {
     }
 }
 
-/// A sandbox, as the index lists it.
+/// A sandbox as the index lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Ours.
+    /// The broker's id.
     pub sandbox_id: SandboxId,
     /// The provider's name.
     pub name: SandboxName,
     /// The provider's id.
     pub external_id: ExternalId,
-    /// The version at which it is claimed or changed, or not at all.
+    /// The version at which it may be claimed or changed.
     pub version: u64,
 }
 
 /// A page of one state and shard.
 #[derive(Clone, Debug, Default)]
 pub struct CandidatePage {
-    /// In the order of the index: available ones by name, others by the time at which a job asks for them.
+    /// In the order of the index: available ones by name, others by their due time.
     pub candidates: Vec<Candidate>,
-    /// Where to go on in this shard; none at its end.
+    /// Where the next page begins; none at the end.
     pub next: Option<PageKey>,
 }
 
-/// Where a page of the index or of the table ended. Opaque outside the store.
+/// The end of a page of the index or of the table. Opaque outside the store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PageKey(pub(super) HashMap<String, AttributeValue>);
 
 impl PageKey {
-    /// As text that a client may keep for a while; only [`PageKey::parse`] knows what is in it. Keys of the table only.
+    /// As text, for clients; opaque to them. Keys of the table only.
     pub fn encode(&self) -> String {
         let part =
             |name: &str| self.0.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default();
         format!("{}\n{}", part(PK), part(SK)).bytes().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// From what [`PageKey::encode`] wrote; `None` for anything else.
+    /// From the text of [`PageKey::encode`]; `None` for any other.
     pub fn parse(encoded: &str) -> Option<Self> {
         if !encoded.is_ascii() || !encoded.len().is_multiple_of(2) || encoded.len() > LONGEST_CURSOR {
             return None;
@@ -125,7 +125,7 @@ impl PageKey {
         let (pk, sk) = text.split_once('\n').filter(fits)?;
         let attribute = |name: &str, value: &str| (name.to_owned(), AttributeValue::S(value.to_owned()));
         let key = Self([attribute(PK, pk), attribute(SK, sk)].into());
-        // One key has one text: digits have no sign, and letters no other case.
+        // One key has one text: no sign before digits, no upper case.
         (key.encode() == encoded).then_some(key)
     }
 }
@@ -135,48 +135,50 @@ impl PageKey {
 pub struct SweepPage {
     /// In no particular order.
     pub candidates: Vec<Candidate>,
-    /// Where to go on; none at the end.
+    /// Where the next page begins; none at the end.
     pub next: Option<SweepKey>,
 }
 
-/// Where a page of a sweep ended. Opaque outside the store.
+/// The end of a page of a sweep. Opaque outside the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SweepKey(pub(super) String);
 
-/// One attempt to satisfy a request with one candidate.
+/// One attempt to claim one candidate for a request.
 #[derive(Clone, Debug)]
 pub struct Claim<'a> {
     /// The request.
-    pub ask: &'a AllocateRequest,
-    /// The sandbox to try.
+    pub request: &'a AllocateRequest,
+    /// The candidate.
     pub candidate: &'a Candidate,
-    /// The new allocation's id.
+    /// The id of the new allocation.
     pub allocation_id: AllocationId,
     /// The time of the claim.
     pub now: Timestamp,
 }
 
 impl Claim<'_> {
-    /// When the lease that this claim makes is over.
+    /// The expiry of the lease.
     pub fn expires_at(&self) -> Timestamp {
-        self.now.floor_to_second().plus(Duration::from_secs(u64::from(self.ask.lab_duration_hours) * 3_600))
+        self.now
+            .floor_to_second()
+            .plus(Duration::from_secs(u64::from(self.request.lab_duration_hours) * 3_600))
     }
 }
 
-/// What became of a claim.
+/// The outcome of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimOutcome {
     /// The sandbox and the lease are the request's, and its record (if asynchronous) says so.
     Created(broker_domain::Grant),
-    /// The lease's condition failed; this is the lease that stands there. [`broker_domain::judge`] tells what it means.
+    /// The lease's condition failed; this is the existing lease, for [`broker_domain::judge`].
     LeaseStands(Box<Lease>),
     /// The asynchronous request is not queued any more: cancelled, expired or done.
     RequestEnded,
-    /// Somebody else has the sandbox, or it changed.
+    /// Another claim has the sandbox, or it changed.
     LostCandidate,
 }
 
-/// What became of an end.
+/// The outcome of an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndOutcome {
     /// Lease and sandbox are ended.
@@ -185,16 +187,16 @@ pub enum EndOutcome {
     MovedOn,
 }
 
-/// Whether a request's record is new.
+/// The outcome of recording a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recorded {
     /// It was written.
     New,
-    /// One was there already: a worker was faster, or this is a repetition.
+    /// There is a record: a worker was faster, or this is a repetition.
     AlreadyThere(Box<PersistedRequest>),
 }
 
-/// What became of an outcome that was to be stored.
+/// The outcome of storing a request's outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Completion {
     /// It is stored.
@@ -203,7 +205,7 @@ pub enum Completion {
     EndedBefore(Box<PersistedRequest>),
 }
 
-/// What became of a cancellation.
+/// The outcome of a cancellation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cancellation {
     /// The request is cancelled and will never claim.
@@ -215,16 +217,16 @@ pub enum Cancellation {
 /// One page of requests.
 #[derive(Clone, Debug, Default)]
 pub struct RequestPage {
-    /// Their records.
+    /// The records.
     pub requests: Vec<PersistedRequest>,
-    /// Where to go on; none at the end.
+    /// Where the next page begins; none at the end.
     pub next: Option<PageKey>,
 }
 
 /// A sandbox to put into the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewSandbox {
-    /// Ours.
+    /// The broker's id.
     pub id: SandboxId,
     /// The provider's name.
     pub name: SandboxName,
@@ -232,33 +234,33 @@ pub struct NewSandbox {
     pub external_id: ExternalId,
 }
 
-/// What one page of a scan found.
+/// A page of a scan.
 #[derive(Clone, Debug, Default)]
 pub struct ScanPage {
     /// Sandboxes.
     pub sandboxes: Vec<Sandbox>,
     /// Leases, live and ended.
     pub leases: Vec<Lease>,
-    /// What is wrong with items that are neither, though their keys say so.
+    /// The errors of items that cannot be read.
     pub unreadable: Vec<String>,
-    /// Where to go on; none at the end.
+    /// Where the next page begins; none at the end.
     pub next: Option<PageKey>,
 }
 
-/// What one page of a scan found of a pool that another tool may have filled.
+/// A page of a scan of a table that another tool may have filled.
 #[derive(Clone, Debug, Default)]
 pub struct Survey {
-    /// Sandboxes as the other tool left them.
+    /// Sandboxes in the form of the other tool.
     pub foreign: Vec<(ForeignSandbox, ForeignRow)>,
-    /// How many sandboxes are ours already.
+    /// The number of sandboxes that are in our form.
     pub ours: u64,
     /// The keys that hold a live lease.
     pub held: Vec<LeaseKey>,
-    /// Every sandbox's partition key, and its row as one number.
+    /// Every sandbox's partition key, and the digest of its row.
     pub digests: Vec<(String, u64)>,
-    /// What is wrong with sandboxes that cannot be taken over.
+    /// The errors of sandboxes that cannot be adopted.
     pub unreadable: Vec<String>,
-    /// Where to go on; none at the end.
+    /// Where the next page begins; none at the end.
     pub next: Option<PageKey>,
 }
 

@@ -1,11 +1,11 @@
-//! A write that a transaction on the same items was in the way of.
+//! Retry of a write that met another transaction on the same items.
 
 use std::time::Duration;
 
 use super::StoreError;
 use broker_runtime::entropy::Entropy;
 
-/// How often it is tried.
+/// The number of attempts.
 const TRIES: usize = 5;
 /// The pause after each, before jitter.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(20);

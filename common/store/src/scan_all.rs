@@ -1,4 +1,4 @@
-//! Parallel reads of the whole table, segment by segment.
+//! Parallel scan of the whole table, segment by segment.
 
 use std::future::Future;
 
@@ -7,29 +7,29 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::{PageKey, ScanPage, Store, StoreError};
 
-/// Segments of the table that are read at the same time.
+/// The number of segments, read in parallel.
 pub const SEGMENTS: i32 = 4;
 
-/// Why a table could not be read whole.
+/// Why a scan failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
-    /// The table did not answer, or holds what it must not.
+    /// The table did not answer, or has invalid items.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A reader ended in a panic: a part of the table is unread.
+    /// A reader panicked: a part of the table is unread.
     #[error("a part of the table is unread")]
     Reader(#[from] JoinError),
-    /// The items of a suspect changed each time that they were read.
+    /// The items of a suspect changed each time they were read.
     #[error("{violation} could not be read at one instant in {tries} tries")]
     Restless {
         /// The suspected violation.
         violation: String,
-        /// How often its items were read.
+        /// The number of reads.
         tries: usize,
     },
 }
 
-/// Reads all sandboxes and leases, page by page; `see` says whether to go on.
+/// Reads all sandboxes and leases, page by page; `see` returns whether to go on.
 pub async fn scan(store: &Store, see: impl FnMut(ScanPage) -> bool) -> Result<(), ScanError> {
     let store = store.clone();
     let read = move |segment, after| {
@@ -39,7 +39,7 @@ pub async fn scan(store: &Store, see: impl FnMut(ScanPage) -> bool) -> Result<()
     every_page(read, |page| page.next.clone(), see).await
 }
 
-/// Reads every page of every segment, some segments at the same time; `see` says whether to go on.
+/// Reads every page of every segment, in parallel; `see` returns whether to go on.
 pub async fn every_page<P, R, F>(
     read: R,
     next: fn(&P) -> Option<PageKey>,
@@ -59,7 +59,7 @@ where
             loop {
                 let page = read(segment, after.take()).await;
                 after = page.as_ref().ok().and_then(next);
-                // Whoever reads the pages may have seen enough.
+                // The receiver may have stopped.
                 if pages.send(page).await.is_err() || after.is_none() {
                     return;
                 }

@@ -1,4 +1,4 @@
-//! Questions of the jobs to the table, and its answers.
+//! Records and outcomes of the maintenance operations on the table.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,42 +7,42 @@ use uuid::Uuid;
 
 use broker_domain::{DeadLetterCount, JobReport, Sandbox, Status, Timestamp};
 
-/// What became of a conditional write.
+/// The outcome of a conditional write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
     /// It was written.
     Done,
-    /// The item is not as it was read: somebody else was faster.
+    /// The item is not as it was read: another write was faster.
     MovedOn,
 }
 
-/// Everything the table knows of a sandbox.
+/// The full record of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// What it is.
+    /// The sandbox.
     pub sandbox: Sandbox,
-    /// When a job asks for it next: its lease's expiry, the next attempt to delete; since when it is stale.
+    /// Its due time: the lease's expiry, the next attempt to delete, since when it is stale.
     pub due: Option<Timestamp>,
-    /// How often its deletion failed.
+    /// Failed attempts to delete it.
     pub attempts: u64,
-    /// Why it failed last.
+    /// The last error.
     pub deletion_error: Option<String>,
     /// When it became a tombstone.
     pub deleted_at: Option<Timestamp>,
     /// When it entered the pool.
     pub created_at: Timestamp,
-    /// When it changed last.
+    /// When it last changed.
     pub updated_at: Timestamp,
-    /// When sync wrote it last.
+    /// When sync last wrote it.
     pub last_synced: Option<Timestamp>,
 }
 
-/// Whether an insert found its place free.
+/// The outcome of an insert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inserted {
-    /// It is in the pool.
+    /// It was inserted.
     New,
-    /// This stands there.
+    /// This item has the id.
     Stands(Box<Record>),
 }
 
@@ -51,17 +51,16 @@ pub enum Inserted {
 pub struct Tick {
     /// When the job is due.
     pub next_run_at: Timestamp,
-    /// Until when a worker is about to send it.
+    /// Until when a worker has taken it, to send the job's message.
     pub taken_until: Option<Timestamp>,
     /// Since when it is paused, if it is.
     pub paused_at: Option<Timestamp>,
-    /// Whatever a scheduler outside sent up to then, by SQS's clock, has had its run.
+    /// All external triggers sent up to then, by SQS's clock, have had their run.
     pub ran_for: Option<Timestamp>,
 }
 
 impl Tick {
-    /// Whether the run that a scheduler outside asked for at `fired_at` was made: by that message, by another copy of it,
-    /// or by a later run.
+    /// Whether the external trigger sent at `fired_at` has had its run: by this message, by a copy, or by a later run.
     pub fn has_run_for(&self, fired_at: Timestamp) -> bool {
         self.ran_for.is_some_and(|ran_for| ran_for >= fired_at)
     }
@@ -74,14 +73,14 @@ impl Tick {
     }
 }
 
-/// Whether the pool may be handed out.
+/// The pool status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PoolStatus {
-    /// It may.
+    /// Workers take messages.
     Open,
-    /// An operator keeps the workers from it.
+    /// An operator paused the pool.
     Paused {
-        /// Since then.
+        /// When.
         since: Timestamp,
     },
     /// It was restored from another table: what was handed out since is not known here.
@@ -91,23 +90,23 @@ pub enum PoolStatus {
     },
 }
 
-/// How many sandboxes there are in each state.
+/// The number of sandboxes in each state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Census {
-    /// By state, all of them.
+    /// By state, every state included.
     pub by_status: BTreeMap<Status, u64>,
-    /// Dead letters that want something of the operator.
+    /// Open dead letters.
     pub letters: DeadLetterCount,
     /// When the counting began.
     pub as_of: Timestamp,
 }
 
-/// What a process is.
+/// The role of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It has a reply queue of its id.
+    /// An API; its reply queue has its id.
     Api,
-    /// It has none.
+    /// A worker.
     Worker,
 }
 
@@ -120,26 +119,26 @@ impl Role {
         }
     }
 
-    /// From what is stored.
+    /// From the stored text.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Api, Self::Worker].into_iter().find(|role| role.as_str() == text)
     }
 }
 
-/// A process that said it lives.
+/// A process with heartbeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instance {
     /// Its id; of an API, also its reply queue's.
     pub id: Uuid,
-    /// What it is.
+    /// Its role.
     pub role: Role,
-    /// When it said so last.
+    /// Its last heartbeat.
     pub heartbeat: Timestamp,
-    /// What it received of late; an API has none.
+    /// The age of what it received recently; an API has none.
     pub received: Received,
 }
 
-/// The age of the oldest message of each queue that a worker received since its heartbeat before, if one came.
+/// The age of the oldest message of each queue that a worker received since its last heartbeat, if any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
     /// Of the requests queue.
@@ -148,14 +147,14 @@ pub struct Received {
     pub maintenance: Option<Duration>,
 }
 
-/// A run of a job that somebody asked for.
+/// A recorded run of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Which job.
+    /// The job.
     pub job: String,
-    /// What it did, once it ended.
+    /// Its report, once it ended.
     pub report: Option<JobReport>,
-    /// When it was asked for.
+    /// When it was requested.
     pub created_at: Timestamp,
 }
 

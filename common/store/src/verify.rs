@@ -1,4 +1,4 @@
-//! The judge behind `broker pool verify`, `broker pool reconcile` and every load and crash test.
+//! Verification of the table, for `broker pool verify`, `broker pool reconcile` and every load and crash test.
 //!
 //! [`verify`] reads the whole table and lets `broker_domain::suspects` name suspects. A scan is no snapshot, so the items
 //! of each suspect are read again in one transaction, and only what is still wrong there is a violation.
@@ -11,24 +11,24 @@ use serde::Serialize;
 use crate::scan_all::{ScanError, scan};
 use crate::{ScanPage, Store, StoreError};
 
-/// AWS: items of one TransactGetItems. So many of one violation are no race of the scan.
+/// AWS: items of one TransactGetItems. More in one violation cannot be a race of the scan.
 const READ_TOGETHER: usize = 100;
-/// How often a suspect is read that a transaction holds just then.
+/// Attempts to read a suspect that a transaction holds.
 const TRIES: usize = 50;
 
-/// One broken promise.
+/// A violation.
 #[derive(Debug, Serialize)]
 pub struct Found {
     /// The kind, as `Violation::kind` names it, or `unreadable_item`.
     pub kind: &'static str,
-    /// Which items contradict which promise.
+    /// The items and the promise that they contradict.
     pub detail: String,
 }
 
-/// What the whole table says.
+/// The report on the whole table.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// What contradicts the promises.
+    /// The violations.
     pub violations: Vec<Found>,
     /// Suspects of the scan, confirmed or not.
     pub suspects: usize,
@@ -42,11 +42,11 @@ pub struct Report {
     pub tracks_with_several: BTreeMap<String, u64>,
 }
 
-/// Reads the whole table and judges it.
+/// Reads the whole table and checks it.
 ///
 /// # Errors
 ///
-/// When the table does not answer, or a suspect never comes to rest.
+/// When the table does not answer, or a suspect keeps changing.
 pub async fn verify(store: &Store) -> Result<Report, ScanError> {
     let mut inventory = Inventory::default();
     let mut unreadable = Vec::new();
@@ -89,7 +89,7 @@ fn add(inventory: &mut Inventory, page: &ScanPage) {
     page.leases.iter().for_each(|lease| inventory.add_lease(lease));
 }
 
-/// Whether the suspect's own items, read at one instant, still show its violation.
+/// Whether the suspect's items, read at one instant, still show its violation.
 async fn is_confirmed(store: &Store, suspect: &Suspect) -> Result<bool, ScanError> {
     if suspect.sandboxes.len() + suspect.leases.len() > READ_TOGETHER {
         return Ok(true);
@@ -101,7 +101,7 @@ async fn is_confirmed(store: &Store, suspect: &Suspect) -> Result<bool, ScanErro
                 add(&mut now, &page);
                 return Ok(suspects(&now).iter().any(|again| again.violation == suspect.violation));
             }
-            // Its items are changing: that is no violation, but it has to be seen at rest.
+            // Its items are changing: that is no violation, but they must be read at rest.
             Err(StoreError::Conflict) => tokio::task::yield_now().await,
             Err(error) => return Err(error.into()),
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_queue::{Outgoing, Queue, QueueKind, SendError, Sender, SettleError, Settler, topology};
+use broker_queue::{AcknowledgeError, Acknowledger, Outgoing, Queue, QueueKind, SendError, Sender, topology};
 use broker_tests::together;
 
 use super::Receiving;
@@ -12,8 +12,8 @@ fn sender(place: &Place, queue: &Queue) -> Sender {
     Sender::new(place.aws.sqs.clone(), queue.clone(), 1)
 }
 
-fn settler(place: &Place, queue: &Queue) -> Settler {
-    Settler::new(place.aws.sqs.clone(), queue.clone(), 1)
+fn acks(place: &Place, queue: &Queue) -> Acknowledger {
+    Acknowledger::new(place.aws.sqs.clone(), queue.clone(), 1)
 }
 
 /// Visible, in flight, delayed.
@@ -68,7 +68,7 @@ async fn a_message_brings_its_attributes_and_its_history() {
     let minute = Duration::from_secs(60);
     assert!(first.sent_at >= before.minus(minute) && first.first_received_at >= first.sent_at.minus(minute));
 
-    settler(&place, &queue).give_back(&first.receipt, Duration::ZERO).await.expect("given back");
+    acks(&place, &queue).make_visible_after(&first.receipt, Duration::ZERO).await.expect("given back");
     let again = receiving.next().await;
     assert_eq!((again.receive_count, &again.message_id), (2, &first.message_id));
     assert_eq!((again.sent_at, again.first_received_at), (first.sent_at, first.first_received_at));
@@ -131,14 +131,14 @@ async fn a_deleted_message_is_gone_and_deleting_it_twice_harms_nobody() {
     sender(&place, &queue).send("once".to_owned()).await.expect("sent");
     let mut receiving = Receiving::start(&place, &queue, None);
     let delivery = receiving.next().await;
-    let settler = settler(&place, &queue);
-    settler.delete(&delivery.receipt).await.expect("deleted");
+    let acks = acks(&place, &queue);
+    acks.delete(&delivery.receipt).await.expect("deleted");
     assert_eq!(depth(&place, &queue).await, (0, 0, 0));
     // DIFFERENCE: both refuse it; AWS takes the receipt of a message that is gone (DeleteMessage, "may succeed").
-    let again = settler.delete(&delivery.receipt).await;
-    assert!(matches!(again, Ok(()) | Err(SettleError::Lapsed { .. })), "{again:?}");
-    let given_back = settler.give_back(&delivery.receipt, Duration::ZERO).await;
-    assert!(matches!(given_back, Err(SettleError::Lapsed { .. })), "{given_back:?}");
+    let again = acks.delete(&delivery.receipt).await;
+    assert!(matches!(again, Ok(()) | Err(AcknowledgeError::Lapsed { .. })), "{again:?}");
+    let given_back = acks.make_visible_after(&delivery.receipt, Duration::ZERO).await;
+    assert!(matches!(given_back, Err(AcknowledgeError::Lapsed { .. })), "{given_back:?}");
     receiving.brought_nothing_more().await;
 }
 
@@ -160,7 +160,7 @@ async fn what_is_kept_hidden_does_not_come_back() {
     sender(&place, &queue).send("mine".to_owned()).await.expect("sent");
     let mut receiving = Receiving::start(&place, &queue, Some(Duration::from_secs(2)));
     let delivery = receiving.next().await;
-    settler(&place, &queue).give_back(&delivery.receipt, VISIBILITY).await.expect("hidden for longer");
+    acks(&place, &queue).make_visible_after(&delivery.receipt, VISIBILITY).await.expect("hidden for longer");
     // What is sent when its first visibility timeout is over comes, it does not.
     let marker = Outgoing::from("marker".to_owned()).with_delay(Duration::from_secs(3));
     sender(&place, &queue).send(marker).await.expect("sent");

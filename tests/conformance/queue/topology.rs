@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_sqs::types::QueueAttributeName;
 use broker_queue::topology::{self, Ensured};
-use broker_queue::{Ended, QueueError, QueueKind, QueueUrls, ReplySenders, SendError, Sender, Settler};
+use broker_queue::{Acknowledger, Ended, QueueError, QueueKind, QueueUrls, ReplySenders, SendError, Sender};
 use tokio::time::timeout;
 
 use super::Receiving;
@@ -57,13 +57,13 @@ async fn what_is_received_too_often_moves_with_its_attributes_and_its_past() {
     let (place, urls) = Place::with_queues().await;
     let (queue, dead) = (urls.get(QueueKind::Requests), urls.get(QueueKind::RequestsDlq));
     Sender::new(place.aws.sqs.clone(), queue.clone(), 1).send("poison".to_owned()).await.expect("sent");
-    let settler = Settler::new(place.aws.sqs.clone(), queue.clone(), 1);
+    let acks = Acknowledger::new(place.aws.sqs.clone(), queue.clone(), 1);
     let mut receiving = Receiving::start(&place, &queue, None);
     let mut first = None;
     for count in 1..=5 {
         let delivery = receiving.next().await;
         assert_eq!(delivery.receive_count, count);
-        settler.give_back(&delivery.receipt, Duration::ZERO).await.expect("given back");
+        acks.make_visible_after(&delivery.receipt, Duration::ZERO).await.expect("given back");
         first = first.or(Some(delivery));
     }
     let first = first.expect("received");

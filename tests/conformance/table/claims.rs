@@ -71,7 +71,7 @@ async fn of_sixteen_keys_one_gets_the_sandbox() {
         let (store, ask, free) = (place.another_store(), place.ask(&format!("student-{n}")), free.clone());
         let (allocation_id, now) = (place.entropy.allocation_id(), place.clock.now());
         async move {
-            let claim = broker_store::Claim { ask: &ask, candidate: &free, allocation_id, now };
+            let claim = broker_store::Claim { request: &ask, candidate: &free, allocation_id, now };
             store.claim(&claim).await
         }
     });
@@ -92,7 +92,7 @@ async fn of_eight_sandboxes_one_key_gets_one() {
         let (store, ask) = (place.another_store(), place.ask("student-1"));
         let (allocation_id, now) = (place.entropy.allocation_id(), place.clock.now());
         async move {
-            let claim = broker_store::Claim { ask: &ask, candidate: &free, allocation_id, now };
+            let claim = broker_store::Claim { request: &ask, candidate: &free, allocation_id, now };
             store.claim(&claim).await
         }
     });
@@ -115,7 +115,7 @@ async fn claims_that_share_a_call_are_answered_each_on_its_own() {
         let (store, ask) = (place.store.clone(), place.ask(&track));
         let (allocation_id, now) = (place.entropy.allocation_id(), place.clock.now());
         async move {
-            let claim = broker_store::Claim { ask: &ask, candidate: &free, allocation_id, now };
+            let claim = broker_store::Claim { request: &ask, candidate: &free, allocation_id, now };
             store.claim(&claim).await.expect("the table answers")
         }
     });
@@ -176,7 +176,7 @@ async fn after_an_end_only_what_was_asked_later_claims() {
     place.claim(&first, &free[0]).await;
     let allocation = place.store.sandbox(&free[0].sandbox_id).await.expect("read").and_then(|s| s.allocation);
     let now = place.clock.now();
-    let end = LeaseEnd::by_request(EndReason::Marked, now, now);
+    let end = LeaseEnd::by_request(EndReason::Returned, now, now);
     let ended = place.store.end(&free[0].sandbox_id, &allocation.expect("allocated"), &end).await;
     assert_eq!(ended.expect("ended"), EndOutcome::Ended);
 

@@ -90,7 +90,7 @@ async fn a_deletion_goes_its_way_from_failure_to_tombstone_and_back() {
     let (id, store, now) = (&free.sandbox_id, &place.store, place.clock.now());
     place.claim(&place.ask("student-1"), &free).await;
     let allocation = store.sandbox(id).await.expect("read").and_then(|sandbox| sandbox.allocation);
-    let reason = broker_domain::EndReason::Marked;
+    let reason = broker_domain::EndReason::Returned;
     let end = broker_domain::LeaseEnd::by_request(reason, now, now);
     store.end(id, &allocation.expect("allocated"), &end).await.expect("ended");
 

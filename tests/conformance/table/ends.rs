@@ -49,9 +49,9 @@ async fn an_owner_gives_back_what_he_holds_by_that_key_and_nothing_else() {
     let (sandbox, allocation) = place.hold(free).await;
     let now = place.clock.now();
     let key = allocation.lease_key.clone();
-    let end = LeaseEnd::by_request(EndReason::Marked, now, now);
+    let end = LeaseEnd::by_request(EndReason::Returned, now, now);
     let give_back = async |sandbox: &SandboxId, key: &LeaseKey, claimed_by| {
-        place.store.give_back(sandbox, key, claimed_by, &end).await.expect("asked")
+        place.store.return_sandbox(sandbox, key, claimed_by, &end).await.expect("asked")
     };
     let another = |track: &str, key: &str| LeaseKey {
         track: TrackId::new(track).expect("valid"),

@@ -167,7 +167,7 @@ async fn a_return_ends_only_what_its_key_holds_and_held_when_it_was_asked_for() 
     let place = Place::with_table().await;
     let (free, allocation) = place.held().await;
     let (store, now) = (&place.store, place.clock.now());
-    let end = LeaseEnd::by_broker(EndReason::Marked, now);
+    let end = LeaseEnd::by_broker(EndReason::Returned, now);
     let (key, by) = (&allocation.lease_key, allocation.allocated_at);
     let later = number(by.as_secs() + 1);
     for (item, name, value, back) in [
@@ -178,12 +178,15 @@ async fn a_return_ends_only_what_its_key_holds_and_held_when_it_was_asked_for() 
         (LEASE, "sandbox_id", text("sandbox-001"), text("sandbox-000")),
     ] {
         alter(&place, item, name, value).await;
-        let told = store.give_back(&free.sandbox_id, key, by, &end).await.expect("asked");
+        let told = store.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked");
         assert_eq!(told, EndOutcome::MovedOn, "{item} {name}");
         alter(&place, item, name, back).await;
     }
-    assert_eq!(store.give_back(&free.sandbox_id, key, by, &end).await.expect("asked"), EndOutcome::Ended);
+    assert_eq!(
+        store.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked"),
+        EndOutcome::Ended
+    );
     alter(&place, SANDBOX, "status", text("allocated")).await;
-    let told = store.give_back(&free.sandbox_id, key, by, &end).await.expect("asked");
+    let told = store.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked");
     assert_eq!(told, EndOutcome::MovedOn, "a lease that ended does not end again");
 }

@@ -41,7 +41,11 @@ async fn a_bug_in_one_kind_is_mended_and_its_messages_are_replayed() {
         distinct_sandboxes(&held);
         broker.stop_workers().await;
         for (n, answer) in held.iter().enumerate() {
-            broker.mark(answer.sandbox_id(), &format!("returner-{n}")).send().await.expect_status(202);
+            broker
+                .return_sandbox(answer.sandbox_id(), &format!("returner-{n}"))
+                .send()
+                .await
+                .expect_status(202);
         }
         let mut asked = Vec::new();
         for n in 0..6 {

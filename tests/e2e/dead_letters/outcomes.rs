@@ -41,7 +41,7 @@ async fn a_replay_of_a_key_that_has_moved_on_changes_nothing() {
             message["enqueued_at_ms"] = (message["enqueued_at_ms"].as_u64().expect("a time") - 60_000).into();
             message
         };
-        broker.mark(returned.sandbox_id(), "returner").send().await.expect_status(200);
+        broker.return_sandbox(returned.sandbox_id(), "returner").send().await.expect_status(200);
         bury(broker, &older(holder)).await;
         bury(broker, &older(returner)).await;
         broker.holds_letters(2).await;

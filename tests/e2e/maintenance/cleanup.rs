@@ -28,7 +28,7 @@ async fn what_was_given_back_is_deleted_at_the_provider_and_leaves_a_tombstone()
         broker.job("sync").await;
         assert_eq!(broker.stats().await.available, 3);
         // Its owner may still ask, and repeat himself.
-        broker.mark(&returned[0], "returner-0").send().await.expect_status(200);
+        broker.return_sandbox(&returned[0], "returner-0").send().await.expect_status(200);
     })
     .await;
 }

@@ -21,15 +21,15 @@ async fn a_sandbox_is_taken_back_half_an_hour_after_its_own_time_is_over() {
         let report = broker.job("expire").await;
         assert_eq!((report.found, report.changed, report.failed), (1, 1, 0), "{report:?}");
 
-        broker.mark(&sandboxes[0], "late").send().await.expect_problem(403, "ALLOCATION_EXPIRED");
+        broker.return_sandbox(&sandboxes[0], "late").send().await.expect_problem(403, "ALLOCATION_EXPIRED");
         let shown = broker.shown(&sandboxes[0]).await;
         assert_eq!(
             (&shown["status"], &shown["deletion_reason"]),
             (&json!("pending_deletion"), &json!("expired"))
         );
         broker.allocate("late").send().await.expect_status(201);
-        broker.mark(&sandboxes[1], "in-grace").send().await.expect_status(200);
-        broker.mark(&sandboxes[2], "in-time").send().await.expect_status(200);
+        broker.return_sandbox(&sandboxes[1], "in-grace").send().await.expect_status(200);
+        broker.return_sandbox(&sandboxes[2], "in-time").send().await.expect_status(200);
         assert_eq!(broker.job("expire").await.found, 0);
     })
     .await;
@@ -55,7 +55,7 @@ async fn owners_who_mark_while_expiry_runs_twice_end_each_lease_once() {
             let track = format!("student-{n}");
             let answer = broker.allocate(&track).send().await.expect_status(201);
             broker.table().age(answer.sandbox_id(), 40 * MINUTE).await;
-            marks.push(broker.mark(answer.sandbox_id(), &track).send());
+            marks.push(broker.return_sandbox(answer.sandbox_id(), &track).send());
         }
         let (marked, first, second) =
             tokio::join!(together(marks), broker.job("expire"), broker.job("expire"));

@@ -19,7 +19,7 @@ async fn give_back(broker: &Broker, tracks: usize) -> Vec<String> {
     for n in 0..tracks {
         let track = format!("returner-{n}");
         let answer = broker.allocate(&track).send().await.expect_status(201);
-        broker.mark(answer.sandbox_id(), &track).send().await.expect_status(200);
+        broker.return_sandbox(answer.sandbox_id(), &track).send().await.expect_status(200);
         sandboxes.push(answer.sandbox_id().to_owned());
     }
     sandboxes

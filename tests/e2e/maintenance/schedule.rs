@@ -36,7 +36,7 @@ async fn a_pool_is_kept_clean_and_true_by_nobody() {
         .await;
         let kept = broker.allocate("forgetful").send().await.expect_status(201);
         let given = broker.allocate("tidy").send().await.expect_status(201);
-        broker.mark(given.sandbox_id(), "tidy").send().await.expect_status(200);
+        broker.return_sandbox(given.sandbox_id(), "tidy").send().await.expect_status(200);
         broker.table().age(kept.sandbox_id(), 3_600).await;
         wait_for_condition("both to be gone and followed by new ones", async || {
             let (stats, world) = (broker.stats().await, provider.world().await);

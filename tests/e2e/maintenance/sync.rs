@@ -98,7 +98,7 @@ async fn an_id_that_the_provider_uses_again_is_a_new_sandbox_only_after_the_old_
     let provider = Provider::start(4).await;
     story(quiet(provider.setup().pool(4)), async |broker| {
         let gone = broker.allocate("first").name_prefix("sandbox-000001").send().await.expect_status(201);
-        broker.mark("seed-000001", "first").send().await.expect_status(200);
+        broker.return_sandbox("seed-000001", "first").send().await.expect_status(200);
         clean_up_until_deleted(broker, 1).await;
         let deleted_at = broker.shown("seed-000001").await["deleted_at"].as_u64().expect("a tombstone");
         wait_for_condition("the next second", async || {
@@ -112,13 +112,13 @@ async fn an_id_that_the_provider_uses_again_is_a_new_sandbox_only_after_the_old_
         assert_eq!(shown["status"], "available");
         assert!(shown["external_id"] != gone.text_of("external_id"), "{shown:#}");
         assert_eq!(shown["version"], 6, "it goes on: {shown:#}");
-        broker.mark("seed-000001", "first").send().await.expect_problem(403, "NOT_SANDBOX_OWNER");
+        broker.return_sandbox("seed-000001", "first").send().await.expect_problem(403, "NOT_SANDBOX_OWNER");
 
         // Made anew while the old one was still in use: somebody may have had it.
         broker.allocate("second").name_prefix("sandbox-000002").send().await.expect_status(201);
         provider.remake("seed-000002").await;
         broker.job("sync").await;
-        broker.mark("seed-000002", "second").send().await.expect_status(200);
+        broker.return_sandbox("seed-000002", "second").send().await.expect_status(200);
         clean_up_until_deleted(broker, 1).await;
         broker.job("sync").await;
         assert_eq!(status(broker, "seed-000002").await, "pending_deletion");
@@ -150,7 +150,7 @@ async fn nobody_gets_a_used_sandbox_while_sync_and_cleanup_run_in_a_loop() {
                 let mut had = Vec::new();
                 for _ in 0..ROUNDS {
                     let answer = api.allocate(&track).send().await.expect_status(201);
-                    api.mark(answer.sandbox_id(), &track).send().await.expect_status(200);
+                    api.return_sandbox(answer.sandbox_id(), &track).send().await.expect_status(200);
                     had.push(answer.text_of("external_id").to_owned());
                 }
                 had

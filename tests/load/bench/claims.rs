@@ -81,7 +81,7 @@ async fn claim(store: &Store, clock: &Clock, entropy: &Entropy, candidate: &Cand
         asynchronous: false,
         times: Times { enqueued_at: now, reply_by: now, deadline: now },
     };
-    let claim = Claim { ask: &ask, candidate, allocation_id: entropy.allocation_id(), now };
+    let claim = Claim { request: &ask, candidate, allocation_id: entropy.allocation_id(), now };
     let outcome = store.claim(&claim).await.expect("the table answers");
     assert!(matches!(outcome, ClaimOutcome::Created(_)), "nobody else claims here: {outcome:?}");
 }

@@ -2,7 +2,7 @@
 
 use broker_domain::{
     AllocateRequest, Allocation, AllocationId, ExternalId, Fingerprint, Grant, IdempotencyKey, Lease,
-    LeaseEnd, LeaseKey, MarkRequest, RequestId, Sandbox, SandboxId, SandboxName, Times, Timestamp, TrackId,
+    LeaseEnd, LeaseKey, RequestId, ReturnRequest, Sandbox, SandboxId, SandboxName, Times, Timestamp, TrackId,
 };
 use uuid::Uuid;
 
@@ -58,8 +58,8 @@ impl Scenario {
         }
     }
 
-    pub(crate) fn mark_request(&self, world: &World, request: Index, target: Index) -> MarkRequest {
-        MarkRequest {
+    pub(crate) fn mark_request(&self, world: &World, request: Index, target: Index) -> ReturnRequest {
+        ReturnRequest {
             request_id: request_id(request),
             track: lease_key(self.requests[request].key).track,
             sandbox_id: sandbox_id(target),
@@ -101,7 +101,7 @@ fn allocation(row: AllocationRow) -> Allocation {
 }
 
 pub(crate) fn sandbox(id: Index, row: &SandboxRow) -> Sandbox {
-    use broker_domain::EndReason::{Expired, Marked};
+    use broker_domain::EndReason::{Expired, Returned};
     Sandbox {
         id: sandbox_id(id),
         name: SandboxName::new("n").expect("a name"),
@@ -110,6 +110,6 @@ pub(crate) fn sandbox(id: Index, row: &SandboxRow) -> Sandbox {
         version: u64::from(row.version),
         allocation: row.allocation.map(allocation),
         deletion_requested_at: row.deleted_at.map(time),
-        end_reason: row.allocation.map(|_| if row.marked { Marked } else { Expired }),
+        end_reason: row.allocation.map(|_| if row.marked { Returned } else { Expired }),
     }
 }

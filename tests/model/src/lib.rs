@@ -2,7 +2,7 @@
 //!
 //! Purpose: every interleaving of claims, redeliveries, duplicates, crashes, pauses between decision and write, marks,
 //! expiry, ttl, cancellation, polls, cleanup, sync and re-creation under one id, over a small world. What decides is the
-//! domain's own code ([`broker_domain`]: `judge`, `judge_mark`, `LeaseEnd::by_*`, `Status::next`, `suspects`), so
+//! domain's own code ([`broker_domain`]: `judge`, `judge_return`, `LeaseEnd::by_*`, `Status::next`, `suspects`), so
 //! that model and program cannot drift; that the store's conditions say the same is checked by `tests/conformance`.
 //! Invariant: with [`Variant::AsDesigned`] no state breaks a promise, with each other variant the search finds one that
 //! does. What it does not do: time (ticks stand for hours), queues (a sent message can be taken at any time, as often as

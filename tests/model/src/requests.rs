@@ -1,6 +1,6 @@
 //! Allocate, mark, cancel, poll: what a worker and the API do, one step at a time.
 
-use broker_domain::{EndReason, Event, LeaseEnd, LeaseVerdict, MarkVerdict, judge, judge_mark};
+use broker_domain::{EndReason, Event, LeaseEnd, LeaseVerdict, ReturnVerdict, judge, judge_return};
 
 use crate::Variant;
 use crate::domain::{lease, sandbox, time, times};
@@ -14,7 +14,7 @@ impl Scenario {
         for (request, row) in world.requests.iter().enumerate() {
             let Some(sent) = row.sent else {
                 let asked = self.requests[request];
-                if asked.kind != Kind::Mark || world.told[asked.key].is_some() {
+                if asked.kind != Kind::Return || world.told[asked.key].is_some() {
                     actions.push(Action::Send(request));
                 }
                 continue;
@@ -23,7 +23,7 @@ impl Scenario {
                 actions.extend([Action::Cancel(request), Action::Poll(request)]);
             }
             let Some(worker) = idle.filter(|_| world.now - sent <= self.message_lives) else { continue };
-            if self.requests[request].kind == Kind::Mark {
+            if self.requests[request].kind == Kind::Return {
                 actions.push(Action::Take(worker, request, None));
                 continue;
             }
@@ -45,14 +45,14 @@ impl Scenario {
         let row = &mut world.requests[request];
         row.sent = Some(world.now);
         row.record = asked.is_asynchronous().then_some(Record::Queued);
-        row.target = (asked.kind == Kind::Mark).then(|| world.told[asked.key]).flatten();
+        row.target = (asked.kind == Kind::Return).then(|| world.told[asked.key]).flatten();
     }
 
     /// A worker takes a message and decides.
     pub(crate) fn take(&self, world: &mut World, worker: usize, request: Index, candidate: Option<Index>) {
         let asked = self.requests[request];
         let sent = world.requests[request].sent.unwrap_or_default();
-        world.hands[worker] = if asked.kind == Kind::Mark {
+        world.hands[worker] = if asked.kind == Kind::Return {
             self.decide_mark(world, request)
         } else if time(world.now) > times(sent).deadline {
             Hand::Tell { request, out: Out::Expired }
@@ -69,9 +69,9 @@ impl Scenario {
         let tell = |out| Hand::Tell { request, out };
         let Some(row) = &world.sandboxes[target] else { return tell(Out::Refused) };
         let mark = self.mark_request(world, request, target);
-        match judge_mark(&sandbox(target, row), &mark) {
-            MarkVerdict::End(_) => {
-                let end = LeaseEnd::by_request(EndReason::Marked, time(world.now), mark.times.enqueued_at);
+        match judge_return(&sandbox(target, row), &mark) {
+            ReturnVerdict::End(_) => {
+                let end = LeaseEnd::by_request(EndReason::Returned, time(world.now), mark.times.enqueued_at);
                 let allocation = row.allocation.expect("it is allocated");
                 Hand::End {
                     sandbox: target,
@@ -81,8 +81,10 @@ impl Scenario {
                     request: Some(request),
                 }
             }
-            MarkVerdict::AlreadyMarked(_) => tell(Out::Returned),
-            MarkVerdict::Expired | MarkVerdict::NotOwner | MarkVerdict::Superseded => tell(Out::Refused),
+            ReturnVerdict::AlreadyReturned(_) => tell(Out::Returned),
+            ReturnVerdict::Expired | ReturnVerdict::NotOwner | ReturnVerdict::Superseded => {
+                tell(Out::Refused)
+            }
         }
     }
 

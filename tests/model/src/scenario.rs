@@ -17,7 +17,7 @@ pub enum Kind {
     /// A sandbox; the outcome is stored, and the request can be cancelled.
     AllocateAsynchronously,
     /// Take back what the key was told last.
-    Mark,
+    Return,
 }
 
 /// A request that may be made, once.
@@ -120,12 +120,12 @@ fn smallest() -> Scenario {
 
 /// Small worlds in which each mistake shows.
 pub fn bounded() -> Vec<Scenario> {
-    use Kind::{Allocate, AllocateAsynchronously, Mark};
+    use Kind::{Allocate, AllocateAsynchronously, Return};
     vec![
         Scenario {
             name: "a key, a repeat, a return, two sandboxes",
             sandboxes: 2,
-            requests: requests(&[(Allocate, 0), (Allocate, 0), (Mark, 0)]),
+            requests: requests(&[(Allocate, 0), (Allocate, 0), (Return, 0)]),
             ..smallest()
         },
         Scenario {
@@ -137,14 +137,14 @@ pub fn bounded() -> Vec<Scenario> {
         Scenario {
             name: "from claim to deletion, and a provider that lists what it deleted",
             workers: 1,
-            requests: requests(&[(Allocate, 0), (Mark, 0)]),
+            requests: requests(&[(Allocate, 0), (Return, 0)]),
             jobs: true,
             ..smallest()
         },
         Scenario {
             name: "two keys, and a new sandbox under an old id",
             keys: 2,
-            requests: requests(&[(Allocate, 0), (Mark, 0), (Allocate, 1)]),
+            requests: requests(&[(Allocate, 0), (Return, 0), (Allocate, 1)]),
             recreations: 1,
             jobs: true,
             message_lives: 0,
@@ -156,26 +156,26 @@ pub fn bounded() -> Vec<Scenario> {
 
 /// Larger worlds, for the long search.
 pub fn full() -> Vec<Scenario> {
-    use Kind::{Allocate, AllocateAsynchronously, Mark};
+    use Kind::{Allocate, AllocateAsynchronously, Return};
     vec![
         Scenario {
             name: "two keys, a repeat, a return, two sandboxes",
             sandboxes: 2,
             keys: 2,
-            requests: requests(&[(Allocate, 0), (Allocate, 0), (Allocate, 1), (Mark, 0)]),
+            requests: requests(&[(Allocate, 0), (Allocate, 0), (Allocate, 1), (Return, 0)]),
             longest: 2,
             ..smallest()
         },
         Scenario {
             name: "cancellation, expiry and a return",
             sandboxes: 2,
-            requests: requests(&[(AllocateAsynchronously, 0), (Allocate, 0), (Mark, 0)]),
+            requests: requests(&[(AllocateAsynchronously, 0), (Allocate, 0), (Return, 0)]),
             jobs: true,
             ..smallest()
         },
         Scenario {
             name: "a life from claim to re-creation",
-            requests: requests(&[(Allocate, 0), (Allocate, 0), (Mark, 0)]),
+            requests: requests(&[(Allocate, 0), (Allocate, 0), (Return, 0)]),
             recreations: 1,
             jobs: true,
             longest: 3,
@@ -184,7 +184,7 @@ pub fn full() -> Vec<Scenario> {
         Scenario {
             name: "two keys, one sandbox, everything that ends a lease",
             keys: 2,
-            requests: requests(&[(Allocate, 0), (Mark, 0), (Allocate, 1)]),
+            requests: requests(&[(Allocate, 0), (Return, 0), (Allocate, 1)]),
             recreations: 1,
             jobs: true,
             longest: 4,

@@ -76,7 +76,7 @@ pub(crate) struct EndRow {
 
 impl EndRow {
     pub(crate) const fn reason(self) -> EndReason {
-        if self.expired { EndReason::Expired } else { EndReason::Marked }
+        if self.expired { EndReason::Expired } else { EndReason::Returned }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The students: they ask, some give back, some just leave. Their requests go through the queue and come twice at times.
 
 use broker_domain::{
-    AllocateRequest, Fingerprint, Grant, IdempotencyKey, LeaseKey, MarkRequest, Outcome, PersistedRequest,
-    RequestId, RequestState, SandboxId, Times, Timestamp, TrackId,
+    AllocateRequest, Fingerprint, Grant, IdempotencyKey, LeaseKey, Outcome, PersistedRequest, RequestId,
+    RequestState, ReturnRequest, SandboxId, Times, Timestamp, TrackId,
 };
 use broker_messages::RequestMessage;
 
@@ -94,8 +94,8 @@ impl Week {
         let now = self.now();
         let request_id = self.process.entropy.request_id(now);
         let times = Times { enqueued_at: now, reply_by: now, deadline: now.plus(HOUR) };
-        let mark = MarkRequest { request_id, track: track.clone(), sandbox_id, times };
-        self.send(RequestMessage::mark(&mark, self.nobody()).encode()).await;
+        let mark = ReturnRequest { request_id, track: track.clone(), sandbox_id, times };
+        self.send(RequestMessage::return_sandbox(&mark, self.nobody()).encode()).await;
         self.count("given back");
     }
 

@@ -1,4 +1,4 @@
-//! One page of candidates after another, for one name prefix.
+//! Buffer of candidates for one name prefix, refilled page by page.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,11 +14,11 @@ use super::held_candidates::{CandidateState, HeldCandidates};
 
 /// Candidates asked for in one call.
 const PAGE: u16 = 100;
-/// Shards that a look tries before it asks all of them.
+/// Shards that a refill tries before it queries all of them.
 const SHARDS_IN_TURN: usize = 3;
-/// The least time between the beginnings of two looks at an empty pool: it bounds what an empty pool costs.
-const EMPTY_LOOK_EVERY: Duration = Duration::from_millis(25);
-/// The longest wait for candidates that others are trying, before the next look.
+/// The least time between the starts of two refills of an empty pool: it bounds the cost of an empty pool.
+const EMPTY_REFILL_EVERY: Duration = Duration::from_millis(25);
+/// The longest wait for candidates that other claims hold, before the next refill.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
 
 /// The candidates of one prefix.
@@ -30,19 +30,19 @@ pub(super) struct Buffer {
     held_candidates: Arc<HeldCandidates>,
     prefix: Option<NamePrefix>,
     state: Mutex<State>,
-    /// Held by the one claim that looks for all.
-    looking: tokio::sync::Mutex<()>,
-    /// Changes after each look.
-    looked: watch::Sender<()>,
+    /// Locked by the one claim that refills for all.
+    refilling: tokio::sync::Mutex<()>,
+    /// Changes after each refill.
+    refilled: watch::Sender<()>,
 }
 
-/// The turn to look, for all. However it ends, it ends in this order: the next one may look, then all who wait are woken.
+/// The turn to refill, for all. When dropped, it first lets the next one refill, then wakes all that wait.
 struct Turn<'a> {
-    _looking: tokio::sync::MutexGuard<'a, ()>,
+    _refilling: tokio::sync::MutexGuard<'a, ()>,
     _wake: Wake<'a>,
 }
 
-/// Wakes all who wait for a look when it is dropped.
+/// Wakes all that wait for a refill when it is dropped.
 struct Wake<'a>(&'a watch::Sender<()>);
 
 impl Drop for Wake<'_> {
@@ -54,38 +54,38 @@ impl Drop for Wake<'_> {
 #[derive(Debug)]
 struct State {
     ready: VecDeque<Candidate>,
-    /// The look that listed these.
+    /// The refill that listed these.
     listed: u64,
-    /// How many looks have begun.
-    looks: u64,
-    /// The newest look that failed.
+    /// The number of refills begun.
+    refills: u64,
+    /// The newest refill that failed.
     last_failed: u64,
-    /// The newest look that found nothing.
+    /// The newest refill that found nothing.
     last_empty: u64,
-    /// When that look began.
+    /// When that refill began.
     last_empty_at: Timestamp,
-    /// The shard that is being worked off.
+    /// The current shard.
     shard: u8,
-    /// The shards in this buffer's own order, so that workers neither begin at the same names nor follow each other, and
-    /// where in it the next one is.
+    /// The shards in this buffer's own order, so that workers neither begin at the same names nor follow each other, and the
+    /// position of the next one.
     order: Vec<u8>,
     position: usize,
-    /// Where each shard is continued; `None` is its beginning.
+    /// Where the next page of each shard begins; `None` is its beginning.
     cursors: Vec<Option<PageKey>>,
 }
 
 impl State {
-    /// The next shard in turn.
+    /// Moves to the next shard.
     fn turn(&mut self) {
         self.shard = self.order.get(self.position).copied().unwrap_or_default();
         self.position = (self.position + 1) % self.order.len().max(1);
     }
 }
 
-/// What a look found.
-enum Look {
+/// The result of a refill.
+enum Refilled {
     Found,
-    /// Only candidates that other claims of this process are trying.
+    /// Only candidates that other claims of this process hold.
     Busy,
     Nothing,
 }
@@ -103,7 +103,7 @@ impl Buffer {
         let mut state = State {
             ready: VecDeque::new(),
             listed: 0,
-            looks: 0,
+            refills: 0,
             last_failed: 0,
             last_empty: 0,
             last_empty_at: Timestamp::from_ms(0),
@@ -120,8 +120,8 @@ impl Buffer {
             held_candidates,
             prefix,
             state: Mutex::new(state),
-            looking: tokio::sync::Mutex::new(()),
-            looked: watch::Sender::new(()),
+            refilling: tokio::sync::Mutex::new(()),
+            refilled: watch::Sender::new(()),
         }
     }
 
@@ -129,29 +129,29 @@ impl Buffer {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The next candidate, and the look that listed it; `None` if a look that began after this call found nothing. A look that failed is the failure
-    /// of all who waited for it, so that an unreachable table does not make them fail one after the other.
+    /// The next candidate, and the refill that listed it; `None` if a refill that began after this call found nothing. A failed
+    /// refill fails every claim that waited for it, so that an unreachable table does not make them fail one after the other.
     pub(super) async fn next(&self) -> Result<Option<(Candidate, u64)>, StoreError> {
-        let arrived = self.with(|state| state.looks);
-        let mut looked = self.looked.subscribe();
+        let arrived = self.with(|state| state.refills);
+        let mut refilled = self.refilled.subscribe();
         loop {
             if let Some(answer) = self.ready(arrived) {
                 return answer;
             }
-            let Ok(turn) = self.looking.try_lock() else {
-                // Woken together, all who wait go on together: their next reads share a call.
-                let _ = looked.changed().await;
+            let Ok(turn) = self.refilling.try_lock() else {
+                // Woken together, all claims go on together: their next reads share a call.
+                let _ = refilled.changed().await;
                 continue;
             };
-            let _turn = Turn { _looking: turn, _wake: Wake(&self.looked) };
-            let settled = self.held_candidates.settled();
-            if let Look::Busy = self.look().await? {
-                let _ = tokio::time::timeout(BUSY_WAIT, settled).await;
+            let _turn = Turn { _refilling: turn, _wake: Wake(&self.refilled) };
+            let released = self.held_candidates.released();
+            if let Refilled::Busy = self.refill().await? {
+                let _ = tokio::time::timeout(BUSY_WAIT, released).await;
             }
         }
     }
 
-    /// What can be answered without a look of one's own.
+    /// The answer that needs no refill by this claim.
     fn ready(&self, arrived: u64) -> Option<Result<Option<(Candidate, u64)>, StoreError>> {
         self.with(|state| {
             while let Some(candidate) = state.ready.pop_front() {
@@ -164,7 +164,7 @@ impl Buffer {
             } else if state.last_failed > arrived {
                 Some(Err(StoreError::Unavailable {
                     operation: "Query",
-                    source: "the look of another claim failed".into(),
+                    source: "the refill of another claim failed".into(),
                 }))
             } else {
                 None
@@ -176,33 +176,33 @@ impl Buffer {
         self.with(|state| state.ready.push_front(candidate));
     }
 
-    /// A candidate of that look was lost: somebody else works off the same page, so the rest is left to them and the next
-    /// look goes elsewhere.
-    pub(super) fn leave(&self, look: u64) {
+    /// A candidate of that refill was lost: another worker uses the same page, so the rest is left to it and the next refill
+    /// goes elsewhere.
+    pub(super) fn leave(&self, refill: u64) {
         self.with(|state| {
-            if state.listed == look && !state.ready.is_empty() {
+            if state.listed == refill && !state.ready.is_empty() {
                 state.ready.clear();
                 state.turn();
             }
         });
     }
 
-    /// Looks at the index for all who wait.
-    async fn look(&self) -> Result<Look, StoreError> {
-        let pause = self.with(|state| state.last_empty_at.plus(EMPTY_LOOK_EVERY)).since(self.clock.now());
+    /// Refills from the index, for all that wait.
+    async fn refill(&self) -> Result<Refilled, StoreError> {
+        let pause = self.with(|state| state.last_empty_at.plus(EMPTY_REFILL_EVERY)).since(self.clock.now());
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
         let began = self.clock.now();
         let number = self.with(|state| {
-            state.looks += 1;
-            state.looks
+            state.refills += 1;
+            state.refills
         });
         let listed = self.list().await.inspect_err(|_| self.with(|state| state.last_failed = number))?;
         let mut busy = false;
         let mut free = Vec::with_capacity(listed.len());
         for candidate in listed {
-            match self.held_candidates.standing(&candidate) {
+            match self.held_candidates.state(&candidate) {
                 CandidateState::Free => free.push(candidate),
                 CandidateState::Busy => busy = true,
                 CandidateState::Gone => {}
@@ -213,26 +213,24 @@ impl Buffer {
             if !free.is_empty() {
                 state.ready.extend(free);
                 state.listed = number;
-                Look::Found
+                Refilled::Found
             } else if busy {
-                Look::Busy
+                Refilled::Busy
             } else {
                 state.last_empty = number;
                 state.last_empty_at = began;
-                Look::Nothing
+                Refilled::Nothing
             }
         }))
     }
 
-    /// The next page of the current shard, or of one of the next in turn; or else what any shard has.
+    /// The next page of the current shard, or of one of the next; if they have none free, a page of all shards.
     async fn list(&self) -> Result<Vec<Candidate>, StoreError> {
-        let was_empty = self.with(|state| state.last_empty > 0 && state.last_empty + 1 == state.looks);
+        let was_empty = self.with(|state| state.last_empty > 0 && state.last_empty + 1 == state.refills);
         if !was_empty {
             for _ in 0..SHARDS_IN_TURN {
                 let page = self.continue_shard(self.with(|state| state.shard)).await?;
-                if page
-                    .iter()
-                    .any(|candidate| self.held_candidates.standing(candidate) == CandidateState::Free)
+                if page.iter().any(|candidate| self.held_candidates.state(candidate) == CandidateState::Free)
                 {
                     return Ok(page);
                 }
@@ -242,7 +240,7 @@ impl Buffer {
         self.sweep().await
     }
 
-    /// The next page of a shard, from its beginning if it had come to its end.
+    /// The next page of a shard, from its beginning if it was at its end.
     async fn continue_shard(&self, shard: u8) -> Result<Vec<Candidate>, StoreError> {
         let cursor = self.with(|state| state.cursors[usize::from(shard)].take());
         let in_the_middle = cursor.is_some();
@@ -254,7 +252,7 @@ impl Buffer {
         Ok(page.candidates)
     }
 
-    /// What any shard has, page by page until something is free; the next look works off the shard of what was found.
+    /// Pages of all shards until something is free; the next refill continues in the shard of what was found.
     async fn sweep(&self) -> Result<Vec<Candidate>, StoreError> {
         let (mut listed, mut after) = (Vec::new(), None);
         loop {
@@ -262,7 +260,7 @@ impl Buffer {
             let free = page
                 .candidates
                 .iter()
-                .find(|candidate| self.held_candidates.standing(candidate) == CandidateState::Free);
+                .find(|candidate| self.held_candidates.state(candidate) == CandidateState::Free);
             let found = free.map(|candidate| self.store.shard_of(&candidate.sandbox_id));
             listed.extend(page.candidates);
             if let Some(shard) = found {

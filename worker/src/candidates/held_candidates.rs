@@ -1,4 +1,4 @@
-//! Who has which candidate, across all buffers of the process.
+//! Candidates held by claims of this process, across all buffers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -11,26 +11,26 @@ use tokio::sync::Notify;
 
 /// How long the index may still list a version that is gone. It lags by less than a second when healthy.
 const INDEX_LAG: Duration = Duration::from_secs(10);
-/// How often what is older is forgotten.
+/// How often older entries are removed.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
 
-/// What a listed candidate is to this process.
+/// The state of a listed candidate in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CandidateState {
-    /// Nobody has it.
+    /// No claim holds it.
     Free,
-    /// A claim of this process is trying it.
+    /// A claim of this process holds it.
     Busy,
     /// This version is known to be gone; the index lags.
     Gone,
 }
 
-/// Candidates that claims of this process are trying, and versions that are gone.
+/// Candidates that claims of this process hold, and versions that are gone.
 #[derive(Debug)]
 pub(super) struct HeldCandidates {
     clock: Clock,
     entries: Mutex<Entries>,
-    settled: Notify,
+    released: Notify,
 }
 
 #[derive(Debug)]
@@ -43,29 +43,29 @@ struct Entries {
 impl HeldCandidates {
     pub(super) fn new(clock: Clock) -> Self {
         let entries = Entries { busy: HashSet::new(), gone: HashMap::new(), forgotten_at: clock.now() };
-        Self { clock, entries: Mutex::new(entries), settled: Notify::new() }
+        Self { clock, entries: Mutex::new(entries), released: Notify::new() }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Entries) -> T) -> T {
         change(&mut self.entries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How a listed candidate stands.
-    pub(super) fn standing(&self, candidate: &Candidate) -> CandidateState {
+    /// The state of a listed candidate.
+    pub(super) fn state(&self, candidate: &Candidate) -> CandidateState {
         let now = self.clock.now();
-        self.with(|entries| entries.standing(candidate, now))
+        self.with(|entries| entries.state(candidate, now))
     }
 
-    /// Takes a candidate if it is free; whether it was.
+    /// Takes a candidate if it is free; returns whether it was.
     pub(super) fn take(&self, candidate: &Candidate) -> bool {
         let now = self.clock.now();
-        self.with(|entries| match entries.standing(candidate, now) {
+        self.with(|entries| match entries.state(candidate, now) {
             CandidateState::Free => entries.busy.insert(candidate.sandbox_id.clone()),
             CandidateState::Busy | CandidateState::Gone => false,
         })
     }
 
-    /// The version of this candidate is gone.
+    /// Marks this version of the candidate as gone.
     pub(super) fn gone(&self, candidate: &Candidate) {
         let now = self.clock.now();
         self.with(|entries| {
@@ -76,23 +76,23 @@ impl HeldCandidates {
                 entries.gone.retain(|_, (_, at)| now.since(*at) < INDEX_LAG);
             }
         });
-        self.settled.notify_waiters();
+        self.released.notify_waiters();
     }
 
-    /// Nobody has this candidate any more; it may be listed again.
+    /// Frees a candidate; it may be listed again.
     pub(super) fn free(&self, candidate: &Candidate) {
         self.with(|entries| entries.busy.remove(&candidate.sandbox_id));
-        self.settled.notify_waiters();
+        self.released.notify_waiters();
     }
 
-    /// Resolves when any candidate was settled after this call.
-    pub(super) fn settled(&self) -> impl Future<Output = ()> {
-        self.settled.notified()
+    /// Resolves when any candidate was released after this call.
+    pub(super) fn released(&self) -> impl Future<Output = ()> {
+        self.released.notified()
     }
 }
 
 impl Entries {
-    fn standing(&self, candidate: &Candidate, now: Timestamp) -> CandidateState {
+    fn state(&self, candidate: &Candidate, now: Timestamp) -> CandidateState {
         if self.busy.contains(&candidate.sandbox_id) {
             return CandidateState::Busy;
         }

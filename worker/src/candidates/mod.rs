@@ -1,9 +1,9 @@
-//! What to try to claim next.
+//! Candidates: the available sandboxes that claims of this worker try.
 //!
-//! Purpose: hand each claim of this process a different available sandbox, from pages of the index that all waiting
-//! claims share. Invariants: a candidate is in the hands of one claim at a time; "there is none" is only said to a claim
-//! that began waiting before the look that found nothing began, and only if nothing it found is still being tried. What
-//! it does not do: claim. The index is eventually consistent, so a candidate may be gone; the claim's condition tells.
+//! Each claim of this process gets a different available sandbox, from pages of the index that all waiting claims share.
+//! Invariants: a candidate is held by one claim at a time; "none" is returned only to a claim that began waiting before a
+//! refill that found nothing, and only if no candidate of that refill is still held. The index is eventually consistent, so a
+//! candidate may be gone; the claim's condition decides.
 
 mod buffer;
 mod held_candidates;
@@ -19,17 +19,17 @@ use broker_store::{Candidate, Store, StoreError};
 use buffer::Buffer;
 use held_candidates::HeldCandidates;
 
-/// How many name prefixes have a buffer of their own at a time; the least recently used goes first.
+/// The most name prefixes with a buffer; the least recently used is dropped first.
 const MAX_BUFFERS: usize = 64;
 
-/// All candidates of one worker process.
+/// The candidates of one worker process.
 #[derive(Debug)]
 pub(crate) struct Candidates {
     store: Store,
     clock: Clock,
     entropy: Entropy,
     held_candidates: Arc<HeldCandidates>,
-    /// Most recently used last.
+    /// The most recently used last.
     buffers: Mutex<VecDeque<(Option<NamePrefix>, Arc<Buffer>)>>,
 }
 
@@ -39,19 +39,19 @@ impl Candidates {
         Self { store, clock, entropy, held_candidates, buffers: Mutex::default() }
     }
 
-    /// A sandbox to try, or `None` when the pool has nothing suitable.
+    /// A candidate to claim, or `None` when the pool has nothing suitable.
     pub(crate) async fn next(
         &self,
         prefix: Option<&NamePrefix>,
     ) -> Result<Option<HeldCandidate>, StoreError> {
         let buffer = self.buffer(prefix);
         let next = buffer.next().await?;
-        Ok(next.map(|(candidate, look)| HeldCandidate {
+        Ok(next.map(|(candidate, refill)| HeldCandidate {
             candidate,
-            look,
+            refill,
             buffer,
             held_candidates: Arc::clone(&self.held_candidates),
-            settled: false,
+            released: false,
         }))
     }
 
@@ -79,15 +79,15 @@ impl Candidates {
     }
 }
 
-/// A candidate in the hands of one claim. Dropped unsettled (the outcome is unknown), it may be listed again at once.
+/// A candidate held by one claim. If it is dropped unreleased (the outcome is unknown), it may be listed again at once.
 #[derive(Debug)]
 pub(crate) struct HeldCandidate {
     candidate: Candidate,
-    /// The look that listed it.
-    look: u64,
+    /// The refill that listed it.
+    refill: u64,
     buffer: Arc<Buffer>,
     held_candidates: Arc<HeldCandidates>,
-    settled: bool,
+    released: bool,
 }
 
 impl HeldCandidate {
@@ -95,23 +95,23 @@ impl HeldCandidate {
         &self.candidate
     }
 
-    /// This claim has it: this version of it will not be handed out again.
+    /// This claim got it: this version is gone.
     pub(crate) fn claimed(mut self) {
-        self.settled = true;
+        self.released = true;
         self.held_candidates.gone(&self.candidate);
     }
 
-    /// Somebody else has it, or it changed: likewise, and the page that it came from is left.
+    /// Another claim got it, or it changed: this version is gone, and the rest of its page is left.
     pub(crate) fn lost(mut self) {
-        self.settled = true;
+        self.released = true;
         self.held_candidates.gone(&self.candidate);
-        self.buffer.leave(self.look);
+        self.buffer.leave(self.refill);
     }
 
     /// It was not needed: the next claim may have it.
     pub(crate) fn put_back(mut self) {
-        self.settled = true;
-        // Free first: whoever takes it out of the buffer must find it free.
+        self.released = true;
+        // Free first: the claim that takes it out of the buffer must find it free.
         self.held_candidates.free(&self.candidate);
         self.buffer.put_back(self.candidate.clone());
     }
@@ -119,7 +119,7 @@ impl HeldCandidate {
 
 impl Drop for HeldCandidate {
     fn drop(&mut self) {
-        if !self.settled {
+        if !self.released {
             self.held_candidates.free(&self.candidate);
         }
     }

@@ -1,7 +1,7 @@
-//! Allocate: claim a candidate for the caller's key, or say what the key's lease says.
+//! Allocate: claims a candidate for the caller's key, or answers from the key's lease.
 //!
-//! The protocol is DESIGN.md, "Claim", model-checked there. One write call for a new allocation, one for a repeat, no
-//! read before. "None" is only said after a look at the caller's own lease, and a claim that lost its races while
+//! The protocol is ARCHITECTURE.md, "Claim", which was model-checked. One write call for a new allocation, one for a repeat,
+//! no read before. "None" is answered only after a read of the key's own lease, and a claim that lost its races while
 //! candidates remain goes on until its deadline.
 
 use broker_domain::{
@@ -12,25 +12,25 @@ use broker_store::{Claim, ClaimOutcome, EndOutcome, StoreError};
 
 use super::{HandlerError, Handlers};
 
-/// What one attempt came to.
+/// The result of one attempt.
 enum Attempt {
-    /// The request's end.
+    /// The request's outcome.
     Ended(Outcome),
-    /// Somebody else has the candidate, or an old lease is ended: go on at once.
+    /// Another claim has the candidate, or an old lease was ended: go on at once.
     LostRace,
-    /// Somebody is writing the same items: go on after a moment.
+    /// Another transaction is writing the same items: go on after a moment.
     InTheWay,
 }
 
 impl Handlers {
-    pub(super) async fn allocate(&self, ask: &AllocateRequest) -> Result<Outcome, HandlerError> {
+    pub(super) async fn allocate(&self, request: &AllocateRequest) -> Result<Outcome, HandlerError> {
         let mut attempts = 0_u32;
         let outcome = loop {
-            if self.clock.now() > ask.times.deadline {
+            if self.clock.now() > request.times.deadline {
                 break Outcome::Expired;
             }
             attempts += 1;
-            match self.attempt(ask).await? {
+            match self.attempt(request).await? {
                 Attempt::Ended(outcome) => break outcome,
                 Attempt::LostRace => {}
                 Attempt::InTheWay => self.back_off(attempts).await,
@@ -40,23 +40,27 @@ impl Handlers {
         Ok(outcome)
     }
 
-    async fn attempt(&self, ask: &AllocateRequest) -> Result<Attempt, HandlerError> {
-        let Some(handed) = self.candidates.next(ask.prefix.as_ref()).await? else {
-            let lease = match self.store.lease(&ask.lease_key).await {
+    async fn attempt(&self, request: &AllocateRequest) -> Result<Attempt, HandlerError> {
+        let Some(handed) = self.candidates.next(request.prefix.as_ref()).await? else {
+            let lease = match self.store.lease(&request.lease_key).await {
                 Err(StoreError::Conflict) => return Ok(Attempt::InTheWay),
                 read => read?,
             };
-            let verdict = judge(lease.as_ref(), ask, self.clock.now());
-            return self.apply_verdict(ask, verdict, Attempt::Ended(Outcome::NoSandboxes)).await;
+            let verdict = judge(lease.as_ref(), request, self.clock.now());
+            return self.apply_verdict(request, verdict, Attempt::Ended(Outcome::NoSandboxes)).await;
         };
         // The wait for a candidate may have been long.
         let now = self.clock.now();
-        if now > ask.times.deadline {
+        if now > request.times.deadline {
             handed.put_back();
             return Ok(Attempt::Ended(Outcome::Expired));
         }
-        let claim =
-            Claim { ask, candidate: handed.candidate(), allocation_id: self.entropy.allocation_id(), now };
+        let claim = Claim {
+            request,
+            candidate: handed.candidate(),
+            allocation_id: self.entropy.allocation_id(),
+            now,
+        };
         crash_points::point(Point::BeforeClaim);
         match self.store.claim(&claim).await {
             Ok(ClaimOutcome::Created(grant)) => {
@@ -66,12 +70,12 @@ impl Handlers {
             }
             Ok(ClaimOutcome::LeaseStands(lease)) => {
                 handed.put_back();
-                // The condition let nothing through that the verdict calls free, unless it changed since: try again.
-                self.apply_verdict(ask, judge(Some(&lease), ask, now), Attempt::InTheWay).await
+                // The verdict is free only if the lease changed after the condition failed: try again.
+                self.apply_verdict(request, judge(Some(&lease), request, now), Attempt::InTheWay).await
             }
             Ok(ClaimOutcome::RequestEnded) => {
                 handed.put_back();
-                Ok(Attempt::Ended(self.ended_before(ask).await?))
+                Ok(Attempt::Ended(self.ended_before(request).await?))
             }
             Ok(ClaimOutcome::LostCandidate) => {
                 handed.lost();
@@ -86,10 +90,10 @@ impl Handlers {
         }
     }
 
-    /// What a verdict on the key's lease makes of the attempt; `free` is what it is if nothing stands in its way.
+    /// The attempt's result for a verdict on the key's lease; `free` if nothing is in its way.
     async fn apply_verdict(
         &self,
-        ask: &AllocateRequest,
+        request: &AllocateRequest,
         verdict: LeaseVerdict,
         free: Attempt,
     ) -> Result<Attempt, HandlerError> {
@@ -99,13 +103,17 @@ impl Handlers {
             LeaseVerdict::Existing(grant) => Ok(Attempt::Ended(Outcome::Existing(grant))),
             LeaseVerdict::KeyReused => Ok(Attempt::Ended(Outcome::KeyReused)),
             LeaseVerdict::Superseded => Ok(Attempt::Ended(Outcome::Superseded)),
-            LeaseVerdict::PastExpiry(lease) => self.end_own_expired(ask, &lease).await,
+            LeaseVerdict::PastExpiry(lease) => self.end_own_expired(request, &lease).await,
         }
     }
 
-    /// Ends the caller's lease whose time is over; whoever is faster, the next attempt finds it ended.
-    async fn end_own_expired(&self, ask: &AllocateRequest, lease: &Lease) -> Result<Attempt, HandlerError> {
-        let end = LeaseEnd::by_request(EndReason::Expired, self.clock.now(), ask.times.enqueued_at);
+    /// Ends the key's lease whose time is over; if another request is faster, the next attempt finds it ended.
+    async fn end_own_expired(
+        &self,
+        request: &AllocateRequest,
+        lease: &Lease,
+    ) -> Result<Attempt, HandlerError> {
+        let end = LeaseEnd::by_request(EndReason::Expired, self.clock.now(), request.times.enqueued_at);
         match self.store.end(&lease.grant.sandbox_id, &allocation_of(lease), &end).await {
             Ok(EndOutcome::Ended) => Ok(Attempt::LostRace),
             Ok(EndOutcome::MovedOn) => {
@@ -117,18 +125,18 @@ impl Handlers {
         }
     }
 
-    /// How an asynchronous request that is not queued any more ended.
-    async fn ended_before(&self, ask: &AllocateRequest) -> Result<Outcome, HandlerError> {
-        let record = self.store.request(ask.request_id).await?;
+    /// The outcome of an asynchronous request that is not queued any more.
+    async fn ended_before(&self, request: &AllocateRequest) -> Result<Outcome, HandlerError> {
+        let record = self.store.request(request.request_id).await?;
         Ok(match record.map(|record| record.state) {
             Some(RequestState::Ended(outcome)) => outcome,
-            // Its record is gone: nobody can ask for it any more.
+            // Its record is expired: no client can ask for it any more.
             Some(RequestState::Queued) | None => Outcome::Expired,
         })
     }
 }
 
-/// The allocation that a live lease stands for.
+/// The allocation of a live lease.
 fn allocation_of(lease: &Lease) -> Allocation {
     Allocation {
         id: lease.allocation_id,

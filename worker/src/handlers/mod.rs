@@ -1,42 +1,42 @@
-//! From a request to its outcome. One file per kind; this match is the list of them.
+//! Handlers of requests: from a request to its outcome. One file per kind; one match lists them.
 
 mod allocate;
-mod mark;
+mod return_sandbox;
 
 use std::time::Duration;
 
 use broker_domain::{Inventory, LeaseKey, Outcome, SandboxId, suspects};
-use broker_messages::Ask;
+use broker_messages::Request;
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
 use broker_store::{Store, StoreError};
 
 use crate::candidates::Candidates;
 
-use mark::DefaultKeys;
+use return_sandbox::DefaultKeys;
 
 /// The pause after a first conflict, before jitter; each further one doubles it, up to the longest.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_CONFLICT_PAUSE: Duration = Duration::from_millis(640);
 
-/// Why a handler has no outcome (yet).
+/// Why a handler has no outcome.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandlerError {
-    /// The table could not be asked, or holds what it must not.
-    #[error("the table is in the way")]
+    /// The table did not answer, or has an invalid item.
+    #[error("the table failed")]
     Store(#[from] StoreError),
-    /// A live lease and its sandbox do not agree; only the operator can tell which is right.
+    /// A live lease and its sandbox do not agree; an operator has to decide which is right.
     #[error("the live lease of track {} with key {} does not agree with sandbox {sandbox}", key.track, key.key)]
     Inconsistent {
         /// The lease.
         key: LeaseKey,
-        /// Where it points.
+        /// The sandbox that it points to.
         sandbox: SandboxId,
     },
 }
 
 impl HandlerError {
-    /// The code of the dead letter that the request becomes; `None` if trying again can help.
+    /// The reason code of the dead letter; `None` if another attempt can help.
     pub(crate) const fn reason_code(&self) -> Option<&'static str> {
         match self {
             Self::Inconsistent { .. } => Some("inconsistent_lease"),
@@ -49,7 +49,7 @@ impl HandlerError {
     }
 }
 
-/// What all handlers work with.
+/// The dependencies of all handlers.
 #[derive(Debug)]
 pub(crate) struct Handlers {
     store: Store,
@@ -64,16 +64,16 @@ impl Handlers {
         Self { store, candidates, clock, entropy, default_keys: DefaultKeys::new() }
     }
 
-    /// How `ask` ends. Safe to call any number of times with the same request.
-    pub(crate) async fn handle(&self, ask: &Ask) -> Result<Outcome, HandlerError> {
-        match ask {
-            Ask::Allocate(ask) => self.allocate(ask).await,
-            Ask::Mark(mark) => self.mark(mark).await,
+    /// The outcome of `request`. Safe to call any number of times with the same request.
+    pub(crate) async fn handle(&self, request: &Request) -> Result<Outcome, HandlerError> {
+        match request {
+            Request::Allocate(request) => self.allocate(request).await,
+            Request::Return(mark) => self.return_sandbox(mark).await,
         }
     }
 
-    /// That a key's lease and its sandbox agree at one instant, after they could not be ended together: then somebody was
-    /// faster and another look helps. If they do not, nothing that a request may do will ever help.
+    /// Checks that a key's lease and its sandbox agree at one instant, after they could not be ended together: then another
+    /// write was faster and another attempt helps. If they do not agree, no attempt will ever help.
     async fn must_agree(&self, key: &LeaseKey) -> Result<(), HandlerError> {
         let lease = self.store.lease(key).await?;
         let Some(lease) = lease.filter(|lease| lease.end.is_none()) else { return Ok(()) };
@@ -89,7 +89,7 @@ impl Handlers {
         }
     }
 
-    /// A jittered moment, after somebody else was in the way for the `times`th time.
+    /// Waits a jittered moment, after the `times`th conflict.
     async fn back_off(&self, times: u32) {
         let pause = CONFLICT_PAUSE.saturating_mul(1 << times.min(6)).min(LONGEST_CONFLICT_PAUSE);
         tokio::time::sleep(self.entropy.jitter(pause)).await;

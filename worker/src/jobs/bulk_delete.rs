@@ -1,12 +1,12 @@
-//! Bulk delete, by an operator: removes the records of all stale sandboxes, or gives up all failed deletions, which
-//! leaves tombstones, so that what the provider still lists is deleted again and never offered. The provider is not asked.
+//! Bulk delete, by an operator: removes the records of all stale sandboxes, or turns all failed deletions into tombstones,
+//! so that sandboxes that the provider still lists are deleted again and never offered. The provider is not called.
 
 use broker_domain::{JobReport, Removable, Status, Timestamp};
 use broker_store::{Candidate, Changed, Seen, StoreError};
 
 use super::{JobError, Jobs, each};
 
-/// Later than anything is due.
+/// Later than any due time.
 const WHENEVER: Timestamp = Timestamp::from_secs(999_999_999_999);
 
 pub(super) async fn run(jobs: &Jobs, status: Removable, report: &mut JobReport) -> Result<(), JobError> {

@@ -1,5 +1,5 @@
-//! Census: counts the pool by state into one record, which stats and gauges read. Tombstones are counted, too, and
-//! the dead letters that want something of the operator.
+//! Census job: counts the pool by state into one record, for stats and gauges. Tombstones and open dead letters are counted,
+//! too.
 
 use broker_domain::{JobReport, Status};
 use broker_runtime::crash_points::{self, Point};
@@ -13,7 +13,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     crash_points::point(Point::Counted);
     report.found = by_status.values().sum();
     by_status.iter().for_each(|(status, count)| report.detail(status.as_str(), *count));
-    // The line that alarms on a low pool count (infra/terraform/logs.tf): numbers, not words.
+    // The log line of the alarm on a low pool (infra/terraform/logs.tf): numbers, not words.
     let available = by_status.get(&Status::Available).copied().unwrap_or(0);
     tracing::info!(available, total = report.found, "census");
     let letters = broker_dead_letters::count_open(&jobs.store).await?;

@@ -1,10 +1,10 @@
-//! Cleanup: plans the deletions at the provider.
+//! Cleanup job: plans the deletions at the provider.
 //!
-//! The table is the deletion queue, SQS only paces it (DESIGN.md, "Visibility, retries, dead letters"). Due is a
-//! `pending_deletion` sandbox whose time has come. Each gets the next free slot of the provider's rate, moves
-//! conditionally to that slot + 15 min, and only then a message is sent, visible just before its slot: what is lost on the way is due
-//! again, and a plan that is repeated finds nothing that is planned already. What is `deletion_failed` for a day begins
-//! anew. What it does not do: delete (that is `deletion`).
+//! The table is the deletion queue, SQS only paces it (ARCHITECTURE.md, "Visibility, retries, dead letters"). Due is a
+//! `pending_deletion` sandbox whose time has come. Each gets the next free slot of the provider's rate, moves conditionally
+//! to that slot + 15 min, and only then its message is sent, visible just before its slot: a lost message is due again, and a
+//! repeated plan finds nothing that is planned already. A sandbox that is `deletion_failed` for a day starts over. The
+//! deletion itself is in `deletion`.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use broker_store::{Candidate, Changed, Seen, StoreError};
 
 use super::{JobError, Jobs, each, slots};
 
-/// How far ahead is planned; SQS delays a message by 15 minutes at most.
+/// How far ahead deletions are planned; SQS delays a message by 15 minutes at most.
 const AHEAD: Duration = Duration::from_secs(10 * 60);
-/// After its slot a planned deletion is due again.
+/// A planned deletion is due again this long after its slot.
 const DUE_AGAIN: Duration = Duration::from_secs(15 * 60);
-/// Slots that are taken in one write.
+/// Slots taken in one write.
 const SLOTS: usize = 25;
 
 pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
@@ -28,7 +28,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     let now = jobs.clock.now();
     retry_given_up(jobs, now, report).await?;
     if let Some(left) = provider.breaker().open_for(jobs.clock.instant()) {
-        tracing::info!(?left, "no deletion is planned while the provider is not asked");
+        tracing::info!(?left, "no deletions planned while the provider is not called");
         report.detail("breaker_open", 1);
         return Ok(());
     }
@@ -67,7 +67,7 @@ async fn retry_given_up(jobs: &Jobs, now: Timestamp, report: &mut JobReport) -> 
     Ok(())
 }
 
-/// Plans these deletions; `false` if no slot is free within what can be planned.
+/// Plans these deletions; `false` if no slot is free within the planned time.
 async fn plan(jobs: &Jobs, candidates: &[Candidate], report: &mut JobReport) -> Result<bool, JobError> {
     let (now, interval) = (jobs.clock.now(), jobs.settings.deletion_interval);
     let count = u32::try_from(candidates.len()).unwrap_or(u32::MAX);

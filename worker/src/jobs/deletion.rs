@@ -1,8 +1,8 @@
-//! One deletion at the provider, at its slot, and what becomes of the sandbox.
+//! Deletion of one sandbox at the provider, in its slot, and the result in the table.
 //!
-//! Invariants: the provider is asked only for what was pending at the planned version, in a slot (`slots`); an attempt is
-//! spent only by an answer that speaks of this sandbox or by no answer at all, never while the breaker is open, the rate
-//! is exceeded or the token is wrong; what is gone leaves a tombstone. A deletion that missed its slot and finds no other
+//! Invariants: the provider is called only for a sandbox that is pending at the planned version, in a slot (`slots`); an
+//! attempt is counted only for a response about this sandbox or for no response, never while the breaker is open, the rate is
+//! exceeded or the token is wrong; a deleted sandbox leaves a tombstone. A deletion that missed its slot and finds no other
 //! near is due again at once, and the next plan gives it one.
 
 use std::time::Duration;
@@ -16,9 +16,9 @@ use super::{Jobs, slots};
 
 /// Attempts before a deletion is given up.
 const ATTEMPTS: u64 = 5;
-/// After which it begins anew.
+/// How long a deletion that was given up rests before it starts over.
 const GIVEN_UP_FOR: Duration = Duration::from_secs(24 * 3_600);
-/// How long deletions rest when the provider does not accept the token.
+/// How long deletions pause when the provider does not accept the token.
 const REST: Duration = Duration::from_secs(5 * 60);
 
 /// A planned deletion.
@@ -30,20 +30,20 @@ pub(crate) struct Planned {
     pub(crate) slot: Timestamp,
 }
 
-/// What became of it.
+/// The result of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// It is gone at the provider, and a tombstone here.
+    /// It is deleted at the provider, and a tombstone here.
     Deleted,
     /// It is not as it was planned: nothing was done.
     Void,
-    /// Not now; it spent no attempt.
+    /// Postponed without counting an attempt.
     Postponed,
     /// It failed and will be tried again.
     Failed,
     /// It failed for the last time.
     GivenUp,
-    /// Its slot is far ahead: its message is to come again after so long.
+    /// Its slot is far ahead: its message must come again after this time.
     NotYet(Duration),
 }
 
@@ -61,7 +61,7 @@ impl Ended {
 }
 
 impl Jobs {
-    /// Does a planned deletion. Safe to call any number of times.
+    /// Performs a planned deletion. Safe to call any number of times.
     pub(crate) async fn delete(&self, planned: &Planned) -> Result<Ended, StoreError> {
         let ended = self.delete_in_slot(planned).await?;
         metrics::counter!("broker_cleanup_deletions_total", "outcome" => ended.as_str()).increment(1);
@@ -83,11 +83,11 @@ impl Jobs {
             return self.postpone(seen, Duration::ZERO).await;
         };
         let Some(account) = AccountId::of(&planned.external_id) else {
-            let problem = format!("{} names no account of the provider", planned.external_id);
+            let problem = format!("{} is not an account of the provider", planned.external_id);
             return self.failed(seen, &record, &problem).await;
         };
-        // Read before the wait, so that nothing stands between the look at the clock and the call. What is pending never
-        // goes back to the pool, so two seconds later it may be gone, and nothing worse.
+        // Read before the wait, so that nothing happens between the slot check and the call. A pending sandbox never goes back
+        // to the pool, so two seconds later it may be deleted, and nothing worse.
         if !self.is_in_slot(planned.slot).await? {
             return self.postpone(seen, Duration::ZERO).await;
         }
@@ -119,7 +119,7 @@ impl Jobs {
                 self.postpone(seen, again_after).await
             }
             Err(error @ ProviderError::Unauthorized) => {
-                tracing::error!("deletions rest: {error}");
+                tracing::error!("deletions pause: {error}");
                 self.postpone(seen, REST).await
             }
             Err(

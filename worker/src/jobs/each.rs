@@ -1,4 +1,4 @@
-//! Through everything that is due, page by page, a few at a time.
+//! Loop over everything that is due, page by page, with bounded concurrency.
 
 use std::future::Future;
 
@@ -10,11 +10,11 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::{JobError, Jobs};
 
-/// Calls to the table under way at the same time, of one job.
+/// Calls to the table in flight at the same time, of one job.
 pub(super) const AT_ONCE: usize = 8;
 
-/// Hands every sandbox of a state that is due by `until` to `act`, and counts what became of it. One that cannot be
-/// changed now does not keep the others from it: it is due again at the next run.
+/// Passes every sandbox of a state that is due by `until` to `act`, and counts the results. A sandbox that cannot be changed
+/// now does not stop the others: it is due again at the next run.
 pub(super) async fn due<F, Fut>(
     jobs: &Jobs,
     status: Status,
@@ -42,7 +42,7 @@ where
     Ok(())
 }
 
-/// Does `work`, a few at a time, and counts what became of it.
+/// Runs `work` with bounded concurrency, and counts the results.
 pub(super) async fn all<Fut>(
     jobs: &Jobs,
     work: impl Iterator<Item = Fut>,
@@ -78,11 +78,11 @@ fn count(ended: Result<Result<Changed, StoreError>, JoinError>, report: &mut Job
         }
         Ok(Ok(Changed::MovedOn)) => report.skipped += 1,
         Ok(Err(error)) => {
-            tracing::warn!(job = report.job, "one was left for the next run: {error}");
+            tracing::warn!(job = report.job, "one sandbox left to the next run: {error}");
             report.failed += 1;
         }
         Err(error) => {
-            tracing::error!(job = report.job, "one step ended badly: {error}");
+            tracing::error!(job = report.job, "one step panicked: {error}");
             report.failed += 1;
         }
     }

@@ -1,7 +1,7 @@
-//! Expire: takes back what its owner kept too long.
+//! Expire job: ends leases past their time.
 //!
-//! Expired is a live lease whose `expires_at`, that lease's own, lies more than the grace in the past. Sandbox and lease
-//! change in one transaction fenced by the allocation id, so an owner's mark at the same moment wins or loses whole.
+//! Expired is a live lease whose own `expires_at` is more than the grace in the past. Sandbox and lease change in one
+//! transaction fenced by the allocation id, so an owner's return at the same moment wins or loses whole.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn expire(jobs: Jobs, candidate: Candidate) -> Result<Changed, StoreError>
     })
 }
 
-/// The allocation whose time is over, if `sandbox` has one.
+/// The allocation of `sandbox`, if its time is over.
 fn expired(sandbox: &Sandbox, now: Timestamp, grace: Duration) -> Option<&Allocation> {
     sandbox.status.next(Event::End).ok()?;
     sandbox.allocation.as_ref().filter(|allocation| allocation.expires_at.plus(grace) <= now)

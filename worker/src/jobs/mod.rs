@@ -1,8 +1,8 @@
-//! The jobs, a file each; [`Jobs::run`] is the list of them.
+//! Maintenance jobs, one file each; [`Jobs::run`] lists them.
 //!
-//! Invariants: a job finds its own work and pages through all of it; it is idempotent and changes only what it read, at
-//! the version it read, so two workers on one job, a run after a crash, or a claim at the same moment are all outcomes;
-//! it tells what it did. What it does not do: decide when it runs (that is `schedule`).
+//! Invariants: a job finds its own work and pages through all of it; it is idempotent and changes only what it read, at the
+//! version it read, so two workers on one job, a run after a crash, or a claim at the same moment are all outcomes; it
+//! reports what it did. When a job runs is decided by `schedule`.
 
 mod bulk_delete;
 mod census;
@@ -27,22 +27,22 @@ use broker_runtime::entropy::Entropy;
 use broker_store::{Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
-/// Why a job ended before its end.
+/// Why a job ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JobError {
-    /// The table could not be asked.
+    /// The table failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The provider could not be asked.
+    /// The provider failed.
     #[error(transparent)]
     Provider(#[from] ProviderError),
-    /// The queues could not be asked.
+    /// The queues failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// There is none.
+    /// No provider is configured.
     #[error("no provider is configured: set BROKER_PROVIDER_URL")]
     NoProvider,
-    /// What it found looks wrong: nothing was changed.
+    /// What it found is implausible: nothing was changed.
     #[error("{0}")]
     Refused(String),
     /// This process ends; another one does the rest.
@@ -50,12 +50,12 @@ pub(crate) enum JobError {
     Stopping,
 }
 
-/// What all jobs work with. Clones share it.
+/// The dependencies of all jobs. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Jobs {
     pub(crate) store: Store,
     pub(crate) provider: Option<Provider>,
-    /// Sends to the maintenance queue.
+    /// The sender to the maintenance queue.
     pub(crate) maintenance: Sender,
     pub(crate) aws: Aws,
     pub(crate) urls: QueueUrls,
@@ -65,7 +65,7 @@ pub(crate) struct Jobs {
     pub(crate) settings: Settings,
 }
 
-/// What can be set of them.
+/// The settings of the jobs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     /// How long after its expiry a sandbox is left to its owner.
@@ -88,7 +88,7 @@ impl Settings {
 }
 
 impl Jobs {
-    /// Runs a job and tells what it did. `Err` only if it is to be run again at once, by another worker.
+    /// Runs a job and reports. `Err` only if another worker must run it again at once.
     pub(crate) async fn run(&self, task: &Task) -> Result<JobReport, Stopping> {
         let began = self.clock.instant();
         let mut report = JobReport::new(task);
@@ -125,11 +125,11 @@ impl Jobs {
     }
 }
 
-/// The process ends before the job did.
+/// The process ended before the job did.
 #[derive(Debug)]
 pub(crate) struct Stopping;
 
-/// The names are those that dashboards of such brokers already use.
+/// The label in metrics; the names are those that dashboards of such brokers already use.
 const fn metric_word(task: &Task) -> &'static str {
     match task {
         Task::Sync { .. } => "sync",
@@ -142,7 +142,7 @@ const fn metric_word(task: &Task) -> &'static str {
     }
 }
 
-/// Lets the counters exist before they first happen: what begins at 1 has not increased, for Prometheus.
+/// Creates the counters with 0: a counter that begins at 1 has not increased, for Prometheus.
 pub(crate) fn begin_counting() {
     metrics::counter!("broker_allocate_conflicts_total").absolute(0);
     for word in ["sync", "expiry", "cleanup", "purge", "census", "sweep"] {

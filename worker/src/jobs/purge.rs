@@ -1,4 +1,4 @@
-//! Purge stale: removes sandboxes that have been stale for longer than the grace. None of them was ever handed out.
+//! Purge job: removes sandboxes that have been stale for longer than the grace. None of them was ever handed out.
 
 use std::time::Duration;
 

@@ -1,15 +1,15 @@
-//! Slots: when a deletion may ask the provider, so that its rate holds over all workers.
+//! Slots of the provider's rate: when a deletion may call the provider, so that the rate holds over all workers.
 //!
-//! The table gives each slot once, an interval of the rate apart (`store::pace`). A deletion begins while its own slot is
-//! open, which is one interval long, or it takes a slot anew: one that comes late (its message piled up, its worker
-//! stood still) never runs into the slots of others. So in any second at most one more than the rate begin, and above
-//! ten a second, where a slot is open for 100 ms since a write of the table may take as long, a tenth more.
+//! The table gives each slot once, one interval of the rate apart (`store::rate_slots`). A deletion begins while its own slot
+//! is open, which is one interval long, or it takes a new slot: one that comes late (its message piled up, its worker was
+//! stopped) never runs into the slots of others. So in any second at most one more than the rate begin, and above ten a
+//! second, where a slot is open for 100 ms because a write of the table may take as long, a tenth more.
 //!
-//! What remains, and no slot can take away: clocks of two workers may differ by what [`clock`](broker_runtime::clock)
-//! allows (2 s), so deletions that go over from one worker to another may fall into the same second, though not into more
-//! slots; a process that stands still between the look at its clock and its call asks late; so does one that asks again
-//! because its message was received twice, which happens only to a worker that was silent for a whole visibility timeout.
-//! SQS delays by whole seconds, so a message comes early and waits for its slot in its worker's hands.
+//! Slots cannot prevent these: clocks of two workers may differ by what [`clock`](broker_runtime::clock) allows (2 s), so
+//! deletions that pass from one worker to another may fall into the same second, though not into more slots; a process that
+//! is stopped between the clock check and its call is late; so is one that repeats a call because its message was received
+//! twice, which happens only to a worker that was silent for a whole visibility timeout. SQS delays by whole seconds, so a
+//! message comes early and waits for its slot in the worker.
 
 use std::time::Duration;
 
@@ -18,26 +18,26 @@ use broker_store::StoreError;
 
 use super::Jobs;
 
-/// How long before its slot a message is meant to arrive, and how far ahead of its plan the first slot is.
+/// How long before its slot a message should arrive, and how far ahead the first slot of a plan is.
 const ON_THE_WAY: Duration = Duration::from_secs(1);
 /// How long a slot is waited for with the message in hand.
 const IN_HAND: Duration = Duration::from_secs(2);
-/// A slot is open for at least as long.
+/// The least time that a slot is open.
 const SHORTEST_OPEN: Duration = Duration::from_millis(100);
-/// How many slots one delivery of a deletion may miss.
+/// The most slots that one delivery of a deletion may miss.
 const TRIES: usize = 3;
 
-/// The first slot that a plan made at `now` can use.
+/// The first slot for a plan made at `now`.
 pub(super) fn first_after(now: Timestamp) -> Timestamp {
     now.plus(ON_THE_WAY)
 }
 
-/// For how long the message of a deletion in `slot` is kept in the queue.
+/// The delay of the message of a deletion in `slot`.
 pub(super) fn delay(slot: Timestamp, now: Timestamp) -> Duration {
     slot.since(now).saturating_sub(ON_THE_WAY)
 }
 
-/// For how long a message that came now is sent back to the queue, if its slot is too far ahead to be waited for.
+/// How long a message that came now is sent back to the queue, if its slot is too far ahead to wait for.
 pub(super) fn too_early(slot: Timestamp, now: Timestamp) -> Option<Duration> {
     (slot.since(now) > IN_HAND).then(|| delay(slot, now))
 }
@@ -47,7 +47,7 @@ fn is_open(slot: Timestamp, interval: Duration, now: Timestamp) -> bool {
 }
 
 impl Jobs {
-    /// Waits until `slot` is open, or another one that is free soon if that is over. `false` if none is.
+    /// Waits until `slot` is open; if it is over, takes another one that is free soon. `false` if there is none.
     pub(super) async fn is_in_slot(&self, mut slot: Timestamp) -> Result<bool, StoreError> {
         let interval = self.settings.deletion_interval;
         for _ in 0..TRIES {

@@ -1,8 +1,8 @@
-//! Sweep: removes what processes left behind that did not end by themselves: the reply queue of an API, and its INSTANCE.
+//! Sweep job: removes what dead processes left: the reply queue of an API, and its INSTANCE.
 //!
-//! Gone is a process whose last heartbeat is three intervals old. An orphan is a reply queue whose id is no instance's;
-//! an API writes its INSTANCE before it makes the queue. One that only slept finds its queue gone, makes a new one and
-//! says so again. Ended requests leave by their own ttl.
+//! A process counts as dead three intervals after its last heartbeat. An orphan is a reply queue whose id is no instance's;
+//! an API writes its INSTANCE before it creates the queue. One that was only suspended finds its queue gone, and creates both
+//! anew. Ended requests expire by their own ttl.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ use broker_store::heartbeat;
 use super::{JobError, Jobs};
 
 pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
-    // Queues are listed first: one that is made meanwhile belongs to an instance that is read after.
+    // Queues are listed first: the instance of a queue that is created meanwhile is read after.
     let queues = topology::reply_queues(&jobs.aws, jobs.urls.names()).await?;
     let now = jobs.clock.now();
     let (mut living, mut gone) = (HashSet::new(), Vec::new());
@@ -30,11 +30,11 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     for queue in queues.iter().filter(|queue| !living.contains(queue)) {
         topology::delete_reply_queue(&jobs.aws, &jobs.urls, queue).await?;
         crash_points::point(Point::Swept);
-        tracing::info!(%queue, "swept a reply queue whose process is gone");
+        tracing::info!(%queue, "deleted the reply queue of a dead process");
         report.changed += 1;
         report.detail("reply_queues", 1);
     }
-    // Only now: an instance that is forgotten leaves no queue that would be looked for.
+    // Last: without its instance the queue would not be found.
     for instance in gone {
         match jobs.store.forget_instance(&instance).await? {
             Changed::Done => {

@@ -189,7 +189,7 @@ impl<'a> PooledSandbox<'a> {
 }
 
 fn end_reason(_: &mut SchemaGenerator) -> Schema {
-    let reasons = [EndReason::Marked, EndReason::Expired, EndReason::Released].map(|reason| json!(reason));
+    let reasons = [EndReason::Returned, EndReason::Expired, EndReason::Released].map(|reason| json!(reason));
     let or_none = reasons.into_iter().chain([Value::Null]).collect::<Vec<_>>();
     json_schema!({ "type": ["string", "null"], "enum": or_none })
 }

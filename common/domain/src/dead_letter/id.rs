@@ -8,25 +8,26 @@ use sha2::{Digest as _, Sha256};
 use super::Source;
 use crate::Timestamp;
 
-/// Over how many partitions letters are spread. Stored: it must never change.
+/// The number of partitions for dead letters. Stored: it must never change.
 pub const DEAD_LETTER_SHARDS: u8 = 4;
 /// Digits of the time and of the digest in an id.
 const TIME_DIGITS: usize = 13;
 const DIGEST_DIGITS: usize = 32;
 
-/// The id of a letter: when its message was first sent, and a digest of queue, message id and text. Ids sort by time.
+/// The id of a dead letter: when its message was first sent, and a digest of queue, message id and text. Ids sort by
+/// time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct DeadLetterId(String);
 
-/// Why a text is no id of a letter.
+/// A text that is not the id of a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the id of a dead letter: {TIME_DIGITS} digits, a hyphen, {DIGEST_DIGITS} of 0-9 a-f")]
 pub struct InvalidDeadLetterId;
 
 impl DeadLetterId {
-    /// Of the message `message_id` of `source` with the text `body`, first sent at `sent_at`. The text belongs to it: who
-    /// claims to be another message must not make that one's letter, or his own, disappear.
+    /// The id for the message `message_id` of `source` with the text `body`, first sent at `sent_at`. The digest covers
+    /// the text, so a message that claims another message's id cannot replace that message's dead letter, or its own.
     pub fn of(source: Source, message_id: &str, body: &str, sent_at: Timestamp) -> Self {
         let digest =
             Sha256::digest(format!("{}\n{}\n{message_id}\n{body}", source.as_str(), message_id.len()));
@@ -34,12 +35,12 @@ impl DeadLetterId {
         Self(format!("{}-{hex}", Self::time(sent_at)))
     }
 
-    /// What the ids of messages that were first sent at `at` begin with.
+    /// The prefix of the ids of messages that were first sent at `at`.
     pub fn time(at: Timestamp) -> String {
         format!("{:0TIME_DIGITS$}", at.as_ms())
     }
 
-    /// From what a person or a program says.
+    /// Parses an id.
     pub fn parse(text: &str) -> Result<Self, InvalidDeadLetterId> {
         let (time, digest) = text.split_once('-').ok_or(InvalidDeadLetterId)?;
         let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -55,7 +56,7 @@ impl DeadLetterId {
         &self.0
     }
 
-    /// The partition it lies in.
+    /// The partition that holds it.
     pub fn shard(&self) -> u8 {
         let last = self.0.bytes().next_back().and_then(|digit| char::from(digit).to_digit(16)).unwrap_or(0);
         u8::try_from(last % u32::from(DEAD_LETTER_SHARDS)).unwrap_or(0)

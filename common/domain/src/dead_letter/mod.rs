@@ -1,13 +1,15 @@
-//! Dead letters: messages that could not be processed, kept with what is known of them, and what may become of them.
+//! Dead letters: messages that could not be processed, kept with their reason, and their state machine.
 //!
-//! Invariant: a letter's id follows from the queue and the message that it was, so whoever keeps it twice keeps one; its
-//! text is never changed. What it does not do: read a message (that is `broker-dead-letters`).
+//! Invariant: the id follows from the queue and the message, so keeping a message twice makes one dead letter; its text
+//! never changes. Reading messages is the task of `broker-dead-letters`.
 
 mod id;
-mod words;
+mod reason;
+mod state;
 
 pub use id::{DEAD_LETTER_SHARDS, DeadLetterId, InvalidDeadLetterId};
-pub use words::{DeadLetterEvent, DeadLetterState, Reason, Source};
+pub use reason::{Reason, Source};
+pub use state::{DeadLetterEvent, DeadLetterState};
 
 use std::collections::BTreeMap;
 
@@ -15,29 +17,29 @@ use serde::{Deserialize, Serialize};
 
 use super::{RequestId, Timestamp, TrackId};
 
-/// What could be read of a message, whoever wrote it.
+/// The fields that could be read of a message, ours or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MessageSummary {
-    /// What it asks; `None` if it does not say so in a word of its own.
+    /// The kind of the message; `None` if it names none.
     pub kind: Option<String>,
-    /// Whose request it is.
+    /// The track that asked.
     pub track: Option<TrackId>,
     /// Its request id.
     pub request_id: Option<RequestId>,
-    /// After this it claims nothing.
+    /// The deadline: nothing is claimed after it.
     pub deadline: Option<Timestamp>,
     /// W3C trace context.
     pub trace: Option<String>,
-    /// Whether nobody waits for it and its outcome is stored.
+    /// Whether the outcome is stored, because no caller waits.
     pub asynchronous: bool,
 }
 
-/// The last thing that an operator did with a letter.
+/// The last action of an operator on a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Touched {
     /// When.
     pub at: Timestamp,
-    /// Who.
+    /// By which operator.
     pub by: String,
     /// Why; only of a discard.
     pub why: Option<String>,
@@ -48,69 +50,69 @@ pub struct Touched {
 pub struct DeadLetter {
     /// Its id.
     pub id: DeadLetterId,
-    /// Where its message could not be processed.
+    /// The queue in which its message could not be processed.
     pub source: Source,
-    /// Its message's id there.
+    /// The message id in that queue.
     pub message_id: String,
-    /// Why, as a code.
+    /// The reason, as a code.
     pub reason: Reason,
-    /// Why, in words.
+    /// The reason, in words.
     pub reason_text: String,
     /// How often it was received before.
     pub receives: u32,
     /// When its message was first sent.
     pub first_at: Timestamp,
-    /// When it was found dead.
+    /// When it was found in the dead-letter queue.
     pub last_at: Timestamp,
-    /// What could be read of it.
+    /// The fields that could be read of it.
     pub summary: MessageSummary,
-    /// The letter that this one was sent again from.
+    /// The dead letter whose replay died again as this one.
     pub replay_of: Option<DeadLetterId>,
     /// The text attributes of its message.
     pub attributes: BTreeMap<String, String>,
-    /// The text of its message, as it came.
+    /// The text of its message, unchanged.
     pub body: String,
-    /// Where it stands.
+    /// Its state.
     pub state: DeadLetterState,
-    /// While it is replayed: until when by whoever does.
+    /// While it is replayed: until when its replayer holds it.
     pub held_until: Option<Timestamp>,
-    /// What was last done with it.
+    /// The last action on it.
     pub touched: Option<Touched>,
 }
 
 impl DeadLetter {
-    /// What it asks, or `unknown`.
+    /// The kind of its message, or `unknown`.
     pub fn kind(&self) -> &str {
         self.summary.kind.as_deref().unwrap_or("unknown")
     }
 
-    /// Whether somebody else is sending it again at `now`.
+    /// Whether another replay holds it at `now`.
     pub fn is_held(&self, now: Timestamp) -> bool {
         self.state == DeadLetterState::Replaying && self.held_until.is_some_and(|until| until > now)
     }
 }
 
-/// Which letters somebody asks for: those that everything set here is true of.
+/// A filter for dead letters: everything that is set must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeadLetterFilter {
     /// The queue.
     pub source: Option<Source>,
-    /// What they ask; `unknown` for those that do not say.
+    /// The kind of the message; `unknown` for those without one.
     pub kind: Option<String>,
-    /// Why they died.
+    /// The reason.
     pub reason: Option<Reason>,
-    /// Whose request they are.
+    /// The track that asked.
     pub track: Option<TrackId>,
     /// First sent at this moment or later.
     pub since: Option<Timestamp>,
     /// First sent before this moment.
     pub before: Option<Timestamp>,
-    /// Where they stand; `None`: those that still want something of the operator.
+    /// The state; `None`: the open ones, which still need an operator.
     pub state: Option<DeadLetterState>,
 }
 
 impl DeadLetterFilter {
-    /// Whether `letter` is one of them.
+    /// Whether `letter` matches.
     pub fn matches(&self, letter: &DeadLetter) -> bool {
         let state = self.state.map_or(letter.state.is_open(), |state| state == letter.state);
         state
@@ -123,7 +125,7 @@ impl DeadLetterFilter {
     }
 }
 
-/// How many letters want something of the operator.
+/// The number of open dead letters, which need an operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetterCount {
     /// By the code of their reason.

@@ -1,4 +1,4 @@
-//! An SQS endpoint that counts what it is asked, and fails on demand.
+//! An SQS endpoint for tests that counts its calls and fails on demand.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -36,7 +36,7 @@ pub(super) struct Sqs {
     server: JoinHandle<()>,
 }
 
-/// What was asked of the endpoint, and what it is to refuse.
+/// The calls of the endpoint, and the failures to come.
 #[derive(Default)]
 struct Ledger {
     asked: HashMap<&'static str, usize>,
@@ -76,17 +76,17 @@ impl Sqs {
         (sqs, urls)
     }
 
-    /// How often an operation was asked for.
+    /// The number of calls of an operation.
     pub(super) fn asked(&self, operation: SqsOperation) -> usize {
         self.ledger().asked.get(operation.as_str()).copied().unwrap_or_default()
     }
 
-    /// How many calls of an operation are being answered now.
+    /// The number of calls of an operation in progress.
     pub(super) fn under_way(&self, operation: SqsOperation) -> usize {
         self.ledger().under_way.get(operation.as_str()).copied().unwrap_or_default()
     }
 
-    /// How many calls of an operation were ever being answered at once.
+    /// The most calls of an operation that were in progress at once.
     pub(super) fn most_at_once(&self, operation: SqsOperation) -> usize {
         self.ledger().most_at_once.get(operation.as_str()).copied().unwrap_or_default()
     }
@@ -108,7 +108,7 @@ impl Sqs {
     }
 }
 
-/// Clients of whatever listens at `url`.
+/// Clients of the endpoint at `url`.
 pub(super) fn aws_at(url: &str, clock: &Clock) -> Aws {
     let credentials = Credentials::new("test", "test", None, None, "test");
     let config = SdkConfig::builder()
@@ -120,7 +120,7 @@ pub(super) fn aws_at(url: &str, clock: &Clock) -> Aws {
     Aws::new(&config, clock, Duration::from_secs(20))
 }
 
-/// The requests queue, for tests that need but one.
+/// The requests queue, for tests that need only one.
 pub(super) fn requests(urls: &QueueUrls) -> Queue {
     urls.get(QueueKind::Requests)
 }
@@ -139,7 +139,7 @@ struct Counting {
     ledger: Arc<Mutex<Ledger>>,
 }
 
-/// One call being answered.
+/// One call in progress.
 struct UnderWay {
     operation: &'static str,
     ledger: Arc<Mutex<Ledger>>,

@@ -1,9 +1,9 @@
-//! The queues over HTTP: the real SDK against an embedded SQS endpoint on 127.0.0.1.
+//! Tests of the queues over HTTP: the real SDK against an embedded SQS endpoint on 127.0.0.1.
 
+mod acknowledgement;
 mod endpoint;
 mod receiving;
 mod sending;
-mod settling;
 mod topology;
 
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use self::endpoint::Sqs;
 use super::{Delivery, Ended, PollOptions, Queue, Receiver};
 
-/// How long anything may take before a test fails.
+/// The timeout of every wait.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A receiver at work, and what it handed on.
+/// A running receiver and its messages.
 struct Receiving {
     handed_on: mpsc::UnboundedReceiver<(Delivery, Option<OwnedSemaphorePermit>)>,
     stop: CancellationToken,
@@ -31,7 +31,7 @@ impl Receiving {
         let (hand_on, handed_on) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let run = tokio::spawn(receiver.run(stop.clone(), move |delivery, permit| {
-            // A test that ended listens no longer.
+            // A test that has ended does not listen.
             let _ = hand_on.send((delivery, permit));
         }));
         Self { handed_on, stop, run }
@@ -70,7 +70,7 @@ fn with_permits(sqs: &Sqs, queue: Queue, permits: usize) -> (Receiver, Arc<Semap
     (receiver(sqs, queue).with_permits(Arc::clone(&permits)), permits)
 }
 
-/// Asks again and again until the answer is yes.
+/// Polls a condition until it is true.
 async fn until<F: Future<Output = bool>>(what: &str, ask: impl Fn() -> F) {
     let asking = async {
         while !ask().await {

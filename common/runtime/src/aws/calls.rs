@@ -1,11 +1,11 @@
-//! The span of one call to AWS, by OpenTelemetry's conventions for its SDK.
+//! Spans of AWS calls, by OpenTelemetry's conventions for the AWS SDK.
 
 use opentelemetry::KeyValue;
 
 use crate::trace::Span;
 
-/// The span of `operation`, named as AWS names it; none outside a trace that is recorded. A call that carries the work of
-/// several callers has a span in the trace of each.
+/// The span of `operation`, with AWS's name of it; none outside a recorded trace. A call that carries the work of several
+/// callers has a span in the trace of each.
 pub fn span(service: &str, operation: &str) -> Span {
     Span::client(|| {
         let mut attributes = vec![

@@ -1,9 +1,8 @@
-//! The AWS clients of one process, and what every call through them is bounded by.
+//! The AWS clients of one process, with their timeouts, retries and metrics.
 //!
-//! Purpose: one place for timeouts, retries and what is measured. Invariants: no attempt is unbounded; a call is retried
-//! by the SDK alone (three attempts, fast first retry), except long polls, whose loop is `queue::Receiver`; the roles
-//! (claims, sends, polls) spend retries from buckets of their own, so failing polls cannot starve claims. Every answer's
-//! `Date` reaches the [`Clock`]. What it does not do: know any table or queue.
+//! Invariants: no attempt is unbounded; a call is retried by the SDK alone (three attempts, fast first retry), except long
+//! polls, whose loop is `queue::Receiver`; the roles (claims, sends, polls) spend retries from buckets of their own, so
+//! failing polls cannot starve claims. Every response's `Date` reaches the [`Clock`]. Tables and queues are not known here.
 //!
 //! Endpoints, region and credentials come from the usual AWS environment (`AWS_ENDPOINT_URL[_SQS|_DYNAMODB]`,
 //! `AWS_REGION`, ...). Clients are cheap to clone and share their connections; a connection is opened per call in
@@ -28,13 +27,13 @@ use aws_sdk_sqs::error::DisplayErrorContext;
 use self::observe::Observer;
 use crate::clock::Clock;
 
-/// How long opening a connection may take.
+/// Timeout of opening a connection.
 const CONNECT: Duration = Duration::from_secs(1);
-/// How long one DynamoDB attempt may take, connecting included.
+/// Timeout of one DynamoDB attempt, connecting included.
 const TABLE_ATTEMPT: Duration = Duration::from_secs(1);
-/// How long one SQS attempt may take that is not a long poll.
+/// Timeout of one SQS attempt that is not a long poll.
 const QUEUE_ATTEMPT: Duration = Duration::from_secs(2);
-/// How much longer than its wait a long poll may take.
+/// Timeout of a long poll, beyond its wait.
 const POLL_MARGIN: Duration = Duration::from_secs(5);
 /// The longest first backoff; the SDK draws from 0 to it and doubles it.
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
@@ -53,7 +52,7 @@ pub struct Aws {
     pub dynamodb: aws_sdk_dynamodb::Client,
     /// Sends, deletes, visibility, attributes.
     pub sqs: aws_sdk_sqs::Client,
-    /// Long polls: one attempt, none shorter than the wait and 5 s.
+    /// Long polls: one attempt, with a timeout 5 s beyond the wait.
     pub sqs_receive: aws_sdk_sqs::Client,
 }
 
@@ -63,16 +62,16 @@ pub async fn connect(clock: &Clock, poll_wait: Duration) -> Aws {
     Aws::new(&config, clock, poll_wait)
 }
 
-/// What the AWS environment of this process says of who it is and where.
+/// Region and credentials in the AWS environment of this process.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The region, if one is set.
     pub region: Option<String>,
-    /// Why no credentials are found; `None` if some are. Whether AWS accepts them, only a call can tell.
+    /// The reason why no credentials are found; `None` if some are. Only a call shows whether AWS accepts them.
     pub no_credentials: Option<String>,
 }
 
-/// Looks for region and credentials.
+/// Looks up region and credentials.
 pub async fn identity() -> Identity {
     let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
     let missing = || "nothing provides any".to_owned();

@@ -1,4 +1,4 @@
-//! What is learnt from every attempt: the time AWS says it is, what became of the call, how long it took.
+//! Observer of every AWS attempt: records the time of AWS, the outcome and the duration.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -19,13 +19,13 @@ use crate::clock::{Clock, http_date};
 use crate::trace::Span;
 use broker_domain::Timestamp;
 
-/// Sees every attempt of the clients it is given to.
+/// The interceptor that observes every attempt of its clients.
 #[derive(Clone, Debug)]
 pub(super) struct Observer {
     clock: Clock,
 }
 
-/// When the attempt under way began.
+/// The start of the attempt under way.
 #[derive(Clone, Copy, Debug)]
 struct Began {
     asked: Timestamp,
@@ -49,8 +49,8 @@ impl Observer {
         Self { clock }
     }
 
-    /// Tells the clock when AWS answered. The server dates its answer when it writes it, which for a long poll is at
-    /// its end; that lies between `asked` and now all the same.
+    /// Passes the `Date` of a response to the clock. The server dates a response when it writes it, for a long poll at the
+    /// end of the poll; both are between `asked` and now.
     fn observe_date(&self, response: &HttpResponse, asked: Timestamp) {
         let date = response.headers().get("date").and_then(http_date);
         if let Some(date) = date {
@@ -65,7 +65,7 @@ impl Intercept for Observer {
         "BrokerObserver"
     }
 
-    // Not before its execution: which operation it is, a client's interceptor learns only after that.
+    // Not in read_before_execution: a client's interceptor does not know the operation there.
     fn read_before_serialization(
         &self,
         _context: &BeforeSerializationInterceptorContextRef<'_>,
@@ -86,7 +86,7 @@ impl Intercept for Observer {
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         if let Some(Call(span)) = config.load::<Call>() {
-            // Taken out, it ends here and not with the bag.
+            // Taken out, it ends here and not with the config bag.
             let mut span = std::mem::take(&mut *span.lock().unwrap_or_else(PoisonError::into_inner));
             match outcome(context.response(), context.output_or_error()) {
                 "ok" | "empty" => {}
@@ -131,7 +131,7 @@ impl Intercept for Observer {
     }
 }
 
-/// The word for what became of an attempt. Lost conditions are outcomes, as is a poll that brought nothing.
+/// The outcome of an attempt, for metrics. Lost conditions are outcomes, as is a poll without messages.
 fn outcome(
     response: Option<&HttpResponse>,
     result: Option<Result<&Output, &OrchestratorError<Error>>>,
@@ -151,7 +151,7 @@ fn outcome(
     }
 }
 
-/// The word for an answer that is an error.
+/// The outcome of a response that is an error.
 fn refusal(response: &HttpResponse) -> &'static str {
     let code = error_code(response.body().bytes().unwrap_or_default());
     match code.as_deref() {

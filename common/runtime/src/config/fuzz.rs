@@ -1,4 +1,4 @@
-//! Settings that anybody may have typed: read, or refused with the setting's name and without its secret.
+//! Fuzz tests of the configuration: any settings are read, or refused with the setting's name and without its secret.
 //!
 //! Short in `cargo test`; `.ci/fuzz` runs it for minutes.
 
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::{Config, Networks, Origins, SETTINGS, unknown_names};
 
-/// What a value might look like, and what nobody expects.
+/// Plausible and implausible values of a setting.
 fn any_value() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
@@ -52,7 +52,7 @@ proptest! {
     fn no_refusal_of_a_token_shows_it(entries in "([a-z@]{0,6}=?[!-~]{12,40}[,\n]?){1,4}") {
         let settings = BTreeMap::from([("BROKER_TRACK_TOKENS".to_owned(), entries.clone())]);
         if let Err(error) = Config::read(&settings) {
-            // What stands after the first "=" of an entry is its secret; names may be told.
+            // The text after the first "=" of an entry is its secret; names may be shown.
             for secret in entries.split([',', '\n']).filter_map(|entry| Some(entry.split_once('=')?.1.trim())) {
                 prop_assert!(secret.len() < 4 || !error.to_string().contains(secret), "{error}");
             }

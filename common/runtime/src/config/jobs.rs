@@ -1,4 +1,4 @@
-//! The settings of the jobs: the provider, and how often what runs.
+//! Settings of the jobs: the provider, the scheduler and the intervals.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,34 +8,34 @@ use secrecy::SecretString;
 
 use super::read::{ConfigError, Reader};
 
-/// The seconds that an interval may have.
+/// The range of an interval, in seconds.
 pub(super) const EVERY: RangeInclusive<u64> = 1..=7 * 86_400;
 
-/// The outside system that the sandboxes are in.
+/// The provider: the outside system that the sandboxes are in.
 #[derive(Clone, Debug)]
 pub struct ProviderConfig {
-    /// Where its API is, without a slash at the end.
+    /// The base of its API, without a slash at the end.
     pub url: Uri,
-    /// What it knows us by. Never shown.
+    /// The broker's token there. Never shown.
     pub token: SecretString,
     /// Deletions a second, of all workers together.
     pub rate: u32,
-    /// How long one answer may take.
+    /// Timeout of one call.
     pub timeout: Duration,
 }
 
-/// Who starts the jobs.
+/// What starts the jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheduler {
     /// The workers, by ticks in the table.
     Workers,
-    /// Something outside, which sends a `ScheduledTrigger` for each.
+    /// An external scheduler, which sends a `ScheduledTrigger` for each.
     External,
 }
 
-/// How often each job runs.
+/// The interval of each job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the jobs are those of SPEC.md")]
+#[expect(missing_docs, reason = "the fields are the jobs of broker_domain::Job")]
 pub struct Intervals {
     pub sync: Duration,
     pub expire: Duration,

@@ -1,8 +1,8 @@
-//! The configuration: read once, validated whole, one list for all binaries.
+//! The configuration of all processes: one list of settings, read once and validated whole.
 //!
-//! Invariant: a bad value stops the start and is named; an unknown `BROKER_*` name is warned of, with the nearest known
-//! one. Endpoints, region and credentials of AWS come from the usual AWS environment, not from here. This module alone
-//! reads the environment.
+//! Invariant: a bad value stops the start and is named; an unknown `BROKER_*` name gets a warning with the nearest known
+//! one. Endpoints, region and credentials of AWS come from the usual AWS environment, not from here. This module alone reads
+//! the environment.
 
 #[cfg(test)]
 mod fuzz;
@@ -27,7 +27,7 @@ use jobs::{EVERY, provider};
 use read::Reader;
 use trace::trace;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// A JSON object a line.
@@ -36,71 +36,71 @@ pub enum LogFormat {
     Text,
 }
 
-/// Everything that can be set. Durations are durations; the settings' names carry their unit.
+/// The settings of a process. Durations are `Duration`s; the settings' names carry their unit.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The table's name.
     pub table: String,
-    /// What the queues' names begin with.
+    /// The prefix of the queues' names.
     pub prefix: String,
-    /// Over how many index partitions each state is spread.
+    /// The number of index partitions of each state.
     pub state_shards: u8,
-    /// Whether this is one person's machine: the API may start without tokens.
+    /// Whether this is a development machine: the API may start without tokens.
     pub local: bool,
-    /// Where the API listens.
+    /// The address of the API.
     pub listen: SocketAddr,
-    /// Where the worker serves `/metrics`, `/healthz`, `/readyz`.
+    /// The address of the worker's `/metrics`, `/healthz` and `/readyz`.
     pub metrics_listen: SocketAddr,
     /// Tokens of the platforms.
     pub track_tokens: Tokens,
     /// Tokens of the operators.
     pub admin_tokens: Tokens,
-    /// How long a synchronous call waits unless it says otherwise.
+    /// How long a synchronous call waits by default.
     pub wait: Duration,
-    /// How many calls may wait for a reply in one API process.
+    /// The most calls that wait for a reply in one API process.
     pub max_pending: usize,
-    /// How many connections one API process keeps.
+    /// The most connections of one API process.
     pub max_connections: usize,
-    /// How often one token may ask from one address; none: as often as it likes.
+    /// The rate limit per token and address, if any.
     pub rate_limit: Option<RateLimit>,
-    /// Whose `X-Forwarded-For` is believed.
+    /// The proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Networks,
-    /// The web pages that may read answers.
+    /// The web pages that may read responses.
     pub cors_origins: Origins,
-    /// How long a sandbox is lent unless the request says otherwise.
+    /// How long a sandbox is lent by default.
     pub lab_duration_hours: u16,
-    /// How many messages one worker handles at a time.
+    /// The most messages that one worker handles at a time.
     pub worker_concurrency: usize,
     /// How long a received request stays hidden from other workers.
     pub visibility: Duration,
     /// How long one poll waits for a message.
     pub poll_wait: Duration,
-    /// How long an API that is told to end still serves as before, not ready any more; the drain time follows.
+    /// How long an API that received SIGTERM still serves as before, not ready any more; the drain time follows.
     pub lame_duck: Duration,
-    /// The provider, if there is one.
+    /// The provider, if one is configured.
     pub provider: Option<ProviderConfig>,
     /// How long after its expiry a sandbox is left to its owner.
     pub expiry_grace: Duration,
     /// The pause after the first failed deletion of a sandbox.
     pub deletion_backoff: Duration,
-    /// Who starts the jobs.
+    /// What starts the jobs.
     pub scheduler: Scheduler,
-    /// How often each job runs.
+    /// The interval of each job.
     pub every: Intervals,
-    /// On how many threads a process works.
+    /// The number of threads of a process.
     pub threads: usize,
-    /// How long a process may take to end.
+    /// The time for a process to finish its work.
     pub drain: Duration,
-    /// Where traces go, if anywhere.
+    /// Where traces are exported, if anywhere.
     pub trace: Option<TraceConfig>,
-    /// What is logged.
+    /// The log filter.
     pub log: String,
-    /// How it is logged.
+    /// The log format.
     pub log_format: LogFormat,
 }
 
 impl Config {
-    /// The configuration that `strings` give, or the first setting that is wrong.
+    /// The configuration from `strings`, or the first setting that is wrong.
     pub fn read(strings: &dyn Strings) -> Result<Self, ConfigError> {
         let read = Reader::new(strings);
         Ok(Self {
@@ -177,7 +177,7 @@ impl Config {
         })
     }
 
-    /// That somebody can log in: an API without any token starts in local mode only.
+    /// Checks that some token is configured: an API without one starts in local mode only.
     pub fn require_tokens(&self) -> Result<(), ConfigError> {
         if self.local || !(self.track_tokens.is_empty() && self.admin_tokens.is_empty()) {
             Ok(())

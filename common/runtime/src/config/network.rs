@@ -1,4 +1,4 @@
-//! Settings that name networks, web pages and rates.
+//! Settings of networks, web origins and rates.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use ipnet::IpNet;
 pub struct Networks(Vec<IpNet>);
 
 impl Networks {
-    /// Reads addresses and CIDR networks, separated by commas.
+    /// Parses addresses and CIDR networks, separated by commas.
     pub fn parse(text: &str) -> Result<Self, String> {
         let network = |entry: &str| {
             let parsed = entry.parse().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from));
@@ -24,7 +24,7 @@ impl Networks {
     }
 }
 
-/// Which web pages may read answers.
+/// The web pages that may read responses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
     any: bool,
@@ -32,7 +32,7 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// Reads origins (`https://host`, `http://host:port`), separated by commas; `*` is every one.
+    /// Parses origins (`https://host`, `http://host:port`), separated by commas; `*` is every one.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut origins = Self::default();
         for entry in entries(text) {
@@ -51,23 +51,23 @@ impl Origins {
         Ok(origins)
     }
 
-    /// Whether there is none.
+    /// Whether no origin is allowed.
     pub const fn is_empty(&self) -> bool {
         !self.any && self.listed.is_empty()
     }
 
-    /// Whether pages of `origin`, as a browser names it, may read answers.
+    /// Whether pages of `origin`, as a browser names it, may read responses.
     pub fn allow(&self, origin: &str) -> bool {
         self.any || self.listed.iter().any(|listed| listed.eq_ignore_ascii_case(origin))
     }
 }
 
-/// How often a caller may ask.
+/// The rate limit of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Requests a second, on the average.
+    /// Requests a second on average.
     pub per_s: u32,
-    /// Requests at once, after a pause.
+    /// Requests at once after a pause.
     pub burst: u32,
 }
 

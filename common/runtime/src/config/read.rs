@@ -1,4 +1,4 @@
-//! From strings to values.
+//! Reader of settings: names and strings in, checked values out.
 
 use std::collections::BTreeMap;
 use std::env::VarsOs;
@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use super::settings::{CRASH_SETTING, SETTINGS, setting};
 use super::tokens::Tokens;
 
-/// Where settings come from.
+/// A source of settings.
 pub trait Strings {
     /// The value of `name`, if it is set.
     fn get(&self, name: &str) -> Option<String>;
@@ -21,7 +21,7 @@ pub trait Strings {
     fn names(&self) -> Vec<String>;
 }
 
-/// The environment as `main` finds it: names and values that are text.
+/// The environment as `main` gets it: names and values that are text.
 pub fn strings(environment: VarsOs) -> BTreeMap<String, String> {
     environment
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -40,9 +40,9 @@ impl Strings for BTreeMap<String, String> {
 
 /// Some strings (flags) laid over others (the environment).
 pub struct Overlay<'a> {
-    /// What wins.
+    /// The strings that win.
     pub over: &'a dyn Strings,
-    /// What holds otherwise.
+    /// The strings for other names.
     pub under: &'a dyn Strings,
 }
 
@@ -62,9 +62,9 @@ impl Strings for Overlay<'_> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {problem}")]
 pub struct ConfigError {
-    /// Which setting.
+    /// The setting.
     pub name: String,
-    /// What is wrong with it. Never shows a secret.
+    /// The problem. Never shows a secret.
     pub problem: String,
 }
 
@@ -74,16 +74,16 @@ impl ConfigError {
     }
 }
 
-/// A `BROKER_*` name that is no setting.
+/// A `BROKER_*` name that is not a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownName {
     /// The name.
     pub name: String,
-    /// The setting that looks most like it.
+    /// The setting with the most similar name.
     pub nearest: &'static str,
 }
 
-/// The names in `strings` that look like settings and are none.
+/// The names in `strings` that look like settings and are not.
 pub fn unknown_names(strings: &dyn Strings) -> Vec<UnknownName> {
     let known = |name: &str| match name.strip_suffix("_FILE") {
         Some(base) => setting(base).is_some_and(|setting| setting.secret),
@@ -101,7 +101,7 @@ pub fn unknown_names(strings: &dyn Strings) -> Vec<UnknownName> {
     .collect()
 }
 
-/// Reads values of the list by name.
+/// Reads settings of the list by name.
 pub(super) struct Reader<'a> {
     strings: &'a dyn Strings,
 }
@@ -168,7 +168,7 @@ impl<'a> Reader<'a> {
         self.number(name, range).map(Duration::from_secs)
     }
 
-    /// A part of a whole.
+    /// A number from 0 to 1.
     pub(super) fn ratio(&self, name: &str) -> Result<f64, ConfigError> {
         const RULE: &str = "a number from 0 to 1, such as 0.1";
         let ratio: f64 = self.parsed(name, RULE)?;
@@ -176,7 +176,7 @@ impl<'a> Reader<'a> {
         fits.ok_or_else(|| ConfigError::new(name, format!("{ratio} is not {RULE}")))
     }
 
-    /// The base of an HTTP API, if there is one, without a slash at the end.
+    /// The base of an HTTP API, if it is set, without a slash at the end.
     pub(super) fn url(&self, name: &str) -> Result<Option<Uri>, ConfigError> {
         let url = self.text(name, |_| Ok(()))?;
         if url.is_empty() {
@@ -196,7 +196,7 @@ impl<'a> Reader<'a> {
         parse(&self.raw(name)?).map_err(|problem| ConfigError::new(name, problem))
     }
 
-    /// A secret as it stands, without the newline that a file ends with.
+    /// A secret, without the newline that a file ends with.
     pub(super) fn secret(&self, name: &str) -> Result<SecretString, ConfigError> {
         let value = self.raw(name)?;
         let value = value.trim();

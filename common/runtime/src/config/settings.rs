@@ -1,6 +1,6 @@
-//! The list of settings.
+//! The list of settings: names, defaults, units and texts.
 
-/// What arms a crash point, in builds that have them (see [`crash_points`](crate::crash_points)).
+/// The setting that arms a crash point, in builds that have them (see [`crash_points`](crate::crash_points)).
 pub const CRASH_SETTING: &str = "BROKER_CRASH_AT";
 
 /// One setting.
@@ -8,13 +8,13 @@ pub const CRASH_SETTING: &str = "BROKER_CRASH_AT";
 pub struct Setting {
     /// The environment variable; the flag is the same name without `BROKER_`, in kebab case.
     pub name: &'static str,
-    /// What holds if it is not set.
+    /// The default.
     pub default: &'static str,
     /// The unit or form of the value.
     pub unit: &'static str,
     /// What it does.
     pub doc: &'static str,
-    /// Whether it is never shown, and may come from a file named by `{name}_FILE`.
+    /// Whether it is a secret: never shown, and may come from a file named by `{name}_FILE`.
     pub secret: bool,
 }
 
@@ -28,7 +28,7 @@ impl Setting {
     }
 }
 
-/// Every setting there is, in the order of infra/docs/SETTINGS.md.
+/// Every setting, in the order of infra/docs/SETTINGS.md.
 pub const SETTINGS: &[Setting] = &[
     Setting::new("BROKER_TABLE", "broker", "name", "DynamoDB table"),
     Setting::new("BROKER_PREFIX", "broker", "name", "what the names of the SQS queues begin with"),
@@ -200,7 +200,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new("BROKER_LOG_FORMAT", "json", "json or text", "how it is logged, on standard error"),
 ];
 
-/// The setting called `name`. Asking for one that is not in the list is a mistake in this crate, found by its tests.
+/// The setting called `name`. A name that is not in the list is a bug in this crate, found by its tests.
 pub(super) fn setting(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
 }

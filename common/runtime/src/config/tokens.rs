@@ -1,8 +1,8 @@
-//! Bearer tokens, as they are configured.
+//! Bearer tokens as configured.
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// The shortest token that is accepted, in bytes.
+/// The least length of a token, in bytes.
 const MIN_TOKEN_BYTES: usize = 16;
 
 /// A named bearer token. Its secret is never shown.
@@ -14,17 +14,17 @@ pub struct Token {
 }
 
 impl Token {
-    /// The name that stands in logs and audit lines.
+    /// The name in logs and audit lines.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The beginning that a track must have for this token, if it is bound to one.
+    /// The prefix of the tracks that the token is bound to, if any.
     pub fn track_prefix(&self) -> Option<&str> {
         self.track_prefix.as_deref()
     }
 
-    /// The secret, for comparing.
+    /// The secret, for comparison.
     pub fn secret(&self) -> &[u8] {
         self.secret.expose_secret().as_bytes()
     }
@@ -35,7 +35,7 @@ impl Token {
 pub struct Tokens(Vec<Token>);
 
 impl Tokens {
-    /// Reads `name=token` or `name@prefix=token`, separated by commas or newlines. The error never shows a token.
+    /// Parses `name=token` or `name@prefix=token`, separated by commas or newlines. The error never shows a token.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut tokens: Vec<Token> = Vec::new();
         let entries = text.split([',', '\n']).map(str::trim).filter(|entry| !entry.is_empty());
@@ -51,7 +51,7 @@ impl Tokens {
                 return Err(format!("entry {position} has a name that is not of A-Z a-z 0-9 . _ -"));
             }
             if tokens.iter().any(|token| token.name == name) {
-                return Err(format!("the name {name:?} stands twice"));
+                return Err(format!("the name {name:?} is used twice"));
             }
             if secret.len() < MIN_TOKEN_BYTES || !secret.bytes().all(|b| b.is_ascii_graphic()) {
                 return Err(format!(
@@ -63,12 +63,12 @@ impl Tokens {
         Ok(Self(tokens))
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Every token.
+    /// All tokens.
     pub fn iter(&self) -> impl Iterator<Item = &Token> {
         self.0.iter()
     }

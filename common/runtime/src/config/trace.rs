@@ -1,15 +1,15 @@
-//! The settings of traces.
+//! Settings of traces.
 
 use http::Uri;
 
 use super::read::{ConfigError, Reader};
 
-/// Where traces go.
+/// The export of traces.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TraceConfig {
     /// The base of a collector's OTLP/HTTP API, without a slash at the end.
     pub endpoint: Uri,
-    /// What part of the traces that begin here is recorded.
+    /// The part of the traces begun here that is recorded.
     pub ratio: f64,
 }
 

@@ -1,10 +1,10 @@
-//! W3C Trace Context, level 1: `traceparent`, as headers and messages carry it.
+//! Trace context: the W3C `traceparent` (level 1) in headers and messages.
 
 use std::fmt;
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
-/// A place in a trace: under which span what happens next belongs, and whether it is recorded.
+/// A trace context: the parent span of what happens next, and whether it is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceContext {
     trace: TraceId,
@@ -14,8 +14,8 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Reads a `traceparent`. `None` for what is none: the standard says to go on as if it were not there. Of a version
-    /// to come only what this one defines is read.
+    /// Parses a `traceparent`. `None` for an invalid one, which the standard says to ignore. Of a newer version only the
+    /// fields of this one are read.
     pub fn parse(text: &str) -> Option<Self> {
         let (version, rest) = text.split_once('-')?;
         let (known, future) = (version == "00", is_hex(version, 2) && version != "ff");
@@ -35,7 +35,7 @@ impl TraceContext {
         valid.then_some(Self { trace, span, sampled, remote: true })
     }
 
-    /// The id of the whole trace, as logs show it.
+    /// The id of the trace, as in logs.
     pub fn trace_id(&self) -> String {
         self.trace.to_string()
     }
@@ -60,12 +60,12 @@ impl TraceContext {
     }
 }
 
-/// Lower case only, as the standard says.
+/// Lower case only, as the standard requires.
 fn is_hex(text: &str, length: usize) -> bool {
     text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// As a `traceparent`.
+/// The `traceparent`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "00-{}-{}-{:02x}", self.trace, self.span, u8::from(self.sampled))

@@ -1,8 +1,8 @@
-//! From spans to the collector: batches over OTLP/HTTP (protobuf), by a thread of the SDK's.
+//! Exporter of spans to the collector: batches over OTLP/HTTP (protobuf), on a thread of the SDK.
 //!
-//! Invariants: nobody who is traced waits for the exporter, which drops what its queue cannot hold; a call to the
-//! collector is bounded; the end takes [`END`] at most. That the collector is away is logged once, and once that it is
-//! back. What it does not do: try a batch again.
+//! Invariants: no traced request waits for the exporter, which drops spans that its queue cannot hold; a call to the
+//! collector is bounded; the shutdown takes [`END`] at most. A collector outage is logged once, and its end once. A failed
+//! batch is not sent again.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,20 +26,20 @@ use crate::config::TraceConfig;
 use crate::entropy::Entropy;
 use crate::https;
 
-/// How long a batch may be on its way, and how long opening a connection may take.
+/// Timeout of a batch, and of opening a connection.
 const CALL: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(2);
-/// How long the last batch may take when the process ends.
+/// Timeout of the last batch when the process ends.
 const END: Duration = Duration::from_secs(2);
 /// How long a span waits for others.
 const COLLECT: Duration = Duration::from_secs(1);
-/// Spans that wait at most, and those of one batch: what the SDK's specification proposes.
+/// The most waiting spans, and spans of one batch: the defaults of the SDK specification.
 const QUEUE: usize = 2_048;
 const BATCH: usize = 512;
-/// The largest answer of a collector that is read.
+/// The largest response of a collector that is read.
 const LARGEST_ANSWER: usize = 64 * 1024;
 
-/// What the process's spans are made by; unset where nothing is traced.
+/// The process's tracer; unset without a collector.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
 pub(super) fn tracer() -> Option<&'static SdkTracer> {
@@ -60,7 +60,7 @@ pub enum ExportError {
     Twice,
 }
 
-/// Starts to trace this process, called `service`, if a collector is configured. Call it within the runtime.
+/// Starts tracing this process, called `service`, if a collector is configured. Must be called within the runtime.
 pub fn start(
     config: Option<&TraceConfig>,
     service: &str,
@@ -102,18 +102,18 @@ fn resource(service: &str, entropy: &Entropy) -> Resource {
     Resource::builder_empty().with_attributes(attributes).build()
 }
 
-/// Where a collector whose base is `endpoint` takes traces (OTLP, "OTLP/HTTP Request").
+/// The traces URL of a collector with the base `endpoint` (OTLP, "OTLP/HTTP Request").
 fn traces_of(endpoint: &Uri) -> String {
     format!("{}/v1/traces", endpoint.to_string().trim_end_matches('/'))
 }
 
-/// What ends the tracing of the process.
+/// The guard that ends the tracing of the process.
 #[derive(Debug)]
 #[must_use = "its end sends what still waits"]
 pub struct Exporter(Option<SdkTracerProvider>);
 
 impl Exporter {
-    /// Sends what still waits, for `END` at most; what ends later is not traced.
+    /// Sends the waiting spans, for `END` at most; spans that end later are lost.
     pub async fn end(self) {
         let Some(provider) = self.0 else { return };
         let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(END)).await;
@@ -123,7 +123,7 @@ impl Exporter {
     }
 }
 
-/// Trace and span ids from the process's own randomness.
+/// Trace and span ids from the process's randomness.
 #[derive(Debug)]
 struct Ids(Entropy);
 
@@ -137,12 +137,12 @@ impl IdGenerator for Ids {
     }
 }
 
-/// The way to the collector. The SDK calls it from a thread of its own, which has no runtime: calls run in the process's.
+/// The HTTP client of the exporter. The SDK calls it on a thread of its own without a runtime: calls run in the process's.
 #[derive(Debug)]
 struct Client {
     http: https::Client<Full<Bytes>>,
     runtime: tokio::runtime::Handle,
-    /// Whether the last batch did not arrive.
+    /// Whether the last batch failed.
     failing: AtomicBool,
 }
 
@@ -150,11 +150,11 @@ struct Client {
 impl HttpClient for Client {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let call = call(self.http.clone(), request.map(Full::new));
-        // A timer, too, is made inside of the runtime only.
+        // A timer, too, must be created inside the runtime.
         let bounded = async move { tokio::time::timeout(CALL, call).await };
         let answered = match self.runtime.spawn(bounded).await {
             Ok(Ok(answered)) => answered,
-            Ok(Err(_elapsed)) => Err(format!("no answer within {} s", CALL.as_secs())),
+            Ok(Err(_elapsed)) => Err(format!("no response within {} s", CALL.as_secs())),
             Err(_ended) => Err("the process ends".to_owned()),
         };
         self.tell(answered.as_ref().map_or_else(
@@ -184,7 +184,7 @@ async fn call(
     http: https::Client<Full<Bytes>>,
     request: Request<Full<Bytes>>,
 ) -> Result<Response<Bytes>, String> {
-    let response = http.request(request).await.map_err(|error| https::told(&error))?;
+    let response = http.request(request).await.map_err(|error| https::error_chain(&error))?;
     let (head, body) = response.into_parts();
     Ok(Response::from_parts(head, https::whole(body, LARGEST_ANSWER).await?))
 }

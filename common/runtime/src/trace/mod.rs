@@ -1,4 +1,4 @@
-//! Traces: what one request meets on its way through HTTP, SQS, workers, the table and the provider.
+//! Traces of requests through HTTP, SQS, workers, the table and the provider.
 //!
 //! ```text
 //! POST /v1/allocate (server)
@@ -12,15 +12,14 @@
 //! Names and attributes are OpenTelemetry's messaging, database and HTTP conventions; names are templates, never ids. A
 //! poll brings messages of many traces, so its span links to them and is the parent of none.
 //!
-//! Invariants: where no collector is configured no span exists: a caller's `traceparent` is handed on in messages and
-//! logged, that is all. A `traceparent` that is none is ignored, never an error. Whoever is traced never waits for the
-//! exporter: what it cannot take is dropped. Whether a trace is recorded is decided where it begins (`BROKER_TRACE_RATIO`,
-//! or the caller's sampled flag) and holds to its end. What it does not do: logs and metrics; `tracestate`, which the
-//! standard lets a participant leave out.
+//! Invariants: without a collector no span exists; a caller's `traceparent` is only passed on in messages and logged. An
+//! invalid `traceparent` is ignored, never an error. No traced request waits for the exporter, which drops what it cannot
+//! take. The decision to record a trace is made where it begins (`BROKER_TRACE_RATIO`, or the caller's sampled flag) and
+//! holds to its end. `tracestate` is left out, as the standard permits.
 //!
-//! Spans are made with the OpenTelemetry SDK itself, not through `tracing` spans: these would exist, and be formatted for
-//! a log that does not show them, also where nothing is traced. The tracer is the process's own, like its logger and its
-//! metrics recorder; the context of a task is a task-local, so no signature between a handler and its AWS call names it.
+//! Spans are made with the OpenTelemetry SDK itself, not through `tracing` spans: those would be created, and formatted for
+//! a log that does not show them, even without a collector. The tracer is process-wide, like the logger and the metrics
+//! recorder; the context of a task is a task-local, so no signature between a handler and its AWS call names it.
 
 mod context;
 mod export;
@@ -37,12 +36,12 @@ tokio::task_local! {
     static CURRENT: TraceContext;
 }
 
-/// Where the current task stands in a trace, if it does.
+/// The trace context of the current task, if it has one.
 pub fn current() -> Option<TraceContext> {
     CURRENT.try_with(|context| *context).ok()
 }
 
-/// Runs `future` at `context`: what it does becomes a child of it.
+/// Runs `future` with `context` as the parent of its spans.
 pub async fn within<F: Future>(context: Option<TraceContext>, future: F) -> F::Output {
     let future = pin!(future);
     match context {
@@ -51,12 +50,12 @@ pub async fn within<F: Future>(context: Option<TraceContext>, future: F) -> F::O
     }
 }
 
-/// `future`, to be run by a task of its own, at the context of this one.
+/// `future`, to be spawned as a task, with the context of the current one.
 pub fn carried<F: Future>(future: F) -> impl Future<Output = F::Output> {
     within(current(), future)
 }
 
-/// Where a message stands that this process sends without a span of its own.
+/// The `traceparent` of a message that is sent without a span of its own.
 pub fn traceparent() -> Option<String> {
     current().map(|context| context.to_string())
 }

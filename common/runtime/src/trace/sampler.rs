@@ -1,14 +1,14 @@
-//! Whether a span is recorded: as its trace is; a poll's, if one of the messages that it brought is; where a trace begins,
-//! by the ratio.
+//! Sampler of spans: a span is recorded if its trace is; a poll's, if one of its messages is; at the start of a trace the
+//! ratio decides.
 
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt as _, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 
-/// Decides for every span of the process.
+/// The sampler of the process.
 #[derive(Clone, Debug)]
 pub(super) struct Follow {
-    /// What part of the traces that begin here is recorded.
+    /// The part of the traces begun here that is recorded.
     pub(super) ratio: f64,
 }
 

@@ -1,4 +1,4 @@
-//! One span, or none.
+//! A span, or none where nothing is traced.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,19 +12,19 @@ use opentelemetry_sdk::trace::SdkTracer;
 use super::{TraceContext, current, export};
 use broker_domain::Timestamp;
 
-/// What the messaging conventions call SQS.
+/// SQS in the messaging conventions.
 const SQS: &str = "aws_sqs";
 
-/// A span under way; ended when dropped. Where nothing is traced it is none, and still hands a caller's context on.
+/// A span under way; ended when dropped. Without tracing it is empty, and still passes the caller's context on.
 #[derive(Debug, Default)]
 pub struct Span {
-    /// Boxed: mostly there is none.
+    /// Boxed, because it is mostly empty.
     live: Option<Box<opentelemetry_sdk::trace::Span>>,
     context: Option<TraceContext>,
 }
 
 impl Span {
-    /// The span of an HTTP request to `route` (a template, if there is one), under what its client says.
+    /// The span of an HTTP request to `route` (a template, if there is one), with the client's context as its parent.
     pub fn server(parent: Option<TraceContext>, method: &'static str, route: Option<&'static str>) -> Self {
         let Some(tracer) = export::tracer() else { return Self::under(parent) };
         let name = route.map_or(Cow::Borrowed(method), |route| format!("{method} {route}").into());
@@ -33,7 +33,7 @@ impl Span {
         Self::start(tracer, name, SpanKind::Server, attributes, parent)
     }
 
-    /// No span of our own, only the place that a caller named.
+    /// No span, only the caller's context.
     pub const fn under(context: Option<TraceContext>) -> Self {
         Self { live: None, context }
     }
@@ -46,14 +46,14 @@ impl Span {
         Self::start(tracer, format!("send {queue}"), SpanKind::Producer, attributes, context)
     }
 
-    /// The span of working on one message from `queue`, under the span that sent it, or a trace of its own.
+    /// The span of processing one message from `queue`: a child of the span that sent it, or a trace of its own.
     pub fn process(queue: &Arc<str>, sent_by: Option<TraceContext>) -> Self {
         let Some(tracer) = export::tracer() else { return Self::under(sent_by) };
         let attributes = messaging("process", queue).to_vec();
         Self::start(tracer, format!("process {queue}"), SpanKind::Consumer, attributes, sent_by)
     }
 
-    /// The span of one call to something else, under the current one; none unless that is recorded.
+    /// The span of one outgoing call, under the current one; none unless the current one is recorded.
     pub fn client(name: impl FnOnce() -> (Cow<'static, str>, Vec<KeyValue>)) -> Self {
         let context = current();
         let recorded = context.filter(TraceContext::is_sampled);
@@ -78,29 +78,29 @@ impl Span {
         Self { live: Some(Box::new(live)), context }
     }
 
-    /// Where what happens under it belongs.
+    /// The context for its children.
     pub const fn context(&self) -> Option<TraceContext> {
         self.context
     }
 
-    /// What a message or a call under it carries.
+    /// The `traceparent` for a message or a call under it.
     pub fn traceparent(&self) -> Option<String> {
         self.context.map(|context| context.to_string())
     }
 
-    /// Whether anything told about it is kept.
+    /// Whether its attributes are kept.
     pub fn is_recorded(&self) -> bool {
         self.live.as_ref().is_some_and(|live| live.is_recording())
     }
 
-    /// Tells something about it.
+    /// Sets an attribute.
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
         if let Some(live) = &mut self.live {
             live.set_attribute(KeyValue::new(key, value));
         }
     }
 
-    /// It failed; `why` is a word, never a text with ids.
+    /// Marks it as failed; `why` is a word, never a text with ids.
     pub fn failed(&mut self, why: impl Into<Cow<'static, str>>) {
         if let Some(live) = &mut self.live {
             let why = why.into();
@@ -110,7 +110,7 @@ impl Span {
     }
 }
 
-/// What every span about a queue says.
+/// The attributes of every span about a queue.
 fn messaging(operation: &'static str, queue: &Arc<str>) -> [KeyValue; 4] {
     // Only a reply queue's label is a template.
     let destination =
@@ -123,8 +123,8 @@ fn messaging(operation: &'static str, queue: &Arc<str>) -> [KeyValue; 4] {
     ]
 }
 
-/// One poll, shared by the messages that it brought: its span is made when the last of them was taken up, linked to what
-/// sent each. None where nothing is traced.
+/// One poll, shared by its messages: its span is created when the last of them is processed, with a link to the sender of
+/// each. None without tracing.
 #[derive(Clone, Debug, Default)]
 pub struct Received(Option<Arc<Poll>>);
 
@@ -138,7 +138,7 @@ struct Poll {
 }
 
 impl Received {
-    /// A poll of `queue` that brought `messages`.
+    /// A poll of `queue` that returned `messages`.
     pub fn new(queue: &Arc<str>, began: Timestamp, ended: Timestamp, messages: usize) -> Self {
         let traced = export::tracer().filter(|_| messages > 0);
         Self(traced.map(|_| {
@@ -147,7 +147,7 @@ impl Received {
         }))
     }
 
-    /// One of its messages was sent there.
+    /// Links the sender of one of its messages.
     pub fn link(&self, sent_by: TraceContext) {
         if let Some(poll) = &self.0 {
             poll.sent_by.lock().unwrap_or_else(PoisonError::into_inner).push(sent_by);

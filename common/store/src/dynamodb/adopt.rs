@@ -1,8 +1,8 @@
-//! Taking over a row that another tool wrote.
+//! Adoption of a row that another tool wrote.
 //!
-//! Invariant: a row is changed only if everything that was read of it is still so, for the other tool need not count
-//! versions; lease and index keys come in one transaction, so a run that ends anywhere leaves rows that are wholly ours
-//! or wholly not. What it does not do: read leniently (that is `foreign`), or decide (that is `domain::adoption`).
+//! Invariant: a row is changed only if every attribute is still as it was read, because the other tool need not count
+//! versions; lease and index keys are written in one transaction, so a run that ends anywhere leaves rows that are fully
+//! adopted or not at all. Lenient reading is in `foreign`, the decision in `domain::adoption`.
 
 use std::collections::BTreeMap;
 
@@ -24,18 +24,18 @@ use broker_domain::{
 /// No lease, or one that ended.
 const LEASE_IS_NOT_LIVE: &str = "attribute_not_exists(PK) or attribute_exists(ended_at)";
 
-/// What an adoption mints.
+/// The ids minted for an adoption.
 #[derive(Clone, Copy, Debug)]
 pub struct Minted {
-    /// The allocation's id: of whatever was handed out, whether or not it still is.
+    /// The allocation id of a sandbox that was ever handed out.
     pub allocation_id: AllocationId,
-    /// Who claimed, for the lease. Nobody's request has it.
+    /// The request id of the lease; no real request has it.
     pub request_id: RequestId,
 }
 
 impl Store {
-    /// One page of the whole table, as [`Store::scan`] reads it, for whoever wants to take it over. Where a row does not
-    /// say how long its owner has it, it is `hours`.
+    /// One page of the whole table, as [`Store::scan`] reads it, for adoption. `hours` is the lab duration of rows that do not
+    /// name one.
     pub async fn survey(
         &self,
         segment: i32,
@@ -66,7 +66,7 @@ impl Store {
         Ok(survey)
     }
 
-    /// Takes a row over, if it is still as it was read.
+    /// Adopts a row, if it is still as it was read.
     pub async fn adopt(
         &self,
         sandbox: &ForeignSandbox,
@@ -91,7 +91,7 @@ impl Store {
         }
     }
 
-    /// The known attributes as they shall be; what is not among them shall not be there.
+    /// The known attributes after the adoption; the others are removed.
     fn wanted(
         &self,
         sandbox: &ForeignSandbox,
@@ -146,7 +146,7 @@ impl Store {
         wanted
     }
 
-    /// The update that makes the known attributes `wanted`, on the condition that they are as they were read.
+    /// The update that sets the known attributes to `wanted`, on the condition that they are as they were read.
     fn rewrite(
         &self,
         sandbox: &ForeignSandbox,
@@ -219,7 +219,7 @@ impl Store {
     }
 }
 
-/// What a sandbox on its way out has besides. An older tool's words for why are not ours.
+/// The attributes of a pending deletion. The reasons of an older tool are not kept.
 fn deletion(
     row: &ForeignRow,
     adoption: &Adoption,

@@ -1,4 +1,4 @@
-//! Items to domain values and back. Times are whole seconds, unless the name ends in `_ms`.
+//! Conversion between items and domain values. Times are whole seconds, unless the name ends in `_ms`.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use broker_domain::{
     Timestamp, TrackId, TrackName,
 };
 
-/// An item as the SDK hands it out.
+/// An item as the SDK returns it.
 pub(super) type Item = HashMap<String, AttributeValue>;
 
 pub(super) const SANDBOX_ID: &str = "sandbox_id";

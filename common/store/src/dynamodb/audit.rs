@@ -1,4 +1,4 @@
-//! Lines of the audit: under the day, by time. They are added, get their end if the act has one, and leave by their ttl.
+//! Storage of audit lines: under the day, by time. A line gets its result if the operation has one, and expires by ttl.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use super::{Store, n, s};
 use crate::{Act, AuditLine, Changed, PageKey, StoreError};
 use broker_domain::Timestamp;
 
-/// The line stands and has no end yet.
+/// The line exists and has no result.
 const ACT_LASTS: &str = "attribute_exists(PK) and attribute_not_exists(act_ended)";
-/// How long a line is kept: a year, and the time to look back at it.
+/// How long a line is kept: a year, and some weeks to review it.
 const LINE_IS_KEPT: Duration = Duration::from_secs(400 * 24 * 3_600);
 
 impl Store {
-    /// Writes a line. To be called before the act: without its line nothing is done.
+    /// Writes a line. Must be called before the operation: nothing is done without its line.
     pub async fn audit(&self, line: &AuditLine) -> Result<(), StoreError> {
         let mut item = keys::audit(line.at, line.id).into_map();
         let mut set = |name: &str, value| drop(item.insert(name.to_owned(), value));
@@ -37,11 +37,11 @@ impl Store {
             set(a::ACT_ENDED, s(ended));
         }
         set(a::TTL, n(line.at.plus(LINE_IS_KEPT).as_secs()));
-        // Found already there is our own write, which was retried: the id was minted for this line.
+        // If it exists already, this is our own write, retried: the id was minted for this line.
         self.put_if_new("audit", item).await.map(drop)
     }
 
-    /// Adds how an act ended to its line.
+    /// Adds the result of an operation to its line.
     pub async fn audit_end(&self, id: Uuid, began: Timestamp, ended: &str) -> Result<Changed, StoreError> {
         self.change(Change {
             operation: "audit_end",
@@ -53,7 +53,7 @@ impl Store {
         .await
     }
 
-    /// A page of the lines of the day (UTC) that `at` falls in, the oldest first (a consistent read).
+    /// A page of the lines of the day (UTC) of `at`, the oldest first (a consistent read).
     pub async fn audit_of_day(
         &self,
         at: Timestamp,

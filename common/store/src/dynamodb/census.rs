@@ -1,4 +1,4 @@
-//! Records beside the pool: the census, the processes that run, and what became of runs that nobody waited for.
+//! Storage of the census, the instances and the records of runs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,15 +15,15 @@ use crate::{Census, Changed, Instance, Received, Role, Run, StoreError};
 use broker_domain::{JobReport, RequestId, Timestamp};
 
 const IS_NEW: &str = "attribute_not_exists(PK)";
-/// An older census is there, or none.
+/// The stored census is older, or there is none.
 const CENSUS_IS_NEWER: &str = "attribute_not_exists(PK) or as_of_ms < :as_of";
 /// The run has no report yet, or no record at all.
 const RUN_IS_OPEN: &str = "attribute_not_exists(PK) or attribute_not_exists(report)";
-/// Somebody asked for the run and waits for its report.
+/// The run is recorded and has no report.
 const RUN_IS_ASKED_FOR: &str = "attribute_exists(PK) and attribute_not_exists(report)";
-/// How long the record of a run can be asked for.
+/// How long the record of a run is kept.
 const RUN_IS_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// An instance whose process cannot say so any more is forgotten in any case.
+/// How long an instance without heartbeats is kept at most.
 const INSTANCE_IS_KEPT: Duration = Duration::from_secs(24 * 3_600);
 
 impl Store {
@@ -33,7 +33,7 @@ impl Store {
         item.map(|item| a::read_census(&item)).transpose()
     }
 
-    /// Keeps a census, unless a later one is there.
+    /// Stores a census, unless a later one is stored.
     pub async fn keep_census(&self, census: &Census) -> Result<Changed, StoreError> {
         let mut item = keys::census().into_map();
         for (status, count) in &census.by_status {
@@ -51,7 +51,7 @@ impl Store {
         written(call.send().await.map(drop).map_err(Box::new), "census", &self.table)
     }
 
-    /// Says that a process lives.
+    /// Stores a heartbeat of a process.
     pub async fn heartbeat(&self, instance: &Instance) -> Result<(), StoreError> {
         let mut item = keys::instance(instance.id);
         item.extend(
@@ -76,7 +76,7 @@ impl Store {
         written(call.send().await.map(drop).map_err(Box::new), "heartbeat", &self.table).map(drop)
     }
 
-    /// Forgets a process whose last heartbeat is the one that was read.
+    /// Deletes an instance whose last heartbeat is the one that was read.
     pub async fn forget_instance(&self, instance: &Instance) -> Result<Changed, StoreError> {
         let call = self
             .client
@@ -94,7 +94,7 @@ impl Store {
         }
     }
 
-    /// Every process that said it lives and was not forgotten (a consistent read of all pages).
+    /// Every instance (a consistent read of all pages).
     pub async fn instances(&self) -> Result<Vec<Instance>, StoreError> {
         let mut instances = Vec::new();
         let mut after = None;
@@ -119,18 +119,18 @@ impl Store {
         }
     }
 
-    /// The run of a job that somebody asked for, if it is recorded.
+    /// The record of a run, if there is one.
     pub async fn run(&self, id: RequestId) -> Result<Option<Run>, StoreError> {
         let item = self.get(keys::run(id)).await?;
         item.map(|item| a::read_run(&item)).transpose()
     }
 
-    /// Records a run that outlasted its caller's wait. One that is there stays.
+    /// Records a run that outlasted its caller's wait. An existing record stays.
     pub async fn record_run(&self, id: RequestId, job: &str, now: Timestamp) -> Result<(), StoreError> {
         self.put_if_new("record_run", run_item(id, job, now)).await.map(drop)
     }
 
-    /// Stores the report of a run; the first one stays. With `only_if_asked` a run that nobody recorded leaves nothing.
+    /// Stores the report of a run; the first one stays. With `only_if_asked`, a run without a record stores nothing.
     pub async fn complete_run(
         &self,
         id: RequestId,
@@ -149,7 +149,7 @@ impl Store {
         written(call.send().await.map(drop).map_err(Box::new), "complete_run", &self.table)
     }
 
-    /// Puts an item whose key has none.
+    /// Puts an item whose key is free.
     pub(super) async fn put_if_new(
         &self,
         operation: &'static str,
@@ -186,7 +186,7 @@ fn run_item(id: RequestId, job: &str, now: Timestamp) -> Item {
 }
 
 impl Census {
-    /// The counts, by the words for the states, states without any included.
+    /// The counts by the names of the states, states without any included.
     pub fn shown(&self) -> BTreeMap<&'static str, u64> {
         let counts = broker_domain::Status::ALL
             .into_iter()
@@ -196,7 +196,7 @@ impl Census {
 }
 
 impl Instance {
-    /// A process that lives at `now`, and has received nothing of late.
+    /// An instance with a heartbeat at `now` that has received nothing.
     pub fn new(id: Uuid, role: Role, now: Timestamp) -> Self {
         Self { id, role, heartbeat: now, received: Received::default() }
     }

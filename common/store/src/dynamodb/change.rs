@@ -1,4 +1,4 @@
-//! One conditional update of one item. Each caller names its condition after the transition that it guards.
+//! Conditional update of one item. Each caller names its condition after the transition that it guards.
 
 use std::collections::HashMap;
 
@@ -10,9 +10,9 @@ use super::errors::failed;
 use super::{Store, count_capacity};
 use crate::{Changed, StoreError};
 
-/// What is to become of an item, if its condition holds.
+/// A change of an item, with its condition.
 pub(super) struct Change<'a> {
-    /// The word for it in errors and metrics.
+    /// Its name in errors and metrics.
     pub(super) operation: &'static str,
     pub(super) key: HashMap<String, AttributeValue>,
     pub(super) condition: &'a str,
@@ -21,8 +21,7 @@ pub(super) struct Change<'a> {
 }
 
 impl Store {
-    /// Makes a change, or finds that the item moved on. The condition must require that the item exists: no update may
-    /// make one.
+    /// Makes a change, unless the item moved on. The condition must require that the item exists: no update may create one.
     pub(super) async fn change(&self, change: Change<'_>) -> Result<Changed, StoreError> {
         let Change { operation, key, condition, update, values } = change;
         let uses = |name: &str| condition.contains(name) || update.contains(name);

@@ -15,10 +15,10 @@ use broker_domain::{Grant, Lease, Outcome, Status};
 const LEASE_IS_FREE: &str = "attribute_not_exists(PK) or (attribute_exists(ended_at) and request_id <> :mine and fence_ms < :enqueued_at_ms)";
 /// The sandbox is as the index listed it.
 const SANDBOX_IS_AVAILABLE: &str = "#status = :available and version = :seen";
-/// The asynchronous request was neither cancelled nor answered.
+/// The asynchronous request was neither cancelled nor ended.
 const REQUEST_IS_QUEUED: &str = "#state = :queued";
 
-/// Where each item stands in the transaction, and so in the reasons of a cancelled one.
+/// The position of each item in the transaction, and so in the reasons of a cancelled one.
 const LEASE: usize = 0;
 const SANDBOX: usize = 1;
 const REQUEST: usize = 2;
@@ -28,10 +28,11 @@ impl Store {
     pub async fn claim(&self, claim: &Claim<'_>) -> Result<ClaimOutcome, StoreError> {
         let lease = lease_of(claim);
         let grant = lease.grant.clone();
-        let mut keys = vec![keys::lease(&claim.ask.lease_key), keys::sandbox(&claim.candidate.sandbox_id)];
+        let mut keys =
+            vec![keys::lease(&claim.request.lease_key), keys::sandbox(&claim.candidate.sandbox_id)];
         let mut items = vec![self.put_lease(claim, &lease)?, self.update_sandbox(claim, &lease)?];
-        if claim.ask.asynchronous {
-            keys.push(keys::request(claim.ask.request_id));
+        if claim.request.asynchronous {
+            keys.push(keys::request(claim.request.request_id));
             items.push(self.update_request(claim, &grant)?);
         }
         match self.transactions.submit("claim", Group { keys, items }).await? {
@@ -45,8 +46,8 @@ impl Store {
             .table_name(&self.table)
             .set_item(Some(a::write_live_lease(lease)))
             .condition_expression(LEASE_IS_FREE)
-            .expression_attribute_values(":mine", s(claim.ask.request_id.to_string()))
-            .expression_attribute_values(":enqueued_at_ms", n(claim.ask.times.enqueued_at.as_ms()))
+            .expression_attribute_values(":mine", s(claim.request.request_id.to_string()))
+            .expression_attribute_values(":enqueued_at_ms", n(claim.request.times.enqueued_at.as_ms()))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .build()
             .map_err(|error| built_wrong("claim", error))?;
@@ -71,13 +72,13 @@ impl Store {
             .expression_attribute_values(":allocation", s(claim.allocation_id.to_string()))
             .expression_attribute_values(":track", s(lease.key.track.as_str()))
             .expression_attribute_values(":key", s(lease.key.key.as_str()))
-            .expression_attribute_values(":hours", n(claim.ask.lab_duration_hours))
+            .expression_attribute_values(":hours", n(claim.request.lab_duration_hours))
             .expression_attribute_values(":allocated_at", n(lease.grant.allocated_at.as_secs()))
             .expression_attribute_values(":expires_at", n(lease.grant.expires_at.as_secs()))
             .expression_attribute_values(":shard", s(keys::state_shard(Status::Allocated, shard)))
             .expression_attribute_values(":state_key", s(keys::time_key(lease.grant.expires_at)))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::None);
-        if let Some(track_name) = &claim.ask.track_name {
+        if let Some(track_name) = &claim.request.track_name {
             set.push_str(", track_name = :track_name");
             update = update.expression_attribute_values(":track_name", s(track_name.as_str()));
         }
@@ -89,7 +90,7 @@ impl Store {
         let outcome = Outcome::Created(grant.clone());
         let update = Update::builder()
             .table_name(&self.table)
-            .set_key(Some(keys::request(claim.ask.request_id).into_map()))
+            .set_key(Some(keys::request(claim.request.request_id).into_map()))
             .condition_expression(REQUEST_IS_QUEUED)
             .update_expression("SET #state = :succeeded, #outcome = :outcome REMOVE message")
             .expression_attribute_names("#state", a::STATE)
@@ -103,19 +104,19 @@ impl Store {
     }
 }
 
-/// The lease that the claim makes.
+/// The lease of the claim.
 fn lease_of(claim: &Claim<'_>) -> Lease {
     let candidate = claim.candidate;
     Lease {
-        key: claim.ask.lease_key.clone(),
-        request_id: claim.ask.request_id,
+        key: claim.request.lease_key.clone(),
+        request_id: claim.request.request_id,
         allocation_id: claim.allocation_id,
-        fingerprint: claim.ask.fingerprint.clone(),
+        fingerprint: claim.request.fingerprint.clone(),
         grant: Grant {
             sandbox_id: candidate.sandbox_id.clone(),
             name: candidate.name.clone(),
             external_id: candidate.external_id.clone(),
-            track_name: claim.ask.track_name.clone(),
+            track_name: claim.request.track_name.clone(),
             allocated_at: claim.now.floor_to_second(),
             expires_at: claim.expires_at(),
         },
@@ -123,9 +124,9 @@ fn lease_of(claim: &Claim<'_>) -> Lease {
     }
 }
 
-/// What the reasons of a cancelled claim say.
+/// The outcome of a cancelled claim, from its reasons.
 ///
-/// The lease is looked at first: whoever holds a lease is told so, whatever became of the candidate.
+/// The lease comes first: a key that holds a lease gets it, whatever became of the candidate.
 fn explain(reasons: &[CancellationReason]) -> Result<ClaimOutcome, StoreError> {
     let code = |position: usize| reasons.get(position).and_then(CancellationReason::code).unwrap_or("None");
     let failed_condition = |position| code(position) == "ConditionalCheckFailed";

@@ -1,4 +1,4 @@
-//! Items of dead letters to their values and back.
+//! Conversion between items and dead letters.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use broker_domain::{
     Source, Timestamp, Touched, TrackId,
 };
 
-/// What the stored outcome of a request begins with that became a dead letter.
+/// The beginning of the stored outcome of a request whose message died.
 pub(super) const DEAD_LETTERED: &str = "{\"outcome\":\"dead_lettered\"";
 
 const SOURCE: &str = "letter_source";
@@ -33,7 +33,7 @@ const TOUCHED_AT_MS: &str = "touched_at_ms";
 const TOUCHED_BY: &str = "touched_by";
 const TOUCHED_WHY: &str = "touched_why";
 
-/// A letter that nobody touched yet. It has no ttl: only what is done with may be forgotten.
+/// The item of a new dead letter. It has no ttl: only finished ones expire.
 pub(super) fn write(letter: &DeadLetter) -> Item {
     let mut item = keys::letter(&letter.id).into_map();
     let summary = &letter.summary;
@@ -78,7 +78,7 @@ pub(super) fn read(item: &Item) -> Result<DeadLetter, StoreError> {
         id: read_id(item)?,
         source: read.text(SOURCE, |text| Source::parse(text).ok_or(()))?,
         message_id: text(MESSAGE_ID)?,
-        // A code that a newer program wrote.
+        // A code of a newer program.
         reason: read.text(REASON_CODE, |text| Ok::<_, ()>(Reason::parse(text).unwrap_or(Reason::Unknown)))?,
         reason_text: text(REASON_TEXT)?,
         receives: u32::try_from(read.number(RECEIVES)?).unwrap_or(u32::MAX),
@@ -101,7 +101,7 @@ pub(super) fn read(item: &Item) -> Result<DeadLetter, StoreError> {
     })
 }
 
-/// The id that an item's key, or the key of a page's end, tells.
+/// The id from an item's key, or from the key of a page's end.
 pub(super) fn read_id(item: &Item) -> Result<DeadLetterId, StoreError> {
     Reader(item).text(SK, |text| DeadLetterId::parse(text).map_err(|error: InvalidDeadLetterId| error))
 }

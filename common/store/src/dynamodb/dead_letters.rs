@@ -1,9 +1,8 @@
-//! Dead letters. See DESIGN.md, "Table".
+//! Storage of dead letters (ARCHITECTURE.md, "Table").
 //!
-//! Invariants: a letter is put once, whoever finds it how often; an asynchronous request is `failed` by the very write
-//! that keeps its letter, and queued again by the very write that takes it for its replay, so that a redelivered dead
-//! message fails nothing that was replayed meanwhile. What it does not do: merge partitions (that is
-//! [`broker_dead_letters`]).
+//! Invariants: a dead letter is put once, however often it is received; an asynchronous request is `failed` by the write
+//! that keeps its dead letter, and queued again by the write that takes it for replay, so that a redelivered dead message
+//! fails nothing that was replayed meanwhile. [`broker_dead_letters`] merges the partitions.
 
 use std::time::Duration;
 
@@ -19,26 +18,26 @@ use crate::{Actor, Changed, DeadLetterPage, Kept, PendingRecord, Requeued, Store
 use broker_domain::{DeadLetter, DeadLetterId, DeadLetterState, Outcome, Timestamp};
 
 const LETTER_IS_NEW: &str = "attribute_not_exists(PK)";
-/// [`DeadLetterEvent::Take`](broker_domain::DeadLetterEvent::Take): dead, or left behind by whoever was replaying it.
+/// [`DeadLetterEvent::Take`](broker_domain::DeadLetterEvent::Take): dead, or its replayer's hold has passed.
 const LETTER_IS_FREE: &str = "#state = :dead or (#state = :replaying and held_until_ms <= :now)";
-/// [`DeadLetterEvent::Sent`](broker_domain::DeadLetterEvent::Sent): still held by this deed.
+/// [`DeadLetterEvent::Sent`](broker_domain::DeadLetterEvent::Sent): still held by this action.
 const LETTER_IS_MINE: &str = "#state = :replaying and held_by = :deed";
 /// [`DeadLetterEvent::Discard`](broker_domain::DeadLetterEvent::Discard).
 const LETTER_IS_DEAD: &str = "#state = :dead";
-/// The asynchronous request still waits for its end.
+/// The asynchronous request has not ended.
 const REQUEST_WAITS: &str = "#state = :queued and #async = :true";
-/// Nothing became of it but a dead letter, or it was queued again by a replay that did not come to its end.
+/// It ended only as a dead letter, or was queued again by a replay that did not finish.
 const REQUEST_DIED: &str = "#async = :true and (#state = :queued or begins_with(#outcome, :died))";
-/// Somebody asked for the run and waits for its report.
+/// The run is recorded and has no report.
 const RUN_WAITS: &str = "attribute_exists(PK) and attribute_not_exists(report)";
-/// Its report only says that it died.
+/// Its report only says that its message died.
 const RUN_DIED: &str = "attribute_exists(died)";
-/// How long what is done with is kept: longer than its dead message can lie in its queue (14 days), so that it is known
-/// when it comes again.
+/// How long a finished dead letter is kept: longer than its message can be in the queue (14 days), so that a redelivery is
+/// recognised.
 const DONE_IS_KEPT: Duration = Duration::from_secs(15 * 24 * 3_600);
 
 impl Store {
-    /// Keeps a letter that nobody kept before, and lets whoever waits for its message know in the same write.
+    /// Keeps a new dead letter, and fails the record that waits for its message in the same write.
     pub async fn keep_letter(
         &self,
         letter: &DeadLetter,
@@ -88,7 +87,7 @@ impl Store {
         }
     }
 
-    /// Takes a letter for its replay until `until`; what waits for its message waits again.
+    /// Takes a dead letter for replay until `until`, and requeues the record of its message.
     pub async fn take_letter(
         &self,
         id: &DeadLetterId,
@@ -137,7 +136,7 @@ impl Store {
         }
     }
 
-    /// Says that a letter was sent again by the deed that holds it.
+    /// Marks a dead letter as replayed by the action that holds it.
     pub async fn letter_was_sent(&self, id: &DeadLetterId, actor: &Actor) -> Result<Changed, StoreError> {
         let sent = self
             .letter_update(id, LETTER_IS_MINE)
@@ -154,7 +153,7 @@ impl Store {
         self.with_record("letter_was_sent", key, sent, None).await
     }
 
-    /// Says that nobody wants a letter that nobody is replaying.
+    /// Discards a dead letter that is not being replayed.
     pub async fn discard_letter(
         &self,
         id: &DeadLetterId,
@@ -177,14 +176,14 @@ impl Store {
         self.with_record("discard_letter", key, discard, None).await
     }
 
-    /// The letter, if it is kept (a consistent read).
+    /// The dead letter, if it is kept (a consistent read).
     pub async fn letter(&self, id: &DeadLetterId) -> Result<Option<DeadLetter>, StoreError> {
         let item = self.get(keys::letter(id)).await?;
         item.map(|item| dead_letter_items::read(&item)).transpose()
     }
 
-    /// A page of the letters of a partition whose ids lie between `from` and `until`, both included, consistently read;
-    /// at most `limit` of them, or 1 MB.
+    /// A page of the dead letters of a partition with ids between `from` and `until`, inclusive (a consistent read); at most
+    /// `limit` of them, or 1 MB.
     pub async fn letters(
         &self,
         shard: u8,
@@ -220,7 +219,7 @@ impl Store {
         Ok(page)
     }
 
-    /// Writes `item` at `key`, and `record` with it unless that is not as it should be any more: then `item` alone.
+    /// Writes `item` at `key` together with `record`; if the record's condition fails, `item` alone.
     async fn with_record(
         &self,
         operation: &'static str,

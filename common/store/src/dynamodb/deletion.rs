@@ -1,4 +1,4 @@
-//! The table as the deletion queue: when a sandbox's turn is, how often it was tried, its tombstone.
+//! Storage of deletions: due times, attempts and tombstones.
 //!
 //! Invariant: every write here is at the version that was read, and none leads back into the pool.
 
@@ -9,13 +9,13 @@ use super::{Store, keys, n, s};
 use crate::{Changed, StoreError};
 use broker_domain::{Event, ExternalId, SandboxId, Status, Timestamp};
 
-/// Planned, postponed or tried in vain: it still waits for its deletion, at that version.
+/// Planned, postponed or failed before: still pending, at that version.
 const DELETION_IS_PENDING: &str = "#status = :pending and version = :seen";
-/// [`Event::GiveUp`] of what is pending.
+/// [`Event::GiveUp`] of a pending one.
 const GIVE_UP_IS_DUE: &str = DELETION_IS_PENDING;
-/// [`Event::Retry`] of what was given up.
+/// [`Event::Retry`] of one that was given up.
 const RETRY_IS_DUE: &str = "#status = :failed and version = :seen";
-/// [`Event::ProviderDeleted`] of what is pending or was given up.
+/// [`Event::ProviderDeleted`] of one that is pending or was given up.
 const PROVIDER_DELETED_IT: &str = "#status = :from and version = :seen and external_id = :external_id";
 /// How long a tombstone is kept.
 pub(super) const TOMBSTONE_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -23,14 +23,14 @@ pub(super) const TOMBSTONE_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_6
 /// A sandbox at the version at which it may be changed.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
-    /// Which.
+    /// Its id.
     pub id: &'a SandboxId,
     /// Its version.
     pub version: u64,
 }
 
 impl Store {
-    /// Moves a pending deletion to `due`, spending no attempt. Its version goes up, so an older plan is void.
+    /// Moves a pending deletion to `due` without counting an attempt. Its version goes up, so an older plan is void.
     pub async fn postpone(
         &self,
         seen: Seen<'_>,
@@ -53,7 +53,7 @@ impl Store {
         .await
     }
 
-    /// Counts a failed attempt, to be repeated at `due`.
+    /// Counts a failed attempt; the next is due at `due`.
     pub async fn attempt_failed(
         &self,
         seen: Seen<'_>,
@@ -81,7 +81,7 @@ impl Store {
         .await
     }
 
-    /// Gives a deletion up with its reason; it is retried at `retry_at`.
+    /// Gives a deletion up with its error; it is retried at `retry_at`.
     pub async fn give_up(
         &self,
         seen: Seen<'_>,
@@ -112,7 +112,7 @@ impl Store {
         .await
     }
 
-    /// Lets a deletion that was given up begin anew, now.
+    /// Makes a deletion that was given up due now, with a new count of attempts.
     pub async fn retry_deletion(&self, seen: Seen<'_>, now: Timestamp) -> Result<Changed, StoreError> {
         let to = next(Status::DeletionFailed, Event::Retry)?;
         self.change(Change {
@@ -135,7 +135,7 @@ impl Store {
         .await
     }
 
-    /// Leaves a tombstone of a sandbox that is gone at the provider under `external_id`, or that an operator gave up.
+    /// Writes the tombstone of a sandbox that the provider deleted under `external_id`, or that an operator gave up.
     pub async fn write_tombstone(
         &self,
         seen: Seen<'_>,
@@ -168,7 +168,7 @@ impl Store {
     }
 }
 
-/// The state after a transition that the state machine must know.
+/// The state after a transition; an error if the state machine does not have it.
 pub(super) fn next(from: Status, event: Event) -> Result<Status, StoreError> {
     from.next(event).map_err(|error| super::errors::built_wrong("transition", error))
 }

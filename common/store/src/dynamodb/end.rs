@@ -1,8 +1,8 @@
-//! The end of a lease: mark, expiry or release. Lease and sandbox change in one transaction.
+//! The end of a lease: return, expiry or release. Lease and sandbox change in one transaction.
 //!
-//! Invariant: both belong to the same allocation. Whoever has read it names its id; an owner who gives back need not have
-//! read anything: he holds the sandbox under that key, and a live lease of that key for that sandbox can only be the
-//! same allocation's, since a claim writes both at once and an end ends both at once.
+//! Invariant: both belong to the same allocation. A caller that has read it passes its id; a return by the owner's key needs
+//! no read: the sandbox is held under that key, and a live lease of that key for that sandbox can only be the same
+//! allocation's, since a claim writes both at once and an end ends both at once.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use broker_domain::{Allocation, LeaseEnd, LeaseKey, SandboxId, Status, Timestamp
 const ENDED_LEASE_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 impl Store {
-    /// Ends `allocation` of `sandbox`: the sandbox waits for its deletion from now on, the lease keeps the fence.
+    /// Ends `allocation` of `sandbox`: the sandbox becomes pending deletion, the lease keeps the fence.
     pub async fn end(
         &self,
         sandbox: &SandboxId,
@@ -30,8 +30,8 @@ impl Store {
         self.end_held_by(Holder::Allocation(allocation), sandbox, end).await
     }
 
-    /// The same without a look at it: ends whatever allocation `key` holds `sandbox` by, if it was made by that second.
-    pub async fn give_back(
+    /// The same without a read: ends whatever allocation `key` holds `sandbox` by, if it was made by that second.
+    pub async fn return_sandbox(
         &self,
         sandbox: &SandboxId,
         key: &LeaseKey,
@@ -108,12 +108,12 @@ impl Store {
     }
 }
 
-/// Who must still hold both, for them to be ended.
+/// The holder that lease and sandbox must still have, to be ended.
 #[derive(Clone, Copy, Debug)]
 enum Holder<'a> {
     /// This allocation, as it was read.
     Allocation(&'a Allocation),
-    /// Whatever allocation of the key was made by that second.
+    /// Any allocation of the key that was made by that second.
     Key { key: &'a LeaseKey, claimed_by: Timestamp },
 }
 
@@ -125,7 +125,7 @@ impl Holder<'_> {
         }
     }
 
-    /// The sandbox is still in his hands.
+    /// The holder still holds the sandbox.
     fn holds_sandbox(&self, update: UpdateBuilder) -> UpdateBuilder {
         match self {
             Self::Allocation(allocation) => update
@@ -141,7 +141,7 @@ impl Holder<'_> {
         }
     }
 
-    /// The lease is still live, and his.
+    /// The holder's lease is live.
     fn holds_lease(&self, update: UpdateBuilder, sandbox: &SandboxId) -> UpdateBuilder {
         match self {
             Self::Allocation(allocation) => update

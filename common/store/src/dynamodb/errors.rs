@@ -1,4 +1,4 @@
-//! From the SDK's errors to the store's.
+//! Conversion of SDK errors to [`StoreError`].
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::CancellationReason;
 
 use crate::StoreError;
 
-/// One failure of a call that several callers were in.
+/// The failure of a call that several callers shared.
 pub(super) struct Shared(Arc<StoreError>);
 
 impl Shared {
@@ -15,7 +15,7 @@ impl Shared {
         Self(Arc::new(error))
     }
 
-    /// The failure as it is for one of them: of the same kind, with the original as its source.
+    /// The failure for one of them: of the same kind, with the original as its source.
     pub(super) fn error(&self) -> StoreError {
         let source = Box::new(Arc::clone(&self.0));
         match &*self.0 {
@@ -30,7 +30,7 @@ impl Shared {
     }
 }
 
-/// A call that this program could not even build.
+/// A call that could not be built.
 pub(super) fn built_wrong(
     operation: &'static str,
     error: impl std::error::Error + Send + Sync + 'static,
@@ -38,7 +38,7 @@ pub(super) fn built_wrong(
     StoreError::Refused { operation, source: Box::new(error) }
 }
 
-/// What the failure of `operation` on `table` means.
+/// From a failed `operation` on `table`.
 pub(super) fn failed<E>(operation: &'static str, table: &str, error: SdkError<E>) -> StoreError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -64,12 +64,12 @@ where
     }
 }
 
-/// The first item of a cancelled transaction whose own condition did not hold, by its position.
+/// The position of the first item of a cancelled transaction whose own condition failed.
 pub(super) fn failed_condition(reasons: &[CancellationReason]) -> Option<usize> {
     reasons.iter().position(|reason| reason.code() == Some("ConditionalCheckFailed"))
 }
 
-/// What a cancelled transaction means whose own conditions held.
+/// From a cancelled transaction whose own conditions held.
 pub(super) fn cancelled(operation: &'static str, reasons: &[CancellationReason]) -> StoreError {
     const TRANSIENT: [&str; 3] = ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
     let codes = || reasons.iter().filter_map(CancellationReason::code).filter(|code| *code != "None");

@@ -1,4 +1,4 @@
-//! A longer lease, by the operator. Lease and sandbox change in one transaction, fenced by the allocation id.
+//! Extension of a lease by an operator. Lease and sandbox change in one transaction, fenced by the allocation id.
 
 use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
 
@@ -9,13 +9,13 @@ use super::{Store, keys, n, s};
 use crate::{Changed, StoreError};
 use broker_domain::{Allocation, SandboxId, Status, Timestamp};
 
-/// The sandbox is still in the hands of that allocation.
+/// The sandbox is still held by that allocation.
 const SANDBOX_IS_ALLOCATED: &str = "#status = :allocated and allocation_id = :seen";
-/// The lease is still live and that allocation's.
+/// The lease is live and that allocation's.
 const LEASE_IS_LIVE: &str = "allocation_id = :seen and attribute_not_exists(ended_at)";
 
 impl Store {
-    /// Moves the end of `allocation` of `sandbox` to `expires_at`.
+    /// Moves the expiry of `allocation` of `sandbox` to `expires_at`.
     pub async fn extend(
         &self,
         sandbox: &SandboxId,

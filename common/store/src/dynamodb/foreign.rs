@@ -1,8 +1,8 @@
-//! Rows that another tool wrote, read leniently: null and empty are absent, a number may have a fraction, a time of 0 is
+//! Lenient reader of rows that another tool wrote: null and empty are absent, a number may have a fraction, a time of 0 is
 //! none.
 //!
-//! A sandbox's row is another tool's as long as it has no index keys (a tombstone: as long as it is not as we write it).
-//! Invariant: what may be the trace of an owner counts as one. What it does not do: write.
+//! A sandbox's row is foreign as long as it has no index keys (a tombstone: as long as it is not in our form). Invariant:
+//! anything that may be the trace of an owner counts as one.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -18,7 +18,7 @@ use broker_domain::{
     TrackId, TrackName,
 };
 
-/// Every attribute that our own rows have and that another tool's may hold in another way.
+/// Every attribute of our rows that another tool's may have in another form.
 pub(super) const KNOWN: [&str; 23] = [
     a::SANDBOX_ID,
     a::NAME,
@@ -45,26 +45,26 @@ pub(super) const KNOWN: [&str; 23] = [
     STATE_KEY,
 ];
 
-/// A row of another tool, with everything that was read of it.
+/// A row of another tool, with every known attribute as it was read.
 #[derive(Clone, Debug)]
 pub struct ForeignRow {
     pub(super) item: Item,
     pub(super) version: u64,
     pub(super) hours: u16,
-    /// Times that are kept as they are.
+    /// Times that are kept.
     pub(super) created_at: Option<Timestamp>,
     pub(super) last_synced: Option<Timestamp>,
     pub(super) deletion_requested_at: Option<Timestamp>,
     pub(super) deleted_at: Option<Timestamp>,
 }
 
-/// Whether a sandbox's row is not (yet) as we write it.
+/// Whether a sandbox's row is not in our form.
 pub(super) fn is_foreign(item: &Item) -> bool {
     let is_tombstone = a::read_status(item).is_ok_and(|status| status == Status::Deleted);
     if is_tombstone { a::read_record(item).is_err() } else { !item.contains_key(STATE_SHARD) }
 }
 
-/// The whole row as one number, to see whether it changed.
+/// A digest of the row, to detect changes.
 pub(super) fn digest(item: &Item) -> u64 {
     let mut hasher = DefaultHasher::new();
     let sorted: BTreeMap<_, _> = item.iter().collect();
@@ -73,7 +73,7 @@ pub(super) fn digest(item: &Item) -> u64 {
     hasher.finish()
 }
 
-/// A row as another tool may have written it.
+/// A row in any form.
 struct Lenient<'a>(&'a Item);
 
 impl<'a> Lenient<'a> {

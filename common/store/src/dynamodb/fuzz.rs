@@ -1,4 +1,4 @@
-//! Items that anything may have written: read, or refused by name, and what is read was written so.
+//! Fuzz tests of reading items: any item is read or refused by name, and what is read was written so.
 //!
 //! Short in `cargo test`; `.ci/fuzz` runs it for minutes.
 
@@ -84,7 +84,7 @@ proptest! {
     #[test]
     fn whatever_lies_in_the_table_is_read_or_refused(item in any_item()) {
         let sandbox = a::read_sandbox(&item);
-        // What has an allocation has all of it, and nothing was made up.
+        // An item with an allocation has all of it, and nothing was made up.
         if let Ok(sandbox) = &sandbox {
             prop_assert_eq!(sandbox.allocation.is_some(), item.contains_key(a::ALLOCATION_ID));
             prop_assert_eq!(Some(&s(sandbox.id.as_str())), item.get(a::SANDBOX_ID));
@@ -169,10 +169,10 @@ proptest! {
 }
 
 fn any_end_reason() -> impl Strategy<Value = EndReason> {
-    prop::sample::select(vec![EndReason::Marked, EndReason::Expired, EndReason::Released])
+    prop::sample::select(vec![EndReason::Returned, EndReason::Expired, EndReason::Released])
 }
 
-/// Text that an id of ours may be.
+/// Any text of a valid id.
 fn any_id() -> impl Strategy<Value = String> {
     "[A-Za-z0-9._:@-]{1,128}"
 }

@@ -1,4 +1,4 @@
-//! Keys of items and of the index.
+//! Keys of the items and of the index.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -21,11 +21,11 @@ pub(super) const STATE_KEY: &str = "state_key";
 pub(super) const SANDBOX_PREFIX: &str = "SBX#";
 pub(super) const LEASE_PREFIX: &str = "LEASE#";
 pub(super) const REQUEST_PREFIX: &str = "REQ#";
-/// Under which all processes stand, by their ids.
+/// The partition of all instances, which are sorted by id.
 pub(super) const INSTANCES: &str = "INSTANCE";
 const META: &str = "META";
 
-/// The key of one item; every item of ours has the sort key `META` unless it is one of a list.
+/// The key of one item; the sort key is `META` unless the item is one of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pk: String,
@@ -84,7 +84,7 @@ pub(super) fn instance(id: Uuid) -> HashMap<String, AttributeValue> {
     HashMap::from([(PK.to_owned(), s(INSTANCES)), (SK.to_owned(), s(id.to_string()))])
 }
 
-/// The partition in which the letters of a shard stand, by their ids.
+/// The partition of the dead letters of a shard, which are sorted by id.
 pub(super) fn letters(shard: u8) -> String {
     format!("DEAD#{shard:02}")
 }
@@ -93,12 +93,12 @@ pub(super) fn letter(id: &DeadLetterId) -> Key {
     Key { pk: letters(id.shard()), sk: Cow::Owned(id.as_str().to_owned()) }
 }
 
-/// The partition in which the audit lines of a day stand.
+/// The partition of the audit lines of a day.
 pub(super) fn audit_day(at: Timestamp) -> String {
     format!("AUDIT#{}", at.date())
 }
 
-/// Lines of the audit stand under their day, by time; the id tells those of one millisecond apart.
+/// The key of an audit line: sorted by time in the partition of its day; the id distinguishes those of one millisecond.
 pub(super) fn audit(at: Timestamp, id: Uuid) -> Key {
     Key { pk: audit_day(at), sk: Cow::Owned(format!("{:015}#{id}", at.as_ms())) }
 }

@@ -1,4 +1,4 @@
-//! The table in DynamoDB: one table, one global index, as DESIGN.md, "Table" lays it out.
+//! The table in DynamoDB: one table, one global index (ARCHITECTURE.md, "Table").
 //!
 //! Attribute names are in `attributes`, keys in `keys`, conditions beside the write that they guard, named after the
 //! transition. Reads for decisions are strongly consistent; the index only proposes candidates.
@@ -69,7 +69,7 @@ impl Store {
         &self.table
     }
 
-    /// Over how many index partitions each state is spread.
+    /// The number of index partitions of each state.
     pub const fn shards(&self) -> u8 {
         self.shards
     }
@@ -79,19 +79,19 @@ impl Store {
         keys::shard_of(id, self.shards)
     }
 
-    /// The sandbox as it is now (a consistent read), if there is one or its tombstone.
+    /// The sandbox or its tombstone (a consistent read), if there is one.
     pub async fn sandbox(&self, id: &SandboxId) -> Result<Option<Sandbox>, StoreError> {
         let item = self.reads.get(keys::sandbox(id)).await?;
         item.map(|item| attributes::read_sandbox(&item)).transpose()
     }
 
-    /// The lease of a key as it is now (a consistent read), live or ended.
+    /// The lease of a key (a consistent read), live or ended, if there is one.
     pub async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
         let item = self.reads.get(keys::lease(key)).await?;
         item.map(|item| attributes::read_lease(&item)).transpose()
     }
 
-    /// That the table answers: one consistent read of an item that does not exist.
+    /// Checks that the table answers, with one consistent read of an item that does not exist.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.get(keys::ping()).await.map(drop)
     }
@@ -118,7 +118,7 @@ fn n(number: impl ToString) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
-/// Counts what a call consumed.
+/// Counts the capacity of a call.
 fn count_capacity<'a>(operation: &'static str, consumed: impl IntoIterator<Item = &'a ConsumedCapacity>) {
     let units: f64 = consumed.into_iter().filter_map(ConsumedCapacity::capacity_units).sum();
     metrics::histogram!("broker_dynamodb_capacity_units", "operation" => operation).record(units);

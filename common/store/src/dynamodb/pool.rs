@@ -1,4 +1,4 @@
-//! The pool: what is available, and how it gets filled.
+//! The pool: queries of available sandboxes, and seeds.
 
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
@@ -15,8 +15,8 @@ const SEEDED_AND_UNUSED: &str =
     "attribute_exists(seeded) and #status in (:available, :stale) and version = :seen";
 
 impl Store {
-    /// A page of at most `limit` available sandboxes of `shard`, by name, from `after` on. The index is eventually
-    /// consistent: what it lists is claimed at the version it lists, or not at all.
+    /// A page of at most `limit` available sandboxes of `shard`, by name, from `after` on. The index is eventually consistent:
+    /// a candidate is claimed at the version that it lists, or not at all.
     pub async fn available(
         &self,
         shard: u8,
@@ -51,8 +51,7 @@ impl Store {
         Ok(CandidatePage { candidates, next: answer.last_evaluated_key.map(PageKey) })
     }
 
-    /// At most `limit` available sandboxes of whatever shards have any: one call for all shards. A page may be empty and
-    /// still not the last.
+    /// At most `limit` available sandboxes of all shards, with one call. A page may be empty and still not the last.
     ///
     /// A PartiQL `SELECT` that names its partitions with `IN` is a query of each of them, never a scan ("PartiQL select
     /// statements for DynamoDB", AWS documentation); it takes 50 partitions at most.
@@ -91,14 +90,13 @@ impl Store {
         )
     }
 
-    /// Puts a sandbox into the pool to try things out with; `false` if its id stands there already.
+    /// Puts a seed into the pool; `false` if its id exists.
     pub async fn seed(&self, sandbox: &NewSandbox, now: Timestamp) -> Result<bool, StoreError> {
         let item = self.fresh(sandbox, 1, now, (a::SEEDED, AttributeValue::Bool(true)));
         Ok(self.put_new(item).await?.is_none())
     }
 
-    /// Removes a sandbox that a seed put in and that was never used, at the version that was read. `false`: it was no
-    /// seed's, it is in use or was, or it changed; then it stays.
+    /// Removes an unused seed at the version that was read. `false`: it is no seed, was used, or changed; then it stays.
     pub async fn remove_unused_seed(&self, id: &SandboxId, version: u64) -> Result<bool, StoreError> {
         let call = self
             .client
@@ -125,12 +123,12 @@ pub(super) fn readable(items: &[a::Item]) -> Vec<Candidate> {
     items.iter().filter_map(|item| passable(a::read_candidate(item))).collect()
 }
 
-/// What could be read. One item that cannot is passed over: it must not stop everybody's allocation nor a whole job, and
+/// The value, if it can be read. An unreadable item is skipped: it must not stop every allocation or a whole job, and
 /// `broker pool verify` names it.
 pub(super) fn passable<T>(read: Result<T, StoreError>) -> Option<T> {
     read.inspect_err(|error| {
         metrics::counter!("broker_unreadable_items_total").increment(1);
-        tracing::error!("a sandbox is passed over: {error}");
+        tracing::error!("unreadable sandbox skipped: {error}");
     })
     .ok()
 }

@@ -1,9 +1,9 @@
-//! Whether the pool may be handed out: an operator may have paused it, and a table that was restored from another one
-//! does not know what was handed out since.
+//! Pool status: open, paused by an operator, or closed because the table was restored from another one and lacks what was
+//! handed out since.
 //!
-//! Invariant: a table is bound to its name by the first worker that uses it, so a copy under another name is known as
-//! one, from its first moment on, until it is reconciled. What it does not do: recognise a copy under the same name,
-//! or one of a table that no worker of this version ever used.
+//! Invariant: a table is bound to its name by the first worker that uses it, so a copy under another name is recognised at
+//! once, until it is reconciled. A copy under the same name, or of a table that no worker of this version used, is not
+//! recognised.
 
 use super::attributes::{self as a, Item, Reader};
 use super::change::Change;
@@ -14,11 +14,11 @@ use broker_domain::Timestamp;
 const POOL_EXISTS: &str = "attribute_exists(PK)";
 /// It is bound to this table's own name.
 const POOL_IS_OURS: &str = "table_name = :mine";
-/// It is (still) bound to the table that it was copied from.
+/// It is bound to the table that it was copied from.
 const POOL_IS_A_COPY: &str = "table_name = :of";
 
 impl Store {
-    /// How the pool stands now: one consistent read. A pool that nobody has used yet is open, and bound to this table.
+    /// The status of the pool: one consistent read. A pool that was never used is open, and is bound to this table.
     pub async fn pool_status(&self) -> Result<PoolStatus, StoreError> {
         if let Some(item) = self.get(keys::pool()).await? {
             return self.read_status(&item);
@@ -26,7 +26,7 @@ impl Store {
         let mut item: Item = keys::pool().into_map();
         item.insert(a::TABLE_NAME.to_owned(), s(&self.table));
         self.put_if_new("standing", item).await?;
-        // Somebody else's may stand there now.
+        // Another process may have written it first.
         let item = self.get(keys::pool()).await?;
         item.map_or(Err(StoreError::Conflict), |item| self.read_status(&item))
     }
@@ -40,7 +40,7 @@ impl Store {
         Ok(read.optional_time(a::PAUSED_AT)?.map_or(PoolStatus::Open, |since| PoolStatus::Paused { since }))
     }
 
-    /// Keeps the workers from taking any message until the pool is resumed.
+    /// Stops the workers from taking messages until the pool is resumed.
     pub async fn pause_pool(&self, by: &str, now: Timestamp) -> Result<Changed, StoreError> {
         self.pool_status().await?;
         self.change(Change {
@@ -53,7 +53,7 @@ impl Store {
         .await
     }
 
-    /// Lets the workers go on. A copy that is not reconciled has moved on: it stays closed.
+    /// Resumes the pool. A copy that is not reconciled stays closed.
     pub async fn resume_pool(&self) -> Result<Changed, StoreError> {
         self.pool_status().await?;
         self.change(Change {
@@ -66,7 +66,7 @@ impl Store {
         .await
     }
 
-    /// Binds a copy of the table `of`, which is reconciled, to this table's name.
+    /// Binds a reconciled copy of the table `of` to this table's name.
     pub async fn bind_copy(&self, of: &str) -> Result<Changed, StoreError> {
         self.change(Change {
             operation: "bind_copy",

@@ -1,4 +1,4 @@
-//! The provider's rate: the next free slot, shared by all workers. A slot that was taken and not used is lost, never used twice.
+//! Slots of the provider's rate, shared by all workers. A slot that was taken and not used is lost, never used twice.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use broker_domain::Timestamp;
 
 /// The slot is still the next one.
 const SLOT_IS_NEXT: &str = "next_slot_ms = :seen";
-/// The next slot is earlier than that.
+/// The next slot is earlier than that time.
 const SLOT_IS_EARLIER: &str = "next_slot_ms < :until";
-/// How often a slot is tried for that others take at the same time.
+/// Attempts to take a slot while other workers take slots.
 const TRIES: usize = 20;
 
 impl Store {
-    /// Takes `count` slots, `interval` apart, none before `earliest`: the first of them. `None` if that would be later than
-    /// `latest`.
+    /// Takes `count` slots, `interval` apart, none before `earliest`, and returns the first. `None` if that would be later
+    /// than `latest`.
     pub async fn take_slots(
         &self,
         count: u32,
@@ -51,7 +51,7 @@ impl Store {
         Err(StoreError::Conflict)
     }
 
-    /// Gives no slot before `until`: the provider asked to slow down.
+    /// Holds all slots until `until`: the provider answered 429.
     pub async fn hold_slots(&self, until: Timestamp, now: Timestamp) -> Result<Changed, StoreError> {
         self.next_slot(now).await?;
         self.change(Change {

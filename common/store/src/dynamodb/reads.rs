@@ -1,4 +1,4 @@
-//! Consistent reads of single items, coalesced: a hundred callers' items in one BatchGetItem.
+//! Batched consistent reads of single items: one BatchGetItem for up to a hundred callers.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use broker_runtime::aws::{Batcher, Bounds};
 
 /// AWS: items of one BatchGetItem.
 const KEYS: usize = 100;
-/// Calls under way at a time; further reads collect meanwhile.
+/// Calls in flight at a time; further reads collect meanwhile.
 const CALLS: usize = 2;
 /// Between calls that are not full: as short as a call to AWS, so a read after another waits at most half as long again.
 const SPACING: Duration = Duration::from_millis(5);
@@ -30,11 +30,11 @@ pub(super) struct Reads(Batcher<Key, Answer>);
 impl Reads {
     pub(super) fn new(client: Client, table: String) -> Self {
         let bounds = Bounds {
-            flights: CALLS,
+            in_flight: CALLS,
             items: KEYS,
             weight: usize::MAX,
             min_interval: SPACING,
-            max_wait: Bounds::PATIENCE,
+            max_wait: Bounds::MAX_WAIT,
         };
         let flight = move |wanted: Vec<Key>| {
             let (client, table) = (client.clone(), table.clone());
@@ -51,7 +51,7 @@ impl Reads {
         Self(Batcher::new(bounds, |_| 1, flight))
     }
 
-    /// The item as it is now, if there is one. [`StoreError::Conflict`] if the table did not get to it: ask again.
+    /// The item, if there is one. [`StoreError::Conflict`] if DynamoDB left the key unprocessed: ask again.
     pub(super) async fn get(&self, key: Key) -> Answer {
         let lost =
             |error| Err(StoreError::Unavailable { operation: "BatchGetItem", source: Box::new(error) });
@@ -64,7 +64,7 @@ impl Reads {
     }
 }
 
-/// What one call said: items by partition key, and the keys it did not get to.
+/// The result of one call: items by partition key, and the unprocessed keys.
 struct Found {
     items: HashMap<String, Item>,
     unprocessed: Vec<String>,
@@ -80,7 +80,7 @@ impl Found {
 }
 
 async fn read(client: &Client, table: &str, wanted: &[Key]) -> Result<Found, StoreError> {
-    // AWS refuses a key that stands twice in one call.
+    // AWS refuses a key that occurs twice in one call.
     let distinct: HashMap<&str, &Key> = wanted.iter().map(|key| (key.as_str(), key)).collect();
     let request = KeysAndAttributes::builder()
         .set_keys(Some(distinct.into_values().cloned().map(Key::into_map).collect()))

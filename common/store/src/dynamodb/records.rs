@@ -1,4 +1,4 @@
-//! Items of the jobs to their values.
+//! Conversion of the jobs' items to values.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) fn read_status(item: &Item) -> Result<Status, StoreError> {
 pub(super) fn read_record(item: &Item) -> Result<Record, StoreError> {
     let read = Reader(item);
     let sandbox = a::read_sandbox(item)?;
-    // Under every other state the index key is a time.
+    // In every other state the index key is a time.
     let due = match sandbox.status {
         Status::Available | Status::Deleted => None,
         Status::Allocated | Status::PendingDeletion | Status::Stale | Status::DeletionFailed => {

@@ -1,4 +1,4 @@
-//! Records of requests whose caller does not wait (any more).
+//! Storage of request records, for requests without a waiting caller.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use super::{Store, keys, s};
 use crate::{Cancellation, Completion, PageKey, Recorded, RequestPage, StoreError};
 use broker_domain::{Outcome, PersistedRequest, RequestId};
 
-/// How long a record can be asked for after its deadline. Longer than a dead letter lives, so that a replay finds it.
+/// How long a record is kept after its deadline. Longer than a dead letter lives, so that a replay finds it.
 const RECORD_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 const REQUEST_IS_NEW: &str = "attribute_not_exists(PK)";
 const REQUEST_IS_OPEN: &str = "attribute_not_exists(PK) or #state = :queued";
-/// Only an asynchronous request's claim asks for its record, so only it can be stopped here.
+/// Only an asynchronous request's claim has the record as a condition, so only it can be cancelled.
 const REQUEST_IS_CANCELLABLE: &str = "#state = :queued and #async = :true";
 const REQUEST_AWAITS_ITS_MESSAGE: &str =
     "begins_with(PK, :requests) and #state = :queued and attribute_exists(message)";
@@ -34,13 +34,13 @@ impl Store {
         Ok(stood_before.map_or(Recorded::New, |before| Recorded::AlreadyThere(Box::new(before))))
     }
 
-    /// Stores how a request ended, unless it ended before: the first outcome stays.
+    /// Stores the outcome of a request, unless it has one: the first outcome stays.
     pub async fn complete_request(&self, record: &PersistedRequest) -> Result<Completion, StoreError> {
         let stood_before = self.put_request(record, "complete", REQUEST_IS_OPEN).await?;
         Ok(stood_before.map_or(Completion::Stored, |before| Completion::EndedBefore(Box::new(before))))
     }
 
-    /// Ends an asynchronous request that is still queued as `cancelled`: from then on its claim fails.
+    /// Cancels an asynchronous request that is still queued: from then on its claim fails.
     pub async fn cancel_request(&self, id: RequestId) -> Result<Cancellation, StoreError> {
         let call = self
             .client
@@ -65,8 +65,8 @@ impl Store {
         }
     }
 
-    /// One page of the requests that were queued with their message, read consistently. For whoever finds the queue
-    /// empty that should hold them: it reads the whole table.
+    /// One page of the requests that were queued with their message (a consistent read). For `broker queues resend` after the
+    /// loss of a queue: it reads the whole table.
     pub async fn queued_requests(&self, after: Option<PageKey>) -> Result<RequestPage, StoreError> {
         let call = self
             .client
@@ -83,7 +83,7 @@ impl Store {
         Ok(RequestPage { requests, next: answer.last_evaluated_key.map(PageKey) })
     }
 
-    /// Puts a record under a condition; what stands there if the condition failed.
+    /// Puts a record under a condition; returns the existing one if the condition failed.
     async fn put_request(
         &self,
         record: &PersistedRequest,
@@ -107,7 +107,7 @@ impl Store {
             Err(error) => match error.as_service_error() {
                 Some(PutItemError::ConditionalCheckFailedException(stands)) => match stands.item() {
                     Some(item) => a::read_request(item).map(Some),
-                    // It may be gone by now: then another attempt writes it.
+                    // It may be deleted by now: then another attempt writes it.
                     None => self.request(record.request_id).await?.ok_or(StoreError::Conflict).map(Some),
                 },
                 _ => Err(failed(operation, &self.table, error)),

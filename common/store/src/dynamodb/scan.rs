@@ -1,4 +1,4 @@
-//! Reading all of the table, and reading a few items at one instant.
+//! Scans of the whole table, and transactional reads of a few items.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use super::{Store, s};
 use crate::{PageKey, ScanPage, StoreError};
 use broker_domain::{LeaseKey, SandboxId};
 
-/// How long one attempt to read a page of the table may take.
+/// Timeout of one attempt to read a page of a scan.
 const PAGE_ATTEMPT: Duration = Duration::from_secs(10);
 
-/// A page is up to 1 MB, so it may take longer than a claim before whoever waits would rather ask again.
+/// A page is up to 1 MB, so it needs a longer timeout than a claim.
 pub(super) fn patient() -> config::Builder {
     let patient = TimeoutConfig::builder().operation_attempt_timeout(PAGE_ATTEMPT).build();
     Config::builder().timeout_config(patient)
 }
 
 impl Store {
-    /// One page of the sandboxes and leases of segment `segment` of `segments`, consistently read. The pages together
-    /// are no snapshot: what changes while they are read may be seen before or after.
+    /// One page of the sandboxes and leases of segment `segment` of `segments` (a consistent read). The pages together are no
+    /// snapshot: a change during the scan may be seen before or after.
     pub async fn scan(
         &self,
         segment: i32,
@@ -36,7 +36,7 @@ impl Store {
         Ok(ScanPage { next, ..sort_out(&items) })
     }
 
-    /// The same page, as it lies in the table.
+    /// The same page, as raw items.
     pub(super) async fn scan_items(
         &self,
         segment: i32,
@@ -59,7 +59,7 @@ impl Store {
         Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key.map(PageKey)))
     }
 
-    /// The sandboxes and leases of these keys (100 together at most) at one instant; absent ones are left out.
+    /// The sandboxes and leases of these keys (at most 100 together) at one instant; absent ones are left out.
     pub async fn read_together(
         &self,
         sandboxes: &[SandboxId],

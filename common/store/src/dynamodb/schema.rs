@@ -1,4 +1,4 @@
-//! The table itself: keys, index, expiry.
+//! Schema of the table: keys, index, expiry.
 
 use std::time::Duration;
 
@@ -18,48 +18,48 @@ use crate::StoreError;
 
 /// The one global index.
 pub const STATE_INDEX: &str = "StateIndex";
-/// What the index carries besides the keys.
+/// The attributes that the index projects besides the keys.
 const PROJECTED: [&str; 5] = [a::SANDBOX_ID, a::NAME, a::EXTERNAL_ID, a::VERSION, a::LAB_DURATION_HOURS];
-/// How often a table that is being created is looked at, and how many times.
+/// How often a table that is being created is checked, and how many times.
 const POLL: Duration = Duration::from_millis(500);
 const POLLS: u32 = 240;
 
-/// Whether `ensure` had to create the table.
+/// Whether `ensure` created the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ensured {
-    /// It is new.
+    /// It was created.
     Created,
-    /// It stood there.
+    /// It existed.
     Existed,
 }
 
-/// How the index stands there.
+/// The state of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IndexState {
-    /// It is as it should be.
+    /// Keys, projection and status are right.
     Usable,
-    /// It is being built, or taken away.
+    /// It is being built or deleted.
     NotActive,
-    /// There is one of that name with other keys, or it lacks attributes that claims need.
+    /// It has other keys, or lacks attributes that claims need.
     Foreign,
-    /// There is none.
+    /// It does not exist.
     Missing,
 }
 
-/// How a table stands there.
+/// The state of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inspection {
-    /// Whether it can be used.
+    /// Whether it is active.
     pub active: bool,
-    /// Whether its keys are ours.
+    /// Whether its keys are right.
     pub keys: bool,
     /// The one index.
     pub index: IndexState,
-    /// Whether what is past its `ttl` is removed.
+    /// Whether expired items are deleted (`ttl`).
     pub expires: bool,
 }
 
-/// Looks at `table`; changes nothing.
+/// Inspects `table`; changes nothing.
 pub async fn inspect(client: &Client, table: &str) -> Result<Inspection, StoreError> {
     let answer = client.describe_table().table_name(table).send().await;
     let answer = answer.map_err(|error| failed("DescribeTable", table, error))?;
@@ -176,7 +176,7 @@ async fn wait_until_active(client: &Client, table: &str) -> Result<(), StoreErro
     })
 }
 
-/// That the table has our keys and our index: one that was made for something else is not mended.
+/// Checks that the table has our keys and our index: another one is not changed.
 fn must_be_ours(table: &TableDescription) -> Result<(), StoreError> {
     let index = table.global_secondary_indexes().iter().find(|index| index.index_name() == Some(STATE_INDEX));
     let ours = key_names(table.key_schema()) == [PK, SK]
@@ -185,7 +185,7 @@ fn must_be_ours(table: &TableDescription) -> Result<(), StoreError> {
         return Ok(());
     }
     let problem =
-        format!("the table stands there with other keys than {PK}, {SK}, or without the index {STATE_INDEX}");
+        format!("the table exists with other keys than {PK}, {SK}, or without the index {STATE_INDEX}");
     Err(StoreError::Refused { operation: "DescribeTable", source: problem.into() })
 }
 

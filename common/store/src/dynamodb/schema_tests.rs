@@ -4,7 +4,7 @@ fn key(name: &str, kind: KeyType) -> KeySchemaElement {
     KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap()
 }
 
-/// A table with one index of these keys, which carries this, and stands so.
+/// A table with one index of these keys, this projection and this status.
 fn table(
     name: &str,
     keys: [&str; 2],

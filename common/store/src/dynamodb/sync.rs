@@ -1,7 +1,7 @@
-//! What sync may write: inserts, refreshed names, stale and back, and the return of what should be gone.
+//! Writes of the sync job: inserts, refreshed names, stale and back, and deletions to repeat.
 //!
-//! Invariant: what was ever handed out stays out of the pool: each way in requires that there is no allocation, or that
-//! the provider made another resource after the old one was deleted.
+//! Invariant: a sandbox that was ever handed out stays out of the pool: each way in requires that there is no allocation, or
+//! that the provider created another resource after the old one was deleted.
 
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
@@ -16,7 +16,7 @@ use crate::{Changed, Inserted, NewSandbox, Record, StoreError};
 use broker_domain::{Event, SandboxId, Status, Timestamp};
 
 const SANDBOX_IS_NEW: &str = "attribute_not_exists(PK)";
-/// The id was used again for another resource, which the provider made after ours was deleted.
+/// The id was reused for another resource, which the provider created after ours was deleted.
 const ANOTHER_RESOURCE: &str =
     "#status = :deleted and version = :seen and external_id <> :external_id and deleted_at < :created_at";
 /// [`Event::Found`] of a tombstone: the provider still lists it.
@@ -27,7 +27,7 @@ const FOUND_UNUSED: &str = "#status = :from and version = :seen and attribute_no
 const MISSING: &str = "#status = :available and version = :seen";
 
 impl Store {
-    /// Puts a sandbox that the provider lists into the pool, if no item has its id; else what stands there.
+    /// Puts a sandbox that the provider lists into the pool, if its id is free; else returns the existing item.
     pub async fn insert(&self, sandbox: &NewSandbox, now: Timestamp) -> Result<Inserted, StoreError> {
         match self.put_new(self.fresh(sandbox, 1, now, synced(now))).await? {
             None => Ok(Inserted::New),
@@ -35,7 +35,7 @@ impl Store {
         }
     }
 
-    /// Puts an item that none stands in the way of; else the one that does.
+    /// Puts an item if its key is free; else returns the existing one.
     pub(super) async fn put_new(&self, item: Item) -> Result<Option<Item>, StoreError> {
         let call = self
             .client
@@ -59,8 +59,8 @@ impl Store {
         }
     }
 
-    /// Puts another resource of the provider into the pool in the place of a tombstone of the same id. The version goes
-    /// on, so whatever was read of the old one is void.
+    /// Puts another resource of the provider into the pool in place of a tombstone of the same id. The version continues, so
+    /// everything that was read of the old one is void.
     pub async fn insert_over_tombstone(
         &self,
         sandbox: &NewSandbox,
@@ -89,7 +89,7 @@ impl Store {
         }
     }
 
-    /// Lets a tombstone that the provider still lists be deleted again, under the id that it lists now.
+    /// Makes a tombstone that the provider still lists pending again, under the external id that it lists now.
     pub async fn revive_deletion(
         &self,
         seen: Seen<'_>,
@@ -118,7 +118,7 @@ impl Store {
         .await
     }
 
-    /// Gives an unused sandbox the name and external id that the provider lists; a stale one is available again.
+    /// Sets name and external id of an unused sandbox as the provider lists them; a stale one becomes available.
     pub async fn found(
         &self,
         from: Status,
@@ -147,7 +147,7 @@ impl Store {
         .await
     }
 
-    /// Takes a sandbox that the provider does not list out of the pool.
+    /// Makes a sandbox that the provider does not list stale.
     pub async fn missing(&self, seen: Seen<'_>, now: Timestamp) -> Result<Changed, StoreError> {
         let to = next(Status::Available, Event::Missing)?;
         self.change(Change {
@@ -168,7 +168,7 @@ impl Store {
         .await
     }
 
-    /// A sandbox as it enters the pool, and whence.
+    /// The item of a new sandbox, with its origin.
     pub(super) fn fresh(
         &self,
         sandbox: &NewSandbox,
@@ -195,7 +195,7 @@ impl Store {
         item
     }
 
-    /// Removes a stale sandbox at the version that was read. It was never handed out, so nothing remains of it.
+    /// Removes a stale sandbox at the version that was read. It was never handed out, so no tombstone is needed.
     pub async fn remove_stale(&self, id: &SandboxId, version: u64) -> Result<Changed, StoreError> {
         let call = self
             .client
@@ -220,7 +220,7 @@ impl Store {
     }
 }
 
-/// It was listed by the provider.
+/// The origin of a sandbox that the provider listed.
 fn synced(now: Timestamp) -> (&'static str, AttributeValue) {
     (a::LAST_SYNCED, n(now.as_secs()))
 }

@@ -1,7 +1,6 @@
-//! Ticks: when each job runs next, and which worker is about to send it. See DESIGN.md, "Schedule".
+//! Ticks: when each job runs next, and which worker is about to send it (ARCHITECTURE.md, "Schedule").
 //!
-//! Invariant: `next_run_at` moves only after the message was sent, so a run is sent at least once, however its worker
-//! ends.
+//! Invariant: `next_run_at` moves only after the message was sent, so a run is sent at least once, wherever its worker dies.
 
 use std::time::Duration;
 
@@ -14,18 +13,18 @@ use super::{Store, n};
 use crate::{Changed, StoreError, Tick};
 use broker_domain::{Job, Timestamp};
 
-/// It is due, nobody else holds it, and it is not paused.
+/// It is due, not taken, and not paused.
 const TICK_IS_FREE: &str = "next_run_at_ms = :seen and (attribute_not_exists(taken_until_ms) or taken_until_ms <= :now) \
                             and attribute_not_exists(paused_at)";
-/// Still ours.
+/// It is still taken by this worker.
 const TICK_IS_MINE: &str = "next_run_at_ms = :seen and taken_until_ms = :mine";
 const TICK_EXISTS: &str = "attribute_exists(PK)";
-/// Nobody ran for a later firing.
+/// No run for a later trigger is noted.
 const TICK_RAN_BEFORE: &str =
     "attribute_exists(PK) and (attribute_not_exists(ran_for_ms) or ran_for_ms < :ran_for)";
 
 impl Store {
-    /// The tick of a job. One that has none yet gets it, due `first_run` from now.
+    /// The tick of a job. A job without one gets it, due `first_run` from now.
     pub async fn tick(&self, job: Job, first_run: Duration, now: Timestamp) -> Result<Tick, StoreError> {
         if let Some(item) = self.get(keys::tick(job)).await? {
             return a::read_tick(&item);
@@ -34,7 +33,7 @@ impl Store {
         let due = now.plus(first_run);
         item.insert(a::NEXT_RUN_AT_MS.to_owned(), n(due.as_ms()));
         self.put_if_new("tick", item).await?;
-        // Somebody else's may stand there now.
+        // Another worker may have written it first.
         let item = self.get(keys::tick(job)).await?;
         item.map_or(Err(StoreError::Conflict), |item| a::read_tick(&item))
     }
@@ -61,7 +60,7 @@ impl Store {
         .await
     }
 
-    /// Moves a tick, taken until `mine`, to its next run: its message was sent.
+    /// Moves a tick that is taken until `mine` to its next run, after its message was sent.
     pub async fn move_tick(
         &self,
         job: Job,
@@ -83,7 +82,7 @@ impl Store {
         .await
     }
 
-    /// Notes that what a scheduler outside sent up to `ran_for` has had its run. It never goes back.
+    /// Notes that all external triggers up to `ran_for` have had their run. It never goes back.
     pub async fn ran_for(&self, job: Job, ran_for: Timestamp) -> Result<Changed, StoreError> {
         self.change(Change {
             operation: "ran_for",
@@ -95,18 +94,18 @@ impl Store {
         .await
     }
 
-    /// Keeps a job from being started by its schedule until it is resumed. Who did it is in the audit.
+    /// Pauses a job: its schedule does not start it. The operator is in the audit.
     pub async fn pause_job(&self, job: Job, now: Timestamp) -> Result<Changed, StoreError> {
         let since = vec![(":now", n(now.as_secs()))];
         self.change_tick("pause_job", job, now, "SET paused_at = :now", since).await
     }
 
-    /// Lets a paused job run by its schedule again.
+    /// Resumes a paused job.
     pub async fn resume_job(&self, job: Job, now: Timestamp) -> Result<Changed, StoreError> {
         self.change_tick("resume_job", job, now, "REMOVE paused_at", Vec::new()).await
     }
 
-    /// Changes the tick of a job, which gets one if it has none yet.
+    /// Changes the tick of a job, creating it if necessary.
     async fn change_tick(
         &self,
         operation: &'static str,

@@ -1,10 +1,10 @@
 //! Group commit: the transactions of many callers in one TransactWriteItems call.
 //!
 //! A group is the items of one caller, all or none. Invariants: groups in one call touch different items (AWS refuses an
-//! item twice in a call; a group that meets an item again goes back to the end of the line, so that a hot key delays
-//! nobody else); a group is not lost to a neighbour: when a call is cancelled, the groups that the reasons name get their
-//! answer and the others go again, and when a call is refused whole, its groups go one by one. What it does not do: retry
-//! a group that met a conflict; its caller knows whether that is still wanted.
+//! item twice in a call; a group that meets an item again goes back to the end of the line, so that a hot key delays no
+//! other); a group does not fail with its neighbours: when a call is cancelled, the groups that the reasons name get their
+//! result and the others are sent again, and when a call is refused whole, its groups are sent one by one. A group that met
+//! a conflict is not retried; its caller decides.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -20,23 +20,23 @@ use crate::StoreError;
 use broker_runtime::aws::calls;
 use broker_runtime::aws::{Batcher, Bounds};
 
-/// Groups in one call: 25 measured best on the embedded endpoint (FIELD-NOTES.md).
+/// Groups in one call: 25 measured best on the embedded endpoint (ARCHITECTURE.md, "Measured facts").
 const GROUPS: usize = 25;
 /// AWS: items in one call.
 const ITEMS: usize = 100;
-/// Calls under way at a time; further groups collect meanwhile.
+/// Calls in flight at a time; further groups collect meanwhile.
 const CALLS: usize = 2;
 
-/// What one caller wants to change, all or none.
+/// The writes of one caller, all or none.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
-    /// The keys of the items, to keep them apart from other groups'.
+    /// The keys of the items, to separate them from other groups'.
     pub(super) keys: Vec<Key>,
     /// The writes, in the order in which their reasons come back.
     pub(super) items: Vec<TransactWriteItem>,
 }
 
-/// What became of a group.
+/// The result of a group.
 #[derive(Debug)]
 pub(super) enum Committed {
     /// Every item was written.
@@ -45,13 +45,13 @@ pub(super) enum Committed {
     Cancelled(Vec<CancellationReason>),
 }
 
-/// What a flight makes of a group.
+/// The result of a group in one call.
 type Answer = Result<Flown, StoreError>;
 
 #[derive(Debug)]
 enum Flown {
     Committed(Committed),
-    /// Another group of the flight touches an item of it: it has to go later.
+    /// Another group of the call touches an item of it: it is sent later.
     Crowded(Group),
 }
 
@@ -62,11 +62,11 @@ pub(super) struct GroupCommit(Batcher<Group, Answer>);
 impl GroupCommit {
     pub(super) fn new(client: Client, table: String) -> Self {
         let bounds = Bounds {
-            flights: CALLS,
+            in_flight: CALLS,
             items: GROUPS,
             weight: ITEMS,
             min_interval: Duration::ZERO,
-            max_wait: Bounds::PATIENCE,
+            max_wait: Bounds::MAX_WAIT,
         };
         let flight = move |groups| {
             let call = Call { client: client.clone(), table: table.clone() };
@@ -75,7 +75,7 @@ impl GroupCommit {
         Self(Batcher::new(bounds, |group: &Group| group.items.len(), flight))
     }
 
-    /// Commits `group`, which is the transition of that name, in a call of its own or with others.
+    /// Commits `group`, the transition of that name, in a call of its own or with others.
     pub(super) async fn submit(
         &self,
         transition: &'static str,
@@ -110,7 +110,7 @@ struct Call {
 }
 
 impl Call {
-    /// One answer per group, in their order. Every round answers at least one group, so it ends.
+    /// One result per group, in their order. Every round answers at least one group, so it ends.
     async fn commit(&self, groups: Vec<Group>) -> Vec<Answer> {
         let mut answers: Vec<Option<Answer>> = groups.iter().map(|_| None).collect();
         for position in crowded(&groups) {
@@ -176,13 +176,13 @@ fn crowded(groups: &[Group]) -> Vec<usize> {
         if meets(group, &touched) {
             crowded.push(position);
         }
-        // Also the items of those that go later: groups of one item keep their order.
+        // Also the items of groups that are sent later: groups of one item keep their order.
         touched.extend(&group.keys);
     }
     crowded
 }
 
-/// Answers the groups of a cancelled round that the reasons name; if they name none, all of them.
+/// Adds the results of the groups that a cancelled round's reasons name; if they name none, of all.
 fn answer_cancelled(
     groups: &[Group],
     round: &[usize],

@@ -1,4 +1,4 @@
-//! What the jobs look for: sandboxes by state through the index, and one sandbox with everything known of it.
+//! Queries by state (StateIndex) and full-record reads for the maintenance jobs.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +13,12 @@ use super::{Store, count_capacity, s};
 use crate::{CandidatePage, PageKey, Record, StoreError};
 use broker_domain::{SandboxId, Status, Timestamp};
 
-/// Items that one call of a count looks at: it ends well within the time that an attempt has.
+/// Items that one call of a count reads: few enough for the timeout of an attempt.
 const COUNTED_PER_CALL: i32 = 1_000;
 
 impl Store {
-    /// A page of the sandboxes of one state and shard whose time has come by `until`, the longest due first. Which time
-    /// that is depends on the state: the lease's expiry, the next attempt to delete, since when it is stale.
+    /// A page of the sandboxes of one state and shard that are due by `until`, the longest due first. The due time depends on
+    /// the state: the lease's expiry, the next attempt to delete, since when it is stale.
     pub async fn due(
         &self,
         status: Status,
@@ -29,8 +29,8 @@ impl Store {
         self.by_state(status, shard, Some(until), after).await
     }
 
-    /// A page of all sandboxes of one state and shard, up to 1 MB of them. The index follows the table a moment later:
-    /// what it lists is changed at the version it lists, or not at all.
+    /// A page of all sandboxes of one state and shard, up to 1 MB of them. The index is eventually consistent: a sandbox is
+    /// changed at the version that it lists, or not at all.
     pub async fn listed(
         &self,
         status: Status,
@@ -72,14 +72,14 @@ impl Store {
         })
     }
 
-    /// Everything known of a sandbox now (a consistent read).
+    /// The full record of a sandbox (a consistent read).
     pub async fn record(&self, id: &SandboxId) -> Result<Option<Record>, StoreError> {
         let answer = self.get(keys::sandbox(id)).await?;
         answer.map(|item| a::read_record(&item)).transpose()
     }
 
-    /// Counts all sandboxes by state, every state included, tombstones too. A sandbox keeps its place in the table whatever
-    /// happens to it, so none is counted twice or missed; that the index could not promise.
+    /// Counts all sandboxes by state, every state included, tombstones too. A scan of the table, not the index: an item keeps
+    /// its place whatever its state, so none is counted twice or missed.
     pub async fn count_all(&self) -> Result<BTreeMap<Status, u64>, StoreError> {
         let mut by_status = BTreeMap::from(Status::ALL.map(|status| (status, 0)));
         let mut after = None;
@@ -108,7 +108,7 @@ impl Store {
         }
     }
 
-    /// A page of sandboxes of the table, in no order that means anything; those that `keep` wants, at most `limit`.
+    /// A page of sandboxes of the table, unordered; those that `keep` accepts, at most `limit`.
     pub async fn browse(
         &self,
         after: Option<PageKey>,

@@ -1,4 +1,4 @@
-//! What sync decides, purely.
+//! Difference between the table and the provider's list, and the decisions of sync. Pure.
 
 use std::collections::HashMap;
 
@@ -6,9 +6,9 @@ use broker_domain::{Event, ExternalId, SandboxId, SandboxName, Status, Timestamp
 use broker_provider::{Account, Listed};
 use broker_store::Record;
 
-/// So many available sandboxes may always become stale at once …
+/// This many available sandboxes may always become stale at once …
 const FEW: usize = 5;
-/// … and so large a part of them.
+/// … and this part of them.
 const PART: usize = 5;
 
 /// A sandbox as the index lists it.
@@ -20,18 +20,18 @@ pub(super) struct Known {
     pub(super) external_id: ExternalId,
 }
 
-/// What differs.
+/// The difference.
 #[derive(Debug, Default)]
 pub(super) struct Diff {
     /// Accounts that the provider lists.
     pub(super) listed: u64,
     /// Rows that could not be read.
     pub(super) malformed: u64,
-    /// How many are available before any change.
+    /// The number available before any change.
     pub(super) available: usize,
     /// Listed, and not in the index.
     pub(super) unknown: Vec<Account>,
-    /// Available or stale, and listed otherwise than we know them.
+    /// Available or stale, and listed with other names or ids.
     pub(super) found: Vec<(Account, Known)>,
     /// Available, and not listed.
     pub(super) missing: Vec<(SandboxId, u64)>,
@@ -39,7 +39,7 @@ pub(super) struct Diff {
     pub(super) allocated_missing: Vec<SandboxId>,
 }
 
-/// What differs between the table and the provider's list.
+/// The difference between the table and the provider's list.
 pub(super) fn between(mut ours: HashMap<SandboxId, Known>, theirs: Listed) -> Diff {
     let mut diff = Diff {
         listed: (theirs.accounts.len() + theirs.unreadable.len()) as u64,
@@ -54,7 +54,7 @@ pub(super) fn between(mut ours: HashMap<SandboxId, Known>, theirs: Listed) -> Di
                 Status::Available
                     if known.name == account.name && known.external_id == account.external_id => {}
                 Status::Available | Status::Stale => diff.found.push((account, known)),
-                // Its owner keeps what he was given; what waits for its deletion is deleted as it was read.
+                // An allocated sandbox stays with its owner; a pending deletion is deleted as it was read.
                 Status::Allocated | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => {}
             },
         }
@@ -72,7 +72,7 @@ pub(super) fn between(mut ours: HashMap<SandboxId, Known>, theirs: Listed) -> Di
     diff
 }
 
-/// Why this list is not to be believed, if it is not.
+/// The reason to refuse this list, if there is one.
 pub(super) fn refusal(diff: &Diff) -> Option<String> {
     if diff.listed == 0 {
         return Some("the provider lists nothing at all".to_owned());
@@ -88,18 +88,18 @@ pub(super) fn refusal(diff: &Diff) -> Option<String> {
     })
 }
 
-/// What becomes of a listed account whose id an item of ours has.
+/// What to do with a listed account whose id exists in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The item lives: nothing.
+    /// The item is in use: nothing.
     Leave,
-    /// A tombstone of another resource, which was gone before the provider made this one.
+    /// A tombstone of another resource, which was deleted before the provider created this one.
     Another(Timestamp),
-    /// A tombstone of what the provider still lists, or of what it may have listed while ours was in use.
+    /// A tombstone of a resource that the provider still lists, or may have listed while ours was in use.
     DeleteAgain,
 }
 
-/// What becomes of `account`, whose id `stands` has.
+/// What to do with `account`, whose id has the record `stands`.
 pub(super) fn judge(account: &Account, stands: &Record) -> Verdict {
     let dead = stands.sandbox.status == Status::Deleted && stands.sandbox.status.next(Event::Found).is_ok();
     if !dead {

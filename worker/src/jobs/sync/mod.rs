@@ -1,10 +1,10 @@
-//! Sync: makes the pool say what the provider says.
+//! Sync job: makes the pool match the provider's list.
 //!
-//! Order: our index first, then the provider's whole list, so that what appears in between is new, never missing. `diff`
-//! decides purely; each write is at the version that was read, so claims at any moment win or lose whole. What is as it
-//! should be is not written. A list that is empty, or would make too much of the pool stale, changes nothing
-//! ([`diff::refusal`]). What was ever handed out does not come back: where an id is taken, the item that stands there
-//! decides ([`resolve`]).
+//! Order: our index first, then the provider's whole list, so that a sandbox that appears in between is new, never missing.
+//! `diff` decides purely; each write is at the version that was read, so claims at any moment win or lose whole. Matching
+//! sandboxes are not written. A list that is empty, or would make too much of the pool stale, changes nothing
+//! ([`diff::refusal`]). A sandbox that was ever handed out does not come back: where an id exists, its item decides
+//! ([`resolve`]).
 
 mod diff;
 
@@ -47,7 +47,7 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
     write(jobs, diff, report).await
 }
 
-/// [`diff::between`], beside what else the process does: with a hundred thousand accounts it takes a while.
+/// [`diff::between`] on a blocking thread: with a hundred thousand accounts it takes a while.
 async fn compared(ours: HashMap<SandboxId, Known>, listed: Listed) -> Diff {
     match tokio::task::spawn_blocking(move || diff::between(ours, listed)).await {
         Ok(diff) => diff,
@@ -88,7 +88,7 @@ fn take(report: &mut JobReport, part: &mut JobReport, kind: &str) {
     report.failed += std::mem::take(&mut part.failed);
 }
 
-/// What the index lists.
+/// The sandboxes of the index.
 async fn ours(jobs: &Jobs) -> Result<HashMap<SandboxId, Known>, JobError> {
     let mut ours = HashMap::new();
     for status in LISTED {
@@ -99,7 +99,7 @@ async fn ours(jobs: &Jobs) -> Result<HashMap<SandboxId, Known>, JobError> {
                 for row in page.candidates {
                     let known =
                         Known { status, version: row.version, name: row.name, external_id: row.external_id };
-                    // Listed twice, it moved on meanwhile: the later version is the newer truth.
+                    // Listed twice, it moved on meanwhile: the later version is newer.
                     let slot = ours.entry(row.sandbox_id).or_insert_with(|| known.clone());
                     if slot.version < known.version {
                         *slot = known;
@@ -123,7 +123,7 @@ fn as_new(account: &Account) -> NewSandbox {
     }
 }
 
-/// Puts what the index did not list into the pool, if its id is free.
+/// Puts an account that the index did not list into the pool, if its id is free.
 async fn insert(jobs: &Jobs, account: &Account) -> Result<Changed, StoreError> {
     let sandbox = as_new(account);
     match jobs.store.insert(&sandbox, jobs.clock.now()).await? {
@@ -132,7 +132,7 @@ async fn insert(jobs: &Jobs, account: &Account) -> Result<Changed, StoreError> {
     }
 }
 
-/// What becomes of a listed account whose id is taken.
+/// Handles a listed account whose id exists.
 async fn resolve(
     jobs: &Jobs,
     account: &Account,
@@ -147,7 +147,7 @@ async fn resolve(
             jobs.store.insert_over_tombstone(sandbox, stands, created_at, now).await
         }
         diff::Verdict::DeleteAgain => {
-            tracing::warn!(sandbox = %account.id, "deleted, and still listed: it is deleted again");
+            tracing::warn!(sandbox = %account.id, "deleted and still listed by the provider: deleting it again");
             let seen = Seen { id: &account.id, version: stands.sandbox.version };
             jobs.store.revive_deletion(seen, sandbox, now).await
         }

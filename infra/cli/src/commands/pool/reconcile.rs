@@ -237,7 +237,7 @@ async fn claim(context: &Context, line: &HandedOut, key: LeaseKey, free: &Candid
         asynchronous: false,
         times: Times { enqueued_at: now, reply_by: now, deadline: now },
     };
-    let claim = Claim { ask: &ask, candidate: free, allocation_id: context.entropy.allocation_id(), now };
+    let claim = Claim { request: &ask, candidate: free, allocation_id: context.entropy.allocation_id(), now };
     Ok(match context.store.claim(&claim).await? {
         ClaimOutcome::Created(_) => true,
         ClaimOutcome::LeaseStands(_) | ClaimOutcome::RequestEnded | ClaimOutcome::LostCandidate => false,

@@ -1,26 +1,26 @@
-//! Mark for deletion: the owner gives his sandbox back. It has no deadline: a late mark is still wanted.
+//! Return: the owner gives a sandbox back (`mark-for-deletion`). It has no deadline: a late return is still wanted.
 //!
-//! Which lease it ends stands on the sandbox. Most owners have no key but their default, so the first attempt is one write
-//! by that key, without a look; if it ends nothing, the sandbox is read and [`judge_mark`] decides. Both ways end the same
+//! The sandbox names the lease to end. Most owners have only their default key, so the first attempt is one write by that
+//! key, without a read; if it ends nothing, the sandbox is read and [`judge_return`] decides. Both ways end the same
 //! allocation or none; where owners choose their keys, [`DefaultKeys`] saves the futile write.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use broker_domain::{EndReason, LeaseEnd, MarkRequest, MarkVerdict, Outcome, Timestamp, judge_mark};
+use broker_domain::{EndReason, LeaseEnd, Outcome, ReturnRequest, ReturnVerdict, Timestamp, judge_return};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{EndOutcome, StoreError};
 
 use super::{HandlerError, Handlers};
 
 impl Handlers {
-    pub(super) async fn mark(&self, mark: &MarkRequest) -> Result<Outcome, HandlerError> {
+    pub(super) async fn return_sandbox(&self, request: &ReturnRequest) -> Result<Outcome, HandlerError> {
         if self.default_keys.are_likely()
-            && let Some(outcome) = self.return_without_read(mark).await?
+            && let Some(outcome) = self.return_without_read(request).await?
         {
             return Ok(outcome);
         }
         for attempt in 1.. {
-            if let Some(outcome) = self.mark_as_read(mark).await? {
+            if let Some(outcome) = self.return_as_read(request).await? {
                 return Ok(outcome);
             }
             self.back_off(attempt).await;
@@ -29,61 +29,61 @@ impl Handlers {
     }
 
     /// One write by the default key; `None` if it ended nothing.
-    async fn return_without_read(&self, mark: &MarkRequest) -> Result<Option<Outcome>, HandlerError> {
-        let (key, end) = (mark.default_lease_key(), self.end_of(mark));
+    async fn return_without_read(&self, request: &ReturnRequest) -> Result<Option<Outcome>, HandlerError> {
+        let (key, end) = (request.default_lease_key(), self.end_of(request));
         crash_points::point(Point::BeforeReturn);
-        match self.store.give_back(&mark.sandbox_id, &key, mark.claimed_by(), &end).await {
+        match self.store.return_sandbox(&request.sandbox_id, &key, request.claimed_by(), &end).await {
             Ok(EndOutcome::Ended) => {
                 self.default_keys.learn(true);
-                Ok(Some(ended(mark, &end)))
+                Ok(Some(ended(request, &end)))
             }
             Ok(EndOutcome::MovedOn) | Err(StoreError::Conflict) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// What the sandbox says, and a write if it is to be ended; `None` if somebody was in the way.
-    async fn mark_as_read(&self, mark: &MarkRequest) -> Result<Option<Outcome>, HandlerError> {
-        let sandbox = match self.store.sandbox(&mark.sandbox_id).await {
+    /// Reads the sandbox, and ends its lease if the return is valid; `None` if another write was in the way.
+    async fn return_as_read(&self, request: &ReturnRequest) -> Result<Option<Outcome>, HandlerError> {
+        let sandbox = match self.store.sandbox(&request.sandbox_id).await {
             Ok(Some(sandbox)) => sandbox,
             Ok(None) => return Ok(Some(Outcome::SandboxNotFound)),
             Err(StoreError::Conflict) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let allocation = match judge_mark(&sandbox, mark) {
-            MarkVerdict::End(allocation) => allocation,
-            MarkVerdict::AlreadyMarked(at) => return Ok(Some(marked(mark, at))),
-            MarkVerdict::Expired => return Ok(Some(Outcome::AllocationExpired)),
-            MarkVerdict::NotOwner => return Ok(Some(Outcome::NotOwner)),
-            MarkVerdict::Superseded => return Ok(Some(Outcome::Superseded)),
+        let allocation = match judge_return(&sandbox, request) {
+            ReturnVerdict::End(allocation) => allocation,
+            ReturnVerdict::AlreadyReturned(at) => return Ok(Some(returned(request, at))),
+            ReturnVerdict::Expired => return Ok(Some(Outcome::AllocationExpired)),
+            ReturnVerdict::NotOwner => return Ok(Some(Outcome::NotOwner)),
+            ReturnVerdict::Superseded => return Ok(Some(Outcome::Superseded)),
         };
-        self.default_keys.learn(allocation.lease_key == mark.default_lease_key());
-        let end = self.end_of(mark);
+        self.default_keys.learn(allocation.lease_key == request.default_lease_key());
+        let end = self.end_of(request);
         crash_points::point(Point::BeforeEnd);
         match self.store.end(&sandbox.id, &allocation, &end).await {
-            Ok(EndOutcome::Ended) => Ok(Some(ended(mark, &end))),
+            Ok(EndOutcome::Ended) => Ok(Some(ended(request, &end))),
             Ok(EndOutcome::MovedOn) => self.must_agree(&allocation.lease_key).await.map(|()| None),
             Err(StoreError::Conflict) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn end_of(&self, mark: &MarkRequest) -> LeaseEnd {
-        LeaseEnd::by_request(EndReason::Marked, self.clock.now(), mark.times.enqueued_at)
+    fn end_of(&self, request: &ReturnRequest) -> LeaseEnd {
+        LeaseEnd::by_request(EndReason::Returned, self.clock.now(), request.times.enqueued_at)
     }
 }
 
-fn ended(mark: &MarkRequest, end: &LeaseEnd) -> Outcome {
+fn ended(request: &ReturnRequest, end: &LeaseEnd) -> Outcome {
     crash_points::point(Point::LeaseEnded);
-    marked(mark, end.at)
+    returned(request, end.at)
 }
 
-fn marked(mark: &MarkRequest, deletion_requested_at: Timestamp) -> Outcome {
-    Outcome::Marked { sandbox_id: mark.sandbox_id.clone(), deletion_requested_at }
+fn returned(request: &ReturnRequest, deletion_requested_at: Timestamp) -> Outcome {
+    Outcome::Marked { sandbox_id: request.sandbox_id.clone(), deletion_requested_at }
 }
 
-/// Whether owners use their default key, going by the last of them, as a branch predictor goes by the last branches: one
-/// exception among many changes nothing.
+/// Whether owners use their default key, predicted from the last ones, as a branch predictor does: one exception among many
+/// changes nothing.
 #[derive(Debug)]
 pub(super) struct DefaultKeys(AtomicU8);
 
@@ -99,7 +99,7 @@ impl DefaultKeys {
         self.0.load(Ordering::Relaxed) >= Self::LIKELY
     }
 
-    /// Whether the key of a lease that was given back was the default.
+    /// Learns whether the key of an ended lease was the default.
     fn learn(&self, was_default: bool) {
         let learned = |level: u8| match was_default {
             true => Some(Self::SURE.min(level + 1)),

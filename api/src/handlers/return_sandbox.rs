@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use broker_domain::{MarkRequest, RequestId, SandboxId, TrackId};
-use broker_messages::Ask;
+use broker_domain::{RequestId, ReturnRequest, SandboxId, TrackId};
+use broker_messages::Request;
 use http::request::Parts;
 
 use crate::request::prefer::Preferences;
@@ -15,12 +15,12 @@ use crate::response::problem::Problem;
 use crate::rpc::RequestReply;
 
 /// Takes sandboxes back.
-pub(crate) struct Mark {
+pub(crate) struct ReturnSandbox {
     pub(crate) rpc: RequestReply,
     pub(crate) wait: Duration,
 }
 
-impl Mark {
+impl ReturnSandbox {
     pub(crate) async fn handle(
         &self,
         id: RequestId,
@@ -31,8 +31,8 @@ impl Mark {
         let sandbox_id = SandboxId::new(sandbox)?;
         let preferences = Preferences::of(&head.headers);
         let times = self.rpc.times(super::wait(preferences, self.wait));
-        let mark = MarkRequest { request_id: id, track, sandbox_id, times };
-        let answered = self.rpc.ask(&Ask::Mark(mark)).await?;
+        let request = ReturnRequest { request_id: id, track, sandbox_id, times };
+        let answered = self.rpc.call(&Request::Return(request)).await?;
         Ok(super::answer(&answered, id, preferences.without_async()))
     }
 }

@@ -1,7 +1,7 @@
-//! What becomes of a received message: deleted, given back, or kept hidden while it is worked on.
+//! Acknowledgement of received messages: delete, make visible again, or keep hidden during the work.
 //!
-//! Deletions and visibility changes go through coalescers of their own. Losing a receipt is an outcome
-//! ([`SettleError::Lapsed`]). What it does not do: decide, or repeat.
+//! Deletions and visibility changes go through batchers of their own. An expired receipt is an outcome
+//! ([`AcknowledgeError::Lapsed`]). Nothing is repeated.
 
 use std::time::Duration;
 
@@ -10,36 +10,36 @@ use tokio::task::JoinHandle;
 
 use super::error::{Failure, entry_results};
 use super::sender::BATCH;
-use super::{Queue, SettleError};
+use super::{AcknowledgeError, Queue};
 use broker_runtime::aws::{BatchLost, Batcher, Bounds};
 
 /// SQS: the longest visibility timeout.
 const LONGEST_HIDDEN: Duration = Duration::from_secs(12 * 60 * 60);
-/// Between deletions that are not full batches: nobody waits for them, and it is short beside any visibility timeout.
+/// Between deletions that are not full batches: no caller waits for them, and it is short beside any visibility timeout.
 const DELETION_SPACING: Duration = Duration::from_millis(100);
 /// After a failed extension, the next is tried after this part of the visibility timeout.
 const RETRY_PART: u32 = 8;
 
 type Results = Vec<Result<(), Failure>>;
 
-/// Settles what was received from one queue; clones share their flights.
+/// Acknowledges the messages of one queue; clones share the calls in flight.
 #[derive(Clone, Debug)]
-pub struct Settler {
+pub struct Acknowledger {
     queue: Queue,
     deletions: Batcher<String, Result<(), Failure>>,
     visibilities: Batcher<(String, Duration), Result<(), Failure>>,
 }
 
-impl Settler {
-    /// A settler for `queue` with at most `flights` calls of each kind under way.
-    pub fn new(client: aws_sdk_sqs::Client, queue: Queue, flights: usize) -> Self {
+impl Acknowledger {
+    /// Acknowledges messages of `queue`, with at most `in_flight` calls of each kind in flight.
+    pub fn new(client: aws_sdk_sqs::Client, queue: Queue, in_flight: usize) -> Self {
         // A receipt is some hundred bytes: the number of entries is the bound.
         let bounds = Bounds {
-            flights,
+            in_flight,
             items: BATCH,
             weight: usize::MAX,
             min_interval: Duration::ZERO,
-            max_wait: Bounds::PATIENCE,
+            max_wait: Bounds::MAX_WAIT,
         };
         let calls = Calls { client, queue: queue.clone() };
         let deletions = {
@@ -51,41 +51,41 @@ impl Settler {
         Self { queue, deletions, visibilities }
     }
 
-    /// Acknowledges: the message is done with.
-    pub async fn delete(&self, receipt: &str) -> Result<(), SettleError> {
-        self.settled(self.deletions.submit(receipt.to_owned()).await)
+    /// Deletes a message that is done.
+    pub async fn delete(&self, receipt: &str) -> Result<(), AcknowledgeError> {
+        self.result(self.deletions.submit(receipt.to_owned()).await)
     }
 
-    /// Lets the message be received again `after` a while (rounded up to whole seconds, at most 12 hours; 0 is at once).
-    pub async fn give_back(&self, receipt: &str, after: Duration) -> Result<(), SettleError> {
-        self.settled(self.visibilities.submit((receipt.to_owned(), after.min(LONGEST_HIDDEN))).await)
+    /// Makes the message visible again `after` a while (rounded up to whole seconds, at most 12 hours; 0 is at once).
+    pub async fn make_visible_after(&self, receipt: &str, after: Duration) -> Result<(), AcknowledgeError> {
+        self.result(self.visibilities.submit((receipt.to_owned(), after.min(LONGEST_HIDDEN))).await)
     }
 
-    /// Extends the message's visibility timeout, which is `visibility`, each time half of it has passed, until the guard
-    /// is dropped. An extension that is under way at that moment may still take effect: it only delays a message that
-    /// is given back.
+    /// Extends the message's visibility timeout, which is `visibility`, each time half of it has passed, until the guard is
+    /// dropped. An extension that is in flight at that moment may still take effect: it only delays a message that is made
+    /// visible.
     pub fn keep_hidden(&self, receipt: impl Into<String>, visibility: Duration) -> KeptHidden {
         KeptHidden(tokio::spawn(keep_extending(self.clone(), receipt.into(), visibility)))
     }
 
-    fn settled(&self, result: Result<Result<(), Failure>, BatchLost>) -> Result<(), SettleError> {
-        Failure::of_flight(result).map_err(|failure| failure.into_settle_error(self.queue.label()))
+    fn result(&self, result: Result<Result<(), Failure>, BatchLost>) -> Result<(), AcknowledgeError> {
+        Failure::of_batch(result).map_err(|failure| failure.into_acknowledge_error(self.queue.label()))
     }
 }
 
-async fn keep_extending(settler: Settler, receipt: String, visibility: Duration) {
+async fn keep_extending(acks: Acknowledger, receipt: String, visibility: Duration) {
     let mut next = visibility / 2;
     loop {
         tokio::time::sleep(next).await;
-        next = match settler.give_back(&receipt, visibility).await {
+        next = match acks.make_visible_after(&receipt, visibility).await {
             Ok(()) => visibility / 2,
-            Err(SettleError::Lapsed { code }) => {
-                tracing::warn!(queue = %settler.queue.label(), code, "lost a message while it was worked on");
+            Err(AcknowledgeError::Lapsed { code }) => {
+                tracing::warn!(queue = %acks.queue.label(), code, "visibility lost during the work");
                 return;
             }
-            Err(error @ SettleError::Unavailable { .. }) => {
+            Err(error @ AcknowledgeError::Unavailable { .. }) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "could not keep a message hidden, trying again");
+                tracing::warn!(error, "visibility not extended, trying again");
                 visibility / RETRY_PART
             }
         };
@@ -98,7 +98,7 @@ async fn keep_extending(settler: Settler, receipt: String, visibility: Duration)
 pub struct KeptHidden(JoinHandle<()>);
 
 impl KeptHidden {
-    /// Whether it gave up because the message is no longer ours.
+    /// Whether it stopped because the receipt expired.
     pub fn has_lapsed(&self) -> bool {
         self.0.is_finished()
     }
@@ -110,7 +110,7 @@ impl Drop for KeptHidden {
     }
 }
 
-/// Rounded up: half a second of patience is not none.
+/// Rounded up: half a second must not become none.
 fn whole_seconds(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis().div_ceil(1_000)).unwrap_or(i32::MAX)
 }

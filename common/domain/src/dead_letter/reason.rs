@@ -1,0 +1,90 @@
+//! Source queue and reason code of a dead letter.
+
+use serde::Serialize;
+
+/// The queue in which a message could not be processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The requests queue.
+    Requests,
+    /// The maintenance queue: jobs and deletions.
+    Maintenance,
+}
+
+impl Source {
+    /// Both queues.
+    pub const ALL: [Self; 2] = [Self::Requests, Self::Maintenance];
+
+    /// As it is stored, shown and parsed.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Maintenance => "maintenance",
+        }
+    }
+
+    /// From the stored or given text.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|source| source.as_str() == text)
+    }
+}
+
+/// Why a message could not be processed. A code that this program does not know reads as [`Reason::Unknown`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Not a message of the broker.
+    Malformed,
+    /// Written by a program that is too old.
+    OlderVersion,
+    /// `reply_to` names a queue that no process of this broker can have.
+    ForeignReplyQueue,
+    /// A live lease and its sandbox do not agree.
+    InconsistentLease,
+    /// An item of the table is not as this program writes it.
+    MalformedItem,
+    /// DynamoDB refuses the call.
+    TableRefused,
+    /// DynamoDB or SQS refuses a call of a job or a deletion.
+    Refused,
+    /// Redrive moved it: it was received as often as the queue allows, and no worker finished it.
+    MaxReceivesExceeded,
+    /// No reason is recorded.
+    Unknown,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 9] = [
+        Self::Malformed,
+        Self::OlderVersion,
+        Self::ForeignReplyQueue,
+        Self::InconsistentLease,
+        Self::MalformedItem,
+        Self::TableRefused,
+        Self::Refused,
+        Self::MaxReceivesExceeded,
+        Self::Unknown,
+    ];
+
+    /// The code, as it is stored, shown, counted and parsed.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::OlderVersion => "older_version",
+            Self::ForeignReplyQueue => "foreign_reply_queue",
+            Self::InconsistentLease => "inconsistent_lease",
+            Self::MalformedItem => "malformed_item",
+            Self::TableRefused => "table_refused",
+            Self::Refused => "refused",
+            Self::MaxReceivesExceeded => "max_receives_exceeded",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// From a code.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+}
