@@ -99,7 +99,7 @@ proptest! {
         let (mut whole, mut in_pieces) = (stream.clone(), stream.clone());
         Framing::default().follow(&mut whole);
         let mut framing = Framing::default();
-        in_pieces.chunks_mut(piece).for_each(|piece| framing.follow(piece));
+        in_pieces.chunks_mut(piece).for_each(|piece| _ = framing.follow(piece));
         prop_assert_eq!(&whole, &in_pieces);
         let spoilt = whole.iter().zip(&stream).filter(|(now, before)| now != before);
         prop_assert!(spoilt.count() <= 1 && whole.len() == stream.len());

@@ -154,6 +154,21 @@ async fn a_start_outlasts_202_and_503() {
 }
 
 #[tokio::test]
+async fn scripts_that_know_no_202_outlast_a_wait_that_runs_out() {
+    let slow = Setup::new().apis(1).workers(0).pool(3).var("BROKER_WAIT_S", "1");
+    story(slow, async |broker| {
+        let waiting =
+            ["start student-1", "lab.py start student-2"].map(|line| start(broker.api(0), line, &[]));
+        answered(broker, 503).await;
+        broker.start_worker().await;
+        for ran in waiting {
+            ran.await.unwrap().expect_code(0).sandbox();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_start_slows_down_when_it_is_told_to() {
     let limited = [("BROKER_RATE_LIMIT", "1"), ("BROKER_RATE_BURST", "1")];
     let setup =

@@ -114,8 +114,10 @@ async fn framing_that_two_readers_could_understand_differently_is_refused() {
             ("two lengths", framed("content-length: 2\r\ncontent-length: 3\r\n", "{} "), 400),
             ("a list of lengths", framed("content-length: 2, 3\r\n", "{} "), 400),
             ("a huge length", framed("content-length: 99999999999999999999\r\n", ""), 400),
+            ("a length that no body has", framed("content-length: 18446744073709551615\r\n", ""), 400),
             ("a length over the bound", framed("content-length: 99999999\r\n", "{"), 413),
             ("an unknown coding", framed("transfer-encoding: cow\r\n", "{}"), 400),
+            ("a coding before the chunks", framed("transfer-encoding: gzip, chunked\r\n", "0\r\n\r\n"), 501),
             ("chunks that are not last", framed("transfer-encoding: chunked, gzip\r\n", "0\r\n\r\n"), 400),
             (
                 "a chunk size that is none",
@@ -182,13 +184,20 @@ async fn requests_that_come_together_are_answered_one_after_the_other() {
 async fn nothing_hides_behind_a_request_that_two_readers_would_end_differently() {
     refused(async |api| {
         let hidden = head("\r\n");
-        for framing in [
+        // Written at length, which a guard that looks at the beginning of each line only would not see.
+        let (blanks, zeros) = (" ".repeat(60), "0".repeat(60));
+        let at_length = [
+            format!("content-length:{blanks}5\r\ncontent-length: 5"),
+            format!("content-length: {zeros}5\r\ntransfer-encoding: chunked"),
+            format!("transfer-encoding:{blanks}chunked\r\ncontent-length: 5"),
+        ];
+        for framing in at_length.iter().map(String::as_str).chain([
             "content-length: 5\r\ntransfer-encoding: chunked",
             "transfer-encoding: chunked\r\ncontent-length: 5",
             "content-length: 5\r\ncontent-length: 5",
             "content-length: 5\r\ncontent-length: 0",
             "transfer-encoding: chunked\ncontent-length: 5",
-        ] {
+        ]) {
             let whole = String::from_utf8(get("/v1/sandboxes/nothing")).expect("text");
             let ambiguous = whole.replace("\r\n\r\n", &format!("\r\n{framing}\r\n\r\n")).into_bytes();
             // Alone, and behind a request that is as it should be.
@@ -199,8 +208,28 @@ async fn nothing_hides_behind_a_request_that_two_readers_would_end_differently()
                 assert_eq!(statuses(&answers), expected, "{framing}: {answers}");
             }
         }
-        let http2 = raw::exchange_to_end(api, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-        assert_eq!(http2, "", "a client of another version finds the connection closed");
+        // And a body whose length is written so is one all the same: the guard is not lost behind it.
+        let body = format!("content-length:{blanks}{zeros}2\r\n\r\n{{}}");
+        let ambiguous =
+            "GET /v1/nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n";
+        let good =
+            String::from_utf8(get("/v1/nothing")).expect("text").replace("\r\n\r\n", &format!("\r\n{body}"));
+        let answers = raw::exchange_to_end(api, format!("{good}{ambiguous}{hidden}").as_bytes()).await;
+        assert_eq!(statuses(&answers), ["404", "400"], "{answers}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_speaks_another_version_is_told_which_one_is_spoken() {
+    refused(async |api| {
+        for preface in
+            ["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", "GET / HTTP/2.0\r\nhost: x\r\n\r\n"]
+        {
+            let answer = raw::exchange_to_end(api, preface.as_bytes()).await;
+            assert_eq!(statuses(&answer), ["400"], "{answer}");
+            assert!(answer.contains("Use HTTP/1.1"), "{answer}");
+        }
     })
     .await;
 }

@@ -135,7 +135,7 @@ async fn a_caller_who_would_outlast_the_drain_is_told_where_his_answer_will_be()
         draining.stopped().await;
         broker.start_worker().await;
         for (n, answer) in answers.into_iter().enumerate() {
-            let location = answer.expect_status(202).must_have("location").to_owned();
+            let location = answer.expect_problem(503, "STILL_QUEUED").must_have("location").to_owned();
             let ended = broker.outcome(&location, &format!("student-{n}")).await;
             assert_eq!(ended.text_of("status"), "succeeded", "{ended:#?}");
         }

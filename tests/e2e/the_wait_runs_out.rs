@@ -1,4 +1,4 @@
-//! The reply that does not come in time: 202, and the outcome can be polled.
+//! The reply that does not come in time: 202, or 503 to a client that knows no 202; the outcome can be polled.
 
 use broker_tests::{Broker, Setup, story};
 
@@ -35,6 +35,38 @@ async fn a_request_that_outlives_its_wait_can_be_polled_and_ends_with_its_answer
 
         let again = broker.allocate("student-1").send().await.expect_status(200);
         assert_eq!(again.sandbox_id(), sandbox);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_said_prefer_is_told_to_repeat_and_finds_its_sandbox() {
+    story(Setup::new().apis(1).workers(0).pool(2).var("BROKER_WAIT_S", "1"), async |broker| {
+        let told = broker.allocate("student-1").send().await.expect_problem(503, "STILL_QUEUED");
+        assert_eq!(told.header("preference-applied"), None);
+        let location = told.must_have("location").to_owned();
+        assert_eq!(location, format!("/v1/requests/{}", told.must_have("x-request-id")));
+        // Whatever it says: who sends the header knows a 202. An unknown preference is not honoured, and not applied.
+        for preference in ["handling=lenient", "wait=soon", ""] {
+            let knows =
+                broker.allocate("student-2").header("prefer", preference).send().await.expect_status(202);
+            assert_eq!(knows.header("preference-applied"), None, "{preference}");
+        }
+        broker.start_worker().await;
+        let ended = broker.outcome(&location, "student-1").await;
+        assert_eq!(ended.text_of("status"), "succeeded", "{ended:#?}");
+        let again = broker.allocate("student-1").send().await.expect_status(200);
+        assert_eq!(ended.json["response"]["body"]["sandbox_id"], again.sandbox_id());
+
+        broker.stop_workers().await;
+        let mark = broker.return_sandbox(again.sandbox_id(), "student-1").send().await;
+        let location = mark.expect_problem(503, "STILL_QUEUED").must_have("location").to_owned();
+        let knows = broker.return_sandbox(again.sandbox_id(), "student-1").respond_async().send().await;
+        assert_eq!(knows.expect_status(202).header("preference-applied"), None);
+        broker.start_worker().await;
+        let ended = broker.outcome(&location, "student-1").await;
+        assert_eq!(ended.text_of("status"), "succeeded", "{ended:#?}");
+        broker.return_sandbox(again.sandbox_id(), "student-1").send().await.expect_status(200);
     })
     .await;
 }

@@ -66,7 +66,7 @@ impl Allocate {
         } else {
             self.rpc.call(&request).await?
         };
-        Ok(super::answer(&answered, id, preferences))
+        super::answer(&answered, id, preferences)
     }
 }
 

@@ -26,7 +26,7 @@ use http::header::HeaderName;
 use crate::limits::LONGEST_WAIT;
 use crate::request::prefer::Preferences;
 use crate::response::Answer;
-use crate::response::problem::outcome;
+use crate::response::problem::{Problem, outcome};
 use crate::rpc::Progress;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -36,19 +36,21 @@ fn wait(preferences: Preferences, configured: Duration) -> Duration {
     preferences.wait.map_or(configured, |preferred| preferred.min(LONGEST_WAIT))
 }
 
-/// The answer to a question put to the workers, saying which preference was honoured.
-fn answer(answered: &Progress, id: RequestId, preferences: Preferences) -> Answer {
+/// The answer to a question put to the workers, saying which preference was honoured. Clients that know no `Prefer` know
+/// no 202 either: they are told to repeat.
+fn answer(answered: &Progress, id: RequestId, preferences: Preferences) -> Result<Answer, Problem> {
     let answer = match answered {
         Progress::Ended(ended) => outcome::answer(ended, id),
-        Progress::StillQueued => outcome::queued(id),
+        Progress::StillQueued if preferences.said => outcome::queued(id),
+        Progress::StillQueued => return Err(outcome::still_queued(id)),
     };
     let waited = || preferences.wait.map(|wait| format!("wait={}", wait.min(LONGEST_WAIT).as_secs()));
     let applied = if preferences.respond_async { Some("respond-async".to_owned()) } else { waited() };
-    match applied {
+    Ok(match applied {
         Some(applied) => match HeaderValue::try_from(applied) {
             Ok(applied) => answer.with(PREFERENCE_APPLIED, applied),
             Err(_never) => answer,
         },
         None => answer,
-    }
+    })
 }

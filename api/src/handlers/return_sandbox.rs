@@ -33,6 +33,6 @@ impl ReturnSandbox {
         let times = self.rpc.times(super::wait(preferences, self.wait));
         let request = ReturnRequest { request_id: id, track, sandbox_id, times };
         let answered = self.rpc.call(&Request::Return(request)).await?;
-        Ok(super::answer(&answered, id, preferences.without_async()))
+        super::answer(&answered, id, preferences.without_async())
     }
 }

@@ -5,7 +5,8 @@
 //!   own `header_read_timeout` starts when the connection goes idle, so it would end every keep-alive after 5 s;
 //! - what hyper refuses on its own (a head that is too large or no HTTP) it answers without a body or our headers. Its
 //!   answer is replaced by a problem on the way out;
-//! - a head that two readers could frame differently is spoilt on its way in (see [`framing`](crate::http::smuggling));
+//! - what two readers could frame differently is spoilt on its way in, and nothing comes in behind it (see
+//!   [`framing`](crate::http::smuggling));
 //! - a closing connection is read on for a moment, else the kernel answers what the client still sends with a reset
 //!   that can destroy our last answer.
 //!
@@ -143,9 +144,14 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.framing.refused().is_some() {
+            buf.put_slice(self.framing.behind(buf.remaining()));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.framing.follow(&mut buf.filled_mut()[before..]);
+        let seen = self.framing.follow(&mut buf.filled_mut()[before..]);
+        buf.set_filled(before + seen);
         if self.busy.is() {
             return read;
         }
@@ -168,7 +174,7 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_refuse(cx))?;
-        if let Some(refusal) = self.refusals.in_place_of(buf) {
+        if let Some(refusal) = self.refusals.in_place_of(buf, self.framing.refused()) {
             self.outgoing = refusal;
             return Poll::Ready(Ok(buf.len()));
         }

@@ -7,6 +7,7 @@ use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
 use bytes::Bytes;
 
+use crate::http::refusal::Refusal;
 use crate::response::problem::{Code, Problem};
 
 /// Makes refusals.
@@ -22,20 +23,17 @@ impl EarlyErrors {
     }
 
     /// What to send instead of `outgoing`, if that is an answer that hyper gave on its own. Ours all carry a request id.
-    pub(crate) fn in_place_of(&self, outgoing: &[u8]) -> Option<Bytes> {
+    /// What was `refused` on its way in is told as that, whatever hyper makes of it.
+    pub(crate) fn in_place_of(&self, outgoing: &[u8], refused: Option<Refusal>) -> Option<Bytes> {
         let status = outgoing.strip_prefix(b"HTTP/1.1 4")?;
         if contains(outgoing, b"\r\nx-request-id: ") {
             return None;
         }
-        let problem = match status.get(..2) {
-            Some(b"31") => Problem::new(
-                Code::HeadersTooLarge,
-                "The request line and headers are larger than 16 KiB, or too many.",
-            ),
-            Some(b"14") => Problem::new(Code::UriTooLong, "The path is longer than 2 KiB."),
-            Some(_) | None => Problem::invalid("This is not a valid HTTP/1.1 request."),
+        let by_hyper = match status.get(..2) {
+            Some(b"31") => Refusal::TooLarge,
+            Some(_) | None => Refusal::Malformed,
         };
-        Some(self.refuse(problem))
+        Some(self.refuse(refused.unwrap_or(by_hyper).problem()))
     }
 
     /// What to send to a client whose head does not arrive in time.
@@ -81,11 +79,10 @@ mod tests {
 
     #[test]
     fn what_hyper_answers_on_its_own_becomes_a_problem() {
-        for (status, code) in
-            [("431 X", "HEADERS_TOO_LARGE"), ("414 X", "URI_TOO_LONG"), ("400 Bad", "VALIDATION_ERROR")]
-        {
+        for (status, code) in [("431 X", "HEADERS_TOO_LARGE"), ("400 Bad", "VALIDATION_ERROR")] {
             let hyper = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
-            let ours = String::from_utf8(refusals().in_place_of(hyper.as_bytes()).unwrap().to_vec()).unwrap();
+            let ours = refusals().in_place_of(hyper.as_bytes(), None).unwrap();
+            let ours = String::from_utf8(ours.to_vec()).unwrap();
             let (head, body) = ours.split_once("\r\n\r\n").unwrap();
             assert!(head.starts_with(&format!("HTTP/1.1 {}", &status[..3])), "{head}");
             assert!(head.contains("\r\nconnection: close") && head.contains("\r\nx-request-id: "), "{head}");
@@ -99,7 +96,7 @@ mod tests {
         for ours in
             ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 404 Not Found\r\nx-request-id: 1\r\n\r\n", "{\"a\":1}", ""]
         {
-            assert!(refusals().in_place_of(ours.as_bytes()).is_none(), "{ours}");
+            assert!(refusals().in_place_of(ours.as_bytes(), Some(Refusal::Ambiguous)).is_none(), "{ours}");
         }
     }
 }

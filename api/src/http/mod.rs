@@ -5,5 +5,6 @@ mod connection;
 mod connection_tests;
 pub(crate) mod early_errors;
 pub(crate) mod open_files;
+pub(crate) mod refusal;
 pub(crate) mod server;
 pub(crate) mod smuggling;

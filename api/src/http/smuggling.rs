@@ -1,194 +1,235 @@
-//! The framing of requests, followed byte by byte before hyper sees them: a head that two readers could frame
-//! differently is spoilt on its way in, so that hyper refuses it, in its turn, and closes the connection.
+//! The framing of requests, followed byte by byte before hyper sees them: what two readers could frame differently is
+//! spoilt on its way in, so that hyper refuses it, in its turn, and closes the connection.
 //!
 //! Hyper alone would be lenient where RFC 9112 allows it: of `Content-Length` beside `Transfer-Encoding` it forgets the
 //! length (6.3), of equal lengths the second (6.3), and a line may end without its CR (2.2). A proxy before us may choose
-//! otherwise, and what it takes for a body would be a request to us. Invariants: a head that is framed in one way passes
-//! as it is; a NUL, which no head may hold, stands in each that is not. What it does not do: judge anything else; what it
-//! does not understand it follows no further, and hyper refuses that by itself.
+//! otherwise, and what it takes for a body would be a request to us. Heads are parsed by httparse, as hyper parses them.
+//! Invariants: a request that is framed in one way passes as it is; in each other one a NUL stands, which no head may
+//! hold, and hyper sees nothing behind it; what is not followed is not let through. What it does not do: judge anything
+//! but the framing.
 
-/// How much of a header line is looked at: more than any that tells a framing.
-const LOOKED_AT: usize = 64;
+use httparse::{EMPTY_HEADER, Status, parse_headers};
+
+use crate::http::refusal::Refusal;
+use crate::limits::HEAD_BYTES;
+
+/// The longest line that tells the size of a chunk, in bytes.
+const CHUNK_LINE: usize = 256;
+/// How many headers hyper takes.
+const HEADERS: usize = 100;
+/// The longest body that hyper can count.
+const LONGEST_BODY: u64 = u64::MAX - 2;
 /// What no head may hold.
 const SPOILT: u8 = 0;
+/// What hyper sees behind it: it looks at a head that came in pieces only once an empty line has come.
+const END: &[u8] = b"\n\n";
 
 /// Follows the requests of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Framing {
     part: Part,
+    refused: Option<Refusal>,
+    /// How much of [`END`] hyper has seen.
+    ended: usize,
 }
 
 #[derive(Debug)]
 enum Part {
-    Head(Head),
+    Head(Section),
     /// So many bytes of a body are to come.
     Body(u64),
-    /// A line of the chunked coding.
-    Line(Chunked, Vec<u8>),
-    /// So many bytes of a chunk are to come, its line end among them.
+    /// The line that tells the size of a chunk.
+    ChunkSize(Vec<u8>),
+    /// So many bytes of a chunk are to come.
     Chunk(u64),
-    /// Followed no further.
-    Lost,
-}
-
-/// Which line of the chunked coding.
-#[derive(Clone, Copy, Debug)]
-enum Chunked {
-    Size,
-    Trailer,
-}
-
-/// What a head has told so far.
-#[derive(Debug, Default)]
-struct Head {
-    line: Vec<u8>,
-    /// Bytes of the line, also those that are not kept.
-    length_of_line: usize,
-    after_cr: bool,
-    /// The request line has come; empty lines before it are skipped (2.2).
-    begun: bool,
-    body: Told,
+    /// The line end behind a chunk.
+    ChunkEnd(Vec<u8>),
+    Trailers(Section),
 }
 
 /// How long a head says that its body is.
-#[derive(Clone, Copy, Debug, Default)]
-enum Told {
-    #[default]
-    Nothing,
-    Length(u64),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BodyLength {
+    Known(u64),
     Chunked,
-    /// Hyper will refuse it.
-    Nonsense,
 }
-
-/// A head that two readers could frame differently.
-#[derive(Debug, PartialEq, Eq)]
-struct Ambiguous;
 
 impl Default for Part {
     fn default() -> Self {
-        Self::Head(Head::default())
+        Self::Head(Section::default())
     }
 }
 
 impl Framing {
-    /// Follows the next bytes, and spoils them if they end an ambiguous line.
-    pub(crate) fn follow(&mut self, mut bytes: &mut [u8]) {
-        while !bytes.is_empty() {
+    /// Follows the next bytes, and spoils the one that ends what is refused; how many of them hyper may see.
+    pub(crate) fn follow(&mut self, bytes: &mut [u8]) -> usize {
+        let mut seen = 0;
+        while seen < bytes.len() && self.refused.is_none() {
+            let rest = &mut bytes[seen..];
             let taken = match &mut self.part {
-                Part::Lost => return,
-                Part::Body(left) | Part::Chunk(left) => skip(left, bytes.len()),
-                Part::Head(_) | Part::Line(..) => line(bytes),
+                Part::Body(left) | Part::Chunk(left) => skip(left, rest.len()),
+                Part::Head(_) | Part::ChunkSize(_) | Part::ChunkEnd(_) | Part::Trailers(_) => line(rest),
             };
-            let (now, later) = bytes.split_at_mut(taken);
-            self.step(now);
-            bytes = later;
+            seen += taken;
+            if let Err(refusal) = self.step(&rest[..taken]) {
+                rest[taken - 1] = SPOILT;
+                self.refused = Some(refusal);
+            }
         }
+        seen
+    }
+
+    /// What hyper sees behind a refused byte, in place of what the client sends: at most `room` bytes, at last none.
+    pub(crate) fn behind(&mut self, room: usize) -> &'static [u8] {
+        let rest = END.get(self.ended..).unwrap_or_default();
+        let now = &rest[..rest.len().min(room)];
+        self.ended += now.len();
+        now
+    }
+
+    /// Why nothing more is let through.
+    pub(crate) const fn refused(&self) -> Option<Refusal> {
+        self.refused
     }
 
     /// Takes a part that lies within one body, or ends with the end of a line if that has come.
-    fn step(&mut self, bytes: &mut [u8]) {
+    fn step(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let next = match &mut self.part {
-            Part::Head(head) => match head.take(bytes) {
-                Ok(None) => return,
-                Ok(Some(Told::Nothing)) => Part::default(),
-                Ok(Some(Told::Length(length))) => after_head(length),
-                Ok(Some(Told::Chunked)) => Part::Line(Chunked::Size, Vec::new()),
-                Ok(Some(Told::Nonsense)) => Part::Lost,
-                Err(Ambiguous) => {
-                    if let Some(last) = bytes.last_mut() {
-                        *last = SPOILT;
-                    }
-                    Part::Lost
+            Part::Head(head) => {
+                if !head.take(bytes, true)? {
+                    return Ok(());
                 }
-            },
+                match body_length(&head.bytes)? {
+                    BodyLength::Known(0) => Part::default(),
+                    BodyLength::Known(length) => Part::Body(length),
+                    BodyLength::Chunked => Part::ChunkSize(Vec::new()),
+                }
+            }
             Part::Body(0) => Part::default(),
-            Part::Chunk(0) => Part::Line(Chunked::Size, Vec::new()),
-            Part::Body(_) | Part::Chunk(_) | Part::Lost => return,
-            Part::Line(which, line) => {
-                keep(line, bytes);
-                if !bytes.ends_with(b"\n") {
-                    return;
+            Part::Chunk(0) => Part::ChunkEnd(Vec::new()),
+            Part::Body(_) | Part::Chunk(_) => return Ok(()),
+            Part::ChunkSize(line) => match whole_line(line, bytes)? {
+                None => return Ok(()),
+                Some(text) => match chunk_size(text)? {
+                    0 => Part::Trailers(Section::default()),
+                    size => Part::Chunk(size),
+                },
+            },
+            Part::ChunkEnd(line) => match whole_line(line, bytes)? {
+                None => return Ok(()),
+                Some([]) => Part::ChunkSize(Vec::new()),
+                Some(_) => return Err(Refusal::Ambiguous),
+            },
+            Part::Trailers(trailers) => {
+                if !trailers.take(bytes, false)? {
+                    return Ok(());
                 }
-                chunked(*which, line)
+                match parse_headers(&trailers.bytes, &mut [EMPTY_HEADER; HEADERS]) {
+                    Ok(Status::Complete((length, _))) if length == trailers.bytes.len() => Part::default(),
+                    Ok(_) | Err(_) => return Err(Refusal::Ambiguous),
+                }
             }
         };
         self.part = next;
+        Ok(())
     }
 }
 
-impl Head {
-    /// Takes a part of a line; how the body is framed, if this was the head's end.
-    fn take(&mut self, bytes: &[u8]) -> Result<Option<Told>, Ambiguous> {
-        keep(&mut self.line, bytes);
-        self.length_of_line += bytes.len();
-        let [before @ .., b'\n'] = bytes else {
-            self.after_cr = bytes.last() == Some(&b'\r');
-            return Ok(None);
-        };
-        if !before.last().map_or(self.after_cr, |last| *last == b'\r') {
-            return Err(Ambiguous);
-        }
-        let is_empty = self.length_of_line == 2;
-        if is_empty && self.begun {
-            return Ok(Some(self.body));
-        }
-        if self.begun {
-            self.look_at_line()?;
-        }
-        self.begun |= !is_empty;
-        self.line.clear();
-        (self.length_of_line, self.after_cr) = (0, false);
-        Ok(None)
-    }
+/// Lines up to an empty one: a head, or trailers.
+#[derive(Debug, Default)]
+struct Section {
+    bytes: Vec<u8>,
+    /// Where the current line begins.
+    line: usize,
+}
 
-    fn look_at_line(&mut self) -> Result<(), Ambiguous> {
-        let Some(colon) = self.line.iter().position(|byte| *byte == b':') else { return Ok(()) };
-        let (name, value) = (&self.line[..colon], &self.line[colon + 1..]);
-        let told = if name.eq_ignore_ascii_case(b"content-length") {
-            number(value.trim_ascii(), 10).map_or(Told::Nonsense, Told::Length)
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            Told::Chunked
+impl Section {
+    /// Takes a part of a line; whether this was the section's end. Empty lines before a request are skipped (2.2).
+    fn take(&mut self, bytes: &[u8], skips_empty: bool) -> Result<bool, Refusal> {
+        self.bytes.extend_from_slice(bytes);
+        let ends_line = bytes.ends_with(b"\n");
+        if ends_line {
+            match &self.bytes[self.line..] {
+                b"\r\n" if self.line == 0 && skips_empty => self.bytes.clear(),
+                b"\r\n" if self.bytes.len() <= HEAD_BYTES => return Ok(true),
+                [.., b'\r', b'\n'] => {}
+                _ => return Err(Refusal::Ambiguous),
+            }
+            self.line = self.bytes.len();
+        }
+        if self.bytes.len() >= HEAD_BYTES { Err(Refusal::TooLarge) } else { Ok(false) }
+    }
+}
+
+/// How the body behind `head` is framed, if that can be read in one way only.
+fn body_length(head: &[u8]) -> Result<BodyLength, Refusal> {
+    let mut headers = [EMPTY_HEADER; HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(head) {
+        Ok(Status::Complete(length)) if length == head.len() => {}
+        Ok(_) => return Err(Refusal::Ambiguous),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooLarge),
+        Err(httparse::Error::Version) => return Err(Refusal::Version),
+        Err(_) => return Err(Refusal::Malformed),
+    }
+    let mut told = None;
+    for header in &*request.headers {
+        let length = if header.name.eq_ignore_ascii_case("content-length") {
+            let length = number(header.value, 10).filter(|length| *length <= LONGEST_BODY);
+            length.map(BodyLength::Known).ok_or(Refusal::Length)
+        } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
+            transfer_coding(header.value).map(|()| BodyLength::Chunked)
         } else {
-            return Ok(());
+            continue;
         };
-        match self.body {
-            Told::Nothing => {
-                self.body = told;
-                Ok(())
-            }
-            // Framed twice, by whichever.
-            Told::Length(_) | Told::Chunked | Told::Nonsense => Err(Ambiguous),
+        // Framed twice, by whichever.
+        if told.replace(length).is_some() {
+            return Err(Refusal::Ambiguous);
         }
+    }
+    match told.transpose()? {
+        // Who speaks 1.0 knows no chunks (6.1).
+        Some(BodyLength::Chunked) if request.version == Some(0) => Err(Refusal::Ambiguous),
+        told => Ok(told.unwrap_or(BodyLength::Known(0))),
     }
 }
 
-/// What follows the head of a request whose body has this length.
-fn after_head(length: u64) -> Part {
-    if length == 0 { Part::default() } else { Part::Body(length) }
+/// That a body has the one coding that is understood. Where `chunked` is not the last one its end is unknown (6.3); where
+/// others come before it, it is known, but not what to make of it (6.1).
+fn transfer_coding(value: &[u8]) -> Result<(), Refusal> {
+    let is_chunked = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
+    let codings: Vec<_> = value.split(|byte| *byte == b',').collect();
+    match codings.as_slice() {
+        [last] if is_chunked(last) => Ok(()),
+        [others @ .., last] if is_chunked(last) => {
+            let is_nonsense = |coding: &&[u8]| is_chunked(coding) || coding.trim_ascii().is_empty();
+            Err(if others.iter().any(is_nonsense) { Refusal::Ambiguous } else { Refusal::Coding })
+        }
+        _ => Err(Refusal::Ambiguous),
+    }
 }
 
-/// What follows a line of the chunked coding.
-fn chunked(which: Chunked, line: &[u8]) -> Part {
-    let text = line.strip_suffix(b"\r\n").unwrap_or(line);
-    match which {
-        Chunked::Size => {
-            let size = text.split(|byte| *byte == b';').next().unwrap_or_default();
-            match number(size.trim_ascii(), 16) {
-                Some(0) => Part::Line(Chunked::Trailer, Vec::new()),
-                Some(size) => size.checked_add(2).map_or(Part::Lost, Part::Chunk),
-                None => Part::Lost,
-            }
-        }
-        Chunked::Trailer if text.is_empty() => Part::default(),
-        Chunked::Trailer => Part::Line(Chunked::Trailer, Vec::new()),
-    }
+/// The size that the line before a chunk tells; what stands behind a semicolon means nothing (7.1.1).
+fn chunk_size(text: &[u8]) -> Result<u64, Refusal> {
+    let size = text.split(|byte| *byte == b';').next().unwrap_or_default();
+    number(size.trim_ascii_end(), 16).ok_or(Refusal::Ambiguous)
 }
 
 /// Digits alone; no sign, no space.
 fn number(text: &[u8], radix: u32) -> Option<u64> {
     let text = std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'))?;
     u64::from_str_radix(text, radix).ok()
+}
+
+/// The text of a line of the chunked coding, once its end has come.
+fn whole_line<'l>(line: &'l mut Vec<u8>, bytes: &[u8]) -> Result<Option<&'l [u8]>, Refusal> {
+    line.extend_from_slice(bytes);
+    match &line[..] {
+        [text @ .., b'\r', b'\n'] if !text.contains(&b'\r') && text.len() <= CHUNK_LINE => Ok(Some(text)),
+        [.., b'\n'] => Err(Refusal::Ambiguous),
+        _ if line.len() > CHUNK_LINE => Err(Refusal::Ambiguous),
+        _ => Ok(None),
+    }
 }
 
 /// As far as the end of the first line.
@@ -203,81 +244,6 @@ fn skip(left: &mut u64, available: usize) -> usize {
     taken
 }
 
-fn keep(line: &mut Vec<u8>, bytes: &[u8]) {
-    let room = LOOKED_AT.saturating_sub(line.len());
-    line.extend_from_slice(&bytes[..room.min(bytes.len())]);
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const POST: &str = "POST /v1/allocate HTTP/1.1\r\nhost: x\r\n";
-
-    /// Whether it is spoilt, followed in pieces of this size.
-    fn is_spoilt(stream: &str, piece: usize) -> bool {
-        let mut bytes = stream.as_bytes().to_vec();
-        let mut framing = Framing::default();
-        bytes.chunks_mut(piece).for_each(|piece| framing.follow(piece));
-        assert_eq!(bytes.len(), stream.len());
-        let changed: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at] != stream.as_bytes()[*at]).collect();
-        assert!(changed.len() <= 1 && changed.iter().all(|at| bytes[*at] == SPOILT), "{changed:?}");
-        !changed.is_empty()
-    }
-
-    #[test]
-    fn a_head_that_is_framed_twice_or_ends_its_lines_otherwise_is_spoilt() {
-        for framing in [
-            "content-length: 2\r\ntransfer-encoding: chunked",
-            "Transfer-Encoding: chunked\r\nCONTENT-LENGTH: 2",
-            "content-length: 2\r\ncontent-length: 2",
-            "content-length: 2\r\nx: y\r\ncontent-length: 3",
-            "content-length: x\r\ncontent-length: 3",
-            "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
-            "x: y\nz: a",
-        ] {
-            for piece in [1, 2, 3, 1_000] {
-                assert!(is_spoilt(&format!("{POST}{framing}\r\n\r\n"), piece), "{framing}");
-            }
-        }
-        assert!(is_spoilt("GET / HTTP/1.1\nhost: x\r\n\r\n", 1_000));
-        assert!(is_spoilt("GET / HTTP/1.1\r\nhost: x\r\n\n", 1_000));
-    }
-
-    #[test]
-    fn a_request_behind_others_is_looked_at_and_what_lies_in_bodies_is_not() {
-        let hidden = "content-length: 1\r\ncontent-length: 1\r\n\n";
-        let ambiguous = format!("{POST}content-length: 1\r\ncontent-length: 1\r\n\r\n");
-        let before = [
-            format!("{POST}content-length: {}\r\n\r\n{hidden}", hidden.len()),
-            format!(
-                "{POST}transfer-encoding: chunked\r\n\r\n{:x};a=b\r\n{hidden}\r\n0\r\nx: y\r\n\r\n",
-                hidden.len()
-            ),
-            "GET / HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
-            "\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n".to_owned(),
-        ];
-        for before in &before {
-            for piece in [1, 7, 1_000] {
-                assert!(!is_spoilt(&before.repeat(3), piece), "{before}");
-                assert!(is_spoilt(&format!("{before}{ambiguous}"), piece), "{before}");
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_pieces_in_which_bytes_come_make_no_difference(
-            parts in prop::collection::vec(prop::sample::select(vec![
-                POST, "content-length: 3\r\n", "transfer-encoding: chunked\r\n", "\r\n", "\n", "abc", "3\r\nabc\r\n",
-                "0\r\n\r\n", "x: y\r\n", "content-length: +3\r\n", "GET / HTTP/1.1\r\n", "\r", "ffffffffffffffff\r\n",
-            ]), 0..12),
-            piece in 1_usize..20,
-        ) {
-            let stream = parts.concat();
-            prop_assert_eq!(is_spoilt(&stream, piece), is_spoilt(&stream, stream.len().max(1)));
-        }
-    }
-}
+#[path = "smuggling_tests.rs"]
+mod tests;

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::response::problem::Code;
+
 /// A header of an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
@@ -34,6 +36,8 @@ const REQUEST_ID: Header = always("X-Request-ID", Kind::Uuid, "The id of this re
 pub(super) const LOCATION: Header = always("Location", Kind::Text, "Where to look at what was asked for.");
 pub(super) const RETRY_AFTER: Header =
     always("Retry-After", Kind::Seconds, "After how many seconds asking again may help.");
+/// [`LOCATION`], where only some answers of the status carry it.
+const MAYBE_LOCATION: Header = Header { always: false, ..LOCATION };
 /// [`RETRY_AFTER`], where only some answers of the status carry it.
 pub(super) const MAYBE_RETRY_AFTER: Header = Header { always: false, ..RETRY_AFTER };
 pub(super) const PREFERENCE_APPLIED: Header = Header {
@@ -46,9 +50,10 @@ const POLICY: Header =
     always("RateLimit-Policy", Kind::Text, "What is allowed, e.g. `\"default\";q=100;w=10`.");
 const STANDING: Header = always("RateLimit", Kind::Text, "What is left of it, e.g. `\"default\";r=0;t=1`.");
 
-/// What every problem of this status carries besides the request id.
-pub(super) const fn of_failure(status: u16) -> &'static [Header] {
+/// What problems of this status carry besides the request id, if they are of these codes.
+pub(super) fn of_failure(status: u16, codes: &[Code]) -> &'static [Header] {
     match status {
+        503 if codes.contains(&Code::StillQueued) => &[RETRY_AFTER, MAYBE_LOCATION],
         401 => &[CHALLENGE],
         409 | 503 => &[RETRY_AFTER],
         429 => &[RETRY_AFTER, POLICY, STANDING],
@@ -71,6 +76,7 @@ pub(super) fn all() -> Value {
     let all = [
         REQUEST_ID,
         LOCATION,
+        MAYBE_LOCATION,
         RETRY_AFTER,
         MAYBE_RETRY_AFTER,
         PREFERENCE_APPLIED,

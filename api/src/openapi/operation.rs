@@ -12,8 +12,13 @@ use crate::response::bodies::ProblemBody;
 use crate::response::problem::Code;
 
 /// How any request may fail: it is not what HTTP or a bound asks for.
-const EVERYWHERE: [Code; 4] =
-    [Code::ValidationError, Code::RequestTimeout, Code::UriTooLong, Code::HeadersTooLarge];
+const EVERYWHERE: [Code; 5] = [
+    Code::ValidationError,
+    Code::RequestTimeout,
+    Code::UriTooLong,
+    Code::HeadersTooLarge,
+    Code::NotImplemented,
+];
 /// How a request may fail that needs a token and may have a body.
 const AUTHENTICATED: [Code; 6] = [
     Code::Unauthorized,
@@ -48,7 +53,7 @@ impl Components {
         let narrowed = json!({ "properties": { "error": { "properties": { "code": { "enum": names } } } } });
         let answer = json!({
             "description": told.collect::<Vec<_>>().join("\n"),
-            "headers": headers::told(headers::of_failure(status)),
+            "headers": headers::told(headers::of_failure(status, codes)),
             "content": { "application/problem+json": { "schema": { "allOf": [problem, narrowed] } } },
         });
         let name = names.join(".");

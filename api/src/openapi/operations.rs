@@ -64,7 +64,8 @@ fn allocate(parts: &mut Components) -> Value {
     Operation::by_track(parts, TRACK, "allocate", "A sandbox for a track")
         .says(
             "The same owner and key get the same sandbox again until it is given back or expires. The empty pool is \
-             answered 409 at once; a wait that runs out 202, with a `Location` that tells the outcome.",
+             answered 409 at once; a wait that runs out 202, with a `Location` that tells the outcome; or, to a client that sent no `Prefer`, 503 \
+             `STILL_QUEUED` with the same `Location`.",
         )
         .takes(parameters::track_name())
         .takes(parameters::name_prefix())
@@ -75,14 +76,14 @@ fn allocate(parts: &mut Components) -> Value {
         .answers::<Allocation<'_>>(200, "The key holds this sandbox already.", &[LOCATION, PREFERENCE_APPLIED])
         .answers::<Queued>(
             202,
-            "Not yet: asked for with `respond-async`, or the wait ran out.",
+            "Not yet: asked for with `respond-async`, or the preferred wait ran out.",
             &[LOCATION, RETRY_AFTER, PREFERENCE_APPLIED],
         )
         .leads_to(201, "getSandbox", "id", "sandbox_id")
         .leads_to(201, "markForDeletion", "id", "sandbox_id")
         .leads_to(202, "getRequest", "request_id", "request_id")
         .leads_to(202, "cancelRequest", "request_id", "request_id")
-        .fails(&[Code::NoSandboxesAvailable, Code::IdempotencyKeyReused, Code::Overloaded])
+        .fails(&[Code::NoSandboxesAvailable, Code::IdempotencyKeyReused, Code::Overloaded, Code::StillQueued])
         .finish()
 }
 
@@ -92,10 +93,16 @@ fn return_sandbox(parts: &mut Components) -> Value {
         .takes(parameters::sandbox())
         .takes(parameters::prefer())
         .answers::<Marked<'_>>(200, "It is on its way back.", &[PREFERENCE_APPLIED])
-        .answers::<Queued>(202, "The wait ran out.", &[LOCATION, RETRY_AFTER, PREFERENCE_APPLIED])
+        .answers::<Queued>(202, "The preferred wait ran out.", &[LOCATION, RETRY_AFTER, PREFERENCE_APPLIED])
         .leads_to(200, "getSandbox", "id", "sandbox_id")
         .leads_to(202, "getRequest", "request_id", "request_id")
-        .fails(&[Code::NotSandboxOwner, Code::AllocationExpired, Code::SandboxNotFound, Code::Overloaded])
+        .fails(&[
+            Code::NotSandboxOwner,
+            Code::AllocationExpired,
+            Code::SandboxNotFound,
+            Code::Overloaded,
+            Code::StillQueued,
+        ])
         .finish()
 }
 

@@ -66,7 +66,7 @@ pub(super) fn sandbox() -> Value {
 
 pub(super) fn request() -> Value {
     let uuid = json!({ "type": "string", "format": "uuid" });
-    required("path", "request_id", "The `request_id` of a 202.", &uuid)
+    required("path", "request_id", "The `request_id` of a 202 or of `STILL_QUEUED`.", &uuid)
 }
 
 pub(super) fn file() -> Value {

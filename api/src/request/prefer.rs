@@ -8,9 +8,11 @@ use http::header::{HeaderMap, HeaderName};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
-/// What a client would like.
+/// What a client would like, and whether it knows the header at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Preferences {
+    /// The header is there, whatever it says: the client knows RFC 7240, and so a 202.
+    pub(crate) said: bool,
     /// `wait=N`: how long it would wait, in seconds.
     pub(crate) wait: Option<Duration>,
     /// `respond-async`: that it would not wait at all. It counts over a wait.
@@ -20,7 +22,7 @@ pub(crate) struct Preferences {
 impl Preferences {
     /// The preferences of a request, over all its `Prefer` lines.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let mut preferences = Self::default();
+        let mut preferences = Self { said: headers.contains_key(PREFER), ..Self::default() };
         for line in headers.get_all(PREFER) {
             split_unquoted(line.as_bytes(), b',').for_each(|preference| preferences.take(preference));
         }
@@ -90,7 +92,7 @@ mod tests {
     }
 
     fn wait(seconds: u64) -> Preferences {
-        Preferences { wait: Some(Duration::from_secs(seconds)), respond_async: false }
+        Preferences { said: true, wait: Some(Duration::from_secs(seconds)), respond_async: false }
     }
 
     #[test]
@@ -119,7 +121,8 @@ mod tests {
     #[test]
     fn what_is_malformed_is_ignored() {
         for line in ["wait", "wait=", "wait=-1", "wait=1.5", "wait=ten", "wait=+5", "waits=5", "\"wait=5"] {
-            assert_eq!(parse(&[line]), Preferences::default(), "{line}");
+            let said_nothing = Preferences { said: true, ..Preferences::default() };
+            assert_eq!(parse(&[line]), said_nothing, "{line}");
         }
         assert_eq!(parse(&["wait=99999999999999999999"]).wait, Some(Duration::from_secs(u32::MAX.into())));
     }

@@ -35,7 +35,7 @@ async fn crash_until_dead(broker: &mut Broker, point: Point, kind: &str, count: 
 
 #[tokio::test]
 async fn a_bug_in_one_kind_is_mended_and_its_messages_are_replayed() {
-    let setup = Setup::new().workers(1).pool(20).var("BROKER_VISIBILITY_S", "2").var("BROKER_WAIT_S", "1");
+    let setup = Setup::new().workers(1).pool(20).var("BROKER_VISIBILITY_S", "2");
     story(setup, async |broker| {
         let held = together((0..4).map(|n| broker.allocate(&format!("returner-{n}")).wait(45).send())).await;
         distinct_sandboxes(&held);
@@ -43,6 +43,7 @@ async fn a_bug_in_one_kind_is_mended_and_its_messages_are_replayed() {
         for (n, answer) in held.iter().enumerate() {
             broker
                 .return_sandbox(answer.sandbox_id(), &format!("returner-{n}"))
+                .wait(1)
                 .send()
                 .await
                 .expect_status(202);

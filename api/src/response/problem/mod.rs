@@ -41,7 +41,9 @@ pub enum Code {
     RateLimitExceeded,
     HeadersTooLarge,
     InternalError,
+    NotImplemented,
     Overloaded,
+    StillQueued,
     Unavailable,
 }
 
@@ -72,7 +74,7 @@ impl Entry {
 
 impl Code {
     /// Every code, in the order of the table.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::ValidationError,
         Self::MissingSandboxId,
         Self::Unauthorized,
@@ -92,7 +94,9 @@ impl Code {
         Self::RateLimitExceeded,
         Self::HeadersTooLarge,
         Self::InternalError,
+        Self::NotImplemented,
         Self::Overloaded,
+        Self::StillQueued,
         Self::Unavailable,
     ];
 
@@ -108,7 +112,7 @@ impl Code {
             Self::NotSandboxOwner => row("NOT_SANDBOX_OWNER", S::FORBIDDEN, "The sandbox is not the caller's", "Use the sandbox id that the caller's own allocate answered with."),
             Self::AllocationExpired => row("ALLOCATION_EXPIRED", S::FORBIDDEN, "The allocation had expired", "Nothing is left to give back; allocate again if a sandbox is needed."),
             Self::SandboxNotFound => row("SANDBOX_NOT_FOUND", S::NOT_FOUND, "There is no such sandbox", "Check the sandbox id."),
-            Self::RequestNotFound => row("REQUEST_NOT_FOUND", S::NOT_FOUND, "There is no such request", "Only requests answered with 202 can be asked for, by their own track, for 30 days."),
+            Self::RequestNotFound => row("REQUEST_NOT_FOUND", S::NOT_FOUND, "There is no such request", "Only requests answered with 202 or STILL_QUEUED can be asked for, by their own track, for 30 days."),
             Self::NotFound => row("NOT_FOUND", S::NOT_FOUND, "There is nothing at this path", "Check the path; /v1/docs lists every route."),
             Self::MethodNotAllowed => row("METHOD_NOT_ALLOWED", S::METHOD_NOT_ALLOWED, "The method is not allowed here", "Use a method that the Allow header names."),
             Self::RequestTimeout => row("REQUEST_TIMEOUT", S::REQUEST_TIMEOUT, "The request arrived too slowly", "Send the head within 5 s and the body within 10 s, and repeat with the same key."),
@@ -120,7 +124,9 @@ impl Code {
             Self::RateLimitExceeded => row("RATE_LIMIT_EXCEEDED", S::TOO_MANY_REQUESTS, "Too many requests", "Slow down; repeat after Retry-After.").again_after(1),
             Self::HeadersTooLarge => row("HEADERS_TOO_LARGE", S::REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too large", "Send at most 16 KiB of request line and headers, and at most 100 of them."),
             Self::InternalError => row("INTERNAL_ERROR", S::INTERNAL_SERVER_ERROR, "The broker failed", "Report the request id to the operator; repeating with the same key is safe."),
+            Self::NotImplemented => row("NOT_IMPLEMENTED", S::NOT_IMPLEMENTED, "The transfer coding is not understood", "Send the body with Content-Length or Transfer-Encoding: chunked, and no other transfer coding."),
             Self::Overloaded => row("OVERLOADED", S::SERVICE_UNAVAILABLE, "Too many requests are waiting", "Nothing was started; repeat with the same key after Retry-After.").again_after(1),
+            Self::StillQueued => row("STILL_QUEUED", S::SERVICE_UNAVAILABLE, "The request is still queued", "Repeat with the same key after Retry-After and get what this one is given, or ask at Location. With Prefer: wait=N it is a 202 instead.").again_after(1),
             Self::Unavailable => row("UNAVAILABLE", S::SERVICE_UNAVAILABLE, "The broker cannot answer just now", "Repeat with the same key after Retry-After; that is always safe.").again_after(1),
         }
     }
@@ -164,6 +170,14 @@ impl Problem {
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// With `Location`. Our paths hold checked ids only, which are valid in a header.
+    pub(crate) fn located(self, path: &str) -> Self {
+        match HeaderValue::from_str(path) {
+            Ok(value) => self.with(header::LOCATION, value),
+            Err(_) => self,
+        }
     }
 
     #[cfg(test)]

@@ -73,7 +73,18 @@ pub(crate) fn queued(id: RequestId) -> Answer {
     let status = RequestState::Queued.as_str();
     let answer =
         Answer::json(StatusCode::ACCEPTED, json!(Queued { request_id: id.to_string(), status }), status);
-    answer.located(&format!("/v1/requests/{id}")).retry_after(POLL_AGAIN_S)
+    answer.located(&place(id)).retry_after(POLL_AGAIN_S)
+}
+
+/// The same, to a client that never said that it knows a 202: it repeats the call, and finds what became of it.
+pub(crate) fn still_queued(id: RequestId) -> Problem {
+    let problem = Problem::new(Code::StillQueued, "The request is queued and its wait is over. Repeat it.");
+    problem.retry_after(POLL_AGAIN_S).located(&place(id))
+}
+
+/// Where the outcome of request `id` is found.
+fn place(id: RequestId) -> String {
+    format!("/v1/requests/{id}")
 }
 
 /// Where request `id` stands, with the answer that its own call would have had.
@@ -171,9 +182,11 @@ mod tests {
     #[test]
     fn a_queued_request_says_where_and_when_to_ask() {
         let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
-        let response = queued(id).into_response(id);
-        assert_eq!(response.status(), 202);
-        assert_eq!(response.headers()[header::LOCATION], format!("/v1/requests/{id}"));
-        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        for (answer, status) in [(queued(id), 202), (still_queued(id).into_answer(id), 503)] {
+            let response = answer.into_response(id);
+            assert_eq!(response.status(), status);
+            assert_eq!(response.headers()[header::LOCATION], format!("/v1/requests/{id}"));
+            assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        }
     }
 }

@@ -66,7 +66,7 @@ pub const SETTINGS: &[Setting] = &[
         "BROKER_WAIT_S",
         "10",
         "seconds, 0 to 50",
-        "how long a synchronous call waits for its reply before it answers 202",
+        "how long a synchronous call waits for its reply before it answers 503 STILL_QUEUED, or 202 to a client that sent Prefer",
     ),
     Setting::new(
         "BROKER_MAX_PENDING",
