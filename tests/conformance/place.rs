@@ -63,7 +63,7 @@ impl Place {
             None => (Endpoints::shared().await.urls.clone(), Side::Embedded),
         };
         let clock = Clock::system();
-        let aws = aws::connect_locally(&urls.dynamodb_url, &urls.sqs_url, &clock, POLL_WAIT).await;
+        let aws = aws::connect_locally(&urls.dynamodb_url, &urls.sqs_url, &clock, POLL_WAIT);
         let number = PLACES.fetch_add(1, Ordering::Relaxed);
         let table = format!("c{}-{number}", std::process::id());
         Self {

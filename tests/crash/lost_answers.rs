@@ -135,7 +135,7 @@ async fn a_page_of_a_scan_that_takes_seconds_is_waited_for() {
     story(with_faults().apis(0).workers(0), async |broker| {
         let (urls, clock) = (broker.proxy().urls(), Clock::system());
         let poll_wait = Duration::from_secs(1);
-        let aws = aws::connect_locally(&urls.dynamodb_url, &urls.sqs_url, &clock, poll_wait).await;
+        let aws = aws::connect_locally(&urls.dynamodb_url, &urls.sqs_url, &clock, poll_wait);
         let vars = broker.vars();
         let table = vars.iter().find(|(name, _)| name == "BROKER_TABLE").expect("it has a table");
         let store = Store::new(aws.dynamodb, &table.1, 16);

@@ -32,7 +32,7 @@ fn reply_to() -> ReplyQueueName {
 /// An exchange whose AWS is away; `linked` if it was there before.
 async fn away(most_pending: usize, linked: bool) -> RequestReply {
     let clock = Clock::manual(NOW);
-    let aws = aws::connect_locally(NOWHERE, NOWHERE, &clock, Duration::ZERO).await;
+    let aws = aws::connect_locally(NOWHERE, NOWHERE, &clock, Duration::ZERO);
     let sender = |name: &str| Sender::new(aws.sqs.clone(), Queue::new(format!("{NOWHERE}/{name}"), name), 1);
     let (requests, maintenance) = (sender("p-requests"), sender("p-maintenance"));
     RequestReply {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime;
 
-use crate::aws::{self, Aws};
+use crate::aws::{self, Aws, AwsEnvironment};
 use crate::clock::Clock;
 use crate::config::{CRASH_SETTING, Config, ConfigError, Strings, strings, unknown_names};
 use crate::entropy::Entropy;
@@ -75,7 +75,12 @@ impl StartError {
 
 impl Started {
     /// Starts logging, traces and metrics as configured and connects to AWS as the environment says.
-    async fn new(name: &str, strings: &dyn Strings, config: Config) -> Result<Self, StartError> {
+    async fn new(
+        name: &str,
+        strings: &dyn Strings,
+        config: Config,
+        aws: AwsEnvironment,
+    ) -> Result<Self, StartError> {
         telemetry::start(&config.log, config.log_format)?;
         crash_points::arm(strings.get(CRASH_SETTING).as_deref());
         for unknown in unknown_names(strings) {
@@ -88,7 +93,7 @@ impl Started {
         let clock = Clock::system();
         let entropy = Entropy::from_system();
         let exporter = trace::start(config.trace.as_ref(), &name.replace(' ', "-"), &entropy)?;
-        let aws = aws::connect(&clock, config.poll_wait).await;
+        let aws = aws::connect(aws, &clock, config.poll_wait).await;
         let lifecycle = Lifecycle::new();
         lifecycle.end_on_signals()?;
         let metrics = metrics::install()?;
@@ -149,8 +154,9 @@ where
     Fut: Future<Output = Result<(), E>>,
     E: AsRef<dyn Error> + Display,
 {
-    let config = match Config::read(strings) {
-        Ok(config) => config,
+    let read = Config::read(strings).and_then(|config| Ok((config, AwsEnvironment::read(strings)?)));
+    let (config, aws) = match read {
+        Ok(read) => read,
         Err(error) => return refuse(name, &error.to_string(), 2),
     };
     let runtime = runtime::Builder::new_multi_thread().worker_threads(config.threads).enable_all().build();
@@ -159,7 +165,7 @@ where
         Err(error) => return refuse(name, &error.to_string(), 1),
     };
     runtime.block_on(async {
-        let Started { process, exporter } = match Started::new(name, strings, config).await {
+        let Started { process, exporter } = match Started::new(name, strings, config, aws).await {
             Ok(started) => started,
             Err(error) => return refuse(name, &error.to_string(), error.exit_code()),
         };

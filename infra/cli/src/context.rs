@@ -5,7 +5,7 @@ use std::env::VarsOs;
 
 use anyhow::Context as _;
 use broker_queue::QueueNames;
-use broker_runtime::aws::{self, Aws};
+use broker_runtime::aws::{self, Aws, AwsEnvironment};
 use broker_runtime::clock::Clock;
 use broker_runtime::config::{CRASH_SETTING, Config, Overlay, Strings, strings};
 use broker_runtime::crash_points;
@@ -42,12 +42,13 @@ impl Settings {
         F: AsyncFnOnce(Context) -> anyhow::Result<Done>,
     {
         let config = self.over(&[("BROKER_LOG", "warn"), ("BROKER_LOG_FORMAT", "text")], Config::read)?;
+        let environment = self.over(&[], AwsEnvironment::read)?;
         telemetry::start(&config.log, config.log_format)?;
         self.over(&[], |strings| crash_points::arm(strings.get(CRASH_SETTING).as_deref()));
         let runtime = tokio::runtime::Runtime::new().context("the async runtime did not start")?;
         runtime.block_on(async {
             let clock = Clock::system();
-            let aws = aws::connect(&clock, config.poll_wait).await;
+            let aws = aws::connect(environment, &clock, config.poll_wait).await;
             command(Context::new(config, clock, aws)?).await
         })
     }

@@ -26,7 +26,7 @@ pub(crate) async fn raw_rate(clients: usize, batch: usize, pool: usize) -> f64 {
     let (url, table) = (broker.dynamodb_url(), broker.table_name());
     let mut stores = Vec::new();
     for _ in 0..clients {
-        let aws = aws::connect_locally(url, url, &clock, Duration::from_secs(1)).await;
+        let aws = aws::connect_locally(url, url, &clock, Duration::from_secs(1));
         stores.push(Store::new(aws.dynamodb.clone(), table, SHARDS));
     }
     let candidates = Arc::new(listed(&stores[0]).await);

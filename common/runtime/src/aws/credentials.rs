@@ -71,7 +71,9 @@ impl Refreshed {
         match answer {
             Some(Ok(credentials)) => Ok(credentials),
             Some(Err(error)) => Err(CredentialsError::provider_error(error)),
-            None => Err(CredentialsError::provider_error("the source of credentials ended without an answer")),
+            None => {
+                Err(CredentialsError::provider_error("the source of credentials ended without an answer"))
+            }
         }
     }
 
@@ -114,13 +116,15 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use broker_domain::Timestamp;
+    use tokio::sync::Notify;
 
     use super::*;
 
-    /// A source that takes four seconds, as a `credential_process` may.
+    /// A source that answers when it is let, or fails at once.
     #[derive(Clone, Debug, Default)]
     struct Slow {
         asked: Arc<AtomicUsize>,
+        answers: Arc<Notify>,
         expires_at: Option<SystemTime>,
         fails: bool,
     }
@@ -132,10 +136,10 @@ mod tests {
         {
             future::ProvideCredentials::new(async {
                 let asked = self.asked.fetch_add(1, Ordering::SeqCst);
-                tokio::time::sleep(Duration::from_secs(4)).await;
                 if self.fails {
                     return Err(CredentialsError::not_loaded("none"));
                 }
+                self.answers.notified().await;
                 Ok(Credentials::new(format!("id-{asked}"), "secret", None, self.expires_at, "slow"))
             })
         }
@@ -145,41 +149,52 @@ mod tests {
         Refreshed::new(SharedCredentialsProvider::new(source.clone()), clock.clone())
     }
 
-    #[tokio::test(start_paused = true)]
+    async fn id(refreshed: &Refreshed) -> String {
+        refreshed.provide_credentials().await.unwrap().access_key_id().to_owned()
+    }
+
+    #[tokio::test]
     async fn a_source_that_is_slower_than_an_attempt_is_asked_once_and_found_by_the_next_attempt() {
         let (source, clock) = (Slow::default(), Clock::manual(Timestamp::from_secs(1_000)));
         let refreshed = refreshed(&source, &clock);
         for _ in 0..3 {
-            let attempt = tokio::time::timeout(Duration::from_secs(1), refreshed.provide_credentials()).await;
+            let attempt =
+                tokio::time::timeout(Duration::from_millis(1), refreshed.provide_credentials()).await;
             assert!(attempt.is_err(), "no attempt outlasts the source");
         }
-        let found = refreshed.provide_credentials().await.unwrap();
-        assert_eq!((found.access_key_id(), source.asked.load(Ordering::SeqCst)), ("id-0", 1));
+        source.answers.notify_one();
+        assert_eq!((id(&refreshed).await.as_str(), source.asked.load(Ordering::SeqCst)), ("id-0", 1));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn credentials_that_end_soon_are_used_while_new_ones_are_fetched() {
         let clock = Clock::manual(Timestamp::from_secs(1_000));
         let expires_at = SystemTime::from(Timestamp::from_secs(1_060));
         let source = Slow { expires_at: Some(expires_at), ..Slow::default() };
         let refreshed = refreshed(&source, &clock);
-        assert_eq!(refreshed.provide_credentials().await.unwrap().access_key_id(), "id-0");
-        let soon = tokio::time::timeout(Duration::from_millis(1), refreshed.provide_credentials()).await;
-        assert_eq!(soon.unwrap().unwrap().access_key_id(), "id-0");
+        source.answers.notify_one();
+        assert_eq!(id(&refreshed).await, "id-0");
+        // The source is asked again and does not answer; nobody waits for it.
+        while source.asked.load(Ordering::SeqCst) < 2 {
+            assert_eq!(id(&refreshed).await, "id-0");
+            tokio::task::yield_now().await;
+        }
         clock.set(Timestamp::from_secs(1_061));
-        assert_eq!(refreshed.provide_credentials().await.unwrap().access_key_id(), "id-1");
+        source.answers.notify_one();
+        assert_eq!(id(&refreshed).await, "id-1");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_source_that_fails_is_asked_again_after_a_rest() {
-        let (source, clock) = (Slow { fails: true, ..Slow::default() }, Clock::manual(Timestamp::from_secs(1)));
-        let refreshed = refreshed(&source, &clock);
+    #[tokio::test]
+    async fn a_source_that_fails_rests_and_is_asked_again() {
+        let source = Slow { fails: true, ..Slow::default() };
+        let refreshed = refreshed(&source, &Clock::manual(Timestamp::from_secs(1)));
         for _ in 0..5 {
             assert!(refreshed.provide_credentials().await.is_err());
         }
-        assert_eq!(source.asked.load(Ordering::SeqCst), 1, "one question, whoever asks");
-        tokio::time::sleep(REST * 2).await;
-        assert!(refreshed.provide_credentials().await.is_err());
-        assert_eq!(source.asked.load(Ordering::SeqCst), 2);
+        assert_eq!(source.asked.load(Ordering::SeqCst), 1, "one question for all");
+        while source.asked.load(Ordering::SeqCst) < 2 {
+            assert!(refreshed.provide_credentials().await.is_err());
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -10,20 +10,27 @@
 
 mod batcher;
 pub mod calls;
+mod credentials;
+mod environment;
 mod observe;
 
 pub use batcher::{BatchLost, Batcher, Bounds};
+pub use environment::AwsEnvironment;
 
 use std::time::Duration;
 
+use aws_config::identity::IdentityCache;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::ProvideCredentials as _;
+use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
+use aws_sdk_sqs::config::SharedHttpClient;
 use aws_sdk_sqs::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::error::DisplayErrorContext;
+use aws_smithy_http_client::tls;
 
+use self::credentials::Refreshed;
 use self::observe::Observer;
 use crate::clock::Clock;
 
@@ -57,9 +64,41 @@ pub struct Aws {
 }
 
 /// The clients for the AWS environment of this process. `poll_wait` is the longest wait of a long poll.
-pub async fn connect(clock: &Clock, poll_wait: Duration) -> Aws {
-    let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
+///
+/// Credentials are resolved before this returns, so that a slow source spends no call's time. Without credentials the
+/// clients are made all the same: each call says so.
+pub async fn connect(environment: AwsEnvironment, clock: &Clock, poll_wait: Duration) -> Aws {
+    let config = load(environment, clock).await;
+    if let Some(provider) = config.credentials_provider()
+        && let Err(error) = provider.provide_credentials().await
+    {
+        tracing::warn!("no AWS credentials yet: {}", DisplayErrorContext(error));
+    }
     Aws::new(&config, clock, poll_wait)
+}
+
+/// Region and credentials of the AWS environment, with credentials that are refreshed in the background.
+async fn load(environment: AwsEnvironment, clock: &Clock) -> SdkConfig {
+    // With retries of ours the SDK does not read those of the environment, which it may not know.
+    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).retry_config(retries());
+    if environment.on_this_machine {
+        loader = loader.http_client(direct()).use_fips(false).use_dual_stack(false);
+    }
+    let config = loader.load().await;
+    let Some(source) = config.credentials_provider() else { return config };
+    let refreshed = Refreshed::new(source, clock.clone());
+    config
+        .into_builder()
+        .credentials_provider(SharedCredentialsProvider::new(refreshed))
+        .identity_cache(IdentityCache::no_cache())
+        .build()
+}
+
+/// An HTTP client without the proxies of the environment.
+fn direct() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
+        .build_https()
 }
 
 /// Region and credentials in the AWS environment of this process.
@@ -72,8 +111,8 @@ pub struct Identity {
 }
 
 /// Looks up region and credentials.
-pub async fn identity() -> Identity {
-    let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
+pub async fn identity(environment: AwsEnvironment, clock: &Clock) -> Identity {
+    let config = load(environment, clock).await;
     let missing = || "nothing provides any".to_owned();
     let no_credentials = match config.credentials_provider() {
         None => Some(missing()),
@@ -85,18 +124,22 @@ pub async fn identity() -> Identity {
     Identity { region, no_credentials }
 }
 
-/// The clients for endpoints on this machine, which take any credentials.
-pub async fn connect_locally(dynamodb_url: &str, sqs_url: &str, clock: &Clock, poll_wait: Duration) -> Aws {
+/// The clients for endpoints on this machine, which take any credentials. Nothing of the environment is read.
+pub fn connect_locally(dynamodb_url: &str, sqs_url: &str, clock: &Clock, poll_wait: Duration) -> Aws {
     let at = |url: &str| {
-        aws_config::defaults(BehaviorVersion::v2026_01_12())
+        SdkConfig::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
             .region(aws_config::Region::from_static(LOCAL))
-            .credentials_provider(Credentials::new(LOCAL, LOCAL, None, None, LOCAL))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
+                LOCAL, LOCAL, None, None, LOCAL,
+            )))
+            .http_client(direct())
             .endpoint_url(url)
-            .load()
+            .build()
     };
     Aws {
-        dynamodb: Aws::new(&at(dynamodb_url).await, clock, poll_wait).dynamodb,
-        ..Aws::new(&at(sqs_url).await, clock, poll_wait)
+        dynamodb: Aws::new(&at(dynamodb_url), clock, poll_wait).dynamodb,
+        ..Aws::new(&at(sqs_url), clock, poll_wait)
     }
 }
 

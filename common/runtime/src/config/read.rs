@@ -69,7 +69,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(name: &str, problem: impl Into<String>) -> Self {
+    pub(crate) fn new(name: &str, problem: impl Into<String>) -> Self {
         Self { name: name.to_owned(), problem: problem.into() }
     }
 }

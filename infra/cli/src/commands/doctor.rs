@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use broker_domain::MAX_SKEW_MS;
 use broker_provider::{Provider, ProviderError};
 use broker_queue::{QueueError, inspect};
-use broker_runtime::aws;
+use broker_runtime::aws::{self, AwsEnvironment};
+use broker_runtime::clock::Clock;
 use broker_runtime::config::unknown_names;
 use broker_store::StoreError;
 use broker_store::schema::{self, IndexState};
@@ -52,6 +53,7 @@ impl Finding {
 
 pub(crate) fn run(settings: &Settings, json: bool) -> anyhow::Result<Done> {
     let unknown = settings.over(&[], unknown_names);
+    let environment = settings.over(&[], AwsEnvironment::read)?;
     settings.once(async |context| {
         let mut findings = vec![Finding::of(
             "settings",
@@ -61,7 +63,7 @@ pub(crate) fn run(settings: &Settings, json: bool) -> anyhow::Result<Done> {
             }),
             "every BROKER_* name is known",
         )];
-        findings.extend(examine(&context).await);
+        findings.extend(examine(&context, environment).await);
         tell(&findings, json)?;
         let all_fine = findings.iter().all(|finding| finding.ok);
         Ok(if all_fine { Done::Ok } else { Done::Exit(ExitCode::FAILURE) })
@@ -81,8 +83,8 @@ fn tell(findings: &[Finding], json: bool) -> std::io::Result<()> {
     output::table(["CHECK", "", "FOUND"], cells)
 }
 
-async fn examine(context: &Context) -> Vec<Finding> {
-    let credentials = credentials().await;
+async fn examine(context: &Context, environment: AwsEnvironment) -> Vec<Finding> {
+    let credentials = credentials(environment, &context.clock).await;
     let has_credentials = credentials.ok;
     let mut findings = vec![credentials];
     if has_credentials {
@@ -98,8 +100,8 @@ async fn examine(context: &Context) -> Vec<Finding> {
     findings
 }
 
-async fn credentials() -> Finding {
-    let aws::Identity { region, no_credentials } = aws::identity().await;
+async fn credentials(environment: AwsEnvironment, clock: &Clock) -> Finding {
+    let aws::Identity { region, no_credentials } = aws::identity(environment, clock).await;
     let todo =
         "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role is attached.";
     match (region, no_credentials) {

@@ -95,8 +95,7 @@ async fn everything(
 
     let exporter = trace::start(config.trace.as_ref(), "broker", &entropy)?;
     let clock = Clock::system();
-    let aws =
-        aws::connect_locally(&endpoints.dynamodb_url, &endpoints.sqs_url, &clock, config.poll_wait).await;
+    let aws = aws::connect_locally(&endpoints.dynamodb_url, &endpoints.sqs_url, &clock, config.poll_wait);
     let config = with_provider(config, args.pool, &entropy, &clock, &below).await?;
     let prepared = prepare(&config, &aws, &clock, args.pool).await?;
 
