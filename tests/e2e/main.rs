@@ -50,6 +50,7 @@ mod crowds;
 mod dead_letters;
 mod doctor;
 mod empty_pool;
+mod environments;
 mod errors;
 mod examples;
 mod first_allocation;

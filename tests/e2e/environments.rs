@@ -1,0 +1,79 @@
+//! Shells as operators have them: settings for other tools, and credentials from a program that takes its time.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use broker_tests::binaries::binaries;
+use broker_tests::{Setup, Up, endpoint, story, warden};
+
+/// Settings for other tools, which endpoints on this machine must not take.
+const OF_OTHER_TOOLS: [(&str, &str); 6] = [
+    ("HTTP_PROXY", "http://127.0.0.1:9"),
+    ("HTTPS_PROXY", "http://127.0.0.1:9"),
+    ("AWS_RETRY_MODE", "legacy"),
+    ("AWS_MAX_ATTEMPTS", "many"),
+    ("AWS_USE_FIPS_ENDPOINT", "true"),
+    ("AWS_USE_DUALSTACK_ENDPOINT", "true"),
+];
+
+#[tokio::test]
+async fn broker_up_takes_nothing_from_a_shell_that_is_set_up_for_other_tools() {
+    let mut command = Command::new(&binaries().broker);
+    endpoint::clean(&mut command).envs(OF_OTHER_TOOLS);
+    let up = Up::start_with(command, &["--pool", "1"]).await;
+    up.api().allocate("student-1").send().await.expect_status(201);
+    up.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_for_endpoints_on_this_machine_takes_nothing_from_the_shell() {
+    story(Setup::new().apis(0).workers(0).pool(1), async |broker| {
+        let told = broker.cli_with(&["pool", "stats"], &OF_OTHER_TOOLS).await;
+        assert!(told.status.success(), "{told:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_value_that_the_sdk_would_not_survive_is_named_where_it_holds() {
+    for (name, value) in
+        [("AWS_RETRY_MODE", "legacy"), ("AWS_MAX_ATTEMPTS", "many"), ("AWS_ENDPOINT_URL", "x")]
+    {
+        let mut command = Command::new(&binaries().broker);
+        endpoint::clean(&mut command)
+            .args(["pool", "stats"])
+            .env("AWS_REGION", "eu-central-1")
+            .env(name, value);
+        let output = command.output().expect("the command starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(name), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn credentials_from_a_program_that_is_slower_than_a_call_are_waited_for() {
+    let folder = warden::scratch().join("credential-process");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let (program, config) = (folder.join("credentials"), folder.join("config"));
+    let answer =
+        r#"{"Version":1,"AccessKeyId":"slow","SecretAccessKey":"slow","Expiration":"2100-01-01T00:00:00Z"}"#;
+    // Longer than one attempt of any call to the table may take.
+    std::fs::write(&program, format!("#!/bin/sh\nsleep 2\necho '{answer}'\n")).expect("written");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    let profile =
+        format!("[profile okta]\nregion = eu-central-1\ncredential_process = {}\n", program.display());
+    std::fs::write(&config, profile).expect("written");
+    story(Setup::new().apis(0).workers(0).pool(1), async |broker| {
+        let config = config.to_str().expect("UTF-8");
+        let vars = [
+            ("AWS_ACCESS_KEY_ID", ""),
+            ("AWS_SECRET_ACCESS_KEY", ""),
+            ("AWS_PROFILE", "okta"),
+            ("AWS_CONFIG_FILE", config),
+        ];
+        let told = broker.cli_with(&["pool", "stats", "--json"], &vars).await;
+        assert!(told.status.success(), "{told:?}");
+    })
+    .await;
+}
