@@ -1,8 +1,10 @@
 # The web ACL. Its rate rules are for floods, not for fairness: a platform with a thousand students calls from one address.
 
 locals {
-  waf_logs   = var.waf.enabled && var.waf.log_blocked
-  waf_trusts = var.waf.enabled && length(var.waf.trusted_cidrs) > 0
+  # A shared load balancer has the web ACL of its owner.
+  waf_on     = var.waf.enabled && local.own_load_balancer
+  waf_logs   = local.waf_on && var.waf.log_blocked
+  waf_trusts = local.waf_on && length(var.waf.trusted_cidrs) > 0
 }
 
 resource "aws_wafv2_ip_set" "trusted" {
@@ -17,7 +19,7 @@ resource "aws_wafv2_ip_set" "trusted" {
 }
 
 resource "aws_wafv2_web_acl" "this" {
-  count = var.waf.enabled ? 1 : 0
+  count = local.waf_on ? 1 : 0
 
   name        = var.name
   description = "Sandbox broker: floods and known bad inputs"
@@ -179,9 +181,9 @@ resource "aws_wafv2_web_acl" "this" {
 }
 
 resource "aws_wafv2_web_acl_association" "this" {
-  count = var.waf.enabled ? 1 : 0
+  count = local.waf_on ? 1 : 0
 
-  resource_arn = aws_lb.this.arn
+  resource_arn = aws_lb.this[0].arn
   web_acl_arn  = aws_wafv2_web_acl.this[0].arn
 }
 

@@ -2,7 +2,7 @@
 
 resource "aws_dynamodb_table" "this" {
   #checkov:skip=CKV_AWS_119:kms_key_arn is the caller's choice; without it the table is encrypted by a key that AWS owns
-  name                        = var.name
+  name                        = local.table_name
   billing_mode                = "PAY_PER_REQUEST"
   hash_key                    = "PK"
   range_key                   = "SK"

@@ -1,4 +1,6 @@
 resource "aws_lb" "this" {
+  count = local.own_load_balancer ? 1 : 0
+
   #checkov:skip=CKV_AWS_91:access_logs_bucket is the caller's choice; the API writes a line for each request itself
   #checkov:skip=CKV_AWS_150:deletion_protection is on by default and the caller's choice
   #checkov:skip=CKV2_AWS_76:the web ACL of waf.tf has AWSManagedRulesKnownBadInputsRuleSet; checkov does not follow its count
@@ -6,7 +8,7 @@ resource "aws_lb" "this" {
   name               = var.name
   load_balancer_type = "application"
   internal           = var.internal
-  security_groups    = [aws_security_group.load_balancer.id]
+  security_groups    = [aws_security_group.load_balancer[0].id]
   subnets            = var.load_balancer_subnet_ids
   # Longer than the longest wait of a call (50 s), shorter than the API's keep-alive (75 s): the load balancer closes
   # first, and never sends a request into a connection that the API is closing.
@@ -49,7 +51,9 @@ resource "aws_lb_target_group" "api" {
 }
 
 resource "aws_lb_listener" "https" {
-  load_balancer_arn = aws_lb.this.arn
+  count = local.own_load_balancer ? 1 : 0
+
+  load_balancer_arn = aws_lb.this[0].arn
   port              = 443
   protocol          = "HTTPS"
   ssl_policy        = "ELBSecurityPolicy-TLS13-1-2-2021-06"
@@ -64,7 +68,9 @@ resource "aws_lb_listener" "https" {
 
 # Metrics are for those inside.
 resource "aws_lb_listener_rule" "no_metrics" {
-  listener_arn = aws_lb_listener.https.arn
+  count = local.own_load_balancer ? 1 : 0
+
+  listener_arn = aws_lb_listener.https[0].arn
   priority     = 1
   tags         = local.tags
 
@@ -85,7 +91,9 @@ resource "aws_lb_listener_rule" "no_metrics" {
 }
 
 resource "aws_lb_listener" "http" {
-  load_balancer_arn = aws_lb.this.arn
+  count = local.own_load_balancer ? 1 : 0
+
+  load_balancer_arn = aws_lb.this[0].arn
   port              = 80
   protocol          = "HTTP"
   tags              = local.tags
@@ -96,6 +104,55 @@ resource "aws_lb_listener" "http" {
       port        = "443"
       protocol    = "HTTPS"
       status_code = "HTTP_301"
+    }
+  }
+}
+
+# On a listener that others use as well: our host names, and of them everything but the metrics.
+resource "aws_lb_listener_rule" "api" {
+  count = local.own_load_balancer ? 0 : 1
+
+  listener_arn = var.load_balancer.listener_arn
+  priority     = var.load_balancer.priority + 1
+  tags         = local.tags
+
+  action {
+    type             = "forward"
+    target_group_arn = aws_lb_target_group.api.arn
+  }
+
+  condition {
+    host_header {
+      values = var.load_balancer.hosts
+    }
+  }
+}
+
+resource "aws_lb_listener_rule" "no_metrics_shared" {
+  count = local.own_load_balancer ? 0 : 1
+
+  listener_arn = var.load_balancer.listener_arn
+  priority     = var.load_balancer.priority
+  tags         = local.tags
+
+  action {
+    type = "fixed-response"
+    fixed_response {
+      content_type = "text/plain"
+      message_body = "Not found"
+      status_code  = "404"
+    }
+  }
+
+  condition {
+    host_header {
+      values = var.load_balancer.hosts
+    }
+  }
+
+  condition {
+    path_pattern {
+      values = ["/metrics", "/metrics/*"]
     }
   }
 }

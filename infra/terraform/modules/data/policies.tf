@@ -11,6 +11,18 @@ locals {
   table_arn        = aws_dynamodb_table.this.arn
   index_arn        = "${aws_dynamodb_table.this.arn}/index/StateIndex"
 
+  # A restored table is examined and reconciled under its own name, before table_name points at it.
+  restore_arn = "${split("/", local.table_arn)[0]}/${coalesce(var.restore_table_name, "${var.name}-restored")}"
+
+  # What an operator did stays on record for a year: no process removes a line of the audit.
+  keep_the_audit = {
+    Sid       = "KeepTheAudit"
+    Effect    = "Deny"
+    Action    = ["dynamodb:DeleteItem", "dynamodb:PartiQLDelete"]
+    Resource  = [local.table_arn, local.restore_arn]
+    Condition = { "ForAnyValue:StringLike" = { "dynamodb:LeadingKeys" = "AUDIT#*" } }
+  }
+
   # With a key of one's own, whoever writes or reads the queues and the table must use it.
   key_statements = [for arn in var.kms_key_arn[*] : {
     Sid      = "UseTheKey"
@@ -23,6 +35,7 @@ locals {
     api = jsonencode({
       Version = "2012-10-17"
       Statement = concat([
+        local.keep_the_audit,
         {
           Sid      = "FindQueues"
           Effect   = "Allow"
@@ -59,6 +72,7 @@ locals {
     worker = jsonencode({
       Version = "2012-10-17"
       Statement = concat([
+        local.keep_the_audit,
         {
           Sid      = "FindAndMeasureQueues"
           Effect   = "Allow"
@@ -123,6 +137,7 @@ locals {
     operator = jsonencode({
       Version = "2012-10-17"
       Statement = concat([
+        local.keep_the_audit,
         {
           Sid      = "ListQueues"
           Effect   = "Allow"
@@ -151,15 +166,23 @@ locals {
           Sid      = "ExamineTheTable"
           Effect   = "Allow"
           Action   = ["dynamodb:DescribeTable", "dynamodb:DescribeTimeToLive"]
-          Resource = local.table_arn
+          Resource = [local.table_arn, local.restore_arn]
         },
         {
           Sid      = "ReadAndMendThePoolAndDeadLetters"
           Effect   = "Allow"
           Action   = ["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:UpdateItem"]
-          Resource = local.table_arn
+          Resource = [local.table_arn, local.restore_arn]
         },
       ], local.key_statements)
     })
   }
+}
+
+resource "aws_iam_policy" "operator" {
+  name        = "${var.name}-operator"
+  description = "What the broker command does for an operator: pool and queues"
+  policy      = local.policies["operator"]
+  path        = var.role_path
+  tags        = local.tags
 }

@@ -1,5 +1,5 @@
 # Empty secrets: their values never pass through Terraform or its state. Put them in with
-# `aws secretsmanager put-secret-value`; tasks do not start before (infra/README.md, "Deploy" and "Rotate tokens").
+# `aws secretsmanager put-secret-value`; tasks do not start before (infra/docs/DEPLOY.md; RUNBOOK.md, "Rotate tokens").
 
 locals {
   secrets = {

@@ -1,6 +1,8 @@
 # API and worker as Fargate services of one cluster.
 
 resource "aws_ecs_cluster" "this" {
+  count = local.own_cluster ? 1 : 0
+
   name = var.name
   tags = local.tags
 
@@ -24,7 +26,7 @@ locals {
   }
 
   containers = {
-    for name, service in local.services : name => [{
+    for name, service in local.services : name => concat([{
       name                   = name
       image                  = var.image
       command                = service.command
@@ -47,7 +49,7 @@ locals {
       logConfiguration = {
         logDriver = "awslogs"
         options = {
-          awslogs-group         = aws_cloudwatch_log_group.this[name].name
+          awslogs-group         = local.log_group[name]
           awslogs-region        = local.region
           awslogs-stream-prefix = name
           # A slow CloudWatch must not stop the process.
@@ -55,7 +57,7 @@ locals {
           max-buffer-size = "25m"
         }
       }
-    }]
+    }], local.collector_containers[name])
   }
 }
 
@@ -79,8 +81,8 @@ resource "aws_ecs_task_definition" "this" {
 }
 
 resource "aws_ecs_service" "api" {
-  name            = "api"
-  cluster         = aws_ecs_cluster.this.id
+  name            = local.service_name["api"]
+  cluster         = local.cluster.arn
   task_definition = aws_ecs_task_definition.this["api"].arn
   desired_count   = local.desired.api
   launch_type     = "FARGATE"
@@ -99,7 +101,7 @@ resource "aws_ecs_service" "api" {
 
   network_configuration {
     subnets          = var.private_subnet_ids
-    security_groups  = [aws_security_group.task["api"].id]
+    security_groups  = [local.task_security_group["api"]]
     assign_public_ip = false
   }
 
@@ -114,12 +116,12 @@ resource "aws_ecs_service" "api" {
     ignore_changes = [desired_count]
   }
 
-  depends_on = [aws_lb_listener.https, aws_iam_role_policy.task, aws_iam_role_policy.execution]
+  depends_on = [aws_lb_listener.https, aws_lb_listener_rule.api, aws_iam_role_policy.task, aws_iam_role_policy.execution]
 }
 
 resource "aws_ecs_service" "worker" {
-  name                               = "worker"
-  cluster                            = aws_ecs_cluster.this.id
+  name                               = local.service_name["worker"]
+  cluster                            = local.cluster.arn
   task_definition                    = aws_ecs_task_definition.this["worker"].arn
   desired_count                      = local.desired.worker
   launch_type                        = "FARGATE"
@@ -136,7 +138,7 @@ resource "aws_ecs_service" "worker" {
 
   network_configuration {
     subnets          = var.private_subnet_ids
-    security_groups  = [aws_security_group.task["worker"].id]
+    security_groups  = [local.task_security_group["worker"]]
     assign_public_ip = false
   }
 

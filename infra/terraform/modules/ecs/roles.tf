@@ -1,8 +1,6 @@
-# One role per service, one for ECS itself (image, logs, secrets), one for the scheduler if there is one.
+# One role per service, one for ECS itself (image, logs, secrets).
 
 locals {
-  account = split(":", aws_dynamodb_table.this.arn)[4]
-
   ecs_may_assume = jsonencode({
     Version = "2012-10-17"
     Statement = [{
@@ -13,6 +11,12 @@ locals {
       Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
     }]
   })
+
+  log_group_arn = {
+    for service, name in local.log_group : service => local.own_log_groups ? aws_cloudwatch_log_group.this[service].arn : (
+      "arn:${data.aws_partition.this.partition}:logs:${local.region}:${local.account}:log-group:${name}"
+    )
+  }
 
   # Which secret arrives in which process under which name.
   secret_arns = {
@@ -26,9 +30,11 @@ locals {
 resource "aws_iam_role" "task" {
   for_each = toset(["api", "worker"])
 
-  name               = "${var.name}-${each.key}-task"
-  assume_role_policy = local.ecs_may_assume
-  tags               = local.tags
+  name                 = "${var.name}-${each.key}-task"
+  path                 = var.role_path
+  permissions_boundary = var.permissions_boundary_arn
+  assume_role_policy   = local.ecs_may_assume
+  tags                 = local.tags
 }
 
 resource "aws_iam_role_policy" "task" {
@@ -36,23 +42,18 @@ resource "aws_iam_role_policy" "task" {
 
   name   = "work"
   role   = each.value.id
-  policy = local.policies[each.key]
-}
-
-resource "aws_iam_policy" "operator" {
-  name        = "${var.name}-operator"
-  description = "What the broker command does for an operator: pool and queues"
-  policy      = local.policies["operator"]
-  tags        = local.tags
+  policy = var.policies[each.key]
 }
 
 # What ECS needs before the process runs. Per service, because only the API may see tokens.
 resource "aws_iam_role" "execution" {
   for_each = toset(["api", "worker"])
 
-  name               = "${var.name}-${each.key}-execution"
-  assume_role_policy = local.ecs_may_assume
-  tags               = local.tags
+  name                 = "${var.name}-${each.key}-execution"
+  path                 = var.role_path
+  permissions_boundary = var.permissions_boundary_arn
+  assume_role_policy   = local.ecs_may_assume
+  tags                 = local.tags
 }
 
 resource "aws_iam_role_policy" "execution" {
@@ -68,7 +69,7 @@ resource "aws_iam_role_policy" "execution" {
           Sid      = "WriteLogs"
           Effect   = "Allow"
           Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
-          Resource = "${aws_cloudwatch_log_group.this[each.key].arn}:*"
+          Resource = "${local.log_group_arn[each.key]}:*"
         },
       ],
       [for repository in local.ecr_repository_arn[*] : {
@@ -104,6 +105,6 @@ locals {
   # registry id, region and repository of an image in ECR; null for any other registry.
   ecr = try(regex("^([0-9]{12})\\.dkr\\.ecr\\.([a-z0-9-]+)\\.amazonaws\\.[a-z.]+/([^:@]+)", var.image), null)
   ecr_repository_arn = local.ecr == null ? null : (
-    "arn:${split(":", aws_dynamodb_table.this.arn)[1]}:ecr:${local.ecr[1]}:${local.ecr[0]}:repository/${local.ecr[2]}"
+    "arn:${data.aws_partition.this.partition}:ecr:${local.ecr[1]}:${local.ecr[0]}:repository/${local.ecr[2]}"
   )
 }

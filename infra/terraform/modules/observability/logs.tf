@@ -1,20 +1,7 @@
 # Logs, what is counted in them, and the questions that are asked of them at night. The lines are those of
 # common/runtime/src/telemetry.rs: flat JSON with `message`, `level`, `request_id` and the fields of the event.
 
-resource "aws_cloudwatch_log_group" "this" {
-  #checkov:skip=CKV_AWS_158:kms_key_arn is the caller's choice; without it logs are encrypted by a key that AWS owns
-  #checkov:skip=CKV_AWS_338:log_retention_days is a year by default; shorter is the caller's choice
-  for_each = toset(["api", "worker"])
-
-  name              = "/${var.name}/${each.key}"
-  retention_in_days = var.log_retention_days
-  kms_key_id        = var.kms_key_arn
-  tags              = local.tags
-}
-
 locals {
-  namespace = "SandboxBroker/${var.name}"
-
   # Counted in log lines: which log, which lines, which value.
   metrics_in_logs = {
     ServerErrors    = { log = "api", pattern = "{ $.message = \"request\" && $.status >= 500 }", value = "1" }
@@ -66,10 +53,10 @@ locals {
 }
 
 resource "aws_cloudwatch_log_metric_filter" "this" {
-  for_each = local.metrics_in_logs
+  for_each = local.has_logs ? local.metrics_in_logs : {}
 
   name           = "${var.name}-${each.key}"
-  log_group_name = aws_cloudwatch_log_group.this[each.value.log].name
+  log_group_name = var.log_groups[each.value.log]
   pattern        = each.value.pattern
 
   metric_transformation {
@@ -83,9 +70,9 @@ resource "aws_cloudwatch_log_metric_filter" "this" {
 }
 
 resource "aws_cloudwatch_query_definition" "this" {
-  for_each = var.save_queries ? local.saved_queries : {}
+  for_each = var.save_queries && local.has_logs ? local.saved_queries : {}
 
   name            = "${var.name}/${each.key}"
-  log_group_names = [for log in each.value.logs : aws_cloudwatch_log_group.this[log].name]
+  log_group_names = [for log in each.value.logs : var.log_groups[log]]
   query_string    = each.value.query
 }

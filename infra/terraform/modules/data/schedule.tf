@@ -57,8 +57,10 @@ resource "aws_scheduler_schedule" "this" {
 resource "aws_iam_role" "scheduler" {
   count = length(local.schedule) > 0 ? 1 : 0
 
-  name = "${var.name}-scheduler"
-  tags = local.tags
+  name                 = "${var.name}-scheduler"
+  path                 = var.role_path
+  permissions_boundary = var.permissions_boundary_arn
+  tags                 = local.tags
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{

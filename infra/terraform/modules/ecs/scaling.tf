@@ -4,15 +4,19 @@
 #
 # Target tracking gets there by holding the backlog per running task at its target. CloudWatch counts once a minute, so
 # this serves sustained load; the first seconds of a burst are served by the tasks that are there, and by what each takes at once.
+# Known rushes are given as `scheduled_scaling`.
+#
+# No FILL: CloudWatch publishes these metrics late, so a filled expression would always have a made-up newest point, and
+# target tracking, which wants three breaching points in a row, would never act (infra/check/scaling.py plays this through).
 
 locals {
-  backlog_expression = "(FILL(visible, 0) + FILL(inflight, 0)) / IF(FILL(running, 0) > 1, FILL(running, 0), 1)"
+  backlog_expression = "(visible + inflight) / IF(running > 1, running, 1)"
 
   # Id, namespace, name, statistic and dimensions of what the expression uses.
   backlog_metrics = {
-    visible  = { namespace = "AWS/SQS", name = "ApproximateNumberOfMessagesVisible", stat = "Maximum", dimensions = { QueueName = aws_sqs_queue.this["requests"].name } }
-    inflight = { namespace = "AWS/SQS", name = "ApproximateNumberOfMessagesNotVisible", stat = "Maximum", dimensions = { QueueName = aws_sqs_queue.this["requests"].name } }
-    running  = { namespace = "ECS/ContainerInsights", name = "RunningTaskCount", stat = "Average", dimensions = { ClusterName = aws_ecs_cluster.this.name, ServiceName = "worker" } }
+    visible  = { namespace = "AWS/SQS", name = "ApproximateNumberOfMessagesVisible", stat = "Maximum", dimensions = { QueueName = var.requests_queue_name } }
+    inflight = { namespace = "AWS/SQS", name = "ApproximateNumberOfMessagesNotVisible", stat = "Maximum", dimensions = { QueueName = var.requests_queue_name } }
+    running  = { namespace = "ECS/ContainerInsights", name = "RunningTaskCount", stat = "Average", dimensions = { ClusterName = local.cluster.name, ServiceName = local.service_name["worker"] } }
   }
 
   scaled = var.autoscaling ? {
@@ -26,7 +30,7 @@ resource "aws_appautoscaling_target" "this" {
 
   service_namespace  = "ecs"
   scalable_dimension = "ecs:service:DesiredCount"
-  resource_id        = "service/${aws_ecs_cluster.this.name}/${each.key}"
+  resource_id        = "service/${local.cluster.name}/${local.service_name[each.key]}"
   min_capacity       = each.value.min
   max_capacity       = each.value.max
   tags               = local.tags
@@ -85,7 +89,7 @@ resource "aws_appautoscaling_policy" "backlog" {
   }
 }
 
-# Age is what clients feel. Few slow messages make no backlog, and yet somebody waits.
+# The age of the oldest request is what clients feel. Few slow messages make no backlog, and yet somebody waits.
 resource "aws_appautoscaling_policy" "oldest_age" {
   count = var.autoscaling ? 1 : 0
 
@@ -100,21 +104,21 @@ resource "aws_appautoscaling_policy" "oldest_age" {
     cooldown                = var.worker.scale_out_cooldown_s
     metric_aggregation_type = "Maximum"
 
-    # Above the alarm's threshold by 0 to 20 s, by 20 to 50 s, by more.
+    # Above the alarm's threshold by 0 to 25 s, by 25 to 55 s, by more.
     step_adjustment {
       metric_interval_lower_bound = 0
-      metric_interval_upper_bound = 20
-      scaling_adjustment          = 1
-    }
-
-    step_adjustment {
-      metric_interval_lower_bound = 20
-      metric_interval_upper_bound = 50
+      metric_interval_upper_bound = 25
       scaling_adjustment          = 2
     }
 
     step_adjustment {
-      metric_interval_lower_bound = 50
+      metric_interval_lower_bound = 25
+      metric_interval_upper_bound = 55
+      scaling_adjustment          = 3
+    }
+
+    step_adjustment {
+      metric_interval_lower_bound = 55
       scaling_adjustment          = 4
     }
   }
@@ -127,7 +131,7 @@ resource "aws_cloudwatch_metric_alarm" "scale_on_age" {
   alarm_description   = "Scales the workers out, nobody needs to come: the oldest request is older than ${var.worker.oldest_age_s} s"
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateAgeOfOldestMessage"
-  dimensions          = { QueueName = aws_sqs_queue.this["requests"].name }
+  dimensions          = { QueueName = var.requests_queue_name }
   statistic           = "Maximum"
   period              = 60
   evaluation_periods  = 1
@@ -155,5 +159,22 @@ resource "aws_appautoscaling_policy" "api_cpu" {
     predefined_metric_specification {
       predefined_metric_type = "ECSServiceAverageCPUUtilization"
     }
+  }
+}
+
+# Rushes that are known beforehand, e.g. a class at nine: the bounds change at a time, not when a queue has grown.
+resource "aws_appautoscaling_scheduled_action" "this" {
+  for_each = var.autoscaling && !var.paused ? var.scheduled_scaling : {}
+
+  name               = "${var.name}-${each.key}"
+  service_namespace  = aws_appautoscaling_target.this[each.value.service].service_namespace
+  scalable_dimension = aws_appautoscaling_target.this[each.value.service].scalable_dimension
+  resource_id        = aws_appautoscaling_target.this[each.value.service].resource_id
+  schedule           = each.value.schedule
+  timezone           = each.value.timezone
+
+  scalable_target_action {
+    min_capacity = each.value.min_tasks
+    max_capacity = coalesce(each.value.max_tasks, local.scaled[each.value.service].max)
   }
 }
