@@ -3,6 +3,7 @@
     alerts.py
 """
 
+import json
 import pathlib
 import re
 import sys
@@ -46,6 +47,15 @@ def main() -> int:
     chart = ROOT / "infra/kubernetes/chart/files/alerts.yaml"
     if yaml.safe_load(chart.read_text(encoding="utf-8"))["groups"] != groups:
         problems.append(f"{chart.relative_to(ROOT)} has other rules than infra/observability/alerts.yaml")
+
+    dashboard = json.loads((OBSERVABILITY / "dashboard.json").read_text(encoding="utf-8"))
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            for metric, matchers in re.findall(r"\b(broker_\w+|up)\b(?!\()(\{[^}]*\})?", target["expr"]):
+                if 'prefix=~"$prefix"' not in matchers:
+                    problems.append(f"panel {panel['title']!r} shows {metric} of all environments at once")
+    if "prefix" not in {variable["name"] for variable in dashboard["templating"]["list"]}:
+        problems.append("the dashboard has no variable prefix")
 
     for problem in problems:
         print(f"  {problem}", file=sys.stderr)
