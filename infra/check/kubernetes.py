@@ -57,7 +57,7 @@ def problems_of_the_rest(resources: list[dict], kinds: dict, values: dict, prefi
     promises = {}
     for kind, name, key in (("ServiceMonitor", "broker-api", "endpoints"), ("PodMonitor", "broker-worker", "podMetricsEndpoints")):
         monitor = kinds[kind, name]
-        promises[f"{kind}: every series says its prefix"] = all({"targetLabel": "prefix", "replacement": prefix} in e["relabelings"] for e in monitor["spec"][key])
+        promises[f"{kind}: every series says its prefix"] = all({"targetLabel": "prefix", "replacement": prefix} in e.get("relabelings", []) for e in monitor["spec"][key])
         labels = values.get("monitoring", {}).get("labels", {})
         promises[f"{kind}: the operator's selector finds it"] = labels.items() <= monitor["metadata"]["labels"].items()
     rules = yaml.safe_load((ROOT / "infra/observability/alerts.yaml").read_text(encoding="utf-8"))["groups"]
