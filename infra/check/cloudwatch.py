@@ -20,6 +20,10 @@ CASES = {
         "fires": [{"requests": 600, "target": 12, "balancer": None}, {"requests": 20, "target": 5, "balancer": 2}],
         "quiet": [{"requests": 600, "target": 3, "balancer": None}, {"requests": 8, "target": 8, "balancer": None}, {"requests": None, "target": None, "balancer": None}],
     },
+    "waits-run-out": {
+        "fires": [{"requests": 600, "ran_out": 30}],
+        "quiet": [{"requests": 600, "ran_out": 2}, {"requests": 8, "ran_out": 8}, {"requests": 600, "ran_out": None}],
+    },
     "nobody-receives": {
         "fires": [{"visible": 40, "received": 0}],
         "quiet": [{"visible": 40, "received": 900}, {"visible": 0, "received": 0}, {"visible": 0, "received": 900}],

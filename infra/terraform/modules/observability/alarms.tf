@@ -155,6 +155,15 @@ locals {
       }
       above = 0, of = [3, 5], period = 60
     }
+    waits-run-out = {
+      when       = local.has_alb && local.has_logs, ticket = false, text = "More than ${var.alarms.waits_run_out_percent} % of calls get no answer within their wait: see Backlog growing"
+      expression = "IF(requests >= ${var.alarms.error_min_requests}, 100 * FILL(ran_out, 0) / requests, 0)"
+      metrics = {
+        requests = local.answers.requests
+        ran_out  = { namespace = local.namespace, metric = "StillQueued", stat = "Sum", dimensions = {} }
+      }
+      above = var.alarms.waits_run_out_percent, of = [3, 5], period = 60
+    }
     # Refused while the pool is empty. A 409 for a prefix that matches nothing, with sandboxes left, is pool-prefix.
     pool-empty = {
       when       = local.has_logs, ticket = false, text = "Allocations were refused because no sandbox was free: see Pool low"

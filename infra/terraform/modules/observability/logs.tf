@@ -6,6 +6,7 @@ locals {
   metrics_in_logs = {
     ServerErrors    = { log = "api", pattern = "{ $.message = \"request\" && $.status >= 500 }", value = "1" }
     Shed            = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"overloaded\" }", value = "1" }
+    StillQueued     = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"still_queued\" }", value = "1" }
     PoolEmpty       = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"no_sandboxes\" }", value = "1" }
     Allocated       = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"created\" }", value = "1" }
     AllocateLatency = { log = "api", pattern = "{ $.message = \"request\" && $.route = \"/v1/allocate\" && $.latency_ms = * }", value = "$.latency_ms" }

@@ -88,6 +88,7 @@ variable "alarms" {
     pending_deletion_max     = optional(number, 2000)
     error_percent            = optional(number, 1)
     error_min_requests       = optional(number, 10)
+    waits_run_out_percent    = optional(number, 1)
     latency_p99_s            = optional(number, 2)
     cpu_percent              = optional(number, 85)
     memory_percent           = optional(number, 85)
