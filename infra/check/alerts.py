@@ -3,6 +3,7 @@
     alerts.py
 """
 
+import json
 import pathlib
 import re
 import sys
@@ -37,10 +38,24 @@ def main() -> int:
         if not page or section not in anchors(ROOT / page):
             problems.append(f"{name}: the runbook {notes.get('runbook')!r} is nowhere")
 
-    manifests = yaml.safe_load_all((ROOT / "infra/kubernetes/base/monitoring.yaml").read_text(encoding="utf-8"))
-    manifest = next(m for m in manifests if m["kind"] == "PrometheusRule")
-    if manifest["spec"]["groups"] != groups:
-        problems.append("infra/kubernetes/base/monitoring.yaml has other rules than infra/observability/alerts.yaml")
+    # Environments do not mix: every aggregation keeps the prefix.
+    for rule in rules:
+        for grouping in re.findall(r"\b(?:sum|min|max|avg|count)\b\s*(by \([^)]*\))?", rule["expr"]):
+            if "prefix" not in grouping:
+                problems.append(f"{rule['alert']} aggregates over all environments")
+
+    chart = ROOT / "infra/kubernetes/chart/files/alerts.yaml"
+    if yaml.safe_load(chart.read_text(encoding="utf-8"))["groups"] != groups:
+        problems.append(f"{chart.relative_to(ROOT)} has other rules than infra/observability/alerts.yaml")
+
+    dashboard = json.loads((OBSERVABILITY / "dashboard.json").read_text(encoding="utf-8"))
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            for metric, matchers in re.findall(r"\b(broker_\w+|up)\b(?!\()(\{[^}]*\})?", target["expr"]):
+                if 'prefix=~"$prefix"' not in matchers:
+                    problems.append(f"panel {panel['title']!r} shows {metric} of all environments at once")
+    if "prefix" not in {variable["name"] for variable in dashboard["templating"]["list"]}:
+        problems.append("the dashboard has no variable prefix")
 
     for problem in problems:
         print(f"  {problem}", file=sys.stderr)

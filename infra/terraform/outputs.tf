@@ -1,84 +1,79 @@
 output "url_host" {
-  description = "The load balancer's DNS name: what the API's own name points at."
-  value       = aws_lb.this.dns_name
+  description = "The load balancer's DNS name, for the API's own name to point at; null with an existing load balancer."
+  value       = module.ecs.url_host
 }
 
 output "load_balancer_zone_id" {
-  description = "For an alias record."
-  value       = aws_lb.this.zone_id
+  description = "Zone id of the load balancer for an alias record; null with an existing load balancer."
+  value       = module.ecs.load_balancer_zone_id
 }
 
 output "table_name" {
   description = "BROKER_TABLE for the broker command."
-  value       = aws_dynamodb_table.this.name
+  value       = module.data.table_name
 }
 
 output "prefix" {
   description = "BROKER_PREFIX for the broker command."
-  value       = var.name
+  value       = module.data.prefix
 }
 
 output "warm_throughput_command" {
-  description = "To be run once before an expected rush on a new table: provider 5 has no argument for warm throughput. The index needs as much as the table, whose writes its throttling fails."
-  value = join(" ", [
-    "aws dynamodb update-table --region ${local.region} --table-name ${aws_dynamodb_table.this.name}",
-    "--warm-throughput ReadUnitsPerSecond=12000,WriteUnitsPerSecond=8000",
-    "--global-secondary-index-updates '${jsonencode([{ Update = { IndexName = "StateIndex", WarmThroughput = { ReadUnitsPerSecond = 12000, WriteUnitsPerSecond = 8000 } } }])}'",
-  ])
+  description = "To be run once before an expected rush on a new table; see modules/data."
+  value       = module.data.warm_throughput_command
 }
 
 output "queue_urls" {
-  description = "The four queues, by name without the prefix."
-  value = merge(
-    { for name, queue in aws_sqs_queue.this : name => queue.url },
-    { for name, queue in aws_sqs_queue.dead_letters : "${name}-dlq" => queue.url },
-  )
+  description = "URLs of the four queues, by name without the prefix."
+  value       = module.data.queue_urls
 }
 
 output "secret_arns" {
   description = "The secrets to put tokens into, before the first task can start."
-  value       = { for name, secret in aws_secretsmanager_secret.this : name => secret.arn }
+  value       = module.ecs.secret_arns
 }
 
 output "cluster_name" {
-  description = "The ECS cluster; its services are called api and worker."
-  value       = aws_ecs_cluster.this.name
+  description = "The ECS cluster."
+  value       = module.ecs.cluster_name
+}
+
+output "service_names" {
+  description = "Names of the two ECS services."
+  value       = module.ecs.service_names
 }
 
 output "log_groups" {
   description = "Log groups by service."
-  value       = { for name, group in aws_cloudwatch_log_group.this : name => group.name }
+  value       = module.ecs.log_groups
 }
 
 output "dashboard_name" {
   description = "The CloudWatch dashboard."
-  value       = aws_cloudwatch_dashboard.this.dashboard_name
+  value       = module.observability.dashboard_name
+}
+
+output "alarm_names" {
+  description = "Names of all alarms that call somebody."
+  value       = module.observability.alarm_names
 }
 
 output "task_security_group_ids" {
   description = "Security groups of the tasks, by service, for what else they should reach."
-  value       = { for name, group in aws_security_group.task : name => group.id }
+  value       = module.ecs.task_security_group_ids
 }
 
 output "operator_policy_arn" {
-  description = "What the broker command needs; attach it to the roles of operators."
-  value       = aws_iam_policy.operator.arn
+  description = "Managed policy of the broker command; attach it to the roles of operators."
+  value       = module.data.operator_policy_arn
 }
 
 output "policies" {
-  description = "The policy documents of api, worker and operator, as they are attached."
-  value       = local.policies
+  description = "Policy documents of api, worker and operator, as they are attached."
+  value       = module.data.policies
 }
 
 output "worker_scaling" {
   description = "The workers' scaling rule as rendered: expression, its metrics, target and bounds."
-  value = {
-    expression           = local.backlog_expression
-    metrics              = local.backlog_metrics
-    target               = var.worker.backlog_per_task
-    min                  = local.desired.worker
-    max                  = var.paused ? 0 : var.worker.max_tasks
-    scale_out_cooldown_s = var.worker.scale_out_cooldown_s
-    scale_in_cooldown_s  = var.worker.scale_in_cooldown_s
-  }
+  value       = module.ecs.worker_scaling
 }

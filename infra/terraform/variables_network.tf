@@ -19,12 +19,13 @@ variable "private_subnet_ids" {
 }
 
 variable "load_balancer_subnet_ids" {
-  description = "Subnets of the load balancer, in two zones at least: public ones, or private ones if it is internal."
+  description = "Subnets of the load balancer, in two zones at least: public ones, or private ones if it is internal. Not needed with an existing load balancer."
   type        = list(string)
+  default     = []
 
   validation {
-    condition     = length(distinct(var.load_balancer_subnet_ids)) >= 2
-    error_message = "Give at least two subnets, in different zones."
+    condition     = length(distinct(var.load_balancer_subnet_ids)) >= 2 || var.load_balancer != null
+    error_message = "Give at least two subnets, in different zones, or an existing load balancer."
   }
 }
 
@@ -32,12 +33,33 @@ variable "private_route_table_ids" {
   description = "Route tables of the private subnets, for the gateway endpoints of DynamoDB and S3 (image layers). Needed with create_vpc_endpoints."
   type        = list(string)
   default     = []
+
+  validation {
+    condition     = length(var.private_route_table_ids) > 0 || !var.create_vpc_endpoints
+    error_message = "create_vpc_endpoints needs private_route_table_ids: a gateway endpoint without a route serves nobody."
+  }
 }
 
 variable "create_vpc_endpoints" {
-  description = "Whether this module makes the VPC endpoints of DynamoDB, S3, SQS, Secrets Manager, CloudWatch Logs and ECR; false if the VPC has them, or a NAT is enough."
+  description = "Whether this module makes the VPC endpoints of DynamoDB, S3, SQS, Secrets Manager, CloudWatch Logs and ECR. They answer for the whole VPC (private DNS), so only for a VPC that has none of them."
   type        = bool
-  default     = true
+  default     = false
+}
+
+variable "vpc_cidr_blocks" {
+  description = "All address ranges of the VPC: who may use the VPC endpoints. Needed with create_vpc_endpoints."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for cidr in var.vpc_cidr_blocks : can(cidrhost(cidr, 0)) && !endswith(cidr, "/0")])
+    error_message = "vpc_cidr_blocks must be address ranges, none of them /0."
+  }
+
+  validation {
+    condition     = length(var.vpc_cidr_blocks) > 0 || !var.create_vpc_endpoints
+    error_message = "create_vpc_endpoints needs vpc_cidr_blocks: private DNS sends the whole VPC to the endpoints, so the whole VPC is admitted."
+  }
 }
 
 variable "internal" {
@@ -68,13 +90,25 @@ variable "provider_cidrs" {
   }
 }
 
-variable "certificate_arn" {
-  description = "The ACM certificate of the HTTPS listener."
-  type        = string
+variable "provider_ports" {
+  description = "TCP ports of the provider's API, e.g. [443, 8443]; port 443 is always open, for AWS."
+  type        = list(number)
+  default     = [443]
 
   validation {
-    condition     = can(regex("^arn:[^:]+:acm:", var.certificate_arn))
-    error_message = "certificate_arn must be the ARN of an ACM certificate."
+    condition     = alltrue([for port in var.provider_ports : port >= 1 && port <= 65535 && floor(port) == port])
+    error_message = "provider_ports must be port numbers."
+  }
+}
+
+variable "certificate_arn" {
+  description = "The ACM certificate of the HTTPS listener. Not needed with an existing load balancer."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.load_balancer != null || can(regex("^arn:[^:]+:acm:", var.certificate_arn))
+    error_message = "certificate_arn must be the ARN of an ACM certificate, unless there is a load balancer already."
   }
 }
 
@@ -108,5 +142,81 @@ variable "waf" {
   validation {
     condition     = alltrue([for cidr in var.waf.trusted_cidrs : can(cidrhost(cidr, 0)) && !endswith(cidr, "/0")])
     error_message = "waf.trusted_cidrs must be address ranges, none of them /0."
+  }
+}
+
+variable "cluster" {
+  description = "An existing ECS cluster with Container Insights switched on; null makes one. In a shared cluster the services are called NAME-api and NAME-worker."
+  type        = object({ name = string, arn = string })
+  default     = null
+}
+
+variable "load_balancer" {
+  description = "An existing application load balancer: its HTTPS listener, security group, arn_suffix, our host names and two free rule priorities from `priority` on. null makes one. Its idle timeout must be 60 s and its security group must reach the tasks on port 8080."
+  type = object({
+    listener_arn      = string
+    security_group_id = string
+    arn_suffix        = string
+    hosts             = list(string)
+    priority          = optional(number, 100)
+  })
+  default = null
+
+  validation {
+    condition     = var.load_balancer == null ? true : length(var.load_balancer.hosts) > 0
+    error_message = "load_balancer.hosts must name at least one host: the listener serves others as well."
+  }
+}
+
+variable "security_group_ids" {
+  description = "Existing security groups of the tasks; null makes them with the rules of this module."
+  type        = object({ api = string, worker = string })
+  default     = null
+}
+
+variable "log_group_names" {
+  description = "Existing log groups; null makes /NAME/api and /NAME/worker."
+  type        = object({ api = string, worker = string })
+  default     = null
+}
+
+variable "collector" {
+  description = "A collector container beside each task (AWS Distro for OpenTelemetry, by digest): writes the processes' metrics to CloudWatch in the embedded metric format with the dimension prefix, and traces to X-Ray. metrics are regular expressions of the names to keep, because each is charged. null for none."
+  type = object({
+    image      = string
+    interval_s = optional(number, 60)
+    traces     = optional(bool, true)
+    metrics = optional(list(string), [
+      "broker_pool_.+", "broker_queue_.+", "broker_dead_letters", "broker_dead_letter_oldest_age_seconds",
+      "broker_provider_breaker_state", "broker_clock_skew_seconds", "broker_pending_replies",
+    ])
+  })
+  default = null
+
+  validation {
+    condition     = var.collector == null ? true : can(regex("@sha256:[0-9a-f]{64}$", var.collector.image))
+    error_message = "collector.image must be given by digest."
+  }
+}
+
+variable "otlp_endpoint" {
+  description = "Base URL of a collector elsewhere that takes traces as OTLP over HTTP (BROKER_OTLP_ENDPOINT), e.g. http://collector.internal:4318; the tasks' security groups let them reach its port. null for none, or for the collector beside the task."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.otlp_endpoint == null || can(regex("^https?://[^/]+", var.otlp_endpoint))
+    error_message = "otlp_endpoint must be an http or https URL."
+  }
+}
+
+variable "otlp_cidrs" {
+  description = "Address ranges of otlp_endpoint."
+  type        = list(string)
+  default     = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
+
+  validation {
+    condition     = length(var.otlp_cidrs) > 0 && alltrue([for cidr in var.otlp_cidrs : can(cidrhost(cidr, 0))])
+    error_message = "otlp_cidrs must be address ranges, at least one."
   }
 }

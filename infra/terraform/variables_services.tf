@@ -30,7 +30,7 @@ variable "worker" {
     backlog_per_task     = optional(number, 100)
     scale_out_cooldown_s = optional(number, 60)
     scale_in_cooldown_s  = optional(number, 300)
-    oldest_age_s         = optional(number, 10)
+    oldest_age_s         = optional(number, 5)
   })
   default = {}
 
@@ -72,6 +72,35 @@ variable "paused" {
   }
 }
 
+variable "scheduled_scaling" {
+  description = "Changes of the bounds of autoscaling at known times, by name: service (api or worker), schedule (at(...), cron(...) or rate(...)), timezone, min_tasks and max_tasks. One entry raises, another lowers again. An apply in between sets the bounds back to min_tasks until the next entry."
+  type = map(object({
+    service   = optional(string, "worker")
+    schedule  = string
+    timezone  = optional(string, "UTC")
+    min_tasks = number
+    max_tasks = optional(number)
+  }))
+  default = {}
+
+  validation {
+    condition     = alltrue([for change in values(var.scheduled_scaling) : contains(["api", "worker"], change.service)])
+    error_message = "scheduled_scaling is of the service api or worker."
+  }
+
+  validation {
+    condition     = alltrue([for change in values(var.scheduled_scaling) : can(regex("^(at|cron|rate)\\(.+\\)$", change.schedule))])
+    error_message = "A schedule is at(...), cron(...) or rate(...), as Application Auto Scaling writes them."
+  }
+
+  validation {
+    condition = alltrue([for change in values(var.scheduled_scaling) : (
+      change.min_tasks >= 0 && change.min_tasks <= coalesce(change.max_tasks, change.service == "api" ? var.api.max_tasks : var.worker.max_tasks)
+    )])
+    error_message = "scheduled_scaling.min_tasks must be at most max_tasks, of the entry or of the service."
+  }
+}
+
 variable "log_retention_days" {
   description = "Days for which logs are kept."
   type        = number
@@ -90,27 +119,45 @@ variable "save_queries" {
 }
 
 variable "alarms" {
-  description = "Where alarms go (SNS topics; none makes alarms that only show) and from which value on. Ages and latencies are seconds."
+  description = "Where alarms go (SNS topics; none makes alarms that only show) and their thresholds. actions are for what somebody is woken for, ticket_actions (null: the same) for what can wait until the morning. Ages and latencies are seconds. census_minutes is the interval of the census: 1 up to 100,000 sandboxes, one more for each further 100,000. slo_availability_percent and slo_fast_percent are the objectives for answers without 5xx and for answers within latency_p99_s, over 30 days."
   type = object({
-    actions              = optional(list(string), [])
-    ok_actions           = optional(list(string), [])
-    oldest_request_s     = optional(number, 30)
-    oldest_maintenance_s = optional(number, 1800)
-    pool_available_min   = optional(number, 50)
-    error_percent        = optional(number, 1)
-    latency_p99_s        = optional(number, 2)
-    cpu_percent          = optional(number, 85)
-    memory_percent       = optional(number, 85)
+    actions                  = optional(list(string), [])
+    ok_actions               = optional(list(string), [])
+    ticket_actions           = optional(list(string))
+    oldest_request_s         = optional(number, 30)
+    oldest_maintenance_s     = optional(number, 1800)
+    pool_available_min       = optional(number, 50)
+    census_minutes           = optional(number, 1)
+    pending_deletion_max     = optional(number, 2000)
+    error_percent            = optional(number, 1)
+    error_min_requests       = optional(number, 10)
+    waits_run_out_percent    = optional(number, 1)
+    latency_p99_s            = optional(number, 2)
+    cpu_percent              = optional(number, 85)
+    memory_percent           = optional(number, 85)
+    slo_availability_percent = optional(number, 99.9)
+    slo_fast_percent         = optional(number, 99)
+    slo_min_requests         = optional(number, 100)
   })
   default = {}
 
   validation {
-    condition     = alltrue([for arn in concat(var.alarms.actions, var.alarms.ok_actions) : startswith(arn, "arn:")])
-    error_message = "alarms.actions and ok_actions are ARNs."
+    condition     = alltrue([for arn in concat(var.alarms.actions, var.alarms.ok_actions, coalesce(var.alarms.ticket_actions, [])) : startswith(arn, "arn:")])
+    error_message = "alarms.actions, ok_actions and ticket_actions are ARNs."
   }
 
   validation {
     condition     = var.alarms.error_percent > 0 && var.alarms.error_percent <= 100
     error_message = "alarms.error_percent must be above 0 and at most 100."
+  }
+
+  validation {
+    condition     = var.alarms.census_minutes >= 1 && var.alarms.census_minutes <= 600
+    error_message = "alarms.census_minutes must be from 1 to 600."
+  }
+
+  validation {
+    condition     = min(var.alarms.slo_availability_percent, var.alarms.slo_fast_percent) >= 90 && max(var.alarms.slo_availability_percent, var.alarms.slo_fast_percent) < 100
+    error_message = "An objective is from 90 to below 100 percent."
   }
 }

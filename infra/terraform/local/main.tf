@@ -1,4 +1,4 @@
-# The module against an endpoint on this machine: what infra/check/apply.sh applies, uses and destroys. Not for AWS.
+# The module against an endpoint on this machine: what infra/check/apply applies, uses and destroys. Not for AWS.
 # All but what the endpoint does not know: Application Auto Scaling, saved queries, the web ACL's log, prefix lists of gateway endpoints.
 
 terraform {
@@ -7,7 +7,7 @@ terraform {
   required_providers {
     aws = {
       source  = "hashicorp/aws"
-      version = ">= 5.80, < 6.0"
+      version = ">= 5.80, < 7.0"
     }
   }
 }
@@ -20,6 +20,12 @@ variable "endpoint" {
     condition     = startswith(var.endpoint, "http://127.0.0.1:")
     error_message = "Only this machine."
   }
+}
+
+variable "table_name" {
+  description = "Name of the table after a restore; null takes the module's name."
+  type        = string
+  default     = null
 }
 
 provider "aws" {
@@ -72,6 +78,7 @@ module "broker" {
   source = "../"
 
   name                     = "applied"
+  table_name               = var.table_name
   image                    = "broker:local"
   cpu_architecture         = "X86_64"
   vpc_id                   = aws_vpc.this.id

@@ -13,120 +13,74 @@ variables {
   certificate_arn          = "arn:aws:acm:eu-central-1:123456789012:certificate/1"
 }
 
-run "a_name_that_sqs_or_the_load_balancer_would_not_take" {
-  command         = plan
-  expect_failures = [var.name]
+run "each_of_these" {
+  command = plan
+  expect_failures = [
+    var.name,
+    var.image,
+    var.private_subnet_ids,
+    var.waf,
+    var.drain_s,
+    var.settings,
+    var.api,
+    var.worker,
+    var.external_schedule,
+    var.paused,
+    var.load_balancer,
+    var.collector,
+    var.warm_throughput,
+    var.vpc_cidr_blocks,
+    var.private_route_table_ids,
+  ]
 
   variables {
+    # a name that sqs or the load balancer would not take
     name = "Broker_1"
-  }
-}
-
-run "an_image_that_can_change" {
-  command         = plan
-  expect_failures = [var.image]
-
-  variables {
+    # an image that can change
     image = "registry.example/broker:latest"
-  }
-}
-
-run "one_subnet_only" {
-  command         = plan
-  expect_failures = [var.private_subnet_ids]
-
-  variables {
+    # one subnet only
     private_subnet_ids = ["subnet-1", "subnet-1"]
-  }
-}
-
-run "a_rate_rule_that_stops_a_platform" {
-  command         = plan
-  expect_failures = [var.waf]
-
-  variables {
+    # a rate rule that stops a platform
     waf = { requests_per_5_min = 2000 }
-  }
-}
-
-run "a_drain_that_fargate_cuts_short" {
-  command         = plan
-  expect_failures = [var.drain_s]
-
-  variables {
+    # a drain that fargate cuts short
     drain_s = 100
-  }
-}
-
-run "a_token_in_the_settings" {
-  command         = plan
-  expect_failures = [var.settings]
-
-  variables {
+    # a token in the settings
     settings = { BROKER_TRACK_TOKENS = "a=0123456789abcdef" }
-  }
-}
-
-run "a_setting_that_the_module_decides" {
-  command         = plan
-  expect_failures = [var.settings]
-
-  variables {
-    settings = { BROKER_TABLE = "other" }
-  }
-}
-
-run "one_api_task" {
-  command         = plan
-  expect_failures = [var.api]
-
-  variables {
+    # one api task
     api = { min_tasks = 1 }
-  }
-}
-
-run "workers_that_scale_in_faster_than_out" {
-  command         = plan
-  expect_failures = [var.worker]
-
-  variables {
+    # workers that scale in faster than out
     worker = { scale_in_cooldown_s = 10 }
-  }
-}
-
-run "a_job_that_no_worker_knows" {
-  command         = plan
-  expect_failures = [var.external_schedule]
-
-  variables {
+    # a job that no worker knows
     external_schedule = { make_coffee = "rate(10 minutes)" }
-  }
-}
-
-run "a_job_without_a_rate" {
-  command         = plan
-  expect_failures = [var.external_schedule]
-
-  variables {
-    external_schedule = { sync = "10 minutes" }
-  }
-}
-
-run "endpoints_without_routes" {
-  command         = plan
-  expect_failures = [aws_vpc_endpoint.gateway]
-
-  variables {
+    # a pause that could not work
+    paused      = true
+    autoscaling = false
+    # a listener that others use without a host
+    load_balancer = { listener_arn = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:listener/app/shared/1/1", security_group_id = "sg-1", arn_suffix = "app/shared/1", hosts = [] }
+    # a collector that can change
+    collector = { image = "collector:latest" }
+    # less warm throughput than a new table has
+    warm_throughput = { write = 1000 }
+    # endpoints that would shut out the VPC, and endpoints without routes
+    create_vpc_endpoints    = true
     private_route_table_ids = []
   }
 }
 
-run "a_pause_that_could_not_work" {
-  command         = plan
-  expect_failures = [var.paused]
+run "and_each_of_these" {
+  command = plan
+  expect_failures = [
+    var.settings,
+    var.external_schedule,
+    var.scheduled_scaling,
+  ]
 
   variables {
-    paused      = true
-    autoscaling = false
+    # a schedule of a service that is not there
+    scheduled_scaling = { morning = { service = "console", schedule = "cron(0 8 ? * * *)", min_tasks = 4 } }
+    # a setting that the module decides
+    settings = { BROKER_TABLE = "other" }
+    # a job without a rate
+    external_schedule = { sync = "10 minutes" }
   }
 }

@@ -5,7 +5,7 @@ mock_provider "aws" {
 }
 
 override_resource {
-  target = aws_sqs_queue.this["requests"]
+  target = module.data.aws_sqs_queue.this["requests"]
   values = {
     arn = "arn:aws:sqs:eu-central-1:123456789012:broker-requests"
     url = "https://sqs.eu-central-1.amazonaws.com/123456789012/broker-requests"
@@ -14,7 +14,7 @@ override_resource {
 }
 
 override_resource {
-  target = aws_sqs_queue.this["maintenance"]
+  target = module.data.aws_sqs_queue.this["maintenance"]
   values = {
     arn = "arn:aws:sqs:eu-central-1:123456789012:broker-maintenance"
     url = "https://sqs.eu-central-1.amazonaws.com/123456789012/broker-maintenance"
@@ -23,7 +23,7 @@ override_resource {
 }
 
 override_resource {
-  target = aws_sqs_queue.dead_letters["requests"]
+  target = module.data.aws_sqs_queue.dead_letters["requests"]
   values = {
     arn = "arn:aws:sqs:eu-central-1:123456789012:broker-requests-dlq"
     url = "https://sqs.eu-central-1.amazonaws.com/123456789012/broker-requests-dlq"
@@ -32,7 +32,7 @@ override_resource {
 }
 
 override_resource {
-  target = aws_sqs_queue.dead_letters["maintenance"]
+  target = module.data.aws_sqs_queue.dead_letters["maintenance"]
   values = {
     arn = "arn:aws:sqs:eu-central-1:123456789012:broker-maintenance-dlq"
     url = "https://sqs.eu-central-1.amazonaws.com/123456789012/broker-maintenance-dlq"
@@ -48,6 +48,19 @@ variables {
   load_balancer_subnet_ids = ["subnet-3", "subnet-4"]
   private_route_table_ids  = ["rtb-1"]
   certificate_arn          = "arn:aws:acm:eu-central-1:123456789012:certificate/1"
+}
+
+run "paused_keeps_the_data_and_silences_the_alarms" {
+  command = plan
+
+  variables {
+    paused = true
+  }
+
+  assert {
+    condition     = output.worker_scaling.max == 0 && output.table_name == "broker"
+    error_message = "No task runs; table and queues stay."
+  }
 }
 
 run "rendered" {

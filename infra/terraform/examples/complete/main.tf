@@ -6,7 +6,7 @@ terraform {
   required_providers {
     aws = {
       source  = "hashicorp/aws"
-      version = ">= 5.80, < 6.0"
+      version = ">= 5.80, < 7.0"
     }
   }
 
@@ -64,6 +64,12 @@ variable "paused" {
   default     = false
 }
 
+variable "table_name" {
+  description = "Name of the table after a restore; null takes name."
+  type        = string
+  default     = null
+}
+
 module "broker" {
   source = "../.."
 
@@ -74,7 +80,11 @@ module "broker" {
   load_balancer_subnet_ids = [for subnet in aws_subnet.public : subnet.id]
   private_route_table_ids  = [aws_route_table.private.id]
   certificate_arn          = aws_acm_certificate_validation.this.certificate_arn
-  paused                   = var.paused
+  table_name               = var.table_name
+  # The VPC is the broker's own and has none yet.
+  create_vpc_endpoints = true
+  vpc_cidr_blocks      = [aws_vpc.this.cidr_block]
+  paused               = var.paused
 
   # The load balancer is in the public subnets: what it says of a client's address counts.
   settings = { BROKER_TRUSTED_PROXIES = aws_vpc.this.cidr_block }
@@ -136,6 +146,7 @@ output "broker" {
     table                   = module.broker.table_name
     prefix                  = module.broker.prefix
     cluster                 = module.broker.cluster_name
+    services                = module.broker.service_names
     secret_arns             = module.broker.secret_arns
     operator_policy_arn     = module.broker.operator_policy_arn
     dashboard               = module.broker.dashboard_name

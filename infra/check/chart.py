@@ -1,0 +1,53 @@
+"""Checks what the chart refuses: values that are wrong, each by its schema or by a word of the templates.
+
+    chart.py HELM
+"""
+
+import pathlib
+import subprocess
+import sys
+
+KUBERNETES = pathlib.Path(__file__).parents[1] / "kubernetes"
+# What is set, and a part of what helm must say.
+REFUSALS = [
+    (["image.digest=latest"], "digest"),
+    (["api.minReplicas=1"], "minReplicas"),
+    (["api.minReplicas=9,api.maxReplicas=4"], "below"),
+    (["worker.minReplicas=9,worker.maxReplicas=4"], "below"),
+    (["settings.BROKER_ADMIN_TOKENS=a=b"], "BROKER_ADMIN_TOKENS"),
+    (["settings.PATH=/"], "PATH"),
+    (["settings.BROKER_TABLE=other"], "settings.BROKER_TABLE"),
+    (["keda.version=2.14"], "version"),
+    (["keda.identityOwner=operator"], "identityOwner"),
+    (["aws.roleArns.worker="], "roleArns"),
+    (["identity=podIdentity,aws.roleArns.worker="], "roleArns.worker"),
+    (["provider.rate=0"], "rate"),
+    (["ingress.host="], "host"),
+    (["worker.schedule=x"], "schedule"),
+]
+
+
+def render(helm: str, settings: list[str]) -> subprocess.CompletedProcess:
+    command = [helm, "template", "broker", KUBERNETES / "chart", "--namespace", "n", "-f", KUBERNETES / "values/eks-irsa.yaml"]
+    return subprocess.run([*command, *(word for one in settings for word in ("--set", one))], capture_output=True, text=True, check=False)
+
+
+def main() -> int:
+    problems = []
+    for settings, word in REFUSALS:
+        done = render(sys.argv[1], settings)
+        if done.returncode == 0 or word not in done.stderr:
+            problems.append(f"{settings} is taken, or refused without {word!r}: {done.stderr.strip()}")
+    # A change of a setting replaces the pods, or they would go on with the old one.
+    before, after = render(sys.argv[1], []), render(sys.argv[1], ["settings.BROKER_WAIT_S=20"])
+    sums = [{line for line in done.stdout.splitlines() if "checksum/settings" in line} for done in (before, after)]
+    if not sums[0] or sums[0] & sums[1]:
+        problems.append("a changed setting does not replace the pods")
+    for problem in problems:
+        print(f"  {problem}", file=sys.stderr)
+    print(f"  {len(REFUSALS)} refusals, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+variable "vpc_id" {
+  description = "The VPC of load balancer and tasks."
+  type        = string
+
+  validation {
+    condition     = startswith(var.vpc_id, "vpc-")
+    error_message = "vpc_id must be the id of a VPC."
+  }
+}
+
+variable "private_subnet_ids" {
+  description = "Subnets of the tasks, in two zones at least. Their way out leads to the provider (NAT), and to AWS by it or by the endpoints of this module."
+  type        = list(string)
+
+  validation {
+    condition     = length(distinct(var.private_subnet_ids)) >= 2
+    error_message = "Give at least two subnets, in different zones."
+  }
+}
+
+variable "load_balancer_subnet_ids" {
+  description = "Subnets of the load balancer, in two zones at least: public ones, or private ones if it is internal. Not needed with an existing load balancer."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = length(distinct(var.load_balancer_subnet_ids)) >= 2 || var.load_balancer != null
+    error_message = "Give at least two subnets, in different zones, or an existing load balancer."
+  }
+}
+
+variable "private_route_table_ids" {
+  description = "Route tables of the private subnets, for the gateway endpoints of DynamoDB and S3 (image layers). Needed with create_vpc_endpoints."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = length(var.private_route_table_ids) > 0 || !var.create_vpc_endpoints
+    error_message = "create_vpc_endpoints needs private_route_table_ids: a gateway endpoint without a route serves nobody."
+  }
+}
+
+variable "create_vpc_endpoints" {
+  description = "Whether this module makes the VPC endpoints of DynamoDB, S3, SQS, Secrets Manager, CloudWatch Logs and ECR. They answer for the whole VPC (private DNS), so only for a VPC that has none of them."
+  type        = bool
+  default     = false
+}
+
+variable "vpc_cidr_blocks" {
+  description = "All address ranges of the VPC: who may use the VPC endpoints. Needed with create_vpc_endpoints."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for cidr in var.vpc_cidr_blocks : can(cidrhost(cidr, 0)) && !endswith(cidr, "/0")])
+    error_message = "vpc_cidr_blocks must be address ranges, none of them /0."
+  }
+
+  validation {
+    condition     = length(var.vpc_cidr_blocks) > 0 || !var.create_vpc_endpoints
+    error_message = "create_vpc_endpoints needs vpc_cidr_blocks: private DNS sends the whole VPC to the endpoints, so the whole VPC is admitted."
+  }
+}
+
+variable "internal" {
+  description = "Whether the load balancer has private addresses only."
+  type        = bool
+  default     = false
+}
+
+variable "client_cidrs" {
+  description = "From where the API may be called."
+  type        = list(string)
+  default     = ["0.0.0.0/0"]
+
+  validation {
+    condition     = length(var.client_cidrs) > 0 && alltrue([for cidr in var.client_cidrs : can(cidrhost(cidr, 0))])
+    error_message = "client_cidrs must be address ranges, at least one."
+  }
+}
+
+variable "provider_cidrs" {
+  description = "Where the provider's HTTPS API is; tasks may also reach AWS on port 443."
+  type        = list(string)
+  default     = ["0.0.0.0/0"]
+
+  validation {
+    condition     = length(var.provider_cidrs) > 0 && alltrue([for cidr in var.provider_cidrs : can(cidrhost(cidr, 0))])
+    error_message = "provider_cidrs must be address ranges, at least one."
+  }
+}
+
+variable "provider_ports" {
+  description = "TCP ports of the provider's API, e.g. [443, 8443]; port 443 is always open, for AWS."
+  type        = list(number)
+  default     = [443]
+
+  validation {
+    condition     = alltrue([for port in var.provider_ports : port >= 1 && port <= 65535 && floor(port) == port])
+    error_message = "provider_ports must be port numbers."
+  }
+}
+
+variable "certificate_arn" {
+  description = "The ACM certificate of the HTTPS listener. Not needed with an existing load balancer."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.load_balancer != null || can(regex("^arn:[^:]+:acm:", var.certificate_arn))
+    error_message = "certificate_arn must be the ARN of an ACM certificate, unless there is a load balancer already."
+  }
+}
+
+variable "access_logs_bucket" {
+  description = "S3 bucket for the load balancer's access logs; null for none (the API logs each request itself)."
+  type        = string
+  default     = null
+}
+
+variable "waf" {
+  description = "The web ACL. requests_per_5_min is per address and high on purpose: a whole platform calls from one address, at 1,000/s it makes 300,000. without_token_per_5_min bounds addresses that send no Authorization header. Ranges in trusted_cidrs are never limited. log_blocked keeps a line for each blocked request."
+  type = object({
+    enabled                 = optional(bool, true)
+    requests_per_5_min      = optional(number, 900000)
+    without_token_per_5_min = optional(number, 2000)
+    trusted_cidrs           = optional(list(string), [])
+    log_blocked             = optional(bool, true)
+  })
+  default = {}
+
+  validation {
+    condition     = var.waf.requests_per_5_min >= 300000
+    error_message = "waf.requests_per_5_min below 300000 stops a platform of 1,000 requests a second behind one address."
+  }
+
+  validation {
+    condition     = var.waf.without_token_per_5_min >= 10
+    error_message = "waf.without_token_per_5_min must be at least 10 (a limit of AWS)."
+  }
+
+  validation {
+    condition     = alltrue([for cidr in var.waf.trusted_cidrs : can(cidrhost(cidr, 0)) && !endswith(cidr, "/0")])
+    error_message = "waf.trusted_cidrs must be address ranges, none of them /0."
+  }
+}

@@ -1,0 +1,79 @@
+# Logs, what is counted in them, and the questions that are asked of them at night. The lines are those of
+# common/runtime/src/telemetry.rs: flat JSON with `message`, `level`, `request_id` and the fields of the event.
+
+locals {
+  # Counted in log lines: which log, which lines, which value.
+  metrics_in_logs = {
+    ServerErrors    = { log = "api", pattern = "{ $.message = \"request\" && $.status >= 500 }", value = "1" }
+    Shed            = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"overloaded\" }", value = "1" }
+    StillQueued     = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"still_queued\" }", value = "1" }
+    PoolEmpty       = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"no_sandboxes\" }", value = "1" }
+    Allocated       = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"created\" }", value = "1" }
+    AllocateLatency = { log = "api", pattern = "{ $.message = \"request\" && $.route = \"/v1/allocate\" && $.latency_ms = * }", value = "$.latency_ms" }
+    DeadLetters     = { log = "worker", pattern = "{ $.message = \"dead letter\" }", value = "1" }
+    WorkerErrors    = { log = "worker", pattern = "{ $.level = \"ERROR\" }", value = "1" }
+    Unhealthy       = { log = "worker", pattern = "{ $.message = \"health changed\" && $.healthy IS FALSE }", value = "1" }
+    PoolAvailable   = { log = "worker", pattern = "{ $.message = \"census\" && $.available = * }", value = "$.available" }
+    BreakerOpened   = { log = "worker", pattern = "{ $.message = \"the provider fails: not asked for a minute\" }", value = "1" }
+  }
+
+  saved_queries = {
+    "slowest requests" = {
+      logs  = ["api"]
+      query = "filter message = 'request' | sort latency_ms desc | limit 50 | display @timestamp, request_id, route, status, latency_ms, outcome, track"
+    }
+    "errors by outcome" = {
+      logs  = ["api"]
+      query = "filter message = 'request' and status >= 400 | stats count(*) as requests by outcome, status, route | sort requests desc"
+    }
+    "latency by route" = {
+      logs  = ["api"]
+      query = "filter message = 'request' | stats count(*) as requests, pct(latency_ms, 50) as p50, pct(latency_ms, 99) as p99, max(latency_ms) as worst by route, bin(1m)"
+    }
+    "one request everywhere" = {
+      logs  = ["api", "worker"]
+      query = "filter request_id = 'PASTE-REQUEST-ID' | sort @timestamp asc | display @timestamp, @log, message, kind, outcome, status, latency_ms, track"
+    }
+    "one track" = {
+      logs  = ["api", "worker"]
+      query = "filter track = 'PASTE-TRACK-ID' | sort @timestamp asc | display @timestamp, @log, message, kind, outcome, status, request_id"
+    }
+    "jobs" = {
+      logs  = ["worker"]
+      query = "filter message = 'job done' | sort @timestamp desc | limit 100 | display @timestamp, job, outcome, found, changed, skipped, failed, duration_ms"
+    }
+    "dead letters" = {
+      logs  = ["worker"]
+      query = "filter message = 'dead letter' | stats count(*) as letters, latest(reason) as last_reason by code"
+    }
+    "who uses which token" = {
+      logs  = ["api"]
+      query = "filter message = 'request' and ispresent(token) | stats count(*) as requests, max(@timestamp) as last_used by token"
+    }
+  }
+}
+
+resource "aws_cloudwatch_log_metric_filter" "this" {
+  for_each = local.has_logs ? local.metrics_in_logs : {}
+
+  name           = "${var.name}-${each.key}"
+  log_group_name = var.log_groups[each.value.log]
+  pattern        = each.value.pattern
+
+  metric_transformation {
+    name      = each.key
+    namespace = local.namespace
+    value     = each.value.value
+    unit      = each.value.value == "$.latency_ms" ? "Milliseconds" : "Count"
+    # A count of what did not happen is 0; a level that nobody told is unknown.
+    default_value = each.value.value == "1" ? "0" : null
+  }
+}
+
+resource "aws_cloudwatch_query_definition" "this" {
+  for_each = var.save_queries && local.has_logs ? local.saved_queries : {}
+
+  name            = "${var.name}/${each.key}"
+  log_group_names = [for log in each.value.logs : var.log_groups[log]]
+  query_string    = each.value.query
+}
