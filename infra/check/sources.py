@@ -23,7 +23,7 @@ def rust() -> str:
 def outcomes() -> set[str]:
     """What a `request` line may say in `outcome`: how a request ended, or the code of the problem that it met, in small letters."""
     words = re.findall(r'=> "([a-z_]+)",', (ROOT / "common/domain/src/outcome.rs").read_text(encoding="utf-8"))
-    codes = re.findall(r'"([A-Z_]+)"', (ROOT / "api/src/response/problem/mod.rs").read_text(encoding="utf-8"))
+    codes = re.findall(r'"([A-Z_]+)"', (ROOT / "api/src/response/codes.rs").read_text(encoding="utf-8"))
     return {*words, *(code.lower() for code in codes)}
 
 
