@@ -1,7 +1,7 @@
-//! The one log line and the one measurement of each request.
+//! Access log: the one log line, the metric and the span of each request.
 //!
-//! Invariant: written when the line is dropped, so also when a client left and its answer was never made. Never a token,
-//! a query or a body; the client's own request id bounded and printable.
+//! Invariant: written on drop, so also when a client left before its response. Never contains a token, a query or a body;
+//! the client's own request id is bounded and printable.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -18,13 +18,13 @@ use crate::metrics;
 use crate::response::{Answer, X_REQUEST_ID};
 use crate::routes::{UNMATCHED, method_label};
 
-/// What stands for the status of a request whose client did not wait for the answer.
+/// The status of a request whose client did not wait for the response.
 const CLIENT_LEFT: u16 = 499;
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// How much of a client's own request id is logged, in bytes.
+/// The longest client request id that is logged, in bytes.
 const CLIENT_ID_BYTES: usize = 128;
 
-/// The line of one request.
+/// The log line of one request.
 pub(crate) struct Line {
     clock: Clock,
     started: Instant,
@@ -66,7 +66,7 @@ impl Line {
         self.route = template;
     }
 
-    /// From now on the request has a span, if anything is traced. Probes have none.
+    /// Starts the span of the request, if anything is traced. Probes have none.
     pub(crate) fn traced(&mut self) {
         let route = (self.route != UNMATCHED).then_some(self.route);
         self.span = Span::server(self.span.context(), self.method, route);
@@ -75,12 +75,12 @@ impl Line {
         }
     }
 
-    /// Where what is done for the request belongs.
+    /// The trace context of the request.
     pub(crate) const fn trace(&self) -> Option<TraceContext> {
         self.span.context()
     }
 
-    /// Where the request comes from.
+    /// The address of the client.
     pub(crate) const fn client(&self) -> IpAddr {
         self.client
     }
@@ -120,7 +120,7 @@ impl Line {
     }
 }
 
-/// Where the client stands in a trace. Two headers, or one that cannot be read, are none.
+/// The client's trace context. Two headers, or an unreadable one, count as none.
 fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all(TRACEPARENT).iter();
     let first = values.next().filter(|_| values.next().is_none())?;
@@ -132,7 +132,7 @@ impl Drop for Line {
         let latency = self.clock.instant().saturating_duration_since(self.started);
         metrics::answered(self.method, self.route, self.status, latency);
         self.tell_span();
-        // Options that are none are left out of the line.
+        // Empty options are left out of the line.
         tracing::info!(
             request_id = %self.request_id,
             trace_id = self.span.context().as_ref().map(TraceContext::trace_id),

@@ -1,5 +1,5 @@
-//! Whatever a client may send: streams, heads, bodies, cursors. Nothing panics, nothing hangs, and what is refused is
-//! refused with a 4xx that does not repeat it.
+//! Fuzz tests of client input: streams, heads, bodies, cursors. Nothing panics or hangs, and bad input is refused with a
+//! 4xx that does not repeat it.
 //!
 //! Short in `cargo test`; `.ci/fuzz` runs it for minutes.
 
@@ -18,7 +18,7 @@ use crate::request::{client_addr, headers};
 use crate::response::problem::Problem;
 use crate::routes;
 
-/// A header of the kind that is looked at.
+/// A header that the API reads.
 fn any_name() -> impl Strategy<Value = HeaderName> {
     let names = [
         "x-instruqt-sandbox-id",
@@ -62,7 +62,7 @@ fn any_headers() -> impl Strategy<Value = HeaderMap> {
     })
 }
 
-/// A refusal is the client's fault, and repeats nothing that he sent.
+/// The refusal is a 4xx and repeats nothing of the input.
 fn is_a_good_refusal(problem: &Problem, headers: &HeaderMap) -> bool {
     let status = problem.code().entry().status;
     let repeats = |value: &HeaderValue| {
@@ -134,7 +134,7 @@ proptest! {
         let refused = authenticator.authenticate(&headers, Role::Track).unwrap_err();
         prop_assert_eq!(refused.code().entry().status, StatusCode::UNAUTHORIZED);
         prop_assert!(is_a_good_refusal(&refused, &headers), "{:?}", refused);
-        prop_assert_eq!(authenticator.whose(&headers), None);
+        prop_assert_eq!(authenticator.token_name(&headers), None);
     }
 
     #[test]

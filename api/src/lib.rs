@@ -1,15 +1,14 @@
 //! The API process: HTTP in, requests queue out, reply queue back in, HTTP out.
 //!
 //! ```text
-//!            server ─ wire        routes      auth, headers, body        exchange              reply_queue
-//! client ──▶ accept, bounds ──▶ service ──▶ who asks for what ──▶ waiter, send, wait ◀── replies ◀── poll
+//!           server ─ connection    routes     auth, headers, body        rpc                reply_queue
+//! client ──▶ accept, bounds ──▶ service ──▶ caller, parameters ──▶ waiter, send, wait ◀── replies ◀── poll
 //!    ▲                             │  └──▶ handlers ─────────────▶ store (GET)    │
-//!    └────────── answer ◀── problem, problem::outcome ◀──────────────────────────┘
+//!    └────────── response ◀── problem, outcome ◀─────────────────────────────────┘
 //! ```
 //!
-//! Invariants: what is answered is durable already or safe to ask again; what was sent is answered, or recorded before a
-//! 202 is said. What it does not do: decide who gets what (a worker does, in one conditional write), or know SQS or
-//! DynamoDB.
+//! Invariants: a response is durable already or safe to repeat; a request that was sent is answered, or recorded before a 202
+//! is returned. Workers decide who gets which sandbox, in one conditional write.
 
 mod access_log;
 #[cfg(test)]
@@ -51,10 +50,10 @@ use crate::rpc::reply_queue::ReplyQueue;
 use crate::rpc::reply_router::ReplyRouter;
 use crate::service::Service;
 
-/// Serves on `listener` until the process is told to stop and has drained. Fails only before it serves.
+/// Serves on `listener` until the process ends and has drained. Fails only before it serves.
 ///
-/// The end, in this order: readiness is off while it still serves (a lame duck: load balancers look elsewhere, each
-/// answer closes its connection), nothing is accepted any more, open requests are answered (those that would outlast the
+/// The end, in this order: readiness is off while it still serves (a lame duck: load balancers choose other processes, each
+/// response closes its connection), nothing is accepted any more, open requests are answered (those that would outlast the
 /// drain time with 202), late replies are stored, the reply queue is deleted.
 pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> {
     let config = Arc::clone(&process.config);
@@ -68,7 +67,7 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
     let replies = ReplyRouter::new(config.max_pending);
     let (reply_queue, link) = ReplyQueue::new(process.clone(), store.clone(), replies.clone());
     let readiness = Readiness::new(process.clone(), link.clone());
-    // Readiness goes off with the process's own lifecycle; what serves goes on until the lame duck's time is over.
+    // Readiness goes off with the process's own lifecycle; the server goes on until the lame duck's time is over.
     let serving = Lifecycle { soft: CancellationToken::new(), ..process.lifecycle.clone() };
     let rpc = RequestReply {
         link,
@@ -130,8 +129,7 @@ fn service(process: &Process, rpc: &RequestReply, readiness: &Readiness) -> Serv
     }
 }
 
-/// Once the process is told to end: lets it serve for the lame duck's time, stops `accepting`, and stops hard when
-/// draining takes longer than it may.
+/// When the process ends: serves for the lame duck's time, stops `accepting`, and ends hard when the drain time is over.
 async fn end(process: Process, accepting: CancellationToken) {
     let (config, hard) = (&process.config, &process.lifecycle.hard);
     process.lifecycle.soft.cancelled().await;

@@ -1,4 +1,4 @@
-//! Every bound of the ingress, in one place. Bounds that an operator may move are settings, see `broker_runtime::config`.
+//! Limits of the HTTP ingress. Limits that an operator may change are settings, see `broker_runtime::config`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 pub(crate) const BODY_BYTES: usize = 16 * 1024;
 /// The largest request line and header block together, in bytes.
 pub(crate) const HEAD_BYTES: usize = 16 * 1024;
-/// What one connection may buffer, in bytes: a head and a body.
+/// The buffer of one connection, in bytes: a head and a body.
 pub(crate) const BUFFER_BYTES: usize = HEAD_BYTES + BODY_BYTES;
 /// The longest path with its query, in bytes.
 pub(crate) const PATH_BYTES: usize = 2 * 1024;
@@ -14,16 +14,32 @@ pub(crate) const PATH_BYTES: usize = 2 * 1024;
 pub(crate) const HEAD_READ: Duration = Duration::from_secs(5);
 /// How long a body may take.
 pub(crate) const BODY_READ: Duration = Duration::from_secs(10);
-/// How long a connection may idle. Longer than the idle timeout of a load balancer (60 to 75 s), so that it is never
-/// ours that closes first while a request is on its way.
+/// How long a connection may idle. Longer than the idle timeout of a load balancer (60 to 75 s), so that our side never
+/// closes first while a request is on its way.
 pub(crate) const IDLE: Duration = Duration::from_secs(90);
-/// How long a closing connection is read on, so that the last answer is not lost to a reset.
+/// How long a closing connection is read on, so that the last response is not lost to a reset.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
-/// The longest wait that `Prefer: wait=N` may ask for.
+/// The longest wait of `Prefer: wait=N`.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(50);
-/// A synchronous request may be claimed for at least this long, however short its caller waits.
+/// The least time in which a synchronous request may be claimed, however short its caller waits.
 pub(crate) const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
-/// How long a request that was answered 202 at once (`respond-async`) may be claimed.
+/// How long a request with `respond-async` may be claimed.
 pub(crate) const ASYNC_DEADLINE: Duration = Duration::from_secs(15 * 60);
-/// `lab_duration_hours` of an allocate.
+/// The range of `lab_duration_hours`.
 pub(crate) const LAB_HOURS: std::ops::RangeInclusive<u16> = 1..=168;
+/// The default number of sandboxes of a page of the pool.
+pub(crate) const SANDBOXES_PER_PAGE: u32 = 50;
+/// The most sandboxes of a page of the pool.
+pub(crate) const MAX_SANDBOXES_PER_PAGE: u32 = 100;
+/// The default number of dead letters of a page.
+pub(crate) const LETTERS_PER_PAGE: u32 = 50;
+/// The most dead letters of a page.
+pub(crate) const MAX_LETTERS_PER_PAGE: u32 = 100;
+/// The default number of dead letters of a replay or discard.
+pub(crate) const LETTERS_PER_ACTION: u32 = 100;
+/// The most dead letters of a replay or discard.
+pub(crate) const MAX_LETTERS_PER_ACTION: u32 = 1_000;
+/// The longest age in a filter of dead letters: ten years.
+pub(crate) const LONGEST_AGE_S: u32 = 10 * 366 * 86_400;
+/// The longest grace of stale sandboxes: a year.
+pub(crate) const LONGEST_GRACE_HOURS: u32 = 24 * 366;

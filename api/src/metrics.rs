@@ -1,4 +1,4 @@
-//! What this crate counts. Names and labels are those of SPEC.md, "Metrics"; labels are templates and outcomes, never ids.
+//! Metrics of the API (ARCHITECTURE.md, "Metrics"); labels are templates and outcomes, never ids.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const UNCLAIMED: &str = "broker_replies_unclaimed_total";
 const REPLY_WAIT: &str = "broker_reply_wait_seconds";
 const CLOCK_SKEW: &str = "broker_clock_skew_seconds";
 
-/// Tells the recorder what each name means.
+/// Registers the descriptions.
 pub(crate) fn describe() {
     describe_counter!(ALLOCATE, "allocate calls by outcome");
     describe_counter!(IDEMPOTENT_HITS, "allocate calls that got the sandbox their key already held");
@@ -29,10 +29,10 @@ pub(crate) fn describe() {
     describe_counter!(MARKED, "mark-for-deletion calls by outcome");
     describe_gauge!(PENDING, "requests that wait for their replies in this process");
     describe_counter!(SHED, "requests refused because too many were pending");
-    describe_counter!(UNCLAIMED, "replies that nobody waited for (any more)");
+    describe_counter!(UNCLAIMED, "replies without a waiting request");
     describe_histogram!(REPLY_WAIT, Unit::Seconds, "from before the send to the reply");
-    describe_gauge!(CLOCK_SKEW, Unit::Seconds, "what is added to this machine's clock to follow AWS");
-    // They exist before they first happen: what begins at 1 has not increased, for Prometheus, and wakes nobody.
+    describe_gauge!(CLOCK_SKEW, Unit::Seconds, "correction of this machine's clock to follow AWS");
+    // Created with 0: a counter that begins at 1 has not increased, for Prometheus, and triggers no alert.
     [SHED, IDEMPOTENT_HITS, UNCLAIMED].into_iter().for_each(|name| counter!(name).absolute(0));
     ["created", "existing", "no_sandboxes"]
         .into_iter()
@@ -49,7 +49,7 @@ pub(crate) fn allocated(outcome: Cow<'static, str>, latency: Duration) {
     counter!(ALLOCATE, "outcome" => outcome).increment(1);
 }
 
-pub(crate) fn marked(outcome: Cow<'static, str>) {
+pub(crate) fn returned(outcome: Cow<'static, str>) {
     counter!(MARKED, "outcome" => outcome).increment(1);
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn reply_waited(waited: Duration) {
     histogram!(REPLY_WAIT).record(waited);
 }
 
-/// Gauges are set when they are asked for.
+/// Gauges are set at each scrape.
 pub(crate) fn gauges(pending: usize, clock_correction_s: f64) {
     gauge!(PENDING).set(u32::try_from(pending).unwrap_or(u32::MAX));
     gauge!(CLOCK_SKEW).set(clock_correction_s);

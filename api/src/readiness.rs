@@ -1,7 +1,7 @@
-//! Whether this process can serve, by what is known already.
+//! Readiness of the API process, from cached state.
 //!
-//! Invariant: asking costs nothing and waits for nobody; what must be asked of AWS is asked in the background, every few
-//! seconds. On drain it says no at once. What it does not do: decide liveness; a process whose AWS is away lives.
+//! Invariant: a probe costs nothing and waits for nothing; AWS is checked in the background, every few seconds. On drain the
+//! process is not ready at once. Liveness is separate: a process whose AWS is down lives.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,14 +14,14 @@ use tokio::time::timeout;
 
 use crate::rpc::reply_queue::Link;
 
-/// The pause between two looks at the dependencies.
+/// The pause between two checks of the dependencies.
 const EVERY: Duration = Duration::from_secs(3);
-/// While something is missing, they are looked at more often.
+/// The pause while something is missing.
 const EVERY_WHILE_NOT_READY: Duration = Duration::from_millis(250);
-/// A dependency that takes longer is not there.
+/// The timeout of a check.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What was last seen of the dependencies. Clones share it.
+/// The last checks of the dependencies. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Readiness {
     process: Process,
@@ -40,7 +40,7 @@ impl Readiness {
         Self { process, link, seen: Arc::default() }
     }
 
-    /// Each part with whether it is as it should be.
+    /// Each part with whether it is fine.
     pub(crate) fn parts(&self) -> [(&'static str, bool); 5] {
         [
             ("serving", !self.process.lifecycle.soft.is_cancelled()),
@@ -55,12 +55,12 @@ impl Readiness {
         self.parts().iter().all(|(_, fine)| *fine)
     }
 
-    /// Looks at the dependencies until the process is told to stop now.
+    /// Checks the dependencies until the process ends.
     pub(crate) async fn watch(self, store: Store) {
         let mut was_ready = false;
         loop {
             let (table, queue) =
-                tokio::join!(timeout(PATIENCE, store.ping()), timeout(PATIENCE, self.look_at_queue()));
+                tokio::join!(timeout(PATIENCE, store.ping()), timeout(PATIENCE, self.check_queue()));
             self.seen.table.store(matches!(table, Ok(Ok(()))), Ordering::Relaxed);
             self.seen.requests_queue.store(matches!(queue, Ok(Ok(true))), Ordering::Relaxed);
             let is_ready = self.is_ready();
@@ -77,8 +77,8 @@ impl Readiness {
         }
     }
 
-    /// Whether the requests queue is known and answers.
-    async fn look_at_queue(&self) -> Result<bool, QueueError> {
+    /// Whether the requests queue is resolved and answers.
+    async fn check_queue(&self) -> Result<bool, QueueError> {
         let Some(channel) = self.link.channel() else { return Ok(false) };
         let queue = channel.requests.queue();
         topology::depth(&self.process.aws, queue, queue.label().to_string()).await.map(|_depth| true)

@@ -1,29 +1,28 @@
-//! Every route there is:
+//! Routes of the API:
 //!
 //! | method, path | what |
 //! |---|---|
-//! | `POST /v1/allocate` | a sandbox for a track |
-//! | `POST /v1/sandboxes/{id}/mark-for-deletion` | the owner gives it back |
-//! | `GET /v1/sandboxes/{id}` | the owner looks at it |
-//! | `GET /v1/requests/{request_id}` | what became of a request that was answered 202 |
-//! | `DELETE /v1/requests/{request_id}` | it is not wanted any more |
-//! | `GET /v1/admin/sandboxes` | a page of the pool |
-//! | `GET /v1/admin/stats` | how many there are in each state |
+//! | `POST /v1/allocate` | allocate a sandbox |
+//! | `POST /v1/sandboxes/{id}/mark-for-deletion` | return a sandbox |
+//! | `GET /v1/sandboxes/{id}` | show a sandbox to its owner |
+//! | `GET /v1/requests/{request_id}` | show a request that was answered 202 |
+//! | `DELETE /v1/requests/{request_id}` | cancel it |
+//! | `GET /v1/admin/sandboxes` | list the pool |
+//! | `GET /v1/admin/stats` | count sandboxes by state |
 //! | `POST /v1/admin/sync`, `cleanup`, `auto-expire`, `auto-delete-stale`, `bulk-delete` | a run of a job |
-//! | `GET /v1/admin/jobs/{request_id}` | what became of a run that was answered 202 |
-//! | `GET /v1/admin/dead-letters`, `…/{id}` | a page of them, one whole |
-//! | `POST /v1/admin/dead-letters/replay`, `…/discard` | sends them again, or says that nobody wants them |
-//! | `GET /healthz` | the process lives; touches nothing |
-//! | `GET /readyz` | it can serve, by what is known already; asks nobody |
+//! | `GET /v1/admin/jobs/{request_id}` | show a run that was answered 202 |
+//! | `GET /v1/admin/dead-letters`, `…/{id}` | list dead letters, show one |
+//! | `POST /v1/admin/dead-letters/replay`, `…/discard` | replay or discard them |
+//! | `GET /healthz` | liveness |
+//! | `GET /readyz` | readiness, from cached state |
 //! | `GET /metrics` | Prometheus |
-//! | `GET /v1/openapi.json` | this list, for programs |
-//! | `GET /v1/docs`, `/v1/docs/{file}` | the same for people: Swagger UI |
+//! | `GET /v1/openapi.json` | OpenAPI document |
+//! | `GET /v1/docs`, `/v1/docs/{file}` | the same as a page: Swagger UI |
 //!
-//! One match, [`Route::place`], says where each is; both the search for a request's route and the OpenAPI document are
-//! made from [`Route::ALL`], so a route that is not documented cannot be reached (and one that is left out of the list is
-//! never made, which the compiler tells). `HEAD` is `GET` without the body. Segments are split before they are decoded,
-//! so an encoded slash stays inside its segment (and is no valid id). What it does not do: look at anything but method
-//! and path.
+//! One match, [`Route::place`], has the method and path of each; both the search for a request's route and the OpenAPI
+//! document are made from [`Route::ALL`], so an undocumented route cannot be reached (and one that is left out of the list is
+//! never constructed, which the compiler reports). `HEAD` is `GET` without the body. Segments are split before they are
+//! decoded, so an encoded slash stays inside its segment (and is no valid id). Only method and path are read here.
 
 use std::borrow::Cow;
 
@@ -31,9 +30,10 @@ use http::Method;
 use http::header::{self, HeaderValue};
 use percent_encoding::percent_decode_str;
 
-use crate::response::problem::{Code, Problem};
+use crate::response::codes::Code;
+use crate::response::problem::Problem;
 
-/// Where a request goes.
+/// A route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     Allocate,
@@ -50,7 +50,7 @@ pub(crate) enum Route {
     DocsFile,
 }
 
-/// What an operator may ask for.
+/// An admin route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admin {
     Sandboxes,
@@ -67,14 +67,14 @@ pub(crate) enum Admin {
     DeadLetter,
 }
 
-/// What stands in logs and metrics for a path that is no route.
+/// The label in logs and metrics of a path that is no route.
 pub(crate) const UNMATCHED: &str = "unmatched";
 
-/// A request that goes nowhere.
+/// A request without a route.
 #[derive(Debug)]
 pub(crate) struct Lost {
     pub(crate) problem: Problem,
-    /// What stands in logs and metrics for where it was meant to go.
+    /// The label in logs and metrics of the closest route.
     pub(crate) template: &'static str,
 }
 
@@ -85,7 +85,7 @@ impl From<Problem> for Lost {
 }
 
 impl Route {
-    /// Every route, in the order in which a path is compared with them: what is fixed before what has an id in its place.
+    /// Every route, in the order in which paths are compared: fixed paths before those with an id.
     pub(crate) const ALL: [Self; 23] = [
         Self::Allocate,
         Self::ReturnSandbox,
@@ -141,7 +141,7 @@ impl Route {
         }
     }
 
-    /// The method that it takes; with `GET` also `HEAD`.
+    /// Its method; with `GET` also `HEAD`.
     pub(crate) fn method(self) -> Method {
         self.place().0
     }
@@ -151,7 +151,7 @@ impl Route {
         self.place().1
     }
 
-    /// Whether this is for probes and scrapers, which no rate limits.
+    /// Whether it is for probes and scrapers, which are not rate-limited.
     pub(crate) const fn is_probe(self) -> bool {
         matches!(self, Self::Health | Self::Ready | Self::Metrics)
     }
@@ -161,7 +161,7 @@ impl Route {
 pub(crate) fn find<'p>(method: &Method, path: &'p str) -> Result<(Route, Cow<'p, str>), Lost> {
     let of_path = |route: Route| Some((route, id_in(route.template(), path)?));
     let (nearest, id) = Route::ALL.into_iter().find_map(of_path).ok_or_else(not_found)?;
-    // A path is at one place only: what is fixed there wins over an id.
+    // A path has one place only: a fixed path wins over an id.
     let here = || Route::ALL.into_iter().filter(|route| route.template() == nearest.template());
     let wanted = if *method == Method::HEAD { &Method::GET } else { method };
     match here().find(|route| route.method() == *wanted) {
@@ -185,7 +185,7 @@ fn id_in<'p>(template: &str, path: &'p str) -> Option<&'p str> {
     segments.next().is_none().then_some(id)
 }
 
-/// 405, with the methods of the routes that are at this path.
+/// 405, with the methods of the routes at this path.
 fn not_allowed(here: impl Iterator<Item = Route>) -> Problem {
     let mut allow = Vec::new();
     for route in here {

@@ -1,11 +1,11 @@
-//! Which path goes where.
+//! Tests of finding routes.
 
 use broker_domain::Timestamp;
 use broker_runtime::entropy::Entropy;
 use http::{Method, header};
 use proptest::prelude::*;
 
-use crate::response::problem::Code;
+use crate::response::codes::Code;
 use crate::routes::{Route, UNMATCHED, find};
 
 fn code(method: &Method, path: &str) -> Code {

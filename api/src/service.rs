@@ -1,7 +1,6 @@
-//! One request: its id, its route, its caller, its handler, its answer, its log line.
+//! Service of one request: id, route, caller, handler, response, log line.
 //!
-//! Invariant: every request gets exactly one log line and one measurement, also one whose client left. What it does not
-//! do: know connections, or what a handler does.
+//! Invariant: every request gets exactly one log line and one metric, also one whose client left.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,10 +25,11 @@ use crate::request::cors::Cors;
 use crate::request::rate_limit::Rate;
 use crate::request::{body, client_addr, headers};
 use crate::response::Answer;
-use crate::response::problem::{Code, Problem};
+use crate::response::codes::Code;
+use crate::response::problem::Problem;
 use crate::routes::{self, Route};
 
-/// What answers requests: one handler for each route.
+/// The handlers of all routes.
 pub(crate) struct Service {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
@@ -46,7 +46,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// The answer to `request`, which came over a connection from `peer`; always.
+    /// The response to `request`, which came over a connection from `peer`; always.
     pub(crate) async fn serve(
         self: Arc<Self>,
         request: Request<Incoming>,
@@ -59,16 +59,16 @@ impl Service {
         let answer = match self.answer(id, &head, body, &mut line).await {
             Ok(answer) => answer,
             Err(problem) => {
-                line.caused_by(problem.told_cause());
+                line.caused_by(problem.cause_chain());
                 problem.into_answer(id)
             }
         };
         line.end(&answer);
-        let answer = self.cors.mark(&head.headers, answer);
+        let answer = self.cors.add_headers(&head.headers, answer);
         answer.into_response(id).map(Full::new)
     }
 
-    /// What holds for all routes comes first: the request's form, browsers, the rate.
+    /// Checks that hold for all routes come first: the request's form, CORS, the rate.
     async fn answer(
         &self,
         id: RequestId,
@@ -89,7 +89,7 @@ impl Service {
         })?;
         line.routed(route.template());
         if let Some(rate) = self.rate.as_ref().filter(|_| !route.is_probe()) {
-            let token = self.authenticator.whose(&head.headers);
+            let token = self.authenticator.token_name(&head.headers);
             rate.admit(token, line.client(), self.clock.instant())?;
         }
         if !route.is_probe() {
@@ -133,7 +133,7 @@ impl Service {
                     self.return_sandbox.handle(id, track, in_path, head).await
                 };
                 let answered = answered.await;
-                metrics::marked(outcome(&answered));
+                metrics::returned(outcome(&answered));
                 answered
             }
             Route::Sandbox => {
@@ -160,7 +160,7 @@ impl Service {
         }
     }
 
-    /// The track that the caller's platform speaks for.
+    /// The track that the caller acts for.
     fn track(&self, head: &Parts, line: &mut Line) -> Result<TrackId, Problem> {
         let identity = self.authenticator.authenticate(&head.headers, Role::Track)?;
         line.authenticated(&identity.name);

@@ -1,4 +1,4 @@
-//! The processes that live and die in a run, and the APIs that clients know of.
+//! Processes of a run, and the APIs that clients know of.
 
 use std::sync::{Arc, RwLock};
 

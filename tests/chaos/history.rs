@@ -1,4 +1,4 @@
-//! Who was told what, and when.
+//! History of a run: which client got which response, and when.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -10,20 +10,20 @@ use tokio::time::Instant;
 /// A (track, idempotency key).
 pub(crate) type Key = (String, String);
 
-/// What a client asked and was told. `None` in place of an answer: the connection broke, nobody knows.
+/// A request of a client and its response. `None` for a response: the connection broke, the outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     /// An allocate was answered with this sandbox, at once or when its outcome was polled.
     Sandbox(String),
     /// An allocate was answered 409: nothing is available, and the key holds nothing.
     NothingThere,
-    /// A mark of this sandbox was answered 200.
+    /// A return of this sandbox was answered 200.
     Returned(String),
-    /// A mark of this sandbox was sent, and its answer was another than 200, or none.
+    /// A return of this sandbox was sent, and its response was not 200, or none came.
     MarkUnanswered(String),
-    /// A mark of this sandbox was refused: 403 or 404.
+    /// A return of this sandbox was refused: 403 or 404.
     MarkRefused(String, u16),
-    /// A look at this sandbox was answered with this status.
+    /// A GET of this sandbox was answered with this status.
     Looked(String, u16),
     /// The outcome of the request at this location was polled: this sandbox.
     Polled(String, String),
@@ -35,7 +35,7 @@ pub(crate) enum Told {
     Surprise(String),
 }
 
-/// One exchange of a client: between `sent` and `received`, the key was told so.
+/// One call of a client: between `sent` and `received`, the key got this response.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) key: Key,
@@ -49,7 +49,7 @@ pub(crate) struct Event {
 pub(crate) struct History {
     began: Instant,
     inner: Mutex<Inner>,
-    /// How many different sandboxes were told.
+    /// The number of different sandboxes in responses.
     allocations: watch::Sender<usize>,
 }
 
@@ -85,12 +85,12 @@ impl History {
         });
     }
 
-    /// How many different sandboxes were told.
+    /// The number of different sandboxes in responses.
     pub(crate) fn allocations(&self) -> usize {
         *self.allocations.borrow()
     }
 
-    /// Waits until more than `count` different sandboxes were told.
+    /// Waits until more than `count` different sandboxes were in responses.
     pub(crate) async fn more_than(&self, count: usize) {
         let mut allocations = self.allocations.subscribe();
         // The sender lives as long as this.

@@ -1,8 +1,8 @@
-//! What contradicts the promises in what clients were told, whatever happened in between.
+//! Judge of the history: contradictions between the promises and the responses of clients.
 //!
-//! An answer is true at some instant between its request and its arrival. So a sandbox is *surely held* by its key from
-//! the arrival of the first answer that names it until the first mark of it is sent; and it is *surely returned* from the
-//! arrival of the first 200 to a mark of it.
+//! A response is true at some instant between its request and its arrival. So a sandbox is *surely held* by its key from the
+//! arrival of the first response that names it until the first return of it is sent; and it is *surely returned* from the
+//! arrival of the first 200 to a return of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -63,7 +63,7 @@ fn holdings(events: &[Event]) -> Holdings<'_> {
     holdings
 }
 
-/// A sandbox is told to one key, ever.
+/// A sandbox is given to one key, ever.
 fn two_owners(events: &[Event]) -> Vec<String> {
     let mut owners: BTreeMap<&str, BTreeSet<&Key>> = BTreeMap::new();
     for event in events {
@@ -75,7 +75,7 @@ fn two_owners(events: &[Event]) -> Vec<String> {
     several.map(|(sandbox, keys)| format!("{sandbox} was told to {keys:?}")).collect()
 }
 
-/// A request that was told to be cancelled has no outcome, however often it is asked for.
+/// A request that was cancelled has no outcome, however often it is polled.
 fn cancelled_in_vain(events: &[Event]) -> Vec<String> {
     let cancelled: BTreeSet<&str> = events
         .iter()
@@ -93,7 +93,7 @@ fn cancelled_in_vain(events: &[Event]) -> Vec<String> {
     polled.collect()
 }
 
-/// What is wrong with one event, given what its key held.
+/// The violations of one event, given the sandboxes of its key.
 fn contradiction(event: &Event, held: &[(&str, Holding)]) -> Option<String> {
     let Event { key, sent, received, told } = event;
     let surely_held = |other: Option<&str>| {

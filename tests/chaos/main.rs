@@ -1,10 +1,10 @@
-//! `broker-chaos`: hundreds of tracks on a whole broker that is being destroyed, and a verdict on what they were told.
+//! `broker-chaos`: hundreds of tracks on a whole broker under faults, and a verdict on the responses.
 //!
-//! For some minutes tracks allocate, repeat, look, poll, cancel and give back over several APIs, while workers are killed or
-//! frozen every second and APIs every ten, the proxy before AWS misbehaves, and endpoints disappear for seconds. Then all
-//! is calm, everybody settles, and the history of who was told what, when, is judged together with the table: exclusive
-//! ownership in time, one live sandbox per key, no accepted request without an end, queues empty, nothing stuck. The seed
-//! repeats the run's choices; the machine chooses the interleaving. Exit codes: 0 all as promised, 1 not.
+//! For some minutes tracks allocate, repeat, look, poll, cancel and return over several APIs, while workers are killed or
+//! frozen every second and APIs every ten, the proxy before AWS injects faults, and endpoints disappear for seconds. Then the
+//! faults end, the tracks finish, and the history of responses is judged together with the table: exclusive ownership in
+//! time, one live sandbox per key, no accepted request without an end, queues empty, nothing stuck. The seed repeats the run's
+//! choices; the machine chooses the interleaving. Exit codes: 0 all as promised, 1 not.
 
 mod cast;
 mod history;
@@ -29,10 +29,10 @@ use history::History;
 use supply::Supply;
 use track::Track;
 
-/// Destroys a broker under load and checks what its clients were told.
+/// Runs faults under load and checks the responses of the clients.
 #[derive(Clone, Debug, Parser)]
 struct Arguments {
-    /// How many minutes of it
+    /// The duration in minutes
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
     /// Repeats the choices of another run
@@ -55,7 +55,7 @@ struct Arguments {
     peace: bool,
 }
 
-/// How long a worker's message stays hidden: short, so that what a dead worker held comes back soon.
+/// The visibility timeout: short, so that the messages of a dead worker come back soon.
 const VISIBILITY_S: &str = "5";
 /// So many violations of each sort are printed.
 const SHOWN: usize = 25;

@@ -1,4 +1,4 @@
-//! The figures of a run.
+//! Report of a run.
 
 use broker_tests::proxy::Tallies;
 

@@ -1,4 +1,4 @@
-//! What is done to the broker, when: drawn from the seed.
+//! Saboteur: the faults of a run and their times, drawn from the seed.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::Arguments;
 use crate::cast::Cast;
 use crate::history::History;
 
-/// A worker dies or stands still so often.
+/// The interval of worker faults.
 const WORKER_EVERY: Duration = Duration::from_secs(1);
 /// An API dies so often, in seconds.
 const API_EVERY_S: u64 = 10;
@@ -23,10 +23,10 @@ const LONGEST_OUTAGE_MS: u64 = 4_000;
 const THAW_EVERY_S: u64 = 8;
 /// One in so many workers is frozen, not killed.
 const FROZEN: u32 = 5;
-/// Progress is told so often, in seconds.
+/// The interval of progress lines, in seconds.
 const TOLD_EVERY_S: u64 = 15;
 
-/// What was done.
+/// The faults so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deeds {
     pub(crate) length: Duration,

@@ -1,4 +1,4 @@
-//! The end of a run: what everybody holds, and that the table says the same.
+//! End of a run: the sandboxes that clients hold, compared with the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +12,10 @@ use crate::cast::Cast;
 use crate::history::Key;
 use crate::track::Settled;
 
-/// How long everybody may take to settle: the deadline of a request, twice.
+/// How long the clients may take to finish: the deadline of a request, twice.
 const SETTLES_WITHIN: Duration = Duration::from_secs(150);
 
-/// What everybody holds, and how much was handed out.
+/// The sandboxes of every client, and the number of grants.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     pub(crate) holds: BTreeMap<Key, String>,
@@ -72,7 +72,7 @@ pub(crate) async fn table(
         })
         .await;
     }
-    // Not replayed: somebody might be given a sandbox who was told otherwise long ago.
+    // Not replayed: a client might be given a sandbox after it had another response long ago.
     state.dead_letters = broker.open_letters().await.len();
     broker.discard(&["--all"]).await;
 

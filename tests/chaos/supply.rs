@@ -1,4 +1,4 @@
-//! New sandboxes, as many as are used up: nobody may be told that there are none.
+//! Supply of new sandboxes, as many as are used up, so that no client is told that there are none.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use broker_tests::setup::Environment;
 
 use crate::history::History;
 
-/// Sandboxes that are there more than were told.
+/// Available sandboxes beyond those in responses.
 const MARGIN: usize = 4_000;
-/// How many are added at a time.
+/// The number added at a time.
 const STEP: usize = 2_000;
 
 /// Keeps the pool filled.

@@ -1,4 +1,4 @@
-//! A client: allocates, repeats, looks, polls, cancels, gives back, and writes down what it was told.
+//! Client of a run: allocates, repeats, looks, polls, cancels, returns, and records every response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::history::{Event, History, Key, Told};
 
 /// Longer than any call may take.
 const NO_ANSWER_AFTER: Duration = Duration::from_secs(75);
-/// A request that was answered 202 has ended by then: its deadline, and the time that a look allows for a claim under way.
+/// A request that was answered 202 has ended by then: its deadline, and the time that a GET allows for a claim under way.
 const ENDS_WITHIN: Duration = Duration::from_secs(120);
-/// How long a client waits for the outcome of a request that it sent with `respond-async` before it takes it back.
+/// How long a client waits for the outcome of a `respond-async` request before it cancels.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The fence of a return stands two seconds before it (two clocks may differ so much): a copy of what was asked later
-/// than that may still claim. Whoever wants to leave with nothing waits for so long before the return.
+/// The fence of a return is two seconds before it (two clocks may differ so much): a copy of a later request may still claim.
+/// A client that must end without a sandbox waits for so long before the return.
 const FENCE: Duration = Duration::from_millis(2_500);
 /// Pause after a refusal.
 const PAUSE_MS: u64 = 200;
@@ -39,11 +39,11 @@ pub(crate) struct Track {
 #[derive(Clone, Debug)]
 pub(crate) struct Settled {
     pub(crate) key: Key,
-    /// What it holds.
+    /// Its sandbox.
     pub(crate) holds: Option<String>,
 }
 
-/// What came back of a call that asks for a sandbox.
+/// The response to an allocate.
 enum Got {
     Sandbox(String),
     Accepted(String),
@@ -51,7 +51,7 @@ enum Got {
     Again,
 }
 
-/// What a look at a request told.
+/// The response to a GET of a request.
 enum Look {
     Ended(Option<String>),
     Queued,

@@ -1,25 +1,25 @@
-//! What the broker relies on, asked of whatever speaks the protocols: its own table and queue code, run over one
-//! implementation at a time.
+//! Conformance of an SQS or DynamoDB implementation to what the broker relies on: the broker's own table and queue code, run
+//! over one implementation at a time.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `place` | a table, or queues, of a case's own, at the implementation under test |
-//! | `table/claims` | the claim: transactions, their reasons, what stands in their way |
+//! | `table/claims` | the claim: transactions, their reasons, the items in their way |
 //! | `table/adoption` | a row of another tool |
 //! | `table/ends` | the end of a lease, a longer one; what a transaction may not do |
 //! | `table/index` | the state index: queries, PartiQL, prefixes, pages |
 //! | `table/conditions` | single conditional writes, each at the version that was read |
 //! | `table/terms` | each term of a condition alone |
 //! | `table/records` | requests, ticks, slots, census, instances |
-//! | `table/letters` | dead letters, and whoever waits for their messages |
-//! | `table/expiry` | how long what is done with is kept; the audit |
+//! | `table/letters` | dead letters, and the records that wait for their messages |
+//! | `table/expiry` | how long finished items are kept; the audit |
 //! | `table/reading` | scans, batches, several items at one instant |
-//! | `table/schema` | the table itself, its expiry, one that is not there |
+//! | `table/schema` | the table itself, its expiry, a missing one |
 //! | `queue/messages` | batches, attributes, delays, visibility, long polls |
-//! | `queue/topology` | the queues themselves, redrive, one that is not there |
+//! | `queue/topology` | the queues themselves, redrive, a missing one |
 //!
-//! `cargo test` asks the embedded endpoints. `tests/conformance/run` (a step of CI) asks Amazon's DynamoDB Local and
-//! ministack. Where they differ, [`place::Place::differs`] says so at the place: both sides are asserted, so that a
+//! `cargo test` runs them on the embedded endpoints. `tests/conformance/run` (a step of CI) runs them on Amazon's DynamoDB
+//! Local and ministack. Where they differ, [`place::Place::differs`] says so at the case: both sides are asserted, so that a
 //! difference that goes away is noticed.
 
 mod place;

@@ -1,4 +1,4 @@
-//! Where a case takes place: a table of its own, or queues of their own, at the implementation under test.
+//! Place of a case: a table of its own, or queues of their own, at the implementation under test.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(crate) struct Place {
     side: Side,
 }
 
-/// What this run is about, if that is named: the second implementation, or (`tests/mutation`) the embedded endpoints
+/// The subject of this run, if it is named: the second implementation, or (`tests/mutation`) the embedded endpoints
 /// that run already.
 #[expect(clippy::disallowed_methods, reason = "tests/conformance/run names the implementation under test")]
 fn named() -> Option<(Urls, Side)> {

@@ -1,4 +1,4 @@
-//! SIGKILL between any two effects of an API; its callers turn to another one.
+//! Crashes of an API: SIGKILL between any two of its effects; its callers turn to another one.
 
 use broker_runtime::crash_points::Point;
 use broker_tests::cli::Stats;
@@ -24,7 +24,7 @@ async fn dies(broker: &mut Broker) {
     broker.kill_api(0);
 }
 
-/// One sandbox is allocated to student-1, the others are free, and he is told the same one as often as he asks.
+/// One sandbox is allocated to student-1, the others are free, and every repeat gets the same one.
 async fn holds_one(broker: &Broker) -> String {
     let told = broker.allocate("student-1").send().await;
     assert!([200, 201].contains(&told.status), "{told:#?}");

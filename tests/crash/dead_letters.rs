@@ -1,4 +1,4 @@
-//! SIGKILL between any two effects of a drainer, and of an operator's replay: the next one finishes it.
+//! Crashes of a drainer and of an operator's replay: SIGKILL between any two effects; the next one finishes.
 
 use broker_runtime::crash_points::Point;
 use broker_tests::table::text;
@@ -60,7 +60,7 @@ async fn a_replay_survives(point: Point, queued_at_death: u64) {
         let letter = broker.open_letters().await.remove(0);
         assert_eq!(letter["state"], text("replaying"));
         assert_eq!(broker.queues().requests().await.total(), queued_at_death);
-        // What somebody replays, or died over, is not discarded.
+        // A letter that is being replayed, or whose replayer died, is not discarded.
         let id = letter["SK"].as_s().expect("an id");
         assert_eq!(broker.discard(&[id]).await.skipped, 1);
 

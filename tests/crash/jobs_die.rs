@@ -1,4 +1,4 @@
-//! SIGKILL in the middle of each job; another worker takes over, and it is as if nothing had happened.
+//! Crashes in the middle of each job; another worker takes over, and the result is the same.
 
 use broker_runtime::crash_points::Point;
 use broker_tests::cli::{JobReport, Stats};
@@ -21,7 +21,7 @@ async fn with_provider() -> (Provider, Setup) {
 
 /// Sends a run of `job`; the worker that takes it dies at `point`. What it leaves breaks no promise.
 async fn dies_in(broker: &mut Broker, job: &str, point: Point) {
-    // Nobody waits for this run: its worker is about to die.
+    // No caller waits for this run: its worker is about to die.
     broker.cli(&["job", "run", job, "--timeout-s", "0"]).await;
     doomed(broker, point).await;
     dies(broker).await;
@@ -136,7 +136,7 @@ async fn a_plan_that_dies_before_its_messages_are_sent_is_due_again_by_itself() 
         everything_is_given_back(broker).await;
         dies_in(broker, "cleanup", Point::Planned).await;
         is_taken_over(broker).await;
-        // What was planned and not sent is all that is left: nobody deletes it before its plan is void.
+        // Only the planned and unsent deletions are left: none is sent before its plan is void.
         let lost = ["pool", "list", "--status", "pending_deletion", "--json"];
         let lost: Vec<Value> = broker.cli_ok(&lost).await.json();
         some_but_not_all("planned", lost.len() as u64);
@@ -170,7 +170,7 @@ async fn a_deletion_that_dies_after_the_provider_did_it_is_found_done() {
 /// Cleans up until all are tombstones, each deleted once at the provider.
 async fn everything_is_deleted(broker: &Broker, provider: &Provider) {
     wait_for_condition("tombstones of all", async || {
-        // What the dead worker had planned and not sent is due again later; nobody waits for that here.
+        // The deletions that the dead worker planned and did not send are due again later; this story does not wait for that.
         let pending = ["pool", "list", "--status", "pending_deletion", "--json"];
         for sandbox in broker.cli_ok(&pending).await.json::<Vec<Value>>() {
             broker.cli(&["sandbox", "retry-delete", sandbox["sandbox_id"].as_str().expect("an id")]).await;

@@ -1,4 +1,4 @@
-//! AWS did what it was asked, and nobody heard of it; or it did not, and said so strangely.
+//! Lost responses of AWS: the call took effect and its response was lost, or it did not and failed oddly.
 
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ async fn a_request_whose_send_was_told_to_have_failed_can_be_repeated() {
 #[tokio::test]
 async fn a_reply_that_could_not_be_sent_is_sent_when_the_message_comes_back() {
     story(with_faults(), async |broker| {
-        // In a message to the requests queue the name stands without the slash of a URL.
+        // In a message to the requests queue the name comes without the slash of a URL.
         let reply_queue = format!("/{}", broker.queues().name("replies-"));
         let send = Rule::new(Fault::ServerError).on("SendMessageBatch").containing(&reply_queue);
         broker.proxy().add(send.times(3));

@@ -1,15 +1,15 @@
-//! Processes that end, or stand still, at named points (`broker_runtime::crash_points`), and calls of AWS that go wrong at named
-//! places: whatever is interrupted, nothing is lost and nothing happens twice.
+//! Crash stories: processes are killed or stopped at named points (`broker_runtime::crash_points`), and calls to AWS fail at
+//! named places; nothing is lost and nothing happens twice.
 //!
 //! | file | between |
 //! |---|---|
 //! | `worker_dies` | any two effects of a worker |
-//! | `worker_pauses` | what it decided on and its write, for longer than the visibility timeout |
+//! | `worker_pauses` | a decision and its write, for longer than the visibility timeout |
 //! | `api_dies` | any two effects of an API |
 //! | `dead_letters` | any two effects of a drainer and of a replay |
-//! | `lost_answers` | an effect at AWS and the news of it |
-//! | `outages` | a service that is away, and back |
-//! | `silence` | AWS that answers nothing, and processes that are alive all the same |
+//! | `lost_answers` | an effect at AWS and its response |
+//! | `outages` | a service that is down, and up again |
+//! | `silence` | AWS that never answers, and processes that are alive all the same |
 //! | `jobs_die` | any two effects of a job |
 
 mod api_dies;
@@ -33,7 +33,7 @@ fn setup() -> Setup {
     Setup::new().apis(1).workers(0).pool(10).var("BROKER_VISIBILITY_S", "2")
 }
 
-/// Makes a call that nobody answers yet.
+/// Makes a call that is not answered yet.
 async fn asked(broker: &Broker, call: Call) -> JoinHandle<Answer> {
     let call = tokio::spawn(call.send());
     broker.queues().holds_requests(1).await;

@@ -1,4 +1,4 @@
-//! A service that is away for a while: what was accepted waits, nothing is dead-lettered, and all goes on by itself.
+//! Outages of a service: accepted requests wait, nothing is dead-lettered, and all goes on by itself.
 
 use broker_tests::cli::Stats;
 use broker_tests::{Answer, Broker, Outage, Service, Setup, story, together, wait_for_condition};
@@ -16,7 +16,7 @@ fn everybody(broker: &Broker) -> JoinHandle<Vec<Answer>> {
     tokio::spawn(together(calls))
 }
 
-/// Repeats until a sandbox is told: what a client does whose call was answered 503, or with the news that he must wait.
+/// Repeats until a sandbox is returned, as a client does after a 503 or a 202.
 async fn persist(broker: &Broker, track: &str) -> Answer {
     wait_for_condition(&format!("a sandbox for {track}"), async || {
         let answer = broker.allocate(track).send().await;
@@ -34,7 +34,7 @@ async fn everybody_has_one(broker: &Broker) {
     assert_eq!(broker.stats().await, expected);
 }
 
-/// Everybody is told once the table is back; the outage itself costs no request its end.
+/// Every caller is answered once the table is back; the outage itself ends no request.
 async fn the_table_is_away(outage: Outage) {
     story(setup(), async |broker| {
         let away = broker.proxy().outage(Service::DynamoDb, outage);
@@ -81,7 +81,7 @@ async fn without_queues_a_request_is_refused_and_nothing_else_is_lost() {
             other => Err(other),
         })
         .await;
-        // What is read from the table is still told.
+        // Reads of the table still work.
         broker.sandbox(held.sandbox_id(), "student-0").send().await.expect_status(200);
         drop(away);
         everybody_has_one(broker).await;

@@ -1,7 +1,7 @@
-//! AWS is silent: it takes connections and answers nothing. Liveness is told all the while, by every process, and waits for
-//! none of it; afterwards all goes on by itself.
+//! Silence of AWS: it accepts connections and never answers. Every process still reports liveness, and no probe waits for
+//! AWS; afterwards all goes on by itself.
 //!
-//! Order is what is asked here; how long a probe takes in a minute of that is measured by `broker-bench silence`.
+//! Order is tested here; how long a probe takes in a minute of that is measured by `broker-bench silence`.
 
 use broker_tests::proxy::Away;
 use broker_tests::{Answer, Api, Broker, Outage, Service, Setup, story, together, wait_for_condition};
@@ -29,7 +29,7 @@ fn probed(broker: &Broker) -> [Api; 4] {
     [broker.api(0).clone(), broker.api(1).clone(), worker(0), worker(1)]
 }
 
-/// What clients do whose calls were answered 503 or 202: they ask again, and everybody has one sandbox in the end.
+/// Repeats as clients do after a 503 or a 202: each has one sandbox in the end.
 async fn everybody_has_one(broker: &Broker) {
     for n in 0..STUDENTS {
         wait_for_condition(&format!("a sandbox for student-{n}"), async || {
@@ -59,7 +59,7 @@ async fn liveness_is_told_while_everything_that_needs_aws_waits() {
             for process in probed(broker) {
                 let status = process.probe("/healthz").await.map(|(status, _)| status);
                 assert_eq!(status, Some(200), "{} is alive", process.address());
-                // Whoever needs AWS has had no answer since before the first of these probes.
+                // Callers that need AWS have had no response since before the first of these probes.
                 assert!(!calls.is_finished(), "a probe waited longer than all who need AWS");
             }
         }

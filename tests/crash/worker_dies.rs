@@ -1,4 +1,4 @@
-//! SIGKILL between any two effects of a worker; another one takes over.
+//! Crashes of a worker: SIGKILL between any two of its effects; another one takes over.
 
 use broker_runtime::crash_points::Point;
 use broker_tests::cli::Stats;
@@ -93,7 +93,7 @@ async fn a_worker_that_dies_after_it_stored_a_late_outcome_does_not_take_it_alon
         let location = late.must_have("location").to_owned();
         doomed(broker, Point::OutcomeStored).await;
         dies(broker).await;
-        // No worker runs: what is told now was durable before anybody was told.
+        // No worker runs: every response now was stored before.
         let ended = broker.request(&location, "student-1").send().await.expect_status(200);
         assert_eq!(ended.text_of("status"), "succeeded", "{ended:#?}");
         broker.start_worker().await;

@@ -1,4 +1,4 @@
-//! A worker that stands still with a decision in its hands, for longer than the visibility timeout, and then goes on.
+//! Pauses of a worker between a decision and its write, for longer than the visibility timeout.
 
 use broker_runtime::crash_points::Point;
 use broker_tests::cli::Stats;

@@ -1,8 +1,7 @@
-//! A real Chromium, driven through the DevTools protocol over its pipe: file descriptors 3 and 4, one JSON object after
-//! another, each ended by a zero byte. No port, and no library for it.
+//! Chromium, driven through the DevTools protocol over its pipe: file descriptors 3 and 4, one JSON object after another,
+//! each ended by a zero byte. No port, and no library for it.
 //!
-//! Invariant: it can reach this machine only, whatever a page asks for; what it asked for and what it complained of is
-//! kept. What it does not do: know any page.
+//! Invariant: it can reach this machine only, whatever a page requests; its requests and its errors are recorded.
 
 use std::process::Command;
 use std::time::Duration;
@@ -39,7 +38,7 @@ pub(crate) struct Chromium {
     answers: BufReader<pipe::Receiver>,
     last_id: u64,
     tab: Option<String>,
-    /// What it told without being asked.
+    /// Its events.
     events: Vec<Value>,
 }
 
@@ -156,7 +155,7 @@ impl Chromium {
         self.with(expression, "click").await;
     }
 
-    /// Types `text` into what the expression finds, once it is there, and leaves it: pages look at a field then.
+    /// Types `text` into the element of the expression, once it exists, and leaves it: pages validate a field then.
     pub(crate) async fn write(&mut self, expression: &str, text: &str) {
         self.with(expression, "focus").await;
         self.call("Input.insertText", json!({ "text": text })).await;

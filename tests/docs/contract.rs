@@ -1,4 +1,4 @@
-//! Runs schemathesis on the document that the API itself serves.
+//! Contract test: schemathesis on the document that the API itself serves.
 
 use std::process::{Command, Stdio};
 
@@ -34,7 +34,7 @@ pub(crate) async fn holds(broker: &Broker, examples: u32, seed: Option<u64>) -> 
         command.args(["--max-examples", &examples.to_string()]);
         command.args(seed.iter().flat_map(|seed| ["--seed".to_owned(), seed.to_string()]));
         command.env("BROKER_TRACK_TOKEN", TRACK_TOKEN).env("BROKER_ADMIN_TOKEN", ADMIN_TOKEN);
-        // What it keeps for itself goes with the logs.
+        // Its own files go with the logs.
         command.env("BROKER_PREFER", prefer).current_dir(warden::scratch()).stdin(Stdio::null());
         let mut command = tokio::process::Command::from(command);
         if !command.kill_on_drop(true).status().await.expect("schemathesis starts").success() {

@@ -1,9 +1,8 @@
 //! `broker-docs`: the documentation against a running broker.
 //!
-//! `page` opens `/v1/docs` in a real Chromium and allocates through it, as a reader would; `contract` lets schemathesis
-//! loose on everything that `/v1/openapi.json` promises. Commands of their own, because each needs a program that
-//! `cargo test` must do without; a missing one is a failure here. Exit codes: 0 all as documented, 1 not (or a panic that
-//! tells what).
+//! `page` opens `/v1/docs` in a real Chromium and allocates through it, as a reader would; `contract` runs schemathesis on
+//! everything that `/v1/openapi.json` promises. They are separate commands, because each needs a program that `cargo test`
+//! must do without; a missing one is a failure here. Exit codes: 0 all as documented, 1 not (or a panic with the reason).
 
 mod chromium;
 mod contract;

@@ -1,4 +1,4 @@
-//! What a reader of `/v1/docs` does: authorizes, tries an allocation out, reads the answer.
+//! Page test: a reader of `/v1/docs` authorizes, tries an allocation, reads the response.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -50,7 +50,7 @@ pub(crate) async fn allocates(broker: &Broker) {
     let told: serde_json::Value =
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
     let sandbox = told["sandbox_id"].as_str().unwrap_or_else(|| panic!("no sandbox in {body}"));
-    // What the page says, the broker says to others, too.
+    // The responses in the page match those of other clients.
     let held = broker.sandbox(sandbox, TRACK).send().await.expect_status(200);
     assert_eq!(held.text_of("status"), "allocated");
 

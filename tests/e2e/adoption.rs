@@ -1,4 +1,4 @@
-//! `broker pool adopt`: a table that another tool filled is taken over, once that tool is stopped.
+//! `broker pool adopt`: a table that another tool filled is adopted, once that tool is stopped.
 
 use std::collections::BTreeSet;
 
@@ -124,7 +124,7 @@ async fn owners_keep_what_they_have_and_the_rest_is_claimed_as_ever() {
         broker.start_worker().await;
         let first = broker.allocate("student-1").send().await.expect_status(200);
         assert_eq!(first.sandbox_id(), "csp-002");
-        // Nobody remembers what was asked: any repeat of the key is the same intent.
+        // The adopted request is unknown: any repeat of the key is the same intent.
         let second = broker.allocate("student-2").key("lab-1").lab("another").send().await.expect_status(200);
         assert_eq!((second.sandbox_id(), second.text_of("track_name")), ("csp-003", "kubernetes-101"));
         let hours = second.json["expires_at"].as_u64().zip(second.json["allocated_at"].as_u64());
@@ -177,7 +177,7 @@ async fn what_a_track_holds_too_much_is_given_up_only_when_that_is_confirmed() {
 #[tokio::test]
 async fn a_run_that_ended_midway_is_begun_anew_and_the_third_finds_nothing() {
     story(setup(), async |broker| {
-        // What an interrupted run leaves: some rows wholly taken over, the others not at all.
+        // The state after an interrupted run: some rows fully adopted, the others not at all.
         fill(broker, [row(1, "available", &[]), held(2, "student-1", 200)]).await;
         report(&adopt(broker, &["--apply"]).await, 0);
         fill(broker, [row(3, "available", &[]), held(4, "student-1", 100), held(5, "student-2", 100)]).await;
@@ -208,7 +208,7 @@ async fn a_table_in_use_is_refused() {
         assert_eq!(refused.code, 1, "{refused:#?}");
         assert!(refused.stderr.contains("1 sandboxes changed"), "{refused:#?}");
 
-        // Ours does: an owner who asks before his lease stands would be given a second sandbox.
+        // Ours does: an owner who repeats before the lease exists would get a second sandbox.
         broker.start_worker().await;
         let refused = adopt(broker, &["--apply"]).await;
         assert_eq!(refused.code, 1, "{refused:#?}");

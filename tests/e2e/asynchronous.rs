@@ -1,4 +1,4 @@
-//! `Prefer: respond-async`: 202 at once, the outcome is polled, and while it is queued it can be taken back for good.
+//! `Prefer: respond-async`: 202 at once, the outcome is polled, and a queued request can be cancelled.
 
 use broker_tests::cli::Stats;
 use broker_tests::table::{Item, text};

@@ -1,4 +1,4 @@
-//! What is wrong is refused with a clear 4xx, and nothing is enqueued: no worker runs here, whatever came would stay.
+//! Bad input is refused with a clear 4xx, and nothing is enqueued: no worker runs here, so messages would stay.
 
 use broker_tests::api::{KEY, LAB, NAME_PREFIX, OWNER};
 use broker_tests::queues::Depth;

@@ -1,4 +1,4 @@
-//! A machine whose clock is off: it follows the dates of AWS, or it does not work at all.
+//! Clocks that are off: the process follows the dates of AWS, or does not work at all.
 
 use broker_tests::dates::{Shift, relay};
 use broker_tests::wait::PATIENCE;

@@ -1,4 +1,4 @@
-//! Processes that end under load: nobody's request is lost, and nobody gets two sandboxes.
+//! Processes that end under load: no request is lost, and no track gets two sandboxes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! `broker doctor`: what a broker needs, a line each, looked at against real endpoints with one thing wrong at a time.
+//! `broker doctor`: its lines, against real endpoints with one thing wrong at a time.
 
 use broker_tests::dates::{Shift, relay};
 use broker_tests::{Broker, Provider, Setup, story};
@@ -7,7 +7,7 @@ use serde::Deserialize;
 const TOKEN: (&str, &str) = ("BROKER_TRACK_TOKENS", "platform=tok-platform-0123456789");
 const CHECKS: [&str; 9] =
     ["settings", "credentials", "table", "index", "queues", "redrive", "clock", "provider", "tokens"];
-/// Nobody listens there.
+/// An address without a listener.
 const NOWHERE: &str = "http://127.0.0.1:1";
 
 #[derive(Debug, Deserialize)]
@@ -23,7 +23,7 @@ fn setup() -> Setup {
     Setup::new().apis(0).workers(0).var(TOKEN.0, TOKEN.1)
 }
 
-/// What the doctor finds with these flags and variables; the exit code must fit.
+/// The findings of the doctor with these flags and variables; the exit code must fit.
 async fn findings(broker: &Broker, flags: &[&str], vars: &[(&str, &str)]) -> Vec<Finding> {
     let args = [&["doctor", "--json"][..], flags].concat();
     let output = broker.cli_with(&args, vars).await;

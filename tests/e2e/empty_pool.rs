@@ -1,4 +1,4 @@
-//! Nothing left: said at once, and never to a track that holds a sandbox.
+//! Empty pool: reported at once, and never to a track that holds a sandbox.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What every error and every answer looks like. That each carries `X-Request-ID` the harness itself checks.
+//! Form of errors and responses. That each carries `X-Request-ID` is checked by the harness itself.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What an integrator pastes: the scripts of `infra/examples`, run as they are.
+//! Examples for integrators: the scripts of `infra/examples`, run as they are.
 
 use std::process::{Command, Stdio};
 
@@ -135,7 +135,7 @@ async fn a_start_on_the_empty_pool_waits_for_sandboxes_and_not_for_ever() {
 async fn a_start_outlasts_202_and_503() {
     let slow = Setup::new().apis(1).workers(0).pool(3).var("BROKER_MAX_PENDING", "1");
     story(slow, async |broker| {
-        // It is told 202 after its wait, and what it asked for goes on waiting: nobody else may.
+        // It gets a 202 after its wait, and its request goes on waiting: no other may.
         let first = start(broker.api(0), "start student-1", &[("WAIT_S", "1")]);
         answered(broker, 202).await;
         let others =

@@ -1,4 +1,4 @@
-//! A track gets a sandbox.
+//! First allocation: a track gets a sandbox.
 
 use broker_tests::cli::Stats;
 use broker_tests::{Setup, story};

@@ -1,4 +1,4 @@
-//! The first hour: what `broker up` says when something is not as it should be, and what it leaves behind.
+//! First run: what `broker up` prints when something is wrong, and what it leaves.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! The idempotency key: it dedupes an intent of one track, and is nobody else's.
+//! Idempotency key: it deduplicates an intent of one track, and is separate from other tracks' keys.
 
 use broker_tests::{Setup, story};
 use serde_json::json;

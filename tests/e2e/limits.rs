@@ -1,4 +1,4 @@
-//! How much is taken, from where, and from which web page.
+//! Limits: body sizes, rate, client address, CORS.
 
 use broker_tests::queues::Depth;
 use broker_tests::{Setup, raw, story, together, wait_for_condition};
@@ -30,7 +30,7 @@ async fn more_pending_calls_than_the_bound_are_shed_before_anything_is_enqueued(
 
 #[tokio::test]
 async fn a_caller_over_the_rate_is_told_when_to_come_back_and_nobody_else_is() {
-    // Slow enough that nothing is earned back while the story is told.
+    // Slow enough that no allowance is regained during the story.
     let setup = Setup::new().apis(1).workers(0).pool(1).var("BROKER_WAIT_S", "0");
     let setup = setup.var("BROKER_RATE_LIMIT", "1").var("BROKER_RATE_BURST", "600");
     story(setup.var("BROKER_TRUSTED_PROXIES", "127.0.0.0/8"), async |broker| {

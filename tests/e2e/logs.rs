@@ -1,4 +1,4 @@
-//! What processes write on standard error: JSON, one object a line, one `request` line for each request.
+//! Logs of the processes on standard error: JSON, one object a line, one `request` line for each request.
 
 use broker_tests::{Answer, Setup, raw, story, wait_for_condition};
 use http::Method;

@@ -1,52 +1,53 @@
-//! The stories: what a user, an operator or a fault does, against 2 `broker-api` and 3 `broker-worker` processes on an
-//! endpoint process of their own. Each ends with `broker pool verify` and empty queues ([`broker_tests::finish`]).
+//! End-to-end stories of users, operators and faults, against `broker-api` and `broker-worker` processes on an endpoint
+//! process. Each ends with `broker pool verify` and empty queues ([`broker_tests::finish`]).
 //!
 //! | file | story |
 //! |---|---|
 //! | `first_allocation` | a track gets a sandbox |
-//! | `repeats` | it asks again, also 50 times at once |
-//! | `limits` | how much, from where, from which page |
+//! | `repeats` | a track repeats its request, also 50 times at once |
+//! | `limits` | body sizes, rate, client address, CORS |
 //! | `malformed` | bytes that no client should send |
 //! | `many_at_once` | 200 tracks on 200 sandboxes, 100 on 50 |
-//! | `give_and_take` | allocate, give back, allocate |
-//! | `giving_back` | who may give back what |
+//! | `allocate_and_return` | allocate, return, allocate |
+//! | `returns` | who may return which sandbox |
 //! | `name_prefix` | only sandboxes with a certain name |
 //! | `keys` | idempotency keys |
-//! | `empty_pool` | nothing left |
-//! | `swept` | a reply queue that is gone |
-//! | `the_wait_runs_out` | the reply that does not come in time |
+//! | `empty_pool` | no sandbox is left |
+//! | `reply_queue_lost` | a reply queue that is gone |
+//! | `wait_timeout` | a reply that does not come in time |
 //! | `asynchronous` | `Prefer: respond-async`: queued, polled, cancelled |
 //! | `bad_input` | refused before anything is enqueued |
-//! | `errors` | what every error and every answer looks like |
+//! | `errors` | form of errors and responses |
 //! | `redelivery` | a message that comes twice |
-//! | `poison` | a message that nobody can read |
-//! | `dead_letters` | what could not be processed: seen, understood, replayed, discarded |
+//! | `poison` | a message that no worker can decode |
+//! | `dead_letters` | listed, shown, replayed, discarded |
 //! | `clocks` | a machine whose clock is off |
 //! | `crashes` | processes that end under load |
 //! | `replacement` | processes that are replaced under load |
-//! | `versions` | a message that a newer program wrote |
-//! | `crowds` | ten thousand connections that say nothing, two hundred that say it slowly |
+//! | `versions` | a message of a newer program |
+//! | `connections` | ten thousand idle connections, two hundred slow ones |
 //! | `tokens` | who may call, rotation, and that no token is ever logged |
 //! | `scaling` | `broker up --workers A..B` follows the backlog |
-//! | `observability` | the queries of dashboard and alerts ask for what is exposed |
+//! | `observability` | the queries of dashboard and alerts match the exposed metrics |
 //! | `logs` | one JSON line for each request |
-//! | `traces` | one trace tells the life of a request |
-//! | `doctor` | what `broker doctor` finds |
-//! | `first_run` | what `broker up` says when something is in its way |
-//! | `verify` | what `pool verify` finds |
+//! | `traces` | one trace covers the life of a request |
+//! | `doctor` | the lines of `broker doctor` |
+//! | `first_run` | `broker up` when something is wrong |
+//! | `verify` | the findings of `pool verify` |
 //! | `adoption` | `pool adopt`: a table that another tool filled |
 //! | `reconciliation` | `pool pause`, and a pool that was restored from a backup |
 //! | `one_machine` | `broker up --data-dir`, stopped and started again |
-//! | `maintenance` | the jobs: expiry, cleanup, sync, the schedule, what dead processes leave |
-//! | `examples` | the scripts of `infra/examples`, as an integrator pastes them |
+//! | `maintenance` | the jobs: expiry, cleanup, sync, the schedule, the sweep |
+//! | `examples` | the scripts of `infra/examples` |
 //! | `operator` | the `broker` command and the metrics |
 
 mod adoption;
+mod allocate_and_return;
 mod asynchronous;
 mod bad_input;
 mod clocks;
+mod connections;
 mod crashes;
-mod crowds;
 mod dead_letters;
 mod doctor;
 mod empty_pool;
@@ -55,8 +56,6 @@ mod errors;
 mod examples;
 mod first_allocation;
 mod first_run;
-mod give_and_take;
-mod giving_back;
 mod keys;
 mod limits;
 mod logs;
@@ -72,13 +71,14 @@ mod reconciliation;
 mod redelivery;
 mod repeats;
 mod replacement;
+mod reply_queue_lost;
+mod returns;
 mod scaling;
-mod swept;
-mod the_wait_runs_out;
 mod tokens;
 mod traces;
 mod verify;
 mod versions;
+mod wait_timeout;
 
 use std::collections::BTreeSet;
 

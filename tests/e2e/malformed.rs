@@ -1,4 +1,4 @@
-//! Bytes that no client should send: each gets its 4xx, none a 5xx, nothing is enqueued, and the next good request works.
+//! Malformed bytes: each gets its 4xx, none a 5xx, nothing is enqueued, and the next good request works.
 
 use broker_tests::api::{ADMIN_TOKEN, OWNER, TRACK_TOKEN};
 use broker_tests::queues::Depth;
@@ -172,7 +172,7 @@ async fn requests_that_come_together_are_answered_one_after_the_other() {
         let answers = raw::exchange_to_end(api, &all).await;
         assert_eq!(statuses(&answers), ["200", "404", "404", "404"], "{answers}");
 
-        // What follows something that cannot be understood is not looked at.
+        // Bytes after something that cannot be parsed are not read.
         let bad = format!("{}transfer-encoding: cow\r\n\r\n", head("")).into_bytes();
         let answers = raw::exchange_to_end(api, &[bad, head("\r\n").into_bytes()].concat()).await;
         assert_eq!(answers.matches("\r\nx-request-id: ").count(), 1, "{answers}");

@@ -1,4 +1,4 @@
-//! Many tracks press *Start* in the same second.
+//! Many tracks that allocate in the same second.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A track that wants a sandbox with a certain name.
+//! Name prefix: a track that accepts only certain sandboxes.
 
 use broker_tests::cli::Stats;
 use broker_tests::{Setup, story, together};

@@ -1,4 +1,4 @@
-//! What the dashboard shows and the alerts look at is what the processes really expose.
+//! Observability: the metrics in dashboard and alerts are those that the processes expose.
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::binaries::workspace;
@@ -85,7 +85,7 @@ async fn every_query_of_the_dashboard_and_the_alerts_asks_for_what_is_exposed() 
         everything_happens(broker).await;
         let queries: Vec<Query> = dashboard().into_iter().chain(alerts()).collect();
         assert!(queries.len() > 60, "{} queries", queries.len());
-        // What the table holds is shown every few seconds.
+        // Gauges of the table are set every few seconds.
         wait_for_condition("all that is asked for", async || {
             let exposed = exposed(broker).await;
             let told = |(place, query): &Query| {

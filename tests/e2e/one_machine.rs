@@ -1,4 +1,4 @@
-//! `broker up --data-dir`: everything on one machine, stopped and started again.
+//! `broker up --data-dir`: the whole broker on one machine, stopped and started again.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! The operator's view: the `broker` command, probes and metrics.
+//! Operator's view: the `broker` command, probes and metrics.
 
 use std::collections::BTreeSet;
 
@@ -62,7 +62,7 @@ async fn queues_shows_what_waits() {
 #[tokio::test]
 async fn queues_shows_the_backlog_of_each_worker_and_how_old_the_oldest_message_was() {
     story(Setup::new().apis(1).workers(2).pool(3), async |broker| {
-        // What workers hold is no backlog; frozen, they let it grow.
+        // Messages in flight are no backlog; frozen workers let it grow.
         for worker in [0, 1] {
             broker.worker(worker).freeze();
             broker.worker_mut(worker).process().frozen().await;

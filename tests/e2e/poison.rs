@@ -1,4 +1,4 @@
-//! A message that nobody can read does not block the good ones around it, and is kept with its reason, byte for byte.
+//! Poison message: it does not block the good ones around it, and is kept with its reason, byte for byte.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! A pool that is paused, and one that was restored from a backup: it starts paused, and what was handed out since is
-//! never offered again.
+//! Reconciliation: a pool that was restored from a backup starts paused, and what was handed out since is never offered
+//! again.
 
 use broker_tests::cli::{Output, Stats};
 use broker_tests::table::{Item, lease_key, sandbox_key, text};
@@ -57,7 +57,7 @@ async fn a_paused_pool_is_not_touched_until_it_is_resumed() {
     .await;
 }
 
-/// What a backup holds: these items, and that they belong to another table.
+/// A backup: these items, and the name of another table.
 async fn restore(broker: &Broker, backup: Vec<Item>) {
     let table = broker.table();
     for lease in table.keys("LEASE#").await {
@@ -155,7 +155,7 @@ async fn what_the_provider_knows_counts_too_and_a_second_run_finds_nothing() {
         ];
         let told = report(&reconcile(broker, &lines, &["--apply"]).await, 0);
         assert_eq!((&told["steps"], &told["missing"]), (&json!({ "lease": 2, "unknown": 1 }), &1.into()));
-        // A key holds one: the second line of student-1 is no sandbox of his.
+        // A key holds one: the second line of student-1 is not a sandbox of that track.
         let expected =
             Stats { total: 7, available: 4, allocated: 1, pending_deletion: 1, stale: 1, ..Stats::default() };
         assert_eq!(broker.stats().await, expected);

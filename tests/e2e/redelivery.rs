@@ -1,4 +1,4 @@
-//! A message that comes twice, or late, changes nothing: SQS promises "at least once" and keeps to it.
+//! Redelivery: a message that comes twice, or late, changes nothing; SQS delivers at least once.
 
 use aws_sdk_sqs::types::Message;
 use broker_tests::cli::Stats;

@@ -1,4 +1,4 @@
-//! A track that asks again gets the same sandbox, over whichever API.
+//! Repeats: a track that repeats its request gets the same sandbox, over any API.
 
 use broker_tests::cli::Stats;
 use broker_tests::{Setup, story, together};

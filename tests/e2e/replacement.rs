@@ -1,4 +1,4 @@
-//! Processes that are replaced while the broker works: nothing is lost, and nobody sees it.
+//! Replacement of processes while the broker works: nothing is lost, and no client notices.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -45,7 +45,7 @@ impl Balance {
     }
 }
 
-/// How many calls of a kind one client made. A call that was not answered as it should be ends the story.
+/// The number of calls of a kind by one client. A call with a wrong response ends the story.
 #[derive(Clone, Copy, Debug, Default)]
 struct Calls {
     allocated: usize,
@@ -117,7 +117,7 @@ async fn a_lame_duck_is_not_ready_but_serves_and_sends_its_clients_elsewhere() {
         assert_eq!(served.must_have("connection"), "close");
         let (alive, _) = api.probe("/healthz").await.expect("it lives");
         assert_eq!(alive, 200);
-        // Whoever cannot wait says so again.
+        // A client that cannot wait sets its own deadline.
         process.signal(Signal::SIGTERM);
         process.stopped().await;
     })

@@ -1,4 +1,4 @@
-//! `broker up --workers A..B` follows the backlog, and nothing is lost on the way out or in.
+//! Scaling: `broker up --workers A..B` follows the backlog, and nothing is lost on the way out or in.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::{count, distinct_sandboxes};
 
-/// Students who ask at the same time, and how often each asks.
+/// Students that allocate at the same time, and the number of repeats of each.
 const STUDENTS: usize = 500;
 const LABS: usize = 10;
 
-/// What a student's calls were answered, and how long each took.
+/// The responses of a student, and their durations.
 async fn student(api: Api, student: usize) -> Vec<(Answer, Duration)> {
     let mut answers = Vec::with_capacity(LABS);
     for lab in 0..LABS {

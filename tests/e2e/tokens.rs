@@ -1,4 +1,4 @@
-//! Who may call: several named tokens of each role, replaced without a client noticing, and never seen in a log.
+//! Tokens: several named ones of each role, replaced without a client noticing, and never in a log.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ async fn a_token_is_replaced_while_clients_go_on_calling() {
     let setup = Setup::new().apis(0).pool(3);
     story(setup, async |broker| {
         let (both, new) = (format!("old={OLD}, new={NEW}"), format!("new={NEW}"));
-        // First both are valid, then every client is told the new one, then the old one goes.
+        // First both are valid, then every client gets the new one, then the old one is removed.
         broker.start_api_with(&[("BROKER_TRACK_TOKENS", both.as_str())]).await;
         let first = broker.allocate("student-1").token(OLD).send().await.expect_status(201);
         let again = broker.allocate("student-1").token(NEW).send().await.expect_status(200);

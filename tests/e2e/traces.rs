@@ -1,4 +1,4 @@
-//! One trace tells the whole life of a request: through HTTP, the queues, a worker, the table, the provider, and back.
+//! Traces: one trace covers the life of a request through HTTP, the queues, a worker, the table, the provider, and back.
 
 use std::collections::BTreeSet;
 
@@ -209,7 +209,7 @@ async fn a_traceparent_reaches_the_worker_also_where_nothing_is_traced() {
 async fn a_collector_that_is_away_disturbs_nobody_and_no_drain() {
     let mut collector = Collector::start().await;
     collector.leave().await;
-    // The story's end drains every process, with spans that nobody takes.
+    // The story's end drains every process, with spans that no collector accepts.
     story(collector.setup().pool(3), async |broker| {
         for n in 0..3 {
             broker.allocate(&format!("student-{n}")).send().await.expect_status(201);
@@ -230,7 +230,7 @@ async fn a_collector_that_is_away_disturbs_nobody_and_no_drain() {
 
 #[tokio::test]
 async fn a_collector_that_never_answers_holds_up_no_drain() {
-    // Connections are made, by the kernel, and nobody ever reads from them.
+    // Connections are accepted by the kernel, and never read.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let url = format!("http://{}", silent.local_addr().expect("an address"));
     story(Setup::new().pool(3).var("BROKER_OTLP_ENDPOINT", &url), async |broker| {

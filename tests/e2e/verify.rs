@@ -1,4 +1,4 @@
-//! `broker pool verify`, the judge of every load and crash test, finds what a story plants and nothing else.
+//! `broker pool verify`: it finds what a story plants and nothing else.
 
 use std::collections::BTreeMap;
 

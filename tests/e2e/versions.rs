@@ -1,4 +1,4 @@
-//! A message that was written by a newer program, while old workers still run: it waits for a newer one.
+//! Message of a newer version, while old workers still run: it waits for a newer worker.
 
 use broker_tests::queues::Depth;
 use broker_tests::{Setup, story, wait_for_condition};

@@ -1,7 +1,7 @@
 //! `broker-letters`: many dead letters, and how fast they are drained, listed and replayed.
 //!
-//! Starts endpoints and workers as processes and tells the story of `many`, which asserts what must be exact. With
-//! `--calls` everything goes through the proxy, which counts what it costs at AWS and makes it slower.
+//! Starts endpoints and workers as processes and runs the story of `many`, which asserts what must be exact. With `--calls`
+//! everything goes through the proxy, which counts the calls to AWS and delays them.
 
 #[path = "many.rs"]
 mod many;

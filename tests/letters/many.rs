@@ -23,7 +23,7 @@ pub(crate) struct Figures {
     /// Letters that were replayed when the first process was killed.
     pub(crate) replayed_at_death: usize,
     pub(crate) replay: Tally,
-    /// What the drain, and that replay, asked of AWS; only with a proxy, which counts.
+    /// The cost of the drain, and of that replay, at AWS; only with a proxy, which counts.
     pub(crate) drain_calls: Calls,
     pub(crate) replay_calls: Calls,
 }
@@ -45,7 +45,7 @@ fn since(before: &Calls, mut after: Calls) -> Calls {
     after
 }
 
-/// An allocate of `track`, asked `ago_s` seconds ago with a deadline of 15 minutes; nobody waits for its reply.
+/// An allocate of `track`, made `ago_s` seconds ago with a deadline of 15 minutes and no waiting caller.
 fn allocate(broker: &Broker, number: usize, track: &str, ago_s: u64) -> String {
     let enqueued_at_ms = (now_s() - ago_s) * 1_000;
     json!({

@@ -1,4 +1,4 @@
-//! What is wrong with a run: everything here must be exact, whatever the machine.
+//! Judge of a run: everything here must be exact, whatever the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -51,7 +51,7 @@ impl Faults {
 
 type Owners<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
 
-/// The sandboxes that each track was told, in whatever answer.
+/// The sandboxes of each track, in any response.
 fn owners(grants: &[Grant]) -> Owners<'_> {
     let mut owners = Owners::new();
     for grant in grants {
@@ -64,7 +64,7 @@ fn several<'a>(owners: &Owners<'a>) -> Vec<&'a str> {
     owners.iter().filter(|(_, sandboxes)| sandboxes.len() > 1).map(|(track, _)| *track).collect()
 }
 
-/// How many sandboxes each lab was told.
+/// The number of sandboxes of each lab.
 fn by_lab(grants: &[Grant]) -> BTreeMap<String, u64> {
     let told: BTreeSet<_> = grants.iter().filter_map(|g| Some((g.lab.clone()?, &g.sandbox))).collect();
     let mut labs = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Runs k6 and reads what it found: counts and times from its summary, who got which sandbox from its console.
+//! Runner of k6 and reader of its results: counts and times from its summary, grants from its console.
 
 use std::collections::BTreeMap;
 use std::path::Path;

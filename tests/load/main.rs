@@ -1,8 +1,8 @@
-//! `broker-load`: users against a whole broker, and a verdict on what they were given.
+//! `broker-load`: users against a whole broker, and a verdict on the sandboxes that they got.
 //!
-//! Starts the endpoints, the APIs and the workers as processes, fills a pool, lets k6 play a profile, then asks
-//! `broker pool verify` and compares the counts. It asserts what must be exact (who got which sandbox), never how fast.
-//! Exit codes: 0 all as promised, 1 not.
+//! Starts the endpoints, the APIs and the workers as processes, fills a pool, runs a profile of k6, then runs
+//! `broker pool verify` and compares the counts. It asserts what must be exact (who got which sandbox), never how fast. Exit
+//! codes: 0 all as promised, 1 not.
 
 mod judge;
 mod k6;

@@ -1,4 +1,4 @@
-//! What the run cost at AWS, from the processes' own metrics.
+//! Cost of the run at AWS, from the processes' own metrics.
 
 use std::collections::BTreeMap;
 

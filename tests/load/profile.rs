@@ -1,4 +1,4 @@
-//! The profiles: who asks for what, and what must come of it.
+//! Profiles of load, and their expected results.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! The report of a run, for people.
+//! Report of a run, as text.
 
 use broker_tests::cli::{Output, Stats};
 

@@ -1,4 +1,4 @@
-//! What the API answered, and what holds for every answer.
+//! Responses of the API, with the checks that hold for every response.
 
 use http::HeaderMap;
 use serde_json::Value;
@@ -19,7 +19,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Takes in an answer to the request `told`.
+    /// Reads a response to the request `told`.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! The HTTP client: one [`Api`] per `broker-api` process, keep-alive, and a [`Call`] to build a request.
+//! HTTP client: one [`Api`] per `broker-api` process, keep-alive, and a [`Call`] to build a request.
 
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ impl Api {
         call
     }
 
-    /// `GET path` without a token, as a probe or a scraper does; `None` when nobody answers.
+    /// `GET path` without a token, as a probe or a scraper does; `None` without a response.
     pub async fn probe(&self, path: &str) -> Option<(u16, String)> {
         let response = self.http.get(self.uri(path)).await.ok()?;
         let status = response.status().as_u16();

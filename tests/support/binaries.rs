@@ -1,7 +1,7 @@
-//! The executables under test.
+//! Executables under test.
 //!
-//! Cargo builds them once per test process and names the files; whatever else lies in the target directory is never run.
-//! The profile is the one the tests themselves were built with.
+//! Cargo builds them once per test process and names the files; other files in the target directory are never run. The
+//! profile is the one of the tests themselves.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

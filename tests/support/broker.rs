@@ -1,4 +1,4 @@
-//! A whole broker of its own: a table and queues on the shared endpoints, APIs and workers as processes.
+//! Broker of a story: a table and queues on the shared endpoints, APIs and workers as processes.
 
 use std::ops::Deref;
 use std::process::Command;
@@ -219,17 +219,17 @@ impl Broker {
         self.balanced().allocate(track)
     }
 
-    /// A mark of `sandbox` by `track`, through one of the APIs.
+    /// A return of `sandbox` by `track`, through one of the APIs.
     pub fn return_sandbox(&self, sandbox: &str, track: &str) -> Call {
         self.balanced().return_sandbox(sandbox, track)
     }
 
-    /// A look at `sandbox` by `track`, through one of the APIs.
+    /// A GET of `sandbox` by `track`, through one of the APIs.
     pub fn sandbox(&self, sandbox: &str, track: &str) -> Call {
         self.balanced().sandbox(sandbox, track)
     }
 
-    /// A look at the request at `location` by `track`, through one of the APIs.
+    /// A GET of the request at `location` by `track`, through one of the APIs.
     pub fn request(&self, location: &str, track: &str) -> Call {
         self.balanced().request(location, track)
     }
@@ -248,7 +248,7 @@ impl Broker {
         .await
     }
 
-    /// Ends all processes without a look at what is left: the caller has found a fault and told it.
+    /// Ends all processes without checks: the caller has found and reported a fault.
     pub fn abandon(mut self) {
         warden::keep_scratch();
         println!("logs are in {}", warden::scratch().display());

@@ -32,7 +32,7 @@ impl Output {
 
 /// `broker pool stats --json`: how many sandboxes there are, in total and by state.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the states are those of SPEC.md")]
+#[expect(missing_docs, reason = "the fields are the states of a sandbox")]
 pub struct Stats {
     pub total: u64,
     pub available: u64,
@@ -45,7 +45,7 @@ pub struct Stats {
 
 /// `broker job run --json`: what a run did.
 #[derive(Clone, Debug, Deserialize)]
-#[expect(missing_docs, reason = "the counters are those of SPEC.md")]
+#[expect(missing_docs, reason = "the fields are those of broker_domain::JobReport")]
 pub struct JobReport {
     pub found: u64,
     pub changed: u64,

@@ -1,6 +1,6 @@
-//! A collector of traces: takes what the processes export over OTLP/HTTP (protobuf), and shows it as a test asks for it.
+//! Trace collector: receives the exports of the processes over OTLP/HTTP (protobuf), for tests to query.
 //!
-//! It can be away (connections are refused) and come back on the same port.
+//! It can be down (connections are refused) and come back on the same port.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -85,7 +85,7 @@ impl Collector {
         setup.var("BROKER_OTLP_ENDPOINT", &format!("http://{}", self.address))
     }
 
-    /// Goes away: who exports is refused.
+    /// Goes down: exports are refused.
     pub async fn leave(&mut self) {
         self.serving.abort();
         wait_for_condition("the collector to be away", async || {

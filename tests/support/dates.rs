@@ -1,7 +1,7 @@
-//! AWS as a process sees it whose machine's clock is off: a relay that changes the `Date` of every answer.
+//! Date relay: AWS as a process with a wrong clock sees it; it changes the `Date` of every response.
 //!
-//! Nobody can move the clock of one process; that of everybody else, as far as the process can tell, can be. What it does
-//! not do: change anything else.
+//! The clock of one process cannot be moved; that of everything else, as far as the process can tell, can be. Nothing else is
+//! changed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

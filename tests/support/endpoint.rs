@@ -1,6 +1,6 @@
-//! The SQS and DynamoDB endpoints: a `broker endpoints` process, one for all stories of a test process.
+//! SQS and DynamoDB endpoints: a `broker endpoints` process, one for all stories of a test process.
 //!
-//! Stories share it and stay apart by their table and queue prefix.
+//! Stories share it and are separated by table and queue prefix.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! What every story must leave behind: nothing.
+//! Finish of a story: it must leave nothing behind.
 
 use nix::sys::signal::Signal;
 

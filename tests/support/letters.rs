@@ -1,4 +1,4 @@
-//! Dead letters: how many there are, and what the operator does with them.
+//! Dead letters of a story: their number, and the operator's actions.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! The harness: real `broker-api`, `broker-worker` and `broker` processes against an endpoint process that speaks the
-//! real wire protocols, seen from outside: over HTTP, the `broker` command and the AWS SDK.
+//! Test harness: real `broker-api`, `broker-worker` and `broker` processes against an endpoint process that speaks the real
+//! wire protocols, seen from outside: over HTTP, the `broker` command and the AWS SDK.
 //!
 //! ```text
 //! story(Setup::new().pool(5), async |broker| {          // 1 API, 1 worker, 5 sandboxes
@@ -15,20 +15,20 @@
 //! | [`warden`] | nothing outlives the test process, however it ends |
 //! | [`process`], [`endpoint`] | one process with its log; the SQS and DynamoDB endpoints |
 //! | [`up`] | `broker up` as a user starts it |
-//! | [`setup`], [`broker`], [`finish`] | a whole broker; what every story must leave behind: nothing |
+//! | [`setup`], [`broker`], [`finish`] | a whole broker; every story must leave nothing behind |
 //! | [`proxy`] | faults between the processes and AWS: latency, losses, throttling, conflicts, duplicates, outages |
-//! | [`api`], [`answer`], [`raw`] | the HTTP client, what it got, and bytes that no client would send |
+//! | [`api`], [`answer`], [`raw`] | the HTTP client, its responses, and malformed bytes |
 //! | [`provider`] | the provider stand-in, misbehaving on demand |
 //! | [`cli`], [`queues`], [`table`] | the `broker` command; SQS and DynamoDB through the SDK |
-//! | [`letters`] | dead letters: how many there are, and what the operator does with them |
-//! | [`collector`] | takes traces over OTLP, and can be away |
-//! | [`promql`] | what queries ask for, and what processes expose |
+//! | [`letters`] | dead letters: their number, and the operator's actions |
+//! | [`collector`] | a trace collector over OTLP, which can be down |
+//! | [`promql`] | the metrics of queries, and those of processes |
 //! | [`dates`] | a relay that moves the time of AWS |
-//! | [`watch`] | what a broker shows of itself |
+//! | [`watch`] | metrics, logs and resources of a broker |
 //! | [`wait`] | the one place that waits |
 //!
-//! A fault that a story plants (a killed worker, a message sent twice, an answer lost) goes through the same doors that
-//! production has: signals, queues, the table and the network. There is no mock.
+//! A fault that a story plants (a killed worker, a message sent twice, a lost response) uses the same interfaces as in
+//! production: signals, queues, the table and the network. There is no mock.
 
 pub mod answer;
 pub mod api;
@@ -40,6 +40,8 @@ pub mod dates;
 pub mod endpoint;
 pub mod finish;
 pub mod letters;
+#[cfg(test)]
+mod pages;
 pub mod process;
 pub mod promql;
 pub mod provider;

@@ -42,7 +42,7 @@ impl Process {
         Self { name: name.to_owned(), child, stdout, stderr }
     }
 
-    /// What the story calls it.
+    /// Its name in the story.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -146,7 +146,7 @@ impl Process {
         lines.filter_map(|line| find(&line, field).map(str::to_owned)).collect()
     }
 
-    /// Waits until it stands still (SIGSTOP).
+    /// Waits until it is stopped (SIGSTOP).
     pub async fn frozen(&self) {
         let stat = format!("/proc/{}/stat", self.child.id());
         wait_for_condition(&format!("{} to stand still", self.name), async || {
@@ -244,10 +244,10 @@ impl Drop for Process {
     }
 }
 
-/// The parent of a process that runs; `None` if it ended, also if nobody has asked for its exit code yet.
+/// The parent of a running process; `None` if it ended, also if its exit code was not read yet.
 fn running_parent(pid: i32) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in parentheses and may hold spaces.
+    // The name is in parentheses and may contain spaces.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     fields.next().filter(|_parent| state != "Z").map(str::to_owned)

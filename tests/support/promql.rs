@@ -1,7 +1,7 @@
-//! Just enough of PromQL and of Prometheus' text format to tell whether a query asks for something that exists.
+//! Reader of PromQL and of Prometheus' text format, sufficient to check that a query's metrics exist.
 //!
-//! What it does not do: parse. It finds our metrics in an expression, the labels that they are matched by and the labels
-//! that results are grouped by.
+//! It does not parse. It finds our metrics in an expression, the labels that they are matched by and the labels that results
+//! are grouped by.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ pub struct Matcher {
     pub equal: Option<String>,
 }
 
-/// What one expression asks for.
+/// The metrics and labels of one expression.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// Each metric of ours, with its matchers.
@@ -26,7 +26,7 @@ pub struct Asked {
     pub by: BTreeSet<String>,
 }
 
-/// What `expression` asks for.
+/// The metrics and labels of `expression`.
 ///
 /// # Panics
 ///
@@ -66,7 +66,7 @@ fn selector(text: &str) -> (Vec<Matcher>, &str) {
     (matchers.collect(), after)
 }
 
-/// What is exposed: for each series name the values that each of its labels has.
+/// The exposed metrics: for each series name the values of each of its labels.
 #[derive(Clone, Debug, Default)]
 pub struct Exposed(BTreeMap<String, BTreeMap<String, BTreeSet<String>>>);
 
@@ -84,7 +84,7 @@ impl Exposed {
         }
     }
 
-    /// What `expression` asks for and nobody exposes; empty if all of it exists.
+    /// The part of `expression` that no process exposes; empty if all of it exists.
     pub fn missing(&self, expression: &str) -> Vec<String> {
         let Asked { metrics, by } = asked(expression);
         let mut missing = Vec::new();

@@ -1,4 +1,4 @@
-//! The provider stand-in: a `broker provider` process of the story's own, and how it is made to misbehave.
+//! Provider stand-in of a story: a `broker provider` process, and its faults.
 
 use std::process::Command;
 use std::time::Duration;
@@ -17,21 +17,21 @@ use crate::endpoint;
 use crate::process::Process;
 use crate::setup::Setup;
 
-/// A deletion that somebody asked the stand-in for.
+/// A requested deletion.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Deletion {
     /// When, in milliseconds since the epoch.
     pub at_ms: u64,
     /// Of which account.
     pub uuid: String,
-    /// What came of it: `deleted`, `unknown`, `lied`, `fault {status}`.
+    /// Its result: `deleted`, `unknown`, `lied`, `fault {status}`.
     pub outcome: String,
     /// The `traceparent` that came with it.
     #[serde(default)]
     pub traceparent: Option<String>,
 }
 
-/// What the stand-in knows.
+/// The state of the stand-in.
 #[derive(Clone, Debug, Deserialize)]
 pub struct World {
     /// The sandbox ids of its accounts.
@@ -112,7 +112,7 @@ impl Provider {
         self.call(Method::POST, "/stand-in/accounts", json!({ "csp_id": sandbox })).await;
     }
 
-    /// What it knows.
+    /// Its state.
     pub async fn world(&self) -> World {
         let answer = self.call(Method::GET, "/stand-in", Value::Null).await;
         World::deserialize(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"))

@@ -1,4 +1,4 @@
-//! The broker's queues, through the AWS SDK: a second pair of eyes beside the broker's own, and the hands of a fault.
+//! Queues of the broker, through the AWS SDK: for checks beside the broker's own code, and for faults.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::wait::wait_for_condition;
 pub struct Depth {
     /// Those that a receive would get.
     pub visible: u64,
-    /// Those that somebody received and has not settled.
+    /// Those that were received and not acknowledged.
     pub in_flight: u64,
     /// Those that are not yet due.
     pub delayed: u64,
@@ -144,7 +144,7 @@ impl Queues {
         receive.send().await.expect("ReceiveMessage").messages.unwrap_or_default()
     }
 
-    /// Gives `queue` this redrive policy, as somebody's hand at the console would.
+    /// Gives `queue` this redrive policy, as an operator in the console would.
     pub async fn set_redrive(&self, queue: &str, policy: &str) {
         let set = self.client.set_queue_attributes().queue_url(self.url(queue).await);
         let set = set.attributes(QueueAttributeName::RedrivePolicy, policy);
@@ -158,7 +158,7 @@ impl Queues {
         answer.attributes.and_then(|mut found| found.remove(&QueueAttributeName::QueueArn)).expect("an ARN")
     }
 
-    /// Deletes `queue` with all that is in it, as somebody else's mistake would.
+    /// Deletes `queue` with all its messages, as an operator's mistake would.
     pub async fn remove(&self, queue: &str) {
         self.client.delete_queue().queue_url(self.url(queue).await).send().await.expect("DeleteQueue");
     }

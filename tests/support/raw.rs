@@ -1,4 +1,4 @@
-//! Bytes that no HTTP client would send.
+//! Raw connections, for bytes that no HTTP client would send.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a broker starts with, and how its processes and commands find what is theirs.
+//! Setup of a broker, and the environment of its processes and commands.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,7 +6,7 @@ use crate::endpoint::{REGION, Urls};
 use crate::queues::Queues;
 use crate::table::Table;
 
-/// What a story starts with.
+/// The options of a story's broker.
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub(crate) apis: usize,
@@ -71,7 +71,7 @@ impl Default for Setup {
     }
 }
 
-/// How every process of one broker finds its table, its queues and its settings.
+/// The environment of every process of one broker: table, queues and settings.
 #[derive(Clone, Debug)]
 pub struct Environment {
     urls: Urls,

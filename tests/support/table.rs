@@ -1,6 +1,6 @@
-//! The broker's table, through the AWS SDK: where a story plants what must never happen.
+//! Table of the broker, through the AWS SDK, for planting what must never happen.
 //!
-//! Keys and attributes are those of the *Table* section of DESIGN.md.
+//! Keys and attributes: ARCHITECTURE.md, "Table".
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{
 
 use crate::endpoint::{REGION, Urls};
 
-/// An item as it lies in the table.
+/// A raw item.
 pub type Item = HashMap<String, AttributeValue>;
 
 /// The partition key of a sandbox.
@@ -113,7 +113,7 @@ impl Table {
         self.put(instance).await;
     }
 
-    /// What each process is that says it lives: `api` or `worker`.
+    /// The role of each instance: `api` or `worker`.
     pub async fn instances(&self) -> Vec<String> {
         let role = |item: &Item| item["process_role"].as_s().expect("text").clone();
         self.list("INSTANCE").await.iter().map(role).collect()

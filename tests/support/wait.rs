@@ -1,7 +1,7 @@
-//! Waiting for something to become true, and doing many things at once.
+//! Waiting for conditions, and doing many things at once.
 //!
-//! The only `sleep` of the tests is the poll interval in [`wait_for_condition`]. A story never sleeps to let something
-//! happen: it names the condition, and a timeout tells the last state that was seen.
+//! The only `sleep` of the tests is the poll interval in [`wait_for_condition`]. A story never sleeps: it names the
+//! condition, and a timeout reports the last state that was seen.
 
 use std::fmt::Debug;
 use std::future::Future;

@@ -1,8 +1,8 @@
-//! Nothing outlives the test process.
+//! Warden: no child process outlives the test process.
 //!
-//! A shell waits on a pipe whose other end only this process holds. It is told each process that was started and each
-//! that ended; when the pipe closes (the tests are done, panicked, were killed) it kills what is left and removes the
-//! scratch directory. Drop guards do the same earlier and nicer, but a static has no drop and SIGKILL leaves no time.
+//! A shell waits on a pipe whose other end only this process holds. It is told of each process that starts or ends; when the
+//! pipe closes (the tests are done, panicked, were killed) it kills the rest and removes the scratch directory. Drop guards
+//! do the same earlier, but a static has no drop and SIGKILL leaves no time.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ pub fn scratch() -> &'static Path {
     &warden().scratch
 }
 
-/// Keeps the scratch directory, for whoever looks into a failure.
+/// Keeps the scratch directory, for the analysis of a failure.
 pub fn keep_scratch() {
     tell("keep");
 }

@@ -1,4 +1,4 @@
-//! What a broker shows of itself: metrics, logs, what its processes take of the machine.
+//! Observation of a broker: metrics, logs, and its use of the machine.
 
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
-//! `POST /v1/allocate`: a sandbox for a track.
+//! `POST /v1/allocate`: allocates a sandbox for a track.
 //!
-//! What it does not do: choose one, or look whether the track holds one already; a worker does both in one write.
+//! Choosing a sandbox, or finding the one that the track holds, is the worker's task, in one write.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::response::Answer;
 use crate::response::problem::Problem;
 use crate::rpc::RequestReply;
 
-/// Allocates.
+/// The handler of allocate.
 pub(crate) struct Allocate {
     pub(crate) rpc: RequestReply,
     pub(crate) wait: Duration,
@@ -70,7 +70,7 @@ impl Allocate {
     }
 }
 
-/// What makes two uses of one explicit key the same request.
+/// The fingerprint: it distinguishes two uses of one explicit key.
 fn fingerprint(
     method: &str,
     template: &str,

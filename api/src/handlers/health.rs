@@ -1,4 +1,4 @@
-//! `GET /healthz`, `/readyz`, `/metrics`: for probes and scrapers. None of them waits for anything.
+//! `GET /healthz`, `/readyz`, `/metrics`: for probes and scrapers. None of them waits.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use crate::response::bodies::{self, Alive};
 use crate::response::{Answer, Content};
 use crate::rpc::reply_router::ReplyRouter;
 
-/// After how many seconds to ask again whether a process is ready.
+/// `Retry-After` of a process that is not ready, in seconds.
 const ASK_AGAIN_S: u64 = 1;
 
-/// Tells how the process is.
+/// The handler of probes and metrics.
 pub(crate) struct Health {
     pub(crate) readiness: Readiness,
     pub(crate) metrics: Handle,
@@ -25,7 +25,7 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Liveness: that this could be answered is the answer.
+    /// Liveness: the response itself is the proof.
     pub(crate) fn alive(&self) -> Answer {
         Answer::json(StatusCode::OK, json!(Alive { status: "alive" }), "alive")
     }

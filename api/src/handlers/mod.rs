@@ -1,4 +1,4 @@
-//! What the routes do, one file each.
+//! Handlers of the routes, one file each.
 
 pub(crate) mod admin;
 mod allocate;
@@ -26,18 +26,19 @@ use http::header::HeaderName;
 use crate::limits::LONGEST_WAIT;
 use crate::request::prefer::Preferences;
 use crate::response::Answer;
-use crate::response::problem::{Problem, outcome};
+use crate::response::outcome;
+use crate::response::problem::Problem;
 use crate::rpc::Progress;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// How long a call waits: as it prefers, up to the longest wait, else as configured.
+/// How long a call waits: as its preferences say, up to the longest wait, else as configured.
 fn wait(preferences: Preferences, configured: Duration) -> Duration {
     preferences.wait.map_or(configured, |preferred| preferred.min(LONGEST_WAIT))
 }
 
-/// The answer to a question put to the workers, saying which preference was honoured. Clients that know no `Prefer` know
-/// no 202 either: they are told to repeat.
+/// The response to a request that was sent to the workers, with the applied preference. A client that sent no `Prefer` may
+/// not know 202: it gets a 503 and repeats.
 fn answer(answered: &Progress, id: RequestId, preferences: Preferences) -> Result<Answer, Problem> {
     let answer = match answered {
         Progress::Ended(ended) => outcome::answer(ended, id),

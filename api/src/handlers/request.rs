@@ -1,10 +1,10 @@
-//! `GET /v1/requests/{request_id}`: what became of a request that was answered 202. `DELETE` cancels one that was sent
-//! with `respond-async`, while it is queued.
+//! `GET /v1/requests/{request_id}`: the state of a request that was answered 202. `DELETE` cancels one that was sent with
+//! `respond-async`, while it is queued.
 //!
-//! Invariant: an outcome is stored before it is said, so it is never unsaid; `expired` is written conditionally and only
-//! when no claim can be under way any more. A record that is still queued may have been satisfied all the same (its
-//! worker or its reply was lost): the lease, or the sandbox of a mark, tells. A mark never expires: it is wanted however late
-//! (`domain::judge_return`), so it is queued until a worker has told its end. What it does not do: tell one track of another's
+//! Invariant: an outcome is stored before it is returned, so it never changes; `expired` is written conditionally and only
+//! when no claim can be under way any more. A record that is still queued may have been satisfied (its worker or its reply
+//! was lost): the lease, or the sandbox of a return, decides. A return never expires: it is wanted however late
+//! (`domain::judge_return`), so it is queued until a worker has stored its outcome. A track learns nothing of another's
 //! request, not even that it exists.
 
 use std::borrow::Cow;
@@ -18,14 +18,16 @@ use broker_runtime::clock::Clock;
 use broker_store::{Cancellation, Completion, Store, StoreError};
 
 use crate::response::Answer;
-use crate::response::problem::{Code, Problem, outcome};
+use crate::response::codes::Code;
+use crate::response::outcome;
+use crate::response::problem::Problem;
 
-/// A worker looks at the deadline before each attempt to claim. Until an attempt that began just in time has certainly
-/// ended (three tries of a second each with their pauses, and two clocks that may be two seconds apart each), the
-/// request is still queued.
+/// A worker checks the deadline before each attempt to claim. Until an attempt that began just in time has certainly ended
+/// (three attempts of a second each with their pauses, and two clocks that may be two seconds off each), the request is
+/// still queued.
 const CLAIM_UNDER_WAY: Duration = Duration::from_secs(10);
 
-/// Shows requests to their owners.
+/// The handler of request records.
 pub(crate) struct Requests {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
@@ -35,13 +37,13 @@ impl Requests {
     pub(crate) async fn show(&self, track: &TrackId, request: &str) -> Result<Answer, Problem> {
         let record = self.find(track, request).await?;
         let id = record.request_id;
-        Ok(outcome::report(&self.settled(record).await?, id))
+        Ok(outcome::report(&self.completed(record).await?, id))
     }
 
     pub(crate) async fn cancel(&self, track: &TrackId, request: &str) -> Result<Answer, Problem> {
         let record = self.find(track, request).await?;
         let (id, asynchronous) = (record.request_id, record.asynchronous);
-        match self.settled(record).await? {
+        match self.completed(record).await? {
             RequestState::Queued => match self.store.cancel_request(id).await? {
                 Cancellation::Cancelled => Ok(outcome::report(&RequestState::Ended(Outcome::Cancelled), id)),
                 Cancellation::TooLate if asynchronous => Err(not_cancellable("It has just ended.")),
@@ -61,16 +63,16 @@ impl Requests {
         record.ok_or_else(not_found)
     }
 
-    /// Where the request stands, once what is known elsewhere is in its record.
-    async fn settled(&self, record: PersistedRequest) -> Result<RequestState, StoreError> {
+    /// The state of the request, after its record was completed from lease or sandbox.
+    async fn completed(&self, record: PersistedRequest) -> Result<RequestState, StoreError> {
         if let RequestState::Ended(_) = record.state {
             return Ok(record.state);
         }
-        // The time is taken first: what is done after the deadline must not be missed by a look from before it.
+        // The time is taken first: a change after the deadline must not be missed by a read from before it.
         let now = self.clock.now();
         let done = match (&record.lease_key, &record.sandbox_id) {
             (Some(_), _) => self.claimed(&record).await?,
-            (None, Some(sandbox_id)) => self.marked(&record, sandbox_id).await?,
+            (None, Some(sandbox_id)) => self.returned(&record, sandbox_id).await?,
             (None, None) => None,
         };
         let too_late = record.lease_key.is_some() && now > record.deadline.plus(CLAIM_UNDER_WAY);
@@ -83,21 +85,21 @@ impl Requests {
         }
     }
 
-    /// A lease that this request claimed, live or ended since.
+    /// The outcome of a lease that this request claimed, live or ended since.
     async fn claimed(&self, record: &PersistedRequest) -> Result<Option<Outcome>, StoreError> {
         let Some(key) = &record.lease_key else { return Ok(None) };
         let lease = self.store.lease(key).await?.filter(|lease| lease.request_id == record.request_id);
         Ok(lease.map(|lease| Outcome::Created(lease.grant)))
     }
 
-    /// A sandbox that is as this mark wanted it.
-    async fn marked(
+    /// The outcome of a sandbox that is in the state that this return wanted.
+    async fn returned(
         &self,
         record: &PersistedRequest,
         sandbox_id: &SandboxId,
     ) -> Result<Option<Outcome>, StoreError> {
         let Some(sandbox) = self.store.sandbox(sandbox_id).await? else { return Ok(None) };
-        Ok(match judge_return(&sandbox, &mark_of(record, sandbox_id)) {
+        Ok(match judge_return(&sandbox, &return_of(record, sandbox_id)) {
             ReturnVerdict::AlreadyReturned(deletion_requested_at) => {
                 Some(Outcome::Marked { sandbox_id: sandbox.id, deletion_requested_at })
             }
@@ -113,8 +115,8 @@ fn not_cancellable(why: impl Into<Cow<'static, str>>) -> Problem {
     Problem::new(Code::NotCancellable, why)
 }
 
-/// The mark that left `record`.
-fn mark_of(record: &PersistedRequest, sandbox_id: &SandboxId) -> ReturnRequest {
+/// The return of `record`.
+fn return_of(record: &PersistedRequest, sandbox_id: &SandboxId) -> ReturnRequest {
     ReturnRequest {
         request_id: record.request_id,
         track: record.track.clone(),

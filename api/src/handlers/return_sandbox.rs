@@ -1,7 +1,7 @@
 //! `POST /v1/sandboxes/{id}/mark-for-deletion`: the owner gives a sandbox back.
 //!
-//! What it does not do: judge whether he may; a worker does, where it can act on it in the same write. Or heed
-//! `respond-async`: a return takes as long as its reply, and nobody would want to cancel it.
+//! Whether the caller may is decided by the worker, in the same write. `respond-async` is ignored: a return takes no longer
+//! than its reply, and there is no reason to cancel one.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::response::Answer;
 use crate::response::problem::Problem;
 use crate::rpc::RequestReply;
 
-/// Takes sandboxes back.
+/// The handler of returns.
 pub(crate) struct ReturnSandbox {
     pub(crate) rpc: RequestReply,
     pub(crate) wait: Duration,

@@ -1,4 +1,4 @@
-//! `GET /v1/sandboxes/{id}`: what its owner may know of a sandbox, read from the table, also after he gave it back.
+//! `GET /v1/sandboxes/{id}`: the sandbox as its owner sees it, read from the table, also after its return.
 
 use broker_domain::{RequestId, Sandbox, SandboxId, Timestamp, TrackId, TrackName};
 use broker_store::Store;
@@ -7,9 +7,10 @@ use serde_json::json;
 
 use crate::response::Answer;
 use crate::response::bodies::OwnedSandbox;
-use crate::response::problem::{Code, Problem};
+use crate::response::codes::Code;
+use crate::response::problem::Problem;
 
-/// Shows sandboxes to their owners.
+/// The handler of sandboxes.
 pub(crate) struct Sandboxes {
     pub(crate) store: Store,
 }
@@ -29,7 +30,7 @@ impl Sandboxes {
     }
 }
 
-/// The sandbox as its owner sees it; anybody else learns only that it is not his.
+/// The sandbox for its owner; any other caller learns only that it is not theirs.
 fn shown(sandbox: &Sandbox, track: &TrackId, id: RequestId) -> Result<Answer, Problem> {
     let allocation = sandbox.allocation.as_ref().filter(|allocation| allocation.lease_key.track == *track);
     let not_owner = || Problem::new(Code::NotSandboxOwner, "The sandbox does not belong to the caller.");

@@ -1,17 +1,17 @@
-//! The bytes of one connection: the time bounds and the refusals that hyper leaves open.
+//! Connection: time bounds and refusals around hyper's bytes.
 //!
-//! Four things happen here that hyper does not do as SPEC.md asks:
-//! - a head must arrive within [`HEAD_READ`] of its *first* byte, while an idle connection lives for [`IDLE`]. Hyper's
-//!   own `header_read_timeout` starts when the connection goes idle, so it would end every keep-alive after 5 s;
-//! - what hyper refuses on its own (a head that is too large or no HTTP) it answers without a body or our headers. Its
-//!   answer is replaced by a problem on the way out;
-//! - what two readers could frame differently is spoilt on its way in, and nothing comes in behind it (see
-//!   [`framing`](crate::http::smuggling));
-//! - a closing connection is read on for a moment, else the kernel answers what the client still sends with a reset
-//!   that can destroy our last answer.
+//! Hyper leaves four things open:
+//! - a head must arrive within [`HEAD_READ`] of its *first* byte, while an idle connection lives for [`IDLE`]. Hyper's own
+//!   `header_read_timeout` starts when the connection goes idle, so it would end every keep-alive after 5 s;
+//! - a request that hyper refuses on its own (a head that is too large or no HTTP) is answered without a body or our headers.
+//!   That answer is replaced by a problem on the way out;
+//! - a request that two readers could frame differently is made invalid on its way in, and nothing is let in behind it (see
+//!   [`smuggling`](crate::http::smuggling));
+//! - a closing connection is read on for a moment, else the kernel answers further bytes of the client with a reset that can
+//!   destroy our last response.
 //!
-//! Invariant: while a request is being answered no time bound of the connection runs; a client that does not read its
-//! answers is let go after the time that it may idle. What it does not do: parse HTTP.
+//! Invariant: while a request is processed no time bound of the connection runs; a client that does not read its responses
+//! is disconnected after the idle time. HTTP is parsed by hyper.
 
 use std::io;
 use std::pin::Pin;
@@ -30,12 +30,12 @@ use crate::http::early_errors::EarlyErrors;
 use crate::http::smuggling::Framing;
 use crate::limits::{HEAD_READ, IDLE, LINGER};
 
-/// Whether a request of this connection is being answered; shared with the service.
+/// Whether a request of this connection is being processed; shared with the service.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Busy(Arc<AtomicBool>);
 
 impl Busy {
-    /// Busy until the guard is dropped. HTTP/1 answers one request of a connection at a time.
+    /// Busy until the guard is dropped. HTTP/1 processes one request of a connection at a time.
     pub(crate) fn begin(&self) -> impl Drop + use<> {
         struct Guard(Busy);
         impl Drop for Guard {
@@ -52,14 +52,14 @@ impl Busy {
     }
 }
 
-/// How long each part of a connection may take.
+/// The time bounds of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     /// A head, from its first byte to its last.
     pub(crate) head_read: Duration,
-    /// Nothing at all, or an answer that nobody reads.
+    /// Idling, or a response that the client does not read.
     pub(crate) idle: Duration,
-    /// What still comes on a closing connection.
+    /// Further bytes on a closing connection.
     pub(crate) linger: Duration,
 }
 
@@ -71,7 +71,7 @@ impl Default for Bounds {
 
 /// One connection.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct Connection {
     bounds: Bounds,
     clock: Clock,
     stream: TcpStream,
@@ -87,7 +87,7 @@ pub(crate) struct Wire {
     lingering: bool,
 }
 
-impl Wire {
+impl Connection {
     pub(crate) fn new(
         stream: TcpStream,
         busy: Busy,
@@ -109,13 +109,13 @@ impl Wire {
         }
     }
 
-    /// What comes next may take so long.
+    /// Sets the current bound.
     fn bound_to(&mut self, most: Duration) {
         let now = Instant::from_std(self.clock.instant());
         self.bound.as_mut().reset(now + most);
     }
 
-    /// Writes what is left of a refusal.
+    /// Writes the rest of a refusal.
     fn poll_refuse(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.outgoing.has_remaining() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outgoing))?;
@@ -127,18 +127,18 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// The bound has passed while nothing was asked of us: tell a client who was in the middle of a head, and end.
+    /// The bound has passed while no request was processed: answers a client in the middle of a head, and ends.
     fn time_is_up(&mut self) -> io::Error {
         if self.in_head {
             let refusal = self.refusals.head_too_slow();
-            // As much as the socket takes at once: nobody waits for a client that is too slow.
+            // As much as the socket takes at once: a slow client is not waited for.
             let _ = self.stream.try_write(&refusal);
         }
         io::ErrorKind::TimedOut.into()
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -171,7 +171,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_refuse(cx))?;
         if let Some(refusal) = self.refusals.in_place_of(buf, self.framing.refused()) {
@@ -186,7 +186,7 @@ impl AsyncWrite for Wire {
             ready!(self.bound.as_mut().poll(cx));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        // An answer goes out: what follows is idling, until the first byte of the next head.
+        // A response goes out: the connection idles from now on, until the first byte of the next head.
         self.in_head = false;
         let most = self.bounds.idle;
         self.bound_to(most);

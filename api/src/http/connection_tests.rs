@@ -1,4 +1,4 @@
-//! Connections as hyper serves them on a [`Wire`], over real sockets, with bounds of milliseconds.
+//! Tests of connections as hyper serves them on a [`Connection`], over real sockets, with bounds of milliseconds.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,17 +18,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::http::connection::{Bounds, Busy, Wire};
+use crate::http::connection::{Bounds, Busy, Connection};
 use crate::http::early_errors::EarlyErrors;
 use crate::limits::HEAD_BYTES;
 
-/// A bound that passes while a test looks on.
+/// A bound that passes during a test.
 const SHORT: Duration = Duration::from_millis(50);
-/// One that never does.
+/// A bound that never passes.
 const LONG: Duration = Duration::from_secs(600);
-/// Many times the short one: what has not happened by then is not going to.
+/// Many times the short one: an event that has not happened by then will not.
 const AWHILE: Duration = Duration::from_millis(500);
-/// What must happen may take this long on a busy machine.
+/// The timeout of every wait.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const BOUNDS: Bounds = Bounds { head_read: LONG, idle: LONG, linger: SHORT };
@@ -41,7 +41,7 @@ async fn serve(bounds: Bounds, takes: Duration, size: usize) -> (TcpStream, Join
     let (stream, _) = listener.accept().await.unwrap();
     let refusals = EarlyErrors::new(Clock::manual(Timestamp::from_secs(1)), Entropy::seeded(1));
     let busy = Busy::default();
-    let wire = Wire::new(stream, busy.clone(), refusals, bounds, Clock::system());
+    let wire = Connection::new(stream, busy.clone(), refusals, bounds, Clock::system());
     let answer = service_fn(move |_: Request<Incoming>| {
         let busy = busy.clone();
         async move {
@@ -57,7 +57,7 @@ async fn serve(bounds: Bounds, takes: Duration, size: usize) -> (TcpStream, Join
     (client, tokio::spawn(connection))
 }
 
-/// All that comes until the server closes the connection.
+/// Everything that comes until the server closes the connection.
 async fn rest(client: &mut TcpStream) -> String {
     let mut all = Vec::new();
     timeout(PATIENCE, client.read_to_end(&mut all))
@@ -67,7 +67,7 @@ async fn rest(client: &mut TcpStream) -> String {
     String::from_utf8(all).unwrap()
 }
 
-/// Reads until an answer of `size` bytes has come.
+/// Reads until a response of `size` bytes has come.
 async fn one_answer(client: &mut TcpStream, size: usize) -> String {
     let mut answer = Vec::new();
     while !answer.ends_with(&vec![b'x'; size]) {

@@ -1,16 +1,17 @@
-//! Answers to what never became a request: the head was too large, too slow, or no HTTP.
+//! Early errors: responses to requests that hyper refuses, or whose head is too slow.
 //!
-//! Invariant: also these are problems with an `X-Request-ID`, logged like any other answer, and they close the
-//! connection. What it does not do: write to it (that is [`wire`](crate::http::connection)).
+//! Invariant: these are problems with an `X-Request-ID`, too, logged like any other response, and they close the connection.
+//! Bytes are written by [`connection`](crate::http::connection).
 
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
 use bytes::Bytes;
 
 use crate::http::refusal::Refusal;
-use crate::response::problem::{Code, Problem};
+use crate::response::codes::Code;
+use crate::response::problem::Problem;
 
-/// Makes refusals.
+/// Makes the responses.
 #[derive(Clone, Debug)]
 pub(crate) struct EarlyErrors {
     clock: Clock,
@@ -22,8 +23,8 @@ impl EarlyErrors {
         Self { clock, entropy }
     }
 
-    /// What to send instead of `outgoing`, if that is an answer that hyper gave on its own. Ours all carry a request id.
-    /// What was `refused` on its way in is told as that, whatever hyper makes of it.
+    /// The replacement of `outgoing`, if that is a response of hyper's own. Ours all carry a request id. What was `refused` on
+    /// its way in is reported as that, whatever hyper makes of it.
     pub(crate) fn in_place_of(&self, outgoing: &[u8], refused: Option<Refusal>) -> Option<Bytes> {
         let status = outgoing.strip_prefix(b"HTTP/1.1 4")?;
         if contains(outgoing, b"\r\nx-request-id: ") {
@@ -36,12 +37,12 @@ impl EarlyErrors {
         Some(self.refuse(refused.unwrap_or(by_hyper).problem()))
     }
 
-    /// What to send to a client whose head does not arrive in time.
+    /// The response to a client whose head does not arrive in time.
     pub(crate) fn head_too_slow(&self) -> Bytes {
         self.refuse(Problem::new(Code::RequestTimeout, "The head of the request did not arrive in time."))
     }
 
-    /// `problem` as it goes over the wire.
+    /// `problem` as bytes.
     fn refuse(&self, problem: Problem) -> Bytes {
         use std::io::Write as _;
 

@@ -1,16 +1,15 @@
-//! How many connections the operating system lets one process have.
+//! Limit of open files: the number of connections that the operating system lets a process have.
 //!
-//! Each takes a file descriptor, of which a process gets 1,024 unless it asks for more (the soft limit), up to what its
-//! administrator grants (the hard one). Invariant: no more connections are accepted than descriptors are granted for; more
-//! wait in the kernel. What it does not do: fail; a process with fewer connections still serves.
+//! Each takes a file descriptor; a process has 1,024 unless it raises its soft limit, up to the hard one. Invariant: no more
+//! connections are accepted than there are descriptors for; more wait in the kernel. A low limit is no error.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors beside those of clients: connections to AWS, listeners, logs.
+/// Descriptors for other uses: connections to AWS, listeners, logs.
 const OTHERS: u64 = 512;
 
-/// Asks for as many descriptors as `connections` need, tells if they are not granted, and how many connections they
-/// suffice for.
+/// Raises the limit for `connections`, warns if that fails, and returns the number of connections that the limit suffices
+/// for.
 pub(crate) fn allow(connections: usize) -> usize {
     let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHERS);
     let granted = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
@@ -30,7 +29,7 @@ pub(crate) fn allow(connections: usize) -> usize {
             suffices
         }
         Err(error) => {
-            tracing::warn!(%error, "the limit of open files is not known");
+            tracing::warn!(%error, "limit of open files unknown");
             connections
         }
     }

@@ -1,8 +1,9 @@
-//! A refusal: why a request is answered before it is one.
+//! Refusal of a request by its head or framing, before it reaches a handler.
 
-use crate::response::problem::{Code, Problem};
+use crate::response::codes::Code;
+use crate::response::problem::Problem;
 
-/// Why a connection is followed no further.
+/// The reason of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The head is larger than its bound, or has too many headers.
@@ -20,7 +21,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// What the client is told.
+    /// The problem for the client.
     pub(crate) fn problem(self) -> Problem {
         match self {
             Self::TooLarge => Problem::new(

@@ -1,8 +1,8 @@
-//! Accepts connections and serves HTTP/1.1 on each, within bounds.
+//! HTTP server: accepts connections and serves HTTP/1.1 on each, within bounds.
 //!
 //! Invariants: no more connections than configured are open (more wait in the kernel); no head, body or idle connection
-//! takes longer or is larger than [`limits`](crate::limits) says; a lame duck serves as before, but each answer ends its
-//! connection; on drain nothing new is accepted and what was begun is finished. What it does not do: look into a request.
+//! takes longer or is larger than [`limits`](crate::limits) says; a lame duck serves as before, but each response closes its
+//! connection; on drain nothing new is accepted and requests under way are finished.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,21 +22,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::http::connection::{Bounds, Busy, Wire};
+use crate::http::connection::{Bounds, Busy, Connection};
 use crate::http::early_errors::EarlyErrors;
 use crate::limits::{BUFFER_BYTES, HEAD_BYTES};
 use crate::service::Service;
 
-/// After an accept that failed for want of file descriptors or memory, some may come back.
+/// The pause after an accept that failed for lack of file descriptors or memory.
 const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(50);
 
-/// What serves connections.
+/// The server.
 pub(crate) struct Server {
     pub(crate) service: Arc<Service>,
     pub(crate) clock: Clock,
     pub(crate) refusals: EarlyErrors,
     pub(crate) max_connections: usize,
-    /// From then on it is a lame duck: clients are told to connect elsewhere.
+    /// Cancelled when the process becomes a lame duck: clients must connect elsewhere.
     pub(crate) leaving: CancellationToken,
 }
 
@@ -60,7 +60,7 @@ impl Server {
             }
         }
         drop(listener);
-        tracing::info!(connections = graceful.count(), "not accepting any more, finishing");
+        tracing::info!(connections = graceful.count(), "draining connections");
         hard.run_until_cancelled(graceful.shutdown()).await;
     }
 
@@ -71,12 +71,16 @@ impl Server {
         permit: OwnedSemaphorePermit,
         graceful: &GracefulShutdown,
     ) {
-        // Answers are one small write each; waiting for more of it only adds latency. A socket that refuses the option
-        // still works.
+        // Responses are one small write each; waiting for more only adds latency. A socket that refuses the option still works.
         let _ = stream.set_nodelay(true);
         let busy = Busy::default();
-        let wire =
-            Wire::new(stream, busy.clone(), self.refusals.clone(), Bounds::default(), self.clock.clone());
+        let wire = Connection::new(
+            stream,
+            busy.clone(),
+            self.refusals.clone(),
+            Bounds::default(),
+            self.clock.clone(),
+        );
         let (service, leaving) = (Arc::clone(&self.service), self.leaving.clone());
         let answer = service_fn(move |request: Request<Incoming>| {
             let (service, busy, leaving) = (Arc::clone(&service), busy.clone(), leaving.clone());
@@ -92,13 +96,13 @@ impl Server {
         let connection = http1::Builder::new()
             .max_header_size(HEAD_BYTES)
             .max_buf_size(BUFFER_BYTES)
-            // Flat writes: an answer is small, and `wire` sees its head and body as one.
+            // Flat writes: a response is small, and `connection` sees its head and body as one.
             .writev(false)
             .serve_connection(TokioIo::new(wire), answer);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
+                tracing::debug!(%error, "connection ended early");
             }
             drop(permit);
         });

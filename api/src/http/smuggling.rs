@@ -1,27 +1,27 @@
-//! The framing of requests, followed byte by byte before hyper sees them: what two readers could frame differently is
-//! spoilt on its way in, so that hyper refuses it, in its turn, and closes the connection.
+//! Guard against request smuggling: follows the framing of requests byte by byte before hyper sees them, and makes a request
+//! that two readers could frame differently invalid, so that hyper refuses it and closes the connection.
 //!
-//! Hyper alone would be lenient where RFC 9112 allows it: of `Content-Length` beside `Transfer-Encoding` it forgets the
+//! Hyper alone is lenient where RFC 9112 allows it: of `Content-Length` beside `Transfer-Encoding` it ignores the
 //! length (6.3), of equal lengths the second (6.3), and a line may end without its CR (2.2). A proxy before us may choose
 //! otherwise, and what it takes for a body would be a request to us. Heads are parsed by httparse, as hyper parses them.
-//! Invariants: a request that is framed in one way passes as it is; in each other one a NUL stands, which no head may
-//! hold, and hyper sees nothing behind it; what is not followed is not let through. What it does not do: judge anything
-//! but the framing.
+//! Invariants: a request that is framed in one way passes unchanged; into each other one a NUL is put, which no head may
+//! contain, and hyper sees nothing behind it; a stream that cannot be followed is not let through. Only the framing is
+//! checked.
 
 use httparse::{EMPTY_HEADER, Status, parse_headers};
 
 use crate::http::refusal::Refusal;
 use crate::limits::HEAD_BYTES;
 
-/// The longest line that tells the size of a chunk, in bytes.
+/// The longest line with the size of a chunk, in bytes.
 const CHUNK_LINE: usize = 256;
-/// How many headers hyper takes.
+/// The most headers that hyper accepts.
 const HEADERS: usize = 100;
 /// The longest body that hyper can count.
 const LONGEST_BODY: u64 = u64::MAX - 2;
-/// What no head may hold.
+/// A byte that no head may contain.
 const SPOILT: u8 = 0;
-/// What hyper sees behind it: it looks at a head that came in pieces only once an empty line has come.
+/// What hyper sees behind it: it parses a head that came in pieces only after an empty line.
 const END: &[u8] = b"\n\n";
 
 /// Follows the requests of one connection.
@@ -36,18 +36,18 @@ pub(crate) struct Framing {
 #[derive(Debug)]
 enum Part {
     Head(Section),
-    /// So many bytes of a body are to come.
+    /// Bytes of a body that are still to come.
     Body(u64),
-    /// The line that tells the size of a chunk.
+    /// The line with the size of a chunk.
     ChunkSize(Vec<u8>),
-    /// So many bytes of a chunk are to come.
+    /// Bytes of a chunk that are still to come.
     Chunk(u64),
     /// The line end behind a chunk.
     ChunkEnd(Vec<u8>),
     Trailers(Section),
 }
 
-/// How long a head says that its body is.
+/// The length of a body, as its head declares it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BodyLength {
     Known(u64),
@@ -61,7 +61,7 @@ impl Default for Part {
 }
 
 impl Framing {
-    /// Follows the next bytes, and spoils the one that ends what is refused; how many of them hyper may see.
+    /// Follows the next bytes, and makes the last byte of a refused part invalid; returns how many of them hyper may see.
     pub(crate) fn follow(&mut self, bytes: &mut [u8]) -> usize {
         let mut seen = 0;
         while seen < bytes.len() && self.refused.is_none() {
@@ -87,12 +87,12 @@ impl Framing {
         now
     }
 
-    /// Why nothing more is let through.
+    /// The reason why nothing more is let through.
     pub(crate) const fn refused(&self) -> Option<Refusal> {
         self.refused
     }
 
-    /// Takes a part that lies within one body, or ends with the end of a line if that has come.
+    /// Takes a part within one body, or up to the end of a line.
     fn step(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let next = match &mut self.part {
             Part::Head(head) => {
@@ -139,12 +139,12 @@ impl Framing {
 #[derive(Debug, Default)]
 struct Section {
     bytes: Vec<u8>,
-    /// Where the current line begins.
+    /// The beginning of the current line.
     line: usize,
 }
 
 impl Section {
-    /// Takes a part of a line; whether this was the section's end. Empty lines before a request are skipped (2.2).
+    /// Takes a part of a line; returns whether this was the section's end. Empty lines before a request are skipped (2.2).
     fn take(&mut self, bytes: &[u8], skips_empty: bool) -> Result<bool, Refusal> {
         self.bytes.extend_from_slice(bytes);
         let ends_line = bytes.ends_with(b"\n");
@@ -161,7 +161,7 @@ impl Section {
     }
 }
 
-/// How the body behind `head` is framed, if that can be read in one way only.
+/// The framing of the body behind `head`, if it can be read in one way only.
 fn body_length(head: &[u8]) -> Result<BodyLength, Refusal> {
     let mut headers = [EMPTY_HEADER; HEADERS];
     let mut request = httparse::Request::new(&mut headers);
@@ -172,7 +172,7 @@ fn body_length(head: &[u8]) -> Result<BodyLength, Refusal> {
         Err(httparse::Error::Version) => return Err(Refusal::Version),
         Err(_) => return Err(Refusal::Malformed),
     }
-    let mut told = None;
+    let mut declared = None;
     for header in &*request.headers {
         let length = if header.name.eq_ignore_ascii_case("content-length") {
             let length = number(header.value, 10).filter(|length| *length <= LONGEST_BODY);
@@ -182,15 +182,15 @@ fn body_length(head: &[u8]) -> Result<BodyLength, Refusal> {
         } else {
             continue;
         };
-        // Framed twice, by whichever.
-        if told.replace(length).is_some() {
+        // Framed twice.
+        if declared.replace(length).is_some() {
             return Err(Refusal::Ambiguous);
         }
     }
-    match told.transpose()? {
+    match declared.transpose()? {
         // Who speaks 1.0 knows no chunks (6.1).
         Some(BodyLength::Chunked) if request.version == Some(0) => Err(Refusal::Ambiguous),
-        told => Ok(told.unwrap_or(BodyLength::Known(0))),
+        declared => Ok(declared.unwrap_or(BodyLength::Known(0))),
     }
 }
 

@@ -1,21 +1,21 @@
-//! What stands in the headers of answers.
+//! Headers of responses in the OpenAPI document.
 
 use serde_json::{Map, Value, json};
 
-use crate::response::problem::Code;
+use crate::response::codes::Code;
 
-/// A header of an answer.
+/// A header of a response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
     name: &'static str,
     what: &'static str,
-    /// Whether it is in every such answer.
+    /// Whether every such response has it.
     always: bool,
     kind: Kind,
 }
 
 impl Header {
-    /// What it is called where all operations find it.
+    /// Its name among the components.
     fn component(&self) -> String {
         if self.always { self.name.to_owned() } else { format!("{}-optional", self.name) }
     }
@@ -32,25 +32,26 @@ const fn always(name: &'static str, kind: Kind, what: &'static str) -> Header {
     Header { name, what, always: true, kind }
 }
 
-const REQUEST_ID: Header = always("X-Request-ID", Kind::Uuid, "The id of this request: ours, new for each.");
-pub(super) const LOCATION: Header = always("Location", Kind::Text, "Where to look at what was asked for.");
+const REQUEST_ID: Header = always("X-Request-ID", Kind::Uuid, "The id of this request, new for each.");
+pub(super) const LOCATION: Header = always("Location", Kind::Text, "Where the result can be polled.");
 pub(super) const RETRY_AFTER: Header =
-    always("Retry-After", Kind::Seconds, "After how many seconds asking again may help.");
-/// [`LOCATION`], where only some answers of the status carry it.
+    always("Retry-After", Kind::Seconds, "The number of seconds after which a repeat may help.");
+/// [`LOCATION`], where only some responses of the status carry it.
 const MAYBE_LOCATION: Header = Header { always: false, ..LOCATION };
-/// [`RETRY_AFTER`], where only some answers of the status carry it.
+/// [`RETRY_AFTER`], where only some responses of the status carry it.
 pub(super) const MAYBE_RETRY_AFTER: Header = Header { always: false, ..RETRY_AFTER };
 pub(super) const PREFERENCE_APPLIED: Header = Header {
     always: false,
-    ..always("Preference-Applied", Kind::Text, "The preference that was honoured (RFC 7240).")
+    ..always("Preference-Applied", Kind::Text, "The preference that was applied (RFC 7240).")
 };
 const CHALLENGE: Header =
-    always("WWW-Authenticate", Kind::Text, "That a bearer token is asked for (RFC 6750).");
+    always("WWW-Authenticate", Kind::Text, "The scheme: a bearer token is required (RFC 6750).");
 const POLICY: Header =
-    always("RateLimit-Policy", Kind::Text, "What is allowed, e.g. `\"default\";q=100;w=10`.");
-const STANDING: Header = always("RateLimit", Kind::Text, "What is left of it, e.g. `\"default\";r=0;t=1`.");
+    always("RateLimit-Policy", Kind::Text, "The rate limit, e.g. `\"default\";q=100;w=10`.");
+const STANDING: Header =
+    always("RateLimit", Kind::Text, "The rest of the limit, e.g. `\"default\";r=0;t=1`.");
 
-/// What problems of this status carry besides the request id, if they are of these codes.
+/// The headers of problems of this status, besides the request id, if they are of these codes.
 pub(super) fn of_failure(status: u16, codes: &[Code]) -> &'static [Header] {
     match status {
         503 if codes.contains(&Code::StillQueued) => &[RETRY_AFTER, MAYBE_LOCATION],
@@ -61,14 +62,14 @@ pub(super) fn of_failure(status: u16, codes: &[Code]) -> &'static [Header] {
     }
 }
 
-/// References to these headers and to the one that every answer carries.
-pub(super) fn told(headers: &[Header]) -> Value {
+/// References to these headers and to the one of every response.
+pub(super) fn references(headers: &[Header]) -> Value {
     let all = headers.iter().chain([&REQUEST_ID]);
-    let told = all.map(|header| {
+    let entries = all.map(|header| {
         let reference = format!("#/components/headers/{}", header.component());
         (header.name.to_owned(), json!({ "$ref": reference }))
     });
-    Value::Object(told.collect::<Map<_, _>>())
+    Value::Object(entries.collect::<Map<_, _>>())
 }
 
 /// Every header.
@@ -84,7 +85,7 @@ pub(super) fn all() -> Value {
         POLICY,
         STANDING,
     ];
-    let told = all.map(|header| {
+    let entries = all.map(|header| {
         let schema = match header.kind {
             Kind::Text => json!({ "type": "string" }),
             Kind::Uuid => json!({ "type": "string", "format": "uuid" }),
@@ -93,5 +94,5 @@ pub(super) fn all() -> Value {
         let said = json!({ "description": header.what, "required": header.always, "schema": schema });
         (header.component(), said)
     });
-    Value::Object(told.into_iter().collect::<Map<_, _>>())
+    Value::Object(entries.into_iter().collect::<Map<_, _>>())
 }

@@ -1,18 +1,19 @@
-//! What the API is, as OpenAPI 3.1: made from the list of routes, the table of codes and the types of the answers.
+//! OpenAPI 3.1 document of the API, made from the routes, the error codes and the body types.
 //!
 //! | module | holds |
 //! |---|---|
-//! | `operations` | one match: what each route does, takes and answers |
-//! | `operation` | how that becomes an operation: who may, what holds for all |
-//! | `parameters`, `headers` | what stands in requests; what stands in answers |
+//! | `operations` | one match: parameters and responses of each route |
+//! | `operation` | the builder of an operation: security, common errors |
+//! | `parameters`, `headers` | parameters of requests; headers of responses |
 //!
-//! Invariant: every route of [`Route::ALL`] is in it under its own method, and nothing else. The snapshot
-//! `openapi.json` beside this file is what reviewers and clients see change; a test compares. What it does not do: check
-//! a request against the document.
+//! Invariant: the document has every route of [`Route::ALL`] under its own method, and nothing else. The snapshot
+//! `openapi.json` beside this file shows reviewers and clients every change; a test compares. Requests are not checked
+//! against the document.
 
 mod headers;
 mod operation;
 mod operations;
+pub(crate) mod page;
 mod parameters;
 
 use std::sync::LazyLock;
@@ -23,7 +24,7 @@ use serde_json::{Map, Value, json};
 use self::operation::Components;
 use crate::routes::Route;
 
-/// The tokens that a platform may use, and those that an operator may.
+/// The security schemes of platforms and operators.
 const PLATFORM: &str = "platform";
 const OPERATOR: &str = "operator";
 
@@ -34,7 +35,7 @@ const ABOUT: &str = "Hands out pre-created sandboxes from a pool and takes them 
     answered 404 `NOT_FOUND`, another method 405 `METHOD_NOT_ALLOWED` with `Allow`; a pool that is empty is a 409, not \
     an error of the broker.";
 
-/// The document as it is served: made once, when it is first asked for.
+/// The document as it is served: made once, at the first request.
 pub(crate) fn text() -> Bytes {
     static TEXT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(document().to_string()));
     TEXT.clone()
@@ -58,9 +59,9 @@ fn document() -> Value {
         },
         "servers": [{ "url": "/" }],
         "tags": [
-            { "name": operations::TRACK, "description": "What a platform asks for on behalf of its tracks." },
-            { "name": operations::ADMIN, "description": "What operators ask for." },
-            { "name": operations::PROCESS, "description": "For probes, scrapers and readers. Nobody has to say who he is." },
+            { "name": operations::TRACK, "description": "Requests of a platform on behalf of its tracks." },
+            { "name": operations::ADMIN, "description": "Requests of operators." },
+            { "name": operations::PROCESS, "description": "Probes, metrics and documentation. No token is required." },
         ],
         "paths": paths,
         "components": parts.finish(&json!({

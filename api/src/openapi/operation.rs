@@ -1,4 +1,4 @@
-//! How a description becomes an operation: what holds for every route of a kind is added here.
+//! Builder of OpenAPI operations, with the responses and headers that all routes of a kind share.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 use super::headers::{self, Header};
 use super::{OPERATOR, PLATFORM, parameters};
 use crate::response::bodies::ProblemBody;
-use crate::response::problem::Code;
+use crate::response::codes::Code;
 
-/// How any request may fail: it is not what HTTP or a bound asks for.
+/// The errors of every request.
 const EVERYWHERE: [Code; 5] = [
     Code::ValidationError,
     Code::RequestTimeout,
@@ -19,7 +19,7 @@ const EVERYWHERE: [Code; 5] = [
     Code::HeadersTooLarge,
     Code::NotImplemented,
 ];
-/// How a request may fail that needs a token and may have a body.
+/// The errors of a request that needs a token and may have a body.
 const AUTHENTICATED: [Code; 6] = [
     Code::Unauthorized,
     Code::Forbidden,
@@ -29,7 +29,7 @@ const AUTHENTICATED: [Code; 6] = [
     Code::Unavailable,
 ];
 
-/// What operations share.
+/// The shared components.
 pub(super) struct Components {
     schemas: SchemaGenerator,
     failures: Map<String, Value>,
@@ -42,18 +42,18 @@ impl Components {
         Self { schemas: settings.into_generator(), failures: Map::new() }
     }
 
-    /// A reference to the answer of this status that any of these codes has.
+    /// A reference to the response of this status with any of these codes.
     fn failure(&mut self, status: u16, codes: &[Code]) -> Value {
         let problem = self.schemas.subschema_for::<ProblemBody<'_>>();
-        let told = codes.iter().map(|code| {
+        let lines = codes.iter().map(|code| {
             let entry = code.entry();
             format!("- `{}`: {}. {}", entry.code, entry.title, entry.help)
         });
         let names: Vec<_> = codes.iter().map(|code| code.entry().code).collect();
         let narrowed = json!({ "properties": { "error": { "properties": { "code": { "enum": names } } } } });
         let answer = json!({
-            "description": told.collect::<Vec<_>>().join("\n"),
-            "headers": headers::told(headers::of_failure(status, codes)),
+            "description": lines.collect::<Vec<_>>().join("\n"),
+            "headers": headers::references(headers::of_failure(status, codes)),
             "content": { "application/problem+json": { "schema": { "allOf": [problem, narrowed] } } },
         });
         let name = names.join(".");
@@ -62,7 +62,7 @@ impl Components {
         reference
     }
 
-    /// All of them, with these ways to say who asks.
+    /// All components, with these security schemes.
     pub(super) fn finish(mut self, security_schemes: &Value) -> Value {
         json!({
             "schemas": self.schemas.take_definitions(true),
@@ -73,7 +73,7 @@ impl Components {
     }
 }
 
-/// An operation that is being described.
+/// An operation under construction.
 pub(super) struct Operation<'g> {
     parts: &'g mut Components,
     said: Value,
@@ -83,20 +83,20 @@ pub(super) struct Operation<'g> {
 }
 
 impl<'g> Operation<'g> {
-    /// One for which nobody has to say who he is.
+    /// An operation without a token.
     pub(super) fn by_anyone(parts: &'g mut Components, tag: &str, id: &str, summary: &str) -> Self {
         let said = json!({ "tags": [tag], "operationId": id, "summary": summary });
         let (parameters, answers, problems) = (Vec::new(), Map::new(), EVERYWHERE.to_vec());
         Self { parts, said, parameters, answers, problems }
     }
 
-    /// One by a platform on behalf of a track.
+    /// An operation of a platform on behalf of a track.
     pub(super) fn by_track(parts: &'g mut Components, tag: &str, id: &str, summary: &str) -> Self {
         let operation = Self::by_anyone(parts, tag, id, summary).secured(PLATFORM);
         operation.takes(parameters::owner()).fails(&[Code::MissingSandboxId])
     }
 
-    /// One by an operator.
+    /// An operation of an operator.
     pub(super) fn by_operator(parts: &'g mut Components, tag: &str, id: &str, summary: &str) -> Self {
         Self::by_anyone(parts, tag, id, summary).secured(OPERATOR)
     }
@@ -106,19 +106,19 @@ impl<'g> Operation<'g> {
         self.fails(&AUTHENTICATED)
     }
 
-    /// More words.
+    /// Adds the description.
     pub(super) fn says(mut self, description: &str) -> Self {
         self.said["description"] = description.into();
         self
     }
 
-    /// With one more parameter.
+    /// Adds a parameter.
     pub(super) fn takes(mut self, parameter: Value) -> Self {
         self.parameters.push(parameter);
         self
     }
 
-    /// With an optional JSON body. Its schema stands here: what is read may be more than what is written.
+    /// Adds an optional JSON body. Its schema is inline: it may accept more than is ever written.
     pub(super) fn takes_body<T: JsonSchema>(mut self, description: &str) -> Self {
         let reading = SchemaSettings::draft2020_12().for_deserialize().into_generator();
         let mut schema = reading.into_root_schema_for::<T>();
@@ -131,13 +131,13 @@ impl<'g> Operation<'g> {
         self
     }
 
-    /// Answers with a JSON body of type `T`.
+    /// Adds a response with a JSON body of type `T`.
     pub(super) fn answers<T: JsonSchema>(self, status: u16, what: &str, headers: &[Header]) -> Self {
         let schema = json!(self.parts.schemas.subschema_for::<T>());
         self.answers_with("application/json", schema, status, what, headers)
     }
 
-    /// Answers with a JSON body of type `T` or `U`.
+    /// Adds a response with a JSON body of type `T` or `U`.
     pub(super) fn answers_either<T: JsonSchema, U: JsonSchema>(
         self,
         status: u16,
@@ -148,12 +148,12 @@ impl<'g> Operation<'g> {
         self.answers_with("application/json", json!({ "oneOf": either }), status, what, headers)
     }
 
-    /// Answers with text of this media type.
+    /// Adds a response with text of this media type.
     pub(super) fn answers_text(self, media_type: &str, what: &str) -> Self {
         self.answers_with(media_type, json!({ "type": "string" }), 200, what, &[])
     }
 
-    /// Answers with a body of this media type and schema.
+    /// Adds a response with a body of this media type and schema.
     pub(super) fn answers_with(
         mut self,
         media_type: &str,
@@ -164,14 +164,14 @@ impl<'g> Operation<'g> {
     ) -> Self {
         let answer = json!({
             "description": what,
-            "headers": headers::told(headers),
+            "headers": headers::references(headers),
             "content": { media_type: { "schema": schema } },
         });
         self.answers.insert(status.to_string(), answer);
         self
     }
 
-    /// The answer of this status tells, as its `field`, what `operation` takes as `parameter`.
+    /// Adds a link: the response's `field` is the `parameter` of `operation`.
     pub(super) fn leads_to(mut self, status: u16, operation: &str, parameter: &str, field: &str) -> Self {
         let mut parameters = json!({ format!("path.{parameter}"): format!("$response.body#/{field}") });
         if self.said["security"][0].get(PLATFORM).is_some() {
@@ -183,13 +183,13 @@ impl<'g> Operation<'g> {
         self
     }
 
-    /// May fail with one more of these codes.
+    /// Adds error codes.
     pub(super) fn fails(mut self, codes: &[Code]) -> Self {
         self.problems.extend(codes);
         self
     }
 
-    /// The operation.
+    /// The finished operation.
     pub(super) fn finish(mut self) -> Value {
         let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
         for code in Code::ALL.into_iter().filter(|code| self.problems.contains(code)) {

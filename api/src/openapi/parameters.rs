@@ -1,17 +1,17 @@
-//! What stands in the headers, the path and the query of requests.
+//! Parameters of requests in the OpenAPI document.
 //!
-//! The patterns say what is accepted as [`headers`](crate::request::headers) and the ids do, except that they leave out what cannot
-//! be typed everywhere (a name prefix may be any printable UTF-8 text).
+//! The patterns accept what [`headers`](crate::request::headers) and the ids accept, except for characters that cannot be
+//! typed everywhere (a name prefix may be any printable UTF-8 text).
 
 use broker_domain::{DeadLetterState, Reason, Source, Status};
 use serde_json::{Value, json};
 
-use crate::handlers::docs;
+use super::page;
 use crate::limits::LONGEST_WAIT;
 
 /// Ids and keys.
 const ID: &str = "^[A-Za-z0-9._:@-]{1,128}$";
-/// A key, quoted as the draft wants it or not.
+/// A key, quoted as in the draft, or not.
 const KEY: &str = "^([A-Za-z0-9._:@-]{1,128}|\"[A-Za-z0-9._:@-]{1,128}\")$";
 /// Printable ASCII without a space at either end, which HTTP would cut off.
 const PREFIX: &str = "^[!-~]([ -~]{0,126}[!-~])?$";
@@ -22,7 +22,7 @@ const CURSOR: &str = "^([0-9a-f]{2})+$";
 pub(super) const OWNER: &str = "X-Instruqt-Sandbox-ID";
 
 pub(super) fn owner() -> Value {
-    let what = "The owner: one student's lab instance. `X-Track-ID` is its older name, which counts where this one is missing.";
+    let what = "The owner: one student's lab instance. `X-Track-ID` is its older name, read where this one is missing.";
     required("header", OWNER, what, &text(ID))
 }
 
@@ -36,18 +36,19 @@ pub(super) fn track_name() -> Value {
 }
 
 pub(super) fn name_prefix() -> Value {
-    optional("header", "X-Sandbox-Name-Prefix", "Only sandboxes whose name starts so.", &text(PREFIX))
+    optional("header", "X-Sandbox-Name-Prefix", "Only sandboxes whose name begins with this.", &text(PREFIX))
 }
 
 pub(super) fn idempotency_key() -> Value {
-    let what = "What dedupes the intent; absent, it is the owner. One per sandbox that an owner needs at the same time.";
+    let what = "Deduplicates the intent; absent, it is the owner. One per sandbox that an owner needs at the same time.";
     optional("header", "Idempotency-Key", what, &text(KEY))
 }
 
 pub(super) fn prefer() -> Value {
     let most = LONGEST_WAIT.as_secs();
-    let what =
-        format!("`wait=N`: how many seconds to wait, at most {most} (RFC 7240). What is unknown is ignored.");
+    let what = format!(
+        "`wait=N`: how many seconds to wait, at most {most} (RFC 7240). Unknown preferences are ignored."
+    );
     optional("header", "Prefer", &what, &json!({ "type": "string", "examples": ["wait=5"] }))
 }
 
@@ -55,13 +56,13 @@ pub(super) fn prefer_or_async() -> Value {
     let most = LONGEST_WAIT.as_secs();
     let what = format!(
         "`wait=N`: how many seconds to wait, at most {most}; `respond-async`: not at all, the answer is a 202 (RFC 7240). \
-         What is unknown is ignored."
+         Unknown preferences are ignored."
     );
     optional("header", "Prefer", &what, &json!({ "type": "string", "examples": ["wait=5", "respond-async"] }))
 }
 
 pub(super) fn sandbox() -> Value {
-    required("path", "id", "The `sandbox_id` that an allocate answered with.", &text(ID))
+    required("path", "id", "The `sandbox_id` of an allocate response.", &text(ID))
 }
 
 pub(super) fn request() -> Value {
@@ -70,7 +71,7 @@ pub(super) fn request() -> Value {
 }
 
 pub(super) fn file() -> Value {
-    let names: Vec<_> = docs::names().collect();
+    let names: Vec<_> = page::names().collect();
     required("path", "file", "A file of the page.", &json!({ "type": "string", "enum": names }))
 }
 
@@ -81,7 +82,12 @@ pub(super) fn status() -> Value {
 
 pub(super) fn removable() -> Value {
     let states = [Status::Stale, Status::DeletionFailed].map(Status::as_str);
-    required("query", "status", "What is removed.", &json!({ "type": "string", "enum": states }))
+    required(
+        "query",
+        "status",
+        "The state of the records to remove.",
+        &json!({ "type": "string", "enum": states }),
+    )
 }
 
 pub(super) fn track() -> Value {
@@ -115,20 +121,20 @@ pub(super) fn letter_cursor() -> Value {
 
 pub(super) fn letter_queue() -> Value {
     let queues = json!({ "type": "string", "enum": Source::ALL.map(Source::as_str) });
-    optional("query", "queue", "Only what died in this queue.", &queues)
+    optional("query", "queue", "Only messages that died in this queue.", &queues)
 }
 
 pub(super) fn letter_kind() -> Value {
-    optional("query", "kind", "Only messages of this kind, as allocate.", &text("^[!-~]{1,64}$"))
+    optional("query", "kind", "Only messages of this kind, e.g. allocate.", &text("^[!-~]{1,64}$"))
 }
 
 pub(super) fn letter_reason() -> Value {
     let reasons = json!({ "type": "string", "enum": Reason::ALL.map(Reason::as_str) });
-    optional("query", "reason", "Only what died of this.", &reasons)
+    optional("query", "reason", "Only messages that died of this reason.", &reasons)
 }
 
 pub(super) fn letter_track() -> Value {
-    optional("query", "track", "Only what this owner asked for.", &text(ID))
+    optional("query", "track", "Only messages of this owner.", &text(ID))
 }
 
 pub(super) fn letter_state() -> Value {
@@ -146,7 +152,12 @@ pub(super) fn rate() -> Value {
 }
 
 pub(super) fn why() -> Value {
-    required("query", "why", "Why nobody wants them, for the audit.", &text("^[!-~]([ -~]{0,498}[!-~])?$"))
+    required(
+        "query",
+        "why",
+        "The reason of the discard, for the audit.",
+        &text("^[!-~]([ -~]{0,498}[!-~])?$"),
+    )
 }
 
 pub(super) fn number(name: &str, what: &str, from: u32, to: u32, default: u32) -> Value {

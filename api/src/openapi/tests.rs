@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::Value;
 
 use super::*;
-use crate::response::problem::Code;
+use crate::response::codes::Code;
 use crate::routes;
 
 const METHODS: [Method; 7] =
@@ -23,7 +23,7 @@ fn operations(document: &Value) -> Vec<(Method, String, Value)> {
     paths.iter().flat_map(each).collect()
 }
 
-/// Every value of `key`, wherever it stands.
+/// Every value of `key`, at any depth.
 fn all<'v>(value: &'v Value, key: &str, found: &mut Vec<&'v Value>) {
     match value {
         Value::Object(object) => {
@@ -35,7 +35,7 @@ fn all<'v>(value: &'v Value, key: &str, found: &mut Vec<&'v Value>) {
     }
 }
 
-/// `value`, or what it refers to.
+/// `value`, or the value that it refers to.
 fn resolved<'d>(document: &'d Value, value: &'d Value) -> &'d Value {
     match value["$ref"].as_str() {
         Some(reference) => document.pointer(&reference[1..]).unwrap(),
@@ -67,7 +67,7 @@ fn every_route_is_documented_and_nothing_else() {
     assert_eq!(documented, routes);
     assert_eq!(routes.len(), Route::ALL.len(), "no two routes at one place");
 
-    // The same, asked of the search that serves requests: whatever method it takes at a documented path is documented.
+    // The same for the search that serves requests: every method that it accepts at a documented path is documented.
     for path in documented.iter().map(|(_, path)| path) {
         let taken = METHODS.iter().filter(|method| routes::find(method, path).is_ok());
         let told = documented.iter().filter(|(_, at)| at == path).count();
@@ -112,7 +112,7 @@ fn every_code_is_told_under_its_own_status() {
             assert_eq!(request_id["required"], true, "{path} {status}");
         }
     }
-    // Where nothing is, and where another method is, there is no operation that could tell of it.
+    // There is no operation that could document an unknown path or method.
     told.insert(Code::MethodNotAllowed.entry().code);
     assert_eq!(told, Code::ALL.iter().map(|code| code.entry().code).collect());
     assert!(ABOUT.contains("METHOD_NOT_ALLOWED"));

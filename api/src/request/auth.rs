@@ -1,9 +1,9 @@
-//! Who may call: bearer tokens (RFC 6750), several of each role, each with a name.
+//! Authentication: bearer tokens (RFC 6750), several of each role, each with a name.
 //!
-//! Invariant: a presented token is compared with every configured one in constant time, as digests of one length, so
-//! neither a token's beginning, its length nor its place in the list can be learned from the time it takes. Tokens are
-//! never logged; their names are. A track token authenticates the platform; which track it acts for is its assertion,
-//! bounded by the token's track prefix if it has one.
+//! Invariant: a presented token is compared with every configured one in constant time, as digests of one length, so the
+//! time reveals neither a token's beginning, its length nor its place in the list. Tokens are never logged; their names are.
+//! A track token authenticates the platform; the track it acts for is the platform's assertion, bounded by the token's track
+//! prefix if it has one.
 
 use std::sync::Arc;
 
@@ -14,9 +14,10 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 use crate::request::headers::single;
-use crate::response::problem::{Code, Problem};
+use crate::response::codes::Code;
+use crate::response::problem::Problem;
 
-/// What a token is for.
+/// The role of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// A platform that allocates for its tracks.
@@ -25,7 +26,7 @@ pub(crate) enum Role {
     Admin,
 }
 
-/// Whose token was presented.
+/// The identity of a caller.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     /// The token's name, for logs.
@@ -34,7 +35,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// That the token is not bound to other tracks.
+    /// Checks that the token may act for `track`.
     pub(crate) fn may_act_for(&self, track: &TrackId) -> Result<(), Problem> {
         match &self.track_prefix {
             Some(prefix) if !track.as_str().starts_with(&**prefix) => {
@@ -56,7 +57,7 @@ struct Known {
 #[derive(Clone, Debug)]
 pub(crate) struct Authenticator {
     known: Vec<Known>,
-    /// One person's machine without any token: everyone may do everything.
+    /// A development machine without tokens: every caller may do everything.
     open: bool,
 }
 
@@ -81,8 +82,8 @@ impl Authenticator {
         Self { open: config.local && known.is_empty(), known }
     }
 
-    /// The name of the token that the request presents, if it is a known one of any role.
-    pub(crate) fn whose(&self, headers: &HeaderMap) -> Option<Arc<str>> {
+    /// The name of the presented token, if it is a known one of any role.
+    pub(crate) fn token_name(&self, headers: &HeaderMap) -> Option<Arc<str>> {
         let digest = Sha256::digest(bearer(headers).ok()?.as_bytes());
         let mut found = 0_u64;
         for (position, known) in (1..).zip(&self.known) {
@@ -92,14 +93,14 @@ impl Authenticator {
         self.known.get(position).map(|known| Arc::clone(&known.identity.name))
     }
 
-    /// The identity behind the request, if it has a token of this role.
+    /// The identity of the caller, if its token has this role.
     pub(crate) fn authenticate(&self, headers: &HeaderMap, role: Role) -> Result<Identity, Problem> {
         if self.open {
             return Ok(Identity { name: "anyone".into(), track_prefix: None });
         }
         let presented = bearer(headers)?;
         let digest = Sha256::digest(presented.as_bytes());
-        // Positions from 1; 0 is none. Every token is compared, whatever was found before.
+        // Positions from 1; 0 is none. Every token is compared, even after a match.
         let (mut in_role, mut in_any) = (0_u64, 0_u64);
         for (position, known) in (1..).zip(&self.known) {
             let same = digest.as_slice().ct_eq(&known.digest);

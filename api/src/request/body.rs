@@ -1,4 +1,4 @@
-//! Request bodies: bounded in size and time, then read as what the route takes.
+//! Request bodies: bounded in size and time, then parsed for the route.
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
@@ -9,7 +9,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::limits::{BODY_BYTES, BODY_READ, LAB_HOURS};
-use crate::response::problem::{Code, Problem};
+use crate::response::codes::Code;
+use crate::response::problem::Problem;
 
 /// The body of a request.
 pub(crate) async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Problem> {
@@ -37,13 +38,13 @@ fn too_large() -> Problem {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AllocateBody {
-    /// For how long the sandbox is wanted; absent, as the broker is configured.
+    /// How long the sandbox is wanted, in hours; the default is a setting of the broker.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
     #[schemars(range(min = *LAB_HOURS.start(), max = *LAB_HOURS.end()))]
     pub(crate) lab_duration_hours: Option<u16>,
 }
 
-/// A whole number, also one that is written like `4.0`: JSON knows no other kind, and some clients write all alike.
+/// A whole number, also written as `4.0`: JSON has no separate integers, and some clients write all numbers alike.
 fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
     let Some(number) = Option::<f64>::deserialize(deserializer)? else { return Ok(None) };
     let is_whole = number.fract() == 0.0 && (0.0..=f64::from(u16::MAX)).contains(&number);
@@ -53,12 +54,12 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::E
 }
 
 impl AllocateBody {
-    /// From JSON; nothing at all is the same as `{}`.
+    /// From JSON; an empty body is the same as `{}`.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Problem> {
         if body.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        // serde_json reads a struct from an array, too.
+        // serde_json would read a struct from an array, too.
         let parsed: Self = object(body)?;
         match parsed.lab_duration_hours {
             Some(hours) if !LAB_HOURS.contains(&hours) => {
@@ -68,14 +69,14 @@ impl AllocateBody {
         }
     }
 
-    /// The same text for every body that means the same, and for each API process, however it is configured.
+    /// The same text for all bodies with the same meaning, in each API process, whatever its configuration.
     pub(crate) fn canonical(self) -> String {
         // A struct of numbers cannot fail to serialize.
         serde_json::to_string(&self).unwrap_or_default()
     }
 }
 
-/// That there is no body where none belongs. An empty object, which JSON clients like to send, says nothing either.
+/// Refuses a body where none is expected. An empty object, which JSON clients like to send, is accepted.
 pub(crate) fn expect_none(body: &[u8]) -> Result<(), Problem> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -92,10 +93,10 @@ fn object<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     if body.trim_ascii().first() != Some(&b'{') {
         return Err(Problem::invalid("The body is not a JSON object."));
     }
-    // The error may quote the body's own words, bounded: it goes back to whoever wrote them.
+    // The error may quote the body, bounded: it goes back to its sender.
     serde_json::from_slice(body).map_err(|error| {
-        let told: String = error.to_string().chars().take(200).collect();
-        Problem::invalid(format!("The body is not valid: {told}."))
+        let reason: String = error.to_string().chars().take(200).collect();
+        Problem::invalid(format!("The body is not valid: {reason}."))
     })
 }
 

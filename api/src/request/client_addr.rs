@@ -1,8 +1,7 @@
-//! Where a request comes from, when proxies stand between.
+//! Address of the client behind proxies.
 //!
-//! Invariant: `X-Forwarded-For` is a claim of whoever sent it, so it counts only as far as trusted proxies wrote it: read
-//! from its end, each address is the peer of the one before, and the first that is no trusted proxy is the client. What
-//! it does not do: decide what an address may do.
+//! Invariant: `X-Forwarded-For` is a claim of its sender, so it counts only as far as trusted proxies wrote it: read from its
+//! end, each address is the peer of the one before, and the first that is no trusted proxy is the client.
 
 use std::net::IpAddr;
 
@@ -14,7 +13,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The address of the client behind a connection from `peer`.
 pub(crate) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
     let mut client = peer.to_canonical();
-    // Several lines are one list (RFC 9110, 5.3). A line that is no text ends what can be believed.
+    // Several lines are one list (RFC 9110, 5.3). A line that is not text ends the trusted part.
     for line in headers.get_all(FORWARDED_FOR).iter().rev() {
         for hop in line.to_str().unwrap_or_default().rsplit(',') {
             if !trusted.contain(client) {

@@ -1,8 +1,8 @@
-//! Cross-origin requests (the Fetch standard): which web pages may read our answers.
+//! Cross-origin requests (the Fetch standard): the web pages that may read responses.
 //!
 //! Invariant: an origin that is not configured gets no CORS header at all, so its page reads nothing. Credentials in the
-//! browser's sense (cookies) are never allowed; a bearer token is an ordinary header. What it does not do: protect
-//! anything from a client that is no browser (that is [`auth`](crate::request::auth)).
+//! browser's sense (cookies) are never allowed; a bearer token is an ordinary header. Clients that are no browsers are
+//! handled by [`auth`](crate::request::auth).
 
 use broker_runtime::config::Origins;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -11,23 +11,23 @@ use http::{Method, StatusCode};
 
 use crate::response::{Answer, Content};
 
-/// What a page may send, beyond what every page may.
+/// Headers that a page may send, beyond the ones that every page may.
 const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key, prefer, x-instruqt-sandbox-id, \
                                x-instruqt-track-id, x-request-id, x-sandbox-name-prefix, x-track-id";
-/// What a page may read, beyond what every page may.
+/// Headers that a page may read, beyond the ones that every page may.
 const ANSWER_HEADERS: &str =
     "location, preference-applied, ratelimit, ratelimit-policy, retry-after, x-request-id";
 /// How long a browser may remember a preflight, in seconds; browsers cap it at two hours or less.
 const REMEMBERED_S: u64 = 3_600;
 
-/// Answers browsers.
+/// The CORS policy.
 #[derive(Clone, Debug)]
 pub(crate) struct Cors {
     pub(crate) origins: Origins,
 }
 
 impl Cors {
-    /// The answer to a preflight of an allowed origin; `None` if `head` is something else, which goes its normal way.
+    /// The response to a preflight of an allowed origin; `None` if `head` is another request, which goes its normal way.
     pub(crate) fn preflight(&self, head: &Parts) -> Option<Answer> {
         let asks = head.method == Method::OPTIONS
             && head.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
@@ -39,8 +39,8 @@ impl Cors {
         Some(answer)
     }
 
-    /// `answer` with what the page that asked needs to read it.
-    pub(crate) fn mark(&self, asked: &HeaderMap, answer: Answer) -> Answer {
+    /// `answer` with the headers that the requesting page needs to read it.
+    pub(crate) fn add_headers(&self, asked: &HeaderMap, answer: Answer) -> Answer {
         if self.origins.is_empty() {
             return answer;
         }
@@ -88,7 +88,7 @@ mod tests {
         let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
         let answer = Answer::json(StatusCode::OK, json!({}), "fine");
         let head = asked(Method::GET, origin, None);
-        cors.mark(&head.headers, answer).into_response(id).into_parts().0.headers
+        cors.add_headers(&head.headers, answer).into_response(id).into_parts().0.headers
     }
 
     #[test]

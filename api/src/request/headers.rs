@@ -1,18 +1,19 @@
-//! Who asks for what, as the request's headers say it.
+//! Request headers: owner, lab, name prefix, idempotency key.
 //!
-//! Invariant: a header that counts is there at most once and becomes a checked id, or the request is a 400 that names it;
-//! no value is ever repeated in an answer. The names are those that clients of such brokers already send.
+//! Invariant: a header that counts occurs at most once and becomes a checked id, or the request is a 400 that names it; no
+//! value is ever repeated in a response. The names are those that clients of such brokers already send.
 
 use broker_domain::{IdempotencyKey, InvalidId, NamePrefix, TrackId, TrackName};
 use http::Version;
 use http::header::{self, HeaderMap};
 use http::request::Parts;
 
-use crate::response::problem::{Code, Problem};
+use crate::response::codes::Code;
+use crate::response::problem::Problem;
 
 /// The owner.
 const OWNER: &str = "x-instruqt-sandbox-id";
-/// The owner, by the older name; it counts where the other is missing.
+/// The owner, by the older name; read where the other is missing.
 const OLDER_OWNER: &str = "x-track-id";
 const LAB: &str = "x-instruqt-track-id";
 const PREFIX: &str = "x-sandbox-name-prefix";
@@ -20,7 +21,7 @@ const KEY: &str = "idempotency-key";
 
 /// The owner of the request.
 pub(crate) fn owner(headers: &HeaderMap) -> Result<TrackId, Problem> {
-    // Both are looked at, so that a doubled header is refused whichever it is.
+    // Both are read, so that a repeated header is refused whichever it is.
     let (newer, older) = (single(headers, OWNER)?, single(headers, OLDER_OWNER)?);
     let (name, owner) = match (newer, older) {
         (Some(owner), _) => (OWNER, owner),
@@ -40,7 +41,7 @@ pub(crate) fn track_name(headers: &HeaderMap) -> Result<Option<TrackName>, Probl
     optional(headers, LAB, |value| TrackName::new(value))
 }
 
-/// The beginning that the sandbox's name must have.
+/// The prefix that the sandbox's name must have.
 pub(crate) fn name_prefix(headers: &HeaderMap) -> Result<Option<NamePrefix>, Problem> {
     optional(headers, PREFIX, |value| NamePrefix::new(value))
 }
@@ -53,7 +54,7 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
     })
 }
 
-/// That the request names its host, once: who reads it must not guess for whom it is (RFC 9112, 3.2).
+/// Checks that the request names its host, once (RFC 9112, 3.2).
 pub(crate) fn check_host(head: &Parts) -> Result<(), Problem> {
     match single(&head.headers, header::HOST.as_str())? {
         None if head.version == Version::HTTP_11 => Err(Problem::invalid("host is missing.")),
@@ -70,12 +71,12 @@ fn optional<T>(
     value.map(|value| read(value).map_err(|error| wrong(name, &error))).transpose()
 }
 
-/// The one value of a header. Two are refused: which of them counts would be a guess.
+/// The one value of a header. Two are refused: choosing one would be a guess.
 pub(crate) fn single<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<Option<&'h str>, Problem> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     if values.next().is_some() {
-        return Err(Problem::invalid(format!("{name} is there more than once.")));
+        return Err(Problem::invalid(format!("{name} is repeated.")));
     }
     let not_text = |_| Problem::invalid(format!("{name} is not UTF-8 text."));
     first.map(|value| std::str::from_utf8(value.as_bytes()).map_err(not_text)).transpose()

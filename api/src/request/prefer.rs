@@ -1,6 +1,6 @@
-//! `Prefer`, as far as the broker honours it (RFC 7240).
+//! `Prefer` header, as far as the broker applies it (RFC 7240).
 //!
-//! A preference is never an error: what is unknown or malformed is ignored, and of one named twice the first counts.
+//! A preference is never an error: an unknown or malformed one is ignored, and of a repeated one the first counts.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use http::header::{HeaderMap, HeaderName};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
-/// What a client would like, and whether it knows the header at all.
+/// The preferences of a client, and whether it sent the header at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Preferences {
-    /// The header is there, whatever it says: the client knows RFC 7240, and so a 202.
+    /// The header was sent, whatever it says: the client knows RFC 7240, and so a 202.
     pub(crate) said: bool,
-    /// `wait=N`: how long it would wait, in seconds.
+    /// `wait=N`: how long the client waits, in seconds.
     pub(crate) wait: Option<Duration>,
-    /// `respond-async`: that it would not wait at all. It counts over a wait.
+    /// `respond-async`: the client does not wait at all. It overrides a wait.
     pub(crate) respond_async: bool,
 }
 
 impl Preferences {
-    /// The preferences of a request, over all its `Prefer` lines.
+    /// The preferences of a request, from all its `Prefer` lines.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut preferences = Self { said: headers.contains_key(PREFER), ..Self::default() };
         for line in headers.get_all(PREFER) {
@@ -29,13 +29,13 @@ impl Preferences {
         preferences
     }
 
-    /// These, where an asynchronous answer is not on offer.
+    /// The same without `respond-async`, for routes that do not offer it.
     pub(crate) const fn without_async(self) -> Self {
         Self { respond_async: false, ..self }
     }
 
     fn take(&mut self, preference: &[u8]) {
-        // Parameters follow after a semicolon; none of ours has any.
+        // Parameters follow after a semicolon; ours have none.
         let preference = split_unquoted(preference, b';').next().unwrap_or_default();
         let (name, value) = match preference.iter().position(|&byte| byte == b'=') {
             Some(equals) => (&preference[..equals], unquoted(preference[equals + 1..].trim_ascii())),
@@ -61,7 +61,7 @@ fn unquoted(value: &[u8]) -> &[u8] {
     value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value)
 }
 
-/// The parts of `text` between separators that stand outside quotes.
+/// The parts of `text` between separators outside quotes.
 fn split_unquoted(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |&byte| {

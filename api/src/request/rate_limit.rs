@@ -1,8 +1,8 @@
-//! The rate limit: so many requests a second, and a burst, for each token and client address.
+//! Rate limit: a rate and a burst for each token and client address.
 //!
-//! The generic cell rate algorithm: of each caller one instant is kept, at which its burst would be whole again. Invariants:
-//! a caller that stays below the rate is never refused; a refused request costs nothing; the callers kept are bounded,
-//! and those beyond the bound share one allowance per token. What it does not do: limit probes, or processes together.
+//! The generic cell rate algorithm: for each caller one instant is kept, at which its burst is full again. Invariants: a
+//! caller that stays below the rate is never refused; a refused request costs nothing; the callers kept are bounded, and
+//! those beyond the bound share one allowance per token. Probes are not limited, and each process limits on its own.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,20 +12,21 @@ use std::time::{Duration, Instant};
 use broker_runtime::config::RateLimit;
 use http::header::{HeaderName, HeaderValue};
 
-use crate::response::problem::{Code, Problem};
+use crate::response::codes::Code;
+use crate::response::problem::Problem;
 
-/// How many callers are kept apart at a time.
+/// The most callers with an allowance of their own.
 const MOST_CALLERS: usize = 10_000;
-/// The pause between two looks for callers whose burst is whole again.
+/// The pause between two removals of callers whose burst is full again.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STANDING: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Who is limited together: a token, from an address. `None`: no known token; an address beyond the bound.
+/// The key of an allowance: a token, from an address. `None`: no known token; an address beyond the bound.
 type Caller = (Option<Arc<str>>, Option<IpAddr>);
 
-/// The limit and what was used of it.
+/// The limit and its use.
 #[derive(Debug)]
 pub(crate) struct Rate {
     /// The time that one request costs.
@@ -36,7 +37,7 @@ pub(crate) struct Rate {
 
 #[derive(Debug)]
 struct Used {
-    /// When each caller's burst is whole again.
+    /// When each caller's burst is full again.
     whole_at: HashMap<Caller, Instant>,
     swept_at: Instant,
 }
@@ -47,7 +48,7 @@ impl Rate {
         Self { cost: Duration::from_secs(1) / limit.per_s.max(1), limit, used: Mutex::new(used) }
     }
 
-    /// Takes one request of the caller's allowance at `now`, or tells him to slow down.
+    /// Takes one request of the caller's allowance at `now`, or refuses with 429.
     pub(crate) fn admit(
         &self,
         token: Option<Arc<str>>,
@@ -67,7 +68,7 @@ impl Rate {
         }
     }
 
-    /// 429, with the policy and the standing in the words of draft-ietf-httpapi-ratelimit-headers-10.
+    /// 429, with the policy and the rest of it as in draft-ietf-httpapi-ratelimit-headers-10.
     fn refusal(&self, too_early: Duration) -> Problem {
         let whole_s = |time: Duration| time.as_millis().div_ceil(1_000).max(1);
         let RateLimit { per_s, burst } = self.limit;
@@ -75,11 +76,11 @@ impl Rate {
         let wait = u64::try_from(whole_s(too_early)).unwrap_or(u64::MAX);
         let problem = Problem::new(Code::RateLimitExceeded, format!("More than {per_s} requests a second."))
             .retry_after(wait);
-        let told = [
+        let headers = [
             (POLICY, format!("\"default\";q={burst};w={window}")),
             (STANDING, format!("\"default\";r=0;t={wait}")),
         ];
-        told.into_iter().fold(problem, |problem, (name, value)| match HeaderValue::try_from(value) {
+        headers.into_iter().fold(problem, |problem, (name, value)| match HeaderValue::try_from(value) {
             Ok(value) => problem.with(name, value),
             Err(_never) => problem,
         })
@@ -87,7 +88,7 @@ impl Rate {
 }
 
 impl Used {
-    /// `caller`, or, when too many are kept already, what it shares with others of its token.
+    /// `caller`, or, when too many are kept, the allowance that it shares with others of its token.
     fn caller(&mut self, caller: Caller, now: Instant) -> Caller {
         let full = self.whole_at.len() >= MOST_CALLERS;
         if full && now.duration_since(self.swept_at) >= SWEEP_EVERY {
@@ -99,7 +100,7 @@ impl Used {
     }
 }
 
-/// What one client can be expected to hold: an IPv4 address, or an IPv6 network of 64 bits.
+/// The unit of one client: an IPv4 address, or an IPv6 network of 64 bits.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

@@ -1,10 +1,11 @@
-//! An answer before it is HTTP, and the headers that every answer carries.
+//! Responses before they are HTTP, and the headers that every response carries.
 //!
-//! Invariant: no answer leaves without `X-Request-ID` and the security headers. What it does not do: decide which answer
-//! an outcome gets (that is [`problem`](crate::response::problem)).
+//! Invariant: no response leaves without `X-Request-ID` and the security headers.
 
 pub mod bodies;
-pub mod problem;
+pub mod codes;
+pub(crate) mod outcome;
+pub(crate) mod problem;
 
 use std::borrow::Cow;
 
@@ -14,10 +15,10 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-/// Ours for each request; a client's own is only logged.
+/// The broker's id of each request; a client's own is only logged.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What browsers and caches must not do with an answer that does not say it in words of its own.
+/// Directives for browsers and caches, for responses without their own.
 const FIXED: [(HeaderName, &str); 7] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -28,7 +29,7 @@ const FIXED: [(HeaderName, &str); 7] = [
     (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains"),
 ];
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
     /// `application/json`.
@@ -37,11 +38,11 @@ pub(crate) enum Content {
     Problem(Value),
     /// The text format that Prometheus scrapes.
     Metrics(String),
-    /// A file as it is.
+    /// A file, unchanged.
     File {
-        /// What it is.
+        /// Its media type.
         media_type: &'static str,
-        /// What is in it.
+        /// Its content.
         bytes: Bytes,
     },
     /// No body.
@@ -69,13 +70,13 @@ impl Content {
     }
 }
 
-/// A status, a body, and the headers that only this answer has.
+/// A response: a status, a body, and the headers that only it has.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) content: Content,
     headers: HeaderMap,
-    /// The word for it in logs and metrics.
+    /// The word in logs and metrics.
     pub(crate) outcome: Cow<'static, str>,
 }
 

@@ -1,4 +1,4 @@
-//! Request and reply: a request goes into the requests queue, its answer comes through the reply queue, or is found at
+//! Request and reply: a request goes into the requests queue; its outcome comes through the reply queue, or is found at
 //! `GET /v1/requests/{id}`.
 //!
 //! ```text
@@ -7,10 +7,9 @@
 //!                                                             a late reply completes the record
 //! respond-async: record ─▶ send ─▶ 202; the worker completes the record, in the claim's own transaction
 //! ```
-//! Invariants: nothing is sent for a call that was shed; one waiter, one pending slot, from before the send to the end,
-//! so no reply falls between the wait and the record; a 202 is said only after its record was written, and after its
-//! message was sent. A client that leaves takes its waiter along, nothing else. What it does not do: tell an outcome
-//! over HTTP.
+//! Invariants: nothing is sent for a call that was shed; one waiter, one pending slot, from before the send to the end, so no
+//! reply falls between the wait and the record; a 202 is returned only after its record was written and its message sent. A
+//! client that leaves drops its waiter, nothing else. The HTTP response is made by `response`.
 
 pub(crate) mod reply_queue;
 pub(crate) mod reply_router;
@@ -38,31 +37,31 @@ use crate::response::problem::Problem;
 use crate::rpc::reply_queue::{Channel, Link};
 use crate::rpc::reply_router::{ReplyRouter, Waiter};
 
-/// How long sending may take beyond the caller's wait: the three attempts of one call (`aws`).
+/// How long a send may take beyond the caller's wait: the three attempts of one call (`aws`).
 const SEND_PATIENCE: Duration = Duration::from_secs(6);
-/// A worker that ends after `reply_by` stores the outcome itself, so from then on only replies that are under way can
-/// still be needed.
+/// A worker that ends after `reply_by` stores the outcome itself, so from then on only replies that are under way can still
+/// be needed.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 /// Pauses between attempts to store a late outcome. If all fail, `GET` finds it at the lease.
 const PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(3)];
 
-/// What became of a request within its wait.
+/// The progress of a request within its wait.
 #[derive(Debug)]
 pub(crate) enum Progress {
     /// It ended.
     Ended(Outcome),
-    /// It did not yet; its record says so, too.
+    /// It has not; its record says so, too.
     StillQueued,
 }
 
-/// A request as it lies in the queue, and as it is recorded.
+/// A request as queued message and as record.
 pub(crate) struct PendingRequest {
     pub(crate) times: Times,
     pub(crate) text: String,
     pub(crate) record: PersistedRequest,
 }
 
-/// Asks the workers. Clones share everything.
+/// Sends requests to the workers and waits for replies. Clones share everything.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestReply {
     pub(crate) link: Link,
@@ -77,19 +76,19 @@ pub(crate) struct RequestReply {
 }
 
 impl RequestReply {
-    /// The times of a request asked now whose caller waits for `wait`.
+    /// The times of a request made now whose caller waits for `wait`.
     pub(crate) fn times(&self, wait: Duration) -> Times {
         let now = self.clock.now();
         Times { enqueued_at: now, reply_by: now.plus(wait), deadline: now.plus(wait.max(SHORTEST_DEADLINE)) }
     }
 
-    /// The times of a request asked now for whose answer nobody waits.
+    /// The times of an asynchronous request made now.
     pub(crate) fn times_of_async(&self) -> Times {
         let now = self.clock.now();
         Times { enqueued_at: now, reply_by: now, deadline: now.plus(ASYNC_DEADLINE) }
     }
 
-    /// Asks, and waits until `reply_by` at most.
+    /// Sends a request, and waits until `reply_by` at most.
     pub(crate) async fn call(&self, request: &Request) -> Result<Progress, Problem> {
         let asked = self.clock.instant();
         let channel = self.channel()?;
@@ -99,7 +98,7 @@ impl RequestReply {
         let mut waiter = self.replies.register(record.request_id).inspect_err(|_| metrics::shed())?;
         let wait = times.reply_by.since(times.enqueued_at);
         let mut waited = pin!(sleep(wait));
-        // A queue that is away must not hold callers longer than they wait; what was not sent by then stays behind.
+        // A queue that is down must not hold callers longer than they wait; a message that was not sent by then is dropped.
         tokio::select! {
             biased;
             sent = channel.requests.send(text) => sent.map_err(|error| not_enqueued(error, &mut sending))?,
@@ -122,17 +121,17 @@ impl RequestReply {
         }
     }
 
-    /// Asks without waiting for the answer: it is recorded, then sent.
+    /// Records a request, then sends it, without waiting for the reply.
     pub(crate) async fn enqueue(&self, request: &Request) -> Result<Progress, Problem> {
         let channel = self.channel()?;
         let mut sending = channel.requests.sending();
         let PendingRequest { text, record, .. } = pending(request, &channel.reply_to, sending.traceparent());
-        // Found already there is our own write, which was retried: the id was minted for this call.
+        // If it exists already, this is our own write, retried: the id was minted for this call.
         let (Recorded::New | Recorded::AlreadyThere(_)) = self.store.record_request(&record).await?;
         crash_points::point(Point::Recorded);
         let Err(error) = channel.requests.send(text).await else { return Ok(Progress::StillQueued) };
-        // SQS may have the message all the same. Cancelled, it never claims, and a 503 is the truth; if a worker was
-        // faster, the 202 is.
+        // SQS may have the message all the same. If the record is cancelled, it never claims, and a 503 is true; if a worker
+        // was faster, the 202 is.
         match self.store.cancel_request(record.request_id).await {
             Ok(Cancellation::Cancelled) => Err(not_enqueued(error, &mut sending)),
             Ok(Cancellation::TooLate) => Ok(Progress::StillQueued),
@@ -144,7 +143,7 @@ impl RequestReply {
         self.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))
     }
 
-    /// Part of the drain time is left for recording those who still wait, and for the end of their connections.
+    /// Resolves when only the part of the drain time is left that recording and closing need.
     pub(crate) async fn drain_is_near(&self) {
         self.lifecycle.soft.cancelled().await;
         sleep(self.drain * 2 / 3).await;
@@ -159,7 +158,7 @@ impl RequestReply {
     ) -> Result<Progress, Problem> {
         match self.store.record_request(&record).await? {
             Recorded::AlreadyThere(found) => match found.state {
-                // A worker ended it after `reply_by` and said so here first.
+                // A worker stored the outcome after `reply_by`, before this.
                 RequestState::Ended(outcome) => return Ok(Progress::Ended(outcome)),
                 // Our own write, which was retried.
                 RequestState::Queued => {}
@@ -193,7 +192,7 @@ impl RequestReply {
                 Ok(_stored_or_ended_before) => return,
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
-                    tracing::warn!(request_id = %id, error, "could not store a late outcome");
+                    tracing::warn!(request_id = %id, error, "late outcome not stored");
                 }
             }
         }
@@ -205,7 +204,7 @@ fn not_enqueued(error: SendError, sending: &mut Span) -> Problem {
     Problem::unavailable("The request could not be enqueued.").because(error)
 }
 
-/// `request` as its message, which says where it stands in a trace, and as the record of a request that is queued.
+/// `request` as its message, with the trace context, and as the record of a queued request.
 pub(crate) fn pending(
     request: &Request,
     reply_to: &ReplyQueueName,

@@ -1,8 +1,8 @@
-//! This process's reply queue: made, polled, replaced when it is gone, deleted at the end.
+//! Reply queue of this process: created, polled, replaced when it is gone, deleted at the end.
 //!
-//! Invariant: while there is a [`Channel`], its reply queue exists as far as is known; without one nothing is asked and
-//! the process is not ready. A queue that was swept is replaced under a new name, and new requests carry that. What it
-//! does not do: know who waits (that is [`replies`](crate::rpc::reply_router)).
+//! Invariant: while there is a [`Channel`], its reply queue exists as far as is known; without one no request is sent and the
+//! process is not ready. A queue that was swept is replaced under a new name, which new requests carry. Waiters are in
+//! [`reply_router`](crate::rpc::reply_router).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,42 +22,42 @@ use uuid::Uuid;
 use crate::metrics;
 use crate::rpc::reply_router::ReplyRouter;
 
-/// The most polls under way, when replies come in full batches.
+/// The most concurrent polls, when replies come in full batches.
 const MAX_POLLS: usize = 8;
-/// Calls that delete replies, under way at once.
+/// Delete calls in flight at once.
 const DELETES_IN_FLIGHT: usize = 2;
-/// About how long to wait before queues that could not be reached are tried again.
+/// The approximate pause before unreachable queues are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// How the workers are asked, and where they answer.
+/// The queues of request and reply.
 #[derive(Debug)]
 pub(crate) struct Channel {
     /// Sends to the requests queue.
     pub(crate) requests: Sender,
     /// Sends to the maintenance queue.
     pub(crate) maintenance: Sender,
-    /// What requests carry.
+    /// The reply queue that requests carry.
     pub(crate) reply_to: ReplyQueueName,
 }
 
-/// The channel of this moment, if there is one. Clones see the same.
+/// The current channel, if there is one. Clones see the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Link(watch::Receiver<Option<Arc<Channel>>>);
 
 impl Link {
-    /// The channel, if the queues are there.
+    /// The channel, if the queues exist.
     pub(crate) fn channel(&self) -> Option<Arc<Channel>> {
         self.0.borrow().clone()
     }
 
-    /// One that stays as it is.
+    /// A channel that never changes.
     #[cfg(test)]
     pub(crate) fn fixed(channel: Option<Channel>) -> Self {
         Self(watch::channel(channel.map(Arc::new)).1)
     }
 }
 
-/// Why there is no reply queue (yet).
+/// Why the reply queue was not created.
 #[derive(Debug, thiserror::Error)]
 enum NotMade {
     #[error(transparent)]
@@ -66,7 +66,7 @@ enum NotMade {
     Queue(#[from] QueueError),
 }
 
-/// What keeps the channel open.
+/// Keeps the channel open.
 pub(crate) struct ReplyQueue {
     process: Process,
     store: Store,
@@ -75,7 +75,7 @@ pub(crate) struct ReplyQueue {
 }
 
 impl ReplyQueue {
-    /// Nothing is made before it runs.
+    /// Nothing is created before it runs.
     pub(crate) fn new(process: Process, store: Store, replies: ReplyRouter) -> (Self, Link) {
         let (link, seen) = watch::channel(None);
         (Self { process, store, replies, link }, Link(seen))
@@ -88,7 +88,7 @@ impl ReplyQueue {
         let to = |kind| Sender::new(self.process.aws.sqs.clone(), urls.get(kind), Sender::MAX_IN_FLIGHT);
         let (requests, maintenance) = (to(QueueKind::Requests), to(QueueKind::Maintenance));
         loop {
-            // One id for all attempts: what a failed one made is found by the next, not left behind.
+            // One id for all attempts: the next attempt finds what a failed one created.
             let id = self.process.entropy.uuid();
             let create = || self.create(&urls, id);
             let Some((name, queue)) = self.until_it_works(&stop, create).await else { return };
@@ -98,8 +98,8 @@ impl ReplyQueue {
                 maintenance: maintenance.clone(),
                 reply_to: name.clone(),
             })));
-            // Once stopped nobody waits any more: what a poll under way may still bring is of no use to anyone, and its
-            // queue is deleted. This one receive need not be waited for.
+            // After the stop no call waits any more: messages of a poll under way are useless, and the queue is deleted. The
+            // poll need not be waited for.
             let lives = CancellationToken::new();
             let clock = self.process.clock.clone();
             let (store, received) = (self.store.clone(), Received::default);
@@ -109,26 +109,26 @@ impl ReplyQueue {
             self.link.send_replace(None);
             match ended {
                 Some(Ended::QueueGone) => {
-                    tracing::warn!(queue = %name, "the reply queue is gone, making a new one")
+                    tracing::warn!(queue = %name, "reply queue is gone, creating a new one")
                 }
                 Some(Ended::Stopped) | None => self.delete(&urls, &name).await,
             }
-            // Its end is the last thing: what could not be deleted is found by what it says.
+            // Last: a queue that could not be deleted is found by its instance.
             lives.cancel();
             if let Err(error) = heartbeat.await {
-                tracing::warn!(%error, "the heartbeat ended badly");
+                tracing::warn!(%error, "heartbeat task failed");
             }
         }
     }
 
-    /// The reply queue of `id`. The process says that it lives under that id first, so that nothing is left unseen. May be
-    /// repeated: a queue that is there is the queue.
+    /// The reply queue of `id`. The instance is written under that id first, so that no queue is left unseen. May be repeated:
+    /// an existing queue is used.
     async fn create(&self, urls: &QueueUrls, id: Uuid) -> Result<(ReplyQueueName, Queue), NotMade> {
         self.store.heartbeat(&Instance::new(id, Role::Api, self.process.clock.now())).await?;
         Ok(topology::create_reply_queue(&self.process.aws, urls, id).await?)
     }
 
-    /// Tries until it works, or until `stop`. An attempt under way is never given up: it may have made something.
+    /// Repeats `attempt` until it succeeds, or until `stop`. A running attempt is never dropped: it may have created something.
     async fn until_it_works<T, E, F>(&self, stop: &CancellationToken, attempt: impl Fn() -> F) -> Option<T>
     where
         F: Future<Output = Result<T, E>>,
@@ -139,7 +139,7 @@ impl ReplyQueue {
                 Ok(made) => return Some(made),
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "the queues are not there, trying again");
+                    tracing::warn!(error, "queues not available, trying again");
                 }
             }
             let pause = self.process.entropy.jitter(TRY_AGAIN);
@@ -154,7 +154,7 @@ impl ReplyQueue {
         let replies = self.replies.clone();
         let options = PollOptions { wait: config.poll_wait, visibility: None, max_polls: MAX_POLLS };
         let receiver = Receiver::new(aws.sqs_receive.clone(), queue, clock.clone(), entropy.clone(), options);
-        // It ends when the queue is gone, or is given up by whoever called.
+        // It ends when the queue is gone, or is dropped by the caller.
         let never = CancellationToken::new();
         receiver.run(never, move |delivery, _unbounded| hand_on(&replies, &acks, delivery)).await
     }
@@ -164,13 +164,13 @@ impl ReplyQueue {
             Ok(()) => tracing::info!(queue = %name, "reply queue deleted"),
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(queue = %name, error, "could not delete the reply queue; it will be swept");
+                tracing::warn!(queue = %name, error, "reply queue not deleted; the sweep job will");
             }
         }
     }
 }
 
-/// Wakes whoever waits, then deletes the message. One that cannot be read is deleted, too: nobody else ever reads it.
+/// Delivers a reply, then deletes the message. An unreadable one is deleted, too: no other process reads it.
 fn hand_on(replies: &ReplyRouter, acks: &Acknowledger, delivery: Delivery) {
     match Reply::decode(&delivery.body) {
         Ok(reply) => {
@@ -183,14 +183,14 @@ fn hand_on(replies: &ReplyRouter, acks: &Acknowledger, delivery: Delivery) {
         Err(error) => {
             let reason = error.reason_code();
             let error: &dyn std::error::Error = &error;
-            tracing::warn!(message_id = delivery.message_id, reason, error, "a reply cannot be read");
+            tracing::warn!(message_id = delivery.message_id, reason, error, "unreadable reply");
         }
     }
     let acks = acks.clone();
     tokio::spawn(async move {
-        // A reply that stays is received again, wakes nobody, and is deleted then, or lapses after five minutes.
+        // A reply that stays is received again, finds no waiter, and is deleted then, or expires after five minutes.
         if let Err(error) = acks.delete(&delivery.receipt).await {
-            tracing::debug!(%error, "could not delete a reply");
+            tracing::debug!(%error, "reply not deleted");
         }
     });
 }

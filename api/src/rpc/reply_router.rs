@@ -1,8 +1,8 @@
-//! The demultiplexer: which call waits for which reply.
+//! Reply router: delivers each reply to the call that waits for it.
 //!
-//! Invariant: a waiter is in the map exactly as long as it lives or until its reply came, so the map cannot leak and its
-//! size is the number of pending replies. A reply nobody waits for is counted and dropped: what it says is durable, or
-//! safe to ask again. What it does not do: receive anything (that is [`reply_queue`](crate::rpc::reply_queue)).
+//! Invariant: a waiter is in the map exactly as long as it lives or until its reply came, so the map cannot leak and its size
+//! is the number of pending replies. A reply without a waiter is counted and dropped: its outcome is stored, or the caller
+//! may safely repeat.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,9 +11,10 @@ use broker_domain::{Outcome, RequestId};
 use broker_messages::Reply;
 use tokio::sync::oneshot;
 
-use crate::response::problem::{Code, Problem};
+use crate::response::codes::Code;
+use crate::response::problem::Problem;
 
-/// Who waits. Clones share the map.
+/// The waiters. Clones share the map.
 #[derive(Clone, Debug)]
 pub(crate) struct ReplyRouter {
     waiting: Arc<Mutex<HashMap<RequestId, oneshot::Sender<Outcome>>>>,
@@ -21,12 +22,12 @@ pub(crate) struct ReplyRouter {
 }
 
 impl ReplyRouter {
-    /// A map for at most `most` pending replies.
+    /// A router for at most `most` pending replies.
     pub(crate) fn new(most: usize) -> Self {
         Self { waiting: Arc::default(), most }
     }
 
-    /// Waits for the reply to `id` from now on, unless too many wait already.
+    /// Registers a waiter for the reply to `id`, unless too many wait already.
     pub(crate) fn register(&self, id: RequestId) -> Result<Waiter, Problem> {
         let (sender, receiver) = oneshot::channel();
         let mut waiting = self.waiting();
@@ -37,13 +38,13 @@ impl ReplyRouter {
         Ok(Waiter { replies: self.clone(), id, receiver })
     }
 
-    /// Wakes whoever waits for `reply`; whether somebody did.
+    /// Delivers `reply`; returns whether a call waited for it.
     pub(crate) fn deliver(&self, reply: Reply) -> bool {
         let sender = self.waiting().remove(&reply.request_id);
         sender.is_some_and(|sender| sender.send(reply.outcome).is_ok())
     }
 
-    /// How many wait.
+    /// The number of pending replies.
     pub(crate) fn pending(&self) -> usize {
         self.waiting().len()
     }
@@ -53,7 +54,7 @@ impl ReplyRouter {
     }
 }
 
-/// One that waits. Dropped, it does not any more.
+/// A registered waiter; dropped, it is removed.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     replies: ReplyRouter,
@@ -62,8 +63,8 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// The reply, when it comes. May be given up and called again: nothing that came in between is lost. After the reply
-    /// was taken it waits for ever.
+    /// The reply, when it comes. May be dropped and called again: no reply in between is lost. After the reply was taken it
+    /// waits forever.
     pub(crate) async fn reply(&mut self) -> Outcome {
         match (&mut self.receiver).await {
             Ok(outcome) => outcome,

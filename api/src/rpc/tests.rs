@@ -1,5 +1,4 @@
-//! What an exchange does when nobody is there to ask. How it asks and is answered, and how a 202 ends, is told by the
-//! stories in `tests/e2e` against real queues.
+//! Tests of request and reply without AWS. Replies, and how a 202 ends, are covered by `tests/e2e` against real queues.
 
 use std::time::Duration;
 
@@ -16,12 +15,12 @@ use broker_runtime::lifecycle::Lifecycle;
 use broker_store::Store;
 use tokio_util::task::TaskTracker;
 
-use crate::response::problem::Code;
+use crate::response::codes::Code;
 use crate::rpc::reply_queue::{Channel, Link};
 use crate::rpc::reply_router::ReplyRouter;
 use crate::rpc::{PendingRequest, RequestReply, pending};
 
-/// A port at which nobody listens.
+/// An address without a listener.
 const NOWHERE: &str = "http://127.0.0.1:1";
 const NOW: Timestamp = Timestamp::from_secs(1_000);
 
@@ -29,7 +28,7 @@ fn reply_to() -> ReplyQueueName {
     QueueNames::new("p").unwrap().reply(Entropy::seeded(1).uuid())
 }
 
-/// An exchange whose AWS is away; `linked` if it was there before.
+/// A `RequestReply` whose AWS is down; `linked` if it was up before.
 async fn away(most_pending: usize, linked: bool) -> RequestReply {
     let clock = Clock::manual(NOW);
     let aws = aws::connect_locally(NOWHERE, NOWHERE, &clock, Duration::ZERO);
@@ -63,7 +62,7 @@ fn allocate(rpc: &RequestReply, asynchronous: bool) -> Request {
 }
 
 #[tokio::test]
-async fn without_queues_nothing_is_asked_and_nobody_waits() {
+async fn without_queues_no_request_is_sent_and_no_call_waits() {
     let rpc = away(10, false).await;
     let problem = rpc.call(&allocate(&rpc, false)).await.unwrap_err();
     assert_eq!(problem.code(), Code::Unavailable);
@@ -73,31 +72,31 @@ async fn without_queues_nothing_is_asked_and_nobody_waits() {
 }
 
 #[tokio::test]
-async fn a_question_that_cannot_be_sent_is_a_503_with_its_cause_and_leaves_no_waiter() {
+async fn a_request_that_cannot_be_sent_is_a_503_with_its_cause_and_leaves_no_waiter() {
     let rpc = away(10, true).await;
     let problem = rpc.call(&allocate(&rpc, false)).await.unwrap_err();
     assert_eq!(problem.code(), Code::Unavailable);
-    assert!(problem.told_cause().is_some(), "the log is told why");
+    assert!(problem.cause_chain().is_some(), "the log is told why");
     assert_eq!(rpc.replies.pending(), 0);
 }
 
 #[tokio::test]
-async fn an_asynchronous_question_that_cannot_be_recorded_is_a_503() {
+async fn an_asynchronous_request_that_cannot_be_recorded_is_a_503() {
     let rpc = away(10, true).await;
     let problem = rpc.enqueue(&allocate(&rpc, true)).await.unwrap_err();
     assert_eq!(problem.code(), Code::Unavailable);
 }
 
 #[tokio::test]
-async fn a_question_beyond_the_bound_is_shed_and_not_sent() {
+async fn a_request_beyond_the_bound_is_shed_and_not_sent() {
     let rpc = away(0, true).await;
     let problem = rpc.call(&allocate(&rpc, false)).await.unwrap_err();
     assert_eq!(problem.code(), Code::Overloaded);
-    assert!(problem.told_cause().is_none(), "no send was tried");
+    assert!(problem.cause_chain().is_none(), "no send was tried");
 }
 
 #[tokio::test]
-async fn a_question_may_be_claimed_for_a_minute_at_least_and_an_asynchronous_one_for_fifteen() {
+async fn a_request_may_be_claimed_for_a_minute_at_least_and_an_asynchronous_one_for_fifteen() {
     let rpc = away(1, false).await;
     let times = rpc.times(Duration::from_secs(10));
     assert_eq!((times.enqueued_at, times.reply_by), (NOW, NOW.plus(Duration::from_secs(10))));

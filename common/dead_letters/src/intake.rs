@@ -133,11 +133,11 @@ impl Death {
 
 /// Keeps a letter, and fails the record that waits for its message in the same write.
 pub async fn keep(store: &Store, letter: &DeadLetter) -> Result<Kept, StoreError> {
-    store.keep_letter(letter, bereaved(letter).as_ref()).await
+    store.keep_letter(letter, pending_record(letter).as_ref()).await
 }
 
 /// The record that waits for the message: of an asynchronous request, or of a run.
-fn bereaved(letter: &DeadLetter) -> Option<PendingRecord> {
+fn pending_record(letter: &DeadLetter) -> Option<PendingRecord> {
     match letter.source {
         Source::Requests => {
             let message = RequestMessage::decode(&letter.body).ok()?;

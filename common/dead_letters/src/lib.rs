@@ -11,12 +11,15 @@
 mod action;
 mod intake;
 mod listing;
+mod operator;
 mod report;
 mod run;
+mod selection;
 mod view;
 
 pub use action::{Action, DeadLetters, Options};
 pub use intake::{dead_letter_message, keep, read};
-pub use listing::{Listing, Selection, count_open};
+pub use listing::{Listing, count_open};
 pub use report::ReplayReport;
+pub use selection::Selection;
 pub use view::{PageView, View, WholeView};

@@ -11,15 +11,6 @@ use broker_store::{Store, StoreError};
 /// Sorts behind every id.
 const BEHIND_ALL: &str = "~";
 
-/// The letters of an action.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Selection {
-    /// These, in any state.
-    These(Vec<DeadLetterId>),
-    /// Those that match a filter.
-    Matching(DeadLetterFilter),
-}
-
 /// Reads the letters that match a filter, the oldest first.
 #[derive(Debug)]
 pub struct Listing {

@@ -8,8 +8,9 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::action::{Acted, Action, DeadLetters, Options, Selected};
-use super::{ReplayReport, Selection};
+use super::action::{Acted, Action, DeadLetters, Options};
+use super::report::ReplayReport;
+use super::selection::{Selected, Selection};
 use broker_domain::{DeadLetter, DeadLetterEvent, DeadLetterId, Timestamp};
 use broker_store::{Actor, Changed, StoreError};
 
@@ -70,15 +71,15 @@ impl<'a> Run<'a> {
         mut self,
         selection: Selection,
         stop: &CancellationToken,
-        mut told: impl FnMut(&ReplayReport),
+        mut report: impl FnMut(&ReplayReport),
     ) -> Result<ReplayReport, StoreError> {
         let mut selected = Selected::new(&self.letters.store, selection);
-        let read = self.first_pass(&mut selected, stop, &mut told).await;
-        self.drain(0, &mut told).await;
+        let read = self.first_pass(&mut selected, stop, &mut report).await;
+        self.drain(0, &mut report).await;
         if read.is_ok() {
-            self.wait_for_held(stop, &mut told).await?;
+            self.wait_for_held(stop, &mut report).await?;
         }
-        self.drain(0, &mut told).await;
+        self.drain(0, &mut report).await;
         let took = self.now().duration_since(self.began);
         self.tally.duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         read.map(|()| self.tally)
@@ -88,10 +89,10 @@ impl<'a> Run<'a> {
         &mut self,
         selected: &mut Selected,
         stop: &CancellationToken,
-        told: &mut impl FnMut(&ReplayReport),
+        report: &mut impl FnMut(&ReplayReport),
     ) -> Result<(), StoreError> {
         loop {
-            if self.next(stop, told).await == Next::End {
+            if self.next(stop, report).await == Next::End {
                 return Ok(());
             }
             let Some(letter) = selected.next(&mut self.tally.missing).await? else { return Ok(()) };
@@ -103,7 +104,7 @@ impl<'a> Run<'a> {
             if letter.is_held(self.letters.clock.now()) && self.may(&letter) {
                 self.held.push(letter.id);
             } else {
-                self.begin(letter, told);
+                self.begin(letter, report);
             }
         }
     }
@@ -112,7 +113,7 @@ impl<'a> Run<'a> {
     async fn wait_for_held(
         &mut self,
         stop: &CancellationToken,
-        told: &mut impl FnMut(&ReplayReport),
+        report: &mut impl FnMut(&ReplayReport),
     ) -> Result<(), StoreError> {
         let mut held = std::mem::take(&mut self.held);
         if self.options.dry_run || self.options.within.is_some() {
@@ -136,12 +137,12 @@ impl<'a> Run<'a> {
                     return Ok(());
                 }
             };
-            if self.next(stop, told).await == Next::End {
+            if self.next(stop, report).await == Next::End {
                 self.tally.skipped += 1 + held.len() as u64;
                 return Ok(());
             }
             match letter {
-                Some(letter) => self.begin(letter, told),
+                Some(letter) => self.begin(letter, report),
                 None => self.tally.skipped += 1,
             }
         }
@@ -149,8 +150,8 @@ impl<'a> Run<'a> {
     }
 
     /// Waits until the next letter may begin, or a reason to end.
-    async fn next(&mut self, stop: &CancellationToken, told: &mut impl FnMut(&ReplayReport)) -> Next {
-        self.drain(AT_ONCE - 1, told).await;
+    async fn next(&mut self, stop: &CancellationToken, report: &mut impl FnMut(&ReplayReport)) -> Next {
+        self.drain(AT_ONCE - 1, report).await;
         if self.options.limit.is_some_and(|limit| self.begun >= limit) {
             self.tally.more = true;
             return Next::End;
@@ -184,7 +185,7 @@ impl<'a> Run<'a> {
         letter.state.after(event).is_some()
     }
 
-    fn begin(&mut self, letter: DeadLetter, told: &mut impl FnMut(&ReplayReport)) {
+    fn begin(&mut self, letter: DeadLetter, report: &mut impl FnMut(&ReplayReport)) {
         if !self.may(&letter) {
             self.tally.skipped += 1;
             return;
@@ -194,7 +195,7 @@ impl<'a> Run<'a> {
         if self.options.dry_run {
             let renew = matches!(&*self.action, Action::Replay { renew_deadline: true });
             self.tally.did(&letter, renew && letter.summary.deadline.is_some(), self.letters.clock.now());
-            return told(&self.tally);
+            return report(&self.tally);
         }
         let (letters, action, actor) = (self.letters.clone(), Arc::clone(&self.action), self.actor.clone());
         self.acting.spawn(async move {
@@ -204,12 +205,12 @@ impl<'a> Run<'a> {
     }
 
     /// Collects finished tasks, until at most `left` letters are in progress.
-    async fn drain(&mut self, left: usize, told: &mut impl FnMut(&ReplayReport)) {
+    async fn drain(&mut self, left: usize, report: &mut impl FnMut(&ReplayReport)) {
         while self.acting.len() > left {
             let Some(ended) = self.acting.join_next().await else { return };
             let now = self.letters.clock.now();
             self.count(ended, now);
-            told(&self.tally);
+            report(&self.tally);
         }
     }
 

@@ -57,7 +57,7 @@ pub struct View {
     bytes: usize,
     /// When it was last replayed or discarded.
     touched_at: Option<u64>,
-    /// Who replayed or discarded it.
+    /// The operator who replayed or discarded it.
     touched_by: Option<String>,
     /// Why it was discarded.
     discarded_because: Option<String>,

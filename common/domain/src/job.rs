@@ -170,7 +170,7 @@ pub struct JobReport {
     pub found: u64,
     /// The number of items changed.
     pub changed: u64,
-    /// What it left alone: somebody else was faster, or it was not as it seemed.
+    /// The number of items skipped: another worker was faster, or the item had changed.
     pub skipped: u64,
     /// The number of items that failed; the next run tries them again.
     pub failed: u64,

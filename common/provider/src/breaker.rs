@@ -59,7 +59,7 @@ impl Breaker {
         }
         drop(inner);
         self.show();
-        Ok(Pass { breaker: self.clone(), told: false })
+        Ok(Pass { breaker: self.clone(), reported: false })
     }
 
     /// How long the breaker stays open; `None` if a call would pass.
@@ -96,18 +96,18 @@ impl Breaker {
 #[derive(Debug)]
 pub(super) struct Pass {
     breaker: Breaker,
-    told: bool,
+    reported: bool,
 }
 
 impl Pass {
     pub(super) fn succeeded(mut self) {
-        self.told = true;
+        self.reported = true;
         *self.breaker.inner() = Inner::default();
         self.breaker.show();
     }
 
     pub(super) fn failed(mut self, now: Instant) {
-        self.told = true;
+        self.reported = true;
         {
             let mut inner = self.breaker.inner();
             inner.failures += 1;
@@ -123,7 +123,7 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if !self.told {
+        if !self.reported {
             self.breaker.inner().probing = false;
             self.breaker.show();
         }

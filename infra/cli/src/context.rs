@@ -1,4 +1,4 @@
-//! What the operator's commands work with: settings, then clock, AWS clients and table.
+//! Context of the operator's commands: settings, clock, AWS clients and table.
 
 use std::collections::BTreeMap;
 use std::env::VarsOs;
@@ -14,9 +14,9 @@ use broker_runtime::telemetry;
 use broker_store::{Act, AuditLine, Store, StoreError};
 
 use crate::args::Flags;
-use crate::commands::Done;
+use crate::done::Done;
 
-/// Settings: flags over the environment over what a command sets by default.
+/// Settings: flags over the environment over the defaults of a command.
 #[derive(Debug)]
 pub(crate) struct Settings {
     flags: Flags,
@@ -28,7 +28,7 @@ impl Settings {
         Self { flags, environment: strings(environment) }
     }
 
-    /// Hands `with` the settings, laid over the `defaults` of a command.
+    /// Calls `with` with the settings, laid over the `defaults` of a command.
     pub(crate) fn over<T>(&self, defaults: &[(&str, &str)], with: impl FnOnce(&dyn Strings) -> T) -> T {
         let defaults: BTreeMap<String, String> =
             defaults.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -36,7 +36,7 @@ impl Settings {
         with(&Overlay { over: &self.flags, under: &environment })
     }
 
-    /// Runs a command that ends by itself. It logs only what is wrong.
+    /// Runs a command that ends by itself. It logs only warnings.
     pub(crate) fn once<F>(&self, command: F) -> anyhow::Result<Done>
     where
         F: AsyncFnOnce(Context) -> anyhow::Result<Done>,
@@ -54,7 +54,7 @@ impl Settings {
     }
 }
 
-/// What a command works with.
+/// The context of a command.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) config: Config,
@@ -65,7 +65,7 @@ pub(crate) struct Context {
     pub(crate) store: Store,
 }
 
-/// Who acts through the command; AWS knows whose credentials it has.
+/// The operator's name; AWS knows whose credentials the command has.
 const OPERATOR: &str = "cli";
 
 impl Context {
@@ -75,7 +75,7 @@ impl Context {
         Ok(Self { config, clock, entropy: Entropy::from_system(), aws, names, store })
     }
 
-    /// Writes the line of the audit that comes before an act of the operator.
+    /// Writes the audit line that comes before an operation.
     pub(crate) async fn audit(&self, act: Act, target: &str, count: Option<u64>) -> Result<(), StoreError> {
         let (at, id) = (self.clock.now(), self.entropy.uuid());
         let (who, target) = (OPERATOR.to_owned(), target.to_owned());

@@ -1,17 +1,18 @@
-//! The `broker` command: everything on one machine, each part alone, and the operator's tools.
+//! `broker` command: the whole broker on one machine, each part alone, and the operator's tools.
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or a bad setting, 3 found a violation.
 
 mod args;
 mod commands;
 mod context;
+mod done;
 mod output;
 
 use std::process::ExitCode;
 
 use args::{Cli, Command, DeadLettersCommand, JobCommand, PoolCommand, SandboxCommand};
-use commands::Done;
 use context::Settings;
+use done::Done;
 
 fn main() -> ExitCode {
     let (cli, flags) = args::parse();
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Every command on one screen.
+/// All commands.
 fn run(cli: Cli, flags: args::Flags) -> anyhow::Result<Done> {
     let settings = Settings::new(flags, std::env::vars_os());
     match cli.command.unwrap_or_else(|| Command::Up(args::Up::default())) {

@@ -33,7 +33,7 @@ pub(crate) fn table<const N: usize>(
     line(table.trim_fmt())
 }
 
-/// Progress of something long, on a terminal's standard error; nowhere else.
+/// A progress bar on a terminal's standard error; nowhere else.
 pub(crate) fn progress(total: usize, what: &'static str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -43,7 +43,7 @@ pub(crate) fn progress(total: usize, what: &'static str) -> ProgressBar {
     style.map(|style| bar.clone().with_style(style)).unwrap_or(bar)
 }
 
-/// Progress of something long that a program may watch: a bar on a terminal, else a line on standard error now and then.
+/// Progress that a program may watch: a bar on a terminal, else a line on standard error now and then.
 pub(crate) struct Progress {
     bar: ProgressBar,
     what: &'static str,
@@ -52,7 +52,7 @@ pub(crate) struct Progress {
     said: u64,
 }
 
-/// Without a terminal, a line every so many.
+/// Without a terminal, a line after this many.
 const SAY_EVERY: u64 = 1_000;
 
 impl Progress {
@@ -62,7 +62,7 @@ impl Progress {
         Self { bar, what, total, began: now, said: 0 }
     }
 
-    /// `done` of them by `now`.
+    /// Reports `done` of them by `now`.
     pub(crate) fn at(&mut self, done: u64, now: Instant) {
         self.bar.set_position(done);
         if self.bar.is_hidden() && done >= self.said + SAY_EVERY {
@@ -71,32 +71,32 @@ impl Progress {
             let rate = (done / seconds).max(1);
             let left = self.total.saturating_sub(done) / rate;
             let (what, total) = (self.what, self.total);
-            // Nobody can be told if standard error is closed.
+            // Standard error may be closed.
             let _ = writeln!(io::stderr(), "{what}: {done} of {total}, {rate}/s, about {left} s left");
         }
     }
 
-    /// It is over.
+    /// Ends it.
     pub(crate) fn end(&self) {
         self.bar.finish_and_clear();
     }
 }
 
-/// Prints text as it is, nothing added.
+/// Prints text unchanged.
 pub(crate) fn raw(text: &str) -> io::Result<()> {
     let mut out = io::stdout();
     out.write_all(text.as_bytes())?;
     out.flush()
 }
 
-/// Says on standard error what is wrong: with the use of a command, or with something that it met.
+/// Prints a problem to standard error.
 pub(crate) fn complain(problem: &str) {
     let _ = writeln!(io::stderr(), "broker: {problem}");
 }
 
-/// Says on standard error why a command failed; the exit code for it.
+/// Prints the error of a failed command to standard error; returns its exit code.
 pub(crate) fn refuse(error: &anyhow::Error) -> ExitCode {
-    // Nobody can be told if standard error is closed.
+    // Standard error may be closed.
     let _ = writeln!(io::stderr(), "broker: {error:#}");
     let bad_setting = error.chain().any(|cause| cause.is::<ConfigError>());
     ExitCode::from(if bad_setting { 2 } else { 1 })

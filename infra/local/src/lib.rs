@@ -1,7 +1,7 @@
-//! The outside world on one machine: embedded SQS and DynamoDB endpoints and a provider stand-in, each over HTTP.
+//! Local stand-ins for the outside world: embedded SQS and DynamoDB endpoints and a provider, each over HTTP.
 //!
-//! `broker up`, the tests and the simulation run against them with the code that runs against AWS. What it does not do:
-//! print, read the environment, or listen beyond loopback.
+//! `broker up`, the tests and the simulation run against them with the code that runs against AWS. They listen on loopback
+//! only.
 
 pub mod endpoints;
 pub mod provider;

@@ -1,4 +1,4 @@
-//! What the broker relies on in its queues.
+//! Conformance of queues.
 
 mod messages;
 mod topology;

@@ -1,4 +1,4 @@
-//! The queues themselves: made once, mended, listed, deleted; redrive; and one that is not there.
+//! Topology: queues are created once, corrected, listed, deleted; redrive; and a missing one.
 
 use std::time::Duration;
 

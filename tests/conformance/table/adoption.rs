@@ -1,4 +1,4 @@
-//! A row of another tool, taken over on the condition that it is as it was read, nulls and all.
+//! Adoption of a row of another tool, on the condition that it is as it was read, nulls and all.
 
 use std::collections::HashMap;
 

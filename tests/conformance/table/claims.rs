@@ -1,4 +1,4 @@
-//! The claim: all or nothing, the reasons of a cancelled transaction, and the item that stood in its way.
+//! Claims: all or nothing, the reasons of a cancelled transaction, and the item in its way.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ async fn claims_that_share_a_call_are_answered_each_on_its_own() {
     assert_eq!(place.store.count_all().await.expect("counted")[&Status::Allocated], 28);
 }
 
-/// The record of a request that nobody waits for.
+/// The record of a request without a waiting caller.
 fn record(ask: &broker_domain::AllocateRequest) -> PersistedRequest {
     PersistedRequest {
         request_id: ask.request_id,

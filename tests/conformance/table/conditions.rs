@@ -1,4 +1,4 @@
-//! Single conditional writes: at the version that was read or not at all, and never out of nothing.
+//! Conditional writes of one item: at the version that was read or not at all, and never creating one.
 
 use broker_domain::{SandboxId, Status, Timestamp};
 use broker_store::{Changed, Inserted, Seen, StoreError};

@@ -1,4 +1,4 @@
-//! The end of a lease, by the allocation id or by the owner's key, and a longer one; and what a transaction may not do.
+//! Ends of leases, by the allocation id or by the owner's key, and extensions; and what a transaction may not do.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -91,7 +91,7 @@ async fn a_longer_lease_is_longer_on_both() {
     let lease = place.store.lease(&allocation.lease_key).await.expect("read").expect("there");
     let record = place.store.record(&sandbox.sandbox_id).await.expect("read").expect("there");
     assert_eq!((lease.grant.expires_at, record.due), (until, Some(until)));
-    // Whoever read another allocation makes nothing longer.
+    // A write with another allocation extends nothing.
     let other = Allocation { id: place.entropy.allocation_id(), ..allocation.clone() };
     let later = until.plus(Duration::from_secs(3_600));
     let told = place.store.extend(&sandbox.sandbox_id, &other, later, now).await.expect("asked");

@@ -1,4 +1,4 @@
-//! How long an item is kept once it is done with; and that what is not done with is kept for ever.
+//! Expiry: how long an item is kept once it is finished; unfinished ones are kept forever.
 
 use std::time::Duration;
 

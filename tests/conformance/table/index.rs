@@ -1,4 +1,4 @@
-//! The state index: what is available, by name and prefix, page by page; what is due, by time.
+//! State index: available sandboxes, by name and prefix, page by page; due ones, by time.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Dead letters: kept once, replayed by one, and whoever waits for their message told in the same write.
+//! Dead letters: kept once, replayed by one action, and the waiting record failed in the same write.
 
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ async fn a_run_is_told_that_it_died_and_waits_again_for_its_replay() {
     let taken = store.take_letter(&letter.id, &actor(&place, now), until, Some(&Requeued::Run(id))).await;
     assert_eq!(taken.expect("asked"), Changed::Done);
     assert_eq!(store.run(id).await.expect("read").expect("there").report, None);
-    // What it really did stays, whatever letter comes later.
+    // A real outcome stays, whatever dead letter comes later.
     let report = JobReport { changed: 3, ..JobReport::new(&Task::Census) };
     assert_eq!(store.complete_run(id, &report, true, now).await.expect("asked"), Changed::Done);
     let again = self::letter("m-2", now);
@@ -175,7 +175,7 @@ async fn a_letter_that_the_table_refuses_costs_its_neighbours_nothing() {
     }
 }
 
-/// The first of the two was cancelled, the second is waited for over HTTP, the third's run nobody asked for.
+/// The first of the two was cancelled, the second is waited for over HTTP, the third's run has no record.
 #[tokio::test]
 async fn a_letter_and_its_replay_touch_nothing_but_what_waited_for_the_message() {
     let place = Place::with_table().await;

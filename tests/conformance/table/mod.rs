@@ -1,4 +1,4 @@
-//! What the broker relies on in its table.
+//! Conformance of the table.
 
 mod adoption;
 mod claims;

@@ -1,4 +1,4 @@
-//! Reading all of the table, many items in one call, and several at one instant.
+//! Reads of the whole table, of many items in one call, and of several at one instant.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -55,7 +55,7 @@ async fn a_page_goes_on_where_a_cursor_says() {
     assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), seeded);
 }
 
-/// A page is 1 MB of whatever lies in the table, so most of it may be of no interest.
+/// A page is 1 MB of the table, so most of it may be filtered out.
 #[tokio::test]
 async fn what_lies_behind_the_first_megabyte_is_read_too() {
     let place = Place::with_table().await;

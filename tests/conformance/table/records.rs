@@ -195,7 +195,7 @@ async fn the_first_report_of_a_run_stays() {
     store.record_run(id, "census", now).await.expect("recorded before");
     assert_eq!(store.run(id).await.expect("read"), Some(run), "asking again takes no report away");
 
-    // One that the schedule sent is told of, whether or not somebody asked.
+    // A scheduled run is reported, whether or not it has a record.
     let (unasked, asked) = (place.entropy.request_id(now), place.entropy.request_id(now));
     store.record_run(asked, "census", now).await.expect("recorded");
     for id in [unasked, asked] {

@@ -1,4 +1,4 @@
-//! The table itself: made once, expiry on, another one refused, a missing one told.
+//! Schema: created once, expiry on, a foreign table refused, a missing one reported.
 
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TimeToLiveStatus,

@@ -1,4 +1,4 @@
-//! Each term of a condition alone: everything is as the write wants it but one thing.
+//! Terms of conditions, each alone: everything is as the write wants it but one thing.
 //!
 //! A write that names state and version is safe by either in most stories; here the other one is taken away.
 

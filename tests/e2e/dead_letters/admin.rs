@@ -1,4 +1,4 @@
-//! The same over HTTP: pages, one letter, replay, discard.
+//! Dead letters over HTTP: pages, one letter, replay, discard.
 
 use std::collections::BTreeSet;
 

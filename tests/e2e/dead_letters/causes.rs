@@ -1,5 +1,5 @@
-//! A bug that kills workers over one kind of message: its messages die, the others are untouched; once it is mended, they
-//! are replayed and every track ends with exactly what it asked for.
+//! A bug that kills workers over one kind of message: its messages die, the others are untouched; once it is fixed, they are
+//! replayed and every track ends with exactly what it requested.
 
 use broker_runtime::config::CRASH_SETTING;
 use broker_runtime::crash_points::Point;

@@ -1,4 +1,4 @@
-//! Dead letters: seen, understood, replayed, discarded.
+//! Dead letters: listed, shown, replayed, discarded.
 
 mod admin;
 mod causes;
@@ -20,7 +20,7 @@ async fn taken(broker: &Broker, call: Call) -> (Value, String) {
     (message, queued.must_have("location").to_owned())
 }
 
-/// Lets a message be dead, as if redrive had moved it or somebody put it there.
+/// Puts a message into the dead-letter queue, as redrive or another program would.
 async fn bury(broker: &Broker, message: &Value) {
     let queues = broker.queues();
     queues.send(&queues.name("requests-dlq"), &message.to_string()).await;
@@ -34,7 +34,7 @@ fn aged(mut message: Value) -> Value {
     message
 }
 
-/// Where the request at `location` stands.
+/// The state of the request at `location`.
 async fn status(broker: &Broker, location: &str, track: &str) -> String {
     broker.request(location, track).send().await.expect_status(200).text_of("status").to_owned()
 }

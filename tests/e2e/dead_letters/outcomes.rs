@@ -1,4 +1,4 @@
-//! What a replay does, and what it does not do again.
+//! Outcomes of a replay, also of requests that did their work before.
 
 use broker_tests::cli::Stats;
 use broker_tests::{Setup, story, wait_for_condition};
@@ -30,13 +30,13 @@ async fn an_expired_allocation_replays_to_expired_and_claims_nothing_unless_its_
 #[tokio::test]
 async fn a_replay_of_a_key_that_has_moved_on_changes_nothing() {
     story(Setup::new().workers(0).pool(5), async |broker| {
-        // One asked again meanwhile and holds a sandbox, one had his and gave it back.
+        // One repeated meanwhile and holds a sandbox, one had a sandbox and returned it.
         let (holder, _) = taken(broker, broker.allocate("holder").wait(1)).await;
         let (returner, _) = taken(broker, broker.allocate("returner").wait(1)).await;
         broker.start_worker().await;
         let held = broker.allocate("holder").send().await.expect_status(201);
         let returned = broker.allocate("returner").send().await.expect_status(201);
-        // The fence stands 2 s before the return: what is replayed must be clearly older.
+        // The fence is 2 s before the return: the replayed request must be clearly older.
         let older = |mut message: serde_json::Value| {
             message["enqueued_at_ms"] = (message["enqueued_at_ms"].as_u64().expect("a time") - 60_000).into();
             message

@@ -1,4 +1,4 @@
-//! What an operator asks over HTTP, and of one sandbox by the command.
+//! Admin routes and `broker sandbox`.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ async fn a_large_pool_is_listed_counted_and_compared_whole() {
         assert_eq!((stats.number_of("available"), stats.number_of("allocated")), (19_999, 1));
         assert!(stats.number_of("as_of") > 0);
 
-        // One allocated among 20,000, wherever it lies.
+        // One allocated among 20,000, anywhere.
         let mut cursor = String::new();
         let found = loop {
             let page = admin(broker, Method::GET, &format!("sandboxes?track=student{cursor}")).await;

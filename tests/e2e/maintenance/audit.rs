@@ -1,11 +1,11 @@
-//! What operators do leaves a line each: who, what, to what.
+//! Audit: one line for each operation of an operator.
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::{Broker, Setup, story};
 use http::Method;
 use serde_json::{Value, json};
 
-/// Who did what to what, and how much of it, in order; yesterday's too, if midnight has just passed.
+/// The operator, operation, target and count of each line, in order; yesterday's too, if midnight has just passed.
 async fn lines(broker: &Broker) -> Vec<Value> {
     let mut lines = Vec::new();
     for days_ago in ["1", "0"] {
@@ -34,7 +34,7 @@ async fn every_act_of_an_operator_leaves_a_line() {
         admin("auto-expire").await;
         admin("bulk-delete?status=stale").await;
 
-        // What was refused, and what was only looked at, leaves none.
+        // Refused operations and reads leave no line.
         broker.balanced().call(Method::POST, "/v1/admin/auto-expire").send().await.expect_status(403);
         assert_eq!(broker.cli(&["sandbox", "release", sandbox]).await.code, 1, "nobody has it any more");
         broker.shown(sandbox).await;

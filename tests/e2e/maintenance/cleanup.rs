@@ -1,4 +1,4 @@
-//! What was given back is deleted at the provider, at the provider's pace, and never offered again.
+//! Cleanup: returned sandboxes are deleted at the provider, at its rate, and never offered again.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What was handed out comes back, whatever its owner does.
+//! Expiry: sandboxes come back, whatever their owners do.
 
 use broker_tests::{Setup, story, together};
 use serde_json::json;

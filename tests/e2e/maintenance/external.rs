@@ -1,5 +1,5 @@
-//! A scheduler outside starts the jobs (`BROKER_SCHEDULER=external`): the message that Terraform gives to EventBridge
-//! Scheduler, byte for byte, again and again.
+//! External scheduler (`BROKER_SCHEDULER=external`): the message that Terraform gives to EventBridge Scheduler, byte for byte,
+//! again and again.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +60,7 @@ async fn the_same_message_starts_its_job_each_time_and_nothing_else_does() {
         }
         assert_eq!(runs(broker, "census").await, 3, "nobody fired again");
 
-        // What the workers' own schedule leaves out, and an operator's pause, hold here too.
+        // The exceptions of the workers' own schedule, and an operator's pause, hold here too.
         broker.cli_ok(&["job", "pause", "census"]).await;
         for job in ["sync", "cleanup", "census"] {
             fire(broker, job).await;

@@ -1,4 +1,4 @@
-//! A provider that misbehaves: deletions wait, are counted, are given up and begun anew, and nothing is forgotten.
+//! Faults of the provider: deletions wait, are counted, given up and retried, and none is forgotten.
 
 use broker_tests::{Provider, story, wait_for_condition};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! What dead processes leave behind is swept; what the living have is not.
+//! Sweep: leftovers of dead processes are removed; those of living ones are not.
 
 use broker_tests::{Setup, story, wait_for_condition};
 

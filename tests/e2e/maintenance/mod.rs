@@ -1,4 +1,4 @@
-//! The jobs, against the provider stand-in over HTTP.
+//! Maintenance jobs, against the provider stand-in over HTTP.
 
 mod admin;
 mod audit;

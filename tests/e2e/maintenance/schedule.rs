@@ -1,4 +1,4 @@
-//! The jobs run by themselves.
+//! Schedule: the jobs run by themselves.
 
 use broker_tests::table::{now_s, number};
 use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};
@@ -116,7 +116,7 @@ async fn workers_that_are_killed_in_the_middle_of_jobs_leave_nothing_half_done()
         provider.misbehave(json!({ "list": { "delay_ms": 100 }, "delete": { "delay_ms": 100 } })).await;
         for round in 0..4 {
             for job in ["sync", "expire", "cleanup", "purge-stale", "census", "sweep"] {
-                // Nobody waits for these runs: their worker is about to die.
+                // No caller waits for these runs: their worker is about to die.
                 broker.cli(&["job", "run", job, "--timeout-s", "0"]).await;
             }
             let before = provider.world().await;

@@ -1,4 +1,4 @@
-//! The pool says what the provider says, and only that is written which differs.
+//! Sync: the pool matches the provider's list, and only differences are written.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -114,7 +114,7 @@ async fn an_id_that_the_provider_uses_again_is_a_new_sandbox_only_after_the_old_
         assert_eq!(shown["version"], 6, "it goes on: {shown:#}");
         broker.return_sandbox("seed-000001", "first").send().await.expect_problem(403, "NOT_SANDBOX_OWNER");
 
-        // Made anew while the old one was still in use: somebody may have had it.
+        // Created while the old one was still in use: it may have been used.
         broker.allocate("second").name_prefix("sandbox-000002").send().await.expect_status(201);
         provider.remake("seed-000002").await;
         broker.job("sync").await;

@@ -1,7 +1,7 @@
-//! The raw rate: the claim's own transactions, without HTTP, queues or workers around them.
+//! Raw rate of claims: the claim's own transactions, without HTTP, queues or workers.
 //!
-//! What the broker reaches of this rate is what its own work costs. The same code writes the same items (the store that
-//! the workers use), at the batch size and from as many clients as the run that it is compared with.
+//! The difference to this rate is the cost of the broker's own work. The same code writes the same items (the store of the
+//! workers), at the batch size and with as many clients as the run that it is compared with.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
-//! What a run of each job costs at AWS in a pool of some size, beside a provider that lists as many.
+//! Cost of each job at AWS in a pool of some size, beside a provider that lists as many.
 //!
-//! The first sync fills the pool; after it every job runs once and finds nothing to change: that is what the schedule
-//! costs, day and night. Capacity does not depend on the machine or the profile; the seconds do.
+//! The first sync fills the pool; after it every job runs once and finds nothing to change: that is the cost of the schedule,
+//! day and night. Capacity does not depend on the machine or the profile; the seconds do.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

@@ -1,9 +1,9 @@
-//! `broker-bench`: how fast the broker is, and what it costs at AWS.
+//! `broker-bench`: speed of the broker, and its cost at AWS.
 //!
-//! Starts endpoints, APIs and workers as processes and lets light users of its own loose on them (a connection each, no
-//! scripting), several times. `run` prints each run of one scenario, then the median; `results` measures the rows of
-//! RESULTS.md, each against its target; `jobs` tells what the schedule costs. Every run ends with `broker pool verify`. It
-//! measures; what must be exact is `broker-load`'s and the stories' affair.
+//! Starts endpoints, APIs and workers as processes and runs light users of its own on them (a connection each, no scripting),
+//! several times. `run` prints each run of one scenario, then the median; `results` measures the rows of RESULTS.md, each
+//! against its target; `jobs` measures the cost of the schedule. Every run ends with `broker pool verify`. Exact results are
+//! asserted by `broker-load` and the stories.
 
 mod claims;
 mod figure;

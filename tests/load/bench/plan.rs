@@ -1,4 +1,4 @@
-//! One run: a broker of its own, what is done to it, and what that comes to.
+//! Plan of one run: its broker, its load, its results.
 
 use std::time::Duration;
 

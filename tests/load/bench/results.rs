@@ -1,4 +1,4 @@
-//! RESULTS.md: the rows, each as it was measured last, with its commit and day.
+//! Rows of RESULTS.md, each as it was last measured, with its commit and day.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// Measures; fails if a run violated what the broker promises. A missed target is told, not failed: another machine
+    /// Measures; fails if a run violated a promise of the broker. A missed target is reported, not failed: another machine
     /// is another machine.
     pub(crate) async fn run(self) -> ExitCode {
         let rows = if self.rows.is_empty() { Row::value_variants().to_vec() } else { self.rows };

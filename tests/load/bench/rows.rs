@@ -1,4 +1,4 @@
-//! The rows of RESULTS.md: what is measured, and what is wanted of it.
+//! Definitions of the rows of RESULTS.md: measurement and target.
 
 use clap::ValueEnum;
 

@@ -1,4 +1,4 @@
-//! What the users do.
+//! Scenarios: what the users do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,10 +15,10 @@ use crate::user::{Sample, User};
 /// Allocations per second that no run of a scenario is expected to pass: it sizes the pool.
 const MOST_PER_SECOND: usize = 6_000;
 
-/// Sandboxes that nobody needs while keys are repeated: the pool is not empty.
+/// Sandboxes that stay free while keys are repeated: the pool is not empty.
 const REPEATS_LEAVE: usize = 1_000;
 
-/// What is measured.
+/// The measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scenario {
     /// Allocations, each for a new track, from a pool that never gets empty.
@@ -31,7 +31,7 @@ pub(crate) enum Scenario {
     Returns,
     /// New allocations, after as many as returns need before them: on a table with the same past.
     Later,
-    /// New allocations at a constant rate, whoever still waits.
+    /// New allocations at a constant rate, however many wait.
     Open,
     /// New allocations at a constant rate, one at a time.
     Paced,
@@ -156,7 +156,7 @@ async fn hold(
     held.collect()
 }
 
-/// A request every 1/rate s, on whichever connection is free; a late answer delays nobody else's request.
+/// A request every 1/rate s, on any free connection; a late response delays no other request.
 async fn open(addresses: &[String], rate: u64, duration: Duration) -> Vec<Sample> {
     let (free, mut idle) = mpsc::unbounded_channel();
     let mut running = JoinSet::new();

@@ -1,7 +1,6 @@
-//! How long a probe of liveness takes while AWS takes connections and answers nothing, and everybody waits for it.
+//! Latency of liveness probes while AWS accepts connections and never answers, and every caller waits for it.
 //!
-//! The bound is SPEC.md's. What must hold whatever the machine (a probe waits for nothing that AWS holds) is a story of
-//! `tests/crash`.
+//! The bound is that of `/healthz`: 50 ms. That a probe waits for nothing that AWS holds is a story of `tests/crash`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,10 +12,10 @@ use tokio::time::{Instant, interval};
 const STUDENTS: usize = 20;
 /// Between two probes of each process.
 const PROBE_EVERY: Duration = Duration::from_millis(20);
-/// SPEC.md, `/healthz`. One probe in a thousand may be the machine's.
+/// The bound of `/healthz`. One probe in a thousand may exceed it because of the machine.
 const BOUND: Duration = Duration::from_millis(50);
 
-/// How long AWS is silent.
+/// The duration of the silence.
 #[derive(Debug, Args)]
 pub(crate) struct Silence {
     /// Seconds of it

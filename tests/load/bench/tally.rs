@@ -1,4 +1,4 @@
-//! What a run comes to.
+//! Tally of a run.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! One user: a keep-alive connection and the request that it sends.
+//! User of a run: a keep-alive connection and the request that it sends.
 
 use bytes::Bytes;
 use http::Request;
@@ -24,7 +24,7 @@ pub(crate) struct Sample {
     pub(crate) micros: u64,
     /// When the last byte was here.
     pub(crate) at: Instant,
-    /// Who asked.
+    /// The track.
     pub(crate) track: String,
     /// The body.
     pub(crate) body: Bytes,

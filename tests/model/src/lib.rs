@@ -1,12 +1,12 @@
-//! The claim protocol of DESIGN.md, searched exhaustively.
+//! Model of the claim protocol (ARCHITECTURE.md, "The protocol"), searched exhaustively.
 //!
-//! Purpose: every interleaving of claims, redeliveries, duplicates, crashes, pauses between decision and write, marks,
-//! expiry, ttl, cancellation, polls, cleanup, sync and re-creation under one id, over a small world. What decides is the
+//! It covers every interleaving of claims, redeliveries, duplicates, crashes, pauses between decision and write, returns,
+//! expiry, ttl, cancellation, polls, cleanup, sync and re-creation under one id, over a small world. Decisions are the
 //! domain's own code ([`broker_domain`]: `judge`, `judge_return`, `LeaseEnd::by_*`, `Status::next`, `suspects`), so
 //! that model and program cannot drift; that the store's conditions say the same is checked by `tests/conformance`.
 //! Invariant: with [`Variant::AsDesigned`] no state breaks a promise, with each other variant the search finds one that
-//! does. What it does not do: time (ticks stand for hours), queues (a sent message can be taken at any time, as often as
-//! one likes, by anybody, until it is too old) or the network (a worker may stop at any step, for good or for long).
+//! does. Not modelled: time (ticks stand for hours), queues (a sent message can be taken at any time, any number of
+//! times, by any worker, until it is too old) and the network (a worker may stop at any step, for good or for long).
 //!
 //! | module | holds |
 //! |---|---|
@@ -36,15 +36,15 @@ pub use world::{Action, World};
 /// The protocol, or one of the mistakes that it avoids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
-    /// DESIGN.md, "The protocol".
+    /// ARCHITECTURE.md, "The protocol".
     AsDesigned,
     /// A live lease has a ttl from its claim on.
     TtlAtClaim,
-    /// What was deleted at the provider is removed, without a tombstone.
+    /// A sandbox that was deleted at the provider is removed, without a tombstone.
     NoTombstone,
     /// A lease is ended on the sandbox's version alone.
     EndByVersion,
-    /// "None" is said without a look at the caller's lease.
+    /// "None" is answered without a read of the caller's lease.
     NoneWithoutLook,
     /// An ended lease lets every request claim that did not claim it.
     NoFence,

@@ -150,7 +150,7 @@ impl Scenario {
         Hand::Tell { request, out: Out::Sandbox(sandbox) }
     }
 
-    /// What the lease of the request's key means for it, by the domain's own judgement.
+    /// The verdict of the domain on the lease of the request's key.
     fn verdict(&self, world: &World, request: Index) -> LeaseVerdict {
         let key = self.requests[request].key;
         let found = world.leases[key].as_ref().map(|row| lease(key, row));
@@ -186,7 +186,7 @@ impl Scenario {
         }
     }
 
-    /// No candidate after a fresh look: a consistent read of the lease, then none.
+    /// No candidate after a fresh refill: a consistent read of the lease, then none.
     fn nothing(&self, world: &mut World, request: Index, held: Option<u8>) -> Hand {
         let hand = if self.variant == Variant::NoneWithoutLook {
             Hand::Tell { request, out: Out::NoSandboxes }

@@ -7,16 +7,16 @@ use crate::world::{Hand, Index, RequestRow, SandboxRow, World};
 
 /// Ticks for which a sandbox is lent.
 pub(crate) const LAB: u64 = 1;
-/// Ticks after which nobody waits for a request any more.
+/// Ticks after which no caller waits for a request any more.
 pub(crate) const PATIENCE: u64 = 1;
-/// What a request asks.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A sandbox; somebody waits.
+    /// Allocate, with a waiting caller.
     Allocate,
     /// A sandbox; the outcome is stored, and the request can be cancelled.
     AllocateAsynchronously,
-    /// Take back what the key was told last.
+    /// Return the sandbox that the key got last.
     Return,
 }
 

@@ -20,7 +20,7 @@ pub struct World {
     pub(crate) lingering: Vec<Option<u8>>,
     pub(crate) requests: Vec<RequestRow>,
     pub(crate) hands: Vec<Hand>,
-    /// What each key's caller was told last.
+    /// The last response to each key's caller.
     pub(crate) told: Vec<Option<Index>>,
     /// How many claims there were; the number of one is its allocation id.
     pub(crate) claims: u8,
@@ -45,7 +45,7 @@ pub(crate) struct SandboxRow {
     pub(crate) deleted_at: Option<u64>,
 }
 
-/// Who has, or had, a sandbox.
+/// The owner of a sandbox, present or past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct AllocationRow {
     pub(crate) id: u8,
@@ -85,12 +85,12 @@ impl EndRow {
 pub(crate) struct RequestRow {
     pub(crate) sent: Option<u64>,
     pub(crate) record: Option<Record>,
-    /// What a mark is about.
+    /// The allocation that a return means.
     pub(crate) target: Option<Index>,
     pub(crate) claims: u8,
 }
 
-/// Where an asynchronous request stands.
+/// The state of an asynchronous request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Record {
     Queued,
@@ -108,7 +108,7 @@ pub(crate) enum Out {
     Refused,
 }
 
-/// What a worker has decided and not yet done; it may wait for as long as it likes, or be lost.
+/// A decision of a worker that is not written yet; it may wait any time, or be lost.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Hand {
     Idle,
@@ -118,7 +118,7 @@ pub(crate) enum Hand {
         sandbox: Index,
         version: u8,
     },
-    /// A fresh look found nothing; the key's live allocation when the message was taken.
+    /// A fresh refill found nothing; the key's live allocation when the message was taken.
     FoundNothing {
         request: Index,
         held: Option<u8>,
@@ -169,7 +169,7 @@ pub enum Action {
     Crash(usize),
     /// A worker does the next thing.
     Go(usize),
-    /// A sync is told what the provider deleted a moment ago.
+    /// A sync sees a list from before the last deletions at the provider.
     GoBehind(usize),
     /// A client makes its request.
     Send(usize),
@@ -177,7 +177,7 @@ pub enum Action {
     Take(usize, usize, Option<usize>),
     /// The caller takes an asynchronous request back.
     Cancel(usize),
-    /// The caller asks how an asynchronous request stands.
+    /// The caller polls an asynchronous request.
     Poll(usize),
     /// The expire job finds a lease.
     BeginExpire(usize, usize),

@@ -1,16 +1,16 @@
-//! A simulated week: workers as they are, on the embedded endpoints, against the stand-in, with a clock that is moved by
-//! hand. Students come and go, the provider misbehaves, workers die, an operator deletes in bulk and believes what is not
-//! to be believed; in the end everything is accounted for.
+//! Simulation of a week: real workers on the embedded endpoints, against the stand-in, with a clock that is moved by hand.
+//! Students come and go, the provider has faults, workers die, an operator deletes in bulk and accepts implausible lists; in
+//! the end every sandbox is accounted for.
 //!
 //! The short one runs with all tests. The whole week takes minutes:
 //! `cargo test -p broker-simulation a_simulated_week -- --ignored --nocapture`.
 //!
-//! A killed worker is its runtime, shut down in the middle of whatever it does. The crash stories of `tests/e2e` kill
-//! processes; here time is what they cannot have.
+//! A killed worker is its runtime, shut down in the middle of its work. The crash stories of `tests/crash` kill processes;
+//! this one adds time.
 
+mod final_check;
 mod operator;
 mod plans;
-mod reckoning;
 mod students;
 
 pub use plans::plan_every_minute;
@@ -49,8 +49,8 @@ const TOKEN: &str = "stand-in";
 const BEAT: Duration = Duration::from_millis(20);
 /// How far the clock goes on in a beat of the week. What has a slot waits on the clock, SQS and its timeouts do not.
 const HASTE: Duration = Duration::from_millis(100);
-/// How many looks anything may take before the test fails: a minute at least. Looks, not seconds, since a machine that
-/// is busy or stands still keeps the workers waiting as much as whoever looks.
+/// Polls of any condition before the test fails: a minute at least. Polls, not seconds, because a busy or stopped machine
+/// delays the workers as much as the test.
 const PATIENCE: usize = 3_000;
 
 /// A simulated stretch of time and all that lives in it.
@@ -62,7 +62,7 @@ pub struct Week {
     urls: QueueUrls,
     endpoints: (String, String),
     stand_in: StandIn,
-    /// How far the clock goes on between two looks.
+    /// How far the clock moves between two polls.
     beat: Duration,
     workers: Vec<tokio::runtime::Runtime>,
     students: Vec<Student>,
@@ -133,7 +133,7 @@ impl Week {
             ("BROKER_PROVIDER_TIMEOUT_S", "1"),
             ("BROKER_POLL_WAIT_S", "1"),
             ("BROKER_VISIBILITY_S", "2"),
-            // So that a look at the ticks comes soon after the clock has moved.
+            // So that the ticks are checked soon after the clock has moved.
             ("BROKER_CENSUS_EVERY_S", "1"),
         ];
         let settings: BTreeMap<_, _> = settings
@@ -274,7 +274,7 @@ impl Week {
         .await;
     }
 
-    /// Looks until `look` is content. SQS's clock goes on meanwhile, and this one with it.
+    /// Polls until `look` returns a value. SQS's clock goes on meanwhile, and this one with it.
     async fn until(&self, what: &str, look: impl AsyncFn() -> Result<(), String>) {
         let mut last = String::new();
         for _ in 0..PATIENCE {

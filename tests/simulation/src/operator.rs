@@ -1,4 +1,4 @@
-//! The operator: runs by hand what may hurt most, whatever the provider's mood and the schedule.
+//! Operator of the simulation: runs dangerous jobs by hand, whatever the faults and the schedule.
 
 use broker_domain::{Removable, Task, Times};
 use broker_messages::MaintenanceMessage;

@@ -1,6 +1,6 @@
-//! Plans of deletions, one a minute, while sandboxes come back and the provider fails some deletions: however often it is
-//! planned, and although the workers lose some seconds in the middle of each plan, the provider is not asked faster than
-//! its rate.
+//! Plans of deletions, one a minute, while sandboxes come back and the provider fails some deletions: however often they are
+//! planned, and although the workers lose some seconds in the middle of each plan, the provider is not called faster than its
+//! rate.
 //!
 //! The short one runs with all tests. The hour takes about fifteen minutes, since SQS's delays are real seconds:
 //! `cargo test -p broker-simulation plans_every_minute_for_an_hour -- --ignored --nocapture`.

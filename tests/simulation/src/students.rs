@@ -1,4 +1,4 @@
-//! The students: they ask, some give back, some just leave. Their requests go through the queue and come twice at times.
+//! Students of the simulation: some return their sandboxes, some leave. Their requests go through the queue, some twice.
 
 use broker_domain::{
     AllocateRequest, Fingerprint, Grant, IdempotencyKey, LeaseKey, Outcome, PersistedRequest, RequestId,
@@ -8,7 +8,7 @@ use broker_messages::RequestMessage;
 
 use super::{HOUR, MINUTE, Week};
 
-/// A student's lease, and when he gives it back, if he does.
+/// A student's lease, and the time of its return, if any.
 #[derive(Debug)]
 pub(super) struct Student {
     track: TrackId,
@@ -27,7 +27,7 @@ impl Week {
         self.students_move_on().await;
     }
 
-    /// Each looks whether he has a sandbox by now, and gives it back when his time has come.
+    /// Each checks for its sandbox, and returns it when its time has come.
     pub(super) async fn students_move_on(&mut self) {
         let now = self.now();
         for mut student in std::mem::take(&mut self.students) {
@@ -99,7 +99,7 @@ impl Week {
         self.count("given back");
     }
 
-    /// A reply queue that does not exist: nobody waits.
+    /// A reply queue that does not exist: no caller waits.
     fn nobody(&self) -> String {
         self.urls.names().reply(uuid::Uuid::nil()).to_string()
     }

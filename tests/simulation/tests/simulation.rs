@@ -1,4 +1,4 @@
-//! The short simulation runs with all tests, the whole week by name.
+//! Simulation tests: the short one runs with all tests, the whole week by name.
 
 use broker_simulation::{Week, plan_every_minute};
 

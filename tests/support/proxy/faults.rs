@@ -1,4 +1,4 @@
-//! What can be done to a call.
+//! Faults of a call.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 pub enum Fault {
     /// The connection breaks before the service sees the call.
     Reset,
-    /// The call takes effect, then the connection breaks: nobody knows.
+    /// The call takes effect, then the connection breaks: its result is unknown.
     LoseResponse,
     /// The call takes effect, and its answer comes too late for any attempt's timeout.
     LateResponse,
@@ -24,9 +24,9 @@ pub enum Fault {
     Duplicate,
     /// Messages overtake each other: those that are sent arrive later by different times, those received are shuffled.
     Reorder,
-    /// One entry of the batch is told to have failed, although it took effect.
+    /// One entry of the batch is reported as failed, although it took effect.
     FailEntry,
-    /// The queue does not exist: somebody deleted it, or it is so new that not all of SQS knows it.
+    /// The queue does not exist: it was deleted, or it is so new that not all of SQS knows it.
     UnknownQueue,
 }
 

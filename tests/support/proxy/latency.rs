@@ -1,4 +1,4 @@
-//! How long a hop takes.
+//! Latency of a call.
 
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ impl Latency {
         Self { sqs: zero, dynamodb: zero, slow: 0.0, slow_takes: Duration::ZERO }
     }
 
-    /// About what a process in the same region sees: SQS 10 to 20 ms a hop, DynamoDB 3 to 8 ms, one call in a hundred
-    /// 60 ms more (FIELD-NOTES.md, not measured by us).
+    /// Estimated latency within a region, not measured: SQS 10 to 20 ms a call, DynamoDB 3 to 8 ms, one call in a hundred
+    /// 60 ms more.
     pub const fn aws() -> Self {
         let ms = Duration::from_millis;
         Self { sqs: (ms(10), ms(20)), dynamodb: (ms(3), ms(8)), slow: 0.01, slow_takes: ms(60) }

@@ -1,12 +1,12 @@
-//! A proxy before the SQS and DynamoDB endpoints that misbehaves as networks and AWS do.
+//! Fault proxy before the SQS and DynamoDB endpoints: it fails as networks and AWS do.
 //!
 //! ```text
 //! broker-api, broker-worker ──▶ FaultProxy ──▶ endpoints        `broker …`, Queues, Table ──▶ endpoints (no faults)
 //! ```
-//! It understands `X-Amz-Target`, so that a fault can be meant for one operation, or one queue. What can be done to a call
-//! is [`Fault`]; which calls is a [`Rule`]; a whole service can be away ([`FaultProxy::outage`]); and every hop can take
-//! as long as it does on AWS ([`Latency`]). Invariants: without rules it changes nothing; a seed repeats its choices for
-//! the same order of calls; every call and every fault is counted by operation. What it does not do: check signatures.
+//! It understands `X-Amz-Target`, so that a fault can apply to one operation, or one queue. A [`Fault`] says what happens to a
+//! call, a [`Rule`] to which calls; a whole service can be down ([`FaultProxy::outage`]); and every call can take as long as
+//! on AWS ([`Latency`]). Invariants: without rules it changes nothing; a seed repeats its choices for the same order of calls;
+//! every call and every fault is counted by operation. Signatures are not checked.
 
 mod faults;
 mod latency;

@@ -1,4 +1,4 @@
-//! A service that is away.
+//! Outage of a service.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! Which calls get a fault.
+//! Rules: the calls that get a fault.
 
 use super::Fault;
 

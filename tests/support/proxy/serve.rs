@@ -1,4 +1,4 @@
-//! The serving side: one call in, at most one answer out.
+//! Server of the proxy: one call in, at most one response out.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl Proxy {
         };
         self.control.state().tallies.of(&operation).away += 1;
         if gone == Some(Outage::Silent) {
-            // What nobody answers ends when the service is back, if its caller is still there.
+            // A call without a response ends when the service is back, if its caller is still there.
             let _ = outage.wait_for(Option::is_none).await;
         }
         Err(Broken)

@@ -1,4 +1,4 @@
-//! What went through the proxy, and what was done to it.
+//! Tally of the calls through the proxy, and of their faults.
 
 use std::collections::BTreeMap;
 

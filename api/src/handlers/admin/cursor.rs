@@ -1,8 +1,8 @@
-//! The cursor of a list: where a page ended, and of which list that was.
+//! Cursor of a list: where a page ended, bound to its list.
 //!
-//! Invariant: taken is only what the same list gave: the same table, the same filters, not a character changed; a digest at
-//! the end of the text says so. Anything else would go on somewhere, with other rows or without some, and look right. It
-//! is no secret and gives no right: whoever may list may know keys. What it does not do: say how long a page is.
+//! Invariant: a list accepts only its own cursors: the same table, the same filters, unchanged; a digest at the end of the
+//! text proves it. Any other cursor would continue somewhere, with wrong or missing rows, and look right. A cursor is no
+//! secret and grants nothing: an operator who may list may know keys.
 
 use std::fmt::Write as _;
 
@@ -11,16 +11,16 @@ use sha2::{Digest as _, Sha256};
 
 use super::Query;
 
-/// Characters of the digest.
+/// The length of the digest.
 const DIGEST: usize = 16;
 
-/// Cursors of one list.
+/// The cursors of one list.
 pub(crate) struct Cursors {
     list: String,
 }
 
 impl Cursors {
-    /// Of the list that `query` asks of `table`.
+    /// For the list that `query` selects of `table`.
     pub(crate) fn of(table: &str, query: &Query) -> Self {
         Self { list: format!("{table:?} {}", query.but(&["cursor", "limit"])) }
     }
@@ -32,7 +32,7 @@ impl Cursors {
         place + &digest
     }
 
-    /// The place that [`Cursors::encode`] wrote; `None` for anything else.
+    /// The place in a cursor of [`Cursors::encode`]; `None` for any other text.
     pub(crate) fn parse(&self, text: &str) -> Option<PageKey> {
         let (place, digest) = text.split_at_checked(text.len().checked_sub(DIGEST)?)?;
         PageKey::parse(place).filter(|_| self.digest(place) == digest)

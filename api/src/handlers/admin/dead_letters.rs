@@ -1,8 +1,8 @@
-//! `/v1/admin/dead-letters`: a page of them, one whole, replay, discard. The same code as `broker dead-letters`.
+//! `/v1/admin/dead-letters`: list, show, replay, discard. The same code as `broker dead-letters`.
 //!
-//! A replay or discard does at most `limit` letters and takes no longer than its caller waits; with `more` in its answer
-//! the same call goes on. A page may hold fewer than `limit`, even none, and still have a `next_cursor`. What it does not
-//! do: wait for an operator who is replaying the same letters.
+//! A replay or discard acts on at most `limit` letters and takes no longer than its caller waits; if the response has `more`,
+//! the same call continues. A page may hold fewer than `limit`, even none, and still have a `next_cursor`. Letters that
+//! another operator is replaying are skipped.
 
 use std::time::Duration;
 
@@ -15,25 +15,21 @@ use serde_json::json;
 use super::Operator;
 use super::query::Query;
 use crate::handlers;
+use crate::limits::{
+    LETTERS_PER_ACTION, LETTERS_PER_PAGE, LONGEST_AGE_S, MAX_LETTERS_PER_ACTION, MAX_LETTERS_PER_PAGE,
+};
 use crate::request::prefer::Preferences;
 use crate::response::Answer;
-use crate::response::problem::{Code, Problem};
+use crate::response::codes::Code;
+use crate::response::problem::Problem;
 
-/// Letters of a page, unless the query says otherwise, and at most.
-pub(crate) const LETTERS: u32 = 50;
-pub(crate) const LETTERS_MOST: u32 = 100;
-/// Letters of a replay or discard, likewise.
-pub(crate) const SETTLED: u32 = 100;
-pub(crate) const SETTLED_MOST: u32 = 1_000;
-/// Reads of the table that one page may cost.
+/// The most reads of the table for one page.
 const READS: usize = 32;
-/// Letters that one read brings at most: whole letters, of which a page shows few.
+/// The most letters of one read: they are read whole, and a page shows few.
 const READ_AT_ONCE: usize = 200;
-/// The longest age that may be asked for: ten years.
-pub(crate) const LONGEST_AGE_S: u32 = 10 * 366 * 86_400;
-/// Characters of a kind.
+/// The longest kind in a filter.
 const LONGEST_KIND: usize = 64;
-/// Characters of the reason of a discard.
+/// The longest reason of a discard.
 const LONGEST_WHY: usize = 500;
 
 const FILTERS: [&str; 7] = ["queue", "kind", "reason", "track", "state", "older_than_s", "newer_than_s"];
@@ -42,7 +38,7 @@ impl Operator {
     pub(super) async fn dead_letters(&self, query: &Query) -> Result<Answer, Problem> {
         query.only(&[&FILTERS[..], &["limit", "cursor"]].concat())?;
         let filter = filter(query, self.rpc.clock.now())?;
-        let limit = query.number("limit", 1..=LETTERS_MOST)?.unwrap_or(LETTERS);
+        let limit = query.number("limit", 1..=MAX_LETTERS_PER_PAGE)?.unwrap_or(LETTERS_PER_PAGE);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let cursor = query.checked("cursor", DeadLetterId::parse)?;
         let listing = Listing::new(self.rpc.store.clone(), filter, cursor.as_ref());
@@ -78,7 +74,7 @@ impl Operator {
         let why = query.get("why").map(str::trim).unwrap_or_default();
         if why.is_empty() || why.chars().count() > LONGEST_WHY {
             return Err(Problem::invalid(format!(
-                "why must say in 1 to {LONGEST_WHY} characters why nobody wants them."
+                "why must give the reason in 1 to {LONGEST_WHY} characters."
             )));
         }
         self.perform(Action::Discard { why: why.to_owned() }, query, head, by).await
@@ -92,7 +88,7 @@ impl Operator {
         by: &str,
     ) -> Result<Answer, Problem> {
         let rpc = &self.rpc;
-        let limit = query.number("limit", 1..=SETTLED_MOST)?.unwrap_or(SETTLED);
+        let limit = query.number("limit", 1..=MAX_LETTERS_PER_ACTION)?.unwrap_or(LETTERS_PER_ACTION);
         let options = Options {
             dry_run: query.flag("dry_run")?,
             rate: query.number("rate", 1..=100_000)?,
@@ -117,7 +113,7 @@ impl Operator {
     }
 }
 
-/// What the query selects: ids, or a filter, or all; never all by omission.
+/// The selection of the query: ids, or a filter, or all; never all by omission.
 fn selection(query: &Query, now: Timestamp) -> Result<Selection, Problem> {
     let filters = FILTERS.iter().any(|name| query.get(name).is_some());
     match (query.get("id"), filters, query.flag("all")?) {
@@ -127,12 +123,12 @@ fn selection(query: &Query, now: Timestamp) -> Result<Selection, Problem> {
         }
         (None, true, false) | (None, false, true) => Ok(Selection::Matching(filter(query, now)?)),
         (Some(_), _, _) | (None, true, true) | (None, false, false) => {
-            Err(Problem::invalid("Say which: id (one or more, with commas), or filters, or all=true."))
+            Err(Problem::invalid("Select letters: id (one or more, with commas), or filters, or all=true."))
         }
     }
 }
 
-/// A word that a message may call its kind.
+/// A possible kind of a message.
 fn kind(text: &str) -> Result<String, ()> {
     let fits = (1..=LONGEST_KIND).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
     fits.then(|| text.to_owned()).ok_or(())

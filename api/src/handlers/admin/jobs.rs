@@ -1,7 +1,7 @@
-//! A run of a job: its counters if it ends within the wait, else 202 with a `Location` to ask.
+//! Runs of jobs: the report if the run ends within the wait, else 202 with a `Location` to poll.
 //!
-//! Invariant: nothing is sent before its line of the audit is written; a 202 is said only after the run was recorded; its
-//! worker stores the report before it tells it.
+//! Invariant: nothing is sent before its audit line is written; a 202 is returned only after the run was recorded; the worker
+//! stores the report before it replies.
 
 use broker_domain::{JobReport, Outcome, RequestId, RequestState, Task};
 use broker_messages::MaintenanceMessage;
@@ -17,9 +17,11 @@ use crate::metrics;
 use crate::request::prefer::Preferences;
 use crate::response::Answer;
 use crate::response::bodies::{QueuedRun, Run};
-use crate::response::problem::{Code, Problem, outcome};
+use crate::response::codes::Code;
+use crate::response::outcome;
+use crate::response::problem::Problem;
 
-/// After how many seconds to ask for a run again.
+/// `Retry-After` of a run that has not ended, in seconds.
 const POLL_AGAIN_S: u64 = 2;
 
 impl Operator {
@@ -74,7 +76,7 @@ impl Operator {
         Ok(answer.located(&format!("/v1/admin/jobs/{id}")))
     }
 
-    /// What became of a run.
+    /// The report of a run.
     pub(super) async fn report(&self, run: &str) -> Result<Answer, Problem> {
         let not_found = || Problem::new(Code::RequestNotFound, "There is no such run.");
         let id = RequestId::parse(run).map_err(|_| not_found())?;

@@ -1,7 +1,7 @@
-//! `GET /v1/admin/sandboxes`: a page of the pool, in no order that means anything.
+//! `GET /v1/admin/sandboxes`: a page of the pool, unordered.
 //!
-//! A page may hold fewer than `limit`, even none, and still have a `next_cursor`: it ends after as much of the table as
-//! one call should read. The last one has none.
+//! A page may hold fewer than `limit`, even none, and still have a `next_cursor`: one call reads a bounded part of the table.
+//! The last page has none.
 
 use broker_domain::{Status, TrackId, TrackName};
 use broker_store::{Record, Store};
@@ -10,14 +10,12 @@ use serde_json::json;
 
 use super::cursor::Cursors;
 use super::query::Query;
+use crate::limits::{MAX_SANDBOXES_PER_PAGE, SANDBOXES_PER_PAGE};
 use crate::response::Answer;
 use crate::response::bodies::{Page, PooledSandbox};
 use crate::response::problem::Problem;
 
-/// Rows of a page, unless the query says otherwise, and at most.
-pub(crate) const LIMIT: u32 = 50;
-pub(crate) const MOST: u32 = 100;
-/// Pages of the table (1 MB each) that one call reads.
+/// The most pages of the table (1 MB each) that one call reads.
 const READS: usize = 16;
 
 pub(super) async fn answer(store: &Store, query: &Query) -> Result<Answer, Problem> {
@@ -25,7 +23,7 @@ pub(super) async fn answer(store: &Store, query: &Query) -> Result<Answer, Probl
     let status = query.checked("status", |text| Status::parse(text).ok_or(()))?;
     let track = query.checked("track", |text| TrackId::new(text))?;
     let track_name = query.checked("track_name", |text| TrackName::new(text))?;
-    let limit = query.number("limit", 1..=MOST)?.unwrap_or(LIMIT);
+    let limit = query.number("limit", 1..=MAX_SANDBOXES_PER_PAGE)?.unwrap_or(SANDBOXES_PER_PAGE);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let cursors = Cursors::of(store.table(), query);
     let mut after = query.checked("cursor", |text| cursors.parse(text).ok_or(()))?;

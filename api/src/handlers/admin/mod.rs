@@ -1,6 +1,6 @@
-//! What an operator asks for: the pool, its numbers, runs of the jobs, dead letters. One match lists them.
+//! Admin routes: the pool, its counts, runs of the jobs, dead letters. One match lists them.
 //!
-//! What it does not do: run a job. A worker does, through the maintenance queue, as for the schedule.
+//! Jobs are run by a worker, through the maintenance queue, as for the schedule.
 
 mod cursor;
 mod dead_letters;
@@ -8,9 +8,6 @@ mod jobs;
 mod list;
 mod query;
 mod stats;
-
-pub(crate) use self::dead_letters::{LETTERS, LETTERS_MOST, LONGEST_AGE_S, SETTLED, SETTLED_MOST};
-pub(crate) use self::list::{LIMIT, MOST};
 
 use std::time::Duration;
 
@@ -21,15 +18,13 @@ use http::request::Parts;
 #[cfg(test)]
 pub(crate) use self::cursor::Cursors;
 pub(crate) use self::query::Query;
+use crate::limits::LONGEST_GRACE_HOURS;
 use crate::response::Answer;
 use crate::response::problem::Problem;
 use crate::routes::Admin;
 use crate::rpc::RequestReply;
 
-/// The longest grace of stale sandboxes: a year.
-pub(crate) const LONGEST_GRACE_HOURS: u32 = 24 * 366;
-
-/// Answers operators.
+/// The handler of the admin routes.
 pub(crate) struct Operator {
     pub(crate) rpc: RequestReply,
     pub(crate) wait: Duration,
@@ -37,7 +32,7 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
-    /// The answer to the operator whose token is called `who`.
+    /// The response to the operator whose token is called `who`.
     pub(crate) async fn answer(
         &self,
         id: RequestId,

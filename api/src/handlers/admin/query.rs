@@ -1,4 +1,4 @@
-//! The query of a URL: each parameter at most once, none that is not known. No value is ever repeated in an answer.
+//! Query of a URL: each parameter at most once, none unknown. No value is ever repeated in a response.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -7,25 +7,25 @@ use percent_encoding::percent_decode_str;
 
 use crate::response::problem::Problem;
 
-/// Parameters, decoded.
+/// Decoded parameters.
 #[derive(Debug)]
 pub(crate) struct Query(BTreeMap<String, String>);
 
 impl Query {
-    /// Reads `name=value&…`; a plus is a space.
+    /// Parses `name=value&…`; a plus is a space.
     pub(crate) fn parse(query: Option<&str>) -> Result<Self, Problem> {
         let mut parameters = BTreeMap::new();
         let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         for pair in pairs {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             if parameters.insert(decode(name)?, decode(value)?).is_some() {
-                return Err(Problem::invalid("A parameter of the query stands twice."));
+                return Err(Problem::invalid("A parameter of the query is repeated."));
             }
         }
         Ok(Self(parameters))
     }
 
-    /// That there is no other parameter.
+    /// Refuses parameters that are not `known`.
     pub(crate) fn only(&self, known: &[&'static str]) -> Result<(), Problem> {
         if self.0.keys().all(|name| known.contains(&name.as_str())) {
             return Ok(());
@@ -34,7 +34,7 @@ impl Query {
         Err(Problem::invalid(format!("The query has an unknown parameter; known here: {known}.")))
     }
 
-    /// All parameters but these, in one order.
+    /// All parameters but `others`, in one order.
     pub(crate) fn but(&self, others: &[&str]) -> String {
         let rest = self.0.iter().filter(|(name, _)| !others.contains(&name.as_str()));
         rest.map(|(name, value)| format!("{name:?}={value:?}")).collect::<Vec<_>>().join("&")

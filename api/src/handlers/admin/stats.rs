@@ -1,5 +1,5 @@
-//! `GET /v1/admin/stats`: how many sandboxes there are in each state, as the last census counted them; `?live=true`, or
-//! without a census, counted now.
+//! `GET /v1/admin/stats`: the number of sandboxes in each state, from the last census; with `?live=true`, or without a
+//! census, counted now.
 
 use broker_domain::DeadLetterCount;
 use broker_store::Census;

@@ -1,7 +1,7 @@
-//! The bodies of answers: what is serialized, and what the OpenAPI document says of it, are one type.
+//! Bodies of responses: one type for the JSON and its schema in the OpenAPI document.
 //!
-//! Names are part of the contract. Times are seconds since the epoch. What it does not do: decide which answer an outcome
-//! gets (that is [`problem`](crate::response::problem)).
+//! Names are part of the contract. Times are seconds since the epoch. The mapping from outcomes is in
+//! [`outcome`](crate::response::outcome).
 
 mod operator;
 
@@ -15,20 +15,20 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::response::problem::Code;
+use crate::response::codes::Code;
 
 /// A sandbox that the caller holds.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Allocation<'a> {
-    /// The broker's id of it.
+    /// The broker's id of the sandbox.
     sandbox_id: &'a str,
     /// Its name at the provider.
     name: &'a str,
     /// The provider's own id of it.
     external_id: &'a str,
-    /// Since when the caller holds it, in seconds since the epoch.
+    /// When it was allocated, in seconds since the epoch.
     allocated_at: u64,
-    /// Until when, in seconds since the epoch.
+    /// When the allocation expires, in seconds since the epoch.
     expires_at: u64,
     /// The lab, if the request named it.
     track_name: Option<&'a str>,
@@ -51,40 +51,40 @@ impl<'a> Allocation<'a> {
     }
 }
 
-/// A sandbox that is on its way back.
+/// A sandbox that is pending deletion.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Marked<'a> {
-    /// The broker's id of it.
+    /// The broker's id of the sandbox.
     pub(crate) sandbox_id: &'a str,
-    /// What it is now.
+    /// Its state.
     #[schemars(schema_with = "any_status")]
     pub(crate) status: Status,
-    /// Since when, in seconds since the epoch.
+    /// When its deletion was requested, in seconds since the epoch.
     pub(crate) deletion_requested_at: u64,
     /// The id of this request.
     #[schemars(extend("format" = "uuid"))]
     pub(crate) request_id: String,
 }
 
-/// A sandbox as its owner sees it, also after he gave it back.
+/// A sandbox as its owner sees it, also after its return.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct OwnedSandbox<'a> {
-    /// The broker's id of it.
+    /// The broker's id of the sandbox.
     pub(crate) sandbox_id: &'a str,
     /// Its name at the provider.
     pub(crate) name: &'a str,
     /// The provider's own id of it.
     pub(crate) external_id: &'a str,
-    /// Where it stands.
+    /// Its state.
     #[schemars(schema_with = "any_status")]
     pub(crate) status: Status,
-    /// Since when he holds or held it, in seconds since the epoch.
+    /// When it was allocated, in seconds since the epoch.
     pub(crate) allocated_at: u64,
-    /// Until when, in seconds since the epoch.
+    /// When the allocation expires or expired, in seconds since the epoch.
     pub(crate) expires_at: u64,
     /// The lab, if the request named it.
     pub(crate) track_name: Option<&'a str>,
-    /// When it was given or taken back, in seconds since the epoch.
+    /// When its deletion was requested, in seconds since the epoch.
     pub(crate) deletion_requested_at: Option<u64>,
     /// The id of this request.
     #[schemars(extend("format" = "uuid"))]
@@ -97,26 +97,26 @@ pub(crate) struct Queued {
     /// The id of the request.
     #[schemars(extend("format" = "uuid"))]
     pub(crate) request_id: String,
-    /// Where it stands.
+    /// Its state.
     #[schemars(schema_with = "queued")]
     pub(crate) status: &'static str,
 }
 
-/// Where a request stands.
+/// The state of a request.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RequestReport {
-    /// The id of the request that is told of.
+    /// The id of the request.
     #[schemars(extend("format" = "uuid"))]
     pub(crate) request_id: String,
-    /// Once it is not `queued`, it never changes again.
+    /// Any state but `queued` is final.
     #[schemars(extend("enum" = ["queued", "succeeded", "failed", "expired", "cancelled"]))]
     pub(crate) status: &'static str,
-    /// Once it ended: the answer that the call itself would have had.
+    /// The response that the call itself would have had, once the request ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) response: Option<StoredAnswer>,
 }
 
-/// The answer that a call would have had.
+/// The response that a call would have had.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct StoredAnswer {
     /// Its HTTP status.
@@ -126,7 +126,7 @@ pub(crate) struct StoredAnswer {
     pub(crate) body: Value,
 }
 
-/// That the process lives.
+/// Liveness of the process.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Alive {
     /// Always the same word.
@@ -134,50 +134,50 @@ pub(crate) struct Alive {
     pub(crate) status: &'static str,
 }
 
-/// Whether the process can serve.
+/// Readiness of the process.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Readiness {
     /// `ready` if all parts are fine.
     #[schemars(extend("enum" = ["ready", "not_ready"]))]
     pub(crate) status: &'static str,
-    /// What it needs, and whether that is fine.
+    /// The parts, and whether each is fine.
     pub(crate) parts: BTreeMap<&'static str, bool>,
 }
 
-/// A request that was not satisfied (RFC 9457), with the `error` object that older clients read.
+/// A problem (RFC 9457), with the `error` object that older clients read.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Problem")]
 pub(crate) struct ProblemBody<'a> {
     /// The code, as a URN.
     #[serde(rename = "type")]
     pub(crate) kind: String,
-    /// What it is, always in the same words.
+    /// The title, the same for every problem of the code.
     pub(crate) title: &'a str,
     /// The HTTP status.
     pub(crate) status: u16,
-    /// What it is in this case.
+    /// The detail of this case.
     pub(crate) detail: &'a str,
     /// The request, as a URN.
     pub(crate) instance: String,
-    /// What to do about it.
+    /// The advice.
     pub(crate) help: &'a str,
-    /// The same, as older clients read it.
+    /// The same for older clients.
     pub(crate) error: ErrorBody<'a>,
 }
 
-/// A problem as older clients read it.
+/// A problem for older clients.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Error")]
 pub(crate) struct ErrorBody<'a> {
-    /// The problem, as programs tell it from others.
+    /// The code.
     #[schemars(schema_with = "any_code")]
     pub(crate) code: &'a str,
-    /// What it is in this case.
+    /// The detail of this case.
     pub(crate) message: &'a str,
     /// The id of the request.
     #[schemars(extend("format" = "uuid"))]
     pub(crate) request_id: String,
-    /// After how many seconds repeating may help; as the header `Retry-After`.
+    /// The number of seconds after which a repeat may help; as the header `Retry-After`.
     pub(crate) retry_after: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! The bodies of answers to operators.
+//! Bodies of responses to operators.
 
 use std::collections::BTreeMap;
 
@@ -8,28 +8,28 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// What a run of a job did.
+/// The report of a run.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Run<'a> {
     /// The job.
     job: &'a str,
-    /// What it found to look at.
+    /// The number of items to work on.
     found: u64,
-    /// What it changed.
+    /// The number of items changed.
     changed: u64,
-    /// What it left alone: somebody else was faster, or it was not as it seemed.
+    /// The number of items skipped: another worker was faster, or the item had changed.
     skipped: u64,
-    /// What it could not do; the next run tries again.
+    /// The number of items that failed; the next run tries them again.
     failed: u64,
-    /// How long it took, in milliseconds.
+    /// The duration, in milliseconds.
     duration_ms: u64,
-    /// What it changed, by kind.
+    /// The changes, by kind.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     details: &'a BTreeMap<String, u64>,
-    /// Why it ended early, if it did.
+    /// The reason why it ended early, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     aborted: Option<&'a str>,
-    /// The id of the request that asked for it.
+    /// The id of the request that started it.
     #[schemars(extend("format" = "uuid"))]
     request_id: String,
     /// `failed` if it ended early.
@@ -65,15 +65,15 @@ impl<'a> Run<'a> {
 pub(crate) struct QueuedRun<'a> {
     /// The job.
     pub(crate) job: &'a str,
-    /// The id of the request that asked for it.
+    /// The id of the request that started it.
     #[schemars(extend("format" = "uuid"))]
     pub(crate) request_id: String,
-    /// Where it stands.
+    /// Its state.
     #[schemars(schema_with = "super::queued")]
     pub(crate) status: &'static str,
 }
 
-/// How many sandboxes there are in each state.
+/// The number of sandboxes in each state.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Stats {
     #[serde(flatten)]
@@ -92,62 +92,62 @@ impl Stats {
 /// A page of the pool.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Page<'a> {
-    /// In no order that means anything; fewer than `limit` also where the pool goes on.
+    /// Unordered; may be fewer than `limit` before the last page.
     pub(crate) sandboxes: Vec<PooledSandbox<'a>>,
-    /// What to send as `cursor` for the next page; null on the last one.
+    /// The `cursor` of the next page; null on the last one.
     pub(crate) next_cursor: Option<String>,
 }
 
-/// A sandbox as an operator sees it, over HTTP and in the command.
+/// A sandbox as an operator sees it, over HTTP and in the CLI.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct PooledSandbox<'a> {
-    /// The broker's id of it.
+    /// The broker's id of the sandbox.
     sandbox_id: &'a str,
     /// Its name at the provider.
     name: &'a str,
     /// The provider's own id of it.
     external_id: &'a str,
-    /// Where it stands.
+    /// Its state.
     #[schemars(schema_with = "super::any_status")]
     status: Status,
-    /// Goes up with every change.
+    /// Raised by every change.
     version: u64,
-    /// Who holds or held it.
+    /// The track that holds or held it.
     track: Option<&'a str>,
-    /// Under which key.
+    /// The key of that allocation.
     idempotency_key: Option<&'a str>,
-    /// For which lab.
+    /// The lab of that allocation.
     track_name: Option<&'a str>,
-    /// Which allocation that is or was.
+    /// The id of that allocation.
     #[schemars(extend("format" = "uuid"))]
     allocation_id: Option<String>,
-    /// Since when, in seconds since the epoch.
+    /// When it was allocated, in seconds since the epoch.
     allocated_at: Option<u64>,
-    /// Until when, in seconds since the epoch.
+    /// When the allocation expires or expired, in seconds since the epoch.
     expires_at: Option<u64>,
-    /// When it was given or taken back, in seconds since the epoch.
+    /// When its deletion was requested, in seconds since the epoch.
     deletion_requested_at: Option<u64>,
-    /// Why it came back.
+    /// The reason why its lease ended.
     #[schemars(schema_with = "end_reason")]
     deletion_reason: Option<EndReason>,
-    /// How often its deletion failed.
+    /// Failed attempts to delete it.
     deletion_attempts: u64,
-    /// Why it failed last.
+    /// The last error of its deletion.
     deletion_error: Option<&'a str>,
-    /// When a job asks for it next, in seconds since the epoch.
+    /// Its due time, in seconds since the epoch.
     due_at: Option<u64>,
     /// When it became a tombstone, in seconds since the epoch.
     deleted_at: Option<u64>,
     /// When it entered the pool, in seconds since the epoch.
     created_at: u64,
-    /// When it changed last, in seconds since the epoch.
+    /// When it last changed, in seconds since the epoch.
     updated_at: u64,
-    /// When sync wrote it last, in seconds since the epoch.
+    /// When sync last wrote it, in seconds since the epoch.
     last_synced: Option<u64>,
 }
 
 impl<'a> PooledSandbox<'a> {
-    /// What the table knows of it.
+    /// From its record.
     pub fn new(record: &'a Record) -> Self {
         let Record {
             sandbox,

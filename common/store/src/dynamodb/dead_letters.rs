@@ -21,7 +21,7 @@ const LETTER_IS_NEW: &str = "attribute_not_exists(PK)";
 /// [`DeadLetterEvent::Take`](broker_domain::DeadLetterEvent::Take): dead, or its replayer's hold has passed.
 const LETTER_IS_FREE: &str = "#state = :dead or (#state = :replaying and held_until_ms <= :now)";
 /// [`DeadLetterEvent::Sent`](broker_domain::DeadLetterEvent::Sent): still held by this action.
-const LETTER_IS_MINE: &str = "#state = :replaying and held_by = :deed";
+const LETTER_IS_MINE: &str = "#state = :replaying and held_by = :action";
 /// [`DeadLetterEvent::Discard`](broker_domain::DeadLetterEvent::Discard).
 const LETTER_IS_DEAD: &str = "#state = :dead";
 /// The asynchronous request has not ended.
@@ -41,7 +41,7 @@ impl Store {
     pub async fn keep_letter(
         &self,
         letter: &DeadLetter,
-        bereaved: Option<&PendingRecord>,
+        pending: Option<&PendingRecord>,
     ) -> Result<Kept, StoreError> {
         let put = Put::builder()
             .table_name(&self.table)
@@ -50,19 +50,19 @@ impl Store {
             .build()
             .map_err(|error| built_wrong("keep_letter", error))?;
         let put = TransactWriteItem::builder().put(put).build();
-        let told = bereaved.map(|bereaved| self.tell_bereaved(letter, bereaved)).transpose()?;
-        match self.with_record("keep_letter", keys::letter(&letter.id), put, told).await? {
+        let update = pending.map(|pending| self.fail_pending(letter, pending)).transpose()?;
+        match self.with_record("keep_letter", keys::letter(&letter.id), put, update).await? {
             Changed::Done => Ok(Kept::New),
             Changed::MovedOn => Ok(Kept::Before),
         }
     }
 
-    fn tell_bereaved(
+    fn fail_pending(
         &self,
         letter: &DeadLetter,
-        bereaved: &PendingRecord,
+        pending: &PendingRecord,
     ) -> Result<(Key, TransactWriteItem), StoreError> {
-        match bereaved {
+        match pending {
             PendingRecord::Request(id) => {
                 let outcome = Outcome::DeadLettered { reason: letter.reason.as_str().to_owned() };
                 let update = self
@@ -93,26 +93,26 @@ impl Store {
         id: &DeadLetterId,
         actor: &Actor,
         until: Timestamp,
-        reopened: Option<&Requeued>,
+        requeued: Option<&Requeued>,
     ) -> Result<Changed, StoreError> {
         let take = self
             .letter_update(id, LETTER_IS_FREE)
             .update_expression(
-                "SET #state = :replaying, held_by = :deed, held_until_ms = :until, touched_by = :by, touched_at_ms = :now",
+                "SET #state = :replaying, held_by = :action, held_until_ms = :until, touched_by = :by, touched_at_ms = :now",
             )
             .expression_attribute_values(":dead", s(DeadLetterState::Dead.as_str()))
             .expression_attribute_values(":replaying", s(DeadLetterState::Replaying.as_str()))
-            .expression_attribute_values(":deed", s(actor.action.to_string()))
+            .expression_attribute_values(":action", s(actor.action.to_string()))
             .expression_attribute_values(":until", n(until.as_ms()))
             .expression_attribute_values(":by", s(&actor.by))
             .expression_attribute_values(":now", n(actor.at.as_ms()));
         let (key, take) = built(keys::letter(id), take)?;
-        let reopened = reopened.map(|reopened| self.reopen(reopened)).transpose()?;
-        self.with_record("take_letter", key, take, reopened).await
+        let requeued = requeued.map(|requeued| self.requeue(requeued)).transpose()?;
+        self.with_record("take_letter", key, take, requeued).await
     }
 
-    fn reopen(&self, reopened: &Requeued) -> Result<(Key, TransactWriteItem), StoreError> {
-        match reopened {
+    fn requeue(&self, requeued: &Requeued) -> Result<(Key, TransactWriteItem), StoreError> {
+        match requeued {
             Requeued::Request { id, message, deadline } => {
                 let update = self
                     .request_update(keys::request(*id), REQUEST_DIED)
@@ -146,7 +146,7 @@ impl Store {
             .expression_attribute_names("#ttl", a::TTL)
             .expression_attribute_values(":replaying", s(DeadLetterState::Replaying.as_str()))
             .expression_attribute_values(":replayed", s(DeadLetterState::Replayed.as_str()))
-            .expression_attribute_values(":deed", s(actor.action.to_string()))
+            .expression_attribute_values(":action", s(actor.action.to_string()))
             .expression_attribute_values(":now", n(actor.at.as_ms()))
             .expression_attribute_values(":ttl", n(actor.at.plus(DONE_IS_KEPT).as_secs()));
         let (key, sent) = built(keys::letter(id), sent)?;
@@ -204,7 +204,7 @@ impl Store {
             .expression_attribute_values(":from", s(from))
             .expression_attribute_values(":until", s(until))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let call = call.customize().config_override(super::scan::patient());
+        let call = call.customize().config_override(super::scan::long_timeout());
         let answer = call.send().await.map_err(|error| failed("Query", &self.table, error))?;
         count_capacity("letters", answer.consumed_capacity());
         let mut page = DeadLetterPage::default();

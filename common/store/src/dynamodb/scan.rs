@@ -18,9 +18,9 @@ use broker_domain::{LeaseKey, SandboxId};
 const PAGE_ATTEMPT: Duration = Duration::from_secs(10);
 
 /// A page is up to 1 MB, so it needs a longer timeout than a claim.
-pub(super) fn patient() -> config::Builder {
-    let patient = TimeoutConfig::builder().operation_attempt_timeout(PAGE_ATTEMPT).build();
-    Config::builder().timeout_config(patient)
+pub(super) fn long_timeout() -> config::Builder {
+    let long_timeout = TimeoutConfig::builder().operation_attempt_timeout(PAGE_ATTEMPT).build();
+    Config::builder().timeout_config(long_timeout)
 }
 
 impl Store {
@@ -54,7 +54,7 @@ impl Store {
             .filter_expression("begins_with(PK, :sandbox) or begins_with(PK, :lease)")
             .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
             .expression_attribute_values(":lease", s(LEASE_PREFIX));
-        let call = call.customize().config_override(patient());
+        let call = call.customize().config_override(long_timeout());
         let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
         Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key.map(PageKey)))
     }
@@ -113,8 +113,8 @@ mod tests {
 
     #[test]
     fn a_page_may_take_longer_than_a_claim() {
-        let patient = patient().behavior_version(BehaviorVersion::latest()).build();
-        let attempt = patient.timeout_config().and_then(TimeoutConfig::operation_attempt_timeout);
+        let long_timeout = long_timeout().behavior_version(BehaviorVersion::latest()).build();
+        let attempt = long_timeout.timeout_config().and_then(TimeoutConfig::operation_attempt_timeout);
         assert_eq!(attempt, Some(PAGE_ATTEMPT));
     }
 }

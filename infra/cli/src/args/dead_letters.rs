@@ -1,4 +1,4 @@
-//! The command line of `broker dead-letters`.
+//! Command line of `broker dead-letters`.
 
 use std::time::Duration;
 
@@ -9,43 +9,43 @@ use super::Output;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLettersCommand {
-    /// List them, the oldest first
+    /// List dead letters, the oldest first
     List(ListDeadLetters),
-    /// Everything that is known of one, its text byte for byte
+    /// Show one dead letter, its text byte for byte
     Show(ShowDeadLetter),
-    /// Send them again, with their identity and the moment they were enqueued first; safe to interrupt and to repeat
+    /// Send the messages again, with their identity and original enqueue time; safe to interrupt and to repeat
     Replay(Replay),
-    /// Say that nobody wants them
+    /// Discard dead letters
     Discard(Discard),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Filter {
-    /// Only those of this queue: requests or maintenance
+    /// Only this queue: requests or maintenance
     #[arg(long, value_parser = parse_source)]
     queue: Option<Source>,
-    /// Only those of this kind: allocate, mark_for_deletion, run_job, delete; unknown for what does not say
+    /// Only this kind: allocate, mark_for_deletion, run_job, delete; unknown for messages without one
     #[arg(long)]
     kind: Option<String>,
-    /// Only those that died of this
+    /// Only messages that died of this reason
     #[arg(long, value_parser = parse_reason)]
     reason: Option<Reason>,
-    /// Only requests of this track
+    /// Only messages of this track
     #[arg(long, value_parser = parse_track)]
     track: Option<TrackId>,
-    /// Only those first sent so long ago or longer: 90s, 15m, 2h, 7d
+    /// Only messages first sent at least this long ago: 90s, 15m, 2h, 7d
     #[arg(long, value_parser = parse_age, value_name = "AGE")]
     older_than: Option<Duration>,
-    /// Only those first sent since then
+    /// Only messages first sent since then
     #[arg(long, value_parser = parse_age, value_name = "AGE")]
     newer_than: Option<Duration>,
-    /// Only those in this state: dead, replaying, replayed or discarded; without it, dead and replaying
+    /// Only this state: dead, replaying, replayed or discarded; without it, dead and replaying
     #[arg(long, value_parser = parse_state)]
     state: Option<DeadLetterState>,
 }
 
 impl Filter {
-    /// What it selects, at `now`.
+    /// The filter at `now`.
     pub(crate) fn at(&self, now: Timestamp) -> DeadLetterFilter {
         DeadLetterFilter {
             source: self.queue,
@@ -74,7 +74,7 @@ impl Filter {
 pub(crate) struct ListDeadLetters {
     #[command(flatten)]
     pub(crate) filter: Filter,
-    /// At most so many
+    /// The most dead letters to list
     #[arg(long, default_value_t = 50)]
     pub(crate) limit: usize,
     #[command(flatten)]
@@ -86,17 +86,17 @@ pub(crate) struct ShowDeadLetter {
     /// Its id
     #[arg(value_parser = parse_id)]
     pub(crate) id: DeadLetterId,
-    /// Only its text, nothing added
+    /// Print only the text
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }
 
-/// Which letters, and how: what replay and discard share.
+/// The selection and options of replay and discard.
 #[derive(Debug, Args)]
 pub(crate) struct Selected {
-    /// Their ids; instead of filters
+    /// Ids; instead of filters
     #[arg(value_parser = parse_id)]
     pub(crate) ids: Vec<DeadLetterId>,
     #[command(flatten)]
@@ -104,16 +104,16 @@ pub(crate) struct Selected {
     /// All that are dead; instead of ids and filters
     #[arg(long)]
     pub(crate) all: bool,
-    /// Only tell what would be done
+    /// Only report what would be done
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// At most so many a second
+    /// The most dead letters a second
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
-    /// At most so many
+    /// The most dead letters in all
     #[arg(long)]
     pub(crate) limit: Option<u64>,
-    /// Who does it, for the audit
+    /// The operator's name, for the audit
     #[arg(long, default_value = "cli")]
     pub(crate) by: String,
     #[command(flatten)]
@@ -121,7 +121,7 @@ pub(crate) struct Selected {
 }
 
 impl Selected {
-    /// That it says which letters, in one way; never all by omission.
+    /// Whether the letters are selected in exactly one way; never all by omission.
     pub(crate) const fn is_clear(&self) -> bool {
         let (ids, filters) = (!self.ids.is_empty(), !self.filter.is_empty());
         matches!((ids, filters, self.all), (true, false, false) | (false, true, false) | (false, false, true))
@@ -132,7 +132,7 @@ impl Selected {
 pub(crate) struct Replay {
     #[command(flatten)]
     pub(crate) selected: Selected,
-    /// Give them a new deadline; without it, an allocation that is past its own ends as expired and claims nothing
+    /// Renew the deadlines; without it, an allocate past its deadline ends as expired and claims nothing
     #[arg(long)]
     pub(crate) renew_deadline: bool,
 }
@@ -141,7 +141,7 @@ pub(crate) struct Replay {
 pub(crate) struct Discard {
     #[command(flatten)]
     pub(crate) selected: Selected,
-    /// Why nobody wants them
+    /// The reason, for the audit
     #[arg(long)]
     pub(crate) why: String,
 }

@@ -1,4 +1,4 @@
-//! The command line. Every setting of `broker_runtime::config` is a flag too, and wins over the environment.
+//! Command line. Every setting of `broker_runtime::config` is a flag too, and overrides the environment.
 
 mod dead_letters;
 
@@ -14,13 +14,13 @@ use broker_domain::{Job, STALE_GRACE_HOURS, Status};
 use broker_runtime::config::SETTINGS;
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-/// Settings given as flags, by the setting's name.
+/// Settings given as flags, by name.
 pub(crate) type Flags = BTreeMap<String, String>;
 
-/// Child processes that one machine can be asked for; each is a process with a runtime of its own.
+/// The most child processes on one machine; each has a runtime of its own.
 const MOST_WORKERS: u32 = 64;
 
-/// Sandboxes out of a pool, through a queue. Without a command: `broker up`.
+/// Hands out sandboxes from a pool, through a queue. Without a command: `broker up`.
 #[derive(Debug, Parser)]
 #[command(name = "broker", version, about, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Endpoints(Endpoints),
     /// Run only the provider stand-in; prints its URL and token as a JSON line
     Provider(Provider),
-    /// Create the table and the queues, or mend them; safe to repeat
+    /// Create the table and the queues, or correct them; safe to repeat
     Init,
     /// Run one API process
     Api,
@@ -51,37 +51,37 @@ pub(crate) enum Command {
     /// Run a job now; pause and resume its schedule
     #[command(subcommand)]
     Job(JobCommand),
-    /// Look at one sandbox, take it back, extend its lease, delete it again
+    /// Show one sandbox, release it, extend its lease, retry its deletion
     #[command(subcommand)]
     Sandbox(SandboxCommand),
-    /// See, understand, replay and discard what could not be processed
+    /// List, show, replay and discard dead letters
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
-    /// How full the queues are
+    /// Show the depth of the queues
     Queues(Output),
-    /// What operators did: a line each for job runs, pauses, releases, extensions, retries
+    /// Show the operations of operators: job runs, pauses, releases, extensions, retries
     Audit(Audit),
-    /// Look at everything that a broker needs: each a line, ok or what to do; exit code 1 if anything is wrong
+    /// Check everything that a broker needs, a line each: ok, or what to do; exit code 1 if anything is wrong
     Doctor(Output),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobCommand {
-    /// Run a job through the queue and tell what it did
+    /// Run a job through the queue and print its report
     Run(JobRun),
-    /// Keep a job from being started by its schedule
+    /// Pause a job: its schedule does not start it
     Pause(JobName),
-    /// Let a paused job be started again
+    /// Resume a paused job
     Resume(JobName),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SandboxCommand {
-    /// Everything that is known of it
+    /// Show the full record
     Show(OneSandbox),
     /// End its lease now, as expiry would
     Release(OneSandbox),
-    /// Let its owner keep it longer
+    /// Extend its lease
     Extend(Extend),
     /// Make a deletion that failed or waits due now
     RetryDelete(OneSandbox),
@@ -92,7 +92,7 @@ pub(crate) struct JobRun {
     /// sync, expire, cleanup, purge-stale, census or sweep
     #[arg(value_parser = parse_job)]
     pub(crate) job: Job,
-    /// Sync: make sandboxes stale however many they are
+    /// Sync: make missing sandboxes stale, however many there are
     #[arg(long)]
     pub(crate) accept_stale: bool,
     /// Purge-stale: how long a sandbox must have been stale
@@ -116,7 +116,7 @@ pub(crate) struct JobName {
 
 #[derive(Debug, Args)]
 pub(crate) struct OneSandbox {
-    /// Its id
+    /// The id of the sandbox
     pub(crate) id: String,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -126,7 +126,7 @@ pub(crate) struct OneSandbox {
 pub(crate) struct Extend {
     #[command(flatten)]
     pub(crate) one: OneSandbox,
-    /// By how many hours
+    /// The hours to add
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=168))]
     pub(crate) hours: u16,
 }
@@ -136,40 +136,40 @@ pub(crate) struct Provider {
     /// Port of the stand-in (0 takes a free one)
     #[arg(long, default_value_t = 0)]
     pub(crate) port: u16,
-    /// How many accounts it has; their ids are those of `broker pool seed`
+    /// The number of accounts; their ids are those of `broker pool seed`
     #[arg(long, default_value_t = 100)]
     pub(crate) accounts: usize,
-    /// How many accounts are on a page
+    /// The number of accounts of a page
     #[arg(long, default_value_t = 100)]
     pub(crate) page_size: usize,
-    /// After so many seconds a deleted account is followed by a new one
+    /// The seconds after which a deleted account is replaced by a new one
     #[arg(long)]
     pub(crate) regrow_s: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PoolCommand {
-    /// Put new sandboxes into the pool; those whose id is there already are left alone
+    /// Put seeds into the pool; existing ids are left alone
     Seed(Seed),
     /// List sandboxes
     List(List),
     /// Count sandboxes by state (reads the whole table)
     Stats(Output),
-    /// Read the whole table and report everything that breaks a promise; exit code 3 if anything does
+    /// Read the whole table and report every violation; exit code 3 if there is any
     Verify(Output),
-    /// Take over a pool that another tool filled; without --apply it only tells what it would do
+    /// Adopt a pool that another tool filled; without --apply it only reports what it would do
     Adopt(Adopt),
-    /// Let no worker take a message, until `resume`
+    /// Stop the workers from taking messages, until `resume`
     Pause(Output),
-    /// Let the workers go on
+    /// Resume a paused pool
     Resume(Output),
-    /// Bring a restored table up to what was handed out since; without --apply it only tells what it would do
+    /// Reconcile a restored table with what was handed out since; without --apply it only reports what it would do
     Reconcile(Reconcile),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Audit {
-    /// Of which day (UTC): 0 is today, 1 yesterday
+    /// The day (UTC): 0 is today, 1 yesterday
     #[arg(long, default_value_t = 0)]
     pub(crate) days_ago: u32,
     #[command(flatten)]
@@ -178,7 +178,7 @@ pub(crate) struct Audit {
 
 #[derive(Debug, Args)]
 pub(crate) struct Output {
-    /// JSON for programs instead of a table for people
+    /// Print JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -191,13 +191,13 @@ pub(crate) struct Up {
     /// Workers: N in this process, or A..B as child processes scaled on the backlog
     #[arg(long, value_name = "N|A..B", default_value = "2")]
     pub(crate) workers: Workers,
-    /// With A..B: messages that one worker may have before it
+    /// With A..B: the backlog of one worker
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) backlog_per_worker: u32,
-    /// With A..B: for how many seconds fewer workers must have been enough before one is let go
+    /// With A..B: the seconds that fewer workers must have been enough before one is ended
     #[arg(long, default_value_t = 60)]
     pub(crate) scale_in_after_s: u64,
-    /// Sandboxes to seed
+    /// The number of sandboxes to seed
     #[arg(long, default_value_t = 100)]
     pub(crate) pool: usize,
     #[command(flatten)]
@@ -217,16 +217,16 @@ impl Default for Up {
     }
 }
 
-/// How many workers `broker up` runs, and how.
+/// The workers of `broker up`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Workers {
-    /// So many, in its own process.
+    /// This many, in its own process.
     InProcess(usize),
-    /// As many child processes as the backlog asks for.
+    /// Child processes, scaled on the backlog.
     Scaled {
-        /// Never fewer.
+        /// The fewest.
         least: u32,
-        /// Never more.
+        /// The most.
         most: u32,
     },
 }
@@ -263,23 +263,23 @@ pub(crate) struct Endpoints {
     /// Port of the SQS endpoint (0 takes a free one)
     #[arg(long, default_value_t = 0)]
     pub(crate) sqs_port: u16,
-    /// Keep the table in this directory; without it nothing survives
+    /// Keep the table in this directory; without it, it is lost at the end
     #[arg(long)]
     pub(crate) data_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Seed {
-    /// How many
+    /// The number of seeds
     #[arg(long, default_value_t = 100, required_unless_present = "cleanup")]
     pub(crate) count: usize,
-    /// What their names begin with
+    /// The prefix of their names
     #[arg(long, default_value = "sandbox")]
     pub(crate) name_prefix: String,
     /// The number of the first; ids are seed-000000, seed-000001, …
     #[arg(long, default_value_t = 0)]
     pub(crate) start: usize,
-    /// Remove what seed made and nobody used
+    /// Remove unused seeds
     #[arg(long)]
     pub(crate) cleanup: bool,
     #[command(flatten)]
@@ -304,10 +304,10 @@ pub(crate) struct Adopt {
     /// Write
     #[arg(long)]
     pub(crate) apply: bool,
-    /// Delete surplus sandboxes too: what a dry run lists as surplus may be in somebody's hands
+    /// Delete surplus sandboxes too; those that a dry run lists may be in use
     #[arg(long, requires = "apply")]
     pub(crate) confirm: bool,
-    /// The table is read twice, so many seconds apart, and nothing may change meanwhile
+    /// The seconds between two reads of the table, which must not change meanwhile
     #[arg(long, default_value_t = 10)]
     pub(crate) apart_s: u64,
     #[command(flatten)]
@@ -316,10 +316,10 @@ pub(crate) struct Adopt {
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
-    /// Only those in this state
+    /// Only this state
     #[arg(long, value_parser = parse_status)]
     pub(crate) status: Option<Status>,
-    /// At most so many
+    /// The most sandboxes to list
     #[arg(long, default_value_t = 50)]
     pub(crate) limit: usize,
     #[command(flatten)]
@@ -352,10 +352,10 @@ fn command() -> clap::Command {
     Cli::command().args(settings)
 }
 
-/// The command line of this process. Ends the process for `--help`, and with exit code 2 for a mistake.
+/// The command line of this process. Ends the process for `--help`, and with exit code 2 for an invalid one.
 pub(crate) fn parse() -> (Cli, Flags) {
     let matches = command().get_matches();
-    // A global flag stands at the level of the command that it was given to.
+    // A global flag is stored at the level of the command that it was given to.
     let mut flags = Flags::new();
     let mut level = Some(&matches);
     while let Some(matches) = level {

@@ -1,13 +1,13 @@
-//! `broker audit`: what operators did on a day, by the command or over HTTP.
+//! `broker audit`: the operations of operators on a day, by CLI and HTTP.
 
 use std::time::Duration;
 
 use broker_domain::Timestamp;
 use broker_store::AuditLine;
 
-use super::Done;
 use crate::args;
 use crate::context::Context;
+use crate::done::Done;
 use crate::output;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);

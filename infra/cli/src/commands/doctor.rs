@@ -1,8 +1,8 @@
-//! `broker doctor`: looks at everything that a broker needs, a line each: fine, or what to do.
+//! `broker doctor`: checks everything that a broker needs, a line each: fine, or what to do.
 //!
-//! Invariants: it changes nothing; every line is told, also after one that is wrong; what cannot be looked at because
-//! something before it is wrong says so and counts as wrong. What it does not do: look at the processes (their `/readyz`
-//! does) or at what the table holds (`broker pool verify` does).
+//! Invariants: it changes nothing; every line is printed, also after one that is wrong; a check that needs an earlier, failed
+//! one says so and counts as wrong. Processes are checked by their `/readyz`, the contents of the table by
+//! `broker pool verify`.
 
 use std::process::ExitCode;
 
@@ -16,14 +16,14 @@ use broker_store::StoreError;
 use broker_store::schema::{self, IndexState};
 use serde::Serialize;
 
-use super::Done;
 use crate::context::{Context, Settings};
+use crate::done::Done;
 use crate::output;
 
-/// Answers of AWS that a clock is compared with before it is believed.
+/// Responses of AWS that a clock is compared with before it is trusted.
 const COMPARED: usize = 4;
 
-/// One line.
+/// One line of the report.
 #[derive(Debug, Serialize)]
 struct Finding {
     check: &'static str,
@@ -59,7 +59,7 @@ pub(crate) fn run(settings: &Settings, json: bool) -> anyhow::Result<Done> {
             "settings",
             unknown.first().map(|unknown| {
                 let todo = format!("Did you mean {}?", unknown.nearest);
-                (format!("{} is no setting: it has no effect", unknown.name), todo)
+                (format!("{} is not a setting: it has no effect", unknown.name), todo)
             }),
             "every BROKER_* name is known",
         )];
@@ -76,9 +76,9 @@ fn tell(findings: &[Finding], json: bool) -> std::io::Result<()> {
     }
     let cells = findings.iter().map(|finding| {
         let word = if finding.ok { "ok" } else { "WRONG" };
-        let told =
+        let text =
             if finding.ok { finding.found.clone() } else { format!("{}. {}", finding.found, finding.todo) };
-        [finding.check.to_owned(), word.to_owned(), told]
+        [finding.check.to_owned(), word.to_owned(), text]
     });
     output::table(["CHECK", "", "FOUND"], cells)
 }
@@ -92,7 +92,7 @@ async fn examine(context: &Context, environment: AwsEnvironment) -> Vec<Finding>
         findings.extend(queues(context).await);
         findings.push(clock(context).await);
     } else {
-        let unknown = |check| Finding::wrong(check, "not looked at", "Repair the credentials first.");
+        let unknown = |check| Finding::wrong(check, "not checked", "Repair the credentials first.");
         findings.extend(["table", "index", "queues", "redrive", "clock"].map(unknown));
     }
     findings.push(provider(context).await);
@@ -106,7 +106,7 @@ async fn credentials(environment: AwsEnvironment, clock: &Clock) -> Finding {
         "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role is attached.";
     match (region, no_credentials) {
         (Some(region), None) => Finding::fine("credentials", format!("found; region {region}")),
-        (_, Some(why)) => Finding::wrong("credentials", format!("none are found: {why}"), todo),
+        (_, Some(why)) => Finding::wrong("credentials", format!("not found: {why}"), todo),
         (None, None) => Finding::wrong("credentials", "found, but no region", "Set AWS_REGION."),
     }
 }
@@ -118,7 +118,7 @@ async fn table(context: &Context) -> [Finding; 2] {
         Err(error) => {
             let todo = match &error {
                 StoreError::NoTable { .. } => {
-                    "Run `broker init`, or set BROKER_TABLE to the name of the one that is there."
+                    "Run `broker init`, or set BROKER_TABLE to the name of the existing table."
                 }
                 StoreError::Refused { .. } => {
                     "AWS does not accept the credentials, or the role may not describe the table: see infra/terraform/policies.tf."
@@ -130,7 +130,7 @@ async fn table(context: &Context) -> [Finding; 2] {
             let found = chain(&error);
             return [
                 Finding::wrong("table", found, todo),
-                Finding::wrong("index", "not looked at", "Repair the table first."),
+                Finding::wrong("index", "not checked", "Repair the table first."),
             ];
         }
     };
@@ -138,9 +138,9 @@ async fn table(context: &Context) -> [Finding; 2] {
     let problem = if !seen.keys {
         Some((format!("{name} has other keys than PK and SK"), foreign.clone()))
     } else if !seen.active {
-        Some((format!("{name} is not active"), "Wait until it is, and look again.".to_owned()))
+        Some((format!("{name} is not active"), "Wait until it is, and check again.".to_owned()))
     } else if !seen.expires {
-        let found = format!("{name} keeps what is past its ttl");
+        let found = format!("{name} does not delete expired items");
         Some((found, "Run `broker init`: it turns expiry on.".to_owned()))
     } else {
         None
@@ -148,7 +148,7 @@ async fn table(context: &Context) -> [Finding; 2] {
     let index = match seen.index {
         IndexState::Usable => None,
         IndexState::NotActive => {
-            Some(("it is being built".to_owned(), "Wait until it is active, and look again.".to_owned()))
+            Some(("it is being built".to_owned(), "Wait until it is active, and check again.".to_owned()))
         }
         IndexState::Foreign => {
             Some((format!("{} has other keys or attributes than ours", schema::STATE_INDEX), foreign))
@@ -168,20 +168,14 @@ async fn queues(context: &Context) -> [Finding; 2] {
     let seen = match inspect::queues(&context.aws, &context.names).await {
         Ok(seen) => seen,
         Err(error) => {
-            return [
-                not_found(&error),
-                Finding::wrong("redrive", "not looked at", "Repair the queues first."),
-            ];
+            return [not_found(&error), Finding::wrong("redrive", "not checked", "Repair the queues first.")];
         }
     };
     let missing: Vec<_> =
         seen.iter().filter(|queue| !queue.exists).map(|queue| queue.queue.as_str()).collect();
     let missing = (!missing.is_empty()).then(|| {
-        let found = format!("not there: {}", missing.join(", "));
-        (
-            found,
-            "Run `broker init`, or set BROKER_PREFIX to what the names of the queues begin with.".to_owned(),
-        )
+        let found = format!("missing: {}", missing.join(", "));
+        (found, "Run `broker init`, or set BROKER_PREFIX to the prefix of the queues' names.".to_owned())
     });
     let differs = seen.iter().find(|queue| !queue.differs.is_empty()).map(|queue| {
         let found = format!("{} has another {}", queue.queue, queue.differs.join(" and "));
@@ -194,7 +188,7 @@ async fn queues(context: &Context) -> [Finding; 2] {
     };
     [
         Finding::of("queues", missing, names),
-        Finding::of("redrive", redrive, "what fails too often is kept, for 14 days"),
+        Finding::of("redrive", redrive, "messages that fail too often are kept for 14 days"),
     ]
 }
 
@@ -204,10 +198,10 @@ fn not_found(error: &QueueError) -> Finding {
     Finding::wrong("queues", chain(error), todo)
 }
 
-/// Compares this machine's clock with the dates of some more answers.
+/// Compares this machine's clock with the dates of some more responses.
 async fn clock(context: &Context) -> Finding {
     for _ in 0..COMPARED {
-        // What it says does not matter here, only when it says so.
+        // Only the date of the response matters here.
         if inspect::queues(&context.aws, &context.names).await.is_err() {
             break;
         }
@@ -215,7 +209,7 @@ async fn clock(context: &Context) -> Finding {
     let off_ms = context.clock.correction_ms();
     if !context.clock.is_trusted() {
         let found = "it cannot be compared with the dates of AWS, or they disagree with each other";
-        return Finding::wrong("clock", found, "Repair what is wrong above, and look again.");
+        return Finding::wrong("clock", found, "Repair what is wrong above, and check again.");
     }
     let off = (off_ms.abs() > MAX_SKEW_MS).then(|| {
         let found = format!("{} s off the dates of AWS", off_ms / 1_000);
@@ -226,7 +220,7 @@ async fn clock(context: &Context) -> Finding {
 
 async fn provider(context: &Context) -> Finding {
     let Some(config) = &context.config.provider else {
-        let found = "none is set: nothing is synchronised, nothing is deleted there (BROKER_PROVIDER_URL)";
+        let found = "not configured: no sync and no deletion at a provider (BROKER_PROVIDER_URL)";
         return Finding::fine("provider", found);
     };
     let probed = match Provider::new(config, context.clock.clone()) {
@@ -234,9 +228,9 @@ async fn provider(context: &Context) -> Finding {
         Err(error) => Err(error),
     };
     let todo = |error: &ProviderError| match error {
-        ProviderError::Unauthorized => "Set BROKER_PROVIDER_TOKEN to a token that it knows.",
+        ProviderError::Unauthorized => "Set BROKER_PROVIDER_TOKEN to a token that it accepts.",
         ProviderError::Malformed { .. } | ProviderError::Refused { .. } => {
-            "Is BROKER_PROVIDER_URL the base of its API? {base}/current_user/accounts is asked for."
+            "Is BROKER_PROVIDER_URL the base of its API? {base}/current_user/accounts is called."
         }
         ProviderError::Unavailable { .. }
         | ProviderError::RateLimited { .. }
@@ -260,13 +254,13 @@ fn tokens(context: &Context) -> Finding {
             Finding::fine("tokens", "none of a platform, and BROKER_LOCAL allows that")
         }
         (true, true) => Finding::wrong("tokens", "none: an API with this environment does not start", todo),
-        (true, false) => Finding::wrong("tokens", "none of a platform: nobody can allocate", todo),
+        (true, false) => Finding::wrong("tokens", "none of a platform: no allocation is possible", todo),
         (false, true) => Finding::fine("tokens", format!("platforms {track}; no operator, so no /v1/admin")),
         (false, false) => Finding::fine("tokens", format!("platforms {track}; operators {admin}")),
     }
 }
 
-/// An error and its causes.
+/// An error with its causes.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

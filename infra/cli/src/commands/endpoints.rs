@@ -1,4 +1,4 @@
-//! `broker endpoints`: the embedded SQS and DynamoDB endpoints alone, for other processes, the AWS CLI or tests.
+//! `broker endpoints`: only the embedded SQS and DynamoDB endpoints, for other processes, the AWS CLI or tests.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -7,9 +7,9 @@ use broker_runtime::config::Config;
 use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::telemetry;
 
-use super::Done;
 use crate::args;
 use crate::context::Settings;
+use crate::done::Done;
 use crate::output;
 use broker_local::endpoints::{self, Endpoints};
 

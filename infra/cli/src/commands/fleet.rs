@@ -1,9 +1,9 @@
-//! Workers as child processes, as many as the backlog asks for: on one machine what autoscaling does on AWS and KEDA in a
-//! cluster, by the same rule ([`Scaling`]).
+//! Fleet of worker child processes, scaled on the backlog: autoscaling on one machine, by the same rule ([`Scaling`]) as on
+//! AWS and as KEDA in a cluster.
 //!
-//! Invariants: a worker is only ever asked to end (SIGTERM) and drains; it drains also when this process dies, since its
-//! standard input closes then. One that ends by itself is replaced at the next look. While the queue cannot be measured
-//! the number stays as it is. What it does not do: decide; that is the rule's.
+//! Invariants: a worker is ended only with SIGTERM and drains; it drains also when this process dies, since its standard
+//! input closes then. A worker that ends by itself is replaced at the next check. While the queue cannot be measured the
+//! number stays as it is.
 
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -22,32 +22,32 @@ use tokio_util::sync::CancellationToken;
 
 use broker_local::endpoints::Endpoints;
 
-/// The pause between two looks at the queue.
+/// The pause between two checks of the queue.
 const EVERY: Duration = Duration::from_millis(500);
-/// How much longer than its drain time a worker may take to end before it is killed.
+/// How much longer than its drain time a worker may take before it is killed.
 const AFTER_DRAIN: Duration = Duration::from_secs(5);
 
-/// What a fleet needs to know.
+/// The parameters of a fleet.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// How many.
+    /// The scaling rule.
     rule: Scaling,
-    /// What each worker is told, beside this process's own environment.
+    /// The environment of each worker, besides this process's own.
     environment: Vec<(String, String)>,
-    /// What no worker is told.
+    /// Variables that no worker gets.
     without: Vec<String>,
-    /// How long a worker may take to drain.
+    /// The drain time of a worker.
     drain: Duration,
-    /// Whose backlog is followed.
+    /// The queue whose backlog counts.
     requests: Queue,
 }
 
 impl Plan {
-    /// Workers for these endpoints, with the settings `told` to this process, its provider, and no token of the API.
+    /// Workers for these endpoints, with the settings `flags` of this process, its provider, and no token of the API.
     pub(super) async fn new(
         rule: Scaling,
         config: &Config,
-        mut told: Vec<(String, String)>,
+        mut flags: Vec<(String, String)>,
         endpoints: &Endpoints,
         aws: &Aws,
     ) -> anyhow::Result<Self> {
@@ -60,17 +60,17 @@ impl Plan {
             // They share an address, so each takes a free port.
             ("BROKER_METRICS_LISTEN", "127.0.0.1:0"),
         ];
-        told.extend(local.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        flags.extend(local.map(|(name, value)| (name.to_owned(), value.to_owned())));
         if let Some(provider) = &config.provider {
-            told.push(("BROKER_PROVIDER_URL".to_owned(), provider.url.to_string()));
-            told.push(("BROKER_PROVIDER_TOKEN".to_owned(), provider.token.expose_secret().to_owned()));
+            flags.push(("BROKER_PROVIDER_URL".to_owned(), provider.url.to_string()));
+            flags.push(("BROKER_PROVIDER_TOKEN".to_owned(), provider.token.expose_secret().to_owned()));
         }
         let secrets = SETTINGS.iter().filter(|setting| setting.secret);
         let secrets = secrets.flat_map(|setting| [setting.name.to_owned(), format!("{}_FILE", setting.name)]);
         let without = secrets.chain(["AWS_PROFILE", "AWS_SESSION_TOKEN"].map(str::to_owned)).collect();
         let urls = QueueUrls::resolve(aws, &QueueNames::new(&config.prefix)?).await?;
         let requests = urls.get(QueueKind::Requests);
-        Ok(Self { rule, environment: told, without, drain: config.drain, requests })
+        Ok(Self { rule, environment: flags, without, drain: config.drain, requests })
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn run(plan: Plan, aws: Aws, clock: Clock, stop: CancellationTo
                 let backlog = Backlog { visible: depth.visible, in_flight: depth.in_flight };
                 fleet.follow(backlog, clock.instant())?;
             }
-            Err(error) => tracing::warn!("the backlog is not known, the workers stay as they are: {error}"),
+            Err(error) => tracing::warn!("backlog unknown, the number of workers stays as it is: {error}"),
         }
         if stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none() {
             return fleet.end().await;
@@ -96,16 +96,16 @@ pub(super) async fn run(plan: Plan, aws: Aws, clock: Clock, stop: CancellationTo
 #[derive(Debug)]
 struct Fleet {
     plan: Plan,
-    /// At work, oldest first.
+    /// Running, oldest first.
     workers: Vec<Child>,
-    /// Asked to end.
+    /// Draining.
     draining: Vec<Child>,
-    /// When as many workers as there are were last wanted.
+    /// When the current number was last wanted.
     busy: Instant,
 }
 
 impl Fleet {
-    /// Starts or drains workers until there are as many as the rule says.
+    /// Starts or drains workers until their number is what the rule says.
     fn follow(&mut self, backlog: Backlog, now: Instant) -> anyhow::Result<()> {
         let rule = self.plan.rule;
         let before = self.workers.len();
@@ -132,7 +132,7 @@ impl Fleet {
     }
 
     fn start(&self) -> anyhow::Result<Child> {
-        let program = std::env::current_exe().context("where this program lies is not known")?;
+        let program = std::env::current_exe().context("the path of this program is not known")?;
         let mut command = Command::new(program);
         for name in &self.plan.without {
             command.env_remove(name);
@@ -146,14 +146,14 @@ impl Fleet {
             .stdout(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .context("a worker does not start")
+            .context("a worker did not start")
     }
 
-    /// Takes out who has ended.
+    /// Removes workers that have ended.
     fn reap(&mut self) {
         self.workers.retain_mut(|worker| match ended(worker) {
             Some(status) => {
-                tracing::error!(%status, "a worker ended by itself, another takes its place");
+                tracing::error!(%status, "a worker ended by itself and is replaced");
                 false
             }
             None => true,
@@ -167,16 +167,18 @@ impl Fleet {
         });
     }
 
-    /// Drains everybody.
+    /// Drains all workers.
     async fn end(self) -> anyhow::Result<()> {
         self.workers.iter().for_each(terminate);
         for mut worker in self.workers.into_iter().chain(self.draining) {
             let patience = self.plan.drain + AFTER_DRAIN;
             match tokio::time::timeout(patience, worker.wait()).await {
-                Ok(status) => tell_of_bad_end(status.context("a worker cannot be waited for")?),
+                Ok(status) => tell_of_bad_end(status.context("waiting for a worker failed")?),
                 Err(_elapsed) => {
-                    tracing::error!("a worker did not drain in time and is killed; its messages come back");
-                    worker.kill().await.context("a worker cannot be killed")?;
+                    tracing::error!(
+                        "a worker did not drain in time and is killed; its messages become visible again"
+                    );
+                    worker.kill().await.context("killing a worker failed")?;
                 }
             }
         }
@@ -184,9 +186,9 @@ impl Fleet {
     }
 }
 
-/// How it ended, if it did.
+/// The status of a worker that has ended.
 fn ended(worker: &mut Child) -> Option<ExitStatus> {
-    // Who cannot be asked (it is our child) is taken for running; the end will tell.
+    // A status that cannot be read (it is our child) counts as running; the end will show.
     worker.try_wait().ok().flatten()
 }
 
@@ -198,6 +200,6 @@ fn tell_of_bad_end(status: ExitStatus) {
 
 fn terminate(worker: &Child) {
     let pid = worker.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
-    // One that has just ended has no pid any more, or cannot be signalled: as wanted.
+    // A worker that has just ended has no pid, or cannot be signalled: as wanted.
     let _ = pid.map(|pid| kill(pid, Signal::SIGTERM));
 }

@@ -1,10 +1,10 @@
-//! `broker init`: the table and the queues, created or mended.
+//! `broker init`: creates the table and the queues, or corrects them.
 
 use broker_queue::topology;
 use broker_store::schema;
 
-use super::Done;
 use crate::context::Context;
+use crate::done::Done;
 use crate::output;
 
 pub(crate) async fn run(context: Context) -> anyhow::Result<Done> {

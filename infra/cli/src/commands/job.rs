@@ -1,4 +1,4 @@
-//! `broker job`: run a job now, through the queue as always; pause and resume its schedule.
+//! `broker job`: runs a job now, through the queue; pauses and resumes its schedule.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use broker_queue::{QueueKind, QueueUrls, Sender};
 use broker_store::Act;
 use serde::Serialize;
 
-use super::Done;
 use crate::args;
 use crate::context::Context;
+use crate::done::Done;
 use crate::output;
 
-/// Between two looks for the report.
+/// Between two polls for the report.
 const LOOK: Duration = Duration::from_millis(200);
-/// A run that no worker begins by then is not begun, also if nobody waits any more.
+/// The deadline of a run: a worker does not begin it later, even if no command waits.
 const BEGUN_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(context: Context, args: args::JobRun) -> anyhow::Result<Done> {
@@ -43,7 +43,7 @@ pub(crate) async fn run(context: Context, args: args::JobRun) -> anyhow::Result<
     };
     let report = tokio::time::timeout(wait, looking).await.with_context(|| {
         format!(
-            "no worker ended the run within {} s; `broker queues` tells whether one takes it",
+            "no worker ended the run within {} s; `broker queues` shows whether one takes it",
             args.timeout_s
         )
     })??;
@@ -74,7 +74,7 @@ fn show(report: &JobReport, json: bool) -> std::io::Result<()> {
 }
 
 #[derive(Serialize)]
-struct Standing {
+struct Shown {
     job: Job,
     paused: bool,
     next_run_at: u64,
@@ -83,20 +83,20 @@ struct Standing {
 pub(crate) async fn pause(context: Context, args: args::JobName) -> anyhow::Result<Done> {
     context.audit(Act::PauseJob, args.job.as_str(), None).await?;
     context.store.pause_job(args.job, context.clock.now()).await?;
-    standing(&context, args).await
+    show_schedule(&context, args).await
 }
 
 pub(crate) async fn resume(context: Context, args: args::JobName) -> anyhow::Result<Done> {
     context.audit(Act::ResumeJob, args.job.as_str(), None).await?;
     context.store.resume_job(args.job, context.clock.now()).await?;
-    standing(&context, args).await
+    show_schedule(&context, args).await
 }
 
-async fn standing(context: &Context, args: args::JobName) -> anyhow::Result<Done> {
+async fn show_schedule(context: &Context, args: args::JobName) -> anyhow::Result<Done> {
     let tick = context.store.tick(args.job, Duration::ZERO, context.clock.now()).await?;
     let paused = tick.paused_at.is_some();
     if args.output.json {
-        output::json(&Standing { job: args.job, paused, next_run_at: tick.next_run_at.as_secs() })?;
+        output::json(&Shown { job: args.job, paused, next_run_at: tick.next_run_at.as_secs() })?;
     } else {
         let word = if paused { "is paused" } else { "runs by its schedule" };
         output::line(format_args!("{} {word}", args.job))?;

@@ -2,8 +2,8 @@
 
 use broker_runtime::process::{self, Process};
 
-use super::Done;
 use crate::context::Settings;
+use crate::done::Done;
 
 pub(crate) fn api(settings: &Settings) -> Done {
     let run = |process: Process| async move {
@@ -26,7 +26,7 @@ pub(crate) fn worker(settings: &Settings, until_stdin_closes: bool) -> Done {
     Done::Exit(settings.over(&[], |strings| process::run_with("broker worker", strings, run)))
 }
 
-/// A thread of its own, which nobody waits for: a read of standard input cannot be cancelled.
+/// A thread that is never joined: a read of standard input cannot be cancelled.
 fn drain_when_stdin_closes(process: &Process) {
     let soft = process.lifecycle.soft.clone();
     std::thread::spawn(move || {

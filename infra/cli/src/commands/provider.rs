@@ -1,4 +1,4 @@
-//! `broker provider`: the provider stand-in alone, for other processes or tests; see [`broker_local::provider`].
+//! `broker provider`: only the provider stand-in, for other processes or tests; see [`broker_local::provider`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -11,20 +11,20 @@ use broker_runtime::{process, telemetry};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 
-use super::Done;
 use super::endpoints::QUIET_LOG;
 use crate::args;
 use crate::context::Settings;
+use crate::done::Done;
 use crate::output;
 use broker_local::provider::{Options, StandIn};
 
-/// What the stand-in is told its clients by, unless BROKER_PROVIDER_TOKEN says otherwise.
+/// The default token of the stand-in; BROKER_PROVIDER_TOKEN overrides it.
 const TOKEN: &str = "stand-in";
 
 pub(crate) fn run(settings: &Settings, args: args::Provider) -> anyhow::Result<Done> {
     let defaults =
         [("BROKER_LOG", QUIET_LOG), ("BROKER_LOG_FORMAT", "text"), ("BROKER_PROVIDER_TOKEN", TOKEN)];
-    // The URL is read with the token; which one stands there does not matter here.
+    // The URL is read with the token; its value does not matter here.
     let defaults = [&defaults[..], &[("BROKER_PROVIDER_URL", "http://127.0.0.1")]].concat();
     let config = settings.over(&defaults, Config::read)?;
     telemetry::start(&config.log, config.log_format)?;
@@ -48,7 +48,7 @@ pub(crate) fn run(settings: &Settings, args: args::Provider) -> anyhow::Result<D
     })
 }
 
-/// Starts a stand-in on loopback; how it is reached.
+/// Starts a stand-in on loopback; returns its configuration.
 pub(super) async fn start(
     port: u16,
     token: &SecretString,
@@ -69,5 +69,5 @@ pub(super) async fn start(
     })
 }
 
-/// Deletions a second in `broker up`: a person watches.
+/// Deletions a second in `broker up`, slow enough to watch.
 const RATE: u32 = 10;

@@ -1,8 +1,7 @@
-//! `broker queues`: how full the queues are, each process's reply queue included, how old what is received of them is, and
-//! how much each worker has before it.
+//! `broker queues`: depth of every queue, reply queues included, age of the oldest received message, and backlog per worker.
 //!
-//! The age is of what the workers received since their last heartbeat but one: SQS tells it only to CloudWatch, and a look
-//! by receiving would count against a message. While nobody receives there is none.
+//! The age is of the messages that workers received in their last two heartbeat intervals: SQS reports it only to
+//! CloudWatch, and receiving a message to look at it would count as a receive. Without receives there is none.
 
 use std::time::Duration;
 
@@ -12,8 +11,8 @@ use broker_store::heartbeat;
 use broker_store::{Instance, Role};
 use serde::Serialize;
 
-use super::Done;
 use crate::context::Context;
+use crate::done::Done;
 use crate::output;
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -22,7 +21,7 @@ struct Row {
     visible: u64,
     in_flight: u64,
     delayed: u64,
-    /// Of the oldest message that a worker received of late.
+    /// Of the oldest message that a worker received recently.
     oldest_age_ms: Option<u64>,
     /// Visible messages for each running worker.
     backlog_per_worker: Option<u64>,
@@ -41,7 +40,7 @@ pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
         rows.push(row(depth, source, &workers));
     }
     for name in topology::reply_queues(&context.aws, &context.names).await? {
-        // A process may take its reply queue with it while we look.
+        // A process may delete its reply queue meanwhile.
         if let Ok(depth) = topology::depth(&context.aws, &urls.reply(&name), name.as_str().to_owned()).await {
             rows.push(row(depth, None, &workers));
         }
@@ -56,7 +55,7 @@ pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
     Ok(Done::Ok)
 }
 
-/// What is told of one queue; `source` is one that workers receive from.
+/// The row of one queue; `source` is a queue that workers receive from.
 fn row(depth: Depth, source: Option<QueueKind>, workers: &[Instance]) -> Row {
     let age = |worker: &Instance| match source? {
         QueueKind::Requests => worker.received.requests,

@@ -1,15 +1,15 @@
-//! What was queued when the embedded queues were lost with their process is sent again, from its records in the table.
+//! Resend after the loss of embedded queues: sends the queued requests again, from their records in the table.
 //!
-//! Invariant: a message that is sent twice claims once, so this may be repeated at any time. A request whose deadline
-//! passed meanwhile is sent, too: the worker that gets it stores `expired`. What it does not do: send again what has no
-//! record, a synchronous call that was still waiting; its caller saw the connection break, and may repeat it.
+//! Invariant: a message that is sent twice claims once, so this may be repeated at any time. A request past its deadline is
+//! sent, too: the worker that gets it stores `expired`. A synchronous call has no record and is not sent again; its caller
+//! saw the connection break, and may repeat it.
 
 use broker_queue::{QueueKind, QueueNames, QueueUrls, Sender};
 use broker_runtime::aws::Aws;
 use broker_store::Store;
 use tokio::task::JoinSet;
 
-/// Sends every queued request again and returns how many there were.
+/// Sends every queued request again and returns their number.
 pub(super) async fn queued_requests(aws: &Aws, names: &QueueNames, store: &Store) -> anyhow::Result<usize> {
     let urls = QueueUrls::resolve(aws, names).await?;
     let sender = Sender::new(aws.sqs.clone(), urls.get(QueueKind::Requests), Sender::MAX_IN_FLIGHT);

@@ -1,4 +1,4 @@
-//! `broker sandbox`: one sandbox, for the operator: look, take back, give longer, delete again.
+//! `broker sandbox`: show, release, extend, retry the deletion of one sandbox.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use broker_domain::{Allocation, EndReason, LeaseEnd, SandboxId, Status};
 use broker_store::{Act, Changed, EndOutcome, Record, Seen};
 use serde_json::{Value, json};
 
-use super::Done;
 use crate::args;
 use crate::context::Context;
+use crate::done::Done;
 use crate::output;
 
 /// The longest lease, from now.
@@ -28,7 +28,7 @@ pub(crate) async fn release(context: Context, args: args::OneSandbox) -> anyhow:
     let end = LeaseEnd::by_broker(EndReason::Released, context.clock.now());
     match context.store.end(&record.sandbox.id, allocation, &end).await? {
         EndOutcome::Ended => print(&read(&context, &args.id).await?, args.output.json),
-        EndOutcome::MovedOn => bail!("{} changed at the same moment: look again", args.id),
+        EndOutcome::MovedOn => bail!("{} changed at the same moment: try again", args.id),
     }
 }
 
@@ -68,13 +68,13 @@ async fn read(context: &Context, id: &str) -> anyhow::Result<Record> {
 fn live(record: &Record) -> anyhow::Result<&Allocation> {
     let sandbox = &record.sandbox;
     let live = sandbox.allocation.as_ref().filter(|_| sandbox.status == Status::Allocated);
-    live.with_context(|| format!("{} is {}: nobody has it", sandbox.id, sandbox.status))
+    live.with_context(|| format!("{} is {}: it has no lease", sandbox.id, sandbox.status))
 }
 
 fn done(changed: Changed, id: &str) -> anyhow::Result<()> {
     match changed {
         Changed::Done => Ok(()),
-        Changed::MovedOn => bail!("{id} changed at the same moment: look again"),
+        Changed::MovedOn => bail!("{id} changed at the same moment: try again"),
     }
 }
 

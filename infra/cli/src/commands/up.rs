@@ -1,6 +1,6 @@
-//! `broker up`: everything on one machine. Every message crosses SQS over HTTP here too.
+//! `broker up`: the whole broker on one machine. Messages cross SQS over HTTP here too.
 //!
-//! It ends in the order in which work flows: the API answers what waits, then the workers finish, then the endpoints go.
+//! It ends in the order in which work flows: the API answers open requests, then the workers finish, then the endpoints end.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -25,18 +25,19 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::endpoints::QUIET_LOG;
-use super::{Done, fleet, pool, provider, resend};
+use super::{fleet, pool, provider, resend};
 use crate::args::{self, Workers};
 use crate::context::Settings;
+use crate::done::Done;
 use crate::output;
 use broker_local::endpoints::Endpoints;
 use broker_local::provider::Options;
 
-/// When the stand-in has a new account for one that was deleted.
+/// When the stand-in replaces a deleted account.
 const REGROW_AFTER: Duration = Duration::from_secs(20);
 
 pub(crate) fn run(settings: &Settings, args: args::Up) -> anyhow::Result<Done> {
-    // Not the source of the request ids, which everybody sees.
+    // Not the source of the request ids, which are public.
     let secrets = Entropy::from_system();
     let token = |role: &str| format!("{role}={}", secrets.uuid().simple());
     let (track_tokens, admin_tokens) = (token("platform"), token("operator"));
@@ -44,14 +45,14 @@ pub(crate) fn run(settings: &Settings, args: args::Up) -> anyhow::Result<Done> {
         ("BROKER_LOG", QUIET_LOG),
         ("BROKER_LOG_FORMAT", "text"),
         ("BROKER_LOCAL", "true"),
-        // What is given back is gone, and followed by a new one, while somebody watches.
+        // A returned sandbox is deleted and replaced soon, while someone watches.
         ("BROKER_SYNC_EVERY_S", "10"),
         ("BROKER_CLEANUP_EVERY_S", "5"),
         ("BROKER_CENSUS_EVERY_S", "5"),
         ("BROKER_EXPIRE_EVERY_S", "10"),
-        // Ends in time at Ctrl-C; an empty poll costs nothing here.
+        // Ends soon after Ctrl-C; an empty poll costs nothing here.
         ("BROKER_POLL_WAIT_S", "2"),
-        // No load balancer stands before it.
+        // No load balancer in front.
         ("BROKER_LAME_DUCK_S", "0"),
         ("BROKER_TRACK_TOKENS", track_tokens.as_str()),
         ("BROKER_ADMIN_TOKENS", admin_tokens.as_str()),
@@ -67,7 +68,7 @@ pub(crate) fn run(settings: &Settings, args: args::Up) -> anyhow::Result<Done> {
     runtime.block_on(everything(args, config, told, Entropy::from_system()))
 }
 
-/// Settings in which a secret's file, where one is named, takes the place of the default that `up` makes.
+/// Settings in which a secret's file, where one is named, replaces the default that `up` makes.
 struct WithoutOwnFiles<'a>(&'a dyn Strings);
 
 impl Strings for WithoutOwnFiles<'_> {
@@ -137,7 +138,7 @@ async fn everything(
         let mut served = pin!(served);
         tokio::select! {
             served = &mut served => (served, None),
-            // A worker that ends by itself takes the rest with it: half a broker must not look like a whole one.
+            // A worker that ends by itself ends the rest: a part of a broker must not look like a whole one.
             Some(ended) = parts.join_next() => {
                 front.soft.cancel();
                 (served.await, Some(ended))
@@ -159,8 +160,8 @@ async fn everything(
     Ok(Done::Ok)
 }
 
-/// The configuration with a provider: the one that is set, or a stand-in that has the same accounts as the pool and grows
-/// a new one for each that is deleted.
+/// The configuration with a provider: the configured one, or a stand-in with the same accounts as the pool that replaces
+/// each deleted account.
 async fn with_provider(
     mut config: Config,
     accounts: usize,
@@ -177,14 +178,14 @@ async fn with_provider(
     Ok(config)
 }
 
-/// What was found and made before anything is served.
+/// The result of the preparation.
 struct Prepared {
     seeded: pool::seed::Seeded,
-    /// Requests that were queued when the last run ended.
+    /// The number of requests that were queued when the last run ended.
     resent: usize,
 }
 
-/// Table, queues, what was queued, and pool.
+/// Prepares table, queues, queued requests and pool.
 async fn prepare(config: &Config, aws: &Aws, clock: &Clock, count: usize) -> anyhow::Result<Prepared> {
     let names = QueueNames::new(&config.prefix)?;
     schema::ensure(&aws.dynamodb, &config.table).await?;
@@ -195,7 +196,7 @@ async fn prepare(config: &Config, aws: &Aws, clock: &Clock, count: usize) -> any
     Ok(Prepared { seeded, resent })
 }
 
-/// Tells how to use it, and serves until it is ended.
+/// Prints how to use it, and serves until the end.
 async fn serve(
     process: Process,
     listener: TcpListener,
@@ -231,7 +232,7 @@ Ctrl-C stops it: what was accepted is answered first, a second one does not wait
     broker_api::run(process, listener).await
 }
 
-/// What will be left, and what is missing.
+/// Notes on what will be kept, and what is missing.
 fn notes(prepared: &Prepared, keeps: Option<&Path>) -> String {
     let mut notes = keeps.map_or_else(
         || "The table is in memory: nothing survives Ctrl-C (--data-dir keeps it).".to_owned(),
@@ -249,7 +250,7 @@ fn notes(prepared: &Prepared, keeps: Option<&Path>) -> String {
     notes
 }
 
-/// What is left when it has ended.
+/// The last line.
 fn left(keeps: Option<&Path>) -> String {
     keeps.map_or_else(
         || "Stopped. Nothing is left of it.".to_owned(),
@@ -257,7 +258,7 @@ fn left(keeps: Option<&Path>) -> String {
     )
 }
 
-/// A token as its owner uses it. Only this command shows one: to whoever started it, on his own machine.
+/// A token for its user. Only `broker up` prints one, on the user's own machine.
 fn shown(token: &Token) -> String {
     String::from_utf8_lossy(token.secret()).into_owned()
 }

@@ -1,13 +1,12 @@
-//! The DynamoDB endpoint: `dynoxide`, on a thread of its own.
+//! Embedded DynamoDB endpoint: `dynoxide`, on a thread of its own.
 //!
 //! The library runs each operation to its end on the thread that received it, behind one lock, with an fsync when the
 //! table is on disk. On the broker's own runtime that would stall the API and the workers with it, hence the own thread
 //! and runtime. Invariant: one process at a time has a data directory open (a lock file, released by the kernel
 //! also when the process is killed), because the library would let two of them write.
-//!
-//! Expiry by TTL is ours: the library only sweeps when it is told to, which happens at start and every hour. That is
-//! sooner than AWS (up to days), which no condition may rely on. A sweep reads every item: in a table of a million it
-//! keeps a core busy for most of a minute.
+//! Expiry by TTL is added here: the library sweeps only when asked, which is at start and every hour. That is sooner than AWS
+//! (up to days), which no condition may rely on. A sweep reads every item: in a table of a million it keeps a core busy for
+//! most of a minute.
 //!
 //! Differences from AWS that remain: reads of an index are consistent at once; there is no throttling, and never a
 //! TransactionConflict or TransactionInProgress (inject them in tests); capacity is reported but unlimited; tables
@@ -36,17 +35,17 @@ const LOCK_FILE: &str = "table.lock";
 /// How often expired items are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 
-/// The database thread, seen from outside.
+/// Handle of the database thread.
 #[derive(Debug)]
 pub(super) struct Running {
-    /// Its other half is dropped as the last thing that the thread does, also in a panic.
+    /// Its sender is dropped last on the thread, also in a panic.
     ended: oneshot::Receiver<()>,
 }
 
 impl Running {
     /// Waits until the server has ended and its files are closed.
     pub(super) async fn stopped(self) {
-        // Nothing is ever sent: the error is the news that the thread has ended.
+        // Nothing is ever sent: the error means that the thread has ended.
         let _ = self.ended.await;
     }
 }
@@ -87,8 +86,8 @@ pub(super) async fn start(
             });
             match started {
                 Ok((table, runtime, listener)) => {
-                    // Connections wait in the backlog from here on, so it counts as started. A caller who left
-                    // has dropped nothing that we need: the token still ends the server.
+                    // Connections wait in the backlog from here on, so it counts as started. A caller who left has dropped nothing that is
+                    // needed: the token still ends the server.
                     let _ = ready.send(Ok(()));
                     runtime.block_on(serve(listener, table.database.clone(), shutdown));
                     // Also ends connections that did not end by themselves, and with them their use of the table.
@@ -124,7 +123,7 @@ async fn serve(listener: TcpListener, database: Database, shutdown: Cancellation
     sweeper.abort();
 }
 
-/// Removes what its TTL attribute says has expired; never ends.
+/// Removes expired items by the TTL attribute; never ends.
 async fn sweep(database: Database) {
     let mut ticks = interval(SWEEP_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -135,9 +134,9 @@ async fn sweep(database: Database) {
             Ok(Ok(0)) => {}
             Ok(Ok(removed)) => tracing::debug!(removed, "removed expired items"),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "expired items were not removed, the next sweep tries again")
+                tracing::warn!(%error, "expired items not removed, the next sweep tries again")
             }
-            Err(error) => tracing::warn!(%error, "the sweep of expired items did not end"),
+            Err(error) => tracing::warn!(%error, "sweep of expired items failed"),
         }
     }
 }

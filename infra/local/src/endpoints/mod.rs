@@ -1,8 +1,8 @@
-//! The embedded SQS and DynamoDB endpoints of `broker up`: the broker without an AWS account.
+//! Embedded SQS and DynamoDB endpoints of `broker up`: the broker without an AWS account.
 //!
-//! They speak the real wire protocols over HTTP on the loopback interface, so the program that runs against them is the
-//! one that runs against AWS: same SDK, same requests, same errors. Invariant: what is true here is true on AWS, or is
-//! named as a difference in [`sqs`] or [`dynamodb`]. A difference may be stricter than AWS; a kinder one is a mistake.
+//! They serve the real wire protocols over HTTP on the loopback interface, so the same program runs against them and against
+//! AWS: same SDK, same requests, same errors. Invariant: a difference to AWS is named in [`sqs`] or [`dynamodb`]. A difference
+//! may be stricter than AWS; a kinder one is a bug.
 //!
 //! They do not authenticate (any credentials are accepted, so only loopback addresses are served), do not
 //! survive on their own (queues live in memory, the table too unless it has a data directory), and do not print.
@@ -23,14 +23,14 @@ use std::{
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
-/// How long connections may still be served after shutdown began. Requests take milliseconds and long polls are ended
-/// at once, so only a peer that stopped talking midway reaches it.
+/// How long connections are served after shutdown began. Requests take milliseconds and long polls are ended at once, so
+/// only a peer that stopped in the middle of a request takes so long.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// Connections that may wait to be accepted; more than the thousand simultaneous callers that load tests have.
+/// Connections that may wait to be accepted; more than the thousand simultaneous callers of the load tests.
 const BACKLOG: u32 = 4096;
 
-/// Where to listen and what to keep.
+/// The options of the endpoints.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// A loopback address: the endpoints accept any credentials.
@@ -39,7 +39,7 @@ pub struct Options {
     pub dynamodb_port: u16,
     /// Port of the SQS endpoint; 0 takes any that is free.
     pub sqs_port: u16,
-    /// Keeps the tables in `table.sqlite3` of this directory, which is made if need be. `None`: in memory.
+    /// Keeps the tables in `table.sqlite3` of this directory, which is created if necessary. `None`: in memory.
     pub data_dir: Option<PathBuf>,
 }
 
@@ -54,10 +54,10 @@ pub struct Endpoints {
     sqs: tokio::task::JoinHandle<()>,
 }
 
-/// Why the endpoints did not start, and what to do about it.
+/// Why the endpoints did not start, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// Anybody who reaches the endpoints may use them.
+    /// Anyone who reaches the endpoints may use them.
     #[error(
         "{0} is not a loopback address: the embedded endpoints check no credentials; use 127.0.0.1 or ::1"
     )]
@@ -69,30 +69,30 @@ pub enum EndpointError {
     Listen {
         /// SQS or DynamoDB.
         endpoint: &'static str,
-        /// The address that was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The data directory, or a file in it, cannot be made or written.
+    /// The data directory, or a file in it, cannot be created or written.
     #[error(
-        "cannot write {path}: {source}; give the data directory's owner and permissions a look, or choose another"
+        "cannot write {path}: {source}; check the data directory's owner and permissions, or choose another"
     )]
     DataDir {
         /// The directory or file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// Another process has the data directory open.
     #[error("data directory {0} is in use by another broker; stop that one, or choose another directory")]
     DataDirLocked(PathBuf),
-    /// The file is there, and is no table of ours, is damaged, or the path is not UTF-8.
+    /// The file is not a table of the broker, is damaged, or its path is not UTF-8.
     #[error("cannot open the table {path}: {reason}; move the file away to begin with an empty table")]
     Table {
         /// The SQLite file.
         path: PathBuf,
-        /// What the database said.
+        /// The error of the database.
         reason: String,
     },
     /// The database thread could not be started.
@@ -100,7 +100,7 @@ pub enum EndpointError {
     Thread(#[source] io::Error),
 }
 
-/// Starts both endpoints; when it returns, they answer.
+/// Starts both endpoints; when it returns, they accept requests.
 ///
 /// # Errors
 ///
@@ -129,13 +129,13 @@ impl Endpoints {
     pub async fn stopped(self) {
         self.dynamodb.stopped().await;
         if let Err(error) = self.sqs.await {
-            tracing::error!(%error, "the SQS endpoint ended in a panic");
+            tracing::error!(%error, "the SQS endpoint panicked");
         }
     }
 }
 
-/// A listener whose accepted connections have `TCP_NODELAY` set (Linux hands it down), also where a library
-/// accepts them: with Nagle's algorithm, an answer written in two parts waits for the delayed ACK of the first, 40 ms.
+/// A listener whose accepted connections have `TCP_NODELAY` set (Linux inherits it), also where a library accepts them: with
+/// Nagle's algorithm, a response written in two parts waits for the delayed ACK of the first, 40 ms.
 fn listen(endpoint: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), EndpointError> {
     let open = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;

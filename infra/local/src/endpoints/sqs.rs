@@ -1,7 +1,6 @@
-//! The SQS endpoint: the queues of `rustack`, behind a wrapper that mends what differs from SQS, served by hyper.
+//! Embedded SQS endpoint: the queues of `rustack`, behind a wrapper that corrects differences to SQS, served by hyper.
 //!
-//! Invariant: whoever talks to it with the AWS SDK gets, for what the broker uses, the answers and typed errors that SQS
-//! gives. What the library lacked and the wrapper adds:
+//! Invariant: an AWS SDK client gets, for what the broker uses, the responses and typed errors of SQS. The wrapper adds:
 //!
 //! - errors carry the shape and query code by which the SDK recognises them, e.g. `QueueDoesNotExist`;
 //! - [`queues`]: tags at creation, a `maxReceiveCount` written as a string, one creation at a time (two at once could lose
@@ -17,10 +16,11 @@
 //! its visibility ends; nothing expires by retention; attributes change at once; a deleted name is free at once; no
 //! limit of messages in flight, no throttling; characters of a body are not checked. Missing: message move tasks
 //! (`UnsupportedOperation`), FIFO beyond the basics, permissions, encryption, the X-Ray header, `prefix.*` in
-//! `MessageAttributeNames`. Visibility and delays that end while somebody waits are noticed within a second.
+//! `MessageAttributeNames`. Visibility and delays that end while a call waits are noticed within a second.
 
 mod handler;
 mod messages;
+mod missing;
 mod queues;
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
@@ -39,11 +39,11 @@ use tokio_util::sync::CancellationToken;
 use super::DRAIN;
 use handler::Handler;
 
-/// Account and region of the queues' ARNs and URLs; any will do, as long as it is one.
+/// Account and region of the queues' ARNs and URLs; the values do not matter.
 const ACCOUNT: &str = "000000000000";
 const REGION: &str = "us-east-1";
 
-/// How long to wait when no connection can be accepted, mostly for want of file descriptors.
+/// The pause when no connection can be accepted, mostly for lack of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// Serves on `listener`, which is bound to `address`, until `shutdown`; then ends long polls with no message, lets
@@ -99,6 +99,6 @@ async fn serve_connection(stream: TcpStream, service: SqsHttpService<Handler>, s
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection to the SQS endpoint broke off");
+        tracing::debug!(%error, "a connection to the SQS endpoint broke");
     }
 }

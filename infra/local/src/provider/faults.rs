@@ -1,10 +1,10 @@
-//! How the stand-in misbehaves on demand.
+//! Faults of the provider stand-in.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// The faults of this moment; a `PUT` replaces them, and `{}` ends them.
+/// The current faults; a `PUT` replaces them, and `{}` ends them.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
@@ -14,32 +14,32 @@ pub struct Faults {
     pub delete: Fault,
 }
 
-/// What is wrong with one kind of call.
+/// The fault of one kind of call.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fault {
-    /// For so many calls; absent, until the faults are replaced.
+    /// The number of calls with the fault; absent, until the faults are replaced.
     pub times: Option<u32>,
     /// Only every n-th call has it.
     pub every: Option<u32>,
-    /// It answers after this.
+    /// The response is delayed by this.
     pub delay_ms: u64,
-    /// It answers with this, and does nothing.
+    /// The response has this status, and nothing is done.
     pub status: Option<u16>,
-    /// With this `Retry-After`.
+    /// The response has this `Retry-After`.
     pub retry_after_s: Option<u64>,
     /// List: no accounts.
     pub empty: bool,
-    /// List: the first page is said to be the last.
+    /// List: the first page is the last.
     pub no_next: bool,
-    /// List: the page breaks off in the middle.
+    /// List: the page ends in the middle.
     pub truncated: bool,
-    /// List: each page is its own next.
+    /// List: each page links to itself.
     #[serde(rename = "loop")]
     pub looping: bool,
-    /// Delete: says 404 and does nothing.
+    /// Delete: 404, and nothing is done.
     pub not_found: bool,
-    /// Delete: does it, and breaks the connection instead of answering.
+    /// Delete: is done, and the connection breaks before the response.
     pub lost: bool,
 }
 
@@ -48,7 +48,7 @@ impl Fault {
         Duration::from_millis(self.delay_ms)
     }
 
-    /// The fault of call number `call` (from 1): this one, or none.
+    /// The fault of call number `call` (from 1), or none.
     pub(super) fn of_call(&mut self, call: u32) -> Self {
         if self.every.is_some_and(|every| !call.is_multiple_of(every.max(1))) {
             return Self::default();

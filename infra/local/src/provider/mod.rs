@@ -1,15 +1,15 @@
-//! A provider to try things out with: the stand-in for the outside system, as a server over HTTP.
+//! Provider stand-in: an HTTP server with the provider's API, for `broker up` and tests.
 //!
 //! | method, path | what |
 //! |---|---|
 //! | `GET /current_user/accounts?page=` | a page of its accounts, with the next page's URL |
 //! | `DELETE /sandbox/accounts/{uuid}` | deletes one |
-//! | `GET /stand-in` | what there is and every deletion that was asked for, with its time |
-//! | `PUT /stand-in/faults` | how it misbehaves from now on ([`Faults`]) |
-//! | `POST /stand-in/accounts` | more accounts, or one in the place of another (`csp_id`) |
+//! | `GET /stand-in` | its accounts and every requested deletion, with its time |
+//! | `PUT /stand-in/faults` | sets its faults ([`Faults`]) |
+//! | `POST /stand-in/accounts` | adds accounts, or replaces one (`csp_id`) |
 //!
-//! Invariant: what it answers under no fault is what DESIGN.md, "Provider" says, so the client that runs against it is the
-//! one that runs against the real one. It serves loopback only. What it does not do: survive its process.
+//! Invariant: without a fault it answers as in ARCHITECTURE.md, "Provider", so the same client runs against it and against the
+//! real one. It serves loopback only, and keeps nothing on disk.
 
 mod faults;
 mod world;
@@ -33,15 +33,15 @@ use uuid::Uuid;
 pub use self::faults::{Fault, Faults};
 pub use self::world::{Options, Wish, World};
 
-/// An answer, or that the connection is to break without one.
+/// A response, or the order to break the connection without one.
 type Answer = Result<Response<Full<Bytes>>, NoAnswer>;
 
-/// The fault that loses an answer.
+/// The fault that loses a response.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer is lost")]
+#[error("the response is lost")]
 struct NoAnswer;
 
-/// The stand-in. Clones are the same one.
+/// The stand-in. Clones share its accounts.
 #[derive(Clone, Debug)]
 pub struct StandIn {
     /// Its accounts and faults.
@@ -53,7 +53,7 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// A stand-in that will be reached at `address` by whoever has `token`.
+    /// A stand-in at `address` for clients with `token`.
     pub fn new(address: SocketAddr, token: &str, options: Options, clock: Clock) -> Self {
         let world = Arc::new(World::new(options, clock.now()));
         Self { world, clock, token: token.to_owned(), base: format!("http://{address}") }
@@ -71,7 +71,7 @@ impl StandIn {
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .serve_connection(TokioIo::new(stream), service);
-            // A connection that breaks off is a fault, or its client's affair.
+            // A broken connection is a fault, or its client's problem.
             tokio::spawn(async move { stop.run_until_cancelled(connection).await.and_then(Result::err) });
         }
     }
@@ -162,7 +162,7 @@ impl StandIn {
     }
 }
 
-/// The provider's own id of account number `number`, the same in the stand-in and in what `broker pool seed` makes.
+/// The provider's id of account number `number`, the same in the stand-in and in `broker pool seed`.
 pub fn uuid_of(number: usize) -> Uuid {
     Uuid::from_u128(u128::try_from(number).unwrap_or(u128::MAX))
 }

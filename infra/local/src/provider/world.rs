@@ -1,4 +1,4 @@
-//! The accounts of the stand-in, and what was asked of it.
+//! Accounts of the stand-in, and the calls it received.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,14 +12,14 @@ use uuid::Uuid;
 
 use super::faults::{Fault, Faults};
 
-/// What a stand-in begins with.
+/// The initial accounts of a stand-in.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How many accounts; their ids and names are those that `broker pool seed` gives.
+    /// The number of accounts; their ids and names are those of `broker pool seed`.
     pub accounts: usize,
-    /// How many of them are on a page.
+    /// The number of accounts of a page.
     pub page_size: usize,
-    /// After which a deleted account is followed by a new one, with a new id.
+    /// The time after which a deleted account is replaced by a new one, with a new id.
     pub regrow_after: Option<Duration>,
 }
 
@@ -35,30 +35,30 @@ struct Account {
     created_at: String,
 }
 
-/// A deletion that was asked for.
+/// A requested deletion.
 #[derive(Clone, Debug, Serialize)]
 struct Deletion {
     at_ms: u64,
     uuid: String,
     outcome: String,
-    /// Where the asker stands in a trace.
+    /// The trace context of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
 }
 
-/// A wish for more accounts.
+/// A request for more accounts.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Wish {
-    /// How many new ones.
+    /// The number of new ones.
     count: usize,
-    /// Another account under this id, in the place of the one that has it.
+    /// The id of the account to replace.
     csp_id: Option<String>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// By the number of their making: pages keep their order.
+    /// By number: pages keep their order.
     accounts: BTreeMap<usize, Account>,
     made: usize,
     growing: Vec<Timestamp>,
@@ -67,7 +67,7 @@ struct State {
     deletions: Vec<Deletion>,
 }
 
-/// Everything the stand-in knows.
+/// The state of the stand-in.
 #[derive(Debug)]
 pub struct World {
     state: Mutex<State>,
@@ -119,7 +119,7 @@ impl World {
         (rows.collect(), last)
     }
 
-    /// Whether there was such an account to remove.
+    /// Removes an account; returns whether it existed.
     pub(super) fn remove(&self, uuid: Uuid, now: Timestamp) -> bool {
         let mut state = self.state();
         let found = state.accounts.iter().find(|(_, account)| account.uuid == uuid).map(|(made, _)| *made);
@@ -146,7 +146,7 @@ impl World {
         json!({ "accounts": state.accounts.len() })
     }
 
-    /// Its accounts, deletions and calls, as `GET /stand-in` answers them.
+    /// Its accounts, deletions and calls, as JSON of `GET /stand-in`.
     pub fn shown(&self, now: Timestamp) -> Value {
         let mut state = self.state();
         state.grow(now);
@@ -159,7 +159,7 @@ impl World {
 }
 
 impl State {
-    /// A new account: its number tells its id, its name and its uuid, as `broker pool seed` gives them.
+    /// A new account: id, name and uuid follow from its number, as in `broker pool seed`.
     fn make(&mut self, csp_id: Option<&str>, now: Timestamp) {
         let number = self.made;
         self.made += 1;

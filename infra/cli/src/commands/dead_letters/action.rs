@@ -1,4 +1,4 @@
-//! `broker dead-letters replay` and `discard`: with progress, and Ctrl-C ends them where they can be gone on with.
+//! `broker dead-letters replay` and `discard`, with progress; after Ctrl-C the same command continues.
 
 use anyhow::bail;
 use broker_dead_letters::{Action, DeadLetters, Options, ReplayReport, Selection};
@@ -6,8 +6,8 @@ use broker_queue::{QueueKind, QueueUrls, Sender};
 use broker_runtime::lifecycle::Lifecycle;
 
 use crate::args;
-use crate::commands::Done;
 use crate::context::Context;
+use crate::done::Done;
 use crate::output::{self, Progress};
 
 pub(crate) async fn replay(context: Context, args: args::Replay) -> anyhow::Result<Done> {
@@ -18,7 +18,7 @@ pub(crate) async fn replay(context: Context, args: args::Replay) -> anyhow::Resu
 pub(crate) async fn discard(context: Context, args: args::Discard) -> anyhow::Result<Done> {
     let why = args.why.trim().to_owned();
     if why.is_empty() {
-        output::complain("--why must say why nobody wants them");
+        output::complain("--why must give the reason");
         return Ok(Done::Misused);
     }
     perform(context, Action::Discard { why }, args.selected, "discarding").await
@@ -31,7 +31,7 @@ async fn perform(
     what: &'static str,
 ) -> anyhow::Result<Done> {
     if !args.is_clear() {
-        output::complain("say which: ids, or filters, or --all");
+        output::complain("select dead letters: ids, or filters, or --all");
         return Ok(Done::Misused);
     }
     let urls = QueueUrls::resolve(&context.aws, &context.names).await?;
@@ -51,20 +51,21 @@ async fn perform(
     let lifecycle = Lifecycle::new();
     lifecycle.end_on_signals()?;
     let options = Options { dry_run: args.dry_run, rate: args.rate, limit: args.limit, within: None };
-    // A look at all of them, so that there is an estimate of the rest.
+    // Counts all of them first, for the estimate of the time.
     let total = if args.dry_run { 0 } else { letters.count(selection.clone()).await?.done };
     let total = args.limit.map_or(total, |limit| limit.min(total));
     let clock = context.clock.clone();
     let mut progress = Progress::new(total, what, clock.instant());
-    let told = |tally: &ReplayReport| progress.at(tally.done + tally.skipped + tally.failed, clock.instant());
-    let tally = letters.perform(action, selection, options, &args.by, &lifecycle.soft, told).await;
+    let report =
+        |tally: &ReplayReport| progress.at(tally.done + tally.skipped + tally.failed, clock.instant());
+    let tally = letters.perform(action, selection, options, &args.by, &lifecycle.soft, report).await;
     progress.end();
     let tally = tally?;
     show(&tally, args.output.json)?;
     match (tally.interrupted, tally.failed) {
         (false, 0) => Ok(Done::Ok),
-        (true, _) => bail!("ended before the end: the same command goes on"),
-        (false, failed) => bail!("{failed} were not done: the same command tries them again"),
+        (true, _) => bail!("interrupted: the same command continues"),
+        (false, failed) => bail!("{failed} failed: the same command repeats them"),
     }
 }
 
@@ -81,7 +82,7 @@ fn show(tally: &ReplayReport, json: bool) -> std::io::Result<()> {
         ("died again meanwhile", tally.died_again),
         ("left alone", tally.skipped),
         ("not done", tally.failed),
-        ("no such letter", tally.missing.len() as u64),
+        ("no such dead letter", tally.missing.len() as u64),
         ("milliseconds", tally.duration_ms),
     ];
     let counts = counts.into_iter().map(|(what, count)| (what.to_owned(), count));

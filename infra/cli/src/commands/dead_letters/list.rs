@@ -1,15 +1,15 @@
-//! `broker dead-letters list`: any number of them, the oldest first.
+//! `broker dead-letters list`: dead letters, the oldest first.
 
 use broker_dead_letters::{Listing, View};
 use broker_domain::{DeadLetter, Timestamp};
 
 use super::age;
 use crate::args;
-use crate::commands::Done;
 use crate::context::Context;
+use crate::done::Done;
 use crate::output;
 
-/// Rows as they are printed: texts of letters are not kept, they may be long.
+/// Rows as they are printed: the texts of letters are not kept, they may be long.
 enum Rows {
     Json(Vec<View>),
     Table(Vec<[String; 8]>),

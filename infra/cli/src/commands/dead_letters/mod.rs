@@ -1,4 +1,4 @@
-//! `broker dead-letters`: see, understand, replay, discard. What it does is `broker_dead_letters`, as over HTTP.
+//! `broker dead-letters`: list, show, replay, discard; the same code as over HTTP (`broker_dead_letters`).
 
 pub(crate) mod action;
 pub(crate) mod list;
@@ -6,7 +6,7 @@ pub(crate) mod show;
 
 use broker_domain::Timestamp;
 
-/// How long ago, in words that fit a column.
+/// The age in words that fit a column.
 fn age(at: Timestamp, now: Timestamp) -> String {
     let seconds = now.since(at).as_secs();
     match seconds {

@@ -1,12 +1,12 @@
-//! `broker dead-letters show`: everything that is known of one; `--raw` prints its text byte for byte.
+//! `broker dead-letters show`: the full record of a dead letter; `--raw` prints its text byte for byte.
 
 use anyhow::Context as _;
 use broker_dead_letters::{View, WholeView};
 use serde_json::Value;
 
 use crate::args;
-use crate::commands::Done;
 use crate::context::Context;
+use crate::done::Done;
 use crate::output;
 
 pub(crate) async fn run(context: Context, args: args::ShowDeadLetter) -> anyhow::Result<Done> {

@@ -1,10 +1,9 @@
-//! `broker pool adopt`: takes over a table that another tool filled, with the attributes of ours but without leases and
-//! index keys.
+//! `broker pool adopt`: adopts a table that another tool filled, with our attributes but without leases and index keys.
 //!
 //! Invariants: nothing is written without `--apply`; nothing is written to a table that is in use, by the other tool (the
-//! table is read twice and must not change) or by ours (a lease has to stand before its owner asks again); what may be
-//! in somebody's hands is only given up with `--confirm`; a run that ended midway is begun anew and finds what is left.
-//! What it does not do: convert keys or attribute names.
+//! table is read twice and must not change) or by ours (a lease must exist before its owner repeats); sandboxes that may be
+//! in use are only given up with `--confirm`; a run that ended midway is repeated and finds the rest. Keys and attribute
+//! names are not converted.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -17,14 +16,14 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::args;
-use crate::commands::Done;
 use crate::context::Context;
+use crate::done::Done;
 use crate::output;
 use broker_store::scan_all::{SEGMENTS, every_page};
 
-/// Rows that are being taken over at the same time; they share calls.
+/// Rows that are adopted at the same time; they share calls.
 const AT_ONCE: usize = 100;
-/// How often a write is tried that the table does not take just now, each time after twice the pause.
+/// The attempts of a write that DynamoDB refuses for now, each after twice the pause.
 const PATIENCE: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -35,7 +34,7 @@ struct Surplus {
     why: &'static str,
 }
 
-/// What is planned, and what was done.
+/// The plan, and what was done.
 #[derive(Default, Serialize)]
 struct Report {
     dry_run: bool,
@@ -45,13 +44,13 @@ struct Report {
     kept: BTreeMap<&'static str, u64>,
     surplus: Vec<Surplus>,
     unreadable: Vec<String>,
-    /// What was written.
+    /// Rows that were written.
     adopted: u64,
-    /// What changed under our hands, or could not be written.
+    /// Rows that changed meanwhile, or could not be written.
     left: u64,
 }
 
-/// The whole table, as one look found it.
+/// The whole table, as one read found it.
 #[derive(Default)]
 struct Look {
     foreign: Vec<(ForeignSandbox, ForeignRow)>,
@@ -67,7 +66,10 @@ pub(crate) async fn run(context: Context, args: args::Adopt) -> anyhow::Result<D
     let second = look(&context).await?;
     let changed = changes(&first.digests, &second.digests);
     if changed > 0 {
-        bail!("{changed} sandboxes changed within {} s: stop whatever uses the table first", args.apart_s);
+        bail!(
+            "{changed} sandboxes changed within {} s: stop the programs that use the table first",
+            args.apart_s
+        );
     }
     if args.apply {
         must_be_alone(&context).await?;
@@ -109,13 +111,13 @@ async fn look(context: &Context) -> anyhow::Result<Look> {
     Ok(look)
 }
 
-/// How many sandboxes came, went or are not as they were.
+/// The number of sandboxes that were added, removed or changed.
 fn changes(before: &HashMap<String, u64>, after: &HashMap<String, u64>) -> usize {
     let new_or_other = after.iter().filter(|(pk, digest)| before.get(*pk) != Some(digest)).count();
     new_or_other + before.keys().filter(|pk| !after.contains_key(*pk)).count()
 }
 
-/// An owner who asks before his lease stands would be given a second sandbox.
+/// An owner who repeats before the lease exists would get a second sandbox.
 async fn must_be_alone(context: &Context) -> anyhow::Result<()> {
     let now = context.clock.now();
     let instances = context.store.instances().await?;
@@ -145,7 +147,7 @@ async fn apply(
     confirmed: bool,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let bar = output::progress(planned.len(), "taking over");
+    let bar = output::progress(planned.len(), "adopting");
     let mut running = JoinSet::new();
     for (sandbox, row, adoption) in planned {
         let needs_confirmation = match adoption {
@@ -191,18 +193,15 @@ async fn apply(
 const fn tally(changed: Changed, report: &mut Report) {
     match changed {
         Changed::Done => report.adopted += 1,
-        // Or an attempt that was not answered took effect: the next run tells.
+        // Or an attempt without a response took effect: the next run shows.
         Changed::MovedOn => report.left += 1,
     }
 }
 
-/// What is left to do is no success.
+/// Fails if anything is left to do.
 fn judge(report: &Report, confirmed: bool) -> anyhow::Result<Done> {
     if !report.unreadable.is_empty() {
-        bail!(
-            "{} sandboxes cannot be taken over: mend or remove their rows by hand",
-            report.unreadable.len()
-        );
+        bail!("{} sandboxes cannot be adopted: repair or remove their rows by hand", report.unreadable.len());
     }
     if report.dry_run {
         return Ok(Done::Ok);
@@ -212,7 +211,7 @@ fn judge(report: &Report, confirmed: bool) -> anyhow::Result<Done> {
     }
     if !report.surplus.is_empty() && !confirmed {
         bail!(
-            "{} sandboxes are surplus and were left: look at them, then --apply --confirm",
+            "{} sandboxes are surplus and were left: check them, then --apply --confirm",
             report.surplus.len()
         );
     }
@@ -229,11 +228,11 @@ fn print(report: &Report) -> std::io::Result<()> {
         output::line(format_args!("surplus: {} of {track}: {}", surplus.sandbox_id, surplus.why))?;
     }
     for unreadable in &report.unreadable {
-        output::line(format_args!("cannot be taken over: {unreadable}"))?;
+        output::line(format_args!("cannot be adopted: {unreadable}"))?;
     }
     if report.dry_run {
-        output::line("\nnothing was written: --apply does")
+        output::line("\nnothing was written without --apply")
     } else {
-        output::line(format_args!("\n{} taken over", report.adopted))
+        output::line(format_args!("\n{} adopted", report.adopted))
     }
 }

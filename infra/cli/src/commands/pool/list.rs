@@ -4,8 +4,8 @@ use broker_domain::Sandbox;
 use serde::Serialize;
 
 use crate::args;
-use crate::commands::Done;
 use crate::context::Context;
+use crate::done::Done;
 use crate::output;
 use broker_store::scan_all::scan;
 

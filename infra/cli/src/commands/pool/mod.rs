@@ -1,4 +1,4 @@
-//! `broker pool`: fill, list, count, check, pause, take over and reconcile the pool.
+//! `broker pool`: seed, list, count, verify, pause, adopt and reconcile the pool.
 
 pub(crate) mod adopt;
 pub(crate) mod list;

@@ -1,17 +1,17 @@
-//! `broker pool pause` and `resume`: whether the workers take messages at all.
+//! `broker pool pause` and `resume`: stop and start all workers of a table.
 //!
-//! A worker looks every five seconds and still hands on what its polls under way bring, so a pause holds after
-//! `BROKER_POLL_WAIT_S` and six seconds; a worker that starts looks first. What waits in the queues stays there.
+//! A worker checks every five seconds and still processes the messages of its polls under way, so a pause takes effect after
+//! `BROKER_POLL_WAIT_S` and six seconds; a worker that starts checks first. Messages stay in the queues.
 
 use anyhow::bail;
 use broker_store::{Changed, PoolStatus};
 use serde::Serialize;
 
-use crate::commands::Done;
 use crate::context::Context;
+use crate::done::Done;
 use crate::output;
 
-/// Who pauses, in the table.
+/// The operator's name in the table.
 const OPERATOR: &str = "cli";
 
 #[derive(Serialize)]
@@ -28,7 +28,7 @@ pub(crate) async fn pause(context: Context, json: bool) -> anyhow::Result<Done> 
 pub(crate) async fn resume(context: Context, json: bool) -> anyhow::Result<Done> {
     if context.store.resume_pool().await? == Changed::MovedOn {
         bail!(
-            "the table is a copy of another one: `broker pool reconcile` first, what was handed out since is not known"
+            "the table is a copy of another one: run `broker pool reconcile` first, what was handed out since is not known"
         );
     }
     show(&context, json).await
@@ -43,7 +43,7 @@ async fn show(context: &Context, json: bool) -> anyhow::Result<Done> {
     if json {
         output::json(&Shown { paused, paused_at: since.map(broker_domain::Timestamp::as_secs) })?;
     } else {
-        output::line(if paused { "paused: no worker takes a message" } else { "open" })?;
+        output::line(if paused { "paused: no worker receives messages" } else { "open" })?;
     }
     Ok(Done::Ok)
 }

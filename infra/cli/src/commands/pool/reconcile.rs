@@ -23,8 +23,8 @@ use broker_store::{Candidate, Changed, Claim, ClaimOutcome, EndOutcome, NewSandb
 use serde::{Deserialize, Serialize};
 
 use crate::args;
-use crate::commands::Done;
 use crate::context::Context;
+use crate::done::Done;
 use crate::output;
 use broker_store::scan_all::scan;
 

@@ -1,4 +1,4 @@
-//! `broker pool seed`: new sandboxes for trying things out, and their removal. On a real pool sync finds them instead.
+//! `broker pool seed`: puts test sandboxes into the pool and removes them. In a real pool sync inserts the sandboxes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,16 +10,16 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::args;
-use crate::commands::Done;
 use crate::context::Context;
+use crate::done::Done;
 use crate::output;
 use broker_local::provider;
 use broker_store::scan_all::scan;
 
-/// Calls under way at the same time.
+/// Calls in flight at the same time.
 const CALLS: usize = 16;
 
-/// How often a throttled call is tried again, each time after twice the pause.
+/// The attempts of a throttled call, each after twice the pause.
 const PATIENCE: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -43,12 +43,12 @@ pub(crate) async fn run(context: Context, args: args::Seed) -> anyhow::Result<Do
     } else if args.cleanup {
         output::line(format_args!("{} removed", report.removed))?;
     } else {
-        output::line(format_args!("{} inserted, {} were there", report.inserted, report.existing))?;
+        output::line(format_args!("{} inserted, {} existed", report.inserted, report.existing))?;
     }
     Ok(Done::Ok)
 }
 
-/// How many sandboxes a seed put in, and how many stood there already and were left alone.
+/// The numbers of inserted and of existing sandboxes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seeded {
     pub(crate) inserted: usize,
@@ -92,7 +92,7 @@ pub(crate) async fn seed(
     Ok(total)
 }
 
-/// One of them, patiently: a new on-demand table takes 4,000 writes/s and grows from there.
+/// Inserts one, with retries: a new on-demand table takes 4,000 writes/s and grows from there.
 async fn seed_one(store: &Store, sandbox: &NewSandbox, now: Timestamp) -> Result<bool, StoreError> {
     for attempt in 0..PATIENCE {
         match store.seed(sandbox, now).await {
@@ -111,7 +111,7 @@ fn sandbox(number: usize, prefix: &str) -> anyhow::Result<NewSandbox> {
     })
 }
 
-/// Removes what seed made and nobody used; how many. What is in use, or was, stays.
+/// Removes unused seeds and returns their number. Seeds that are or were in use stay.
 async fn cleanup(store: &Store) -> anyhow::Result<usize> {
     let mut candidates: Vec<Sandbox> = Vec::new();
     scan(store, |page| {

@@ -1,11 +1,11 @@
-//! `broker pool stats`: the count of every state, exact over any number of pages, tombstones included.
+//! `broker pool stats`: the number of sandboxes in each state, by a full read, tombstones included.
 
 use std::collections::BTreeMap;
 
 use broker_domain::Status;
 
-use crate::commands::Done;
 use crate::context::Context;
+use crate::done::Done;
 use crate::output;
 use broker_store::scan_all::scan;
 

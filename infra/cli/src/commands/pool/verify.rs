@@ -1,9 +1,9 @@
-//! `broker pool verify`: reads the whole table and prints what contradicts the promises.
+//! `broker pool verify`: reads the whole table and prints the violations.
 
 use broker_store::verify::{Report, verify};
 
-use crate::commands::Done;
 use crate::context::Context;
+use crate::done::Done;
 use crate::output;
 
 pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {

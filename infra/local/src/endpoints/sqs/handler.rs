@@ -1,24 +1,27 @@
-//! Which SQS operation goes where, and the wire form of answers and errors.
+//! Dispatch of SQS operations, and the wire form of responses and errors.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::Response;
-use rustack_sqs_core::{handler::RustackSqsHandler, provider::RustackSqs, queue::extract_queue_name};
+use rustack_sqs_core::{handler::RustackSqsHandler, provider::RustackSqs};
 use rustack_sqs_http::{body::SqsResponseBody, dispatch::SqsHandler};
 use rustack_sqs_model::{
     error::{SqsError, SqsErrorCode},
-    input::GetQueueUrlInput,
     operations::SqsOperation,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 
-use super::{messages::Messages, queues::Queues};
+use super::{
+    messages::Messages,
+    missing::{exists, no_such_queue},
+    queues::Queues,
+};
 
 type Answer = Response<SqsResponseBody>;
 
-/// Answers every operation: by [`Queues`] and [`Messages`] where something is to be mended, else by the library.
+/// Handles every operation: by [`Queues`] and [`Messages`] where the library differs from SQS, else by the library.
 pub(super) struct Handler {
     routes: Arc<Routes>,
 }
@@ -93,7 +96,7 @@ impl Routes {
         }
     }
 
-    /// A queue that is deleted under a waiting call is an internal error of the library; SQS says what happened.
+    /// A queue that is deleted under a waiting call is an internal error of the library; SQS returns `QueueDoesNotExist`.
     async fn explain(&self, error: SqsError, body: &[u8]) -> SqsError {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
@@ -108,18 +111,6 @@ impl Routes {
         }
         error
     }
-}
-
-/// Whether there is a queue at `queue_url`.
-pub(super) async fn exists(provider: &RustackSqs, queue_url: &str) -> bool {
-    let Some(name) = extract_queue_name(queue_url) else { return false };
-    let asked = GetQueueUrlInput { queue_name: name.to_owned(), queue_owner_aws_account_id: None };
-    provider.get_queue_url(asked).await.is_ok()
-}
-
-/// What SQS says of a queue that is not there.
-pub(super) fn no_such_queue() -> SqsError {
-    SqsError::non_existent_queue("The specified queue does not exist.")
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, SqsError> {
@@ -138,8 +129,8 @@ fn answer<T: Serialize>(output: &T) -> Result<Answer, SqsError> {
     Ok(Response::new(SqsResponseBody::from_json(json)))
 }
 
-/// The error as SQS writes it: the JSON protocol's shape in the body, the older query protocol's code in a header, by
-/// which the SDK tells errors apart.
+/// The error as SQS writes it: the JSON protocol's shape in the body, the older query protocol's code in a header, by which
+/// the SDK distinguishes errors.
 fn refusal(error: &SqsError) -> Result<Answer, SqsError> {
     const NAMESPACE: &str = "AWS.SimpleQueueService.";
     let code = error.code.error_type();

@@ -1,4 +1,4 @@
-//! Operations on messages, as SQS has them.
+//! Message operations, with the behaviour of SQS.
 
 use std::{collections::HashSet, ops::RangeInclusive, sync::Arc};
 
@@ -31,7 +31,7 @@ const BATCH_ID_LIMIT: usize = 80;
 const RECEIVE_COUNT: &str = "ApproximateReceiveCount";
 const SOURCE_ARN: &str = "DeadLetterQueueSourceArn";
 
-/// Sends, receives and settles messages.
+/// Sends, receives, deletes messages and changes their visibility.
 pub(super) struct Messages {
     provider: Arc<RustackSqs>,
     shutdown: CancellationToken,
@@ -70,7 +70,7 @@ impl Messages {
         Ok(output)
     }
 
-    /// Waits for messages as long as asked. On shutdown it ends with none, for then the queues end too.
+    /// Waits for messages as long as requested. On shutdown it returns none, because the queues end too.
     pub(super) async fn receive(
         &self,
         mut request: ReceiveMessageInput,
@@ -95,7 +95,7 @@ impl Messages {
         };
 
         for message in &mut output.messages {
-            // The library's digest covers all attributes, also those that were not asked for.
+            // The library's digest covers all attributes, also those that were not requested.
             message.md5_of_message_attributes = md5_of_message_attributes(&message.message_attributes);
             if counted {
                 self.count_receives_before_redrive(message).await;
@@ -107,8 +107,8 @@ impl Messages {
         Ok(output)
     }
 
-    /// SQS counts receives "across all queues"; the library begins again in the dead-letter queue. A message moves
-    /// when it reaches the limit of its source, so that is what it had.
+    /// SQS counts receives "across all queues"; the library starts again in the dead-letter queue. A message moves when it
+    /// reaches the limit of its source, so that limit is its count.
     async fn count_receives_before_redrive(&self, message: &mut Message) {
         let Some(source_arn) = message.attributes.get(SOURCE_ARN) else { return };
         let Some(before) = self.receive_limit(source_arn).await else { return };
@@ -175,7 +175,7 @@ impl Messages {
     }
 }
 
-/// Refuses a batch as a whole for its ids.
+/// Refuses a whole batch for its ids.
 fn check_ids<'a>(ids: impl ExactSizeIterator<Item = &'a str>) -> Result<(), SqsError> {
     if ids.len() == 0 {
         return Err(SqsError::empty_batch_request());
@@ -201,7 +201,7 @@ fn check_ids<'a>(ids: impl ExactSizeIterator<Item = &'a str>) -> Result<(), SqsE
     Ok(())
 }
 
-/// Takes the entries that `check` refuses out of a batch, and says for each why.
+/// Removes the entries that `check` refuses from a batch, and returns the reason for each.
 fn take_refused<E>(
     entries: &mut Vec<E>,
     check: impl Fn(&E) -> Result<(), (String, SqsError)>,
@@ -222,8 +222,8 @@ fn take_refused<E>(
     refused
 }
 
-/// Refuses what cannot be a receipt handle, which are 124 characters of base64. The library takes anything for one that
-/// has expired.
+/// Refuses a text that cannot be a receipt handle, which is 124 characters of base64. The library treats any text as an
+/// expired one.
 fn check_receipt(receipt_handle: &str) -> Result<(), SqsError> {
     let base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
     if receipt_handle.len() < 100 || !receipt_handle.bytes().all(base64) {

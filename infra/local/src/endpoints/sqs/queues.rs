@@ -1,4 +1,4 @@
-//! Operations on queues, as SQS has them.
+//! Queue operations, with the behaviour of SQS.
 
 use std::{collections::HashMap, ops::RangeInclusive, sync::Arc};
 
@@ -21,17 +21,17 @@ use rustack_sqs_model::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use super::handler::{exists, no_such_queue};
+use super::missing::{exists, no_such_queue};
 
 const REDRIVE_POLICY: &str = "RedrivePolicy";
 
-/// What `maxReceiveCount` may be.
+/// The range of `maxReceiveCount`.
 const RECEIVE_LIMITS: RangeInclusive<i32> = 1..=1000;
 
 /// Creates, changes, lists and deletes queues.
 pub(super) struct Queues {
     provider: Arc<RustackSqs>,
-    /// Held by what creates or deletes: the library looks a name up and takes it in two steps.
+    /// Locked by creations and deletions: the library looks a name up and takes it in two steps.
     changing: Mutex<()>,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct CreateQueue {
     tags: HashMap<String, String>,
 }
 
-/// `ListDeadLetterSourceQueues` with the name in lower case that the SDK looks for.
+/// `ListDeadLetterSourceQueues` with the name in lower case that the SDK reads.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SourceQueues {
@@ -58,7 +58,7 @@ impl Queues {
         Self { provider, changing: Mutex::new(()) }
     }
 
-    /// Creates a queue, or finds the one that has this name and these attributes.
+    /// Creates a queue, or returns the one with this name and these attributes.
     pub(super) async fn create(&self, request: CreateQueue) -> Result<CreateQueueOutput, SqsError> {
         let CreateQueue { queue_name, mut attributes, tags } = request;
         if attributes.get(REDRIVE_POLICY).is_some_and(String::is_empty) {
@@ -70,7 +70,7 @@ impl Queues {
         self.provider.create_queue(CreateQueueInput { queue_name, attributes, tags }).await
     }
 
-    /// The library compares the attributes that the existing queue has; one that it has not differs too.
+    /// The library compares only attributes that the existing queue has; a missing one differs too.
     async fn refuse_if_it_lacks(
         &self,
         queue_name: &str,
@@ -97,7 +97,7 @@ impl Queues {
         self.provider.delete_queue(request).await
     }
 
-    /// A page of queue URLs; a token only when more follow, and, as in SQS, when a page size was asked for.
+    /// A page of queue URLs; a token only when more follow, and, as in SQS, when a page size was requested.
     pub(super) async fn list(&self, request: ListQueuesInput) -> Result<ListQueuesOutput, SqsError> {
         within("MaxResults", request.max_results, 1..=1000)?;
         let mut page = self.provider.list_queues(request.clone()).await?;
@@ -112,7 +112,7 @@ impl Queues {
         Ok(page)
     }
 
-    /// The attributes asked for; none, when none were.
+    /// The requested attributes.
     pub(super) async fn attributes(
         &self,
         mut request: GetQueueAttributesInput,
@@ -123,7 +123,7 @@ impl Queues {
         }
         let none = request.attribute_names.is_empty();
         if none {
-            // The library takes none for all; it is asked for one, to learn whether the queue is there.
+            // The library takes none for all; it is asked for one, to learn whether the queue exists.
             request.attribute_names.push("QueueArn".to_owned());
         }
         let mut output = self.provider.get_queue_attributes(request).await?;
@@ -133,7 +133,7 @@ impl Queues {
         Ok(output)
     }
 
-    /// Sets all the attributes, or none when one is wrong.
+    /// Sets all the attributes, or none when one is invalid.
     pub(super) async fn set_attributes(
         &self,
         mut request: SetQueueAttributesInput,
@@ -146,7 +146,7 @@ impl Queues {
         self.provider.set_queue_attributes(request).await
     }
 
-    /// The queues that move their poison messages to this one, all on one page.
+    /// The queues that move their dead messages to this one, all on one page.
     pub(super) async fn sources(
         &self,
         request: ListDeadLetterSourceQueuesInput,
@@ -155,7 +155,7 @@ impl Queues {
         Ok(SourceQueues { queue_urls: found.queue_urls })
     }
 
-    /// Writes the policy as the library does, which then can read and compare it.
+    /// Writes the policy as the library does, so that the library can read and compare it.
     async fn mend_redrive_policy(&self, attributes: &mut HashMap<String, String>) -> Result<(), SqsError> {
         let Some(policy) = attributes.get_mut(REDRIVE_POLICY).filter(|policy| !policy.is_empty()) else {
             return Ok(());
@@ -208,7 +208,7 @@ fn parse_redrive_policy(policy: &str) -> Result<RedrivePolicy, &'static str> {
     Ok(RedrivePolicy { dead_letter_target_arn: written.dead_letter_target_arn, max_receive_count })
 }
 
-/// Refuses a value that is given and out of range.
+/// Refuses a value that is out of range.
 pub(super) fn within(name: &str, value: Option<i32>, range: RangeInclusive<i32>) -> Result<(), SqsError> {
     if let Some(value) = value
         && !range.contains(&value)

@@ -1,4 +1,4 @@
-//! What the broker asks of its table.
+//! Tests of the DynamoDB endpoint: claims, transactions, expiry, the data directory.
 
 use aws_sdk_dynamodb::{
     Client,

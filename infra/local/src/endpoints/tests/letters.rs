@@ -1,4 +1,4 @@
-//! Dead letters on a table: pages under any bounds, and who gets a letter.
+//! Tests of dead letters on a table: pages under any bounds, and the hold of a replay.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -142,7 +142,7 @@ async fn of_many_hands_one_takes_a_letter_and_the_next_only_once_it_is_not_held_
         hands.join_all().await.into_iter().filter(|(_, took)| *took == Changed::Done).collect();
     let [(first, _)] = took.as_slice() else { panic!("{took:?}") };
     assert_eq!(store.discard_letter(&letter.id, &actor(50, NOW), "no").await.unwrap(), Changed::MovedOn);
-    // Its time is over: the next takes it, and the first no longer says that it is sent.
+    // The hold has passed: the next action takes it, and the first can no longer mark it as sent.
     assert_eq!(store.take_letter(&letter.id, &actor(60, until), until, None).await.unwrap(), Changed::Done);
     assert_eq!(store.letter_was_sent(&letter.id, &actor(*first, until)).await.unwrap(), Changed::MovedOn);
     assert_eq!(store.letter_was_sent(&letter.id, &actor(60, until)).await.unwrap(), Changed::Done);

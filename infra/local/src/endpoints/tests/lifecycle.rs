@@ -1,4 +1,4 @@
-//! Starting, answering over HTTP, and ending.
+//! Tests of start, HTTP and shutdown of the endpoints.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -1,4 +1,4 @@
-//! The endpoints as the AWS SDK sees them.
+//! Tests of the endpoints through the AWS SDK.
 
 mod dynamodb;
 mod letters;
@@ -24,12 +24,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{EndpointError, Endpoints, Options, start};
 
-/// What must happen soon has this long; it only passes in full when a test fails.
+/// The timeout of every wait.
 const SOON: Duration = Duration::from_secs(10);
 
 type Received = Result<ReceiveMessageOutput, SdkError<ReceiveMessageError>>;
 
-/// Endpoints on free ports, with clients. They end with it.
+/// Endpoints on free ports, with clients. Dropped, they end.
 struct Local {
     endpoints: Endpoints,
     sqs: aws_sdk_sqs::Client,
@@ -71,7 +71,7 @@ impl Local {
         poll
     }
 
-    /// Gives the endpoint time to notice what happened on other connections.
+    /// Gives the endpoint time to notice events of other connections.
     async fn some_calls(&self) {
         for _ in 0..3 {
             self.sqs.list_queues().send().await.unwrap();
@@ -115,7 +115,7 @@ fn dynamodb_client(url: &str) -> aws_sdk_dynamodb::Client {
     )
 }
 
-/// A directory that is removed with it.
+/// A directory that is removed on drop.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -131,7 +131,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Left behind in the temporary directory, it harms nobody.
+        // A leftover in the temporary directory does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

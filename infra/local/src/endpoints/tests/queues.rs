@@ -1,4 +1,4 @@
-//! Queues and their attributes.
+//! Tests of queues and their attributes.
 
 use std::collections::HashMap;
 

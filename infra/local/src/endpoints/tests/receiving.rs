@@ -1,4 +1,4 @@
-//! Messages: sending, receiving, giving back, redrive, batches.
+//! Tests of messages: send, receive, visibility, redrive, batches.
 
 use aws_sdk_sqs::{
     error::ProvideErrorMetadata,

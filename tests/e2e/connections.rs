@@ -1,4 +1,4 @@
-//! Connections that only cost: whoever works beside them notices nothing.
+//! Idle and slow connections in great number: other clients notice nothing.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! The reply that does not come in time: 202, or 503 to a client that knows no 202; the outcome can be polled.
+//! Wait that runs out: 202, or 503 to a client that sent no `Prefer`; the outcome can be polled.
 
 use broker_tests::{Broker, Setup, story};
 
-/// Allocates with nobody there to answer, and returns where the outcome will be.
+/// Allocates without a worker, and returns the location of the outcome.
 async fn allocate_in_vain(broker: &Broker, track: &str) -> String {
     let answer = broker.allocate(track).wait(1).send().await.expect_status(202);
     let location = answer.must_have("location").to_owned();

@@ -1,4 +1,4 @@
-//! Who may give back what.
+//! Returns: who may return which sandbox.
 
 use broker_tests::{Setup, story};
 

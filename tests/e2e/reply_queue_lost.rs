@@ -1,5 +1,5 @@
-//! A reply queue that is gone, or so new that SQS does not know it: whoever waits still learns the truth, and the next one is
-//! asked through a new queue.
+//! Reply queue that is gone, or so new that SQS does not know it: waiting callers still get their outcome, and later requests
+//! use a new queue.
 
 use broker_tests::{Fault, Rule, Setup, story, wait_for_condition};
 
@@ -14,7 +14,7 @@ async fn an_api_whose_reply_queue_was_swept_tells_the_truth_and_makes_a_new_one(
             queues.remove(queue).await;
         }
         broker.start_worker().await;
-        // Its reply finds no queue; what the worker stored is what the caller is told when his wait is over.
+        // Its reply finds no queue; the caller gets the stored outcome when the wait is over.
         let told = waiting.await.expect("an answer").expect_status(201);
 
         wait_for_condition("a new reply queue", async || {
@@ -36,7 +36,7 @@ async fn a_reply_to_a_queue_that_sqs_does_not_know_yet_is_stored_and_wakes_its_c
     // The wait is longer than the test's patience: only a reply can end it.
     let setup = Setup::new().apis(1).workers(1).pool(2).faults(1).var("BROKER_WAIT_S", "50");
     story(setup, async |broker| {
-        // In a message to the requests queue the name stands without the slash of a URL.
+        // In a message to the requests queue the name comes without the slash of a URL.
         let reply_queue = format!("/{}", broker.queues().name("replies-"));
         let unknown = Rule::new(Fault::UnknownQueue).on("SendMessageBatch").containing(&reply_queue);
         broker.proxy().add(unknown.times(1));
@@ -52,7 +52,7 @@ async fn a_reply_to_a_queue_that_sqs_does_not_know_yet_is_stored_and_wakes_its_c
 #[tokio::test]
 async fn attempts_to_make_a_reply_queue_that_fail_leave_nothing_behind() {
     story(Setup::new().apis(0).workers(1).pool(1).faults(1), async |broker| {
-        // Made each time, and each time nobody hears of it: all attempts of two calls.
+        // Created each time, and each time the response is lost: all attempts of two calls.
         broker.proxy().add(Rule::new(Fault::LoseResponse).on("CreateQueue").times(6));
         broker.start_api().await;
         assert_eq!(broker.proxy().done("CreateQueue", Fault::LoseResponse), 6);

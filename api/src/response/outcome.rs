@@ -1,20 +1,20 @@
-//! How a request ended, and how that is said over HTTP: the only mapping from outcomes to HTTP.
+//! Mapping from outcomes to HTTP responses; the only one.
 //!
-//! [`answer`] is what the synchronous call is told; [`report`] is what `GET /v1/requests/{id}` tells of the same outcome,
-//! made from that same answer.
+//! [`answer`] makes the response of the synchronous call; [`report`] that of `GET /v1/requests/{id}`, from the same.
 
 use broker_domain::{Grant, Outcome, RequestId, RequestState, Status};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Code, Problem};
 use crate::response::bodies::{Allocation, Marked, Queued, RequestReport, Run, StoredAnswer};
+use crate::response::codes::Code;
+use crate::response::problem::Problem;
 use crate::response::{Answer, Content};
 
-/// After how many seconds to ask for a queued request again.
+/// `Retry-After` of a queued request, in seconds.
 const POLL_AGAIN_S: u64 = 1;
 
-/// What the call that made request `id` is told of its `outcome`.
+/// The response to the request `id` with this outcome.
 pub(crate) fn answer(outcome: &Outcome, id: RequestId) -> Answer {
     let mut answer = match outcome {
         Outcome::Created(grant) => granted(StatusCode::CREATED, grant, id),
@@ -68,7 +68,7 @@ fn granted(status: StatusCode, grant: &Grant, id: RequestId) -> Answer {
     Answer::json(status, body, "granted").located(&format!("/v1/sandboxes/{}", grant.sandbox_id))
 }
 
-/// What a call is told whose outcome will be found at `GET /v1/requests/{id}`.
+/// The response to a call whose outcome will be found at `GET /v1/requests/{id}`.
 pub(crate) fn queued(id: RequestId) -> Answer {
     let status = RequestState::Queued.as_str();
     let answer =
@@ -76,31 +76,31 @@ pub(crate) fn queued(id: RequestId) -> Answer {
     answer.located(&place(id)).retry_after(POLL_AGAIN_S)
 }
 
-/// The same, to a client that never said that it knows a 202: it repeats the call, and finds what became of it.
+/// The same for a client that sent no `Prefer`, so may not know 202: it repeats the call, and gets the outcome.
 pub(crate) fn still_queued(id: RequestId) -> Problem {
     let problem = Problem::new(Code::StillQueued, "The request is queued and its wait is over. Repeat it.");
     problem.retry_after(POLL_AGAIN_S).located(&place(id))
 }
 
-/// Where the outcome of request `id` is found.
+/// The path of the outcome of request `id`.
 fn place(id: RequestId) -> String {
     format!("/v1/requests/{id}")
 }
 
-/// Where request `id` stands, with the answer that its own call would have had.
+/// The state of request `id`, with the response that its own call would have had.
 pub(crate) fn report(state: &RequestState, id: RequestId) -> Answer {
     let status = state.as_str();
     let report = |response| json!(RequestReport { request_id: id.to_string(), status, response });
     match state {
         RequestState::Queued => Answer::json(StatusCode::OK, report(None), status).retry_after(POLL_AGAIN_S),
         RequestState::Ended(outcome) => {
-            let told = answer(outcome, id);
-            let content = match told.content {
+            let stored = answer(outcome, id);
+            let content = match stored.content {
                 Content::Json(value) | Content::Problem(value) => value,
                 Content::Metrics(text) => Value::String(text),
                 Content::File { .. } | Content::Nothing => Value::Null,
             };
-            let response = StoredAnswer { status: told.status.as_u16(), body: content };
+            let response = StoredAnswer { status: stored.status.as_u16(), body: content };
             Answer::json(StatusCode::OK, report(Some(response)), status)
         }
     }

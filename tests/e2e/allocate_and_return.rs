@@ -1,4 +1,4 @@
-//! A track that gives its sandbox back and starts anew.
+//! Allocate, return, allocate again.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! The end of the week: `broker pool verify` finds nothing, every sandbox that ever existed is accounted for, and none is
-//! where it should not be any more.
+//! Final check of the simulation: `broker pool verify` finds nothing, every sandbox that ever existed is accounted for, and
+//! none is in a wrong place.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,24 +1,10 @@
-//! What can go wrong, and how it is said over HTTP: the only mapping from errors to HTTP.
+//! Codes of problems: status, title, help and `Retry-After` of each, as in infra/docs/API.md.
 //!
-//! [`Code::entry`] is the table of the README: code, status, title, what to do. A problem is sent as RFC 9457 and, in the
-//! same body, as the `error` object that older clients read. `outcome` maps how a request ended. Invariant: 409, 429 and
-//! 503 always carry `Retry-After`. What it does not do: decide anything.
+//! Invariant: 409, 429 and 503 always carry `Retry-After`.
 
-pub(crate) mod outcome;
-
-use std::borrow::Cow;
-use std::error::Error;
-
-use broker_domain::{InvalidId, RequestId};
-use broker_store::StoreError;
 use http::StatusCode;
-use http::header::{self, HeaderName, HeaderValue};
-use serde_json::json;
 
-use crate::response::bodies::{ErrorBody, ProblemBody};
-use crate::response::{Answer, Content};
-
-/// A problem, as clients tell it from others.
+/// The code of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is explained by its row in the table")]
 pub enum Code {
@@ -47,18 +33,18 @@ pub enum Code {
     Unavailable,
 }
 
-/// A row of the table.
+/// A row of the table of codes.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// As clients see it.
+    /// The code in responses.
     pub code: &'static str,
     /// Its HTTP status.
     pub status: StatusCode,
-    /// What it is, always in the same words.
+    /// The title, the same for every problem of the code.
     pub title: &'static str,
-    /// What whoever gets it should do.
+    /// The advice to the client.
     pub help: &'static str,
-    /// After how many seconds asking again may help, unless the case says otherwise.
+    /// The number of seconds after which a repeat may help, unless the problem has its own.
     pub retry_after: Option<u64>,
 }
 
@@ -132,120 +118,9 @@ impl Code {
     }
 }
 
-/// A request that was not satisfied.
-#[derive(Debug)]
-pub(crate) struct Problem {
-    code: Code,
-    message: Cow<'static, str>,
-    headers: Vec<(HeaderName, HeaderValue)>,
-    retry_after: Option<u64>,
-    /// What only the log is told.
-    cause: Option<Box<dyn Error + Send + Sync>>,
-}
-
-impl Problem {
-    pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        let retry_after = code.entry().retry_after;
-        Self { code, message: message.into(), headers: Vec::new(), retry_after, cause: None }
-    }
-
-    pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Code::ValidationError, message)
-    }
-
-    pub(crate) fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Code::Unavailable, message)
-    }
-
-    pub(crate) fn because(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
-        self.cause = Some(Box::new(cause));
-        self
-    }
-
-    /// Asking again helps after `seconds`, in place of what the table says.
-    pub(crate) fn retry_after(self, seconds: u64) -> Self {
-        Self { retry_after: Some(seconds), ..self }
-    }
-
-    pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
-        self
-    }
-
-    /// With `Location`. Our paths hold checked ids only, which are valid in a header.
-    pub(crate) fn located(self, path: &str) -> Self {
-        match HeaderValue::from_str(path) {
-            Ok(value) => self.with(header::LOCATION, value),
-            Err(_) => self,
-        }
-    }
-
-    #[cfg(test)]
-    pub(crate) const fn code(&self) -> Code {
-        self.code
-    }
-
-    /// The word for it in metrics.
-    pub(crate) fn outcome(&self) -> String {
-        self.code.entry().code.to_ascii_lowercase()
-    }
-
-    /// The cause and its causes, for the log.
-    pub(crate) fn told_cause(&self) -> Option<String> {
-        let first: &dyn Error = self.cause.as_deref()?;
-        let chain = std::iter::successors(Some(first), |&error| error.source());
-        Some(chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
-    }
-
-    /// As an answer to the request `id`.
-    pub(crate) fn into_answer(self, id: RequestId) -> Answer {
-        let Entry { code, status, title, help, retry_after: _ } = self.code.entry();
-        let retry_after = self.retry_after;
-        let id = id.to_string();
-        let body = ProblemBody {
-            kind: format!("urn:sandbox-broker:problem:{}", code.to_ascii_lowercase().replace('_', "-")),
-            title,
-            status: status.as_u16(),
-            detail: &self.message,
-            instance: format!("urn:uuid:{id}"),
-            help,
-            error: ErrorBody { code, message: &self.message, request_id: id, retry_after },
-        };
-        let mut answer = Answer::new(status, Content::Problem(json!(body)), self.outcome());
-        if let Some(seconds) = retry_after {
-            answer = answer.retry_after(seconds);
-        }
-        if self.code == Code::Unauthorized {
-            answer = answer
-                .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"sandbox-broker\""));
-        }
-        self.headers.into_iter().fold(answer, |answer, (name, value)| answer.with(name, value))
-    }
-}
-
-impl From<InvalidId> for Problem {
-    fn from(error: InvalidId) -> Self {
-        Self::invalid(error.to_string())
-    }
-}
-
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        if error.is_retryable() {
-            Self::unavailable("The broker's table does not answer.").because(error)
-        } else {
-            Self::new(Code::InternalError, "The broker's table refused or holds something unexpected.")
-                .because(error)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-
-    use broker_domain::Timestamp;
-    use broker_runtime::entropy::Entropy;
 
     use super::*;
 
@@ -257,7 +132,7 @@ mod tests {
         };
         let rows: String = Code::ALL.into_iter().map(row).collect();
         let table = format!("| code | status | cause | what to do |\n|---|---|---|---|\n{rows}");
-        let readme = include_str!("../../../../infra/docs/API.md");
+        let readme = include_str!("../../../infra/docs/API.md");
         let (_, after) = readme.split_once("<!-- codes: ").unwrap();
         let (_, after) = after.split_once(" -->\n").unwrap();
         let (told, _) = after.split_once("<!-- /codes -->").unwrap();
@@ -274,24 +149,5 @@ mod tests {
             assert!(!title.is_empty() && help.ends_with('.'), "{code:?}");
             assert_eq!(retry_after.is_some(), matches!(status.as_u16(), 409 | 429 | 503), "{code:?}");
         }
-    }
-
-    #[test]
-    fn a_problem_is_told_in_both_shapes_and_keeps_its_cause_to_itself() {
-        let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
-        let problem = Problem::unavailable("words").because(std::io::Error::other("the secret cause"));
-        assert_eq!(problem.told_cause().as_deref(), Some("the secret cause"));
-        let answer = problem.into_answer(id);
-        let Content::Problem(body) = &answer.content else { panic!("a problem") };
-        assert_eq!(body["status"], 503);
-        assert_eq!(body["detail"], "words");
-        let error = json!({ "code": "UNAVAILABLE", "message": "words", "request_id": id.to_string(), "retry_after": 1 });
-        assert_eq!(body["error"], error);
-        assert!(!body.to_string().contains("secret"));
-        let response = answer.into_response(id);
-        assert_eq!(response.headers()["content-type"], "application/problem+json");
-        assert_eq!(response.headers()["retry-after"], "1");
-        assert_eq!(response.headers()["x-request-id"], id.to_string());
-        assert_eq!(response.headers()["x-content-type-options"], "nosniff");
     }
 }

@@ -1,0 +1,150 @@
+//! Problems: errors as HTTP responses.
+//!
+//! A problem is sent as RFC 9457 and, in the same body, as the `error` object that older clients read.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use broker_domain::{InvalidId, RequestId};
+use broker_store::StoreError;
+use http::header::{self, HeaderName, HeaderValue};
+use serde_json::json;
+
+use crate::response::bodies::{ErrorBody, ProblemBody};
+use crate::response::codes::{Code, Entry};
+use crate::response::{Answer, Content};
+
+/// A problem.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    code: Code,
+    message: Cow<'static, str>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    retry_after: Option<u64>,
+    /// The cause, only for the log.
+    cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Problem {
+    pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        let retry_after = code.entry().retry_after;
+        Self { code, message: message.into(), headers: Vec::new(), retry_after, cause: None }
+    }
+
+    pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::ValidationError, message)
+    }
+
+    pub(crate) fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::Unavailable, message)
+    }
+
+    pub(crate) fn because(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
+        self.cause = Some(Box::new(cause));
+        self
+    }
+
+    /// Replaces the `Retry-After` of the code.
+    pub(crate) fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
+    pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// With `Location`. Our paths hold checked ids only, which are valid in a header.
+    pub(crate) fn located(self, path: &str) -> Self {
+        match HeaderValue::from_str(path) {
+            Ok(value) => self.with(header::LOCATION, value),
+            Err(_) => self,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The word in metrics.
+    pub(crate) fn outcome(&self) -> String {
+        self.code.entry().code.to_ascii_lowercase()
+    }
+
+    /// The cause and its causes, for the log.
+    pub(crate) fn cause_chain(&self) -> Option<String> {
+        let first: &dyn Error = self.cause.as_deref()?;
+        let chain = std::iter::successors(Some(first), |&error| error.source());
+        Some(chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+    }
+
+    /// As a response to the request `id`.
+    pub(crate) fn into_answer(self, id: RequestId) -> Answer {
+        let Entry { code, status, title, help, retry_after: _ } = self.code.entry();
+        let retry_after = self.retry_after;
+        let id = id.to_string();
+        let body = ProblemBody {
+            kind: format!("urn:sandbox-broker:problem:{}", code.to_ascii_lowercase().replace('_', "-")),
+            title,
+            status: status.as_u16(),
+            detail: &self.message,
+            instance: format!("urn:uuid:{id}"),
+            help,
+            error: ErrorBody { code, message: &self.message, request_id: id, retry_after },
+        };
+        let mut answer = Answer::new(status, Content::Problem(json!(body)), self.outcome());
+        if let Some(seconds) = retry_after {
+            answer = answer.retry_after(seconds);
+        }
+        if self.code == Code::Unauthorized {
+            answer = answer
+                .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"sandbox-broker\""));
+        }
+        self.headers.into_iter().fold(answer, |answer, (name, value)| answer.with(name, value))
+    }
+}
+
+impl From<InvalidId> for Problem {
+    fn from(error: InvalidId) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        if error.is_retryable() {
+            Self::unavailable("The broker's table does not answer.").because(error)
+        } else {
+            Self::new(Code::InternalError, "The broker's table refused or holds something unexpected.")
+                .because(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_domain::Timestamp;
+    use broker_runtime::entropy::Entropy;
+
+    use super::*;
+
+    #[test]
+    fn a_problem_is_told_in_both_shapes_and_keeps_its_cause_to_itself() {
+        let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
+        let problem = Problem::unavailable("words").because(std::io::Error::other("the secret cause"));
+        assert_eq!(problem.cause_chain().as_deref(), Some("the secret cause"));
+        let answer = problem.into_answer(id);
+        let Content::Problem(body) = &answer.content else { panic!("a problem") };
+        assert_eq!(body["status"], 503);
+        assert_eq!(body["detail"], "words");
+        let error = json!({ "code": "UNAVAILABLE", "message": "words", "request_id": id.to_string(), "retry_after": 1 });
+        assert_eq!(body["error"], error);
+        assert!(!body.to_string().contains("secret"));
+        let response = answer.into_response(id);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert_eq!(response.headers()["retry-after"], "1");
+        assert_eq!(response.headers()["x-request-id"], id.to_string());
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+    }
+}

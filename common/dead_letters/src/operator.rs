@@ -1,0 +1,80 @@
+//! Operations on dead letters for operators: count and perform, with an audit line.
+
+use tokio_util::sync::CancellationToken;
+
+use super::action::{Action, DeadLetters, Options};
+use super::run::Run;
+use super::{ReplayReport, Selection};
+use broker_domain::DeadLetterId;
+use broker_store::{Act, Actor, AuditLine, StoreError};
+
+impl DeadLetters {
+    /// What a run would find: reads all selected letters.
+    pub async fn count(&self, selection: Selection) -> Result<ReplayReport, StoreError> {
+        let options = Options { dry_run: true, ..Options::default() };
+        let action = Action::Replay { renew_deadline: false };
+        Run::new(self, action, options, self.actor("nobody"))
+            .run(selection, &CancellationToken::new(), |_| ())
+            .await
+    }
+
+    /// Performs the action until the end or `stop`, and writes an audit line. `report` is called for every letter.
+    pub async fn perform(
+        &self,
+        action: Action,
+        selection: Selection,
+        options: Options,
+        by: &str,
+        stop: &CancellationToken,
+        report: impl FnMut(&ReplayReport),
+    ) -> Result<ReplayReport, StoreError> {
+        let actor = self.actor(by);
+        if !options.dry_run {
+            self.store.audit(&line(&action, &selection, options, &actor)).await?;
+        }
+        let (id, began) = (actor.action, actor.at);
+        let run = Run::new(self, action, options, actor);
+        let ended = run.run(selection, stop, report).await;
+        if !options.dry_run {
+            let said = match &ended {
+                Ok(tally) => serde_json::to_string(tally).unwrap_or_default(),
+                Err(error) => serde_json::json!({ "error": error.to_string() }).to_string(),
+            };
+            tracing::info!(action = %id, by, said, "dead letters: done");
+            self.store.audit_end(id, began, &said).await?;
+        }
+        ended
+    }
+
+    fn actor(&self, by: &str) -> Actor {
+        Actor { action: self.entropy.uuid(), by: by.to_owned(), at: self.clock.now() }
+    }
+}
+
+/// The audit line of an action.
+fn line(action: &Action, selection: &Selection, options: Options, actor: &Actor) -> AuditLine {
+    let (act, renewed, why) = match action {
+        Action::Replay { renew_deadline } => (Act::Replay, *renew_deadline, None),
+        Action::Discard { why } => (Act::Discard, false, Some(why.clone())),
+    };
+    let mut target = match selection {
+        Selection::These(ids) => ids.iter().map(DeadLetterId::as_str).collect::<Vec<_>>().join(" "),
+        Selection::Matching(filter) => format!("{filter:?}"),
+    };
+    if let Some(limit) = options.limit {
+        target.push_str(&format!(", at most {limit}"));
+    }
+    if renewed {
+        target.push_str(", deadlines renewed");
+    }
+    AuditLine {
+        at: actor.at,
+        id: actor.action,
+        who: actor.by.clone(),
+        act,
+        target,
+        why,
+        count: None,
+        ended: None,
+    }
+}

@@ -1,0 +1,52 @@
+//! Selection of the dead letters of an action: by id, or by filter.
+
+use std::collections::VecDeque;
+
+use super::Listing;
+use broker_domain::{DeadLetter, DeadLetterFilter, DeadLetterId};
+use broker_store::{Store, StoreError};
+
+/// The letters of an action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// These, in any state.
+    These(Vec<DeadLetterId>),
+    /// Those that match a filter.
+    Matching(DeadLetterFilter),
+}
+
+/// The selected letters.
+pub(super) enum Selected {
+    These(Store, VecDeque<DeadLetterId>),
+    Matching(Box<Listing>),
+}
+
+impl Selected {
+    pub(super) fn new(store: &Store, selection: Selection) -> Self {
+        match selection {
+            Selection::These(ids) => Self::These(store.clone(), ids.into()),
+            Selection::Matching(filter) => {
+                Self::Matching(Box::new(Listing::new(store.clone(), filter, None)))
+            }
+        }
+    }
+
+    /// The next one; ids without a letter are added to `missing`.
+    pub(super) async fn next(
+        &mut self,
+        missing: &mut Vec<DeadLetterId>,
+    ) -> Result<Option<DeadLetter>, StoreError> {
+        match self {
+            Self::Matching(listing) => listing.next().await,
+            Self::These(store, ids) => {
+                while let Some(id) = ids.pop_front() {
+                    match store.letter(&id).await? {
+                        Some(letter) => return Ok(Some(letter)),
+                        None => missing.push(id),
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+}
