@@ -4,6 +4,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `place` | a table, or queues, of a case's own, at the implementation under test |
+//! | `table/accounts` | an account of the provider is one sandbox's |
 //! | `table/claims` | the claim: transactions, their reasons, what stands in their way |
 //! | `table/adoption` | a row of another tool |
 //! | `table/ends` | the end of a lease, a longer one; what a transaction may not do |

@@ -1,5 +1,6 @@
 //! What the broker relies on in its table.
 
+mod accounts;
 mod adoption;
 mod claims;
 mod conditions;
