@@ -4,7 +4,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `place` | a table, or queues, of a case's own, at the implementation under test |
-//! | `table/claims` | the claim: transactions, their reasons, the items in their way |
+//! | `table/accounts` | an account of the provider is one sandbox's |
+//! | `table/claims` | the claim: transactions, their reasons, what stands in their way |
 //! | `table/adoption` | a row of another tool |
 //! | `table/ends` | the end of a lease, a longer one; what a transaction may not do |
 //! | `table/index` | the state index: queries, PartiQL, prefixes, pages |

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use broker_domain::{
     AllocateRequest, Allocation, ExternalId, Fingerprint, IdempotencyKey, LeaseKey, SandboxId, SandboxName,
-    Times, TrackId, TrackName,
+    Times, Timestamp, TrackId, TrackName,
 };
 use broker_queue::{QueueNames, QueueUrls, topology};
 use broker_runtime::aws::{self, Aws};
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
-use broker_store::{Candidate, Claim, ClaimOutcome, NewSandbox, Store, schema};
+use broker_store::{Candidate, Claim, ClaimOutcome, Entered, NewSandbox, Store, schema};
 use broker_tests::endpoint::{Endpoints, Urls};
 
 /// Index partitions of a state: few, so that a handful of sandboxes fills them.
@@ -110,7 +110,9 @@ impl Place {
     pub(crate) async fn seed(&self, count: usize) -> Vec<Candidate> {
         let sandboxes: Vec<_> = (0..count).map(sandbox).collect();
         for sandbox in &sandboxes {
-            assert!(self.store.seed(sandbox, self.clock.now()).await.expect("seeded"), "{sandbox:?} is new");
+            // Versions begin at the moment of the insert: here they are 1.
+            let told = self.store.seed(sandbox, Timestamp::from_ms(1)).await.expect("seeded");
+            assert_eq!(told, Entered::Done, "{sandbox:?} is new");
         }
         sandboxes.iter().map(candidate).collect()
     }

@@ -112,6 +112,17 @@ impl Provider {
         self.call(Method::POST, "/stand-in/accounts", json!({ "csp_id": sandbox })).await;
     }
 
+    /// New labels of accounts, by those that they have: `{"seed-000001": "another"}`. Two may change places.
+    pub async fn relabel(&self, labels: Value) {
+        self.call(Method::POST, "/stand-in/accounts", json!({ "relabel": labels })).await;
+    }
+
+    /// A row as it is written here, beside the others.
+    pub async fn list(&self, sandbox: &str, external_id: &str) {
+        let rows = json!([{ "csp_id": sandbox, "id": external_id }]);
+        self.call(Method::POST, "/stand-in/accounts", json!({ "rows": rows })).await;
+    }
+
     /// Its state.
     pub async fn world(&self) -> World {
         let answer = self.call(Method::GET, "/stand-in", Value::Null).await;

@@ -4,9 +4,9 @@
 //! enters the pool; every sandbox becomes something. Sandboxes that are already ours are not judged here.
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use super::{ExternalId, LeaseKey, SandboxId, SandboxName, Status, Timestamp, TrackName};
+use super::{AccountKey, ExternalId, LeaseKey, SandboxId, SandboxName, Status, Timestamp, TrackName};
 
 /// A sandbox as another tool left it: without lease and index keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +84,27 @@ pub fn adoptions<T>(
         (sandbox, row, adoption)
     });
     of_each.collect()
+}
+
+/// Those of `sandboxes` whose account is one of `taken`, or another row's too, apart from the rest. Of several rows of one
+/// account the one that was used is kept; if several were, only people can tell whose it is.
+pub fn split_doubled<T>(
+    sandboxes: Vec<(ForeignSandbox, T)>,
+    taken: &HashSet<AccountKey>,
+) -> (Vec<(ForeignSandbox, T)>, Vec<ForeignSandbox>) {
+    let mut by_account: BTreeMap<AccountKey, Vec<(ForeignSandbox, T)>> = BTreeMap::new();
+    for row in sandboxes {
+        by_account.entry(AccountKey::of(&row.0.external_id)).or_default().push(row);
+    }
+    let (mut single, mut doubled) = (Vec::new(), Vec::new());
+    for (account, mut rows) in by_account {
+        rows.sort_by(|(a, _), (b, _)| (!a.used, &a.id).cmp(&(!b.used, &b.id)));
+        let used = rows.iter().filter(|(row, _)| row.used).count();
+        let kept = usize::from(used < 2 && !taken.contains(&account));
+        doubled.extend(rows.split_off(kept).into_iter().map(|(row, _)| row));
+        single.append(&mut rows);
+    }
+    (single, doubled)
 }
 
 fn adoption(sandbox: &ForeignSandbox, held: &mut HashSet<LeaseKey>) -> Adoption {
@@ -195,6 +216,34 @@ mod tests {
                 .map(|(number, (status, owner, used))| foreign(number, status, owner, used))
                 .collect()
         })
+    }
+
+    #[test]
+    fn an_account_is_taken_over_once_by_the_row_that_was_used() {
+        let row = |number, account: &str, used| {
+            let external_id = ExternalId::new(account).unwrap();
+            let row = foreign(number, Status::Available, None, used);
+            (ForeignSandbox { external_id, ..row }, ())
+        };
+        let rows = vec![
+            row(1, "a", false),
+            row(2, "a", true),
+            row(3, "b", true),
+            row(4, "b", true),
+            row(5, "c", false),
+            row(6, "d", false),
+            row(7, "e", false),
+            row(8, "e", false),
+        ];
+        let taken = HashSet::from([AccountKey::of(&ExternalId::new("c").unwrap())]);
+        let ids = |rows: Vec<&ForeignSandbox>| {
+            let mut ids: Vec<_> = rows.iter().map(|row| row.id.to_string()).collect();
+            ids.sort();
+            ids.join(" ")
+        };
+        let (single, doubled) = split_doubled(rows, &taken);
+        assert_eq!(ids(single.iter().map(|(row, ())| row).collect()), "sandbox-2 sandbox-6 sandbox-7");
+        assert_eq!(ids(doubled.iter().collect()), "sandbox-1 sandbox-3 sandbox-4 sandbox-5 sandbox-8");
     }
 
     proptest! {

@@ -7,7 +7,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use super::{AllocationId, ExternalId, Lease, LeaseKey, Sandbox, SandboxId, Status, TrackId, TrackName};
+use super::{
+    AccountKey, AccountRecord, AllocationId, ExternalId, Lease, LeaseKey, Sandbox, SandboxId, Status,
+    TrackId, TrackName,
+};
+
+mod accounts;
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +48,39 @@ pub enum Violation {
         /// The sandbox.
         sandbox: SandboxId,
     },
+    /// Several sandboxes, live or dead, are one account of the provider.
+    AccountTwice {
+        /// The account.
+        account: AccountKey,
+        /// The sandboxes, sorted.
+        sandboxes: Vec<SandboxId>,
+    },
+    /// The record of a sandbox's account is missing.
+    AccountUnrecorded {
+        /// The sandbox.
+        sandbox: SandboxId,
+    },
+    /// The record of a sandbox's account names another sandbox, or says that no sandbox may have it.
+    AccountElsewhere {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The one that its account's record names.
+        holder: SandboxId,
+    },
+    /// The record of an account names a sandbox that does not have it.
+    AccountDangling {
+        /// The account.
+        account: AccountKey,
+        /// The sandbox that its record names.
+        holder: SandboxId,
+    },
+    /// A live lease tells its owner another account than its sandbox is.
+    LeaseTellsAnother {
+        /// The lease.
+        key: LeaseKey,
+        /// Its sandbox.
+        sandbox: SandboxId,
+    },
 }
 
 impl Violation {
@@ -54,6 +92,11 @@ impl Violation {
             Self::LeaseWithoutSandbox { .. } => "lease_without_sandbox",
             Self::AllocatedWithoutLease { .. } => "allocated_without_lease",
             Self::Reoffered { .. } => "reoffered",
+            Self::AccountTwice { .. } => "account_twice",
+            Self::AccountUnrecorded { .. } => "account_unrecorded",
+            Self::AccountElsewhere { .. } => "account_elsewhere",
+            Self::AccountDangling { .. } => "account_dangling",
+            Self::LeaseTellsAnother { .. } => "lease_tells_another",
         }
     }
 }
@@ -80,6 +123,24 @@ impl fmt::Display for Violation {
             Self::Reoffered { sandbox } => {
                 write!(f, "sandbox {sandbox} was handed out before and is offered or allocated again")
             }
+            Self::AccountTwice { account, sandboxes } => {
+                write!(f, "account {account} is {} sandboxes:", sandboxes.len())?;
+                sandboxes.iter().try_for_each(|id| write!(f, " {id}"))
+            }
+            Self::AccountUnrecorded { sandbox } => {
+                write!(f, "the account of sandbox {sandbox} has no record: `broker init` writes it")
+            }
+            Self::AccountElsewhere { sandbox, holder } => {
+                write!(f, "the account of sandbox {sandbox} is recorded for {holder}")
+            }
+            Self::AccountDangling { account, holder } => {
+                write!(f, "account {account} is recorded for sandbox {holder}, which does not have it")
+            }
+            Self::LeaseTellsAnother { key, sandbox } => write!(
+                f,
+                "the live lease of track {} with key {} names another account than its sandbox {sandbox} is",
+                key.track, key.key
+            ),
         }
     }
 }
@@ -93,6 +154,8 @@ pub struct Suspect {
     pub sandboxes: Vec<SandboxId>,
     /// The leases involved.
     pub leases: Vec<LeaseKey>,
+    /// The accounts whose records it is about.
+    pub accounts: Vec<AccountKey>,
 }
 
 /// The fields of a sandbox that the promises concern.
@@ -112,11 +175,13 @@ struct LeaseFact {
     external_id: ExternalId,
 }
 
-/// What was read of the table: every sandbox and every lease, or those of one suspect.
+/// What was read of the table: every sandbox, every lease and every account's record, or those of one suspect.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
     sandboxes: HashMap<SandboxId, SandboxFact>,
     leases: HashMap<LeaseKey, LeaseFact>,
+    accounts: HashMap<AccountKey, AccountRecord>,
+    accounts_recorded: bool,
     by_status: BTreeMap<Status, u64>,
     by_lab: BTreeMap<Option<TrackName>, u64>,
     by_track: HashMap<TrackId, u64>,
@@ -149,6 +214,16 @@ impl Inventory {
         self.leases.insert(lease.key.clone(), fact);
     }
 
+    /// Adds an account's record.
+    pub fn add_account(&mut self, record: &AccountRecord) {
+        self.accounts.insert(record.key.clone(), record.clone());
+    }
+
+    /// From now on every sandbox must have its account's record. A table of an older version has none at first.
+    pub const fn expect_account_records(&mut self) {
+        self.accounts_recorded = true;
+    }
+
     /// The number of sandboxes in each state; states without any are absent.
     pub const fn by_status(&self) -> &BTreeMap<Status, u64> {
         &self.by_status
@@ -179,11 +254,13 @@ pub fn suspects(inventory: &Inventory) -> Vec<Suspect> {
     let mut found = Vec::new();
     judge_leases(inventory, &mut found);
     judge_sandboxes(inventory, &mut found);
+    accounts::judge(inventory, &mut found);
     found
 }
 
 fn judge_leases(inventory: &Inventory, found: &mut Vec<Suspect>) {
     let mut owners: HashMap<&SandboxId, Vec<LeaseKey>> = HashMap::new();
+    let offered = accounts::offered(inventory);
     for (key, lease) in &inventory.leases {
         let sandbox = inventory.sandboxes.get(&lease.sandbox);
         let points_to_its_allocation =
@@ -198,12 +275,16 @@ fn judge_leases(inventory: &Inventory, found: &mut Vec<Suspect>) {
                     },
                     sandboxes: vec![lease.sandbox.clone()],
                     leases: vec![key.clone()],
+                    accounts: Vec::new(),
                 });
             }
         }
-        let same_resource = sandbox.filter(|s| s.external_id == lease.external_id);
-        if same_resource.is_some_and(|s| offered(s.status) && !points_to_its_allocation) {
-            found.push(reoffered(lease.sandbox.clone(), vec![key.clone()]));
+        let of_its_account = offered.get(&AccountKey::of(&lease.external_id));
+        for (id, allocation) in of_its_account.into_iter().flatten() {
+            let is_its_own = **id == lease.sandbox && *allocation == Some(lease.allocation_id);
+            if !is_its_own {
+                found.push(reoffered((*id).clone(), vec![key.clone()]));
+            }
         }
     }
     for (sandbox, mut owners) in owners.into_iter().filter(|(_, owners)| owners.len() > 1) {
@@ -212,6 +293,7 @@ fn judge_leases(inventory: &Inventory, found: &mut Vec<Suspect>) {
             violation: Violation::OwnedTwice { sandbox: sandbox.clone(), owners: owners.clone() },
             sandboxes: vec![sandbox.clone()],
             leases: owners,
+            accounts: Vec::new(),
         });
     }
 }
@@ -249,6 +331,7 @@ fn judge_sandboxes(inventory: &Inventory, found: &mut Vec<Suspect>) {
             violation: Violation::KeyHoldsSeveral { key: key.clone(), sandboxes: sandboxes.clone() },
             sandboxes,
             leases: vec![key.clone()],
+            accounts: Vec::new(),
         });
     }
 }
@@ -262,7 +345,8 @@ const fn offered(status: Status) -> bool {
 }
 
 fn reoffered(sandbox: SandboxId, leases: Vec<LeaseKey>) -> Suspect {
-    Suspect { violation: Violation::Reoffered { sandbox: sandbox.clone() }, sandboxes: vec![sandbox], leases }
+    let violation = Violation::Reoffered { sandbox: sandbox.clone() };
+    Suspect { violation, sandboxes: vec![sandbox], leases, accounts: Vec::new() }
 }
 
 fn without_lease(sandbox: SandboxId, leases: Vec<LeaseKey>) -> Suspect {
@@ -270,6 +354,7 @@ fn without_lease(sandbox: SandboxId, leases: Vec<LeaseKey>) -> Suspect {
         violation: Violation::AllocatedWithoutLease { sandbox: sandbox.clone() },
         sandboxes: vec![sandbox],
         leases,
+        accounts: Vec::new(),
     }
 }
 

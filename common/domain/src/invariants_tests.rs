@@ -114,9 +114,68 @@ fn what_was_handed_out_is_never_offered_again() {
     assert_eq!(violations(&[sandbox(1, Status::Available, None)], &[old]), []);
 }
 
+/// The account of sandbox `number`.
+fn account(number: u8) -> AccountKey {
+    AccountKey::of(&sandbox(number, Status::Available, None).external_id)
+}
+
+fn recorded(sandboxes: &[Sandbox], leases: &[Lease], records: &[AccountRecord]) -> Vec<Violation> {
+    let mut inventory = inventory(sandboxes, leases);
+    records.iter().for_each(|record| inventory.add_account(record));
+    inventory.expect_account_records();
+    suspects(&inventory).into_iter().map(|suspect| suspect.violation).collect()
+}
+
+#[test]
+fn an_account_is_one_sandbox_however_it_is_written_and_in_whatever_state() {
+    let uuid = "identity/accounts/0192f0c1-2345-7abc-8def-0123456789ab";
+    for other in Status::ALL {
+        let mut two = [sandbox(1, Status::Available, None), sandbox(2, other, Some(allocation(2)))];
+        two[0].external_id = ExternalId::new(uuid).unwrap();
+        two[1].external_id = ExternalId::new(uuid.to_uppercase()).unwrap();
+        let expected = Violation::AccountTwice {
+            account: AccountKey::of(&two[0].external_id),
+            sandboxes: vec![sandbox_id(1), sandbox_id(2)],
+        };
+        assert!(violations(&two, &[]).contains(&expected), "{other}");
+    }
+}
+
+#[test]
+fn an_account_that_was_handed_out_is_not_offered_under_another_label() {
+    let mut renamed = sandbox(2, Status::Available, None);
+    renamed.external_id = sandbox(1, Status::Available, None).external_id;
+    let expected = [Violation::Reoffered { sandbox: sandbox_id(2) }];
+    assert_eq!(violations(&[renamed], &[lease(1, Some(end(150)))]), expected);
+}
+
+#[test]
+fn a_sandbox_has_its_account_s_record_and_a_record_its_sandbox() {
+    let free = [sandbox(1, Status::Available, None)];
+    let of = |holder, retired| AccountRecord { key: account(1), holder: sandbox_id(holder), retired };
+    assert_eq!(violations(&free, &[]), [], "a table of an older version");
+    assert_eq!(recorded(&free, &[], &[of(1, false)]), []);
+    assert_eq!(recorded(&free, &[], &[]), [Violation::AccountUnrecorded { sandbox: sandbox_id(1) }]);
+    let elsewhere =
+        |holder| Violation::AccountElsewhere { sandbox: sandbox_id(1), holder: sandbox_id(holder) };
+    assert_eq!(recorded(&free, &[], &[of(1, true)]), [elsewhere(1)]);
+    let dangling = |holder| Violation::AccountDangling { account: account(1), holder: sandbox_id(holder) };
+    assert_eq!(recorded(&free, &[], &[of(2, false)]), [elsewhere(2), dangling(2)]);
+    assert_eq!(recorded(&[], &[], &[of(1, false)]), [dangling(1)]);
+    assert_eq!(recorded(&[], &[], &[of(1, true)]), [], "what was replaced is remembered");
+}
+
+#[test]
+fn a_lease_names_the_account_that_its_sandbox_is() {
+    let mut told = lease(1, None);
+    told.grant.external_id = ExternalId::new("another").unwrap();
+    let expected = Violation::LeaseTellsAnother { key: key(1), sandbox: sandbox_id(1) };
+    assert_eq!(violations(&[held(1)], &[told]), [expected]);
+}
+
 #[test]
 fn every_violation_has_its_word_and_names_what_it_is_about() {
-    let (key, sandbox) = (key(1), sandbox_id(1));
+    let (key, another, sandbox) = (key(1), key(1), sandbox_id(1));
     let all = [
         (Violation::OwnedTwice { sandbox: sandbox.clone(), owners: vec![] }, "owned_twice"),
         (
@@ -125,7 +184,15 @@ fn every_violation_has_its_word_and_names_what_it_is_about() {
         ),
         (Violation::LeaseWithoutSandbox { key, sandbox: sandbox.clone() }, "lease_without_sandbox"),
         (Violation::AllocatedWithoutLease { sandbox: sandbox.clone() }, "allocated_without_lease"),
-        (Violation::Reoffered { sandbox }, "reoffered"),
+        (Violation::Reoffered { sandbox: sandbox.clone() }, "reoffered"),
+        (Violation::AccountTwice { account: account(1), sandboxes: vec![sandbox.clone()] }, "account_twice"),
+        (Violation::AccountUnrecorded { sandbox: sandbox.clone() }, "account_unrecorded"),
+        (
+            Violation::AccountElsewhere { sandbox: sandbox.clone(), holder: sandbox_id(2) },
+            "account_elsewhere",
+        ),
+        (Violation::AccountDangling { account: account(1), holder: sandbox.clone() }, "account_dangling"),
+        (Violation::LeaseTellsAnother { key: another, sandbox }, "lease_tells_another"),
     ];
     for (violation, word) in all {
         assert_eq!(violation.kind(), word);

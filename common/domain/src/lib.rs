@@ -3,6 +3,7 @@
 //! Invariant: no I/O, no clock, no randomness, so that the model in `tests/model` runs the very functions that the workers
 //! run. Attribute names, queues and HTTP are unknown here.
 
+mod account;
 mod adoption;
 mod dead_letter;
 mod fingerprint;
@@ -20,7 +21,8 @@ mod sandbox;
 mod scaling;
 mod time;
 
-pub use adoption::{Adoption, ForeignSandbox, Surplus, Tenancy, adoptions};
+pub use account::{AccountKey, AccountRecord};
+pub use adoption::{Adoption, ForeignSandbox, Surplus, Tenancy, adoptions, split_doubled};
 pub use dead_letter::{
     DEAD_LETTER_SHARDS, DeadLetter, DeadLetterCount, DeadLetterEvent, DeadLetterFilter, DeadLetterId,
     DeadLetterState, InvalidDeadLetterId, MessageSummary, Reason, Source, Touched,

@@ -4,6 +4,7 @@
 //! race is an outcome; [`StoreError`] is for a table that did not answer, or has invalid items. Only `dynamodb` knows
 //! attribute names and conditions. Decisions are in [`broker_domain`]; lost races are retried by the worker.
 
+pub mod accounts;
 mod audit;
 mod dead_letters;
 mod dynamodb;
@@ -20,10 +21,12 @@ pub mod verify;
 
 pub use audit::{Act, AuditLine};
 pub use dead_letters::{Actor, DeadLetterPage, Kept, PendingRecord, Requeued};
-pub use dynamodb::{ForeignRow, Minted, Seen, Store, schema};
+pub use dynamodb::{ForeignRow, Minted, Seen, Store, Unused, schema};
 pub use outcomes::{
     Cancellation, Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey,
     Recorded, RequestPage, ScanPage, StoreError, Survey, SweepKey, SweepPage,
 };
 pub use retry::retry_on_conflict;
-pub use upkeep::{Census, Changed, Inserted, Instance, PoolStatus, Received, Record, Role, Run, Tick};
+pub use upkeep::{
+    Census, Changed, Entered, Inserted, Instance, PoolStatus, Received, Record, Role, Run, Tick,
+};

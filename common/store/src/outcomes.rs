@@ -8,8 +8,8 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::dynamodb::{ForeignRow, PK, SK};
 
 use broker_domain::{
-    AllocateRequest, AllocationId, ExternalId, ForeignSandbox, Lease, LeaseKey, PersistedRequest, Sandbox,
-    SandboxId, SandboxName, Timestamp,
+    AccountRecord, AllocateRequest, AllocationId, ExternalId, ForeignSandbox, Lease, LeaseKey,
+    PersistedRequest, Sandbox, SandboxId, SandboxName, Timestamp,
 };
 
 /// DynamoDB: the longest keys, in bytes. A cursor has two characters a byte.
@@ -241,6 +241,8 @@ pub struct ScanPage {
     pub sandboxes: Vec<Sandbox>,
     /// Leases, live and ended.
     pub leases: Vec<Lease>,
+    /// The records of accounts.
+    pub accounts: Vec<AccountRecord>,
     /// The errors of items that cannot be read.
     pub unreadable: Vec<String>,
     /// Where the next page begins; none at the end.
@@ -254,6 +256,8 @@ pub struct Survey {
     pub foreign: Vec<(ForeignSandbox, ForeignRow)>,
     /// The number of sandboxes that are in our form.
     pub ours: u64,
+    /// Their accounts.
+    pub accounts: Vec<ExternalId>,
     /// The keys that hold a live lease.
     pub held: Vec<LeaseKey>,
     /// Every sandbox's partition key, and the digest of its row.

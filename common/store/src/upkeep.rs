@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use broker_domain::{DeadLetterCount, JobReport, Sandbox, Status, Timestamp};
+use broker_domain::{DeadLetterCount, JobReport, Sandbox, SandboxId, Status, Timestamp};
 
 /// The outcome of a conditional write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,20 @@ pub enum Changed {
     Done,
     /// The item is not as it was read: another write was faster.
     MovedOn,
+}
+
+/// The outcome of a write by which a sandbox gets its account, or another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// It was written.
+    Done,
+    /// The sandbox is not as it was read: somebody else was faster.
+    MovedOn,
+    /// Another sandbox has the account, or had it for good: nothing was written.
+    AccountTaken {
+        /// That sandbox.
+        by: SandboxId,
+    },
 }
 
 /// The full record of a sandbox.
@@ -40,10 +54,15 @@ pub struct Record {
 /// The outcome of an insert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inserted {
-    /// It was inserted.
-    New,
+    /// It was inserted, at this version.
+    New(u64),
     /// This item has the id.
     Stands(Box<Record>),
+    /// Its account is another sandbox's, or was for good.
+    AccountTaken {
+        /// That sandbox.
+        by: SandboxId,
+    },
 }
 
 /// The tick of a job.

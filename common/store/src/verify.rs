@@ -49,6 +49,10 @@ pub struct Report {
 /// When the table does not answer, or a suspect keeps changing.
 pub async fn verify(store: &Store) -> Result<Report, ScanError> {
     let mut inventory = Inventory::default();
+    let recorded = store.accounts_recorded().await?;
+    if recorded {
+        inventory.expect_account_records();
+    }
     let mut unreadable = Vec::new();
     scan(store, |mut page| {
         unreadable.append(&mut page.unreadable);
@@ -59,7 +63,7 @@ pub async fn verify(store: &Store) -> Result<Report, ScanError> {
     let suspects = suspects(&inventory);
     let mut violations: Vec<Violation> = Vec::new();
     for suspect in &suspects {
-        if !violations.contains(&suspect.violation) && is_confirmed(store, suspect).await? {
+        if !violations.contains(&suspect.violation) && is_confirmed(store, suspect, recorded).await? {
             violations.push(suspect.violation.clone());
         }
     }
@@ -87,17 +91,21 @@ pub async fn verify(store: &Store) -> Result<Report, ScanError> {
 fn add(inventory: &mut Inventory, page: &ScanPage) {
     page.sandboxes.iter().for_each(|sandbox| inventory.add_sandbox(sandbox));
     page.leases.iter().for_each(|lease| inventory.add_lease(lease));
+    page.accounts.iter().for_each(|record| inventory.add_account(record));
 }
 
 /// Whether the suspect's items, read at one instant, still show its violation.
-async fn is_confirmed(store: &Store, suspect: &Suspect) -> Result<bool, ScanError> {
-    if suspect.sandboxes.len() + suspect.leases.len() > READ_TOGETHER {
+async fn is_confirmed(store: &Store, suspect: &Suspect, recorded: bool) -> Result<bool, ScanError> {
+    if suspect.sandboxes.len() + suspect.leases.len() + suspect.accounts.len() > READ_TOGETHER {
         return Ok(true);
     }
     for _ in 0..TRIES {
-        match store.read_together(&suspect.sandboxes, &suspect.leases).await {
+        match store.read_together(&suspect.sandboxes, &suspect.leases, &suspect.accounts).await {
             Ok(page) => {
                 let mut now = Inventory::default();
+                if recorded {
+                    now.expect_account_records();
+                }
                 add(&mut now, &page);
                 return Ok(suspects(&now).iter().any(|again| again.violation == suspect.violation));
             }

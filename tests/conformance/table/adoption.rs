@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::{EndReason, LeaseEnd, Status, adoptions};
-use broker_store::{Changed, ClaimOutcome, Minted, Survey};
+use broker_store::{ClaimOutcome, Entered, Minted, Survey};
 
 use crate::place::Place;
 
@@ -32,7 +32,7 @@ async fn survey(place: &Place) -> Survey {
     place.store.survey(0, 1, None, 4, place.clock.now()).await.expect("read")
 }
 
-async fn adopt(place: &Place, survey: Survey) -> Changed {
+async fn adopt(place: &Place, survey: Survey) -> Entered {
     let mut planned = adoptions(survey.foreign, survey.held.into_iter().collect());
     let (sandbox, row, adoption) = planned.remove(0);
     let now = place.clock.now();
@@ -47,12 +47,12 @@ async fn a_row_is_taken_over_as_it_was_read_or_not_at_all() {
     put_foreign(&place, 1).await;
     let before = survey(&place).await;
     put_foreign(&place, 2).await;
-    assert_eq!(adopt(&place, before).await, Changed::MovedOn);
+    assert_eq!(adopt(&place, before).await, Entered::MovedOn);
     assert_eq!(survey(&place).await.foreign.len(), 1, "and leaves no lease");
     assert_eq!(survey(&place).await.held, []);
 
     let again = survey(&place).await;
-    assert_eq!(adopt(&place, again).await, Changed::Done);
+    assert_eq!(adopt(&place, again).await, Entered::Done);
     let after = survey(&place).await;
     assert_eq!((after.foreign.len(), after.ours, after.held.len()), (0, 1, 1));
     let page = place.store.scan(0, 1, None).await.expect("read");
@@ -72,7 +72,7 @@ async fn an_owner_who_got_a_lease_meanwhile_keeps_that_one() {
     let ask = place.ask("student-1");
     assert!(matches!(place.claim(&ask, &free).await, ClaimOutcome::Created(_)));
     let lease = place.store.lease(&ask.lease_key).await.expect("read");
-    assert_eq!(adopt(&place, before).await, Changed::MovedOn);
+    assert_eq!(adopt(&place, before).await, Entered::MovedOn);
     assert_eq!(place.store.lease(&ask.lease_key).await.expect("read"), lease);
     assert_eq!(survey(&place).await.foreign.len(), 1, "nor is the row touched");
 
@@ -80,5 +80,5 @@ async fn an_owner_who_got_a_lease_meanwhile_keeps_that_one() {
     let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now());
     place.store.end(&sandbox.id, &sandbox.allocation.expect("allocated"), &end).await.expect("ended");
     let again = survey(&place).await;
-    assert_eq!(adopt(&place, again).await, Changed::Done, "an ended lease stands in nobody's way");
+    assert_eq!(adopt(&place, again).await, Entered::Done, "an ended lease stands in nobody's way");
 }

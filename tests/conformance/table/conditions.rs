@@ -1,9 +1,9 @@
 //! Conditional writes of one item: at the version that was read or not at all, and never creating one.
 
 use broker_domain::{SandboxId, Status, Timestamp};
-use broker_store::{Changed, Inserted, Seen, StoreError};
+use broker_store::{Candidate, Changed, Entered, Inserted, Seen, StoreError, Unused};
 
-use crate::place::{Place, sandbox};
+use crate::place::{Place, candidate, sandbox};
 
 /// Each write of a pending deletion, at this version.
 async fn each_write(place: &Place, seen: Seen<'_>, now: Timestamp) -> [Result<Changed, StoreError>; 6] {
@@ -26,9 +26,11 @@ async fn no_write_makes_an_item() {
     for told in each_write(&place, seen, place.clock.now()).await {
         assert_eq!(told.expect("asked"), Changed::MovedOn);
     }
-    let found = place.store.found(Status::Stale, 1, &sandbox(7), place.clock.now()).await;
-    assert_eq!(found.expect("asked"), Changed::MovedOn);
-    assert_eq!(place.store.remove_stale(&id, 1).await.expect("asked"), Changed::MovedOn);
+    let (nowhere, external_id) = (candidate(&sandbox(7)), sandbox(7).external_id);
+    let from = Unused { status: Status::Stale, version: 1, external_id: &external_id };
+    let found = place.store.found(from, &sandbox(7), place.clock.now()).await;
+    assert_eq!(found.expect("asked"), Entered::MovedOn);
+    assert_eq!(place.store.remove_stale(&nowhere).await.expect("asked"), Changed::MovedOn);
     assert_eq!(place.store.count_all().await.expect("counted").values().sum::<u64>(), 0);
 }
 
@@ -41,7 +43,8 @@ async fn a_write_at_another_version_changes_nothing() {
     for told in each_write(&place, seen, place.clock.now()).await {
         assert_eq!(told.expect("asked"), Changed::MovedOn);
     }
-    assert!(!place.store.remove_unused_seed(&free.sandbox_id, 9).await.expect("asked"));
+    let older = Candidate { version: 9, ..free.clone() };
+    assert_eq!(place.store.remove_unused_seed(&older).await.expect("asked"), Changed::MovedOn);
     assert_eq!(place.store.record(&free.sandbox_id).await.expect("read"), before);
 }
 
@@ -49,7 +52,8 @@ async fn a_write_at_another_version_changes_nothing() {
 async fn an_insert_finds_what_stands_there() {
     let place = Place::with_table().await;
     let now = place.clock.now();
-    assert_eq!(place.store.insert(&sandbox(0), now).await.expect("asked"), Inserted::New);
+    let version = now.as_ms();
+    assert_eq!(place.store.insert(&sandbox(0), now).await.expect("asked"), Inserted::New(version));
     let Inserted::Stands(stands) = place.store.insert(&sandbox(0), now).await.expect("asked") else {
         panic!("inserted twice");
     };
@@ -63,7 +67,8 @@ async fn a_seed_leaves_alone_what_is_there() {
     let free = place.seed(1).await.remove(0);
     place.claim(&place.ask("student-1"), &free).await;
     let stands = place.store.record(&free.sandbox_id).await.expect("read");
-    assert!(!place.store.seed(&sandbox(0), place.clock.now()).await.expect("seeded"));
+    let again = place.store.seed(&sandbox(0), place.clock.now()).await.expect("seeded");
+    assert_eq!(again, Entered::MovedOn);
     assert_eq!(place.store.record(&free.sandbox_id).await.expect("read"), stands);
 }
 
@@ -72,15 +77,19 @@ async fn a_seed_takes_away_only_what_nobody_used() {
     let place = Place::with_table().await;
     let free = place.seed(2).await;
     place.claim(&place.ask("student-1"), &free[0]).await;
-    for (candidate, version, removed) in [(&free[0], 2, false), (&free[1], 1, true), (&free[1], 1, false)] {
-        let told = place.store.remove_unused_seed(&candidate.sandbox_id, version).await.expect("asked");
-        assert_eq!(told, removed, "{candidate:?}");
+    let (used, unused) = (Candidate { version: 2, ..free[0].clone() }, &free[1]);
+    for (candidate, expected) in
+        [(&used, Changed::MovedOn), (unused, Changed::Done), (unused, Changed::MovedOn)]
+    {
+        let told = place.store.remove_unused_seed(candidate).await.expect("asked");
+        assert_eq!(told, expected, "{candidate:?}");
     }
     assert_eq!(place.store.record(&free[1].sandbox_id).await.expect("read"), None);
     assert!(place.store.record(&free[0].sandbox_id).await.expect("read").is_some());
     // Nor what no seed put in.
-    place.store.insert(&sandbox(7), place.clock.now()).await.expect("inserted");
-    assert!(!place.store.remove_unused_seed(&sandbox(7).id, 1).await.expect("asked"));
+    place.store.insert(&sandbox(7), Timestamp::from_ms(1)).await.expect("inserted");
+    let told = place.store.remove_unused_seed(&candidate(&sandbox(7))).await.expect("asked");
+    assert_eq!(told, Changed::MovedOn);
 }
 
 #[tokio::test]
@@ -119,14 +128,14 @@ async fn a_deletion_goes_its_way_from_failure_to_tombstone_and_back() {
     );
     let later = now.plus(std::time::Duration::from_secs(60));
     for (listed, created_at, expected) in [
-        (&same, later, Changed::MovedOn),
-        (&another, now, Changed::MovedOn),
-        (&another, later, Changed::Done),
+        (&same, later, Entered::MovedOn),
+        (&another, now, Entered::MovedOn),
+        (&another, later, Entered::Done),
     ] {
         let told = store.insert_over_tombstone(listed, &tombstone, created_at, later).await;
         assert_eq!(told.expect("asked"), expected, "{listed:?} of {created_at}");
     }
     let fresh = store.record(id).await.expect("read").expect("there");
-    assert_eq!((fresh.sandbox.status, fresh.sandbox.version), (Status::Available, 8));
+    assert_eq!((fresh.sandbox.status, fresh.sandbox.version), (Status::Available, later.as_ms()));
     assert_eq!(fresh.sandbox.allocation, None);
 }

@@ -1,5 +1,6 @@
 //! Conformance of the table.
 
+mod accounts;
 mod adoption;
 mod claims;
 mod conditions;

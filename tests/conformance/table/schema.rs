@@ -52,8 +52,8 @@ async fn a_missing_table_is_told_by_every_kind_of_call() {
         store.sweep(None, None, 10).await.map(drop),
         store.scan(0, 1, None).await.map(drop),
         store.insert(&crate::place::sandbox(0), now).await.map(drop),
-        store.remove_stale(&free.sandbox_id, 1).await.map(drop),
-        store.read_together(std::slice::from_ref(&free.sandbox_id), &[]).await.map(drop),
+        store.remove_stale(&free).await.map(drop),
+        store.read_together(std::slice::from_ref(&free.sandbox_id), &[], &[]).await.map(drop),
     ];
     for (call, told) in told.into_iter().enumerate() {
         assert!(matches!(told, Err(StoreError::NoTable { .. })), "call {call}: {told:?}");

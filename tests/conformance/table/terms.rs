@@ -4,9 +4,9 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::{EndReason, ExternalId, LeaseEnd, Status, Timestamp};
-use broker_store::{Changed, ClaimOutcome, EndOutcome, Seen, StoreError};
+use broker_store::{Changed, ClaimOutcome, EndOutcome, Entered, Seen, StoreError, Unused};
 
-use crate::place::{Place, sandbox};
+use crate::place::{Place, candidate, sandbox};
 
 fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
@@ -38,7 +38,7 @@ const WRITES: [(&str, Status); 8] = [
 ];
 
 async fn write(place: &Place, name: &str, seen: Seen<'_>, now: Timestamp) -> Result<Changed, StoreError> {
-    let store = &place.store;
+    let (store, own) = (&place.store, sandbox(0).external_id);
     match name {
         "postpone" => store.postpone(seen, now, now).await,
         "attempt_failed" => store.attempt_failed(seen, 1, "no", now, now).await,
@@ -46,9 +46,20 @@ async fn write(place: &Place, name: &str, seen: Seen<'_>, now: Timestamp) -> Res
         "bury" => store.write_tombstone(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await,
         "retry_deletion" => store.retry_deletion(seen, now).await,
         "missing" => store.missing(seen, now).await,
-        "found" => store.found(Status::Stale, seen.version, &sandbox(0), now).await,
-        "revive_deletion" => store.revive_deletion(seen, &sandbox(0), now).await,
+        "found" => {
+            let from = Unused { status: Status::Stale, version: seen.version, external_id: &own };
+            store.found(from, &sandbox(0), now).await.map(changed)
+        }
+        "revive_deletion" => store.revive_deletion(seen.version, &own, &sandbox(0), now).await.map(changed),
         other => panic!("{other} is no write"),
+    }
+}
+
+fn changed(entered: Entered) -> Changed {
+    match entered {
+        Entered::Done => Changed::Done,
+        Entered::MovedOn => Changed::MovedOn,
+        Entered::AccountTaken { by } => panic!("its own account is {by}'s"),
     }
 }
 
@@ -73,19 +84,20 @@ async fn a_write_wants_the_state_and_the_version_that_were_read() {
 async fn what_was_ever_handed_out_is_neither_found_nor_forgotten() {
     let place = Place::with_table().await;
     place.seed(1).await;
-    let (id, now) = (sandbox(0).id, place.clock.now());
+    let (free, now) = (candidate(&sandbox(0)), place.clock.now());
     let key = "SBX#sandbox-000";
     alter(&place, key, "status", text("stale")).await;
     for (name, value) in [("status", text("available")), ("version", number(2))] {
         alter(&place, key, name, value).await;
-        assert_eq!(place.store.remove_stale(&id, 1).await.expect("asked"), Changed::MovedOn, "{name}");
+        assert_eq!(place.store.remove_stale(&free).await.expect("asked"), Changed::MovedOn, "{name}");
         alter(&place, key, "status", text("stale")).await;
         alter(&place, key, "version", number(1)).await;
     }
     alter(&place, key, "allocation_id", text(&place.entropy.uuid().to_string())).await;
-    assert_eq!(place.store.remove_stale(&id, 1).await.expect("asked"), Changed::MovedOn);
-    let found = place.store.found(Status::Stale, 1, &sandbox(0), now).await.expect("asked");
-    assert_eq!(found, Changed::MovedOn);
+    assert_eq!(place.store.remove_stale(&free).await.expect("asked"), Changed::MovedOn);
+    let from = Unused { status: Status::Stale, version: 1, external_id: &free.external_id };
+    let found = place.store.found(from, &sandbox(0), now).await.expect("asked");
+    assert_eq!(found, Entered::MovedOn);
 }
 
 #[tokio::test]
@@ -111,11 +123,11 @@ async fn a_tombstone_is_of_the_resource_that_was_deleted() {
     {
         alter(&place, key, name, value).await;
         let told = place.store.insert_over_tombstone(&another, &tombstone, later, later).await;
-        assert_eq!(told.expect("asked"), Changed::MovedOn, "{name}");
+        assert_eq!(told.expect("asked"), Entered::MovedOn, "{name}");
         alter(&place, key, name, back).await;
     }
     let told = place.store.insert_over_tombstone(&another, &tombstone, later, later).await;
-    assert_eq!(told.expect("asked"), Changed::Done);
+    assert_eq!(told.expect("asked"), Entered::Done);
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ impl Handlers {
         let Some(lease) = lease.filter(|lease| lease.end.is_none()) else { return Ok(()) };
         let sandbox = lease.grant.sandbox_id;
         let together =
-            self.store.read_together(std::slice::from_ref(&sandbox), std::slice::from_ref(key)).await?;
+            self.store.read_together(std::slice::from_ref(&sandbox), std::slice::from_ref(key), &[]).await?;
         let mut inventory = Inventory::default();
         together.sandboxes.iter().for_each(|sandbox| inventory.add_sandbox(sandbox));
         together.leases.iter().for_each(|lease| inventory.add_lease(lease));

@@ -17,7 +17,7 @@ pub(super) async fn run(jobs: &Jobs, status: Removable, report: &mut JobReport) 
 }
 
 async fn remove(jobs: Jobs, stale: Candidate) -> Result<Changed, StoreError> {
-    jobs.store.remove_stale(&stale.sandbox_id, stale.version).await
+    jobs.store.remove_stale(&stale).await
 }
 
 async fn give_up(jobs: Jobs, failed: Candidate) -> Result<Changed, StoreError> {

@@ -24,6 +24,7 @@ use broker_runtime::aws::Aws;
 use broker_runtime::clock::Clock;
 use broker_runtime::config::Config;
 use broker_runtime::entropy::Entropy;
+use broker_store::scan_all::ScanError;
 use broker_store::{Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,9 @@ pub(crate) enum JobError {
     /// The table failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What the table holds could not be read whole.
+    #[error("the accounts of the table cannot be recorded: {0}")]
+    Accounts(#[source] ScanError),
     /// The provider failed.
     #[error(transparent)]
     Provider(#[from] ProviderError),
@@ -110,9 +114,13 @@ impl Jobs {
             Ok(()) => "partial",
             Err(JobError::Refused(_)) => "refused",
             Err(JobError::Stopping) => return Err(Stopping),
-            Err(JobError::Store(_) | JobError::Provider(_) | JobError::Queue(_) | JobError::NoProvider) => {
-                "failed"
-            }
+            Err(
+                JobError::Store(_)
+                | JobError::Accounts(_)
+                | JobError::Provider(_)
+                | JobError::Queue(_)
+                | JobError::NoProvider,
+            ) => "failed",
         };
         report.aborted = ended.err().map(|error| error.to_string());
         measure(task, &report, outcome, took);

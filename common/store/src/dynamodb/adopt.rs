@@ -8,14 +8,13 @@ use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem, Update};
 
+use super::accounts::AccountChange;
 use super::attributes as a;
-use super::deletion::TOMBSTONE_IS_KEPT;
-use super::errors::{built_wrong, cancelled, failed_condition};
+use super::errors::built_wrong;
 use super::foreign::{ForeignRow, KNOWN, digest, is_foreign, read};
 use super::keys::{self, LEASE_PREFIX, PK, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
-use super::transact::{Committed, Group};
 use super::{Store, n, s};
-use crate::{Changed, PageKey, StoreError, Survey};
+use crate::{Entered, PageKey, StoreError, Survey};
 use broker_domain::{
     Adoption, AllocationId, EndReason, Fingerprint, ForeignSandbox, Grant, Lease, RequestId, Status, Tenancy,
     Timestamp,
@@ -55,6 +54,7 @@ impl Store {
                 survey.digests.push((pk.to_owned(), digest(&item)));
                 if !is_foreign(&item) {
                     survey.ours += 1;
+                    survey.accounts.extend(a::read_sandbox(&item).ok().map(|ours| ours.external_id));
                     continue;
                 }
                 match read(&item, hours, now) {
@@ -66,7 +66,7 @@ impl Store {
         Ok(survey)
     }
 
-    /// Adopts a row, if it is still as it was read.
+    /// Adopts a row, if it is still as it was read and no other sandbox has its account.
     pub async fn adopt(
         &self,
         sandbox: &ForeignSandbox,
@@ -74,21 +74,16 @@ impl Store {
         adoption: &Adoption,
         minted: Minted,
         now: Timestamp,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Entered, StoreError> {
         let wanted = self.wanted(sandbox, row, adoption, minted, now);
-        let mut keys = vec![keys::sandbox(&sandbox.id)];
-        let mut items = vec![self.rewrite(sandbox, row, wanted)?];
+        let rewrite = self.rewrite(sandbox, row, wanted)?;
+        let mut others = Vec::new();
         if let Adoption::Lease(tenancy) = adoption {
-            keys.push(keys::lease(&tenancy.lease_key));
-            items.push(self.put_adopted_lease(sandbox, tenancy, minted)?);
+            let lease = self.put_adopted_lease(sandbox, tenancy, minted)?;
+            others.push((keys::lease(&tenancy.lease_key), lease));
         }
-        match self.transactions.submit("adopt", Group { keys, items }).await? {
-            Committed::Written => Ok(Changed::Done),
-            Committed::Cancelled(reasons) => match failed_condition(&reasons) {
-                Some(_) => Ok(Changed::MovedOn),
-                None => Err(cancelled("adopt", &reasons)),
-            },
-        }
+        let accounts = [AccountChange::Hold(&sandbox.external_id)];
+        self.write_with_accounts("adopt", &sandbox.id, rewrite, &accounts, others).await.map(Entered::from)
     }
 
     /// The known attributes after the adoption; the others are removed.
@@ -134,7 +129,6 @@ impl Store {
             Status::PendingDeletion | Status::Stale | Status::DeletionFailed => s(keys::time_key(now)),
             Status::Deleted => {
                 wanted.insert(a::DELETED_AT, n(row.deleted_at.unwrap_or(now).as_secs()));
-                wanted.insert(a::TTL, n(now.plus(TOMBSTONE_IS_KEPT).as_secs()));
                 return wanted;
             }
         };

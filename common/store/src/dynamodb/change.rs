@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, TransactWriteItem, Update};
 
 use super::attributes as a;
-use super::errors::failed;
+use super::errors::{built_wrong, failed};
 use super::{Store, count_capacity};
 use crate::{Changed, StoreError};
+
+/// Attributes that expressions can only name in this way: their names are words of DynamoDB.
+const NAMES: [(&str, &str); 3] = [("#status", a::STATUS), ("#name", a::NAME), ("#ttl", a::TTL)];
 
 /// A change of an item, with its condition.
 pub(super) struct Change<'a> {
@@ -21,6 +24,26 @@ pub(super) struct Change<'a> {
 }
 
 impl Store {
+    /// The same change as one item of a transaction.
+    pub(super) fn change_item(&self, change: Change<'_>) -> Result<TransactWriteItem, StoreError> {
+        let Change { operation, key, condition, update, values } = change;
+        let mut item = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(key))
+            .condition_expression(condition)
+            .update_expression(update);
+        for (name, attribute) in NAMES {
+            if condition.contains(name) || update.contains(name) {
+                item = item.expression_attribute_names(name, attribute);
+            }
+        }
+        for (name, value) in values {
+            item = item.expression_attribute_values(name, value);
+        }
+        let item = item.build().map_err(|error| built_wrong(operation, error))?;
+        Ok(TransactWriteItem::builder().update(item).build())
+    }
+
     /// Makes a change, unless the item moved on. The condition must require that the item exists: no update may create one.
     pub(super) async fn change(&self, change: Change<'_>) -> Result<Changed, StoreError> {
         let Change { operation, key, condition, update, values } = change;
@@ -33,14 +56,8 @@ impl Store {
             .condition_expression(condition)
             .update_expression(update)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        if uses("#status") {
-            call = call.expression_attribute_names("#status", a::STATUS);
-        }
-        if uses("#name") {
-            call = call.expression_attribute_names("#name", a::NAME);
-        }
-        if uses("#ttl") {
-            call = call.expression_attribute_names("#ttl", a::TTL);
+        for (name, attribute) in NAMES.into_iter().filter(|(name, _)| uses(name)) {
+            call = call.expression_attribute_names(name, attribute);
         }
         for (name, value) in values {
             call = call.expression_attribute_values(name, value);

@@ -2,8 +2,6 @@
 //!
 //! Invariant: every write here is at the version that was read, and none leads back into the pool.
 
-use std::time::Duration;
-
 use super::change::Change;
 use super::{Store, keys, n, s};
 use crate::{Changed, StoreError};
@@ -17,8 +15,8 @@ const GIVE_UP_IS_DUE: &str = DELETION_IS_PENDING;
 const RETRY_IS_DUE: &str = "#status = :failed and version = :seen";
 /// [`Event::ProviderDeleted`] of one that is pending or was given up.
 const PROVIDER_DELETED_IT: &str = "#status = :from and version = :seen and external_id = :external_id";
-/// How long a tombstone is kept.
-pub(super) const TOMBSTONE_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// A tombstone of an older version, which would expire.
+const TOMBSTONE_STANDS: &str = "#status = :deleted and version = :seen";
 
 /// A sandbox at the version at which it may be changed.
 #[derive(Clone, Copy, Debug)]
@@ -148,8 +146,8 @@ impl Store {
             operation: "bury",
             key: keys::sandbox(seen.id).into_map(),
             condition: PROVIDER_DELETED_IT,
-            update: "SET #status = :to, version = :next, deleted_at = :now, updated_at = :now, #ttl = :ttl \
-                     REMOVE state_shard, state_key",
+            update: "SET #status = :to, version = :next, deleted_at = :now, updated_at = :now \
+                     REMOVE state_shard, state_key, deletion_retry_count, deletion_error, lab_duration_hours, last_synced",
             values: vec![
                 (":from", s(from.as_str())),
                 (":to", s(to.as_str())),
@@ -157,8 +155,19 @@ impl Store {
                 (":next", n(seen.version + 1)),
                 (":external_id", s(external_id.as_str())),
                 (":now", n(now.as_secs())),
-                (":ttl", n(now.plus(TOMBSTONE_IS_KEPT).as_secs())),
             ],
+        })
+        .await
+    }
+
+    /// Lets a tombstone that an older version wrote stand for good: its account may come back at any time.
+    pub(crate) async fn keep_tombstone(&self, seen: Seen<'_>) -> Result<Changed, StoreError> {
+        self.change(Change {
+            operation: "keep_tombstone",
+            key: keys::sandbox(seen.id).into_map(),
+            condition: TOMBSTONE_STANDS,
+            update: "REMOVE #ttl",
+            values: vec![(":deleted", s(Status::Deleted.as_str())), (":seen", n(seen.version))],
         })
         .await
     }

@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use uuid::Uuid;
 
 use super::s;
-use broker_domain::{DeadLetterId, Job, LeaseKey, RequestId, SandboxId, Status, Timestamp};
+use broker_domain::{AccountKey, DeadLetterId, Job, LeaseKey, RequestId, SandboxId, Status, Timestamp};
 
 /// The partition key's attribute.
 pub(crate) const PK: &str = "PK";
@@ -20,6 +20,8 @@ pub(super) const STATE_KEY: &str = "state_key";
 
 pub(super) const SANDBOX_PREFIX: &str = "SBX#";
 pub(super) const LEASE_PREFIX: &str = "LEASE#";
+/// Under which an account of the provider stands, by its external id as `AccountKey` writes it.
+pub(super) const ACCOUNT_PREFIX: &str = "EXT#";
 pub(super) const REQUEST_PREFIX: &str = "REQ#";
 /// The partition of all instances, which are sorted by id.
 pub(super) const INSTANCES: &str = "INSTANCE";
@@ -54,6 +56,10 @@ pub(super) fn sandbox(id: &SandboxId) -> Key {
 /// Ids have no `#`, so no two lease keys make one text.
 pub(super) fn lease(key: &LeaseKey) -> Key {
     Key::meta(format!("{LEASE_PREFIX}{}#{}", key.track, key.key))
+}
+
+pub(super) fn account(key: &AccountKey) -> Key {
+    Key::meta(format!("{ACCOUNT_PREFIX}{key}"))
 }
 
 pub(super) fn request(id: RequestId) -> Key {

@@ -3,6 +3,7 @@
 //! Attribute names are in `attributes`, keys in `keys`, conditions beside the write that they guard, named after the
 //! transition. Reads for decisions are strongly consistent; the index only proposes candidates.
 
+mod accounts;
 mod adopt;
 mod attributes;
 mod audit;
@@ -36,6 +37,7 @@ pub use adopt::Minted;
 pub use deletion::Seen;
 pub use foreign::ForeignRow;
 pub(super) use keys::{PK, SK};
+pub use sync::Unused;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, ConsumedCapacity};

@@ -1,15 +1,16 @@
 //! The pool: queries of available sandboxes, and seeds.
 
-use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
 use super::attributes as a;
 use super::errors::failed;
 use super::keys::{self, STATE_KEY, STATE_SHARD};
 use super::schema::STATE_INDEX;
-use super::{Store, count_capacity, n, s};
-use crate::{Candidate, CandidatePage, NewSandbox, PageKey, StoreError, SweepKey, SweepPage};
-use broker_domain::{NamePrefix, SandboxId, Status, Timestamp};
+use super::{Store, count_capacity, s};
+use crate::{
+    Candidate, CandidatePage, Changed, Entered, NewSandbox, PageKey, StoreError, SweepKey, SweepPage,
+};
+use broker_domain::{NamePrefix, Status, Timestamp};
 
 const SEEDED_AND_UNUSED: &str =
     "attribute_exists(seeded) and #status in (:available, :stale) and version = :seen";
@@ -90,31 +91,16 @@ impl Store {
         )
     }
 
-    /// Puts a seed into the pool; `false` if its id exists.
-    pub async fn seed(&self, sandbox: &NewSandbox, now: Timestamp) -> Result<bool, StoreError> {
-        let item = self.fresh(sandbox, 1, now, (a::SEEDED, AttributeValue::Bool(true)));
-        Ok(self.put_new(item).await?.is_none())
+    /// Puts a seed into the pool; it moved on if its id exists.
+    pub async fn seed(&self, sandbox: &NewSandbox, now: Timestamp) -> Result<Entered, StoreError> {
+        let seeded = (a::SEEDED, AttributeValue::Bool(true));
+        self.put_new(sandbox, now, seeded).await.map(Entered::from)
     }
 
-    /// Removes an unused seed at the version that was read. `false`: it is no seed, was used, or changed; then it stays.
-    pub async fn remove_unused_seed(&self, id: &SandboxId, version: u64) -> Result<bool, StoreError> {
-        let call = self
-            .client
-            .delete_item()
-            .table_name(&self.table)
-            .set_key(Some(keys::sandbox(id).into_map()))
-            .condition_expression(SEEDED_AND_UNUSED)
-            .expression_attribute_names("#status", a::STATUS)
-            .expression_attribute_values(":available", s(Status::Available.as_str()))
-            .expression_attribute_values(":stale", s(Status::Stale.as_str()))
-            .expression_attribute_values(":seen", n(version));
-        match call.send().await {
-            Ok(_) => Ok(true),
-            Err(error) => match error.as_service_error() {
-                Some(DeleteItemError::ConditionalCheckFailedException(_)) => Ok(false),
-                _ => Err(failed("DeleteItem", &self.table, error)),
-            },
-        }
+    /// Removes an unused seed at the version that was read. It moved on if it is no seed, was used, or changed; then it stays.
+    pub async fn remove_unused_seed(&self, seed: &Candidate) -> Result<Changed, StoreError> {
+        let values = [(":available", s(Status::Available.as_str())), (":stale", s(Status::Stale.as_str()))];
+        self.remove_unused("remove_unused_seed", seed, SEEDED_AND_UNUSED, values).await
     }
 }
 

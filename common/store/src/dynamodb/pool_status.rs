@@ -77,4 +77,23 @@ impl Store {
         })
         .await
     }
+
+    /// Whether every sandbox of the table has its account's record (one consistent read).
+    pub async fn accounts_recorded(&self) -> Result<bool, StoreError> {
+        let pool = self.get(keys::pool()).await?;
+        Ok(pool.is_some_and(|pool| pool.contains_key(a::ACCOUNTS_RECORDED_AT)))
+    }
+
+    /// Notes that every sandbox has its account's record.
+    pub(crate) async fn accounts_are_recorded(&self, now: Timestamp) -> Result<Changed, StoreError> {
+        self.pool_status().await?;
+        self.change(Change {
+            operation: "accounts_are_recorded",
+            key: keys::pool().into_map(),
+            condition: POOL_EXISTS,
+            update: "SET accounts_recorded_at = :now",
+            values: vec![(":now", n(now.as_secs()))],
+        })
+        .await
+    }
 }

@@ -7,12 +7,13 @@ use aws_sdk_dynamodb::config::{self, Config};
 use aws_sdk_dynamodb::operation::transact_get_items::TransactGetItemsError;
 use aws_sdk_dynamodb::types::{Get, TransactGetItem};
 
+use super::accounts::read_account;
 use super::attributes::{self as a, Item};
 use super::errors::{built_wrong, failed};
-use super::keys::{self, Key, LEASE_PREFIX, PK, SANDBOX_PREFIX};
+use super::keys::{self, ACCOUNT_PREFIX, Key, LEASE_PREFIX, PK, SANDBOX_PREFIX};
 use super::{Store, s};
 use crate::{PageKey, ScanPage, StoreError};
-use broker_domain::{LeaseKey, SandboxId};
+use broker_domain::{AccountKey, LeaseKey, SandboxId};
 
 /// Timeout of one attempt to read a page of a scan.
 const PAGE_ATTEMPT: Duration = Duration::from_secs(10);
@@ -24,8 +25,8 @@ pub(super) fn long_timeout() -> config::Builder {
 }
 
 impl Store {
-    /// One page of the sandboxes and leases of segment `segment` of `segments` (a consistent read). The pages together are no
-    /// snapshot: a change during the scan may be seen before or after.
+    /// One page of the sandboxes, leases and account records of segment `segment` of `segments` (a consistent read). The
+    /// pages together are no snapshot: a change during the scan may be seen before or after.
     pub async fn scan(
         &self,
         segment: i32,
@@ -51,7 +52,10 @@ impl Store {
             .segment(segment)
             .total_segments(segments)
             .set_exclusive_start_key(after.map(|key| key.0))
-            .filter_expression("begins_with(PK, :sandbox) or begins_with(PK, :lease)")
+            .filter_expression(
+                "begins_with(PK, :sandbox) or begins_with(PK, :lease) or begins_with(PK, :account)",
+            )
+            .expression_attribute_values(":account", s(ACCOUNT_PREFIX))
             .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
             .expression_attribute_values(":lease", s(LEASE_PREFIX));
         let call = call.customize().config_override(long_timeout());
@@ -59,13 +63,16 @@ impl Store {
         Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key.map(PageKey)))
     }
 
-    /// The sandboxes and leases of these keys (at most 100 together) at one instant; absent ones are left out.
+    /// The sandboxes, leases and account records of these keys (at most 100 together) at one instant; absent ones are left
+    /// out.
     pub async fn read_together(
         &self,
         sandboxes: &[SandboxId],
         leases: &[LeaseKey],
+        accounts: &[AccountKey],
     ) -> Result<ScanPage, StoreError> {
         let wanted = sandboxes.iter().map(keys::sandbox).chain(leases.iter().map(keys::lease));
+        let wanted = wanted.chain(accounts.iter().map(keys::account));
         let items = wanted.map(|key| self.get_of(key)).collect::<Result<_, _>>()?;
         let answer = match self.client.transact_get_items().set_transact_items(Some(items)).send().await {
             Ok(answer) => answer,
@@ -97,6 +104,8 @@ fn sort_out(items: &[Item]) -> ScanPage {
             a::read_sandbox(item).map(|sandbox| page.sandboxes.push(sandbox))
         } else if pk.starts_with(LEASE_PREFIX) {
             a::read_lease(item).map(|lease| page.leases.push(lease))
+        } else if pk.starts_with(ACCOUNT_PREFIX) {
+            read_account(item).map(|record| page.accounts.push(record))
         } else {
             Ok(())
         };

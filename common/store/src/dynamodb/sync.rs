@@ -3,17 +3,19 @@
 //! Invariant: a sandbox that was ever handed out stays out of the pool: each way in requires that there is no allocation, or
 //! that the provider created another resource after the old one was deleted.
 
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+};
 
+use super::accounts::{AccountChange, Written, replaced};
 use super::attributes::{self as a, Item};
 use super::change::Change;
 use super::deletion::{Seen, next};
-use super::errors::failed;
+use super::errors::built_wrong;
 use super::keys::{self, STATE_KEY, STATE_SHARD};
-use super::{Store, count_capacity, n, s};
-use crate::{Changed, Inserted, NewSandbox, Record, StoreError};
-use broker_domain::{Event, SandboxId, Status, Timestamp};
+use super::{Store, n, s};
+use crate::{Candidate, Changed, Entered, Inserted, NewSandbox, Record, StoreError};
+use broker_domain::{AccountKey, Event, ExternalId, Status, Timestamp};
 
 const SANDBOX_IS_NEW: &str = "attribute_not_exists(PK)";
 /// The id was reused for another resource, which the provider created after ours was deleted.
@@ -26,115 +28,142 @@ const FOUND_UNUSED: &str = "#status = :from and version = :seen and attribute_no
 /// [`Event::Missing`] of an available one.
 const MISSING: &str = "#status = :available and version = :seen";
 
+/// An unused sandbox as it was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Unused<'a> {
+    /// Available or stale.
+    pub status: Status,
+    /// The version at which it is changed.
+    pub version: u64,
+    /// Its account until then.
+    pub external_id: &'a ExternalId,
+}
+
+/// The version at which a sandbox enters the pool: the moment, so that what was removed and listed again repeats none.
+const fn first_version(now: Timestamp) -> u64 {
+    now.as_ms()
+}
+
+/// Never handed out, and not listed for long.
+const STALE_AND_UNUSED: &str = "#status = :stale and version = :seen and attribute_not_exists(allocation_id)";
+
 impl Store {
-    /// Puts a sandbox that the provider lists into the pool, if its id is free; else returns the existing item.
+    /// Puts a sandbox that the provider lists into the pool, if no item has its id and no sandbox its account; else what
+    /// stands in the way.
     pub async fn insert(&self, sandbox: &NewSandbox, now: Timestamp) -> Result<Inserted, StoreError> {
-        match self.put_new(self.fresh(sandbox, 1, now, synced(now))).await? {
-            None => Ok(Inserted::New),
-            Some(stands) => a::read_record(&stands).map(|record| Inserted::Stands(Box::new(record))),
+        match self.put_new(sandbox, now, synced(now)).await? {
+            Written::Done => Ok(Inserted::New(first_version(now))),
+            Written::AccountTaken(by) => Ok(Inserted::AccountTaken { by }),
+            Written::MovedOn(stands) => {
+                let stands = stands.ok_or(StoreError::Conflict)?;
+                a::read_record(&stands).map(|record| Inserted::Stands(Box::new(record)))
+            }
         }
     }
 
-    /// Puts an item if its key is free; else returns the existing one.
-    pub(super) async fn put_new(&self, item: Item) -> Result<Option<Item>, StoreError> {
-        let call = self
-            .client
-            .put_item()
+    /// Puts a sandbox that none stands in the way of, with its account's record; else what does.
+    pub(super) async fn put_new(
+        &self,
+        sandbox: &NewSandbox,
+        now: Timestamp,
+        whence: (&'static str, AttributeValue),
+    ) -> Result<Written, StoreError> {
+        const OPERATION: &str = "insert";
+        let put = Put::builder()
             .table_name(&self.table)
-            .set_item(Some(item))
+            .set_item(Some(self.fresh(sandbox, first_version(now), now, whence)))
             .condition_expression(SANDBOX_IS_NEW)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match call.send().await {
-            Ok(answer) => {
-                count_capacity("insert", answer.consumed_capacity());
-                Ok(None)
-            }
-            Err(error) => match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(stands)) => {
-                    stands.item.clone().map(Some).ok_or(StoreError::Conflict)
-                }
-                _ => Err(failed("insert", &self.table, error)),
-            },
-        }
+            .build()
+            .map_err(|error| built_wrong(OPERATION, error))?;
+        let put = TransactWriteItem::builder().put(put).build();
+        let accounts = [AccountChange::Hold(&sandbox.external_id)];
+        self.write_with_accounts(OPERATION, &sandbox.id, put, &accounts, Vec::new()).await
     }
 
     /// Puts another resource of the provider into the pool in place of a tombstone of the same id. The version continues, so
-    /// everything that was read of the old one is void.
+    /// everything that was read of the old one is void; the account of the old one is never offered again.
     pub async fn insert_over_tombstone(
         &self,
         sandbox: &NewSandbox,
         tombstone: &Record,
         created_at: Timestamp,
         now: Timestamp,
-    ) -> Result<Changed, StoreError> {
-        let seen = tombstone.sandbox.version;
-        let call = self
-            .client
-            .put_item()
+    ) -> Result<Entered, StoreError> {
+        const OPERATION: &str = "insert_over_tombstone";
+        let (seen, was) = (tombstone.sandbox.version, &tombstone.sandbox.external_id);
+        if AccountKey::of(was) == AccountKey::of(&sandbox.external_id) {
+            return Ok(Entered::MovedOn);
+        }
+        let version = first_version(now).max(seen + 1);
+        let put = Put::builder()
             .table_name(&self.table)
-            .set_item(Some(self.fresh(sandbox, seen + 1, now, synced(now))))
+            .set_item(Some(self.fresh(sandbox, version, now, synced(now))))
             .condition_expression(ANOTHER_RESOURCE)
             .expression_attribute_names("#status", a::STATUS)
             .expression_attribute_values(":deleted", s(Status::Deleted.as_str()))
             .expression_attribute_values(":seen", n(seen))
             .expression_attribute_values(":external_id", s(sandbox.external_id.as_str()))
-            .expression_attribute_values(":created_at", n(created_at.as_secs()));
-        match call.send().await {
-            Ok(_) => Ok(Changed::Done),
-            Err(error) => match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(_)) => Ok(Changed::MovedOn),
-                _ => Err(failed("insert", &self.table, error)),
-            },
-        }
+            .expression_attribute_values(":created_at", n(created_at.as_secs()))
+            .build()
+            .map_err(|error| built_wrong(OPERATION, error))?;
+        let put = TransactWriteItem::builder().put(put).build();
+        let accounts = replaced(was, &sandbox.external_id, AccountChange::Retire(was, now));
+        self.write_with_accounts(OPERATION, &sandbox.id, put, &accounts, Vec::new()).await.map(Entered::from)
     }
 
-    /// Makes a tombstone that the provider still lists pending again, under the external id that it lists now.
+    /// Makes a tombstone that the provider still lists pending again, under the external id that it lists now instead of `was`.
     pub async fn revive_deletion(
         &self,
-        seen: Seen<'_>,
+        version: u64,
+        was: &ExternalId,
         listed: &NewSandbox,
         now: Timestamp,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Entered, StoreError> {
+        const OPERATION: &str = "revive_deletion";
         let to = next(Status::Deleted, Event::Found)?;
-        self.change(Change {
-            operation: "revive_deletion",
-            key: keys::sandbox(seen.id).into_map(),
+        let update = self.change_item(Change {
+            operation: OPERATION,
+            key: keys::sandbox(&listed.id).into_map(),
             condition: STILL_LISTED,
             update: "SET #status = :to, version = :next, external_id = :external_id, deletion_retry_count = :none, \
                      state_shard = :shard, state_key = :due, updated_at = :now REMOVE #ttl, deleted_at",
             values: vec![
                 (":deleted", s(Status::Deleted.as_str())),
                 (":to", s(to.as_str())),
-                (":seen", n(seen.version)),
-                (":next", n(seen.version + 1)),
+                (":seen", n(version)),
+                (":next", n(version + 1)),
                 (":external_id", s(listed.external_id.as_str())),
                 (":none", n(0)),
-                (":shard", s(self.shard(to, seen.id))),
+                (":shard", s(self.shard(to, &listed.id))),
                 (":due", s(keys::time_key(now))),
                 (":now", n(now.as_secs())),
             ],
-        })
-        .await
+        })?;
+        let accounts = replaced(was, &listed.external_id, AccountChange::Retire(was, now));
+        self.write_with_accounts(OPERATION, &listed.id, update, &accounts, Vec::new())
+            .await
+            .map(Entered::from)
     }
 
     /// Sets name and external id of an unused sandbox as the provider lists them; a stale one becomes available.
     pub async fn found(
         &self,
-        from: Status,
-        version: u64,
+        from: Unused<'_>,
         listed: &NewSandbox,
         now: Timestamp,
-    ) -> Result<Changed, StoreError> {
-        let to = next(from, Event::Found)?;
-        self.change(Change {
-            operation: "found",
+    ) -> Result<Entered, StoreError> {
+        const OPERATION: &str = "found";
+        let Unused { status, version, external_id: was } = from;
+        let to = next(status, Event::Found)?;
+        let update = self.change_item(Change {
+            operation: OPERATION,
             key: keys::sandbox(&listed.id).into_map(),
             condition: FOUND_UNUSED,
             update: "SET #status = :to, version = :next, #name = :name, external_id = :external_id, state_shard = :shard, \
                      state_key = :name, last_synced = :now, updated_at = :now",
             values: vec![
-                (":from", s(from.as_str())),
+                (":from", s(status.as_str())),
                 (":to", s(to.as_str())),
                 (":seen", n(version)),
                 (":next", n(version + 1)),
@@ -143,8 +172,11 @@ impl Store {
                 (":shard", s(self.shard(to, &listed.id))),
                 (":now", n(now.as_secs())),
             ],
-        })
-        .await
+        })?;
+        let accounts = replaced(was, &listed.external_id, AccountChange::Release(was));
+        self.write_with_accounts(OPERATION, &listed.id, update, &accounts, Vec::new())
+            .await
+            .map(Entered::from)
     }
 
     /// Makes a sandbox that the provider does not list stale.
@@ -195,28 +227,39 @@ impl Store {
         item
     }
 
-    /// Removes a stale sandbox at the version that was read. It was never handed out, so no tombstone is needed.
-    pub async fn remove_stale(&self, id: &SandboxId, version: u64) -> Result<Changed, StoreError> {
-        let call = self
-            .client
-            .delete_item()
+    /// Removes a stale sandbox at the version that was read. It was never handed out, so no tombstone is needed, and its
+    /// account may enter the pool again.
+    pub async fn remove_stale(&self, stale: &Candidate) -> Result<Changed, StoreError> {
+        let values = [(":stale", s(Status::Stale.as_str()))];
+        self.remove_unused("remove_stale", stale, STALE_AND_UNUSED, values).await
+    }
+
+    /// Removes a sandbox that was never handed out, and releases its account.
+    pub(super) async fn remove_unused(
+        &self,
+        operation: &'static str,
+        sandbox: &Candidate,
+        condition: &str,
+        values: impl IntoIterator<Item = (&'static str, AttributeValue)>,
+    ) -> Result<Changed, StoreError> {
+        let mut delete = Delete::builder()
             .table_name(&self.table)
-            .set_key(Some(keys::sandbox(id).into_map()))
-            .condition_expression(
-                "#status = :stale and version = :seen and attribute_not_exists(allocation_id)",
-            )
+            .set_key(Some(keys::sandbox(&sandbox.sandbox_id).into_map()))
+            .condition_expression(condition)
             .expression_attribute_names("#status", a::STATUS)
-            .expression_attribute_values(":stale", s(Status::Stale.as_str()))
-            .expression_attribute_values(":seen", n(version));
-        match call.send().await {
-            Ok(_) => Ok(Changed::Done),
-            Err(error) => match error.as_service_error() {
-                Some(aws_sdk_dynamodb::operation::delete_item::DeleteItemError::ConditionalCheckFailedException(_)) => {
-                    Ok(Changed::MovedOn)
-                }
-                _ => Err(failed("remove_stale", &self.table, error)),
-            },
+            .expression_attribute_values(":seen", n(sandbox.version));
+        for (name, value) in values {
+            delete = delete.expression_attribute_values(name, value);
         }
+        let delete = delete.build().map_err(|error| built_wrong(operation, error))?;
+        let delete = TransactWriteItem::builder().delete(delete).build();
+        let accounts = [AccountChange::Release(&sandbox.external_id)];
+        let written =
+            self.write_with_accounts(operation, &sandbox.sandbox_id, delete, &accounts, Vec::new()).await?;
+        Ok(match written {
+            Written::Done => Changed::Done,
+            Written::MovedOn(_) | Written::AccountTaken(_) => Changed::MovedOn,
+        })
     }
 }
 

@@ -98,7 +98,7 @@ async fn everything(
     let clock = Clock::system();
     let aws = aws::connect_locally(&endpoints.dynamodb_url, &endpoints.sqs_url, &clock, config.poll_wait);
     let config = with_provider(config, args.pool, &entropy, &clock, &below).await?;
-    let prepared = prepare(&config, &aws, &clock, args.pool).await?;
+    let prepared = prepare(&config, &aws, &clock, &entropy, args.pool).await?;
 
     let metrics = metrics::install()?;
     tokio::spawn(metrics::upkeep(metrics.clone()));
@@ -186,13 +186,19 @@ struct Prepared {
 }
 
 /// Prepares table, queues, queued requests and pool.
-async fn prepare(config: &Config, aws: &Aws, clock: &Clock, count: usize) -> anyhow::Result<Prepared> {
+async fn prepare(
+    config: &Config,
+    aws: &Aws,
+    clock: &Clock,
+    entropy: &Entropy,
+    count: usize,
+) -> anyhow::Result<Prepared> {
     let names = QueueNames::new(&config.prefix)?;
     schema::ensure(&aws.dynamodb, &config.table).await?;
     topology::ensure(aws, &names, config.visibility).await?;
     let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
     let resent = resend::queued_requests(aws, &names, &store).await?;
-    let seeded = pool::seed::seed(&store, 0, count, "sandbox", clock.now()).await?;
+    let seeded = pool::seed::seed(&store, entropy, 0, count, "sandbox", clock.now()).await?;
     Ok(Prepared { seeded, resent })
 }
 

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::faults::{Fault, Faults};
-pub use self::world::{Options, Wish, World};
+pub use self::world::{Options, Wish, WishedRow, World};
 
 /// A response, or the order to break the connection without one.
 type Answer = Result<Response<Full<Bytes>>, NoAnswer>;

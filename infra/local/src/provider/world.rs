@@ -54,6 +54,18 @@ pub struct Wish {
     count: usize,
     /// The id of the account to replace.
     csp_id: Option<String>,
+    /// New labels of accounts, by those that they have; two may change places.
+    relabel: BTreeMap<String, String>,
+    /// Rows as they are written here, beside what is there: a label and an account's id, each perhaps a second time.
+    rows: Vec<WishedRow>,
+}
+
+/// A row that is listed as it is wished.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WishedRow {
+    csp_id: String,
+    id: String,
 }
 
 #[derive(Debug, Default)]
@@ -122,8 +134,9 @@ impl World {
     /// Removes an account; returns whether it existed.
     pub(super) fn remove(&self, uuid: Uuid, now: Timestamp) -> bool {
         let mut state = self.state();
-        let found = state.accounts.iter().find(|(_, account)| account.uuid == uuid).map(|(made, _)| *made);
-        let removed = found.is_some_and(|made| state.accounts.remove(&made).is_some());
+        let before = state.accounts.len();
+        state.accounts.retain(|_, account| account.uuid != uuid);
+        let removed = state.accounts.len() < before;
         if let Some(after) = self.regrow_after.filter(|_| removed) {
             state.growing.push(now.plus(after));
         }
@@ -143,6 +156,12 @@ impl World {
             state.make(Some(csp_id), now);
         }
         (0..wish.count).for_each(|_| state.make(None, now));
+        for account in state.accounts.values_mut() {
+            if let Some(label) = wish.relabel.get(&account.csp_id) {
+                account.csp_id.clone_from(label);
+            }
+        }
+        wish.rows.iter().for_each(|row| state.list(row, now));
         json!({ "accounts": state.accounts.len() })
     }
 
@@ -174,6 +193,17 @@ impl State {
             created_at: iso(now),
         };
         self.accounts.insert(number, account);
+    }
+
+    /// A row beside the others; its account can be deleted if its id says which it is.
+    fn list(&mut self, row: &WishedRow, now: Timestamp) {
+        let number = self.made;
+        self.make(Some(&row.csp_id), now);
+        if let Some(account) = self.accounts.get_mut(&number) {
+            account.id.clone_from(&row.id);
+            let uuid = row.id.rsplit('/').next().and_then(|tail| Uuid::try_parse(tail).ok());
+            account.uuid = uuid.unwrap_or(account.uuid);
+        }
     }
 
     fn grow(&mut self, now: Timestamp) {

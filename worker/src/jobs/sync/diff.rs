@@ -1,10 +1,12 @@
 //! Difference between the table and the provider's list, and the decisions of sync. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use broker_domain::{Event, ExternalId, SandboxId, SandboxName, Status, Timestamp};
-use broker_provider::{Account, Listed};
+use broker_domain::{AccountKey, Event, ExternalId, SandboxId, SandboxName, Status, Timestamp};
+use broker_provider::{Account, AccountId, Listed};
 use broker_store::Record;
+
+use super::doubtful::{Doubt, Row};
 
 /// This many available sandboxes may always become stale at once …
 const FEW: usize = 5;
@@ -25,6 +27,8 @@ pub(super) struct Known {
 pub(super) struct Diff {
     /// Accounts that the provider lists.
     pub(super) listed: u64,
+    /// Rows that are refused.
+    pub(super) doubtful: Vec<Row>,
     /// Rows that could not be read.
     pub(super) malformed: u64,
     /// The number available before any change.
@@ -40,6 +44,9 @@ pub(super) struct Diff {
 }
 
 /// The difference between the table and the provider's list.
+///
+/// A row is the sandbox whose account it names, whatever its label: under another label it is refused, and its sandbox is
+/// not missing. Of several rows of one account that is nobody's yet, the first by label counts.
 pub(super) fn between(mut ours: HashMap<SandboxId, Known>, theirs: Listed) -> Diff {
     let mut diff = Diff {
         listed: (theirs.accounts.len() + theirs.unreadable.len()) as u64,
@@ -47,8 +54,25 @@ pub(super) fn between(mut ours: HashMap<SandboxId, Known>, theirs: Listed) -> Di
         available: ours.values().filter(|known| known.status == Status::Available).count(),
         ..Diff::default()
     };
-    for (id, account) in theirs.accounts {
-        match ours.remove(&id) {
+    let mut accounts: Vec<_> = theirs.accounts.into_values().collect();
+    accounts.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut holders = holders(&ours);
+    let mut elsewhere = HashSet::new();
+    for account in accounts {
+        let known = ours.remove(&account.id);
+        let holder =
+            holders.entry(AccountKey::of(&account.external_id)).or_insert_with(|| account.id.clone());
+        let doubt = if *holder != account.id {
+            elsewhere.insert(holder.clone());
+            Some(Doubt::AccountOf(holder.clone()))
+        } else {
+            doubt(&account, known.as_ref())
+        };
+        if let Some(doubt) = doubt {
+            diff.doubtful.push(Row { id: account.id, external_id: account.external_id, doubt });
+            continue;
+        }
+        match known {
             None => diff.unknown.push(account),
             Some(known) => match known.status {
                 Status::Available
@@ -60,7 +84,7 @@ pub(super) fn between(mut ours: HashMap<SandboxId, Known>, theirs: Listed) -> Di
         }
     }
     for (id, known) in ours {
-        if theirs.unreadable.contains(&id) {
+        if theirs.unreadable.contains(&id) || elsewhere.contains(&id) {
             continue;
         }
         match known.status {
@@ -70,6 +94,32 @@ pub(super) fn between(mut ours: HashMap<SandboxId, Known>, theirs: Listed) -> Di
         }
     }
     diff
+}
+
+/// Which of our sandboxes has an account; of several (an older version let them in) the one that is in use.
+fn holders(ours: &HashMap<SandboxId, Known>) -> HashMap<AccountKey, SandboxId> {
+    let unused = |known: &Known| matches!(known.status, Status::Available | Status::Stale);
+    let mut sorted: Vec<_> = ours.iter().collect();
+    sorted.sort_by_key(|(id, known)| (unused(known), *id));
+    let mut holders = HashMap::new();
+    for (id, known) in sorted {
+        holders.entry(AccountKey::of(&known.external_id)).or_insert_with(|| id.clone());
+    }
+    holders
+}
+
+/// Why a row whose account is no other sandbox's is refused all the same.
+fn doubt(account: &Account, known: Option<&Known>) -> Option<Doubt> {
+    let stays =
+        known.is_some_and(|known| known.status != Status::Stale && known.external_id == account.external_id);
+    if !stays && AccountId::of(&account.external_id).is_none() {
+        return Some(Doubt::NoAccount);
+    }
+    let is_held = known.is_some_and(|known| {
+        known.status == Status::Allocated
+            && AccountKey::of(&known.external_id) != AccountKey::of(&account.external_id)
+    });
+    is_held.then_some(Doubt::AnotherAccount)
 }
 
 /// The reason to refuse this list, if there is one.
@@ -105,7 +155,7 @@ pub(super) fn judge(account: &Account, stands: &Record) -> Verdict {
     if !dead {
         return Verdict::Leave;
     }
-    let is_another = account.external_id != stands.sandbox.external_id;
+    let is_another = AccountKey::of(&account.external_id) != AccountKey::of(&stands.sandbox.external_id);
     match (account.created_at, stands.deleted_at) {
         (Some(created_at), Some(deleted_at)) if is_another && created_at.as_secs() > deleted_at.as_secs() => {
             Verdict::Another(created_at)

@@ -7,15 +7,20 @@
 //! ([`resolve`]).
 
 mod diff;
+mod doubtful;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use broker_domain::{JobReport, SandboxId, Status};
 use broker_provider::{Account, Listed};
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{Changed, Inserted, NewSandbox, Record, Seen, StoreError};
+use broker_store::{
+    Changed, Entered, Inserted, NewSandbox, Record, Seen, StoreError, Unused, accounts, retry_on_conflict,
+};
 
 use self::diff::{Diff, Known};
+use self::doubtful::{Doubt, Row, Rows};
 use super::{JobError, Jobs, each};
 
 /// The states whose sandboxes the index lists; tombstones are not among them.
@@ -24,6 +29,7 @@ const LISTED: [Status; 5] =
 
 pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport) -> Result<(), JobError> {
     let provider = jobs.provider()?;
+    record_accounts(jobs, report).await?;
     let ours = ours(jobs).await?;
     let listed = provider.accounts().await?;
     crash_points::point(Point::Listed);
@@ -41,10 +47,32 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
     }
     metrics::gauge!("broker_sync_allocated_missing")
         .set(u32::try_from(diff.allocated_missing.len()).unwrap_or(u32::MAX));
-    if let Some(refusal) = diff::refusal(&diff).filter(|_| !accept_stale) {
-        return Err(JobError::Refused(refusal));
+    let doubtful = Arc::new(Rows::default());
+    report.skipped += diff.doubtful.len() as u64;
+    diff.doubtful.iter().cloned().for_each(|row| doubtful.add(row));
+    let refusal = diff::refusal(&diff).filter(|_| !accept_stale);
+    let ended = match refusal {
+        Some(refusal) => Err(JobError::Refused(refusal)),
+        None => write(jobs, diff, &doubtful, report).await,
+    };
+    doubtful.tell(report);
+    ended
+}
+
+/// Nothing enters the pool before every sandbox that stands there has its account's record.
+async fn record_accounts(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
+    let mended = accounts::ensure_recorded(&jobs.store, &jobs.entropy, jobs.clock.now()).await;
+    let Some(recorded) = mended.map_err(JobError::Accounts)? else { return Ok(()) };
+    report.detail("accounts_recorded", recorded.written);
+    report.detail("accounts_doubled", recorded.doubled.len() as u64);
+    let some: Vec<_> =
+        recorded.doubled.iter().take(10).map(|d| format!("{} is {}'s account", d.sandbox, d.by)).collect();
+    if some.is_empty() {
+        tracing::info!(written = recorded.written, "every sandbox has its account's record from now on");
+    } else {
+        tracing::error!(count = recorded.doubled.len(), ?some, "several sandboxes are one account");
     }
-    write(jobs, diff, report).await
+    Ok(())
 }
 
 /// [`diff::between`] on a blocking thread: with a hundred thousand accounts it takes a while.
@@ -55,7 +83,12 @@ async fn compared(ours: HashMap<SandboxId, Known>, listed: Listed) -> Diff {
     }
 }
 
-async fn write(jobs: &Jobs, diff: Diff, report: &mut JobReport) -> Result<(), JobError> {
+async fn write(
+    jobs: &Jobs,
+    diff: Diff,
+    doubtful: &Arc<Rows>,
+    report: &mut JobReport,
+) -> Result<(), JobError> {
     let mut part = JobReport { job: report.job.clone(), ..JobReport::default() };
     let missing = diff.missing.into_iter().map(|(id, version)| {
         let jobs = jobs.clone();
@@ -64,21 +97,37 @@ async fn write(jobs: &Jobs, diff: Diff, report: &mut JobReport) -> Result<(), Jo
     each::all(jobs, missing, &mut part).await?;
     take(report, &mut part, "made_stale");
     let found = diff.found.into_iter().map(|(account, known)| {
-        let jobs = jobs.clone();
+        let (jobs, doubtful) = (jobs.clone(), Arc::clone(doubtful));
         async move {
             let (listed, now) = (as_new(&account), jobs.clock.now());
-            jobs.store.found(known.status, known.version, &listed, now).await
+            let Known { status, version, external_id, .. } = &known;
+            let from = Unused { status: *status, version: *version, external_id };
+            let entered = retry_on_conflict(&jobs.entropy, || jobs.store.found(from, &listed, now)).await?;
+            Ok(settle(entered, &listed, &doubtful))
         }
     });
     each::all(jobs, found, &mut part).await?;
     take(report, &mut part, "refreshed_or_returned");
     let unknown = diff.unknown.into_iter().map(|account| {
-        let jobs = jobs.clone();
-        async move { insert(&jobs, &account).await }
+        let (jobs, doubtful) = (jobs.clone(), Arc::clone(doubtful));
+        async move { insert(&jobs, &account, &doubtful).await }
     });
     each::all(jobs, unknown, &mut part).await?;
     take(report, &mut part, "inserted_or_revived");
     Ok(())
+}
+
+/// What became of a row; one whose account is another sandbox's is refused.
+fn settle(entered: Entered, listed: &NewSandbox, doubtful: &Rows) -> Changed {
+    match entered {
+        Entered::Done => Changed::Done,
+        Entered::MovedOn => Changed::MovedOn,
+        Entered::AccountTaken { by } => {
+            let (id, external_id) = (listed.id.clone(), listed.external_id.clone());
+            doubtful.add(Row { id, external_id, doubt: Doubt::AccountOf(by) });
+            Changed::MovedOn
+        }
+    }
 }
 
 fn take(report: &mut JobReport, part: &mut JobReport, kind: &str) {
@@ -123,13 +172,15 @@ fn as_new(account: &Account) -> NewSandbox {
     }
 }
 
-/// Puts an account that the index did not list into the pool, if its id is free.
-async fn insert(jobs: &Jobs, account: &Account) -> Result<Changed, StoreError> {
+/// Puts an account that the index did not list into the pool, if its id and its account are free.
+async fn insert(jobs: &Jobs, account: &Account, doubtful: &Rows) -> Result<Changed, StoreError> {
     let sandbox = as_new(account);
-    match jobs.store.insert(&sandbox, jobs.clock.now()).await? {
-        Inserted::New => Ok(Changed::Done),
-        Inserted::Stands(record) => resolve(jobs, account, &sandbox, &record).await,
-    }
+    let entered = match jobs.store.insert(&sandbox, jobs.clock.now()).await? {
+        Inserted::New(_) => Entered::Done,
+        Inserted::AccountTaken { by } => Entered::AccountTaken { by },
+        Inserted::Stands(record) => resolve(jobs, account, &sandbox, &record).await?,
+    };
+    Ok(settle(entered, &sandbox, doubtful))
 }
 
 /// Handles a listed account whose id exists.
@@ -138,18 +189,18 @@ async fn resolve(
     account: &Account,
     sandbox: &NewSandbox,
     stands: &Record,
-) -> Result<Changed, StoreError> {
+) -> Result<Entered, StoreError> {
     let now = jobs.clock.now();
     match diff::judge(account, stands) {
         // The index was a moment behind: the next run sees it.
-        diff::Verdict::Leave => Ok(Changed::MovedOn),
+        diff::Verdict::Leave => Ok(Entered::MovedOn),
         diff::Verdict::Another(created_at) => {
             jobs.store.insert_over_tombstone(sandbox, stands, created_at, now).await
         }
         diff::Verdict::DeleteAgain => {
             tracing::warn!(sandbox = %account.id, "deleted and still listed by the provider: deleting it again");
-            let seen = Seen { id: &account.id, version: stands.sandbox.version };
-            jobs.store.revive_deletion(seen, sandbox, now).await
+            let was = &stands.sandbox.external_id;
+            jobs.store.revive_deletion(stands.sandbox.version, was, sandbox, now).await
         }
     }
 }

@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::bail;
-use broker_domain::{Adoption, ForeignSandbox, LeaseKey, adoptions};
+use broker_domain::{AccountKey, Adoption, ForeignSandbox, LeaseKey, adoptions, split_doubled};
+use broker_provider::AccountId;
+use broker_store::accounts::ensure_recorded;
 use broker_store::heartbeat;
-use broker_store::{Changed, ForeignRow, Minted, Survey};
+use broker_store::{Entered, ForeignRow, Minted, Survey};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -44,7 +46,11 @@ struct Report {
     kept: BTreeMap<&'static str, u64>,
     surplus: Vec<Surplus>,
     unreadable: Vec<String>,
-    /// Rows that were written.
+    /// Rows whose accounts other rows have.
+    doubled: Vec<String>,
+    /// Rows whose external ids name no account: the provider will not delete them.
+    undeletable: Vec<String>,
+    /// What was written.
     adopted: u64,
     /// Rows that changed meanwhile, or could not be written.
     left: u64,
@@ -58,6 +64,7 @@ struct Look {
     digests: HashMap<String, u64>,
     unreadable: Vec<String>,
     ours: u64,
+    accounts: HashSet<AccountKey>,
 }
 
 pub(crate) async fn run(context: Context, args: args::Adopt) -> anyhow::Result<Done> {
@@ -74,13 +81,20 @@ pub(crate) async fn run(context: Context, args: args::Adopt) -> anyhow::Result<D
     if args.apply {
         must_be_alone(&context).await?;
     }
-    let Look { foreign, held, unreadable, ours, .. } = second;
+    let Look { foreign, held, unreadable, ours, accounts, .. } = second;
     let mut report = Report { dry_run: !args.apply, ours, unreadable, ..Report::default() };
+    let (foreign, doubled) = split_doubled(foreign, &accounts);
+    let name = |row: &ForeignSandbox| format!("{} ({})", row.id, row.external_id);
+    report.doubled = doubled.iter().map(name).collect();
+    let is_undeletable = |row: &ForeignSandbox| AccountId::of(&row.external_id).is_none();
+    report.undeletable =
+        foreign.iter().map(|(row, _)| row).filter(|row| is_undeletable(row)).map(name).collect();
     let planned = adoptions(foreign, held);
     for (sandbox, _, adoption) in &planned {
         count(&mut report, sandbox, adoption);
     }
     if args.apply {
+        ensure_recorded(&context.store, &context.entropy, context.clock.now()).await?;
         apply(&context, planned, args.confirm, &mut report).await?;
     }
     if args.output.json {
@@ -105,6 +119,7 @@ async fn look(context: &Context) -> anyhow::Result<Look> {
         look.digests.extend(page.digests);
         look.unreadable.extend(page.unreadable);
         look.ours += page.ours;
+        look.accounts.extend(page.accounts.iter().map(AccountKey::of));
         true
     };
     every_page(read, |page| page.next.clone(), see).await?;
@@ -160,7 +175,7 @@ async fn apply(
         if running.len() >= AT_ONCE
             && let Some(done) = running.join_next().await
         {
-            tally(done??, report);
+            tally(&done??, report);
         }
         let (store, now) = (context.store.clone(), context.clock.now());
         let minted = Minted {
@@ -184,17 +199,17 @@ async fn apply(
         });
     }
     while let Some(done) = running.join_next().await {
-        tally(done??, report);
+        tally(&done??, report);
     }
     bar.finish_and_clear();
     Ok(())
 }
 
-const fn tally(changed: Changed, report: &mut Report) {
-    match changed {
-        Changed::Done => report.adopted += 1,
-        // Or an attempt without a response took effect: the next run shows.
-        Changed::MovedOn => report.left += 1,
+const fn tally(entered: &Entered, report: &mut Report) {
+    match entered {
+        Entered::Done => report.adopted += 1,
+        // Or an attempt that was not answered took effect: the next run tells.
+        Entered::MovedOn | Entered::AccountTaken { .. } => report.left += 1,
     }
 }
 
@@ -202,6 +217,12 @@ const fn tally(changed: Changed, report: &mut Report) {
 fn judge(report: &Report, confirmed: bool) -> anyhow::Result<Done> {
     if !report.unreadable.is_empty() {
         bail!("{} sandboxes cannot be adopted: repair or remove their rows by hand", report.unreadable.len());
+    }
+    if !report.doubled.is_empty() {
+        bail!(
+            "{} sandboxes are accounts that others have: only people can tell which is which; remove or mend their rows",
+            report.doubled.len()
+        );
     }
     if report.dry_run {
         return Ok(Done::Ok);
@@ -229,6 +250,12 @@ fn print(report: &Report) -> std::io::Result<()> {
     }
     for unreadable in &report.unreadable {
         output::line(format_args!("cannot be adopted: {unreadable}"))?;
+    }
+    for doubled in &report.doubled {
+        output::line(format_args!("refused, another row is the same account: {doubled}"))?;
+    }
+    for undeletable in &report.undeletable {
+        output::line(format_args!("warning, the provider will not delete it: {undeletable}"))?;
     }
     if report.dry_run {
         output::line("\nnothing was written without --apply")

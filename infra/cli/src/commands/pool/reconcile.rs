@@ -18,8 +18,12 @@ use broker_domain::{
     AllocateRequest, EndReason, Fingerprint, IdempotencyKey, LeaseEnd, LeaseKey, Sandbox, SandboxId, Status,
     Times, Timestamp, TrackId, TrackName,
 };
-use broker_provider::{Listed, Provider};
-use broker_store::{Candidate, Changed, Claim, ClaimOutcome, EndOutcome, NewSandbox, PoolStatus, Seen};
+use broker_provider::{AccountId, Listed, Provider};
+use broker_store::accounts::record_all;
+use broker_store::{
+    Candidate, Changed, Claim, ClaimOutcome, EndOutcome, Entered, Inserted, NewSandbox, PoolStatus, Seen,
+    Unused,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::args;
@@ -81,6 +85,10 @@ pub(crate) async fn run(context: Context, args: args::Reconcile) -> anyhow::Resu
         bail!("the pool is open: `broker pool pause` first, and wait until the workers have heard of it");
     }
     let lines = read(&args.handed_out)?;
+    if args.apply {
+        // A restored table may hold a sandbox without its account's record, or the record alone.
+        record_all(&context.store, &context.entropy, context.clock.now()).await?;
+    }
     let listed = match &context.config.provider {
         Some(provider) => Some(Provider::new(provider, context.clock.clone())?.accounts().await?),
         None => None,
@@ -205,17 +213,22 @@ async fn make_available(
     let now = context.clock.now();
     let listed = listed.and_then(|listed| listed.accounts.get(&line.sandbox_id));
     let known = sandbox.map(|sandbox| (sandbox.name.clone(), sandbox.external_id.clone()));
+    let listed = listed.filter(|account| AccountId::of(&account.external_id).is_some());
     let known = known.or_else(|| listed.map(|account| (account.name.clone(), account.external_id.clone())));
     let Some((name, external_id)) = known else { return Ok(None) };
     let new = NewSandbox { id: line.sandbox_id.clone(), name, external_id };
     let version = match sandbox {
-        None => {
-            context.store.insert(&new, now).await?;
-            1
-        }
+        None => match context.store.insert(&new, now).await? {
+            Inserted::New(version) => version,
+            Inserted::Stands(_) | Inserted::AccountTaken { .. } => return Ok(None),
+        },
         Some(sandbox) if sandbox.status == Status::Stale => {
-            context.store.found(Status::Stale, sandbox.version, &new, now).await?;
-            sandbox.version + 1
+            let Sandbox { status, version, external_id, .. } = sandbox;
+            let from = Unused { status: *status, version: *version, external_id };
+            match context.store.found(from, &new, now).await? {
+                Entered::Done => sandbox.version + 1,
+                Entered::MovedOn | Entered::AccountTaken { .. } => return Ok(None),
+            }
         }
         Some(sandbox) => sandbox.version,
     };

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use broker_domain::{ExternalId, Sandbox, SandboxId, SandboxName, Timestamp};
-use broker_store::{NewSandbox, Store, StoreError};
+use broker_runtime::entropy::Entropy;
+use broker_store::accounts::ensure_recorded;
+use broker_store::{Candidate, Changed, Entered, NewSandbox, Store, StoreError};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -16,8 +18,8 @@ use crate::output;
 use broker_local::provider;
 use broker_store::scan_all::scan;
 
-/// Calls in flight at the same time.
-const CALLS: usize = 16;
+/// Sandboxes that are written at the same time; they share calls.
+const AT_ONCE: usize = 100;
 
 /// The attempts of a throttled call, each after twice the pause.
 const PATIENCE: u32 = 8;
@@ -27,16 +29,19 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 struct Report {
     inserted: usize,
     existing: usize,
+    /// Whose accounts other sandboxes have.
+    refused: usize,
     removed: usize,
 }
 
 pub(crate) async fn run(context: Context, args: args::Seed) -> anyhow::Result<Done> {
     let report = if args.cleanup {
-        Report { inserted: 0, existing: 0, removed: cleanup(&context.store).await? }
+        Report { inserted: 0, existing: 0, refused: 0, removed: cleanup(&context.store).await? }
     } else {
+        let Context { store, entropy, .. } = &context;
         let seeded =
-            seed(&context.store, args.start, args.count, &args.name_prefix, context.clock.now()).await?;
-        Report { inserted: seeded.inserted, existing: seeded.existing, removed: 0 }
+            seed(store, entropy, args.start, args.count, &args.name_prefix, context.clock.now()).await?;
+        Report { inserted: seeded.inserted, existing: seeded.existing, refused: seeded.refused, removed: 0 }
     };
     if args.output.json {
         output::json(&report)?;
@@ -44,29 +49,35 @@ pub(crate) async fn run(context: Context, args: args::Seed) -> anyhow::Result<Do
         output::line(format_args!("{} removed", report.removed))?;
     } else {
         output::line(format_args!("{} inserted, {} existed", report.inserted, report.existing))?;
+        if report.refused > 0 {
+            output::line(format_args!("{} refused: other sandboxes have their accounts", report.refused))?;
+        }
     }
     Ok(Done::Ok)
 }
 
-/// The numbers of inserted and of existing sandboxes.
+/// The numbers of sandboxes that a seed inserted and left alone: they existed, or others have their accounts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seeded {
     pub(crate) inserted: usize,
     pub(crate) existing: usize,
+    pub(crate) refused: usize,
 }
 
 /// Puts `count` sandboxes into the pool: ids `seed-{start}` on, names that begin with `prefix`.
 pub(crate) async fn seed(
     store: &Store,
+    entropy: &Entropy,
     start: usize,
     count: usize,
     prefix: &str,
     now: Timestamp,
 ) -> anyhow::Result<Seeded> {
+    ensure_recorded(store, entropy, now).await?;
     let bar = output::progress(count, "seeding");
     let next = Arc::new(AtomicUsize::new(start));
     let mut seeding = JoinSet::new();
-    for _ in 0..CALLS.min(count) {
+    for _ in 0..AT_ONCE.min(count) {
         let (store, prefix, next, bar) = (store.clone(), prefix.to_owned(), Arc::clone(&next), bar.clone());
         seeding.spawn(async move {
             let mut seeded = Seeded::default();
@@ -75,9 +86,11 @@ pub(crate) async fn seed(
                 if number >= start + count {
                     return anyhow::Ok(seeded);
                 }
-                let is_new = seed_one(&store, &sandbox(number, &prefix)?, now).await?;
-                seeded.inserted += usize::from(is_new);
-                seeded.existing += usize::from(!is_new);
+                match seed_one(&store, &sandbox(number, &prefix)?, now).await? {
+                    Entered::Done => seeded.inserted += 1,
+                    Entered::MovedOn => seeded.existing += 1,
+                    Entered::AccountTaken { .. } => seeded.refused += 1,
+                }
                 bar.inc(1);
             }
         });
@@ -87,13 +100,14 @@ pub(crate) async fn seed(
         let seeded = seeded??;
         total.inserted += seeded.inserted;
         total.existing += seeded.existing;
+        total.refused += seeded.refused;
     }
     bar.finish_and_clear();
     Ok(total)
 }
 
 /// Inserts one, with retries: a new on-demand table takes 4,000 writes/s and grows from there.
-async fn seed_one(store: &Store, sandbox: &NewSandbox, now: Timestamp) -> Result<bool, StoreError> {
+async fn seed_one(store: &Store, sandbox: &NewSandbox, now: Timestamp) -> Result<Entered, StoreError> {
     for attempt in 0..PATIENCE {
         match store.seed(sandbox, now).await {
             Err(error) if error.is_retryable() => tokio::time::sleep(FIRST_PAUSE * (1 << attempt)).await,
@@ -122,7 +136,9 @@ async fn cleanup(store: &Store) -> anyhow::Result<usize> {
     let bar = output::progress(candidates.len(), "removing");
     let mut removed = 0;
     for sandbox in candidates {
-        removed += usize::from(store.remove_unused_seed(&sandbox.id, sandbox.version).await?);
+        let Sandbox { id: sandbox_id, name, external_id, version, .. } = sandbox;
+        let seed = Candidate { sandbox_id, name, external_id, version };
+        removed += usize::from(store.remove_unused_seed(&seed).await? == Changed::Done);
         bar.inc(1);
     }
     bar.finish_and_clear();

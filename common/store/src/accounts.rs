@@ -1,0 +1,203 @@
+//! The accounts' records of a table that an older version filled, or that was restored in part.
+//!
+//! Sandboxes that stood there before accounts had records get theirs here, those in somebody's hands first. Until that
+//! is done once ([`ensure_recorded`]) nothing may enter the pool: whatever lets sandboxes in asks for it first. Of several
+//! available sandboxes of one account, or beside a used one, all but one are made stale: they are not handed out, sync
+//! does not bring them back, and a day later they are removed. Invariant: safe to repeat and to run beside anything.
+
+use std::collections::HashMap;
+
+use broker_domain::{AccountKey, AccountRecord, ExternalId, SandboxId, Status, Timestamp};
+use broker_runtime::entropy::Entropy;
+use tokio::task::JoinSet;
+
+use crate::scan_all::{SEGMENTS, ScanError, every_page};
+use crate::{Changed, Entered, PageKey, Seen, Store, StoreError, retry_on_conflict};
+
+/// Sandboxes that are written at the same time; they share calls.
+const AT_ONCE: usize = 100;
+
+/// A sandbox as far as its account goes.
+#[derive(Clone, Debug)]
+pub struct AccountHolder {
+    /// Which.
+    pub id: SandboxId,
+    /// Its account.
+    pub external_id: ExternalId,
+    /// Its state.
+    pub status: Status,
+    /// The version at which it was read.
+    pub version: u64,
+    /// Whether another tool wrote it and nobody took it over yet.
+    pub foreign: bool,
+    /// Whether it would be forgotten by its `ttl`.
+    pub expires: bool,
+}
+
+/// One page of the table.
+#[derive(Clone, Debug, Default)]
+pub struct AccountPage {
+    /// Sandboxes.
+    pub holders: Vec<AccountHolder>,
+    /// The records of accounts.
+    pub records: Vec<AccountRecord>,
+    /// Where to go on; none at the end.
+    pub next: Option<PageKey>,
+}
+
+/// A sandbox whose account another one has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubled {
+    /// Which.
+    pub sandbox: SandboxId,
+    /// The one that has its account.
+    pub by: SandboxId,
+}
+
+/// What was mended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Records that were missing.
+    pub written: u64,
+    /// Records that named a sandbox which did not have the account.
+    pub dropped: u64,
+    /// Tombstones that would have expired.
+    pub kept: u64,
+    /// Sandboxes that are refused: another one has their account.
+    pub doubled: Vec<Doubled>,
+}
+
+/// Lets every sandbox have its account's record, if that was not done yet.
+///
+/// # Errors
+///
+/// When the table does not answer: then nothing may enter the pool.
+pub async fn ensure_recorded(
+    store: &Store,
+    entropy: &Entropy,
+    now: Timestamp,
+) -> Result<Option<Recorded>, ScanError> {
+    if store.accounts_recorded().await? {
+        return Ok(None);
+    }
+    record_all(store, entropy, now).await.map(Some)
+}
+
+/// Lets every sandbox have its account's record, whatever was done before.
+///
+/// # Errors
+///
+/// When the table does not answer.
+pub async fn record_all(store: &Store, entropy: &Entropy, now: Timestamp) -> Result<Recorded, ScanError> {
+    let (mut holders, mut records) = (Vec::new(), HashMap::new());
+    let read = {
+        let store = store.clone();
+        move |segment, after| {
+            let store = store.clone();
+            async move { store.account_page(segment, SEGMENTS, after, now).await }
+        }
+    };
+    let see = |page: AccountPage| {
+        holders.extend(page.holders);
+        records.extend(page.records.into_iter().map(|record| (record.key.clone(), record)));
+        true
+    };
+    every_page(read, |page| page.next.clone(), see).await?;
+    let mut recorded = Recorded::default();
+    drop_dangling(store, entropy, &holders, &mut records, &mut recorded).await?;
+    holders.retain(|holder| {
+        let record = records.get(&AccountKey::of(&holder.external_id));
+        holder.expires || record.is_none_or(|record| record.retired || record.holder != holder.id)
+    });
+    holders.sort_by_key(|holder| rank(holder.status));
+    let mut running = JoinSet::new();
+    for holder in holders {
+        if running.len() >= AT_ONCE
+            && let Some(done) = running.join_next().await
+        {
+            tally(done??, &mut recorded);
+        }
+        let (store, entropy) = (store.clone(), entropy.clone());
+        running.spawn(async move { mend(&store, &entropy, holder, now).await });
+    }
+    while let Some(done) = running.join_next().await {
+        tally(done??, &mut recorded);
+    }
+    store.accounts_are_recorded(now).await?;
+    Ok(recorded)
+}
+
+/// Whoever is in somebody's hands has the account before whoever is offered.
+const fn rank(status: Status) -> u8 {
+    match status {
+        Status::Allocated => 0,
+        Status::PendingDeletion | Status::DeletionFailed => 1,
+        Status::Deleted => 2,
+        Status::Available => 3,
+        Status::Stale => 4,
+    }
+}
+
+/// Removes records whose holders are another account or are not there.
+async fn drop_dangling(
+    store: &Store,
+    entropy: &Entropy,
+    holders: &[AccountHolder],
+    records: &mut HashMap<AccountKey, AccountRecord>,
+    recorded: &mut Recorded,
+) -> Result<(), StoreError> {
+    let by_id: HashMap<_, _> = holders.iter().map(|holder| (&holder.id, holder)).collect();
+    let mut dropped = Vec::new();
+    for record in records.values().filter(|record| !record.retired) {
+        let holder = by_id.get(&record.holder);
+        if holder.is_some_and(|holder| AccountKey::of(&holder.external_id) == record.key) {
+            continue;
+        }
+        let seen = holder.map(|holder| holder.version);
+        match retry_on_conflict(entropy, || store.drop_dangling(record, seen)).await? {
+            Entered::Done => {
+                recorded.dropped += 1;
+                dropped.push(record.key.clone());
+            }
+            // The scan was no snapshot.
+            Entered::MovedOn | Entered::AccountTaken { .. } => {}
+        }
+    }
+    dropped.iter().for_each(|key| drop(records.remove(key)));
+    Ok(())
+}
+
+/// What became of one sandbox.
+struct Mended {
+    written: bool,
+    kept: bool,
+    doubled: Option<Doubled>,
+}
+
+async fn mend(
+    store: &Store,
+    entropy: &Entropy,
+    holder: AccountHolder,
+    now: Timestamp,
+) -> Result<Mended, StoreError> {
+    let seen = Seen { id: &holder.id, version: holder.version };
+    let kept =
+        holder.expires && retry_on_conflict(entropy, || store.keep_tombstone(seen)).await? == Changed::Done;
+    match retry_on_conflict(entropy, || store.record_account(&holder.id, &holder.external_id)).await? {
+        Entered::Done => Ok(Mended { written: true, kept, doubled: None }),
+        Entered::MovedOn => Ok(Mended { written: false, kept, doubled: None }),
+        Entered::AccountTaken { by } => {
+            if holder.status == Status::Available && !holder.foreign {
+                retry_on_conflict(entropy, || store.missing(seen, now)).await?;
+            }
+            Ok(Mended { written: false, kept, doubled: Some(Doubled { sandbox: holder.id, by }) })
+        }
+    }
+}
+
+fn tally(mended: Mended, recorded: &mut Recorded) {
+    let Mended { written, kept, doubled } = mended;
+    recorded.written += u64::from(written);
+    recorded.kept += u64::from(kept);
+    recorded.doubled.extend(doubled);
+}

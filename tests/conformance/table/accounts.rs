@@ -1,0 +1,220 @@
+//! An account of the provider is one sandbox's, live or dead, at every door.
+
+use std::time::Duration;
+
+use broker_domain::{AccountKey, ExternalId, SandboxId, Status};
+use broker_store::accounts::{Doubled, Recorded, ensure_recorded, record_all};
+use broker_store::verify::verify;
+use broker_store::{Candidate, Changed, Entered, Inserted, NewSandbox, Seen, Unused};
+use broker_tests::together;
+
+use crate::place::{Place, candidate, sandbox};
+
+const UUID: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
+
+fn external(text: &str) -> ExternalId {
+    ExternalId::new(format!("identity/accounts/{text}")).expect("a valid id")
+}
+
+fn of(number: usize, external_id: ExternalId) -> NewSandbox {
+    NewSandbox { external_id, ..sandbox(number) }
+}
+
+async fn violations(place: &Place) -> Vec<&'static str> {
+    let report = verify(&place.store).await.expect("read");
+    report.violations.into_iter().map(|found| found.kind).collect()
+}
+
+/// The account's record: its holder, and whether it is retired.
+async fn record(place: &Place, external_id: &ExternalId) -> Option<(String, bool)> {
+    let page = place.store.scan(0, 1, None).await.expect("read");
+    let key = AccountKey::of(external_id);
+    let record = page.accounts.into_iter().find(|record| record.key == key)?;
+    Some((record.holder.to_string(), record.retired))
+}
+
+async fn remove(place: &Place, key: &str) {
+    use aws_sdk_dynamodb::types::AttributeValue::S;
+    let delete = place.aws.dynamodb.delete_item().table_name(&place.table);
+    delete.key("PK", S(key.to_owned())).key("SK", S("META".to_owned())).send().await.expect("DeleteItem");
+}
+
+/// A tombstone of sandbox 0, whose account is that of [`UUID`].
+async fn tombstone(place: &Place) -> broker_store::Record {
+    let (store, now) = (&place.store, place.clock.now());
+    let Inserted::New(version) = store.insert(&of(0, external(UUID)), now).await.expect("asked") else {
+        panic!("it is new");
+    };
+    let free = Candidate { version, ..candidate(&of(0, external(UUID))) };
+    let (free, allocation) = place.hold(free).await;
+    let end = broker_domain::LeaseEnd::by_broker(broker_domain::EndReason::Released, now);
+    store.end(&free.sandbox_id, &allocation, &end).await.expect("ended");
+    let seen = Seen { id: &free.sandbox_id, version: version + 2 };
+    let buried = store.write_tombstone(seen, Status::PendingDeletion, &external(UUID), now).await;
+    assert_eq!(buried.expect("asked"), Changed::Done);
+    store.record(&free.sandbox_id).await.expect("read").expect("there")
+}
+
+#[tokio::test]
+async fn an_account_enters_the_pool_once_however_it_is_written_and_labelled() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    ensure_recorded(store, &place.entropy, now).await.expect("recorded");
+    assert!(matches!(store.insert(&of(0, external(UUID)), now).await, Ok(Inserted::New(_))));
+    let by = sandbox(0).id;
+    for spelled in [UUID.to_owned(), UUID.to_uppercase(), UUID.replace('-', "")] {
+        let told = store.insert(&of(1, external(&spelled)), now).await.expect("asked");
+        assert_eq!(told, Inserted::AccountTaken { by: by.clone() }, "{spelled}");
+        let told = store.seed(&of(1, external(&spelled)), now).await.expect("asked");
+        assert_eq!(told, Entered::AccountTaken { by: by.clone() }, "{spelled}");
+    }
+    assert_eq!(store.record(&sandbox(1).id).await.expect("read"), None);
+    assert_eq!(violations(&place).await, Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn many_who_insert_one_account_at_a_time_make_one_sandbox() {
+    let place = Place::with_table().await;
+    let now = place.clock.now();
+    let one = async |number| {
+        let store = place.another_store();
+        loop {
+            match store.insert(&of(number, external(UUID)), now).await {
+                Err(error) if error.is_retryable() => tokio::task::yield_now().await,
+                told => return told.expect("asked"),
+            }
+        }
+    };
+    let told = together((0..8).map(one).collect::<Vec<_>>()).await;
+    let new = told.iter().filter(|told| matches!(told, Inserted::New(_))).count();
+    assert_eq!(new, 1, "{told:?}");
+    assert_eq!(store_size(&place).await, 1);
+}
+
+async fn store_size(place: &Place) -> u64 {
+    place.store.count_all().await.expect("counted").values().sum()
+}
+
+#[tokio::test]
+async fn a_refresh_takes_the_new_account_and_gives_the_old_one_back() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    place.seed(2).await;
+    ensure_recorded(store, &place.entropy, now).await.expect("recorded");
+    let (was, is) = (sandbox(0).external_id, external(UUID));
+    let from = Unused { status: Status::Available, version: 1, external_id: &was };
+    let of_another = of(0, sandbox(1).external_id);
+    let told = store.found(from, &of_another, now).await.expect("asked");
+    assert_eq!(told, Entered::AccountTaken { by: sandbox(1).id }, "ids that change places are left alone");
+    assert_eq!(store.found(from, &of(0, is.clone()), now).await.expect("asked"), Entered::Done);
+    assert_eq!(record(&place, &was).await, None, "nobody used it");
+    assert_eq!(record(&place, &is).await, Some((sandbox(0).id.to_string(), false)));
+    assert_eq!(violations(&place).await, Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn what_was_handed_out_keeps_its_account_for_good() {
+    let place = Place::with_table().await;
+    ensure_recorded(&place.store, &place.entropy, place.clock.now()).await.expect("recorded");
+    let grave = tombstone(&place).await;
+    let (store, now) = (&place.store, place.clock.now());
+    let taken = Inserted::AccountTaken { by: sandbox(0).id };
+    assert_eq!(store.insert(&of(1, external(UUID)), now).await.expect("asked"), taken);
+    // Another resource under the old id: what was handed out is remembered all the same.
+    let later = now.plus(Duration::from_secs(60));
+    let spelled_otherwise = of(0, external(&UUID.to_uppercase()));
+    let told = store.insert_over_tombstone(&spelled_otherwise, &grave, later, later).await;
+    assert_eq!(told.expect("asked"), Entered::MovedOn, "the same account");
+    let told = store.insert_over_tombstone(&of(0, external("2")), &grave, later, later).await;
+    assert_eq!(told.expect("asked"), Entered::Done);
+    assert_eq!(record(&place, &external(UUID)).await, Some((sandbox(0).id.to_string(), true)));
+    assert_eq!(store.insert(&of(1, external(UUID)), later).await.expect("asked"), taken);
+    let fresh = store.record(&sandbox(0).id).await.expect("read").expect("there").sandbox;
+    let from = Unused { status: Status::Available, version: fresh.version, external_id: &fresh.external_id };
+    let told = store.found(from, &of(0, external(UUID)), later).await.expect("asked");
+    assert_eq!(told, Entered::AccountTaken { by: sandbox(0).id }, "nor does its own sandbox get it back");
+    assert_eq!(violations(&place).await, Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn a_tombstone_that_is_listed_under_another_account_is_deleted_as_that_one_and_remembers_both() {
+    let place = Place::with_table().await;
+    ensure_recorded(&place.store, &place.entropy, place.clock.now()).await.expect("recorded");
+    let grave = tombstone(&place).await;
+    let (store, now, version) = (&place.store, place.clock.now(), grave.sandbox.version);
+    store.insert(&sandbox(5), now).await.expect("inserted");
+    let of_another = of(0, sandbox(5).external_id);
+    let told = store.revive_deletion(version, &external(UUID), &of_another, now).await.expect("asked");
+    assert_eq!(told, Entered::AccountTaken { by: sandbox(5).id });
+    let told = store.revive_deletion(version, &external(UUID), &of(0, external("2")), now).await;
+    assert_eq!(told.expect("asked"), Entered::Done);
+    assert_eq!(record(&place, &external(UUID)).await, Some((sandbox(0).id.to_string(), true)));
+    assert_eq!(record(&place, &external("2")).await, Some((sandbox(0).id.to_string(), false)));
+    assert_eq!(violations(&place).await, Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn what_nobody_used_gives_its_account_back_and_repeats_no_version() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    ensure_recorded(store, &place.entropy, now).await.expect("recorded");
+    let Inserted::New(version) = store.insert(&sandbox(0), now).await.expect("asked") else { panic!() };
+    let id: SandboxId = sandbox(0).id;
+    assert_eq!(store.missing(Seen { id: &id, version }, now).await.expect("asked"), Changed::Done);
+    let stale = Candidate { version: version + 1, ..candidate(&sandbox(0)) };
+    assert_eq!(store.remove_stale(&stale).await.expect("asked"), Changed::Done);
+    assert_eq!(record(&place, &sandbox(0).external_id).await, None);
+    let later = now.plus(Duration::from_secs(24 * 3_600));
+    let told = store.insert(&of(1, sandbox(0).external_id), later).await.expect("asked");
+    assert_eq!(told, Inserted::New(later.as_ms()), "under another label, and at another version");
+    assert!(later.as_ms() > version + 1);
+}
+
+#[tokio::test]
+async fn a_table_of_an_older_version_gets_its_records_before_anything_enters() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let grave = tombstone(&place).await;
+    place.store.seed(&sandbox(7), now).await.expect("seeded");
+    for external_id in [&grave.sandbox.external_id, &sandbox(7).external_id] {
+        remove(&place, &format!("EXT#{external_id}")).await;
+    }
+    assert!(violations(&place).await.is_empty(), "an older table is none the worse");
+    // An older version let the same account in twice.
+    store.seed(&of(8, external(UUID)), now).await.expect("seeded");
+    remove(&place, &format!("EXT#{}", grave.sandbox.external_id)).await;
+    assert_eq!(violations(&place).await, ["account_twice", "reoffered"]);
+    let recorded = record_all(store, &place.entropy, now).await.expect("recorded");
+    let doubled = vec![Doubled { sandbox: sandbox(8).id, by: sandbox(0).id }];
+    assert_eq!(recorded, Recorded { written: 2, dropped: 0, kept: 0, doubled });
+    let withdrawn = store.record(&sandbox(8).id).await.expect("read").expect("there").sandbox;
+    assert_eq!(withdrawn.status, Status::Stale, "the used one has the account");
+    assert_eq!(ensure_recorded(store, &place.entropy, now).await.expect("asked"), None, "once is enough");
+    let from = Unused { status: Status::Stale, version: withdrawn.version, external_id: &external(UUID) };
+    let told = store.found(from, &of(8, external(UUID)), now).await.expect("asked");
+    assert_eq!(told, Entered::AccountTaken { by: sandbox(0).id }, "sync does not bring it back");
+    let stale = Candidate { version: withdrawn.version, ..candidate(&of(8, external(UUID))) };
+    assert_eq!(
+        store.remove_stale(&stale).await.expect("asked"),
+        Changed::Done,
+        "and it is removed in the end"
+    );
+    assert_eq!(record(&place, &external(UUID)).await, Some((sandbox(0).id.to_string(), false)));
+    assert_eq!(violations(&place).await, Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn half_a_transaction_of_a_restored_table_is_named_and_mended() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    place.seed(3).await;
+    ensure_recorded(store, &place.entropy, now).await.expect("recorded");
+    remove(&place, "SBX#sandbox-000").await;
+    remove(&place, "EXT#identity/accounts/1").await;
+    let mut found = violations(&place).await;
+    found.sort_unstable();
+    assert_eq!(found, ["account_dangling", "account_unrecorded"]);
+    let recorded = record_all(store, &place.entropy, now).await.expect("recorded");
+    assert_eq!((recorded.written, recorded.dropped), (1, 1));
+    assert_eq!(violations(&place).await, Vec::<&str>::new());
+}

@@ -1,0 +1,69 @@
+//! Rows of the provider's list that are refused: they contradict what is known of an account. Counted, and named in the
+//! log, up to a bound; nothing is changed for them.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use broker_domain::{ExternalId, JobReport, SandboxId};
+
+/// So many are named in the log of one run.
+const NAMED: usize = 10;
+
+/// Why a row is refused.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Doubt {
+    /// Its account is, or was for good, another sandbox's.
+    AccountOf(SandboxId),
+    /// The provider would not delete it: its external id names no account.
+    NoAccount,
+    /// It is in somebody's hands under another account.
+    AnotherAccount,
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AccountOf(id) => write!(f, "its account is {id}'s"),
+            Self::NoAccount => f.write_str("its id names no account that could be deleted"),
+            Self::AnotherAccount => f.write_str("it is allocated under another account"),
+        }
+    }
+}
+
+/// A refused row.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Row {
+    pub(super) id: SandboxId,
+    pub(super) external_id: ExternalId,
+    pub(super) doubt: Doubt,
+}
+
+/// The refused rows of a run.
+#[derive(Debug, Default)]
+pub(super) struct Rows(Mutex<Vec<Row>>);
+
+impl Rows {
+    pub(super) fn add(&self, row: Row) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+    }
+
+    /// Counts and names them.
+    pub(super) fn tell(&self, report: &mut JobReport) {
+        let mut rows = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        rows.sort();
+        let count = rows.len();
+        report.detail("doubtful", count as u64);
+        metrics::gauge!("broker_sync_doubtful").set(u32::try_from(count).unwrap_or(u32::MAX));
+        if count == 0 {
+            return;
+        }
+        let some: Vec<_> = rows.iter().take(NAMED).map(Row::to_string).collect();
+        tracing::warn!(count, ?some, "the provider lists what contradicts itself or the table: refused");
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.id, self.external_id, self.doubt)
+    }
+}
