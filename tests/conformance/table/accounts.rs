@@ -76,16 +76,18 @@ async fn an_account_enters_the_pool_once_however_it_is_written_and_labelled() {
 async fn many_who_insert_one_account_at_a_time_make_one_sandbox() {
     let place = Place::with_table().await;
     let now = place.clock.now();
-    let one = async |number| {
+    let insert = |number| {
         let store = place.another_store();
-        loop {
-            match store.insert(&of(number, external(UUID)), now).await {
-                Err(error) if error.is_retryable() => tokio::task::yield_now().await,
-                told => return told.expect("asked"),
+        async move {
+            loop {
+                match store.insert(&of(number, external(UUID)), now).await {
+                    Err(error) if error.is_retryable() => tokio::task::yield_now().await,
+                    told => return told.expect("asked"),
+                }
             }
         }
     };
-    let told = together((0..8).map(one).collect::<Vec<_>>()).await;
+    let told = together((0..8).map(insert).collect::<Vec<_>>()).await;
     let new = told.iter().filter(|told| matches!(told, Inserted::New(_))).count();
     assert_eq!(new, 1, "{told:?}");
     assert_eq!(store_size(&place).await, 1);

@@ -1,5 +1,6 @@
 //! Maintenance jobs, against the provider stand-in over HTTP.
 
+mod accounts;
 mod admin;
 mod audit;
 mod cleanup;
