@@ -143,7 +143,8 @@ impl Week {
             .collect();
         let config = Config::read(&settings).unwrap();
         let wall = Clock::system();
-        let aws = aws::connect_locally(&endpoints.dynamodb_url, &endpoints.sqs_url, &wall, config.poll_wait);
+        let aws =
+            aws::connect_locally(&endpoints.dynamodb_url, &endpoints.sqs_url, &wall, config.poll_wait).await;
         schema::ensure(&aws.dynamodb, &config.table).await.unwrap();
         let names = QueueNames::new(&config.prefix).unwrap();
         topology::ensure(&aws, &names, config.visibility).await.unwrap();
@@ -205,7 +206,8 @@ impl Week {
         let (dynamodb, sqs) = self.endpoints.clone();
         runtime.spawn(async move {
             // Connections of its own, which die with it.
-            process.aws = aws::connect_locally(&dynamodb, &sqs, &Clock::system(), process.config.poll_wait);
+            process.aws =
+                aws::connect_locally(&dynamodb, &sqs, &Clock::system(), process.config.poll_wait).await;
             if let Err(error) = broker_worker::run(process, None).await {
                 panic!("a worker ended: {error:#}");
             }

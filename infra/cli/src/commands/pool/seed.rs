@@ -35,7 +35,7 @@ pub(crate) async fn run(context: Context, args: args::Seed) -> anyhow::Result<Do
         Report { inserted: 0, existing: 0, removed: cleanup(&context.store).await? }
     } else {
         let seeded =
-            seed(&context.store, args.start, args.count, &args.name_prefix, context.clock.now()).await?;
+            seed(&context.store, args.start, args.count, &args.name_prefix, context.now().await?).await?;
         Report { inserted: seeded.inserted, existing: seeded.existing, removed: 0 }
     };
     if args.output.json {
