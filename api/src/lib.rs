@@ -111,11 +111,7 @@ fn service(process: &Process, rpc: &RequestReply, readiness: &Readiness) -> Serv
         trusted_proxies: config.trusted_proxies.clone(),
         rate: config.rate_limit.map(|limit| Rate::new(limit, process.clock.instant())),
         cors: Cors { origins: config.cors_origins.clone() },
-        allocate: Allocate {
-            rpc: rpc.clone(),
-            wait: config.wait,
-            lab_duration_hours: config.lab_duration_hours,
-        },
+        allocate: Allocate { rpc: rpc.clone(), wait: config.wait, lab_duration: config.lab_duration },
         return_sandbox: ReturnSandbox { rpc: rpc.clone(), wait: config.wait },
         sandboxes: Sandboxes { store: rpc.store.clone() },
         requests: Requests { store: rpc.store.clone(), clock: process.clock.clone() },

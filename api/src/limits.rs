@@ -25,8 +25,6 @@ pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(50);
 pub(crate) const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a request with `respond-async` may be claimed.
 pub(crate) const ASYNC_DEADLINE: Duration = Duration::from_secs(15 * 60);
-/// The range of `lab_duration_hours`.
-pub(crate) const LAB_HOURS: std::ops::RangeInclusive<u16> = 1..=168;
 /// The default number of sandboxes of a page of the pool.
 pub(crate) const SANDBOXES_PER_PAGE: u32 = 50;
 /// The most sandboxes of a page of the pool.
@@ -41,5 +39,3 @@ pub(crate) const LETTERS_PER_ACTION: u32 = 100;
 pub(crate) const MAX_LETTERS_PER_ACTION: u32 = 1_000;
 /// The longest age in a filter of dead letters: ten years.
 pub(crate) const LONGEST_AGE_S: u32 = 10 * 366 * 86_400;
-/// The longest grace of stale sandboxes: a year.
-pub(crate) const LONGEST_GRACE_HOURS: u32 = 24 * 366;

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use broker_domain::{
-    AllocateRequest, Allocation, ExternalId, Fingerprint, IdempotencyKey, LeaseKey, SandboxId, SandboxName,
-    Times, Timestamp, TrackId, TrackName,
+    AllocateRequest, Allocation, ExternalId, Fingerprint, IdempotencyKey, LabDuration, LeaseKey, SandboxId,
+    SandboxName, Times, Timestamp, TrackId, TrackName,
 };
 use broker_queue::{QueueNames, QueueUrls, topology};
 use broker_runtime::aws::{self, Aws};
@@ -129,7 +129,7 @@ impl Place {
             fingerprint: Fingerprint::of([Some("conformance")]),
             track_name: Some(TrackName::new("lab").expect("a valid lab")),
             prefix: None,
-            lab_duration_hours: 4,
+            lab_duration: LabDuration::new(4).expect("a duration"),
             asynchronous: false,
             times: Times { enqueued_at: now, reply_by: now, deadline: now.plus(Duration::from_secs(60)) },
         }

@@ -98,3 +98,47 @@ async fn a_reply_that_comes_after_everything_is_over_wakes_nobody_and_harms_noth
     })
     .await;
 }
+
+/// A lease of student-1 whose time has been over for half an hour and more, while no worker runs.
+async fn overdue(broker: &mut Broker) -> String {
+    broker.start_worker().await;
+    let held = broker.allocate("student-1").send().await.expect_status(201).sandbox_id().to_owned();
+    broker.stop_workers().await;
+    broker.table().age(&held, 31 * 60).await;
+    held
+}
+
+#[tokio::test]
+async fn an_expiry_that_was_decided_before_the_operator_gave_the_lease_longer_takes_nothing() {
+    story(setup(), async |broker| {
+        let held = overdue(broker).await;
+        let queues = broker.queues();
+        queues
+            .send(&queues.name("maintenance"), r#"{"v":1,"body":{"kind":"start_job","job":"expire"}}"#)
+            .await;
+        stands_still(broker, Point::BeforeEnd).await;
+        broker.cli_ok(&["sandbox", "extend", &held, "--hours", "8"]).await;
+        broker.worker(0).thaw();
+        queues.are_empty().await;
+        assert_eq!(broker.stats().await.allocated, 1, "he was told that it is his for eight hours");
+        let again = broker.allocate("student-1").send().await.expect_status(200);
+        assert_eq!(again.sandbox_id(), held);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_owner_whose_lease_was_given_longer_while_his_next_was_being_claimed_keeps_the_first() {
+    story(setup(), async |broker| {
+        let held = overdue(broker).await;
+        let call = asked(broker, broker.allocate("student-1")).await;
+        stands_still(broker, Point::BeforeEnd).await;
+        broker.cli_ok(&["sandbox", "extend", &held, "--hours", "8"]).await;
+        broker.worker(0).thaw();
+        let told = answer(call).await.expect_status(200);
+        assert_eq!(told.sandbox_id(), held);
+        broker.queues().are_empty().await;
+        assert_eq!(broker.stats().await.allocated, 1);
+    })
+    .await;
+}

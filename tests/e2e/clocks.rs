@@ -76,3 +76,44 @@ async fn a_clock_that_nothing_can_correct_receives_nothing_but_lives() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_an_operator_writes_has_the_time_of_aws_whatever_his_machine_says() {
+    // AWS is four minutes behind the machine that the command runs on.
+    let shift = Shift::default();
+    shift.set(-240);
+    let relayed = relay(&shift).await;
+    let vars: Vec<_> = relayed.iter().map(|(name, url)| (*name, url.as_str())).collect();
+    story(Setup::new().apis(1).workers(1).pool(4), async |broker| {
+        let (first, second) =
+            (broker.allocate("student-1").send().await, broker.allocate("student-2").send().await);
+        let now = broker_tests::table::now_s();
+        let by_aws = |at: u64| (now - 250..now - 230).contains(&at);
+        let released = broker.cli_with(&["sandbox", "release", first.sandbox_id(), "--json"], &vars).await;
+        assert_eq!(released.code, 0, "{released:#?}");
+        let released: serde_json::Value = released.json();
+        let at = released["deletion_requested_at"].as_u64().expect("a time");
+        assert!(by_aws(at), "{at} at {now}");
+        let extend = ["sandbox", "extend", second.sandbox_id(), "--hours", "1", "--json"];
+        let extended = broker.cli_with(&extend, &vars).await;
+        assert_eq!(extended.code, 0, "{extended:#?}");
+        assert!(by_aws(extended.json::<serde_json::Value>()["updated_at"].as_u64().expect("a time")));
+        for command in [
+            &["job", "pause", "sync"][..],
+            &["pool", "pause"],
+            &["pool", "resume"],
+            &["job", "resume", "sync"],
+        ] {
+            assert_eq!(broker.cli_with(command, &vars).await.code, 0, "{command:?}");
+        }
+        // Nobody is locked out.
+        broker.allocate("student-1").send().await.expect_status(201);
+
+        shift.run_wild();
+        let wild = broker.cli_with(&["sandbox", "release", second.sandbox_id()], &vars).await;
+        assert_eq!(wild.code, 1, "{wild:#?}");
+        assert!(wild.stderr.contains("the time is not known"), "{wild:#?}");
+        broker.allocate("student-2").send().await.expect_status(200);
+    })
+    .await;
+}

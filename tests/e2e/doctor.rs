@@ -161,3 +161,41 @@ async fn without_tokens_and_with_a_bad_setting_it_says_what_an_api_would() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn each_attribute_of_a_queue_that_matters_is_compared_and_init_mends_it() {
+    story(setup(), async |broker| {
+        let queues = broker.queues();
+        let wrongs = [
+            ("requests", "DelaySeconds", "90", "queues"),
+            ("maintenance", "VisibilityTimeout", "1", "queues"),
+            ("requests", "ReceiveMessageWaitTimeSeconds", "0", "queues"),
+            ("requests-dlq", "MaximumMessageSize", "1024", "queues"),
+            ("requests", "MessageRetentionPeriod", "60", "redrive"),
+            ("maintenance-dlq", "RedriveAllowPolicy", r#"{"redrivePermission":"denyAll"}"#, "redrive"),
+        ];
+        for (queue, attribute, value, check) in wrongs {
+            let queue = queues.name(queue);
+            queues.set_attribute(&queue, attribute, value).await;
+            wrong(broker, &[], &[], &[check], attribute).await;
+            broker.cli_ok(&["init"]).await;
+            assert!(findings(broker, &[], &[]).await.iter().all(|finding| finding.ok), "{attribute}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_not_ours_is_left_alone() {
+    story(setup(), async |broker| {
+        let (queues, kept) = (broker.queues(), ("KmsMasterKeyId", "alias/theirs"));
+        let queue = queues.name("requests");
+        queues.set_attribute(&queue, kept.0, kept.1).await;
+        queues.set_attribute(&queue, "MaximumMessageSize", "1048576").await;
+        assert!(findings(broker, &[], &[]).await.iter().all(|finding| finding.ok));
+        broker.cli_ok(&["init"]).await;
+        assert_eq!(queues.attribute(&queue, kept.0).await.as_deref(), Some(kept.1));
+        assert_eq!(queues.attribute(&queue, "MaximumMessageSize").await.as_deref(), Some("1048576"));
+    })
+    .await;
+}

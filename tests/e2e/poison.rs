@@ -78,3 +78,38 @@ async fn poison_among_good_requests_is_kept_with_a_reason_and_the_good_are_answe
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_message_that_claims_what_no_message_of_ours_does_is_a_dead_letter_that_says_so() {
+    story(Setup::new().workers(0).pool(2), async |broker| {
+        let queues = broker.queues();
+        let queue = queues.name("requests");
+        broker.allocate("student-1").wait(1).send().await.expect_status(202);
+        let message = queues.take(&queue, 1).await.remove(0);
+        let ours: serde_json::Value = serde_json::from_str(message.body().expect("a body")).expect("JSON");
+        let enqueued = ours["enqueued_at_ms"].as_u64().expect("a time");
+        let claims = [
+            ("/body/lab_duration_hours", serde_json::json!(65_535), "lab_duration_hours"),
+            ("/body/lab_duration_hours", serde_json::json!(0), "lab_duration_hours"),
+            ("/body/fingerprint", "f".repeat(200).into(), "fingerprint"),
+            ("/enqueued_at_ms", (enqueued + 600_000).into(), "enqueued_at_ms"),
+            ("/deadline_ms", u64::MAX.into(), "deadline_ms"),
+            ("/reply_by_ms", (enqueued + 40 * 24 * 3_600_000).into(), "reply_by_ms"),
+        ];
+        for (place, value, _) in &claims {
+            let mut claim = ours.clone();
+            *claim.pointer_mut(place).expect("there") = value.clone();
+            queues.send(&queue, &claim.to_string()).await;
+        }
+        broker.start_worker().await;
+        broker.holds_letters(claims.len()).await;
+        let letters = broker.letters(&["--reason", "malformed"]).await;
+        let told: Vec<_> = letters.iter().filter_map(|letter| letter["reason_text"].as_str()).collect();
+        for (_, value, word) in &claims {
+            assert!(told.iter().any(|why| why.contains(word)), "{word} {value}: {told:#?}");
+        }
+        assert_eq!(broker.stats().await.available, 2, "nobody got anything");
+        broker.discard(&["--all"]).await;
+    })
+    .await;
+}

@@ -82,3 +82,56 @@ async fn a_late_copy_of_a_mark_does_not_end_the_next_lease() {
     })
     .await;
 }
+
+/// Makes a call whose caller does not wait for long, takes its message out of the queue, and lets it be `earlier_s` older.
+async fn set_aside(broker: &Broker, call: Call, earlier_s: u64) -> (String, String) {
+    let queued = call.wait(1).send().await.expect_status(202);
+    let queues = broker.queues();
+    let message = queues.take(&queues.name("requests"), 1).await.remove(0);
+    let mut message: serde_json::Value = serde_json::from_str(message.body().expect("a body")).expect("JSON");
+    let enqueued_at = message["enqueued_at_ms"].as_u64().expect("a time");
+    message["enqueued_at_ms"] = (enqueued_at - earlier_s * 1_000).into();
+    (message.to_string(), queued.must_have("location").to_owned())
+}
+
+/// Lets the worker handle the message of a request, and returns how that ended: its state, the status of its answer, its
+/// sandbox.
+async fn handled(broker: &Broker, (message, location): &(String, String)) -> (String, u64, String) {
+    let queues = broker.queues();
+    queues.send(&queues.name("requests"), message).await;
+    queues.are_empty().await;
+    let ended = broker.outcome(location, "student-1").await;
+    let response = &ended.json["response"];
+    let sandbox = response["body"]["sandbox_id"].as_str().unwrap_or_default().to_owned();
+    (ended.text_of("status").to_owned(), response["status"].as_u64().expect("a status"), sandbox)
+}
+
+#[tokio::test]
+async fn a_start_and_a_stop_that_overtake_each_other_end_what_they_name_and_lose_nothing() {
+    story(Setup::new().workers(1).pool(4), async |broker| {
+        for start_is_first in [true, false] {
+            let held = broker.allocate("student-1").send().await.expect_status(201).sandbox_id().to_owned();
+            broker.stop_workers().await;
+            // The one that was asked first, a while ago, comes last.
+            let (of_start, of_stop) = if start_is_first { (20, 0) } else { (0, 20) };
+            let start = set_aside(broker, broker.allocate("student-1"), of_start).await;
+            let stop = set_aside(broker, broker.return_sandbox(&held, "student-1"), of_stop).await;
+            broker.start_worker().await;
+            if start_is_first {
+                let stopped = handled(broker, &stop).await;
+                assert_eq!(stopped, ("succeeded".to_owned(), 200, held.clone()));
+                // The last word was the Stop: nothing is claimed for nobody.
+                let started = handled(broker, &start).await;
+                assert_eq!((started.0.as_str(), started.1), ("failed", 503));
+            } else {
+                assert_eq!(handled(broker, &start).await, ("succeeded".to_owned(), 200, held.clone()));
+                assert_eq!(handled(broker, &stop).await, ("succeeded".to_owned(), 200, held.clone()));
+            }
+            assert_eq!(broker.stats().await.allocated, 0);
+            let next = broker.allocate("student-1").send().await.expect_status(201);
+            assert_ne!(next.sandbox_id(), held);
+            broker.return_sandbox(next.sandbox_id(), "student-1").send().await.expect_status(200);
+        }
+    })
+    .await;
+}

@@ -26,3 +26,31 @@ async fn a_message_of_a_newer_version_is_put_back_and_never_dead_lettered() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_no_worker_could_read_for_long_is_a_dead_letter_and_is_replayed_as_if_it_were_new() {
+    const NEWER: &str = "{\"v\": 2, \"what\": \"nobody here knows\"}";
+    story(Setup::new().workers(1), async |broker| {
+        let queues = broker.queues();
+        let two_hours_ago = (broker_tests::table::now_s() - 7_200) * 1_000;
+        let since = two_hours_ago.to_string();
+        for queue in ["requests", "maintenance"] {
+            queues.send_marked(&queues.name(queue), NEWER, "put_back_since_ms", &since).await;
+        }
+        broker.holds_letters(2).await;
+        assert_eq!(broker.letters(&["--reason", "newer_version"]).await.len(), 2);
+        // Sent again it waits anew.
+        broker.replay(&["--all"]).await;
+        wait_for_condition("both to be put back", async || {
+            let put_back = broker.logs().matches("message of a newer version put back").count();
+            if put_back >= 2 { Ok(()) } else { Err(put_back) }
+        })
+        .await;
+        broker.stop_workers().await;
+        assert_eq!(broker.open_letters().await.len(), 0);
+        for queue in ["requests", "maintenance"] {
+            queues.take(&queues.name(queue), 1).await;
+        }
+    })
+    .await;
+}

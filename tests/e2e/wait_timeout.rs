@@ -150,3 +150,92 @@ async fn a_request_that_never_was_is_not_found() {
     })
     .await;
 }
+
+/// What `GET` says of the request that `answer` was to.
+async fn told_later(broker: &Broker, answer: &broker_tests::Answer, track: &str) -> (String, u64, String) {
+    let location = format!("/v1/requests/{}", answer.must_have("x-request-id"));
+    let seen = broker.request(&location, track).send().await.expect_status(200);
+    let code = seen.json["response"]["body"]["error"]["code"].as_str().unwrap_or_default().to_owned();
+    (seen.text_of("status").to_owned(), seen.json["response"]["status"].as_u64().unwrap_or_default(), code)
+}
+
+#[tokio::test]
+async fn the_refusal_of_a_return_is_stored_before_it_can_be_lost_with_its_reply() {
+    story(Setup::new().pool(3), async |broker| {
+        let held = broker.allocate("student-1").send().await.expect_status(201);
+        let over = broker.allocate("student-2").send().await.expect_status(201);
+        broker.table().age(over.sandbox_id(), 31 * 60).await;
+        assert_eq!(broker.job("expire").await.changed, 1);
+        let refused = [
+            (held.sandbox_id(), "student-2", 403, "NOT_SANDBOX_OWNER"),
+            (over.sandbox_id(), "student-2", 403, "ALLOCATION_EXPIRED"),
+            ("nowhere", "student-1", 404, "SANDBOX_NOT_FOUND"),
+        ];
+        for (sandbox, track, status, code) in refused {
+            let answer = broker.return_sandbox(sandbox, track).send().await.expect_problem(status, code);
+            let later = told_later(broker, &answer, track).await;
+            assert_eq!(later, ("failed".to_owned(), u64::from(status), code.to_owned()));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_return_whose_message_and_reply_are_lost_ends_once_nothing_can_become_of_it() {
+    story(Setup::new().workers(1).pool(3), async |broker| {
+        let held = broker.allocate("student-1").send().await.expect_status(201);
+        let over = broker.allocate("student-2").send().await.expect_status(201);
+        broker.table().age(over.sandbox_id(), 31 * 60).await;
+        assert_eq!(broker.job("expire").await.changed, 1);
+        broker.stop_workers().await;
+        let cases = [
+            (held.sandbox_id(), "student-2", "failed", "NOT_SANDBOX_OWNER"),
+            (over.sandbox_id(), "student-2", "failed", "ALLOCATION_EXPIRED"),
+            ("nowhere", "student-1", "failed", "SANDBOX_NOT_FOUND"),
+            (held.sandbox_id(), "student-1", "queued", ""),
+        ];
+        let queues = broker.queues();
+        for (sandbox, track, state, code) in cases {
+            let late = broker.return_sandbox(sandbox, track).wait(1).send().await.expect_status(202);
+            let message = queues.take(&queues.name("requests"), 1).await.remove(0);
+            assert_eq!(told_later(broker, &late, track).await.0, "queued", "a worker may still have it");
+            broker.table().outlive_deadline(late.must_have("x-request-id")).await;
+            let (said, _, why) = told_later(broker, &late, track).await;
+            assert_eq!((said.as_str(), why.as_str()), (state, code), "{sandbox} {track}");
+            if state == "queued" {
+                queues.send_copy(&queues.name("requests"), &message).await;
+            }
+        }
+        broker.start_worker().await;
+        queues.are_empty().await;
+        assert_eq!(broker.stats().await.pending_deletion, 2, "a return is done, however late");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_allocation_whose_reply_was_lost_is_told_what_its_key_holds() {
+    story(Setup::new().workers(1).pool(3), async |broker| {
+        let held = broker.allocate("student-1").key("intent").send().await.expect_status(201);
+        broker.stop_workers().await;
+        let queues = broker.queues();
+        let calls = [
+            (broker.allocate("student-1").key("intent"), "student-1", ("succeeded", 200)),
+            (broker.allocate("student-1").key("intent").lab("other"), "student-1", ("failed", 422)),
+            (broker.allocate("student-2"), "student-2", ("expired", 503)),
+        ];
+        for (call, track, (state, status)) in calls {
+            let late = call.wait(1).send().await.expect_status(202);
+            queues.take(&queues.name("requests"), 1).await;
+            broker.table().outlive_deadline(late.must_have("x-request-id")).await;
+            let (said, code, _) = told_later(broker, &late, track).await;
+            assert_eq!(said, state, "{status}");
+            if state != "expired" {
+                assert_eq!(code, status);
+            }
+        }
+        broker.start_worker().await;
+        broker.return_sandbox(held.sandbox_id(), "student-1").send().await.expect_status(200);
+    })
+    .await;
+}

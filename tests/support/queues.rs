@@ -146,9 +146,22 @@ impl Queues {
 
     /// Gives `queue` this redrive policy, as an operator in the console would.
     pub async fn set_redrive(&self, queue: &str, policy: &str) {
+        self.set_attribute(queue, "RedrivePolicy", policy).await;
+    }
+
+    /// Gives `queue` another attribute, as somebody's hand at the console would.
+    pub async fn set_attribute(&self, queue: &str, name: &str, value: &str) {
         let set = self.client.set_queue_attributes().queue_url(self.url(queue).await);
-        let set = set.attributes(QueueAttributeName::RedrivePolicy, policy);
+        let set = set.attributes(QueueAttributeName::from(name), value);
         set.send().await.expect("SetQueueAttributes");
+    }
+
+    /// An attribute of `queue`, if it has it.
+    pub async fn attribute(&self, queue: &str, name: &str) -> Option<String> {
+        let name = QueueAttributeName::from(name);
+        let asked = self.client.get_queue_attributes().queue_url(self.url(queue).await);
+        let answer = asked.attribute_names(name.clone()).send().await.expect("GetQueueAttributes");
+        answer.attributes.and_then(|mut found| found.remove(&name))
     }
 
     /// The ARN of `queue`.
@@ -188,6 +201,13 @@ impl Queues {
     pub async fn send_copy(&self, queue: &str, message: &Message) {
         let body = message.body().expect("a message has a body");
         self.send_with(queue, body, message.message_attributes.clone().unwrap_or_default()).await;
+    }
+
+    /// Puts a message with this body and this text attribute into `queue`.
+    pub async fn send_marked(&self, queue: &str, body: &str, name: &str, value: &str) {
+        let value = MessageAttributeValue::builder().data_type("String").string_value(value);
+        let value = value.build().expect("an attribute");
+        self.send_with(queue, body, HashMap::from([(name.to_owned(), value)])).await;
     }
 
     async fn send_with(&self, queue: &str, body: &str, attributes: HashMap<String, MessageAttributeValue>) {

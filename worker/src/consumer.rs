@@ -31,7 +31,7 @@ use crate::reply::{ReplyError, ReplySender};
 
 /// The most concurrent polls; SQS returns ten messages a poll.
 const MAX_POLLS: usize = 8;
-/// How long a message of a newer version waits for a newer worker.
+/// How long a message of a newer version waits for a newer worker at first.
 const NEWER_VERSION_WAITS: Duration = Duration::from_secs(5);
 
 /// Consumes the requests queue.
@@ -118,11 +118,12 @@ impl Consumer {
             .record(self.clock.instant().duration_since(began));
     }
 
-    /// Decodes a message and processes it in its trace.
+    /// Reads a message and does what it asks, where it stands in its trace.
     async fn work(&self, delivery: &Delivery, stop: &CancellationToken) -> Disposition {
-        let message = match RequestMessage::decode(&delivery.body) {
+        let now = self.clock.now();
+        let message = match RequestMessage::decode_taken(&delivery.body, delivery.sent_at.max(now)) {
             Ok(message) => message,
-            Err(error) => return Disposition::of_unreadable(&error, NEWER_VERSION_WAITS),
+            Err(error) => return Disposition::of_unreadable(&error, delivery, NEWER_VERSION_WAITS, now),
         };
         let reply_to = match self.names.parse_reply(&message.reply_to) {
             Ok(reply_to) => reply_to,
@@ -143,7 +144,7 @@ impl Consumer {
         reply_to: &ReplyQueueName,
         stop: &CancellationToken,
     ) -> Disposition {
-        let request = Request::from(message.clone());
+        let request = Request::from(message);
         for attempt in 0_u32.. {
             let handled = match self.handlers.handle(&request).await {
                 Ok(outcome) => Ok((disposition_of(&outcome), outcome)),

@@ -6,6 +6,8 @@
 use std::error::Error;
 use std::time::Duration;
 
+use broker_dead_letters::PUT_BACK_SINCE;
+use broker_domain::Timestamp;
 use broker_messages::DecodeError;
 use broker_queue::{
     Acknowledger, Delivery, KeptHidden, NotAReplyQueue, Outgoing, QueueKind, QueueUrls, SendError, Sender,
@@ -15,6 +17,14 @@ use broker_runtime::crash_points::{self, Point};
 
 /// Calls of each kind in flight (deletes, visibility changes).
 const MAX_IN_FLIGHT: usize = 4;
+
+/// For how long a message of a newer version waits for a newer worker: longer than a roll-out takes. Then it is a dead
+/// letter, to be replayed once there are newer workers.
+const WAITS_FOR_NEWER: Duration = Duration::from_secs(3_600);
+/// SQS: the longest delay of a message.
+const LONGEST_DELAY: Duration = Duration::from_secs(15 * 60);
+/// SQS: attributes of a message.
+const MOST_ATTRIBUTES: usize = 10;
 
 /// The disposition of a message.
 #[derive(Debug)]
@@ -30,11 +40,20 @@ pub(crate) enum Disposition {
 }
 
 impl Disposition {
-    /// Of an undecodable message: one of a newer version waits `newer_waits` for a newer worker.
-    pub(crate) fn of_unreadable(error: &DecodeError, newer_waits: Duration) -> Self {
-        if let DecodeError::NewerVersion { found } = error {
-            tracing::warn!(found, "message of a newer version put back");
-            return Self::Resend(newer_waits);
+    /// Of an undecodable message at `now`. One of a newer version waits for a newer worker, `first_wait` at first and longer
+    /// the older it gets, until it is [`WAITS_FOR_NEWER`] old.
+    pub(crate) fn of_unreadable(
+        error: &DecodeError,
+        delivery: &Delivery,
+        first_wait: Duration,
+        now: Timestamp,
+    ) -> Self {
+        let age = now.since(first_sent(delivery));
+        if let DecodeError::NewerVersion { found } = error
+            && age < WAITS_FOR_NEWER
+        {
+            tracing::warn!(found, age_s = age.as_secs(), "message of a newer version put back");
+            return Self::Resend((age / 4).clamp(first_wait, LONGEST_DELAY));
         }
         Self::DeadLetter { code: error.reason_code(), reason: error.to_string() }
     }
@@ -106,8 +125,82 @@ impl QueueAcks {
     }
 }
 
-/// The same message as a new one, with a new receive count.
+/// The same message as a new one, whose receives count anew; it carries since when it waits.
 fn copy(delivery: &Delivery) -> Outgoing {
-    let copy = Outgoing::from(delivery.body.clone());
-    delivery.attributes.iter().fold(copy, |copy, (name, value)| copy.with_attribute(name, value))
+    let since = first_sent(delivery).as_ms().to_string();
+    let copy = Outgoing::from(delivery.body.clone()).with_attribute(PUT_BACK_SINCE, since);
+    let others = delivery.attributes.iter().filter(|(name, _)| *name != PUT_BACK_SINCE);
+    others.take(MOST_ATTRIBUTES - 1).fold(copy, |copy, (name, value)| copy.with_attribute(name, value))
+}
+
+/// When SQS took a message for the first time, also if it was put back since.
+fn first_sent(delivery: &Delivery) -> Timestamp {
+    let said = delivery.attributes.get(PUT_BACK_SINCE).and_then(|ms| ms.parse().ok());
+    said.map_or(delivery.sent_at, |ms| Timestamp::from_ms(ms).min(delivery.sent_at))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn delivery(attributes: &[(&str, &str)], sent_at: Timestamp) -> Delivery {
+        let attributes = attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Delivery {
+            queue: "requests".into(),
+            poll: broker_runtime::trace::Received::default(),
+            body: r#"{"v":2}"#.to_owned(),
+            receipt: "r".to_owned(),
+            message_id: "m".to_owned(),
+            receive_count: 1,
+            sent_at,
+            first_received_at: sent_at,
+            dead_letter_source: None,
+            attributes: attributes.collect::<BTreeMap<_, _>>(),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_yet_is_put_back_ever_more_rarely_and_in_the_end_a_dead_letter() {
+        let (began, newer) = (Timestamp::from_secs(1_000_000), DecodeError::NewerVersion { found: 2 });
+        let (mut now, mut message, mut put_back) = (began, delivery(&[], began), 0);
+        loop {
+            match Disposition::of_unreadable(&newer, &message, Duration::from_secs(5), now) {
+                Disposition::Resend(wait) => {
+                    assert!((Duration::from_secs(5)..=LONGEST_DELAY).contains(&wait), "{wait:?}");
+                    let copy = copy(&message);
+                    now = now.plus(wait);
+                    let attributes: Vec<_> = copy
+                        .attributes()
+                        .iter()
+                        .map(|(name, value)| (name.as_str(), value.as_str()))
+                        .collect();
+                    message = delivery(&attributes, now);
+                    put_back += 1;
+                }
+                Disposition::DeadLetter { code, .. } => {
+                    assert_eq!(code, "newer_version");
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let waited = now.since(began);
+        assert!((WAITS_FOR_NEWER..WAITS_FOR_NEWER + LONGEST_DELAY).contains(&waited), "{waited:?}");
+        assert!((10..40).contains(&put_back), "{put_back} times");
+    }
+
+    #[test]
+    fn a_message_cannot_claim_to_be_younger_than_it_is_and_its_copy_is_never_too_large_for_sqs() {
+        let sent_at = Timestamp::from_secs(1_000_000);
+        let later = sent_at.plus(MINUTE).as_ms().to_string();
+        assert_eq!(first_sent(&delivery(&[(PUT_BACK_SINCE, &later)], sent_at)), sent_at);
+        assert_eq!(first_sent(&delivery(&[(PUT_BACK_SINCE, "soon")], sent_at)), sent_at);
+        let names: Vec<_> = (0..10).map(|n| format!("a{n}")).collect();
+        let full: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
+        assert_eq!(copy(&delivery(&full, sent_at)).attributes().len(), MOST_ATTRIBUTES);
+    }
 }

@@ -33,7 +33,7 @@ use crate::schedule;
 
 /// Messages that are processed at a time: a job is mostly one, a deletion waits for the provider.
 const AT_ONCE: usize = 16;
-/// How long a message of a newer version waits for a newer worker.
+/// How long a message of a newer version waits for a newer worker at first.
 const NEWER_VERSION_WAITS: Duration = Duration::from_secs(60);
 /// Reply queues whose senders are kept.
 const REPLY_QUEUES: usize = 64;
@@ -98,7 +98,8 @@ impl Maintenance {
     }
 
     async fn process(&self, delivery: &Delivery) -> Disposition {
-        match Incoming::decode(&delivery.body) {
+        let now = self.jobs.clock.now();
+        match Incoming::decode_taken(&delivery.body, delivery.sent_at.max(now)) {
             Ok(Incoming::Ours(message)) => self.work(delivery, &message).await,
             Ok(Incoming::Trigger(trigger)) => {
                 let mut span = delivery.processing(None);
@@ -107,7 +108,7 @@ impl Maintenance {
                 let done = self.retry_until_done(delivery, ScheduledTrigger::KIND, None, start);
                 trace::within(span.context(), done).await
             }
-            Err(error) => Disposition::of_unreadable(&error, NEWER_VERSION_WAITS),
+            Err(error) => Disposition::of_unreadable(&error, delivery, NEWER_VERSION_WAITS, now),
         }
     }
 

@@ -4,7 +4,7 @@
 //! outcome is stored already, or the caller may safely repeat.
 
 use broker_domain::{Outcome, PersistedRequest, RequestState};
-use broker_messages::{Reply, Request, RequestMessage};
+use broker_messages::{Body, Reply, Request, RequestMessage};
 use broker_queue::{QueueUrls, ReplyQueueName, ReplySenders, SendError};
 use broker_runtime::aws::Aws;
 use broker_runtime::clock::Clock;
@@ -44,14 +44,18 @@ impl ReplySender {
         }
     }
 
-    /// Ends `message` with `outcome`: stored if no caller waits any more, then sent to the process that waits.
+    /// Ends `message` with `outcome`: stored if nobody waits any more or if it would be nowhere but in the reply, then told
+    /// to whoever waits.
     pub(crate) async fn reply(
         &self,
         message: &RequestMessage,
         reply_to: &ReplyQueueName,
         outcome: Outcome,
     ) -> Result<(), ReplyError> {
-        let outcome = if message.asynchronous || self.clock.now() > message.times().reply_by {
+        let stored = message.asynchronous
+            || self.clock.now() > message.times().reply_by
+            || is_only_told(message, &outcome);
+        let outcome = if stored {
             let stored = self.store_outcome(message, outcome).await?;
             crash_points::point(Point::OutcomeStored);
             stored
@@ -91,14 +95,7 @@ impl ReplySender {
         let record = PersistedRequest {
             request_id: message.request_id,
             track: message.body.track().clone(),
-            lease_key: match Request::from(message.clone()) {
-                Request::Allocate(request) => Some(request.lease_key),
-                Request::Return(_) => None,
-            },
-            sandbox_id: match Request::from(message.clone()) {
-                Request::Allocate(_) => None,
-                Request::Return(request) => Some(request.sandbox_id),
-            },
+            subject: Request::from(message).subject(),
             asynchronous: message.asynchronous,
             message: None,
             state: RequestState::Ended(outcome.clone()),
@@ -112,5 +109,14 @@ impl ReplySender {
                 RequestState::Queued => Ok(outcome),
             },
         }
+    }
+}
+
+/// Whether `outcome` would be nowhere but in the reply. A return never expires, so without its reply its record would be
+/// queued for as long as it is kept. What was returned stands on the sandbox, and an allocation ends at its deadline.
+const fn is_only_told(message: &RequestMessage, outcome: &Outcome) -> bool {
+    match message.body {
+        Body::Allocate { .. } => false,
+        Body::MarkForDeletion { .. } => !matches!(outcome, Outcome::Marked { .. }),
     }
 }

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use broker_domain::{
-    AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, NamePrefix, RequestId, TrackId, TrackName,
+    AllocateRequest, Fingerprint, IdempotencyKey, LabDuration, LeaseKey, NamePrefix, RequestId, TrackId,
+    TrackName,
 };
 use broker_messages::Request;
 use http::request::Parts;
@@ -21,7 +22,7 @@ use crate::rpc::RequestReply;
 pub(crate) struct Allocate {
     pub(crate) rpc: RequestReply,
     pub(crate) wait: Duration,
-    pub(crate) lab_duration_hours: u16,
+    pub(crate) lab_duration: LabDuration,
 }
 
 impl Allocate {
@@ -56,7 +57,7 @@ impl Allocate {
             lease_key: LeaseKey { key: key.unwrap_or_else(|| IdempotencyKey::from(&track)), track },
             track_name,
             prefix,
-            lab_duration_hours: body.lab_duration_hours.unwrap_or(self.lab_duration_hours),
+            lab_duration: body.lab_duration_hours.unwrap_or(self.lab_duration),
             asynchronous: preferences.respond_async,
             times,
         };

@@ -1,19 +1,21 @@
 //! `GET /v1/requests/{request_id}`: the state of a request that was answered 202. `DELETE` cancels one that was sent with
 //! `respond-async`, while it is queued.
 //!
-//! Invariant: an outcome is stored before it is returned, so it never changes; `expired` is written conditionally and only
-//! when no claim can be under way any more. A record that is still queued may have been satisfied (its worker or its reply
-//! was lost): the lease, or the sandbox of a return, decides. A return never expires: it is wanted however late
-//! (`domain::judge_return`), so it is queued until a worker has stored its outcome. A track learns nothing of another's
-//! request, not even that it exists.
+//! Invariant: an outcome is stored before it is said, so it is never unsaid; `expired` is written conditionally and only
+//! when no claim can be under way any more. A record that is still queued may have been satisfied all the same (its
+//! worker or its reply was lost): the lease, or the sandbox of a return, tells. A return never expires: it is wanted however
+//! late, so it is queued for as long as [`judge_return`] says that there is something to end. Once its deadline is over, every
+//! other verdict is final and is its outcome. What it does not do: tell one track of another's request, not even that it
+//! exists.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use broker_domain::{
-    Outcome, PersistedRequest, RequestId, RequestState, ReturnRequest, ReturnVerdict, SandboxId, Times,
-    TrackId, judge_return,
+    Lease, LeaseVerdict, Outcome, PersistedRequest, RequestId, RequestState, ReturnRequest, ReturnVerdict,
+    Sandbox, SandboxId, Subject, Times, Timestamp, TrackId, judge, judge_return,
 };
+use broker_messages::{Request, RequestMessage};
 use broker_runtime::clock::Clock;
 use broker_store::{Cancellation, Completion, Store, StoreError};
 
@@ -70,13 +72,18 @@ impl Requests {
         }
         // The time is taken first: a change after the deadline must not be missed by a read from before it.
         let now = self.clock.now();
-        let done = match (&record.lease_key, &record.sandbox_id) {
-            (Some(_), _) => self.claimed(&record).await?,
-            (None, Some(sandbox_id)) => self.returned(&record, sandbox_id).await?,
-            (None, None) => None,
+        let too_late = now > record.deadline.plus(CLAIM_UNDER_WAY);
+        let ended = match &record.subject {
+            Subject::Allocate(key) => {
+                let lease = self.store.lease(key).await?;
+                claimed(&record, lease.as_ref())
+                    .or_else(|| too_late.then(|| left(&record, lease.as_ref(), now)))
+            }
+            Subject::Return(sandbox_id) => {
+                let sandbox = self.store.sandbox(sandbox_id).await?;
+                returned(&record, sandbox_id, sandbox.as_ref(), too_late)
+            }
         };
-        let too_late = record.lease_key.is_some() && now > record.deadline.plus(CLAIM_UNDER_WAY);
-        let ended = done.or_else(|| too_late.then_some(Outcome::Expired));
         let Some(ended) = ended else { return Ok(RequestState::Queued) };
         let record = PersistedRequest { state: RequestState::Ended(ended), ..record };
         match self.store.complete_request(&record).await? {
@@ -84,31 +91,47 @@ impl Requests {
             Completion::EndedBefore(before) => Ok(before.state),
         }
     }
+}
 
-    /// The outcome of a lease that this request claimed, live or ended since.
-    async fn claimed(&self, record: &PersistedRequest) -> Result<Option<Outcome>, StoreError> {
-        let Some(key) = &record.lease_key else { return Ok(None) };
-        let lease = self.store.lease(key).await?.filter(|lease| lease.request_id == record.request_id);
-        Ok(lease.map(|lease| Outcome::Created(lease.grant)))
-    }
+/// A lease that this request claimed, live or ended since.
+fn claimed(record: &PersistedRequest, lease: Option<&Lease>) -> Option<Outcome> {
+    let lease = lease.filter(|lease| lease.request_id == record.request_id)?;
+    Some(Outcome::Created(lease.grant.clone()))
+}
 
-    /// The outcome of a sandbox that is in the state that this return wanted.
-    async fn returned(
-        &self,
-        record: &PersistedRequest,
-        sandbox_id: &SandboxId,
-    ) -> Result<Option<Outcome>, StoreError> {
-        let Some(sandbox) = self.store.sandbox(sandbox_id).await? else { return Ok(None) };
-        Ok(match judge_return(&sandbox, &return_of(record, sandbox_id)) {
-            ReturnVerdict::AlreadyReturned(deletion_requested_at) => {
-                Some(Outcome::Marked { sandbox_id: sandbox.id, deletion_requested_at })
-            }
-            ReturnVerdict::End(_)
-            | ReturnVerdict::Expired
-            | ReturnVerdict::NotOwner
-            | ReturnVerdict::Superseded => None,
-        })
+/// How an allocation ended that claimed nothing, once no worker claims for it any more: as its key's lease tells every
+/// worker that comes late, or else as expired.
+fn left(record: &PersistedRequest, lease: Option<&Lease>, now: Timestamp) -> Outcome {
+    let message = record.message.as_deref().and_then(|text| RequestMessage::decode(text).ok());
+    let Some(Request::Allocate(ask)) = message.as_ref().map(Request::from) else { return Outcome::Expired };
+    match judge(lease, &ask, now) {
+        LeaseVerdict::Mine(grant) => Outcome::Created(grant),
+        LeaseVerdict::Existing(grant) => Outcome::Existing(grant),
+        LeaseVerdict::KeyReused => Outcome::KeyReused,
+        LeaseVerdict::Superseded => Outcome::Superseded,
+        LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => Outcome::Expired,
     }
+}
+
+/// A sandbox that is as this return wanted it; or that it can never end any more, which is only said `too_late`: then
+/// nothing that it could end can still be claimed.
+fn returned(
+    record: &PersistedRequest,
+    sandbox_id: &SandboxId,
+    sandbox: Option<&Sandbox>,
+    too_late: bool,
+) -> Option<Outcome> {
+    let Some(sandbox) = sandbox else { return too_late.then_some(Outcome::SandboxNotFound) };
+    let refused = match judge_return(sandbox, &return_of(record, sandbox_id)) {
+        ReturnVerdict::AlreadyReturned(deletion_requested_at) => {
+            return Some(Outcome::Marked { sandbox_id: sandbox.id.clone(), deletion_requested_at });
+        }
+        ReturnVerdict::End(_) => return None,
+        ReturnVerdict::Expired => Outcome::AllocationExpired,
+        ReturnVerdict::NotOwner => Outcome::NotOwner,
+        ReturnVerdict::Superseded => Outcome::Superseded,
+    };
+    too_late.then_some(refused)
 }
 
 fn not_cancellable(why: impl Into<Cow<'static, str>>) -> Problem {

@@ -157,7 +157,7 @@ fn by_operator(admin: Admin, parts: &mut Components) -> Value {
         Admin::Cleanup => run(parts, "cleanup", "Plans deletions at the provider").finish(),
         Admin::Expire => run(parts, "autoExpire", "Ends leases past their time").finish(),
         Admin::PurgeStale => {
-            let (what, most) = ("How long a sandbox must have been stale.", limits::LONGEST_GRACE_HOURS);
+            let (what, most) = ("How long a sandbox must have been stale.", broker_domain::LONGEST_STALE_GRACE_HOURS);
             run(parts, "autoDeleteStale", "Removes sandboxes that have been stale for long")
                 .takes(parameters::number("grace_period_hours", what, 0, most, STALE_GRACE_HOURS))
                 .finish()

@@ -1,5 +1,6 @@
 //! Request bodies: bounded in size and time, then parsed for the route.
 
+use broker_domain::LabDuration;
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -8,7 +9,7 @@ use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::limits::{BODY_BYTES, BODY_READ, LAB_HOURS};
+use crate::limits::{BODY_BYTES, BODY_READ};
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
 
@@ -40,17 +41,16 @@ fn too_large() -> Problem {
 pub(crate) struct AllocateBody {
     /// How long the sandbox is wanted, in hours; the default is a setting of the broker.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
-    #[schemars(range(min = *LAB_HOURS.start(), max = *LAB_HOURS.end()))]
-    pub(crate) lab_duration_hours: Option<u16>,
+    #[schemars(with = "Option<u16>", range(min = LabDuration::SHORTEST.hours(), max = LabDuration::LONGEST.hours()))]
+    pub(crate) lab_duration_hours: Option<LabDuration>,
 }
 
-/// A whole number, also written as `4.0`: JSON has no separate integers, and some clients write all numbers alike.
-fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+/// A duration, also written as `4.0`: JSON has no separate integers, and some clients write all numbers alike.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<LabDuration>, D::Error> {
     let Some(number) = Option::<f64>::deserialize(deserializer)? else { return Ok(None) };
     let is_whole = number.fract() == 0.0 && (0.0..=f64::from(u16::MAX)).contains(&number);
-    is_whole
-        .then_some(Some(number as u16))
-        .ok_or_else(|| D::Error::custom("a number is not whole or too large"))
+    let hours = if is_whole { number as u64 } else { 0 };
+    LabDuration::new(hours).map(Some).map_err(D::Error::custom)
 }
 
 impl AllocateBody {
@@ -59,14 +59,8 @@ impl AllocateBody {
         if body.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        // serde_json would read a struct from an array, too.
-        let parsed: Self = object(body)?;
-        match parsed.lab_duration_hours {
-            Some(hours) if !LAB_HOURS.contains(&hours) => {
-                Err(Problem::invalid("lab_duration_hours must be a whole number from 1 to 168."))
-            }
-            Some(_) | None => Ok(parsed),
-        }
+        // serde_json reads a struct from an array, too.
+        object(body)
     }
 
     /// The same text for all bodies with the same meaning, in each API process, whatever its configuration.
@@ -164,7 +158,7 @@ mod tests {
         #[test]
         fn any_bytes_are_either_valid_or_a_400(body in prop::collection::vec(any::<u8>(), 0..200)) {
             match AllocateBody::parse(&body) {
-                Ok(parsed) => prop_assert!(parsed.lab_duration_hours.is_none_or(|hours| LAB_HOURS.contains(&hours))),
+                Ok(parsed) => prop_assert!(parsed.lab_duration_hours.is_none_or(|lent| (1..=168).contains(&lent.hours()))),
                 Err(problem) => prop_assert_eq!(problem.code(), Code::ValidationError),
             }
         }

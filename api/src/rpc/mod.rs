@@ -211,23 +211,16 @@ pub(crate) fn pending(
     traceparent: Option<String>,
 ) -> PendingRequest {
     let reply_to = reply_to.as_str();
-    let (message, track, lease_key, sandbox_id) = match request {
-        Request::Allocate(request) => {
-            let key = request.lease_key.clone();
-            (RequestMessage::allocate(request, reply_to), key.track.clone(), Some(key), None)
-        }
-        Request::Return(request) => {
-            let sandbox = Some(request.sandbox_id.clone());
-            (RequestMessage::return_sandbox(request, reply_to), request.track.clone(), None, sandbox)
-        }
+    let message = match request {
+        Request::Allocate(request) => RequestMessage::allocate(request, reply_to),
+        Request::Return(request) => RequestMessage::return_sandbox(request, reply_to),
     };
     let message = message.traced(traceparent);
     let (times, text) = (message.times(), message.encode());
     let record = PersistedRequest {
         request_id: message.request_id,
-        track,
-        lease_key,
-        sandbox_id,
+        track: request.track().clone(),
+        subject: request.subject(),
         asynchronous: message.asynchronous,
         message: Some(text.clone()),
         state: RequestState::Queued,

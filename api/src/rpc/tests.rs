@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use broker_domain::{
-    AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, RequestState, ReturnRequest, SandboxId,
-    Timestamp, TrackId,
+    AllocateRequest, Fingerprint, IdempotencyKey, LabDuration, LeaseKey, RequestState, ReturnRequest,
+    SandboxId, Subject, Timestamp, TrackId,
 };
 use broker_messages::{Request, RequestMessage};
 use broker_queue::{Queue, QueueNames, ReplyQueueName, Sender};
@@ -55,7 +55,7 @@ fn allocate(rpc: &RequestReply, asynchronous: bool) -> Request {
         fingerprint: Fingerprint::of([Some("a")]),
         track_name: None,
         prefix: None,
-        lab_duration_hours: 4,
+        lab_duration: LabDuration::new(4).unwrap(),
         asynchronous,
         times: if asynchronous { rpc.times_of_async() } else { rpc.times(wait) },
     })
@@ -118,17 +118,13 @@ async fn a_record_says_what_its_message_says() {
         let PendingRequest { times, text, record } = pending(&request, &reply_to(), None);
         let message = RequestMessage::decode(&text).unwrap();
         assert_eq!(record.message.as_deref(), Some(text.as_str()));
-        assert_eq!(Request::from(message.clone()), request);
+        assert_eq!(Request::from(&message), request);
         assert_eq!((record.request_id, record.asynchronous), (message.request_id, message.asynchronous));
         assert_eq!((record.created_at, record.deadline), (times.enqueued_at, times.deadline));
         assert_eq!(record.state, RequestState::Queued);
         match request {
-            Request::Allocate(request) => {
-                assert_eq!((record.lease_key, record.sandbox_id), (Some(request.lease_key), None))
-            }
-            Request::Return(request) => {
-                assert_eq!((record.lease_key, record.sandbox_id), (None, Some(request.sandbox_id)))
-            }
+            Request::Allocate(ask) => assert_eq!(record.subject, Subject::Allocate(ask.lease_key)),
+            Request::Return(mark) => assert_eq!(record.subject, Subject::Return(mark.sandbox_id)),
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::intake::REPLAY_OF;
+use super::intake::{REPLAY_OF, is_recorded};
 use broker_domain::{DeadLetter, Source, Timestamp};
 use broker_messages::{MaintenanceMessage, MaintenanceTask, RequestMessage, with_renewed_deadline};
 use broker_queue::{Outgoing, SendError, Sender};
@@ -18,8 +18,6 @@ use broker_store::{Actor, Changed, Requeued, Store, StoreError, retry_on_conflic
 
 /// How long a letter that is being replayed is held.
 pub(super) const HOLD: Duration = Duration::from_secs(15);
-/// A deadline is not renewed later than this: the fence against a late message is kept for 30 days.
-const RENEWABLE_FOR: Duration = Duration::from_secs(14 * 24 * 3_600);
 
 /// An action on dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,8 +92,7 @@ impl DeadLetters {
         renew: bool,
         actor: Actor,
     ) -> Result<(Changed, bool), ActionError> {
-        let may_renew = renew && actor.at.since(letter.first_at) <= RENEWABLE_FOR;
-        let renewed = may_renew.then(|| with_renewed_deadline(&letter.body, actor.at)).flatten();
+        let renewed = renew.then(|| with_renewed_deadline(&letter.body, actor.at)).flatten();
         let (body, deadline) = match &renewed {
             Some((body, deadline)) => (body, Some(*deadline)),
             None => (&letter.body, letter.summary.deadline),
@@ -138,7 +135,7 @@ fn requeued(letter: &DeadLetter, body: &str, deadline: Option<Timestamp>) -> Opt
             let message = RequestMessage::decode(&letter.body).ok()?;
             let deadline = deadline.unwrap_or(message.times().deadline);
             let (id, message_text) = (message.request_id, body.to_owned());
-            message.asynchronous.then_some(Requeued::Request { id, message: message_text, deadline })
+            is_recorded(&message).then_some(Requeued::Request { id, message: message_text, deadline })
         }
         Source::Maintenance => {
             let message = MaintenanceMessage::decode(&letter.body).ok()?;

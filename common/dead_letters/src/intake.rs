@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use broker_domain::{DeadLetter, DeadLetterId, DeadLetterState, JobReport, Reason, Source, Timestamp};
-use broker_messages::{MaintenanceMessage, MaintenanceTask, RequestMessage, summarize};
+use broker_messages::{
+    Body, DecodeError, MaintenanceMessage, MaintenanceTask, Request, RequestMessage, summarize,
+};
 use broker_queue::{Delivery, Outgoing};
 use broker_store::{Kept, PendingRecord, Store, StoreError};
 
@@ -18,8 +20,13 @@ const SOURCE_SENT_AT_MS: &str = "source_sent_at_ms";
 const RECEIVES: &str = "receives";
 /// The id of the letter that a message was replayed from.
 pub(super) const REPLAY_OF: &str = "replay_of";
-/// The attributes that the copy of a worker adds; a replayed message does not carry them.
-const OURS: [&str; 6] = [REASON_CODE, REASON, SOURCE, SOURCE_MESSAGE_ID, SOURCE_SENT_AT_MS, RECEIVES];
+/// Since when a message waits for a worker that can read it, in milliseconds since the epoch.
+pub const PUT_BACK_SINCE: &str = "put_back_since_ms";
+/// What a dead letter's message carries of ours, and one that is sent again does not.
+const OURS: [&str; 7] =
+    [REASON_CODE, REASON, SOURCE, SOURCE_MESSAGE_ID, SOURCE_SENT_AT_MS, RECEIVES, PUT_BACK_SINCE];
+/// Of these, what is given to it on its way there.
+const GIVEN: usize = 6;
 /// SQS: attributes of a message.
 const MOST_ATTRIBUTES: usize = 10;
 /// The longest reason, in characters; SQS counts attributes against the size of a message.
@@ -28,7 +35,7 @@ const LONGEST_REASON: usize = 1_000;
 /// The copy of a message of `source` (the queue's full name) for its dead-letter queue. Keeps the message's own text
 /// attributes as far as SQS has room for them.
 pub fn dead_letter_message(delivery: &Delivery, source: &str, code: &str, reason: &str) -> Outgoing {
-    let room = MOST_ATTRIBUTES - OURS.len();
+    let room = MOST_ATTRIBUTES - GIVEN;
     let copy = own_attributes(&delivery.attributes)
         .take(room)
         .fold(Outgoing::from(delivery.body.clone()), |copy, (name, value)| copy.with_attribute(name, value));
@@ -139,10 +146,17 @@ pub async fn keep(store: &Store, letter: &DeadLetter) -> Result<Kept, StoreError
 /// The record that waits for the message: of an asynchronous request, or of a run.
 fn pending_record(letter: &DeadLetter) -> Option<PendingRecord> {
     match letter.source {
-        Source::Requests => {
-            let message = RequestMessage::decode(&letter.body).ok()?;
-            message.asynchronous.then_some(PendingRecord::Request(message.request_id))
-        }
+        Source::Requests => match RequestMessage::decode(&letter.body) {
+            Ok(message) => match Request::from(&message) {
+                Request::Allocate(ask) => ask.asynchronous.then_some(PendingRecord::Request(ask.request_id)),
+                Request::Return(mark) => Some(PendingRecord::Return(mark)),
+            },
+            // It is one of ours, only not of a version that is read here.
+            Err(DecodeError::NewerVersion { .. } | DecodeError::OlderVersion { .. }) => {
+                letter.summary.request_id.map(PendingRecord::Request)
+            }
+            Err(DecodeError::Malformed(_) | DecodeError::Untimely { .. }) => None,
+        },
         Source::Maintenance => {
             let message = MaintenanceMessage::decode(&letter.body).ok()?;
             match message.body {
@@ -155,6 +169,12 @@ fn pending_record(letter: &DeadLetter) -> Option<PendingRecord> {
             }
         }
     }
+}
+
+/// Whether a record of the request waits for its message: of an asynchronous one always, of a return once its caller
+/// waits no longer.
+pub(super) fn is_recorded(message: &RequestMessage) -> bool {
+    message.asynchronous || matches!(message.body, Body::MarkForDeletion { .. })
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ mod selection;
 mod view;
 
 pub use action::{Action, DeadLetters, Options};
-pub use intake::{dead_letter_message, keep, read};
+pub use intake::{PUT_BACK_SINCE, dead_letter_message, keep, read};
 pub use listing::{Listing, count_open};
 pub use report::ReplayReport;
 pub use selection::Selection;

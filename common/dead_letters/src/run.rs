@@ -12,6 +12,7 @@ use super::action::{Acted, Action, DeadLetters, Options};
 use super::report::ReplayReport;
 use super::selection::{Selected, Selection};
 use broker_domain::{DeadLetter, DeadLetterEvent, DeadLetterId, Timestamp};
+use broker_messages::with_renewed_deadline;
 use broker_store::{Actor, Changed, StoreError};
 
 /// Letters in progress at a time: enough for full batches of every call.
@@ -193,8 +194,9 @@ impl<'a> Run<'a> {
         self.begun += 1;
         self.taken.insert(letter.id.clone());
         if self.options.dry_run {
+            let now = self.letters.clock.now();
             let renew = matches!(&*self.action, Action::Replay { renew_deadline: true });
-            self.tally.did(&letter, renew && letter.summary.deadline.is_some(), self.letters.clock.now());
+            self.tally.did(&letter, renew && with_renewed_deadline(&letter.body, now).is_some(), now);
             return report(&self.tally);
         }
         let (letters, action, actor) = (self.letters.clone(), Arc::clone(&self.action), self.actor.clone());

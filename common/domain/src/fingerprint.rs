@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// A digest of what a request asks for: method, route, track name, prefix and canonical body.
@@ -11,10 +12,21 @@ use sha2::{Digest as _, Sha256};
 /// first 16 bytes of SHA-256 in hex: it is compared, never reversed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Fingerprint(String);
+pub struct Fingerprint(#[serde(deserialize_with = "bounded")] String);
+
+/// The longest that a message may carry, in bytes: a whole SHA-256 in hex.
+const LONGEST: usize = 64;
 
 /// The value for an unknown request; no digest looks like it.
 const UNKNOWN: &str = "unknown";
+
+/// A fingerprint as a message carries it: letters and digits, not too many.
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let fits = (1..=LONGEST).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    fits.then_some(text)
+        .ok_or_else(|| D::Error::custom(format!("a fingerprint has 1 to {LONGEST} letters and digits")))
+}
 
 impl Fingerprint {
     /// The digest of `parts`, in order. Parts are length-prefixed, so that no two lists of parts collide by gluing.
@@ -74,6 +86,17 @@ mod tests {
             (Fingerprint::of([Some("a")]), Fingerprint::of([Some("b")]), Fingerprint::unknown());
         assert!(a.contradicts(&b) && !a.contradicts(&a));
         assert!(!a.contradicts(&unknown) && !unknown.contradicts(&a) && !unknown.contradicts(&unknown));
+    }
+
+    #[test]
+    fn only_short_letters_and_digits_are_read_as_a_fingerprint() {
+        let read = |text: &str| serde_json::from_value::<Fingerprint>(text.into());
+        for ours in [Fingerprint::of([Some("a")]), Fingerprint::unknown(), Fingerprint("a".repeat(LONGEST))] {
+            assert_eq!(read(ours.as_str()).unwrap(), ours);
+        }
+        for wrong in ["", "a b", "\u{e4}", &"a".repeat(LONGEST + 1)] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

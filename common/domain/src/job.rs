@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Status;
 
@@ -70,7 +71,8 @@ pub enum Task {
     Cleanup,
     /// [`Job::PurgeStale`].
     PurgeStale {
-        /// How long a sandbox must have been stale.
+        /// How long a sandbox must have been stale, at most [`LONGEST_STALE_GRACE_HOURS`].
+        #[serde(deserialize_with = "stale_grace")]
         grace_period_hours: u32,
     },
     /// [`Job::Census`].
@@ -111,6 +113,16 @@ impl Removable {
             Status::Available | Status::Allocated | Status::PendingDeletion | Status::Deleted => None,
         }
     }
+}
+
+/// The longest that a sandbox may have to have been stale to be purged: a year.
+pub const LONGEST_STALE_GRACE_HOURS: u32 = 24 * 366;
+
+fn stale_grace<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let hours = u32::deserialize(deserializer)?;
+    let fits = hours <= LONGEST_STALE_GRACE_HOURS;
+    fits.then_some(hours)
+        .ok_or_else(|| D::Error::custom(format!("grace_period_hours is at most {LONGEST_STALE_GRACE_HOURS}")))
 }
 
 /// How long a sandbox must have been stale to be purged.

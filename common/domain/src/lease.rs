@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AllocateRequest, AllocationId, ExternalId, Fingerprint, IdempotencyKey, RequestId, SandboxId,
-    SandboxName, Timestamp, TrackId, TrackName,
+    AllocateRequest, Allocation, AllocationId, ExternalId, Fingerprint, IdempotencyKey, MAX_SKEW_MS,
+    RequestId, SandboxId, SandboxName, Timestamp, TrackId, TrackName,
 };
 
 /// The margin between an end and its fence: requests enqueued earlier than that may not claim any more.
@@ -24,7 +24,11 @@ use super::{
 /// of each other. That a key never holds two sandboxes does not depend on the margin.
 const FENCE_MARGIN: Duration = Duration::from_secs(2);
 
-/// The key of a lease.
+/// How long after its end a lease may be ended by its owner's next allocate: as far as a clock may be off, so that no worker
+/// whose clock is ahead ends one that its owner still has.
+const OWN_EXPIRY_MARGIN: Duration = Duration::from_millis(MAX_SKEW_MS.unsigned_abs());
+
+/// Whose lease it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LeaseKey {
     /// The owner.
@@ -67,7 +71,30 @@ pub struct Lease {
     pub end: Option<LeaseEnd>,
 }
 
-/// The end of a lease.
+impl Lease {
+    /// The allocation that it stands for.
+    pub fn allocation(&self) -> Allocation {
+        Allocation {
+            id: self.allocation_id,
+            lease_key: self.key.clone(),
+            track_name: self.grant.track_name.clone(),
+            allocated_at: self.grant.allocated_at,
+            expires_at: self.grant.expires_at,
+        }
+    }
+
+    /// From when on an allocate of its owner may end it.
+    pub fn ends_for_owner_at(&self) -> Timestamp {
+        self.grant.expires_at.plus(OWN_EXPIRY_MARGIN)
+    }
+}
+
+/// The latest expiry of a lease that an allocate of its owner may end at `now`.
+pub fn overdue_for_owner(now: Timestamp) -> Timestamp {
+    now.minus(OWN_EXPIRY_MARGIN)
+}
+
+/// How a lease ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseEnd {
     /// When.
@@ -128,7 +155,7 @@ pub enum LeaseVerdict {
     Mine(Grant),
     /// The key holds a live sandbox: return that one.
     Existing(Grant),
-    /// The key holds a sandbox whose time is over: end that lease, then try again.
+    /// The key holds a sandbox whose time is over: another one may take its place, and ends it in the same write.
     PastExpiry(Box<Lease>),
     /// The key holds a live sandbox for a different request.
     KeyReused,

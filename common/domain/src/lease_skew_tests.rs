@@ -37,7 +37,7 @@ fn ask(enqueued_at: Timestamp) -> AllocateRequest {
         fingerprint: Fingerprint::of([]),
         track_name: None,
         prefix: None,
-        lab_duration_hours: 1,
+        lab_duration: broker_domain::LabDuration::SHORTEST,
         asynchronous: false,
         times: Times { enqueued_at, reply_by: deadline, deadline },
     }

@@ -10,6 +10,7 @@ mod fingerprint;
 mod ids;
 mod invariants;
 mod job;
+mod lab_duration;
 mod lease;
 mod outcome;
 mod request;
@@ -33,10 +34,11 @@ pub use ids::{
     TrackId, TrackName,
 };
 pub use invariants::{Inventory, Suspect, Violation, suspects};
-pub use job::{Job, JobReport, Removable, STALE_GRACE_HOURS, Task};
-pub use lease::{EndReason, Grant, Lease, LeaseEnd, LeaseKey, LeaseVerdict, judge};
+pub use job::{Job, JobReport, LONGEST_STALE_GRACE_HOURS, Removable, STALE_GRACE_HOURS, Task};
+pub use lab_duration::{InvalidLabDuration, LabDuration};
+pub use lease::{EndReason, Grant, Lease, LeaseEnd, LeaseKey, LeaseVerdict, judge, overdue_for_owner};
 pub use outcome::Outcome;
-pub use request::{AllocateRequest, PersistedRequest, RequestState, ReturnRequest, Times};
+pub use request::{AllocateRequest, PersistedRequest, RequestState, ReturnRequest, Subject, Times};
 pub use sandbox::{Allocation, Event, InvalidTransition, ReturnVerdict, Sandbox, Status, judge_return};
 pub use scaling::{Backlog, Scaling};
 pub use time::{MAX_SKEW_MS, Timestamp};

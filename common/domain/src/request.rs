@@ -1,8 +1,8 @@
 //! Requests to the broker, their times, and the records of asynchronous ones.
 
 use super::{
-    Fingerprint, IdempotencyKey, LeaseKey, NamePrefix, Outcome, RequestId, SandboxId, Timestamp, TrackId,
-    TrackName,
+    Fingerprint, IdempotencyKey, LabDuration, LeaseKey, NamePrefix, Outcome, RequestId, SandboxId, Timestamp,
+    TrackId, TrackName,
 };
 
 /// The times of a request.
@@ -31,9 +31,9 @@ pub struct AllocateRequest {
     pub track_name: Option<TrackName>,
     /// Accepts only sandboxes whose name begins with this.
     pub prefix: Option<NamePrefix>,
-    /// How long the sandbox is wanted, 1 to 168 hours.
-    pub lab_duration_hours: u16,
-    /// Whether no caller waits, and the outcome is stored in the same write as the claim.
+    /// How long the sandbox is wanted.
+    pub lab_duration: LabDuration,
+    /// Whether nobody waits, and the outcome is stored in the same write as the claim.
     pub asynchronous: bool,
     /// Its times.
     pub times: Times,
@@ -97,19 +97,26 @@ impl RequestState {
     }
 }
 
-/// The record of a request without a waiting caller.
+/// What a recorded request is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// An allocation: the lease of this key.
+    Allocate(LeaseKey),
+    /// A return: this sandbox.
+    Return(SandboxId),
+}
+
+/// The record of a request whose caller does not wait (any more).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PersistedRequest {
     /// Its id.
     pub request_id: RequestId,
     /// The track that made it; only that track may see it.
     pub track: TrackId,
-    /// The lease of an allocate; none for a return.
-    pub lease_key: Option<LeaseKey>,
-    /// The sandbox of a return.
-    pub sandbox_id: Option<SandboxId>,
-    /// Whether it was asynchronous from the start (`respond-async`). Only then is its claim conditional on this record, so
-    /// only then can it be cancelled.
+    /// What it is about.
+    pub subject: Subject,
+    /// Whether nobody ever waited (`respond-async`). Only its claim is conditional on this record, so only it can be
+    /// cancelled.
     pub asynchronous: bool,
     /// The queued message, to be sent again if the queue is lost. Stored only while the request is queued.
     pub message: Option<String>,

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use broker_domain::{
     AllocateRequest, Allocation, AllocationId, EndReason, ExternalId, Fingerprint, Grant, IdempotencyKey,
-    Lease, LeaseEnd, LeaseKey, RequestId, Sandbox, SandboxId, SandboxName, Status, Times, Timestamp, TrackId,
+    LabDuration, Lease, LeaseEnd, LeaseKey, RequestId, Sandbox, SandboxId, SandboxName, Status, Times,
+    Timestamp, TrackId,
 };
 
 pub(crate) fn key(number: u8) -> LeaseKey {
@@ -47,7 +48,7 @@ pub(crate) fn ask(number: u8, enqueued_at: Timestamp) -> AllocateRequest {
         fingerprint: Fingerprint::from_stored("f"),
         track_name: None,
         prefix: None,
-        lab_duration_hours: 4,
+        lab_duration: LabDuration::new(4).unwrap(),
         asynchronous: false,
         times: times(enqueued_at),
     }

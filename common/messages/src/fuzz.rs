@@ -145,8 +145,8 @@ proptest! {
             Ok(message) => {
                 let again = RequestMessage::decode(&message.encode()).unwrap();
                 prop_assert_eq!(&again, &message);
-                let asked = Request::from(message.clone());
-                prop_assert_eq!(Request::from(again), asked);
+                let asked = Request::from(&message);
+                prop_assert_eq!(Request::from(&again), asked);
                 prop_assert!((1..=128).contains(&message.body.track().as_str().len()));
             }
             Err(error) => prop_assert!(is_explained(&error), "{error:?}"),

@@ -1,8 +1,9 @@
 //! Messages of the broker's queues: JSON, versioned, one enum per direction.
 //!
-//! Invariant: an unknown message is reported, never dropped. A reader takes its own [`VERSION`] and the one before it; a
-//! newer one is [`DecodeError::NewerVersion`], which a consumer puts back for a newer worker (rolling deploys). Sending and
-//! receiving are the tasks of `broker-queue`.
+//! Invariant: what cannot be understood is named, never dropped. A reader takes its own [`VERSION`] and the one before
+//! it; a newer one is [`DecodeError::NewerVersion`], which a consumer puts back for a newer worker (rolling deploys).
+//! What a message claims is bounded where it is read: ids and words by the domain's types, times by when SQS took it.
+//! What it does not do: send, receive, or decide.
 
 mod envelope;
 #[cfg(test)]
@@ -40,7 +41,17 @@ pub enum DecodeError {
         /// Its version.
         found: u32,
     },
-    /// Not a message of the broker.
+    /// It carries a time that no message of ours has.
+    #[error("{field} is {ahead_s} s after SQS took the message, at most {most_s} s are possible")]
+    Untimely {
+        /// Which.
+        field: &'static str,
+        /// How far ahead it is, in seconds.
+        ahead_s: u64,
+        /// How far ahead it may be, in seconds.
+        most_s: u64,
+    },
+    /// Not a message of ours.
     #[error("not a valid message: {0}")]
     Malformed(#[from] serde_json::Error),
 }
@@ -51,7 +62,7 @@ impl DecodeError {
         match self {
             Self::NewerVersion { .. } => "newer_version",
             Self::OlderVersion { .. } => "older_version",
-            Self::Malformed(_) => "malformed",
+            Self::Malformed(_) | Self::Untimely { .. } => "malformed",
         }
     }
 }

@@ -91,6 +91,21 @@ mod tests {
     }
 
     #[test]
+    fn a_deletion_whose_turn_is_never_and_a_grace_of_centuries_are_refused() {
+        let now = Timestamp::from_secs(7_000_000);
+        let (sandbox, external) = (SandboxId::new("s").unwrap(), ExternalId::new("e").unwrap());
+        let id = message().request_id;
+        let of =
+            |slot| MaintenanceMessage::delete(id, now, slot, sandbox.clone(), external.clone(), 1).encode();
+        let soon = now.plus(std::time::Duration::from_secs(600));
+        assert!(crate::Incoming::decode_taken(&of(soon), now).is_ok());
+        assert!(crate::Incoming::decode_taken(&of(Timestamp::from_ms(u64::MAX)), now).is_err());
+        let never = message().encode().replace(r#""grace_period_hours":24"#, r#""grace_period_hours":8785"#);
+        let error = MaintenanceMessage::decode(&never).unwrap_err().to_string();
+        assert!(error.contains("grace_period_hours is at most 8784"), "{error}");
+    }
+
+    #[test]
     fn a_newer_message_is_told_from_a_bad_one() {
         let newer = message().encode().replacen(r#""v":1"#, r#""v":2"#, 1);
         assert!(matches!(MaintenanceMessage::decode(&newer), Err(DecodeError::NewerVersion { found: 2 })));

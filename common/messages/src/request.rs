@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Envelope;
 use broker_domain::{
-    AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, NamePrefix, ReturnRequest, SandboxId, TrackId,
-    TrackName,
+    AllocateRequest, Fingerprint, IdempotencyKey, LabDuration, LeaseKey, NamePrefix, ReturnRequest,
+    SandboxId, Subject, TrackId, TrackName,
 };
 
 /// One message of the requests queue.
@@ -30,8 +30,9 @@ pub enum Body {
         /// Accepts only names that begin with this.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         prefix: Option<NamePrefix>,
-        /// How long the sandbox is wanted, 1 to 168 hours.
-        lab_duration_hours: u16,
+        /// For how long.
+        #[serde(rename = "lab_duration_hours")]
+        lab_duration: LabDuration,
     },
     /// Return a sandbox.
     MarkForDeletion {
@@ -68,7 +69,7 @@ impl RequestMessage {
             fingerprint: request.fingerprint.clone(),
             track_name: request.track_name.clone(),
             prefix: request.prefix.clone(),
-            lab_duration_hours: request.lab_duration_hours,
+            lab_duration: request.lab_duration,
         };
         Self::around(body, request.request_id, reply_to.into(), request.times, request.asynchronous)
     }
@@ -90,38 +91,48 @@ pub enum Request {
     Return(ReturnRequest),
 }
 
-impl From<RequestMessage> for Request {
-    fn from(message: RequestMessage) -> Self {
-        let times = message.times();
-        match message.body {
-            Body::Allocate {
-                track_id,
-                idempotency_key,
-                fingerprint,
-                track_name,
-                prefix,
-                lab_duration_hours,
-            } => {
-                let key_is_explicit = idempotency_key.is_some();
-                let key = idempotency_key.unwrap_or_else(|| IdempotencyKey::from(&track_id));
+impl From<&RequestMessage> for Request {
+    fn from(message: &RequestMessage) -> Self {
+        let (request_id, times) = (message.request_id, message.times());
+        match &message.body {
+            Body::Allocate { track_id, idempotency_key, fingerprint, track_name, prefix, lab_duration } => {
+                let key = idempotency_key.clone().unwrap_or_else(|| IdempotencyKey::from(track_id));
                 Self::Allocate(AllocateRequest {
-                    request_id: message.request_id,
-                    lease_key: LeaseKey { track: track_id, key },
-                    key_is_explicit,
-                    fingerprint,
-                    track_name,
-                    prefix,
-                    lab_duration_hours,
+                    request_id,
+                    lease_key: LeaseKey { track: track_id.clone(), key },
+                    key_is_explicit: idempotency_key.is_some(),
+                    fingerprint: fingerprint.clone(),
+                    track_name: track_name.clone(),
+                    prefix: prefix.clone(),
+                    lab_duration: *lab_duration,
                     asynchronous: message.asynchronous,
                     times,
                 })
             }
             Body::MarkForDeletion { track_id, sandbox_id } => Self::Return(ReturnRequest {
-                request_id: message.request_id,
-                track: track_id,
-                sandbox_id,
+                request_id,
+                track: track_id.clone(),
+                sandbox_id: sandbox_id.clone(),
                 times,
             }),
+        }
+    }
+}
+
+impl Request {
+    /// What it is about, as its record says it.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::Allocate(request) => Subject::Allocate(request.lease_key.clone()),
+            Self::Return(mark) => Subject::Return(mark.sandbox_id.clone()),
+        }
+    }
+
+    /// Whose request it is.
+    pub const fn track(&self) -> &TrackId {
+        match self {
+            Self::Allocate(request) => &request.lease_key.track,
+            Self::Return(mark) => &mark.track,
         }
     }
 }

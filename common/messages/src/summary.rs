@@ -34,12 +34,21 @@ pub fn summarize(text: &str) -> MessageSummary {
     }
 }
 
-/// `text` with its deadline as far from `now` as it was from the moment it was enqueued, and that deadline. Everything else
-/// stays, above all the moment it was enqueued. `None` for a text without such times.
+/// A deadline is not renewed for longer than this after its message was enqueued first: what fences a late message off is
+/// kept for 30 days after the end of a lease.
+const RENEWABLE_FOR: Duration = Duration::from_secs(14 * 24 * 3_600);
+
+/// `text` with its deadline as far from `now` as it first was from the moment it was enqueued, and that deadline;
+/// everything else stays, the moment it was enqueued above all. `None` for what has no such times, and for what was enqueued
+/// more than two weeks ago, however often it was sent again since.
 pub fn with_renewed_deadline(text: &str, now: Timestamp) -> Option<(String, Timestamp)> {
     let mut message: Value = serde_json::from_str(text).ok()?;
     let ms = |name: &str| message[name].as_u64().map(Timestamp::from_ms);
-    let span = ms("deadline_ms")?.since(ms("enqueued_at_ms")?);
+    let enqueued_at = ms("enqueued_at_ms")?;
+    if now.since(enqueued_at) > RENEWABLE_FOR {
+        return None;
+    }
+    let span = ms("deadline_ms")?.since(enqueued_at);
     let deadline = now.plus(span.max(SHORTEST_RENEWAL));
     *message.get_mut("deadline_ms")? = deadline.as_ms().into();
     Some((message.to_string(), deadline))
@@ -85,6 +94,9 @@ mod tests {
         assert_eq!(old, new);
         assert!(with_renewed_deadline("not JSON", now).is_none());
         assert!(with_renewed_deadline("{}", now).is_none());
+        let last = Timestamp::from_ms(1_000).plus(RENEWABLE_FOR);
+        assert!(with_renewed_deadline(OURS, last).is_some());
+        assert!(with_renewed_deadline(OURS, last.plus(Duration::from_millis(1))).is_none());
     }
 
     proptest! {

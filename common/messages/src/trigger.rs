@@ -6,9 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::maintenance::MaintenanceMessage;
+use super::envelope::{LONGEST_PLAN, must_be_within};
+use super::maintenance::{MaintenanceMessage, MaintenanceTask};
 use super::{DecodeError, VERSION, decode, encode};
-use broker_domain::Job;
+use broker_domain::{Job, Timestamp};
 
 /// Starts a job: `{"v":1,"body":{"kind":"start_job","job":"sync"}}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,12 +66,27 @@ struct Kind {
 }
 
 impl Incoming {
-    /// From JSON text.
+    /// From JSON text, whenever it was sent.
     pub fn decode(text: &str) -> Result<Self, DecodeError> {
         if decode::<KindOnly>(text).is_ok_and(|told| told.body.kind == ScheduledTrigger::KIND) {
             return decode(text).map(Self::Trigger);
         }
         MaintenanceMessage::decode(text).map(|message| Self::Ours(Box::new(message)))
+    }
+
+    /// From the JSON text of a message that SQS took no later than `taken_at`.
+    pub fn decode_taken(text: &str, taken_at: Timestamp) -> Result<Self, DecodeError> {
+        match Self::decode(text)? {
+            Self::Trigger(trigger) => Ok(Self::Trigger(trigger)),
+            Self::Ours(_) => {
+                let message = MaintenanceMessage::decode_taken(text, taken_at)?;
+                if let MaintenanceTask::Delete { slot_ms, .. } = message.body {
+                    let slot = Timestamp::from_ms(slot_ms);
+                    must_be_within("slot_ms", slot, taken_at, LONGEST_PLAN)?;
+                }
+                Ok(Self::Ours(Box::new(message)))
+            }
+        }
     }
 }
 

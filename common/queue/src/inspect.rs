@@ -4,8 +4,6 @@
 
 use std::time::Duration;
 
-use aws_sdk_sqs::types::QueueAttributeName as Attribute;
-
 use super::topology::{arn, differences, wanted, words};
 use super::urls::find;
 use super::{QueueError, QueueKind, QueueNames};
@@ -18,13 +16,17 @@ pub struct Inspection {
     pub queue: String,
     /// Whether it exists.
     pub exists: bool,
-    /// The attributes about dead letters (redrive, retention) that differ from what [`ensure`](super::topology::ensure) sets.
-    /// The visibility timeout is a setting of each deployment.
+    /// The attributes that are not as [`ensure`](super::topology::ensure) makes them, by their names.
     pub differs: Vec<String>,
 }
 
-/// Inspects the four queues, each dead-letter queue before its source.
-pub async fn queues(aws: &Aws, names: &QueueNames) -> Result<Vec<Inspection>, QueueError> {
+/// Looks at the four queues, each dead-letter queue before its source; changes nothing. `visibility` is the visibility timeout
+/// that the sources should have.
+pub async fn queues(
+    aws: &Aws,
+    names: &QueueNames,
+    visibility: Duration,
+) -> Result<Vec<Inspection>, QueueError> {
     let mut found = Vec::new();
     let mut dlq_arn: Option<String> = None;
     for kind in QueueKind::ALL {
@@ -34,9 +36,8 @@ pub async fn queues(aws: &Aws, names: &QueueNames) -> Result<Vec<Inspection>, Qu
             found.push(Inspection { queue, exists: false, differs: Vec::new() });
             continue;
         };
-        let mut wanted = wanted(kind, Duration::ZERO, kind.dlq().and(dlq.as_deref()));
-        wanted.retain(|name, _| [Attribute::RedrivePolicy, Attribute::MessageRetentionPeriod].contains(name));
-        let differs = words(&differences(aws, &queue, &url, wanted).await?);
+        let wanted = wanted(kind, visibility, kind.dlq().and(dlq.as_deref()));
+        let differs = words(&differences(aws, names, kind, &url, wanted).await?);
         dlq_arn = Some(arn(aws, &queue, &url).await?);
         found.push(Inspection { queue, exists: true, differs });
     }

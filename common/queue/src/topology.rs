@@ -23,6 +23,8 @@ const SOURCE_RETENTION_S: u32 = 4 * DAY_S;
 const REPLY_RETENTION_S: u32 = 300;
 /// SQS: the longest wait of a poll.
 const POLL_WAIT_S: u32 = 20;
+/// The largest message that a queue must take. Ours are smaller; a foreign one is kept as a dead letter all the same.
+const MESSAGE_BYTES: u32 = 256 * 1_024;
 /// SQS: queues of one ListQueues page.
 const PAGE: i32 = 1_000;
 
@@ -69,7 +71,8 @@ pub async fn ensure(
             (Some(dlq), Some(url)) => Some(arn(aws, &names.name(dlq), &url).await?),
             (Some(_) | None, _) => None,
         };
-        let (ensured, url) = ensure_one(aws, &name, wanted(kind, visibility, dlq_arn.as_deref())).await?;
+        let (ensured, url) =
+            ensure_one(aws, names, kind, wanted(kind, visibility, dlq_arn.as_deref())).await?;
         dlq_url = Some(url);
         report.push((name, ensured));
     }
@@ -152,8 +155,12 @@ pub async fn depth(aws: &Aws, queue: &Queue, name: String) -> Result<Depth, Queu
     Ok(Depth { visible: count(visible), in_flight: count(in_flight), delayed: count(delayed), queue: name })
 }
 
+/// What a new queue is created with.
 pub(super) fn wanted(kind: QueueKind, visibility: Duration, dlq_arn: Option<&str>) -> Attributes {
-    let mut wanted = HashMap::from([(Attribute::ReceiveMessageWaitTimeSeconds, POLL_WAIT_S.to_string())]);
+    let mut wanted = HashMap::from([
+        (Attribute::ReceiveMessageWaitTimeSeconds, POLL_WAIT_S.to_string()),
+        (Attribute::DelaySeconds, "0".to_owned()),
+    ]);
     let retention = match (max_receives(kind), dlq_arn) {
         (Some(receives), Some(arn)) => {
             let redrive = serde_json::json!({ "deadLetterTargetArn": arn, "maxReceiveCount": receives });
@@ -167,10 +174,31 @@ pub(super) fn wanted(kind: QueueKind, visibility: Duration, dlq_arn: Option<&str
     wanted
 }
 
+/// What one that stands there is compared with besides: what SQS gives a new queue by itself. Everything else, such as its
+/// access policy and its encryption, is its operator's.
+fn compared(kind: QueueKind, names: &QueueNames, own_arn: &str) -> Attributes {
+    let mut wanted = HashMap::from([(Attribute::MaximumMessageSize, MESSAGE_BYTES.to_string())]);
+    if let Some(source) = QueueKind::ALL.into_iter().find(|source| source.dlq() == Some(kind)) {
+        let here = own_arn.rsplit_once(':').map_or(own_arn, |(here, _)| here);
+        let source = format!("{here}:{}", names.name(source));
+        let allow = serde_json::json!({ "redrivePermission": "byQueue", "sourceQueueArns": [source] });
+        wanted.insert(Attribute::RedriveAllowPolicy, allow.to_string());
+        // What fails in there stays there.
+        wanted.insert(Attribute::RedrivePolicy, String::new());
+    }
+    wanted
+}
+
 /// What was done, and the queue's URL.
-async fn ensure_one(aws: &Aws, name: &str, wanted: Attributes) -> Result<(Ensured, String), QueueError> {
+async fn ensure_one(
+    aws: &Aws,
+    names: &QueueNames,
+    kind: QueueKind,
+    wanted: Attributes,
+) -> Result<(Ensured, String), QueueError> {
+    let name = &names.name(kind);
     if let Some(url) = find(aws, name).await? {
-        return Ok((adjust(aws, name, &url, wanted).await?, url));
+        return Ok((adjust(aws, names, kind, &url, wanted).await?, url));
     }
     let created = aws.sqs.create_queue().queue_name(name).set_attributes(Some(wanted.clone())).send().await;
     match created {
@@ -178,35 +206,45 @@ async fn ensure_one(aws: &Aws, name: &str, wanted: Attributes) -> Result<(Ensure
         // Another process created it first, with other attributes.
         Err(error) if error.as_service_error().is_some_and(|error| error.is_queue_name_exists()) => {
             let url = find(aws, name).await?.ok_or_else(|| failed("create", name, error))?;
-            Ok((adjust(aws, name, &url, wanted).await?, url))
+            Ok((adjust(aws, names, kind, &url, wanted).await?, url))
         }
         Err(error) => Err(failed("create", name, error)),
     }
 }
 
-/// Corrects the attributes that differ.
-async fn adjust(aws: &Aws, name: &str, url: &str, wanted: Attributes) -> Result<Ensured, QueueError> {
-    let differ = differences(aws, name, url, wanted).await?;
+/// Sets what differs.
+async fn adjust(
+    aws: &Aws,
+    names: &QueueNames,
+    kind: QueueKind,
+    url: &str,
+    wanted: Attributes,
+) -> Result<Ensured, QueueError> {
+    let differ = differences(aws, names, kind, url, wanted).await?;
     if differ.is_empty() {
         return Ok(Ensured::AsItWas);
     }
     let changed = words(&differ);
     let set = aws.sqs.set_queue_attributes().queue_url(url).set_attributes(Some(differ)).send().await;
-    set.map_err(|error| failed("set the attributes of", name, error))?;
+    set.map_err(|error| failed("set the attributes of", &names.name(kind), error))?;
     Ok(Ensured::Changed(changed))
 }
 
-/// The attributes of `wanted` that differ.
+/// What of `wanted`, and of what is compared besides, is not so.
 pub(super) async fn differences(
     aws: &Aws,
-    name: &str,
+    names: &QueueNames,
+    kind: QueueKind,
     url: &str,
     wanted: Attributes,
 ) -> Result<Attributes, QueueError> {
+    let name = names.name(kind);
+    let mut wanted = wanted;
+    wanted.extend(compared(kind, names, &arn(aws, &name, url).await?));
     let asked: Vec<_> = wanted.keys().cloned().collect();
-    let found = attributes(aws, name, url, &asked).await?;
+    let found = attributes(aws, &name, url, &asked).await?;
     let differs = |attribute: &Attribute, value: &str| {
-        !found.get(attribute).is_some_and(|found| same(attribute, found, value))
+        !fits(attribute, found.get(attribute).map_or("", String::as_str), value)
     };
     Ok(wanted.into_iter().filter(|(attribute, value)| differs(attribute, value)).collect())
 }
@@ -217,18 +255,41 @@ pub(super) fn words(attributes: &Attributes) -> Vec<String> {
     words
 }
 
-/// Whether two values of an attribute mean the same; SQS may format a policy's JSON differently.
-fn same(attribute: &Attribute, left: &str, right: &str) -> bool {
-    if *attribute != Attribute::RedrivePolicy {
-        return left == right;
+/// Whether an attribute as it was found, empty if it is not set, does what the wanted one does. SQS may write a policy's JSON
+/// in another way than it was given.
+fn fits(attribute: &Attribute, found: &str, wanted: &str) -> bool {
+    if *attribute == Attribute::RedrivePolicy {
+        redrive(found) == redrive(wanted)
+    } else if *attribute == Attribute::RedriveAllowPolicy {
+        allows(found, wanted)
+    } else if *attribute == Attribute::MaximumMessageSize {
+        let bytes = |text: &str| text.parse::<u64>().ok();
+        bytes(found) >= bytes(wanted)
+    } else {
+        found == wanted
     }
-    let read = |text: &str| {
-        let policy: serde_json::Value = serde_json::from_str(text).ok()?;
-        let count = policy.get("maxReceiveCount")?;
-        let count = count.as_u64().or_else(|| count.as_str()?.parse().ok())?;
-        Some((policy.get("deadLetterTargetArn")?.as_str()?.to_owned(), count))
-    };
-    read(left).is_some_and(|left| read(right) == Some(left))
+}
+
+/// Where a redrive policy moves messages, and after how many receives; `None` without one.
+fn redrive(text: &str) -> Option<(String, u64)> {
+    let policy: serde_json::Value = serde_json::from_str(text).ok()?;
+    let count = policy.get("maxReceiveCount")?;
+    let count = count.as_u64().or_else(|| count.as_str()?.parse().ok())?;
+    Some((policy.get("deadLetterTargetArn")?.as_str()?.to_owned(), count))
+}
+
+/// Whether a policy of who may redrive here lets in whom `wanted` names. Without one everybody may.
+fn allows(found: &str, wanted: &str) -> bool {
+    let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
+    let (found_policy, wanted) = (read(found), read(wanted));
+    let sources =
+        |policy: &serde_json::Value| policy["sourceQueueArns"].as_array().cloned().unwrap_or_default();
+    match found_policy["redrivePermission"].as_str() {
+        None => found.is_empty(),
+        Some("allowAll") => true,
+        Some("byQueue") => sources(&wanted).iter().all(|source| sources(&found_policy).contains(source)),
+        Some(_) => false,
+    }
 }
 
 pub(super) async fn arn(aws: &Aws, name: &str, url: &str) -> Result<String, QueueError> {
@@ -264,13 +325,47 @@ mod tests {
     fn a_redrive_policy_is_compared_by_meaning() {
         let ours = r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":5}"#;
         let theirs = r#"{ "maxReceiveCount" : "5", "deadLetterTargetArn" : "arn:x" }"#;
-        assert!(same(&Attribute::RedrivePolicy, theirs, ours));
-        assert!(!same(
-            &Attribute::RedrivePolicy,
-            r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":6}"#,
-            ours
-        ));
-        assert!(!same(&Attribute::RedrivePolicy, "", ours));
+        let fits = |found| fits(&Attribute::RedrivePolicy, found, ours);
+        assert!(fits(theirs));
+        assert!(!fits(r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":6}"#));
+        assert!(!fits(""));
+        assert!(
+            !super::fits(&Attribute::RedrivePolicy, ours, ""),
+            "a dead-letter queue that moves on what it keeps"
+        );
+    }
+
+    #[test]
+    fn whoever_lets_our_source_redrive_may_let_in_others_too() {
+        let ours = r#"{"redrivePermission":"byQueue","sourceQueueArns":["arn:x"]}"#;
+        let fits = |found| fits(&Attribute::RedriveAllowPolicy, found, ours);
+        for fine in [
+            "",
+            r#"{"redrivePermission":"allowAll"}"#,
+            ours,
+            r#"{"redrivePermission":"byQueue","sourceQueueArns":["arn:y","arn:x"]}"#,
+        ] {
+            assert!(fits(fine), "{fine}");
+        }
+        for wrong in [
+            "nonsense",
+            r#"{"redrivePermission":"denyAll"}"#,
+            r#"{"redrivePermission":"byQueue","sourceQueueArns":["arn:y"]}"#,
+        ] {
+            assert!(!fits(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_queue_may_take_larger_messages_but_no_other_delay() {
+        let fits = |attribute, found| {
+            fits(&attribute, found, if attribute == Attribute::DelaySeconds { "0" } else { "262144" })
+        };
+        assert!(
+            fits(Attribute::MaximumMessageSize, "1048576") && fits(Attribute::MaximumMessageSize, "262144")
+        );
+        assert!(!fits(Attribute::MaximumMessageSize, "1024") && !fits(Attribute::MaximumMessageSize, ""));
+        assert!(fits(Attribute::DelaySeconds, "0") && !fits(Attribute::DelaySeconds, "90"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use broker_domain::{DeadLetter, DeadLetterId, JobReport, RequestId, Timestamp};
+use broker_domain::{DeadLetter, DeadLetterId, JobReport, RequestId, ReturnRequest, Timestamp};
 
 /// Whether a dead letter is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,16 +16,18 @@ pub enum Kept {
 /// The record that waits for a message; the write that keeps the dead letter fails the record, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PendingRecord {
-    /// The record of an asynchronous request.
+    /// The record of an asynchronous request, or of a return that was recorded.
     Request(RequestId),
-    /// The record of a run, with the report to store.
+    /// The record of a return, whether or not it is written by now: its caller's wait may not be over yet.
+    Return(ReturnRequest),
+    /// The record of a run that somebody asked for, with the report that tells.
     Run(RequestId, JobReport),
 }
 
 /// The record that waits again once a dead letter is replayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Requeued {
-    /// The record of an asynchronous request, with the message and deadline that are sent.
+    /// The record of an asynchronous request or of a return, with its message and deadline as they are sent.
     Request {
         /// Its id.
         id: RequestId,

@@ -1,7 +1,6 @@
 //! Parameters, outcomes and errors of the table's operations.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -159,9 +158,7 @@ pub struct Claim<'a> {
 impl Claim<'_> {
     /// The expiry of the lease.
     pub fn expires_at(&self) -> Timestamp {
-        self.now
-            .floor_to_second()
-            .plus(Duration::from_secs(u64::from(self.request.lab_duration_hours) * 3_600))
+        self.now.floor_to_second().plus(self.request.lab_duration.as_duration())
     }
 }
 
@@ -201,7 +198,8 @@ pub enum Recorded {
 pub enum Completion {
     /// It is stored.
     Stored,
-    /// The request had ended before; that outcome stays.
+    /// The request had ended before, and that outcome stays; or it is queued with a later deadline than the one by which
+    /// it would be expired.
     EndedBefore(Box<PersistedRequest>),
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::env::VarsOs;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use broker_domain::Timestamp;
 use broker_queue::QueueNames;
 use broker_runtime::aws::{self, Aws, AwsEnvironment};
 use broker_runtime::clock::Clock;
@@ -11,7 +12,7 @@ use broker_runtime::config::{CRASH_SETTING, Config, Overlay, Strings, strings};
 use broker_runtime::crash_points;
 use broker_runtime::entropy::Entropy;
 use broker_runtime::telemetry;
-use broker_store::{Act, AuditLine, Store, StoreError};
+use broker_store::{Act, AuditLine, Store};
 
 use crate::args::Flags;
 use crate::done::Done;
@@ -65,6 +66,9 @@ pub(crate) struct Context {
     pub(crate) store: Store,
 }
 
+/// Answers of AWS that a clock is compared with before it is believed: three that agree correct it.
+pub(crate) const COMPARED: usize = 4;
+
 /// The operator's name; AWS knows whose credentials the command has.
 const OPERATOR: &str = "cli";
 
@@ -75,10 +79,29 @@ impl Context {
         Ok(Self { config, clock, entropy: Entropy::from_system(), aws, names, store })
     }
 
+    /// The time by AWS's clock, for whatever is written: a machine's own may be minutes ahead, and what is fenced off by it
+    /// would lock owners out for as long.
+    ///
+    /// The first call compares the clock with the dates of a few answers, if none did before.
+    pub(crate) async fn now(&self) -> anyhow::Result<Timestamp> {
+        for _ in 0..COMPARED {
+            if self.clock.is_trusted() {
+                break;
+            }
+            self.store.ping().await?;
+        }
+        ensure!(
+            self.clock.is_trusted(),
+            "the time is not known: AWS's answers have no date, or their dates disagree with each other; see `broker doctor`"
+        );
+        Ok(self.clock.now())
+    }
+
     /// Writes the audit line that comes before an operation.
-    pub(crate) async fn audit(&self, act: Act, target: &str, count: Option<u64>) -> Result<(), StoreError> {
-        let (at, id) = (self.clock.now(), self.entropy.uuid());
+    pub(crate) async fn audit(&self, act: Act, target: &str, count: Option<u64>) -> anyhow::Result<()> {
+        let (at, id) = (self.now().await?, self.entropy.uuid());
         let (who, target) = (OPERATOR.to_owned(), target.to_owned());
-        self.store.audit(&AuditLine { at, id, who, act, target, why: None, count, ended: None }).await
+        self.store.audit(&AuditLine { at, id, who, act, target, why: None, count, ended: None }).await?;
+        Ok(())
     }
 }

@@ -29,7 +29,11 @@ async fn put_foreign(place: &Place, updated_at: u64) {
 }
 
 async fn survey(place: &Place) -> Survey {
-    place.store.survey(0, 1, None, 4, place.clock.now()).await.expect("read")
+    place
+        .store
+        .survey(0, 1, None, broker_domain::LabDuration::nearest(4), place.clock.now())
+        .await
+        .expect("read")
 }
 
 async fn adopt(place: &Place, survey: Survey) -> Entered {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_domain::{EndReason, LeaseEnd, Outcome, PersistedRequest, RequestState, Status};
+use broker_domain::{EndReason, LeaseEnd, Outcome, PersistedRequest, RequestState, Status, Subject};
 use broker_store::{Cancellation, ClaimOutcome, EndOutcome, Recorded};
 use broker_tests::together;
 
@@ -131,8 +131,7 @@ fn record(ask: &broker_domain::AllocateRequest) -> PersistedRequest {
     PersistedRequest {
         request_id: ask.request_id,
         track: ask.lease_key.track.clone(),
-        lease_key: Some(ask.lease_key.clone()),
-        sandbox_id: None,
+        subject: Subject::Allocate(ask.lease_key.clone()),
         asynchronous: true,
         message: Some("what lies in the queue".to_owned()),
         state: RequestState::Queued,

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
-use broker_domain::{Allocation, EndReason, IdempotencyKey, LeaseEnd, LeaseKey, SandboxId, Status, TrackId};
-use broker_store::{Changed, EndOutcome};
+use broker_domain::{
+    Allocation, EndReason, IdempotencyKey, Lease, LeaseEnd, LeaseKey, SandboxId, Status, TrackId,
+};
+use broker_store::{Candidate, Changed, Claim, ClaimOutcome, EndOutcome};
 
 use crate::place::Place;
 
@@ -98,6 +100,69 @@ async fn a_longer_lease_is_longer_on_both() {
     assert_eq!(told, Changed::MovedOn);
     let lease = place.store.lease(&allocation.lease_key).await.expect("read").expect("there");
     assert_eq!(lease.grant.expires_at, until);
+}
+
+#[tokio::test]
+async fn a_lease_that_was_given_longer_does_not_expire_and_a_second_extension_is_decided_anew() {
+    let place = Place::with_table().await;
+    let (sandbox, allocation) = place.held().await;
+    let (id, now, store) = (&sandbox.sandbox_id, place.clock.now(), &place.store);
+    let end = LeaseEnd::by_broker(EndReason::Expired, now);
+    let expires_at = allocation.expires_at;
+    let a_second = Duration::from_secs(1);
+    let early = store.expire(id, &allocation, expires_at.minus(a_second), &end).await.expect("asked");
+    assert_eq!(early, EndOutcome::MovedOn, "it is not over");
+    let longer = expires_at.plus(Duration::from_secs(8 * 3_600));
+    assert_eq!(store.extend(id, &allocation, longer, now).await.expect("asked"), Changed::Done);
+    let unseen = store.expire(id, &allocation, expires_at, &end).await.expect("asked");
+    assert_eq!(unseen, EndOutcome::MovedOn, "decided before it was given longer");
+    let again = store.extend(id, &allocation, longer, now).await.expect("asked");
+    assert_eq!(again, Changed::MovedOn, "added to an end that is no more");
+    let other = Allocation { id: place.entropy.allocation_id(), ..allocation.clone() };
+    assert_eq!(store.expire(id, &other, longer, &end).await.expect("asked"), EndOutcome::MovedOn);
+    for expected in [EndOutcome::Ended, EndOutcome::MovedOn] {
+        assert_eq!(store.expire(id, &allocation, longer, &end).await.expect("asked"), expected);
+    }
+}
+
+#[tokio::test]
+async fn another_sandbox_takes_the_place_of_one_whose_time_is_over_in_one_write_or_nothing_changes() {
+    let place = Place::with_table().await;
+    let mut free = place.seed(3).await;
+    let (next, lost) = (free.remove(1), free.remove(1));
+    let (old, allocation) = place.hold(free.remove(0)).await;
+    let (store, over) = (&place.store, allocation.expires_at);
+    let lease = store.lease(&allocation.lease_key).await.expect("read").expect("there");
+    let request = place.ask("student-1");
+    let end = LeaseEnd::by_request(EndReason::Expired, over, over);
+    let claim = |candidate| Claim {
+        request: &request,
+        candidate,
+        allocation_id: place.entropy.allocation_id(),
+        now: over,
+    };
+    let status = async |id: &SandboxId| store.sandbox(id).await.expect("read").expect("there").status;
+
+    let early = store.replace(&claim(&next), &lease, over.minus(Duration::from_secs(1)), &end).await;
+    assert!(matches!(early, Ok(ClaimOutcome::LeaseStands(_))), "{early:?}");
+    let gone = Candidate { version: lost.version + 1, ..lost };
+    let lost = store.replace(&claim(&gone), &lease, over, &end).await.expect("asked");
+    assert_eq!(lost, ClaimOutcome::LostCandidate);
+    assert_eq!(status(&old.sandbox_id).await, Status::Allocated, "he keeps it as long as there is no other");
+    let other = Lease { allocation_id: place.entropy.allocation_id(), ..lease.clone() };
+    let stands = store.replace(&claim(&next), &other, over, &end).await;
+    assert!(matches!(stands, Ok(ClaimOutcome::LeaseStands(_))), "{stands:?}");
+    assert_eq!(status(&next.sandbox_id).await, Status::Available);
+
+    let claimed = store.replace(&claim(&next), &lease, over, &end).await.expect("asked");
+    let ClaimOutcome::Created(grant) = claimed else { panic!("{claimed:?}") };
+    assert_eq!(grant.sandbox_id, next.sandbox_id);
+    assert_eq!(
+        (status(&old.sandbox_id).await, status(&next.sandbox_id).await),
+        (Status::PendingDeletion, Status::Allocated)
+    );
+    let lease = store.lease(&allocation.lease_key).await.expect("read").expect("there");
+    assert_eq!((lease.end, lease.grant), (None, grant));
 }
 
 fn count_up(place: &Place, id: &str) -> TransactWriteItem {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broker_domain::{
     DeadLetter, DeadLetterId, DeadLetterState, JobReport, MessageSummary, Outcome, PersistedRequest, Reason,
-    RequestState, Source, Task, Timestamp,
+    RequestState, ReturnRequest, SandboxId, Source, Subject, Task, Times, Timestamp, TrackId,
 };
 use broker_store::{Actor, Changed, Kept, PendingRecord, Requeued, StoreError};
 use broker_tests::together;
@@ -270,4 +270,46 @@ async fn letters_of_a_time_are_read_page_by_page_in_their_order() {
         .letters(shard, &DeadLetterId::time(Timestamp::from_ms(1)), &DeadLetterId::time(now), None)
         .await;
     assert!(none.expect("read").letters.is_empty(), "of another time");
+}
+
+#[tokio::test]
+async fn a_letter_of_a_return_ends_its_record_also_before_it_is_written_and_a_replay_opens_it_again() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let returned = |track: &str| ReturnRequest {
+        request_id: place.entropy.request_id(now),
+        track: TrackId::new(track).expect("valid"),
+        sandbox_id: SandboxId::new("sandbox-000").expect("valid"),
+        times: Times { enqueued_at: now, reply_by: now, deadline: now },
+    };
+    let (unrecorded, recorded, done) = (returned("student-1"), returned("student-2"), returned("student-3"));
+    let record = |request: &ReturnRequest| PersistedRequest {
+        request_id: request.request_id,
+        subject: Subject::Return(request.sandbox_id.clone()),
+        ..queued(&place, request.track.as_str())
+    };
+    store.record_request(&record(&recorded)).await.expect("recorded");
+    let ended = PersistedRequest { state: RequestState::Ended(Outcome::NotOwner), ..record(&done) };
+    store.complete_request(&ended).await.expect("stored");
+    let state = async |request: &ReturnRequest| {
+        store.request(request.request_id).await.expect("read").expect("recorded").state
+    };
+    for (number, request) in [&unrecorded, &recorded, &done].into_iter().enumerate() {
+        let letter = letter(&format!("m-{number}"), now);
+        let pending = PendingRecord::Return(request.clone());
+        assert_eq!(store.keep_letter(&letter, Some(&pending)).await.expect("kept"), Kept::New);
+    }
+    for request in [&unrecorded, &recorded] {
+        let died = RequestState::Ended(Outcome::DeadLettered { reason: "malformed".to_owned() });
+        assert_eq!(state(request).await, died);
+    }
+    assert_eq!(state(&done).await, RequestState::Ended(Outcome::NotOwner), "the first outcome stays");
+
+    let id = letter("m-0", now).id;
+    let again = Requeued::Request { id: unrecorded.request_id, message: "again".to_owned(), deadline: now };
+    let taken = store
+        .take_letter(&id, &actor(&place, now), now.plus(Duration::from_secs(15)), Some(&again))
+        .await
+        .expect("taken");
+    assert_eq!((taken, state(&unrecorded).await), (Changed::Done, RequestState::Queued));
 }

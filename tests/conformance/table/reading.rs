@@ -83,7 +83,8 @@ async fn what_lies_behind_the_first_megabyte_is_read_too() {
     assert!(pages > 1, "or this says nothing");
     (after, more) = (None, true);
     while more {
-        let page = store.survey(0, 1, after, 4, now).await.expect("read");
+        let page =
+            store.survey(0, 1, after, broker_domain::LabDuration::nearest(4), now).await.expect("read");
         surveyed += page.ours;
         (more, after) = (page.next.is_some(), page.next);
     }

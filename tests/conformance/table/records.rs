@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::{
-    DeadLetterCount, Job, JobReport, Outcome, PersistedRequest, RequestState, Status, Task, TrackId,
+    DeadLetterCount, IdempotencyKey, Job, JobReport, LeaseKey, Outcome, PersistedRequest, RequestState,
+    Status, Subject, Task, TrackId,
 };
 use broker_store::{Cancellation, Census, Changed, Completion, Instance, PoolStatus, Recorded, Role};
 
@@ -14,11 +15,11 @@ use crate::place::Place;
 
 pub(super) fn queued(place: &Place, track: &str) -> PersistedRequest {
     let now = place.clock.now();
+    let track = TrackId::new(track).expect("a valid track");
     PersistedRequest {
         request_id: place.entropy.request_id(now),
-        track: TrackId::new(track).expect("a valid track"),
-        lease_key: None,
-        sandbox_id: None,
+        subject: Subject::Allocate(LeaseKey { key: IdempotencyKey::from(&track), track: track.clone() }),
+        track,
         asynchronous: false,
         message: Some("what lies in the queue".to_owned()),
         state: RequestState::Queued,
@@ -60,6 +61,26 @@ async fn a_request_that_nobody_recorded_ends_too_and_one_that_somebody_waits_for
     store.record_request(&waited_for).await.expect("recorded");
     let told = store.cancel_request(waited_for.request_id).await.expect("asked");
     assert_eq!(told, Cancellation::TooLate);
+}
+
+#[tokio::test]
+async fn expired_is_only_stored_by_the_deadline_that_stands_there() {
+    let place = Place::with_table().await;
+    let (store, record) = (&place.store, queued(&place, "student-1"));
+    store.record_request(&record).await.expect("recorded");
+    let second = Duration::from_secs(1);
+    let expired = |deadline| PersistedRequest {
+        state: RequestState::Ended(Outcome::Expired),
+        deadline,
+        ..record.clone()
+    };
+    // Decided by an earlier deadline: a replay gave it more time since.
+    let told = store.complete_request(&expired(record.deadline.minus(second))).await.expect("asked");
+    assert_eq!(told, Completion::EndedBefore(Box::new(record.clone())));
+    let told = store.complete_request(&expired(record.deadline)).await.expect("asked");
+    assert_eq!(told, Completion::Stored);
+    let told = store.complete_request(&expired(record.deadline.plus(second))).await.expect("asked");
+    assert!(matches!(told, Completion::EndedBefore(_)), "{told:?}");
 }
 
 #[tokio::test]

@@ -14,7 +14,17 @@ async fn a_table_is_made_once_and_expires_by_ttl() {
     assert_eq!(again, schema::Ensured::Existed);
     let stands = schema::inspect(&place.aws.dynamodb, &place.table).await.expect("described");
     let index = schema::IndexState::Usable;
-    assert_eq!(stands, schema::Inspection { active: true, keys: true, index, expires: true });
+    assert_eq!(
+        stands,
+        schema::Inspection {
+            active: true,
+            keys: true,
+            index,
+            expires: true,
+            foreign_ttl: None,
+            replicas: Vec::new()
+        }
+    );
     assert_eq!((place.store.table(), place.store.shards()), (place.table.as_str(), SHARDS));
     let told = place.aws.dynamodb.describe_time_to_live().table_name(&place.table).send().await;
     let told = told.expect("DescribeTimeToLive").time_to_live_description.expect("described");
@@ -34,7 +44,17 @@ async fn a_table_of_somebody_else_is_refused() {
     assert!(matches!(refused, StoreError::Refused { .. }), "{refused:?}");
     let stands = schema::inspect(&place.aws.dynamodb, &place.table).await.expect("described");
     let index = schema::IndexState::Missing;
-    assert_eq!(stands, schema::Inspection { active: true, keys: false, index, expires: false });
+    assert_eq!(
+        stands,
+        schema::Inspection {
+            active: true,
+            keys: false,
+            index,
+            expires: false,
+            foreign_ttl: None,
+            replicas: Vec::new()
+        }
+    );
 }
 
 #[tokio::test]

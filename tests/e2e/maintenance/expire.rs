@@ -67,3 +67,65 @@ async fn owners_who_mark_while_expiry_runs_twice_end_each_lease_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_owner_past_the_end_keeps_the_sandbox_until_there_is_another() {
+    story(Setup::new().pool(1), async |broker| {
+        let first = broker.allocate("late").send().await.expect_status(201);
+        broker.table().age(first.sandbox_id(), MINUTE).await;
+        broker.allocate("late").send().await.expect_problem(409, "NO_SANDBOXES_AVAILABLE");
+        let shown = broker.shown(first.sandbox_id()).await;
+        assert_eq!(shown["status"], "allocated", "{shown}");
+        // None of the wanted kind is none.
+        let wanted = broker.allocate("late").name_prefix("elsewhere-");
+        wanted.send().await.expect_problem(409, "NO_SANDBOXES_AVAILABLE");
+
+        broker.seed(2).await;
+        let next = broker.allocate("late").send().await.expect_status(201);
+        assert_ne!(next.sandbox_id(), first.sandbox_id());
+        let shown = broker.shown(first.sandbox_id()).await;
+        assert_eq!(
+            (&shown["status"], &shown["deletion_reason"]),
+            (&json!("pending_deletion"), &json!("expired"))
+        );
+        let again = broker.allocate("late").send().await.expect_status(200);
+        assert_eq!(again.sandbox_id(), next.sandbox_id());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_owner_past_the_end_who_does_not_wait_gets_one_more_and_never_two() {
+    story(Setup::new().pool(3), async |broker| {
+        let first = broker.allocate("late").send().await.expect_status(201);
+        broker.table().age(first.sandbox_id(), MINUTE).await;
+        let mut asked = Vec::new();
+        for _ in 0..2 {
+            let queued = broker.allocate("late").respond_async().send().await.expect_status(202);
+            asked.push(queued.must_have("location").to_owned());
+        }
+        let mut got = std::collections::BTreeSet::new();
+        for location in &asked {
+            let ended = broker.outcome(location, "late").await;
+            assert_eq!(ended.text_of("status"), "succeeded", "{ended:#?}");
+            got.insert(ended.json["response"]["body"]["sandbox_id"].to_string());
+        }
+        assert_eq!(got.len(), 1, "{got:?}");
+        let stats = broker.stats().await;
+        assert_eq!((stats.available, stats.allocated, stats.pending_deletion), (1, 1, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_operators_who_give_a_lease_longer_at_once_both_do() {
+    story(Setup::new().pool(1), async |broker| {
+        let held = broker.allocate("student").send().await.expect_status(201);
+        let (sandbox, expires_at) = (held.sandbox_id(), held.number_of("expires_at"));
+        let extend = async || broker.cli_ok(&["sandbox", "extend", sandbox, "--hours", "2"]).await;
+        tokio::join!(extend(), extend(), extend());
+        let again = broker.allocate("student").send().await.expect_status(200);
+        assert_eq!(again.number_of("expires_at"), expires_at + 6 * 3_600);
+    })
+    .await;
+}

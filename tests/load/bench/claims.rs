@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use broker_domain::{AllocateRequest, Fingerprint, IdempotencyKey, LeaseKey, SandboxId, Times, TrackId};
+use broker_domain::{
+    AllocateRequest, Fingerprint, IdempotencyKey, LabDuration, LeaseKey, SandboxId, Times, TrackId,
+};
 use broker_runtime::aws;
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
@@ -77,7 +79,7 @@ async fn claim(store: &Store, clock: &Clock, entropy: &Entropy, candidate: &Cand
         key_is_explicit: false,
         track_name: None,
         prefix: None,
-        lab_duration_hours: 4,
+        lab_duration: LabDuration::new(4).expect("a duration"),
         asynchronous: false,
         times: Times { enqueued_at: now, reply_by: now, deadline: now },
     };

@@ -1,8 +1,9 @@
 //! From the world's rows to the domain's values.
 
 use broker_domain::{
-    AllocateRequest, Allocation, AllocationId, ExternalId, Fingerprint, Grant, IdempotencyKey, Lease,
-    LeaseEnd, LeaseKey, RequestId, ReturnRequest, Sandbox, SandboxId, SandboxName, Times, Timestamp, TrackId,
+    AllocateRequest, Allocation, AllocationId, ExternalId, Fingerprint, Grant, IdempotencyKey, LabDuration,
+    Lease, LeaseEnd, LeaseKey, RequestId, ReturnRequest, Sandbox, SandboxId, SandboxName, Times, Timestamp,
+    TrackId,
 };
 use uuid::Uuid;
 
@@ -52,7 +53,7 @@ impl Scenario {
             fingerprint: Fingerprint::from_stored("f"),
             track_name: None,
             prefix: None,
-            lab_duration_hours: 1,
+            lab_duration: LabDuration::SHORTEST,
             asynchronous: self.requests[request].is_asynchronous(),
             times: times(world.requests[request].sent.unwrap_or_default()),
         }
@@ -80,7 +81,7 @@ pub(crate) fn lease(key: Index, row: &LeaseRow) -> Lease {
             external_id: external_id(row.incarnation),
             track_name: None,
             allocated_at: time(row.at),
-            expires_at: time(row.at + LAB),
+            expires_at: time(row.expires),
         },
         end: row.end.map(|end| LeaseEnd {
             at: Timestamp::from_ms(end.at_ms),

@@ -5,7 +5,7 @@ use broker_domain::{EndReason, Event, LeaseEnd, Status};
 use crate::Variant;
 use crate::domain::time;
 use crate::requests::end_row;
-use crate::scenario::{LAB, Scenario};
+use crate::scenario::Scenario;
 use crate::world::{Action, AllocationRow, Hand, Index, SandboxRow, World};
 
 impl Scenario {
@@ -17,6 +17,12 @@ impl Scenario {
         }
         if !self.jobs {
             return;
+        }
+        for (key, lease) in world.leases.iter().enumerate() {
+            let live = lease.as_ref().is_some_and(|lease| lease.end.is_none());
+            if live && world.extensions < self.extensions {
+                actions.push(Action::Extend(key));
+            }
         }
         let idle = world.hands.iter().position(|hand| *hand == Hand::Idle);
         for (id, row) in world.sandboxes.iter().enumerate() {
@@ -34,7 +40,7 @@ impl Scenario {
         }
         let Some(worker) = idle else { return };
         for (key, lease) in world.leases.iter().enumerate() {
-            if lease.as_ref().is_some_and(|lease| lease.end.is_none() && lease.at + LAB < world.now) {
+            if lease.as_ref().is_some_and(|lease| lease.end.is_none() && lease.expires < world.now) {
                 actions.push(Action::BeginExpire(worker, key));
             }
         }
@@ -44,12 +50,23 @@ impl Scenario {
         u8::try_from(self.sandboxes).expect("a small world")
     }
 
+    /// One write on the condition that all is as it was read, so reading it is no step of its own.
+    pub(crate) fn extend(&self, world: &mut World, key: Index) {
+        if let Some(lease) = world.leases[key].as_mut().filter(|lease| lease.end.is_none()) {
+            lease.expires = lease.expires.max(world.now) + 1;
+            world.extensions += 1;
+        }
+    }
+
     pub(crate) fn begin_expire(&self, world: &mut World, worker: usize, key: Index) {
         let Some(lease) = &world.leases[key] else { return };
         let end = end_row(&LeaseEnd::by_broker(EndReason::Expired, time(world.now)));
         let version = world.sandboxes[lease.sandbox].as_ref().map_or(0, |row| row.version);
         let allocation = AllocationRow { id: lease.allocation, key, at: lease.at };
-        world.hands[worker] = Hand::End { sandbox: lease.sandbox, version, allocation, end, request: None };
+        // The grace is a tick.
+        let until = Some(world.now - 1);
+        world.hands[worker] =
+            Hand::End { sandbox: lease.sandbox, version, allocation, end, request: None, until };
     }
 
     pub(crate) fn begin_delete(&self, world: &mut World, worker: usize, sandbox: Index) {
@@ -84,6 +101,7 @@ impl Scenario {
             Hand::Idle
             | Hand::Claim { .. }
             | Hand::FoundNothing { .. }
+            | Hand::Replace { .. }
             | Hand::End { .. }
             | Hand::Tell { .. } => Hand::Idle,
         }

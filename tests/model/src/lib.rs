@@ -50,17 +50,23 @@ pub enum Variant {
     NoFence,
     /// An asynchronous claim does not touch its record.
     ClaimWithoutRecord,
+    /// A lease is ended as expired without a look at when it expires by now.
+    EndUnseen,
+    /// An allocate first ends its key's lease that is past its time, then looks for another sandbox.
+    EndFirst,
 }
 
 impl Variant {
     /// The mistakes.
-    pub const BROKEN: [Self; 6] = [
+    pub const BROKEN: [Self; 8] = [
         Self::TtlAtClaim,
         Self::NoTombstone,
         Self::EndByVersion,
         Self::NoneWithoutLook,
         Self::NoFence,
         Self::ClaimWithoutRecord,
+        Self::EndUnseen,
+        Self::EndFirst,
     ];
 }
 
@@ -115,6 +121,7 @@ impl Model for Scenario {
             Action::Take(worker, request, candidate) => self.take(&mut world, worker, request, candidate),
             Action::Cancel(request) => self.cancel(&mut world, request),
             Action::Poll(request) => self.poll(&mut world, request),
+            Action::Extend(key) => self.extend(&mut world, key),
             Action::BeginExpire(worker, key) => self.begin_expire(&mut world, worker, key),
             Action::BeginDelete(worker, sandbox) => self.begin_delete(&mut world, worker, sandbox),
             Action::BeginSync(worker, sandbox) => self.begin_sync(&mut world, worker, sandbox),

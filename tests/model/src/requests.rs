@@ -79,6 +79,7 @@ impl Scenario {
                     allocation,
                     end: end_row(&end),
                     request: Some(request),
+                    until: None,
                 }
             }
             ReturnVerdict::AlreadyReturned(_) => tell(Out::Returned),
@@ -95,9 +96,8 @@ impl Scenario {
             Hand::Idle => Hand::Idle,
             Hand::Claim { request, sandbox, version } => self.claim(world, request, sandbox, version),
             Hand::FoundNothing { request, held } => self.nothing(world, request, held),
-            Hand::End { sandbox, version, allocation, end, request } => {
-                self.end(world, sandbox, version, allocation, end, request)
-            }
+            hand @ Hand::Replace { .. } => self.replace(world, &hand),
+            hand @ Hand::End { .. } => self.end(world, &hand),
             Hand::Tell { request, out } => self.tell(world, request, out),
             other @ (Hand::Delete { .. }
             | Hand::Bury { .. }
@@ -113,10 +113,58 @@ impl Scenario {
         if world.now - sent > self.message_lives {
             return Hand::Idle;
         }
-        let verdict = self.verdict(world, request);
-        if verdict != LeaseVerdict::Free {
-            return self.heed(world, request, verdict, Out::Refused);
+        match self.verdict(world, request) {
+            LeaseVerdict::Free => self.hand_out(world, request, sandbox, version),
+            LeaseVerdict::PastExpiry(_) if self.variant != Variant::EndFirst => {
+                let row = world.leases[key].as_ref().expect("it was judged");
+                let old = AllocationRow { id: row.allocation, key, at: row.at };
+                let end = end_row(&self.own_expiry(world, request));
+                let (old_sandbox, until) = (row.sandbox, world.now);
+                Hand::Replace { request, sandbox, version, old, old_sandbox, end, until }
+            }
+            verdict => self.heed(world, request, verdict, Out::Refused),
         }
+    }
+
+    fn own_expiry(&self, world: &World, request: Index) -> LeaseEnd {
+        let enqueued = times(world.requests[request].sent.unwrap_or_default()).enqueued_at;
+        LeaseEnd::by_request(EndReason::Expired, time(world.now), enqueued)
+    }
+
+    /// The claim in the place of the key's own lease, and the end of that, in one transaction.
+    fn replace(&self, world: &mut World, hand: &Hand) -> Hand {
+        let Hand::Replace { request, sandbox, version, old, old_sandbox, end, until } = *hand else {
+            return Hand::Idle;
+        };
+        let unseen = self.variant == Variant::EndUnseen;
+        let lease = world.leases[old.key].as_ref().filter(|lease| {
+            lease.end.is_none() && lease.allocation == old.id && (unseen || lease.expires <= until)
+        });
+        let held = world.sandboxes[old_sandbox].as_ref();
+        let held = held.filter(|row| row.allocation.is_some_and(|a| a.id == old.id));
+        let Some((lease, status)) = lease.zip(held.and_then(|row| row.status.next(Event::End).ok())) else {
+            return Hand::Idle;
+        };
+        if lease.expires > world.now {
+            world.broken = Some("a lease that was given longer was ended before its time");
+        }
+        let claims = world.claims;
+        let hand = self.hand_out(world, request, sandbox, version);
+        if world.claims > claims
+            && let Some(row) = world.sandboxes[old_sandbox].as_mut()
+        {
+            row.status = status;
+            row.version += 1;
+            row.marked = false;
+            let fence = &mut world.fences[old.key];
+            *fence = (*fence).max(Some(end.fence_ms));
+        }
+        hand
+    }
+
+    /// What a claim writes once its key may have a sandbox.
+    fn hand_out(&self, world: &mut World, request: Index, sandbox: Index, version: u8) -> Hand {
+        let key = self.requests[request].key;
         let with_record =
             self.requests[request].is_asynchronous() && self.variant != Variant::ClaimWithoutRecord;
         if with_record && world.requests[request].record != Some(Record::Queued) {
@@ -140,9 +188,11 @@ impl Scenario {
             sandbox,
             incarnation: row.incarnation,
             at: world.now,
+            expires: world.now + LAB,
             end: None,
             ttl: (self.variant == Variant::TtlAtClaim).then_some(world.now + LAB),
         });
+        world.ended_for[key] = None;
         if with_record {
             world.requests[request].record = Some(Record::Ended(Out::Sandbox(sandbox)));
         }
@@ -166,7 +216,7 @@ impl Scenario {
         }
     }
 
-    fn heed(&self, world: &World, request: Index, verdict: LeaseVerdict, free: Out) -> Hand {
+    fn heed(&self, world: &mut World, request: Index, verdict: LeaseVerdict, free: Out) -> Hand {
         let key = self.requests[request].key;
         let tell = |out| Hand::Tell { request, out };
         match verdict {
@@ -177,39 +227,46 @@ impl Scenario {
             LeaseVerdict::KeyReused | LeaseVerdict::Superseded => tell(Out::Refused),
             LeaseVerdict::PastExpiry(_) => {
                 let row = world.leases[key].as_ref().expect("it was judged");
-                let enqueued = times(world.requests[request].sent.unwrap_or_default()).enqueued_at;
-                let end = LeaseEnd::by_request(EndReason::Expired, time(world.now), enqueued);
+                if self.variant != Variant::EndFirst {
+                    return tell(free);
+                }
+                let end = self.own_expiry(world, request);
                 let version = world.sandboxes[row.sandbox].as_ref().map_or(0, |row| row.version);
-                let allocation = AllocationRow { id: row.allocation, key, at: row.at };
-                Hand::End { sandbox: row.sandbox, version, allocation, end: end_row(&end), request: None }
+                let (sandbox, allocation) =
+                    (row.sandbox, AllocationRow { id: row.allocation, key, at: row.at });
+                let (end, until) = (end_row(&end), Some(world.now));
+                world.ended_for[key] = Some(request);
+                Hand::End { sandbox, version, allocation, end, request: None, until }
             }
         }
     }
 
     /// No candidate after a fresh refill: a consistent read of the lease, then none.
     fn nothing(&self, world: &mut World, request: Index, held: Option<u8>) -> Hand {
+        let key = self.requests[request].key;
+        let verdict = self.verdict(world, request);
+        let is_over = matches!(verdict, LeaseVerdict::PastExpiry(_));
         let hand = if self.variant == Variant::NoneWithoutLook {
             Hand::Tell { request, out: Out::NoSandboxes }
         } else {
-            self.heed(world, request, self.verdict(world, request), Out::NoSandboxes)
+            self.heed(world, request, verdict, Out::NoSandboxes)
         };
         let says_none = matches!(hand, Hand::Tell { out: Out::NoSandboxes, .. });
-        if says_none && held.is_some() && held == live_allocation(world, self.requests[request].key) {
+        if says_none && !is_over && held.is_some() && held == live_allocation(world, key) {
             world.broken = Some("a key was told that there is none while it held one");
+        }
+        if says_none && world.ended_for[key] == Some(request) && live_allocation(world, key).is_none() {
+            world.broken = Some("an allocate took its key's sandbox and found no other");
         }
         hand
     }
 
     /// The transaction that ends a lease.
-    fn end(
-        &self,
-        world: &mut World,
-        sandbox: Index,
-        version: u8,
-        allocation: AllocationRow,
-        end: EndRow,
-        request: Option<Index>,
-    ) -> Hand {
+    fn end(&self, world: &mut World, hand: &Hand) -> Hand {
+        let Hand::End { sandbox, version, allocation, end, request, until } = *hand else {
+            return Hand::Idle;
+        };
+        let unseen = self.variant == Variant::EndUnseen;
         let by_version = self.variant == Variant::EndByVersion;
         let row = world.sandboxes[sandbox].as_mut();
         let row = row.filter(|row| {
@@ -227,6 +284,7 @@ impl Scenario {
         };
         let lease = world.leases[allocation.key].as_mut().filter(|lease| lease.end.is_none());
         let lease = lease.filter(|lease| by_version || lease.allocation == allocation.id);
+        let lease = lease.filter(|lease| unseen || until.is_none_or(|until| lease.expires <= until));
         if lease.is_none() && !by_version {
             return Hand::Idle;
         }
@@ -234,6 +292,9 @@ impl Scenario {
         row.version += 1;
         row.marked = !end.expired;
         if let Some(lease) = lease {
+            if until.is_some() && lease.expires > world.now {
+                world.broken = Some("a lease that was given longer was ended before its time");
+            }
             lease.end = Some(end);
             lease.ttl = Some(world.now + self.kept);
         }

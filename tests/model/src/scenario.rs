@@ -52,6 +52,8 @@ pub struct Scenario {
     pub requests: Vec<Asked>,
     /// How many times the provider makes a new sandbox under an old id.
     pub recreations: u8,
+    /// How many times the operator gives a lease longer, by a tick each.
+    pub extensions: u8,
     /// Whether the expire, cleanup and sync jobs run.
     pub jobs: bool,
     /// Ticks for which a message can come back, redrive and replay included; a worker that pauses longer with a claim in
@@ -86,6 +88,8 @@ impl Scenario {
             lingering: vec![None; self.sandboxes],
             incarnations,
             used: Vec::new(),
+            extensions: 0,
+            ended_for: vec![None; self.keys],
             fences: vec![None; self.keys],
             broken: None,
         }
@@ -111,6 +115,7 @@ fn smallest() -> Scenario {
         keys: 1,
         requests: Vec::new(),
         recreations: 0,
+        extensions: 0,
         jobs: false,
         message_lives: 2,
         kept: 3,
@@ -142,6 +147,15 @@ pub fn bounded() -> Vec<Scenario> {
             ..smallest()
         },
         Scenario {
+            name: "a lease that is over, or is given longer, and one sandbox more or none",
+            sandboxes: 2,
+            requests: requests(&[(Allocate, 0), (AllocateAsynchronously, 0)]),
+            extensions: 1,
+            jobs: true,
+            longest: 3,
+            ..smallest()
+        },
+        Scenario {
             name: "two keys, and a new sandbox under an old id",
             keys: 2,
             requests: requests(&[(Allocate, 0), (Return, 0), (Allocate, 1)]),
@@ -170,6 +184,7 @@ pub fn full() -> Vec<Scenario> {
             name: "cancellation, expiry and a return",
             sandboxes: 2,
             requests: requests(&[(AllocateAsynchronously, 0), (Allocate, 0), (Return, 0)]),
+            extensions: 1,
             jobs: true,
             ..smallest()
         },

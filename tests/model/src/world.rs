@@ -28,6 +28,10 @@ pub struct World {
     pub(crate) incarnations: u8,
     /// Memory of the judge: incarnations that were handed out.
     pub(crate) used: Vec<u8>,
+    /// How often the operator gave a lease longer.
+    pub(crate) extensions: u8,
+    /// Memory of the judge: the request that ended its key's lease and has no other yet.
+    pub(crate) ended_for: Vec<Option<Index>>,
     /// Memory of the judge: the newest fence of each key, in milliseconds.
     pub(crate) fences: Vec<Option<u64>>,
     /// What a step did that no state may show.
@@ -61,6 +65,8 @@ pub(crate) struct LeaseRow {
     pub(crate) sandbox: Index,
     pub(crate) incarnation: u8,
     pub(crate) at: u64,
+    /// The tick at which the owner's time is over.
+    pub(crate) expires: u64,
     pub(crate) end: Option<EndRow>,
     /// The tick from which on it may vanish.
     pub(crate) ttl: Option<u64>,
@@ -123,13 +129,24 @@ pub(crate) enum Hand {
         request: Index,
         held: Option<u8>,
     },
-    /// To end this allocation.
+    /// To claim this sandbox in the place of the key's allocation, whose time is over.
+    Replace {
+        request: Index,
+        sandbox: Index,
+        version: u8,
+        old: AllocationRow,
+        old_sandbox: Index,
+        end: EndRow,
+        until: u64,
+    },
+    /// To end this allocation; as expired only if it expires at `until` or before.
     End {
         sandbox: Index,
         version: u8,
         allocation: AllocationRow,
         end: EndRow,
         request: Option<Index>,
+        until: Option<u64>,
     },
     /// To tell the caller.
     Tell {
@@ -179,6 +196,8 @@ pub enum Action {
     Cancel(usize),
     /// The caller polls an asynchronous request.
     Poll(usize),
+    /// The operator gives a lease longer.
+    Extend(usize),
     /// The expire job finds a lease.
     BeginExpire(usize, usize),
     /// The cleanup job finds a sandbox.

@@ -58,3 +58,13 @@ fn without_a_fence_a_late_duplicate_claims_for_nobody() {
 fn a_claim_that_does_not_touch_its_record_gives_a_sandbox_to_a_cancelled_request() {
     breaks(Variant::ClaimWithoutRecord, "was cancelled and has a sandbox");
 }
+
+#[test]
+fn an_expiry_that_does_not_look_at_the_expiry_ends_a_lease_that_was_given_longer() {
+    breaks(Variant::EndUnseen, "given longer");
+}
+
+#[test]
+fn a_lease_that_is_ended_before_another_sandbox_is_found_leaves_its_owner_with_none() {
+    breaks(Variant::EndFirst, "found no other");
+}

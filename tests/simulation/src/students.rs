@@ -1,8 +1,8 @@
 //! Students of the simulation: some return their sandboxes, some leave. Their requests go through the queue, some twice.
 
 use broker_domain::{
-    AllocateRequest, Fingerprint, Grant, IdempotencyKey, LeaseKey, Outcome, PersistedRequest, RequestId,
-    RequestState, ReturnRequest, SandboxId, Times, Timestamp, TrackId,
+    AllocateRequest, Fingerprint, Grant, IdempotencyKey, LabDuration, LeaseKey, Outcome, PersistedRequest,
+    RequestId, RequestState, ReturnRequest, SandboxId, Subject, Times, Timestamp, TrackId,
 };
 use broker_messages::RequestMessage;
 
@@ -62,7 +62,7 @@ impl Week {
         let now = self.now();
         let id = self.process.entropy.request_id(now);
         let track = TrackId::new(format!("student-{id}")).unwrap();
-        let hours = 1 + u16::try_from(self.process.entropy.below(6)).unwrap();
+        let hours = 1 + u64::try_from(self.process.entropy.below(6)).unwrap();
         let ask = AllocateRequest {
             request_id: id,
             lease_key: LeaseKey { key: IdempotencyKey::from(&track), track: track.clone() },
@@ -70,15 +70,14 @@ impl Week {
             fingerprint: Fingerprint::of([]),
             track_name: None,
             prefix: None,
-            lab_duration_hours: hours,
+            lab_duration: LabDuration::nearest(hours),
             asynchronous: true,
             times: Times { enqueued_at: now, reply_by: now, deadline: now.plus(2 * HOUR) },
         };
         let record = PersistedRequest {
             request_id: id,
             track: track.clone(),
-            lease_key: Some(ask.lease_key.clone()),
-            sandbox_id: None,
+            subject: Subject::Allocate(ask.lease_key.clone()),
             state: RequestState::Queued,
             created_at: now,
             deadline: ask.times.deadline,

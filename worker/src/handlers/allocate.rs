@@ -5,10 +5,11 @@
 //! candidates remain goes on until its deadline.
 
 use broker_domain::{
-    AllocateRequest, Allocation, EndReason, Lease, LeaseEnd, LeaseVerdict, Outcome, RequestState, judge,
+    AllocateRequest, EndReason, Lease, LeaseEnd, LeaseVerdict, Outcome, RequestState, Timestamp, judge,
+    overdue_for_owner,
 };
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{Claim, ClaimOutcome, EndOutcome, StoreError};
+use broker_store::{Claim, ClaimOutcome, StoreError};
 
 use super::{HandlerError, Handlers};
 
@@ -16,7 +17,7 @@ use super::{HandlerError, Handlers};
 enum Attempt {
     /// The request's outcome.
     Ended(Outcome),
-    /// Another claim has the candidate, or an old lease was ended: go on at once.
+    /// Somebody else has the candidate: go on at once.
     LostRace,
     /// Another transaction is writing the same items: go on after a moment.
     InTheWay,
@@ -42,12 +43,7 @@ impl Handlers {
 
     async fn attempt(&self, request: &AllocateRequest) -> Result<Attempt, HandlerError> {
         let Some(handed) = self.candidates.next(request.prefix.as_ref()).await? else {
-            let lease = match self.store.lease(&request.lease_key).await {
-                Err(StoreError::Conflict) => return Ok(Attempt::InTheWay),
-                read => read?,
-            };
-            let verdict = judge(lease.as_ref(), request, self.clock.now());
-            return self.apply_verdict(request, verdict, Attempt::Ended(Outcome::NoSandboxes)).await;
+            return self.without_candidate(request).await;
         };
         // The wait for a candidate may have been long.
         let now = self.clock.now();
@@ -62,7 +58,16 @@ impl Handlers {
             now,
         };
         crash_points::point(Point::BeforeClaim);
-        match self.store.claim(&claim).await {
+        let mut claimed = self.store.claim(&claim).await;
+        let mut replaced = None;
+        if let Ok(ClaimOutcome::LeaseStands(lease)) = &claimed
+            && let LeaseVerdict::PastExpiry(old) = judge(Some(lease), request, now)
+            && old.ends_for_owner_at() <= now
+        {
+            claimed = self.replace(&claim, &old).await;
+            replaced = Some(old);
+        }
+        match claimed {
             Ok(ClaimOutcome::Created(grant)) => {
                 crash_points::point(Point::Claimed);
                 handed.claimed();
@@ -70,8 +75,7 @@ impl Handlers {
             }
             Ok(ClaimOutcome::LeaseStands(lease)) => {
                 handed.put_back();
-                // The verdict is free only if the lease changed after the condition failed: try again.
-                self.apply_verdict(request, judge(Some(&lease), request, now), Attempt::InTheWay).await
+                self.stands(request, &lease, now).await
             }
             Ok(ClaimOutcome::RequestEnded) => {
                 handed.put_back();
@@ -84,45 +88,59 @@ impl Handlers {
             }
             Err(StoreError::Conflict) => {
                 handed.put_back();
+                if let Some(old) = replaced {
+                    self.must_agree(&old.key).await?;
+                }
                 Ok(Attempt::InTheWay)
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The attempt's result for a verdict on the key's lease; `free` if nothing is in its way.
-    async fn apply_verdict(
-        &self,
-        request: &AllocateRequest,
-        verdict: LeaseVerdict,
-        free: Attempt,
-    ) -> Result<Attempt, HandlerError> {
-        match verdict {
-            LeaseVerdict::Free => Ok(free),
-            LeaseVerdict::Mine(grant) => Ok(Attempt::Ended(Outcome::Created(grant))),
-            LeaseVerdict::Existing(grant) => Ok(Attempt::Ended(Outcome::Existing(grant))),
-            LeaseVerdict::KeyReused => Ok(Attempt::Ended(Outcome::KeyReused)),
-            LeaseVerdict::Superseded => Ok(Attempt::Ended(Outcome::Superseded)),
-            LeaseVerdict::PastExpiry(lease) => self.end_own_expired(request, &lease).await,
-        }
+    /// What the key's lease says when there is nothing to claim. One that is past its time stays: its owner would stand
+    /// with neither.
+    async fn without_candidate(&self, request: &AllocateRequest) -> Result<Attempt, HandlerError> {
+        let lease = match self.store.lease(&request.lease_key).await {
+            Err(StoreError::Conflict) => return Ok(Attempt::InTheWay),
+            read => read?,
+        };
+        Ok(Attempt::Ended(match judge(lease.as_ref(), request, self.clock.now()) {
+            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => Outcome::NoSandboxes,
+            LeaseVerdict::Mine(grant) => Outcome::Created(grant),
+            LeaseVerdict::Existing(grant) => Outcome::Existing(grant),
+            LeaseVerdict::KeyReused => Outcome::KeyReused,
+            LeaseVerdict::Superseded => Outcome::Superseded,
+        }))
     }
 
-    /// Ends the key's lease whose time is over; if another request is faster, the next attempt finds it ended.
-    async fn end_own_expired(
+    /// What a lease that stood in the claim's way makes of the attempt.
+    async fn stands(
         &self,
         request: &AllocateRequest,
         lease: &Lease,
+        now: Timestamp,
     ) -> Result<Attempt, HandlerError> {
-        let end = LeaseEnd::by_request(EndReason::Expired, self.clock.now(), request.times.enqueued_at);
-        match self.store.end(&lease.grant.sandbox_id, &allocation_of(lease), &end).await {
-            Ok(EndOutcome::Ended) => Ok(Attempt::LostRace),
-            Ok(EndOutcome::MovedOn) => {
-                self.must_agree(&lease.key).await?;
-                Ok(Attempt::InTheWay)
+        Ok(match judge(Some(lease), request, now) {
+            // The condition let nothing through that the verdict calls free, unless it changed since: try again.
+            LeaseVerdict::Free => Attempt::InTheWay,
+            LeaseVerdict::Mine(grant) => Attempt::Ended(Outcome::Created(grant)),
+            LeaseVerdict::Existing(grant) => Attempt::Ended(Outcome::Existing(grant)),
+            LeaseVerdict::KeyReused => Attempt::Ended(Outcome::KeyReused),
+            LeaseVerdict::Superseded => Attempt::Ended(Outcome::Superseded),
+            // By a clock that is ahead it may not be over yet.
+            LeaseVerdict::PastExpiry(lease) => {
+                self.clock.reaches(lease.ends_for_owner_at()).await;
+                Attempt::LostRace
             }
-            Err(StoreError::Conflict) => Ok(Attempt::InTheWay),
-            Err(error) => Err(error.into()),
-        }
+        })
+    }
+
+    /// Claims in the place of the caller's own lease, whose time is over. Whoever is faster, the next attempt finds what
+    /// became of it.
+    async fn replace(&self, claim: &Claim<'_>, old: &Lease) -> Result<ClaimOutcome, StoreError> {
+        let end = LeaseEnd::by_request(EndReason::Expired, claim.now, claim.request.times.enqueued_at);
+        crash_points::point(Point::BeforeEnd);
+        self.store.replace(claim, old, overdue_for_owner(claim.now), &end).await
     }
 
     /// The outcome of an asynchronous request that is not queued any more.
@@ -133,16 +151,5 @@ impl Handlers {
             // Its record is expired: no client can ask for it any more.
             Some(RequestState::Queued) | None => Outcome::Expired,
         })
-    }
-}
-
-/// The allocation of a live lease.
-fn allocation_of(lease: &Lease) -> Allocation {
-    Allocation {
-        id: lease.allocation_id,
-        lease_key: lease.key.clone(),
-        track_name: lease.grant.track_name.clone(),
-        allocated_at: lease.grant.allocated_at,
-        expires_at: lease.grant.expires_at,
     }
 }

@@ -1,11 +1,13 @@
 //! Expire job: ends leases past their time.
 //!
-//! Expired is a live lease whose own `expires_at` is more than the grace in the past. Sandbox and lease change in one
-//! transaction fenced by the allocation id, so an owner's return at the same moment wins or loses whole.
+//! Expired is a live lease whose `expires_at`, that lease's own, lies more than the grace in the past. Sandbox and lease
+//! change in one transaction, fenced by the allocation id and by the expiry itself: an owner's return at the same moment
+//! wins or loses whole, and so does an operator who gives the lease longer.
 
 use std::time::Duration;
 
 use broker_domain::{Allocation, EndReason, Event, JobReport, LeaseEnd, Sandbox, Status, Timestamp};
+use broker_runtime::crash_points::{self, Point};
 use broker_store::{Candidate, Changed, EndOutcome, StoreError, retry_on_conflict};
 
 use super::{JobError, Jobs, each};
@@ -22,8 +24,10 @@ async fn expire(jobs: Jobs, candidate: Candidate) -> Result<Changed, StoreError>
     let Some(allocation) = expired(&sandbox, now, jobs.settings.expiry_grace) else {
         return Ok(Changed::MovedOn);
     };
-    let end = LeaseEnd::by_broker(EndReason::Expired, now);
-    let ended = retry_on_conflict(&jobs.entropy, || jobs.store.end(&sandbox.id, allocation, &end)).await?;
+    let (until, end) = (now.minus(jobs.settings.expiry_grace), LeaseEnd::by_broker(EndReason::Expired, now));
+    crash_points::point(Point::BeforeEnd);
+    let ended =
+        retry_on_conflict(&jobs.entropy, || jobs.store.expire(&sandbox.id, allocation, until, &end)).await?;
     Ok(match ended {
         EndOutcome::Ended => {
             tracing::info!(sandbox = %sandbox.id, track = %allocation.lease_key.track, "expired");

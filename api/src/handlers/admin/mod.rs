@@ -11,14 +11,13 @@ mod stats;
 
 use std::time::Duration;
 
-use broker_domain::{Removable, RequestId, STALE_GRACE_HOURS, Task};
+use broker_domain::{LONGEST_STALE_GRACE_HOURS, Removable, RequestId, STALE_GRACE_HOURS, Task};
 use broker_runtime::entropy::Entropy;
 use http::request::Parts;
 
 #[cfg(test)]
 pub(crate) use self::cursor::Cursors;
 pub(crate) use self::query::Query;
-use crate::limits::LONGEST_GRACE_HOURS;
 use crate::response::Answer;
 use crate::response::problem::Problem;
 use crate::routes::Admin;
@@ -60,7 +59,7 @@ impl Operator {
             }
             Admin::PurgeStale => {
                 query.only(&["grace_period_hours"])?;
-                let hours = query.number("grace_period_hours", 0..=LONGEST_GRACE_HOURS)?;
+                let hours = query.number("grace_period_hours", 0..=LONGEST_STALE_GRACE_HOURS)?;
                 let grace_period_hours = hours.unwrap_or(STALE_GRACE_HOURS);
                 self.run(id, who, Task::PurgeStale { grace_period_hours }, head).await
             }

@@ -16,6 +16,8 @@ mod trace;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use broker_domain::LabDuration;
+
 pub use jobs::{Intervals, ProviderConfig, Scheduler};
 pub use network::{Networks, Origins, RateLimit};
 pub use read::{ConfigError, Overlay, Strings, UnknownName, strings, unknown_names};
@@ -67,9 +69,9 @@ pub struct Config {
     pub trusted_proxies: Networks,
     /// The web pages that may read responses.
     pub cors_origins: Origins,
-    /// How long a sandbox is lent by default.
-    pub lab_duration_hours: u16,
-    /// The most messages that one worker handles at a time.
+    /// How long a sandbox is lent unless the request says otherwise.
+    pub lab_duration: LabDuration,
+    /// How many messages one worker handles at a time.
     pub worker_concurrency: usize,
     /// How long a received request stays hidden from other workers.
     pub visibility: Duration,
@@ -134,7 +136,7 @@ impl Config {
             },
             trusted_proxies: read.list("BROKER_TRUSTED_PROXIES", Networks::parse)?,
             cors_origins: read.list("BROKER_CORS_ORIGINS", Origins::parse)?,
-            lab_duration_hours: read.number("BROKER_LAB_DURATION_HOURS", 1..=168)?,
+            lab_duration: read.number("BROKER_LAB_DURATION_HOURS", 1..=168)?,
             worker_concurrency: read.number("BROKER_WORKER_CONCURRENCY", 1..=10_000)?,
             visibility: read.seconds("BROKER_VISIBILITY_S", 2..=43_200)?,
             poll_wait: read.seconds("BROKER_POLL_WAIT_S", 0..=20)?,

@@ -19,7 +19,7 @@ use super::transact::{Committed, Group};
 use super::{Store, n, s};
 use crate::accounts::{AccountHolder, AccountPage};
 use crate::{Entered, PageKey, StoreError};
-use broker_domain::{AccountKey, AccountRecord, ExternalId, SandboxId, Status, Timestamp};
+use broker_domain::{AccountKey, AccountRecord, ExternalId, LabDuration, SandboxId, Status, Timestamp};
 
 /// No sandbox has the account, or this one has it.
 const ACCOUNT_IS_FREE: &str =
@@ -235,7 +235,7 @@ fn built(operation: &'static str, check: ConditionCheckBuilder) -> Result<Transa
 }
 
 fn holder(item: &Item, now: Timestamp) -> Result<AccountHolder, StoreError> {
-    let (sandbox, row) = foreign::read(item, 1, now)?;
+    let (sandbox, row) = foreign::read(item, LabDuration::SHORTEST, now)?;
     let foreign = foreign::is_foreign(item);
     Ok(AccountHolder {
         expires: sandbox.status == Status::Deleted && item.contains_key(a::TTL) && !foreign,

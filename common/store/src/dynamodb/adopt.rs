@@ -16,8 +16,8 @@ use super::keys::{self, LEASE_PREFIX, PK, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD
 use super::{Store, n, s};
 use crate::{Entered, PageKey, StoreError, Survey};
 use broker_domain::{
-    Adoption, AllocationId, EndReason, Fingerprint, ForeignSandbox, Grant, Lease, RequestId, Status, Tenancy,
-    Timestamp,
+    Adoption, AllocationId, EndReason, Fingerprint, ForeignSandbox, Grant, LabDuration, Lease, RequestId,
+    Status, Tenancy, Timestamp,
 };
 
 /// No lease, or one that ended.
@@ -33,14 +33,14 @@ pub struct Minted {
 }
 
 impl Store {
-    /// One page of the whole table, as [`Store::scan`] reads it, for adoption. `hours` is the lab duration of rows that do not
-    /// name one.
+    /// One page of the whole table, as [`Store::scan`] reads it, for whoever wants to take it over. Where a row does not
+    /// say how long its owner has it, it is `lab_duration`.
     pub async fn survey(
         &self,
         segment: i32,
         segments: i32,
         after: Option<PageKey>,
-        hours: u16,
+        lab_duration: LabDuration,
         now: Timestamp,
     ) -> Result<Survey, StoreError> {
         let (items, next) = self.scan_items(segment, segments, after).await?;
@@ -57,7 +57,7 @@ impl Store {
                     survey.accounts.extend(a::read_sandbox(&item).ok().map(|ours| ours.external_id));
                     continue;
                 }
-                match read(&item, hours, now) {
+                match read(&item, lab_duration, now) {
                     Ok(sandbox) => survey.foreign.push(sandbox),
                     Err(error) => survey.unreadable.push(error.to_string()),
                 }
@@ -114,7 +114,7 @@ impl Store {
                 (a::TRACK, s(tenancy.lease_key.track.as_str())),
                 (a::IDEMPOTENCY_KEY, s(tenancy.lease_key.key.as_str())),
                 (a::ALLOCATION_ID, s(minted.allocation_id.to_string())),
-                (a::LAB_DURATION_HOURS, n(row.hours)),
+                (a::LAB_DURATION_HOURS, n(row.lab_duration.hours())),
                 (a::ALLOCATED_AT, n(tenancy.allocated_at.as_secs())),
                 (a::EXPIRES_AT, n(tenancy.expires_at.as_secs())),
             ]);

@@ -10,7 +10,7 @@ use crate::{Candidate, StoreError};
 use broker_domain::{
     Allocation, AllocationId, EndReason, ExternalId, Fingerprint, Grant, IdempotencyKey, Lease, LeaseEnd,
     LeaseKey, Outcome, PersistedRequest, RequestId, RequestState, Sandbox, SandboxId, SandboxName, Status,
-    Timestamp, TrackId, TrackName,
+    Subject, Timestamp, TrackId, TrackName,
 };
 
 /// An item as the SDK returns it.
@@ -237,12 +237,17 @@ pub(super) fn read_request(item: &Item) -> Result<PersistedRequest, StoreError> 
     let read = Reader(item);
     let outcome = read.optional(OUTCOME, serde_json::from_str::<Outcome>)?;
     let track = read.text(TRACK, TrackId::new)?;
-    let key = read.optional(IDEMPOTENCY_KEY, IdempotencyKey::new)?;
+    let subject = match read.optional(SANDBOX_ID, SandboxId::new)? {
+        Some(sandbox_id) => Subject::Return(sandbox_id),
+        None => Subject::Allocate(LeaseKey {
+            track: track.clone(),
+            key: read.text(IDEMPOTENCY_KEY, IdempotencyKey::new)?,
+        }),
+    };
     Ok(PersistedRequest {
         request_id: read.text(REQUEST_ID, RequestId::parse)?,
-        lease_key: key.map(|key| LeaseKey { track: track.clone(), key }),
         track,
-        sandbox_id: read.optional(SANDBOX_ID, SandboxId::new)?,
+        subject,
         asynchronous: item.get(ASYNC).is_some_and(|flag| flag.as_bool() == Ok(&true)),
         message: read.optional(MESSAGE, |text| Ok::<_, ()>(text.to_owned()))?,
         state: outcome.map_or(RequestState::Queued, RequestState::Ended),
@@ -258,11 +263,9 @@ pub(super) fn write_request(record: &PersistedRequest, ttl: Timestamp) -> Item {
     };
     set(REQUEST_ID, s(record.request_id.to_string()));
     set(TRACK, s(record.track.as_str()));
-    if let Some(lease_key) = &record.lease_key {
-        set(IDEMPOTENCY_KEY, s(lease_key.key.as_str()));
-    }
-    if let Some(sandbox_id) = &record.sandbox_id {
-        set(SANDBOX_ID, s(sandbox_id.as_str()));
+    match &record.subject {
+        Subject::Allocate(lease_key) => set(IDEMPOTENCY_KEY, s(lease_key.key.as_str())),
+        Subject::Return(sandbox_id) => set(SANDBOX_ID, s(sandbox_id.as_str())),
     }
     set(STATE, s(record.state.as_str()));
     set(ASYNC, AttributeValue::Bool(record.asynchronous));

@@ -54,7 +54,11 @@ impl Store {
         Ok(TransactWriteItem::builder().put(put).build())
     }
 
-    fn update_sandbox(&self, claim: &Claim<'_>, lease: &Lease) -> Result<TransactWriteItem, StoreError> {
+    pub(super) fn update_sandbox(
+        &self,
+        claim: &Claim<'_>,
+        lease: &Lease,
+    ) -> Result<TransactWriteItem, StoreError> {
         let shard = keys::shard_of(&claim.candidate.sandbox_id, self.shards);
         let mut set = "SET #status = :allocated, version = :next, allocation_id = :allocation, allocated_to_track = :track, \
                        idempotency_key = :key, lab_duration_hours = :hours, allocated_at = :allocated_at, \
@@ -72,7 +76,7 @@ impl Store {
             .expression_attribute_values(":allocation", s(claim.allocation_id.to_string()))
             .expression_attribute_values(":track", s(lease.key.track.as_str()))
             .expression_attribute_values(":key", s(lease.key.key.as_str()))
-            .expression_attribute_values(":hours", n(claim.request.lab_duration_hours))
+            .expression_attribute_values(":hours", n(claim.request.lab_duration.hours()))
             .expression_attribute_values(":allocated_at", n(lease.grant.allocated_at.as_secs()))
             .expression_attribute_values(":expires_at", n(lease.grant.expires_at.as_secs()))
             .expression_attribute_values(":shard", s(keys::state_shard(Status::Allocated, shard)))
@@ -86,7 +90,11 @@ impl Store {
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    fn update_request(&self, claim: &Claim<'_>, grant: &Grant) -> Result<TransactWriteItem, StoreError> {
+    pub(super) fn update_request(
+        &self,
+        claim: &Claim<'_>,
+        grant: &Grant,
+    ) -> Result<TransactWriteItem, StoreError> {
         let outcome = Outcome::Created(grant.clone());
         let update = Update::builder()
             .table_name(&self.table)
@@ -104,8 +112,8 @@ impl Store {
     }
 }
 
-/// The lease of the claim.
-fn lease_of(claim: &Claim<'_>) -> Lease {
+/// The lease that the claim makes.
+pub(super) fn lease_of(claim: &Claim<'_>) -> Lease {
     let candidate = claim.candidate;
     Lease {
         key: claim.request.lease_key.clone(),
@@ -126,8 +134,8 @@ fn lease_of(claim: &Claim<'_>) -> Lease {
 
 /// The outcome of a cancelled claim, from its reasons.
 ///
-/// The lease comes first: a key that holds a lease gets it, whatever became of the candidate.
-fn explain(reasons: &[CancellationReason]) -> Result<ClaimOutcome, StoreError> {
+/// The lease is looked at first: whoever holds a lease is told so, whatever became of the candidate.
+pub(super) fn explain(reasons: &[CancellationReason]) -> Result<ClaimOutcome, StoreError> {
     let code = |position: usize| reasons.get(position).and_then(CancellationReason::code).unwrap_or("None");
     let failed_condition = |position| code(position) == "ConditionalCheckFailed";
     if failed_condition(LEASE) {

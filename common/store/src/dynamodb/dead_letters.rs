@@ -12,10 +12,13 @@ use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
 use super::attributes as a;
 use super::errors::{built_wrong, cancelled, failed, failed_condition};
 use super::keys::{self, Key, PK, SK};
+use super::requests::RECORD_IS_KEPT;
 use super::transact::{Committed, Group};
 use super::{Store, count_capacity, dead_letter_items, n, s};
 use crate::{Actor, Changed, DeadLetterPage, Kept, PendingRecord, Requeued, StoreError};
-use broker_domain::{DeadLetter, DeadLetterId, DeadLetterState, Outcome, Timestamp};
+use broker_domain::{
+    DeadLetter, DeadLetterId, DeadLetterState, Outcome, PersistedRequest, RequestState, Subject, Timestamp,
+};
 
 const LETTER_IS_NEW: &str = "attribute_not_exists(PK)";
 /// [`DeadLetterEvent::Take`](broker_domain::DeadLetterEvent::Take): dead, or its replayer's hold has passed.
@@ -24,11 +27,14 @@ const LETTER_IS_FREE: &str = "#state = :dead or (#state = :replaying and held_un
 const LETTER_IS_MINE: &str = "#state = :replaying and held_by = :action";
 /// [`DeadLetterEvent::Discard`](broker_domain::DeadLetterEvent::Discard).
 const LETTER_IS_DEAD: &str = "#state = :dead";
-/// The asynchronous request has not ended.
-const REQUEST_WAITS: &str = "#state = :queued and #async = :true";
-/// It ended only as a dead letter, or was queued again by a replay that did not finish.
-const REQUEST_DIED: &str = "#async = :true and (#state = :queued or begins_with(#outcome, :died))";
-/// The run is recorded and has no report.
+/// The asynchronous request, or the return, still waits for its end. A synchronous allocation ends at its deadline.
+const REQUEST_WAITS: &str = "#state = :queued and (#async = :true or attribute_exists(sandbox_id))";
+/// Nothing became of it but a dead letter, or it was queued again by a replay that did not come to its end.
+const REQUEST_DIED: &str =
+    "(#async = :true or attribute_exists(sandbox_id)) and (#state = :queued or begins_with(#outcome, :died))";
+/// The return has not ended, whether or not it is recorded.
+const RETURN_IS_OPEN: &str = "attribute_not_exists(PK) or #state = :queued";
+/// Somebody asked for the run and waits for its report.
 const RUN_WAITS: &str = "attribute_exists(PK) and attribute_not_exists(report)";
 /// Its report only says that its message died.
 const RUN_DIED: &str = "attribute_exists(died)";
@@ -62,9 +68,9 @@ impl Store {
         letter: &DeadLetter,
         pending: &PendingRecord,
     ) -> Result<(Key, TransactWriteItem), StoreError> {
+        let outcome = Outcome::DeadLettered { reason: letter.reason.as_str().to_owned() };
         match pending {
             PendingRecord::Request(id) => {
-                let outcome = Outcome::DeadLettered { reason: letter.reason.as_str().to_owned() };
                 let update = self
                     .request_update(keys::request(*id), REQUEST_WAITS)
                     .update_expression("SET #state = :failed, #outcome = :outcome REMOVE message")
@@ -72,6 +78,27 @@ impl Store {
                     .expression_attribute_values(":failed", s("failed"))
                     .expression_attribute_values(":outcome", a::write_outcome(&outcome));
                 built(keys::request(*id), update)
+            }
+            PendingRecord::Return(mark) => {
+                let record = PersistedRequest {
+                    request_id: mark.request_id,
+                    track: mark.track.clone(),
+                    subject: Subject::Return(mark.sandbox_id.clone()),
+                    asynchronous: false,
+                    message: None,
+                    state: RequestState::Ended(outcome),
+                    created_at: mark.times.enqueued_at,
+                    deadline: mark.times.deadline,
+                };
+                let put = Put::builder()
+                    .table_name(&self.table)
+                    .set_item(Some(a::write_request(&record, record.deadline.plus(RECORD_IS_KEPT))))
+                    .condition_expression(RETURN_IS_OPEN)
+                    .expression_attribute_names("#state", a::STATE)
+                    .expression_attribute_values(":queued", s(a::QUEUED))
+                    .build()
+                    .map_err(|error| built_wrong("keep_letter", error))?;
+                Ok((keys::request(mark.request_id), TransactWriteItem::builder().put(put).build()))
             }
             PendingRecord::Run(id, report) => {
                 let report = serde_json::to_string(report).unwrap_or_default();

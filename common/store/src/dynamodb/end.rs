@@ -16,6 +16,18 @@ use super::{Store, keys, n, s};
 use crate::{EndOutcome, StoreError};
 use broker_domain::{Allocation, LeaseEnd, LeaseKey, SandboxId, Status, Timestamp};
 
+/// The sandbox is still in the hands of that allocation.
+const SANDBOX_IS_HELD: &str = "#status = :allocated and allocation_id = :seen";
+/// The lease is still live and that allocation's.
+const LEASE_IS_LIVE: &str = "allocation_id = :seen and attribute_not_exists(ended_at)";
+/// The same, and nobody gave it longer than until then.
+pub(super) const LEASE_IS_OVERDUE: &str =
+    "allocation_id = :seen and attribute_not_exists(ended_at) and expires_at <= :until";
+/// The sandbox is in the hands of that key, by an allocation that is old enough.
+const SANDBOX_IS_HELD_BY_KEY: &str =
+    "#status = :allocated and allocated_to_track = :track and idempotency_key = :key and allocated_at <= :by";
+/// The key's lease is still live and for that sandbox.
+const LEASE_IS_OF_SANDBOX: &str = "sandbox_id = :sandbox and attribute_not_exists(ended_at)";
 /// How long an ended lease is kept: longer than any message can live (14 days in a dead-letter queue).
 const ENDED_LEASE_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
@@ -30,7 +42,18 @@ impl Store {
         self.end_held_by(Holder::Allocation(allocation), sandbox, end).await
     }
 
-    /// The same without a read: ends whatever allocation `key` holds `sandbox` by, if it was made by that second.
+    /// The same because its time is over: only if its lease says so still, that it expires at `until` or before.
+    pub async fn expire(
+        &self,
+        sandbox: &SandboxId,
+        allocation: &Allocation,
+        until: Timestamp,
+        end: &LeaseEnd,
+    ) -> Result<EndOutcome, StoreError> {
+        self.end_held_by(Holder::Overdue { allocation, until }, sandbox, end).await
+    }
+
+    /// The same without a look at it: ends whatever allocation `key` holds `sandbox` by, if it was made by that second.
     pub async fn return_sandbox(
         &self,
         sandbox: &SandboxId,
@@ -58,7 +81,7 @@ impl Store {
         }
     }
 
-    fn retire_sandbox(
+    pub(super) fn retire_sandbox(
         &self,
         id: &SandboxId,
         holder: Holder<'_>,
@@ -110,17 +133,19 @@ impl Store {
 
 /// The holder that lease and sandbox must still have, to be ended.
 #[derive(Clone, Copy, Debug)]
-enum Holder<'a> {
+pub(super) enum Holder<'a> {
     /// This allocation, as it was read.
     Allocation(&'a Allocation),
-    /// Any allocation of the key that was made by that second.
+    /// This allocation, if its lease expires at `until` or before.
+    Overdue { allocation: &'a Allocation, until: Timestamp },
+    /// Whatever allocation of the key was made by that second.
     Key { key: &'a LeaseKey, claimed_by: Timestamp },
 }
 
 impl Holder<'_> {
     const fn key(&self) -> &LeaseKey {
         match self {
-            Self::Allocation(allocation) => &allocation.lease_key,
+            Self::Allocation(allocation) | Self::Overdue { allocation, .. } => &allocation.lease_key,
             Self::Key { key, .. } => key,
         }
     }
@@ -128,13 +153,11 @@ impl Holder<'_> {
     /// The holder still holds the sandbox.
     fn holds_sandbox(&self, update: UpdateBuilder) -> UpdateBuilder {
         match self {
-            Self::Allocation(allocation) => update
-                .condition_expression("#status = :allocated and allocation_id = :seen")
+            Self::Allocation(allocation) | Self::Overdue { allocation, .. } => update
+                .condition_expression(SANDBOX_IS_HELD)
                 .expression_attribute_values(":seen", s(allocation.id.to_string())),
             Self::Key { key, claimed_by } => update
-                .condition_expression(
-                    "#status = :allocated and allocated_to_track = :track and idempotency_key = :key and allocated_at <= :by",
-                )
+                .condition_expression(SANDBOX_IS_HELD_BY_KEY)
                 .expression_attribute_values(":track", s(key.track.as_str()))
                 .expression_attribute_values(":key", s(key.key.as_str()))
                 .expression_attribute_values(":by", n(claimed_by.as_secs())),
@@ -145,10 +168,14 @@ impl Holder<'_> {
     fn holds_lease(&self, update: UpdateBuilder, sandbox: &SandboxId) -> UpdateBuilder {
         match self {
             Self::Allocation(allocation) => update
-                .condition_expression("allocation_id = :seen and attribute_not_exists(ended_at)")
+                .condition_expression(LEASE_IS_LIVE)
                 .expression_attribute_values(":seen", s(allocation.id.to_string())),
+            Self::Overdue { allocation, until } => update
+                .condition_expression(LEASE_IS_OVERDUE)
+                .expression_attribute_values(":seen", s(allocation.id.to_string()))
+                .expression_attribute_values(":until", n(until.as_secs())),
             Self::Key { .. } => update
-                .condition_expression("sandbox_id = :sandbox and attribute_not_exists(ended_at)")
+                .condition_expression(LEASE_IS_OF_SANDBOX)
                 .expression_attribute_values(":sandbox", s(sandbox.as_str())),
         }
     }

@@ -9,13 +9,14 @@ use super::{Store, keys, n, s};
 use crate::{Changed, StoreError};
 use broker_domain::{Allocation, SandboxId, Status, Timestamp};
 
-/// The sandbox is still held by that allocation.
-const SANDBOX_IS_ALLOCATED: &str = "#status = :allocated and allocation_id = :seen";
-/// The lease is live and that allocation's.
-const LEASE_IS_LIVE: &str = "allocation_id = :seen and attribute_not_exists(ended_at)";
+/// The sandbox is still in the hands of that allocation, until then.
+const SANDBOX_IS_ALLOCATED: &str = "#status = :allocated and allocation_id = :seen and expires_at = :from";
+/// The lease is still live and that allocation's, until then.
+const LEASE_IS_LIVE: &str = "allocation_id = :seen and attribute_not_exists(ended_at) and expires_at = :from";
 
 impl Store {
-    /// Moves the expiry of `allocation` of `sandbox` to `expires_at`.
+    /// Moves the end of `allocation` of `sandbox` from where it was read to `expires_at`. Moved meanwhile, it stays: what
+    /// was added to the one end is not what was meant for the other.
     pub async fn extend(
         &self,
         sandbox: &SandboxId,
@@ -34,6 +35,7 @@ impl Store {
             .expression_attribute_names("#status", a::STATUS)
             .expression_attribute_values(":allocated", s(Status::Allocated.as_str()))
             .expression_attribute_values(":seen", s(allocation.id.to_string()))
+            .expression_attribute_values(":from", n(allocation.expires_at.as_secs()))
             .expression_attribute_values(":expires_at", n(expires_at.as_secs()))
             .expression_attribute_values(":due", s(keys::time_key(expires_at)))
             .expression_attribute_values(":one", n(1))
@@ -46,6 +48,7 @@ impl Store {
             .condition_expression(LEASE_IS_LIVE)
             .update_expression("SET expires_at = :expires_at")
             .expression_attribute_values(":seen", s(allocation.id.to_string()))
+            .expression_attribute_values(":from", n(allocation.expires_at.as_secs()))
             .expression_attribute_values(":expires_at", n(expires_at.as_secs()))
             .build()
             .map_err(wrong)?;

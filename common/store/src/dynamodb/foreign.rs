@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -14,8 +13,8 @@ use super::attributes::{self as a, Item, Reader};
 use super::keys::{PK, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
 use crate::StoreError;
 use broker_domain::{
-    ExternalId, ForeignSandbox, IdempotencyKey, LeaseKey, SandboxId, SandboxName, Status, Tenancy, Timestamp,
-    TrackId, TrackName,
+    ExternalId, ForeignSandbox, IdempotencyKey, LabDuration, LeaseKey, SandboxId, SandboxName, Status,
+    Tenancy, Timestamp, TrackId, TrackName,
 };
 
 /// Every attribute of our rows that another tool's may have in another form.
@@ -50,8 +49,8 @@ pub(super) const KNOWN: [&str; 23] = [
 pub struct ForeignRow {
     pub(super) item: Item,
     pub(super) version: u64,
-    pub(super) hours: u16,
-    /// Times that are kept.
+    pub(super) lab_duration: LabDuration,
+    /// Times that are kept as they are.
     pub(super) created_at: Option<Timestamp>,
     pub(super) last_synced: Option<Timestamp>,
     pub(super) deletion_requested_at: Option<Timestamp>,
@@ -112,14 +111,14 @@ impl<'a> Lenient<'a> {
 
 pub(super) fn read(
     item: &Item,
-    hours: u16,
+    lab_duration: LabDuration,
     now: Timestamp,
 ) -> Result<(ForeignSandbox, ForeignRow), StoreError> {
     let read = Lenient(item);
     let id = item.get(PK).and_then(|pk| pk.as_s().ok()).and_then(|pk| pk.strip_prefix(SANDBOX_PREFIX));
     let id = SandboxId::new(id.unwrap_or_default()).map_err(|_| read.malformed(PK))?;
-    let wanted_hours = read.number(a::LAB_DURATION_HOURS)?.and_then(|hours| u16::try_from(hours).ok());
-    let hours = wanted_hours.filter(|hours| (1..=168).contains(hours)).unwrap_or(hours);
+    let told = read.number(a::LAB_DURATION_HOURS)?.and_then(|hours| LabDuration::new(hours).ok());
+    let lab_duration = told.unwrap_or(lab_duration);
     let allocated_at = read.time(a::ALLOCATED_AT)?;
     let tenancy = match read.text(a::TRACK, TrackId::new)? {
         None => None,
@@ -127,18 +126,19 @@ pub(super) fn read(
             let key = read.text(a::IDEMPOTENCY_KEY, IdempotencyKey::new)?;
             let key = key.unwrap_or_else(|| IdempotencyKey::from(&track));
             let allocated_at = allocated_at.unwrap_or(now).floor_to_second();
-            let lent_for = Duration::from_secs(u64::from(hours) * 3_600);
             Some(Tenancy {
                 lease_key: LeaseKey { track, key },
                 track_name: read.text(a::TRACK_NAME, TrackName::new)?,
                 allocated_at,
-                expires_at: read.time(a::EXPIRES_AT)?.unwrap_or(allocated_at.plus(lent_for)),
+                expires_at: read
+                    .time(a::EXPIRES_AT)?
+                    .unwrap_or(allocated_at.plus(lab_duration.as_duration())),
             })
         }
     };
     let row = ForeignRow {
         version: read.number(a::VERSION)?.unwrap_or(0),
-        hours,
+        lab_duration,
         created_at: read.time(a::CREATED_AT)?,
         last_synced: read.time(a::LAST_SYNCED)?,
         deletion_requested_at: read.time(a::DELETION_REQUESTED_AT)?,
@@ -176,7 +176,8 @@ mod tests {
     }
 
     fn sandbox(attributes: &[(&str, AttributeValue)]) -> Result<ForeignSandbox, StoreError> {
-        read(&row(attributes), 4, Timestamp::from_secs(1_000)).map(|(sandbox, _)| sandbox)
+        read(&row(attributes), LabDuration::new(4).unwrap(), Timestamp::from_secs(1_000))
+            .map(|(sandbox, _)| sandbox)
     }
 
     #[test]

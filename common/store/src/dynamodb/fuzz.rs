@@ -13,7 +13,7 @@ use crate::PageKey;
 use broker_domain::{
     Allocation, AllocationId, EndReason, ExternalId, Fingerprint, ForeignSandbox, Grant, IdempotencyKey,
     Lease, LeaseEnd, LeaseKey, Outcome, PersistedRequest, RequestId, RequestState, SandboxId, SandboxName,
-    Status, Timestamp, TrackId,
+    Status, Subject, Timestamp, TrackId,
 };
 
 const NAMES: [&str; 26] = [
@@ -77,7 +77,9 @@ fn any_item() -> impl Strategy<Value = Item> {
 }
 
 fn foreign(item: &Item) -> Option<ForeignSandbox> {
-    foreign::read(item, 4, Timestamp::from_secs(1_000)).ok().map(|(sandbox, _)| sandbox)
+    foreign::read(item, broker_domain::LabDuration::nearest(4), Timestamp::from_secs(1_000))
+        .ok()
+        .map(|(sandbox, _)| sandbox)
 }
 
 proptest! {
@@ -129,8 +131,10 @@ proptest! {
         let record = PersistedRequest {
             request_id: lease.request_id,
             track: lease.key.track.clone(),
-            lease_key: (!of_mark).then(|| lease.key.clone()),
-            sandbox_id: of_mark.then(|| lease.grant.sandbox_id.clone()),
+            subject: match of_mark {
+                true => Subject::Return(lease.grant.sandbox_id.clone()),
+                false => Subject::Allocate(lease.key.clone()),
+            },
             asynchronous,
             message: message.filter(|_| !ended),
             state,

@@ -25,6 +25,7 @@ mod pool_status;
 mod rate_slots;
 mod reads;
 mod records;
+mod replace;
 mod requests;
 mod scan;
 pub mod schema;

@@ -8,15 +8,19 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailur
 
 use super::attributes as a;
 use super::errors::failed;
-use super::{Store, keys, s};
+use super::{Store, keys, n, s};
 use crate::{Cancellation, Completion, PageKey, Recorded, RequestPage, StoreError};
-use broker_domain::{Outcome, PersistedRequest, RequestId};
+use broker_domain::{Outcome, PersistedRequest, RequestId, RequestState};
 
-/// How long a record is kept after its deadline. Longer than a dead letter lives, so that a replay finds it.
-const RECORD_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// How long a record can be asked for after its deadline. Longer than a dead letter lives, so that a replay finds it.
+pub(super) const RECORD_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 const REQUEST_IS_NEW: &str = "attribute_not_exists(PK)";
 const REQUEST_IS_OPEN: &str = "attribute_not_exists(PK) or #state = :queued";
-/// Only an asynchronous request's claim has the record as a condition, so only it can be cancelled.
+/// The same for `expired`: it was decided by the deadline that stands there, or by a later one. A replay may have given it
+/// more time since.
+const REQUEST_IS_OVERDUE: &str =
+    "attribute_not_exists(PK) or (#state = :queued and deadline_ms <= :deadline)";
+/// Only an asynchronous request's claim asks for its record, so only it can be stopped here.
 const REQUEST_IS_CANCELLABLE: &str = "#state = :queued and #async = :true";
 const REQUEST_AWAITS_ITS_MESSAGE: &str =
     "begins_with(PK, :requests) and #state = :queued and attribute_exists(message)";
@@ -34,9 +38,12 @@ impl Store {
         Ok(stood_before.map_or(Recorded::New, |before| Recorded::AlreadyThere(Box::new(before))))
     }
 
-    /// Stores the outcome of a request, unless it has one: the first outcome stays.
+    /// Stores how a request ended, unless it ended before: the first outcome stays. `Expired` is stored only if the
+    /// record's deadline is not later than that of `record`.
     pub async fn complete_request(&self, record: &PersistedRequest) -> Result<Completion, StoreError> {
-        let stood_before = self.put_request(record, "complete", REQUEST_IS_OPEN).await?;
+        let expired = matches!(record.state, RequestState::Ended(Outcome::Expired));
+        let condition = if expired { REQUEST_IS_OVERDUE } else { REQUEST_IS_OPEN };
+        let stood_before = self.put_request(record, "complete", condition).await?;
         Ok(stood_before.map_or(Completion::Stored, |before| Completion::EndedBefore(Box::new(before))))
     }
 
@@ -97,10 +104,13 @@ impl Store {
             .set_item(Some(a::write_request(record, record.deadline.plus(RECORD_IS_KEPT))))
             .condition_expression(condition)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        if condition == REQUEST_IS_OPEN {
+        if condition != REQUEST_IS_NEW {
             call = call
                 .expression_attribute_names("#state", a::STATE)
                 .expression_attribute_values(":queued", s(a::QUEUED));
+        }
+        if condition == REQUEST_IS_OVERDUE {
+            call = call.expression_attribute_values(":deadline", n(record.deadline.as_ms()));
         }
         match call.send().await {
             Ok(_) => Ok(None),

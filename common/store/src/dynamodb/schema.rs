@@ -46,8 +46,8 @@ pub enum IndexState {
     Missing,
 }
 
-/// The state of a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a table stands there.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
     /// Whether it is active.
     pub active: bool,
@@ -57,6 +57,10 @@ pub struct Inspection {
     pub index: IndexState,
     /// Whether expired items are deleted (`ttl`).
     pub expires: bool,
+    /// Another attribute than `ttl` by which the table removes items.
+    pub foreign_ttl: Option<String>,
+    /// Other regions that have a replica of the table. A condition holds within one region.
+    pub replicas: Vec<String>,
 }
 
 /// Inspects `table`; changes nothing.
@@ -65,11 +69,14 @@ pub async fn inspect(client: &Client, table: &str) -> Result<Inspection, StoreEr
     let answer = answer.map_err(|error| failed("DescribeTable", table, error))?;
     let no_table = || StoreError::NoTable { table: table.to_owned() };
     let described = answer.table().ok_or_else(no_table)?;
+    let ttl = ttl_attribute(client, table).await?;
     Ok(Inspection {
         active: described.table_status() == Some(&TableStatus::Active),
-        keys: key_names(described.key_schema()) == [PK, SK],
+        keys: are_keys(described, described.key_schema(), [PK, SK]),
         index: index_state(described),
-        expires: expires(client, table).await?,
+        expires: ttl.as_deref() == Some(a::TTL),
+        foreign_ttl: ttl.filter(|name| name != a::TTL),
+        replicas: replicas(described),
     })
 }
 
@@ -83,7 +90,7 @@ fn index_state(table: &TableDescription) -> IndexState {
         projection.projection_type() == Some(&ProjectionType::All)
             || PROJECTED.iter().all(|name| carried.iter().any(|carried| carried == name))
     });
-    if key_names(index.key_schema()) != [STATE_SHARD, STATE_KEY] || !projects {
+    if !are_keys(table, index.key_schema(), [STATE_SHARD, STATE_KEY]) || !projects {
         IndexState::Foreign
     } else if index.index_status() == Some(&IndexStatus::Active) {
         IndexState::Usable
@@ -92,8 +99,31 @@ fn index_state(table: &TableDescription) -> IndexState {
     }
 }
 
-fn key_names(schema: &[KeySchemaElement]) -> Vec<&str> {
-    schema.iter().map(KeySchemaElement::attribute_name).collect()
+/// Whether a key schema is that hash key and that range key, both texts.
+fn are_keys(table: &TableDescription, schema: &[KeySchemaElement], names: [&str; 2]) -> bool {
+    let is_text = |name: &str| {
+        let mut defined = table.attribute_definitions().iter();
+        defined.any(|a| a.attribute_name() == name && a.attribute_type() == &ScalarAttributeType::S)
+    };
+    let kinds = [KeyType::Hash, KeyType::Range];
+    let wanted = names.iter().zip(&kinds);
+    schema.len() == names.len()
+        && wanted.into_iter().all(|(name, kind)| {
+            let is = |key: &&KeySchemaElement| key.attribute_name() == *name && key.key_type() == kind;
+            schema.iter().any(|key| is(&key)) && is_text(name)
+        })
+}
+
+/// The other regions that have a replica. DynamoDB does not list those of the old kind of global tables here, only that
+/// it is one.
+fn replicas(table: &TableDescription) -> Vec<String> {
+    let own = table.table_arn().and_then(|arn| arn.split(':').nth(3)).unwrap_or_default();
+    let regions = table.replicas().iter().filter_map(|replica| replica.region_name());
+    let mut others: Vec<_> = regions.filter(|region| *region != own).map(str::to_owned).collect();
+    if others.is_empty() && table.global_table_version() == Some("2017.11.29") {
+        others.push("other regions (a global table of 2017)".to_owned());
+    }
+    others
 }
 
 /// Creates `table` with its index and expiry, unless it exists, and waits until it can be used (two minutes at most).
@@ -176,29 +206,50 @@ async fn wait_until_active(client: &Client, table: &str) -> Result<(), StoreErro
     })
 }
 
-/// Checks that the table has our keys and our index: another one is not changed.
+/// That the table has our keys and our index and no replica: one that was made for something else is not mended.
 fn must_be_ours(table: &TableDescription) -> Result<(), StoreError> {
-    let index = table.global_secondary_indexes().iter().find(|index| index.index_name() == Some(STATE_INDEX));
-    let ours = key_names(table.key_schema()) == [PK, SK]
-        && index.is_some_and(|index| key_names(index.key_schema()) == [STATE_SHARD, STATE_KEY]);
-    if ours {
-        return Ok(());
+    let refused =
+        |problem: String| Err(StoreError::Refused { operation: "DescribeTable", source: problem.into() });
+    let index = match index_state(table) {
+        IndexState::Usable | IndexState::NotActive => true,
+        IndexState::Foreign | IndexState::Missing => false,
+    };
+    if !are_keys(table, table.key_schema(), [PK, SK]) || !index {
+        return refused(format!(
+            "the table stands there with other keys than {PK}, {SK}, or without the index {STATE_INDEX} as it should be"
+        ));
     }
-    let problem =
-        format!("the table exists with other keys than {PK}, {SK}, or without the index {STATE_INDEX}");
-    Err(StoreError::Refused { operation: "DescribeTable", source: problem.into() })
+    let replicas = replicas(table);
+    if !replicas.is_empty() {
+        let regions = replicas.join(", ");
+        return refused(format!(
+            "the table has replicas in {regions}: two regions can hand out a sandbox twice, since a condition holds within one"
+        ));
+    }
+    Ok(())
 }
 
-async fn expires(client: &Client, table: &str) -> Result<bool, StoreError> {
+/// The attribute by which the table removes items, if it does.
+async fn ttl_attribute(client: &Client, table: &str) -> Result<Option<String>, StoreError> {
     let described = client.describe_time_to_live().table_name(table).send().await;
     let described = described.map_err(|error| failed("DescribeTimeToLive", table, error))?;
-    let status = described.time_to_live_description().and_then(|ttl| ttl.time_to_live_status());
-    Ok(matches!(status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)))
+    let ttl = described.time_to_live_description.filter(|ttl| {
+        matches!(ttl.time_to_live_status(), Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))
+    });
+    Ok(ttl.map(|ttl| ttl.attribute_name.unwrap_or_default()))
 }
 
 async fn expire_by_ttl(client: &Client, table: &str) -> Result<(), StoreError> {
-    if expires(client, table).await? {
-        return Ok(());
+    match ttl_attribute(client, table).await?.as_deref() {
+        Some(a::TTL) => return Ok(()),
+        Some(other) => {
+            let problem = format!(
+                "the table removes what is past its {other}: turn that off (aws dynamodb update-time-to-live) first, ours is {}",
+                a::TTL
+            );
+            return Err(StoreError::Refused { operation: "UpdateTimeToLive", source: problem.into() });
+        }
+        None => {}
     }
     let ttl = TimeToLiveSpecification::builder().attribute_name(a::TTL).enabled(true).build();
     let ttl = ttl.map_err(|error| built_wrong("UpdateTimeToLive", error))?;

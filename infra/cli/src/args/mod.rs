@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use broker_domain::{Job, STALE_GRACE_HOURS, Status};
+use broker_domain::{Job, LONGEST_STALE_GRACE_HOURS, LabDuration, STALE_GRACE_HOURS, Status};
 use broker_runtime::config::SETTINGS;
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
@@ -96,7 +96,8 @@ pub(crate) struct JobRun {
     #[arg(long)]
     pub(crate) accept_stale: bool,
     /// Purge-stale: how long a sandbox must have been stale
-    #[arg(long, default_value_t = STALE_GRACE_HOURS)]
+    #[arg(long, default_value_t = STALE_GRACE_HOURS,
+        value_parser = clap::value_parser!(u32).range(0..=i64::from(LONGEST_STALE_GRACE_HOURS)))]
     pub(crate) grace_period_hours: u32,
     /// How long to wait for the end of the run
     #[arg(long, default_value_t = 300)]
@@ -126,9 +127,9 @@ pub(crate) struct OneSandbox {
 pub(crate) struct Extend {
     #[command(flatten)]
     pub(crate) one: OneSandbox,
-    /// The hours to add
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=168))]
-    pub(crate) hours: u16,
+    /// The hours to add, 1 to 168
+    #[arg(long)]
+    pub(crate) hours: LabDuration,
 }
 
 #[derive(Debug, Args)]

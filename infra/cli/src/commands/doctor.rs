@@ -16,12 +16,9 @@ use broker_store::StoreError;
 use broker_store::schema::{self, IndexState};
 use serde::Serialize;
 
-use crate::context::{Context, Settings};
+use crate::context::{COMPARED, Context, Settings};
 use crate::done::Done;
 use crate::output;
-
-/// Responses of AWS that a clock is compared with before it is trusted.
-const COMPARED: usize = 4;
 
 /// One line of the report.
 #[derive(Debug, Serialize)]
@@ -137,6 +134,20 @@ async fn table(context: &Context) -> [Finding; 2] {
     let foreign = "It was made for something else: set BROKER_TABLE to another name.".to_owned();
     let problem = if !seen.keys {
         Some((format!("{name} has other keys than PK and SK"), foreign.clone()))
+    } else if !seen.replicas.is_empty() {
+        let found = format!("{name} has replicas in {}", seen.replicas.join(", "));
+        Some((
+            found,
+            "Remove them: conditions hold within one region, so two regions can hand out a sandbox twice."
+                .to_owned(),
+        ))
+    } else if let Some(attribute) = &seen.foreign_ttl {
+        let found = format!("{name} removes what is past its {attribute}");
+        Some((
+            found,
+            "Turn that off (aws dynamodb update-time-to-live), then run `broker init`: ours is ttl."
+                .to_owned(),
+        ))
     } else if !seen.active {
         Some((format!("{name} is not active"), "Wait until it is, and check again.".to_owned()))
     } else if !seen.expires {
@@ -165,7 +176,7 @@ async fn table(context: &Context) -> [Finding; 2] {
 }
 
 async fn queues(context: &Context) -> [Finding; 2] {
-    let seen = match inspect::queues(&context.aws, &context.names).await {
+    let seen = match inspect::queues(&context.aws, &context.names, context.config.visibility).await {
         Ok(seen) => seen,
         Err(error) => {
             return [not_found(&error), Finding::wrong("redrive", "not checked", "Repair the queues first.")];
@@ -177,19 +188,40 @@ async fn queues(context: &Context) -> [Finding; 2] {
         let found = format!("missing: {}", missing.join(", "));
         (found, "Run `broker init`, or set BROKER_PREFIX to the prefix of the queues' names.".to_owned())
     });
-    let differs = seen.iter().find(|queue| !queue.differs.is_empty()).map(|queue| {
-        let found = format!("{} has another {}", queue.queue, queue.differs.join(" and "));
-        (found, "Run `broker init` (on AWS: terraform apply), or messages that fail are lost too early or never kept.".to_owned())
+    let differs = |of_redrive: bool| {
+        let told: Vec<_> = seen.iter().filter_map(|queue| different(queue, of_redrive)).collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    };
+    let missing = missing.or_else(|| {
+        let todo = "Run `broker init` (on AWS: terraform apply), or messages come too late or are too large.";
+        Some((differs(false)?, todo.to_owned()))
+    });
+    let differs = differs(true).map(|found| {
+        let todo = "Run `broker init` (on AWS: terraform apply), or messages that fail are lost too early or never kept.";
+        (found, todo.to_owned())
     });
     let names = seen.iter().map(|queue| queue.queue.as_str()).collect::<Vec<_>>().join(", ");
-    let redrive = match (&missing, differs) {
-        (Some(_), None) => Some(("queues are missing".to_owned(), "Repair the queues first.".to_owned())),
-        (Some(_) | None, differs) => differs,
+    let absent = seen.iter().any(|queue| !queue.exists);
+    let redrive = match (absent, differs) {
+        (true, None) => Some(("queues are missing".to_owned(), "Repair the queues first.".to_owned())),
+        (true | false, differs) => differs,
     };
     [
         Finding::of("queues", missing, names),
         Finding::of("redrive", redrive, "messages that fail too often are kept for 14 days"),
     ]
+}
+
+/// The attributes in which a queue is another than ours: of what keeps dead letters, or of the rest.
+fn different(queue: &inspect::Inspection, of_redrive: bool) -> Option<String> {
+    const OF_REDRIVE: [&str; 3] = ["MessageRetentionPeriod", "RedriveAllowPolicy", "RedrivePolicy"];
+    let names: Vec<_> = queue
+        .differs
+        .iter()
+        .map(String::as_str)
+        .filter(|name| OF_REDRIVE.contains(name) == of_redrive)
+        .collect();
+    (!names.is_empty()).then(|| format!("{} has another {}", queue.queue, names.join(" and ")))
 }
 
 fn not_found(error: &QueueError) -> Finding {
@@ -202,7 +234,7 @@ fn not_found(error: &QueueError) -> Finding {
 async fn clock(context: &Context) -> Finding {
     for _ in 0..COMPARED {
         // Only the date of the response matters here.
-        if inspect::queues(&context.aws, &context.names).await.is_err() {
+        if inspect::queues(&context.aws, &context.names, context.config.visibility).await.is_err() {
             break;
         }
     }

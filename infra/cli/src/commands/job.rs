@@ -18,6 +18,8 @@ use crate::output;
 const LOOK: Duration = Duration::from_millis(200);
 /// The deadline of a run: a worker does not begin it later, even if no command waits.
 const BEGUN_WITHIN: Duration = Duration::from_secs(60);
+/// However long its operator waits: workers refuse what plans further ahead.
+const BEGUN_WITHIN_AT_MOST: Duration = Duration::from_secs(24 * 3_600);
 
 pub(crate) async fn run(context: Context, args: args::JobRun) -> anyhow::Result<Done> {
     let task = match args.job {
@@ -27,9 +29,13 @@ pub(crate) async fn run(context: Context, args: args::JobRun) -> anyhow::Result<
     };
     let urls = QueueUrls::resolve(&context.aws, &context.names).await?;
     let sender = Sender::new(context.aws.sqs.clone(), urls.get(QueueKind::Maintenance), 1);
-    let (now, wait) = (context.clock.now(), Duration::from_secs(args.timeout_s));
+    let (now, wait) = (context.now().await?, Duration::from_secs(args.timeout_s));
     let id = context.entropy.request_id(now);
-    let times = Times { enqueued_at: now, reply_by: now, deadline: now.plus(wait.max(BEGUN_WITHIN)) };
+    let times = Times {
+        enqueued_at: now,
+        reply_by: now,
+        deadline: now.plus(wait.clamp(BEGUN_WITHIN, BEGUN_WITHIN_AT_MOST)),
+    };
     context.audit(Act::RunJob, &task.to_string(), None).await?;
     context.store.record_run(id, task.as_str(), now).await?;
     sender.send(MaintenanceMessage::run(id, task, times).encode()).await?;
@@ -82,18 +88,18 @@ struct Shown {
 
 pub(crate) async fn pause(context: Context, args: args::JobName) -> anyhow::Result<Done> {
     context.audit(Act::PauseJob, args.job.as_str(), None).await?;
-    context.store.pause_job(args.job, context.clock.now()).await?;
+    context.store.pause_job(args.job, context.now().await?).await?;
     show_schedule(&context, args).await
 }
 
 pub(crate) async fn resume(context: Context, args: args::JobName) -> anyhow::Result<Done> {
     context.audit(Act::ResumeJob, args.job.as_str(), None).await?;
-    context.store.resume_job(args.job, context.clock.now()).await?;
+    context.store.resume_job(args.job, context.now().await?).await?;
     show_schedule(&context, args).await
 }
 
 async fn show_schedule(context: &Context, args: args::JobName) -> anyhow::Result<Done> {
-    let tick = context.store.tick(args.job, Duration::ZERO, context.clock.now()).await?;
+    let tick = context.store.tick(args.job, Duration::ZERO, context.now().await?).await?;
     let paused = tick.paused_at.is_some();
     if args.output.json {
         output::json(&Shown { job: args.job, paused, next_run_at: tick.next_run_at.as_secs() })?;

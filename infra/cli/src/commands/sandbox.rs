@@ -1,10 +1,8 @@
 //! `broker sandbox`: show, release, extend, retry the deletion of one sandbox.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, bail};
 use broker_api::response::bodies::PooledSandbox;
-use broker_domain::{Allocation, EndReason, LeaseEnd, SandboxId, Status};
+use broker_domain::{Allocation, EndReason, LabDuration, LeaseEnd, SandboxId, Status, Timestamp};
 use broker_store::{Act, Changed, EndOutcome, Record, Seen};
 use serde_json::{Value, json};
 
@@ -13,8 +11,8 @@ use crate::context::Context;
 use crate::done::Done;
 use crate::output;
 
-/// The longest lease, from now.
-const LONGEST: Duration = Duration::from_secs(168 * 3_600);
+/// How often a write is decided on anew when its sandbox changed at the same moment.
+const TRIES: usize = 5;
 
 pub(crate) async fn show(context: Context, args: args::OneSandbox) -> anyhow::Result<Done> {
     let record = read(&context, &args.id).await?;
@@ -22,42 +20,65 @@ pub(crate) async fn show(context: Context, args: args::OneSandbox) -> anyhow::Re
 }
 
 pub(crate) async fn release(context: Context, args: args::OneSandbox) -> anyhow::Result<Done> {
-    let record = read(&context, &args.id).await?;
-    let allocation = live(&record)?;
+    let mut record = read(&context, &args.id).await?;
+    live(&record)?;
     context.audit(Act::Release, &args.id, None).await?;
-    let end = LeaseEnd::by_broker(EndReason::Released, context.clock.now());
-    match context.store.end(&record.sandbox.id, allocation, &end).await? {
-        EndOutcome::Ended => print(&read(&context, &args.id).await?, args.output.json),
-        EndOutcome::MovedOn => bail!("{} changed at the same moment: try again", args.id),
+    for _ in 0..TRIES {
+        let allocation = live(&record)?;
+        let end = LeaseEnd::by_broker(EndReason::Released, context.now().await?);
+        let ended = context.store.end(&record.sandbox.id, allocation, &end).await?;
+        record = read(&context, &args.id).await?;
+        if ended == EndOutcome::Ended {
+            return print(&record, args.output.json);
+        }
     }
+    bail!("{} changes all the time: look again", args.id)
 }
 
 pub(crate) async fn extend(context: Context, args: args::Extend) -> anyhow::Result<Done> {
-    let record = read(&context, &args.one.id).await?;
-    let (allocation, now) = (live(&record)?, context.clock.now());
-    let expires_at = allocation.expires_at.max(now).floor_to_second();
-    let expires_at = expires_at.plus(Duration::from_secs(3_600 * u64::from(args.hours)));
-    if expires_at > now.plus(LONGEST) {
+    let mut record = read(&context, &args.one.id).await?;
+    longer(&record, args.hours, context.now().await?)?;
+    context.audit(Act::Extend, &args.one.id, Some(args.hours.hours().into())).await?;
+    for _ in 0..TRIES {
+        let now = context.now().await?;
+        let (allocation, expires_at) = (live(&record)?, longer(&record, args.hours, now)?);
+        let extended = context.store.extend(&record.sandbox.id, allocation, expires_at, now).await?;
+        record = read(&context, &args.one.id).await?;
+        if extended == Changed::Done {
+            return print(&record, args.one.output.json);
+        }
+    }
+    bail!("{} changes all the time: look again", args.one.id)
+}
+
+/// When a lease ends that is given so much longer.
+fn longer(record: &Record, by: LabDuration, now: Timestamp) -> anyhow::Result<Timestamp> {
+    let expires_at = live(record)?.expires_at.max(now).floor_to_second().plus(by.as_duration());
+    if expires_at > now.plus(LabDuration::LONGEST.as_duration()) {
         bail!("a lease may last 168 hours from now at most");
     }
-    context.audit(Act::Extend, &args.one.id, Some(args.hours.into())).await?;
-    done(context.store.extend(&record.sandbox.id, allocation, expires_at, now).await?, &args.one.id)?;
-    print(&read(&context, &args.one.id).await?, args.one.output.json)
+    Ok(expires_at)
 }
 
 pub(crate) async fn retry_delete(context: Context, args: args::OneSandbox) -> anyhow::Result<Done> {
-    let (record, now) = (read(&context, &args.id).await?, context.clock.now());
-    let seen = Seen { id: &record.sandbox.id, version: record.sandbox.version };
+    let mut record = read(&context, &args.id).await?;
     context.audit(Act::RetryDelete, &args.id, None).await?;
-    let changed = match record.sandbox.status {
-        Status::DeletionFailed => context.store.retry_deletion(seen, now).await?,
-        Status::PendingDeletion => context.store.postpone(seen, now, now).await?,
-        other @ (Status::Available | Status::Allocated | Status::Stale | Status::Deleted) => {
-            bail!("{} is {other}: there is no deletion to retry", args.id)
+    for _ in 0..TRIES {
+        let now = context.now().await?;
+        let seen = Seen { id: &record.sandbox.id, version: record.sandbox.version };
+        let changed = match record.sandbox.status {
+            Status::DeletionFailed => context.store.retry_deletion(seen, now).await?,
+            Status::PendingDeletion => context.store.postpone(seen, now, now).await?,
+            other @ (Status::Available | Status::Allocated | Status::Stale | Status::Deleted) => {
+                bail!("{} is {other}: there is no deletion to retry", args.id)
+            }
+        };
+        record = read(&context, &args.id).await?;
+        if changed == Changed::Done {
+            return print(&record, args.output.json);
         }
-    };
-    done(changed, &args.id)?;
-    print(&read(&context, &args.id).await?, args.output.json)
+    }
+    bail!("{} changes all the time: look again", args.id)
 }
 
 async fn read(context: &Context, id: &str) -> anyhow::Result<Record> {
@@ -69,13 +90,6 @@ fn live(record: &Record) -> anyhow::Result<&Allocation> {
     let sandbox = &record.sandbox;
     let live = sandbox.allocation.as_ref().filter(|_| sandbox.status == Status::Allocated);
     live.with_context(|| format!("{} is {}: it has no lease", sandbox.id, sandbox.status))
-}
-
-fn done(changed: Changed, id: &str) -> anyhow::Result<()> {
-    match changed {
-        Changed::Done => Ok(()),
-        Changed::MovedOn => bail!("{id} changed at the same moment: try again"),
-    }
 }
 
 fn print(record: &Record, as_json: bool) -> anyhow::Result<Done> {

@@ -43,8 +43,9 @@ async fn perform(
         context.clock.clone(),
         context.entropy.clone(),
     );
+    let now = context.now().await?;
     let selection = if args.ids.is_empty() {
-        Selection::Matching(args.filter.at(context.clock.now()))
+        Selection::Matching(args.filter.at(now))
     } else {
         Selection::These(args.ids)
     };

@@ -106,8 +106,8 @@ pub(crate) async fn run(context: Context, args: args::Adopt) -> anyhow::Result<D
 }
 
 async fn look(context: &Context) -> anyhow::Result<Look> {
-    let (store, now) = (context.store.clone(), context.clock.now());
-    let hours = context.config.lab_duration_hours;
+    let (store, now) = (context.store.clone(), context.now().await?);
+    let hours = context.config.lab_duration;
     let read = move |segment, after| {
         let store = store.clone();
         async move { store.survey(segment, SEGMENTS, after, hours, now).await }
@@ -134,7 +134,7 @@ fn changes(before: &HashMap<String, u64>, after: &HashMap<String, u64>) -> usize
 
 /// An owner who repeats before the lease exists would get a second sandbox.
 async fn must_be_alone(context: &Context) -> anyhow::Result<()> {
-    let now = context.clock.now();
+    let now = context.now().await?;
     let instances = context.store.instances().await?;
     let living = instances.iter().filter(|instance| !heartbeat::is_gone(instance, now)).count();
     if living > 0 {
@@ -177,7 +177,7 @@ async fn apply(
         {
             tally(&done??, report);
         }
-        let (store, now) = (context.store.clone(), context.clock.now());
+        let (store, now) = (context.store.clone(), context.now().await?);
         let minted = Minted {
             allocation_id: context.entropy.allocation_id(),
             request_id: context.entropy.request_id(now),

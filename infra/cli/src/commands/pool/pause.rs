@@ -21,7 +21,7 @@ struct Shown {
 }
 
 pub(crate) async fn pause(context: Context, json: bool) -> anyhow::Result<Done> {
-    context.store.pause_pool(OPERATOR, context.clock.now()).await?;
+    context.store.pause_pool(OPERATOR, context.now().await?).await?;
     show(&context, json).await
 }
 

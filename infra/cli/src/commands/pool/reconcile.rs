@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use broker_domain::{
-    AllocateRequest, EndReason, Fingerprint, IdempotencyKey, LeaseEnd, LeaseKey, Sandbox, SandboxId, Status,
-    Times, Timestamp, TrackId, TrackName,
+    AllocateRequest, EndReason, Fingerprint, IdempotencyKey, LabDuration, LeaseEnd, LeaseKey, Sandbox,
+    SandboxId, Status, Times, Timestamp, TrackId, TrackName,
 };
 use broker_provider::{AccountId, Listed, Provider};
 use broker_store::accounts::record_all;
@@ -121,7 +121,7 @@ pub(crate) async fn run(context: Context, args: args::Reconcile) -> anyhow::Resu
         if gone && sandbox.status == Status::Available {
             report.missing += 1;
             let seen = Seen { id: &sandbox.id, version: sandbox.version };
-            if args.apply && context.store.missing(seen, context.clock.now()).await? == Changed::MovedOn {
+            if args.apply && context.store.missing(seen, context.now().await?).await? == Changed::MovedOn {
                 report.left += 1;
             }
         }
@@ -181,7 +181,10 @@ async fn take(
 ) -> anyhow::Result<bool> {
     match step {
         Step::AsItIs | Step::Conflict | Step::Unknown => Ok(true),
-        Step::End => end(context, &line.sandbox_id).await,
+        Step::End => match &line.track {
+            Some(track) => end(context, &line.sandbox_id, track).await,
+            None => Ok(true),
+        },
         Step::Lease | Step::GiveUp => {
             let Some(free) = make_available(context, line, sandbox, listed).await? else { return Ok(false) };
             let key = line.track.as_ref().filter(|_| step == Step::Lease).map(|track| LeaseKey {
@@ -198,7 +201,8 @@ async fn take(
                 track: TrackId::new(NOBODY)?,
                 key: IdempotencyKey::new(line.sandbox_id.as_str())?,
             };
-            Ok(claim(context, line, nobody, &free).await? && end(context, &line.sandbox_id).await?)
+            let owner = nobody.track.clone();
+            Ok(claim(context, line, nobody, &free).await? && end(context, &line.sandbox_id, &owner).await?)
         }
     }
 }
@@ -210,7 +214,7 @@ async fn make_available(
     sandbox: Option<&Sandbox>,
     listed: Option<&Listed>,
 ) -> anyhow::Result<Option<Candidate>> {
-    let now = context.clock.now();
+    let now = context.now().await?;
     let listed = listed.and_then(|listed| listed.accounts.get(&line.sandbox_id));
     let known = sandbox.map(|sandbox| (sandbox.name.clone(), sandbox.external_id.clone()));
     let listed = listed.filter(|account| AccountId::of(&account.external_id).is_some());
@@ -238,7 +242,7 @@ async fn make_available(
 
 /// Whether `key` got the sandbox.
 async fn claim(context: &Context, line: &HandedOut, key: LeaseKey, free: &Candidate) -> anyhow::Result<bool> {
-    let now = context.clock.now();
+    let now = context.now().await?;
     let ask = AllocateRequest {
         request_id: context.entropy.request_id(now),
         lease_key: key,
@@ -246,7 +250,7 @@ async fn claim(context: &Context, line: &HandedOut, key: LeaseKey, free: &Candid
         fingerprint: Fingerprint::unknown(),
         track_name: line.track_name.clone(),
         prefix: None,
-        lab_duration_hours: hours_left(line, now).unwrap_or(context.config.lab_duration_hours),
+        lab_duration: time_left(line, now).unwrap_or(context.config.lab_duration),
         asynchronous: false,
         times: Times { enqueued_at: now, reply_by: now, deadline: now },
     };
@@ -258,15 +262,17 @@ async fn claim(context: &Context, line: &HandedOut, key: LeaseKey, free: &Candid
 }
 
 /// What is left of a lease, in whole hours.
-fn hours_left(line: &HandedOut, now: Timestamp) -> Option<u16> {
+fn time_left(line: &HandedOut, now: Timestamp) -> Option<LabDuration> {
     let left = Timestamp::from_secs(line.expires_at?).since(now) + Duration::from_secs(3_599);
-    u16::try_from(left.as_secs() / 3_600).ok().map(|hours| hours.clamp(1, 168))
+    Some(LabDuration::nearest(left.as_secs() / 3_600))
 }
 
-async fn end(context: &Context, id: &SandboxId) -> anyhow::Result<bool> {
+/// Ends what `owner` holds the sandbox by; `false` if it is not theirs any more.
+async fn end(context: &Context, id: &SandboxId, owner: &TrackId) -> anyhow::Result<bool> {
     let sandbox = context.store.sandbox(id).await?;
-    let Some(allocation) = sandbox.and_then(|sandbox| sandbox.allocation) else { return Ok(false) };
-    let end = LeaseEnd::by_broker(EndReason::Released, context.clock.now());
+    let allocation = sandbox.and_then(|sandbox| sandbox.allocation);
+    let Some(allocation) = allocation.filter(|a| a.lease_key.track == *owner) else { return Ok(false) };
+    let end = LeaseEnd::by_broker(EndReason::Released, context.now().await?);
     Ok(context.store.end(id, &allocation, &end).await? == EndOutcome::Ended)
 }
 

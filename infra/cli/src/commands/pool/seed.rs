@@ -40,7 +40,7 @@ pub(crate) async fn run(context: Context, args: args::Seed) -> anyhow::Result<Do
     } else {
         let Context { store, entropy, .. } = &context;
         let seeded =
-            seed(store, entropy, args.start, args.count, &args.name_prefix, context.clock.now()).await?;
+            seed(store, entropy, args.start, args.count, &args.name_prefix, context.now().await?).await?;
         Report { inserted: seeded.inserted, existing: seeded.existing, refused: seeded.refused, removed: 0 }
     };
     if args.output.json {
