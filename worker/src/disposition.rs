@@ -185,7 +185,7 @@ mod tests {
                     assert_eq!(code, "newer_version");
                     break;
                 }
-                other => panic!("{other:?}"),
+                other @ (Disposition::Done | Disposition::MakeVisible(_)) => panic!("{other:?}"),
             }
         }
         let waited = now.since(began);
