@@ -1,6 +1,6 @@
 //! `POST /v1/sandboxes/{id}/mark-for-deletion`: the owner gives a sandbox back.
 //!
-//! Whether the caller may is decided by the worker, in the same write. `respond-async` is ignored: a return takes no longer
+//! The worker checks the owner, in the same write. `respond-async` is ignored: a return takes no longer
 //! than its reply, and there is no reason to cancel one.
 
 use std::time::Duration;

@@ -209,7 +209,7 @@ fn transfer_coding(value: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// The size that the line before a chunk tells; what stands behind a semicolon means nothing (7.1.1).
+/// The size in the line before a chunk; extensions behind a semicolon are ignored (7.1.1).
 fn chunk_size(text: &[u8]) -> Result<u64, Refusal> {
     let size = text.split(|byte| *byte == b';').next().unwrap_or_default();
     number(size.trim_ascii_end(), 16).ok_or(Refusal::Ambiguous)

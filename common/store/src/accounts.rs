@@ -1,7 +1,7 @@
 //! The accounts' records of a table that an older version filled, or that was restored in part.
 //!
-//! Sandboxes that stood there before accounts had records get theirs here, those in somebody's hands first. Until that
-//! is done once ([`ensure_recorded`]) nothing may enter the pool: whatever lets sandboxes in asks for it first. Of several
+//! Sandboxes from before accounts had records get theirs here, allocated ones first. Until that is done once
+//! ([`ensure_recorded`]) nothing may enter the pool: every way in calls it first. Of several
 //! available sandboxes of one account, or beside a used one, all but one are made stale: they are not handed out, sync
 //! does not bring them back, and a day later they are removed. Invariant: safe to repeat and to run beside anything.
 
@@ -28,7 +28,7 @@ pub struct AccountHolder {
     pub status: Status,
     /// The version at which it was read.
     pub version: u64,
-    /// Whether another tool wrote it and nobody took it over yet.
+    /// Whether another tool wrote it and it is not adopted yet.
     pub foreign: bool,
     /// Whether it would be forgotten by its `ttl`.
     pub expires: bool,
@@ -127,7 +127,7 @@ pub async fn record_all(store: &Store, entropy: &Entropy, now: Timestamp) -> Res
     Ok(recorded)
 }
 
-/// Whoever is in somebody's hands has the account before whoever is offered.
+/// An allocated sandbox has the account before an available one.
 const fn rank(status: Status) -> u8 {
     match status {
         Status::Allocated => 0,

@@ -21,7 +21,7 @@ pub enum Changed {
 pub enum Entered {
     /// It was written.
     Done,
-    /// The sandbox is not as it was read: somebody else was faster.
+    /// The sandbox is not as it was read: another write was faster.
     MovedOn,
     /// Another sandbox has the account, or had it for good: nothing was written.
     AccountTaken {

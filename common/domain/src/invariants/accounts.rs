@@ -62,7 +62,7 @@ fn suspect(violation: Violation, sandboxes: Vec<SandboxId>, account: &AccountKey
     Suspect { violation, sandboxes, leases: Vec::new(), accounts: vec![account.clone()] }
 }
 
-/// The sandboxes that are for somebody or in somebody's hands, by account, with the allocation that they bear.
+/// The available and the allocated sandboxes, by account, with their allocation ids.
 pub(super) fn offered(inventory: &Inventory) -> HashMap<AccountKey, Vec<(&SandboxId, Option<AllocationId>)>> {
     let mut offered: HashMap<_, Vec<_>> = HashMap::new();
     for (id, sandbox) in inventory.sandboxes.iter().filter(|(_, sandbox)| is_offered(sandbox.status)) {

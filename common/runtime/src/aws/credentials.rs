@@ -174,7 +174,7 @@ mod tests {
         let refreshed = refreshed(&source, &clock);
         source.answers.notify_one();
         assert_eq!(id(&refreshed).await, "id-0");
-        // The source is asked again and does not answer; nobody waits for it.
+        // The source is asked again and does not answer; no caller waits for it.
         while source.asked.load(Ordering::SeqCst) < 2 {
             assert_eq!(id(&refreshed).await, "id-0");
             tokio::task::yield_now().await;

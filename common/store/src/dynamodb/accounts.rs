@@ -39,7 +39,7 @@ const ACCOUNT_IS_HOLDERS: &str = "sandbox_id = :holder and attribute_not_exists(
 pub(super) enum AccountChange<'a> {
     /// The sandbox has it from now on.
     Hold(&'a ExternalId),
-    /// The sandbox had it, and nobody ever used it.
+    /// The sandbox had it, and was never used.
     Release(&'a ExternalId),
     /// The sandbox had it, it was handed out, and it is gone.
     Retire(&'a ExternalId, Timestamp),
@@ -66,7 +66,7 @@ pub(super) fn replaced<'a>(
 /// How a write of a sandbox with its accounts ended.
 pub(super) enum Written {
     Done,
-    /// The sandbox's own condition failed; this is what stands there, if the write asked for it.
+    /// The sandbox's own condition failed; this is the existing item, if the write asked for it.
     MovedOn(Option<Item>),
     /// Another sandbox has the account.
     AccountTaken(SandboxId),
@@ -180,7 +180,7 @@ impl Store {
         Ok(page)
     }
 
-    /// Writes the record of the account of a sandbox that stands there without one.
+    /// Writes the record of the account of an existing sandbox without one.
     pub(crate) async fn record_account(
         &self,
         sandbox: &SandboxId,

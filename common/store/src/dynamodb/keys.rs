@@ -20,7 +20,7 @@ pub(super) const STATE_KEY: &str = "state_key";
 
 pub(super) const SANDBOX_PREFIX: &str = "SBX#";
 pub(super) const LEASE_PREFIX: &str = "LEASE#";
-/// Under which an account of the provider stands, by its external id as `AccountKey` writes it.
+/// The partition of an account of the provider, by its external id as `AccountKey` writes it.
 pub(super) const ACCOUNT_PREFIX: &str = "EXT#";
 pub(super) const REQUEST_PREFIX: &str = "REQ#";
 /// The partition of all instances, which are sorted by id.

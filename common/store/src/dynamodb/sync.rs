@@ -48,8 +48,8 @@ const fn first_version(now: Timestamp) -> u64 {
 const STALE_AND_UNUSED: &str = "#status = :stale and version = :seen and attribute_not_exists(allocation_id)";
 
 impl Store {
-    /// Puts a sandbox that the provider lists into the pool, if no item has its id and no sandbox its account; else what
-    /// stands in the way.
+    /// Puts a sandbox that the provider lists into the pool, if no item has its id and no sandbox its account; else returns
+    /// the item in its way.
     pub async fn insert(&self, sandbox: &NewSandbox, now: Timestamp) -> Result<Inserted, StoreError> {
         match self.put_new(sandbox, now, synced(now)).await? {
             Written::Done => Ok(Inserted::New(first_version(now))),
@@ -61,7 +61,7 @@ impl Store {
         }
     }
 
-    /// Puts a sandbox that none stands in the way of, with its account's record; else what does.
+    /// Puts a sandbox with its account's record if both keys are free; else returns the existing item.
     pub(super) async fn put_new(
         &self,
         sandbox: &NewSandbox,

@@ -46,7 +46,7 @@ pub(super) struct Diff {
 /// The difference between the table and the provider's list.
 ///
 /// A row is the sandbox whose account it names, whatever its label: under another label it is refused, and its sandbox is
-/// not missing. Of several rows of one account that is nobody's yet, the first by label counts.
+/// not missing. Of several rows of one account without a sandbox, the first by label counts.
 pub(super) fn between(mut ours: HashMap<SandboxId, Known>, theirs: Listed) -> Diff {
     let mut diff = Diff {
         listed: (theirs.accounts.len() + theirs.unreadable.len()) as u64,

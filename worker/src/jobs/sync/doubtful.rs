@@ -16,7 +16,7 @@ pub(super) enum Doubt {
     AccountOf(SandboxId),
     /// The provider would not delete it: its external id names no account.
     NoAccount,
-    /// It is in somebody's hands under another account.
+    /// It is allocated under another account.
     AnotherAccount,
 }
 

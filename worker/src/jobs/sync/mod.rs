@@ -59,7 +59,7 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
     ended
 }
 
-/// Nothing enters the pool before every sandbox that stands there has its account's record.
+/// No sandbox enters the pool before every existing one has its account's record.
 async fn record_accounts(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
     let mended = accounts::ensure_recorded(&jobs.store, &jobs.entropy, jobs.clock.now()).await;
     let Some(recorded) = mended.map_err(JobError::Accounts)? else { return Ok(()) };

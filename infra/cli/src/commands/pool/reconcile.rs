@@ -1,13 +1,14 @@
-//! `broker pool reconcile`: a table that was restored is brought up to what was handed out since.
+//! `broker pool reconcile`: brings a restored table up to date with what was handed out since.
 //!
 //! It reads JSON lines, one for each sandbox that the logs of the API, or the platform, know to have been handed out:
-//! `{"sandbox_id", "track", "idempotency_key", "track_name", "expires_at", "returned"}`, all but the first optional. What
-//! the table calls available and a line does not is leased to its track, or, if it was given back, or nobody knows whose
-//! it is, goes the way of every used sandbox. What the provider lists no more becomes stale; what only the provider
-//! lists and a line names is taken in first. Each step is the claim or the end of any request, with its conditions.
+//! `{"sandbox_id", "track", "idempotency_key", "track_name", "expires_at", "returned"}`, all but the first optional. A
+//! sandbox that is available in the table and handed out in a line is leased to its track, or, if it was returned or its
+//! track is unknown, becomes pending deletion. A sandbox that the provider does not list becomes stale; one that only the
+//! provider lists and a line names is inserted first. Each step is the claim or the end of any request, with its
+//! conditions.
 //!
 //! Invariants: nothing is written without `--apply`, nor to a pool that is open; repeating it is safe; a copy is open
-//! only after a run that left nothing. What it does not do: guess what no line names.
+//! only after a run that left nothing. Sandboxes that no line names are not guessed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read as _;
@@ -32,7 +33,7 @@ use crate::done::Done;
 use crate::output;
 use broker_store::scan_all::scan;
 
-/// Who holds what nobody is known to hold, until it is given up a moment later.
+/// The track of sandboxes with an unknown owner, until they are given up a moment later.
 const NOBODY: &str = "reconciled";
 
 /// One line of what was handed out.
@@ -57,11 +58,11 @@ enum Step {
     AsItIs,
     /// Its track gets its lease.
     Lease,
-    /// It was used, and nobody is to have it.
+    /// It was used, and must be deleted.
     GiveUp,
     /// Its lease has ended since.
     End,
-    /// The table says that somebody else has it: only people can tell.
+    /// The table names another owner: an operator must decide.
     Conflict,
     /// Neither table nor provider has it.
     Unknown,
@@ -196,7 +197,7 @@ async fn take(
             {
                 return Ok(true);
             }
-            // Its key holds another one by now, or nobody is to have it.
+            // Its key holds another one by now, or it must be deleted.
             let nobody = LeaseKey {
                 track: TrackId::new(NOBODY)?,
                 key: IdempotencyKey::new(line.sandbox_id.as_str())?,
