@@ -235,6 +235,9 @@ async fn a_sweep_that_dies_between_a_queue_and_its_instance_forgets_it_later() {
         let left = queues.reply_queues().await;
         let [dead] = left.as_slice() else { panic!("{left:?} of {both:?}") };
         broker.table().age_heartbeat(dead).await;
+        broker.start_worker().await;
+        assert_eq!(broker.job("sweep").await.changed, 0, "seen once");
+        broker.stop_workers().await;
         dies_in(broker, "sweep", Point::Swept).await;
         assert!(queues.reply_queues().await.is_empty(), "it is gone");
         assert_eq!(broker.table().instances().await.iter().filter(|role| *role == "api").count(), 1);

@@ -8,6 +8,7 @@
 //! | `api_dies` | any two effects of an API |
 //! | `dead_letters` | any two effects of a drainer and of a replay |
 //! | `lost_answers` | an effect at AWS and its response |
+//! | `passing_errors` | what AWS says for a while, and what it says for ever |
 //! | `outages` | a service that is down, and up again |
 //! | `silence` | AWS that never answers, and processes that are alive all the same |
 //! | `jobs_die` | any two effects of a job |
@@ -17,6 +18,7 @@ mod dead_letters;
 mod jobs_die;
 mod lost_answers;
 mod outages;
+mod passing_errors;
 mod silence;
 mod worker_dies;
 mod worker_pauses;

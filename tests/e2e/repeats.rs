@@ -1,7 +1,9 @@
 //! Repeats: a track that repeats its request gets the same sandbox, over any API.
 
 use broker_tests::cli::Stats;
-use broker_tests::{Setup, story, together};
+use std::time::Duration;
+
+use broker_tests::{Latency, Setup, story, together, wait_for_condition};
 
 use crate::count;
 
@@ -32,6 +34,62 @@ async fn fifty_simultaneous_repeats_of_one_key_get_one_sandbox() {
         }
         let stats = broker.stats().await;
         assert_eq!(stats, Stats { total: 60, available: 57, allocated: 3, ..Stats::default() });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_asked_for_again_and_again_costs_few_calls_and_each_request_has_its_own_end() {
+    const REPEATS: u64 = 300;
+    story(Setup::new().apis(1).workers(1).pool(20).faults(1), async |broker| {
+        let hop = (Duration::from_millis(8), Duration::from_millis(8));
+        broker.proxy().set_latency(Latency { dynamodb: hop, ..Latency::none() });
+        let first = broker.allocate("student").key("hot").send().await.expect_status(201);
+        let before = broker.proxy().tallies().calls("TransactWriteItems");
+        let hot: Vec<_> = (0..REPEATS).map(|_| broker.allocate("student").key("hot").send()).collect();
+        let hot = tokio::spawn(together(hot));
+        let others: Vec<_> = (0..10).map(|n| broker.allocate(&format!("other-{n}")).send()).collect();
+        for answer in together(others).await {
+            answer.expect_status(201);
+        }
+        // One of them asks for something else under that key, others do not wait.
+        let other = broker.allocate("student").key("hot").body(r#"{"lab_duration_hours": 7}"#);
+        other.send().await.expect_problem(422, "IDEMPOTENCY_KEY_REUSED");
+        for _ in 0..3 {
+            let queued = broker.allocate("student").key("hot").respond_async().send().await;
+            let location = queued.expect_status(202).must_have("location").to_owned();
+            let outcome = broker.outcome(&location, "student").await;
+            assert_eq!(outcome.json["response"]["body"]["sandbox_id"], first.json["sandbox_id"]);
+        }
+        let hot = hot.await.expect("answers");
+        assert_eq!(count(&hot, 200), hot.len(), "{hot:#?}");
+        assert!(hot.iter().all(|answer| answer.sandbox_id() == first.sandbox_id()));
+        let calls = broker.proxy().tallies().calls("TransactWriteItems") - before;
+        assert!(calls < REPEATS / 2, "{calls} calls for {REPEATS} repeats of one key");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_return_that_is_asked_for_again_and_again_is_one_return() {
+    story(Setup::new().apis(1).workers(1).pool(3).faults(1), async |broker| {
+        let held = broker.allocate("student").send().await.expect_status(201);
+        let before = broker.proxy().tallies().calls("TransactWriteItems");
+        let hop = (Duration::from_millis(8), Duration::from_millis(8));
+        broker.proxy().set_latency(Latency { dynamodb: hop, ..Latency::none() });
+        let calls: Vec<_> =
+            (0..100).map(|_| broker.return_sandbox(held.sandbox_id(), "student").send()).collect();
+        let answers = together(calls).await;
+        assert_eq!(count(&answers, 200), 100, "{answers:#?}");
+        let first = &answers[0].json["deletion_requested_at"];
+        assert!(answers.iter().all(|answer| answer.json["deletion_requested_at"] == *first));
+        let calls = broker.proxy().tallies().calls("TransactWriteItems") - before;
+        assert!(calls < 50, "{calls} calls for a hundred repeats of one return");
+        wait_for_condition("one to be returned", async || match broker.stats().await {
+            stats if stats.pending_deletion == 1 => Ok(()),
+            stats => Err(stats),
+        })
+        .await;
     })
     .await;
 }

@@ -4,7 +4,9 @@ use std::ops::Deref;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use broker_local::aws_shape::credentials;
 use nix::sys::signal::Signal;
+use tokio_util::sync::CancellationToken;
 
 use crate::answer::Answer;
 use crate::api::{ADMIN_TOKEN, Api, Call, TRACK_TOKEN};
@@ -12,7 +14,7 @@ use crate::binaries::binaries;
 use crate::endpoint::{self, Endpoints};
 use crate::process::Process;
 use crate::proxy::FaultProxy;
-use crate::setup::{Environment, Setup};
+use crate::setup::{Environment, Setup, as_on_aws};
 use crate::wait::wait_for_condition;
 use crate::warden;
 
@@ -80,13 +82,18 @@ impl Broker {
             Some(own) => &own.urls,
             None => &Endpoints::shared().await.urls,
         };
-        let proxy = match setup.faults {
+        let seed = setup.faults.or_else(|| as_on_aws().then_some(1));
+        let proxy = match seed {
             Some(seed) => Some(FaultProxy::start(urls, seed).await),
             None => None,
         };
         let process_urls = proxy.as_ref().map_or(urls, FaultProxy::urls);
+        let mut environment = Environment::new(urls, process_urls, setup.vars);
+        if let (Some(proxy), true) = (&proxy, as_on_aws()) {
+            environment = environment.shaped(proxy.behave_as_aws(1), slow_credentials().await);
+        }
         let mut broker = Self {
-            environment: Environment::new(urls, process_urls, setup.vars),
+            environment,
             apis: Vec::new(),
             workers: Vec::new(),
             next: AtomicUsize::new(0),
@@ -343,4 +350,18 @@ async fn ready(name: &str, api: &Api) {
         }
     })
     .await;
+}
+
+/// A source of credentials that now and then takes its time, on a thread of its own until this process ends.
+async fn slow_credentials() -> String {
+    let (started, at) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async move {
+            let source = credentials::start(1, CancellationToken::new()).await.expect("a free port");
+            let _ = started.send(source);
+            std::future::pending::<()>().await;
+        });
+    });
+    at.await.expect("it listens")
 }

@@ -126,6 +126,7 @@ impl Environment {
     ///
     /// When it does.
     pub async fn job(&self, job: &str) -> JobReport {
+        self.lists_are_current().await;
         self.cli_ok(&["job", "run", job, "--json"]).await.json()
     }
 
@@ -135,6 +136,7 @@ impl Environment {
     ///
     /// When it does not.
     pub async fn job_refused(&self, job: &str) -> JobReport {
+        self.lists_are_current().await;
         let output = self.cli(&["job", "run", job, "--json"]).await;
         assert_eq!(output.code, 1, "job run {job}: {output:#?}");
         let report: JobReport = output.json();

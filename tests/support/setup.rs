@@ -2,9 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use broker_local::aws_shape::Shaper;
+
 use crate::endpoint::{REGION, Urls};
 use crate::queues::Queues;
 use crate::table::Table;
+use crate::wait::wait_until;
 
 /// The options of a story's broker.
 #[derive(Clone, Debug)]
@@ -71,6 +74,15 @@ impl Default for Setup {
     }
 }
 
+/// Whether every story meets AWS as it is: `BROKER_TEST_AWS=1 cargo test …`. What each story proves must hold there, too.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "one command runs every story under it; no story depends on it"
+)]
+pub fn as_on_aws() -> bool {
+    std::env::var_os("BROKER_TEST_AWS").is_some_and(|value| value != "0")
+}
+
 /// The environment of every process of one broker: table, queues and settings.
 #[derive(Clone, Debug)]
 pub struct Environment {
@@ -79,6 +91,10 @@ pub struct Environment {
     process_urls: Urls,
     name: String,
     vars: Vec<(String, String)>,
+    /// What shapes the calls of the processes, if anything does.
+    shaper: Option<Shaper>,
+    /// Where the processes find their credentials, if that is slow.
+    credentials: Option<String>,
 }
 
 impl Environment {
@@ -86,12 +102,26 @@ impl Environment {
         static BROKERS: AtomicU64 = AtomicU64::new(0);
         let number = BROKERS.fetch_add(1, Ordering::Relaxed);
         let (urls, process_urls) = (urls.clone(), process_urls.clone());
-        Self { urls, process_urls, name: format!("t{}-{number}", std::process::id()), vars }
+        let name = format!("t{}-{number}", std::process::id());
+        Self { urls, process_urls, name, vars, shaper: None, credentials: None }
+    }
+
+    /// The same, where the calls of the processes are shaped and their credentials come from that address.
+    pub(crate) fn shaped(self, shaper: Shaper, credentials: String) -> Self {
+        Self { shaper: Some(shaper), credentials: Some(credentials), ..self }
+    }
+
+    /// Waits until index and lists show all that the processes wrote and made: a job finds its work there.
+    pub async fn lists_are_current(&self) {
+        let Some(shaper) = &self.shaper else { return };
+        wait_until("index and lists to follow", || shaper.is_current()).await;
     }
 
     /// Of a broker that was started otherwise, with this table and prefix.
     pub(crate) fn named(name: &str, urls: &Urls) -> Self {
-        Self { urls: urls.clone(), process_urls: urls.clone(), name: name.to_owned(), vars: Vec::new() }
+        let (urls, process_urls) = (urls.clone(), urls.clone());
+        let (name, vars) = (name.to_owned(), Vec::new());
+        Self { urls, process_urls, name, vars, shaper: None, credentials: None }
     }
 
     /// The name of its table, which is also the prefix of its queues.
@@ -111,7 +141,12 @@ impl Environment {
 
     /// The environment variables of APIs and workers.
     pub fn process_vars(&self) -> Vec<(String, String)> {
-        self.vars_at(&self.process_urls)
+        let mut vars = self.vars_at(&self.process_urls);
+        if let Some(source) = &self.credentials {
+            vars.retain(|(name, _)| !["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].contains(&name.as_str()));
+            vars.push(("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), source.clone()));
+        }
+        vars
     }
 
     fn vars_at(&self, urls: &Urls) -> Vec<(String, String)> {

@@ -106,10 +106,15 @@ impl Table {
 
     /// Lets the API of a reply queue have said for the last time that it lives more than 90 s ago.
     pub async fn age_heartbeat(&self, reply_queue: &str) {
+        self.age_heartbeat_by(reply_queue, 95).await;
+    }
+
+    /// Lets the API of a reply queue have said for the last time so many seconds ago that it lives.
+    pub async fn age_heartbeat_by(&self, reply_queue: &str, seconds: u64) {
         let id = reply_queue.rsplit("replies-").next().expect("an id");
         let mut instance = self.get_at("INSTANCE", id).await.expect("an instance");
         assert_eq!(instance["process_role"], text("api"));
-        instance.insert("heartbeat_ms".to_owned(), number((now_s() - 95) * 1_000));
+        instance.insert("heartbeat_ms".to_owned(), number((now_s() - seconds) * 1_000));
         self.put(instance).await;
     }
 

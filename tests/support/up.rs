@@ -11,7 +11,7 @@ use crate::binaries::binaries;
 use crate::endpoint::{self, Urls};
 use crate::process::Process;
 use crate::queues::Queues;
-use crate::setup::Environment;
+use crate::setup::{Environment, as_on_aws};
 use crate::wait::wait_for_condition;
 
 /// A running `broker up`.
@@ -31,6 +31,9 @@ impl Up {
     /// [`Up::start`] by a command that ends in running `broker` with its arguments.
     pub async fn start_with(mut command: Command, args: &[&str]) -> Self {
         endpoint::clean(&mut command).args(["up", "--port", "0"]).args(args);
+        if as_on_aws() {
+            command.arg("--aws-latency");
+        }
         command.env("BROKER_TRACK_TOKENS", format!("platform={TRACK_TOKEN}"));
         command.env("BROKER_LOG", "info,dynoxide=error,rustack_sqs_core=error,broker_api=warn");
         command.env("BROKER_LOG_FORMAT", "json");

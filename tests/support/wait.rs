@@ -1,6 +1,6 @@
 //! Waiting for conditions, and doing many things at once.
 //!
-//! The only `sleep` of the tests is the poll interval in [`wait_for_condition`]. A story never sleeps: it names the
+//! The only `sleep` of the tests is the poll interval of what waits here. A story never sleeps: it names the
 //! condition, and a timeout reports the last state that was seen.
 
 use std::fmt::Debug;
@@ -36,6 +36,20 @@ pub async fn wait_for_condition<T, S: Debug>(what: &str, mut check: impl AsyncFn
         Ok(found) => found,
         Err(_) => panic!("waited {PATIENCE:?} for {what}; last state: {last:?}"),
     }
+}
+
+/// Looks until `holds` says so: [`wait_for_condition`] where nothing is asked of anybody.
+///
+/// # Panics
+///
+/// After [`PATIENCE`], with `what` was waited for.
+pub async fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !holds() {
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "waited {PATIENCE:?} for {what}");
 }
 
 /// Runs `work`, which must end within `limit`. For promises of the kind "at once, not after the wait": `limit` lies far

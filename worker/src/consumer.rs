@@ -1,9 +1,9 @@
 //! Consumer of the requests queue: permit → receive → handle → reply → delete.
 //!
 //! Invariants: no more is received than can be started; a message is deleted only after its outcome is stored or sent, or
-//! after its dead letter is sent; a message that cannot be processed affects no other.
+//! after its dead letter is sent; a message that cannot be processed affects no other; one key holds a share of the permits
+//! at most.
 
-use std::error::Error;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,14 +25,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consuming::{self, chain};
 use crate::disposition::{Disposition, QueueAcks};
-use crate::handlers::Handlers;
+use crate::finality::{Finality, Next, Refusals};
+use crate::handlers::{HandlerError, Handlers};
 use crate::health::Health;
 use crate::reply::{ReplyError, ReplySender};
+use crate::shares::{self, Shares};
 
 /// The most concurrent polls; SQS returns ten messages a poll.
 const MAX_POLLS: usize = 8;
 /// How long a message of a newer version waits for a newer worker at first.
 const NEWER_VERSION_WAITS: Duration = Duration::from_secs(5);
+
+/// How long a request waits in the queue whose key has too many before it.
+const CROWDED_KEY_WAITS: Duration = Duration::from_secs(1);
 
 /// Consumes the requests queue.
 #[derive(Debug)]
@@ -44,6 +49,7 @@ pub(crate) struct Consumer {
     handlers: Handlers,
     replies: ReplySender,
     health: Health,
+    shares: Shares,
     clock: Clock,
     entropy: Entropy,
 }
@@ -74,6 +80,7 @@ impl Consumer {
             handlers,
             replies,
             health,
+            shares: Shares::of(config.worker_concurrency),
             clock,
             entropy,
         }
@@ -104,7 +111,7 @@ impl Consumer {
     ) {
         let began = self.clock.instant();
         crash_points::point(Point::Received);
-        let mut work = pin!(self.work(&delivery, stop));
+        let mut work = pin!(self.work(&delivery, permit, stop));
         let soon = tokio::time::timeout(self.visibility / 2, work.as_mut()).await;
         let disposition = if let Ok(disposition) = soon {
             disposition
@@ -112,14 +119,18 @@ impl Consumer {
             let _hidden = self.acks.keep_hidden(&delivery, self.visibility);
             work.await
         };
-        drop(permit);
         self.acks.apply(&delivery, &disposition).await;
         metrics::histogram!("broker_message_handling_seconds")
             .record(self.clock.instant().duration_since(began));
     }
 
-    /// Reads a message and does what it asks, where it stands in its trace.
-    async fn work(&self, delivery: &Delivery, stop: &CancellationToken) -> Disposition {
+    /// Decodes a message and processes it in its trace, once its key's share has room. The permit is free when it returns.
+    async fn work(
+        &self,
+        delivery: &Delivery,
+        permit: Option<OwnedSemaphorePermit>,
+        stop: &CancellationToken,
+    ) -> Disposition {
         let now = self.clock.now();
         let message = match RequestMessage::decode_taken(&delivery.body, delivery.sent_at.max(now)) {
             Ok(message) => message,
@@ -129,42 +140,51 @@ impl Consumer {
             Ok(reply_to) => reply_to,
             Err(error) => return Disposition::of_foreign(&error),
         };
+        let request = Request::from(&message);
+        let entering = self.shares.enter(shares::key_of(&request), permit);
+        let _share = match stop.run_until_cancelled(entering).await {
+            Some(Some(share)) => share,
+            Some(None) => return Disposition::Resend(CROWDED_KEY_WAITS),
+            None => return Disposition::MakeVisible(Duration::ZERO),
+        };
         let mut span = delivery.processing(message.traceparent.as_deref());
         span.set("broker.kind", message.body.kind());
         span.set("broker.request_id", message.request_id.to_string());
-        trace::within(span.context(), self.process_and_reply(delivery, &message, &reply_to, stop)).await
+        trace::within(span.context(), self.process_and_reply(delivery, &message, &request, &reply_to, stop))
+            .await
     }
 
     /// Handles a message and replies, again and again while AWS is down: an outage costs a message no receive, so that redrive
-    /// moves only messages that crash workers.
+    /// moves only messages that crash workers. It ends with a reply, or when the message can never succeed.
     async fn process_and_reply(
         &self,
         delivery: &Delivery,
         message: &RequestMessage,
+        request: &Request,
         reply_to: &ReplyQueueName,
         stop: &CancellationToken,
     ) -> Disposition {
-        let request = Request::from(message);
+        let (mut refusals, mut dead) = (Refusals::default(), None);
         for attempt in 0_u32.. {
-            let handled = match self.handlers.handle(&request).await {
-                Ok(outcome) => Ok((disposition_of(&outcome), outcome)),
-                Err(error) => match error.reason_code() {
-                    Some(code) => {
-                        let outcome = Outcome::DeadLettered { reason: code.to_owned() };
-                        Ok((Disposition::DeadLetter { code, reason: chain(&error) }, outcome))
+            let error = match self.attempt(delivery, message, request, reply_to, dead.as_ref()).await {
+                Ok(disposition) => return disposition,
+                Err(error) => error,
+            };
+            match refusals.judge(error.finality(), self.handlers.store()).await {
+                Next::End(code) => {
+                    let letter = DeadLetter { code, reason: chain(&error) };
+                    match error {
+                        Undone::Handler(_) => dead = Some(letter),
+                        // Not even that can be replied.
+                        Undone::Reply(_) => return letter.disposition(),
                     }
-                    None => Err(error),
-                },
-            };
-            let error: Box<dyn Error + Send + Sync> = match handled {
-                Ok((disposition, outcome)) => match self.reply(delivery, message, reply_to, outcome).await {
-                    Ok(()) => return disposition,
-                    Err(error) => Box::new(error),
-                },
-                Err(error) => Box::new(error),
-            };
+                    continue;
+                }
+                Next::AtOnce => continue,
+                Next::Later => {}
+            }
             self.health.suspect();
-            let cause = chain(&*error);
+            let cause = chain(&error);
             tracing::warn!(request_id = %message.request_id, attempt, cause, "not done, tried again soon");
             let pause = consuming::backoff(attempt, &self.entropy);
             if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
@@ -172,6 +192,26 @@ impl Consumer {
             }
         }
         Disposition::MakeVisible(Duration::ZERO)
+    }
+
+    /// One attempt: handles the message and replies; one that is `dead` gets only its reply.
+    async fn attempt(
+        &self,
+        delivery: &Delivery,
+        message: &RequestMessage,
+        request: &Request,
+        reply_to: &ReplyQueueName,
+        dead: Option<&DeadLetter>,
+    ) -> Result<Disposition, Undone> {
+        let (disposition, outcome) = match dead {
+            Some(letter) => (letter.disposition(), Outcome::DeadLettered { reason: letter.code.to_owned() }),
+            None => {
+                let outcome = self.handlers.handle(request).await?;
+                (disposition_of(&outcome), outcome)
+            }
+        };
+        self.reply(delivery, message, reply_to, outcome).await?;
+        Ok(disposition)
     }
 
     async fn reply(
@@ -197,6 +237,37 @@ impl Consumer {
             "handled"
         );
         Ok(())
+    }
+}
+
+/// Why a message is not done.
+#[derive(Debug, thiserror::Error)]
+enum Undone {
+    #[error(transparent)]
+    Handler(#[from] HandlerError),
+    #[error(transparent)]
+    Reply(#[from] ReplyError),
+}
+
+impl Undone {
+    const fn finality(&self) -> Finality {
+        match self {
+            Self::Handler(error) => error.finality(),
+            Self::Reply(error) => error.finality(),
+        }
+    }
+}
+
+/// The reason why a message can never succeed.
+#[derive(Debug)]
+struct DeadLetter {
+    code: &'static str,
+    reason: String,
+}
+
+impl DeadLetter {
+    fn disposition(&self) -> Disposition {
+        Disposition::DeadLetter { code: self.code, reason: self.reason.clone() }
     }
 }
 

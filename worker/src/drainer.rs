@@ -35,6 +35,7 @@ pub(crate) struct Drainer {
     receiver: Receiver,
     acks: Acknowledger,
     store: Store,
+    health: Health,
     clock: Clock,
     entropy: Entropy,
 }
@@ -60,7 +61,7 @@ impl Drainer {
         let receiver = Receiver::new(client, queue, clock.clone(), entropy.clone(), options)
             .with_permits(Arc::new(Semaphore::new(AT_ONCE)))
             .with_gate(health.gate());
-        Self { source, receiver, acks, store, clock, entropy }
+        Self { source, receiver, acks, store, health: health.clone(), clock, entropy }
     }
 
     /// Drains until the lifecycle's soft end.
@@ -80,6 +81,9 @@ impl Drainer {
     /// Keeps one dead letter. If that fails, the message comes back after its visibility timeout, and finds its own success.
     async fn drain(&self, delivery: &Delivery, permit: Option<OwnedSemaphorePermit>) {
         if let Err(error) = self.keep(delivery).await {
+            if error.is_retryable() {
+                self.health.suspect();
+            }
             let cause = chain(&error);
             tracing::error!(message_id = delivery.message_id, cause, "a dead letter stays in its queue");
             return;

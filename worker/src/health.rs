@@ -1,13 +1,15 @@
-//! Health of a worker: its table answers, its pool is open, its clock can be trusted.
+//! The health of a worker, which opens and closes its gate: its table takes what requests need, its pool is not paused, its
+//! clock can be trusted.
 //!
-//! Invariant: while the gate is closed nothing is received, so an outage of the table spends no receives of messages that
-//! cannot be handled, and a paused pool is not touched. Nothing is restarted.
+//! Invariant: while the gate is closed nothing is received, so an outage of the table spends no receives of messages
+//! that cannot be handled, and a paused pool is not touched. A quiet worker costs one read each time; a table
+//! that is suspected, or was away, also has to list its index and to take writes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker_runtime::clock::Clock;
 use broker_runtime::lifecycle::Lifecycle;
-use broker_store::{PoolStatus, Store};
+use broker_store::{PoolStatus, Store, StoreError};
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
@@ -21,6 +23,8 @@ const WHEN_AWAY: Duration = Duration::from_millis(500);
 pub(crate) struct Health {
     open: watch::Receiver<bool>,
     suspect: Arc<Notify>,
+    /// When the table last failed a look.
+    failed_at: watch::Receiver<Option<Instant>>,
 }
 
 impl Health {
@@ -32,9 +36,10 @@ impl Health {
         let (opened, open) = watch::channel(*standing == PoolStatus::Open);
         let suspect = Arc::new(Notify::new());
         let stop = lifecycle.soft.clone();
-        let watcher = watch_table(store, clock, opened, Arc::clone(&suspect));
+        let (failing, failed_at) = watch::channel(None);
+        let watcher = watch_table(store, clock, opened, failing, Arc::clone(&suspect));
         tokio::spawn(async move { stop.run_until_cancelled_owned(watcher).await });
-        Self { open, suspect }
+        Self { open, suspect, failed_at }
     }
 
     /// Open while messages should be received.
@@ -47,15 +52,31 @@ impl Health {
         *self.open.borrow() && self.open.has_changed().is_ok()
     }
 
-    /// A call to the table failed: check at once.
+    /// Whether the table did not answer within this time before `now`.
+    pub(crate) fn was_away_within(&self, time: Duration, now: Instant) -> bool {
+        self.failed_at.borrow().is_some_and(|failed| now.saturating_duration_since(failed) < time)
+    }
+
+    /// The table failed somebody: look at once, and at writes too.
     pub(crate) fn suspect(&self) {
         self.suspect.notify_one();
     }
 }
 
-async fn watch_table(store: Store, clock: Clock, opened: watch::Sender<bool>, suspect: Arc<Notify>) {
+async fn watch_table(
+    store: Store,
+    clock: Clock,
+    opened: watch::Sender<bool>,
+    failing: watch::Sender<Option<Instant>>,
+    suspect: Arc<Notify>,
+) {
+    let (mut suspected, mut failed) = (false, false);
     loop {
-        let table = store.pool_status().await;
+        let table = look(&store, suspected || failed).await;
+        failed = table.is_err();
+        if failed {
+            failing.send_replace(Some(clock.instant()));
+        }
         let healthy = matches!(table, Ok(PoolStatus::Open)) && clock.is_trusted();
         metrics::gauge!("broker_clock_skew_seconds").set(clock.correction_s());
         if opened.send_replace(healthy) != healthy {
@@ -68,10 +89,22 @@ async fn watch_table(store: Store, clock: Clock, opened: watch::Sender<bool>, su
                 }
             }
         }
-        let pause = if healthy { WHEN_HEALTHY } else { WHEN_AWAY };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = suspect.notified(), if healthy => {}
-        }
+        // However many suspect it, it is looked at as often as a table that is away.
+        let least = if suspected || !healthy { WHEN_AWAY } else { Duration::ZERO };
+        tokio::time::sleep(least).await;
+        suspected = healthy
+            && tokio::select! {
+                () = suspect.notified() => true,
+                () = tokio::time::sleep(WHEN_HEALTHY.saturating_sub(least)) => false,
+            };
     }
+}
+
+/// How the pool stands; if `thorough`, only where the table takes everything that a request needs.
+async fn look(store: &Store, thorough: bool) -> Result<PoolStatus, StoreError> {
+    let standing = store.pool_status().await?;
+    if thorough {
+        store.takes_writes().await?;
+    }
+    Ok(standing)
 }

@@ -18,6 +18,7 @@ mod consumer;
 mod consuming;
 mod disposition;
 mod drainer;
+mod finality;
 mod handlers;
 mod health;
 mod jobs;
@@ -25,6 +26,8 @@ mod maintenance;
 mod ops;
 mod reply;
 mod schedule;
+mod shares;
+mod starting;
 
 use std::sync::Arc;
 
@@ -53,11 +56,15 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let Process { config, clock, entropy, aws, lifecycle, metrics } = process;
     let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
     let names = QueueNames::new(&config.prefix)?;
-    let urls = QueueUrls::resolve(&aws, &names).await?;
-    let standing = store.pool_status().await?;
-
     let id = entropy.uuid();
-    store.heartbeat(&Instance::new(id, Role::Worker, clock.now())).await?;
+    let prepare = || async {
+        let urls = QueueUrls::resolve(&aws, &names).await?;
+        let standing = store.pool_status().await?;
+        store.heartbeat(&Instance::new(id, Role::Worker, clock.now())).await?;
+        Ok((urls, standing))
+    };
+    let prepared = starting::patiently(&lifecycle, &entropy, prepare);
+    let Some((urls, standing)) = prepared.await? else { return Ok(()) };
 
     jobs::begin_counting();
     let health = Health::start(store.clone(), clock.clone(), &lifecycle, &standing);
@@ -71,6 +78,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         maintenance: Sender::new(aws.sqs.clone(), urls.get(QueueKind::Maintenance), Sender::MAX_IN_FLIGHT),
         aws: aws.clone(),
         urls: urls.clone(),
+        health: health.clone(),
         clock: clock.clone(),
         entropy: entropy.clone(),
         stop: lifecycle.soft.clone(),

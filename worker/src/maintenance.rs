@@ -26,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::consuming;
 use crate::disposition::{Disposition, QueueAcks};
+use crate::finality::{Finality, Next, Refusals};
 use crate::health::Health;
 use crate::jobs::deletion::{self, Planned};
 use crate::jobs::{Jobs, Stopping};
@@ -138,13 +139,16 @@ impl Maintenance {
     where
         D: Future<Output = Result<Disposition, MaintenanceError>>,
     {
+        let mut refusals = Refusals::default();
         for attempt in 0_u32.. {
             let error = match decide().await {
                 Ok(disposition) => return disposition,
                 Err(error) => error,
             };
-            if !error.is_retryable() {
-                return Disposition::DeadLetter { code: "refused", reason: error.to_string() };
+            match refusals.judge(error.finality(), &self.jobs.store).await {
+                Next::End(code) => return Disposition::DeadLetter { code, reason: consuming::chain(&error) },
+                Next::AtOnce => continue,
+                Next::Later => {}
             }
             self.health.suspect();
             let (message_id, request_id) = (&delivery.message_id, request_id.map(tracing::field::display));
@@ -197,7 +201,7 @@ impl Maintenance {
             tracing::info!(job = task.as_str(), "not begun before its deadline: left to the next run");
             JobReport { aborted: Some(TOO_LATE.to_owned()), ..JobReport::new(task) }
         } else {
-            match self.jobs.run(task).await {
+            match self.jobs.run(task, message.times().deadline).await {
                 Ok(report) => report,
                 Err(Stopping) => return Ok(Disposition::MakeVisible(Duration::ZERO)),
             }
@@ -228,7 +232,7 @@ impl Maintenance {
             tracing::info!(%job, reason, "trigger received, job not started");
             return Ok(Disposition::Done);
         }
-        if let Err(Stopping) = self.jobs.run(&Task::from(job)).await {
+        if let Err(Stopping) = self.jobs.run(&Task::from(job), Timestamp::from_ms(u64::MAX)).await {
             return Ok(Disposition::MakeVisible(Duration::ZERO));
         }
         crash_points::point(Point::Ran);
@@ -248,6 +252,8 @@ impl Maintenance {
         let reply = Reply::new(message.request_id, outcome).traced(sending.traceparent());
         match self.replies.send(reply_to, reply.encode()).await {
             Ok(()) | Err(SendError::Gone { .. }) => Ok(()),
+            // The report is stored; a wake-up that nobody waits for any more is not worth a message's time.
+            Err(SendError::Unavailable { .. }) if self.jobs.clock.now() > message.times().reply_by => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -263,10 +269,10 @@ enum MaintenanceError {
 }
 
 impl MaintenanceError {
-    const fn is_retryable(&self) -> bool {
+    const fn finality(&self) -> Finality {
         match self {
-            Self::Store(error) => error.is_retryable(),
-            Self::Send(error) => error.is_retryable(),
+            Self::Store(error) => Finality::of(error, "refused", "refused"),
+            Self::Send(error) => Finality::of_send(error),
         }
     }
 }

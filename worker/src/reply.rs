@@ -11,6 +11,8 @@ use broker_runtime::clock::Clock;
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Completion, Store, StoreError};
 
+use crate::finality::Finality;
+
 /// Reply queues whose senders are kept; there is one per API process.
 const REPLY_QUEUES: usize = 256;
 /// Calls under way per reply queue.
@@ -22,9 +24,19 @@ pub(crate) enum ReplyError {
     /// The outcome could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The reply could not be sent.
+    /// The reply could not be sent. If SQS does not take it, the outcome is stored.
     #[error(transparent)]
     Send(#[from] SendError),
+}
+
+impl ReplyError {
+    /// Whether the outcome can ever be told.
+    pub(crate) const fn finality(&self) -> Finality {
+        match self {
+            Self::Store(error) => Finality::of(error, "malformed_item", "table_refused"),
+            Self::Send(error) => Finality::of_send(error),
+        }
+    }
 }
 
 /// Stores outcomes and sends replies.
@@ -52,10 +64,8 @@ impl ReplySender {
         reply_to: &ReplyQueueName,
         outcome: Outcome,
     ) -> Result<(), ReplyError> {
-        let stored = message.asynchronous
-            || self.clock.now() > message.times().reply_by
-            || is_only_told(message, &outcome);
-        let outcome = if stored {
+        let nobody_waits = message.asynchronous || self.clock.now() > message.times().reply_by;
+        let outcome = if nobody_waits || is_only_told(message, &outcome) {
             let stored = self.store_outcome(message, outcome).await?;
             crash_points::point(Point::OutcomeStored);
             stored
@@ -85,7 +95,16 @@ impl ReplySender {
                 self.replies.retry_later(reply_to, reply);
                 Ok(())
             }
-            Err(error) => Err(error.into()),
+            Err(error @ SendError::Refused { .. }) => {
+                // Whoever waits finds it at the end of the wait.
+                self.store_outcome(message, outcome).await?;
+                Err(error.into())
+            }
+            Err(error @ SendError::Unavailable { .. }) if nobody_waits => {
+                tracing::info!(request_id = %message.request_id, "not told to anybody, the outcome is stored: {error}");
+                Ok(())
+            }
+            Err(error @ SendError::Unavailable { .. }) => Err(error.into()),
         }
     }
 

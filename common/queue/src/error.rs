@@ -1,7 +1,8 @@
 //! Errors of SQS calls, classified by what the caller must do.
 //!
-//! Only an error that is known to be about the message itself is final; an unknown one (no credentials, a new code) counts
-//! as unavailable, so that it never ends a message.
+//! **Unknown is not final.** Only what is known to be wrong with the message itself ends it, of a whole call as of one
+//! entry; everything else (no credentials, a key of KMS that is off, a new code, whoever SQS says is at fault) counts as
+//! unavailable.
 
 use std::error::Error;
 use std::fmt;
@@ -105,17 +106,19 @@ pub(super) enum Failure {
     Unavailable(Cause),
 }
 
-/// The codes that are about the message or the receipt, not the service.
-const REFUSALS: [&str; 10] = [
+/// The codes that speak of the message or the receipt, not of the service.
+const REFUSALS: [&str; 12] = [
     "AWS.SimpleQueueService.BatchRequestTooLong",
     "AWS.SimpleQueueService.MessageNotInflight",
     "AWS.SimpleQueueService.UnsupportedOperation",
     "BatchRequestTooLong",
+    "InvalidAttributeValue",
     "InvalidMessageContents",
     "InvalidParameterValue",
     "MessageNotInflight",
     "ReceiptHandleIsInvalid",
     "InvalidIdFormat",
+    "MessageTooLong",
     "UnsupportedOperation",
 ];
 
@@ -144,7 +147,7 @@ impl Failure {
         };
         if is_missing_queue(&failed.code) {
             Self::Gone
-        } else if entry.sender_fault() && !failed.code.contains("AccessDenied") {
+        } else if REFUSALS.contains(&failed.code.as_str()) {
             Self::Refused { code: failed.code, message: failed.message }
         } else {
             Self::Unavailable(Arc::new(failed))
@@ -246,8 +249,33 @@ mod tests {
     fn only_what_is_wrong_with_the_message_is_final() {
         let refused = call_failed_with("InvalidMessageContents");
         assert!(matches!(refused, SendError::Refused { .. }) && !refused.is_retryable());
-        for code in ["AccessDenied", "RequestThrottled", "ExpiredToken", "SomethingNew", ""] {
+        for code in PASSING {
             assert!(call_failed_with(code).is_retryable(), "{code}");
+        }
+    }
+
+    /// What passes, whoever SQS says is at fault.
+    const PASSING: [&str; 9] = [
+        "AccessDenied",
+        "ExpiredToken",
+        "InvalidSecurity",
+        "KmsAccessDenied",
+        "KmsDisabled",
+        "KmsInvalidState",
+        "RequestThrottled",
+        "SomethingNew",
+        "",
+    ];
+
+    #[test]
+    fn an_entry_is_final_for_what_it_is_not_for_whose_fault_it_is() {
+        for code in PASSING {
+            let failure = Failure::of_entry(&entry("0", code, true));
+            assert!(matches!(failure, Failure::Unavailable(_)), "{code}: {failure:?}");
+        }
+        for sender_fault in [true, false] {
+            let failure = Failure::of_entry(&entry("0", "InvalidMessageContents", sender_fault));
+            assert!(matches!(failure, Failure::Refused { .. }), "{failure:?}");
         }
     }
 

@@ -13,7 +13,10 @@ use uuid::Uuid;
 
 /// The interval of heartbeats.
 pub const EVERY: Duration = Duration::from_secs(30);
-/// The number of missed heartbeats after which a process counts as gone.
+/// How soon one that failed is repeated at first, and at the latest: a table that is back hears of all who live within seconds.
+const AGAIN_FIRST: Duration = Duration::from_secs(1);
+const AGAIN_LATEST: Duration = Duration::from_secs(4);
+/// After how many missed heartbeats it counts as gone.
 const MISSED: u32 = 3;
 
 /// Whether a process counts as gone at `now`.
@@ -31,20 +34,27 @@ pub async fn keep(
     received: impl Fn() -> Received,
     stop: CancellationToken,
 ) {
-    loop {
-        let stopped = stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none();
-        if stopped {
-            break;
-        }
-        let heartbeat = Instance { received: received(), ..Instance::new(id, role, clock.now()) };
-        if let Err(error) = store.heartbeat(&heartbeat).await {
-            tracing::warn!("heartbeat write failed: {error}");
+    let (mut pause, mut unsaid) = (EVERY, Received::default());
+    while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+        unsaid = unsaid.and(received());
+        let heartbeat = Instance { received: unsaid, ..Instance::new(id, role, clock.now()) };
+        match store.heartbeat(&heartbeat).await {
+            Ok(()) => (pause, unsaid) = (EVERY, Received::default()),
+            Err(error) => {
+                tracing::warn!("heartbeat write failed, repeated soon: {error}");
+                pause = soon(pause);
+            }
         }
     }
     forget(&store, id).await;
 }
 
-/// Deletes an instance; if that fails, the sweep does it.
+/// The pause after a heartbeat that failed, which came after `pause`.
+fn soon(pause: Duration) -> Duration {
+    if pause == EVERY { AGAIN_FIRST } else { (pause * 2).min(AGAIN_LATEST) }
+}
+
+/// Takes a process out of the list; what cannot be taken out is swept.
 pub async fn forget(store: &Store, id: Uuid) {
     let forgotten = async {
         let instances = store.instances().await?;
@@ -61,6 +71,20 @@ pub async fn forget(store: &Store, id: Uuid) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_heartbeat_that_failed_is_repeated_soon_and_again() {
+        let pauses = std::iter::successors(Some(soon(EVERY)), |pause| Some(soon(*pause))).take(4);
+        assert_eq!(pauses.map(|pause| pause.as_secs()).collect::<Vec<_>>(), [1, 2, 4, 4]);
+    }
+
+    #[test]
+    fn what_a_failed_heartbeat_did_not_say_the_next_one_says() {
+        let age = |s| Some(Duration::from_secs(s));
+        let unsaid = Received { requests: age(3), maintenance: None };
+        let both = unsaid.and(Received { requests: age(2), maintenance: age(1) });
+        assert_eq!(both, Received { requests: age(3), maintenance: age(1) });
+    }
 
     #[test]
     fn a_process_is_gone_after_three_missed_heartbeats() {

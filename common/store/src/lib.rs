@@ -28,5 +28,5 @@ pub use outcomes::{
 };
 pub use retry::retry_on_conflict;
 pub use upkeep::{
-    Census, Changed, Entered, Inserted, Instance, PoolStatus, Received, Record, Role, Run, Tick,
+    Census, Changed, Entered, Inserted, Instance, PoolStatus, Received, Record, Role, Run, Sightings, Tick,
 };

@@ -37,7 +37,20 @@ pub enum StoreError {
         /// Its name.
         table: String,
     },
-    /// DynamoDB refuses the call: a bug, or missing rights. Another attempt does not help.
+    /// AWS does not accept this process just now: expired credentials, missing rights, a key of KMS that is off. It passes
+    /// when somebody mends it; nothing was changed.
+    #[error("AWS does not accept {operation} of this process: {code}")]
+    Denied {
+        /// Which call.
+        operation: &'static str,
+        /// AWS's code.
+        code: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The table does not take this write. It is final only if the table takes others at the same time
+    /// ([`Store::takes_writes`](crate::Store::takes_writes)).
     #[error("the table refuses {operation}")]
     Refused {
         /// The operation.
@@ -63,6 +76,7 @@ impl StoreError {
             Self::Conflict => "conflict",
             Self::Unavailable { .. } => "unavailable",
             Self::NoTable { .. } => "no_table",
+            Self::Denied { .. } => "denied",
             Self::Refused { .. } => "refused",
             Self::Malformed { .. } => "malformed",
         }
@@ -71,7 +85,7 @@ impl StoreError {
     /// Whether a later attempt can help.
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Conflict | Self::Unavailable { .. } | Self::NoTable { .. } => true,
+            Self::Conflict | Self::Unavailable { .. } | Self::NoTable { .. } | Self::Denied { .. } => true,
             Self::Refused { .. } | Self::Malformed { .. } => false,
         }
     }

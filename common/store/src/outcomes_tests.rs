@@ -46,7 +46,12 @@ fn each_trouble_has_its_word_and_says_whether_it_passes() {
         (StoreError::Conflict, "conflict", true),
         (StoreError::Unavailable { operation: "GetItem", source: source() }, "unavailable", true),
         (StoreError::NoTable { table: "t".to_owned() }, "no_table", true),
-        (StoreError::Refused { operation: "GetItem", source: source() }, "refused", false),
+        (
+            StoreError::Denied { operation: "GetItem", code: "ExpiredToken".to_owned(), source: source() },
+            "denied",
+            true,
+        ),
+        (StoreError::Refused { operation: "PutItem", source: source() }, "refused", false),
         (StoreError::Malformed { item: "SBX#a".to_owned(), attribute: "name" }, "malformed", false),
     ];
     for (error, word, passes) in troubles {

@@ -166,7 +166,33 @@ pub struct Received {
     pub maintenance: Option<Duration>,
 }
 
-/// A recorded run of a job.
+impl Received {
+    /// The oldest of both.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.max(other.requests),
+            maintenance: self.maintenance.max(other.maintenance),
+        }
+    }
+}
+
+/// What a sweep found without a sign of life.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sightings {
+    /// When it looked; `None` if no sweep did yet.
+    pub as_of: Option<Timestamp>,
+    /// Each by the name of its reply queue, which a worker only has in name: its last heartbeat, if it has an instance.
+    pub unseen: BTreeMap<String, Option<Timestamp>>,
+}
+
+impl Sightings {
+    /// Whether `name` was there without a sign of life, and nothing has changed since.
+    pub fn saw(&self, name: &str, heartbeat: Option<Timestamp>) -> bool {
+        self.unseen.get(name) == Some(&heartbeat)
+    }
+}
+
+/// A run of a job that somebody asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     /// The job.

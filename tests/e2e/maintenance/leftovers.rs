@@ -1,6 +1,6 @@
 //! Sweep: leftovers of dead processes are removed; those of living ones are not.
 
-use broker_tests::{Setup, story, wait_for_condition};
+use broker_tests::{Outage, Service, Setup, story, wait_for_condition};
 
 #[tokio::test]
 async fn the_reply_queue_of_a_killed_api_is_swept_when_its_heartbeat_is_old() {
@@ -13,6 +13,8 @@ async fn the_reply_queue_of_a_killed_api_is_swept_when_its_heartbeat_is_old() {
         assert_eq!(broker.job("sweep").await.changed, 0, "it may only be slow");
 
         table.age_heartbeat(&dead).await;
+        let first = broker.job("sweep").await;
+        assert_eq!((first.changed, first.details["seen_first"]), (0, 1), "unseen is not gone: {first:?}");
         let report = broker.job("sweep").await;
         assert_eq!((report.details["reply_queues"], report.details["instances"]), (1, 1), "{report:?}");
         assert!(!queues.reply_queues().await.contains(&dead));
@@ -27,6 +29,7 @@ async fn an_api_whose_queue_was_swept_while_it_slept_makes_a_new_one() {
         let (queues, table) = (broker.queues(), broker.table());
         let queue = queues.reply_queues().await.remove(0);
         table.age_heartbeat(&queue).await;
+        assert_eq!(broker.job("sweep").await.changed, 0);
         assert_eq!(broker.job("sweep").await.details["reply_queues"], 1);
         wait_for_condition("a new reply queue", async || match queues.reply_queues().await.as_slice() {
             [new] if *new != queue => Ok(()),
@@ -38,6 +41,52 @@ async fn an_api_whose_queue_was_swept_while_it_slept_makes_a_new_one() {
             if matches!(answer.status, 200 | 201) { Ok(()) } else { Err(answer) }
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_says_between_two_sweeps_that_it_lives_is_not_swept() {
+    story(Setup::new().apis(2).pool(1), async |broker| {
+        let (queues, table) = (broker.queues(), broker.table());
+        let alive = queues.reply_queues().await;
+        for queue in &alive {
+            table.age_heartbeat(queue).await;
+        }
+        assert_eq!(broker.job("sweep").await.details["seen_first"], 2);
+        // Another one, and old as well: what counts is that something changed.
+        for queue in &alive {
+            table.age_heartbeat_by(queue, 93).await;
+        }
+        let report = broker.job("sweep").await;
+        assert_eq!((report.changed, report.details["seen_first"]), (0, 2), "{report:?}");
+        assert_eq!(queues.reply_queues().await.len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nobody_is_swept_for_what_nobody_could_say_while_the_table_was_away() {
+    story(Setup::new().apis(1).workers(1).pool(1).faults(1), async |broker| {
+        let queues = broker.queues();
+        let away = broker.proxy().outage(Service::DynamoDb, Outage::Refused);
+        wait_for_condition("the worker to stop receiving", async || {
+            match broker.worker(0).metrics().probe("/readyz").await {
+                Some((503, _)) => Ok(()),
+                other => Err(other),
+            }
+        })
+        .await;
+        for queue in queues.reply_queues().await {
+            broker.table().age_heartbeat(&queue).await;
+        }
+        drop(away);
+        for _ in 0..2 {
+            let report = broker.job_refused("sweep").await;
+            assert_eq!(report.changed, 0, "{report:?}");
+        }
+        assert_eq!(queues.reply_queues().await.len(), 1);
+        broker.allocate("student").send().await.expect_status(201);
     })
     .await;
 }

@@ -46,7 +46,8 @@ enum Command {
 #[derive(Debug, Args)]
 struct Run {
     /// new: allocations, pool never empty; exhausted: as many sandboxes as users, then none; repeats: the same key again;
-    /// returns: allocate beforehand, then give back; open: constant arrival at --rate; paced: one at a time, at --rate
+    /// returns: allocate beforehand, then give back; open: constant arrival at --rate; paced: one at a time, at --rate;
+    /// hot: new, beside one key that is repeated at --rate
     scenario: Scenario,
     /// Users at a time, each waiting for its answer before it asks again
     #[arg(long, default_value_t = 50)]

@@ -46,6 +46,8 @@ pub(crate) enum Row {
     Races,
     /// One user, with the hops of a network
     Hops,
+    /// Ten users beside one key that is repeated 300 times a second, with the hops of a network
+    Hot,
 }
 
 impl Row {
@@ -58,6 +60,7 @@ impl Row {
             Self::Others => "Repeats and returns beside new allocations, 50 users",
             Self::Saturated => "500 users, saturated",
             Self::Single => "One user at a time",
+            Self::Hot => "Ten users beside a key that is repeated 300 times a second, hops of 8 and 5 ms",
             Self::Pool => "A pool of 1,000,000 beside one of 1,000: 500 paced claims",
             Self::Workers => {
                 "Three workers beside one: 4 messages at a time each, 5 ms injected into every AWS call"
@@ -86,6 +89,7 @@ impl Row {
                 Ok(vec![figure("lost claims per allocation", AtMost(0.05), &runs, |run| run.lost_races)])
             }
             Self::Hops => hops(runs).await,
+            Self::Hot => hot(runs).await,
         }
     }
 }
@@ -222,4 +226,21 @@ async fn hops(runs: usize) -> Result<Vec<Figure>, Violation> {
     const HOPS_MS: f64 = 8.0 + 8.0 + 5.0 + 8.0 + 8.0;
     let runs = repeat(runs, &Plan { users: 1, hops: Some((8, 5)), ..Plan::of(Scenario::New) }).await?;
     Ok(vec![figure("p50, times the hops' 37 ms", AtMost(1.15), &runs, |run| p50(run) / HOPS_MS)])
+}
+
+async fn hot(runs: usize) -> Result<Vec<Figure>, Violation> {
+    let of = |scenario| Plan {
+        users: 10,
+        rate: 300,
+        hops: Some((8, 5)),
+        pool: Some(20_000),
+        ..Plan::of(scenario)
+    };
+    let without = repeat(runs, &of(Scenario::New)).await?;
+    let without = figure("p50, ms, without it", AtMost(f64::INFINITY), &without, p50).median();
+    let beside = repeat(runs, &of(Scenario::Hot)).await?;
+    Ok(vec![
+        figure("p50, times as long as without it", AtMost(1.5), &beside, |run| p50(run) / without),
+        figure("p99, ms", AtMost(500.0), &beside, p99),
+    ])
 }

@@ -35,6 +35,8 @@ pub(crate) enum Scenario {
     Open,
     /// New allocations at a constant rate, one at a time.
     Paced,
+    /// New allocations, beside one key that is repeated at a constant rate, of which no answer is counted.
+    Hot,
 }
 
 impl Scenario {
@@ -42,7 +44,7 @@ impl Scenario {
     pub(crate) fn pool(self, users: usize, rate: u64, seconds: u64) -> usize {
         let seconds = seconds as usize;
         match self {
-            Self::New | Self::Returns => MOST_PER_SECOND * seconds,
+            Self::New | Self::Returns | Self::Hot => MOST_PER_SECOND * seconds,
             Self::Later => 2 * MOST_PER_SECOND * seconds,
             Self::Exhausted => users,
             Self::Repeats => users + REPEATS_LEAVE,
@@ -72,7 +74,7 @@ impl Play {
         let addresses: Vec<String> = broker.addresses().into_iter().map(str::to_owned).collect();
         let mut play = Self { scenario, addresses, users, next: Arc::default(), held: Vec::new() };
         match scenario {
-            Scenario::New | Scenario::Open | Scenario::Paced => {}
+            Scenario::New | Scenario::Open | Scenario::Paced | Scenario::Hot => {}
             Scenario::Exhausted | Scenario::Repeats => {
                 closed(&play.addresses, users, Duration::ZERO, |user| allocation(format!("holder-{user}")))
                     .await;
@@ -88,7 +90,12 @@ impl Play {
     pub(crate) async fn run(self, rate: u64, duration: Duration) -> Vec<Sample> {
         let Self { scenario, addresses, users, next, held } = self;
         match scenario {
-            Scenario::Open => open(&addresses, rate, duration).await,
+            Scenario::Open => open(&addresses, rate, duration, |number| format!("track-{number}")).await,
+            Scenario::Hot => {
+                let flood = open(&addresses, rate, duration, |_| "hot".to_owned());
+                let users = closed(&addresses, users, duration, move |_| allocation(fresh(&next)));
+                tokio::join!(flood, users).1
+            }
             Scenario::Paced => paced(&addresses[0], rate, duration).await,
             Scenario::New | Scenario::Later | Scenario::Exhausted => {
                 closed(&addresses, users, duration, move |_| allocation(fresh(&next))).await
@@ -156,8 +163,13 @@ async fn hold(
     held.collect()
 }
 
-/// A request every 1/rate s, on any free connection; a late response delays no other request.
-async fn open(addresses: &[String], rate: u64, duration: Duration) -> Vec<Sample> {
+/// A request every 1/rate s, on whichever connection is free; a late answer delays nobody else's request.
+async fn open(
+    addresses: &[String],
+    rate: u64,
+    duration: Duration,
+    track: impl Fn(u64) -> String,
+) -> Vec<Sample> {
     let (free, mut idle) = mpsc::unbounded_channel();
     let mut running = JoinSet::new();
     let began = Instant::now();
@@ -167,13 +179,13 @@ async fn open(addresses: &[String], rate: u64, duration: Duration) -> Vec<Sample
         sleep_until(due).await;
         let address = addresses[number as usize % addresses.len()].clone();
         let user = idle.try_recv().ok();
-        let free = free.clone();
+        let (free, track) = (free.clone(), track(number));
         running.spawn(async move {
             let mut user = match user {
                 Some(user) => user,
                 None => User::connect(&address).await,
             };
-            let sample = user.post("/v1/allocate", &format!("track-{number}"), due).await;
+            let sample = user.post("/v1/allocate", &track, due).await;
             let _ = free.send(user);
             sample
         });

@@ -28,6 +28,10 @@ pub enum Fault {
     FailEntry,
     /// The queue does not exist: it was deleted, or it is so new that not all of SQS knows it.
     UnknownQueue,
+    /// The service does not accept the call, in this code: credentials, rights, a validation. Without an effect.
+    Refuse(&'static str),
+    /// SQS does not take the entries of a batch, in this code, and says that it is the sender's fault. Without an effect.
+    RefuseEntries(&'static str),
 }
 
 /// Longer than an attempt of any call but a long poll.
@@ -54,6 +58,7 @@ impl Fault {
             Self::Reorder => "reordered",
             Self::FailEntry => "failed entry",
             Self::UnknownQueue => "unknown queue",
+            Self::Refuse(code) | Self::RefuseEntries(code) => code,
         }
     }
 
@@ -65,11 +70,12 @@ impl Fault {
             | Self::LateResponse
             | Self::Throttle
             | Self::ServerError
-            | Self::ServerErrorAfterEffect => true,
+            | Self::ServerErrorAfterEffect
+            | Self::Refuse(_) => true,
             Self::Conflict => WRITES.contains(&operation),
             Self::Duplicate => ["SendMessage", "SendMessageBatch"].contains(&operation),
             Self::Reorder => ["SendMessageBatch", "ReceiveMessage"].contains(&operation),
-            Self::FailEntry => BATCHES.contains(&operation),
+            Self::FailEntry | Self::RefuseEntries(_) => BATCHES.contains(&operation),
             Self::UnknownQueue => operation == "ReceiveMessage" || BATCHES.contains(&operation),
         }
     }

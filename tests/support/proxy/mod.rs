@@ -5,7 +5,7 @@
 //! ```
 //! It understands `X-Amz-Target`, so that a fault can apply to one operation, or one queue. A [`Fault`] says what happens to a
 //! call, a [`Rule`] to which calls; a whole service can be down ([`FaultProxy::outage`]); and every call can take as long as
-//! on AWS ([`Latency`]). Invariants: without rules it changes nothing; a seed repeats its choices for the same order of calls;
+//! on AWS ([`Latency`]), or behave as AWS ([`FaultProxy::behave_as_aws`]). Invariants: without rules it changes nothing; a seed repeats its choices for the same order of calls;
 //! every call and every fault is counted by operation. Signatures are not checked.
 
 mod faults;
@@ -16,9 +16,11 @@ mod serve;
 mod tally;
 mod wire;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
+use broker_local::aws_shape::Shaper;
+use broker_runtime::clock::Clock;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::net::TcpListener;
@@ -26,6 +28,7 @@ use tokio::sync::oneshot;
 
 use crate::endpoint::Urls;
 
+pub use broker_local::aws_shape::Service;
 pub use faults::Fault;
 pub use latency::Latency;
 pub use outage::{Away, Outage};
@@ -33,15 +36,6 @@ pub use rule::Rule;
 pub use tally::{Tallies, Tally};
 
 use outage::Outages;
-
-/// One of the two AWS services.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Service {
-    /// The queues.
-    Sqs,
-    /// The table.
-    DynamoDb,
-}
 
 /// A running proxy, controllable while it runs. Dropped, it is gone.
 #[derive(Debug)]
@@ -57,6 +51,8 @@ pub struct FaultProxy {
 struct Control {
     state: Mutex<State>,
     outages: Outages,
+    /// How AWS behaves beyond the faults, if it is to.
+    shaper: OnceLock<Shaper>,
 }
 
 #[derive(Debug)]
@@ -93,6 +89,7 @@ impl FaultProxy {
                 tallies: Tallies::default(),
             }),
             outages: Outages::new(),
+            shaper: OnceLock::new(),
         });
         let (listening, at) = oneshot::channel();
         let (end, ended) = oneshot::channel();
@@ -119,6 +116,11 @@ impl FaultProxy {
     /// Where it stands in for SQS and DynamoDB.
     pub const fn urls(&self) -> &Urls {
         &self.urls
+    }
+
+    /// From now on every call is as it is on AWS ([`aws_shape`](broker_local::aws_shape)), also when it is [calm](Self::calm).
+    pub fn behave_as_aws(&self, seed: u64) -> Shaper {
+        self.control.shaper.get_or_init(|| Shaper::new(seed, Clock::system())).clone()
     }
 
     /// Adds a rule; the first that fits a call is carried out.

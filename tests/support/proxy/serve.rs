@@ -3,27 +3,19 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use broker_local::aws_shape::{Broken, Upstream, operation};
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use super::faults::TOO_LATE;
 use super::{Control, Fault, Outage, Service, wire};
 
-type Upstream = Client<HttpConnector, Full<Bytes>>;
 type Answer = Response<Full<Bytes>>;
-
-/// Why a call gets no answer; the connection is closed.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection breaks")]
-struct Broken;
 
 /// One call to the service behind.
 #[derive(Clone)]
@@ -36,16 +28,12 @@ struct Call {
 struct Proxy {
     service: Service,
     upstream: Upstream,
-    url: String,
     control: Arc<Control>,
 }
 
 /// Serves until dropped.
 pub(super) async fn serve(listener: TcpListener, service: Service, url: &str, control: Arc<Control>) {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    let upstream = Client::builder(TokioExecutor::new()).build(connector);
-    let proxy = Arc::new(Proxy { service, upstream, url: url.trim_end_matches('/').to_owned(), control });
+    let proxy = Arc::new(Proxy { service, upstream: Upstream::new(url), control });
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         if matches!(*proxy.control.outages.watch(service).borrow(), Some(Outage::Refused)) {
@@ -96,7 +84,10 @@ impl Proxy {
             }
             let latency = state.latency;
             let mut hop = || latency.one_way(self.service, &mut state.rng);
-            (fault, hop(), hop())
+            let (there, back) = (hop(), hop());
+            let (shaped_there, shaped_back) =
+                self.control.shaper.get().map(|shaper| shaper.hop(self.service)).unwrap_or_default();
+            (fault, there + shaped_there, back + shaped_back)
         };
         if !there.is_zero() {
             tokio::time::sleep(there).await;
@@ -124,6 +115,8 @@ impl Proxy {
             Fault::Throttle => Ok(wire::throttled(self.service)),
             Fault::Conflict => Ok(wire::conflict(operation, &call.body)),
             Fault::UnknownQueue => Ok(wire::unknown_queue()),
+            Fault::Refuse(code) => Ok(wire::refused(self.service, code)),
+            Fault::RefuseEntries(code) => Ok(wire::entries_refused(&call.body, code)),
             Fault::ServerError => Ok(wire::server_error(self.service)),
             Fault::ServerErrorAfterEffect => {
                 self.forward(call).await?;
@@ -148,20 +141,15 @@ impl Proxy {
         }
     }
 
-    /// The service's own answer.
+    /// The service's own answer, or what AWS may say in its place.
     async fn forward(&self, call: Call) -> Result<Answer, Broken> {
-        let path = call.head.uri.path_and_query().map_or("/", |path| path.as_str());
-        let uri: Uri = format!("{}{path}", self.url).parse().map_err(|_| Broken)?;
-        let mut request = Request::new(Full::from(call.body));
-        *request.method_mut() = call.head.method;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = without_length(call.head.headers);
-        let (head, body) = self.upstream.request(request).await.map_err(|_| Broken)?.into_parts();
-        let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
-        let mut answer = Response::new(Full::from(body));
-        *answer.status_mut() = head.status;
-        *answer.headers_mut() = without_length(head.headers);
-        Ok(answer)
+        let operation = call.operation();
+        let passing = self.upstream.passing(call.head);
+        let answer = match self.control.shaper.get() {
+            Some(shaper) => shaper.carry(self.service, &operation, call.body, &passing).await?,
+            None => passing.pass_on(&operation, call.body).await?,
+        };
+        Ok(answer.map(Full::from))
     }
 
     async fn edited(&self, answer: Answer, edit: fn(&[u8], &mut rand::rngs::SmallRng) -> Bytes) -> Answer {
@@ -173,14 +161,6 @@ impl Proxy {
 
 impl Call {
     fn operation(&self) -> String {
-        let target = self.head.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
-        wire::operation(target.unwrap_or("unknown")).to_owned()
+        operation(&self.head).to_owned()
     }
-}
-
-/// The length is that of the body that is sent on.
-fn without_length(mut headers: HeaderMap) -> HeaderMap {
-    headers.remove(CONTENT_LENGTH);
-    headers.remove(TRANSFER_ENCODING);
-    headers
 }

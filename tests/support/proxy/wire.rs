@@ -13,11 +13,6 @@ use super::Service;
 /// The longest time by which a reordered message is held back, in seconds: SQS delays by whole ones.
 const HELD_BACK_S: u64 = 2;
 
-/// `DynamoDB_20120810.GetItem` is `GetItem`.
-pub(super) fn operation(target: &str) -> &str {
-    target.rsplit_once('.').map_or(target, |(_, operation)| operation)
-}
-
 fn error(status: StatusCode, type_: &str, more: Value) -> Response<Full<Bytes>> {
     let mut body = json!({ "__type": type_, "message": "injected by the fault proxy" });
     if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
@@ -33,6 +28,26 @@ pub(super) fn throttled(service: Service) -> Response<Full<Bytes>> {
         Service::DynamoDb => "com.amazonaws.dynamodb.v20120810#ThrottlingException",
     };
     error(StatusCode::BAD_REQUEST, type_, Value::Null)
+}
+
+pub(super) fn refused(service: Service, code: &str) -> Response<Full<Bytes>> {
+    let namespace = match service {
+        Service::Sqs => "com.amazonaws.sqs",
+        Service::DynamoDb => "com.amazonaws.dynamodb.v20120810",
+    };
+    error(StatusCode::BAD_REQUEST, &format!("{namespace}#{code}"), Value::Null)
+}
+
+/// The answer to a batch of which no entry is taken.
+pub(super) fn entries_refused(request: &[u8], code: &str) -> Response<Full<Bytes>> {
+    let request: Value = serde_json::from_slice(request).unwrap_or_default();
+    let entries = request["Entries"].as_array().into_iter().flatten();
+    let failed: Vec<_> = entries
+        .map(|entry| json!({ "Id": entry["Id"], "Code": code, "SenderFault": true, "Message": "injected" }))
+        .collect();
+    let response = Response::builder().header("content-type", "application/x-amz-json-1.0");
+    let body = json!({ "Successful": [], "Failed": failed }).to_string();
+    response.body(Full::from(body)).expect("a response")
 }
 
 pub(super) fn server_error(service: Service) -> Response<Full<Bytes>> {

@@ -3,17 +3,26 @@
 //! The protocol is ARCHITECTURE.md, "Claim", which was model-checked. One write call for a new allocation, one for a repeat,
 //! no read before. "None" is answered only after a read of the key's own lease, and a claim that lost its races while
 //! candidates remain goes on until its deadline.
+//!
+//! Requests of one key take turns ([`KeyTurns`](super::key_turns)): one attempt at a time, whose look at the lease all judge
+//! that waited for it. So a key that is repeated a hundred times a second costs one claim at a time.
+
+use std::time::Duration;
 
 use broker_domain::{
-    AllocateRequest, EndReason, Lease, LeaseEnd, LeaseVerdict, Outcome, RequestState, Timestamp, judge,
-    overdue_for_owner,
+    AllocateRequest, EndReason, Grant, Lease, LeaseEnd, LeaseVerdict, NamePrefix, Outcome, RequestState,
+    Timestamp, judge, overdue_for_owner,
 };
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Claim, ClaimOutcome, StoreError};
 
+use super::key_turns::{self, Turn};
 use super::{HandlerError, Handlers};
 
-/// The result of one attempt.
+/// A request that waits for its turn looks at its deadline so long after it.
+const AFTER_THE_DEADLINE: Duration = Duration::from_millis(1);
+
+/// What one attempt came to.
 enum Attempt {
     /// The request's outcome.
     Ended(Outcome),
@@ -23,17 +32,44 @@ enum Attempt {
     InTheWay,
 }
 
+/// What an attempt learnt of its key's lease.
+#[derive(Debug)]
+pub(super) enum LeaseLearnt {
+    /// It stands so.
+    Stands(Box<Lease>),
+    /// It stands so, if there is one, and no sandbox fits this prefix.
+    NothingFits(Option<NamePrefix>, Option<Box<Lease>>),
+    /// The table did not answer.
+    Failed,
+}
+
 impl Handlers {
     pub(super) async fn allocate(&self, request: &AllocateRequest) -> Result<Outcome, HandlerError> {
+        let mut place = self.leases.place(&request.lease_key);
         let mut attempts = 0_u32;
         let outcome = loop {
-            if self.clock.now() > request.times.deadline {
+            let now = self.clock.now();
+            if now > request.times.deadline {
                 break Outcome::Expired;
             }
+            let left = request.times.deadline.since(now).saturating_add(AFTER_THE_DEADLINE);
+            let Ok(turn) = tokio::time::timeout(left, place.turn()).await else { continue };
+            let turn = match turn {
+                Turn::Mine(turn) => turn,
+                Turn::Learnt(learnt) => match self.judge_learnt(request, &learnt)? {
+                    Some(outcome) => break outcome,
+                    None => continue,
+                },
+            };
             attempts += 1;
-            match self.attempt(request).await? {
+            let attempt = self.attempt(request, &turn).await;
+            if matches!(&attempt, Err(HandlerError::Store(error)) if error.is_retryable()) {
+                turn.learnt(LeaseLearnt::Failed);
+            }
+            match attempt? {
                 Attempt::Ended(outcome) => break outcome,
                 Attempt::LostRace => {}
+                // Its turn goes on: whoever else asks for the key would be in the way as well.
                 Attempt::InTheWay => self.back_off(attempts).await,
             }
         };
@@ -41,9 +77,33 @@ impl Handlers {
         Ok(outcome)
     }
 
-    async fn attempt(&self, request: &AllocateRequest) -> Result<Attempt, HandlerError> {
+    /// What another request's attempt means for this one; `None` if it has to request by itself.
+    fn judge_learnt(
+        &self,
+        request: &AllocateRequest,
+        learnt: &LeaseLearnt,
+    ) -> Result<Option<Outcome>, HandlerError> {
+        let (lease, nothing_fits) = match learnt {
+            LeaseLearnt::Stands(lease) => (Some(&**lease), false),
+            LeaseLearnt::NothingFits(prefix, lease) => (lease.as_deref(), *prefix == request.prefix),
+            LeaseLearnt::Failed => return Err(Self::failed_for_all()),
+        };
+        Ok(match judge(lease, request, self.clock.now()) {
+            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => nothing_fits.then_some(Outcome::NoSandboxes),
+            LeaseVerdict::Mine(grant) => Some(Outcome::Created(grant)),
+            LeaseVerdict::Existing(grant) => Some(Outcome::Existing(grant)),
+            LeaseVerdict::KeyReused => Some(Outcome::KeyReused),
+            LeaseVerdict::Superseded => Some(Outcome::Superseded),
+        })
+    }
+
+    async fn attempt(
+        &self,
+        request: &AllocateRequest,
+        turn: &key_turns::Attempt<LeaseLearnt>,
+    ) -> Result<Attempt, HandlerError> {
         let Some(handed) = self.candidates.next(request.prefix.as_ref()).await? else {
-            return self.without_candidate(request).await;
+            return self.without_candidate(request, turn).await;
         };
         // The wait for a candidate may have been long.
         let now = self.clock.now();
@@ -70,11 +130,13 @@ impl Handlers {
         match claimed {
             Ok(ClaimOutcome::Created(grant)) => {
                 crash_points::point(Point::Claimed);
+                turn.learnt(LeaseLearnt::Stands(Box::new(lease_of(&claim, grant.clone()))));
                 handed.claimed();
                 Ok(Attempt::Ended(Outcome::Created(grant)))
             }
             Ok(ClaimOutcome::LeaseStands(lease)) => {
                 handed.put_back();
+                turn.learnt(LeaseLearnt::Stands(lease.clone()));
                 self.stands(request, &lease, now).await
             }
             Ok(ClaimOutcome::RequestEnded) => {
@@ -99,12 +161,18 @@ impl Handlers {
 
     /// What the key's lease says when there is nothing to claim. One that is past its time stays: its owner would stand
     /// with neither.
-    async fn without_candidate(&self, request: &AllocateRequest) -> Result<Attempt, HandlerError> {
+    async fn without_candidate(
+        &self,
+        request: &AllocateRequest,
+        turn: &key_turns::Attempt<LeaseLearnt>,
+    ) -> Result<Attempt, HandlerError> {
         let lease = match self.store.lease(&request.lease_key).await {
             Err(StoreError::Conflict) => return Ok(Attempt::InTheWay),
             read => read?,
         };
-        Ok(Attempt::Ended(match judge(lease.as_ref(), request, self.clock.now()) {
+        let verdict = judge(lease.as_ref(), request, self.clock.now());
+        turn.learnt(LeaseLearnt::NothingFits(request.prefix.clone(), lease.map(Box::new)));
+        Ok(Attempt::Ended(match verdict {
             LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => Outcome::NoSandboxes,
             LeaseVerdict::Mine(grant) => Outcome::Created(grant),
             LeaseVerdict::Existing(grant) => Outcome::Existing(grant),
@@ -148,8 +216,20 @@ impl Handlers {
         let record = self.store.request(request.request_id).await?;
         Ok(match record.map(|record| record.state) {
             Some(RequestState::Ended(outcome)) => outcome,
-            // Its record is expired: no client can ask for it any more.
+            // Its record is expired: no client can request for it any more.
             Some(RequestState::Queued) | None => Outcome::Expired,
         })
+    }
+}
+
+/// The lease that `claim` made, of which this was granted.
+fn lease_of(claim: &Claim<'_>, grant: Grant) -> Lease {
+    Lease {
+        key: claim.request.lease_key.clone(),
+        request_id: claim.request.request_id,
+        allocation_id: claim.allocation_id,
+        fingerprint: claim.request.fingerprint.clone(),
+        grant,
+        end: None,
     }
 }

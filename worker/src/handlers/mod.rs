@@ -1,19 +1,23 @@
 //! Handlers of requests: from a request to its outcome. One file per kind; one match lists them.
 
 mod allocate;
+mod key_turns;
 mod return_sandbox;
 
 use std::time::Duration;
 
-use broker_domain::{Inventory, LeaseKey, Outcome, SandboxId, suspects};
+use broker_domain::{Inventory, LeaseKey, Outcome, SandboxId, TrackId, suspects};
 use broker_messages::Request;
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
 use broker_store::{Store, StoreError};
 
 use crate::candidates::Candidates;
+use crate::finality::Finality;
 
-use return_sandbox::DefaultKeys;
+use allocate::LeaseLearnt;
+use key_turns::KeyTurns;
+use return_sandbox::{DefaultKeys, ReturnLearnt};
 
 /// The pause after a first conflict, before jitter; each further one doubles it, up to the longest.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(10);
@@ -36,15 +40,11 @@ pub(crate) enum HandlerError {
 }
 
 impl HandlerError {
-    /// The reason code of the dead letter; `None` if another attempt can help.
-    pub(crate) const fn reason_code(&self) -> Option<&'static str> {
+    /// Whether the request can ever succeed.
+    pub(crate) const fn finality(&self) -> Finality {
         match self {
-            Self::Inconsistent { .. } => Some("inconsistent_lease"),
-            Self::Store(StoreError::Malformed { .. }) => Some("malformed_item"),
-            Self::Store(StoreError::Refused { .. }) => Some("table_refused"),
-            Self::Store(
-                StoreError::Conflict | StoreError::Unavailable { .. } | StoreError::NoTable { .. },
-            ) => None,
+            Self::Inconsistent { .. } => Finality::Final("inconsistent_lease"),
+            Self::Store(error) => Finality::of(error, "malformed_item", "table_refused"),
         }
     }
 }
@@ -57,11 +57,16 @@ pub(crate) struct Handlers {
     clock: Clock,
     entropy: Entropy,
     default_keys: DefaultKeys,
+    /// Allocates of one lease key.
+    leases: KeyTurns<LeaseKey, LeaseLearnt>,
+    /// Returns of one sandbox by one track.
+    returns: KeyTurns<(SandboxId, TrackId), ReturnLearnt>,
 }
 
 impl Handlers {
-    pub(crate) const fn new(store: Store, candidates: Candidates, clock: Clock, entropy: Entropy) -> Self {
-        Self { store, candidates, clock, entropy, default_keys: DefaultKeys::new() }
+    pub(crate) fn new(store: Store, candidates: Candidates, clock: Clock, entropy: Entropy) -> Self {
+        let (leases, returns) = (KeyTurns::default(), KeyTurns::default());
+        Self { store, candidates, clock, entropy, default_keys: DefaultKeys::new(), leases, returns }
     }
 
     /// The outcome of `request`. Safe to call any number of times with the same request.
@@ -72,8 +77,13 @@ impl Handlers {
         }
     }
 
-    /// Checks that a key's lease and its sandbox agree at one instant, after they could not be ended together: then another
-    /// write was faster and another attempt helps. If they do not agree, no attempt will ever help.
+    /// The table that they write to.
+    pub(crate) const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// That a key's lease and its sandbox agree at one instant, after they could not be ended together: then somebody was
+    /// faster and another look helps. If they do not, nothing that a request may do will ever help.
     async fn must_agree(&self, key: &LeaseKey) -> Result<(), HandlerError> {
         let lease = self.store.lease(key).await?;
         let Some(lease) = lease.filter(|lease| lease.end.is_none()) else { return Ok(()) };
@@ -89,7 +99,13 @@ impl Handlers {
         }
     }
 
-    /// Waits a jittered moment, after the `times`th conflict.
+    /// What a request is told whose key another one asked for, in vain.
+    fn failed_for_all() -> HandlerError {
+        let source = "the attempt of another request of the same key failed".into();
+        StoreError::Unavailable { operation: "TransactWriteItems", source }.into()
+    }
+
+    /// A jittered moment, after somebody else was in the way for the `times`th time.
     async fn back_off(&self, times: u32) {
         let pause = CONFLICT_PAUSE.saturating_mul(1 << times.min(6)).min(LONGEST_CONFLICT_PAUSE);
         tokio::time::sleep(self.entropy.jitter(pause)).await;

@@ -1,31 +1,78 @@
 //! Return: the owner gives a sandbox back (`mark-for-deletion`). It has no deadline: a late return is still wanted.
 //!
-//! The sandbox names the lease to end. Most owners have only their default key, so the first attempt is one write by that
-//! key, without a read; if it ends nothing, the sandbox is read and [`judge_return`] decides. Both ways end the same
-//! allocation or none; where owners choose their keys, [`DefaultKeys`] saves the futile write.
+//! Which lease it ends stands on the sandbox. Most owners have no key but their default, so the first attempt is one write
+//! by that key, without a look; if it ends nothing, the sandbox is read and [`judge_return`] decides. Both ways end the same
+//! allocation or none; where owners choose their keys, [`DefaultKeys`] saves the futile write. Repeats of one return take
+//! turns ([`KeyTurns`](super::key_turns)): whoever waited for another looks before it writes.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use broker_domain::{EndReason, LeaseEnd, Outcome, ReturnRequest, ReturnVerdict, Timestamp, judge_return};
+use broker_domain::{
+    Allocation, EndReason, LeaseEnd, Outcome, ReturnRequest, ReturnVerdict, SandboxId, Timestamp,
+    judge_return,
+};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{EndOutcome, StoreError};
 
+use super::key_turns::Turn;
 use super::{HandlerError, Handlers};
+
+/// What an attempt to return a sandbox learnt.
+#[derive(Debug)]
+pub(super) enum ReturnLearnt {
+    /// It ended: a look tells how the sandbox stands now.
+    Ended,
+    /// The table did not answer.
+    Failed,
+}
 
 impl Handlers {
     pub(super) async fn return_sandbox(&self, request: &ReturnRequest) -> Result<Outcome, HandlerError> {
-        if self.default_keys.are_likely()
-            && let Some(outcome) = self.return_without_read(request).await?
-        {
-            return Ok(outcome);
-        }
+        let mut place = self.returns.place(&(request.sandbox_id.clone(), request.track.clone()));
+        let mut was_read = false;
         for attempt in 1.. {
-            if let Some(outcome) = self.return_as_read(request).await? {
+            let turn = match place.turn().await {
+                Turn::Mine(turn) => turn,
+                Turn::Learnt(learnt) => match *learnt {
+                    ReturnLearnt::Failed => return Err(Self::failed_for_all()),
+                    ReturnLearnt::Ended => match self.look(request).await? {
+                        Look::Told(outcome) => return Ok(outcome),
+                        Look::ToEnd(..) | Look::InTheWay => continue,
+                    },
+                },
+            };
+            let told = self.return_in_turn(request, !was_read).await;
+            was_read = true;
+            match &told {
+                Ok(Some(_)) => turn.learnt(ReturnLearnt::Ended),
+                Err(HandlerError::Store(error)) if error.is_retryable() => turn.learnt(ReturnLearnt::Failed),
+                Ok(None) | Err(_) => {}
+            }
+            if let Some(outcome) = told? {
                 return Ok(outcome);
             }
             self.back_off(attempt).await;
         }
         Ok(Outcome::Superseded)
+    }
+
+    /// One attempt: by the default key, if `blindly` and it is likely, or else after a look; `None` if somebody was in the way.
+    async fn return_in_turn(
+        &self,
+        request: &ReturnRequest,
+        blindly: bool,
+    ) -> Result<Option<Outcome>, HandlerError> {
+        if blindly
+            && self.default_keys.are_likely()
+            && let Some(outcome) = self.return_without_read(request).await?
+        {
+            return Ok(Some(outcome));
+        }
+        match self.look(request).await? {
+            Look::Told(outcome) => Ok(Some(outcome)),
+            Look::ToEnd(sandbox, allocation) => self.end_as_read(request, &sandbox, &allocation).await,
+            Look::InTheWay => Ok(None),
+        }
     }
 
     /// One write by the default key; `None` if it ended nothing.
@@ -42,25 +89,34 @@ impl Handlers {
         }
     }
 
-    /// Reads the sandbox, and ends its lease if the return is valid; `None` if another write was in the way.
-    async fn return_as_read(&self, request: &ReturnRequest) -> Result<Option<Outcome>, HandlerError> {
+    /// What the sandbox says.
+    async fn look(&self, request: &ReturnRequest) -> Result<Look, HandlerError> {
         let sandbox = match self.store.sandbox(&request.sandbox_id).await {
             Ok(Some(sandbox)) => sandbox,
-            Ok(None) => return Ok(Some(Outcome::SandboxNotFound)),
-            Err(StoreError::Conflict) => return Ok(None),
+            Ok(None) => return Ok(Look::Told(Outcome::SandboxNotFound)),
+            Err(StoreError::Conflict) => return Ok(Look::InTheWay),
             Err(error) => return Err(error.into()),
         };
-        let allocation = match judge_return(&sandbox, request) {
-            ReturnVerdict::End(allocation) => allocation,
-            ReturnVerdict::AlreadyReturned(at) => return Ok(Some(returned(request, at))),
-            ReturnVerdict::Expired => return Ok(Some(Outcome::AllocationExpired)),
-            ReturnVerdict::NotOwner => return Ok(Some(Outcome::NotOwner)),
-            ReturnVerdict::Superseded => return Ok(Some(Outcome::Superseded)),
-        };
+        Ok(match judge_return(&sandbox, request) {
+            ReturnVerdict::End(allocation) => Look::ToEnd(sandbox.id, allocation),
+            ReturnVerdict::AlreadyReturned(at) => Look::Told(returned(request, at)),
+            ReturnVerdict::Expired => Look::Told(Outcome::AllocationExpired),
+            ReturnVerdict::NotOwner => Look::Told(Outcome::NotOwner),
+            ReturnVerdict::Superseded => Look::Told(Outcome::Superseded),
+        })
+    }
+
+    /// Ends the allocation that was read; `None` if somebody was in the way.
+    async fn end_as_read(
+        &self,
+        request: &ReturnRequest,
+        sandbox: &SandboxId,
+        allocation: &Allocation,
+    ) -> Result<Option<Outcome>, HandlerError> {
         self.default_keys.learn(allocation.lease_key == request.default_lease_key());
         let end = self.end_of(request);
         crash_points::point(Point::BeforeEnd);
-        match self.store.end(&sandbox.id, &allocation, &end).await {
+        match self.store.end(sandbox, allocation, &end).await {
             Ok(EndOutcome::Ended) => Ok(Some(ended(request, &end))),
             Ok(EndOutcome::MovedOn) => self.must_agree(&allocation.lease_key).await.map(|()| None),
             Err(StoreError::Conflict) => Ok(None),
@@ -71,6 +127,16 @@ impl Handlers {
     fn end_of(&self, request: &ReturnRequest) -> LeaseEnd {
         LeaseEnd::by_request(EndReason::Returned, self.clock.now(), request.times.enqueued_at)
     }
+}
+
+/// What a look at a sandbox means for a return.
+enum Look {
+    /// It ends the request.
+    Told(Outcome),
+    /// This allocation of it is to be ended.
+    ToEnd(SandboxId, Box<Allocation>),
+    /// The table did not get to it.
+    InTheWay,
 }
 
 fn ended(request: &ReturnRequest, end: &LeaseEnd) -> Outcome {

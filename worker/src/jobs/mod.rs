@@ -17,7 +17,7 @@ mod sync;
 
 use std::time::Duration;
 
-use broker_domain::{JobReport, Task};
+use broker_domain::{JobReport, Task, Timestamp};
 use broker_provider::{Provider, ProviderError};
 use broker_queue::{QueueError, QueueUrls, Sender};
 use broker_runtime::aws::Aws;
@@ -28,7 +28,13 @@ use broker_store::scan_all::ScanError;
 use broker_store::{Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
-/// Why a job ended early.
+use crate::consuming;
+use crate::health::Health;
+
+/// For how long a job that AWS interrupts is begun anew; then its report says so, and the next run does the rest.
+const BEGUN_ANEW_FOR: Duration = Duration::from_secs(60);
+
+/// Why a job ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JobError {
     /// The table failed.
@@ -54,7 +60,33 @@ pub(crate) enum JobError {
     Stopping,
 }
 
-/// The dependencies of all jobs. Clones share them.
+impl JobError {
+    /// Whether the same job may get further in a moment: AWS was away, or did not accept this process.
+    const fn passes(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_retryable(),
+            Self::Queue(_) => true,
+            Self::Accounts(_) | Self::Provider(_) | Self::NoProvider | Self::Refused(_) | Self::Stopping => {
+                false
+            }
+        }
+    }
+
+    /// The word for it in metrics.
+    const fn outcome(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::Store(_)
+            | Self::Accounts(_)
+            | Self::Provider(_)
+            | Self::Queue(_)
+            | Self::NoProvider
+            | Self::Stopping => "failed",
+        }
+    }
+}
+
+/// What all jobs work with. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Jobs {
     pub(crate) store: Store,
@@ -63,6 +95,7 @@ pub(crate) struct Jobs {
     pub(crate) maintenance: Sender,
     pub(crate) aws: Aws,
     pub(crate) urls: QueueUrls,
+    pub(crate) health: Health,
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     pub(crate) stop: CancellationToken,
@@ -92,39 +125,49 @@ impl Settings {
 }
 
 impl Jobs {
-    /// Runs a job and reports. `Err` only if another worker must run it again at once.
-    pub(crate) async fn run(&self, task: &Task) -> Result<JobReport, Stopping> {
-        let began = self.clock.instant();
-        let mut report = JobReport::new(task);
-        let ended = match task {
-            Task::Sync { accept_stale } => sync::run(self, *accept_stale, &mut report).await,
-            Task::Expire => expire::run(self, &mut report).await,
-            Task::Cleanup => cleanup::run(self, &mut report).await,
-            Task::PurgeStale { grace_period_hours } => {
-                purge::run(self, *grace_period_hours, &mut report).await
+    /// Runs a job and tells what it did; one that AWS interrupts begins anew, for a minute and not after `until`. `Err`
+    /// only if it is to be run again at once, by another worker.
+    pub(crate) async fn run(&self, task: &Task, until: Timestamp) -> Result<JobReport, Stopping> {
+        let until = until.min(self.clock.now().plus(BEGUN_ANEW_FOR));
+        for attempt in 0_u32.. {
+            let began = self.clock.instant();
+            let mut report = JobReport::new(task);
+            let ended = self.run_once(task, &mut report).await;
+            let pause = consuming::backoff(attempt, &self.entropy);
+            match &ended {
+                Err(JobError::Stopping) => return Err(Stopping),
+                Err(error) if error.passes() && self.clock.now().plus(pause) < until => {
+                    tracing::warn!(job = report.job, attempt, "begun anew soon: {}", consuming::chain(error));
+                    let slept = self.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+                    slept.ok_or(Stopping)?;
+                    continue;
+                }
+                Ok(()) | Err(_) => {}
             }
-            Task::Census => census::run(self, &mut report).await,
-            Task::Sweep => sweep::run(self, &mut report).await,
-            Task::BulkDelete { status } => bulk_delete::run(self, *status, &mut report).await,
-        };
-        let took = self.clock.instant().duration_since(began);
-        report.duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let outcome = match &ended {
-            Ok(()) if report.failed == 0 => "ok",
-            Ok(()) => "partial",
-            Err(JobError::Refused(_)) => "refused",
-            Err(JobError::Stopping) => return Err(Stopping),
-            Err(
-                JobError::Store(_)
-                | JobError::Accounts(_)
-                | JobError::Provider(_)
-                | JobError::Queue(_)
-                | JobError::NoProvider,
-            ) => "failed",
-        };
-        report.aborted = ended.err().map(|error| error.to_string());
-        measure(task, &report, outcome, took);
-        Ok(report)
+            let took = self.clock.instant().duration_since(began);
+            report.duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            let outcome = match &ended {
+                Ok(()) if report.failed == 0 => "ok",
+                Ok(()) => "partial",
+                Err(error) => error.outcome(),
+            };
+            report.aborted = ended.err().map(|error| consuming::chain(&error));
+            measure(task, &report, outcome, took);
+            return Ok(report);
+        }
+        Err(Stopping)
+    }
+
+    async fn run_once(&self, task: &Task, report: &mut JobReport) -> Result<(), JobError> {
+        match task {
+            Task::Sync { accept_stale } => sync::run(self, *accept_stale, report).await,
+            Task::Expire => expire::run(self, report).await,
+            Task::Cleanup => cleanup::run(self, report).await,
+            Task::PurgeStale { grace_period_hours } => purge::run(self, *grace_period_hours, report).await,
+            Task::Census => census::run(self, report).await,
+            Task::Sweep => sweep::run(self, report).await,
+            Task::BulkDelete { status } => bulk_delete::run(self, *status, report).await,
+        }
     }
 
     /// The provider, if one is configured.

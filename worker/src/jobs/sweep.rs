@@ -1,48 +1,96 @@
 //! Sweep job: removes what dead processes left: the reply queue of an API, and its INSTANCE.
 //!
-//! A process counts as dead three intervals after its last heartbeat. An orphan is a reply queue whose id is no instance's;
-//! an API writes its INSTANCE before it creates the queue. One that was only suspended finds its queue gone, and creates both
-//! anew. Ended requests expire by their own ttl.
+//! Without a sign of life is a process whose last heartbeat is three intervals old, and a reply queue whose id is no
+//! instance's; an API writes its INSTANCE before it makes the queue. **Unseen is not gone**: nobody can say that it lives while
+//! the table is away, so only what two sweeps saw unchanged is removed, and nothing is seen by a worker whose own table was
+//! away a moment ago. One that only slept finds its queue gone, makes a new one and says so again. Ended requests leave by
+//! their own ttl.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::time::Duration;
 
-use broker_domain::JobReport;
-use broker_queue::topology;
+use broker_domain::{JobReport, Timestamp};
+use broker_queue::{ReplyQueueName, topology};
 use broker_runtime::crash_points::{self, Point};
-use broker_store::Changed;
 use broker_store::heartbeat;
+use broker_store::{Changed, Instance, Sightings};
 
 use super::{JobError, Jobs};
 
+/// How long after an outage of the table every living process has said again that it lives.
+const HEARTBEATS_ARE_BACK: Duration = Duration::from_secs(15);
+
+/// One that gives no sign of life.
+#[derive(Debug)]
+struct Unseen {
+    queue: ReplyQueueName,
+    /// Whether SQS lists its queue.
+    listed: bool,
+    instance: Option<Instance>,
+}
+
 pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
-    // Queues are listed first: the instance of a queue that is created meanwhile is read after.
+    if jobs.health.was_away_within(HEARTBEATS_ARE_BACK, jobs.clock.instant()) {
+        return Err(JobError::Refused(
+            "the table was away a moment ago: nobody could say that it lives".into(),
+        ));
+    }
+    // Queues are listed first: one that is made meanwhile belongs to an instance that is read after.
     let queues = topology::reply_queues(&jobs.aws, jobs.urls.names()).await?;
     let now = jobs.clock.now();
-    let (mut living, mut gone) = (HashSet::new(), Vec::new());
-    for instance in jobs.store.instances().await? {
-        if heartbeat::is_gone(&instance, now) {
-            gone.push(instance);
+    let instances = jobs.store.instances().await?;
+    let gone = instances.iter().filter(|instance| heartbeat::is_gone(instance, now)).count();
+    report.found = (queues.len() + gone) as u64;
+    let unseen = unseen(jobs, queues, instances, now);
+    let before = jobs.store.sightings().await?;
+    let mut seen = Sightings { as_of: Some(now), ..Sightings::default() };
+    for one in unseen {
+        let heartbeat = one.instance.map(|instance| instance.heartbeat);
+        if before.saw(one.queue.as_str(), heartbeat) {
+            remove(jobs, &one, report).await?;
         } else {
-            living.insert(jobs.urls.names().reply(instance.id));
+            report.skipped += 1;
+            report.detail("seen_first", 1);
+            seen.unseen.insert(one.queue.to_string(), heartbeat);
         }
     }
-    report.found = (queues.len() + gone.len()) as u64;
-    for queue in queues.iter().filter(|queue| !living.contains(queue)) {
-        topology::delete_reply_queue(&jobs.aws, &jobs.urls, queue).await?;
+    // Another sweep at the same moment saw as much.
+    let (Changed::Done | Changed::MovedOn) = jobs.store.keep_sightings(&before, &seen).await?;
+    Ok(())
+}
+
+/// All that give no sign of life at `now`.
+fn unseen(jobs: &Jobs, queues: Vec<ReplyQueueName>, instances: Vec<Instance>, now: Timestamp) -> Vec<Unseen> {
+    let named = |instance: Instance| (jobs.urls.names().reply(instance.id), instance);
+    let mut instances: HashMap<_, _> = instances.into_iter().map(named).collect();
+    let mut unseen = Vec::new();
+    for queue in queues {
+        let instance = instances.remove(&queue);
+        if instance.is_none_or(|instance| heartbeat::is_gone(&instance, now)) {
+            unseen.push(Unseen { queue, listed: true, instance });
+        }
+    }
+    let others = instances.into_iter().filter(|(_, instance)| heartbeat::is_gone(instance, now));
+    unseen.extend(others.map(|(queue, instance)| Unseen { queue, listed: false, instance: Some(instance) }));
+    unseen
+}
+
+async fn remove(jobs: &Jobs, gone: &Unseen, report: &mut JobReport) -> Result<(), JobError> {
+    if gone.listed {
+        topology::delete_reply_queue(&jobs.aws, &jobs.urls, &gone.queue).await?;
         crash_points::point(Point::Swept);
-        tracing::info!(%queue, "deleted the reply queue of a dead process");
+        tracing::info!(queue = %gone.queue, "swept a reply queue whose process is gone");
         report.changed += 1;
         report.detail("reply_queues", 1);
     }
-    // Last: without its instance the queue would not be found.
-    for instance in gone {
-        match jobs.store.forget_instance(&instance).await? {
-            Changed::Done => {
-                report.changed += 1;
-                report.detail("instances", 1);
-            }
-            Changed::MovedOn => report.skipped += 1,
+    // Only now: an instance that is forgotten leaves no queue that would be looked for.
+    let Some(instance) = &gone.instance else { return Ok(()) };
+    match jobs.store.forget_instance(instance).await? {
+        Changed::Done => {
+            report.changed += 1;
+            report.detail("instances", 1);
         }
+        Changed::MovedOn => report.skipped += 1,
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::attributes::{self as a, Item, Reader};
 use super::change::Change;
-use super::errors::failed;
+use super::errors::unread;
 use super::keys::{self, PK};
 use super::{Store, n, s};
 use crate::{Act, AuditLine, Changed, PageKey, StoreError};
@@ -68,7 +68,7 @@ impl Store {
             .expression_attribute_names("#pk", PK)
             .expression_attribute_values(":day", s(keys::audit_day(at)))
             .set_exclusive_start_key(after.map(|key| key.0));
-        let answer = call.send().await.map_err(|error| failed("Query", &self.table, error))?;
+        let answer = call.send().await.map_err(|error| unread("Query", &self.table, error))?;
         let lines = answer.items().iter().map(read).collect::<Result<_, _>>()?;
         Ok((lines, answer.last_evaluated_key.map(PageKey)))
     }

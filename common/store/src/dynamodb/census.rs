@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use uuid::Uuid;
 
 use super::attributes::{self as a, Item};
-use super::errors::failed;
+use super::errors::{failed, unread};
 use super::keys::{self, INSTANCES, PK};
 use super::{Store, n, s};
 use crate::{Census, Changed, Instance, Received, Role, Run, StoreError};
@@ -108,7 +108,7 @@ impl Store {
                 .expression_attribute_names("#pk", PK)
                 .expression_attribute_values(":instances", s(INSTANCES))
                 .set_exclusive_start_key(after);
-            let answer = call.send().await.map_err(|error| failed("Query", &self.table, error))?;
+            let answer = call.send().await.map_err(|error| unread("Query", &self.table, error))?;
             for item in answer.items() {
                 instances.push(a::read_instance(item)?);
             }

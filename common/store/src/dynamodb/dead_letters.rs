@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnConsumedCapacity};
 use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
 
 use super::attributes as a;
-use super::errors::{built_wrong, cancelled, failed, failed_condition};
+use super::errors::{built_wrong, cancelled, failed_condition, unread};
 use super::keys::{self, Key, PK, SK};
 use super::requests::RECORD_IS_KEPT;
 use super::transact::{Committed, Group};
@@ -232,7 +232,7 @@ impl Store {
             .expression_attribute_values(":until", s(until))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let call = call.customize().config_override(super::scan::long_timeout());
-        let answer = call.send().await.map_err(|error| failed("Query", &self.table, error))?;
+        let answer = call.send().await.map_err(|error| unread("Query", &self.table, error))?;
         count_capacity("letters", answer.consumed_capacity());
         let mut page = DeadLetterPage::default();
         for item in answer.items() {

@@ -1,4 +1,14 @@
-//! Conversion of SDK errors to [`StoreError`].
+//! Errors of the SDK, as the store tells them. **Unknown is not final**: final is only what DynamoDB says of the write
+//! itself.
+//!
+//! | DynamoDB says | means |
+//! |---|---|
+//! | `ValidationException` to a write, `ValidationError` of a group's own item | refused, if the table takes other writes |
+//! | `ValidationException` to a read | passes: an index that is being built says so, and our reads have bounded keys |
+//! | `TransactionConflict`, throttling of a transaction's items | passes: a conflict |
+//! | `ResourceNotFoundException` | passes: no table (yet), or one that is being restored |
+//! | credentials, rights, signatures, KMS | passes: denied |
+//! | anything else, nothing, a code that nobody has thought of | passes: unavailable |
 
 use std::sync::Arc;
 
@@ -22,6 +32,9 @@ impl Shared {
             StoreError::Conflict => StoreError::Conflict,
             StoreError::Unavailable { operation, .. } => StoreError::Unavailable { operation, source },
             StoreError::NoTable { table } => StoreError::NoTable { table: table.clone() },
+            StoreError::Denied { operation, code, .. } => {
+                StoreError::Denied { operation, code: code.clone(), source }
+            }
             StoreError::Refused { operation, .. } => StoreError::Refused { operation, source },
             StoreError::Malformed { item, attribute } => {
                 StoreError::Malformed { item: item.clone(), attribute }
@@ -38,29 +51,55 @@ pub(super) fn built_wrong(
     StoreError::Refused { operation, source: Box::new(error) }
 }
 
-/// From a failed `operation` on `table`.
+/// What the codes for a process that AWS does not accept just now begin with or, for KMS, contain.
+const DENIALS: [&str; 11] = [
+    "AccessDenied",
+    "ExpiredToken",
+    "IncompleteSignature",
+    "InvalidClientTokenId",
+    "InvalidSignature",
+    "MissingAuthenticationToken",
+    "NotAuthorized",
+    "OptInRequired",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClient",
+];
+
+fn is_denial(code: &str) -> bool {
+    let names_kms = || code.to_ascii_lowercase().contains("kms") || code.contains("EncryptionCredentials");
+    DENIALS.iter().any(|denial| code.starts_with(denial)) || names_kms()
+}
+
+/// What the failure of the write `operation` on `table` means.
 pub(super) fn failed<E>(operation: &'static str, table: &str, error: SdkError<E>) -> StoreError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    let code = error.code().map(str::to_owned);
-    let status = error.raw_response().map(|response| response.status().as_u16());
-    match (code.as_deref(), status) {
-        (Some("ResourceNotFoundException"), _) => StoreError::NoTable { table: table.to_owned() },
-        (Some("TransactionConflictException" | "TransactionInProgressException"), _) => StoreError::Conflict,
-        (
-            Some(
-                "ProvisionedThroughputExceededException"
-                | "RequestLimitExceeded"
-                | "ThrottlingException"
-                | "InternalServerError"
-                | "LimitExceededException",
-            ),
-            _,
-        )
-        | (_, None | Some(500..))
-        | (None, _) => StoreError::Unavailable { operation, source: Box::new(error) },
-        (Some(_), Some(_)) => StoreError::Refused { operation, source: Box::new(error) },
+    let code = error.code().unwrap_or_default().to_owned();
+    match code.as_str() {
+        "ResourceNotFoundException" => StoreError::NoTable { table: table.to_owned() },
+        "TransactionConflictException" | "TransactionInProgressException" => StoreError::Conflict,
+        "ValidationException" | "ItemCollectionSizeLimitExceededException" => {
+            StoreError::Refused { operation, source: Box::new(error) }
+        }
+        denied if is_denial(denied) => StoreError::Denied { operation, code, source: Box::new(error) },
+        _ => StoreError::Unavailable { operation, source: Box::new(error) },
+    }
+}
+
+/// What the failure of the read `operation` on `table` means: a read is never refused for good.
+pub(super) fn unread<E>(operation: &'static str, table: &str, error: SdkError<E>) -> StoreError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match failed(operation, table, error) {
+        StoreError::Refused { operation, source } => StoreError::Unavailable { operation, source },
+        passing @ (StoreError::Conflict
+        | StoreError::Unavailable { .. }
+        | StoreError::NoTable { .. }
+        | StoreError::Denied { .. }
+        | StoreError::Malformed { .. }) => passing,
     }
 }
 
@@ -71,27 +110,70 @@ pub(super) fn failed_condition(reasons: &[CancellationReason]) -> Option<usize> 
 
 /// From a cancelled transaction whose own conditions held.
 pub(super) fn cancelled(operation: &'static str, reasons: &[CancellationReason]) -> StoreError {
-    const TRANSIENT: [&str; 3] = ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
+    const CONFLICTS: [&str; 3] = ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
+    const FINAL: [&str; 2] = ["ValidationError", "ItemCollectionSizeLimitExceeded"];
     let codes = || reasons.iter().filter_map(CancellationReason::code).filter(|code| *code != "None");
-    if codes().all(|code| TRANSIENT.contains(&code)) {
-        return StoreError::Conflict;
-    }
     let said = reasons.iter().filter_map(CancellationReason::message).collect::<Vec<_>>().join("; ");
-    StoreError::Refused {
-        operation,
-        source: format!("{}: {said}", codes().collect::<Vec<_>>().join(", ")).into(),
+    let source = format!("{}: {said}", codes().collect::<Vec<_>>().join(", ")).into();
+    if codes().any(|code| FINAL.contains(&code)) {
+        StoreError::Refused { operation, source }
+    } else if codes().all(|code| CONFLICTS.contains(&code)) {
+        StoreError::Conflict
+    } else if let Some(denied) = codes().find(|code| is_denial(code)) {
+        StoreError::Denied { operation, code: denied.to_owned(), source }
+    } else {
+        StoreError::Unavailable { operation, source }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_dynamodb::error::ErrorMetadata;
+    use aws_sdk_dynamodb::operation::put_item::PutItemError;
+
     use super::*;
+
+    fn reasons(codes: &[&str]) -> Vec<CancellationReason> {
+        codes.iter().map(|code| CancellationReason::builder().code(*code).build()).collect()
+    }
+
+    fn said(
+        code: &str,
+    ) -> SdkError<PutItemError, aws_smithy_runtime_api::client::orchestrator::HttpResponse> {
+        let error = PutItemError::generic(ErrorMetadata::builder().code(code).message("words").build());
+        let body = aws_smithy_types::body::SdkBody::empty();
+        let status = aws_smithy_runtime_api::http::StatusCode::try_from(400).unwrap();
+        SdkError::service_error(error, aws_smithy_runtime_api::http::Response::new(status, body))
+    }
+
+    #[test]
+    fn only_what_dynamodb_says_of_the_write_itself_is_final() {
+        for (code, word) in [
+            ("ValidationException", "refused"),
+            ("ResourceNotFoundException", "no_table"),
+            ("TransactionInProgressException", "conflict"),
+            ("ExpiredToken", "denied"),
+            ("ExpiredTokenException", "denied"),
+            ("AccessDeniedException", "denied"),
+            ("UnrecognizedClientException", "denied"),
+            ("InvalidSignatureException", "denied"),
+            ("IncompleteSignatureException", "denied"),
+            ("KMSInvalidStateException", "denied"),
+            ("KMSAccessDeniedException", "denied"),
+            ("InaccessibleEncryptionCredentials", "denied"),
+            ("ThrottlingException", "unavailable"),
+            ("ResourceInUseException", "unavailable"),
+            ("SomethingNew", "unavailable"),
+        ] {
+            let (written, read) = (failed("PutItem", "t", said(code)), unread("Query", "t", said(code)));
+            assert_eq!(written.as_str(), word, "{code}");
+            assert_eq!(written.is_retryable(), word != "refused", "{code}");
+            assert!(read.is_retryable(), "{code} to a read");
+        }
+    }
 
     #[test]
     fn only_a_condition_that_failed_is_a_lost_race() {
-        let reasons = |codes: &[&str]| -> Vec<_> {
-            codes.iter().map(|code| CancellationReason::builder().code(*code).build()).collect()
-        };
         for (codes, position) in [
             (&["None", "ConditionalCheckFailed"][..], Some(1)),
             (&["ConditionalCheckFailed", "ConditionalCheckFailed"], Some(0)),
@@ -101,8 +183,19 @@ mod tests {
         ] {
             assert_eq!(failed_condition(&reasons(codes)), position, "{codes:?}");
         }
-        assert!(matches!(cancelled("end", &reasons(&["TransactionConflict", "None"])), StoreError::Conflict));
-        let refused = cancelled("end", &reasons(&["TransactionConflict", "ValidationError"]));
-        assert!(matches!(refused, StoreError::Refused { .. }), "{refused:?}");
+    }
+
+    #[test]
+    fn a_cancelled_group_is_refused_only_for_an_item_of_its_own() {
+        for (codes, word) in [
+            (&["TransactionConflict", "None"][..], "conflict"),
+            (&["ThrottlingError", "ProvisionedThroughputExceeded"], "conflict"),
+            (&["None", "ValidationError"], "refused"),
+            (&["TransactionConflict", "ValidationError"], "refused"),
+            (&["AccessDenied", "None"], "denied"),
+            (&["SomethingNew", "None"], "unavailable"),
+        ] {
+            assert_eq!(cancelled("end", &reasons(codes)).as_str(), word, "{codes:?}");
+        }
     }
 }

@@ -27,8 +27,8 @@ pub(super) const REQUEST_PREFIX: &str = "REQ#";
 pub(super) const INSTANCES: &str = "INSTANCE";
 const META: &str = "META";
 
-/// The key of one item; the sort key is `META` unless the item is one of a list.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// The key of one item; every item of ours has the sort key `META` unless it is one of a list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Key {
     pk: String,
     sk: Cow<'static, str>,
@@ -80,6 +80,10 @@ pub(super) fn pool() -> Key {
 
 pub(super) fn census() -> Key {
     Key::meta("CENSUS".to_owned())
+}
+
+pub(super) fn sightings() -> Key {
+    Key::meta("SWEEP".to_owned())
 }
 
 pub(super) fn run(id: RequestId) -> Key {

@@ -22,6 +22,7 @@ mod fuzz;
 mod keys;
 mod pool;
 mod pool_status;
+mod probe;
 mod rate_slots;
 mod reads;
 mod records;
@@ -29,9 +30,11 @@ mod replace;
 mod requests;
 mod scan;
 pub mod schema;
+mod sightings;
 mod sync;
 mod ticks;
 mod transact;
+mod turns;
 mod upkeep;
 
 pub use adopt::Minted;
@@ -45,7 +48,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ConsumedCapacity};
 
 use super::StoreError;
 use broker_domain::{Lease, LeaseKey, Sandbox, SandboxId};
-use errors::failed;
+use errors::unread;
 use reads::Reads;
 use transact::GroupCommit;
 
@@ -94,11 +97,6 @@ impl Store {
         item.map(|item| attributes::read_lease(&item)).transpose()
     }
 
-    /// Checks that the table answers, with one consistent read of an item that does not exist.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        self.get(keys::ping()).await.map(drop)
-    }
-
     async fn get(&self, key: keys::Key) -> Result<Option<attributes::Item>, StoreError> {
         let call = self
             .client
@@ -106,7 +104,7 @@ impl Store {
             .table_name(&self.table)
             .set_key(Some(key.into_map()))
             .consistent_read(true);
-        let answer = call.send().await.map_err(|error| failed("GetItem", &self.table, error))?;
+        let answer = call.send().await.map_err(|error| unread("GetItem", &self.table, error))?;
         Ok(answer.item)
     }
 }

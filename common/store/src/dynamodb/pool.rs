@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
 use super::attributes as a;
-use super::errors::failed;
+use super::errors::unread;
 use super::keys::{self, STATE_KEY, STATE_SHARD};
 use super::schema::STATE_INDEX;
 use super::{Store, count_capacity, s};
@@ -46,7 +46,7 @@ impl Store {
             .key_condition_expression(condition)
             .send()
             .await
-            .map_err(|error| failed("Query", &self.table, error))?;
+            .map_err(|error| unread("Query", &self.table, error))?;
         count_capacity("candidates", answer.consumed_capacity());
         let candidates = readable(answer.items());
         Ok(CandidatePage { candidates, next: answer.last_evaluated_key.map(PageKey) })
@@ -73,7 +73,7 @@ impl Store {
             .limit(i32::from(limit))
             .set_next_token(after.map(|key| key.0))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.send().await.map_err(|error| failed("ExecuteStatement", &self.table, error))?;
+        let answer = call.send().await.map_err(|error| unread("ExecuteStatement", &self.table, error))?;
         count_capacity("candidates", answer.consumed_capacity());
         let candidates = readable(answer.items());
         Ok(SweepPage { candidates, next: answer.next_token.map(SweepKey) })

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnConsumedCapacity};
 
 use super::attributes::Item;
 use super::count_capacity;
-use super::errors::{Shared, built_wrong, failed};
+use super::errors::{Shared, built_wrong, unread};
 use super::keys::{Key, PK};
 use crate::StoreError;
 use broker_runtime::aws::calls;
@@ -91,7 +91,7 @@ async fn read(client: &Client, table: &str, wanted: &[Key]) -> Result<Found, Sto
         .batch_get_item()
         .request_items(table, request)
         .return_consumed_capacity(ReturnConsumedCapacity::Total);
-    let answer = call.send().await.map_err(|error| failed("BatchGetItem", table, error))?;
+    let answer = call.send().await.map_err(|error| unread("BatchGetItem", table, error))?;
     count_capacity("read", answer.consumed_capacity());
     let pk = |item: &Item| item.get(PK).and_then(|pk| pk.as_s().ok()).cloned().unwrap_or_default();
     let unprocessed = answer.unprocessed_keys().and_then(|tables| tables.get(table));

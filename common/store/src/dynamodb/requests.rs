@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 
 use super::attributes as a;
-use super::errors::failed;
+use super::errors::{failed, unread};
 use super::{Store, keys, n, s};
 use crate::{Cancellation, Completion, PageKey, Recorded, RequestPage, StoreError};
 use broker_domain::{Outcome, PersistedRequest, RequestId, RequestState};
@@ -85,7 +85,7 @@ impl Store {
             .expression_attribute_names("#state", a::STATE)
             .expression_attribute_values(":queued", s(a::QUEUED))
             .expression_attribute_values(":requests", s(keys::REQUEST_PREFIX));
-        let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
+        let answer = call.send().await.map_err(|error| unread("Scan", &self.table, error))?;
         let requests = answer.items().iter().map(a::read_request).collect::<Result<_, _>>()?;
         Ok(RequestPage { requests, next: answer.last_evaluated_key.map(PageKey) })
     }

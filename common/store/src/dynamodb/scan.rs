@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{Get, TransactGetItem};
 
 use super::accounts::read_account;
 use super::attributes::{self as a, Item};
-use super::errors::{built_wrong, failed};
+use super::errors::{built_wrong, unread};
 use super::keys::{self, ACCOUNT_PREFIX, Key, LEASE_PREFIX, PK, SANDBOX_PREFIX};
 use super::{Store, s};
 use crate::{PageKey, ScanPage, StoreError};
@@ -59,7 +59,7 @@ impl Store {
             .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
             .expression_attribute_values(":lease", s(LEASE_PREFIX));
         let call = call.customize().config_override(long_timeout());
-        let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
+        let answer = call.send().await.map_err(|error| unread("Scan", &self.table, error))?;
         Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key.map(PageKey)))
     }
 
@@ -79,7 +79,7 @@ impl Store {
             Err(error) => {
                 return Err(match error.as_service_error() {
                     Some(TransactGetItemsError::TransactionCanceledException(_)) => StoreError::Conflict,
-                    _ => failed("TransactGetItems", &self.table, error),
+                    _ => unread("TransactGetItems", &self.table, error),
                 });
             }
         };

@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::attributes as a;
-use super::errors::{built_wrong, failed};
+use super::errors::{built_wrong, failed, unread};
 use super::keys::{PK, SK, STATE_KEY, STATE_SHARD};
 use crate::StoreError;
 
@@ -66,7 +66,7 @@ pub struct Inspection {
 /// Inspects `table`; changes nothing.
 pub async fn inspect(client: &Client, table: &str) -> Result<Inspection, StoreError> {
     let answer = client.describe_table().table_name(table).send().await;
-    let answer = answer.map_err(|error| failed("DescribeTable", table, error))?;
+    let answer = answer.map_err(|error| unread("DescribeTable", table, error))?;
     let no_table = || StoreError::NoTable { table: table.to_owned() };
     let described = answer.table().ok_or_else(no_table)?;
     let ttl = ttl_attribute(client, table).await?;
@@ -196,7 +196,7 @@ async fn wait_until_active(client: &Client, table: &str) -> Result<(), StoreErro
                     error.as_service_error(),
                     Some(DescribeTableError::ResourceNotFoundException(_))
                 ) => {}
-            Err(error) => return Err(failed("DescribeTable", table, error)),
+            Err(error) => return Err(unread("DescribeTable", table, error)),
         }
         tokio::time::sleep(POLL).await;
     }
@@ -232,7 +232,7 @@ fn must_be_ours(table: &TableDescription) -> Result<(), StoreError> {
 /// The attribute by which the table removes items, if it does.
 async fn ttl_attribute(client: &Client, table: &str) -> Result<Option<String>, StoreError> {
     let described = client.describe_time_to_live().table_name(table).send().await;
-    let described = described.map_err(|error| failed("DescribeTimeToLive", table, error))?;
+    let described = described.map_err(|error| unread("DescribeTimeToLive", table, error))?;
     let ttl = described.time_to_live_description.filter(|ttl| {
         matches!(ttl.time_to_live_status(), Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))
     });

@@ -1,12 +1,11 @@
 //! Group commit: the transactions of many callers in one TransactWriteItems call.
 //!
-//! A group is the items of one caller, all or none. Invariants: groups in one call touch different items (AWS refuses an
-//! item twice in a call; a group that meets an item again goes back to the end of the line, so that a hot key delays no
-//! other); a group does not fail with its neighbours: when a call is cancelled, the groups that the reasons name get their
-//! result and the others are sent again, and when a call is refused whole, its groups are sent one by one. A group that met
-//! a conflict is not retried; its caller decides.
+//! A group is the items of one caller, all or none. Invariants: of the groups that touch one item, one at a time is handed
+//! in, the others wait for it outside the line (`turns`), in their order: a hot key delays nobody else, and no two calls of
+//! this process conflict. A group is not lost to a neighbour: when a call is cancelled, the groups that the reasons name get
+//! their answer and the others go again, and when a call is refused whole, its groups go one by one. What it does not do:
+//! retry a group that met a conflict; its caller knows whether that is still wanted.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -16,6 +15,7 @@ use aws_sdk_dynamodb::types::{CancellationReason, ReturnConsumedCapacity, Transa
 use super::count_capacity;
 use super::errors::{Shared, failed};
 use super::keys::Key;
+use super::turns::Turns;
 use crate::StoreError;
 use broker_runtime::aws::calls;
 use broker_runtime::aws::{Batcher, Bounds};
@@ -45,19 +45,15 @@ pub(super) enum Committed {
     Cancelled(Vec<CancellationReason>),
 }
 
-/// The result of a group in one call.
-type Answer = Result<Flown, StoreError>;
-
-#[derive(Debug)]
-enum Flown {
-    Committed(Committed),
-    /// Another group of the call touches an item of it: it is sent later.
-    Crowded(Group),
-}
+/// What a call makes of a group.
+type Answer = Result<Committed, StoreError>;
 
 /// Commits groups for all callers of one process.
 #[derive(Clone, Debug)]
-pub(super) struct GroupCommit(Batcher<Group, Answer>);
+pub(super) struct GroupCommit {
+    calls: Batcher<Group, Answer>,
+    turns: Turns,
+}
 
 impl GroupCommit {
     pub(super) fn new(client: Client, table: String) -> Self {
@@ -72,7 +68,8 @@ impl GroupCommit {
             let call = Call { client: client.clone(), table: table.clone() };
             async move { call.commit(groups).await }
         };
-        Self(Batcher::new(bounds, |group: &Group| group.items.len(), flight))
+        let calls = Batcher::new(bounds, |group: &Group| group.items.len(), flight);
+        Self { calls, turns: Turns::default() }
     }
 
     /// Commits `group`, the transition of that name, in a call of its own or with others.
@@ -92,15 +89,11 @@ impl GroupCommit {
         committed
     }
 
-    async fn commit(&self, mut group: Group) -> Result<Committed, StoreError> {
+    async fn commit(&self, group: Group) -> Result<Committed, StoreError> {
         let lost =
             |error| Err(StoreError::Unavailable { operation: "TransactWriteItems", source: Box::new(error) });
-        loop {
-            match self.0.submit(group).await.unwrap_or_else(lost)? {
-                Flown::Committed(committed) => return Ok(committed),
-                Flown::Crowded(again) => group = again,
-            }
-        }
+        let _turn = self.turns.take(&group.keys).await;
+        self.calls.submit(group).await.unwrap_or_else(lost)
     }
 }
 
@@ -113,9 +106,6 @@ impl Call {
     /// One result per group, in their order. Every round answers at least one group, so it ends.
     async fn commit(&self, groups: Vec<Group>) -> Vec<Answer> {
         let mut answers: Vec<Option<Answer>> = groups.iter().map(|_| None).collect();
-        for position in crowded(&groups) {
-            answers[position] = Some(Ok(Flown::Crowded(groups[position].clone())));
-        }
         loop {
             let round: Vec<_> = (0..groups.len()).filter(|position| answers[*position].is_none()).collect();
             if round.is_empty() {
@@ -123,9 +113,7 @@ impl Call {
             }
             match self.write(round.iter().map(|position| &groups[*position])).await {
                 Ok(Committed::Written) => {
-                    round
-                        .into_iter()
-                        .for_each(|p| answers[p] = Some(Ok(Flown::Committed(Committed::Written))));
+                    round.into_iter().for_each(|position| answers[position] = Some(Ok(Committed::Written)));
                 }
                 Ok(Committed::Cancelled(reasons)) => {
                     answer_cancelled(&groups, &round, &reasons, &mut answers)
@@ -133,7 +121,7 @@ impl Call {
                 Err(StoreError::Refused { .. }) if round.len() > 1 => {
                     for position in round {
                         let alone = self.write(std::iter::once(&groups[position])).await;
-                        answers[position] = Some(alone.map(Flown::Committed));
+                        answers[position] = Some(alone);
                     }
                 }
                 Err(error) => {
@@ -166,23 +154,7 @@ impl Call {
     }
 }
 
-/// The groups that touch an item of an earlier group.
-fn crowded(groups: &[Group]) -> Vec<usize> {
-    let mut touched: HashSet<&Key> = HashSet::new();
-    let meets =
-        |group: &'_ Group, touched: &HashSet<&Key>| group.keys.iter().any(|key| touched.contains(key));
-    let mut crowded = Vec::new();
-    for (position, group) in groups.iter().enumerate() {
-        if meets(group, &touched) {
-            crowded.push(position);
-        }
-        // Also the items of groups that are sent later: groups of one item keep their order.
-        touched.extend(&group.keys);
-    }
-    crowded
-}
-
-/// Adds the results of the groups that a cancelled round's reasons name; if they name none, of all.
+/// Answers the groups of a cancelled round that the reasons name; if they name none, all of them.
 fn answer_cancelled(
     groups: &[Group],
     round: &[usize],
@@ -201,7 +173,7 @@ fn answer_cancelled(
     let names_nobody = !own.iter().any(|(_, reasons)| is_named(reasons));
     for (position, reasons) in own {
         if names_nobody || is_named(reasons) {
-            answers[position] = Some(Ok(Flown::Committed(Committed::Cancelled(reasons.to_vec()))));
+            answers[position] = Some(Ok(Committed::Cancelled(reasons.to_vec())));
         }
     }
 }
@@ -222,21 +194,13 @@ mod tests {
     }
 
     #[test]
-    fn groups_of_one_item_go_in_different_calls_in_their_order() {
-        let groups = [group(&["a", "b"]), group(&["b", "c"]), group(&["c"]), group(&["d"])];
-        assert_eq!(crowded(&groups), [1, 2]);
-    }
-
-    #[test]
     fn a_cancelled_call_answers_the_groups_that_its_reasons_name_and_keeps_the_others() {
         let groups = [group(&["a", "b"]), group(&["c", "d"]), group(&["e"])];
         let mut answers = [None, None, None];
         let codes = reasons(&["None", "None", "None", "ConditionalCheckFailed", "None"]);
         answer_cancelled(&groups, &[0, 1, 2], &codes, &mut answers);
         assert!(answers[0].is_none() && answers[2].is_none());
-        let Some(Ok(Flown::Committed(Committed::Cancelled(own)))) = &answers[1] else {
-            panic!("{answers:?}")
-        };
+        let Some(Ok(Committed::Cancelled(own))) = &answers[1] else { panic!("{answers:?}") };
         assert_eq!(
             own.iter().filter_map(CancellationReason::code).collect::<Vec<_>>(),
             ["None", "ConditionalCheckFailed"]

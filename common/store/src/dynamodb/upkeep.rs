@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, Select};
 
 use super::attributes::{self as a, Item};
-use super::errors::failed;
+use super::errors::unread;
 use super::keys::{self, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
 use super::pool::{passable, readable};
 use super::schema::STATE_INDEX;
@@ -64,7 +64,7 @@ impl Store {
                 .expression_attribute_values(":until", s(keys::time_key(until)));
         }
         let answer = call.key_condition_expression(condition).send().await;
-        let answer = answer.map_err(|error| failed("Query", &self.table, error))?;
+        let answer = answer.map_err(|error| unread("Query", &self.table, error))?;
         count_capacity("by_state", answer.consumed_capacity());
         Ok(CandidatePage {
             candidates: readable(answer.items()),
@@ -96,7 +96,7 @@ impl Store {
                 .expression_attribute_names("#status", a::STATUS)
                 .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
                 .return_consumed_capacity(ReturnConsumedCapacity::Total);
-            let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
+            let answer = call.send().await.map_err(|error| unread("Scan", &self.table, error))?;
             count_capacity("count", answer.consumed_capacity());
             for status in answer.items().iter().filter_map(|item| passable(a::read_status(item))) {
                 *by_status.entry(status).or_default() += 1;
@@ -124,7 +124,7 @@ impl Store {
             .filter_expression("begins_with(PK, :sandbox)")
             .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.send().await.map_err(|error| failed("Scan", &self.table, error))?;
+        let answer = call.send().await.map_err(|error| unread("Scan", &self.table, error))?;
         count_capacity("browse", answer.consumed_capacity());
         let mut kept = Vec::new();
         for item in answer.items() {

@@ -267,6 +267,9 @@ pub(crate) struct Endpoints {
     /// Keep the table in this directory; without it, it is lost at the end
     #[arg(long)]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Behave as AWS does: hops of 4 to 25 ms with tails, an index that lags, conflicts, hot partitions, queues that linger
+    #[arg(long)]
+    pub(crate) aws_latency: bool,
 }
 
 #[derive(Debug, Args)]

@@ -117,7 +117,7 @@ async fn table(context: &Context) -> [Finding; 2] {
                 StoreError::NoTable { .. } => {
                     "Run `broker init`, or set BROKER_TABLE to the name of the existing table."
                 }
-                StoreError::Refused { .. } => {
+                StoreError::Denied { .. } | StoreError::Refused { .. } => {
                     "AWS does not accept the credentials, or the role may not describe the table: see infra/terraform/policies.tf."
                 }
                 StoreError::Unavailable { .. } | StoreError::Conflict | StoreError::Malformed { .. } => {

@@ -1,8 +1,9 @@
 //! `broker endpoints`: only the embedded SQS and DynamoDB endpoints, for other processes, the AWS CLI or tests.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
+use broker_runtime::clock::Clock;
 use broker_runtime::config::Config;
 use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::telemetry;
@@ -11,6 +12,7 @@ use crate::args;
 use crate::context::Settings;
 use crate::done::Done;
 use crate::output;
+use broker_local::aws_shape::{Relay, Service, Shaper};
 use broker_local::endpoints::{self, Endpoints};
 
 /// The endpoint libraries log every refused write and every queue.
@@ -32,13 +34,34 @@ pub(crate) fn run(settings: &Settings, args: args::Endpoints) -> anyhow::Result<
     })
 }
 
-/// Starts the endpoints on loopback; they stop with the lifecycle's soft end.
+/// What `--aws-latency` repeats its choices by.
+const SEED: u64 = 1;
+
+/// Starts the endpoints on loopback, behind a relay if they are to behave as AWS; they stop with the lifecycle's soft end.
 pub(super) async fn start(args: args::Endpoints, lifecycle: &Lifecycle) -> anyhow::Result<Endpoints> {
+    let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let behind = |port| if args.aws_latency { 0 } else { port };
     let options = endpoints::Options {
-        host: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        dynamodb_port: args.dynamodb_port,
-        sqs_port: args.sqs_port,
+        host,
+        dynamodb_port: behind(args.dynamodb_port),
+        sqs_port: behind(args.sqs_port),
         data_dir: args.data_dir,
     };
-    Ok(endpoints::start(options, lifecycle.soft.clone()).await?)
+    let mut endpoints = endpoints::start(options, lifecycle.soft.clone()).await?;
+    if args.aws_latency {
+        let shaper = Shaper::new(SEED, Clock::system());
+        let before = async |service, url: &str, port, option| {
+            let relay = Relay::new(service, url, shaper.clone());
+            let address = SocketAddr::new(host, port);
+            let bound = relay.start(address, lifecycle.soft.clone()).await;
+            let bound =
+                bound.with_context(|| format!("cannot listen on {address}: choose another with {option}"));
+            anyhow::Ok(format!("http://{}", bound?))
+        };
+        let dynamodb = &endpoints.dynamodb_url;
+        let dynamodb_url = before(Service::DynamoDb, dynamodb, args.dynamodb_port, "--dynamodb-port").await?;
+        let sqs_url = before(Service::Sqs, &endpoints.sqs_url, args.sqs_port, "--sqs-port").await?;
+        (endpoints.dynamodb_url, endpoints.sqs_url) = (dynamodb_url, sqs_url);
+    }
+    Ok(endpoints)
 }

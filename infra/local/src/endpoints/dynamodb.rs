@@ -9,7 +9,7 @@
 //! most of a minute.
 //!
 //! Differences from AWS that remain: reads of an index are consistent at once; there is no throttling, and never a
-//! TransactionConflict or TransactionInProgress (inject them in tests); capacity is reported but unlimited; tables
+//! TransactionConflict or TransactionInProgress (`aws_shape` plays them); capacity is reported but unlimited; tables
 //! are active as soon as they are created.
 
 use std::{

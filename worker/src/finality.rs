@@ -1,0 +1,118 @@
+//! Finality: whether a message that was not done can ever be done.
+//!
+//! **Unknown is not final.** An error that somebody can mend (credentials, rights, an outage, an index that is being built)
+//! costs a message nothing. A write that the table refuses is final only if the table takes another one and refuses it
+//! again: else it refuses everybody's.
+
+use broker_queue::SendError;
+use broker_store::{Store, StoreError};
+
+/// What one error says of its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finality {
+    /// Trying again can help.
+    Passes,
+    /// The table refused the write; it ends as a dead letter of this code, once that is confirmed.
+    Refused(&'static str),
+    /// It ends as a dead letter of this code.
+    Final(&'static str),
+}
+
+impl Finality {
+    /// Of an error of the table: the codes of an item that cannot be read, and of a write that is refused.
+    pub(crate) const fn of(error: &StoreError, malformed: &'static str, refused: &'static str) -> Self {
+        match error {
+            StoreError::Malformed { .. } => Self::Final(malformed),
+            StoreError::Refused { .. } => Self::Refused(refused),
+            StoreError::Conflict
+            | StoreError::Unavailable { .. }
+            | StoreError::NoTable { .. }
+            | StoreError::Denied { .. } => Self::Passes,
+        }
+    }
+
+    /// Of a reply that was not sent.
+    pub(crate) const fn of_send(error: &SendError) -> Self {
+        match error {
+            SendError::Refused { .. } => Self::Final("refused"),
+            SendError::Gone { .. } | SendError::Unavailable { .. } => Self::Passes,
+        }
+    }
+}
+
+/// What to do with a message that was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Try it again after a pause.
+    Later,
+    /// Try it again at once: the table takes writes.
+    AtOnce,
+    /// It is a dead letter of this code.
+    End(&'static str),
+}
+
+/// The refusals of one message.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    /// The table took another write since it refused this one.
+    confirmed: bool,
+}
+
+impl Refusals {
+    /// What `finality` means after all that happened to the message before.
+    pub(crate) async fn judge(&mut self, finality: Finality, store: &Store) -> Next {
+        match finality {
+            Finality::Final(code) => Next::End(code),
+            Finality::Refused(code) if self.confirmed => Next::End(code),
+            Finality::Refused(_) => {
+                self.confirmed = store.takes_writes().await.is_ok();
+                if self.confirmed { Next::AtOnce } else { Next::Later }
+            }
+            Finality::Passes => {
+                self.confirmed = false;
+                Next::Later
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn only_a_malformed_item_is_final_at_once_and_only_a_refused_write_may_become_so() {
+        let source = || Box::<dyn std::error::Error + Send + Sync>::from("why");
+        let of = |error: &StoreError| Finality::of(error, "malformed_item", "table_refused");
+        for (error, finality) in [
+            (StoreError::Conflict, Finality::Passes),
+            (StoreError::NoTable { table: "t".to_owned() }, Finality::Passes),
+            (StoreError::Unavailable { operation: "claim", source: source() }, Finality::Passes),
+            (
+                StoreError::Denied { operation: "claim", code: "ExpiredToken".to_owned(), source: source() },
+                Finality::Passes,
+            ),
+            (
+                StoreError::Refused { operation: "claim", source: source() },
+                Finality::Refused("table_refused"),
+            ),
+            (
+                StoreError::Malformed { item: "SBX#a".to_owned(), attribute: "name" },
+                Finality::Final("malformed_item"),
+            ),
+        ] {
+            assert_eq!(of(&error), finality, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_reply_is_final_only_if_sqs_does_not_take_it() {
+        let queue: Arc<str> = "q".into();
+        let refused =
+            SendError::Refused { queue: Arc::clone(&queue), code: "c".to_owned(), message: String::new() };
+        assert_eq!(Finality::of_send(&refused), Finality::Final("refused"));
+        assert_eq!(Finality::of_send(&SendError::Gone { queue }), Finality::Passes);
+    }
+}

@@ -1,0 +1,195 @@
+//! Key turns: of the requests of one key, one at a time asks the table, and what it learns is learnt for all who wait.
+//!
+//! Invariants: an attempt answers only requests that came before it began, so nobody is told of a lease that ended before
+//! it was asked for; a key that nobody asks for takes no memory. What it does not do: decide. Each request that waited judges
+//! what was learnt for itself (another fingerprint, another request id), and asks by itself where that does not tell.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+/// Who asks for which keys. Clones share them.
+#[derive(Debug)]
+pub(super) struct KeyTurns<K, L>(Arc<Mutex<HashMap<K, Arc<Line<L>>>>>);
+
+impl<K, L> Clone for KeyTurns<K, L> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K, L> Default for KeyTurns<K, L> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+/// Those who ask for one key.
+#[derive(Debug)]
+struct Line<L> {
+    state: Mutex<State<L>>,
+    /// Changes whenever an attempt ends.
+    ended: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct State<L> {
+    /// Whether an attempt is under way.
+    asking: bool,
+    /// How many attempts have begun.
+    begun: u64,
+    /// The newest that learnt something, and what.
+    learnt: Option<(u64, Arc<L>)>,
+}
+
+/// One request's place among those of its key.
+#[derive(Debug)]
+pub(super) struct Place<K: Clone + Eq + Hash, L> {
+    turns: KeyTurns<K, L>,
+    key: K,
+    line: Arc<Line<L>>,
+    /// Attempts that had begun when it came, or when it last learnt something.
+    came_after: u64,
+}
+
+/// Whose turn it is.
+#[derive(Debug)]
+pub(super) enum Turn<L> {
+    /// This request's: it asks.
+    Mine(Attempt<L>),
+    /// Another one asked, after this one came, and learnt this.
+    Learnt(Arc<L>),
+}
+
+/// An attempt under way. Dropped, the next one may ask.
+#[derive(Debug)]
+pub(super) struct Attempt<L> {
+    line: Arc<Line<L>>,
+    number: u64,
+}
+
+impl<K: Clone + Eq + Hash, L> KeyTurns<K, L> {
+    /// A place among the requests of `key`.
+    pub(super) fn place(&self, key: &K) -> Place<K, L> {
+        let mut lines = self.lines();
+        let line = lines.entry(key.clone()).or_insert_with(|| {
+            let state = State { asking: false, begun: 0, learnt: None };
+            Arc::new(Line { state: Mutex::new(state), ended: watch::Sender::new(()) })
+        });
+        let line = Arc::clone(line);
+        drop(lines);
+        let came_after = line.state().begun;
+        Place { turns: self.clone(), key: key.clone(), line, came_after }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, HashMap<K, Arc<Line<L>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<L> Line<L> {
+    fn state(&self) -> MutexGuard<'_, State<L>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Clone + Eq + Hash, L> Place<K, L> {
+    /// Waits until it is this request's turn, or something was learnt by an attempt that began after it came.
+    pub(super) async fn turn(&mut self) -> Turn<L> {
+        let mut ended = self.line.ended.subscribe();
+        loop {
+            {
+                let mut state = self.line.state();
+                if let Some((number, learnt)) = &state.learnt
+                    && *number > self.came_after
+                {
+                    let learnt = Arc::clone(learnt);
+                    self.came_after = state.begun;
+                    return Turn::Learnt(learnt);
+                }
+                if !state.asking {
+                    state.asking = true;
+                    state.begun += 1;
+                    return Turn::Mine(Attempt { line: Arc::clone(&self.line), number: state.begun });
+                }
+            }
+            // The line, which this place keeps, holds the sender.
+            let _ = ended.changed().await;
+        }
+    }
+}
+
+impl<L> Attempt<L> {
+    /// Tells all who came before it began what it learnt.
+    pub(super) fn learnt(&self, what: L) {
+        self.line.state().learnt = Some((self.number, Arc::new(what)));
+    }
+}
+
+impl<L> Drop for Attempt<L> {
+    fn drop(&mut self) {
+        self.line.state().asking = false;
+        self.line.ended.send_replace(());
+    }
+}
+
+impl<K: Clone + Eq + Hash, L> Drop for Place<K, L> {
+    fn drop(&mut self) {
+        let mut lines = self.turns.lines();
+        // The map's and ours: nobody else asks for it.
+        if Arc::strong_count(&self.line) == 2 {
+            lines.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future as _;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn mine(turn: Turn<u32>) -> Attempt<u32> {
+        match turn {
+            Turn::Mine(attempt) => attempt,
+            Turn::Learnt(what) => panic!("learnt {what}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_learns_from_an_attempt_that_began_after_it_came_and_from_no_other() {
+        let turns: KeyTurns<&str, u32> = KeyTurns::default();
+        let (mut first, mut second) = (turns.place(&"k"), turns.place(&"k"));
+        let attempt = mine(first.turn().await);
+        let mut late = turns.place(&"k");
+        attempt.learnt(7);
+        drop(attempt);
+        let Turn::Learnt(what) = second.turn().await else { panic!("it came before") };
+        assert_eq!(*what, 7);
+        // What it could not use it does not learn again; and the late one asks by itself.
+        let again = mine(late.turn().await);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut waits = pin!(second.turn());
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+        again.learnt(8);
+        drop(again);
+        let Poll::Ready(Turn::Learnt(what)) = waits.as_mut().poll(&mut context) else { panic!("it ended") };
+        assert_eq!(*what, 8);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_learns_nothing_is_followed_by_the_next_and_other_keys_do_not_wait() {
+        let turns: KeyTurns<&str, u32> = KeyTurns::default();
+        let (mut first, mut second) = (turns.place(&"k"), turns.place(&"k"));
+        let attempt = mine(first.turn().await);
+        drop(mine(turns.place(&"other").turn().await));
+        drop(attempt);
+        drop(mine(second.turn().await));
+        drop((first, second));
+        assert!(turns.lines().is_empty(), "{turns:?}");
+    }
+}

@@ -1,0 +1,58 @@
+//! The start of a worker while AWS does not accept it yet: credentials that come late, rights that were given just now.
+//!
+//! What is missing for good (the table, a queue) ends the start at once, and says what to run.
+
+use broker_queue::QueueError;
+use broker_runtime::entropy::Entropy;
+use broker_runtime::lifecycle::Lifecycle;
+use broker_store::StoreError;
+
+use crate::consuming::{self, chain};
+
+/// Attempts, with pauses that grow to 5 s: about a minute. Then whoever started the process is told.
+const ATTEMPTS: u32 = 16;
+
+/// Why a worker does not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The table could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The queues could not be asked.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+impl StartError {
+    const fn passes(&self) -> bool {
+        match self {
+            Self::Store(StoreError::NoTable { .. }) | Self::Queue(QueueError::Missing { .. }) => false,
+            Self::Store(error) => error.is_retryable(),
+            Self::Queue(QueueError::Failed { .. }) => true,
+        }
+    }
+}
+
+/// What `attempt` makes, tried again while its error passes; `None` if the process is told to end first.
+pub(crate) async fn patiently<T, F>(
+    lifecycle: &Lifecycle,
+    entropy: &Entropy,
+    attempt: impl Fn() -> F,
+) -> Result<Option<T>, StartError>
+where
+    F: Future<Output = Result<T, StartError>>,
+{
+    for number in 0..ATTEMPTS {
+        match attempt().await {
+            Err(error) if error.passes() => {
+                tracing::warn!(attempt = number, "the worker does not start yet: {}", chain(&error));
+                let pause = tokio::time::sleep(consuming::backoff(number, entropy));
+                if lifecycle.soft.run_until_cancelled(pause).await.is_none() {
+                    return Ok(None);
+                }
+            }
+            made => return made.map(Some),
+        }
+    }
+    attempt().await.map(Some)
+}
