@@ -112,10 +112,11 @@ async fn a_start_and_a_stop_that_overtake_each_other_end_what_they_name_and_lose
         for start_is_first in [true, false] {
             let held = broker.allocate("student-1").send().await.expect_status(201).sandbox_id().to_owned();
             broker.stop_workers().await;
-            // The one that was asked first, a while ago, comes last.
-            let (of_start, of_stop) = if start_is_first { (20, 0) } else { (0, 20) };
-            let start = set_aside(broker, broker.allocate("student-1"), of_start).await;
-            let stop = set_aside(broker, broker.return_sandbox(&held, "student-1"), of_stop).await;
+            // The one that was asked first comes last. A Start is a while older than its Stop; a Stop cannot be older than
+            // the sandbox that it names.
+            let age_of_start = if start_is_first { 20 } else { 0 };
+            let stop = set_aside(broker, broker.return_sandbox(&held, "student-1"), 0).await;
+            let start = set_aside(broker, broker.allocate("student-1"), age_of_start).await;
             broker.start_worker().await;
             if start_is_first {
                 let stopped = handled(broker, &stop).await;

@@ -38,6 +38,8 @@ pub enum Reason {
     Malformed,
     /// Written by a program that is too old.
     OlderVersion,
+    /// Written by a newer program, and no worker that can read it came for an hour.
+    NewerVersion,
     /// `reply_to` names a queue that no process of this broker can have.
     ForeignReplyQueue,
     /// A live lease and its sandbox do not agree.
@@ -56,9 +58,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Malformed,
         Self::OlderVersion,
+        Self::NewerVersion,
         Self::ForeignReplyQueue,
         Self::InconsistentLease,
         Self::MalformedItem,
@@ -73,6 +76,7 @@ impl Reason {
         match self {
             Self::Malformed => "malformed",
             Self::OlderVersion => "older_version",
+            Self::NewerVersion => "newer_version",
             Self::ForeignReplyQueue => "foreign_reply_queue",
             Self::InconsistentLease => "inconsistent_lease",
             Self::MalformedItem => "malformed_item",
