@@ -1,10 +1,11 @@
 //! `broker-chaos`: hundreds of tracks on a whole broker under faults, and a verdict on the responses.
 //!
 //! For some minutes tracks allocate, repeat, look, poll, cancel and return over several APIs, while workers are killed or
-//! frozen every second and APIs every ten, the proxy before AWS injects faults, and endpoints disappear for seconds. Then the
-//! faults end, the tracks finish, and the history of responses is judged together with the table: exclusive ownership in
-//! time, one live sandbox per key, no accepted request without an end, queues empty, nothing stuck. The seed repeats the run's
-//! choices; the machine chooses the interleaving. Exit codes: 0 all as promised, 1 not.
+//! frozen every second and APIs every ten, the proxy before AWS injects faults, endpoints disappear for seconds, and sync
+//! runs against a provider that renames, doubles, reorders and forgets. Then the faults end, the tracks finish, and the
+//! history of responses is judged together with the table: exclusive ownership in time, one live sandbox per key, no
+//! accepted request without an end, queues empty, nothing stuck. The seed repeats the run's choices; the machine chooses the
+//! interleaving. Exit codes: 0 all as promised, 1 not.
 
 mod cast;
 mod history;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_tests::{Broker, Setup};
+use broker_tests::Broker;
 use clap::Parser;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -66,13 +67,14 @@ const LOG: &str = "warn,broker_api=info,broker_api::access_log=warn,broker_api::
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     println!("{arguments:?}");
-    let setup = Setup::new().apis(0).workers(0).faults(arguments.seed);
+    let provider = Arc::new(supply::provider().await);
+    let setup = provider.setup().apis(0).workers(0).faults(arguments.seed);
     let setup =
         setup.var("BROKER_VISIBILITY_S", VISIBILITY_S).var("BROKER_LOG", LOG).var("BROKER_WAIT_S", "10");
     let mut broker = Broker::start(setup).await;
     let history = Arc::new(History::new());
     let mut cast = Cast::start(&broker, arguments.apis, arguments.workers).await;
-    let supply = Supply::new(&broker, Arc::clone(&history));
+    let supply = Supply::new(&broker, Arc::clone(&provider), Arc::clone(&history));
     supply.first().await;
     let supplying = tokio::spawn(supply.run());
 
@@ -83,10 +85,11 @@ async fn main() -> ExitCode {
         tracks.spawn(track.run(ended.clone()));
     }
     let length = Duration::from_secs_f64(arguments.minutes * 60.0);
-    let deeds = saboteur::rage(&broker, &mut cast, &history, &arguments, length).await;
+    let deeds = saboteur::rage(&broker, &provider, &mut cast, &history, &arguments, length).await;
 
     println!("calm after {:?}; everybody settles", history.elapsed());
     broker.proxy().calm();
+    provider.behave().await;
     cast.complete(&broker).await;
     end.send_replace(true);
     let mut settled = settle::everybody(tracks).await;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use broker_tests::proxy::{Fault, Latency, Outage, Rule, Service};
-use broker_tests::{Broker, FaultProxy};
+use broker_tests::{Broker, FaultProxy, Provider};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
 use tokio::time::{Instant, interval, sleep_until};
 
 use crate::Arguments;
@@ -23,7 +24,11 @@ const LONGEST_OUTAGE_MS: u64 = 4_000;
 const THAW_EVERY_S: u64 = 8;
 /// One in so many workers is frozen, not killed.
 const FROZEN: u32 = 5;
-/// The interval of progress lines, in seconds.
+/// The provider has another mood so often, in seconds, and is asked for its list.
+const MOOD_EVERY_S: u64 = 5;
+/// A sync, as a scheduler outside starts it.
+const SYNC: &str = r#"{"v":1,"body":{"kind":"start_job","job":"sync"}}"#;
+/// Progress is told so often, in seconds.
 const TOLD_EVERY_S: u64 = 15;
 
 /// The faults so far.
@@ -34,6 +39,7 @@ pub(crate) struct Deeds {
     pub(crate) workers_frozen: u64,
     pub(crate) apis_killed: u64,
     pub(crate) outages: u64,
+    pub(crate) moods: u64,
 }
 
 /// Parts of all calls that fail, by kind.
@@ -53,6 +59,7 @@ const ODDS: [(Fault, f64); 10] = [
 /// Destroys things for `length`.
 pub(crate) async fn rage(
     broker: &Broker,
+    provider: &Provider,
     cast: &mut Cast,
     history: &History,
     arguments: &Arguments,
@@ -94,10 +101,44 @@ pub(crate) async fn rage(
             away.extend(outage(broker.proxy(), &mut rng).into_iter().map(|guard| (until, guard)));
             deeds.outages += 1;
         }
+        if second % MOOD_EVERY_S == MOOD_EVERY_S - 1 {
+            provider.misbehave(mood(&mut rng)).await;
+            let queues = broker.queues();
+            queues.send(&queues.name("maintenance"), SYNC).await;
+            deeds.moods += 1;
+        }
         cast.fill(broker).await;
     }
     deeds.length = history.elapsed();
     deeds
+}
+
+/// What the provider's list looks like. None of these is a reason to take anything out of the pool: a sandbox that is
+/// stale in the end counts as used, and nobody was told of it.
+fn mood(rng: &mut SmallRng) -> Value {
+    let some = format!("seed-{:06}", rng.random_range(0..4_000));
+    let row = |says: Value| {
+        let mut rows = json!({});
+        rows[some.as_str()] = says;
+        json!({ "rows": rows })
+    };
+    let moods = [
+        json!({}),
+        row(json!({ "name": "another name" })),
+        row(json!({ "name": null })),
+        row(json!({ "id": 4711 })),
+        row(json!({ "csp_id": [] })),
+        row(json!({ "csp_id": some.to_uppercase() })),
+        row(json!({ "created_at": 1_795_873_861 })),
+        json!({ "double": true, "reorder": true }),
+        json!({ "shift": 7 }),
+        json!({ "forget": [some], "shift": 1 }),
+        json!({ "no_next": true, "count": true }),
+        json!({ "more_rows": [null], "forget": [some] }),
+        json!({ "next": "?page={page}", "last": "" }),
+        json!({ "html": true }),
+    ];
+    json!({ "list": moods[rng.random_range(0..moods.len())] })
 }
 
 fn misbehave(proxy: &FaultProxy) {

@@ -62,7 +62,7 @@ pub(crate) async fn table(
     for orphan in std::mem::take(&mut cast.orphans) {
         queues.delete(&orphan).await;
     }
-    for queue in ["requests", "requests-dlq"] {
+    for queue in ["requests", "requests-dlq", "maintenance", "maintenance-dlq"] {
         let name = queues.name(queue);
         wait_for_condition("what was asked to be done, and what died to be kept", async || {
             match queues.depth(&name).await {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use broker_tests::Broker;
 use broker_tests::setup::Environment;
+use broker_tests::{Broker, Provider};
 
 use crate::history::History;
 
@@ -12,17 +12,23 @@ const MARGIN: usize = 4_000;
 /// The number added at a time.
 const STEP: usize = 2_000;
 
+/// A provider that lists all of them.
+pub(crate) async fn provider() -> Provider {
+    Provider::start_with(MARGIN, &["--page-size", "500"]).await
+}
+
 /// Keeps the pool filled.
 #[derive(Debug)]
 pub(crate) struct Supply {
     environment: Environment,
+    provider: Arc<Provider>,
     history: Arc<History>,
 }
 
 impl Supply {
-    pub(crate) fn new(broker: &Broker, history: Arc<History>) -> Self {
+    pub(crate) fn new(broker: &Broker, provider: Arc<Provider>, history: Arc<History>) -> Self {
         let environment: &Environment = broker;
-        Self { environment: environment.clone(), history }
+        Self { environment: environment.clone(), provider, history }
     }
 
     pub(crate) async fn first(&self) {
@@ -34,6 +40,8 @@ impl Supply {
         let mut seeded = MARGIN;
         loop {
             self.history.more_than(seeded - MARGIN).await;
+            // Whichever comes first, this or a sync that finds them: they are the same.
+            self.provider.grow(STEP).await;
             self.seed(seeded, STEP).await;
             seeded += STEP;
         }

@@ -82,6 +82,11 @@ impl Provider {
         Self { _process: process, url, token, http: Client::builder(TokioExecutor::new()).build_http() }
     }
 
+    /// Where it is, without a slash at the end.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// A setup whose broker has this provider, and no patience with a failed deletion.
     pub fn setup(&self) -> Setup {
         Setup::new()

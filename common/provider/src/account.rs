@@ -1,10 +1,8 @@
-//! Accounts in the provider's list, parsed and filtered to active sandboxes.
+//! Accounts of the provider: their ids, and the times in which they are written.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use aws_smithy_types::date_time::{DateTime, Format};
-use serde::Deserialize;
 use uuid::Uuid;
 
 use broker_domain::{ExternalId, SandboxId, SandboxName, Timestamp};
@@ -13,7 +11,7 @@ use broker_domain::{ExternalId, SandboxId, SandboxName, Timestamp};
 const PREFIX: &str = "identity/accounts/";
 
 /// The provider's id of an account: the end of an external id, and the only part that may become part of a URL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AccountId(Uuid);
 
 impl AccountId {
@@ -42,109 +40,32 @@ pub struct Account {
     pub created_at: Option<Timestamp>,
 }
 
-/// A complete list.
-#[derive(Clone, Debug, Default)]
-pub struct Listed {
-    /// Active sandbox accounts, by our id.
-    pub accounts: HashMap<SandboxId, Account>,
-    /// Ids that are listed but have malformed fields: neither new nor missing.
-    pub unreadable: HashSet<SandboxId>,
-    /// Rows without a readable id.
-    pub malformed: u64,
-}
-
-/// A row of the provider's list.
-#[derive(Deserialize)]
-pub(super) struct Row {
-    #[serde(default)]
-    account_type: String,
-    #[serde(default)]
-    state: String,
-    csp_id: String,
-    #[serde(default)]
-    id: String,
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    created_at: Option<String>,
-}
-
-impl Listed {
-    /// Adds a row, if it is an active sandbox. Of two with one id the newer one counts.
-    pub(super) fn add(&mut self, row: Result<Row, serde_json::Error>) {
-        let Ok(row) = row else {
-            self.malformed += 1;
-            return;
-        };
-        if row.account_type != "sandbox" || row.state != "active" {
-            return;
-        }
-        let Ok(id) = SandboxId::new(row.csp_id) else {
-            self.malformed += 1;
-            return;
-        };
-        let (Ok(name), Ok(external_id)) = (SandboxName::new(row.name), ExternalId::new(row.id)) else {
-            self.unreadable.insert(id);
-            return;
-        };
-        let created_at = row.created_at.as_deref().and_then(parse_time);
-        let account = Account { id: id.clone(), name, external_id, created_at };
-        let known = self.accounts.entry(id).or_insert_with(|| account.clone());
-        if known.created_at < account.created_at {
-            *known = account;
-        }
-    }
-}
-
-/// ISO 8601 with a zone; without one, UTC.
-fn parse_time(text: &str) -> Option<Timestamp> {
+/// ISO 8601 with a zone; without one, UTC. A blank may stand for the `T`, and the time may be missing.
+pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
+    let text = text.trim();
+    let text = match text.split_once(' ') {
+        Some((date, time)) => format!("{date}T{time}"),
+        None if text.len() == "2026-11-22".len() => format!("{text}T00:00:00Z"),
+        None => text.to_owned(),
+    };
     let parse = |text: &str| DateTime::from_str(text, Format::DateTimeWithOffset).ok();
-    let parsed = parse(text).or_else(|| parse(&format!("{text}Z")))?;
+    let parsed = parse(&text).or_else(|| parse(&format!("{text}Z")))?;
     u64::try_from(parsed.to_millis().ok()?).ok().map(Timestamp::from_ms)
+}
+
+/// Seconds since the epoch, or milliseconds where seconds would be a year beyond 5138.
+pub(super) fn time_of_number(number: u64) -> Option<Timestamp> {
+    const MOST_SECONDS: u64 = 100_000_000_000;
+    const YEAR_10000_MS: u64 = 253_402_300_800_000;
+    let ms = if number < MOST_SECONDS { number * 1_000 } else { number };
+    (ms < YEAR_10000_MS).then(|| Timestamp::from_ms(ms))
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::{Value, json};
 
     use super::*;
-
-    fn add(listed: &mut Listed, row: &str) {
-        listed.add(serde_json::from_str(row));
-    }
-
-    #[test]
-    fn only_active_sandboxes_count_and_what_cannot_be_read_is_not_missing() {
-        let mut listed = Listed::default();
-        add(
-            &mut listed,
-            r#"{"account_type":"sandbox","state":"active","csp_id":"a","id":"identity/accounts/1","name":"A"}"#,
-        );
-        add(&mut listed, r#"{"account_type":"sandbox","state":"deleting","csp_id":"b","id":"x","name":"B"}"#);
-        add(&mut listed, r#"{"account_type":"person","state":"active","csp_id":"c","id":"x","name":"C"}"#);
-        add(&mut listed, r#"{"account_type":"sandbox","state":"active","csp_id":"d","id":"x","name":""}"#);
-        add(&mut listed, r#"{"account_type":"sandbox","state":"active","id":"x","name":"E"}"#);
-        add(&mut listed, r#"{"account_type":"sandbox","state":"active","csp_id":"f f","id":"x","name":"F"}"#);
-        assert_eq!(listed.accounts.keys().map(SandboxId::as_str).collect::<Vec<_>>(), ["a"]);
-        assert_eq!(listed.unreadable.iter().map(SandboxId::as_str).collect::<Vec<_>>(), ["d"]);
-        assert_eq!(listed.malformed, 2);
-    }
-
-    #[test]
-    fn of_two_accounts_with_one_id_the_newer_counts_in_any_order() {
-        let row = |id: &str, at: &str| {
-            format!(
-                r#"{{"account_type":"sandbox","state":"active","csp_id":"a","id":"{id}","name":"A","created_at":"{at}"}}"#
-            )
-        };
-        let (old, new) = (row("old", "2026-11-22T10:00:00+01:00"), row("new", "2026-11-22T09:30:00.5"));
-        for rows in [[&old, &new], [&new, &old]] {
-            let mut listed = Listed::default();
-            rows.iter().for_each(|row| add(&mut listed, row));
-            assert_eq!(listed.accounts.values().next().unwrap().external_id.as_str(), "new");
-        }
-    }
 
     #[test]
     fn only_an_external_id_with_a_uuid_names_an_account() {
@@ -156,73 +77,19 @@ mod tests {
         }
     }
 
-    /// A row in which each field is correct, wrong or missing.
-    fn any_row() -> impl Strategy<Value = Value> {
-        let field = |good: &'static [&'static str]| {
-            prop_oneof![
-                8 => prop::sample::select(good).prop_map(|text| Some(json!(text))),
-                1 => "\\PC{0,8}".prop_map(|text| Some(json!(text))),
-                1 => Just(Some(json!(7))),
-                1 => Just(Some(Value::Null)),
-                1 => Just(None),
-            ]
-        };
-        let times = &["2026-11-22T10:00:00Z", "2026-11-22T10:00:00.5+02:00", "2026-11-22T10:00:00"];
-        let fields = (
-            field(&["sandbox"]),
-            field(&["active", "deleting"]),
-            field(&["a", "b", "c"]),
-            field(&["identity/accounts/0192f0c1-2345-7abc-8def-0123456789ab", "identity/accounts/1"]),
-            field(&["one", "two"]),
-            field(times),
-        );
-        fields.prop_map(|(account_type, state, csp_id, id, name, created_at)| {
-            let named = [
-                ("account_type", account_type),
-                ("state", state),
-                ("csp_id", csp_id),
-                ("id", id),
-                ("name", name),
-                ("created_at", created_at),
-            ];
-            named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
-        })
-    }
-
-    fn listed(rows: &[Value]) -> Listed {
-        let mut listed = Listed::default();
-        rows.iter().for_each(|row| listed.add(serde_json::from_value(row.clone())));
-        listed
+    #[test]
+    fn a_time_is_read_in_the_ways_in_which_it_is_written() {
+        let at = parse_time("2026-11-22T10:00:00Z");
+        assert!(at.is_some());
+        assert_eq!(parse_time(" 2026-11-22 10:00:00 "), at);
+        assert_eq!(parse_time("2026-11-22 11:00:00+01:00"), at);
+        assert_eq!(parse_time("2026-11-22"), parse_time("2026-11-22T00:00:00Z"));
+        let seconds = at.unwrap().as_secs();
+        assert_eq!((time_of_number(seconds), time_of_number(seconds * 1_000)), (at, at));
+        assert_eq!(time_of_number(u64::MAX), None);
     }
 
     proptest! {
-        #[test]
-        fn every_row_is_ours_unreadable_malformed_or_none_of_our_business(rows in prop::collection::vec(any_row(), 0..12)) {
-            for row in &rows {
-                let one = listed(std::slice::from_ref(row));
-                let parts = (one.accounts.len(), one.unreadable.len(), one.malformed);
-                prop_assert!(matches!(parts, (1, 0, 0) | (0, 1, 0) | (0, 0, 1) | (0, 0, 0)), "{parts:?}: {row}");
-                let is_ours = row["account_type"] == "sandbox" && row["state"] == "active";
-                prop_assert!(one.malformed == 1 || is_ours == (one.accounts.len() + one.unreadable.len() == 1), "{row}");
-                for account in one.accounts.values() {
-                    prop_assert_eq!(&json!(account.id.as_str()), &row["csp_id"]);
-                    prop_assert_eq!(&json!(account.name.as_str()), &row["name"]);
-                    prop_assert_eq!(&json!(account.external_id.as_str()), &row["id"]);
-                }
-            }
-        }
-
-        #[test]
-        fn the_order_of_a_list_does_not_tell_which_ids_are_there(rows in prop::collection::vec(any_row(), 0..12)) {
-            let reversed: Vec<_> = rows.iter().rev().cloned().collect();
-            let (there, back) = (listed(&rows), listed(&reversed));
-            let times = |listed: &Listed| -> HashMap<_, _> {
-                listed.accounts.values().map(|account| (account.id.clone(), account.created_at)).collect()
-            };
-            prop_assert_eq!(times(&there), times(&back), "of several with one id the newest");
-            prop_assert_eq!((there.unreadable, there.malformed), (back.unreadable, back.malformed));
-        }
-
         #[test]
         fn what_goes_into_a_url_is_a_uuid_whatever_the_provider_says(text in "(identity/accounts/)?[{]?[0-9a-fA-F-]{30,40}[}]?|\\PC{1,40}") {
             if let Some(id) = ExternalId::new(text).ok().and_then(|id| AccountId::of(&id)) {
@@ -246,7 +113,7 @@ mod tests {
         }
 
         #[test]
-        fn a_time_that_is_none_is_none(text in "\\PC{0,30}|[0-9T:Z+.-]{0,30}") {
+        fn a_time_that_is_none_is_none(text in "\\PC{0,30}|[0-9T:Z+. -]{0,30}") {
             if let Some(at) = parse_time(&text) {
                 prop_assert!(at.as_ms() < 253_402_300_800_000, "within four digits of a year");
             }

@@ -1,12 +1,11 @@
-//! Circuit breaker of the provider: five failures in a row open it for 60 seconds; then one call passes, which closes or
-//! reopens it.
+//! Circuit breaker of the provider: five failures in a row open it for 60 seconds, a refusal of every call opens it at
+//! once; then one call passes, which closes or reopens it.
 //!
 //! Clones share it; each process has its own. It saves calls that cannot succeed, and that depends on the process: a worker
 //! that cannot reach the provider must not stop those that can. A shared breaker would be a read of the table before each
 //! call, and its answer could be outdated when it is used. The price is small: an outage costs five calls per worker, then
-//! one a minute each, and the rate of deletions is shared whatever the breakers say. Each such call counts as one attempt of
-//! its sandbox, which is then due again later; five of them in a row for one sandbox take over a quarter of an hour of a
-//! provider that accepts calls and answers 5xx, not the first seconds of an outage.
+//! one a minute each, and the rate of deletions is shared whatever the breakers say. The breaker keeps the reason of the
+//! last failure; the error of a call that does not pass contains it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +30,8 @@ struct Inner {
     failures: u32,
     open_until: Option<Instant>,
     probing: bool,
+    /// The last failure's reason.
+    why: String,
 }
 
 /// The breaker.
@@ -44,16 +45,17 @@ impl Breaker {
         breaker
     }
 
-    /// Lets one call pass, or returns how long to wait.
-    pub(super) fn pass(&self, now: Instant) -> Result<Pass, Duration> {
+    /// Lets one call pass, or returns how long to wait, and why.
+    pub(super) fn pass(&self, now: Instant) -> Result<Pass, Shut> {
         let mut inner = self.inner();
         if let Some(until) = inner.open_until {
             let left = until.saturating_duration_since(now);
+            let shut = |again_after| Err(Shut { again_after, why: inner.why.clone() });
             if !left.is_zero() {
-                return Err(left);
+                return shut(left);
             }
             if inner.probing {
-                return Err(Duration::from_secs(1));
+                return shut(Duration::from_secs(1));
             }
             inner.probing = true;
         }
@@ -68,6 +70,11 @@ impl Breaker {
         (!left.is_zero()).then_some(left)
     }
 
+    /// The reason of the last failure.
+    pub fn why(&self) -> String {
+        self.inner().why.clone()
+    }
+
     /// Its state.
     pub fn state(&self) -> State {
         let inner = self.inner();
@@ -76,6 +83,25 @@ impl Breaker {
             (Some(_), false) => State::Open,
             (Some(_), true) => State::HalfOpen,
         }
+    }
+
+    /// Opens at once: every call would be refused.
+    pub(super) fn open(&self, now: Instant, why: &str) {
+        self.count(now, why, FAILURES);
+    }
+
+    fn count(&self, now: Instant, why: &str, weight: u32) {
+        {
+            let mut inner = self.inner();
+            inner.failures += weight;
+            why.clone_into(&mut inner.why);
+            if inner.probing || inner.failures >= FAILURES {
+                inner.open_until = Some(now + OPEN_FOR);
+                inner.probing = false;
+                tracing::warn!(failures = inner.failures, why, "the provider fails: not asked for a minute");
+            }
+        }
+        self.show();
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -92,6 +118,13 @@ impl Breaker {
     }
 }
 
+/// The answer of an open breaker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shut {
+    pub(super) again_after: Duration,
+    pub(super) why: String,
+}
+
 /// One call under way. If it is dropped (its caller was cancelled), it does not count.
 #[derive(Debug)]
 pub(super) struct Pass {
@@ -106,18 +139,16 @@ impl Pass {
         self.breaker.show();
     }
 
-    pub(super) fn failed(mut self, now: Instant) {
+    /// It failed: five of these in a row open the breaker.
+    pub(super) fn failed(mut self, now: Instant, why: &str) {
         self.reported = true;
-        {
-            let mut inner = self.breaker.inner();
-            inner.failures += 1;
-            if inner.probing || inner.failures >= FAILURES {
-                inner.open_until = Some(now + OPEN_FOR);
-                inner.probing = false;
-                tracing::warn!(failures = inner.failures, "the provider fails: not asked for a minute");
-            }
-        }
-        self.breaker.show();
+        self.breaker.count(now, why, 1);
+    }
+
+    /// It was refused for a reason that holds for every call.
+    pub(super) fn refused(mut self, now: Instant, why: &str) {
+        self.reported = true;
+        self.breaker.open(now, why);
     }
 }
 
@@ -136,7 +167,7 @@ mod tests {
     use broker_runtime::clock::Clock;
 
     fn fail(breaker: &Breaker, now: Instant, times: u32) {
-        (0..times).for_each(|_| breaker.pass(now).unwrap().failed(now));
+        (0..times).for_each(|_| breaker.pass(now).unwrap().failed(now, "status 500"));
     }
 
     #[test]
@@ -148,7 +179,8 @@ mod tests {
         assert_eq!(breaker.state(), State::Closed);
         fail(&breaker, now, 1);
         assert_eq!(breaker.state(), State::Open);
-        assert_eq!(breaker.pass(now).unwrap_err(), OPEN_FOR);
+        let shut = Shut { again_after: OPEN_FOR, why: "status 500".to_owned() };
+        assert_eq!(breaker.pass(now).unwrap_err(), shut);
         assert_eq!(breaker.open_for(now), Some(OPEN_FOR));
     }
 
@@ -160,10 +192,17 @@ mod tests {
         let probe = breaker.pass(later).unwrap();
         assert_eq!(breaker.state(), State::HalfOpen);
         assert!(breaker.pass(later).is_err(), "one at a time");
-        probe.failed(later);
+        probe.failed(later, "status 500");
         assert!(breaker.pass(later).is_err(), "open again at its first failure");
         drop(breaker.pass(later + OPEN_FOR).unwrap());
         breaker.pass(later + OPEN_FOR).unwrap().succeeded();
         assert_eq!(breaker.state(), State::Closed);
+    }
+    #[test]
+    fn a_refusal_of_everything_opens_it_at_once() {
+        let (breaker, now) = (Breaker::new(), Clock::system().instant());
+        breaker.pass(now).unwrap().refused(now, "status 401");
+        assert_eq!((breaker.state(), breaker.why().as_str()), (State::Open, "status 401"));
+        assert_eq!(breaker.pass(now).unwrap_err().why, "status 401");
     }
 }

@@ -1,23 +1,26 @@
-//! Pause after a 429: no call until its `Retry-After` has passed.
+//! The pause that a `Retry-After` asks for: until it is over no call is made.
 //!
-//! Clones share it. Each process has its own, as with the breaker: each makes one call and then pauses. The slots in the
-//! table are paused for all workers (`jobs::deletion` of the worker); this pause catches calls that had a slot by then.
+//! Clones share it. Each process has its own, as with the breaker: one that has not heard it asks once and then has. The
+//! slots of the table are held for all (`jobs::deletion` of the worker); what had a slot by then meets this.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The pause.
+/// The pause for a 429 without `Retry-After`.
+pub(super) const PAUSE: Duration = Duration::from_secs(5);
+
+/// The rest.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rest(Arc<Mutex<Option<Instant>>>);
 
 impl Rest {
-    /// No calls before `until`.
+    /// Nothing is asked before `until`.
     pub(super) fn begin(&self, until: Instant) {
         let mut rests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *rests = Some(rests.map_or(until, |other| other.max(until)));
     }
 
-    /// The rest of the pause; `None` if it is over.
+    /// How much of it is left; `None` if nothing is.
     pub(super) fn left(&self, now: Instant) -> Option<Duration> {
         let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Some(until?.saturating_duration_since(now)).filter(|left| !left.is_zero())

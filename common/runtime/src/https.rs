@@ -50,14 +50,31 @@ fn tls(url: &Uri) -> Result<rustls::ClientConfig, String> {
     }
 }
 
-/// The whole body, if it has at most `limit` bytes.
-pub async fn whole(mut body: Incoming, limit: usize) -> Result<Bytes, String> {
+/// Why a body was not read whole.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NotWhole {
+    /// It has more bytes than are read.
+    #[error("an answer of more than {limit} bytes")]
+    TooLarge {
+        /// How many are read at most.
+        limit: usize,
+    },
+    /// The connection broke.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// The whole of a body that has at most `limit` bytes.
+pub async fn whole(mut body: Incoming, limit: usize) -> Result<Bytes, NotWhole> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(NotWhole::TooLarge { limit });
+    }
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| error_chain(&error))?;
+        let frame = frame.map_err(|error| NotWhole::Broken(error_chain(&error)))?;
         if let Some(data) = frame.data_ref() {
             if read.len() + data.len() > limit {
-                return Err(format!("a response of more than {limit} bytes"));
+                return Err(NotWhole::TooLarge { limit });
             }
             read.extend_from_slice(data);
         }
@@ -69,4 +86,22 @@ pub async fn whole(mut body: Incoming, limit: usize) -> Result<Bytes, String> {
 pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |&error| error.source());
     chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Whether a call failed because the two sides do not agree on TLS: a certificate that is not trusted, another name in
+/// it, or a side that does not speak TLS.
+pub fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<rustls::Error>() {
+            return true;
+        }
+        // An I/O error does not name what it wraps as its source, but that one's source.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    false
 }

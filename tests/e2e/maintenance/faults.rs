@@ -26,7 +26,7 @@ async fn a_deletion_that_keeps_failing_is_given_up_with_its_reason_and_begun_ane
     let provider = Provider::start(3).await;
     story(provider.setup().pool(3), async |broker| {
         let returned = &give_back(broker, 1).await[0];
-        provider.misbehave(json!({ "delete": { "status": 403 } })).await;
+        provider.misbehave(json!({ "delete": { "status": 409 } })).await;
         wait_for_condition("the deletion to be given up", async || {
             broker.job("cleanup").await;
             broker.queues().are_empty().await;
@@ -42,7 +42,7 @@ async fn a_deletion_that_keeps_failing_is_given_up_with_its_reason_and_begun_ane
         .await;
         let shown = broker.shown(returned).await;
         assert_eq!(shown["deletion_attempts"], 5, "{shown:#}");
-        assert!(shown["deletion_error"].as_str().is_some_and(|why| why.contains("403")), "{shown:#}");
+        assert!(shown["deletion_error"].as_str().is_some_and(|why| why.contains("409")), "{shown:#}");
         assert_eq!(provider.world().await.deletes, 5);
         let day = shown["due_at"].as_u64().unwrap() - shown["updated_at"].as_u64().unwrap();
         assert_eq!(day, 24 * 3_600);
@@ -65,16 +65,14 @@ async fn while_the_provider_is_down_deletions_wait_and_spend_no_attempt() {
         provider.misbehave(json!({ "delete": { "status": 503 } })).await;
         broker.job("cleanup").await;
         broker.queues().are_empty().await;
-        let mut attempts = 0;
         for sandbox in &returned {
             let shown = broker.shown(sandbox).await;
             assert_eq!(shown["status"], "pending_deletion");
-            attempts += shown["deletion_attempts"].as_u64().unwrap();
+            assert_eq!(shown["deletion_attempts"], 0, "a 503 speaks of nobody: {shown:#}");
         }
         let asked = provider.world().await.deletes;
         // The breaker opens at the fifth; some calls were under way by then.
         assert!((5..30).contains(&asked), "{asked}");
-        assert_eq!(attempts, u64::from(asked), "only what was asked was counted");
         let metrics = broker.worker(0).metrics().probe("/metrics").await.expect("metrics").1;
         assert!(metrics.contains("broker_provider_breaker_state 2"), "{metrics}");
         let idle = broker.job("cleanup").await;

@@ -2,12 +2,14 @@
 
 mod accounts;
 mod admin;
+mod answers;
 mod audit;
 mod cleanup;
 mod expire;
 mod external;
 mod faults;
 mod leftovers;
+mod lists;
 mod schedule;
 mod sync;
 

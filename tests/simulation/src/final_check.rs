@@ -55,7 +55,7 @@ impl Week {
         println!("{hours} h: {:?}", self.figures);
     }
 
-    async fn read_all(&self) -> Vec<Record> {
+    pub(super) async fn read_all(&self) -> Vec<Record> {
         let (mut records, mut after) = (Vec::new(), None);
         loop {
             let (page, next) = self.store.browse(after.take(), usize::MAX, |_| true).await.unwrap();

@@ -9,6 +9,7 @@
 //! this one adds time.
 
 mod final_check;
+mod moods;
 mod operator;
 mod plans;
 mod students;
@@ -30,10 +31,10 @@ use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::metrics;
 use broker_runtime::process::Process;
 use broker_store::{Store, schema};
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::moods::Mood;
 use self::students::Student;
 use broker_local::endpoints;
 use broker_local::provider::{Faults, Options, StandIn};
@@ -68,6 +69,7 @@ pub struct Week {
     students: Vec<Student>,
     held: Vec<Grant>,
     figures: BTreeMap<&'static str, u64>,
+    mood: Mood,
 }
 
 impl Week {
@@ -80,7 +82,9 @@ impl Week {
             week.the_provider_has_moods();
             week.workers_die();
             week.the_operator_acts().await;
+            let before = week.blame().await;
             week.pass(STEP).await;
+            week.nobody_is_blamed_for_a_mood(before).await;
         }
         // Everybody leaves; the provider is itself again; a day for what was given up.
         week.stand_in.world.misbehave(Faults::default());
@@ -130,7 +134,7 @@ impl Week {
             ("BROKER_LOCAL", "true"),
             ("BROKER_PROVIDER_URL", &stand_in.base),
             ("BROKER_PROVIDER_TOKEN", TOKEN),
-            ("BROKER_PROVIDER_TIMEOUT_S", "1"),
+            ("BROKER_PROVIDER_TIMEOUT_S", "2"),
             ("BROKER_POLL_WAIT_S", "1"),
             ("BROKER_VISIBILITY_S", "2"),
             // So that the ticks are checked soon after the clock has moved.
@@ -180,6 +184,7 @@ impl Week {
             students: Vec::new(),
             held: Vec::new(),
             figures: BTreeMap::new(),
+            mood: Mood::default(),
         };
         (0..WORKERS).for_each(|_| week.start_worker());
         week
@@ -227,29 +232,6 @@ impl Week {
             worker.shutdown_background();
         }
         (0..WORKERS).for_each(|_| self.start_worker());
-    }
-
-    fn the_provider_has_moods(&mut self) {
-        if !self.chance(20) {
-            return;
-        }
-        let moods = [
-            json!({}),
-            json!({}),
-            json!({ "delete": { "status": 500, "every": 2 } }),
-            json!({ "delete": { "lost": true, "every": 3 } }),
-            json!({ "delete": { "not_found": true, "every": 2 } }),
-            json!({ "delete": { "status": 429, "retry_after_s": 2, "every": 2 } }),
-            json!({ "delete": { "status": 403 } }),
-            json!({ "list": { "empty": true } }),
-            json!({ "list": { "no_next": true } }),
-            json!({ "list": { "truncated": true }, "delete": { "delay_ms": 1_500, "every": 4 } }),
-            json!({ "list": { "loop": true } }),
-            json!({ "list": { "status": 503 }, "delete": { "status": 503 } }),
-        ];
-        let mood = &moods[self.process.entropy.below(moods.len())];
-        self.stand_in.world.misbehave(serde_json::from_value(mood.clone()).unwrap());
-        self.count("moods of the provider");
     }
 
     /// Moves the clock, and waits until the jobs have seen it and nothing is under way.

@@ -28,7 +28,8 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     let now = jobs.clock.now();
     retry_given_up(jobs, now, report).await?;
     if let Some(left) = provider.breaker().open_for(jobs.clock.instant()) {
-        tracing::info!(?left, "no deletions planned while the provider is not called");
+        let why = provider.breaker().why();
+        tracing::info!(?left, why, "no deletion is planned while the provider is not asked");
         report.detail("breaker_open", 1);
         return Ok(());
     }

@@ -1,14 +1,14 @@
 //! Deletion of one sandbox at the provider, in its slot, and the result in the table.
 //!
 //! Invariants: the provider is called only for a sandbox that is pending at the planned version, in a slot (`slots`); an
-//! attempt is counted only for a response about this sandbox or for no response, never while the breaker is open, the rate is
-//! exceeded or the token is wrong; a deleted sandbox leaves a tombstone. A deletion that missed its slot and finds no other
-//! near is due again at once, and the next plan gives it one.
+//! attempt is counted only for an answer that is about this sandbox (`NotDeleted::Failed`), never while the breaker is open,
+//! the provider asks to wait or is down, or the token or the URL is wrong; a deleted sandbox leaves a tombstone. A deletion
+//! that missed its slot and finds no other near is due again at once, and the next plan gives it one.
 
 use std::time::Duration;
 
 use broker_domain::{Event, ExternalId, Job, SandboxId, Timestamp};
-use broker_provider::{AccountId, Deleted, Provider, ProviderError};
+use broker_provider::{AccountId, Deleted, NotDeleted, Provider, ProviderError};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Changed, Record, Seen, StoreError};
 
@@ -18,7 +18,7 @@ use super::{Jobs, slots};
 const ATTEMPTS: u64 = 5;
 /// How long a deletion that was given up rests before it starts over.
 const GIVEN_UP_FOR: Duration = Duration::from_secs(24 * 3_600);
-/// How long deletions pause when the provider does not accept the token.
+/// How long a deletion waits when the token or the URL is wrong.
 const REST: Duration = Duration::from_secs(5 * 60);
 
 /// A planned deletion.
@@ -112,22 +112,32 @@ impl Jobs {
                 tracing::info!(sandbox = %seen.id, external_id = %sandbox.external_id, gone_before, "deleted at the provider");
                 Ok(done(buried, Ended::Deleted))
             }
-            Err(ProviderError::BreakerOpen { again_after }) => self.postpone(seen, again_after).await,
-            Err(ProviderError::RateLimited { again_after }) => {
-                let now = self.clock.now();
-                self.store.hold_slots(now.plus(again_after), now).await?;
-                self.postpone(seen, again_after).await
-            }
-            Err(error @ ProviderError::Unauthorized) => {
-                tracing::error!("deletions pause: {error}");
-                self.postpone(seen, REST).await
-            }
-            Err(
-                error @ (ProviderError::Refused { .. }
-                | ProviderError::Unavailable { .. }
-                | ProviderError::Malformed { .. }),
-            ) => self.failed(seen, record, &error.to_string()).await,
+            Err(NotDeleted::Failed(error)) => self.failed(seen, record, &error.to_string()).await,
+            Err(NotDeleted::NotNow(error)) => self.not_now(seen, &error).await,
         }
+    }
+
+    /// The answer is not about this sandbox: it is due again later.
+    async fn not_now(&self, seen: Seen<'_>, error: &ProviderError) -> Result<Ended, StoreError> {
+        let by = match error {
+            ProviderError::BreakerOpen { again_after, .. } => *again_after,
+            ProviderError::RateLimited { again_after } => {
+                let now = self.clock.now();
+                self.store.hold_slots(now.plus(*again_after), now).await?;
+                *again_after
+            }
+            ProviderError::Unauthorized { .. } | ProviderError::WrongUrl { .. } => {
+                tracing::error!(sandbox = %seen.id, "deletions pause, no attempt is counted: {error}");
+                REST
+            }
+            ProviderError::Refused { .. }
+            | ProviderError::Unavailable { .. }
+            | ProviderError::Malformed { .. } => {
+                tracing::warn!(sandbox = %seen.id, "not deleted now, no attempt is counted: {error}");
+                self.settings.deletion_backoff
+            }
+        };
+        self.postpone(seen, by).await
     }
 
     async fn postpone(&self, seen: Seen<'_>, by: Duration) -> Result<Ended, StoreError> {

@@ -186,7 +186,8 @@ async fn call(
 ) -> Result<Response<Bytes>, String> {
     let response = http.request(request).await.map_err(|error| https::error_chain(&error))?;
     let (head, body) = response.into_parts();
-    Ok(Response::from_parts(head, https::whole(body, LARGEST_ANSWER).await?))
+    let body = https::whole(body, LARGEST_ANSWER).await.map_err(|error| error.to_string())?;
+    Ok(Response::from_parts(head, body))
 }
 
 #[cfg(test)]

@@ -260,9 +260,9 @@ async fn provider(context: &Context) -> Finding {
         Err(error) => Err(error),
     };
     let todo = |error: &ProviderError| match error {
-        ProviderError::Unauthorized => "Set BROKER_PROVIDER_TOKEN to a token that it accepts.",
-        ProviderError::Malformed { .. } | ProviderError::Refused { .. } => {
-            "Is BROKER_PROVIDER_URL the base of its API? {base}/current_user/accounts is called."
+        ProviderError::Unauthorized { .. } => "Set BROKER_PROVIDER_TOKEN to a token that it knows.",
+        ProviderError::WrongUrl { .. } | ProviderError::Malformed { .. } | ProviderError::Refused { .. } => {
+            "Is BROKER_PROVIDER_URL the base of its API? {base}/current_user/accounts is asked for."
         }
         ProviderError::Unavailable { .. }
         | ProviderError::RateLimited { .. }

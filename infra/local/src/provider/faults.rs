@@ -1,8 +1,10 @@
 //! Faults of the provider stand-in.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 /// The current faults; a `PUT` replaces them, and `{}` ends them.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -28,6 +30,35 @@ pub struct Fault {
     pub status: Option<u16>,
     /// The response has this `Retry-After`.
     pub retry_after_s: Option<u64>,
+    /// With this `Retry-After`, byte for byte.
+    pub retry_after: Option<String>,
+    /// With this `Location`; `{path}` is the path that was asked for, `{base}` its own URL. A path that ends in a slash is
+    /// answered as ever, and so is one that the location names.
+    pub location: Option<String>,
+    /// With a web page for a body; without a status, 200.
+    pub html: bool,
+    /// Delete: only of the account with this `csp_id`.
+    pub only: Option<String>,
+    /// List: what the row of this `csp_id` says instead, member by member; `*` is every row.
+    pub rows: BTreeMap<String, BTreeMap<String, Value>>,
+    /// List: rows beside those of the accounts, on the last page.
+    pub more_rows: Vec<Value>,
+    /// List: accounts that are left out.
+    pub forget: Vec<String>,
+    /// List: every row comes twice.
+    pub double: bool,
+    /// List: the rows of a page come in another order.
+    pub reorder: bool,
+    /// List: each page after the first begins so many rows early (late, if negative), as if the list had grown (shrunk).
+    pub shift: i64,
+    /// List: how many rows there are, as each page says; `true` is the truth.
+    pub count: Option<Value>,
+    /// List: how a page names its next; `{page}` is its number, `{base}` its own URL, `{host}` and `{port}` are parts of it.
+    pub next: Option<String>,
+    /// List: what the last page says of its next.
+    pub last: Option<Value>,
+    /// List: so many bytes more on each page.
+    pub padding: usize,
     /// List: no accounts.
     pub empty: bool,
     /// List: the first page is the last.

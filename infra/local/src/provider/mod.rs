@@ -78,7 +78,8 @@ impl StandIn {
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
-        let path = head.uri.path().trim_end_matches('/').to_owned();
+        let asked = head.uri.path();
+        let path = asked.trim_end_matches('/').to_owned();
         if path.starts_with("/stand-in") {
             let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
             return Ok(self.control(&head.method, &path, &body));
@@ -90,30 +91,38 @@ impl StandIn {
         }
         match (&head.method, path.strip_prefix("/sandbox/accounts/")) {
             (&Method::GET, None) if path == "/current_user/accounts" => {
-                self.list(head.uri.query().unwrap_or_default()).await
+                self.list(asked, head.uri.query().unwrap_or_default()).await
             }
             (&Method::DELETE, Some(id)) => {
                 let traceparent = head.headers.get("traceparent").and_then(|value| value.to_str().ok());
-                self.delete(id, traceparent.map(str::to_owned)).await
+                self.delete(asked, id, traceparent.map(str::to_owned)).await
             }
             _ => Ok(told(StatusCode::NOT_FOUND, &json!({ "detail": "Not found." }))),
         }
     }
 
-    async fn list(&self, query: &str) -> Answer {
+    async fn list(&self, path: &str, query: &str) -> Answer {
         let fault = self.world.list_fault();
         tokio::time::sleep(fault.delay()).await;
-        if let Some(answer) = failure(&fault) {
+        if let Some(answer) = self.failure(&fault, path) {
             return Ok(answer);
         }
-        let page = query.strip_prefix("page=").and_then(|page| page.parse().ok()).unwrap_or(1);
-        let (accounts, last) = self.world.page(page, self.clock.now());
-        let next =
-            if fault.looping { Some(page) } else { (page < last && !fault.no_next).then_some(page + 1) };
-        let next = next.map(|page| format!("{}/current_user/accounts?page={page}", self.base));
-        let results = if fault.empty { Vec::new() } else { accounts };
-        let next = if fault.empty { None } else { next };
-        let body = json!({ "results": results, "next": next });
+        let number = query.strip_prefix("page=").and_then(|page| page.parse().ok()).unwrap_or(1);
+        let page = self.world.page(number, &fault, self.clock.now());
+        let is_last = number >= page.last || fault.no_next || fault.empty;
+        let next = match (fault.looping && !fault.empty, is_last) {
+            (true, _) => json!(self.next_of(&fault, number)),
+            (false, false) => json!(self.next_of(&fault, number + 1)),
+            (false, true) => fault.last.clone().unwrap_or_default(),
+        };
+        let results = if fault.empty { Vec::new() } else { page.rows };
+        let mut body = json!({ "results": results, "next": next });
+        if let Some(count) = fault.count {
+            body["count"] = if count == json!(true) { json!(page.count) } else { count };
+        }
+        if fault.padding > 0 {
+            body["padding"] = json!("x".repeat(fault.padding));
+        }
         if fault.truncated {
             let text = body.to_string();
             return Ok(Response::new(Full::from(text[..text.len() / 2].to_owned())));
@@ -121,24 +130,70 @@ impl StandIn {
         Ok(told(StatusCode::OK, &body))
     }
 
-    async fn delete(&self, id: &str, traceparent: Option<String>) -> Answer {
-        let fault = self.world.delete_fault();
+    /// How page `number` is named.
+    fn next_of(&self, fault: &Fault, number: usize) -> String {
+        let Some(named) = &fault.next else {
+            return format!("{}/current_user/accounts?page={number}", self.base);
+        };
+        let address = self.base.trim_start_matches("http://");
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+        named
+            .replace("{page}", &number.to_string())
+            .replace("{base}", &self.base)
+            .replace("{host}", host)
+            .replace("{port}", port)
+    }
+
+    async fn delete(&self, path: &str, id: &str, traceparent: Option<String>) -> Answer {
+        let account = Uuid::try_parse(id).ok();
+        let csp_id = account.and_then(|account| self.world.csp_id(account));
+        let fault = self.world.delete_fault(csp_id.as_deref());
         tokio::time::sleep(fault.delay()).await;
         let now = self.clock.now();
-        let (answer, outcome) = match (failure(&fault), Uuid::try_parse(id)) {
+        let (answer, outcome) = match (self.failure(&fault, path), account) {
             (Some(answer), _) => {
                 let status = answer.status().as_u16();
                 (answer, format!("fault {status}"))
             }
-            (None, Err(_)) => (told(StatusCode::NOT_FOUND, &json!({})), "malformed".to_owned()),
-            (None, Ok(_)) if fault.not_found => (told(StatusCode::NOT_FOUND, &json!({})), "lied".to_owned()),
-            (None, Ok(id)) if self.world.remove(id, now) => {
+            (None, None) => (told(StatusCode::NOT_FOUND, &json!({})), "malformed".to_owned()),
+            (None, Some(_)) if fault.not_found => {
+                (told(StatusCode::NOT_FOUND, &json!({})), "lied".to_owned())
+            }
+            (None, Some(id)) if self.world.remove(id, now) => {
                 (told(StatusCode::NO_CONTENT, &json!({})), "deleted".to_owned())
             }
-            (None, Ok(_)) => (told(StatusCode::NOT_FOUND, &json!({})), "unknown".to_owned()),
+            (None, Some(_)) => (told(StatusCode::NOT_FOUND, &json!({})), "unknown".to_owned()),
         };
         self.world.log(id, &outcome, traceparent, now);
         if fault.lost { Err(NoAnswer) } else { Ok(answer) }
+    }
+
+    /// The answer of a fault that does nothing else.
+    fn failure(&self, fault: &Fault, path: &str) -> Option<Response<Full<Bytes>>> {
+        let status = match fault.status {
+            Some(status) => StatusCode::from_u16(status).ok()?,
+            None if fault.html => StatusCode::OK,
+            None => return None,
+        };
+        if fault.location.is_some() && path.ends_with('/') {
+            return None;
+        }
+        let mut answer = told(status, &json!({ "detail": "a planted fault" }));
+        if fault.html {
+            *answer.body_mut() = Full::from("<!doctype html><title>Sign in</title>");
+            answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+        }
+        let headers = answer.headers_mut();
+        let mut put = |name, text: Option<String>| {
+            if let Some(value) = text.and_then(|text| HeaderValue::from_str(&text).ok()) {
+                headers.insert(name, value);
+            }
+        };
+        put(header::RETRY_AFTER, fault.retry_after_s.map(|seconds| seconds.to_string()));
+        put(header::RETRY_AFTER, fault.retry_after.clone());
+        let location = fault.location.as_ref();
+        put(header::LOCATION, location.map(|to| to.replace("{path}", path).replace("{base}", &self.base)));
+        Some(answer)
     }
 
     fn control(&self, method: &Method, path: &str, body: &[u8]) -> Response<Full<Bytes>> {
@@ -165,15 +220,6 @@ impl StandIn {
 /// The provider's id of account number `number`, the same in the stand-in and in `broker pool seed`.
 pub fn uuid_of(number: usize) -> Uuid {
     Uuid::from_u128(u128::try_from(number).unwrap_or(u128::MAX))
-}
-
-fn failure(fault: &faults::Fault) -> Option<Response<Full<Bytes>>> {
-    let status = StatusCode::from_u16(fault.status?).ok()?;
-    let mut answer = told(status, &json!({ "detail": "a planted fault" }));
-    if let Some(seconds) = fault.retry_after_s {
-        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    Some(answer)
 }
 
 fn told(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {

@@ -35,7 +35,30 @@ struct Account {
     created_at: String,
 }
 
-/// A requested deletion.
+/// A page of the list.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) rows: Vec<Value>,
+    /// The number of the last page.
+    pub(super) last: usize,
+    /// How many rows all pages have.
+    pub(super) count: usize,
+}
+
+impl Fault {
+    /// An account as it is told under this fault.
+    fn told(&self, account: &Account) -> Value {
+        let mut row = json!(account);
+        for instead in ["*", &account.csp_id].iter().filter_map(|of| self.rows.get(*of)) {
+            for (member, value) in instead {
+                row[member.as_str()] = value.clone();
+            }
+        }
+        row
+    }
+}
+
+/// A deletion that was asked for.
 #[derive(Clone, Debug, Serialize)]
 struct Deletion {
     at_ms: u64,
@@ -114,21 +137,46 @@ impl World {
         state.faults.list.of_call(call)
     }
 
-    pub(super) fn delete_fault(&self) -> Fault {
+    pub(super) fn delete_fault(&self, csp_id: Option<&str>) -> Fault {
         let mut state = self.state();
         state.calls.1 += 1;
         let call = state.calls.1;
+        if state.faults.delete.only.as_deref().is_some_and(|only| csp_id != Some(only)) {
+            return Fault::default();
+        }
         state.faults.delete.of_call(call)
     }
 
-    /// Page `page` (from 1) as JSON, and the number of the last page.
-    pub(super) fn page(&self, page: usize, now: Timestamp) -> (Vec<Value>, usize) {
+    /// Page `page` (from 1), with what is wrong with it.
+    pub(super) fn page(&self, page: usize, fault: &Fault, now: Timestamp) -> Page {
         let mut state = self.state();
         state.grow(now);
-        let last = state.accounts.len().div_ceil(self.page_size).max(1);
-        let from = page.saturating_sub(1) * self.page_size;
-        let rows = state.accounts.values().skip(from).take(self.page_size).map(|account| json!(account));
-        (rows.collect(), last)
+        let listed = state.accounts.values().filter(|account| !fault.forget.contains(&account.csp_id));
+        let rows: Vec<Value> = listed.map(|account| fault.told(account)).collect();
+        let last = rows.len().div_ceil(self.page_size).max(1);
+        let turned = page.saturating_sub(1);
+        let from = turned * self.page_size;
+        let shifted = i64::try_from(from).unwrap_or(i64::MAX);
+        let shifted = if turned > 0 { shifted.saturating_sub(fault.shift) } else { shifted };
+        let count = rows.len() + fault.more_rows.len();
+        let from = usize::try_from(shifted).unwrap_or(0);
+        let mut rows: Vec<_> = rows.into_iter().skip(from).take(self.page_size).collect();
+        if page >= last {
+            rows.extend(fault.more_rows.iter().cloned());
+        }
+        if fault.reorder {
+            rows.reverse();
+        }
+        if fault.double {
+            rows = rows.into_iter().flat_map(|row| [row.clone(), row]).collect();
+        }
+        Page { rows, last, count }
+    }
+
+    /// The `csp_id` of an account.
+    pub(super) fn csp_id(&self, uuid: Uuid) -> Option<String> {
+        let state = self.state();
+        state.accounts.values().find(|account| account.uuid == uuid).map(|account| account.csp_id.clone())
     }
 
     /// Removes an account; returns whether it existed.

@@ -1,6 +1,6 @@
 //! Difference between the table and the provider's list, and the decisions of sync. Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use broker_domain::{AccountKey, Event, ExternalId, SandboxId, SandboxName, Status, Timestamp};
 use broker_provider::{Account, AccountId, Listed};
@@ -25,48 +25,72 @@ pub(super) struct Known {
 /// The difference.
 #[derive(Debug, Default)]
 pub(super) struct Diff {
-    /// Accounts that the provider lists.
+    /// Sandboxes that the provider lists, and rows without a usable id.
     pub(super) listed: u64,
     /// Rows that are refused.
     pub(super) doubtful: Vec<Row>,
-    /// Rows that could not be read.
-    pub(super) malformed: u64,
+    /// The list has no row that could be a sandbox.
+    pub(super) is_empty: bool,
+    /// Rows with a malformed field.
+    pub(super) unreadable: u64,
+    /// Some of them, for the log.
+    pub(super) problems: Vec<String>,
+    /// Why a sandbox that is not listed may exist all the same.
+    pub(super) doubt: Option<String>,
     /// The number available before any change.
     pub(super) available: usize,
     /// Listed, and not in the index.
     pub(super) unknown: Vec<Account>,
     /// Available or stale, and listed with other names or ids.
     pub(super) found: Vec<(Account, Known)>,
-    /// Available, and not listed.
-    pub(super) missing: Vec<(SandboxId, u64)>,
+    /// Available, and not listed, at this version.
+    pub(super) missing: HashMap<SandboxId, u64>,
     /// Allocated, and not listed.
     pub(super) allocated_missing: Vec<SandboxId>,
+}
+
+impl Diff {
+    /// Missing is only what an earlier difference misses, too.
+    pub(super) fn missing_in_both(mut self, before: &Self) -> Self {
+        self.missing.retain(|id, _| before.missing.contains_key(id));
+        self
+    }
 }
 
 /// The difference between the table and the provider's list.
 ///
 /// A row is the sandbox whose account it names, whatever its label: under another label it is refused, and its sandbox is
 /// not missing. Of several rows of one account without a sandbox, the first by label counts.
-pub(super) fn between(mut ours: HashMap<SandboxId, Known>, theirs: Listed) -> Diff {
+pub(super) fn between(ours: &HashMap<SandboxId, Known>, theirs: Listed) -> Diff {
     let mut diff = Diff {
-        listed: (theirs.accounts.len() + theirs.unreadable.len()) as u64,
-        malformed: theirs.malformed,
+        listed: theirs.found(),
+        is_empty: theirs.is_empty(),
+        unreadable: theirs.unreadable_rows,
+        doubt: theirs.doubt(),
         available: ours.values().filter(|known| known.status == Status::Available).count(),
         ..Diff::default()
     };
+    for (id, known) in ours {
+        if theirs.names(id, &known.external_id) {
+            continue;
+        }
+        match known.status {
+            Status::Available => drop(diff.missing.insert(id.clone(), known.version)),
+            Status::Allocated => diff.allocated_missing.push(id.clone()),
+            Status::Stale | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => {}
+        }
+    }
     let mut accounts: Vec<_> = theirs.accounts.into_values().collect();
     accounts.sort_by(|a, b| a.id.cmp(&b.id));
-    let mut holders = holders(&ours);
-    let mut elsewhere = HashSet::new();
+    let mut holders = holders(ours);
     for account in accounts {
-        let known = ours.remove(&account.id);
+        let known = ours.get(&account.id);
         let holder =
             holders.entry(AccountKey::of(&account.external_id)).or_insert_with(|| account.id.clone());
         let doubt = if *holder != account.id {
-            elsewhere.insert(holder.clone());
             Some(Doubt::AccountOf(holder.clone()))
         } else {
-            doubt(&account, known.as_ref())
+            doubt(&account, known)
         };
         if let Some(doubt) = doubt {
             diff.doubtful.push(Row { id: account.id, external_id: account.external_id, doubt });
@@ -77,22 +101,13 @@ pub(super) fn between(mut ours: HashMap<SandboxId, Known>, theirs: Listed) -> Di
             Some(known) => match known.status {
                 Status::Available
                     if known.name == account.name && known.external_id == account.external_id => {}
-                Status::Available | Status::Stale => diff.found.push((account, known)),
+                Status::Available | Status::Stale => diff.found.push((account, known.clone())),
                 // An allocated sandbox stays with its owner; a pending deletion is deleted as it was read.
                 Status::Allocated | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => {}
             },
         }
     }
-    for (id, known) in ours {
-        if theirs.unreadable.contains(&id) || elsewhere.contains(&id) {
-            continue;
-        }
-        match known.status {
-            Status::Available => diff.missing.push((id, known.version)),
-            Status::Allocated => diff.allocated_missing.push(id),
-            Status::Stale | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => {}
-        }
-    }
+    diff.problems = theirs.problems;
     diff
 }
 
@@ -124,7 +139,7 @@ fn doubt(account: &Account, known: Option<&Known>) -> Option<Doubt> {
 
 /// The reason to refuse this list, if there is one.
 pub(super) fn refusal(diff: &Diff) -> Option<String> {
-    if diff.listed == 0 {
+    if diff.is_empty {
         return Some("the provider lists nothing at all".to_owned());
     }
     let most = FEW.max(diff.available / PART);
@@ -194,8 +209,13 @@ mod tests {
     }
 
     fn listed(accounts: &[Account]) -> Listed {
-        let accounts = accounts.iter().map(|account| (account.id.clone(), account.clone())).collect();
-        Listed { accounts, ..Listed::default() }
+        let mut listed = Listed::default();
+        listed.accounts.extend(accounts.iter().map(|account| (account.id.clone(), account.clone())));
+        listed
+    }
+
+    fn compared(ours: impl IntoIterator<Item = (SandboxId, Known)>, theirs: Listed) -> Diff {
+        between(&ours.into_iter().collect(), theirs)
     }
 
     #[test]
@@ -206,24 +226,33 @@ mod tests {
             .map(|status| known(status.as_str(), status))
             .collect();
         let theirs: Vec<_> = ours.keys().map(|id| account(id.as_str(), "ext", None)).collect();
-        let diff = between(ours, listed(&theirs));
+        let diff = compared(ours, listed(&theirs));
         assert!(diff.unknown.is_empty() && diff.found.is_empty() && diff.missing.is_empty(), "{diff:?}");
     }
 
     #[test]
     fn only_available_ones_become_stale_and_allocated_ones_are_reported() {
-        let ours = Status::ALL.into_iter().map(|status| known(status.as_str(), status)).collect();
-        let diff = between(ours, listed(&[account("new", "x", None)]));
-        assert_eq!(diff.missing, [(id("available"), 3)]);
+        let ours = Status::ALL.into_iter().map(|status| known(status.as_str(), status));
+        let diff = compared(ours, listed(&[account("new", "x", None)]));
+        assert_eq!(diff.missing, [(id("available"), 3)].into());
         assert_eq!(diff.allocated_missing, [id("allocated")]);
         assert_eq!(diff.unknown.len(), 1);
     }
 
     #[test]
     fn what_cannot_be_read_is_neither_new_nor_missing() {
-        let theirs = Listed { unreadable: [id("a")].into(), ..Listed::default() };
-        let diff = between([known("a", Status::Available)].into(), theirs);
+        let mut theirs = Listed::default();
+        theirs.unreadable.insert(id("a"));
+        let diff = compared([known("a", Status::Available)], theirs);
         assert!(diff.missing.is_empty() && diff.found.is_empty() && diff.listed == 1);
+    }
+
+    #[test]
+    fn what_one_of_two_looks_named_is_not_missing() {
+        let ours: HashMap<_, _> = ["a", "b", "c"].map(|text| known(text, Status::Available)).into();
+        let first = between(&ours, listed(&[account("a", "ext-a", None)]));
+        let second = between(&ours, listed(&[account("b", "ext-b", None)])).missing_in_both(&first);
+        assert_eq!(second.missing, [(id("c"), 3)].into());
     }
 
     #[test]
@@ -231,7 +260,7 @@ mod tests {
         let missing = |of: usize, gone: usize| {
             let ours: HashMap<_, _> = (0..of).map(|n| known(&format!("s{n}"), Status::Available)).collect();
             let theirs: Vec<_> = (gone..of).map(|n| account(&format!("s{n}"), "ext", None)).collect();
-            refusal(&between(ours, listed(&theirs)))
+            refusal(&compared(ours, listed(&theirs)))
         };
         assert!(missing(0, 0).is_some_and(|why| why.contains("nothing at all")));
         assert!(missing(3, 3).is_some());

@@ -1,10 +1,11 @@
 //! Sync job: makes the pool match the provider's list.
 //!
-//! Order: our index first, then the provider's whole list, so that a sandbox that appears in between is new, never missing.
-//! `diff` decides purely; each write is at the version that was read, so claims at any moment win or lose whole. Matching
-//! sandboxes are not written. A list that is empty, or would make too much of the pool stale, changes nothing
-//! ([`diff::refusal`]). A sandbox that was ever handed out does not come back: where an id exists, its item decides
-//! ([`resolve`]).
+//! Order: our index first, then the provider's whole list, so that what appears in between is new, never missing. `diff`
+//! decides purely; each write is at the version that was read, so claims at any moment win or lose whole. Matching
+//! sandboxes are not written. Before anything becomes stale the list is read a second time ([`compared_twice`]): missing is
+//! what neither list has, and the second list must not contradict itself. A list that is empty, or would make too much of
+//! the pool stale, changes nothing ([`diff::refusal`]). A sandbox that was ever handed out does not come back: where an id
+//! exists, its item decides ([`resolve`]).
 
 mod diff;
 mod doubtful;
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use broker_domain::{JobReport, SandboxId, Status};
-use broker_provider::{Account, Listed};
+use broker_provider::{Account, Listed, Provider};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{
     Changed, Entered, Inserted, NewSandbox, Record, Seen, StoreError, Unused, accounts, retry_on_conflict,
@@ -28,25 +29,25 @@ const LISTED: [Status; 5] =
     [Status::Available, Status::Allocated, Status::PendingDeletion, Status::Stale, Status::DeletionFailed];
 
 pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport) -> Result<(), JobError> {
-    let provider = jobs.provider()?;
     record_accounts(jobs, report).await?;
-    let ours = ours(jobs).await?;
-    let listed = provider.accounts().await?;
-    crash_points::point(Point::Listed);
-    let diff = compared(ours, listed).await;
+    let mut diff = compared_twice(jobs, jobs.provider()?).await?;
     report.found = diff.listed;
-    report.skipped += diff.malformed;
-    if !diff.allocated_missing.is_empty() {
-        report.detail("allocated_missing", diff.allocated_missing.len() as u64);
-        let some: Vec<_> = diff.allocated_missing.iter().take(10).map(SandboxId::as_str).collect();
+    tell_unreadable(&diff, report);
+    if let Some(doubt) = diff.doubt.clone().filter(|_| !diff.missing.is_empty() && !accept_stale) {
+        let missing = diff.missing.len() as u64;
         tracing::warn!(
-            count = diff.allocated_missing.len(),
-            ?some,
-            "allocated sandboxes are missing at the provider"
+            missing,
+            doubt,
+            "nothing is made stale: the provider's list contradicts itself. If it stays so, repair it there, or run sync \
+             with --accept-stale"
         );
+        report.detail("missing_not_believed", missing);
+        report.skipped += missing;
+        diff.missing.clear();
     }
-    metrics::gauge!("broker_sync_allocated_missing")
-        .set(u32::try_from(diff.allocated_missing.len()).unwrap_or(u32::MAX));
+    if diff.doubt.is_none() {
+        tell_allocated_missing(&diff, report);
+    }
     let doubtful = Arc::new(Rows::default());
     report.skipped += diff.doubtful.len() as u64;
     diff.doubtful.iter().cloned().for_each(|row| doubtful.add(row));
@@ -75,12 +76,55 @@ async fn record_accounts(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobE
     Ok(())
 }
 
+/// The difference; if something would become stale, what is missing in a second list, too.
+async fn compared_twice(jobs: &Jobs, provider: &Provider) -> Result<Diff, JobError> {
+    let ours = Arc::new(ours(jobs).await?);
+    let first = compared(&ours, provider.accounts().await?).await;
+    crash_points::point(Point::Listed);
+    if first.missing.is_empty() {
+        return Ok(first);
+    }
+    Ok(match provider.accounts().await {
+        Ok(listed) => compared(&ours, listed).await.missing_in_both(&first),
+        Err(error) => Diff { doubt: Some(format!("the second list failed, {error}")), ..first },
+    })
+}
+
 /// [`diff::between`] on a blocking thread: with a hundred thousand accounts it takes a while.
-async fn compared(ours: HashMap<SandboxId, Known>, listed: Listed) -> Diff {
-    match tokio::task::spawn_blocking(move || diff::between(ours, listed)).await {
+async fn compared(ours: &Arc<HashMap<SandboxId, Known>>, listed: Listed) -> Diff {
+    let ours = Arc::clone(ours);
+    match tokio::task::spawn_blocking(move || diff::between(&ours, listed)).await {
         Ok(diff) => diff,
         Err(ended) => std::panic::resume_unwind(ended.into_panic()),
     }
+}
+
+fn tell_unreadable(diff: &Diff, report: &mut JobReport) {
+    report.detail("unreadable_rows", diff.unreadable);
+    report.skipped += diff.unreadable;
+    metrics::gauge!("broker_sync_unreadable_rows").set(gauge(diff.unreadable));
+    if diff.unreadable > 0 {
+        let some = &diff.problems;
+        tracing::warn!(
+            count = diff.unreadable,
+            ?some,
+            "rows of the provider's list cannot be read: they are left alone"
+        );
+    }
+}
+
+fn tell_allocated_missing(diff: &Diff, report: &mut JobReport) {
+    let count = diff.allocated_missing.len() as u64;
+    report.detail("allocated_missing", count);
+    metrics::gauge!("broker_sync_allocated_missing").set(gauge(count));
+    if count > 0 {
+        let some: Vec<_> = diff.allocated_missing.iter().take(10).map(SandboxId::as_str).collect();
+        tracing::warn!(count, ?some, "allocated sandboxes are missing at the provider");
+    }
+}
+
+fn gauge(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 async fn write(

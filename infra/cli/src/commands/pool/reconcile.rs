@@ -100,7 +100,7 @@ pub(crate) async fn run(context: Context, args: args::Reconcile) -> anyhow::Resu
         true
     })
     .await?;
-    if listed.as_ref().is_some_and(|listed| listed.accounts.is_empty()) && !pool.is_empty() {
+    if listed.as_ref().is_some_and(|listed| listed.is_empty()) && !pool.is_empty() {
         bail!("the provider lists nothing: look at it first");
     }
     let mut report = Report { dry_run: !args.apply, lines: lines.len(), ..Report::default() };
@@ -117,7 +117,7 @@ pub(crate) async fn run(context: Context, args: args::Reconcile) -> anyhow::Resu
     }
     for sandbox in pool.values().filter(|sandbox| !named.contains(&sandbox.id)) {
         let gone = listed.as_ref().is_some_and(|listed| {
-            !listed.accounts.contains_key(&sandbox.id) && !listed.unreadable.contains(&sandbox.id)
+            listed.doubt().is_none() && !listed.names(&sandbox.id, &sandbox.external_id)
         });
         if gone && sandbox.status == Status::Available {
             report.missing += 1;

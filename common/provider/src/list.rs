@@ -1,0 +1,159 @@
+//! Reading of the provider's list, page by page: bounded in pages, rows, bytes and time, and parsed on a blocking thread.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Uri};
+
+use super::call::{Called, count};
+use super::http::{Answer, LARGEST_BODY};
+use super::listed::Listed;
+use super::origin::{self, Leads};
+use super::page;
+use super::says::{self, OfList};
+use super::{Provider, ProviderError};
+
+/// The most pages of one list; more are an error.
+const MOST_PAGES: usize = 10_000;
+/// The longest that one list may take.
+const LONGEST_LIST: Duration = Duration::from_secs(15 * 60);
+/// The longest pause in a list that the provider asks for, and the most such pauses.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const PAUSES: usize = 5;
+/// So much of a URL is told.
+const TOLD: usize = 200;
+
+impl Provider {
+    /// Every active sandbox account, all pages. A short rest that the provider asks for is waited out.
+    pub async fn accounts(&self) -> Result<Listed, ProviderError> {
+        let listed = tokio::time::timeout(LONGEST_LIST, self.all_pages()).await;
+        listed.unwrap_or_else(|_elapsed| {
+            let problem = format!("the list took more than {} minutes", LONGEST_LIST.as_secs() / 60);
+            Err(ProviderError::Unavailable { problem })
+        })
+    }
+
+    /// That it answers and knows us: its list is begun, and nothing is made of it.
+    pub async fn probe(&self) -> Result<(), ProviderError> {
+        let uri = self.http.at("/current_user/accounts")?;
+        let (body, _) = self.page(&uri).await?;
+        take_apart(body, Listed::default(), 1).await?;
+        self.evidence.shown(self.clock.instant());
+        Ok(())
+    }
+
+    async fn all_pages(&self) -> Result<Listed, ProviderError> {
+        let mut listed = Listed::default();
+        let mut asked = HashSet::new();
+        let mut next = Some(self.http.at("/current_user/accounts")?);
+        let mut pauses = 0;
+        while let Some(uri) = next.take() {
+            let (body, from) = match self.page(&uri).await {
+                Err(ProviderError::RateLimited { again_after })
+                    if pauses < PAUSES && again_after <= LONGEST_PAUSE =>
+                {
+                    pauses += 1;
+                    tokio::time::sleep(again_after).await;
+                    next = Some(uri);
+                    continue;
+                }
+                page => page?,
+            };
+            if !asked.insert(uri.to_string()) || asked.len() > MOST_PAGES {
+                let problem = format!("the list does not end: {} again", short(&uri.to_string()));
+                return Err(ProviderError::Malformed { problem });
+            }
+            let reference;
+            (listed, reference) = take_apart(body, listed, asked.len()).await?;
+            next = reference.map(|reference| follow(&reference, &from)).transpose()?;
+        }
+        self.evidence.shown(self.clock.instant());
+        listed.end();
+        Ok(listed)
+    }
+
+    /// One page as it came, and from where.
+    async fn page(&self, uri: &Uri) -> Result<(Bytes, Uri), ProviderError> {
+        let result = match self.call("list", Method::GET, uri, None).await {
+            Ok(called) => self.sort_page(called),
+            Err(error) => Err(error),
+        };
+        count("list", result.as_ref().map(|_| ()));
+        result
+    }
+
+    /// The answer to a list opens the breaker only if the provider fails, not if it refuses the list.
+    fn sort_page(&self, called: Called) -> Result<(Bytes, Uri), ProviderError> {
+        let Called { answer, uri, pass } = called;
+        let now = self.clock.instant();
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(none) => {
+                if !none.error.needs_setting() {
+                    pass.failed(now, &none.error.to_string());
+                }
+                return Err(none.error);
+            }
+        };
+        let status = answer.status.as_u16();
+        let wrong = |problem| Err(ProviderError::WrongUrl { problem });
+        match says::of_list(answer.status, answer.retry_after.is_some()) {
+            OfList::Page if answer.is_html => wrong(format!("it answers {status} with a web page")),
+            OfList::Page => {
+                pass.succeeded();
+                let Answer { body, .. } = answer;
+                body.map(|body| (body, uri)).ok_or_else(|| ProviderError::Malformed {
+                    problem: format!(
+                        "a page of more than {} MiB is not read: it must list fewer accounts a page",
+                        LARGEST_BODY / 1024 / 1024
+                    ),
+                })
+            }
+            OfList::Later => Err(self.come_again(&answer, pass)),
+            OfList::Moved => wrong(format!("it answers {status}")),
+            OfList::Token => Err(ProviderError::Unauthorized { status }),
+            OfList::NotHere => wrong(format!("it answers {status} to {}", uri.path())),
+            OfList::Broken => {
+                let error = ProviderError::Unavailable { problem: format!("status {status}") };
+                pass.failed(now, &error.to_string());
+                Err(error)
+            }
+            OfList::Refused => Err(ProviderError::Refused { status }),
+        }
+    }
+}
+
+/// Adds page `number` to `listed`, on a blocking thread; the reference to the next page.
+async fn take_apart(
+    body: Bytes,
+    mut listed: Listed,
+    number: usize,
+) -> Result<(Listed, Option<String>), ProviderError> {
+    let read = tokio::task::spawn_blocking(move || page::read(&body, &mut listed).map(|next| (listed, next)));
+    match read.await {
+        Ok(read) => read.map_err(|problem| {
+            let problem = format!("page {number}: {problem}");
+            ProviderError::Malformed { problem }
+        }),
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(ProviderError::Unavailable { problem: "the process ends".to_owned() }),
+        },
+    }
+}
+
+/// The URL of the next page, at our own base.
+fn follow(reference: &str, from: &Uri) -> Result<Uri, ProviderError> {
+    let malformed = |problem| ProviderError::Malformed { problem };
+    match origin::resolve(reference, from).map_err(malformed)? {
+        Leads::Here(uri) => Ok(uri),
+        Leads::Elsewhere(origin) => {
+            Err(malformed(format!("next page {:?} is of another origin, {origin}", short(reference))))
+        }
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(TOLD).collect()
+}

@@ -1,0 +1,117 @@
+//! Moods of the provider: it renames, doubles, reorders and forgets, sends other types, refuses, is away. Each mood says what
+//! it must not cause: a list that has every account makes no sandbox stale, and an answer that is about no sandbox spends no
+//! attempt.
+
+use std::collections::BTreeMap;
+
+use broker_domain::Status;
+use serde_json::{Value, json};
+
+use super::Week;
+
+/// So many accounts are spoken of otherwise: as many may be missing without a list being refused.
+const SOME: usize = 5;
+
+/// How the provider misbehaves, and what that is no reason for.
+#[derive(Clone, Debug)]
+pub(super) struct Mood {
+    faults: Value,
+    /// Whatever its list looks like, it names every account, or it contradicts itself.
+    names_everybody: bool,
+    /// What it answers to deletions speaks of none of them.
+    blames_nobody: bool,
+}
+
+impl Default for Mood {
+    fn default() -> Self {
+        Self { faults: json!({}), names_everybody: true, blames_nobody: true }
+    }
+}
+
+/// What may have come of a mood: nothing of it may grow where the mood is no reason.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Blame {
+    stale: usize,
+    attempts: u64,
+}
+
+/// What moods there are; `some` are accounts that are listed now, few enough to become stale if they were missing.
+fn moods(some: &[String]) -> Vec<Mood> {
+    let mood = |names_everybody, blames_nobody, faults| Mood { faults, names_everybody, blames_nobody };
+    let list = |list: Value| mood(true, true, json!({ "list": list }));
+    let rows = |says: Value| {
+        let rows: BTreeMap<_, _> = some.iter().map(|csp_id| (csp_id, says.clone())).collect();
+        list(json!({ "rows": rows }))
+    };
+    let forget = |list: Value| mood(false, true, json!({ "list": list }));
+    let delete = |delete: Value| mood(true, true, json!({ "delete": delete }));
+    let this_one = |delete: Value| mood(true, false, json!({ "delete": delete }));
+    vec![
+        Mood::default(),
+        Mood::default(),
+        this_one(json!({ "status": 500, "every": 2 })),
+        this_one(json!({ "lost": true, "every": 3 })),
+        this_one(json!({ "status": 409, "every": 2 })),
+        this_one(json!({ "status": 403 })),
+        this_one(json!({ "delay_ms": 2_500, "every": 4 })),
+        forget(json!({ "empty": true })),
+        forget(json!({ "no_next": true })),
+        forget(json!({ "forget": some })),
+        forget(json!({ "forget": some, "every": 4 })),
+        delete(json!({ "not_found": true, "every": 2 })),
+        delete(json!({ "status": 429, "retry_after_s": 2, "every": 2 })),
+        delete(json!({ "status": 403, "retry_after_s": 2 })),
+        delete(json!({ "status": 401, "every": 3 })),
+        delete(json!({ "status": 410, "every": 3 })),
+        delete(json!({ "html": true, "every": 3 })),
+        delete(json!({ "status": 308, "location": "{path}/" })),
+        mood(true, true, json!({ "list": { "status": 503 }, "delete": { "status": 503 } })),
+        list(json!({ "truncated": true })),
+        list(json!({ "loop": true })),
+        list(json!({ "double": true, "reorder": true, "count": 7, "next": "?page={page}", "last": "" })),
+        list(json!({ "shift": 3 })),
+        list(json!({ "more_rows": [null, 7, { "account_type": "sandbox", "state": "active" }] })),
+        rows(json!({ "name": null })),
+        rows(json!({ "name": "another name" })),
+        rows(json!({ "id": 4711 })),
+        rows(json!({ "csp_id": null })),
+        rows(json!({ "state": null, "account_type": [] })),
+        rows(json!({ "created_at": 1_795_873_861 })),
+    ]
+}
+
+impl Week {
+    pub(super) fn the_provider_has_moods(&mut self) {
+        if !self.chance(30) {
+            return;
+        }
+        let world = self.stand_in.world.shown(self.now());
+        let listed: Vec<String> = serde_json::from_value(world["accounts"].clone()).unwrap();
+        let some: Vec<_> =
+            (0..SOME).map(|_| listed[self.process.entropy.below(listed.len())].clone()).collect();
+        let moods = moods(&some);
+        self.mood = moods[self.process.entropy.below(moods.len())].clone();
+        self.stand_in.world.misbehave(serde_json::from_value(self.mood.faults.clone()).unwrap());
+        self.count("moods of the provider");
+    }
+
+    /// What the provider's moods have led to so far.
+    pub(super) async fn blame(&self) -> Blame {
+        let records = self.read_all().await;
+        let stale = records.iter().filter(|record| record.sandbox.status == Status::Stale).count();
+        Blame { stale, attempts: records.iter().map(|record| record.attempts).sum() }
+    }
+
+    pub(super) async fn nobody_is_blamed_for_a_mood(&self, before: Blame) {
+        let after = self.blame().await;
+        let mood = &self.mood;
+        assert!(
+            !mood.names_everybody || after.stale <= before.stale,
+            "what the provider names is stale: {before:?} {after:?} {mood:?}"
+        );
+        assert!(
+            !mood.blames_nobody || after.attempts <= before.attempts,
+            "an attempt was spent by what speaks of nobody: {before:?} {after:?} {mood:?}"
+        );
+    }
+}
