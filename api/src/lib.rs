@@ -27,6 +27,7 @@ mod routes_tests;
 mod rpc;
 mod service;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -44,6 +45,7 @@ use crate::http::server::Server;
 use crate::readiness::Readiness;
 use crate::request::auth::Authenticator;
 use crate::request::cors::Cors;
+use crate::request::own_pages::OwnPages;
 use crate::request::rate_limit::Rate;
 use crate::rpc::RequestReply;
 use crate::rpc::reply_queue::ReplyQueue;
@@ -79,7 +81,7 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
         lingering: TaskTracker::new(),
     };
     let server = Server {
-        service: Arc::new(service(&process, &rpc, &readiness)),
+        service: Arc::new(service(&process, &rpc, &readiness, address)),
         clock: process.clock.clone(),
         refusals: EarlyErrors::new(process.clock.clone(), process.entropy.clone()),
         max_connections,
@@ -102,7 +104,7 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn service(process: &Process, rpc: &RequestReply, readiness: &Readiness) -> Service {
+fn service(process: &Process, rpc: &RequestReply, readiness: &Readiness, address: SocketAddr) -> Service {
     let config = &process.config;
     Service {
         clock: process.clock.clone(),
@@ -111,6 +113,7 @@ fn service(process: &Process, rpc: &RequestReply, readiness: &Readiness) -> Serv
         trusted_proxies: config.trusted_proxies.clone(),
         rate: config.rate_limit.map(|limit| Rate::new(limit, process.clock.instant())),
         cors: Cors { origins: config.cors_origins.clone() },
+        own_pages: OwnPages::of(config, address),
         allocate: Allocate { rpc: rpc.clone(), wait: config.wait, lab_duration: config.lab_duration },
         return_sandbox: ReturnSandbox { rpc: rpc.clone(), wait: config.wait },
         sandboxes: Sandboxes { store: rpc.store.clone() },

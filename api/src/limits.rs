@@ -17,6 +17,10 @@ pub(crate) const BODY_READ: Duration = Duration::from_secs(10);
 /// How long a connection may idle. Longer than the idle timeout of a load balancer (60 to 75 s), so that our side never
 /// closes first while a request is on its way.
 pub(crate) const IDLE: Duration = Duration::from_secs(90);
+/// How long a connection may be open before its first byte comes.
+pub(crate) const FIRST_BYTE: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of a response.
+pub(crate) const WRITE: Duration = Duration::from_secs(10);
 /// How long a closing connection is read on, so that the last response is not lost to a reset.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// The longest wait of `Prefer: wait=N`.

@@ -151,6 +151,34 @@ impl Route {
         self.place().1
     }
 
+    /// Whether a query may follow its path. Which parameters those are is its handler's to say.
+    pub(crate) const fn takes_query(self) -> bool {
+        match self {
+            Self::Admin(admin) => match admin {
+                Admin::Sandboxes
+                | Admin::Stats
+                | Admin::Sync
+                | Admin::PurgeStale
+                | Admin::BulkDelete
+                | Admin::DeadLetters
+                | Admin::Replay
+                | Admin::Discard => true,
+                Admin::Cleanup | Admin::Expire | Admin::Job | Admin::DeadLetter => false,
+            },
+            Self::Allocate
+            | Self::ReturnSandbox
+            | Self::Sandbox
+            | Self::Request
+            | Self::Cancel
+            | Self::Health
+            | Self::Ready
+            | Self::Metrics
+            | Self::OpenApi
+            | Self::Docs
+            | Self::DocsFile => false,
+        }
+    }
+
     /// Whether it is for probes and scrapers, which are not rate-limited.
     pub(crate) const fn is_probe(self) -> bool {
         matches!(self, Self::Health | Self::Ready | Self::Metrics)

@@ -22,6 +22,7 @@ use crate::limits::PATH_BYTES;
 use crate::metrics;
 use crate::request::auth::{Authenticator, Role};
 use crate::request::cors::Cors;
+use crate::request::own_pages::OwnPages;
 use crate::request::rate_limit::Rate;
 use crate::request::{body, client_addr, headers};
 use crate::response::Answer;
@@ -37,6 +38,8 @@ pub(crate) struct Service {
     pub(crate) trusted_proxies: Networks,
     pub(crate) rate: Option<Rate>,
     pub(crate) cors: Cors,
+    /// On one person's machine.
+    pub(crate) own_pages: Option<OwnPages>,
     pub(crate) allocate: Allocate,
     pub(crate) return_sandbox: ReturnSandbox,
     pub(crate) sandboxes: Sandboxes,
@@ -68,7 +71,7 @@ impl Service {
         answer.into_response(id).map(Full::new)
     }
 
-    /// Checks that hold for all routes come first: the request's form, CORS, the rate.
+    /// Checks that hold for all routes come first: the rate, the request's form, CORS.
     async fn answer(
         &self,
         id: RequestId,
@@ -76,23 +79,27 @@ impl Service {
         body: Incoming,
         line: &mut Line,
     ) -> Result<Answer, Problem> {
+        let found = routes::find(&head.method, head.uri.path());
+        line.routed(found.as_ref().map_or_else(|lost| lost.template, |(route, _)| route.template()));
+        // What goes nowhere costs the same as what goes somewhere.
+        let is_probe = found.as_ref().is_ok_and(|(route, _)| route.is_probe());
+        if let Some(rate) = self.rate.as_ref().filter(|_| !is_probe) {
+            let token = self.authenticator.token_name(&head.headers);
+            rate.admit(token, line.client(), self.clock.instant())?;
+        }
         if head.uri.path_and_query().is_some_and(|path| path.as_str().len() > PATH_BYTES) {
             return Err(Problem::new(Code::UriTooLong, "The path is longer than 2 KiB."));
         }
         headers::check_host(head)?;
+        self.own_pages.as_ref().map_or(Ok(()), |own| own.check(head))?;
         if let Some(answer) = self.cors.preflight(head) {
             return Ok(answer);
         }
-        let (route, in_path) = routes::find(&head.method, head.uri.path()).map_err(|lost| {
-            line.routed(lost.template);
-            lost.problem
-        })?;
-        line.routed(route.template());
-        if let Some(rate) = self.rate.as_ref().filter(|_| !route.is_probe()) {
-            let token = self.authenticator.token_name(&head.headers);
-            rate.admit(token, line.client(), self.clock.instant())?;
+        let (route, in_path) = found.map_err(|lost| lost.problem)?;
+        if !route.takes_query() && head.uri.query().is_some_and(|query| !query.is_empty()) {
+            return Err(Problem::invalid("This path takes no query."));
         }
-        if !route.is_probe() {
+        if !is_probe {
             line.traced();
         }
         trace::within(line.trace(), self.dispatch(route, &in_path, id, head, body, line)).await

@@ -1,5 +1,6 @@
 //! Logs of the processes on standard error: JSON, one object a line, one `request` line for each request.
 
+use broker_tests::api::{OWNER, TRACK_TOKEN};
 use broker_tests::{Answer, Setup, raw, story, wait_for_condition};
 use http::Method;
 use serde_json::Value;
@@ -63,10 +64,13 @@ async fn every_request_is_one_line_with_its_id_track_outcome_and_latency() {
 #[tokio::test]
 async fn a_request_whose_client_left_and_one_that_is_no_http_are_told_too() {
     story(Setup::new().apis(1).workers(0).pool(1), async |broker| {
-        let call = broker.allocate("leaver").header("x-request-id", "the-client's-own");
-        let call = tokio::spawn(call.send());
+        let request = format!(
+            "POST /v1/allocate HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TRACK_TOKEN}\r\n{OWNER}: leaver\r\n\
+             x-request-id: the-client's-own\r\n\r\n"
+        );
+        let left = raw::open(broker.api(0), request.as_bytes()).await;
         broker.queues().holds_requests(1).await;
-        call.abort();
+        raw::reset(left);
         wait_for_condition("the line of who left", async || {
             let logged = broker.logged("request");
             let left = logged.iter().find(|line| line["outcome"] == "client_left");

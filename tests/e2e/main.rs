@@ -36,6 +36,7 @@
 //! | `verify` | the findings of `pool verify` |
 //! | `adoption` | `pool adopt`: a table that another tool filled |
 //! | `reconciliation` | `pool pause`, and a pool that was restored from a backup |
+//! | `odd_clients` | half closed, compressed, with a query where none is |
 //! | `one_machine` | `broker up --data-dir`, stopped and started again |
 //! | `maintenance` | the jobs: expiry, cleanup, sync, the schedule, the sweep |
 //! | `examples` | the scripts of `infra/examples` |
@@ -64,6 +65,7 @@ mod malformed;
 mod many_at_once;
 mod name_prefix;
 mod observability;
+mod odd_clients;
 mod one_machine;
 mod operator;
 mod poison;

@@ -49,6 +49,19 @@ pub async fn break_off(api: &Api, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&received).into_owned()
 }
 
+/// A connection of its own on which `bytes` were sent.
+pub async fn open(api: &Api, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(api.address()).await.expect("the API listens");
+    stream.write_all(bytes).await.expect("the API reads");
+    stream
+}
+
+/// Ends a connection at once, for both sides (an RST).
+pub fn reset(stream: TcpStream) {
+    stream.set_zero_linger().expect("the option is set");
+    drop(stream);
+}
+
 /// Opens `count` connections that say nothing.
 pub async fn idle(api: &Api, count: usize) -> Vec<TcpStream> {
     let mut idle = Vec::with_capacity(count);

@@ -10,10 +10,12 @@
 //! - a closing connection is read on for a moment, else the kernel answers further bytes of the client with a reset that can
 //!   destroy our last response.
 //!
-//! Invariant: while a request is processed no time bound of the connection runs; a client that does not read its responses
-//! is disconnected after the idle time. HTTP is parsed by hyper.
+//! Invariant: while a request is processed no time bound of the connection runs; a client that takes nothing of
+//! its response for [`WRITE`], or sends nothing for [`FIRST_BYTE`], is disconnected. A large response is written from where
+//! it is, not copied for each connection. HTTP is parsed by hyper.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +30,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::http::early_errors::EarlyErrors;
 use crate::http::smuggling::Framing;
-use crate::limits::{HEAD_READ, IDLE, LINGER};
+use crate::limits::{FIRST_BYTE, HEAD_READ, IDLE, LINGER, WRITE};
 
 /// Whether a request of this connection is being processed; shared with the service.
 #[derive(Clone, Debug, Default)]
@@ -57,15 +59,19 @@ impl Busy {
 pub(crate) struct Bounds {
     /// A head, from its first byte to its last.
     pub(crate) head_read: Duration,
-    /// Idling, or a response that the client does not read.
+    /// From the accept to the first byte.
+    pub(crate) first_byte: Duration,
+    /// Idling between two requests.
     pub(crate) idle: Duration,
+    /// A response of which the client takes nothing.
+    pub(crate) write: Duration,
     /// Further bytes on a closing connection.
     pub(crate) linger: Duration,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { head_read: HEAD_READ, idle: IDLE, linger: LINGER }
+        Self { head_read: HEAD_READ, first_byte: FIRST_BYTE, idle: IDLE, write: WRITE, linger: LINGER }
     }
 }
 
@@ -78,10 +84,12 @@ pub(crate) struct Connection {
     busy: Busy,
     refusals: EarlyErrors,
     framing: Framing,
-    /// The end of the current bound: of idling, of a head, of lingering.
+    /// The end of the current bound: of silence, of a head, of an answer, of idling, of lingering.
     bound: Pin<Box<Sleep>>,
     /// A head has begun to arrive.
     in_head: bool,
+    /// An answer is on its way out and nobody takes it.
+    stalled: bool,
     /// A refusal on its way out.
     outgoing: Bytes,
     lingering: bool,
@@ -96,7 +104,7 @@ impl Connection {
         clock: Clock,
     ) -> Self {
         Self {
-            bound: Box::pin(sleep(bounds.idle)),
+            bound: Box::pin(sleep(bounds.first_byte)),
             clock,
             bounds,
             stream,
@@ -104,6 +112,7 @@ impl Connection {
             refusals,
             framing: Framing::default(),
             in_head: false,
+            stalled: false,
             outgoing: Bytes::new(),
             lingering: false,
         }
@@ -125,6 +134,38 @@ impl Connection {
             self.outgoing.advance(written);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether the connection broke while its request is answered, when hyper reads nothing. A client that only ends its
+    /// half of the connection still waits for the answer; one that closes both cannot be told from it.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut one = [MaybeUninit::uninit()];
+        match self.stream.poll_peek(cx, &mut ReadBuf::uninit(&mut one)) {
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Holds the bounds of an answer of which so much was taken just now.
+    fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if self.busy.is() {
+            return written;
+        }
+        if written.is_pending() {
+            if !std::mem::replace(&mut self.stalled, true) {
+                let most = self.bounds.write;
+                self.bound_to(most);
+            }
+            ready!(self.bound.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        // An answer goes out: what follows is idling, until the first byte of the next head.
+        (self.in_head, self.stalled) = (false, false);
+        let most = self.bounds.idle;
+        self.bound_to(most);
+        // Registers the wake-up; hyper need not read before the next byte comes.
+        let _ = self.bound.as_mut().poll(cx);
+        written
     }
 
     /// The bound has passed while no request was processed: answers a client in the middle of a head, and ends.
@@ -179,24 +220,33 @@ impl AsyncWrite for Connection {
             return Poll::Ready(Ok(buf.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        if self.busy.is() {
-            return written;
+        self.written(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_refuse(cx))?;
+        let first = bufs.first().map_or(&[][..], |first| first);
+        if let Some(refusal) = self.refusals.in_place_of(first, self.framing.refused()) {
+            self.outgoing = refusal;
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
-        if written.is_pending() {
-            ready!(self.bound.as_mut().poll(cx));
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        // A response goes out: the connection idles from now on, until the first byte of the next head.
-        self.in_head = false;
-        let most = self.bounds.idle;
-        self.bound_to(most);
-        // Registers the wake-up; hyper need not read before the next byte comes.
-        let _ = self.bound.as_mut().poll(cx);
-        written
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_refuse(cx))?;
+        if self.busy.is() {
+            self.poll_gone(cx)?;
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -31,7 +31,7 @@ const AWHILE: Duration = Duration::from_millis(500);
 /// The timeout of every wait.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const BOUNDS: Bounds = Bounds { head_read: LONG, idle: LONG, linger: SHORT };
+const BOUNDS: Bounds = Bounds { head_read: LONG, first_byte: LONG, idle: LONG, write: LONG, linger: SHORT };
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
 /// A client of a server that answers every request after `takes` with `size` bytes.
@@ -50,10 +50,8 @@ async fn serve(bounds: Bounds, takes: Duration, size: usize) -> (TcpStream, Join
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(vec![b'x'; size]))))
         }
     });
-    let connection = http1::Builder::new()
-        .max_header_size(HEAD_BYTES)
-        .writev(false)
-        .serve_connection(TokioIo::new(wire), answer);
+    let connection =
+        http1::Builder::new().max_header_size(HEAD_BYTES).serve_connection(TokioIo::new(wire), answer);
     (client, tokio::spawn(connection))
 }
 
@@ -112,6 +110,13 @@ async fn an_idle_connection_outlives_the_bound_of_heads_and_ends_without_a_word(
     one_answer(&mut client, 3).await;
 
     let (mut client, _server) = serve(Bounds { idle: SHORT, ..BOUNDS }, Duration::ZERO, 3).await;
+    client.write_all(GET).await.unwrap();
+    assert!(rest(&mut client).await.ends_with("xxx"), "it ends after its answer");
+}
+
+#[tokio::test]
+async fn a_connection_that_never_says_anything_is_let_go() {
+    let (mut client, _server) = serve(Bounds { first_byte: SHORT, ..BOUNDS }, Duration::ZERO, 3).await;
     assert_eq!(rest(&mut client).await, "");
 }
 
@@ -126,7 +131,7 @@ async fn no_bound_runs_while_a_request_is_answered() {
 #[tokio::test]
 async fn a_client_that_never_reads_is_let_go() {
     // Far more than the sockets hold.
-    let (mut client, server) = serve(Bounds { idle: AWHILE, ..BOUNDS }, Duration::ZERO, 32 << 20).await;
+    let (mut client, server) = serve(Bounds { write: AWHILE, ..BOUNDS }, Duration::ZERO, 32 << 20).await;
     client.write_all(GET).await.unwrap();
     let ended = timeout(PATIENCE, server).await.expect("the connection ends").unwrap();
     assert!(ended.is_err(), "it did not end well");

@@ -96,8 +96,10 @@ impl Server {
         let connection = http1::Builder::new()
             .max_header_size(HEAD_BYTES)
             .max_buf_size(BUFFER_BYTES)
-            // Flat writes: a response is small, and `connection` sees its head and body as one.
-            .writev(false)
+            // A client that has said all it has to say still waits for its answer.
+            .half_close(true)
+            // Heads and bodies apart: a large body is written from the one place where it is.
+            .writev(true)
             .serve_connection(TokioIo::new(wire), answer);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {

@@ -20,10 +20,11 @@ const EVERYWHERE: [Code; 5] = [
     Code::NotImplemented,
 ];
 /// The errors of a request that needs a token and may have a body.
-const AUTHENTICATED: [Code; 6] = [
+const AUTHENTICATED: [Code; 7] = [
     Code::Unauthorized,
     Code::Forbidden,
     Code::PayloadTooLarge,
+    Code::UnsupportedMedia,
     Code::RateLimitExceeded,
     Code::InternalError,
     Code::Unavailable,

@@ -95,6 +95,17 @@ fn an_operation_tells_its_path_parameters_and_has_an_id_of_its_own() {
 }
 
 #[test]
+fn a_route_takes_a_query_if_it_tells_one() {
+    let document = document();
+    for route in Route::ALL {
+        let method = route.method().as_str().to_ascii_lowercase();
+        let parameters = &document["paths"][route.template()][method]["parameters"];
+        let told = parameters.as_array().into_iter().flatten().any(|parameter| parameter["in"] == "query");
+        assert_eq!(route.takes_query(), told, "{}", route.template());
+    }
+}
+
+#[test]
 fn every_code_is_told_under_its_own_status() {
     let document = document();
     let mut told = BTreeSet::new();

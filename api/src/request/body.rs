@@ -2,12 +2,13 @@
 
 use broker_domain::LabDuration;
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::limits::{BODY_BYTES, BODY_READ};
 use crate::response::codes::Code;
@@ -18,6 +19,7 @@ pub(crate) async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, P
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
+    expect_no_coding(headers)?;
     let announced =
         headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > BODY_BYTES as u64) {
@@ -29,6 +31,21 @@ pub(crate) async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, P
         Ok(Err(_broken)) => Err(Problem::invalid("The body broke off or is badly framed.")),
         Err(_elapsed) => Err(Problem::new(Code::RequestTimeout, "The body did not arrive in time.")),
     }
+}
+
+/// That the body is what it says: none is decompressed here (RFC 9110, 8.4, 15.5.16).
+fn expect_no_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if codings.into_iter().all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    let problem = Problem::new(Code::UnsupportedMedia, "The body has a content coding. Send it without one.");
+    Err(problem.with(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")))
+}
+
+/// A body without the byte order mark that some editors and runtimes write before UTF-8, and without white space around.
+fn text(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii()
 }
 
 fn too_large() -> Problem {
@@ -47,7 +64,16 @@ pub(crate) struct AllocateBody {
 
 /// A duration, also written as `4.0`: JSON has no separate integers, and some clients write all numbers alike.
 fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<LabDuration>, D::Error> {
-    let Some(number) = Option::<f64>::deserialize(deserializer)? else { return Ok(None) };
+    let number = match Value::deserialize(deserializer)? {
+        Value::Null => return Ok(None),
+        Value::Number(number) => number.as_f64().unwrap_or_default(),
+        Value::String(_) => {
+            return Err(D::Error::custom("a number is expected, and it is written without quotes"));
+        }
+        Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
+            return Err(D::Error::custom("a number is expected"));
+        }
+    };
     let is_whole = number.fract() == 0.0 && (0.0..=f64::from(u16::MAX)).contains(&number);
     let hours = if is_whole { number as u64 } else { 0 };
     LabDuration::new(hours).map(Some).map_err(D::Error::custom)
@@ -56,7 +82,7 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<LabDuratio
 impl AllocateBody {
     /// From JSON; an empty body is the same as `{}`.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Problem> {
-        if body.trim_ascii().is_empty() {
+        if text(body).is_empty() {
             return Ok(Self::default());
         }
         // serde_json reads a struct from an array, too.
@@ -76,7 +102,7 @@ pub(crate) fn expect_none(body: &[u8]) -> Result<(), Problem> {
     #[serde(deny_unknown_fields)]
     struct Nothing {}
 
-    if body.trim_ascii().is_empty() || object::<Nothing>(body).is_ok() {
+    if text(body).is_empty() || object::<Nothing>(body).is_ok() {
         Ok(())
     } else {
         Err(Problem::invalid("This request takes no body."))
@@ -84,7 +110,8 @@ pub(crate) fn expect_none(body: &[u8]) -> Result<(), Problem> {
 }
 
 fn object<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    if body.trim_ascii().first() != Some(&b'{') {
+    let body = text(body);
+    if body.first() != Some(&b'{') {
         return Err(Problem::invalid("The body is not a JSON object."));
     }
     // The error may quote the body, bounded: it goes back to its sender.
@@ -102,7 +129,7 @@ mod tests {
 
     #[test]
     fn an_absent_body_is_the_empty_object() {
-        for body in ["", "  \r\n", "{}", " { } "] {
+        for body in ["", "  \r\n", "{}", " { } ", "\u{feff}", "\u{feff}{}", "\u{feff} \n"] {
             assert_eq!(AllocateBody::parse(body.as_bytes()).unwrap(), AllocateBody::default(), "{body:?}");
         }
     }
@@ -143,6 +170,44 @@ mod tests {
         for body in bad {
             let problem = AllocateBody::parse(body.as_bytes()).unwrap_err();
             assert_eq!(problem.code(), Code::ValidationError, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_taken_once_and_at_the_beginning_only() {
+        let hours = |body: &str| AllocateBody::parse(body.as_bytes()).map(|body| body.lab_duration_hours);
+        assert_eq!(hours("\u{feff}{\"lab_duration_hours\":5}").unwrap(), Some(LabDuration::new(5).unwrap()));
+        assert!(hours("\u{feff}\u{feff}{}").is_err() && hours("{\u{feff}}").is_err());
+        assert!(expect_none("\u{feff}".as_bytes()).is_ok() && expect_none("\u{feff}{}".as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_number_of_another_type_is_told_in_words() {
+        let told = |value: &str| {
+            let body = format!("{{\"lab_duration_hours\":{value}}}");
+            format!("{:?}", AllocateBody::parse(body.as_bytes()).unwrap_err())
+        };
+        assert!(told("\"4\"").contains("without quotes"), "{}", told("\"4\""));
+        for value in ["true", "[4]", "{}"] {
+            assert!(told(value).contains("a number is expected"), "{}", told(value));
+        }
+        assert!(["\"4\"", "true", "4.5"].iter().all(|value| !told(value).contains("f64")));
+    }
+
+    #[test]
+    fn a_content_coding_is_refused_with_what_is_taken() {
+        let coded = |codings: &[&str]| {
+            let pairs = codings
+                .iter()
+                .map(|coding| (header::CONTENT_ENCODING, HeaderValue::from_str(coding).unwrap()));
+            expect_no_coding(&pairs.fold(HeaderMap::new(), |mut headers, (name, value)| {
+                headers.append(name, value);
+                headers
+            }))
+        };
+        assert!(coded(&[]).is_ok() && coded(&["Identity"]).is_ok());
+        for codings in [&["gzip"][..], &["br"], &["identity", "gzip"], &["identity, gzip"], &["x"]] {
+            assert_eq!(coded(codings).unwrap_err().code(), Code::UnsupportedMedia, "{codings:?}");
         }
     }
 

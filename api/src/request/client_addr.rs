@@ -3,7 +3,7 @@
 //! Invariant: `X-Forwarded-For` is a claim of its sender, so it counts only as far as trusted proxies wrote it: read from its
 //! end, each address is the peer of the one before, and the first that is no trusted proxy is the client.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use broker_runtime::config::Networks;
 use http::header::{HeaderMap, HeaderName};
@@ -19,13 +19,21 @@ pub(crate) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> 
             if !trusted.contain(client) {
                 return client;
             }
-            match hop.trim().parse::<IpAddr>() {
-                Ok(address) => client = address.to_canonical(),
-                Err(_) => return client,
+            match hop_address(hop.trim()) {
+                Some(address) => client = address.to_canonical(),
+                None => return client,
             }
         }
     }
     client
+}
+
+/// An address as proxies write it: alone, in brackets, or with a port.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let alone = hop.parse::<IpAddr>().ok();
+    let with_port = || hop.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let in_brackets = || hop.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::from);
+    alone.or_else(with_port).or_else(in_brackets)
 }
 
 #[cfg(test)]
@@ -68,6 +76,25 @@ mod tests {
         assert_eq!(client("10.0.0.1", &["198.51.100.1, unknown, 10.0.0.2"]), "10.0.0.2");
         assert_eq!(client("10.0.0.1", &[""]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &["10.0.0.3"]), "10.0.0.3");
+    }
+
+    #[test]
+    fn a_port_behind_an_address_changes_nothing() {
+        assert_eq!(client("10.0.0.1", &["198.51.100.1:4711"]), "198.51.100.1");
+        assert_eq!(client("10.0.0.1", &["1.1.1.1, 198.51.100.1:1, 10.2.3.4:65535"]), "198.51.100.1");
+        assert_eq!(client("10.0.0.1", &["[2001:db9::1]:4711, [2001:db8::7]:1"]), "2001:db9::1");
+        assert_eq!(client("10.0.0.1", &["[2001:db9::1]"]), "2001:db9::1");
+        assert_eq!(client("10.0.0.1", &["[::ffff:198.51.100.1]:80"]), "198.51.100.1");
+        for bad in [
+            "198.51.100.1:",
+            "198.51.100.1:65536",
+            "[198.51.100.1]",
+            "[2001:db9::1",
+            "[2001:db9::1]:x",
+            ":80",
+        ] {
+            assert_eq!(client("10.0.0.1", &[bad]), "10.0.0.1", "{bad}");
+        }
     }
 
     proptest! {

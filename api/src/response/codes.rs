@@ -23,6 +23,7 @@ pub enum Code {
     NotCancellable,
     PayloadTooLarge,
     UriTooLong,
+    UnsupportedMedia,
     IdempotencyKeyReused,
     RateLimitExceeded,
     HeadersTooLarge,
@@ -60,7 +61,7 @@ impl Entry {
 
 impl Code {
     /// Every code, in the order of the table.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::ValidationError,
         Self::MissingSandboxId,
         Self::Unauthorized,
@@ -76,6 +77,7 @@ impl Code {
         Self::NotCancellable,
         Self::PayloadTooLarge,
         Self::UriTooLong,
+        Self::UnsupportedMedia,
         Self::IdempotencyKeyReused,
         Self::RateLimitExceeded,
         Self::HeadersTooLarge,
@@ -106,6 +108,7 @@ impl Code {
             Self::NotCancellable => row("NOT_CANCELLABLE", S::CONFLICT, "The request cannot be cancelled", "Only an asynchronous request that is still queued can; read its outcome.").again_after(1),
             Self::PayloadTooLarge => row("PAYLOAD_TOO_LARGE", S::PAYLOAD_TOO_LARGE, "The body is too large", "Send at most 16 KiB."),
             Self::UriTooLong => row("URI_TOO_LONG", S::URI_TOO_LONG, "The path is too long", "Send at most 2 KiB of path and query."),
+            Self::UnsupportedMedia => row("UNSUPPORTED_MEDIA", S::UNSUPPORTED_MEDIA_TYPE, "The body is encoded", "Send the body as it is, without Content-Encoding."),
             Self::IdempotencyKeyReused => row("IDEMPOTENCY_KEY_REUSED", S::UNPROCESSABLE_ENTITY, "The idempotency key belongs to another request", "Use a new key for a new request, or repeat the first one unchanged."),
             Self::RateLimitExceeded => row("RATE_LIMIT_EXCEEDED", S::TOO_MANY_REQUESTS, "Too many requests", "Slow down; repeat after Retry-After.").again_after(1),
             Self::HeadersTooLarge => row("HEADERS_TOO_LARGE", S::REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too large", "Send at most 16 KiB of request line and headers, and at most 100 of them."),

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime;
 
 use crate::aws::{self, Aws, AwsEnvironment};
@@ -19,6 +19,11 @@ use crate::config::{CRASH_SETTING, Config, ConfigError, Strings, strings, unknow
 use crate::entropy::Entropy;
 use crate::lifecycle::Lifecycle;
 use crate::{crash_points, metrics, telemetry, trace};
+
+/// How many connections may wait to be accepted; the kernel takes `net.core.somaxconn` if that is less.
+const BACKLOG: u32 = 4_096;
+/// What a socket may hold of an answer, in bytes.
+const SEND_BUFFER_BYTES: u32 = 128 * 1024;
 
 /// The parts of a process, passed down as arguments.
 #[derive(Clone, Debug)]
@@ -128,13 +133,23 @@ pub enum ListenError {
 
 /// Listens on `address`, which `setting` chooses.
 pub async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|source| {
+    bind(address).map_err(|source| {
         if source.kind() == io::ErrorKind::AddrInUse {
             ListenError::Taken { address, setting }
         } else {
             ListenError::Refused { address, setting, source }
         }
     })
+}
+
+/// As many connections as clients may open at once wait until they are accepted, and what the kernel keeps of an answer
+/// that nobody reads is bounded: accepted sockets inherit it.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// The `main` of a process called `name`: starts it from its environment, runs it, reports how it ended.

@@ -49,14 +49,8 @@ impl Operator {
                 let accept_stale = query.flag("accept_stale")?;
                 self.run(id, who, Task::Sync { accept_stale }, head).await
             }
-            Admin::Cleanup => {
-                query.only(&[])?;
-                self.run(id, who, Task::Cleanup, head).await
-            }
-            Admin::Expire => {
-                query.only(&[])?;
-                self.run(id, who, Task::Expire, head).await
-            }
+            Admin::Cleanup => self.run(id, who, Task::Cleanup, head).await,
+            Admin::Expire => self.run(id, who, Task::Expire, head).await,
             Admin::PurgeStale => {
                 query.only(&["grace_period_hours"])?;
                 let hours = query.number("grace_period_hours", 0..=LONGEST_STALE_GRACE_HOURS)?;
@@ -70,15 +64,9 @@ impl Operator {
                     status.ok_or_else(|| Problem::invalid("status must be stale or deletion_failed."))?;
                 self.run(id, who, Task::BulkDelete { status }, head).await
             }
-            Admin::Job => {
-                query.only(&[])?;
-                self.report(in_path).await
-            }
+            Admin::Job => self.report(in_path).await,
             Admin::DeadLetters => self.dead_letters(&query).await,
-            Admin::DeadLetter => {
-                query.only(&[])?;
-                self.dead_letter(in_path).await
-            }
+            Admin::DeadLetter => self.dead_letter(in_path).await,
             Admin::Replay => self.replay(&query, head, who).await,
             Admin::Discard => self.discard(&query, head, who).await,
         }

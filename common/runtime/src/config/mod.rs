@@ -181,7 +181,11 @@ impl Config {
 
     /// Checks that some token is configured: an API without one starts in local mode only.
     pub fn require_tokens(&self) -> Result<(), ConfigError> {
-        if self.local || !(self.track_tokens.is_empty() && self.admin_tokens.is_empty()) {
+        let has_none = self.track_tokens.is_empty() && self.admin_tokens.is_empty();
+        if has_none && self.local && !self.listen.ip().is_loopback() {
+            let problem = "without tokens anybody who reaches it may do everything: listen on a loopback address, or set BROKER_TRACK_TOKENS and BROKER_ADMIN_TOKENS";
+            Err(ConfigError::new("BROKER_LISTEN", problem))
+        } else if self.local || !has_none {
             Ok(())
         } else {
             let problem = "no token is configured: set it, BROKER_ADMIN_TOKENS, or BROKER_LOCAL=true on your own machine";
@@ -206,6 +210,18 @@ mod tests {
         assert_eq!(config.wait, Duration::from_secs(10));
         assert_eq!(config.state_shards, 16);
         assert!(config.require_tokens().is_err(), "no tokens outside local mode");
+    }
+
+    #[test]
+    fn without_tokens_a_local_broker_listens_on_loopback_only() {
+        let starts = |listen: &str, more: &[(&str, &str)]| {
+            let own = [("BROKER_LOCAL", "true"), ("BROKER_LISTEN", listen)];
+            Config::read(&with(&[&own[..], more].concat())).unwrap().require_tokens()
+        };
+        assert!(starts("127.0.0.1:0", &[]).is_ok() && starts("[::1]:0", &[]).is_ok());
+        let error = starts("0.0.0.0:8080", &[]).unwrap_err().to_string();
+        assert!(error.contains("BROKER_LISTEN"), "{error}");
+        assert!(starts("0.0.0.0:8080", &[("BROKER_ADMIN_TOKENS", "a=0123456789abcdef")]).is_ok());
     }
 
     #[test]

@@ -1,0 +1,126 @@
+//! Own pages: on one person's machine, the only pages whose requests are answered.
+//!
+//! A loopback address is no boundary for a browser: a page of any site may send to it, and a name of that site may be made
+//! to mean it (DNS rebinding). Invariant: in local mode no request that a page of another origin made is answered, and
+//! none that was sent to another name. What it does not do: stop programs, which may send any header.
+
+use std::net::{IpAddr, SocketAddr};
+
+use broker_runtime::config::{Config, Origins};
+use http::header;
+use http::request::Parts;
+use http::uri::Authority;
+
+use crate::request::headers::single;
+use crate::response::codes::Code;
+use crate::response::problem::Problem;
+
+/// The guard of a local broker.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnPages {
+    /// It listens on loopback, so whoever calls it by another name was led here.
+    on_loopback: bool,
+    /// Pages of others that the operator allows.
+    origins: Origins,
+}
+
+impl OwnPages {
+    /// The guard of a broker that listens on `address`; none outside local mode.
+    pub(crate) fn of(config: &Config, address: SocketAddr) -> Option<Self> {
+        let guard = || Self { on_loopback: address.ip().is_loopback(), origins: config.cors_origins.clone() };
+        config.local.then(guard)
+    }
+
+    /// That no other site's page is behind the request.
+    pub(crate) fn check(&self, head: &Parts) -> Result<(), Problem> {
+        let host = single(&head.headers, header::HOST.as_str())?;
+        let names = host.into_iter().chain(head.uri.authority().map(Authority::as_str));
+        if self.on_loopback && !names.into_iter().all(is_loopback) {
+            return Err(refused("A local broker is called by a loopback address or localhost only."));
+        }
+        let origin = single(&head.headers, header::ORIGIN.as_str())?;
+        if origin.is_some_and(|origin| self.origins.allow(origin)) {
+            return Ok(());
+        }
+        let is_own = |origin: &str| {
+            let page = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+            page.is_some_and(|page| host.is_some_and(|host| host.eq_ignore_ascii_case(page)))
+        };
+        let site = single(&head.headers, "sec-fetch-site")?;
+        if origin.is_none_or(is_own) && site.is_none_or(|site| ["same-origin", "none"].contains(&site)) {
+            Ok(())
+        } else {
+            Err(refused("A local broker answers no pages of other sites."))
+        }
+    }
+}
+
+fn refused(message: &'static str) -> Problem {
+    Problem::new(Code::Forbidden, message)
+}
+
+/// Whether a `host[:port]` names this machine and no other.
+fn is_loopback(name: &str) -> bool {
+    let Some(authority) = name.parse::<Authority>().ok().filter(|_| !name.contains('@')) else {
+        return false;
+    };
+    let host = authority.host();
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn answered(headers: &[(&str, &str)]) -> bool {
+        let guard = OwnPages { on_loopback: true, origins: Origins::parse("https://labs.example").unwrap() };
+        let request =
+            headers.iter().fold(Request::builder(), |request, (name, value)| request.header(*name, *value));
+        guard.check(&request.body(()).unwrap().into_parts().0).is_ok()
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_answered() {
+        for host in ["localhost:8080", "LOCALHOST", "127.0.0.1:8080", "127.1.2.3", "[::1]:8080", "[::1]"] {
+            assert!(answered(&[("host", host)]), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example:8080",
+            "127.0.0.1.evil.example",
+            "0.0.0.0:8080",
+            "a@127.0.0.1",
+            "",
+        ] {
+            assert!(!answered(&[("host", host)]), "{host}");
+        }
+        assert!(answered(&[]), "who speaks 1.0 may name none");
+    }
+
+    #[test]
+    fn only_own_pages_and_allowed_ones_are_answered() {
+        let page = |origin: &str, site: &str| {
+            let all = [("host", "127.0.0.1:8080"), ("origin", origin), ("sec-fetch-site", site)];
+            let sent: Vec<_> = all.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+            answered(&sent)
+        };
+        assert!(page("", "") && page("", "none") && page("", "same-origin"));
+        assert!(page("http://127.0.0.1:8080", "same-origin") && page("https://labs.example", "cross-site"));
+        for (origin, site) in [
+            ("https://evil.example", ""),
+            ("null", ""),
+            ("http://127.0.0.1:9999", ""),
+            ("http://127.0.0.1", "same-site"),
+            ("http://127.0.0.1:8080.evil.example", ""),
+            ("", "cross-site"),
+            ("", "same-site"),
+            ("http://127.0.0.1:8080", "cross-site"),
+        ] {
+            assert!(!page(origin, site), "{origin} {site}");
+        }
+    }
+}
