@@ -153,7 +153,7 @@ async fn without_tokens_and_with_a_bad_setting_it_says_what_an_api_would() {
     story(Setup::new().apis(0).workers(0), async |broker| {
         wrong(broker, &[], &[], &["tokens"], "BROKER_TRACK_TOKENS").await;
         let operators_only = [("BROKER_ADMIN_TOKENS", "ops=0123456789abcdef")];
-        wrong(broker, &[], &operators_only, &["tokens"], "nobody can allocate").await;
+        wrong(broker, &[], &operators_only, &["tokens"], "no allocation is possible").await;
         assert!(findings(broker, &["--local", "true"], &[]).await.iter().all(|finding| finding.ok));
         let bad = broker.cli(&["doctor", "--wait-s", "soon"]).await;
         assert_eq!(bad.code, 2, "{bad:#?}");
