@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Labels that Prometheus itself adds.
-const OF_PROMETHEUS: [&str; 2] = ["instance", "job"];
+const OF_PROMETHEUS: [&str; 3] = ["instance", "job", "prefix"];
 
 /// A matcher of a selector.
 #[derive(Clone, Debug, PartialEq, Eq)]

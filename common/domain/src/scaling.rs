@@ -2,7 +2,7 @@
 //! tracking and in the KEDA trigger.
 //!
 //! Invariant: the table in `infra/check/scaling-cases.json` is what this computes; `infra/check/scaling.py` computes it
-//! again from what Terraform and kustomize render. Nothing is measured, started or ended here.
+//! again from what Terraform and the chart render. Nothing is measured, started or ended here.
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     crash_points::point(Point::Counted);
     report.found = by_status.values().sum();
     by_status.iter().for_each(|(status, count)| report.detail(status.as_str(), *count));
-    // The log line of the alarm on a low pool (infra/terraform/logs.tf): numbers, not words.
+    // The log line of the alarm on a low pool (infra/terraform/modules/observability/logs.tf): numbers, not words.
     let available = by_status.get(&Status::Available).copied().unwrap_or(0);
     tracing::info!(available, total = report.found, "census");
     let letters = broker_dead_letters::count_open(&jobs.store).await?;

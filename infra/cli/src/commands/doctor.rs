@@ -118,7 +118,7 @@ async fn table(context: &Context) -> [Finding; 2] {
                     "Run `broker init`, or set BROKER_TABLE to the name of the existing table."
                 }
                 StoreError::Denied { .. } | StoreError::Refused { .. } => {
-                    "AWS does not accept the credentials, or the role may not describe the table: see infra/terraform/policies.tf."
+                    "AWS does not accept the credentials, or the role may not describe the table: see infra/terraform/modules/data/policies.tf."
                 }
                 StoreError::Unavailable { .. } | StoreError::Conflict | StoreError::Malformed { .. } => {
                     "Check AWS_ENDPOINT_URL_DYNAMODB (if it is set), the region and the network."
@@ -166,7 +166,7 @@ async fn table(context: &Context) -> [Finding; 2] {
         }
         IndexState::Missing => Some((
             format!("{name} has no {}", schema::STATE_INDEX),
-            "Add it as infra/terraform/table.tf has it; until then nothing can be allocated.".to_owned(),
+            "Add it as infra/terraform/modules/data/table.tf has it; until then nothing can be allocated.".to_owned(),
         )),
     };
     [
