@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use broker_tests::cli::{Output, Stats};
 use broker_tests::table::{Item, lease_key, now_s, number, sandbox_key, text};
-use broker_tests::{Broker, Setup, story};
+use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};
 use serde_json::Value;
 
 /// Neither API nor worker, and nothing in the table.
@@ -230,6 +230,75 @@ async fn what_cannot_be_ours_is_named_and_everything_else_is_taken_over() {
         assert_eq!(told["adopted"], 1);
         assert_eq!(broker.table().must_get(&sandbox_key("csp-002")).await, strange);
         broker.table().delete(&sandbox_key("csp-002")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_ancestors_table_as_it_is_gets_its_index_and_its_seeders_rows_live_and_die_as_any_other() {
+    let provider = Provider::start(0).await;
+    story(provider.setup().apis(0).workers(0), async |broker| {
+        let table = broker.table();
+        table.replace_by_bare().await;
+        let seeded = |number: usize| {
+            let (id, external) =
+                (format!("load-test-sb-{number:04}"), format!("identity/accounts/load-test-{number:04}"));
+            let more = [
+                ("PK", text(&sandbox_key(&id))),
+                ("sandbox_id", text(&id)),
+                ("external_id", text(&external)),
+            ];
+            row(number, "available", &more)
+        };
+        fill(broker, (1..=30).map(seeded)).await;
+        // A dry run warns, nothing is written without the index, and `init` alone says what to do.
+        let warned = adopt(broker, &[]).await;
+        assert_eq!(report(&warned, 0)["has_index"], false);
+        assert!(warned.stderr.contains("init --adopt-table"), "{warned:#?}");
+        for refused in [adopt(broker, &["--apply"]).await, broker.cli(&["init"]).await] {
+            assert_eq!(refused.code, 1, "{refused:#?}");
+            assert!(refused.stderr.contains("init --adopt-table"), "{refused:#?}");
+        }
+        let ready = broker.cli_ok(&["init", "--adopt-table"]).await;
+        assert!(ready.stdout.contains("ready to be taken over"), "{ready:#?}");
+        broker.cli_ok(&["init", "--adopt-table"]).await;
+        assert_eq!(report(&adopt(broker, &["--apply"]).await, 0)["adopted"], 30);
+
+        broker.start_api().await;
+        broker.start_worker().await;
+        let mine = broker.allocate("student-1").send().await.expect_status(201);
+        assert!(mine.sandbox_id().starts_with("load-test-sb-"), "{mine:#?}");
+        broker.return_sandbox(mine.sandbox_id(), "student-1").send().await.expect_status(200);
+        broker.job("cleanup").await;
+        // The provider never knew it, so there it is gone.
+        wait_for_condition("its tombstone", async || {
+            let stats = broker.stats().await;
+            if stats.deleted == 1 { Ok(()) } else { Err(stats) }
+        })
+        .await;
+        assert_eq!(broker.stats().await, Stats { total: 30, available: 29, deleted: 1, ..Stats::default() });
+        broker.cli_ok(&["init"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_table_that_removes_items_by_an_attribute_of_its_own_is_refused() {
+    story(setup(), async |broker| {
+        let table = broker.table();
+        table.replace_by_bare().await;
+        table.expire_by("expires_at").await;
+        let refused = broker.cli(&["init", "--adopt-table"]).await;
+        assert_eq!(refused.code, 1, "{refused:#?}");
+        assert!(refused.stderr.contains("expires_at"), "{refused:#?}");
+        table.replace_by_bare().await;
+        // What has a ttl of another meaning would be removed: expiry waits until it is taken over.
+        fill(broker, [row(1, "available", &[("ttl", number(now_s() - 10))])]).await;
+        let told = broker.cli_ok(&["init", "--adopt-table"]).await;
+        assert!(told.stderr.contains("expiry stays off"), "{told:#?}");
+        report(&adopt(broker, &["--apply"]).await, 0);
+        broker.cli_ok(&["init"]).await;
+        assert!(!broker.table().must_get(&sandbox_key("csp-001")).await.contains_key("ttl"));
     })
     .await;
 }

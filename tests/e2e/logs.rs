@@ -54,6 +54,28 @@ async fn every_request_is_one_line_with_its_id_track_outcome_and_latency() {
             assert_eq!(lines.len(), 1, "{lines:#?}");
             assert!(lines[0]["age_ms"].is_u64() && lines[0]["track"].is_string(), "{lines:#?}");
         }
+        // With what a restored table is told by: which sandbox, whose, by which key, until when.
+        let of = |answer: &Answer| lines(&handled, answer.must_have("x-request-id")).remove(0);
+        let created = of(&told[1].3);
+        for (field, told) in [
+            ("sandbox_id", told[1].3.json["sandbox_id"].clone()),
+            ("expires_at", told[1].3.json["expires_at"].clone()),
+            ("allocated_at", told[1].3.json["allocated_at"].clone()),
+            ("external_id", told[1].3.json["external_id"].clone()),
+            ("idempotency_key", track.into()),
+            ("returned", false.into()),
+        ] {
+            assert_eq!(created[field], told, "{field} of {created:#}");
+        }
+        assert_eq!(of(&told[3].3)["sandbox_id"], Value::Null, "nobody was given anything");
+        let back = broker.return_sandbox(&sandbox, track).send().await.expect_status(200);
+        let handled = broker.logged("handled");
+        let back = lines(&handled, back.must_have("x-request-id")).remove(0);
+        assert_eq!(
+            (&back["sandbox_id"], &back["returned"]),
+            (&sandbox.as_str().into(), &true.into()),
+            "{back:#}"
+        );
         let logs = broker.logs();
         let bad = logs.lines().find(|line| serde_json::from_str::<Value>(line).is_err());
         assert_eq!(bad, None, "not JSON");

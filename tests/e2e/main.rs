@@ -41,6 +41,7 @@
 //! | `maintenance` | the jobs: expiry, cleanup, sync, the schedule, the sweep |
 //! | `examples` | the scripts of `infra/examples` |
 //! | `operator` | the `broker` command and the metrics |
+//! | `permissions` | what each command asks of AWS |
 
 mod adoption;
 mod allocate_and_return;
@@ -68,6 +69,7 @@ mod observability;
 mod odd_clients;
 mod one_machine;
 mod operator;
+mod permissions;
 mod poison;
 mod reconciliation;
 mod redelivery;

@@ -153,9 +153,20 @@ async fn what_the_provider_knows_counts_too_and_a_second_run_finds_nothing() {
             json!({ "sandbox_id": "seed-000003", "track": "student-1" }),
             json!({ "sandbox_id": "from-elsewhere", "track": "student-2" }),
         ];
+        // A key holds one, and which of two lines of student-1 is his only people can tell: none is given up.
+        let told = report(&reconcile(broker, &lines, &["--apply"]).await, 1);
+        assert_eq!((&told["steps"], &told["missing"]), (&json!({ "conflict": 2, "unknown": 1 }), &1.into()));
+        assert_eq!(told["conflicts"], json!(["seed-000002", "seed-000003"]));
+        let before = Stats { total: 7, available: 6, stale: 1, ..Stats::default() };
+        assert_eq!(broker.stats().await, before);
+        assert_eq!(broker.cli(&["pool", "resume"]).await.code, 1, "it stays closed");
+        let lines = [
+            json!({ "sandbox_id": "seed-000003", "track": "student-1", "returned": true }),
+            lines[0].clone(),
+            lines[2].clone(),
+        ];
         let told = report(&reconcile(broker, &lines, &["--apply"]).await, 0);
-        assert_eq!((&told["steps"], &told["missing"]), (&json!({ "lease": 2, "unknown": 1 }), &1.into()));
-        // A key holds one: the second line of student-1 is not a sandbox of that track.
+        assert_eq!(told["steps"], json!({ "lease": 1, "give_up": 1, "unknown": 1 }));
         let expected =
             Stats { total: 7, available: 4, allocated: 1, pending_deletion: 1, stale: 1, ..Stats::default() };
         assert_eq!(broker.stats().await, expected);
@@ -166,11 +177,111 @@ async fn what_the_provider_knows_counts_too_and_a_second_run_finds_nothing() {
         );
         assert_eq!(broker.stats().await, expected);
 
+        broker.cli_ok(&["pool", "resume"]).await;
+        broker.cli_ok(&["pool", "pause"]).await;
         let stranger = [json!({ "sandbox_id": "seed-000002", "track": "student-7" })];
         let conflict = report(&reconcile(broker, &stranger, &["--apply"]).await, 1);
         assert_eq!(conflict["conflicts"], json!(["seed-000002"]));
+        // Milliseconds would be a lease for ever.
+        let ms = [
+            json!({ "sandbox_id": "seed-000004", "track": "student-4", "expires_at": 1_790_000_000_000_u64 }),
+        ];
+        assert_eq!(reconcile(broker, &ms, &["--apply"]).await.code, 1);
+        assert_eq!(broker.stats().await, expected);
         let typo = [json!({ "sandbox_id": "seed-000002", "tracks": "student-1" })];
         assert_eq!(reconcile(broker, &typo, &["--apply"]).await.code, 1, "a line that says something else");
+    })
+    .await;
+}
+
+/// Every item of sandboxes and leases, and the pool's.
+async fn everything(broker: &Broker) -> Vec<Item> {
+    let table = broker.table();
+    let mut items = vec![table.must_get("POOL").await];
+    for prefix in ["SBX#", "LEASE#", "CENSUS"] {
+        for key in table.keys(prefix).await {
+            items.push(table.must_get(&key).await);
+        }
+    }
+    items
+}
+
+#[tokio::test]
+async fn a_table_restored_under_its_own_name_is_reconciled_with_the_list_that_the_old_one_gave() {
+    story(Setup::new().apis(1).workers(1).pool(60), async |broker| {
+        let mut held = Vec::new();
+        for number in 0..3 {
+            let track = format!("early-{number}");
+            held.push(broker.allocate(&track).send().await.expect_status(201).sandbox_id().to_owned());
+        }
+        broker.job("census").await;
+        let backup = everything(broker).await;
+        broker.return_sandbox(&held[0], "early-0").send().await.expect_status(200);
+        let late = broker.allocate("early-0").key("another").lab("lab").send().await.expect_status(201);
+        let (late, expires_at) = (late.sandbox_id().to_owned(), late.json["expires_at"].clone());
+        stop_all(broker).await;
+
+        // A list that is cut off says so; the one that is made for this is whole.
+        let cut_off = broker.cli(&["pool", "list", "--json"]).await;
+        assert_eq!((cut_off.code, cut_off.json::<Vec<Value>>().len()), (1, 50), "{}", cut_off.stderr);
+        assert!(cut_off.stderr.contains("of more"), "{}", cut_off.stderr);
+        assert_eq!(broker.cli(&["pool", "list", "--json", "--limit", "50"]).await.code, 0, "as was asked");
+        let whole = broker.cli_ok(&["pool", "list", "--json", "--limit", "60"]).await;
+        assert_eq!((whole.json::<Vec<Value>>().len(), whole.stderr.as_str()), (60, ""));
+        let listed = broker.cli_ok(&["pool", "list", "--handed-out"]).await.stdout;
+        let lines: Vec<Value> =
+            listed.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+        assert_eq!(lines.len(), 4, "{listed}");
+        let of = |id: &str| lines.iter().find(|line| line["sandbox_id"] == id).expect("its line");
+        assert_eq!((&of(&held[0])["returned"], &of(&late)["returned"]), (&true.into(), &false.into()));
+        assert_eq!(of(&late)["idempotency_key"], "another");
+
+        broker.table().replace_by_bare().await;
+        broker.cli_ok(&["init", "--adopt-table"]).await;
+        for item in backup {
+            broker.table().put(item).await;
+        }
+        broker.start_api().await;
+        broker.launch_worker(&[]).await;
+        says(broker, 0, 503).await;
+        assert_eq!(broker.cli(&["pool", "resume"]).await.code, 1, "it is another incarnation of the name");
+
+        // Fewer than were allocated cannot be everything.
+        let few = reconcile(broker, &lines[..2], &["--apply"]).await;
+        assert_eq!(few.code, 1, "{few:#?}");
+        assert!(few.stderr.contains("3 were allocated"), "{few:#?}");
+        let before = Stats { total: 60, available: 57, allocated: 3, ..Stats::default() };
+        assert_eq!(broker.stats().await, before);
+
+        let told = report(&reconcile(broker, &lines, &["--apply"]).await, 0);
+        assert_eq!(told["steps"], json!({ "end": 1, "lease": 1, "as_it_is": 2 }));
+        says(broker, 0, 200).await;
+        let again = broker.allocate("early-0").key("another").send().await.expect_status(200);
+        assert_eq!((again.sandbox_id(), &again.json["expires_at"]), (late.as_str(), &expires_at));
+        assert_eq!(again.text_of("track_name"), "lab");
+        broker.return_sandbox(&held[0], "early-0").send().await.expect_status(200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_contradiction_that_nothing_explains_keeps_the_pool_closed() {
+    story(Setup::new().apis(1).workers(1).pool(3), async |broker| {
+        let held = broker.allocate("student-1").send().await.expect_status(201).sandbox_id().to_owned();
+        stop_all(broker).await;
+        broker.cli_ok(&["pool", "pause"]).await;
+        let table = broker.table();
+        let sound = table.must_get(&sandbox_key(&held)).await;
+        let mut strange = sound.clone();
+        strange.insert("status".to_owned(), text("available"));
+        table.put(strange).await;
+        let lines = [json!({ "sandbox_id": held, "track": "student-1" })];
+        let told = report(&reconcile(broker, &lines, &["--apply"]).await, 1);
+        assert!(told["suspects"].as_array().is_some_and(|suspects| !suspects.is_empty()), "{told:#}");
+        assert_eq!(broker.cli(&["pool", "resume"]).await.code, 1);
+        table.put(sound).await;
+        report(&reconcile(broker, &lines, &["--apply"]).await, 0);
+        broker.cli_ok(&["pool", "resume"]).await;
     })
     .await;
 }

@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+    TimeToLiveSpecification,
 };
 
 use crate::endpoint::{REGION, Urls};
@@ -74,6 +75,27 @@ impl Table {
         let create = create.attribute_definitions(text(hash)).attribute_definitions(text(range));
         let create = create.key_schema(key(hash, KeyType::Hash)).key_schema(key(range, KeyType::Range));
         create.send().await.expect("CreateTable");
+    }
+
+    /// Removes this table, with all that is in it, and makes one of its name that has its keys and nothing else.
+    pub async fn replace_by_bare(&self) {
+        self.client.delete_table().table_name(&self.name).send().await.expect("DeleteTable");
+        crate::wait_for_condition("the table to be gone", async || {
+            match self.client.describe_table().table_name(&self.name).send().await {
+                Ok(still) => Err(still),
+                Err(_) => Ok(()),
+            }
+        })
+        .await;
+        self.create_bare(&self.name, ["PK", "SK"]).await;
+    }
+
+    /// Lets the table remove items by this attribute.
+    pub async fn expire_by(&self, attribute: &str) {
+        let ttl = TimeToLiveSpecification::builder().attribute_name(attribute).enabled(true).build();
+        let call = self.client.update_time_to_live().table_name(&self.name);
+        let call = call.time_to_live_specification(ttl.expect("all is set"));
+        call.send().await.expect("UpdateTimeToLive");
     }
 
     /// The item of this partition key (its sort key is `META`), read consistently.

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_domain::{Outcome, Reason};
+use broker_domain::{Outcome, Reason, SandboxId, TrackName};
 use broker_messages::{Request, RequestMessage};
 use broker_queue::{
     Delivery, OldestAge, PollOptions, QueueKind, QueueNames, QueueUrls, Receiver, ReplyQueueName,
@@ -221,13 +221,25 @@ impl Consumer {
         reply_to: &ReplyQueueName,
         outcome: Outcome,
     ) -> Result<(), ReplyError> {
-        let word = outcome.as_str();
+        let (word, grant) = (outcome.as_str(), outcome.grant().cloned());
+        let returned = outcome.returned().cloned();
         self.replies.reply(message, reply_to, outcome).await?;
         metrics::counter!("broker_requests_handled_total", "kind" => message.body.kind(), "outcome" => word)
             .increment(1);
         let age = self.clock.now().since(message.times().enqueued_at);
+        // What a table that was restored does not know is read from this line (`broker_domain::reconcile::HandedOut`).
+        let sandbox_id = grant.as_ref().map(|grant| &grant.sandbox_id).or(returned.as_ref());
+        let track_name = grant.as_ref().and_then(|grant| grant.track_name.as_ref());
         tracing::info!(
             request_id = %message.request_id,
+            sandbox_id = sandbox_id.map(SandboxId::as_str),
+            external_id = grant.as_ref().map(|grant| grant.external_id.as_str()),
+            name = grant.as_ref().map(|grant| grant.name.as_str()),
+            idempotency_key = message.body.idempotency_key(),
+            track_name = track_name.map(TrackName::as_str),
+            allocated_at = grant.as_ref().map(|grant| grant.allocated_at.as_secs()),
+            expires_at = grant.as_ref().map(|grant| grant.expires_at.as_secs()),
+            returned = returned.is_some(),
             trace_id = trace::current().map(|context| context.trace_id()),
             kind = message.body.kind(),
             track = %message.body.track(),

@@ -59,8 +59,10 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let id = entropy.uuid();
     let prepare = || async {
         let urls = QueueUrls::resolve(&aws, &names).await?;
-        let standing = store.pool_status().await?;
+        // Seen first, then looking: whoever pauses the pool and then sees no instance knows that this worker will see the
+        // pause.
         store.heartbeat(&Instance::new(id, Role::Worker, clock.now())).await?;
+        let standing = store.pool_status().await?;
         Ok((urls, standing))
     };
     let prepared = starting::patiently(&lifecycle, &entropy, prepare);

@@ -13,6 +13,7 @@ mod job;
 mod lab_duration;
 mod lease;
 mod outcome;
+pub mod reconcile;
 mod request;
 #[cfg(test)]
 extern crate self as broker_domain;

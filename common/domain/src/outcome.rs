@@ -45,6 +45,43 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// What the owner is told that he has, if he has something.
+    pub const fn grant(&self) -> Option<&Grant> {
+        match self {
+            Self::Created(grant) | Self::Existing(grant) => Some(grant),
+            Self::NoSandboxes
+            | Self::KeyReused
+            | Self::Superseded
+            | Self::Marked { .. }
+            | Self::NotOwner
+            | Self::AllocationExpired
+            | Self::SandboxNotFound
+            | Self::Expired
+            | Self::Cancelled
+            | Self::Ran(_)
+            | Self::DeadLettered { .. } => None,
+        }
+    }
+
+    /// The sandbox that was given back, if one was.
+    pub const fn returned(&self) -> Option<&SandboxId> {
+        match self {
+            Self::Marked { sandbox_id, .. } => Some(sandbox_id),
+            Self::Created(_)
+            | Self::Existing(_)
+            | Self::NoSandboxes
+            | Self::KeyReused
+            | Self::Superseded
+            | Self::NotOwner
+            | Self::AllocationExpired
+            | Self::SandboxNotFound
+            | Self::Expired
+            | Self::Cancelled
+            | Self::Ran(_)
+            | Self::DeadLettered { .. } => None,
+        }
+    }
+
     /// The word in logs and metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {

@@ -52,6 +52,16 @@ impl Body {
         }
     }
 
+    /// The key of the lease that it asks for, if it asks for one; the owner's default is the track id.
+    pub fn idempotency_key(&self) -> Option<&str> {
+        match self {
+            Self::Allocate { track_id, idempotency_key, .. } => {
+                Some(idempotency_key.as_ref().map_or_else(|| track_id.as_str(), |key| key.as_str()))
+            }
+            Self::MarkForDeletion { .. } => None,
+        }
+    }
+
     /// The track that made the request.
     pub const fn track(&self) -> &TrackId {
         match self {

@@ -10,20 +10,46 @@ use broker_domain::{ExternalId, SandboxId, SandboxName, Timestamp};
 /// The prefix of external ids.
 const PREFIX: &str = "identity/accounts/";
 
-/// The provider's id of an account: the end of an external id, and the only part that may become part of a URL.
+/// The longest id of an account that is no UUID, in bytes.
+const LONGEST_NAME: usize = 64;
+
+/// The provider's own id of an account: the end of an external id, which alone may become part of a URL. The provider's
+/// are UUIDs; the rows that a tool made for load tests have names (`load-test-0001`), and the provider's 404 for one of
+/// them says the truth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct AccountId(Uuid);
+pub struct AccountId(Spelling);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Spelling {
+    Uuid(Uuid),
+    Name { bytes: [u8; LONGEST_NAME], len: usize },
+}
 
 impl AccountId {
-    /// From an external id `identity/accounts/{uuid}`; `None` for any other, whose 404 would prove nothing.
+    /// From an external id `identity/accounts/{id}`, whose id is one segment of a path and needs no escape; any other is
+    /// none, and its 404 would prove nothing.
     pub fn of(external_id: &ExternalId) -> Option<Self> {
-        Uuid::try_parse(external_id.as_str().strip_prefix(PREFIX)?).ok().map(Self)
+        let id = external_id.as_str().strip_prefix(PREFIX)?;
+        if let Ok(uuid) = Uuid::try_parse(id) {
+            return Some(Self(Spelling::Uuid(uuid)));
+        }
+        let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        // Dots alone are another path.
+        let is_named = id.bytes().any(|byte| byte != b'.');
+        let mut bytes = [0; LONGEST_NAME];
+        bytes.get_mut(..id.len())?.copy_from_slice(id.as_bytes());
+        (is_plain && is_named).then_some(Self(Spelling::Name { bytes, len: id.len() }))
     }
 }
 
 impl fmt::Display for AccountId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_hyphenated().fmt(f)
+        match &self.0 {
+            Spelling::Uuid(uuid) => uuid.as_hyphenated().fmt(f),
+            Spelling::Name { bytes, len } => {
+                f.write_str(bytes.get(..*len).and_then(|name| str::from_utf8(name).ok()).unwrap_or_default())
+            }
+        }
     }
 }
 
@@ -68,11 +94,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_external_id_with_a_uuid_names_an_account() {
+    fn only_an_external_id_with_one_plain_segment_names_an_account() {
         let id = |text: &str| AccountId::of(&ExternalId::new(text).unwrap()).map(|id| id.to_string());
         let uuid = "0192f0c1-2345-7abc-8def-0123456789ab";
         assert_eq!(id(&format!("identity/accounts/{uuid}")).as_deref(), Some(uuid));
-        for bad in ["identity/accounts/", "identity/accounts/../x", uuid, "identity/accounts/seed-1"] {
+        assert_eq!(id("identity/accounts/load-test-0001").as_deref(), Some("load-test-0001"));
+        let long = format!("identity/accounts/{}", "x".repeat(LONGEST_NAME + 1));
+        let bad = ["", "..", ".", "../x", "a/b", "a b", "a%2Fb", "a?b", "a#b", "ä"];
+        let bad = bad.map(|id| format!("identity/accounts/{id}"));
+        for bad in bad.iter().map(String::as_str).chain([uuid, "accounts/load-test-0001", &long]) {
             assert_eq!(id(bad), None, "{bad}");
         }
     }
@@ -91,11 +121,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_into_a_url_is_a_uuid_whatever_the_provider_says(text in "(identity/accounts/)?[{]?[0-9a-fA-F-]{30,40}[}]?|\\PC{1,40}") {
+        fn what_goes_into_a_url_is_one_plain_segment_whatever_the_provider_says(text in "(identity/accounts/)?([{]?[0-9a-fA-F-]{30,40}[}]?|[a-z./%?#-]{1,12}|\\PC{1,40})") {
             if let Some(id) = ExternalId::new(text).ok().and_then(|id| AccountId::of(&id)) {
                 let shown = id.to_string();
-                prop_assert_eq!(shown.len(), 36);
-                prop_assert!(shown.bytes().all(|c| c == b'-' || c.is_ascii_digit() || (b'a'..=b'f').contains(&c)), "{shown}");
+                prop_assert!(!shown.is_empty() && shown.bytes().any(|c| c != b'.'), "{shown}");
+                prop_assert!(shown.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c)), "{shown}");
             }
         }
 

@@ -56,6 +56,11 @@ struct Turned {
 }
 
 impl Listed {
+    /// The accounts that are there, readable or not.
+    pub const fn there(&self) -> &HashSet<AccountKey> {
+        &self.there
+    }
+
     /// Whether the list has this sandbox, by its id or by its account.
     pub fn names(&self, id: &SandboxId, external_id: &ExternalId) -> bool {
         self.accounts.contains_key(id)

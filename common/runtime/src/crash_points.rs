@@ -50,6 +50,18 @@ pub enum Point {
     Swept,
     /// Worker: a job ran, its report is not stored.
     Ran,
+    /// Reconcile: the pool is marked as being reconciled, nothing else is written.
+    ReconcileBegun,
+    /// Reconcile: one step is written, the others are not.
+    ReconcileStepped,
+    /// Reconcile: everything is as it should be, the pool is not opened.
+    Reconciled,
+    /// Adopt: the pool is paused, no row is taken over.
+    AdoptBegun,
+    /// Adopt: one row is taken over, the others are not.
+    AdoptStepped,
+    /// Adopt: every row is taken over, the pool is still paused.
+    Adopted,
     /// API: the record of a request is written; the message is not sent, or 202 not returned.
     Recorded,
     /// API: the request is sent, its caller waits.
@@ -60,7 +72,7 @@ pub enum Point {
 
 impl Point {
     /// Every point.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 30] = [
         Self::Received,
         Self::BeforeClaim,
         Self::Claimed,
@@ -82,6 +94,12 @@ impl Point {
         Self::Counted,
         Self::Swept,
         Self::Ran,
+        Self::ReconcileBegun,
+        Self::ReconcileStepped,
+        Self::Reconciled,
+        Self::AdoptBegun,
+        Self::AdoptStepped,
+        Self::Adopted,
         Self::Recorded,
         Self::Waiting,
         Self::ReplyArrived,
@@ -111,6 +129,12 @@ impl Point {
             Self::Counted => "counted",
             Self::Swept => "swept",
             Self::Ran => "ran",
+            Self::ReconcileBegun => "reconcile-begun",
+            Self::ReconcileStepped => "reconcile-stepped",
+            Self::Reconciled => "reconciled",
+            Self::AdoptBegun => "adopt-begun",
+            Self::AdoptStepped => "adopt-stepped",
+            Self::Adopted => "adopted",
             Self::Recorded => "recorded",
             Self::Waiting => "waiting",
             Self::ReplyArrived => "reply-arrived",

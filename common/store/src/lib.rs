@@ -5,11 +5,13 @@
 //! attribute names and conditions. Decisions are in [`broker_domain`]; lost races are retried by the worker.
 
 pub mod accounts;
+pub mod adoption;
 mod audit;
 mod dead_letters;
 mod dynamodb;
 pub mod heartbeat;
 mod outcomes;
+pub mod reconcile;
 mod retry;
 #[cfg(test)]
 #[path = "../../domain/src/samples.rs"]
@@ -21,12 +23,13 @@ pub mod verify;
 
 pub use audit::{Act, AuditLine};
 pub use dead_letters::{Actor, DeadLetterPage, Kept, PendingRecord, Requeued};
-pub use dynamodb::{ForeignRow, Minted, Seen, Store, Unused, schema};
+pub use dynamodb::{ForeignRow, Minted, Seen, Stage, Store, Unused, adopt_table, schema};
 pub use outcomes::{
     Cancellation, Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey,
     Recorded, RequestPage, ScanPage, StoreError, Survey, SweepKey, SweepPage,
 };
 pub use retry::retry_on_conflict;
 pub use upkeep::{
-    Census, Changed, Entered, Inserted, Instance, PoolStatus, Received, Record, Role, Run, Sightings, Tick,
+    Binding, Census, Changed, Entered, Inserted, Instance, PoolStatus, Received, Record, Role, Run,
+    Sightings, Tick,
 };

@@ -102,11 +102,20 @@ pub enum PoolStatus {
         /// When.
         since: Timestamp,
     },
-    /// It was restored from another table: what was handed out since is not known here.
+    /// It was restored, or is being reconciled: what was handed out since is not known here.
     RestoredCopy {
-        /// That table's name.
-        of: String,
+        /// The table that it is bound to.
+        of: Binding,
     },
+}
+
+/// The table that a pool belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Its name.
+    pub table: String,
+    /// AWS's id of this incarnation of the name, where it is known.
+    pub table_id: Option<String>,
 }
 
 /// The number of sandboxes in each state.

@@ -9,6 +9,8 @@ pub(crate) enum Done {
     Ok,
     /// With the exit code of the process that it ran.
     Exit(ExitCode),
+    /// Not as asked; the reason was printed.
+    Failed,
     /// The command line says too little, or contradicts itself.
     Misused,
     /// It found that a promise is broken.

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Ok(Done::Ok) => ExitCode::SUCCESS,
         Ok(Done::Exit(code)) => code,
         Ok(Done::Misused) => ExitCode::from(2),
+        Ok(Done::Failed) => ExitCode::FAILURE,
         Ok(Done::ViolationFound) => ExitCode::from(3),
         Err(error) => output::refuse(&error),
     }
@@ -34,7 +35,7 @@ fn run(cli: Cli, flags: args::Flags) -> anyhow::Result<Done> {
         Command::Provider(provider) => commands::provider::run(&settings, provider),
         Command::Api => Ok(commands::processes::api(&settings)),
         Command::Worker(worker) => Ok(commands::processes::worker(&settings, worker.until_stdin_closes)),
-        Command::Init => settings.once(commands::init::run),
+        Command::Init(init) => settings.once(async |context| commands::init::run(context, init).await),
         Command::Queues(out) => settings.once(async |context| commands::queues::run(context, out.json).await),
         Command::Audit(audit) => settings.once(async |context| commands::audit::run(context, audit).await),
         Command::Doctor(out) => commands::doctor::run(&settings, out.json),

@@ -9,6 +9,7 @@ mod expiry;
 mod index;
 mod letters;
 mod reading;
+mod reconciliation;
 mod records;
 mod schema;
 mod terms;

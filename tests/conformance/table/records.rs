@@ -7,7 +7,9 @@ use broker_domain::{
     DeadLetterCount, IdempotencyKey, Job, JobReport, LeaseKey, Outcome, PersistedRequest, RequestState,
     Status, Subject, Task, TrackId,
 };
-use broker_store::{Cancellation, Census, Changed, Completion, Instance, PoolStatus, Recorded, Role};
+use broker_store::{
+    Binding, Cancellation, Census, Changed, Completion, Instance, PoolStatus, Recorded, Role,
+};
 
 use broker_tests::together;
 
@@ -239,15 +241,41 @@ async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
     assert_eq!(store.resume_pool().await.expect("asked"), Changed::Done);
     assert_eq!(store.pool_status().await.expect("read"), PoolStatus::Open);
 
-    // As it is restored under another name.
+    // As it is restored under another name; then under the same one, whose incarnations have ids of their own.
     let text = |text: &str| AttributeValue::S(text.to_owned());
-    let put = place.aws.dynamodb.put_item().table_name(&place.table).item("table_name", text("before"));
-    put.item("PK", text("POOL")).item("SK", text("META")).send().await.expect("PutItem");
-    let of = "before".to_owned();
-    assert_eq!(store.pool_status().await.expect("read"), PoolStatus::RestoredCopy { of });
-    assert_eq!(store.resume_pool().await.expect("asked"), Changed::MovedOn);
-    for expected in [Changed::Done, Changed::MovedOn] {
-        assert_eq!(store.bind_copy("before").await.expect("asked"), expected);
+    let restored = async |name: &str, id: Option<&str>| {
+        let put = place.aws.dynamodb.put_item().table_name(&place.table).item("table_name", text(name));
+        let put = put.item("PK", text("POOL")).item("SK", text("META"));
+        let put = id.into_iter().fold(put, |put, id| put.item("table_id", text(id)));
+        put.send().await.expect("PutItem");
+        Binding { table: name.to_owned(), table_id: id.map(str::to_owned) }
+    };
+    for (name, id) in [("before", None), ("before", Some("id")), (place.table.as_str(), Some("id"))] {
+        let of = restored(name, id).await;
+        let copy = PoolStatus::RestoredCopy { of: of.clone() };
+        assert_eq!(store.pool_status().await.expect("read"), copy, "{name} {id:?}");
+        assert_eq!(store.resume_pool().await.expect("asked"), Changed::MovedOn);
+        for expected in [Changed::Done, Changed::MovedOn] {
+            assert_eq!(store.bind_copy(&of).await.expect("asked"), expected, "{name} {id:?}");
+        }
+        assert_eq!(store.pool_status().await.expect("read"), PoolStatus::Open);
     }
+
+    // An older program bound it by its name alone; whoever looks first binds the rest.
+    restored(&place.table, None).await;
     assert_eq!(store.pool_status().await.expect("read"), PoolStatus::Open);
+    let get = place.aws.dynamodb.get_item().table_name(&place.table);
+    let get = get.key("PK", text("POOL")).key("SK", text("META")).send().await.expect("GetItem");
+    let bound = get.item.expect("there");
+    assert!(bound.contains_key("table_id"), "{bound:?}");
+
+    // What is being reconciled stays closed, whatever became of whoever began it.
+    store.pause_pool("a test", now).await.expect("paused");
+    store.begin_reconciling(now).await.expect("begun");
+    let PoolStatus::RestoredCopy { of } = store.pool_status().await.expect("read") else {
+        panic!("it is in doubt");
+    };
+    assert_eq!(store.resume_pool().await.expect("asked"), Changed::MovedOn);
+    assert_eq!(store.bind_copy(&of).await.expect("asked"), Changed::Done);
+    assert_eq!(store.pool_status().await.expect("read"), PoolStatus::Paused { since }, "the pause stays");
 }

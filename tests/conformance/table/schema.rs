@@ -1,9 +1,12 @@
 //! Schema: created once, expiry on, a foreign table refused, a missing one reported.
 
+use std::cell::RefCell;
+
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TimeToLiveStatus,
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ProvisionedThroughput, ScalarAttributeType,
+    TimeToLiveStatus,
 };
-use broker_store::{StoreError, schema};
+use broker_store::{Stage, StoreError, adopt_table, schema};
 
 use crate::place::{Place, SHARDS};
 
@@ -77,5 +80,48 @@ async fn a_missing_table_is_told_by_every_kind_of_call() {
     ];
     for (call, told) in told.into_iter().enumerate() {
         assert!(matches!(told, Err(StoreError::NoTable { .. })), "call {call}: {told:?}");
+    }
+}
+
+/// A table with our keys and no index, as another tool makes it.
+async fn bare(place: &Place, provisioned: bool) {
+    let text = |name: &str| {
+        let text = AttributeDefinition::builder().attribute_name(name);
+        text.attribute_type(ScalarAttributeType::S).build().expect("all is set")
+    };
+    let key = |name: &str, kind| {
+        KeySchemaElement::builder().attribute_name(name).key_type(kind).build().expect("all is set")
+    };
+    let create = place.aws.dynamodb.create_table().table_name(&place.table);
+    let create = create.attribute_definitions(text("PK")).attribute_definitions(text("SK"));
+    let create = create.key_schema(key("PK", KeyType::Hash)).key_schema(key("SK", KeyType::Range));
+    let create = if provisioned {
+        let units = ProvisionedThroughput::builder().read_capacity_units(5).write_capacity_units(7).build();
+        create.billing_mode(BillingMode::Provisioned).provisioned_throughput(units.expect("all is set"))
+    } else {
+        create.billing_mode(BillingMode::PayPerRequest)
+    };
+    create.send().await.expect("CreateTable");
+}
+
+#[tokio::test]
+async fn a_table_without_the_index_gets_it_with_what_it_holds() {
+    for provisioned in [false, true] {
+        let place = Place::empty().await;
+        bare(&place, provisioned).await;
+        // Before it has an index, as a row that the index is to list.
+        let seeded = place.seed(1).await;
+        let stages = RefCell::new(Vec::new());
+        let tell = |stage| stages.borrow_mut().push(stage);
+        adopt_table(&place.aws.dynamodb, &place.table, &tell).await.expect("the index is built");
+        adopt_table(&place.aws.dynamodb, &place.table, &tell).await.expect("it is there");
+        assert_eq!(stages.borrow().last(), Some(&Stage::Ready));
+        let stands = schema::inspect(&place.aws.dynamodb, &place.table).await.expect("described");
+        let index = schema::IndexState::Usable;
+        assert_eq!((stands.active, stands.keys, stands.index, stands.expires), (true, true, index, true));
+        let again = schema::ensure(&place.aws.dynamodb, &place.table).await.expect("it is ours");
+        assert_eq!(again, schema::Ensured::Existed);
+        let listed = place.store.sweep(None, None, 10).await.expect("listed");
+        assert_eq!(listed.candidates.len(), seeded.len(), "{listed:?}");
     }
 }

@@ -30,7 +30,8 @@ async fn expire(jobs: Jobs, candidate: Candidate) -> Result<Changed, StoreError>
         retry_on_conflict(&jobs.entropy, || jobs.store.expire(&sandbox.id, allocation, until, &end)).await?;
     Ok(match ended {
         EndOutcome::Ended => {
-            tracing::info!(sandbox = %sandbox.id, track = %allocation.lease_key.track, "expired");
+            let key = &allocation.lease_key;
+            tracing::info!(sandbox_id = %sandbox.id, track = %key.track, idempotency_key = %key.key, returned = true, "expired");
             Changed::Done
         }
         EndOutcome::MovedOn => Changed::MovedOn,

@@ -15,22 +15,13 @@ use super::foreign::{ForeignRow, KNOWN, digest, is_foreign, read};
 use super::keys::{self, LEASE_PREFIX, PK, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
 use super::{Store, n, s};
 use crate::{Entered, PageKey, StoreError, Survey};
+use broker_domain::reconcile::Minted;
 use broker_domain::{
-    Adoption, AllocationId, EndReason, Fingerprint, ForeignSandbox, Grant, LabDuration, Lease, RequestId,
-    Status, Tenancy, Timestamp,
+    Adoption, EndReason, Fingerprint, ForeignSandbox, Grant, LabDuration, Lease, Status, Tenancy, Timestamp,
 };
 
 /// No lease, or one that ended.
 const LEASE_IS_NOT_LIVE: &str = "attribute_not_exists(PK) or attribute_exists(ended_at)";
-
-/// The ids minted for an adoption.
-#[derive(Clone, Copy, Debug)]
-pub struct Minted {
-    /// The allocation id of a sandbox that was ever handed out.
-    pub allocation_id: AllocationId,
-    /// The request id of the lease; no real request has it.
-    pub request_id: RequestId,
-}
 
 impl Store {
     /// One page of the whole table, as [`Store::scan`] reads it, for whoever wants to take it over. Where a row does not

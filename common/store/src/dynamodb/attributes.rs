@@ -74,6 +74,8 @@ pub(super) const WHY: &str = "why";
 pub(super) const HOW_MANY: &str = "how_many";
 pub(super) const ACT_ENDED: &str = "act_ended";
 pub(super) const TABLE_NAME: &str = "table_name";
+pub(super) const TABLE_ID: &str = "table_id";
+pub(super) const RECONCILING_SINCE: &str = "reconciling_since";
 
 /// Reads attributes of one item and names the item when one is wrong.
 pub(super) struct Reader<'a>(pub(super) &'a Item);

@@ -29,7 +29,7 @@ const SANDBOX_IS_HELD_BY_KEY: &str =
 /// The key's lease is still live and for that sandbox.
 const LEASE_IS_OF_SANDBOX: &str = "sandbox_id = :sandbox and attribute_not_exists(ended_at)";
 /// How long an ended lease is kept: longer than any message can live (14 days in a dead-letter queue).
-const ENDED_LEASE_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
+pub(super) const ENDED_LEASE_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 impl Store {
     /// Ends `allocation` of `sandbox`: the sandbox becomes pending deletion, the lease keeps the fence.

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod adopt;
+mod adopt_table;
 mod attributes;
 mod audit;
 mod census;
@@ -25,6 +26,7 @@ mod pool_status;
 mod probe;
 mod rate_slots;
 mod reads;
+mod reconcile;
 mod records;
 mod replace;
 mod requests;
@@ -37,7 +39,8 @@ mod transact;
 mod turns;
 mod upkeep;
 
-pub use adopt::Minted;
+pub use adopt_table::{Stage, adopt_table};
+pub use broker_domain::reconcile::Minted;
 pub use deletion::Seen;
 pub use foreign::ForeignRow;
 pub(super) use keys::{PK, SK};
@@ -95,6 +98,11 @@ impl Store {
     pub async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
         let item = self.reads.get(keys::lease(key)).await?;
         item.map(|item| attributes::read_lease(&item)).transpose()
+    }
+
+    /// How the table itself stands there.
+    pub async fn inspect(&self) -> Result<schema::Inspection, StoreError> {
+        schema::inspect(&self.client, &self.table).await
     }
 
     async fn get(&self, key: keys::Key) -> Result<Option<attributes::Item>, StoreError> {

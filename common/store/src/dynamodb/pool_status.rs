@@ -1,46 +1,72 @@
-//! Pool status: open, paused by an operator, or closed because the table was restored from another one and lacks what was
-//! handed out since.
+//! The item `POOL`: whether the pool may be handed out. An operator may have paused it, and a table that was restored does
+//! not know what was handed out since.
 //!
-//! Invariant: a table is bound to its name by the first worker that uses it, so a copy under another name is recognised at
-//! once, until it is reconciled. A copy under the same name, or of a table that no worker of this version used, is not
-//! recognised.
+//! Invariant: a table is bound to its name and to its `TableId` by the first worker that uses it. AWS gives each incarnation
+//! of a name another id, so a copy is known as one from its first moment on, under another name or under the same one,
+//! until it is reconciled; and a reconciliation that began keeps the pool closed until one has left nothing. What it
+//! does not do: recognise a copy of a moment at which no worker of this version had used the table.
 
 use super::attributes::{self as a, Item, Reader};
 use super::change::Change;
+use super::errors::failed;
 use super::{Store, keys, n, s};
-use crate::{Changed, PoolStatus, StoreError};
+use crate::{Binding, Changed, PoolStatus, StoreError};
 use broker_domain::Timestamp;
 
 const POOL_EXISTS: &str = "attribute_exists(PK)";
-/// It is bound to this table's own name.
-const POOL_IS_OURS: &str = "table_name = :mine";
-/// It is bound to the table that it was copied from.
-const POOL_IS_A_COPY: &str = "table_name = :of";
+/// Nobody paused it.
+const POOL_IS_NOT_PAUSED: &str = "attribute_exists(PK) and attribute_not_exists(paused_at)";
+/// It is this table's, but no program that knows of ids has bound it.
+const POOL_HAS_NO_ID: &str = "table_name = :mine and attribute_not_exists(table_id)";
+/// Nobody reconciles it, or has left something.
+const NOTHING_IS_IN_DOUBT: &str = "attribute_not_exists(reconciling_since)";
 
 impl Store {
-    /// The status of the pool: one consistent read. A pool that was never used is open, and is bound to this table.
+    /// How the pool stands now: one consistent read, and the id of the table. A pool that nobody has used yet is open, and
+    /// bound to this table.
     pub async fn pool_status(&self) -> Result<PoolStatus, StoreError> {
-        if let Some(item) = self.get(keys::pool()).await? {
-            return self.read_status(&item);
+        let mine = self.binding().await?;
+        let Some(item) = self.get(keys::pool()).await? else {
+            let mut item: Item = keys::pool().into_map();
+            item.insert(a::TABLE_NAME.to_owned(), s(&mine.table));
+            item.extend(mine.table_id.as_ref().map(|id| (a::TABLE_ID.to_owned(), s(id))));
+            self.put_if_new("standing", item).await?;
+            // Somebody else's may stand there now.
+            return self.read_again(&mine).await;
+        };
+        match &mine.table_id {
+            Some(id)
+                if item.get(a::TABLE_NAME) == Some(&s(&mine.table)) && !item.contains_key(a::TABLE_ID) =>
+            {
+                self.change(Change {
+                    operation: "bind_pool",
+                    key: keys::pool().into_map(),
+                    condition: POOL_HAS_NO_ID,
+                    update: "SET table_id = :id",
+                    values: vec![(":mine", s(&mine.table)), (":id", s(id))],
+                })
+                .await?;
+                self.read_again(&mine).await
+            }
+            Some(_) | None => read_status(&item, &mine),
         }
-        let mut item: Item = keys::pool().into_map();
-        item.insert(a::TABLE_NAME.to_owned(), s(&self.table));
-        self.put_if_new("standing", item).await?;
-        // Another process may have written it first.
+    }
+
+    async fn read_again(&self, mine: &Binding) -> Result<PoolStatus, StoreError> {
         let item = self.get(keys::pool()).await?;
-        item.map_or(Err(StoreError::Conflict), |item| self.read_status(&item))
+        item.map_or(Err(StoreError::Conflict), |item| read_status(&item, mine))
     }
 
-    fn read_status(&self, item: &Item) -> Result<PoolStatus, StoreError> {
-        let read = Reader(item);
-        let bound_to = read.text(a::TABLE_NAME, |text| Ok::<_, ()>(text.to_owned()))?;
-        if bound_to != self.table {
-            return Ok(PoolStatus::RestoredCopy { of: bound_to });
-        }
-        Ok(read.optional_time(a::PAUSED_AT)?.map_or(PoolStatus::Open, |since| PoolStatus::Paused { since }))
+    /// This table, by its name and by the id that AWS gave this incarnation of it. Implementations that give none leave
+    /// the name.
+    async fn binding(&self) -> Result<Binding, StoreError> {
+        let described = self.client.describe_table().table_name(&self.table).send().await;
+        let described = described.map_err(|error| failed("DescribeTable", &self.table, error))?;
+        let table_id = described.table.and_then(|table| table.table_id);
+        Ok(Binding { table: self.table.clone(), table_id })
     }
 
-    /// Stops the workers from taking messages until the pool is resumed.
+    /// Keeps the workers from taking any message until the pool is resumed.
     pub async fn pause_pool(&self, by: &str, now: Timestamp) -> Result<Changed, StoreError> {
         self.pool_status().await?;
         self.change(Change {
@@ -53,27 +79,80 @@ impl Store {
         .await
     }
 
-    /// Resumes the pool. A copy that is not reconciled stays closed.
-    pub async fn resume_pool(&self) -> Result<Changed, StoreError> {
+    /// Pauses a pool that is open; one that somebody paused has moved on.
+    pub async fn pause_open_pool(&self, by: &str, now: Timestamp) -> Result<Changed, StoreError> {
         self.pool_status().await?;
         self.change(Change {
-            operation: "resume_pool",
+            operation: "pause_pool",
             key: keys::pool().into_map(),
-            condition: POOL_IS_OURS,
-            update: "REMOVE paused_at, paused_by",
-            values: vec![(":mine", s(&self.table))],
+            condition: POOL_IS_NOT_PAUSED,
+            update: "SET paused_at = :now, paused_by = :by",
+            values: vec![(":now", n(now.as_secs())), (":by", s(by))],
         })
         .await
     }
 
-    /// Binds a reconciled copy of the table `of` to this table's name.
-    pub async fn bind_copy(&self, of: &str) -> Result<Changed, StoreError> {
+    /// Ends the pause that `by` made; anybody else's has moved on, and so has a copy.
+    pub async fn resume_pool_paused_by(&self, by: &str) -> Result<Changed, StoreError> {
+        let mine = self.binding().await?;
+        let condition = format!("{} and {NOTHING_IS_IN_DOUBT} and paused_by = :by", is_bound_to(&mine));
+        let mut values = values_of(&mine);
+        values.push((":by", s(by)));
+        self.change(Change {
+            operation: "resume_pool",
+            key: keys::pool().into_map(),
+            condition: &condition,
+            update: "REMOVE paused_at, paused_by",
+            values,
+        })
+        .await
+    }
+
+    /// Lets the workers go on. A copy that is not reconciled has moved on: it stays closed.
+    pub async fn resume_pool(&self) -> Result<Changed, StoreError> {
+        self.pool_status().await?;
+        let mine = self.binding().await?;
+        let condition = format!("{} and {NOTHING_IS_IN_DOUBT}", is_bound_to(&mine));
+        self.change(Change {
+            operation: "resume_pool",
+            key: keys::pool().into_map(),
+            condition: &condition,
+            update: "REMOVE paused_at, paused_by",
+            values: values_of(&mine),
+        })
+        .await
+    }
+
+    /// Marks that the pool is being reconciled: from now on it is closed until [`Store::bind_copy`].
+    pub async fn begin_reconciling(&self, now: Timestamp) -> Result<Changed, StoreError> {
+        self.change(Change {
+            operation: "begin_reconciling",
+            key: keys::pool().into_map(),
+            condition: POOL_EXISTS,
+            update: "SET reconciling_since = if_not_exists(reconciling_since, :now)",
+            values: vec![(":now", n(now.as_secs()))],
+        })
+        .await
+    }
+
+    /// Binds a pool that is reconciled, and was bound to `of`, to this table. A pause stays.
+    pub async fn bind_copy(&self, of: &Binding) -> Result<Changed, StoreError> {
+        let mine = self.binding().await?;
+        let mut values = values_of(of);
+        values.push((":name", s(&mine.table)));
+        let update = match &mine.table_id {
+            Some(id) => {
+                values.push((":new_id", s(id)));
+                "SET table_name = :name, table_id = :new_id REMOVE reconciling_since"
+            }
+            None => "SET table_name = :name REMOVE table_id, reconciling_since",
+        };
         self.change(Change {
             operation: "bind_copy",
             key: keys::pool().into_map(),
-            condition: POOL_IS_A_COPY,
-            update: "SET table_name = :mine",
-            values: vec![(":of", s(of)), (":mine", s(&self.table))],
+            condition: is_bound_to(of),
+            update,
+            values,
         })
         .await
     }
@@ -96,4 +175,28 @@ impl Store {
         })
         .await
     }
+}
+
+/// The condition that the pool is (still) bound so.
+const fn is_bound_to(binding: &Binding) -> &'static str {
+    match binding.table_id {
+        Some(_) => "table_name = :of and table_id = :id",
+        None => "table_name = :of and attribute_not_exists(table_id)",
+    }
+}
+
+fn values_of(binding: &Binding) -> Vec<(&'static str, aws_sdk_dynamodb::types::AttributeValue)> {
+    let id = binding.table_id.as_ref().map(|id| (":id", s(id)));
+    [(":of", s(&binding.table))].into_iter().chain(id).collect()
+}
+
+fn read_status(item: &Item, mine: &Binding) -> Result<PoolStatus, StoreError> {
+    let read = Reader(item);
+    let text = |text: &str| Ok::<_, ()>(text.to_owned());
+    let of = Binding { table: read.text(a::TABLE_NAME, text)?, table_id: read.optional(a::TABLE_ID, text)? };
+    let is_ours = of.table == mine.table && (of.table_id == mine.table_id || mine.table_id.is_none());
+    if !is_ours || read.optional_time(a::RECONCILING_SINCE)?.is_some() {
+        return Ok(PoolStatus::RestoredCopy { of });
+    }
+    Ok(read.optional_time(a::PAUSED_AT)?.map_or(PoolStatus::Open, |since| PoolStatus::Paused { since }))
 }

@@ -80,7 +80,7 @@ pub async fn inspect(client: &Client, table: &str) -> Result<Inspection, StoreEr
     })
 }
 
-fn index_state(table: &TableDescription) -> IndexState {
+pub(super) fn index_state(table: &TableDescription) -> IndexState {
     let Some(index) = table.global_secondary_indexes().iter().find(|i| i.index_name() == Some(STATE_INDEX))
     else {
         return IndexState::Missing;
@@ -100,7 +100,7 @@ fn index_state(table: &TableDescription) -> IndexState {
 }
 
 /// Whether a key schema is that hash key and that range key, both texts.
-fn are_keys(table: &TableDescription, schema: &[KeySchemaElement], names: [&str; 2]) -> bool {
+pub(super) fn are_keys(table: &TableDescription, schema: &[KeySchemaElement], names: [&str; 2]) -> bool {
     let is_text = |name: &str| {
         let mut defined = table.attribute_definitions().iter();
         defined.any(|a| a.attribute_name() == name && a.attribute_type() == &ScalarAttributeType::S)
@@ -116,7 +116,7 @@ fn are_keys(table: &TableDescription, schema: &[KeySchemaElement], names: [&str;
 
 /// The other regions that have a replica. DynamoDB does not list those of the old kind of global tables here, only that
 /// it is one.
-fn replicas(table: &TableDescription) -> Vec<String> {
+pub(super) fn replicas(table: &TableDescription) -> Vec<String> {
     let own = table.table_arn().and_then(|arn| arn.split(':').nth(3)).unwrap_or_default();
     let regions = table.replicas().iter().filter_map(|replica| replica.region_name());
     let mut others: Vec<_> = regions.filter(|region| *region != own).map(str::to_owned).collect();
@@ -155,15 +155,11 @@ async fn create(client: &Client, table: &str) -> Result<(), CreateError> {
             .build()
             .map_err(wrong)
     };
-    let projection = Projection::builder()
-        .projection_type(ProjectionType::Include)
-        .set_non_key_attributes(Some(PROJECTED.map(str::to_owned).to_vec()))
-        .build();
     let index = GlobalSecondaryIndex::builder()
         .index_name(STATE_INDEX)
         .key_schema(key(STATE_SHARD, KeyType::Hash)?)
         .key_schema(key(STATE_KEY, KeyType::Range)?)
-        .projection(projection)
+        .projection(projection())
         .build()
         .map_err(wrong)?;
     let call = client
@@ -181,6 +177,14 @@ async fn create(client: &Client, table: &str) -> Result<(), CreateError> {
             _ => Err(CreateError::Failed(failed("CreateTable", table, error))),
         },
     }
+}
+
+/// What the index carries.
+pub(super) fn projection() -> Projection {
+    Projection::builder()
+        .projection_type(ProjectionType::Include)
+        .set_non_key_attributes(Some(PROJECTED.map(str::to_owned).to_vec()))
+        .build()
 }
 
 async fn wait_until_active(client: &Client, table: &str) -> Result<(), StoreError> {
@@ -216,7 +220,7 @@ fn must_be_ours(table: &TableDescription) -> Result<(), StoreError> {
     };
     if !are_keys(table, table.key_schema(), [PK, SK]) || !index {
         return refused(format!(
-            "the table stands there with other keys than {PK}, {SK}, or without the index {STATE_INDEX} as it should be"
+            "the table stands there with other keys than {PK}, {SK}, or without the index {STATE_INDEX} as it should be; `broker init --adopt-table` adds it to a table that another tool made"
         ));
     }
     let replicas = replicas(table);
@@ -230,7 +234,7 @@ fn must_be_ours(table: &TableDescription) -> Result<(), StoreError> {
 }
 
 /// The attribute by which the table removes items, if it does.
-async fn ttl_attribute(client: &Client, table: &str) -> Result<Option<String>, StoreError> {
+pub(super) async fn ttl_attribute(client: &Client, table: &str) -> Result<Option<String>, StoreError> {
     let described = client.describe_time_to_live().table_name(table).send().await;
     let described = described.map_err(|error| unread("DescribeTimeToLive", table, error))?;
     let ttl = described.time_to_live_description.filter(|ttl| {
@@ -239,7 +243,7 @@ async fn ttl_attribute(client: &Client, table: &str) -> Result<Option<String>, S
     Ok(ttl.map(|ttl| ttl.attribute_name.unwrap_or_default()))
 }
 
-async fn expire_by_ttl(client: &Client, table: &str) -> Result<(), StoreError> {
+pub(super) async fn expire_by_ttl(client: &Client, table: &str) -> Result<(), StoreError> {
     match ttl_attribute(client, table).await?.as_deref() {
         Some(a::TTL) => return Ok(()),
         Some(other) => {

@@ -40,7 +40,7 @@ pub(crate) enum Command {
     /// Run only the provider stand-in; prints its URL and token as a JSON line
     Provider(Provider),
     /// Create the table and the queues, or correct them; safe to repeat
-    Init,
+    Init(Init),
     /// Run one API process
     Api,
     /// Run one worker process
@@ -85,6 +85,13 @@ pub(crate) enum SandboxCommand {
     Extend(Extend),
     /// Make a deletion that failed or waits due now
     RetryDelete(OneSandbox),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Add the index (and expiry) to a table that another tool made, while it is in use; waits until it is built
+    #[arg(long)]
+    pub(crate) adopt_table: bool,
 }
 
 #[derive(Debug, Args)]
@@ -292,10 +299,14 @@ pub(crate) struct Seed {
 
 #[derive(Debug, Args)]
 pub(crate) struct Reconcile {
-    /// JSON lines of what was handed out since: {"sandbox_id", "track", "idempotency_key", "track_name", "expires_at",
-    /// "returned"}, all but the first optional; - is standard input
+    /// What was handed out, as `broker pool list --handed-out` prints it: JSON lines {"sandbox_id", "name", "external_id",
+    /// "track", "idempotency_key", "track_name", "allocated_at", "expires_at", "returned"}, all but the first optional;
+    /// - is standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) handed_out: String,
+    /// Also with fewer lines than the table's last census says are allocated
+    #[arg(long)]
+    pub(crate) accept_fewer: bool,
     /// Write
     #[arg(long)]
     pub(crate) apply: bool,
@@ -323,9 +334,12 @@ pub(crate) struct List {
     /// Only this state
     #[arg(long, value_parser = parse_status)]
     pub(crate) status: Option<Status>,
-    /// The most sandboxes to list
-    #[arg(long, default_value_t = 50)]
-    pub(crate) limit: usize,
+    /// The most sandboxes to list [default: 50]
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
+    /// Everything that was ever handed out, whole, as JSON lines for `broker pool reconcile`
+    #[arg(long, conflicts_with_all = ["status", "limit", "json"])]
+    pub(crate) handed_out: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -166,7 +166,7 @@ async fn table(context: &Context) -> [Finding; 2] {
         }
         IndexState::Missing => Some((
             format!("{name} has no {}", schema::STATE_INDEX),
-            "Add it as infra/terraform/modules/data/table.tf has it; until then nothing can be allocated.".to_owned(),
+            "Run `broker init --adopt-table`; until then nothing can be allocated.".to_owned(),
         )),
     };
     [

@@ -2,17 +2,23 @@
 
 use broker_queue::topology;
 use broker_store::accounts::record_all;
-use broker_store::schema;
+use broker_store::{Stage, adopt_table, schema};
 
+use crate::args;
 use crate::context::Context;
 use crate::done::Done;
 use crate::output;
 
-pub(crate) async fn run(context: Context) -> anyhow::Result<Done> {
+pub(crate) async fn run(context: Context, args: args::Init) -> anyhow::Result<Done> {
     let table = &context.config.table;
-    let word = match schema::ensure(&context.aws.dynamodb, table).await? {
-        schema::Ensured::Created => "created",
-        schema::Ensured::Existed => "is there",
+    let word = if args.adopt_table {
+        adopt_table(&context.aws.dynamodb, table, &tell).await?;
+        "ready to be taken over"
+    } else {
+        match schema::ensure(&context.aws.dynamodb, table).await? {
+            schema::Ensured::Created => "created",
+            schema::Ensured::Existed => "is there",
+        }
     };
     output::line(format_args!("table {table}: {word}"))?;
     for (queue, ensured) in topology::ensure(&context.aws, &context.names, context.config.visibility).await? {
@@ -36,4 +42,18 @@ pub(crate) async fn run(context: Context) -> anyhow::Result<Done> {
         output::line(format_args!("refused: {} is the account that {} has", doubled.sandbox, doubled.by))?;
     }
     Ok(Done::Ok)
+}
+
+/// Of a table of another tool that gets its index. On standard error: it may take hours.
+fn tell(stage: Stage) {
+    match stage {
+        Stage::TableBusy => output::complain("the table is being changed: waiting"),
+        Stage::Building { items } => {
+            output::complain(&format!("{} is being built over {items} items: waiting", schema::STATE_INDEX))
+        }
+        Stage::Ready => output::complain(&format!("{} is there", schema::STATE_INDEX)),
+        Stage::ExpiryIsLeft => output::complain(
+            "a sandbox has a ttl that another tool gave it: expiry stays off. After `broker pool adopt --apply`: `broker init`",
+        ),
+    }
 }

@@ -1,6 +1,14 @@
-//! `broker pool list`: sandboxes, of one state or of all.
+//! `broker pool list`: sandboxes, of one state or of all; with `--handed-out` everything that was ever handed out, as
+//! `broker pool reconcile` reads it.
+//!
+//! Invariant: what is not whole says so. A list that was cut off by the default limit ends with a line on standard error,
+//! and for programs (`--json`) with exit code 1; a list of what was handed out is never cut off.
 
-use broker_domain::Sandbox;
+use std::collections::BTreeMap;
+
+use anyhow::bail;
+use broker_domain::reconcile::HandedOut;
+use broker_domain::{Sandbox, SandboxId};
 use serde::Serialize;
 
 use crate::args;
@@ -8,6 +16,9 @@ use crate::context::Context;
 use crate::done::Done;
 use crate::output;
 use broker_store::scan_all::scan;
+
+/// Rows that are shown if no number is named.
+const DEFAULT_LIMIT: usize = 50;
 
 #[derive(Serialize)]
 struct Row {
@@ -40,14 +51,21 @@ impl From<&Sandbox> for Row {
 }
 
 pub(crate) async fn run(context: Context, args: args::List) -> anyhow::Result<Done> {
+    if args.handed_out {
+        return handed_out(&context).await;
+    }
+    let limit = args.limit.unwrap_or(DEFAULT_LIMIT);
     let mut rows: Vec<Row> = Vec::new();
     scan(&context.store, |page| {
         let wanted =
             page.sandboxes.iter().filter(|sandbox| args.status.is_none_or(|status| sandbox.status == status));
-        rows.extend(wanted.take(args.limit - rows.len()).map(Row::from));
-        rows.len() < args.limit
+        // One more than is shown tells whether there are more.
+        rows.extend(wanted.take(limit + 1 - rows.len()).map(Row::from));
+        rows.len() <= limit
     })
     .await?;
+    let there_are_more = rows.len() > limit;
+    rows.truncate(limit);
     rows.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| a.sandbox_id.cmp(&b.sandbox_id)));
     if args.output.json {
         output::json(&rows)?;
@@ -64,6 +82,43 @@ pub(crate) async fn run(context: Context, args: args::List) -> anyhow::Result<Do
             ]
         });
         output::table(["SANDBOX", "NAME", "STATUS", "TRACK", "LAB", "EXPIRES AT"], cells)?;
+    }
+    if there_are_more {
+        output::complain(&format!("these are {limit} of more: --limit N shows N of them"));
+        // A program that named no limit takes the list for whole.
+        if args.output.json && args.limit.is_none() {
+            return Ok(Done::Failed);
+        }
+    }
+    Ok(Done::Ok)
+}
+
+/// Everything that was ever handed out, by sandbox.
+async fn handed_out(context: &Context) -> anyhow::Result<Done> {
+    let mut lines: BTreeMap<SandboxId, HandedOut> = BTreeMap::new();
+    let mut live = Vec::new();
+    let mut unreadable = Vec::new();
+    scan(&context.store, |mut page| {
+        let of_sandboxes = page.sandboxes.iter().filter_map(HandedOut::of_sandbox);
+        lines.extend(of_sandboxes.map(|line| (line.sandbox_id.clone(), line)));
+        live.extend(page.leases.iter().filter(|lease| lease.end.is_none()).map(HandedOut::of_lease));
+        unreadable.append(&mut page.unreadable);
+        true
+    })
+    .await?;
+    // A sandbox may have been read before it was claimed, and its lease after.
+    for line in live {
+        lines.entry(line.sandbox_id.clone()).or_insert(line);
+    }
+    for line in lines.values() {
+        output::line(serde_json::to_string(line)?)?;
+    }
+    if !unreadable.is_empty() {
+        bail!(
+            "{} items cannot be read, so this is not everything: {}",
+            unreadable.len(),
+            unreadable.join("; ")
+        );
     }
     Ok(Done::Ok)
 }

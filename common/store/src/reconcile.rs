@@ -1,0 +1,352 @@
+//! The run behind `broker pool reconcile`: reads the whole table, takes the steps that `broker_domain::reconcile` decides on,
+//! and lets [`verify`] judge what became of it.
+//!
+//! Invariants: a dry run takes the same steps in memory; nothing is written to a pool that is open, and from the first
+//! write on the pool is closed until a run leaves no conflict, nothing that is unclear, and nothing that the judge
+//! names; a run that ended after any of its writes is gone on with by the next. What it does not do: read files, or ask
+//! the provider.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use broker_domain::reconcile::{
+    Asked, Decision, HandedOut, Known, Lines, Listing, Minted, Purpose, Step, Verdict, decide,
+};
+use broker_domain::{AccountKey, ExternalId, LabDuration, SandboxId, Status, Timestamp, TrackId, suspects};
+use broker_runtime::clock::Clock;
+use broker_runtime::crash_points::{self, Point};
+use broker_runtime::entropy::Entropy;
+use serde::Serialize;
+use tokio::task::{JoinError, JoinSet};
+
+use crate::accounts::record_all;
+use crate::scan_all::{ScanError, scan};
+use crate::verify::verify;
+use crate::{Changed, PoolStatus, Store, StoreError, retry_on_conflict};
+
+/// Who had what nobody is known to have had.
+const NOBODY: &str = "reconciled";
+/// Steps that are taken at the same time; they share calls.
+const AT_ONCE: usize = 100;
+/// How often a step is tried that the table does not take just now, each time after twice the pause.
+const PATIENCE: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a table could not be reconciled. Nothing was written, or what was is gone on with by the next run.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// Workers may be handing sandboxes out.
+    #[error("the pool is open: `broker pool pause` first, and wait until the workers have heard of it")]
+    Open,
+    /// The lines speak of too few sandboxes.
+    #[error(
+        "the lines speak of {covered} sandboxes, and at the table's last census (second {as_of_s}) {allocated} were allocated: a line too few hands out a used \
+         sandbox. Write them by `broker pool list --handed-out`; if they are whole, --accept-fewer"
+    )]
+    Fewer {
+        /// Sandboxes that the lines speak of.
+        covered: usize,
+        /// How many were allocated.
+        allocated: u64,
+        /// When, in seconds since the epoch.
+        as_of_s: u64,
+    },
+    /// A line says what cannot be.
+    #[error("the line of {sandbox}: {problem}")]
+    Line {
+        /// Its sandbox.
+        sandbox: SandboxId,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The provider's list is empty, and the table is not.
+    #[error("the provider lists nothing: look at it first")]
+    NothingListed,
+    /// Another run ended at the same moment.
+    #[error("somebody else reconciled the table at the same moment")]
+    NotAlone,
+    /// The table could not be read whole.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// The table does not answer, or refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A step ended in a panic.
+    #[error("a step ended badly")]
+    Step(#[from] JoinError),
+}
+
+/// What a run is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Write.
+    pub apply: bool,
+    /// Also with fewer lines than the census says are allocated.
+    pub accept_fewer: bool,
+    /// How long an owner has a sandbox whose line does not say it.
+    pub lab_duration: LabDuration,
+}
+
+/// What is to be done, or was.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// Whether nothing was written.
+    pub dry_run: bool,
+    /// Sandboxes that the lines speak of.
+    pub lines: usize,
+    /// What became of them, by the word for it.
+    pub steps: BTreeMap<&'static str, u64>,
+    /// Halves of transactions that became whole.
+    pub mended: u64,
+    /// Available ones that the provider does not list.
+    pub missing: u64,
+    /// Sandboxes that only people can tell about.
+    pub conflicts: Vec<SandboxId>,
+    /// Why, and what else is in the way of opening the pool.
+    pub problems: Vec<String>,
+    /// What the judge of the whole table still names.
+    pub suspects: Vec<String>,
+    /// Steps that another run has to take.
+    pub left: u64,
+}
+
+impl Report {
+    /// Whether nothing is in the way of opening the pool.
+    pub fn is_clean(&self) -> bool {
+        self.problems.is_empty() && self.suspects.is_empty() && self.left == 0
+    }
+
+    fn count(&mut self, word: &'static str) {
+        *self.steps.entry(word).or_default() += 1;
+    }
+
+    fn conclude(&mut self, decision: Decision, taken: &BTreeMap<SandboxId, &'static str>) {
+        taken.values().for_each(|word| self.count(word));
+        for (id, verdict) in decision.verdicts {
+            match verdict {
+                Verdict::AsItIs if taken.contains_key(&id) => {}
+                Verdict::AsItIs => self.count("as_it_is"),
+                Verdict::Unknown => self.count("unknown"),
+                Verdict::Conflict(why) => {
+                    self.count("conflict");
+                    self.problems.push(why);
+                    self.conflicts.push(id);
+                }
+                Verdict::Unclear(why) => {
+                    self.count("unclear");
+                    self.problems.push(why);
+                }
+            }
+        }
+    }
+}
+
+/// Reconciles the table with `lines`; `listing` is what the provider lists.
+///
+/// # Errors
+///
+/// When the run must not begin, or the table does not answer.
+pub async fn reconcile(
+    store: &Store,
+    clock: &Clock,
+    entropy: &Entropy,
+    lines: Vec<HandedOut>,
+    listing: Option<&Listing>,
+    options: Options,
+) -> Result<Report, ReconcileError> {
+    let standing = store.pool_status().await?;
+    if options.apply && standing == PoolStatus::Open {
+        return Err(ReconcileError::Open);
+    }
+    let now = clock.now();
+    if let Some((line, problem)) =
+        lines.iter().find_map(|line| line.problem(now).map(|problem| (line, problem)))
+    {
+        return Err(ReconcileError::Line { sandbox: line.sandbox_id.clone(), problem });
+    }
+    let lines: Lines = lines.into_iter().collect();
+    if !options.accept_fewer {
+        must_cover(store, &lines).await?;
+    }
+    if options.apply {
+        store.begin_reconciling(now).await?;
+        crash_points::point(Point::ReconcileBegun);
+        // A restored table may hold a sandbox without its account's record, or the record alone.
+        record_all(store, entropy, now).await?;
+    }
+    let mut run = Run { store, clock, entropy, options, known: Known::default(), taken: BTreeMap::new() };
+    run.read_all().await?;
+    if listing.is_some_and(|listing| listing.is_empty) && !run.known.is_empty() {
+        return Err(ReconcileError::NothingListed);
+    }
+    let mut report = run.settle(&lines, listing).await?;
+    report.suspects = match options.apply {
+        true => verify(store).await?.violations.iter().map(|v| format!("{}: {}", v.kind, v.detail)).collect(),
+        false => suspects(&run.known.inventory())
+            .iter()
+            .map(|s| format!("{}: {}", s.violation.kind(), s.violation))
+            .collect(),
+    };
+    if options.apply && report.is_clean() {
+        crash_points::point(Point::Reconciled);
+        open(store).await?;
+    }
+    Ok(report)
+}
+
+async fn must_cover(store: &Store, lines: &Lines) -> Result<(), ReconcileError> {
+    let Some(census) = store.census().await? else { return Ok(()) };
+    let allocated = census.by_status.get(&Status::Allocated).copied().unwrap_or(0);
+    let covered = lines.len();
+    if u64::try_from(covered).unwrap_or(u64::MAX) < allocated {
+        return Err(ReconcileError::Fewer { covered, allocated, as_of_s: census.as_of.as_secs() });
+    }
+    Ok(())
+}
+
+/// Binds the pool to this table; a pause of the operator's stays.
+async fn open(store: &Store) -> Result<(), ReconcileError> {
+    match store.pool_status().await? {
+        PoolStatus::RestoredCopy { of } => match store.bind_copy(&of).await? {
+            Changed::Done => Ok(()),
+            Changed::MovedOn => Err(ReconcileError::NotAlone),
+        },
+        PoolStatus::Open | PoolStatus::Paused { .. } => Ok(()),
+    }
+}
+
+/// A run under way.
+struct Run<'a> {
+    store: &'a Store,
+    clock: &'a Clock,
+    entropy: &'a Entropy,
+    options: Options,
+    known: Known,
+    /// What became of sandboxes that lines speak of.
+    taken: BTreeMap<SandboxId, &'static str>,
+}
+
+impl Run<'_> {
+    async fn read_all(&mut self) -> Result<(), ScanError> {
+        let known = &mut self.known;
+        scan(self.store, |page| {
+            page.sandboxes.into_iter().for_each(|sandbox| known.add_sandbox(sandbox));
+            page.leases.into_iter().for_each(|lease| known.add_lease(lease));
+            true
+        })
+        .await
+    }
+
+    /// Takes steps until none is left, or none of a stage succeeds.
+    async fn settle(&mut self, lines: &Lines, listing: Option<&Listing>) -> Result<Report, ReconcileError> {
+        let mut report = Report { dry_run: !self.options.apply, lines: lines.len(), ..Report::default() };
+        let nobody = TrackId::new(NOBODY)
+            .map_err(|_invalid| StoreError::Malformed { item: NOBODY.to_owned(), attribute: "track" })?;
+        loop {
+            let decision = self.decide(lines, listing, &nobody);
+            if decision.steps.is_empty() {
+                report.conclude(decision, &self.taken);
+                return Ok(report);
+            }
+            let planned = decision.steps.len();
+            let done = if self.options.apply {
+                self.write(&decision.steps).await?
+            } else {
+                decision.steps.iter().for_each(|(_, step)| self.known.apply(step));
+                (0..planned).collect()
+            };
+            for (purpose, step) in done.iter().filter_map(|at| decision.steps.get(*at)) {
+                self.note(*purpose, step, &mut report);
+            }
+            if done.is_empty() {
+                report.left = u64::try_from(planned).unwrap_or(u64::MAX);
+                report.conclude(decision, &self.taken);
+                return Ok(report);
+            }
+        }
+    }
+
+    fn decide(&self, lines: &Lines, listing: Option<&Listing>, nobody: &TrackId) -> Decision {
+        let now = self.clock.now();
+        let mint = || Minted {
+            allocation_id: self.entropy.allocation_id(),
+            request_id: self.entropy.request_id(now),
+        };
+        let lease = self.options.lab_duration.as_duration();
+        let sight = |id: &SandboxId| Listing::sight(listing, id);
+        let is_there = |account: &ExternalId| {
+            listing.is_some_and(|listing| listing.there.contains(&AccountKey::of(account)))
+        };
+        decide(
+            &self.known,
+            &Asked { lines, sight: &sight, is_there: &is_there, mint: &mint, nobody, lease, now },
+        )
+    }
+
+    fn note(&mut self, purpose: Purpose, step: &Step, report: &mut Report) {
+        let word = match purpose {
+            Purpose::Mend => {
+                report.mended += 1;
+                return;
+            }
+            Purpose::Missing => {
+                report.missing += 1;
+                return;
+            }
+            // It is leased or given up next.
+            Purpose::Insert => return,
+            Purpose::End => "end",
+            Purpose::Lease => "lease",
+            Purpose::GiveUp => "give_up",
+        };
+        self.taken.insert(step.sandbox_id().clone(), word);
+    }
+
+    /// Writes the steps of a stage; which of them succeeded. What they are about is read again, whatever became of them.
+    async fn write(&mut self, steps: &[(Purpose, Step)]) -> Result<BTreeSet<usize>, ReconcileError> {
+        let mut done = BTreeSet::new();
+        let mut running = JoinSet::new();
+        let mut waiting = steps.iter().enumerate();
+        loop {
+            while running.len() < AT_ONCE
+                && let Some((at, (_, step))) = waiting.next()
+            {
+                let (store, entropy, step) = (self.store.clone(), self.entropy.clone(), step.clone());
+                let (hours, now) = (self.options.lab_duration, self.clock.now());
+                running.spawn(async move {
+                    let changed = patiently(&store, &step, hours, now).await?;
+                    crash_points::point(Point::ReconcileStepped);
+                    let keys: Vec<_> = step.lease_key().cloned().into_iter().collect();
+                    let read = || store.read_together(std::slice::from_ref(step.sandbox_id()), &keys, &[]);
+                    let page = retry_on_conflict(&entropy, read).await?;
+                    Ok::<_, StoreError>((at, step, changed, page))
+                });
+            }
+            let Some(taken) = running.join_next().await else { return Ok(done) };
+            let (at, step, changed, page) = taken??;
+            self.known.forget(&step);
+            page.sandboxes.into_iter().for_each(|sandbox| self.known.add_sandbox(sandbox));
+            page.leases.into_iter().for_each(|lease| self.known.add_lease(lease));
+            if changed == Changed::Done {
+                done.insert(at);
+            }
+        }
+    }
+}
+
+async fn patiently(
+    store: &Store,
+    step: &Step,
+    hours: LabDuration,
+    now: Timestamp,
+) -> Result<Changed, StoreError> {
+    let mut pause = FIRST_PAUSE;
+    for _ in 1..PATIENCE {
+        match store.reconcile_step(step, hours, now).await {
+            Err(error) if error.is_retryable() => tokio::time::sleep(pause).await,
+            other => return other,
+        }
+        pause *= 2;
+    }
+    store.reconcile_step(step, hours, now).await
+}

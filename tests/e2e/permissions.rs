@@ -1,0 +1,133 @@
+//! Each command of an operator asks AWS for nothing that the operator's policy does not give.
+//!
+//! The policy is Terraform's; `infra/check/iam/compare.py` holds it to the lines of `infra/check/iam/calls.txt`, and this
+//! story holds each command to the same lines.
+
+use std::collections::BTreeSet;
+
+use broker_tests::table::{lease_key, sandbox_key};
+use broker_tests::warden::scratch;
+use broker_tests::{Broker, FaultProxy, Setup, endpoint::Urls, story};
+use serde_json::json;
+
+const CALLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/check/iam/calls.txt");
+
+/// What the operator may do, without the service's name.
+fn allowed() -> BTreeSet<String> {
+    let calls = std::fs::read_to_string(CALLS).expect("the list of calls");
+    let of_operator = calls.lines().filter_map(|line| line.strip_prefix("operator "));
+    let actions = of_operator.filter_map(|line| line.split([' ', ':']).nth(1).map(str::to_owned));
+    actions.collect()
+}
+
+/// The IAM actions of a call. A transaction may need fewer; no command's transaction deletes.
+fn actions(operation: &str) -> Vec<&str> {
+    match operation {
+        "TransactGetItems" => vec!["GetItem"],
+        "TransactWriteItems" => vec!["PutItem", "UpdateItem"],
+        "SendMessageBatch" => vec!["SendMessage"],
+        "ExecuteStatement" => vec!["PartiQLSelect"],
+        other => vec![other],
+    }
+}
+
+/// The commands that `broker … --help` lists.
+async fn listed(broker: &Broker, group: &[&str]) -> Vec<String> {
+    let help = broker.cli_ok(&[group, &["--help"]].concat()).await.stdout;
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands = commands.take_while(|line| line.starts_with("  "));
+    let named = commands.filter_map(|line| line.split_whitespace().next());
+    named.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+/// Runs a command, and tells what it asked for that it may not.
+async fn overreach(broker: &Broker, args: &[&str], allowed: &BTreeSet<String>) -> Vec<String> {
+    let vars = broker.vars();
+    let of = |name: &str| vars.iter().rfind(|(known, _)| known == name).expect("its endpoint").1.clone();
+    let (dynamodb_url, sqs_url) = (of("AWS_ENDPOINT_URL_DYNAMODB"), of("AWS_ENDPOINT_URL_SQS"));
+    let proxy = FaultProxy::start(&Urls { dynamodb_url, sqs_url }, 1).await;
+    let through = [
+        ("AWS_ENDPOINT_URL_DYNAMODB", proxy.urls().dynamodb_url.as_str()),
+        ("AWS_ENDPOINT_URL_SQS", proxy.urls().sqs_url.as_str()),
+    ];
+    let output = broker.cli_with(args, &through).await;
+    assert!([0, 1, 3].contains(&output.code), "broker {args:?}: {output:#?}");
+    let asked = proxy.tallies();
+    let asked = asked.iter().flat_map(|(operation, _)| actions(operation)).map(str::to_owned);
+    let beyond: BTreeSet<_> = asked.filter(|action| !allowed.contains(action)).collect();
+    beyond.into_iter().map(|action| format!("broker {}: {action}", args.join(" "))).collect()
+}
+
+#[tokio::test]
+async fn every_command_of_an_operator_keeps_to_the_operators_policy() {
+    story(Setup::new().apis(1).workers(1).pool(6), async |broker| {
+        let mut sandboxes = Vec::new();
+        for track in ["student-1", "student-2", "student-3"] {
+            let answer = broker.allocate(track).send().await.expect_status(201);
+            sandboxes.push(answer.sandbox_id().to_owned());
+        }
+        broker.stop_workers().await;
+        broker.stop_apis().await;
+        let path = scratch().join(broker.queues().name("permissions"));
+        let line = json!({ "sandbox_id": "seed-000099", "name": "n", "external_id": "identity/accounts/99", "track": "student-4" });
+        std::fs::write(&path, format!("{line}\n")).expect("the file is written");
+        let path = path.to_str().expect("a path of ours");
+        let commands: Vec<Vec<&str>> = vec![
+            vec!["pool", "list"],
+            vec!["pool", "list", "--handed-out"],
+            vec!["pool", "stats"],
+            vec!["pool", "verify"],
+            vec!["pool", "adopt", "--apart-s", "0"],
+            vec!["pool", "adopt", "--apart-s", "0", "--apply"],
+            vec!["pool", "pause"],
+            vec!["pool", "reconcile", "--handed-out", path],
+            vec!["pool", "reconcile", "--handed-out", path, "--apply"],
+            vec!["pool", "resume"],
+            vec!["pool", "seed", "--start", "50", "--count", "1"],
+            vec!["pool", "seed", "--cleanup"],
+            vec!["job", "pause", "sync"],
+            vec!["job", "resume", "sync"],
+            vec!["job", "run", "census", "--timeout-s", "0"],
+            vec!["sandbox", "show", &sandboxes[1]],
+            vec!["sandbox", "extend", &sandboxes[1], "--hours", "1"],
+            vec!["sandbox", "release", &sandboxes[1]],
+            vec!["sandbox", "retry-delete", &sandboxes[1]],
+            vec!["dead-letters", "list"],
+            vec!["dead-letters", "show", "1790000000000-0123456789abcdef0123456789abcdef"],
+            vec!["dead-letters", "replay", "--all"],
+            vec!["dead-letters", "discard", "--all", "--why", "a test"],
+            vec!["queues"],
+            vec!["audit"],
+            vec!["doctor"],
+        ];
+        // Half a claim, so that reconcile has something to mend.
+        let half = broker.table().must_get(&lease_key("student-1", "student-1")).await;
+        broker.table().delete(&lease_key("student-1", "student-1")).await;
+        let (allowed, mut beyond) = (allowed(), Vec::new());
+        for command in &commands {
+            beyond.extend(overreach(broker, command, &allowed).await);
+        }
+        assert_eq!(beyond, Vec::<String>::new(), "give it in Terraform's policy and record it in calls.txt, or do without");
+        let mended = broker.table().must_get(&lease_key("student-1", "student-1")).await;
+        assert_eq!(mended["sandbox_id"], half["sandbox_id"]);
+        let renewed = broker.table().must_get(&sandbox_key("seed-000099")).await;
+        assert_eq!(renewed["status"].as_s().expect("text"), "allocated");
+
+        // Processes, what runs everything on one machine, and what Terraform does on AWS.
+        let others = ["up", "endpoints", "provider", "init", "api", "worker"];
+        for group in listed(broker, &[]).await.into_iter().filter(|group| !others.contains(&group.as_str())) {
+            let tried = |words: &[&str]| commands.iter().any(|command| command.starts_with(words));
+            let parts = match group.as_str() {
+                "queues" | "audit" | "doctor" => Vec::new(),
+                group => listed(broker, &[group]).await,
+            };
+            assert!(tried(&[&group]), "broker {group} is not tried");
+            for part in parts {
+                assert!(tried(&[&group, &part]), "broker {group} {part} is not tried");
+            }
+        }
+        broker.start_api().await;
+        broker.start_worker().await;
+    })
+    .await;
+}
