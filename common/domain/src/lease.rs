@@ -109,7 +109,8 @@ pub struct LeaseEnd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
-    /// The owner returned the sandbox.
+    /// The owner returned the sandbox. The word is older than the name.
+    #[serde(rename = "marked")]
     Returned,
     /// Its time was over.
     Expired,

@@ -72,7 +72,7 @@ def operations_in_sources(root: pathlib.Path) -> set[str]:
 
 
 IAM_OF = {
-    "transact_write_items": {"PutItem", "UpdateItem"},
+    "transact_write_items": {"ConditionCheckItem", "DeleteItem", "PutItem", "UpdateItem"},
     "transact_get_items": {"GetItem"},
     "execute_statement": {"PartiQLSelect"},
     "send_message_batch": {"SendMessage"},

@@ -152,7 +152,7 @@ pub fn bounded() -> Vec<Scenario> {
             requests: requests(&[(Allocate, 0), (AllocateAsynchronously, 0)]),
             extensions: 1,
             jobs: true,
-            longest: 3,
+            longest: 2,
             ..smallest()
         },
         Scenario {

@@ -105,6 +105,7 @@ impl Drop for Held {
 
 impl Writes {
     /// Begins a call on `items`, or is the conflict that it meets.
+    #[expect(clippy::result_large_err, reason = "the error is the answer of a refused call")]
     pub(super) fn begin(&mut self, operation: &str, items: &[Item]) -> Result<Keys, Answer> {
         let transaction = operation.starts_with("Transact");
         let meets = |item: &Item| {

@@ -233,7 +233,10 @@ mod tests {
     #[test]
     fn only_available_ones_become_stale_and_allocated_ones_are_reported() {
         let ours = Status::ALL.into_iter().map(|status| known(status.as_str(), status));
-        let diff = compared(ours, listed(&[account("new", "x", None)]));
+        let diff = compared(
+            ours,
+            listed(&[account("new", "identity/accounts/0192f0c1-2345-7abc-8def-0123456789ab", None)]),
+        );
         assert_eq!(diff.missing, [(id("available"), 3)].into());
         assert_eq!(diff.allocated_missing, [id("allocated")]);
         assert_eq!(diff.unknown.len(), 1);
