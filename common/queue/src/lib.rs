@@ -3,7 +3,7 @@
 //! - [`QueueNames`] holds every name, [`topology`] creates the queues, [`inspect`] compares them, [`QueueUrls`] resolves them.
 //! - [`Sender`] and [`ReplySenders`] send, [`Receiver`] receives, [`Acknowledger`] deletes received messages or makes them
 //!   visible again.
-//! - Sends and acknowledgements go through the [`Batcher`].
+//! - Sends and acknowledgements go through the [`Batcher`](broker_runtime::aws::Batcher).
 //!
 //! Invariants: delivery is at least once, so everything sent here may arrive twice; no received message is dropped. The
 //! contents of messages are unknown here.

@@ -1,7 +1,7 @@
 //! Bodies of responses: one type for the JSON and its schema in the OpenAPI document.
 //!
 //! Names are part of the contract. Times are seconds since the epoch. The mapping from outcomes is in
-//! [`outcome`](crate::response::outcome).
+//! `response::outcome`.
 
 mod operator;
 

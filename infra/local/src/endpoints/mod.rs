@@ -1,7 +1,7 @@
 //! Embedded SQS and DynamoDB endpoints of `broker up`: the broker without an AWS account.
 //!
 //! They serve the real wire protocols over HTTP on the loopback interface, so the same program runs against them and against
-//! AWS: same SDK, same requests, same errors. Invariant: a difference to AWS is named in [`sqs`] or [`dynamodb`]. A difference
+//! AWS: same SDK, same requests, same errors. Invariant: a difference to AWS is named in `sqs` or `dynamodb`. A difference
 //! may be stricter than AWS; a kinder one is a bug.
 //!
 //! They do not authenticate (any credentials are accepted, so only loopback addresses are served), do not
