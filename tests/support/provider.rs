@@ -90,6 +90,8 @@ impl Provider {
     /// A setup whose broker has this provider, and no patience with a failed deletion.
     pub fn setup(&self) -> Setup {
         Setup::new()
+            .apis(2)
+            .workers(3)
             .var("BROKER_PROVIDER_URL", &self.url)
             .var("BROKER_PROVIDER_TOKEN", &self.token)
             .var("BROKER_PROVIDER_RATE", "50")

@@ -69,7 +69,7 @@ async fn an_account_enters_the_pool_once_and_only_if_it_can_be_deleted() {
         let uuid = "0192f0c1-2345-7abc-8def-0123456789ab";
         provider.list("first", &format!("identity/accounts/{uuid}")).await;
         provider.list("second", &format!("identity/accounts/{}", uuid.to_uppercase())).await;
-        provider.list("malformed", "identity/accounts/4711").await;
+        provider.list("malformed", "identity/accounts/47/11").await;
         provider.list("elsewhere", &format!("accounts/{uuid}")).await;
         for _ in 0..2 {
             let report = broker.job("sync").await;

@@ -131,7 +131,7 @@ async fn bulk_delete_leaves_no_way_back_into_the_pool_for_what_was_used() {
     let provider = Provider::start_with(30, &["--page-size", "26"]).await;
     story(provider.setup().pool(30), async |broker| {
         let used = &give_back(broker, 1).await[0];
-        provider.misbehave(json!({ "delete": { "status": 403 } })).await;
+        provider.misbehave(json!({ "delete": { "status": 409 } })).await;
         wait_for_condition("the deletion to be given up", async || {
             broker.job("cleanup").await;
             broker.queues().are_empty().await;

@@ -16,7 +16,7 @@ async fn a_deletion_whose_answer_was_lost_is_found_done_at_the_next_attempt() {
         assert_eq!(world.deletions_that("deleted"), 1, "{world:?}");
         assert_eq!(world.deletions_that("unknown"), 1, "{world:?}");
         let shown = broker.shown(&returned[0]).await;
-        assert_eq!(shown["deletion_attempts"], 1, "{shown:#}");
+        assert_eq!(shown["status"], "deleted", "{shown:#}");
     })
     .await;
 }
