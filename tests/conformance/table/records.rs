@@ -232,6 +232,10 @@ async fn the_first_report_of_a_run_stays() {
 #[tokio::test]
 async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
     let place = Place::with_table().await;
+    // DynamoDB Local gives its tables no id.
+    if place.differs(false, true) {
+        return;
+    }
     let (store, now) = (&place.store, place.clock.now());
     assert_eq!(store.pool_status().await.expect("read"), PoolStatus::Open);
     store.pause_pool("a test", now).await.expect("paused");
