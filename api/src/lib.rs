@@ -34,7 +34,7 @@ use anyhow::Context as _;
 use broker_queue::QueueNames;
 use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::process::Process;
-use broker_store::Store;
+use broker_store::{SettingsError, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -66,6 +66,12 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
     let max_connections = http::open_files::allow(config.max_connections);
 
     let store = Store::new(process.aws.dynamodb.clone(), &config.table, config.state_shards);
+    match store.check_settings(&config.prefix).await {
+        Ok(()) => {}
+        Err(SettingsError::Setting(error)) => return Err(error.into()),
+        // It is not ready until the table answers.
+        Err(SettingsError::Store(error)) => tracing::warn!("the table's settings are not compared: {error}"),
+    }
     let replies = ReplyRouter::new(config.max_pending);
     let (reply_queue, link) = ReplyQueue::new(process.clone(), store.clone(), replies.clone());
     let readiness = Readiness::new(process.clone(), link.clone());

@@ -20,6 +20,7 @@
 //! | `errors` | form of errors and responses |
 //! | `redelivery` | a message that comes twice |
 //! | `poison` | a message that no worker can decode |
+//! | `data_settings` | the settings that the table's data depends on; where a sandbox stands in the index |
 //! | `dead_letters` | listed, shown, replayed, discarded |
 //! | `clocks` | a machine whose clock is off |
 //! | `crashes` | processes that end under load |
@@ -50,6 +51,7 @@ mod bad_input;
 mod clocks;
 mod connections;
 mod crashes;
+mod data_settings;
 mod dead_letters;
 mod doctor;
 mod empty_pool;

@@ -49,6 +49,7 @@ use health::Health;
 use jobs::Jobs;
 use maintenance::Maintenance;
 use reply::ReplySender;
+use starting::StartError;
 
 /// Runs a worker until the process's lifecycle ends and its work is finished. `ops` serves `/metrics`, `/healthz` and
 /// `/readyz`; `None` in a process that serves them elsewhere.
@@ -58,6 +59,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let names = QueueNames::new(&config.prefix)?;
     let id = entropy.uuid();
     let prepare = || async {
+        store.bind_settings(&config.prefix).await?;
         let urls = QueueUrls::resolve(&aws, &names).await?;
         // Seen first, then looking: whoever pauses the pool and then sees no instance knows that this worker will see the
         // pause.
@@ -66,7 +68,12 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         Ok((urls, standing))
     };
     let prepared = starting::patiently(&lifecycle, &entropy, prepare);
-    let Some((urls, standing)) = prepared.await? else { return Ok(()) };
+    let prepared = match prepared.await {
+        // A cause of its own, so that the process ends as it does for any bad setting.
+        Err(StartError::Setting(error)) => return Err(error.into()),
+        prepared => prepared?,
+    };
+    let Some((urls, standing)) = prepared else { return Ok(()) };
 
     jobs::begin_counting();
     let health = Health::start(store.clone(), clock.clone(), &lifecycle, &standing);

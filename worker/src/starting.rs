@@ -3,9 +3,10 @@
 //! What is missing for good (the table, a queue) ends the start at once, and says what to run.
 
 use broker_queue::QueueError;
+use broker_runtime::config::ConfigError;
 use broker_runtime::entropy::Entropy;
 use broker_runtime::lifecycle::Lifecycle;
-use broker_store::StoreError;
+use broker_store::{SettingsError, StoreError};
 
 use crate::consuming::{self, chain};
 
@@ -21,12 +22,26 @@ pub(crate) enum StartError {
     /// The queues could not be asked.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// The table's data was written with another setting.
+    #[error(transparent)]
+    Setting(ConfigError),
+}
+
+impl From<SettingsError> for StartError {
+    fn from(error: SettingsError) -> Self {
+        match error {
+            SettingsError::Store(error) => Self::Store(error),
+            SettingsError::Setting(error) => Self::Setting(error),
+        }
+    }
 }
 
 impl StartError {
     const fn passes(&self) -> bool {
         match self {
-            Self::Store(StoreError::NoTable { .. }) | Self::Queue(QueueError::Missing { .. }) => false,
+            Self::Store(StoreError::NoTable { .. })
+            | Self::Queue(QueueError::Missing { .. })
+            | Self::Setting(_) => false,
             Self::Store(error) => error.is_retryable(),
             Self::Queue(QueueError::Failed { .. }) => true,
         }

@@ -23,7 +23,7 @@ pub mod verify;
 
 pub use audit::{Act, AuditLine};
 pub use dead_letters::{Actor, DeadLetterPage, Kept, PendingRecord, Requeued};
-pub use dynamodb::{ForeignRow, Minted, Seen, Stage, Store, Unused, adopt_table, schema};
+pub use dynamodb::{ForeignRow, Minted, Seen, SettingsError, Stage, Store, Unused, adopt_table, schema};
 pub use outcomes::{
     Cancellation, Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey,
     Recorded, RequestPage, ScanPage, StoreError, Survey, SweepKey, SweepPage,

@@ -255,6 +255,8 @@ pub struct ScanPage {
     pub leases: Vec<Lease>,
     /// The records of accounts.
     pub accounts: Vec<AccountRecord>,
+    /// Sandboxes whose index keys are not those of their state.
+    pub misplaced: Vec<String>,
     /// The errors of items that cannot be read.
     pub unreadable: Vec<String>,
     /// Where the next page begins; none at the end.

@@ -19,7 +19,7 @@ const TRIES: usize = 50;
 /// A violation.
 #[derive(Debug, Serialize)]
 pub struct Found {
-    /// The kind, as `Violation::kind` names it, or `unreadable_item`.
+    /// The kind, as `Violation::kind` names it, `unreadable_item` or `misplaced`.
     pub kind: &'static str,
     /// The items and the promise that they contradict.
     pub detail: String,
@@ -53,9 +53,10 @@ pub async fn verify(store: &Store) -> Result<Report, ScanError> {
     if recorded {
         inventory.expect_account_records();
     }
-    let mut unreadable = Vec::new();
+    let (mut unreadable, mut misplaced) = (Vec::new(), Vec::new());
     scan(store, |mut page| {
         unreadable.append(&mut page.unreadable);
+        misplaced.append(&mut page.misplaced);
         add(&mut inventory, &page);
         true
     })
@@ -71,6 +72,7 @@ pub async fn verify(store: &Store) -> Result<Report, ScanError> {
     Ok(Report {
         violations: broken
             .chain(unreadable.into_iter().map(|detail| Found { kind: "unreadable_item", detail }))
+            .chain(misplaced.into_iter().map(|detail| Found { kind: "misplaced", detail }))
             .collect(),
         suspects: suspects.len(),
         live_leases: inventory.live_leases(),

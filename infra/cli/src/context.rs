@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env::VarsOs;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use broker_domain::Timestamp;
@@ -12,7 +13,7 @@ use broker_runtime::config::{CRASH_SETTING, Config, Overlay, Strings, strings};
 use broker_runtime::crash_points;
 use broker_runtime::entropy::Entropy;
 use broker_runtime::telemetry;
-use broker_store::{Act, AuditLine, Store};
+use broker_store::{Act, AuditLine, SettingsError, Store};
 
 use crate::args::Flags;
 use crate::done::Done;
@@ -37,8 +38,19 @@ impl Settings {
         with(&Overlay { over: &self.flags, under: &environment })
     }
 
-    /// Runs a command that ends by itself. It logs only warnings.
+    /// Runs a command that ends by itself, with settings that fit the table's data. It logs only warnings.
     pub(crate) fn once<F>(&self, command: F) -> anyhow::Result<Done>
+    where
+        F: AsyncFnOnce(Context) -> anyhow::Result<Done>,
+    {
+        self.once_unbound(async |context| {
+            context.check_settings().await?;
+            command(context).await
+        })
+    }
+
+    /// The same with any settings: for a command that tells what is wrong with them.
+    pub(crate) fn once_unbound<F>(&self, command: F) -> anyhow::Result<Done>
     where
         F: AsyncFnOnce(Context) -> anyhow::Result<Done>,
     {
@@ -68,6 +80,8 @@ pub(crate) struct Context {
 
 /// Answers of AWS that a clock is compared with before it is believed: three that agree correct it.
 pub(crate) const COMPARED: usize = 4;
+/// How long a command waits to compare its settings with the table's.
+const BINDING_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// The operator's name; AWS knows whose credentials the command has.
 const OPERATOR: &str = "cli";
@@ -77,6 +91,15 @@ impl Context {
         let names = QueueNames::new(&config.prefix)?;
         let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
         Ok(Self { config, clock, entropy: Entropy::from_system(), aws, names, store })
+    }
+
+    /// Refuses settings with which the table's data was not written. What else is wrong with the table, the command tells.
+    async fn check_settings(&self) -> anyhow::Result<()> {
+        let check = self.store.check_settings(&self.config.prefix);
+        match tokio::time::timeout(BINDING_ANSWERS_WITHIN, check).await {
+            Ok(Err(SettingsError::Setting(error))) => Err(error.into()),
+            Ok(Ok(()) | Err(SettingsError::Store(_))) | Err(_) => Ok(()),
+        }
     }
 
     /// The time by AWS's clock, for whatever is written: a machine's own may be minutes ahead, and what is fenced off by it

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker_domain::{NamePrefix, Timestamp};
 use broker_runtime::clock::Clock;
@@ -20,6 +20,10 @@ const SHARDS_IN_TURN: usize = 3;
 const EMPTY_REFILL_EVERY: Duration = Duration::from_millis(25);
 /// The longest wait for candidates that other claims hold, before the next refill.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
+
+/// How long listed candidates are tried. Their versions identify them however old they are; a bound besides that costs one
+/// page a minute.
+const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// The candidates of one prefix.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ struct State {
     ready: VecDeque<Candidate>,
     /// The refill that listed these.
     listed: u64,
+    /// When it did.
+    listed_at: Instant,
     /// The number of refills begun.
     refills: u64,
     /// The newest refill that failed.
@@ -103,6 +109,7 @@ impl Buffer {
         let mut state = State {
             ready: VecDeque::new(),
             listed: 0,
+            listed_at: clock.instant(),
             refills: 0,
             last_failed: 0,
             last_empty: 0,
@@ -153,7 +160,11 @@ impl Buffer {
 
     /// The answer that needs no refill by this claim.
     fn ready(&self, arrived: u64) -> Option<Result<Option<(Candidate, u64)>, StoreError>> {
+        let now = self.clock.instant();
         self.with(|state| {
+            if now.duration_since(state.listed_at) > KEPT_FOR {
+                state.ready.clear();
+            }
             while let Some(candidate) = state.ready.pop_front() {
                 if self.held_candidates.take(&candidate) {
                     return Some(Ok(Some((candidate, state.listed))));
@@ -213,6 +224,7 @@ impl Buffer {
             if !free.is_empty() {
                 state.ready.extend(free);
                 state.listed = number;
+                state.listed_at = self.clock.instant();
                 Refilled::Found
             } else if busy {
                 Refilled::Busy

@@ -69,7 +69,8 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn new(name: &str, problem: impl Into<String>) -> Self {
+    /// The setting `name` is wrong for the reason `problem`.
+    pub fn new(name: &str, problem: impl Into<String>) -> Self {
         Self { name: name.to_owned(), problem: problem.into() }
     }
 }

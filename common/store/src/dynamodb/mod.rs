@@ -32,6 +32,7 @@ mod replace;
 mod requests;
 mod scan;
 pub mod schema;
+mod settings;
 mod sightings;
 mod sync;
 mod ticks;
@@ -44,6 +45,7 @@ pub use broker_domain::reconcile::Minted;
 pub use deletion::Seen;
 pub use foreign::ForeignRow;
 pub(super) use keys::{PK, SK};
+pub use settings::SettingsError;
 pub use sync::Unused;
 
 use aws_sdk_dynamodb::Client;

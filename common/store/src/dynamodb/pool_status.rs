@@ -147,11 +147,14 @@ impl Store {
             }
             None => "SET table_name = :name REMOVE table_id, reconciling_since",
         };
+        // Under another name it may belong to other queues: the next process says to which.
+        let update =
+            if of.table == mine.table { update.to_owned() } else { format!("{update}, queue_prefix") };
         self.change(Change {
             operation: "bind_copy",
             key: keys::pool().into_map(),
             condition: is_bound_to(of),
-            update,
+            update: &update,
             values,
         })
         .await

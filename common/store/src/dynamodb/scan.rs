@@ -10,10 +10,10 @@ use aws_sdk_dynamodb::types::{Get, TransactGetItem};
 use super::accounts::read_account;
 use super::attributes::{self as a, Item};
 use super::errors::{built_wrong, unread};
-use super::keys::{self, ACCOUNT_PREFIX, Key, LEASE_PREFIX, PK, SANDBOX_PREFIX};
+use super::keys::{self, ACCOUNT_PREFIX, Key, LEASE_PREFIX, PK, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
 use super::{Store, s};
 use crate::{PageKey, ScanPage, StoreError};
-use broker_domain::{AccountKey, LeaseKey, SandboxId};
+use broker_domain::{AccountKey, LeaseKey, Sandbox, SandboxId, Status};
 
 /// Timeout of one attempt to read a page of a scan.
 const PAGE_ATTEMPT: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ impl Store {
         after: Option<PageKey>,
     ) -> Result<ScanPage, StoreError> {
         let (items, next) = self.scan_items(segment, segments, after).await?;
-        Ok(ScanPage { next, ..sort_out(&items) })
+        Ok(ScanPage { next, ..self.sort_out(&items) })
     }
 
     /// The same page, as raw items.
@@ -85,7 +85,7 @@ impl Store {
         };
         let items: Vec<Item> =
             answer.responses.unwrap_or_default().into_iter().filter_map(|response| response.item).collect();
-        Ok(sort_out(&items))
+        Ok(self.sort_out(&items))
     }
 
     fn get_of(&self, key: Key) -> Result<TransactGetItem, StoreError> {
@@ -94,24 +94,56 @@ impl Store {
             .get(get.map_err(|error| built_wrong("TransactGetItems", error))?)
             .build())
     }
-}
 
-fn sort_out(items: &[Item]) -> ScanPage {
-    let mut page = ScanPage::default();
-    for item in items {
-        let pk = item.get(PK).and_then(|pk| pk.as_s().ok()).map(String::as_str).unwrap_or_default();
-        let read = if pk.starts_with(SANDBOX_PREFIX) {
-            a::read_sandbox(item).map(|sandbox| page.sandboxes.push(sandbox))
-        } else if pk.starts_with(LEASE_PREFIX) {
-            a::read_lease(item).map(|lease| page.leases.push(lease))
-        } else if pk.starts_with(ACCOUNT_PREFIX) {
-            read_account(item).map(|record| page.accounts.push(record))
-        } else {
-            Ok(())
-        };
-        page.unreadable.extend(read.err().map(|error| error.to_string()));
+    fn sort_out(&self, items: &[Item]) -> ScanPage {
+        let mut page = ScanPage::default();
+        for item in items {
+            let pk = item.get(PK).and_then(|pk| pk.as_s().ok()).map(String::as_str).unwrap_or_default();
+            let read = if pk.starts_with(SANDBOX_PREFIX) {
+                a::read_sandbox(item).map(|sandbox| {
+                    page.misplaced.extend(self.misplaced(item, &sandbox));
+                    page.sandboxes.push(sandbox);
+                })
+            } else if pk.starts_with(LEASE_PREFIX) {
+                a::read_lease(item).map(|lease| page.leases.push(lease))
+            } else if pk.starts_with(ACCOUNT_PREFIX) {
+                read_account(item).map(|record| page.accounts.push(record))
+            } else {
+                Ok(())
+            };
+            page.unreadable.extend(read.err().map(|error| error.to_string()));
+        }
+        page
     }
-    page
+
+    /// Why the index would not list a sandbox as it is. One item, so no other read can tell otherwise.
+    fn misplaced(&self, item: &Item, sandbox: &Sandbox) -> Option<String> {
+        let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).map(String::as_str);
+        let (shard, key) = (text(STATE_SHARD), text(STATE_KEY));
+        let (id, status) = (&sandbox.id, sandbox.status);
+        let is_time = |key: &str| key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_digit());
+        let fits = match status {
+            Status::Deleted => {
+                return (shard.or(key).is_some()).then(|| format!("tombstone {id} has index keys"));
+            }
+            Status::Available => key == Some(sandbox.name.as_str()),
+            Status::Allocated => {
+                let until = sandbox.allocation.as_ref().map(|held| keys::time_key(held.expires_at));
+                until.is_none_or(|until| key == Some(until.as_str()))
+            }
+            Status::PendingDeletion | Status::Stale | Status::DeletionFailed => key.is_some_and(is_time),
+        };
+        let own = self.shard(status, id);
+        if shard != Some(own.as_str()) {
+            let stands = shard.unwrap_or("no shard");
+            return Some(format!(
+                "sandbox {id} is {status} and stands in {stands} of the index, not in {own}"
+            ));
+        }
+        (!fits).then(|| {
+            format!("sandbox {id} is {status} and stands under {:?} in the index", key.unwrap_or_default())
+        })
+    }
 }
 
 #[cfg(test)]

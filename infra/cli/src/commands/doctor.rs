@@ -12,8 +12,8 @@ use broker_queue::{QueueError, inspect};
 use broker_runtime::aws::{self, AwsEnvironment};
 use broker_runtime::clock::Clock;
 use broker_runtime::config::unknown_names;
-use broker_store::StoreError;
 use broker_store::schema::{self, IndexState};
+use broker_store::{SettingsError, StoreError};
 use serde::Serialize;
 
 use crate::context::{COMPARED, Context, Settings};
@@ -51,7 +51,7 @@ impl Finding {
 pub(crate) fn run(settings: &Settings, json: bool) -> anyhow::Result<Done> {
     let unknown = settings.over(&[], unknown_names);
     let environment = settings.over(&[], AwsEnvironment::read)?;
-    settings.once(async |context| {
+    settings.once_unbound(async |context| {
         let mut findings = vec![Finding::of(
             "settings",
             unknown.first().map(|unknown| {
@@ -154,7 +154,7 @@ async fn table(context: &Context) -> [Finding; 2] {
         let found = format!("{name} does not delete expired items");
         Some((found, "Run `broker init`: it turns expiry on.".to_owned()))
     } else {
-        None
+        differing(context, "BROKER_STATE_SHARDS").await
     };
     let index = match seen.index {
         IndexState::Usable => None,
@@ -175,6 +175,17 @@ async fn table(context: &Context) -> [Finding; 2] {
     ]
 }
 
+/// What is wrong with this setting, if the table's data was written with another value.
+async fn differing(context: &Context, setting: &str) -> Option<(String, String)> {
+    match context.store.check_settings(&context.config.prefix).await {
+        Err(SettingsError::Setting(error)) if error.name == setting => {
+            Some((error.to_string(), "No process starts before that.".to_owned()))
+        }
+        // What else is wrong with the table is told beside this.
+        Ok(()) | Err(SettingsError::Setting(_) | SettingsError::Store(_)) => None,
+    }
+}
+
 async fn queues(context: &Context) -> [Finding; 2] {
     let seen = match inspect::queues(&context.aws, &context.names, context.config.visibility).await {
         Ok(seen) => seen,
@@ -191,6 +202,10 @@ async fn queues(context: &Context) -> [Finding; 2] {
     let differs = |of_redrive: bool| {
         let told: Vec<_> = seen.iter().filter_map(|queue| different(queue, of_redrive)).collect();
         (!told.is_empty()).then(|| told.join("; "))
+    };
+    let missing = match missing {
+        None => differing(context, "BROKER_PREFIX").await,
+        missing => missing,
     };
     let missing = missing.or_else(|| {
         let todo = "Run `broker init` (on AWS: terraform apply), or messages come too late or are too large.";

@@ -1,6 +1,7 @@
 //! `broker init`: the table, its accounts' records and the queues, created or mended.
 
 use broker_queue::topology;
+use broker_store::SettingsError;
 use broker_store::accounts::record_all;
 use broker_store::{Stage, adopt_table, schema};
 
@@ -29,8 +30,12 @@ pub(crate) async fn run(context: Context, args: args::Init) -> anyhow::Result<Do
         };
         output::line(format_args!("queue {queue}: {word}"))?;
     }
-    let Context { store, entropy, clock, .. } = &context;
-    let recorded = record_all(store, entropy, clock.now()).await?;
+    let Context { store, entropy, .. } = &context;
+    match store.bind_settings(&context.config.prefix).await {
+        Err(SettingsError::Setting(error)) => return Err(error.into()),
+        bound => bound?,
+    }
+    let recorded = record_all(store, entropy, context.now().await?).await?;
     let mended = [recorded.written, recorded.dropped, recorded.kept];
     if mended.iter().any(|count| *count > 0) {
         let [written, dropped, kept] = mended;

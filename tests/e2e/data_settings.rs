@@ -1,0 +1,70 @@
+//! What the data depends on is in the data: a process with other settings than the table's refuses to start.
+
+use broker_tests::table::{number, sandbox_key, text};
+use broker_tests::{Broker, Setup, story};
+
+/// Every command that reads the table refuses these settings, and names the one that is wrong.
+async fn refused(broker: &Broker, vars: &[(&str, &str)], setting: &str) {
+    let vars: Vec<_> = vars.iter().copied().chain([("BROKER_LOCAL", "true")]).collect();
+    for command in [&["pool", "stats"][..], &["pool", "verify"], &["init"], &["api"], &["worker"]] {
+        let told = broker.cli_with(command, &vars).await;
+        assert_eq!(told.code, 2, "{command:?}: {told:#?}");
+        assert!(told.stderr.contains(setting), "{command:?}: {told:#?}");
+    }
+}
+
+#[tokio::test]
+async fn other_shards_or_queues_than_the_table_s_are_refused_by_every_process() {
+    story(Setup::new().apis(0).workers(1).pool(40), async |broker| {
+        refused(broker, &[("BROKER_STATE_SHARDS", "8")], "BROKER_STATE_SHARDS").await;
+        refused(broker, &[("BROKER_PREFIX", "elsewhere")], "BROKER_PREFIX").await;
+        let doctor = broker.cli_with(&["doctor"], &[("BROKER_STATE_SHARDS", "8")]).await;
+        assert_eq!(doctor.code, 1, "{doctor:#?}");
+        assert!(doctor.stdout.contains("set it to 16"), "{doctor:#?}");
+        broker.cli_ok(&["pool", "stats"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_table_of_an_older_version_is_bound_to_the_shards_that_its_sandboxes_have() {
+    story(Setup::new().apis(0).workers(0).pool(40), async |broker| {
+        let mut pool = broker.table().must_get("POOL").await;
+        for name in ["state_shards", "queue_prefix"] {
+            assert!(pool.remove(name).is_some(), "{name} is not there: {pool:?}");
+        }
+        broker.table().put(pool).await;
+        let told = broker.cli_with(&["init"], &[("BROKER_STATE_SHARDS", "8")]).await;
+        assert_eq!(told.code, 2, "{told:#?}");
+        broker.cli_ok(&["init"]).await;
+        let pool = broker.table().must_get("POOL").await;
+        assert_eq!(pool["state_shards"], number(16));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn verify_judges_where_a_sandbox_stands_in_the_index() {
+    story(Setup::new().apis(0).workers(0).pool(3), async |broker| {
+        let table = broker.table();
+        let key = sandbox_key("seed-000001");
+        let before = table.must_get(&key).await;
+        for (name, wrong) in [
+            ("state_shard", text("available#99")),
+            ("state_shard", text("stale#15")),
+            ("state_key", text("another name")),
+        ] {
+            let mut item = before.clone();
+            item.insert(name.to_owned(), wrong);
+            table.put(item).await;
+            let found = broker.violations().await;
+            assert!(found.iter().any(|violation| violation.kind == "misplaced"), "{name}: {found:#?}");
+        }
+        let mut item = before.clone();
+        item.remove("state_shard");
+        table.put(item).await;
+        assert!(broker.violations().await.iter().any(|violation| violation.kind == "misplaced"));
+        table.put(before).await;
+    })
+    .await;
+}
