@@ -66,7 +66,7 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
     let max_connections = http::open_files::allow(config.max_connections);
 
     let store = Store::new(process.aws.dynamodb.clone(), &config.table, config.state_shards);
-    match store.check_settings(&config.prefix).await {
+    match store.pool.check_settings(&config.prefix).await {
         Ok(()) => {}
         Err(SettingsError::Setting(error)) => return Err(error.into()),
         // It is not ready until the table answers.

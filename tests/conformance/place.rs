@@ -111,7 +111,7 @@ impl Place {
         let sandboxes: Vec<_> = (0..count).map(sandbox).collect();
         for sandbox in &sandboxes {
             // Versions begin at the moment of the insert: here they are 1.
-            let told = self.store.seed(sandbox, Timestamp::from_ms(1)).await.expect("seeded");
+            let told = self.store.sandboxes.seed(sandbox, Timestamp::from_ms(1)).await.expect("seeded");
             assert_eq!(told, Entered::Done, "{sandbox:?} is new");
         }
         sandboxes.iter().map(candidate).collect()
@@ -144,7 +144,7 @@ impl Place {
     /// The same of a sandbox that is there.
     pub(crate) async fn hold(&self, free: Candidate) -> (Candidate, Allocation) {
         self.claim(&self.ask("student-1"), &free).await;
-        let sandbox = self.store.sandbox(&free.sandbox_id).await.expect("read").expect("there");
+        let sandbox = self.store.sandboxes.get(&free.sandbox_id).await.expect("read").expect("there");
         (free, sandbox.allocation.expect("allocated"))
     }
 
@@ -157,7 +157,7 @@ impl Place {
     ) -> ClaimOutcome {
         let allocation_id = self.entropy.allocation_id();
         let claim = Claim { request: ask, candidate, allocation_id, now: self.clock.now() };
-        store.claim(&claim).await.expect("the table answers")
+        store.leases.claim(&claim).await.expect("the table answers")
     }
 
     /// One claim.

@@ -102,7 +102,7 @@ async fn watch_table(
 
 /// How the pool stands; if `thorough`, only where the table takes everything that a request needs.
 async fn look(store: &Store, thorough: bool) -> Result<PoolStatus, StoreError> {
-    let standing = store.pool_status().await?;
+    let standing = store.pool.status().await?;
     if thorough {
         store.takes_writes().await?;
     }

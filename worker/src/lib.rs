@@ -59,12 +59,12 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let names = QueueNames::new(&config.prefix)?;
     let id = entropy.uuid();
     let prepare = || async {
-        store.bind_settings(&config.prefix).await?;
+        store.pool.bind_settings(&config.prefix).await?;
         let urls = QueueUrls::resolve(&aws, &names).await?;
         // Seen first, then looking: whoever pauses the pool and then sees no instance knows that this worker will see the
         // pause.
-        store.heartbeat(&Instance::new(id, Role::Worker, clock.now())).await?;
-        let standing = store.pool_status().await?;
+        store.instances.heartbeat(&Instance::new(id, Role::Worker, clock.now())).await?;
+        let standing = store.pool.status().await?;
         Ok((urls, standing))
     };
     let prepared = starting::patiently(&lifecycle, &entropy, prepare);

@@ -210,7 +210,7 @@ impl Maintenance {
         // A run of the schedule has no record.
         let only_if_asked = message.asynchronous;
         let now = self.jobs.clock.now();
-        self.jobs.store.complete_run(message.request_id, &report, only_if_asked, now).await?;
+        self.jobs.store.runs.complete(message.request_id, &report, only_if_asked, now).await?;
         self.reply(message, reply_to, Outcome::Ran(report)).await?;
         Ok(Disposition::Done)
     }
@@ -218,7 +218,7 @@ impl Maintenance {
     /// Runs `job` for an external trigger sent at `fired_at`, unless it had its run or must not run.
     async fn start(&self, job: Job, fired_at: Timestamp) -> Result<Disposition, MaintenanceError> {
         let (store, began) = (&self.jobs.store, self.jobs.clock.now());
-        let tick = store.tick(job, Duration::ZERO, began).await?;
+        let tick = store.schedule.tick(job, Duration::ZERO, began).await?;
         let not_run = if tick.paused_at.is_some() {
             Some("it is paused")
         } else if tick.has_run_for(fired_at) {
@@ -237,7 +237,7 @@ impl Maintenance {
         }
         crash_points::point(Point::Ran);
         // A trigger from before the run began had its run, by whatever clock.
-        store.ran_for(job, fired_at.max(began.minus(CLOCKS_DIFFER))).await?;
+        store.schedule.note_ran_for(job, fired_at.max(began.minus(CLOCKS_DIFFER))).await?;
         Ok(Disposition::Done)
     }
 

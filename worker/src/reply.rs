@@ -121,7 +121,7 @@ impl ReplySender {
             created_at: times.enqueued_at,
             deadline: times.deadline,
         };
-        match self.store.complete_request(&record).await? {
+        match self.store.requests.complete(&record).await? {
             Completion::Stored => Ok(outcome),
             Completion::EndedBefore(before) => match before.state {
                 RequestState::Ended(first) => Ok(first),

@@ -82,16 +82,16 @@ enum TickError {
 /// Sends a job that is due, unless another worker does.
 async fn tick(jobs: &Jobs, job: Job, every: Duration) -> Result<(), TickError> {
     let now = jobs.clock.now();
-    let tick = jobs.store.tick(job, Duration::ZERO, now).await?;
+    let tick = jobs.store.schedule.tick(job, Duration::ZERO, now).await?;
     let until = now.plus(TAKEN_FOR);
-    if !tick.is_free(now) || jobs.store.take_tick(job, &tick, until, now).await? == Changed::MovedOn {
+    if !tick.is_free(now) || jobs.store.schedule.take(job, &tick, until, now).await? == Changed::MovedOn {
         return Ok(());
     }
     crash_points::point(Point::TickTaken);
     let every = every * intervals_for(jobs, job).await?;
     jobs.maintenance.send(message(jobs, job, every, now).encode()).await?;
     tracing::debug!(%job, "sent");
-    jobs.store.move_tick(job, &tick, until, next_run(&tick, every, now)).await?;
+    jobs.store.schedule.move_on(job, &tick, until, next_run(&tick, every, now)).await?;
     Ok(())
 }
 
@@ -106,7 +106,7 @@ async fn intervals_for(jobs: &Jobs, job: Job) -> Result<u32, StoreError> {
     if job != Job::Census {
         return Ok(1);
     }
-    let total = jobs.store.census().await?.map_or(0, |census| census.by_status.values().sum::<u64>());
+    let total = jobs.store.census.get().await?.map_or(0, |census| census.by_status.values().sum::<u64>());
     Ok(u32::try_from(total.div_ceil(COUNTED_PER_INTERVAL)).unwrap_or(u32::MAX).max(1))
 }
 
@@ -120,7 +120,7 @@ fn next_run(tick: &Tick, every: Duration, now: Timestamp) -> Timestamp {
 pub(crate) async fn show(jobs: Jobs, stop: CancellationToken) {
     const EVERY: Duration = Duration::from_secs(15);
     loop {
-        match jobs.store.census().await {
+        match jobs.store.census.get().await {
             Ok(Some(census)) => {
                 for status in Status::ALL {
                     let count = census.by_status.get(&status).copied().unwrap_or(0);

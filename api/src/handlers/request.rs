@@ -46,7 +46,7 @@ impl Requests {
         let record = self.find(track, request).await?;
         let (id, asynchronous) = (record.request_id, record.asynchronous);
         match self.completed(record).await? {
-            RequestState::Queued => match self.store.cancel_request(id).await? {
+            RequestState::Queued => match self.store.requests.cancel(id).await? {
                 Cancellation::Cancelled => Ok(outcome::report(&RequestState::Ended(Outcome::Cancelled), id)),
                 Cancellation::TooLate if asynchronous => Err(not_cancellable("It has just ended.")),
                 Cancellation::TooLate => Err(not_cancellable("It was not sent with Prefer: respond-async.")),
@@ -61,7 +61,7 @@ impl Requests {
     async fn find(&self, track: &TrackId, request: &str) -> Result<PersistedRequest, Problem> {
         let not_found = || Problem::new(Code::RequestNotFound, "There is no such request.");
         let id = RequestId::parse(request).map_err(|_| not_found())?;
-        let record = self.store.request(id).await?.filter(|record| record.track == *track);
+        let record = self.store.requests.get(id).await?.filter(|record| record.track == *track);
         record.ok_or_else(not_found)
     }
 
@@ -75,18 +75,18 @@ impl Requests {
         let too_late = now > record.deadline.plus(CLAIM_UNDER_WAY);
         let ended = match &record.subject {
             Subject::Allocate(key) => {
-                let lease = self.store.lease(key).await?;
+                let lease = self.store.leases.get(key).await?;
                 claimed(&record, lease.as_ref())
                     .or_else(|| too_late.then(|| left(&record, lease.as_ref(), now)))
             }
             Subject::Return(sandbox_id) => {
-                let sandbox = self.store.sandbox(sandbox_id).await?;
+                let sandbox = self.store.sandboxes.get(sandbox_id).await?;
                 returned(&record, sandbox_id, sandbox.as_ref(), too_late)
             }
         };
         let Some(ended) = ended else { return Ok(RequestState::Queued) };
         let record = PersistedRequest { state: RequestState::Ended(ended), ..record };
-        match self.store.complete_request(&record).await? {
+        match self.store.requests.complete(&record).await? {
             Completion::Stored => Ok(record.state),
             Completion::EndedBefore(before) => Ok(before.state),
         }

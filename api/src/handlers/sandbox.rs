@@ -23,7 +23,7 @@ impl Sandboxes {
         sandbox: &str,
     ) -> Result<Answer, Problem> {
         let sandbox_id = SandboxId::new(sandbox)?;
-        match self.store.sandbox(&sandbox_id).await? {
+        match self.store.sandboxes.get(&sandbox_id).await? {
             Some(sandbox) => shown(&sandbox, track, id),
             None => Err(Problem::new(Code::SandboxNotFound, "There is no sandbox with this id.")),
         }

@@ -127,12 +127,12 @@ impl RequestReply {
         let mut sending = channel.requests.sending();
         let PendingRequest { text, record, .. } = pending(request, &channel.reply_to, sending.traceparent());
         // If it exists already, this is our own write, retried: the id was minted for this call.
-        let (Recorded::New | Recorded::AlreadyThere(_)) = self.store.record_request(&record).await?;
+        let (Recorded::New | Recorded::AlreadyThere(_)) = self.store.requests.record(&record).await?;
         crash_points::point(Point::Recorded);
         let Err(error) = channel.requests.send(text).await else { return Ok(Progress::StillQueued) };
         // SQS may have the message all the same. If the record is cancelled, it never claims, and a 503 is true; if a worker
         // was faster, the 202 is.
-        match self.store.cancel_request(record.request_id).await {
+        match self.store.requests.cancel(record.request_id).await {
             Ok(Cancellation::Cancelled) => Err(not_enqueued(error, &mut sending)),
             Ok(Cancellation::TooLate) => Ok(Progress::StillQueued),
             Err(not_cancelled) => Err(Problem::from(not_cancelled)),
@@ -156,7 +156,7 @@ impl RequestReply {
         record: PersistedRequest,
         times: Times,
     ) -> Result<Progress, Problem> {
-        match self.store.record_request(&record).await? {
+        match self.store.requests.record(&record).await? {
             Recorded::AlreadyThere(found) => match found.state {
                 // A worker stored the outcome after `reply_by`, before this.
                 RequestState::Ended(outcome) => return Ok(Progress::Ended(outcome)),
@@ -188,7 +188,7 @@ impl RequestReply {
         let ended = PersistedRequest { state: RequestState::Ended(outcome), ..record };
         for pause in PAUSES {
             sleep(pause).await;
-            match self.store.complete_request(&ended).await {
+            match self.store.requests.complete(&ended).await {
                 Ok(_stored_or_ended_before) => return,
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;

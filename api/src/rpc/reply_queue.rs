@@ -124,7 +124,7 @@ impl ReplyQueue {
     /// The reply queue of `id`. The instance is written under that id first, so that no queue is left unseen. May be repeated:
     /// an existing queue is used.
     async fn create(&self, urls: &QueueUrls, id: Uuid) -> Result<(ReplyQueueName, Queue), NotMade> {
-        self.store.heartbeat(&Instance::new(id, Role::Api, self.process.clock.now())).await?;
+        self.store.instances.heartbeat(&Instance::new(id, Role::Api, self.process.clock.now())).await?;
         Ok(topology::create_reply_queue(&self.process.aws, urls, id).await?)
     }
 

@@ -80,7 +80,7 @@ impl DeadLetters {
         match action {
             Action::Replay { renew_deadline } => self.replay(letter, *renew_deadline, actor).await,
             Action::Discard { why } => {
-                let discard = || self.store.discard_letter(&letter.id, &actor, why);
+                let discard = || self.store.dead_letters.discard(&letter.id, &actor, why);
                 Ok((retry_on_conflict(&self.entropy, discard).await?, false))
             }
         }
@@ -98,7 +98,8 @@ impl DeadLetters {
             None => (&letter.body, letter.summary.deadline),
         };
         let requeued = requeued(letter, body, deadline);
-        let take = || self.store.take_letter(&letter.id, &actor, actor.at.plus(HOLD), requeued.as_ref());
+        let take =
+            || self.store.dead_letters.take(&letter.id, &actor, actor.at.plus(HOLD), requeued.as_ref());
         if retry_on_conflict(&self.entropy, take).await? == Changed::MovedOn {
             return Ok((Changed::MovedOn, false));
         }
@@ -114,7 +115,8 @@ impl DeadLetters {
         crash_points::point(Point::LetterSent);
         let actor = Actor { at: self.clock.now(), ..actor };
         // If another run holds it, this one took longer than the hold: the other sends once more, which changes nothing.
-        retry_on_conflict(&self.entropy, || self.store.letter_was_sent(&letter.id, &actor)).await?;
+        retry_on_conflict(&self.entropy, || self.store.dead_letters.mark_replayed(&letter.id, &actor))
+            .await?;
         Ok((Changed::Done, renewed.is_some()))
     }
 }

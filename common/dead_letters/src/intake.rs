@@ -140,7 +140,7 @@ impl Death {
 
 /// Keeps a letter, and fails the record that waits for its message in the same write.
 pub async fn keep(store: &Store, letter: &DeadLetter) -> Result<Kept, StoreError> {
-    store.keep_letter(letter, pending_record(letter).as_ref()).await
+    store.dead_letters.record(letter, pending_record(letter).as_ref()).await
 }
 
 /// The record that waits for the message: of an asynchronous request, or of a run.

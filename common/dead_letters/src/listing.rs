@@ -108,7 +108,8 @@ impl Listing {
         while *reads > 0 && partitions.iter().any(wants) {
             for partition in partitions.iter_mut().filter(|partition| wants(partition)) {
                 *reads = reads.saturating_sub(1);
-                let mut read = store.letters(partition.shard, &partition.from, until, *page).await?;
+                let mut read =
+                    store.dead_letters.page(partition.shard, &partition.from, until, *page).await?;
                 unreadable.append(&mut read.unreadable);
                 match &read.read_to {
                     Some(to) => partition.from = behind(to),

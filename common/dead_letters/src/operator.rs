@@ -30,7 +30,7 @@ impl DeadLetters {
     ) -> Result<ReplayReport, StoreError> {
         let actor = self.actor(by);
         if !options.dry_run {
-            self.store.audit(&line(&action, &selection, options, &actor)).await?;
+            self.store.audit.record(&line(&action, &selection, options, &actor)).await?;
         }
         let (id, began) = (actor.action, actor.at);
         let run = Run::new(self, action, options, actor);
@@ -41,7 +41,7 @@ impl DeadLetters {
                 Err(error) => serde_json::json!({ "error": error.to_string() }).to_string(),
             };
             tracing::info!(action = %id, by, said, "dead letters: done");
-            self.store.audit_end(id, began, &said).await?;
+            self.store.audit.record_end(id, began, &said).await?;
         }
         ended
     }

@@ -124,7 +124,7 @@ impl<'a> Run<'a> {
         }
         while let Some(id) = held.pop() {
             let letter = loop {
-                let letter = self.letters.store.letter(&id).await?;
+                let letter = self.letters.store.dead_letters.get(&id).await?;
                 let now = self.letters.clock.now();
                 let Some(until) =
                     letter.as_ref().filter(|letter| letter.is_held(now)).and_then(|l| l.held_until)

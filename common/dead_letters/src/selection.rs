@@ -40,7 +40,7 @@ impl Selected {
             Self::Matching(listing) => listing.next().await,
             Self::These(store, ids) => {
                 while let Some(id) = ids.pop_front() {
-                    match store.letter(&id).await? {
+                    match store.dead_letters.get(&id).await? {
                         Some(letter) => return Ok(Some(letter)),
                         None => missing.push(id),
                     }

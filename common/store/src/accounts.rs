@@ -77,7 +77,7 @@ pub async fn ensure_recorded(
     entropy: &Entropy,
     now: Timestamp,
 ) -> Result<Option<Recorded>, ScanError> {
-    if store.accounts_recorded().await? {
+    if store.pool.accounts_recorded().await? {
         return Ok(None);
     }
     record_all(store, entropy, now).await.map(Some)
@@ -94,7 +94,7 @@ pub async fn record_all(store: &Store, entropy: &Entropy, now: Timestamp) -> Res
         let store = store.clone();
         move |segment, after| {
             let store = store.clone();
-            async move { store.account_page(segment, SEGMENTS, after, now).await }
+            async move { store.accounts.page(segment, SEGMENTS, after, now).await }
         }
     };
     let see = |page: AccountPage| {
@@ -123,7 +123,7 @@ pub async fn record_all(store: &Store, entropy: &Entropy, now: Timestamp) -> Res
     while let Some(done) = running.join_next().await {
         tally(done??, &mut recorded);
     }
-    store.accounts_are_recorded(now).await?;
+    store.pool.note_accounts_recorded(now).await?;
     Ok(recorded)
 }
 
@@ -154,7 +154,7 @@ async fn drop_dangling(
             continue;
         }
         let seen = holder.map(|holder| holder.version);
-        match retry_on_conflict(entropy, || store.drop_dangling(record, seen)).await? {
+        match retry_on_conflict(entropy, || store.accounts.drop_dangling(record, seen)).await? {
             Entered::Done => {
                 recorded.dropped += 1;
                 dropped.push(record.key.clone());
@@ -181,14 +181,14 @@ async fn mend(
     now: Timestamp,
 ) -> Result<Mended, StoreError> {
     let seen = Seen { id: &holder.id, version: holder.version };
-    let kept =
-        holder.expires && retry_on_conflict(entropy, || store.keep_tombstone(seen)).await? == Changed::Done;
-    match retry_on_conflict(entropy, || store.record_account(&holder.id, &holder.external_id)).await? {
+    let kept = holder.expires
+        && retry_on_conflict(entropy, || store.deletions.keep_tombstone(seen)).await? == Changed::Done;
+    match retry_on_conflict(entropy, || store.accounts.record(&holder.id, &holder.external_id)).await? {
         Entered::Done => Ok(Mended { written: true, kept, doubled: None }),
         Entered::MovedOn => Ok(Mended { written: false, kept, doubled: None }),
         Entered::AccountTaken { by } => {
             if holder.status == Status::Available && !holder.foreign {
-                retry_on_conflict(entropy, || store.missing(seen, now)).await?;
+                retry_on_conflict(entropy, || store.sandboxes.missing(seen, now)).await?;
             }
             Ok(Mended { written: false, kept, doubled: Some(Doubled { sandbox: holder.id, by }) })
         }

@@ -215,9 +215,9 @@ pub async fn adopt(
         write(store, clock, entropy, wanted, &mut report, progress.stepped).await?;
         crash_points::point(Point::Adopted);
         if report.is_complete(options.confirm) {
-            store.resume_pool_paused_by(ADOPTION).await?;
+            store.pool.resume_if_paused_by(ADOPTION).await?;
         }
-        report.paused = store.pool_status().await? != PoolStatus::Open;
+        report.paused = store.pool.status().await? != PoolStatus::Open;
     }
     Ok(report)
 }
@@ -226,7 +226,7 @@ async fn look(store: &Store, clock: &Clock, hours: LabDuration) -> Result<Look, 
     let (store, now) = (store.clone(), clock.now());
     let read = move |segment, after| {
         let store = store.clone();
-        async move { store.survey(segment, SEGMENTS, after, hours, now).await }
+        async move { store.adopt.survey(segment, SEGMENTS, after, hours, now).await }
     };
     let mut look = Look::default();
     let see = |page: Survey| {
@@ -252,15 +252,15 @@ fn changes(before: &HashMap<String, u64>, after: &HashMap<String, u64>) -> usize
 /// whether the pool is open, so one that is not seen here will see the pause.
 async fn keep_others_away(store: &Store, clock: &Clock) -> Result<(), AdoptError> {
     let now = clock.now();
-    let paused = store.pause_open_pool(ADOPTION, now).await?;
-    let instances = store.instances().await?;
+    let paused = store.pool.pause_if_open(ADOPTION, now).await?;
+    let instances = store.instances.list().await?;
     let living = instances.iter().filter(|instance| !heartbeat::is_gone(instance, now)).count();
     if living == 0 {
         return Ok(());
     }
     // The pause of a run that ended midway stays: these must not begin on what it left.
     if paused == Changed::Done {
-        store.resume_pool_paused_by(ADOPTION).await?;
+        store.pool.resume_if_paused_by(ADOPTION).await?;
     }
     Err(AdoptError::NotAlone { living })
 }
@@ -306,11 +306,11 @@ async fn patiently(
 ) -> Result<Entered, StoreError> {
     let mut pause = FIRST_PAUSE;
     for _ in 1..PATIENCE {
-        match store.adopt(sandbox, row, adoption, minted, clock.now()).await {
+        match store.adopt.row(sandbox, row, adoption, minted, clock.now()).await {
             Err(error) if error.is_retryable() => tokio::time::sleep(pause).await,
             done => return done,
         }
         pause *= 2;
     }
-    store.adopt(sandbox, row, adoption, minted, clock.now()).await
+    store.adopt.row(sandbox, row, adoption, minted, clock.now()).await
 }

@@ -38,7 +38,7 @@ pub async fn keep(
     while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
         unsaid = unsaid.and(received());
         let heartbeat = Instance { received: unsaid, ..Instance::new(id, role, clock.now()) };
-        match store.heartbeat(&heartbeat).await {
+        match store.instances.heartbeat(&heartbeat).await {
             Ok(()) => (pause, unsaid) = (EVERY, Received::default()),
             Err(error) => {
                 tracing::warn!("heartbeat write failed, repeated soon: {error}");
@@ -57,9 +57,9 @@ fn soon(pause: Duration) -> Duration {
 /// Takes a process out of the list; what cannot be taken out is swept.
 pub async fn forget(store: &Store, id: Uuid) {
     let forgotten = async {
-        let instances = store.instances().await?;
+        let instances = store.instances.list().await?;
         if let Some(instance) = instances.iter().find(|instance| instance.id == id) {
-            store.forget_instance(instance).await?;
+            store.instances.remove(instance).await?;
         }
         Ok::<_, crate::StoreError>(())
     };

@@ -154,7 +154,7 @@ pub async fn reconcile(
     listing: Option<&Listing>,
     options: Options,
 ) -> Result<Report, ReconcileError> {
-    let standing = store.pool_status().await?;
+    let standing = store.pool.status().await?;
     if options.apply && standing == PoolStatus::Open {
         return Err(ReconcileError::Open);
     }
@@ -169,7 +169,7 @@ pub async fn reconcile(
         must_cover(store, &lines).await?;
     }
     if options.apply {
-        store.begin_reconciling(now).await?;
+        store.pool.begin_reconciling(now).await?;
         crash_points::point(Point::ReconcileBegun);
         // A restored table may hold a sandbox without its account's record, or the record alone.
         record_all(store, entropy, now).await?;
@@ -195,7 +195,7 @@ pub async fn reconcile(
 }
 
 async fn must_cover(store: &Store, lines: &Lines) -> Result<(), ReconcileError> {
-    let Some(census) = store.census().await? else { return Ok(()) };
+    let Some(census) = store.census.get().await? else { return Ok(()) };
     let allocated = census.by_status.get(&Status::Allocated).copied().unwrap_or(0);
     let covered = lines.len();
     if u64::try_from(covered).unwrap_or(u64::MAX) < allocated {
@@ -206,8 +206,8 @@ async fn must_cover(store: &Store, lines: &Lines) -> Result<(), ReconcileError> 
 
 /// Binds the pool to this table; a pause of the operator's stays.
 async fn open(store: &Store) -> Result<(), ReconcileError> {
-    match store.pool_status().await? {
-        PoolStatus::RestoredCopy { of } => match store.bind_copy(&of).await? {
+    match store.pool.status().await? {
+        PoolStatus::RestoredCopy { of } => match store.pool.bind_copy(&of).await? {
             Changed::Done => Ok(()),
             Changed::MovedOn => Err(ReconcileError::NotAlone),
         },
@@ -317,7 +317,7 @@ impl Run<'_> {
                     let changed = patiently(&store, &step, hours, now).await?;
                     crash_points::point(Point::ReconcileStepped);
                     let keys: Vec<_> = step.lease_key().cloned().into_iter().collect();
-                    let read = || store.read_together(std::slice::from_ref(step.sandbox_id()), &keys, &[]);
+                    let read = || store.scans.together(std::slice::from_ref(step.sandbox_id()), &keys, &[]);
                     let page = retry_on_conflict(&entropy, read).await?;
                     Ok::<_, StoreError>((at, step, changed, page))
                 });
@@ -342,11 +342,11 @@ async fn patiently(
 ) -> Result<Changed, StoreError> {
     let mut pause = FIRST_PAUSE;
     for _ in 1..PATIENCE {
-        match store.reconcile_step(step, hours, now).await {
+        match store.reconcile.step(step, hours, now).await {
             Err(error) if error.is_retryable() => tokio::time::sleep(pause).await,
             other => return other,
         }
         pause *= 2;
     }
-    store.reconcile_step(step, hours, now).await
+    store.reconcile.step(step, hours, now).await
 }

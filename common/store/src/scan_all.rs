@@ -34,7 +34,7 @@ pub async fn scan(store: &Store, see: impl FnMut(ScanPage) -> bool) -> Result<()
     let store = store.clone();
     let read = move |segment, after| {
         let store = store.clone();
-        async move { store.scan(segment, SEGMENTS, after).await }
+        async move { store.scans.page(segment, SEGMENTS, after).await }
     };
     every_page(read, |page| page.next.clone(), see).await
 }

@@ -49,7 +49,7 @@ pub struct Report {
 /// When the table does not answer, or a suspect keeps changing.
 pub async fn verify(store: &Store) -> Result<Report, ScanError> {
     let mut inventory = Inventory::default();
-    let recorded = store.accounts_recorded().await?;
+    let recorded = store.pool.accounts_recorded().await?;
     if recorded {
         inventory.expect_account_records();
     }
@@ -102,7 +102,7 @@ async fn is_confirmed(store: &Store, suspect: &Suspect, recorded: bool) -> Resul
         return Ok(true);
     }
     for _ in 0..TRIES {
-        match store.read_together(&suspect.sandboxes, &suspect.leases, &suspect.accounts).await {
+        match store.scans.together(&suspect.sandboxes, &suspect.leases, &suspect.accounts).await {
             Ok(page) => {
                 let mut now = Inventory::default();
                 if recorded {

@@ -95,7 +95,7 @@ impl Context {
 
     /// Refuses settings with which the table's data was not written. What else is wrong with the table, the command tells.
     async fn check_settings(&self) -> anyhow::Result<()> {
-        let check = self.store.check_settings(&self.config.prefix);
+        let check = self.store.pool.check_settings(&self.config.prefix);
         match tokio::time::timeout(BINDING_ANSWERS_WITHIN, check).await {
             Ok(Err(SettingsError::Setting(error))) => Err(error.into()),
             Ok(Ok(()) | Err(SettingsError::Store(_))) | Err(_) => Ok(()),
@@ -124,7 +124,10 @@ impl Context {
     pub(crate) async fn audit(&self, act: Act, target: &str, count: Option<u64>) -> anyhow::Result<()> {
         let (at, id) = (self.now().await?, self.entropy.uuid());
         let (who, target) = (OPERATOR.to_owned(), target.to_owned());
-        self.store.audit(&AuditLine { at, id, who, act, target, why: None, count, ended: None }).await?;
+        self.store
+            .audit
+            .record(&AuditLine { at, id, who, act, target, why: None, count, ended: None })
+            .await?;
         Ok(())
     }
 }

@@ -29,7 +29,7 @@ async fn violations(place: &Place) -> Vec<&'static str> {
 
 /// The account's record: its holder, and whether it is retired.
 async fn record(place: &Place, external_id: &ExternalId) -> Option<(String, bool)> {
-    let page = place.store.scan(0, 1, None).await.expect("read");
+    let page = place.store.scans.page(0, 1, None).await.expect("read");
     let key = AccountKey::of(external_id);
     let record = page.accounts.into_iter().find(|record| record.key == key)?;
     Some((record.holder.to_string(), record.retired))
@@ -44,17 +44,18 @@ async fn remove(place: &Place, key: &str) {
 /// A tombstone of sandbox 0, whose account is that of [`UUID`].
 async fn tombstone(place: &Place) -> broker_store::Record {
     let (store, now) = (&place.store, place.clock.now());
-    let Inserted::New(version) = store.insert(&of(0, external(UUID)), now).await.expect("asked") else {
+    let Inserted::New(version) = store.sandboxes.insert(&of(0, external(UUID)), now).await.expect("asked")
+    else {
         panic!("it is new");
     };
     let free = Candidate { version, ..candidate(&of(0, external(UUID))) };
     let (free, allocation) = place.hold(free).await;
     let end = broker_domain::LeaseEnd::by_broker(broker_domain::EndReason::Released, now);
-    store.end(&free.sandbox_id, &allocation, &end).await.expect("ended");
+    store.leases.end(&free.sandbox_id, &allocation, &end).await.expect("ended");
     let seen = Seen { id: &free.sandbox_id, version: version + 2 };
-    let buried = store.write_tombstone(seen, Status::PendingDeletion, &external(UUID), now).await;
+    let buried = store.deletions.write_tombstone(seen, Status::PendingDeletion, &external(UUID), now).await;
     assert_eq!(buried.expect("asked"), Changed::Done);
-    store.record(&free.sandbox_id).await.expect("read").expect("there")
+    store.sandboxes.record(&free.sandbox_id).await.expect("read").expect("there")
 }
 
 #[tokio::test]
@@ -62,15 +63,15 @@ async fn an_account_enters_the_pool_once_however_it_is_written_and_labelled() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     ensure_recorded(store, &place.entropy, now).await.expect("recorded");
-    assert!(matches!(store.insert(&of(0, external(UUID)), now).await, Ok(Inserted::New(_))));
+    assert!(matches!(store.sandboxes.insert(&of(0, external(UUID)), now).await, Ok(Inserted::New(_))));
     let by = sandbox(0).id;
     for spelled in [UUID.to_owned(), UUID.to_uppercase(), UUID.replace('-', "")] {
-        let told = store.insert(&of(1, external(&spelled)), now).await.expect("asked");
+        let told = store.sandboxes.insert(&of(1, external(&spelled)), now).await.expect("asked");
         assert_eq!(told, Inserted::AccountTaken { by: by.clone() }, "{spelled}");
-        let told = store.seed(&of(1, external(&spelled)), now).await.expect("asked");
+        let told = store.sandboxes.seed(&of(1, external(&spelled)), now).await.expect("asked");
         assert_eq!(told, Entered::AccountTaken { by: by.clone() }, "{spelled}");
     }
-    assert_eq!(store.record(&sandbox(1).id).await.expect("read"), None);
+    assert_eq!(store.sandboxes.record(&sandbox(1).id).await.expect("read"), None);
     assert_eq!(violations(&place).await, Vec::<&str>::new());
 }
 
@@ -82,7 +83,7 @@ async fn many_who_insert_one_account_at_a_time_make_one_sandbox() {
         let store = place.another_store();
         async move {
             loop {
-                match store.insert(&of(number, external(UUID)), now).await {
+                match store.sandboxes.insert(&of(number, external(UUID)), now).await {
                     Err(error) if error.is_retryable() => tokio::task::yield_now().await,
                     told => return told.expect("asked"),
                 }
@@ -96,7 +97,7 @@ async fn many_who_insert_one_account_at_a_time_make_one_sandbox() {
 }
 
 async fn store_size(place: &Place) -> u64 {
-    place.store.count_all().await.expect("counted").values().sum()
+    place.store.sandboxes.count().await.expect("counted").values().sum()
 }
 
 #[tokio::test]
@@ -108,9 +109,9 @@ async fn a_refresh_takes_the_new_account_and_gives_the_old_one_back() {
     let (was, is) = (sandbox(0).external_id, external(UUID));
     let from = Unused { status: Status::Available, version: 1, external_id: &was };
     let of_another = of(0, sandbox(1).external_id);
-    let told = store.found(from, &of_another, now).await.expect("asked");
+    let told = store.sandboxes.found(from, &of_another, now).await.expect("asked");
     assert_eq!(told, Entered::AccountTaken { by: sandbox(1).id }, "ids that change places are left alone");
-    assert_eq!(store.found(from, &of(0, is.clone()), now).await.expect("asked"), Entered::Done);
+    assert_eq!(store.sandboxes.found(from, &of(0, is.clone()), now).await.expect("asked"), Entered::Done);
     assert_eq!(record(&place, &was).await, None, "nobody used it");
     assert_eq!(record(&place, &is).await, Some((sandbox(0).id.to_string(), false)));
     assert_eq!(violations(&place).await, Vec::<&str>::new());
@@ -123,19 +124,19 @@ async fn what_was_handed_out_keeps_its_account_for_good() {
     let grave = tombstone(&place).await;
     let (store, now) = (&place.store, place.clock.now());
     let taken = Inserted::AccountTaken { by: sandbox(0).id };
-    assert_eq!(store.insert(&of(1, external(UUID)), now).await.expect("asked"), taken);
+    assert_eq!(store.sandboxes.insert(&of(1, external(UUID)), now).await.expect("asked"), taken);
     // Another resource under the old id: what was handed out is remembered all the same.
     let later = now.plus(Duration::from_secs(60));
     let spelled_otherwise = of(0, external(&UUID.to_uppercase()));
-    let told = store.insert_over_tombstone(&spelled_otherwise, &grave, later, later).await;
+    let told = store.sandboxes.insert_over_tombstone(&spelled_otherwise, &grave, later, later).await;
     assert_eq!(told.expect("asked"), Entered::MovedOn, "the same account");
-    let told = store.insert_over_tombstone(&of(0, external("2")), &grave, later, later).await;
+    let told = store.sandboxes.insert_over_tombstone(&of(0, external("2")), &grave, later, later).await;
     assert_eq!(told.expect("asked"), Entered::Done);
     assert_eq!(record(&place, &external(UUID)).await, Some((sandbox(0).id.to_string(), true)));
-    assert_eq!(store.insert(&of(1, external(UUID)), later).await.expect("asked"), taken);
-    let fresh = store.record(&sandbox(0).id).await.expect("read").expect("there").sandbox;
+    assert_eq!(store.sandboxes.insert(&of(1, external(UUID)), later).await.expect("asked"), taken);
+    let fresh = store.sandboxes.record(&sandbox(0).id).await.expect("read").expect("there").sandbox;
     let from = Unused { status: Status::Available, version: fresh.version, external_id: &fresh.external_id };
-    let told = store.found(from, &of(0, external(UUID)), later).await.expect("asked");
+    let told = store.sandboxes.found(from, &of(0, external(UUID)), later).await.expect("asked");
     assert_eq!(told, Entered::AccountTaken { by: sandbox(0).id }, "nor does its own sandbox get it back");
     assert_eq!(violations(&place).await, Vec::<&str>::new());
 }
@@ -146,11 +147,12 @@ async fn a_tombstone_that_is_listed_under_another_account_is_deleted_as_that_one
     ensure_recorded(&place.store, &place.entropy, place.clock.now()).await.expect("recorded");
     let grave = tombstone(&place).await;
     let (store, now, version) = (&place.store, place.clock.now(), grave.sandbox.version);
-    store.insert(&sandbox(5), now).await.expect("inserted");
+    store.sandboxes.insert(&sandbox(5), now).await.expect("inserted");
     let of_another = of(0, sandbox(5).external_id);
-    let told = store.revive_deletion(version, &external(UUID), &of_another, now).await.expect("asked");
+    let told =
+        store.sandboxes.revive_deletion(version, &external(UUID), &of_another, now).await.expect("asked");
     assert_eq!(told, Entered::AccountTaken { by: sandbox(5).id });
-    let told = store.revive_deletion(version, &external(UUID), &of(0, external("2")), now).await;
+    let told = store.sandboxes.revive_deletion(version, &external(UUID), &of(0, external("2")), now).await;
     assert_eq!(told.expect("asked"), Entered::Done);
     assert_eq!(record(&place, &external(UUID)).await, Some((sandbox(0).id.to_string(), true)));
     assert_eq!(record(&place, &external("2")).await, Some((sandbox(0).id.to_string(), false)));
@@ -162,14 +164,16 @@ async fn what_nobody_used_gives_its_account_back_and_repeats_no_version() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     ensure_recorded(store, &place.entropy, now).await.expect("recorded");
-    let Inserted::New(version) = store.insert(&sandbox(0), now).await.expect("asked") else { panic!() };
+    let Inserted::New(version) = store.sandboxes.insert(&sandbox(0), now).await.expect("asked") else {
+        panic!()
+    };
     let id: SandboxId = sandbox(0).id;
-    assert_eq!(store.missing(Seen { id: &id, version }, now).await.expect("asked"), Changed::Done);
+    assert_eq!(store.sandboxes.missing(Seen { id: &id, version }, now).await.expect("asked"), Changed::Done);
     let stale = Candidate { version: version + 1, ..candidate(&sandbox(0)) };
-    assert_eq!(store.remove_stale(&stale).await.expect("asked"), Changed::Done);
+    assert_eq!(store.sandboxes.remove_stale(&stale).await.expect("asked"), Changed::Done);
     assert_eq!(record(&place, &sandbox(0).external_id).await, None);
     let later = now.plus(Duration::from_secs(24 * 3_600));
-    let told = store.insert(&of(1, sandbox(0).external_id), later).await.expect("asked");
+    let told = store.sandboxes.insert(&of(1, sandbox(0).external_id), later).await.expect("asked");
     assert_eq!(told, Inserted::New(later.as_ms()), "under another label, and at another version");
     assert!(later.as_ms() > version + 1);
 }
@@ -179,27 +183,27 @@ async fn a_table_of_an_older_version_gets_its_records_before_anything_enters() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let grave = tombstone(&place).await;
-    place.store.seed(&sandbox(7), now).await.expect("seeded");
+    place.store.sandboxes.seed(&sandbox(7), now).await.expect("seeded");
     for external_id in [&grave.sandbox.external_id, &sandbox(7).external_id] {
         remove(&place, &format!("EXT#{external_id}")).await;
     }
     assert!(violations(&place).await.is_empty(), "an older table is none the worse");
     // An older version let the same account in twice.
-    store.seed(&of(8, external(UUID)), now).await.expect("seeded");
+    store.sandboxes.seed(&of(8, external(UUID)), now).await.expect("seeded");
     remove(&place, &format!("EXT#{}", grave.sandbox.external_id)).await;
     assert_eq!(violations(&place).await, ["account_twice", "reoffered"]);
     let recorded = record_all(store, &place.entropy, now).await.expect("recorded");
     let doubled = vec![Doubled { sandbox: sandbox(8).id, by: sandbox(0).id }];
     assert_eq!(recorded, Recorded { written: 2, dropped: 0, kept: 0, doubled });
-    let withdrawn = store.record(&sandbox(8).id).await.expect("read").expect("there").sandbox;
+    let withdrawn = store.sandboxes.record(&sandbox(8).id).await.expect("read").expect("there").sandbox;
     assert_eq!(withdrawn.status, Status::Stale, "the used one has the account");
     assert_eq!(ensure_recorded(store, &place.entropy, now).await.expect("asked"), None, "once is enough");
     let from = Unused { status: Status::Stale, version: withdrawn.version, external_id: &external(UUID) };
-    let told = store.found(from, &of(8, external(UUID)), now).await.expect("asked");
+    let told = store.sandboxes.found(from, &of(8, external(UUID)), now).await.expect("asked");
     assert_eq!(told, Entered::AccountTaken { by: sandbox(0).id }, "sync does not bring it back");
     let stale = Candidate { version: withdrawn.version, ..candidate(&of(8, external(UUID))) };
     assert_eq!(
-        store.remove_stale(&stale).await.expect("asked"),
+        store.sandboxes.remove_stale(&stale).await.expect("asked"),
         Changed::Done,
         "and it is removed in the end"
     );

@@ -31,6 +31,7 @@ async fn put_foreign(place: &Place, updated_at: u64) {
 async fn survey(place: &Place) -> Survey {
     place
         .store
+        .adopt
         .survey(0, 1, None, broker_domain::LabDuration::nearest(4), place.clock.now())
         .await
         .expect("read")
@@ -42,7 +43,7 @@ async fn adopt(place: &Place, survey: Survey) -> Entered {
     let now = place.clock.now();
     let minted =
         Minted { allocation_id: place.entropy.allocation_id(), request_id: place.entropy.request_id(now) };
-    place.store.adopt(&sandbox, &row, &adoption, minted, now).await.expect("the table answers")
+    place.store.adopt.row(&sandbox, &row, &adoption, minted, now).await.expect("the table answers")
 }
 
 #[tokio::test]
@@ -59,11 +60,15 @@ async fn a_row_is_taken_over_as_it_was_read_or_not_at_all() {
     assert_eq!(adopt(&place, again).await, Entered::Done);
     let after = survey(&place).await;
     assert_eq!((after.foreign.len(), after.ours, after.held.len()), (0, 1, 1));
-    let page = place.store.scan(0, 1, None).await.expect("read");
+    let page = place.store.scans.page(0, 1, None).await.expect("read");
     let (sandbox, lease) = (&page.sandboxes[0], &page.leases[0]);
     assert_eq!((sandbox.status, sandbox.version), (Status::Allocated, 1));
     assert_eq!(sandbox.allocation.as_ref().map(|allocation| allocation.id), Some(lease.allocation_id));
-    let listed = place.store.listed(Status::Allocated, place.store.shard_of(&sandbox.id), None).await;
+    let listed = place
+        .store
+        .sandboxes
+        .listed(Status::Allocated, place.store.sandboxes.shard_of(&sandbox.id), None)
+        .await;
     assert_eq!(listed.expect("listed").candidates.len(), 1);
 }
 
@@ -75,14 +80,14 @@ async fn an_owner_who_got_a_lease_meanwhile_keeps_that_one() {
     let free = place.seed(1).await.remove(0);
     let ask = place.ask("student-1");
     assert!(matches!(place.claim(&ask, &free).await, ClaimOutcome::Created(_)));
-    let lease = place.store.lease(&ask.lease_key).await.expect("read");
+    let lease = place.store.leases.get(&ask.lease_key).await.expect("read");
     assert_eq!(adopt(&place, before).await, Entered::MovedOn);
-    assert_eq!(place.store.lease(&ask.lease_key).await.expect("read"), lease);
+    assert_eq!(place.store.leases.get(&ask.lease_key).await.expect("read"), lease);
     assert_eq!(survey(&place).await.foreign.len(), 1, "nor is the row touched");
 
-    let sandbox = place.store.sandbox(&free.sandbox_id).await.expect("read").expect("there");
+    let sandbox = place.store.sandboxes.get(&free.sandbox_id).await.expect("read").expect("there");
     let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now());
-    place.store.end(&sandbox.id, &sandbox.allocation.expect("allocated"), &end).await.expect("ended");
+    place.store.leases.end(&sandbox.id, &sandbox.allocation.expect("allocated"), &end).await.expect("ended");
     let again = survey(&place).await;
     assert_eq!(adopt(&place, again).await, Entered::Done, "an ended lease stands in nobody's way");
 }

@@ -14,8 +14,8 @@ async fn a_claim_changes_lease_and_sandbox_together() {
     let free = place.seed(1).await.remove(0);
     let ask = place.ask("student-1");
     let ClaimOutcome::Created(grant) = place.claim(&ask, &free).await else { panic!("not created") };
-    let sandbox = place.store.sandbox(&free.sandbox_id).await.expect("read").expect("there");
-    let lease = place.store.lease(&ask.lease_key).await.expect("read").expect("there");
+    let sandbox = place.store.sandboxes.get(&free.sandbox_id).await.expect("read").expect("there");
+    let lease = place.store.leases.get(&ask.lease_key).await.expect("read").expect("there");
     assert_eq!((sandbox.status, sandbox.version), (Status::Allocated, 2));
     assert_eq!(sandbox.allocation.expect("allocated").id, lease.allocation_id);
     assert_eq!((lease.grant, lease.request_id, lease.end), (grant, ask.request_id, None));
@@ -30,8 +30,8 @@ async fn a_key_that_holds_one_is_told_its_lease_and_takes_nothing() {
     let ClaimOutcome::LeaseStands(lease) = place.claim(&place.ask("student-1"), &free[1]).await else {
         panic!("the lease is not told");
     };
-    assert_eq!(Some(*lease), place.store.lease(&first.lease_key).await.expect("read"));
-    let other = place.store.sandbox(&free[1].sandbox_id).await.expect("read").expect("there");
+    assert_eq!(Some(*lease), place.store.leases.get(&first.lease_key).await.expect("read"));
+    let other = place.store.sandboxes.get(&free[1].sandbox_id).await.expect("read").expect("there");
     assert_eq!((other.status, other.version), (Status::Available, 1));
 }
 
@@ -42,7 +42,7 @@ async fn a_candidate_that_is_taken_is_lost_and_leaves_no_lease() {
     place.claim(&place.ask("student-1"), &free).await;
     let second = place.ask("student-2");
     assert_eq!(place.claim(&second, &free).await, ClaimOutcome::LostCandidate);
-    assert_eq!(place.store.lease(&second.lease_key).await.expect("read"), None);
+    assert_eq!(place.store.leases.get(&second.lease_key).await.expect("read"), None);
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn of_sixteen_keys_one_gets_the_sandbox() {
         let (allocation_id, now) = (place.entropy.allocation_id(), place.clock.now());
         async move {
             let claim = broker_store::Claim { request: &ask, candidate: &free, allocation_id, now };
-            store.claim(&claim).await
+            store.leases.claim(&claim).await
         }
     });
     let told = together(claims.collect::<Vec<_>>()).await;
@@ -93,13 +93,13 @@ async fn of_eight_sandboxes_one_key_gets_one() {
         let (allocation_id, now) = (place.entropy.allocation_id(), place.clock.now());
         async move {
             let claim = broker_store::Claim { request: &ask, candidate: &free, allocation_id, now };
-            store.claim(&claim).await
+            store.leases.claim(&claim).await
         }
     });
     let told = together(claims.collect::<Vec<_>>()).await;
     let created = told.iter().filter(|told| matches!(told, Ok(ClaimOutcome::Created(_)))).count();
     assert_eq!(created, 1, "{told:?}");
-    let allocated = place.store.count_all().await.expect("counted")[&Status::Allocated];
+    let allocated = place.store.sandboxes.count().await.expect("counted")[&Status::Allocated];
     assert_eq!(allocated, 1);
 }
 
@@ -116,14 +116,14 @@ async fn claims_that_share_a_call_are_answered_each_on_its_own() {
         let (allocation_id, now) = (place.entropy.allocation_id(), place.clock.now());
         async move {
             let claim = broker_store::Claim { request: &ask, candidate: &free, allocation_id, now };
-            store.claim(&claim).await.expect("the table answers")
+            store.leases.claim(&claim).await.expect("the table answers")
         }
     });
     let told = together(claims.collect::<Vec<_>>()).await;
     assert!(told[..27].iter().all(|told| matches!(told, ClaimOutcome::Created(_))), "{told:?}");
     assert_eq!(told[27], ClaimOutcome::LostCandidate);
     assert!(matches!(told[28], ClaimOutcome::LeaseStands(_)), "{told:?}");
-    assert_eq!(place.store.count_all().await.expect("counted")[&Status::Allocated], 28);
+    assert_eq!(place.store.sandboxes.count().await.expect("counted")[&Status::Allocated], 28);
 }
 
 /// The record of a request without a waiting caller.
@@ -145,12 +145,12 @@ async fn an_asynchronous_claim_stores_its_outcome_in_the_same_write() {
     let place = Place::with_table().await;
     let free = place.seed(1).await.remove(0);
     let ask = broker_domain::AllocateRequest { asynchronous: true, ..place.ask("student-1") };
-    assert_eq!(place.store.record_request(&record(&ask)).await.expect("recorded"), Recorded::New);
+    assert_eq!(place.store.requests.record(&record(&ask)).await.expect("recorded"), Recorded::New);
     let ClaimOutcome::Created(grant) = place.claim(&ask, &free).await else { panic!("not created") };
-    let ended = place.store.request(ask.request_id).await.expect("read").expect("there");
+    let ended = place.store.requests.get(ask.request_id).await.expect("read").expect("there");
     assert_eq!(ended.state, RequestState::Ended(Outcome::Created(grant)));
     assert_eq!(ended.message, None, "its message is not sent again");
-    assert_eq!(place.store.cancel_request(ask.request_id).await.expect("asked"), Cancellation::TooLate);
+    assert_eq!(place.store.requests.cancel(ask.request_id).await.expect("asked"), Cancellation::TooLate);
 }
 
 #[tokio::test]
@@ -160,11 +160,11 @@ async fn a_cancelled_request_claims_nothing() {
     let ask = broker_domain::AllocateRequest { asynchronous: true, ..place.ask("student-1") };
     // Without a record, too: the update makes none.
     assert_eq!(place.claim(&ask, &free).await, ClaimOutcome::RequestEnded);
-    assert_eq!(place.store.request(ask.request_id).await.expect("read"), None);
-    place.store.record_request(&record(&ask)).await.expect("recorded");
-    assert_eq!(place.store.cancel_request(ask.request_id).await.expect("asked"), Cancellation::Cancelled);
+    assert_eq!(place.store.requests.get(ask.request_id).await.expect("read"), None);
+    place.store.requests.record(&record(&ask)).await.expect("recorded");
+    assert_eq!(place.store.requests.cancel(ask.request_id).await.expect("asked"), Cancellation::Cancelled);
     assert_eq!(place.claim(&ask, &free).await, ClaimOutcome::RequestEnded);
-    assert_eq!(place.store.count_all().await.expect("counted")[&Status::Available], 1);
+    assert_eq!(place.store.sandboxes.count().await.expect("counted")[&Status::Available], 1);
 }
 
 #[tokio::test]
@@ -173,10 +173,11 @@ async fn after_an_end_only_what_was_asked_later_claims() {
     let free = place.seed(2).await;
     let first = place.ask("student-1");
     place.claim(&first, &free[0]).await;
-    let allocation = place.store.sandbox(&free[0].sandbox_id).await.expect("read").and_then(|s| s.allocation);
+    let allocation =
+        place.store.sandboxes.get(&free[0].sandbox_id).await.expect("read").and_then(|s| s.allocation);
     let now = place.clock.now();
     let end = LeaseEnd::by_request(EndReason::Returned, now, now);
-    let ended = place.store.end(&free[0].sandbox_id, &allocation.expect("allocated"), &end).await;
+    let ended = place.store.leases.end(&free[0].sandbox_id, &allocation.expect("allocated"), &end).await;
     assert_eq!(ended.expect("ended"), EndOutcome::Ended);
 
     // The same request again, and one from before the fence: to the millisecond.

@@ -9,12 +9,12 @@ use crate::place::{Place, candidate, sandbox};
 async fn each_write(place: &Place, seen: Seen<'_>, now: Timestamp) -> [Result<Changed, StoreError>; 6] {
     let store = &place.store;
     [
-        store.postpone(seen, now, now).await,
-        store.attempt_failed(seen, 1, "no", now, now).await,
-        store.give_up(seen, 5, "no", now, now).await,
-        store.retry_deletion(seen, now).await,
-        store.write_tombstone(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await,
-        store.missing(seen, now).await,
+        store.deletions.postpone(seen, now, now).await,
+        store.deletions.attempt_failed(seen, 1, "no", now, now).await,
+        store.deletions.give_up(seen, 5, "no", now, now).await,
+        store.deletions.retry(seen, now).await,
+        store.deletions.write_tombstone(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await,
+        store.sandboxes.missing(seen, now).await,
     ]
 }
 
@@ -28,24 +28,24 @@ async fn no_write_makes_an_item() {
     }
     let (nowhere, external_id) = (candidate(&sandbox(7)), sandbox(7).external_id);
     let from = Unused { status: Status::Stale, version: 1, external_id: &external_id };
-    let found = place.store.found(from, &sandbox(7), place.clock.now()).await;
+    let found = place.store.sandboxes.found(from, &sandbox(7), place.clock.now()).await;
     assert_eq!(found.expect("asked"), Entered::MovedOn);
-    assert_eq!(place.store.remove_stale(&nowhere).await.expect("asked"), Changed::MovedOn);
-    assert_eq!(place.store.count_all().await.expect("counted").values().sum::<u64>(), 0);
+    assert_eq!(place.store.sandboxes.remove_stale(&nowhere).await.expect("asked"), Changed::MovedOn);
+    assert_eq!(place.store.sandboxes.count().await.expect("counted").values().sum::<u64>(), 0);
 }
 
 #[tokio::test]
 async fn a_write_at_another_version_changes_nothing() {
     let place = Place::with_table().await;
     let free = place.seed(1).await.remove(0);
-    let before = place.store.record(&free.sandbox_id).await.expect("read");
+    let before = place.store.sandboxes.record(&free.sandbox_id).await.expect("read");
     let seen = Seen { id: &free.sandbox_id, version: 9 };
     for told in each_write(&place, seen, place.clock.now()).await {
         assert_eq!(told.expect("asked"), Changed::MovedOn);
     }
     let older = Candidate { version: 9, ..free.clone() };
-    assert_eq!(place.store.remove_unused_seed(&older).await.expect("asked"), Changed::MovedOn);
-    assert_eq!(place.store.record(&free.sandbox_id).await.expect("read"), before);
+    assert_eq!(place.store.sandboxes.remove_unused_seed(&older).await.expect("asked"), Changed::MovedOn);
+    assert_eq!(place.store.sandboxes.record(&free.sandbox_id).await.expect("read"), before);
 }
 
 #[tokio::test]
@@ -53,11 +53,12 @@ async fn an_insert_finds_what_stands_there() {
     let place = Place::with_table().await;
     let now = place.clock.now();
     let version = now.as_ms();
-    assert_eq!(place.store.insert(&sandbox(0), now).await.expect("asked"), Inserted::New(version));
-    let Inserted::Stands(stands) = place.store.insert(&sandbox(0), now).await.expect("asked") else {
+    assert_eq!(place.store.sandboxes.insert(&sandbox(0), now).await.expect("asked"), Inserted::New(version));
+    let Inserted::Stands(stands) = place.store.sandboxes.insert(&sandbox(0), now).await.expect("asked")
+    else {
         panic!("inserted twice");
     };
-    let record = place.store.record(&sandbox(0).id).await.expect("read").expect("there");
+    let record = place.store.sandboxes.record(&sandbox(0).id).await.expect("read").expect("there");
     assert_eq!(*stands, record, "all of it came with the failure");
 }
 
@@ -66,10 +67,10 @@ async fn a_seed_leaves_alone_what_is_there() {
     let place = Place::with_table().await;
     let free = place.seed(1).await.remove(0);
     place.claim(&place.ask("student-1"), &free).await;
-    let stands = place.store.record(&free.sandbox_id).await.expect("read");
-    let again = place.store.seed(&sandbox(0), place.clock.now()).await.expect("seeded");
+    let stands = place.store.sandboxes.record(&free.sandbox_id).await.expect("read");
+    let again = place.store.sandboxes.seed(&sandbox(0), place.clock.now()).await.expect("seeded");
     assert_eq!(again, Entered::MovedOn);
-    assert_eq!(place.store.record(&free.sandbox_id).await.expect("read"), stands);
+    assert_eq!(place.store.sandboxes.record(&free.sandbox_id).await.expect("read"), stands);
 }
 
 #[tokio::test]
@@ -81,14 +82,14 @@ async fn a_seed_takes_away_only_what_nobody_used() {
     for (candidate, expected) in
         [(&used, Changed::MovedOn), (unused, Changed::Done), (unused, Changed::MovedOn)]
     {
-        let told = place.store.remove_unused_seed(candidate).await.expect("asked");
+        let told = place.store.sandboxes.remove_unused_seed(candidate).await.expect("asked");
         assert_eq!(told, expected, "{candidate:?}");
     }
-    assert_eq!(place.store.record(&free[1].sandbox_id).await.expect("read"), None);
-    assert!(place.store.record(&free[0].sandbox_id).await.expect("read").is_some());
+    assert_eq!(place.store.sandboxes.record(&free[1].sandbox_id).await.expect("read"), None);
+    assert!(place.store.sandboxes.record(&free[0].sandbox_id).await.expect("read").is_some());
     // Nor what no seed put in.
-    place.store.insert(&sandbox(7), Timestamp::from_ms(1)).await.expect("inserted");
-    let told = place.store.remove_unused_seed(&candidate(&sandbox(7))).await.expect("asked");
+    place.store.sandboxes.insert(&sandbox(7), Timestamp::from_ms(1)).await.expect("inserted");
+    let told = place.store.sandboxes.remove_unused_seed(&candidate(&sandbox(7))).await.expect("asked");
     assert_eq!(told, Changed::MovedOn);
 }
 
@@ -98,24 +99,33 @@ async fn a_deletion_goes_its_way_from_failure_to_tombstone_and_back() {
     let free = place.seed(1).await.remove(0);
     let (id, store, now) = (&free.sandbox_id, &place.store, place.clock.now());
     place.claim(&place.ask("student-1"), &free).await;
-    let allocation = store.sandbox(id).await.expect("read").and_then(|sandbox| sandbox.allocation);
+    let allocation = store.sandboxes.get(id).await.expect("read").and_then(|sandbox| sandbox.allocation);
     let reason = broker_domain::EndReason::Returned;
     let end = broker_domain::LeaseEnd::by_request(reason, now, now);
-    store.end(id, &allocation.expect("allocated"), &end).await.expect("ended");
+    store.leases.end(id, &allocation.expect("allocated"), &end).await.expect("ended");
 
     let at = |version| Seen { id, version };
-    assert_eq!(store.attempt_failed(at(3), 1, "away", now, now).await.expect("asked"), Changed::Done);
-    assert_eq!(store.give_up(at(4), 5, "gone for good", now, now).await.expect("asked"), Changed::Done);
-    let given_up = store.record(id).await.expect("read").expect("there");
+    assert_eq!(
+        store.deletions.attempt_failed(at(3), 1, "away", now, now).await.expect("asked"),
+        Changed::Done
+    );
+    assert_eq!(
+        store.deletions.give_up(at(4), 5, "gone for good", now, now).await.expect("asked"),
+        Changed::Done
+    );
+    let given_up = store.sandboxes.record(id).await.expect("read").expect("there");
     assert_eq!((given_up.sandbox.status, given_up.attempts), (Status::DeletionFailed, 5));
     assert_eq!(given_up.deletion_error.as_deref(), Some("gone for good"));
-    assert_eq!(store.retry_deletion(at(5), now).await.expect("asked"), Changed::Done);
+    assert_eq!(store.deletions.retry(at(5), now).await.expect("asked"), Changed::Done);
     let external_id = &free.external_id;
-    let buried =
-        store.write_tombstone(at(6), Status::PendingDeletion, external_id, now).await.expect("asked");
+    let buried = store
+        .deletions
+        .write_tombstone(at(6), Status::PendingDeletion, external_id, now)
+        .await
+        .expect("asked");
     assert_eq!(buried, Changed::Done);
 
-    let tombstone = store.record(id).await.expect("read").expect("a tombstone");
+    let tombstone = store.sandboxes.record(id).await.expect("read").expect("a tombstone");
     assert_eq!((tombstone.sandbox.status, tombstone.sandbox.version), (Status::Deleted, 7));
     assert!(tombstone.deleted_at.is_some() && tombstone.due.is_none());
     // The same resource, or one that is older than the grave, does not come back; another one does.
@@ -132,10 +142,10 @@ async fn a_deletion_goes_its_way_from_failure_to_tombstone_and_back() {
         (&another, now, Entered::MovedOn),
         (&another, later, Entered::Done),
     ] {
-        let told = store.insert_over_tombstone(listed, &tombstone, created_at, later).await;
+        let told = store.sandboxes.insert_over_tombstone(listed, &tombstone, created_at, later).await;
         assert_eq!(told.expect("asked"), expected, "{listed:?} of {created_at}");
     }
-    let fresh = store.record(id).await.expect("read").expect("there");
+    let fresh = store.sandboxes.record(id).await.expect("read").expect("there");
     assert_eq!((fresh.sandbox.status, fresh.sandbox.version), (Status::Available, later.as_ms()));
     assert_eq!(fresh.sandbox.allocation, None);
 }

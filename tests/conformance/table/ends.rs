@@ -18,13 +18,13 @@ async fn an_end_ends_both_and_only_once() {
     let (sandbox, allocation) = place.held().await;
     let end = LeaseEnd::by_broker(EndReason::Expired, place.clock.now());
     for expected in [EndOutcome::Ended, EndOutcome::MovedOn] {
-        let told = place.store.end(&sandbox.sandbox_id, &allocation, &end).await.expect("asked");
+        let told = place.store.leases.end(&sandbox.sandbox_id, &allocation, &end).await.expect("asked");
         assert_eq!(told, expected);
     }
-    let record = place.store.record(&sandbox.sandbox_id).await.expect("read").expect("there");
+    let record = place.store.sandboxes.record(&sandbox.sandbox_id).await.expect("read").expect("there");
     assert_eq!((record.sandbox.status, record.sandbox.version), (Status::PendingDeletion, 3));
     assert_eq!(record.sandbox.end_reason, Some(EndReason::Expired));
-    let lease = place.store.lease(&allocation.lease_key).await.expect("read").expect("kept");
+    let lease = place.store.leases.get(&allocation.lease_key).await.expect("read").expect("kept");
     assert_eq!(lease.end, Some(end));
 }
 
@@ -34,13 +34,16 @@ async fn another_allocation_ends_nothing() {
     let (sandbox, allocation) = place.held().await;
     let other = Allocation { id: place.entropy.allocation_id(), ..allocation.clone() };
     let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now());
-    let told = place.store.end(&sandbox.sandbox_id, &other, &end).await.expect("asked");
+    let told = place.store.leases.end(&sandbox.sandbox_id, &other, &end).await.expect("asked");
     assert_eq!(told, EndOutcome::MovedOn);
-    assert!(place.store.lease(&allocation.lease_key).await.expect("read").expect("there").end.is_none());
+    assert!(place.store.leases.get(&allocation.lease_key).await.expect("read").expect("there").end.is_none());
     // Nor does the end of a sandbox that is not there make one.
     let nowhere = SandboxId::new("nowhere").expect("a valid id");
-    assert_eq!(place.store.end(&nowhere, &allocation, &end).await.expect("asked"), EndOutcome::MovedOn);
-    assert_eq!(place.store.sandbox(&nowhere).await.expect("read"), None);
+    assert_eq!(
+        place.store.leases.end(&nowhere, &allocation, &end).await.expect("asked"),
+        EndOutcome::MovedOn
+    );
+    assert_eq!(place.store.sandboxes.get(&nowhere).await.expect("read"), None);
 }
 
 #[tokio::test]
@@ -53,7 +56,7 @@ async fn an_owner_gives_back_what_he_holds_by_that_key_and_nothing_else() {
     let key = allocation.lease_key.clone();
     let end = LeaseEnd::by_request(EndReason::Returned, now, now);
     let give_back = async |sandbox: &SandboxId, key: &LeaseKey, claimed_by| {
-        place.store.return_sandbox(sandbox, key, claimed_by, &end).await.expect("asked")
+        place.store.leases.return_sandbox(sandbox, key, claimed_by, &end).await.expect("asked")
     };
     let another = |track: &str, key: &str| LeaseKey {
         track: TrackId::new(track).expect("valid"),
@@ -71,14 +74,14 @@ async fn an_owner_gives_back_what_he_holds_by_that_key_and_nothing_else() {
     }
     place.claim(&place.ask("student-2"), &other).await;
     assert_eq!(give_back(&other.sandbox_id, &key, now).await, EndOutcome::MovedOn, "it is student-2's");
-    let lease = place.store.lease(&key).await.expect("read").expect("there");
+    let lease = place.store.leases.get(&key).await.expect("read").expect("there");
     assert_eq!((lease.end, lease.grant.sandbox_id), (None, sandbox.sandbox_id.clone()));
 
     assert_eq!(give_back(&sandbox.sandbox_id, &key, now).await, EndOutcome::Ended);
     assert_eq!(give_back(&sandbox.sandbox_id, &key, now).await, EndOutcome::MovedOn, "it is ended");
-    let record = place.store.record(&sandbox.sandbox_id).await.expect("read").expect("there");
+    let record = place.store.sandboxes.record(&sandbox.sandbox_id).await.expect("read").expect("there");
     assert_eq!(record.sandbox.status, Status::PendingDeletion);
-    let lease = place.store.lease(&key).await.expect("read").expect("kept");
+    let lease = place.store.leases.get(&key).await.expect("read").expect("kept");
     assert_eq!(lease.end, Some(end.clone()));
 }
 
@@ -88,17 +91,17 @@ async fn a_longer_lease_is_longer_on_both() {
     let (sandbox, allocation) = place.held().await;
     let until = allocation.expires_at.plus(Duration::from_secs(7_200));
     let now = place.clock.now();
-    let told = place.store.extend(&sandbox.sandbox_id, &allocation, until, now).await.expect("asked");
+    let told = place.store.leases.extend(&sandbox.sandbox_id, &allocation, until, now).await.expect("asked");
     assert_eq!(told, Changed::Done);
-    let lease = place.store.lease(&allocation.lease_key).await.expect("read").expect("there");
-    let record = place.store.record(&sandbox.sandbox_id).await.expect("read").expect("there");
+    let lease = place.store.leases.get(&allocation.lease_key).await.expect("read").expect("there");
+    let record = place.store.sandboxes.record(&sandbox.sandbox_id).await.expect("read").expect("there");
     assert_eq!((lease.grant.expires_at, record.due), (until, Some(until)));
     // A write with another allocation extends nothing.
     let other = Allocation { id: place.entropy.allocation_id(), ..allocation.clone() };
     let later = until.plus(Duration::from_secs(3_600));
-    let told = place.store.extend(&sandbox.sandbox_id, &other, later, now).await.expect("asked");
+    let told = place.store.leases.extend(&sandbox.sandbox_id, &other, later, now).await.expect("asked");
     assert_eq!(told, Changed::MovedOn);
-    let lease = place.store.lease(&allocation.lease_key).await.expect("read").expect("there");
+    let lease = place.store.leases.get(&allocation.lease_key).await.expect("read").expect("there");
     assert_eq!(lease.grant.expires_at, until);
 }
 
@@ -110,18 +113,18 @@ async fn a_lease_that_was_given_longer_does_not_expire_and_a_second_extension_is
     let end = LeaseEnd::by_broker(EndReason::Expired, now);
     let expires_at = allocation.expires_at;
     let a_second = Duration::from_secs(1);
-    let early = store.expire(id, &allocation, expires_at.minus(a_second), &end).await.expect("asked");
+    let early = store.leases.expire(id, &allocation, expires_at.minus(a_second), &end).await.expect("asked");
     assert_eq!(early, EndOutcome::MovedOn, "it is not over");
     let longer = expires_at.plus(Duration::from_secs(8 * 3_600));
-    assert_eq!(store.extend(id, &allocation, longer, now).await.expect("asked"), Changed::Done);
-    let unseen = store.expire(id, &allocation, expires_at, &end).await.expect("asked");
+    assert_eq!(store.leases.extend(id, &allocation, longer, now).await.expect("asked"), Changed::Done);
+    let unseen = store.leases.expire(id, &allocation, expires_at, &end).await.expect("asked");
     assert_eq!(unseen, EndOutcome::MovedOn, "decided before it was given longer");
-    let again = store.extend(id, &allocation, longer, now).await.expect("asked");
+    let again = store.leases.extend(id, &allocation, longer, now).await.expect("asked");
     assert_eq!(again, Changed::MovedOn, "added to an end that is no more");
     let other = Allocation { id: place.entropy.allocation_id(), ..allocation.clone() };
-    assert_eq!(store.expire(id, &other, longer, &end).await.expect("asked"), EndOutcome::MovedOn);
+    assert_eq!(store.leases.expire(id, &other, longer, &end).await.expect("asked"), EndOutcome::MovedOn);
     for expected in [EndOutcome::Ended, EndOutcome::MovedOn] {
-        assert_eq!(store.expire(id, &allocation, longer, &end).await.expect("asked"), expected);
+        assert_eq!(store.leases.expire(id, &allocation, longer, &end).await.expect("asked"), expected);
     }
 }
 
@@ -132,7 +135,7 @@ async fn another_sandbox_takes_the_place_of_one_whose_time_is_over_in_one_write_
     let (next, lost) = (free.remove(1), free.remove(1));
     let (old, allocation) = place.hold(free.remove(0)).await;
     let (store, over) = (&place.store, allocation.expires_at);
-    let lease = store.lease(&allocation.lease_key).await.expect("read").expect("there");
+    let lease = store.leases.get(&allocation.lease_key).await.expect("read").expect("there");
     let request = place.ask("student-1");
     let end = LeaseEnd::by_request(EndReason::Expired, over, over);
     let claim = |candidate| Claim {
@@ -141,27 +144,27 @@ async fn another_sandbox_takes_the_place_of_one_whose_time_is_over_in_one_write_
         allocation_id: place.entropy.allocation_id(),
         now: over,
     };
-    let status = async |id: &SandboxId| store.sandbox(id).await.expect("read").expect("there").status;
+    let status = async |id: &SandboxId| store.sandboxes.get(id).await.expect("read").expect("there").status;
 
-    let early = store.replace(&claim(&next), &lease, over.minus(Duration::from_secs(1)), &end).await;
+    let early = store.leases.replace(&claim(&next), &lease, over.minus(Duration::from_secs(1)), &end).await;
     assert!(matches!(early, Ok(ClaimOutcome::LeaseStands(_))), "{early:?}");
     let gone = Candidate { version: lost.version + 1, ..lost };
-    let lost = store.replace(&claim(&gone), &lease, over, &end).await.expect("asked");
+    let lost = store.leases.replace(&claim(&gone), &lease, over, &end).await.expect("asked");
     assert_eq!(lost, ClaimOutcome::LostCandidate);
     assert_eq!(status(&old.sandbox_id).await, Status::Allocated, "he keeps it as long as there is no other");
     let other = Lease { allocation_id: place.entropy.allocation_id(), ..lease.clone() };
-    let stands = store.replace(&claim(&next), &other, over, &end).await;
+    let stands = store.leases.replace(&claim(&next), &other, over, &end).await;
     assert!(matches!(stands, Ok(ClaimOutcome::LeaseStands(_))), "{stands:?}");
     assert_eq!(status(&next.sandbox_id).await, Status::Available);
 
-    let claimed = store.replace(&claim(&next), &lease, over, &end).await.expect("asked");
+    let claimed = store.leases.replace(&claim(&next), &lease, over, &end).await.expect("asked");
     let ClaimOutcome::Created(grant) = claimed else { panic!("{claimed:?}") };
     assert_eq!(grant.sandbox_id, next.sandbox_id);
     assert_eq!(
         (status(&old.sandbox_id).await, status(&next.sandbox_id).await),
         (Status::PendingDeletion, Status::Allocated)
     );
-    let lease = store.lease(&allocation.lease_key).await.expect("read").expect("there");
+    let lease = store.leases.get(&allocation.lease_key).await.expect("read").expect("there");
     assert_eq!((lease.end, lease.grant), (None, grant));
 }
 

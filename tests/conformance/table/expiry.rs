@@ -29,14 +29,17 @@ async fn a_lease_and_its_sandbox_may_only_leave_once_they_ended() {
     let (store, now) = (&place.store, place.clock.now());
     place.claim(&place.ask("student-1"), &free).await;
     assert_eq!((ttl(&place, "LEASE#").await, ttl(&place, "SBX#").await), (None, None), "live");
-    let sandbox = store.sandbox(&free.sandbox_id).await.expect("read").expect("there");
+    let sandbox = store.sandboxes.get(&free.sandbox_id).await.expect("read").expect("there");
     let end = LeaseEnd::by_broker(EndReason::Expired, now);
-    store.end(&sandbox.id, &sandbox.allocation.expect("allocated"), &end).await.expect("ended");
+    store.leases.end(&sandbox.id, &sandbox.allocation.expect("allocated"), &end).await.expect("ended");
     let kept = Some(now.plus(DAY * 30).as_secs());
     assert_eq!((ttl(&place, "LEASE#").await, ttl(&place, "SBX#").await), (kept, None), "not deleted yet");
     let seen = Seen { id: &sandbox.id, version: 3 };
-    let buried =
-        store.write_tombstone(seen, Status::PendingDeletion, &sandbox.external_id, now).await.expect("asked");
+    let buried = store
+        .deletions
+        .write_tombstone(seen, Status::PendingDeletion, &sandbox.external_id, now)
+        .await
+        .expect("asked");
     assert_eq!((buried, ttl(&place, "SBX#").await), (Changed::Done, None), "its account may come back");
 }
 
@@ -46,17 +49,17 @@ async fn each_record_is_kept_as_long_as_somebody_may_ask_for_it() {
     let (store, now) = (&place.store, place.clock.now());
     let id = place.entropy.request_id(now);
     let request = PersistedRequest { deadline: now.plus(DAY), ..queued(&place, "student-1") };
-    store.record_request(&request).await.expect("recorded");
+    store.requests.record(&request).await.expect("recorded");
     assert_eq!(ttl(&place, "REQ#").await, Some(now.plus(DAY * 31).as_secs()), "30 days after its deadline");
 
-    store.record_run(id, "census", now).await.expect("recorded");
+    store.runs.record(id, "census", now).await.expect("recorded");
     assert_eq!(ttl(&place, "RUN#").await, Some(now.plus(DAY * 7).as_secs()));
-    store.complete_run(id, &JobReport::new(&Task::Census), true, now.plus(DAY)).await.expect("told");
+    store.runs.complete(id, &JobReport::new(&Task::Census), true, now.plus(DAY)).await.expect("told");
     assert_eq!(ttl(&place, "RUN#").await, Some(now.plus(DAY * 8).as_secs()));
 
-    store.heartbeat(&Instance::new(place.entropy.uuid(), Role::Worker, now)).await.expect("said");
+    store.instances.heartbeat(&Instance::new(place.entropy.uuid(), Role::Worker, now)).await.expect("said");
     assert_eq!(ttl(&place, "INSTANCE").await, Some(now.plus(DAY).as_secs()));
-    store.tick(Job::Census, Duration::ZERO, now).await.expect("made");
+    store.schedule.tick(Job::Census, Duration::ZERO, now).await.expect("made");
     assert_eq!(ttl(&place, "TICK#").await, None);
 }
 
@@ -67,14 +70,14 @@ async fn a_letter_stays_until_it_is_done_with_and_longer_than_its_dead_message()
     let actor = Actor { action: place.entropy.uuid(), by: "cli".to_owned(), at: now };
     let (discarded, replayed) = (letter("m-1", now), letter("m-2", now.plus(DAY)));
     for letter in [&discarded, &replayed] {
-        store.keep_letter(letter, None).await.expect("kept");
+        store.dead_letters.record(letter, None).await.expect("kept");
     }
     assert_eq!(ttl(&place, discarded.id.as_str()).await, None);
-    store.discard_letter(&discarded.id, &actor, "a test").await.expect("discarded");
+    store.dead_letters.discard(&discarded.id, &actor, "a test").await.expect("discarded");
     assert_eq!(ttl(&place, discarded.id.as_str()).await, Some(now.plus(DAY * 15).as_secs()));
-    store.take_letter(&replayed.id, &actor, now.plus(DAY), None).await.expect("taken");
+    store.dead_letters.take(&replayed.id, &actor, now.plus(DAY), None).await.expect("taken");
     assert_eq!(ttl(&place, replayed.id.as_str()).await, None, "somebody may die over it");
-    store.letter_was_sent(&replayed.id, &actor).await.expect("sent");
+    store.dead_letters.mark_replayed(&replayed.id, &actor).await.expect("sent");
     assert_eq!(ttl(&place, replayed.id.as_str()).await, Some(now.plus(DAY * 15).as_secs()));
 }
 
@@ -93,16 +96,16 @@ async fn an_act_is_told_whole_for_four_hundred_days_and_ends_once() {
         ended: None,
     };
     for _ in 0..2 {
-        store.audit(&line).await.expect("written, or its own");
+        store.audit.record(&line).await.expect("written, or its own");
     }
     assert_eq!(ttl(&place, "AUDIT#").await, Some(now.plus(DAY * 400).as_secs()));
     for (how, expected) in [("3 sent", Changed::Done), ("4 sent", Changed::MovedOn)] {
-        assert_eq!(store.audit_end(line.id, line.at, how).await.expect("asked"), expected);
+        assert_eq!(store.audit.record_end(line.id, line.at, how).await.expect("asked"), expected);
     }
-    let stranger = store.audit_end(place.entropy.uuid(), line.at, "none").await.expect("asked");
+    let stranger = store.audit.record_end(place.entropy.uuid(), line.at, "none").await.expect("asked");
     assert_eq!(stranger, Changed::MovedOn, "no line comes out of nothing");
-    let (lines, next) = store.audit_of_day(now, None).await.expect("read");
+    let (lines, next) = store.audit.of_day(now, None).await.expect("read");
     assert_eq!(lines, [AuditLine { ended: Some("3 sent".to_owned()), ..line }]);
     assert!(next.is_none());
-    assert!(store.audit_of_day(now.plus(DAY), None).await.expect("read").0.is_empty(), "another day");
+    assert!(store.audit.of_day(now.plus(DAY), None).await.expect("read").0.is_empty(), "another day");
 }

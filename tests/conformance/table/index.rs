@@ -20,7 +20,7 @@ fn ids(candidates: &[Candidate]) -> BTreeSet<SandboxId> {
 async fn shard(place: &Place, shard: u8, prefix: Option<&NamePrefix>, limit: u16) -> Vec<Candidate> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
-        let page = place.store.available(shard, prefix, after, limit).await.expect("listed");
+        let page = place.store.sandboxes.available(shard, prefix, after, limit).await.expect("listed");
         assert!(page.candidates.len() <= usize::from(limit));
         all.extend(page.candidates);
         match page.next {
@@ -34,7 +34,7 @@ async fn shard(place: &Place, shard: u8, prefix: Option<&NamePrefix>, limit: u16
 async fn sweep(place: &Place, prefix: Option<&NamePrefix>, limit: u16) -> Vec<Candidate> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
-        let page = place.store.sweep(prefix, after, limit).await.expect("listed");
+        let page = place.store.sandboxes.sweep(prefix, after, limit).await.expect("listed");
         all.extend(page.candidates);
         match page.next {
             Some(next) => after = Some(next),
@@ -51,7 +51,7 @@ async fn pages_of_a_shard_come_by_name_and_miss_and_repeat_nothing() {
     for number in 0..SHARDS {
         let page = shard(&place, number, None, 3).await;
         assert!(page.is_sorted_by_key(|candidate| candidate.name.clone()), "{page:?}");
-        assert!(page.iter().all(|candidate| place.store.shard_of(&candidate.sandbox_id) == number));
+        assert!(page.iter().all(|candidate| place.store.sandboxes.shard_of(&candidate.sandbox_id) == number));
         listed.extend(page);
     }
     listed.sort_by(|a, b| a.sandbox_id.cmp(&b.sandbox_id));
@@ -94,15 +94,16 @@ async fn what_is_claimed_ended_or_buried_leaves_its_place_in_the_index() {
     assert_eq!(ids(&allocated), ids(&free[..1]));
     assert_eq!(allocated[0].version, 2);
 
-    let sandbox = place.store.sandbox(&free[0].sandbox_id).await.expect("read").expect("there");
+    let sandbox = place.store.sandboxes.get(&free[0].sandbox_id).await.expect("read").expect("there");
     let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now());
-    place.store.end(&sandbox.id, &sandbox.allocation.expect("allocated"), &end).await.expect("ended");
+    place.store.leases.end(&sandbox.id, &sandbox.allocation.expect("allocated"), &end).await.expect("ended");
     assert_eq!(listed(&place, Status::Allocated).await, []);
     assert_eq!(listed(&place, Status::PendingDeletion).await[0].version, 3);
 
     let seen = Seen { id: &sandbox.id, version: 3 };
     let now = place.clock.now();
-    let buried = place.store.write_tombstone(seen, Status::PendingDeletion, &sandbox.external_id, now).await;
+    let buried =
+        place.store.deletions.write_tombstone(seen, Status::PendingDeletion, &sandbox.external_id, now).await;
     assert_eq!(buried.expect("buried"), Changed::Done);
     for status in Status::ALL {
         assert!(!ids(&listed(&place, status).await).contains(&sandbox.id), "{status}");
@@ -112,7 +113,7 @@ async fn what_is_claimed_ended_or_buried_leaves_its_place_in_the_index() {
 async fn listed(place: &Place, status: Status) -> Vec<Candidate> {
     let mut all = Vec::new();
     for shard in 0..SHARDS {
-        all.extend(place.store.listed(status, shard, None).await.expect("listed").candidates);
+        all.extend(place.store.sandboxes.listed(status, shard, None).await.expect("listed").candidates);
     }
     all
 }
@@ -126,11 +127,12 @@ async fn what_is_due_is_listed_by_its_time_and_nothing_else_is() {
     for (number, candidate) in free.iter().enumerate() {
         let since = now.plus(hour * u32::try_from(number).expect("few"));
         let seen = Seen { id: &candidate.sandbox_id, version: 1 };
-        assert_eq!(place.store.missing(seen, since).await.expect("asked"), Changed::Done);
+        assert_eq!(place.store.sandboxes.missing(seen, since).await.expect("asked"), Changed::Done);
     }
     let mut due = Vec::new();
     for shard in 0..SHARDS {
-        let page = place.store.due(Status::Stale, shard, now.plus(hour * 4), None).await.expect("listed");
+        let page =
+            place.store.sandboxes.due(Status::Stale, shard, now.plus(hour * 4), None).await.expect("listed");
         assert!(page.candidates.is_sorted_by_key(|candidate| candidate.sandbox_id.clone()), "by time");
         due.extend(page.candidates);
     }

@@ -43,7 +43,7 @@ fn asked(place: &Place) -> PersistedRequest {
 /// A letter, and the record of the asynchronous request that it is of.
 async fn of_a_request(place: &Place) -> (DeadLetter, PersistedRequest) {
     let record = asked(place);
-    place.store.record_request(&record).await.expect("recorded");
+    place.store.requests.record(&record).await.expect("recorded");
     (letter("m-1", place.clock.now()), record)
 }
 
@@ -59,16 +59,16 @@ async fn a_letter_is_kept_once_and_fails_the_request_that_waits() {
     let (letter, record) = of_a_request(&place).await;
     let bereaved = PendingRecord::Request(record.request_id);
     for expected in [Kept::New, Kept::Before] {
-        assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), expected);
+        assert_eq!(store.dead_letters.record(&letter, Some(&bereaved)).await.expect("asked"), expected);
     }
-    assert_eq!(store.letter(&letter.id).await.expect("read"), Some(letter.clone()));
+    assert_eq!(store.dead_letters.get(&letter.id).await.expect("read"), Some(letter.clone()));
     let outcome = Outcome::DeadLettered { reason: "malformed".to_owned() };
-    let failed = store.request(record.request_id).await.expect("read").expect("there");
+    let failed = store.requests.get(record.request_id).await.expect("read").expect("there");
     assert_eq!((failed.state, failed.message), (RequestState::Ended(outcome), None));
     // Of a request that ended before, only the letter is new.
     let late = self::letter("m-2", now);
-    assert_eq!(store.keep_letter(&late, Some(&bereaved)).await.expect("asked"), Kept::New);
-    assert_eq!(store.keep_letter(&late, None).await.expect("asked"), Kept::Before);
+    assert_eq!(store.dead_letters.record(&late, Some(&bereaved)).await.expect("asked"), Kept::New);
+    assert_eq!(store.dead_letters.record(&late, None).await.expect("asked"), Kept::Before);
 }
 
 #[tokio::test]
@@ -76,24 +76,28 @@ async fn a_run_is_told_that_it_died_and_waits_again_for_its_replay() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let (id, letter) = (place.entropy.request_id(now), letter("m-1", now));
-    store.record_run(id, "census", now).await.expect("recorded");
+    store.runs.record(id, "census", now).await.expect("recorded");
     let died = JobReport { failed: 1, ..JobReport::new(&Task::Census) };
-    let told = store.keep_letter(&letter, Some(&PendingRecord::Run(id, died.clone()))).await.expect("asked");
+    let told =
+        store.dead_letters.record(&letter, Some(&PendingRecord::Run(id, died.clone()))).await.expect("asked");
     assert_eq!(told, Kept::New);
-    assert_eq!(store.run(id).await.expect("read").expect("there").report, Some(died));
+    assert_eq!(store.runs.get(id).await.expect("read").expect("there").report, Some(died));
     let until = now.plus(Duration::from_secs(60));
-    let taken = store.take_letter(&letter.id, &actor(&place, now), until, Some(&Requeued::Run(id))).await;
+    let taken =
+        store.dead_letters.take(&letter.id, &actor(&place, now), until, Some(&Requeued::Run(id))).await;
     assert_eq!(taken.expect("asked"), Changed::Done);
-    assert_eq!(store.run(id).await.expect("read").expect("there").report, None);
+    assert_eq!(store.runs.get(id).await.expect("read").expect("there").report, None);
     // A real outcome stays, whatever dead letter comes later.
     let report = JobReport { changed: 3, ..JobReport::new(&Task::Census) };
-    assert_eq!(store.complete_run(id, &report, true, now).await.expect("asked"), Changed::Done);
+    assert_eq!(store.runs.complete(id, &report, true, now).await.expect("asked"), Changed::Done);
     let again = self::letter("m-2", now);
-    let told = store.keep_letter(&again, Some(&PendingRecord::Run(id, JobReport::new(&Task::Census)))).await;
+    let told =
+        store.dead_letters.record(&again, Some(&PendingRecord::Run(id, JobReport::new(&Task::Census)))).await;
     assert_eq!(told.expect("asked"), Kept::New);
-    let taken = store.take_letter(&again.id, &actor(&place, now), until, Some(&Requeued::Run(id))).await;
+    let taken =
+        store.dead_letters.take(&again.id, &actor(&place, now), until, Some(&Requeued::Run(id))).await;
     assert_eq!(taken.expect("asked"), Changed::Done);
-    assert_eq!(store.run(id).await.expect("read").expect("there").report, Some(report));
+    assert_eq!(store.runs.get(id).await.expect("read").expect("there").report, Some(report));
 }
 
 #[tokio::test]
@@ -101,36 +105,40 @@ async fn a_replay_holds_its_letter_until_it_is_over_and_queues_the_request_again
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let (letter, record) = of_a_request(&place).await;
-    store.keep_letter(&letter, Some(&PendingRecord::Request(record.request_id))).await.expect("kept");
+    store.dead_letters.record(&letter, Some(&PendingRecord::Request(record.request_id))).await.expect("kept");
 
     let (first, until) = (actor(&place, now), now.plus(Duration::from_secs(60)));
     let deadline = now.plus(Duration::from_secs(900));
     let reopened = reopened(&record, deadline);
-    let taken = store.take_letter(&letter.id, &first, until, Some(&reopened)).await.expect("asked");
+    let taken = store.dead_letters.take(&letter.id, &first, until, Some(&reopened)).await.expect("asked");
     assert_eq!(taken, Changed::Done);
-    let queued = store.request(record.request_id).await.expect("read").expect("there");
+    let queued = store.requests.get(record.request_id).await.expect("read").expect("there");
     assert_eq!((queued.state, queued.deadline), (RequestState::Queued, deadline));
     assert_eq!(queued.message.as_deref(), Some("again"));
-    let held = store.letter(&letter.id).await.expect("read").expect("there");
+    let held = store.dead_letters.get(&letter.id).await.expect("read").expect("there");
     assert_eq!((held.state, held.held_until), (DeadLetterState::Replaying, Some(until)));
     assert_eq!(held.touched.map(|touched| (touched.at, touched.by)), Some((now, "cli".to_owned())));
 
     let (second, later) = (actor(&place, now), actor(&place, until));
     let take = async |actor: &Actor| {
-        store.take_letter(&letter.id, actor, until.plus(Duration::from_secs(60)), None).await.expect("asked")
+        store
+            .dead_letters
+            .take(&letter.id, actor, until.plus(Duration::from_secs(60)), None)
+            .await
+            .expect("asked")
     };
     assert_eq!(take(&second).await, Changed::MovedOn, "it is held");
-    let discarded = store.discard_letter(&letter.id, &second, "unwanted").await.expect("asked");
+    let discarded = store.dead_letters.discard(&letter.id, &second, "unwanted").await.expect("asked");
     assert_eq!(discarded, Changed::MovedOn, "nobody discards what is being replayed");
     assert_eq!(take(&later).await, Changed::Done, "whoever held it died");
-    assert_eq!(store.letter_was_sent(&letter.id, &first).await.expect("asked"), Changed::MovedOn);
-    assert_eq!(store.letter_was_sent(&letter.id, &later).await.expect("asked"), Changed::Done);
+    assert_eq!(store.dead_letters.mark_replayed(&letter.id, &first).await.expect("asked"), Changed::MovedOn);
+    assert_eq!(store.dead_letters.mark_replayed(&letter.id, &later).await.expect("asked"), Changed::Done);
     assert_eq!(
         take(&actor(&place, until.plus(Duration::from_secs(900)))).await,
         Changed::MovedOn,
         "sent is sent"
     );
-    let sent = store.letter(&letter.id).await.expect("read").expect("there");
+    let sent = store.dead_letters.get(&letter.id).await.expect("read").expect("there");
     assert_eq!((sent.state, sent.held_until), (DeadLetterState::Replayed, None));
 }
 
@@ -141,13 +149,13 @@ async fn a_dead_message_that_comes_again_fails_nothing_that_was_replayed_meanwhi
     let (store, now) = (&place.store, place.clock.now());
     let (letter, record) = of_a_request(&place).await;
     let bereaved = PendingRecord::Request(record.request_id);
-    store.keep_letter(&letter, Some(&bereaved)).await.expect("kept");
+    store.dead_letters.record(&letter, Some(&bereaved)).await.expect("kept");
     let deadline = now.plus(Duration::from_secs(900));
     let reopened = reopened(&record, deadline);
     let by = actor(&place, now);
-    store.take_letter(&letter.id, &by, deadline, Some(&reopened)).await.expect("taken");
-    assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), Kept::Before);
-    let waits = store.request(record.request_id).await.expect("read").expect("there");
+    store.dead_letters.take(&letter.id, &by, deadline, Some(&reopened)).await.expect("taken");
+    assert_eq!(store.dead_letters.record(&letter, Some(&bereaved)).await.expect("asked"), Kept::Before);
+    let waits = store.requests.get(record.request_id).await.expect("read").expect("there");
     assert_eq!(waits.state, RequestState::Queued);
 }
 
@@ -165,7 +173,7 @@ async fn a_letter_that_the_table_refuses_costs_its_neighbours_nothing() {
     });
     let kept = letters.map(|letter| {
         let store = place.store.clone();
-        async move { store.keep_letter(&letter, None).await }
+        async move { store.dead_letters.record(&letter, None).await }
     });
     for (number, kept) in together(kept.collect::<Vec<_>>()).await.into_iter().enumerate() {
         match number {
@@ -182,25 +190,25 @@ async fn a_letter_and_its_replay_touch_nothing_but_what_waited_for_the_message()
     let (store, now) = (&place.store, place.clock.now());
     let (cancelled, waited_for) = (asked(&place), queued(&place, "student-2"));
     for record in [&cancelled, &waited_for] {
-        store.record_request(record).await.expect("recorded");
+        store.requests.record(record).await.expect("recorded");
     }
-    store.cancel_request(cancelled.request_id).await.expect("cancelled");
+    store.requests.cancel(cancelled.request_id).await.expect("cancelled");
     let deadline = now.plus(Duration::from_secs(900));
     for (number, record) in [&cancelled, &waited_for].into_iter().enumerate() {
-        let before = store.request(record.request_id).await.expect("read");
+        let before = store.requests.get(record.request_id).await.expect("read");
         let letter = letter(&format!("m-{number}"), now);
         let bereaved = PendingRecord::Request(record.request_id);
-        assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), Kept::New);
-        assert_eq!(store.request(record.request_id).await.expect("read"), before);
+        assert_eq!(store.dead_letters.record(&letter, Some(&bereaved)).await.expect("asked"), Kept::New);
+        assert_eq!(store.requests.get(record.request_id).await.expect("read"), before);
         let reopened = reopened(record, deadline);
-        let taken = store.take_letter(&letter.id, &actor(&place, now), deadline, Some(&reopened)).await;
+        let taken = store.dead_letters.take(&letter.id, &actor(&place, now), deadline, Some(&reopened)).await;
         assert_eq!(taken.expect("asked"), Changed::Done);
-        assert_eq!(store.request(record.request_id).await.expect("read"), before);
+        assert_eq!(store.requests.get(record.request_id).await.expect("read"), before);
     }
     let (nobodys, letter) = (place.entropy.request_id(now), letter("m-2", now));
     let bereaved = PendingRecord::Run(nobodys, JobReport::new(&Task::Census));
-    assert_eq!(store.keep_letter(&letter, Some(&bereaved)).await.expect("asked"), Kept::New);
-    assert_eq!(store.run(nobodys).await.expect("read"), None, "no record comes out of nothing");
+    assert_eq!(store.dead_letters.record(&letter, Some(&bereaved)).await.expect("asked"), Kept::New);
+    assert_eq!(store.runs.get(nobodys).await.expect("read"), None, "no record comes out of nothing");
 }
 
 #[tokio::test]
@@ -208,14 +216,14 @@ async fn a_replay_that_died_is_begun_anew_with_what_it_sends() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let (letter, record) = of_a_request(&place).await;
-    store.keep_letter(&letter, Some(&PendingRecord::Request(record.request_id))).await.expect("kept");
+    store.dead_letters.record(&letter, Some(&PendingRecord::Request(record.request_id))).await.expect("kept");
     for (at, message) in [(now, "first"), (now.plus(Duration::from_secs(60)), "second")] {
         let until = at.plus(Duration::from_secs(60));
         let reopened =
             Requeued::Request { id: record.request_id, message: message.to_owned(), deadline: until };
-        let taken = store.take_letter(&letter.id, &actor(&place, at), until, Some(&reopened)).await;
+        let taken = store.dead_letters.take(&letter.id, &actor(&place, at), until, Some(&reopened)).await;
         assert_eq!(taken.expect("asked"), Changed::Done);
-        let queued = store.request(record.request_id).await.expect("read").expect("there");
+        let queued = store.requests.get(record.request_id).await.expect("read").expect("there");
         assert_eq!((queued.message.as_deref(), queued.deadline), (Some(message), until));
     }
 }
@@ -227,18 +235,21 @@ async fn a_discarded_letter_says_why_and_stays_so() {
     let letter = letter("m-1", now);
     let by = actor(&place, now);
     assert_eq!(
-        store.discard_letter(&letter.id, &by, "none").await.expect("asked"),
+        store.dead_letters.discard(&letter.id, &by, "none").await.expect("asked"),
         Changed::MovedOn,
         "no such letter"
     );
-    store.keep_letter(&letter, None).await.expect("kept");
+    store.dead_letters.record(&letter, None).await.expect("kept");
     for expected in [Changed::Done, Changed::MovedOn] {
-        assert_eq!(store.discard_letter(&letter.id, &by, "sent by a test").await.expect("asked"), expected);
+        assert_eq!(
+            store.dead_letters.discard(&letter.id, &by, "sent by a test").await.expect("asked"),
+            expected
+        );
     }
-    let discarded = store.letter(&letter.id).await.expect("read").expect("there");
+    let discarded = store.dead_letters.get(&letter.id).await.expect("read").expect("there");
     assert_eq!(discarded.state, DeadLetterState::Discarded);
     assert_eq!(discarded.touched.and_then(|touched| touched.why).as_deref(), Some("sent by a test"));
-    let taken = store.take_letter(&letter.id, &by, now, None).await.expect("asked");
+    let taken = store.dead_letters.take(&letter.id, &by, now, None).await.expect("asked");
     assert_eq!(taken, Changed::MovedOn);
 }
 
@@ -249,7 +260,7 @@ async fn letters_of_a_time_are_read_page_by_page_in_their_order() {
     let mut kept: Vec<_> =
         (0..40_u64).map(|n| letter(&format!("m-{n}"), now.plus(Duration::from_secs(n)))).collect();
     for letter in &kept {
-        store.keep_letter(letter, None).await.expect("kept");
+        store.dead_letters.record(letter, None).await.expect("kept");
     }
     let shard = kept[0].id.shard();
     kept.retain(|letter| letter.id.shard() == shard);
@@ -257,7 +268,7 @@ async fn letters_of_a_time_are_read_page_by_page_in_their_order() {
     let (mut read, mut from) = (Vec::new(), DeadLetterId::time(now));
     let until = kept.last().map(|letter| letter.id.to_string()).expect("the first is of it");
     loop {
-        let page = store.letters(shard, &from, &until, Some(1)).await.expect("read");
+        let page = store.dead_letters.page(shard, &from, &until, Some(1)).await.expect("read");
         assert_eq!(page.unreadable, Vec::<String>::new());
         read.extend(page.letters);
         match page.read_to {
@@ -267,7 +278,8 @@ async fn letters_of_a_time_are_read_page_by_page_in_their_order() {
     }
     assert_eq!(read, kept);
     let none = store
-        .letters(shard, &DeadLetterId::time(Timestamp::from_ms(1)), &DeadLetterId::time(now), None)
+        .dead_letters
+        .page(shard, &DeadLetterId::time(Timestamp::from_ms(1)), &DeadLetterId::time(now), None)
         .await;
     assert!(none.expect("read").letters.is_empty(), "of another time");
 }
@@ -288,16 +300,16 @@ async fn a_letter_of_a_return_ends_its_record_also_before_it_is_written_and_a_re
         subject: Subject::Return(request.sandbox_id.clone()),
         ..queued(&place, request.track.as_str())
     };
-    store.record_request(&record(&recorded)).await.expect("recorded");
+    store.requests.record(&record(&recorded)).await.expect("recorded");
     let ended = PersistedRequest { state: RequestState::Ended(Outcome::NotOwner), ..record(&done) };
-    store.complete_request(&ended).await.expect("stored");
+    store.requests.complete(&ended).await.expect("stored");
     let state = async |request: &ReturnRequest| {
-        store.request(request.request_id).await.expect("read").expect("recorded").state
+        store.requests.get(request.request_id).await.expect("read").expect("recorded").state
     };
     for (number, request) in [&unrecorded, &recorded, &done].into_iter().enumerate() {
         let letter = letter(&format!("m-{number}"), now);
         let pending = PendingRecord::Return(request.clone());
-        assert_eq!(store.keep_letter(&letter, Some(&pending)).await.expect("kept"), Kept::New);
+        assert_eq!(store.dead_letters.record(&letter, Some(&pending)).await.expect("kept"), Kept::New);
     }
     for request in [&unrecorded, &recorded] {
         let died = RequestState::Ended(Outcome::DeadLettered { reason: "malformed".to_owned() });
@@ -308,7 +320,8 @@ async fn a_letter_of_a_return_ends_its_record_also_before_it_is_written_and_a_re
     let id = letter("m-0", now).id;
     let again = Requeued::Request { id: unrecorded.request_id, message: "again".to_owned(), deadline: now };
     let taken = store
-        .take_letter(&id, &actor(&place, now), now.plus(Duration::from_secs(15)), Some(&again))
+        .dead_letters
+        .take(&id, &actor(&place, now), now.plus(Duration::from_secs(15)), Some(&again))
         .await
         .expect("taken");
     assert_eq!((taken, state(&unrecorded).await), (Changed::Done, RequestState::Queued));

@@ -21,7 +21,7 @@ async fn segments_of_a_scan_miss_and_repeat_nothing() {
     for segment in 0..4 {
         let mut after = None;
         loop {
-            let page = place.store.scan(segment, 4, after.take()).await.expect("read");
+            let page = place.store.scans.page(segment, 4, after.take()).await.expect("read");
             assert_eq!(page.unreadable, Vec::<String>::new());
             sandboxes.extend(page.sandboxes.into_iter().map(|sandbox| sandbox.id));
             leases += page.leases.len();
@@ -33,7 +33,7 @@ async fn segments_of_a_scan_miss_and_repeat_nothing() {
     }
     assert_eq!((sandboxes.len(), leases), (60, 10));
     assert_eq!(sandboxes.into_iter().collect::<BTreeSet<_>>().len(), 60);
-    let counted = place.store.count_all().await.expect("counted");
+    let counted = place.store.sandboxes.count().await.expect("counted");
     assert_eq!((counted[&Status::Available], counted[&Status::Allocated]), (50, 10));
 }
 
@@ -43,7 +43,7 @@ async fn a_page_goes_on_where_a_cursor_says() {
     let seeded: BTreeSet<_> = place.seed(30).await.into_iter().map(|c| c.sandbox_id).collect();
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let (records, next) = place.store.browse(after, 7, |_| true).await.expect("read");
+        let (records, next) = place.store.sandboxes.browse(after, 7, |_| true).await.expect("read");
         assert!(records.len() == 7 || next.is_none(), "a page is full, or the last");
         seen.extend(records.into_iter().map(|record| record.sandbox.id));
         let Some(next) = next else { break };
@@ -63,20 +63,20 @@ async fn what_lies_behind_the_first_megabyte_is_read_too() {
     for number in 0..4_u64 {
         let mut letter = letter("m", now.plus(Duration::from_secs(number)));
         letter.body = "x".repeat(390_000);
-        store.keep_letter(&letter, None).await.expect("kept");
+        store.dead_letters.record(&letter, None).await.expect("kept");
     }
     place.seed(40).await;
     for number in 0..20 {
         let record = asked(&place, &format!("student-{number}"));
-        store.record_request(&record).await.expect("recorded");
+        store.requests.record(&record).await.expect("recorded");
     }
-    assert_eq!(store.count_all().await.expect("counted")[&Status::Available], 40);
+    assert_eq!(store.sandboxes.count().await.expect("counted")[&Status::Available], 40);
 
     let (mut scanned, mut surveyed, mut browsed, mut queued) = (0, 0, 0, 0);
     let mut pages = 0;
     let (mut after, mut more) = (None, true);
     while more {
-        let page = store.scan(0, 1, after).await.expect("read");
+        let page = store.scans.page(0, 1, after).await.expect("read");
         scanned += page.sandboxes.len();
         (more, after, pages) = (page.next.is_some(), page.next, pages + 1);
     }
@@ -84,19 +84,19 @@ async fn what_lies_behind_the_first_megabyte_is_read_too() {
     (after, more) = (None, true);
     while more {
         let page =
-            store.survey(0, 1, after, broker_domain::LabDuration::nearest(4), now).await.expect("read");
+            store.adopt.survey(0, 1, after, broker_domain::LabDuration::nearest(4), now).await.expect("read");
         surveyed += page.ours;
         (more, after) = (page.next.is_some(), page.next);
     }
     (after, more) = (None, true);
     while more {
-        let (records, next) = store.browse(after, 100, |_| true).await.expect("read");
+        let (records, next) = store.sandboxes.browse(after, 100, |_| true).await.expect("read");
         browsed += records.len();
         (more, after) = (next.is_some(), next);
     }
     (after, more) = (None, true);
     while more {
-        let page = store.queued_requests(after).await.expect("read");
+        let page = store.requests.queued(after).await.expect("read");
         queued += page.requests.len();
         (more, after) = (page.next.is_some(), page.next);
     }
@@ -113,7 +113,7 @@ async fn many_readers_share_their_calls() {
     let wanted: Vec<_> = wanted.clone().chain(wanted.take(20)).chain(missing).collect();
     let reads = wanted.iter().cloned().map(|id| {
         let store = place.store.clone();
-        async move { store.sandbox(&id).await.expect("read").map(|sandbox| sandbox.id) }
+        async move { store.sandboxes.get(&id).await.expect("read").map(|sandbox| sandbox.id) }
     });
     let read = together(reads.collect::<Vec<_>>()).await;
     for (wanted, read) in wanted[..130].iter().zip(&read) {
@@ -130,6 +130,6 @@ async fn several_items_are_read_at_one_instant() {
     place.claim(&ask, &free[0]).await;
     let ids: Vec<_> = free.iter().map(|c| c.sandbox_id.clone()).collect();
     let keys = [ask.lease_key, nobody.lease_key];
-    let page = place.store.read_together(&ids, &keys, &[]).await.expect("read");
+    let page = place.store.scans.together(&ids, &keys, &[]).await.expect("read");
     assert_eq!((page.sandboxes.len(), page.leases.len()), (2, 1), "absent ones are left out");
 }

@@ -14,11 +14,11 @@ use crate::place::Place;
 const HOURS: LabDuration = LabDuration::nearest(4);
 
 async fn sandbox_of(place: &Place, id: &SandboxId) -> Sandbox {
-    place.store.sandbox(id).await.expect("read").expect("there")
+    place.store.sandboxes.get(id).await.expect("read").expect("there")
 }
 
 async fn take(place: &Place, step: &Step) -> Changed {
-    place.store.reconcile_step(step, HOURS, place.clock.now()).await.expect("the table answers")
+    place.store.reconcile.step(step, HOURS, place.clock.now()).await.expect("the table answers")
 }
 
 fn key(track: &str) -> LeaseKey {
@@ -78,9 +78,9 @@ async fn a_lease_is_bound_to_its_sandbox_if_both_are_as_they_were_read() {
     {
         assert_eq!(take(&place, &wrong).await, Changed::MovedOn, "{wrong:?}");
     }
-    assert_eq!(place.store.lease(&first.key).await.expect("read"), None, "neither is written");
+    assert_eq!(place.store.leases.get(&first.key).await.expect("read"), None, "neither is written");
     assert_eq!(take(&place, &bind(&free, None, &first)).await, Changed::Done);
-    assert_eq!(place.store.lease(&first.key).await.expect("read"), Some(first.clone()));
+    assert_eq!(place.store.leases.get(&first.key).await.expect("read"), Some(first.clone()));
     let held = sandbox_of(&place, &free.id).await;
     assert_eq!((held.status, held.allocation.as_ref()), (Status::Allocated, Some(&allocation(&first))));
 
@@ -118,7 +118,7 @@ async fn a_lease_ends_alone_once_and_a_sandbox_goes_as_it_was_read() {
     {
         assert_eq!(take(&place, &end_lease(lease)).await, expected);
     }
-    assert_eq!(place.store.lease(&held.key).await.expect("read").expect("there").end, Some(end.clone()));
+    assert_eq!(place.store.leases.get(&held.key).await.expect("read").expect("there").end, Some(end.clone()));
 
     let stands = sandbox_of(&place, &free.id).await;
     let retire = |sandbox: &Sandbox| Step::Retire {
@@ -134,6 +134,10 @@ async fn a_lease_ends_alone_once_and_a_sandbox_goes_as_it_was_read() {
     let gone = sandbox_of(&place, &free.id).await;
     assert_eq!((gone.status, gone.version), (Status::PendingDeletion, stands.version + 1));
     assert_eq!((gone.end_reason, gone.deletion_requested_at), (Some(EndReason::Released), Some(end.at)));
-    let due = place.store.due(Status::PendingDeletion, place.store.shard_of(&free.id), now, None).await;
+    let due = place
+        .store
+        .sandboxes
+        .due(Status::PendingDeletion, place.store.sandboxes.shard_of(&free.id), now, None)
+        .await;
     assert_eq!(due.expect("listed").candidates.len(), 1, "cleanup finds it");
 }

@@ -34,19 +34,19 @@ pub(super) fn queued(place: &Place, track: &str) -> PersistedRequest {
 async fn a_request_is_recorded_once_and_ends_once() {
     let place = Place::with_table().await;
     let (store, record) = (&place.store, queued(&place, "student-1"));
-    assert_eq!(store.record_request(&record).await.expect("asked"), Recorded::New);
-    let again = store.record_request(&record).await.expect("asked");
+    assert_eq!(store.requests.record(&record).await.expect("asked"), Recorded::New);
+    let again = store.requests.record(&record).await.expect("asked");
     assert_eq!(again, Recorded::AlreadyThere(Box::new(record.clone())), "to the millisecond");
-    let page = store.queued_requests(None).await.expect("read");
+    let page = store.requests.queued(None).await.expect("read");
     assert_eq!(page.requests, std::slice::from_ref(&record));
 
     let ended = |outcome| PersistedRequest { state: RequestState::Ended(outcome), ..record.clone() };
-    let first = store.complete_request(&ended(Outcome::NoSandboxes)).await.expect("asked");
+    let first = store.requests.complete(&ended(Outcome::NoSandboxes)).await.expect("asked");
     assert_eq!(first, Completion::Stored);
-    let second = store.complete_request(&ended(Outcome::Expired)).await.expect("asked");
+    let second = store.requests.complete(&ended(Outcome::Expired)).await.expect("asked");
     let stands = PersistedRequest { message: None, ..ended(Outcome::NoSandboxes) };
     assert_eq!(second, Completion::EndedBefore(Box::new(stands)));
-    assert_eq!(store.queued_requests(None).await.expect("read").requests, []);
+    assert_eq!(store.requests.queued(None).await.expect("read").requests, []);
 }
 
 #[tokio::test]
@@ -57,11 +57,11 @@ async fn a_request_that_nobody_recorded_ends_too_and_one_that_somebody_waits_for
         PersistedRequest { state: RequestState::Ended(Outcome::NoSandboxes), ..waited_for.clone() };
     let unrecorded =
         PersistedRequest { request_id: place.entropy.request_id(place.clock.now()), ..unrecorded };
-    assert_eq!(store.complete_request(&unrecorded).await.expect("asked"), Completion::Stored);
-    let stored = store.request(unrecorded.request_id).await.expect("read");
+    assert_eq!(store.requests.complete(&unrecorded).await.expect("asked"), Completion::Stored);
+    let stored = store.requests.get(unrecorded.request_id).await.expect("read");
     assert_eq!(stored.map(|record| record.state), Some(unrecorded.state));
-    store.record_request(&waited_for).await.expect("recorded");
-    let told = store.cancel_request(waited_for.request_id).await.expect("asked");
+    store.requests.record(&waited_for).await.expect("recorded");
+    let told = store.requests.cancel(waited_for.request_id).await.expect("asked");
     assert_eq!(told, Cancellation::TooLate);
 }
 
@@ -69,7 +69,7 @@ async fn a_request_that_nobody_recorded_ends_too_and_one_that_somebody_waits_for
 async fn expired_is_only_stored_by_the_deadline_that_stands_there() {
     let place = Place::with_table().await;
     let (store, record) = (&place.store, queued(&place, "student-1"));
-    store.record_request(&record).await.expect("recorded");
+    store.requests.record(&record).await.expect("recorded");
     let second = Duration::from_secs(1);
     let expired = |deadline| PersistedRequest {
         state: RequestState::Ended(Outcome::Expired),
@@ -77,11 +77,11 @@ async fn expired_is_only_stored_by_the_deadline_that_stands_there() {
         ..record.clone()
     };
     // Decided by an earlier deadline: a replay gave it more time since.
-    let told = store.complete_request(&expired(record.deadline.minus(second))).await.expect("asked");
+    let told = store.requests.complete(&expired(record.deadline.minus(second))).await.expect("asked");
     assert_eq!(told, Completion::EndedBefore(Box::new(record.clone())));
-    let told = store.complete_request(&expired(record.deadline)).await.expect("asked");
+    let told = store.requests.complete(&expired(record.deadline)).await.expect("asked");
     assert_eq!(told, Completion::Stored);
-    let told = store.complete_request(&expired(record.deadline.plus(second))).await.expect("asked");
+    let told = store.requests.complete(&expired(record.deadline.plus(second))).await.expect("asked");
     assert!(matches!(told, Completion::EndedBefore(_)), "{told:?}");
 }
 
@@ -91,7 +91,7 @@ async fn workers_that_take_slots_at_the_same_time_share_none() {
     let (second, now) = (Duration::from_secs(1), place.clock.now());
     let takers = (0..8).map(|_| {
         let store = place.another_store();
-        async move { store.take_slots(2, second, now, now.plus(second * 60)).await.expect("asked") }
+        async move { store.rate_slots.take(2, second, now, now.plus(second * 60)).await.expect("asked") }
     });
     let mut taken = together(takers.collect::<Vec<_>>()).await;
     taken.sort();
@@ -103,35 +103,35 @@ async fn workers_that_take_slots_at_the_same_time_share_none() {
 async fn a_tick_is_taken_by_one_and_moved_by_it_alone() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
-    let tick = store.tick(Job::Census, Duration::ZERO, now).await.expect("made");
+    let tick = store.schedule.tick(Job::Census, Duration::ZERO, now).await.expect("made");
     assert!(tick.is_free(now));
     let until = now.plus(Duration::from_secs(60));
-    let take = async || store.take_tick(Job::Census, &tick, until, now).await.expect("asked");
+    let take = async || store.schedule.take(Job::Census, &tick, until, now).await.expect("asked");
     assert_eq!((take().await, take().await), (Changed::Done, Changed::MovedOn));
     let next = now.plus(Duration::from_secs(600));
     let stranger = until.plus(Duration::from_millis(1));
-    let moved = store.move_tick(Job::Census, &tick, stranger, next).await.expect("asked");
+    let moved = store.schedule.move_on(Job::Census, &tick, stranger, next).await.expect("asked");
     assert_eq!(moved, Changed::MovedOn);
-    let moved = store.move_tick(Job::Census, &tick, until, next).await.expect("asked");
+    let moved = store.schedule.move_on(Job::Census, &tick, until, next).await.expect("asked");
     assert_eq!(moved, Changed::Done);
     // Neither at the run that was read before, nor for a run that another one made of it.
-    assert_eq!(store.take_tick(Job::Census, &tick, until, next).await.expect("asked"), Changed::MovedOn);
-    let moved = store.tick(Job::Census, Duration::ZERO, now).await.expect("read");
+    assert_eq!(store.schedule.take(Job::Census, &tick, until, next).await.expect("asked"), Changed::MovedOn);
+    let moved = store.schedule.tick(Job::Census, Duration::ZERO, now).await.expect("read");
     let dead_until = next.plus(Duration::from_secs(60));
-    let taken = store.take_tick(Job::Census, &moved, dead_until, next).await.expect("asked");
+    let taken = store.schedule.take(Job::Census, &moved, dead_until, next).await.expect("asked");
     assert_eq!(taken, Changed::Done, "by a worker that dies over it");
-    let told = store.move_tick(Job::Census, &tick, dead_until, next).await.expect("asked");
+    let told = store.schedule.move_on(Job::Census, &tick, dead_until, next).await.expect("asked");
     assert_eq!(told, Changed::MovedOn, "it is not the run that was taken");
     let later = dead_until.plus(Duration::from_secs(60));
-    let taken = store.take_tick(Job::Census, &moved, later, dead_until).await.expect("asked");
+    let taken = store.schedule.take(Job::Census, &moved, later, dead_until).await.expect("asked");
     assert_eq!(taken, Changed::Done, "by another, once its time is over");
-    let told = store.move_tick(Job::Census, &moved, later, next).await.expect("asked");
+    let told = store.schedule.move_on(Job::Census, &moved, later, next).await.expect("asked");
     assert_eq!(told, Changed::Done);
-    store.pause_job(Job::Census, now).await.expect("paused");
-    let paused = store.tick(Job::Census, Duration::ZERO, now).await.expect("read");
+    store.schedule.pause(Job::Census, now).await.expect("paused");
+    let paused = store.schedule.tick(Job::Census, Duration::ZERO, now).await.expect("read");
     assert_eq!((paused.next_run_at, paused.taken_until), (next, None));
     assert!(paused.paused_at.is_some());
-    assert_eq!(store.take_tick(Job::Census, &paused, until, now).await.expect("asked"), Changed::MovedOn);
+    assert_eq!(store.schedule.take(Job::Census, &paused, until, now).await.expect("asked"), Changed::MovedOn);
 }
 
 #[tokio::test]
@@ -140,15 +140,15 @@ async fn what_a_job_ran_for_never_goes_back() {
     let (store, now) = (&place.store, place.clock.now());
     let later = now.plus(Duration::from_secs(1));
     assert_eq!(
-        store.ran_for(Job::Sync, now).await.expect("asked"),
+        store.schedule.note_ran_for(Job::Sync, now).await.expect("asked"),
         Changed::MovedOn,
         "no update makes an item"
     );
-    let fresh = store.tick(Job::Sync, Duration::ZERO, now).await.expect("made");
+    let fresh = store.schedule.tick(Job::Sync, Duration::ZERO, now).await.expect("made");
     assert!(!fresh.has_run_for(now));
-    assert_eq!(store.ran_for(Job::Sync, later).await.expect("asked"), Changed::Done);
-    assert_eq!(store.ran_for(Job::Sync, now).await.expect("asked"), Changed::MovedOn);
-    let tick = store.tick(Job::Sync, Duration::ZERO, now).await.expect("read");
+    assert_eq!(store.schedule.note_ran_for(Job::Sync, later).await.expect("asked"), Changed::Done);
+    assert_eq!(store.schedule.note_ran_for(Job::Sync, now).await.expect("asked"), Changed::MovedOn);
+    let tick = store.schedule.tick(Job::Sync, Duration::ZERO, now).await.expect("read");
     assert!(tick.has_run_for(now) && tick.has_run_for(later));
     assert!(!tick.has_run_for(later.plus(Duration::from_millis(1))));
     assert_eq!((tick.next_run_at, tick.paused_at), (fresh.next_run_at, None));
@@ -159,13 +159,13 @@ async fn slots_are_given_once() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let (second, latest) = (Duration::from_secs(1), now.plus(Duration::from_secs(5)));
-    let take = async |count| store.take_slots(count, second, now, latest).await.expect("asked");
+    let take = async |count| store.rate_slots.take(count, second, now, latest).await.expect("asked");
     assert_eq!(take(4).await, Some(now));
     assert_eq!(take(2).await, Some(now.plus(second * 4)));
     assert_eq!(take(1).await, None, "that would be too late");
-    let just_so = store.take_slots(1, second, now, now.plus(second * 6)).await.expect("asked");
+    let just_so = store.rate_slots.take(1, second, now, now.plus(second * 6)).await.expect("asked");
     assert_eq!(just_so, Some(now.plus(second * 6)), "the latest that will do");
-    assert_eq!(store.hold_slots(latest, now).await.expect("asked"), Changed::MovedOn, "later already");
+    assert_eq!(store.rate_slots.hold(latest, now).await.expect("asked"), Changed::MovedOn, "later already");
 }
 
 #[tokio::test]
@@ -181,23 +181,23 @@ async fn the_latest_census_and_the_living_are_kept() {
     for (as_of, expected) in
         [(now, Changed::Done), (later, Changed::Done), (now, Changed::MovedOn), (later, Changed::MovedOn)]
     {
-        assert_eq!(store.keep_census(&census(as_of)).await.expect("asked"), expected);
+        assert_eq!(store.census.record(&census(as_of)).await.expect("asked"), expected);
     }
-    assert_eq!(store.census().await.expect("read"), Some(census(later)));
+    assert_eq!(store.census.get().await.expect("read"), Some(census(later)));
 
     let mut ids = [place.entropy.uuid(), place.entropy.uuid()];
     ids.sort();
     for id in ids {
-        store.heartbeat(&Instance::new(id, Role::Worker, now)).await.expect("said");
+        store.instances.heartbeat(&Instance::new(id, Role::Worker, now)).await.expect("said");
     }
-    store.heartbeat(&Instance::new(ids[0], Role::Worker, later)).await.expect("said");
-    store.heartbeat(&Instance::new(ids[0], Role::Worker, now)).await.expect("too late");
-    let living = store.instances().await.expect("listed");
+    store.instances.heartbeat(&Instance::new(ids[0], Role::Worker, later)).await.expect("said");
+    store.instances.heartbeat(&Instance::new(ids[0], Role::Worker, now)).await.expect("too late");
+    let living = store.instances.list().await.expect("listed");
     assert_eq!(living.iter().map(|instance| instance.id).collect::<Vec<_>>(), ids);
     let stale = Instance::new(ids[0], Role::Worker, now);
-    assert_eq!(store.forget_instance(&stale).await.expect("asked"), Changed::MovedOn);
-    assert_eq!(store.forget_instance(&living[0]).await.expect("asked"), Changed::Done);
-    assert_eq!(store.instances().await.expect("listed").len(), 1);
+    assert_eq!(store.instances.remove(&stale).await.expect("asked"), Changed::MovedOn);
+    assert_eq!(store.instances.remove(&living[0]).await.expect("asked"), Changed::Done);
+    assert_eq!(store.instances.list().await.expect("listed").len(), 1);
 }
 
 #[tokio::test]
@@ -206,24 +206,24 @@ async fn the_first_report_of_a_run_stays() {
     let (store, now) = (&place.store, place.clock.now());
     let id = place.entropy.request_id(now);
     let report = |changed| JobReport { changed, ..JobReport::new(&Task::Census) };
-    let unasked = store.complete_run(id, &report(1), true, now).await.expect("asked");
+    let unasked = store.runs.complete(id, &report(1), true, now).await.expect("asked");
     assert_eq!(unasked, Changed::MovedOn, "nobody asked for it");
-    store.record_run(id, "census", now).await.expect("recorded");
+    store.runs.record(id, "census", now).await.expect("recorded");
     for (changed, expected) in [(1, Changed::Done), (2, Changed::MovedOn)] {
-        let told = store.complete_run(id, &report(changed), true, now).await.expect("asked");
+        let told = store.runs.complete(id, &report(changed), true, now).await.expect("asked");
         assert_eq!(told, expected);
     }
-    let run = store.run(id).await.expect("read").expect("there");
+    let run = store.runs.get(id).await.expect("read").expect("there");
     assert_eq!(run.report, Some(report(1)));
-    store.record_run(id, "census", now).await.expect("recorded before");
-    assert_eq!(store.run(id).await.expect("read"), Some(run), "asking again takes no report away");
+    store.runs.record(id, "census", now).await.expect("recorded before");
+    assert_eq!(store.runs.get(id).await.expect("read"), Some(run), "asking again takes no report away");
 
     // A scheduled run is reported, whether or not it has a record.
     let (unasked, asked) = (place.entropy.request_id(now), place.entropy.request_id(now));
-    store.record_run(asked, "census", now).await.expect("recorded");
+    store.runs.record(asked, "census", now).await.expect("recorded");
     for id in [unasked, asked] {
         for (changed, expected) in [(1, Changed::Done), (2, Changed::MovedOn)] {
-            let told = store.complete_run(id, &report(changed), false, now).await.expect("asked");
+            let told = store.runs.complete(id, &report(changed), false, now).await.expect("asked");
             assert_eq!(told, expected);
         }
     }
@@ -237,13 +237,13 @@ async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
         return;
     }
     let (store, now) = (&place.store, place.clock.now());
-    assert_eq!(store.pool_status().await.expect("read"), PoolStatus::Open);
-    store.pause_pool("a test", now).await.expect("paused");
-    store.pause_pool("another", now.plus(Duration::from_secs(60))).await.expect("paused");
+    assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Open);
+    store.pool.pause("a test", now).await.expect("paused");
+    store.pool.pause("another", now.plus(Duration::from_secs(60))).await.expect("paused");
     let since = now.floor_to_second();
-    assert_eq!(store.pool_status().await.expect("read"), PoolStatus::Paused { since }, "since the first");
-    assert_eq!(store.resume_pool().await.expect("asked"), Changed::Done);
-    assert_eq!(store.pool_status().await.expect("read"), PoolStatus::Open);
+    assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Paused { since }, "since the first");
+    assert_eq!(store.pool.resume().await.expect("asked"), Changed::Done);
+    assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Open);
 
     // As it is restored under another name; then under the same one, whose incarnations have ids of their own.
     let text = |text: &str| AttributeValue::S(text.to_owned());
@@ -257,29 +257,29 @@ async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
     for (name, id) in [("before", None), ("before", Some("id")), (place.table.as_str(), Some("id"))] {
         let of = restored(name, id).await;
         let copy = PoolStatus::RestoredCopy { of: of.clone() };
-        assert_eq!(store.pool_status().await.expect("read"), copy, "{name} {id:?}");
-        assert_eq!(store.resume_pool().await.expect("asked"), Changed::MovedOn);
+        assert_eq!(store.pool.status().await.expect("read"), copy, "{name} {id:?}");
+        assert_eq!(store.pool.resume().await.expect("asked"), Changed::MovedOn);
         for expected in [Changed::Done, Changed::MovedOn] {
-            assert_eq!(store.bind_copy(&of).await.expect("asked"), expected, "{name} {id:?}");
+            assert_eq!(store.pool.bind_copy(&of).await.expect("asked"), expected, "{name} {id:?}");
         }
-        assert_eq!(store.pool_status().await.expect("read"), PoolStatus::Open);
+        assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Open);
     }
 
     // An older program bound it by its name alone; whoever looks first binds the rest.
     restored(&place.table, None).await;
-    assert_eq!(store.pool_status().await.expect("read"), PoolStatus::Open);
+    assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Open);
     let get = place.aws.dynamodb.get_item().table_name(&place.table);
     let get = get.key("PK", text("POOL")).key("SK", text("META")).send().await.expect("GetItem");
     let bound = get.item.expect("there");
     assert!(bound.contains_key("table_id"), "{bound:?}");
 
     // What is being reconciled stays closed, whatever became of whoever began it.
-    store.pause_pool("a test", now).await.expect("paused");
-    store.begin_reconciling(now).await.expect("begun");
-    let PoolStatus::RestoredCopy { of } = store.pool_status().await.expect("read") else {
+    store.pool.pause("a test", now).await.expect("paused");
+    store.pool.begin_reconciling(now).await.expect("begun");
+    let PoolStatus::RestoredCopy { of } = store.pool.status().await.expect("read") else {
         panic!("it is in doubt");
     };
-    assert_eq!(store.resume_pool().await.expect("asked"), Changed::MovedOn);
-    assert_eq!(store.bind_copy(&of).await.expect("asked"), Changed::Done);
-    assert_eq!(store.pool_status().await.expect("read"), PoolStatus::Paused { since }, "the pause stays");
+    assert_eq!(store.pool.resume().await.expect("asked"), Changed::MovedOn);
+    assert_eq!(store.pool.bind_copy(&of).await.expect("asked"), Changed::Done);
+    assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Paused { since }, "the pause stays");
 }

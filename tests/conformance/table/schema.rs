@@ -68,15 +68,15 @@ async fn a_missing_table_is_told_by_every_kind_of_call() {
     let (ask, allocation_id) = (place.ask("student-1"), place.entropy.allocation_id());
     let claim = broker_store::Claim { request: &ask, candidate: &free, allocation_id, now };
     let told = [
-        store.claim(&claim).await.map(drop),
-        store.sandbox(&free.sandbox_id).await.map(drop),
+        store.leases.claim(&claim).await.map(drop),
+        store.sandboxes.get(&free.sandbox_id).await.map(drop),
         store.ping().await,
-        store.available(0, None, None, 10).await.map(drop),
-        store.sweep(None, None, 10).await.map(drop),
-        store.scan(0, 1, None).await.map(drop),
-        store.insert(&crate::place::sandbox(0), now).await.map(drop),
-        store.remove_stale(&free).await.map(drop),
-        store.read_together(std::slice::from_ref(&free.sandbox_id), &[], &[]).await.map(drop),
+        store.sandboxes.available(0, None, None, 10).await.map(drop),
+        store.sandboxes.sweep(None, None, 10).await.map(drop),
+        store.scans.page(0, 1, None).await.map(drop),
+        store.sandboxes.insert(&crate::place::sandbox(0), now).await.map(drop),
+        store.sandboxes.remove_stale(&free).await.map(drop),
+        store.scans.together(std::slice::from_ref(&free.sandbox_id), &[], &[]).await.map(drop),
     ];
     for (call, told) in told.into_iter().enumerate() {
         assert!(matches!(told, Err(StoreError::NoTable { .. })), "call {call}: {told:?}");
@@ -121,7 +121,7 @@ async fn a_table_without_the_index_gets_it_with_what_it_holds() {
         assert_eq!((stands.active, stands.keys, stands.index, stands.expires), (true, true, index, true));
         let again = schema::ensure(&place.aws.dynamodb, &place.table).await.expect("it is ours");
         assert_eq!(again, schema::Ensured::Existed);
-        let listed = place.store.sweep(None, None, 10).await.expect("listed");
+        let listed = place.store.sandboxes.sweep(None, None, 10).await.expect("listed");
         assert_eq!(listed.candidates.len(), seeded.len(), "{listed:?}");
     }
 }

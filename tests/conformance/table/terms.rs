@@ -40,17 +40,21 @@ const WRITES: [(&str, Status); 8] = [
 async fn write(place: &Place, name: &str, seen: Seen<'_>, now: Timestamp) -> Result<Changed, StoreError> {
     let (store, own) = (&place.store, sandbox(0).external_id);
     match name {
-        "postpone" => store.postpone(seen, now, now).await,
-        "attempt_failed" => store.attempt_failed(seen, 1, "no", now, now).await,
-        "give_up" => store.give_up(seen, 5, "no", now, now).await,
-        "bury" => store.write_tombstone(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await,
-        "retry_deletion" => store.retry_deletion(seen, now).await,
-        "missing" => store.missing(seen, now).await,
+        "postpone" => store.deletions.postpone(seen, now, now).await,
+        "attempt_failed" => store.deletions.attempt_failed(seen, 1, "no", now, now).await,
+        "give_up" => store.deletions.give_up(seen, 5, "no", now, now).await,
+        "bury" => {
+            store.deletions.write_tombstone(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await
+        }
+        "retry_deletion" => store.deletions.retry(seen, now).await,
+        "missing" => store.sandboxes.missing(seen, now).await,
         "found" => {
             let from = Unused { status: Status::Stale, version: seen.version, external_id: &own };
-            store.found(from, &sandbox(0), now).await.map(changed)
+            store.sandboxes.found(from, &sandbox(0), now).await.map(changed)
         }
-        "revive_deletion" => store.revive_deletion(seen.version, &own, &sandbox(0), now).await.map(changed),
+        "revive_deletion" => {
+            store.sandboxes.revive_deletion(seen.version, &own, &sandbox(0), now).await.map(changed)
+        }
         other => panic!("{other} is no write"),
     }
 }
@@ -89,14 +93,18 @@ async fn what_was_ever_handed_out_is_neither_found_nor_forgotten() {
     alter(&place, key, "status", text("stale")).await;
     for (name, value) in [("status", text("available")), ("version", number(2))] {
         alter(&place, key, name, value).await;
-        assert_eq!(place.store.remove_stale(&free).await.expect("asked"), Changed::MovedOn, "{name}");
+        assert_eq!(
+            place.store.sandboxes.remove_stale(&free).await.expect("asked"),
+            Changed::MovedOn,
+            "{name}"
+        );
         alter(&place, key, "status", text("stale")).await;
         alter(&place, key, "version", number(1)).await;
     }
     alter(&place, key, "allocation_id", text(&place.entropy.uuid().to_string())).await;
-    assert_eq!(place.store.remove_stale(&free).await.expect("asked"), Changed::MovedOn);
+    assert_eq!(place.store.sandboxes.remove_stale(&free).await.expect("asked"), Changed::MovedOn);
     let from = Unused { status: Status::Stale, version: 1, external_id: &free.external_id };
-    let found = place.store.found(from, &sandbox(0), now).await.expect("asked");
+    let found = place.store.sandboxes.found(from, &sandbox(0), now).await.expect("asked");
     assert_eq!(found, Entered::MovedOn);
 }
 
@@ -108,13 +116,20 @@ async fn a_tombstone_is_of_the_resource_that_was_deleted() {
     alter(&place, "SBX#sandbox-000", "status", text("pending_deletion")).await;
     let seen = Seen { id: &id, version: 1 };
     let other = ExternalId::new("identity/accounts/other").expect("a valid id");
-    let buried =
-        place.store.write_tombstone(seen, Status::PendingDeletion, &other, now).await.expect("asked");
+    let buried = place
+        .store
+        .deletions
+        .write_tombstone(seen, Status::PendingDeletion, &other, now)
+        .await
+        .expect("asked");
     assert_eq!(buried, Changed::MovedOn);
-    let buried =
-        place.store.write_tombstone(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await;
+    let buried = place
+        .store
+        .deletions
+        .write_tombstone(seen, Status::PendingDeletion, &sandbox(0).external_id, now)
+        .await;
     assert_eq!(buried.expect("asked"), Changed::Done);
-    let tombstone = place.store.record(&id).await.expect("read").expect("there");
+    let tombstone = place.store.sandboxes.record(&id).await.expect("read").expect("there");
     let another = broker_store::NewSandbox { external_id: other, ..sandbox(0) };
     let later = now.plus(std::time::Duration::from_secs(60));
     let key = "SBX#sandbox-000";
@@ -122,11 +137,11 @@ async fn a_tombstone_is_of_the_resource_that_was_deleted() {
         [("status", text("pending_deletion"), text("deleted")), ("version", number(7), number(2))]
     {
         alter(&place, key, name, value).await;
-        let told = place.store.insert_over_tombstone(&another, &tombstone, later, later).await;
+        let told = place.store.sandboxes.insert_over_tombstone(&another, &tombstone, later, later).await;
         assert_eq!(told.expect("asked"), Entered::MovedOn, "{name}");
         alter(&place, key, name, back).await;
     }
-    let told = place.store.insert_over_tombstone(&another, &tombstone, later, later).await;
+    let told = place.store.sandboxes.insert_over_tombstone(&another, &tombstone, later, later).await;
     assert_eq!(told.expect("asked"), Entered::Done);
 }
 
@@ -157,18 +172,18 @@ async fn a_lease_and_its_sandbox_end_and_last_together_or_not_at_all() {
         (LEASE, "allocation_id", other, own),
     ] {
         alter(&place, key, name, value).await;
-        let told = store.extend(&free.sandbox_id, &allocation, until, now).await.expect("asked");
+        let told = store.leases.extend(&free.sandbox_id, &allocation, until, now).await.expect("asked");
         assert_eq!(told, Changed::MovedOn, "longer: {key} {name}");
-        let told = store.end(&free.sandbox_id, &allocation, &end).await.expect("asked");
+        let told = store.leases.end(&free.sandbox_id, &allocation, &end).await.expect("asked");
         assert_eq!(told, EndOutcome::MovedOn, "end: {key} {name}");
         alter(&place, key, name, back).await;
     }
     alter(&place, LEASE, "ended_at", number(now.as_secs())).await;
-    let told = store.extend(&free.sandbox_id, &allocation, until, now).await.expect("asked");
+    let told = store.leases.extend(&free.sandbox_id, &allocation, until, now).await.expect("asked");
     assert_eq!(told, Changed::MovedOn, "a lease that ended gets no longer");
-    let told = store.end(&free.sandbox_id, &allocation, &end).await.expect("asked");
+    let told = store.leases.end(&free.sandbox_id, &allocation, &end).await.expect("asked");
     assert_eq!(told, EndOutcome::MovedOn, "and does not end again");
-    let sandbox = store.sandbox(&free.sandbox_id).await.expect("read").expect("there");
+    let sandbox = store.sandboxes.get(&free.sandbox_id).await.expect("read").expect("there");
     assert_eq!((sandbox.status, sandbox.version), (Status::Allocated, 2));
 }
 
@@ -190,15 +205,15 @@ async fn a_return_ends_only_what_its_key_holds_and_held_when_it_was_asked_for() 
         (LEASE, "sandbox_id", text("sandbox-001"), text("sandbox-000")),
     ] {
         alter(&place, item, name, value).await;
-        let told = store.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked");
+        let told = store.leases.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked");
         assert_eq!(told, EndOutcome::MovedOn, "{item} {name}");
         alter(&place, item, name, back).await;
     }
     assert_eq!(
-        store.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked"),
+        store.leases.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked"),
         EndOutcome::Ended
     );
     alter(&place, SANDBOX, "status", text("allocated")).await;
-    let told = store.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked");
+    let told = store.leases.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked");
     assert_eq!(told, EndOutcome::MovedOn, "a lease that ended does not end again");
 }

@@ -58,7 +58,7 @@ async fn listed(store: &Store) -> Vec<Candidate> {
     for shard in 0..SHARDS {
         let mut after = None;
         loop {
-            let page = store.available(shard, None, after, 1_000).await.expect("the table answers");
+            let page = store.sandboxes.available(shard, None, after, 1_000).await.expect("the table answers");
             listed.extend(page.candidates);
             after = page.next;
             if after.is_none() {
@@ -84,7 +84,7 @@ async fn claim(store: &Store, clock: &Clock, entropy: &Entropy, candidate: &Cand
         times: Times { enqueued_at: now, reply_by: now, deadline: now },
     };
     let claim = Claim { request: &ask, candidate, allocation_id: entropy.allocation_id(), now };
-    let outcome = store.claim(&claim).await.expect("the table answers");
+    let outcome = store.leases.claim(&claim).await.expect("the table answers");
     assert!(matches!(outcome, ClaimOutcome::Created(_)), "nobody else claims here: {outcome:?}");
 }
 

@@ -58,7 +58,7 @@ impl Week {
     pub(super) async fn read_all(&self) -> Vec<Record> {
         let (mut records, mut after) = (Vec::new(), None);
         loop {
-            let (page, next) = self.store.browse(after.take(), usize::MAX, |_| true).await.unwrap();
+            let (page, next) = self.store.sandboxes.browse(after.take(), usize::MAX, |_| true).await.unwrap();
             records.extend(page);
             match next {
                 Some(next) => after = Some(next),

@@ -244,7 +244,7 @@ impl Week {
     /// Waits until the pool was counted after `moved` and nothing is under way.
     async fn settle(&self, moved: Timestamp) {
         self.until("settled", async || {
-            let census = self.store.census().await.unwrap();
+            let census = self.store.census.get().await.unwrap();
             let depths = topology::depths(&self.process.aws, &self.urls).await.unwrap();
             let left: u64 = depths.iter().take(2).map(|d| d.visible + d.in_flight + d.delayed).sum();
             if left == 0 && census.as_ref().is_some_and(|census| census.as_of >= moved) {

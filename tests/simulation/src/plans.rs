@@ -74,7 +74,7 @@ impl Week {
         let now = self.now().plus(MINUTE);
         self.process.clock.set(now);
         self.until("planned", async || {
-            let tick = self.store.tick(Job::Cleanup, MINUTE, now).await.unwrap();
+            let tick = self.store.schedule.tick(Job::Cleanup, MINUTE, now).await.unwrap();
             if tick.next_run_at > now { Ok(()) } else { Err(format!("{tick:?}")) }
         })
         .await;

@@ -32,7 +32,7 @@ impl Week {
         let now = self.now();
         for mut student in std::mem::take(&mut self.students) {
             if student.grant.is_none() {
-                let record = self.store.request(student.request).await.unwrap().expect("recorded");
+                let record = self.store.requests.get(student.request).await.unwrap().expect("recorded");
                 match record.state {
                     RequestState::Ended(Outcome::Created(grant)) => {
                         self.count("allocations");
@@ -84,7 +84,7 @@ impl Week {
             asynchronous: true,
             message: None,
         };
-        self.store.record_request(&record).await.unwrap();
+        self.store.requests.record(&record).await.unwrap();
         self.send(RequestMessage::allocate(&ask, self.nobody()).encode()).await;
         self.students.push(Student { track, request: id, gives_back_at, grant: None });
     }

@@ -256,9 +256,9 @@ impl Buffer {
     async fn continue_shard(&self, shard: u8) -> Result<Vec<Candidate>, StoreError> {
         let cursor = self.with(|state| state.cursors[usize::from(shard)].take());
         let in_the_middle = cursor.is_some();
-        let mut page = self.store.available(shard, self.prefix.as_ref(), cursor, PAGE).await?;
+        let mut page = self.store.sandboxes.available(shard, self.prefix.as_ref(), cursor, PAGE).await?;
         if page.candidates.is_empty() && in_the_middle {
-            page = self.store.available(shard, self.prefix.as_ref(), None, PAGE).await?;
+            page = self.store.sandboxes.available(shard, self.prefix.as_ref(), None, PAGE).await?;
         }
         self.with(|state| state.cursors[usize::from(shard)] = page.next);
         Ok(page.candidates)
@@ -268,12 +268,12 @@ impl Buffer {
     async fn sweep(&self) -> Result<Vec<Candidate>, StoreError> {
         let (mut listed, mut after) = (Vec::new(), None);
         loop {
-            let page = self.store.sweep(self.prefix.as_ref(), after, PAGE).await?;
+            let page = self.store.sandboxes.sweep(self.prefix.as_ref(), after, PAGE).await?;
             let free = page
                 .candidates
                 .iter()
                 .find(|candidate| self.held_candidates.state(candidate) == CandidateState::Free);
-            let found = free.map(|candidate| self.store.shard_of(&candidate.sandbox_id));
+            let found = free.map(|candidate| self.store.sandboxes.shard_of(&candidate.sandbox_id));
             listed.extend(page.candidates);
             if let Some(shard) = found {
                 self.with(|state| state.shard = shard);

@@ -118,7 +118,7 @@ impl Handlers {
             now,
         };
         crash_points::point(Point::BeforeClaim);
-        let mut claimed = self.store.claim(&claim).await;
+        let mut claimed = self.store.leases.claim(&claim).await;
         let mut replaced = None;
         if let Ok(ClaimOutcome::LeaseStands(lease)) = &claimed
             && let LeaseVerdict::PastExpiry(old) = judge(Some(lease), request, now)
@@ -166,7 +166,7 @@ impl Handlers {
         request: &AllocateRequest,
         turn: &key_turns::Attempt<LeaseLearnt>,
     ) -> Result<Attempt, HandlerError> {
-        let lease = match self.store.lease(&request.lease_key).await {
+        let lease = match self.store.leases.get(&request.lease_key).await {
             Err(StoreError::Conflict) => return Ok(Attempt::InTheWay),
             read => read?,
         };
@@ -208,12 +208,12 @@ impl Handlers {
     async fn replace(&self, claim: &Claim<'_>, old: &Lease) -> Result<ClaimOutcome, StoreError> {
         let end = LeaseEnd::by_request(EndReason::Expired, claim.now, claim.request.times.enqueued_at);
         crash_points::point(Point::BeforeEnd);
-        self.store.replace(claim, old, overdue_for_owner(claim.now), &end).await
+        self.store.leases.replace(claim, old, overdue_for_owner(claim.now), &end).await
     }
 
     /// The outcome of an asynchronous request that is not queued any more.
     async fn ended_before(&self, request: &AllocateRequest) -> Result<Outcome, HandlerError> {
-        let record = self.store.request(request.request_id).await?;
+        let record = self.store.requests.get(request.request_id).await?;
         Ok(match record.map(|record| record.state) {
             Some(RequestState::Ended(outcome)) => outcome,
             // Its record is expired: no client can request for it any more.

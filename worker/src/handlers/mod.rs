@@ -85,11 +85,11 @@ impl Handlers {
     /// That a key's lease and its sandbox agree at one instant, after they could not be ended together: then somebody was
     /// faster and another look helps. If they do not, nothing that a request may do will ever help.
     async fn must_agree(&self, key: &LeaseKey) -> Result<(), HandlerError> {
-        let lease = self.store.lease(key).await?;
+        let lease = self.store.leases.get(key).await?;
         let Some(lease) = lease.filter(|lease| lease.end.is_none()) else { return Ok(()) };
         let sandbox = lease.grant.sandbox_id;
         let together =
-            self.store.read_together(std::slice::from_ref(&sandbox), std::slice::from_ref(key), &[]).await?;
+            self.store.scans.together(std::slice::from_ref(&sandbox), std::slice::from_ref(key), &[]).await?;
         let mut inventory = Inventory::default();
         together.sandboxes.iter().for_each(|sandbox| inventory.add_sandbox(sandbox));
         together.leases.iter().for_each(|lease| inventory.add_lease(lease));

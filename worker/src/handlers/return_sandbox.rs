@@ -79,7 +79,7 @@ impl Handlers {
     async fn return_without_read(&self, request: &ReturnRequest) -> Result<Option<Outcome>, HandlerError> {
         let (key, end) = (request.default_lease_key(), self.end_of(request));
         crash_points::point(Point::BeforeReturn);
-        match self.store.return_sandbox(&request.sandbox_id, &key, request.claimed_by(), &end).await {
+        match self.store.leases.return_sandbox(&request.sandbox_id, &key, request.claimed_by(), &end).await {
             Ok(EndOutcome::Ended) => {
                 self.default_keys.learn(true);
                 Ok(Some(ended(request, &end)))
@@ -91,7 +91,7 @@ impl Handlers {
 
     /// What the sandbox says.
     async fn look(&self, request: &ReturnRequest) -> Result<Look, HandlerError> {
-        let sandbox = match self.store.sandbox(&request.sandbox_id).await {
+        let sandbox = match self.store.sandboxes.get(&request.sandbox_id).await {
             Ok(Some(sandbox)) => sandbox,
             Ok(None) => return Ok(Look::Told(Outcome::SandboxNotFound)),
             Err(StoreError::Conflict) => return Ok(Look::InTheWay),
@@ -116,7 +116,7 @@ impl Handlers {
         self.default_keys.learn(allocation.lease_key == request.default_lease_key());
         let end = self.end_of(request);
         crash_points::point(Point::BeforeEnd);
-        match self.store.end(sandbox, allocation, &end).await {
+        match self.store.leases.end(sandbox, allocation, &end).await {
             Ok(EndOutcome::Ended) => Ok(Some(ended(request, &end))),
             Ok(EndOutcome::MovedOn) => self.must_agree(&allocation.lease_key).await.map(|()| None),
             Err(StoreError::Conflict) => Ok(None),

@@ -17,10 +17,13 @@ pub(super) async fn run(jobs: &Jobs, status: Removable, report: &mut JobReport) 
 }
 
 async fn remove(jobs: Jobs, stale: Candidate) -> Result<Changed, StoreError> {
-    jobs.store.remove_stale(&stale).await
+    jobs.store.sandboxes.remove_stale(&stale).await
 }
 
 async fn give_up(jobs: Jobs, failed: Candidate) -> Result<Changed, StoreError> {
     let seen = Seen { id: &failed.sandbox_id, version: failed.version };
-    jobs.store.write_tombstone(seen, Status::DeletionFailed, &failed.external_id, jobs.clock.now()).await
+    jobs.store
+        .deletions
+        .write_tombstone(seen, Status::DeletionFailed, &failed.external_id, jobs.clock.now())
+        .await
 }

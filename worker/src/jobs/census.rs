@@ -9,7 +9,7 @@ use super::{JobError, Jobs};
 
 pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
     let as_of = jobs.clock.now();
-    let by_status = jobs.store.count_all().await?;
+    let by_status = jobs.store.sandboxes.count().await?;
     crash_points::point(Point::Counted);
     report.found = by_status.values().sum();
     by_status.iter().for_each(|(status, count)| report.detail(status.as_str(), *count));
@@ -18,7 +18,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     tracing::info!(available, total = report.found, "census");
     let letters = broker_dead_letters::count_open(&jobs.store).await?;
     report.detail("dead_letters", letters.by_reason.values().sum());
-    match jobs.store.keep_census(&Census { by_status, letters, as_of }).await? {
+    match jobs.store.census.record(&Census { by_status, letters, as_of }).await? {
         Changed::Done => report.changed = 1,
         Changed::MovedOn => report.skipped = 1,
     }

@@ -38,7 +38,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     for shard in (0..shards).cycle().skip(first).take(usize::from(shards)) {
         let mut after = None;
         loop {
-            let page = jobs.store.due(Status::PendingDeletion, shard, now, after.take()).await?;
+            let page = jobs.store.sandboxes.due(Status::PendingDeletion, shard, now, after.take()).await?;
             for chunk in page.candidates.chunks(SLOTS) {
                 report.found += chunk.len() as u64;
                 if !plan(jobs, chunk, report).await? {
@@ -60,7 +60,7 @@ async fn retry_given_up(jobs: &Jobs, now: Timestamp, report: &mut JobReport) -> 
     let mut retried = JobReport::default();
     each::due(jobs, Status::DeletionFailed, now, &mut retried, |jobs, failed| async move {
         let seen = Seen { id: &failed.sandbox_id, version: failed.version };
-        jobs.store.retry_deletion(seen, jobs.clock.now()).await
+        jobs.store.deletions.retry(seen, jobs.clock.now()).await
     })
     .await?;
     report.detail("retried", retried.changed);
@@ -73,7 +73,7 @@ async fn plan(jobs: &Jobs, candidates: &[Candidate], report: &mut JobReport) -> 
     let (now, interval) = (jobs.clock.now(), jobs.settings.deletion_interval);
     let count = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
     let earliest = slots::first_after(now);
-    let Some(first) = jobs.store.take_slots(count, interval, earliest, now.plus(AHEAD)).await? else {
+    let Some(first) = jobs.store.rate_slots.take(count, interval, earliest, now.plus(AHEAD)).await? else {
         return Ok(false);
     };
     let own = (0..count).map(|position| first.plus(interval * position));
@@ -88,7 +88,7 @@ async fn plan(jobs: &Jobs, candidates: &[Candidate], report: &mut JobReport) -> 
 async fn plan_one(jobs: &Jobs, due: Candidate, slot: Timestamp) -> Result<Changed, StoreError> {
     let now = jobs.clock.now();
     let seen = Seen { id: &due.sandbox_id, version: due.version };
-    if jobs.store.postpone(seen, slot.plus(DUE_AGAIN), now).await? == Changed::MovedOn {
+    if jobs.store.deletions.postpone(seen, slot.plus(DUE_AGAIN), now).await? == Changed::MovedOn {
         return Ok(Changed::MovedOn);
     }
     crash_points::point(Point::Planned);

@@ -72,13 +72,15 @@ impl Jobs {
         if let Some(wait) = slots::too_early(planned.slot, self.clock.now()) {
             return Ok(Ended::NotYet(wait));
         }
-        let Some(record) = self.store.record(&planned.sandbox_id).await? else { return Ok(Ended::Void) };
+        let Some(record) = self.store.sandboxes.record(&planned.sandbox_id).await? else {
+            return Ok(Ended::Void);
+        };
         if !is_as_planned(&record, planned) {
             return Ok(Ended::Void);
         }
         let seen = Seen { id: &planned.sandbox_id, version: planned.version };
         let now = self.clock.now();
-        let paused = self.store.tick(Job::Cleanup, Duration::ZERO, now).await?.paused_at.is_some();
+        let paused = self.store.schedule.tick(Job::Cleanup, Duration::ZERO, now).await?.paused_at.is_some();
         let Some(provider) = self.provider.as_ref().filter(|_| !paused) else {
             return self.postpone(seen, Duration::ZERO).await;
         };
@@ -107,8 +109,11 @@ impl Jobs {
                 crash_points::point(Point::GoneAtProvider);
                 let gone_before = deleted == Deleted::AlreadyGone;
                 let now = self.clock.now();
-                let buried =
-                    self.store.write_tombstone(seen, sandbox.status, &sandbox.external_id, now).await?;
+                let buried = self
+                    .store
+                    .deletions
+                    .write_tombstone(seen, sandbox.status, &sandbox.external_id, now)
+                    .await?;
                 tracing::info!(sandbox = %seen.id, external_id = %sandbox.external_id, gone_before, "deleted at the provider");
                 Ok(done(buried, Ended::Deleted))
             }
@@ -123,7 +128,7 @@ impl Jobs {
             ProviderError::BreakerOpen { again_after, .. } => *again_after,
             ProviderError::RateLimited { again_after } => {
                 let now = self.clock.now();
-                self.store.hold_slots(now.plus(*again_after), now).await?;
+                self.store.rate_slots.hold(now.plus(*again_after), now).await?;
                 *again_after
             }
             ProviderError::Unauthorized { .. } | ProviderError::WrongUrl { .. } => {
@@ -142,7 +147,7 @@ impl Jobs {
 
     async fn postpone(&self, seen: Seen<'_>, by: Duration) -> Result<Ended, StoreError> {
         let now = self.clock.now();
-        Ok(done(self.store.postpone(seen, now.plus(by), now).await?, Ended::Postponed))
+        Ok(done(self.store.deletions.postpone(seen, now.plus(by), now).await?, Ended::Postponed))
     }
 
     async fn failed(&self, seen: Seen<'_>, record: &Record, problem: &str) -> Result<Ended, StoreError> {
@@ -151,11 +156,11 @@ impl Jobs {
         tracing::warn!(sandbox = %seen.id, attempts, problem, "not deleted at the provider");
         if attempts >= ATTEMPTS {
             let retry_at = now.plus(GIVEN_UP_FOR);
-            let given_up = self.store.give_up(seen, attempts, problem, retry_at, now).await?;
+            let given_up = self.store.deletions.give_up(seen, attempts, problem, retry_at, now).await?;
             return Ok(done(given_up, Ended::GivenUp));
         }
         let due = now.plus(backoff(self.settings.deletion_backoff, attempts));
-        let counted = self.store.attempt_failed(seen, attempts, problem, due, now).await?;
+        let counted = self.store.deletions.attempt_failed(seen, attempts, problem, due, now).await?;
         Ok(done(counted, Ended::Failed))
     }
 }

@@ -29,7 +29,7 @@ where
     for shard in 0..jobs.store.shards() {
         let mut after = None;
         loop {
-            let page = jobs.store.due(status, shard, until, after.take()).await?;
+            let page = jobs.store.sandboxes.due(status, shard, until, after.take()).await?;
             report.found += page.candidates.len() as u64;
             let work = page.candidates.into_iter().map(|candidate| act(jobs.clone(), candidate));
             all(jobs, work, report).await?;

@@ -19,7 +19,9 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
 
 async fn expire(jobs: Jobs, candidate: Candidate) -> Result<Changed, StoreError> {
     // The index proposes, the item decides.
-    let Some(sandbox) = jobs.store.sandbox(&candidate.sandbox_id).await? else { return Ok(Changed::MovedOn) };
+    let Some(sandbox) = jobs.store.sandboxes.get(&candidate.sandbox_id).await? else {
+        return Ok(Changed::MovedOn);
+    };
     let now = jobs.clock.now();
     let Some(allocation) = expired(&sandbox, now, jobs.settings.expiry_grace) else {
         return Ok(Changed::MovedOn);
@@ -27,7 +29,8 @@ async fn expire(jobs: Jobs, candidate: Candidate) -> Result<Changed, StoreError>
     let (until, end) = (now.minus(jobs.settings.expiry_grace), LeaseEnd::by_broker(EndReason::Expired, now));
     crash_points::point(Point::BeforeEnd);
     let ended =
-        retry_on_conflict(&jobs.entropy, || jobs.store.expire(&sandbox.id, allocation, until, &end)).await?;
+        retry_on_conflict(&jobs.entropy, || jobs.store.leases.expire(&sandbox.id, allocation, until, &end))
+            .await?;
     Ok(match ended {
         EndOutcome::Ended => {
             let key = &allocation.lease_key;

@@ -14,7 +14,7 @@ pub(super) async fn run(
     let grace = Duration::from_secs(u64::from(grace_period_hours) * 3_600);
     let until = jobs.clock.now().minus(grace);
     each::due(jobs, Status::Stale, until, report, |jobs, stale| async move {
-        jobs.store.remove_stale(&stale).await
+        jobs.store.sandboxes.remove_stale(&stale).await
     })
     .await
 }

@@ -56,7 +56,7 @@ impl Jobs {
             if is_open(slot, interval, now) {
                 return Ok(true);
             }
-            match self.store.take_slots(1, interval, now, now.plus(IN_HAND)).await? {
+            match self.store.rate_slots.take(1, interval, now, now.plus(IN_HAND)).await? {
                 Some(another) => slot = another,
                 None => return Ok(false),
             }

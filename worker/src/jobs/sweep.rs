@@ -38,11 +38,11 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     // Queues are listed first: one that is made meanwhile belongs to an instance that is read after.
     let queues = topology::reply_queues(&jobs.aws, jobs.urls.names()).await?;
     let now = jobs.clock.now();
-    let instances = jobs.store.instances().await?;
+    let instances = jobs.store.instances.list().await?;
     let gone = instances.iter().filter(|instance| heartbeat::is_gone(instance, now)).count();
     report.found = (queues.len() + gone) as u64;
     let unseen = unseen(jobs, queues, instances, now);
-    let before = jobs.store.sightings().await?;
+    let before = jobs.store.instances.sightings().await?;
     let mut seen = Sightings { as_of: Some(now), ..Sightings::default() };
     for one in unseen {
         let heartbeat = one.instance.map(|instance| instance.heartbeat);
@@ -55,7 +55,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         }
     }
     // Another sweep at the same moment saw as much.
-    let (Changed::Done | Changed::MovedOn) = jobs.store.keep_sightings(&before, &seen).await?;
+    let (Changed::Done | Changed::MovedOn) = jobs.store.instances.record_sightings(&before, &seen).await?;
     Ok(())
 }
 
@@ -85,7 +85,7 @@ async fn remove(jobs: &Jobs, gone: &Unseen, report: &mut JobReport) -> Result<()
     }
     // Only now: an instance that is forgotten leaves no queue that would be looked for.
     let Some(instance) = &gone.instance else { return Ok(()) };
-    match jobs.store.forget_instance(instance).await? {
+    match jobs.store.instances.remove(instance).await? {
         Changed::Done => {
             report.changed += 1;
             report.detail("instances", 1);

@@ -56,7 +56,7 @@ impl Operator {
     pub(super) async fn dead_letter(&self, id: &str) -> Result<Answer, Problem> {
         let not_found = || Problem::new(Code::NotFound, "There is no such dead letter.");
         let id = DeadLetterId::parse(id).map_err(|_| not_found())?;
-        let letter = self.rpc.store.letter(&id).await?;
+        let letter = self.rpc.store.dead_letters.get(&id).await?;
         let view = letter.as_ref().map(WholeView::from).ok_or_else(not_found)?;
         Ok(Answer::json(StatusCode::OK, json!(view), "shown"))
     }

@@ -48,7 +48,7 @@ impl Operator {
             count: None,
             ended: None,
         };
-        rpc.store.audit(&line).await?;
+        rpc.store.audit.record(&line).await?;
         let mut sending = channel.maintenance.sending();
         let message = MaintenanceMessage::run_for(id, task, times, channel.reply_to.as_str());
         let sent = channel.maintenance.send(message.traced(sending.traceparent()).encode()).await;
@@ -71,7 +71,7 @@ impl Operator {
     }
 
     async fn later(&self, id: RequestId, task: &Task) -> Result<Answer, Problem> {
-        self.rpc.store.record_run(id, task.as_str(), self.rpc.clock.now()).await?;
+        self.rpc.store.runs.record(id, task.as_str(), self.rpc.clock.now()).await?;
         let answer = still_queued(StatusCode::ACCEPTED, task.as_str(), id);
         Ok(answer.located(&format!("/v1/admin/jobs/{id}")))
     }
@@ -80,7 +80,7 @@ impl Operator {
     pub(super) async fn report(&self, run: &str) -> Result<Answer, Problem> {
         let not_found = || Problem::new(Code::RequestNotFound, "There is no such run.");
         let id = RequestId::parse(run).map_err(|_| not_found())?;
-        let run = self.rpc.store.run(id).await?.ok_or_else(not_found)?;
+        let run = self.rpc.store.runs.get(id).await?.ok_or_else(not_found)?;
         Ok(match &run.report {
             Some(report) => ran(report, id),
             None => still_queued(StatusCode::OK, &run.job, id),

@@ -37,7 +37,7 @@ pub(super) async fn answer(store: &Store, query: &Query) -> Result<Answer, Probl
     };
     let mut found = Vec::new();
     for _ in 0..READS {
-        let (records, next) = store.browse(after.take(), limit - found.len(), wanted).await?;
+        let (records, next) = store.sandboxes.browse(after.take(), limit - found.len(), wanted).await?;
         found.extend(records);
         after = next;
         if after.is_none() || found.len() >= limit {

@@ -14,12 +14,16 @@ use crate::rpc::RequestReply;
 
 pub(super) async fn answer(rpc: &RequestReply, query: &Query) -> Result<Answer, Problem> {
     query.only(&["live"])?;
-    let known = if query.flag("live")? { None } else { rpc.store.census().await? };
+    let known = if query.flag("live")? { None } else { rpc.store.census.get().await? };
     let census = match known {
         Some(census) => census,
         None => {
             let as_of = rpc.clock.now();
-            Census { by_status: rpc.store.count_all().await?, letters: DeadLetterCount::default(), as_of }
+            Census {
+                by_status: rpc.store.sandboxes.count().await?,
+                letters: DeadLetterCount::default(),
+                as_of,
+            }
         }
     };
     Ok(Answer::json(StatusCode::OK, json!(Stats::new(&census)), "counted"))

@@ -16,7 +16,7 @@ use super::foreign;
 use super::keys::{self, ACCOUNT_PREFIX, PK, SANDBOX_PREFIX};
 use super::pool::passable;
 use super::transact::{Committed, Group};
-use super::{Store, n, s};
+use super::{AccountStore, TableClient, n, s};
 use crate::accounts::{AccountHolder, AccountPage};
 use crate::{Entered, PageKey, StoreError};
 use broker_domain::{AccountKey, AccountRecord, ExternalId, LabDuration, SandboxId, Status, Timestamp};
@@ -82,7 +82,81 @@ impl From<Written> for Entered {
     }
 }
 
-impl Store {
+impl AccountStore {
+    /// One page of the whole table, as far as accounts go, read leniently: another tool may have written some rows.
+    pub(crate) async fn page(
+        &self,
+        segment: i32,
+        segments: i32,
+        after: Option<PageKey>,
+        now: Timestamp,
+    ) -> Result<AccountPage, StoreError> {
+        let (items, next) = self.table.scan_items(segment, segments, after).await?;
+        let mut page = AccountPage { next, ..AccountPage::default() };
+        for item in items {
+            let pk = item.get(PK).and_then(|pk| pk.as_s().ok()).map(String::as_str).unwrap_or_default();
+            if pk.starts_with(ACCOUNT_PREFIX) {
+                page.records.extend(passable(read_account(&item)));
+            } else if pk.starts_with(SANDBOX_PREFIX) {
+                page.holders.extend(passable(holder(&item, now)));
+            }
+        }
+        Ok(page)
+    }
+
+    /// Writes the record of the account of an existing sandbox without one.
+    pub(crate) async fn record(
+        &self,
+        sandbox: &SandboxId,
+        external_id: &ExternalId,
+    ) -> Result<Entered, StoreError> {
+        const OPERATION: &str = "record_account";
+        let check = self
+            .check(sandbox, SANDBOX_HAS_ACCOUNT)
+            .expression_attribute_values(":external_id", s(external_id.as_str()));
+        let check = built(OPERATION, check)?;
+        let accounts = [AccountChange::Hold(external_id)];
+        self.table
+            .write_with_accounts(OPERATION, sandbox, check, &accounts, Vec::new())
+            .await
+            .map(Entered::from)
+    }
+
+    /// Removes the record of an account whose holder is not there, or is another account at the version `seen`.
+    pub(crate) async fn drop_dangling(
+        &self,
+        record: &AccountRecord,
+        seen: Option<u64>,
+    ) -> Result<Entered, StoreError> {
+        const OPERATION: &str = "drop_dangling";
+        let check = match seen {
+            None => self.check(&record.holder, HOLDER_IS_GONE),
+            Some(seen) => {
+                self.check(&record.holder, HOLDER_IS_AS_SEEN).expression_attribute_values(":seen", n(seen))
+            }
+        };
+        let key = keys::account(&record.key);
+        let delete = Delete::builder()
+            .table_name(&self.table.name)
+            .set_key(Some(key.clone().into_map()))
+            .condition_expression(ACCOUNT_IS_HOLDERS)
+            .expression_attribute_values(":holder", s(record.holder.as_str()))
+            .build()
+            .map_err(|error| built_wrong(OPERATION, error))?;
+        let others = vec![(key, TransactWriteItem::builder().delete(delete).build())];
+        let check = built(OPERATION, check)?;
+        self.table.write_with_accounts(OPERATION, &record.holder, check, &[], others).await.map(Entered::from)
+    }
+
+    fn check(&self, sandbox: &SandboxId, condition: &str) -> ConditionCheckBuilder {
+        ConditionCheck::builder()
+            .table_name(&self.table.name)
+            .set_key(Some(keys::sandbox(sandbox).into_map()))
+            .condition_expression(condition)
+    }
+}
+
+impl TableClient {
     /// Writes a sandbox, and what goes with it, together with the records of its accounts. An account that another
     /// sandbox has cannot be released or retired by this one: then that is left out.
     pub(super) async fn write_with_accounts(
@@ -136,7 +210,7 @@ impl Store {
             AccountChange::Retire(_, at) => (ACCOUNT_IS_NOT_ANOTHERS, Some(at)),
             AccountChange::Release(_) => {
                 let delete = Delete::builder()
-                    .table_name(&self.table)
+                    .table_name(&self.name)
                     .set_key(Some(key.into_map()))
                     .condition_expression(ACCOUNT_IS_NOT_ANOTHERS)
                     .expression_attribute_values(":holder", s(holder.as_str()))
@@ -149,7 +223,7 @@ impl Store {
         item.insert(a::SANDBOX_ID.to_owned(), s(holder.as_str()));
         item.extend(retired_at.map(|at| (a::RETIRED_AT.to_owned(), n(at.as_secs()))));
         let put = Put::builder()
-            .table_name(&self.table)
+            .table_name(&self.name)
             .set_item(Some(item))
             .condition_expression(condition)
             .expression_attribute_values(":holder", s(holder.as_str()))
@@ -157,75 +231,6 @@ impl Store {
             .build()
             .map_err(|error| built_wrong(operation, error))?;
         Ok(TransactWriteItem::builder().put(put).build())
-    }
-
-    /// One page of the whole table, as far as accounts go, read leniently: another tool may have written some rows.
-    pub(crate) async fn account_page(
-        &self,
-        segment: i32,
-        segments: i32,
-        after: Option<PageKey>,
-        now: Timestamp,
-    ) -> Result<AccountPage, StoreError> {
-        let (items, next) = self.scan_items(segment, segments, after).await?;
-        let mut page = AccountPage { next, ..AccountPage::default() };
-        for item in items {
-            let pk = item.get(PK).and_then(|pk| pk.as_s().ok()).map(String::as_str).unwrap_or_default();
-            if pk.starts_with(ACCOUNT_PREFIX) {
-                page.records.extend(passable(read_account(&item)));
-            } else if pk.starts_with(SANDBOX_PREFIX) {
-                page.holders.extend(passable(holder(&item, now)));
-            }
-        }
-        Ok(page)
-    }
-
-    /// Writes the record of the account of an existing sandbox without one.
-    pub(crate) async fn record_account(
-        &self,
-        sandbox: &SandboxId,
-        external_id: &ExternalId,
-    ) -> Result<Entered, StoreError> {
-        const OPERATION: &str = "record_account";
-        let check = self
-            .check(sandbox, SANDBOX_HAS_ACCOUNT)
-            .expression_attribute_values(":external_id", s(external_id.as_str()));
-        let check = built(OPERATION, check)?;
-        let accounts = [AccountChange::Hold(external_id)];
-        self.write_with_accounts(OPERATION, sandbox, check, &accounts, Vec::new()).await.map(Entered::from)
-    }
-
-    /// Removes the record of an account whose holder is not there, or is another account at the version `seen`.
-    pub(crate) async fn drop_dangling(
-        &self,
-        record: &AccountRecord,
-        seen: Option<u64>,
-    ) -> Result<Entered, StoreError> {
-        const OPERATION: &str = "drop_dangling";
-        let check = match seen {
-            None => self.check(&record.holder, HOLDER_IS_GONE),
-            Some(seen) => {
-                self.check(&record.holder, HOLDER_IS_AS_SEEN).expression_attribute_values(":seen", n(seen))
-            }
-        };
-        let key = keys::account(&record.key);
-        let delete = Delete::builder()
-            .table_name(&self.table)
-            .set_key(Some(key.clone().into_map()))
-            .condition_expression(ACCOUNT_IS_HOLDERS)
-            .expression_attribute_values(":holder", s(record.holder.as_str()))
-            .build()
-            .map_err(|error| built_wrong(OPERATION, error))?;
-        let others = vec![(key, TransactWriteItem::builder().delete(delete).build())];
-        let check = built(OPERATION, check)?;
-        self.write_with_accounts(OPERATION, &record.holder, check, &[], others).await.map(Entered::from)
-    }
-
-    fn check(&self, sandbox: &SandboxId, condition: &str) -> ConditionCheckBuilder {
-        ConditionCheck::builder()
-            .table_name(&self.table)
-            .set_key(Some(keys::sandbox(sandbox).into_map()))
-            .condition_expression(condition)
     }
 }
 

@@ -13,7 +13,7 @@ use super::attributes as a;
 use super::errors::built_wrong;
 use super::foreign::{ForeignRow, KNOWN, digest, is_foreign, read};
 use super::keys::{self, LEASE_PREFIX, PK, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
-use super::{Store, n, s};
+use super::{AdoptionStore, n, s};
 use crate::{Entered, PageKey, StoreError, Survey};
 use broker_domain::reconcile::Minted;
 use broker_domain::{
@@ -23,9 +23,9 @@ use broker_domain::{
 /// No lease, or one that ended.
 const LEASE_IS_NOT_LIVE: &str = "attribute_not_exists(PK) or attribute_exists(ended_at)";
 
-impl Store {
-    /// One page of the whole table, as [`Store::scan`] reads it, for whoever wants to take it over. Where a row does not
-    /// say how long its owner has it, it is `lab_duration`.
+impl AdoptionStore {
+    /// One page of the whole table, as [`ScanStore::page`](super::ScanStore::page) reads it, for an adoption. Where a row
+    /// does not say how long its owner has it, it is `lab_duration`.
     pub async fn survey(
         &self,
         segment: i32,
@@ -34,7 +34,7 @@ impl Store {
         lab_duration: LabDuration,
         now: Timestamp,
     ) -> Result<Survey, StoreError> {
-        let (items, next) = self.scan_items(segment, segments, after).await?;
+        let (items, next) = self.table.scan_items(segment, segments, after).await?;
         let mut survey = Survey { next, ..Survey::default() };
         for item in items {
             let pk = item.get(PK).and_then(|pk| pk.as_s().ok()).map(String::as_str).unwrap_or_default();
@@ -58,7 +58,7 @@ impl Store {
     }
 
     /// Adopts a row, if it is still as it was read and no other sandbox has its account.
-    pub async fn adopt(
+    pub async fn row(
         &self,
         sandbox: &ForeignSandbox,
         row: &ForeignRow,
@@ -74,7 +74,10 @@ impl Store {
             others.push((keys::lease(&tenancy.lease_key), lease));
         }
         let accounts = [AccountChange::Hold(&sandbox.external_id)];
-        self.write_with_accounts("adopt", &sandbox.id, rewrite, &accounts, others).await.map(Entered::from)
+        self.table
+            .write_with_accounts("adopt", &sandbox.id, rewrite, &accounts, others)
+            .await
+            .map(Entered::from)
     }
 
     /// The known attributes after the adoption; the others are removed.
@@ -123,7 +126,7 @@ impl Store {
                 return wanted;
             }
         };
-        wanted.insert(STATE_SHARD, s(self.shard(status, &sandbox.id)));
+        wanted.insert(STATE_SHARD, s(self.table.shard(status, &sandbox.id)));
         wanted.insert(STATE_KEY, due);
         if matches!(status, Status::PendingDeletion | Status::DeletionFailed) {
             wanted.extend(deletion(row, adoption, now));
@@ -140,7 +143,7 @@ impl Store {
     ) -> Result<TransactWriteItem, StoreError> {
         let (mut conditions, mut sets, mut removals) = (Vec::new(), Vec::new(), Vec::new());
         let mut update = Update::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_key(Some(keys::sandbox(&sandbox.id).into_map()))
             .expression_attribute_names("#pk", PK);
         for (number, name) in KNOWN.into_iter().enumerate() {
@@ -195,7 +198,7 @@ impl Store {
             end: None,
         };
         let put = Put::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_item(Some(a::write_live_lease(&lease)))
             .condition_expression(LEASE_IS_NOT_LIVE)
             .build()

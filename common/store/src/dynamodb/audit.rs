@@ -8,7 +8,7 @@ use super::attributes::{self as a, Item, Reader};
 use super::change::Change;
 use super::errors::unread;
 use super::keys::{self, PK};
-use super::{Store, n, s};
+use super::{AuditStore, n, s};
 use crate::{Act, AuditLine, Changed, PageKey, StoreError};
 use broker_domain::Timestamp;
 
@@ -17,9 +17,9 @@ const ACT_LASTS: &str = "attribute_exists(PK) and attribute_not_exists(act_ended
 /// How long a line is kept: a year, and some weeks to review it.
 const LINE_IS_KEPT: Duration = Duration::from_secs(400 * 24 * 3_600);
 
-impl Store {
+impl AuditStore {
     /// Writes a line. Must be called before the operation: nothing is done without its line.
-    pub async fn audit(&self, line: &AuditLine) -> Result<(), StoreError> {
+    pub async fn record(&self, line: &AuditLine) -> Result<(), StoreError> {
         let mut item = keys::audit(line.at, line.id).into_map();
         let mut set = |name: &str, value| drop(item.insert(name.to_owned(), value));
         set(a::AT_MS, n(line.at.as_ms()));
@@ -38,37 +38,39 @@ impl Store {
         }
         set(a::TTL, n(line.at.plus(LINE_IS_KEPT).as_secs()));
         // If it exists already, this is our own write, retried: the id was minted for this line.
-        self.put_if_new("audit", item).await.map(drop)
+        self.table.put_if_new("audit", item).await.map(drop)
     }
 
     /// Adds the result of an operation to its line.
-    pub async fn audit_end(&self, id: Uuid, began: Timestamp, ended: &str) -> Result<Changed, StoreError> {
-        self.change(Change {
-            operation: "audit_end",
-            key: keys::audit(began, id).into_map(),
-            condition: ACT_LASTS,
-            update: "SET act_ended = :ended",
-            values: vec![(":ended", s(ended))],
-        })
-        .await
+    pub async fn record_end(&self, id: Uuid, began: Timestamp, ended: &str) -> Result<Changed, StoreError> {
+        self.table
+            .change(Change {
+                operation: "audit_end",
+                key: keys::audit(began, id).into_map(),
+                condition: ACT_LASTS,
+                update: "SET act_ended = :ended",
+                values: vec![(":ended", s(ended))],
+            })
+            .await
     }
 
     /// A page of the lines of the day (UTC) of `at`, the oldest first (a consistent read).
-    pub async fn audit_of_day(
+    pub async fn of_day(
         &self,
         at: Timestamp,
         after: Option<PageKey>,
     ) -> Result<(Vec<AuditLine>, Option<PageKey>), StoreError> {
         let call = self
+            .table
             .client
             .query()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .consistent_read(true)
             .key_condition_expression("#pk = :day")
             .expression_attribute_names("#pk", PK)
             .expression_attribute_values(":day", s(keys::audit_day(at)))
             .set_exclusive_start_key(after.map(|key| key.0));
-        let answer = call.send().await.map_err(|error| unread("Query", &self.table, error))?;
+        let answer = call.send().await.map_err(|error| unread("Query", &self.table.name, error))?;
         let lines = answer.items().iter().map(read).collect::<Result<_, _>>()?;
         Ok((lines, answer.last_evaluated_key.map(PageKey)))
     }

@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, TransactWriteItem, Update};
 
-use super::attributes as a;
+use super::attributes::{self as a, Item};
 use super::errors::{built_wrong, failed};
-use super::{Store, count_capacity};
+use super::{TableClient, count_capacity};
 use crate::{Changed, StoreError};
 
 /// Attributes that expressions can only name in this way: their names are words of DynamoDB.
 const NAMES: [(&str, &str); 3] = [("#status", a::STATUS), ("#name", a::NAME), ("#ttl", a::TTL)];
+
+const IS_NEW: &str = "attribute_not_exists(PK)";
 
 /// A change of an item, with its condition.
 pub(super) struct Change<'a> {
@@ -23,12 +26,12 @@ pub(super) struct Change<'a> {
     pub(super) values: Vec<(&'static str, AttributeValue)>,
 }
 
-impl Store {
+impl TableClient {
     /// The same change as one item of a transaction.
     pub(super) fn change_item(&self, change: Change<'_>) -> Result<TransactWriteItem, StoreError> {
         let Change { operation, key, condition, update, values } = change;
         let mut item = Update::builder()
-            .table_name(&self.table)
+            .table_name(&self.name)
             .set_key(Some(key))
             .condition_expression(condition)
             .update_expression(update);
@@ -51,7 +54,7 @@ impl Store {
         let mut call = self
             .client
             .update_item()
-            .table_name(&self.table)
+            .table_name(&self.name)
             .set_key(Some(key))
             .condition_expression(condition)
             .update_expression(update)
@@ -69,8 +72,36 @@ impl Store {
             }
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(Changed::MovedOn),
-                _ => Err(failed(operation, &self.table, error)),
+                _ => Err(failed(operation, &self.name, error)),
             },
         }
+    }
+
+    /// Puts an item whose key is free.
+    pub(super) async fn put_if_new(
+        &self,
+        operation: &'static str,
+        item: Item,
+    ) -> Result<Changed, StoreError> {
+        let call =
+            self.client.put_item().table_name(&self.name).set_item(Some(item)).condition_expression(IS_NEW);
+        written(call.send().await.map(drop).map_err(Box::new), operation, &self.name)
+    }
+}
+
+type PutFailed = Box<aws_sdk_dynamodb::error::SdkError<PutItemError>>;
+
+/// The result of a conditional put.
+pub(super) fn written(
+    result: Result<(), PutFailed>,
+    operation: &'static str,
+    table: &str,
+) -> Result<Changed, StoreError> {
+    match result {
+        Ok(()) => Ok(Changed::Done),
+        Err(error) => match error.as_service_error() {
+            Some(PutItemError::ConditionalCheckFailedException(_)) => Ok(Changed::MovedOn),
+            _ => Err(failed(operation, table, *error)),
+        },
     }
 }

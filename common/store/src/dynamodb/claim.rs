@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::{
 use super::attributes as a;
 use super::errors::{built_wrong, cancelled};
 use super::transact::{Committed, Group};
-use super::{Store, keys, n, s};
+use super::{LeaseStore, keys, n, s};
 use crate::{Claim, ClaimOutcome, StoreError};
 use broker_domain::{Grant, Lease, Outcome, Status};
 
@@ -23,7 +23,7 @@ const LEASE: usize = 0;
 const SANDBOX: usize = 1;
 const REQUEST: usize = 2;
 
-impl Store {
+impl LeaseStore {
     /// Tries to satisfy a request with one candidate: one transaction, alone or in a call with others.
     pub async fn claim(&self, claim: &Claim<'_>) -> Result<ClaimOutcome, StoreError> {
         let lease = lease_of(claim);
@@ -35,7 +35,7 @@ impl Store {
             keys.push(keys::request(claim.request.request_id));
             items.push(self.update_request(claim, &grant)?);
         }
-        match self.transactions.submit("claim", Group { keys, items }).await? {
+        match self.table.transactions.submit("claim", Group { keys, items }).await? {
             Committed::Written => Ok(ClaimOutcome::Created(grant)),
             Committed::Cancelled(reasons) => explain(&reasons),
         }
@@ -43,7 +43,7 @@ impl Store {
 
     fn put_lease(&self, claim: &Claim<'_>, lease: &Lease) -> Result<TransactWriteItem, StoreError> {
         let put = Put::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_item(Some(a::write_live_lease(lease)))
             .condition_expression(LEASE_IS_FREE)
             .expression_attribute_values(":mine", s(claim.request.request_id.to_string()))
@@ -59,13 +59,13 @@ impl Store {
         claim: &Claim<'_>,
         lease: &Lease,
     ) -> Result<TransactWriteItem, StoreError> {
-        let shard = keys::shard_of(&claim.candidate.sandbox_id, self.shards);
+        let shard = keys::shard_of(&claim.candidate.sandbox_id, self.table.shards);
         let mut set = "SET #status = :allocated, version = :next, allocation_id = :allocation, allocated_to_track = :track, \
                        idempotency_key = :key, lab_duration_hours = :hours, allocated_at = :allocated_at, \
                        expires_at = :expires_at, updated_at = :allocated_at, state_shard = :shard, state_key = :state_key"
             .to_owned();
         let mut update = Update::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_key(Some(keys::sandbox(&claim.candidate.sandbox_id).into_map()))
             .condition_expression(SANDBOX_IS_AVAILABLE)
             .expression_attribute_names("#status", a::STATUS)
@@ -97,7 +97,7 @@ impl Store {
     ) -> Result<TransactWriteItem, StoreError> {
         let outcome = Outcome::Created(grant.clone());
         let update = Update::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_key(Some(keys::request(claim.request.request_id).into_map()))
             .condition_expression(REQUEST_IS_QUEUED)
             .update_expression("SET #state = :succeeded, #outcome = :outcome REMOVE message")

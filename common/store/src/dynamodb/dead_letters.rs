@@ -14,7 +14,7 @@ use super::errors::{built_wrong, cancelled, failed_condition, unread};
 use super::keys::{self, Key, PK, SK};
 use super::requests::RECORD_IS_KEPT;
 use super::transact::{Committed, Group};
-use super::{Store, count_capacity, dead_letter_items, n, s};
+use super::{DeadLetterStore, count_capacity, dead_letter_items, n, s};
 use crate::{Actor, Changed, DeadLetterPage, Kept, PendingRecord, Requeued, StoreError};
 use broker_domain::{
     DeadLetter, DeadLetterId, DeadLetterState, Outcome, PersistedRequest, RequestState, Subject, Timestamp,
@@ -42,15 +42,15 @@ const RUN_DIED: &str = "attribute_exists(died)";
 /// recognised.
 const DONE_IS_KEPT: Duration = Duration::from_secs(15 * 24 * 3_600);
 
-impl Store {
+impl DeadLetterStore {
     /// Keeps a new dead letter, and fails the record that waits for its message in the same write.
-    pub async fn keep_letter(
+    pub async fn record(
         &self,
         letter: &DeadLetter,
         pending: Option<&PendingRecord>,
     ) -> Result<Kept, StoreError> {
         let put = Put::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_item(Some(dead_letter_items::write(letter)))
             .condition_expression(LETTER_IS_NEW)
             .build()
@@ -91,7 +91,7 @@ impl Store {
                     deadline: mark.times.deadline,
                 };
                 let put = Put::builder()
-                    .table_name(&self.table)
+                    .table_name(&self.table.name)
                     .set_item(Some(a::write_request(&record, record.deadline.plus(RECORD_IS_KEPT))))
                     .condition_expression(RETURN_IS_OPEN)
                     .expression_attribute_names("#state", a::STATE)
@@ -103,7 +103,7 @@ impl Store {
             PendingRecord::Run(id, report) => {
                 let report = serde_json::to_string(report).unwrap_or_default();
                 let update = Update::builder()
-                    .table_name(&self.table)
+                    .table_name(&self.table.name)
                     .set_key(Some(keys::run(*id).into_map()))
                     .condition_expression(RUN_WAITS)
                     .update_expression("SET report = :report, died = :true")
@@ -115,15 +115,14 @@ impl Store {
     }
 
     /// Takes a dead letter for replay until `until`, and requeues the record of its message.
-    pub async fn take_letter(
+    pub async fn take(
         &self,
         id: &DeadLetterId,
         actor: &Actor,
         until: Timestamp,
         requeued: Option<&Requeued>,
     ) -> Result<Changed, StoreError> {
-        let take = self
-            .letter_update(id, LETTER_IS_FREE)
+        let take = self.update(id, LETTER_IS_FREE)
             .update_expression(
                 "SET #state = :replaying, held_by = :action, held_until_ms = :until, touched_by = :by, touched_at_ms = :now",
             )
@@ -154,7 +153,7 @@ impl Store {
             }
             Requeued::Run(id) => {
                 let update = Update::builder()
-                    .table_name(&self.table)
+                    .table_name(&self.table.name)
                     .set_key(Some(keys::run(*id).into_map()))
                     .condition_expression(RUN_DIED)
                     .update_expression("REMOVE report, died");
@@ -164,9 +163,9 @@ impl Store {
     }
 
     /// Marks a dead letter as replayed by the action that holds it.
-    pub async fn letter_was_sent(&self, id: &DeadLetterId, actor: &Actor) -> Result<Changed, StoreError> {
+    pub async fn mark_replayed(&self, id: &DeadLetterId, actor: &Actor) -> Result<Changed, StoreError> {
         let sent = self
-            .letter_update(id, LETTER_IS_MINE)
+            .update(id, LETTER_IS_MINE)
             .update_expression(
                 "SET #state = :replayed, touched_at_ms = :now, #ttl = :ttl REMOVE held_by, held_until_ms",
             )
@@ -181,14 +180,8 @@ impl Store {
     }
 
     /// Discards a dead letter that is not being replayed.
-    pub async fn discard_letter(
-        &self,
-        id: &DeadLetterId,
-        actor: &Actor,
-        why: &str,
-    ) -> Result<Changed, StoreError> {
-        let discard = self
-            .letter_update(id, LETTER_IS_DEAD)
+    pub async fn discard(&self, id: &DeadLetterId, actor: &Actor, why: &str) -> Result<Changed, StoreError> {
+        let discard = self.update(id, LETTER_IS_DEAD)
             .update_expression(
                 "SET #state = :discarded, touched_by = :by, touched_at_ms = :now, touched_why = :why, #ttl = :ttl",
             )
@@ -204,14 +197,14 @@ impl Store {
     }
 
     /// The dead letter, if it is kept (a consistent read).
-    pub async fn letter(&self, id: &DeadLetterId) -> Result<Option<DeadLetter>, StoreError> {
-        let item = self.get(keys::letter(id)).await?;
+    pub async fn get(&self, id: &DeadLetterId) -> Result<Option<DeadLetter>, StoreError> {
+        let item = self.table.get(keys::letter(id)).await?;
         item.map(|item| dead_letter_items::read(&item)).transpose()
     }
 
     /// A page of the dead letters of a partition with ids between `from` and `until`, inclusive (a consistent read); at most
     /// `limit` of them, or 1 MB.
-    pub async fn letters(
+    pub async fn page(
         &self,
         shard: u8,
         from: &str,
@@ -219,9 +212,10 @@ impl Store {
         limit: Option<i32>,
     ) -> Result<DeadLetterPage, StoreError> {
         let call = self
+            .table
             .client
             .query()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .consistent_read(true)
             .set_limit(limit)
             .key_condition_expression("#pk = :shard and #sk between :from and :until")
@@ -232,7 +226,7 @@ impl Store {
             .expression_attribute_values(":until", s(until))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let call = call.customize().config_override(super::scan::long_timeout());
-        let answer = call.send().await.map_err(|error| unread("Query", &self.table, error))?;
+        let answer = call.send().await.map_err(|error| unread("Query", &self.table.name, error))?;
         count_capacity("letters", answer.consumed_capacity());
         let mut page = DeadLetterPage::default();
         for item in answer.items() {
@@ -256,7 +250,7 @@ impl Store {
     ) -> Result<Changed, StoreError> {
         if let Some((record_key, record)) = record {
             let group = Group { keys: vec![key.clone(), record_key], items: vec![item.clone(), record] };
-            match self.transactions.submit(operation, group).await? {
+            match self.table.transactions.submit(operation, group).await? {
                 Committed::Written => return Ok(Changed::Done),
                 Committed::Cancelled(reasons) => match failed_condition(&reasons) {
                     Some(0) => return Ok(Changed::MovedOn),
@@ -265,7 +259,7 @@ impl Store {
                 },
             }
         }
-        match self.transactions.submit(operation, Group { keys: vec![key], items: vec![item] }).await? {
+        match self.table.transactions.submit(operation, Group { keys: vec![key], items: vec![item] }).await? {
             Committed::Written => Ok(Changed::Done),
             Committed::Cancelled(reasons) => match failed_condition(&reasons) {
                 Some(_) => Ok(Changed::MovedOn),
@@ -274,13 +268,9 @@ impl Store {
         }
     }
 
-    fn letter_update(
-        &self,
-        id: &DeadLetterId,
-        condition: &str,
-    ) -> aws_sdk_dynamodb::types::builders::UpdateBuilder {
+    fn update(&self, id: &DeadLetterId, condition: &str) -> aws_sdk_dynamodb::types::builders::UpdateBuilder {
         Update::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_key(Some(keys::letter(id).into_map()))
             .condition_expression(condition)
             .expression_attribute_names("#state", a::STATE)
@@ -288,7 +278,7 @@ impl Store {
 
     fn request_update(&self, key: Key, condition: &str) -> aws_sdk_dynamodb::types::builders::UpdateBuilder {
         Update::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_key(Some(key.into_map()))
             .condition_expression(condition)
             .expression_attribute_names("#state", a::STATE)

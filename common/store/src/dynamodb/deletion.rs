@@ -3,7 +3,7 @@
 //! Invariant: every write here is at the version that was read, and none leads back into the pool.
 
 use super::change::Change;
-use super::{Store, keys, n, s};
+use super::{DeletionStore, TableClient, keys, n, s};
 use crate::{Changed, StoreError};
 use broker_domain::{Event, ExternalId, SandboxId, Status, Timestamp};
 
@@ -27,7 +27,7 @@ pub struct Seen<'a> {
     pub version: u64,
 }
 
-impl Store {
+impl DeletionStore {
     /// Moves a pending deletion to `due` without counting an attempt. Its version goes up, so an older plan is void.
     pub async fn postpone(
         &self,
@@ -35,20 +35,21 @@ impl Store {
         due: Timestamp,
         now: Timestamp,
     ) -> Result<Changed, StoreError> {
-        self.change(Change {
-            operation: "postpone",
-            key: keys::sandbox(seen.id).into_map(),
-            condition: DELETION_IS_PENDING,
-            update: "SET version = :next, state_key = :due, updated_at = :now",
-            values: vec![
-                (":pending", s(Status::PendingDeletion.as_str())),
-                (":seen", n(seen.version)),
-                (":next", n(seen.version + 1)),
-                (":due", s(keys::time_key(due))),
-                (":now", n(now.as_secs())),
-            ],
-        })
-        .await
+        self.table
+            .change(Change {
+                operation: "postpone",
+                key: keys::sandbox(seen.id).into_map(),
+                condition: DELETION_IS_PENDING,
+                update: "SET version = :next, state_key = :due, updated_at = :now",
+                values: vec![
+                    (":pending", s(Status::PendingDeletion.as_str())),
+                    (":seen", n(seen.version)),
+                    (":next", n(seen.version + 1)),
+                    (":due", s(keys::time_key(due))),
+                    (":now", n(now.as_secs())),
+                ],
+            })
+            .await
     }
 
     /// Counts a failed attempt; the next is due at `due`.
@@ -60,7 +61,7 @@ impl Store {
         due: Timestamp,
         now: Timestamp,
     ) -> Result<Changed, StoreError> {
-        self.change(Change {
+        self.table.change(Change {
             operation: "attempt_failed",
             key: keys::sandbox(seen.id).into_map(),
             condition: DELETION_IS_PENDING,
@@ -89,48 +90,50 @@ impl Store {
         now: Timestamp,
     ) -> Result<Changed, StoreError> {
         let to = next(Status::PendingDeletion, Event::GiveUp)?;
-        self.change(Change {
-            operation: "give_up",
-            key: keys::sandbox(seen.id).into_map(),
-            condition: GIVE_UP_IS_DUE,
-            update: "SET #status = :to, version = :next, state_shard = :shard, state_key = :due, \
+        self.table
+            .change(Change {
+                operation: "give_up",
+                key: keys::sandbox(seen.id).into_map(),
+                condition: GIVE_UP_IS_DUE,
+                update: "SET #status = :to, version = :next, state_shard = :shard, state_key = :due, \
                      deletion_retry_count = :attempts, deletion_error = :problem, updated_at = :now",
-            values: vec![
-                (":pending", s(Status::PendingDeletion.as_str())),
-                (":to", s(to.as_str())),
-                (":seen", n(seen.version)),
-                (":next", n(seen.version + 1)),
-                (":shard", s(self.shard(to, seen.id))),
-                (":due", s(keys::time_key(retry_at))),
-                (":attempts", n(attempts)),
-                (":problem", s(problem)),
-                (":now", n(now.as_secs())),
-            ],
-        })
-        .await
+                values: vec![
+                    (":pending", s(Status::PendingDeletion.as_str())),
+                    (":to", s(to.as_str())),
+                    (":seen", n(seen.version)),
+                    (":next", n(seen.version + 1)),
+                    (":shard", s(self.table.shard(to, seen.id))),
+                    (":due", s(keys::time_key(retry_at))),
+                    (":attempts", n(attempts)),
+                    (":problem", s(problem)),
+                    (":now", n(now.as_secs())),
+                ],
+            })
+            .await
     }
 
     /// Makes a deletion that was given up due now, with a new count of attempts.
-    pub async fn retry_deletion(&self, seen: Seen<'_>, now: Timestamp) -> Result<Changed, StoreError> {
+    pub async fn retry(&self, seen: Seen<'_>, now: Timestamp) -> Result<Changed, StoreError> {
         let to = next(Status::DeletionFailed, Event::Retry)?;
-        self.change(Change {
-            operation: "retry_deletion",
-            key: keys::sandbox(seen.id).into_map(),
-            condition: RETRY_IS_DUE,
-            update: "SET #status = :to, version = :next, state_shard = :shard, state_key = :due, \
+        self.table
+            .change(Change {
+                operation: "retry_deletion",
+                key: keys::sandbox(seen.id).into_map(),
+                condition: RETRY_IS_DUE,
+                update: "SET #status = :to, version = :next, state_shard = :shard, state_key = :due, \
                      deletion_retry_count = :none, updated_at = :now",
-            values: vec![
-                (":failed", s(Status::DeletionFailed.as_str())),
-                (":to", s(to.as_str())),
-                (":seen", n(seen.version)),
-                (":next", n(seen.version + 1)),
-                (":shard", s(self.shard(to, seen.id))),
-                (":due", s(keys::time_key(now))),
-                (":none", n(0)),
-                (":now", n(now.as_secs())),
-            ],
-        })
-        .await
+                values: vec![
+                    (":failed", s(Status::DeletionFailed.as_str())),
+                    (":to", s(to.as_str())),
+                    (":seen", n(seen.version)),
+                    (":next", n(seen.version + 1)),
+                    (":shard", s(self.table.shard(to, seen.id))),
+                    (":due", s(keys::time_key(now))),
+                    (":none", n(0)),
+                    (":now", n(now.as_secs())),
+                ],
+            })
+            .await
     }
 
     /// Writes the tombstone of a sandbox that the provider deleted under `external_id`, or that an operator gave up.
@@ -142,7 +145,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Changed, StoreError> {
         let to = next(from, Event::ProviderDeleted)?;
-        self.change(Change {
+        self.table.change(Change {
             operation: "bury",
             key: keys::sandbox(seen.id).into_map(),
             condition: PROVIDER_DELETED_IT,
@@ -162,16 +165,19 @@ impl Store {
 
     /// Lets a tombstone that an older version wrote stand for good: its account may come back at any time.
     pub(crate) async fn keep_tombstone(&self, seen: Seen<'_>) -> Result<Changed, StoreError> {
-        self.change(Change {
-            operation: "keep_tombstone",
-            key: keys::sandbox(seen.id).into_map(),
-            condition: TOMBSTONE_STANDS,
-            update: "REMOVE #ttl",
-            values: vec![(":deleted", s(Status::Deleted.as_str())), (":seen", n(seen.version))],
-        })
-        .await
+        self.table
+            .change(Change {
+                operation: "keep_tombstone",
+                key: keys::sandbox(seen.id).into_map(),
+                condition: TOMBSTONE_STANDS,
+                update: "REMOVE #ttl",
+                values: vec![(":deleted", s(Status::Deleted.as_str())), (":seen", n(seen.version))],
+            })
+            .await
     }
+}
 
+impl TableClient {
     pub(super) fn shard(&self, status: Status, id: &SandboxId) -> String {
         keys::state_shard(status, keys::shard_of(id, self.shards))
     }

@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
 use super::attributes as a;
 use super::errors::{built_wrong, cancelled, failed_condition};
 use super::transact::{Committed, Group};
-use super::{Store, keys, n, s};
+use super::{LeaseStore, keys, n, s};
 use crate::{EndOutcome, StoreError};
 use broker_domain::{Allocation, LeaseEnd, LeaseKey, SandboxId, Status, Timestamp};
 
@@ -31,7 +31,7 @@ const LEASE_IS_OF_SANDBOX: &str = "sandbox_id = :sandbox and attribute_not_exist
 /// How long an ended lease is kept: longer than any message can live (14 days in a dead-letter queue).
 pub(super) const ENDED_LEASE_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-impl Store {
+impl LeaseStore {
     /// Ends `allocation` of `sandbox`: the sandbox becomes pending deletion, the lease keeps the fence.
     pub async fn end(
         &self,
@@ -72,7 +72,7 @@ impl Store {
     ) -> Result<EndOutcome, StoreError> {
         let keys = vec![keys::sandbox(sandbox), keys::lease(holder.key())];
         let items = vec![self.retire_sandbox(sandbox, holder, end)?, self.end_lease(sandbox, holder, end)?];
-        match self.transactions.submit("end", Group { keys, items }).await? {
+        match self.table.transactions.submit("end", Group { keys, items }).await? {
             Committed::Written => Ok(EndOutcome::Ended),
             Committed::Cancelled(reasons) => match failed_condition(&reasons) {
                 Some(_) => Ok(EndOutcome::MovedOn),
@@ -87,8 +87,9 @@ impl Store {
         holder: Holder<'_>,
         end: &LeaseEnd,
     ) -> Result<TransactWriteItem, StoreError> {
-        let shard = keys::shard_of(id, self.shards);
-        let update = Update::builder().table_name(&self.table).set_key(Some(keys::sandbox(id).into_map()));
+        let shard = keys::shard_of(id, self.table.shards);
+        let update =
+            Update::builder().table_name(&self.table.name).set_key(Some(keys::sandbox(id).into_map()));
         let update = holder
             .holds_sandbox(update)
             .update_expression(
@@ -116,7 +117,7 @@ impl Store {
         end: &LeaseEnd,
     ) -> Result<TransactWriteItem, StoreError> {
         let key = keys::lease(holder.key()).into_map();
-        let update = Update::builder().table_name(&self.table).set_key(Some(key));
+        let update = Update::builder().table_name(&self.table.name).set_key(Some(key));
         let update = holder
             .holds_lease(update, sandbox)
             .update_expression("SET ended_at = :at, end_reason = :reason, fence_ms = :fence_ms, #ttl = :ttl")

@@ -5,7 +5,7 @@ use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
 use super::attributes as a;
 use super::errors::{built_wrong, cancelled, failed_condition};
 use super::transact::{Committed, Group};
-use super::{Store, keys, n, s};
+use super::{LeaseStore, keys, n, s};
 use crate::{Changed, StoreError};
 use broker_domain::{Allocation, SandboxId, Status, Timestamp};
 
@@ -14,7 +14,7 @@ const SANDBOX_IS_ALLOCATED: &str = "#status = :allocated and allocation_id = :se
 /// The lease is still live and that allocation's, until then.
 const LEASE_IS_LIVE: &str = "allocation_id = :seen and attribute_not_exists(ended_at) and expires_at = :from";
 
-impl Store {
+impl LeaseStore {
     /// Moves the end of `allocation` of `sandbox` from where it was read to `expires_at`. Moved meanwhile, it stays: what
     /// was added to the one end is not what was meant for the other.
     pub async fn extend(
@@ -26,7 +26,7 @@ impl Store {
     ) -> Result<Changed, StoreError> {
         let wrong = |error| built_wrong("extend", error);
         let of_sandbox = Update::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_key(Some(keys::sandbox(sandbox).into_map()))
             .condition_expression(SANDBOX_IS_ALLOCATED)
             .update_expression(
@@ -43,7 +43,7 @@ impl Store {
             .build()
             .map_err(wrong)?;
         let of_lease = Update::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_key(Some(keys::lease(&allocation.lease_key).into_map()))
             .condition_expression(LEASE_IS_LIVE)
             .update_expression("SET expires_at = :expires_at")
@@ -57,7 +57,7 @@ impl Store {
             TransactWriteItem::builder().update(of_lease).build(),
         ];
         let keys = vec![keys::sandbox(sandbox), keys::lease(&allocation.lease_key)];
-        match self.transactions.submit("extend", Group { keys, items }).await? {
+        match self.table.transactions.submit("extend", Group { keys, items }).await? {
             Committed::Written => Ok(Changed::Done),
             Committed::Cancelled(reasons) => match failed_condition(&reasons) {
                 Some(_) => Ok(Changed::MovedOn),

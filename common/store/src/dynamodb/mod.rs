@@ -20,6 +20,7 @@ mod extend;
 mod foreign;
 #[cfg(test)]
 mod fuzz;
+mod instances;
 mod keys;
 mod pool;
 mod pool_status;
@@ -30,6 +31,7 @@ mod reconcile;
 mod records;
 mod replace;
 mod requests;
+mod runs;
 mod scan;
 pub mod schema;
 mod settings;
@@ -48,6 +50,8 @@ pub(super) use keys::{PK, SK};
 pub use settings::SettingsError;
 pub use sync::Unused;
 
+use std::sync::Arc;
+
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, ConsumedCapacity};
 
@@ -57,14 +61,89 @@ use errors::unread;
 use reads::Reads;
 use transact::GroupCommit;
 
-/// The broker's table. Clones share their connections.
-#[derive(Clone, Debug)]
-pub struct Store {
+/// What all sub-stores share: the client, the table's name and number of shards, batched reads and writes.
+#[derive(Debug)]
+struct TableClient {
     client: Client,
-    table: String,
+    name: String,
     shards: u8,
     reads: Reads,
     transactions: GroupCommit,
+}
+
+impl TableClient {
+    /// One item, in a call of its own (a consistent read).
+    async fn get(&self, key: keys::Key) -> Result<Option<attributes::Item>, StoreError> {
+        let call =
+            self.client.get_item().table_name(&self.name).set_key(Some(key.into_map())).consistent_read(true);
+        let answer = call.send().await.map_err(|error| unread("GetItem", &self.name, error))?;
+        Ok(answer.item)
+    }
+
+    fn shard_of(&self, id: &SandboxId) -> u8 {
+        keys::shard_of(id, self.shards)
+    }
+}
+
+/// Declares [`Store`] and the type of each of its fields.
+macro_rules! stores {
+    ($($(#[$doc:meta])* $field:ident: $store:ident,)*) => {
+        $($(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $store {
+            table: Arc<TableClient>,
+        })*
+
+        /// The broker's table, each field the items of a kind and what is done with them. Clones share their connections.
+        #[derive(Clone, Debug)]
+        pub struct Store {
+            table: Arc<TableClient>,
+            $($(#[$doc])*
+            pub $field: $store,)*
+        }
+
+        impl From<TableClient> for Store {
+            fn from(table: TableClient) -> Self {
+                let table = Arc::new(table);
+                Self { $($field: $store { table: Arc::clone(&table) },)* table }
+            }
+        }
+    };
+}
+
+stores! {
+    /// Leases, and the transitions that change lease and sandbox in one transaction.
+    leases: LeaseStore,
+    /// Sandboxes: lookups, queries by state, and the ways into the pool and out of it.
+    sandboxes: SandboxStore,
+    /// The deletion of sandboxes.
+    deletions: DeletionStore,
+    /// The records of the provider's accounts.
+    accounts: AccountStore,
+    /// The records of requests.
+    requests: RequestStore,
+    /// The records of runs of jobs.
+    runs: RunStore,
+    /// The tick of each job.
+    schedule: ScheduleStore,
+    /// The slots of the rate of calls to the provider.
+    rate_slots: RateSlotStore,
+    /// The pool's status and the settings that its data was written with.
+    pool: PoolStore,
+    /// Dead letters.
+    dead_letters: DeadLetterStore,
+    /// The audit of operators' actions.
+    audit: AuditStore,
+    /// The processes that live.
+    instances: InstanceStore,
+    /// The count of sandboxes by state.
+    census: CensusStore,
+    /// Reads of the whole table, and of several items at one instant.
+    scans: ScanStore,
+    /// Rows that another tool wrote.
+    adopt: AdoptionStore,
+    /// The steps of a reconciliation.
+    reconcile: ReconcileStore,
 }
 
 impl Store {
@@ -72,50 +151,43 @@ impl Store {
     pub fn new(client: Client, table: &str, shards: u8) -> Self {
         let reads = Reads::new(client.clone(), table.to_owned());
         let transactions = GroupCommit::new(client.clone(), table.to_owned());
-        Self { client, table: table.to_owned(), shards: shards.max(1), reads, transactions }
+        TableClient { client, name: table.to_owned(), shards: shards.max(1), reads, transactions }.into()
     }
 
     /// The table's name.
     pub fn table(&self) -> &str {
-        &self.table
+        &self.table.name
     }
 
     /// The number of index partitions of each state.
-    pub const fn shards(&self) -> u8 {
-        self.shards
-    }
-
-    /// The shard of a sandbox.
-    pub fn shard_of(&self, id: &SandboxId) -> u8 {
-        keys::shard_of(id, self.shards)
-    }
-
-    /// The sandbox or its tombstone (a consistent read), if there is one.
-    pub async fn sandbox(&self, id: &SandboxId) -> Result<Option<Sandbox>, StoreError> {
-        let item = self.reads.get(keys::sandbox(id)).await?;
-        item.map(|item| attributes::read_sandbox(&item)).transpose()
-    }
-
-    /// The lease of a key (a consistent read), live or ended, if there is one.
-    pub async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
-        let item = self.reads.get(keys::lease(key)).await?;
-        item.map(|item| attributes::read_lease(&item)).transpose()
+    pub fn shards(&self) -> u8 {
+        self.table.shards
     }
 
     /// How the table itself stands there.
     pub async fn inspect(&self) -> Result<schema::Inspection, StoreError> {
-        schema::inspect(&self.client, &self.table).await
+        schema::inspect(&self.table.client, &self.table.name).await
+    }
+}
+
+impl LeaseStore {
+    /// The lease of a key (a consistent read), live or ended, if there is one.
+    pub async fn get(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        let item = self.table.reads.get(keys::lease(key)).await?;
+        item.map(|item| attributes::read_lease(&item)).transpose()
+    }
+}
+
+impl SandboxStore {
+    /// The sandbox or its tombstone (a consistent read), if there is one.
+    pub async fn get(&self, id: &SandboxId) -> Result<Option<Sandbox>, StoreError> {
+        let item = self.table.reads.get(keys::sandbox(id)).await?;
+        item.map(|item| attributes::read_sandbox(&item)).transpose()
     }
 
-    async fn get(&self, key: keys::Key) -> Result<Option<attributes::Item>, StoreError> {
-        let call = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .set_key(Some(key.into_map()))
-            .consistent_read(true);
-        let answer = call.send().await.map_err(|error| unread("GetItem", &self.table, error))?;
-        Ok(answer.item)
+    /// The shard of a sandbox.
+    pub fn shard_of(&self, id: &SandboxId) -> u8 {
+        self.table.shard_of(id)
     }
 }
 

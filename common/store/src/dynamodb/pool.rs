@@ -6,7 +6,7 @@ use super::attributes as a;
 use super::errors::unread;
 use super::keys::{self, STATE_KEY, STATE_SHARD};
 use super::schema::STATE_INDEX;
-use super::{Store, count_capacity, s};
+use super::{SandboxStore, count_capacity, s};
 use crate::{
     Candidate, CandidatePage, Changed, Entered, NewSandbox, PageKey, StoreError, SweepKey, SweepPage,
 };
@@ -15,7 +15,7 @@ use broker_domain::{NamePrefix, Status, Timestamp};
 const SEEDED_AND_UNUSED: &str =
     "attribute_exists(seeded) and #status in (:available, :stale) and version = :seen";
 
-impl Store {
+impl SandboxStore {
     /// A page of at most `limit` available sandboxes of `shard`, by name, from `after` on. The index is eventually consistent:
     /// a candidate is claimed at the version that it lists, or not at all.
     pub async fn available(
@@ -27,9 +27,10 @@ impl Store {
     ) -> Result<CandidatePage, StoreError> {
         let mut condition = "#shard = :shard".to_owned();
         let mut call = self
+            .table
             .client
             .query()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .index_name(STATE_INDEX)
             .expression_attribute_names("#shard", STATE_SHARD)
             .expression_attribute_values(":shard", s(keys::state_shard(Status::Available, shard)))
@@ -46,7 +47,7 @@ impl Store {
             .key_condition_expression(condition)
             .send()
             .await
-            .map_err(|error| unread("Query", &self.table, error))?;
+            .map_err(|error| unread("Query", &self.table.name, error))?;
         count_capacity("candidates", answer.consumed_capacity());
         let candidates = readable(answer.items());
         Ok(CandidatePage { candidates, next: answer.last_evaluated_key.map(PageKey) })
@@ -63,9 +64,10 @@ impl Store {
         limit: u16,
     ) -> Result<SweepPage, StoreError> {
         let mut parameters: Vec<_> =
-            (0..self.shards).map(|shard| s(keys::state_shard(Status::Available, shard))).collect();
+            (0..self.table.shards).map(|shard| s(keys::state_shard(Status::Available, shard))).collect();
         parameters.extend(prefix.map(|prefix| s(prefix.as_str())));
         let call = self
+            .table
             .client
             .execute_statement()
             .statement(self.sweep_statement(prefix.is_some()))
@@ -73,7 +75,8 @@ impl Store {
             .limit(i32::from(limit))
             .set_next_token(after.map(|key| key.0))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.send().await.map_err(|error| unread("ExecuteStatement", &self.table, error))?;
+        let answer =
+            call.send().await.map_err(|error| unread("ExecuteStatement", &self.table.name, error))?;
         count_capacity("candidates", answer.consumed_capacity());
         let candidates = readable(answer.items());
         Ok(SweepPage { candidates, next: answer.next_token.map(SweepKey) })
@@ -82,10 +85,10 @@ impl Store {
     fn sweep_statement(&self, with_prefix: bool) -> String {
         let columns =
             [a::SANDBOX_ID, a::NAME, a::EXTERNAL_ID, a::VERSION].map(|name| format!("\"{name}\"")).join(", ");
-        let shards = vec!["?"; usize::from(self.shards)].join(", ");
+        let shards = vec!["?"; usize::from(self.table.shards)].join(", ");
         let begins =
             if with_prefix { format!(" AND begins_with(\"{STATE_KEY}\", ?)") } else { String::new() };
-        let table = &self.table;
+        let table = &self.table.name;
         format!(
             "SELECT {columns} FROM \"{table}\".\"{STATE_INDEX}\" WHERE \"{STATE_SHARD}\" IN [{shards}]{begins}"
         )

@@ -9,7 +9,7 @@
 use super::attributes::{self as a, Item, Reader};
 use super::change::Change;
 use super::errors::failed;
-use super::{Store, keys, n, s};
+use super::{PoolStore, keys, n, s};
 use crate::{Binding, Changed, PoolStatus, StoreError};
 use broker_domain::Timestamp;
 
@@ -21,16 +21,16 @@ const POOL_HAS_NO_ID: &str = "table_name = :mine and attribute_not_exists(table_
 /// Nobody reconciles it, or has left something.
 const NOTHING_IS_IN_DOUBT: &str = "attribute_not_exists(reconciling_since)";
 
-impl Store {
+impl PoolStore {
     /// How the pool stands now: one consistent read, and the id of the table. A pool that nobody has used yet is open, and
     /// bound to this table.
-    pub async fn pool_status(&self) -> Result<PoolStatus, StoreError> {
+    pub async fn status(&self) -> Result<PoolStatus, StoreError> {
         let mine = self.binding().await?;
-        let Some(item) = self.get(keys::pool()).await? else {
+        let Some(item) = self.table.get(keys::pool()).await? else {
             let mut item: Item = keys::pool().into_map();
             item.insert(a::TABLE_NAME.to_owned(), s(&mine.table));
             item.extend(mine.table_id.as_ref().map(|id| (a::TABLE_ID.to_owned(), s(id))));
-            self.put_if_new("standing", item).await?;
+            self.table.put_if_new("standing", item).await?;
             // Somebody else's may stand there now.
             return self.read_again(&mine).await;
         };
@@ -38,14 +38,15 @@ impl Store {
             Some(id)
                 if item.get(a::TABLE_NAME) == Some(&s(&mine.table)) && !item.contains_key(a::TABLE_ID) =>
             {
-                self.change(Change {
-                    operation: "bind_pool",
-                    key: keys::pool().into_map(),
-                    condition: POOL_HAS_NO_ID,
-                    update: "SET table_id = :id",
-                    values: vec![(":mine", s(&mine.table)), (":id", s(id))],
-                })
-                .await?;
+                self.table
+                    .change(Change {
+                        operation: "bind_pool",
+                        key: keys::pool().into_map(),
+                        condition: POOL_HAS_NO_ID,
+                        update: "SET table_id = :id",
+                        values: vec![(":mine", s(&mine.table)), (":id", s(id))],
+                    })
+                    .await?;
                 self.read_again(&mine).await
             }
             Some(_) | None => read_status(&item, &mine),
@@ -53,86 +54,91 @@ impl Store {
     }
 
     async fn read_again(&self, mine: &Binding) -> Result<PoolStatus, StoreError> {
-        let item = self.get(keys::pool()).await?;
+        let item = self.table.get(keys::pool()).await?;
         item.map_or(Err(StoreError::Conflict), |item| read_status(&item, mine))
     }
 
     /// This table, by its name and by the id that AWS gave this incarnation of it. Implementations that give none leave
     /// the name.
     async fn binding(&self) -> Result<Binding, StoreError> {
-        let described = self.client.describe_table().table_name(&self.table).send().await;
-        let described = described.map_err(|error| failed("DescribeTable", &self.table, error))?;
+        let described = self.table.client.describe_table().table_name(&self.table.name).send().await;
+        let described = described.map_err(|error| failed("DescribeTable", &self.table.name, error))?;
         let table_id = described.table.and_then(|table| table.table_id);
-        Ok(Binding { table: self.table.clone(), table_id })
+        Ok(Binding { table: self.table.name.clone(), table_id })
     }
 
     /// Keeps the workers from taking any message until the pool is resumed.
-    pub async fn pause_pool(&self, by: &str, now: Timestamp) -> Result<Changed, StoreError> {
-        self.pool_status().await?;
-        self.change(Change {
-            operation: "pause_pool",
-            key: keys::pool().into_map(),
-            condition: POOL_EXISTS,
-            update: "SET paused_at = if_not_exists(paused_at, :now), paused_by = :by",
-            values: vec![(":now", n(now.as_secs())), (":by", s(by))],
-        })
-        .await
+    pub async fn pause(&self, by: &str, now: Timestamp) -> Result<Changed, StoreError> {
+        self.status().await?;
+        self.table
+            .change(Change {
+                operation: "pause_pool",
+                key: keys::pool().into_map(),
+                condition: POOL_EXISTS,
+                update: "SET paused_at = if_not_exists(paused_at, :now), paused_by = :by",
+                values: vec![(":now", n(now.as_secs())), (":by", s(by))],
+            })
+            .await
     }
 
     /// Pauses a pool that is open; one that somebody paused has moved on.
-    pub async fn pause_open_pool(&self, by: &str, now: Timestamp) -> Result<Changed, StoreError> {
-        self.pool_status().await?;
-        self.change(Change {
-            operation: "pause_pool",
-            key: keys::pool().into_map(),
-            condition: POOL_IS_NOT_PAUSED,
-            update: "SET paused_at = :now, paused_by = :by",
-            values: vec![(":now", n(now.as_secs())), (":by", s(by))],
-        })
-        .await
+    pub async fn pause_if_open(&self, by: &str, now: Timestamp) -> Result<Changed, StoreError> {
+        self.status().await?;
+        self.table
+            .change(Change {
+                operation: "pause_pool",
+                key: keys::pool().into_map(),
+                condition: POOL_IS_NOT_PAUSED,
+                update: "SET paused_at = :now, paused_by = :by",
+                values: vec![(":now", n(now.as_secs())), (":by", s(by))],
+            })
+            .await
     }
 
     /// Ends the pause that `by` made; anybody else's has moved on, and so has a copy.
-    pub async fn resume_pool_paused_by(&self, by: &str) -> Result<Changed, StoreError> {
+    pub async fn resume_if_paused_by(&self, by: &str) -> Result<Changed, StoreError> {
         let mine = self.binding().await?;
         let condition = format!("{} and {NOTHING_IS_IN_DOUBT} and paused_by = :by", is_bound_to(&mine));
         let mut values = values_of(&mine);
         values.push((":by", s(by)));
-        self.change(Change {
-            operation: "resume_pool",
-            key: keys::pool().into_map(),
-            condition: &condition,
-            update: "REMOVE paused_at, paused_by",
-            values,
-        })
-        .await
+        self.table
+            .change(Change {
+                operation: "resume_pool",
+                key: keys::pool().into_map(),
+                condition: &condition,
+                update: "REMOVE paused_at, paused_by",
+                values,
+            })
+            .await
     }
 
     /// Lets the workers go on. A copy that is not reconciled has moved on: it stays closed.
-    pub async fn resume_pool(&self) -> Result<Changed, StoreError> {
-        self.pool_status().await?;
+    pub async fn resume(&self) -> Result<Changed, StoreError> {
+        self.status().await?;
         let mine = self.binding().await?;
         let condition = format!("{} and {NOTHING_IS_IN_DOUBT}", is_bound_to(&mine));
-        self.change(Change {
-            operation: "resume_pool",
-            key: keys::pool().into_map(),
-            condition: &condition,
-            update: "REMOVE paused_at, paused_by",
-            values: values_of(&mine),
-        })
-        .await
+        self.table
+            .change(Change {
+                operation: "resume_pool",
+                key: keys::pool().into_map(),
+                condition: &condition,
+                update: "REMOVE paused_at, paused_by",
+                values: values_of(&mine),
+            })
+            .await
     }
 
-    /// Marks that the pool is being reconciled: from now on it is closed until [`Store::bind_copy`].
+    /// Marks that the pool is being reconciled: from now on it is closed until [`Self::bind_copy`].
     pub async fn begin_reconciling(&self, now: Timestamp) -> Result<Changed, StoreError> {
-        self.change(Change {
-            operation: "begin_reconciling",
-            key: keys::pool().into_map(),
-            condition: POOL_EXISTS,
-            update: "SET reconciling_since = if_not_exists(reconciling_since, :now)",
-            values: vec![(":now", n(now.as_secs()))],
-        })
-        .await
+        self.table
+            .change(Change {
+                operation: "begin_reconciling",
+                key: keys::pool().into_map(),
+                condition: POOL_EXISTS,
+                update: "SET reconciling_since = if_not_exists(reconciling_since, :now)",
+                values: vec![(":now", n(now.as_secs()))],
+            })
+            .await
     }
 
     /// Binds a pool that is reconciled, and was bound to `of`, to this table. A pause stays.
@@ -150,33 +156,35 @@ impl Store {
         // Under another name it may belong to other queues: the next process says to which.
         let update =
             if of.table == mine.table { update.to_owned() } else { format!("{update}, queue_prefix") };
-        self.change(Change {
-            operation: "bind_copy",
-            key: keys::pool().into_map(),
-            condition: is_bound_to(of),
-            update: &update,
-            values,
-        })
-        .await
+        self.table
+            .change(Change {
+                operation: "bind_copy",
+                key: keys::pool().into_map(),
+                condition: is_bound_to(of),
+                update: &update,
+                values,
+            })
+            .await
     }
 
     /// Whether every sandbox of the table has its account's record (one consistent read).
     pub async fn accounts_recorded(&self) -> Result<bool, StoreError> {
-        let pool = self.get(keys::pool()).await?;
+        let pool = self.table.get(keys::pool()).await?;
         Ok(pool.is_some_and(|pool| pool.contains_key(a::ACCOUNTS_RECORDED_AT)))
     }
 
     /// Notes that every sandbox has its account's record.
-    pub(crate) async fn accounts_are_recorded(&self, now: Timestamp) -> Result<Changed, StoreError> {
-        self.pool_status().await?;
-        self.change(Change {
-            operation: "accounts_are_recorded",
-            key: keys::pool().into_map(),
-            condition: POOL_EXISTS,
-            update: "SET accounts_recorded_at = :now",
-            values: vec![(":now", n(now.as_secs()))],
-        })
-        .await
+    pub(crate) async fn note_accounts_recorded(&self, now: Timestamp) -> Result<Changed, StoreError> {
+        self.status().await?;
+        self.table
+            .change(Change {
+                operation: "accounts_are_recorded",
+                key: keys::pool().into_map(),
+                condition: POOL_EXISTS,
+                update: "SET accounts_recorded_at = :now",
+                values: vec![(":now", n(now.as_secs()))],
+            })
+            .await
     }
 }
 

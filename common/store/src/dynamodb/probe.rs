@@ -16,15 +16,15 @@ const PROBE_EXISTS: &str = "attribute_exists(PK)";
 impl Store {
     /// That the table answers: one consistent read of an item that does not exist.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.get(keys::ping()).await.map(drop)
+        self.table.get(keys::ping()).await.map(drop)
     }
 
     /// That the table answers reads, lists its index and takes transactions just now: three calls.
     pub async fn takes_writes(&self) -> Result<(), StoreError> {
         self.ping().await?;
-        self.available(0, None, None, 1).await?;
+        self.sandboxes.available(0, None, None, 1).await?;
         let update = Update::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_key(Some(keys::ping().into_map()))
             .condition_expression(PROBE_EXISTS)
             .update_expression("SET updated_at = :at")
@@ -32,7 +32,7 @@ impl Store {
             .build()
             .map_err(|error| built_wrong("probe", error))?;
         let item = TransactWriteItem::builder().update(update).build();
-        let Err(error) = self.client.transact_write_items().transact_items(item).send().await else {
+        let Err(error) = self.table.client.transact_write_items().transact_items(item).send().await else {
             return Ok(());
         };
         match error.as_service_error() {
@@ -44,7 +44,7 @@ impl Store {
                     Err(error) => Err(error),
                 }
             }
-            _ => Err(failed("probe", &self.table, error)),
+            _ => Err(failed("probe", &self.table.name, error)),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::attributes as a;
 use super::change::Change;
 use super::keys;
-use super::{Store, n};
+use super::{RateSlotStore, n};
 use crate::{Changed, StoreError};
 use broker_domain::Timestamp;
 
@@ -16,10 +16,10 @@ const SLOT_IS_EARLIER: &str = "next_slot_ms < :until";
 /// Attempts to take a slot while other workers take slots.
 const TRIES: usize = 20;
 
-impl Store {
+impl RateSlotStore {
     /// Takes `count` slots, `interval` apart, none before `earliest`, and returns the first. `None` if that would be later
     /// than `latest`.
-    pub async fn take_slots(
+    pub async fn take(
         &self,
         count: u32,
         interval: Duration,
@@ -33,6 +33,7 @@ impl Store {
                 return Ok(None);
             }
             let changed = self
+                .table
                 .change(Change {
                     operation: "take_slots",
                     key: keys::pace().into_map(),
@@ -52,26 +53,27 @@ impl Store {
     }
 
     /// Holds all slots until `until`: the provider answered 429.
-    pub async fn hold_slots(&self, until: Timestamp, now: Timestamp) -> Result<Changed, StoreError> {
+    pub async fn hold(&self, until: Timestamp, now: Timestamp) -> Result<Changed, StoreError> {
         self.next_slot(now).await?;
-        self.change(Change {
-            operation: "hold_slots",
-            key: keys::pace().into_map(),
-            condition: SLOT_IS_EARLIER,
-            update: "SET next_slot_ms = :until",
-            values: vec![(":until", n(until.as_ms()))],
-        })
-        .await
+        self.table
+            .change(Change {
+                operation: "hold_slots",
+                key: keys::pace().into_map(),
+                condition: SLOT_IS_EARLIER,
+                update: "SET next_slot_ms = :until",
+                values: vec![(":until", n(until.as_ms()))],
+            })
+            .await
     }
 
     async fn next_slot(&self, now: Timestamp) -> Result<Timestamp, StoreError> {
-        if let Some(item) = self.get(keys::pace()).await? {
+        if let Some(item) = self.table.get(keys::pace()).await? {
             return a::read_next_slot(&item);
         }
         let mut item = keys::pace().into_map();
         item.insert(a::NEXT_SLOT_MS.to_owned(), n(now.as_ms()));
-        self.put_if_new("pace", item).await?;
-        let item = self.get(keys::pace()).await?;
+        self.table.put_if_new("pace", item).await?;
+        let item = self.table.get(keys::pace()).await?;
         item.map_or(Err(StoreError::Conflict), |item| a::read_next_slot(&item))
     }
 }

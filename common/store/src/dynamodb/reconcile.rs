@@ -5,6 +5,8 @@
 //! conditions, because they cannot become untrue: that a lease which ended has ended, and that a sandbox which left the
 //! hands of an allocation is out of them.
 
+use std::sync::Arc;
+
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
 
 use super::attributes as a;
@@ -13,7 +15,7 @@ use super::deletion::{Seen, next};
 use super::end::ENDED_LEASE_IS_KEPT;
 use super::errors::{built_wrong, cancelled, failed_condition};
 use super::transact::{Committed, Group};
-use super::{Store, keys, n, s};
+use super::{LeaseStore, ReconcileStore, SandboxStore, keys, n, s};
 use crate::{Changed, EndOutcome, Inserted, NewSandbox, StoreError};
 use broker_domain::reconcile::Step;
 use broker_domain::{Allocation, Event, LabDuration, Lease, LeaseEnd, Sandbox, Status, Timestamp};
@@ -27,19 +29,16 @@ const ENDED_LEASE_STANDS: &str = "allocation_id = :stood and attribute_exists(en
 /// The key's lease was live, and is.
 const LIVE_LEASE_STANDS: &str = "allocation_id = :stood and attribute_not_exists(ended_at)";
 
-impl Store {
+impl ReconcileStore {
     /// Takes one step. Where a sandbox does not say how long its owner has it, it is `hours`.
-    pub async fn reconcile_step(
-        &self,
-        step: &Step,
-        hours: LabDuration,
-        now: Timestamp,
-    ) -> Result<Changed, StoreError> {
+    pub async fn step(&self, step: &Step, hours: LabDuration, now: Timestamp) -> Result<Changed, StoreError> {
+        let sandboxes = SandboxStore { table: Arc::clone(&self.table) };
+        let leases = LeaseStore { table: Arc::clone(&self.table) };
         match step {
             Step::Insert { sandbox_id, name, external_id } => {
                 let (name, external_id) = (name.clone(), external_id.clone());
                 let new = NewSandbox { id: sandbox_id.clone(), name, external_id };
-                Ok(match self.insert(&new, now).await? {
+                Ok(match sandboxes.insert(&new, now).await? {
                     Inserted::New(_) => Changed::Done,
                     Inserted::Stands(_) | Inserted::AccountTaken { .. } => Changed::MovedOn,
                 })
@@ -50,13 +49,13 @@ impl Store {
             Step::EndLease { lease, end } => self.end_lone_lease(lease, end).await,
             Step::Retire { sandbox, allocation, end } => self.retire(sandbox, allocation, end).await,
             Step::End { sandbox, allocation, end } => {
-                Ok(match self.end(&sandbox.id, allocation, end).await? {
+                Ok(match leases.end(&sandbox.id, allocation, end).await? {
                     EndOutcome::Ended => Changed::Done,
                     EndOutcome::MovedOn => Changed::MovedOn,
                 })
             }
             Step::Missing { sandbox } => {
-                self.missing(Seen { id: &sandbox.id, version: sandbox.version }, now).await
+                sandboxes.missing(Seen { id: &sandbox.id, version: sandbox.version }, now).await
             }
         }
     }
@@ -69,7 +68,7 @@ impl Store {
         hours: LabDuration,
         now: Timestamp,
     ) -> Result<Changed, StoreError> {
-        let put = Put::builder().table_name(&self.table).set_item(Some(a::write_live_lease(lease)));
+        let put = Put::builder().table_name(&self.table.name).set_item(Some(a::write_live_lease(lease)));
         let put = match stands {
             None => put.condition_expression(KEY_HAS_NO_LEASE),
             Some(stands) => put
@@ -85,7 +84,7 @@ impl Store {
             self.hold_sandbox(sandbox, lease, hours, now)?,
         ];
         let keys = vec![keys::lease(&lease.key), keys::sandbox(&sandbox.id)];
-        match self.transactions.submit("bind", Group { keys, items }).await? {
+        match self.table.transactions.submit("bind", Group { keys, items }).await? {
             Committed::Written => Ok(Changed::Done),
             Committed::Cancelled(reasons) => match failed_condition(&reasons) {
                 Some(_) => Ok(Changed::MovedOn),
@@ -108,7 +107,7 @@ impl Store {
                        state_key = :due"
             .to_owned();
         let mut update = Update::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_key(Some(keys::sandbox(&sandbox.id).into_map()))
             .condition_expression(SANDBOX_IS_AS_READ)
             .expression_attribute_names("#status", a::STATUS)
@@ -123,7 +122,7 @@ impl Store {
             .expression_attribute_values(":allocated_at", n(grant.allocated_at.as_secs()))
             .expression_attribute_values(":expires_at", n(grant.expires_at.as_secs()))
             .expression_attribute_values(":now", n(now.as_secs()))
-            .expression_attribute_values(":shard", s(self.shard(Status::Allocated, &sandbox.id)))
+            .expression_attribute_values(":shard", s(self.table.shard(Status::Allocated, &sandbox.id)))
             .expression_attribute_values(":due", s(keys::time_key(grant.expires_at)));
         if let Some(track_name) = &grant.track_name {
             set.push_str(", track_name = :track_name");
@@ -134,20 +133,21 @@ impl Store {
     }
 
     async fn end_lone_lease(&self, lease: &Lease, end: &LeaseEnd) -> Result<Changed, StoreError> {
-        self.change(Change {
-            operation: "end_lease",
-            key: keys::lease(&lease.key).into_map(),
-            condition: LIVE_LEASE_STANDS,
-            update: "SET ended_at = :at, end_reason = :reason, fence_ms = :fence_ms, #ttl = :ttl",
-            values: vec![
-                (":stood", s(lease.allocation_id.to_string())),
-                (":at", n(end.at.as_secs())),
-                (":reason", s(end.reason.as_str())),
-                (":fence_ms", n(end.fence.as_ms())),
-                (":ttl", n(end.at.plus(ENDED_LEASE_IS_KEPT).as_secs())),
-            ],
-        })
-        .await
+        self.table
+            .change(Change {
+                operation: "end_lease",
+                key: keys::lease(&lease.key).into_map(),
+                condition: LIVE_LEASE_STANDS,
+                update: "SET ended_at = :at, end_reason = :reason, fence_ms = :fence_ms, #ttl = :ttl",
+                values: vec![
+                    (":stood", s(lease.allocation_id.to_string())),
+                    (":at", n(end.at.as_secs())),
+                    (":reason", s(end.reason.as_str())),
+                    (":fence_ms", n(end.fence.as_ms())),
+                    (":ttl", n(end.at.plus(ENDED_LEASE_IS_KEPT).as_secs())),
+                ],
+            })
+            .await
     }
 
     async fn retire(
@@ -170,7 +170,7 @@ impl Store {
             (":at", n(end.at.as_secs())),
             (":reason", s(end.reason.as_str())),
             (":none", n(0)),
-            (":shard", s(self.shard(to, &sandbox.id))),
+            (":shard", s(self.table.shard(to, &sandbox.id))),
             (":due", s(keys::time_key(end.at))),
         ];
         let mut update = "SET #status = :to, version = :next, allocation_id = :allocation, allocated_to_track = :track, \
@@ -182,13 +182,14 @@ impl Store {
             update.push_str(", track_name = :track_name");
             values.push((":track_name", s(track_name.as_str())));
         }
-        self.change(Change {
-            operation: "retire",
-            key: keys::sandbox(&sandbox.id).into_map(),
-            condition: SANDBOX_IS_AS_READ,
-            update: &update,
-            values,
-        })
-        .await
+        self.table
+            .change(Change {
+                operation: "retire",
+                key: keys::sandbox(&sandbox.id).into_map(),
+                condition: SANDBOX_IS_AS_READ,
+                update: &update,
+                values,
+            })
+            .await
     }
 }

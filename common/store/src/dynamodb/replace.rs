@@ -13,11 +13,11 @@ use super::claim::{explain, lease_of};
 use super::end::{Holder, LEASE_IS_OVERDUE};
 use super::errors::{built_wrong, cancelled, failed_condition};
 use super::transact::{Committed, Group};
-use super::{Store, keys, n, s};
+use super::{LeaseStore, keys, n, s};
 use crate::{Claim, ClaimOutcome, StoreError};
 use broker_domain::{Lease, LeaseEnd, Timestamp};
 
-impl Store {
+impl LeaseStore {
     /// Tries to satisfy a request with one candidate in the place of `old`, its key's live lease, if that expires at `until`
     /// or before; `end` is how the old allocation ends. [`StoreError::Conflict`] also if the old sandbox does not agree
     /// with its lease.
@@ -32,7 +32,7 @@ impl Store {
         let grant = lease.grant.clone();
         let old_sandbox = &old.grant.sandbox_id;
         let put = Put::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_item(Some(a::write_live_lease(&lease)))
             .condition_expression(LEASE_IS_OVERDUE)
             .expression_attribute_values(":seen", s(old.allocation_id.to_string()))
@@ -50,7 +50,7 @@ impl Store {
         }
         keys.push(keys::sandbox(old_sandbox));
         items.push(self.retire_sandbox(old_sandbox, Holder::Allocation(&old.allocation()), end)?);
-        match self.transactions.submit("replace", Group { keys, items }).await? {
+        match self.table.transactions.submit("replace", Group { keys, items }).await? {
             Committed::Written => Ok(ClaimOutcome::Created(grant)),
             Committed::Cancelled(reasons) => explain_all(&reasons),
         }

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailur
 
 use super::attributes as a;
 use super::errors::{failed, unread};
-use super::{Store, keys, n, s};
+use super::{RequestStore, keys, n, s};
 use crate::{Cancellation, Completion, PageKey, Recorded, RequestPage, StoreError};
 use broker_domain::{Outcome, PersistedRequest, RequestId, RequestState};
 
@@ -25,22 +25,22 @@ const REQUEST_IS_CANCELLABLE: &str = "#state = :queued and #async = :true";
 const REQUEST_AWAITS_ITS_MESSAGE: &str =
     "begins_with(PK, :requests) and #state = :queued and attribute_exists(message)";
 
-impl Store {
+impl RequestStore {
     /// The record of a request (a consistent read), if it has one.
-    pub async fn request(&self, id: RequestId) -> Result<Option<PersistedRequest>, StoreError> {
-        let answer = self.get(keys::request(id)).await?;
+    pub async fn get(&self, id: RequestId) -> Result<Option<PersistedRequest>, StoreError> {
+        let answer = self.table.get(keys::request(id)).await?;
         answer.map(|item| a::read_request(&item)).transpose()
     }
 
     /// Writes the record of a request that has none yet.
-    pub async fn record_request(&self, record: &PersistedRequest) -> Result<Recorded, StoreError> {
+    pub async fn record(&self, record: &PersistedRequest) -> Result<Recorded, StoreError> {
         let stood_before = self.put_request(record, "record", REQUEST_IS_NEW).await?;
         Ok(stood_before.map_or(Recorded::New, |before| Recorded::AlreadyThere(Box::new(before))))
     }
 
     /// Stores how a request ended, unless it ended before: the first outcome stays. `Expired` is stored only if the
     /// record's deadline is not later than that of `record`.
-    pub async fn complete_request(&self, record: &PersistedRequest) -> Result<Completion, StoreError> {
+    pub async fn complete(&self, record: &PersistedRequest) -> Result<Completion, StoreError> {
         let expired = matches!(record.state, RequestState::Ended(Outcome::Expired));
         let condition = if expired { REQUEST_IS_OVERDUE } else { REQUEST_IS_OPEN };
         let stood_before = self.put_request(record, "complete", condition).await?;
@@ -48,11 +48,12 @@ impl Store {
     }
 
     /// Cancels an asynchronous request that is still queued: from then on its claim fails.
-    pub async fn cancel_request(&self, id: RequestId) -> Result<Cancellation, StoreError> {
+    pub async fn cancel(&self, id: RequestId) -> Result<Cancellation, StoreError> {
         let call = self
+            .table
             .client
             .update_item()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_key(Some(keys::request(id).into_map()))
             .condition_expression(REQUEST_IS_CANCELLABLE)
             .update_expression("SET #state = :cancelled, #outcome = :outcome REMOVE message")
@@ -67,25 +68,26 @@ impl Store {
             Ok(_) => Ok(Cancellation::Cancelled),
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(Cancellation::TooLate),
-                _ => Err(failed("cancel", &self.table, error)),
+                _ => Err(failed("cancel", &self.table.name, error)),
             },
         }
     }
 
     /// One page of the requests that were queued with their message (a consistent read). For `broker queues resend` after the
     /// loss of a queue: it reads the whole table.
-    pub async fn queued_requests(&self, after: Option<PageKey>) -> Result<RequestPage, StoreError> {
+    pub async fn queued(&self, after: Option<PageKey>) -> Result<RequestPage, StoreError> {
         let call = self
+            .table
             .client
             .scan()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .consistent_read(true)
             .set_exclusive_start_key(after.map(|key| key.0))
             .filter_expression(REQUEST_AWAITS_ITS_MESSAGE)
             .expression_attribute_names("#state", a::STATE)
             .expression_attribute_values(":queued", s(a::QUEUED))
             .expression_attribute_values(":requests", s(keys::REQUEST_PREFIX));
-        let answer = call.send().await.map_err(|error| unread("Scan", &self.table, error))?;
+        let answer = call.send().await.map_err(|error| unread("Scan", &self.table.name, error))?;
         let requests = answer.items().iter().map(a::read_request).collect::<Result<_, _>>()?;
         Ok(RequestPage { requests, next: answer.last_evaluated_key.map(PageKey) })
     }
@@ -98,9 +100,10 @@ impl Store {
         condition: &'static str,
     ) -> Result<Option<PersistedRequest>, StoreError> {
         let mut call = self
+            .table
             .client
             .put_item()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_item(Some(a::write_request(record, record.deadline.plus(RECORD_IS_KEPT))))
             .condition_expression(condition)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
@@ -118,9 +121,9 @@ impl Store {
                 Some(PutItemError::ConditionalCheckFailedException(stands)) => match stands.item() {
                     Some(item) => a::read_request(item).map(Some),
                     // It may be deleted by now: then another attempt writes it.
-                    None => self.request(record.request_id).await?.ok_or(StoreError::Conflict).map(Some),
+                    None => self.get(record.request_id).await?.ok_or(StoreError::Conflict).map(Some),
                 },
-                _ => Err(failed(operation, &self.table, error)),
+                _ => Err(failed(operation, &self.table.name, error)),
             },
         }
     }

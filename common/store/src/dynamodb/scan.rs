@@ -11,7 +11,7 @@ use super::accounts::read_account;
 use super::attributes::{self as a, Item};
 use super::errors::{built_wrong, unread};
 use super::keys::{self, ACCOUNT_PREFIX, Key, LEASE_PREFIX, PK, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
-use super::{Store, s};
+use super::{ScanStore, TableClient, s};
 use crate::{PageKey, ScanPage, StoreError};
 use broker_domain::{AccountKey, LeaseKey, Sandbox, SandboxId, Status};
 
@@ -24,48 +24,22 @@ pub(super) fn long_timeout() -> config::Builder {
     Config::builder().timeout_config(long_timeout)
 }
 
-impl Store {
+impl ScanStore {
     /// One page of the sandboxes, leases and account records of segment `segment` of `segments` (a consistent read). The
     /// pages together are no snapshot: a change during the scan may be seen before or after.
-    pub async fn scan(
+    pub async fn page(
         &self,
         segment: i32,
         segments: i32,
         after: Option<PageKey>,
     ) -> Result<ScanPage, StoreError> {
-        let (items, next) = self.scan_items(segment, segments, after).await?;
+        let (items, next) = self.table.scan_items(segment, segments, after).await?;
         Ok(ScanPage { next, ..self.sort_out(&items) })
-    }
-
-    /// The same page, as raw items.
-    pub(super) async fn scan_items(
-        &self,
-        segment: i32,
-        segments: i32,
-        after: Option<PageKey>,
-    ) -> Result<(Vec<Item>, Option<PageKey>), StoreError> {
-        let call = self
-            .client
-            .scan()
-            .table_name(&self.table)
-            .consistent_read(true)
-            .segment(segment)
-            .total_segments(segments)
-            .set_exclusive_start_key(after.map(|key| key.0))
-            .filter_expression(
-                "begins_with(PK, :sandbox) or begins_with(PK, :lease) or begins_with(PK, :account)",
-            )
-            .expression_attribute_values(":account", s(ACCOUNT_PREFIX))
-            .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
-            .expression_attribute_values(":lease", s(LEASE_PREFIX));
-        let call = call.customize().config_override(long_timeout());
-        let answer = call.send().await.map_err(|error| unread("Scan", &self.table, error))?;
-        Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key.map(PageKey)))
     }
 
     /// The sandboxes, leases and account records of these keys (at most 100 together) at one instant; absent ones are left
     /// out.
-    pub async fn read_together(
+    pub async fn together(
         &self,
         sandboxes: &[SandboxId],
         leases: &[LeaseKey],
@@ -74,12 +48,13 @@ impl Store {
         let wanted = sandboxes.iter().map(keys::sandbox).chain(leases.iter().map(keys::lease));
         let wanted = wanted.chain(accounts.iter().map(keys::account));
         let items = wanted.map(|key| self.get_of(key)).collect::<Result<_, _>>()?;
-        let answer = match self.client.transact_get_items().set_transact_items(Some(items)).send().await {
+        let answer = match self.table.client.transact_get_items().set_transact_items(Some(items)).send().await
+        {
             Ok(answer) => answer,
             Err(error) => {
                 return Err(match error.as_service_error() {
                     Some(TransactGetItemsError::TransactionCanceledException(_)) => StoreError::Conflict,
-                    _ => unread("TransactGetItems", &self.table, error),
+                    _ => unread("TransactGetItems", &self.table.name, error),
                 });
             }
         };
@@ -89,7 +64,7 @@ impl Store {
     }
 
     fn get_of(&self, key: Key) -> Result<TransactGetItem, StoreError> {
-        let get = Get::builder().table_name(&self.table).set_key(Some(key.into_map())).build();
+        let get = Get::builder().table_name(&self.table.name).set_key(Some(key.into_map())).build();
         Ok(TransactGetItem::builder()
             .get(get.map_err(|error| built_wrong("TransactGetItems", error))?)
             .build())
@@ -133,7 +108,7 @@ impl Store {
             }
             Status::PendingDeletion | Status::Stale | Status::DeletionFailed => key.is_some_and(is_time),
         };
-        let own = self.shard(status, id);
+        let own = self.table.shard(status, id);
         if shard != Some(own.as_str()) {
             let stands = shard.unwrap_or("no shard");
             return Some(format!(
@@ -143,6 +118,34 @@ impl Store {
         (!fits).then(|| {
             format!("sandbox {id} is {status} and stands under {:?} in the index", key.unwrap_or_default())
         })
+    }
+}
+
+impl TableClient {
+    /// The same page, as raw items.
+    pub(super) async fn scan_items(
+        &self,
+        segment: i32,
+        segments: i32,
+        after: Option<PageKey>,
+    ) -> Result<(Vec<Item>, Option<PageKey>), StoreError> {
+        let call = self
+            .client
+            .scan()
+            .table_name(&self.name)
+            .consistent_read(true)
+            .segment(segment)
+            .total_segments(segments)
+            .set_exclusive_start_key(after.map(|key| key.0))
+            .filter_expression(
+                "begins_with(PK, :sandbox) or begins_with(PK, :lease) or begins_with(PK, :account)",
+            )
+            .expression_attribute_values(":account", s(ACCOUNT_PREFIX))
+            .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
+            .expression_attribute_values(":lease", s(LEASE_PREFIX));
+        let call = call.customize().config_override(long_timeout());
+        let answer = call.send().await.map_err(|error| unread("Scan", &self.name, error))?;
+        Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key.map(PageKey)))
     }
 }
 

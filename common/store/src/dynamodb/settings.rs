@@ -9,7 +9,7 @@ use broker_runtime::config::ConfigError;
 use super::attributes::{self as a, Item, Reader};
 use super::change::Change;
 use super::keys::{self, SANDBOX_PREFIX, STATE_SHARD};
-use super::{Store, n, s};
+use super::{PoolStore, n, s};
 use crate::{Changed, PageKey, StoreError};
 use broker_domain::SandboxId;
 
@@ -33,10 +33,10 @@ pub enum SettingsError {
     Setting(#[from] ConfigError),
 }
 
-impl Store {
+impl PoolStore {
     /// Compares the settings with those of the table's data, and changes nothing.
     pub async fn check_settings(&self, prefix: &str) -> Result<(), SettingsError> {
-        match self.get(keys::pool()).await? {
+        match self.table.get(keys::pool()).await? {
             Some(pool) => self.compare(&pool, prefix).map(drop),
             None => Ok(()),
         }
@@ -44,8 +44,8 @@ impl Store {
 
     /// Binds the table to the settings, if it is bound to none yet; else they must be the same.
     pub async fn bind_settings(&self, prefix: &str) -> Result<(), SettingsError> {
-        self.pool_status().await?;
-        let pool = self.get(keys::pool()).await?.unwrap_or_default();
+        self.status().await?;
+        let pool = self.table.get(keys::pool()).await?.unwrap_or_default();
         let (condition, update, values) = match self.compare(&pool, prefix)? {
             Bound::Whole => return Ok(()),
             Bound::ShardsOnly => {
@@ -53,13 +53,13 @@ impl Store {
             }
             Bound::Not => {
                 self.check_sample().await?;
-                let values = vec![(":prefix", s(prefix)), (":shards", n(self.shards))];
+                let values = vec![(":prefix", s(prefix)), (":shards", n(self.table.shards))];
                 (POOL_IS_UNBOUND, "SET state_shards = :shards, queue_prefix = :prefix", values)
             }
         };
         let change =
             Change { operation: "bind_settings", key: keys::pool().into_map(), condition, update, values };
-        match self.change(change).await? {
+        match self.table.change(change).await? {
             Changed::Done => Ok(()),
             // Another process was faster: perhaps with other settings.
             Changed::MovedOn => self.check_settings(prefix).await,
@@ -69,21 +69,22 @@ impl Store {
     fn compare(&self, pool: &Item, prefix: &str) -> Result<Bound, SettingsError> {
         let read = Reader(pool);
         let Some(shards) = read.optional_number(a::STATE_SHARDS)? else { return Ok(Bound::Not) };
-        if shards != u64::from(self.shards) {
+        if shards != u64::from(self.table.shards) {
             let problem = format!(
                 "is {}, but the sandboxes in table {} were written with {shards}: set it to {shards}",
-                self.shards, self.table
+                self.table.shards, self.table.name
             );
             return Err(ConfigError::new(SHARDS_SETTING, problem).into());
         }
         // What a copy of another table was bound to is decided when it is reconciled.
-        let is_copy = read.optional(a::TABLE_NAME, |name| Ok::<_, ()>(name != self.table))?.unwrap_or(false);
+        let is_copy =
+            read.optional(a::TABLE_NAME, |name| Ok::<_, ()>(name != self.table.name))?.unwrap_or(false);
         match read.optional(a::QUEUE_PREFIX, Ok::<_, ()>)? {
             Some(bound) if bound != prefix && !is_copy => {
                 let problem = format!(
                     "is {prefix}, but table {} belongs to the queues of {bound}: set it to {bound}, or BROKER_TABLE to \
                      another table",
-                    self.table
+                    self.table.name
                 );
                 Err(ConfigError::new(PREFIX_SETTING, problem).into())
             }
@@ -96,12 +97,12 @@ impl Store {
     async fn check_sample(&self) -> Result<(), SettingsError> {
         let mut after: Option<PageKey> = None;
         for _ in 0..SAMPLED_PAGES {
-            let (items, next) = self.scan_items(0, 1, after.take()).await?;
+            let (items, next) = self.table.scan_items(0, 1, after.take()).await?;
             for item in &items {
                 if let Some((id, shard)) = self.elsewhere(item) {
                     let problem = format!(
                         "is {}, but sandbox {id} of table {} was written into {shard}: set it to what it was before",
-                        self.shards, self.table
+                        self.table.shards, self.table.name
                     );
                     return Err(ConfigError::new(SHARDS_SETTING, problem).into());
                 }
@@ -119,7 +120,7 @@ impl Store {
         let id = item.get(keys::PK)?.as_s().ok()?.strip_prefix(SANDBOX_PREFIX)?;
         let id = SandboxId::new(id).ok()?;
         let shard = item.get(STATE_SHARD)?.as_s().ok()?;
-        let own = format!("#{:02}", self.shard_of(&id));
+        let own = format!("#{:02}", self.table.shard_of(&id));
         (!shard.ends_with(&own)).then(|| (id, shard.clone()))
     }
 }

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 
 use super::attributes::{self as a, Reader};
 use super::errors::failed;
-use super::{Store, keys, n, s};
+use super::{InstanceStore, keys, n, s};
 use crate::{Changed, Sightings, StoreError};
 use broker_domain::Timestamp;
 
@@ -14,10 +14,10 @@ use broker_domain::Timestamp;
 const SIGHTINGS_ARE_SEEN: &str = "as_of_ms = :seen";
 const THERE_ARE_NONE: &str = "attribute_not_exists(PK)";
 
-impl Store {
+impl InstanceStore {
     /// What the last sweep saw; nothing, if there was none.
     pub async fn sightings(&self) -> Result<Sightings, StoreError> {
-        let Some(item) = self.get(keys::sightings()).await? else { return Ok(Sightings::default()) };
+        let Some(item) = self.table.get(keys::sightings()).await? else { return Ok(Sightings::default()) };
         let read = Reader(&item);
         let unseen: BTreeMap<String, Option<u64>> = read.text(a::UNSEEN, serde_json::from_str)?;
         let unseen = unseen.into_iter().map(|(name, ms)| (name, ms.map(Timestamp::from_ms)));
@@ -25,13 +25,13 @@ impl Store {
     }
 
     /// Keeps what a sweep saw in place of `before`, which it read.
-    pub async fn keep_sightings(&self, before: &Sightings, now: &Sightings) -> Result<Changed, StoreError> {
+    pub async fn record_sightings(&self, before: &Sightings, now: &Sightings) -> Result<Changed, StoreError> {
         let unseen: BTreeMap<_, _> =
             now.unseen.iter().map(|(name, heartbeat)| (name, heartbeat.map(Timestamp::as_ms))).collect();
         let mut item = keys::sightings().into_map();
         item.insert(a::AS_OF_MS.to_owned(), n(now.as_of.map_or(0, Timestamp::as_ms)));
         item.insert(a::UNSEEN.to_owned(), s(serde_json::to_string(&unseen).unwrap_or_default()));
-        let mut call = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        let mut call = self.table.client.put_item().table_name(&self.table.name).set_item(Some(item));
         call = match before.as_of {
             Some(seen) => call
                 .condition_expression(SIGHTINGS_ARE_SEEN)
@@ -42,7 +42,7 @@ impl Store {
             Ok(_) => Ok(Changed::Done),
             Err(error) => match error.as_service_error() {
                 Some(PutItemError::ConditionalCheckFailedException(_)) => Ok(Changed::MovedOn),
-                _ => Err(failed("keep_sightings", &self.table, error)),
+                _ => Err(failed("keep_sightings", &self.table.name, error)),
             },
         }
     }

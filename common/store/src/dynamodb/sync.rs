@@ -13,7 +13,7 @@ use super::change::Change;
 use super::deletion::{Seen, next};
 use super::errors::built_wrong;
 use super::keys::{self, STATE_KEY, STATE_SHARD};
-use super::{Store, n, s};
+use super::{SandboxStore, n, s};
 use crate::{Candidate, Changed, Entered, Inserted, NewSandbox, Record, StoreError};
 use broker_domain::{AccountKey, Event, ExternalId, Status, Timestamp};
 
@@ -47,7 +47,7 @@ const fn first_version(now: Timestamp) -> u64 {
 /// Never handed out, and not listed for long.
 const STALE_AND_UNUSED: &str = "#status = :stale and version = :seen and attribute_not_exists(allocation_id)";
 
-impl Store {
+impl SandboxStore {
     /// Puts a sandbox that the provider lists into the pool, if no item has its id and no sandbox its account; else returns
     /// the item in its way.
     pub async fn insert(&self, sandbox: &NewSandbox, now: Timestamp) -> Result<Inserted, StoreError> {
@@ -70,7 +70,7 @@ impl Store {
     ) -> Result<Written, StoreError> {
         const OPERATION: &str = "insert";
         let put = Put::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_item(Some(self.fresh(sandbox, first_version(now), now, whence)))
             .condition_expression(SANDBOX_IS_NEW)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
@@ -78,7 +78,7 @@ impl Store {
             .map_err(|error| built_wrong(OPERATION, error))?;
         let put = TransactWriteItem::builder().put(put).build();
         let accounts = [AccountChange::Hold(&sandbox.external_id)];
-        self.write_with_accounts(OPERATION, &sandbox.id, put, &accounts, Vec::new()).await
+        self.table.write_with_accounts(OPERATION, &sandbox.id, put, &accounts, Vec::new()).await
     }
 
     /// Puts another resource of the provider into the pool in place of a tombstone of the same id. The version continues, so
@@ -97,7 +97,7 @@ impl Store {
         }
         let version = first_version(now).max(seen + 1);
         let put = Put::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_item(Some(self.fresh(sandbox, version, now, synced(now))))
             .condition_expression(ANOTHER_RESOURCE)
             .expression_attribute_names("#status", a::STATUS)
@@ -109,7 +109,10 @@ impl Store {
             .map_err(|error| built_wrong(OPERATION, error))?;
         let put = TransactWriteItem::builder().put(put).build();
         let accounts = replaced(was, &sandbox.external_id, AccountChange::Retire(was, now));
-        self.write_with_accounts(OPERATION, &sandbox.id, put, &accounts, Vec::new()).await.map(Entered::from)
+        self.table
+            .write_with_accounts(OPERATION, &sandbox.id, put, &accounts, Vec::new())
+            .await
+            .map(Entered::from)
     }
 
     /// Makes a tombstone that the provider still lists pending again, under the external id that it lists now instead of `was`.
@@ -122,7 +125,7 @@ impl Store {
     ) -> Result<Entered, StoreError> {
         const OPERATION: &str = "revive_deletion";
         let to = next(Status::Deleted, Event::Found)?;
-        let update = self.change_item(Change {
+        let update = self.table.change_item(Change {
             operation: OPERATION,
             key: keys::sandbox(&listed.id).into_map(),
             condition: STILL_LISTED,
@@ -135,13 +138,14 @@ impl Store {
                 (":next", n(version + 1)),
                 (":external_id", s(listed.external_id.as_str())),
                 (":none", n(0)),
-                (":shard", s(self.shard(to, &listed.id))),
+                (":shard", s(self.table.shard(to, &listed.id))),
                 (":due", s(keys::time_key(now))),
                 (":now", n(now.as_secs())),
             ],
         })?;
         let accounts = replaced(was, &listed.external_id, AccountChange::Retire(was, now));
-        self.write_with_accounts(OPERATION, &listed.id, update, &accounts, Vec::new())
+        self.table
+            .write_with_accounts(OPERATION, &listed.id, update, &accounts, Vec::new())
             .await
             .map(Entered::from)
     }
@@ -156,7 +160,7 @@ impl Store {
         const OPERATION: &str = "found";
         let Unused { status, version, external_id: was } = from;
         let to = next(status, Event::Found)?;
-        let update = self.change_item(Change {
+        let update = self.table.change_item(Change {
             operation: OPERATION,
             key: keys::sandbox(&listed.id).into_map(),
             condition: FOUND_UNUSED,
@@ -169,12 +173,13 @@ impl Store {
                 (":next", n(version + 1)),
                 (":name", s(listed.name.as_str())),
                 (":external_id", s(listed.external_id.as_str())),
-                (":shard", s(self.shard(to, &listed.id))),
+                (":shard", s(self.table.shard(to, &listed.id))),
                 (":now", n(now.as_secs())),
             ],
         })?;
         let accounts = replaced(was, &listed.external_id, AccountChange::Release(was));
-        self.write_with_accounts(OPERATION, &listed.id, update, &accounts, Vec::new())
+        self.table
+            .write_with_accounts(OPERATION, &listed.id, update, &accounts, Vec::new())
             .await
             .map(Entered::from)
     }
@@ -182,7 +187,7 @@ impl Store {
     /// Makes a sandbox that the provider does not list stale.
     pub async fn missing(&self, seen: Seen<'_>, now: Timestamp) -> Result<Changed, StoreError> {
         let to = next(Status::Available, Event::Missing)?;
-        self.change(Change {
+        self.table.change(Change {
             operation: "missing",
             key: keys::sandbox(seen.id).into_map(),
             condition: MISSING,
@@ -192,7 +197,7 @@ impl Store {
                 (":to", s(to.as_str())),
                 (":seen", n(seen.version)),
                 (":next", n(seen.version + 1)),
-                (":shard", s(self.shard(to, seen.id))),
+                (":shard", s(self.table.shard(to, seen.id))),
                 (":since", s(keys::time_key(now))),
                 (":now", n(now.as_secs())),
             ],
@@ -218,7 +223,7 @@ impl Store {
                 (a::VERSION, n(version)),
                 (a::CREATED_AT, n(now.as_secs())),
                 (a::UPDATED_AT, n(now.as_secs())),
-                (STATE_SHARD, s(self.shard(Status::Available, &sandbox.id))),
+                (STATE_SHARD, s(self.table.shard(Status::Available, &sandbox.id))),
                 (STATE_KEY, s(sandbox.name.as_str())),
                 whence,
             ]
@@ -243,7 +248,7 @@ impl Store {
         values: impl IntoIterator<Item = (&'static str, AttributeValue)>,
     ) -> Result<Changed, StoreError> {
         let mut delete = Delete::builder()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_key(Some(keys::sandbox(&sandbox.sandbox_id).into_map()))
             .condition_expression(condition)
             .expression_attribute_names("#status", a::STATUS)
@@ -254,8 +259,10 @@ impl Store {
         let delete = delete.build().map_err(|error| built_wrong(operation, error))?;
         let delete = TransactWriteItem::builder().delete(delete).build();
         let accounts = [AccountChange::Release(&sandbox.external_id)];
-        let written =
-            self.write_with_accounts(operation, &sandbox.sandbox_id, delete, &accounts, Vec::new()).await?;
+        let written = self
+            .table
+            .write_with_accounts(operation, &sandbox.sandbox_id, delete, &accounts, Vec::new())
+            .await?;
         Ok(match written {
             Written::Done => Changed::Done,
             Written::MovedOn(_) | Written::AccountTaken(_) => Changed::MovedOn,

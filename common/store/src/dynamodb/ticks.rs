@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::attributes::{self as a, Item};
 use super::change::Change;
 use super::keys;
-use super::{Store, n};
+use super::{ScheduleStore, n};
 use crate::{Changed, StoreError, Tick};
 use broker_domain::{Job, Timestamp};
 
@@ -23,85 +23,88 @@ const TICK_EXISTS: &str = "attribute_exists(PK)";
 const TICK_RAN_BEFORE: &str =
     "attribute_exists(PK) and (attribute_not_exists(ran_for_ms) or ran_for_ms < :ran_for)";
 
-impl Store {
+impl ScheduleStore {
     /// The tick of a job. A job without one gets it, due `first_run` from now.
     pub async fn tick(&self, job: Job, first_run: Duration, now: Timestamp) -> Result<Tick, StoreError> {
-        if let Some(item) = self.get(keys::tick(job)).await? {
+        if let Some(item) = self.table.get(keys::tick(job)).await? {
             return a::read_tick(&item);
         }
         let mut item: Item = keys::tick(job).into_map();
         let due = now.plus(first_run);
         item.insert(a::NEXT_RUN_AT_MS.to_owned(), n(due.as_ms()));
-        self.put_if_new("tick", item).await?;
+        self.table.put_if_new("tick", item).await?;
         // Another worker may have written it first.
-        let item = self.get(keys::tick(job)).await?;
+        let item = self.table.get(keys::tick(job)).await?;
         item.map_or(Err(StoreError::Conflict), |item| a::read_tick(&item))
     }
 
     /// Takes a due tick until `until`.
-    pub async fn take_tick(
+    pub async fn take(
         &self,
         job: Job,
         tick: &Tick,
         until: Timestamp,
         now: Timestamp,
     ) -> Result<Changed, StoreError> {
-        self.change(Change {
-            operation: "take_tick",
-            key: keys::tick(job).into_map(),
-            condition: TICK_IS_FREE,
-            update: "SET taken_until_ms = :until",
-            values: vec![
-                (":seen", n(tick.next_run_at.as_ms())),
-                (":now", n(now.as_ms())),
-                (":until", n(until.as_ms())),
-            ],
-        })
-        .await
+        self.table
+            .change(Change {
+                operation: "take_tick",
+                key: keys::tick(job).into_map(),
+                condition: TICK_IS_FREE,
+                update: "SET taken_until_ms = :until",
+                values: vec![
+                    (":seen", n(tick.next_run_at.as_ms())),
+                    (":now", n(now.as_ms())),
+                    (":until", n(until.as_ms())),
+                ],
+            })
+            .await
     }
 
     /// Moves a tick that is taken until `mine` to its next run, after its message was sent.
-    pub async fn move_tick(
+    pub async fn move_on(
         &self,
         job: Job,
         tick: &Tick,
         mine: Timestamp,
         next_run_at: Timestamp,
     ) -> Result<Changed, StoreError> {
-        self.change(Change {
-            operation: "move_tick",
-            key: keys::tick(job).into_map(),
-            condition: TICK_IS_MINE,
-            update: "SET next_run_at_ms = :next REMOVE taken_until_ms",
-            values: vec![
-                (":seen", n(tick.next_run_at.as_ms())),
-                (":mine", n(mine.as_ms())),
-                (":next", n(next_run_at.as_ms())),
-            ],
-        })
-        .await
+        self.table
+            .change(Change {
+                operation: "move_tick",
+                key: keys::tick(job).into_map(),
+                condition: TICK_IS_MINE,
+                update: "SET next_run_at_ms = :next REMOVE taken_until_ms",
+                values: vec![
+                    (":seen", n(tick.next_run_at.as_ms())),
+                    (":mine", n(mine.as_ms())),
+                    (":next", n(next_run_at.as_ms())),
+                ],
+            })
+            .await
     }
 
     /// Notes that all external triggers up to `ran_for` have had their run. It never goes back.
-    pub async fn ran_for(&self, job: Job, ran_for: Timestamp) -> Result<Changed, StoreError> {
-        self.change(Change {
-            operation: "ran_for",
-            key: keys::tick(job).into_map(),
-            condition: TICK_RAN_BEFORE,
-            update: "SET ran_for_ms = :ran_for",
-            values: vec![(":ran_for", n(ran_for.as_ms()))],
-        })
-        .await
+    pub async fn note_ran_for(&self, job: Job, ran_for: Timestamp) -> Result<Changed, StoreError> {
+        self.table
+            .change(Change {
+                operation: "ran_for",
+                key: keys::tick(job).into_map(),
+                condition: TICK_RAN_BEFORE,
+                update: "SET ran_for_ms = :ran_for",
+                values: vec![(":ran_for", n(ran_for.as_ms()))],
+            })
+            .await
     }
 
     /// Pauses a job: its schedule does not start it. The operator is in the audit.
-    pub async fn pause_job(&self, job: Job, now: Timestamp) -> Result<Changed, StoreError> {
+    pub async fn pause(&self, job: Job, now: Timestamp) -> Result<Changed, StoreError> {
         let since = vec![(":now", n(now.as_secs()))];
         self.change_tick("pause_job", job, now, "SET paused_at = :now", since).await
     }
 
     /// Resumes a paused job.
-    pub async fn resume_job(&self, job: Job, now: Timestamp) -> Result<Changed, StoreError> {
+    pub async fn resume(&self, job: Job, now: Timestamp) -> Result<Changed, StoreError> {
         self.change_tick("resume_job", job, now, "REMOVE paused_at", Vec::new()).await
     }
 
@@ -116,6 +119,6 @@ impl Store {
     ) -> Result<Changed, StoreError> {
         self.tick(job, Duration::ZERO, now).await?;
         let key = keys::tick(job).into_map();
-        self.change(Change { operation, key, condition: TICK_EXISTS, update, values }).await
+        self.table.change(Change { operation, key, condition: TICK_EXISTS, update, values }).await
     }
 }

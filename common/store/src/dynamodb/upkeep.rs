@@ -9,14 +9,14 @@ use super::errors::unread;
 use super::keys::{self, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
 use super::pool::{passable, readable};
 use super::schema::STATE_INDEX;
-use super::{Store, count_capacity, s};
+use super::{SandboxStore, count_capacity, s};
 use crate::{CandidatePage, PageKey, Record, StoreError};
 use broker_domain::{SandboxId, Status, Timestamp};
 
 /// Items that one call of a count reads: few enough for the timeout of an attempt.
 const COUNTED_PER_CALL: i32 = 1_000;
 
-impl Store {
+impl SandboxStore {
     /// A page of the sandboxes of one state and shard that are due by `until`, the longest due first. The due time depends on
     /// the state: the lease's expiry, the next attempt to delete, since when it is stale.
     pub async fn due(
@@ -49,9 +49,10 @@ impl Store {
     ) -> Result<CandidatePage, StoreError> {
         let mut condition = "#shard = :shard".to_owned();
         let mut call = self
+            .table
             .client
             .query()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .index_name(STATE_INDEX)
             .expression_attribute_names("#shard", STATE_SHARD)
             .expression_attribute_values(":shard", s(keys::state_shard(status, shard)))
@@ -64,7 +65,7 @@ impl Store {
                 .expression_attribute_values(":until", s(keys::time_key(until)));
         }
         let answer = call.key_condition_expression(condition).send().await;
-        let answer = answer.map_err(|error| unread("Query", &self.table, error))?;
+        let answer = answer.map_err(|error| unread("Query", &self.table.name, error))?;
         count_capacity("by_state", answer.consumed_capacity());
         Ok(CandidatePage {
             candidates: readable(answer.items()),
@@ -74,20 +75,21 @@ impl Store {
 
     /// The full record of a sandbox (a consistent read).
     pub async fn record(&self, id: &SandboxId) -> Result<Option<Record>, StoreError> {
-        let answer = self.get(keys::sandbox(id)).await?;
+        let answer = self.table.get(keys::sandbox(id)).await?;
         answer.map(|item| a::read_record(&item)).transpose()
     }
 
     /// Counts all sandboxes by state, every state included, tombstones too. A scan of the table, not the index: an item keeps
     /// its place whatever its state, so none is counted twice or missed.
-    pub async fn count_all(&self) -> Result<BTreeMap<Status, u64>, StoreError> {
+    pub async fn count(&self) -> Result<BTreeMap<Status, u64>, StoreError> {
         let mut by_status = BTreeMap::from(Status::ALL.map(|status| (status, 0)));
         let mut after = None;
         loop {
             let call = self
+                .table
                 .client
                 .scan()
-                .table_name(&self.table)
+                .table_name(&self.table.name)
                 .limit(COUNTED_PER_CALL)
                 .set_exclusive_start_key(after)
                 .select(Select::SpecificAttributes)
@@ -96,7 +98,7 @@ impl Store {
                 .expression_attribute_names("#status", a::STATUS)
                 .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
                 .return_consumed_capacity(ReturnConsumedCapacity::Total);
-            let answer = call.send().await.map_err(|error| unread("Scan", &self.table, error))?;
+            let answer = call.send().await.map_err(|error| unread("Scan", &self.table.name, error))?;
             count_capacity("count", answer.consumed_capacity());
             for status in answer.items().iter().filter_map(|item| passable(a::read_status(item))) {
                 *by_status.entry(status).or_default() += 1;
@@ -116,15 +118,16 @@ impl Store {
         keep: impl Fn(&Record) -> bool,
     ) -> Result<(Vec<Record>, Option<PageKey>), StoreError> {
         let call = self
+            .table
             .client
             .scan()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .consistent_read(true)
             .set_exclusive_start_key(after.map(|key| key.0))
             .filter_expression("begins_with(PK, :sandbox)")
             .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.send().await.map_err(|error| unread("Scan", &self.table, error))?;
+        let answer = call.send().await.map_err(|error| unread("Scan", &self.table.name, error))?;
         count_capacity("browse", answer.consumed_capacity());
         let mut kept = Vec::new();
         for item in answer.items() {

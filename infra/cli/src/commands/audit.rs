@@ -16,7 +16,7 @@ pub(crate) async fn run(context: Context, args: args::Audit) -> anyhow::Result<D
     let at = context.clock.now().minus(DAY * args.days_ago);
     let (mut lines, mut after) = (Vec::new(), None);
     loop {
-        let (page, next) = context.store.audit_of_day(at, after.take()).await?;
+        let (page, next) = context.store.audit.of_day(at, after.take()).await?;
         lines.extend(page);
         match next {
             Some(next) => after = Some(next),

@@ -177,7 +177,7 @@ async fn table(context: &Context) -> [Finding; 2] {
 
 /// What is wrong with this setting, if the table's data was written with another value.
 async fn differing(context: &Context, setting: &str) -> Option<(String, String)> {
-    match context.store.check_settings(&context.config.prefix).await {
+    match context.store.pool.check_settings(&context.config.prefix).await {
         Err(SettingsError::Setting(error)) if error.name == setting => {
             Some((error.to_string(), "No process starts before that.".to_owned()))
         }

@@ -31,7 +31,7 @@ pub(crate) async fn run(context: Context, args: args::Init) -> anyhow::Result<Do
         output::line(format_args!("queue {queue}: {word}"))?;
     }
     let Context { store, entropy, .. } = &context;
-    match store.bind_settings(&context.config.prefix).await {
+    match store.pool.bind_settings(&context.config.prefix).await {
         Err(SettingsError::Setting(error)) => return Err(error.into()),
         bound => bound?,
     }

@@ -37,11 +37,11 @@ pub(crate) async fn run(context: Context, args: args::JobRun) -> anyhow::Result<
         deadline: now.plus(wait.clamp(BEGUN_WITHIN, BEGUN_WITHIN_AT_MOST)),
     };
     context.audit(Act::RunJob, &task.to_string(), None).await?;
-    context.store.record_run(id, task.as_str(), now).await?;
+    context.store.runs.record(id, task.as_str(), now).await?;
     sender.send(MaintenanceMessage::run(id, task, times).encode()).await?;
     let looking = async {
         loop {
-            if let Some(report) = context.store.run(id).await?.and_then(|run| run.report) {
+            if let Some(report) = context.store.runs.get(id).await?.and_then(|run| run.report) {
                 return anyhow::Ok(report);
             }
             tokio::time::sleep(LOOK).await;
@@ -88,18 +88,18 @@ struct Shown {
 
 pub(crate) async fn pause(context: Context, args: args::JobName) -> anyhow::Result<Done> {
     context.audit(Act::PauseJob, args.job.as_str(), None).await?;
-    context.store.pause_job(args.job, context.now().await?).await?;
+    context.store.schedule.pause(args.job, context.now().await?).await?;
     show_schedule(&context, args).await
 }
 
 pub(crate) async fn resume(context: Context, args: args::JobName) -> anyhow::Result<Done> {
     context.audit(Act::ResumeJob, args.job.as_str(), None).await?;
-    context.store.resume_job(args.job, context.now().await?).await?;
+    context.store.schedule.resume(args.job, context.now().await?).await?;
     show_schedule(&context, args).await
 }
 
 async fn show_schedule(context: &Context, args: args::JobName) -> anyhow::Result<Done> {
-    let tick = context.store.tick(args.job, Duration::ZERO, context.now().await?).await?;
+    let tick = context.store.schedule.tick(args.job, Duration::ZERO, context.now().await?).await?;
     let paused = tick.paused_at.is_some();
     if args.output.json {
         output::json(&Shown { job: args.job, paused, next_run_at: tick.next_run_at.as_secs() })?;

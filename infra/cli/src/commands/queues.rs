@@ -30,7 +30,7 @@ struct Row {
 pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
     let urls = QueueUrls::resolve(&context.aws, &context.names).await?;
     let now = context.clock.now();
-    let mut workers = context.store.instances().await?;
+    let mut workers = context.store.instances.list().await?;
     workers.retain(|instance| instance.role == Role::Worker && !heartbeat::is_gone(instance, now));
     let mut rows = Vec::new();
     for depth in topology::depths(&context.aws, &urls).await? {

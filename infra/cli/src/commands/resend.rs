@@ -15,7 +15,7 @@ pub(super) async fn queued_requests(aws: &Aws, names: &QueueNames, store: &Store
     let sender = Sender::new(aws.sqs.clone(), urls.get(QueueKind::Requests), Sender::MAX_IN_FLIGHT);
     let (mut sent, mut after) = (0, None);
     loop {
-        let page = store.queued_requests(after).await?;
+        let page = store.requests.queued(after).await?;
         let mut sends = JoinSet::new();
         for message in page.requests.into_iter().filter_map(|request| request.message) {
             let sender = sender.clone();

@@ -26,7 +26,7 @@ pub(crate) async fn release(context: Context, args: args::OneSandbox) -> anyhow:
     for _ in 0..TRIES {
         let allocation = live(&record)?;
         let end = LeaseEnd::by_broker(EndReason::Released, context.now().await?);
-        let ended = context.store.end(&record.sandbox.id, allocation, &end).await?;
+        let ended = context.store.leases.end(&record.sandbox.id, allocation, &end).await?;
         record = read(&context, &args.id).await?;
         if ended == EndOutcome::Ended {
             return print(&record, args.output.json);
@@ -42,7 +42,7 @@ pub(crate) async fn extend(context: Context, args: args::Extend) -> anyhow::Resu
     for _ in 0..TRIES {
         let now = context.now().await?;
         let (allocation, expires_at) = (live(&record)?, longer(&record, args.hours, now)?);
-        let extended = context.store.extend(&record.sandbox.id, allocation, expires_at, now).await?;
+        let extended = context.store.leases.extend(&record.sandbox.id, allocation, expires_at, now).await?;
         record = read(&context, &args.one.id).await?;
         if extended == Changed::Done {
             return print(&record, args.one.output.json);
@@ -67,8 +67,8 @@ pub(crate) async fn retry_delete(context: Context, args: args::OneSandbox) -> an
         let now = context.now().await?;
         let seen = Seen { id: &record.sandbox.id, version: record.sandbox.version };
         let changed = match record.sandbox.status {
-            Status::DeletionFailed => context.store.retry_deletion(seen, now).await?,
-            Status::PendingDeletion => context.store.postpone(seen, now, now).await?,
+            Status::DeletionFailed => context.store.deletions.retry(seen, now).await?,
+            Status::PendingDeletion => context.store.deletions.postpone(seen, now, now).await?,
             other @ (Status::Available | Status::Allocated | Status::Stale | Status::Deleted) => {
                 bail!("{} is {other}: there is no deletion to retry", args.id)
             }
@@ -83,7 +83,7 @@ pub(crate) async fn retry_delete(context: Context, args: args::OneSandbox) -> an
 
 async fn read(context: &Context, id: &str) -> anyhow::Result<Record> {
     let id = SandboxId::new(id)?;
-    context.store.record(&id).await?.with_context(|| format!("there is no sandbox {id}"))
+    context.store.sandboxes.record(&id).await?.with_context(|| format!("there is no sandbox {id}"))
 }
 
 fn live(record: &Record) -> anyhow::Result<&Allocation> {

@@ -136,7 +136,7 @@ async fn write(
     let mut part = JobReport { job: report.job.clone(), ..JobReport::default() };
     let missing = diff.missing.into_iter().map(|(id, version)| {
         let jobs = jobs.clone();
-        async move { jobs.store.missing(Seen { id: &id, version }, jobs.clock.now()).await }
+        async move { jobs.store.sandboxes.missing(Seen { id: &id, version }, jobs.clock.now()).await }
     });
     each::all(jobs, missing, &mut part).await?;
     take(report, &mut part, "made_stale");
@@ -146,7 +146,8 @@ async fn write(
             let (listed, now) = (as_new(&account), jobs.clock.now());
             let Known { status, version, external_id, .. } = &known;
             let from = Unused { status: *status, version: *version, external_id };
-            let entered = retry_on_conflict(&jobs.entropy, || jobs.store.found(from, &listed, now)).await?;
+            let entered =
+                retry_on_conflict(&jobs.entropy, || jobs.store.sandboxes.found(from, &listed, now)).await?;
             Ok(settle(entered, &listed, &doubtful))
         }
     });
@@ -188,7 +189,7 @@ async fn ours(jobs: &Jobs) -> Result<HashMap<SandboxId, Known>, JobError> {
         for shard in 0..jobs.store.shards() {
             let mut after = None;
             loop {
-                let page = jobs.store.listed(status, shard, after.take()).await?;
+                let page = jobs.store.sandboxes.listed(status, shard, after.take()).await?;
                 for row in page.candidates {
                     let known =
                         Known { status, version: row.version, name: row.name, external_id: row.external_id };
@@ -219,7 +220,7 @@ fn as_new(account: &Account) -> NewSandbox {
 /// Puts an account that the index did not list into the pool, if its id and its account are free.
 async fn insert(jobs: &Jobs, account: &Account, doubtful: &Rows) -> Result<Changed, StoreError> {
     let sandbox = as_new(account);
-    let entered = match jobs.store.insert(&sandbox, jobs.clock.now()).await? {
+    let entered = match jobs.store.sandboxes.insert(&sandbox, jobs.clock.now()).await? {
         Inserted::New(_) => Entered::Done,
         Inserted::AccountTaken { by } => Entered::AccountTaken { by },
         Inserted::Stands(record) => resolve(jobs, account, &sandbox, &record).await?,
@@ -239,12 +240,12 @@ async fn resolve(
         // The index was a moment behind: the next run sees it.
         diff::Verdict::Leave => Ok(Entered::MovedOn),
         diff::Verdict::Another(created_at) => {
-            jobs.store.insert_over_tombstone(sandbox, stands, created_at, now).await
+            jobs.store.sandboxes.insert_over_tombstone(sandbox, stands, created_at, now).await
         }
         diff::Verdict::DeleteAgain => {
             tracing::warn!(sandbox = %account.id, "deleted and still listed by the provider: deleting it again");
             let was = &stands.sandbox.external_id;
-            jobs.store.revive_deletion(stands.sandbox.version, was, sandbox, now).await
+            jobs.store.sandboxes.revive_deletion(stands.sandbox.version, was, sandbox, now).await
         }
     }
 }

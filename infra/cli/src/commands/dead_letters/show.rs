@@ -10,7 +10,7 @@ use crate::done::Done;
 use crate::output;
 
 pub(crate) async fn run(context: Context, args: args::ShowDeadLetter) -> anyhow::Result<Done> {
-    let letter = context.store.letter(&args.id).await?;
+    let letter = context.store.dead_letters.get(&args.id).await?;
     let letter = letter.with_context(|| format!("there is no dead letter {}", args.id))?;
     if args.raw {
         output::raw(&letter.body)?;

@@ -21,12 +21,12 @@ struct Shown {
 }
 
 pub(crate) async fn pause(context: Context, json: bool) -> anyhow::Result<Done> {
-    context.store.pause_pool(OPERATOR, context.now().await?).await?;
+    context.store.pool.pause(OPERATOR, context.now().await?).await?;
     show(&context, json).await
 }
 
 pub(crate) async fn resume(context: Context, json: bool) -> anyhow::Result<Done> {
-    if context.store.resume_pool().await? == Changed::MovedOn {
+    if context.store.pool.resume().await? == Changed::MovedOn {
         bail!(
             "the table is a copy of another one: run `broker pool reconcile` first, what was handed out since is not known"
         );
@@ -35,7 +35,7 @@ pub(crate) async fn resume(context: Context, json: bool) -> anyhow::Result<Done>
 }
 
 async fn show(context: &Context, json: bool) -> anyhow::Result<Done> {
-    let (paused, since) = match context.store.pool_status().await? {
+    let (paused, since) = match context.store.pool.status().await? {
         PoolStatus::Open => (false, None),
         PoolStatus::Paused { since } => (true, Some(since)),
         PoolStatus::RestoredCopy { .. } => (true, None),

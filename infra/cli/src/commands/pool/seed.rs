@@ -109,12 +109,12 @@ pub(crate) async fn seed(
 /// Inserts one, with retries: a new on-demand table takes 4,000 writes/s and grows from there.
 async fn seed_one(store: &Store, sandbox: &NewSandbox, now: Timestamp) -> Result<Entered, StoreError> {
     for attempt in 0..PATIENCE {
-        match store.seed(sandbox, now).await {
+        match store.sandboxes.seed(sandbox, now).await {
             Err(error) if error.is_retryable() => tokio::time::sleep(FIRST_PAUSE * (1 << attempt)).await,
             seeded => return seeded,
         }
     }
-    store.seed(sandbox, now).await
+    store.sandboxes.seed(sandbox, now).await
 }
 
 fn sandbox(number: usize, prefix: &str) -> anyhow::Result<NewSandbox> {
@@ -138,7 +138,7 @@ async fn cleanup(store: &Store) -> anyhow::Result<usize> {
     for sandbox in candidates {
         let Sandbox { id: sandbox_id, name, external_id, version, .. } = sandbox;
         let seed = Candidate { sandbox_id, name, external_id, version };
-        removed += usize::from(store.remove_unused_seed(&seed).await? == Changed::Done);
+        removed += usize::from(store.sandboxes.remove_unused_seed(&seed).await? == Changed::Done);
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -53,7 +53,7 @@ async fn keep(store: &Store, letters: Vec<DeadLetter>) -> Vec<(DeadLetterId, Res
     for letter in letters {
         let store = store.clone();
         keeping.spawn(async move {
-            let kept = store.keep_letter(&letter, None).await;
+            let kept = store.dead_letters.record(&letter, None).await;
             (letter.id, kept)
         });
     }
@@ -129,26 +129,35 @@ async fn of_many_hands_one_takes_a_letter_and_the_next_only_once_it_is_not_held_
     let local = Local::start().await;
     let store = store(&local).await;
     let letter = letter(1, Reason::Malformed, "x");
-    store.keep_letter(&letter, None).await.unwrap();
+    store.dead_letters.record(&letter, None).await.unwrap();
     let until = NOW.plus(Duration::from_secs(15));
     let mut hands = JoinSet::new();
     for deed in 0..20 {
         let (store, id) = (store.clone(), letter.id.clone());
-        hands.spawn(
-            async move { (deed, store.take_letter(&id, &actor(deed, NOW), until, None).await.unwrap()) },
-        );
+        hands.spawn(async move {
+            (deed, store.dead_letters.take(&id, &actor(deed, NOW), until, None).await.unwrap())
+        });
     }
     let took: Vec<_> =
         hands.join_all().await.into_iter().filter(|(_, took)| *took == Changed::Done).collect();
     let [(first, _)] = took.as_slice() else { panic!("{took:?}") };
-    assert_eq!(store.discard_letter(&letter.id, &actor(50, NOW), "no").await.unwrap(), Changed::MovedOn);
-    // The hold has passed: the next action takes it, and the first can no longer mark it as sent.
-    assert_eq!(store.take_letter(&letter.id, &actor(60, until), until, None).await.unwrap(), Changed::Done);
-    assert_eq!(store.letter_was_sent(&letter.id, &actor(*first, until)).await.unwrap(), Changed::MovedOn);
-    assert_eq!(store.letter_was_sent(&letter.id, &actor(60, until)).await.unwrap(), Changed::Done);
     assert_eq!(
-        store.take_letter(&letter.id, &actor(70, until), until, None).await.unwrap(),
+        store.dead_letters.discard(&letter.id, &actor(50, NOW), "no").await.unwrap(),
         Changed::MovedOn
     );
-    assert_eq!(store.letter(&letter.id).await.unwrap().unwrap().state, DeadLetterState::Replayed);
+    // The hold has passed: the next action takes it, and the first can no longer mark it as sent.
+    assert_eq!(
+        store.dead_letters.take(&letter.id, &actor(60, until), until, None).await.unwrap(),
+        Changed::Done
+    );
+    assert_eq!(
+        store.dead_letters.mark_replayed(&letter.id, &actor(*first, until)).await.unwrap(),
+        Changed::MovedOn
+    );
+    assert_eq!(store.dead_letters.mark_replayed(&letter.id, &actor(60, until)).await.unwrap(), Changed::Done);
+    assert_eq!(
+        store.dead_letters.take(&letter.id, &actor(70, until), until, None).await.unwrap(),
+        Changed::MovedOn
+    );
+    assert_eq!(store.dead_letters.get(&letter.id).await.unwrap().unwrap().state, DeadLetterState::Replayed);
 }
