@@ -7,6 +7,8 @@ use uuid::Uuid;
 
 /// The longest id, key or lab name, in bytes.
 const MAX_ID_BYTES: usize = 128;
+/// The longest name of a flavour, in bytes: it is a label of metrics.
+const MAX_FLAVOUR_BYTES: usize = 64;
 /// The longest provider-given name or external id, in bytes. An index key may have 1,024.
 const MAX_TEXT_BYTES: usize = 512;
 
@@ -75,6 +77,16 @@ fn check_text(what: &'static str, text: &str) -> Result<(), InvalidId> {
 fn check_prefix(what: &'static str, text: &str) -> Result<(), InvalidId> {
     check_length(what, text, MAX_ID_BYTES)?;
     check_text(what, text)
+}
+
+fn check_flavour(what: &'static str, text: &str) -> Result<(), InvalidId> {
+    check_length(what, text, MAX_FLAVOUR_BYTES)?;
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
+    if text.bytes().all(allowed) {
+        Ok(())
+    } else {
+        Err(InvalidId::Character { what, allowed: "a-z 0-9 _ -" })
+    }
 }
 
 macro_rules! string_id {
@@ -171,6 +183,14 @@ string_id!(
 string_id!(
     /// The beginning of the sandbox names that a request accepts.
     NamePrefix, "sandbox name prefix", check_prefix
+);
+string_id!(
+    /// The policy's name for a name prefix.
+    FlavourName, "flavour", check_flavour
+);
+string_id!(
+    /// The party that a token speaks for.
+    TenantName, "tenant", check_token
 );
 uuid_id!(
     /// Minted for each HTTP request (UUID v7); correlates its reply. Never the idempotency key.

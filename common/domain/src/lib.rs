@@ -13,6 +13,7 @@ mod job;
 mod lab_duration;
 mod lease;
 mod outcome;
+pub mod policy;
 pub mod reconcile;
 mod request;
 #[cfg(test)]
@@ -31,8 +32,8 @@ pub use dead_letter::{
 };
 pub use fingerprint::Fingerprint;
 pub use ids::{
-    AllocationId, ExternalId, IdempotencyKey, InvalidId, NamePrefix, RequestId, SandboxId, SandboxName,
-    TrackId, TrackName,
+    AllocationId, ExternalId, FlavourName, IdempotencyKey, InvalidId, NamePrefix, RequestId, SandboxId,
+    SandboxName, TenantName, TrackId, TrackName,
 };
 pub use invariants::{Inventory, Suspect, Violation, suspects};
 pub use job::{Job, JobReport, LONGEST_STALE_GRACE_HOURS, Removable, STALE_GRACE_HOURS, Task};
