@@ -15,6 +15,31 @@ const SHED: &str = "broker_requests_shed_total";
 const UNCLAIMED: &str = "broker_replies_unclaimed_total";
 const REPLY_WAIT: &str = "broker_reply_wait_seconds";
 const CLOCK_SKEW: &str = "broker_clock_skew_seconds";
+const READY: &str = "broker_ready";
+const WAITS: &str = "broker_reply_waits_total";
+
+/// How a call's wait for its reply ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum WaitEnd {
+    /// With the reply.
+    Answered,
+    /// Without one, when its time was over.
+    RanOut,
+    /// Without one, because this process ends.
+    Drained,
+}
+
+impl WaitEnd {
+    const ALL: [Self; 3] = [Self::Answered, Self::RanOut, Self::Drained];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::RanOut => "ran_out",
+            Self::Drained => "drained",
+        }
+    }
+}
 
 /// Registers the descriptions.
 pub(crate) fn describe() {
@@ -32,8 +57,11 @@ pub(crate) fn describe() {
     describe_counter!(UNCLAIMED, "replies without a waiting request");
     describe_histogram!(REPLY_WAIT, Unit::Seconds, "from before the send to the reply");
     describe_gauge!(CLOCK_SKEW, Unit::Seconds, "correction of this machine's clock to follow AWS");
+    describe_gauge!(READY, "1 while /readyz says ready, else 0");
+    describe_counter!(WAITS, "waits for a reply by how they ended");
     // Created with 0: a counter that begins at 1 has not increased, for Prometheus, and triggers no alert.
     [SHED, IDEMPOTENT_HITS, UNCLAIMED].into_iter().for_each(|name| counter!(name).absolute(0));
+    WaitEnd::ALL.into_iter().for_each(|end| counter!(WAITS, "outcome" => end.as_str()).absolute(0));
     ["created", "existing", "no_sandboxes"]
         .into_iter()
         .for_each(|outcome| counter!(ALLOCATE, "outcome" => outcome).absolute(0));
@@ -70,8 +98,13 @@ pub(crate) fn reply_waited(waited: Duration) {
     histogram!(REPLY_WAIT).record(waited);
 }
 
+pub(crate) fn wait_ended(end: WaitEnd) {
+    counter!(WAITS, "outcome" => end.as_str()).increment(1);
+}
+
 /// Gauges are set at each scrape.
-pub(crate) fn gauges(pending: usize, clock_correction_s: f64) {
+pub(crate) fn gauges(pending: usize, clock_correction_s: f64, is_ready: bool) {
+    gauge!(READY).set(f64::from(u8::from(is_ready)));
     gauge!(PENDING).set(u32::try_from(pending).unwrap_or(u32::MAX));
     gauge!(CLOCK_SKEW).set(clock_correction_s);
 }

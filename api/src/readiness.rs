@@ -51,7 +51,8 @@ impl Readiness {
         ]
     }
 
-    fn is_ready(&self) -> bool {
+    /// Whether every part is fine.
+    pub(crate) fn is_ready(&self) -> bool {
         self.parts().iter().all(|(_, fine)| *fine)
     }
 

@@ -110,6 +110,9 @@ async fn what_an_alert_waits_for_is_counted_from_zero_on() {
             "broker_requests_shed_total",
             "broker_sync_total{outcome=\"refused\"}",
             "broker_allocate_conflicts_total",
+            "broker_reply_waits_total{outcome=\"answered\"}",
+            "broker_reply_waits_total{outcome=\"ran_out\"}",
+            "broker_ready",
         ] {
             assert_eq!(exposed.missing(query), Vec::<String>::new(), "{query}");
         }

@@ -19,6 +19,7 @@ mod consuming;
 mod disposition;
 mod drainer;
 mod finality;
+mod gauges;
 mod handlers;
 mod health;
 mod jobs;
@@ -94,7 +95,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         settings: jobs::Settings::new(&config),
     };
     let (tracker, soft) = (&lifecycle.tracker, &lifecycle.soft);
-    tracker.spawn(schedule::show(jobs.clone(), soft.clone()));
+    tracker.spawn(gauges::show(jobs.clone(), soft.clone()));
     if config.scheduler == Scheduler::Workers {
         let (jobs, config, soft) = (jobs.clone(), Arc::clone(&config), soft.clone());
         tracker.spawn(async move { schedule::keep(jobs, &config, soft).await });

@@ -18,7 +18,7 @@ use crate::health::Health;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`.
-pub(crate) async fn serve(listener: TcpListener, metrics: Handle, health: Health, stop: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, handle: Handle, health: Health, stop: CancellationToken) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -29,9 +29,9 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Handle, health: Health
             tokio::time::sleep(ACCEPT_AGAIN).await;
             continue;
         };
-        let (metrics, health) = (metrics.clone(), health.clone());
+        let (handle, health) = (handle.clone(), health.clone());
         let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-            let answer = answer(request.uri().path(), &metrics, &health);
+            let answer = answer(request.uri().path(), &handle, &health);
             async move { Ok::<_, Infallible>(answer) }
         });
         let connection = hyper::server::conn::http1::Builder::new()
@@ -43,12 +43,15 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Handle, health: Health
     }
 }
 
-fn answer(path: &str, metrics: &Handle, health: &Health) -> Response<Full<Bytes>> {
+fn answer(path: &str, handle: &Handle, health: &Health) -> Response<Full<Bytes>> {
     let (status, body) = match path {
         "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
         "/readyz" if health.is_ready() => (StatusCode::OK, "ready\n".to_owned()),
         "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
-        "/metrics" => (StatusCode::OK, metrics.render()),
+        "/metrics" => {
+            metrics::gauge!("broker_ready").set(f64::from(u8::from(health.is_ready())));
+            (StatusCode::OK, handle.render())
+        }
         _ => (StatusCode::NOT_FOUND, "not found\n".to_owned()),
     };
     let mut response = Response::new(Full::from(body));

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use broker_domain::{DeadLetterCount, Job, Reason, Status, Task, Times, Timestamp};
+use broker_domain::{Job, Task, Times, Timestamp};
 use broker_messages::MaintenanceMessage;
 use broker_runtime::config::{Config, Intervals};
 use broker_runtime::crash_points::{self, Point};
@@ -114,53 +114,6 @@ async fn intervals_for(jobs: &Jobs, job: Job) -> Result<u32, StoreError> {
 fn next_run(tick: &Tick, every: Duration, now: Timestamp) -> Timestamp {
     let planned = tick.next_run_at.plus(every);
     if planned > now { planned } else { now.plus(every) }
-}
-
-/// Exports the pool, the breaker and the queues as metrics.
-pub(crate) async fn show(jobs: Jobs, stop: CancellationToken) {
-    const EVERY: Duration = Duration::from_secs(15);
-    loop {
-        match jobs.store.census.get().await {
-            Ok(Some(census)) => {
-                for status in Status::ALL {
-                    let count = census.by_status.get(&status).copied().unwrap_or(0);
-                    metrics::gauge!(format!("broker_pool_{status}")).set(as_f64(count));
-                }
-                metrics::gauge!("broker_pool_total").set(as_f64(census.by_status.values().sum()));
-                show_letters(&census.letters, jobs.clock.now());
-            }
-            Ok(None) => {}
-            Err(error) => tracing::debug!("census not read: {error}"),
-        }
-        if let Ok(depths) = broker_queue::topology::depths(&jobs.aws, &jobs.urls).await {
-            for depth in depths {
-                let gauge = |name: &'static str, count| {
-                    metrics::gauge!(name, "queue" => depth.queue.clone()).set(as_f64(count));
-                };
-                gauge("broker_queue_visible_messages", depth.visible);
-                gauge("broker_queue_in_flight_messages", depth.in_flight);
-                gauge("broker_queue_delayed_messages", depth.delayed);
-            }
-        }
-        if stop.run_until_cancelled(tokio::time::sleep(jobs.entropy.jitter(EVERY))).await.is_none() {
-            return;
-        }
-    }
-}
-
-/// Every reason, also those without a dead letter: a gauge that is not set any more would keep its last value.
-fn show_letters(letters: &DeadLetterCount, now: Timestamp) {
-    for reason in Reason::ALL {
-        let count = letters.by_reason.get(reason.as_str()).copied().unwrap_or(0);
-        metrics::gauge!("broker_dead_letters", "reason" => reason.as_str()).set(as_f64(count));
-    }
-    let oldest = letters.oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
-    metrics::gauge!("broker_dead_letter_oldest_age_seconds").set(oldest.as_secs_f64());
-}
-
-/// Counts are far below 2^53.
-fn as_f64(count: u64) -> f64 {
-    u32::try_from(count).map_or(f64::from(u32::MAX), f64::from)
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl Health {
     }
 
     pub(crate) fn metrics(&self) -> Answer {
-        metrics::gauges(self.replies.pending(), self.clock.correction_s());
+        metrics::gauges(self.replies.pending(), self.clock.correction_s(), self.readiness.is_ready());
         Answer::new(StatusCode::OK, Content::Metrics(self.metrics.render()), "metrics")
     }
 }

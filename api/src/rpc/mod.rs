@@ -32,7 +32,7 @@ use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use crate::limits::{ASYNC_DEADLINE, SHORTEST_DEADLINE};
-use crate::metrics;
+use crate::metrics::{self, WaitEnd};
 use crate::response::problem::Problem;
 use crate::rpc::reply_queue::{Channel, Link};
 use crate::rpc::reply_router::{ReplyRouter, Waiter};
@@ -114,10 +114,17 @@ impl RequestReply {
             outcome = waiter.reply() => {
                 crash_points::point(Point::ReplyArrived);
                 metrics::reply_waited(self.clock.instant().duration_since(asked));
+                metrics::wait_ended(WaitEnd::Answered);
                 Ok(Progress::Ended(outcome))
             }
-            () = waited.as_mut() => self.leave(waiter, record, times).await,
-            () = self.drain_is_near() => self.leave(waiter, record, times).await,
+            () = waited.as_mut() => {
+                metrics::wait_ended(WaitEnd::RanOut);
+                self.leave(waiter, record, times).await
+            }
+            () = self.drain_is_near() => {
+                metrics::wait_ended(WaitEnd::Drained);
+                self.leave(waiter, record, times).await
+            }
         }
     }
 

@@ -68,7 +68,7 @@ run "with_all_parts" {
   assert {
     condition = alltrue([
       for alarm in concat(values(aws_cloudwatch_metric_alarm.high), values(aws_cloudwatch_metric_alarm.math)) :
-      alarm.evaluation_periods > alarm.datapoints_to_alarm || alarm.period == 300
+      alarm.evaluation_periods > alarm.datapoints_to_alarm
     ])
     error_message = "Alarms on what is published late are M of N."
   }
@@ -94,7 +94,12 @@ run "with_all_parts" {
   }
 
   assert {
-    condition     = aws_cloudwatch_metric_alarm.high["dead-letters-waiting"].dimensions.prefix == "broker" && contains(keys(aws_cloudwatch_metric_alarm.high), "pending-deletion")
-    error_message = "Standing letters and pending deletions, by prefix."
+    condition     = aws_cloudwatch_metric_alarm.high["dead-letters-waiting"].period == 6000 && aws_cloudwatch_metric_alarm.high["pending-deletion"].period == 6000
+    error_message = "Standing letters and pending deletions, as often as there is a census."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.low["none-ready-worker"].dimensions.service == "worker" && aws_cloudwatch_metric_alarm.low["none-ready-api"].dimensions.prefix == "broker"
+    error_message = "Processes that live and are not ready, by prefix and service."
   }
 }

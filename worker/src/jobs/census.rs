@@ -13,11 +13,25 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     crash_points::point(Point::Counted);
     report.found = by_status.values().sum();
     by_status.iter().for_each(|(status, count)| report.detail(status.as_str(), *count));
-    // The log line of the alarm on a low pool (infra/terraform/modules/observability/logs.tf): numbers, not words.
-    let available = by_status.get(&Status::Available).copied().unwrap_or(0);
-    tracing::info!(available, total = report.found, "census");
     let letters = broker_dead_letters::count_open(&jobs.store).await?;
-    report.detail("dead_letters", letters.by_reason.values().sum());
+    let dead_letters = letters.by_reason.values().sum();
+    report.detail("dead_letters", dead_letters);
+    let oldest_dead_letter_s = letters.oldest.map_or(0, |oldest| as_of.since(oldest).as_secs());
+    let count = |status| by_status.get(&status).copied().unwrap_or(0);
+    // The log line of the alarms on the pool and on letters (infra/terraform/modules/observability/logs.tf): numbers, not
+    // words.
+    tracing::info!(
+        available = count(Status::Available),
+        allocated = count(Status::Allocated),
+        pending_deletion = count(Status::PendingDeletion),
+        stale = count(Status::Stale),
+        deletion_failed = count(Status::DeletionFailed),
+        deleted = count(Status::Deleted),
+        total = report.found,
+        dead_letters,
+        oldest_dead_letter_s,
+        "census"
+    );
     match jobs.store.census.record(&Census { by_status, letters, as_of }).await? {
         Changed::Done => report.changed = 1,
         Changed::MovedOn => report.skipped = 1,

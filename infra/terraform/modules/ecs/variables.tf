@@ -212,7 +212,7 @@ variable "collector" {
     interval_s = optional(number, 60)
     traces     = optional(bool, true)
     metrics = optional(list(string), [
-      "broker_pool_.+", "broker_queue_.+", "broker_dead_letters", "broker_dead_letter_oldest_age_seconds",
+      "broker_ready", "broker_pool_.+", "broker_queue_.+", "broker_dead_letters", "broker_dead_letter_oldest_age_seconds",
       "broker_provider_breaker_state", "broker_clock_skew_seconds", "broker_pending_replies",
     ])
   })

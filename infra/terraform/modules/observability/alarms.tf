@@ -11,7 +11,7 @@ locals {
   task_dimensions = {
     for service in ["api", "worker"] : service => { ClusterName = try(var.ecs.cluster_name, ""), ServiceName = try(var.ecs.service_names[service], "") }
   }
-  process_dimensions = { prefix = var.name, service = "worker" }
+  process_dimensions = { for service in ["api", "worker"] : service => { prefix = var.name, service = service } }
 
   # A level that the census tells is looked at as often as there is a census.
   census_s = 60 * var.alarms.census_minutes
@@ -40,12 +40,12 @@ locals {
         dimensions = local.queue_dimensions["maintenance-dlq"], above = 0, of = [3, 5], period = 60
       }
       dead-letters-waiting = {
-        when       = local.has_process, ticket = true, text = "Dead letters in the table wait to be replayed or discarded: see Dead letters", namespace = coalesce(var.collector_namespace, "-"), metric = "broker_dead_letter_oldest_age_seconds", stat = "Maximum",
-        dimensions = local.process_dimensions, above = 0, of = [3, 5], period = 60
+        when       = local.has_logs, ticket = true, text = "Dead letters in the table wait to be replayed or discarded: see Dead letters", namespace = local.namespace, metric = "DeadLettersWaiting", stat = "Minimum",
+        dimensions = {}, above = 0, of = [2, 3], period = local.census_s
       }
       pending-deletion = {
-        when       = local.has_process, ticket = true, text = "More sandboxes wait to be deleted than the provider's rate works off: see Provider down", namespace = coalesce(var.collector_namespace, "-"), metric = "broker_pool_pending_deletion", stat = "Maximum",
-        dimensions = local.process_dimensions, above = var.alarms.pending_deletion_max, of = [6, 6], period = 300
+        when       = local.has_logs, ticket = true, text = "More sandboxes wait to be deleted than the provider's rate (BROKER_PROVIDER_RATE) works off: see Provider down", namespace = local.namespace, metric = "PendingDeletion", stat = "Minimum",
+        dimensions = {}, above = var.alarms.pending_deletion_max, of = [6, 7], period = max(300, local.census_s)
       }
       breaker = {
         when       = local.has_logs, ticket = true, text = "The provider fails and is left alone for a while: see Provider down", namespace = local.namespace, metric = "BreakerOpened", stat = "Sum",
@@ -101,6 +101,14 @@ locals {
     census-silent = {
       when       = local.has_logs, ticket = true, text = "Nobody counts the pool, so its numbers are old: see Frozen figures", namespace = local.namespace, metric = "PoolAvailable", stat = "SampleCount",
       dimensions = {}, below = 1, of = [5, 5], period = local.census_s, missing = "breaching"
+    }
+    none-ready-api = {
+      when       = local.has_process, ticket = false, text = "API processes run and none of them is ready: see Nobody receives", namespace = coalesce(var.collector_namespace, "-"), metric = "broker_ready", stat = "Maximum",
+      dimensions = local.process_dimensions["api"], below = 1, of = [3, 5], period = 60, missing = "missing"
+    }
+    none-ready-worker = {
+      when       = local.has_process, ticket = false, text = "Workers run and none of them is ready, or the pool is paused: see Nobody receives", namespace = coalesce(var.collector_namespace, "-"), metric = "broker_ready", stat = "Maximum",
+      dimensions = local.process_dimensions["worker"], below = 1, of = [3, 5], period = 60, missing = "missing"
     }
     few-api = {
       when       = local.has_ecs, ticket = false, text = "Fewer API tasks run than should: see Nothing works", namespace = "ECS/ContainerInsights", metric = "RunningTaskCount", stat = "Maximum",

@@ -14,7 +14,10 @@ locals {
     WorkerErrors    = { log = "worker", pattern = "{ $.level = \"ERROR\" }", value = "1" }
     Unhealthy       = { log = "worker", pattern = "{ $.message = \"health changed\" && $.healthy IS FALSE }", value = "1" }
     PoolAvailable   = { log = "worker", pattern = "{ $.message = \"census\" && $.available = * }", value = "$.available" }
-    BreakerOpened   = { log = "worker", pattern = "{ $.message = \"the provider fails: not asked for a minute\" }", value = "1" }
+    # Of the same line: levels, renewed by each census.
+    PendingDeletion    = { log = "worker", pattern = "{ $.message = \"census\" && $.pending_deletion = * }", value = "$.pending_deletion" }
+    DeadLettersWaiting = { log = "worker", pattern = "{ $.message = \"census\" && $.dead_letters = * }", value = "$.dead_letters" }
+    BreakerOpened      = { log = "worker", pattern = "{ $.message = \"the provider fails: not asked for a minute\" }", value = "1" }
   }
 
   saved_queries = {

@@ -1,0 +1,121 @@
+//! Gauges of the pool and the queues, which every worker shows: figures of the last census, and depths that it reads itself.
+//!
+//! Invariant: each figure comes with the time of which it is, `broker_census_timestamp_seconds` and
+//! `broker_queue_depths_timestamp_seconds`, so that one that is no longer renewed is known as old. A quiet worker reads the
+//! depths seldom: nothing changes, and each look is four calls.
+
+use std::time::Duration;
+
+use broker_domain::{DeadLetterCount, Reason, Status, Timestamp};
+use broker_queue::topology::{self, Depth};
+use broker_store::Census;
+use tokio_util::sync::CancellationToken;
+
+use crate::jobs::Jobs;
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(15);
+/// While the queues are empty only one look in so many reads their depths.
+const IDLE_LOOKS: u32 = 8;
+
+/// Exports pool and queues as metrics until `stop`.
+pub(crate) async fn show(jobs: Jobs, stop: CancellationToken) {
+    let mut looks = Looks::default();
+    loop {
+        match jobs.store.census.get().await {
+            Ok(Some(census)) => show_census(&census, jobs.clock.now()),
+            Ok(None) => {}
+            Err(error) => tracing::debug!("census not read: {error}"),
+        }
+        if looks.is_due() {
+            match topology::depths(&jobs.aws, &jobs.urls).await {
+                Ok(depths) => {
+                    show_depths(&depths, jobs.clock.now());
+                    looks.saw(&depths);
+                }
+                Err(error) => tracing::debug!("depths of the queues not read: {error}"),
+            }
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(jobs.entropy.jitter(EVERY))).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// When the depths are read next.
+#[derive(Debug, Default)]
+struct Looks {
+    /// Looks that are left out.
+    skip: u32,
+}
+
+impl Looks {
+    const fn is_due(&mut self) -> bool {
+        match self.skip.checked_sub(1) {
+            Some(left) => {
+                self.skip = left;
+                false
+            }
+            None => true,
+        }
+    }
+
+    fn saw(&mut self, depths: &[Depth]) {
+        let idle = depths.iter().all(|depth| depth.visible + depth.in_flight + depth.delayed == 0);
+        self.skip = if idle { IDLE_LOOKS - 1 } else { 0 };
+    }
+}
+
+fn show_census(census: &Census, now: Timestamp) {
+    for status in Status::ALL {
+        let count = census.by_status.get(&status).copied().unwrap_or(0);
+        metrics::gauge!(format!("broker_pool_{status}")).set(as_f64(count));
+    }
+    metrics::gauge!("broker_pool_total").set(as_f64(census.by_status.values().sum()));
+    metrics::gauge!("broker_census_timestamp_seconds").set(as_f64(census.as_of.as_secs()));
+    show_letters(&census.letters, now);
+}
+
+fn show_depths(depths: &[Depth], now: Timestamp) {
+    for depth in depths {
+        let gauge = |name: &'static str, count| {
+            metrics::gauge!(name, "queue" => depth.queue.clone()).set(as_f64(count));
+        };
+        gauge("broker_queue_visible_messages", depth.visible);
+        gauge("broker_queue_in_flight_messages", depth.in_flight);
+        gauge("broker_queue_delayed_messages", depth.delayed);
+    }
+    metrics::gauge!("broker_queue_depths_timestamp_seconds").set(as_f64(now.as_secs()));
+}
+
+/// Every reason, also those without a dead letter: a gauge that is not set any more would keep its last value.
+fn show_letters(letters: &DeadLetterCount, now: Timestamp) {
+    for reason in Reason::ALL {
+        let count = letters.by_reason.get(reason.as_str()).copied().unwrap_or(0);
+        metrics::gauge!("broker_dead_letters", "reason" => reason.as_str()).set(as_f64(count));
+    }
+    let oldest = letters.oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
+    metrics::gauge!("broker_dead_letter_oldest_age_seconds").set(oldest.as_secs_f64());
+}
+
+/// Counts are far below 2^53.
+fn as_f64(count: u64) -> f64 {
+    u32::try_from(count).map_or(f64::from(u32::MAX), f64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_queues_are_looked_at_seldom_and_others_each_time() {
+        let depth = |delayed| Depth { queue: "q".to_owned(), visible: 0, in_flight: 0, delayed };
+        let mut looks = Looks::default();
+        assert!(looks.is_due() && looks.is_due(), "what could not be read is read at the next look");
+        looks.saw(&[depth(0), depth(1)]);
+        assert!(looks.is_due());
+        looks.saw(&[depth(0), depth(0)]);
+        let left_out = std::iter::repeat_with(|| looks.is_due()).take_while(|due| !due).count();
+        assert_eq!(left_out, 7);
+    }
+}
