@@ -1,11 +1,55 @@
-//! Finality: whether a message that was not done can ever be done.
+//! Errors of handlers, and their finality: whether a message that was not done can ever be done.
 //!
 //! **Unknown is not final.** An error that somebody can mend (credentials, rights, an outage, an index that is being built)
 //! costs a message nothing. A write that the table refuses is final only if the table takes another one and refuses it
 //! again: else it refuses everybody's.
 
+use broker_domain::{LeaseKey, SandboxId};
 use broker_queue::SendError;
 use broker_store::{Store, StoreError};
+
+/// Why a message is not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandlerError {
+    /// The table did not answer, or has an invalid item.
+    #[error("the table failed")]
+    Store(#[from] StoreError),
+    /// A live lease and its sandbox do not agree; an operator has to decide which is right.
+    #[error("the live lease of track {} with key {} does not agree with sandbox {sandbox}", key.track, key.key)]
+    Inconsistent {
+        /// The lease.
+        key: LeaseKey,
+        /// The sandbox that it points to.
+        sandbox: SandboxId,
+    },
+    /// It is done, but its reply failed.
+    #[error(transparent)]
+    Reply(#[from] ReplyError),
+}
+
+/// Why a reply failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplyError {
+    /// The outcome could not be stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The reply could not be sent. If SQS does not take it, the outcome is stored.
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+impl HandlerError {
+    /// Whether the request can ever succeed.
+    pub(crate) const fn finality(&self) -> Finality {
+        match self {
+            Self::Inconsistent { .. } => Finality::Final("inconsistent_lease"),
+            Self::Store(error) | Self::Reply(ReplyError::Store(error)) => {
+                Finality::of(error, "malformed_item", "table_refused")
+            }
+            Self::Reply(ReplyError::Send(error)) => Finality::of_send(error),
+        }
+    }
+}
 
 /// What one error says of its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

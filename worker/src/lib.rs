@@ -1,31 +1,27 @@
 //! The worker process: takes requests from the queue, claims in the table, replies to the API that waits.
 //!
 //! ```text
-//! {prefix}-requests ─▶ consumer ─▶ handlers ─▶ table
+//! {prefix}-requests ─▶ requests ─▶ handlers ─▶ table
 //!                         │            └ allocate          a claim, or what the caller's lease says
 //!                         │            └ mark_for_deletion  the end of a lease
 //!                         └─▶ answer: write state → send reply → delete message
 //! {prefix}-maintenance ─▶ maintenance ─▶ jobs ─▶ table, provider
 //!        └────────────────── schedule: each job's tick, sent by one worker
-//! {prefix}-*-dlq ─▶ drainer ─▶ table: dead letters, for the operator
+//! {prefix}-*-dlq ─▶ dead_letters ─▶ table: dead letters, for the operator
 //! ```
 //!
 //! Invariant: every effect may happen twice. A worker that dies at any point leaves a message that becomes visible again and
 //! finds its own success. A worker keeps nothing between messages that another worker would need.
 
 mod candidates;
-mod consumer;
+mod consumers;
 mod consuming;
-mod disposition;
-mod drainer;
 mod finality;
 mod gauges;
 mod handlers;
 mod health;
 mod jobs;
-mod maintenance;
 mod ops;
-mod reply;
 mod schedule;
 mod shares;
 mod starting;
@@ -43,13 +39,10 @@ use broker_store::{Instance, Received, Role, Store};
 use tokio::net::TcpListener;
 
 use candidates::Candidates;
-use consumer::Consumer;
-use drainer::Drainer;
+use consumers::{DeadLetters, Maintenance, Requests, Services};
 use handlers::Handlers;
 use health::Health;
 use jobs::Jobs;
-use maintenance::Maintenance;
-use reply::ReplySender;
 use starting::StartError;
 
 /// Runs a worker until the process's lifecycle ends and its work is finished. `ops` serves `/metrics`, `/healthz` and
@@ -100,27 +93,24 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         let (jobs, config, soft) = (jobs.clone(), Arc::clone(&config), soft.clone());
         tracker.spawn(async move { schedule::keep(jobs, &config, soft).await });
     }
-    let maintenance = Arc::new(Maintenance::new(jobs, health.clone(), &config));
+    let services = Services { aws, urls, store, health, config, clock, entropy };
+    let maintenance = Maintenance::consumer(&services, jobs);
     let oldest_maintenance = maintenance.oldest_age();
     tracker.spawn(maintenance.run(lifecycle.clone()));
-
     for source in Source::ALL {
-        let own = (clock.clone(), entropy.clone());
-        let drainer = Drainer::new(source, &aws, &urls, store.clone(), &health, &config, own);
-        tracker.spawn(Arc::new(drainer).run(lifecycle.clone()));
+        tracker.spawn(DeadLetters::consumer(&services, source).run(lifecycle.clone()));
     }
-
+    let Services { store, clock, entropy, .. } = services.clone();
     let candidates = Candidates::new(store.clone(), clock.clone(), entropy.clone());
-    let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy.clone());
-    let replies = ReplySender::new(&aws, &urls, store.clone(), clock.clone());
-    let consumer = Consumer::new(&aws, &urls, handlers, replies, health, &config, clock.clone(), entropy);
-    let oldest_request = consumer.oldest_age();
+    let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy);
+    let requests = Requests::consumer(&services, handlers);
+    let oldest_request = requests.oldest_age();
     let received =
         move || Received { requests: oldest_request.take(), maintenance: oldest_maintenance.take() };
     tracker.spawn(heartbeat::keep(store, id, Role::Worker, clock, received, soft.clone()));
 
-    let consuming = lifecycle.tracker.spawn(Arc::new(consumer).run(lifecycle.clone()));
-    let in_time = lifecycle.drained(config.drain).await;
+    let consuming = lifecycle.tracker.spawn(requests.run(lifecycle.clone()));
+    let in_time = lifecycle.drained(services.config.drain).await;
     tracing::info!(in_time, "worker drained");
-    if in_time { consuming.await.context("the consumer panicked") } else { Ok(()) }
+    if in_time { consuming.await.context("the consumer of requests panicked") } else { Ok(()) }
 }

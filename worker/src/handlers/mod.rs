@@ -13,7 +13,7 @@ use broker_runtime::entropy::Entropy;
 use broker_store::{Store, StoreError};
 
 use crate::candidates::Candidates;
-use crate::finality::Finality;
+use crate::finality::HandlerError;
 
 use allocate::LeaseLearnt;
 use key_turns::KeyTurns;
@@ -22,32 +22,6 @@ use return_sandbox::{DefaultKeys, ReturnLearnt};
 /// The pause after a first conflict, before jitter; each further one doubles it, up to the longest.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_CONFLICT_PAUSE: Duration = Duration::from_millis(640);
-
-/// Why a handler has no outcome.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum HandlerError {
-    /// The table did not answer, or has an invalid item.
-    #[error("the table failed")]
-    Store(#[from] StoreError),
-    /// A live lease and its sandbox do not agree; an operator has to decide which is right.
-    #[error("the live lease of track {} with key {} does not agree with sandbox {sandbox}", key.track, key.key)]
-    Inconsistent {
-        /// The lease.
-        key: LeaseKey,
-        /// The sandbox that it points to.
-        sandbox: SandboxId,
-    },
-}
-
-impl HandlerError {
-    /// Whether the request can ever succeed.
-    pub(crate) const fn finality(&self) -> Finality {
-        match self {
-            Self::Inconsistent { .. } => Finality::Final("inconsistent_lease"),
-            Self::Store(error) => Finality::of(error, "malformed_item", "table_refused"),
-        }
-    }
-}
 
 /// The dependencies of all handlers.
 #[derive(Debug)]
@@ -75,11 +49,6 @@ impl Handlers {
             Request::Allocate(request) => self.allocate(request).await,
             Request::Return(mark) => self.return_sandbox(mark).await,
         }
-    }
-
-    /// The table that they write to.
-    pub(crate) const fn store(&self) -> &Store {
-        &self.store
     }
 
     /// That a key's lease and its sandbox agree at one instant, after they could not be ended together: then somebody was

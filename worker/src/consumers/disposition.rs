@@ -10,7 +10,7 @@ use broker_dead_letters::PUT_BACK_SINCE;
 use broker_domain::Timestamp;
 use broker_messages::DecodeError;
 use broker_queue::{
-    Acknowledger, Delivery, KeptHidden, NotAReplyQueue, Outgoing, QueueKind, QueueUrls, SendError, Sender,
+    Acknowledger, Delivery, KeptHidden, NotAReplyQueue, Outgoing, QueueKind, QueueUrls, Sender,
 };
 use broker_runtime::aws::Aws;
 use broker_runtime::crash_points::{self, Point};
@@ -31,6 +31,8 @@ const MOST_ATTRIBUTES: usize = 10;
 pub(crate) enum Disposition {
     /// It is done: delete it.
     Done,
+    /// It stays in the queue until its visibility timeout ends.
+    Leave,
     /// Make it visible again after a while; that costs it a receive.
     MakeVisible(Duration),
     /// Send it again as a new message, with a delay: it costs no receive.
@@ -69,17 +71,18 @@ impl Disposition {
 pub(crate) struct QueueAcks {
     acks: Acknowledger,
     again: Sender,
-    dead_letters: Sender,
+    /// Of the queue's dead letters; a dead-letter queue has none of its own.
+    dead_letters: Option<Sender>,
     source: String,
 }
 
 impl QueueAcks {
-    /// For `queue` with the dead-letter queue `dlq`.
-    pub(crate) fn new(aws: &Aws, urls: &QueueUrls, queue: QueueKind, dlq: QueueKind) -> Self {
+    /// For the messages of `queue`.
+    pub(crate) fn new(aws: &Aws, urls: &QueueUrls, queue: QueueKind) -> Self {
         Self {
             acks: Acknowledger::new(aws.sqs.clone(), urls.get(queue), MAX_IN_FLIGHT),
             again: Sender::new(aws.sqs.clone(), urls.get(queue), 1),
-            dead_letters: Sender::new(aws.sqs.clone(), urls.get(dlq), 1),
+            dead_letters: queue.dlq().map(|dlq| Sender::new(aws.sqs.clone(), urls.get(dlq), 1)),
             source: urls.names().name(queue),
         }
     }
@@ -98,30 +101,26 @@ impl QueueAcks {
 
     async fn try_apply(&self, delivery: &Delivery, disposition: &Disposition) -> Result<(), Box<dyn Error>> {
         match disposition {
+            Disposition::Leave => return Ok(()),
             Disposition::Done => crash_points::point(Point::BeforeDelete),
             Disposition::MakeVisible(after) => {
                 return Ok(self.acks.make_visible_after(&delivery.receipt, *after).await?);
             }
             Disposition::Resend(after) => self.again.send(copy(delivery).with_delay(*after)).await?,
             Disposition::DeadLetter { code, reason } => {
-                self.send_to_dlq(delivery, code, reason).await?;
+                let Some(dead_letters) = &self.dead_letters else { return Ok(()) };
+                tracing::warn!(
+                    message_id = delivery.message_id,
+                    code,
+                    reason,
+                    "sent to the dead-letter queue"
+                );
+                let copy = broker_dead_letters::dead_letter_message(delivery, &self.source, code, reason);
+                dead_letters.send(copy).await?;
                 crash_points::point(Point::Buried);
             }
         }
         Ok(self.acks.delete(&delivery.receipt).await?)
-    }
-
-    /// Sends a copy of the message to the dead-letter queue, with its reason.
-    async fn send_to_dlq(
-        &self,
-        delivery: &Delivery,
-        code: &'static str,
-        reason: &str,
-    ) -> Result<(), SendError> {
-        tracing::warn!(message_id = delivery.message_id, code, reason, "sent to the dead-letter queue");
-        self.dead_letters
-            .send(broker_dead_letters::dead_letter_message(delivery, &self.source, code, reason))
-            .await
     }
 }
 
@@ -185,7 +184,9 @@ mod tests {
                     assert_eq!(code, "newer_version");
                     break;
                 }
-                other @ (Disposition::Done | Disposition::MakeVisible(_)) => panic!("{other:?}"),
+                other @ (Disposition::Done | Disposition::Leave | Disposition::MakeVisible(_)) => {
+                    panic!("{other:?}")
+                }
             }
         }
         let waited = now.since(began);

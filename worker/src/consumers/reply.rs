@@ -11,33 +11,12 @@ use broker_runtime::clock::Clock;
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Completion, Store, StoreError};
 
-use crate::finality::Finality;
+use crate::finality::ReplyError;
 
 /// Reply queues whose senders are kept; there is one per API process.
 const REPLY_QUEUES: usize = 256;
 /// Calls under way per reply queue.
 const MAX_IN_FLIGHT: usize = 2;
-
-/// Why a reply failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReplyError {
-    /// The outcome could not be stored.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The reply could not be sent. If SQS does not take it, the outcome is stored.
-    #[error(transparent)]
-    Send(#[from] SendError),
-}
-
-impl ReplyError {
-    /// Whether the outcome can ever be told.
-    pub(crate) const fn finality(&self) -> Finality {
-        match self {
-            Self::Store(error) => Finality::of(error, "malformed_item", "table_refused"),
-            Self::Send(error) => Finality::of_send(error),
-        }
-    }
-}
 
 /// Stores outcomes and sends replies.
 #[derive(Debug)]
@@ -61,12 +40,13 @@ impl ReplySender {
     pub(crate) async fn reply(
         &self,
         message: &RequestMessage,
+        request: &Request,
         reply_to: &ReplyQueueName,
         outcome: Outcome,
     ) -> Result<(), ReplyError> {
         let nobody_waits = message.asynchronous || self.clock.now() > message.times().reply_by;
         let outcome = if nobody_waits || is_only_told(message, &outcome) {
-            let stored = self.store_outcome(message, outcome).await?;
+            let stored = self.store_outcome(message, request, outcome).await?;
             crash_points::point(Point::OutcomeStored);
             stored
         } else {
@@ -91,13 +71,13 @@ impl ReplySender {
                 // The process that waited is gone, or has a new reply queue and will record the request as queued; or its queue is so
                 // new that SQS does not know it everywhere yet, and the caller need not wait to the end.
                 tracing::info!(request_id = %message.request_id, "the reply queue is gone: the outcome is stored");
-                self.store_outcome(message, outcome).await?;
+                self.store_outcome(message, request, outcome).await?;
                 self.replies.retry_later(reply_to, reply);
                 Ok(())
             }
             Err(error @ SendError::Refused { .. }) => {
                 // Whoever waits finds it at the end of the wait.
-                self.store_outcome(message, outcome).await?;
+                self.store_outcome(message, request, outcome).await?;
                 Err(error.into())
             }
             Err(error @ SendError::Unavailable { .. }) if nobody_waits => {
@@ -109,12 +89,17 @@ impl ReplySender {
     }
 
     /// Stores `outcome`; if the request has one already, that one stays and counts.
-    async fn store_outcome(&self, message: &RequestMessage, outcome: Outcome) -> Result<Outcome, StoreError> {
+    async fn store_outcome(
+        &self,
+        message: &RequestMessage,
+        request: &Request,
+        outcome: Outcome,
+    ) -> Result<Outcome, StoreError> {
         let times = message.times();
         let record = PersistedRequest {
             request_id: message.request_id,
             track: message.body.track().clone(),
-            subject: Request::from(message).subject(),
+            subject: request.subject(),
             asynchronous: message.asynchronous,
             message: None,
             state: RequestState::Ended(outcome.clone()),

@@ -1,0 +1,90 @@
+//! Handler of a dead-letter queue: moves its messages into the table, where an operator finds them.
+//!
+//! Order: **keep the dead letter (and fail its asynchronous request, in one write) → delete the message**. Every worker drains
+//! both queues; a message that two of them receive, or that comes back, is one dead letter. Invariant: a message leaves the
+//! queue only after its dead letter is kept; what the table refuses stays visible to the console and the AWS CLI.
+
+use broker_domain::{DeadLetter, Source, Timestamp};
+use broker_queue::{Delivery, QueueKind};
+use broker_runtime::crash_points::{self, Point};
+use broker_runtime::entropy::Entropy;
+use broker_store::{Kept, Store, StoreError, retry_on_conflict};
+
+use super::disposition::Disposition;
+use super::{Bounds, Consumer, Description, Handler, Services};
+use crate::consuming::chain;
+use crate::finality::HandlerError;
+use crate::health::Health;
+
+/// Dead letters that are kept at a time: enough for full batches of every call.
+const AT_ONCE: usize = 50;
+/// Concurrent polls; there is mostly nothing to receive.
+const MAX_POLLS: usize = 4;
+
+/// Keeps the dead letters of one source.
+#[derive(Debug)]
+pub(crate) struct DeadLetters {
+    source: Source,
+    store: Store,
+    health: Health,
+    entropy: Entropy,
+}
+
+impl Handler for DeadLetters {
+    type Message = DeadLetter;
+
+    fn decode(&self, delivery: &Delivery, now: Timestamp) -> Result<DeadLetter, Disposition> {
+        Ok(broker_dead_letters::read(self.source, delivery, now))
+    }
+
+    fn describe<'m>(&self, _letter: &'m DeadLetter) -> Option<Description<'m>> {
+        None
+    }
+
+    /// Keeps one dead letter. If that fails, the message comes back after its visibility timeout, and finds its own success.
+    async fn handle(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<Disposition, HandlerError> {
+        if let Err(error) = self.keep(letter).await {
+            if error.is_retryable() {
+                self.health.suspect();
+            }
+            let cause = chain(&error);
+            tracing::error!(message_id = delivery.message_id, cause, "a dead letter stays in its queue");
+            return Ok(Disposition::Leave);
+        }
+        crash_points::point(Point::LetterKept);
+        Ok(Disposition::Done)
+    }
+}
+
+impl DeadLetters {
+    /// The consumer of the dead-letter queue of `source`.
+    pub(crate) fn consumer(services: &Services, source: Source) -> Consumer<Self> {
+        let Services { store, health, entropy, .. } = services.clone();
+        let queue = match source {
+            Source::Requests => QueueKind::RequestsDlq,
+            Source::Maintenance => QueueKind::MaintenanceDlq,
+        };
+        let bounds = Bounds { queue, at_once: AT_ONCE, max_polls: MAX_POLLS };
+        Consumer::new(services, bounds, Self { source, store, health, entropy })
+    }
+
+    async fn keep(&self, letter: &DeadLetter) -> Result<(), StoreError> {
+        let kept =
+            retry_on_conflict(&self.entropy, || broker_dead_letters::keep(&self.store, letter)).await?;
+        if kept == Kept::New {
+            let code = letter.reason.as_str();
+            metrics::counter!("broker_dead_letters_total", "reason" => code).increment(1);
+            tracing::error!(
+                letter = %letter.id,
+                queue = letter.source.as_str(),
+                kind = letter.kind(),
+                code,
+                reason = letter.reason_text,
+                receives = letter.receives,
+                request_id = letter.summary.request_id.map(tracing::field::display),
+                "dead letter"
+            );
+        }
+        Ok(())
+    }
+}

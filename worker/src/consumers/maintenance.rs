@@ -1,0 +1,197 @@
+//! Handler of the maintenance queue: runs of jobs, and deletions at the provider.
+//!
+//! Invariants: it takes only its own kinds; a message stays hidden while it is processed; the report of a requested run is
+//! stored before the reply.
+//!
+//! A run by an external trigger has no record and no deadline: a job finds its own work, also late. Instead, the tick keeps
+//! **up to when**, by SQS's clock, all triggers have had their run (run → note → delete). So a redelivery runs nothing again,
+//! and triggers that piled up without a worker are satisfied by one run that began after them. Two copies at the same moment
+//! may both run, as two workers may at any time.
+
+use std::time::Duration;
+
+use broker_domain::{Job, JobReport, MAX_SKEW_MS, Outcome, Task, Timestamp};
+use broker_messages::{Incoming, MaintenanceMessage, MaintenanceTask, Reply, ScheduledTrigger};
+use broker_queue::{Delivery, QueueKind, ReplyQueueName, ReplySenders, SendError};
+use broker_runtime::crash_points::{self, Point};
+
+use super::disposition::Disposition;
+use super::{Bounds, Consumer, Description, Handler, Services};
+use crate::finality::{Finality, HandlerError, ReplyError};
+use crate::jobs::deletion::{self, Planned};
+use crate::jobs::{Jobs, Stopping};
+use crate::schedule;
+
+/// Messages that are processed at a time: a job is mostly one, a deletion waits for the provider.
+const AT_ONCE: usize = 16;
+/// The most concurrent polls.
+const MAX_POLLS: usize = 2;
+/// How long a message of a newer version waits for a newer worker at first.
+const NEWER_VERSION_WAITS: Duration = Duration::from_secs(60);
+/// Reply queues whose senders are kept.
+const REPLY_QUEUES: usize = 64;
+
+/// The most that a worker's clock and SQS's differ: otherwise the worker receives nothing.
+const CLOCKS_DIFFER: Duration = Duration::from_millis(MAX_SKEW_MS.unsigned_abs());
+
+/// The report of a run that came too late.
+const TOO_LATE: &str = "no worker began it before its deadline";
+
+/// Runs jobs and deletes sandboxes at the provider.
+#[derive(Debug)]
+pub(crate) struct Maintenance {
+    replies: ReplySenders,
+    jobs: Jobs,
+}
+
+/// A decoded message.
+#[derive(Debug)]
+pub(crate) enum Decoded {
+    /// One of this broker, and the queue of whoever waits for its report.
+    Ours(Box<MaintenanceMessage>, Option<ReplyQueueName>),
+    /// One of an external scheduler.
+    Trigger(ScheduledTrigger),
+}
+
+impl Handler for Maintenance {
+    type Message = Decoded;
+
+    fn decode(&self, delivery: &Delivery, now: Timestamp) -> Result<Decoded, Disposition> {
+        match Incoming::decode_taken(&delivery.body, delivery.sent_at.max(now)) {
+            Ok(Incoming::Ours(message)) => {
+                let reply_to =
+                    message.reply_to.as_deref().map(|name| self.jobs.urls.names().parse_reply(name));
+                let reply_to = reply_to.transpose().map_err(|error| Disposition::of_foreign(&error))?;
+                Ok(Decoded::Ours(message, reply_to))
+            }
+            Ok(Incoming::Trigger(trigger)) => Ok(Decoded::Trigger(trigger)),
+            Err(error) => Err(Disposition::of_unreadable(&error, delivery, NEWER_VERSION_WAITS, now)),
+        }
+    }
+
+    fn describe<'m>(&self, message: &'m Decoded) -> Option<Description<'m>> {
+        Some(match message {
+            Decoded::Ours(message, _) => Description {
+                kind: message.body.kind(),
+                request_id: Some(message.request_id),
+                traceparent: message.traceparent.as_deref(),
+            },
+            Decoded::Trigger(_) => {
+                Description { kind: ScheduledTrigger::KIND, request_id: None, traceparent: None }
+            }
+        })
+    }
+
+    async fn handle(&self, delivery: &Delivery, message: &Decoded) -> Result<Disposition, HandlerError> {
+        let (message, reply_to) = match message {
+            Decoded::Ours(message, reply_to) => (message, reply_to.as_ref()),
+            Decoded::Trigger(trigger) => return self.start(trigger.job(), delivery.sent_at).await,
+        };
+        match &message.body {
+            MaintenanceTask::RunJob { task } => self.run_job(message, task, reply_to).await,
+            MaintenanceTask::Delete { sandbox_id, external_id, version, slot_ms } => {
+                let planned = Planned {
+                    sandbox_id: sandbox_id.clone(),
+                    external_id: external_id.clone(),
+                    version: *version,
+                    slot: Timestamp::from_ms(*slot_ms),
+                };
+                self.delete(&planned).await
+            }
+        }
+    }
+
+    fn finality(&self, error: &HandlerError) -> Finality {
+        match error {
+            HandlerError::Store(error) => Finality::of(error, "refused", "refused"),
+            HandlerError::Inconsistent { .. } | HandlerError::Reply(_) => error.finality(),
+        }
+    }
+}
+
+impl Maintenance {
+    /// The consumer of the maintenance queue.
+    pub(crate) fn consumer(services: &Services, jobs: Jobs) -> Consumer<Self> {
+        let replies = ReplySenders::new(jobs.aws.sqs.clone(), jobs.urls.clone(), 1, REPLY_QUEUES);
+        let bounds = Bounds { queue: QueueKind::Maintenance, at_once: AT_ONCE, max_polls: MAX_POLLS };
+        Consumer::new(services, bounds, Self { replies, jobs })
+    }
+
+    async fn delete(&self, planned: &Planned) -> Result<Disposition, HandlerError> {
+        Ok(match self.jobs.delete(planned).await? {
+            deletion::Ended::NotYet(wait) => Disposition::Resend(wait),
+            deletion::Ended::Deleted
+            | deletion::Ended::Void
+            | deletion::Ended::Postponed
+            | deletion::Ended::Failed
+            | deletion::Ended::GivenUp => Disposition::Done,
+        })
+    }
+
+    async fn run_job(
+        &self,
+        message: &MaintenanceMessage,
+        task: &Task,
+        reply_to: Option<&ReplyQueueName>,
+    ) -> Result<Disposition, HandlerError> {
+        let report = if self.jobs.clock.now() > message.times().deadline {
+            tracing::info!(job = task.as_str(), "not begun before its deadline: left to the next run");
+            JobReport { aborted: Some(TOO_LATE.to_owned()), ..JobReport::new(task) }
+        } else {
+            match self.jobs.run(task, message.times().deadline).await {
+                Ok(report) => report,
+                Err(Stopping) => return Ok(Disposition::MakeVisible(Duration::ZERO)),
+            }
+        };
+        crash_points::point(Point::Ran);
+        // A run of the schedule has no record.
+        let only_if_asked = message.asynchronous;
+        let now = self.jobs.clock.now();
+        self.jobs.store.runs.complete(message.request_id, &report, only_if_asked, now).await?;
+        self.reply(message, reply_to, Outcome::Ran(report)).await?;
+        Ok(Disposition::Done)
+    }
+
+    /// Runs `job` for an external trigger sent at `fired_at`, unless it had its run or must not run.
+    async fn start(&self, job: Job, fired_at: Timestamp) -> Result<Disposition, HandlerError> {
+        let (store, began) = (&self.jobs.store, self.jobs.clock.now());
+        let tick = store.schedule.tick(job, Duration::ZERO, began).await?;
+        let not_run = if tick.paused_at.is_some() {
+            Some("it is paused")
+        } else if tick.has_run_for(fired_at) {
+            Some("it ran for that already")
+        } else if !schedule::starts(job, self.jobs.provider.is_some()) {
+            Some("it needs a provider")
+        } else {
+            None
+        };
+        if let Some(reason) = not_run {
+            tracing::info!(%job, reason, "trigger received, job not started");
+            return Ok(Disposition::Done);
+        }
+        if let Err(Stopping) = self.jobs.run(&Task::from(job), Timestamp::from_ms(u64::MAX)).await {
+            return Ok(Disposition::MakeVisible(Duration::ZERO));
+        }
+        crash_points::point(Point::Ran);
+        // A trigger from before the run began had its run, by whatever clock.
+        store.schedule.note_ran_for(job, fired_at.max(began.minus(CLOCKS_DIFFER))).await?;
+        Ok(Disposition::Done)
+    }
+
+    async fn reply(
+        &self,
+        message: &MaintenanceMessage,
+        reply_to: Option<&ReplyQueueName>,
+        outcome: Outcome,
+    ) -> Result<(), HandlerError> {
+        let Some(reply_to) = reply_to else { return Ok(()) };
+        let sending = self.replies.sending();
+        let reply = Reply::new(message.request_id, outcome).traced(sending.traceparent());
+        match self.replies.send(reply_to, reply.encode()).await {
+            Ok(()) | Err(SendError::Gone { .. }) => Ok(()),
+            // The report is stored; a wake-up that nobody waits for any more is not worth a message's time.
+            Err(SendError::Unavailable { .. }) if self.jobs.clock.now() > message.times().reply_by => Ok(()),
+            Err(error) => Err(ReplyError::Send(error).into()),
+        }
+    }
+}
