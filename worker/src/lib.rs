@@ -15,7 +15,6 @@
 
 mod candidates;
 mod consumers;
-mod consuming;
 mod finality;
 mod gauges;
 mod handlers;

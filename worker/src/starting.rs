@@ -3,12 +3,12 @@
 //! What is missing for good (the table, a queue) ends the start at once, and says what to run.
 
 use broker_queue::QueueError;
+use broker_runtime::backoff::Backoff;
 use broker_runtime::config::ConfigError;
 use broker_runtime::entropy::Entropy;
+use broker_runtime::errors::chain;
 use broker_runtime::lifecycle::Lifecycle;
 use broker_store::{SettingsError, StoreError};
-
-use crate::consuming::{self, chain};
 
 /// Attempts, with pauses that grow to 5 s: about a minute. Then whoever started the process is told.
 const ATTEMPTS: u32 = 16;
@@ -61,7 +61,7 @@ where
         match attempt().await {
             Err(error) if error.passes() => {
                 tracing::warn!(attempt = number, "the worker does not start yet: {}", chain(&error));
-                let pause = tokio::time::sleep(consuming::backoff(number, entropy));
+                let pause = tokio::time::sleep(Backoff::OUTAGE.jittered(number, entropy));
                 if lifecycle.soft.run_until_cancelled(pause).await.is_none() {
                     return Ok(None);
                 }

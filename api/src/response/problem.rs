@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::error::Error;
 
 use broker_domain::{InvalidId, RequestId};
+use broker_runtime::errors;
 use broker_store::StoreError;
 use http::header::{self, HeaderName, HeaderValue};
 use serde_json::json;
@@ -74,9 +75,7 @@ impl Problem {
 
     /// The cause and its causes, for the log.
     pub(crate) fn cause_chain(&self) -> Option<String> {
-        let first: &dyn Error = self.cause.as_deref()?;
-        let chain = std::iter::successors(Some(first), |&error| error.source());
-        Some(chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+        self.cause.as_deref().map(|cause| errors::chain(cause))
     }
 
     /// As a response to the request `id`.

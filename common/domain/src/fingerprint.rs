@@ -1,6 +1,6 @@
 //! Fingerprint of a request: the digest that tells two uses of one idempotency key apart.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -41,12 +41,7 @@ impl Fingerprint {
                 None => digest.update(0_u64.to_be_bytes()),
             }
         }
-        let mut hex = String::with_capacity(32);
-        for byte in &digest.finalize()[..16] {
-            // Writing to a String cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-        }
-        Self(hex)
+        Self(hex::encode(&digest.finalize()[..16]))
     }
 
     /// The fingerprint of an unknown request: of a lease adopted from another tool.

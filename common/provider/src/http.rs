@@ -16,6 +16,7 @@ use super::page;
 use broker_domain::Timestamp;
 use broker_runtime::clock::{Clock, http_date};
 use broker_runtime::config::ProviderConfig;
+use broker_runtime::errors;
 use broker_runtime::https::{self, NotWhole};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -165,7 +166,7 @@ fn unavailable(problem: String, was_asked: bool) -> NoAnswer {
 /// The error of a call without an answer.
 fn not_sent(error: &hyper_util::client::legacy::Error) -> NoAnswer {
     use std::error::Error as _;
-    let problem = https::error_chain(error);
+    let problem = errors::chain(error);
     if https::is_tls(error) {
         let error = ProviderError::WrongUrl { problem: format!("no secure connection, {problem}") };
         return NoAnswer { error, was_asked: false };

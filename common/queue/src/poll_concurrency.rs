@@ -8,10 +8,10 @@
 
 use std::time::Duration;
 
-/// The first backoff after a failed poll.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// The longest backoff.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+use broker_runtime::backoff::Backoff;
+
+/// The pauses after failed polls.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
 /// A queue that has never answered counts as gone after this many denials: SQS takes a second or more to know a new one.
 const DENIALS: u32 = 5;
 
@@ -99,8 +99,7 @@ impl PollConcurrency {
                 self.polls = 1;
                 self.full = 0;
                 self.failures = self.failures.saturating_add(1);
-                let doubled = FIRST_WAIT.saturating_mul(1 << (self.failures - 1).min(8));
-                Next::PollAfter(doubled.min(LONGEST_WAIT))
+                Next::PollAfter(BACKOFF.pause(self.failures - 1))
             }
         }
     }

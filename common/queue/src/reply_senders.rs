@@ -3,9 +3,11 @@
 //! Invariant: bounded; the least recently used sender is evicted. A sender that is evicted or forgotten finishes its
 //! messages. Reply queues are not created or checked; one that is gone is [`SendError::Gone`].
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use lru::LruCache;
 
 use super::{QueueUrls, ReplyQueueName, SendError, Sender};
 use broker_runtime::trace::Span;
@@ -21,14 +23,7 @@ pub struct ReplySenders {
     /// Their common label.
     label: Arc<str>,
     in_flight: usize,
-    bound: usize,
-    recent: Arc<Mutex<Recent>>,
-}
-
-#[derive(Debug, Default)]
-struct Recent {
-    uses: u64,
-    senders: HashMap<ReplyQueueName, (u64, Sender)>,
+    recent: Arc<Mutex<LruCache<ReplyQueueName, Sender>>>,
 }
 
 impl ReplySenders {
@@ -38,7 +33,9 @@ impl ReplySenders {
     /// Each sender has at most `in_flight` calls in flight, and at most `bound` senders are kept.
     pub fn new(client: aws_sdk_sqs::Client, urls: QueueUrls, in_flight: usize, bound: usize) -> Self {
         let label = urls.names().reply_template();
-        Self { client, urls, label, in_flight, bound: bound.max(1), recent: Arc::default() }
+        let bound = NonZeroUsize::new(bound).unwrap_or(NonZeroUsize::MIN);
+        let recent = Arc::new(Mutex::new(LruCache::new(bound)));
+        Self { client, urls, label, in_flight, recent }
     }
 
     /// The span of a reply that is about to be sent; the reply carries its `traceparent`.
@@ -50,7 +47,7 @@ impl ReplySenders {
     pub async fn send(&self, queue: &ReplyQueueName, body: String) -> Result<(), SendError> {
         let sent = self.sender(queue).send(body).await;
         if matches!(sent, Err(SendError::Gone { .. })) {
-            self.recent().senders.remove(queue);
+            self.recent().pop(queue);
         }
         sent
     }
@@ -69,40 +66,20 @@ impl ReplySenders {
 
     /// The number of senders kept.
     pub fn kept(&self) -> usize {
-        self.recent().senders.len()
+        self.recent().len()
     }
 
     #[cfg(test)]
     pub(super) fn keeps(&self, queue: &ReplyQueueName) -> bool {
-        self.recent().senders.contains_key(queue)
+        self.recent().contains(queue)
     }
 
     fn sender(&self, queue: &ReplyQueueName) -> Sender {
-        let mut recent = self.recent();
-        recent.uses += 1;
-        let now = recent.uses;
-        if let Some((last_used, sender)) = recent.senders.get_mut(queue) {
-            *last_used = now;
-            return sender.clone();
-        }
-        if recent.senders.len() >= self.bound {
-            recent.evict_oldest();
-        }
-        let sender = Sender::new(self.client.clone(), self.urls.reply(queue), self.in_flight);
-        recent.senders.insert(queue.clone(), (now, sender.clone()));
-        sender
+        let new = || Sender::new(self.client.clone(), self.urls.reply(queue), self.in_flight);
+        self.recent().get_or_insert_ref(queue, new).clone()
     }
 
-    fn recent(&self) -> std::sync::MutexGuard<'_, Recent> {
+    fn recent(&self) -> MutexGuard<'_, LruCache<ReplyQueueName, Sender>> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Recent {
-    fn evict_oldest(&mut self) {
-        let oldest = self.senders.iter().min_by_key(|(_, (last_used, _))| *last_used);
-        if let Some(name) = oldest.map(|(name, _)| name.clone()) {
-            self.senders.remove(&name);
-        }
     }
 }

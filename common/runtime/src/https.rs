@@ -15,6 +15,8 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::errors;
+
 /// A connection pool; clones share it.
 pub type Client<B> = legacy::Client<HttpsConnector<HttpConnector>, B>;
 
@@ -71,7 +73,7 @@ pub async fn whole(mut body: Incoming, limit: usize) -> Result<Bytes, NotWhole> 
     }
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| NotWhole::Broken(error_chain(&error)))?;
+        let frame = frame.map_err(|error| NotWhole::Broken(errors::chain(&error)))?;
         if let Some(data) = frame.data_ref() {
             if read.len() + data.len() > limit {
                 return Err(NotWhole::TooLarge { limit });
@@ -80,12 +82,6 @@ pub async fn whole(mut body: Incoming, limit: usize) -> Result<Bytes, NotWhole> 
         }
     }
     Ok(read.freeze())
-}
-
-/// An error with its causes, as one text.
-pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let chain = std::iter::successors(Some(error), |&error| error.source());
-    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Whether a call failed because the two sides do not agree on TLS: a certificate that is not trusted, another name in

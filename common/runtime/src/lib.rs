@@ -4,14 +4,17 @@
 //!   arguments.
 //! - [`aws`] holds the AWS clients and the [`Batcher`](aws::Batcher) that queue and table share.
 //! - [`process`] starts and ends a process; [`lifecycle`], [`telemetry`], [`metrics`], [`trace`] are its parts.
+//! - [`backoff`] holds the pauses between attempts; [`errors`] tells an error with its causes.
 //! - [`https`] is the HTTP client of the provider and of the trace exporter.
 //! - [`crash_points`] are the places at which tests end a process; they are inert in a release build.
 
 pub mod aws;
+pub mod backoff;
 pub mod clock;
 pub mod config;
 pub mod crash_points;
 pub mod entropy;
+pub mod errors;
 pub mod https;
 pub mod lifecycle;
 pub mod metrics;

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::{CRASH_SETTING, Config, ConfigError, Strings, strings, unknown_names};
 use crate::entropy::Entropy;
 use crate::lifecycle::Lifecycle;
-use crate::{crash_points, metrics, telemetry, trace};
+use crate::{crash_points, errors, metrics, telemetry, trace};
 
 /// How many connections may wait to be accepted; the kernel takes `net.core.somaxconn` if that is less.
 const BACKLOG: u32 = 4_096;
@@ -199,7 +199,7 @@ where
 
 /// Whether the chain of causes contains a bad setting.
 fn blames_a_setting(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |&error| error.source()).any(|cause| cause.is::<ConfigError>())
+    errors::causes(error).any(|cause| cause.is::<ConfigError>())
 }
 
 /// Writes the reason to standard error as plain text, because logging may not have started.

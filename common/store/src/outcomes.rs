@@ -122,16 +122,15 @@ impl PageKey {
     pub fn encode(&self) -> String {
         let part =
             |name: &str| self.0.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default();
-        format!("{}\n{}", part(PK), part(SK)).bytes().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(format!("{}\n{}", part(PK), part(SK)))
     }
 
     /// From the text of [`PageKey::encode`]; `None` for any other.
     pub fn parse(encoded: &str) -> Option<Self> {
-        if !encoded.is_ascii() || !encoded.len().is_multiple_of(2) || encoded.len() > LONGEST_CURSOR {
+        if encoded.len() > LONGEST_CURSOR {
             return None;
         }
-        let bytes = (0..encoded.len()).step_by(2).map(|at| u8::from_str_radix(&encoded[at..at + 2], 16).ok());
-        let text = String::from_utf8(bytes.collect::<Option<_>>()?).ok()?;
+        let text = String::from_utf8(hex::decode(encoded).ok()?).ok()?;
         let fits = |(pk, sk): &(&str, &str)| {
             (1..=LONGEST_PK).contains(&pk.len()) && (1..=LONGEST_SK).contains(&sk.len())
         };

@@ -8,11 +8,11 @@ use broker_domain::{DeadLetter, Source, Timestamp};
 use broker_queue::{Delivery, QueueKind};
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::entropy::Entropy;
+use broker_runtime::errors::chain;
 use broker_store::{Kept, Store, StoreError, retry_on_conflict};
 
 use super::disposition::Disposition;
 use super::{Bounds, Consumer, Description, Handler, Services};
-use crate::consuming::chain;
 use crate::finality::HandlerError;
 use crate::health::Health;
 

@@ -22,16 +22,17 @@ use std::time::Duration;
 use broker_domain::{RequestId, Timestamp};
 use broker_queue::{Delivery, Ended, OldestAge, PollOptions, QueueKind, QueueUrls, Receiver};
 use broker_runtime::aws::Aws;
+use broker_runtime::backoff::Backoff;
 use broker_runtime::clock::Clock;
 use broker_runtime::config::Config;
 use broker_runtime::entropy::Entropy;
+use broker_runtime::errors::chain;
 use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::trace;
 use broker_store::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::consuming::{backoff, chain};
 use crate::finality::{Finality, HandlerError, Next, Refusals};
 use crate::health::Health;
 use crate::shares::Shares;
@@ -262,7 +263,7 @@ impl<H: Handler> Consumer<H> {
             let request_id = description.and_then(|of| of.request_id).map(tracing::field::display);
             let kind = description.map(|of| of.kind);
             tracing::warn!(request_id, message_id, kind, attempt, cause, "not done, tried again soon");
-            let pause = tokio::time::sleep(backoff(attempt, entropy));
+            let pause = tokio::time::sleep(Backoff::OUTAGE.jittered(attempt, entropy));
             if stop.run_until_cancelled(pause).await.is_none() {
                 break;
             }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use broker_domain::{Inventory, LeaseKey, Outcome, SandboxId, TrackId, suspects};
 use broker_messages::Request;
+use broker_runtime::backoff::Backoff;
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
 use broker_store::{Store, StoreError};
@@ -19,9 +20,8 @@ use allocate::LeaseLearnt;
 use key_turns::KeyTurns;
 use return_sandbox::{DefaultKeys, ReturnLearnt};
 
-/// The pause after a first conflict, before jitter; each further one doubles it, up to the longest.
-const CONFLICT_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_CONFLICT_PAUSE: Duration = Duration::from_millis(640);
+/// The pauses after conflicts; the first conflict counts as 1.
+const ON_CONFLICT: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(640));
 
 /// The dependencies of all handlers.
 #[derive(Debug)]
@@ -76,7 +76,6 @@ impl Handlers {
 
     /// A jittered moment, after somebody else was in the way for the `times`th time.
     async fn back_off(&self, times: u32) {
-        let pause = CONFLICT_PAUSE.saturating_mul(1 << times.min(6)).min(LONGEST_CONFLICT_PAUSE);
-        tokio::time::sleep(self.entropy.jitter(pause)).await;
+        tokio::time::sleep(ON_CONFLICT.jittered(times, &self.entropy)).await;
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use broker_domain::{Event, ExternalId, Job, SandboxId, Timestamp};
 use broker_provider::{AccountId, Deleted, NotDeleted, Provider, ProviderError};
+use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Changed, Record, Seen, StoreError};
 
@@ -179,9 +180,10 @@ const fn done(changed: Changed, ended: Ended) -> Ended {
     }
 }
 
-/// Doubles with each failed attempt.
+/// The pause doubles with each failed attempt, ten times at the most.
 fn backoff(first: Duration, attempts: u64) -> Duration {
-    first * 2_u32.pow(u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(10))
+    let failed_before = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+    Backoff::new(first, first.saturating_mul(1 << 10)).pause(failed_before)
 }
 
 #[cfg(test)]

@@ -21,14 +21,15 @@ use broker_domain::{JobReport, Task, Timestamp};
 use broker_provider::{Provider, ProviderError};
 use broker_queue::{QueueError, QueueUrls, Sender};
 use broker_runtime::aws::Aws;
+use broker_runtime::backoff::Backoff;
 use broker_runtime::clock::Clock;
 use broker_runtime::config::Config;
 use broker_runtime::entropy::Entropy;
+use broker_runtime::errors;
 use broker_store::scan_all::ScanError;
 use broker_store::{Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
-use crate::consuming;
 use crate::health::Health;
 
 /// For how long a job that AWS interrupts is begun anew; then its report says so, and the next run does the rest.
@@ -133,11 +134,11 @@ impl Jobs {
             let began = self.clock.instant();
             let mut report = JobReport::new(task);
             let ended = self.run_once(task, &mut report).await;
-            let pause = consuming::backoff(attempt, &self.entropy);
+            let pause = Backoff::OUTAGE.jittered(attempt, &self.entropy);
             match &ended {
                 Err(JobError::Stopping) => return Err(Stopping),
                 Err(error) if error.passes() && self.clock.now().plus(pause) < until => {
-                    tracing::warn!(job = report.job, attempt, "begun anew soon: {}", consuming::chain(error));
+                    tracing::warn!(job = report.job, attempt, "begun anew soon: {}", errors::chain(error));
                     let slept = self.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                     slept.ok_or(Stopping)?;
                     continue;
@@ -151,7 +152,7 @@ impl Jobs {
                 Ok(()) => "partial",
                 Err(error) => error.outcome(),
             };
-            report.aborted = ended.err().map(|error| consuming::chain(&error));
+            report.aborted = ended.err().map(|error| errors::chain(&error));
             measure(task, &report, outcome, took);
             return Ok(report);
         }

@@ -4,8 +4,6 @@
 //! text proves it. Any other cursor would continue somewhere, with wrong or missing rows, and look right. A cursor is no
 //! secret and grants nothing: an operator who may list may know keys.
 
-use std::fmt::Write as _;
-
 use broker_store::PageKey;
 use sha2::{Digest as _, Sha256};
 
@@ -39,11 +37,6 @@ impl Cursors {
     }
 
     fn digest(&self, place: &str) -> String {
-        let digest = Sha256::digest(format!("{} {place}", self.list));
-        digest.iter().take(DIGEST / 2).fold(String::new(), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex::encode(&Sha256::digest(format!("{} {place}", self.list))[..DIGEST / 2])
     }
 }

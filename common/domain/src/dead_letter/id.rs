@@ -31,8 +31,7 @@ impl DeadLetterId {
     pub fn of(source: Source, message_id: &str, body: &str, sent_at: Timestamp) -> Self {
         let digest =
             Sha256::digest(format!("{}\n{}\n{message_id}\n{body}", source.as_str(), message_id.len()));
-        let hex: String = digest.iter().take(DIGEST_DIGITS / 2).map(|byte| format!("{byte:02x}")).collect();
-        Self(format!("{}-{hex}", Self::time(sent_at)))
+        Self(format!("{}-{}", Self::time(sent_at), hex::encode(&digest[..DIGEST_DIGITS / 2])))
     }
 
     /// The prefix of the ids of messages that were first sent at `at`.

@@ -21,9 +21,10 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, IdGenerator, SdkTracer, SdkTracerProvider,
 };
 
-use super::sampler::Follow;
+use super::sampler::sampler;
 use crate::config::TraceConfig;
 use crate::entropy::Entropy;
+use crate::errors;
 use crate::https;
 
 /// Timeout of a batch, and of opening a connection.
@@ -84,7 +85,7 @@ pub fn start(
         .build();
     let provider = SdkTracerProvider::builder()
         .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(batches).build())
-        .with_sampler(Follow { ratio: config.ratio })
+        .with_sampler(sampler(config.ratio))
         .with_id_generator(Ids(entropy.clone()))
         .with_resource(resource(service, entropy))
         .build();
@@ -184,7 +185,7 @@ async fn call(
     http: https::Client<Full<Bytes>>,
     request: Request<Full<Bytes>>,
 ) -> Result<Response<Bytes>, String> {
-    let response = http.request(request).await.map_err(|error| https::error_chain(&error))?;
+    let response = http.request(request).await.map_err(|error| errors::chain(&error))?;
     let (head, body) = response.into_parts();
     let body = https::whole(body, LARGEST_ANSWER).await.map_err(|error| error.to_string())?;
     Ok(Response::from_parts(head, body))

@@ -1,18 +1,22 @@
 //! Sampler of spans: a span is recorded if its trace is; a poll's, if one of its messages is; at the start of a trace the
 //! ratio decides.
+//!
+//! The first of these rules is the SDK's `ParentBased`.
 
-use opentelemetry::trace::{Link, SpanKind, TraceContextExt as _, TraceId, TraceState};
+use opentelemetry::trace::{Link, SpanKind, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 
-/// The sampler of the process.
-#[derive(Clone, Debug)]
-pub(super) struct Follow {
-    /// The part of the traces begun here that is recorded.
-    pub(super) ratio: f64,
+/// The sampler of the process, which records this part of the traces begun here.
+pub(super) fn sampler(ratio: f64) -> Sampler {
+    Sampler::ParentBased(Box::new(Roots(Sampler::TraceIdRatioBased(ratio))))
 }
 
-impl ShouldSample for Follow {
+/// The sampler of spans without a parent.
+#[derive(Clone, Debug)]
+struct Roots(Sampler);
+
+impl ShouldSample for Roots {
     fn should_sample(
         &self,
         parent: Option<&Context>,
@@ -22,15 +26,10 @@ impl ShouldSample for Follow {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        let parent = parent.filter(|context| context.has_active_span());
-        let recorded = match parent {
-            Some(context) => context.span().span_context().is_sampled(),
-            None if !links.is_empty() => links.iter().any(|link| link.span_context.is_sampled()),
-            None => {
-                let by_ratio = Sampler::TraceIdRatioBased(self.ratio);
-                return by_ratio.should_sample(None, trace, name, kind, attributes, links);
-            }
-        };
+        if links.is_empty() {
+            return self.0.should_sample(parent, trace, name, kind, attributes, links);
+        }
+        let recorded = links.iter().any(|link| link.span_context.is_sampled());
         let decision = if recorded { SamplingDecision::RecordAndSample } else { SamplingDecision::Drop };
         SamplingResult { decision, attributes: Vec::new(), trace_state: TraceState::default() }
     }
@@ -38,6 +37,8 @@ impl ShouldSample for Follow {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry::trace::TraceContextExt as _;
+
     use super::*;
     use crate::trace::TraceContext;
 
@@ -53,7 +54,7 @@ mod tests {
             links.iter().map(|flag| Link::with_context(context(*flag).span_context())).collect();
         let trace = TraceId::from_hex(TRACE).unwrap();
         let result =
-            Follow { ratio }.should_sample(parent.as_ref(), trace, "x", &SpanKind::Server, &[], &links);
+            sampler(ratio).should_sample(parent.as_ref(), trace, "x", &SpanKind::Server, &[], &links);
         result.decision == SamplingDecision::RecordAndSample
     }
 

@@ -12,6 +12,7 @@ use broker_queue::{QueueError, inspect};
 use broker_runtime::aws::{self, AwsEnvironment};
 use broker_runtime::clock::Clock;
 use broker_runtime::config::unknown_names;
+use broker_runtime::errors::chain;
 use broker_store::schema::{self, IndexState};
 use broker_store::{SettingsError, StoreError};
 use serde::Serialize;
@@ -305,10 +306,4 @@ fn tokens(context: &Context) -> Finding {
         (false, true) => Finding::fine("tokens", format!("platforms {track}; no operator, so no /v1/admin")),
         (false, false) => Finding::fine("tokens", format!("platforms {track}; operators {admin}")),
     }
-}
-
-/// An error with its causes.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

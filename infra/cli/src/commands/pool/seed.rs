@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use broker_domain::{ExternalId, Sandbox, SandboxId, SandboxName, Timestamp};
+use broker_runtime::backoff::Backoff;
 use broker_runtime::entropy::Entropy;
 use broker_store::accounts::ensure_recorded;
 use broker_store::{Candidate, Changed, Entered, NewSandbox, Store, StoreError};
@@ -21,9 +22,9 @@ use broker_store::scan_all::scan;
 /// Sandboxes that are written at the same time; they share calls.
 const AT_ONCE: usize = 100;
 
-/// The attempts of a throttled call, each after twice the pause.
+/// The attempts of a throttled call, and the pauses between them.
 const PATIENCE: u32 = 8;
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const THROTTLED: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(6_400));
 
 #[derive(Serialize)]
 struct Report {
@@ -110,7 +111,7 @@ pub(crate) async fn seed(
 async fn seed_one(store: &Store, sandbox: &NewSandbox, now: Timestamp) -> Result<Entered, StoreError> {
     for attempt in 0..PATIENCE {
         match store.sandboxes.seed(sandbox, now).await {
-            Err(error) if error.is_retryable() => tokio::time::sleep(FIRST_PAUSE * (1 << attempt)).await,
+            Err(error) if error.is_retryable() => tokio::time::sleep(THROTTLED.pause(attempt)).await,
             seeded => return seeded,
         }
     }
