@@ -15,8 +15,10 @@ use broker_runtime::entropy::Entropy;
 use broker_runtime::telemetry;
 use broker_store::{Act, AuditLine, SettingsError, Store};
 
-use crate::args::Flags;
 use crate::done::Done;
+
+/// Settings given as flags, by name.
+pub(crate) type Flags = BTreeMap<String, String>;
 
 /// Settings: flags over the environment over the defaults of a command.
 #[derive(Debug)]

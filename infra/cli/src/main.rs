@@ -10,8 +10,8 @@ mod output;
 
 use std::process::ExitCode;
 
-use args::{Cli, Command, DeadLettersCommand, JobCommand, PoolCommand, SandboxCommand};
-use context::Settings;
+use args::{Cli, Command};
+use context::{Flags, Settings};
 use done::Done;
 
 fn main() -> ExitCode {
@@ -27,9 +27,9 @@ fn main() -> ExitCode {
 }
 
 /// All commands.
-fn run(cli: Cli, flags: args::Flags) -> anyhow::Result<Done> {
+fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
     let settings = Settings::new(flags, std::env::vars_os());
-    match cli.command.unwrap_or_else(|| Command::Up(args::Up::default())) {
+    match cli.command.unwrap_or_else(|| Command::Up(commands::up::Up::default())) {
         Command::Up(up) => commands::up::run(&settings, up),
         Command::Endpoints(endpoints) => commands::endpoints::run(&settings, endpoints),
         Command::Provider(provider) => commands::provider::run(&settings, provider),
@@ -39,36 +39,13 @@ fn run(cli: Cli, flags: args::Flags) -> anyhow::Result<Done> {
         Command::Queues(out) => settings.once(async |context| commands::queues::run(context, out.json).await),
         Command::Audit(audit) => settings.once(async |context| commands::audit::run(context, audit).await),
         Command::Doctor(out) => commands::doctor::run(&settings, out.json),
-        Command::Pool(pool) => settings.once(async |context| match pool {
-            PoolCommand::Seed(seed) => commands::pool::seed::run(context, seed).await,
-            PoolCommand::List(list) => commands::pool::list::run(context, list).await,
-            PoolCommand::Stats(out) => commands::pool::stats::run(context, out.json).await,
-            PoolCommand::Adopt(adopt) => commands::pool::adopt::run(context, adopt).await,
-            PoolCommand::Pause(out) => commands::pool::pause::pause(context, out.json).await,
-            PoolCommand::Resume(out) => commands::pool::pause::resume(context, out.json).await,
-            PoolCommand::Reconcile(args) => commands::pool::reconcile::run(context, args).await,
-            PoolCommand::Verify(out) => commands::pool::verify::run(context, out.json).await,
-        }),
-        Command::DeadLetters(letters) => settings.once(async |context| match letters {
-            DeadLettersCommand::List(list) => commands::dead_letters::list::run(context, list).await,
-            DeadLettersCommand::Show(show) => commands::dead_letters::show::run(context, show).await,
-            DeadLettersCommand::Replay(replay) => {
-                commands::dead_letters::action::replay(context, replay).await
-            }
-            DeadLettersCommand::Discard(discard) => {
-                commands::dead_letters::action::discard(context, discard).await
-            }
-        }),
-        Command::Job(job) => settings.once(async |context| match job {
-            JobCommand::Run(run) => commands::job::run(context, run).await,
-            JobCommand::Pause(name) => commands::job::pause(context, name).await,
-            JobCommand::Resume(name) => commands::job::resume(context, name).await,
-        }),
-        Command::Sandbox(sandbox) => settings.once(async |context| match sandbox {
-            SandboxCommand::Show(one) => commands::sandbox::show(context, one).await,
-            SandboxCommand::Release(one) => commands::sandbox::release(context, one).await,
-            SandboxCommand::Extend(extend) => commands::sandbox::extend(context, extend).await,
-            SandboxCommand::RetryDelete(one) => commands::sandbox::retry_delete(context, one).await,
-        }),
+        Command::Pool(command) => settings.once(async |context| commands::pool::run(context, command).await),
+        Command::DeadLetters(command) => {
+            settings.once(async |context| commands::dead_letters::run(context, command).await)
+        }
+        Command::Job(command) => settings.once(async |context| commands::job::run(context, command).await),
+        Command::Sandbox(command) => {
+            settings.once(async |context| commands::sandbox::run(context, command).await)
+        }
     }
 }

@@ -6,9 +6,17 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use broker_runtime::config::ConfigError;
+use clap::Args;
 use comfy_table::{Table, presets::NOTHING};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// Prints one line.
 pub(crate) fn line(text: impl Display) -> io::Result<()> {

@@ -4,15 +4,24 @@ use std::time::Duration;
 
 use broker_domain::Timestamp;
 use broker_store::AuditLine;
+use clap::Args;
 
-use crate::args;
 use crate::context::Context;
 use crate::done::Done;
-use crate::output;
+use crate::output::{self, Output};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-pub(crate) async fn run(context: Context, args: args::Audit) -> anyhow::Result<Done> {
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// The day (UTC): 0 is today, 1 yesterday
+    #[arg(long, default_value_t = 0)]
+    pub(crate) days_ago: u32,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+pub(crate) async fn run(context: Context, args: Audit) -> anyhow::Result<Done> {
     let at = context.clock.now().minus(DAY * args.days_ago);
     let (mut lines, mut after) = (Vec::new(), None);
     loop {

@@ -4,13 +4,20 @@ use broker_queue::topology;
 use broker_store::SettingsError;
 use broker_store::accounts::record_all;
 use broker_store::{Stage, adopt_table, schema};
+use clap::Args;
 
-use crate::args;
 use crate::context::Context;
 use crate::done::Done;
 use crate::output;
 
-pub(crate) async fn run(context: Context, args: args::Init) -> anyhow::Result<Done> {
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Add the index (and expiry) to a table that another tool made, while it is in use; waits until it is built
+    #[arg(long)]
+    pub(crate) adopt_table: bool,
+}
+
+pub(crate) async fn run(context: Context, args: Init) -> anyhow::Result<Done> {
     let table = &context.config.table;
     let word = if args.adopt_table {
         adopt_table(&context.aws.dynamodb, table, &tell).await?;

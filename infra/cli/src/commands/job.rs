@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use broker_domain::{Job, JobReport, Task, Times};
+use broker_domain::{Job, JobReport, LONGEST_STALE_GRACE_HOURS, STALE_GRACE_HOURS, Task, Times};
 use broker_messages::MaintenanceMessage;
 use broker_queue::{QueueKind, QueueUrls, Sender};
 use broker_store::Act;
+use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::args;
 use crate::context::Context;
 use crate::done::Done;
-use crate::output;
+use crate::output::{self, Output};
 
 /// Between two polls for the report.
 const LOOK: Duration = Duration::from_millis(200);
@@ -21,7 +21,58 @@ const BEGUN_WITHIN: Duration = Duration::from_secs(60);
 /// However long its operator waits: workers refuse what plans further ahead.
 const BEGUN_WITHIN_AT_MOST: Duration = Duration::from_secs(24 * 3_600);
 
-pub(crate) async fn run(context: Context, args: args::JobRun) -> anyhow::Result<Done> {
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// Run a job through the queue and print its report
+    Run(JobRun),
+    /// Pause a job: its schedule does not start it
+    Pause(JobName),
+    /// Resume a paused job
+    Resume(JobName),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobRun {
+    /// sync, expire, cleanup, purge-stale, census or sweep
+    #[arg(value_parser = parse_job)]
+    pub(crate) job: Job,
+    /// Sync: make missing sandboxes stale, however many there are
+    #[arg(long)]
+    pub(crate) accept_stale: bool,
+    /// Purge-stale: how long a sandbox must have been stale
+    #[arg(long, default_value_t = STALE_GRACE_HOURS,
+        value_parser = clap::value_parser!(u32).range(0..=i64::from(LONGEST_STALE_GRACE_HOURS)))]
+    pub(crate) grace_period_hours: u32,
+    /// How long to wait for the end of the run
+    #[arg(long, default_value_t = 300)]
+    pub(crate) timeout_s: u64,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobName {
+    /// sync, expire, cleanup, purge-stale, census or sweep
+    #[arg(value_parser = parse_job)]
+    pub(crate) job: Job,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+fn parse_job(text: &str) -> Result<Job, String> {
+    Job::parse(text).ok_or_else(|| format!("is none of {}", Job::ALL.map(Job::as_str).join(", ")))
+}
+
+/// Runs a command of `broker job`.
+pub(crate) async fn run(context: Context, command: JobCommand) -> anyhow::Result<Done> {
+    match command {
+        JobCommand::Run(args) => run_now(context, args).await,
+        JobCommand::Pause(args) => pause(context, args).await,
+        JobCommand::Resume(args) => resume(context, args).await,
+    }
+}
+
+async fn run_now(context: Context, args: JobRun) -> anyhow::Result<Done> {
     let task = match args.job {
         Job::Sync => Task::Sync { accept_stale: args.accept_stale },
         Job::PurgeStale => Task::PurgeStale { grace_period_hours: args.grace_period_hours },
@@ -86,19 +137,19 @@ struct Shown {
     next_run_at: u64,
 }
 
-pub(crate) async fn pause(context: Context, args: args::JobName) -> anyhow::Result<Done> {
+async fn pause(context: Context, args: JobName) -> anyhow::Result<Done> {
     context.audit(Act::PauseJob, args.job.as_str(), None).await?;
     context.store.schedule.pause(args.job, context.now().await?).await?;
     show_schedule(&context, args).await
 }
 
-pub(crate) async fn resume(context: Context, args: args::JobName) -> anyhow::Result<Done> {
+async fn resume(context: Context, args: JobName) -> anyhow::Result<Done> {
     context.audit(Act::ResumeJob, args.job.as_str(), None).await?;
     context.store.schedule.resume(args.job, context.now().await?).await?;
     show_schedule(&context, args).await
 }
 
-async fn show_schedule(context: &Context, args: args::JobName) -> anyhow::Result<Done> {
+async fn show_schedule(context: &Context, args: JobName) -> anyhow::Result<Done> {
     let tick = context.store.schedule.tick(args.job, Duration::ZERO, context.now().await?).await?;
     let paused = tick.paused_at.is_some();
     if args.output.json {

@@ -1,9 +1,17 @@
 //! `broker api` and `broker worker`: the same processes as the binaries of those names, with flags.
 
 use broker_runtime::process::{self, Process};
+use clap::Args;
 
 use crate::context::Settings;
 use crate::done::Done;
+
+#[derive(Debug, Args)]
+pub(crate) struct Worker {
+    /// Drain when standard input closes, as it does when the parent process dies
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_closes: bool,
+}
 
 pub(crate) fn api(settings: &Settings) -> Done {
     let run = |process: Process| async move {

@@ -8,11 +8,11 @@ use broker_runtime::clock::Clock;
 use broker_runtime::config::{Config, ProviderConfig};
 use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::{process, telemetry};
+use clap::Args;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 
 use super::endpoints::QUIET_LOG;
-use crate::args;
 use crate::context::Settings;
 use crate::done::Done;
 use crate::output;
@@ -21,7 +21,23 @@ use broker_local::provider::{Options, StandIn};
 /// The default token of the stand-in; BROKER_PROVIDER_TOKEN overrides it.
 const TOKEN: &str = "stand-in";
 
-pub(crate) fn run(settings: &Settings, args: args::Provider) -> anyhow::Result<Done> {
+#[derive(Debug, Args)]
+pub(crate) struct ProviderArgs {
+    /// Port of the stand-in (0 takes a free one)
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+    /// The number of accounts; their ids are those of `broker pool seed`
+    #[arg(long, default_value_t = 100)]
+    pub(crate) accounts: usize,
+    /// The number of accounts of a page
+    #[arg(long, default_value_t = 100)]
+    pub(crate) page_size: usize,
+    /// The seconds after which a deleted account is replaced by a new one
+    #[arg(long)]
+    pub(crate) regrow_s: Option<u64>,
+}
+
+pub(crate) fn run(settings: &Settings, args: ProviderArgs) -> anyhow::Result<Done> {
     let defaults =
         [("BROKER_LOG", QUIET_LOG), ("BROKER_LOG_FORMAT", "text"), ("BROKER_PROVIDER_TOKEN", TOKEN)];
     // The URL is read with the token; its value does not matter here.

@@ -4,22 +4,61 @@ use anyhow::{Context as _, bail};
 use broker_api::response::bodies::PooledSandbox;
 use broker_domain::{Allocation, EndReason, LabDuration, LeaseEnd, SandboxId, Status, Timestamp};
 use broker_store::{Act, Changed, EndOutcome, Record, Seen};
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::args;
 use crate::context::Context;
 use crate::done::Done;
-use crate::output;
+use crate::output::{self, Output};
 
 /// How often a write is decided on anew when its sandbox changed at the same moment.
 const TRIES: usize = 5;
 
-pub(crate) async fn show(context: Context, args: args::OneSandbox) -> anyhow::Result<Done> {
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// Show the full record
+    Show(OneSandbox),
+    /// End its lease now, as expiry would
+    Release(OneSandbox),
+    /// Extend its lease
+    Extend(Extend),
+    /// Make a deletion that failed or waits due now
+    RetryDelete(OneSandbox),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneSandbox {
+    /// The id of the sandbox
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Extend {
+    #[command(flatten)]
+    pub(crate) one: OneSandbox,
+    /// The hours to add, 1 to 168
+    #[arg(long)]
+    pub(crate) hours: LabDuration,
+}
+
+/// Runs a command of `broker sandbox`.
+pub(crate) async fn run(context: Context, command: SandboxCommand) -> anyhow::Result<Done> {
+    match command {
+        SandboxCommand::Show(args) => show(context, args).await,
+        SandboxCommand::Release(args) => release(context, args).await,
+        SandboxCommand::Extend(args) => extend(context, args).await,
+        SandboxCommand::RetryDelete(args) => retry_delete(context, args).await,
+    }
+}
+
+async fn show(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
     let record = read(&context, &args.id).await?;
     print(&record, args.output.json)
 }
 
-pub(crate) async fn release(context: Context, args: args::OneSandbox) -> anyhow::Result<Done> {
+async fn release(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
     let mut record = read(&context, &args.id).await?;
     live(&record)?;
     context.audit(Act::Release, &args.id, None).await?;
@@ -35,7 +74,7 @@ pub(crate) async fn release(context: Context, args: args::OneSandbox) -> anyhow:
     bail!("{} changes all the time: look again", args.id)
 }
 
-pub(crate) async fn extend(context: Context, args: args::Extend) -> anyhow::Result<Done> {
+async fn extend(context: Context, args: Extend) -> anyhow::Result<Done> {
     let mut record = read(&context, &args.one.id).await?;
     longer(&record, args.hours, context.now().await?)?;
     context.audit(Act::Extend, &args.one.id, Some(args.hours.hours().into())).await?;
@@ -60,7 +99,7 @@ fn longer(record: &Record, by: LabDuration, now: Timestamp) -> anyhow::Result<Ti
     Ok(expires_at)
 }
 
-pub(crate) async fn retry_delete(context: Context, args: args::OneSandbox) -> anyhow::Result<Done> {
+async fn retry_delete(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
     let mut record = read(&context, &args.id).await?;
     context.audit(Act::RetryDelete, &args.id, None).await?;
     for _ in 0..TRIES {

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::pin::pin;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,13 +21,13 @@ use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::process::{self, Process};
 use broker_runtime::{metrics, telemetry, trace};
 use broker_store::{Store, schema};
+use clap::Args;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::endpoints::QUIET_LOG;
+use super::endpoints::{EndpointsArgs, QUIET_LOG};
 use super::{fleet, pool, provider, resend};
-use crate::args::{self, Workers};
 use crate::context::Settings;
 use crate::done::Done;
 use crate::output;
@@ -36,7 +37,75 @@ use broker_local::provider::Options;
 /// When the stand-in replaces a deleted account.
 const REGROW_AFTER: Duration = Duration::from_secs(20);
 
-pub(crate) fn run(settings: &Settings, args: args::Up) -> anyhow::Result<Done> {
+/// The most child processes on one machine; each has a runtime of its own.
+const MOST_WORKERS: u32 = 64;
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Port of the API (0 takes a free one)
+    #[arg(long, default_value_t = 8080)]
+    pub(crate) port: u16,
+    /// Workers: N in this process, or A..B as child processes scaled on the backlog
+    #[arg(long, value_name = "N|A..B", default_value = "2")]
+    pub(crate) workers: Workers,
+    /// With A..B: the backlog of one worker
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) backlog_per_worker: u32,
+    /// With A..B: the seconds that fewer workers must have been enough before one is ended
+    #[arg(long, default_value_t = 60)]
+    pub(crate) scale_in_after_s: u64,
+    /// The number of sandboxes to seed
+    #[arg(long, default_value_t = 100)]
+    pub(crate) pool: usize,
+    #[command(flatten)]
+    pub(crate) endpoints: EndpointsArgs,
+}
+
+impl Default for Up {
+    fn default() -> Self {
+        Self {
+            port: 8080,
+            workers: Workers::InProcess(2),
+            backlog_per_worker: 100,
+            scale_in_after_s: 60,
+            pool: 100,
+            endpoints: EndpointsArgs::default(),
+        }
+    }
+}
+
+/// The workers of `broker up`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Workers {
+    /// This many, in its own process.
+    InProcess(usize),
+    /// Child processes, scaled on the backlog.
+    Scaled {
+        /// The fewest.
+        least: u32,
+        /// The most.
+        most: u32,
+    },
+}
+
+impl FromStr for Workers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let form = || format!("{text:?} is neither a number nor A..B with 1 <= A <= B <= {MOST_WORKERS}");
+        let Some((least, most)) = text.split_once("..") else {
+            return text.parse().map(Self::InProcess).map_err(|_not_a_number| form());
+        };
+        match (least.parse(), most.parse()) {
+            (Ok(least), Ok(most)) if 1 <= least && least <= most && most <= MOST_WORKERS => {
+                Ok(Self::Scaled { least, most })
+            }
+            (Ok(_) | Err(_), Ok(_) | Err(_)) => Err(form()),
+        }
+    }
+}
+
+pub(crate) fn run(settings: &Settings, args: Up) -> anyhow::Result<Done> {
     // Not the source of the request ids, which are public.
     let secrets = Entropy::from_system();
     let token = |role: &str| format!("{role}={}", secrets.uuid().simple());
@@ -83,7 +152,7 @@ impl Strings for WithoutOwnFiles<'_> {
 }
 
 async fn everything(
-    args: args::Up,
+    args: Up,
     config: Config,
     told: Vec<(String, String)>,
     entropy: Entropy,
@@ -267,4 +336,19 @@ fn left(keeps: Option<&Path>) -> String {
 /// A token for its user. Only `broker up` prints one, on the user's own machine.
 fn shown(token: &Token) -> String {
     String::from_utf8_lossy(token.secret()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Workers;
+
+    #[test]
+    fn workers_are_a_number_or_a_range() {
+        let parse = |text: &str| text.parse::<Workers>();
+        assert_eq!(parse("3"), Ok(Workers::InProcess(3)));
+        assert_eq!(parse("1..8"), Ok(Workers::Scaled { least: 1, most: 8 }));
+        for bad in ["", "x", "0..2", "3..2", "1..65", "1..", "..2", "1...3", "-1"] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
 }

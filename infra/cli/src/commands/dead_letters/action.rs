@@ -2,20 +2,75 @@
 
 use anyhow::bail;
 use broker_dead_letters::{Action, DeadLetters, Options, ReplayReport, Selection};
+use broker_domain::DeadLetterId;
 use broker_queue::{QueueKind, QueueUrls, Sender};
 use broker_runtime::lifecycle::Lifecycle;
+use clap::Args;
 
-use crate::args;
+use super::{Filter, parse_id};
 use crate::context::Context;
 use crate::done::Done;
-use crate::output::{self, Progress};
+use crate::output::{self, Output, Progress};
 
-pub(crate) async fn replay(context: Context, args: args::Replay) -> anyhow::Result<Done> {
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    #[command(flatten)]
+    pub(crate) selected: SelectedArgs,
+    /// Renew the deadlines; without it, an allocate past its deadline ends as expired and claims nothing
+    #[arg(long)]
+    pub(crate) renew_deadline: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Discard {
+    #[command(flatten)]
+    pub(crate) selected: SelectedArgs,
+    /// The reason, for the audit
+    #[arg(long)]
+    pub(crate) why: String,
+}
+
+/// The selection and options of replay and discard.
+#[derive(Debug, Args)]
+pub(crate) struct SelectedArgs {
+    /// Ids; instead of filters
+    #[arg(value_parser = parse_id)]
+    pub(crate) ids: Vec<DeadLetterId>,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    /// All that are dead; instead of ids and filters
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only report what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The most dead letters a second
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: Option<u32>,
+    /// The most dead letters in all
+    #[arg(long)]
+    pub(crate) limit: Option<u64>,
+    /// The operator's name, for the audit
+    #[arg(long, default_value = "cli")]
+    pub(crate) by: String,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+impl SelectedArgs {
+    /// Whether the letters are selected in exactly one way; never all by omission.
+    pub(crate) const fn is_clear(&self) -> bool {
+        let (ids, filters) = (!self.ids.is_empty(), !self.filter.is_empty());
+        matches!((ids, filters, self.all), (true, false, false) | (false, true, false) | (false, false, true))
+    }
+}
+
+pub(crate) async fn replay(context: Context, args: Replay) -> anyhow::Result<Done> {
     let action = Action::Replay { renew_deadline: args.renew_deadline };
     perform(context, action, args.selected, "replaying").await
 }
 
-pub(crate) async fn discard(context: Context, args: args::Discard) -> anyhow::Result<Done> {
+pub(crate) async fn discard(context: Context, args: Discard) -> anyhow::Result<Done> {
     let why = args.why.trim().to_owned();
     if why.is_empty() {
         output::complain("--why must give the reason");
@@ -27,7 +82,7 @@ pub(crate) async fn discard(context: Context, args: args::Discard) -> anyhow::Re
 async fn perform(
     context: Context,
     action: Action,
-    args: args::Selected,
+    args: SelectedArgs,
     what: &'static str,
 ) -> anyhow::Result<Done> {
     if !args.is_clear() {

@@ -2,12 +2,12 @@
 
 use broker_dead_letters::{Listing, View};
 use broker_domain::{DeadLetter, Timestamp};
+use clap::Args;
 
-use super::age;
-use crate::args;
+use super::{Filter, age};
 use crate::context::Context;
 use crate::done::Done;
-use crate::output;
+use crate::output::{self, Output};
 
 /// Rows as they are printed: the texts of letters are not kept, they may be long.
 enum Rows {
@@ -31,7 +31,18 @@ impl Rows {
     }
 }
 
-pub(crate) async fn run(context: Context, args: args::ListDeadLetters) -> anyhow::Result<Done> {
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    /// The most dead letters to list
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: usize,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+pub(crate) async fn run(context: Context, args: List) -> anyhow::Result<Done> {
     let now = context.clock.now();
     let mut listing = Listing::new(context.store.clone(), args.filter.at(now), None);
     let mut rows = if args.output.json { Rows::Json(Vec::new()) } else { Rows::Table(Vec::new()) };

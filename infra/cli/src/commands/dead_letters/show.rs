@@ -2,14 +2,28 @@
 
 use anyhow::Context as _;
 use broker_dead_letters::{View, WholeView};
+use broker_domain::DeadLetterId;
+use clap::Args;
 use serde_json::Value;
 
-use crate::args;
+use super::parse_id;
 use crate::context::Context;
 use crate::done::Done;
-use crate::output;
+use crate::output::{self, Output};
 
-pub(crate) async fn run(context: Context, args: args::ShowDeadLetter) -> anyhow::Result<Done> {
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// Its id
+    #[arg(value_parser = parse_id)]
+    pub(crate) id: DeadLetterId,
+    /// Print only the text
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) raw: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+pub(crate) async fn run(context: Context, args: Show) -> anyhow::Result<Done> {
     let letter = context.store.dead_letters.get(&args.id).await?;
     let letter = letter.with_context(|| format!("there is no dead letter {}", args.id))?;
     if args.raw {

@@ -8,13 +8,28 @@ use anyhow::bail;
 use broker_domain::ExternalId;
 use broker_provider::AccountId;
 use broker_store::adoption::{Options, Progress, Report, adopt};
+use clap::Args;
 
-use crate::args;
 use crate::context::Context;
 use crate::done::Done;
-use crate::output;
+use crate::output::{self, Output};
 
-pub(crate) async fn run(context: Context, args: args::Adopt) -> anyhow::Result<Done> {
+#[derive(Debug, Args)]
+pub(crate) struct Adopt {
+    /// Write
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// Delete surplus sandboxes too; those that a dry run lists may be in use
+    #[arg(long, requires = "apply")]
+    pub(crate) confirm: bool,
+    /// The seconds between two reads of the table, which must not change meanwhile
+    #[arg(long, default_value_t = 10)]
+    pub(crate) apart_s: u64,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+pub(crate) async fn run(context: Context, args: Adopt) -> anyhow::Result<Done> {
     let options = Options {
         apply: args.apply,
         confirm: args.confirm,

@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 
 use anyhow::bail;
 use broker_domain::reconcile::HandedOut;
-use broker_domain::{Sandbox, SandboxId};
+use broker_domain::{Sandbox, SandboxId, Status};
+use clap::Args;
 use serde::Serialize;
 
-use crate::args;
 use crate::context::Context;
 use crate::done::Done;
-use crate::output;
+use crate::output::{self, Output};
 use broker_store::scan_all::scan;
 
 /// Rows that are shown if no number is named.
@@ -50,7 +50,26 @@ impl From<&Sandbox> for Row {
     }
 }
 
-pub(crate) async fn run(context: Context, args: args::List) -> anyhow::Result<Done> {
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only this state
+    #[arg(long, value_parser = parse_status)]
+    pub(crate) status: Option<Status>,
+    /// The most sandboxes to list [default: 50]
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
+    /// Everything that was ever handed out, whole, as JSON lines for `broker pool reconcile`
+    #[arg(long, conflicts_with_all = ["status", "limit", "json"])]
+    pub(crate) handed_out: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+fn parse_status(text: &str) -> Result<Status, String> {
+    Status::parse(text).ok_or_else(|| format!("is none of {}", Status::ALL.map(Status::as_str).join(", ")))
+}
+
+pub(crate) async fn run(context: Context, args: List) -> anyhow::Result<Done> {
     if args.handed_out {
         return handed_out(&context).await;
     }

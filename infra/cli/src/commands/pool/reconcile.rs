@@ -11,13 +11,30 @@ use anyhow::{Context as _, bail};
 use broker_domain::reconcile::{HandedOut, Listing};
 use broker_provider::{AccountId, Listed, Provider};
 use broker_store::reconcile::{Options, Report, reconcile};
+use clap::Args;
 
-use crate::args;
 use crate::context::Context;
 use crate::done::Done;
-use crate::output;
+use crate::output::{self, Output};
 
-pub(crate) async fn run(context: Context, args: args::Reconcile) -> anyhow::Result<Done> {
+#[derive(Debug, Args)]
+pub(crate) struct Reconcile {
+    /// What was handed out, as `broker pool list --handed-out` prints it: JSON lines {"sandbox_id", "name", "external_id",
+    /// "track", "idempotency_key", "track_name", "allocated_at", "expires_at", "returned"}, all but the first optional;
+    /// - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) handed_out: String,
+    /// Also with fewer lines than the table's last census says are allocated
+    #[arg(long)]
+    pub(crate) accept_fewer: bool,
+    /// Write
+    #[arg(long)]
+    pub(crate) apply: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+pub(crate) async fn run(context: Context, args: Reconcile) -> anyhow::Result<Done> {
     let lines = read(&args.handed_out)?;
     let listing = match &context.config.provider {
         Some(provider) => Some(listing(Provider::new(provider, context.clock.clone())?.accounts().await?)),

@@ -9,13 +9,13 @@ use broker_runtime::backoff::Backoff;
 use broker_runtime::entropy::Entropy;
 use broker_store::accounts::ensure_recorded;
 use broker_store::{Candidate, Changed, Entered, NewSandbox, Store, StoreError};
+use clap::Args;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::args;
 use crate::context::Context;
 use crate::done::Done;
-use crate::output;
+use crate::output::{self, Output};
 use broker_local::provider;
 use broker_store::scan_all::scan;
 
@@ -35,7 +35,25 @@ struct Report {
     removed: usize,
 }
 
-pub(crate) async fn run(context: Context, args: args::Seed) -> anyhow::Result<Done> {
+#[derive(Debug, Args)]
+pub(crate) struct Seed {
+    /// The number of seeds
+    #[arg(long, default_value_t = 100, required_unless_present = "cleanup")]
+    pub(crate) count: usize,
+    /// The prefix of their names
+    #[arg(long, default_value = "sandbox")]
+    pub(crate) name_prefix: String,
+    /// The number of the first; ids are seed-000000, seed-000001, …
+    #[arg(long, default_value_t = 0)]
+    pub(crate) start: usize,
+    /// Remove unused seeds
+    #[arg(long)]
+    pub(crate) cleanup: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+pub(crate) async fn run(context: Context, args: Seed) -> anyhow::Result<Done> {
     let report = if args.cleanup {
         Report { inserted: 0, existing: 0, refused: 0, removed: cleanup(&context.store).await? }
     } else {
