@@ -67,6 +67,15 @@ pub(crate) enum Admin {
     DeadLetter,
 }
 
+/// What a route does to what the broker keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing: it shows.
+    Reads,
+    /// It changes something, or may.
+    Changes,
+}
+
 /// The label in logs and metrics of a path that is no route.
 pub(crate) const UNMATCHED: &str = "unmatched";
 
@@ -149,6 +158,35 @@ impl Route {
     /// Its path with a name in place of an id, for logs, metrics, fingerprints and the document.
     pub(crate) fn template(self) -> &'static str {
         self.place().1
+    }
+
+    /// What it does; a read-only token is refused where it changes something.
+    pub(crate) const fn effect(self) -> Effect {
+        match self {
+            Self::Allocate
+            | Self::ReturnSandbox
+            | Self::Cancel
+            | Self::Admin(
+                Admin::Sync
+                | Admin::Cleanup
+                | Admin::Expire
+                | Admin::PurgeStale
+                | Admin::BulkDelete
+                | Admin::Replay
+                | Admin::Discard,
+            ) => Effect::Changes,
+            Self::Sandbox
+            | Self::Request
+            | Self::Admin(
+                Admin::Sandboxes | Admin::Stats | Admin::Job | Admin::DeadLetters | Admin::DeadLetter,
+            )
+            | Self::Health
+            | Self::Ready
+            | Self::Metrics
+            | Self::OpenApi
+            | Self::Docs
+            | Self::DocsFile => Effect::Reads,
+        }
     }
 
     /// Whether a query may follow its path. Which parameters those are is its handler's to say.

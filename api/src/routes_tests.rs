@@ -6,7 +6,7 @@ use http::{Method, header};
 use proptest::prelude::*;
 
 use crate::response::codes::Code;
-use crate::routes::{Route, UNMATCHED, find};
+use crate::routes::{Effect, Route, UNMATCHED, find};
 
 fn code(method: &Method, path: &str) -> Code {
     find(method, path).unwrap_err().problem.code()
@@ -24,6 +24,14 @@ fn every_route_is_found_at_its_place_and_no_two_share_one() {
         let (here, id) = found(&route.method(), &path);
         assert_eq!(here, route);
         assert_eq!(id.starts_with("an-"), route.template().contains('{'), "{path}: {id}");
+    }
+}
+
+#[test]
+fn what_is_no_get_changes_something() {
+    for route in Route::ALL {
+        let expected = if route.method() == Method::GET { Effect::Reads } else { Effect::Changes };
+        assert_eq!(route.effect(), expected, "{route:?}");
     }
 }
 

@@ -151,6 +151,7 @@ impl Service {
             Route::Admin(admin) => {
                 let identity = self.authenticator.authenticate(&head.headers, Role::Admin)?;
                 line.authenticated(&identity.name);
+                identity.may(route.effect())?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
                 self.operator.answer(id, &identity.name, admin, in_path, head).await
             }

@@ -154,6 +154,13 @@ async fn without_tokens_and_with_a_bad_setting_it_says_what_an_api_would() {
         wrong(broker, &[], &[], &["tokens"], "BROKER_TRACK_TOKENS").await;
         let operators_only = [("BROKER_ADMIN_TOKENS", "ops=0123456789abcdef")];
         wrong(broker, &[], &operators_only, &["tokens"], "no allocation is possible").await;
+        let viewers_only = [
+            ("BROKER_TRACK_TOKENS", "a=0123456789abcdef"),
+            ("BROKER_ADMIN_TOKENS", "tv:ro=0123456789abcdeg"),
+        ];
+        let found = findings(broker, &[], &viewers_only).await;
+        let tokens = found.iter().find(|finding| finding.check == "tokens").expect("a line on tokens");
+        assert!(tokens.ok && tokens.found.contains("tv (read-only)"), "{tokens:?}");
         assert!(findings(broker, &["--local", "true"], &[]).await.iter().all(|finding| finding.ok));
         let bad = broker.cli(&["doctor", "--wait-s", "soon"]).await;
         assert_eq!(bad.code, 2, "{bad:#?}");

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use broker_tests::api::{ADMIN_TOKEN, TRACK_TOKEN};
+use broker_tests::api::{ADMIN_TOKEN, Api, TRACK_TOKEN};
 use broker_tests::binaries::binaries;
 use broker_tests::process::Process;
 use broker_tests::{Setup, endpoint, story};
@@ -10,6 +10,7 @@ use broker_tests::{Setup, endpoint, story};
 const OLD: &str = "tok-old-0123456789abcdef";
 const NEW: &str = "tok-new-0123456789abcdef";
 const ACME: &str = "tok-acme-0123456789abcdef";
+const VIEWER: &str = "tok-viewer-0123456789abcdef";
 const WRONG: &str = "tok-nobody-0123456789abcdef";
 
 #[tokio::test]
@@ -49,6 +50,52 @@ async fn a_token_that_is_bound_to_a_prefix_acts_for_no_other_track() {
             .expect_problem(403, "FORBIDDEN");
         broker.sandbox(own.sandbox_id(), "acme-1").token(ACME).send().await.expect_status(200);
         broker.allocate("acme-1").token(ADMIN_TOKEN).send().await.expect_problem(403, "FORBIDDEN");
+    })
+    .await;
+}
+
+/// The operations of operators, from the document that the API serves: method and path.
+async fn operators_operations(api: &Api) -> Vec<(http::Method, String)> {
+    let (_, document) = api.probe("/v1/openapi.json").await.expect("a document");
+    let document: serde_json::Value = serde_json::from_str(&document).expect("JSON");
+    let mut found = Vec::new();
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            if operation["security"][0].get("operator").is_some() {
+                let method = method.to_ascii_uppercase().parse().expect("a method");
+                found.push((method, path.clone()));
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_read_only_token_sees_everything_and_changes_nothing() {
+    story(Setup::new().apis(0).pool(3), async |broker| {
+        let tokens = format!("ops={ADMIN_TOKEN}, viewer:ro={VIEWER}");
+        broker.start_api_with(&[("BROKER_ADMIN_TOKENS", tokens.as_str())]).await;
+        let operations = operators_operations(broker.api(0)).await;
+        let changing = operations.iter().filter(|(method, _)| method != http::Method::GET).count();
+        assert!(changing >= 7 && operations.len() > changing, "{operations:?}");
+        for (method, path) in operations {
+            let path = path.replace('{', "an-").replace('}', "");
+            // Without a query and a body: a token that may act gets 200, 202 or 400.
+            let call = broker.api(0).call(method.clone(), &path).token(VIEWER);
+            if method == http::Method::GET {
+                let answer = call.send().await;
+                assert_ne!(answer.status, 403, "{method} {path}: {answer:?}");
+            } else {
+                let refused = call.send().await.expect_problem(403, "FORBIDDEN");
+                assert!(refused.text_of("detail").contains("read-only"), "{refused:?}");
+            }
+        }
+        let audited = broker.cli_ok(&["audit"]).await;
+        assert!(!audited.stdout.contains("viewer"), "{audited:#?}");
+        let acted = broker.api(0).call(http::Method::POST, "/v1/admin/cleanup").token(ADMIN_TOKEN);
+        acted.send().await.expect_status(200);
+        // It is no platform's either.
+        broker.allocate("student-1").token(VIEWER).send().await.expect_problem(403, "FORBIDDEN");
     })
     .await;
 }
@@ -107,6 +154,7 @@ async fn an_api_that_nobody_could_log_in_to_refuses_to_start_and_names_the_setti
     let bad = [
         ("BROKER_TRACK_TOKENS", WRONG),
         ("BROKER_TRACK_TOKENS", "a=short"),
+        ("BROKER_TRACK_TOKENS", "a:ro=0123456789abcdef"),
         ("BROKER_ADMIN_TOKENS", "a=0123456789abcdef, a=fedcba9876543210"),
         ("BROKER_TRACK_TOKENS_FILE", "/nonexistent/tokens"),
         ("BROKER_RATE_LIMIT", "many"),

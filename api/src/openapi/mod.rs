@@ -74,7 +74,8 @@ fn document() -> Value {
             OPERATOR: {
                 "type": "http",
                 "scheme": "bearer",
-                "description": "A token of `BROKER_ADMIN_TOKENS`.",
+                "description": "A token of `BROKER_ADMIN_TOKENS`. One that is configured as `name:ro=token` is read-only: it is \
+                                answered 403 `FORBIDDEN` by every operation that changes something.",
             },
         })),
     })

@@ -16,6 +16,7 @@ use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 use crate::request::headers::single;
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
+use crate::routes::Effect;
 
 /// The role of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +32,23 @@ pub(crate) enum Role {
 pub(crate) struct Identity {
     /// The token's name, for logs.
     pub(crate) name: Arc<str>,
+    /// Whether the token may only read.
+    pub(crate) read_only: bool,
     track_prefix: Option<Arc<str>>,
 }
 
 impl Identity {
+    /// Checks that the token may have this effect.
+    pub(crate) fn may(&self, effect: Effect) -> Result<(), Problem> {
+        match effect {
+            Effect::Changes if self.read_only => Err(Problem::new(
+                Code::Forbidden,
+                "The token is read-only: it may look at everything and change nothing.",
+            )),
+            Effect::Reads | Effect::Changes => Ok(()),
+        }
+    }
+
     /// Checks that the token may act for `track`.
     pub(crate) fn may_act_for(&self, track: &TrackId) -> Result<(), Problem> {
         match &self.track_prefix {
@@ -69,6 +83,7 @@ impl Authenticator {
                 digest: Sha256::digest(token.secret()).into(),
                 identity: Identity {
                     name: token.name().into(),
+                    read_only: token.is_read_only(),
                     track_prefix: token.track_prefix().map(Into::into),
                 },
             }
@@ -96,7 +111,7 @@ impl Authenticator {
     /// The identity of the caller, if its token has this role.
     pub(crate) fn authenticate(&self, headers: &HeaderMap, role: Role) -> Result<Identity, Problem> {
         if self.open {
-            return Ok(Identity { name: "anyone".into(), track_prefix: None });
+            return Ok(Identity { name: "anyone".into(), read_only: false, track_prefix: None });
         }
         let presented = bearer(headers)?;
         let digest = Sha256::digest(presented.as_bytes());

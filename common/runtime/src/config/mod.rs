@@ -122,7 +122,7 @@ impl Config {
             local: read.flag("BROKER_LOCAL")?,
             listen: read.address("BROKER_LISTEN")?,
             metrics_listen: read.address("BROKER_METRICS_LISTEN")?,
-            track_tokens: read.tokens("BROKER_TRACK_TOKENS")?,
+            track_tokens: read.platform_tokens("BROKER_TRACK_TOKENS")?,
             admin_tokens: read.tokens("BROKER_ADMIN_TOKENS")?,
             wait: read.seconds("BROKER_WAIT_S", 0..=50)?,
             max_pending: read.number("BROKER_MAX_PENDING", 1..=1_000_000)?,

@@ -211,4 +211,8 @@ impl<'a> Reader<'a> {
     pub(super) fn tokens(&self, name: &str) -> Result<Tokens, ConfigError> {
         Tokens::parse(&self.raw(name)?).map_err(|problem| ConfigError::new(name, problem))
     }
+
+    pub(super) fn platform_tokens(&self, name: &str) -> Result<Tokens, ConfigError> {
+        self.tokens(name)?.of_platforms().map_err(|problem| ConfigError::new(name, problem))
+    }
 }

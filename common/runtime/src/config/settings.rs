@@ -61,7 +61,11 @@ pub const SETTINGS: &[Setting] = &[
         "name=token, …",
         "tokens of platforms; name@prefix=token binds one to tracks with that prefix",
     ),
-    Setting::secret("BROKER_ADMIN_TOKENS", "name=token, …", "tokens of operators"),
+    Setting::secret(
+        "BROKER_ADMIN_TOKENS",
+        "name=token, …",
+        "tokens of operators; name:ro=token may read and change nothing",
+    ),
     Setting::new(
         "BROKER_WAIT_S",
         "10",

@@ -5,11 +5,15 @@ use secrecy::{ExposeSecret as _, SecretString};
 /// The least length of a token, in bytes.
 const MIN_TOKEN_BYTES: usize = 16;
 
+/// The mark behind the name of a token that may only read.
+const READ_ONLY: &str = ":ro";
+
 /// A named bearer token. Its secret is never shown.
 #[derive(Clone, Debug)]
 pub struct Token {
     name: String,
     track_prefix: Option<String>,
+    read_only: bool,
     secret: SecretString,
 }
 
@@ -24,6 +28,11 @@ impl Token {
         self.track_prefix.as_deref()
     }
 
+    /// Whether it may only read.
+    pub const fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
     /// The secret, for comparison.
     pub fn secret(&self) -> &[u8] {
         self.secret.expose_secret().as_bytes()
@@ -35,13 +44,14 @@ impl Token {
 pub struct Tokens(Vec<Token>);
 
 impl Tokens {
-    /// Parses `name=token` or `name@prefix=token`, separated by commas or newlines. The error never shows a token.
+    /// Parses `name=token`, `name@prefix=token` or `name:ro=token`, separated by commas or newlines. The error never shows a token.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut tokens: Vec<Token> = Vec::new();
         let entries = text.split([',', '\n']).map(str::trim).filter(|entry| !entry.is_empty());
         for (position, entry) in (1..).zip(entries) {
             let (name, secret) =
                 entry.split_once('=').ok_or_else(|| format!("entry {position} is not name=token"))?;
+            let (name, read_only) = name.strip_suffix(READ_ONLY).map_or((name, false), |name| (name, true));
             let (name, track_prefix) = match name.split_once('@') {
                 Some((name, prefix)) if !prefix.is_empty() => (name, Some(prefix.to_owned())),
                 Some(_) => return Err(format!("entry {position} has an empty track prefix")),
@@ -58,9 +68,24 @@ impl Tokens {
                     "the token {name:?} is not at least {MIN_TOKEN_BYTES} visible ASCII characters"
                 ));
             }
-            tokens.push(Token { name: name.to_owned(), track_prefix, secret: SecretString::from(secret) });
+            tokens.push(Token {
+                name: name.to_owned(),
+                track_prefix,
+                read_only,
+                secret: SecretString::from(secret),
+            });
         }
         Ok(Self(tokens))
+    }
+
+    /// These, if none may only read: a platform that may not allocate has no use.
+    pub(super) fn of_platforms(self) -> Result<Self, String> {
+        match self.0.iter().find(|token| token.read_only) {
+            Some(token) => {
+                Err(format!("the token {:?} is read-only, which only an operator's may be", token.name))
+            }
+            None => Ok(self),
+        }
     }
 
     /// Whether there are none.
@@ -71,5 +96,22 @@ impl Tokens {
     /// All tokens.
     pub fn iter(&self) -> impl Iterator<Item = &Token> {
         self.0.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_may_only_read_says_so_behind_its_name() {
+        let tokens = Tokens::parse("ops=0123456789abcdef, viewer:ro=0123456789abcdeg").unwrap();
+        let shown: Vec<_> = tokens.iter().map(|token| (token.name(), token.is_read_only())).collect();
+        assert_eq!(shown, [("ops", false), ("viewer", true)]);
+        assert!(tokens.of_platforms().unwrap_err().contains("viewer"));
+        for bad in ["viewer:rw=0123456789abcdef", ":ro=0123456789abcdef", "a:ro:ro=0123456789abcdef"] {
+            let error = Tokens::parse(bad).unwrap_err();
+            assert!(error.contains("name") && !error.contains("0123456789abcdef"), "{bad}: {error}");
+        }
     }
 }

@@ -293,7 +293,11 @@ async fn provider(context: &Context) -> Finding {
 fn tokens(context: &Context) -> Finding {
     let config = &context.config;
     let names = |tokens: &broker_runtime::config::Tokens| {
-        tokens.iter().map(|token| token.name().to_owned()).collect::<Vec<_>>().join(", ")
+        let shown = tokens.iter().map(|token| {
+            let mark = if token.is_read_only() { " (read-only)" } else { "" };
+            format!("{}{mark}", token.name())
+        });
+        shown.collect::<Vec<_>>().join(", ")
     };
     let (track, admin) = (names(&config.track_tokens), names(&config.admin_tokens));
     let todo = "Set BROKER_TRACK_TOKENS=name=token (or BROKER_TRACK_TOKENS_FILE) where the API runs.";
