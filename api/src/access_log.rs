@@ -15,7 +15,7 @@ use http::header::{HeaderMap, HeaderName};
 use http::request::Parts;
 
 use crate::metrics;
-use crate::response::{Answer, X_REQUEST_ID};
+use crate::response::{Response, X_REQUEST_ID};
 use crate::routes::{UNMATCHED, method_label};
 
 /// The status of a request whose client did not wait for the response.
@@ -97,7 +97,7 @@ impl Line {
         self.cause = cause;
     }
 
-    pub(crate) fn end(mut self, answer: &Answer) {
+    pub(crate) fn end(mut self, answer: &Response) {
         self.status = answer.status.as_u16();
         self.outcome = answer.outcome.clone();
     }

@@ -9,11 +9,12 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use proptest::prelude::*;
 
-use crate::handlers::{Cursors, Query};
+use crate::handlers::Cursors;
 use crate::http::smuggling::Framing;
-use crate::request::auth::{Authenticator, Role};
+use crate::request::auth::{Authenticator, TokenRole};
 use crate::request::body::{AllocateBody, expect_none};
 use crate::request::prefer::Preferences;
+use crate::request::query::Query;
 use crate::request::{client_addr, headers};
 use crate::response::problem::Problem;
 use crate::routes;
@@ -131,7 +132,7 @@ proptest! {
         let strings = strings.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let config = broker_runtime::config::Config::read(&std::collections::BTreeMap::from(strings)).unwrap();
         let authenticator = Authenticator::new(&config);
-        let refused = authenticator.authenticate(&headers, Role::Track).unwrap_err();
+        let refused = authenticator.authenticate(&headers, TokenRole::Track).unwrap_err();
         prop_assert_eq!(refused.code().entry().status, StatusCode::UNAUTHORIZED);
         prop_assert!(is_a_good_refusal(&refused, &headers), "{:?}", refused);
         prop_assert_eq!(authenticator.token_name(&headers), None);

@@ -39,10 +39,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::handlers::{Allocate, Health, Operator, Requests, ReturnSandbox, Sandboxes};
+use crate::handlers::{Allocate, HealthChecks, Operator, Requests, ReturnSandbox, Sandboxes};
 use crate::http::early_errors::EarlyErrors;
 use crate::http::server::Server;
-use crate::readiness::Readiness;
+use crate::readiness::ReadinessChecks;
 use crate::request::auth::Authenticator;
 use crate::request::cors::Cors;
 use crate::request::own_pages::OwnPages;
@@ -74,7 +74,7 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
     }
     let replies = ReplyRouter::new(config.max_pending);
     let (reply_queue, link) = ReplyQueue::new(process.clone(), store.clone(), replies.clone());
-    let readiness = Readiness::new(process.clone(), link.clone());
+    let readiness = ReadinessChecks::new(process.clone(), link.clone());
     // Readiness goes off with the process's own lifecycle; the server goes on until the lame duck's time is over.
     let serving = Lifecycle { soft: CancellationToken::new(), ..process.lifecycle.clone() };
     let rpc = RequestReply {
@@ -110,7 +110,12 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn service(process: &Process, rpc: &RequestReply, readiness: &Readiness, address: SocketAddr) -> Service {
+fn service(
+    process: &Process,
+    rpc: &RequestReply,
+    readiness: &ReadinessChecks,
+    address: SocketAddr,
+) -> Service {
     let config = &process.config;
     Service {
         clock: process.clock.clone(),
@@ -125,7 +130,7 @@ fn service(process: &Process, rpc: &RequestReply, readiness: &Readiness, address
         sandboxes: Sandboxes { store: rpc.store.clone() },
         requests: Requests { store: rpc.store.clone(), clock: process.clock.clone() },
         operator: Operator { rpc: rpc.clone(), wait: config.wait, entropy: process.entropy.clone() },
-        health: Health {
+        health: HealthChecks {
             readiness: readiness.clone(),
             metrics: process.metrics.clone(),
             replies: rpc.replies.clone(),

@@ -23,19 +23,19 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The last checks of the dependencies. Clones share them.
 #[derive(Clone, Debug)]
-pub(crate) struct Readiness {
+pub(crate) struct ReadinessChecks {
     process: Process,
     link: Link,
-    seen: Arc<Seen>,
+    seen: Arc<Checked>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct Checked {
     requests_queue: AtomicBool,
     table: AtomicBool,
 }
 
-impl Readiness {
+impl ReadinessChecks {
     pub(crate) fn new(process: Process, link: Link) -> Self {
         Self { process, link, seen: Arc::default() }
     }

@@ -67,7 +67,7 @@ fn another_method_is_405_and_another_path_404() {
 fn a_405_names_every_method_that_is_allowed() {
     let allowed = |path: &str| {
         let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
-        let response = find(&Method::PUT, path).unwrap_err().problem.into_answer(id).into_response(id);
+        let response = find(&Method::PUT, path).unwrap_err().problem.into_response(id).into_http(id);
         response.headers()[header::ALLOW].to_str().unwrap().to_owned()
     };
     assert_eq!(allowed("/v1/requests/a"), "GET, HEAD, DELETE");

@@ -11,21 +11,21 @@ use broker_runtime::config::Networks;
 use broker_runtime::entropy::Entropy;
 use broker_runtime::trace;
 use bytes::Bytes;
+use http::Request;
 use http::request::Parts;
-use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::access_log::Line;
-use crate::handlers::{Allocate, Health, Operator, Requests, ReturnSandbox, Sandboxes, docs};
+use crate::handlers::{Allocate, HealthChecks, Operator, Requests, ReturnSandbox, Sandboxes, docs};
 use crate::limits::PATH_BYTES;
 use crate::metrics;
-use crate::request::auth::{Authenticator, Role};
+use crate::request::auth::{Authenticator, TokenRole};
 use crate::request::cors::Cors;
 use crate::request::own_pages::OwnPages;
 use crate::request::rate_limit::Rate;
 use crate::request::{body, client_addr, headers};
-use crate::response::Answer;
+use crate::response::Response;
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
 use crate::routes::{self, Route};
@@ -45,7 +45,7 @@ pub(crate) struct Service {
     pub(crate) sandboxes: Sandboxes,
     pub(crate) requests: Requests,
     pub(crate) operator: Operator,
-    pub(crate) health: Health,
+    pub(crate) health: HealthChecks,
 }
 
 impl Service {
@@ -54,7 +54,7 @@ impl Service {
         self: Arc<Self>,
         request: Request<Incoming>,
         peer: IpAddr,
-    ) -> Response<Full<Bytes>> {
+    ) -> http::Response<Full<Bytes>> {
         let id = self.entropy.request_id(self.clock.now());
         let (head, body) = request.into_parts();
         let client = client_addr::address(peer, &head.headers, &self.trusted_proxies);
@@ -63,12 +63,12 @@ impl Service {
             Ok(answer) => answer,
             Err(problem) => {
                 line.caused_by(problem.cause_chain());
-                problem.into_answer(id)
+                problem.into_response(id)
             }
         };
         line.end(&answer);
         let answer = self.cors.add_headers(&head.headers, answer);
-        answer.into_response(id).map(Full::new)
+        answer.into_http(id).map(Full::new)
     }
 
     /// Checks that hold for all routes come first: the rate, the request's form, CORS.
@@ -78,7 +78,7 @@ impl Service {
         head: &Parts,
         body: Incoming,
         line: &mut Line,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<Response, Problem> {
         let found = routes::find(&head.method, head.uri.path());
         line.routed(found.as_ref().map_or_else(|lost| lost.template, |(route, _)| route.template()));
         // What goes nowhere costs the same as what goes somewhere.
@@ -114,7 +114,7 @@ impl Service {
         head: &Parts,
         body: Incoming,
         line: &mut Line,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<Response, Problem> {
         match route {
             Route::Health => Ok(self.health.alive()),
             Route::Ready => Ok(self.health.ready()),
@@ -149,7 +149,7 @@ impl Service {
                 self.sandboxes.show(id, &track, in_path).await
             }
             Route::Admin(admin) => {
-                let identity = self.authenticator.authenticate(&head.headers, Role::Admin)?;
+                let identity = self.authenticator.authenticate(&head.headers, TokenRole::Admin)?;
                 line.authenticated(&identity.name);
                 identity.may(route.effect())?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
@@ -170,7 +170,7 @@ impl Service {
 
     /// The track that the caller acts for.
     fn track(&self, head: &Parts, line: &mut Line) -> Result<TrackId, Problem> {
-        let identity = self.authenticator.authenticate(&head.headers, Role::Track)?;
+        let identity = self.authenticator.authenticate(&head.headers, TokenRole::Track)?;
         line.authenticated(&identity.name);
         let track = headers::owner(&head.headers)?;
         line.owned_by(&track);
@@ -179,7 +179,7 @@ impl Service {
     }
 }
 
-fn outcome(answered: &Result<Answer, Problem>) -> std::borrow::Cow<'static, str> {
+fn outcome(answered: &Result<Response, Problem>) -> std::borrow::Cow<'static, str> {
     match answered {
         Ok(answer) => answer.outcome.clone(),
         Err(problem) => problem.outcome().into(),

@@ -38,11 +38,11 @@ use broker_store::{Instance, Received, Role, Store};
 use tokio::net::TcpListener;
 
 use candidates::Candidates;
-use consumers::{DeadLetters, Maintenance, Requests, Services};
+use consumers::{DeadLetterHandler, MaintenanceHandler, RequestHandler, Services};
 use handlers::Handlers;
 use health::Health;
 use jobs::Jobs;
-use starting::StartError;
+use starting::NotPrepared;
 
 /// Runs a worker until the process's lifecycle ends and its work is finished. `ops` serves `/metrics`, `/healthz` and
 /// `/readyz`; `None` in a process that serves them elsewhere.
@@ -63,7 +63,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let prepared = starting::patiently(&lifecycle, &entropy, prepare);
     let prepared = match prepared.await {
         // A cause of its own, so that the process ends as it does for any bad setting.
-        Err(StartError::Setting(error)) => return Err(error.into()),
+        Err(NotPrepared::Setting(error)) => return Err(error.into()),
         prepared => prepared?,
     };
     let Some((urls, standing)) = prepared else { return Ok(()) };
@@ -84,7 +84,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         clock: clock.clone(),
         entropy: entropy.clone(),
         stop: lifecycle.soft.clone(),
-        settings: jobs::Settings::new(&config),
+        settings: jobs::JobSettings::new(&config),
     };
     let (tracker, soft) = (&lifecycle.tracker, &lifecycle.soft);
     tracker.spawn(gauges::show(jobs.clone(), soft.clone()));
@@ -93,16 +93,16 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         tracker.spawn(async move { schedule::keep(jobs, &config, soft).await });
     }
     let services = Services { aws, urls, store, health, config, clock, entropy };
-    let maintenance = Maintenance::consumer(&services, jobs);
+    let maintenance = MaintenanceHandler::consumer(&services, jobs);
     let oldest_maintenance = maintenance.oldest_age();
     tracker.spawn(maintenance.run(lifecycle.clone()));
     for source in Source::ALL {
-        tracker.spawn(DeadLetters::consumer(&services, source).run(lifecycle.clone()));
+        tracker.spawn(DeadLetterHandler::consumer(&services, source).run(lifecycle.clone()));
     }
     let Services { store, clock, entropy, .. } = services.clone();
     let candidates = Candidates::new(store.clone(), clock.clone(), entropy.clone());
     let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy);
-    let requests = Requests::consumer(&services, handlers);
+    let requests = RequestHandler::consumer(&services, handlers);
     let oldest_request = requests.oldest_age();
     let received =
         move || Received { requests: oldest_request.take(), maintenance: oldest_maintenance.take() };

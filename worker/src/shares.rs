@@ -17,17 +17,17 @@ const WAITING_PER_PERMIT: usize = 4;
 
 /// The shares of all keys. Clones share them.
 #[derive(Clone, Debug)]
-pub(crate) struct Shares(Arc<Inner>);
+pub(crate) struct Shares(Arc<AllShares>);
 
 #[derive(Debug)]
-struct Inner {
+struct AllShares {
     most: usize,
     most_waiting: usize,
-    state: Mutex<State>,
+    state: Mutex<SharesState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SharesState {
     keys: HashMap<String, OfKey>,
     waiting: usize,
 }
@@ -57,7 +57,7 @@ pub(crate) fn key_of(request: &Request) -> String {
 impl Shares {
     /// For a worker with so many permits.
     pub(crate) fn of(permits: usize) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(AllShares {
             most: (permits / PART).max(1),
             most_waiting: permits.saturating_mul(WAITING_PER_PERMIT),
             state: Mutex::default(),
@@ -86,7 +86,7 @@ impl Shares {
         turn.await.ok()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SharesState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -15,7 +15,7 @@ const ATTEMPTS: u32 = 16;
 
 /// Why a worker does not start.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StartError {
+pub(crate) enum NotPrepared {
     /// The table could not be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -27,7 +27,7 @@ pub(crate) enum StartError {
     Setting(ConfigError),
 }
 
-impl From<SettingsError> for StartError {
+impl From<SettingsError> for NotPrepared {
     fn from(error: SettingsError) -> Self {
         match error {
             SettingsError::Store(error) => Self::Store(error),
@@ -36,7 +36,7 @@ impl From<SettingsError> for StartError {
     }
 }
 
-impl StartError {
+impl NotPrepared {
     const fn passes(&self) -> bool {
         match self {
             Self::Store(StoreError::NoTable { .. })
@@ -53,9 +53,9 @@ pub(crate) async fn patiently<T, F>(
     lifecycle: &Lifecycle,
     entropy: &Entropy,
     attempt: impl Fn() -> F,
-) -> Result<Option<T>, StartError>
+) -> Result<Option<T>, NotPrepared>
 where
-    F: Future<Output = Result<T, StartError>>,
+    F: Future<Output = Result<T, NotPrepared>>,
 {
     for number in 0..ATTEMPTS {
         match attempt().await {

@@ -14,7 +14,7 @@ use http::request::Parts;
 use crate::request::body::AllocateBody;
 use crate::request::headers;
 use crate::request::prefer::Preferences;
-use crate::response::Answer;
+use crate::response::Response;
 use crate::response::problem::Problem;
 use crate::rpc::RequestReply;
 
@@ -33,7 +33,7 @@ impl Allocate {
         head: &Parts,
         template: &str,
         body: &[u8],
-    ) -> Result<Answer, Problem> {
+    ) -> Result<Response, Problem> {
         let body = AllocateBody::parse(body)?;
         let track_name = headers::track_name(&head.headers)?;
         let prefix = headers::name_prefix(&head.headers)?;

@@ -10,7 +10,7 @@ use http::header::{self, HeaderValue};
 use crate::openapi;
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
-use crate::response::{Answer, Content};
+use crate::response::{Content, Response};
 
 /// What a page may load: its own files, and this API. Swagger UI sets `style` attributes and has its icons in its style
 /// sheet.
@@ -20,19 +20,19 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
 const KEPT: &str = "public, max-age=3600";
 
 /// The OpenAPI document.
-pub(crate) fn document() -> Answer {
+pub(crate) fn document() -> Response {
     shown("application/json", openapi::text(), "document")
 }
 
 /// The page.
-pub(crate) fn page() -> Answer {
+pub(crate) fn page() -> Response {
     let bytes = Bytes::from_static(openapi::page::INDEX);
     shown("text/html; charset=utf-8", bytes, "page")
         .with(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY))
 }
 
 /// A file of the page.
-pub(crate) fn file(name: &str) -> Result<Answer, Problem> {
+pub(crate) fn file(name: &str) -> Result<Response, Problem> {
     let file = openapi::page::FILES.iter().find(|file| file.name == name);
     let file = file.ok_or_else(|| Problem::new(Code::NotFound, "There is nothing at this path."))?;
     let answer = shown(file.media_type, Bytes::from_static(file.bytes), "file")
@@ -44,8 +44,8 @@ pub(crate) fn file(name: &str) -> Result<Answer, Problem> {
     })
 }
 
-fn shown(media_type: &'static str, bytes: Bytes, outcome: &'static str) -> Answer {
-    Answer::new(StatusCode::OK, Content::File { media_type, bytes }, outcome)
+fn shown(media_type: &'static str, bytes: Bytes, outcome: &'static str) -> Response {
+    Response::new(StatusCode::OK, Content::File { media_type, bytes }, outcome)
 }
 
 #[cfg(test)]
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn pages_have_a_policy_of_their_own_that_names_no_other_host_and_keep_the_other_headers() {
         let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
-        let page = page().into_response(id);
+        let page = page().into_http(id);
         let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
         assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
         assert!(
@@ -66,11 +66,11 @@ mod tests {
             "{policy}"
         );
         assert_eq!(page.headers()[header::X_FRAME_OPTIONS], "DENY");
-        let bundle = file("swagger-ui-bundle.js").unwrap().into_response(id);
+        let bundle = file("swagger-ui-bundle.js").unwrap().into_http(id);
         assert_eq!(bundle.headers()[header::CONTENT_ENCODING], "gzip");
         assert_eq!(bundle.headers()[header::CACHE_CONTROL], KEPT);
         assert!(bundle.body().starts_with(&[0x1f, 0x8b]));
         assert_eq!(file("../Cargo.toml").unwrap_err().code(), Code::NotFound);
-        assert_eq!(document().into_response(id).headers()[header::CACHE_CONTROL], "no-store");
+        assert_eq!(document().into_http(id).headers()[header::CACHE_CONTROL], "no-store");
     }
 }

@@ -8,11 +8,11 @@ mod request;
 mod return_sandbox;
 mod sandbox;
 
-pub(crate) use admin::Operator;
 #[cfg(test)]
-pub(crate) use admin::{Cursors, Query};
+pub(crate) use admin::Cursors;
+pub(crate) use admin::Operator;
 pub(crate) use allocate::Allocate;
-pub(crate) use health::Health;
+pub(crate) use health::HealthChecks;
 pub(crate) use request::Requests;
 pub(crate) use return_sandbox::ReturnSandbox;
 pub(crate) use sandbox::Sandboxes;
@@ -25,7 +25,7 @@ use http::header::HeaderName;
 
 use crate::limits::LONGEST_WAIT;
 use crate::request::prefer::Preferences;
-use crate::response::Answer;
+use crate::response::Response;
 use crate::response::outcome;
 use crate::response::problem::Problem;
 use crate::rpc::Progress;
@@ -39,7 +39,7 @@ fn wait(preferences: Preferences, configured: Duration) -> Duration {
 
 /// The response to a request that was sent to the workers, with the applied preference. A client that sent no `Prefer` may
 /// not know 202: it gets a 503 and repeats.
-fn answer(answered: &Progress, id: RequestId, preferences: Preferences) -> Result<Answer, Problem> {
+fn answer(answered: &Progress, id: RequestId, preferences: Preferences) -> Result<Response, Problem> {
     let answer = match answered {
         Progress::Ended(ended) => outcome::answer(ended, id),
         Progress::StillQueued if preferences.said => outcome::queued(id),

@@ -19,7 +19,7 @@ use broker_messages::{Request, RequestMessage};
 use broker_runtime::clock::Clock;
 use broker_store::{Cancellation, Completion, Store, StoreError};
 
-use crate::response::Answer;
+use crate::response::Response;
 use crate::response::codes::Code;
 use crate::response::outcome;
 use crate::response::problem::Problem;
@@ -36,13 +36,13 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    pub(crate) async fn show(&self, track: &TrackId, request: &str) -> Result<Answer, Problem> {
+    pub(crate) async fn show(&self, track: &TrackId, request: &str) -> Result<Response, Problem> {
         let record = self.find(track, request).await?;
         let id = record.request_id;
         Ok(outcome::report(&self.completed(record).await?, id))
     }
 
-    pub(crate) async fn cancel(&self, track: &TrackId, request: &str) -> Result<Answer, Problem> {
+    pub(crate) async fn cancel(&self, track: &TrackId, request: &str) -> Result<Response, Problem> {
         let record = self.find(track, request).await?;
         let (id, asynchronous) = (record.request_id, record.asynchronous);
         match self.completed(record).await? {

@@ -10,7 +10,7 @@ use broker_messages::Request;
 use http::request::Parts;
 
 use crate::request::prefer::Preferences;
-use crate::response::Answer;
+use crate::response::Response;
 use crate::response::problem::Problem;
 use crate::rpc::RequestReply;
 
@@ -27,7 +27,7 @@ impl ReturnSandbox {
         track: TrackId,
         sandbox: &str,
         head: &Parts,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<Response, Problem> {
         let sandbox_id = SandboxId::new(sandbox)?;
         let preferences = Preferences::of(&head.headers);
         let times = self.rpc.times(super::wait(preferences, self.wait));

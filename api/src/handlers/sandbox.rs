@@ -5,7 +5,7 @@ use broker_store::Store;
 use http::StatusCode;
 use serde_json::json;
 
-use crate::response::Answer;
+use crate::response::Response;
 use crate::response::bodies::OwnedSandbox;
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
@@ -21,7 +21,7 @@ impl Sandboxes {
         id: RequestId,
         track: &TrackId,
         sandbox: &str,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<Response, Problem> {
         let sandbox_id = SandboxId::new(sandbox)?;
         match self.store.sandboxes.get(&sandbox_id).await? {
             Some(sandbox) => shown(&sandbox, track, id),
@@ -31,7 +31,7 @@ impl Sandboxes {
 }
 
 /// The sandbox for its owner; any other caller learns only that it is not theirs.
-fn shown(sandbox: &Sandbox, track: &TrackId, id: RequestId) -> Result<Answer, Problem> {
+fn shown(sandbox: &Sandbox, track: &TrackId, id: RequestId) -> Result<Response, Problem> {
     let allocation = sandbox.allocation.as_ref().filter(|allocation| allocation.lease_key.track == *track);
     let not_owner = || Problem::new(Code::NotSandboxOwner, "The sandbox does not belong to the caller.");
     let allocation = allocation.ok_or_else(not_owner)?;
@@ -46,7 +46,7 @@ fn shown(sandbox: &Sandbox, track: &TrackId, id: RequestId) -> Result<Answer, Pr
         deletion_requested_at: sandbox.deletion_requested_at.map(Timestamp::as_secs),
         request_id: id.to_string(),
     };
-    Ok(Answer::json(StatusCode::OK, json!(body), "shown"))
+    Ok(Response::json(StatusCode::OK, json!(body), "shown"))
 }
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
         for held in [sandbox(Some("alice"), Status::Allocated), sandbox(None, Status::Available)] {
             let problem = shown(&held, &track("bob"), id).unwrap_err();
             assert_eq!(problem.code(), Code::NotSandboxOwner);
-            let Content::Problem(body) = problem.into_answer(id).content else { panic!("a problem") };
+            let Content::Problem(body) = problem.into_response(id).content else { panic!("a problem") };
             assert!(!body.to_string().contains("alice"));
         }
     }

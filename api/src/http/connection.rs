@@ -56,7 +56,7 @@ impl Busy {
 
 /// The time bounds of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
+pub(crate) struct ConnectionBounds {
     /// A head, from its first byte to its last.
     pub(crate) head_read: Duration,
     /// From the accept to the first byte.
@@ -69,7 +69,7 @@ pub(crate) struct Bounds {
     pub(crate) linger: Duration,
 }
 
-impl Default for Bounds {
+impl Default for ConnectionBounds {
     fn default() -> Self {
         Self { head_read: HEAD_READ, first_byte: FIRST_BYTE, idle: IDLE, write: WRITE, linger: LINGER }
     }
@@ -78,7 +78,7 @@ impl Default for Bounds {
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    bounds: Bounds,
+    bounds: ConnectionBounds,
     clock: Clock,
     stream: TcpStream,
     busy: Busy,
@@ -100,7 +100,7 @@ impl Connection {
         stream: TcpStream,
         busy: Busy,
         refusals: EarlyErrors,
-        bounds: Bounds,
+        bounds: ConnectionBounds,
         clock: Clock,
     ) -> Self {
         Self {

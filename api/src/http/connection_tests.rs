@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::http::connection::{Bounds, Busy, Connection};
+use crate::http::connection::{Busy, Connection, ConnectionBounds};
 use crate::http::early_errors::EarlyErrors;
 use crate::limits::HEAD_BYTES;
 
@@ -31,11 +31,16 @@ const AWHILE: Duration = Duration::from_millis(500);
 /// The timeout of every wait.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const BOUNDS: Bounds = Bounds { head_read: LONG, first_byte: LONG, idle: LONG, write: LONG, linger: SHORT };
+const BOUNDS: ConnectionBounds =
+    ConnectionBounds { head_read: LONG, first_byte: LONG, idle: LONG, write: LONG, linger: SHORT };
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
 /// A client of a server that answers every request after `takes` with `size` bytes.
-async fn serve(bounds: Bounds, takes: Duration, size: usize) -> (TcpStream, JoinHandle<hyper::Result<()>>) {
+async fn serve(
+    bounds: ConnectionBounds,
+    takes: Duration,
+    size: usize,
+) -> (TcpStream, JoinHandle<hyper::Result<()>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, _) = listener.accept().await.unwrap();
@@ -77,7 +82,8 @@ async fn one_answer(client: &mut TcpStream, size: usize) -> String {
 
 #[tokio::test]
 async fn a_head_that_stops_midway_is_told_so_and_ends() {
-    let (mut client, _server) = serve(Bounds { head_read: SHORT, ..BOUNDS }, Duration::ZERO, 1).await;
+    let (mut client, _server) =
+        serve(ConnectionBounds { head_read: SHORT, ..BOUNDS }, Duration::ZERO, 1).await;
     client.write_all(&GET[..10]).await.unwrap();
     let told = rest(&mut client).await;
     assert!(told.starts_with("HTTP/1.1 408 ") && told.contains("REQUEST_TIMEOUT"), "{told}");
@@ -85,7 +91,8 @@ async fn a_head_that_stops_midway_is_told_so_and_ends() {
 
 #[tokio::test]
 async fn a_head_that_trickles_gets_no_more_time_than_one_that_stops() {
-    let (mut client, _server) = serve(Bounds { head_read: AWHILE, ..BOUNDS }, Duration::ZERO, 1).await;
+    let (mut client, _server) =
+        serve(ConnectionBounds { head_read: AWHILE, ..BOUNDS }, Duration::ZERO, 1).await;
     let trickle = async {
         loop {
             if client.write_all(b"G").await.is_err() {
@@ -102,27 +109,29 @@ async fn a_head_that_trickles_gets_no_more_time_than_one_that_stops() {
 
 #[tokio::test]
 async fn an_idle_connection_outlives_the_bound_of_heads_and_ends_without_a_word() {
-    let (mut client, _server) = serve(Bounds { head_read: SHORT, ..BOUNDS }, Duration::ZERO, 3).await;
+    let (mut client, _server) =
+        serve(ConnectionBounds { head_read: SHORT, ..BOUNDS }, Duration::ZERO, 3).await;
     client.write_all(GET).await.unwrap();
     one_answer(&mut client, 3).await;
     assert!(timeout(AWHILE, client.read(&mut [0])).await.is_err(), "it is still open");
     client.write_all(GET).await.unwrap();
     one_answer(&mut client, 3).await;
 
-    let (mut client, _server) = serve(Bounds { idle: SHORT, ..BOUNDS }, Duration::ZERO, 3).await;
+    let (mut client, _server) = serve(ConnectionBounds { idle: SHORT, ..BOUNDS }, Duration::ZERO, 3).await;
     client.write_all(GET).await.unwrap();
     assert!(rest(&mut client).await.ends_with("xxx"), "it ends after its answer");
 }
 
 #[tokio::test]
 async fn a_connection_that_never_says_anything_is_let_go() {
-    let (mut client, _server) = serve(Bounds { first_byte: SHORT, ..BOUNDS }, Duration::ZERO, 3).await;
+    let (mut client, _server) =
+        serve(ConnectionBounds { first_byte: SHORT, ..BOUNDS }, Duration::ZERO, 3).await;
     assert_eq!(rest(&mut client).await, "");
 }
 
 #[tokio::test]
 async fn no_bound_runs_while_a_request_is_answered() {
-    let (mut client, _server) = serve(Bounds { head_read: SHORT, ..BOUNDS }, AWHILE, 3).await;
+    let (mut client, _server) = serve(ConnectionBounds { head_read: SHORT, ..BOUNDS }, AWHILE, 3).await;
     client.write_all(GET).await.unwrap();
     let answer = one_answer(&mut client, 3).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -131,7 +140,8 @@ async fn no_bound_runs_while_a_request_is_answered() {
 #[tokio::test]
 async fn a_client_that_never_reads_is_let_go() {
     // Far more than the sockets hold.
-    let (mut client, server) = serve(Bounds { write: AWHILE, ..BOUNDS }, Duration::ZERO, 32 << 20).await;
+    let (mut client, server) =
+        serve(ConnectionBounds { write: AWHILE, ..BOUNDS }, Duration::ZERO, 32 << 20).await;
     client.write_all(GET).await.unwrap();
     let ended = timeout(PATIENCE, server).await.expect("the connection ends").unwrap();
     assert!(ended.is_err(), "it did not end well");
@@ -139,7 +149,7 @@ async fn a_client_that_never_reads_is_let_go() {
 
 #[tokio::test]
 async fn a_refusal_reaches_a_client_that_goes_on_sending() {
-    let (mut client, _server) = serve(Bounds { linger: AWHILE, ..BOUNDS }, Duration::ZERO, 1).await;
+    let (mut client, _server) = serve(ConnectionBounds { linger: AWHILE, ..BOUNDS }, Duration::ZERO, 1).await;
     let huge = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "a".repeat(200_000));
     client.write_all(huge.as_bytes()).await.unwrap();
     let told = rest(&mut client).await;

@@ -47,9 +47,9 @@ impl EarlyErrors {
         use std::io::Write as _;
 
         let id = self.entropy.request_id(self.clock.now());
-        let answer = problem.into_answer(id);
+        let answer = problem.into_response(id);
         tracing::info!(request_id = %id, status = answer.status.as_u16(), outcome = %answer.outcome, "refused");
-        let (head, body) = answer.into_response(id).into_parts();
+        let (head, body) = answer.into_http(id).into_parts();
         let mut bytes = Vec::with_capacity(1024);
         // Writing to a Vec cannot fail.
         let _ = write!(bytes, "HTTP/1.1 {}\r\nconnection: close\r\n", head.status);

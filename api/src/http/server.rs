@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::http::connection::{Bounds, Busy, Connection};
+use crate::http::connection::{Busy, Connection, ConnectionBounds};
 use crate::http::early_errors::EarlyErrors;
 use crate::limits::{BUFFER_BYTES, HEAD_BYTES};
 use crate::service::Service;
@@ -78,7 +78,7 @@ impl Server {
             stream,
             busy.clone(),
             self.refusals.clone(),
-            Bounds::default(),
+            ConnectionBounds::default(),
             self.clock.clone(),
         );
         let (service, leaving) = (Arc::clone(&self.service), self.leaving.clone());

@@ -11,7 +11,7 @@ pub(super) struct Header {
     what: &'static str,
     /// Whether every such response has it.
     always: bool,
-    kind: Kind,
+    kind: HeaderKind,
 }
 
 impl Header {
@@ -22,34 +22,34 @@ impl Header {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum HeaderKind {
     Text,
     Uuid,
     Seconds,
 }
 
-const fn always(name: &'static str, kind: Kind, what: &'static str) -> Header {
+const fn always(name: &'static str, kind: HeaderKind, what: &'static str) -> Header {
     Header { name, what, always: true, kind }
 }
 
-const REQUEST_ID: Header = always("X-Request-ID", Kind::Uuid, "The id of this request, new for each.");
-pub(super) const LOCATION: Header = always("Location", Kind::Text, "Where the result can be polled.");
+const REQUEST_ID: Header = always("X-Request-ID", HeaderKind::Uuid, "The id of this request, new for each.");
+pub(super) const LOCATION: Header = always("Location", HeaderKind::Text, "Where the result can be polled.");
 pub(super) const RETRY_AFTER: Header =
-    always("Retry-After", Kind::Seconds, "The number of seconds after which a repeat may help.");
+    always("Retry-After", HeaderKind::Seconds, "The number of seconds after which a repeat may help.");
 /// [`LOCATION`], where only some responses of the status carry it.
 const MAYBE_LOCATION: Header = Header { always: false, ..LOCATION };
 /// [`RETRY_AFTER`], where only some responses of the status carry it.
 pub(super) const MAYBE_RETRY_AFTER: Header = Header { always: false, ..RETRY_AFTER };
 pub(super) const PREFERENCE_APPLIED: Header = Header {
     always: false,
-    ..always("Preference-Applied", Kind::Text, "The preference that was applied (RFC 7240).")
+    ..always("Preference-Applied", HeaderKind::Text, "The preference that was applied (RFC 7240).")
 };
 const CHALLENGE: Header =
-    always("WWW-Authenticate", Kind::Text, "The scheme: a bearer token is required (RFC 6750).");
+    always("WWW-Authenticate", HeaderKind::Text, "The scheme: a bearer token is required (RFC 6750).");
 const POLICY: Header =
-    always("RateLimit-Policy", Kind::Text, "The rate limit, e.g. `\"default\";q=100;w=10`.");
+    always("RateLimit-Policy", HeaderKind::Text, "The rate limit, e.g. `\"default\";q=100;w=10`.");
 const STANDING: Header =
-    always("RateLimit", Kind::Text, "The rest of the limit, e.g. `\"default\";r=0;t=1`.");
+    always("RateLimit", HeaderKind::Text, "The rest of the limit, e.g. `\"default\";r=0;t=1`.");
 
 /// The headers of problems of this status, besides the request id, if they are of these codes.
 pub(super) fn of_failure(status: u16, codes: &[Code]) -> &'static [Header] {
@@ -87,9 +87,9 @@ pub(super) fn all() -> Value {
     ];
     let entries = all.map(|header| {
         let schema = match header.kind {
-            Kind::Text => json!({ "type": "string" }),
-            Kind::Uuid => json!({ "type": "string", "format": "uuid" }),
-            Kind::Seconds => json!({ "type": "integer", "minimum": 0 }),
+            HeaderKind::Text => json!({ "type": "string" }),
+            HeaderKind::Uuid => json!({ "type": "string", "format": "uuid" }),
+            HeaderKind::Seconds => json!({ "type": "integer", "minimum": 0 }),
         };
         let said = json!({ "description": header.what, "required": header.always, "schema": schema });
         (header.component(), said)

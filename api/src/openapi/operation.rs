@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::headers::{self, Header};
 use super::{OPERATOR, PLATFORM, parameters};
+use crate::request::parameters::Parameter;
 use crate::response::bodies::ProblemBody;
 use crate::response::codes::Code;
 
@@ -116,6 +117,12 @@ impl<'g> Operation<'g> {
     /// Adds a parameter.
     pub(super) fn takes(mut self, parameter: Value) -> Self {
         self.parameters.push(parameter);
+        self
+    }
+
+    /// Adds parameters of the query.
+    pub(super) fn takes_query(mut self, query: &[Parameter]) -> Self {
+        self.parameters.extend(query.iter().map(parameters::query));
         self
     }
 

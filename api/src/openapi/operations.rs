@@ -1,19 +1,19 @@
 //! Operations of the routes: one match, so no route is forgotten.
 
-use broker_domain::STALE_GRACE_HOURS;
 use serde_json::{Value, json};
 
 use super::headers::{LOCATION, MAYBE_RETRY_AFTER, PREFERENCE_APPLIED, RETRY_AFTER};
 use super::operation::{Components, Operation};
 use super::parameters;
-use crate::limits;
 use crate::request::body::AllocateBody;
 use crate::response::codes::Code;
 use crate::routes::{Admin, Route};
 use broker_dead_letters::{PageView, ReplayReport, WholeView};
 
+use crate::request::parameters as query;
 use crate::response::bodies::{
-    Alive, Allocation, Marked, OwnedSandbox, Page, Queued, QueuedRun, Readiness, RequestReport, Run, Stats,
+    Alive, AllocationBody, Marked, OwnedSandbox, PoolPage, Queued, QueuedRun, Readiness, RequestReport,
+    RunBody, Stats,
 };
 
 /// The tags of the routes.
@@ -70,8 +70,8 @@ fn allocate(parts: &mut Components) -> Value {
         .takes(parameters::idempotency_key())
         .takes(parameters::prefer_or_async())
         .takes_body::<AllocateBody>("May be omitted.")
-        .answers::<Allocation<'_>>(201, "A new allocation.", &[LOCATION, PREFERENCE_APPLIED])
-        .answers::<Allocation<'_>>(200, "The key holds this sandbox already.", &[LOCATION, PREFERENCE_APPLIED])
+        .answers::<AllocationBody<'_>>(201, "A new allocation.", &[LOCATION, PREFERENCE_APPLIED])
+        .answers::<AllocationBody<'_>>(200, "The key holds this sandbox already.", &[LOCATION, PREFERENCE_APPLIED])
         .answers::<Queued>(
             202,
             "Queued: sent with `respond-async`, or the preferred wait ran out.",
@@ -134,107 +134,68 @@ fn cancel(parts: &mut Components) -> Value {
 fn by_operator(admin: Admin, parts: &mut Components) -> Value {
     match admin {
         Admin::Sandboxes => Operation::by_operator(parts, ADMIN, "listSandboxes", "Lists sandboxes")
-            .says("Continue while there is a `next_cursor`; a page may be short, or empty, and still have one.")
-            .takes(parameters::status())
-            .takes(parameters::track())
-            .takes(parameters::lab())
-            .takes(parameters::number("limit", "Sandboxes of a page.", 1, limits::MAX_SANDBOXES_PER_PAGE, limits::SANDBOXES_PER_PAGE))
-            .takes(parameters::cursor())
-            .answers::<Page<'_>>(200, "The page.", &[])
+            .says(
+                "Continue while there is a `next_cursor`; a page may be short, or empty, and still have one.",
+            )
+            .takes_query(query::SANDBOXES)
+            .answers::<PoolPage<'_>>(200, "The page.", &[])
             .finish(),
-        Admin::Stats => {
-            Operation::by_operator(parts, ADMIN, "getStats", "Counts sandboxes by state")
-                .takes(parameters::flag(
-                    "live",
-                    "Count now, instead of returning the last census.",
-                ))
-                .answers::<Stats>(200, "The counts.", &[])
-                .finish()
-        }
+        Admin::Stats => Operation::by_operator(parts, ADMIN, "getStats", "Counts sandboxes by state")
+            .takes_query(&[query::LIVE.parameter()])
+            .answers::<Stats>(200, "The counts.", &[])
+            .finish(),
         Admin::Sync => run(parts, "sync", "Compares the pool with the provider's list")
-            .takes(parameters::flag("accept_stale", "Make missing sandboxes stale, however many there are."))
+            .takes_query(&[query::ACCEPT_STALE.parameter()])
             .finish(),
         Admin::Cleanup => run(parts, "cleanup", "Plans deletions at the provider").finish(),
         Admin::Expire => run(parts, "autoExpire", "Ends leases past their time").finish(),
-        Admin::PurgeStale => {
-            let (what, most) = ("How long a sandbox must have been stale.", broker_domain::LONGEST_STALE_GRACE_HOURS);
-            run(parts, "autoDeleteStale", "Removes sandboxes that have been stale for long")
-                .takes(parameters::number("grace_period_hours", what, 0, most, STALE_GRACE_HOURS))
-                .finish()
-        }
-        Admin::BulkDelete => run(parts, "bulkDelete", "Removes records of one state from the table")
-            .takes(parameters::removable())
+        Admin::PurgeStale => run(parts, "autoDeleteStale", "Removes sandboxes that have been stale for long")
+            .takes_query(&[query::GRACE_PERIOD.parameter()])
             .finish(),
-        Admin::Job => {
-            Operation::by_operator(parts, ADMIN, "getJob", "Shows a run that was answered 202")
-                .takes(parameters::request())
-                .answers_either::<Run<'_>, QueuedRun<'_>>(
-                    200,
-                    "Its report, or that it has not ended.",
-                    &[MAYBE_RETRY_AFTER],
-                )
-                .fails(&[Code::RequestNotFound])
-                .finish()
-        }
+        Admin::BulkDelete => run(parts, "bulkDelete", "Removes records of one state from the table")
+            .takes_query(&[query::REMOVABLE])
+            .finish(),
+        Admin::Job => Operation::by_operator(parts, ADMIN, "getJob", "Shows a run that was answered 202")
+            .takes(parameters::request())
+            .answers_either::<RunBody<'_>, QueuedRun<'_>>(
+                200,
+                "Its report, or that it has not ended.",
+                &[MAYBE_RETRY_AFTER],
+            )
+            .fails(&[Code::RequestNotFound])
+            .finish(),
         Admin::DeadLetters => {
             let operation = Operation::by_operator(parts, ADMIN, "listDeadLetters", "Lists dead letters")
                 .says("The oldest first. A page may be short, or empty, and still have a `next_cursor`.");
-            with_letter_filters(operation)
-                .takes(parameters::number("limit", "Letters of a page.", 1, limits::MAX_LETTERS_PER_PAGE, limits::LETTERS_PER_PAGE))
-                .takes(parameters::letter_cursor())
+            operation
+                .takes_query(query::LETTER_FILTERS)
+                .takes_query(query::LETTER_PAGE)
                 .answers::<PageView>(200, "The page.", &[])
                 .finish()
         }
-        Admin::DeadLetter => Operation::by_operator(parts, ADMIN, "getDeadLetter", "Shows a dead letter, byte for byte")
-            .takes(parameters::letter())
-            .answers::<WholeView>(200, "The letter.", &[])
-            .fails(&[Code::NotFound])
-            .finish(),
+        Admin::DeadLetter => {
+            Operation::by_operator(parts, ADMIN, "getDeadLetter", "Shows a dead letter, byte for byte")
+                .takes(parameters::letter())
+                .answers::<WholeView>(200, "The letter.", &[])
+                .fails(&[Code::NotFound])
+                .finish()
+        }
         Admin::Replay => action(parts, "replayDeadLetters", "Sends the messages of dead letters again")
-            .takes(parameters::flag(
-                "renew_deadline",
-                "Renew deadlines; otherwise an allocate past its deadline ends as `expired` and claims nothing.",
-            ))
+            .takes_query(&[query::RENEW_DEADLINE.parameter()])
             .finish(),
-        Admin::Discard => action(parts, "discardDeadLetters", "Discards dead letters")
-            .takes(parameters::why())
-            .finish(),
+        Admin::Discard => {
+            action(parts, "discardDeadLetters", "Discards dead letters").takes_query(&[query::WHY]).finish()
+        }
     }
-}
-
-/// Adds the filters of dead letters.
-fn with_letter_filters(operation: Operation<'_>) -> Operation<'_> {
-    let most = limits::LONGEST_AGE_S;
-    operation
-        .takes(parameters::letter_queue())
-        .takes(parameters::letter_kind())
-        .takes(parameters::letter_reason())
-        .takes(parameters::letter_track())
-        .takes(parameters::letter_state())
-        .takes(parameters::age(
-            "older_than_s",
-            "Only messages that were first sent longer ago, in seconds.",
-            most,
-        ))
-        .takes(parameters::age("newer_than_s", "Only messages that were first sent since, in seconds.", most))
 }
 
 /// A replay or discard: of ids, or by filters, or of all.
 fn action<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'g> {
-    let operation = Operation::by_operator(parts, ADMIN, id, summary)
+    Operation::by_operator(parts, ADMIN, id, summary)
         .says("Select letters by `id`, by filters, or with `all`. If the response has `more`, the same call continues.")
-        .takes(parameters::letter_ids())
-        .takes(parameters::flag("all", "Every letter."));
-    with_letter_filters(operation)
-        .takes(parameters::number(
-            "limit",
-            "Letters of this call.",
-            1,
-            limits::MAX_LETTERS_PER_ACTION,
-            limits::LETTERS_PER_ACTION,
-        ))
-        .takes(parameters::rate())
-        .takes(parameters::flag("dry_run", "Only report what would be done."))
+        .takes_query(query::LETTER_SELECTION)
+        .takes_query(query::LETTER_FILTERS)
+        .takes_query(query::ACTION_OPTIONS)
         .takes(parameters::prefer())
         .answers::<ReplayReport>(200, "The report.", &[])
 }
@@ -243,7 +204,7 @@ fn action<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'
 fn run<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'g> {
     Operation::by_operator(parts, ADMIN, id, summary)
         .takes(parameters::prefer())
-        .answers::<Run<'_>>(200, "Its report.", &[])
+        .answers::<RunBody<'_>>(200, "Its report.", &[])
         .answers::<QueuedRun<'_>>(202, "The wait ran out.", &[LOCATION, RETRY_AFTER])
         .leads_to(202, "getJob", "request_id", "request_id")
         .fails(&[Code::Overloaded])

@@ -20,7 +20,7 @@ use crate::routes::Effect;
 
 /// The role of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum TokenRole {
     /// A platform that allocates for its tracks.
     Track,
     /// An operator.
@@ -61,8 +61,8 @@ impl Identity {
 }
 
 #[derive(Clone, Debug)]
-struct Known {
-    role: Role,
+struct KnownToken {
+    role: TokenRole,
     digest: [u8; 32],
     identity: Identity,
 }
@@ -70,7 +70,7 @@ struct Known {
 /// The configured tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct Authenticator {
-    known: Vec<Known>,
+    known: Vec<KnownToken>,
     /// A development machine without tokens: every caller may do everything.
     open: bool,
 }
@@ -78,7 +78,7 @@ pub(crate) struct Authenticator {
 impl Authenticator {
     pub(crate) fn new(config: &Config) -> Self {
         let of_role = |role| {
-            move |token: &Token| Known {
+            move |token: &Token| KnownToken {
                 role,
                 digest: Sha256::digest(token.secret()).into(),
                 identity: Identity {
@@ -91,8 +91,8 @@ impl Authenticator {
         let known: Vec<_> = config
             .track_tokens
             .iter()
-            .map(of_role(Role::Track))
-            .chain(config.admin_tokens.iter().map(of_role(Role::Admin)))
+            .map(of_role(TokenRole::Track))
+            .chain(config.admin_tokens.iter().map(of_role(TokenRole::Admin)))
             .collect();
         Self { open: config.local && known.is_empty(), known }
     }
@@ -109,7 +109,7 @@ impl Authenticator {
     }
 
     /// The identity of the caller, if its token has this role.
-    pub(crate) fn authenticate(&self, headers: &HeaderMap, role: Role) -> Result<Identity, Problem> {
+    pub(crate) fn authenticate(&self, headers: &HeaderMap, role: TokenRole) -> Result<Identity, Problem> {
         if self.open {
             return Ok(Identity { name: "anyone".into(), read_only: false, track_prefix: None });
         }
@@ -177,22 +177,22 @@ mod tests {
         HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap())])
     }
 
-    fn name(value: &str, role: Role) -> Result<String, Code> {
+    fn name(value: &str, role: TokenRole) -> Result<String, Code> {
         let identity = configured().authenticate(&presenting(value), role);
         identity.map(|identity| identity.name.to_string()).map_err(|problem| problem.code())
     }
 
     #[test]
     fn every_token_of_a_role_is_valid_at_once_and_known_by_its_name() {
-        assert_eq!(name(&format!("Bearer {PLATFORM}"), Role::Track), Ok("platform".to_owned()));
-        assert_eq!(name(&format!("bearer  {NEXT}"), Role::Track), Ok("next".to_owned()));
-        assert_eq!(name(&format!("Bearer {OPS}"), Role::Admin), Ok("ops".to_owned()));
+        assert_eq!(name(&format!("Bearer {PLATFORM}"), TokenRole::Track), Ok("platform".to_owned()));
+        assert_eq!(name(&format!("bearer  {NEXT}"), TokenRole::Track), Ok("next".to_owned()));
+        assert_eq!(name(&format!("Bearer {OPS}"), TokenRole::Admin), Ok("ops".to_owned()));
     }
 
     #[test]
     fn a_token_of_another_role_is_forbidden() {
-        assert_eq!(name(&format!("Bearer {OPS}"), Role::Track), Err(Code::Forbidden));
-        assert_eq!(name(&format!("Bearer {PLATFORM}"), Role::Admin), Err(Code::Forbidden));
+        assert_eq!(name(&format!("Bearer {OPS}"), TokenRole::Track), Err(Code::Forbidden));
+        assert_eq!(name(&format!("Bearer {PLATFORM}"), TokenRole::Admin), Err(Code::Forbidden));
     }
 
     #[test]
@@ -202,19 +202,22 @@ mod tests {
         let twice = format!("Bearer Bearer {PLATFORM}");
         let basic = format!("Basic {PLATFORM}");
         for bad in [&longer, &shorter, &twice, &basic, PLATFORM, "Bearer", "Bearer ", ""] {
-            assert_eq!(name(bad, Role::Track), Err(Code::Unauthorized), "{bad}");
+            assert_eq!(name(bad, TokenRole::Track), Err(Code::Unauthorized), "{bad}");
         }
-        let none = configured().authenticate(&HeaderMap::new(), Role::Track);
+        let none = configured().authenticate(&HeaderMap::new(), TokenRole::Track);
         assert_eq!(none.unwrap_err().code(), Code::Unauthorized);
         let mut doubled = presenting(&format!("Bearer {PLATFORM}"));
         doubled.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer x"));
-        assert_eq!(configured().authenticate(&doubled, Role::Track).unwrap_err().code(), Code::Unauthorized);
+        assert_eq!(
+            configured().authenticate(&doubled, TokenRole::Track).unwrap_err().code(),
+            Code::Unauthorized
+        );
     }
 
     #[test]
     fn a_bound_token_acts_for_its_own_tracks_only() {
         let identity =
-            configured().authenticate(&presenting(&format!("Bearer {ACME}")), Role::Track).unwrap();
+            configured().authenticate(&presenting(&format!("Bearer {ACME}")), TokenRole::Track).unwrap();
         assert!(identity.may_act_for(&TrackId::new("acme-1").unwrap()).is_ok());
         let problem = identity.may_act_for(&TrackId::new("other-1").unwrap()).unwrap_err();
         assert_eq!(problem.code(), Code::Forbidden);
@@ -223,12 +226,12 @@ mod tests {
     #[test]
     fn without_tokens_only_a_local_broker_is_open() {
         let local = authenticator(&[("BROKER_LOCAL", "true")]);
-        assert!(local.authenticate(&HeaderMap::new(), Role::Track).is_ok());
+        assert!(local.authenticate(&HeaderMap::new(), TokenRole::Track).is_ok());
         let closed = authenticator(&[]);
-        assert!(closed.authenticate(&HeaderMap::new(), Role::Track).is_err());
+        assert!(closed.authenticate(&HeaderMap::new(), TokenRole::Track).is_err());
         let with_tokens =
             authenticator(&[("BROKER_LOCAL", "true"), ("BROKER_TRACK_TOKENS", &format!("a={PLATFORM}"))]);
-        assert!(with_tokens.authenticate(&HeaderMap::new(), Role::Track).is_err());
+        assert!(with_tokens.authenticate(&HeaderMap::new(), TokenRole::Track).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 
-use crate::response::{Answer, Content};
+use crate::response::{Content, Response};
 
 /// Headers that a page may send, beyond the ones that every page may.
 const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key, prefer, x-instruqt-sandbox-id, \
@@ -28,11 +28,11 @@ pub(crate) struct Cors {
 
 impl Cors {
     /// The response to a preflight of an allowed origin; `None` if `head` is another request, which goes its normal way.
-    pub(crate) fn preflight(&self, head: &Parts) -> Option<Answer> {
+    pub(crate) fn preflight(&self, head: &Parts) -> Option<Response> {
         let asks = head.method == Method::OPTIONS
             && head.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         self.allowed(&head.headers).filter(|_| asks)?;
-        let answer = Answer::new(StatusCode::NO_CONTENT, Content::Nothing, "preflight")
+        let answer = Response::new(StatusCode::NO_CONTENT, Content::Nothing, "preflight")
             .with(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, POST, DELETE"))
             .with(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(REQUEST_HEADERS))
             .with(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(REMEMBERED_S));
@@ -40,7 +40,7 @@ impl Cors {
     }
 
     /// `answer` with the headers that the requesting page needs to read it.
-    pub(crate) fn add_headers(&self, asked: &HeaderMap, answer: Answer) -> Answer {
+    pub(crate) fn add_headers(&self, asked: &HeaderMap, answer: Response) -> Response {
         if self.origins.is_empty() {
             return answer;
         }
@@ -86,9 +86,9 @@ mod tests {
 
     fn marked(cors: &Cors, origin: Option<&str>) -> HeaderMap {
         let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
-        let answer = Answer::json(StatusCode::OK, json!({}), "fine");
+        let answer = Response::json(StatusCode::OK, json!({}), "fine");
         let head = asked(Method::GET, origin, None);
-        cors.add_headers(&head.headers, answer).into_response(id).into_parts().0.headers
+        cors.add_headers(&head.headers, answer).into_http(id).into_parts().0.headers
     }
 
     #[test]

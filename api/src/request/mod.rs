@@ -1,4 +1,4 @@
-//! Parts of a request that every route reads: client address, token, rate limit, CORS, headers, body, preferences.
+//! Parts of a request that every route reads: client address, token, rate limit, CORS, headers, body, preferences, query.
 
 pub(crate) mod auth;
 pub(crate) mod body;
@@ -6,5 +6,7 @@ pub(crate) mod client_addr;
 pub(crate) mod cors;
 pub(crate) mod headers;
 pub(crate) mod own_pages;
+pub(crate) mod parameters;
 pub(crate) mod prefer;
+pub(crate) mod query;
 pub(crate) mod rate_limit;

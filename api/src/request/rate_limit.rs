@@ -160,7 +160,7 @@ mod tests {
         let problem = rate.admit(None, address(1), now).unwrap_err();
         assert_eq!(problem.code(), Code::RateLimitExceeded);
         let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
-        let response = problem.into_answer(id).into_response(id);
+        let response = problem.into_response(id).into_http(id);
         assert_eq!(response.headers()["ratelimit-policy"], "\"default\";q=10;w=5");
         assert_eq!(response.headers()["ratelimit"], "\"default\";r=0;t=1");
         assert_eq!(response.headers()["retry-after"], "1");

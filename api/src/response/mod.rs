@@ -11,8 +11,8 @@ use std::borrow::Cow;
 
 use broker_domain::RequestId;
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
 use serde_json::Value;
 
 /// The broker's id of each request; a client's own is only logged.
@@ -72,7 +72,7 @@ impl Content {
 
 /// A response: a status, a body, and the headers that only it has.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: StatusCode,
     pub(crate) content: Content,
     headers: HeaderMap,
@@ -80,7 +80,7 @@ pub(crate) struct Answer {
     pub(crate) outcome: Cow<'static, str>,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn new(status: StatusCode, content: Content, outcome: impl Into<Cow<'static, str>>) -> Self {
         Self { status, content, headers: HeaderMap::new(), outcome: outcome.into() }
     }
@@ -108,9 +108,9 @@ impl Answer {
     }
 
     /// As HTTP, to the request `id`.
-    pub(crate) fn into_response(self, id: RequestId) -> Response<Bytes> {
+    pub(crate) fn into_http(self, id: RequestId) -> http::Response<Bytes> {
         let media_type = self.content.media_type().map(HeaderValue::from_static);
-        let mut response = Response::new(self.content.into_bytes());
+        let mut response = http::Response::new(self.content.into_bytes());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         *headers = self.headers;

@@ -2,23 +2,37 @@
 //!
 //! [`answer`] makes the response of the synchronous call; [`report`] that of `GET /v1/requests/{id}`, from the same.
 
-use broker_domain::{Grant, Outcome, RequestId, RequestState, Status};
+use broker_domain::{Outcome, RequestId, RequestState, Status};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::response::bodies::{Allocation, Marked, Queued, RequestReport, Run, StoredAnswer};
+use crate::response::Response;
+use crate::response::bodies::{AllocationBody, Marked, Queued, RequestReport, RunBody, StoredAnswer};
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
-use crate::response::{Answer, Content};
 
 /// `Retry-After` of a queued request, in seconds.
 const POLL_AGAIN_S: u64 = 1;
 
 /// The response to the request `id` with this outcome.
-pub(crate) fn answer(outcome: &Outcome, id: RequestId) -> Answer {
-    let mut answer = match outcome {
-        Outcome::Created(grant) => granted(StatusCode::CREATED, grant, id),
-        Outcome::Existing(grant) => granted(StatusCode::OK, grant, id),
+pub(crate) fn answer(outcome: &Outcome, id: RequestId) -> Response {
+    let response = match told(outcome, id) {
+        Ok((status, body)) => Response::json(status, body, outcome.as_str()),
+        Err(problem) => problem.into_response(id),
+    };
+    let response = Response { outcome: outcome.as_str().into(), ..response };
+    match outcome.grant() {
+        Some(grant) => response.located(&format!("/v1/sandboxes/{}", grant.sandbox_id)),
+        None => response,
+    }
+}
+
+/// Status and body of an outcome that is a success; the problem of any other.
+fn told(outcome: &Outcome, id: RequestId) -> Result<(StatusCode, Value), Problem> {
+    let (code, message) = match outcome {
+        Outcome::Created(grant) => return Ok((StatusCode::CREATED, json!(AllocationBody::new(grant, id)))),
+        Outcome::Existing(grant) => return Ok((StatusCode::OK, json!(AllocationBody::new(grant, id)))),
+        Outcome::Ran(report) => return Ok((StatusCode::OK, json!(RunBody::new(report, id)))),
         Outcome::Marked { sandbox_id, deletion_requested_at } => {
             let body = Marked {
                 sandbox_id: sandbox_id.as_str(),
@@ -26,53 +40,36 @@ pub(crate) fn answer(outcome: &Outcome, id: RequestId) -> Answer {
                 deletion_requested_at: deletion_requested_at.as_secs(),
                 request_id: id.to_string(),
             };
-            Answer::json(StatusCode::OK, json!(body), outcome.as_str())
+            return Ok((StatusCode::OK, json!(body)));
         }
-        Outcome::NoSandboxes => problem(Code::NoSandboxesAvailable, "No sandbox that fits is available.", id),
-        Outcome::KeyReused => problem(
-            Code::IdempotencyKeyReused,
-            "The key holds a sandbox that a different request was given.",
-            id,
-        ),
+        Outcome::NoSandboxes => (Code::NoSandboxesAvailable, "No sandbox that fits is available."),
+        Outcome::KeyReused => {
+            (Code::IdempotencyKeyReused, "The key holds a sandbox that a different request was given.")
+        }
         Outcome::Superseded => {
-            problem(Code::Unavailable, "A later request of the same key was faster. Repeat the request.", id)
+            (Code::Unavailable, "A later request of the same key was faster. Repeat the request.")
         }
-        Outcome::NotOwner => problem(Code::NotSandboxOwner, "The sandbox does not belong to the caller.", id),
+        Outcome::NotOwner => (Code::NotSandboxOwner, "The sandbox does not belong to the caller."),
         Outcome::AllocationExpired => {
-            problem(Code::AllocationExpired, "The allocation expired and the sandbox was taken back.", id)
+            (Code::AllocationExpired, "The allocation expired and the sandbox was taken back.")
         }
-        Outcome::SandboxNotFound => problem(Code::SandboxNotFound, "There is no sandbox with this id.", id),
-        Outcome::Expired => problem(
-            Code::Unavailable,
-            "No worker took the request before its deadline; nothing was done.",
-            id,
-        ),
-        Outcome::Cancelled => problem(Code::Unavailable, "The request was cancelled; nothing was done.", id),
-        Outcome::Ran(report) => Answer::json(StatusCode::OK, json!(Run::new(report, id)), outcome.as_str()),
-        Outcome::DeadLettered { .. } => problem(
-            Code::InternalError,
-            "The request could not be processed and was kept for the operator.",
-            id,
-        ),
+        Outcome::SandboxNotFound => (Code::SandboxNotFound, "There is no sandbox with this id."),
+        Outcome::Expired => {
+            (Code::Unavailable, "No worker took the request before its deadline; nothing was done.")
+        }
+        Outcome::Cancelled => (Code::Unavailable, "The request was cancelled; nothing was done."),
+        Outcome::DeadLettered { .. } => {
+            (Code::InternalError, "The request could not be processed and was kept for the operator.")
+        }
     };
-    answer.outcome = outcome.as_str().into();
-    answer
-}
-
-fn problem(code: Code, message: &'static str, id: RequestId) -> Answer {
-    Problem::new(code, message).into_answer(id)
-}
-
-fn granted(status: StatusCode, grant: &Grant, id: RequestId) -> Answer {
-    let body = json!(Allocation::new(grant, id));
-    Answer::json(status, body, "granted").located(&format!("/v1/sandboxes/{}", grant.sandbox_id))
+    Err(Problem::new(code, message))
 }
 
 /// The response to a call whose outcome will be found at `GET /v1/requests/{id}`.
-pub(crate) fn queued(id: RequestId) -> Answer {
+pub(crate) fn queued(id: RequestId) -> Response {
     let status = RequestState::Queued.as_str();
     let answer =
-        Answer::json(StatusCode::ACCEPTED, json!(Queued { request_id: id.to_string(), status }), status);
+        Response::json(StatusCode::ACCEPTED, json!(Queued { request_id: id.to_string(), status }), status);
     answer.located(&place(id)).retry_after(POLL_AGAIN_S)
 }
 
@@ -88,31 +85,30 @@ fn place(id: RequestId) -> String {
 }
 
 /// The state of request `id`, with the response that its own call would have had.
-pub(crate) fn report(state: &RequestState, id: RequestId) -> Answer {
+pub(crate) fn report(state: &RequestState, id: RequestId) -> Response {
     let status = state.as_str();
     let report = |response| json!(RequestReport { request_id: id.to_string(), status, response });
     match state {
-        RequestState::Queued => Answer::json(StatusCode::OK, report(None), status).retry_after(POLL_AGAIN_S),
+        RequestState::Queued => {
+            Response::json(StatusCode::OK, report(None), status).retry_after(POLL_AGAIN_S)
+        }
         RequestState::Ended(outcome) => {
-            let stored = answer(outcome, id);
-            let content = match stored.content {
-                Content::Json(value) | Content::Problem(value) => value,
-                Content::Metrics(text) => Value::String(text),
-                Content::File { .. } | Content::Nothing => Value::Null,
-            };
-            let response = StoredAnswer { status: stored.status.as_u16(), body: content };
-            Answer::json(StatusCode::OK, report(Some(response)), status)
+            let (status_of_call, body) =
+                told(outcome, id).unwrap_or_else(|problem| (problem.status(), problem.body(id)));
+            let response = StoredAnswer { status: status_of_call.as_u16(), body };
+            Response::json(StatusCode::OK, report(Some(response)), status)
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use broker_domain::{ExternalId, JobReport, SandboxId, SandboxName, Timestamp};
+    use broker_domain::{ExternalId, Grant, JobReport, SandboxId, SandboxName, Timestamp};
     use broker_runtime::entropy::Entropy;
     use http::header;
 
     use super::*;
+    use crate::response::Content;
 
     fn grant() -> Grant {
         Grant {
@@ -169,7 +165,7 @@ mod tests {
     #[test]
     fn a_new_allocation_tells_everything_the_client_needs() {
         let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
-        let response = answer(&Outcome::Created(grant()), id).into_response(id);
+        let response = answer(&Outcome::Created(grant()), id).into_http(id);
         assert_eq!(response.headers()[header::LOCATION], "/v1/sandboxes/sandbox-1");
         let Content::Json(body) = answer(&Outcome::Created(grant()), id).content else { panic!("JSON") };
         let expected = json!({
@@ -182,8 +178,8 @@ mod tests {
     #[test]
     fn a_queued_request_says_where_and_when_to_ask() {
         let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
-        for (answer, status) in [(queued(id), 202), (still_queued(id).into_answer(id), 503)] {
-            let response = answer.into_response(id);
+        for (answer, status) in [(queued(id), 202), (still_queued(id).into_response(id), 503)] {
+            let response = answer.into_http(id);
             assert_eq!(response.status(), status);
             assert_eq!(response.headers()[header::LOCATION], format!("/v1/requests/{id}"));
             assert_eq!(response.headers()[header::RETRY_AFTER], "1");

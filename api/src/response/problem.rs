@@ -8,12 +8,13 @@ use std::error::Error;
 use broker_domain::{InvalidId, RequestId};
 use broker_runtime::errors;
 use broker_store::StoreError;
+use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::response::bodies::{ErrorBody, ProblemBody};
 use crate::response::codes::{Code, Entry};
-use crate::response::{Answer, Content};
+use crate::response::{Content, Response};
 
 /// A problem.
 #[derive(Debug)]
@@ -78,12 +79,16 @@ impl Problem {
         self.cause.as_deref().map(|cause| errors::chain(cause))
     }
 
-    /// As a response to the request `id`.
-    pub(crate) fn into_answer(self, id: RequestId) -> Answer {
+    /// The HTTP status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.code.entry().status
+    }
+
+    /// The body of the response to the request `id`.
+    pub(crate) fn body(&self, id: RequestId) -> Value {
         let Entry { code, status, title, help, retry_after: _ } = self.code.entry();
-        let retry_after = self.retry_after;
-        let id = id.to_string();
-        let body = ProblemBody {
+        let (id, retry_after) = (id.to_string(), self.retry_after);
+        json!(ProblemBody {
             kind: format!("urn:sandbox-broker:problem:{}", code.to_ascii_lowercase().replace('_', "-")),
             title,
             status: status.as_u16(),
@@ -91,9 +96,14 @@ impl Problem {
             instance: format!("urn:uuid:{id}"),
             help,
             error: ErrorBody { code, message: &self.message, request_id: id, retry_after },
-        };
-        let mut answer = Answer::new(status, Content::Problem(json!(body)), self.outcome());
-        if let Some(seconds) = retry_after {
+        })
+    }
+
+    /// As a response to the request `id`.
+    pub(crate) fn into_response(self, id: RequestId) -> Response {
+        let content = Content::Problem(self.body(id));
+        let mut answer = Response::new(self.status(), content, self.outcome());
+        if let Some(seconds) = self.retry_after {
             answer = answer.retry_after(seconds);
         }
         if self.code == Code::Unauthorized {
@@ -133,14 +143,14 @@ mod tests {
         let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
         let problem = Problem::unavailable("words").because(std::io::Error::other("the secret cause"));
         assert_eq!(problem.cause_chain().as_deref(), Some("the secret cause"));
-        let answer = problem.into_answer(id);
+        let answer = problem.into_response(id);
         let Content::Problem(body) = &answer.content else { panic!("a problem") };
         assert_eq!(body["status"], 503);
         assert_eq!(body["detail"], "words");
         let error = json!({ "code": "UNAVAILABLE", "message": "words", "request_id": id.to_string(), "retry_after": 1 });
         assert_eq!(body["error"], error);
         assert!(!body.to_string().contains("secret"));
-        let response = answer.into_response(id);
+        let response = answer.into_http(id);
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         assert_eq!(response.headers()["retry-after"], "1");
         assert_eq!(response.headers()["x-request-id"], id.to_string());

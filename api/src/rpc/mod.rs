@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_domain::{Outcome, PersistedRequest, RequestState, Times};
-use broker_messages::{Request, RequestMessage};
+use broker_messages::Request;
 use broker_queue::{ReplyQueueName, SendError};
 use broker_runtime::clock::Clock;
 use broker_runtime::crash_points::{self, Point};
@@ -217,22 +217,8 @@ pub(crate) fn pending(
     reply_to: &ReplyQueueName,
     traceparent: Option<String>,
 ) -> PendingRequest {
-    let reply_to = reply_to.as_str();
-    let message = match request {
-        Request::Allocate(request) => RequestMessage::allocate(request, reply_to),
-        Request::Return(request) => RequestMessage::return_sandbox(request, reply_to),
-    };
-    let message = message.traced(traceparent);
+    let message = request.message(reply_to.as_str()).traced(traceparent);
     let (times, text) = (message.times(), message.encode());
-    let record = PersistedRequest {
-        request_id: message.request_id,
-        track: request.track().clone(),
-        subject: request.subject(),
-        asynchronous: message.asynchronous,
-        message: Some(text.clone()),
-        state: RequestState::Queued,
-        created_at: times.enqueued_at,
-        deadline: times.deadline,
-    };
+    let record = request.record(Some(text.clone()), RequestState::Queued);
     PendingRequest { times, text, record }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use broker_messages::Reply;
 use broker_queue::{
-    Acknowledger, Delivery, Ended, PollOptions, Queue, QueueError, QueueKind, QueueNames, QueueUrls,
+    Acknowledger, Delivery, PollOptions, Queue, QueueError, QueueKind, QueueNames, QueueUrls, ReceiveEnd,
     Receiver, ReplyQueueName, Sender, topology,
 };
 use broker_runtime::process::Process;
@@ -108,10 +108,10 @@ impl ReplyQueue {
             let ended = stop.run_until_cancelled(self.receive(queue)).await;
             self.link.send_replace(None);
             match ended {
-                Some(Ended::QueueGone) => {
+                Some(ReceiveEnd::QueueGone) => {
                     tracing::warn!(queue = %name, "reply queue is gone, creating a new one")
                 }
-                Some(Ended::Stopped) | None => self.delete(&urls, &name).await,
+                Some(ReceiveEnd::Stopped) | None => self.delete(&urls, &name).await,
             }
             // Last: a queue that could not be deleted is found by its instance.
             lives.cancel();
@@ -148,7 +148,7 @@ impl ReplyQueue {
         None
     }
 
-    async fn receive(&self, queue: Queue) -> Ended {
+    async fn receive(&self, queue: Queue) -> ReceiveEnd {
         let Process { config, clock, entropy, aws, .. } = &self.process;
         let acks = Acknowledger::new(aws.sqs.clone(), queue.clone(), DELETES_IN_FLIGHT);
         let replies = self.replies.clone();

@@ -36,7 +36,7 @@ pub enum Action {
 
 /// The options of an action.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct ActionOptions {
     /// Only report what would be done.
     pub dry_run: bool,
     /// The most letters a second.

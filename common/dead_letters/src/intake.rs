@@ -184,7 +184,7 @@ mod tests {
     fn delivery() -> Delivery {
         Delivery {
             queue: "b-requests-dlq".into(),
-            poll: broker_runtime::trace::Received::default(),
+            poll: broker_runtime::trace::ReceivedPoll::default(),
             body: "not JSON".to_owned(),
             receipt: "r".to_owned(),
             message_id: "m-1".to_owned(),

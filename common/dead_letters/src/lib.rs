@@ -2,7 +2,7 @@
 //!
 //! - [`dead_letter_message`] is the copy that a worker sends to a dead-letter queue, with its reason; [`read`] parses what is
 //!   received there; [`keep`] stores it.
-//! - [`Listing`] reads letters in the order of their time, filtered; [`DeadLetters`] replays and discards them.
+//! - [`DeadLetterListing`] reads letters in the order of their time, filtered; [`DeadLetters`] replays and discards them.
 //!
 //! Invariants: a dead message is in its dead-letter queue or in the table, at every instant; a letter goes `dead → replaying
 //! → replayed`, its text and enqueue time unchanged, and one left `replaying` by a process that died is finished by the next
@@ -17,9 +17,9 @@ mod run;
 mod selection;
 mod view;
 
-pub use action::{Action, DeadLetters, Options};
+pub use action::{Action, ActionOptions, DeadLetters};
 pub use intake::{PUT_BACK_SINCE, dead_letter_message, keep, read};
-pub use listing::{Listing, count_open};
+pub use listing::{DeadLetterListing, count_open};
 pub use report::ReplayReport;
 pub use selection::Selection;
 pub use view::{PageView, View, WholeView};

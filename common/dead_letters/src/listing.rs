@@ -13,7 +13,7 @@ const BEHIND_ALL: &str = "~";
 
 /// Reads the letters that match a filter, the oldest first.
 #[derive(Debug)]
-pub struct Listing {
+pub struct DeadLetterListing {
     store: Store,
     filter: DeadLetterFilter,
     until: String,
@@ -39,7 +39,7 @@ struct Partition {
     exhausted: bool,
 }
 
-impl Listing {
+impl DeadLetterListing {
     /// The letters that match `filter` and come after `after`.
     pub fn new(store: Store, filter: DeadLetterFilter, after: Option<&DeadLetterId>) -> Self {
         let from = match (after, filter.since) {
@@ -135,7 +135,7 @@ impl Listing {
 
 /// Counts the open letters, by reading all of them.
 pub async fn count_open(store: &Store) -> Result<DeadLetterCount, StoreError> {
-    let mut listing = Listing::new(store.clone(), DeadLetterFilter::default(), None);
+    let mut listing = DeadLetterListing::new(store.clone(), DeadLetterFilter::default(), None);
     let mut count = DeadLetterCount::default();
     while let Some(letter) = listing.next().await? {
         count.add(&letter);

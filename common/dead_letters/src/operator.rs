@@ -2,8 +2,8 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::action::{Action, DeadLetters, Options};
-use super::run::Run;
+use super::action::{Action, ActionOptions, DeadLetters};
+use super::run::ActionRun;
 use super::{ReplayReport, Selection};
 use broker_domain::DeadLetterId;
 use broker_store::{Act, Actor, AuditLine, StoreError};
@@ -11,9 +11,9 @@ use broker_store::{Act, Actor, AuditLine, StoreError};
 impl DeadLetters {
     /// What a run would find: reads all selected letters.
     pub async fn count(&self, selection: Selection) -> Result<ReplayReport, StoreError> {
-        let options = Options { dry_run: true, ..Options::default() };
+        let options = ActionOptions { dry_run: true, ..ActionOptions::default() };
         let action = Action::Replay { renew_deadline: false };
-        Run::new(self, action, options, self.actor("nobody"))
+        ActionRun::new(self, action, options, self.actor("nobody"))
             .run(selection, &CancellationToken::new(), |_| ())
             .await
     }
@@ -23,7 +23,7 @@ impl DeadLetters {
         &self,
         action: Action,
         selection: Selection,
-        options: Options,
+        options: ActionOptions,
         by: &str,
         stop: &CancellationToken,
         report: impl FnMut(&ReplayReport),
@@ -33,7 +33,7 @@ impl DeadLetters {
             self.store.audit.record(&line(&action, &selection, options, &actor)).await?;
         }
         let (id, began) = (actor.action, actor.at);
-        let run = Run::new(self, action, options, actor);
+        let run = ActionRun::new(self, action, options, actor);
         let ended = run.run(selection, stop, report).await;
         if !options.dry_run {
             let said = match &ended {
@@ -52,7 +52,7 @@ impl DeadLetters {
 }
 
 /// The audit line of an action.
-fn line(action: &Action, selection: &Selection, options: Options, actor: &Actor) -> AuditLine {
+fn line(action: &Action, selection: &Selection, options: ActionOptions, actor: &Actor) -> AuditLine {
     let (act, renewed, why) = match action {
         Action::Replay { renew_deadline } => (Act::Replay, *renew_deadline, None),
         Action::Discard { why } => (Act::Discard, false, Some(why.clone())),

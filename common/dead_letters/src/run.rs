@@ -8,9 +8,9 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::action::{Acted, Action, DeadLetters, Options};
+use super::action::{Acted, Action, ActionOptions, DeadLetters};
 use super::report::ReplayReport;
-use super::selection::{Selected, Selection};
+use super::selection::{Letters, Selection};
 use broker_domain::{DeadLetter, DeadLetterEvent, DeadLetterId, Timestamp};
 use broker_messages::with_renewed_deadline;
 use broker_store::{Actor, Changed, StoreError};
@@ -23,10 +23,10 @@ const GIVE_UP_AFTER: u32 = 25;
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A run.
-pub(super) struct Run<'a> {
+pub(super) struct ActionRun<'a> {
     letters: &'a DeadLetters,
     action: Arc<Action>,
-    options: Options,
+    options: ActionOptions,
     actor: Actor,
     began: Instant,
     /// When the next letter may begin.
@@ -43,13 +43,18 @@ pub(super) struct Run<'a> {
 
 /// The next step of a run.
 #[derive(PartialEq, Eq)]
-enum Next {
+enum AfterLetter {
     On,
     End,
 }
 
-impl<'a> Run<'a> {
-    pub(super) fn new(letters: &'a DeadLetters, action: Action, options: Options, actor: Actor) -> Self {
+impl<'a> ActionRun<'a> {
+    pub(super) fn new(
+        letters: &'a DeadLetters,
+        action: Action,
+        options: ActionOptions,
+        actor: Actor,
+    ) -> Self {
         let now = Instant::from_std(letters.clock.instant());
         Self {
             letters,
@@ -74,7 +79,7 @@ impl<'a> Run<'a> {
         stop: &CancellationToken,
         mut report: impl FnMut(&ReplayReport),
     ) -> Result<ReplayReport, StoreError> {
-        let mut selected = Selected::new(&self.letters.store, selection);
+        let mut selected = Letters::new(&self.letters.store, selection);
         let read = self.first_pass(&mut selected, stop, &mut report).await;
         self.drain(0, &mut report).await;
         if read.is_ok() {
@@ -88,12 +93,12 @@ impl<'a> Run<'a> {
 
     async fn first_pass(
         &mut self,
-        selected: &mut Selected,
+        selected: &mut Letters,
         stop: &CancellationToken,
         report: &mut impl FnMut(&ReplayReport),
     ) -> Result<(), StoreError> {
         loop {
-            if self.next(stop, report).await == Next::End {
+            if self.next(stop, report).await == AfterLetter::End {
                 return Ok(());
             }
             let Some(letter) = selected.next(&mut self.tally.missing).await? else { return Ok(()) };
@@ -138,7 +143,7 @@ impl<'a> Run<'a> {
                     return Ok(());
                 }
             };
-            if self.next(stop, report).await == Next::End {
+            if self.next(stop, report).await == AfterLetter::End {
                 self.tally.skipped += 1 + held.len() as u64;
                 return Ok(());
             }
@@ -151,11 +156,15 @@ impl<'a> Run<'a> {
     }
 
     /// Waits until the next letter may begin, or a reason to end.
-    async fn next(&mut self, stop: &CancellationToken, report: &mut impl FnMut(&ReplayReport)) -> Next {
+    async fn next(
+        &mut self,
+        stop: &CancellationToken,
+        report: &mut impl FnMut(&ReplayReport),
+    ) -> AfterLetter {
         self.drain(AT_ONCE - 1, report).await;
         if self.options.limit.is_some_and(|limit| self.begun >= limit) {
             self.tally.more = true;
-            return Next::End;
+            return AfterLetter::End;
         }
         if let Some(rate) = self.options.rate.filter(|_| !self.options.dry_run) {
             let slot = self.slot;
@@ -163,18 +172,18 @@ impl<'a> Run<'a> {
             self.slot = slot.max(self.now()) + Duration::from_secs(1) / rate.max(1);
             if paced.is_none() {
                 self.tally.interrupted = true;
-                return Next::End;
+                return AfterLetter::End;
             }
         }
         if stop.is_cancelled() || self.failures_in_a_row >= GIVE_UP_AFTER {
             self.tally.interrupted = true;
-            return Next::End;
+            return AfterLetter::End;
         }
         if self.options.within.is_some_and(|within| self.now().duration_since(self.began) >= within) {
             self.tally.more = true;
-            return Next::End;
+            return AfterLetter::End;
         }
-        Next::On
+        AfterLetter::On
     }
 
     /// Whether the action is possible in the letter's state.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::Listing;
+use super::DeadLetterListing;
 use broker_domain::{DeadLetter, DeadLetterFilter, DeadLetterId};
 use broker_store::{Store, StoreError};
 
@@ -16,17 +16,17 @@ pub enum Selection {
 }
 
 /// The selected letters.
-pub(super) enum Selected {
+pub(super) enum Letters {
     These(Store, VecDeque<DeadLetterId>),
-    Matching(Box<Listing>),
+    Matching(Box<DeadLetterListing>),
 }
 
-impl Selected {
+impl Letters {
     pub(super) fn new(store: &Store, selection: Selection) -> Self {
         match selection {
             Selection::These(ids) => Self::These(store.clone(), ids.into()),
             Selection::Matching(filter) => {
-                Self::Matching(Box::new(Listing::new(store.clone(), filter, None)))
+                Self::Matching(Box::new(DeadLetterListing::new(store.clone(), filter, None)))
             }
         }
     }

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Envelope;
 use broker_domain::{
-    AllocateRequest, Fingerprint, IdempotencyKey, LabDuration, LeaseKey, NamePrefix, ReturnRequest,
-    SandboxId, Subject, TrackId, TrackName,
+    AllocateRequest, Fingerprint, IdempotencyKey, LabDuration, LeaseKey, NamePrefix, PersistedRequest,
+    RequestState, ReturnRequest, SandboxId, Subject, TrackId, TrackName,
 };
 
 /// One message of the requests queue.
@@ -130,6 +130,32 @@ impl From<&RequestMessage> for Request {
 }
 
 impl Request {
+    /// Its record in `state`; `message` is its text, for a request that is queued.
+    pub fn record(&self, message: Option<String>, state: RequestState) -> PersistedRequest {
+        let (request_id, times, asynchronous) = match self {
+            Self::Allocate(request) => (request.request_id, request.times, request.asynchronous),
+            Self::Return(request) => (request.request_id, request.times, false),
+        };
+        PersistedRequest {
+            request_id,
+            track: self.track().clone(),
+            subject: self.subject(),
+            asynchronous,
+            message,
+            state,
+            created_at: times.enqueued_at,
+            deadline: times.deadline,
+        }
+    }
+
+    /// Its message to the workers, who reply to `reply_to`.
+    pub fn message(&self, reply_to: impl Into<String>) -> RequestMessage {
+        match self {
+            Self::Allocate(request) => RequestMessage::allocate(request, reply_to),
+            Self::Return(request) => RequestMessage::return_sandbox(request, reply_to),
+        }
+    }
+
     /// What it is about, as its record says it.
     pub fn subject(&self) -> Subject {
         match self {

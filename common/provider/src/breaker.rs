@@ -16,7 +16,7 @@ const OPEN_FOR: Duration = Duration::from_secs(60);
 
 /// The state of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum BreakerState {
     /// Calls pass.
     Closed,
     /// No call passes.
@@ -26,7 +26,7 @@ pub enum State {
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct SharedBreaker {
     failures: u32,
     open_until: Option<Instant>,
     probing: bool,
@@ -36,7 +36,7 @@ struct Inner {
 
 /// The breaker.
 #[derive(Clone, Debug, Default)]
-pub struct Breaker(Arc<Mutex<Inner>>);
+pub struct Breaker(Arc<Mutex<SharedBreaker>>);
 
 impl Breaker {
     pub(super) fn new() -> Self {
@@ -76,12 +76,12 @@ impl Breaker {
     }
 
     /// Its state.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> BreakerState {
         let inner = self.inner();
         match (inner.open_until, inner.probing) {
-            (None, _) => State::Closed,
-            (Some(_), false) => State::Open,
-            (Some(_), true) => State::HalfOpen,
+            (None, _) => BreakerState::Closed,
+            (Some(_), false) => BreakerState::Open,
+            (Some(_), true) => BreakerState::HalfOpen,
         }
     }
 
@@ -104,15 +104,15 @@ impl Breaker {
         self.show();
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, SharedBreaker> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn show(&self) {
         let shown = match self.state() {
-            State::Closed => 0.0,
-            State::HalfOpen => 1.0,
-            State::Open => 2.0,
+            BreakerState::Closed => 0.0,
+            BreakerState::HalfOpen => 1.0,
+            BreakerState::Open => 2.0,
         };
         metrics::gauge!("broker_provider_breaker_state").set(shown);
     }
@@ -135,7 +135,7 @@ pub(super) struct Pass {
 impl Pass {
     pub(super) fn succeeded(mut self) {
         self.reported = true;
-        *self.breaker.inner() = Inner::default();
+        *self.breaker.inner() = SharedBreaker::default();
         self.breaker.show();
     }
 
@@ -176,9 +176,9 @@ mod tests {
         fail(&breaker, now, 4);
         breaker.pass(now).unwrap().succeeded();
         fail(&breaker, now, 4);
-        assert_eq!(breaker.state(), State::Closed);
+        assert_eq!(breaker.state(), BreakerState::Closed);
         fail(&breaker, now, 1);
-        assert_eq!(breaker.state(), State::Open);
+        assert_eq!(breaker.state(), BreakerState::Open);
         let shut = Shut { again_after: OPEN_FOR, why: "status 500".to_owned() };
         assert_eq!(breaker.pass(now).unwrap_err(), shut);
         assert_eq!(breaker.open_for(now), Some(OPEN_FOR));
@@ -190,19 +190,19 @@ mod tests {
         fail(&breaker, now, 5);
         let later = now + OPEN_FOR;
         let probe = breaker.pass(later).unwrap();
-        assert_eq!(breaker.state(), State::HalfOpen);
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
         assert!(breaker.pass(later).is_err(), "one at a time");
         probe.failed(later, "status 500");
         assert!(breaker.pass(later).is_err(), "open again at its first failure");
         drop(breaker.pass(later + OPEN_FOR).unwrap());
         breaker.pass(later + OPEN_FOR).unwrap().succeeded();
-        assert_eq!(breaker.state(), State::Closed);
+        assert_eq!(breaker.state(), BreakerState::Closed);
     }
     #[test]
     fn a_refusal_of_everything_opens_it_at_once() {
         let (breaker, now) = (Breaker::new(), Clock::system().instant());
         breaker.pass(now).unwrap().refused(now, "status 401");
-        assert_eq!((breaker.state(), breaker.why().as_str()), (State::Open, "status 401"));
+        assert_eq!((breaker.state(), breaker.why().as_str()), (BreakerState::Open, "status 401"));
         assert_eq!(breaker.pass(now).unwrap_err().why, "status 401");
     }
 }

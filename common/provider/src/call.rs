@@ -7,13 +7,13 @@ use opentelemetry::KeyValue;
 
 use super::account::AccountId;
 use super::breaker::Pass;
-use super::http::{Answer, NoAnswer};
+use super::http::{Answer, CallFailure};
 use super::{Provider, ProviderError};
 use broker_runtime::trace::Span;
 
 /// A call that was made.
 pub(super) struct Called {
-    pub(super) answer: Result<Answer, NoAnswer>,
+    pub(super) answer: Result<Answer, CallFailure>,
     /// Where the answer came from.
     pub(super) uri: Uri,
     /// To be told how it went.
@@ -41,7 +41,7 @@ impl Provider {
         let traceparent = span.traceparent();
         let mut uri = uri.clone();
         let mut answer = self.http.call(&method, &uri, traceparent.as_deref()).await;
-        let moved = |answer: &Result<Answer, NoAnswer>, from: &Uri| {
+        let moved = |answer: &Result<Answer, CallFailure>, from: &Uri| {
             answer.as_ref().ok().and_then(|answer| answer.moved(&method, from, account))
         };
         match moved(&answer, &uri) {
@@ -67,8 +67,8 @@ impl Provider {
     }
 }
 
-const fn elsewhere(problem: String) -> NoAnswer {
-    NoAnswer { error: ProviderError::WrongUrl { problem }, was_asked: true }
+const fn elsewhere(problem: String) -> CallFailure {
+    CallFailure { error: ProviderError::WrongUrl { problem }, was_asked: true }
 }
 
 /// The span of a call: by the template of its path.

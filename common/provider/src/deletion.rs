@@ -5,7 +5,7 @@ use http::Method;
 use super::account::AccountId;
 use super::breaker::Pass;
 use super::call::{Called, count};
-use super::http::{Answer, NoAnswer};
+use super::http::{Answer, CallFailure};
 use super::rest::PAUSE;
 use super::says::{self, OfDeletion};
 use super::{Deleted, NotDeleted, Provider, ProviderError};
@@ -50,8 +50,8 @@ impl Provider {
         }
     }
 
-    fn no_answer(&self, account: &AccountId, none: NoAnswer, pass: Pass) -> NotDeleted {
-        let NoAnswer { error, was_asked } = none;
+    fn no_answer(&self, account: &AccountId, none: CallFailure, pass: Pass) -> NotDeleted {
+        let CallFailure { error, was_asked } = none;
         if error.needs_setting() {
             return self.refused(error, pass);
         }

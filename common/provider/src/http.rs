@@ -42,7 +42,7 @@ pub(super) struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) struct NoAnswer {
+pub(super) struct CallFailure {
     pub(super) error: ProviderError,
     /// The request may have reached the provider.
     pub(super) was_asked: bool,
@@ -84,7 +84,7 @@ impl Http {
         method: &Method,
         uri: &Uri,
         traceparent: Option<&str>,
-    ) -> Result<Answer, NoAnswer> {
+    ) -> Result<Answer, CallFailure> {
         let mut request = Request::new(Empty::new());
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri.clone();
@@ -159,17 +159,17 @@ fn is_of(uri: &Uri, account: &AccountId) -> bool {
     last.is_some_and(|last| last.eq_ignore_ascii_case(&account.to_string()))
 }
 
-fn unavailable(problem: String, was_asked: bool) -> NoAnswer {
-    NoAnswer { error: ProviderError::Unavailable { problem }, was_asked }
+fn unavailable(problem: String, was_asked: bool) -> CallFailure {
+    CallFailure { error: ProviderError::Unavailable { problem }, was_asked }
 }
 
 /// The error of a call without an answer.
-fn not_sent(error: &hyper_util::client::legacy::Error) -> NoAnswer {
+fn not_sent(error: &hyper_util::client::legacy::Error) -> CallFailure {
     use std::error::Error as _;
     let problem = errors::chain(error);
     if https::is_tls(error) {
         let error = ProviderError::WrongUrl { problem: format!("no secure connection, {problem}") };
-        return NoAnswer { error, was_asked: false };
+        return CallFailure { error, was_asked: false };
     }
     let speaks_http = error
         .source()
@@ -178,7 +178,7 @@ fn not_sent(error: &hyper_util::client::legacy::Error) -> NoAnswer {
     if !speaks_http {
         let error =
             ProviderError::WrongUrl { problem: format!("what is there does not speak HTTP, {problem}") };
-        return NoAnswer { error, was_asked: true };
+        return CallFailure { error, was_asked: true };
     }
     unavailable(problem, !error.is_connect())
 }

@@ -23,7 +23,7 @@ mod says;
 mod tests;
 
 pub use account::{Account, AccountId};
-pub use breaker::{Breaker, State as BreakerState};
+pub use breaker::{Breaker, BreakerState};
 pub use error::{Deleted, NotDeleted, ProviderError};
 pub use listed::Listed;
 

@@ -23,7 +23,7 @@ pub(super) fn read(body: &[u8], listed: &mut Listed) -> Result<Option<String>, S
     }
     listed.begin_page();
     let mut json = serde_json::Deserializer::from_str(text);
-    let tail = json.deserialize_map(Page(listed)).and_then(|tail| json.end().map(|()| tail));
+    let tail = json.deserialize_map(PageVisitor(listed)).and_then(|tail| json.end().map(|()| tail));
     let tail = tail.map_err(|error| error.to_string())?;
     listed.end_page(tail.count);
     Ok(tail.next)
@@ -40,9 +40,9 @@ struct Tail {
     count: Option<u64>,
 }
 
-struct Page<'a>(&'a mut Listed);
+struct PageVisitor<'a>(&'a mut Listed);
 
-impl<'de> Visitor<'de> for Page<'_> {
+impl<'de> Visitor<'de> for PageVisitor<'_> {
     type Value = Tail;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,7 +57,7 @@ impl<'de> Visitor<'de> for Page<'_> {
                 "results" if has_rows => return Err(A::Error::custom("it has results twice")),
                 "results" => {
                     has_rows = true;
-                    map.next_value_seed(Rows(listed))?;
+                    map.next_value_seed(RowsVisitor(listed))?;
                 }
                 "next" if has_next => return Err(A::Error::custom("it has next twice")),
                 "next" => {
@@ -79,9 +79,9 @@ fn next(raw: &str) -> Result<Option<String>, String> {
     }
 }
 
-struct Rows<'a>(&'a mut Listed);
+struct RowsVisitor<'a>(&'a mut Listed);
 
-impl<'de> DeserializeSeed<'de> for Rows<'_> {
+impl<'de> DeserializeSeed<'de> for RowsVisitor<'_> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -89,7 +89,7 @@ impl<'de> DeserializeSeed<'de> for Rows<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Rows<'_> {
+impl<'de> Visitor<'de> for RowsVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,7 +7,7 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 
 use super::Queue;
 use broker_domain::Timestamp;
-use broker_runtime::trace::{Received, Span, TraceContext};
+use broker_runtime::trace::{ReceivedPoll, Span, TraceContext};
 
 /// One received message.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub struct Delivery {
     /// Its string attributes.
     pub attributes: BTreeMap<String, String>,
     /// The poll that returned it.
-    pub poll: Received,
+    pub poll: ReceivedPoll,
 }
 
 impl Delivery {
@@ -50,7 +50,7 @@ impl Delivery {
     }
 
     /// From a message of `poll` of `queue`.
-    pub(super) fn read(message: Message, queue: &Queue, poll: Received, now: Timestamp) -> Self {
+    pub(super) fn read(message: Message, queue: &Queue, poll: ReceivedPoll, now: Timestamp) -> Self {
         let system = message.attributes.unwrap_or_default();
         let text = |name| system.get(&name).map(String::as_str);
         let time = |name| text(name).and_then(|ms| ms.parse().ok()).map(Timestamp::from_ms);

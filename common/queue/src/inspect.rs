@@ -11,7 +11,7 @@ use broker_runtime::aws::Aws;
 
 /// The state of one of the four queues.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inspection {
+pub struct QueueInspection {
     /// Its name.
     pub queue: String,
     /// Whether it exists.
@@ -26,20 +26,20 @@ pub async fn queues(
     aws: &Aws,
     names: &QueueNames,
     visibility: Duration,
-) -> Result<Vec<Inspection>, QueueError> {
+) -> Result<Vec<QueueInspection>, QueueError> {
     let mut found = Vec::new();
     let mut dlq_arn: Option<String> = None;
     for kind in QueueKind::ALL {
         let queue = names.name(kind);
         let dlq = dlq_arn.take();
         let Some(url) = find(aws, &queue).await? else {
-            found.push(Inspection { queue, exists: false, differs: Vec::new() });
+            found.push(QueueInspection { queue, exists: false, differs: Vec::new() });
             continue;
         };
         let wanted = wanted(kind, visibility, kind.dlq().and(dlq.as_deref()));
         let differs = words(&differences(aws, names, kind, &url, wanted).await?);
         dlq_arn = Some(arn(aws, &queue, &url).await?);
-        found.push(Inspection { queue, exists: true, differs });
+        found.push(QueueInspection { queue, exists: true, differs });
     }
     Ok(found)
 }

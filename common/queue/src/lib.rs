@@ -27,7 +27,7 @@ pub use age::OldestAge;
 pub use delivery::Delivery;
 pub use error::{AcknowledgeError, QueueError, SendError};
 pub use names::{InvalidPrefix, NotAReplyQueue, QueueKind, QueueNames, ReplyQueueName};
-pub use receiver::{Ended, PollOptions, Receiver};
+pub use receiver::{PollOptions, ReceiveEnd, Receiver};
 pub use reply_senders::ReplySenders;
 pub use sender::{Outgoing, Sender};
 pub use urls::{Queue, QueueUrls};

@@ -34,7 +34,7 @@ pub(super) enum PollEnd {
 
 /// The next step after a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum NextPoll {
     /// Poll at once.
     Poll,
     /// Poll a minimum interval after the last poll began.
@@ -70,7 +70,7 @@ impl PollConcurrency {
         self.failures
     }
 
-    pub(super) fn after(&mut self, end: PollEnd) -> Next {
+    pub(super) fn after(&mut self, end: PollEnd) -> NextPoll {
         match end {
             PollEnd::Full => {
                 self.answered();
@@ -79,27 +79,27 @@ impl PollConcurrency {
                     self.full = 0;
                     self.polls = (self.polls + 1).min(self.max_polls);
                 }
-                Next::Poll
+                NextPoll::Poll
             }
             PollEnd::Some => {
                 self.answered();
                 self.full = 0;
-                Next::PollSpaced
+                NextPoll::PollSpaced
             }
             PollEnd::Few => {
                 self.one_less();
-                Next::PollSpaced
+                NextPoll::PollSpaced
             }
             PollEnd::One => {
                 self.one_less();
-                Next::Poll
+                NextPoll::Poll
             }
-            PollEnd::Missing if self.has_answered || self.failures + 1 >= DENIALS => Next::Gone,
+            PollEnd::Missing if self.has_answered || self.failures + 1 >= DENIALS => NextPoll::Gone,
             PollEnd::Missing | PollEnd::Failed => {
                 self.polls = 1;
                 self.full = 0;
                 self.failures = self.failures.saturating_add(1);
-                Next::PollAfter(BACKOFF.pause(self.failures - 1))
+                NextPoll::PollAfter(BACKOFF.pause(self.failures - 1))
             }
         }
     }
@@ -136,7 +136,7 @@ mod tests {
     fn several_that_are_not_a_full_batch_are_followed_at_a_distance() {
         let mut pace = PollConcurrency::new(3);
         let next = [PollEnd::Full, PollEnd::Some, PollEnd::Few, PollEnd::One].map(|end| pace.after(end));
-        assert_eq!(next, [Next::Poll, Next::PollSpaced, Next::PollSpaced, Next::Poll]);
+        assert_eq!(next, [NextPoll::Poll, NextPoll::PollSpaced, NextPoll::PollSpaced, NextPoll::Poll]);
     }
 
     #[test]
@@ -144,13 +144,13 @@ mod tests {
         let mut pace = PollConcurrency::new(8);
         pace.after(PollEnd::Full);
         let waits: Vec<_> = (0..7).map(|_| pace.after(PollEnd::Failed)).collect();
-        let wait = |ms| Next::PollAfter(Duration::from_millis(ms));
+        let wait = |ms| NextPoll::PollAfter(Duration::from_millis(ms));
         assert_eq!(
             waits,
             [wait(250), wait(500), wait(1_000), wait(2_000), wait(4_000), wait(5_000), wait(5_000)]
         );
         assert_eq!(pace.polls(), 1);
-        assert_eq!(pace.after(PollEnd::Few), Next::PollSpaced);
+        assert_eq!(pace.after(PollEnd::Few), NextPoll::PollSpaced);
         assert_eq!(pace.after(PollEnd::Failed), wait(250));
     }
 
@@ -158,14 +158,14 @@ mod tests {
     fn a_queue_that_answered_is_gone_at_its_first_denial() {
         let mut pace = PollConcurrency::new(1);
         pace.after(PollEnd::Few);
-        assert_eq!(pace.after(PollEnd::Missing), Next::Gone);
+        assert_eq!(pace.after(PollEnd::Missing), NextPoll::Gone);
     }
 
     #[test]
     fn a_queue_made_just_now_is_given_time_to_be_known() {
         let mut pace = PollConcurrency::new(1);
         let denials: Vec<_> = (0..5).map(|_| pace.after(PollEnd::Missing)).collect();
-        assert!(denials[..4].iter().all(|next| matches!(next, Next::PollAfter(_))), "{denials:?}");
-        assert_eq!(denials[4], Next::Gone);
+        assert!(denials[..4].iter().all(|next| matches!(next, NextPoll::PollAfter(_))), "{denials:?}");
+        assert_eq!(denials[4], NextPoll::Gone);
     }
 }

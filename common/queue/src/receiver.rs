@@ -20,12 +20,12 @@ use super::Queue;
 use super::age::OldestAge;
 use super::delivery::Delivery;
 use super::error::Failure;
-use super::poll_concurrency::{Next, PollConcurrency, PollEnd};
+use super::poll_concurrency::{NextPoll, PollConcurrency, PollEnd};
 use super::room::Room;
 use super::sender::BATCH;
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
-use broker_runtime::trace::Received;
+use broker_runtime::trace::ReceivedPoll;
 
 /// A poll waits until this part of the permits is free, or enough for a full batch: a poll for each single permit would cost
 /// a call for each message of a busy worker.
@@ -47,7 +47,7 @@ pub struct PollOptions {
 
 /// Why receiving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum ReceiveEnd {
     /// `stop` was cancelled.
     Stopped,
     /// The queue does not exist.
@@ -99,7 +99,7 @@ impl Receiver {
 
     /// Receives until `stop`, or until the queue is gone. Returns when the last poll has ended, which takes up to its wait.
     /// `hand_on` must not block: it spawns, or sends on a channel.
-    pub async fn run<H>(self, stop: CancellationToken, hand_on: H) -> Ended
+    pub async fn run<H>(self, stop: CancellationToken, hand_on: H) -> ReceiveEnd
     where
         H: Fn(Delivery, Option<OwnedSemaphorePermit>) + Send + Sync + 'static,
     {
@@ -111,16 +111,16 @@ impl Receiver {
         let ended = loop {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break Ended::Stopped,
+                () = stop.cancelled() => break ReceiveEnd::Stopped,
                 Some(end) = polls.0.join_next() => match pace.after(end.unwrap_or(PollEnd::Failed)) {
-                    Next::Poll => {}
-                    Next::PollSpaced => not_before = not_before.max(last_began + SPACING),
-                    Next::PollAfter(wait) => {
+                    NextPoll::Poll => {}
+                    NextPoll::PollSpaced => not_before = not_before.max(last_began + SPACING),
+                    NextPoll::PollAfter(wait) => {
                         let wait = self.entropy.jitter(wait);
                         tracing::debug!(queue = %self.queue.label(), failures = pace.failures(), ?wait, "backing off");
                         not_before = self.clock.instant() + wait;
                     }
-                    Next::Gone => break Ended::QueueGone,
+                    NextPoll::Gone => break ReceiveEnd::QueueGone,
                 },
                 room = self.room(not_before), if polls.0.len() < pace.polls() => {
                     last_began = self.clock.instant();
@@ -174,7 +174,7 @@ impl Receiver {
             metrics::histogram!("broker_receive_batch_size", "queue" => self.queue.metric_label())
                 .record(u32::try_from(received).unwrap_or(u32::MAX));
         }
-        let poll = Received::new(self.queue.label(), began, self.clock.uncorrected(), received);
+        let poll = ReceivedPoll::new(self.queue.label(), began, self.clock.uncorrected(), received);
         let mut room = room;
         for message in messages {
             let delivery = Delivery::read(message, &self.queue, poll.clone(), self.clock.now());

@@ -32,7 +32,7 @@ type Attributes = HashMap<Attribute, String>;
 
 /// What [`ensure`] did with a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ensured {
+pub enum QueueChange {
     /// It was created.
     Created,
     /// It existed, and these attributes were changed.
@@ -60,7 +60,7 @@ pub async fn ensure(
     aws: &Aws,
     names: &QueueNames,
     visibility: Duration,
-) -> Result<Vec<(String, Ensured)>, QueueError> {
+) -> Result<Vec<(String, QueueChange)>, QueueError> {
     let mut report = Vec::new();
     let mut dlq_url: Option<String> = None;
     for kind in QueueKind::ALL {
@@ -195,14 +195,14 @@ async fn ensure_one(
     names: &QueueNames,
     kind: QueueKind,
     wanted: Attributes,
-) -> Result<(Ensured, String), QueueError> {
+) -> Result<(QueueChange, String), QueueError> {
     let name = &names.name(kind);
     if let Some(url) = find(aws, name).await? {
         return Ok((adjust(aws, names, kind, &url, wanted).await?, url));
     }
     let created = aws.sqs.create_queue().queue_name(name).set_attributes(Some(wanted.clone())).send().await;
     match created {
-        Ok(created) => Ok((Ensured::Created, created.queue_url.unwrap_or_default())),
+        Ok(created) => Ok((QueueChange::Created, created.queue_url.unwrap_or_default())),
         // Another process created it first, with other attributes.
         Err(error) if error.as_service_error().is_some_and(|error| error.is_queue_name_exists()) => {
             let url = find(aws, name).await?.ok_or_else(|| failed("create", name, error))?;
@@ -219,15 +219,15 @@ async fn adjust(
     kind: QueueKind,
     url: &str,
     wanted: Attributes,
-) -> Result<Ensured, QueueError> {
+) -> Result<QueueChange, QueueError> {
     let differ = differences(aws, names, kind, url, wanted).await?;
     if differ.is_empty() {
-        return Ok(Ensured::AsItWas);
+        return Ok(QueueChange::AsItWas);
     }
     let changed = words(&differ);
     let set = aws.sqs.set_queue_attributes().queue_url(url).set_attributes(Some(differ)).send().await;
     set.map_err(|error| failed("set the attributes of", &names.name(kind), error))?;
-    Ok(Ensured::Changed(changed))
+    Ok(QueueChange::Changed(changed))
 }
 
 /// What of `wanted`, and of what is compared besides, is not so.

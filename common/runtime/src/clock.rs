@@ -27,7 +27,7 @@ pub fn http_date(text: &str) -> Option<Timestamp> {
 
 /// The source of the uncorrected time.
 #[derive(Debug)]
-enum Source {
+enum TimeSource {
     System,
     /// Set by hand, in milliseconds since the epoch; waiting tasks are notified.
     Manual {
@@ -38,11 +38,11 @@ enum Source {
 
 /// A clock; clones share their correction.
 #[derive(Clone, Debug)]
-pub struct Clock(Arc<Inner>);
+pub struct Clock(Arc<SharedClock>);
 
 #[derive(Debug)]
-struct Inner {
-    source: Source,
+struct SharedClock {
+    source: TimeSource,
     /// Added to the source.
     correction_ms: AtomicI64,
     /// The difference that the last response found after correction, in milliseconds; 0 within the header's precision.
@@ -62,16 +62,16 @@ struct Streak {
 impl Clock {
     /// The system's clock.
     pub fn system() -> Self {
-        Self::new(Source::System)
+        Self::new(TimeSource::System)
     }
 
     /// A clock that stays at `now` until it is [set](Self::set).
     pub fn manual(now: Timestamp) -> Self {
-        Self::new(Source::Manual { ms: AtomicU64::new(now.as_ms()), moved: Notify::new() })
+        Self::new(TimeSource::Manual { ms: AtomicU64::new(now.as_ms()), moved: Notify::new() })
     }
 
-    fn new(source: Source) -> Self {
-        Self(Arc::new(Inner {
+    fn new(source: TimeSource) -> Self {
+        Self(Arc::new(SharedClock {
             source,
             correction_ms: AtomicI64::new(0),
             residual_ms: AtomicI64::new(0),
@@ -83,11 +83,11 @@ impl Clock {
     /// Moves a manual clock; the system's clock cannot be moved.
     pub fn set(&self, now: Timestamp) {
         match &self.0.source {
-            Source::Manual { ms, moved } => {
+            TimeSource::Manual { ms, moved } => {
                 ms.store(now.as_ms(), Ordering::Release);
                 moved.notify_waiters();
             }
-            Source::System => {}
+            TimeSource::System => {}
         }
     }
 
@@ -100,8 +100,8 @@ impl Clock {
     /// times.
     pub fn uncorrected(&self) -> Timestamp {
         Timestamp::from_ms(match &self.0.source {
-            Source::System => system_ms(),
-            Source::Manual { ms, .. } => ms.load(Ordering::Acquire),
+            TimeSource::System => system_ms(),
+            TimeSource::Manual { ms, .. } => ms.load(Ordering::Acquire),
         })
     }
 
@@ -113,9 +113,9 @@ impl Clock {
     pub async fn reaches(&self, at: Timestamp) {
         loop {
             let moved = match &self.0.source {
-                Source::System => None,
+                TimeSource::System => None,
                 // From here on every move notifies it.
-                Source::Manual { moved, .. } => Some(moved.notified()),
+                TimeSource::Manual { moved, .. } => Some(moved.notified()),
             };
             let left = at.since(self.now());
             match moved {

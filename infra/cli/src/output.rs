@@ -52,7 +52,7 @@ pub(crate) fn progress(total: usize, what: &'static str) -> ProgressBar {
 }
 
 /// Progress that a program may watch: a bar on a terminal, else a line on standard error now and then.
-pub(crate) struct Progress {
+pub(crate) struct ProgressLine {
     bar: ProgressBar,
     what: &'static str,
     total: u64,
@@ -63,7 +63,7 @@ pub(crate) struct Progress {
 /// Without a terminal, a line after this many.
 const SAY_EVERY: u64 = 1_000;
 
-impl Progress {
+impl ProgressLine {
     /// Of `total` in all, begun at `now`.
     pub(crate) fn new(total: u64, what: &'static str, now: Instant) -> Self {
         let bar = progress(usize::try_from(total).unwrap_or(usize::MAX), what);

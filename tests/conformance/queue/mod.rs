@@ -5,7 +5,7 @@ mod topology;
 
 use std::time::Duration;
 
-use broker_queue::{Delivery, Ended, PollOptions, Queue, Receiver};
+use broker_queue::{Delivery, PollOptions, Queue, ReceiveEnd, Receiver};
 use broker_tests::wait::PATIENCE;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -18,7 +18,7 @@ use crate::place::Place;
 struct Receiving {
     handed_on: mpsc::UnboundedReceiver<Delivery>,
     stop: CancellationToken,
-    run: JoinHandle<Ended>,
+    run: JoinHandle<ReceiveEnd>,
 }
 
 impl Receiving {
@@ -45,7 +45,7 @@ impl Receiving {
     async fn brought_nothing_more(mut self) {
         self.stop.cancel();
         let ended = timeout(PATIENCE, self.run).await.expect("the last poll ends").expect("no panic");
-        assert_eq!(ended, Ended::Stopped);
+        assert_eq!(ended, ReceiveEnd::Stopped);
         let more = self.handed_on.try_recv();
         assert!(more.is_err(), "{more:?}");
     }

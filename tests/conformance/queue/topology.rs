@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use aws_sdk_sqs::types::QueueAttributeName;
-use broker_queue::topology::{self, Ensured};
-use broker_queue::{Acknowledger, Ended, QueueError, QueueKind, QueueUrls, ReplySenders, SendError, Sender};
+use broker_queue::topology::{self, QueueChange};
+use broker_queue::{
+    Acknowledger, QueueError, QueueKind, QueueUrls, ReceiveEnd, ReplySenders, SendError, Sender,
+};
 use tokio::time::timeout;
 
 use super::Receiving;
@@ -17,10 +19,10 @@ async fn queues_are_made_once_and_mended() {
         let told = topology::ensure(&place.aws, &place.names, visibility).await.expect("made");
         told.into_iter().map(|(_, ensured)| ensured).collect::<Vec<_>>()
     };
-    assert_eq!(ensure(VISIBILITY).await, [const { Ensured::Created }; 4]);
-    assert_eq!(ensure(VISIBILITY).await, [const { Ensured::AsItWas }; 4]);
-    let mended = Ensured::Changed(vec!["VisibilityTimeout".to_owned()]);
-    let expected = [Ensured::AsItWas, mended.clone(), Ensured::AsItWas, mended];
+    assert_eq!(ensure(VISIBILITY).await, [const { QueueChange::Created }; 4]);
+    assert_eq!(ensure(VISIBILITY).await, [const { QueueChange::AsItWas }; 4]);
+    let mended = QueueChange::Changed(vec!["VisibilityTimeout".to_owned()]);
+    let expected = [QueueChange::AsItWas, mended.clone(), QueueChange::AsItWas, mended];
     assert_eq!(ensure(Duration::from_secs(45)).await, expected);
 
     let urls = QueueUrls::resolve(&place.aws, &place.names).await.expect("there");
@@ -113,5 +115,5 @@ async fn a_queue_that_is_gone_is_told_to_sender_and_receiver() {
     assert!(matches!(late, Err(SendError::Gone { .. })), "{late:?}");
     let patience = broker_tests::wait::PATIENCE;
     let ended = timeout(patience, receiving.run).await.expect("it ends").expect("no panic");
-    assert_eq!(ended, Ended::QueueGone);
+    assert_eq!(ended, ReceiveEnd::QueueGone);
 }

@@ -33,7 +33,7 @@ pub(super) struct Buffer {
     entropy: Entropy,
     held_candidates: Arc<HeldCandidates>,
     prefix: Option<NamePrefix>,
-    state: Mutex<State>,
+    state: Mutex<BufferState>,
     /// Locked by the one claim that refills for all.
     refilling: tokio::sync::Mutex<()>,
     /// Changes after each refill.
@@ -41,7 +41,7 @@ pub(super) struct Buffer {
 }
 
 /// The turn to refill, for all. When dropped, it first lets the next one refill, then wakes all that wait.
-struct Turn<'a> {
+struct RefillTurn<'a> {
     _refilling: tokio::sync::MutexGuard<'a, ()>,
     _wake: Wake<'a>,
 }
@@ -56,7 +56,7 @@ impl Drop for Wake<'_> {
 }
 
 #[derive(Debug)]
-struct State {
+struct BufferState {
     ready: VecDeque<Candidate>,
     /// The refill that listed these.
     listed: u64,
@@ -80,7 +80,7 @@ struct State {
     cursors: Vec<Option<PageKey>>,
 }
 
-impl State {
+impl BufferState {
     /// Moves to the next shard.
     fn turn(&mut self) {
         self.shard = self.order.get(self.position).copied().unwrap_or_default();
@@ -106,7 +106,7 @@ impl Buffer {
     ) -> Self {
         let mut order: Vec<u8> = (0..store.shards()).collect();
         entropy.shuffle(&mut order);
-        let mut state = State {
+        let mut state = BufferState {
             ready: VecDeque::new(),
             listed: 0,
             listed_at: clock.instant(),
@@ -132,7 +132,7 @@ impl Buffer {
         }
     }
 
-    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn with<T>(&self, change: impl FnOnce(&mut BufferState) -> T) -> T {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -150,7 +150,7 @@ impl Buffer {
                 let _ = refilled.changed().await;
                 continue;
             };
-            let _turn = Turn { _refilling: turn, _wake: Wake(&self.refilled) };
+            let _turn = RefillTurn { _refilling: turn, _wake: Wake(&self.refilled) };
             let released = self.held_candidates.released();
             if let Refilled::Busy = self.refill().await? {
                 let _ = tokio::time::timeout(BUSY_WAIT, released).await;
@@ -246,7 +246,7 @@ impl Buffer {
                 {
                     return Ok(page);
                 }
-                self.with(State::turn);
+                self.with(BufferState::turn);
             }
         }
         self.sweep().await

@@ -12,7 +12,7 @@ use broker_runtime::errors::chain;
 use broker_store::{Kept, Store, StoreError, retry_on_conflict};
 
 use super::disposition::Disposition;
-use super::{Bounds, Consumer, Description, Handler, Services};
+use super::{Consumer, Description, Handler, Intake, Services};
 use crate::finality::HandlerError;
 use crate::health::Health;
 
@@ -23,14 +23,14 @@ const MAX_POLLS: usize = 4;
 
 /// Keeps the dead letters of one source.
 #[derive(Debug)]
-pub(crate) struct DeadLetters {
+pub(crate) struct DeadLetterHandler {
     source: Source,
     store: Store,
     health: Health,
     entropy: Entropy,
 }
 
-impl Handler for DeadLetters {
+impl Handler for DeadLetterHandler {
     type Message = DeadLetter;
 
     fn decode(&self, delivery: &Delivery, now: Timestamp) -> Result<DeadLetter, Disposition> {
@@ -56,7 +56,7 @@ impl Handler for DeadLetters {
     }
 }
 
-impl DeadLetters {
+impl DeadLetterHandler {
     /// The consumer of the dead-letter queue of `source`.
     pub(crate) fn consumer(services: &Services, source: Source) -> Consumer<Self> {
         let Services { store, health, entropy, .. } = services.clone();
@@ -64,7 +64,7 @@ impl DeadLetters {
             Source::Requests => QueueKind::RequestsDlq,
             Source::Maintenance => QueueKind::MaintenanceDlq,
         };
-        let bounds = Bounds { queue, at_once: AT_ONCE, max_polls: MAX_POLLS };
+        let bounds = Intake { queue, at_once: AT_ONCE, max_polls: MAX_POLLS };
         Consumer::new(services, bounds, Self { source, store, health, entropy })
     }
 

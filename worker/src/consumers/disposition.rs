@@ -150,7 +150,7 @@ mod tests {
         let attributes = attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Delivery {
             queue: "requests".into(),
-            poll: broker_runtime::trace::Received::default(),
+            poll: broker_runtime::trace::ReceivedPoll::default(),
             body: r#"{"v":2}"#.to_owned(),
             receipt: "r".to_owned(),
             message_id: "m".to_owned(),

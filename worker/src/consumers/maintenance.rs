@@ -16,7 +16,7 @@ use broker_queue::{Delivery, QueueKind, ReplyQueueName, ReplySenders, SendError}
 use broker_runtime::crash_points::{self, Point};
 
 use super::disposition::Disposition;
-use super::{Bounds, Consumer, Description, Handler, Services};
+use super::{Consumer, Description, Handler, Intake, Services};
 use crate::finality::{Finality, HandlerError, ReplyError};
 use crate::jobs::deletion::{self, Planned};
 use crate::jobs::{Jobs, Stopping};
@@ -39,53 +39,53 @@ const TOO_LATE: &str = "no worker began it before its deadline";
 
 /// Runs jobs and deletes sandboxes at the provider.
 #[derive(Debug)]
-pub(crate) struct Maintenance {
+pub(crate) struct MaintenanceHandler {
     replies: ReplySenders,
     jobs: Jobs,
 }
 
 /// A decoded message.
 #[derive(Debug)]
-pub(crate) enum Decoded {
+pub(crate) enum IncomingTask {
     /// One of this broker, and the queue of whoever waits for its report.
     Ours(Box<MaintenanceMessage>, Option<ReplyQueueName>),
     /// One of an external scheduler.
     Trigger(ScheduledTrigger),
 }
 
-impl Handler for Maintenance {
-    type Message = Decoded;
+impl Handler for MaintenanceHandler {
+    type Message = IncomingTask;
 
-    fn decode(&self, delivery: &Delivery, now: Timestamp) -> Result<Decoded, Disposition> {
+    fn decode(&self, delivery: &Delivery, now: Timestamp) -> Result<IncomingTask, Disposition> {
         match Incoming::decode_taken(&delivery.body, delivery.sent_at.max(now)) {
             Ok(Incoming::Ours(message)) => {
                 let reply_to =
                     message.reply_to.as_deref().map(|name| self.jobs.urls.names().parse_reply(name));
                 let reply_to = reply_to.transpose().map_err(|error| Disposition::of_foreign(&error))?;
-                Ok(Decoded::Ours(message, reply_to))
+                Ok(IncomingTask::Ours(message, reply_to))
             }
-            Ok(Incoming::Trigger(trigger)) => Ok(Decoded::Trigger(trigger)),
+            Ok(Incoming::Trigger(trigger)) => Ok(IncomingTask::Trigger(trigger)),
             Err(error) => Err(Disposition::of_unreadable(&error, delivery, NEWER_VERSION_WAITS, now)),
         }
     }
 
-    fn describe<'m>(&self, message: &'m Decoded) -> Option<Description<'m>> {
+    fn describe<'m>(&self, message: &'m IncomingTask) -> Option<Description<'m>> {
         Some(match message {
-            Decoded::Ours(message, _) => Description {
+            IncomingTask::Ours(message, _) => Description {
                 kind: message.body.kind(),
                 request_id: Some(message.request_id),
                 traceparent: message.traceparent.as_deref(),
             },
-            Decoded::Trigger(_) => {
+            IncomingTask::Trigger(_) => {
                 Description { kind: ScheduledTrigger::KIND, request_id: None, traceparent: None }
             }
         })
     }
 
-    async fn handle(&self, delivery: &Delivery, message: &Decoded) -> Result<Disposition, HandlerError> {
+    async fn handle(&self, delivery: &Delivery, message: &IncomingTask) -> Result<Disposition, HandlerError> {
         let (message, reply_to) = match message {
-            Decoded::Ours(message, reply_to) => (message, reply_to.as_ref()),
-            Decoded::Trigger(trigger) => return self.start(trigger.job(), delivery.sent_at).await,
+            IncomingTask::Ours(message, reply_to) => (message, reply_to.as_ref()),
+            IncomingTask::Trigger(trigger) => return self.start(trigger.job(), delivery.sent_at).await,
         };
         match &message.body {
             MaintenanceTask::RunJob { task } => self.run_job(message, task, reply_to).await,
@@ -109,22 +109,22 @@ impl Handler for Maintenance {
     }
 }
 
-impl Maintenance {
+impl MaintenanceHandler {
     /// The consumer of the maintenance queue.
     pub(crate) fn consumer(services: &Services, jobs: Jobs) -> Consumer<Self> {
         let replies = ReplySenders::new(jobs.aws.sqs.clone(), jobs.urls.clone(), 1, REPLY_QUEUES);
-        let bounds = Bounds { queue: QueueKind::Maintenance, at_once: AT_ONCE, max_polls: MAX_POLLS };
+        let bounds = Intake { queue: QueueKind::Maintenance, at_once: AT_ONCE, max_polls: MAX_POLLS };
         Consumer::new(services, bounds, Self { replies, jobs })
     }
 
     async fn delete(&self, planned: &Planned) -> Result<Disposition, HandlerError> {
         Ok(match self.jobs.delete(planned).await? {
-            deletion::Ended::NotYet(wait) => Disposition::Resend(wait),
-            deletion::Ended::Deleted
-            | deletion::Ended::Void
-            | deletion::Ended::Postponed
-            | deletion::Ended::Failed
-            | deletion::Ended::GivenUp => Disposition::Done,
+            deletion::DeletionEnd::NotYet(wait) => Disposition::Resend(wait),
+            deletion::DeletionEnd::Deleted
+            | deletion::DeletionEnd::Void
+            | deletion::DeletionEnd::Postponed
+            | deletion::DeletionEnd::Failed
+            | deletion::DeletionEnd::GivenUp => Disposition::Done,
         })
     }
 

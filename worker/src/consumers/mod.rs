@@ -11,16 +11,16 @@ mod maintenance;
 mod reply;
 mod requests;
 
-pub(crate) use dead_letters::DeadLetters;
-pub(crate) use maintenance::Maintenance;
-pub(crate) use requests::Requests;
+pub(crate) use dead_letters::DeadLetterHandler;
+pub(crate) use maintenance::MaintenanceHandler;
+pub(crate) use requests::RequestHandler;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker_domain::{RequestId, Timestamp};
-use broker_queue::{Delivery, Ended, OldestAge, PollOptions, QueueKind, QueueUrls, Receiver};
+use broker_queue::{Delivery, OldestAge, PollOptions, QueueKind, QueueUrls, ReceiveEnd, Receiver};
 use broker_runtime::aws::Aws;
 use broker_runtime::backoff::Backoff;
 use broker_runtime::clock::Clock;
@@ -96,7 +96,7 @@ pub(crate) struct Description<'m> {
 
 /// The queue of a consumer, and its bounds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
+pub(crate) struct Intake {
     queue: QueueKind,
     /// Messages that are processed at a time.
     at_once: usize,
@@ -129,9 +129,9 @@ pub(crate) struct Services {
 
 impl<H: Handler> Consumer<H> {
     /// Passes the messages of the queue to `handler`.
-    pub(crate) fn new(services: &Services, bounds: Bounds, handler: H) -> Self {
+    pub(crate) fn new(services: &Services, bounds: Intake, handler: H) -> Self {
         let Services { aws, urls, health, config, clock, entropy, .. } = services;
-        let Bounds { queue, at_once, max_polls } = bounds;
+        let Intake { queue, at_once, max_polls } = bounds;
         let visibility = config.visibility;
         let options = PollOptions { wait: config.poll_wait, visibility: Some(visibility), max_polls };
         let client = aws.sqs_receive.clone();
@@ -167,8 +167,8 @@ impl<H: Handler> Consumer<H> {
                 lifecycle.tracker.spawn(async move { consumer.consume(delivery, permit, &stop).await });
             };
             match receiver.run(stop.clone(), spawn).await {
-                Ended::Stopped => return,
-                Ended::QueueGone => {
+                ReceiveEnd::Stopped => return,
+                ReceiveEnd::QueueGone => {
                     tracing::error!(queue = queue.suffix(), "the queue is gone: run `broker init`");
                     let pause = tokio::time::sleep(entropy.jitter(QUEUE_GONE_PAUSE));
                     if stop.run_until_cancelled(pause).await.is_none() {

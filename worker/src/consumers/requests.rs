@@ -11,7 +11,7 @@ use broker_runtime::trace;
 
 use super::disposition::Disposition;
 use super::reply::ReplySender;
-use super::{Bounds, Consumer, Description, Handler, Services};
+use super::{Consumer, Description, Handler, Intake, Services};
 use crate::finality::HandlerError;
 use crate::handlers::Handlers;
 use crate::shares;
@@ -23,7 +23,7 @@ const NEWER_VERSION_WAITS: Duration = Duration::from_secs(5);
 
 /// Handles requests.
 #[derive(Debug)]
-pub(crate) struct Requests {
+pub(crate) struct RequestHandler {
     names: QueueNames,
     handlers: Handlers,
     replies: ReplySender,
@@ -32,13 +32,13 @@ pub(crate) struct Requests {
 
 /// A decoded request.
 #[derive(Debug)]
-pub(crate) struct Decoded {
+pub(crate) struct IncomingRequest {
     message: RequestMessage,
     request: Request,
     reply_to: ReplyQueueName,
 }
 
-impl Requests {
+impl RequestHandler {
     /// The consumer of the requests queue.
     pub(crate) fn consumer(services: &Services, handlers: Handlers) -> Consumer<Self> {
         let Services { aws, urls, store, config, clock, .. } = services;
@@ -46,13 +46,13 @@ impl Requests {
         let replies = ReplySender::new(aws, urls, store.clone(), clock.clone());
         let handler = Self { names, handlers, replies, clock: clock.clone() };
         let at_once = config.worker_concurrency;
-        Consumer::new(services, Bounds { queue: QueueKind::Requests, at_once, max_polls: MAX_POLLS }, handler)
+        Consumer::new(services, Intake { queue: QueueKind::Requests, at_once, max_polls: MAX_POLLS }, handler)
     }
 
     async fn reply(
         &self,
         delivery: &Delivery,
-        Decoded { message, request, reply_to }: &Decoded,
+        IncomingRequest { message, request, reply_to }: &IncomingRequest,
         outcome: Outcome,
     ) -> Result<(), HandlerError> {
         let (word, grant) = (outcome.as_str(), outcome.grant().cloned());
@@ -86,28 +86,32 @@ impl Requests {
     }
 }
 
-impl Handler for Requests {
-    type Message = Decoded;
+impl Handler for RequestHandler {
+    type Message = IncomingRequest;
 
-    fn decode(&self, delivery: &Delivery, now: Timestamp) -> Result<Decoded, Disposition> {
+    fn decode(&self, delivery: &Delivery, now: Timestamp) -> Result<IncomingRequest, Disposition> {
         crash_points::point(Point::Received);
         let message = RequestMessage::decode_taken(&delivery.body, delivery.sent_at.max(now))
             .map_err(|error| Disposition::of_unreadable(&error, delivery, NEWER_VERSION_WAITS, now))?;
         let reply_to =
             self.names.parse_reply(&message.reply_to).map_err(|error| Disposition::of_foreign(&error))?;
-        Ok(Decoded { request: Request::from(&message), message, reply_to })
+        Ok(IncomingRequest { request: Request::from(&message), message, reply_to })
     }
 
-    fn describe<'m>(&self, Decoded { message, .. }: &'m Decoded) -> Option<Description<'m>> {
+    fn describe<'m>(&self, IncomingRequest { message, .. }: &'m IncomingRequest) -> Option<Description<'m>> {
         let (kind, request_id) = (message.body.kind(), Some(message.request_id));
         Some(Description { kind, request_id, traceparent: message.traceparent.as_deref() })
     }
 
-    fn key(&self, _delivery: &Delivery, decoded: &Decoded) -> String {
+    fn key(&self, _delivery: &Delivery, decoded: &IncomingRequest) -> String {
         shares::key_of(&decoded.request)
     }
 
-    async fn handle(&self, delivery: &Delivery, decoded: &Decoded) -> Result<Disposition, HandlerError> {
+    async fn handle(
+        &self,
+        delivery: &Delivery,
+        decoded: &IncomingRequest,
+    ) -> Result<Disposition, HandlerError> {
         let outcome = self.handlers.handle(&decoded.request).await?;
         let disposition = disposition_of(&outcome);
         self.reply(delivery, decoded, outcome).await?;
@@ -117,7 +121,7 @@ impl Handler for Requests {
     async fn reply_dead(
         &self,
         delivery: &Delivery,
-        decoded: &Decoded,
+        decoded: &IncomingRequest,
         code: &'static str,
     ) -> Result<(), HandlerError> {
         self.reply(delivery, decoded, Outcome::DeadLettered { reason: code.to_owned() }).await

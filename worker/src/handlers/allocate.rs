@@ -16,14 +16,14 @@ use broker_domain::{
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Claim, ClaimOutcome, StoreError};
 
-use super::key_turns::{self, Turn};
+use super::key_turns::{self, KeyTurn};
 use super::{HandlerError, Handlers};
 
 /// A request that waits for its turn looks at its deadline so long after it.
 const AFTER_THE_DEADLINE: Duration = Duration::from_millis(1);
 
 /// What one attempt came to.
-enum Attempt {
+enum AttemptEnd {
     /// The request's outcome.
     Ended(Outcome),
     /// Somebody else has the candidate: go on at once.
@@ -55,8 +55,8 @@ impl Handlers {
             let left = request.times.deadline.since(now).saturating_add(AFTER_THE_DEADLINE);
             let Ok(turn) = tokio::time::timeout(left, place.turn()).await else { continue };
             let turn = match turn {
-                Turn::Mine(turn) => turn,
-                Turn::Learnt(learnt) => match self.judge_learnt(request, &learnt)? {
+                KeyTurn::Mine(turn) => turn,
+                KeyTurn::Learnt(learnt) => match self.judge_learnt(request, &learnt)? {
                     Some(outcome) => break outcome,
                     None => continue,
                 },
@@ -67,10 +67,10 @@ impl Handlers {
                 turn.learnt(LeaseLearnt::Failed);
             }
             match attempt? {
-                Attempt::Ended(outcome) => break outcome,
-                Attempt::LostRace => {}
+                AttemptEnd::Ended(outcome) => break outcome,
+                AttemptEnd::LostRace => {}
                 // Its turn goes on: whoever else asks for the key would be in the way as well.
-                Attempt::InTheWay => self.back_off(attempts).await,
+                AttemptEnd::InTheWay => self.back_off(attempts).await,
             }
         };
         metrics::histogram!("broker_claim_attempts").record(attempts);
@@ -101,7 +101,7 @@ impl Handlers {
         &self,
         request: &AllocateRequest,
         turn: &key_turns::Attempt<LeaseLearnt>,
-    ) -> Result<Attempt, HandlerError> {
+    ) -> Result<AttemptEnd, HandlerError> {
         let Some(handed) = self.candidates.next(request.prefix.as_ref()).await? else {
             return self.without_candidate(request, turn).await;
         };
@@ -109,7 +109,7 @@ impl Handlers {
         let now = self.clock.now();
         if now > request.times.deadline {
             handed.put_back();
-            return Ok(Attempt::Ended(Outcome::Expired));
+            return Ok(AttemptEnd::Ended(Outcome::Expired));
         }
         let claim = Claim {
             request,
@@ -132,7 +132,7 @@ impl Handlers {
                 crash_points::point(Point::Claimed);
                 turn.learnt(LeaseLearnt::Stands(Box::new(lease_of(&claim, grant.clone()))));
                 handed.claimed();
-                Ok(Attempt::Ended(Outcome::Created(grant)))
+                Ok(AttemptEnd::Ended(Outcome::Created(grant)))
             }
             Ok(ClaimOutcome::LeaseStands(lease)) => {
                 handed.put_back();
@@ -141,19 +141,19 @@ impl Handlers {
             }
             Ok(ClaimOutcome::RequestEnded) => {
                 handed.put_back();
-                Ok(Attempt::Ended(self.ended_before(request).await?))
+                Ok(AttemptEnd::Ended(self.ended_before(request).await?))
             }
             Ok(ClaimOutcome::LostCandidate) => {
                 handed.lost();
                 metrics::counter!("broker_allocate_conflicts_total").increment(1);
-                Ok(Attempt::LostRace)
+                Ok(AttemptEnd::LostRace)
             }
             Err(StoreError::Conflict) => {
                 handed.put_back();
                 if let Some(old) = replaced {
                     self.must_agree(&old.key).await?;
                 }
-                Ok(Attempt::InTheWay)
+                Ok(AttemptEnd::InTheWay)
             }
             Err(error) => Err(error.into()),
         }
@@ -165,14 +165,14 @@ impl Handlers {
         &self,
         request: &AllocateRequest,
         turn: &key_turns::Attempt<LeaseLearnt>,
-    ) -> Result<Attempt, HandlerError> {
+    ) -> Result<AttemptEnd, HandlerError> {
         let lease = match self.store.leases.get(&request.lease_key).await {
-            Err(StoreError::Conflict) => return Ok(Attempt::InTheWay),
+            Err(StoreError::Conflict) => return Ok(AttemptEnd::InTheWay),
             read => read?,
         };
         let verdict = judge(lease.as_ref(), request, self.clock.now());
         turn.learnt(LeaseLearnt::NothingFits(request.prefix.clone(), lease.map(Box::new)));
-        Ok(Attempt::Ended(match verdict {
+        Ok(AttemptEnd::Ended(match verdict {
             LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => Outcome::NoSandboxes,
             LeaseVerdict::Mine(grant) => Outcome::Created(grant),
             LeaseVerdict::Existing(grant) => Outcome::Existing(grant),
@@ -187,18 +187,18 @@ impl Handlers {
         request: &AllocateRequest,
         lease: &Lease,
         now: Timestamp,
-    ) -> Result<Attempt, HandlerError> {
+    ) -> Result<AttemptEnd, HandlerError> {
         Ok(match judge(Some(lease), request, now) {
             // The condition let nothing through that the verdict calls free, unless it changed since: try again.
-            LeaseVerdict::Free => Attempt::InTheWay,
-            LeaseVerdict::Mine(grant) => Attempt::Ended(Outcome::Created(grant)),
-            LeaseVerdict::Existing(grant) => Attempt::Ended(Outcome::Existing(grant)),
-            LeaseVerdict::KeyReused => Attempt::Ended(Outcome::KeyReused),
-            LeaseVerdict::Superseded => Attempt::Ended(Outcome::Superseded),
+            LeaseVerdict::Free => AttemptEnd::InTheWay,
+            LeaseVerdict::Mine(grant) => AttemptEnd::Ended(Outcome::Created(grant)),
+            LeaseVerdict::Existing(grant) => AttemptEnd::Ended(Outcome::Existing(grant)),
+            LeaseVerdict::KeyReused => AttemptEnd::Ended(Outcome::KeyReused),
+            LeaseVerdict::Superseded => AttemptEnd::Ended(Outcome::Superseded),
             // By a clock that is ahead it may not be over yet.
             LeaseVerdict::PastExpiry(lease) => {
                 self.clock.reaches(lease.ends_for_owner_at()).await;
-                Attempt::LostRace
+                AttemptEnd::LostRace
             }
         })
     }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 /// Who asks for which keys. Clones share them.
 #[derive(Debug)]
-pub(super) struct KeyTurns<K, L>(Arc<Mutex<HashMap<K, Arc<Line<L>>>>>);
+pub(super) struct KeyTurns<K, L>(Arc<Mutex<HashMap<K, Arc<KeyLine<L>>>>>);
 
 impl<K, L> Clone for KeyTurns<K, L> {
     fn clone(&self) -> Self {
@@ -28,14 +28,14 @@ impl<K, L> Default for KeyTurns<K, L> {
 
 /// Those who ask for one key.
 #[derive(Debug)]
-struct Line<L> {
-    state: Mutex<State<L>>,
+struct KeyLine<L> {
+    state: Mutex<KeyState<L>>,
     /// Changes whenever an attempt ends.
     ended: watch::Sender<()>,
 }
 
 #[derive(Debug)]
-struct State<L> {
+struct KeyState<L> {
     /// Whether an attempt is under way.
     asking: bool,
     /// How many attempts have begun.
@@ -49,14 +49,14 @@ struct State<L> {
 pub(super) struct Place<K: Clone + Eq + Hash, L> {
     turns: KeyTurns<K, L>,
     key: K,
-    line: Arc<Line<L>>,
+    line: Arc<KeyLine<L>>,
     /// Attempts that had begun when it came, or when it last learnt something.
     came_after: u64,
 }
 
 /// Whose turn it is.
 #[derive(Debug)]
-pub(super) enum Turn<L> {
+pub(super) enum KeyTurn<L> {
     /// This request's: it asks.
     Mine(Attempt<L>),
     /// Another one asked, after this one came, and learnt this.
@@ -66,7 +66,7 @@ pub(super) enum Turn<L> {
 /// An attempt under way. Dropped, the next one may ask.
 #[derive(Debug)]
 pub(super) struct Attempt<L> {
-    line: Arc<Line<L>>,
+    line: Arc<KeyLine<L>>,
     number: u64,
 }
 
@@ -75,8 +75,8 @@ impl<K: Clone + Eq + Hash, L> KeyTurns<K, L> {
     pub(super) fn place(&self, key: &K) -> Place<K, L> {
         let mut lines = self.lines();
         let line = lines.entry(key.clone()).or_insert_with(|| {
-            let state = State { asking: false, begun: 0, learnt: None };
-            Arc::new(Line { state: Mutex::new(state), ended: watch::Sender::new(()) })
+            let state = KeyState { asking: false, begun: 0, learnt: None };
+            Arc::new(KeyLine { state: Mutex::new(state), ended: watch::Sender::new(()) })
         });
         let line = Arc::clone(line);
         drop(lines);
@@ -84,20 +84,20 @@ impl<K: Clone + Eq + Hash, L> KeyTurns<K, L> {
         Place { turns: self.clone(), key: key.clone(), line, came_after }
     }
 
-    fn lines(&self) -> MutexGuard<'_, HashMap<K, Arc<Line<L>>>> {
+    fn lines(&self) -> MutexGuard<'_, HashMap<K, Arc<KeyLine<L>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<L> Line<L> {
-    fn state(&self) -> MutexGuard<'_, State<L>> {
+impl<L> KeyLine<L> {
+    fn state(&self) -> MutexGuard<'_, KeyState<L>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<K: Clone + Eq + Hash, L> Place<K, L> {
     /// Waits until it is this request's turn, or something was learnt by an attempt that began after it came.
-    pub(super) async fn turn(&mut self) -> Turn<L> {
+    pub(super) async fn turn(&mut self) -> KeyTurn<L> {
         let mut ended = self.line.ended.subscribe();
         loop {
             {
@@ -107,12 +107,12 @@ impl<K: Clone + Eq + Hash, L> Place<K, L> {
                 {
                     let learnt = Arc::clone(learnt);
                     self.came_after = state.begun;
-                    return Turn::Learnt(learnt);
+                    return KeyTurn::Learnt(learnt);
                 }
                 if !state.asking {
                     state.asking = true;
                     state.begun += 1;
-                    return Turn::Mine(Attempt { line: Arc::clone(&self.line), number: state.begun });
+                    return KeyTurn::Mine(Attempt { line: Arc::clone(&self.line), number: state.begun });
                 }
             }
             // The line, which this place keeps, holds the sender.
@@ -153,10 +153,10 @@ mod tests {
 
     use super::*;
 
-    fn mine(turn: Turn<u32>) -> Attempt<u32> {
+    fn mine(turn: KeyTurn<u32>) -> Attempt<u32> {
         match turn {
-            Turn::Mine(attempt) => attempt,
-            Turn::Learnt(what) => panic!("learnt {what}"),
+            KeyTurn::Mine(attempt) => attempt,
+            KeyTurn::Learnt(what) => panic!("learnt {what}"),
         }
     }
 
@@ -168,7 +168,7 @@ mod tests {
         let mut late = turns.place(&"k");
         attempt.learnt(7);
         drop(attempt);
-        let Turn::Learnt(what) = second.turn().await else { panic!("it came before") };
+        let KeyTurn::Learnt(what) = second.turn().await else { panic!("it came before") };
         assert_eq!(*what, 7);
         // What it could not use it does not learn again; and the late one asks by itself.
         let again = mine(late.turn().await);
@@ -177,7 +177,9 @@ mod tests {
         assert!(waits.as_mut().poll(&mut context).is_pending());
         again.learnt(8);
         drop(again);
-        let Poll::Ready(Turn::Learnt(what)) = waits.as_mut().poll(&mut context) else { panic!("it ended") };
+        let Poll::Ready(KeyTurn::Learnt(what)) = waits.as_mut().poll(&mut context) else {
+            panic!("it ended")
+        };
         assert_eq!(*what, 8);
     }
 

@@ -14,7 +14,7 @@ use broker_domain::{
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{EndOutcome, StoreError};
 
-use super::key_turns::Turn;
+use super::key_turns::KeyTurn;
 use super::{HandlerError, Handlers};
 
 /// What an attempt to return a sandbox learnt.
@@ -32,12 +32,12 @@ impl Handlers {
         let mut was_read = false;
         for attempt in 1.. {
             let turn = match place.turn().await {
-                Turn::Mine(turn) => turn,
-                Turn::Learnt(learnt) => match *learnt {
+                KeyTurn::Mine(turn) => turn,
+                KeyTurn::Learnt(learnt) => match *learnt {
                     ReturnLearnt::Failed => return Err(Self::failed_for_all()),
                     ReturnLearnt::Ended => match self.look(request).await? {
-                        Look::Told(outcome) => return Ok(outcome),
-                        Look::ToEnd(..) | Look::InTheWay => continue,
+                        ReturnLook::Told(outcome) => return Ok(outcome),
+                        ReturnLook::ToEnd(..) | ReturnLook::InTheWay => continue,
                     },
                 },
             };
@@ -69,9 +69,9 @@ impl Handlers {
             return Ok(Some(outcome));
         }
         match self.look(request).await? {
-            Look::Told(outcome) => Ok(Some(outcome)),
-            Look::ToEnd(sandbox, allocation) => self.end_as_read(request, &sandbox, &allocation).await,
-            Look::InTheWay => Ok(None),
+            ReturnLook::Told(outcome) => Ok(Some(outcome)),
+            ReturnLook::ToEnd(sandbox, allocation) => self.end_as_read(request, &sandbox, &allocation).await,
+            ReturnLook::InTheWay => Ok(None),
         }
     }
 
@@ -90,19 +90,19 @@ impl Handlers {
     }
 
     /// What the sandbox says.
-    async fn look(&self, request: &ReturnRequest) -> Result<Look, HandlerError> {
+    async fn look(&self, request: &ReturnRequest) -> Result<ReturnLook, HandlerError> {
         let sandbox = match self.store.sandboxes.get(&request.sandbox_id).await {
             Ok(Some(sandbox)) => sandbox,
-            Ok(None) => return Ok(Look::Told(Outcome::SandboxNotFound)),
-            Err(StoreError::Conflict) => return Ok(Look::InTheWay),
+            Ok(None) => return Ok(ReturnLook::Told(Outcome::SandboxNotFound)),
+            Err(StoreError::Conflict) => return Ok(ReturnLook::InTheWay),
             Err(error) => return Err(error.into()),
         };
         Ok(match judge_return(&sandbox, request) {
-            ReturnVerdict::End(allocation) => Look::ToEnd(sandbox.id, allocation),
-            ReturnVerdict::AlreadyReturned(at) => Look::Told(returned(request, at)),
-            ReturnVerdict::Expired => Look::Told(Outcome::AllocationExpired),
-            ReturnVerdict::NotOwner => Look::Told(Outcome::NotOwner),
-            ReturnVerdict::Superseded => Look::Told(Outcome::Superseded),
+            ReturnVerdict::End(allocation) => ReturnLook::ToEnd(sandbox.id, allocation),
+            ReturnVerdict::AlreadyReturned(at) => ReturnLook::Told(returned(request, at)),
+            ReturnVerdict::Expired => ReturnLook::Told(Outcome::AllocationExpired),
+            ReturnVerdict::NotOwner => ReturnLook::Told(Outcome::NotOwner),
+            ReturnVerdict::Superseded => ReturnLook::Told(Outcome::Superseded),
         })
     }
 
@@ -130,7 +130,7 @@ impl Handlers {
 }
 
 /// What a look at a sandbox means for a return.
-enum Look {
+enum ReturnLook {
     /// It ends the request.
     Told(Outcome),
     /// This allocation of it is to be ended.

@@ -33,7 +33,7 @@ pub(crate) struct Planned {
 
 /// The result of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum DeletionEnd {
     /// It is deleted at the provider, and a tombstone here.
     Deleted,
     /// It is not as it was planned: nothing was done.
@@ -48,7 +48,7 @@ pub(crate) enum Ended {
     NotYet(Duration),
 }
 
-impl Ended {
+impl DeletionEnd {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Deleted => "deleted",
@@ -63,21 +63,21 @@ impl Ended {
 
 impl Jobs {
     /// Performs a planned deletion. Safe to call any number of times.
-    pub(crate) async fn delete(&self, planned: &Planned) -> Result<Ended, StoreError> {
+    pub(crate) async fn delete(&self, planned: &Planned) -> Result<DeletionEnd, StoreError> {
         let ended = self.delete_in_slot(planned).await?;
         metrics::counter!("broker_cleanup_deletions_total", "outcome" => ended.as_str()).increment(1);
         Ok(ended)
     }
 
-    async fn delete_in_slot(&self, planned: &Planned) -> Result<Ended, StoreError> {
+    async fn delete_in_slot(&self, planned: &Planned) -> Result<DeletionEnd, StoreError> {
         if let Some(wait) = slots::too_early(planned.slot, self.clock.now()) {
-            return Ok(Ended::NotYet(wait));
+            return Ok(DeletionEnd::NotYet(wait));
         }
         let Some(record) = self.store.sandboxes.record(&planned.sandbox_id).await? else {
-            return Ok(Ended::Void);
+            return Ok(DeletionEnd::Void);
         };
         if !is_as_planned(&record, planned) {
-            return Ok(Ended::Void);
+            return Ok(DeletionEnd::Void);
         }
         let seen = Seen { id: &planned.sandbox_id, version: planned.version };
         let now = self.clock.now();
@@ -103,7 +103,7 @@ impl Jobs {
         account: &AccountId,
         seen: Seen<'_>,
         record: &Record,
-    ) -> Result<Ended, StoreError> {
+    ) -> Result<DeletionEnd, StoreError> {
         let sandbox = &record.sandbox;
         match provider.delete(account).await {
             Ok(deleted) => {
@@ -116,7 +116,7 @@ impl Jobs {
                     .write_tombstone(seen, sandbox.status, &sandbox.external_id, now)
                     .await?;
                 tracing::info!(sandbox = %seen.id, external_id = %sandbox.external_id, gone_before, "deleted at the provider");
-                Ok(done(buried, Ended::Deleted))
+                Ok(done(buried, DeletionEnd::Deleted))
             }
             Err(NotDeleted::Failed(error)) => self.failed(seen, record, &error.to_string()).await,
             Err(NotDeleted::NotNow(error)) => self.not_now(seen, &error).await,
@@ -124,7 +124,7 @@ impl Jobs {
     }
 
     /// The answer is not about this sandbox: it is due again later.
-    async fn not_now(&self, seen: Seen<'_>, error: &ProviderError) -> Result<Ended, StoreError> {
+    async fn not_now(&self, seen: Seen<'_>, error: &ProviderError) -> Result<DeletionEnd, StoreError> {
         let by = match error {
             ProviderError::BreakerOpen { again_after, .. } => *again_after,
             ProviderError::RateLimited { again_after } => {
@@ -146,23 +146,28 @@ impl Jobs {
         self.postpone(seen, by).await
     }
 
-    async fn postpone(&self, seen: Seen<'_>, by: Duration) -> Result<Ended, StoreError> {
+    async fn postpone(&self, seen: Seen<'_>, by: Duration) -> Result<DeletionEnd, StoreError> {
         let now = self.clock.now();
-        Ok(done(self.store.deletions.postpone(seen, now.plus(by), now).await?, Ended::Postponed))
+        Ok(done(self.store.deletions.postpone(seen, now.plus(by), now).await?, DeletionEnd::Postponed))
     }
 
-    async fn failed(&self, seen: Seen<'_>, record: &Record, problem: &str) -> Result<Ended, StoreError> {
+    async fn failed(
+        &self,
+        seen: Seen<'_>,
+        record: &Record,
+        problem: &str,
+    ) -> Result<DeletionEnd, StoreError> {
         let now = self.clock.now();
         let attempts = record.attempts + 1;
         tracing::warn!(sandbox = %seen.id, attempts, problem, "not deleted at the provider");
         if attempts >= ATTEMPTS {
             let retry_at = now.plus(GIVEN_UP_FOR);
             let given_up = self.store.deletions.give_up(seen, attempts, problem, retry_at, now).await?;
-            return Ok(done(given_up, Ended::GivenUp));
+            return Ok(done(given_up, DeletionEnd::GivenUp));
         }
         let due = now.plus(backoff(self.settings.deletion_backoff, attempts));
         let counted = self.store.deletions.attempt_failed(seen, attempts, problem, due, now).await?;
-        Ok(done(counted, Ended::Failed))
+        Ok(done(counted, DeletionEnd::Failed))
     }
 }
 
@@ -173,10 +178,10 @@ fn is_as_planned(record: &Record, planned: &Planned) -> bool {
         && sandbox.external_id == planned.external_id
 }
 
-const fn done(changed: Changed, ended: Ended) -> Ended {
+const fn done(changed: Changed, ended: DeletionEnd) -> DeletionEnd {
     match changed {
         Changed::Done => ended,
-        Changed::MovedOn => Ended::Void,
+        Changed::MovedOn => DeletionEnd::Void,
     }
 }
 

@@ -100,12 +100,12 @@ pub(crate) struct Jobs {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     pub(crate) stop: CancellationToken,
-    pub(crate) settings: Settings,
+    pub(crate) settings: JobSettings,
 }
 
 /// The settings of the jobs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct JobSettings {
     /// How long after its expiry a sandbox is left to its owner.
     pub(crate) expiry_grace: Duration,
     /// Between two deletions at the provider.
@@ -114,7 +114,7 @@ pub(crate) struct Settings {
     pub(crate) deletion_backoff: Duration,
 }
 
-impl Settings {
+impl JobSettings {
     pub(crate) fn new(config: &Config) -> Self {
         let rate = config.provider.as_ref().map_or(1, |provider| provider.rate.max(1));
         Self {

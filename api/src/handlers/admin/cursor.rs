@@ -7,7 +7,7 @@
 use broker_store::PageKey;
 use sha2::{Digest as _, Sha256};
 
-use super::Query;
+use crate::request::query::Query;
 
 /// The length of the digest.
 const DIGEST: usize = 16;

@@ -6,20 +6,22 @@
 
 use std::time::Duration;
 
-use broker_dead_letters::{Action, DeadLetters, Listing, Options, PageView, Selection, View, WholeView};
+use broker_dead_letters::{
+    Action, ActionOptions, DeadLetterListing, DeadLetters, PageView, Selection, View, WholeView,
+};
 use broker_domain::{DeadLetterFilter, DeadLetterId, DeadLetterState, Reason, Source, Timestamp, TrackId};
 use http::StatusCode;
 use http::request::Parts;
 use serde_json::json;
 
 use super::Operator;
-use super::query::Query;
 use crate::handlers;
-use crate::limits::{
-    LETTERS_PER_ACTION, LETTERS_PER_PAGE, LONGEST_AGE_S, MAX_LETTERS_PER_ACTION, MAX_LETTERS_PER_PAGE,
+use crate::request::parameters::{
+    self as parameter, ACTION_OPTIONS, LETTER_FILTERS, LETTER_PAGE, LETTER_SELECTION, Number,
 };
 use crate::request::prefer::Preferences;
-use crate::response::Answer;
+use crate::request::query::Query;
+use crate::response::Response;
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
 
@@ -32,16 +34,14 @@ const LONGEST_KIND: usize = 64;
 /// The longest reason of a discard.
 const LONGEST_WHY: usize = 500;
 
-const FILTERS: [&str; 7] = ["queue", "kind", "reason", "track", "state", "older_than_s", "newer_than_s"];
-
 impl Operator {
-    pub(super) async fn dead_letters(&self, query: &Query) -> Result<Answer, Problem> {
-        query.only(&[&FILTERS[..], &["limit", "cursor"]].concat())?;
+    pub(super) async fn dead_letters(&self, query: &Query) -> Result<Response, Problem> {
+        query.only(&[LETTER_FILTERS, LETTER_PAGE])?;
         let filter = filter(query, self.rpc.clock.now())?;
-        let limit = query.number("limit", 1..=MAX_LETTERS_PER_PAGE)?.unwrap_or(LETTERS_PER_PAGE);
+        let limit = query.number(&parameter::LETTER_LIMIT)?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let cursor = query.checked("cursor", DeadLetterId::parse)?;
-        let listing = Listing::new(self.rpc.store.clone(), filter, cursor.as_ref());
+        let cursor = query.checked(&parameter::LETTER_CURSOR, DeadLetterId::parse)?;
+        let listing = DeadLetterListing::new(self.rpc.store.clone(), filter, cursor.as_ref());
         let mut listing = listing.bounded(READ_AT_ONCE, READS);
         let mut found = Vec::new();
         while found.len() < limit
@@ -50,28 +50,27 @@ impl Operator {
             found.push(View::from(&letter));
         }
         let body = PageView { dead_letters: found, next_cursor: listing.cursor().cloned() };
-        Ok(Answer::json(StatusCode::OK, json!(body), "listed"))
+        Ok(Response::json(StatusCode::OK, json!(body), "listed"))
     }
 
-    pub(super) async fn dead_letter(&self, id: &str) -> Result<Answer, Problem> {
+    pub(super) async fn dead_letter(&self, id: &str) -> Result<Response, Problem> {
         let not_found = || Problem::new(Code::NotFound, "There is no such dead letter.");
         let id = DeadLetterId::parse(id).map_err(|_| not_found())?;
         let letter = self.rpc.store.dead_letters.get(&id).await?;
         let view = letter.as_ref().map(WholeView::from).ok_or_else(not_found)?;
-        Ok(Answer::json(StatusCode::OK, json!(view), "shown"))
+        Ok(Response::json(StatusCode::OK, json!(view), "shown"))
     }
 
-    pub(super) async fn replay(&self, query: &Query, head: &Parts, by: &str) -> Result<Answer, Problem> {
-        let own = ["id", "all", "limit", "rate", "dry_run", "renew_deadline"];
-        query.only(&[&FILTERS[..], &own[..]].concat())?;
-        let action = Action::Replay { renew_deadline: query.flag("renew_deadline")? };
+    pub(super) async fn replay(&self, query: &Query, head: &Parts, by: &str) -> Result<Response, Problem> {
+        let own = [parameter::RENEW_DEADLINE.parameter()];
+        query.only(&[LETTER_FILTERS, LETTER_SELECTION, ACTION_OPTIONS, &own])?;
+        let action = Action::Replay { renew_deadline: query.flag(&parameter::RENEW_DEADLINE)? };
         self.perform(action, query, head, by).await
     }
 
-    pub(super) async fn discard(&self, query: &Query, head: &Parts, by: &str) -> Result<Answer, Problem> {
-        let own = ["id", "all", "limit", "rate", "dry_run", "why"];
-        query.only(&[&FILTERS[..], &own[..]].concat())?;
-        let why = query.get("why").map(str::trim).unwrap_or_default();
+    pub(super) async fn discard(&self, query: &Query, head: &Parts, by: &str) -> Result<Response, Problem> {
+        query.only(&[LETTER_FILTERS, LETTER_SELECTION, ACTION_OPTIONS, &[parameter::WHY]])?;
+        let why = query.get(parameter::WHY.name).map(str::trim).unwrap_or_default();
         if why.is_empty() || why.chars().count() > LONGEST_WHY {
             return Err(Problem::invalid(format!(
                 "why must give the reason in 1 to {LONGEST_WHY} characters."
@@ -86,12 +85,12 @@ impl Operator {
         query: &Query,
         head: &Parts,
         by: &str,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<Response, Problem> {
         let rpc = &self.rpc;
-        let limit = query.number("limit", 1..=MAX_LETTERS_PER_ACTION)?.unwrap_or(LETTERS_PER_ACTION);
-        let options = Options {
-            dry_run: query.flag("dry_run")?,
-            rate: query.number("rate", 1..=100_000)?,
+        let limit = query.number(&parameter::ACTION_LIMIT)?;
+        let options = ActionOptions {
+            dry_run: query.flag(&parameter::DRY_RUN)?,
+            rate: query.maybe_number(&parameter::RATE)?,
             limit: Some(limit.into()),
             within: Some(
                 handlers::wait(Preferences::of(&head.headers), self.wait).max(Duration::from_secs(1)),
@@ -109,14 +108,14 @@ impl Operator {
         );
         let stop = &rpc.lifecycle.hard;
         let tally = letters.perform(action, selection, options, by, stop, |_| ()).await?;
-        Ok(Answer::json(StatusCode::OK, json!(tally), "done"))
+        Ok(Response::json(StatusCode::OK, json!(tally), "done"))
     }
 }
 
 /// The selection of the query: ids, or a filter, or all; never all by omission.
 fn selection(query: &Query, now: Timestamp) -> Result<Selection, Problem> {
-    let filters = FILTERS.iter().any(|name| query.get(name).is_some());
-    match (query.get("id"), filters, query.flag("all")?) {
+    let filters = LETTER_FILTERS.iter().any(|filter| query.get(filter.name).is_some());
+    match (query.get(parameter::IDS.name), filters, query.flag(&parameter::ALL)?) {
         (Some(ids), false, false) => {
             let ids = ids.split(',').map(DeadLetterId::parse).collect::<Result<_, _>>();
             ids.map(Selection::These).map_err(|error| Problem::invalid(format!("id: {error}.")))
@@ -135,17 +134,17 @@ fn kind(text: &str) -> Result<String, ()> {
 }
 
 fn filter(query: &Query, now: Timestamp) -> Result<DeadLetterFilter, Problem> {
-    let ago = |name| {
-        let seconds = query.number(name, 0..=LONGEST_AGE_S)?;
+    let ago = |age: &Number<()>| {
+        let seconds = query.maybe_number(age)?;
         Ok::<_, Problem>(seconds.map(|seconds| now.minus(Duration::from_secs(seconds.into()))))
     };
     Ok(DeadLetterFilter {
-        source: query.checked("queue", |text| Source::parse(text).ok_or(()))?,
-        kind: query.checked("kind", kind)?,
-        reason: query.checked("reason", |text| Reason::parse(text).ok_or(()))?,
-        track: query.checked("track", |text| TrackId::new(text))?,
-        since: ago("newer_than_s")?,
-        before: ago("older_than_s")?,
-        state: query.checked("state", |text| DeadLetterState::parse(text).ok_or(()))?,
+        source: query.checked(&parameter::QUEUE, |text| Source::parse(text).ok_or(()))?,
+        kind: query.checked(&parameter::KIND, kind)?,
+        reason: query.checked(&parameter::REASON, |text| Reason::parse(text).ok_or(()))?,
+        track: query.checked(&parameter::LETTER_TRACK, |text| TrackId::new(text))?,
+        since: ago(&parameter::NEWER_THAN)?,
+        before: ago(&parameter::OLDER_THAN)?,
+        state: query.checked(&parameter::STATE, |text| DeadLetterState::parse(text).ok_or(()))?,
     })
 }

@@ -15,8 +15,8 @@ use super::Operator;
 use crate::handlers;
 use crate::metrics;
 use crate::request::prefer::Preferences;
-use crate::response::Answer;
-use crate::response::bodies::{QueuedRun, Run};
+use crate::response::Response;
+use crate::response::bodies::{QueuedRun, RunBody};
 use crate::response::codes::Code;
 use crate::response::outcome;
 use crate::response::problem::Problem;
@@ -31,7 +31,7 @@ impl Operator {
         who: &str,
         task: Task,
         head: &Parts,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<Response, Problem> {
         let rpc = &self.rpc;
         let times = rpc.times(handlers::wait(Preferences::of(&head.headers), self.wait));
         let waited = sleep(times.reply_by.since(times.enqueued_at));
@@ -70,14 +70,14 @@ impl Operator {
         }
     }
 
-    async fn later(&self, id: RequestId, task: &Task) -> Result<Answer, Problem> {
+    async fn later(&self, id: RequestId, task: &Task) -> Result<Response, Problem> {
         self.rpc.store.runs.record(id, task.as_str(), self.rpc.clock.now()).await?;
         let answer = still_queued(StatusCode::ACCEPTED, task.as_str(), id);
         Ok(answer.located(&format!("/v1/admin/jobs/{id}")))
     }
 
     /// The report of a run.
-    pub(super) async fn report(&self, run: &str) -> Result<Answer, Problem> {
+    pub(super) async fn report(&self, run: &str) -> Result<Response, Problem> {
         let not_found = || Problem::new(Code::RequestNotFound, "There is no such run.");
         let id = RequestId::parse(run).map_err(|_| not_found())?;
         let run = self.rpc.store.runs.get(id).await?.ok_or_else(not_found)?;
@@ -88,13 +88,13 @@ impl Operator {
     }
 }
 
-fn ran(report: &JobReport, id: RequestId) -> Answer {
-    let run = Run::new(report, id);
+fn ran(report: &JobReport, id: RequestId) -> Response {
+    let run = RunBody::new(report, id);
     let status = run.status();
-    Answer::json(StatusCode::OK, json!(run), status)
+    Response::json(StatusCode::OK, json!(run), status)
 }
 
-fn still_queued(status: StatusCode, job: &str, id: RequestId) -> Answer {
+fn still_queued(status: StatusCode, job: &str, id: RequestId) -> Response {
     let run = QueuedRun { job, request_id: id.to_string(), status: RequestState::Queued.as_str() };
-    Answer::json(status, json!(run), RequestState::Queued.as_str()).retry_after(POLL_AGAIN_S)
+    Response::json(status, json!(run), RequestState::Queued.as_str()).retry_after(POLL_AGAIN_S)
 }

@@ -9,24 +9,24 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::cursor::Cursors;
-use super::query::Query;
-use crate::limits::{MAX_SANDBOXES_PER_PAGE, SANDBOXES_PER_PAGE};
-use crate::response::Answer;
-use crate::response::bodies::{Page, PooledSandbox};
+use crate::request::parameters::{CURSOR, LAB, SANDBOX_LIMIT, SANDBOXES, STATUS, TRACK};
+use crate::request::query::Query;
+use crate::response::Response;
+use crate::response::bodies::{PoolPage, PooledSandbox};
 use crate::response::problem::Problem;
 
 /// The most pages of the table (1 MB each) that one call reads.
 const READS: usize = 16;
 
-pub(super) async fn answer(store: &Store, query: &Query) -> Result<Answer, Problem> {
-    query.only(&["status", "track", "track_name", "limit", "cursor"])?;
-    let status = query.checked("status", |text| Status::parse(text).ok_or(()))?;
-    let track = query.checked("track", |text| TrackId::new(text))?;
-    let track_name = query.checked("track_name", |text| TrackName::new(text))?;
-    let limit = query.number("limit", 1..=MAX_SANDBOXES_PER_PAGE)?.unwrap_or(SANDBOXES_PER_PAGE);
+pub(super) async fn answer(store: &Store, query: &Query) -> Result<Response, Problem> {
+    query.only(&[SANDBOXES])?;
+    let status = query.checked(&STATUS, |text| Status::parse(text).ok_or(()))?;
+    let track = query.checked(&TRACK, |text| TrackId::new(text))?;
+    let track_name = query.checked(&LAB, |text| TrackName::new(text))?;
+    let limit = query.number(&SANDBOX_LIMIT)?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let cursors = Cursors::of(store.table(), query);
-    let mut after = query.checked("cursor", |text| cursors.parse(text).ok_or(()))?;
+    let mut after = query.checked(&CURSOR, |text| cursors.parse(text).ok_or(()))?;
     let wanted = |record: &Record| {
         let allocation = record.sandbox.allocation.as_ref();
         status.is_none_or(|status| record.sandbox.status == status)
@@ -44,9 +44,9 @@ pub(super) async fn answer(store: &Store, query: &Query) -> Result<Answer, Probl
             break;
         }
     }
-    let page = Page {
+    let page = PoolPage {
         sandboxes: found.iter().map(PooledSandbox::new).collect(),
         next_cursor: after.as_ref().map(|after| cursors.encode(after)),
     };
-    Ok(Answer::json(StatusCode::OK, json!(page), "listed"))
+    Ok(Response::json(StatusCode::OK, json!(page), "listed"))
 }

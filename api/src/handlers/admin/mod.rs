@@ -6,19 +6,19 @@ mod cursor;
 mod dead_letters;
 mod jobs;
 mod list;
-mod query;
 mod stats;
 
 use std::time::Duration;
 
-use broker_domain::{LONGEST_STALE_GRACE_HOURS, Removable, RequestId, STALE_GRACE_HOURS, Task};
+use broker_domain::{Removable, RequestId, Task};
 use broker_runtime::entropy::Entropy;
 use http::request::Parts;
 
 #[cfg(test)]
 pub(crate) use self::cursor::Cursors;
-pub(crate) use self::query::Query;
-use crate::response::Answer;
+use crate::request::parameters::{ACCEPT_STALE, GRACE_PERIOD, REMOVABLE};
+use crate::request::query::Query;
+use crate::response::Response;
 use crate::response::problem::Problem;
 use crate::routes::Admin;
 use crate::rpc::RequestReply;
@@ -39,27 +39,26 @@ impl Operator {
         admin: Admin,
         in_path: &str,
         head: &Parts,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<Response, Problem> {
         let query = Query::parse(head.uri.query())?;
         match admin {
             Admin::Sandboxes => list::answer(&self.rpc.store, &query).await,
             Admin::Stats => stats::answer(&self.rpc, &query).await,
             Admin::Sync => {
-                query.only(&["accept_stale"])?;
-                let accept_stale = query.flag("accept_stale")?;
+                query.only(&[&[ACCEPT_STALE.parameter()]])?;
+                let accept_stale = query.flag(&ACCEPT_STALE)?;
                 self.run(id, who, Task::Sync { accept_stale }, head).await
             }
             Admin::Cleanup => self.run(id, who, Task::Cleanup, head).await,
             Admin::Expire => self.run(id, who, Task::Expire, head).await,
             Admin::PurgeStale => {
-                query.only(&["grace_period_hours"])?;
-                let hours = query.number("grace_period_hours", 0..=LONGEST_STALE_GRACE_HOURS)?;
-                let grace_period_hours = hours.unwrap_or(STALE_GRACE_HOURS);
+                query.only(&[&[GRACE_PERIOD.parameter()]])?;
+                let grace_period_hours = query.number(&GRACE_PERIOD)?;
                 self.run(id, who, Task::PurgeStale { grace_period_hours }, head).await
             }
             Admin::BulkDelete => {
-                query.only(&["status"])?;
-                let status = query.get("status").and_then(Removable::parse);
+                query.only(&[&[REMOVABLE]])?;
+                let status = query.get(REMOVABLE.name).and_then(Removable::parse);
                 let status =
                     status.ok_or_else(|| Problem::invalid("status must be stale or deletion_failed."))?;
                 self.run(id, who, Task::BulkDelete { status }, head).await

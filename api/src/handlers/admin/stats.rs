@@ -6,15 +6,16 @@ use broker_store::Census;
 use http::StatusCode;
 use serde_json::json;
 
-use super::query::Query;
-use crate::response::Answer;
+use crate::request::parameters::LIVE;
+use crate::request::query::Query;
+use crate::response::Response;
 use crate::response::bodies::Stats;
 use crate::response::problem::Problem;
 use crate::rpc::RequestReply;
 
-pub(super) async fn answer(rpc: &RequestReply, query: &Query) -> Result<Answer, Problem> {
-    query.only(&["live"])?;
-    let known = if query.flag("live")? { None } else { rpc.store.census.get().await? };
+pub(super) async fn answer(rpc: &RequestReply, query: &Query) -> Result<Response, Problem> {
+    query.only(&[&[LIVE.parameter()]])?;
+    let known = if query.flag(&LIVE)? { None } else { rpc.store.census.get().await? };
     let census = match known {
         Some(census) => census,
         None => {
@@ -26,5 +27,5 @@ pub(super) async fn answer(rpc: &RequestReply, query: &Query) -> Result<Answer, 
             }
         }
     };
-    Ok(Answer::json(StatusCode::OK, json!(Stats::new(&census)), "counted"))
+    Ok(Response::json(StatusCode::OK, json!(Stats::new(&census)), "counted"))
 }

@@ -6,7 +6,7 @@
 mod operator;
 
 pub use operator::PooledSandbox;
-pub(crate) use operator::{Page, QueuedRun, Run, Stats};
+pub(crate) use operator::{PoolPage, QueuedRun, RunBody, Stats};
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,8 @@ use crate::response::codes::Code;
 
 /// A sandbox that the caller holds.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Allocation<'a> {
+#[schemars(rename = "Allocation")]
+pub(crate) struct AllocationBody<'a> {
     /// The broker's id of the sandbox.
     sandbox_id: &'a str,
     /// Its name at the provider.
@@ -37,7 +38,7 @@ pub(crate) struct Allocation<'a> {
     request_id: String,
 }
 
-impl<'a> Allocation<'a> {
+impl<'a> AllocationBody<'a> {
     pub(crate) fn new(grant: &'a Grant, id: RequestId) -> Self {
         Self {
             sandbox_id: grant.sandbox_id.as_str(),
@@ -195,7 +196,7 @@ fn queued(_: &mut SchemaGenerator) -> Schema {
 
 fn any_outcome(schemas: &mut SchemaGenerator) -> Schema {
     let [allocation, marked, problem] = [
-        schemas.subschema_for::<Allocation<'_>>(),
+        schemas.subschema_for::<AllocationBody<'_>>(),
         schemas.subschema_for::<Marked<'_>>(),
         schemas.subschema_for::<ProblemBody<'_>>(),
     ];

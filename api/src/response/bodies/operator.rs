@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 
 /// The report of a run.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Run<'a> {
+#[schemars(rename = "Run")]
+pub(crate) struct RunBody<'a> {
     /// The job.
     job: &'a str,
     /// The number of items to work on.
@@ -37,7 +38,7 @@ pub(crate) struct Run<'a> {
     status: &'static str,
 }
 
-impl<'a> Run<'a> {
+impl<'a> RunBody<'a> {
     pub(crate) fn new(report: &'a JobReport, id: RequestId) -> Self {
         let JobReport { job, found, changed, skipped, failed, duration_ms, details, aborted } = report;
         Self {
@@ -91,7 +92,8 @@ impl Stats {
 
 /// A page of the pool.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Page<'a> {
+#[schemars(rename = "Page")]
+pub(crate) struct PoolPage<'a> {
     /// Unordered; may be fewer than `limit` before the last page.
     pub(crate) sandboxes: Vec<PooledSandbox<'a>>,
     /// The `cursor` of the next page; null on the last one.

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::endpoint::Sqs;
-use super::{Delivery, Ended, PollOptions, Queue, Receiver};
+use super::{Delivery, PollOptions, Queue, ReceiveEnd, Receiver};
 
 /// The timeout of every wait.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Receiving {
     handed_on: mpsc::UnboundedReceiver<(Delivery, Option<OwnedSemaphorePermit>)>,
     stop: CancellationToken,
-    run: JoinHandle<Ended>,
+    run: JoinHandle<ReceiveEnd>,
 }
 
 impl Receiving {
@@ -51,7 +51,7 @@ impl Receiving {
         bodies
     }
 
-    async fn stop(self) -> Ended {
+    async fn stop(self) -> ReceiveEnd {
         self.stop.cancel();
         tokio::time::timeout(PATIENCE, self.run).await.expect("the last poll ends").expect("no panic")
     }

@@ -40,7 +40,7 @@ async fn no_more_is_received_than_there_are_permits() {
     assert_eq!(sqs.depth(&queue).await, (8, 4));
     drop(held);
     assert_eq!(receiving.bodies(8).await.len(), 8);
-    assert_eq!(receiving.stop().await, Ended::Stopped);
+    assert_eq!(receiving.stop().await, ReceiveEnd::Stopped);
     assert_eq!(permits.available_permits(), 3, "every permit came back");
 }
 
@@ -56,7 +56,7 @@ async fn one_poll_waits_while_the_queue_is_quiet_and_more_come_with_the_load() {
     until("several polls were under way", || async { sqs.most_at_once(ReceiveMessage) > 1 }).await;
     assert!(sqs.most_at_once(ReceiveMessage) <= options().max_polls);
     until("one poll is left", || async { sqs.under_way(ReceiveMessage) <= 1 }).await;
-    assert_eq!(receiving.stop().await, Ended::Stopped);
+    assert_eq!(receiving.stop().await, ReceiveEnd::Stopped);
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn nothing_is_received_while_the_gate_is_closed() {
     assert_eq!(receiving.bodies(1).await, ["000"]);
     open.send_replace(false);
     until("the last poll ended", || async { sqs.under_way(ReceiveMessage) == 0 }).await;
-    assert_eq!(receiving.stop().await, Ended::Stopped);
+    assert_eq!(receiving.stop().await, ReceiveEnd::Stopped);
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn a_poll_under_way_when_told_to_stop_still_hands_on_what_it_brings() {
     assert!(!receiving.run.is_finished(), "it waits for the poll");
     send(&sqs, &requests(&urls), 1).await;
     assert_eq!(receiving.bodies(1).await, ["000"]);
-    assert_eq!(receiving.stop().await, Ended::Stopped);
+    assert_eq!(receiving.stop().await, ReceiveEnd::Stopped);
     assert_eq!(sqs.asked(ReceiveMessage), polls, "no poll was started after the stop");
 }
 
@@ -130,5 +130,5 @@ async fn the_owner_is_told_when_the_queue_is_gone() {
     let name = sqs.names.reply(Uuid::from_u128(1));
     topology::delete_reply_queue(&sqs.aws, &urls, &name).await.expect("deleted");
     let ended = tokio::time::timeout(PATIENCE, receiving.run).await.expect("it ends").expect("no panic");
-    assert_eq!(ended, Ended::QueueGone);
+    assert_eq!(ended, ReceiveEnd::QueueGone);
 }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::endpoint::requests;
 use super::*;
-use crate::topology::{self, Ensured};
+use crate::topology::{self, QueueChange};
 use crate::{QueueKind, QueueNames, QueueUrls, Sender};
 
 const VISIBILITY: Duration = Duration::from_secs(30);
@@ -15,9 +15,9 @@ async fn queues_are_made_once_and_left_alone_after_that() {
     let first = topology::ensure(&sqs.aws, &sqs.names, VISIBILITY).await.expect("made");
     let names: Vec<_> = first.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["test-requests-dlq", "test-requests", "test-maintenance-dlq", "test-maintenance"]);
-    assert!(first.iter().all(|(_, ensured)| *ensured == Ensured::Created), "{first:?}");
+    assert!(first.iter().all(|(_, ensured)| *ensured == QueueChange::Created), "{first:?}");
     let again = topology::ensure(&sqs.aws, &sqs.names, VISIBILITY).await.expect("found");
-    assert!(again.iter().all(|(_, ensured)| *ensured == Ensured::AsItWas), "{again:?}");
+    assert!(again.iter().all(|(_, ensured)| *ensured == QueueChange::AsItWas), "{again:?}");
 }
 
 #[tokio::test]
@@ -29,12 +29,12 @@ async fn attributes_that_drifted_are_put_right() {
     drift.send().await.expect("set");
     let ensured = topology::ensure(&sqs.aws, &sqs.names, Duration::from_secs(45)).await.expect("put right");
     let changed =
-        |attributes: &[&str]| Ensured::Changed(attributes.iter().map(ToString::to_string).collect());
+        |attributes: &[&str]| QueueChange::Changed(attributes.iter().map(ToString::to_string).collect());
     let ensured: Vec<_> = ensured.into_iter().map(|(_, ensured)| ensured).collect();
     let expected = [
-        Ensured::AsItWas,
+        QueueChange::AsItWas,
         changed(&["MessageRetentionPeriod", "VisibilityTimeout"]),
-        Ensured::AsItWas,
+        QueueChange::AsItWas,
         changed(&["VisibilityTimeout"]),
     ];
     assert_eq!(ensured, expected);

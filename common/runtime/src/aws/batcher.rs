@@ -54,18 +54,18 @@ type CallBatch<In, Out> = dyn Fn(Vec<In>) -> BatchCall<Out> + Send + Sync;
 type Weigh<In> = dyn Fn(&In) -> usize + Send + Sync;
 
 /// Collects items into batch calls; clones share the calls in flight.
-pub struct Batcher<In, Out>(Arc<Inner<In, Out>>);
+pub struct Batcher<In, Out>(Arc<SharedBatcher<In, Out>>);
 
-struct Inner<In, Out> {
+struct SharedBatcher<In, Out> {
     bounds: Bounds,
     weigh: Box<Weigh<In>>,
     call: Box<CallBatch<In, Out>>,
-    state: Mutex<State<In, Out>>,
+    state: Mutex<BatcherState<In, Out>>,
     /// Notified when a batch is full: it need not wait for `min_interval`.
     full: Notify,
 }
 
-struct State<In, Out> {
+struct BatcherState<In, Out> {
     waiting: VecDeque<Waiting<In, Out>>,
     /// Slots in use.
     in_flight: usize,
@@ -103,7 +103,7 @@ impl<In: Send + 'static, Out: Send + 'static> Batcher<In, Out> {
         F: Fn(Vec<In>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Vec<Out>> + Send + 'static,
     {
-        Self(Arc::new(Inner {
+        Self(Arc::new(SharedBatcher {
             bounds: Bounds {
                 in_flight: bounds.in_flight.max(1),
                 items: bounds.items.max(1),
@@ -112,7 +112,7 @@ impl<In: Send + 'static, Out: Send + 'static> Batcher<In, Out> {
             },
             weigh: Box::new(weigh),
             call: Box::new(move |batch| Box::pin(call(batch))),
-            state: Mutex::new(State { waiting: VecDeque::new(), in_flight: 0, recent: 0 }),
+            state: Mutex::new(BatcherState { waiting: VecDeque::new(), in_flight: 0, recent: 0 }),
             full: Notify::new(),
         }))
     }
@@ -121,7 +121,7 @@ impl<In: Send + 'static, Out: Send + 'static> Batcher<In, Out> {
     pub async fn submit(&self, item: In) -> Result<Out, BatchLost> {
         let (result, outcome) = oneshot::channel();
         if self.0.enqueue(Waiting { item, result }) {
-            Inner::spawn_slot(&self.0);
+            SharedBatcher::spawn_slot(&self.0);
         }
         outcome.await.map_err(|_| BatchLost)
     }
@@ -132,8 +132,8 @@ impl<In: Send + 'static, Out: Send + 'static> Batcher<In, Out> {
     }
 }
 
-impl<In, Out> Inner<In, Out> {
-    fn state(&self) -> MutexGuard<'_, State<In, Out>> {
+impl<In, Out> SharedBatcher<In, Out> {
+    fn state(&self) -> MutexGuard<'_, BatcherState<In, Out>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -151,7 +151,7 @@ impl<In, Out> Inner<In, Out> {
     }
 
     /// Takes a slot if one is free and the waiting items need not wait for a call.
-    fn take_slot_if_due(&self, state: &mut State<In, Out>) -> bool {
+    fn take_slot_if_due(&self, state: &mut BatcherState<In, Out>) -> bool {
         let is_due = !state.waiting.is_empty() && (state.recent == 0 || self.is_full(state));
         let needed = is_due && state.in_flight < self.bounds.in_flight;
         state.in_flight += usize::from(needed);
@@ -159,7 +159,7 @@ impl<In, Out> Inner<In, Out> {
         needed
     }
 
-    fn is_full(&self, state: &State<In, Out>) -> bool {
+    fn is_full(&self, state: &BatcherState<In, Out>) -> bool {
         state.waiting.len() >= self.bounds.items
     }
 

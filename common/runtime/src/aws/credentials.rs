@@ -29,11 +29,11 @@ type Answer = Result<Credentials, Arc<CredentialsError>>;
 pub(super) struct Refreshed {
     source: SharedCredentialsProvider,
     clock: Clock,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<RefreshState>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct RefreshState {
     current: Option<Credentials>,
     /// The question under way.
     asking: Option<watch::Receiver<Option<Answer>>>,
@@ -78,7 +78,7 @@ impl Refreshed {
     }
 
     /// The question under way, which is begun if there is none.
-    fn ask(&self, state: &mut State) -> watch::Receiver<Option<Answer>> {
+    fn ask(&self, state: &mut RefreshState) -> watch::Receiver<Option<Answer>> {
         if let Some(asking) = &state.asking {
             return asking.clone();
         }

@@ -103,7 +103,7 @@ fn direct() -> SharedHttpClient {
 
 /// Region and credentials in the AWS environment of this process.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct AwsIdentity {
     /// The region, if one is set.
     pub region: Option<String>,
     /// The reason why no credentials are found; `None` if some are. Only a call shows whether AWS accepts them.
@@ -111,7 +111,7 @@ pub struct Identity {
 }
 
 /// Looks up region and credentials.
-pub async fn identity(environment: AwsEnvironment, clock: &Clock) -> Identity {
+pub async fn identity(environment: AwsEnvironment, clock: &Clock) -> AwsIdentity {
     let config = load(environment, clock).await;
     let missing = || "nothing provides any".to_owned();
     let no_credentials = match config.credentials_provider() {
@@ -121,7 +121,7 @@ pub async fn identity(environment: AwsEnvironment, clock: &Clock) -> Identity {
         }
     };
     let region = config.region().map(ToString::to_string).filter(|region| !region.is_empty());
-    Identity { region, no_credentials }
+    AwsIdentity { region, no_credentials }
 }
 
 /// The clients for endpoints on this machine, which take any credentials. Nothing of the environment is read.

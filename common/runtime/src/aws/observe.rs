@@ -38,9 +38,9 @@ impl Storable for Began {
 
 /// The span of the call under way, if its caller is traced.
 #[derive(Debug)]
-struct Call(Mutex<Span>);
+struct OpenCall(Mutex<Span>);
 
-impl Storable for Call {
+impl Storable for OpenCall {
     type Storer = StoreReplace<Self>;
 }
 
@@ -74,7 +74,7 @@ impl Intercept for Observer {
     ) -> Result<(), BoxError> {
         let called = config.load::<Metadata>().map(|call| calls::span(call.service(), call.name()));
         if let Some(span) = called.filter(Span::is_recorded) {
-            config.interceptor_state().store_put(Call(Mutex::new(span)));
+            config.interceptor_state().store_put(OpenCall(Mutex::new(span)));
         }
         Ok(())
     }
@@ -85,7 +85,7 @@ impl Intercept for Observer {
         _components: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let Some(Call(span)) = config.load::<Call>() {
+        if let Some(OpenCall(span)) = config.load::<OpenCall>() {
             // Taken out, it ends here and not with the config bag.
             let mut span = std::mem::take(&mut *span.lock().unwrap_or_else(PoisonError::into_inner));
             match outcome(context.response(), context.output_or_error()) {

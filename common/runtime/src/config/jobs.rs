@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Uri;
 use secrecy::SecretString;
 
-use super::read::{ConfigError, Reader};
+use super::read::{ConfigError, SettingsReader};
 
 /// The range of an interval, in seconds.
 pub(super) const EVERY: RangeInclusive<u64> = 1..=7 * 86_400;
@@ -45,7 +45,7 @@ pub struct Intervals {
     pub sweep: Duration,
 }
 
-pub(super) fn provider(read: &Reader<'_>) -> Result<Option<ProviderConfig>, ConfigError> {
+pub(super) fn provider(read: &SettingsReader<'_>) -> Result<Option<ProviderConfig>, ConfigError> {
     let url = read.url("BROKER_PROVIDER_URL")?;
     let token = read.secret("BROKER_PROVIDER_TOKEN")?;
     let rate = read.number("BROKER_PROVIDER_RATE", 1..=100)?;

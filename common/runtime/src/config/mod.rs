@@ -26,7 +26,7 @@ pub use tokens::{Token, Tokens};
 pub use trace::TraceConfig;
 
 use jobs::{EVERY, provider};
-use read::Reader;
+use read::SettingsReader;
 use trace::trace;
 
 /// The format of log lines.
@@ -104,7 +104,7 @@ pub struct Config {
 impl Config {
     /// The configuration from `strings`, or the first setting that is wrong.
     pub fn read(strings: &dyn Strings) -> Result<Self, ConfigError> {
-        let read = Reader::new(strings);
+        let read = SettingsReader::new(strings);
         Ok(Self {
             table: read.text("BROKER_TABLE", |name| {
                 let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);

@@ -103,11 +103,11 @@ pub fn unknown_names(strings: &dyn Strings) -> Vec<UnknownName> {
 }
 
 /// Reads settings of the list by name.
-pub(super) struct Reader<'a> {
+pub(super) struct SettingsReader<'a> {
     strings: &'a dyn Strings,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> SettingsReader<'a> {
     pub(super) fn new(strings: &'a dyn Strings) -> Self {
         Self { strings }
     }

@@ -2,7 +2,7 @@
 
 use http::Uri;
 
-use super::read::{ConfigError, Reader};
+use super::read::{ConfigError, SettingsReader};
 
 /// The export of traces.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,7 +13,7 @@ pub struct TraceConfig {
     pub ratio: f64,
 }
 
-pub(super) fn trace(read: &Reader<'_>) -> Result<Option<TraceConfig>, ConfigError> {
+pub(super) fn trace(read: &SettingsReader<'_>) -> Result<Option<TraceConfig>, ConfigError> {
     let endpoint = read.url("BROKER_OTLP_ENDPOINT")?;
     let ratio = read.ratio("BROKER_TRACE_RATIO")?;
     Ok(endpoint.map(|endpoint| TraceConfig { endpoint, ratio }))

@@ -28,7 +28,7 @@ mod span;
 
 pub use context::TraceContext;
 pub use export::{ExportError, Exporter, start};
-pub use span::{Received, Span};
+pub use span::{ReceivedPoll, Span};
 
 use std::pin::pin;
 

@@ -126,7 +126,7 @@ fn messaging(operation: &'static str, queue: &Arc<str>) -> [KeyValue; 4] {
 /// One poll, shared by its messages: its span is created when the last of them is processed, with a link to the sender of
 /// each. None without tracing.
 #[derive(Clone, Debug, Default)]
-pub struct Received(Option<Arc<Poll>>);
+pub struct ReceivedPoll(Option<Arc<Poll>>);
 
 #[derive(Debug)]
 struct Poll {
@@ -137,7 +137,7 @@ struct Poll {
     sent_by: Mutex<Vec<TraceContext>>,
 }
 
-impl Received {
+impl ReceivedPoll {
     /// A poll of `queue` that returned `messages`.
     pub fn new(queue: &Arc<str>, began: Timestamp, ended: Timestamp, messages: usize) -> Self {
         let traced = export::tracer().filter(|_| messages > 0);

@@ -99,7 +99,7 @@ async fn examine(context: &Context, environment: AwsEnvironment) -> Vec<Finding>
 }
 
 async fn credentials(environment: AwsEnvironment, clock: &Clock) -> Finding {
-    let aws::Identity { region, no_credentials } = aws::identity(environment, clock).await;
+    let aws::AwsIdentity { region, no_credentials } = aws::identity(environment, clock).await;
     let todo =
         "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role is attached.";
     match (region, no_credentials) {
@@ -229,7 +229,7 @@ async fn queues(context: &Context) -> [Finding; 2] {
 }
 
 /// The attributes in which a queue is another than ours: of what keeps dead letters, or of the rest.
-fn different(queue: &inspect::Inspection, of_redrive: bool) -> Option<String> {
+fn different(queue: &inspect::QueueInspection, of_redrive: bool) -> Option<String> {
     const OF_REDRIVE: [&str; 3] = ["MessageRetentionPeriod", "RedriveAllowPolicy", "RedrivePolicy"];
     let names: Vec<_> = queue
         .differs

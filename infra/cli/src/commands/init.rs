@@ -31,9 +31,9 @@ pub(crate) async fn run(context: Context, args: Init) -> anyhow::Result<Done> {
     output::line(format_args!("table {table}: {word}"))?;
     for (queue, ensured) in topology::ensure(&context.aws, &context.names, context.config.visibility).await? {
         let word = match ensured {
-            topology::Ensured::Created => "created".to_owned(),
-            topology::Ensured::Changed(attributes) => format!("mended: {}", attributes.join(", ")),
-            topology::Ensured::AsItWas => "is there".to_owned(),
+            topology::QueueChange::Created => "created".to_owned(),
+            topology::QueueChange::Changed(attributes) => format!("mended: {}", attributes.join(", ")),
+            topology::QueueChange::AsItWas => "is there".to_owned(),
         };
         output::line(format_args!("queue {queue}: {word}"))?;
     }

@@ -131,7 +131,7 @@ fn show(report: &JobReport, json: bool) -> std::io::Result<()> {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct ShownSchedule {
     job: Job,
     paused: bool,
     next_run_at: u64,
@@ -153,7 +153,7 @@ async fn show_schedule(context: &Context, args: JobName) -> anyhow::Result<Done>
     let tick = context.store.schedule.tick(args.job, Duration::ZERO, context.now().await?).await?;
     let paused = tick.paused_at.is_some();
     if args.output.json {
-        output::json(&Shown { job: args.job, paused, next_run_at: tick.next_run_at.as_secs() })?;
+        output::json(&ShownSchedule { job: args.job, paused, next_run_at: tick.next_run_at.as_secs() })?;
     } else {
         let word = if paused { "is paused" } else { "runs by its schedule" };
         output::line(format_args!("{} {word}", args.job))?;

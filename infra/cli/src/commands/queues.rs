@@ -16,7 +16,7 @@ use crate::done::Done;
 use crate::output;
 
 #[derive(Debug, PartialEq, Serialize)]
-struct Row {
+struct QueueRow {
     queue: String,
     visible: u64,
     in_flight: u64,
@@ -56,7 +56,7 @@ pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
 }
 
 /// The row of one queue; `source` is a queue that workers receive from.
-fn row(depth: Depth, source: Option<QueueKind>, workers: &[Instance]) -> Row {
+fn row(depth: Depth, source: Option<QueueKind>, workers: &[Instance]) -> QueueRow {
     let age = |worker: &Instance| match source? {
         QueueKind::Requests => worker.received.requests,
         QueueKind::Maintenance => worker.received.maintenance,
@@ -64,7 +64,7 @@ fn row(depth: Depth, source: Option<QueueKind>, workers: &[Instance]) -> Row {
     };
     let oldest: Option<Duration> = workers.iter().filter_map(age).max();
     let running = u64::try_from(workers.len()).ok().filter(|running| *running > 0);
-    Row {
+    QueueRow {
         oldest_age_ms: oldest.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         backlog_per_worker: running
             .filter(|_| source.is_some())
@@ -76,7 +76,7 @@ fn row(depth: Depth, source: Option<QueueKind>, workers: &[Instance]) -> Row {
     }
 }
 
-fn cells(row: Row) -> [String; 6] {
+fn cells(row: QueueRow) -> [String; 6] {
     let or_dash = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
     [
         row.queue,

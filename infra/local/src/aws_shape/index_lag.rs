@@ -52,7 +52,7 @@ pub(super) async fn projection(forward: &Passing, item: &Item) -> Result<Row, Br
 }
 
 /// What a read of the index asks for.
-struct Asked {
+struct AskedKey {
     table: String,
     shards: Vec<String>,
     prefix: Option<String>,
@@ -63,7 +63,7 @@ struct Asked {
     is_whole: bool,
 }
 
-impl Asked {
+impl AskedKey {
     fn of(operation: &str, request: &Value) -> Self {
         let value = |name: &str| request["ExpressionAttributeValues"][name]["S"].as_str().map(str::to_owned);
         if operation == "Query" {
@@ -153,7 +153,7 @@ impl IndexLag {
         if self.0.is_empty() || !answer.status().is_success() {
             return answer;
         }
-        let asked = Asked::of(operation, request);
+        let asked = AskedKey::of(operation, request);
         wire::edited(answer, |page| {
             let last = page["LastEvaluatedKey"]["state_key"]["S"].as_str().map(str::to_owned);
             let Some(rows) = page["Items"].as_array_mut() else { return };

@@ -34,7 +34,7 @@ use serde_json::Value;
 
 use index_lag::IndexLag;
 use queues::Queues;
-use writes::{Held, Writes};
+use writes::{HeldItem, Writes};
 
 /// An answer of the JSON protocols.
 pub type Answer = Response<Bytes>;
@@ -55,11 +55,11 @@ pub struct Shaper(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     clock: Clock,
-    state: Mutex<State>,
+    state: Mutex<ShapeState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ShapeState {
     rng: SmallRng,
     writes: Writes,
     lag: IndexLag,
@@ -69,7 +69,7 @@ struct State {
 impl Shaper {
     /// One that repeats its choices for the same seed and order of calls.
     pub fn new(seed: u64, clock: Clock) -> Self {
-        let state = State {
+        let state = ShapeState {
             rng: SmallRng::seed_from_u64(seed),
             writes: Writes::default(),
             lag: IndexLag::default(),
@@ -87,7 +87,7 @@ impl Shaper {
     /// Whether the index shows everything that was written, and lists every queue that was made.
     pub fn is_current(&self) -> bool {
         let now = self.0.clock.instant();
-        let State { lag, queues, .. } = &mut *self.state();
+        let ShapeState { lag, queues, .. } = &mut *self.state();
         lag.is_current(now) && queues.are_listed(now)
     }
 
@@ -111,14 +111,14 @@ impl Shaper {
     async fn queues(&self, operation: &str, mut request: Value, forward: &Passing) -> Result<Answer, Broken> {
         let now = self.0.clock.instant();
         let instead = {
-            let State { rng, queues, .. } = &mut *self.state();
+            let ShapeState { rng, queues, .. } = &mut *self.state();
             queues.before(operation, &mut request, now, rng)
         };
         if let Some(instead) = instead {
             return Ok(instead);
         }
         let answer = forward.pass_on(operation, Bytes::from(request.to_string())).await?;
-        let State { rng, queues, .. } = &mut *self.state();
+        let ShapeState { rng, queues, .. } = &mut *self.state();
         Ok(queues.after(operation, &request, answer, now, rng))
     }
 
@@ -139,7 +139,7 @@ impl Shaper {
             return forward.pass_on(operation, body).await;
         }
         let held = match self.state().writes.begin(operation, &items) {
-            Ok(keys) => Held::new(self.clone(), keys),
+            Ok(keys) => HeldItem::new(self.clone(), keys),
             Err(refused) => return Ok(refused),
         };
         let mut before = Vec::new();
@@ -160,7 +160,7 @@ impl Shaper {
             tokio::time::sleep(takes).await;
         }
         if answer.status().is_success() && operation != "TransactGetItems" {
-            let State { rng, lag, .. } = &mut *self.state();
+            let ShapeState { rng, lag, .. } = &mut *self.state();
             let now = self.0.clock.instant();
             for (item, was) in before {
                 lag.changed(item, was, now + hops::index_follows_after(rng));
@@ -170,7 +170,7 @@ impl Shaper {
         Ok(answer)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ShapeState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

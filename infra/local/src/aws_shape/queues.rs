@@ -15,7 +15,7 @@ const NAME_IS_FREE_AFTER: Duration = Duration::from_secs(60);
 
 /// A queue that was deleted.
 #[derive(Debug)]
-struct Deleted {
+struct DeletedQueue {
     url: String,
     at: Instant,
     takes_messages_until: Instant,
@@ -25,7 +25,7 @@ struct Deleted {
 /// What is known of queues that were made or deleted of late, by name.
 #[derive(Debug, Default)]
 pub(super) struct Queues {
-    deleted: HashMap<String, Deleted>,
+    deleted: HashMap<String, DeletedQueue>,
     listed_at: HashMap<String, Instant>,
 }
 
@@ -98,7 +98,7 @@ impl Queues {
             "DeleteQueue" => {
                 let name = name_of(request).map(str::to_owned);
                 if let (Some(name), Some(url)) = (name, request["QueueUrl"].as_str()) {
-                    let deleted = Deleted {
+                    let deleted = DeletedQueue {
                         url: url.to_owned(),
                         at: now,
                         takes_messages_until: now + hops::deleted_queue_lingers(rng),

@@ -86,18 +86,18 @@ pub(super) struct Keys {
 }
 
 /// Gives back what a call holds when it is dropped.
-pub(super) struct Held {
+pub(super) struct HeldItem {
     shaper: Shaper,
     keys: Keys,
 }
 
-impl Held {
+impl HeldItem {
     pub(super) const fn new(shaper: Shaper, keys: Keys) -> Self {
         Self { shaper, keys }
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldItem {
     fn drop(&mut self) {
         self.shaper.state().writes.end(&self.keys);
     }

@@ -37,7 +37,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::DRAIN;
-use handler::Handler;
+use handler::EndpointHandler;
 
 /// Account and region of the queues' ARNs and URLs; the values do not matter.
 const ACCOUNT: &str = "000000000000";
@@ -56,7 +56,7 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, shutdown: 
         host: address.ip().to_string(),
         port: address.port(),
     }));
-    let handler = Handler::new(Arc::clone(&provider), shutdown.clone());
+    let handler = EndpointHandler::new(Arc::clone(&provider), shutdown.clone());
     let service = SqsHttpService::new(Arc::new(handler), SqsHttpConfig::default());
 
     let mut connections = JoinSet::new();
@@ -84,7 +84,11 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, shutdown: 
     provider.shutdown_all().await;
 }
 
-async fn serve_connection(stream: TcpStream, service: SqsHttpService<Handler>, shutdown: CancellationToken) {
+async fn serve_connection(
+    stream: TcpStream,
+    service: SqsHttpService<EndpointHandler>,
+    shutdown: CancellationToken,
+) {
     let mut connection = pin!(
         http1::Builder::new()
             // It would also close connections that wait in a client's pool. Only this machine can connect.

@@ -34,12 +34,12 @@ pub use self::faults::{Fault, Faults};
 pub use self::world::{Options, Wish, WishedRow, World};
 
 /// A response, or the order to break the connection without one.
-type Answer = Result<Response<Full<Bytes>>, NoAnswer>;
+type Answer = Result<Response<Full<Bytes>>, Silence>;
 
 /// The fault that loses a response.
 #[derive(Debug, thiserror::Error)]
 #[error("the response is lost")]
-struct NoAnswer;
+struct Silence;
 
 /// The stand-in. Clones share its accounts.
 #[derive(Clone, Debug)]
@@ -165,7 +165,7 @@ impl StandIn {
             (None, Some(_)) => (told(StatusCode::NOT_FOUND, &json!({})), "unknown".to_owned()),
         };
         self.world.log(id, &outcome, traceparent, now);
-        if fault.lost { Err(NoAnswer) } else { Ok(answer) }
+        if fault.lost { Err(Silence) } else { Ok(answer) }
     }
 
     /// The answer of a fault that does nothing else.

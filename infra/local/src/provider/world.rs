@@ -24,7 +24,7 @@ pub struct Options {
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Account {
+struct StandInAccount {
     #[serde(skip)]
     uuid: Uuid,
     id: String,
@@ -37,7 +37,7 @@ struct Account {
 
 /// A page of the list.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(super) struct AccountPage {
     pub(super) rows: Vec<Value>,
     /// The number of the last page.
     pub(super) last: usize,
@@ -47,7 +47,7 @@ pub(super) struct Page {
 
 impl Fault {
     /// An account as it is told under this fault.
-    fn told(&self, account: &Account) -> Value {
+    fn told(&self, account: &StandInAccount) -> Value {
         let mut row = json!(account);
         for instead in ["*", &account.csp_id].iter().filter_map(|of| self.rows.get(*of)) {
             for (member, value) in instead {
@@ -92,9 +92,9 @@ pub struct WishedRow {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct WorldState {
     /// By number: pages keep their order.
-    accounts: BTreeMap<usize, Account>,
+    accounts: BTreeMap<usize, StandInAccount>,
     made: usize,
     growing: Vec<Timestamp>,
     faults: Faults,
@@ -105,14 +105,14 @@ struct State {
 /// The state of the stand-in.
 #[derive(Debug)]
 pub struct World {
-    state: Mutex<State>,
+    state: Mutex<WorldState>,
     page_size: usize,
     regrow_after: Option<Duration>,
 }
 
 impl World {
     pub(super) fn new(options: Options, now: Timestamp) -> Self {
-        let mut state = State::default();
+        let mut state = WorldState::default();
         (0..options.accounts).for_each(|_| state.make(None, now));
         Self {
             state: Mutex::new(state),
@@ -121,7 +121,7 @@ impl World {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WorldState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -148,7 +148,7 @@ impl World {
     }
 
     /// Page `page` (from 1), with what is wrong with it.
-    pub(super) fn page(&self, page: usize, fault: &Fault, now: Timestamp) -> Page {
+    pub(super) fn page(&self, page: usize, fault: &Fault, now: Timestamp) -> AccountPage {
         let mut state = self.state();
         state.grow(now);
         let listed = state.accounts.values().filter(|account| !fault.forget.contains(&account.csp_id));
@@ -170,7 +170,7 @@ impl World {
         if fault.double {
             rows = rows.into_iter().flat_map(|row| [row.clone(), row]).collect();
         }
-        Page { rows, last, count }
+        AccountPage { rows, last, count }
     }
 
     /// The `csp_id` of an account.
@@ -225,13 +225,13 @@ impl World {
     }
 }
 
-impl State {
+impl WorldState {
     /// A new account: id, name and uuid follow from its number, as in `broker pool seed`.
     fn make(&mut self, csp_id: Option<&str>, now: Timestamp) {
         let number = self.made;
         self.made += 1;
         let uuid = super::uuid_of(number);
-        let account = Account {
+        let account = StandInAccount {
             uuid,
             id: format!("identity/accounts/{uuid}"),
             csp_id: csp_id.map_or_else(|| format!("seed-{number:06}"), str::to_owned),

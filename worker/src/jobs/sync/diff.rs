@@ -6,7 +6,7 @@ use broker_domain::{AccountKey, Event, ExternalId, SandboxId, SandboxName, Statu
 use broker_provider::{Account, AccountId, Listed};
 use broker_store::Record;
 
-use super::doubtful::{Doubt, Row};
+use super::doubtful::{Doubt, DoubtfulRow};
 
 /// This many available sandboxes may always become stale at once …
 const FEW: usize = 5;
@@ -15,7 +15,7 @@ const PART: usize = 5;
 
 /// A sandbox as the index lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct KnownSandbox {
     pub(super) status: Status,
     pub(super) version: u64,
     pub(super) name: SandboxName,
@@ -28,7 +28,7 @@ pub(super) struct Diff {
     /// Sandboxes that the provider lists, and rows without a usable id.
     pub(super) listed: u64,
     /// Rows that are refused.
-    pub(super) doubtful: Vec<Row>,
+    pub(super) doubtful: Vec<DoubtfulRow>,
     /// The list has no row that could be a sandbox.
     pub(super) is_empty: bool,
     /// Rows with a malformed field.
@@ -42,7 +42,7 @@ pub(super) struct Diff {
     /// Listed, and not in the index.
     pub(super) unknown: Vec<Account>,
     /// Available or stale, and listed with other names or ids.
-    pub(super) found: Vec<(Account, Known)>,
+    pub(super) found: Vec<(Account, KnownSandbox)>,
     /// Available, and not listed, at this version.
     pub(super) missing: HashMap<SandboxId, u64>,
     /// Allocated, and not listed.
@@ -61,7 +61,7 @@ impl Diff {
 ///
 /// A row is the sandbox whose account it names, whatever its label: under another label it is refused, and its sandbox is
 /// not missing. Of several rows of one account without a sandbox, the first by label counts.
-pub(super) fn between(ours: &HashMap<SandboxId, Known>, theirs: Listed) -> Diff {
+pub(super) fn between(ours: &HashMap<SandboxId, KnownSandbox>, theirs: Listed) -> Diff {
     let mut diff = Diff {
         listed: theirs.found(),
         is_empty: theirs.is_empty(),
@@ -93,7 +93,7 @@ pub(super) fn between(ours: &HashMap<SandboxId, Known>, theirs: Listed) -> Diff 
             doubt(&account, known)
         };
         if let Some(doubt) = doubt {
-            diff.doubtful.push(Row { id: account.id, external_id: account.external_id, doubt });
+            diff.doubtful.push(DoubtfulRow { id: account.id, external_id: account.external_id, doubt });
             continue;
         }
         match known {
@@ -112,8 +112,8 @@ pub(super) fn between(ours: &HashMap<SandboxId, Known>, theirs: Listed) -> Diff 
 }
 
 /// Which of our sandboxes has an account; of several (an older version let them in) the one that is in use.
-fn holders(ours: &HashMap<SandboxId, Known>) -> HashMap<AccountKey, SandboxId> {
-    let unused = |known: &Known| matches!(known.status, Status::Available | Status::Stale);
+fn holders(ours: &HashMap<SandboxId, KnownSandbox>) -> HashMap<AccountKey, SandboxId> {
+    let unused = |known: &KnownSandbox| matches!(known.status, Status::Available | Status::Stale);
     let mut sorted: Vec<_> = ours.iter().collect();
     sorted.sort_by_key(|(id, known)| (unused(known), *id));
     let mut holders = HashMap::new();
@@ -124,7 +124,7 @@ fn holders(ours: &HashMap<SandboxId, Known>) -> HashMap<AccountKey, SandboxId> {
 }
 
 /// Why a row whose account is no other sandbox's is refused all the same.
-fn doubt(account: &Account, known: Option<&Known>) -> Option<Doubt> {
+fn doubt(account: &Account, known: Option<&KnownSandbox>) -> Option<Doubt> {
     let stays =
         known.is_some_and(|known| known.status != Status::Stale && known.external_id == account.external_id);
     if !stays && AccountId::of(&account.external_id).is_none() {
@@ -155,7 +155,7 @@ pub(super) fn refusal(diff: &Diff) -> Option<String> {
 
 /// What to do with a listed account whose id exists in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum DiffVerdict {
     /// The item is in use: nothing.
     Leave,
     /// A tombstone of another resource, which was deleted before the provider created this one.
@@ -165,17 +165,17 @@ pub(super) enum Verdict {
 }
 
 /// What to do with `account`, whose id has the record `stands`.
-pub(super) fn judge(account: &Account, stands: &Record) -> Verdict {
+pub(super) fn judge(account: &Account, stands: &Record) -> DiffVerdict {
     let dead = stands.sandbox.status == Status::Deleted && stands.sandbox.status.next(Event::Found).is_ok();
     if !dead {
-        return Verdict::Leave;
+        return DiffVerdict::Leave;
     }
     let is_another = AccountKey::of(&account.external_id) != AccountKey::of(&stands.sandbox.external_id);
     match (account.created_at, stands.deleted_at) {
         (Some(created_at), Some(deleted_at)) if is_another && created_at.as_secs() > deleted_at.as_secs() => {
-            Verdict::Another(created_at)
+            DiffVerdict::Another(created_at)
         }
-        _ => Verdict::DeleteAgain,
+        _ => DiffVerdict::DeleteAgain,
     }
 }
 
@@ -198,8 +198,8 @@ mod tests {
         }
     }
 
-    fn known(text: &str, status: Status) -> (SandboxId, Known) {
-        let known = Known {
+    fn known(text: &str, status: Status) -> (SandboxId, KnownSandbox) {
+        let known = KnownSandbox {
             status,
             version: 3,
             name: SandboxName::new(text).unwrap(),
@@ -214,7 +214,7 @@ mod tests {
         listed
     }
 
-    fn compared(ours: impl IntoIterator<Item = (SandboxId, Known)>, theirs: Listed) -> Diff {
+    fn compared(ours: impl IntoIterator<Item = (SandboxId, KnownSandbox)>, theirs: Listed) -> Diff {
         between(&ours.into_iter().collect(), theirs)
     }
 
@@ -294,12 +294,12 @@ mod tests {
         };
         let tombstone = stands(Status::Deleted, "old");
         let after = Timestamp::from_secs(101);
-        assert_eq!(judge(&account("a", "new", Some(101)), &tombstone), Verdict::Another(after));
-        assert_eq!(judge(&account("a", "new", Some(100)), &tombstone), Verdict::DeleteAgain);
-        assert_eq!(judge(&account("a", "new", None), &tombstone), Verdict::DeleteAgain);
-        assert_eq!(judge(&account("a", "old", Some(101)), &tombstone), Verdict::DeleteAgain);
+        assert_eq!(judge(&account("a", "new", Some(101)), &tombstone), DiffVerdict::Another(after));
+        assert_eq!(judge(&account("a", "new", Some(100)), &tombstone), DiffVerdict::DeleteAgain);
+        assert_eq!(judge(&account("a", "new", None), &tombstone), DiffVerdict::DeleteAgain);
+        assert_eq!(judge(&account("a", "old", Some(101)), &tombstone), DiffVerdict::DeleteAgain);
         for status in Status::ALL.into_iter().filter(|status| *status != Status::Deleted) {
-            assert_eq!(judge(&account("a", "new", Some(101)), &stands(status, "old")), Verdict::Leave);
+            assert_eq!(judge(&account("a", "new", Some(101)), &stands(status, "old")), DiffVerdict::Leave);
         }
     }
 }

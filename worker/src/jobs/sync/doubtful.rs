@@ -32,7 +32,7 @@ impl fmt::Display for Doubt {
 
 /// A refused row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Row {
+pub(super) struct DoubtfulRow {
     pub(super) id: SandboxId,
     pub(super) external_id: ExternalId,
     pub(super) doubt: Doubt,
@@ -40,10 +40,10 @@ pub(super) struct Row {
 
 /// The refused rows of a run.
 #[derive(Debug, Default)]
-pub(super) struct Rows(Mutex<Vec<Row>>);
+pub(super) struct DoubtfulRows(Mutex<Vec<DoubtfulRow>>);
 
-impl Rows {
-    pub(super) fn add(&self, row: Row) {
+impl DoubtfulRows {
+    pub(super) fn add(&self, row: DoubtfulRow) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(row);
     }
 
@@ -57,12 +57,12 @@ impl Rows {
         if count == 0 {
             return;
         }
-        let some: Vec<_> = rows.iter().take(NAMED).map(Row::to_string).collect();
+        let some: Vec<_> = rows.iter().take(NAMED).map(DoubtfulRow::to_string).collect();
         tracing::warn!(count, ?some, "the provider lists what contradicts itself or the table: refused");
     }
 }
 
-impl fmt::Display for Row {
+impl fmt::Display for DoubtfulRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}): {}", self.id, self.external_id, self.doubt)
     }

@@ -20,8 +20,8 @@ use broker_store::{
     Changed, Entered, Inserted, NewSandbox, Record, Seen, StoreError, Unused, accounts, retry_on_conflict,
 };
 
-use self::diff::{Diff, Known};
-use self::doubtful::{Doubt, Row, Rows};
+use self::diff::{Diff, KnownSandbox};
+use self::doubtful::{Doubt, DoubtfulRow, DoubtfulRows};
 use super::{JobError, Jobs, each};
 
 /// The states whose sandboxes the index lists; tombstones are not among them.
@@ -48,7 +48,7 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
     if diff.doubt.is_none() {
         tell_allocated_missing(&diff, report);
     }
-    let doubtful = Arc::new(Rows::default());
+    let doubtful = Arc::new(DoubtfulRows::default());
     report.skipped += diff.doubtful.len() as u64;
     diff.doubtful.iter().cloned().for_each(|row| doubtful.add(row));
     let refusal = diff::refusal(&diff).filter(|_| !accept_stale);
@@ -91,7 +91,7 @@ async fn compared_twice(jobs: &Jobs, provider: &Provider) -> Result<Diff, JobErr
 }
 
 /// [`diff::between`] on a blocking thread: with a hundred thousand accounts it takes a while.
-async fn compared(ours: &Arc<HashMap<SandboxId, Known>>, listed: Listed) -> Diff {
+async fn compared(ours: &Arc<HashMap<SandboxId, KnownSandbox>>, listed: Listed) -> Diff {
     let ours = Arc::clone(ours);
     match tokio::task::spawn_blocking(move || diff::between(&ours, listed)).await {
         Ok(diff) => diff,
@@ -130,7 +130,7 @@ fn gauge(count: u64) -> u32 {
 async fn write(
     jobs: &Jobs,
     diff: Diff,
-    doubtful: &Arc<Rows>,
+    doubtful: &Arc<DoubtfulRows>,
     report: &mut JobReport,
 ) -> Result<(), JobError> {
     let mut part = JobReport { job: report.job.clone(), ..JobReport::default() };
@@ -144,7 +144,7 @@ async fn write(
         let (jobs, doubtful) = (jobs.clone(), Arc::clone(doubtful));
         async move {
             let (listed, now) = (as_new(&account), jobs.clock.now());
-            let Known { status, version, external_id, .. } = &known;
+            let KnownSandbox { status, version, external_id, .. } = &known;
             let from = Unused { status: *status, version: *version, external_id };
             let entered =
                 retry_on_conflict(&jobs.entropy, || jobs.store.sandboxes.found(from, &listed, now)).await?;
@@ -163,13 +163,13 @@ async fn write(
 }
 
 /// What became of a row; one whose account is another sandbox's is refused.
-fn settle(entered: Entered, listed: &NewSandbox, doubtful: &Rows) -> Changed {
+fn settle(entered: Entered, listed: &NewSandbox, doubtful: &DoubtfulRows) -> Changed {
     match entered {
         Entered::Done => Changed::Done,
         Entered::MovedOn => Changed::MovedOn,
         Entered::AccountTaken { by } => {
             let (id, external_id) = (listed.id.clone(), listed.external_id.clone());
-            doubtful.add(Row { id, external_id, doubt: Doubt::AccountOf(by) });
+            doubtful.add(DoubtfulRow { id, external_id, doubt: Doubt::AccountOf(by) });
             Changed::MovedOn
         }
     }
@@ -183,7 +183,7 @@ fn take(report: &mut JobReport, part: &mut JobReport, kind: &str) {
 }
 
 /// The sandboxes of the index.
-async fn ours(jobs: &Jobs) -> Result<HashMap<SandboxId, Known>, JobError> {
+async fn ours(jobs: &Jobs) -> Result<HashMap<SandboxId, KnownSandbox>, JobError> {
     let mut ours = HashMap::new();
     for status in LISTED {
         for shard in 0..jobs.store.shards() {
@@ -191,8 +191,12 @@ async fn ours(jobs: &Jobs) -> Result<HashMap<SandboxId, Known>, JobError> {
             loop {
                 let page = jobs.store.sandboxes.listed(status, shard, after.take()).await?;
                 for row in page.candidates {
-                    let known =
-                        Known { status, version: row.version, name: row.name, external_id: row.external_id };
+                    let known = KnownSandbox {
+                        status,
+                        version: row.version,
+                        name: row.name,
+                        external_id: row.external_id,
+                    };
                     // Listed twice, it moved on meanwhile: the later version is newer.
                     let slot = ours.entry(row.sandbox_id).or_insert_with(|| known.clone());
                     if slot.version < known.version {
@@ -218,7 +222,7 @@ fn as_new(account: &Account) -> NewSandbox {
 }
 
 /// Puts an account that the index did not list into the pool, if its id and its account are free.
-async fn insert(jobs: &Jobs, account: &Account, doubtful: &Rows) -> Result<Changed, StoreError> {
+async fn insert(jobs: &Jobs, account: &Account, doubtful: &DoubtfulRows) -> Result<Changed, StoreError> {
     let sandbox = as_new(account);
     let entered = match jobs.store.sandboxes.insert(&sandbox, jobs.clock.now()).await? {
         Inserted::New(_) => Entered::Done,
@@ -238,11 +242,11 @@ async fn resolve(
     let now = jobs.clock.now();
     match diff::judge(account, stands) {
         // The index was a moment behind: the next run sees it.
-        diff::Verdict::Leave => Ok(Entered::MovedOn),
-        diff::Verdict::Another(created_at) => {
+        diff::DiffVerdict::Leave => Ok(Entered::MovedOn),
+        diff::DiffVerdict::Another(created_at) => {
             jobs.store.sandboxes.insert_over_tombstone(sandbox, stands, created_at, now).await
         }
-        diff::Verdict::DeleteAgain => {
+        diff::DiffVerdict::DeleteAgain => {
             tracing::warn!(sandbox = %account.id, "deleted and still listed by the provider: deleting it again");
             let was = &stands.sandbox.external_id;
             jobs.store.sandboxes.revive_deletion(stands.sandbox.version, was, sandbox, now).await

@@ -1,7 +1,7 @@
 //! `broker dead-letters replay` and `discard`, with progress; after Ctrl-C the same command continues.
 
 use anyhow::bail;
-use broker_dead_letters::{Action, DeadLetters, Options, ReplayReport, Selection};
+use broker_dead_letters::{Action, ActionOptions, DeadLetters, ReplayReport, Selection};
 use broker_domain::DeadLetterId;
 use broker_queue::{QueueKind, QueueUrls, Sender};
 use broker_runtime::lifecycle::Lifecycle;
@@ -10,7 +10,7 @@ use clap::Args;
 use super::{Filter, parse_id};
 use crate::context::Context;
 use crate::done::Done;
-use crate::output::{self, Output, Progress};
+use crate::output::{self, Output, ProgressLine};
 
 #[derive(Debug, Args)]
 pub(crate) struct Replay {
@@ -106,12 +106,12 @@ async fn perform(
     };
     let lifecycle = Lifecycle::new();
     lifecycle.end_on_signals()?;
-    let options = Options { dry_run: args.dry_run, rate: args.rate, limit: args.limit, within: None };
+    let options = ActionOptions { dry_run: args.dry_run, rate: args.rate, limit: args.limit, within: None };
     // Counts all of them first, for the estimate of the time.
     let total = if args.dry_run { 0 } else { letters.count(selection.clone()).await?.done };
     let total = args.limit.map_or(total, |limit| limit.min(total));
     let clock = context.clock.clone();
-    let mut progress = Progress::new(total, what, clock.instant());
+    let mut progress = ProgressLine::new(total, what, clock.instant());
     let report =
         |tally: &ReplayReport| progress.at(tally.done + tally.skipped + tally.failed, clock.instant());
     let tally = letters.perform(action, selection, options, &args.by, &lifecycle.soft, report).await;

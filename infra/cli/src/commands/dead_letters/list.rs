@@ -1,6 +1,6 @@
 //! `broker dead-letters list`: dead letters, the oldest first.
 
-use broker_dead_letters::{Listing, View};
+use broker_dead_letters::{DeadLetterListing, View};
 use broker_domain::{DeadLetter, Timestamp};
 use clap::Args;
 
@@ -10,12 +10,12 @@ use crate::done::Done;
 use crate::output::{self, Output};
 
 /// Rows as they are printed: the texts of letters are not kept, they may be long.
-enum Rows {
+enum PrintedRows {
     Json(Vec<View>),
     Table(Vec<[String; 8]>),
 }
 
-impl Rows {
+impl PrintedRows {
     fn len(&self) -> usize {
         match self {
             Self::Json(rows) => rows.len(),
@@ -32,7 +32,7 @@ impl Rows {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct List {
+pub(crate) struct ListLetters {
     #[command(flatten)]
     pub(crate) filter: Filter,
     /// The most dead letters to list
@@ -42,10 +42,11 @@ pub(crate) struct List {
     pub(crate) output: Output,
 }
 
-pub(crate) async fn run(context: Context, args: List) -> anyhow::Result<Done> {
+pub(crate) async fn run(context: Context, args: ListLetters) -> anyhow::Result<Done> {
     let now = context.clock.now();
-    let mut listing = Listing::new(context.store.clone(), args.filter.at(now), None);
-    let mut rows = if args.output.json { Rows::Json(Vec::new()) } else { Rows::Table(Vec::new()) };
+    let mut listing = DeadLetterListing::new(context.store.clone(), args.filter.at(now), None);
+    let mut rows =
+        if args.output.json { PrintedRows::Json(Vec::new()) } else { PrintedRows::Table(Vec::new()) };
     while rows.len() < args.limit
         && let Some(letter) = listing.next().await?
     {
@@ -56,8 +57,8 @@ pub(crate) async fn run(context: Context, args: List) -> anyhow::Result<Done> {
         output::complain(&format!("an item that should be a dead letter cannot be read: {problem}"));
     }
     match rows {
-        Rows::Json(rows) => output::json(&rows)?,
-        Rows::Table(rows) => {
+        PrintedRows::Json(rows) => output::json(&rows)?,
+        PrintedRows::Table(rows) => {
             output::table(["ID", "AGE", "STATE", "QUEUE", "KIND", "REASON", "RECEIVES", "TRACK"], rows)?;
             if more {
                 output::line(format_args!("\nThere are more: --limit {}", args.limit.saturating_mul(10)))?;

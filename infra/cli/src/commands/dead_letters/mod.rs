@@ -15,7 +15,7 @@ use crate::done::Done;
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLettersCommand {
     /// List dead letters, the oldest first
-    List(list::List),
+    List(list::ListLetters),
     /// Show one dead letter, its text byte for byte
     Show(show::Show),
     /// Send the messages again, with their identity and original enqueue time; safe to interrupt and to repeat

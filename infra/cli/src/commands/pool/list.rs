@@ -21,7 +21,7 @@ use broker_store::scan_all::scan;
 const DEFAULT_LIMIT: usize = 50;
 
 #[derive(Serialize)]
-struct Row {
+struct SandboxRow {
     sandbox_id: String,
     name: String,
     external_id: String,
@@ -33,7 +33,7 @@ struct Row {
     expires_at: Option<u64>,
 }
 
-impl From<&Sandbox> for Row {
+impl From<&Sandbox> for SandboxRow {
     fn from(sandbox: &Sandbox) -> Self {
         let allocation = sandbox.allocation.as_ref();
         Self {
@@ -74,12 +74,12 @@ pub(crate) async fn run(context: Context, args: List) -> anyhow::Result<Done> {
         return handed_out(&context).await;
     }
     let limit = args.limit.unwrap_or(DEFAULT_LIMIT);
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows: Vec<SandboxRow> = Vec::new();
     scan(&context.store, |page| {
         let wanted =
             page.sandboxes.iter().filter(|sandbox| args.status.is_none_or(|status| sandbox.status == status));
         // One more than is shown tells whether there are more.
-        rows.extend(wanted.take(limit + 1 - rows.len()).map(Row::from));
+        rows.extend(wanted.take(limit + 1 - rows.len()).map(SandboxRow::from));
         rows.len() <= limit
     })
     .await?;

@@ -15,7 +15,7 @@ use crate::output;
 const OPERATOR: &str = "cli";
 
 #[derive(Serialize)]
-struct Shown {
+struct ShownPause {
     paused: bool,
     paused_at: Option<u64>,
 }
@@ -41,7 +41,7 @@ async fn show(context: &Context, json: bool) -> anyhow::Result<Done> {
         PoolStatus::RestoredCopy { .. } => (true, None),
     };
     if json {
-        output::json(&Shown { paused, paused_at: since.map(broker_domain::Timestamp::as_secs) })?;
+        output::json(&ShownPause { paused, paused_at: since.map(broker_domain::Timestamp::as_secs) })?;
     } else {
         output::line(if paused { "paused: no worker receives messages" } else { "open" })?;
     }

@@ -27,7 +27,7 @@ const PATIENCE: u32 = 8;
 const THROTTLED: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(6_400));
 
 #[derive(Serialize)]
-struct Report {
+struct SeedReport {
     inserted: usize,
     existing: usize,
     /// Whose accounts other sandboxes have.
@@ -55,12 +55,17 @@ pub(crate) struct Seed {
 
 pub(crate) async fn run(context: Context, args: Seed) -> anyhow::Result<Done> {
     let report = if args.cleanup {
-        Report { inserted: 0, existing: 0, refused: 0, removed: cleanup(&context.store).await? }
+        SeedReport { inserted: 0, existing: 0, refused: 0, removed: cleanup(&context.store).await? }
     } else {
         let Context { store, entropy, .. } = &context;
         let seeded =
             seed(store, entropy, args.start, args.count, &args.name_prefix, context.now().await?).await?;
-        Report { inserted: seeded.inserted, existing: seeded.existing, refused: seeded.refused, removed: 0 }
+        SeedReport {
+            inserted: seeded.inserted,
+            existing: seeded.existing,
+            refused: seeded.refused,
+            removed: 0,
+        }
     };
     if args.output.json {
         output::json(&report)?;

@@ -16,29 +16,29 @@ use tokio_util::sync::CancellationToken;
 use super::{
     messages::Messages,
     missing::{exists, no_such_queue},
-    queues::Queues,
+    queues::SqsQueues,
 };
 
 type Answer = Response<SqsResponseBody>;
 
-/// Handles every operation: by [`Queues`] and [`Messages`] where the library differs from SQS, else by the library.
-pub(super) struct Handler {
+/// Handles every operation: by [`SqsQueues`] and [`Messages`] where the library differs from SQS, else by the library.
+pub(super) struct EndpointHandler {
     routes: Arc<Routes>,
 }
 
 struct Routes {
     provider: Arc<RustackSqs>,
-    queues: Queues,
+    queues: SqsQueues,
     messages: Messages,
     library: RustackSqsHandler,
 }
 
-impl Handler {
+impl EndpointHandler {
     /// Receives that wait are ended when `shutdown` is cancelled.
     pub(super) fn new(provider: Arc<RustackSqs>, shutdown: CancellationToken) -> Self {
         Self {
             routes: Arc::new(Routes {
-                queues: Queues::new(Arc::clone(&provider)),
+                queues: SqsQueues::new(Arc::clone(&provider)),
                 messages: Messages::new(Arc::clone(&provider), shutdown),
                 library: RustackSqsHandler::new(Arc::clone(&provider)),
                 provider,
@@ -47,7 +47,7 @@ impl Handler {
     }
 }
 
-impl SqsHandler for Handler {
+impl SqsHandler for EndpointHandler {
     fn handle_operation(
         &self,
         operation: SqsOperation,

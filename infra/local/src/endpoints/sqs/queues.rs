@@ -29,7 +29,7 @@ const REDRIVE_POLICY: &str = "RedrivePolicy";
 const RECEIVE_LIMITS: RangeInclusive<i32> = 1..=1000;
 
 /// Creates, changes, lists and deletes queues.
-pub(super) struct Queues {
+pub(super) struct SqsQueues {
     provider: Arc<RustackSqs>,
     /// Locked by creations and deletions: the library looks a name up and takes it in two steps.
     changing: Mutex<()>,
@@ -53,7 +53,7 @@ pub(super) struct SourceQueues {
     queue_urls: Vec<String>,
 }
 
-impl Queues {
+impl SqsQueues {
     pub(super) fn new(provider: Arc<RustackSqs>) -> Self {
         Self { provider, changing: Mutex::new(()) }
     }

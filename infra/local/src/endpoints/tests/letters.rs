@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use broker_dead_letters::Listing;
+use broker_dead_letters::DeadLetterListing;
 use broker_domain::{
     DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterState, MessageSummary, Reason, Source, Timestamp,
 };
@@ -77,7 +77,8 @@ async fn pages_hold_every_letter_that_matches_once_and_in_order_however_little_i
         let (mut found, mut cursor, mut pages) = (Vec::new(), None, 0);
         loop {
             let filter = DeadLetterFilter { reason: Some(Reason::Refused), ..DeadLetterFilter::default() };
-            let mut listing = Listing::new(store.clone(), filter, cursor.as_ref()).bounded(read, reads);
+            let mut listing =
+                DeadLetterListing::new(store.clone(), filter, cursor.as_ref()).bounded(read, reads);
             let mut told = 0;
             while told < page
                 && let Some(letter) = listing.next().await.unwrap()
@@ -96,7 +97,7 @@ async fn pages_hold_every_letter_that_matches_once_and_in_order_however_little_i
     }
     let time = |n| Some(Timestamp::from_ms(NOW.as_ms() + n));
     let filter = DeadLetterFilter { since: time(100), before: time(110), ..DeadLetterFilter::default() };
-    let mut listing = Listing::new(store, filter, None);
+    let mut listing = DeadLetterListing::new(store, filter, None);
     let mut found = 0;
     while listing.next().await.unwrap().is_some() {
         found += 1;

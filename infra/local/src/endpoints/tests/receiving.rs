@@ -8,7 +8,7 @@ use aws_sdk_sqs::{
         SendMessageBatchRequestEntry,
     },
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::{Local, SOON};
 
@@ -91,10 +91,8 @@ async fn a_long_poll_wakes_when_a_message_is_sent_or_given_back() {
     let local = Local::start().await;
     let queue = local.queue("replies").await;
     let waiting = local.long_poll(&queue).await;
-    let sent = Instant::now();
     local.send(&queue, "the answer").await;
-    let woken = timeout(SOON, waiting).await.expect("woken").unwrap().unwrap();
-    assert!(sent.elapsed().as_secs() < 2, "woken after {:?}", sent.elapsed());
+    let woken = timeout(SOON, waiting).await.expect("woken before its wait is over").unwrap().unwrap();
 
     let waiting = local.long_poll(&queue).await;
     give_back(&local, &queue, &woken.messages()[0]).await;

@@ -1,10 +1,10 @@
 //! Query of a URL: each parameter at most once, none unknown. No value is ever repeated in a response.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 
 use percent_encoding::percent_decode_str;
 
+use super::parameters::{Flag, Number, Parameter};
 use crate::response::problem::Problem;
 
 /// Decoded parameters.
@@ -25,8 +25,9 @@ impl Query {
         Ok(Self(parameters))
     }
 
-    /// Refuses parameters that are not `known`.
-    pub(crate) fn only(&self, known: &[&'static str]) -> Result<(), Problem> {
+    /// Refuses parameters that are in none of the lists `known`.
+    pub(crate) fn only(&self, known: &[&[Parameter]]) -> Result<(), Problem> {
+        let known: Vec<_> = known.iter().copied().flatten().map(|parameter| parameter.name).collect();
         if self.0.keys().all(|name| known.contains(&name.as_str())) {
             return Ok(());
         }
@@ -45,7 +46,7 @@ impl Query {
     }
 
     /// `true`, `false`, or absent, which is false.
-    pub(crate) fn flag(&self, name: &'static str) -> Result<bool, Problem> {
+    pub(crate) fn flag(&self, Flag { name, .. }: &Flag) -> Result<bool, Problem> {
         match self.get(name) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
@@ -53,14 +54,17 @@ impl Query {
         }
     }
 
-    pub(crate) fn number(
-        &self,
-        name: &'static str,
-        range: RangeInclusive<u32>,
-    ) -> Result<Option<u32>, Problem> {
+    pub(crate) fn number(&self, number: &Number<u32>) -> Result<u32, Problem> {
+        Ok(self.number_in(number.name, number.from, number.to)?.unwrap_or(number.default))
+    }
+
+    pub(crate) fn maybe_number(&self, number: &Number<()>) -> Result<Option<u32>, Problem> {
+        self.number_in(number.name, number.from, number.to)
+    }
+
+    fn number_in(&self, name: &str, from: u32, to: u32) -> Result<Option<u32>, Problem> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let number = text.parse().ok().filter(|number| range.contains(number));
-        let (from, to) = (range.start(), range.end());
+        let number = text.parse().ok().filter(|number| (from..=to).contains(number));
         let wrong = || Problem::invalid(format!("{name} must be a whole number from {from} to {to}."));
         number.map(Some).ok_or_else(wrong)
     }
@@ -68,9 +72,10 @@ impl Query {
     /// A parameter as `T`.
     pub(crate) fn checked<T, E>(
         &self,
-        name: &'static str,
+        parameter: &Parameter,
         check: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<Option<T>, Problem> {
+        let name = parameter.name;
         let checked = self.get(name).map(check).transpose();
         checked.map_err(|_| Problem::invalid(format!("{name} is not valid.")))
     }
@@ -89,11 +94,20 @@ mod tests {
     #[test]
     fn a_query_is_decoded_and_its_mistakes_are_named() {
         let query = Query::parse(Some("a=x%20y+z&limit=7&live=true&")).unwrap();
+        let number = |name, to| Number { name, what: "", from: 1, to, default: 3 };
+        let flag = |name| Flag { name, what: "" };
         assert_eq!(query.get("a"), Some("x y z"));
-        assert_eq!(query.number("limit", 1..=100).unwrap(), Some(7));
-        assert!(query.number("limit", 1..=5).is_err() && query.number("a", 1..=5).is_err());
-        assert!(query.flag("live").unwrap() && !query.flag("absent").unwrap() && query.flag("a").is_err());
-        assert!(query.only(&["a", "limit", "live"]).is_ok() && query.only(&["a"]).is_err());
+        assert_eq!(query.number(&number("limit", 100)).unwrap(), 7);
+        assert_eq!(query.number(&number("absent", 100)).unwrap(), 3);
+        assert!(query.number(&number("limit", 5)).is_err() && query.number(&number("a", 5)).is_err());
+        assert!(query.flag(&flag("live")).unwrap() && !query.flag(&flag("absent")).unwrap());
+        assert!(query.flag(&flag("a")).is_err());
+        assert!(
+            query
+                .only(&[&[flag("a").parameter(), flag("limit").parameter()], &[flag("live").parameter()]])
+                .is_ok()
+        );
+        assert!(query.only(&[&[flag("a").parameter()]]).is_err());
         assert!(Query::parse(Some("a=1&a=2")).is_err() && Query::parse(Some("a=%ff")).is_err());
         assert!(Query::parse(None).unwrap().only(&[]).is_ok());
     }
