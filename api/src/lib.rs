@@ -33,6 +33,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use broker_queue::QueueNames;
 use broker_runtime::lifecycle::Lifecycle;
+use broker_runtime::own_pages::OwnPages;
 use broker_runtime::process::Process;
 use broker_store::{SettingsError, Store};
 use tokio::net::TcpListener;
@@ -45,9 +46,9 @@ use crate::http::server::Server;
 use crate::readiness::ReadinessChecks;
 use crate::request::auth::Authenticator;
 use crate::request::cors::Cors;
-use crate::request::own_pages::OwnPages;
 use crate::request::rate_limit::Rate;
 use crate::rpc::RequestReply;
+use crate::rpc::backlog::Backlog;
 use crate::rpc::reply_queue::ReplyQueue;
 use crate::rpc::reply_router::ReplyRouter;
 use crate::service::Service;
@@ -72,9 +73,10 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
         // It is not ready until the table answers.
         Err(SettingsError::Store(error)) => tracing::warn!("the table's settings are not compared: {error}"),
     }
-    let replies = ReplyRouter::new(config.max_pending);
+    let replies = ReplyRouter::new(config.max_pending, config.max_pending_per_tenant);
     let (reply_queue, link) = ReplyQueue::new(process.clone(), store.clone(), replies.clone());
-    let readiness = ReadinessChecks::new(process.clone(), link.clone());
+    let backlog = Backlog::default();
+    let readiness = ReadinessChecks::new(process.clone(), link.clone(), backlog.clone());
     // Readiness goes off with the process's own lifecycle; the server goes on until the lame duck's time is over.
     let serving = Lifecycle { soft: CancellationToken::new(), ..process.lifecycle.clone() };
     let rpc = RequestReply {
@@ -83,6 +85,8 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
         store: store.clone(),
         clock: process.clock.clone(),
         lifecycle: serving.clone(),
+        backlog: backlog.clone(),
+        async_rate: config.async_limit.map(|limit| Arc::new(Rate::new(limit, process.clock.instant()))),
         drain: config.drain,
         lingering: TaskTracker::new(),
     };

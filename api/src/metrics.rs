@@ -53,7 +53,7 @@ pub(crate) fn describe() {
     describe_histogram!(REQUEST_LATENCY, Unit::Seconds, "HTTP requests by method, route and status");
     describe_counter!(MARKED, "mark-for-deletion calls by outcome");
     describe_gauge!(PENDING, "requests that wait for their replies in this process");
-    describe_counter!(SHED, "requests refused because too many were pending");
+    describe_counter!(SHED, "requests refused because too many were pending or the queue was too long");
     describe_counter!(UNCLAIMED, "replies without a waiting request");
     describe_histogram!(REPLY_WAIT, Unit::Seconds, "from before the send to the reply");
     describe_gauge!(CLOCK_SKEW, Unit::Seconds, "correction of this machine's clock to follow AWS");
@@ -62,7 +62,7 @@ pub(crate) fn describe() {
     // Created with 0: a counter that begins at 1 has not increased, for Prometheus, and triggers no alert.
     [SHED, IDEMPOTENT_HITS, UNCLAIMED].into_iter().for_each(|name| counter!(name).absolute(0));
     WaitEnd::ALL.into_iter().for_each(|end| counter!(WAITS, "outcome" => end.as_str()).absolute(0));
-    ["created", "existing", "no_sandboxes"]
+    ["created", "existing", "no_sandboxes", "no_prefix_match"]
         .into_iter()
         .for_each(|outcome| counter!(ALLOCATE, "outcome" => outcome).absolute(0));
 }

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use broker_queue::topology::Depth;
 use broker_queue::{QueueError, topology};
 use broker_runtime::process::Process;
 use broker_store::Store;
 use tokio::time::timeout;
 
+use crate::rpc::backlog::Backlog;
 use crate::rpc::reply_queue::Link;
 
 /// The pause between two checks of the dependencies.
@@ -26,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) struct ReadinessChecks {
     process: Process,
     link: Link,
+    backlog: Backlog,
     seen: Arc<Checked>,
 }
 
@@ -36,8 +39,9 @@ struct Checked {
 }
 
 impl ReadinessChecks {
-    pub(crate) fn new(process: Process, link: Link) -> Self {
-        Self { process, link, seen: Arc::default() }
+    /// `backlog` is estimated anew at each check.
+    pub(crate) fn new(process: Process, link: Link, backlog: Backlog) -> Self {
+        Self { process, link, backlog, seen: Arc::default() }
     }
 
     /// Each part with whether it is fine.
@@ -63,7 +67,12 @@ impl ReadinessChecks {
             let (table, queue) =
                 tokio::join!(timeout(PATIENCE, store.ping()), timeout(PATIENCE, self.check_queue()));
             self.seen.table.store(matches!(table, Ok(Ok(()))), Ordering::Relaxed);
-            self.seen.requests_queue.store(matches!(queue, Ok(Ok(true))), Ordering::Relaxed);
+            self.seen.requests_queue.store(matches!(queue, Ok(Ok(Some(_)))), Ordering::Relaxed);
+            let visible = if let Ok(Ok(Some(depth))) = &queue { depth.visible } else { 0 };
+            let look = self.backlog.look(visible, &store, self.process.clock.now());
+            if let Ok(Err(error)) = timeout(PATIENCE, look).await {
+                tracing::debug!("the backlog is not known: {error}");
+            }
             let is_ready = self.is_ready();
             if is_ready != was_ready {
                 let parts = self.parts();
@@ -78,10 +87,10 @@ impl ReadinessChecks {
         }
     }
 
-    /// Whether the requests queue is resolved and answers.
-    async fn check_queue(&self) -> Result<bool, QueueError> {
-        let Some(channel) = self.link.channel() else { return Ok(false) };
+    /// The depth of the requests queue, if it is resolved.
+    async fn check_queue(&self) -> Result<Option<Depth>, QueueError> {
+        let Some(channel) = self.link.channel() else { return Ok(None) };
         let queue = channel.requests.queue();
-        topology::depth(&self.process.aws, queue, queue.label().to_string()).await.map(|_depth| true)
+        topology::depth(&self.process.aws, queue, queue.label().to_string()).await.map(Some)
     }
 }

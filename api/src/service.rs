@@ -5,10 +5,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use broker_domain::{RequestId, TrackId};
+use broker_domain::RequestId;
 use broker_runtime::clock::Clock;
 use broker_runtime::config::Networks;
 use broker_runtime::entropy::Entropy;
+use broker_runtime::own_pages::OwnPages;
 use broker_runtime::trace;
 use bytes::Bytes;
 use http::Request;
@@ -20,9 +21,8 @@ use crate::access_log::Line;
 use crate::handlers::{Allocate, HealthChecks, Operator, Requests, ReturnSandbox, Sandboxes, docs};
 use crate::limits::PATH_BYTES;
 use crate::metrics;
-use crate::request::auth::{Authenticator, TokenRole};
+use crate::request::auth::{Authenticator, Caller, TokenRole};
 use crate::request::cors::Cors;
-use crate::request::own_pages::OwnPages;
 use crate::request::rate_limit::Rate;
 use crate::request::{body, client_addr, headers};
 use crate::response::Response;
@@ -91,7 +91,10 @@ impl Service {
             return Err(Problem::new(Code::UriTooLong, "The path is longer than 2 KiB."));
         }
         headers::check_host(head)?;
-        self.own_pages.as_ref().map_or(Ok(()), |own| own.check(head))?;
+        if let Some(own) = &self.own_pages {
+            own.check(&head.headers, head.uri.authority())
+                .map_err(|refused| Problem::new(Code::Forbidden, refused.to_string()))?;
+        }
         if let Some(answer) = self.cors.preflight(head) {
             return Ok(answer);
         }
@@ -125,9 +128,9 @@ impl Service {
             Route::Allocate => {
                 let started = self.clock.instant();
                 let answered = async {
-                    let track = self.track(head, line)?;
+                    let caller = self.caller(head, line)?;
                     let body = body::read(&head.headers, body).await?;
-                    self.allocate.handle(id, track, head, route.template(), &body).await
+                    self.allocate.handle(id, caller, head, route.template(), &body).await
                 };
                 let answered = answered.await;
                 metrics::allocated(outcome(&answered), started.elapsed());
@@ -135,16 +138,16 @@ impl Service {
             }
             Route::ReturnSandbox => {
                 let answered = async {
-                    let track = self.track(head, line)?;
+                    let caller = self.caller(head, line)?;
                     body::expect_none(&body::read(&head.headers, body).await?)?;
-                    self.return_sandbox.handle(id, track, in_path, head).await
+                    self.return_sandbox.handle(id, caller, in_path, head).await
                 };
                 let answered = answered.await;
                 metrics::returned(outcome(&answered));
                 answered
             }
             Route::Sandbox => {
-                let track = self.track(head, line)?;
+                let Caller { track, .. } = self.caller(head, line)?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
                 self.sandboxes.show(id, &track, in_path).await
             }
@@ -156,26 +159,26 @@ impl Service {
                 self.operator.answer(id, &identity.name, admin, in_path, head).await
             }
             Route::Request => {
-                let track = self.track(head, line)?;
+                let Caller { track, .. } = self.caller(head, line)?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
                 self.requests.show(&track, in_path).await
             }
             Route::Cancel => {
-                let track = self.track(head, line)?;
+                let Caller { track, .. } = self.caller(head, line)?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
                 self.requests.cancel(&track, in_path).await
             }
         }
     }
 
-    /// The track that the caller acts for.
-    fn track(&self, head: &Parts, line: &mut Line) -> Result<TrackId, Problem> {
+    /// The caller of a track's route.
+    fn caller(&self, head: &Parts, line: &mut Line) -> Result<Caller, Problem> {
         let identity = self.authenticator.authenticate(&head.headers, TokenRole::Track)?;
         line.authenticated(&identity.name);
         let track = headers::owner(&head.headers)?;
         line.owned_by(&track);
         identity.may_act_for(&track)?;
-        Ok(track)
+        Ok(Caller { track, tenant: identity.tenant })
     }
 }
 

@@ -30,7 +30,8 @@ def outcomes(sources: dict[pathlib.Path, str]) -> set[str]:
     codes = re.findall(r'"([A-Z_]+)"', "\n".join(coded))
     if not words or not codes:
         raise SystemExit("  the outcomes of requests are not found in the sources")
-    return {*words, *(code.lower() for code in codes)}
+    own = re.findall(r'const NO_PREFIX_MATCH: &str = "([a-z_]+)"', "\n".join(sources.values()))
+    return {*words, *own, *(code.lower() for code in codes)}
 
 
 def main() -> int:

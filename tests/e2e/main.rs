@@ -27,6 +27,7 @@
 //! | `replacement` | processes that are replaced under load |
 //! | `versions` | a message of a newer program |
 //! | `connections` | ten thousand idle connections, two hundred slow ones |
+//! | `tenants` | one tenant that sends thousands, and others |
 //! | `tokens` | who may call, rotation, and that no token is ever logged |
 //! | `scaling` | `broker up --workers A..B` follows the backlog |
 //! | `observability` | the queries of dashboard and alerts match the exposed metrics |
@@ -80,6 +81,7 @@ mod replacement;
 mod reply_queue_lost;
 mod returns;
 mod scaling;
+mod tenants;
 mod tokens;
 mod traces;
 mod verify;

@@ -150,11 +150,13 @@ impl Broker {
     /// What starts an API of this broker.
     pub fn api_command(&self) -> Command {
         let mut command = Command::new(&binaries().api);
-        endpoint::clean(&mut command).envs(self.environment.process_vars());
-        command.env("BROKER_LISTEN", "127.0.0.1:0");
-        command.env("BROKER_TRACK_TOKENS", format!("platform={TRACK_TOKEN}"));
-        command.env("BROKER_ADMIN_TOKENS", format!("ops={ADMIN_TOKEN}"));
-        command.env("AWS_SDK_UA_APP_ID", "broker-api");
+        let defaults = endpoint::clean(&mut command);
+        defaults.env("BROKER_LISTEN", "127.0.0.1:0");
+        defaults.env("BROKER_TRACK_TOKENS", format!("platform={TRACK_TOKEN}"));
+        defaults.env("BROKER_ADMIN_TOKENS", format!("ops={ADMIN_TOKEN}"));
+        defaults.env("AWS_SDK_UA_APP_ID", "broker-api");
+        // A story may say otherwise.
+        command.envs(self.environment.process_vars());
         command
     }
 

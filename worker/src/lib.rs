@@ -32,6 +32,7 @@ use broker_domain::Source;
 use broker_provider::Provider;
 use broker_queue::{QueueKind, QueueNames, QueueUrls, Sender};
 use broker_runtime::config::Scheduler;
+use broker_runtime::own_pages::OwnPages;
 use broker_runtime::process::Process;
 use broker_store::heartbeat;
 use broker_store::{Instance, Received, Role, Store};
@@ -71,8 +72,10 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     jobs::begin_counting();
     let health = Health::start(store.clone(), clock.clone(), &lifecycle, &standing);
     if let Some(listener) = ops {
-        tracing::info!(address = %listener.local_addr()?, "worker listening");
-        tokio::spawn(ops::serve(listener, metrics, health.clone(), lifecycle.hard.clone()));
+        let address = listener.local_addr()?;
+        tracing::info!(%address, "worker listening");
+        let own_pages = OwnPages::of(&config, address);
+        tokio::spawn(ops::serve(listener, own_pages, metrics, health.clone(), lifecycle.hard.clone()));
     }
     let jobs = Jobs {
         store: store.clone(),
@@ -104,8 +107,11 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy);
     let requests = RequestHandler::consumer(&services, handlers);
     let oldest_request = requests.oldest_age();
-    let received =
-        move || Received { requests: oldest_request.take(), maintenance: oldest_maintenance.take() };
+    let received = move || Received {
+        requests: oldest_request.take(),
+        maintenance: oldest_maintenance.take(),
+        count: oldest_request.take_count(),
+    };
     tracker.spawn(heartbeat::keep(store, id, Role::Worker, clock, received, soft.clone()));
 
     let consuming = lifecycle.tracker.spawn(requests.run(lifecycle.clone()));

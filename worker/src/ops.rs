@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use broker_runtime::metrics::Handle;
+use broker_runtime::own_pages::OwnPages;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::service::service_fn;
@@ -18,7 +19,13 @@ use crate::health::Health;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`.
-pub(crate) async fn serve(listener: TcpListener, handle: Handle, health: Health, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    own_pages: Option<OwnPages>,
+    handle: Handle,
+    health: Health,
+    stop: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -29,9 +36,13 @@ pub(crate) async fn serve(listener: TcpListener, handle: Handle, health: Health,
             tokio::time::sleep(ACCEPT_AGAIN).await;
             continue;
         };
-        let (handle, health) = (handle.clone(), health.clone());
+        let (handle, health, own_pages) = (handle.clone(), health.clone(), own_pages.clone());
         let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-            let answer = answer(request.uri().path(), &handle, &health);
+            let check = |own: &OwnPages| own.check(request.headers(), request.uri().authority());
+            let answer = match own_pages.as_ref().map(check) {
+                Some(Err(refused)) => told(StatusCode::FORBIDDEN, format!("{refused}\n")),
+                Some(Ok(())) | None => answer(request.uri().path(), &handle, &health),
+            };
             async move { Ok::<_, Infallible>(answer) }
         });
         let connection = hyper::server::conn::http1::Builder::new()
@@ -54,6 +65,10 @@ fn answer(path: &str, handle: &Handle, health: &Health) -> Response<Full<Bytes>>
         }
         _ => (StatusCode::NOT_FOUND, "not found\n".to_owned()),
     };
+    told(status, body)
+}
+
+fn told(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     response

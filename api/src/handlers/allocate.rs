@@ -5,18 +5,24 @@
 use std::time::Duration;
 
 use broker_domain::{
-    AllocateRequest, Fingerprint, IdempotencyKey, LabDuration, LeaseKey, NamePrefix, RequestId, TrackId,
+    AllocateRequest, Fingerprint, IdempotencyKey, LabDuration, LeaseKey, NamePrefix, Outcome, RequestId,
     TrackName,
 };
 use broker_messages::Request;
 use http::request::Parts;
 
+use crate::request::auth::Caller;
 use crate::request::body::AllocateBody;
 use crate::request::headers;
 use crate::request::prefer::Preferences;
 use crate::response::Response;
 use crate::response::problem::Problem;
-use crate::rpc::RequestReply;
+use crate::rpc::{Progress, RequestReply};
+
+/// A backlog shorter than this sheds nobody.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+/// The word in logs and metrics of a 409 to a caller that asked for names with a prefix: the pool may be full of others.
+const NO_PREFIX_MATCH: &str = "no_prefix_match";
 
 /// The handler of allocate.
 pub(crate) struct Allocate {
@@ -29,11 +35,12 @@ impl Allocate {
     pub(crate) async fn handle(
         &self,
         id: RequestId,
-        track: TrackId,
+        caller: Caller,
         head: &Parts,
         template: &str,
         body: &[u8],
     ) -> Result<Response, Problem> {
+        let Caller { track, tenant } = caller;
         let body = AllocateBody::parse(body)?;
         let track_name = headers::track_name(&head.headers)?;
         let prefix = headers::name_prefix(&head.headers)?;
@@ -61,13 +68,21 @@ impl Allocate {
             asynchronous: preferences.respond_async,
             times,
         };
+        let by_prefix = request.prefix.is_some();
+        // A caller that knows 202 may get its sandbox after its wait.
+        let until = if preferences.said { times.deadline } else { times.reply_by };
+        self.rpc.backlog.admit(until.since(times.enqueued_at).max(LEAST_PATIENCE))?;
         let request = Request::Allocate(request);
         let answered = if preferences.respond_async {
-            self.rpc.enqueue(&request).await?
+            self.rpc.enqueue(&request, &tenant).await?
         } else {
-            self.rpc.call(&request).await?
+            self.rpc.call(&request, &tenant).await?
         };
-        super::answer(&answered, id, preferences)
+        let mut answer = super::answer(&answered, id, preferences)?;
+        if by_prefix && matches!(answered, Progress::Ended(Outcome::NoSandboxes)) {
+            answer.outcome = NO_PREFIX_MATCH.into();
+        }
+        Ok(answer)
     }
 }
 

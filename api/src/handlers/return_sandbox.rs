@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use broker_domain::{RequestId, ReturnRequest, SandboxId, TrackId};
+use broker_domain::{RequestId, ReturnRequest, SandboxId};
 use broker_messages::Request;
 use http::request::Parts;
 
+use crate::request::auth::Caller;
 use crate::request::prefer::Preferences;
 use crate::response::Response;
 use crate::response::problem::Problem;
@@ -24,15 +25,16 @@ impl ReturnSandbox {
     pub(crate) async fn handle(
         &self,
         id: RequestId,
-        track: TrackId,
+        caller: Caller,
         sandbox: &str,
         head: &Parts,
     ) -> Result<Response, Problem> {
         let sandbox_id = SandboxId::new(sandbox)?;
         let preferences = Preferences::of(&head.headers);
         let times = self.rpc.times(super::wait(preferences, self.wait));
+        let Caller { track, tenant } = caller;
         let request = ReturnRequest { request_id: id, track, sandbox_id, times };
-        let answered = self.rpc.call(&Request::Return(request)).await?;
+        let answered = self.rpc.call(&Request::Return(request), &tenant).await?;
         super::answer(&answered, id, preferences.without_async())
     }
 }

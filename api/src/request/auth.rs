@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use broker_domain::TrackId;
+use broker_domain::{TenantName, TrackId};
 use broker_runtime::config::{Config, Token};
 use http::header::{self, HeaderMap};
 use sha2::{Digest as _, Sha256};
@@ -17,6 +17,18 @@ use crate::request::headers::single;
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
 use crate::routes::Effect;
+
+/// The caller of a local broker without tokens.
+const ANYONE: &str = "anyone";
+
+/// The caller of a track's route.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// The track that it acts for.
+    pub(crate) track: TrackId,
+    /// Whose token it has.
+    pub(crate) tenant: TenantName,
+}
 
 /// The role of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +46,8 @@ pub(crate) struct Identity {
     pub(crate) name: Arc<str>,
     /// Whether the token may only read.
     pub(crate) read_only: bool,
+    /// Who it speaks for.
+    pub(crate) tenant: TenantName,
     track_prefix: Option<Arc<str>>,
 }
 
@@ -71,8 +85,8 @@ struct KnownToken {
 #[derive(Clone, Debug)]
 pub(crate) struct Authenticator {
     known: Vec<KnownToken>,
-    /// A development machine without tokens: every caller may do everything.
-    open: bool,
+    /// On a development machine without tokens every caller may do everything, as this one.
+    open: Option<Identity>,
 }
 
 impl Authenticator {
@@ -84,6 +98,7 @@ impl Authenticator {
                 identity: Identity {
                     name: token.name().into(),
                     read_only: token.is_read_only(),
+                    tenant: token.tenant().clone(),
                     track_prefix: token.track_prefix().map(Into::into),
                 },
             }
@@ -94,7 +109,15 @@ impl Authenticator {
             .map(of_role(TokenRole::Track))
             .chain(config.admin_tokens.iter().map(of_role(TokenRole::Admin)))
             .collect();
-        Self { open: config.local && known.is_empty(), known }
+        let anyone = || {
+            TenantName::new(ANYONE).map(|tenant| Identity {
+                name: ANYONE.into(),
+                read_only: false,
+                tenant,
+                track_prefix: None,
+            })
+        };
+        Self { open: (config.local && known.is_empty()).then(anyone).and_then(Result::ok), known }
     }
 
     /// The name of the presented token, if it is a known one of any role.
@@ -110,8 +133,8 @@ impl Authenticator {
 
     /// The identity of the caller, if its token has this role.
     pub(crate) fn authenticate(&self, headers: &HeaderMap, role: TokenRole) -> Result<Identity, Problem> {
-        if self.open {
-            return Ok(Identity { name: "anyone".into(), read_only: false, track_prefix: None });
+        if let Some(anyone) = &self.open {
+            return Ok(anyone.clone());
         }
         let presented = bearer(headers)?;
         let digest = Sha256::digest(presented.as_bytes());

@@ -5,7 +5,6 @@ pub(crate) mod body;
 pub(crate) mod client_addr;
 pub(crate) mod cors;
 pub(crate) mod headers;
-pub(crate) mod own_pages;
 pub(crate) mod parameters;
 pub(crate) mod prefer;
 pub(crate) mod query;

@@ -55,8 +55,17 @@ impl Rate {
         address: IpAddr,
         now: Instant,
     ) -> Result<(), Problem> {
+        self.admit_caller((token, Some(network(address))), now)
+    }
+
+    /// The same for one that has an allowance wherever it comes from.
+    pub(crate) fn admit_anywhere(&self, name: &str, now: Instant) -> Result<(), Problem> {
+        self.admit_caller((Some(name.into()), None), now)
+    }
+
+    fn admit_caller(&self, caller: Caller, now: Instant) -> Result<(), Problem> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let caller = used.caller((token, Some(network(address))), now);
+        let caller = used.caller(caller, now);
         let whole_at = used.whole_at.get(&caller).copied().unwrap_or(now).max(now);
         let after = whole_at + self.cost;
         match after.duration_since(now).checked_sub(self.cost * self.limit.burst.max(1)) {

@@ -9,8 +9,9 @@
 //! ```
 //! Invariants: nothing is sent for a call that was shed; one waiter, one pending slot, from before the send to the end, so no
 //! reply falls between the wait and the record; a 202 is returned only after its record was written and its message sent. A
-//! client that leaves drops its waiter, nothing else. The HTTP response is made by `response`.
+//! client that ends its half of the connection still gets its answer; one that breaks it drops its waiter, nothing else. The HTTP response is made by `response`.
 
+pub(crate) mod backlog;
 pub(crate) mod reply_queue;
 pub(crate) mod reply_router;
 #[cfg(test)]
@@ -20,9 +21,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_domain::{Outcome, PersistedRequest, RequestState, Times};
+use broker_domain::{Outcome, PersistedRequest, RequestState, TenantName, Times};
 use broker_messages::Request;
-use broker_queue::{ReplyQueueName, SendError};
+use broker_queue::{Outgoing, ReplyQueueName, SendError};
 use broker_runtime::clock::Clock;
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::lifecycle::Lifecycle;
@@ -33,7 +34,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::limits::{ASYNC_DEADLINE, SHORTEST_DEADLINE};
 use crate::metrics::{self, WaitEnd};
+use crate::request::rate_limit::Rate;
 use crate::response::problem::Problem;
+use crate::rpc::backlog::Backlog;
 use crate::rpc::reply_queue::{Channel, Link};
 use crate::rpc::reply_router::{ReplyRouter, Waiter};
 
@@ -69,6 +72,10 @@ pub(crate) struct RequestReply {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) lifecycle: Lifecycle,
+    /// How long the requests queue is.
+    pub(crate) backlog: Backlog,
+    /// How many asynchronous requests a tenant may send in a second, if that is bounded.
+    pub(crate) async_rate: Option<Arc<Rate>>,
     /// How long the process may take to end.
     pub(crate) drain: Duration,
     /// The waiters that linger.
@@ -88,20 +95,21 @@ impl RequestReply {
         Times { enqueued_at: now, reply_by: now, deadline: now.plus(ASYNC_DEADLINE) }
     }
 
-    /// Sends a request, and waits until `reply_by` at most.
-    pub(crate) async fn call(&self, request: &Request) -> Result<Progress, Problem> {
+    /// Sends a request of `tenant`, and waits until `reply_by` at most.
+    pub(crate) async fn call(&self, request: &Request, tenant: &TenantName) -> Result<Progress, Problem> {
         let asked = self.clock.instant();
         let channel = self.channel()?;
         let mut sending = channel.requests.sending();
         let PendingRequest { times, text, record } =
-            pending(request, &channel.reply_to, sending.traceparent());
-        let mut waiter = self.replies.register(record.request_id).inspect_err(|_| metrics::shed())?;
+            pending(request, tenant, &channel.reply_to, sending.traceparent());
+        let mut waiter =
+            self.replies.register(record.request_id, Some(tenant)).inspect_err(|_| metrics::shed())?;
         let wait = times.reply_by.since(times.enqueued_at);
         let mut waited = pin!(sleep(wait));
         // A queue that is down must not hold callers longer than they wait; a message that was not sent by then is dropped.
         tokio::select! {
             biased;
-            sent = channel.requests.send(text) => sent.map_err(|error| not_enqueued(error, &mut sending))?,
+            sent = channel.requests.send(of(tenant, text)) => sent.map_err(|error| not_enqueued(error, &mut sending))?,
             () = sleep(wait.max(SEND_PATIENCE)) => {
                 sending.failed("timeout");
                 return Err(Problem::unavailable("The request could not be enqueued in time."));
@@ -128,15 +136,21 @@ impl RequestReply {
         }
     }
 
-    /// Records a request, then sends it, without waiting for the reply.
-    pub(crate) async fn enqueue(&self, request: &Request) -> Result<Progress, Problem> {
+    /// Records a request of `tenant`, then sends it, without waiting for the reply.
+    pub(crate) async fn enqueue(&self, request: &Request, tenant: &TenantName) -> Result<Progress, Problem> {
+        if let Some(rate) = &self.async_rate {
+            rate.admit_anywhere(tenant.as_str(), self.clock.instant())?;
+        }
         let channel = self.channel()?;
         let mut sending = channel.requests.sending();
-        let PendingRequest { text, record, .. } = pending(request, &channel.reply_to, sending.traceparent());
+        let PendingRequest { text, record, .. } =
+            pending(request, tenant, &channel.reply_to, sending.traceparent());
         // If it exists already, this is our own write, retried: the id was minted for this call.
         let (Recorded::New | Recorded::AlreadyThere(_)) = self.store.requests.record(&record).await?;
         crash_points::point(Point::Recorded);
-        let Err(error) = channel.requests.send(text).await else { return Ok(Progress::StillQueued) };
+        let Err(error) = channel.requests.send(of(tenant, text)).await else {
+            return Ok(Progress::StillQueued);
+        };
         // SQS may have the message all the same. If the record is cancelled, it never claims, and a 503 is true; if a worker
         // was faster, the 202 is.
         match self.store.requests.cancel(record.request_id).await {
@@ -211,13 +225,19 @@ fn not_enqueued(error: SendError, sending: &mut Span) -> Problem {
     Problem::unavailable("The request could not be enqueued.").because(error)
 }
 
+/// A message of `tenant`, for SQS.
+fn of(tenant: &TenantName, text: String) -> Outgoing {
+    Outgoing::from(text).of_tenant(Some(tenant.clone()))
+}
+
 /// `request` as its message, with the trace context, and as the record of a queued request.
 pub(crate) fn pending(
     request: &Request,
+    tenant: &TenantName,
     reply_to: &ReplyQueueName,
     traceparent: Option<String>,
 ) -> PendingRequest {
-    let message = request.message(reply_to.as_str()).traced(traceparent);
+    let message = request.message(reply_to.as_str()).traced(traceparent).of_tenant(tenant.clone());
     let (times, text) = (message.times(), message.encode());
     let record = request.record(Some(text.clone()), RequestState::Queued);
     PendingRequest { times, text, record }

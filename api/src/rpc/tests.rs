@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broker_domain::{
     AllocateRequest, Fingerprint, IdempotencyKey, LabDuration, LeaseKey, RequestState, ReturnRequest,
-    SandboxId, Subject, Timestamp, TrackId,
+    SandboxId, Subject, TenantName, Timestamp, TrackId,
 };
 use broker_messages::{Request, RequestMessage};
 use broker_queue::{Queue, QueueNames, ReplyQueueName, Sender};
@@ -16,6 +16,7 @@ use broker_store::Store;
 use tokio_util::task::TaskTracker;
 
 use crate::response::codes::Code;
+use crate::rpc::backlog::Backlog;
 use crate::rpc::reply_queue::{Channel, Link};
 use crate::rpc::reply_router::ReplyRouter;
 use crate::rpc::{PendingRequest, RequestReply, pending};
@@ -28,6 +29,10 @@ fn reply_to() -> ReplyQueueName {
     QueueNames::new("p").unwrap().reply(Entropy::seeded(1).uuid())
 }
 
+fn tenant() -> TenantName {
+    TenantName::new("platform").unwrap()
+}
+
 /// A `RequestReply` whose AWS is down; `linked` if it was up before.
 async fn away(most_pending: usize, linked: bool) -> RequestReply {
     let clock = Clock::manual(NOW);
@@ -36,10 +41,12 @@ async fn away(most_pending: usize, linked: bool) -> RequestReply {
     let (requests, maintenance) = (sender("p-requests"), sender("p-maintenance"));
     RequestReply {
         link: Link::fixed(linked.then(|| Channel { requests, maintenance, reply_to: reply_to() })),
-        replies: ReplyRouter::new(most_pending),
+        replies: ReplyRouter::new(most_pending, most_pending),
         store: Store::new(aws.dynamodb, "table", 1),
         clock,
         lifecycle: Lifecycle::new(),
+        backlog: Backlog::default(),
+        async_rate: None,
         drain: Duration::from_secs(30),
         lingering: TaskTracker::new(),
     }
@@ -64,9 +71,9 @@ fn allocate(rpc: &RequestReply, asynchronous: bool) -> Request {
 #[tokio::test]
 async fn without_queues_no_request_is_sent_and_no_call_waits() {
     let rpc = away(10, false).await;
-    let problem = rpc.call(&allocate(&rpc, false)).await.unwrap_err();
+    let problem = rpc.call(&allocate(&rpc, false), &tenant()).await.unwrap_err();
     assert_eq!(problem.code(), Code::Unavailable);
-    let problem = rpc.enqueue(&allocate(&rpc, true)).await.unwrap_err();
+    let problem = rpc.enqueue(&allocate(&rpc, true), &tenant()).await.unwrap_err();
     assert_eq!(problem.code(), Code::Unavailable);
     assert_eq!(rpc.replies.pending(), 0);
 }
@@ -74,7 +81,7 @@ async fn without_queues_no_request_is_sent_and_no_call_waits() {
 #[tokio::test]
 async fn a_request_that_cannot_be_sent_is_a_503_with_its_cause_and_leaves_no_waiter() {
     let rpc = away(10, true).await;
-    let problem = rpc.call(&allocate(&rpc, false)).await.unwrap_err();
+    let problem = rpc.call(&allocate(&rpc, false), &tenant()).await.unwrap_err();
     assert_eq!(problem.code(), Code::Unavailable);
     assert!(problem.cause_chain().is_some(), "the log is told why");
     assert_eq!(rpc.replies.pending(), 0);
@@ -83,14 +90,14 @@ async fn a_request_that_cannot_be_sent_is_a_503_with_its_cause_and_leaves_no_wai
 #[tokio::test]
 async fn an_asynchronous_request_that_cannot_be_recorded_is_a_503() {
     let rpc = away(10, true).await;
-    let problem = rpc.enqueue(&allocate(&rpc, true)).await.unwrap_err();
+    let problem = rpc.enqueue(&allocate(&rpc, true), &tenant()).await.unwrap_err();
     assert_eq!(problem.code(), Code::Unavailable);
 }
 
 #[tokio::test]
 async fn a_request_beyond_the_bound_is_shed_and_not_sent() {
     let rpc = away(0, true).await;
-    let problem = rpc.call(&allocate(&rpc, false)).await.unwrap_err();
+    let problem = rpc.call(&allocate(&rpc, false), &tenant()).await.unwrap_err();
     assert_eq!(problem.code(), Code::Overloaded);
     assert!(problem.cause_chain().is_none(), "no send was tried");
 }
@@ -115,9 +122,10 @@ async fn a_record_says_what_its_message_says() {
         times: rpc.times(Duration::ZERO),
     });
     for request in [allocate(&rpc, true), allocate(&rpc, false), mark] {
-        let PendingRequest { times, text, record } = pending(&request, &reply_to(), None);
+        let PendingRequest { times, text, record } = pending(&request, &tenant(), &reply_to(), None);
         let message = RequestMessage::decode(&text).unwrap();
         assert_eq!(record.message.as_deref(), Some(text.as_str()));
+        assert_eq!(message.tenant, Some(tenant()));
         assert_eq!(Request::from(&message), request);
         assert_eq!((record.request_id, record.asynchronous), (message.request_id, message.asynchronous));
         assert_eq!((record.created_at, record.deadline), (times.enqueued_at, times.deadline));

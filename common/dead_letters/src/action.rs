@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::intake::{REPLAY_OF, is_recorded};
 use broker_domain::{DeadLetter, Source, Timestamp};
-use broker_messages::{MaintenanceMessage, MaintenanceTask, RequestMessage, with_renewed_deadline};
+use broker_messages::{
+    MaintenanceMessage, MaintenanceTask, RequestMessage, tenant_of, with_renewed_deadline,
+};
 use broker_queue::{Outgoing, SendError, Sender};
 use broker_runtime::clock::Clock;
 use broker_runtime::crash_points::{self, Point};
@@ -108,10 +110,14 @@ impl DeadLetters {
             Source::Requests => &self.requests,
             Source::Maintenance => &self.maintenance,
         };
+        let tenant = match letter.source {
+            Source::Requests => tenant_of(body),
+            Source::Maintenance => None,
+        };
         let own = letter.attributes.iter();
         let message = own
             .fold(Outgoing::from(body.clone()), |message, (name, value)| message.with_attribute(name, value));
-        sender.send(message.with_attribute(REPLAY_OF, letter.id.as_str())).await?;
+        sender.send(message.with_attribute(REPLAY_OF, letter.id.as_str()).of_tenant(tenant)).await?;
         crash_points::point(Point::LetterSent);
         let actor = Actor { at: self.clock.now(), ..actor };
         // If another run holds it, this one took longer than the hold: the other sends once more, which changes nothing.

@@ -189,7 +189,7 @@ string_id!(
     FlavourName, "flavour", check_flavour
 );
 string_id!(
-    /// The party that a token speaks for.
+    /// Who a token speaks for: several tokens may be one tenant's. By default a token's name.
     TenantName, "tenant", check_token
 );
 uuid_id!(

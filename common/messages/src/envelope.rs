@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, VERSION, decode, encode};
-use broker_domain::{MAX_SKEW_MS, RequestId, Times, Timestamp};
+use broker_domain::{MAX_SKEW_MS, RequestId, TenantName, Times, Timestamp};
 
 /// Two clocks that are each as far off as a process may work with.
 const CLOCKS_DIFFER: Duration = Duration::from_millis(2 * MAX_SKEW_MS.unsigned_abs());
@@ -50,6 +50,9 @@ pub struct Envelope<R, B> {
     /// W3C trace context of the HTTP request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// Whose request it is; a message of an older version names nobody, nor does a task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantName>,
     /// The request or the task.
     pub body: B,
 }
@@ -71,6 +74,7 @@ impl<R, B> Envelope<R, B> {
             deadline_ms: times.deadline.as_ms(),
             asynchronous,
             traceparent: None,
+            tenant: None,
             body,
         }
     }
@@ -78,6 +82,11 @@ impl<R, B> Envelope<R, B> {
     /// The same message with the sender's trace context.
     pub fn traced(self, traceparent: Option<String>) -> Self {
         Self { traceparent, ..self }
+    }
+
+    /// The same message as `tenant`'s.
+    pub fn of_tenant(self, tenant: TenantName) -> Self {
+        Self { tenant: Some(tenant), ..self }
     }
 
     /// The times it carries.

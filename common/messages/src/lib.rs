@@ -18,7 +18,7 @@ pub use envelope::Envelope;
 pub use maintenance::{MaintenanceMessage, MaintenanceTask};
 pub use reply::Reply;
 pub use request::{Body, Request, RequestMessage};
-pub use summary::{summarize, with_renewed_deadline};
+pub use summary::{summarize, tenant_of, with_renewed_deadline};
 pub use trigger::{Incoming, ScheduledTrigger};
 
 /// The version this program writes.

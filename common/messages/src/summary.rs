@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use broker_domain::{MessageSummary, RequestId, Timestamp, TrackId};
+use broker_domain::{MessageSummary, RequestId, TenantName, Timestamp, TrackId};
 
 /// The longest kind or trace context, in characters.
 const LONGEST_WORD: usize = 128;
@@ -32,6 +32,12 @@ pub fn summarize(text: &str) -> MessageSummary {
         trace: word(&message["traceparent"]),
         asynchronous: message["async"].as_bool().unwrap_or(false),
     }
+}
+
+/// Whose request `text` is, if it says so.
+pub fn tenant_of(text: &str) -> Option<TenantName> {
+    let message: Value = serde_json::from_str(text).ok()?;
+    TenantName::new(message["tenant"].as_str()?).ok()
 }
 
 /// A deadline is not renewed for longer than this after its message was enqueued first: what fences a late message off is
@@ -103,6 +109,7 @@ mod tests {
         #[test]
         fn anything_is_survived(text in any::<String>()) {
             summarize(&text);
+            tenant_of(&text);
             with_renewed_deadline(&text, Timestamp::from_ms(1));
         }
     }

@@ -9,6 +9,7 @@ use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 
 use super::error::{Failure, entry_results};
 use super::{Queue, SendError};
+use broker_domain::TenantName;
 use broker_runtime::aws::{Batcher, Bounds};
 use broker_runtime::trace::Span;
 
@@ -27,11 +28,12 @@ pub struct Outgoing {
     body: String,
     attributes: Vec<(String, String)>,
     delay: Duration,
+    group: Option<TenantName>,
 }
 
 impl From<String> for Outgoing {
     fn from(body: String) -> Self {
-        Self { body, attributes: Vec::new(), delay: Duration::ZERO }
+        Self { body, attributes: Vec::new(), delay: Duration::ZERO, group: None }
     }
 }
 
@@ -49,6 +51,11 @@ impl Outgoing {
     pub fn with_delay(mut self, delay: Duration) -> Self {
         self.delay = delay.min(LONGEST_DELAY);
         self
+    }
+
+    /// Of this tenant, if it is anybody's: SQS delivers the messages of a standard queue fairly between its groups.
+    pub fn of_tenant(self, tenant: Option<TenantName>) -> Self {
+        Self { group: tenant, ..self }
     }
 
     /// Its text.
@@ -74,6 +81,9 @@ impl Outgoing {
             let value =
                 MessageAttributeValue::builder().data_type("String").string_value(value).build().ok()?;
             entry = entry.message_attributes(name, value);
+        }
+        if let Some(group) = &self.group {
+            entry = entry.message_group_id(group.as_str());
         }
         if !self.delay.is_zero() {
             entry = entry.delay_seconds(i32::try_from(self.delay.as_secs()).unwrap_or(i32::MAX));

@@ -18,6 +18,7 @@ pub mod errors;
 pub mod https;
 pub mod lifecycle;
 pub mod metrics;
+pub mod own_pages;
 pub mod process;
 pub mod telemetry;
 pub mod trace;

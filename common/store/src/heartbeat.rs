@@ -13,6 +13,10 @@ use uuid::Uuid;
 
 /// The interval of heartbeats.
 pub const EVERY: Duration = Duration::from_secs(30);
+/// The interval of those of a worker whose requests queue has a backlog: APIs read them to know how long it is.
+pub const EVERY_WHILE_BEHIND: Duration = Duration::from_secs(5);
+/// A worker that receives requests as old as this is behind.
+pub const BEHIND: Duration = Duration::from_secs(2);
 /// How soon one that failed is repeated at first, and at the latest: a table that is back hears of all who live within seconds.
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
 const AGAIN_LATEST: Duration = Duration::from_secs(4);
@@ -34,12 +38,21 @@ pub async fn keep(
     received: impl Fn() -> Received,
     stop: CancellationToken,
 ) {
-    let (mut pause, mut unsaid) = (EVERY, Received::default());
+    let (mut pause, mut unsaid) = (EVERY_WHILE_BEHIND, Received::default());
+    let mut said_at = clock.instant();
     while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
         unsaid = unsaid.and(received());
-        let heartbeat = Instance { received: unsaid, ..Instance::new(id, role, clock.now()) };
+        let since = clock.instant().duration_since(said_at);
+        let is_behind = unsaid.requests.is_some_and(|age| age >= BEHIND);
+        if since < EVERY && !is_behind {
+            continue;
+        }
+        let requests_per_s = unsaid.per_s(since);
+        let heartbeat = Instance { received: unsaid, requests_per_s, ..Instance::new(id, role, clock.now()) };
         match store.instances.heartbeat(&heartbeat).await {
-            Ok(()) => (pause, unsaid) = (EVERY, Received::default()),
+            Ok(()) => {
+                (pause, unsaid, said_at) = (EVERY_WHILE_BEHIND, Received::default(), clock.instant());
+            }
             Err(error) => {
                 tracing::warn!("heartbeat write failed, repeated soon: {error}");
                 pause = soon(pause);
@@ -51,7 +64,7 @@ pub async fn keep(
 
 /// The pause after a heartbeat that failed, which came after `pause`.
 fn soon(pause: Duration) -> Duration {
-    if pause == EVERY { AGAIN_FIRST } else { (pause * 2).min(AGAIN_LATEST) }
+    if pause == EVERY_WHILE_BEHIND { AGAIN_FIRST } else { (pause * 2).min(AGAIN_LATEST) }
 }
 
 /// Takes a process out of the list; what cannot be taken out is swept.
@@ -74,16 +87,19 @@ mod tests {
 
     #[test]
     fn a_heartbeat_that_failed_is_repeated_soon_and_again() {
-        let pauses = std::iter::successors(Some(soon(EVERY)), |pause| Some(soon(*pause))).take(4);
+        let pauses =
+            std::iter::successors(Some(soon(EVERY_WHILE_BEHIND)), |pause| Some(soon(*pause))).take(4);
         assert_eq!(pauses.map(|pause| pause.as_secs()).collect::<Vec<_>>(), [1, 2, 4, 4]);
     }
 
     #[test]
     fn what_a_failed_heartbeat_did_not_say_the_next_one_says() {
         let age = |s| Some(Duration::from_secs(s));
-        let unsaid = Received { requests: age(3), maintenance: None };
-        let both = unsaid.and(Received { requests: age(2), maintenance: age(1) });
-        assert_eq!(both, Received { requests: age(3), maintenance: age(1) });
+        let unsaid = Received { requests: age(3), maintenance: None, count: 4 };
+        let both = unsaid.and(Received { requests: age(2), maintenance: age(1), count: 3 });
+        assert_eq!(both, Received { requests: age(3), maintenance: age(1), count: 7 });
+        assert_eq!(both.per_s(Duration::from_secs(2)), Some(3));
+        assert_eq!(Received::default().per_s(Duration::from_secs(2)), None);
     }
 
     #[test]

@@ -164,6 +164,8 @@ pub struct Instance {
     pub heartbeat: Timestamp,
     /// The age of what it received recently; an API has none.
     pub received: Received,
+    /// How many requests a worker received in a second, on the average since its last heartbeat.
+    pub requests_per_s: Option<u64>,
 }
 
 /// The age of the oldest message of each queue that a worker received since its last heartbeat, if any.
@@ -173,14 +175,23 @@ pub struct Received {
     pub requests: Option<Duration>,
     /// Of the maintenance queue.
     pub maintenance: Option<Duration>,
+    /// How many requests there were.
+    pub count: u64,
 }
 
 impl Received {
+    /// How many requests there were in each second of `time`, if there were any.
+    pub fn per_s(self, time: Duration) -> Option<u64> {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+        (self.count > 0).then(|| self.count.saturating_mul(1_000) / ms)
+    }
+
     /// The oldest of both.
     pub fn and(self, other: Self) -> Self {
         Self {
             requests: self.requests.max(other.requests),
             maintenance: self.maintenance.max(other.maintenance),
+            count: self.count.saturating_add(other.count),
         }
     }
 }

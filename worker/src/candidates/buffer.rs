@@ -8,7 +8,7 @@ use broker_domain::{NamePrefix, Timestamp};
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
 use broker_store::{Candidate, PageKey, Store, StoreError};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::held_candidates::{CandidateState, HeldCandidates};
 
@@ -18,6 +18,8 @@ const PAGE: u16 = 100;
 const SHARDS_IN_TURN: usize = 3;
 /// The least time between the starts of two refills of an empty pool: it bounds the cost of an empty pool.
 const EMPTY_REFILL_EVERY: Duration = Duration::from_millis(25);
+/// The same for a name prefix that nothing has: its look at the whole pool answers all who came meanwhile.
+const EMPTY_PREFIX_REFILL_EVERY: Duration = Duration::from_millis(250);
 /// The longest wait for candidates that other claims hold, before the next refill.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
 
@@ -33,6 +35,8 @@ pub(super) struct Buffer {
     entropy: Entropy,
     held_candidates: Arc<HeldCandidates>,
     prefix: Option<NamePrefix>,
+    /// How many prefixes may be looked for at a time.
+    looks: Arc<Semaphore>,
     state: Mutex<BufferState>,
     /// Locked by the one claim that refills for all.
     refilling: tokio::sync::Mutex<()>,
@@ -103,6 +107,7 @@ impl Buffer {
         entropy: Entropy,
         held_candidates: Arc<HeldCandidates>,
         prefix: Option<NamePrefix>,
+        looks: Arc<Semaphore>,
     ) -> Self {
         let mut order: Vec<u8> = (0..store.shards()).collect();
         entropy.shuffle(&mut order);
@@ -126,6 +131,7 @@ impl Buffer {
             entropy,
             held_candidates,
             prefix,
+            looks,
             state: Mutex::new(state),
             refilling: tokio::sync::Mutex::new(()),
             refilled: watch::Sender::new(()),
@@ -200,10 +206,13 @@ impl Buffer {
 
     /// Refills from the index, for all that wait.
     async fn refill(&self) -> Result<Refilled, StoreError> {
-        let pause = self.with(|state| state.last_empty_at.plus(EMPTY_REFILL_EVERY)).since(self.clock.now());
+        let every = if self.prefix.is_some() { EMPTY_PREFIX_REFILL_EVERY } else { EMPTY_REFILL_EVERY };
+        let pause = self.with(|state| state.last_empty_at.plus(every)).since(self.clock.now());
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
+        // A semaphore that nobody closes always gives a permit.
+        let _look = if self.prefix.is_some() { self.looks.acquire().await.ok() } else { None };
         let began = self.clock.now();
         let number = self.with(|state| {
             state.refills += 1;
@@ -239,7 +248,9 @@ impl Buffer {
     /// The next page of the current shard, or of one of the next; if they have none free, a page of all shards.
     async fn list(&self) -> Result<Vec<Candidate>, StoreError> {
         let was_empty = self.with(|state| state.last_empty > 0 && state.last_empty + 1 == state.refills);
-        if !was_empty {
+        // Few names begin with a prefix, perhaps none: one look at all shards finds them.
+        let is_first = self.with(|state| state.refills == 1);
+        if !(was_empty || is_first && self.prefix.is_some()) {
             for _ in 0..SHARDS_IN_TURN {
                 let page = self.continue_shard(self.with(|state| state.shard)).await?;
                 if page.iter().any(|candidate| self.held_candidates.state(candidate) == CandidateState::Free)

@@ -15,12 +15,16 @@ use broker_domain::NamePrefix;
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
 use broker_store::{Candidate, Store, StoreError};
+use tokio::sync::Semaphore;
 
 use buffer::Buffer;
 use held_candidates::HeldCandidates;
 
 /// The most name prefixes with a buffer; the least recently used is dropped first.
 const MAX_BUFFERS: usize = 64;
+
+/// How many name prefixes are looked for at a time: whoever sends made-up ones waits for itself.
+const PREFIX_LOOKS: usize = 2;
 
 /// The candidates of one worker process.
 #[derive(Debug)]
@@ -29,6 +33,7 @@ pub(crate) struct Candidates {
     clock: Clock,
     entropy: Entropy,
     held_candidates: Arc<HeldCandidates>,
+    prefix_looks: Arc<Semaphore>,
     /// The most recently used last.
     buffers: Mutex<VecDeque<(Option<NamePrefix>, Arc<Buffer>)>>,
 }
@@ -36,7 +41,8 @@ pub(crate) struct Candidates {
 impl Candidates {
     pub(crate) fn new(store: Store, clock: Clock, entropy: Entropy) -> Self {
         let held_candidates = Arc::new(HeldCandidates::new(clock.clone()));
-        Self { store, clock, entropy, held_candidates, buffers: Mutex::default() }
+        let prefix_looks = Arc::new(Semaphore::new(PREFIX_LOOKS));
+        Self { store, clock, entropy, held_candidates, prefix_looks, buffers: Mutex::default() }
     }
 
     /// A candidate to claim, or `None` when the pool has nothing suitable.
@@ -68,6 +74,7 @@ impl Candidates {
                 self.entropy.clone(),
                 Arc::clone(&self.held_candidates),
                 prefix.cloned(),
+                Arc::clone(&self.prefix_looks),
             );
             (prefix.cloned(), Arc::new(buffer))
         });

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use broker_dead_letters::PUT_BACK_SINCE;
 use broker_domain::Timestamp;
-use broker_messages::DecodeError;
+use broker_messages::{DecodeError, tenant_of};
 use broker_queue::{
     Acknowledger, Delivery, KeptHidden, NotAReplyQueue, Outgoing, QueueKind, QueueUrls, Sender,
 };
@@ -128,6 +128,7 @@ impl QueueAcks {
 fn copy(delivery: &Delivery) -> Outgoing {
     let since = first_sent(delivery).as_ms().to_string();
     let copy = Outgoing::from(delivery.body.clone()).with_attribute(PUT_BACK_SINCE, since);
+    let copy = copy.of_tenant(tenant_of(&delivery.body));
     let others = delivery.attributes.iter().filter(|(name, _)| *name != PUT_BACK_SINCE);
     others.take(MOST_ATTRIBUTES - 1).fold(copy, |copy, (name, value)| copy.with_attribute(name, value))
 }

@@ -1,7 +1,8 @@
 //! Consumers of the worker's queues: permit → receive → decode → handle → acknowledge. Each queue has its [`Handler`].
 //!
 //! Invariants: no more is received than can be started; a message is deleted only after its handler said what becomes of it;
-//! a message that cannot be processed affects no other; one key holds a share of the permits at most; messages received
+//! a message that cannot be processed affects no other; one key and one tenant hold a share of the permits at
+//! most; messages received
 //! before the soft end are processed, on the lifecycle's tracker. A message's permit is dropped when its work is done: the
 //! acknowledgement may wait for others and holds up nothing.
 
@@ -35,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::finality::{Finality, HandlerError, Next, Refusals};
 use crate::health::Health;
-use crate::shares::Shares;
+use crate::shares::{Party, Shares};
 
 use disposition::{Disposition, QueueAcks};
 
@@ -55,9 +56,9 @@ pub(crate) trait Handler: fmt::Debug + Send + Sync + 'static {
     /// What its log lines and its span say of a message; `None`: it has no span.
     fn describe<'m>(&self, message: &'m Self::Message) -> Option<Description<'m>>;
 
-    /// What makes two messages the same key's, which holds a share of the permits at most.
-    fn key(&self, delivery: &Delivery, _message: &Self::Message) -> String {
-        delivery.message_id.clone()
+    /// Whose message it is: a key and a tenant hold a share of the permits at most.
+    fn party(&self, delivery: &Delivery, _message: &Self::Message) -> Party {
+        Party::nobody(&delivery.message_id)
     }
 
     /// Processes a message. Safe to call any number of times with the same one.
@@ -205,7 +206,7 @@ impl<H: Handler> Consumer<H> {
         stop: &CancellationToken,
     ) -> Result<Disposition, Disposition> {
         let message = self.handler.decode(delivery, self.services.clock.now())?;
-        let entering = self.shares.enter(self.handler.key(delivery, &message), permit);
+        let entering = self.shares.enter(self.handler.party(delivery, &message), permit);
         let entered = stop.run_until_cancelled(entering).await;
         let entered = entered.ok_or(Disposition::MakeVisible(Duration::ZERO))?;
         let _share = entered.ok_or(Disposition::Resend(CROWDED_KEY_WAITS))?;

@@ -14,7 +14,7 @@ use super::reply::ReplySender;
 use super::{Consumer, Description, Handler, Intake, Services};
 use crate::finality::HandlerError;
 use crate::handlers::Handlers;
-use crate::shares;
+use crate::shares::Party;
 
 /// The most concurrent polls; SQS returns ten messages a poll.
 const MAX_POLLS: usize = 8;
@@ -103,8 +103,12 @@ impl Handler for RequestHandler {
         Some(Description { kind, request_id, traceparent: message.traceparent.as_deref() })
     }
 
-    fn key(&self, _delivery: &Delivery, decoded: &IncomingRequest) -> String {
-        shares::key_of(&decoded.request)
+    fn party(
+        &self,
+        _delivery: &Delivery,
+        IncomingRequest { message, request, .. }: &IncomingRequest,
+    ) -> Party {
+        Party::of(request, message.tenant.clone())
     }
 
     async fn handle(

@@ -37,7 +37,7 @@ impl Operator {
         let waited = sleep(times.reply_by.since(times.enqueued_at));
         let channel =
             rpc.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))?;
-        let mut waiter = rpc.replies.register(id).inspect_err(|_| metrics::shed())?;
+        let mut waiter = rpc.replies.register(id, None).inspect_err(|_| metrics::shed())?;
         let line = AuditLine {
             at: times.enqueued_at,
             id: *id.as_uuid(),

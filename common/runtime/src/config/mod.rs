@@ -26,6 +26,7 @@ pub use tokens::{Token, Tokens};
 pub use trace::TraceConfig;
 
 use jobs::{EVERY, provider};
+use network::rate_limit;
 use read::SettingsReader;
 use trace::trace;
 
@@ -61,6 +62,10 @@ pub struct Config {
     pub wait: Duration,
     /// The most calls that wait for a reply in one API process.
     pub max_pending: usize,
+    /// The same of one tenant.
+    pub max_pending_per_tenant: usize,
+    /// The rate of `respond-async` requests of one tenant, if it is limited.
+    pub async_limit: Option<RateLimit>,
     /// The most connections of one API process.
     pub max_connections: usize,
     /// The rate limit per token and address, if any.
@@ -127,13 +132,9 @@ impl Config {
             wait: read.seconds("BROKER_WAIT_S", 0..=50)?,
             max_pending: read.number("BROKER_MAX_PENDING", 1..=1_000_000)?,
             max_connections: read.number("BROKER_MAX_CONNECTIONS", 1..=1_000_000)?,
-            rate_limit: match (
-                read.number("BROKER_RATE_LIMIT", 0..=1_000_000)?,
-                read.number("BROKER_RATE_BURST", 1..=1_000_000)?,
-            ) {
-                (0, _) => None,
-                (per_s, burst) => Some(RateLimit { per_s, burst }),
-            },
+            max_pending_per_tenant: read.number("BROKER_MAX_PENDING_PER_TENANT", 1..=1_000_000)?,
+            async_limit: rate_limit(&read, "BROKER_ASYNC_RATE", "BROKER_ASYNC_BURST")?,
+            rate_limit: rate_limit(&read, "BROKER_RATE_LIMIT", "BROKER_RATE_BURST")?,
             trusted_proxies: read.list("BROKER_TRUSTED_PROXIES", Networks::parse)?,
             cors_origins: read.list("BROKER_CORS_ORIGINS", Origins::parse)?,
             lab_duration: read.number("BROKER_LAB_DURATION_HOURS", 1..=168)?,

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::read::{ConfigError, SettingsReader};
+
 /// A set of addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Vec<IpNet>);
@@ -69,6 +71,16 @@ pub struct RateLimit {
     pub per_s: u32,
     /// Requests at once after a pause.
     pub burst: u32,
+}
+
+/// The limit that two settings say; a rate of 0 is none.
+pub(super) fn rate_limit(
+    read: &SettingsReader<'_>,
+    rate: &str,
+    burst: &str,
+) -> Result<Option<RateLimit>, ConfigError> {
+    let (per_s, burst) = (read.number(rate, 0..=1_000_000)?, read.number(burst, 1..=1_000_000)?);
+    Ok((per_s > 0).then_some(RateLimit { per_s, burst }))
 }
 
 fn entries(text: &str) -> impl Iterator<Item = &str> {

@@ -59,7 +59,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::secret(
         "BROKER_TRACK_TOKENS",
         "name=token, …",
-        "tokens of platforms; name@prefix=token binds one to tracks with that prefix",
+        "tokens of platforms; name@prefix=token binds one to tracks with that prefix, name:tenant=who=token (name:tenant=who@prefix=token) makes several one tenant's",
     ),
     Setting::secret(
         "BROKER_ADMIN_TOKENS",
@@ -77,6 +77,24 @@ pub const SETTINGS: &[Setting] = &[
         "10000",
         "count",
         "calls waiting for a reply in one API process; more are shed with 503",
+    ),
+    Setting::new(
+        "BROKER_MAX_PENDING_PER_TENANT",
+        "5000",
+        "count",
+        "the same of one token (of all that are one tenant's), so that one cannot take every place; more are shed with 503",
+    ),
+    Setting::new(
+        "BROKER_ASYNC_RATE",
+        "100",
+        "requests/s, 0 is no limit",
+        "respond-async requests of one tenant to one API process: nothing else holds them back; more are answered 429",
+    ),
+    Setting::new(
+        "BROKER_ASYNC_BURST",
+        "1000",
+        "count",
+        "respond-async requests that may come at once under that rate",
     ),
     Setting::new(
         "BROKER_MAX_CONNECTIONS",

@@ -1,5 +1,6 @@
 //! Bearer tokens as configured.
 
+use broker_domain::TenantName;
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// The least length of a token, in bytes.
@@ -12,6 +13,7 @@ const READ_ONLY: &str = ":ro";
 #[derive(Clone, Debug)]
 pub struct Token {
     name: String,
+    tenant: TenantName,
     track_prefix: Option<String>,
     read_only: bool,
     secret: SecretString,
@@ -21,6 +23,11 @@ impl Token {
     /// The name in logs and audit lines.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Who it speaks for: tokens that are rotated may be one tenant's.
+    pub const fn tenant(&self) -> &TenantName {
+        &self.tenant
     }
 
     /// The prefix of the tracks that the token is bound to, if any.
@@ -44,19 +51,32 @@ impl Token {
 pub struct Tokens(Vec<Token>);
 
 impl Tokens {
-    /// Parses `name=token`, `name@prefix=token` or `name:ro=token`, separated by commas or newlines. The error never shows a token.
+    /// Parses `name=token`, `name@prefix=token`, `name:ro=token` or `name:tenant=who=token`, with `@prefix` behind `who`,
+    /// separated by commas or newlines. The error never shows a token.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut tokens: Vec<Token> = Vec::new();
         let entries = text.split([',', '\n']).map(str::trim).filter(|entry| !entry.is_empty());
         for (position, entry) in (1..).zip(entries) {
-            let (name, secret) =
-                entry.split_once('=').ok_or_else(|| format!("entry {position} is not name=token"))?;
-            let (name, read_only) = name.strip_suffix(READ_ONLY).map_or((name, false), |name| (name, true));
-            let (name, track_prefix) = match name.split_once('@') {
-                Some((name, prefix)) if !prefix.is_empty() => (name, Some(prefix.to_owned())),
+            let split = |text: &'static str| move || format!("entry {position} is not {text}");
+            let (left, secret) = entry.split_once('=').ok_or_else(split("name=token"))?;
+            let (named, tenant, secret) =
+                match left.strip_suffix(":tenant").filter(|name| !name.contains('@')) {
+                    Some(name) => {
+                        let (tenant, secret) =
+                            secret.split_once('=').ok_or_else(split("name:tenant=who=token"))?;
+                        (name, Some(tenant), secret)
+                    }
+                    None => (left, None, secret),
+                };
+            let (named, read_only) =
+                named.strip_suffix(READ_ONLY).map_or((named, false), |name| (name, true));
+            let (before, prefix) = match tenant.unwrap_or(named).split_once('@') {
+                Some((before, prefix)) if !prefix.is_empty() => (before, Some(prefix.to_owned())),
                 Some(_) => return Err(format!("entry {position} has an empty track prefix")),
-                None => (name, None),
+                None => (tenant.unwrap_or(named), None),
             };
+            let (name, tenant) = if tenant.is_some() { (named, before) } else { (before, before) };
+            let track_prefix = prefix;
             if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
                 return Err(format!("entry {position} has a name that is not of A-Z a-z 0-9 . _ -"));
             }
@@ -68,8 +88,10 @@ impl Tokens {
                     "the token {name:?} is not at least {MIN_TOKEN_BYTES} visible ASCII characters"
                 ));
             }
+            let tenant = TenantName::new(tenant).map_err(|error| format!("entry {position}: {error}"))?;
             tokens.push(Token {
                 name: name.to_owned(),
+                tenant,
                 track_prefix,
                 read_only,
                 secret: SecretString::from(secret),
@@ -112,6 +134,37 @@ mod tests {
         for bad in ["viewer:rw=0123456789abcdef", ":ro=0123456789abcdef", "a:ro:ro=0123456789abcdef"] {
             let error = Tokens::parse(bad).unwrap_err();
             assert!(error.contains("name") && !error.contains("0123456789abcdef"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_token_speaks_for_its_name_unless_it_says_for_whom() {
+        let text = "a=0123456789abcdef, b@lab-=0123456789abcdeg\nold:tenant=acme=0123456789abcdeh,new:tenant=acme@lab-=k=123456789abcdei";
+        let tokens = Tokens::parse(text).unwrap();
+        let shown: Vec<_> = tokens
+            .iter()
+            .map(|token| (token.name(), token.tenant().as_str(), token.track_prefix()))
+            .collect();
+        let expected = [
+            ("a", "a", None),
+            ("b", "b", Some("lab-")),
+            ("old", "acme", None),
+            ("new", "acme", Some("lab-")),
+        ];
+        assert_eq!(shown, expected);
+        assert_eq!(tokens.iter().last().map(Token::secret), Some(&b"k=123456789abcdei"[..]));
+    }
+
+    #[test]
+    fn what_says_a_tenant_badly_is_refused_without_the_token() {
+        for bad in [
+            "a:tenant=0123456789abcdef",
+            "a:tenant==0123456789abcdef",
+            "a:tenant=b c=0123456789abcdef",
+            "a:x=0123456789abcdef",
+        ] {
+            let error = Tokens::parse(bad).unwrap_err();
+            assert!(!error.contains("0123456789abcdef"), "{bad}: {error}");
         }
     }
 }

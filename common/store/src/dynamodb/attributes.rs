@@ -65,6 +65,7 @@ pub(super) const ROLE: &str = "process_role";
 pub(super) const HEARTBEAT_MS: &str = "heartbeat_ms";
 pub(super) const JOB: &str = "job_name";
 pub(super) const REPORT: &str = "report";
+pub(super) const REQUESTS_PER_S: &str = "requests_per_s";
 pub(super) const OLDEST_REQUESTS_MS: &str = "oldest_requests_ms";
 pub(super) const OLDEST_MAINTENANCE_MS: &str = "oldest_maintenance_ms";
 pub(super) const AT_MS: &str = "at_ms";

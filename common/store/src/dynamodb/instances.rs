@@ -28,10 +28,11 @@ impl InstanceStore {
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         );
-        let Received { requests, maintenance } = instance.received;
+        let Received { requests, maintenance, count: _ } = instance.received;
         for (name, age) in [(a::OLDEST_REQUESTS_MS, requests), (a::OLDEST_MAINTENANCE_MS, maintenance)] {
             item.extend(age.map(|age| (name.to_owned(), n(age.as_millis()))));
         }
+        item.extend(instance.requests_per_s.map(|rate| (a::REQUESTS_PER_S.to_owned(), n(rate))));
         let call = self
             .table
             .client
@@ -92,6 +93,6 @@ impl InstanceStore {
 impl Instance {
     /// An instance with a heartbeat at `now` that has received nothing.
     pub fn new(id: Uuid, role: Role, now: Timestamp) -> Self {
-        Self { id, role, heartbeat: now, received: Received::default() }
+        Self { id, role, heartbeat: now, received: Received::default(), requests_per_s: None }
     }
 }

@@ -73,7 +73,9 @@ pub(super) fn read_instance(item: &Item) -> Result<Instance, StoreError> {
         received: Received {
             requests: read.optional_number(a::OLDEST_REQUESTS_MS)?.map(Duration::from_millis),
             maintenance: read.optional_number(a::OLDEST_MAINTENANCE_MS)?.map(Duration::from_millis),
+            count: 0,
         },
+        requests_per_s: read.optional_number(a::REQUESTS_PER_S)?,
     })
 }
 

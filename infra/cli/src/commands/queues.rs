@@ -98,7 +98,7 @@ mod tests {
 
     fn worker(requests_ms: u64) -> Instance {
         let requests = Some(Duration::from_millis(requests_ms));
-        let received = Received { requests, maintenance: None };
+        let received = Received { requests, ..Received::default() };
         Instance { received, ..Instance::new(Uuid::nil(), Role::Worker, Timestamp::from_secs(1)) }
     }
 

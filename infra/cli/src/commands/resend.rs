@@ -4,7 +4,8 @@
 //! sent, too: the worker that gets it stores `expired`. A synchronous call has no record and is not sent again; its caller
 //! saw the connection break, and may repeat it.
 
-use broker_queue::{QueueKind, QueueNames, QueueUrls, Sender};
+use broker_messages::tenant_of;
+use broker_queue::{Outgoing, QueueKind, QueueNames, QueueUrls, Sender};
 use broker_runtime::aws::Aws;
 use broker_store::Store;
 use tokio::task::JoinSet;
@@ -19,7 +20,8 @@ pub(super) async fn queued_requests(aws: &Aws, names: &QueueNames, store: &Store
         let mut sends = JoinSet::new();
         for message in page.requests.into_iter().filter_map(|request| request.message) {
             let sender = sender.clone();
-            sends.spawn(async move { sender.send(message).await });
+            let tenant = tenant_of(&message);
+            sends.spawn(async move { sender.send(Outgoing::from(message).of_tenant(tenant)).await });
         }
         while let Some(ended) = sends.join_next().await {
             ended??;

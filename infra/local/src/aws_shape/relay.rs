@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 
+use broker_runtime::own_pages::OwnPages;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -149,6 +150,11 @@ impl Relay {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if OwnPages::on_loopback().check(request.headers(), request.uri().authority()).is_err() {
+            let mut answer = Response::new(Full::default());
+            *answer.status_mut() = StatusCode::FORBIDDEN;
+            return answer;
+        }
         let shaped = async {
             let (head, body) = request.into_parts();
             let body = body.collect().await.map_err(|_| Broken)?.to_bytes();

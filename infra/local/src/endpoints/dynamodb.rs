@@ -62,11 +62,10 @@ struct Table {
 ///
 /// When the data directory cannot be used, or no thread can be started.
 pub(super) async fn start(
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     data_dir: Option<PathBuf>,
     shutdown: CancellationToken,
 ) -> Result<Running, EndpointError> {
-    let listener = listener.into_std().map_err(EndpointError::Thread)?;
     let (ready, opened) = oneshot::channel();
     let (alive, ended) = oneshot::channel::<()>();
     thread::Builder::new()

@@ -4,10 +4,12 @@
 //! AWS: same SDK, same requests, same errors. Invariant: a difference to AWS is named in `sqs` or `dynamodb`. A difference
 //! may be stricter than AWS; a kinder one is a bug.
 //!
-//! They do not authenticate (any credentials are accepted, so only loopback addresses are served), do not
+//! They do not authenticate (any credentials are accepted, so only loopback addresses are served, and no page of a browser:
+//! [`OwnPages`](broker_runtime::own_pages::OwnPages)), do not
 //! survive on their own (queues live in memory, the table too unless it has a data directory), and do not print.
 
 mod dynamodb;
+mod front;
 mod sqs;
 
 #[cfg(test)]
@@ -20,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use broker_runtime::entropy::Entropy;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +32,9 @@ const DRAIN: Duration = Duration::from_secs(1);
 
 /// Connections that may wait to be accepted; more than the thousand simultaneous callers of the load tests.
 const BACKLOG: u32 = 4096;
+
+/// The pause when no connection can be accepted, mostly for lack of file descriptors.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// The options of the endpoints.
 #[derive(Clone, Debug)]
@@ -113,7 +119,10 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Endp
     let (dynamodb_listener, dynamodb_address) =
         listen("DynamoDB", SocketAddr::new(options.host, options.dynamodb_port))?;
 
-    let dynamodb = dynamodb::start(dynamodb_listener, options.data_dir, shutdown.clone()).await?;
+    let hidden = front::hidden(&Entropy::from_system()).map_err(EndpointError::Thread)?;
+    let behind = hidden.local_addr().map_err(EndpointError::Thread)?;
+    let dynamodb = dynamodb::start(hidden, options.data_dir, shutdown.clone()).await?;
+    tokio::spawn(front::serve(dynamodb_listener, behind, shutdown.clone()));
     let sqs = tokio::spawn(sqs::serve(sqs_listener, sqs_address, shutdown));
     Ok(Endpoints {
         dynamodb_url: format!("http://{dynamodb_address}"),

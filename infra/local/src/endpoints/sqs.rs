@@ -12,7 +12,8 @@
 //! - a call that waits on a queue while it is deleted ends with `QueueDoesNotExist`.
 //!
 //! What still differs. Stricter: a receipt handle is void once its visibility timeout has passed, messages over 256 KiB
-//! are refused, and so is `MessageGroupId` on a standard queue. Kinder: each message is delivered once and in order unless
+//! are refused, and delivery is not fair: `MessageGroupId` on a standard queue is checked and forgotten, so whoever sent most
+//! is served most. Kinder: each message is delivered once and in order unless
 //! its visibility ends; nothing expires by retention; attributes change at once; a deleted name is free at once; no
 //! limit of messages in flight, no throttling; characters of a body are not checked. Missing: message move tasks
 //! (`UnsupportedOperation`), FIFO beyond the basics, permissions, encryption, the X-Ray header, `prefix.*` in
@@ -23,12 +24,21 @@ mod messages;
 mod missing;
 mod queues;
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc};
 
-use hyper::server::conn::http1;
+use broker_runtime::own_pages::OwnPages;
+use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::rt::TokioIo;
 use rustack_sqs_core::{config::SqsConfig, provider::RustackSqs};
-use rustack_sqs_http::service::{SqsHttpConfig, SqsHttpService};
+use rustack_sqs_http::{
+    body::SqsResponseBody,
+    service::{SqsHttpConfig, SqsHttpService},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -36,15 +46,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::DRAIN;
+use super::{ACCEPT_BACKOFF, DRAIN};
 use handler::EndpointHandler;
 
 /// Account and region of the queues' ARNs and URLs; the values do not matter.
 const ACCOUNT: &str = "000000000000";
 const REGION: &str = "us-east-1";
-
-/// The pause when no connection can be accepted, mostly for lack of file descriptors.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// Serves on `listener`, which is bound to `address`, until `shutdown`; then ends long polls with no message, lets
 /// other requests finish, and forgets every queue.
@@ -84,6 +91,36 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, shutdown: 
     provider.shutdown_all().await;
 }
 
+/// The answer to a request, unless a page of a browser made it. An old SDK's query protocol is told in words.
+async fn guarded(
+    service: SqsHttpService<EndpointHandler>,
+    request: Request<Incoming>,
+) -> Result<Response<SqsResponseBody>, Infallible> {
+    let refused = OwnPages::on_loopback().check(request.headers(), request.uri().authority());
+    let (status, told) = match refused {
+        Err(refused) => (StatusCode::FORBIDDEN, refused.to_string()),
+        Ok(()) if speaks_query(&request) => (StatusCode::BAD_REQUEST, OLD_PROTOCOL.to_owned()),
+        Ok(()) => return service.call(request).await,
+    };
+    let body = serde_json::json!({ "__type": "com.amazonaws.sqs#UnsupportedOperation", "message": told });
+    let mut answer = Response::new(SqsResponseBody::from_json(body.to_string().into_bytes()));
+    *answer.status_mut() = status;
+    Ok(answer)
+}
+
+/// What a client of the query protocol is told.
+const OLD_PROTOCOL: &str = "This endpoint speaks SQS's JSON protocol (AWS SDKs since late 2023), not the older query protocol: \
+    update the SDK or CLI.";
+
+/// Whether a request is of SQS's older protocol: a form instead of `X-Amz-Target`.
+fn speaks_query<B>(request: &Request<B>) -> bool {
+    let form = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let is_form = form.is_some_and(|form| form.starts_with("application/x-www-form-urlencoded"));
+    let in_query =
+        request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("Action=")));
+    !request.headers().contains_key("x-amz-target") && (is_form || in_query)
+}
+
 async fn serve_connection(
     stream: TcpStream,
     service: SqsHttpService<EndpointHandler>,
@@ -93,7 +130,10 @@ async fn serve_connection(
         http1::Builder::new()
             // It would also close connections that wait in a client's pool. Only this machine can connect.
             .header_read_timeout(None)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(
+                TokioIo::new(stream),
+                service_fn(move |request| guarded(service.clone(), request))
+            )
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use broker_runtime::clock::Clock;
+use broker_runtime::own_pages::OwnPages;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -78,6 +79,9 @@ impl StandIn {
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
+        if let Err(refused) = OwnPages::on_loopback().check(&head.headers, head.uri.authority()) {
+            return Ok(told(StatusCode::FORBIDDEN, &json!({ "detail": refused.to_string() })));
+        }
         let asked = head.uri.path();
         let path = asked.trim_end_matches('/').to_owned();
         if path.starts_with("/stand-in") {

@@ -187,7 +187,7 @@ locals {
       expression = "IF(FILL(available, REPEAT) < 1, 0, refused)"
       metrics = {
         available = { namespace = local.namespace, metric = "PoolAvailable", stat = "Minimum", dimensions = {} }
-        refused   = { namespace = local.namespace, metric = "PoolEmpty", stat = "Sum", dimensions = {} }
+        refused   = { namespace = local.namespace, metric = "PrefixEmpty", stat = "Sum", dimensions = {} }
       }
       above = 0, of = [10, 15], period = local.census_s
     }

@@ -7,7 +7,8 @@ locals {
     ServerErrors    = { log = "api", pattern = "{ $.message = \"request\" && $.status >= 500 }", value = "1" }
     Shed            = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"overloaded\" }", value = "1" }
     StillQueued     = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"still_queued\" }", value = "1" }
-    PoolEmpty       = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"no_sandboxes\" }", value = "1" }
+    PoolEmpty       = { log = "api", pattern = "{ $.message = \"request\" && ($.outcome = \"no_sandboxes\" || $.outcome = \"no_prefix_match\") }", value = "1" }
+    PrefixEmpty     = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"no_prefix_match\" }", value = "1" }
     Allocated       = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"created\" }", value = "1" }
     AllocateLatency = { log = "api", pattern = "{ $.message = \"request\" && $.route = \"/v1/allocate\" && $.latency_ms = * }", value = "$.latency_ms" }
     DeadLetters     = { log = "worker", pattern = "{ $.message = \"dead letter\" }", value = "1" }

@@ -26,6 +26,7 @@ const WAITS_S: RangeInclusive<i32> = 0..=20;
 
 const BATCH_LIMIT: usize = 10;
 const BATCH_LIMIT_BYTES: usize = 1024 * 1024;
+const GROUP_LIMIT: usize = 128;
 const BATCH_ID_LIMIT: usize = 80;
 
 const RECEIVE_COUNT: &str = "ApproximateReceiveCount";
@@ -43,8 +44,12 @@ impl Messages {
         Self { provider, shutdown }
     }
 
-    pub(super) async fn send(&self, request: SendMessageInput) -> Result<SendMessageOutput, SqsError> {
+    pub(super) async fn send(&self, mut request: SendMessageInput) -> Result<SendMessageOutput, SqsError> {
         within("DelaySeconds", request.delay_seconds, DELAYS_S)?;
+        check_group(request.message_group_id.as_deref())?;
+        if is_standard(&request.queue_url) {
+            request.message_group_id = None;
+        }
         self.provider.send_message(request).await
     }
 
@@ -60,8 +65,13 @@ impl Messages {
             ));
         }
         let refused = take_refused(&mut request.entries, |entry| {
-            within("DelaySeconds", entry.delay_seconds, DELAYS_S).map_err(|error| (entry.id.clone(), error))
+            within("DelaySeconds", entry.delay_seconds, DELAYS_S)
+                .and_then(|()| check_group(entry.message_group_id.as_deref()))
+                .map_err(|error| (entry.id.clone(), error))
         });
+        if is_standard(&request.queue_url) {
+            request.entries.iter_mut().for_each(|entry| entry.message_group_id = None);
+        }
         let mut output = SendMessageBatchOutput::default();
         if !request.entries.is_empty() {
             output = self.provider.send_message_batch(request).await?;
@@ -173,6 +183,23 @@ impl Messages {
         output.failed.extend(refused);
         Ok(output)
     }
+}
+
+/// Whether a queue is a standard one. There a group only makes delivery fair, which the library does not do (it refuses it).
+fn is_standard(queue_url: &str) -> bool {
+    !queue_url.ends_with(".fifo")
+}
+
+/// Refuses what is no message group.
+fn check_group(group: Option<&str>) -> Result<(), SqsError> {
+    let Some(group) = group else { return Ok(()) };
+    if (1..=GROUP_LIMIT).contains(&group.len()) && group.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(SqsError::invalid_parameter_value(format!(
+        "Value {group} for parameter MessageGroupId is invalid. Reason: MessageGroupId can only include alphanumeric and \
+         punctuation characters. 1 to {GROUP_LIMIT} in length."
+    )))
 }
 
 /// Refuses a whole batch for its ids.

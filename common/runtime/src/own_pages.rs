@@ -1,4 +1,4 @@
-//! Own pages: on one person's machine, the only pages whose requests are answered.
+//! Own pages: on one person's machine, the only pages whose requests are answered, by whatever listens there.
 //!
 //! A loopback address is no boundary for a browser: a page of any site may send to it, and a name of that site may be made
 //! to mean it (DNS rebinding). Invariant: in local mode no request that a page of another origin made is answered, and
@@ -6,18 +6,25 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use broker_runtime::config::{Config, Origins};
-use http::header;
-use http::request::Parts;
+use http::header::{self, HeaderMap};
 use http::uri::Authority;
 
-use crate::request::headers::single;
-use crate::response::codes::Code;
-use crate::response::problem::Problem;
+use crate::config::{Config, Origins};
 
-/// The guard of a local broker.
+/// Why a request is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It was sent to another name.
+    #[error("A local broker is called by a loopback address or localhost only.")]
+    OtherHost,
+    /// A page of another origin sent it.
+    #[error("A local broker answers no pages of other sites.")]
+    OtherPage,
+}
+
+/// The guard of a local listener.
 #[derive(Clone, Debug)]
-pub(crate) struct OwnPages {
+pub struct OwnPages {
     /// It listens on loopback, so whoever calls it by another name was led here.
     on_loopback: bool,
     /// Pages of others that the operator allows.
@@ -26,19 +33,27 @@ pub(crate) struct OwnPages {
 
 impl OwnPages {
     /// The guard of a broker that listens on `address`; none outside local mode.
-    pub(crate) fn of(config: &Config, address: SocketAddr) -> Option<Self> {
+    pub fn of(config: &Config, address: SocketAddr) -> Option<Self> {
         let guard = || Self { on_loopback: address.ip().is_loopback(), origins: config.cors_origins.clone() };
         config.local.then(guard)
     }
 
-    /// That no other site's page is behind the request.
-    pub(crate) fn check(&self, head: &Parts) -> Result<(), Problem> {
-        let host = single(&head.headers, header::HOST.as_str())?;
-        let names = host.into_iter().chain(head.uri.authority().map(Authority::as_str));
-        if self.on_loopback && !names.into_iter().all(is_loopback) {
-            return Err(refused("A local broker is called by a loopback address or localhost only."));
+    /// The guard of a listener on loopback that has no pages.
+    pub fn on_loopback() -> Self {
+        Self { on_loopback: true, origins: Origins::default() }
+    }
+
+    /// That no other site's page is behind a request with these headers, whose target names `authority`.
+    pub fn check(&self, headers: &HeaderMap, authority: Option<&Authority>) -> Result<(), Refused> {
+        let (host, several) = one(headers, header::HOST.as_str());
+        let names = host.into_iter().chain(authority.map(Authority::as_str));
+        if self.on_loopback && (several || !names.into_iter().all(is_loopback)) {
+            return Err(Refused::OtherHost);
         }
-        let origin = single(&head.headers, header::ORIGIN.as_str())?;
+        let (origin, several) = one(headers, header::ORIGIN.as_str());
+        if several {
+            return Err(Refused::OtherPage);
+        }
         if origin.is_some_and(|origin| self.origins.allow(origin)) {
             return Ok(());
         }
@@ -46,17 +61,17 @@ impl OwnPages {
             let page = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
             page.is_some_and(|page| host.is_some_and(|host| host.eq_ignore_ascii_case(page)))
         };
-        let site = single(&head.headers, "sec-fetch-site")?;
-        if origin.is_none_or(is_own) && site.is_none_or(|site| ["same-origin", "none"].contains(&site)) {
-            Ok(())
-        } else {
-            Err(refused("A local broker answers no pages of other sites."))
-        }
+        let (site, several) = one(headers, "sec-fetch-site");
+        let own_site = !several && site.is_none_or(|site| ["same-origin", "none"].contains(&site));
+        if origin.is_none_or(is_own) && own_site { Ok(()) } else { Err(Refused::OtherPage) }
     }
 }
 
-fn refused(message: &'static str) -> Problem {
-    Problem::new(Code::Forbidden, message)
+/// The value of a header, `""` for one that is no text; and whether there are several.
+fn one<'h>(headers: &'h HeaderMap, name: &str) -> (Option<&'h str>, bool) {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next().map(|value| value.to_str().unwrap_or_default());
+    (first, values.next().is_some())
 }
 
 /// Whether a `host[:port]` names this machine and no other.
@@ -80,7 +95,8 @@ mod tests {
         let guard = OwnPages { on_loopback: true, origins: Origins::parse("https://labs.example").unwrap() };
         let request =
             headers.iter().fold(Request::builder(), |request, (name, value)| request.header(*name, *value));
-        guard.check(&request.body(()).unwrap().into_parts().0).is_ok()
+        let head = request.body(()).unwrap().into_parts().0;
+        guard.check(&head.headers, head.uri.authority()).is_ok()
     }
 
     #[test]
