@@ -20,7 +20,7 @@ pub(crate) fn print(state: &State, deeds: &Deeds, cancelled: usize, tallies: &Ta
     println!("workers that could not start, or gave up: {}", cast.ended_by_themselves);
     println!("APIs killed          {}", deeds.apis_killed);
     println!("outages              {} ({} calls lost)", deeds.outages, tallies.away());
-    println!("moods of the provider {}", deeds.moods);
+    println!("faults of the provider {}", deeds.faults);
     println!("dead letters         {}", state.dead_letters);
     let calls: u64 = tallies.iter().map(|(_, tally)| tally.calls).sum();
     println!("calls of AWS         {calls}, of which were");

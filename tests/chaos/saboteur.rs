@@ -24,8 +24,8 @@ const LONGEST_OUTAGE_MS: u64 = 4_000;
 const THAW_EVERY_S: u64 = 8;
 /// One in so many workers is frozen, not killed.
 const FROZEN: u32 = 5;
-/// The provider has another mood so often, in seconds, and is asked for its list.
-const MOOD_EVERY_S: u64 = 5;
+/// The provider has another fault so often, in seconds, and is asked for its list.
+const FAULT_EVERY_S: u64 = 5;
 /// A sync, as a scheduler outside starts it.
 const SYNC: &str = r#"{"v":1,"body":{"kind":"start_job","job":"sync"}}"#;
 /// Progress is told so often, in seconds.
@@ -39,7 +39,7 @@ pub(crate) struct Deeds {
     pub(crate) workers_frozen: u64,
     pub(crate) apis_killed: u64,
     pub(crate) outages: u64,
-    pub(crate) moods: u64,
+    pub(crate) faults: u64,
 }
 
 /// Parts of all calls that fail, by kind.
@@ -101,11 +101,11 @@ pub(crate) async fn rage(
             away.extend(outage(broker.proxy(), &mut rng).into_iter().map(|guard| (until, guard)));
             deeds.outages += 1;
         }
-        if second % MOOD_EVERY_S == MOOD_EVERY_S - 1 {
-            provider.misbehave(mood(&mut rng)).await;
+        if second % FAULT_EVERY_S == FAULT_EVERY_S - 1 {
+            provider.misbehave(fault(&mut rng)).await;
             let queues = broker.queues();
             queues.send(&queues.name("maintenance"), SYNC).await;
-            deeds.moods += 1;
+            deeds.faults += 1;
         }
         cast.fill(broker).await;
     }
@@ -114,15 +114,15 @@ pub(crate) async fn rage(
 }
 
 /// What the provider's list looks like. None of these is a reason to take anything out of the pool: a sandbox that is
-/// stale in the end counts as used, and nobody was told of it.
-fn mood(rng: &mut SmallRng) -> Value {
+/// stale in the end counts as used, and no client was told of it.
+fn fault(rng: &mut SmallRng) -> Value {
     let some = format!("seed-{:06}", rng.random_range(0..4_000));
     let row = |says: Value| {
         let mut rows = json!({});
         rows[some.as_str()] = says;
         json!({ "rows": rows })
     };
-    let moods = [
+    let faults = [
         json!({}),
         row(json!({ "name": "another name" })),
         row(json!({ "name": null })),
@@ -138,7 +138,7 @@ fn mood(rng: &mut SmallRng) -> Value {
         json!({ "next": "?page={page}", "last": "" }),
         json!({ "html": true }),
     ];
-    json!({ "list": moods[rng.random_range(0..moods.len())] })
+    json!({ "list": faults[rng.random_range(0..faults.len())] })
 }
 
 fn misbehave(proxy: &FaultProxy) {

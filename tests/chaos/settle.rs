@@ -90,7 +90,7 @@ pub(crate) async fn table(
     let stats: Stats = broker.stats().await;
     state.used = stats.total - stats.available;
     if state.used != told as u64 {
-        faults.push(format!("{} sandboxes are used, {told} were told to somebody", state.used));
+        faults.push(format!("{} sandboxes are used, {told} were told to clients", state.used));
     }
     let listed =
         broker.cli_ok(&["pool", "list", "--status", "allocated", "--limit", "1000000", "--json"]).await;

@@ -116,7 +116,7 @@ async fn a_request_that_was_recorded_but_never_sent_ends_expired() {
     story(no_api(), async |broker| {
         with_a_doomed_api(broker, Point::Recorded).await;
         let broken = broker.api(0).allocate("student-1").respond_async().try_send().await;
-        assert!(broken.is_err(), "nobody was told 202: {broken:#?}");
+        assert!(broken.is_err(), "no client was told 202: {broken:#?}");
         dies(broker).await;
         assert_eq!(broker.queues().requests().await.total(), 0, "it died before it sent");
         let [record] = broker.table().keys("REQ#").await.try_into().expect("one record");

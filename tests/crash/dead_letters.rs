@@ -76,7 +76,7 @@ async fn a_replay_survives(point: Point, queued_at_death: u64) {
         assert_eq!(
             (lines.len(), lines.iter().filter(ended).count()),
             (3, 2),
-            "a killed deed has a line too: {lines:#?}"
+            "a killed action has a line too: {lines:#?}"
         );
     })
     .await;

@@ -1,4 +1,4 @@
-//! What AWS says for a while and takes back: credentials that expired, rights that are missing, a key of KMS that is off, an
+//! Errors of AWS that pass: credentials that expired, rights that are missing, a key of KMS that is off, an
 //! index that is being built. It ends no request. What it says of one message for ever ends that message, with a reason.
 
 use broker_tests::{

@@ -106,7 +106,7 @@ async fn what_an_operator_writes_has_the_time_of_aws_whatever_his_machine_says()
         ] {
             assert_eq!(broker.cli_with(command, &vars).await.code, 0, "{command:?}");
         }
-        // Nobody is locked out.
+        // No owner is locked out.
         broker.allocate("student-1").send().await.expect_status(201);
 
         shift.run_wild();

@@ -1,4 +1,4 @@
-//! What the data depends on is in the data: a process with other settings than the table's refuses to start.
+//! Settings that the data depends on are stored with it: a process with other settings than the table's refuses to start.
 
 use broker_tests::table::{number, sandbox_key, text};
 use broker_tests::{Broker, Setup, story};

@@ -71,7 +71,10 @@ async fn without_a_trusted_proxy_a_claimed_address_changes_nothing() {
             async move { call.send().await.status }
         }))
         .await;
-        assert!(statuses.contains(&429), "whoever names another address each time is limited all the same");
+        assert!(
+            statuses.contains(&429),
+            "a client that names another address each time is limited all the same"
+        );
     })
     .await;
 }

@@ -67,7 +67,7 @@ async fn every_request_is_one_line_with_its_id_track_outcome_and_latency() {
         ] {
             assert_eq!(created[field], told, "{field} of {created:#}");
         }
-        assert_eq!(of(&told[3].3)["sandbox_id"], Value::Null, "nobody was given anything");
+        assert_eq!(of(&told[3].3)["sandbox_id"], Value::Null, "no sandbox was granted");
         let back = broker.return_sandbox(&sandbox, track).send().await.expect_status(200);
         let handled = broker.logged("handled");
         let back = lines(&handled, back.must_have("x-request-id")).remove(0);

@@ -48,7 +48,7 @@ async fn queues_shows_what_waits() {
         let name = broker.queues().name("requests");
         let requests = shown.iter().find(|queue| queue["queue"] == name.as_str());
         let requests = requests.unwrap_or_else(|| panic!("no {name} in {shown:#?}"));
-        assert_eq!(requests["backlog_per_worker"], Value::Null, "nobody works: {requests:#}");
+        assert_eq!(requests["backlog_per_worker"], Value::Null, "no worker runs: {requests:#}");
         let depth = |field: &str| requests[field].as_u64().expect("a number");
         let depth =
             Depth { visible: depth("visible"), in_flight: depth("in_flight"), delayed: depth("delayed") };

@@ -108,7 +108,7 @@ async fn a_message_that_claims_what_no_message_of_ours_does_is_a_dead_letter_tha
         for (_, value, word) in &claims {
             assert!(told.iter().any(|why| why.contains(word)), "{word} {value}: {told:#?}");
         }
-        assert_eq!(broker.stats().await.available, 2, "nobody got anything");
+        assert_eq!(broker.stats().await.available, 2, "no sandbox was granted");
         broker.discard(&["--all"]).await;
     })
     .await;

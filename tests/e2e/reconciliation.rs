@@ -49,7 +49,7 @@ async fn a_paused_pool_is_not_touched_until_it_is_resumed() {
         for _ in 0..3 {
             assert_eq!(broker.stats().await.available, 3);
         }
-        assert_eq!(broker.queues().requests().await.visible, 1, "nobody took it");
+        assert_eq!(broker.queues().requests().await.visible, 1, "no worker took it");
         broker.cli_ok(&["pool", "resume"]).await;
         call.await.expect("an answer").expect_status(201);
         says(broker, 0, 200).await;

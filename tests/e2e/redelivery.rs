@@ -121,7 +121,7 @@ async fn a_start_and_a_stop_that_overtake_each_other_end_what_they_name_and_lose
             if start_is_first {
                 let stopped = handled(broker, &stop).await;
                 assert_eq!(stopped, ("succeeded".to_owned(), 200, held.clone()));
-                // The last word was the Stop: nothing is claimed for nobody.
+                // The last word was the Stop: nothing is claimed for a track that is gone.
                 let started = handled(broker, &start).await;
                 assert_eq!((started.0.as_str(), started.1), ("failed", 503));
             } else {

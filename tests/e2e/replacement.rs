@@ -24,12 +24,12 @@ impl Balance {
     }
 
     fn api(&self) -> Api {
-        let apis = self.apis.lock().expect("nobody panicked");
+        let apis = self.apis.lock().expect("no holder of the lock panicked");
         apis[self.next.fetch_add(1, Ordering::Relaxed) % apis.len()].clone()
     }
 
     fn add(&self, api: &Api) {
-        self.apis.lock().expect("nobody panicked").push(api.clone());
+        self.apis.lock().expect("no holder of the lock panicked").push(api.clone());
     }
 
     /// Sends no more to `api`, once its health check fails.
@@ -41,7 +41,10 @@ impl Balance {
             }
         })
         .await;
-        self.apis.lock().expect("nobody panicked").retain(|known| known.address() != api.address());
+        self.apis
+            .lock()
+            .expect("no holder of the lock panicked")
+            .retain(|known| known.address() != api.address());
     }
 }
 

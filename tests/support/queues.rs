@@ -149,7 +149,7 @@ impl Queues {
         self.set_attribute(queue, "RedrivePolicy", policy).await;
     }
 
-    /// Gives `queue` another attribute, as somebody's hand at the console would.
+    /// Gives `queue` another attribute, as an operator at the console would.
     pub async fn set_attribute(&self, queue: &str, name: &str, value: &str) {
         let set = self.client.set_queue_attributes().queue_url(self.url(queue).await);
         let set = set.attributes(QueueAttributeName::from(name), value);

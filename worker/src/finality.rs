@@ -1,6 +1,6 @@
 //! Errors of handlers, and their finality: whether a message that was not done can ever be done.
 //!
-//! **Unknown is not final.** An error that somebody can mend (credentials, rights, an outage, an index that is being built)
+//! **Unknown is not final.** An error that an operator or time can mend (credentials, rights, an outage, an index that is being built)
 //! costs a message nothing. A write that the table refuses is final only if the table takes another one and refuses it
 //! again: else it refuses everybody's.
 

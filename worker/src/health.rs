@@ -57,7 +57,7 @@ impl Health {
         self.failed_at.borrow().is_some_and(|failed| now.saturating_duration_since(failed) < time)
     }
 
-    /// The table failed somebody: look at once, and at writes too.
+    /// A call to the table failed: look at once, and at writes too.
     pub(crate) fn suspect(&self) {
         self.suspect.notify_one();
     }

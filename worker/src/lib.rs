@@ -55,13 +55,13 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let prepare = || async {
         store.pool.bind_settings(&config.prefix).await?;
         let urls = QueueUrls::resolve(&aws, &names).await?;
-        // Seen first, then looking: whoever pauses the pool and then sees no instance knows that this worker will see the
+        // Seen first, then looking: an operator who pauses the pool and then sees no instance knows that this worker will see the
         // pause.
         store.instances.heartbeat(&Instance::new(id, Role::Worker, clock.now())).await?;
         let standing = store.pool.status().await?;
         Ok((urls, standing))
     };
-    let prepared = starting::patiently(&lifecycle, &entropy, prepare);
+    let prepared = starting::with_retries(&lifecycle, &entropy, prepare);
     let prepared = match prepared.await {
         // A cause of its own, so that the process ends as it does for any bad setting.
         Err(NotPrepared::Setting(error)) => return Err(error.into()),

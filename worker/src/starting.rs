@@ -1,6 +1,6 @@
 //! The start of a worker while AWS does not accept it yet: credentials that come late, rights that were given just now.
 //!
-//! What is missing for good (the table, a queue) ends the start at once, and says what to run.
+//! A missing table or queue ends the start at once, with an error that says what to run.
 
 use broker_queue::QueueError;
 use broker_runtime::backoff::Backoff;
@@ -10,7 +10,7 @@ use broker_runtime::errors::chain;
 use broker_runtime::lifecycle::Lifecycle;
 use broker_store::{SettingsError, StoreError};
 
-/// Attempts, with pauses that grow to 5 s: about a minute. Then whoever started the process is told.
+/// Attempts, with pauses that grow to 5 s: about a minute. Then the process ends with the error.
 const ATTEMPTS: u32 = 16;
 
 /// Why a worker does not start.
@@ -49,7 +49,7 @@ impl NotPrepared {
 }
 
 /// What `attempt` makes, tried again while its error passes; `None` if the process is told to end first.
-pub(crate) async fn patiently<T, F>(
+pub(crate) async fn with_retries<T, F>(
     lifecycle: &Lifecycle,
     entropy: &Entropy,
     attempt: impl Fn() -> F,

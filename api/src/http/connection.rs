@@ -88,7 +88,7 @@ pub(crate) struct Connection {
     bound: Pin<Box<Sleep>>,
     /// A head has begun to arrive.
     in_head: bool,
-    /// An answer is on its way out and nobody takes it.
+    /// A response is being written and the client does not read it.
     stalled: bool,
     /// A refusal on its way out.
     outgoing: Bytes,

@@ -1,4 +1,4 @@
-//! What is spoilt and what passes; and that hyper sees the same messages as the guard before it.
+//! Tests of the smuggling guard: requests that it refuses, requests that pass, and that hyper sees the same messages.
 
 use std::convert::Infallible;
 use std::io::Cursor;

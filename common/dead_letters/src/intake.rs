@@ -234,7 +234,7 @@ mod tests {
         assert_ne!(
             read(Source::Requests, &liar, NOW).id,
             first.id,
-            "nobody's letter disappears behind another's"
+            "no letter disappears behind another one"
         );
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Invariant: what cannot be understood is named, never dropped. A reader takes its own [`VERSION`] and the one before
 //! it; a newer one is [`DecodeError::NewerVersion`], which a consumer puts back for a newer worker (rolling deploys).
-//! What a message claims is bounded where it is read: ids and words by the domain's types, times by when SQS took it.
-//! What it does not do: send, receive, or decide.
+//! The values of a message are bounded where it is decoded: ids and words by the domain's types, times by when SQS took it.
+//! Sending, receiving and decisions are in other crates.
 
 mod envelope;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a list comes to, page by page. Behaviour over HTTP is told by the stories in `tests/e2e`, against the stand-in.
+//! Tests of the list of accounts, page by page. Behaviour over HTTP is told by the stories in `tests/e2e`, against the stand-in.
 
 use std::collections::HashMap;
 use std::time::Duration;

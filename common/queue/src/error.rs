@@ -1,7 +1,7 @@
 //! Errors of SQS calls, classified by what the caller must do.
 //!
 //! **Unknown is not final.** Only what is known to be wrong with the message itself ends it, of a whole call as of one
-//! entry; everything else (no credentials, a key of KMS that is off, a new code, whoever SQS says is at fault) counts as
+//! entry; everything else (no credentials, a key of KMS that is off, a new code, whichever side SQS blames) counts as
 //! unavailable.
 
 use std::error::Error;
@@ -254,7 +254,7 @@ mod tests {
         }
     }
 
-    /// What passes, whoever SQS says is at fault.
+    /// Codes of errors that pass, whichever side SQS blames.
     const PASSING: [&str; 9] = [
         "AccessDenied",
         "ExpiredToken",

@@ -25,7 +25,7 @@ pub enum Refused {
 /// The guard of a local listener.
 #[derive(Clone, Debug)]
 pub struct OwnPages {
-    /// It listens on loopback, so whoever calls it by another name was led here.
+    /// It listens on loopback, so a browser that calls it by another name was sent here by a foreign page.
     on_loopback: bool,
     /// Pages of others that the operator allows.
     origins: Origins,

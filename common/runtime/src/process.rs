@@ -143,7 +143,7 @@ pub async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpLis
 }
 
 /// As many connections as clients may open at once wait until they are accepted, and what the kernel keeps of an answer
-/// that nobody reads is bounded: accepted sockets inherit it.
+/// that its client does not read is bounded: accepted sockets inherit it.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;

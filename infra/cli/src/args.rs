@@ -61,7 +61,7 @@ fn command() -> clap::Command {
     let settings = SETTINGS.iter().filter(|setting| !setting.secret).map(|setting| {
         Arg::new(setting.name)
             .long(flag_of(setting.name))
-            .value_name(setting.unit)
+            .value_name(setting.form())
             .help(format!("{} [{}, default: {}]", setting.doc, setting.name, setting.default))
             .help_heading("Settings")
             .hide_short_help(true)

@@ -112,7 +112,7 @@ async fn a_refresh_takes_the_new_account_and_gives_the_old_one_back() {
     let told = store.sandboxes.found(from, &of_another, now).await.expect("asked");
     assert_eq!(told, Entered::AccountTaken { by: sandbox(1).id }, "ids that change places are left alone");
     assert_eq!(store.sandboxes.found(from, &of(0, is.clone()), now).await.expect("asked"), Entered::Done);
-    assert_eq!(record(&place, &was).await, None, "nobody used it");
+    assert_eq!(record(&place, &was).await, None, "it was never used");
     assert_eq!(record(&place, &is).await, Some((sandbox(0).id.to_string(), false)));
     assert_eq!(violations(&place).await, Vec::<&str>::new());
 }

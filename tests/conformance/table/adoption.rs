@@ -89,5 +89,5 @@ async fn an_owner_who_got_a_lease_meanwhile_keeps_that_one() {
     let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now());
     place.store.leases.end(&sandbox.id, &sandbox.allocation.expect("allocated"), &end).await.expect("ended");
     let again = survey(&place).await;
-    assert_eq!(adopt(&place, again).await, Entered::Done, "an ended lease stands in nobody's way");
+    assert_eq!(adopt(&place, again).await, Entered::Done, "an ended lease is in no request's way");
 }

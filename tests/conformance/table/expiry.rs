@@ -76,7 +76,7 @@ async fn a_letter_stays_until_it_is_done_with_and_longer_than_its_dead_message()
     store.dead_letters.discard(&discarded.id, &actor, "a test").await.expect("discarded");
     assert_eq!(ttl(&place, discarded.id.as_str()).await, Some(now.plus(DAY * 15).as_secs()));
     store.dead_letters.take(&replayed.id, &actor, now.plus(DAY), None).await.expect("taken");
-    assert_eq!(ttl(&place, replayed.id.as_str()).await, None, "somebody may die over it");
+    assert_eq!(ttl(&place, replayed.id.as_str()).await, None, "its replay may die");
     store.dead_letters.mark_replayed(&replayed.id, &actor).await.expect("sent");
     assert_eq!(ttl(&place, replayed.id.as_str()).await, Some(now.plus(DAY * 15).as_secs()));
 }

@@ -57,9 +57,9 @@ async fn a_letter_is_kept_once_and_fails_the_request_that_waits() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let (letter, record) = of_a_request(&place).await;
-    let bereaved = PendingRecord::Request(record.request_id);
+    let pending = PendingRecord::Request(record.request_id);
     for expected in [Kept::New, Kept::Before] {
-        assert_eq!(store.dead_letters.record(&letter, Some(&bereaved)).await.expect("asked"), expected);
+        assert_eq!(store.dead_letters.record(&letter, Some(&pending)).await.expect("asked"), expected);
     }
     assert_eq!(store.dead_letters.get(&letter.id).await.expect("read"), Some(letter.clone()));
     let outcome = Outcome::DeadLettered { reason: "malformed".to_owned() };
@@ -67,7 +67,7 @@ async fn a_letter_is_kept_once_and_fails_the_request_that_waits() {
     assert_eq!((failed.state, failed.message), (RequestState::Ended(outcome), None));
     // Of a request that ended before, only the letter is new.
     let late = self::letter("m-2", now);
-    assert_eq!(store.dead_letters.record(&late, Some(&bereaved)).await.expect("asked"), Kept::New);
+    assert_eq!(store.dead_letters.record(&late, Some(&pending)).await.expect("asked"), Kept::New);
     assert_eq!(store.dead_letters.record(&late, None).await.expect("asked"), Kept::Before);
 }
 
@@ -129,8 +129,8 @@ async fn a_replay_holds_its_letter_until_it_is_over_and_queues_the_request_again
     };
     assert_eq!(take(&second).await, Changed::MovedOn, "it is held");
     let discarded = store.dead_letters.discard(&letter.id, &second, "unwanted").await.expect("asked");
-    assert_eq!(discarded, Changed::MovedOn, "nobody discards what is being replayed");
-    assert_eq!(take(&later).await, Changed::Done, "whoever held it died");
+    assert_eq!(discarded, Changed::MovedOn, "a letter that is being replayed is not discarded");
+    assert_eq!(take(&later).await, Changed::Done, "its holder died");
     assert_eq!(store.dead_letters.mark_replayed(&letter.id, &first).await.expect("asked"), Changed::MovedOn);
     assert_eq!(store.dead_letters.mark_replayed(&letter.id, &later).await.expect("asked"), Changed::Done);
     assert_eq!(
@@ -148,13 +148,13 @@ async fn a_dead_message_that_comes_again_fails_nothing_that_was_replayed_meanwhi
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let (letter, record) = of_a_request(&place).await;
-    let bereaved = PendingRecord::Request(record.request_id);
-    store.dead_letters.record(&letter, Some(&bereaved)).await.expect("kept");
+    let pending = PendingRecord::Request(record.request_id);
+    store.dead_letters.record(&letter, Some(&pending)).await.expect("kept");
     let deadline = now.plus(Duration::from_secs(900));
     let reopened = reopened(&record, deadline);
     let by = actor(&place, now);
     store.dead_letters.take(&letter.id, &by, deadline, Some(&reopened)).await.expect("taken");
-    assert_eq!(store.dead_letters.record(&letter, Some(&bereaved)).await.expect("asked"), Kept::Before);
+    assert_eq!(store.dead_letters.record(&letter, Some(&pending)).await.expect("asked"), Kept::Before);
     let waits = store.requests.get(record.request_id).await.expect("read").expect("there");
     assert_eq!(waits.state, RequestState::Queued);
 }
@@ -197,8 +197,8 @@ async fn a_letter_and_its_replay_touch_nothing_but_what_waited_for_the_message()
     for (number, record) in [&cancelled, &waited_for].into_iter().enumerate() {
         let before = store.requests.get(record.request_id).await.expect("read");
         let letter = letter(&format!("m-{number}"), now);
-        let bereaved = PendingRecord::Request(record.request_id);
-        assert_eq!(store.dead_letters.record(&letter, Some(&bereaved)).await.expect("asked"), Kept::New);
+        let pending = PendingRecord::Request(record.request_id);
+        assert_eq!(store.dead_letters.record(&letter, Some(&pending)).await.expect("asked"), Kept::New);
         assert_eq!(store.requests.get(record.request_id).await.expect("read"), before);
         let reopened = reopened(record, deadline);
         let taken = store.dead_letters.take(&letter.id, &actor(&place, now), deadline, Some(&reopened)).await;
@@ -206,8 +206,8 @@ async fn a_letter_and_its_replay_touch_nothing_but_what_waited_for_the_message()
         assert_eq!(store.requests.get(record.request_id).await.expect("read"), before);
     }
     let (nobodys, letter) = (place.entropy.request_id(now), letter("m-2", now));
-    let bereaved = PendingRecord::Run(nobodys, JobReport::new(&Task::Census));
-    assert_eq!(store.dead_letters.record(&letter, Some(&bereaved)).await.expect("asked"), Kept::New);
+    let pending = PendingRecord::Run(nobodys, JobReport::new(&Task::Census));
+    assert_eq!(store.dead_letters.record(&letter, Some(&pending)).await.expect("asked"), Kept::New);
     assert_eq!(store.runs.get(nobodys).await.expect("read"), None, "no record comes out of nothing");
 }
 

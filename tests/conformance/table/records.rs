@@ -265,7 +265,7 @@ async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
         assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Open);
     }
 
-    // An older program bound it by its name alone; whoever looks first binds the rest.
+    // An older program bound it by its name alone; the first process that looks binds the rest.
     restored(&place.table, None).await;
     assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Open);
     let get = place.aws.dynamodb.get_item().table_name(&place.table);
@@ -273,7 +273,7 @@ async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
     let bound = get.item.expect("there");
     assert!(bound.contains_key("table_id"), "{bound:?}");
 
-    // What is being reconciled stays closed, whatever became of whoever began it.
+    // What is being reconciled stays closed, whatever became of the process that began it.
     store.pool.pause("a test", now).await.expect("paused");
     store.pool.begin_reconciling(now).await.expect("begun");
     let PoolStatus::RestoredCopy { of } = store.pool.status().await.expect("read") else {

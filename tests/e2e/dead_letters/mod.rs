@@ -10,7 +10,7 @@ mod together;
 use broker_tests::{Broker, Call};
 use serde_json::Value;
 
-/// Makes a call that nobody answers, and takes its message out of the queue; the message, and where the outcome is asked
+/// Makes a call that no worker answers, and takes its message out of the queue; the message, and where the outcome is asked
 /// for.
 async fn taken(broker: &Broker, call: Call) -> (Value, String) {
     let queued = call.send().await.expect_status(202);

@@ -34,7 +34,7 @@ async fn an_account_that_is_listed_under_another_label_stays_whose_it_is() {
         assert!(!report.details.contains_key("allocated_missing"), "{report:?}");
         assert_eq!(labels(broker, &account).await, ["seed-000002"]);
         assert!(broker.logs().matches("SEED-000002").next().is_some(), "the row is named");
-        // Nobody else gets it, and its owner's return deletes his own.
+        // No other track gets it, and its owner's return deletes his own.
         for student in 0..3 {
             let other = broker.allocate(&format!("other-{student}")).send().await.expect_status(201);
             assert_ne!(other.text_of("external_id"), account);

@@ -181,7 +181,7 @@ async fn an_operator_extends_and_releases_a_lease() {
             (&json!("pending_deletion"), &json!("released"))
         );
         broker.allocate("student").send().await.expect_status(201);
-        assert_eq!(broker.cli(&["sandbox", "release", sandbox]).await.code, 1, "nobody has it");
+        assert_eq!(broker.cli(&["sandbox", "release", sandbox]).await.code, 1, "no track holds it");
         assert_eq!(broker.cli(&["sandbox", "show", "nobody"]).await.code, 1);
     })
     .await;

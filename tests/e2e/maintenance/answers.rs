@@ -1,4 +1,4 @@
-//! What the provider answers to a deletion, and whether it speaks of the sandbox: only then an attempt is spent.
+//! Answers of the provider to a deletion: only one that speaks of the sandbox spends an attempt.
 
 use broker_tests::{Broker, Provider, story, wait_for_condition};
 use serde_json::{Value, json};

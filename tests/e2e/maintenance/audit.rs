@@ -36,7 +36,7 @@ async fn every_act_of_an_operator_leaves_a_line() {
 
         // Refused operations and reads leave no line.
         broker.balanced().call(Method::POST, "/v1/admin/auto-expire").send().await.expect_status(403);
-        assert_eq!(broker.cli(&["sandbox", "release", sandbox]).await.code, 1, "nobody has it any more");
+        assert_eq!(broker.cli(&["sandbox", "release", sandbox]).await.code, 1, "no track holds it any more");
         broker.shown(sandbox).await;
 
         let expected = [

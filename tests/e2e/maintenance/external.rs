@@ -58,7 +58,7 @@ async fn the_same_message_starts_its_job_each_time_and_nothing_else_does() {
             fire(broker, job).await;
             ran(broker, word, 1).await;
         }
-        assert_eq!(runs(broker, "census").await, 3, "nobody fired again");
+        assert_eq!(runs(broker, "census").await, 3, "no trigger was sent again");
 
         // The exceptions of the workers' own schedule, and an operator's pause, hold here too.
         broker.cli_ok(&["job", "pause", "census"]).await;

@@ -68,7 +68,7 @@ async fn while_the_provider_is_down_deletions_wait_and_spend_no_attempt() {
         for sandbox in &returned {
             let shown = broker.shown(sandbox).await;
             assert_eq!(shown["status"], "pending_deletion");
-            assert_eq!(shown["deletion_attempts"], 0, "a 503 speaks of nobody: {shown:#}");
+            assert_eq!(shown["deletion_attempts"], 0, "a 503 speaks of no sandbox: {shown:#}");
         }
         let asked = provider.world().await.deletes;
         // The breaker opens at the fifth; some calls were under way by then.

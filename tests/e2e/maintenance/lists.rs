@@ -1,4 +1,4 @@
-//! How the provider's list is read: leniently row by row, strictly as a whole.
+//! Reading of the provider's list: leniently row by row, strictly as a whole.
 
 use broker_tests::cli::{JobReport, Stats};
 use broker_tests::{Broker, Provider, Setup, story};
@@ -72,7 +72,7 @@ async fn rows_that_name_nobody_are_no_empty_list_and_nothing_is_missing_beside_t
         let list = json!({ "forget": ["seed-000001"], "more_rows": [null] });
         let (report, stats) = synced(broker, &provider, list).await;
         assert_eq!((report.details["missing_not_believed"], stats.stale), (1, 0), "{report:?}");
-        // Somebody else's rows are no reason.
+        // Rows of other tools are no reason.
         let list = json!({ "forget": ["seed-000001"], "more_rows": [{ "account_type": "person" }] });
         let (report, stats) = synced(broker, &provider, list).await;
         assert_eq!((report.details["made_stale"], stats.stale), (1, 1), "{report:?}");

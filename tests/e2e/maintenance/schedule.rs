@@ -96,7 +96,7 @@ async fn a_tick_whose_worker_died_before_sending_is_taken_by_another() {
         table.put(tick).await;
         broker.start_worker().await;
         let as_of = wait_for_condition("a census", async || census(broker).await.ok_or("none")).await;
-        assert!(as_of >= taken_until, "{as_of} before {taken_until}: it was somebody else's");
+        assert!(as_of >= taken_until, "{as_of} before {taken_until}: another worker had taken it");
         pause_all(broker).await;
     })
     .await;

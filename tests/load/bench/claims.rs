@@ -85,7 +85,7 @@ async fn claim(store: &Store, clock: &Clock, entropy: &Entropy, candidate: &Cand
     };
     let claim = Claim { request: &ask, candidate, allocation_id: entropy.allocation_id(), now };
     let outcome = store.leases.claim(&claim).await.expect("the table answers");
-    assert!(matches!(outcome, ClaimOutcome::Created(_)), "nobody else claims here: {outcome:?}");
+    assert!(matches!(outcome, ClaimOutcome::Created(_)), "no other request claims here: {outcome:?}");
 }
 
 fn track_of(sandbox: &SandboxId) -> TrackId {

@@ -163,7 +163,7 @@ async fn hold(
     held.collect()
 }
 
-/// A request every 1/rate s, on whichever connection is free; a late answer delays nobody else's request.
+/// A request every 1/rate s, on whichever connection is free; a late response delays no other request.
 async fn open(
     addresses: &[String],
     rate: u64,

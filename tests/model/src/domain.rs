@@ -1,4 +1,4 @@
-//! From the world's rows to the domain's values.
+//! Conversion of the world's rows to the domain's values.
 
 use broker_domain::{
     AllocateRequest, Allocation, AllocationId, ExternalId, Fingerprint, Grant, IdempotencyKey, LabDuration,

@@ -1,4 +1,4 @@
-//! What must hold in every state.
+//! Invariants that must hold in every state.
 
 use broker_domain::{Inventory, Status, suspects};
 

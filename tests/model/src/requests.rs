@@ -122,7 +122,7 @@ impl Scenario {
                 let (old_sandbox, until) = (row.sandbox, world.now);
                 Hand::Replace { request, sandbox, version, old, old_sandbox, end, until }
             }
-            verdict => self.heed(world, request, verdict, Out::Refused),
+            verdict => self.apply_verdict(world, request, verdict, Out::Refused),
         }
     }
 
@@ -216,7 +216,7 @@ impl Scenario {
         }
     }
 
-    fn heed(&self, world: &mut World, request: Index, verdict: LeaseVerdict, free: Out) -> Hand {
+    fn apply_verdict(&self, world: &mut World, request: Index, verdict: LeaseVerdict, free: Out) -> Hand {
         let key = self.requests[request].key;
         let tell = |out| Hand::Tell { request, out };
         match verdict {
@@ -249,7 +249,7 @@ impl Scenario {
         let hand = if self.variant == Variant::NoneWithoutLook {
             Hand::Tell { request, out: Out::NoSandboxes }
         } else {
-            self.heed(world, request, verdict, Out::NoSandboxes)
+            self.apply_verdict(world, request, verdict, Out::NoSandboxes)
         };
         let says_none = matches!(hand, Hand::Tell { out: Out::NoSandboxes, .. });
         if says_none && !is_over && held.is_some() && held == live_allocation(world, key) {

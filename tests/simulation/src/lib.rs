@@ -8,8 +8,8 @@
 //! A killed worker is its runtime, shut down in the middle of its work. The crash stories of `tests/crash` kill processes;
 //! this one adds time.
 
+mod faults;
 mod final_check;
-mod moods;
 mod operator;
 mod plans;
 mod students;
@@ -34,7 +34,7 @@ use broker_store::{Store, schema};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::moods::Mood;
+use self::faults::Fault;
 use self::students::Student;
 use broker_local::endpoints;
 use broker_local::provider::{Faults, Options, StandIn};
@@ -69,7 +69,7 @@ pub struct Week {
     students: Vec<Student>,
     held: Vec<Grant>,
     figures: BTreeMap<&'static str, u64>,
-    mood: Mood,
+    fault: Fault,
 }
 
 impl Week {
@@ -79,12 +79,12 @@ impl Week {
         let mut week = Self::begin(seed, stop.clone()).await;
         for _ in 0..hours * 6 {
             week.students_come_and_go().await;
-            week.the_provider_has_moods();
+            week.the_provider_has_faults();
             week.workers_die();
             week.the_operator_acts().await;
             let before = week.blame().await;
             week.pass(STEP).await;
-            week.nobody_is_blamed_for_a_mood(before).await;
+            week.no_sandbox_is_blamed_for_a_fault(before).await;
         }
         // Everybody leaves; the provider is itself again; a day for what was given up.
         week.stand_in.world.misbehave(Faults::default());
@@ -184,7 +184,7 @@ impl Week {
             students: Vec::new(),
             held: Vec::new(),
             figures: BTreeMap::new(),
-            mood: Mood::default(),
+            fault: Fault::default(),
         };
         (0..WORKERS).for_each(|_| week.start_worker());
         week

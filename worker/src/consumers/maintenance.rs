@@ -47,7 +47,7 @@ pub(crate) struct MaintenanceHandler {
 /// A decoded message.
 #[derive(Debug)]
 pub(crate) enum IncomingTask {
-    /// One of this broker, and the queue of whoever waits for its report.
+    /// One of this broker, and the reply queue of the process that waits for its report.
     Ours(Box<MaintenanceMessage>, Option<ReplyQueueName>),
     /// One of an external scheduler.
     Trigger(ScheduledTrigger),
@@ -189,7 +189,7 @@ impl MaintenanceHandler {
         let reply = Reply::new(message.request_id, outcome).traced(sending.traceparent());
         match self.replies.send(reply_to, reply.encode()).await {
             Ok(()) | Err(SendError::Gone { .. }) => Ok(()),
-            // The report is stored; a wake-up that nobody waits for any more is not worth a message's time.
+            // The report is stored; a wake-up that comes after the wait is not worth a retry.
             Err(SendError::Unavailable { .. }) if self.jobs.clock.now() > message.times().reply_by => Ok(()),
             Err(error) => Err(ReplyError::Send(error).into()),
         }

@@ -68,7 +68,7 @@ pub(crate) trait Handler: fmt::Debug + Send + Sync + 'static {
         message: &Self::Message,
     ) -> impl Future<Output = Result<Disposition, HandlerError>> + Send;
 
-    /// Tells whoever waits that a message becomes a dead letter of this code.
+    /// Replies that a message becomes a dead letter of this code.
     fn reply_dead(
         &self,
         _delivery: &Delivery,
@@ -188,7 +188,7 @@ impl<H: Handler> Consumer<H> {
         stop: &CancellationToken,
     ) {
         let began = self.services.clock.instant();
-        // A dead letter is kept with one write, and nobody may keep it hidden: a worker has no right to.
+        // A dead letter is kept with one write, and a worker has no right to keep it hidden.
         let hidden = self.queue.dlq().map(|_| self.acks.keep_hidden(&delivery, self.visibility));
         let disposition =
             self.process(&delivery, permit, stop).await.unwrap_or_else(|disposition| disposition);

@@ -35,8 +35,8 @@ impl ReplySender {
         }
     }
 
-    /// Ends `message` with `outcome`: stored if nobody waits any more or if it would be nowhere but in the reply, then told
-    /// to whoever waits.
+    /// Ends `message` with `outcome`: stored if the caller waits no more or if only the reply would hold it, then sent
+    /// to the process that waits.
     pub(crate) async fn reply(
         &self,
         message: &RequestMessage,
@@ -76,7 +76,7 @@ impl ReplySender {
                 Ok(())
             }
             Err(error @ SendError::Refused { .. }) => {
-                // Whoever waits finds it at the end of the wait.
+                // The process that waits finds it at the end of the wait.
                 self.store_outcome(request, outcome).await?;
                 Err(error.into())
             }

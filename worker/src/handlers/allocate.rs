@@ -26,7 +26,7 @@ const AFTER_THE_DEADLINE: Duration = Duration::from_millis(1);
 enum AttemptEnd {
     /// The request's outcome.
     Ended(Outcome),
-    /// Somebody else has the candidate: go on at once.
+    /// Another request has the candidate: go on at once.
     LostRace,
     /// Another transaction is writing the same items: go on after a moment.
     InTheWay,
@@ -69,7 +69,7 @@ impl Handlers {
             match attempt? {
                 AttemptEnd::Ended(outcome) => break outcome,
                 AttemptEnd::LostRace => {}
-                // Its turn goes on: whoever else asks for the key would be in the way as well.
+                // Its turn goes on: another request of the key would be in the way as well.
                 AttemptEnd::InTheWay => self.back_off(attempts).await,
             }
         };
@@ -203,7 +203,7 @@ impl Handlers {
         })
     }
 
-    /// Claims in the place of the caller's own lease, whose time is over. Whoever is faster, the next attempt finds what
+    /// Claims in the place of the caller's own lease, whose time is over. If another request is faster, the next attempt finds what
     /// became of it.
     async fn replace(&self, claim: &Claim<'_>, old: &Lease) -> Result<ClaimOutcome, StoreError> {
         let end = LeaseEnd::by_request(EndReason::Expired, claim.now, claim.request.times.enqueued_at);

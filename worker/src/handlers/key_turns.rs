@@ -1,7 +1,7 @@
 //! Key turns: of the requests of one key, one at a time asks the table, and what it learns is learnt for all who wait.
 //!
-//! Invariants: an attempt answers only requests that came before it began, so nobody is told of a lease that ended before
-//! it was asked for; a key that nobody asks for takes no memory. What it does not do: decide. Each request that waited judges
+//! Invariants: an attempt answers only requests that came before it began, so no request is told of a lease that ended before
+//! it was asked for; a key without requests takes no memory. It decides nothing: each request that waited judges
 //! what was learnt for itself (another fingerprint, another request id), and asks by itself where that does not tell.
 
 use std::collections::HashMap;
@@ -138,7 +138,7 @@ impl<L> Drop for Attempt<L> {
 impl<K: Clone + Eq + Hash, L> Drop for Place<K, L> {
     fn drop(&mut self) {
         let mut lines = self.turns.lines();
-        // The map's and ours: nobody else asks for it.
+        // The map's and ours: no other request asks for it.
         if Arc::strong_count(&self.line) == 2 {
             lines.remove(&self.key);
         }

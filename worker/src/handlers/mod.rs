@@ -51,7 +51,7 @@ impl Handlers {
         }
     }
 
-    /// That a key's lease and its sandbox agree at one instant, after they could not be ended together: then somebody was
+    /// That a key's lease and its sandbox agree at one instant, after they could not be ended together: then another request was
     /// faster and another look helps. If they do not, nothing that a request may do will ever help.
     async fn must_agree(&self, key: &LeaseKey) -> Result<(), HandlerError> {
         let lease = self.store.leases.get(key).await?;
@@ -74,7 +74,7 @@ impl Handlers {
         StoreError::Unavailable { operation: "TransactWriteItems", source }.into()
     }
 
-    /// A jittered moment, after somebody else was in the way for the `times`th time.
+    /// A jittered moment, after another request was in the way for the `times`th time.
     async fn back_off(&self, times: u32) {
         tokio::time::sleep(ON_CONFLICT.jittered(times, &self.entropy)).await;
     }

@@ -3,7 +3,7 @@
 //! Which lease it ends stands on the sandbox. Most owners have no key but their default, so the first attempt is one write
 //! by that key, without a look; if it ends nothing, the sandbox is read and [`judge_return`] decides. Both ways end the same
 //! allocation or none; where owners choose their keys, [`DefaultKeys`] saves the futile write. Repeats of one return take
-//! turns ([`KeyTurns`](super::key_turns)): whoever waited for another looks before it writes.
+//! turns ([`KeyTurns`](super::key_turns)): a return that waited for another looks before it writes.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -56,7 +56,7 @@ impl Handlers {
         Ok(Outcome::Superseded)
     }
 
-    /// One attempt: by the default key, if `blindly` and it is likely, or else after a look; `None` if somebody was in the way.
+    /// One attempt: by the default key, if `blindly` and it is likely, or else after a look; `None` if another request was in the way.
     async fn return_in_turn(
         &self,
         request: &ReturnRequest,
@@ -106,7 +106,7 @@ impl Handlers {
         })
     }
 
-    /// Ends the allocation that was read; `None` if somebody was in the way.
+    /// Ends the allocation that was read; `None` if another request was in the way.
     async fn end_as_read(
         &self,
         request: &ReturnRequest,

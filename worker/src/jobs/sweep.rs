@@ -1,7 +1,7 @@
 //! Sweep job: removes what dead processes left: the reply queue of an API, and its INSTANCE.
 //!
 //! Without a sign of life is a process whose last heartbeat is three intervals old, and a reply queue whose id is no
-//! instance's; an API writes its INSTANCE before it makes the queue. **Unseen is not gone**: nobody can say that it lives while
+//! instance's; an API writes its INSTANCE before it makes the queue. **Unseen is not gone**: no process can write its heartbeat while
 //! the table is away, so only what two sweeps saw unchanged is removed, and nothing is seen by a worker whose own table was
 //! away a moment ago. One that only slept finds its queue gone, makes a new one and says so again. Ended requests leave by
 //! their own ttl.

@@ -1,15 +1,11 @@
 //! Settings of the jobs: the provider, the scheduler and the intervals.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use http::Uri;
 use secrecy::SecretString;
 
 use super::read::{ConfigError, SettingsReader};
-
-/// The range of an interval, in seconds.
-pub(super) const EVERY: RangeInclusive<u64> = 1..=7 * 86_400;
 
 /// The provider: the outside system that the sandboxes are in.
 #[derive(Clone, Debug)]
@@ -48,7 +44,7 @@ pub struct Intervals {
 pub(super) fn provider(read: &SettingsReader<'_>) -> Result<Option<ProviderConfig>, ConfigError> {
     let url = read.url("BROKER_PROVIDER_URL")?;
     let token = read.secret("BROKER_PROVIDER_TOKEN")?;
-    let rate = read.number("BROKER_PROVIDER_RATE", 1..=100)?;
-    let timeout = read.seconds("BROKER_PROVIDER_TIMEOUT_S", 1..=120)?;
+    let rate = read.number("BROKER_PROVIDER_RATE")?;
+    let timeout = read.seconds("BROKER_PROVIDER_TIMEOUT_S")?;
     Ok(url.map(|url| ProviderConfig { url, token, rate, timeout }))
 }

@@ -25,7 +25,7 @@ pub use settings::{CRASH_SETTING, SETTINGS, Setting};
 pub use tokens::{Token, Tokens};
 pub use trace::TraceConfig;
 
-use jobs::{EVERY, provider};
+use jobs::provider;
 use network::rate_limit;
 use read::SettingsReader;
 use trace::trace;
@@ -123,30 +123,28 @@ impl Config {
                     .then_some(())
                     .ok_or("1 to 32 of A-Z a-z 0-9 _ -")
             })?,
-            state_shards: read.number("BROKER_STATE_SHARDS", 1..=50)?,
+            state_shards: read.number("BROKER_STATE_SHARDS")?,
             local: read.flag("BROKER_LOCAL")?,
             listen: read.address("BROKER_LISTEN")?,
             metrics_listen: read.address("BROKER_METRICS_LISTEN")?,
             track_tokens: read.platform_tokens("BROKER_TRACK_TOKENS")?,
             admin_tokens: read.tokens("BROKER_ADMIN_TOKENS")?,
-            wait: read.seconds("BROKER_WAIT_S", 0..=50)?,
-            max_pending: read.number("BROKER_MAX_PENDING", 1..=1_000_000)?,
-            max_connections: read.number("BROKER_MAX_CONNECTIONS", 1..=1_000_000)?,
-            max_pending_per_tenant: read.number("BROKER_MAX_PENDING_PER_TENANT", 1..=1_000_000)?,
+            wait: read.seconds("BROKER_WAIT_S")?,
+            max_pending: read.number("BROKER_MAX_PENDING")?,
+            max_connections: read.number("BROKER_MAX_CONNECTIONS")?,
+            max_pending_per_tenant: read.number("BROKER_MAX_PENDING_PER_TENANT")?,
             async_limit: rate_limit(&read, "BROKER_ASYNC_RATE", "BROKER_ASYNC_BURST")?,
             rate_limit: rate_limit(&read, "BROKER_RATE_LIMIT", "BROKER_RATE_BURST")?,
             trusted_proxies: read.list("BROKER_TRUSTED_PROXIES", Networks::parse)?,
             cors_origins: read.list("BROKER_CORS_ORIGINS", Origins::parse)?,
-            lab_duration: read.number("BROKER_LAB_DURATION_HOURS", 1..=168)?,
-            worker_concurrency: read.number("BROKER_WORKER_CONCURRENCY", 1..=10_000)?,
-            visibility: read.seconds("BROKER_VISIBILITY_S", 2..=43_200)?,
-            poll_wait: read.seconds("BROKER_POLL_WAIT_S", 0..=20)?,
-            lame_duck: read.seconds("BROKER_LAME_DUCK_S", 0..=300)?,
+            lab_duration: read.number("BROKER_LAB_DURATION_HOURS")?,
+            worker_concurrency: read.number("BROKER_WORKER_CONCURRENCY")?,
+            visibility: read.seconds("BROKER_VISIBILITY_S")?,
+            poll_wait: read.seconds("BROKER_POLL_WAIT_S")?,
+            lame_duck: read.seconds("BROKER_LAME_DUCK_S")?,
             provider: provider(&read)?,
-            expiry_grace: Duration::from_secs(
-                60 * read.number::<u64>("BROKER_EXPIRY_GRACE_MINUTES", 0..=10_080)?,
-            ),
-            deletion_backoff: read.seconds("BROKER_DELETION_BACKOFF_S", 1..=3_600)?,
+            expiry_grace: Duration::from_secs(60 * read.number::<u64>("BROKER_EXPIRY_GRACE_MINUTES")?),
+            deletion_backoff: read.seconds("BROKER_DELETION_BACKOFF_S")?,
             scheduler: match read.text("BROKER_SCHEDULER", |_| Ok(()))?.as_str() {
                 "workers" => Scheduler::Workers,
                 "external" => Scheduler::External,
@@ -156,15 +154,15 @@ impl Config {
                 }
             },
             every: Intervals {
-                sync: read.seconds("BROKER_SYNC_EVERY_S", EVERY)?,
-                expire: read.seconds("BROKER_EXPIRE_EVERY_S", EVERY)?,
-                cleanup: read.seconds("BROKER_CLEANUP_EVERY_S", EVERY)?,
-                purge: read.seconds("BROKER_PURGE_EVERY_S", EVERY)?,
-                census: read.seconds("BROKER_CENSUS_EVERY_S", EVERY)?,
-                sweep: read.seconds("BROKER_SWEEP_EVERY_S", EVERY)?,
+                sync: read.seconds("BROKER_SYNC_EVERY_S")?,
+                expire: read.seconds("BROKER_EXPIRE_EVERY_S")?,
+                cleanup: read.seconds("BROKER_CLEANUP_EVERY_S")?,
+                purge: read.seconds("BROKER_PURGE_EVERY_S")?,
+                census: read.seconds("BROKER_CENSUS_EVERY_S")?,
+                sweep: read.seconds("BROKER_SWEEP_EVERY_S")?,
             },
-            threads: read.number("BROKER_THREADS", 1..=1_024)?,
-            drain: read.seconds("BROKER_DRAIN_S", 1..=600)?,
+            threads: read.number("BROKER_THREADS")?,
+            drain: read.seconds("BROKER_DRAIN_S")?,
             trace: trace(&read)?,
             log: read.text("BROKER_LOG", |_| Ok(()))?,
             log_format: match read.text("BROKER_LOG_FORMAT", |_| Ok(()))?.as_str() {

@@ -79,7 +79,7 @@ pub(super) fn rate_limit(
     rate: &str,
     burst: &str,
 ) -> Result<Option<RateLimit>, ConfigError> {
-    let (per_s, burst) = (read.number(rate, 0..=1_000_000)?, read.number(burst, 1..=1_000_000)?);
+    let (per_s, burst) = (read.number(rate)?, read.number(burst)?);
     Ok((per_s > 0).then_some(RateLimit { per_s, burst }))
 }
 

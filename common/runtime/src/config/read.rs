@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::env::VarsOs;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
 use http::Uri;
 use secrecy::SecretString;
 
-use super::settings::{CRASH_SETTING, SETTINGS, setting};
+use super::settings::{CRASH_SETTING, SETTINGS, Setting, setting};
 use super::tokens::Tokens;
 
 /// A source of settings.
@@ -154,19 +153,20 @@ impl<'a> SettingsReader<'a> {
         self.parsed(name, "an address with a port, such as 127.0.0.1:8080")
     }
 
-    pub(super) fn number<T>(&self, name: &str, range: RangeInclusive<u64>) -> Result<T, ConfigError>
+    /// A whole number in the range of the setting.
+    pub(super) fn number<T>(&self, name: &str) -> Result<T, ConfigError>
     where
         T: TryFrom<u64>,
     {
-        let (from, to) = (*range.start(), *range.end());
-        let rule = format!("a whole number from {from} to {to}");
+        let range = setting(name).map_or(0..=u64::MAX, Setting::range);
+        let rule = format!("a whole number from {} to {}", range.start(), range.end());
         let number: u64 = self.parsed(name, &rule)?;
         let fits = range.contains(&number).then_some(number).and_then(|number| T::try_from(number).ok());
         fits.ok_or_else(|| ConfigError::new(name, format!("{number} is not {rule}")))
     }
 
-    pub(super) fn seconds(&self, name: &str, range: RangeInclusive<u64>) -> Result<Duration, ConfigError> {
-        self.number(name, range).map(Duration::from_secs)
+    pub(super) fn seconds(&self, name: &str) -> Result<Duration, ConfigError> {
+        self.number(name).map(Duration::from_secs)
     }
 
     /// A number from 0 to 1.

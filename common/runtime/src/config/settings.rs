@@ -1,17 +1,24 @@
 //! The list of settings: names, defaults, units and texts.
 
+use std::ops::RangeInclusive;
+
 /// The setting that arms a crash point, in builds that have them (see [`crash_points`](crate::crash_points)).
 pub const CRASH_SETTING: &str = "BROKER_CRASH_AT";
 
+/// The range of an interval, in seconds.
+const EVERY: RangeInclusive<u64> = 1..=7 * 86_400;
+
 /// One setting.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Setting {
     /// The environment variable; the flag is the same name without `BROKER_`, in kebab case.
     pub name: &'static str,
     /// The default.
     pub default: &'static str,
     /// The unit or form of the value.
-    pub unit: &'static str,
+    unit: &'static str,
+    /// The range of a whole number.
+    range: Option<RangeInclusive<u64>>,
     /// What it does.
     pub doc: &'static str,
     /// Whether it is a secret: never shown, and may come from a file named by `{name}_FILE`.
@@ -19,12 +26,35 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// The unit or form of the value, with its range.
+    pub fn form(&self) -> String {
+        match &self.range {
+            Some(range) => format!("{}, {} to {}", self.unit, range.start(), range.end()),
+            None => self.unit.to_owned(),
+        }
+    }
+
+    /// The range of a whole number; any number fits a setting that has none.
+    pub(super) fn range(&self) -> RangeInclusive<u64> {
+        self.range.clone().unwrap_or(0..=u64::MAX)
+    }
+
     const fn new(name: &'static str, default: &'static str, unit: &'static str, doc: &'static str) -> Self {
-        Self { name, default, unit, doc, secret: false }
+        Self { name, default, unit, range: None, doc, secret: false }
+    }
+
+    const fn number(
+        name: &'static str,
+        default: &'static str,
+        unit: &'static str,
+        range: RangeInclusive<u64>,
+        doc: &'static str,
+    ) -> Self {
+        Self { name, default, unit, range: Some(range), doc, secret: false }
     }
 
     const fn secret(name: &'static str, unit: &'static str, doc: &'static str) -> Self {
-        Self { name, default: "", unit, doc, secret: true }
+        Self { name, default: "", unit, range: None, doc, secret: true }
     }
 }
 
@@ -32,10 +62,11 @@ impl Setting {
 pub const SETTINGS: &[Setting] = &[
     Setting::new("BROKER_TABLE", "broker", "name", "DynamoDB table"),
     Setting::new("BROKER_PREFIX", "broker", "name", "the prefix of the names of the SQS queues"),
-    Setting::new(
+    Setting::number(
         "BROKER_STATE_SHARDS",
         "16",
-        "count, 1 to 50",
+        "count",
+        1..=50,
         "index partitions per state; the same for every process, fixed once there is data",
     ),
     Setting::new(
@@ -66,49 +97,62 @@ pub const SETTINGS: &[Setting] = &[
         "name=token, …",
         "tokens of operators; name:ro=token may read and change nothing",
     ),
-    Setting::new(
+    Setting::number(
         "BROKER_WAIT_S",
         "10",
-        "seconds, 0 to 50",
+        "seconds",
+        0..=50,
         "how long a synchronous call waits for its reply before it answers 503 STILL_QUEUED, or 202 to a client that sent Prefer",
     ),
-    Setting::new(
+    Setting::number(
         "BROKER_MAX_PENDING",
         "10000",
         "count",
+        1..=1_000_000,
         "calls waiting for a reply in one API process; more are shed with 503",
     ),
-    Setting::new(
+    Setting::number(
         "BROKER_MAX_PENDING_PER_TENANT",
         "5000",
         "count",
+        1..=1_000_000,
         "the same of one token (of all that are one tenant's), so that one cannot take every place; more are shed with 503",
     ),
-    Setting::new(
+    Setting::number(
         "BROKER_ASYNC_RATE",
         "100",
         "requests/s, 0 is no limit",
+        0..=1_000_000,
         "respond-async requests of one tenant to one API process: nothing else holds them back; more are answered 429",
     ),
-    Setting::new(
+    Setting::number(
         "BROKER_ASYNC_BURST",
         "1000",
         "count",
+        1..=1_000_000,
         "respond-async requests that may come at once under that rate",
     ),
-    Setting::new(
+    Setting::number(
         "BROKER_MAX_CONNECTIONS",
         "20000",
         "count",
+        1..=1_000_000,
         "open connections of one API process; more wait in the kernel",
     ),
-    Setting::new(
+    Setting::number(
         "BROKER_RATE_LIMIT",
         "0",
         "requests/s, 0 is off",
+        0..=1_000_000,
         "requests of one token from one address to one API process; more are answered 429",
     ),
-    Setting::new("BROKER_RATE_BURST", "100", "count", "requests that may come at once under the rate limit"),
+    Setting::number(
+        "BROKER_RATE_BURST",
+        "100",
+        "count",
+        1..=1_000_000,
+        "requests that may come at once under the rate limit",
+    ),
     Setting::new(
         "BROKER_TRUSTED_PROXIES",
         "",
@@ -121,24 +165,33 @@ pub const SETTINGS: &[Setting] = &[
         "origin, … or *",
         "web pages that may read responses, e.g. https://labs.example",
     ),
-    Setting::new(
+    Setting::number(
         "BROKER_LAB_DURATION_HOURS",
         "4",
-        "hours, 1 to 168",
+        "hours",
+        1..=168,
         "how long a sandbox is lent unless the request says",
     ),
-    Setting::new("BROKER_WORKER_CONCURRENCY", "64", "count", "messages that one worker handles at a time"),
-    Setting::new(
+    Setting::number(
+        "BROKER_WORKER_CONCURRENCY",
+        "64",
+        "count",
+        1..=10_000,
+        "messages that one worker handles at a time",
+    ),
+    Setting::number(
         "BROKER_VISIBILITY_S",
         "30",
         "seconds",
+        2..=43_200,
         "how long a received request stays hidden from other workers",
     ),
-    Setting::new("BROKER_POLL_WAIT_S", "20", "seconds, 0 to 20", "how long one poll of a queue waits"),
-    Setting::new(
+    Setting::number("BROKER_POLL_WAIT_S", "20", "seconds", 0..=20, "how long one poll of a queue waits"),
+    Setting::number(
         "BROKER_LAME_DUCK_S",
         "5",
-        "seconds, 0 to 300",
+        "seconds",
+        0..=300,
         "how long an API still serves after SIGTERM, not ready any more, before its drain time begins",
     ),
     Setting::new(
@@ -148,28 +201,32 @@ pub const SETTINGS: &[Setting] = &[
         "the base URL of the provider's API; without it nothing is synchronised or deleted there",
     ),
     Setting::secret("BROKER_PROVIDER_TOKEN", "token", "the broker's token at the provider"),
-    Setting::new(
+    Setting::number(
         "BROKER_PROVIDER_RATE",
         "2",
-        "per second, 1 to 100",
+        "per second",
+        1..=100,
         "deletions at the provider, of all workers together",
     ),
-    Setting::new(
+    Setting::number(
         "BROKER_PROVIDER_TIMEOUT_S",
         "15",
-        "seconds, 1 to 120",
+        "seconds",
+        1..=120,
         "timeout of one call to the provider",
     ),
-    Setting::new(
+    Setting::number(
         "BROKER_EXPIRY_GRACE_MINUTES",
         "30",
-        "minutes, 0 to 10080",
+        "minutes",
+        0..=10_080,
         "how long after its expiry a sandbox is left to its owner",
     ),
-    Setting::new(
+    Setting::number(
         "BROKER_DELETION_BACKOFF_S",
         "60",
-        "seconds, 1 to 3600",
+        "seconds",
+        1..=3_600,
         "the pause after the first failed deletion of a sandbox; it doubles with each",
     ),
     Setting::new(
@@ -178,32 +235,54 @@ pub const SETTINGS: &[Setting] = &[
         "workers or external",
         "what starts the jobs: the workers, or an external scheduler that sends a message for each",
     ),
-    Setting::new("BROKER_SYNC_EVERY_S", "600", "seconds", "how often the pool is compared with the provider"),
-    Setting::new("BROKER_EXPIRE_EVERY_S", "300", "seconds", "how often leases past their time are ended"),
-    Setting::new("BROKER_CLEANUP_EVERY_S", "300", "seconds", "how often deletions are planned"),
-    Setting::new("BROKER_PURGE_EVERY_S", "86400", "seconds", "how often stale sandboxes are removed"),
-    Setting::new(
+    Setting::number(
+        "BROKER_SYNC_EVERY_S",
+        "600",
+        "seconds",
+        EVERY,
+        "how often the pool is compared with the provider",
+    ),
+    Setting::number(
+        "BROKER_EXPIRE_EVERY_S",
+        "300",
+        "seconds",
+        EVERY,
+        "how often leases past their time are ended",
+    ),
+    Setting::number("BROKER_CLEANUP_EVERY_S", "300", "seconds", EVERY, "how often deletions are planned"),
+    Setting::number(
+        "BROKER_PURGE_EVERY_S",
+        "86400",
+        "seconds",
+        EVERY,
+        "how often stale sandboxes are removed",
+    ),
+    Setting::number(
         "BROKER_CENSUS_EVERY_S",
         "60",
         "seconds",
+        EVERY,
         "how often the pool is counted; less often where it is over 100,000",
     ),
-    Setting::new(
+    Setting::number(
         "BROKER_SWEEP_EVERY_S",
         "600",
         "seconds",
+        EVERY,
         "how often leftovers of dead processes are removed",
     ),
-    Setting::new(
+    Setting::number(
         "BROKER_THREADS",
         "1",
         "count",
+        1..=1_024,
         "threads that an API or a worker works on; one takes the least processor time per request, so more processes come first",
     ),
-    Setting::new(
+    Setting::number(
         "BROKER_DRAIN_S",
         "30",
         "seconds",
+        1..=600,
         "how long a process may take to finish its work after SIGTERM",
     ),
     Setting::new(
@@ -240,7 +319,7 @@ mod tests {
                     "| `{}` | {} | {} | {} |\n",
                     s.name,
                     if s.default.is_empty() { "-" } else { s.default },
-                    s.unit,
+                    s.form(),
                     s.doc
                 )
             })

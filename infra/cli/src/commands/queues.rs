@@ -113,6 +113,6 @@ mod tests {
         let reply = row(depth(31), None, &workers);
         assert_eq!((reply.oldest_age_ms, reply.backlog_per_worker), (None, None));
         let alone = row(depth(31), Some(QueueKind::Requests), &[]);
-        assert_eq!((alone.oldest_age_ms, alone.backlog_per_worker), (None, None), "nobody works");
+        assert_eq!((alone.oldest_age_ms, alone.backlog_per_worker), (None, None), "no worker runs");
     }
 }

@@ -1,4 +1,4 @@
-//! How long things take at AWS, drawn from distributions: modelled from published figures, not measured by us.
+//! Durations of calls to AWS, drawn from distributions: modelled from published figures, not measured by us.
 
 use std::time::Duration;
 

@@ -11,8 +11,8 @@
 //!   handles, ids and size of a batch, receives counted across redrive, the digest of the attributes returned;
 //! - a call that waits on a queue while it is deleted ends with `QueueDoesNotExist`.
 //!
-//! What still differs. Stricter: a receipt handle is void once its visibility timeout has passed, messages over 256 KiB
-//! are refused, and delivery is not fair: `MessageGroupId` on a standard queue is checked and forgotten, so whoever sent most
+//! Remaining differences. Stricter: a receipt handle is void once its visibility timeout has passed, messages over 256 KiB
+//! are refused, and delivery is not fair: `MessageGroupId` on a standard queue is checked and forgotten, so the busiest sender
 //! is served most. Kinder: each message is delivered once and in order unless
 //! its visibility ends; nothing expires by retention; attributes change at once; a deleted name is free at once; no
 //! limit of messages in flight, no throttling; characters of a body are not checked. Missing: message move tasks

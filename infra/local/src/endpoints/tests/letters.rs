@@ -133,10 +133,10 @@ async fn of_many_hands_one_takes_a_letter_and_the_next_only_once_it_is_not_held_
     store.dead_letters.record(&letter, None).await.unwrap();
     let until = NOW.plus(Duration::from_secs(15));
     let mut hands = JoinSet::new();
-    for deed in 0..20 {
+    for action in 0..20 {
         let (store, id) = (store.clone(), letter.id.clone());
         hands.spawn(async move {
-            (deed, store.dead_letters.take(&id, &actor(deed, NOW), until, None).await.unwrap())
+            (action, store.dead_letters.take(&id, &actor(action, NOW), until, None).await.unwrap())
         });
     }
     let took: Vec<_> =

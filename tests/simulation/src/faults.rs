@@ -1,4 +1,4 @@
-//! Moods of the provider: it renames, doubles, reorders and forgets, sends other types, refuses, is away. Each mood says what
+//! Faults of the provider: it renames, doubles, reorders and forgets, sends other types, refuses, is away. Each fault says what
 //! it must not cause: a list that has every account makes no sandbox stale, and an answer that is about no sandbox spends no
 //! attempt.
 
@@ -14,41 +14,41 @@ const SOME: usize = 5;
 
 /// How the provider misbehaves, and what that is no reason for.
 #[derive(Clone, Debug)]
-pub(super) struct Mood {
+pub(super) struct Fault {
     faults: Value,
     /// Whatever its list looks like, it names every account, or it contradicts itself.
-    names_everybody: bool,
+    names_all: bool,
     /// What it answers to deletions speaks of none of them.
-    blames_nobody: bool,
+    blames_none: bool,
 }
 
-impl Default for Mood {
+impl Default for Fault {
     fn default() -> Self {
-        Self { faults: json!({}), names_everybody: true, blames_nobody: true }
+        Self { faults: json!({}), names_all: true, blames_none: true }
     }
 }
 
-/// What may have come of a mood: nothing of it may grow where the mood is no reason.
+/// What may have come of a fault: nothing of it may grow where the fault is no reason.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blame {
     stale: usize,
     attempts: u64,
 }
 
-/// What moods there are; `some` are accounts that are listed now, few enough to become stale if they were missing.
-fn moods(some: &[String]) -> Vec<Mood> {
-    let mood = |names_everybody, blames_nobody, faults| Mood { faults, names_everybody, blames_nobody };
-    let list = |list: Value| mood(true, true, json!({ "list": list }));
+/// What faults there are; `some` are accounts that are listed now, few enough to become stale if they were missing.
+fn faults(some: &[String]) -> Vec<Fault> {
+    let fault = |names_all, blames_none, faults| Fault { faults, names_all, blames_none };
+    let list = |list: Value| fault(true, true, json!({ "list": list }));
     let rows = |says: Value| {
         let rows: BTreeMap<_, _> = some.iter().map(|csp_id| (csp_id, says.clone())).collect();
         list(json!({ "rows": rows }))
     };
-    let forget = |list: Value| mood(false, true, json!({ "list": list }));
-    let delete = |delete: Value| mood(true, true, json!({ "delete": delete }));
-    let this_one = |delete: Value| mood(true, false, json!({ "delete": delete }));
+    let forget = |list: Value| fault(false, true, json!({ "list": list }));
+    let delete = |delete: Value| fault(true, true, json!({ "delete": delete }));
+    let this_one = |delete: Value| fault(true, false, json!({ "delete": delete }));
     vec![
-        Mood::default(),
-        Mood::default(),
+        Fault::default(),
+        Fault::default(),
         this_one(json!({ "status": 500, "every": 2 })),
         this_one(json!({ "lost": true, "every": 3 })),
         this_one(json!({ "status": 409, "every": 2 })),
@@ -65,7 +65,7 @@ fn moods(some: &[String]) -> Vec<Mood> {
         delete(json!({ "status": 410, "every": 3 })),
         delete(json!({ "html": true, "every": 3 })),
         delete(json!({ "status": 308, "location": "{path}/" })),
-        mood(true, true, json!({ "list": { "status": 503 }, "delete": { "status": 503 } })),
+        fault(true, true, json!({ "list": { "status": 503 }, "delete": { "status": 503 } })),
         list(json!({ "truncated": true })),
         list(json!({ "loop": true })),
         list(json!({ "double": true, "reorder": true, "count": 7, "next": "?page={page}", "last": "" })),
@@ -81,7 +81,7 @@ fn moods(some: &[String]) -> Vec<Mood> {
 }
 
 impl Week {
-    pub(super) fn the_provider_has_moods(&mut self) {
+    pub(super) fn the_provider_has_faults(&mut self) {
         if !self.chance(30) {
             return;
         }
@@ -89,29 +89,29 @@ impl Week {
         let listed: Vec<String> = serde_json::from_value(world["accounts"].clone()).unwrap();
         let some: Vec<_> =
             (0..SOME).map(|_| listed[self.process.entropy.below(listed.len())].clone()).collect();
-        let moods = moods(&some);
-        self.mood = moods[self.process.entropy.below(moods.len())].clone();
-        self.stand_in.world.misbehave(serde_json::from_value(self.mood.faults.clone()).unwrap());
-        self.count("moods of the provider");
+        let faults = faults(&some);
+        self.fault = faults[self.process.entropy.below(faults.len())].clone();
+        self.stand_in.world.misbehave(serde_json::from_value(self.fault.faults.clone()).unwrap());
+        self.count("faults of the provider");
     }
 
-    /// What the provider's moods have led to so far.
+    /// What the provider's faults have led to so far.
     pub(super) async fn blame(&self) -> Blame {
         let records = self.read_all().await;
         let stale = records.iter().filter(|record| record.sandbox.status == Status::Stale).count();
         Blame { stale, attempts: records.iter().map(|record| record.attempts).sum() }
     }
 
-    pub(super) async fn nobody_is_blamed_for_a_mood(&self, before: Blame) {
+    pub(super) async fn no_sandbox_is_blamed_for_a_fault(&self, before: Blame) {
         let after = self.blame().await;
-        let mood = &self.mood;
+        let fault = &self.fault;
         assert!(
-            !mood.names_everybody || after.stale <= before.stale,
-            "what the provider names is stale: {before:?} {after:?} {mood:?}"
+            !fault.names_all || after.stale <= before.stale,
+            "what the provider names is stale: {before:?} {after:?} {fault:?}"
         );
         assert!(
-            !mood.blames_nobody || after.attempts <= before.attempts,
-            "an attempt was spent by what speaks of nobody: {before:?} {after:?} {mood:?}"
+            !fault.blames_none || after.attempts <= before.attempts,
+            "an attempt was spent by an answer that speaks of no sandbox: {before:?} {after:?} {fault:?}"
         );
     }
 }
