@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AllocationId, EndReason, ExternalId, IdempotencyKey, LeaseKey, ReturnRequest, SandboxId, SandboxName,
-    Timestamp, TrackName,
+    AllocationId, EndReason, ExternalId, IdempotencyKey, LabDuration, LeaseKey, ReturnRequest, SandboxId,
+    SandboxName, Timestamp, TrackName,
 };
 
 /// The state of a sandbox: ARCHITECTURE.md, "Sandbox states".
@@ -163,6 +163,19 @@ impl Sandbox {
     pub fn owner(&self) -> Option<(&super::TrackId, &IdempotencyKey)> {
         self.allocation.as_ref().map(|allocation| (&allocation.lease_key.track, &allocation.lease_key.key))
     }
+
+    /// The allocation of a live lease, which an operator may end or extend.
+    pub fn live_allocation(&self) -> Option<&Allocation> {
+        self.allocation.as_ref().filter(|_| self.status == Status::Allocated)
+    }
+}
+
+impl Allocation {
+    /// When its lease ends if an operator adds `by` at `now`; `None` if that is too far from `now` for any lease.
+    pub fn extended(&self, by: LabDuration, now: Timestamp) -> Option<Timestamp> {
+        let expires_at = self.expires_at.max(now).floor_to_second().plus(by.as_duration());
+        (expires_at <= now.plus(LabDuration::LONGEST.as_duration())).then_some(expires_at)
+    }
 }
 
 /// What an owner's return may do with the sandbox it names.
@@ -219,6 +232,18 @@ mod tests {
 
     proptest! {
         #[test]
+    fn a_lease_is_extended_from_its_end_or_from_now_and_not_beyond_the_longest() {
+        let allocation = allocation(1);
+        let (end, two) = (allocation.expires_at.floor_to_second(), LabDuration::try_from(2_u64).unwrap());
+        assert_eq!(allocation.extended(two, Timestamp::from_secs(0)), Some(end.plus(two.as_duration())));
+        let late = end.plus(two.as_duration());
+        assert_eq!(allocation.extended(two, late), Some(late.plus(two.as_duration())));
+        let longest = LabDuration::LONGEST;
+        assert_eq!(allocation.extended(longest, end), Some(end.plus(longest.as_duration())));
+        assert_eq!(allocation.extended(longest, end.minus(two.as_duration())), None);
+    }
+
+    #[test]
         fn what_was_ever_claimed_is_never_available_again(events in prop::collection::vec(prop::sample::select(&EVENTS[..]), 0..60)) {
             let mut status = Status::Available;
             let mut used = false;

@@ -92,11 +92,7 @@ async fn extend(context: Context, args: Extend) -> anyhow::Result<Done> {
 
 /// When a lease ends that is given so much longer.
 fn longer(record: &Record, by: LabDuration, now: Timestamp) -> anyhow::Result<Timestamp> {
-    let expires_at = live(record)?.expires_at.max(now).floor_to_second().plus(by.as_duration());
-    if expires_at > now.plus(LabDuration::LONGEST.as_duration()) {
-        bail!("a lease may last 168 hours from now at most");
-    }
-    Ok(expires_at)
+    live(record)?.extended(by, now).context("a lease may last 168 hours from now at most")
 }
 
 async fn retry_delete(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
@@ -127,8 +123,9 @@ async fn read(context: &Context, id: &str) -> anyhow::Result<Record> {
 
 fn live(record: &Record) -> anyhow::Result<&Allocation> {
     let sandbox = &record.sandbox;
-    let live = sandbox.allocation.as_ref().filter(|_| sandbox.status == Status::Allocated);
-    live.with_context(|| format!("{} is {}: it has no lease", sandbox.id, sandbox.status))
+    sandbox
+        .live_allocation()
+        .with_context(|| format!("{} is {}: it has no lease", sandbox.id, sandbox.status))
 }
 
 fn print(record: &Record, as_json: bool) -> anyhow::Result<Done> {
