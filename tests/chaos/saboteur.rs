@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_tests::proxy::{Fault, Latency, Outage, Rule, Service};
+use broker_tests::proxy::{Fault, Latency, Outage, Rule, ShapedService};
 use broker_tests::{Broker, FaultProxy, Provider};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -166,10 +166,10 @@ fn strike_worker(cast: &mut Cast, rng: &mut SmallRng, deeds: &mut Deeds) {
 
 fn outage(proxy: &FaultProxy, rng: &mut SmallRng) -> Vec<broker_tests::proxy::Away> {
     let how = if rng.random_bool(0.5) { Outage::Refused } else { Outage::Silent };
-    let services: &[Service] = match rng.random_range(0..3) {
-        0 => &[Service::Sqs],
-        1 => &[Service::DynamoDb],
-        _ => &[Service::Sqs, Service::DynamoDb],
+    let services: &[ShapedService] = match rng.random_range(0..3) {
+        0 => &[ShapedService::Sqs],
+        1 => &[ShapedService::DynamoDb],
+        _ => &[ShapedService::Sqs, ShapedService::DynamoDb],
     };
     services.iter().map(|service| proxy.outage(*service, how)).collect()
 }

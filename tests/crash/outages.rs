@@ -1,7 +1,7 @@
 //! Outages of a service: accepted requests wait, nothing is dead-lettered, and all goes on by itself.
 
 use broker_tests::cli::Stats;
-use broker_tests::{Answer, Broker, Outage, Service, Setup, story, together, wait_for_condition};
+use broker_tests::{Answer, Broker, Outage, Setup, ShapedService, story, together, wait_for_condition};
 use tokio::task::JoinHandle;
 
 const STUDENTS: u64 = 20;
@@ -37,7 +37,7 @@ async fn everybody_has_one(broker: &Broker) {
 /// Every caller is answered once the table is back; the outage itself ends no request.
 async fn the_table_is_away(outage: Outage) {
     story(setup(), async |broker| {
-        let away = broker.proxy().outage(Service::DynamoDb, outage);
+        let away = broker.proxy().outage(ShapedService::DynamoDb, outage);
         let calls = everybody(broker);
         broker.queues().holds_requests(STUDENTS).await;
         wait_for_condition("the workers to stop receiving", async || {
@@ -74,7 +74,7 @@ async fn requests_wait_for_a_table_that_does_not_answer() {
 async fn without_queues_a_request_is_refused_and_nothing_else_is_lost() {
     story(setup(), async |broker| {
         let held = broker.allocate("student-0").send().await.expect_status(201);
-        let away = broker.proxy().outage(Service::Sqs, Outage::Refused);
+        let away = broker.proxy().outage(ShapedService::Sqs, Outage::Refused);
         broker.allocate("student-1").send().await.expect_problem(503, "UNAVAILABLE");
         wait_for_condition("the APIs to be not ready", async || match broker.api(0).probe("/readyz").await {
             Some((503, _)) => Ok(()),
@@ -93,8 +93,8 @@ async fn without_queues_a_request_is_refused_and_nothing_else_is_lost() {
 async fn everything_goes_on_by_itself_after_both_were_away() {
     story(setup(), async |broker| {
         let calls = everybody(broker);
-        let queues = broker.proxy().outage(Service::Sqs, Outage::Silent);
-        let table = broker.proxy().outage(Service::DynamoDb, Outage::Refused);
+        let queues = broker.proxy().outage(ShapedService::Sqs, Outage::Silent);
+        let table = broker.proxy().outage(ShapedService::DynamoDb, Outage::Refused);
         wait_for_condition("the APIs to be not ready", async || match broker.api(0).probe("/readyz").await {
             Some((503, _)) => Ok(()),
             other => Err(other),

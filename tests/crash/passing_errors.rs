@@ -2,7 +2,7 @@
 //! index that is being built. It ends no request. What it says of one message for ever ends that message, with a reason.
 
 use broker_tests::{
-    Answer, Broker, Fault, Outage, Rule, Service, Setup, story, together, wait_for_condition,
+    Answer, Broker, Fault, Outage, Rule, Setup, ShapedService, story, together, wait_for_condition,
 };
 
 /// What a worker calls of the table; the API's own writes go on.
@@ -149,7 +149,7 @@ async fn a_worker_that_aws_does_not_accept_yet_starts_when_it_does() {
     story(setup().workers(0), async |broker| {
         broker.proxy().add(refusing("ExpiredToken", &["GetQueueUrl"]).times(4));
         broker.start_worker().await;
-        let away = broker.proxy().outage(Service::DynamoDb, Outage::Refused);
+        let away = broker.proxy().outage(ShapedService::DynamoDb, Outage::Refused);
         drop(away);
         broker.allocate("student").send().await.expect_status(201);
     })

@@ -4,7 +4,7 @@
 //! Order is tested here; how long a probe takes in a minute of that is measured by `broker-bench silence`.
 
 use broker_tests::proxy::Away;
-use broker_tests::{Answer, Api, Broker, Outage, Service, Setup, story, together, wait_for_condition};
+use broker_tests::{Answer, Api, Broker, Outage, Setup, ShapedService, story, together, wait_for_condition};
 use tokio::task::JoinHandle;
 
 const STUDENTS: usize = 20;
@@ -15,12 +15,12 @@ fn setup() -> Setup {
 
 /// Everybody asks, and waits; both services fall silent.
 async fn everybody_waits(broker: &Broker) -> (JoinHandle<Vec<Answer>>, [Away; 2]) {
-    let table = broker.proxy().outage(Service::DynamoDb, Outage::Silent);
+    let table = broker.proxy().outage(ShapedService::DynamoDb, Outage::Silent);
     let calls: Vec<_> =
         (0..STUDENTS).map(|n| broker.allocate(&format!("student-{n}")).wait(45).send()).collect();
     let calls = tokio::spawn(together(calls));
     broker.queues().holds_requests(STUDENTS as u64).await;
-    (calls, [table, broker.proxy().outage(Service::Sqs, Outage::Silent)])
+    (calls, [table, broker.proxy().outage(ShapedService::Sqs, Outage::Silent)])
 }
 
 /// Two APIs and two workers.

@@ -60,7 +60,7 @@ pub use api::{Api, Call, TRACK_TOKEN};
 pub use broker::{Broker, story};
 pub use collector::Collector;
 pub use provider::Provider;
-pub use proxy::{Fault, FaultProxy, Latency, Outage, Rule, Service};
+pub use proxy::{Fault, FaultProxy, Latency, Outage, Rule, ShapedService};
 pub use setup::Setup;
 pub use up::Up;
 pub use wait::{together, wait_for_condition, within};

@@ -230,8 +230,7 @@ mod tests {
         Event::Retry,
     ];
 
-    proptest! {
-        #[test]
+    #[test]
     fn a_lease_is_extended_from_its_end_or_from_now_and_not_beyond_the_longest() {
         let allocation = allocation(1);
         let (end, two) = (allocation.expires_at.floor_to_second(), LabDuration::try_from(2_u64).unwrap());
@@ -243,7 +242,8 @@ mod tests {
         assert_eq!(allocation.extended(longest, end.minus(two.as_duration())), None);
     }
 
-    #[test]
+    proptest! {
+        #[test]
         fn what_was_ever_claimed_is_never_available_again(events in prop::collection::vec(prop::sample::select(&EVENTS[..]), 0..60)) {
             let mut status = Status::Available;
             let mut used = false;

@@ -1,6 +1,6 @@
 //! Sweep: leftovers of dead processes are removed; those of living ones are not.
 
-use broker_tests::{Outage, Service, Setup, story, wait_for_condition};
+use broker_tests::{Outage, Setup, ShapedService, story, wait_for_condition};
 
 #[tokio::test]
 async fn the_reply_queue_of_a_killed_api_is_swept_when_its_heartbeat_is_old() {
@@ -69,7 +69,7 @@ async fn one_that_says_between_two_sweeps_that_it_lives_is_not_swept() {
 async fn nobody_is_swept_for_what_nobody_could_say_while_the_table_was_away() {
     story(Setup::new().apis(1).workers(1).pool(1).faults(1), async |broker| {
         let queues = broker.queues();
-        let away = broker.proxy().outage(Service::DynamoDb, Outage::Refused);
+        let away = broker.proxy().outage(ShapedService::DynamoDb, Outage::Refused);
         wait_for_condition("the worker to stop receiving", async || {
             match broker.worker(0).metrics().probe("/readyz").await {
                 Some((503, _)) => Ok(()),

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use broker_tests::{Api, Broker, Outage, Service, Setup, together};
+use broker_tests::{Api, Broker, Outage, Setup, ShapedService, together};
 use clap::Args;
 use tokio::time::{Instant, interval};
 
@@ -28,11 +28,11 @@ impl Silence {
     pub(crate) async fn run(self) -> ExitCode {
         let setup = Setup::new().alone().workers(2).pool(30).faults(1).var("BROKER_VISIBILITY_S", "2");
         let broker = Broker::start(setup).await;
-        let table = broker.proxy().outage(Service::DynamoDb, Outage::Silent);
+        let table = broker.proxy().outage(ShapedService::DynamoDb, Outage::Silent);
         let calls = (0..STUDENTS).map(|n| broker.allocate(&format!("student-{n}")).wait(45).send());
         let calls = tokio::spawn(together(calls.collect::<Vec<_>>()));
         broker.queues().holds_requests(STUDENTS as u64).await;
-        let queues = broker.proxy().outage(Service::Sqs, Outage::Silent);
+        let queues = broker.proxy().outage(ShapedService::Sqs, Outage::Silent);
         let mut probes = probe(&broker, Duration::from_secs(self.seconds)).await;
         drop((table, queues));
         let answers = calls.await.expect("no call panics");

@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use self::faults::Fault;
 use self::students::Student;
 use broker_local::endpoints;
-use broker_local::provider::{Faults, Options, StandIn};
+use broker_local::provider::{Faults, StandIn, StandInOptions};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -112,7 +112,7 @@ impl Week {
         accounts: usize,
         stop: CancellationToken,
     ) -> Self {
-        let options = endpoints::Options {
+        let options = endpoints::EndpointOptions {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             dynamodb_port: 0,
             sqs_port: 0,
@@ -125,7 +125,7 @@ impl Week {
         clock.observe(now, now, now);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let options = Options { accounts, page_size: 25, regrow_after: Some(30 * MINUTE) };
+        let options = StandInOptions { accounts, page_size: 25, regrow_after: Some(30 * MINUTE) };
         let stand_in = StandIn::new(address, TOKEN, options, clock.clone());
         tokio::spawn(stand_in.clone().serve(listener, stop));
         let settings = [

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 
-use super::Service;
+use super::ShapedService;
 
 /// The time between a process and AWS, for a call and its answer together; half of it is spent on the way there.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,10 +35,10 @@ impl Latency {
     }
 
     /// Half of what one call takes.
-    pub(super) fn one_way(&self, service: Service, rng: &mut SmallRng) -> Duration {
+    pub(super) fn one_way(&self, service: ShapedService, rng: &mut SmallRng) -> Duration {
         let (least, most) = match service {
-            Service::Sqs => self.sqs,
-            Service::DynamoDb => self.dynamodb,
+            ShapedService::Sqs => self.sqs,
+            ShapedService::DynamoDb => self.dynamodb,
         };
         let usual = least + (most.saturating_sub(least)).mul_f64(rng.random_range(0.0..=1.0));
         let more = if rng.random_bool(self.slow) { self.slow_takes } else { Duration::ZERO };

@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 
 use crate::endpoint::Urls;
 
-pub use broker_local::aws_shape::Service;
+pub use broker_local::aws_shape::ShapedService;
 pub use faults::Fault;
 pub use latency::Latency;
 pub use outage::{Away, Outage};
@@ -102,8 +102,8 @@ impl FaultProxy {
                 let (dynamodb, dynamodb_url) = listen().await;
                 let _ = listening.send(Urls { dynamodb_url, sqs_url });
                 tokio::select! {
-                    () = serve::serve(sqs, Service::Sqs, &upstream.sqs_url, Arc::clone(&of_thread)) => {}
-                    () = serve::serve(dynamodb, Service::DynamoDb, &upstream.dynamodb_url, of_thread) => {}
+                    () = serve::serve(sqs, ShapedService::Sqs, &upstream.sqs_url, Arc::clone(&of_thread)) => {}
+                    () = serve::serve(dynamodb, ShapedService::DynamoDb, &upstream.dynamodb_url, of_thread) => {}
                     _ = ended => {}
                 }
             });
@@ -143,7 +143,7 @@ impl FaultProxy {
     }
 
     /// `service` is away until the guard is dropped.
-    pub fn outage(&self, service: Service, outage: Outage) -> Away {
+    pub fn outage(&self, service: ShapedService, outage: Outage) -> Away {
         self.control.outages.begin(service, outage)
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::Service;
+use super::ShapedService;
 
 /// How a service is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub enum Outage {
 #[derive(Debug)]
 #[must_use = "dropped, the service is back"]
 pub struct Away {
-    service: Service,
+    service: ShapedService,
     outages: Arc<Inner>,
     number: u64,
 }
@@ -36,10 +36,10 @@ struct Inner {
 }
 
 impl Inner {
-    const fn of(&self, service: Service) -> &watch::Sender<Option<Outage>> {
+    const fn of(&self, service: ShapedService) -> &watch::Sender<Option<Outage>> {
         match service {
-            Service::Sqs => &self.sqs,
-            Service::DynamoDb => &self.dynamodb,
+            ShapedService::Sqs => &self.sqs,
+            ShapedService::DynamoDb => &self.dynamodb,
         }
     }
 }
@@ -50,7 +50,7 @@ impl Outages {
         Self(Arc::new(Inner { sqs, dynamodb, numbers: Mutex::default() }))
     }
 
-    pub(super) fn begin(&self, service: Service, outage: Outage) -> Away {
+    pub(super) fn begin(&self, service: ShapedService, outage: Outage) -> Away {
         let mut numbers = self.0.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         let number = &mut numbers[service as usize];
         *number += 1;
@@ -59,13 +59,13 @@ impl Outages {
     }
 
     pub(super) fn end_all(&self) {
-        for service in [Service::Sqs, Service::DynamoDb] {
+        for service in [ShapedService::Sqs, ShapedService::DynamoDb] {
             self.0.of(service).send_replace(None);
         }
     }
 
     /// The state of a service, which can be waited on.
-    pub(super) fn watch(&self, service: Service) -> watch::Receiver<Option<Outage>> {
+    pub(super) fn watch(&self, service: ShapedService) -> watch::Receiver<Option<Outage>> {
         self.0.of(service).subscribe()
     }
 }

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use super::faults::TOO_LATE;
-use super::{Control, Fault, Outage, Service, wire};
+use super::{Control, Fault, Outage, ShapedService, wire};
 
 type Answer = Response<Full<Bytes>>;
 
@@ -26,13 +26,13 @@ struct Call {
 
 /// Stands in for one service.
 struct Proxy {
-    service: Service,
+    service: ShapedService,
     upstream: Upstream,
     control: Arc<Control>,
 }
 
 /// Serves until dropped.
-pub(super) async fn serve(listener: TcpListener, service: Service, url: &str, control: Arc<Control>) {
+pub(super) async fn serve(listener: TcpListener, service: ShapedService, url: &str, control: Arc<Control>) {
     let proxy = Arc::new(Proxy { service, upstream: Upstream::new(url), control });
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };

@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 use serde_json::{Value, json};
 
-use super::Service;
+use super::ShapedService;
 
 /// The longest time by which a reordered message is held back, in seconds: SQS delays by whole ones.
 const HELD_BACK_S: u64 = 2;
@@ -22,18 +22,18 @@ fn error(status: StatusCode, type_: &str, more: Value) -> Response<Full<Bytes>> 
     response.body(Full::from(body.to_string())).expect("a response")
 }
 
-pub(super) fn throttled(service: Service) -> Response<Full<Bytes>> {
+pub(super) fn throttled(service: ShapedService) -> Response<Full<Bytes>> {
     let type_ = match service {
-        Service::Sqs => "com.amazonaws.sqs#RequestThrottled",
-        Service::DynamoDb => "com.amazonaws.dynamodb.v20120810#ThrottlingException",
+        ShapedService::Sqs => "com.amazonaws.sqs#RequestThrottled",
+        ShapedService::DynamoDb => "com.amazonaws.dynamodb.v20120810#ThrottlingException",
     };
     error(StatusCode::BAD_REQUEST, type_, Value::Null)
 }
 
-pub(super) fn refused(service: Service, code: &str) -> Response<Full<Bytes>> {
+pub(super) fn refused(service: ShapedService, code: &str) -> Response<Full<Bytes>> {
     let namespace = match service {
-        Service::Sqs => "com.amazonaws.sqs",
-        Service::DynamoDb => "com.amazonaws.dynamodb.v20120810",
+        ShapedService::Sqs => "com.amazonaws.sqs",
+        ShapedService::DynamoDb => "com.amazonaws.dynamodb.v20120810",
     };
     error(StatusCode::BAD_REQUEST, &format!("{namespace}#{code}"), Value::Null)
 }
@@ -50,10 +50,10 @@ pub(super) fn entries_refused(request: &[u8], code: &str) -> Response<Full<Bytes
     response.body(Full::from(body)).expect("a response")
 }
 
-pub(super) fn server_error(service: Service) -> Response<Full<Bytes>> {
+pub(super) fn server_error(service: ShapedService) -> Response<Full<Bytes>> {
     let type_ = match service {
-        Service::Sqs => "com.amazonaws.sqs#InternalError",
-        Service::DynamoDb => "com.amazonaws.dynamodb.v20120810#InternalServerError",
+        ShapedService::Sqs => "com.amazonaws.sqs#InternalError",
+        ShapedService::DynamoDb => "com.amazonaws.dynamodb.v20120810#InternalServerError",
     };
     error(StatusCode::INTERNAL_SERVER_ERROR, type_, Value::Null)
 }

@@ -13,7 +13,7 @@ use clap::Args;
 use crate::context::Settings;
 use crate::done::Done;
 use crate::output;
-use broker_local::aws_shape::{Relay, Service, Shaper};
+use broker_local::aws_shape::{Relay, ShapedService, Shaper};
 use broker_local::endpoints::{self, Endpoints};
 
 /// The endpoint libraries log every refused write and every queue.
@@ -58,7 +58,7 @@ const SEED: u64 = 1;
 pub(super) async fn start(args: EndpointsArgs, lifecycle: &Lifecycle) -> anyhow::Result<Endpoints> {
     let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let behind = |port| if args.aws_latency { 0 } else { port };
-    let options = endpoints::Options {
+    let options = endpoints::EndpointOptions {
         host,
         dynamodb_port: behind(args.dynamodb_port),
         sqs_port: behind(args.sqs_port),
@@ -76,8 +76,9 @@ pub(super) async fn start(args: EndpointsArgs, lifecycle: &Lifecycle) -> anyhow:
             anyhow::Ok(format!("http://{}", bound?))
         };
         let dynamodb = &endpoints.dynamodb_url;
-        let dynamodb_url = before(Service::DynamoDb, dynamodb, args.dynamodb_port, "--dynamodb-port").await?;
-        let sqs_url = before(Service::Sqs, &endpoints.sqs_url, args.sqs_port, "--sqs-port").await?;
+        let dynamodb_url =
+            before(ShapedService::DynamoDb, dynamodb, args.dynamodb_port, "--dynamodb-port").await?;
+        let sqs_url = before(ShapedService::Sqs, &endpoints.sqs_url, args.sqs_port, "--sqs-port").await?;
         (endpoints.dynamodb_url, endpoints.sqs_url) = (dynamodb_url, sqs_url);
     }
     Ok(endpoints)

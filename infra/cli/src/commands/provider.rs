@@ -16,7 +16,7 @@ use super::endpoints::QUIET_LOG;
 use crate::context::Settings;
 use crate::done::Done;
 use crate::output;
-use broker_local::provider::{Options, StandIn};
+use broker_local::provider::{StandIn, StandInOptions};
 
 /// The default token of the stand-in; BROKER_PROVIDER_TOKEN overrides it.
 const TOKEN: &str = "stand-in";
@@ -49,7 +49,7 @@ pub(crate) fn run(settings: &Settings, args: ProviderArgs) -> anyhow::Result<Don
     runtime.block_on(async {
         let lifecycle = Lifecycle::new();
         lifecycle.end_on_signals()?;
-        let options = Options {
+        let options = StandInOptions {
             accounts: args.accounts,
             page_size: args.page_size,
             regrow_after: args.regrow_s.map(Duration::from_secs),
@@ -68,7 +68,7 @@ pub(crate) fn run(settings: &Settings, args: ProviderArgs) -> anyhow::Result<Don
 pub(super) async fn start(
     port: u16,
     token: &SecretString,
-    options: Options,
+    options: StandInOptions,
     clock: Clock,
     stop: CancellationToken,
 ) -> anyhow::Result<ProviderConfig> {

@@ -32,7 +32,7 @@ use crate::context::Settings;
 use crate::done::Done;
 use crate::output;
 use broker_local::endpoints::Endpoints;
-use broker_local::provider::Options;
+use broker_local::provider::StandInOptions;
 
 /// When the stand-in replaces a deleted account.
 const REGROW_AFTER: Duration = Duration::from_secs(20);
@@ -240,7 +240,7 @@ async fn with_provider(
 ) -> anyhow::Result<Config> {
     if config.provider.is_none() {
         let token = SecretString::from(entropy.uuid().simple().to_string());
-        let options = Options { accounts, page_size: 100, regrow_after: Some(REGROW_AFTER) };
+        let options = StandInOptions { accounts, page_size: 100, regrow_after: Some(REGROW_AFTER) };
         let stand_in = provider::start(0, &token, options, clock.clone(), below.soft.clone()).await?;
         config.provider = Some(stand_in);
     }

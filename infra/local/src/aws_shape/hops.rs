@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 
-use super::Service;
+use super::ShapedService;
 
 /// The part of the calls that take some time more, and how much.
 const SLOW: f64 = 0.01;
@@ -19,10 +19,10 @@ fn between(rng: &mut SmallRng, (least, most): (u64, u64)) -> Duration {
 }
 
 /// A call and its answer: SQS 8 to 25 ms, DynamoDB 4 to 12 ms, the shorter times more often; and tails.
-pub(super) fn both_ways(service: Service, rng: &mut SmallRng) -> Duration {
+pub(super) fn both_ways(service: ShapedService, rng: &mut SmallRng) -> Duration {
     let (least, most) = match service {
-        Service::Sqs => (8.0, 25.0),
-        Service::DynamoDb => (4.0, 12.0),
+        ShapedService::Sqs => (8.0, 25.0),
+        ShapedService::DynamoDb => (4.0, 12.0),
     };
     let drawn: f64 = rng.random_range(0.0..1.0);
     let usual = Duration::from_secs_f64((least + (most - least) * drawn * drawn) / 1_000.0);
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn calls_take_what_they_take_at_aws_and_a_few_much_longer() {
         let mut rng = SmallRng::seed_from_u64(1);
-        for (service, least, most) in [(Service::Sqs, 8, 25), (Service::DynamoDb, 4, 12)] {
+        for (service, least, most) in [(ShapedService::Sqs, 8, 25), (ShapedService::DynamoDb, 4, 12)] {
             let mut drawn: Vec<_> = (0..10_000).map(|_| both_ways(service, &mut rng).as_millis()).collect();
             drawn.sort_unstable();
             assert!(drawn[0] >= least, "{}", drawn[0]);

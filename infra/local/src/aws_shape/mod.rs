@@ -41,7 +41,7 @@ pub type Answer = Response<Bytes>;
 
 /// One of the two AWS services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Service {
+pub enum ShapedService {
     /// The queues.
     Sqs,
     /// The table.
@@ -79,7 +79,7 @@ impl Shaper {
     }
 
     /// How long a call takes on its way there, and back.
-    pub fn hop(&self, service: Service) -> (Duration, Duration) {
+    pub fn hop(&self, service: ShapedService) -> (Duration, Duration) {
         let both = hops::both_ways(service, &mut self.state().rng);
         (both / 2, both / 2)
     }
@@ -94,7 +94,7 @@ impl Shaper {
     /// The answer to a call, as AWS may give it.
     pub async fn carry(
         &self,
-        service: Service,
+        service: ShapedService,
         operation: &str,
         body: Bytes,
         forward: &Passing,
@@ -103,8 +103,8 @@ impl Shaper {
             return forward.pass_on(operation, body).await;
         };
         match service {
-            Service::Sqs => self.queues(operation, request, forward).await,
-            Service::DynamoDb => self.table(operation, &request, body, forward).await,
+            ShapedService::Sqs => self.queues(operation, request, forward).await,
+            ShapedService::DynamoDb => self.table(operation, &request, body, forward).await,
         }
     }
 

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, Service, Shaper};
+use super::{Answer, ShapedService, Shaper};
 
 const TARGET: &str = "x-amz-target";
 
@@ -101,14 +101,14 @@ fn without_length(mut headers: HeaderMap) -> HeaderMap {
 /// Stands before one service.
 #[derive(Clone, Debug)]
 pub struct Relay {
-    service: Service,
+    service: ShapedService,
     upstream: Upstream,
     shaper: Shaper,
 }
 
 impl Relay {
     /// A relay before the `service` at `url`.
-    pub fn new(service: Service, url: &str, shaper: Shaper) -> Self {
+    pub fn new(service: ShapedService, url: &str, shaper: Shaper) -> Self {
         Self { service, upstream: Upstream::new(url), shaper }
     }
 

@@ -51,7 +51,7 @@ impl Running {
 }
 
 /// An open database. Fields are dropped in order: the lock goes after the files are closed.
-struct Table {
+struct OpenTable {
     database: Database,
     _lock: Option<File>,
 }
@@ -140,13 +140,13 @@ async fn sweep(database: Database) {
     }
 }
 
-fn open(data_dir: Option<&Path>) -> Result<Table, EndpointError> {
+fn open(data_dir: Option<&Path>) -> Result<OpenTable, EndpointError> {
     let Some(data_dir) = data_dir else {
         let database = Database::memory().map_err(|error| EndpointError::Table {
             path: PathBuf::from(":memory:"),
             reason: error.to_string(),
         })?;
-        return Ok(Table { database, _lock: None });
+        return Ok(OpenTable { database, _lock: None });
     };
     fs::create_dir_all(data_dir)
         .map_err(|source| EndpointError::DataDir { path: data_dir.to_owned(), source })?;
@@ -157,7 +157,7 @@ fn open(data_dir: Option<&Path>) -> Result<Table, EndpointError> {
         None => Err("the path is not UTF-8".to_owned()),
     };
     let database = opened.map_err(|reason| EndpointError::Table { path, reason })?;
-    Ok(Table { database, _lock: Some(lock) })
+    Ok(OpenTable { database, _lock: Some(lock) })
 }
 
 fn lock(data_dir: &Path) -> Result<File, EndpointError> {

@@ -38,7 +38,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// The options of the endpoints.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct EndpointOptions {
     /// A loopback address: the endpoints accept any credentials.
     pub host: IpAddr,
     /// Port of the DynamoDB endpoint; 0 takes any that is free.
@@ -111,7 +111,10 @@ pub enum EndpointError {
 /// # Errors
 ///
 /// When an address cannot be listened on or the data directory cannot be used. Nothing keeps running then.
-pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Endpoints, EndpointError> {
+pub async fn start(
+    options: EndpointOptions,
+    shutdown: CancellationToken,
+) -> Result<Endpoints, EndpointError> {
     if !options.host.is_loopback() {
         return Err(EndpointError::NotLoopback(options.host));
     }

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::faults::{Fault, Faults};
-pub use self::world::{Options, Wish, WishedRow, World};
+pub use self::world::{StandInOptions, Wish, WishedRow, World};
 
 /// A response, or the order to break the connection without one.
 type Answer = Result<Response<Full<Bytes>>, Silence>;
@@ -55,7 +55,7 @@ pub struct StandIn {
 
 impl StandIn {
     /// A stand-in at `address` for clients with `token`.
-    pub fn new(address: SocketAddr, token: &str, options: Options, clock: Clock) -> Self {
+    pub fn new(address: SocketAddr, token: &str, options: StandInOptions, clock: Clock) -> Self {
         let world = Arc::new(World::new(options, clock.now()));
         Self { world, clock, token: token.to_owned(), base: format!("http://{address}") }
     }

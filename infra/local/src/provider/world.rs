@@ -14,7 +14,7 @@ use super::faults::{Fault, Faults};
 
 /// The initial accounts of a stand-in.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct StandInOptions {
     /// The number of accounts; their ids and names are those of `broker pool seed`.
     pub accounts: usize,
     /// The number of accounts of a page.
@@ -37,7 +37,7 @@ struct StandInAccount {
 
 /// A page of the list.
 #[derive(Debug)]
-pub(super) struct AccountPage {
+pub(super) struct ListedPage {
     pub(super) rows: Vec<Value>,
     /// The number of the last page.
     pub(super) last: usize,
@@ -111,7 +111,7 @@ pub struct World {
 }
 
 impl World {
-    pub(super) fn new(options: Options, now: Timestamp) -> Self {
+    pub(super) fn new(options: StandInOptions, now: Timestamp) -> Self {
         let mut state = WorldState::default();
         (0..options.accounts).for_each(|_| state.make(None, now));
         Self {
@@ -148,7 +148,7 @@ impl World {
     }
 
     /// Page `page` (from 1), with what is wrong with it.
-    pub(super) fn page(&self, page: usize, fault: &Fault, now: Timestamp) -> AccountPage {
+    pub(super) fn page(&self, page: usize, fault: &Fault, now: Timestamp) -> ListedPage {
         let mut state = self.state();
         state.grow(now);
         let listed = state.accounts.values().filter(|account| !fault.forget.contains(&account.csp_id));
@@ -170,7 +170,7 @@ impl World {
         if fault.double {
             rows = rows.into_iter().flat_map(|row| [row.clone(), row]).collect();
         }
-        AccountPage { rows, last, count }
+        ListedPage { rows, last, count }
     }
 
     /// The `csp_id` of an account.

@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{EndpointError, Local, Options, SOON, options};
+use super::{EndpointError, EndpointOptions, Local, SOON, options};
 use crate::endpoints::listen;
 
 #[tokio::test]
@@ -33,9 +33,10 @@ async fn accepted_connections_do_not_wait_to_fill_packets() {
 async fn a_taken_port_is_named() {
     let first = Local::start().await;
     let taken: u16 = first.endpoints.dynamodb_url.rsplit(':').next().unwrap().parse().unwrap();
-    for wanted in
-        [Options { dynamodb_port: taken, ..options(None) }, Options { sqs_port: taken, ..options(None) }]
-    {
+    for wanted in [
+        EndpointOptions { dynamodb_port: taken, ..options(None) },
+        EndpointOptions { sqs_port: taken, ..options(None) },
+    ] {
         let refused = Local::start_with(wanted).await.err().unwrap();
         assert!(matches!(refused, EndpointError::Listen { .. }), "{refused}");
         assert!(refused.to_string().contains(&taken.to_string()), "{refused}");
@@ -44,7 +45,7 @@ async fn a_taken_port_is_named() {
 
 #[tokio::test]
 async fn only_loopback_addresses_are_served() {
-    let open_to_all = Options { host: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ..options(None) };
+    let open_to_all = EndpointOptions { host: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ..options(None) };
     let refused = Local::start_with(open_to_all).await.err().unwrap();
     assert!(matches!(refused, EndpointError::NotLoopback(_)), "{refused}");
 }
@@ -60,7 +61,7 @@ async fn shutdown_ends_long_polls_and_frees_the_ports() {
     let ended = timeout(SOON, poll).await.expect("the long poll ends").unwrap();
     assert!(ended.unwrap().messages().is_empty());
 
-    let again = Local::start_with(Options { sqs_port: port, ..options(None) }).await.unwrap();
+    let again = Local::start_with(EndpointOptions { sqs_port: port, ..options(None) }).await.unwrap();
     assert!(again.sqs.list_queues().send().await.unwrap().queue_urls().is_empty(), "queues live in memory");
     again.stop().await;
 }

@@ -22,7 +22,7 @@ use aws_sdk_sqs::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{EndpointError, Endpoints, Options, start};
+use super::{EndpointError, EndpointOptions, Endpoints, start};
 
 /// The timeout of every wait.
 const SOON: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ impl Local {
         Self::start_with(options(None)).await.unwrap()
     }
 
-    async fn start_with(options: Options) -> Result<Self, EndpointError> {
+    async fn start_with(options: EndpointOptions) -> Result<Self, EndpointError> {
         let shutdown = CancellationToken::new();
         let endpoints = start(options, shutdown.clone()).await?;
         Ok(Self {
@@ -84,8 +84,8 @@ impl Local {
     }
 }
 
-fn options(data_dir: Option<PathBuf>) -> Options {
-    Options { host: IpAddr::V4(Ipv4Addr::LOCALHOST), dynamodb_port: 0, sqs_port: 0, data_dir }
+fn options(data_dir: Option<PathBuf>) -> EndpointOptions {
+    EndpointOptions { host: IpAddr::V4(Ipv4Addr::LOCALHOST), dynamodb_port: 0, sqs_port: 0, data_dir }
 }
 
 fn credentials() -> Credentials {
