@@ -27,11 +27,11 @@ mod routes_tests;
 mod rpc;
 mod service;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use broker_queue::QueueNames;
+use broker_runtime::config::RateLimit;
 use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::own_pages::OwnPages;
 use broker_runtime::process::Process;
@@ -42,6 +42,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::handlers::{Allocate, HealthChecks, Operator, Requests, ReturnSandbox, Sandboxes};
 use crate::http::early_errors::EarlyErrors;
+use crate::http::seat::Seats;
 use crate::http::server::Server;
 use crate::readiness::ReadinessChecks;
 use crate::request::auth::Authenticator;
@@ -51,20 +52,27 @@ use crate::rpc::RequestReply;
 use crate::rpc::backlog::Backlog;
 use crate::rpc::reply_queue::ReplyQueue;
 use crate::rpc::reply_router::ReplyRouter;
-use crate::service::Service;
+use crate::service::{Answers, Door, Service};
 
-/// Serves on `listener` until the process ends and has drained. Fails only before it serves.
+/// Connections of operators and machines where they have a listener of their own.
+const ADMIN_CONNECTIONS: usize = 256;
+/// Wrong tokens of one address that are told so; more are told to slow down.
+const WRONG_TOKENS: RateLimit = RateLimit { per_s: 5, burst: 100 };
+
+/// Serves on `listener` until the process ends and has drained; operators and machines on `admin`, if there is one. Fails only
+/// before it serves.
 ///
 /// The end, in this order: readiness is off while it still serves (a lame duck: load balancers choose other processes, each
 /// response closes its connection), nothing is accepted any more, open requests are answered (those that would outlast the
 /// drain time with 202), late replies are stored, the reply queue is deleted.
-pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> {
+pub async fn run(process: Process, listener: TcpListener, admin: Option<TcpListener>) -> anyhow::Result<()> {
     let config = Arc::clone(&process.config);
     config.require_tokens()?;
+    config.doubts().iter().for_each(|doubt| tracing::warn!("{doubt}"));
     let names = QueueNames::new(&config.prefix)?;
     let address = listener.local_addr().context("the listener has no address")?;
     metrics::describe();
-    let max_connections = http::open_files::allow(config.max_connections);
+    let connections = http::room::connections(config.max_connections)?;
 
     let store = Store::new(process.aws.dynamodb.clone(), &config.table, config.state_shards);
     match store.pool.check_settings(&config.prefix).await {
@@ -90,22 +98,41 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
         drain: config.drain,
         lingering: TaskTracker::new(),
     };
-    let server = Server {
-        service: Arc::new(service(&process, &rpc, &readiness, address)),
+    let service = Arc::new(service(&process, &rpc, &readiness));
+    let server = |connections, answers, address| Server {
+        service: Arc::clone(&service),
         clock: process.clock.clone(),
         refusals: EarlyErrors::new(process.clock.clone(), process.entropy.clone()),
-        max_connections,
+        seats: Seats::new(connections),
+        door: Door { answers, own_pages: OwnPages::of(&config, address) },
         leaving: process.lifecycle.soft.clone(),
     };
+    let admin = match admin {
+        Some(listener) => {
+            Some((listener.local_addr().context("the admin listener has no address")?, listener))
+        }
+        None => None,
+    };
+    let answers = if admin.is_some() { Answers::Platforms } else { Answers::Everybody };
+    let public = server(connections, answers, address);
+    let for_operators = admin.map(|(address, listener)| {
+        tracing::info!(%address, "api listening for operators");
+        (server(ADMIN_CONNECTIONS, Answers::Operators, address), listener)
+    });
 
     let nobody_waits = CancellationToken::new();
     let reply_queue = tokio::spawn(reply_queue.run(names, nobody_waits.clone()));
     tokio::spawn(readiness.watch(store));
     tokio::spawn(end(process.clone(), serving.soft.clone()));
-    tracing::info!(%address, "api listening");
+    tracing::info!(%address, connections, "api listening");
 
     let hard = &serving.hard;
-    server.serve(listener, &serving.soft, hard).await;
+    let operators = async {
+        if let Some((server, listener)) = for_operators {
+            server.serve(listener, &serving.soft, hard).await;
+        }
+    };
+    tokio::join!(public.serve(listener, &serving.soft, hard), operators);
     rpc.lingering.close();
     hard.run_until_cancelled(rpc.lingering.wait()).await;
     nobody_waits.cancel();
@@ -114,12 +141,7 @@ pub async fn run(process: Process, listener: TcpListener) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn service(
-    process: &Process,
-    rpc: &RequestReply,
-    readiness: &ReadinessChecks,
-    address: SocketAddr,
-) -> Service {
+fn service(process: &Process, rpc: &RequestReply, readiness: &ReadinessChecks) -> Service {
     let config = &process.config;
     Service {
         clock: process.clock.clone(),
@@ -128,7 +150,7 @@ fn service(
         trusted_proxies: config.trusted_proxies.clone(),
         rate: config.rate_limit.map(|limit| Rate::new(limit, process.clock.instant())),
         cors: Cors { origins: config.cors_origins.clone() },
-        own_pages: OwnPages::of(config, address),
+        wrong_tokens: Rate::new(WRONG_TOKENS, process.clock.instant()),
         allocate: Allocate { rpc: rpc.clone(), wait: config.wait, lab_duration: config.lab_duration },
         return_sandbox: ReturnSandbox { rpc: rpc.clone(), wait: config.wait },
         sandboxes: Sandboxes { store: rpc.store.clone() },

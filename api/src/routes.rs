@@ -217,6 +217,11 @@ impl Route {
         }
     }
 
+    /// Whether it is for the platforms and their students; else it is for operators and machines.
+    pub(crate) const fn is_public(self) -> bool {
+        matches!(self, Self::Allocate | Self::ReturnSandbox | Self::Sandbox | Self::Request | Self::Cancel)
+    }
+
     /// Whether it is for probes and scrapers, which are not rate-limited.
     pub(crate) const fn is_probe(self) -> bool {
         matches!(self, Self::Health | Self::Ready | Self::Metrics)
@@ -285,6 +290,6 @@ fn decode(segment: &str) -> Result<Cow<'_, str>, Problem> {
     percent_decode_str(segment).decode_utf8().map_err(|_| Problem::invalid("The path is not UTF-8 text."))
 }
 
-fn not_found() -> Problem {
+pub(crate) fn not_found() -> Problem {
     Problem::new(Code::NotFound, "There is nothing at this path.")
 }

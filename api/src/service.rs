@@ -13,15 +13,17 @@ use broker_runtime::own_pages::OwnPages;
 use broker_runtime::trace;
 use bytes::Bytes;
 use http::Request;
+use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::access_log::Line;
 use crate::handlers::{Allocate, HealthChecks, Operator, Requests, ReturnSandbox, Sandboxes, docs};
+use crate::http::seat::Seat;
 use crate::limits::PATH_BYTES;
 use crate::metrics;
-use crate::request::auth::{Authenticator, Caller, TokenRole};
+use crate::request::auth::{Authenticator, Caller, Identity, TokenRole};
 use crate::request::cors::Cors;
 use crate::request::rate_limit::Rate;
 use crate::request::{body, client_addr, headers};
@@ -29,6 +31,35 @@ use crate::response::Response;
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
 use crate::routes::{self, Route};
+
+/// Whose requests a listener answers.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    pub(crate) answers: Answers,
+    /// On one person's machine.
+    pub(crate) own_pages: Option<OwnPages>,
+}
+
+/// The routes of a listener. Liveness and readiness are told at every one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// All of them.
+    Everybody,
+    /// Of platforms.
+    Platforms,
+    /// Of operators and machines.
+    Operators,
+}
+
+impl Answers {
+    const fn include(self, route: Route) -> bool {
+        match self {
+            Self::Everybody => true,
+            Self::Platforms => route.is_public() || matches!(route, Route::Health | Route::Ready),
+            Self::Operators => !route.is_public(),
+        }
+    }
+}
 
 /// The handlers of all routes.
 pub(crate) struct Service {
@@ -38,8 +69,8 @@ pub(crate) struct Service {
     pub(crate) trusted_proxies: Networks,
     pub(crate) rate: Option<Rate>,
     pub(crate) cors: Cors,
-    /// On one person's machine.
-    pub(crate) own_pages: Option<OwnPages>,
+    /// Wrong tokens of one address.
+    pub(crate) wrong_tokens: Rate,
     pub(crate) allocate: Allocate,
     pub(crate) return_sandbox: ReturnSandbox,
     pub(crate) sandboxes: Sandboxes,
@@ -54,12 +85,14 @@ impl Service {
         self: Arc<Self>,
         request: Request<Incoming>,
         peer: IpAddr,
+        door: &Door,
+        seat: &Seat,
     ) -> http::Response<Full<Bytes>> {
         let id = self.entropy.request_id(self.clock.now());
         let (head, body) = request.into_parts();
         let client = client_addr::address(peer, &head.headers, &self.trusted_proxies);
         let mut line = Line::begin(id, &head, client, &self.clock);
-        let answer = match self.answer(id, &head, body, &mut line).await {
+        let answer = match self.answer(id, &head, body, &mut line, (door, seat)).await {
             Ok(answer) => answer,
             Err(problem) => {
                 line.caused_by(problem.cause_chain());
@@ -68,7 +101,12 @@ impl Service {
         };
         line.end(&answer);
         let answer = self.cors.add_headers(&head.headers, answer);
-        answer.into_http(id).map(Full::new)
+        let mut response = answer.into_http(id).map(Full::new);
+        // hyper's own stands still for as long as a clock was set back.
+        if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(self.clock.now().into())) {
+            response.headers_mut().insert(header::DATE, date);
+        }
+        response
     }
 
     /// Checks that hold for all routes come first: the rate, the request's form, CORS.
@@ -78,11 +116,18 @@ impl Service {
         head: &Parts,
         body: Incoming,
         line: &mut Line,
+        (door, seat): (&Door, &Seat),
     ) -> Result<Response, Problem> {
         let found = routes::find(&head.method, head.uri.path());
+        let found = found.and_then(|(route, in_path)| {
+            if door.answers.include(route) { Ok((route, in_path)) } else { Err(routes::not_found().into()) }
+        });
         line.routed(found.as_ref().map_or_else(|lost| lost.template, |(route, _)| route.template()));
         // What goes nowhere costs the same as what goes somewhere.
         let is_probe = found.as_ref().is_ok_and(|(route, _)| route.is_probe());
+        if !is_probe && !seat.admits().await {
+            return Err(Problem::new(Code::Overloaded, "Every connection of this process is taken."));
+        }
         if let Some(rate) = self.rate.as_ref().filter(|_| !is_probe) {
             let token = self.authenticator.token_name(&head.headers);
             rate.admit(token, line.client(), self.clock.instant())?;
@@ -91,7 +136,7 @@ impl Service {
             return Err(Problem::new(Code::UriTooLong, "The path is longer than 2 KiB."));
         }
         headers::check_host(head)?;
-        if let Some(own) = &self.own_pages {
+        if let Some(own) = &door.own_pages {
             own.check(&head.headers, head.uri.authority())
                 .map_err(|refused| Problem::new(Code::Forbidden, refused.to_string()))?;
         }
@@ -152,7 +197,7 @@ impl Service {
                 self.sandboxes.show(id, &track, in_path).await
             }
             Route::Admin(admin) => {
-                let identity = self.authenticator.authenticate(&head.headers, TokenRole::Admin)?;
+                let identity = self.identify(head, TokenRole::Admin, line)?;
                 line.authenticated(&identity.name);
                 identity.may(route.effect())?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
@@ -171,9 +216,20 @@ impl Service {
         }
     }
 
+    /// Who calls. Wrong tokens are limited for each address, whatever the rate limit is; a right one is never refused for others'
+    /// wrong ones, because an address may be shared.
+    fn identify(&self, head: &Parts, role: TokenRole, line: &Line) -> Result<Identity, Problem> {
+        self.authenticator.authenticate(&head.headers, role).map_err(|problem| {
+            let presented = head.headers.contains_key(header::AUTHORIZATION);
+            let wrong = presented && problem.code() == Code::Unauthorized;
+            let limited = || self.wrong_tokens.admit(None, line.client(), self.clock.instant()).err();
+            wrong.then(limited).flatten().unwrap_or(problem)
+        })
+    }
+
     /// The caller of a track's route.
     fn caller(&self, head: &Parts, line: &mut Line) -> Result<Caller, Problem> {
-        let identity = self.authenticator.authenticate(&head.headers, TokenRole::Track)?;
+        let identity = self.identify(head, TokenRole::Track, line)?;
         line.authenticated(&identity.name);
         let track = headers::owner(&head.headers)?;
         line.owned_by(&track);

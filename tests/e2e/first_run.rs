@@ -64,6 +64,7 @@ async fn what_ctrl_c_leaves_behind_is_told_before_and_after() {
 async fn a_machine_that_allows_few_open_files_is_told_what_follows_and_still_served() {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 700 && exec \"$0\" \"$@\""]).arg(&binaries().broker);
+    command.env("BROKER_MAX_CONNECTIONS", "20000");
     let up = Up::start_with(command, &["--pool", "2"]).await;
     let said = up.log();
     let told = said.lines().find(|line| line.contains("open files")).unwrap_or_else(|| panic!("{said}"));

@@ -55,6 +55,7 @@ mod crashes;
 mod data_settings;
 mod dead_letters;
 mod doctor;
+mod doors;
 mod empty_pool;
 mod environments;
 mod errors;

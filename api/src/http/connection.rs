@@ -75,6 +75,13 @@ impl Default for ConnectionBounds {
     }
 }
 
+impl ConnectionBounds {
+    /// Of a connection on a spare seat: others wait for it.
+    pub(crate) fn of_spare() -> Self {
+        Self { first_byte: FIRST_BYTE / 10, idle: IDLE / 90, write: WRITE / 10, ..Self::default() }
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {

@@ -4,7 +4,8 @@ mod connection;
 #[cfg(test)]
 mod connection_tests;
 pub(crate) mod early_errors;
-pub(crate) mod open_files;
 pub(crate) mod refusal;
+pub(crate) mod room;
+pub(crate) mod seat;
 pub(crate) mod server;
 pub(crate) mod smuggling;

@@ -64,7 +64,7 @@ impl Problem {
         }
     }
 
-    #[cfg(test)]
+    /// Its code.
     pub(crate) const fn code(&self) -> Code {
         self.code
     }

@@ -22,8 +22,8 @@ use crate::{crash_points, errors, metrics, telemetry, trace};
 
 /// How many connections may wait to be accepted; the kernel takes `net.core.somaxconn` if that is less.
 const BACKLOG: u32 = 4_096;
-/// What a socket may hold of an answer, in bytes.
-const SEND_BUFFER_BYTES: u32 = 128 * 1024;
+/// What a socket holds of a request that is not read, and of an answer that nobody takes, in bytes; Linux doubles it.
+pub const SOCKET_BUFFER_BYTES: u32 = 32 * 1024;
 
 /// The parts of a process, passed down as arguments.
 #[derive(Clone, Debug)]
@@ -147,7 +147,8 @@ pub async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpLis
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
-    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

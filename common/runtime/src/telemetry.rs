@@ -1,5 +1,7 @@
 //! Logging: JSON lines on standard error, one object a line, or text for people.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -25,7 +27,10 @@ pub enum TelemetryError {
 /// When `filter` is not a list of levels and targets, or logging was started before.
 pub fn start(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
     let filter: Targets = filter.parse()?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // A file or a pipe gets no colours.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let lines = match format {
         LogFormat::Json => {
             lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()

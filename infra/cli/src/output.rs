@@ -20,7 +20,18 @@ pub(crate) struct Output {
 
 /// Prints one line.
 pub(crate) fn line(text: impl Display) -> io::Result<()> {
-    writeln!(io::stdout(), "{text}")
+    writeln!(io::stdout(), "{}", printable(&text.to_string()))
+}
+
+/// `text` with every control character but line ends and tabs written out: what others wrote must not steer a terminal.
+fn printable(text: &str) -> String {
+    let harmless = |c: char| !c.is_control() || c == '\n' || c == '\t';
+    if text.chars().all(harmless) {
+        return text.to_owned();
+    }
+    let shown =
+        text.chars().map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() });
+    shown.collect()
 }
 
 /// Prints JSON, indented.
@@ -93,19 +104,33 @@ impl ProgressLine {
 /// Prints text unchanged.
 pub(crate) fn raw(text: &str) -> io::Result<()> {
     let mut out = io::stdout();
-    out.write_all(text.as_bytes())?;
+    out.write_all(printable(text).as_bytes())?;
     out.flush()
 }
 
 /// Prints a problem to standard error.
 pub(crate) fn complain(problem: &str) {
-    let _ = writeln!(io::stderr(), "broker: {problem}");
+    let _ = writeln!(io::stderr(), "broker: {}", printable(problem));
 }
 
 /// Prints the error of a failed command to standard error; returns its exit code.
 pub(crate) fn refuse(error: &anyhow::Error) -> ExitCode {
     // Standard error may be closed.
-    let _ = writeln!(io::stderr(), "broker: {error:#}");
+    let _ = writeln!(io::stderr(), "broker: {}", printable(&format!("{error:#}")));
     let bad_setting = error.chain().any(|cause| cause.is::<ConfigError>());
     ExitCode::from(if bad_setting { 2 } else { 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn no_control_character_reaches_a_terminal_as_it_is() {
+        assert_eq!(printable("a\tb\nc é"), "a\tb\nc é");
+        let steering = "\u{1b}]0;owned\u{7}\u{1b}[2J\r\u{9b}1m\u{8}";
+        let shown = printable(steering);
+        assert!(!shown.chars().any(char::is_control), "{shown}");
+        assert!(shown.contains("\\u{1b}") && shown.contains("\\r"), "{shown}");
+    }
 }

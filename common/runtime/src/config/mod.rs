@@ -52,6 +52,8 @@ pub struct Config {
     pub local: bool,
     /// The address of the API.
     pub listen: SocketAddr,
+    /// The address of the API for operators and machines, if they have one of their own.
+    pub admin_listen: Option<SocketAddr>,
     /// The address of the worker's `/metrics`, `/healthz` and `/readyz`.
     pub metrics_listen: SocketAddr,
     /// Tokens of the platforms.
@@ -66,8 +68,8 @@ pub struct Config {
     pub max_pending_per_tenant: usize,
     /// The rate of `respond-async` requests of one tenant, if it is limited.
     pub async_limit: Option<RateLimit>,
-    /// The most connections of one API process.
-    pub max_connections: usize,
+    /// The most connections of one API process, if that is set.
+    pub max_connections: Option<usize>,
     /// The rate limit per token and address, if any.
     pub rate_limit: Option<RateLimit>,
     /// The proxies whose `X-Forwarded-For` is trusted.
@@ -126,12 +128,13 @@ impl Config {
             state_shards: read.number("BROKER_STATE_SHARDS")?,
             local: read.flag("BROKER_LOCAL")?,
             listen: read.address("BROKER_LISTEN")?,
+            admin_listen: read.optional("BROKER_ADMIN_LISTEN", SettingsReader::address)?,
             metrics_listen: read.address("BROKER_METRICS_LISTEN")?,
             track_tokens: read.platform_tokens("BROKER_TRACK_TOKENS")?,
             admin_tokens: read.tokens("BROKER_ADMIN_TOKENS")?,
             wait: read.seconds("BROKER_WAIT_S")?,
             max_pending: read.number("BROKER_MAX_PENDING")?,
-            max_connections: read.number("BROKER_MAX_CONNECTIONS")?,
+            max_connections: read.optional("BROKER_MAX_CONNECTIONS", SettingsReader::number)?,
             max_pending_per_tenant: read.number("BROKER_MAX_PENDING_PER_TENANT")?,
             async_limit: rate_limit(&read, "BROKER_ASYNC_RATE", "BROKER_ASYNC_BURST")?,
             rate_limit: rate_limit(&read, "BROKER_RATE_LIMIT", "BROKER_RATE_BURST")?,
@@ -178,12 +181,27 @@ impl Config {
         })
     }
 
-    /// Checks that some token is configured: an API without one starts in local mode only.
+    /// What is unwise about it, each in a sentence with the setting's name: nothing that stops a start.
+    pub fn doubts(&self) -> Vec<String> {
+        let of = |name: &'static str, tokens: &Tokens| {
+            tokens.doubts().map(|doubt| format!("{name}: {doubt}")).collect::<Vec<_>>()
+        };
+        [of("BROKER_TRACK_TOKENS", &self.track_tokens), of("BROKER_ADMIN_TOKENS", &self.admin_tokens)]
+            .concat()
+    }
+
+    /// Checks that some token is configured (an API without one starts in local mode only), and that each has one role.
     pub fn require_tokens(&self) -> Result<(), ConfigError> {
+        let differ = self.admin_tokens.must_differ_from(&self.track_tokens);
+        differ.map_err(|problem| ConfigError::new("BROKER_ADMIN_TOKENS", problem))?;
         let has_none = self.track_tokens.is_empty() && self.admin_tokens.is_empty();
-        if has_none && self.local && !self.listen.ip().is_loopback() {
+        let listeners = [("BROKER_LISTEN", Some(self.listen)), ("BROKER_ADMIN_LISTEN", self.admin_listen)];
+        let is_open =
+            |address: &Option<SocketAddr>| address.is_some_and(|address| !address.ip().is_loopback());
+        let open = listeners.iter().find(|(_, address)| is_open(address));
+        if let Some((name, _)) = open.filter(|_| has_none && self.local) {
             let problem = "without tokens anybody who reaches it may do everything: listen on a loopback address, or set BROKER_TRACK_TOKENS and BROKER_ADMIN_TOKENS";
-            Err(ConfigError::new("BROKER_LISTEN", problem))
+            Err(ConfigError::new(name, problem))
         } else if self.local || !has_none {
             Ok(())
         } else {

@@ -153,6 +153,15 @@ impl<'a> SettingsReader<'a> {
         self.parsed(name, "an address with a port, such as 127.0.0.1:8080")
     }
 
+    /// What `read` says of the setting `name`, unless that is empty.
+    pub(super) fn optional<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&Self, &str) -> Result<T, ConfigError>,
+    ) -> Result<Option<T>, ConfigError> {
+        if self.raw(name)?.is_empty() { Ok(None) } else { read(self, name).map(Some) }
+    }
+
     /// A whole number in the range of the setting.
     pub(super) fn number<T>(&self, name: &str) -> Result<T, ConfigError>
     where
@@ -183,10 +192,20 @@ impl<'a> SettingsReader<'a> {
         if url.is_empty() {
             return Ok(None);
         }
-        let refuse = || ConfigError::new(name, format!("{url:?} is not an http or https URL"));
+        // It may hold a password.
+        let shown = || without_userinfo(&url);
+        let refuse = || ConfigError::new(name, format!("{:?} is not an http or https URL", shown()));
         let parsed: Uri = url.trim_end_matches('/').parse().map_err(|_| refuse())?;
         let fits = matches!(parsed.scheme_str(), Some("http" | "https")) && parsed.query().is_none();
-        if fits && parsed.authority().is_some() { Ok(Some(parsed)) } else { Err(refuse()) }
+        let authority = parsed.authority().filter(|_| fits).ok_or_else(refuse)?;
+        if authority.as_str().contains('@') {
+            let problem = format!(
+                "{:?} had a name or password in it: those belong into a secret of their own",
+                shown()
+            );
+            return Err(ConfigError::new(name, problem));
+        }
+        Ok(Some(parsed))
     }
 
     pub(super) fn list<T>(
@@ -215,4 +234,10 @@ impl<'a> SettingsReader<'a> {
     pub(super) fn platform_tokens(&self, name: &str) -> Result<Tokens, ConfigError> {
         self.tokens(name)?.of_platforms().map_err(|problem| ConfigError::new(name, problem))
     }
+}
+/// A URL, or what was meant to be one, without what stands before an `@`.
+fn without_userinfo(url: &str) -> String {
+    let Some((before, after)) = url.rsplit_once('@') else { return url.to_owned() };
+    let scheme = before.find("://").map_or("", |end| &before[..end + 3]);
+    format!("{scheme}…@{after}")
 }

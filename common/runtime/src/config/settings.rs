@@ -82,6 +82,12 @@ pub const SETTINGS: &[Setting] = &[
         "where the API listens; port 0 takes a free one",
     ),
     Setting::new(
+        "BROKER_ADMIN_LISTEN",
+        "",
+        "address:port",
+        "where the API serves operators and machines: admin routes, docs, /metrics, probes; BROKER_LISTEN then serves platforms (and /healthz, /readyz) only. Unset: one port for all",
+    ),
+    Setting::new(
         "BROKER_METRICS_LISTEN",
         "127.0.0.1:9090",
         "address:port",
@@ -134,10 +140,10 @@ pub const SETTINGS: &[Setting] = &[
     ),
     Setting::number(
         "BROKER_MAX_CONNECTIONS",
-        "20000",
+        "",
         "count",
         1..=1_000_000,
-        "open connections of one API process; more wait in the kernel",
+        "connections of one API process; more wait, and only probes are answered. Unset: what open files and memory suffice for (192 KiB each beyond 128 MiB), 20,000 at most",
     ),
     Setting::number(
         "BROKER_RATE_LIMIT",

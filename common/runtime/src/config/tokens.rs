@@ -1,8 +1,14 @@
 //! Bearer tokens as configured.
 
+use std::collections::BTreeSet;
+
 use broker_domain::TenantName;
 use secrecy::{ExposeSecret as _, SecretString};
 
+/// A token of fewer different characters is easily guessed.
+const FEW_CHARACTERS: usize = 8;
+/// What ends a track prefix: `acme` is also the beginning of `acmecorp-1`.
+const SEPARATORS: &[u8] = b"-_.:@";
 /// The least length of a token, in bytes.
 const MIN_TOKEN_BYTES: usize = 16;
 
@@ -110,6 +116,38 @@ impl Tokens {
         }
     }
 
+    /// That none of these is one of `others`, who have another role.
+    pub(super) fn must_differ_from(&self, others: &Self) -> Result<(), String> {
+        let pairs = self.0.iter().flat_map(|own| others.0.iter().map(move |other| (own, other)));
+        match pairs.into_iter().find(|(own, other)| own.secret() == other.secret()) {
+            Some((own, other)) => Err(format!(
+                "{:?} is the same token as {:?} of another role: whoever has one has both",
+                own.name, other.name
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// What is unwise about them, each in a sentence that shows no token.
+    pub(super) fn doubts(&self) -> impl Iterator<Item = String> {
+        self.0.iter().enumerate().flat_map(|(position, token)| {
+            let distinct = token.secret().iter().collect::<BTreeSet<_>>().len();
+            let weak = distinct < FEW_CHARACTERS;
+            let unbound = token.track_prefix().is_some_and(|prefix| {
+                prefix.bytes().last().is_some_and(|last| !SEPARATORS.contains(&last))
+            });
+            let twin = self.0[..position].iter().find(|before| before.secret() == token.secret());
+            let name = &token.name;
+            [
+                weak.then(|| format!("the token {name:?} has only {distinct} different characters: make one at random")),
+                unbound.then(|| format!("the track prefix of {name:?} does not end with one of - _ . : @, so it also begins longer names")),
+                twin.map(|twin| format!("{name:?} is the same token as {:?}, so its name is never seen", twin.name)),
+            ]
+            .into_iter()
+            .flatten()
+        })
+    }
+
     /// Whether there are none.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -166,5 +204,26 @@ mod tests {
             let error = Tokens::parse(bad).unwrap_err();
             assert!(!error.contains("0123456789abcdef"), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_unwise_about_tokens_is_told_without_them() {
+        let tokens = Tokens::parse(
+            "a=aaaaaaaaaaaaaaaa,b@acme=0123456789abcdef,c=0123456789abcdef,d@lab-=k3J9vQ2mX7pL0sTz",
+        )
+        .unwrap();
+        let doubts: Vec<_> = tokens.doubts().collect();
+        assert_eq!(doubts.len(), 3, "{doubts:?}");
+        assert!(
+            doubts[0].contains("\"a\"")
+                && doubts[1].contains("prefix of \"b\"")
+                && doubts[2].contains("\"c\""),
+            "{doubts:?}"
+        );
+        assert!(!doubts.concat().contains("0123456789abcdef"));
+        let admins = Tokens::parse("ops=0123456789abcdef").unwrap();
+        let error = tokens.must_differ_from(&admins).unwrap_err();
+        assert!(error.contains("ops") && !error.contains("0123456789abcdef"), "{error}");
+        assert!(admins.must_differ_from(&Tokens::default()).is_ok());
     }
 }

@@ -304,7 +304,11 @@ The endpoints speak SQS and DynamoDB, for the AWS CLI, an SDK, or a second `brok
 Ctrl-C stops it: what was accepted is answered first, a second one does not wait.",
         prepared.seeded.inserted, prepared.seeded.existing
     ))?;
-    broker_api::run(process, listener).await
+    let admin = match process.config.admin_listen {
+        Some(address) => Some(process::listen(address, "BROKER_ADMIN_LISTEN").await?),
+        None => None,
+    };
+    broker_api::run(process, listener, admin).await
 }
 
 /// Notes on what will be kept, and what is missing.

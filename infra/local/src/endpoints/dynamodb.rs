@@ -14,6 +14,8 @@
 
 use std::{
     fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -31,6 +33,12 @@ use super::{DRAIN, EndpointError};
 
 const TABLE_FILE: &str = "table.sqlite3";
 const LOCK_FILE: &str = "table.lock";
+/// Says what wrote the directory.
+const FORMAT_FILE: &str = "format";
+const FORMAT: &str = "sandbox-broker table 1";
+/// The modes of a data directory that is made here, and of the table in it.
+const OWNER_ONLY: u32 = 0o700;
+const OWNER_ONLY_FILE: u32 = 0o600;
 
 /// How often expired items are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
@@ -148,16 +156,43 @@ fn open(data_dir: Option<&Path>) -> Result<OpenTable, EndpointError> {
         })?;
         return Ok(OpenTable { database, _lock: None });
     };
-    fs::create_dir_all(data_dir)
-        .map_err(|source| EndpointError::DataDir { path: data_dir.to_owned(), source })?;
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| EndpointError::DataDir { path, source }
+    };
+    // What students hold is nobody else's to read.
+    fs::DirBuilder::new().recursive(true).mode(OWNER_ONLY).create(data_dir).map_err(failed(data_dir))?;
     let lock = lock(data_dir)?;
     let path = data_dir.join(TABLE_FILE);
+    if fs::metadata(&path).is_ok_and(|file| file.len() == 0) {
+        return Err(EndpointError::Table { path, reason: "the file is empty".to_owned() });
+    }
+    stamp(data_dir)?;
     let opened = match path.to_str() {
         Some(utf8) => Database::new(utf8).map_err(|error| error.to_string()),
         None => Err("the path is not UTF-8".to_owned()),
     };
-    let database = opened.map_err(|reason| EndpointError::Table { path, reason })?;
+    let database = opened.map_err(|reason| EndpointError::Table { path: path.clone(), reason })?;
+    // Also in a directory that others may read.
+    fs::set_permissions(&path, fs::Permissions::from_mode(OWNER_ONLY_FILE)).map_err(failed(&path))?;
     Ok(OpenTable { database, _lock: Some(lock) })
+}
+
+/// Writes the stamp of the directory's format, or refuses another one's. A directory of before there were stamps is of this one.
+fn stamp(data_dir: &Path) -> Result<(), EndpointError> {
+    let path = data_dir.join(FORMAT_FILE);
+    match fs::read_to_string(&path) {
+        Ok(found) if found.trim() == FORMAT => Ok(()),
+        Ok(found) => {
+            let reason =
+                format!("{:?} is not {FORMAT:?}: another version of the broker wrote it", found.trim());
+            Err(EndpointError::Table { path, reason })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::write(&path, format!("{FORMAT}\n")).map_err(|source| EndpointError::DataDir { path, source })
+        }
+        Err(source) => Err(EndpointError::DataDir { path, source }),
+    }
 }
 
 fn lock(data_dir: &Path) -> Result<File, EndpointError> {

@@ -27,7 +27,10 @@ mod queues;
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc};
 
 use broker_runtime::own_pages::OwnPages;
-use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    Request, Response, StatusCode,
+    header::{CONNECTION, CONTENT_TYPE, HeaderValue},
+};
 use hyper::{
     body::Incoming,
     server::conn::http1,
@@ -105,6 +108,7 @@ async fn guarded(
     let body = serde_json::json!({ "__type": "com.amazonaws.sqs#UnsupportedOperation", "message": told });
     let mut answer = Response::new(SqsResponseBody::from_json(body.to_string().into_bytes()));
     *answer.status_mut() = status;
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     Ok(answer)
 }
 

@@ -1,5 +1,7 @@
 //! Tests of the DynamoDB endpoint: claims, transactions, expiry, the data directory.
 
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
 use aws_sdk_dynamodb::{
     Client,
     operation::{transact_write_items::TransactWriteItemsError, update_item::UpdateItemError},
@@ -167,6 +169,24 @@ async fn a_data_directory_belongs_to_one_broker_at_a_time() {
     assert!(matches!(&refused, EndpointError::DataDirLocked(path) if *path == scratch.0), "{refused}");
     first.stop().await;
     Local::start_with(options(Some(scratch.0.clone()))).await.unwrap().stop().await;
+}
+
+#[tokio::test]
+async fn a_data_directory_is_its_owners_and_says_its_format() {
+    let scratch = Scratch::new();
+    let data_dir = scratch.0.join("made");
+    let local = Local::start_with(options(Some(data_dir.clone()))).await.unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&data_dir), mode(&data_dir.join("table.sqlite3"))), (0o700, 0o600));
+    assert_eq!(fs::read_to_string(data_dir.join("format")).unwrap(), "sandbox-broker table 1\n");
+    local.stop().await;
+    fs::write(data_dir.join("format"), "sandbox-broker table 9\n").unwrap();
+    let refused = Local::start_with(options(Some(data_dir.clone()))).await.err().unwrap();
+    assert!(refused.to_string().contains("another version"), "{refused}");
+    fs::write(data_dir.join("format"), "sandbox-broker table 1\n").unwrap();
+    fs::write(data_dir.join("table.sqlite3"), "").unwrap();
+    let refused = Local::start_with(options(Some(data_dir))).await.err().unwrap();
+    assert!(refused.to_string().contains("is empty"), "{refused}");
 }
 
 #[tokio::test]

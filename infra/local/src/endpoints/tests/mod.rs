@@ -3,6 +3,7 @@
 mod dynamodb;
 mod letters;
 mod lifecycle;
+mod pages;
 mod queues;
 mod receiving;
 
@@ -53,6 +54,11 @@ impl Local {
             _ends_them: shutdown.clone().drop_guard(),
             shutdown,
         })
+    }
+
+    /// Where DynamoDB and SQS are.
+    fn urls(&self) -> (String, String) {
+        (self.endpoints.dynamodb_url.clone(), self.endpoints.sqs_url.clone())
     }
 
     async fn queue(&self, name: &str) -> String {
