@@ -31,10 +31,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use broker_queue::QueueNames;
-use broker_runtime::config::RateLimit;
+use broker_runtime::config::{Config, RateLimit};
 use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::own_pages::OwnPages;
-use broker_runtime::process::Process;
+use broker_runtime::process::{self, ListenError, Process};
 use broker_store::{SettingsError, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +58,14 @@ use crate::service::{Answers, Door, Service};
 const ADMIN_CONNECTIONS: usize = 256;
 /// Wrong tokens of one address that are told so; more are told to slow down.
 const WRONG_TOKENS: RateLimit = RateLimit { per_s: 5, burst: 100 };
+
+/// The listener of operators and machines, if they have one of their own.
+pub async fn listen_for_operators(config: &Config) -> Result<Option<TcpListener>, ListenError> {
+    match config.admin_listen {
+        Some(address) => process::listen(address, "BROKER_ADMIN_LISTEN").await.map(Some),
+        None => Ok(None),
+    }
+}
 
 /// Serves on `listener` until the process ends and has drained; operators and machines on `admin`, if there is one. Fails only
 /// before it serves.

@@ -46,11 +46,14 @@ impl ReadinessChecks {
 
     /// Each part with whether it is fine.
     pub(crate) fn parts(&self) -> [(&'static str, bool); 5] {
+        let channel = self.link.channel();
+        let is_written =
+            channel.as_ref().is_none_or(|channel| channel.table_is_written.load(Ordering::Relaxed));
         [
             ("serving", !self.process.lifecycle.soft.is_cancelled()),
-            ("reply_queue", self.link.channel().is_some()),
+            ("reply_queue", channel.is_some()),
             ("requests_queue", self.seen.requests_queue.load(Ordering::Relaxed)),
-            ("table", self.seen.table.load(Ordering::Relaxed)),
+            ("table", self.seen.table.load(Ordering::Relaxed) && is_written),
             ("clock", self.process.clock.is_trusted()),
         ]
     }

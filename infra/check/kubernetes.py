@@ -60,6 +60,10 @@ def problems_of_the_rest(resources: list[dict], kinds: dict, values: dict, prefi
         promises[f"{kind}: every series says its prefix"] = all({"targetLabel": "prefix", "replacement": prefix} in e.get("relabelings", []) for e in monitor["spec"][key])
         labels = values.get("monitoring", {}).get("labels", {})
         promises[f"{kind}: the operator's selector finds it"] = labels.items() <= monitor["metadata"]["labels"].items()
+    admin, policy = kinds["Service", "broker-api-admin"]["spec"], kinds["NetworkPolicy", "broker-api"]["spec"]
+    promises["operators and machines have a service of their own"] = [port["targetPort"] for port in admin["ports"]] == ["admin"]
+    promises["nobody reaches the admin port unnamed"] = all("from" in rule for rule in policy["ingress"] if {"port": "admin"} in rule["ports"])
+    promises["Prometheus reaches it"] = any({"port": "admin"} in rule["ports"] for rule in policy["ingress"])
     rules = yaml.safe_load((ROOT / "infra/observability/alerts.yaml").read_text(encoding="utf-8"))["groups"]
     promises["the alert rules are those of infra/observability"] = kinds["PrometheusRule", "broker"]["spec"]["groups"] == rules
     narrowed = values.get("networkPolicy", {}).get("egress", {})

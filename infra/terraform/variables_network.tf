@@ -79,6 +79,17 @@ variable "client_cidrs" {
   }
 }
 
+variable "admin_cidrs" {
+  description = "From where operators may call the admin routes, docs and metrics, at port 8443 of the load balancer; empty: nobody, only from within (the tasks' port 8081). With an existing load balancer its owner leads a listener there."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for cidr in var.admin_cidrs : can(cidrhost(cidr, 0)) && cidr != "0.0.0.0/0"])
+    error_message = "admin_cidrs must be address ranges, and not the whole internet."
+  }
+}
+
 variable "provider_cidrs" {
   description = "Where the provider's HTTPS API is; tasks may also reach AWS on port 443."
   type        = list(string)

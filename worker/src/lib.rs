@@ -112,7 +112,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         maintenance: oldest_maintenance.take(),
         count: oldest_request.take_count(),
     };
-    tracker.spawn(heartbeat::keep(store, id, Role::Worker, clock, received, soft.clone()));
+    tracker.spawn(heartbeat::keep(store, id, Role::Worker, clock, received, |_| (), soft.clone()));
 
     let consuming = lifecycle.tracker.spawn(requests.run(lifecycle.clone()));
     let in_time = lifecycle.drained(services.config.drain).await;

@@ -5,6 +5,7 @@
 //! [`reply_router`](crate::rpc::reply_router).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use broker_messages::Reply;
@@ -38,6 +39,8 @@ pub(crate) struct Channel {
     pub(crate) maintenance: Sender,
     /// The reply queue that requests carry.
     pub(crate) reply_to: ReplyQueueName,
+    /// Whether the table took the last heartbeat: one that is full, or may not be written, answers reads all the same.
+    pub(crate) table_is_written: Arc<AtomicBool>,
 }
 
 /// The current channel, if there is one. Clones see the same.
@@ -93,7 +96,9 @@ impl ReplyQueue {
             let create = || self.create(&urls, id);
             let Some((name, queue)) = self.until_it_works(&stop, create).await else { return };
             tracing::info!(queue = %name, "reply queue created");
+            let table_is_written = Arc::new(AtomicBool::new(true));
             self.link.send_replace(Some(Arc::new(Channel {
+                table_is_written: Arc::clone(&table_is_written),
                 requests: requests.clone(),
                 maintenance: maintenance.clone(),
                 reply_to: name.clone(),
@@ -103,7 +108,8 @@ impl ReplyQueue {
             let lives = CancellationToken::new();
             let clock = self.process.clock.clone();
             let (store, received) = (self.store.clone(), Received::default);
-            let heartbeat = heartbeat::keep(store, id, Role::Api, clock, received, lives.clone());
+            let written = move |is_written| table_is_written.store(is_written, Ordering::Relaxed);
+            let heartbeat = heartbeat::keep(store, id, Role::Api, clock, received, written, lives.clone());
             let heartbeat = tokio::spawn(heartbeat);
             let ended = stop.run_until_cancelled(self.receive(queue)).await;
             self.link.send_replace(None);

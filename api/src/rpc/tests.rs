@@ -1,5 +1,6 @@
 //! Tests of request and reply without AWS. Replies, and how a 202 ends, are covered by `tests/e2e` against real queues.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use broker_domain::{
@@ -40,7 +41,12 @@ async fn away(most_pending: usize, linked: bool) -> RequestReply {
     let sender = |name: &str| Sender::new(aws.sqs.clone(), Queue::new(format!("{NOWHERE}/{name}"), name), 1);
     let (requests, maintenance) = (sender("p-requests"), sender("p-maintenance"));
     RequestReply {
-        link: Link::fixed(linked.then(|| Channel { requests, maintenance, reply_to: reply_to() })),
+        link: Link::fixed(linked.then(|| Channel {
+            requests,
+            maintenance,
+            reply_to: reply_to(),
+            table_is_written: Arc::default(),
+        })),
         replies: ReplyRouter::new(most_pending, most_pending),
         store: Store::new(aws.dynamodb, "table", 1),
         clock,

@@ -29,13 +29,14 @@ pub fn is_gone(instance: &Instance, now: Timestamp) -> bool {
 }
 
 /// Writes heartbeats until `stop`, each with what was `received` since the one before; then deletes the instance. The first
-/// heartbeat is the caller's.
+/// heartbeat is the caller's. `written` is told of each whether the table took it.
 pub async fn keep(
     store: Store,
     id: Uuid,
     role: Role,
     clock: Clock,
     received: impl Fn() -> Received,
+    written: impl Fn(bool),
     stop: CancellationToken,
 ) {
     let (mut pause, mut unsaid) = (EVERY_WHILE_BEHIND, Received::default());
@@ -49,12 +50,15 @@ pub async fn keep(
         }
         let requests_per_s = unsaid.per_s(since);
         let heartbeat = Instance { received: unsaid, requests_per_s, ..Instance::new(id, role, clock.now()) };
-        match store.instances.heartbeat(&heartbeat).await {
+        let beat = store.instances.heartbeat(&heartbeat).await;
+        written(beat.is_ok());
+        match beat {
             Ok(()) => {
                 (pause, unsaid, said_at) = (EVERY_WHILE_BEHIND, Received::default(), clock.instant());
             }
             Err(error) => {
-                tracing::warn!("heartbeat write failed, repeated soon: {error}");
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "heartbeat write failed, repeated soon");
                 pause = soon(pause);
             }
         }

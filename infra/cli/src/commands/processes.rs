@@ -17,7 +17,8 @@ pub(crate) fn api(settings: &Settings) -> Done {
     let run = |process: Process| async move {
         let address = process.config.listen;
         let listener = process::listen(address, "BROKER_LISTEN").await?;
-        broker_api::run(process, listener).await
+        let admin = broker_api::listen_for_operators(&process.config).await?;
+        broker_api::run(process, listener, admin).await
     };
     Done::Exit(settings.over(&[], |strings| process::run_with("broker api", strings, run)))
 }

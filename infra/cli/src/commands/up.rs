@@ -304,10 +304,7 @@ The endpoints speak SQS and DynamoDB, for the AWS CLI, an SDK, or a second `brok
 Ctrl-C stops it: what was accepted is answered first, a second one does not wait.",
         prepared.seeded.inserted, prepared.seeded.existing
     ))?;
-    let admin = match process.config.admin_listen {
-        Some(address) => Some(process::listen(address, "BROKER_ADMIN_LISTEN").await?),
-        None => None,
-    };
+    let admin = broker_api::listen_for_operators(&process.config).await?;
     broker_api::run(process, listener, admin).await
 }
 

@@ -26,6 +26,8 @@ BROKER_LAME_DUCK_S: {{ .Values.shutdown.lameDuckS | quote }}
 BROKER_DRAIN_S: {{ .Values.shutdown.drainS | quote }}
 BROKER_LOG_FORMAT: json
 BROKER_LISTEN: 0.0.0.0:8080
+# Operators, Prometheus and probes: the service broker-api-admin.
+BROKER_ADMIN_LISTEN: 0.0.0.0:8081
 BROKER_METRICS_LISTEN: 0.0.0.0:9090
 BROKER_PROVIDER_RATE: {{ .Values.provider.rate | quote }}
 {{- with .Values.provider.url }}
@@ -34,7 +36,7 @@ BROKER_PROVIDER_URL: {{ . | quote }}
 {{- with .Values.trustedProxies }}
 BROKER_TRUSTED_PROXIES: {{ join "," . | quote }}
 {{- end }}
-{{- $fixed := list "AWS_REGION" "BROKER_TABLE" "BROKER_PREFIX" "BROKER_LAME_DUCK_S" "BROKER_DRAIN_S" "BROKER_LOG_FORMAT" "BROKER_LISTEN" "BROKER_METRICS_LISTEN" "BROKER_PROVIDER_RATE" "BROKER_PROVIDER_URL" "BROKER_TRUSTED_PROXIES" }}
+{{- $fixed := list "AWS_REGION" "BROKER_TABLE" "BROKER_PREFIX" "BROKER_LAME_DUCK_S" "BROKER_DRAIN_S" "BROKER_LOG_FORMAT" "BROKER_LISTEN" "BROKER_ADMIN_LISTEN" "BROKER_METRICS_LISTEN" "BROKER_PROVIDER_RATE" "BROKER_PROVIDER_URL" "BROKER_TRUSTED_PROXIES" }}
 {{- range $name, $value := .Values.settings }}
 {{- if not (has $name $fixed) }}
 {{ $name }}: {{ $value | toString | quote }}
@@ -109,18 +111,22 @@ envFrom:
 ports:
   - name: {{ .port }}
     containerPort: {{ .number }}
+  {{- with .admin }}
+  - name: admin
+    containerPort: {{ . }}
+  {{- end }}
 startupProbe:
-  httpGet: {path: /healthz, port: {{ .port }}}
+  httpGet: {path: /healthz, port: {{ .probed | default .port }}}
   periodSeconds: 1
   failureThreshold: 30
 # Liveness of the process only: an outage of AWS restarts nothing.
 livenessProbe:
-  httpGet: {path: /healthz, port: {{ .port }}}
+  httpGet: {path: /healthz, port: {{ .probed | default .port }}}
   periodSeconds: 10
   timeoutSeconds: 3
   failureThreshold: 3
 readinessProbe:
-  httpGet: {path: /readyz, port: {{ .port }}}
+  httpGet: {path: /readyz, port: {{ .probed | default .port }}}
   periodSeconds: 3
   timeoutSeconds: 2
   failureThreshold: 2

@@ -11,7 +11,7 @@ locals {
           prometheus = { config = { scrape_configs = [{
             job_name        = "broker-${service}"
             scrape_interval = "${try(var.collector.interval_s, 60)}s"
-            static_configs  = [{ targets = ["127.0.0.1:${local.ports[service]}"], labels = { prefix = var.name, service = service } }]
+            static_configs  = [{ targets = ["127.0.0.1:${service == "api" ? local.ports.admin : local.ports[service]}"], labels = { prefix = var.name, service = service } }]
           }] } }
         },
         { otlp = { protocols = { http = { endpoint = "127.0.0.1:4318" } } } },

@@ -50,6 +50,45 @@ resource "aws_lb_target_group" "api" {
   }
 }
 
+# Admin routes, docs and metrics, for operators only.
+resource "aws_lb_target_group" "admin" {
+  #checkov:skip=CKV_AWS_378:TLS ends at the load balancer; behind it only the security group of the load balancer reaches the API
+  count = local.admin_listener ? 1 : 0
+
+  name                 = "${var.name}-admin"
+  port                 = local.ports.admin
+  protocol             = "HTTP"
+  target_type          = "ip"
+  vpc_id               = var.vpc_id
+  deregistration_delay = local.lame_duck_s + var.drain_s
+  tags                 = local.tags
+
+  health_check {
+    path                = "/readyz"
+    matcher             = "200"
+    interval            = 5
+    timeout             = 3
+    healthy_threshold   = 2
+    unhealthy_threshold = 2
+  }
+}
+
+resource "aws_lb_listener" "admin" {
+  count = local.admin_listener ? 1 : 0
+
+  load_balancer_arn = aws_lb.this[0].arn
+  port              = 8443
+  protocol          = "HTTPS"
+  ssl_policy        = "ELBSecurityPolicy-TLS13-1-2-2021-06"
+  certificate_arn   = var.certificate_arn
+  tags              = local.tags
+
+  default_action {
+    type             = "forward"
+    target_group_arn = aws_lb_target_group.admin[0].arn
+  }
+}
+
 resource "aws_lb_listener" "https" {
   count = local.own_load_balancer ? 1 : 0
 

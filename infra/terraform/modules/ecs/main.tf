@@ -15,7 +15,11 @@ locals {
   # After the drain a process still removes its reply queue; Fargate allows 120 s in all.
   stop_timeout_s = local.lame_duck_s + var.drain_s + 15
 
-  ports = { api = 8080, worker = 9090 }
+  ports = { api = 8080, worker = 9090, admin = 8081 }
+
+  # Operators and machines have a listener of their own, which the public one does not lead to.
+  admin_listener = local.own_load_balancer && length(var.admin_cidrs) > 0
+  open_ports     = { api = [local.ports.api, local.ports.admin], worker = [local.ports.worker] }
 
   desired = {
     api    = var.paused ? 0 : var.api.min_tasks
@@ -59,6 +63,7 @@ locals {
       BROKER_DRAIN_S        = tostring(var.drain_s)
       BROKER_LOG_FORMAT     = "json"
       BROKER_LISTEN         = "0.0.0.0:${local.ports.api}"
+      BROKER_ADMIN_LISTEN   = "0.0.0.0:${local.ports.admin}"
       BROKER_METRICS_LISTEN = "0.0.0.0:${local.ports.worker}"
     },
     try(var.collector.traces, false) ? { BROKER_OTLP_ENDPOINT = "http://127.0.0.1:4318" } : {},

@@ -65,6 +65,40 @@ resource "aws_vpc_security_group_ingress_rule" "from_load_balancer" {
   to_port                      = local.ports.api
 }
 
+# Operators: the listener 8443, from where they are only.
+resource "aws_vpc_security_group_ingress_rule" "admin" {
+  for_each = local.own_load_balancer ? toset(var.admin_cidrs) : toset([])
+
+  security_group_id = aws_security_group.load_balancer[0].id
+  description       = "HTTPS from operators"
+  cidr_ipv4         = each.value
+  ip_protocol       = "tcp"
+  from_port         = 8443
+  to_port           = 8443
+}
+
+resource "aws_vpc_security_group_egress_rule" "to_api_admin" {
+  count = local.admin_listener ? 1 : 0
+
+  security_group_id            = aws_security_group.load_balancer[0].id
+  description                  = "Operators' requests and health checks"
+  referenced_security_group_id = local.task_security_group["api"]
+  ip_protocol                  = "tcp"
+  from_port                    = local.ports.admin
+  to_port                      = local.ports.admin
+}
+
+resource "aws_vpc_security_group_ingress_rule" "admin_from_load_balancer" {
+  count = local.own_security_groups && local.admin_listener ? 1 : 0
+
+  security_group_id            = aws_security_group.task["api"].id
+  description                  = "Operators' requests and health checks"
+  referenced_security_group_id = local.listener.security_group
+  ip_protocol                  = "tcp"
+  from_port                    = local.ports.admin
+  to_port                      = local.ports.admin
+}
+
 # Ways out: AWS, the provider's ports, and a collector of traces.
 resource "aws_vpc_security_group_egress_rule" "https" {
   for_each = local.own_security_groups ? {

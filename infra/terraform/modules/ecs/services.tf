@@ -34,7 +34,7 @@ locals {
       user                   = "65532:65532"
       readonlyRootFilesystem = true
       stopTimeout            = local.stop_timeout_s
-      portMappings           = [{ containerPort = local.ports[name], hostPort = local.ports[name], protocol = "tcp" }]
+      portMappings           = [for port in local.open_ports[name] : { containerPort = port, hostPort = port, protocol = "tcp" }]
       environment            = [for key in sort(keys(local.environments[name])) : { name = key, value = local.environments[name][key] }]
       secrets                = [for key in sort(keys(local.secret_arns[name])) : { name = key, valueFrom = local.secret_arns[name][key] }]
       linuxParameters        = { initProcessEnabled = false, capabilities = { drop = ["ALL"] } }
@@ -111,12 +111,21 @@ resource "aws_ecs_service" "api" {
     container_port   = local.ports.api
   }
 
+  dynamic "load_balancer" {
+    for_each = aws_lb_target_group.admin
+    content {
+      target_group_arn = load_balancer.value.arn
+      container_name   = "api"
+      container_port   = local.ports.admin
+    }
+  }
+
   # How many there are belongs to autoscaling, and to `paused`, which sets its bounds.
   lifecycle {
     ignore_changes = [desired_count]
   }
 
-  depends_on = [aws_lb_listener.https, aws_lb_listener_rule.api, aws_iam_role_policy.task, aws_iam_role_policy.execution]
+  depends_on = [aws_lb_listener.https, aws_lb_listener.admin, aws_lb_listener_rule.api, aws_iam_role_policy.task, aws_iam_role_policy.execution]
 }
 
 resource "aws_ecs_service" "worker" {
