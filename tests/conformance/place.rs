@@ -11,7 +11,7 @@ use broker_queue::{QueueNames, QueueUrls, topology};
 use broker_runtime::aws::{self, Aws};
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
-use broker_store::{Candidate, Claim, ClaimOutcome, Entered, NewSandbox, Store, schema};
+use broker_store::{Candidate, Claim, ClaimOutcome, NewSandbox, Store, Write, schema};
 use broker_tests::endpoint::{Endpoints, Urls};
 
 /// Index partitions of a state: few, so that a handful of sandboxes fills them.
@@ -112,7 +112,7 @@ impl Place {
         for sandbox in &sandboxes {
             // Versions begin at the moment of the insert: here they are 1.
             let told = self.store.sandboxes.seed(sandbox, Timestamp::from_ms(1)).await.expect("seeded");
-            assert_eq!(told, Entered::Done, "{sandbox:?} is new");
+            assert_eq!(told, Write::Applied, "{sandbox:?} is new");
         }
         sandboxes.iter().map(candidate).collect()
     }

@@ -141,7 +141,7 @@ async fn a_page_of_a_scan_that_takes_seconds_is_waited_for() {
         let store = Store::new(aws.dynamodb, &table.1, 16);
         broker.proxy().add(Rule::new(Fault::LateResponse).on("Scan"));
         let page = store.scans.page(0, 1, None).await.expect("it came, late");
-        assert_eq!(page.sandboxes.len(), 10);
+        assert_eq!(page.items.sandboxes.len(), 10);
         assert_eq!(broker.proxy().done("Scan", Fault::LateResponse), 1, "at the first attempt");
     })
     .await;

@@ -10,7 +10,7 @@ use broker_domain::{Job, Task, Times, Timestamp};
 use broker_messages::MaintenanceMessage;
 use broker_runtime::config::{Config, Intervals};
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{Changed, StoreError, Tick};
+use broker_store::{StoreError, Tick, Write};
 use tokio_util::sync::CancellationToken;
 
 use crate::jobs::Jobs;
@@ -84,7 +84,7 @@ async fn tick(jobs: &Jobs, job: Job, every: Duration) -> Result<(), TickError> {
     let now = jobs.clock.now();
     let tick = jobs.store.schedule.tick(job, Duration::ZERO, now).await?;
     let until = now.plus(TAKEN_FOR);
-    if !tick.is_free(now) || jobs.store.schedule.take(job, &tick, until, now).await? == Changed::MovedOn {
+    if !tick.is_free(now) || jobs.store.schedule.take(job, &tick, until, now).await? == Write::Rejected(()) {
         return Ok(());
     }
     crash_points::point(Point::TickTaken);

@@ -17,7 +17,7 @@ use broker_domain::{
 };
 use broker_messages::{Request, RequestMessage};
 use broker_runtime::clock::Clock;
-use broker_store::{Cancellation, Completion, Store, StoreError};
+use broker_store::{Store, StoreError, Write};
 
 use crate::response::Response;
 use crate::response::codes::Code;
@@ -47,9 +47,9 @@ impl Requests {
         let (id, asynchronous) = (record.request_id, record.asynchronous);
         match self.completed(record).await? {
             RequestState::Queued => match self.store.requests.cancel(id).await? {
-                Cancellation::Cancelled => Ok(outcome::report(&RequestState::Ended(Outcome::Cancelled), id)),
-                Cancellation::TooLate if asynchronous => Err(not_cancellable("It has just ended.")),
-                Cancellation::TooLate => Err(not_cancellable("It was not sent with Prefer: respond-async.")),
+                Write::Applied => Ok(outcome::report(&RequestState::Ended(Outcome::Cancelled), id)),
+                Write::Rejected(()) if asynchronous => Err(not_cancellable("It has just ended.")),
+                Write::Rejected(()) => Err(not_cancellable("It was not sent with Prefer: respond-async.")),
             },
             ended @ RequestState::Ended(_) => {
                 Err(not_cancellable(format!("It has ended: {}.", ended.as_str())))
@@ -87,8 +87,8 @@ impl Requests {
         let Some(ended) = ended else { return Ok(RequestState::Queued) };
         let record = PersistedRequest { state: RequestState::Ended(ended), ..record };
         match self.store.requests.complete(&record).await? {
-            Completion::Stored => Ok(record.state),
-            Completion::EndedBefore(before) => Ok(before.state),
+            Write::Applied => Ok(record.state),
+            Write::Rejected(before) => Ok(before.state),
         }
     }
 }

@@ -28,7 +28,7 @@ use broker_runtime::clock::Clock;
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::trace::Span;
-use broker_store::{Cancellation, Recorded, Store};
+use broker_store::{Store, Write};
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
@@ -146,7 +146,7 @@ impl RequestReply {
         let PendingRequest { text, record, .. } =
             pending(request, tenant, &channel.reply_to, sending.traceparent());
         // If it exists already, this is our own write, retried: the id was minted for this call.
-        let (Recorded::New | Recorded::AlreadyThere(_)) = self.store.requests.record(&record).await?;
+        let (Write::Applied | Write::Rejected(_)) = self.store.requests.record(&record).await?;
         crash_points::point(Point::Recorded);
         let Err(error) = channel.requests.send(of(tenant, text)).await else {
             return Ok(Progress::StillQueued);
@@ -154,8 +154,8 @@ impl RequestReply {
         // SQS may have the message all the same. If the record is cancelled, it never claims, and a 503 is true; if a worker
         // was faster, the 202 is.
         match self.store.requests.cancel(record.request_id).await {
-            Ok(Cancellation::Cancelled) => Err(not_enqueued(error, &mut sending)),
-            Ok(Cancellation::TooLate) => Ok(Progress::StillQueued),
+            Ok(Write::Applied) => Err(not_enqueued(error, &mut sending)),
+            Ok(Write::Rejected(())) => Ok(Progress::StillQueued),
             Err(not_cancelled) => Err(Problem::from(not_cancelled)),
         }
     }
@@ -178,13 +178,13 @@ impl RequestReply {
         times: Times,
     ) -> Result<Progress, Problem> {
         match self.store.requests.record(&record).await? {
-            Recorded::AlreadyThere(found) => match found.state {
+            Write::Rejected(found) => match found.state {
                 // A worker stored the outcome after `reply_by`, before this.
                 RequestState::Ended(outcome) => return Ok(Progress::Ended(outcome)),
                 // Our own write, which was retried.
                 RequestState::Queued => {}
             },
-            Recorded::New => {}
+            Write::Applied => {}
         }
         crash_points::point(Point::Recorded);
         self.lingering.spawn(self.clone().linger(waiter, record, times));

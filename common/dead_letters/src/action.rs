@@ -16,7 +16,7 @@ use broker_queue::{Outgoing, SendError, Sender};
 use broker_runtime::clock::Clock;
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::entropy::Entropy;
-use broker_store::{Actor, Changed, Requeued, Store, StoreError, retry_on_conflict};
+use broker_store::{Actor, Requeued, Store, StoreError, Write, retry_on_conflict};
 
 /// How long a letter that is being replayed is held.
 pub(super) const HOLD: Duration = Duration::from_secs(15);
@@ -77,7 +77,7 @@ impl DeadLetters {
         action: &Action,
         letter: &DeadLetter,
         actor: Actor,
-    ) -> Result<(Changed, bool), ActionError> {
+    ) -> Result<(Write, bool), ActionError> {
         let actor = Actor { at: self.clock.now(), ..actor };
         match action {
             Action::Replay { renew_deadline } => self.replay(letter, *renew_deadline, actor).await,
@@ -93,7 +93,7 @@ impl DeadLetters {
         letter: &DeadLetter,
         renew: bool,
         actor: Actor,
-    ) -> Result<(Changed, bool), ActionError> {
+    ) -> Result<(Write, bool), ActionError> {
         let renewed = renew.then(|| with_renewed_deadline(&letter.body, actor.at)).flatten();
         let (body, deadline) = match &renewed {
             Some((body, deadline)) => (body, Some(*deadline)),
@@ -102,8 +102,8 @@ impl DeadLetters {
         let requeued = requeued(letter, body, deadline);
         let take =
             || self.store.dead_letters.take(&letter.id, &actor, actor.at.plus(HOLD), requeued.as_ref());
-        if retry_on_conflict(&self.entropy, take).await? == Changed::MovedOn {
-            return Ok((Changed::MovedOn, false));
+        if !retry_on_conflict(&self.entropy, take).await?.is_applied() {
+            return Ok((Write::Rejected(()), false));
         }
         crash_points::point(Point::LetterTaken);
         let sender = match letter.source {
@@ -123,7 +123,7 @@ impl DeadLetters {
         // If another run holds it, this one took longer than the hold: the other sends once more, which changes nothing.
         retry_on_conflict(&self.entropy, || self.store.dead_letters.mark_replayed(&letter.id, &actor))
             .await?;
-        Ok((Changed::Done, renewed.is_some()))
+        Ok((Write::Applied, renewed.is_some()))
     }
 }
 
@@ -156,4 +156,4 @@ fn requeued(letter: &DeadLetter, body: &str, deadline: Option<Timestamp>) -> Opt
 }
 
 /// The result of the task for one letter.
-pub(super) type Acted = (DeadLetter, Result<(Changed, bool), ActionError>);
+pub(super) type Acted = (DeadLetter, Result<(Write, bool), ActionError>);

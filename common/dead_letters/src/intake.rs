@@ -10,7 +10,7 @@ use broker_messages::{
     Body, DecodeError, MaintenanceMessage, MaintenanceTask, Request, RequestMessage, summarize,
 };
 use broker_queue::{Delivery, Outgoing};
-use broker_store::{Kept, PendingRecord, Store, StoreError};
+use broker_store::{PendingRecord, Store, StoreError, Write};
 
 const REASON_CODE: &str = "reason_code";
 const REASON: &str = "reason";
@@ -139,7 +139,7 @@ impl Death {
 }
 
 /// Keeps a letter, and fails the record that waits for its message in the same write.
-pub async fn keep(store: &Store, letter: &DeadLetter) -> Result<Kept, StoreError> {
+pub async fn keep(store: &Store, letter: &DeadLetter) -> Result<Write, StoreError> {
     store.dead_letters.record(letter, pending_record(letter).as_ref()).await
 }
 

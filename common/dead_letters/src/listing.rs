@@ -108,15 +108,16 @@ impl DeadLetterListing {
         while *reads > 0 && partitions.iter().any(wants) {
             for partition in partitions.iter_mut().filter(|partition| wants(partition)) {
                 *reads = reads.saturating_sub(1);
-                let mut read =
-                    store.dead_letters.page(partition.shard, &partition.from, until, *page).await?;
-                unreadable.append(&mut read.unreadable);
-                match &read.read_to {
+                let read = store.dead_letters.page(partition.shard, &partition.from, until, *page).await?;
+                unreadable.extend(read.items.unreadable);
+                match &read.next {
                     Some(to) => partition.from = behind(to),
                     None => partition.exhausted = true,
                 }
-                partition.read_to = read.read_to;
-                partition.waiting.extend(read.letters.into_iter().filter(|letter| filter.matches(letter)));
+                partition.read_to = read.next;
+                partition
+                    .waiting
+                    .extend(read.items.letters.into_iter().filter(|letter| filter.matches(letter)));
             }
         }
         Ok(())

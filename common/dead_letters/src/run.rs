@@ -13,7 +13,7 @@ use super::report::ReplayReport;
 use super::selection::{Letters, Selection};
 use broker_domain::{DeadLetter, DeadLetterEvent, DeadLetterId, Timestamp};
 use broker_messages::with_renewed_deadline;
-use broker_store::{Actor, Changed, StoreError};
+use broker_store::{Actor, StoreError, Write};
 
 /// Letters in progress at a time: enough for full batches of every call.
 const AT_ONCE: usize = 100;
@@ -227,11 +227,11 @@ impl<'a> ActionRun<'a> {
 
     fn count(&mut self, ended: Result<Acted, JoinError>, now: Timestamp) {
         let problem = match ended {
-            Ok((letter, Ok((Changed::Done, renewed)))) => {
+            Ok((letter, Ok((Write::Applied, renewed)))) => {
                 self.failures_in_a_row = 0;
                 return self.tally.did(&letter, renewed, now);
             }
-            Ok((_, Ok((Changed::MovedOn, _)))) => {
+            Ok((_, Ok((Write::Rejected(()), _)))) => {
                 self.failures_in_a_row = 0;
                 self.tally.skipped += 1;
                 return;

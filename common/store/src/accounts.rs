@@ -12,7 +12,7 @@ use broker_runtime::entropy::Entropy;
 use tokio::task::JoinSet;
 
 use crate::scan_all::{SEGMENTS, ScanError, every_page};
-use crate::{Changed, Entered, PageKey, Seen, Store, StoreError, retry_on_conflict};
+use crate::{EntryConflict, Seen, Store, StoreError, Write, retry_on_conflict};
 
 /// Sandboxes that are written at the same time; they share calls.
 const AT_ONCE: usize = 100;
@@ -34,15 +34,13 @@ pub struct AccountHolder {
     pub expires: bool,
 }
 
-/// One page of the table.
+/// What a scan reads of accounts.
 #[derive(Clone, Debug, Default)]
-pub struct AccountPage {
+pub struct AccountRows {
     /// Sandboxes.
     pub holders: Vec<AccountHolder>,
     /// The records of accounts.
     pub records: Vec<AccountRecord>,
-    /// Where to go on; none at the end.
-    pub next: Option<PageKey>,
 }
 
 /// A sandbox whose account another one has.
@@ -97,12 +95,12 @@ pub async fn record_all(store: &Store, entropy: &Entropy, now: Timestamp) -> Res
             async move { store.accounts.page(segment, SEGMENTS, after, now).await }
         }
     };
-    let see = |page: AccountPage| {
+    let see = |page: AccountRows| {
         holders.extend(page.holders);
         records.extend(page.records.into_iter().map(|record| (record.key.clone(), record)));
         true
     };
-    every_page(read, |page| page.next.clone(), see).await?;
+    every_page(read, see).await?;
     let mut recorded = Recorded::default();
     drop_dangling(store, entropy, &holders, &mut records, &mut recorded).await?;
     holders.retain(|holder| {
@@ -155,12 +153,12 @@ async fn drop_dangling(
         }
         let seen = holder.map(|holder| holder.version);
         match retry_on_conflict(entropy, || store.accounts.drop_dangling(record, seen)).await? {
-            Entered::Done => {
+            Write::Applied => {
                 recorded.dropped += 1;
                 dropped.push(record.key.clone());
             }
             // The scan was no snapshot.
-            Entered::MovedOn | Entered::AccountTaken { .. } => {}
+            Write::Rejected(_) => {}
         }
     }
     dropped.iter().for_each(|key| drop(records.remove(key)));
@@ -182,11 +180,11 @@ async fn mend(
 ) -> Result<Mended, StoreError> {
     let seen = Seen { id: &holder.id, version: holder.version };
     let kept = holder.expires
-        && retry_on_conflict(entropy, || store.deletions.keep_tombstone(seen)).await? == Changed::Done;
+        && retry_on_conflict(entropy, || store.deletions.keep_tombstone(seen)).await?.is_applied();
     match retry_on_conflict(entropy, || store.accounts.record(&holder.id, &holder.external_id)).await? {
-        Entered::Done => Ok(Mended { written: true, kept, doubled: None }),
-        Entered::MovedOn => Ok(Mended { written: false, kept, doubled: None }),
-        Entered::AccountTaken { by } => {
+        Write::Applied => Ok(Mended { written: true, kept, doubled: None }),
+        Write::Rejected(EntryConflict::MovedOn(())) => Ok(Mended { written: false, kept, doubled: None }),
+        Write::Rejected(EntryConflict::AccountTaken { by }) => {
             if holder.status == Status::Available && !holder.foreign {
                 retry_on_conflict(entropy, || store.sandboxes.missing(seen, now)).await?;
             }

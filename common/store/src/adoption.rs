@@ -22,7 +22,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::accounts::ensure_recorded;
 use crate::scan_all::{SEGMENTS, ScanError, every_page};
 use crate::schema::{IndexState, STATE_INDEX};
-use crate::{Changed, Entered, ForeignRow, Minted, PoolStatus, Store, StoreError, Survey, heartbeat};
+use crate::{EntryConflict, ForeignRow, Minted, PoolStatus, Store, StoreError, Survey, Write, heartbeat};
 
 /// Who pauses the pool, in the table.
 const ADOPTION: &str = "adopt";
@@ -128,11 +128,11 @@ impl Report {
         }
     }
 
-    const fn tally(&mut self, entered: &Entered) {
+    const fn tally(&mut self, entered: &Write<EntryConflict>) {
         match entered {
-            Entered::Done => self.adopted += 1,
+            Write::Applied => self.adopted += 1,
             // Or an attempt that was not answered took effect: the next run tells.
-            Entered::MovedOn | Entered::AccountTaken { .. } => self.left += 1,
+            Write::Rejected(_) => self.left += 1,
         }
     }
 
@@ -238,7 +238,7 @@ async fn look(store: &Store, clock: &Clock, hours: LabDuration) -> Result<Look, 
         look.accounts.extend(page.accounts.iter().map(AccountKey::of));
         true
     };
-    every_page(read, |page| page.next.clone(), see).await?;
+    every_page(read, see).await?;
     Ok(look)
 }
 
@@ -259,7 +259,7 @@ async fn keep_others_away(store: &Store, clock: &Clock) -> Result<(), AdoptError
         return Ok(());
     }
     // The pause of a run that ended midway stays: these must not begin on what it left.
-    if paused == Changed::Done {
+    if paused.is_applied() {
         store.pool.resume_if_paused_by(ADOPTION).await?;
     }
     Err(AdoptError::NotAlone { living })
@@ -303,7 +303,7 @@ async fn patiently(
     row: &ForeignRow,
     adoption: &Adoption,
     minted: Minted,
-) -> Result<Entered, StoreError> {
+) -> Result<Write<EntryConflict>, StoreError> {
     let mut pause = FIRST_PAUSE;
     for _ in 1..PATIENCE {
         match store.adopt.row(sandbox, row, adoption, minted, clock.now()).await {

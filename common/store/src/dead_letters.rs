@@ -2,16 +2,7 @@
 
 use uuid::Uuid;
 
-use broker_domain::{DeadLetter, DeadLetterId, JobReport, RequestId, ReturnRequest, Timestamp};
-
-/// Whether a dead letter is new.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// It was written.
-    New,
-    /// It was kept before: by another worker, or by an earlier delivery.
-    Before,
-}
+use broker_domain::{DeadLetter, JobReport, RequestId, ReturnRequest, Timestamp};
 
 /// The record that waits for a message; the write that keeps the dead letter fails the record, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,13 +42,11 @@ pub struct Actor {
     pub at: Timestamp,
 }
 
-/// A page of the dead letters of one partition, in the order of their ids.
+/// Dead letters of one partition, in the order of their ids.
 #[derive(Clone, Debug, Default)]
-pub struct DeadLetterPage {
+pub struct DeadLetterRows {
     /// The dead letters.
     pub letters: Vec<DeadLetter>,
     /// The errors of items that cannot be read.
     pub unreadable: Vec<String>,
-    /// The last id that was read; `None`: the partition was read to its end.
-    pub read_to: Option<DeadLetterId>,
 }

@@ -11,6 +11,7 @@ mod dead_letters;
 mod dynamodb;
 pub mod heartbeat;
 mod outcomes;
+mod page;
 pub mod reconcile;
 mod retry;
 #[cfg(test)]
@@ -20,16 +21,13 @@ mod samples;
 pub mod scan_all;
 mod upkeep;
 pub mod verify;
+mod write;
 
 pub use audit::{Act, AuditLine};
-pub use dead_letters::{Actor, DeadLetterPage, Kept, PendingRecord, Requeued};
+pub use dead_letters::{Actor, DeadLetterRows, PendingRecord, Requeued};
 pub use dynamodb::{ForeignRow, Minted, Seen, SettingsError, Stage, Store, Unused, adopt_table, schema};
-pub use outcomes::{
-    Cancellation, Candidate, CandidatePage, Claim, ClaimOutcome, Completion, EndOutcome, NewSandbox, PageKey,
-    Recorded, RequestPage, ScanPage, StoreError, Survey, SweepKey, SweepPage,
-};
+pub use outcomes::{Candidate, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError, Survey};
+pub use page::{Page, PageKey, Pages, SweepKey};
 pub use retry::retry_on_conflict;
-pub use upkeep::{
-    Binding, Census, Changed, Entered, Inserted, Instance, PoolStatus, Received, Record, Role, Run,
-    Sightings, Tick,
-};
+pub use upkeep::{Binding, Census, Instance, PoolStatus, Received, Record, Role, Run, Sightings, Tick};
+pub use write::{EntryConflict, Write};

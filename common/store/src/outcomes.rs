@@ -1,20 +1,11 @@
 //! Parameters, outcomes and errors of the table's operations.
 
-use std::collections::HashMap;
-
-use aws_sdk_dynamodb::types::AttributeValue;
-
-use super::dynamodb::{ForeignRow, PK, SK};
+use super::dynamodb::ForeignRow;
 
 use broker_domain::{
-    AccountRecord, AllocateRequest, AllocationId, ExternalId, ForeignSandbox, Lease, LeaseKey,
-    PersistedRequest, Sandbox, SandboxId, SandboxName, Timestamp,
+    AccountRecord, AllocateRequest, AllocationId, ExternalId, ForeignSandbox, Lease, LeaseKey, Sandbox,
+    SandboxId, SandboxName, Timestamp,
 };
-
-/// DynamoDB: the longest keys, in bytes. A cursor has two characters a byte.
-const LONGEST_PK: usize = 2_048;
-const LONGEST_SK: usize = 1_024;
-const LONGEST_CURSOR: usize = 2 * (LONGEST_PK + LONGEST_SK + 1);
 
 /// Why a call to the table failed.
 #[derive(Debug, thiserror::Error)]
@@ -104,57 +95,6 @@ pub struct Candidate {
     pub version: u64,
 }
 
-/// A page of one state and shard.
-#[derive(Clone, Debug, Default)]
-pub struct CandidatePage {
-    /// In the order of the index: available ones by name, others by their due time.
-    pub candidates: Vec<Candidate>,
-    /// Where the next page begins; none at the end.
-    pub next: Option<PageKey>,
-}
-
-/// The end of a page of the index or of the table. Opaque outside the store.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PageKey(pub(super) HashMap<String, AttributeValue>);
-
-impl PageKey {
-    /// As text, for clients; opaque to them. Keys of the table only.
-    pub fn encode(&self) -> String {
-        let part =
-            |name: &str| self.0.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default();
-        hex::encode(format!("{}\n{}", part(PK), part(SK)))
-    }
-
-    /// From the text of [`PageKey::encode`]; `None` for any other.
-    pub fn parse(encoded: &str) -> Option<Self> {
-        if encoded.len() > LONGEST_CURSOR {
-            return None;
-        }
-        let text = String::from_utf8(hex::decode(encoded).ok()?).ok()?;
-        let fits = |(pk, sk): &(&str, &str)| {
-            (1..=LONGEST_PK).contains(&pk.len()) && (1..=LONGEST_SK).contains(&sk.len())
-        };
-        let (pk, sk) = text.split_once('\n').filter(fits)?;
-        let attribute = |name: &str, value: &str| (name.to_owned(), AttributeValue::S(value.to_owned()));
-        let key = Self([attribute(PK, pk), attribute(SK, sk)].into());
-        // One key has one text: no sign before digits, no upper case.
-        (key.encode() == encoded).then_some(key)
-    }
-}
-
-/// A page of candidates of all shards.
-#[derive(Clone, Debug, Default)]
-pub struct SweepPage {
-    /// In no particular order.
-    pub candidates: Vec<Candidate>,
-    /// Where the next page begins; none at the end.
-    pub next: Option<SweepKey>,
-}
-
-/// The end of a page of a sweep. Opaque outside the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SweepKey(pub(super) String);
-
 /// One attempt to claim one candidate for a request.
 #[derive(Clone, Debug)]
 pub struct Claim<'a> {
@@ -188,52 +128,6 @@ pub enum ClaimOutcome {
     LostCandidate,
 }
 
-/// The outcome of an end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndOutcome {
-    /// Lease and sandbox are ended.
-    Ended,
-    /// They were not as they were read: read again.
-    MovedOn,
-}
-
-/// The outcome of recording a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Recorded {
-    /// It was written.
-    New,
-    /// There is a record: a worker was faster, or this is a repetition.
-    AlreadyThere(Box<PersistedRequest>),
-}
-
-/// The outcome of storing a request's outcome.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Completion {
-    /// It is stored.
-    Stored,
-    /// The request had ended before, and that outcome stays; or it is queued with a later deadline than the one by which
-    /// it would be expired.
-    EndedBefore(Box<PersistedRequest>),
-}
-
-/// The outcome of a cancellation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cancellation {
-    /// The request is cancelled and will never claim.
-    Cancelled,
-    /// It ended before, or was never asynchronous.
-    TooLate,
-}
-
-/// One page of requests.
-#[derive(Clone, Debug, Default)]
-pub struct RequestPage {
-    /// The records.
-    pub requests: Vec<PersistedRequest>,
-    /// Where the next page begins; none at the end.
-    pub next: Option<PageKey>,
-}
-
 /// A sandbox to put into the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewSandbox {
@@ -245,9 +139,9 @@ pub struct NewSandbox {
     pub external_id: ExternalId,
 }
 
-/// A page of a scan.
+/// What a scan reads.
 #[derive(Clone, Debug, Default)]
-pub struct ScanPage {
+pub struct Scanned {
     /// Sandboxes.
     pub sandboxes: Vec<Sandbox>,
     /// Leases, live and ended.
@@ -258,11 +152,9 @@ pub struct ScanPage {
     pub misplaced: Vec<String>,
     /// The errors of items that cannot be read.
     pub unreadable: Vec<String>,
-    /// Where the next page begins; none at the end.
-    pub next: Option<PageKey>,
 }
 
-/// A page of a scan of a table that another tool may have filled.
+/// What a scan reads of a table that another tool may have filled.
 #[derive(Clone, Debug, Default)]
 pub struct Survey {
     /// Sandboxes in the form of the other tool.
@@ -277,8 +169,6 @@ pub struct Survey {
     pub digests: Vec<(String, u64)>,
     /// The errors of sandboxes that cannot be adopted.
     pub unreadable: Vec<String>,
-    /// Where the next page begins; none at the end.
-    pub next: Option<PageKey>,
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::accounts::record_all;
 use crate::scan_all::{ScanError, scan};
 use crate::verify::verify;
-use crate::{Changed, PoolStatus, Store, StoreError, retry_on_conflict};
+use crate::{PoolStatus, Store, StoreError, Write, retry_on_conflict};
 
 /// Who had what nobody is known to have had.
 const NOBODY: &str = "reconciled";
@@ -208,8 +208,8 @@ async fn must_cover(store: &Store, lines: &Lines) -> Result<(), ReconcileError> 
 async fn open(store: &Store) -> Result<(), ReconcileError> {
     match store.pool.status().await? {
         PoolStatus::RestoredCopy { of } => match store.pool.bind_copy(&of).await? {
-            Changed::Done => Ok(()),
-            Changed::MovedOn => Err(ReconcileError::NotAlone),
+            Write::Applied => Ok(()),
+            Write::Rejected(()) => Err(ReconcileError::NotAlone),
         },
         PoolStatus::Open | PoolStatus::Paused { .. } => Ok(()),
     }
@@ -327,7 +327,7 @@ impl Run<'_> {
             self.known.forget(&step);
             page.sandboxes.into_iter().for_each(|sandbox| self.known.add_sandbox(sandbox));
             page.leases.into_iter().for_each(|lease| self.known.add_lease(lease));
-            if changed == Changed::Done {
+            if changed.is_applied() {
                 done.insert(at);
             }
         }
@@ -339,7 +339,7 @@ async fn patiently(
     step: &Step,
     hours: LabDuration,
     now: Timestamp,
-) -> Result<Changed, StoreError> {
+) -> Result<Write, StoreError> {
     let mut pause = FIRST_PAUSE;
     for _ in 1..PATIENCE {
         match store.reconcile.step(step, hours, now).await {

@@ -5,7 +5,7 @@ use std::future::Future;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::{PageKey, ScanPage, Store, StoreError};
+use crate::{Page, PageKey, Pages, Scanned, Store, StoreError};
 
 /// The number of segments, read in parallel.
 pub const SEGMENTS: i32 = 4;
@@ -30,37 +30,31 @@ pub enum ScanError {
 }
 
 /// Reads all sandboxes and leases, page by page; `see` returns whether to go on.
-pub async fn scan(store: &Store, see: impl FnMut(ScanPage) -> bool) -> Result<(), ScanError> {
+pub async fn scan(store: &Store, see: impl FnMut(Scanned) -> bool) -> Result<(), ScanError> {
     let store = store.clone();
     let read = move |segment, after| {
         let store = store.clone();
         async move { store.scans.page(segment, SEGMENTS, after).await }
     };
-    every_page(read, |page| page.next.clone(), see).await
+    every_page(read, see).await
 }
 
 /// Reads every page of every segment, in parallel; `see` returns whether to go on.
-pub async fn every_page<P, R, F>(
-    read: R,
-    next: fn(&P) -> Option<PageKey>,
-    mut see: impl FnMut(P) -> bool,
-) -> Result<(), ScanError>
+pub async fn every_page<P, R, F>(read: R, mut see: impl FnMut(P) -> bool) -> Result<(), ScanError>
 where
     P: Send + 'static,
     R: Fn(i32, Option<PageKey>) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<P, StoreError>> + Send,
+    F: Future<Output = Result<Page<P>, StoreError>> + Send,
 {
     let (pages, mut read_pages) = mpsc::channel(2);
     let mut readers = JoinSet::new();
     for segment in 0..SEGMENTS {
         let (read, pages) = (read.clone(), pages.clone());
         readers.spawn(async move {
-            let mut after = None;
-            loop {
-                let page = read(segment, after.take()).await;
-                after = page.as_ref().ok().and_then(next);
+            let mut of_segment = Pages::new(move |after| read(segment, after));
+            while let Some(page) = of_segment.next().await.transpose() {
                 // The receiver may have stopped.
-                if pages.send(page).await.is_err() || after.is_none() {
+                if pages.send(page).await.is_err() {
                     return;
                 }
             }

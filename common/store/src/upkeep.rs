@@ -5,30 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use broker_domain::{DeadLetterCount, JobReport, Sandbox, SandboxId, Status, Timestamp};
-
-/// The outcome of a conditional write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Changed {
-    /// It was written.
-    Done,
-    /// The item is not as it was read: another write was faster.
-    MovedOn,
-}
-
-/// The outcome of a write by which a sandbox gets its account, or another one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entered {
-    /// It was written.
-    Done,
-    /// The sandbox is not as it was read: another write was faster.
-    MovedOn,
-    /// Another sandbox has the account, or had it for good: nothing was written.
-    AccountTaken {
-        /// That sandbox.
-        by: SandboxId,
-    },
-}
+use broker_domain::{DeadLetterCount, JobReport, Sandbox, Status, Timestamp};
 
 /// The full record of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,20 +26,6 @@ pub struct Record {
     pub updated_at: Timestamp,
     /// When sync last wrote it.
     pub last_synced: Option<Timestamp>,
-}
-
-/// The outcome of an insert.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Inserted {
-    /// It was inserted, at this version.
-    New(u64),
-    /// This item has the id.
-    Stands(Box<Record>),
-    /// Its account is another sandbox's, or was for good.
-    AccountTaken {
-        /// That sandbox.
-        by: SandboxId,
-    },
 }
 
 /// The tick of a job.

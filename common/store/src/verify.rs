@@ -9,7 +9,7 @@ use broker_domain::{Inventory, Suspect, Violation, suspects};
 use serde::Serialize;
 
 use crate::scan_all::{ScanError, scan};
-use crate::{ScanPage, Store, StoreError};
+use crate::{Scanned, Store, StoreError};
 
 /// AWS: items of one TransactGetItems. More in one violation cannot be a race of the scan.
 const READ_TOGETHER: usize = 100;
@@ -90,7 +90,7 @@ pub async fn verify(store: &Store) -> Result<Report, ScanError> {
     })
 }
 
-fn add(inventory: &mut Inventory, page: &ScanPage) {
+fn add(inventory: &mut Inventory, page: &Scanned) {
     page.sandboxes.iter().for_each(|sandbox| inventory.add_sandbox(sandbox));
     page.leases.iter().for_each(|lease| inventory.add_lease(lease));
     page.accounts.iter().for_each(|record| inventory.add_account(record));

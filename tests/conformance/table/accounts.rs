@@ -5,7 +5,7 @@ use std::time::Duration;
 use broker_domain::{AccountKey, ExternalId, SandboxId, Status};
 use broker_store::accounts::{Doubled, Recorded, ensure_recorded, record_all};
 use broker_store::verify::verify;
-use broker_store::{Candidate, Changed, Entered, Inserted, NewSandbox, Seen, Unused};
+use broker_store::{Candidate, EntryConflict, NewSandbox, Seen, Unused, Write};
 use broker_tests::together;
 
 use crate::place::{Place, candidate, sandbox};
@@ -31,7 +31,7 @@ async fn violations(place: &Place) -> Vec<&'static str> {
 async fn record(place: &Place, external_id: &ExternalId) -> Option<(String, bool)> {
     let page = place.store.scans.page(0, 1, None).await.expect("read");
     let key = AccountKey::of(external_id);
-    let record = page.accounts.into_iter().find(|record| record.key == key)?;
+    let record = page.items.accounts.into_iter().find(|record| record.key == key)?;
     Some((record.holder.to_string(), record.retired))
 }
 
@@ -41,20 +41,22 @@ async fn remove(place: &Place, key: &str) {
     delete.key("PK", S(key.to_owned())).key("SK", S("META".to_owned())).send().await.expect("DeleteItem");
 }
 
+async fn version(place: &Place, id: &SandboxId) -> u64 {
+    place.store.sandboxes.get(id).await.expect("read").expect("there").version
+}
+
 /// A tombstone of sandbox 0, whose account is that of [`UUID`].
 async fn tombstone(place: &Place) -> broker_store::Record {
     let (store, now) = (&place.store, place.clock.now());
-    let Inserted::New(version) = store.sandboxes.insert(&of(0, external(UUID)), now).await.expect("asked")
-    else {
-        panic!("it is new");
-    };
+    assert_eq!(store.sandboxes.insert(&of(0, external(UUID)), now).await.expect("asked"), Write::Applied);
+    let version = version(place, &sandbox(0).id).await;
     let free = Candidate { version, ..candidate(&of(0, external(UUID))) };
     let (free, allocation) = place.hold(free).await;
     let end = broker_domain::LeaseEnd::by_broker(broker_domain::EndReason::Released, now);
     store.leases.end(&free.sandbox_id, &allocation, &end).await.expect("ended");
     let seen = Seen { id: &free.sandbox_id, version: version + 2 };
     let buried = store.deletions.write_tombstone(seen, Status::PendingDeletion, &external(UUID), now).await;
-    assert_eq!(buried.expect("asked"), Changed::Done);
+    assert_eq!(buried.expect("asked"), Write::Applied);
     store.sandboxes.record(&free.sandbox_id).await.expect("read").expect("there")
 }
 
@@ -63,13 +65,13 @@ async fn an_account_enters_the_pool_once_however_it_is_written_and_labelled() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     ensure_recorded(store, &place.entropy, now).await.expect("recorded");
-    assert!(matches!(store.sandboxes.insert(&of(0, external(UUID)), now).await, Ok(Inserted::New(_))));
+    assert!(matches!(store.sandboxes.insert(&of(0, external(UUID)), now).await, Ok(Write::Applied)));
     let by = sandbox(0).id;
     for spelled in [UUID.to_owned(), UUID.to_uppercase(), UUID.replace('-', "")] {
         let told = store.sandboxes.insert(&of(1, external(&spelled)), now).await.expect("asked");
-        assert_eq!(told, Inserted::AccountTaken { by: by.clone() }, "{spelled}");
+        assert_eq!(told, Write::Rejected(EntryConflict::AccountTaken { by: by.clone() }), "{spelled}");
         let told = store.sandboxes.seed(&of(1, external(&spelled)), now).await.expect("asked");
-        assert_eq!(told, Entered::AccountTaken { by: by.clone() }, "{spelled}");
+        assert_eq!(told, Write::Rejected(EntryConflict::AccountTaken { by: by.clone() }), "{spelled}");
     }
     assert_eq!(store.sandboxes.record(&sandbox(1).id).await.expect("read"), None);
     assert_eq!(violations(&place).await, Vec::<&str>::new());
@@ -91,7 +93,7 @@ async fn many_who_insert_one_account_at_a_time_make_one_sandbox() {
         }
     };
     let told = together((0..8).map(insert).collect::<Vec<_>>()).await;
-    let new = told.iter().filter(|told| matches!(told, Inserted::New(_))).count();
+    let new = told.iter().filter(|told| matches!(told, Write::Applied)).count();
     assert_eq!(new, 1, "{told:?}");
     assert_eq!(store_size(&place).await, 1);
 }
@@ -110,8 +112,12 @@ async fn a_refresh_takes_the_new_account_and_gives_the_old_one_back() {
     let from = Unused { status: Status::Available, version: 1, external_id: &was };
     let of_another = of(0, sandbox(1).external_id);
     let told = store.sandboxes.found(from, &of_another, now).await.expect("asked");
-    assert_eq!(told, Entered::AccountTaken { by: sandbox(1).id }, "ids that change places are left alone");
-    assert_eq!(store.sandboxes.found(from, &of(0, is.clone()), now).await.expect("asked"), Entered::Done);
+    assert_eq!(
+        told,
+        Write::Rejected(EntryConflict::AccountTaken { by: sandbox(1).id }),
+        "ids that change places are left alone"
+    );
+    assert_eq!(store.sandboxes.found(from, &of(0, is.clone()), now).await.expect("asked"), Write::Applied);
     assert_eq!(record(&place, &was).await, None, "it was never used");
     assert_eq!(record(&place, &is).await, Some((sandbox(0).id.to_string(), false)));
     assert_eq!(violations(&place).await, Vec::<&str>::new());
@@ -123,21 +129,25 @@ async fn what_was_handed_out_keeps_its_account_for_good() {
     ensure_recorded(&place.store, &place.entropy, place.clock.now()).await.expect("recorded");
     let grave = tombstone(&place).await;
     let (store, now) = (&place.store, place.clock.now());
-    let taken = Inserted::AccountTaken { by: sandbox(0).id };
+    let taken = Write::Rejected(EntryConflict::AccountTaken { by: sandbox(0).id });
     assert_eq!(store.sandboxes.insert(&of(1, external(UUID)), now).await.expect("asked"), taken);
     // Another resource under the old id: what was handed out is remembered all the same.
     let later = now.plus(Duration::from_secs(60));
     let spelled_otherwise = of(0, external(&UUID.to_uppercase()));
     let told = store.sandboxes.insert_over_tombstone(&spelled_otherwise, &grave, later, later).await;
-    assert_eq!(told.expect("asked"), Entered::MovedOn, "the same account");
+    assert_eq!(told.expect("asked"), Write::Rejected(EntryConflict::MovedOn(())), "the same account");
     let told = store.sandboxes.insert_over_tombstone(&of(0, external("2")), &grave, later, later).await;
-    assert_eq!(told.expect("asked"), Entered::Done);
+    assert_eq!(told.expect("asked"), Write::Applied);
     assert_eq!(record(&place, &external(UUID)).await, Some((sandbox(0).id.to_string(), true)));
     assert_eq!(store.sandboxes.insert(&of(1, external(UUID)), later).await.expect("asked"), taken);
     let fresh = store.sandboxes.record(&sandbox(0).id).await.expect("read").expect("there").sandbox;
     let from = Unused { status: Status::Available, version: fresh.version, external_id: &fresh.external_id };
     let told = store.sandboxes.found(from, &of(0, external(UUID)), later).await.expect("asked");
-    assert_eq!(told, Entered::AccountTaken { by: sandbox(0).id }, "nor does its own sandbox get it back");
+    assert_eq!(
+        told,
+        Write::Rejected(EntryConflict::AccountTaken { by: sandbox(0).id }),
+        "nor does its own sandbox get it back"
+    );
     assert_eq!(violations(&place).await, Vec::<&str>::new());
 }
 
@@ -151,9 +161,9 @@ async fn a_tombstone_that_is_listed_under_another_account_is_deleted_as_that_one
     let of_another = of(0, sandbox(5).external_id);
     let told =
         store.sandboxes.revive_deletion(version, &external(UUID), &of_another, now).await.expect("asked");
-    assert_eq!(told, Entered::AccountTaken { by: sandbox(5).id });
+    assert_eq!(told, Write::Rejected(EntryConflict::AccountTaken { by: sandbox(5).id }));
     let told = store.sandboxes.revive_deletion(version, &external(UUID), &of(0, external("2")), now).await;
-    assert_eq!(told.expect("asked"), Entered::Done);
+    assert_eq!(told.expect("asked"), Write::Applied);
     assert_eq!(record(&place, &external(UUID)).await, Some((sandbox(0).id.to_string(), true)));
     assert_eq!(record(&place, &external("2")).await, Some((sandbox(0).id.to_string(), false)));
     assert_eq!(violations(&place).await, Vec::<&str>::new());
@@ -164,18 +174,17 @@ async fn what_nobody_used_gives_its_account_back_and_repeats_no_version() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     ensure_recorded(store, &place.entropy, now).await.expect("recorded");
-    let Inserted::New(version) = store.sandboxes.insert(&sandbox(0), now).await.expect("asked") else {
-        panic!()
-    };
+    assert_eq!(store.sandboxes.insert(&sandbox(0), now).await.expect("asked"), Write::Applied);
     let id: SandboxId = sandbox(0).id;
-    assert_eq!(store.sandboxes.missing(Seen { id: &id, version }, now).await.expect("asked"), Changed::Done);
+    let version = version(&place, &id).await;
+    assert_eq!(store.sandboxes.missing(Seen { id: &id, version }, now).await.expect("asked"), Write::Applied);
     let stale = Candidate { version: version + 1, ..candidate(&sandbox(0)) };
-    assert_eq!(store.sandboxes.remove_stale(&stale).await.expect("asked"), Changed::Done);
+    assert_eq!(store.sandboxes.remove_stale(&stale).await.expect("asked"), Write::Applied);
     assert_eq!(record(&place, &sandbox(0).external_id).await, None);
     let later = now.plus(Duration::from_secs(24 * 3_600));
     let told = store.sandboxes.insert(&of(1, sandbox(0).external_id), later).await.expect("asked");
-    assert_eq!(told, Inserted::New(later.as_ms()), "under another label, and at another version");
-    assert!(later.as_ms() > version + 1);
+    assert_eq!(told, Write::Applied, "under another label, and at another version");
+    assert!(self::version(&place, &of(1, sandbox(0).external_id).id).await > version + 1);
 }
 
 #[tokio::test]
@@ -200,11 +209,15 @@ async fn a_table_of_an_older_version_gets_its_records_before_anything_enters() {
     assert_eq!(ensure_recorded(store, &place.entropy, now).await.expect("asked"), None, "once is enough");
     let from = Unused { status: Status::Stale, version: withdrawn.version, external_id: &external(UUID) };
     let told = store.sandboxes.found(from, &of(8, external(UUID)), now).await.expect("asked");
-    assert_eq!(told, Entered::AccountTaken { by: sandbox(0).id }, "sync does not bring it back");
+    assert_eq!(
+        told,
+        Write::Rejected(EntryConflict::AccountTaken { by: sandbox(0).id }),
+        "sync does not bring it back"
+    );
     let stale = Candidate { version: withdrawn.version, ..candidate(&of(8, external(UUID))) };
     assert_eq!(
         store.sandboxes.remove_stale(&stale).await.expect("asked"),
-        Changed::Done,
+        Write::Applied,
         "and it is removed in the end"
     );
     assert_eq!(record(&place, &external(UUID)).await, Some((sandbox(0).id.to_string(), false)));

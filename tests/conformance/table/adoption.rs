@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::{EndReason, LeaseEnd, Status, adoptions};
-use broker_store::{ClaimOutcome, Entered, Minted, Survey};
+use broker_store::{ClaimOutcome, EntryConflict, Minted, Survey, Write};
 
 use crate::place::Place;
 
@@ -35,9 +35,10 @@ async fn survey(place: &Place) -> Survey {
         .survey(0, 1, None, broker_domain::LabDuration::nearest(4), place.clock.now())
         .await
         .expect("read")
+        .items
 }
 
-async fn adopt(place: &Place, survey: Survey) -> Entered {
+async fn adopt(place: &Place, survey: Survey) -> Write<EntryConflict> {
     let mut planned = adoptions(survey.foreign, survey.held.into_iter().collect());
     let (sandbox, row, adoption) = planned.remove(0);
     let now = place.clock.now();
@@ -52,16 +53,16 @@ async fn a_row_is_taken_over_as_it_was_read_or_not_at_all() {
     put_foreign(&place, 1).await;
     let before = survey(&place).await;
     put_foreign(&place, 2).await;
-    assert_eq!(adopt(&place, before).await, Entered::MovedOn);
+    assert_eq!(adopt(&place, before).await, Write::Rejected(EntryConflict::MovedOn(())));
     assert_eq!(survey(&place).await.foreign.len(), 1, "and leaves no lease");
     assert_eq!(survey(&place).await.held, []);
 
     let again = survey(&place).await;
-    assert_eq!(adopt(&place, again).await, Entered::Done);
+    assert_eq!(adopt(&place, again).await, Write::Applied);
     let after = survey(&place).await;
     assert_eq!((after.foreign.len(), after.ours, after.held.len()), (0, 1, 1));
     let page = place.store.scans.page(0, 1, None).await.expect("read");
-    let (sandbox, lease) = (&page.sandboxes[0], &page.leases[0]);
+    let (sandbox, lease) = (&page.items.sandboxes[0], &page.items.leases[0]);
     assert_eq!((sandbox.status, sandbox.version), (Status::Allocated, 1));
     assert_eq!(sandbox.allocation.as_ref().map(|allocation| allocation.id), Some(lease.allocation_id));
     let listed = place
@@ -69,7 +70,7 @@ async fn a_row_is_taken_over_as_it_was_read_or_not_at_all() {
         .sandboxes
         .listed(Status::Allocated, place.store.sandboxes.shard_of(&sandbox.id), None)
         .await;
-    assert_eq!(listed.expect("listed").candidates.len(), 1);
+    assert_eq!(listed.expect("listed").items.len(), 1);
 }
 
 #[tokio::test]
@@ -81,7 +82,7 @@ async fn an_owner_who_got_a_lease_meanwhile_keeps_that_one() {
     let ask = place.ask("student-1");
     assert!(matches!(place.claim(&ask, &free).await, ClaimOutcome::Created(_)));
     let lease = place.store.leases.get(&ask.lease_key).await.expect("read");
-    assert_eq!(adopt(&place, before).await, Entered::MovedOn);
+    assert_eq!(adopt(&place, before).await, Write::Rejected(EntryConflict::MovedOn(())));
     assert_eq!(place.store.leases.get(&ask.lease_key).await.expect("read"), lease);
     assert_eq!(survey(&place).await.foreign.len(), 1, "nor is the row touched");
 
@@ -89,5 +90,5 @@ async fn an_owner_who_got_a_lease_meanwhile_keeps_that_one() {
     let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now());
     place.store.leases.end(&sandbox.id, &sandbox.allocation.expect("allocated"), &end).await.expect("ended");
     let again = survey(&place).await;
-    assert_eq!(adopt(&place, again).await, Entered::Done, "an ended lease is in no request's way");
+    assert_eq!(adopt(&place, again).await, Write::Applied, "an ended lease is in no request's way");
 }

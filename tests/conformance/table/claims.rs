@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker_domain::{EndReason, LeaseEnd, Outcome, PersistedRequest, RequestState, Status, Subject};
-use broker_store::{Cancellation, ClaimOutcome, EndOutcome, Recorded};
+use broker_store::{ClaimOutcome, Write};
 use broker_tests::together;
 
 use crate::place::Place;
@@ -145,12 +145,12 @@ async fn an_asynchronous_claim_stores_its_outcome_in_the_same_write() {
     let place = Place::with_table().await;
     let free = place.seed(1).await.remove(0);
     let ask = broker_domain::AllocateRequest { asynchronous: true, ..place.ask("student-1") };
-    assert_eq!(place.store.requests.record(&record(&ask)).await.expect("recorded"), Recorded::New);
+    assert_eq!(place.store.requests.record(&record(&ask)).await.expect("recorded"), Write::Applied);
     let ClaimOutcome::Created(grant) = place.claim(&ask, &free).await else { panic!("not created") };
     let ended = place.store.requests.get(ask.request_id).await.expect("read").expect("there");
     assert_eq!(ended.state, RequestState::Ended(Outcome::Created(grant)));
     assert_eq!(ended.message, None, "its message is not sent again");
-    assert_eq!(place.store.requests.cancel(ask.request_id).await.expect("asked"), Cancellation::TooLate);
+    assert_eq!(place.store.requests.cancel(ask.request_id).await.expect("asked"), Write::Rejected(()));
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn a_cancelled_request_claims_nothing() {
     assert_eq!(place.claim(&ask, &free).await, ClaimOutcome::RequestEnded);
     assert_eq!(place.store.requests.get(ask.request_id).await.expect("read"), None);
     place.store.requests.record(&record(&ask)).await.expect("recorded");
-    assert_eq!(place.store.requests.cancel(ask.request_id).await.expect("asked"), Cancellation::Cancelled);
+    assert_eq!(place.store.requests.cancel(ask.request_id).await.expect("asked"), Write::Applied);
     assert_eq!(place.claim(&ask, &free).await, ClaimOutcome::RequestEnded);
     assert_eq!(place.store.sandboxes.count().await.expect("counted")[&Status::Available], 1);
 }
@@ -178,7 +178,7 @@ async fn after_an_end_only_what_was_asked_later_claims() {
     let now = place.clock.now();
     let end = LeaseEnd::by_request(EndReason::Returned, now, now);
     let ended = place.store.leases.end(&free[0].sandbox_id, &allocation.expect("allocated"), &end).await;
-    assert_eq!(ended.expect("ended"), EndOutcome::Ended);
+    assert_eq!(ended.expect("ended"), Write::Applied);
 
     // The same request again, and one from before the fence: to the millisecond.
     assert!(matches!(place.claim(&first, &free[1]).await, ClaimOutcome::LeaseStands(_)));

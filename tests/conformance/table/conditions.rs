@@ -1,12 +1,12 @@
 //! Conditional writes of one item: at the version that was read or not at all, and never creating one.
 
 use broker_domain::{SandboxId, Status, Timestamp};
-use broker_store::{Candidate, Changed, Entered, Inserted, Seen, StoreError, Unused};
+use broker_store::{Candidate, EntryConflict, Seen, StoreError, Unused, Write};
 
 use crate::place::{Place, candidate, sandbox};
 
 /// Each write of a pending deletion, at this version.
-async fn each_write(place: &Place, seen: Seen<'_>, now: Timestamp) -> [Result<Changed, StoreError>; 6] {
+async fn each_write(place: &Place, seen: Seen<'_>, now: Timestamp) -> [Result<Write, StoreError>; 6] {
     let store = &place.store;
     [
         store.deletions.postpone(seen, now, now).await,
@@ -24,13 +24,13 @@ async fn no_write_makes_an_item() {
     let id = SandboxId::new("nowhere").expect("a valid id");
     let seen = Seen { id: &id, version: 1 };
     for told in each_write(&place, seen, place.clock.now()).await {
-        assert_eq!(told.expect("asked"), Changed::MovedOn);
+        assert_eq!(told.expect("asked"), Write::Rejected(()));
     }
     let (nowhere, external_id) = (candidate(&sandbox(7)), sandbox(7).external_id);
     let from = Unused { status: Status::Stale, version: 1, external_id: &external_id };
     let found = place.store.sandboxes.found(from, &sandbox(7), place.clock.now()).await;
-    assert_eq!(found.expect("asked"), Entered::MovedOn);
-    assert_eq!(place.store.sandboxes.remove_stale(&nowhere).await.expect("asked"), Changed::MovedOn);
+    assert_eq!(found.expect("asked"), Write::Rejected(EntryConflict::MovedOn(())));
+    assert_eq!(place.store.sandboxes.remove_stale(&nowhere).await.expect("asked"), Write::Rejected(()));
     assert_eq!(place.store.sandboxes.count().await.expect("counted").values().sum::<u64>(), 0);
 }
 
@@ -41,10 +41,10 @@ async fn a_write_at_another_version_changes_nothing() {
     let before = place.store.sandboxes.record(&free.sandbox_id).await.expect("read");
     let seen = Seen { id: &free.sandbox_id, version: 9 };
     for told in each_write(&place, seen, place.clock.now()).await {
-        assert_eq!(told.expect("asked"), Changed::MovedOn);
+        assert_eq!(told.expect("asked"), Write::Rejected(()));
     }
     let older = Candidate { version: 9, ..free.clone() };
-    assert_eq!(place.store.sandboxes.remove_unused_seed(&older).await.expect("asked"), Changed::MovedOn);
+    assert_eq!(place.store.sandboxes.remove_unused_seed(&older).await.expect("asked"), Write::Rejected(()));
     assert_eq!(place.store.sandboxes.record(&free.sandbox_id).await.expect("read"), before);
 }
 
@@ -53,12 +53,14 @@ async fn an_insert_finds_what_stands_there() {
     let place = Place::with_table().await;
     let now = place.clock.now();
     let version = now.as_ms();
-    assert_eq!(place.store.sandboxes.insert(&sandbox(0), now).await.expect("asked"), Inserted::New(version));
-    let Inserted::Stands(stands) = place.store.sandboxes.insert(&sandbox(0), now).await.expect("asked")
+    assert_eq!(place.store.sandboxes.insert(&sandbox(0), now).await.expect("asked"), Write::Applied);
+    let Write::Rejected(EntryConflict::MovedOn(stands)) =
+        place.store.sandboxes.insert(&sandbox(0), now).await.expect("asked")
     else {
         panic!("inserted twice");
     };
     let record = place.store.sandboxes.record(&sandbox(0).id).await.expect("read").expect("there");
+    assert_eq!(record.sandbox.version, version);
     assert_eq!(*stands, record, "all of it came with the failure");
 }
 
@@ -69,7 +71,7 @@ async fn a_seed_leaves_alone_what_is_there() {
     place.claim(&place.ask("student-1"), &free).await;
     let stands = place.store.sandboxes.record(&free.sandbox_id).await.expect("read");
     let again = place.store.sandboxes.seed(&sandbox(0), place.clock.now()).await.expect("seeded");
-    assert_eq!(again, Entered::MovedOn);
+    assert_eq!(again, Write::Rejected(EntryConflict::MovedOn(())));
     assert_eq!(place.store.sandboxes.record(&free.sandbox_id).await.expect("read"), stands);
 }
 
@@ -80,7 +82,7 @@ async fn a_seed_takes_away_only_what_nobody_used() {
     place.claim(&place.ask("student-1"), &free[0]).await;
     let (used, unused) = (Candidate { version: 2, ..free[0].clone() }, &free[1]);
     for (candidate, expected) in
-        [(&used, Changed::MovedOn), (unused, Changed::Done), (unused, Changed::MovedOn)]
+        [(&used, Write::Rejected(())), (unused, Write::Applied), (unused, Write::Rejected(()))]
     {
         let told = place.store.sandboxes.remove_unused_seed(candidate).await.expect("asked");
         assert_eq!(told, expected, "{candidate:?}");
@@ -90,7 +92,7 @@ async fn a_seed_takes_away_only_what_nobody_used() {
     // Nor what no seed put in.
     place.store.sandboxes.insert(&sandbox(7), Timestamp::from_ms(1)).await.expect("inserted");
     let told = place.store.sandboxes.remove_unused_seed(&candidate(&sandbox(7))).await.expect("asked");
-    assert_eq!(told, Changed::MovedOn);
+    assert_eq!(told, Write::Rejected(()));
 }
 
 #[tokio::test]
@@ -107,23 +109,23 @@ async fn a_deletion_goes_its_way_from_failure_to_tombstone_and_back() {
     let at = |version| Seen { id, version };
     assert_eq!(
         store.deletions.attempt_failed(at(3), 1, "away", now, now).await.expect("asked"),
-        Changed::Done
+        Write::Applied
     );
     assert_eq!(
         store.deletions.give_up(at(4), 5, "gone for good", now, now).await.expect("asked"),
-        Changed::Done
+        Write::Applied
     );
     let given_up = store.sandboxes.record(id).await.expect("read").expect("there");
     assert_eq!((given_up.sandbox.status, given_up.attempts), (Status::DeletionFailed, 5));
     assert_eq!(given_up.deletion_error.as_deref(), Some("gone for good"));
-    assert_eq!(store.deletions.retry(at(5), now).await.expect("asked"), Changed::Done);
+    assert_eq!(store.deletions.retry(at(5), now).await.expect("asked"), Write::Applied);
     let external_id = &free.external_id;
     let buried = store
         .deletions
         .write_tombstone(at(6), Status::PendingDeletion, external_id, now)
         .await
         .expect("asked");
-    assert_eq!(buried, Changed::Done);
+    assert_eq!(buried, Write::Applied);
 
     let tombstone = store.sandboxes.record(id).await.expect("read").expect("a tombstone");
     assert_eq!((tombstone.sandbox.status, tombstone.sandbox.version), (Status::Deleted, 7));
@@ -138,9 +140,9 @@ async fn a_deletion_goes_its_way_from_failure_to_tombstone_and_back() {
     );
     let later = now.plus(std::time::Duration::from_secs(60));
     for (listed, created_at, expected) in [
-        (&same, later, Entered::MovedOn),
-        (&another, now, Entered::MovedOn),
-        (&another, later, Entered::Done),
+        (&same, later, Write::Rejected(EntryConflict::MovedOn(()))),
+        (&another, now, Write::Rejected(EntryConflict::MovedOn(()))),
+        (&another, later, Write::Applied),
     ] {
         let told = store.sandboxes.insert_over_tombstone(listed, &tombstone, created_at, later).await;
         assert_eq!(told.expect("asked"), expected, "{listed:?} of {created_at}");

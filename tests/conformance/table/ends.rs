@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use broker_domain::{
     Allocation, EndReason, IdempotencyKey, Lease, LeaseEnd, LeaseKey, SandboxId, Status, TrackId,
 };
-use broker_store::{Candidate, Changed, Claim, ClaimOutcome, EndOutcome};
+use broker_store::{Candidate, Claim, ClaimOutcome, Write};
 
 use crate::place::Place;
 
@@ -17,7 +17,7 @@ async fn an_end_ends_both_and_only_once() {
     let place = Place::with_table().await;
     let (sandbox, allocation) = place.held().await;
     let end = LeaseEnd::by_broker(EndReason::Expired, place.clock.now());
-    for expected in [EndOutcome::Ended, EndOutcome::MovedOn] {
+    for expected in [Write::Applied, Write::Rejected(())] {
         let told = place.store.leases.end(&sandbox.sandbox_id, &allocation, &end).await.expect("asked");
         assert_eq!(told, expected);
     }
@@ -35,13 +35,13 @@ async fn another_allocation_ends_nothing() {
     let other = Allocation { id: place.entropy.allocation_id(), ..allocation.clone() };
     let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now());
     let told = place.store.leases.end(&sandbox.sandbox_id, &other, &end).await.expect("asked");
-    assert_eq!(told, EndOutcome::MovedOn);
+    assert_eq!(told, Write::Rejected(()));
     assert!(place.store.leases.get(&allocation.lease_key).await.expect("read").expect("there").end.is_none());
     // Nor does the end of a sandbox that is not there make one.
     let nowhere = SandboxId::new("nowhere").expect("a valid id");
     assert_eq!(
         place.store.leases.end(&nowhere, &allocation, &end).await.expect("asked"),
-        EndOutcome::MovedOn
+        Write::Rejected(())
     );
     assert_eq!(place.store.sandboxes.get(&nowhere).await.expect("read"), None);
 }
@@ -70,15 +70,15 @@ async fn an_owner_gives_back_what_he_holds_by_that_key_and_nothing_else() {
         (&other.sandbox_id, key.clone(), now),
     ];
     for (of, by, until) in nothing {
-        assert_eq!(give_back(of, &by, until).await, EndOutcome::MovedOn, "{of} {by:?}");
+        assert_eq!(give_back(of, &by, until).await, Write::Rejected(()), "{of} {by:?}");
     }
     place.claim(&place.ask("student-2"), &other).await;
-    assert_eq!(give_back(&other.sandbox_id, &key, now).await, EndOutcome::MovedOn, "it is student-2's");
+    assert_eq!(give_back(&other.sandbox_id, &key, now).await, Write::Rejected(()), "it is student-2's");
     let lease = place.store.leases.get(&key).await.expect("read").expect("there");
     assert_eq!((lease.end, lease.grant.sandbox_id), (None, sandbox.sandbox_id.clone()));
 
-    assert_eq!(give_back(&sandbox.sandbox_id, &key, now).await, EndOutcome::Ended);
-    assert_eq!(give_back(&sandbox.sandbox_id, &key, now).await, EndOutcome::MovedOn, "it is ended");
+    assert_eq!(give_back(&sandbox.sandbox_id, &key, now).await, Write::Applied);
+    assert_eq!(give_back(&sandbox.sandbox_id, &key, now).await, Write::Rejected(()), "it is ended");
     let record = place.store.sandboxes.record(&sandbox.sandbox_id).await.expect("read").expect("there");
     assert_eq!(record.sandbox.status, Status::PendingDeletion);
     let lease = place.store.leases.get(&key).await.expect("read").expect("kept");
@@ -92,7 +92,7 @@ async fn a_longer_lease_is_longer_on_both() {
     let until = allocation.expires_at.plus(Duration::from_secs(7_200));
     let now = place.clock.now();
     let told = place.store.leases.extend(&sandbox.sandbox_id, &allocation, until, now).await.expect("asked");
-    assert_eq!(told, Changed::Done);
+    assert_eq!(told, Write::Applied);
     let lease = place.store.leases.get(&allocation.lease_key).await.expect("read").expect("there");
     let record = place.store.sandboxes.record(&sandbox.sandbox_id).await.expect("read").expect("there");
     assert_eq!((lease.grant.expires_at, record.due), (until, Some(until)));
@@ -100,7 +100,7 @@ async fn a_longer_lease_is_longer_on_both() {
     let other = Allocation { id: place.entropy.allocation_id(), ..allocation.clone() };
     let later = until.plus(Duration::from_secs(3_600));
     let told = place.store.leases.extend(&sandbox.sandbox_id, &other, later, now).await.expect("asked");
-    assert_eq!(told, Changed::MovedOn);
+    assert_eq!(told, Write::Rejected(()));
     let lease = place.store.leases.get(&allocation.lease_key).await.expect("read").expect("there");
     assert_eq!(lease.grant.expires_at, until);
 }
@@ -114,16 +114,16 @@ async fn a_lease_that_was_given_longer_does_not_expire_and_a_second_extension_is
     let expires_at = allocation.expires_at;
     let a_second = Duration::from_secs(1);
     let early = store.leases.expire(id, &allocation, expires_at.minus(a_second), &end).await.expect("asked");
-    assert_eq!(early, EndOutcome::MovedOn, "it is not over");
+    assert_eq!(early, Write::Rejected(()), "it is not over");
     let longer = expires_at.plus(Duration::from_secs(8 * 3_600));
-    assert_eq!(store.leases.extend(id, &allocation, longer, now).await.expect("asked"), Changed::Done);
+    assert_eq!(store.leases.extend(id, &allocation, longer, now).await.expect("asked"), Write::Applied);
     let unseen = store.leases.expire(id, &allocation, expires_at, &end).await.expect("asked");
-    assert_eq!(unseen, EndOutcome::MovedOn, "decided before it was given longer");
+    assert_eq!(unseen, Write::Rejected(()), "decided before it was given longer");
     let again = store.leases.extend(id, &allocation, longer, now).await.expect("asked");
-    assert_eq!(again, Changed::MovedOn, "added to an end that is no more");
+    assert_eq!(again, Write::Rejected(()), "added to an end that is no more");
     let other = Allocation { id: place.entropy.allocation_id(), ..allocation.clone() };
-    assert_eq!(store.leases.expire(id, &other, longer, &end).await.expect("asked"), EndOutcome::MovedOn);
-    for expected in [EndOutcome::Ended, EndOutcome::MovedOn] {
+    assert_eq!(store.leases.expire(id, &other, longer, &end).await.expect("asked"), Write::Rejected(()));
+    for expected in [Write::Applied, Write::Rejected(())] {
         assert_eq!(store.leases.expire(id, &allocation, longer, &end).await.expect("asked"), expected);
     }
 }

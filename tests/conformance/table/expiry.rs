@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::{EndReason, Job, JobReport, LeaseEnd, PersistedRequest, Status, Task};
-use broker_store::{Act, Actor, AuditLine, Changed, Instance, Role, Seen};
+use broker_store::{Act, Actor, AuditLine, Instance, Role, Seen, Write};
 
 use super::letters::letter;
 use super::records::queued;
@@ -40,7 +40,7 @@ async fn a_lease_and_its_sandbox_may_only_leave_once_they_ended() {
         .write_tombstone(seen, Status::PendingDeletion, &sandbox.external_id, now)
         .await
         .expect("asked");
-    assert_eq!((buried, ttl(&place, "SBX#").await), (Changed::Done, None), "its account may come back");
+    assert_eq!((buried, ttl(&place, "SBX#").await), (Write::Applied, None), "its account may come back");
 }
 
 #[tokio::test]
@@ -99,13 +99,13 @@ async fn an_act_is_told_whole_for_four_hundred_days_and_ends_once() {
         store.audit.record(&line).await.expect("written, or its own");
     }
     assert_eq!(ttl(&place, "AUDIT#").await, Some(now.plus(DAY * 400).as_secs()));
-    for (how, expected) in [("3 sent", Changed::Done), ("4 sent", Changed::MovedOn)] {
+    for (how, expected) in [("3 sent", Write::Applied), ("4 sent", Write::Rejected(()))] {
         assert_eq!(store.audit.record_end(line.id, line.at, how).await.expect("asked"), expected);
     }
     let stranger = store.audit.record_end(place.entropy.uuid(), line.at, "none").await.expect("asked");
-    assert_eq!(stranger, Changed::MovedOn, "no line comes out of nothing");
-    let (lines, next) = store.audit.of_day(now, None).await.expect("read");
-    assert_eq!(lines, [AuditLine { ended: Some("3 sent".to_owned()), ..line }]);
-    assert!(next.is_none());
-    assert!(store.audit.of_day(now.plus(DAY), None).await.expect("read").0.is_empty(), "another day");
+    assert_eq!(stranger, Write::Rejected(()), "no line comes out of nothing");
+    let page = store.audit.of_day(now, None).await.expect("read");
+    assert_eq!(page.items, [AuditLine { ended: Some("3 sent".to_owned()), ..line }]);
+    assert!(page.next.is_none());
+    assert!(store.audit.of_day(now.plus(DAY), None).await.expect("read").items.is_empty(), "another day");
 }

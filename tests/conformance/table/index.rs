@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use broker_domain::{EndReason, LeaseEnd, NamePrefix, SandboxId, Status};
-use broker_store::{Candidate, Changed, Seen};
+use broker_store::{Candidate, Pages, Seen, Write};
 
 use crate::place::{Place, SHARDS};
 
@@ -18,29 +18,23 @@ fn ids(candidates: &[Candidate]) -> BTreeSet<SandboxId> {
 
 /// Every page of a shard.
 async fn shard(place: &Place, shard: u8, prefix: Option<&NamePrefix>, limit: u16) -> Vec<Candidate> {
-    let (mut all, mut after) = (Vec::new(), None);
-    loop {
-        let page = place.store.sandboxes.available(shard, prefix, after, limit).await.expect("listed");
-        assert!(page.candidates.len() <= usize::from(limit));
-        all.extend(page.candidates);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return all,
-        }
+    let mut pages = Pages::new(|after| place.store.sandboxes.available(shard, prefix, after, limit));
+    let mut all = Vec::new();
+    while let Some(page) = pages.next().await.expect("listed") {
+        assert!(page.len() <= usize::from(limit));
+        all.extend(page);
     }
+    all
 }
 
 /// Every page of a sweep.
 async fn sweep(place: &Place, prefix: Option<&NamePrefix>, limit: u16) -> Vec<Candidate> {
-    let (mut all, mut after) = (Vec::new(), None);
-    loop {
-        let page = place.store.sandboxes.sweep(prefix, after, limit).await.expect("listed");
-        all.extend(page.candidates);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return all,
-        }
+    let mut pages = Pages::new(|after| place.store.sandboxes.sweep(prefix, after, limit));
+    let mut all = Vec::new();
+    while let Some(page) = pages.next().await.expect("listed") {
+        all.extend(page);
     }
+    all
 }
 
 #[tokio::test]
@@ -104,7 +98,7 @@ async fn what_is_claimed_ended_or_buried_leaves_its_place_in_the_index() {
     let now = place.clock.now();
     let buried =
         place.store.deletions.write_tombstone(seen, Status::PendingDeletion, &sandbox.external_id, now).await;
-    assert_eq!(buried.expect("buried"), Changed::Done);
+    assert_eq!(buried.expect("buried"), Write::Applied);
     for status in Status::ALL {
         assert!(!ids(&listed(&place, status).await).contains(&sandbox.id), "{status}");
     }
@@ -113,7 +107,7 @@ async fn what_is_claimed_ended_or_buried_leaves_its_place_in_the_index() {
 async fn listed(place: &Place, status: Status) -> Vec<Candidate> {
     let mut all = Vec::new();
     for shard in 0..SHARDS {
-        all.extend(place.store.sandboxes.listed(status, shard, None).await.expect("listed").candidates);
+        all.extend(place.store.sandboxes.listed(status, shard, None).await.expect("listed").items);
     }
     all
 }
@@ -127,14 +121,14 @@ async fn what_is_due_is_listed_by_its_time_and_nothing_else_is() {
     for (number, candidate) in free.iter().enumerate() {
         let since = now.plus(hour * u32::try_from(number).expect("few"));
         let seen = Seen { id: &candidate.sandbox_id, version: 1 };
-        assert_eq!(place.store.sandboxes.missing(seen, since).await.expect("asked"), Changed::Done);
+        assert_eq!(place.store.sandboxes.missing(seen, since).await.expect("asked"), Write::Applied);
     }
     let mut due = Vec::new();
     for shard in 0..SHARDS {
         let page =
             place.store.sandboxes.due(Status::Stale, shard, now.plus(hour * 4), None).await.expect("listed");
-        assert!(page.candidates.is_sorted_by_key(|candidate| candidate.sandbox_id.clone()), "by time");
-        due.extend(page.candidates);
+        assert!(page.items.is_sorted_by_key(|candidate| candidate.sandbox_id.clone()), "by time");
+        due.extend(page.items);
     }
     assert_eq!(ids(&due), ids(&free[..5]), "the last of them to the second");
 }

@@ -6,7 +6,7 @@ use broker_domain::{
     DeadLetter, DeadLetterId, DeadLetterState, JobReport, MessageSummary, Outcome, PersistedRequest, Reason,
     RequestState, ReturnRequest, SandboxId, Source, Subject, Task, Times, Timestamp, TrackId,
 };
-use broker_store::{Actor, Changed, Kept, PendingRecord, Requeued, StoreError};
+use broker_store::{Actor, PendingRecord, Requeued, StoreError, Write};
 use broker_tests::together;
 
 use super::records::queued;
@@ -58,7 +58,7 @@ async fn a_letter_is_kept_once_and_fails_the_request_that_waits() {
     let (store, now) = (&place.store, place.clock.now());
     let (letter, record) = of_a_request(&place).await;
     let pending = PendingRecord::Request(record.request_id);
-    for expected in [Kept::New, Kept::Before] {
+    for expected in [Write::Applied, Write::Rejected(())] {
         assert_eq!(store.dead_letters.record(&letter, Some(&pending)).await.expect("asked"), expected);
     }
     assert_eq!(store.dead_letters.get(&letter.id).await.expect("read"), Some(letter.clone()));
@@ -67,8 +67,8 @@ async fn a_letter_is_kept_once_and_fails_the_request_that_waits() {
     assert_eq!((failed.state, failed.message), (RequestState::Ended(outcome), None));
     // Of a request that ended before, only the letter is new.
     let late = self::letter("m-2", now);
-    assert_eq!(store.dead_letters.record(&late, Some(&pending)).await.expect("asked"), Kept::New);
-    assert_eq!(store.dead_letters.record(&late, None).await.expect("asked"), Kept::Before);
+    assert_eq!(store.dead_letters.record(&late, Some(&pending)).await.expect("asked"), Write::Applied);
+    assert_eq!(store.dead_letters.record(&late, None).await.expect("asked"), Write::Rejected(()));
 }
 
 #[tokio::test]
@@ -80,23 +80,23 @@ async fn a_run_is_told_that_it_died_and_waits_again_for_its_replay() {
     let died = JobReport { failed: 1, ..JobReport::new(&Task::Census) };
     let told =
         store.dead_letters.record(&letter, Some(&PendingRecord::Run(id, died.clone()))).await.expect("asked");
-    assert_eq!(told, Kept::New);
+    assert_eq!(told, Write::Applied);
     assert_eq!(store.runs.get(id).await.expect("read").expect("there").report, Some(died));
     let until = now.plus(Duration::from_secs(60));
     let taken =
         store.dead_letters.take(&letter.id, &actor(&place, now), until, Some(&Requeued::Run(id))).await;
-    assert_eq!(taken.expect("asked"), Changed::Done);
+    assert_eq!(taken.expect("asked"), Write::Applied);
     assert_eq!(store.runs.get(id).await.expect("read").expect("there").report, None);
     // A real outcome stays, whatever dead letter comes later.
     let report = JobReport { changed: 3, ..JobReport::new(&Task::Census) };
-    assert_eq!(store.runs.complete(id, &report, true, now).await.expect("asked"), Changed::Done);
+    assert_eq!(store.runs.complete(id, &report, true, now).await.expect("asked"), Write::Applied);
     let again = self::letter("m-2", now);
     let told =
         store.dead_letters.record(&again, Some(&PendingRecord::Run(id, JobReport::new(&Task::Census)))).await;
-    assert_eq!(told.expect("asked"), Kept::New);
+    assert_eq!(told.expect("asked"), Write::Applied);
     let taken =
         store.dead_letters.take(&again.id, &actor(&place, now), until, Some(&Requeued::Run(id))).await;
-    assert_eq!(taken.expect("asked"), Changed::Done);
+    assert_eq!(taken.expect("asked"), Write::Applied);
     assert_eq!(store.runs.get(id).await.expect("read").expect("there").report, Some(report));
 }
 
@@ -111,7 +111,7 @@ async fn a_replay_holds_its_letter_until_it_is_over_and_queues_the_request_again
     let deadline = now.plus(Duration::from_secs(900));
     let reopened = reopened(&record, deadline);
     let taken = store.dead_letters.take(&letter.id, &first, until, Some(&reopened)).await.expect("asked");
-    assert_eq!(taken, Changed::Done);
+    assert_eq!(taken, Write::Applied);
     let queued = store.requests.get(record.request_id).await.expect("read").expect("there");
     assert_eq!((queued.state, queued.deadline), (RequestState::Queued, deadline));
     assert_eq!(queued.message.as_deref(), Some("again"));
@@ -127,15 +127,18 @@ async fn a_replay_holds_its_letter_until_it_is_over_and_queues_the_request_again
             .await
             .expect("asked")
     };
-    assert_eq!(take(&second).await, Changed::MovedOn, "it is held");
+    assert_eq!(take(&second).await, Write::Rejected(()), "it is held");
     let discarded = store.dead_letters.discard(&letter.id, &second, "unwanted").await.expect("asked");
-    assert_eq!(discarded, Changed::MovedOn, "a letter that is being replayed is not discarded");
-    assert_eq!(take(&later).await, Changed::Done, "its holder died");
-    assert_eq!(store.dead_letters.mark_replayed(&letter.id, &first).await.expect("asked"), Changed::MovedOn);
-    assert_eq!(store.dead_letters.mark_replayed(&letter.id, &later).await.expect("asked"), Changed::Done);
+    assert_eq!(discarded, Write::Rejected(()), "a letter that is being replayed is not discarded");
+    assert_eq!(take(&later).await, Write::Applied, "its holder died");
+    assert_eq!(
+        store.dead_letters.mark_replayed(&letter.id, &first).await.expect("asked"),
+        Write::Rejected(())
+    );
+    assert_eq!(store.dead_letters.mark_replayed(&letter.id, &later).await.expect("asked"), Write::Applied);
     assert_eq!(
         take(&actor(&place, until.plus(Duration::from_secs(900)))).await,
-        Changed::MovedOn,
+        Write::Rejected(()),
         "sent is sent"
     );
     let sent = store.dead_letters.get(&letter.id).await.expect("read").expect("there");
@@ -154,7 +157,7 @@ async fn a_dead_message_that_comes_again_fails_nothing_that_was_replayed_meanwhi
     let reopened = reopened(&record, deadline);
     let by = actor(&place, now);
     store.dead_letters.take(&letter.id, &by, deadline, Some(&reopened)).await.expect("taken");
-    assert_eq!(store.dead_letters.record(&letter, Some(&pending)).await.expect("asked"), Kept::Before);
+    assert_eq!(store.dead_letters.record(&letter, Some(&pending)).await.expect("asked"), Write::Rejected(()));
     let waits = store.requests.get(record.request_id).await.expect("read").expect("there");
     assert_eq!(waits.state, RequestState::Queued);
 }
@@ -178,7 +181,7 @@ async fn a_letter_that_the_table_refuses_costs_its_neighbours_nothing() {
     for (number, kept) in together(kept.collect::<Vec<_>>()).await.into_iter().enumerate() {
         match number {
             7 => assert!(matches!(kept, Err(StoreError::Refused { .. })), "{kept:?}"),
-            _ => assert_eq!(kept.expect("kept"), Kept::New, "{number}"),
+            _ => assert_eq!(kept.expect("kept"), Write::Applied, "{number}"),
         }
     }
 }
@@ -198,16 +201,16 @@ async fn a_letter_and_its_replay_touch_nothing_but_what_waited_for_the_message()
         let before = store.requests.get(record.request_id).await.expect("read");
         let letter = letter(&format!("m-{number}"), now);
         let pending = PendingRecord::Request(record.request_id);
-        assert_eq!(store.dead_letters.record(&letter, Some(&pending)).await.expect("asked"), Kept::New);
+        assert_eq!(store.dead_letters.record(&letter, Some(&pending)).await.expect("asked"), Write::Applied);
         assert_eq!(store.requests.get(record.request_id).await.expect("read"), before);
         let reopened = reopened(record, deadline);
         let taken = store.dead_letters.take(&letter.id, &actor(&place, now), deadline, Some(&reopened)).await;
-        assert_eq!(taken.expect("asked"), Changed::Done);
+        assert_eq!(taken.expect("asked"), Write::Applied);
         assert_eq!(store.requests.get(record.request_id).await.expect("read"), before);
     }
     let (nobodys, letter) = (place.entropy.request_id(now), letter("m-2", now));
     let pending = PendingRecord::Run(nobodys, JobReport::new(&Task::Census));
-    assert_eq!(store.dead_letters.record(&letter, Some(&pending)).await.expect("asked"), Kept::New);
+    assert_eq!(store.dead_letters.record(&letter, Some(&pending)).await.expect("asked"), Write::Applied);
     assert_eq!(store.runs.get(nobodys).await.expect("read"), None, "no record comes out of nothing");
 }
 
@@ -222,7 +225,7 @@ async fn a_replay_that_died_is_begun_anew_with_what_it_sends() {
         let reopened =
             Requeued::Request { id: record.request_id, message: message.to_owned(), deadline: until };
         let taken = store.dead_letters.take(&letter.id, &actor(&place, at), until, Some(&reopened)).await;
-        assert_eq!(taken.expect("asked"), Changed::Done);
+        assert_eq!(taken.expect("asked"), Write::Applied);
         let queued = store.requests.get(record.request_id).await.expect("read").expect("there");
         assert_eq!((queued.message.as_deref(), queued.deadline), (Some(message), until));
     }
@@ -236,11 +239,11 @@ async fn a_discarded_letter_says_why_and_stays_so() {
     let by = actor(&place, now);
     assert_eq!(
         store.dead_letters.discard(&letter.id, &by, "none").await.expect("asked"),
-        Changed::MovedOn,
+        Write::Rejected(()),
         "no such letter"
     );
     store.dead_letters.record(&letter, None).await.expect("kept");
-    for expected in [Changed::Done, Changed::MovedOn] {
+    for expected in [Write::Applied, Write::Rejected(())] {
         assert_eq!(
             store.dead_letters.discard(&letter.id, &by, "sent by a test").await.expect("asked"),
             expected
@@ -250,7 +253,7 @@ async fn a_discarded_letter_says_why_and_stays_so() {
     assert_eq!(discarded.state, DeadLetterState::Discarded);
     assert_eq!(discarded.touched.and_then(|touched| touched.why).as_deref(), Some("sent by a test"));
     let taken = store.dead_letters.take(&letter.id, &by, now, None).await.expect("asked");
-    assert_eq!(taken, Changed::MovedOn);
+    assert_eq!(taken, Write::Rejected(()));
 }
 
 #[tokio::test]
@@ -269,9 +272,9 @@ async fn letters_of_a_time_are_read_page_by_page_in_their_order() {
     let until = kept.last().map(|letter| letter.id.to_string()).expect("the first is of it");
     loop {
         let page = store.dead_letters.page(shard, &from, &until, Some(1)).await.expect("read");
-        assert_eq!(page.unreadable, Vec::<String>::new());
-        read.extend(page.letters);
-        match page.read_to {
+        assert_eq!(page.items.unreadable, Vec::<String>::new());
+        read.extend(page.items.letters);
+        match page.next {
             Some(read_to) if read_to.as_str() < until.as_str() => from = format!("{read_to}!"),
             _ => break,
         }
@@ -281,7 +284,7 @@ async fn letters_of_a_time_are_read_page_by_page_in_their_order() {
         .dead_letters
         .page(shard, &DeadLetterId::time(Timestamp::from_ms(1)), &DeadLetterId::time(now), None)
         .await;
-    assert!(none.expect("read").letters.is_empty(), "of another time");
+    assert!(none.expect("read").items.letters.is_empty(), "of another time");
 }
 
 #[tokio::test]
@@ -309,7 +312,7 @@ async fn a_letter_of_a_return_ends_its_record_also_before_it_is_written_and_a_re
     for (number, request) in [&unrecorded, &recorded, &done].into_iter().enumerate() {
         let letter = letter(&format!("m-{number}"), now);
         let pending = PendingRecord::Return(request.clone());
-        assert_eq!(store.dead_letters.record(&letter, Some(&pending)).await.expect("kept"), Kept::New);
+        assert_eq!(store.dead_letters.record(&letter, Some(&pending)).await.expect("kept"), Write::Applied);
     }
     for request in [&unrecorded, &recorded] {
         let died = RequestState::Ended(Outcome::DeadLettered { reason: "malformed".to_owned() });
@@ -324,5 +327,5 @@ async fn a_letter_of_a_return_ends_its_record_also_before_it_is_written_and_a_re
         .take(&id, &actor(&place, now), now.plus(Duration::from_secs(15)), Some(&again))
         .await
         .expect("taken");
-    assert_eq!((taken, state(&unrecorded).await), (Changed::Done, RequestState::Queued));
+    assert_eq!((taken, state(&unrecorded).await), (Write::Applied, RequestState::Queued));
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use broker_domain::Status;
+use broker_store::{PageKey, Pages};
 use broker_tests::together;
 
 use super::letters::letter;
@@ -19,16 +20,11 @@ async fn segments_of_a_scan_miss_and_repeat_nothing() {
     }
     let (mut sandboxes, mut leases) = (Vec::new(), 0);
     for segment in 0..4 {
-        let mut after = None;
-        loop {
-            let page = place.store.scans.page(segment, 4, after.take()).await.expect("read");
+        let mut pages = Pages::new(|after| place.store.scans.page(segment, 4, after));
+        while let Some(page) = pages.next().await.expect("read") {
             assert_eq!(page.unreadable, Vec::<String>::new());
             sandboxes.extend(page.sandboxes.into_iter().map(|sandbox| sandbox.id));
             leases += page.leases.len();
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
         }
     }
     assert_eq!((sandboxes.len(), leases), (60, 10));
@@ -43,12 +39,12 @@ async fn a_page_goes_on_where_a_cursor_says() {
     let seeded: BTreeSet<_> = place.seed(30).await.into_iter().map(|c| c.sandbox_id).collect();
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let (records, next) = place.store.sandboxes.browse(after, 7, |_| true).await.expect("read");
-        assert!(records.len() == 7 || next.is_none(), "a page is full, or the last");
-        seen.extend(records.into_iter().map(|record| record.sandbox.id));
-        let Some(next) = next else { break };
+        let page = place.store.sandboxes.browse(after, 7, |_| true).await.expect("read");
+        assert!(page.items.len() == 7 || page.next.is_none(), "a page is full, or the last");
+        seen.extend(page.items.into_iter().map(|record| record.sandbox.id));
+        let Some(next) = page.next else { break };
         // As a client keeps it.
-        after = broker_store::PageKey::parse(&next.encode());
+        after = PageKey::parse(&next.encode());
         assert!(after.is_some());
     }
     assert_eq!(seen.len(), 30);
@@ -77,7 +73,7 @@ async fn what_lies_behind_the_first_megabyte_is_read_too() {
     let (mut after, mut more) = (None, true);
     while more {
         let page = store.scans.page(0, 1, after).await.expect("read");
-        scanned += page.sandboxes.len();
+        scanned += page.items.sandboxes.len();
         (more, after, pages) = (page.next.is_some(), page.next, pages + 1);
     }
     assert!(pages > 1, "or this says nothing");
@@ -85,19 +81,19 @@ async fn what_lies_behind_the_first_megabyte_is_read_too() {
     while more {
         let page =
             store.adopt.survey(0, 1, after, broker_domain::LabDuration::nearest(4), now).await.expect("read");
-        surveyed += page.ours;
+        surveyed += page.items.ours;
         (more, after) = (page.next.is_some(), page.next);
     }
     (after, more) = (None, true);
     while more {
-        let (records, next) = store.sandboxes.browse(after, 100, |_| true).await.expect("read");
-        browsed += records.len();
-        (more, after) = (next.is_some(), next);
+        let page = store.sandboxes.browse(after, 100, |_| true).await.expect("read");
+        browsed += page.items.len();
+        (more, after) = (page.next.is_some(), page.next);
     }
     (after, more) = (None, true);
     while more {
         let page = store.requests.queued(after).await.expect("read");
-        queued += page.requests.len();
+        queued += page.items.len();
         (more, after) = (page.next.is_some(), page.next);
     }
     assert_eq!((scanned, surveyed, browsed, queued), (40, 40, 40, 20));

@@ -7,7 +7,7 @@ use broker_domain::{
     Allocation, EndReason, Fingerprint, Grant, IdempotencyKey, LabDuration, Lease, LeaseEnd, LeaseKey,
     Sandbox, SandboxId, Status, TrackId,
 };
-use broker_store::Changed;
+use broker_store::Write;
 
 use crate::place::Place;
 
@@ -17,7 +17,7 @@ async fn sandbox_of(place: &Place, id: &SandboxId) -> Sandbox {
     place.store.sandboxes.get(id).await.expect("read").expect("there")
 }
 
-async fn take(place: &Place, step: &Step) -> Changed {
+async fn take(place: &Place, step: &Step) -> Write {
     place.store.reconcile.step(step, HOURS, place.clock.now()).await.expect("the table answers")
 }
 
@@ -76,10 +76,10 @@ async fn a_lease_is_bound_to_its_sandbox_if_both_are_as_they_were_read() {
     for wrong in
         [bind(&elsewhere, None, &first), bind(&older, None, &first), bind(&free, Some(&first), &first)]
     {
-        assert_eq!(take(&place, &wrong).await, Changed::MovedOn, "{wrong:?}");
+        assert_eq!(take(&place, &wrong).await, Write::Rejected(()), "{wrong:?}");
     }
     assert_eq!(place.store.leases.get(&first.key).await.expect("read"), None, "neither is written");
-    assert_eq!(take(&place, &bind(&free, None, &first)).await, Changed::Done);
+    assert_eq!(take(&place, &bind(&free, None, &first)).await, Write::Applied);
     assert_eq!(place.store.leases.get(&first.key).await.expect("read"), Some(first.clone()));
     let held = sandbox_of(&place, &free.id).await;
     assert_eq!((held.status, held.allocation.as_ref()), (Status::Allocated, Some(&allocation(&first))));
@@ -89,18 +89,18 @@ async fn a_lease_is_bound_to_its_sandbox_if_both_are_as_they_were_read() {
     let ended =
         Lease { end: Some(LeaseEnd::by_broker(EndReason::Returned, place.clock.now())), ..first.clone() };
     for stands in [None, Some(&ended), Some(&second)] {
-        assert_eq!(take(&place, &bind(&other, stands, &second)).await, Changed::MovedOn, "{stands:?}");
+        assert_eq!(take(&place, &bind(&other, stands, &second)).await, Write::Rejected(()), "{stands:?}");
     }
     assert_eq!(sandbox_of(&place, &other.id).await, other);
     // The sandbox's half alone is written anew under its own lease.
-    assert_eq!(take(&place, &bind(&held, Some(&first), &first)).await, Changed::Done);
+    assert_eq!(take(&place, &bind(&held, Some(&first), &first)).await, Write::Applied);
 
     let end = LeaseEnd::by_broker(EndReason::Returned, place.clock.now());
     let held = sandbox_of(&place, &free.id).await;
     let step = Step::End { sandbox: held, allocation: allocation(&first), end };
-    assert_eq!(take(&place, &step).await, Changed::Done);
-    assert_eq!(take(&place, &bind(&other, Some(&first), &second)).await, Changed::MovedOn, "it has ended");
-    assert_eq!(take(&place, &bind(&other, Some(&ended), &second)).await, Changed::Done);
+    assert_eq!(take(&place, &step).await, Write::Applied);
+    assert_eq!(take(&place, &bind(&other, Some(&first), &second)).await, Write::Rejected(()), "it has ended");
+    assert_eq!(take(&place, &bind(&other, Some(&ended), &second)).await, Write::Applied);
 }
 
 #[tokio::test]
@@ -109,12 +109,13 @@ async fn a_lease_ends_alone_once_and_a_sandbox_goes_as_it_was_read() {
     let seeded = place.seed(1).await;
     let free = sandbox_of(&place, &seeded[0].sandbox_id).await;
     let held = lease(&place, "student-1", &free);
-    assert_eq!(take(&place, &bind(&free, None, &held)).await, Changed::Done);
+    assert_eq!(take(&place, &bind(&free, None, &held)).await, Write::Applied);
     let now = place.clock.now();
     let end = LeaseEnd::by_broker(EndReason::Released, now);
     let another = Lease { allocation_id: place.entropy.allocation_id(), ..held.clone() };
     let end_lease = |lease: &Lease| Step::EndLease { lease: lease.clone(), end: end.clone() };
-    for (lease, expected) in [(&another, Changed::MovedOn), (&held, Changed::Done), (&held, Changed::MovedOn)]
+    for (lease, expected) in
+        [(&another, Write::Rejected(())), (&held, Write::Applied), (&held, Write::Rejected(()))]
     {
         assert_eq!(take(&place, &end_lease(lease)).await, expected);
     }
@@ -128,9 +129,9 @@ async fn a_lease_ends_alone_once_and_a_sandbox_goes_as_it_was_read() {
     };
     let older = Sandbox { version: stands.version - 1, ..stands.clone() };
     for wrong in [&free, &older, &Sandbox { status: Status::Available, ..stands.clone() }] {
-        assert_eq!(take(&place, &retire(wrong)).await, Changed::MovedOn);
+        assert_eq!(take(&place, &retire(wrong)).await, Write::Rejected(()));
     }
-    assert_eq!(take(&place, &retire(&stands)).await, Changed::Done);
+    assert_eq!(take(&place, &retire(&stands)).await, Write::Applied);
     let gone = sandbox_of(&place, &free.id).await;
     assert_eq!((gone.status, gone.version), (Status::PendingDeletion, stands.version + 1));
     assert_eq!((gone.end_reason, gone.deletion_requested_at), (Some(EndReason::Released), Some(end.at)));
@@ -139,5 +140,5 @@ async fn a_lease_ends_alone_once_and_a_sandbox_goes_as_it_was_read() {
         .sandboxes
         .due(Status::PendingDeletion, place.store.sandboxes.shard_of(&free.id), now, None)
         .await;
-    assert_eq!(due.expect("listed").candidates.len(), 1, "cleanup finds it");
+    assert_eq!(due.expect("listed").items.len(), 1, "cleanup finds it");
 }

@@ -7,9 +7,7 @@ use broker_domain::{
     DeadLetterCount, IdempotencyKey, Job, JobReport, LeaseKey, Outcome, PersistedRequest, RequestState,
     Status, Subject, Task, TrackId,
 };
-use broker_store::{
-    Binding, Cancellation, Census, Changed, Completion, Instance, PoolStatus, Recorded, Role,
-};
+use broker_store::{Binding, Census, Instance, PoolStatus, Role, Write};
 
 use broker_tests::together;
 
@@ -34,19 +32,19 @@ pub(super) fn queued(place: &Place, track: &str) -> PersistedRequest {
 async fn a_request_is_recorded_once_and_ends_once() {
     let place = Place::with_table().await;
     let (store, record) = (&place.store, queued(&place, "student-1"));
-    assert_eq!(store.requests.record(&record).await.expect("asked"), Recorded::New);
+    assert_eq!(store.requests.record(&record).await.expect("asked"), Write::Applied);
     let again = store.requests.record(&record).await.expect("asked");
-    assert_eq!(again, Recorded::AlreadyThere(Box::new(record.clone())), "to the millisecond");
+    assert_eq!(again, Write::Rejected(Box::new(record.clone())), "to the millisecond");
     let page = store.requests.queued(None).await.expect("read");
-    assert_eq!(page.requests, std::slice::from_ref(&record));
+    assert_eq!(page.items, std::slice::from_ref(&record));
 
     let ended = |outcome| PersistedRequest { state: RequestState::Ended(outcome), ..record.clone() };
     let first = store.requests.complete(&ended(Outcome::NoSandboxes)).await.expect("asked");
-    assert_eq!(first, Completion::Stored);
+    assert_eq!(first, Write::Applied);
     let second = store.requests.complete(&ended(Outcome::Expired)).await.expect("asked");
     let stands = PersistedRequest { message: None, ..ended(Outcome::NoSandboxes) };
-    assert_eq!(second, Completion::EndedBefore(Box::new(stands)));
-    assert_eq!(store.requests.queued(None).await.expect("read").requests, []);
+    assert_eq!(second, Write::Rejected(Box::new(stands)));
+    assert_eq!(store.requests.queued(None).await.expect("read").items, []);
 }
 
 #[tokio::test]
@@ -57,12 +55,12 @@ async fn a_request_that_nobody_recorded_ends_too_and_one_that_somebody_waits_for
         PersistedRequest { state: RequestState::Ended(Outcome::NoSandboxes), ..waited_for.clone() };
     let unrecorded =
         PersistedRequest { request_id: place.entropy.request_id(place.clock.now()), ..unrecorded };
-    assert_eq!(store.requests.complete(&unrecorded).await.expect("asked"), Completion::Stored);
+    assert_eq!(store.requests.complete(&unrecorded).await.expect("asked"), Write::Applied);
     let stored = store.requests.get(unrecorded.request_id).await.expect("read");
     assert_eq!(stored.map(|record| record.state), Some(unrecorded.state));
     store.requests.record(&waited_for).await.expect("recorded");
     let told = store.requests.cancel(waited_for.request_id).await.expect("asked");
-    assert_eq!(told, Cancellation::TooLate);
+    assert_eq!(told, Write::Rejected(()));
 }
 
 #[tokio::test]
@@ -78,11 +76,11 @@ async fn expired_is_only_stored_by_the_deadline_that_stands_there() {
     };
     // Decided by an earlier deadline: a replay gave it more time since.
     let told = store.requests.complete(&expired(record.deadline.minus(second))).await.expect("asked");
-    assert_eq!(told, Completion::EndedBefore(Box::new(record.clone())));
+    assert_eq!(told, Write::Rejected(Box::new(record.clone())));
     let told = store.requests.complete(&expired(record.deadline)).await.expect("asked");
-    assert_eq!(told, Completion::Stored);
+    assert_eq!(told, Write::Applied);
     let told = store.requests.complete(&expired(record.deadline.plus(second))).await.expect("asked");
-    assert!(matches!(told, Completion::EndedBefore(_)), "{told:?}");
+    assert!(matches!(told, Write::Rejected(_)), "{told:?}");
 }
 
 #[tokio::test]
@@ -107,31 +105,37 @@ async fn a_tick_is_taken_by_one_and_moved_by_it_alone() {
     assert!(tick.is_free(now));
     let until = now.plus(Duration::from_secs(60));
     let take = async || store.schedule.take(Job::Census, &tick, until, now).await.expect("asked");
-    assert_eq!((take().await, take().await), (Changed::Done, Changed::MovedOn));
+    assert_eq!((take().await, take().await), (Write::Applied, Write::Rejected(())));
     let next = now.plus(Duration::from_secs(600));
     let stranger = until.plus(Duration::from_millis(1));
     let moved = store.schedule.move_on(Job::Census, &tick, stranger, next).await.expect("asked");
-    assert_eq!(moved, Changed::MovedOn);
+    assert_eq!(moved, Write::Rejected(()));
     let moved = store.schedule.move_on(Job::Census, &tick, until, next).await.expect("asked");
-    assert_eq!(moved, Changed::Done);
+    assert_eq!(moved, Write::Applied);
     // Neither at the run that was read before, nor for a run that another one made of it.
-    assert_eq!(store.schedule.take(Job::Census, &tick, until, next).await.expect("asked"), Changed::MovedOn);
+    assert_eq!(
+        store.schedule.take(Job::Census, &tick, until, next).await.expect("asked"),
+        Write::Rejected(())
+    );
     let moved = store.schedule.tick(Job::Census, Duration::ZERO, now).await.expect("read");
     let dead_until = next.plus(Duration::from_secs(60));
     let taken = store.schedule.take(Job::Census, &moved, dead_until, next).await.expect("asked");
-    assert_eq!(taken, Changed::Done, "by a worker that dies over it");
+    assert_eq!(taken, Write::Applied, "by a worker that dies over it");
     let told = store.schedule.move_on(Job::Census, &tick, dead_until, next).await.expect("asked");
-    assert_eq!(told, Changed::MovedOn, "it is not the run that was taken");
+    assert_eq!(told, Write::Rejected(()), "it is not the run that was taken");
     let later = dead_until.plus(Duration::from_secs(60));
     let taken = store.schedule.take(Job::Census, &moved, later, dead_until).await.expect("asked");
-    assert_eq!(taken, Changed::Done, "by another, once its time is over");
+    assert_eq!(taken, Write::Applied, "by another, once its time is over");
     let told = store.schedule.move_on(Job::Census, &moved, later, next).await.expect("asked");
-    assert_eq!(told, Changed::Done);
+    assert_eq!(told, Write::Applied);
     store.schedule.pause(Job::Census, now).await.expect("paused");
     let paused = store.schedule.tick(Job::Census, Duration::ZERO, now).await.expect("read");
     assert_eq!((paused.next_run_at, paused.taken_until), (next, None));
     assert!(paused.paused_at.is_some());
-    assert_eq!(store.schedule.take(Job::Census, &paused, until, now).await.expect("asked"), Changed::MovedOn);
+    assert_eq!(
+        store.schedule.take(Job::Census, &paused, until, now).await.expect("asked"),
+        Write::Rejected(())
+    );
 }
 
 #[tokio::test]
@@ -141,13 +145,13 @@ async fn what_a_job_ran_for_never_goes_back() {
     let later = now.plus(Duration::from_secs(1));
     assert_eq!(
         store.schedule.note_ran_for(Job::Sync, now).await.expect("asked"),
-        Changed::MovedOn,
+        Write::Rejected(()),
         "no update makes an item"
     );
     let fresh = store.schedule.tick(Job::Sync, Duration::ZERO, now).await.expect("made");
     assert!(!fresh.has_run_for(now));
-    assert_eq!(store.schedule.note_ran_for(Job::Sync, later).await.expect("asked"), Changed::Done);
-    assert_eq!(store.schedule.note_ran_for(Job::Sync, now).await.expect("asked"), Changed::MovedOn);
+    assert_eq!(store.schedule.note_ran_for(Job::Sync, later).await.expect("asked"), Write::Applied);
+    assert_eq!(store.schedule.note_ran_for(Job::Sync, now).await.expect("asked"), Write::Rejected(()));
     let tick = store.schedule.tick(Job::Sync, Duration::ZERO, now).await.expect("read");
     assert!(tick.has_run_for(now) && tick.has_run_for(later));
     assert!(!tick.has_run_for(later.plus(Duration::from_millis(1))));
@@ -165,7 +169,11 @@ async fn slots_are_given_once() {
     assert_eq!(take(1).await, None, "that would be too late");
     let just_so = store.rate_slots.take(1, second, now, now.plus(second * 6)).await.expect("asked");
     assert_eq!(just_so, Some(now.plus(second * 6)), "the latest that will do");
-    assert_eq!(store.rate_slots.hold(latest, now).await.expect("asked"), Changed::MovedOn, "later already");
+    assert_eq!(
+        store.rate_slots.hold(latest, now).await.expect("asked"),
+        Write::Rejected(()),
+        "later already"
+    );
 }
 
 #[tokio::test]
@@ -178,9 +186,12 @@ async fn the_latest_census_and_the_living_are_kept() {
         as_of,
     };
     let later = now.plus(Duration::from_millis(1));
-    for (as_of, expected) in
-        [(now, Changed::Done), (later, Changed::Done), (now, Changed::MovedOn), (later, Changed::MovedOn)]
-    {
+    for (as_of, expected) in [
+        (now, Write::Applied),
+        (later, Write::Applied),
+        (now, Write::Rejected(())),
+        (later, Write::Rejected(())),
+    ] {
         assert_eq!(store.census.record(&census(as_of)).await.expect("asked"), expected);
     }
     assert_eq!(store.census.get().await.expect("read"), Some(census(later)));
@@ -195,8 +206,8 @@ async fn the_latest_census_and_the_living_are_kept() {
     let living = store.instances.list().await.expect("listed");
     assert_eq!(living.iter().map(|instance| instance.id).collect::<Vec<_>>(), ids);
     let stale = Instance::new(ids[0], Role::Worker, now);
-    assert_eq!(store.instances.remove(&stale).await.expect("asked"), Changed::MovedOn);
-    assert_eq!(store.instances.remove(&living[0]).await.expect("asked"), Changed::Done);
+    assert_eq!(store.instances.remove(&stale).await.expect("asked"), Write::Rejected(()));
+    assert_eq!(store.instances.remove(&living[0]).await.expect("asked"), Write::Applied);
     assert_eq!(store.instances.list().await.expect("listed").len(), 1);
 }
 
@@ -207,9 +218,9 @@ async fn the_first_report_of_a_run_stays() {
     let id = place.entropy.request_id(now);
     let report = |changed| JobReport { changed, ..JobReport::new(&Task::Census) };
     let unasked = store.runs.complete(id, &report(1), true, now).await.expect("asked");
-    assert_eq!(unasked, Changed::MovedOn, "nobody asked for it");
+    assert_eq!(unasked, Write::Rejected(()), "nobody asked for it");
     store.runs.record(id, "census", now).await.expect("recorded");
-    for (changed, expected) in [(1, Changed::Done), (2, Changed::MovedOn)] {
+    for (changed, expected) in [(1, Write::Applied), (2, Write::Rejected(()))] {
         let told = store.runs.complete(id, &report(changed), true, now).await.expect("asked");
         assert_eq!(told, expected);
     }
@@ -222,7 +233,7 @@ async fn the_first_report_of_a_run_stays() {
     let (unasked, asked) = (place.entropy.request_id(now), place.entropy.request_id(now));
     store.runs.record(asked, "census", now).await.expect("recorded");
     for id in [unasked, asked] {
-        for (changed, expected) in [(1, Changed::Done), (2, Changed::MovedOn)] {
+        for (changed, expected) in [(1, Write::Applied), (2, Write::Rejected(()))] {
             let told = store.runs.complete(id, &report(changed), false, now).await.expect("asked");
             assert_eq!(told, expected);
         }
@@ -242,7 +253,7 @@ async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
     store.pool.pause("another", now.plus(Duration::from_secs(60))).await.expect("paused");
     let since = now.floor_to_second();
     assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Paused { since }, "since the first");
-    assert_eq!(store.pool.resume().await.expect("asked"), Changed::Done);
+    assert_eq!(store.pool.resume().await.expect("asked"), Write::Applied);
     assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Open);
 
     // As it is restored under another name; then under the same one, whose incarnations have ids of their own.
@@ -258,8 +269,8 @@ async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
         let of = restored(name, id).await;
         let copy = PoolStatus::RestoredCopy { of: of.clone() };
         assert_eq!(store.pool.status().await.expect("read"), copy, "{name} {id:?}");
-        assert_eq!(store.pool.resume().await.expect("asked"), Changed::MovedOn);
-        for expected in [Changed::Done, Changed::MovedOn] {
+        assert_eq!(store.pool.resume().await.expect("asked"), Write::Rejected(()));
+        for expected in [Write::Applied, Write::Rejected(())] {
             assert_eq!(store.pool.bind_copy(&of).await.expect("asked"), expected, "{name} {id:?}");
         }
         assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Open);
@@ -279,7 +290,7 @@ async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
     let PoolStatus::RestoredCopy { of } = store.pool.status().await.expect("read") else {
         panic!("it is in doubt");
     };
-    assert_eq!(store.pool.resume().await.expect("asked"), Changed::MovedOn);
-    assert_eq!(store.pool.bind_copy(&of).await.expect("asked"), Changed::Done);
+    assert_eq!(store.pool.resume().await.expect("asked"), Write::Rejected(()));
+    assert_eq!(store.pool.bind_copy(&of).await.expect("asked"), Write::Applied);
     assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Paused { since }, "the pause stays");
 }

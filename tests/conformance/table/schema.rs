@@ -122,6 +122,6 @@ async fn a_table_without_the_index_gets_it_with_what_it_holds() {
         let again = schema::ensure(&place.aws.dynamodb, &place.table).await.expect("it is ours");
         assert_eq!(again, schema::Ensured::Existed);
         let listed = place.store.sandboxes.sweep(None, None, 10).await.expect("listed");
-        assert_eq!(listed.candidates.len(), seeded.len(), "{listed:?}");
+        assert_eq!(listed.items.len(), seeded.len(), "{listed:?}");
     }
 }

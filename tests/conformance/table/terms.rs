@@ -4,7 +4,7 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::{EndReason, ExternalId, LeaseEnd, Status, Timestamp};
-use broker_store::{Changed, ClaimOutcome, EndOutcome, Entered, Seen, StoreError, Unused};
+use broker_store::{ClaimOutcome, EntryConflict, Seen, StoreError, Unused, Write};
 
 use crate::place::{Place, candidate, sandbox};
 
@@ -37,7 +37,7 @@ const WRITES: [(&str, Status); 8] = [
     ("revive_deletion", Status::Deleted),
 ];
 
-async fn write(place: &Place, name: &str, seen: Seen<'_>, now: Timestamp) -> Result<Changed, StoreError> {
+async fn write(place: &Place, name: &str, seen: Seen<'_>, now: Timestamp) -> Result<Write, StoreError> {
     let (store, own) = (&place.store, sandbox(0).external_id);
     match name {
         "postpone" => store.deletions.postpone(seen, now, now).await,
@@ -59,11 +59,11 @@ async fn write(place: &Place, name: &str, seen: Seen<'_>, now: Timestamp) -> Res
     }
 }
 
-fn changed(entered: Entered) -> Changed {
+fn changed(entered: Write<EntryConflict>) -> Write {
     match entered {
-        Entered::Done => Changed::Done,
-        Entered::MovedOn => Changed::MovedOn,
-        Entered::AccountTaken { by } => panic!("its own account is {by}'s"),
+        Write::Applied => Write::Applied,
+        Write::Rejected(EntryConflict::MovedOn(())) => Write::Rejected(()),
+        Write::Rejected(EntryConflict::AccountTaken { by }) => panic!("its own account is {by}'s"),
     }
 }
 
@@ -77,7 +77,8 @@ async fn a_write_wants_the_state_and_the_version_that_were_read() {
         for (status, version) in Status::ALL.map(|status| (status, 4)).into_iter().chain([(wanted, 5)]) {
             alter(&place, "SBX#sandbox-000", "status", text(status.as_str())).await;
             alter(&place, "SBX#sandbox-000", "version", number(version)).await;
-            let expected = if (status, version) == (wanted, 4) { Changed::Done } else { Changed::MovedOn };
+            let expected =
+                if (status, version) == (wanted, 4) { Write::Applied } else { Write::Rejected(()) };
             let told = write(&place, name, seen, now).await.expect("asked");
             assert_eq!(told, expected, "{name} of {status} at version {version}");
         }
@@ -95,17 +96,17 @@ async fn what_was_ever_handed_out_is_neither_found_nor_forgotten() {
         alter(&place, key, name, value).await;
         assert_eq!(
             place.store.sandboxes.remove_stale(&free).await.expect("asked"),
-            Changed::MovedOn,
+            Write::Rejected(()),
             "{name}"
         );
         alter(&place, key, "status", text("stale")).await;
         alter(&place, key, "version", number(1)).await;
     }
     alter(&place, key, "allocation_id", text(&place.entropy.uuid().to_string())).await;
-    assert_eq!(place.store.sandboxes.remove_stale(&free).await.expect("asked"), Changed::MovedOn);
+    assert_eq!(place.store.sandboxes.remove_stale(&free).await.expect("asked"), Write::Rejected(()));
     let from = Unused { status: Status::Stale, version: 1, external_id: &free.external_id };
     let found = place.store.sandboxes.found(from, &sandbox(0), now).await.expect("asked");
-    assert_eq!(found, Entered::MovedOn);
+    assert_eq!(found, Write::Rejected(EntryConflict::MovedOn(())));
 }
 
 #[tokio::test]
@@ -122,13 +123,13 @@ async fn a_tombstone_is_of_the_resource_that_was_deleted() {
         .write_tombstone(seen, Status::PendingDeletion, &other, now)
         .await
         .expect("asked");
-    assert_eq!(buried, Changed::MovedOn);
+    assert_eq!(buried, Write::Rejected(()));
     let buried = place
         .store
         .deletions
         .write_tombstone(seen, Status::PendingDeletion, &sandbox(0).external_id, now)
         .await;
-    assert_eq!(buried.expect("asked"), Changed::Done);
+    assert_eq!(buried.expect("asked"), Write::Applied);
     let tombstone = place.store.sandboxes.record(&id).await.expect("read").expect("there");
     let another = broker_store::NewSandbox { external_id: other, ..sandbox(0) };
     let later = now.plus(std::time::Duration::from_secs(60));
@@ -138,11 +139,11 @@ async fn a_tombstone_is_of_the_resource_that_was_deleted() {
     {
         alter(&place, key, name, value).await;
         let told = place.store.sandboxes.insert_over_tombstone(&another, &tombstone, later, later).await;
-        assert_eq!(told.expect("asked"), Entered::MovedOn, "{name}");
+        assert_eq!(told.expect("asked"), Write::Rejected(EntryConflict::MovedOn(())), "{name}");
         alter(&place, key, name, back).await;
     }
     let told = place.store.sandboxes.insert_over_tombstone(&another, &tombstone, later, later).await;
-    assert_eq!(told.expect("asked"), Entered::Done);
+    assert_eq!(told.expect("asked"), Write::Applied);
 }
 
 #[tokio::test]
@@ -173,16 +174,16 @@ async fn a_lease_and_its_sandbox_end_and_last_together_or_not_at_all() {
     ] {
         alter(&place, key, name, value).await;
         let told = store.leases.extend(&free.sandbox_id, &allocation, until, now).await.expect("asked");
-        assert_eq!(told, Changed::MovedOn, "longer: {key} {name}");
+        assert_eq!(told, Write::Rejected(()), "longer: {key} {name}");
         let told = store.leases.end(&free.sandbox_id, &allocation, &end).await.expect("asked");
-        assert_eq!(told, EndOutcome::MovedOn, "end: {key} {name}");
+        assert_eq!(told, Write::Rejected(()), "end: {key} {name}");
         alter(&place, key, name, back).await;
     }
     alter(&place, LEASE, "ended_at", number(now.as_secs())).await;
     let told = store.leases.extend(&free.sandbox_id, &allocation, until, now).await.expect("asked");
-    assert_eq!(told, Changed::MovedOn, "a lease that ended gets no longer");
+    assert_eq!(told, Write::Rejected(()), "a lease that ended gets no longer");
     let told = store.leases.end(&free.sandbox_id, &allocation, &end).await.expect("asked");
-    assert_eq!(told, EndOutcome::MovedOn, "and does not end again");
+    assert_eq!(told, Write::Rejected(()), "and does not end again");
     let sandbox = store.sandboxes.get(&free.sandbox_id).await.expect("read").expect("there");
     assert_eq!((sandbox.status, sandbox.version), (Status::Allocated, 2));
 }
@@ -206,14 +207,14 @@ async fn a_return_ends_only_what_its_key_holds_and_held_when_it_was_asked_for() 
     ] {
         alter(&place, item, name, value).await;
         let told = store.leases.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked");
-        assert_eq!(told, EndOutcome::MovedOn, "{item} {name}");
+        assert_eq!(told, Write::Rejected(()), "{item} {name}");
         alter(&place, item, name, back).await;
     }
     assert_eq!(
         store.leases.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked"),
-        EndOutcome::Ended
+        Write::Applied
     );
     alter(&place, SANDBOX, "status", text("allocated")).await;
     let told = store.leases.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked");
-    assert_eq!(told, EndOutcome::MovedOn, "a lease that ended does not end again");
+    assert_eq!(told, Write::Rejected(()), "a lease that ended does not end again");
 }

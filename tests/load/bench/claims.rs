@@ -13,7 +13,7 @@ use broker_domain::{
 use broker_runtime::aws;
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
-use broker_store::{Candidate, Claim, ClaimOutcome, Store};
+use broker_store::{Candidate, Claim, ClaimOutcome, Pages, Store};
 use broker_tests::{Broker, Setup};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -56,14 +56,9 @@ pub(crate) async fn raw_rate(clients: usize, batch: usize, pool: usize) -> f64 {
 async fn listed(store: &Store) -> Vec<Candidate> {
     let mut listed = Vec::new();
     for shard in 0..SHARDS {
-        let mut after = None;
-        loop {
-            let page = store.sandboxes.available(shard, None, after, 1_000).await.expect("the table answers");
-            listed.extend(page.candidates);
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
+        let mut pages = Pages::new(|after| store.sandboxes.available(shard, None, after, 1_000));
+        while let Some(page) = pages.next().await.expect("the table answers") {
+            listed.extend(page);
         }
     }
     listed

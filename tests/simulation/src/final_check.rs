@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use broker_domain::{DeadLetterCount, Status};
 use broker_queue::topology;
-use broker_store::Record;
+use broker_store::{Pages, Record};
 
 use super::Week;
 use broker_store::verify::verify;
@@ -56,14 +56,11 @@ impl Week {
     }
 
     pub(super) async fn read_all(&self) -> Vec<Record> {
-        let (mut records, mut after) = (Vec::new(), None);
-        loop {
-            let (page, next) = self.store.sandboxes.browse(after.take(), usize::MAX, |_| true).await.unwrap();
+        let mut pages = Pages::new(|after| self.store.sandboxes.browse(after, usize::MAX, |_| true));
+        let mut records = Vec::new();
+        while let Some(page) = pages.next().await.unwrap() {
             records.extend(page);
-            match next {
-                Some(next) => after = Some(next),
-                None => return records,
-            }
         }
+        records
     }
 }

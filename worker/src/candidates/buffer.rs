@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use broker_domain::{NamePrefix, Timestamp};
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
-use broker_store::{Candidate, PageKey, Store, StoreError};
+use broker_store::{Candidate, PageKey, Pages, Store, StoreError};
 use tokio::sync::{Semaphore, watch};
 
 use super::held_candidates::{CandidateState, HeldCandidates};
@@ -268,32 +268,28 @@ impl Buffer {
         let cursor = self.with(|state| state.cursors[usize::from(shard)].take());
         let in_the_middle = cursor.is_some();
         let mut page = self.store.sandboxes.available(shard, self.prefix.as_ref(), cursor, PAGE).await?;
-        if page.candidates.is_empty() && in_the_middle {
+        if page.items.is_empty() && in_the_middle {
             page = self.store.sandboxes.available(shard, self.prefix.as_ref(), None, PAGE).await?;
         }
         self.with(|state| state.cursors[usize::from(shard)] = page.next);
-        Ok(page.candidates)
+        Ok(page.items)
     }
 
     /// Pages of all shards until something is free; the next refill continues in the shard of what was found.
     async fn sweep(&self) -> Result<Vec<Candidate>, StoreError> {
-        let (mut listed, mut after) = (Vec::new(), None);
-        loop {
-            let page = self.store.sandboxes.sweep(self.prefix.as_ref(), after, PAGE).await?;
-            let free = page
-                .candidates
+        let mut listed = Vec::new();
+        let mut pages = Pages::new(|after| self.store.sandboxes.sweep(self.prefix.as_ref(), after, PAGE));
+        while let Some(candidates) = pages.next().await? {
+            let free = candidates
                 .iter()
                 .find(|candidate| self.held_candidates.state(candidate) == CandidateState::Free);
             let found = free.map(|candidate| self.store.sandboxes.shard_of(&candidate.sandbox_id));
-            listed.extend(page.candidates);
+            listed.extend(candidates);
             if let Some(shard) = found {
                 self.with(|state| state.shard = shard);
-                return Ok(listed);
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(listed),
+                break;
             }
         }
+        Ok(listed)
     }
 }

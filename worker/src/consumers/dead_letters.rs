@@ -9,7 +9,7 @@ use broker_queue::{Delivery, QueueKind};
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::entropy::Entropy;
 use broker_runtime::errors::chain;
-use broker_store::{Kept, Store, StoreError, retry_on_conflict};
+use broker_store::{Store, StoreError, retry_on_conflict};
 
 use super::disposition::Disposition;
 use super::{Consumer, Description, Handler, Intake, Services};
@@ -71,7 +71,7 @@ impl DeadLetterHandler {
     async fn keep(&self, letter: &DeadLetter) -> Result<(), StoreError> {
         let kept =
             retry_on_conflict(&self.entropy, || broker_dead_letters::keep(&self.store, letter)).await?;
-        if kept == Kept::New {
+        if kept.is_applied() {
             let code = letter.reason.as_str();
             metrics::counter!("broker_dead_letters_total", "reason" => code).increment(1);
             tracing::error!(

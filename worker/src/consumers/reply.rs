@@ -9,7 +9,7 @@ use broker_queue::{QueueUrls, ReplyQueueName, ReplySenders, SendError};
 use broker_runtime::aws::Aws;
 use broker_runtime::clock::Clock;
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{Completion, Store, StoreError};
+use broker_store::{Store, StoreError, Write};
 
 use crate::finality::ReplyError;
 
@@ -92,8 +92,8 @@ impl ReplySender {
     async fn store_outcome(&self, request: &Request, outcome: Outcome) -> Result<Outcome, StoreError> {
         let record = request.record(None, RequestState::Ended(outcome.clone()));
         match self.store.requests.complete(&record).await? {
-            Completion::Stored => Ok(outcome),
-            Completion::EndedBefore(before) => match before.state {
+            Write::Applied => Ok(outcome),
+            Write::Rejected(before) => match before.state {
                 RequestState::Ended(first) => Ok(first),
                 RequestState::Queued => Ok(outcome),
             },

@@ -12,7 +12,7 @@ use broker_domain::{
     judge_return,
 };
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{EndOutcome, StoreError};
+use broker_store::{StoreError, Write};
 
 use super::key_turns::KeyTurn;
 use super::{HandlerError, Handlers};
@@ -80,11 +80,11 @@ impl Handlers {
         let (key, end) = (request.default_lease_key(), self.end_of(request));
         crash_points::point(Point::BeforeReturn);
         match self.store.leases.return_sandbox(&request.sandbox_id, &key, request.claimed_by(), &end).await {
-            Ok(EndOutcome::Ended) => {
+            Ok(Write::Applied) => {
                 self.default_keys.learn(true);
                 Ok(Some(ended(request, &end)))
             }
-            Ok(EndOutcome::MovedOn) | Err(StoreError::Conflict) => Ok(None),
+            Ok(Write::Rejected(())) | Err(StoreError::Conflict) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -117,8 +117,8 @@ impl Handlers {
         let end = self.end_of(request);
         crash_points::point(Point::BeforeEnd);
         match self.store.leases.end(sandbox, allocation, &end).await {
-            Ok(EndOutcome::Ended) => Ok(Some(ended(request, &end))),
-            Ok(EndOutcome::MovedOn) => self.must_agree(&allocation.lease_key).await.map(|()| None),
+            Ok(Write::Applied) => Ok(Some(ended(request, &end))),
+            Ok(Write::Rejected(())) => self.must_agree(&allocation.lease_key).await.map(|()| None),
             Err(StoreError::Conflict) => Ok(None),
             Err(error) => Err(error.into()),
         }

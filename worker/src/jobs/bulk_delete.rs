@@ -2,7 +2,7 @@
 //! so that sandboxes that the provider still lists are deleted again and never offered. The provider is not called.
 
 use broker_domain::{JobReport, Removable, Status, Timestamp};
-use broker_store::{Candidate, Changed, Seen, StoreError};
+use broker_store::{Candidate, Seen, StoreError, Write};
 
 use super::{JobError, Jobs, each};
 
@@ -16,11 +16,11 @@ pub(super) async fn run(jobs: &Jobs, status: Removable, report: &mut JobReport) 
     }
 }
 
-async fn remove(jobs: Jobs, stale: Candidate) -> Result<Changed, StoreError> {
+async fn remove(jobs: Jobs, stale: Candidate) -> Result<Write, StoreError> {
     jobs.store.sandboxes.remove_stale(&stale).await
 }
 
-async fn give_up(jobs: Jobs, failed: Candidate) -> Result<Changed, StoreError> {
+async fn give_up(jobs: Jobs, failed: Candidate) -> Result<Write, StoreError> {
     let seen = Seen { id: &failed.sandbox_id, version: failed.version };
     jobs.store
         .deletions

@@ -3,7 +3,7 @@
 
 use broker_domain::{JobReport, Status};
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{Census, Changed};
+use broker_store::{Census, Write};
 
 use super::{JobError, Jobs};
 
@@ -33,8 +33,8 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         "census"
     );
     match jobs.store.census.record(&Census { by_status, letters, as_of }).await? {
-        Changed::Done => report.changed = 1,
-        Changed::MovedOn => report.skipped = 1,
+        Write::Applied => report.changed = 1,
+        Write::Rejected(()) => report.skipped = 1,
     }
     Ok(())
 }

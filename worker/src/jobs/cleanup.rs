@@ -12,7 +12,7 @@ use broker_domain::{JobReport, Status, Timestamp};
 use broker_messages::MaintenanceMessage;
 use broker_queue::Outgoing;
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{Candidate, Changed, Seen, StoreError};
+use broker_store::{Candidate, Pages, Seen, StoreError, Write};
 
 use super::{JobError, Jobs, each, slots};
 
@@ -36,20 +36,16 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     // A plan that is full before its end must not always leave out the same shards.
     let (shards, first) = (jobs.store.shards(), jobs.entropy.below(usize::from(jobs.store.shards())));
     for shard in (0..shards).cycle().skip(first).take(usize::from(shards)) {
-        let mut after = None;
-        loop {
-            let page = jobs.store.sandboxes.due(Status::PendingDeletion, shard, now, after.take()).await?;
-            for chunk in page.candidates.chunks(SLOTS) {
+        let mut pages =
+            Pages::new(|after| jobs.store.sandboxes.due(Status::PendingDeletion, shard, now, after));
+        while let Some(candidates) = pages.next().await? {
+            for chunk in candidates.chunks(SLOTS) {
                 report.found += chunk.len() as u64;
                 if !plan(jobs, chunk, report).await? {
                     report.skipped += chunk.len() as u64;
                     report.detail("plan_is_full", 1);
                     return Ok(());
                 }
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
             }
         }
     }
@@ -85,11 +81,11 @@ async fn plan(jobs: &Jobs, candidates: &[Candidate], report: &mut JobReport) -> 
     Ok(true)
 }
 
-async fn plan_one(jobs: &Jobs, due: Candidate, slot: Timestamp) -> Result<Changed, StoreError> {
+async fn plan_one(jobs: &Jobs, due: Candidate, slot: Timestamp) -> Result<Write, StoreError> {
     let now = jobs.clock.now();
     let seen = Seen { id: &due.sandbox_id, version: due.version };
-    if jobs.store.deletions.postpone(seen, slot.plus(DUE_AGAIN), now).await? == Changed::MovedOn {
-        return Ok(Changed::MovedOn);
+    if !jobs.store.deletions.postpone(seen, slot.plus(DUE_AGAIN), now).await?.is_applied() {
+        return Ok(Write::Rejected(()));
     }
     crash_points::point(Point::Planned);
     let mut sending = jobs.maintenance.sending();
@@ -104,7 +100,7 @@ async fn plan_one(jobs: &Jobs, due: Candidate, slot: Timestamp) -> Result<Change
     let message = message.traced(sending.traceparent());
     let outgoing = Outgoing::from(message.encode()).with_delay(slots::delay(slot, now));
     match jobs.maintenance.send(outgoing).await {
-        Ok(()) => Ok(Changed::Done),
+        Ok(()) => Ok(Write::Applied),
         Err(error) => {
             sending.failed("not_sent");
             Err(StoreError::Unavailable { operation: "send a deletion", source: Box::new(error) })

@@ -11,7 +11,7 @@ use broker_domain::{Event, ExternalId, Job, SandboxId, Timestamp};
 use broker_provider::{AccountId, Deleted, NotDeleted, Provider, ProviderError};
 use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{Changed, Record, Seen, StoreError};
+use broker_store::{Record, Seen, StoreError, Write};
 
 use super::{Jobs, slots};
 
@@ -178,10 +178,10 @@ fn is_as_planned(record: &Record, planned: &Planned) -> bool {
         && sandbox.external_id == planned.external_id
 }
 
-const fn done(changed: Changed, ended: DeletionEnd) -> DeletionEnd {
+const fn done(changed: Write, ended: DeletionEnd) -> DeletionEnd {
     match changed {
-        Changed::Done => ended,
-        Changed::MovedOn => DeletionEnd::Void,
+        Write::Applied => ended,
+        Write::Rejected(()) => DeletionEnd::Void,
     }
 }
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use broker_domain::{JobReport, Status, Timestamp};
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::trace;
-use broker_store::{Candidate, Changed, StoreError};
+use broker_store::{Candidate, Pages, StoreError, Write};
 use tokio::task::{JoinError, JoinSet};
 
 use super::{JobError, Jobs};
@@ -24,19 +24,14 @@ pub(super) async fn due<F, Fut>(
 ) -> Result<(), JobError>
 where
     F: Fn(Jobs, Candidate) -> Fut,
-    Fut: Future<Output = Result<Changed, StoreError>> + Send + 'static,
+    Fut: Future<Output = Result<Write, StoreError>> + Send + 'static,
 {
     for shard in 0..jobs.store.shards() {
-        let mut after = None;
-        loop {
-            let page = jobs.store.sandboxes.due(status, shard, until, after.take()).await?;
-            report.found += page.candidates.len() as u64;
-            let work = page.candidates.into_iter().map(|candidate| act(jobs.clone(), candidate));
+        let mut pages = Pages::new(|after| jobs.store.sandboxes.due(status, shard, until, after));
+        while let Some(candidates) = pages.next().await? {
+            report.found += candidates.len() as u64;
+            let work = candidates.into_iter().map(|candidate| act(jobs.clone(), candidate));
             all(jobs, work, report).await?;
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
         }
     }
     Ok(())
@@ -49,7 +44,7 @@ pub(super) async fn all<Fut>(
     report: &mut JobReport,
 ) -> Result<(), JobError>
 where
-    Fut: Future<Output = Result<Changed, StoreError>> + Send + 'static,
+    Fut: Future<Output = Result<Write, StoreError>> + Send + 'static,
 {
     let mut running = JoinSet::new();
     for step in work {
@@ -70,13 +65,13 @@ where
     Ok(())
 }
 
-fn count(ended: Result<Result<Changed, StoreError>, JoinError>, report: &mut JobReport) {
+fn count(ended: Result<Result<Write, StoreError>, JoinError>, report: &mut JobReport) {
     match ended {
-        Ok(Ok(Changed::Done)) => {
+        Ok(Ok(Write::Applied)) => {
             crash_points::point(Point::Stepped);
             report.changed += 1;
         }
-        Ok(Ok(Changed::MovedOn)) => report.skipped += 1,
+        Ok(Ok(Write::Rejected(()))) => report.skipped += 1,
         Ok(Err(error)) => {
             tracing::warn!(job = report.job, "one sandbox left to the next run: {error}");
             report.failed += 1;

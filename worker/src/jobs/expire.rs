@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use broker_domain::{Allocation, EndReason, Event, JobReport, LeaseEnd, Sandbox, Status, Timestamp};
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{Candidate, Changed, EndOutcome, StoreError, retry_on_conflict};
+use broker_store::{Candidate, StoreError, Write, retry_on_conflict};
 
 use super::{JobError, Jobs, each};
 
@@ -17,14 +17,14 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     each::due(jobs, Status::Allocated, until, report, expire).await
 }
 
-async fn expire(jobs: Jobs, candidate: Candidate) -> Result<Changed, StoreError> {
+async fn expire(jobs: Jobs, candidate: Candidate) -> Result<Write, StoreError> {
     // The index proposes, the item decides.
     let Some(sandbox) = jobs.store.sandboxes.get(&candidate.sandbox_id).await? else {
-        return Ok(Changed::MovedOn);
+        return Ok(Write::Rejected(()));
     };
     let now = jobs.clock.now();
     let Some(allocation) = expired(&sandbox, now, jobs.settings.expiry_grace) else {
-        return Ok(Changed::MovedOn);
+        return Ok(Write::Rejected(()));
     };
     let (until, end) = (now.minus(jobs.settings.expiry_grace), LeaseEnd::by_broker(EndReason::Expired, now));
     crash_points::point(Point::BeforeEnd);
@@ -32,12 +32,12 @@ async fn expire(jobs: Jobs, candidate: Candidate) -> Result<Changed, StoreError>
         retry_on_conflict(&jobs.entropy, || jobs.store.leases.expire(&sandbox.id, allocation, until, &end))
             .await?;
     Ok(match ended {
-        EndOutcome::Ended => {
+        Write::Applied => {
             let key = &allocation.lease_key;
             tracing::info!(sandbox_id = %sandbox.id, track = %key.track, idempotency_key = %key.key, returned = true, "expired");
-            Changed::Done
+            Write::Applied
         }
-        EndOutcome::MovedOn => Changed::MovedOn,
+        Write::Rejected(()) => Write::Rejected(()),
     })
 }
 

@@ -13,7 +13,7 @@ use broker_domain::{JobReport, Timestamp};
 use broker_queue::{ReplyQueueName, topology};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::heartbeat;
-use broker_store::{Changed, Instance, Sightings};
+use broker_store::{Instance, Sightings, Write};
 
 use super::{JobError, Jobs};
 
@@ -55,7 +55,8 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         }
     }
     // Another sweep at the same moment saw as much.
-    let (Changed::Done | Changed::MovedOn) = jobs.store.instances.record_sightings(&before, &seen).await?;
+    let (Write::Applied | Write::Rejected(())) =
+        jobs.store.instances.record_sightings(&before, &seen).await?;
     Ok(())
 }
 
@@ -86,11 +87,11 @@ async fn remove(jobs: &Jobs, gone: &Unseen, report: &mut JobReport) -> Result<()
     // Only now: an instance that is forgotten leaves no queue that would be looked for.
     let Some(instance) = &gone.instance else { return Ok(()) };
     match jobs.store.instances.remove(instance).await? {
-        Changed::Done => {
+        Write::Applied => {
             report.changed += 1;
             report.detail("instances", 1);
         }
-        Changed::MovedOn => report.skipped += 1,
+        Write::Rejected(()) => report.skipped += 1,
     }
     Ok(())
 }

@@ -37,9 +37,9 @@ pub(super) async fn answer(store: &Store, query: &Query) -> Result<Response, Pro
     };
     let mut found = Vec::new();
     for _ in 0..READS {
-        let (records, next) = store.sandboxes.browse(after.take(), limit - found.len(), wanted).await?;
-        found.extend(records);
-        after = next;
+        let read = store.sandboxes.browse(after.take(), limit - found.len(), wanted).await?;
+        found.extend(read.items);
+        after = read.next;
         if after.is_none() || found.len() >= limit {
             break;
         }

@@ -15,10 +15,10 @@ use super::errors::{built_wrong, cancelled};
 use super::foreign;
 use super::keys::{self, ACCOUNT_PREFIX, PK, SANDBOX_PREFIX};
 use super::pool::passable;
-use super::transact::{Committed, Group};
+use super::transact::Group;
 use super::{AccountStore, TableClient, n, s};
-use crate::accounts::{AccountHolder, AccountPage};
-use crate::{Entered, PageKey, StoreError};
+use crate::accounts::{AccountHolder, AccountRows};
+use crate::{EntryConflict, Page, PageKey, StoreError, Write};
 use broker_domain::{AccountKey, AccountRecord, ExternalId, LabDuration, SandboxId, Status, Timestamp};
 
 /// No sandbox has the account, or this one has it.
@@ -63,24 +63,8 @@ pub(super) fn replaced<'a>(
     if AccountKey::of(was) == AccountKey::of(is) { vec![hold] } else { vec![hold, old] }
 }
 
-/// How a write of a sandbox with its accounts ended.
-pub(super) enum Written {
-    Done,
-    /// The sandbox's own condition failed; this is the existing item, if the write asked for it.
-    MovedOn(Option<Item>),
-    /// Another sandbox has the account.
-    AccountTaken(SandboxId),
-}
-
-impl From<Written> for Entered {
-    fn from(written: Written) -> Self {
-        match written {
-            Written::Done => Self::Done,
-            Written::MovedOn(_) => Self::MovedOn,
-            Written::AccountTaken(by) => Self::AccountTaken { by },
-        }
-    }
-}
+/// The outcome of a write of a sandbox with its accounts; with the sandbox's item, if the write asked for it.
+pub(super) type Entered = Write<EntryConflict<Option<Item>>>;
 
 impl AccountStore {
     /// One page of the whole table, as far as accounts go, read leniently: another tool may have written some rows.
@@ -90,18 +74,18 @@ impl AccountStore {
         segments: i32,
         after: Option<PageKey>,
         now: Timestamp,
-    ) -> Result<AccountPage, StoreError> {
-        let (items, next) = self.table.scan_items(segment, segments, after).await?;
-        let mut page = AccountPage { next, ..AccountPage::default() };
-        for item in items {
+    ) -> Result<Page<AccountRows>, StoreError> {
+        let page = self.table.scan_items(segment, segments, after).await?;
+        let mut rows = AccountRows::default();
+        for item in page.items {
             let pk = item.get(PK).and_then(|pk| pk.as_s().ok()).map(String::as_str).unwrap_or_default();
             if pk.starts_with(ACCOUNT_PREFIX) {
-                page.records.extend(passable(read_account(&item)));
+                rows.records.extend(passable(read_account(&item)));
             } else if pk.starts_with(SANDBOX_PREFIX) {
-                page.holders.extend(passable(holder(&item, now)));
+                rows.holders.extend(passable(holder(&item, now)));
             }
         }
-        Ok(page)
+        Ok(Page { items: rows, next: page.next })
     }
 
     /// Writes the record of the account of an existing sandbox without one.
@@ -109,7 +93,7 @@ impl AccountStore {
         &self,
         sandbox: &SandboxId,
         external_id: &ExternalId,
-    ) -> Result<Entered, StoreError> {
+    ) -> Result<Write<EntryConflict>, StoreError> {
         const OPERATION: &str = "record_account";
         let check = self
             .check(sandbox, SANDBOX_HAS_ACCOUNT)
@@ -119,7 +103,7 @@ impl AccountStore {
         self.table
             .write_with_accounts(OPERATION, sandbox, check, &accounts, Vec::new())
             .await
-            .map(Entered::from)
+            .map(Write::without_current)
     }
 
     /// Removes the record of an account whose holder is not there, or is another account at the version `seen`.
@@ -127,7 +111,7 @@ impl AccountStore {
         &self,
         record: &AccountRecord,
         seen: Option<u64>,
-    ) -> Result<Entered, StoreError> {
+    ) -> Result<Write<EntryConflict>, StoreError> {
         const OPERATION: &str = "drop_dangling";
         let check = match seen {
             None => self.check(&record.holder, HOLDER_IS_GONE),
@@ -145,7 +129,10 @@ impl AccountStore {
             .map_err(|error| built_wrong(OPERATION, error))?;
         let others = vec![(key, TransactWriteItem::builder().delete(delete).build())];
         let check = built(OPERATION, check)?;
-        self.table.write_with_accounts(OPERATION, &record.holder, check, &[], others).await.map(Entered::from)
+        self.table
+            .write_with_accounts(OPERATION, &record.holder, check, &[], others)
+            .await
+            .map(Write::without_current)
     }
 
     fn check(&self, sandbox: &SandboxId, condition: &str) -> ConditionCheckBuilder {
@@ -166,7 +153,7 @@ impl TableClient {
         write: TransactWriteItem,
         accounts: &[AccountChange<'_>],
         others: Vec<(keys::Key, TransactWriteItem)>,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<Entered, StoreError> {
         let mut accounts = accounts.to_vec();
         loop {
             let mut keys = vec![keys::sandbox(sandbox)];
@@ -180,13 +167,15 @@ impl TableClient {
                 items.push(item.clone());
             }
             let reasons = match self.transactions.submit(operation, Group { keys, items }).await? {
-                Committed::Written => return Ok(Written::Done),
-                Committed::Cancelled(reasons) => reasons,
+                Write::Applied => return Ok(Write::Applied),
+                Write::Rejected(reasons) => reasons,
             };
             let (own, rest) = reasons.split_at(reasons.len().min(1));
             let (of_accounts, of_others) = rest.split_at(rest.len().min(accounts.len()));
             if own.iter().chain(of_others).any(condition_failed) {
-                return Ok(Written::MovedOn(own.first().and_then(CancellationReason::item).cloned()));
+                return Ok(Write::Rejected(EntryConflict::MovedOn(
+                    own.first().and_then(CancellationReason::item).cloned(),
+                )));
             }
             let Some(position) = of_accounts.iter().position(condition_failed) else {
                 return Err(cancelled(operation, &reasons));
@@ -257,10 +246,10 @@ fn condition_failed(reason: &CancellationReason) -> bool {
 }
 
 /// Whose the account is.
-fn taken(reason: &CancellationReason) -> Result<Written, StoreError> {
+fn taken(reason: &CancellationReason) -> Result<Entered, StoreError> {
     // AWS may leave the item out: another attempt meets it again.
     let item = reason.item().ok_or(StoreError::Conflict)?;
-    read_account(item).map(|record| Written::AccountTaken(record.holder))
+    read_account(item).map(|record| Write::Rejected(EntryConflict::AccountTaken { by: record.holder }))
 }
 
 pub(super) fn read_account(item: &Item) -> Result<AccountRecord, StoreError> {

@@ -14,7 +14,7 @@ use super::errors::built_wrong;
 use super::foreign::{ForeignRow, KNOWN, digest, is_foreign, read};
 use super::keys::{self, LEASE_PREFIX, PK, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
 use super::{AdoptionStore, n, s};
-use crate::{Entered, PageKey, StoreError, Survey};
+use crate::{EntryConflict, Page, PageKey, StoreError, Survey, Write};
 use broker_domain::reconcile::Minted;
 use broker_domain::{
     Adoption, EndReason, Fingerprint, ForeignSandbox, Grant, LabDuration, Lease, Status, Tenancy, Timestamp,
@@ -33,10 +33,10 @@ impl AdoptionStore {
         after: Option<PageKey>,
         lab_duration: LabDuration,
         now: Timestamp,
-    ) -> Result<Survey, StoreError> {
-        let (items, next) = self.table.scan_items(segment, segments, after).await?;
-        let mut survey = Survey { next, ..Survey::default() };
-        for item in items {
+    ) -> Result<Page<Survey>, StoreError> {
+        let page = self.table.scan_items(segment, segments, after).await?;
+        let mut survey = Survey::default();
+        for item in page.items {
             let pk = item.get(PK).and_then(|pk| pk.as_s().ok()).map(String::as_str).unwrap_or_default();
             if pk.starts_with(LEASE_PREFIX) {
                 let lease = a::read_lease(&item).ok().filter(|lease| lease.end.is_none());
@@ -54,7 +54,7 @@ impl AdoptionStore {
                 }
             }
         }
-        Ok(survey)
+        Ok(Page { items: survey, next: page.next })
     }
 
     /// Adopts a row, if it is still as it was read and no other sandbox has its account.
@@ -65,7 +65,7 @@ impl AdoptionStore {
         adoption: &Adoption,
         minted: Minted,
         now: Timestamp,
-    ) -> Result<Entered, StoreError> {
+    ) -> Result<Write<EntryConflict>, StoreError> {
         let wanted = self.wanted(sandbox, row, adoption, minted, now);
         let rewrite = self.rewrite(sandbox, row, wanted)?;
         let mut others = Vec::new();
@@ -77,7 +77,7 @@ impl AdoptionStore {
         self.table
             .write_with_accounts("adopt", &sandbox.id, rewrite, &accounts, others)
             .await
-            .map(Entered::from)
+            .map(Write::without_current)
     }
 
     /// The known attributes after the adoption; the others are removed.

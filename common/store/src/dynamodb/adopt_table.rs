@@ -21,7 +21,7 @@ use super::scan::long_timeout;
 use super::schema::{
     IndexState, STATE_INDEX, are_keys, expire_by_ttl, index_state, projection, replicas, ttl_attribute,
 };
-use crate::StoreError;
+use crate::{Page, PageKey, Pages, StoreError};
 
 /// How often a table whose index is being built is looked at: at first, and later.
 const FIRST_POLL: Duration = Duration::from_millis(200);
@@ -159,12 +159,11 @@ fn throughput(table: &TableDescription) -> Result<Option<ProvisionedThroughput>,
 
 /// Whether any sandbox has a `ttl`. What was taken over has none, but for tombstones.
 async fn has_ttl_of_another_tool(client: &Client, table: &str) -> Result<bool, StoreError> {
-    let mut after = None;
-    loop {
+    let mut pages = Pages::new(|after: Option<PageKey>| async move {
         let call = client
             .scan()
             .table_name(table)
-            .set_exclusive_start_key(after)
+            .set_exclusive_start_key(after.map(|key| key.0))
             .select(Select::Count)
             .filter_expression(
                 "begins_with(PK, :sandbox) and attribute_exists(#ttl) and attribute_not_exists(deleted_at)",
@@ -173,12 +172,12 @@ async fn has_ttl_of_another_tool(client: &Client, table: &str) -> Result<bool, S
             .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX));
         let answer = call.customize().config_override(long_timeout()).send().await;
         let answer = answer.map_err(|error| failed("Scan", table, error))?;
-        if answer.count() > 0 {
+        Ok(Page { items: answer.count(), next: answer.last_evaluated_key.map(PageKey) })
+    });
+    while let Some(count) = pages.next().await? {
+        if count > 0 {
             return Ok(true);
         }
-        after = answer.last_evaluated_key;
-        if after.is_none() {
-            return Ok(false);
-        }
     }
+    Ok(false)
 }

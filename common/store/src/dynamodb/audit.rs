@@ -9,7 +9,7 @@ use super::change::Change;
 use super::errors::unread;
 use super::keys::{self, PK};
 use super::{AuditStore, n, s};
-use crate::{Act, AuditLine, Changed, PageKey, StoreError};
+use crate::{Act, AuditLine, Page, PageKey, StoreError, Write};
 use broker_domain::Timestamp;
 
 /// The line exists and has no result.
@@ -42,7 +42,7 @@ impl AuditStore {
     }
 
     /// Adds the result of an operation to its line.
-    pub async fn record_end(&self, id: Uuid, began: Timestamp, ended: &str) -> Result<Changed, StoreError> {
+    pub async fn record_end(&self, id: Uuid, began: Timestamp, ended: &str) -> Result<Write, StoreError> {
         self.table
             .change(Change {
                 operation: "audit_end",
@@ -59,7 +59,7 @@ impl AuditStore {
         &self,
         at: Timestamp,
         after: Option<PageKey>,
-    ) -> Result<(Vec<AuditLine>, Option<PageKey>), StoreError> {
+    ) -> Result<Page<Vec<AuditLine>>, StoreError> {
         let call = self
             .table
             .client
@@ -72,7 +72,7 @@ impl AuditStore {
             .set_exclusive_start_key(after.map(|key| key.0));
         let answer = call.send().await.map_err(|error| unread("Query", &self.table.name, error))?;
         let lines = answer.items().iter().map(read).collect::<Result<_, _>>()?;
-        Ok((lines, answer.last_evaluated_key.map(PageKey)))
+        Ok(Page { items: lines, next: answer.last_evaluated_key.map(PageKey) })
     }
 }
 

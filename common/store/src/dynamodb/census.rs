@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::attributes as a;
 use super::change::written;
 use super::{CensusStore, keys, n, s};
-use crate::{Census, Changed, StoreError};
+use crate::{Census, StoreError, Write};
 
 /// The stored census is older, or there is none.
 const CENSUS_IS_NEWER: &str = "attribute_not_exists(PK) or as_of_ms < :as_of";
@@ -18,7 +18,7 @@ impl CensusStore {
     }
 
     /// Stores a census, unless a later one is stored.
-    pub async fn record(&self, census: &Census) -> Result<Changed, StoreError> {
+    pub async fn record(&self, census: &Census) -> Result<Write, StoreError> {
         let mut item = keys::census().into_map();
         for (status, count) in &census.by_status {
             item.insert(format!("{status}_count"), n(*count));
@@ -33,7 +33,7 @@ impl CensusStore {
             .set_item(Some(item))
             .condition_expression(CENSUS_IS_NEWER)
             .expression_attribute_values(":as_of", n(census.as_of.as_ms()));
-        written(call.send().await.map(drop).map_err(Box::new), "census", &self.table.name)
+        written(call.send().await, "census", &self.table.name)
     }
 }
 

@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, TransactWriteItem, Update};
 
 use super::attributes::{self as a, Item};
 use super::errors::{built_wrong, failed};
 use super::{TableClient, count_capacity};
-use crate::{Changed, StoreError};
+use crate::{StoreError, Write};
 
 /// Attributes that expressions can only name in this way: their names are words of DynamoDB.
 const NAMES: [(&str, &str); 3] = [("#status", a::STATUS), ("#name", a::NAME), ("#ttl", a::TTL)];
@@ -48,7 +47,7 @@ impl TableClient {
     }
 
     /// Makes a change, unless the item moved on. The condition must require that the item exists: no update may create one.
-    pub(super) async fn change(&self, change: Change<'_>) -> Result<Changed, StoreError> {
+    pub(super) async fn change(&self, change: Change<'_>) -> Result<Write, StoreError> {
         let Change { operation, key, condition, update, values } = change;
         let uses = |name: &str| condition.contains(name) || update.contains(name);
         let mut call = self
@@ -65,43 +64,33 @@ impl TableClient {
         for (name, value) in values {
             call = call.expression_attribute_values(name, value);
         }
-        match call.send().await {
-            Ok(answer) => {
-                count_capacity(operation, answer.consumed_capacity());
-                Ok(Changed::Done)
-            }
-            Err(error) => match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(Changed::MovedOn),
-                _ => Err(failed(operation, &self.name, error)),
-            },
+        let answer = call.send().await;
+        if let Ok(answer) = &answer {
+            count_capacity(operation, answer.consumed_capacity());
         }
+        written(answer, operation, &self.name)
     }
 
     /// Puts an item whose key is free.
-    pub(super) async fn put_if_new(
-        &self,
-        operation: &'static str,
-        item: Item,
-    ) -> Result<Changed, StoreError> {
+    pub(super) async fn put_if_new(&self, operation: &'static str, item: Item) -> Result<Write, StoreError> {
         let call =
             self.client.put_item().table_name(&self.name).set_item(Some(item)).condition_expression(IS_NEW);
-        written(call.send().await.map(drop).map_err(Box::new), operation, &self.name)
+        written(call.send().await, operation, &self.name)
     }
 }
 
-type PutFailed = Box<aws_sdk_dynamodb::error::SdkError<PutItemError>>;
-
-/// The result of a conditional put.
-pub(super) fn written(
-    result: Result<(), PutFailed>,
+/// The result of a conditional write of one item.
+pub(super) fn written<T, E>(
+    result: Result<T, SdkError<E>>,
     operation: &'static str,
     table: &str,
-) -> Result<Changed, StoreError> {
+) -> Result<Write, StoreError>
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
     match result {
-        Ok(()) => Ok(Changed::Done),
-        Err(error) => match error.as_service_error() {
-            Some(PutItemError::ConditionalCheckFailedException(_)) => Ok(Changed::MovedOn),
-            _ => Err(failed(operation, table, *error)),
-        },
+        Ok(_) => Ok(Write::Applied),
+        Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(Write::Rejected(())),
+        Err(error) => Err(failed(operation, table, error)),
     }
 }

@@ -6,9 +6,9 @@ use aws_sdk_dynamodb::types::{
 
 use super::attributes as a;
 use super::errors::{built_wrong, cancelled};
-use super::transact::{Committed, Group};
+use super::transact::Group;
 use super::{LeaseStore, keys, n, s};
-use crate::{Claim, ClaimOutcome, StoreError};
+use crate::{Claim, ClaimOutcome, StoreError, Write};
 use broker_domain::{Grant, Lease, Outcome, Status};
 
 /// Free, in the sense of [`broker_domain::judge`]: no lease, or one that ended before this request was made.
@@ -36,8 +36,8 @@ impl LeaseStore {
             items.push(self.update_request(claim, &grant)?);
         }
         match self.table.transactions.submit("claim", Group { keys, items }).await? {
-            Committed::Written => Ok(ClaimOutcome::Created(grant)),
-            Committed::Cancelled(reasons) => explain(&reasons),
+            Write::Applied => Ok(ClaimOutcome::Created(grant)),
+            Write::Rejected(reasons) => explain(&reasons),
         }
     }
 

@@ -13,9 +13,9 @@ use super::attributes as a;
 use super::errors::{built_wrong, cancelled, failed_condition, unread};
 use super::keys::{self, Key, PK, SK};
 use super::requests::RECORD_IS_KEPT;
-use super::transact::{Committed, Group};
+use super::transact::Group;
 use super::{DeadLetterStore, count_capacity, dead_letter_items, n, s};
-use crate::{Actor, Changed, DeadLetterPage, Kept, PendingRecord, Requeued, StoreError};
+use crate::{Actor, DeadLetterRows, Page, PendingRecord, Requeued, StoreError, Write};
 use broker_domain::{
     DeadLetter, DeadLetterId, DeadLetterState, Outcome, PersistedRequest, RequestState, Subject, Timestamp,
 };
@@ -48,7 +48,7 @@ impl DeadLetterStore {
         &self,
         letter: &DeadLetter,
         pending: Option<&PendingRecord>,
-    ) -> Result<Kept, StoreError> {
+    ) -> Result<Write, StoreError> {
         let put = Put::builder()
             .table_name(&self.table.name)
             .set_item(Some(dead_letter_items::write(letter)))
@@ -57,10 +57,7 @@ impl DeadLetterStore {
             .map_err(|error| built_wrong("keep_letter", error))?;
         let put = TransactWriteItem::builder().put(put).build();
         let update = pending.map(|pending| self.fail_pending(letter, pending)).transpose()?;
-        match self.with_record("keep_letter", keys::letter(&letter.id), put, update).await? {
-            Changed::Done => Ok(Kept::New),
-            Changed::MovedOn => Ok(Kept::Before),
-        }
+        self.with_record("keep_letter", keys::letter(&letter.id), put, update).await
     }
 
     fn fail_pending(
@@ -121,7 +118,7 @@ impl DeadLetterStore {
         actor: &Actor,
         until: Timestamp,
         requeued: Option<&Requeued>,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Write, StoreError> {
         let take = self.update(id, LETTER_IS_FREE)
             .update_expression(
                 "SET #state = :replaying, held_by = :action, held_until_ms = :until, touched_by = :by, touched_at_ms = :now",
@@ -163,7 +160,7 @@ impl DeadLetterStore {
     }
 
     /// Marks a dead letter as replayed by the action that holds it.
-    pub async fn mark_replayed(&self, id: &DeadLetterId, actor: &Actor) -> Result<Changed, StoreError> {
+    pub async fn mark_replayed(&self, id: &DeadLetterId, actor: &Actor) -> Result<Write, StoreError> {
         let sent = self
             .update(id, LETTER_IS_MINE)
             .update_expression(
@@ -180,7 +177,7 @@ impl DeadLetterStore {
     }
 
     /// Discards a dead letter that is not being replayed.
-    pub async fn discard(&self, id: &DeadLetterId, actor: &Actor, why: &str) -> Result<Changed, StoreError> {
+    pub async fn discard(&self, id: &DeadLetterId, actor: &Actor, why: &str) -> Result<Write, StoreError> {
         let discard = self.update(id, LETTER_IS_DEAD)
             .update_expression(
                 "SET #state = :discarded, touched_by = :by, touched_at_ms = :now, touched_why = :why, #ttl = :ttl",
@@ -210,7 +207,7 @@ impl DeadLetterStore {
         from: &str,
         until: &str,
         limit: Option<i32>,
-    ) -> Result<DeadLetterPage, StoreError> {
+    ) -> Result<Page<DeadLetterRows, DeadLetterId>, StoreError> {
         let call = self
             .table
             .client
@@ -228,16 +225,15 @@ impl DeadLetterStore {
         let call = call.customize().config_override(super::scan::long_timeout());
         let answer = call.send().await.map_err(|error| unread("Query", &self.table.name, error))?;
         count_capacity("letters", answer.consumed_capacity());
-        let mut page = DeadLetterPage::default();
+        let mut rows = DeadLetterRows::default();
         for item in answer.items() {
             match dead_letter_items::read(item) {
-                Ok(letter) => page.letters.push(letter),
-                Err(error) => page.unreadable.push(error.to_string()),
+                Ok(letter) => rows.letters.push(letter),
+                Err(error) => rows.unreadable.push(error.to_string()),
             }
         }
         let last = answer.last_evaluated_key.as_ref();
-        page.read_to = last.map(dead_letter_items::read_id).transpose()?;
-        Ok(page)
+        Ok(Page { items: rows, next: last.map(dead_letter_items::read_id).transpose()? })
     }
 
     /// Writes `item` at `key` together with `record`; if the record's condition fails, `item` alone.
@@ -247,25 +243,19 @@ impl DeadLetterStore {
         key: Key,
         item: TransactWriteItem,
         record: Option<(Key, TransactWriteItem)>,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Write, StoreError> {
         if let Some((record_key, record)) = record {
             let group = Group { keys: vec![key.clone(), record_key], items: vec![item.clone(), record] };
             match self.table.transactions.submit(operation, group).await? {
-                Committed::Written => return Ok(Changed::Done),
-                Committed::Cancelled(reasons) => match failed_condition(&reasons) {
-                    Some(0) => return Ok(Changed::MovedOn),
+                Write::Applied => return Ok(Write::Applied),
+                Write::Rejected(reasons) => match failed_condition(&reasons) {
+                    Some(0) => return Ok(Write::Rejected(())),
                     Some(_) => {}
                     None => return Err(cancelled(operation, &reasons)),
                 },
             }
         }
-        match self.table.transactions.submit(operation, Group { keys: vec![key], items: vec![item] }).await? {
-            Committed::Written => Ok(Changed::Done),
-            Committed::Cancelled(reasons) => match failed_condition(&reasons) {
-                Some(_) => Ok(Changed::MovedOn),
-                None => Err(cancelled(operation, &reasons)),
-            },
-        }
+        self.table.transact(operation, vec![key], vec![item]).await
     }
 
     fn update(&self, id: &DeadLetterId, condition: &str) -> aws_sdk_dynamodb::types::builders::UpdateBuilder {

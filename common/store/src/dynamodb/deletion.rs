@@ -4,7 +4,7 @@
 
 use super::change::Change;
 use super::{DeletionStore, TableClient, keys, n, s};
-use crate::{Changed, StoreError};
+use crate::{StoreError, Write};
 use broker_domain::{Event, ExternalId, SandboxId, Status, Timestamp};
 
 /// Planned, postponed or failed before: still pending, at that version.
@@ -34,7 +34,7 @@ impl DeletionStore {
         seen: Seen<'_>,
         due: Timestamp,
         now: Timestamp,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Write, StoreError> {
         self.table
             .change(Change {
                 operation: "postpone",
@@ -60,7 +60,7 @@ impl DeletionStore {
         problem: &str,
         due: Timestamp,
         now: Timestamp,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Write, StoreError> {
         self.table.change(Change {
             operation: "attempt_failed",
             key: keys::sandbox(seen.id).into_map(),
@@ -88,7 +88,7 @@ impl DeletionStore {
         problem: &str,
         retry_at: Timestamp,
         now: Timestamp,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Write, StoreError> {
         let to = next(Status::PendingDeletion, Event::GiveUp)?;
         self.table
             .change(Change {
@@ -113,7 +113,7 @@ impl DeletionStore {
     }
 
     /// Makes a deletion that was given up due now, with a new count of attempts.
-    pub async fn retry(&self, seen: Seen<'_>, now: Timestamp) -> Result<Changed, StoreError> {
+    pub async fn retry(&self, seen: Seen<'_>, now: Timestamp) -> Result<Write, StoreError> {
         let to = next(Status::DeletionFailed, Event::Retry)?;
         self.table
             .change(Change {
@@ -143,7 +143,7 @@ impl DeletionStore {
         from: Status,
         external_id: &ExternalId,
         now: Timestamp,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Write, StoreError> {
         let to = next(from, Event::ProviderDeleted)?;
         self.table.change(Change {
             operation: "bury",
@@ -164,7 +164,7 @@ impl DeletionStore {
     }
 
     /// Lets a tombstone that an older version wrote stand for good: its account may come back at any time.
-    pub(crate) async fn keep_tombstone(&self, seen: Seen<'_>) -> Result<Changed, StoreError> {
+    pub(crate) async fn keep_tombstone(&self, seen: Seen<'_>) -> Result<Write, StoreError> {
         self.table
             .change(Change {
                 operation: "keep_tombstone",

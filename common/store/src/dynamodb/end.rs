@@ -10,10 +10,9 @@ use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
 
 use super::attributes as a;
-use super::errors::{built_wrong, cancelled, failed_condition};
-use super::transact::{Committed, Group};
+use super::errors::built_wrong;
 use super::{LeaseStore, keys, n, s};
-use crate::{EndOutcome, StoreError};
+use crate::{StoreError, Write};
 use broker_domain::{Allocation, LeaseEnd, LeaseKey, SandboxId, Status, Timestamp};
 
 /// The sandbox is still in the hands of that allocation.
@@ -38,7 +37,7 @@ impl LeaseStore {
         sandbox: &SandboxId,
         allocation: &Allocation,
         end: &LeaseEnd,
-    ) -> Result<EndOutcome, StoreError> {
+    ) -> Result<Write, StoreError> {
         self.end_held_by(Holder::Allocation(allocation), sandbox, end).await
     }
 
@@ -49,7 +48,7 @@ impl LeaseStore {
         allocation: &Allocation,
         until: Timestamp,
         end: &LeaseEnd,
-    ) -> Result<EndOutcome, StoreError> {
+    ) -> Result<Write, StoreError> {
         self.end_held_by(Holder::Overdue { allocation, until }, sandbox, end).await
     }
 
@@ -60,7 +59,7 @@ impl LeaseStore {
         key: &LeaseKey,
         claimed_by: Timestamp,
         end: &LeaseEnd,
-    ) -> Result<EndOutcome, StoreError> {
+    ) -> Result<Write, StoreError> {
         self.end_held_by(Holder::Key { key, claimed_by }, sandbox, end).await
     }
 
@@ -69,16 +68,10 @@ impl LeaseStore {
         holder: Holder<'_>,
         sandbox: &SandboxId,
         end: &LeaseEnd,
-    ) -> Result<EndOutcome, StoreError> {
+    ) -> Result<Write, StoreError> {
         let keys = vec![keys::sandbox(sandbox), keys::lease(holder.key())];
         let items = vec![self.retire_sandbox(sandbox, holder, end)?, self.end_lease(sandbox, holder, end)?];
-        match self.table.transactions.submit("end", Group { keys, items }).await? {
-            Committed::Written => Ok(EndOutcome::Ended),
-            Committed::Cancelled(reasons) => match failed_condition(&reasons) {
-                Some(_) => Ok(EndOutcome::MovedOn),
-                None => Err(cancelled("end", &reasons)),
-            },
-        }
+        self.table.transact("end", keys, items).await
     }
 
     pub(super) fn retire_sandbox(

@@ -3,10 +3,9 @@
 use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
 
 use super::attributes as a;
-use super::errors::{built_wrong, cancelled, failed_condition};
-use super::transact::{Committed, Group};
+use super::errors::built_wrong;
 use super::{LeaseStore, keys, n, s};
-use crate::{Changed, StoreError};
+use crate::{StoreError, Write};
 use broker_domain::{Allocation, SandboxId, Status, Timestamp};
 
 /// The sandbox is still in the hands of that allocation, until then.
@@ -23,7 +22,7 @@ impl LeaseStore {
         allocation: &Allocation,
         expires_at: Timestamp,
         now: Timestamp,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Write, StoreError> {
         let wrong = |error| built_wrong("extend", error);
         let of_sandbox = Update::builder()
             .table_name(&self.table.name)
@@ -57,12 +56,6 @@ impl LeaseStore {
             TransactWriteItem::builder().update(of_lease).build(),
         ];
         let keys = vec![keys::sandbox(sandbox), keys::lease(&allocation.lease_key)];
-        match self.table.transactions.submit("extend", Group { keys, items }).await? {
-            Committed::Written => Ok(Changed::Done),
-            Committed::Cancelled(reasons) => match failed_condition(&reasons) {
-                Some(_) => Ok(Changed::MovedOn),
-                None => Err(cancelled("extend", &reasons)),
-            },
-        }
+        self.table.transact("extend", keys, items).await
     }
 }

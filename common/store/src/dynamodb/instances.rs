@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use uuid::Uuid;
 
 use super::attributes as a;
 use super::change::written;
-use super::errors::{failed, unread};
+use super::errors::unread;
 use super::keys::{self, INSTANCES, PK};
 use super::{InstanceStore, n, s};
-use crate::{Changed, Instance, Received, Role, StoreError};
+use crate::{Instance, Page, PageKey, Pages, Received, Role, StoreError, Write};
 use broker_domain::Timestamp;
 
 /// How long an instance without heartbeats is kept at most.
@@ -41,11 +40,11 @@ impl InstanceStore {
             .set_item(Some(item))
             .condition_expression("attribute_not_exists(PK) or heartbeat_ms < :now")
             .expression_attribute_values(":now", n(instance.heartbeat.as_ms()));
-        written(call.send().await.map(drop).map_err(Box::new), "heartbeat", &self.table.name).map(drop)
+        written(call.send().await, "heartbeat", &self.table.name).map(drop)
     }
 
     /// Deletes an instance whose last heartbeat is the one that was read.
-    pub async fn remove(&self, instance: &Instance) -> Result<Changed, StoreError> {
+    pub async fn remove(&self, instance: &Instance) -> Result<Write, StoreError> {
         let call = self
             .table
             .client
@@ -54,20 +53,12 @@ impl InstanceStore {
             .set_key(Some(keys::instance(instance.id)))
             .condition_expression("heartbeat_ms = :seen")
             .expression_attribute_values(":seen", n(instance.heartbeat.as_ms()));
-        match call.send().await {
-            Ok(_) => Ok(Changed::Done),
-            Err(error) => match error.as_service_error() {
-                Some(DeleteItemError::ConditionalCheckFailedException(_)) => Ok(Changed::MovedOn),
-                _ => Err(failed("forget_instance", &self.table.name, error)),
-            },
-        }
+        written(call.send().await, "forget_instance", &self.table.name)
     }
 
     /// Every instance (a consistent read of all pages).
     pub async fn list(&self) -> Result<Vec<Instance>, StoreError> {
-        let mut instances = Vec::new();
-        let mut after = None;
-        loop {
+        let mut pages = Pages::new(|after: Option<PageKey>| async move {
             let call = self
                 .table
                 .client
@@ -77,16 +68,17 @@ impl InstanceStore {
                 .key_condition_expression("#pk = :instances")
                 .expression_attribute_names("#pk", PK)
                 .expression_attribute_values(":instances", s(INSTANCES))
-                .set_exclusive_start_key(after);
+                .set_exclusive_start_key(after.map(|key| key.0));
             let answer = call.send().await.map_err(|error| unread("Query", &self.table.name, error))?;
-            for item in answer.items() {
+            Ok(Page { items: answer.items.unwrap_or_default(), next: answer.last_evaluated_key.map(PageKey) })
+        });
+        let mut instances = Vec::new();
+        while let Some(items) = pages.next().await? {
+            for item in &items {
                 instances.push(a::read_instance(item)?);
             }
-            after = answer.last_evaluated_key;
-            if after.is_none() {
-                return Ok(instances);
-            }
         }
+        Ok(instances)
     }
 }
 

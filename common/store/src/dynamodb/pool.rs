@@ -7,9 +7,7 @@ use super::errors::unread;
 use super::keys::{self, STATE_KEY, STATE_SHARD};
 use super::schema::STATE_INDEX;
 use super::{SandboxStore, count_capacity, s};
-use crate::{
-    Candidate, CandidatePage, Changed, Entered, NewSandbox, PageKey, StoreError, SweepKey, SweepPage,
-};
+use crate::{Candidate, EntryConflict, NewSandbox, Page, PageKey, StoreError, SweepKey, Write};
 use broker_domain::{NamePrefix, Status, Timestamp};
 
 const SEEDED_AND_UNUSED: &str =
@@ -24,7 +22,7 @@ impl SandboxStore {
         prefix: Option<&NamePrefix>,
         after: Option<PageKey>,
         limit: u16,
-    ) -> Result<CandidatePage, StoreError> {
+    ) -> Result<Page<Vec<Candidate>>, StoreError> {
         let mut condition = "#shard = :shard".to_owned();
         let mut call = self
             .table
@@ -50,7 +48,7 @@ impl SandboxStore {
             .map_err(|error| unread("Query", &self.table.name, error))?;
         count_capacity("candidates", answer.consumed_capacity());
         let candidates = readable(answer.items());
-        Ok(CandidatePage { candidates, next: answer.last_evaluated_key.map(PageKey) })
+        Ok(Page { items: candidates, next: answer.last_evaluated_key.map(PageKey) })
     }
 
     /// At most `limit` available sandboxes of all shards, with one call. A page may be empty and still not the last.
@@ -62,7 +60,7 @@ impl SandboxStore {
         prefix: Option<&NamePrefix>,
         after: Option<SweepKey>,
         limit: u16,
-    ) -> Result<SweepPage, StoreError> {
+    ) -> Result<Page<Vec<Candidate>, SweepKey>, StoreError> {
         let mut parameters: Vec<_> =
             (0..self.table.shards).map(|shard| s(keys::state_shard(Status::Available, shard))).collect();
         parameters.extend(prefix.map(|prefix| s(prefix.as_str())));
@@ -79,7 +77,7 @@ impl SandboxStore {
             call.send().await.map_err(|error| unread("ExecuteStatement", &self.table.name, error))?;
         count_capacity("candidates", answer.consumed_capacity());
         let candidates = readable(answer.items());
-        Ok(SweepPage { candidates, next: answer.next_token.map(SweepKey) })
+        Ok(Page { items: candidates, next: answer.next_token.map(SweepKey) })
     }
 
     fn sweep_statement(&self, with_prefix: bool) -> String {
@@ -95,13 +93,17 @@ impl SandboxStore {
     }
 
     /// Puts a seed into the pool; it moved on if its id exists.
-    pub async fn seed(&self, sandbox: &NewSandbox, now: Timestamp) -> Result<Entered, StoreError> {
+    pub async fn seed(
+        &self,
+        sandbox: &NewSandbox,
+        now: Timestamp,
+    ) -> Result<Write<EntryConflict>, StoreError> {
         let seeded = (a::SEEDED, AttributeValue::Bool(true));
-        self.put_new(sandbox, now, seeded).await.map(Entered::from)
+        self.put_new(sandbox, now, seeded).await.map(Write::without_current)
     }
 
     /// Removes an unused seed at the version that was read. It moved on if it is no seed, was used, or changed; then it stays.
-    pub async fn remove_unused_seed(&self, seed: &Candidate) -> Result<Changed, StoreError> {
+    pub async fn remove_unused_seed(&self, seed: &Candidate) -> Result<Write, StoreError> {
         let values = [(":available", s(Status::Available.as_str())), (":stale", s(Status::Stale.as_str()))];
         self.remove_unused("remove_unused_seed", seed, SEEDED_AND_UNUSED, values).await
     }

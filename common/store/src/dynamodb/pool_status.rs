@@ -10,7 +10,7 @@ use super::attributes::{self as a, Item, Reader};
 use super::change::Change;
 use super::errors::failed;
 use super::{PoolStore, keys, n, s};
-use crate::{Binding, Changed, PoolStatus, StoreError};
+use crate::{Binding, PoolStatus, StoreError, Write};
 use broker_domain::Timestamp;
 
 const POOL_EXISTS: &str = "attribute_exists(PK)";
@@ -68,7 +68,7 @@ impl PoolStore {
     }
 
     /// Keeps the workers from taking any message until the pool is resumed.
-    pub async fn pause(&self, by: &str, now: Timestamp) -> Result<Changed, StoreError> {
+    pub async fn pause(&self, by: &str, now: Timestamp) -> Result<Write, StoreError> {
         self.status().await?;
         self.table
             .change(Change {
@@ -82,7 +82,7 @@ impl PoolStore {
     }
 
     /// Pauses a pool that is open; one that somebody paused has moved on.
-    pub async fn pause_if_open(&self, by: &str, now: Timestamp) -> Result<Changed, StoreError> {
+    pub async fn pause_if_open(&self, by: &str, now: Timestamp) -> Result<Write, StoreError> {
         self.status().await?;
         self.table
             .change(Change {
@@ -96,7 +96,7 @@ impl PoolStore {
     }
 
     /// Ends the pause that `by` made; anybody else's has moved on, and so has a copy.
-    pub async fn resume_if_paused_by(&self, by: &str) -> Result<Changed, StoreError> {
+    pub async fn resume_if_paused_by(&self, by: &str) -> Result<Write, StoreError> {
         let mine = self.binding().await?;
         let condition = format!("{} and {NOTHING_IS_IN_DOUBT} and paused_by = :by", is_bound_to(&mine));
         let mut values = values_of(&mine);
@@ -113,7 +113,7 @@ impl PoolStore {
     }
 
     /// Lets the workers go on. A copy that is not reconciled has moved on: it stays closed.
-    pub async fn resume(&self) -> Result<Changed, StoreError> {
+    pub async fn resume(&self) -> Result<Write, StoreError> {
         self.status().await?;
         let mine = self.binding().await?;
         let condition = format!("{} and {NOTHING_IS_IN_DOUBT}", is_bound_to(&mine));
@@ -129,7 +129,7 @@ impl PoolStore {
     }
 
     /// Marks that the pool is being reconciled: from now on it is closed until [`Self::bind_copy`].
-    pub async fn begin_reconciling(&self, now: Timestamp) -> Result<Changed, StoreError> {
+    pub async fn begin_reconciling(&self, now: Timestamp) -> Result<Write, StoreError> {
         self.table
             .change(Change {
                 operation: "begin_reconciling",
@@ -142,7 +142,7 @@ impl PoolStore {
     }
 
     /// Binds a pool that is reconciled, and was bound to `of`, to this table. A pause stays.
-    pub async fn bind_copy(&self, of: &Binding) -> Result<Changed, StoreError> {
+    pub async fn bind_copy(&self, of: &Binding) -> Result<Write, StoreError> {
         let mine = self.binding().await?;
         let mut values = values_of(of);
         values.push((":name", s(&mine.table)));
@@ -174,7 +174,7 @@ impl PoolStore {
     }
 
     /// Notes that every sandbox has its account's record.
-    pub(crate) async fn note_accounts_recorded(&self, now: Timestamp) -> Result<Changed, StoreError> {
+    pub(crate) async fn note_accounts_recorded(&self, now: Timestamp) -> Result<Write, StoreError> {
         self.status().await?;
         self.table
             .change(Change {

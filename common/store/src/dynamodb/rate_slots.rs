@@ -6,7 +6,7 @@ use super::attributes as a;
 use super::change::Change;
 use super::keys;
 use super::{RateSlotStore, n};
-use crate::{Changed, StoreError};
+use crate::{StoreError, Write};
 use broker_domain::Timestamp;
 
 /// The slot is still the next one.
@@ -45,7 +45,7 @@ impl RateSlotStore {
                     ],
                 })
                 .await?;
-            if changed == Changed::Done {
+            if changed.is_applied() {
                 return Ok(Some(first));
             }
         }
@@ -53,7 +53,7 @@ impl RateSlotStore {
     }
 
     /// Holds all slots until `until`: the provider answered 429.
-    pub async fn hold(&self, until: Timestamp, now: Timestamp) -> Result<Changed, StoreError> {
+    pub async fn hold(&self, until: Timestamp, now: Timestamp) -> Result<Write, StoreError> {
         self.next_slot(now).await?;
         self.table
             .change(Change {

@@ -13,10 +13,9 @@ use super::attributes as a;
 use super::change::Change;
 use super::deletion::{Seen, next};
 use super::end::ENDED_LEASE_IS_KEPT;
-use super::errors::{built_wrong, cancelled, failed_condition};
-use super::transact::{Committed, Group};
+use super::errors::built_wrong;
 use super::{LeaseStore, ReconcileStore, SandboxStore, keys, n, s};
-use crate::{Changed, EndOutcome, Inserted, NewSandbox, StoreError};
+use crate::{NewSandbox, StoreError, Write};
 use broker_domain::reconcile::Step;
 use broker_domain::{Allocation, Event, LabDuration, Lease, LeaseEnd, Sandbox, Status, Timestamp};
 
@@ -31,7 +30,7 @@ const LIVE_LEASE_STANDS: &str = "allocation_id = :stood and attribute_not_exists
 
 impl ReconcileStore {
     /// Takes one step. Where a sandbox does not say how long its owner has it, it is `hours`.
-    pub async fn step(&self, step: &Step, hours: LabDuration, now: Timestamp) -> Result<Changed, StoreError> {
+    pub async fn step(&self, step: &Step, hours: LabDuration, now: Timestamp) -> Result<Write, StoreError> {
         let sandboxes = SandboxStore { table: Arc::clone(&self.table) };
         let leases = LeaseStore { table: Arc::clone(&self.table) };
         match step {
@@ -39,8 +38,8 @@ impl ReconcileStore {
                 let (name, external_id) = (name.clone(), external_id.clone());
                 let new = NewSandbox { id: sandbox_id.clone(), name, external_id };
                 Ok(match sandboxes.insert(&new, now).await? {
-                    Inserted::New(_) => Changed::Done,
-                    Inserted::Stands(_) | Inserted::AccountTaken { .. } => Changed::MovedOn,
+                    Write::Applied => Write::Applied,
+                    Write::Rejected(_) => Write::Rejected(()),
                 })
             }
             Step::Bind { sandbox, stands, lease } => {
@@ -48,12 +47,7 @@ impl ReconcileStore {
             }
             Step::EndLease { lease, end } => self.end_lone_lease(lease, end).await,
             Step::Retire { sandbox, allocation, end } => self.retire(sandbox, allocation, end).await,
-            Step::End { sandbox, allocation, end } => {
-                Ok(match leases.end(&sandbox.id, allocation, end).await? {
-                    EndOutcome::Ended => Changed::Done,
-                    EndOutcome::MovedOn => Changed::MovedOn,
-                })
-            }
+            Step::End { sandbox, allocation, end } => leases.end(&sandbox.id, allocation, end).await,
             Step::Missing { sandbox } => {
                 sandboxes.missing(Seen { id: &sandbox.id, version: sandbox.version }, now).await
             }
@@ -67,7 +61,7 @@ impl ReconcileStore {
         lease: &Lease,
         hours: LabDuration,
         now: Timestamp,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Write, StoreError> {
         let put = Put::builder().table_name(&self.table.name).set_item(Some(a::write_live_lease(lease)));
         let put = match stands {
             None => put.condition_expression(KEY_HAS_NO_LEASE),
@@ -84,13 +78,7 @@ impl ReconcileStore {
             self.hold_sandbox(sandbox, lease, hours, now)?,
         ];
         let keys = vec![keys::lease(&lease.key), keys::sandbox(&sandbox.id)];
-        match self.table.transactions.submit("bind", Group { keys, items }).await? {
-            Committed::Written => Ok(Changed::Done),
-            Committed::Cancelled(reasons) => match failed_condition(&reasons) {
-                Some(_) => Ok(Changed::MovedOn),
-                None => Err(cancelled("bind", &reasons)),
-            },
-        }
+        self.table.transact("bind", keys, items).await
     }
 
     fn hold_sandbox(
@@ -132,7 +120,7 @@ impl ReconcileStore {
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    async fn end_lone_lease(&self, lease: &Lease, end: &LeaseEnd) -> Result<Changed, StoreError> {
+    async fn end_lone_lease(&self, lease: &Lease, end: &LeaseEnd) -> Result<Write, StoreError> {
         self.table
             .change(Change {
                 operation: "end_lease",
@@ -155,7 +143,7 @@ impl ReconcileStore {
         sandbox: &Sandbox,
         allocation: &Allocation,
         end: &LeaseEnd,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Write, StoreError> {
         let to = next(Status::Allocated, Event::End)?;
         let mut values = vec![
             (":from", s(sandbox.status.as_str())),

@@ -12,9 +12,9 @@ use super::attributes as a;
 use super::claim::{explain, lease_of};
 use super::end::{Holder, LEASE_IS_OVERDUE};
 use super::errors::{built_wrong, cancelled, failed_condition};
-use super::transact::{Committed, Group};
+use super::transact::Group;
 use super::{LeaseStore, keys, n, s};
-use crate::{Claim, ClaimOutcome, StoreError};
+use crate::{Claim, ClaimOutcome, StoreError, Write};
 use broker_domain::{Lease, LeaseEnd, Timestamp};
 
 impl LeaseStore {
@@ -51,8 +51,8 @@ impl LeaseStore {
         keys.push(keys::sandbox(old_sandbox));
         items.push(self.retire_sandbox(old_sandbox, Holder::Allocation(&old.allocation()), end)?);
         match self.table.transactions.submit("replace", Group { keys, items }).await? {
-            Committed::Written => Ok(ClaimOutcome::Created(grant)),
-            Committed::Cancelled(reasons) => explain_all(&reasons),
+            Write::Applied => Ok(ClaimOutcome::Created(grant)),
+            Write::Rejected(reasons) => explain_all(&reasons),
         }
     }
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 
 use super::attributes as a;
+use super::change::written;
 use super::errors::{failed, unread};
 use super::{RequestStore, keys, n, s};
-use crate::{Cancellation, Completion, PageKey, Recorded, RequestPage, StoreError};
+use crate::{Page, PageKey, StoreError, Write};
 use broker_domain::{Outcome, PersistedRequest, RequestId, RequestState};
 
 /// How long a record can be asked for after its deadline. Longer than a dead letter lives, so that a replay finds it.
@@ -33,22 +33,28 @@ impl RequestStore {
     }
 
     /// Writes the record of a request that has none yet.
-    pub async fn record(&self, record: &PersistedRequest) -> Result<Recorded, StoreError> {
+    pub async fn record(
+        &self,
+        record: &PersistedRequest,
+    ) -> Result<Write<Box<PersistedRequest>>, StoreError> {
         let stood_before = self.put_request(record, "record", REQUEST_IS_NEW).await?;
-        Ok(stood_before.map_or(Recorded::New, |before| Recorded::AlreadyThere(Box::new(before))))
+        Ok(stood_before.map_or(Write::Applied, |before| Write::Rejected(Box::new(before))))
     }
 
     /// Stores how a request ended, unless it ended before: the first outcome stays. `Expired` is stored only if the
     /// record's deadline is not later than that of `record`.
-    pub async fn complete(&self, record: &PersistedRequest) -> Result<Completion, StoreError> {
+    pub async fn complete(
+        &self,
+        record: &PersistedRequest,
+    ) -> Result<Write<Box<PersistedRequest>>, StoreError> {
         let expired = matches!(record.state, RequestState::Ended(Outcome::Expired));
         let condition = if expired { REQUEST_IS_OVERDUE } else { REQUEST_IS_OPEN };
         let stood_before = self.put_request(record, "complete", condition).await?;
-        Ok(stood_before.map_or(Completion::Stored, |before| Completion::EndedBefore(Box::new(before))))
+        Ok(stood_before.map_or(Write::Applied, |before| Write::Rejected(Box::new(before))))
     }
 
     /// Cancels an asynchronous request that is still queued: from then on its claim fails.
-    pub async fn cancel(&self, id: RequestId) -> Result<Cancellation, StoreError> {
+    pub async fn cancel(&self, id: RequestId) -> Result<Write, StoreError> {
         let call = self
             .table
             .client
@@ -64,18 +70,12 @@ impl RequestStore {
             .expression_attribute_values(":true", AttributeValue::Bool(true))
             .expression_attribute_values(":cancelled", s(Outcome::Cancelled.as_str()))
             .expression_attribute_values(":outcome", a::write_outcome(&Outcome::Cancelled));
-        match call.send().await {
-            Ok(_) => Ok(Cancellation::Cancelled),
-            Err(error) => match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(Cancellation::TooLate),
-                _ => Err(failed("cancel", &self.table.name, error)),
-            },
-        }
+        written(call.send().await, "cancel", &self.table.name)
     }
 
     /// One page of the requests that were queued with their message (a consistent read). For `broker queues resend` after the
     /// loss of a queue: it reads the whole table.
-    pub async fn queued(&self, after: Option<PageKey>) -> Result<RequestPage, StoreError> {
+    pub async fn queued(&self, after: Option<PageKey>) -> Result<Page<Vec<PersistedRequest>>, StoreError> {
         let call = self
             .table
             .client
@@ -89,7 +89,7 @@ impl RequestStore {
             .expression_attribute_values(":requests", s(keys::REQUEST_PREFIX));
         let answer = call.send().await.map_err(|error| unread("Scan", &self.table.name, error))?;
         let requests = answer.items().iter().map(a::read_request).collect::<Result<_, _>>()?;
-        Ok(RequestPage { requests, next: answer.last_evaluated_key.map(PageKey) })
+        Ok(Page { items: requests, next: answer.last_evaluated_key.map(PageKey) })
     }
 
     /// Puts a record under a condition; returns the existing one if the condition failed.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::attributes::{self as a, Item};
 use super::change::written;
 use super::{RunStore, keys, n, s};
-use crate::{Changed, Run, StoreError};
+use crate::{Run, StoreError, Write};
 use broker_domain::{JobReport, RequestId, Timestamp};
 
 /// The run has no report yet, or no record at all.
@@ -34,7 +34,7 @@ impl RunStore {
         report: &JobReport,
         only_if_asked: bool,
         now: Timestamp,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Write, StoreError> {
         let mut item = run_item(id, &report.job, now);
         item.insert(a::REPORT.to_owned(), s(serde_json::to_string(report).unwrap_or_default()));
         let call = self
@@ -44,7 +44,7 @@ impl RunStore {
             .table_name(&self.table.name)
             .set_item(Some(item))
             .condition_expression(if only_if_asked { RUN_IS_ASKED_FOR } else { RUN_IS_OPEN });
-        written(call.send().await.map(drop).map_err(Box::new), "complete_run", &self.table.name)
+        written(call.send().await, "complete_run", &self.table.name)
     }
 }
 

@@ -12,7 +12,7 @@ use super::attributes::{self as a, Item};
 use super::errors::{built_wrong, unread};
 use super::keys::{self, ACCOUNT_PREFIX, Key, LEASE_PREFIX, PK, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
 use super::{ScanStore, TableClient, s};
-use crate::{PageKey, ScanPage, StoreError};
+use crate::{Page, PageKey, Scanned, StoreError};
 use broker_domain::{AccountKey, LeaseKey, Sandbox, SandboxId, Status};
 
 /// Timeout of one attempt to read a page of a scan.
@@ -32,9 +32,9 @@ impl ScanStore {
         segment: i32,
         segments: i32,
         after: Option<PageKey>,
-    ) -> Result<ScanPage, StoreError> {
-        let (items, next) = self.table.scan_items(segment, segments, after).await?;
-        Ok(ScanPage { next, ..self.sort_out(&items) })
+    ) -> Result<Page<Scanned>, StoreError> {
+        let page = self.table.scan_items(segment, segments, after).await?;
+        Ok(page.map(|items| self.sort_out(&items)))
     }
 
     /// The sandboxes, leases and account records of these keys (at most 100 together) at one instant; absent ones are left
@@ -44,7 +44,7 @@ impl ScanStore {
         sandboxes: &[SandboxId],
         leases: &[LeaseKey],
         accounts: &[AccountKey],
-    ) -> Result<ScanPage, StoreError> {
+    ) -> Result<Scanned, StoreError> {
         let wanted = sandboxes.iter().map(keys::sandbox).chain(leases.iter().map(keys::lease));
         let wanted = wanted.chain(accounts.iter().map(keys::account));
         let items = wanted.map(|key| self.get_of(key)).collect::<Result<_, _>>()?;
@@ -70,8 +70,8 @@ impl ScanStore {
             .build())
     }
 
-    fn sort_out(&self, items: &[Item]) -> ScanPage {
-        let mut page = ScanPage::default();
+    fn sort_out(&self, items: &[Item]) -> Scanned {
+        let mut page = Scanned::default();
         for item in items {
             let pk = item.get(PK).and_then(|pk| pk.as_s().ok()).map(String::as_str).unwrap_or_default();
             let read = if pk.starts_with(SANDBOX_PREFIX) {
@@ -128,7 +128,7 @@ impl TableClient {
         segment: i32,
         segments: i32,
         after: Option<PageKey>,
-    ) -> Result<(Vec<Item>, Option<PageKey>), StoreError> {
+    ) -> Result<Page<Vec<Item>>, StoreError> {
         let call = self
             .client
             .scan()
@@ -145,7 +145,7 @@ impl TableClient {
             .expression_attribute_values(":lease", s(LEASE_PREFIX));
         let call = call.customize().config_override(long_timeout());
         let answer = call.send().await.map_err(|error| unread("Scan", &self.name, error))?;
-        Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key.map(PageKey)))
+        Ok(Page { items: answer.items.unwrap_or_default(), next: answer.last_evaluated_key.map(PageKey) })
     }
 }
 

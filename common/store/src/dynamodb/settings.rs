@@ -10,7 +10,7 @@ use super::attributes::{self as a, Item, Reader};
 use super::change::Change;
 use super::keys::{self, SANDBOX_PREFIX, STATE_SHARD};
 use super::{PoolStore, n, s};
-use crate::{Changed, PageKey, StoreError};
+use crate::{Pages, StoreError, Write};
 use broker_domain::SandboxId;
 
 const SHARDS_SETTING: &str = "BROKER_STATE_SHARDS";
@@ -60,9 +60,9 @@ impl PoolStore {
         let change =
             Change { operation: "bind_settings", key: keys::pool().into_map(), condition, update, values };
         match self.table.change(change).await? {
-            Changed::Done => Ok(()),
+            Write::Applied => Ok(()),
             // Another process was faster: perhaps with other settings.
-            Changed::MovedOn => self.check_settings(prefix).await,
+            Write::Rejected(()) => self.check_settings(prefix).await,
         }
     }
 
@@ -95,21 +95,15 @@ impl PoolStore {
 
     /// That the sandboxes of a table that is bound to nothing yet, as far as some pages tell, agree with the setting.
     async fn check_sample(&self) -> Result<(), SettingsError> {
-        let mut after: Option<PageKey> = None;
+        let mut pages = Pages::new(|after| self.table.scan_items(0, 1, after));
         for _ in 0..SAMPLED_PAGES {
-            let (items, next) = self.table.scan_items(0, 1, after.take()).await?;
-            for item in &items {
-                if let Some((id, shard)) = self.elsewhere(item) {
-                    let problem = format!(
-                        "is {}, but sandbox {id} of table {} was written into {shard}: set it to what it was before",
-                        self.table.shards, self.table.name
-                    );
-                    return Err(ConfigError::new(SHARDS_SETTING, problem).into());
-                }
-            }
-            match next {
-                Some(next) => after = Some(next),
-                None => break,
+            let Some(items) = pages.next().await? else { break };
+            if let Some((id, shard)) = items.iter().find_map(|item| self.elsewhere(item)) {
+                let problem = format!(
+                    "is {}, but sandbox {id} of table {} was written into {shard}: set it to what it was before",
+                    self.table.shards, self.table.name
+                );
+                return Err(ConfigError::new(SHARDS_SETTING, problem).into());
             }
         }
         Ok(())

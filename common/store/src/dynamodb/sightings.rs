@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
-
 use super::attributes::{self as a, Reader};
-use super::errors::failed;
+use super::change::written;
 use super::{InstanceStore, keys, n, s};
-use crate::{Changed, Sightings, StoreError};
+use crate::{Sightings, StoreError, Write};
 use broker_domain::Timestamp;
 
 /// The sightings are those that were read.
@@ -25,7 +23,7 @@ impl InstanceStore {
     }
 
     /// Keeps what a sweep saw in place of `before`, which it read.
-    pub async fn record_sightings(&self, before: &Sightings, now: &Sightings) -> Result<Changed, StoreError> {
+    pub async fn record_sightings(&self, before: &Sightings, now: &Sightings) -> Result<Write, StoreError> {
         let unseen: BTreeMap<_, _> =
             now.unseen.iter().map(|(name, heartbeat)| (name, heartbeat.map(Timestamp::as_ms))).collect();
         let mut item = keys::sightings().into_map();
@@ -38,12 +36,6 @@ impl InstanceStore {
                 .expression_attribute_values(":seen", n(seen.as_ms())),
             None => call.condition_expression(THERE_ARE_NONE),
         };
-        match call.send().await {
-            Ok(_) => Ok(Changed::Done),
-            Err(error) => match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(_)) => Ok(Changed::MovedOn),
-                _ => Err(failed("keep_sightings", &self.table.name, error)),
-            },
-        }
+        written(call.send().await, "keep_sightings", &self.table.name)
     }
 }

@@ -7,14 +7,14 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
 
-use super::accounts::{AccountChange, Written, replaced};
+use super::accounts::{AccountChange, Entered, replaced};
 use super::attributes::{self as a, Item};
 use super::change::Change;
 use super::deletion::{Seen, next};
 use super::errors::built_wrong;
 use super::keys::{self, STATE_KEY, STATE_SHARD};
 use super::{SandboxStore, n, s};
-use crate::{Candidate, Changed, Entered, Inserted, NewSandbox, Record, StoreError};
+use crate::{Candidate, EntryConflict, NewSandbox, Record, StoreError, Write};
 use broker_domain::{AccountKey, Event, ExternalId, Status, Timestamp};
 
 const SANDBOX_IS_NEW: &str = "attribute_not_exists(PK)";
@@ -50,15 +50,21 @@ const STALE_AND_UNUSED: &str = "#status = :stale and version = :seen and attribu
 impl SandboxStore {
     /// Puts a sandbox that the provider lists into the pool, if no item has its id and no sandbox its account; else returns
     /// the item in its way.
-    pub async fn insert(&self, sandbox: &NewSandbox, now: Timestamp) -> Result<Inserted, StoreError> {
-        match self.put_new(sandbox, now, synced(now)).await? {
-            Written::Done => Ok(Inserted::New(first_version(now))),
-            Written::AccountTaken(by) => Ok(Inserted::AccountTaken { by }),
-            Written::MovedOn(stands) => {
-                let stands = stands.ok_or(StoreError::Conflict)?;
-                a::read_record(&stands).map(|record| Inserted::Stands(Box::new(record)))
+    pub async fn insert(
+        &self,
+        sandbox: &NewSandbox,
+        now: Timestamp,
+    ) -> Result<Write<EntryConflict<Box<Record>>>, StoreError> {
+        Ok(match self.put_new(sandbox, now, synced(now)).await? {
+            Write::Applied => Write::Applied,
+            Write::Rejected(EntryConflict::AccountTaken { by }) => {
+                Write::Rejected(EntryConflict::AccountTaken { by })
             }
-        }
+            Write::Rejected(EntryConflict::MovedOn(current)) => {
+                let record = a::read_record(&current.ok_or(StoreError::Conflict)?)?;
+                Write::Rejected(EntryConflict::MovedOn(Box::new(record)))
+            }
+        })
     }
 
     /// Puts a sandbox with its account's record if both keys are free; else returns the existing item.
@@ -67,7 +73,7 @@ impl SandboxStore {
         sandbox: &NewSandbox,
         now: Timestamp,
         whence: (&'static str, AttributeValue),
-    ) -> Result<Written, StoreError> {
+    ) -> Result<Entered, StoreError> {
         const OPERATION: &str = "insert";
         let put = Put::builder()
             .table_name(&self.table.name)
@@ -89,11 +95,11 @@ impl SandboxStore {
         tombstone: &Record,
         created_at: Timestamp,
         now: Timestamp,
-    ) -> Result<Entered, StoreError> {
+    ) -> Result<Write<EntryConflict>, StoreError> {
         const OPERATION: &str = "insert_over_tombstone";
         let (seen, was) = (tombstone.sandbox.version, &tombstone.sandbox.external_id);
         if AccountKey::of(was) == AccountKey::of(&sandbox.external_id) {
-            return Ok(Entered::MovedOn);
+            return Ok(Write::Rejected(EntryConflict::MovedOn(())));
         }
         let version = first_version(now).max(seen + 1);
         let put = Put::builder()
@@ -112,7 +118,7 @@ impl SandboxStore {
         self.table
             .write_with_accounts(OPERATION, &sandbox.id, put, &accounts, Vec::new())
             .await
-            .map(Entered::from)
+            .map(Write::without_current)
     }
 
     /// Makes a tombstone that the provider still lists pending again, under the external id that it lists now instead of `was`.
@@ -122,7 +128,7 @@ impl SandboxStore {
         was: &ExternalId,
         listed: &NewSandbox,
         now: Timestamp,
-    ) -> Result<Entered, StoreError> {
+    ) -> Result<Write<EntryConflict>, StoreError> {
         const OPERATION: &str = "revive_deletion";
         let to = next(Status::Deleted, Event::Found)?;
         let update = self.table.change_item(Change {
@@ -147,7 +153,7 @@ impl SandboxStore {
         self.table
             .write_with_accounts(OPERATION, &listed.id, update, &accounts, Vec::new())
             .await
-            .map(Entered::from)
+            .map(Write::without_current)
     }
 
     /// Sets name and external id of an unused sandbox as the provider lists them; a stale one becomes available.
@@ -156,7 +162,7 @@ impl SandboxStore {
         from: Unused<'_>,
         listed: &NewSandbox,
         now: Timestamp,
-    ) -> Result<Entered, StoreError> {
+    ) -> Result<Write<EntryConflict>, StoreError> {
         const OPERATION: &str = "found";
         let Unused { status, version, external_id: was } = from;
         let to = next(status, Event::Found)?;
@@ -181,11 +187,11 @@ impl SandboxStore {
         self.table
             .write_with_accounts(OPERATION, &listed.id, update, &accounts, Vec::new())
             .await
-            .map(Entered::from)
+            .map(Write::without_current)
     }
 
     /// Makes a sandbox that the provider does not list stale.
-    pub async fn missing(&self, seen: Seen<'_>, now: Timestamp) -> Result<Changed, StoreError> {
+    pub async fn missing(&self, seen: Seen<'_>, now: Timestamp) -> Result<Write, StoreError> {
         let to = next(Status::Available, Event::Missing)?;
         self.table.change(Change {
             operation: "missing",
@@ -234,7 +240,7 @@ impl SandboxStore {
 
     /// Removes a stale sandbox at the version that was read. It was never handed out, so no tombstone is needed, and its
     /// account may enter the pool again.
-    pub async fn remove_stale(&self, stale: &Candidate) -> Result<Changed, StoreError> {
+    pub async fn remove_stale(&self, stale: &Candidate) -> Result<Write, StoreError> {
         let values = [(":stale", s(Status::Stale.as_str()))];
         self.remove_unused("remove_stale", stale, STALE_AND_UNUSED, values).await
     }
@@ -246,7 +252,7 @@ impl SandboxStore {
         sandbox: &Candidate,
         condition: &str,
         values: impl IntoIterator<Item = (&'static str, AttributeValue)>,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Write, StoreError> {
         let mut delete = Delete::builder()
             .table_name(&self.table.name)
             .set_key(Some(keys::sandbox(&sandbox.sandbox_id).into_map()))
@@ -264,8 +270,8 @@ impl SandboxStore {
             .write_with_accounts(operation, &sandbox.sandbox_id, delete, &accounts, Vec::new())
             .await?;
         Ok(match written {
-            Written::Done => Changed::Done,
-            Written::MovedOn(_) | Written::AccountTaken(_) => Changed::MovedOn,
+            Write::Applied => Write::Applied,
+            Write::Rejected(_) => Write::Rejected(()),
         })
     }
 }

@@ -10,7 +10,7 @@ use super::attributes::{self as a, Item};
 use super::change::Change;
 use super::keys;
 use super::{ScheduleStore, n};
-use crate::{Changed, StoreError, Tick};
+use crate::{StoreError, Tick, Write};
 use broker_domain::{Job, Timestamp};
 
 /// It is due, not taken, and not paused.
@@ -45,7 +45,7 @@ impl ScheduleStore {
         tick: &Tick,
         until: Timestamp,
         now: Timestamp,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Write, StoreError> {
         self.table
             .change(Change {
                 operation: "take_tick",
@@ -68,7 +68,7 @@ impl ScheduleStore {
         tick: &Tick,
         mine: Timestamp,
         next_run_at: Timestamp,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Write, StoreError> {
         self.table
             .change(Change {
                 operation: "move_tick",
@@ -85,7 +85,7 @@ impl ScheduleStore {
     }
 
     /// Notes that all external triggers up to `ran_for` have had their run. It never goes back.
-    pub async fn note_ran_for(&self, job: Job, ran_for: Timestamp) -> Result<Changed, StoreError> {
+    pub async fn note_ran_for(&self, job: Job, ran_for: Timestamp) -> Result<Write, StoreError> {
         self.table
             .change(Change {
                 operation: "ran_for",
@@ -98,13 +98,13 @@ impl ScheduleStore {
     }
 
     /// Pauses a job: its schedule does not start it. The operator is in the audit.
-    pub async fn pause(&self, job: Job, now: Timestamp) -> Result<Changed, StoreError> {
+    pub async fn pause(&self, job: Job, now: Timestamp) -> Result<Write, StoreError> {
         let since = vec![(":now", n(now.as_secs()))];
         self.change_tick("pause_job", job, now, "SET paused_at = :now", since).await
     }
 
     /// Resumes a paused job.
-    pub async fn resume(&self, job: Job, now: Timestamp) -> Result<Changed, StoreError> {
+    pub async fn resume(&self, job: Job, now: Timestamp) -> Result<Write, StoreError> {
         self.change_tick("resume_job", job, now, "REMOVE paused_at", Vec::new()).await
     }
 
@@ -116,7 +116,7 @@ impl ScheduleStore {
         now: Timestamp,
         update: &'static str,
         values: Vec<(&'static str, AttributeValue)>,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<Write, StoreError> {
         self.tick(job, Duration::ZERO, now).await?;
         let key = keys::tick(job).into_map();
         self.table.change(Change { operation, key, condition: TICK_EXISTS, update, values }).await

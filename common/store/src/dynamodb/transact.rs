@@ -12,11 +12,12 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{CancellationReason, ReturnConsumedCapacity, TransactWriteItem};
 
+use super::TableClient;
 use super::count_capacity;
-use super::errors::{Shared, failed};
+use super::errors::{Shared, cancelled, failed, failed_condition};
 use super::keys::Key;
 use super::turns::Turns;
-use crate::StoreError;
+use crate::{StoreError, Write};
 use broker_runtime::aws::calls;
 use broker_runtime::aws::{Batcher, Bounds};
 
@@ -36,14 +37,8 @@ pub(super) struct Group {
     pub(super) items: Vec<TransactWriteItem>,
 }
 
-/// The result of a group.
-#[derive(Debug)]
-pub(super) enum Committed {
-    /// Every item was written.
-    Written,
-    /// None was; the reasons, one per item of the group.
-    Cancelled(Vec<CancellationReason>),
-}
+/// The result of a group: every item was written, or none was. Then the reasons, one per item of the group.
+pub(super) type Committed = Write<Vec<CancellationReason>>;
 
 /// What a call makes of a group.
 type Answer = Result<Committed, StoreError>;
@@ -82,8 +77,8 @@ impl GroupCommit {
         span.set("broker.transition", transition);
         let committed = self.commit(group).await;
         match &committed {
-            Ok(Committed::Written) => span.set("broker.committed", true),
-            Ok(Committed::Cancelled(_)) => span.set("broker.committed", false),
+            Ok(Write::Applied) => span.set("broker.committed", true),
+            Ok(Write::Rejected(_)) => span.set("broker.committed", false),
             Err(error) => span.failed(error.as_str()),
         }
         committed
@@ -94,6 +89,22 @@ impl GroupCommit {
             |error| Err(StoreError::Unavailable { operation: "TransactWriteItems", source: Box::new(error) });
         let _turn = self.turns.take(&group.keys).await;
         self.calls.submit(group).await.unwrap_or_else(lost)
+    }
+}
+
+impl TableClient {
+    /// Commits a group of which each condition says that the items are as they were read.
+    pub(super) async fn transact(
+        &self,
+        operation: &'static str,
+        keys: Vec<Key>,
+        items: Vec<TransactWriteItem>,
+    ) -> Result<Write, StoreError> {
+        match self.transactions.submit(operation, Group { keys, items }).await? {
+            Write::Applied => Ok(Write::Applied),
+            Write::Rejected(reasons) if failed_condition(&reasons).is_some() => Ok(Write::Rejected(())),
+            Write::Rejected(reasons) => Err(cancelled(operation, &reasons)),
+        }
     }
 }
 
@@ -112,12 +123,10 @@ impl Call {
                 return answers.into_iter().flatten().collect();
             }
             match self.write(round.iter().map(|position| &groups[*position])).await {
-                Ok(Committed::Written) => {
-                    round.into_iter().for_each(|position| answers[position] = Some(Ok(Committed::Written)));
+                Ok(Write::Applied) => {
+                    round.into_iter().for_each(|position| answers[position] = Some(Ok(Write::Applied)));
                 }
-                Ok(Committed::Cancelled(reasons)) => {
-                    answer_cancelled(&groups, &round, &reasons, &mut answers)
-                }
+                Ok(Write::Rejected(reasons)) => answer_cancelled(&groups, &round, &reasons, &mut answers),
                 Err(StoreError::Refused { .. }) if round.len() > 1 => {
                     for position in round {
                         let alone = self.write(std::iter::once(&groups[position])).await;
@@ -142,11 +151,11 @@ impl Call {
         match call.send().await {
             Ok(answer) => {
                 count_capacity("transaction", answer.consumed_capacity());
-                Ok(Committed::Written)
+                Ok(Write::Applied)
             }
             Err(error) => match error.as_service_error() {
                 Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-                    Ok(Committed::Cancelled(cancelled.cancellation_reasons().to_vec()))
+                    Ok(Write::Rejected(cancelled.cancellation_reasons().to_vec()))
                 }
                 _ => Err(failed("TransactWriteItems", &self.table, error)),
             },
@@ -173,7 +182,7 @@ fn answer_cancelled(
     let names_nobody = !own.iter().any(|(_, reasons)| is_named(reasons));
     for (position, reasons) in own {
         if names_nobody || is_named(reasons) {
-            answers[position] = Some(Ok(Committed::Cancelled(reasons.to_vec())));
+            answers[position] = Some(Ok(Write::Rejected(reasons.to_vec())));
         }
     }
 }
@@ -200,7 +209,7 @@ mod tests {
         let codes = reasons(&["None", "None", "None", "ConditionalCheckFailed", "None"]);
         answer_cancelled(&groups, &[0, 1, 2], &codes, &mut answers);
         assert!(answers[0].is_none() && answers[2].is_none());
-        let Some(Ok(Committed::Cancelled(own))) = &answers[1] else { panic!("{answers:?}") };
+        let Some(Ok(Write::Rejected(own))) = &answers[1] else { panic!("{answers:?}") };
         assert_eq!(
             own.iter().filter_map(CancellationReason::code).collect::<Vec<_>>(),
             ["None", "ConditionalCheckFailed"]

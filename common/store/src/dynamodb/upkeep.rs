@@ -10,7 +10,7 @@ use super::keys::{self, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
 use super::pool::{passable, readable};
 use super::schema::STATE_INDEX;
 use super::{SandboxStore, count_capacity, s};
-use crate::{CandidatePage, PageKey, Record, StoreError};
+use crate::{Candidate, Page, PageKey, Pages, Record, StoreError};
 use broker_domain::{SandboxId, Status, Timestamp};
 
 /// Items that one call of a count reads: few enough for the timeout of an attempt.
@@ -25,7 +25,7 @@ impl SandboxStore {
         shard: u8,
         until: Timestamp,
         after: Option<PageKey>,
-    ) -> Result<CandidatePage, StoreError> {
+    ) -> Result<Page<Vec<Candidate>>, StoreError> {
         self.by_state(status, shard, Some(until), after).await
     }
 
@@ -36,7 +36,7 @@ impl SandboxStore {
         status: Status,
         shard: u8,
         after: Option<PageKey>,
-    ) -> Result<CandidatePage, StoreError> {
+    ) -> Result<Page<Vec<Candidate>>, StoreError> {
         self.by_state(status, shard, None, after).await
     }
 
@@ -46,7 +46,7 @@ impl SandboxStore {
         shard: u8,
         until: Option<Timestamp>,
         after: Option<PageKey>,
-    ) -> Result<CandidatePage, StoreError> {
+    ) -> Result<Page<Vec<Candidate>>, StoreError> {
         let mut condition = "#shard = :shard".to_owned();
         let mut call = self
             .table
@@ -67,10 +67,7 @@ impl SandboxStore {
         let answer = call.key_condition_expression(condition).send().await;
         let answer = answer.map_err(|error| unread("Query", &self.table.name, error))?;
         count_capacity("by_state", answer.consumed_capacity());
-        Ok(CandidatePage {
-            candidates: readable(answer.items()),
-            next: answer.last_evaluated_key.map(PageKey),
-        })
+        Ok(Page { items: readable(answer.items()), next: answer.last_evaluated_key.map(PageKey) })
     }
 
     /// The full record of a sandbox (a consistent read).
@@ -83,15 +80,14 @@ impl SandboxStore {
     /// its place whatever its state, so none is counted twice or missed.
     pub async fn count(&self) -> Result<BTreeMap<Status, u64>, StoreError> {
         let mut by_status = BTreeMap::from(Status::ALL.map(|status| (status, 0)));
-        let mut after = None;
-        loop {
+        let mut pages = Pages::new(|after: Option<PageKey>| async move {
             let call = self
                 .table
                 .client
                 .scan()
                 .table_name(&self.table.name)
                 .limit(COUNTED_PER_CALL)
-                .set_exclusive_start_key(after)
+                .set_exclusive_start_key(after.map(|key| key.0))
                 .select(Select::SpecificAttributes)
                 .projection_expression("PK, #status")
                 .filter_expression("begins_with(PK, :sandbox)")
@@ -100,14 +96,14 @@ impl SandboxStore {
                 .return_consumed_capacity(ReturnConsumedCapacity::Total);
             let answer = call.send().await.map_err(|error| unread("Scan", &self.table.name, error))?;
             count_capacity("count", answer.consumed_capacity());
-            for status in answer.items().iter().filter_map(|item| passable(a::read_status(item))) {
+            Ok(Page { items: answer.items.unwrap_or_default(), next: answer.last_evaluated_key.map(PageKey) })
+        });
+        while let Some(items) = pages.next().await? {
+            for status in items.iter().filter_map(|item| passable(a::read_status(item))) {
                 *by_status.entry(status).or_default() += 1;
             }
-            after = answer.last_evaluated_key;
-            if after.is_none() {
-                return Ok(by_status);
-            }
         }
+        Ok(by_status)
     }
 
     /// A page of sandboxes of the table, unordered; those that `keep` accepts, at most `limit`.
@@ -116,7 +112,7 @@ impl SandboxStore {
         after: Option<PageKey>,
         limit: usize,
         keep: impl Fn(&Record) -> bool,
-    ) -> Result<(Vec<Record>, Option<PageKey>), StoreError> {
+    ) -> Result<Page<Vec<Record>>, StoreError> {
         let call = self
             .table
             .client
@@ -134,10 +130,10 @@ impl SandboxStore {
             kept.extend(passable(a::read_record(item)).filter(&keep));
             if kept.len() == limit {
                 // The next page begins behind this item, wherever the scan itself stopped.
-                return Ok((kept, Some(PageKey(key_of(item)))));
+                return Ok(Page { items: kept, next: Some(PageKey(key_of(item))) });
             }
         }
-        Ok((kept, answer.last_evaluated_key.map(PageKey)))
+        Ok(Page { items: kept, next: answer.last_evaluated_key.map(PageKey) })
     }
 }
 

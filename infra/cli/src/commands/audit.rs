@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker_domain::Timestamp;
-use broker_store::AuditLine;
+use broker_store::{AuditLine, Pages};
 use clap::Args;
 
 use crate::context::Context;
@@ -23,14 +23,10 @@ pub(crate) struct Audit {
 
 pub(crate) async fn run(context: Context, args: Audit) -> anyhow::Result<Done> {
     let at = context.clock.now().minus(DAY * args.days_ago);
-    let (mut lines, mut after) = (Vec::new(), None);
-    loop {
-        let (page, next) = context.store.audit.of_day(at, after.take()).await?;
+    let mut pages = Pages::new(|after| context.store.audit.of_day(at, after));
+    let mut lines = Vec::new();
+    while let Some(page) = pages.next().await? {
         lines.extend(page);
-        match next {
-            Some(next) => after = Some(next),
-            None => break,
-        }
     }
     if args.output.json {
         output::json(&lines)?;

@@ -7,18 +7,18 @@
 use broker_messages::tenant_of;
 use broker_queue::{Outgoing, QueueKind, QueueNames, QueueUrls, Sender};
 use broker_runtime::aws::Aws;
-use broker_store::Store;
+use broker_store::{Pages, Store};
 use tokio::task::JoinSet;
 
 /// Sends every queued request again and returns their number.
 pub(super) async fn queued_requests(aws: &Aws, names: &QueueNames, store: &Store) -> anyhow::Result<usize> {
     let urls = QueueUrls::resolve(aws, names).await?;
     let sender = Sender::new(aws.sqs.clone(), urls.get(QueueKind::Requests), Sender::MAX_IN_FLIGHT);
-    let (mut sent, mut after) = (0, None);
-    loop {
-        let page = store.requests.queued(after).await?;
+    let mut sent = 0;
+    let mut pages = Pages::new(|after| store.requests.queued(after));
+    while let Some(requests) = pages.next().await? {
         let mut sends = JoinSet::new();
-        for message in page.requests.into_iter().filter_map(|request| request.message) {
+        for message in requests.into_iter().filter_map(|request| request.message) {
             let sender = sender.clone();
             let tenant = tenant_of(&message);
             sends.spawn(async move { sender.send(Outgoing::from(message).of_tenant(tenant)).await });
@@ -27,9 +27,6 @@ pub(super) async fn queued_requests(aws: &Aws, names: &QueueNames, store: &Store
             ended??;
             sent += 1;
         }
-        after = page.next;
-        if after.is_none() {
-            return Ok(sent);
-        }
     }
+    Ok(sent)
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use broker_api::response::bodies::PooledSandbox;
 use broker_domain::{Allocation, EndReason, LabDuration, LeaseEnd, SandboxId, Status, Timestamp};
-use broker_store::{Act, Changed, EndOutcome, Record, Seen};
+use broker_store::{Act, Record, Seen};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -67,7 +67,7 @@ async fn release(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
         let end = LeaseEnd::by_broker(EndReason::Released, context.now().await?);
         let ended = context.store.leases.end(&record.sandbox.id, allocation, &end).await?;
         record = read(&context, &args.id).await?;
-        if ended == EndOutcome::Ended {
+        if ended.is_applied() {
             return print(&record, args.output.json);
         }
     }
@@ -83,7 +83,7 @@ async fn extend(context: Context, args: Extend) -> anyhow::Result<Done> {
         let (allocation, expires_at) = (live(&record)?, longer(&record, args.hours, now)?);
         let extended = context.store.leases.extend(&record.sandbox.id, allocation, expires_at, now).await?;
         record = read(&context, &args.one.id).await?;
-        if extended == Changed::Done {
+        if extended.is_applied() {
             return print(&record, args.one.output.json);
         }
     }
@@ -109,7 +109,7 @@ async fn retry_delete(context: Context, args: OneSandbox) -> anyhow::Result<Done
             }
         };
         record = read(&context, &args.id).await?;
-        if changed == Changed::Done {
+        if changed.is_applied() {
             return print(&record, args.output.json);
         }
     }

@@ -17,7 +17,7 @@ use broker_domain::{JobReport, SandboxId, Status};
 use broker_provider::{Account, Listed, Provider};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{
-    Changed, Entered, Inserted, NewSandbox, Record, Seen, StoreError, Unused, accounts, retry_on_conflict,
+    EntryConflict, NewSandbox, Pages, Record, Seen, StoreError, Unused, Write, accounts, retry_on_conflict,
 };
 
 use self::diff::{Diff, KnownSandbox};
@@ -163,14 +163,14 @@ async fn write(
 }
 
 /// What became of a row; one whose account is another sandbox's is refused.
-fn settle(entered: Entered, listed: &NewSandbox, doubtful: &DoubtfulRows) -> Changed {
+fn settle(entered: Write<EntryConflict>, listed: &NewSandbox, doubtful: &DoubtfulRows) -> Write {
     match entered {
-        Entered::Done => Changed::Done,
-        Entered::MovedOn => Changed::MovedOn,
-        Entered::AccountTaken { by } => {
+        Write::Applied => Write::Applied,
+        Write::Rejected(EntryConflict::MovedOn(())) => Write::Rejected(()),
+        Write::Rejected(EntryConflict::AccountTaken { by }) => {
             let (id, external_id) = (listed.id.clone(), listed.external_id.clone());
             doubtful.add(DoubtfulRow { id, external_id, doubt: Doubt::AccountOf(by) });
-            Changed::MovedOn
+            Write::Rejected(())
         }
     }
 }
@@ -187,10 +187,9 @@ async fn ours(jobs: &Jobs) -> Result<HashMap<SandboxId, KnownSandbox>, JobError>
     let mut ours = HashMap::new();
     for status in LISTED {
         for shard in 0..jobs.store.shards() {
-            let mut after = None;
-            loop {
-                let page = jobs.store.sandboxes.listed(status, shard, after.take()).await?;
-                for row in page.candidates {
+            let mut pages = Pages::new(|after| jobs.store.sandboxes.listed(status, shard, after));
+            while let Some(candidates) = pages.next().await? {
+                for row in candidates {
                     let known = KnownSandbox {
                         status,
                         version: row.version,
@@ -202,10 +201,6 @@ async fn ours(jobs: &Jobs) -> Result<HashMap<SandboxId, KnownSandbox>, JobError>
                     if slot.version < known.version {
                         *slot = known;
                     }
-                }
-                match page.next {
-                    Some(next) => after = Some(next),
-                    None => break,
                 }
             }
         }
@@ -222,12 +217,14 @@ fn as_new(account: &Account) -> NewSandbox {
 }
 
 /// Puts an account that the index did not list into the pool, if its id and its account are free.
-async fn insert(jobs: &Jobs, account: &Account, doubtful: &DoubtfulRows) -> Result<Changed, StoreError> {
+async fn insert(jobs: &Jobs, account: &Account, doubtful: &DoubtfulRows) -> Result<Write, StoreError> {
     let sandbox = as_new(account);
     let entered = match jobs.store.sandboxes.insert(&sandbox, jobs.clock.now()).await? {
-        Inserted::New(_) => Entered::Done,
-        Inserted::AccountTaken { by } => Entered::AccountTaken { by },
-        Inserted::Stands(record) => resolve(jobs, account, &sandbox, &record).await?,
+        Write::Applied => Write::Applied,
+        Write::Rejected(EntryConflict::AccountTaken { by }) => {
+            Write::Rejected(EntryConflict::AccountTaken { by })
+        }
+        Write::Rejected(EntryConflict::MovedOn(record)) => resolve(jobs, account, &sandbox, &record).await?,
     };
     Ok(settle(entered, &sandbox, doubtful))
 }
@@ -238,12 +235,12 @@ async fn resolve(
     account: &Account,
     sandbox: &NewSandbox,
     stands: &Record,
-) -> Result<Entered, StoreError> {
+) -> Result<Write<EntryConflict>, StoreError> {
     let now = jobs.clock.now();
     match diff::judge(account, stands) {
         // The index was a moment behind: the next run sees it.
-        diff::DiffVerdict::Leave => Ok(Entered::MovedOn),
-        diff::DiffVerdict::Another(created_at) => {
+        diff::Verdict::Leave => Ok(Write::Rejected(EntryConflict::MovedOn(()))),
+        diff::Verdict::Another(created_at) => {
             jobs.store.sandboxes.insert_over_tombstone(sandbox, stands, created_at, now).await
         }
         diff::DiffVerdict::DeleteAgain => {

@@ -4,7 +4,7 @@
 //! `BROKER_POLL_WAIT_S` and six seconds; a worker that starts checks first. Messages stay in the queues.
 
 use anyhow::bail;
-use broker_store::{Changed, PoolStatus};
+use broker_store::PoolStatus;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -26,7 +26,7 @@ pub(crate) async fn pause(context: Context, json: bool) -> anyhow::Result<Done> 
 }
 
 pub(crate) async fn resume(context: Context, json: bool) -> anyhow::Result<Done> {
-    if context.store.pool.resume().await? == Changed::MovedOn {
+    if !context.store.pool.resume().await?.is_applied() {
         bail!(
             "the table is a copy of another one: run `broker pool reconcile` first, what was handed out since is not known"
         );

@@ -8,7 +8,7 @@ use broker_domain::{ExternalId, Sandbox, SandboxId, SandboxName, Timestamp};
 use broker_runtime::backoff::Backoff;
 use broker_runtime::entropy::Entropy;
 use broker_store::accounts::ensure_recorded;
-use broker_store::{Candidate, Changed, Entered, NewSandbox, Store, StoreError};
+use broker_store::{Candidate, EntryConflict, NewSandbox, Store, StoreError, Write};
 use clap::Args;
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -111,9 +111,9 @@ pub(crate) async fn seed(
                     return anyhow::Ok(seeded);
                 }
                 match seed_one(&store, &sandbox(number, &prefix)?, now).await? {
-                    Entered::Done => seeded.inserted += 1,
-                    Entered::MovedOn => seeded.existing += 1,
-                    Entered::AccountTaken { .. } => seeded.refused += 1,
+                    Write::Applied => seeded.inserted += 1,
+                    Write::Rejected(EntryConflict::MovedOn(())) => seeded.existing += 1,
+                    Write::Rejected(EntryConflict::AccountTaken { .. }) => seeded.refused += 1,
                 }
                 bar.inc(1);
             }
@@ -131,7 +131,11 @@ pub(crate) async fn seed(
 }
 
 /// Inserts one, with retries: a new on-demand table takes 4,000 writes/s and grows from there.
-async fn seed_one(store: &Store, sandbox: &NewSandbox, now: Timestamp) -> Result<Entered, StoreError> {
+async fn seed_one(
+    store: &Store,
+    sandbox: &NewSandbox,
+    now: Timestamp,
+) -> Result<Write<EntryConflict>, StoreError> {
     for attempt in 0..PATIENCE {
         match store.sandboxes.seed(sandbox, now).await {
             Err(error) if error.is_retryable() => tokio::time::sleep(THROTTLED.pause(attempt)).await,
@@ -162,7 +166,7 @@ async fn cleanup(store: &Store) -> anyhow::Result<usize> {
     for sandbox in candidates {
         let Sandbox { id: sandbox_id, name, external_id, version, .. } = sandbox;
         let seed = Candidate { sandbox_id, name, external_id, version };
-        removed += usize::from(store.sandboxes.remove_unused_seed(&seed).await? == Changed::Done);
+        removed += usize::from(store.sandboxes.remove_unused_seed(&seed).await?.is_applied());
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -7,7 +7,7 @@ use broker_dead_letters::DeadLetterListing;
 use broker_domain::{
     DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterState, MessageSummary, Reason, Source, Timestamp,
 };
-use broker_store::{Actor, Changed, Kept, Store, StoreError, schema};
+use broker_store::{Actor, Store, StoreError, Write, schema};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -48,7 +48,7 @@ fn actor(action: u128, at: Timestamp) -> Actor {
 }
 
 /// Keeps all of them at the same time.
-async fn keep(store: &Store, letters: Vec<DeadLetter>) -> Vec<(DeadLetterId, Result<Kept, StoreError>)> {
+async fn keep(store: &Store, letters: Vec<DeadLetter>) -> Vec<(DeadLetterId, Result<Write, StoreError>)> {
     let mut keeping = JoinSet::new();
     for letter in letters {
         let store = store.clone();
@@ -114,10 +114,10 @@ async fn a_letter_is_kept_once_and_one_that_the_table_does_not_take_harms_no_oth
     letters.push(huge.clone());
     letters.extend(letters[..20].to_vec());
     let kept = keep(&store, letters).await;
-    let count = |wanted: Kept| {
+    let count = |wanted: Write| {
         kept.iter().filter(|(_, kept)| kept.as_ref().is_ok_and(|kept| *kept == wanted)).count()
     };
-    assert_eq!((count(Kept::New), count(Kept::Before)), (40, 20));
+    assert_eq!((count(Write::Applied), count(Write::Rejected(()))), (40, 20));
     let refused: Vec<_> = kept.iter().filter(|(_, kept)| kept.is_err()).collect();
     assert!(
         matches!(refused.as_slice(), [(id, Err(StoreError::Refused { .. }))] if *id == huge.id),
@@ -140,25 +140,28 @@ async fn of_many_hands_one_takes_a_letter_and_the_next_only_once_it_is_not_held_
         });
     }
     let took: Vec<_> =
-        hands.join_all().await.into_iter().filter(|(_, took)| *took == Changed::Done).collect();
+        hands.join_all().await.into_iter().filter(|(_, took)| *took == Write::Applied).collect();
     let [(first, _)] = took.as_slice() else { panic!("{took:?}") };
     assert_eq!(
         store.dead_letters.discard(&letter.id, &actor(50, NOW), "no").await.unwrap(),
-        Changed::MovedOn
+        Write::Rejected(())
     );
     // The hold has passed: the next action takes it, and the first can no longer mark it as sent.
     assert_eq!(
         store.dead_letters.take(&letter.id, &actor(60, until), until, None).await.unwrap(),
-        Changed::Done
+        Write::Applied
     );
     assert_eq!(
         store.dead_letters.mark_replayed(&letter.id, &actor(*first, until)).await.unwrap(),
-        Changed::MovedOn
+        Write::Rejected(())
     );
-    assert_eq!(store.dead_letters.mark_replayed(&letter.id, &actor(60, until)).await.unwrap(), Changed::Done);
+    assert_eq!(
+        store.dead_letters.mark_replayed(&letter.id, &actor(60, until)).await.unwrap(),
+        Write::Applied
+    );
     assert_eq!(
         store.dead_letters.take(&letter.id, &actor(70, until), until, None).await.unwrap(),
-        Changed::MovedOn
+        Write::Rejected(())
     );
     assert_eq!(store.dead_letters.get(&letter.id).await.unwrap().unwrap().state, DeadLetterState::Replayed);
 }
