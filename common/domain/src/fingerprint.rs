@@ -50,7 +50,7 @@ impl Fingerprint {
     }
 
     /// Whether the two are certainly of different requests; an unknown one differs from none.
-    pub fn contradicts(&self, other: &Self) -> bool {
+    pub(crate) fn contradicts(&self, other: &Self) -> bool {
         self != other && self.0 != UNKNOWN && other.0 != UNKNOWN
     }
 

@@ -6,11 +6,9 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::{
-    AllocateRequest, Allocation, AllocationId, ExternalId, Fingerprint, IdempotencyKey, MAX_SKEW_MS,
-    RequestId, SandboxId, SandboxName, Timestamp, TrackId, TrackName,
+    AllocateRequest, Allocation, AllocationId, EndReason, Fingerprint, Grant, LeaseKey, MAX_SKEW_MS,
+    RequestId, Timestamp,
 };
 
 /// The margin between an end and its fence: requests enqueued earlier than that may not claim any more.
@@ -27,32 +25,6 @@ const FENCE_MARGIN: Duration = Duration::from_secs(2);
 /// How long after its end a lease may be ended by its owner's next allocate: as far as a clock may be off, so that no worker
 /// whose clock is ahead ends one that its owner still has.
 const OWN_EXPIRY_MARGIN: Duration = Duration::from_millis(MAX_SKEW_MS.unsigned_abs());
-
-/// Whose lease it is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct LeaseKey {
-    /// The owner.
-    pub track: TrackId,
-    /// The owner's key; the track id if the request had none.
-    pub key: IdempotencyKey,
-}
-
-/// The sandbox as its owner is shown it. Times have second precision.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grant {
-    /// The broker's id.
-    pub sandbox_id: SandboxId,
-    /// The provider's name for it.
-    pub name: SandboxName,
-    /// The provider's id.
-    pub external_id: ExternalId,
-    /// The lab it was asked for.
-    pub track_name: Option<TrackName>,
-    /// When it was claimed.
-    pub allocated_at: Timestamp,
-    /// When the owner's time ends.
-    pub expires_at: Timestamp,
-}
 
 /// A lease, live or ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,35 +75,6 @@ pub struct LeaseEnd {
     pub reason: EndReason,
     /// The fence: requests of the key enqueued at or before this instant may never claim.
     pub fence: Timestamp,
-}
-
-/// The reason why a lease ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EndReason {
-    /// The owner returned the sandbox. The word is older than the name.
-    #[serde(rename = "marked")]
-    Returned,
-    /// Its time was over.
-    Expired,
-    /// An operator released it.
-    Released,
-}
-
-impl EndReason {
-    /// As it is stored.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Returned => "marked",
-            Self::Expired => "expired",
-            Self::Released => "released",
-        }
-    }
-
-    /// From the stored text.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Returned, Self::Expired, Self::Released].into_iter().find(|reason| reason.as_str() == text)
-    }
 }
 
 impl LeaseEnd {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{AllocationId, MAX_SKEW_MS, RequestId, Times};
+use crate::{ExternalId, IdempotencyKey, SandboxId, SandboxName, Times, TrackId};
 
 fn key() -> LeaseKey {
     LeaseKey { track: TrackId::new("t").unwrap(), key: IdempotencyKey::new("t").unwrap() }

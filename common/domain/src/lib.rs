@@ -5,6 +5,7 @@
 
 mod account;
 mod adoption;
+mod allocation;
 mod dead_letter;
 mod fingerprint;
 mod ids;
@@ -22,10 +23,12 @@ extern crate self as broker_domain;
 pub(crate) mod samples;
 mod sandbox;
 mod scaling;
+mod status;
 mod time;
 
 pub use account::{AccountKey, AccountRecord};
 pub use adoption::{Adoption, ForeignSandbox, Surplus, Tenancy, adoptions, split_doubled};
+pub use allocation::{Allocation, EndReason, Grant, LeaseKey};
 pub use dead_letter::{
     DEAD_LETTER_SHARDS, DeadLetter, DeadLetterCount, DeadLetterEvent, DeadLetterFilter, DeadLetterId,
     DeadLetterState, InvalidDeadLetterId, MessageSummary, Reason, Source, Touched,
@@ -38,9 +41,10 @@ pub use ids::{
 pub use invariants::{Inventory, Suspect, Violation, suspects};
 pub use job::{Job, JobReport, LONGEST_STALE_GRACE_HOURS, Removable, STALE_GRACE_HOURS, Task};
 pub use lab_duration::{InvalidLabDuration, LabDuration};
-pub use lease::{EndReason, Grant, Lease, LeaseEnd, LeaseKey, LeaseVerdict, judge, overdue_for_owner};
+pub use lease::{Lease, LeaseEnd, LeaseVerdict, judge, overdue_for_owner};
 pub use outcome::Outcome;
 pub use request::{AllocateRequest, PersistedRequest, RequestState, ReturnRequest, Subject, Times};
-pub use sandbox::{Allocation, Event, InvalidTransition, ReturnVerdict, Sandbox, Status, judge_return};
+pub use sandbox::{ReturnVerdict, Sandbox, judge_return};
 pub use scaling::{Backlog, Scaling};
+pub use status::{Event, InvalidTransition, Status};
 pub use time::{MAX_SKEW_MS, Timestamp};

@@ -68,7 +68,7 @@ impl ProviderError {
     }
 
     /// Whether a person has to set something before any call is answered.
-    pub const fn needs_setting(&self) -> bool {
+    pub(crate) const fn needs_setting(&self) -> bool {
         matches!(self, Self::Unauthorized { .. } | Self::WrongUrl { .. })
     }
 }

@@ -98,8 +98,8 @@ async fn keep_extending(acks: Acknowledger, receipt: String, visibility: Duratio
 pub struct KeptHidden(JoinHandle<()>);
 
 impl KeptHidden {
-    /// Whether it stopped because the receipt expired.
-    pub fn has_lapsed(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn has_lapsed(&self) -> bool {
         self.0.is_finished()
     }
 }

@@ -29,7 +29,8 @@ pub enum QueueKind {
 
 impl QueueKind {
     /// All of them, each dead-letter queue before its source: the order in which they are created.
-    pub const ALL: [Self; 4] = [Self::RequestsDlq, Self::Requests, Self::MaintenanceDlq, Self::Maintenance];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::RequestsDlq, Self::Requests, Self::MaintenanceDlq, Self::Maintenance];
 
     /// The name without the prefix and its hyphen.
     pub const fn suffix(self) -> &'static str {
@@ -109,12 +110,12 @@ impl QueueNames {
     }
 
     /// The prefix of all reply queues' names.
-    pub fn reply_prefix(&self) -> String {
+    pub(crate) fn reply_prefix(&self) -> String {
         format!("{}{REPLIES}", self.prefix)
     }
 
     /// The label of all reply queues in metrics and spans: `{prefix}-replies-*`.
-    pub fn reply_template(&self) -> Arc<str> {
+    pub(crate) fn reply_template(&self) -> Arc<str> {
         Arc::clone(&self.template)
     }
 }

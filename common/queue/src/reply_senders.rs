@@ -27,9 +27,6 @@ pub struct ReplySenders {
 }
 
 impl ReplySenders {
-    /// The default number of senders: more than there are API processes.
-    pub const BOUND: usize = 256;
-
     /// Each sender has at most `in_flight` calls in flight, and at most `bound` senders are kept.
     pub fn new(client: aws_sdk_sqs::Client, urls: QueueUrls, in_flight: usize, bound: usize) -> Self {
         let label = urls.names().reply_template();
@@ -64,8 +61,8 @@ impl ReplySenders {
         });
     }
 
-    /// The number of senders kept.
-    pub fn kept(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
         self.recent().len()
     }
 

@@ -80,7 +80,7 @@ pub async fn ensure(
 }
 
 /// The number of receives before redrive moves a message of this queue; `None` for dead-letter queues.
-pub const fn max_receives(kind: QueueKind) -> Option<u32> {
+pub(crate) const fn max_receives(kind: QueueKind) -> Option<u32> {
     match kind {
         QueueKind::Requests => Some(5),
         QueueKind::Maintenance => Some(10),

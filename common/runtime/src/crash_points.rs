@@ -72,7 +72,7 @@ pub enum Point {
 
 impl Point {
     /// Every point.
-    pub const ALL: [Self; 30] = [
+    pub(crate) const ALL: [Self; 30] = [
         Self::Received,
         Self::BeforeClaim,
         Self::Claimed,

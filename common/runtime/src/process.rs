@@ -67,7 +67,7 @@ pub enum StartError {
 
 impl StartError {
     /// 2 for a bad setting, else 1.
-    pub const fn exit_code(&self) -> u8 {
+    pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Telemetry(telemetry::TelemetryError::Filter(_)) => 2,
             Self::Telemetry(telemetry::TelemetryError::Twice(_))

@@ -7,41 +7,16 @@
 
 use std::collections::HashMap;
 
-use broker_domain::{AccountKey, AccountRecord, ExternalId, SandboxId, Status, Timestamp};
+use broker_domain::{AccountKey, AccountRecord, SandboxId, Status, Timestamp};
 use broker_runtime::entropy::Entropy;
 use tokio::task::JoinSet;
 
+use crate::dynamodb::{AccountHolder, AccountRows};
 use crate::scan_all::{SEGMENTS, ScanError, every_page};
 use crate::{EntryConflict, Seen, Store, StoreError, Write, retry_on_conflict};
 
 /// Sandboxes that are written at the same time; they share calls.
 const AT_ONCE: usize = 100;
-
-/// A sandbox as far as its account goes.
-#[derive(Clone, Debug)]
-pub struct AccountHolder {
-    /// Which.
-    pub id: SandboxId,
-    /// Its account.
-    pub external_id: ExternalId,
-    /// Its state.
-    pub status: Status,
-    /// The version at which it was read.
-    pub version: u64,
-    /// Whether another tool wrote it and it is not adopted yet.
-    pub foreign: bool,
-    /// Whether it would be forgotten by its `ttl`.
-    pub expires: bool,
-}
-
-/// What a scan reads of accounts.
-#[derive(Clone, Debug, Default)]
-pub struct AccountRows {
-    /// Sandboxes.
-    pub holders: Vec<AccountHolder>,
-    /// The records of accounts.
-    pub records: Vec<AccountRecord>,
-}
 
 /// A sandbox whose account another one has.
 #[derive(Clone, Debug, PartialEq, Eq)]

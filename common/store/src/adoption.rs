@@ -65,7 +65,7 @@ pub enum AdoptError {
 
 /// What a run is to do.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct AdoptionOptions {
     /// Write.
     pub apply: bool,
     /// Give up what is surplus, too.
@@ -78,7 +78,7 @@ pub struct Options {
 
 /// A sandbox that nobody may have.
 #[derive(Debug, Serialize)]
-pub struct Surplus {
+pub struct SurplusSandbox {
     /// Which.
     pub sandbox_id: String,
     /// Who may be using it.
@@ -89,7 +89,7 @@ pub struct Surplus {
 
 /// What is planned, and what was done.
 #[derive(Debug, Default, Serialize)]
-pub struct Report {
+pub struct AdoptionReport {
     /// Whether nothing was written.
     pub dry_run: bool,
     /// Whether the table has the index that allocation needs.
@@ -99,7 +99,7 @@ pub struct Report {
     /// To be kept as they are, by state; those with a lease are `allocated`.
     pub kept: BTreeMap<&'static str, u64>,
     /// To be deleted, once that is confirmed.
-    pub surplus: Vec<Surplus>,
+    pub surplus: Vec<SurplusSandbox>,
     /// What is wrong with rows that cannot be taken over.
     pub unreadable: Vec<String>,
     /// Rows whose accounts other rows have.
@@ -114,13 +114,13 @@ pub struct Report {
     pub paused: bool,
 }
 
-impl Report {
+impl AdoptionReport {
     fn count(&mut self, sandbox: &ForeignSandbox, adoption: &Adoption) {
         match adoption {
             Adoption::AsItIs | Adoption::Lease(_) => {
                 *self.kept.entry(sandbox.status.as_str()).or_default() += 1;
             }
-            Adoption::GiveUp(surplus) => self.surplus.push(Surplus {
+            Adoption::GiveUp(surplus) => self.surplus.push(SurplusSandbox {
                 sandbox_id: sandbox.id.to_string(),
                 track: sandbox.tenancy.as_ref().map(|tenancy| tenancy.lease_key.track.to_string()),
                 why: surplus.as_str(),
@@ -160,7 +160,7 @@ struct Look {
 }
 
 /// Who hears of the progress.
-pub struct Progress<'a> {
+pub struct AdoptionProgress<'a> {
     /// So many rows are to be written.
     pub began: &'a dyn Fn(usize),
     /// One of them is.
@@ -176,10 +176,10 @@ pub async fn adopt(
     store: &Store,
     clock: &Clock,
     entropy: &Entropy,
-    options: Options,
+    options: AdoptionOptions,
     is_deletable: &dyn Fn(&ExternalId) -> bool,
-    progress: &Progress<'_>,
-) -> Result<Report, AdoptError> {
+    progress: &AdoptionProgress<'_>,
+) -> Result<AdoptionReport, AdoptError> {
     let has_index = store.inspect().await?.index == IndexState::Usable;
     if options.apply && !has_index {
         return Err(AdoptError::NoIndex);
@@ -196,7 +196,8 @@ pub async fn adopt(
         crash_points::point(Point::AdoptBegun);
     }
     let Look { foreign, held, unreadable, ours, accounts, .. } = second;
-    let mut report = Report { dry_run: !options.apply, has_index, ours, unreadable, ..Report::default() };
+    let mut report =
+        AdoptionReport { dry_run: !options.apply, has_index, ours, unreadable, ..AdoptionReport::default() };
     let (foreign, doubled) = split_doubled(foreign, &accounts);
     let name = |row: &ForeignSandbox| format!("{} ({})", row.id, row.external_id);
     report.doubled = doubled.iter().map(name).collect();
@@ -270,7 +271,7 @@ async fn write(
     clock: &Clock,
     entropy: &Entropy,
     planned: Vec<Planned>,
-    report: &mut Report,
+    report: &mut AdoptionReport,
     stepped: &dyn Fn(),
 ) -> Result<(), AdoptError> {
     let mut running = JoinSet::new();

@@ -32,7 +32,7 @@ pub enum Act {
 
 impl Act {
     /// Every operation.
-    pub const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::RunJob,
         Self::PauseJob,
         Self::ResumeJob,
@@ -58,7 +58,7 @@ impl Act {
     }
 
     /// From the stored text.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|act| act.as_str() == text)
     }
 }

@@ -25,8 +25,10 @@ mod write;
 
 pub use audit::{Act, AuditLine};
 pub use dead_letters::{Actor, DeadLetterRows, PendingRecord, Requeued};
-pub use dynamodb::{ForeignRow, Minted, Seen, SettingsError, Stage, Store, Unused, adopt_table, schema};
-pub use outcomes::{Candidate, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError, Survey};
+pub use dynamodb::{
+    ForeignRow, Minted, Seen, SettingsError, Stage, Store, Survey, Unused, adopt_table, schema,
+};
+pub use outcomes::{Candidate, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError};
 pub use page::{Page, PageKey, Pages, SweepKey};
 pub use retry::retry_on_conflict;
 pub use upkeep::{Binding, Census, Instance, PoolStatus, Received, Record, Role, Run, Sightings, Tick};

@@ -1,10 +1,8 @@
 //! Parameters, outcomes and errors of the table's operations.
 
-use super::dynamodb::ForeignRow;
-
 use broker_domain::{
-    AccountRecord, AllocateRequest, AllocationId, ExternalId, ForeignSandbox, Lease, LeaseKey, Sandbox,
-    SandboxId, SandboxName, Timestamp,
+    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, Sandbox, SandboxId, SandboxName,
+    Timestamp,
 };
 
 /// Why a call to the table failed.
@@ -110,7 +108,7 @@ pub struct Claim<'a> {
 
 impl Claim<'_> {
     /// The expiry of the lease.
-    pub fn expires_at(&self) -> Timestamp {
+    pub(crate) fn expires_at(&self) -> Timestamp {
         self.now.floor_to_second().plus(self.request.lab_duration.as_duration())
     }
 }
@@ -151,23 +149,6 @@ pub struct Scanned {
     /// Sandboxes whose index keys are not those of their state.
     pub misplaced: Vec<String>,
     /// The errors of items that cannot be read.
-    pub unreadable: Vec<String>,
-}
-
-/// What a scan reads of a table that another tool may have filled.
-#[derive(Clone, Debug, Default)]
-pub struct Survey {
-    /// Sandboxes in the form of the other tool.
-    pub foreign: Vec<(ForeignSandbox, ForeignRow)>,
-    /// The number of sandboxes that are in our form.
-    pub ours: u64,
-    /// Their accounts.
-    pub accounts: Vec<ExternalId>,
-    /// The keys that hold a live lease.
-    pub held: Vec<LeaseKey>,
-    /// Every sandbox's partition key, and the digest of its row.
-    pub digests: Vec<(String, u64)>,
-    /// The errors of sandboxes that cannot be adopted.
     pub unreadable: Vec<String>,
 }
 

@@ -5,9 +5,12 @@ use std::future::Future;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::dynamodb::{PK, SK};
-
 use crate::StoreError;
+
+/// The partition key's attribute.
+pub(crate) const PK: &str = "PK";
+/// The sort key's attribute.
+pub(crate) const SK: &str = "SK";
 
 /// DynamoDB: the longest keys, in bytes. A cursor has two characters a byte.
 const LONGEST_PK: usize = 2_048;

@@ -78,7 +78,7 @@ pub enum ReconcileError {
 
 /// What a run is to do.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct ReconcileOptions {
     /// Write.
     pub apply: bool,
     /// Also with fewer lines than the census says are allocated.
@@ -89,7 +89,7 @@ pub struct Options {
 
 /// What is to be done, or was.
 #[derive(Debug, Default, Serialize)]
-pub struct Report {
+pub struct ReconcileReport {
     /// Whether nothing was written.
     pub dry_run: bool,
     /// Sandboxes that the lines speak of.
@@ -110,9 +110,9 @@ pub struct Report {
     pub left: u64,
 }
 
-impl Report {
+impl ReconcileReport {
     /// Whether nothing is in the way of opening the pool.
-    pub fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.problems.is_empty() && self.suspects.is_empty() && self.left == 0
     }
 
@@ -152,8 +152,8 @@ pub async fn reconcile(
     entropy: &Entropy,
     lines: Vec<HandedOut>,
     listing: Option<&Listing>,
-    options: Options,
-) -> Result<Report, ReconcileError> {
+    options: ReconcileOptions,
+) -> Result<ReconcileReport, ReconcileError> {
     let standing = store.pool.status().await?;
     if options.apply && standing == PoolStatus::Open {
         return Err(ReconcileError::Open);
@@ -174,7 +174,8 @@ pub async fn reconcile(
         // A restored table may hold a sandbox without its account's record, or the record alone.
         record_all(store, entropy, now).await?;
     }
-    let mut run = Run { store, clock, entropy, options, known: Known::default(), taken: BTreeMap::new() };
+    let mut run =
+        Reconciliation { store, clock, entropy, options, known: Known::default(), taken: BTreeMap::new() };
     run.read_all().await?;
     if listing.is_some_and(|listing| listing.is_empty) && !run.known.is_empty() {
         return Err(ReconcileError::NothingListed);
@@ -216,17 +217,17 @@ async fn open(store: &Store) -> Result<(), ReconcileError> {
 }
 
 /// A run under way.
-struct Run<'a> {
+struct Reconciliation<'a> {
     store: &'a Store,
     clock: &'a Clock,
     entropy: &'a Entropy,
-    options: Options,
+    options: ReconcileOptions,
     known: Known,
     /// What became of sandboxes that lines speak of.
     taken: BTreeMap<SandboxId, &'static str>,
 }
 
-impl Run<'_> {
+impl Reconciliation<'_> {
     async fn read_all(&mut self) -> Result<(), ScanError> {
         let known = &mut self.known;
         scan(self.store, |page| {
@@ -238,8 +239,16 @@ impl Run<'_> {
     }
 
     /// Takes steps until none is left, or none of a stage succeeds.
-    async fn settle(&mut self, lines: &Lines, listing: Option<&Listing>) -> Result<Report, ReconcileError> {
-        let mut report = Report { dry_run: !self.options.apply, lines: lines.len(), ..Report::default() };
+    async fn settle(
+        &mut self,
+        lines: &Lines,
+        listing: Option<&Listing>,
+    ) -> Result<ReconcileReport, ReconcileError> {
+        let mut report = ReconcileReport {
+            dry_run: !self.options.apply,
+            lines: lines.len(),
+            ..ReconcileReport::default()
+        };
         let nobody = TrackId::new(NOBODY)
             .map_err(|_invalid| StoreError::Malformed { item: NOBODY.to_owned(), attribute: "track" })?;
         loop {
@@ -283,7 +292,7 @@ impl Run<'_> {
         )
     }
 
-    fn note(&mut self, purpose: Purpose, step: &Step, report: &mut Report) {
+    fn note(&mut self, purpose: Purpose, step: &Step, report: &mut ReconcileReport) {
         let word = match purpose {
             Purpose::Mend => {
                 report.mended += 1;

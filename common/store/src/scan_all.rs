@@ -8,7 +8,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::{Page, PageKey, Pages, Scanned, Store, StoreError};
 
 /// The number of segments, read in parallel.
-pub const SEGMENTS: i32 = 4;
+pub(crate) const SEGMENTS: i32 = 4;
 
 /// Why a scan failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ pub async fn scan(store: &Store, see: impl FnMut(Scanned) -> bool) -> Result<(),
 }
 
 /// Reads every page of every segment, in parallel; `see` returns whether to go on.
-pub async fn every_page<P, R, F>(read: R, mut see: impl FnMut(P) -> bool) -> Result<(), ScanError>
+pub(crate) async fn every_page<P, R, F>(read: R, mut see: impl FnMut(P) -> bool) -> Result<(), ScanError>
 where
     P: Send + 'static,
     R: Fn(i32, Option<PageKey>) -> F + Clone + Send + 'static,

@@ -111,7 +111,7 @@ impl Role {
     }
 
     /// From the stored text.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         [Self::Api, Self::Worker].into_iter().find(|role| role.as_str() == text)
     }
 }

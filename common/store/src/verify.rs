@@ -27,7 +27,7 @@ pub struct Found {
 
 /// The report on the whole table.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct VerifyReport {
     /// The violations.
     pub violations: Vec<Found>,
     /// Suspects of the scan, confirmed or not.
@@ -47,7 +47,7 @@ pub struct Report {
 /// # Errors
 ///
 /// When the table does not answer, or a suspect keeps changing.
-pub async fn verify(store: &Store) -> Result<Report, ScanError> {
+pub async fn verify(store: &Store) -> Result<VerifyReport, ScanError> {
     let mut inventory = Inventory::default();
     let recorded = store.pool.accounts_recorded().await?;
     if recorded {
@@ -69,7 +69,7 @@ pub async fn verify(store: &Store) -> Result<Report, ScanError> {
         }
     }
     let broken = violations.iter().map(|v| Found { kind: v.kind(), detail: v.to_string() });
-    Ok(Report {
+    Ok(VerifyReport {
         violations: broken
             .chain(unreadable.into_iter().map(|detail| Found { kind: "unreadable_item", detail }))
             .chain(misplaced.into_iter().map(|detail| Found { kind: "misplaced", detail }))

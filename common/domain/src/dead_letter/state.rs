@@ -60,7 +60,7 @@ impl DeadLetterState {
     }
 
     /// Whether it still needs an operator.
-    pub const fn is_open(self) -> bool {
+    pub(crate) const fn is_open(self) -> bool {
         match self {
             Self::Dead | Self::Replaying => true,
             Self::Replayed | Self::Discarded => false,

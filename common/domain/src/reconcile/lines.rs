@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ExternalId, IdempotencyKey, LeaseKey, Sandbox, SandboxId, SandboxName, Status, TrackId};
-use crate::{Allocation, Lease, Timestamp, TrackName};
+use crate::{
+    Allocation, ExternalId, IdempotencyKey, Lease, LeaseKey, Sandbox, SandboxId, SandboxName, Status,
+    Timestamp, TrackId, TrackName,
+};
 
 /// The longest that a lease may still last.
 const LONGEST: Duration = Duration::from_secs(168 * 3_600);

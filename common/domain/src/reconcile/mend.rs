@@ -5,9 +5,11 @@
 //! stands. Invariant: nothing is given to anybody who had not claimed it, and nothing offered. What it does not do: mend
 //! what no half of a transaction explains; that stays a suspect, and keeps the pool closed.
 
-use super::{Allocation, Asked, Known, Purpose, Step, allocation_of};
+use super::known::allocation_of;
+use super::{Asked, Known, Purpose, Step};
 use crate::{
-    EndReason, Fingerprint, Grant, Lease, LeaseEnd, Sandbox, SandboxId, Status, Violation, suspects,
+    Allocation, EndReason, Fingerprint, Grant, Lease, LeaseEnd, Sandbox, SandboxId, Status, Violation,
+    suspects,
 };
 
 /// The steps that mend what can be, each about a sandbox and a key of its own.

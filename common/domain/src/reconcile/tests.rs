@@ -5,10 +5,10 @@ use std::cell::Cell;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::known::allocation_of;
 use super::*;
-use crate::TrackName;
 use crate::samples::{allocation, key, lease, sandbox, sandbox_id};
-use crate::suspects;
+use crate::{EndReason, Fingerprint, Grant, Lease, LeaseEnd, Sandbox, TrackName, suspects};
 
 const NOW: Timestamp = Timestamp::from_secs(100_000);
 

@@ -41,7 +41,7 @@ impl TraceContext {
     }
 
     /// Whether it is recorded.
-    pub const fn is_sampled(&self) -> bool {
+    pub(crate) const fn is_sampled(&self) -> bool {
         self.sampled
     }
 

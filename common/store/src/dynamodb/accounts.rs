@@ -17,7 +17,6 @@ use super::keys::{self, ACCOUNT_PREFIX, PK, SANDBOX_PREFIX};
 use super::pool::passable;
 use super::transact::Group;
 use super::{AccountStore, TableClient, n, s};
-use crate::accounts::{AccountHolder, AccountRows};
 use crate::{EntryConflict, Page, PageKey, StoreError, Write};
 use broker_domain::{AccountKey, AccountRecord, ExternalId, LabDuration, SandboxId, Status, Timestamp};
 
@@ -61,6 +60,32 @@ pub(super) fn replaced<'a>(
 ) -> Vec<AccountChange<'a>> {
     let hold = AccountChange::Hold(is);
     if AccountKey::of(was) == AccountKey::of(is) { vec![hold] } else { vec![hold, old] }
+}
+
+/// A sandbox as far as its account goes.
+#[derive(Clone, Debug)]
+pub(crate) struct AccountHolder {
+    /// Which.
+    pub id: SandboxId,
+    /// Its account.
+    pub external_id: ExternalId,
+    /// Its state.
+    pub status: Status,
+    /// The version at which it was read.
+    pub version: u64,
+    /// Whether another tool wrote it and it is not adopted yet.
+    pub foreign: bool,
+    /// Whether it would be forgotten by its `ttl`.
+    pub expires: bool,
+}
+
+/// What a scan reads of accounts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AccountRows {
+    /// Sandboxes.
+    pub holders: Vec<AccountHolder>,
+    /// The records of accounts.
+    pub records: Vec<AccountRecord>,
 }
 
 /// The outcome of a write of a sandbox with its accounts; with the sandbox's item, if the write asked for it.

@@ -11,10 +11,10 @@ use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem, Update};
 use super::accounts::AccountChange;
 use super::attributes as a;
 use super::errors::built_wrong;
-use super::foreign::{ForeignRow, KNOWN, digest, is_foreign, read};
+use super::foreign::{ForeignRow, KNOWN, Survey, digest, is_foreign, read};
 use super::keys::{self, LEASE_PREFIX, PK, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
 use super::{AdoptionStore, n, s};
-use crate::{EntryConflict, Page, PageKey, StoreError, Survey, Write};
+use crate::{EntryConflict, Page, PageKey, StoreError, Write};
 use broker_domain::reconcile::Minted;
 use broker_domain::{
     Adoption, EndReason, Fingerprint, ForeignSandbox, Grant, LabDuration, Lease, Status, Tenancy, Timestamp,

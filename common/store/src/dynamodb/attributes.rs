@@ -79,6 +79,9 @@ pub(super) const ACT_ENDED: &str = "act_ended";
 pub(super) const TABLE_NAME: &str = "table_name";
 pub(super) const TABLE_ID: &str = "table_id";
 pub(super) const RECONCILING_SINCE: &str = "reconciling_since";
+/// Attributes that are set and removed by expressions only.
+#[cfg(test)]
+pub(super) const IN_EXPRESSIONS_ONLY: [&str; 3] = ["held_by", "died", "paused_by"];
 
 /// Reads attributes of one item and names the item when one is wrong.
 pub(super) struct Reader<'a>(pub(super) &'a Item);
@@ -167,10 +170,6 @@ pub(super) fn read_sandbox(item: &Item) -> Result<Sandbox, StoreError> {
         end_reason: read.optional(DELETION_REASON, end_reason)?,
     })
 }
-
-pub(super) use super::records::{
-    read_census, read_instance, read_next_slot, read_record, read_run, read_status, read_tick,
-};
 
 pub(super) fn read_candidate(item: &Item) -> Result<Candidate, StoreError> {
     let read = Reader(item);

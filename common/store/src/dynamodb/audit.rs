@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::attributes::{self as a, Item, Reader};
-use super::change::Change;
+use super::change::ItemChange;
 use super::errors::unread;
 use super::keys::{self, PK};
 use super::{AuditStore, n, s};
@@ -44,7 +44,7 @@ impl AuditStore {
     /// Adds the result of an operation to its line.
     pub async fn record_end(&self, id: Uuid, began: Timestamp, ended: &str) -> Result<Write, StoreError> {
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "audit_end",
                 key: keys::audit(began, id).into_map(),
                 condition: ACT_LASTS,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::attributes as a;
 use super::change::written;
-use super::{CensusStore, keys, n, s};
+use super::{CensusStore, keys, n, records, s};
 use crate::{Census, StoreError, Write};
 
 /// The stored census is older, or there is none.
@@ -14,7 +14,7 @@ impl CensusStore {
     /// The last census, if the pool was ever counted.
     pub async fn get(&self) -> Result<Option<Census>, StoreError> {
         let item = self.table.get(keys::census()).await?;
-        item.map(|item| a::read_census(&item)).transpose()
+        item.map(|item| records::read_census(&item)).transpose()
     }
 
     /// Stores a census, unless a later one is stored.

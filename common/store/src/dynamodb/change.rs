@@ -16,7 +16,7 @@ const NAMES: [(&str, &str); 3] = [("#status", a::STATUS), ("#name", a::NAME), ("
 const IS_NEW: &str = "attribute_not_exists(PK)";
 
 /// A change of an item, with its condition.
-pub(super) struct Change<'a> {
+pub(super) struct ItemChange<'a> {
     /// Its name in errors and metrics.
     pub(super) operation: &'static str,
     pub(super) key: HashMap<String, AttributeValue>,
@@ -27,8 +27,8 @@ pub(super) struct Change<'a> {
 
 impl TableClient {
     /// The same change as one item of a transaction.
-    pub(super) fn change_item(&self, change: Change<'_>) -> Result<TransactWriteItem, StoreError> {
-        let Change { operation, key, condition, update, values } = change;
+    pub(super) fn change_item(&self, change: ItemChange<'_>) -> Result<TransactWriteItem, StoreError> {
+        let ItemChange { operation, key, condition, update, values } = change;
         let mut item = Update::builder()
             .table_name(&self.name)
             .set_key(Some(key))
@@ -47,8 +47,8 @@ impl TableClient {
     }
 
     /// Makes a change, unless the item moved on. The condition must require that the item exists: no update may create one.
-    pub(super) async fn change(&self, change: Change<'_>) -> Result<Write, StoreError> {
-        let Change { operation, key, condition, update, values } = change;
+    pub(super) async fn change(&self, change: ItemChange<'_>) -> Result<Write, StoreError> {
+        let ItemChange { operation, key, condition, update, values } = change;
         let uses = |name: &str| condition.contains(name) || update.contains(name);
         let mut call = self
             .client

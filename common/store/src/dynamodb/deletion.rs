@@ -2,7 +2,7 @@
 //!
 //! Invariant: every write here is at the version that was read, and none leads back into the pool.
 
-use super::change::Change;
+use super::change::ItemChange;
 use super::{DeletionStore, TableClient, keys, n, s};
 use crate::{StoreError, Write};
 use broker_domain::{Event, ExternalId, SandboxId, Status, Timestamp};
@@ -36,7 +36,7 @@ impl DeletionStore {
         now: Timestamp,
     ) -> Result<Write, StoreError> {
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "postpone",
                 key: keys::sandbox(seen.id).into_map(),
                 condition: DELETION_IS_PENDING,
@@ -61,7 +61,7 @@ impl DeletionStore {
         due: Timestamp,
         now: Timestamp,
     ) -> Result<Write, StoreError> {
-        self.table.change(Change {
+        self.table.change(ItemChange {
             operation: "attempt_failed",
             key: keys::sandbox(seen.id).into_map(),
             condition: DELETION_IS_PENDING,
@@ -91,7 +91,7 @@ impl DeletionStore {
     ) -> Result<Write, StoreError> {
         let to = next(Status::PendingDeletion, Event::GiveUp)?;
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "give_up",
                 key: keys::sandbox(seen.id).into_map(),
                 condition: GIVE_UP_IS_DUE,
@@ -116,7 +116,7 @@ impl DeletionStore {
     pub async fn retry(&self, seen: Seen<'_>, now: Timestamp) -> Result<Write, StoreError> {
         let to = next(Status::DeletionFailed, Event::Retry)?;
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "retry_deletion",
                 key: keys::sandbox(seen.id).into_map(),
                 condition: RETRY_IS_DUE,
@@ -145,7 +145,7 @@ impl DeletionStore {
         now: Timestamp,
     ) -> Result<Write, StoreError> {
         let to = next(from, Event::ProviderDeleted)?;
-        self.table.change(Change {
+        self.table.change(ItemChange {
             operation: "bury",
             key: keys::sandbox(seen.id).into_map(),
             condition: PROVIDER_DELETED_IT,
@@ -166,7 +166,7 @@ impl DeletionStore {
     /// Lets a tombstone that an older version wrote stand for good: its account may come back at any time.
     pub(crate) async fn keep_tombstone(&self, seen: Seen<'_>) -> Result<Write, StoreError> {
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "keep_tombstone",
                 key: keys::sandbox(seen.id).into_map(),
                 condition: TOMBSTONE_STANDS,

@@ -11,6 +11,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::attributes::{self as a, Item, Reader};
 use super::keys::{PK, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
+use super::records;
 use crate::StoreError;
 use broker_domain::{
     ExternalId, ForeignSandbox, IdempotencyKey, LabDuration, LeaseKey, SandboxId, SandboxName, Status,
@@ -57,10 +58,27 @@ pub struct ForeignRow {
     pub(super) deleted_at: Option<Timestamp>,
 }
 
+/// What a scan reads of a table that another tool may have filled.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// Sandboxes in the form of the other tool.
+    pub foreign: Vec<(ForeignSandbox, ForeignRow)>,
+    /// The number of sandboxes that are in our form.
+    pub ours: u64,
+    /// Their accounts.
+    pub accounts: Vec<ExternalId>,
+    /// The keys that hold a live lease.
+    pub held: Vec<LeaseKey>,
+    /// Every sandbox's partition key, and the digest of its row.
+    pub digests: Vec<(String, u64)>,
+    /// The errors of sandboxes that cannot be adopted.
+    pub unreadable: Vec<String>,
+}
+
 /// Whether a sandbox's row is not in our form.
 pub(super) fn is_foreign(item: &Item) -> bool {
-    let is_tombstone = a::read_status(item).is_ok_and(|status| status == Status::Deleted);
-    if is_tombstone { a::read_record(item).is_err() } else { !item.contains_key(STATE_SHARD) }
+    let is_tombstone = records::read_status(item).is_ok_and(|status| status == Status::Deleted);
+    if is_tombstone { records::read_record(item).is_err() } else { !item.contains_key(STATE_SHARD) }
 }
 
 /// A digest of the row, to detect changes.

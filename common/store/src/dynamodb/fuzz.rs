@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::attributes::{self as a, Item};
 use super::keys::{PK, SK, STATE_KEY, STATE_SHARD};
-use super::{foreign, n, s};
+use super::{foreign, n, records, s};
 use crate::PageKey;
 use broker_domain::{
     Allocation, AllocationId, EndReason, ExternalId, Fingerprint, ForeignSandbox, Grant, IdempotencyKey,
@@ -91,12 +91,12 @@ proptest! {
             prop_assert_eq!(sandbox.allocation.is_some(), item.contains_key(a::ALLOCATION_ID));
             prop_assert_eq!(Some(&s(sandbox.id.as_str())), item.get(a::SANDBOX_ID));
         }
-        let record = a::read_record(&item);
+        let record = records::read_record(&item);
         prop_assert!(record.is_err() || sandbox.is_ok());
         for refused in [sandbox.err(), record.err(), a::read_lease(&item).err(), a::read_request(&item).err()] {
             prop_assert!(refused.is_none_or(|error| !error.is_retryable()), "asking again does not help");
         }
-        let _ = (a::read_candidate(&item), a::read_tick(&item), a::read_instance(&item), a::read_run(&item));
+        let _ = (a::read_candidate(&item), records::read_tick(&item), records::read_instance(&item), records::read_run(&item));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::attributes as a;
 use super::change::written;
 use super::errors::unread;
 use super::keys::{self, INSTANCES, PK};
-use super::{InstanceStore, n, s};
+use super::{InstanceStore, n, records, s};
 use crate::{Instance, Page, PageKey, Pages, Received, Role, StoreError, Write};
 use broker_domain::Timestamp;
 
@@ -75,7 +75,7 @@ impl InstanceStore {
         let mut instances = Vec::new();
         while let Some(items) = pages.next().await? {
             for item in &items {
-                instances.push(a::read_instance(item)?);
+                instances.push(records::read_instance(item)?);
             }
         }
         Ok(instances)

@@ -7,12 +7,9 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use uuid::Uuid;
 
 use super::s;
+pub(super) use crate::page::{PK, SK};
 use broker_domain::{AccountKey, DeadLetterId, Job, LeaseKey, RequestId, SandboxId, Status, Timestamp};
 
-/// The partition key's attribute.
-pub(crate) const PK: &str = "PK";
-/// The sort key's attribute.
-pub(crate) const SK: &str = "SK";
 /// The index's partition key.
 pub(super) const STATE_SHARD: &str = "state_shard";
 /// The index's sort key.

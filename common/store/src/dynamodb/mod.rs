@@ -16,6 +16,8 @@ mod dead_letters;
 mod deletion;
 mod end;
 mod errors;
+#[cfg(test)]
+mod expression_tests;
 mod extend;
 mod foreign;
 #[cfg(test)]
@@ -42,11 +44,11 @@ mod transact;
 mod turns;
 mod upkeep;
 
+pub(crate) use accounts::{AccountHolder, AccountRows};
 pub use adopt_table::{Stage, adopt_table};
 pub use broker_domain::reconcile::Minted;
 pub use deletion::Seen;
-pub use foreign::ForeignRow;
-pub(super) use keys::{PK, SK};
+pub use foreign::{ForeignRow, Survey};
 pub use settings::SettingsError;
 pub use sync::Unused;
 

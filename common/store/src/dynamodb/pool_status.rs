@@ -7,7 +7,7 @@
 //! does not do: recognise a copy of a moment at which no worker of this version had used the table.
 
 use super::attributes::{self as a, Item, Reader};
-use super::change::Change;
+use super::change::ItemChange;
 use super::errors::failed;
 use super::{PoolStore, keys, n, s};
 use crate::{Binding, PoolStatus, StoreError, Write};
@@ -39,7 +39,7 @@ impl PoolStore {
                 if item.get(a::TABLE_NAME) == Some(&s(&mine.table)) && !item.contains_key(a::TABLE_ID) =>
             {
                 self.table
-                    .change(Change {
+                    .change(ItemChange {
                         operation: "bind_pool",
                         key: keys::pool().into_map(),
                         condition: POOL_HAS_NO_ID,
@@ -71,7 +71,7 @@ impl PoolStore {
     pub async fn pause(&self, by: &str, now: Timestamp) -> Result<Write, StoreError> {
         self.status().await?;
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "pause_pool",
                 key: keys::pool().into_map(),
                 condition: POOL_EXISTS,
@@ -82,10 +82,10 @@ impl PoolStore {
     }
 
     /// Pauses a pool that is open; one that somebody paused has moved on.
-    pub async fn pause_if_open(&self, by: &str, now: Timestamp) -> Result<Write, StoreError> {
+    pub(crate) async fn pause_if_open(&self, by: &str, now: Timestamp) -> Result<Write, StoreError> {
         self.status().await?;
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "pause_pool",
                 key: keys::pool().into_map(),
                 condition: POOL_IS_NOT_PAUSED,
@@ -96,13 +96,13 @@ impl PoolStore {
     }
 
     /// Ends the pause that `by` made; anybody else's has moved on, and so has a copy.
-    pub async fn resume_if_paused_by(&self, by: &str) -> Result<Write, StoreError> {
+    pub(crate) async fn resume_if_paused_by(&self, by: &str) -> Result<Write, StoreError> {
         let mine = self.binding().await?;
         let condition = format!("{} and {NOTHING_IS_IN_DOUBT} and paused_by = :by", is_bound_to(&mine));
         let mut values = values_of(&mine);
         values.push((":by", s(by)));
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "resume_pool",
                 key: keys::pool().into_map(),
                 condition: &condition,
@@ -118,7 +118,7 @@ impl PoolStore {
         let mine = self.binding().await?;
         let condition = format!("{} and {NOTHING_IS_IN_DOUBT}", is_bound_to(&mine));
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "resume_pool",
                 key: keys::pool().into_map(),
                 condition: &condition,
@@ -131,7 +131,7 @@ impl PoolStore {
     /// Marks that the pool is being reconciled: from now on it is closed until [`Self::bind_copy`].
     pub async fn begin_reconciling(&self, now: Timestamp) -> Result<Write, StoreError> {
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "begin_reconciling",
                 key: keys::pool().into_map(),
                 condition: POOL_EXISTS,
@@ -157,7 +157,7 @@ impl PoolStore {
         let update =
             if of.table == mine.table { update.to_owned() } else { format!("{update}, queue_prefix") };
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "bind_copy",
                 key: keys::pool().into_map(),
                 condition: is_bound_to(of),
@@ -168,7 +168,7 @@ impl PoolStore {
     }
 
     /// Whether every sandbox of the table has its account's record (one consistent read).
-    pub async fn accounts_recorded(&self) -> Result<bool, StoreError> {
+    pub(crate) async fn accounts_recorded(&self) -> Result<bool, StoreError> {
         let pool = self.table.get(keys::pool()).await?;
         Ok(pool.is_some_and(|pool| pool.contains_key(a::ACCOUNTS_RECORDED_AT)))
     }
@@ -177,7 +177,7 @@ impl PoolStore {
     pub(crate) async fn note_accounts_recorded(&self, now: Timestamp) -> Result<Write, StoreError> {
         self.status().await?;
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "accounts_are_recorded",
                 key: keys::pool().into_map(),
                 condition: POOL_EXISTS,

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::attributes as a;
-use super::change::Change;
+use super::change::ItemChange;
 use super::keys;
-use super::{RateSlotStore, n};
+use super::{RateSlotStore, n, records};
 use crate::{StoreError, Write};
 use broker_domain::Timestamp;
 
@@ -34,7 +34,7 @@ impl RateSlotStore {
             }
             let changed = self
                 .table
-                .change(Change {
+                .change(ItemChange {
                     operation: "take_slots",
                     key: keys::pace().into_map(),
                     condition: SLOT_IS_NEXT,
@@ -56,7 +56,7 @@ impl RateSlotStore {
     pub async fn hold(&self, until: Timestamp, now: Timestamp) -> Result<Write, StoreError> {
         self.next_slot(now).await?;
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "hold_slots",
                 key: keys::pace().into_map(),
                 condition: SLOT_IS_EARLIER,
@@ -68,12 +68,12 @@ impl RateSlotStore {
 
     async fn next_slot(&self, now: Timestamp) -> Result<Timestamp, StoreError> {
         if let Some(item) = self.table.get(keys::pace()).await? {
-            return a::read_next_slot(&item);
+            return records::read_next_slot(&item);
         }
         let mut item = keys::pace().into_map();
         item.insert(a::NEXT_SLOT_MS.to_owned(), n(now.as_ms()));
         self.table.put_if_new("pace", item).await?;
         let item = self.table.get(keys::pace()).await?;
-        item.map_or(Err(StoreError::Conflict), |item| a::read_next_slot(&item))
+        item.map_or(Err(StoreError::Conflict), |item| records::read_next_slot(&item))
     }
 }

@@ -65,12 +65,12 @@ impl Reads {
 }
 
 /// The result of one call: items by partition key, and the unprocessed keys.
-struct Found {
+struct ItemsFound {
     items: HashMap<String, Item>,
     unprocessed: Vec<String>,
 }
 
-impl Found {
+impl ItemsFound {
     fn answer(&self, key: &Key) -> Answer {
         if self.unprocessed.iter().any(|unprocessed| unprocessed == key.as_str()) {
             return Err(StoreError::Conflict);
@@ -79,7 +79,7 @@ impl Found {
     }
 }
 
-async fn read(client: &Client, table: &str, wanted: &[Key]) -> Result<Found, StoreError> {
+async fn read(client: &Client, table: &str, wanted: &[Key]) -> Result<ItemsFound, StoreError> {
     // AWS refuses a key that occurs twice in one call.
     let distinct: HashMap<&str, &Key> = wanted.iter().map(|key| (key.as_str(), key)).collect();
     let request = KeysAndAttributes::builder()
@@ -95,7 +95,7 @@ async fn read(client: &Client, table: &str, wanted: &[Key]) -> Result<Found, Sto
     count_capacity("read", answer.consumed_capacity());
     let pk = |item: &Item| item.get(PK).and_then(|pk| pk.as_s().ok()).cloned().unwrap_or_default();
     let unprocessed = answer.unprocessed_keys().and_then(|tables| tables.get(table));
-    Ok(Found {
+    Ok(ItemsFound {
         unprocessed: unprocessed.map(|keys| keys.keys().iter().map(pk).collect()).unwrap_or_default(),
         items: answer
             .responses
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_key_that_the_table_did_not_get_to_is_no_absent_item() {
         let key = |id: &str| keys::sandbox(&SandboxId::new(id).unwrap());
-        let found = Found {
+        let found = ItemsFound {
             items: [(key("a").as_str().to_owned(), Item::new())].into(),
             unprocessed: vec![key("b").as_str().to_owned()],
         };

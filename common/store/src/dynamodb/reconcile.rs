@@ -10,7 +10,7 @@ use std::sync::Arc;
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
 
 use super::attributes as a;
-use super::change::Change;
+use super::change::ItemChange;
 use super::deletion::{Seen, next};
 use super::end::ENDED_LEASE_IS_KEPT;
 use super::errors::built_wrong;
@@ -122,7 +122,7 @@ impl ReconcileStore {
 
     async fn end_lone_lease(&self, lease: &Lease, end: &LeaseEnd) -> Result<Write, StoreError> {
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "end_lease",
                 key: keys::lease(&lease.key).into_map(),
                 condition: LIVE_LEASE_STANDS,
@@ -171,7 +171,7 @@ impl ReconcileStore {
             values.push((":track_name", s(track_name.as_str())));
         }
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "retire",
                 key: keys::sandbox(&sandbox.id).into_map(),
                 condition: SANDBOX_IS_AS_READ,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::attributes::{self as a, Item};
 use super::change::written;
-use super::{RunStore, keys, n, s};
+use super::{RunStore, keys, n, records, s};
 use crate::{Run, StoreError, Write};
 use broker_domain::{JobReport, RequestId, Timestamp};
 
@@ -19,7 +19,7 @@ impl RunStore {
     /// The record of a run, if there is one.
     pub async fn get(&self, id: RequestId) -> Result<Option<Run>, StoreError> {
         let item = self.table.get(keys::run(id)).await?;
-        item.map(|item| a::read_run(&item)).transpose()
+        item.map(|item| records::read_run(&item)).transpose()
     }
 
     /// Records a run that outlasted its caller's wait. An existing record stays.

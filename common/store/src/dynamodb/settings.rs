@@ -7,7 +7,7 @@
 use broker_runtime::config::ConfigError;
 
 use super::attributes::{self as a, Item, Reader};
-use super::change::Change;
+use super::change::ItemChange;
 use super::keys::{self, SANDBOX_PREFIX, STATE_SHARD};
 use super::{PoolStore, n, s};
 use crate::{Pages, StoreError, Write};
@@ -57,8 +57,13 @@ impl PoolStore {
                 (POOL_IS_UNBOUND, "SET state_shards = :shards, queue_prefix = :prefix", values)
             }
         };
-        let change =
-            Change { operation: "bind_settings", key: keys::pool().into_map(), condition, update, values };
+        let change = ItemChange {
+            operation: "bind_settings",
+            key: keys::pool().into_map(),
+            condition,
+            update,
+            values,
+        };
         match self.table.change(change).await? {
             Write::Applied => Ok(()),
             // Another process was faster: perhaps with other settings.

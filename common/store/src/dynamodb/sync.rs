@@ -9,11 +9,11 @@ use aws_sdk_dynamodb::types::{
 
 use super::accounts::{AccountChange, Entered, replaced};
 use super::attributes::{self as a, Item};
-use super::change::Change;
+use super::change::ItemChange;
 use super::deletion::{Seen, next};
 use super::errors::built_wrong;
 use super::keys::{self, STATE_KEY, STATE_SHARD};
-use super::{SandboxStore, n, s};
+use super::{SandboxStore, n, records, s};
 use crate::{Candidate, EntryConflict, NewSandbox, Record, StoreError, Write};
 use broker_domain::{AccountKey, Event, ExternalId, Status, Timestamp};
 
@@ -61,7 +61,7 @@ impl SandboxStore {
                 Write::Rejected(EntryConflict::AccountTaken { by })
             }
             Write::Rejected(EntryConflict::MovedOn(current)) => {
-                let record = a::read_record(&current.ok_or(StoreError::Conflict)?)?;
+                let record = records::read_record(&current.ok_or(StoreError::Conflict)?)?;
                 Write::Rejected(EntryConflict::MovedOn(Box::new(record)))
             }
         })
@@ -131,7 +131,7 @@ impl SandboxStore {
     ) -> Result<Write<EntryConflict>, StoreError> {
         const OPERATION: &str = "revive_deletion";
         let to = next(Status::Deleted, Event::Found)?;
-        let update = self.table.change_item(Change {
+        let update = self.table.change_item(ItemChange {
             operation: OPERATION,
             key: keys::sandbox(&listed.id).into_map(),
             condition: STILL_LISTED,
@@ -166,7 +166,7 @@ impl SandboxStore {
         const OPERATION: &str = "found";
         let Unused { status, version, external_id: was } = from;
         let to = next(status, Event::Found)?;
-        let update = self.table.change_item(Change {
+        let update = self.table.change_item(ItemChange {
             operation: OPERATION,
             key: keys::sandbox(&listed.id).into_map(),
             condition: FOUND_UNUSED,
@@ -193,7 +193,7 @@ impl SandboxStore {
     /// Makes a sandbox that the provider does not list stale.
     pub async fn missing(&self, seen: Seen<'_>, now: Timestamp) -> Result<Write, StoreError> {
         let to = next(Status::Available, Event::Missing)?;
-        self.table.change(Change {
+        self.table.change(ItemChange {
             operation: "missing",
             key: keys::sandbox(seen.id).into_map(),
             condition: MISSING,

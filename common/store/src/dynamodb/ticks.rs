@@ -7,9 +7,9 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::attributes::{self as a, Item};
-use super::change::Change;
+use super::change::ItemChange;
 use super::keys;
-use super::{ScheduleStore, n};
+use super::{ScheduleStore, n, records};
 use crate::{StoreError, Tick, Write};
 use broker_domain::{Job, Timestamp};
 
@@ -27,7 +27,7 @@ impl ScheduleStore {
     /// The tick of a job. A job without one gets it, due `first_run` from now.
     pub async fn tick(&self, job: Job, first_run: Duration, now: Timestamp) -> Result<Tick, StoreError> {
         if let Some(item) = self.table.get(keys::tick(job)).await? {
-            return a::read_tick(&item);
+            return records::read_tick(&item);
         }
         let mut item: Item = keys::tick(job).into_map();
         let due = now.plus(first_run);
@@ -35,7 +35,7 @@ impl ScheduleStore {
         self.table.put_if_new("tick", item).await?;
         // Another worker may have written it first.
         let item = self.table.get(keys::tick(job)).await?;
-        item.map_or(Err(StoreError::Conflict), |item| a::read_tick(&item))
+        item.map_or(Err(StoreError::Conflict), |item| records::read_tick(&item))
     }
 
     /// Takes a due tick until `until`.
@@ -47,7 +47,7 @@ impl ScheduleStore {
         now: Timestamp,
     ) -> Result<Write, StoreError> {
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "take_tick",
                 key: keys::tick(job).into_map(),
                 condition: TICK_IS_FREE,
@@ -70,7 +70,7 @@ impl ScheduleStore {
         next_run_at: Timestamp,
     ) -> Result<Write, StoreError> {
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "move_tick",
                 key: keys::tick(job).into_map(),
                 condition: TICK_IS_MINE,
@@ -87,7 +87,7 @@ impl ScheduleStore {
     /// Notes that all external triggers up to `ran_for` have had their run. It never goes back.
     pub async fn note_ran_for(&self, job: Job, ran_for: Timestamp) -> Result<Write, StoreError> {
         self.table
-            .change(Change {
+            .change(ItemChange {
                 operation: "ran_for",
                 key: keys::tick(job).into_map(),
                 condition: TICK_RAN_BEFORE,
@@ -119,6 +119,6 @@ impl ScheduleStore {
     ) -> Result<Write, StoreError> {
         self.tick(job, Duration::ZERO, now).await?;
         let key = keys::tick(job).into_map();
-        self.table.change(Change { operation, key, condition: TICK_EXISTS, update, values }).await
+        self.table.change(ItemChange { operation, key, condition: TICK_EXISTS, update, values }).await
     }
 }

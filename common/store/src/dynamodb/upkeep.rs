@@ -9,7 +9,7 @@ use super::errors::unread;
 use super::keys::{self, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
 use super::pool::{passable, readable};
 use super::schema::STATE_INDEX;
-use super::{SandboxStore, count_capacity, s};
+use super::{SandboxStore, count_capacity, records, s};
 use crate::{Candidate, Page, PageKey, Pages, Record, StoreError};
 use broker_domain::{SandboxId, Status, Timestamp};
 
@@ -73,7 +73,7 @@ impl SandboxStore {
     /// The full record of a sandbox (a consistent read).
     pub async fn record(&self, id: &SandboxId) -> Result<Option<Record>, StoreError> {
         let answer = self.table.get(keys::sandbox(id)).await?;
-        answer.map(|item| a::read_record(&item)).transpose()
+        answer.map(|item| records::read_record(&item)).transpose()
     }
 
     /// Counts all sandboxes by state, every state included, tombstones too. A scan of the table, not the index: an item keeps
@@ -99,7 +99,7 @@ impl SandboxStore {
             Ok(Page { items: answer.items.unwrap_or_default(), next: answer.last_evaluated_key.map(PageKey) })
         });
         while let Some(items) = pages.next().await? {
-            for status in items.iter().filter_map(|item| passable(a::read_status(item))) {
+            for status in items.iter().filter_map(|item| passable(records::read_status(item))) {
                 *by_status.entry(status).or_default() += 1;
             }
         }
@@ -127,7 +127,7 @@ impl SandboxStore {
         count_capacity("browse", answer.consumed_capacity());
         let mut kept = Vec::new();
         for item in answer.items() {
-            kept.extend(passable(a::read_record(item)).filter(&keep));
+            kept.extend(passable(records::read_record(item)).filter(&keep));
             if kept.len() == limit {
                 // The next page begins behind this item, wherever the scan itself stopped.
                 return Ok(Page { items: kept, next: Some(PageKey(key_of(item))) });

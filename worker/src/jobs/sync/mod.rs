@@ -239,8 +239,8 @@ async fn resolve(
     let now = jobs.clock.now();
     match diff::judge(account, stands) {
         // The index was a moment behind: the next run sees it.
-        diff::Verdict::Leave => Ok(Write::Rejected(EntryConflict::MovedOn(()))),
-        diff::Verdict::Another(created_at) => {
+        diff::DiffVerdict::Leave => Ok(Write::Rejected(EntryConflict::MovedOn(()))),
+        diff::DiffVerdict::Another(created_at) => {
             jobs.store.sandboxes.insert_over_tombstone(sandbox, stands, created_at, now).await
         }
         diff::DiffVerdict::DeleteAgain => {

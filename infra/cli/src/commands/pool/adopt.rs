@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use broker_domain::ExternalId;
 use broker_provider::AccountId;
-use broker_store::adoption::{Options, Progress, Report, adopt};
+use broker_store::adoption::{AdoptionOptions, AdoptionProgress, AdoptionReport, adopt};
 use clap::Args;
 
 use crate::context::Context;
@@ -30,7 +30,7 @@ pub(crate) struct Adopt {
 }
 
 pub(crate) async fn run(context: Context, args: Adopt) -> anyhow::Result<Done> {
-    let options = Options {
+    let options = AdoptionOptions {
         apply: args.apply,
         confirm: args.confirm,
         apart: Duration::from_secs(args.apart_s),
@@ -43,7 +43,7 @@ pub(crate) async fn run(context: Context, args: Adopt) -> anyhow::Result<Done> {
     context.now().await?;
     let Context { store, clock, entropy, .. } = &context;
     let is_deletable = |id: &ExternalId| AccountId::of(id).is_some();
-    let progress = Progress { began: &began, stepped: &stepped };
+    let progress = AdoptionProgress { began: &began, stepped: &stepped };
     let report = adopt(store, clock, entropy, options, &is_deletable, &progress).await?;
     bar.borrow().finish_and_clear();
     if args.output.json {
@@ -60,7 +60,7 @@ pub(crate) async fn run(context: Context, args: Adopt) -> anyhow::Result<Done> {
 }
 
 /// What is left to do is no success.
-fn judge(report: &Report, confirmed: bool) -> anyhow::Result<Done> {
+fn judge(report: &AdoptionReport, confirmed: bool) -> anyhow::Result<Done> {
     let paused = if report.paused { "; the pool stays paused" } else { "" };
     if !report.unreadable.is_empty() {
         bail!(
@@ -89,7 +89,7 @@ fn judge(report: &Report, confirmed: bool) -> anyhow::Result<Done> {
     Ok(Done::Ok)
 }
 
-fn print(report: &Report) -> std::io::Result<()> {
+fn print(report: &AdoptionReport) -> std::io::Result<()> {
     let kept = report.kept.iter().map(|(status, count)| [format!("to keep, {status}"), count.to_string()]);
     let rows = [["ours already".to_owned(), report.ours.to_string()]].into_iter().chain(kept);
     let surplus = ["surplus, to be deleted".to_owned(), report.surplus.len().to_string()];

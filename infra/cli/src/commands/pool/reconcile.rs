@@ -10,7 +10,7 @@ use std::io::Read as _;
 use anyhow::{Context as _, bail};
 use broker_domain::reconcile::{HandedOut, Listing};
 use broker_provider::{AccountId, Listed, Provider};
-use broker_store::reconcile::{Options, Report, reconcile};
+use broker_store::reconcile::{ReconcileOptions, ReconcileReport, reconcile};
 use clap::Args;
 
 use crate::context::Context;
@@ -40,7 +40,7 @@ pub(crate) async fn run(context: Context, args: Reconcile) -> anyhow::Result<Don
         Some(provider) => Some(listing(Provider::new(provider, context.clock.clone())?.accounts().await?)),
         None => None,
     };
-    let options = Options {
+    let options = ReconcileOptions {
         apply: args.apply,
         accept_fewer: args.accept_fewer,
         lab_duration: context.config.lab_duration,
@@ -83,7 +83,7 @@ fn listing(listed: Listed) -> Listing {
 }
 
 /// What is left to do is no success.
-fn conclude(report: &Report) -> anyhow::Result<Done> {
+fn conclude(report: &ReconcileReport) -> anyhow::Result<Done> {
     if !report.problems.is_empty() {
         bail!("{} lines cannot be followed: mend the lines or the rows", report.problems.len());
     }
@@ -96,7 +96,7 @@ fn conclude(report: &Report) -> anyhow::Result<Done> {
     Ok(Done::Ok)
 }
 
-fn print(report: &Report) -> std::io::Result<()> {
+fn print(report: &ReconcileReport) -> std::io::Result<()> {
     let steps = report.steps.iter().map(|(step, count)| {
         let what = match *step {
             "as_it_is" => "as the table says",

@@ -1,6 +1,6 @@
 //! `broker pool verify`: reads the whole table and prints the violations.
 
-use broker_store::verify::{Report, verify};
+use broker_store::verify::{VerifyReport, verify};
 
 use crate::context::Context;
 use crate::done::Done;
@@ -16,7 +16,7 @@ pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
     Ok(if report.violations.is_empty() { Done::Ok } else { Done::ViolationFound })
 }
 
-fn print(report: &Report) -> std::io::Result<()> {
+fn print(report: &VerifyReport) -> std::io::Result<()> {
     output::table(
         ["STATE", "SANDBOXES"],
         report.by_status.iter().map(|(state, count)| [(*state).to_owned(), count.to_string()]),

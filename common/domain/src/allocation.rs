@@ -1,0 +1,86 @@
+//! The allocation: who has a sandbox, by which key, until when, and why that ended.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AllocationId, ExternalId, IdempotencyKey, LabDuration, SandboxId, SandboxName, Timestamp, TrackId,
+    TrackName,
+};
+
+/// Whose lease it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LeaseKey {
+    /// The owner.
+    pub track: TrackId,
+    /// The owner's key; the track id if the request had none.
+    pub key: IdempotencyKey,
+}
+
+/// The owner of a sandbox, and the owner's time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// The allocation id of the claim.
+    pub id: AllocationId,
+    /// The lease that points here.
+    pub lease_key: LeaseKey,
+    /// The lab.
+    pub track_name: Option<TrackName>,
+    /// When it was claimed.
+    pub allocated_at: Timestamp,
+    /// When the owner's time ends.
+    pub expires_at: Timestamp,
+}
+
+impl Allocation {
+    /// When its lease ends if an operator adds `by` at `now`; `None` if that is too far from `now` for any lease.
+    pub fn extended(&self, by: LabDuration, now: Timestamp) -> Option<Timestamp> {
+        let expires_at = self.expires_at.max(now).floor_to_second().plus(by.as_duration());
+        (expires_at <= now.plus(LabDuration::LONGEST.as_duration())).then_some(expires_at)
+    }
+}
+
+/// The sandbox as its owner is shown it. Times have second precision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The broker's id.
+    pub sandbox_id: SandboxId,
+    /// The provider's name for it.
+    pub name: SandboxName,
+    /// The provider's id.
+    pub external_id: ExternalId,
+    /// The lab it was asked for.
+    pub track_name: Option<TrackName>,
+    /// When it was claimed.
+    pub allocated_at: Timestamp,
+    /// When the owner's time ends.
+    pub expires_at: Timestamp,
+}
+
+/// The reason why a lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// The owner returned the sandbox. The word is older than the name.
+    #[serde(rename = "marked")]
+    Returned,
+    /// Its time was over.
+    Expired,
+    /// An operator released it.
+    Released,
+}
+
+impl EndReason {
+    /// As it is stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Returned => "marked",
+            Self::Expired => "expired",
+            Self::Released => "released",
+        }
+    }
+
+    /// From the stored text.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Returned, Self::Expired, Self::Released].into_iter().find(|reason| reason.as_str() == text)
+    }
+}

@@ -1,0 +1,118 @@
+//! The states of a sandbox and their transitions.
+//!
+//! Invariant: a sandbox that was ever handed out is never `available` again; [`Status::next`] has no such transition. The
+//! store's conditions bear the names of these transitions.
+
+use serde::{Deserialize, Serialize};
+
+/// The state of a sandbox: ARCHITECTURE.md, "Sandbox states".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// In the pool, can be claimed.
+    Available,
+    /// Held by one owner: a live lease points to it.
+    Allocated,
+    /// Handed out before, waiting for its deletion at the provider.
+    PendingDeletion,
+    /// Was in the pool; the provider does not list it any more.
+    Stale,
+    /// Deletion at the provider failed too often.
+    DeletionFailed,
+    /// A tombstone: it was handed out, and is deleted at the provider.
+    Deleted,
+}
+
+/// An event in the life of a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// A claim won.
+    Claim,
+    /// Its lease ended: returned, expired or released.
+    End,
+    /// Sync does not find it at the provider.
+    Missing,
+    /// Sync finds it at the provider again.
+    Found,
+    /// The provider deleted it, or does not know it.
+    ProviderDeleted,
+    /// Its last attempt at deletion failed.
+    GiveUp,
+    /// Deletion is tried again: a day later, or by the operator.
+    Retry,
+}
+
+/// An event that is not possible in a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{event:?} is not possible while {status}")]
+pub struct InvalidTransition {
+    /// The state.
+    pub status: Status,
+    /// The event.
+    pub event: Event,
+}
+
+impl Status {
+    /// Every state, in the order in which people read them.
+    pub const ALL: [Self; 6] = [
+        Self::Available,
+        Self::Allocated,
+        Self::PendingDeletion,
+        Self::Stale,
+        Self::DeletionFailed,
+        Self::Deleted,
+    ];
+
+    /// The state after `event`, or an error if the event is not possible now.
+    pub fn next(self, event: Event) -> Result<Self, InvalidTransition> {
+        use Event::{Claim, End, Found, GiveUp, Missing, ProviderDeleted, Retry};
+        use Status::{Allocated, Available, Deleted, DeletionFailed, PendingDeletion, Stale};
+        match (self, event) {
+            (Available, Claim) => Ok(Allocated),
+            (Available, Missing) => Ok(Stale),
+            (Available | Stale, Found) => Ok(Available),
+            (Stale, Missing) => Ok(Stale),
+            (Allocated, End) => Ok(PendingDeletion),
+            // Sync only reports an allocated sandbox that vanished: its owner keeps it.
+            (Allocated, Found | Missing) => Ok(Allocated),
+            (PendingDeletion, Found | Missing) => Ok(PendingDeletion),
+            (PendingDeletion, ProviderDeleted) => Ok(Deleted),
+            (PendingDeletion, GiveUp) => Ok(DeletionFailed),
+            (DeletionFailed, Retry) => Ok(PendingDeletion),
+            (DeletionFailed, ProviderDeleted) => Ok(Deleted),
+            (DeletionFailed, Found | Missing) => Ok(DeletionFailed),
+            // The provider still lists it after its deletion: delete it again, never offer it.
+            (Deleted, Found) => Ok(PendingDeletion),
+            (Deleted, Missing | ProviderDeleted) => Ok(Deleted),
+            (Available, End | ProviderDeleted | GiveUp | Retry)
+            | (Stale, Claim | End | ProviderDeleted | GiveUp | Retry)
+            | (Allocated, Claim | ProviderDeleted | GiveUp | Retry)
+            | (PendingDeletion, Claim | End | Retry)
+            | (DeletionFailed, Claim | End | GiveUp)
+            | (Deleted, Claim | End | GiveUp | Retry) => Err(InvalidTransition { status: self, event }),
+        }
+    }
+
+    /// As it is stored and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "available",
+            Self::Allocated => "allocated",
+            Self::PendingDeletion => "pending_deletion",
+            Self::Stale => "stale",
+            Self::DeletionFailed => "deletion_failed",
+            Self::Deleted => "deleted",
+        }
+    }
+
+    /// From the stored text.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
