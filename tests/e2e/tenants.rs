@@ -68,6 +68,7 @@ async fn every_request_names_its_tenant_also_when_it_is_sent_again() {
             .collect();
         tenants.sort();
         assert_eq!(tenants, ["greedy", "greedy", "other"]);
+        broker.start_worker().await;
     })
     .await;
 }
