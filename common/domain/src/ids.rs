@@ -201,6 +201,11 @@ uuid_id!(
     AllocationId, "allocation id"
 );
 
+uuid_id!(
+    /// Minted for each sandbox that the broker asks for; what the hook is sent has it as its idempotency key.
+    TicketId, "ticket id"
+);
+
 impl From<&TrackId> for IdempotencyKey {
     /// The key of a request without one: the track id.
     fn from(track: &TrackId) -> Self {

@@ -16,6 +16,7 @@ mod lease;
 mod outcome;
 pub mod policy;
 pub mod reconcile;
+pub mod refill;
 mod request;
 #[cfg(test)]
 extern crate self as broker_domain;
@@ -36,7 +37,7 @@ pub use dead_letter::{
 pub use fingerprint::Fingerprint;
 pub use ids::{
     AllocationId, ExternalId, FlavourName, IdempotencyKey, InvalidId, NamePrefix, RequestId, SandboxId,
-    SandboxName, TenantName, TrackId, TrackName,
+    SandboxName, TenantName, TicketId, TrackId, TrackName,
 };
 pub use invariants::{Inventory, Suspect, Violation, suspects};
 pub use job::{Job, JobReport, LONGEST_STALE_GRACE_HOURS, Removable, STALE_GRACE_HOURS, Task};

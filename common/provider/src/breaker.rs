@@ -1,4 +1,4 @@
-//! Circuit breaker of the provider: five failures in a row open it for 60 seconds, a refusal of every call opens it at
+//! Circuit breaker of the provider, or of one hook: five failures in a row open it for 60 seconds, a refusal of every call opens it at
 //! once; then one call passes, which closes or reopens it.
 //!
 //! Clones share it; each process has its own. It saves calls that cannot succeed, and that depends on the process: a worker
@@ -34,15 +34,32 @@ struct SharedBreaker {
     why: String,
 }
 
+/// What a breaker stands before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    /// The provider: its state is a metric.
+    Provider,
+    /// A hook, one of many.
+    Hook,
+}
+
 /// The breaker.
-#[derive(Clone, Debug, Default)]
-pub struct Breaker(Arc<Mutex<SharedBreaker>>);
+#[derive(Clone, Debug)]
+pub struct Breaker {
+    inner: Arc<Mutex<SharedBreaker>>,
+    before: Before,
+}
 
 impl Breaker {
     pub(super) fn new() -> Self {
-        let breaker = Self::default();
+        let breaker = Self { inner: Arc::default(), before: Before::Provider };
         breaker.show();
         breaker
+    }
+
+    /// The breaker of one hook.
+    pub(super) fn of_hook() -> Self {
+        Self { inner: Arc::default(), before: Before::Hook }
     }
 
     /// Lets one call pass, or returns how long to wait, and why.
@@ -98,17 +115,24 @@ impl Breaker {
             if inner.probing || inner.failures >= FAILURES {
                 inner.open_until = Some(now + OPEN_FOR);
                 inner.probing = false;
-                tracing::warn!(failures = inner.failures, why, "the provider fails: not asked for a minute");
+                let failing = match self.before {
+                    Before::Provider => "the provider",
+                    Before::Hook => "a hook",
+                };
+                tracing::warn!(failures = inner.failures, why, "{failing} fails: not asked for a minute");
             }
         }
         self.show();
     }
 
     fn inner(&self) -> MutexGuard<'_, SharedBreaker> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn show(&self) {
+        if self.before != Before::Provider {
+            return;
+        }
         let shown = match self.state() {
             BreakerState::Closed => 0.0,
             BreakerState::HalfOpen => 1.0,

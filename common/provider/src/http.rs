@@ -19,10 +19,10 @@ use broker_runtime::config::ProviderConfig;
 use broker_runtime::errors;
 use broker_runtime::https::{self, NotWhole};
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Timeout of opening a connection (ARCHITECTURE.md, "Provider").
-const CONNECT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// The longest pause that a header may demand: one odd header must not stop all deletions.
 const LONGEST_REST: Duration = Duration::from_secs(3_600);
 /// The largest page that is read.
@@ -184,7 +184,7 @@ fn not_sent(error: &hyper_util::client::legacy::Error) -> CallFailure {
 }
 
 /// Seconds or a future date (RFC 9110, 10.2.3), an hour at most. A past date is no pause: clocks differ.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let rest = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),

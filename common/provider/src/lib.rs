@@ -1,4 +1,4 @@
-//! Client of the provider's HTTP API (ARCHITECTURE.md, "Provider").
+//! Client of the provider's HTTP API (ARCHITECTURE.md, "Provider"), and of the operator's [`hooks`].
 //!
 //! Invariants: no call is unbounded; while the [`Breaker`] is open, or the provider asked to wait, no call is made; a list
 //! is complete or an error, never a part; a URL from a list or a redirect is requested at our own base, so the token goes
@@ -11,6 +11,7 @@ mod call;
 mod deletion;
 mod error;
 mod evidence;
+pub mod hooks;
 mod http;
 mod list;
 mod listed;

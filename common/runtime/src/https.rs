@@ -1,10 +1,15 @@
-//! HTTP(S) client for the provider and the trace collector.
+//! HTTP(S) client for the provider, the hooks and the trace collector.
 //!
 //! Invariant: connecting and the size of a response are bounded; the caller bounds the time. TLS is the stack of the AWS
-//! SDK, with the system's certificates, read only for https URLs. No retries, redirects or proxies.
+//! SDK, with the system's certificates, read only for https URLs. No retries, redirects or proxies. A [`GuardedClient`]
+//! connects only to addresses that its [`Guard`] lets through.
+
+mod guard;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use guard::{Guard, NotAllowed};
 
 use bytes::{Bytes, BytesMut};
 use http::Uri;
@@ -20,21 +25,48 @@ use crate::errors;
 /// A connection pool; clones share it.
 pub type Client<B> = legacy::Client<HttpsConnector<HttpConnector>, B>;
 
+/// A connection pool that opens connections only where its guard allows.
+pub type GuardedClient<B> = legacy::Client<HttpsConnector<HttpConnector<Guard>>, B>;
+
 /// A client for `url` with the timeout `connect` for each connection.
 pub fn client<B>(url: &Uri, connect: Duration) -> Result<Client<B>, String>
 where
     B: Body + Send,
     B::Data: Send,
 {
-    let mut connector = HttpConnector::new();
+    Ok(legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector(
+        HttpConnector::new(),
+        url,
+        connect,
+    )?))
+}
+
+/// A client for `url` that looks at the addresses of its host, whenever it connects, with `guard`. The guard does not see
+/// a host that is an address itself: ask [`Guard::check_host`] first.
+pub fn guarded_client<B>(url: &Uri, connect: Duration, guard: Guard) -> Result<GuardedClient<B>, String>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    Ok(legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector(
+        HttpConnector::new_with_resolver(guard),
+        url,
+        connect,
+    )?))
+}
+
+fn connector<R>(
+    mut connector: HttpConnector<R>,
+    url: &Uri,
+    connect: Duration,
+) -> Result<HttpsConnector<HttpConnector<R>>, String> {
     connector.enforce_http(false);
     connector.set_connect_timeout(Some(connect));
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+    Ok(hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(tls(url)?)
         .https_or_http()
         .enable_http1()
-        .wrap_connector(connector);
-    Ok(legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector))
+        .wrap_connector(connector))
 }
 
 /// Reads certificates for https URLs only.

@@ -17,10 +17,12 @@
 //! | `promises` | what must hold in every state |
 //! | [`scenario`] | the worlds that are searched |
 //! | `search` | the search of one world |
+//! | [`refill`] | another protocol, in a world of its own: tickets for new sandboxes |
 
 mod domain;
 mod jobs;
 mod promises;
+pub mod refill;
 mod requests;
 pub mod scenario;
 mod search;

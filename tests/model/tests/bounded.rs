@@ -1,6 +1,6 @@
 //! The bounded search: small worlds, every interleaving. The long one is `cargo run --release -p broker-model`.
 
-use broker_model::{Variant, scenario, search};
+use broker_model::{Variant, refill, scenario, search};
 use broker_runtime::clock::Clock;
 
 #[test]
@@ -67,4 +67,26 @@ fn an_expiry_that_does_not_look_at_the_expiry_ends_a_lease_that_was_given_longer
 #[test]
 fn a_lease_that_is_ended_before_another_sandbox_is_found_leaves_its_owner_with_none() {
     breaks(Variant::EndFirst, "found no other");
+}
+
+#[test]
+fn refill_as_designed_never_asks_beyond_max_and_never_gets_stuck() {
+    let clock = Clock::system();
+    for world in refill::bounded() {
+        let found = refill::search(&world, &clock);
+        println!("{}: {} states in {:?}", world.name, found.states, found.took);
+        assert!(found.something_happened, "{}: nothing arrived", world.name);
+        assert_eq!(found.broken, None, "{}", world.name);
+    }
+}
+
+#[test]
+fn every_mistake_in_the_life_of_a_ticket_is_found() {
+    let clock = Clock::system();
+    for variant in refill::Variant::BROKEN {
+        let mut worlds = refill::bounded().into_iter();
+        let way = worlds.find_map(|world| refill::search(&world.with(variant), &clock).broken);
+        let way = way.unwrap_or_else(|| panic!("{variant:?} breaks nothing in any small world"));
+        assert!(way.last().is_some_and(|last| last.contains(variant.breaks())), "{variant:?}: {way:#?}");
+    }
 }

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod fuzz;
+mod hooks;
 mod jobs;
 mod network;
 mod read;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use broker_domain::LabDuration;
 
+pub use hooks::{HookSecret, HooksConfig};
 pub use jobs::{Intervals, ProviderConfig, Scheduler};
 pub use network::{Networks, Origins, RateLimit};
 pub use read::{ConfigError, Overlay, Strings, UnknownName, strings, unknown_names};
@@ -88,6 +90,8 @@ pub struct Config {
     pub lame_duck: Duration,
     /// The provider, if one is configured.
     pub provider: Option<ProviderConfig>,
+    /// How the policy's hooks are called.
+    pub hooks: HooksConfig,
     /// How long after its expiry a sandbox is left to its owner.
     pub expiry_grace: Duration,
     /// The pause after the first failed deletion of a sandbox.
@@ -146,6 +150,10 @@ impl Config {
             poll_wait: read.seconds("BROKER_POLL_WAIT_S")?,
             lame_duck: read.seconds("BROKER_LAME_DUCK_S")?,
             provider: provider(&read)?,
+            hooks: HooksConfig {
+                secrets: read.hook_secrets("BROKER_HOOK_SECRETS")?,
+                networks: read.list("BROKER_HOOK_NETWORKS", Networks::parse)?,
+            },
             expiry_grace: Duration::from_secs(60 * read.number::<u64>("BROKER_EXPIRY_GRACE_MINUTES")?),
             deletion_backoff: read.seconds("BROKER_DELETION_BACKOFF_S")?,
             scheduler: match read.text("BROKER_SCHEDULER", |_| Ok(()))?.as_str() {

@@ -20,6 +20,11 @@ impl Networks {
         entries(text).map(network).collect::<Result<_, _>>().map(Self)
     }
 
+    /// The networks of a list that is part of the program; what is none is left out.
+    pub fn of(list: &[&str]) -> Self {
+        Self(list.iter().filter_map(|network| network.parse().ok()).collect())
+    }
+
     /// Whether `address` is one of them.
     pub fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))

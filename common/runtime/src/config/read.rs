@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::Uri;
 use secrecy::SecretString;
 
+use super::hooks::HookSecret;
 use super::settings::{CRASH_SETTING, SETTINGS, Setting, setting};
 use super::tokens::Tokens;
 
@@ -225,6 +226,10 @@ impl<'a> SettingsReader<'a> {
         } else {
             Err(ConfigError::new(name, "has characters that are not visible ASCII"))
         }
+    }
+
+    pub(super) fn hook_secrets(&self, name: &str) -> Result<Vec<HookSecret>, ConfigError> {
+        HookSecret::parse_all(&self.raw(name)?).map_err(|problem| ConfigError::new(name, problem))
     }
 
     pub(super) fn tokens(&self, name: &str) -> Result<Tokens, ConfigError> {

@@ -221,6 +221,17 @@ pub const SETTINGS: &[Setting] = &[
         1..=120,
         "timeout of one call to the provider",
     ),
+    Setting::secret(
+        "BROKER_HOOK_SECRETS",
+        "whsec_…, …",
+        "secrets that sign what hooks are sent (Standard Webhooks); while one is replaced, the old and the new one",
+    ),
+    Setting::new(
+        "BROKER_HOOK_NETWORKS",
+        "",
+        "address or network, …",
+        "loopback, private and other special addresses that hooks may be at, e.g. 10.1.2.0/24; public ones always may",
+    ),
     Setting::number(
         "BROKER_EXPIRY_GRACE_MINUTES",
         "30",

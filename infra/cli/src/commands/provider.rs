@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use broker_runtime::clock::Clock;
-use broker_runtime::config::{Config, ProviderConfig};
+use broker_runtime::config::{Config, HookSecret, ProviderConfig};
 use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::{process, telemetry};
 use clap::Args;
@@ -45,6 +45,7 @@ pub(crate) fn run(settings: &Settings, args: ProviderArgs) -> anyhow::Result<Don
     let config = settings.over(&defaults, Config::read)?;
     telemetry::start(&config.log, config.log_format)?;
     let token = config.provider.map(|provider| provider.token).unwrap_or_default();
+    let secrets = config.hooks.secrets;
     let runtime = tokio::runtime::Runtime::new().context("the async runtime did not start")?;
     runtime.block_on(async {
         let lifecycle = Lifecycle::new();
@@ -54,7 +55,8 @@ pub(crate) fn run(settings: &Settings, args: ProviderArgs) -> anyhow::Result<Don
             page_size: args.page_size,
             regrow_after: args.regrow_s.map(Duration::from_secs),
         };
-        let provider = start(args.port, &token, options, Clock::system(), lifecycle.soft.clone()).await?;
+        let provider =
+            start(args.port, &token, &secrets, options, Clock::system(), lifecycle.soft.clone()).await?;
         output::line(serde_json::json!({
             "provider_url": provider.url.to_string().trim_end_matches('/'),
             "token": token.expose_secret(),
@@ -68,6 +70,7 @@ pub(crate) fn run(settings: &Settings, args: ProviderArgs) -> anyhow::Result<Don
 pub(super) async fn start(
     port: u16,
     token: &SecretString,
+    hook_secrets: &[HookSecret],
     options: StandInOptions,
     clock: Clock,
     stop: CancellationToken,
@@ -75,7 +78,7 @@ pub(super) async fn start(
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
     let listener = process::listen(address, "--port").await?;
     let address = listener.local_addr()?;
-    let stand_in = StandIn::new(address, token.expose_secret(), options, clock);
+    let stand_in = StandIn::new(address, token.expose_secret(), options, clock).with_hooks(hook_secrets);
     tokio::spawn(stand_in.serve(listener, stop));
     Ok(ProviderConfig {
         url: format!("http://{address}").parse()?,

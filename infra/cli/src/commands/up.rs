@@ -241,7 +241,9 @@ async fn with_provider(
     if config.provider.is_none() {
         let token = SecretString::from(entropy.uuid().simple().to_string());
         let options = StandInOptions { accounts, page_size: 100, regrow_after: Some(REGROW_AFTER) };
-        let stand_in = provider::start(0, &token, options, clock.clone(), below.soft.clone()).await?;
+        let stand_in =
+            provider::start(0, &token, &config.hooks.secrets, options, clock.clone(), below.soft.clone())
+                .await?;
         config.provider = Some(stand_in);
     }
     Ok(config)

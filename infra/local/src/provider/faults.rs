@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::hooks::HookFault;
+
 /// The current faults; a `PUT` replaces them, and `{}` ends them.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -14,6 +16,12 @@ pub struct Faults {
     pub list: Fault,
     /// Of `DELETE /sandbox/accounts/{uuid}`.
     pub delete: Fault,
+    /// Of the hook `gate`.
+    pub gate: HookFault,
+    /// Of the hook `before-delete`.
+    pub before_delete: HookFault,
+    /// Of the hook `refill`.
+    pub refill: HookFault,
 }
 
 /// The fault of one kind of call.

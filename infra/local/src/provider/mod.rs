@@ -7,11 +7,13 @@
 //! | `GET /stand-in` | its accounts and every requested deletion, with its time |
 //! | `PUT /stand-in/faults` | sets its faults ([`Faults`]) |
 //! | `POST /stand-in/accounts` | adds accounts, or replaces one (`csp_id`) |
+//! | `POST /hooks/gate`, `/hooks/before-delete`, `/hooks/refill` | the operator's hooks (`hooks`) |
 //!
 //! Invariant: without a fault it answers as in ARCHITECTURE.md, "Provider", so the same client runs against it and against the
 //! real one. It serves loopback only, and keeps nothing on disk.
 
 mod faults;
+mod hooks;
 mod world;
 
 use std::net::SocketAddr;
@@ -32,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::faults::{Fault, Faults};
+use self::hooks::HookAt;
+pub use self::hooks::HookFault;
 pub use self::world::{StandInOptions, Wish, WishedRow, World};
 
 /// A response, or the order to break the connection without one.
@@ -49,6 +53,7 @@ pub struct StandIn {
     pub world: Arc<World>,
     clock: Clock,
     token: String,
+    verifiers: hooks::Verifiers,
     /// Its URL, without a slash at the end.
     pub base: String,
 }
@@ -57,7 +62,13 @@ impl StandIn {
     /// A stand-in at `address` for clients with `token`.
     pub fn new(address: SocketAddr, token: &str, options: StandInOptions, clock: Clock) -> Self {
         let world = Arc::new(World::new(options, clock.now()));
-        Self { world, clock, token: token.to_owned(), base: format!("http://{address}") }
+        Self {
+            world,
+            clock,
+            token: token.to_owned(),
+            verifiers: hooks::Verifiers::default(),
+            base: format!("http://{address}"),
+        }
     }
 
     /// Serves until `stop`.
@@ -87,6 +98,10 @@ impl StandIn {
         if path.starts_with("/stand-in") {
             let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
             return Ok(self.control(&head.method, &path, &body));
+        }
+        if let Some(hook) = HookAt::parse(&path).filter(|_| head.method == Method::POST) {
+            let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            return self.hook(hook, &head.headers, &body).await;
         }
         let expected = format!("Token {}", self.token);
         let token = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::faults::{Fault, Faults};
+use super::hooks::HookState;
 
 /// The initial accounts of a stand-in.
 #[derive(Clone, Copy, Debug)]
@@ -92,14 +93,15 @@ pub struct WishedRow {
 }
 
 #[derive(Debug, Default)]
-struct WorldState {
+pub(super) struct WorldState {
     /// By number: pages keep their order.
     accounts: BTreeMap<usize, StandInAccount>,
     made: usize,
     growing: Vec<Timestamp>,
-    faults: Faults,
+    pub(super) faults: Faults,
     calls: (u32, u32),
     deletions: Vec<Deletion>,
+    pub(super) hooks: HookState,
 }
 
 /// The state of the stand-in.
@@ -121,7 +123,7 @@ impl World {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, WorldState> {
+    pub(super) fn state(&self) -> MutexGuard<'_, WorldState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -221,6 +223,7 @@ impl World {
         json!({
             "accounts": ids, "deletions": state.deletions, "made": state.made,
             "lists": state.calls.0, "deletes": state.calls.1,
+            "hooks": state.hooks.heard,
         })
     }
 }
@@ -241,6 +244,15 @@ impl WorldState {
             created_at: iso(now),
         };
         self.accounts.insert(number, account);
+    }
+
+    /// A new account whose name begins with `prefix`.
+    pub(super) fn make_named(&mut self, prefix: &str, now: Timestamp) {
+        let number = self.made;
+        self.make(None, now);
+        if let Some(account) = self.accounts.get_mut(&number).filter(|_| !prefix.is_empty()) {
+            account.name = format!("{prefix}{number:06}");
+        }
     }
 
     /// A row beside the others; its account can be deleted if its id says which it is.

@@ -1,0 +1,207 @@
+//! Refill over time: rates, stops, needs and bounds.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::policy::{Policy, Refill};
+use crate::{TicketId, Timestamp};
+
+fn at(secs: u64) -> Timestamp {
+    Timestamp::from_secs(1_795_000_000 + secs)
+}
+
+fn id(number: u128) -> TicketId {
+    TicketId::from_uuid(Uuid::from_u128(number))
+}
+
+fn refill(min: u32, max: u32, rate: u32) -> Refill {
+    let text = format!(
+        "[flavour.small]\nprefix = 'lab-'\n[flavour.small.refill]\nmin = {min}\nmax = {max}\n\
+         rate_per_minute = {rate}\nurl = 'https://ops.example/refill'"
+    );
+    Policy::parse(&text).unwrap().flavours().values().next().unwrap().refill.clone().unwrap()
+}
+
+fn counted(available: u64, live: u64) -> Counted {
+    Counted { available, arriving: 0, live, as_of: at(0) }
+}
+
+const LOCK: Duration = Duration::from_secs(20);
+
+fn plan(refill: &Refill, flow: &Flow, tickets: &[Ticket], counted: Counted, secs: u64) -> Plan {
+    Round { refill, flow, tickets, counted, now: at(secs) }.plan(LOCK)
+}
+
+#[test]
+fn what_is_missing_is_asked_for_within_max_rate_and_calls() {
+    let flow = Flow::default();
+    let new = |refill: &Refill, available, live| plan(refill, &flow, &[], counted(available, live), 0).new;
+    assert_eq!(new(&refill(50, 400, 600), 50, 50), 0, "nothing is missing");
+    assert_eq!(new(&refill(50, 400, 600), 48, 60), 2, "two are");
+    assert_eq!(new(&refill(50, 62, 600), 40, 60), 2, "max leaves room for two");
+    assert_eq!(new(&refill(50, 60, 600), 40, 90), 0, "there are more than max");
+    assert_eq!(new(&refill(50, 400, 600), 0, 0), CALLS, "as many calls at a time");
+    assert_eq!(new(&refill(50, 400, 120), 0, 0), 2, "a second's worth");
+    assert_eq!(new(&refill(50, 400, 1), 0, 0), 1, "one at least");
+    let paused = Flow { paused_at: Some(at(0)), ..flow };
+    let told = plan(&refill(50, 400, 600), &paused, &[], counted(48, 48), 0);
+    assert_eq!((told.new, told.need.missing), (0, 2), "a paused one tells what it needs");
+    let signal = Refill { hook: None, ..refill(50, 400, 600) };
+    let told = plan(&signal, &flow, &[], counted(48, 48), 0);
+    assert_eq!((told.new, told.need.missing), (0, 2), "and so does one without a hook");
+    assert!(told.is_empty());
+}
+
+#[test]
+fn a_ticket_counts_until_it_is_taken_refused_or_overdue_and_one_that_was_taken_until_it_is_counted() {
+    let refill = refill(3, 5, 600);
+    let open = Ticket { state: TicketState::Asked, ..Ticket::new(id(1), at(0)) };
+    let taken = Ticket { state: TicketState::Taken { at: at(100) }, ..open };
+    let need = |ticket: Ticket, as_of, secs| {
+        let counted = Counted { as_of: at(as_of), ..counted(1, 4) };
+        Round { refill: &refill, flow: &Flow::default(), tickets: &[ticket], counted, now: at(secs) }.need()
+    };
+    assert_eq!((need(open, 90, 105).missing, need(open, 90, 105).room), (1, 0));
+    assert_eq!((need(taken, 90, 105).missing, need(taken, 90, 105).room), (1, 0), "just arrived");
+    assert_eq!((need(taken, 90, 111).missing, need(taken, 90, 111).room), (2, 0), "and is gone again");
+    assert_eq!(need(taken, 160, 170).room, 0, "the index may not have shown it to this census");
+    assert_eq!(need(taken, 161, 170).room, 1);
+    let plan = |ticket, as_of, secs| {
+        let counted = Counted { as_of: at(as_of), ..counted(1, 4) };
+        plan(&refill, &Flow::default(), &[ticket], counted, secs)
+    };
+    assert_eq!(plan(taken, 161, 170).counted, [id(1)]);
+    let life = TICKET_LIFE.as_secs();
+    assert_eq!(plan(open, 90, life - 1).overdue, []);
+    let late = plan(open, 90, life);
+    assert_eq!((late.overdue, late.new), (vec![id(1)], 0), "it still counts in the round that ends it");
+    assert!(plan(taken, 90, life).overdue.is_empty());
+}
+
+#[test]
+fn an_answer_ends_a_ticket_only_if_it_is_no() {
+    let ticket = Ticket::new(id(1), at(0));
+    let answered = |answer| ticket.answered(answer, Duration::from_secs(60), at(5));
+    assert_eq!(answered(TicketAnswer::Yes), Ok(TicketState::Asked));
+    assert_eq!(answered(TicketAnswer::No), Err(TicketEnd::Refused));
+    assert_eq!(answered(TicketAnswer::Failed), Ok(TicketState::Due { at: at(65) }));
+    let later = TicketAnswer::Later(Duration::from_secs(7));
+    assert_eq!(answered(later), Ok(TicketState::Due { at: at(12) }));
+    assert!(ticket.is_due(at(0)) && !ticket.is_due(at(TICKET_LIFE.as_secs())));
+}
+
+#[test]
+fn an_always_failing_hook_is_called_five_times_and_then_once_per_back_off() {
+    let refill = refill(50, 400, 6_000);
+    let (mut flow, mut tickets, mut calls) = (Flow::default(), Vec::new(), Vec::new());
+    for secs in 0..4 * 3_600 {
+        let plan = plan(&refill, &flow, &tickets, counted(0, 0), secs);
+        if plan.is_empty() {
+            continue;
+        }
+        flow = plan.flow;
+        let next = tickets.len() as u128;
+        tickets.extend((0..u128::from(plan.new)).map(|new| Ticket::new(id(next + new), at(secs))));
+        let sent: Vec<_> = plan.send.into_iter().chain((next..tickets.len() as u128).map(id)).collect();
+        calls.extend(sent.iter().map(|_| secs));
+        for ticket in tickets.iter_mut().filter(|ticket| sent.contains(&ticket.id)) {
+            ticket.state = ticket.answered(TicketAnswer::Failed, Duration::from_secs(60), at(secs)).unwrap();
+        }
+        let failed = u32::try_from(sent.len()).unwrap();
+        flow.breaker = flow.breaker.end(Answers { failed, ..Answers::default() });
+        tickets.retain(|ticket| !plan.overdue.contains(&ticket.id));
+    }
+    assert_eq!(calls[..5], [0; 5]);
+    let pauses: Vec<_> = calls[4..].windows(2).map(|two| two[1] - two[0]).collect();
+    assert_eq!(pauses[..6], [60, 120, 240, 480, 960, 1_920], "each probe waits twice as long");
+    assert!(pauses[6..].iter().all(|pause| *pause == 3_600), "an hour at most: {pauses:?}");
+    assert!(tickets.len() <= 5, "nothing is asked for while nobody answers");
+}
+
+#[test]
+fn an_answer_starts_the_flavour_again_and_429_is_none_and_no_failure() {
+    let stopped = HookBreaker::default().begin(CALLS, at(0));
+    assert!(stopped.is_open() && stopped.may_begin(at(59)) == 0 && stopped.may_begin(at(60)) == 1);
+    let probed = stopped.end(Answers { failed: CALLS, ..Answers::default() }).begin(1, at(60));
+    assert_eq!(probed.may_begin(at(179)), 0, "killed with the probe under way, it waits all the same");
+    assert!(probed.end(Answers { later: 1, ..Answers::default() }).is_open());
+    let answered = probed.end(Answers { answered: 1, ..Answers::default() });
+    assert_eq!((answered.is_open(), answered.may_begin(at(60))), (false, CALLS));
+    let slowed = stopped.end(Answers { later: CALLS, ..Answers::default() });
+    assert_eq!(slowed, HookBreaker::default());
+    let mixed = HookBreaker::default().begin(5, at(0)).end(Answers { answered: 1, failed: 4, later: 0 });
+    assert_eq!((mixed.is_open(), mixed.may_begin(at(0))), (false, 1));
+    let flow = Flow::default().resting(Duration::from_secs(30), at(0));
+    let refill = refill(5, 9, 600);
+    assert_eq!(plan(&refill, &flow, &[], counted(0, 0), 29).new, 0);
+    assert_eq!(plan(&refill, &flow, &[], counted(0, 0), 30).new, 5);
+}
+
+#[test]
+fn a_burst_is_back_at_min_within_burst_over_rate() {
+    // 240 claims at once; 120 a minute; the hook answers at once, and the sandbox is there.
+    let refill = refill(300, 1_000, 120);
+    let (mut flow, mut available, mut secs) = (Flow::default(), 60, 0);
+    while available < 300 {
+        let plan = plan(&refill, &flow, &[], counted(available, available), secs);
+        flow = Flow {
+            breaker: plan.flow.breaker.end(Answers { answered: plan.new, ..Answers::default() }),
+            ..plan.flow
+        };
+        available += u64::from(plan.new);
+        secs += 1;
+    }
+    assert!(secs <= 120 + 1, "{secs} s");
+}
+
+proptest! {
+    #[test]
+    fn the_rate_holds_over_any_minute_but_for_one_second_of_burst(
+        rate in 1..10_000_u32, steps in prop::collection::vec((0..5_000_u64, 0..200_u32), 1..60),
+    ) {
+        let (mut bucket, mut now, mut taken) = (Bucket::default(), at(0), Vec::new());
+        for (wait_ms, wanted) in steps {
+            now = now.plus(Duration::from_millis(wait_ms));
+            let (count, after) = bucket.take(rate, wanted, now);
+            prop_assert!(count <= wanted);
+            bucket = after;
+            taken.push((now, u64::from(count)));
+        }
+        for (nth, (from, _)) in taken.iter().enumerate() {
+            let mut sum = 0;
+            for (to, count) in &taken[nth..] {
+                sum += count;
+                let most = to.since(*from).as_micros() as u64 / (60_000_000 / u64::from(rate)) + u64::from(rate / 60).max(1);
+                prop_assert!(sum <= most, "{sum} within {:?}, {most} at most", to.since(*from));
+            }
+        }
+    }
+
+    #[test]
+    fn a_round_never_asks_beyond_max_or_need(
+        min in 0..50_u32, more in 1..50_u32, rate in 1..60_000_u32, available in 0..60_u64, used in 0..60_u64,
+        states in prop::collection::vec((0..4_u8, 0..4_000_u64), 0..20), as_of in 0..4_000_u64, secs in 0..4_000_u64,
+    ) {
+        let refill = refill(min, min + more, rate);
+        let tickets: Vec<_> = states.iter().zip(0..).map(|((state, time), number)| Ticket {
+            id: id(number),
+            made_at: at(*time),
+            state: match state {
+                0 => TicketState::Due { at: at(*time) },
+                1 => TicketState::Asked,
+                _ => TicketState::Taken { at: at(*time) },
+            },
+        }).collect();
+        let counted = Counted { as_of: at(as_of), ..counted(available, available + used) };
+        let plan = plan(&refill, &Flow::default(), &tickets, counted, secs);
+        let kept = tickets.iter().filter(|ticket| !plan.counted.contains(&ticket.id)).count() as u64;
+        let sum = counted.live + kept + u64::from(plan.new);
+        prop_assert!(plan.new == 0 || sum <= u64::from(refill.max), "{sum}: {plan:?}");
+        prop_assert!(u64::from(plan.new) <= plan.need.missing);
+        prop_assert!(plan.new as usize + plan.send.len() <= CALLS as usize);
+        prop_assert!(plan.send.iter().all(|sent| !plan.overdue.contains(sent) && !plan.counted.contains(sent)));
+    }
+}

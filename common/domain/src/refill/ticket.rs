@@ -1,0 +1,137 @@
+//! Tickets: one for each sandbox that was asked for.
+//!
+//! ```text
+//! (a round) ─▶ due ──the hook says yes──▶ asked ─┐
+//!               ├──the hook says no──▶ refused   ├── 30 min are over ──▶ overdue
+//!               └────────────────┬───────────────┘
+//!                                └── an arrival ──▶ taken ── a later census has counted its sandbox ──▶ removed
+//! ```
+//!
+//! Tickets of a flavour are alike: an arrival takes any that is open, in the transaction that inserts its sandbox. A ticket
+//! that was taken is kept until a census has counted the sandbox, so that whoever knows an older count counts the ticket.
+
+use std::time::Duration;
+
+use super::super::{TicketId, Timestamp};
+
+/// How long a ticket counts without an arrival.
+pub const TICKET_LIFE: Duration = Duration::from_secs(30 * 60);
+
+/// How long an eventually consistent read may miss what was written. A census that began so long after counts it.
+pub const READ_LAG: Duration = Duration::from_secs(60);
+
+/// How long a sandbox that arrived may be missing among the available ones: until then its ticket says that it comes.
+const ON_ITS_WAY: Duration = Duration::from_secs(10);
+
+/// A sandbox that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket {
+    /// Its id; the idempotency key of what the hook is sent.
+    pub id: TicketId,
+    /// When a round made it.
+    pub made_at: Timestamp,
+    /// What became of it so far.
+    pub state: TicketState,
+}
+
+/// What became of a ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TicketState {
+    /// The hook has not said yes.
+    Due {
+        /// It is sent from then on.
+        at: Timestamp,
+    },
+    /// The hook said yes.
+    Asked,
+    /// A sandbox arrived for it.
+    Taken {
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// What the hook answers to one ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TicketAnswer {
+    /// It will come.
+    Yes,
+    /// It will never come.
+    No,
+    /// Ask again after this time.
+    Later(Duration),
+    /// No usable answer; it may come all the same.
+    Failed,
+}
+
+/// How a ticket ends without an arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TicketEnd {
+    /// The hook said that it will never come.
+    Refused,
+    /// It did not come in time.
+    Overdue,
+}
+
+impl Ticket {
+    /// A new one, to be sent at once.
+    pub const fn new(id: TicketId, now: Timestamp) -> Self {
+        Self { id, made_at: now, state: TicketState::Due { at: now } }
+    }
+
+    /// Whether an arrival may take it.
+    pub const fn is_open(&self) -> bool {
+        match self.state {
+            TicketState::Due { .. } | TicketState::Asked => true,
+            TicketState::Taken { .. } => false,
+        }
+    }
+
+    /// Whether the hook is to be sent it now.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        matches!(self.state, TicketState::Due { at } if at <= now) && !self.is_overdue(now)
+    }
+
+    /// Whether it waited too long: it ends, unless an arrival takes it first.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        self.is_open() && now.since(self.made_at) >= TICKET_LIFE
+    }
+
+    /// Whether a census that began at `as_of` has counted the sandbox that took it.
+    pub fn is_counted(&self, as_of: Timestamp) -> bool {
+        matches!(self.state, TicketState::Taken { at } if at.plus(READ_LAG) < as_of)
+    }
+
+    /// Whether a sandbox is still to appear for it among those that are available.
+    pub fn is_coming(&self, now: Timestamp) -> bool {
+        match self.state {
+            TicketState::Due { .. } | TicketState::Asked => true,
+            TicketState::Taken { at } => now.since(at) < ON_ITS_WAY,
+        }
+    }
+
+    /// What an answer of the hook makes of an open ticket. A failure is asked again after `pause`.
+    pub fn answered(
+        &self,
+        answer: TicketAnswer,
+        pause: Duration,
+        now: Timestamp,
+    ) -> Result<TicketState, TicketEnd> {
+        match answer {
+            TicketAnswer::Yes => Ok(TicketState::Asked),
+            TicketAnswer::No => Err(TicketEnd::Refused),
+            TicketAnswer::Later(by) => Ok(TicketState::Due { at: now.plus(by) }),
+            TicketAnswer::Failed => Ok(TicketState::Due { at: now.plus(pause) }),
+        }
+    }
+}
+
+impl TicketEnd {
+    /// Its word in metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Overdue => "overdue",
+        }
+    }
+}
