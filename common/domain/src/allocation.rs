@@ -57,11 +57,15 @@ pub struct Grant {
 }
 
 /// The reason why a lease ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr, strum::EnumString,
+)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// The owner returned the sandbox. The word is older than the name.
     #[serde(rename = "marked")]
+    #[strum(serialize = "marked")]
     Returned,
     /// Its time was over.
     Expired,
@@ -71,16 +75,12 @@ pub enum EndReason {
 
 impl EndReason {
     /// As it is stored.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Returned => "marked",
-            Self::Expired => "expired",
-            Self::Released => "released",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// From the stored text.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Returned, Self::Expired, Self::Released].into_iter().find(|reason| reason.as_str() == text)
+        text.parse().ok()
     }
 }

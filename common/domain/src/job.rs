@@ -8,7 +8,22 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::Status;
 
 /// A job that runs on a schedule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+    strum::EnumString,
+    strum::Display,
+)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Job {
     /// Compares the pool with the provider's list.
@@ -31,27 +46,13 @@ impl Job {
         [Self::Sync, Self::Expire, Self::Cleanup, Self::PurgeStale, Self::Census, Self::Sweep];
 
     /// As it is stored, shown and parsed.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Sync => "sync",
-            Self::Expire => "expire",
-            Self::Cleanup => "cleanup",
-            Self::PurgeStale => "purge_stale",
-            Self::Census => "census",
-            Self::Sweep => "sweep",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// Parses the name of a job; a hyphen counts as an underscore.
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.replace('-', "_");
-        Self::ALL.into_iter().find(|job| job.as_str() == text)
-    }
-}
-
-impl std::fmt::Display for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        text.replace('-', "_").parse().ok()
     }
 }
 
@@ -143,7 +144,7 @@ impl From<Job> for Task {
 
 impl Task {
     /// The word in logs and reports.
-    pub const fn as_str(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Sync { .. } => Job::Sync.as_str(),
             Self::Expire => Job::Expire.as_str(),

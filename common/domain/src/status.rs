@@ -6,7 +6,22 @@
 use serde::{Deserialize, Serialize};
 
 /// The state of a sandbox: ARCHITECTURE.md, "Sandbox states".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+    strum::EnumString,
+    strum::Display,
+)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// In the pool, can be claimed.
@@ -94,25 +109,12 @@ impl Status {
     }
 
     /// As it is stored and shown.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Available => "available",
-            Self::Allocated => "allocated",
-            Self::PendingDeletion => "pending_deletion",
-            Self::Stale => "stale",
-            Self::DeletionFailed => "deletion_failed",
-            Self::Deleted => "deleted",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// From the stored text.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text)
-    }
-}
-
-impl std::fmt::Display for Status {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        text.parse().ok()
     }
 }

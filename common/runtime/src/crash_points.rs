@@ -6,7 +6,8 @@
 //! power cut, or stopped with its messages in hand, as after a pause of its machine.
 
 /// A crash point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Point {
     /// Worker: a message was received, nothing was done.
     Received,
@@ -71,74 +72,9 @@ pub enum Point {
 }
 
 impl Point {
-    /// Every point.
-    pub(crate) const ALL: [Self; 30] = [
-        Self::Received,
-        Self::BeforeClaim,
-        Self::Claimed,
-        Self::BeforeReturn,
-        Self::BeforeEnd,
-        Self::LeaseEnded,
-        Self::OutcomeStored,
-        Self::Replied,
-        Self::BeforeDelete,
-        Self::Buried,
-        Self::LetterKept,
-        Self::LetterTaken,
-        Self::LetterSent,
-        Self::TickTaken,
-        Self::Listed,
-        Self::Stepped,
-        Self::Planned,
-        Self::GoneAtProvider,
-        Self::Counted,
-        Self::Swept,
-        Self::Ran,
-        Self::ReconcileBegun,
-        Self::ReconcileStepped,
-        Self::Reconciled,
-        Self::AdoptBegun,
-        Self::AdoptStepped,
-        Self::Adopted,
-        Self::Recorded,
-        Self::Waiting,
-        Self::ReplyArrived,
-    ];
-
     /// The word in [`CRASH_SETTING`](crate::config::CRASH_SETTING).
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Received => "received",
-            Self::BeforeClaim => "before-claim",
-            Self::Claimed => "claimed",
-            Self::BeforeReturn => "before-return",
-            Self::BeforeEnd => "before-end",
-            Self::LeaseEnded => "lease-ended",
-            Self::OutcomeStored => "outcome-stored",
-            Self::Replied => "replied",
-            Self::BeforeDelete => "before-delete",
-            Self::Buried => "buried",
-            Self::LetterKept => "letter-kept",
-            Self::LetterTaken => "letter-taken",
-            Self::LetterSent => "letter-sent",
-            Self::TickTaken => "tick-taken",
-            Self::Listed => "listed",
-            Self::Stepped => "stepped",
-            Self::Planned => "planned",
-            Self::GoneAtProvider => "gone-at-provider",
-            Self::Counted => "counted",
-            Self::Swept => "swept",
-            Self::Ran => "ran",
-            Self::ReconcileBegun => "reconcile-begun",
-            Self::ReconcileStepped => "reconcile-stepped",
-            Self::Reconciled => "reconciled",
-            Self::AdoptBegun => "adopt-begun",
-            Self::AdoptStepped => "adopt-stepped",
-            Self::Adopted => "adopted",
-            Self::Recorded => "recorded",
-            Self::Waiting => "waiting",
-            Self::ReplyArrived => "reply-arrived",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -181,7 +117,7 @@ mod armed {
 
     fn parse(text: &str) -> Option<Order> {
         let (point, action) = text.split_once('=')?;
-        let point = Point::ALL.into_iter().find(|known| known.as_str() == point)?;
+        let point = point.parse().ok()?;
         let signal = match action {
             "kill" => Signal::SIGKILL,
             "stop" => Signal::SIGSTOP,

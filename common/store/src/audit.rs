@@ -9,7 +9,10 @@ use uuid::Uuid;
 use broker_domain::Timestamp;
 
 /// An operation of an operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, strum::IntoStaticStr, strum::EnumString, strum::VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Act {
     /// Run a job now; the target is the job.
@@ -31,35 +34,14 @@ pub enum Act {
 }
 
 impl Act {
-    /// Every operation.
-    pub(crate) const ALL: [Self; 8] = [
-        Self::RunJob,
-        Self::PauseJob,
-        Self::ResumeJob,
-        Self::Release,
-        Self::Extend,
-        Self::RetryDelete,
-        Self::Replay,
-        Self::Discard,
-    ];
-
     /// As it is stored.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::RunJob => "run_job",
-            Self::PauseJob => "pause_job",
-            Self::ResumeJob => "resume_job",
-            Self::Release => "release",
-            Self::Extend => "extend",
-            Self::RetryDelete => "retry_delete",
-            Self::Replay => "replay",
-            Self::Discard => "discard",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// From the stored text.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|act| act.as_str() == text)
+        text.parse().ok()
     }
 }
 

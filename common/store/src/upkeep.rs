@@ -93,7 +93,8 @@ pub struct Census {
 }
 
 /// The role of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub enum Role {
     /// An API; its reply queue has its id.
     Api,
@@ -103,16 +104,13 @@ pub enum Role {
 
 impl Role {
     /// As it is stored.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Api => "api",
-            Self::Worker => "worker",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// From the stored text.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        [Self::Api, Self::Worker].into_iter().find(|role| role.as_str() == text)
+        text.parse().ok()
     }
 }
 

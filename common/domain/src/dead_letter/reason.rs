@@ -3,7 +3,20 @@
 use serde::Serialize;
 
 /// The queue in which a message could not be processed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    strum::IntoStaticStr,
+    strum::EnumString,
+)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The requests queue.
@@ -17,21 +30,31 @@ impl Source {
     pub const ALL: [Self; 2] = [Self::Requests, Self::Maintenance];
 
     /// As it is stored, shown and parsed.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Requests => "requests",
-            Self::Maintenance => "maintenance",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// From the stored or given text.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|source| source.as_str() == text)
+        text.parse().ok()
     }
 }
 
 /// Why a message could not be processed. A code that this program does not know reads as [`Reason::Unknown`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    strum::IntoStaticStr,
+    strum::EnumString,
+)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// Not a message of the broker.
@@ -72,23 +95,12 @@ impl Reason {
     ];
 
     /// The code, as it is stored, shown, counted and parsed.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::OlderVersion => "older_version",
-            Self::NewerVersion => "newer_version",
-            Self::ForeignReplyQueue => "foreign_reply_queue",
-            Self::InconsistentLease => "inconsistent_lease",
-            Self::MalformedItem => "malformed_item",
-            Self::TableRefused => "table_refused",
-            Self::Refused => "refused",
-            Self::MaxReceivesExceeded => "max_receives_exceeded",
-            Self::Unknown => "unknown",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// From a code.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+        text.parse().ok()
     }
 }

@@ -3,7 +3,20 @@
 use serde::Serialize;
 
 /// The state of a dead letter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    strum::IntoStaticStr,
+    strum::EnumString,
+)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum DeadLetterState {
     /// An operator has to act on it.
@@ -32,18 +45,13 @@ impl DeadLetterState {
     pub const ALL: [Self; 4] = [Self::Dead, Self::Replaying, Self::Replayed, Self::Discarded];
 
     /// As it is stored, shown and parsed.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Dead => "dead",
-            Self::Replaying => "replaying",
-            Self::Replayed => "replayed",
-            Self::Discarded => "discarded",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// From the stored or given text.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
+        text.parse().ok()
     }
 
     /// The state after `event`; `None` if it is not possible. Taking a letter that is being replayed must wait until it is

@@ -93,11 +93,13 @@ fn read(item: &Item) -> Result<AuditLine, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use strum::VariantArray as _;
+
     use super::*;
 
     #[test]
     fn every_act_reads_back_as_it_is_stored() {
-        assert!(Act::ALL.into_iter().all(|act| Act::parse(act.as_str()) == Some(act)));
+        assert!(Act::VARIANTS.iter().all(|act| Act::parse(act.as_str()) == Some(*act)));
         assert_eq!(Act::parse("made_coffee"), None);
     }
 }
