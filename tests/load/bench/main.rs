@@ -14,6 +14,7 @@ mod rows;
 mod scenario;
 mod silence;
 mod tally;
+mod tenants;
 mod user;
 
 #[path = "../metrics.rs"]
@@ -29,6 +30,7 @@ use results::Results;
 use scenario::Scenario;
 use silence::Silence;
 use tally::Tally;
+use tenants::Tenants;
 
 /// Measures how fast the broker is, and what it costs.
 #[derive(Debug, Parser)]
@@ -41,6 +43,8 @@ enum Command {
     Jobs(Jobs),
     /// Probes of liveness while AWS answers nothing
     Silence(Silence),
+    /// What one tenant that sends thousands costs another
+    Tenants(Tenants),
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +83,7 @@ async fn main() -> ExitCode {
         Command::Results(results) => results.run().await,
         Command::Jobs(jobs) => jobs.run().await,
         Command::Silence(silence) => silence.run().await,
+        Command::Tenants(tenants) => tenants.run().await,
     }
 }
 
