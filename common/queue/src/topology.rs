@@ -95,12 +95,15 @@ pub async fn create_reply_queue(
     id: Uuid,
 ) -> Result<(ReplyQueueName, Queue), QueueError> {
     let name = urls.names().reply(id);
-    let attributes = HashMap::from([
+    // Replies are as secret as requests: under the same key, if there is one.
+    let (requests, key) = (urls.get(QueueKind::Requests), [Attribute::KmsMasterKeyId]);
+    let mut with = attributes(aws, requests.label(), requests.url(), &key).await?;
+    with.retain(|name, value| key.contains(name) && !value.is_empty());
+    with.extend([
         (Attribute::MessageRetentionPeriod, REPLY_RETENTION_S.to_string()),
         (Attribute::ReceiveMessageWaitTimeSeconds, POLL_WAIT_S.to_string()),
     ]);
-    let created =
-        aws.sqs.create_queue().queue_name(name.as_str()).set_attributes(Some(attributes)).send().await;
+    let created = aws.sqs.create_queue().queue_name(name.as_str()).set_attributes(Some(with)).send().await;
     created.map_err(|error| failed("create", name.as_str(), error))?;
     let queue = urls.reply(&name);
     Ok((name, queue))
