@@ -42,12 +42,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::handlers::{Allocate, HealthChecks, Operator, Requests, ReturnSandbox, Sandboxes};
 use crate::http::early_errors::EarlyErrors;
-use crate::http::seat::Seats;
 use crate::http::server::Server;
 use crate::readiness::ReadinessChecks;
 use crate::request::auth::Authenticator;
 use crate::request::cors::Cors;
 use crate::request::rate_limit::Rate;
+use crate::request::seat::Seats;
 use crate::rpc::RequestReply;
 use crate::rpc::backlog::Backlog;
 use crate::rpc::reply_queue::ReplyQueue;

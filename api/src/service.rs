@@ -20,12 +20,12 @@ use hyper::body::Incoming;
 
 use crate::access_log::Line;
 use crate::handlers::{Allocate, HealthChecks, Operator, Requests, ReturnSandbox, Sandboxes, docs};
-use crate::http::seat::Seat;
 use crate::limits::PATH_BYTES;
 use crate::metrics;
 use crate::request::auth::{Authenticator, Caller, Identity, TokenRole};
 use crate::request::cors::Cors;
 use crate::request::rate_limit::Rate;
+use crate::request::seat::Seat;
 use crate::request::{body, client_addr, headers};
 use crate::response::Response;
 use crate::response::codes::Code;
