@@ -13,6 +13,7 @@ pub mod heartbeat;
 mod outcomes;
 mod page;
 pub mod reconcile;
+pub mod reshard;
 mod retry;
 #[cfg(test)]
 #[path = "../../domain/src/samples.rs"]
@@ -31,5 +32,8 @@ pub use dynamodb::{
 pub use outcomes::{Candidate, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError};
 pub use page::{Page, PageKey, Pages, SweepKey};
 pub use retry::retry_on_conflict;
-pub use upkeep::{Binding, Census, Instance, PoolStatus, Received, Record, Role, Run, Sightings, Tick};
+pub use upkeep::{
+    Binding, Census, Instance, PoolStatus, Received, Record, Role, Run, SeenEmpty, SelfReport, Sightings,
+    Tick,
+};
 pub use write::{EntryConflict, Write};

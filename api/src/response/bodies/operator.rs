@@ -30,6 +30,9 @@ pub(crate) struct RunBody<'a> {
     /// The reason why it ended early, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     aborted: Option<&'a str>,
+    /// Why it left work to a later run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    postponed: Option<&'a str>,
     /// The id of the request that started it.
     #[schemars(extend("format" = "uuid"))]
     request_id: String,
@@ -40,7 +43,8 @@ pub(crate) struct RunBody<'a> {
 
 impl<'a> RunBody<'a> {
     pub(crate) fn new(report: &'a JobReport, id: RequestId) -> Self {
-        let JobReport { job, found, changed, skipped, failed, duration_ms, details, aborted } = report;
+        let JobReport { job, found, changed, skipped, failed, duration_ms, details, aborted, postponed } =
+            report;
         Self {
             job,
             found: *found,
@@ -50,6 +54,7 @@ impl<'a> RunBody<'a> {
             duration_ms: *duration_ms,
             details,
             aborted: aborted.as_deref(),
+            postponed: postponed.as_deref(),
             request_id: id.to_string(),
             status: if aborted.is_none() { "succeeded" } else { "failed" },
         }

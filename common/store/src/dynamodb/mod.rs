@@ -33,6 +33,7 @@ mod reconcile;
 mod records;
 mod replace;
 mod requests;
+mod reshard;
 mod runs;
 mod scan;
 pub mod schema;
@@ -49,6 +50,7 @@ pub use adopt_table::{Stage, adopt_table};
 pub use broker_domain::reconcile::Minted;
 pub use deletion::Seen;
 pub use foreign::{ForeignRow, Survey};
+pub(crate) use reshard::{Misplaced, ShardedPage, Shards};
 pub use settings::SettingsError;
 pub use sync::Unused;
 
