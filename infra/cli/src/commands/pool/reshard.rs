@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::context::Context;
 use crate::done::Done;
-use crate::output::{self, Output, Progress};
+use crate::output::{self, Output, ProgressLine};
 
 #[derive(Debug, Args)]
 pub(crate) struct Reshard {
@@ -32,7 +32,7 @@ pub(crate) async fn run(context: Context, args: Reshard) -> anyhow::Result<Done>
     } else {
         0
     };
-    let mut progress = Progress::new(total, "moving", clock.instant());
+    let mut progress = ProgressLine::new(total, "moving", clock.instant());
     let moved = |count| progress.at(count, clock.instant());
     let report = reshard(store, entropy, || clock.now(), args.to, args.apply, moved).await;
     progress.end();
