@@ -37,6 +37,9 @@ fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
         Command::Worker(worker) => Ok(commands::processes::worker(&settings, worker.until_stdin_closes)),
         Command::Init(init) => settings.once(async |context| commands::init::run(context, init).await),
         Command::Queues(out) => settings.once(async |context| commands::queues::run(context, out.json).await),
+        Command::Overview(args) => {
+            settings.once(async |context| commands::overview::run(context, args).await)
+        }
         Command::Audit(audit) => settings.once(async |context| commands::audit::run(context, audit).await),
         Command::Doctor(out) => commands::doctor::run(&settings, out.json),
         Command::Pool(command) => settings.once(async |context| commands::pool::run(context, command).await),
