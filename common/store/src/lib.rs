@@ -10,6 +10,7 @@ mod audit;
 mod dead_letters;
 mod dynamodb;
 pub mod heartbeat;
+pub mod history;
 mod outcomes;
 mod page;
 pub mod reconcile;

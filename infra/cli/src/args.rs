@@ -3,7 +3,9 @@
 use broker_runtime::config::SETTINGS;
 use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::commands::{audit, dead_letters, endpoints, init, job, pool, processes, provider, sandbox, up};
+use crate::commands::{
+    audit, dead_letters, endpoints, init, job, overview, pool, processes, provider, sandbox, up,
+};
 use crate::context::Flags;
 use crate::output::Output;
 
@@ -47,6 +49,8 @@ pub(crate) enum Command {
     /// List, show, replay and discard dead letters
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// Show what is wrong right now, what is there, the last hour
+    Overview(overview::OverviewArgs),
     /// Show the depth of the queues
     Queues(Output),
     /// Show the operations of operators: job runs, pauses, releases, extensions, retries

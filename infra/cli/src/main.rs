@@ -38,6 +38,9 @@ fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
         Command::Worker(worker) => Ok(commands::processes::worker(&settings, worker.until_stdin_closes)),
         Command::Init(init) => settings.once(async |context| commands::init::run(context, init).await),
         Command::Queues(out) => settings.once(async |context| commands::queues::run(context, out.json).await),
+        Command::Overview(args) => {
+            settings.once(async |context| commands::overview::run(context, args).await)
+        }
         Command::Audit(audit) => settings.once(async |context| commands::audit::run(context, audit).await),
         Command::Doctor(out) => commands::doctor::run(&settings, out.json),
         // With whatever number of shards the table has: it is what changes.

@@ -62,6 +62,7 @@ pub(super) const RAN_FOR_MS: &str = "ran_for_ms";
 pub(super) const NEXT_SLOT_MS: &str = "next_slot_ms";
 pub(super) const LETTERS: &str = "dead_letters";
 pub(super) const AS_OF_MS: &str = "as_of_ms";
+pub(super) const SAID: &str = "said";
 pub(super) const UNSEEN: &str = "unseen";
 pub(super) const ROLE: &str = "process_role";
 pub(super) const HEARTBEAT_MS: &str = "heartbeat_ms";

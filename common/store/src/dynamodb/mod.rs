@@ -22,6 +22,7 @@ mod extend;
 mod foreign;
 #[cfg(test)]
 mod fuzz;
+mod history;
 mod instances;
 mod keys;
 mod pool;
@@ -142,6 +143,8 @@ stores! {
     instances: InstanceStore,
     /// The count of sandboxes by state.
     census: CensusStore,
+    /// The minutes of the last hour.
+    history: HistoryStore,
     /// Reads of the whole table, and of several items at one instant.
     scans: ScanStore,
     /// Rows that another tool wrote.

@@ -61,6 +61,14 @@ impl PoolStore {
         Ok(Some((self.read_status(&item, &mine)?, paused_by)))
     }
 
+    /// Since when the pool is paused or being reconciled, if it is (one consistent read, nothing is described: whether it is
+    /// a restored copy is not known here).
+    pub async fn closed_since(&self) -> Result<Option<Timestamp>, StoreError> {
+        let Some(item) = self.table.get(keys::pool()).await? else { return Ok(None) };
+        let read = Reader(&item);
+        Ok(read.optional_time(a::PAUSED_AT)?.or(read.optional_time(a::RECONCILING_SINCE)?))
+    }
+
     async fn read_again(&self, mine: &Binding) -> Result<PoolStatus, StoreError> {
         let item = self.table.get(keys::pool()).await?;
         item.map_or(Err(StoreError::Conflict), |item| self.read_status(&item, mine))
