@@ -28,7 +28,7 @@ mod write;
 pub use audit::{Act, AuditLine};
 pub use dead_letters::{Actor, DeadLetterRows, PendingRecord, Requeued};
 pub use dynamodb::{
-    ForeignRow, Minted, Seen, SettingsError, Stage, Store, Survey, Unused, adopt_table, schema,
+    ForeignRow, Minted, OpenTicket, Seen, SettingsError, Stage, Store, Survey, Unused, adopt_table, schema,
 };
 pub use outcomes::{Candidate, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError};
 pub use page::{Page, PageKey, Pages, SweepKey};

@@ -11,5 +11,6 @@ mod letters;
 mod reading;
 mod reconciliation;
 mod records;
+mod refill;
 mod schema;
 mod terms;

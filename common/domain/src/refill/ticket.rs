@@ -18,7 +18,7 @@ use super::super::{TicketId, Timestamp};
 pub const TICKET_LIFE: Duration = Duration::from_secs(30 * 60);
 
 /// How long an eventually consistent read may miss what was written. A census that began so long after counts it.
-pub const READ_LAG: Duration = Duration::from_secs(60);
+pub const READ_LAG: Duration = Duration::from_secs(15);
 
 /// How long a sandbox that arrived may be missing among the available ones: until then its ticket says that it comes.
 const ON_ITS_WAY: Duration = Duration::from_secs(10);

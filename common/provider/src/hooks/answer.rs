@@ -22,7 +22,10 @@ const LONGEST_REASON: usize = 300;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HookAnswer {
     /// Yes.
-    Yes,
+    Yes {
+        /// The status code.
+        status: u16,
+    },
     /// No.
     No {
         /// The status code.
@@ -55,11 +58,34 @@ impl HookAnswer {
     /// Its word in metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {
-            Self::Yes => "yes",
+            Self::Yes { .. } => "yes",
             Self::No { .. } => "no",
             Self::Later { .. } => "later",
             Self::Failed { .. } => "failed",
             Self::NotAsked { .. } => "breaker_open",
+        }
+    }
+
+    /// The status code, if there was an answer.
+    pub const fn status(&self) -> Option<u16> {
+        match self {
+            Self::Yes { status } | Self::No { status, .. } => Some(*status),
+            Self::Later { .. } => Some(429),
+            Self::Failed { status, .. } => *status,
+            Self::NotAsked { .. } => None,
+        }
+    }
+
+    /// Why it is not yes, for people.
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Yes { .. } => None,
+            Self::No { reason, .. } => Some(reason.clone()),
+            Self::Later { again_after } => {
+                Some(format!("it asks to come again in {} s", again_after.as_secs()))
+            }
+            Self::Failed { problem, .. } => Some(problem.clone()),
+            Self::NotAsked { why, .. } => Some(why.clone()),
         }
     }
 
@@ -77,7 +103,7 @@ impl HookAnswer {
             None => format!("status {number}"),
         };
         match number {
-            200..=299 => Self::Yes,
+            200..=299 => Self::Yes { status: number },
             300..=399 => failed(format!("status {number}: redirects are not followed")),
             429 => Self::Later { again_after: retry_after.unwrap_or(PAUSE) },
             408 | 421 | 425 => failed(with_reason()),

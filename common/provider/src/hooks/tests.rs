@@ -76,7 +76,7 @@ fn the_known_vector_has_the_known_signature() {
 async fn what_is_sent_is_signed_with_every_secret_and_the_authors_verifier_accepts_it_with_each() {
     let (url, heard) = server(response("204 No Content", "", "")).await;
     let hooks = Hooks::new(&config(&[OLD, NEW], "127.0.0.1"), Clock::system());
-    assert_eq!(hooks.ask(&hook(&url), &event()).await, HookAnswer::Yes);
+    assert_eq!(hooks.ask(&hook(&url), &event()).await, HookAnswer::Yes { status: 204 });
     let request = heard.lock().unwrap().pop().unwrap();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("POST /check?x=1 HTTP/1.1\r\n"), "{head}");
@@ -105,7 +105,7 @@ async fn an_answer_is_yes_no_later_or_a_failure_and_nothing_is_followed() {
     let cases = [
         (response("422 No", "", r#"{"reason":"no\u0007 billing"}"#), no("no billing")),
         (response("422 No", "", &large), no("status 422")),
-        (response("200 OK", "", &large), HookAnswer::Yes),
+        (response("200 OK", "", &large), HookAnswer::Yes { status: 200 }),
         (
             response("429 Wait", "retry-after: 7\r\n", ""),
             HookAnswer::Later { again_after: Duration::from_secs(7) },
@@ -140,7 +140,7 @@ async fn five_failures_in_a_row_spare_the_hook_a_minute_and_other_hooks_are_call
     }
     assert_eq!(heard.lock().unwrap().len(), 5);
     assert!(matches!(hooks.ask(&hook(&url), &event()).await, HookAnswer::NotAsked { .. }));
-    assert_eq!(hooks.ask(&hook(&well), &event()).await, HookAnswer::Yes);
+    assert_eq!(hooks.ask(&hook(&well), &event()).await, HookAnswer::Yes { status: 200 });
 }
 
 #[tokio::test]
@@ -160,7 +160,10 @@ async fn an_address_that_is_not_public_is_called_only_where_the_operator_lists_i
         assert!(problem.contains("BROKER_HOOK_NETWORKS"), "{host}: {problem}");
     }
     assert!(heard.lock().unwrap().is_empty());
-    assert_eq!(asked("127.0.0.0/8", &format!("http://localhost:{port}")).await, HookAnswer::Yes);
+    assert_eq!(
+        asked("127.0.0.0/8", &format!("http://localhost:{port}")).await,
+        HookAnswer::Yes { status: 200 }
+    );
 }
 
 #[tokio::test]
@@ -206,7 +209,7 @@ async fn what_is_sent_is_accepted_by_the_verifiers_for_other_languages() {
     let both = signing(&secrets);
     for verifier in hooks_at.split(',') {
         let (name, url) = verifier.split_once('=').expect("name=url");
-        assert_eq!(both.ask(&hook(url), &event()).await, HookAnswer::Yes, "{name}");
+        assert_eq!(both.ask(&hook(url), &event()).await, HookAnswer::Yes { status: 204 }, "{name}");
         let other = if name.ends_with("-old") { secrets[1] } else { secrets[0] };
         let refused = signing(&[other]).ask(&hook(url), &event()).await;
         assert!(matches!(refused, HookAnswer::No { .. }), "{name} takes a signature of another secret");

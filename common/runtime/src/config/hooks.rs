@@ -43,6 +43,16 @@ impl HookSecret {
         (1..).zip(entries).map(parse).collect()
     }
 
+    /// The text of a secret with the key `bytes`.
+    pub fn text_of(bytes: &[u8]) -> String {
+        format!("{PREFIX}{}", STANDARD.encode(bytes))
+    }
+
+    /// Its text, for a process that is started with it.
+    pub fn expose(&self) -> String {
+        format!("{PREFIX}{}", self.0.expose_secret())
+    }
+
     /// The key, for signing.
     pub fn key(&self) -> Vec<u8> {
         STANDARD.decode(self.0.expose_secret()).unwrap_or_default()
@@ -59,6 +69,7 @@ mod tests {
         let two = format!("whsec_{}", STANDARD.encode([7; 64]));
         let secrets = HookSecret::parse_all(&format!("{one}, {two}\n")).unwrap();
         assert_eq!((secrets.len(), secrets[0].key().len(), secrets[1].key()), (2, 24, vec![7; 64]));
+        assert_eq!((secrets[0].expose().as_str(), secrets[1].expose()), (one, HookSecret::text_of(&[7; 64])));
         assert!(!format!("{secrets:?}").contains("MfKQ9r8G"));
         assert!(HookSecret::parse_all("").unwrap().is_empty());
         let short = format!("{one},whsec_{}", STANDARD.encode([7; 23]));

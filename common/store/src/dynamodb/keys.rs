@@ -8,7 +8,9 @@ use uuid::Uuid;
 
 use super::s;
 pub(super) use crate::page::{PK, SK};
-use broker_domain::{AccountKey, DeadLetterId, Job, LeaseKey, RequestId, SandboxId, Status, Timestamp};
+use broker_domain::{
+    AccountKey, DeadLetterId, FlavourName, Job, LeaseKey, RequestId, SandboxId, Status, TicketId, Timestamp,
+};
 
 /// The index's partition key.
 pub(super) const STATE_SHARD: &str = "state_shard";
@@ -83,6 +85,20 @@ pub(super) fn census() -> Key {
 
 pub(super) fn minute(at: Timestamp) -> Key {
     Key { pk: HISTORY.to_owned(), sk: Cow::Owned(time_key(at)) }
+}
+
+/// The flow of a flavour's refill.
+pub(super) fn refill(flavour: &FlavourName) -> Key {
+    Key::meta(format!("REFILL#{flavour}"))
+}
+
+/// The partition of a flavour's tickets.
+pub(super) fn tickets(flavour: &FlavourName) -> String {
+    format!("TICKET#{flavour}")
+}
+
+pub(super) fn ticket(flavour: &FlavourName, id: TicketId) -> Key {
+    Key { pk: tickets(flavour), sk: Cow::Owned(id.to_string()) }
 }
 
 pub(super) fn sightings() -> Key {

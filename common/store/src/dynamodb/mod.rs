@@ -32,6 +32,7 @@ mod rate_slots;
 mod reads;
 mod reconcile;
 mod records;
+mod refill;
 mod replace;
 mod requests;
 mod reshard;
@@ -51,6 +52,7 @@ pub use adopt_table::{Stage, adopt_table};
 pub use broker_domain::reconcile::Minted;
 pub use deletion::Seen;
 pub use foreign::{ForeignRow, Survey};
+pub use refill::OpenTicket;
 pub(crate) use reshard::{Misplaced, ShardedPage, Shards};
 pub use settings::SettingsError;
 pub use sync::Unused;
@@ -135,6 +137,8 @@ stores! {
     rate_slots: RateSlotStore,
     /// The pool's status and the settings that its data was written with.
     pool: PoolStore,
+    /// The flows and tickets of refill.
+    refill: RefillStore,
     /// Dead letters.
     dead_letters: DeadLetterStore,
     /// The audit of operators' actions.

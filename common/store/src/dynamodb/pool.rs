@@ -99,7 +99,7 @@ impl SandboxStore {
         now: Timestamp,
     ) -> Result<Write<EntryConflict>, StoreError> {
         let seeded = (a::SEEDED, AttributeValue::Bool(true));
-        self.put_new(sandbox, now, seeded).await.map(Write::without_current)
+        self.put_new(sandbox, now, seeded, Vec::new()).await.map(Write::without_current)
     }
 
     /// Removes an unused seed at the version that was read. It moved on if it is no seed, was used, or changed; then it stays.

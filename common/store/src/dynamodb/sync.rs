@@ -13,6 +13,7 @@ use super::change::ItemChange;
 use super::deletion::{Seen, next};
 use super::errors::built_wrong;
 use super::keys::{self, STATE_KEY, STATE_SHARD};
+use super::refill::OpenTicket;
 use super::{SandboxStore, n, records, s};
 use crate::{Candidate, EntryConflict, NewSandbox, Record, StoreError, Write};
 use broker_domain::{AccountKey, Event, ExternalId, Status, Timestamp};
@@ -55,7 +56,7 @@ impl SandboxStore {
         sandbox: &NewSandbox,
         now: Timestamp,
     ) -> Result<Write<EntryConflict<Box<Record>>>, StoreError> {
-        Ok(match self.put_new(sandbox, now, synced(now)).await? {
+        Ok(match self.put_new(sandbox, now, synced(now), Vec::new()).await? {
             Write::Applied => Write::Applied,
             Write::Rejected(EntryConflict::AccountTaken { by }) => {
                 Write::Rejected(EntryConflict::AccountTaken { by })
@@ -67,12 +68,36 @@ impl SandboxStore {
         })
     }
 
-    /// Puts a sandbox with its account's record if both keys are free; else returns the existing item.
+    /// The same for a sandbox that was asked for: it takes `ticket` in the same transaction. `None` if that is not open any
+    /// more.
+    pub async fn insert_with_ticket(
+        &self,
+        sandbox: &NewSandbox,
+        ticket: &OpenTicket,
+        now: Timestamp,
+    ) -> Result<Option<Write<EntryConflict<Box<Record>>>>, StoreError> {
+        let ticket = vec![self.table.take_ticket(ticket, &sandbox.id, now)?];
+        Ok(match self.put_new(sandbox, now, synced(now), ticket).await? {
+            Write::Applied => Some(Write::Applied),
+            Write::Rejected(EntryConflict::AccountTaken { by }) => {
+                Some(Write::Rejected(EntryConflict::AccountTaken { by }))
+            }
+            Write::Rejected(EntryConflict::MovedOn(Some(current))) => {
+                let record = records::read_record(&current)?;
+                Some(Write::Rejected(EntryConflict::MovedOn(Box::new(record))))
+            }
+            Write::Rejected(EntryConflict::MovedOn(None)) => None,
+        })
+    }
+
+    /// Puts a sandbox with its account's record if both keys are free, and writes `others` with it; else returns the existing
+    /// item.
     pub(super) async fn put_new(
         &self,
         sandbox: &NewSandbox,
         now: Timestamp,
         whence: (&'static str, AttributeValue),
+        others: Vec<(keys::Key, TransactWriteItem)>,
     ) -> Result<Entered, StoreError> {
         const OPERATION: &str = "insert";
         let put = Put::builder()
@@ -84,7 +109,7 @@ impl SandboxStore {
             .map_err(|error| built_wrong(OPERATION, error))?;
         let put = TransactWriteItem::builder().put(put).build();
         let accounts = [AccountChange::Hold(&sandbox.external_id)];
-        self.table.write_with_accounts(OPERATION, &sandbox.id, put, &accounts, Vec::new()).await
+        self.table.write_with_accounts(OPERATION, &sandbox.id, put, &accounts, others).await
     }
 
     /// Puts another resource of the provider into the pool in place of a tombstone of the same id. The version continues, so
