@@ -3,7 +3,7 @@
 import { button, h, show } from "./dom.js";
 
 let text = null;
-const read = async () => (text ??= await fetch("console/runbook.md", { credentials: "omit" }).then((answer) => (answer.ok ? answer.text() : Promise.reject(new Error("The runbook cannot be read.")))));
+const read = async () => (text ??= await fetch("console/runbook", { credentials: "omit" }).then((answer) => (answer.ok ? answer.text() : Promise.reject(new Error("The runbook cannot be read.")))));
 
 const slug = (heading) => heading.toLowerCase().replaceAll(" ", "-");
 

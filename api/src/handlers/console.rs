@@ -55,7 +55,7 @@ const FILES: &[File] = files![
 
 /// The runbook, which the page shows beside what is wrong.
 const RUNBOOK: File = File {
-    name: "runbook.md",
+    name: "runbook",
     media_type: "text/markdown; charset=utf-8",
     bytes: include_bytes!("../../../infra/docs/RUNBOOK.md"),
 };
