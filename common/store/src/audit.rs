@@ -31,6 +31,8 @@ pub enum Act {
     Replay,
     /// Discard dead letters; the target is the selection.
     Discard,
+    /// An operation of a newer program.
+    Unknown,
 }
 
 impl Act {
@@ -39,9 +41,9 @@ impl Act {
         self.into()
     }
 
-    /// From the stored text.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
+    /// From the stored word.
+    pub(crate) fn from_stored(text: &str) -> Self {
+        text.parse().unwrap_or(Self::Unknown)
     }
 }
 
