@@ -163,7 +163,7 @@ impl RequestReply {
     }
 
     /// Records a request. A worker that is faster may be writing its record at this moment.
-    async fn record(&self, record: &PersistedRequest) -> Result<Recorded, StoreError> {
+    async fn record(&self, record: &PersistedRequest) -> Result<Write<Box<PersistedRequest>>, StoreError> {
         retry_on_conflict(&self.entropy, || self.store.requests.record(record)).await
     }
 
