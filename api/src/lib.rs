@@ -18,6 +18,7 @@ mod http;
 mod limits;
 mod metrics;
 mod openapi;
+pub mod overview;
 mod readiness;
 mod request;
 pub mod response;
@@ -25,7 +26,9 @@ mod routes;
 #[cfg(test)]
 mod routes_tests;
 mod rpc;
+mod served;
 mod service;
+pub mod story;
 
 use std::sync::Arc;
 
@@ -40,18 +43,19 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::handlers::{Allocate, HealthChecks, Operator, Requests, ReturnSandbox, Sandboxes};
+use crate::handlers::{Allocate, HealthChecks, LastOverview, Operator, Requests, ReturnSandbox, Sandboxes};
 use crate::http::early_errors::EarlyErrors;
-use crate::http::seat::Seats;
 use crate::http::server::Server;
 use crate::readiness::ReadinessChecks;
 use crate::request::auth::Authenticator;
 use crate::request::cors::Cors;
 use crate::request::rate_limit::Rate;
+use crate::request::seat::Seats;
 use crate::rpc::RequestReply;
 use crate::rpc::backlog::Backlog;
 use crate::rpc::reply_queue::ReplyQueue;
 use crate::rpc::reply_router::ReplyRouter;
+use crate::served::ServedCounts;
 use crate::service::{Answers, Door, Service};
 
 /// Connections of operators and machines where they have a listener of their own.
@@ -107,7 +111,8 @@ pub async fn run(process: Process, listener: TcpListener, admin: Option<TcpListe
         drain: config.drain,
         lingering: TaskTracker::new(),
     };
-    let service = Arc::new(service(&process, &rpc, &readiness));
+    let served = ServedCounts::default();
+    let service = Arc::new(service(&process, &rpc, &readiness, &served));
     let server = |connections, answers, address| Server {
         service: Arc::clone(&service),
         clock: process.clock.clone(),
@@ -131,6 +136,9 @@ pub async fn run(process: Process, listener: TcpListener, admin: Option<TcpListe
 
     let nobody_waits = CancellationToken::new();
     let reply_queue = tokio::spawn(reply_queue.run(names, nobody_waits.clone()));
+    let me = process.entropy.uuid();
+    let remembered =
+        tokio::spawn(served.remember(store.clone(), process.clock.clone(), me, nobody_waits.clone()));
     tokio::spawn(readiness.watch(store));
     tokio::spawn(end(process.clone(), serving.soft.clone()));
     tracing::info!(%address, connections, "api listening");
@@ -146,11 +154,17 @@ pub async fn run(process: Process, listener: TcpListener, admin: Option<TcpListe
     hard.run_until_cancelled(rpc.lingering.wait()).await;
     nobody_waits.cancel();
     reply_queue.await.context("the reply queue's task failed")?;
+    hard.run_until_cancelled(remembered).await;
     tracing::info!("drained");
     Ok(())
 }
 
-fn service(process: &Process, rpc: &RequestReply, readiness: &ReadinessChecks) -> Service {
+fn service(
+    process: &Process,
+    rpc: &RequestReply,
+    readiness: &ReadinessChecks,
+    served: &ServedCounts,
+) -> Service {
     let config = &process.config;
     Service {
         clock: process.clock.clone(),
@@ -168,13 +182,21 @@ fn service(process: &Process, rpc: &RequestReply, readiness: &ReadinessChecks) -
             clock: process.clock.clone(),
             entropy: process.entropy.clone(),
         },
-        operator: Operator { rpc: rpc.clone(), wait: config.wait, entropy: process.entropy.clone() },
+        operator: Operator {
+            rpc: rpc.clone(),
+            wait: config.wait,
+            entropy: process.entropy.clone(),
+            aws: process.aws.clone(),
+            scheduler: config.scheduler,
+            last_overview: LastOverview::default(),
+        },
         health: HealthChecks {
             readiness: readiness.clone(),
             metrics: process.metrics.clone(),
             replies: rpc.replies.clone(),
             clock: process.clock.clone(),
         },
+        served: served.clone(),
     }
 }
 

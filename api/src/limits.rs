@@ -33,6 +33,8 @@ pub(crate) const ASYNC_DEADLINE: Duration = Duration::from_secs(15 * 60);
 pub(crate) const SANDBOXES_PER_PAGE: u32 = 50;
 /// The most sandboxes of a page of the pool.
 pub(crate) const MAX_SANDBOXES_PER_PAGE: u32 = 100;
+/// How many days back the audit can be asked for: as long as a line is kept.
+pub(crate) const LONGEST_AUDIT_DAYS: u32 = 400;
 /// The default number of dead letters of a page.
 pub(crate) const LETTERS_PER_PAGE: u32 = 50;
 /// The most dead letters of a page.

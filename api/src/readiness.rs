@@ -94,6 +94,10 @@ impl ReadinessChecks {
     async fn check_queue(&self) -> Result<Option<Depth>, QueueError> {
         let Some(channel) = self.link.channel() else { return Ok(None) };
         let queue = channel.requests.queue();
-        topology::depth(&self.process.aws, queue, queue.label().to_string()).await.map(Some)
+        let depth = topology::depth(&self.process.aws, queue, queue.label().to_string()).await?;
+        if depth.visible + depth.in_flight + depth.delayed == 0 {
+            self.link.saw_empty(self.process.clock.now());
+        }
+        Ok(Some(depth))
     }
 }

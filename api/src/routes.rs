@@ -13,6 +13,12 @@
 //! | `GET /v1/admin/jobs/{request_id}` | show a run that was answered 202 |
 //! | `GET /v1/admin/dead-letters`, `…/{id}` | list dead letters, show one |
 //! | `POST /v1/admin/dead-letters/replay`, `…/discard` | replay or discard them |
+//! | `GET /v1/admin/overview` | what is there, the last hour, what is wrong right now |
+//! | `GET /v1/admin/sandboxes/{id}/history` | the story of a sandbox |
+//! | `GET /v1/admin/tracks/{track}` | what a track has, and why |
+//! | `POST /v1/admin/jobs/{job}/pause`, `…/resume` | pause or resume the schedule of a job |
+//! | `GET /v1/admin/audit` | list the acts of operators |
+//! | `GET /console`, `/console/{file}` | the operator's page |
 //! | `GET /healthz` | liveness |
 //! | `GET /readyz` | readiness, from cached state |
 //! | `GET /metrics` | Prometheus |
@@ -48,6 +54,8 @@ pub(crate) enum Route {
     OpenApi,
     Docs,
     DocsFile,
+    Console,
+    ConsoleFile,
 }
 
 /// An admin route.
@@ -65,6 +73,12 @@ pub(crate) enum Admin {
     Replay,
     Discard,
     DeadLetter,
+    Overview,
+    SandboxHistory,
+    Track,
+    PauseJob,
+    ResumeJob,
+    Audit,
 }
 
 /// What a route does to what the broker keeps.
@@ -95,7 +109,7 @@ impl From<Problem> for Lost {
 
 impl Route {
     /// Every route, in the order in which paths are compared: fixed paths before those with an id.
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::Allocate,
         Self::ReturnSandbox,
         Self::Sandbox,
@@ -113,12 +127,20 @@ impl Route {
         Self::Admin(Admin::Replay),
         Self::Admin(Admin::Discard),
         Self::Admin(Admin::DeadLetter),
+        Self::Admin(Admin::Overview),
+        Self::Admin(Admin::SandboxHistory),
+        Self::Admin(Admin::Track),
+        Self::Admin(Admin::PauseJob),
+        Self::Admin(Admin::ResumeJob),
+        Self::Admin(Admin::Audit),
         Self::Health,
         Self::Ready,
         Self::Metrics,
         Self::OpenApi,
         Self::Docs,
         Self::DocsFile,
+        Self::Console,
+        Self::ConsoleFile,
     ];
 
     /// Its method, and its path with a name in place of an id.
@@ -141,12 +163,20 @@ impl Route {
             Self::Admin(Admin::Replay) => (Method::POST, "/v1/admin/dead-letters/replay"),
             Self::Admin(Admin::Discard) => (Method::POST, "/v1/admin/dead-letters/discard"),
             Self::Admin(Admin::DeadLetter) => (Method::GET, "/v1/admin/dead-letters/{id}"),
+            Self::Admin(Admin::Overview) => (Method::GET, "/v1/admin/overview"),
+            Self::Admin(Admin::SandboxHistory) => (Method::GET, "/v1/admin/sandboxes/{id}/history"),
+            Self::Admin(Admin::Track) => (Method::GET, "/v1/admin/tracks/{track}"),
+            Self::Admin(Admin::PauseJob) => (Method::POST, "/v1/admin/jobs/{job}/pause"),
+            Self::Admin(Admin::ResumeJob) => (Method::POST, "/v1/admin/jobs/{job}/resume"),
+            Self::Admin(Admin::Audit) => (Method::GET, "/v1/admin/audit"),
             Self::Health => (Method::GET, "/healthz"),
             Self::Ready => (Method::GET, "/readyz"),
             Self::Metrics => (Method::GET, "/metrics"),
             Self::OpenApi => (Method::GET, "/v1/openapi.json"),
             Self::Docs => (Method::GET, "/v1/docs"),
             Self::DocsFile => (Method::GET, "/v1/docs/{file}"),
+            Self::Console => (Method::GET, "/console"),
+            Self::ConsoleFile => (Method::GET, "/console/{file}"),
         }
     }
 
@@ -173,19 +203,31 @@ impl Route {
                 | Admin::PurgeStale
                 | Admin::BulkDelete
                 | Admin::Replay
-                | Admin::Discard,
+                | Admin::Discard
+                | Admin::PauseJob
+                | Admin::ResumeJob,
             ) => Effect::Changes,
             Self::Sandbox
             | Self::Request
             | Self::Admin(
-                Admin::Sandboxes | Admin::Stats | Admin::Job | Admin::DeadLetters | Admin::DeadLetter,
+                Admin::Sandboxes
+                | Admin::Stats
+                | Admin::Job
+                | Admin::DeadLetters
+                | Admin::DeadLetter
+                | Admin::Overview
+                | Admin::SandboxHistory
+                | Admin::Track
+                | Admin::Audit,
             )
             | Self::Health
             | Self::Ready
             | Self::Metrics
             | Self::OpenApi
             | Self::Docs
-            | Self::DocsFile => Effect::Reads,
+            | Self::DocsFile
+            | Self::Console
+            | Self::ConsoleFile => Effect::Reads,
         }
     }
 
@@ -200,8 +242,17 @@ impl Route {
                 | Admin::BulkDelete
                 | Admin::DeadLetters
                 | Admin::Replay
-                | Admin::Discard => true,
-                Admin::Cleanup | Admin::Expire | Admin::Job | Admin::DeadLetter => false,
+                | Admin::Discard
+                | Admin::Track
+                | Admin::Audit => true,
+                Admin::Cleanup
+                | Admin::Expire
+                | Admin::Job
+                | Admin::DeadLetter
+                | Admin::Overview
+                | Admin::SandboxHistory
+                | Admin::PauseJob
+                | Admin::ResumeJob => false,
             },
             Self::Allocate
             | Self::ReturnSandbox
@@ -213,7 +264,9 @@ impl Route {
             | Self::Metrics
             | Self::OpenApi
             | Self::Docs
-            | Self::DocsFile => false,
+            | Self::DocsFile
+            | Self::Console
+            | Self::ConsoleFile => false,
         }
     }
 

@@ -19,18 +19,19 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::access_log::Line;
-use crate::handlers::{Allocate, HealthChecks, Operator, Requests, ReturnSandbox, Sandboxes, docs};
-use crate::http::seat::Seat;
+use crate::handlers::{Allocate, HealthChecks, Operator, Requests, ReturnSandbox, Sandboxes, console, docs};
 use crate::limits::PATH_BYTES;
 use crate::metrics;
 use crate::request::auth::{Authenticator, Caller, Identity, TokenRole};
 use crate::request::cors::Cors;
 use crate::request::rate_limit::Rate;
+use crate::request::seat::Seat;
 use crate::request::{body, client_addr, headers};
 use crate::response::Response;
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
 use crate::routes::{self, Route};
+use crate::served::ServedCounts;
 
 /// Whose requests a listener answers.
 #[derive(Clone, Debug)]
@@ -77,6 +78,7 @@ pub(crate) struct Service {
     pub(crate) requests: Requests,
     pub(crate) operator: Operator,
     pub(crate) health: HealthChecks,
+    pub(crate) served: ServedCounts,
 }
 
 impl Service {
@@ -170,6 +172,8 @@ impl Service {
             Route::OpenApi => Ok(docs::document()),
             Route::Docs => Ok(docs::page()),
             Route::DocsFile => docs::file(in_path),
+            Route::Console => Ok(console::page()),
+            Route::ConsoleFile => console::file(in_path),
             Route::Allocate => {
                 let started = self.clock.instant();
                 let answered = async {
@@ -178,6 +182,7 @@ impl Service {
                     self.allocate.handle(id, caller, head, route.template(), &body).await
                 };
                 let answered = answered.await;
+                self.served.count(&outcome(&answered), broke(&answered), started.elapsed());
                 metrics::allocated(outcome(&answered), started.elapsed());
                 answered
             }
@@ -201,7 +206,7 @@ impl Service {
                 line.authenticated(&identity.name);
                 identity.may(route.effect())?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
-                self.operator.answer(id, &identity.name, admin, in_path, head).await
+                self.operator.answer(id, &identity, admin, in_path, head).await
             }
             Route::Request => {
                 let Caller { track, .. } = self.caller(head, line)?;
@@ -236,6 +241,13 @@ impl Service {
         identity.may_act_for(&track)?;
         Ok(Caller { track, tenant: identity.tenant })
     }
+}
+
+/// Whether the call failed by no mistake of its client.
+fn broke(answered: &Result<Response, Problem>) -> bool {
+    let status =
+        answered.as_ref().map_or_else(|problem| problem.code().entry().status, |answer| answer.status);
+    status.is_server_error()
 }
 
 fn outcome(answered: &Result<Response, Problem>) -> std::borrow::Cow<'static, str> {

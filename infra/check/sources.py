@@ -50,10 +50,12 @@ def main() -> int:
         if not found:
             problems.append(f"{what} {name!r} of {where} is nowhere")
 
+    # A line that says first what it is about, as `"{failing} fails: …"`.
+    named = [re.compile(r"\w[\w ]*" + re.escape(rest)) for rest in re.findall(r'"\{\w+\}( [^"{}]+)"', sources)]
     filters = {k: v for k, v in rendered["resources"].items() if k.startswith("aws_cloudwatch_log_metric_filter.")}
     for address, values in filters.items():
         for message in re.findall(r'\$\.message = "([^"]+)"', values["pattern"]):
-            needs("line", message, address, f'"{message}"' in sources)
+            needs("line", message, address, f'"{message}"' in sources or any(line.fullmatch(message) for line in named))
         for outcome in re.findall(r'\$\.outcome = "([^"]+)"', values["pattern"]):
             needs("outcome", outcome, address, outcome in known_outcomes)
         for field in re.findall(r"\$\.(\w+)", values["pattern"]):

@@ -21,7 +21,7 @@ variable "restore_table_name" {
 }
 
 variable "state_shards" {
-  description = "Index partitions per sandbox state (BROKER_STATE_SHARDS). Fixed once the table holds data. See infra/docs/SIZING.md."
+  description = "Index partitions per sandbox state (BROKER_STATE_SHARDS). Once the table holds data it is changed by broker pool reshard: see infra/docs/RUNBOOK.md."
   type        = number
   default     = 16
 

@@ -12,6 +12,7 @@
 //! | `outages` | a service that is down, and up again |
 //! | `silence` | AWS that never answers, and processes that are alive all the same |
 //! | `jobs_die` | any two effects of a job |
+//! | `reshards` | any two writes of `pool reshard` |
 //! | `restores` | any two writes of `pool reconcile` and of `pool adopt` |
 
 mod api_dies;
@@ -20,6 +21,7 @@ mod jobs_die;
 mod lost_answers;
 mod outages;
 mod passing_errors;
+mod reshards;
 mod restores;
 mod silence;
 mod worker_dies;

@@ -31,6 +31,17 @@ pub(crate) fn executable() -> Result<String, String> {
     }
 }
 
+/// The script of axe, which finds what people who do not see a page cannot use, or what to do about it.
+pub(crate) fn axe() -> Result<String, String> {
+    let path = broker_tests::binaries::workspace().join("target/axe-core/package/axe.min.js");
+    std::fs::read_to_string(&path).map_err(|error| {
+        format!(
+            "{}: {error}. Fetch it as .ci/run does: npm pack axe-core, and unpack it there.",
+            path.display()
+        )
+    })
+}
+
 /// A browser with one open tab.
 pub(crate) struct Chromium {
     process: Process,
@@ -171,6 +182,72 @@ impl Chromium {
             if self.evaluate(&asked).await == true { Ok(()) } else { Err("not there") }
         })
         .await;
+    }
+
+    /// Presses a key: `Enter`, `Tab`, `Escape`, or a character.
+    pub(crate) async fn press(&mut self, key: &str) {
+        let (code, text, number) = match key {
+            "Enter" => ("Enter", "\r", 13),
+            "Tab" => ("Tab", "", 9),
+            "Escape" => ("Escape", "", 27),
+            " " => ("Space", " ", 32),
+            character => ("", character, 0),
+        };
+        let down = json!({ "type": "keyDown", "key": key, "code": code, "text": text, "windowsVirtualKeyCode": number });
+        self.call("Input.dispatchKeyEvent", down).await;
+        let up = json!({ "type": "keyUp", "key": key, "code": code, "windowsVirtualKeyCode": number });
+        self.call("Input.dispatchKeyEvent", up).await;
+    }
+
+    /// Types `text` where the focus is.
+    pub(crate) async fn insert(&mut self, text: &str) {
+        self.call("Input.insertText", json!({ "text": text })).await;
+    }
+
+    /// Waits until the expression is true.
+    pub(crate) async fn until(&mut self, expression: &str) {
+        let asked = format!("Boolean({expression})");
+        wait_for_condition(expression, async || {
+            if self.evaluate(&asked).await == true {
+                Ok(())
+            } else {
+                Err(self.evaluate("document.body.innerText").await)
+            }
+        })
+        .await;
+    }
+
+    /// The value of a promise.
+    pub(crate) async fn promised(&mut self, expression: &str) -> Value {
+        let asked = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        let answer = self.call("Runtime.evaluate", asked).await;
+        assert!(answer.get("exceptionDetails").is_none(), "{expression}: {answer}");
+        answer["result"]["value"].clone()
+    }
+
+    /// Takes the next event of this method out of those that came, or waits for it.
+    pub(crate) async fn event(&mut self, method: &str) -> Value {
+        if let Some(at) = self.events.iter().position(|event| event["method"] == method) {
+            return self.events.remove(at);
+        }
+        within(PATIENCE, method, async {
+            loop {
+                let told = self.told().await;
+                if told["method"] == method {
+                    break told;
+                }
+                self.events.push(told);
+            }
+        })
+        .await
+    }
+
+    /// Shows the page in a window of this size, light or dark.
+    pub(crate) async fn look(&mut self, (width, height): (u32, u32), scheme: &str) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
+        self.call("Emulation.setDeviceMetricsOverride", size).await;
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        self.call("Emulation.setEmulatedMedia", json!({ "features": features })).await;
     }
 
     /// The page as it is seen, as base64 of a PNG.

@@ -1,10 +1,11 @@
 //! `broker-docs`: the documentation against a running broker.
 //!
-//! `page` opens `/v1/docs` in a real Chromium and allocates through it, as a reader would; `contract` runs schemathesis on
+//! `console` opens `/console` in it and does what an operator does; `page` opens `/v1/docs` in a real Chromium and allocates through it, as a reader would; `contract` runs schemathesis on
 //! everything that `/v1/openapi.json` promises. They are separate commands, because each needs a program that `cargo test`
 //! must do without; a missing one is a failure here. Exit codes: 0 all as documented, 1 not (or a panic with the reason).
 
 mod chromium;
+mod console;
 mod contract;
 mod page;
 
@@ -24,6 +25,15 @@ struct Arguments {
 enum What {
     /// Allocate through the page in a real Chromium; leaves a screenshot in target/
     Page,
+    /// Do what an operator does in the console, in a real Chromium; leaves screenshots in target/console/
+    Console {
+        /// Sandboxes of the pool
+        #[arg(long, default_value_t = 60)]
+        sandboxes: usize,
+        /// Dead letters, beside those of the story
+        #[arg(long, default_value_t = 40)]
+        letters: usize,
+    },
     /// Let schemathesis loose on every operation, with all checks
     Contract {
         /// Test cases of each operation and phase
@@ -40,11 +50,16 @@ async fn main() -> ExitCode {
     let what = Arguments::parse().what;
     let found = match what {
         What::Page => chromium::executable().map(|_| ()),
+        What::Console { .. } => chromium::executable().and(chromium::axe()).map(|_| ()),
         What::Contract { .. } => contract::is_installed(),
     };
     if let Err(missing) = found {
         eprintln!("{missing}");
         return ExitCode::FAILURE;
+    }
+    if let What::Console { sandboxes, letters } = what {
+        console::tells_why(sandboxes, letters).await;
+        return ExitCode::SUCCESS;
     }
     // More sandboxes than either asks for, so that most allocations are one.
     let broker = Broker::start(Setup::new().apis(1).workers(2).pool(2_000)).await;
@@ -53,6 +68,8 @@ async fn main() -> ExitCode {
             page::allocates(&broker).await;
             true
         }
+        // Told above, with a broker of its own.
+        What::Console { .. } => true,
         What::Contract { examples, seed } => contract::holds(&broker, examples, seed).await,
     };
     if !as_documented {

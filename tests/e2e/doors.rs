@@ -18,8 +18,14 @@ async fn platforms_and_operators_have_a_listener_each() {
         let operators = Api::new(&broker.api_process(0).listening("api listening for operators").await);
         let get =
             async |api: &Api, path: &str| api.call(Method::GET, path).token(ADMIN_TOKEN).send().await.status;
-        for path in ["/metrics", "/v1/docs", "/v1/openapi.json", "/v1/admin/stats", "/v1/admin/dead-letters"]
-        {
+        for path in [
+            "/metrics",
+            "/v1/docs",
+            "/v1/openapi.json",
+            "/v1/admin/stats",
+            "/v1/admin/dead-letters",
+            "/console",
+        ] {
             assert_eq!(get(&public, path).await, 404, "{path}");
             assert_eq!(get(&operators, path).await, 200, "{path}");
         }

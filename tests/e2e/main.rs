@@ -23,6 +23,7 @@
 //! | `data_settings` | the settings that the table's data depends on; where a sandbox stands in the index |
 //! | `dead_letters` | listed, shown, replayed, discarded |
 //! | `clocks` | a machine whose clock is off |
+//! | `console` | what the console asks: overview, stories, jobs, audit |
 //! | `crashes` | processes that end under load |
 //! | `replacement` | processes that are replaced under load |
 //! | `versions` | a message of a newer program |
@@ -51,6 +52,7 @@ mod asynchronous;
 mod bad_input;
 mod clocks;
 mod connections;
+mod console;
 mod crashes;
 mod data_settings;
 mod dead_letters;

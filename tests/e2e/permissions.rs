@@ -89,6 +89,7 @@ async fn every_command_of_an_operator_keeps_to_the_operators_policy() {
             vec!["job", "resume", "sync"],
             vec!["job", "run", "census", "--timeout-s", "0"],
             vec!["sandbox", "show", &sandboxes[1]],
+            vec!["sandbox", "history", &sandboxes[1]],
             vec!["sandbox", "extend", &sandboxes[1], "--hours", "1"],
             vec!["sandbox", "release", &sandboxes[1]],
             vec!["sandbox", "retry-delete", &sandboxes[1]],
@@ -96,6 +97,7 @@ async fn every_command_of_an_operator_keeps_to_the_operators_policy() {
             vec!["dead-letters", "show", "1790000000000-0123456789abcdef0123456789abcdef"],
             vec!["dead-letters", "replay", "--all"],
             vec!["dead-letters", "discard", "--all", "--why", "a test"],
+            vec!["overview"],
             vec!["queues"],
             vec!["audit"],
             vec!["doctor"],
@@ -118,7 +120,7 @@ async fn every_command_of_an_operator_keeps_to_the_operators_policy() {
         for group in listed(broker, &[]).await.into_iter().filter(|group| !others.contains(&group.as_str())) {
             let tried = |words: &[&str]| commands.iter().any(|command| command.starts_with(words));
             let parts = match group.as_str() {
-                "queues" | "audit" | "doctor" => Vec::new(),
+                "overview" | "queues" | "audit" | "doctor" => Vec::new(),
                 group => listed(broker, &[group]).await,
             };
             assert!(tried(&[&group]), "broker {group} is not tried");

@@ -38,8 +38,10 @@ fn report(output: &Output, code: i32) -> Value {
 #[tokio::test]
 async fn a_paused_pool_is_not_touched_until_it_is_resumed() {
     story(Setup::new().apis(1).workers(1).pool(3), async |broker| {
-        broker.cli_ok(&["pool", "pause"]).await;
+        broker.cli_ok(&["pool", "pause", "--by", "maria"]).await;
         says(broker, 0, 503).await;
+        let (_, metrics) = broker.worker(0).metrics().probe("/metrics").await.expect("metrics");
+        assert!(metrics.contains("broker_ready 0"), "{metrics}");
         broker.stop_worker(0).await;
         // One that starts looks before it polls.
         broker.launch_worker(&[]).await;
@@ -50,11 +52,31 @@ async fn a_paused_pool_is_not_touched_until_it_is_resumed() {
             assert_eq!(broker.stats().await.available, 3);
         }
         assert_eq!(broker.queues().requests().await.visible, 1, "no worker took it");
-        broker.cli_ok(&["pool", "resume"]).await;
+        told_as_paused(broker).await;
+        broker.cli_ok(&["pool", "resume", "--by", "maria"]).await;
         call.await.expect("an answer").expect_status(201);
         says(broker, 0, 200).await;
     })
     .await;
+}
+
+/// Doctor and queues say who paused it, that nobody receives, and how old what waits may be.
+async fn told_as_paused(broker: &Broker) {
+    wait_for_condition("the worker to say that it does not receive", async || {
+        let doctor = broker.cli(&["doctor"]).await;
+        let told = doctor.stdout.contains("paused by maria since ")
+            && doctor.stdout.contains("0 of 1 workers receive");
+        if told && doctor.code == 1 { Ok(()) } else { Err(doctor.stdout) }
+    })
+    .await;
+    let queues: Value = broker.cli_ok(&["queues", "--json"]).await.json();
+    let requests =
+        queues.as_array().expect("rows").iter().find(|row| row["visible"] == 1).expect("the requests");
+    assert!(requests["at_most"] == true && requests["oldest_age_ms"].is_u64(), "{queues:#}");
+    let audit: Value = broker.cli_ok(&["audit", "--json"]).await.json();
+    let line =
+        audit.as_array().expect("lines").iter().find(|line| line["act"] == "pause_pool").expect("a line");
+    assert_eq!(line["who"], "maria", "{audit:#}");
 }
 
 /// A backup: these items, and the name of another table.

@@ -35,7 +35,9 @@ pub fn workspace() -> &'static Path {
 
 fn build() -> Binaries {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(workspace()).args(["build", "--workspace", "--bins"]);
+    // Of the whole workspace, so that dependencies have the features that `cargo test` compiled them with.
+    cargo.current_dir(workspace()).args(["build", "--workspace"]);
+    cargo.args(["--bin", "broker", "--bin", "broker-api", "--bin", "broker-worker"]);
     cargo.arg("--message-format=json-render-diagnostics");
     if !cfg!(debug_assertions) {
         cargo.arg("--release");

@@ -7,8 +7,10 @@
 use std::time::Duration;
 
 use broker_domain::{DeadLetterCount, Reason, Status, Timestamp};
+use broker_queue::QueueKind;
 use broker_queue::topology::{self, Depth};
-use broker_store::Census;
+use broker_store::{Census, SeenEmpty};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::jobs::Jobs;
@@ -18,8 +20,8 @@ const EVERY: Duration = Duration::from_secs(15);
 /// While the queues are empty only one look in so many reads their depths.
 const IDLE_LOOKS: u32 = 8;
 
-/// Exports pool and queues as metrics until `stop`.
-pub(crate) async fn show(jobs: Jobs, stop: CancellationToken) {
+/// Exports pool and queues as metrics until `stop`, and says to `empty` when the queues were seen without a message.
+pub(crate) async fn show(jobs: Jobs, empty: watch::Sender<SeenEmpty>, stop: CancellationToken) {
     let mut looks = Looks::default();
     loop {
         match jobs.store.census.get().await {
@@ -31,6 +33,7 @@ pub(crate) async fn show(jobs: Jobs, stop: CancellationToken) {
             match topology::depths(&jobs.aws, &jobs.urls).await {
                 Ok(depths) => {
                     show_depths(&depths, jobs.clock.now());
+                    empty.send_modify(|seen| note_empty(seen, &depths, &jobs));
                     looks.saw(&depths);
                 }
                 Err(error) => tracing::debug!("depths of the queues not read: {error}"),
@@ -61,9 +64,27 @@ impl Looks {
     }
 
     fn saw(&mut self, depths: &[Depth]) {
-        let idle = depths.iter().all(|depth| depth.visible + depth.in_flight + depth.delayed == 0);
+        let idle = depths.iter().all(is_without_messages);
         self.skip = if idle { IDLE_LOOKS - 1 } else { 0 };
     }
+}
+
+fn note_empty(seen: &mut SeenEmpty, depths: &[Depth], jobs: &Jobs) {
+    let is_empty = |kind| {
+        let name = jobs.urls.names().name(kind);
+        depths.iter().any(|depth| depth.queue == name && is_without_messages(depth))
+    };
+    let now = jobs.clock.now();
+    if is_empty(QueueKind::Requests) {
+        seen.requests = Some(now);
+    }
+    if is_empty(QueueKind::Maintenance) {
+        seen.maintenance = Some(now);
+    }
+}
+
+const fn is_without_messages(depth: &Depth) -> bool {
+    depth.visible + depth.in_flight + depth.delayed == 0
 }
 
 fn show_census(census: &Census, now: Timestamp) {

@@ -35,8 +35,9 @@ use broker_runtime::config::Scheduler;
 use broker_runtime::own_pages::OwnPages;
 use broker_runtime::process::Process;
 use broker_store::heartbeat;
-use broker_store::{Instance, Received, Role, Store};
+use broker_store::{Instance, Received, Role, SeenEmpty, SelfReport, Store};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use candidates::Candidates;
 use consumers::{DeadLetterHandler, MaintenanceHandler, RequestHandler, Services};
@@ -58,6 +59,8 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         // Seen first, then looking: an operator who pauses the pool and then sees no instance knows that this worker will see the
         // pause.
         store.instances.heartbeat(&Instance::new(id, Role::Worker, clock.now())).await?;
+        // Whoever moves the table to other shards marks it, and then looks for instances.
+        store.pool.check_settings(&config.prefix).await?;
         let standing = store.pool.status().await?;
         Ok((urls, standing))
     };
@@ -89,12 +92,16 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         stop: lifecycle.soft.clone(),
         settings: jobs::JobSettings::new(&config),
     };
+    let (empty, seen_empty) = watch::channel(SeenEmpty::default());
     let (tracker, soft) = (&lifecycle.tracker, &lifecycle.soft);
-    tracker.spawn(gauges::show(jobs.clone(), soft.clone()));
+    tracker.spawn(gauges::show(jobs.clone(), empty, soft.clone()));
     if config.scheduler == Scheduler::Workers {
         let (jobs, config, soft) = (jobs.clone(), Arc::clone(&config), soft.clone());
         tracker.spawn(async move { schedule::keep(jobs, &config, soft).await });
     }
+    let (open, mut opened) = (health.clone(), health.gate());
+    // The first heartbeat came before it was known.
+    opened.mark_changed();
     let services = Services { aws, urls, store, health, config, clock, entropy };
     let maintenance = MaintenanceHandler::consumer(&services, jobs);
     let oldest_maintenance = maintenance.oldest_age();
@@ -109,12 +116,17 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy);
     let requests = RequestHandler::consumer(&services, handlers);
     let oldest_request = requests.oldest_age();
-    let received = move || Received {
-        requests: oldest_request.take(),
-        maintenance: oldest_maintenance.take(),
-        count: oldest_request.take_count(),
+    let report = move || SelfReport {
+        received: Received {
+            requests: oldest_request.take(),
+            maintenance: oldest_maintenance.take(),
+            count: oldest_request.take_count(),
+        },
+        receives: Some(open.is_ready()),
+        seen_empty: *seen_empty.borrow(),
     };
-    tracker.spawn(heartbeat::keep(store, id, Role::Worker, clock, received, |_| (), soft.clone()));
+    let me = (id, Role::Worker);
+    tracker.spawn(heartbeat::keep(store, me, clock, report, |_| (), opened, soft.clone()));
 
     let consuming = lifecycle.tracker.spawn(requests.run(lifecycle.clone()));
     let in_time = lifecycle.drained(services.config.drain).await;

@@ -67,12 +67,12 @@ struct SharesState {
 #[derive(Debug, Default)]
 struct OfTenant {
     held: usize,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingRequest>,
 }
 
 /// A request that waits for its share.
 #[derive(Debug)]
-struct Waiting {
+struct WaitingRequest {
     key: String,
     begin: oneshot::Sender<Share>,
     /// Its own permit, if it had to keep it.
@@ -107,7 +107,7 @@ impl Shares {
             let Party { key, tenant } = party;
             state.waiting += 1;
             let line = state.tenants.entry(tenant.clone()).or_default();
-            line.waiting.push_back(Waiting { key, begin, permit: None });
+            line.waiting.push_back(WaitingRequest { key, begin, permit: None });
             let next = state.next(self.0.permits, self.most_of_key());
             match next {
                 Some(next) => Some((next, permit)),
@@ -140,8 +140,12 @@ impl Shares {
 
     /// Lets a request begin, with its own permit or with `permit`. One that does not wait any more drops its share at once, and
     /// so on to the next.
-    fn begin(&self, (tenant, waiting): (Option<TenantName>, Waiting), permit: Option<OwnedSemaphorePermit>) {
-        let Waiting { key, begin, permit: own } = waiting;
+    fn begin(
+        &self,
+        (tenant, waiting): (Option<TenantName>, WaitingRequest),
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        let WaitingRequest { key, begin, permit: own } = waiting;
         let share = Share { shares: self.clone(), party: Party { key, tenant }, permit: own.or(permit) };
         let _ = begin.send(share);
     }
@@ -149,10 +153,10 @@ impl Shares {
 
 impl SharesState {
     /// The next that may begin: of the tenant that holds least, the first whose key has room.
-    fn next(&mut self, permits: usize, most_of_key: usize) -> Option<(Option<TenantName>, Waiting)> {
+    fn next(&mut self, permits: usize, most_of_key: usize) -> Option<(Option<TenantName>, WaitingRequest)> {
         let most_of_tenant = permits.div_ceil(self.tenants.len().max(1));
         let keys = &self.keys;
-        let has_room = |waits: &Waiting| keys.get(&waits.key).is_none_or(|held| *held < most_of_key);
+        let has_room = |waits: &WaitingRequest| keys.get(&waits.key).is_none_or(|held| *held < most_of_key);
         let (_, tenant, position) = self
             .tenants
             .iter()

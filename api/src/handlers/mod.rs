@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 mod allocate;
+pub(crate) mod console;
 pub(crate) mod docs;
 mod health;
 mod request;
@@ -10,7 +11,7 @@ mod sandbox;
 
 #[cfg(test)]
 pub(crate) use admin::Cursors;
-pub(crate) use admin::Operator;
+pub(crate) use admin::{LastOverview, Operator};
 pub(crate) use allocate::Allocate;
 pub(crate) use health::HealthChecks;
 pub(crate) use request::Requests;

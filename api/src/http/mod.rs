@@ -6,6 +6,5 @@ mod connection_tests;
 pub(crate) mod early_errors;
 pub(crate) mod refusal;
 pub(crate) mod room;
-pub(crate) mod seat;
 pub(crate) mod server;
 pub(crate) mod smuggling;

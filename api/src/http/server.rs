@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::connection::{Busy, Connection, ConnectionBounds};
 use crate::http::early_errors::EarlyErrors;
-use crate::http::seat::{Seat, Seats};
 use crate::limits::{BUFFER_BYTES, HEAD_BYTES};
+use crate::request::seat::{Seat, Seats};
 use crate::service::{Door, Service};
 
 /// The pause after an accept that failed for lack of file descriptors or memory.

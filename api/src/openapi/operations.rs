@@ -8,12 +8,14 @@ use super::parameters;
 use crate::request::body::AllocateBody;
 use crate::response::codes::Code;
 use crate::routes::{Admin, Route};
+use crate::story::{SandboxStory, TrackStory};
 use broker_dead_letters::{PageView, ReplayReport, WholeView};
 
+use crate::overview::{Overview, ScheduledJob};
 use crate::request::parameters as query;
 use crate::response::bodies::{
-    Alive, AllocationBody, Marked, OwnedSandbox, PoolPage, Queued, QueuedRun, Readiness, RequestReport,
-    RunBody, Stats,
+    Alive, AllocationBody, AuditPage, Marked, OwnedSandbox, PoolPage, Queued, QueuedRun, Readiness,
+    RequestReport, RunBody, Stats,
 };
 
 /// The tags of the routes.
@@ -48,6 +50,16 @@ pub(super) fn operation(route: Route, parts: &mut Components) -> Value {
         Route::Docs => Operation::by_anyone(parts, PROCESS, "getDocs", "This document as a page")
             .answers_text("text/html", "A page: Swagger UI.")
             .fails(&[Code::RateLimitExceeded])
+            .finish(),
+        Route::Console => Operation::by_anyone(parts, PROCESS, "getConsole", "The operator's page")
+            .says("It holds no data: what it shows, it asks of the operators' routes with the token that is typed into it.")
+            .answers_text("text/html", "A page.")
+            .fails(&[Code::RateLimitExceeded])
+            .finish(),
+        Route::ConsoleFile => Operation::by_anyone(parts, PROCESS, "getConsoleFile", "Files of the operator's page")
+            .takes(parameters::console_file())
+            .answers_text("text/*", "The file.")
+            .fails(&[Code::NotFound, Code::RateLimitExceeded])
             .finish(),
         Route::DocsFile => Operation::by_anyone(parts, PROCESS, "getDocsFile", "Files of the page")
             .says("Compressed with gzip, whatever the client accepts.")
@@ -133,6 +145,43 @@ fn cancel(parts: &mut Components) -> Value {
 
 fn by_operator(admin: Admin, parts: &mut Components) -> Value {
     match admin {
+        Admin::Overview => Operation::by_operator(parts, ADMIN, "getOverview", "Shows what is there, the last hour, and what is wrong right now")
+            .says(
+                "Six reads whatever the size of the pool: census, ticks, pool, processes, the minutes of the hour, the depth \
+                 of the requests queue. A process reads once in two seconds at most, for all callers.",
+            )
+            .answers::<Overview>(200, "The overview.", &[])
+            .finish(),
+        Admin::SandboxHistory => Operation::by_operator(parts, ADMIN, "getSandboxHistory", "Tells the story of a sandbox")
+            .says(
+                "Eleven reads at most: its record, its last lease, that lease's request, and eight days of the audit, a \
+                 megabyte of each at most.",
+            )
+            .takes(parameters::sandbox())
+            .answers::<SandboxStory>(200, "The sandbox, and what happened to it.", &[])
+            .fails(&[Code::SandboxNotFound])
+            .finish(),
+        Admin::Track => Operation::by_operator(parts, ADMIN, "getTrack", "Tells what a track has, and why")
+            .says("Four reads: the lease of its key, that lease's sandbox and request, the census.")
+            .takes(parameters::track_in_path())
+            .takes_query(&[query::KEY_OF_TRACK])
+            .answers::<TrackStory>(200, "What its lease says.", &[])
+            .finish(),
+        Admin::PauseJob => Operation::by_operator(parts, ADMIN, "pauseJob", "Pauses the schedule of a job")
+            .takes(parameters::job())
+            .answers::<ScheduledJob>(200, "Its schedule.", &[])
+            .fails(&[Code::NotFound])
+            .finish(),
+        Admin::ResumeJob => Operation::by_operator(parts, ADMIN, "resumeJob", "Resumes the schedule of a job")
+            .takes(parameters::job())
+            .answers::<ScheduledJob>(200, "Its schedule.", &[])
+            .fails(&[Code::NotFound])
+            .finish(),
+        Admin::Audit => Operation::by_operator(parts, ADMIN, "listAudit", "Lists the acts of operators on a day")
+            .says("The newest first; one read of the table.")
+            .takes_query(query::AUDIT)
+            .answers::<AuditPage<'_>>(200, "The page.", &[])
+            .finish(),
         Admin::Sandboxes => Operation::by_operator(parts, ADMIN, "listSandboxes", "Lists sandboxes")
             .says(
                 "Continue while there is a `next_cursor`; a page may be short, or empty, and still have one.",

@@ -4,9 +4,11 @@
 //! The patterns accept what [`headers`](crate::request::headers) and the ids accept, except for characters that cannot be
 //! typed everywhere (a name prefix may be any printable UTF-8 text).
 
+use broker_domain::Job;
 use serde_json::{Value, json};
 
 use super::page;
+use crate::handlers::console;
 use crate::limits::LONGEST_WAIT;
 use crate::request::parameters::{ID, LETTER, Parameter};
 
@@ -70,6 +72,20 @@ pub(super) fn request() -> Value {
 pub(super) fn file() -> Value {
     let names: Vec<_> = page::names().collect();
     required("path", "file", "A file of the page.", &json!({ "type": "string", "enum": names }))
+}
+
+pub(super) fn console_file() -> Value {
+    let names: Vec<_> = console::names().collect();
+    required("path", "file", "A file of the page.", &json!({ "type": "string", "enum": names }))
+}
+
+pub(super) fn track_in_path() -> Value {
+    required("path", "track", "The owner.", &text(ID))
+}
+
+pub(super) fn job() -> Value {
+    let jobs = json!({ "type": "string", "enum": Job::ALL.map(Job::as_str) });
+    required("path", "job", "The job.", &jobs)
 }
 
 pub(super) fn letter() -> Value {

@@ -9,3 +9,4 @@ pub(crate) mod parameters;
 pub(crate) mod prefer;
 pub(crate) mod query;
 pub(crate) mod rate_limit;
+pub(crate) mod seat;

@@ -4,8 +4,8 @@ use broker_domain::{DeadLetterState, LONGEST_STALE_GRACE_HOURS, Reason, STALE_GR
 use serde_json::{Value, json};
 
 use crate::limits::{
-    LETTERS_PER_ACTION, LETTERS_PER_PAGE, LONGEST_AGE_S, MAX_LETTERS_PER_ACTION, MAX_LETTERS_PER_PAGE,
-    MAX_SANDBOXES_PER_PAGE, SANDBOXES_PER_PAGE,
+    LETTERS_PER_ACTION, LETTERS_PER_PAGE, LONGEST_AGE_S, LONGEST_AUDIT_DAYS, MAX_LETTERS_PER_ACTION,
+    MAX_LETTERS_PER_PAGE, MAX_SANDBOXES_PER_PAGE, SANDBOXES_PER_PAGE,
 };
 
 /// Ids and keys.
@@ -118,6 +118,25 @@ pub(crate) const CURSOR: Parameter =
 /// The parameters of the list of the pool.
 pub(crate) const SANDBOXES: &[Parameter] = &[STATUS, TRACK, LAB, SANDBOX_LIMIT.parameter(), CURSOR];
 
+pub(crate) const KEY_OF_TRACK: Parameter =
+    Parameter::text("key", "The idempotency key of the lease; absent, it is the owner.", ID);
+pub(crate) const DAYS_AGO: Number<u32> = Number {
+    name: "days_ago",
+    what: "The day, in UTC, counted back from today.",
+    from: 0,
+    to: LONGEST_AUDIT_DAYS,
+    default: 0,
+};
+pub(crate) const AUDIT_LIMIT: Number<u32> = Number {
+    name: "limit",
+    what: "Acts of a page.",
+    from: 1,
+    to: MAX_SANDBOXES_PER_PAGE,
+    default: SANDBOXES_PER_PAGE,
+};
+/// The parameters of the audit.
+pub(crate) const AUDIT: &[Parameter] = &[DAYS_AGO.parameter(), AUDIT_LIMIT.parameter(), CURSOR];
+
 pub(crate) const LIVE: Flag = Flag { name: "live", what: "Count now, instead of returning the last census." };
 pub(crate) const ACCEPT_STALE: Flag =
     Flag { name: "accept_stale", what: "Make missing sandboxes stale, however many there are." };
@@ -192,7 +211,10 @@ pub(crate) const ACTION_LIMIT: Number<u32> = Number {
 };
 pub(crate) const RATE: Number<()> =
     Number { name: "rate", what: "Letters per second at most.", from: 1, to: 100_000, default: () };
-pub(crate) const DRY_RUN: Flag = Flag { name: "dry_run", what: "Only report what would be done." };
+pub(crate) const DRY_RUN: Flag = Flag {
+    name: "dry_run",
+    what: "Only report what would be done; without a `limit`, with all that match, as far as the wait goes.",
+};
 /// The options of a replay or discard.
 pub(crate) const ACTION_OPTIONS: &[Parameter] =
     &[ACTION_LIMIT.parameter(), RATE.parameter(), DRY_RUN.parameter()];

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use broker_domain::Timestamp;
 use broker_messages::Reply;
 use broker_queue::{
     Acknowledger, Delivery, PollOptions, Queue, QueueError, QueueKind, QueueNames, QueueUrls, ReceiveEnd,
@@ -15,7 +16,7 @@ use broker_queue::{
 };
 use broker_runtime::process::Process;
 use broker_store::heartbeat;
-use broker_store::{Instance, Received, Role, Store, StoreError};
+use broker_store::{Instance, Role, SeenEmpty, SelfReport, SettingsError, Store, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -45,18 +46,34 @@ pub(crate) struct Channel {
 
 /// The current channel, if there is one. Clones see the same.
 #[derive(Clone, Debug)]
-pub(crate) struct Link(watch::Receiver<Option<Arc<Channel>>>);
+pub(crate) struct Link {
+    channel: watch::Receiver<Option<Arc<Channel>>>,
+    /// When the requests queue was last seen without a message.
+    empty: watch::Sender<Option<Timestamp>>,
+    /// Whether it ever was: the first time is told at once.
+    was_empty: watch::Sender<bool>,
+}
 
 impl Link {
     /// The channel, if the queues exist.
     pub(crate) fn channel(&self) -> Option<Arc<Channel>> {
-        self.0.borrow().clone()
+        self.channel.borrow().clone()
+    }
+
+    /// The requests queue had no message at `now`.
+    pub(crate) fn saw_empty(&self, now: Timestamp) {
+        self.empty.send_replace(Some(now));
+        self.was_empty.send_if_modified(|was_empty| !std::mem::replace(was_empty, true));
     }
 
     /// A channel that never changes.
     #[cfg(test)]
     pub(crate) fn fixed(channel: Option<Channel>) -> Self {
-        Self(watch::channel(channel.map(Arc::new)).1)
+        Self {
+            channel: watch::channel(channel.map(Arc::new)).1,
+            empty: watch::channel(None).0,
+            was_empty: watch::channel(false).0,
+        }
     }
 }
 
@@ -65,6 +82,8 @@ impl Link {
 enum NotMade {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     #[error(transparent)]
     Queue(#[from] QueueError),
 }
@@ -75,13 +94,18 @@ pub(crate) struct ReplyQueue {
     store: Store,
     replies: ReplyRouter,
     link: watch::Sender<Option<Arc<Channel>>>,
+    requests_empty: watch::Receiver<Option<Timestamp>>,
+    /// When it changes, a heartbeat is due.
+    told: watch::Receiver<bool>,
 }
 
 impl ReplyQueue {
     /// Nothing is created before it runs.
     pub(crate) fn new(process: Process, store: Store, replies: ReplyRouter) -> (Self, Link) {
-        let (link, seen) = watch::channel(None);
-        (Self { process, store, replies, link }, Link(seen))
+        let (link, channel) = watch::channel(None);
+        let (empty, requests_empty) = watch::channel(None);
+        let (was_empty, told) = watch::channel(false);
+        (Self { process, store, replies, link, requests_empty, told }, Link { channel, empty, was_empty })
     }
 
     /// Keeps a reply queue until `stop`, then deletes it.
@@ -107,9 +131,15 @@ impl ReplyQueue {
             // poll need not be waited for.
             let lives = CancellationToken::new();
             let clock = self.process.clock.clone();
-            let (store, received) = (self.store.clone(), Received::default);
+            let empty = self.requests_empty.clone();
+            let report = move || SelfReport {
+                seen_empty: SeenEmpty { requests: *empty.borrow(), maintenance: None },
+                ..SelfReport::default()
+            };
             let written = move |is_written| table_is_written.store(is_written, Ordering::Relaxed);
-            let heartbeat = heartbeat::keep(store, id, Role::Api, clock, received, written, lives.clone());
+            let (store, me) = (self.store.clone(), (id, Role::Api));
+            let heartbeat =
+                heartbeat::keep(store, me, clock, report, written, self.told.clone(), lives.clone());
             let heartbeat = tokio::spawn(heartbeat);
             let ended = stop.run_until_cancelled(self.receive(queue)).await;
             self.link.send_replace(None);
@@ -131,7 +161,10 @@ impl ReplyQueue {
     /// an existing queue is used.
     async fn create(&self, urls: &QueueUrls, id: Uuid) -> Result<(ReplyQueueName, Queue), NotMade> {
         self.store.instances.heartbeat(&Instance::new(id, Role::Api, self.process.clock.now())).await?;
-        Ok(topology::create_reply_queue(&self.process.aws, urls, id).await?)
+        // Whoever moves the table to other shards marks it, and then looks for instances.
+        self.store.pool.check_settings(&self.process.config.prefix).await?;
+        let key = self.process.config.reply_queue_kms_key.as_deref();
+        Ok(topology::create_reply_queue(&self.process.aws, urls, id, key).await?)
     }
 
     /// Repeats `attempt` until it succeeds, or until `stop`. A running attempt is never dropped: it may have created something.

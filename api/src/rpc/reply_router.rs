@@ -17,13 +17,13 @@ use crate::response::problem::Problem;
 /// The waiters. Clones share the map.
 #[derive(Clone, Debug)]
 pub(crate) struct ReplyRouter {
-    waiting: Arc<Mutex<Waiting>>,
+    waiting: Arc<Mutex<WaitingCalls>>,
     most: usize,
     most_of_tenant: usize,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingCalls {
     replies: HashMap<RequestId, oneshot::Sender<Outcome>>,
     /// How many waiters each tenant has.
     of_tenants: HashMap<TenantName, usize>,
@@ -67,7 +67,7 @@ impl ReplyRouter {
         self.waiting().replies.len()
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, WaitingCalls> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::action::{Action, ActionOptions, DeadLetters};
 use super::run::ActionRun;
 use super::{ReplayReport, Selection};
-use broker_domain::DeadLetterId;
+use broker_domain::{DeadLetterFilter, DeadLetterId, Timestamp};
 use broker_store::{Act, Actor, AuditLine, StoreError};
 
 impl DeadLetters {
@@ -59,7 +59,7 @@ fn line(action: &Action, selection: &Selection, options: ActionOptions, actor: &
     };
     let mut target = match selection {
         Selection::These(ids) => ids.iter().map(DeadLetterId::as_str).collect::<Vec<_>>().join(" "),
-        Selection::Matching(filter) => format!("{filter:?}"),
+        Selection::Matching(filter) => words(filter),
     };
     if let Some(limit) = options.limit {
         target.push_str(&format!(", at most {limit}"));
@@ -77,4 +77,22 @@ fn line(action: &Action, selection: &Selection, options: ActionOptions, actor: &
         count: None,
         ended: None,
     }
+}
+
+/// A filter as an operator would say it; `all` for one that leaves nothing out.
+fn words(filter: &DeadLetterFilter) -> String {
+    let DeadLetterFilter { source, kind, reason, track, since, before, state } = filter;
+    let time = |at: &Timestamp| format!("second {}", at.as_secs());
+    let said = [
+        ("queue", source.map(|source| source.as_str().to_owned())),
+        ("kind", kind.clone()),
+        ("reason", reason.map(|reason| reason.as_str().to_owned())),
+        ("track", track.as_ref().map(ToString::to_string)),
+        ("since", since.as_ref().map(time)),
+        ("before", before.as_ref().map(time)),
+        ("state", state.map(|state| state.as_str().to_owned())),
+    ];
+    let said: Vec<_> =
+        said.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name} {value}"))).collect();
+    if said.is_empty() { "all".to_owned() } else { said.join(", ") }
 }

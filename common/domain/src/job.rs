@@ -199,6 +199,9 @@ pub struct JobReport {
     /// The reason why it ended early, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aborted: Option<String>,
+    /// Why it left work to a later run, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postponed: Option<String>,
 }
 
 impl JobReport {

@@ -88,17 +88,19 @@ pub(crate) const fn max_receives(kind: QueueKind) -> Option<u32> {
     }
 }
 
-/// Creates a reply queue.
+/// Creates a reply queue, encrypted with this KMS key, else with the requests queue's.
 pub async fn create_reply_queue(
     aws: &Aws,
     urls: &QueueUrls,
     id: Uuid,
+    kms_key: Option<&str>,
 ) -> Result<(ReplyQueueName, Queue), QueueError> {
     let name = urls.names().reply(id);
-    // Replies are as secret as requests: under the same key, if there is one.
+    // Replies are as secret as requests: under the same key, if there is one and no other is configured.
     let (requests, key) = (urls.get(QueueKind::Requests), [Attribute::KmsMasterKeyId]);
     let mut with = attributes(aws, requests.label(), requests.url(), &key).await?;
     with.retain(|name, value| key.contains(name) && !value.is_empty());
+    with.extend(kms_key.map(|key| (Attribute::KmsMasterKeyId, key.to_owned())));
     with.extend([
         (Attribute::MessageRetentionPeriod, REPLY_RETENTION_S.to_string()),
         (Attribute::ReceiveMessageWaitTimeSeconds, POLL_WAIT_S.to_string()),

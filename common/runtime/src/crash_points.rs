@@ -63,6 +63,12 @@ pub enum Point {
     AdoptStepped,
     /// Adopt: every row is taken over, the pool is still paused.
     Adopted,
+    /// Reshard: the table is marked, no sandbox has moved.
+    ReshardBegun,
+    /// Reshard: one sandbox has moved, the others have not.
+    ReshardStepped,
+    /// Reshard: every sandbox has moved, the table is bound to the old number.
+    Resharded,
     /// API: the record of a request is written; the message is not sent, or 202 not returned.
     Recorded,
     /// API: the request is sent, its caller waits.

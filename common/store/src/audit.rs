@@ -31,6 +31,16 @@ pub enum Act {
     Replay,
     /// Discard dead letters; the target is the selection.
     Discard,
+    /// Pause the pool; the target is the table, as of all that follow.
+    PausePool,
+    /// Resume the pool.
+    ResumePool,
+    /// Take over the table of another tool.
+    Adopt,
+    /// Reconcile a restored table; the count is of the lines.
+    Reconcile,
+    /// Give the index another number of shards, which is the count.
+    Reshard,
     /// An operation of a newer program.
     Unknown,
 }
@@ -55,7 +65,7 @@ pub struct AuditLine {
     pub at: Timestamp,
     /// Distinguishes two operations of one millisecond.
     pub id: Uuid,
-    /// The operator: the name of the token, or `cli` for the command, whose caller AWS knows.
+    /// The operator: the name of the token; for the command what `--by` says, or `cli`: its caller AWS knows.
     pub who: String,
     /// The operation.
     pub act: Act,

@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Instance, Received, Role, Store};
+use crate::{Instance, Received, Role, SelfReport, Store};
 use broker_domain::Timestamp;
 use broker_runtime::clock::Clock;
 use uuid::Uuid;
@@ -28,33 +29,51 @@ pub fn is_gone(instance: &Instance, now: Timestamp) -> bool {
     now.since(instance.heartbeat) > EVERY * MISSED
 }
 
-/// Writes heartbeats until `stop`, each with what was `received` since the one before; then deletes the instance. The first
-/// heartbeat is the caller's. `written` is told of each whether the table took it.
+/// Writes heartbeats until `stop`, each with what the process says of itself; then deletes the instance. The first heartbeat
+/// is the caller's. One is written at once whenever `news` changes, so that nobody takes a closed worker for an open one.
+/// `written` is told of each whether the table took it.
 pub async fn keep(
     store: Store,
-    id: Uuid,
-    role: Role,
+    (id, role): (Uuid, Role),
     clock: Clock,
-    received: impl Fn() -> Received,
+    report: impl Fn() -> SelfReport,
     written: impl Fn(bool),
+    mut news: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
     let (mut pause, mut unsaid) = (EVERY_WHILE_BEHIND, Received::default());
     let mut said_at = clock.instant();
-    while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
-        unsaid = unsaid.and(received());
+    let changes = async |news: &mut watch::Receiver<bool>| {
+        if news.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let mut has_news = false;
+    loop {
+        let waited = async {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => false,
+                () = changes(&mut news), if pause == EVERY_WHILE_BEHIND => true,
+            }
+        };
+        let Some(changed) = stop.run_until_cancelled(waited).await else { break };
+        has_news |= changed;
+        let report = report();
+        unsaid = unsaid.and(report.received);
         let since = clock.instant().duration_since(said_at);
         let is_behind = unsaid.requests.is_some_and(|age| age >= BEHIND);
-        if since < EVERY && !is_behind {
+        if since < EVERY && !is_behind && !has_news {
             continue;
         }
         let requests_per_s = unsaid.per_s(since);
-        let heartbeat = Instance { received: unsaid, requests_per_s, ..Instance::new(id, role, clock.now()) };
+        let report = SelfReport { received: unsaid, ..report };
+        let heartbeat = Instance { requests_per_s, ..Instance::reporting(id, role, clock.now(), report) };
         let beat = store.instances.heartbeat(&heartbeat).await;
         written(beat.is_ok());
         match beat {
             Ok(()) => {
                 (pause, unsaid, said_at) = (EVERY_WHILE_BEHIND, Received::default(), clock.instant());
+                has_news = false;
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;

@@ -10,9 +10,11 @@ mod audit;
 mod dead_letters;
 mod dynamodb;
 pub mod heartbeat;
+pub mod history;
 mod outcomes;
 mod page;
 pub mod reconcile;
+pub mod reshard;
 mod retry;
 #[cfg(test)]
 #[path = "../../domain/src/samples.rs"]
@@ -31,5 +33,8 @@ pub use dynamodb::{
 pub use outcomes::{Candidate, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError};
 pub use page::{Page, PageKey, Pages, SweepKey};
 pub use retry::retry_on_conflict;
-pub use upkeep::{Binding, Census, Instance, PoolStatus, Received, Record, Role, Run, Sightings, Tick};
+pub use upkeep::{
+    Binding, Census, Instance, PoolStatus, Received, Record, Role, Run, SeenEmpty, SelfReport, Sightings,
+    Tick,
+};
 pub use write::{EntryConflict, Write};

@@ -212,7 +212,7 @@ async fn open(store: &Store) -> Result<(), ReconcileError> {
             Write::Applied => Ok(()),
             Write::Rejected(()) => Err(ReconcileError::NotAlone),
         },
-        PoolStatus::Open | PoolStatus::Paused { .. } => Ok(()),
+        PoolStatus::Open | PoolStatus::Paused { .. } | PoolStatus::OtherShards { .. } => Ok(()),
     }
 }
 

@@ -70,6 +70,11 @@ pub enum PoolStatus {
         /// The table that it is bound to.
         of: Binding,
     },
+    /// The table has another number of state shards than this process, or is being moved to one.
+    OtherShards {
+        /// The table's.
+        shards: u64,
+    },
 }
 
 /// The table that a pool belongs to.
@@ -129,6 +134,30 @@ pub struct Instance {
     pub received: Received,
     /// How many requests a worker received in a second, on the average since its last heartbeat.
     pub requests_per_s: Option<u64>,
+    /// Whether it takes messages now; an API and older workers do not say.
+    pub receives: Option<bool>,
+    /// When it last saw the queues empty.
+    pub seen_empty: SeenEmpty,
+}
+
+/// When a process last saw each queue without a message, if it did. What is in the queue now came later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeenEmpty {
+    /// The requests queue.
+    pub requests: Option<Timestamp>,
+    /// The maintenance queue.
+    pub maintenance: Option<Timestamp>,
+}
+
+/// What a process says of itself with a heartbeat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SelfReport {
+    /// What it received since the one before.
+    pub received: Received,
+    /// Whether it takes messages.
+    pub receives: Option<bool>,
+    /// When it last saw the queues empty.
+    pub seen_empty: SeenEmpty,
 }
 
 /// The age of the oldest message of each queue that a worker received since its last heartbeat, if any.

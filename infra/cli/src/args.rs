@@ -3,7 +3,9 @@
 use broker_runtime::config::SETTINGS;
 use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::commands::{audit, dead_letters, endpoints, init, job, pool, processes, provider, sandbox, up};
+use crate::commands::{
+    audit, dead_letters, endpoints, init, job, overview, pool, processes, provider, sandbox, up,
+};
 use crate::context::Flags;
 use crate::output::Output;
 
@@ -13,6 +15,9 @@ use crate::output::Output;
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+    /// The operator's name, for the audit of what a command changes
+    #[arg(long, global = true, default_value = "cli", value_name = "NAME", value_parser = parse_operator)]
+    pub(crate) by: String,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage or a bad setting, 3 found a violation.
@@ -44,12 +49,19 @@ pub(crate) enum Command {
     /// List, show, replay and discard dead letters
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// Show what is wrong right now, what is there, the last hour
+    Overview(overview::OverviewArgs),
     /// Show the depth of the queues
     Queues(Output),
     /// Show the operations of operators: job runs, pauses, releases, extensions, retries
     Audit(audit::Audit),
     /// Check everything that a broker needs, a line each: ok, or what to do; exit code 1 if anything is wrong
     Doctor(Output),
+}
+
+fn parse_operator(name: &str) -> Result<String, String> {
+    let fits = (1..=64).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+    if fits { Ok(name.to_owned()) } else { Err("is not a name of 1 to 64 characters".to_owned()) }
 }
 
 /// `BROKER_POLL_WAIT_S` is `--poll-wait-s`.

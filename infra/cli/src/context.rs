@@ -24,12 +24,14 @@ pub(crate) type Flags = BTreeMap<String, String>;
 #[derive(Debug)]
 pub(crate) struct Settings {
     flags: Flags,
+    /// The operator's name.
+    by: String,
     environment: BTreeMap<String, String>,
 }
 
 impl Settings {
-    pub(crate) fn new(flags: Flags, environment: VarsOs) -> Self {
-        Self { flags, environment: strings(environment) }
+    pub(crate) fn new(flags: Flags, by: String, environment: VarsOs) -> Self {
+        Self { flags, by, environment: strings(environment) }
     }
 
     /// Calls `with` with the settings, laid over the `defaults` of a command.
@@ -64,7 +66,7 @@ impl Settings {
         runtime.block_on(async {
             let clock = Clock::system();
             let aws = aws::connect(environment, &clock, config.poll_wait).await;
-            command(Context::new(config, clock, aws)?).await
+            command(Context::new(config, clock, aws, self.by.clone())?).await
         })
     }
 }
@@ -78,6 +80,8 @@ pub(crate) struct Context {
     pub(crate) aws: Aws,
     pub(crate) names: QueueNames,
     pub(crate) store: Store,
+    /// The operator's name; AWS knows whose credentials the command has.
+    pub(crate) operator: String,
 }
 
 /// Answers of AWS that a clock is compared with before it is believed: three that agree correct it.
@@ -85,14 +89,11 @@ pub(crate) const COMPARED: usize = 4;
 /// How long a command waits to compare its settings with the table's.
 const BINDING_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
-/// The operator's name; AWS knows whose credentials the command has.
-const OPERATOR: &str = "cli";
-
 impl Context {
-    pub(crate) fn new(config: Config, clock: Clock, aws: Aws) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: Config, clock: Clock, aws: Aws, operator: String) -> anyhow::Result<Self> {
         let names = QueueNames::new(&config.prefix)?;
         let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
-        Ok(Self { config, clock, entropy: Entropy::from_system(), aws, names, store })
+        Ok(Self { config, clock, entropy: Entropy::from_system(), aws, names, store, operator })
     }
 
     /// Refuses settings with which the table's data was not written. What else is wrong with the table, the command tells.
@@ -125,7 +126,7 @@ impl Context {
     /// Writes the audit line that comes before an operation.
     pub(crate) async fn audit(&self, act: Act, target: &str, count: Option<u64>) -> anyhow::Result<()> {
         let (at, id) = (self.now().await?, self.entropy.uuid());
-        let (who, target) = (OPERATOR.to_owned(), target.to_owned());
+        let (who, target) = (self.operator.clone(), target.to_owned());
         self.store
             .audit
             .record(&AuditLine { at, id, who, act, target, why: None, count, ended: None })

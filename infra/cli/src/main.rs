@@ -11,6 +11,7 @@ mod output;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
+use commands::pool::PoolCommand;
 use context::{Flags, Settings};
 use done::Done;
 
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
 
 /// All commands.
 fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
-    let settings = Settings::new(flags, std::env::vars_os());
+    let settings = Settings::new(flags, cli.by, std::env::vars_os());
     match cli.command.unwrap_or_else(|| Command::Up(commands::up::Up::default())) {
         Command::Up(up) => commands::up::run(&settings, up),
         Command::Endpoints(endpoints) => commands::endpoints::run(&settings, endpoints),
@@ -37,8 +38,15 @@ fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
         Command::Worker(worker) => Ok(commands::processes::worker(&settings, worker.until_stdin_closes)),
         Command::Init(init) => settings.once(async |context| commands::init::run(context, init).await),
         Command::Queues(out) => settings.once(async |context| commands::queues::run(context, out.json).await),
+        Command::Overview(args) => {
+            settings.once(async |context| commands::overview::run(context, args).await)
+        }
         Command::Audit(audit) => settings.once(async |context| commands::audit::run(context, audit).await),
         Command::Doctor(out) => commands::doctor::run(&settings, out.json),
+        // With whatever number of shards the table has: it is what changes.
+        Command::Pool(PoolCommand::Reshard(args)) => {
+            settings.once_unbound(async |context| commands::pool::reshard::run(context, args).await)
+        }
         Command::Pool(command) => settings.once(async |context| commands::pool::run(context, command).await),
         Command::DeadLetters(command) => {
             settings.once(async |context| commands::dead_letters::run(context, command).await)

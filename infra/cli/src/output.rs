@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use broker_domain::Timestamp;
 use broker_runtime::config::ConfigError;
 use clap::Args;
 use comfy_table::{Table, presets::NOTHING};
@@ -99,6 +100,17 @@ impl ProgressLine {
     pub(crate) fn end(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// A moment, as `2026-11-22 09:30:00 UTC`.
+pub(crate) fn time(at: Timestamp) -> String {
+    format!("{} {} UTC", at.date(), time_of_day(at))
+}
+
+/// Its time of day in UTC.
+pub(crate) fn time_of_day(at: Timestamp) -> String {
+    let s = at.as_secs() % 86_400;
+    format!("{:02}:{:02}:{:02}", s / 3_600, s / 60 % 60, s % 60)
 }
 
 /// Prints text unchanged.

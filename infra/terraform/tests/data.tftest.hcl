@@ -153,6 +153,11 @@ run "with_everything_set" {
   }
 
   assert {
+    condition     = output.environment.BROKER_REPLY_QUEUE_KMS_KEY == var.kms_key_arn
+    error_message = "The API makes the reply queues, and must encrypt them like the others."
+  }
+
+  assert {
     condition     = alltrue([for policy in values(local.policies) : strcontains(policy, "kms:GenerateDataKey")])
     error_message = "Who sends to an encrypted queue must use its key."
   }

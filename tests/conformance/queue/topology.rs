@@ -84,8 +84,8 @@ async fn reply_queues_come_are_listed_and_go() {
     for _ in 0..3 {
         // Making it twice is what a retried call does.
         let id = place.entropy.uuid();
-        let (name, _) = topology::create_reply_queue(&place.aws, &urls, id).await.expect("made");
-        assert_eq!(topology::create_reply_queue(&place.aws, &urls, id).await.expect("made").0, name);
+        let (name, _) = topology::create_reply_queue(&place.aws, &urls, id, None).await.expect("made");
+        assert_eq!(topology::create_reply_queue(&place.aws, &urls, id, None).await.expect("made").0, name);
         names.push(name);
     }
     names.sort();
@@ -105,7 +105,7 @@ async fn reply_queues_come_are_listed_and_go() {
 async fn a_queue_that_is_gone_is_told_to_sender_and_receiver() {
     let (place, urls) = Place::with_queues().await;
     let (name, queue) =
-        topology::create_reply_queue(&place.aws, &urls, place.entropy.uuid()).await.expect("made");
+        topology::create_reply_queue(&place.aws, &urls, place.entropy.uuid(), None).await.expect("made");
     let senders = ReplySenders::new(place.aws.sqs.clone(), urls.clone(), 1, 8);
     senders.send(&name, "reply".to_owned()).await.expect("sent");
     let mut receiving = Receiving::start(&place, &queue, None);

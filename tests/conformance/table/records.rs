@@ -7,6 +7,7 @@ use broker_domain::{
     DeadLetterCount, IdempotencyKey, Job, JobReport, LeaseKey, Outcome, PersistedRequest, RequestState,
     Status, Subject, Task, TrackId,
 };
+use broker_store::history::{Counted, Served, minute_of};
 use broker_store::{Binding, Census, Instance, PoolStatus, Role, Write};
 
 use broker_tests::together;
@@ -174,6 +175,33 @@ async fn slots_are_given_once() {
         Write::Rejected(()),
         "later already"
     );
+}
+
+#[tokio::test]
+async fn a_minute_of_the_history_is_counted_by_the_latest_census_and_each_api_adds_to_it_once() {
+    let place = Place::with_table().await;
+    let store = &place.store;
+    let minute = minute_of(place.clock.now());
+    let counted = |letters| Counted { letters, workers: 2, oldest_ms: Some(7), ..Counted::default() };
+    let at = |seconds| minute.plus(Duration::from_secs(seconds));
+    for (seconds, letters, expected) in
+        [(10, 1, Write::Applied), (5, 9, Write::Rejected(())), (20, 2, Write::Applied)]
+    {
+        assert_eq!(store.history.count(&counted(letters), at(seconds)).await.expect("asked"), expected);
+    }
+    let mut served = Served { created: 3, refused: 1, ..Served::default() };
+    served.latency[2] = 3;
+    let [one, other] = [place.entropy.uuid(), place.entropy.uuid()];
+    let apis = [one, other, one];
+    for (api, expected) in apis.into_iter().zip([Write::Applied, Write::Applied, Write::Rejected(())]) {
+        assert_eq!(store.history.serve(&served, api, at(30)).await.expect("asked"), expected);
+    }
+    let told = store.history.since(minute).await.expect("read");
+    let [only] = told.as_slice() else { panic!("{told:?}") };
+    let kept = only.counted.as_ref().expect("counted");
+    assert_eq!((only.at, kept.letters, kept.workers, kept.oldest_ms), (minute, 2, 2, Some(7)));
+    assert_eq!((only.served.created, only.served.refused, only.served.latency[2]), (6, 2, 6));
+    assert!(store.history.since(at(60)).await.expect("read").is_empty());
 }
 
 #[tokio::test]

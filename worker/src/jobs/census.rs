@@ -1,9 +1,11 @@
 //! Census job: counts the pool by state into one record, for stats and gauges. Tombstones and open dead letters are counted,
 //! too.
 
-use broker_domain::{JobReport, Status};
+use broker_domain::{JobReport, Status, Timestamp};
+use broker_queue::{QueueKind, topology};
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{Census, Write};
+use broker_store::history::Counted;
+use broker_store::{Census, Role, Write, heartbeat};
 
 use super::{JobError, Jobs};
 
@@ -32,9 +34,30 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         oldest_dead_letter_s,
         "census"
     );
+    let counted = Counted { by_status: by_status.clone(), letters: dead_letters, ..Counted::default() };
     match jobs.store.census.record(&Census { by_status, letters, as_of }).await? {
         Write::Applied => report.changed = 1,
         Write::Rejected(()) => report.skipped = 1,
     }
+    remember(jobs, counted, as_of).await
+}
+
+/// Adds the queue and the workers to what was counted, and stores it as this minute of the history: one query, one look at
+/// the queue, one write.
+async fn remember(jobs: &Jobs, counted: Counted, as_of: Timestamp) -> Result<(), JobError> {
+    let queue = jobs.urls.get(QueueKind::Requests);
+    let depth = topology::depth(&jobs.aws, &queue, queue.label().to_string()).await?;
+    let mut workers = jobs.store.instances.list().await?;
+    workers.retain(|instance| instance.role == Role::Worker && !heartbeat::is_gone(instance, as_of));
+    let oldest = workers.iter().filter_map(|worker| worker.received.requests).max();
+    let counted = Counted {
+        visible: depth.visible,
+        in_flight: depth.in_flight,
+        oldest_ms: oldest.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        workers: u64::try_from(workers.len()).unwrap_or(u64::MAX),
+        ..counted
+    };
+    // One that a later census was faster with is older.
+    jobs.store.history.count(&counted, as_of).await?;
     Ok(())
 }

@@ -31,6 +31,10 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         let why = provider.breaker().why();
         tracing::info!(?left, why, "no deletion is planned while the provider is not asked");
         report.detail("breaker_open", 1);
+        report.postponed = Some(format!(
+            "deletions are postponed: the provider is not asked for {} s more ({why}); no attempt is counted",
+            left.as_secs() + 1
+        ));
         return Ok(());
     }
     // A plan that is full before its end must not always leave out the same shards.
@@ -44,6 +48,10 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
                 if !plan(jobs, chunk, report).await? {
                     report.skipped += chunk.len() as u64;
                     report.detail("plan_is_full", 1);
+                    report.postponed = Some(format!(
+                        "the rest is left to later runs: {} minutes are planned already at the provider's rate (BROKER_PROVIDER_RATE)",
+                        AHEAD.as_secs() / 60
+                    ));
                     return Ok(());
                 }
             }

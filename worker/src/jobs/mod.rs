@@ -217,10 +217,21 @@ fn measure(task: &Task, report: &JobReport, outcome: &'static str, took: Duratio
     for (counter, count) in counters {
         metrics::counter!(format!("broker_{word}_{counter}_total")).increment(count);
     }
-    let JobReport { job, found, changed, skipped, failed, duration_ms, details, aborted } = report;
+    let JobReport { job, found, changed, skipped, failed, duration_ms, details, aborted, postponed } = report;
     if let Some(reason) = aborted {
         tracing::warn!(job, outcome, reason, found, changed, skipped, failed, duration_ms, "job ended early");
     } else {
-        tracing::info!(job, outcome, found, changed, skipped, failed, duration_ms, ?details, "job done");
+        tracing::info!(
+            job,
+            outcome,
+            found,
+            changed,
+            skipped,
+            failed,
+            duration_ms,
+            ?details,
+            postponed,
+            "job done"
+        );
     }
 }

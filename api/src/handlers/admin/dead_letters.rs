@@ -87,11 +87,14 @@ impl Operator {
         by: &str,
     ) -> Result<Response, Problem> {
         let rpc = &self.rpc;
+        let dry_run = query.flag(&parameter::DRY_RUN)?;
+        // Counting changes nothing: without a limit it counts all that match, as far as it comes within the wait.
+        let counts_all = dry_run && query.get(parameter::ACTION_LIMIT.name).is_none();
         let limit = query.number(&parameter::ACTION_LIMIT)?;
         let options = ActionOptions {
-            dry_run: query.flag(&parameter::DRY_RUN)?,
+            dry_run,
             rate: query.maybe_number(&parameter::RATE)?,
-            limit: Some(limit.into()),
+            limit: (!counts_all).then_some(limit.into()),
             within: Some(
                 handlers::wait(Preferences::of(&head.headers), self.wait).max(Duration::from_secs(1)),
             ),

@@ -3,7 +3,9 @@
 //! Invariant: nothing is sent before its audit line is written; a 202 is returned only after the run was recorded; the worker
 //! stores the report before it replies.
 
-use broker_domain::{JobReport, Outcome, RequestId, RequestState, Task};
+use std::time::Duration;
+
+use broker_domain::{Job, JobReport, Outcome, RequestId, RequestState, Task};
 use broker_messages::MaintenanceMessage;
 use broker_store::{Act, AuditLine};
 use http::StatusCode;
@@ -14,6 +16,7 @@ use tokio::time::sleep;
 use super::Operator;
 use crate::handlers;
 use crate::metrics;
+use crate::overview::ScheduledJob;
 use crate::request::prefer::Preferences;
 use crate::response::Response;
 use crate::response::bodies::{QueuedRun, RunBody};
@@ -74,6 +77,33 @@ impl Operator {
         self.rpc.store.runs.record(id, task.as_str(), self.rpc.clock.now()).await?;
         let answer = still_queued(StatusCode::ACCEPTED, task.as_str(), id);
         Ok(answer.located(&format!("/v1/admin/jobs/{id}")))
+    }
+
+    /// Pauses or resumes the schedule of a job. Doing it twice changes nothing.
+    pub(super) async fn schedule(&self, job: &str, who: &str, act: Act) -> Result<Response, Problem> {
+        let job = Job::parse(job).ok_or_else(|| Problem::new(Code::NotFound, "There is no such job."))?;
+        let (store, now) = (&self.rpc.store, self.rpc.clock.now());
+        let line = AuditLine {
+            at: now,
+            id: self.entropy.uuid(),
+            who: who.to_owned(),
+            act,
+            target: job.as_str().to_owned(),
+            why: None,
+            count: None,
+            ended: None,
+        };
+        store.audit.record(&line).await?;
+        // One that moved on is as another operator wants it.
+        if act == Act::PauseJob {
+            store.schedule.pause(job, now).await?;
+        } else {
+            store.schedule.resume(job, now).await?;
+        }
+        self.last_overview.forget().await;
+        let tick = store.schedule.tick(job, Duration::ZERO, now).await?;
+        let scheduled = ScheduledJob::new(job, Some(&tick), self.scheduler);
+        Ok(Response::json(StatusCode::OK, json!(scheduled), "scheduled"))
     }
 
     /// The report of a run.

@@ -1,21 +1,29 @@
-//! Admin routes: the pool, its counts, runs of the jobs, dead letters. One match lists them.
+//! Admin routes: overview, pool, stories, counts, jobs, dead letters, audit. One match lists them.
 //!
 //! Jobs are run by a worker, through the maintenance queue, as for the schedule.
 
+mod audit;
 mod cursor;
 mod dead_letters;
 mod jobs;
 mod list;
+mod overview;
 mod stats;
+mod stories;
 
 use std::time::Duration;
 
 use broker_domain::{Removable, RequestId, Task};
+use broker_runtime::aws::Aws;
+use broker_runtime::config::Scheduler;
 use broker_runtime::entropy::Entropy;
+use broker_store::Act;
 use http::request::Parts;
 
 #[cfg(test)]
 pub(crate) use self::cursor::Cursors;
+pub(crate) use self::overview::LastOverview;
+use crate::request::auth::Identity;
 use crate::request::parameters::{ACCEPT_STALE, GRACE_PERIOD, REMOVABLE};
 use crate::request::query::Query;
 use crate::response::Response;
@@ -28,20 +36,30 @@ pub(crate) struct Operator {
     pub(crate) rpc: RequestReply,
     pub(crate) wait: Duration,
     pub(crate) entropy: Entropy,
+    pub(crate) aws: Aws,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) last_overview: LastOverview,
 }
 
 impl Operator {
-    /// The response to the operator whose token is called `who`.
+    /// The response to an operator.
     pub(crate) async fn answer(
         &self,
         id: RequestId,
-        who: &str,
+        caller: &Identity,
         admin: Admin,
         in_path: &str,
         head: &Parts,
     ) -> Result<Response, Problem> {
+        let who = &*caller.name;
         let query = Query::parse(head.uri.query())?;
         match admin {
+            Admin::Overview => self.overview(caller).await,
+            Admin::SandboxHistory => self.sandbox_history(in_path).await,
+            Admin::Track => self.track(in_path, &query).await,
+            Admin::Audit => self.audit(&query).await,
+            Admin::PauseJob => self.schedule(in_path, who, Act::PauseJob).await,
+            Admin::ResumeJob => self.schedule(in_path, who, Act::ResumeJob).await,
             Admin::Sandboxes => list::answer(&self.rpc.store, &query).await,
             Admin::Stats => stats::answer(&self.rpc, &query).await,
             Admin::Sync => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use broker_domain::{EndReason, JobReport, RequestId, Sandbox, Status, Timestamp, TrackName};
-use broker_store::{Census, Record};
+use broker_store::{AuditLine, Census, Record};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -30,6 +30,9 @@ pub(crate) struct RunBody<'a> {
     /// The reason why it ended early, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     aborted: Option<&'a str>,
+    /// Why it left work to a later run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    postponed: Option<&'a str>,
     /// The id of the request that started it.
     #[schemars(extend("format" = "uuid"))]
     request_id: String,
@@ -40,7 +43,8 @@ pub(crate) struct RunBody<'a> {
 
 impl<'a> RunBody<'a> {
     pub(crate) fn new(report: &'a JobReport, id: RequestId) -> Self {
-        let JobReport { job, found, changed, skipped, failed, duration_ms, details, aborted } = report;
+        let JobReport { job, found, changed, skipped, failed, duration_ms, details, aborted, postponed } =
+            report;
         Self {
             job,
             found: *found,
@@ -50,6 +54,7 @@ impl<'a> RunBody<'a> {
             duration_ms: *duration_ms,
             details,
             aborted: aborted.as_deref(),
+            postponed: postponed.as_deref(),
             request_id: id.to_string(),
             status: if aborted.is_none() { "succeeded" } else { "failed" },
         }
@@ -87,6 +92,51 @@ pub(crate) struct Stats {
 impl Stats {
     pub(crate) fn new(census: &Census) -> Self {
         Self { counts: census.shown(), as_of: census.as_of.as_secs() }
+    }
+}
+
+/// A page of the audit.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct AuditPage<'a> {
+    /// The day, in UTC.
+    pub(crate) date: String,
+    /// The newest first.
+    pub(crate) lines: Vec<AuditEntry<'a>>,
+    /// The `cursor` of the next page; null on the last one.
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// An act of an operator.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct AuditEntry<'a> {
+    /// When, in milliseconds since the epoch.
+    at_ms: u64,
+    /// The name of the token, or of whoever used the command.
+    who: &'a str,
+    /// What.
+    act: &'static str,
+    /// On what: a job, a sandbox, a selection of dead letters.
+    target: &'a str,
+    /// The reason, if one was given.
+    why: Option<&'a str>,
+    /// A count or an amount, if there is one.
+    count: Option<u64>,
+    /// The result of a long act, as JSON; null while it runs, and of others.
+    ended: Option<&'a str>,
+}
+
+impl<'a> From<&'a AuditLine> for AuditEntry<'a> {
+    fn from(line: &'a AuditLine) -> Self {
+        let AuditLine { at, who, act, target, why, count, ended, .. } = line;
+        Self {
+            at_ms: at.as_ms(),
+            who,
+            act: act.as_str(),
+            target,
+            why: why.as_deref(),
+            count: *count,
+            ended: ended.as_deref(),
+        }
     }
 }
 

@@ -117,7 +117,7 @@ async fn failed_polls_are_repeated_without_spinning() {
 }
 
 async fn reply_queue(sqs: &Sqs, urls: &QueueUrls) -> Queue {
-    topology::create_reply_queue(&sqs.aws, urls, Uuid::from_u128(1)).await.expect("created").1
+    topology::create_reply_queue(&sqs.aws, urls, Uuid::from_u128(1), None).await.expect("created").1
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ async fn an_endpoint_that_is_away_is_unavailable_with_its_cause() {
 async fn a_reply_to_a_process_that_ended_finds_its_queue_gone() {
     let (sqs, urls) = Sqs::with_queues().await;
     let (name, queue) =
-        topology::create_reply_queue(&sqs.aws, &urls, Uuid::from_u128(1)).await.expect("created");
+        topology::create_reply_queue(&sqs.aws, &urls, Uuid::from_u128(1), None).await.expect("created");
     let replies = ReplySenders::new(sqs.aws.sqs.clone(), urls.clone(), 4, 8);
     replies.send(&name, "reply".to_owned()).await.expect("sent");
     assert_eq!((sqs.depth(&queue).await, replies.kept()), ((1, 0), 1));
@@ -134,7 +134,7 @@ async fn the_reply_sender_least_recently_used_makes_room() {
     let mut names = Vec::new();
     for id in 1..=3 {
         let (name, _) =
-            topology::create_reply_queue(&sqs.aws, &urls, Uuid::from_u128(id)).await.expect("created");
+            topology::create_reply_queue(&sqs.aws, &urls, Uuid::from_u128(id), None).await.expect("created");
         names.push(name);
     }
     for index in [0, 1, 0, 2] {

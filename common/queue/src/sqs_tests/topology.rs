@@ -66,12 +66,25 @@ async fn derived_urls_are_those_that_sqs_tells() {
 }
 
 #[tokio::test]
+async fn a_reply_queue_is_encrypted_with_the_key_that_is_configured() {
+    let (sqs, urls) = Sqs::with_queues().await;
+    for (id, key) in [(1, Some("alias/replies")), (2, None)] {
+        let (_, queue) =
+            topology::create_reply_queue(&sqs.aws, &urls, Uuid::from_u128(id), key).await.expect("created");
+        let asked = sqs.aws.sqs.get_queue_attributes().queue_url(queue.url());
+        let found = asked.attribute_names(QueueAttributeName::KmsMasterKeyId).send().await.expect("there");
+        let found = found.attributes().and_then(|all| all.get(&QueueAttributeName::KmsMasterKeyId));
+        assert_eq!(found.map(String::as_str), key);
+    }
+}
+
+#[tokio::test]
 async fn our_reply_queues_are_listed_and_no_others() {
     let (sqs, urls) = Sqs::with_queues().await;
     let mut created = Vec::new();
     for id in 1..=3 {
         let (name, _) =
-            topology::create_reply_queue(&sqs.aws, &urls, Uuid::from_u128(id)).await.expect("created");
+            topology::create_reply_queue(&sqs.aws, &urls, Uuid::from_u128(id), None).await.expect("created");
         created.push(name);
     }
     for foreign in ["test-replies-by-hand", "test2-replies-00000000-0000-0000-0000-000000000009"] {

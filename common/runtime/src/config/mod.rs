@@ -48,6 +48,8 @@ pub struct Config {
     pub table: String,
     /// The prefix of the queues' names.
     pub prefix: String,
+    /// The KMS key of the reply queues, if another than SQS's own.
+    pub reply_queue_kms_key: Option<String>,
     /// The number of index partitions of each state.
     pub state_shards: u8,
     /// Whether this is a development machine: the API may start without tokens.
@@ -129,6 +131,13 @@ impl Config {
                     .then_some(())
                     .ok_or("1 to 32 of A-Z a-z 0-9 _ -")
             })?,
+            reply_queue_kms_key: Some(read.text("BROKER_REPLY_QUEUE_KMS_KEY", |key| {
+                let allowed = |b: u8| b.is_ascii_alphanumeric() || b":/_-".contains(&b);
+                (key.len() <= 2_048 && key.bytes().all(allowed))
+                    .then_some(())
+                    .ok_or("the id, the alias or the ARN of a KMS key")
+            })?)
+            .filter(|key| !key.is_empty()),
             state_shards: read.number("BROKER_STATE_SHARDS")?,
             local: read.flag("BROKER_LOCAL")?,
             listen: read.address("BROKER_LISTEN")?,

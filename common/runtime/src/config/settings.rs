@@ -62,12 +62,18 @@ impl Setting {
 pub const SETTINGS: &[Setting] = &[
     Setting::new("BROKER_TABLE", "broker", "name", "DynamoDB table"),
     Setting::new("BROKER_PREFIX", "broker", "name", "the prefix of the names of the SQS queues"),
+    Setting::new(
+        "BROKER_REPLY_QUEUE_KMS_KEY",
+        "",
+        "key id, alias/… or ARN",
+        "the KMS key that encrypts the reply queues, which the API makes; without it SQS encrypts them with its own",
+    ),
     Setting::number(
         "BROKER_STATE_SHARDS",
         "16",
         "count",
         1..=50,
-        "index partitions per state; the same for every process, fixed once there is data",
+        "index partitions per state; the same for every process, changed by broker pool reshard",
     ),
     Setting::new(
         "BROKER_LOCAL",

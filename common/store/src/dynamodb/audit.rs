@@ -55,6 +55,39 @@ impl AuditStore {
             .await
     }
 
+    /// The latest lines of the day (UTC) of `at`, the newest first, at most `limit`; `target` leaves out those of others. One
+    /// read, of at most a megabyte.
+    pub async fn latest_of_day(
+        &self,
+        at: Timestamp,
+        target: Option<&str>,
+        limit: i32,
+        after: Option<PageKey>,
+    ) -> Result<Page<Vec<AuditLine>>, StoreError> {
+        let mut call = self
+            .table
+            .client
+            .query()
+            .table_name(&self.table.name)
+            .consistent_read(true)
+            .scan_index_forward(false)
+            .key_condition_expression("#pk = :day")
+            .expression_attribute_names("#pk", PK)
+            .expression_attribute_values(":day", s(keys::audit_day(at)))
+            .set_exclusive_start_key(after.map(|key| key.0));
+        // A limit is counted before a filter.
+        call = match target {
+            Some(target) => call
+                .filter_expression("#target = :target")
+                .expression_attribute_names("#target", a::TARGET)
+                .expression_attribute_values(":target", s(target)),
+            None => call.limit(limit),
+        };
+        let answer = call.send().await.map_err(|error| unread("Query", &self.table.name, error))?;
+        let lines = answer.items().iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Page { items: lines, next: answer.last_evaluated_key.map(PageKey) })
+    }
+
     /// A page of the lines of the day (UTC) of `at`, the oldest first (a consistent read).
     pub async fn of_day(
         &self,

@@ -11,8 +11,9 @@ use super::keys::{PK, SK};
 /// Where attribute names are declared.
 const DECLARING: [&str; 3] = ["attributes.rs", "keys.rs", "dead_letter_items.rs"];
 /// Words of DynamoDB's expressions.
-const WORDS: [&str; 14] = [
+const WORDS: [&str; 15] = [
     "SET",
+    "ADD",
     "REMOVE",
     "and",
     "or",

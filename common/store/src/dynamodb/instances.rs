@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use uuid::Uuid;
 
 use super::attributes as a;
@@ -9,7 +10,7 @@ use super::change::written;
 use super::errors::unread;
 use super::keys::{self, INSTANCES, PK};
 use super::{InstanceStore, n, records, s};
-use crate::{Instance, Page, PageKey, Pages, Received, Role, StoreError, Write};
+use crate::{Instance, Page, PageKey, Pages, Received, Role, SeenEmpty, SelfReport, StoreError, Write};
 use broker_domain::Timestamp;
 
 /// How long an instance without heartbeats is kept at most.
@@ -32,6 +33,13 @@ impl InstanceStore {
             item.extend(age.map(|age| (name.to_owned(), n(age.as_millis()))));
         }
         item.extend(instance.requests_per_s.map(|rate| (a::REQUESTS_PER_S.to_owned(), n(rate))));
+        item.extend(
+            instance.receives.map(|receives| (a::RECEIVES.to_owned(), AttributeValue::Bool(receives))),
+        );
+        let SeenEmpty { requests, maintenance } = instance.seen_empty;
+        for (name, at) in [(a::REQUESTS_EMPTY_MS, requests), (a::MAINTENANCE_EMPTY_MS, maintenance)] {
+            item.extend(at.map(|at| (name.to_owned(), n(at.as_ms()))));
+        }
         let call = self
             .table
             .client
@@ -85,6 +93,12 @@ impl InstanceStore {
 impl Instance {
     /// An instance with a heartbeat at `now` that has received nothing.
     pub fn new(id: Uuid, role: Role, now: Timestamp) -> Self {
-        Self { id, role, heartbeat: now, received: Received::default(), requests_per_s: None }
+        Self::reporting(id, role, now, SelfReport::default())
+    }
+
+    /// An instance with a heartbeat at `now` that says this of itself.
+    pub fn reporting(id: Uuid, role: Role, now: Timestamp, report: SelfReport) -> Self {
+        let SelfReport { received, receives, seen_empty } = report;
+        Self { id, role, heartbeat: now, received, requests_per_s: None, receives, seen_empty }
     }
 }

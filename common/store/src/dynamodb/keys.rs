@@ -22,6 +22,8 @@ pub(super) const ACCOUNT_PREFIX: &str = "EXT#";
 pub(super) const REQUEST_PREFIX: &str = "REQ#";
 /// The partition of all instances, which are sorted by id.
 pub(super) const INSTANCES: &str = "INSTANCE";
+/// The partition of the history's minutes, which are sorted by time.
+pub(super) const HISTORY: &str = "HISTORY";
 const META: &str = "META";
 
 /// The key of one item; every item of ours has the sort key `META` unless it is one of a list.
@@ -77,6 +79,10 @@ pub(super) fn pool() -> Key {
 
 pub(super) fn census() -> Key {
     Key::meta("CENSUS".to_owned())
+}
+
+pub(super) fn minute(at: Timestamp) -> Key {
+    Key { pk: HISTORY.to_owned(), sk: Cow::Owned(time_key(at)) }
 }
 
 pub(super) fn sightings() -> Key {

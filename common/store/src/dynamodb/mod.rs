@@ -22,6 +22,7 @@ mod extend;
 mod foreign;
 #[cfg(test)]
 mod fuzz;
+mod history;
 mod instances;
 mod keys;
 mod pool;
@@ -33,6 +34,7 @@ mod reconcile;
 mod records;
 mod replace;
 mod requests;
+mod reshard;
 mod runs;
 mod scan;
 pub mod schema;
@@ -49,6 +51,7 @@ pub use adopt_table::{Stage, adopt_table};
 pub use broker_domain::reconcile::Minted;
 pub use deletion::Seen;
 pub use foreign::{ForeignRow, Survey};
+pub(crate) use reshard::{Misplaced, ShardedPage, Shards};
 pub use settings::SettingsError;
 pub use sync::Unused;
 
@@ -140,6 +143,8 @@ stores! {
     instances: InstanceStore,
     /// The count of sandboxes by state.
     census: CensusStore,
+    /// The minutes of the last hour.
+    history: HistoryStore,
     /// Reads of the whole table, and of several items at one instant.
     scans: ScanStore,
     /// Rows that another tool wrote.

@@ -49,13 +49,29 @@ impl PoolStore {
                     .await?;
                 self.read_again(&mine).await
             }
-            Some(_) | None => read_status(&item, &mine),
+            Some(_) | None => self.read_status(&item, &mine),
         }
+    }
+
+    /// The same with who paused it, and nothing is written: `None` if nobody has used the pool yet.
+    pub async fn look(&self) -> Result<Option<(PoolStatus, Option<String>)>, StoreError> {
+        let mine = self.binding().await?;
+        let Some(item) = self.table.get(keys::pool()).await? else { return Ok(None) };
+        let paused_by = Reader(&item).optional(a::PAUSED_BY, |by| Ok::<_, ()>(by.to_owned()))?;
+        Ok(Some((self.read_status(&item, &mine)?, paused_by)))
+    }
+
+    /// Since when the pool is paused or being reconciled, if it is (one consistent read, nothing is described: whether it is
+    /// a restored copy is not known here).
+    pub async fn closed_since(&self) -> Result<Option<Timestamp>, StoreError> {
+        let Some(item) = self.table.get(keys::pool()).await? else { return Ok(None) };
+        let read = Reader(&item);
+        Ok(read.optional_time(a::PAUSED_AT)?.or(read.optional_time(a::RECONCILING_SINCE)?))
     }
 
     async fn read_again(&self, mine: &Binding) -> Result<PoolStatus, StoreError> {
         let item = self.table.get(keys::pool()).await?;
-        item.map_or(Err(StoreError::Conflict), |item| read_status(&item, mine))
+        item.map_or(Err(StoreError::Conflict), |item| self.read_status(&item, mine))
     }
 
     /// This table, by its name and by the id that AWS gave this incarnation of it. Implementations that give none leave
@@ -201,13 +217,20 @@ fn values_of(binding: &Binding) -> Vec<(&'static str, aws_sdk_dynamodb::types::A
     [(":of", s(&binding.table))].into_iter().chain(id).collect()
 }
 
-fn read_status(item: &Item, mine: &Binding) -> Result<PoolStatus, StoreError> {
-    let read = Reader(item);
-    let text = |text: &str| Ok::<_, ()>(text.to_owned());
-    let of = Binding { table: read.text(a::TABLE_NAME, text)?, table_id: read.optional(a::TABLE_ID, text)? };
-    let is_ours = of.table == mine.table && (of.table_id == mine.table_id || mine.table_id.is_none());
-    if !is_ours || read.optional_time(a::RECONCILING_SINCE)?.is_some() {
-        return Ok(PoolStatus::RestoredCopy { of });
+impl PoolStore {
+    fn read_status(&self, item: &Item, mine: &Binding) -> Result<PoolStatus, StoreError> {
+        let read = Reader(item);
+        let text = |text: &str| Ok::<_, ()>(text.to_owned());
+        let of =
+            Binding { table: read.text(a::TABLE_NAME, text)?, table_id: read.optional(a::TABLE_ID, text)? };
+        let is_ours = of.table == mine.table && (of.table_id == mine.table_id || mine.table_id.is_none());
+        if !is_ours || read.optional_time(a::RECONCILING_SINCE)?.is_some() {
+            return Ok(PoolStatus::RestoredCopy { of });
+        }
+        let shards = read.optional_number(a::STATE_SHARDS)?.unwrap_or_else(|| self.table.shards.into());
+        if shards != u64::from(self.table.shards) || read.optional_number(a::RESHARDING_TO)?.is_some() {
+            return Ok(PoolStatus::OtherShards { shards });
+        }
+        Ok(read.optional_time(a::PAUSED_AT)?.map_or(PoolStatus::Open, |since| PoolStatus::Paused { since }))
     }
-    Ok(read.optional_time(a::PAUSED_AT)?.map_or(PoolStatus::Open, |since| PoolStatus::Paused { since }))
 }

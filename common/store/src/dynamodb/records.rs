@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::attributes::{self as a, Item, Reader};
 use super::keys::{SK, STATE_KEY};
-use crate::{Census, Instance, Received, Record, Role, Run, StoreError, Tick};
+use crate::{Census, Instance, Received, Record, Role, Run, SeenEmpty, StoreError, Tick};
 use broker_domain::{DeadLetterCount, JobReport, Status, Timestamp};
 
 pub(super) fn read_status(item: &Item) -> Result<Status, StoreError> {
@@ -81,6 +81,11 @@ pub(super) fn read_instance(item: &Item) -> Result<Instance, StoreError> {
             count: 0,
         },
         requests_per_s: read.optional_number(a::REQUESTS_PER_S)?,
+        receives: item.get(a::RECEIVES).and_then(|receives| receives.as_bool().ok()).copied(),
+        seen_empty: SeenEmpty {
+            requests: read.optional_number(a::REQUESTS_EMPTY_MS)?.map(Timestamp::from_ms),
+            maintenance: read.optional_number(a::MAINTENANCE_EMPTY_MS)?.map(Timestamp::from_ms),
+        },
     })
 }
 

@@ -74,6 +74,14 @@ impl PoolStore {
     fn compare(&self, pool: &Item, prefix: &str) -> Result<Bound, SettingsError> {
         let read = Reader(pool);
         let Some(shards) = read.optional_number(a::STATE_SHARDS)? else { return Ok(Bound::Not) };
+        if let Some(to) = read.optional_number(a::RESHARDING_TO)? {
+            let problem = format!(
+                "the sandboxes in table {} are being moved from {shards} to {to} shards: finish `broker pool reshard --to {to} \
+                 --apply`, then set it to {to}",
+                self.table.name
+            );
+            return Err(ConfigError::new(SHARDS_SETTING, problem).into());
+        }
         if shards != u64::from(self.table.shards) {
             let problem = format!(
                 "is {}, but the sandboxes in table {} were written with {shards}: set it to {shards}",

@@ -2,9 +2,11 @@
 //!
 //! Invariant: `next_run_at` moves only after the message was sent, so a run is sent at least once, wherever its worker dies.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use tokio::task::JoinSet;
 
 use super::attributes::{self as a, Item};
 use super::change::ItemChange;
@@ -36,6 +38,21 @@ impl ScheduleStore {
         // Another worker may have written it first.
         let item = self.table.get(keys::tick(job)).await?;
         item.map_or(Err(StoreError::Conflict), |item| records::read_tick(&item))
+    }
+
+    /// The tick of every job as it stands, none of a job that no worker has seen yet (one batched, consistent read).
+    pub async fn look(&self) -> Result<Vec<(Job, Option<Tick>)>, StoreError> {
+        let mut looks = JoinSet::new();
+        for job in Job::ALL {
+            let table = Arc::clone(&self.table);
+            looks.spawn(async move {
+                let item = table.reads.get(keys::tick(job)).await?;
+                Ok::<_, StoreError>((job, item.map(|item| records::read_tick(&item)).transpose()?))
+            });
+        }
+        let mut ticks = looks.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        ticks.sort_by_key(|(job, _)| *job);
+        Ok(ticks)
     }
 
     /// Takes a due tick until `until`.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use broker_domain::Timestamp;
 use broker_store::{AuditLine, Pages};
 use clap::Args;
 
@@ -40,10 +39,5 @@ fn cells(line: AuditLine) -> [String; 6] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let count = line.count.map(|count| count.to_string());
     let act = line.act.as_str().to_owned();
-    [time_of_day(line.at), line.who, act, line.target, or_dash(count), or_dash(line.why)]
-}
-
-fn time_of_day(at: Timestamp) -> String {
-    let s = at.as_secs() % DAY.as_secs();
-    format!("{:02}:{:02}:{:02}", s / 3_600, s / 60 % 60, s % 60)
+    [output::time_of_day(line.at), line.who, act, line.target, or_dash(count), or_dash(line.why)]
 }

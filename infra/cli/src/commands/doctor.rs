@@ -14,7 +14,7 @@ use broker_runtime::clock::Clock;
 use broker_runtime::config::unknown_names;
 use broker_runtime::errors::chain;
 use broker_store::schema::{self, IndexState};
-use broker_store::{SettingsError, StoreError};
+use broker_store::{PoolStatus, Role, SettingsError, StoreError, heartbeat};
 use serde::Serialize;
 
 use crate::context::{COMPARED, Context, Settings};
@@ -155,7 +155,10 @@ async fn table(context: &Context) -> [Finding; 2] {
         let found = format!("{name} does not delete expired items");
         Some((found, "Run `broker init`: it turns expiry on.".to_owned()))
     } else {
-        differing(context, "BROKER_STATE_SHARDS").await
+        match differing(context, "BROKER_STATE_SHARDS").await {
+            None => closed(context).await,
+            differs => differs,
+        }
     };
     let index = match seen.index {
         IndexState::Usable => None,
@@ -187,6 +190,48 @@ async fn differing(context: &Context, setting: &str) -> Option<(String, String)>
     }
 }
 
+/// Why no worker may take messages of this table, if none may.
+async fn closed(context: &Context) -> Option<(String, String)> {
+    match context.store.pool.look().await {
+        Ok(Some((PoolStatus::Paused { since }, by))) => {
+            let by = by.unwrap_or_else(|| "somebody".to_owned());
+            let todo = "No worker receives. Ask why (`broker audit`), then `broker pool resume`.";
+            Some((format!("paused by {by} since {}", output::time(since)), todo.to_owned()))
+        }
+        Ok(Some((PoolStatus::RestoredCopy { of }, _))) => Some((
+            format!("a restored copy of {}, or being reconciled: no worker receives", of.table),
+            "Run `broker pool reconcile`: what was handed out since is not known (infra/docs/RUNBOOK.md)."
+                .to_owned(),
+        )),
+        // Of shards the settings are told.
+        Ok(Some((PoolStatus::Open | PoolStatus::OtherShards { .. }, _)) | None) => None,
+        Err(error) => Some((
+            format!("whether the pool is paused cannot be read: {}", chain(&error)),
+            "Check the role's permissions: see infra/terraform/modules/data/policies.tf.".to_owned(),
+        )),
+    }
+}
+
+/// How many workers run and receive: wrong if some process runs and no worker receives.
+async fn receivers(context: &Context) -> Result<String, (String, String)> {
+    let now = context.clock.now();
+    // The table's own check tells what is wrong with it.
+    let Ok(mut instances) = context.store.instances.list().await else { return Ok("not known".to_owned()) };
+    instances.retain(|instance| !heartbeat::is_gone(instance, now));
+    let workers: Vec<_> = instances.iter().filter(|instance| instance.role == Role::Worker).collect();
+    let receive = workers.iter().filter(|worker| worker.receives != Some(false)).count();
+    let told = format!("{receive} of {} workers receive", workers.len());
+    if receive > 0 || instances.is_empty() {
+        return Ok(told);
+    }
+    let todo = if workers.is_empty() {
+        "An API runs, and no worker: start one (infra/docs/RUNBOOK.md, Nothing works)."
+    } else {
+        "Look at /readyz and the log of a worker, and at the lines above: paused, table, clock."
+    };
+    Err((told, todo.to_owned()))
+}
+
 async fn queues(context: &Context) -> [Finding; 2] {
     let seen = match inspect::queues(&context.aws, &context.names, context.config.visibility).await {
         Ok(seen) => seen,
@@ -212,6 +257,8 @@ async fn queues(context: &Context) -> [Finding; 2] {
         let todo = "Run `broker init` (on AWS: terraform apply), or messages come too late or are too large.";
         Some((differs(false)?, todo.to_owned()))
     });
+    let receivers = receivers(context).await;
+    let missing = missing.or_else(|| receivers.as_ref().err().cloned());
     let differs = differs(true).map(|found| {
         let todo = "Run `broker init` (on AWS: terraform apply), or messages that fail are lost too early or never kept.";
         (found, todo.to_owned())
@@ -223,7 +270,7 @@ async fn queues(context: &Context) -> [Finding; 2] {
         (true | false, differs) => differs,
     };
     [
-        Finding::of("queues", missing, names),
+        Finding::of("queues", missing, format!("{names}; {}", receivers.unwrap_or_default())),
         Finding::of("redrive", redrive, "messages that fail too often are kept for 14 days"),
     ]
 }

@@ -105,6 +105,9 @@ async fn run_now(context: Context, args: JobRun) -> anyhow::Result<Done> {
         )
     })??;
     show(&report, args.output.json)?;
+    if let Some(why) = &report.postponed {
+        output::complain(why);
+    }
     if let Some(reason) = report.aborted {
         anyhow::bail!("{}: {reason}", report.job);
     }

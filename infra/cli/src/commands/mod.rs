@@ -7,6 +7,7 @@ pub(crate) mod endpoints;
 pub(crate) mod fleet;
 pub(crate) mod init;
 pub(crate) mod job;
+pub(crate) mod overview;
 pub(crate) mod pool;
 pub(crate) mod processes;
 pub(crate) mod provider;

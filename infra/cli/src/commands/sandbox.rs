@@ -1,7 +1,8 @@
-//! `broker sandbox`: show, release, extend, retry the deletion of one sandbox.
+//! `broker sandbox`: show, tell the story of, release, extend, retry the deletion of one sandbox.
 
 use anyhow::{Context as _, bail};
 use broker_api::response::bodies::PooledSandbox;
+use broker_api::story;
 use broker_domain::{Allocation, EndReason, LabDuration, LeaseEnd, SandboxId, Status, Timestamp};
 use broker_store::{Act, Record, Seen};
 use clap::{Args, Subcommand};
@@ -18,6 +19,8 @@ const TRIES: usize = 5;
 pub(crate) enum SandboxCommand {
     /// Show the full record
     Show(OneSandbox),
+    /// Tell its story: arrival, leases, requests, operators, the provider's answers
+    History(OneSandbox),
     /// End its lease now, as expiry would
     Release(OneSandbox),
     /// Extend its lease
@@ -47,6 +50,7 @@ pub(crate) struct Extend {
 pub(crate) async fn run(context: Context, command: SandboxCommand) -> anyhow::Result<Done> {
     match command {
         SandboxCommand::Show(args) => show(context, args).await,
+        SandboxCommand::History(args) => history(context, args).await,
         SandboxCommand::Release(args) => release(context, args).await,
         SandboxCommand::Extend(args) => extend(context, args).await,
         SandboxCommand::RetryDelete(args) => retry_delete(context, args).await,
@@ -56,6 +60,22 @@ pub(crate) async fn run(context: Context, command: SandboxCommand) -> anyhow::Re
 async fn show(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
     let record = read(&context, &args.id).await?;
     print(&record, args.output.json)
+}
+
+async fn history(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
+    let id = SandboxId::new(&args.id)?;
+    let story = story::of_sandbox(&context.store, &id, context.clock.now()).await?;
+    let story = story.with_context(|| format!("there is no sandbox {id}"))?;
+    if args.output.json {
+        output::json(&story)?;
+    } else {
+        let cells = story.events.into_iter().map(|event| {
+            let at = output::time(Timestamp::from_ms(event.at_ms));
+            [at, event.kind.to_owned(), event.who.unwrap_or_default(), event.text]
+        });
+        output::table(["AT (UTC)", "EVENT", "WHO", "WHAT"], cells)?;
+    }
+    Ok(Done::Ok)
 }
 
 async fn release(context: Context, args: OneSandbox) -> anyhow::Result<Done> {

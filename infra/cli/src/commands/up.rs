@@ -285,12 +285,18 @@ async fn serve(
     let url = format!("http://{}", listener.local_addr()?);
     let tokens =
         |tokens: &broker_runtime::config::Tokens| tokens.iter().next().map(shown).unwrap_or_default();
+    let for_operators = broker_api::listen_for_operators(&process.config).await?;
+    let console = match &for_operators {
+        Some(listener) => format!("http://{}", listener.local_addr()?),
+        None => url.clone(),
+    };
     let (track, admin) = (tokens(&config.track_tokens), tokens(&config.admin_tokens));
     let Endpoints { dynamodb_url, sqs_url, .. } = endpoints;
     let notes = notes(prepared, keeps);
     output::line(format_args!(
         "Sandbox broker: {url}   ({} sandboxes seeded, {} were there)
 {notes}
+Console: {console}/console   (sign in with {admin})
 
 Try it in another terminal:
 
@@ -306,8 +312,7 @@ The endpoints speak SQS and DynamoDB, for the AWS CLI, an SDK, or a second `brok
 Ctrl-C stops it: what was accepted is answered first, a second one does not wait.",
         prepared.seeded.inserted, prepared.seeded.existing
     ))?;
-    let admin = broker_api::listen_for_operators(&process.config).await?;
-    broker_api::run(process, listener, admin).await
+    broker_api::run(process, listener, for_operators).await
 }
 
 /// Notes on what will be kept, and what is missing.

@@ -51,6 +51,8 @@ output "environment" {
       BROKER_VISIBILITY_S  = tostring(var.visibility_s)
     },
     local.interval_settings,
+    # The API makes its reply queues itself.
+    { for arn in var.kms_key_arn[*] : "BROKER_REPLY_QUEUE_KMS_KEY" => arn },
     length(local.schedule) > 0 ? { BROKER_SCHEDULER = "external" } : {},
   )
 }

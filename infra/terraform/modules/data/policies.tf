@@ -132,7 +132,7 @@ locals {
       ], local.key_statements)
     })
 
-    # For people: `broker pool`, `broker sandbox`, `broker job`, `broker dead-letters`, `broker queues`, `broker audit`, `broker doctor`. No role of this module carries it; attach it
+    # For people: `broker pool`, `broker sandbox`, `broker job`, `broker dead-letters`, `broker queues`, `broker overview`, `broker audit`, `broker doctor`. No role of this module carries it; attach it
     # where operators log in.
     operator = jsonencode({
       Version = "2012-10-17"
@@ -171,7 +171,7 @@ locals {
         {
           Sid      = "ReadAndMendThePoolAndDeadLetters"
           Effect   = "Allow"
-          Action   = ["dynamodb:ConditionCheckItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:UpdateItem"]
+          Action   = ["dynamodb:BatchGetItem", "dynamodb:ConditionCheckItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:UpdateItem"]
           Resource = [local.table_arn, local.restore_arn]
         },
       ], local.key_statements)

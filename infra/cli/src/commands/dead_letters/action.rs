@@ -50,9 +50,6 @@ pub(crate) struct SelectedArgs {
     /// The most dead letters in all
     #[arg(long)]
     pub(crate) limit: Option<u64>,
-    /// The operator's name, for the audit
-    #[arg(long, default_value = "cli")]
-    pub(crate) by: String,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -114,7 +111,7 @@ async fn perform(
     let mut progress = ProgressLine::new(total, what, clock.instant());
     let report =
         |tally: &ReplayReport| progress.at(tally.done + tally.skipped + tally.failed, clock.instant());
-    let tally = letters.perform(action, selection, options, &args.by, &lifecycle.soft, report).await;
+    let tally = letters.perform(action, selection, options, &context.operator, &lifecycle.soft, report).await;
     progress.end();
     let tally = tally?;
     show(&tally, args.output.json)?;

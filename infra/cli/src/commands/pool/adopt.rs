@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use broker_domain::ExternalId;
 use broker_provider::AccountId;
+use broker_store::Act;
 use broker_store::adoption::{AdoptionOptions, AdoptionProgress, AdoptionReport, adopt};
 use clap::Args;
 
@@ -41,6 +42,9 @@ pub(crate) async fn run(context: Context, args: Adopt) -> anyhow::Result<Done> {
     let stepped = || bar.borrow().inc(1);
     // From here on the clock is AWS's.
     context.now().await?;
+    if args.apply {
+        context.audit(Act::Adopt, &context.config.table, None).await?;
+    }
     let Context { store, clock, entropy, .. } = &context;
     let is_deletable = |id: &ExternalId| AccountId::of(id).is_some();
     let progress = AdoptionProgress { began: &began, stepped: &stepped };

@@ -4,6 +4,7 @@ mod adopt;
 mod list;
 mod pause;
 mod reconcile;
+pub(crate) mod reshard;
 pub(super) mod seed;
 mod stats;
 mod verify;
@@ -32,6 +33,8 @@ pub(crate) enum PoolCommand {
     Resume(Output),
     /// Reconcile a restored table with what was handed out since; without --apply it only reports what it would do
     Reconcile(reconcile::Reconcile),
+    /// Move the table to another number of state shards; without --apply it only reports what it would do
+    Reshard(reshard::Reshard),
 }
 
 /// Runs a command of `broker pool`.
@@ -45,5 +48,6 @@ pub(crate) async fn run(context: Context, command: PoolCommand) -> anyhow::Resul
         PoolCommand::Pause(out) => pause::pause(context, out.json).await,
         PoolCommand::Resume(out) => pause::resume(context, out.json).await,
         PoolCommand::Reconcile(args) => reconcile::run(context, args).await,
+        PoolCommand::Reshard(args) => reshard::run(context, args).await,
     }
 }

@@ -4,15 +4,12 @@
 //! `BROKER_POLL_WAIT_S` and six seconds; a worker that starts checks first. Messages stay in the queues.
 
 use anyhow::bail;
-use broker_store::PoolStatus;
+use broker_store::{Act, PoolStatus};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::done::Done;
 use crate::output;
-
-/// The operator's name in the table.
-const OPERATOR: &str = "cli";
 
 #[derive(Serialize)]
 struct ShownPause {
@@ -21,11 +18,13 @@ struct ShownPause {
 }
 
 pub(crate) async fn pause(context: Context, json: bool) -> anyhow::Result<Done> {
-    context.store.pool.pause(OPERATOR, context.now().await?).await?;
+    context.audit(Act::PausePool, &context.config.table, None).await?;
+    context.store.pool.pause(&context.operator, context.now().await?).await?;
     show(&context, json).await
 }
 
 pub(crate) async fn resume(context: Context, json: bool) -> anyhow::Result<Done> {
+    context.audit(Act::ResumePool, &context.config.table, None).await?;
     if !context.store.pool.resume().await?.is_applied() {
         bail!(
             "the table is a copy of another one: run `broker pool reconcile` first, what was handed out since is not known"
@@ -38,7 +37,7 @@ async fn show(context: &Context, json: bool) -> anyhow::Result<Done> {
     let (paused, since) = match context.store.pool.status().await? {
         PoolStatus::Open => (false, None),
         PoolStatus::Paused { since } => (true, Some(since)),
-        PoolStatus::RestoredCopy { .. } => (true, None),
+        PoolStatus::RestoredCopy { .. } | PoolStatus::OtherShards { .. } => (true, None),
     };
     if json {
         output::json(&ShownPause { paused, paused_at: since.map(broker_domain::Timestamp::as_secs) })?;

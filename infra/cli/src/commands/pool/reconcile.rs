@@ -10,6 +10,7 @@ use std::io::Read as _;
 use anyhow::{Context as _, bail};
 use broker_domain::reconcile::{HandedOut, Listing};
 use broker_provider::{AccountId, Listed, Provider};
+use broker_store::Act;
 use broker_store::reconcile::{ReconcileOptions, ReconcileReport, reconcile};
 use clap::Args;
 
@@ -47,6 +48,9 @@ pub(crate) async fn run(context: Context, args: Reconcile) -> anyhow::Result<Don
     };
     // From here on the clock is AWS's.
     context.now().await?;
+    if args.apply {
+        context.audit(Act::Reconcile, &context.config.table, Some(lines.len() as u64)).await?;
+    }
     let Context { store, clock, entropy, .. } = &context;
     let report = reconcile(store, clock, entropy, lines, listing.as_ref(), options).await?;
     if args.output.json {

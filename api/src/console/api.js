@@ -1,0 +1,50 @@
+// Calls of the operators' API. The token is in this module's memory and nowhere else: it ends with the tab, or at sign-out.
+
+let token = null;
+const inFlight = new Set();
+
+export const signIn = (text) => { token = text; };
+export const isSignedIn = () => token !== null;
+export function signOut() {
+  token = null;
+  inFlight.forEach((call) => call.abort());
+  inFlight.clear();
+}
+
+/** An answer that is no success. */
+export class Refused extends Error {
+  constructor(status, code, detail, requestId) {
+    super(detail || `The API answered ${status}.`);
+    Object.assign(this, { status, code, requestId });
+  }
+}
+
+async function call(method, path, query, headers) {
+  const given = Object.entries(query ?? {}).filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false);
+  const text = new URLSearchParams(given).toString();
+  const stop = new AbortController();
+  inFlight.add(stop);
+  try {
+    const response = await fetch(`v1/admin/${path}${text && `?${text}`}`, {
+      method,
+      headers: { authorization: `Bearer ${token}`, ...headers },
+      cache: "no-store",
+      credentials: "omit",
+      referrerPolicy: "no-referrer",
+      redirect: "error",
+      signal: stop.signal,
+    });
+    const body = await response.json().catch(() => ({}));
+    if (!response.ok) throw new Refused(response.status, body.error?.code, body.detail ?? body.error?.message, body.error?.request_id);
+    return { status: response.status, body };
+  } catch (error) {
+    if (error instanceof Refused || error.name === "AbortError") throw error;
+    throw new Refused(0, "UNREACHABLE", "The API cannot be reached.");
+  } finally {
+    inFlight.delete(stop);
+  }
+}
+
+export const get = async (path, query) => (await call("GET", path, query)).body;
+export const post = (path, query, headers) => call("POST", path, query, headers);
+export const part = encodeURIComponent;

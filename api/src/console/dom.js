@@ -1,0 +1,128 @@
+// Elements, and how figures and times are written. Nothing here parses markup: text stays text.
+
+const SVG = "http://www.w3.org/2000/svg";
+const AS_PROPERTY = new Set(["value", "checked", "disabled", "open", "hidden", "selected"]);
+
+/** An element with attributes, listeners (`onclick`) and children; null and false are left out. */
+export function h(tag, attributes, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+/** The same in SVG. */
+export function s(tag, attributes, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (AS_PROPERTY.has(name)) element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Puts `children` in place of what `element` has. */
+export function show(element, ...children) {
+  element.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Draws anew what is in `root`; the control that had the focus keeps it. */
+export function keepFocus(root, draw) {
+  const controls = () => [...root.querySelectorAll("button, a, input, select, summary, [tabindex]")];
+  const at = controls().indexOf(document.activeElement);
+  draw();
+  if (at >= 0 && !root.contains(document.activeElement)) controls()[at]?.focus({ preventScroll: true });
+}
+
+const NUMBERS = new Intl.NumberFormat("en");
+export const number = (value) => (value === null || value === undefined ? "–" : NUMBERS.format(value));
+
+export const many = (count, one, more = `${one}s`) => `${number(count)} ${count === 1 ? one : more}`;
+
+/** Milliseconds as people say them. */
+export function took(ms) {
+  if (ms === null || ms === undefined) return "–";
+  if (ms < 1000) return `${ms} ms`;
+  return span(ms / 1000);
+}
+
+/** Seconds as people say them. */
+export function span(seconds) {
+  const s = Math.abs(seconds);
+  if (s < 10) return `${s < 1 ? Math.round(s * 10) / 10 : Math.round(s)} s`;
+  if (s < 90) return `${Math.round(s)} s`;
+  if (s < 5400) return `${Math.round(s / 60)} min`;
+  if (s < 172800) return `${Math.round(s / 3600)} h`;
+  return `${Math.round(s / 86400)} d`;
+}
+
+let skew = 0;
+/** The server's clock counts; this machine's may be off. */
+export function setNow(seconds) {
+  skew = seconds - Date.now() / 1000;
+}
+export const now = () => Date.now() / 1000 + skew;
+
+const full = (ms) => new Date(ms).toISOString().replace("T", " ").replace(/\.\d+Z/, " UTC");
+export const clock = (seconds) => new Date(seconds * 1000).toISOString().slice(11, 16);
+
+/** A moment, relative; whole on hover. */
+export function when(seconds) {
+  if (seconds === null || seconds === undefined) return h("span", { class: "muted" }, "–");
+  const away = seconds - now();
+  const text = Math.abs(away) < 1.5 ? "now" : away > 0 ? `in ${span(away)}` : `${span(away)} ago`;
+  return h("time", { datetime: new Date(seconds * 1000).toISOString(), title: full(seconds * 1000) }, text);
+}
+
+/** A moment, whole. */
+export function moment(ms) {
+  return h("time", { datetime: new Date(ms).toISOString(), title: full(ms) }, full(ms).slice(0, 19));
+}
+
+/** A state as dot and word. */
+export const state = (name) => h("span", { class: "state" }, h("i", { class: `dot is-${name}`, "aria-hidden": "true" }), name.replaceAll("_", " "));
+
+/** A text that can be copied. */
+export function id(text) {
+  if (!text) return h("span", { class: "muted" }, "–");
+  return h("code", { class: "id", title: text }, text);
+}
+
+/** A list of terms; those without a value are left out. */
+export function terms(pairs) {
+  const kept = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
+  return h("dl", { class: "terms" }, kept.map(([name, value]) => [h("dt", null, name), h("dd", null, value)]));
+}
+
+/** A table; `rows` are arrays of cells. A row may carry `row.open`, called when it is clicked. */
+export function table(caption, heads, rows, none) {
+  if (rows.length === 0) return h("p", { class: "none" }, none);
+  const body = rows.map((row) =>
+    h(
+      "tr",
+      row.open ? { class: "opens", onclick: (event) => event.target.closest("a,button,input,label") || row.open() } : null,
+      row.map((cell, at) => h("td", { "data-head": typeof heads[at] === "string" ? heads[at] : null }, cell)),
+    ),
+  );
+  return h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+    h("table", null, h("caption", { class: "unseen" }, caption), h("thead", null, h("tr", null, heads.map((head) => h("th", { scope: "col" }, head)))), h("tbody", null, body)),
+  );
+}
+
+let fields = 0;
+/** An input or select with its label. */
+export function field(label, control) {
+  control.id ||= `field-${++fields}`;
+  return h("div", { class: "field" }, h("label", { for: control.id }, label), control);
+}
+
+export const choice = (name, options, value) =>
+  h("select", { name }, options.map(([key, text]) => h("option", { value: key, selected: key === value }, text)));
+
+export const button = (text, onclick, more) => h("button", { type: "button", onclick, ...more }, text);

@@ -1,0 +1,98 @@
+// Dead letters: filtered, shown byte for byte, replayed or discarded, one or all that match.
+
+import { get, part } from "./api.js";
+import { bulkBar, resumable, start } from "./bulk.js";
+import { button, choice, field, h, id, many, now, number, show, state, table, terms, when } from "./dom.js";
+
+const REASONS = ["malformed", "older_version", "newer_version", "foreign_reply_queue", "inconsistent_lease", "malformed_item", "table_refused", "refused", "max_receives_exceeded", "unknown"];
+const STATES = ["dead", "replaying", "replayed", "discarded"];
+const AGES = [["", "any"], ["3600", "the last hour"], ["86400", "the last day"], ["604800", "the last week"]];
+
+let view = null;
+
+/** What the form says, as the API takes it. */
+const filters = () => Object.fromEntries([...new FormData(view.form)].filter(([, value]) => value !== "").map(([name, value]) => [name, value.trim()]));
+
+async function read(more) {
+  const query = { ...filters(), limit: 50 };
+  if (more) query.cursor = view.cursor;
+  else view.rows = [];
+  view.busy.hidden = false;
+  const mine = (view.reading = {});
+  const page = await get("dead-letters", query).finally(() => { view.busy.hidden = true; });
+  if (mine !== view.reading) return;
+  view.rows.push(...page.dead_letters);
+  view.cursor = page.next_cursor;
+  const rows = view.rows.map((one) => {
+    const open = () => openLetter(one.id);
+    const cells = [
+      button([h("span", { class: "unseen" }, "Open the letter that died "), when(one.last_at)], open, { class: "link" }), one.kind, one.reason.replaceAll("_", " "),
+      one.track ? button(one.track, () => view.app.go("tracks", { find: one.track }), { class: "link" }) : h("span", { class: "muted" }, "unknown"),
+      state(one.state), number(one.receives),
+      h("span", { class: "muted clip", title: one.reason_text }, one.reason_text),
+    ];
+    cells.open = open;
+    return cells;
+  });
+  show(view.list,
+    table("Dead letters", ["Died", "Kind", "Reason", "Student", "State", "Receives", "Why"], rows, page.next_cursor ? "None so far: the letters are read a part at a time." : "No letter matches."),
+    h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "letter")} shown, the oldest first`), page.next_cursor && button("More", () => read(true))));
+}
+
+function pretty(letter) {
+  return letter.message === null ? letter.body : JSON.stringify(letter.message, null, 2);
+}
+
+async function openLetter(letterId) {
+  const { app } = view;
+  const letter = await get(`dead-letters/${part(letterId)}`);
+  const one = { id: letter.id };
+  const late = letter.deadline !== null && letter.deadline < now();
+  const payload = h("pre", { tabindex: "0", "aria-label": "Payload" }, pretty(letter));
+  app.drawer(`${letter.kind === "unknown" ? "message" : letter.kind}: ${letter.reason.replaceAll("_", " ")}`,
+    letter.state === "dead" && app.mayAct && h("p", { class: "actions" },
+      button("Replay", () => start(app, "replay", one), { class: "main" }),
+      button("Discard", () => start(app, "discard", one))),
+    h("p", null, letter.reason_text),
+    h("p", null, button("What to do", () => app.runbook("dead-letters"), { class: "quiet" })),
+    terms([
+      ["State", state(letter.state)],
+      ["Queue", letter.queue],
+      ["Student", letter.track && button(letter.track, () => app.go("tracks", { find: letter.track }), { class: "link" })],
+      ["First sent", when(letter.first_at)],
+      ["Died", when(letter.last_at)],
+      ["Received", many(letter.receives, "time")],
+      ["Deadline", letter.deadline && [when(letter.deadline), late && h("span", { class: "muted" }, " – a replay ends as expired unless it is renewed")]],
+      ["Request", letter.request_id && id(letter.request_id)],
+      ["Trace", letter.traceparent && id(letter.traceparent)],
+      ["Replay of", letter.replay_of && id(letter.replay_of)],
+      ["Last touched", letter.touched_at && [when(letter.touched_at), ` by ${letter.touched_by}`]],
+      ["Discarded because", letter.discarded_because],
+      ["Id", id(letter.id)],
+    ]),
+    h("h3", null, "Payload"), payload,
+    Object.keys(letter.attributes).length > 0 && [h("h3", null, "Attributes"), terms(Object.entries(letter.attributes))]);
+}
+
+export default {
+  id: "letters",
+  title: "Dead letters",
+
+  open(app, what) {
+    const text = (name, label) => field(label, h("input", { name, type: "text", value: what?.[name] ?? "", autocomplete: "off", spellcheck: "false" }));
+    const pick = (name, label, options) => field(label, choice(name, options, what?.[name] ?? (name === "state" ? "dead" : "")));
+    const named = (names) => [["", "any"], ...names.map((name) => [name, name.replaceAll("_", " ")])];
+    const form = h("form", { class: "filters", onsubmit: (event) => { event.preventDefault(); read(false); }, onchange: (event) => event.target.matches("select") && read(false) },
+      pick("state", "State", named(STATES)), pick("reason", "Reason", named(REASONS)), pick("queue", "Queue", named(["requests", "maintenance"])),
+      text("kind", "Kind"), text("track", "Student"), pick("newer_than_s", "Sent in", AGES),
+      h("button", { type: "submit", class: "main" }, "Filter"),
+      h("span", { class: "busy", hidden: true, role: "status" }, "reading …"));
+    view = { app, form, list: h("div"), bulk: h("div"), busy: form.querySelector(".busy"), rows: [], cursor: null };
+    show(view.bulk, resumable(app), app.mayAct && bulkBar(app, filters));
+    read(false);
+    return [h("div", { class: "panel" }, form, view.bulk, view.list)];
+  },
+
+  reload: () => read(false),
+};
+

@@ -1,0 +1,96 @@
+// Sandboxes: the pool filtered, and one sandbox's whole story.
+
+import { get, part } from "./api.js";
+import { button, choice, field, h, id, many, moment, now, show, state, table, terms, when } from "./dom.js";
+
+const STATES = ["available", "allocated", "pending_deletion", "stale", "deletion_failed", "deleted"];
+/** Where the runbook speaks of a state. */
+const RUNBOOK = { pending_deletion: "provider-down", deletion_failed: "provider-down", stale: "pool-low" };
+
+/** The events of a story. */
+export function timeline(story) {
+  const at = now() * 1000;
+  return h("ol", { class: "timeline" }, story.events.map((event) =>
+    h("li", { class: `${event.at_ms > at ? "is-due " : ""}is-${event.kind}` },
+      h("div", null, h("b", null, event.kind.replaceAll("_", " ")), event.who && h("span", { class: "tag" }, event.who), h("span", { class: "muted" }, when(event.at_ms / 1000))),
+      h("p", null, event.text),
+      h("small", { class: "muted" }, moment(event.at_ms)))));
+}
+
+/** A sandbox's record as terms. */
+export function facts(app, sandbox) {
+  const section = RUNBOOK[sandbox.status];
+  return terms([
+    ["State", [state(sandbox.status), section && button("What to do", () => app.runbook(section), { class: "quiet" })]],
+    ["Name", sandbox.name],
+    ["At the provider", id(sandbox.external_id)],
+    ["Student", sandbox.track && button(sandbox.track, () => app.go("tracks", { find: sandbox.track }), { class: "link" })],
+    ["Key", sandbox.idempotency_key === sandbox.track ? null : sandbox.idempotency_key],
+    ["Lab", sandbox.track_name],
+    ["Allocated", sandbox.allocated_at && when(sandbox.allocated_at)],
+    ["Expires", sandbox.expires_at && when(sandbox.expires_at)],
+    ["Given back", sandbox.deletion_requested_at && when(sandbox.deletion_requested_at)],
+    ["Last error", sandbox.deletion_error],
+    ["Allocation", sandbox.allocation_id && id(sandbox.allocation_id)],
+    ["Version", sandbox.version],
+  ]);
+}
+
+/** Opens the story of a sandbox beside the view. */
+export async function openStory(app, sandboxId) {
+  app.drawer(`Sandbox ${sandboxId}`, h("p", { class: "muted" }, "Reading its story …"));
+  const story = await get(`sandboxes/${part(sandboxId)}/history`).catch((error) => error);
+  if (story instanceof Error) return app.drawer(`Sandbox ${sandboxId}`, h("p", { class: "bad" }, story.message));
+  app.drawer(`Sandbox ${sandboxId}`, facts(app, story.sandbox), h("h3", null, "Story"), timeline(story),
+    h("p", { class: "muted" }, "Acts of operators since ", new Date(story.audit_since * 1000).toISOString().slice(0, 10), story.audit_is_partial && "; a day of them was too long to be read whole", "."));
+}
+
+let view = null;
+
+async function read(more) {
+  const { app, form, list } = view;
+  const query = Object.fromEntries(new FormData(form));
+  query.limit = 50;
+  if (more) query.cursor = view.cursor;
+  else view.rows = [];
+  view.busy.hidden = false;
+  const mine = (view.reading = {});
+  const page = await get("sandboxes", query).finally(() => { view.busy.hidden = true; });
+  if (mine !== view.reading) return;
+  view.rows.push(...page.sandboxes);
+  view.cursor = page.next_cursor;
+  const rows = view.rows.map((one) => {
+    const open = () => openStory(app, one.sandbox_id);
+    const cells = [
+      button(one.sandbox_id, open, { class: "link mono" }),
+      one.name, state(one.status),
+      one.track ? button(one.track, () => app.go("tracks", { find: one.track }), { class: "link" }) : h("span", { class: "muted" }, "–"),
+      one.track_name ?? h("span", { class: "muted" }, "–"),
+      when(one.allocated_at), one.status === "allocated" ? when(one.expires_at) : when(one.due_at),
+    ];
+    cells.open = open;
+    return cells;
+  });
+  show(list,
+    table("Sandboxes", ["Sandbox", "Name", "State", "Student", "Lab", "Allocated", "Due"], rows, page.next_cursor ? "None so far: the table is read a part at a time." : "No sandbox matches."),
+    h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "sandbox", "sandboxes")} shown`), page.next_cursor && button("More", () => read(true))));
+}
+
+export default {
+  id: "sandboxes",
+  title: "Sandboxes",
+
+  open(app, what) {
+    const text = (name, label) => field(label, h("input", { name, type: "text", value: what?.[name] ?? "", autocomplete: "off", spellcheck: "false" }));
+    const form = h("form", { class: "filters", onsubmit: (event) => { event.preventDefault(); read(false); }, onchange: (event) => event.target.matches("select") && read(false) },
+      field("State", choice("status", [["", "any"], ...STATES.map((name) => [name, name.replaceAll("_", " ")])], what?.status ?? "")),
+      text("track", "Student"), text("track_name", "Lab"),
+      h("button", { type: "submit", class: "main" }, "Filter"),
+      h("span", { class: "busy", hidden: true, role: "status" }, "reading …"));
+    view = { app, form, list: h("div"), busy: form.querySelector(".busy"), rows: [], cursor: null };
+    read(false);
+    return [h("div", { class: "panel" }, form, view.list)];
+  },
+
+  reload: () => read(false),
+};

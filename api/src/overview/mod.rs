@@ -1,0 +1,271 @@
+//! Overview of the broker for operators: what is there, the last hour, and what is wrong right now. The same for
+//! `GET /v1/admin/overview`, the console and `broker overview`.
+//!
+//! Invariant: it costs the same whatever the size of the pool: five reads of the table (census, ticks, pool, processes, and
+//! the sixty items of the hour) and one look at the requests queue. Figures of the census say of when they are.
+
+pub mod problems;
+
+use std::collections::BTreeMap;
+
+use broker_domain::{Job, Status, Timestamp};
+use broker_queue::topology::Depth;
+use broker_runtime::config::Scheduler;
+use broker_store::history::{self, Minute};
+use broker_store::{Census, Instance, Role, Store, StoreError, Tick, heartbeat};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use problems::Problem;
+
+/// The overview.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Overview {
+    /// The time of the overview, in seconds since the epoch.
+    pub now: u64,
+    /// What is wrong right now, the worst first.
+    pub problems: Vec<Problem>,
+    /// The pool, as the last census counted it; null before the first.
+    pub pool: Option<Pool>,
+    /// The queue of requests; null while it does not answer.
+    pub requests: Option<Requests>,
+    /// The processes that live.
+    pub processes: Processes,
+    /// Dead letters that are not done with, as the last census counted them.
+    pub dead_letters: Letters,
+    /// Since when the pool is paused, in seconds since the epoch; null if it is not.
+    pub paused_since: Option<u64>,
+    /// The schedule.
+    pub jobs: Vec<ScheduledJob>,
+    /// The last hour, the oldest first; minutes in which nothing was counted may be missing.
+    pub history: Vec<HistoryMinute>,
+    /// Whose token asked; absent in the command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
+}
+
+/// Who asked.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Caller {
+    /// The name of the token.
+    pub name: String,
+    /// Whether it may only read.
+    pub read_only: bool,
+}
+
+/// The number of sandboxes.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Pool {
+    /// By state, every state included.
+    pub states: BTreeMap<&'static str, u64>,
+    /// When they were counted, in seconds since the epoch.
+    pub as_of: u64,
+}
+
+/// The queue of requests.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Requests {
+    /// Requests that wait.
+    pub visible: u64,
+    /// Requests that workers have in hand.
+    pub in_flight: u64,
+    /// The age of the oldest request that a worker received in its last heartbeats, in milliseconds.
+    pub oldest_age_ms: Option<u64>,
+    /// Waiting requests for each running worker; null without one.
+    pub backlog_per_worker: Option<u64>,
+}
+
+/// Processes that live.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct Processes {
+    /// APIs.
+    pub apis: u64,
+    /// Workers.
+    pub workers: u64,
+}
+
+/// Open dead letters.
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
+pub struct Letters {
+    /// How many.
+    pub open: u64,
+    /// How many of each reason.
+    pub by_reason: BTreeMap<String, u64>,
+    /// When the oldest was first sent, in seconds since the epoch.
+    pub oldest_at: Option<u64>,
+}
+
+/// A job and its schedule.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ScheduledJob {
+    /// The job.
+    #[schemars(schema_with = "job_name")]
+    pub job: &'static str,
+    /// When it is due, in seconds since the epoch; null if no worker has scheduled it yet, or a scheduler outside does.
+    pub next_run_at: Option<u64>,
+    /// Since when it is paused, in seconds since the epoch; null if it is not.
+    pub paused_at: Option<u64>,
+}
+
+impl ScheduledJob {
+    /// A job with its tick, if it has one.
+    pub fn new(job: Job, tick: Option<&Tick>, scheduler: Scheduler) -> Self {
+        // A scheduler outside moves no tick.
+        let due = tick.filter(|_| scheduler == Scheduler::Workers);
+        Self {
+            job: job.as_str(),
+            next_run_at: due.map(|tick| tick.next_run_at.as_secs()),
+            paused_at: tick.and_then(|tick| tick.paused_at).map(Timestamp::as_secs),
+        }
+    }
+}
+
+/// A minute of the last hour.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct HistoryMinute {
+    /// When it began, in seconds since the epoch.
+    pub at: u64,
+    /// Sandboxes by state; null if no census ended in this minute, as are all figures of it.
+    pub states: Option<BTreeMap<&'static str, u64>>,
+    /// Open dead letters.
+    pub dead_letters: Option<u64>,
+    /// Requests that waited.
+    pub visible: Option<u64>,
+    /// Requests that workers had in hand.
+    pub in_flight: Option<u64>,
+    /// The age of the oldest received request, in milliseconds.
+    pub oldest_age_ms: Option<u64>,
+    /// Running workers.
+    pub workers: Option<u64>,
+    /// Allocate calls that got a new sandbox.
+    pub created: u64,
+    /// Allocate calls that got the sandbox that their key had.
+    pub existing: u64,
+    /// Allocate calls that got none, because none was free.
+    pub refused: u64,
+    /// Allocate calls that failed by no mistake of the client.
+    pub failed: u64,
+    /// The latency that half of the calls with a sandbox did not pass, in milliseconds, rounded up to its class.
+    pub p50_ms: Option<u64>,
+    /// The same of 99 %.
+    pub p99_ms: Option<u64>,
+}
+
+impl From<&Minute> for HistoryMinute {
+    fn from(minute: &Minute) -> Self {
+        let Minute { at, counted, served } = minute;
+        let counted = counted.as_ref();
+        Self {
+            at: at.as_secs(),
+            states: counted.map(|counted| states(&counted.by_status)),
+            dead_letters: counted.map(|counted| counted.letters),
+            visible: counted.map(|counted| counted.visible),
+            in_flight: counted.map(|counted| counted.in_flight),
+            oldest_age_ms: counted.and_then(|counted| counted.oldest_ms),
+            workers: counted.map(|counted| counted.workers),
+            created: served.created,
+            existing: served.existing,
+            refused: served.refused,
+            failed: served.failed,
+            p50_ms: served.percentile_ms(50),
+            p99_ms: served.percentile_ms(99),
+        }
+    }
+}
+
+/// What was read for an overview.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// When.
+    pub now: Timestamp,
+    /// The last census.
+    pub census: Option<Census>,
+    /// The jobs with their ticks.
+    pub ticks: Vec<(Job, Option<Tick>)>,
+    /// Since when the pool is closed.
+    pub closed_since: Option<Timestamp>,
+    /// Every process.
+    pub instances: Vec<Instance>,
+    /// The last hour.
+    pub history: Vec<Minute>,
+    /// Who starts the jobs.
+    pub scheduler: Scheduler,
+    /// The requests queue, if it answered.
+    pub requests: Option<Depth>,
+}
+
+impl Seen {
+    /// Reads it; `requests` is the depth of the requests queue, if it is known.
+    pub async fn read(
+        store: &Store,
+        scheduler: Scheduler,
+        requests: Option<Depth>,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
+        let (census, ticks, closed_since, instances, history) = tokio::try_join!(
+            store.census.get(),
+            store.schedule.look(),
+            store.pool.closed_since(),
+            store.instances.list(),
+            store.history.since(now.minus(history::SHOWN)),
+        )?;
+        Ok(Self { now, census, ticks, closed_since, instances, history, scheduler, requests })
+    }
+
+    /// The processes of a role that live.
+    fn living(&self, role: Role) -> impl Iterator<Item = &Instance> {
+        let lives =
+            move |instance: &&Instance| instance.role == role && !heartbeat::is_gone(instance, self.now);
+        self.instances.iter().filter(lives)
+    }
+
+    /// The overview of it.
+    pub fn overview(&self) -> Overview {
+        let count = |role| u64::try_from(self.living(role).count()).unwrap_or(u64::MAX);
+        let processes = Processes { apis: count(Role::Api), workers: count(Role::Worker) };
+        let oldest = self.living(Role::Worker).filter_map(|worker| worker.received.requests).max();
+        let requests = self.requests.as_ref().map(|depth| Requests {
+            visible: depth.visible,
+            in_flight: depth.in_flight,
+            oldest_age_ms: oldest.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            backlog_per_worker: (processes.workers > 0).then(|| depth.visible.div_ceil(processes.workers)),
+        });
+        let secs = |at: Option<Timestamp>| at.map(Timestamp::as_secs);
+        let jobs =
+            self.ticks.iter().map(|(job, tick)| ScheduledJob::new(*job, tick.as_ref(), self.scheduler));
+        let mut overview = Overview {
+            now: self.now.as_secs(),
+            problems: Vec::new(),
+            pool: self
+                .census
+                .as_ref()
+                .map(|census| Pool { states: states(&census.by_status), as_of: census.as_of.as_secs() }),
+            requests,
+            processes,
+            dead_letters: self.census.as_ref().map_or_else(Letters::default, letters),
+            paused_since: secs(self.closed_since),
+            jobs: jobs.collect(),
+            history: self.history.iter().map(HistoryMinute::from).collect(),
+            caller: None,
+        };
+        overview.problems = problems::of(&overview);
+        overview
+    }
+}
+
+fn letters(census: &Census) -> Letters {
+    Letters {
+        open: census.letters.by_reason.values().sum(),
+        by_reason: census.letters.by_reason.clone(),
+        oldest_at: census.letters.oldest.map(Timestamp::as_secs),
+    }
+}
+
+fn states(by_status: &BTreeMap<Status, u64>) -> BTreeMap<&'static str, u64> {
+    let count = |status: &Status| by_status.get(status).copied().unwrap_or(0);
+    Status::ALL.iter().map(|status| (status.as_str(), count(status))).collect()
+}
+
+fn job_name(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "string", "enum": Job::ALL.map(Job::as_str) })
+}
