@@ -104,6 +104,7 @@ pub async fn run(process: Process, listener: TcpListener, admin: Option<TcpListe
         replies: replies.clone(),
         store: store.clone(),
         clock: process.clock.clone(),
+        entropy: process.entropy.clone(),
         lifecycle: serving.clone(),
         backlog: backlog.clone(),
         async_rate: config.async_limit.map(|limit| Arc::new(Rate::new(limit, process.clock.instant()))),
@@ -176,7 +177,11 @@ fn service(
         allocate: Allocate { rpc: rpc.clone(), wait: config.wait, lab_duration: config.lab_duration },
         return_sandbox: ReturnSandbox { rpc: rpc.clone(), wait: config.wait },
         sandboxes: Sandboxes { store: rpc.store.clone() },
-        requests: Requests { store: rpc.store.clone(), clock: process.clock.clone() },
+        requests: Requests {
+            store: rpc.store.clone(),
+            clock: process.clock.clone(),
+            entropy: process.entropy.clone(),
+        },
         operator: Operator {
             rpc: rpc.clone(),
             wait: config.wait,

@@ -1,5 +1,7 @@
 //! Processes of a run, and the APIs that clients know of.
 
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Arc, RwLock};
 
 use broker_tests::process::Process;
@@ -14,6 +16,10 @@ pub(crate) type Apis = Arc<RwLock<Vec<Api>>>;
 pub(crate) struct Cast {
     wanted_apis: usize,
     wanted_workers: usize,
+    /// The `broker` of another build, and how many of it were started.
+    other: Option<PathBuf>,
+    started: usize,
+    pub(crate) others: usize,
     servers: Vec<(Process, Api)>,
     workers: Vec<Process>,
     frozen: Vec<Process>,
@@ -27,10 +33,18 @@ pub(crate) struct Cast {
 }
 
 impl Cast {
-    pub(crate) async fn start(broker: &Broker, wanted_apis: usize, wanted_workers: usize) -> Self {
+    pub(crate) async fn start(
+        broker: &Broker,
+        wanted_apis: usize,
+        wanted_workers: usize,
+        other: Option<PathBuf>,
+    ) -> Self {
         let mut cast = Self {
             wanted_apis,
             wanted_workers,
+            other,
+            started: 0,
+            others: 0,
             servers: Vec::new(),
             workers: Vec::new(),
             frozen: Vec::new(),
@@ -62,15 +76,33 @@ impl Cast {
             }
         }
         while self.workers.len() < self.wanted_workers {
-            self.workers.push(Process::start("broker-worker", &mut broker.worker_command()));
+            let mut command = self.in_turn("worker", broker.worker_command());
+            self.workers.push(Process::start("broker-worker", &mut command));
         }
         while self.servers.len() < self.wanted_apis {
-            let mut process = Process::start("broker-api", &mut broker.api_command());
+            let mut command = self.in_turn("api", broker.api_command());
+            let mut process = Process::start("broker-api", &mut command);
             let api = Api::new(&process.listening("api listening").await);
             self.servers.push((process, api));
         }
         *self.known.write().expect("no client panicked") =
             self.servers.iter().map(|(_, api)| api.clone()).collect();
+    }
+
+    /// `ours`, or the same of the other build: every second process is one of it.
+    fn in_turn(&mut self, part: &str, ours: Command) -> Command {
+        self.started += 1;
+        let Some(other) = self.other.as_ref().filter(|_| self.started.is_multiple_of(2)) else { return ours };
+        self.others += 1;
+        let mut theirs = Command::new(other);
+        theirs.arg(part);
+        for (name, value) in ours.get_envs() {
+            match value {
+                Some(value) => theirs.env(name, value),
+                None => theirs.env_remove(name),
+            };
+        }
+        theirs
     }
 
     /// Starts what is missing and waits until all of it is ready.

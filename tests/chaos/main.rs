@@ -4,7 +4,8 @@
 //! frozen every second and APIs every ten, the proxy before AWS injects faults, endpoints disappear for seconds, and sync
 //! runs against a provider that renames, doubles, reorders and forgets. Then the faults end, the tracks finish, and the
 //! history of responses is judged together with the table: exclusive ownership in time, one live sandbox per key, no
-//! accepted request without an end, queues empty, nothing stuck. The seed repeats the run's choices; the machine chooses the
+//! accepted request without an end, queues empty, nothing stuck. With `--other`, half of the processes are of another build:
+//! any order of a rollout or a rollback. The seed repeats the run's choices; the machine chooses the
 //! interleaving. Exit codes: 0 all as promised, 1 not.
 
 mod cast;
@@ -16,6 +17,7 @@ mod settle;
 mod supply;
 mod track;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +56,10 @@ struct Arguments {
     /// Nothing is killed and nothing fails: the same load in peace, to know what the faults cost
     #[arg(long)]
     peace: bool,
+    /// A `broker` of another build: every other process that starts is one of it, as in a rollout or a rollback. The
+    /// provider behaves: the other build may not be proof against its moods
+    #[arg(long, value_name = "BROKER")]
+    other: Option<PathBuf>,
 }
 
 /// The visibility timeout: short, so that the messages of a dead worker come back soon.
@@ -73,7 +79,7 @@ async fn main() -> ExitCode {
         setup.var("BROKER_VISIBILITY_S", VISIBILITY_S).var("BROKER_LOG", LOG).var("BROKER_WAIT_S", "10");
     let mut broker = Broker::start(setup).await;
     let history = Arc::new(History::new());
-    let mut cast = Cast::start(&broker, arguments.apis, arguments.workers).await;
+    let mut cast = Cast::start(&broker, arguments.apis, arguments.workers, arguments.other.clone()).await;
     let supply = Supply::new(&broker, Arc::clone(&provider), Arc::clone(&history));
     supply.first().await;
     let supplying = tokio::spawn(supply.run());

@@ -19,6 +19,7 @@ pub(crate) fn print(state: &State, deeds: &Deeds, cancelled: usize, tallies: &Ta
     println!("workers killed       {}, frozen {}", deeds.workers_killed, deeds.workers_frozen);
     println!("workers that could not start, or gave up: {}", cast.ended_by_themselves);
     println!("APIs killed          {}", deeds.apis_killed);
+    println!("of the other build   {} processes", cast.others);
     println!("outages              {} ({} calls lost)", deeds.outages, tallies.away());
     println!("faults of the provider {}", deeds.faults);
     println!("dead letters         {}", state.dead_letters);

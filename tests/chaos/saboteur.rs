@@ -102,7 +102,9 @@ pub(crate) async fn rage(
             deeds.outages += 1;
         }
         if second % FAULT_EVERY_S == FAULT_EVERY_S - 1 {
-            provider.misbehave(fault(&mut rng)).await;
+            if arguments.other.is_none() {
+                provider.misbehave(fault(&mut rng)).await;
+            }
             let queues = broker.queues();
             queues.send(&queues.name("maintenance"), SYNC).await;
             deeds.faults += 1;

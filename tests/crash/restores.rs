@@ -18,13 +18,17 @@ async fn dies_at(broker: &Broker, args: &[&str], point: Point) {
     assert_eq!(output.code, -1, "it was not killed at {order}: {output:#?}");
 }
 
-/// Which sandboxes are whose, or were.
+/// Which sandboxes are whose, or were, and which leases have ended.
 async fn owners(broker: &Broker) -> BTreeMap<String, (String, Option<String>)> {
     let mut owners = BTreeMap::new();
     for key in broker.table().keys("SBX#").await {
         let item = broker.table().must_get(&key).await;
         let word = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
         owners.insert(key, (word("status").expect("a status"), word("allocated_to_track")));
+    }
+    for key in broker.table().keys("LEASE#").await {
+        let ended = broker.table().must_get(&key).await.contains_key("ended_at");
+        owners.insert(key, (if ended { "ended" } else { "live" }.to_owned(), None));
     }
     owners
 }

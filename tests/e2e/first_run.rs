@@ -4,7 +4,7 @@ use std::process::Command;
 
 use broker_tests::binaries::binaries;
 use broker_tests::process::Process;
-use broker_tests::{Up, endpoint, warden};
+use broker_tests::{Up, endpoint, wait_for_condition, warden};
 use tokio::net::TcpListener;
 
 #[tokio::test]
@@ -35,7 +35,11 @@ async fn an_empty_pool_is_told_at_once_and_filled_as_it_says() {
     assert!(printed.contains("The pool is empty") && printed.contains("broker pool seed"), "{printed}");
     up.api().allocate("student-1").send().await.expect_problem(409, "NO_SANDBOXES_AVAILABLE");
     up.environment().cli_ok(&["pool", "seed", "--count", "1"]).await;
-    up.api().allocate("student-1").send().await.expect_status(201);
+    wait_for_condition("the pool to be listed", async || {
+        let answer = up.api().allocate("student-1").send().await;
+        if answer.status == 201 { Ok(()) } else { Err(answer) }
+    })
+    .await;
     up.stop().await;
 }
 

@@ -65,6 +65,7 @@ mod examples;
 mod first_allocation;
 mod first_run;
 mod keys;
+mod last_release;
 mod limits;
 mod logs;
 mod maintenance;

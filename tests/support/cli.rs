@@ -127,7 +127,10 @@ impl Environment {
     /// When it does.
     pub async fn job(&self, job: &str) -> JobReport {
         self.lists_are_current().await;
-        self.cli_ok(&["job", "run", job, "--json"]).await.json()
+        let report = self.cli_ok(&["job", "run", job, "--json"]).await.json();
+        // What is asked of the API next finds what the job did.
+        self.lists_are_current().await;
+        report
     }
 
     /// `broker job run`, which must give up; what it says.

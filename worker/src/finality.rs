@@ -22,6 +22,12 @@ pub(crate) enum HandlerError {
         /// The sandbox that it points to.
         sandbox: SandboxId,
     },
+    /// The state of a sandbox, or the reason of its end, is a newer program's.
+    #[error("sandbox {sandbox} is in a state of a newer program")]
+    Newer {
+        /// The sandbox.
+        sandbox: SandboxId,
+    },
     /// It is done, but its reply failed.
     #[error(transparent)]
     Reply(#[from] ReplyError),
@@ -43,6 +49,7 @@ impl HandlerError {
     pub(crate) const fn finality(&self) -> Finality {
         match self {
             Self::Inconsistent { .. } => Finality::Final("inconsistent_lease"),
+            Self::Newer { .. } => Finality::Newer,
             Self::Store(error) | Self::Reply(ReplyError::Store(error)) => {
                 Finality::of(error, "malformed_item", "table_refused")
             }
@@ -60,6 +67,8 @@ pub(crate) enum Finality {
     Refused(&'static str),
     /// It ends as a dead letter of this code.
     Final(&'static str),
+    /// Only a newer worker can tell.
+    Newer,
 }
 
 impl Finality {
@@ -93,6 +102,8 @@ pub(crate) enum Next {
     AtOnce,
     /// It is a dead letter of this code.
     End(&'static str),
+    /// Leave it to a newer worker.
+    Newer,
 }
 
 /// The refusals of one message.
@@ -107,6 +118,7 @@ impl Refusals {
     pub(crate) async fn judge(&mut self, finality: Finality, store: &Store) -> Next {
         match finality {
             Finality::Final(code) => Next::End(code),
+            Finality::Newer => Next::Newer,
             Finality::Refused(code) if self.confirmed => Next::End(code),
             Finality::Refused(_) => {
                 self.confirmed = store.takes_writes().await.is_ok();

@@ -106,8 +106,10 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let maintenance = MaintenanceHandler::consumer(&services, jobs);
     let oldest_maintenance = maintenance.oldest_age();
     tracker.spawn(maintenance.run(lifecycle.clone()));
-    for source in Source::ALL {
-        tracker.spawn(DeadLetterHandler::consumer(&services, source).run(lifecycle.clone()));
+    for (source, queue) in
+        [(Source::Requests, QueueKind::RequestsDlq), (Source::Maintenance, QueueKind::MaintenanceDlq)]
+    {
+        tracker.spawn(DeadLetterHandler::consumer(&services, source, queue).run(lifecycle.clone()));
     }
     let Services { store, clock, entropy, .. } = services.clone();
     let candidates = Candidates::new(store.clone(), clock.clone(), entropy.clone());

@@ -17,7 +17,8 @@ use broker_domain::{
 };
 use broker_messages::{Request, RequestMessage};
 use broker_runtime::clock::Clock;
-use broker_store::{Store, StoreError, Write};
+use broker_runtime::entropy::Entropy;
+use broker_store::{Store, StoreError, Write, retry_on_conflict};
 
 use crate::response::Response;
 use crate::response::codes::Code;
@@ -33,20 +34,27 @@ const CLAIM_UNDER_WAY: Duration = Duration::from_secs(10);
 pub(crate) struct Requests {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
 }
 
 impl Requests {
     pub(crate) async fn show(&self, track: &TrackId, request: &str) -> Result<Response, Problem> {
         let record = self.find(track, request).await?;
         let id = record.request_id;
-        Ok(outcome::report(&self.completed(record).await?, id))
+        match self.completed(record).await? {
+            RequestState::Ended(Outcome::Unknown(_)) => Err(Problem::new(Code::Unavailable, outcome::NEWER)),
+            state @ (RequestState::Queued | RequestState::Ended(_)) => Ok(outcome::report(&state, id)),
+        }
     }
 
     pub(crate) async fn cancel(&self, track: &TrackId, request: &str) -> Result<Response, Problem> {
         let record = self.find(track, request).await?;
         let (id, asynchronous) = (record.request_id, record.asynchronous);
         match self.completed(record).await? {
-            RequestState::Queued => match self.store.requests.cancel(id).await? {
+            // A worker claims for it at this moment, perhaps: then one of both is first.
+            RequestState::Queued => match retry_on_conflict(&self.entropy, || self.store.requests.cancel(id))
+                .await?
+            {
                 Write::Applied => Ok(outcome::report(&RequestState::Ended(Outcome::Cancelled), id)),
                 Write::Rejected(()) if asynchronous => Err(not_cancellable("It has just ended.")),
                 Write::Rejected(()) => Err(not_cancellable("It was not sent with Prefer: respond-async.")),
@@ -86,7 +94,7 @@ impl Requests {
         };
         let Some(ended) = ended else { return Ok(RequestState::Queued) };
         let record = PersistedRequest { state: RequestState::Ended(ended), ..record };
-        match self.store.requests.complete(&record).await? {
+        match retry_on_conflict(&self.entropy, || self.store.requests.complete(&record)).await? {
             Write::Applied => Ok(record.state),
             Write::Rejected(before) => Ok(before.state),
         }
@@ -126,7 +134,7 @@ fn returned(
         ReturnVerdict::AlreadyReturned(deletion_requested_at) => {
             return Some(Outcome::Marked { sandbox_id: sandbox.id.clone(), deletion_requested_at });
         }
-        ReturnVerdict::End(_) => return None,
+        ReturnVerdict::End(_) | ReturnVerdict::Newer => return None,
         ReturnVerdict::Expired => Outcome::AllocationExpired,
         ReturnVerdict::NotOwner => Outcome::NotOwner,
         ReturnVerdict::Superseded => Outcome::Superseded,

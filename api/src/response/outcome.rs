@@ -11,6 +11,8 @@ use crate::response::bodies::{AllocationBody, Marked, Queued, RequestReport, Run
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
 
+/// What is said of an outcome of a newer program.
+pub(crate) const NEWER: &str = "The request ended in a way that only newer processes can tell. Ask again.";
 /// `Retry-After` of a queued request, in seconds.
 const POLL_AGAIN_S: u64 = 1;
 
@@ -61,6 +63,7 @@ fn told(outcome: &Outcome, id: RequestId) -> Result<(StatusCode, Value), Problem
         Outcome::DeadLettered { .. } => {
             (Code::InternalError, "The request could not be processed and was kept for the operator.")
         }
+        Outcome::Unknown(_) => (Code::Unavailable, NEWER),
     };
     Err(Problem::new(code, message))
 }

@@ -26,9 +26,10 @@ use broker_messages::Request;
 use broker_queue::{Outgoing, ReplyQueueName, SendError};
 use broker_runtime::clock::Clock;
 use broker_runtime::crash_points::{self, Point};
+use broker_runtime::entropy::Entropy;
 use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::trace::Span;
-use broker_store::{Store, Write};
+use broker_store::{Store, StoreError, Write, retry_on_conflict};
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
@@ -71,6 +72,7 @@ pub(crate) struct RequestReply {
     pub(crate) replies: ReplyRouter,
     pub(crate) store: Store,
     pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
     pub(crate) lifecycle: Lifecycle,
     /// How long the requests queue is.
     pub(crate) backlog: Backlog,
@@ -146,18 +148,23 @@ impl RequestReply {
         let PendingRequest { text, record, .. } =
             pending(request, tenant, &channel.reply_to, sending.traceparent());
         // If it exists already, this is our own write, retried: the id was minted for this call.
-        let (Write::Applied | Write::Rejected(_)) = self.store.requests.record(&record).await?;
+        let (Write::Applied | Write::Rejected(_)) = self.record(&record).await?;
         crash_points::point(Point::Recorded);
         let Err(error) = channel.requests.send(of(tenant, text)).await else {
             return Ok(Progress::StillQueued);
         };
         // SQS may have the message all the same. If the record is cancelled, it never claims, and a 503 is true; if a worker
         // was faster, the 202 is.
-        match self.store.requests.cancel(record.request_id).await {
+        match retry_on_conflict(&self.entropy, || self.store.requests.cancel(record.request_id)).await {
             Ok(Write::Applied) => Err(not_enqueued(error, &mut sending)),
             Ok(Write::Rejected(())) => Ok(Progress::StillQueued),
             Err(not_cancelled) => Err(Problem::from(not_cancelled)),
         }
+    }
+
+    /// Records a request. A worker that is faster may be writing its record at this moment.
+    async fn record(&self, record: &PersistedRequest) -> Result<Write<Box<PersistedRequest>>, StoreError> {
+        retry_on_conflict(&self.entropy, || self.store.requests.record(record)).await
     }
 
     fn channel(&self) -> Result<Arc<Channel>, Problem> {
@@ -177,7 +184,7 @@ impl RequestReply {
         record: PersistedRequest,
         times: Times,
     ) -> Result<Progress, Problem> {
-        match self.store.requests.record(&record).await? {
+        match self.record(&record).await? {
             Write::Rejected(found) => match found.state {
                 // A worker stored the outcome after `reply_by`, before this.
                 RequestState::Ended(outcome) => return Ok(Progress::Ended(outcome)),
@@ -209,7 +216,7 @@ impl RequestReply {
         let ended = PersistedRequest { state: RequestState::Ended(outcome), ..record };
         for pause in PAUSES {
             sleep(pause).await;
-            match self.store.requests.complete(&ended).await {
+            match retry_on_conflict(&self.entropy, || self.store.requests.complete(&ended)).await {
                 Ok(_stored_or_ended_before) => return,
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;

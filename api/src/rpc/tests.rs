@@ -50,6 +50,7 @@ async fn away(most_pending: usize, linked: bool) -> RequestReply {
         replies: ReplyRouter::new(most_pending, most_pending),
         store: Store::new(aws.dynamodb, "table", 1),
         clock,
+        entropy: Entropy::seeded(1),
         lifecycle: Lifecycle::new(),
         backlog: Backlog::default(),
         async_rate: None,

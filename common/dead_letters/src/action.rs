@@ -94,6 +94,12 @@ impl DeadLetters {
         renew: bool,
         actor: Actor,
     ) -> Result<(Write, bool), ActionError> {
+        let sender = match letter.source {
+            Source::Requests => &self.requests,
+            Source::Maintenance => &self.maintenance,
+            // Its own program replays it.
+            Source::Unknown => return Ok((Write::Rejected(()), false)),
+        };
         let renewed = renew.then(|| with_renewed_deadline(&letter.body, actor.at)).flatten();
         let (body, deadline) = match &renewed {
             Some((body, deadline)) => (body, Some(*deadline)),
@@ -106,13 +112,9 @@ impl DeadLetters {
             return Ok((Write::Rejected(()), false));
         }
         crash_points::point(Point::LetterTaken);
-        let sender = match letter.source {
-            Source::Requests => &self.requests,
-            Source::Maintenance => &self.maintenance,
-        };
         let tenant = match letter.source {
             Source::Requests => tenant_of(body),
-            Source::Maintenance => None,
+            Source::Maintenance | Source::Unknown => None,
         };
         let own = letter.attributes.iter();
         let message = own
@@ -152,6 +154,7 @@ fn requeued(letter: &DeadLetter, body: &str, deadline: Option<Timestamp>) -> Opt
                 MaintenanceTask::Delete { .. } => None,
             }
         }
+        Source::Unknown => None,
     }
 }
 

@@ -168,6 +168,7 @@ fn pending_record(letter: &DeadLetter) -> Option<PendingRecord> {
                 MaintenanceTask::Delete { .. } => None,
             }
         }
+        Source::Unknown => None,
     }
 }
 

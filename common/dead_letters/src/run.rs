@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::action::{Acted, Action, ActionOptions, DeadLetters};
 use super::report::ReplayReport;
 use super::selection::{Letters, Selection};
-use broker_domain::{DeadLetter, DeadLetterEvent, DeadLetterId, Timestamp};
+use broker_domain::{DeadLetter, DeadLetterEvent, DeadLetterId, Source, Timestamp};
 use broker_messages::with_renewed_deadline;
 use broker_store::{Actor, StoreError, Write};
 
@@ -192,7 +192,8 @@ impl<'a> ActionRun<'a> {
             Action::Replay { .. } => DeadLetterEvent::Take,
             Action::Discard { .. } => DeadLetterEvent::Discard,
         };
-        letter.state.after(event).is_some()
+        let sendable = event != DeadLetterEvent::Take || letter.source != Source::Unknown;
+        sendable && letter.state.after(event).is_some()
     }
 
     fn begin(&mut self, letter: DeadLetter, report: &mut impl FnMut(&ReplayReport)) {

@@ -120,7 +120,8 @@ fn adoption(sandbox: &ForeignSandbox, held: &mut HashSet<LeaseKey>) -> Adoption 
             | Status::Stale
             | Status::PendingDeletion
             | Status::DeletionFailed
-            | Status::Deleted,
+            | Status::Deleted
+            | Status::Unknown,
             _,
         ) => Adoption::AsItIs,
     }

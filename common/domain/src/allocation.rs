@@ -71,6 +71,9 @@ pub enum EndReason {
     Expired,
     /// An operator released it.
     Released,
+    /// A reason of a newer program.
+    #[serde(other)]
+    Unknown,
 }
 
 impl EndReason {
@@ -79,8 +82,8 @@ impl EndReason {
         self.into()
     }
 
-    /// From the stored text.
-    pub fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
+    /// From the stored word.
+    pub fn from_stored(text: &str) -> Self {
+        text.parse().unwrap_or(Self::Unknown)
     }
 }

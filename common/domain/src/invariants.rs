@@ -267,7 +267,9 @@ fn judge_leases(inventory: &Inventory, found: &mut Vec<Suspect>) {
             sandbox.and_then(|s| s.allocation.as_ref()).is_some_and(|(id, _)| *id == lease.allocation_id);
         if lease.live {
             owners.entry(&lease.sandbox).or_default().push(key.clone());
-            if !(points_to_its_allocation && sandbox.is_some_and(|s| s.status == Status::Allocated)) {
+            // What else a newer program leaves a live lease beside is for that one to judge.
+            let held = |s: &SandboxFact| matches!(s.status, Status::Allocated | Status::Unknown);
+            if !(points_to_its_allocation && sandbox.is_some_and(held)) {
                 found.push(Suspect {
                     violation: Violation::LeaseWithoutSandbox {
                         key: key.clone(),
@@ -320,7 +322,8 @@ fn judge_sandboxes(inventory: &Inventory, found: &mut Vec<Suspect>) {
                 | Status::Stale
                 | Status::PendingDeletion
                 | Status::DeletionFailed
-                | Status::Deleted,
+                | Status::Deleted
+                | Status::Unknown,
                 _,
             ) => {}
         }
@@ -340,7 +343,7 @@ fn judge_sandboxes(inventory: &Inventory, found: &mut Vec<Suspect>) {
 const fn offered(status: Status) -> bool {
     match status {
         Status::Available | Status::Stale | Status::Allocated => true,
-        Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => false,
+        Status::PendingDeletion | Status::DeletionFailed | Status::Deleted | Status::Unknown => false,
     }
 }
 

@@ -111,7 +111,11 @@ impl Removable {
         match Status::parse(text)? {
             Status::Stale => Some(Self::Stale),
             Status::DeletionFailed => Some(Self::DeletionFailed),
-            Status::Available | Status::Allocated | Status::PendingDeletion | Status::Deleted => None,
+            Status::Available
+            | Status::Allocated
+            | Status::PendingDeletion
+            | Status::Deleted
+            | Status::Unknown => None,
         }
     }
 }
@@ -237,7 +241,11 @@ mod tests {
             let removable = match status {
                 Status::Stale => Some(Removable::Stale),
                 Status::DeletionFailed => Some(Removable::DeletionFailed),
-                Status::Available | Status::Allocated | Status::PendingDeletion | Status::Deleted => None,
+                Status::Available
+                | Status::Allocated
+                | Status::PendingDeletion
+                | Status::Deleted
+                | Status::Unknown => None,
             };
             assert_eq!(Removable::parse(status.as_str()), removable, "{status}");
         }

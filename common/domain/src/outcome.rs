@@ -1,6 +1,8 @@
 //! Outcomes of requests, as workers send them and the API maps them to HTTP.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 use super::{Grant, JobReport, SandboxId, Timestamp};
 
@@ -42,6 +44,40 @@ pub enum Outcome {
         /// The reason's code.
         reason: String,
     },
+    /// An outcome of a newer program.
+    #[serde(untagged)]
+    Unknown(NewerOutcome),
+}
+
+/// An outcome that this program does not know, kept as a newer one wrote it: told on, it loses nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct NewerOutcome(Map<String, Value>);
+
+/// The words of the outcomes that this program knows.
+const KNOWN: [&str; 13] = [
+    "created",
+    "existing",
+    "no_sandboxes",
+    "key_reused",
+    "superseded",
+    "marked",
+    "not_owner",
+    "allocation_expired",
+    "sandbox_not_found",
+    "expired",
+    "cancelled",
+    "ran",
+    "dead_lettered",
+];
+
+impl<'de> Deserialize<'de> for NewerOutcome {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fields = Map::deserialize(deserializer)?;
+        let is_newer =
+            fields.get("outcome").and_then(Value::as_str).is_some_and(|word| !KNOWN.contains(&word));
+        is_newer.then_some(Self(fields)).ok_or_else(|| D::Error::custom("no valid outcome"))
+    }
 }
 
 impl Outcome {
@@ -59,7 +95,8 @@ impl Outcome {
             | Self::Expired
             | Self::Cancelled
             | Self::Ran(_)
-            | Self::DeadLettered { .. } => None,
+            | Self::DeadLettered { .. }
+            | Self::Unknown(_) => None,
         }
     }
 
@@ -78,7 +115,8 @@ impl Outcome {
             | Self::Expired
             | Self::Cancelled
             | Self::Ran(_)
-            | Self::DeadLettered { .. } => None,
+            | Self::DeadLettered { .. }
+            | Self::Unknown(_) => None,
         }
     }
 
@@ -98,6 +136,7 @@ impl Outcome {
             Self::Cancelled => "cancelled",
             Self::Ran(_) => "ran",
             Self::DeadLettered { .. } => "dead_lettered",
+            Self::Unknown(_) => "unknown",
         }
     }
 }

@@ -92,6 +92,7 @@ impl RequestState {
                 | Outcome::SandboxNotFound
                 | Outcome::Ran(_)
                 | Outcome::DeadLettered { .. } => "failed",
+                Outcome::Unknown(_) => "unknown",
             },
         }
     }

@@ -51,6 +51,8 @@ pub enum ReturnVerdict {
     NotOwner,
     /// The return was made before this allocation began: it meant an earlier one.
     Superseded,
+    /// Its state, or the reason of its end, is a newer program's: only that one can tell.
+    Newer,
 }
 
 /// The verdict on `sandbox` for the return `request`.
@@ -68,8 +70,10 @@ pub fn judge_return(sandbox: &Sandbox, request: &ReturnRequest) -> ReturnVerdict
             Some(EndReason::Returned | EndReason::Released) | None => {
                 ReturnVerdict::AlreadyReturned(sandbox.deletion_requested_at.unwrap_or(allocation.expires_at))
             }
+            Some(EndReason::Unknown) => ReturnVerdict::Newer,
         },
         Status::Available | Status::Stale => ReturnVerdict::NotOwner,
+        Status::Unknown => ReturnVerdict::Newer,
     }
 }
 

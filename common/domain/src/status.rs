@@ -36,6 +36,9 @@ pub enum Status {
     DeletionFailed,
     /// A tombstone: it was handed out, and is deleted at the provider.
     Deleted,
+    /// A state of a newer program: this one changes nothing about it.
+    #[serde(other)]
+    Unknown,
 }
 
 /// An event in the life of a sandbox.
@@ -68,7 +71,7 @@ pub struct InvalidTransition {
 }
 
 impl Status {
-    /// Every state, in the order in which people read them.
+    /// Every state that this program gives, in the order in which people read them.
     pub const ALL: [Self; 6] = [
         Self::Available,
         Self::Allocated,
@@ -104,7 +107,8 @@ impl Status {
             | (Allocated, Claim | ProviderDeleted | GiveUp | Retry)
             | (PendingDeletion, Claim | End | Retry)
             | (DeletionFailed, Claim | End | GiveUp)
-            | (Deleted, Claim | End | GiveUp | Retry) => Err(InvalidTransition { status: self, event }),
+            | (Deleted, Claim | End | GiveUp | Retry)
+            | (Status::Unknown, _) => Err(InvalidTransition { status: self, event }),
         }
     }
 
@@ -113,8 +117,13 @@ impl Status {
         self.into()
     }
 
-    /// From the stored text.
+    /// From a given word.
     pub fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
+        text.parse().ok().filter(|status| *status != Self::Unknown)
+    }
+
+    /// From the stored word.
+    pub fn from_stored(text: &str) -> Self {
+        text.parse().unwrap_or(Self::Unknown)
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn must_be_within(
 /// against `{prefix}-replies-{uuid}` before it sends anything there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope<R, B> {
-    v: u32,
+    pub(super) v: u32,
     /// Correlates the reply.
     pub request_id: RequestId,
     /// The name of the reply queue of the process that waits.

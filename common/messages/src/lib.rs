@@ -8,6 +8,8 @@
 mod envelope;
 #[cfg(test)]
 mod fuzz;
+#[cfg(test)]
+mod last_release;
 mod maintenance;
 mod reply;
 mod request;

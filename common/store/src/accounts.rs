@@ -105,7 +105,7 @@ const fn rank(status: Status) -> u8 {
     match status {
         Status::Allocated => 0,
         Status::PendingDeletion | Status::DeletionFailed => 1,
-        Status::Deleted => 2,
+        Status::Deleted | Status::Unknown => 2,
         Status::Available => 3,
         Status::Stale => 4,
     }

@@ -41,6 +41,8 @@ pub enum Act {
     Reconcile,
     /// Give the index another number of shards, which is the count.
     Reshard,
+    /// An operation of a newer program.
+    Unknown,
 }
 
 impl Act {
@@ -49,9 +51,9 @@ impl Act {
         self.into()
     }
 
-    /// From the stored text.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
+    /// From the stored word.
+    pub(crate) fn from_stored(text: &str) -> Self {
+        text.parse().unwrap_or(Self::Unknown)
     }
 }
 

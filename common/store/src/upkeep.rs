@@ -105,6 +105,8 @@ pub enum Role {
     Api,
     /// A worker.
     Worker,
+    /// A process of a newer program. What it leaves, its own program sweeps.
+    Unknown,
 }
 
 impl Role {
@@ -113,9 +115,9 @@ impl Role {
         self.into()
     }
 
-    /// From the stored text.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
+    /// From the stored word.
+    pub(crate) fn from_stored(text: &str) -> Self {
+        text.parse().unwrap_or(Self::Unknown)
     }
 }
 
@@ -220,8 +222,8 @@ mod tests {
     #[test]
     fn every_role_reads_back_as_it_is_stored() {
         assert_eq!((Role::Api.as_str(), Role::Worker.as_str()), ("api", "worker"));
-        assert_eq!((Role::parse("api"), Role::parse("worker")), (Some(Role::Api), Some(Role::Worker)));
-        assert_eq!(Role::parse("broker"), None);
+        assert_eq!((Role::from_stored("api"), Role::from_stored("worker")), (Role::Api, Role::Worker));
+        assert_eq!(Role::from_stored("broker"), Role::Unknown);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{clean_up_until_deleted, give_back, status};
 
 async fn admin(broker: &Broker, method: Method, path: &str) -> Answer {
+    broker.lists_are_current().await;
     let call = broker.balanced().call(method, &format!("/v1/admin/{path}"));
     call.token(ADMIN_TOKEN).send().await
 }

@@ -19,6 +19,7 @@ use serde_json::Value;
 /// Allocates for `tracks` students and gives everything back; the sandboxes.
 async fn give_back(broker: &Broker, tracks: usize) -> Vec<String> {
     let mut sandboxes = Vec::new();
+    broker.lists_are_current().await;
     for n in 0..tracks {
         let track = format!("returner-{n}");
         let answer = broker.allocate(&track).send().await.expect_status(201);

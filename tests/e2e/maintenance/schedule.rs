@@ -34,6 +34,7 @@ async fn a_pool_is_kept_clean_and_true_by_nobody() {
             stats => Err(stats),
         })
         .await;
+        broker.lists_are_current().await;
         let kept = broker.allocate("forgetful").send().await.expect_status(201);
         let given = broker.allocate("tidy").send().await.expect_status(201);
         broker.return_sandbox(given.sandbox_id(), "tidy").send().await.expect_status(200);

@@ -83,9 +83,10 @@ impl Scenario {
                 }
             }
             ReturnVerdict::AlreadyReturned(_) => tell(Out::Returned),
-            ReturnVerdict::Expired | ReturnVerdict::NotOwner | ReturnVerdict::Superseded => {
-                tell(Out::Refused)
-            }
+            ReturnVerdict::Expired
+            | ReturnVerdict::NotOwner
+            | ReturnVerdict::Superseded
+            | ReturnVerdict::Newer => tell(Out::Refused),
         }
     }
 

@@ -32,7 +32,11 @@ impl Week {
                 Some(Status::Available) => listed.contains(&id),
                 Some(Status::Deleted) => !listed.contains(&id),
                 Some(
-                    Status::Allocated | Status::PendingDeletion | Status::Stale | Status::DeletionFailed,
+                    Status::Allocated
+                    | Status::PendingDeletion
+                    | Status::Stale
+                    | Status::DeletionFailed
+                    | Status::Unknown,
                 )
                 | None => false,
             };

@@ -57,13 +57,9 @@ impl Handler for DeadLetterHandler {
 }
 
 impl DeadLetterHandler {
-    /// The consumer of the dead-letter queue of `source`.
-    pub(crate) fn consumer(services: &Services, source: Source) -> Consumer<Self> {
+    /// The consumer of `queue`, the dead-letter queue of `source`.
+    pub(crate) fn consumer(services: &Services, source: Source, queue: QueueKind) -> Consumer<Self> {
         let Services { store, health, entropy, .. } = services.clone();
-        let queue = match source {
-            Source::Requests => QueueKind::RequestsDlq,
-            Source::Maintenance => QueueKind::MaintenanceDlq,
-        };
         let bounds = Intake { queue, at_once: AT_ONCE, max_polls: MAX_POLLS };
         Consumer::new(services, bounds, Self { source, store, health, entropy })
     }

@@ -50,14 +50,24 @@ impl Disposition {
         first_wait: Duration,
         now: Timestamp,
     ) -> Self {
+        match error {
+            DecodeError::NewerVersion { .. } => {
+                Self::for_newer(&error.to_string(), delivery, first_wait, now)
+            }
+            DecodeError::OlderVersion { .. } | DecodeError::Untimely { .. } | DecodeError::Malformed(_) => {
+                Self::DeadLetter { code: error.reason_code(), reason: error.to_string() }
+            }
+        }
+    }
+
+    /// Of a message that only a newer worker can handle, and `why`.
+    pub(crate) fn for_newer(why: &str, delivery: &Delivery, first_wait: Duration, now: Timestamp) -> Self {
         let age = now.since(first_sent(delivery));
-        if let DecodeError::NewerVersion { found } = error
-            && age < WAITS_FOR_NEWER
-        {
-            tracing::warn!(found, age_s = age.as_secs(), "message of a newer version put back");
+        if age < WAITS_FOR_NEWER {
+            tracing::warn!(why, age_s = age.as_secs(), "message of a newer version put back");
             return Self::Resend((age / 4).clamp(first_wait, LONGEST_DELAY));
         }
-        Self::DeadLetter { code: error.reason_code(), reason: error.to_string() }
+        Self::DeadLetter { code: "newer_version", reason: why.to_owned() }
     }
 
     /// Of a message whose `reply_to` is not a reply queue of this broker.

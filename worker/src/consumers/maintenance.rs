@@ -104,7 +104,9 @@ impl Handler for MaintenanceHandler {
     fn finality(&self, error: &HandlerError) -> Finality {
         match error {
             HandlerError::Store(error) => Finality::of(error, "refused", "refused"),
-            HandlerError::Inconsistent { .. } | HandlerError::Reply(_) => error.finality(),
+            HandlerError::Inconsistent { .. } | HandlerError::Newer { .. } | HandlerError::Reply(_) => {
+                error.finality()
+            }
         }
     }
 }
@@ -186,7 +188,7 @@ impl MaintenanceHandler {
     ) -> Result<(), HandlerError> {
         let Some(reply_to) = reply_to else { return Ok(()) };
         let sending = self.replies.sending();
-        let reply = Reply::new(message.request_id, outcome).traced(sending.traceparent());
+        let reply = Reply::to(message, outcome).traced(sending.traceparent());
         match self.replies.send(reply_to, reply.encode()).await {
             Ok(()) | Err(SendError::Gone { .. }) => Ok(()),
             // The report is stored; a wake-up that comes after the wait is not worth a retry.

@@ -42,6 +42,8 @@ use disposition::{Disposition, QueueAcks};
 
 /// How long a request waits in the queue whose key has too many before it.
 const CROWDED_KEY_WAITS: Duration = Duration::from_secs(1);
+/// How long a message that only a newer worker can handle waits for one at first.
+const NEWER_WAITS: Duration = Duration::from_secs(5);
 /// The pause before a queue that is gone is polled again.
 const QUEUE_GONE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -255,6 +257,10 @@ impl<H: Handler> Consumer<H> {
                 Next::End(code) => {
                     dead = Some((code, chain(&error)));
                     continue;
+                }
+                Next::Newer => {
+                    let now = self.services.clock.now();
+                    return Disposition::for_newer(&chain(&error), delivery, NEWER_WAITS, now);
                 }
                 Next::AtOnce => continue,
                 Next::Later => {}

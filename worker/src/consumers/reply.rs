@@ -56,7 +56,7 @@ impl ReplySender {
             return Ok(());
         }
         let mut sending = self.replies.sending();
-        let reply = Reply::new(message.request_id, outcome.clone()).traced(sending.traceparent()).encode();
+        let reply = Reply::to(message, outcome.clone()).traced(sending.traceparent()).encode();
         let sent = self.replies.send(reply_to, reply.clone()).await;
         if sent.is_err() {
             sending.failed("not_sent");

@@ -155,6 +155,7 @@ fn disposition_of(outcome: &Outcome) -> Disposition {
         | Outcome::SandboxNotFound
         | Outcome::Expired
         | Outcome::Cancelled
-        | Outcome::Ran(_) => Disposition::Done,
+        | Outcome::Ran(_)
+        | Outcome::Unknown(_) => Disposition::Done,
     }
 }

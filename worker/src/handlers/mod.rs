@@ -6,7 +6,7 @@ mod return_sandbox;
 
 use std::time::Duration;
 
-use broker_domain::{Inventory, LeaseKey, Outcome, SandboxId, TrackId, suspects};
+use broker_domain::{Inventory, LeaseKey, Outcome, SandboxId, Status, TrackId, suspects};
 use broker_messages::Request;
 use broker_runtime::backoff::Backoff;
 use broker_runtime::clock::Clock;
@@ -59,6 +59,9 @@ impl Handlers {
         let sandbox = lease.grant.sandbox_id;
         let together =
             self.store.scans.together(std::slice::from_ref(&sandbox), std::slice::from_ref(key), &[]).await?;
+        if together.sandboxes.iter().any(|sandbox| sandbox.status == Status::Unknown) {
+            return Err(HandlerError::Newer { sandbox });
+        }
         let mut inventory = Inventory::default();
         together.sandboxes.iter().for_each(|sandbox| inventory.add_sandbox(sandbox));
         together.leases.iter().for_each(|lease| inventory.add_lease(lease));

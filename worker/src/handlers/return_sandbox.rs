@@ -103,6 +103,7 @@ impl Handlers {
             ReturnVerdict::Expired => ReturnLook::Told(Outcome::AllocationExpired),
             ReturnVerdict::NotOwner => ReturnLook::Told(Outcome::NotOwner),
             ReturnVerdict::Superseded => ReturnLook::Told(Outcome::Superseded),
+            ReturnVerdict::Newer => return Err(HandlerError::Newer { sandbox: sandbox.id }),
         })
     }
 

@@ -13,7 +13,7 @@ use broker_domain::{JobReport, Timestamp};
 use broker_queue::{ReplyQueueName, topology};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::heartbeat;
-use broker_store::{Instance, Sightings, Write};
+use broker_store::{Instance, Role, Sightings, Write};
 
 use super::{JobError, Jobs};
 
@@ -39,7 +39,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     let queues = topology::reply_queues(&jobs.aws, jobs.urls.names()).await?;
     let now = jobs.clock.now();
     let instances = jobs.store.instances.list().await?;
-    let gone = instances.iter().filter(|instance| heartbeat::is_gone(instance, now)).count();
+    let gone = instances.iter().filter(|instance| is_gone(instance, now)).count();
     report.found = (queues.len() + gone) as u64;
     let unseen = unseen(jobs, queues, instances, now);
     let before = jobs.store.instances.sightings().await?;
@@ -60,6 +60,11 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     Ok(())
 }
 
+/// What a process of a newer program leaves is for that one to sweep.
+fn is_gone(instance: &Instance, now: Timestamp) -> bool {
+    instance.role != Role::Unknown && heartbeat::is_gone(instance, now)
+}
+
 /// All that give no sign of life at `now`.
 fn unseen(jobs: &Jobs, queues: Vec<ReplyQueueName>, instances: Vec<Instance>, now: Timestamp) -> Vec<Unseen> {
     let named = |instance: Instance| (jobs.urls.names().reply(instance.id), instance);
@@ -67,11 +72,11 @@ fn unseen(jobs: &Jobs, queues: Vec<ReplyQueueName>, instances: Vec<Instance>, no
     let mut unseen = Vec::new();
     for queue in queues {
         let instance = instances.remove(&queue);
-        if instance.is_none_or(|instance| heartbeat::is_gone(&instance, now)) {
+        if instance.is_none_or(|instance| is_gone(&instance, now)) {
             unseen.push(Unseen { queue, listed: true, instance });
         }
     }
-    let others = instances.into_iter().filter(|(_, instance)| heartbeat::is_gone(instance, now));
+    let others = instances.into_iter().filter(|(_, instance)| is_gone(instance, now));
     unseen.extend(others.map(|(queue, instance)| Unseen { queue, listed: false, instance: Some(instance) }));
     unseen
 }

@@ -23,6 +23,8 @@ pub enum Source {
     Requests,
     /// The maintenance queue: jobs and deletions.
     Maintenance,
+    /// A queue of a newer program: this one sends nothing there.
+    Unknown,
 }
 
 impl Source {
@@ -34,9 +36,14 @@ impl Source {
         self.into()
     }
 
-    /// From the stored or given text.
+    /// From a given word.
     pub fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
+        text.parse().ok().filter(|source| *source != Self::Unknown)
+    }
+
+    /// From the stored word.
+    pub fn from_stored(text: &str) -> Self {
+        Self::parse(text).unwrap_or(Self::Unknown)
     }
 }
 

@@ -27,6 +27,8 @@ pub enum DeadLetterState {
     Replayed,
     /// An operator discarded it.
     Discarded,
+    /// A state of a newer program: this one does nothing with it.
+    Unknown,
 }
 
 /// An event in the life of a dead letter.
@@ -42,16 +44,21 @@ pub enum DeadLetterEvent {
 
 impl DeadLetterState {
     /// Every state.
-    pub const ALL: [Self; 4] = [Self::Dead, Self::Replaying, Self::Replayed, Self::Discarded];
+    pub const ALL: [Self; 5] = [Self::Dead, Self::Replaying, Self::Replayed, Self::Discarded, Self::Unknown];
 
     /// As it is stored, shown and parsed.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 
-    /// From the stored or given text.
+    /// From a given word.
     pub fn parse(text: &str) -> Option<Self> {
         text.parse().ok()
+    }
+
+    /// From the stored word.
+    pub fn from_stored(text: &str) -> Self {
+        Self::parse(text).unwrap_or(Self::Unknown)
     }
 
     /// The state after `event`; `None` if it is not possible. Taking a letter that is being replayed must wait until it is
@@ -63,7 +70,8 @@ impl DeadLetterState {
             (Self::Dead, DeadLetterEvent::Discard) => Some(Self::Discarded),
             (Self::Replayed | Self::Discarded, DeadLetterEvent::Take)
             | (Self::Dead | Self::Replayed | Self::Discarded, DeadLetterEvent::Sent)
-            | (Self::Replaying | Self::Replayed | Self::Discarded, DeadLetterEvent::Discard) => None,
+            | (Self::Replaying | Self::Replayed | Self::Discarded, DeadLetterEvent::Discard)
+            | (Self::Unknown, _) => None,
         }
     }
 
@@ -71,7 +79,7 @@ impl DeadLetterState {
     pub(crate) const fn is_open(self) -> bool {
         match self {
             Self::Dead | Self::Replaying => true,
-            Self::Replayed | Self::Discarded => false,
+            Self::Replayed | Self::Discarded | Self::Unknown => false,
         }
     }
 }

@@ -44,6 +44,9 @@ pub(super) fn judge_line(
                 Err(Verdict::AsItIs)
             }
         },
+        (Status::Unknown, _) => {
+            Err(Verdict::Conflict(format!("{id} is in a state of a newer program: reconcile with that one")))
+        }
         // What is wrong with these is for the judge of the whole table to say.
         (Status::Allocated, None)
         | (Status::Available | Status::Stale, Some(_))

@@ -57,6 +57,8 @@ impl HandedOut {
             Status::Allocated => true,
             Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => false,
             Status::Available | Status::Stale => sandbox.allocation.as_ref().map(|_| false)?,
+            // To hold one too long is safe, to take it from its owner is not.
+            Status::Unknown => sandbox.allocation.as_ref().map(|_| true)?,
         };
         let allocation = sandbox.allocation.as_ref();
         Some(Self {

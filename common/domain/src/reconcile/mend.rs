@@ -67,7 +67,8 @@ fn dangling(known: &Known, asked: &Asked<'_>, lease: &Lease) -> Option<Step> {
             if allocation.id == lease.allocation_id =>
         {
             let at = sandbox.deletion_requested_at.unwrap_or(asked.now);
-            let end = LeaseEnd::by_broker(sandbox.end_reason.unwrap_or(EndReason::Released), at);
+            let reason = sandbox.end_reason.filter(|reason| *reason != EndReason::Unknown);
+            let end = LeaseEnd::by_broker(reason.unwrap_or(EndReason::Released), at);
             Some(Step::EndLease { lease: lease.clone(), end })
         }
         (
@@ -76,7 +77,8 @@ fn dangling(known: &Known, asked: &Asked<'_>, lease: &Lease) -> Option<Step> {
             | Status::Allocated
             | Status::PendingDeletion
             | Status::DeletionFailed
-            | Status::Deleted,
+            | Status::Deleted
+            | Status::Unknown,
             _,
         ) => None,
     }

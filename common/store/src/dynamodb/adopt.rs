@@ -121,6 +121,7 @@ impl AdoptionStore {
                 s(keys::time_key(expires_at))
             }
             Status::PendingDeletion | Status::Stale | Status::DeletionFailed => s(keys::time_key(now)),
+            Status::Unknown => return wanted,
             Status::Deleted => {
                 wanted.insert(a::DELETED_AT, n(row.deleted_at.unwrap_or(now).as_secs()));
                 return wanted;
@@ -217,7 +218,8 @@ fn deletion(
         Adoption::GiveUp(_) => (now, Some(EndReason::Released.as_str())),
         Adoption::AsItIs | Adoption::Lease(_) => {
             let text = row.item.get(a::DELETION_REASON).and_then(|value| value.as_s().ok());
-            let reason = text.and_then(|text| EndReason::parse(text)).map(EndReason::as_str);
+            let reason = text.map(|text| EndReason::from_stored(text));
+            let reason = reason.filter(|reason| *reason != EndReason::Unknown).map(EndReason::as_str);
             (row.deletion_requested_at.unwrap_or(now), reason)
         }
     };

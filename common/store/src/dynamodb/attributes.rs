@@ -1,6 +1,7 @@
 //! Conversion between items and domain values. Times are whole seconds, unless the name ends in `_ms`.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -169,8 +170,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn end_reason(text: &str) -> Result<EndReason, ()> {
-    EndReason::parse(text).ok_or(())
+fn end_reason(text: &str) -> Result<EndReason, Infallible> {
+    Ok(EndReason::from_stored(text))
 }
 
 pub(super) fn read_sandbox(item: &Item) -> Result<Sandbox, StoreError> {
@@ -179,7 +180,7 @@ pub(super) fn read_sandbox(item: &Item) -> Result<Sandbox, StoreError> {
         id: read.text(SANDBOX_ID, SandboxId::new)?,
         name: read.text(NAME, SandboxName::new)?,
         external_id: read.text(EXTERNAL_ID, ExternalId::new)?,
-        status: read.text(STATUS, |text| Status::parse(text).ok_or(()))?,
+        status: read.text(STATUS, |text| Ok::<_, Infallible>(Status::from_stored(text)))?,
         version: read.number(VERSION)?,
         allocation: read.allocation()?,
         deletion_requested_at: read.optional_time(DELETION_REQUESTED_AT)?,

@@ -6,6 +6,7 @@ use super::attributes as a;
 use super::change::written;
 use super::{CensusStore, keys, n, records, s};
 use crate::{Census, StoreError, Write};
+use broker_domain::Status;
 
 /// The stored census is older, or there is none.
 const CENSUS_IS_NEWER: &str = "attribute_not_exists(PK) or as_of_ms < :as_of";
@@ -38,11 +39,13 @@ impl CensusStore {
 }
 
 impl Census {
-    /// The counts by the names of the states, states without any included.
+    /// The counts by the names of the states, states without any included; those of newer programs are `unknown`, if there are any.
     pub fn shown(&self) -> BTreeMap<&'static str, u64> {
-        let counts = broker_domain::Status::ALL
+        let counts = Status::ALL
             .into_iter()
             .map(|status| (status.as_str(), self.by_status.get(&status).copied().unwrap_or(0)));
-        counts.chain([("total", self.by_status.values().sum())]).collect()
+        let newer = self.by_status.get(&Status::Unknown).filter(|count| **count > 0);
+        let newer = newer.map(|count| (Status::Unknown.as_str(), *count));
+        counts.chain(newer).chain([("total", self.by_status.values().sum())]).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! Conversion between items and dead letters.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -74,13 +75,15 @@ pub(super) fn read(item: &Item) -> Result<DeadLetter, StoreError> {
         }
         None => None,
     };
+    let (code, words) = (text(REASON_CODE)?, text(REASON_TEXT)?);
+    let reason = Reason::parse(&code);
     Ok(DeadLetter {
         id: read_id(item)?,
-        source: read.text(SOURCE, |text| Source::parse(text).ok_or(()))?,
+        source: read.text(SOURCE, |text| Ok::<_, Infallible>(Source::from_stored(text)))?,
         message_id: text(MESSAGE_ID)?,
-        // A code of a newer program.
-        reason: read.text(REASON_CODE, |text| Ok::<_, ()>(Reason::parse(text).unwrap_or(Reason::Unknown)))?,
-        reason_text: text(REASON_TEXT)?,
+        reason: reason.unwrap_or(Reason::Unknown),
+        // A code of a newer program is told in words.
+        reason_text: if reason.is_some() { words } else { format!("{code}: {words}") },
         receives: u32::try_from(read.number(RECEIVES)?).unwrap_or(u32::MAX),
         first_at: ms(FIRST_AT_MS)?,
         last_at: ms(LAST_AT_MS)?,
@@ -95,7 +98,7 @@ pub(super) fn read(item: &Item) -> Result<DeadLetter, StoreError> {
         replay_of: read.optional(REPLAY_OF, DeadLetterId::parse)?,
         attributes: read.text(ATTRIBUTES, serde_json::from_str::<BTreeMap<String, String>>)?,
         body: text(BODY)?,
-        state: read.text(a::STATE, |text| DeadLetterState::parse(text).ok_or(()))?,
+        state: read.text(a::STATE, |text| Ok::<_, Infallible>(DeadLetterState::from_stored(text)))?,
         held_until: read.optional_number(HELD_UNTIL_MS)?.map(Timestamp::from_ms),
         touched,
     })

@@ -1,5 +1,6 @@
 //! Conversion of the jobs' items to values.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -10,7 +11,7 @@ use crate::{Census, Instance, Received, Record, Role, Run, SeenEmpty, StoreError
 use broker_domain::{DeadLetterCount, JobReport, Status, Timestamp};
 
 pub(super) fn read_status(item: &Item) -> Result<Status, StoreError> {
-    Reader(item).text(a::STATUS, |text| Status::parse(text).ok_or(()))
+    Reader(item).text(a::STATUS, |text| Ok::<_, Infallible>(Status::from_stored(text)))
 }
 
 pub(super) fn read_record(item: &Item) -> Result<Record, StoreError> {
@@ -18,7 +19,7 @@ pub(super) fn read_record(item: &Item) -> Result<Record, StoreError> {
     let sandbox = a::read_sandbox(item)?;
     // In every other state the index key is a time.
     let due = match sandbox.status {
-        Status::Available | Status::Deleted => None,
+        Status::Available | Status::Deleted | Status::Unknown => None,
         Status::Allocated | Status::PendingDeletion | Status::Stale | Status::DeletionFailed => {
             read.optional(STATE_KEY, |text| text.parse().map(Timestamp::from_secs))?
         }
@@ -52,12 +53,16 @@ pub(super) fn read_next_slot(item: &Item) -> Result<Timestamp, StoreError> {
 pub(super) fn read_census(item: &Item) -> Result<Census, StoreError> {
     let read = Reader(item);
     let count = |status| {
-        let value = item.get(&format!("{status}_count")).and_then(|value| value.as_n().ok());
-        let count = value.and_then(|text| text.parse().ok()).ok_or_else(|| read.malformed("count"))?;
-        Ok((status, count))
+        let Some(value) = item.get(&format!("{status}_count")) else {
+            // The program that counted does not know the state.
+            return Ok((status, 0));
+        };
+        let count = value.as_n().ok().and_then(|text| text.parse().ok());
+        Ok((status, count.ok_or_else(|| read.malformed("count"))?))
     };
+    let newer = item.contains_key(&format!("{}_count", Status::Unknown)).then_some(Status::Unknown);
     Ok(Census {
-        by_status: Status::ALL.into_iter().map(count).collect::<Result<_, StoreError>>()?,
+        by_status: Status::ALL.into_iter().chain(newer).map(count).collect::<Result<_, StoreError>>()?,
         // An older program counted none.
         letters: read.optional(a::LETTERS, serde_json::from_str::<DeadLetterCount>)?.unwrap_or_default(),
         as_of: Timestamp::from_ms(read.number(a::AS_OF_MS)?),
@@ -68,7 +73,7 @@ pub(super) fn read_instance(item: &Item) -> Result<Instance, StoreError> {
     let read = Reader(item);
     Ok(Instance {
         id: read.text(SK, Uuid::try_parse)?,
-        role: read.text(a::ROLE, |text| Role::parse(text).ok_or(()))?,
+        role: read.text(a::ROLE, |text| Ok::<_, Infallible>(Role::from_stored(text)))?,
         heartbeat: Timestamp::from_ms(read.number(a::HEARTBEAT_MS)?),
         received: Received {
             requests: read.optional_number(a::OLDEST_REQUESTS_MS)?.map(Duration::from_millis),

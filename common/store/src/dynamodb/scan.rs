@@ -101,6 +101,8 @@ impl ScanStore {
             Status::Deleted => {
                 return (shard.or(key).is_some()).then(|| format!("tombstone {id} has index keys"));
             }
+            // Where it belongs, its own program knows.
+            Status::Unknown => return None,
             Status::Available => key == Some(sandbox.name.as_str()),
             Status::Allocated => {
                 let until = sandbox.allocation.as_ref().map(|held| keys::time_key(held.expires_at));

@@ -124,7 +124,11 @@ async fn retry_delete(context: Context, args: OneSandbox) -> anyhow::Result<Done
         let changed = match record.sandbox.status {
             Status::DeletionFailed => context.store.deletions.retry(seen, now).await?,
             Status::PendingDeletion => context.store.deletions.postpone(seen, now, now).await?,
-            other @ (Status::Available | Status::Allocated | Status::Stale | Status::Deleted) => {
+            other @ (Status::Available
+            | Status::Allocated
+            | Status::Stale
+            | Status::Deleted
+            | Status::Unknown) => {
                 bail!("{} is {other}: there is no deletion to retry", args.id)
             }
         };

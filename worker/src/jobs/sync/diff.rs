@@ -77,7 +77,11 @@ pub(super) fn between(ours: &HashMap<SandboxId, KnownSandbox>, theirs: Listed) -
         match known.status {
             Status::Available => drop(diff.missing.insert(id.clone(), known.version)),
             Status::Allocated => diff.allocated_missing.push(id.clone()),
-            Status::Stale | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => {}
+            Status::Stale
+            | Status::PendingDeletion
+            | Status::DeletionFailed
+            | Status::Deleted
+            | Status::Unknown => {}
         }
     }
     let mut accounts: Vec<_> = theirs.accounts.into_values().collect();
@@ -103,7 +107,11 @@ pub(super) fn between(ours: &HashMap<SandboxId, KnownSandbox>, theirs: Listed) -
                     if known.name == account.name && known.external_id == account.external_id => {}
                 Status::Available | Status::Stale => diff.found.push((account, known.clone())),
                 // An allocated sandbox stays with its owner; a pending deletion is deleted as it was read.
-                Status::Allocated | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => {}
+                Status::Allocated
+                | Status::PendingDeletion
+                | Status::DeletionFailed
+                | Status::Deleted
+                | Status::Unknown => {}
             },
         }
     }
