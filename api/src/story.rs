@@ -133,7 +133,7 @@ fn events(seen: &Seen) -> Vec<Event> {
         Status::PendingDeletion => Some(event(at, "deletion_due", "Its next deletion is due.")),
         Status::DeletionFailed => Some(event(at, "deletion_due", "Its deletion is tried anew.")),
         Status::Stale => Some(event(at, "stale", "The provider's list did not have it any more.")),
-        Status::Available | Status::Allocated | Status::Deleted => None,
+        Status::Available | Status::Allocated | Status::Deleted | Status::Unknown => None,
     }));
     events.extend(seen.audit.iter().map(by_operator));
     // Most times are whole seconds: within one, the order is that of the kinds.
@@ -166,6 +166,7 @@ const fn ended(reason: EndReason) -> &'static str {
         EndReason::Returned => "Given back by its owner.",
         EndReason::Expired => "Taken back: its time and the grace after it were over.",
         EndReason::Released => "Released by an operator.",
+        EndReason::Unknown => "Ended by a newer program.",
     }
 }
 
@@ -293,6 +294,7 @@ fn judge(lease: Option<&Lease>, free: Option<u64>, now: Timestamp) -> (Verdict, 
                         EndReason::Returned => "was given back",
                         EndReason::Expired => "expired and was taken back",
                         EndReason::Released => "was released by an operator",
+                        EndReason::Unknown => "was ended by a newer program",
                     };
                     (Verdict::Ended, format!("Had {sandbox}, which {how}. {next}"), lowest)
                 }
