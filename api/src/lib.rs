@@ -38,7 +38,7 @@ use broker_runtime::config::{Config, RateLimit};
 use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::own_pages::OwnPages;
 use broker_runtime::process::{self, ListenError, Process};
-use broker_store::{SettingsError, Store};
+use broker_store::{FollowedPolicy, SettingsError, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -96,7 +96,8 @@ pub async fn run(process: Process, listener: TcpListener, admin: Option<TcpListe
     let replies = ReplyRouter::new(config.max_pending, config.max_pending_per_tenant);
     let (reply_queue, link) = ReplyQueue::new(process.clone(), store.clone(), replies.clone());
     let backlog = Backlog::default();
-    let readiness = ReadinessChecks::new(process.clone(), link.clone(), backlog.clone());
+    let policy = FollowedPolicy::start(store.clone(), process.lifecycle.hard.clone());
+    let readiness = ReadinessChecks::new(process.clone(), link.clone(), backlog.clone(), policy.clone());
     // Readiness goes off with the process's own lifecycle; the server goes on until the lame duck's time is over.
     let serving = Lifecycle { soft: CancellationToken::new(), ..process.lifecycle.clone() };
     let rpc = RequestReply {
@@ -112,7 +113,7 @@ pub async fn run(process: Process, listener: TcpListener, admin: Option<TcpListe
         lingering: TaskTracker::new(),
     };
     let served = ServedCounts::default();
-    let service = Arc::new(service(&process, &rpc, &readiness, &served));
+    let service = Arc::new(service(&process, &rpc, &readiness, &policy, &served));
     let server = |connections, answers, address| Server {
         service: Arc::clone(&service),
         clock: process.clock.clone(),
@@ -163,6 +164,7 @@ fn service(
     process: &Process,
     rpc: &RequestReply,
     readiness: &ReadinessChecks,
+    policy: &FollowedPolicy,
     served: &ServedCounts,
 ) -> Service {
     let config = &process.config;
@@ -174,7 +176,12 @@ fn service(
         rate: config.rate_limit.map(|limit| Rate::new(limit, process.clock.instant())),
         cors: Cors { origins: config.cors_origins.clone() },
         wrong_tokens: Rate::new(WRONG_TOKENS, process.clock.instant()),
-        allocate: Allocate { rpc: rpc.clone(), wait: config.wait, lab_duration: config.lab_duration },
+        allocate: Allocate {
+            rpc: rpc.clone(),
+            wait: config.wait,
+            lab_duration: config.lab_duration,
+            policy: policy.clone(),
+        },
         return_sandbox: ReturnSandbox { rpc: rpc.clone(), wait: config.wait },
         sandboxes: Sandboxes { store: rpc.store.clone() },
         requests: Requests {
@@ -189,6 +196,7 @@ fn service(
             aws: process.aws.clone(),
             scheduler: config.scheduler,
             last_overview: LastOverview::default(),
+            policy: policy.clone(),
         },
         health: HealthChecks {
             readiness: readiness.clone(),

@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use crate::response::Response;
+use crate::response::problem::Problem;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 const ALLOCATE: &str = "broker_allocate_total";
+const FLAVOUR_ALLOCATE: &str = "broker_flavour_allocate_total";
 const IDEMPOTENT_HITS: &str = "broker_allocate_idempotent_hits_total";
 const ALLOCATION_LATENCY: &str = "broker_allocation_latency_seconds";
 const REQUEST_LATENCY: &str = "broker_request_latency_seconds";
@@ -44,6 +47,7 @@ impl WaitEnd {
 /// Registers the descriptions.
 pub(crate) fn describe() {
     describe_counter!(ALLOCATE, "allocate calls by outcome");
+    describe_counter!(FLAVOUR_ALLOCATE, "allocate calls by the policy's flavour and outcome");
     describe_counter!(IDEMPOTENT_HITS, "allocate calls that got the sandbox their key already held");
     describe_histogram!(
         ALLOCATION_LATENCY,
@@ -75,6 +79,15 @@ pub(crate) fn allocated(outcome: Cow<'static, str>, latency: Duration) {
         histogram!(ALLOCATION_LATENCY).record(latency);
     }
     counter!(ALLOCATE, "outcome" => outcome).increment(1);
+}
+
+/// The end of an allocate of a flavour, where a policy names flavours.
+pub(crate) fn allocated_of(flavour: String, answered: &Result<Response, Problem>) {
+    let outcome = match answered {
+        Ok(answer) => answer.outcome.to_string(),
+        Err(problem) => problem.outcome(),
+    };
+    counter!(FLAVOUR_ALLOCATE, "flavour" => flavour, "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn returned(outcome: Cow<'static, str>) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use broker_queue::topology::Depth;
 use broker_queue::{QueueError, topology};
 use broker_runtime::process::Process;
-use broker_store::Store;
+use broker_store::{FollowedPolicy, Store};
 use tokio::time::timeout;
 
 use crate::rpc::backlog::Backlog;
@@ -29,6 +29,7 @@ pub(crate) struct ReadinessChecks {
     process: Process,
     link: Link,
     backlog: Backlog,
+    policy: FollowedPolicy,
     seen: Arc<Checked>,
 }
 
@@ -40,12 +41,12 @@ struct Checked {
 
 impl ReadinessChecks {
     /// `backlog` is estimated anew at each check.
-    pub(crate) fn new(process: Process, link: Link, backlog: Backlog) -> Self {
-        Self { process, link, backlog, seen: Arc::default() }
+    pub(crate) fn new(process: Process, link: Link, backlog: Backlog, policy: FollowedPolicy) -> Self {
+        Self { process, link, backlog, policy, seen: Arc::default() }
     }
 
     /// Each part with whether it is fine.
-    pub(crate) fn parts(&self) -> [(&'static str, bool); 5] {
+    pub(crate) fn parts(&self) -> [(&'static str, bool); 6] {
         let channel = self.link.channel();
         let is_written =
             channel.as_ref().is_none_or(|channel| channel.table_is_written.load(Ordering::Relaxed));
@@ -54,6 +55,7 @@ impl ReadinessChecks {
             ("reply_queue", channel.is_some()),
             ("requests_queue", self.seen.requests_queue.load(Ordering::Relaxed)),
             ("table", self.seen.table.load(Ordering::Relaxed) && is_written),
+            ("policy", self.policy.is_known()),
             ("clock", self.process.clock.is_trusted()),
         ]
     }

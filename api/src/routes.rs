@@ -19,6 +19,9 @@
 //! | `POST /v1/admin/jobs/{job}/pause`, `…/resume` | pause or resume the schedule of a job |
 //! | `GET /v1/admin/audit` | list the acts of operators |
 //! | `GET /console`, `/console/{file}` | the operator's page |
+//! | `GET /v1/admin/flavours` | list flavours with their counts |
+//! | `GET /v1/admin/policy` | show the policy |
+//! | `PUT /v1/admin/policy` | replace it |
 //! | `GET /healthz` | liveness |
 //! | `GET /readyz` | readiness, from cached state |
 //! | `GET /metrics` | Prometheus |
@@ -79,6 +82,16 @@ pub(crate) enum Admin {
     PauseJob,
     ResumeJob,
     Audit,
+    Flavours,
+    Policy,
+    PutPolicy,
+}
+
+impl Admin {
+    /// Whether its request may have a body.
+    pub(crate) const fn takes_body(self) -> bool {
+        matches!(self, Self::PutPolicy)
+    }
 }
 
 /// What a route does to what the broker keeps.
@@ -109,7 +122,7 @@ impl From<Problem> for Lost {
 
 impl Route {
     /// Every route, in the order in which paths are compared: fixed paths before those with an id.
-    pub(crate) const ALL: [Self; 31] = [
+    pub(crate) const ALL: [Self; 34] = [
         Self::Allocate,
         Self::ReturnSandbox,
         Self::Sandbox,
@@ -133,6 +146,9 @@ impl Route {
         Self::Admin(Admin::PauseJob),
         Self::Admin(Admin::ResumeJob),
         Self::Admin(Admin::Audit),
+        Self::Admin(Admin::Flavours),
+        Self::Admin(Admin::Policy),
+        Self::Admin(Admin::PutPolicy),
         Self::Health,
         Self::Ready,
         Self::Metrics,
@@ -169,6 +185,9 @@ impl Route {
             Self::Admin(Admin::PauseJob) => (Method::POST, "/v1/admin/jobs/{job}/pause"),
             Self::Admin(Admin::ResumeJob) => (Method::POST, "/v1/admin/jobs/{job}/resume"),
             Self::Admin(Admin::Audit) => (Method::GET, "/v1/admin/audit"),
+            Self::Admin(Admin::Flavours) => (Method::GET, "/v1/admin/flavours"),
+            Self::Admin(Admin::Policy) => (Method::GET, "/v1/admin/policy"),
+            Self::Admin(Admin::PutPolicy) => (Method::PUT, "/v1/admin/policy"),
             Self::Health => (Method::GET, "/healthz"),
             Self::Ready => (Method::GET, "/readyz"),
             Self::Metrics => (Method::GET, "/metrics"),
@@ -205,7 +224,8 @@ impl Route {
                 | Admin::Replay
                 | Admin::Discard
                 | Admin::PauseJob
-                | Admin::ResumeJob,
+                | Admin::ResumeJob
+                | Admin::PutPolicy,
             ) => Effect::Changes,
             Self::Sandbox
             | Self::Request
@@ -218,7 +238,9 @@ impl Route {
                 | Admin::Overview
                 | Admin::SandboxHistory
                 | Admin::Track
-                | Admin::Audit,
+                | Admin::Audit
+                | Admin::Flavours
+                | Admin::Policy,
             )
             | Self::Health
             | Self::Ready
@@ -244,6 +266,8 @@ impl Route {
                 | Admin::Replay
                 | Admin::Discard
                 | Admin::Track
+                | Admin::Flavours
+                | Admin::PutPolicy
                 | Admin::Audit => true,
                 Admin::Cleanup
                 | Admin::Expire
@@ -251,6 +275,7 @@ impl Route {
                 | Admin::DeadLetter
                 | Admin::Overview
                 | Admin::SandboxHistory
+                | Admin::Policy
                 | Admin::PauseJob
                 | Admin::ResumeJob => false,
             },

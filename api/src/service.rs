@@ -205,8 +205,11 @@ impl Service {
                 let identity = self.identify(head, TokenRole::Admin, line)?;
                 line.authenticated(&identity.name);
                 identity.may(route.effect())?;
-                body::expect_none(&body::read(&head.headers, body).await?)?;
-                self.operator.answer(id, &identity, admin, in_path, head).await
+                let body = body::read(&head.headers, body).await?;
+                if !admin.takes_body() {
+                    body::expect_none(&body)?;
+                }
+                self.operator.answer(id, &identity, admin, in_path, head, &body).await
             }
             Route::Request => {
                 let Caller { track, .. } = self.caller(head, line)?;

@@ -80,7 +80,7 @@ pub async fn of_sandbox(
     }
     let seen = Seen { record, lease, request, audit };
     Ok(Some(SandboxStory {
-        sandbox: serde_json::json!(PooledSandbox::new(&seen.record)),
+        sandbox: serde_json::json!(PooledSandbox::new(&seen.record, None)),
         events: events(&seen),
         audit_since: since.as_secs() / DAY.as_secs() * DAY.as_secs(),
         audit_is_partial,
@@ -265,7 +265,7 @@ pub async fn of_track(store: &Store, key: &LeaseKey, now: Timestamp) -> Result<T
         allocated_at: lease.as_ref().map(|lease| secs(lease.grant.allocated_at)),
         expires_at: lease.as_ref().map(|lease| secs(lease.grant.expires_at)),
         ended_at: lease.as_ref().and_then(|lease| lease.end.as_ref()).map(|end| secs(end.at)),
-        sandbox: sandbox.as_ref().map(|record| serde_json::json!(PooledSandbox::new(record))),
+        sandbox: sandbox.as_ref().map(|record| serde_json::json!(PooledSandbox::new(record, None))),
         request: request.as_ref().map(RecordedRequest::from),
     })
 }

@@ -7,6 +7,8 @@ use broker_tests::{Broker, Fault, Provider, Rule, Setup, story, wait_for_conditi
 use http::Method;
 use serde_json::Value;
 
+use crate::policy;
+
 /// Where, and what it asks for.
 type Query = (String, String);
 
@@ -67,6 +69,8 @@ async fn everything_happens(broker: &Broker) {
     run.send().await.expect_status(200);
     broker.queues().send(&broker.queues().name("requests"), "this is not JSON").await;
     broker.holds_letters(1).await;
+    policy::apply(broker, "[flavour.small]\nprefix = \"sandbox-\"\n").await;
+    broker.allocate("student-2").send().await.expect_status(200);
     broker.job("census").await;
 }
 
@@ -113,6 +117,7 @@ async fn what_an_alert_waits_for_is_counted_from_zero_on() {
             "broker_reply_waits_total{outcome=\"answered\"}",
             "broker_reply_waits_total{outcome=\"ran_out\"}",
             "broker_ready",
+            "broker_policy_unread_total{reason=\"invalid\"}",
         ] {
             assert_eq!(exposed.missing(query), Vec::<String>::new(), "{query}");
         }

@@ -112,7 +112,9 @@ fn mentions(text: &str) -> impl Iterator<Item = (&str, &str)> {
         let after = &text[at + ending.len()..];
         let stem = text[..at].rsplit(|char| !is_name(char)).next().unwrap_or_default();
         // A path that begins with two slashes is the rest of a URL.
-        let whole = !stem.is_empty() && !stem.starts_with("//") && !after.starts_with(|char: char| char.is_ascii_alphanumeric());
+        let whole = !stem.is_empty()
+            && !stem.starts_with("//")
+            && !after.starts_with(|char: char| char.is_ascii_alphanumeric());
         whole.then(|| (&text[at - stem.len()..at + ending.len()], after))
     })
 }

@@ -4,8 +4,10 @@
 //! `broker_queue_depths_timestamp_seconds`, so that one that is no longer renewed is known as old. A quiet worker reads the
 //! depths seldom: nothing changes, and each look is four calls.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use broker_domain::policy::ByStatus;
 use broker_domain::{DeadLetterCount, Reason, Status, Timestamp};
 use broker_queue::QueueKind;
 use broker_queue::topology::{self, Depth};
@@ -22,10 +24,13 @@ const IDLE_LOOKS: u32 = 8;
 
 /// Exports pool and queues as metrics until `stop`, and says to `empty` when the queues were seen without a message.
 pub(crate) async fn show(jobs: Jobs, empty: watch::Sender<SeenEmpty>, stop: CancellationToken) {
-    let mut looks = Looks::default();
+    let (mut looks, mut flavours) = (Looks::default(), BTreeSet::new());
     loop {
         match jobs.store.census.get().await {
-            Ok(Some(census)) => show_census(&census, jobs.clock.now()),
+            Ok(Some(census)) => {
+                show_census(&census, jobs.clock.now());
+                show_flavours(&census.by_flavour, &mut flavours);
+            }
             Ok(None) => {}
             Err(error) => tracing::debug!("census not read: {error}"),
         }
@@ -95,6 +100,18 @@ fn show_census(census: &Census, now: Timestamp) {
     metrics::gauge!("broker_pool_total").set(as_f64(census.by_status.values().sum()));
     metrics::gauge!("broker_census_timestamp_seconds").set(as_f64(census.as_of.as_secs()));
     show_letters(&census.letters, now);
+}
+
+/// Every flavour, also those of `shown` that the policy does not name any more.
+fn show_flavours(by_flavour: &BTreeMap<String, ByStatus>, shown: &mut BTreeSet<String>) {
+    shown.extend(by_flavour.keys().cloned());
+    for flavour in shown.iter() {
+        for status in Status::ALL {
+            let count = by_flavour.get(flavour).and_then(|counts| counts.get(&status)).copied().unwrap_or(0);
+            let labels = [("flavour", flavour.clone()), ("status", status.to_string())];
+            metrics::gauge!("broker_flavour_sandboxes", &labels).set(as_f64(count));
+        }
+    }
 }
 
 fn show_depths(depths: &[Depth], now: Timestamp) {

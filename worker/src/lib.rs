@@ -35,7 +35,7 @@ use broker_runtime::config::Scheduler;
 use broker_runtime::own_pages::OwnPages;
 use broker_runtime::process::Process;
 use broker_store::heartbeat;
-use broker_store::{Instance, Received, Role, SeenEmpty, SelfReport, Store};
+use broker_store::{FollowedPolicy, Instance, Received, Role, SeenEmpty, SelfReport, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -90,6 +90,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         clock: clock.clone(),
         entropy: entropy.clone(),
         stop: lifecycle.soft.clone(),
+        policy: FollowedPolicy::start(store.clone(), lifecycle.hard.clone()),
         settings: jobs::JobSettings::new(&config),
     };
     let (empty, seen_empty) = watch::channel(SeenEmpty::default());

@@ -4,17 +4,21 @@
 
 use std::time::Duration;
 
+use broker_domain::policy::{ANY_FLAVOUR, Policy};
 use broker_domain::{
     AllocateRequest, Fingerprint, IdempotencyKey, LabDuration, LeaseKey, NamePrefix, Outcome, RequestId,
     TrackName,
 };
 use broker_messages::Request;
+use broker_store::FollowedPolicy;
+use http::HeaderMap;
 use http::request::Parts;
 
+use crate::metrics;
 use crate::request::auth::Caller;
 use crate::request::body::AllocateBody;
-use crate::request::headers;
 use crate::request::prefer::Preferences;
+use crate::request::{flavour, headers};
 use crate::response::Response;
 use crate::response::problem::Problem;
 use crate::rpc::{Progress, RequestReply};
@@ -29,6 +33,7 @@ pub(crate) struct Allocate {
     pub(crate) rpc: RequestReply,
     pub(crate) wait: Duration,
     pub(crate) lab_duration: LabDuration,
+    pub(crate) policy: FollowedPolicy,
 }
 
 impl Allocate {
@@ -41,9 +46,12 @@ impl Allocate {
         body: &[u8],
     ) -> Result<Response, Problem> {
         let Caller { track, tenant } = caller;
-        let body = AllocateBody::parse(body)?;
+        let policy = self
+            .policy
+            .now()
+            .map_err(|unknown| Problem::unavailable("The policy is not known yet.").because(unknown))?;
+        let Wanted { body, said_prefix, prefix, flavour } = Wanted::of(&policy, &head.headers, body)?;
         let track_name = headers::track_name(&head.headers)?;
-        let prefix = headers::name_prefix(&head.headers)?;
         let key = headers::idempotency_key(&head.headers)?;
         let preferences = Preferences::of(&head.headers);
         let times = if preferences.respond_async {
@@ -58,8 +66,8 @@ impl Allocate {
                 head.method.as_str(),
                 template,
                 track_name.as_ref(),
-                prefix.as_ref(),
-                body,
+                said_prefix.as_ref(),
+                &body,
             ),
             lease_key: LeaseKey { key: key.unwrap_or_else(|| IdempotencyKey::from(&track)), track },
             track_name,
@@ -68,21 +76,52 @@ impl Allocate {
             asynchronous: preferences.respond_async,
             times,
         };
-        let by_prefix = request.prefix.is_some();
+        // A flavour that is empty is an empty pool, not a prefix that matches nothing.
+        let by_prefix = request.prefix.is_some() && flavour == ANY_FLAVOUR;
         // A caller that knows 202 may get its sandbox after its wait.
         let until = if preferences.said { times.deadline } else { times.reply_by };
         self.rpc.backlog.admit(until.since(times.enqueued_at).max(LEAST_PATIENCE))?;
         let request = Request::Allocate(request);
-        let answered = if preferences.respond_async {
-            self.rpc.enqueue(&request, &tenant).await?
+        let called = if preferences.respond_async {
+            self.rpc.enqueue(&request, &tenant).await
         } else {
-            self.rpc.call(&request, &tenant).await?
+            self.rpc.call(&request, &tenant).await
         };
-        let mut answer = super::answer(&answered, id, preferences)?;
-        if by_prefix && matches!(answered, Progress::Ended(Outcome::NoSandboxes)) {
-            answer.outcome = NO_PREFIX_MATCH.into();
+        let answered = called.and_then(|answered| {
+            let mut answer = super::answer(&answered, id, preferences)?;
+            if by_prefix && matches!(answered, Progress::Ended(Outcome::NoSandboxes)) {
+                answer.outcome = NO_PREFIX_MATCH.into();
+            }
+            Ok(answer)
+        });
+        if !policy.flavours().is_empty() {
+            metrics::allocated_of(flavour, &answered);
         }
-        Ok(answer)
+        answered
+    }
+}
+
+/// What a request says of the sandbox that it wants, and what that means now.
+struct Wanted {
+    /// The body, with the flavour wherever it was named.
+    body: AllocateBody,
+    /// The prefix as it was said: the fingerprint has this one, so that a policy that changes makes no other request of a
+    /// repeated one.
+    said_prefix: Option<NamePrefix>,
+    /// The prefix that the sandbox must have.
+    prefix: Option<NamePrefix>,
+    /// The flavour's name in metrics.
+    flavour: String,
+}
+
+impl Wanted {
+    fn of(policy: &Policy, headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
+        let mut body = AllocateBody::parse(body)?;
+        let said_prefix = headers::name_prefix(headers)?;
+        body.flavour = flavour::named(headers::flavour(headers)?, body.flavour)?;
+        let prefix = flavour::prefix(policy, body.flavour.as_ref(), said_prefix.clone())?;
+        let flavour = flavour::label(policy, prefix.as_ref());
+        Ok(Self { body, said_prefix, prefix, flavour })
     }
 }
 
@@ -92,7 +131,7 @@ fn fingerprint(
     template: &str,
     track_name: Option<&TrackName>,
     prefix: Option<&NamePrefix>,
-    body: AllocateBody,
+    body: &AllocateBody,
 ) -> Fingerprint {
     let body = body.canonical();
     let (track_name, prefix) = (track_name.map(TrackName::as_str), prefix.map(NamePrefix::as_str));

@@ -44,6 +44,8 @@ pub(super) const PREFERENCE_APPLIED: Header = Header {
     always: false,
     ..always("Preference-Applied", HeaderKind::Text, "The preference that was applied (RFC 7240).")
 };
+pub(super) const ENTITY_TAG: Header =
+    always("ETag", HeaderKind::Text, "The tag of the policy, for `If-Match` (RFC 9110).");
 const CHALLENGE: Header =
     always("WWW-Authenticate", HeaderKind::Text, "The scheme: a bearer token is required (RFC 6750).");
 const POLICY: Header =
@@ -56,6 +58,7 @@ pub(super) fn of_failure(status: u16, codes: &[Code]) -> &'static [Header] {
     match status {
         503 if codes.contains(&Code::StillQueued) => &[RETRY_AFTER, MAYBE_LOCATION],
         401 => &[CHALLENGE],
+        412 => &[ENTITY_TAG],
         409 | 503 => &[RETRY_AFTER],
         429 => &[RETRY_AFTER, POLICY, STANDING],
         _ => &[],
@@ -81,6 +84,7 @@ pub(super) fn all() -> Value {
         RETRY_AFTER,
         MAYBE_RETRY_AFTER,
         PREFERENCE_APPLIED,
+        ENTITY_TAG,
         CHALLENGE,
         POLICY,
         STANDING,

@@ -139,6 +139,16 @@ impl<'g> Operation<'g> {
         self
     }
 
+    /// Adds a body of plain text.
+    pub(super) fn takes_text(mut self, description: &str) -> Self {
+        self.said["requestBody"] = json!({
+            "required": true,
+            "description": description,
+            "content": { "text/plain": { "schema": { "type": "string" } } },
+        });
+        self
+    }
+
     /// Adds a response with a JSON body of type `T`.
     pub(super) fn answers<T: JsonSchema>(self, status: u16, what: &str, headers: &[Header]) -> Self {
         let schema = json!(self.parts.schemas.subschema_for::<T>());

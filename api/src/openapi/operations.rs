@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::headers::{LOCATION, MAYBE_RETRY_AFTER, PREFERENCE_APPLIED, RETRY_AFTER};
+use super::headers::{ENTITY_TAG, LOCATION, MAYBE_RETRY_AFTER, PREFERENCE_APPLIED, RETRY_AFTER};
 use super::operation::{Components, Operation};
 use super::parameters;
 use crate::request::body::AllocateBody;
@@ -14,8 +14,8 @@ use broker_dead_letters::{PageView, ReplayReport, WholeView};
 use crate::overview::{Overview, ScheduledJob};
 use crate::request::parameters as query;
 use crate::response::bodies::{
-    Alive, AllocationBody, AuditPage, Marked, OwnedSandbox, PoolPage, Queued, QueuedRun, Readiness,
-    RequestReport, RunBody, Stats,
+    Alive, AllocationBody, AuditPage, Flavours, Marked, OwnedSandbox, PolicyReport, PoolPage, Queued,
+    QueuedRun, Readiness, RequestReport, RunBody, Stats,
 };
 
 /// The tags of the routes.
@@ -79,6 +79,7 @@ fn allocate(parts: &mut Components) -> Value {
         )
         .takes(parameters::track_name())
         .takes(parameters::name_prefix())
+        .takes(parameters::flavour())
         .takes(parameters::idempotency_key())
         .takes(parameters::prefer_or_async())
         .takes_body::<AllocateBody>("May be omitted.")
@@ -93,7 +94,7 @@ fn allocate(parts: &mut Components) -> Value {
         .leads_to(201, "markForDeletion", "id", "sandbox_id")
         .leads_to(202, "getRequest", "request_id", "request_id")
         .leads_to(202, "cancelRequest", "request_id", "request_id")
-        .fails(&[Code::NoSandboxesAvailable, Code::IdempotencyKeyReused, Code::Overloaded, Code::StillQueued])
+        .fails(&[Code::UnknownFlavour, Code::NoSandboxesAvailable, Code::IdempotencyKeyReused, Code::Overloaded, Code::StillQueued])
         .finish()
 }
 
@@ -188,6 +189,7 @@ fn by_operator(admin: Admin, parts: &mut Components) -> Value {
             )
             .takes_query(query::SANDBOXES)
             .answers::<PoolPage<'_>>(200, "The page.", &[])
+            .fails(&[Code::UnknownFlavour])
             .finish(),
         Admin::Stats => Operation::by_operator(parts, ADMIN, "getStats", "Counts sandboxes by state")
             .takes_query(&[query::LIVE.parameter()])
@@ -235,6 +237,27 @@ fn by_operator(admin: Admin, parts: &mut Components) -> Value {
         Admin::Discard => {
             action(parts, "discardDeadLetters", "Discards dead letters").takes_query(&[query::WHY]).finish()
         }
+        Admin::Flavours => {
+            Operation::by_operator(parts, ADMIN, "listFlavours", "Lists flavours with their counts")
+                .takes_query(&[query::LIVE.parameter()])
+                .answers::<Flavours<'_>>(200, "The flavours.", &[])
+                .finish()
+        }
+        Admin::Policy => Operation::by_operator(parts, ADMIN, "getPolicy", "Shows the policy")
+            .says("Its TOML text in one form for each meaning; empty if none was ever applied.")
+            .answers_with("text/plain", json!({ "type": "string" }), 200, "The policy.", &[ENTITY_TAG])
+            .finish(),
+        Admin::PutPolicy => Operation::by_operator(parts, ADMIN, "putPolicy", "Replaces the policy")
+            .says(
+                "As a whole, if it is the one that `If-Match` names; a policy that is wrong anywhere changes nothing. Every \
+                 process follows within 5 s. The same policy again changes nothing.",
+            )
+            .takes(parameters::if_match())
+            .takes_query(&[query::POLICY_DRY_RUN.parameter()])
+            .takes_text("The policy, TOML.")
+            .answers::<PolicyReport<'_>>(200, "What changed.", &[ENTITY_TAG])
+            .fails(&[Code::PolicyChanged, Code::IfMatchMissing])
+            .finish(),
     }
 }
 

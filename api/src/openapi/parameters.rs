@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::page;
 use crate::handlers::console;
 use crate::limits::LONGEST_WAIT;
-use crate::request::parameters::{ID, LETTER, Parameter};
+use crate::request::parameters::{FLAVOUR_NAME, ID, LETTER, Parameter};
 
 /// A key, quoted as in the draft, or not.
 const KEY: &str = "^([A-Za-z0-9._:@-]{1,128}|\"[A-Za-z0-9._:@-]{1,128}\")$";
@@ -36,6 +36,11 @@ pub(super) fn track_name() -> Value {
 
 pub(super) fn name_prefix() -> Value {
     optional("header", "X-Sandbox-Name-Prefix", "Only sandboxes whose name begins with this.", &text(PREFIX))
+}
+
+pub(super) fn flavour() -> Value {
+    let what = "Only sandboxes of this flavour of the operator's policy; also `flavour` in the body.";
+    optional("header", "X-Sandbox-Flavour", what, &text(FLAVOUR_NAME))
 }
 
 pub(super) fn idempotency_key() -> Value {
@@ -90,6 +95,11 @@ pub(super) fn job() -> Value {
 
 pub(super) fn letter() -> Value {
     required("path", "id", "The `id` of a dead letter.", &text(LETTER))
+}
+
+pub(super) fn if_match() -> Value {
+    let what = "The `ETag` of the policy that this one replaces, or `*`. Needed for every change.";
+    optional("header", "If-Match", what, &text("^(\\*|\"[!#-~]{1,64}\")$"))
 }
 
 pub(super) fn query(parameter: &Parameter) -> Value {

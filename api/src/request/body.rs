@@ -1,6 +1,6 @@
 //! Request bodies: bounded in size and time, then parsed for the route.
 
-use broker_domain::LabDuration;
+use broker_domain::{FlavourName, LabDuration};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -53,9 +53,13 @@ fn too_large() -> Problem {
 }
 
 /// The optional body of an allocate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AllocateBody {
+    /// The flavour of the sandbox, as `X-Sandbox-Flavour` names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", regex(pattern = "^[a-z0-9_-]{1,64}$"))]
+    pub(crate) flavour: Option<FlavourName>,
     /// How long the sandbox is wanted, in hours; the default is a setting of the broker.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
     #[schemars(with = "Option<u16>", range(min = LabDuration::SHORTEST.hours(), max = LabDuration::LONGEST.hours()))]
@@ -90,9 +94,9 @@ impl AllocateBody {
     }
 
     /// The same text for all bodies with the same meaning, in each API process, whatever its configuration.
-    pub(crate) fn canonical(self) -> String {
-        // A struct of numbers cannot fail to serialize.
-        serde_json::to_string(&self).unwrap_or_default()
+    pub(crate) fn canonical(&self) -> String {
+        // A struct of numbers and texts cannot fail to serialize.
+        serde_json::to_string(self).unwrap_or_default()
     }
 }
 

@@ -12,11 +12,11 @@ use http::{Method, StatusCode};
 use crate::response::{Content, Response};
 
 /// Headers that a page may send, beyond the ones that every page may.
-const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key, prefer, x-instruqt-sandbox-id, \
-                               x-instruqt-track-id, x-request-id, x-sandbox-name-prefix, x-track-id";
+const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key, if-match, prefer, x-instruqt-sandbox-id, \
+                               x-instruqt-track-id, x-request-id, x-sandbox-flavour, x-sandbox-name-prefix, x-track-id";
 /// Headers that a page may read, beyond the ones that every page may.
 const ANSWER_HEADERS: &str =
-    "location, preference-applied, ratelimit, ratelimit-policy, retry-after, x-request-id";
+    "etag, location, preference-applied, ratelimit, ratelimit-policy, retry-after, x-request-id";
 /// How long a browser may remember a preflight, in seconds; browsers cap it at two hours or less.
 const REMEMBERED_S: u64 = 3_600;
 
@@ -33,7 +33,10 @@ impl Cors {
             && head.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         self.allowed(&head.headers).filter(|_| asks)?;
         let answer = Response::new(StatusCode::NO_CONTENT, Content::Nothing, "preflight")
-            .with(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, POST, DELETE"))
+            .with(
+                header::ACCESS_CONTROL_ALLOW_METHODS,
+                HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE"),
+            )
             .with(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(REQUEST_HEADERS))
             .with(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(REMEMBERED_S));
         Some(answer)

@@ -1,9 +1,9 @@
-//! Request headers: owner, lab, name prefix, idempotency key.
+//! Request headers: owner, lab, name prefix, flavour, idempotency key.
 //!
 //! Invariant: a header that counts occurs at most once and becomes a checked id, or the request is a 400 that names it; no
 //! value is ever repeated in a response. The names are those that clients of such brokers already send.
 
-use broker_domain::{IdempotencyKey, InvalidId, NamePrefix, TrackId, TrackName};
+use broker_domain::{FlavourName, IdempotencyKey, InvalidId, NamePrefix, TrackId, TrackName};
 use http::Version;
 use http::header::{self, HeaderMap};
 use http::request::Parts;
@@ -17,6 +17,7 @@ const OWNER: &str = "x-instruqt-sandbox-id";
 const OLDER_OWNER: &str = "x-track-id";
 const LAB: &str = "x-instruqt-track-id";
 const PREFIX: &str = "x-sandbox-name-prefix";
+const FLAVOUR: &str = "x-sandbox-flavour";
 const KEY: &str = "idempotency-key";
 
 /// The owner of the request.
@@ -44,6 +45,11 @@ pub(crate) fn track_name(headers: &HeaderMap) -> Result<Option<TrackName>, Probl
 /// The prefix that the sandbox's name must have.
 pub(crate) fn name_prefix(headers: &HeaderMap) -> Result<Option<NamePrefix>, Problem> {
     optional(headers, PREFIX, |value| NamePrefix::new(value))
+}
+
+/// The flavour, if the request names one here.
+pub(crate) fn flavour(headers: &HeaderMap) -> Result<Option<FlavourName>, Problem> {
+    optional(headers, FLAVOUR, |value| FlavourName::new(value))
 }
 
 /// The idempotency key, if the client chose one. The draft quotes it (a structured field string), many clients do not.

@@ -4,6 +4,7 @@ pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod client_addr;
 pub(crate) mod cors;
+pub(crate) mod flavour;
 pub(crate) mod headers;
 pub(crate) mod parameters;
 pub(crate) mod prefer;

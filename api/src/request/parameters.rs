@@ -103,6 +103,10 @@ impl Number<()> {
 
 pub(crate) const STATUS: Parameter =
     Parameter::word("status", "Only sandboxes in this state.", || Status::ALL.map(Status::as_str).to_vec());
+/// The name of a flavour.
+pub(crate) const FLAVOUR_NAME: &str = "^[a-z0-9_-]{1,64}$";
+pub(crate) const FLAVOUR: Parameter =
+    Parameter::text("flavour", "Only sandboxes of this flavour; `any`: of none.", FLAVOUR_NAME);
 pub(crate) const TRACK: Parameter =
     Parameter::text("track", "Only sandboxes that this owner holds or held.", ID);
 pub(crate) const LAB: Parameter = Parameter::text("track_name", "Only sandboxes for this lab.", ID);
@@ -116,7 +120,7 @@ pub(crate) const SANDBOX_LIMIT: Number<u32> = Number {
 pub(crate) const CURSOR: Parameter =
     Parameter::text("cursor", "The `next_cursor` of the page before; opaque.", HEX);
 /// The parameters of the list of the pool.
-pub(crate) const SANDBOXES: &[Parameter] = &[STATUS, TRACK, LAB, SANDBOX_LIMIT.parameter(), CURSOR];
+pub(crate) const SANDBOXES: &[Parameter] = &[STATUS, FLAVOUR, TRACK, LAB, SANDBOX_LIMIT.parameter(), CURSOR];
 
 pub(crate) const KEY_OF_TRACK: Parameter =
     Parameter::text("key", "The idempotency key of the lease; absent, it is the owner.", ID);
@@ -138,6 +142,7 @@ pub(crate) const AUDIT_LIMIT: Number<u32> = Number {
 pub(crate) const AUDIT: &[Parameter] = &[DAYS_AGO.parameter(), AUDIT_LIMIT.parameter(), CURSOR];
 
 pub(crate) const LIVE: Flag = Flag { name: "live", what: "Count now, instead of returning the last census." };
+pub(crate) const POLICY_DRY_RUN: Flag = Flag { name: "dry_run", what: "Only report what would change." };
 pub(crate) const ACCEPT_STALE: Flag =
     Flag { name: "accept_stale", what: "Make missing sandboxes stale, however many there are." };
 pub(crate) const GRACE_PERIOD: Number<u32> = Number {

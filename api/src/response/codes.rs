@@ -9,6 +9,7 @@ use http::StatusCode;
 #[expect(missing_docs, reason = "each is explained by its row in the table")]
 pub enum Code {
     ValidationError,
+    UnknownFlavour,
     MissingSandboxId,
     Unauthorized,
     Forbidden,
@@ -21,10 +22,12 @@ pub enum Code {
     RequestTimeout,
     NoSandboxesAvailable,
     NotCancellable,
+    PolicyChanged,
     PayloadTooLarge,
     UriTooLong,
     UnsupportedMedia,
     IdempotencyKeyReused,
+    IfMatchMissing,
     RateLimitExceeded,
     HeadersTooLarge,
     InternalError,
@@ -61,8 +64,9 @@ impl Entry {
 
 impl Code {
     /// Every code, in the order of the table.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::ValidationError,
+        Self::UnknownFlavour,
         Self::MissingSandboxId,
         Self::Unauthorized,
         Self::Forbidden,
@@ -75,10 +79,12 @@ impl Code {
         Self::RequestTimeout,
         Self::NoSandboxesAvailable,
         Self::NotCancellable,
+        Self::PolicyChanged,
         Self::PayloadTooLarge,
         Self::UriTooLong,
         Self::UnsupportedMedia,
         Self::IdempotencyKeyReused,
+        Self::IfMatchMissing,
         Self::RateLimitExceeded,
         Self::HeadersTooLarge,
         Self::InternalError,
@@ -94,6 +100,7 @@ impl Code {
         use StatusCode as S;
         match self {
             Self::ValidationError => row("VALIDATION_ERROR", S::BAD_REQUEST, "The request is not valid", "Correct what the message names; repeating it unchanged does not help."),
+            Self::UnknownFlavour => row("UNKNOWN_FLAVOUR", S::BAD_REQUEST, "There is no such flavour", "Name a flavour of the operator's policy, or none."),
             Self::MissingSandboxId => row("MISSING_SANDBOX_ID", S::BAD_REQUEST, "The owner is missing", "Send X-Instruqt-Sandbox-ID (or X-Track-ID) with the id of the lab instance."),
             Self::Unauthorized => row("UNAUTHORIZED", S::UNAUTHORIZED, "The token is missing or wrong", "Send Authorization: Bearer with a configured token."),
             Self::Forbidden => row("FORBIDDEN", S::FORBIDDEN, "The token may not do this", "Use a token of the right role, or one that is not bound to another track prefix."),
@@ -106,10 +113,12 @@ impl Code {
             Self::RequestTimeout => row("REQUEST_TIMEOUT", S::REQUEST_TIMEOUT, "The request arrived too slowly", "Send the head within 5 s and the body within 10 s, and repeat with the same key."),
             Self::NoSandboxesAvailable => row("NO_SANDBOXES_AVAILABLE", S::CONFLICT, "No sandbox is available", "Wait for sandboxes to come back, or add to the pool; then repeat with the same key.").again_after(5),
             Self::NotCancellable => row("NOT_CANCELLABLE", S::CONFLICT, "The request cannot be cancelled", "Only an asynchronous request that is still queued can; read its outcome.").again_after(1),
+            Self::PolicyChanged => row("POLICY_CHANGED", S::PRECONDITION_FAILED, "Another policy stands there", "Read the policy again, repeat the change on it, and send its ETag in If-Match."),
             Self::PayloadTooLarge => row("PAYLOAD_TOO_LARGE", S::PAYLOAD_TOO_LARGE, "The body is too large", "Send at most 16 KiB."),
             Self::UriTooLong => row("URI_TOO_LONG", S::URI_TOO_LONG, "The path is too long", "Send at most 2 KiB of path and query."),
             Self::UnsupportedMedia => row("UNSUPPORTED_MEDIA", S::UNSUPPORTED_MEDIA_TYPE, "The body is encoded", "Send the body as it is, without Content-Encoding."),
             Self::IdempotencyKeyReused => row("IDEMPOTENCY_KEY_REUSED", S::UNPROCESSABLE_ENTITY, "The idempotency key belongs to another request", "Use a new key for a new request, or repeat the first one unchanged."),
+            Self::IfMatchMissing => row("IF_MATCH_MISSING", S::PRECONDITION_REQUIRED, "The change names nothing that it replaces", "Send If-Match with the ETag of what you read, or * for whatever stands there."),
             Self::RateLimitExceeded => row("RATE_LIMIT_EXCEEDED", S::TOO_MANY_REQUESTS, "Too many requests", "Slow down; repeat after Retry-After.").again_after(1),
             Self::HeadersTooLarge => row("HEADERS_TOO_LARGE", S::REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too large", "Send at most 16 KiB of request line and headers, and at most 100 of them."),
             Self::InternalError => row("INTERNAL_ERROR", S::INTERNAL_SERVER_ERROR, "The broker failed", "Report the request id to the operator; repeating with the same key is safe."),

@@ -42,9 +42,17 @@ impl Timestamp {
 
     /// The day in UTC, as `2026-11-22`; `9999-12-30` for later ones.
     pub fn date(self) -> String {
+        self.calendar().to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
+    }
+
+    /// The second in UTC, as `2026-11-22T08:00:00Z` (RFC 3339).
+    pub fn date_and_time(self) -> String {
+        self.floor_to_second().calendar().to_string()
+    }
+
+    fn calendar(self) -> jiff::Timestamp {
         let ms = i64::try_from(self.0).unwrap_or(i64::MAX);
-        let at = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
-        at.to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
+        jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX)
     }
 
     /// This instant plus `duration`, saturating.
@@ -93,6 +101,7 @@ mod tests {
     fn a_day_is_named_as_calendars_name_it() {
         let date = |secs| Timestamp::from_secs(secs).date();
         assert_eq!([date(0), date(86_399), date(86_400)], ["1970-01-01", "1970-01-01", "1970-01-02"]);
+        assert_eq!(Timestamp::from_ms(1_795_378_100_999).date_and_time(), "2026-11-22T20:08:20Z");
         assert_eq!([date(951_782_400), date(951_868_800)], ["2000-02-29", "2000-03-01"]);
         assert_eq!([date(1_767_225_599), date(1_795_378_100)], ["2025-12-31", "2026-11-22"]);
         assert_eq!(

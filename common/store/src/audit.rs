@@ -41,6 +41,8 @@ pub enum Act {
     Reconcile,
     /// Give the index another number of shards, which is the count.
     Reshard,
+    /// Replace the policy; the target is the digest of the new one.
+    ApplyPolicy,
     /// An operation of a newer program.
     Unknown,
 }

@@ -13,6 +13,7 @@ pub mod heartbeat;
 pub mod history;
 mod outcomes;
 mod page;
+mod policy;
 pub mod reconcile;
 pub mod reshard;
 mod retry;
@@ -29,9 +30,11 @@ pub use audit::{Act, AuditLine};
 pub use dead_letters::{Actor, DeadLetterRows, PendingRecord, Requeued};
 pub use dynamodb::{
     ForeignRow, Minted, OpenTicket, Seen, SettingsError, Stage, Store, Survey, Unused, adopt_table, schema,
+    shown_counts,
 };
 pub use outcomes::{Candidate, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError};
 pub use page::{Page, PageKey, Pages, SweepKey};
+pub use policy::{FollowedPolicy, PolicyPlan, PolicyUnknown, PolicyWrite, StoredPolicy};
 pub use retry::retry_on_conflict;
 pub use upkeep::{
     Binding, Census, Instance, PoolStatus, Received, Record, Role, Run, SeenEmpty, SelfReport, Sightings,

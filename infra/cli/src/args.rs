@@ -4,7 +4,7 @@ use broker_runtime::config::SETTINGS;
 use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
-    audit, dead_letters, endpoints, init, job, overview, pool, processes, provider, sandbox, up,
+    audit, dead_letters, endpoints, init, job, overview, policy, pool, processes, provider, sandbox, up,
 };
 use crate::context::Flags;
 use crate::output::Output;
@@ -40,6 +40,9 @@ pub(crate) enum Command {
     /// Fill, list, count and check the pool
     #[command(subcommand)]
     Pool(pool::PoolCommand),
+    /// Apply, show and compare the policy: flavours, how many of each are kept, what tenants may hold
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Run a job now; pause and resume its schedule
     #[command(subcommand)]
     Job(job::JobCommand),

@@ -51,6 +51,7 @@ fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
         Command::DeadLetters(command) => {
             settings.once(async |context| commands::dead_letters::run(context, command).await)
         }
+        Command::Policy(command) => commands::policy::run(&settings, command),
         Command::Job(command) => settings.once(async |context| commands::job::run(context, command).await),
         Command::Sandbox(command) => {
             settings.once(async |context| commands::sandbox::run(context, command).await)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use broker_domain::policy::Policy;
 use broker_domain::{AccountKey, ExternalId, SandboxId, Status};
 use broker_store::accounts::{Doubled, Recorded, ensure_recorded, record_all};
 use broker_store::verify::verify;
@@ -99,7 +100,7 @@ async fn many_who_insert_one_account_at_a_time_make_one_sandbox() {
 }
 
 async fn store_size(place: &Place) -> u64 {
-    place.store.sandboxes.count().await.expect("counted").values().sum()
+    place.store.sandboxes.count(&Policy::default()).await.expect("counted").by_status().values().sum()
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use broker_domain::policy::Policy;
 use broker_domain::{EndReason, LeaseEnd, Outcome, PersistedRequest, RequestState, Status, Subject};
 use broker_store::{ClaimOutcome, Write};
 use broker_tests::together;
@@ -99,7 +100,8 @@ async fn of_eight_sandboxes_one_key_gets_one() {
     let told = together(claims.collect::<Vec<_>>()).await;
     let created = told.iter().filter(|told| matches!(told, Ok(ClaimOutcome::Created(_)))).count();
     assert_eq!(created, 1, "{told:?}");
-    let allocated = place.store.sandboxes.count().await.expect("counted")[&Status::Allocated];
+    let allocated = place.store.sandboxes.count(&Policy::default()).await.expect("counted").by_status()
+        [&Status::Allocated];
     assert_eq!(allocated, 1);
 }
 
@@ -123,7 +125,11 @@ async fn claims_that_share_a_call_are_answered_each_on_its_own() {
     assert!(told[..27].iter().all(|told| matches!(told, ClaimOutcome::Created(_))), "{told:?}");
     assert_eq!(told[27], ClaimOutcome::LostCandidate);
     assert!(matches!(told[28], ClaimOutcome::LeaseStands(_)), "{told:?}");
-    assert_eq!(place.store.sandboxes.count().await.expect("counted")[&Status::Allocated], 28);
+    assert_eq!(
+        place.store.sandboxes.count(&Policy::default()).await.expect("counted").by_status()
+            [&Status::Allocated],
+        28
+    );
 }
 
 /// The record of a request without a waiting caller.
@@ -164,7 +170,11 @@ async fn a_cancelled_request_claims_nothing() {
     place.store.requests.record(&record(&ask)).await.expect("recorded");
     assert_eq!(place.store.requests.cancel(ask.request_id).await.expect("asked"), Write::Applied);
     assert_eq!(place.claim(&ask, &free).await, ClaimOutcome::RequestEnded);
-    assert_eq!(place.store.sandboxes.count().await.expect("counted")[&Status::Available], 1);
+    assert_eq!(
+        place.store.sandboxes.count(&Policy::default()).await.expect("counted").by_status()
+            [&Status::Available],
+        1
+    );
 }
 
 #[tokio::test]

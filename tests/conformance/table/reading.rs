@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use broker_domain::Status;
+use broker_domain::policy::Policy;
 use broker_store::{PageKey, Pages};
 use broker_tests::together;
 
@@ -29,7 +30,7 @@ async fn segments_of_a_scan_miss_and_repeat_nothing() {
     }
     assert_eq!((sandboxes.len(), leases), (60, 10));
     assert_eq!(sandboxes.into_iter().collect::<BTreeSet<_>>().len(), 60);
-    let counted = place.store.sandboxes.count().await.expect("counted");
+    let counted = place.store.sandboxes.count(&Policy::default()).await.expect("counted").by_status();
     assert_eq!((counted[&Status::Available], counted[&Status::Allocated]), (50, 10));
 }
 
@@ -66,7 +67,10 @@ async fn what_lies_behind_the_first_megabyte_is_read_too() {
         let record = asked(&place, &format!("student-{number}"));
         store.requests.record(&record).await.expect("recorded");
     }
-    assert_eq!(store.sandboxes.count().await.expect("counted")[&Status::Available], 40);
+    assert_eq!(
+        store.sandboxes.count(&Policy::default()).await.expect("counted").by_status()[&Status::Available],
+        40
+    );
 
     let (mut scanned, mut surveyed, mut browsed, mut queued) = (0, 0, 0, 0);
     let mut pages = 0;

@@ -1,5 +1,7 @@
 //! Records beside the pool: requests, ticks, slots, the census, the processes.
 
+use std::collections::BTreeMap;
+
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -209,6 +211,7 @@ async fn the_latest_census_and_the_living_are_kept() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let census = |as_of| Census {
+        by_flavour: BTreeMap::from([("small".to_owned(), BTreeMap::from([(Status::Available, 3)]))]),
         by_status: Status::ALL.map(|status| (status, 3)).into(),
         letters: DeadLetterCount::default(),
         as_of,

@@ -1,4 +1,4 @@
-//! Census job: counts the pool by state into one record, for stats and gauges. Tombstones and open dead letters are counted,
+//! Census job: counts the pool by state and by flavour into one record, for stats and gauges. Tombstones and open dead letters are counted,
 //! too.
 
 use broker_domain::{JobReport, Status, Timestamp};
@@ -11,7 +11,10 @@ use super::{JobError, Jobs};
 
 pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
     let as_of = jobs.clock.now();
-    let by_status = jobs.store.sandboxes.count().await?;
+    // Until the policy is known, the pool is counted as one.
+    let policy = jobs.policy.now().unwrap_or_default();
+    let pool = jobs.store.sandboxes.count(&policy).await?;
+    let (by_status, by_flavour) = (pool.by_status(), pool.by_flavour());
     crash_points::point(Point::Counted);
     report.found = by_status.values().sum();
     by_status.iter().for_each(|(status, count)| report.detail(status.as_str(), *count));
@@ -35,7 +38,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         "census"
     );
     let counted = Counted { by_status: by_status.clone(), letters: dead_letters, ..Counted::default() };
-    match jobs.store.census.record(&Census { by_status, letters, as_of }).await? {
+    match jobs.store.census.record(&Census { by_status, by_flavour, letters, as_of }).await? {
         Write::Applied => report.changed = 1,
         Write::Rejected(()) => report.skipped = 1,
     }

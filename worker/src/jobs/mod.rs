@@ -27,7 +27,7 @@ use broker_runtime::config::Config;
 use broker_runtime::entropy::Entropy;
 use broker_runtime::errors;
 use broker_store::scan_all::ScanError;
-use broker_store::{Store, StoreError};
+use broker_store::{FollowedPolicy, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
@@ -100,6 +100,7 @@ pub(crate) struct Jobs {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     pub(crate) stop: CancellationToken,
+    pub(crate) policy: FollowedPolicy,
     pub(crate) settings: JobSettings,
 }
 

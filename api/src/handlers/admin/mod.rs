@@ -1,13 +1,15 @@
-//! Admin routes: overview, pool, stories, counts, jobs, dead letters, audit. One match lists them.
+//! Admin routes: overview, pool, stories, counts, jobs, dead letters, audit, the policy. One match lists them.
 //!
 //! Jobs are run by a worker, through the maintenance queue, as for the schedule.
 
 mod audit;
 mod cursor;
 mod dead_letters;
+mod flavours;
 mod jobs;
 mod list;
 mod overview;
+mod policy;
 mod stats;
 mod stories;
 
@@ -17,7 +19,7 @@ use broker_domain::{Removable, RequestId, Task};
 use broker_runtime::aws::Aws;
 use broker_runtime::config::Scheduler;
 use broker_runtime::entropy::Entropy;
-use broker_store::Act;
+use broker_store::{Act, FollowedPolicy};
 use http::request::Parts;
 
 #[cfg(test)]
@@ -39,6 +41,7 @@ pub(crate) struct Operator {
     pub(crate) aws: Aws,
     pub(crate) scheduler: Scheduler,
     pub(crate) last_overview: LastOverview,
+    pub(crate) policy: FollowedPolicy,
 }
 
 impl Operator {
@@ -50,6 +53,7 @@ impl Operator {
         admin: Admin,
         in_path: &str,
         head: &Parts,
+        body: &[u8],
     ) -> Result<Response, Problem> {
         let who = &*caller.name;
         let query = Query::parse(head.uri.query())?;
@@ -60,8 +64,8 @@ impl Operator {
             Admin::Audit => self.audit(&query).await,
             Admin::PauseJob => self.schedule(in_path, who, Act::PauseJob).await,
             Admin::ResumeJob => self.schedule(in_path, who, Act::ResumeJob).await,
-            Admin::Sandboxes => list::answer(&self.rpc.store, &query).await,
-            Admin::Stats => stats::answer(&self.rpc, &query).await,
+            Admin::Sandboxes => self.sandboxes(&query).await,
+            Admin::Stats => self.stats(&query).await,
             Admin::Sync => {
                 query.only(&[&[ACCEPT_STALE.parameter()]])?;
                 let accept_stale = query.flag(&ACCEPT_STALE)?;
@@ -86,6 +90,9 @@ impl Operator {
             Admin::DeadLetter => self.dead_letter(in_path).await,
             Admin::Replay => self.replay(&query, head, who).await,
             Admin::Discard => self.discard(&query, head, who).await,
+            Admin::Flavours => self.flavours(&query).await,
+            Admin::Policy => self.policy().await,
+            Admin::PutPolicy => self.put_policy(id, who, &query, head, body).await,
         }
     }
 }

@@ -2,30 +2,33 @@
 //! census, counted now.
 
 use broker_domain::DeadLetterCount;
-use broker_store::Census;
+use broker_store::{Census, StoreError};
 use http::StatusCode;
 use serde_json::json;
 
+use super::Operator;
 use crate::request::parameters::LIVE;
 use crate::request::query::Query;
 use crate::response::Response;
 use crate::response::bodies::Stats;
 use crate::response::problem::Problem;
-use crate::rpc::RequestReply;
 
-pub(super) async fn answer(rpc: &RequestReply, query: &Query) -> Result<Response, Problem> {
-    query.only(&[&[LIVE.parameter()]])?;
-    let known = if query.flag(&LIVE)? { None } else { rpc.store.census.get().await? };
-    let census = match known {
-        Some(census) => census,
-        None => {
-            let as_of = rpc.clock.now();
-            Census {
-                by_status: rpc.store.sandboxes.count().await?,
-                letters: DeadLetterCount::default(),
-                as_of,
-            }
+impl Operator {
+    pub(super) async fn stats(&self, query: &Query) -> Result<Response, Problem> {
+        query.only(&[&[LIVE.parameter()]])?;
+        let census = self.census(query.flag(&LIVE)?).await?;
+        Ok(Response::json(StatusCode::OK, json!(Stats::new(&census)), "counted"))
+    }
+
+    /// The last census; if there is none, or `live`, one of now, without dead letters.
+    pub(super) async fn census(&self, live: bool) -> Result<Census, StoreError> {
+        let store = &self.rpc.store;
+        if !live && let Some(census) = store.census.get().await? {
+            return Ok(census);
         }
-    };
-    Ok(Response::json(StatusCode::OK, json!(Stats::new(&census)), "counted"))
+        let as_of = self.rpc.clock.now();
+        let counted = store.sandboxes.count(&self.policy.now().unwrap_or_default()).await?;
+        let (by_status, by_flavour) = (counted.by_status(), counted.by_flavour());
+        Ok(Census { by_status, by_flavour, letters: DeadLetterCount::default(), as_of })
+    }
 }

@@ -6,7 +6,7 @@
 mod operator;
 
 pub use operator::PooledSandbox;
-pub(crate) use operator::{AuditPage, PoolPage, QueuedRun, RunBody, Stats};
+pub(crate) use operator::{AuditPage, Flavour, Flavours, PolicyReport, PoolPage, QueuedRun, RunBody, Stats};
 
 use std::collections::BTreeMap;
 

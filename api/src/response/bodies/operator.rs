@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use broker_domain::{EndReason, JobReport, RequestId, Sandbox, Status, Timestamp, TrackName};
-use broker_store::{AuditLine, Census, Record};
+use broker_domain::policy::{ByStatus, Change};
+use broker_domain::{
+    EndReason, FlavourName, JobReport, NamePrefix, RequestId, Sandbox, Status, Timestamp, TrackName,
+};
+use broker_store::{AuditLine, Census, PolicyPlan, Record, StoredPolicy, shown_counts};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -85,13 +88,92 @@ pub(crate) struct Stats {
     #[serde(flatten)]
     #[schemars(schema_with = "counts")]
     counts: BTreeMap<&'static str, u64>,
+    /// The same of each flavour of the policy; `any` is what has none. Missing without a policy.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "counts_by_flavour")]
+    flavours: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// When they were counted, in seconds since the epoch.
     as_of: u64,
 }
 
 impl Stats {
     pub(crate) fn new(census: &Census) -> Self {
-        Self { counts: census.shown(), as_of: census.as_of.as_secs() }
+        let of_flavour = |(name, counts): (&String, &ByStatus)| (name.clone(), shown_counts(counts));
+        Self {
+            counts: shown_counts(&census.by_status),
+            flavours: census.by_flavour.iter().map(of_flavour).collect(),
+            as_of: census.as_of.as_secs(),
+        }
+    }
+}
+
+/// The flavours.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Flavours<'a> {
+    /// Those of the policy, by name, and at last `any`: the sandboxes that have none.
+    pub(crate) flavours: Vec<Flavour<'a>>,
+    /// When they were counted, in seconds since the epoch.
+    pub(crate) as_of: u64,
+}
+
+/// A flavour and its sandboxes.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Flavour<'a> {
+    /// Its name.
+    flavour: &'a str,
+    /// The names of its sandboxes begin so; null for `any`.
+    prefix: Option<&'a str>,
+    /// Whether it is meant by requests that name neither a flavour nor a prefix.
+    default: bool,
+    /// Its sandboxes by state, and their total; null if it is newer than the last census.
+    #[schemars(schema_with = "counts_or_none")]
+    counts: Option<BTreeMap<&'static str, u64>>,
+}
+
+impl<'a> Flavour<'a> {
+    pub(crate) fn new(
+        flavour: &'a str,
+        prefix: Option<&'a NamePrefix>,
+        default: bool,
+        counts: Option<&ByStatus>,
+    ) -> Self {
+        Self { flavour, prefix: prefix.map(NamePrefix::as_str), default, counts: counts.map(shown_counts) }
+    }
+}
+
+/// What became of a policy that was put.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PolicyReport<'a> {
+    /// The digest of the policy that stands; its ETag, without the quotes.
+    digest: &'a str,
+    /// Raised by every change; 0 while no policy was ever applied.
+    version: u64,
+    /// Whether this request changed it: not a dry run, and not the same policy again.
+    applied: bool,
+    /// What differs, by key.
+    changes: Vec<PolicyChange<'a>>,
+}
+
+/// What differs between two policies under one key.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PolicyChange<'a> {
+    /// The key, such as `flavour.small.refill.min`.
+    key: &'a str,
+    /// What stood there, as TOML.
+    before: Option<&'a str>,
+    /// What stands or would stand there, as TOML.
+    after: Option<&'a str>,
+}
+
+impl<'a> PolicyReport<'a> {
+    pub(crate) fn new(plan: &'a PolicyPlan, stands: &'a StoredPolicy, applied: bool) -> Self {
+        let told = |Change { key, before, after }: &'a Change| PolicyChange {
+            key,
+            before: before.as_deref(),
+            after: after.as_deref(),
+        };
+        let changes = plan.changes.iter().map(told).collect();
+        Self { digest: &stands.digest, version: stands.version, applied, changes }
     }
 }
 
@@ -159,6 +241,8 @@ pub struct PooledSandbox<'a> {
     name: &'a str,
     /// The provider's own id of it.
     external_id: &'a str,
+    /// The flavour of the policy whose prefix begins its name; null if it has none, and in stories.
+    flavour: Option<&'a str>,
     /// Its state.
     #[schemars(schema_with = "super::any_status")]
     status: Status,
@@ -199,8 +283,8 @@ pub struct PooledSandbox<'a> {
 }
 
 impl<'a> PooledSandbox<'a> {
-    /// From its record.
-    pub fn new(record: &'a Record) -> Self {
+    /// From its record, and its flavour.
+    pub fn new(record: &'a Record, flavour: Option<&'a FlavourName>) -> Self {
         let Record {
             sandbox,
             due,
@@ -219,6 +303,7 @@ impl<'a> PooledSandbox<'a> {
             sandbox_id: id.as_str(),
             name: name.as_str(),
             external_id: external_id.as_str(),
+            flavour: flavour.map(FlavourName::as_str),
             status: *status,
             version: *version,
             track: allocation.map(|a| a.lease_key.track.as_str()),
@@ -244,6 +329,14 @@ fn end_reason(_: &mut SchemaGenerator) -> Schema {
     let reasons = [EndReason::Returned, EndReason::Expired, EndReason::Released].map(|reason| json!(reason));
     let or_none = reasons.into_iter().chain([Value::Null]).collect::<Vec<_>>();
     json_schema!({ "type": ["string", "null"], "enum": or_none })
+}
+
+fn counts_by_flavour(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "additionalProperties": counts(generator) })
+}
+
+fn counts_or_none(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "oneOf": [counts(generator), { "type": "null" }] })
 }
 
 fn counts(_: &mut SchemaGenerator) -> Schema {

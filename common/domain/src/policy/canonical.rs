@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
 
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{BeforeDelete, Gate, Hook, Policy, Refill, Tenant, Window};
@@ -26,7 +27,7 @@ impl fmt::Display for PolicyDigest {
 }
 
 /// What differs between two policies under one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// The key, such as `flavour.small.refill.min`.
     pub key: String,

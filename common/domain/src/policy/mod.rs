@@ -4,6 +4,7 @@
 //! each with its line and column. Flavours' prefixes do not contain each other, so a sandbox has one flavour at most.
 
 mod canonical;
+mod count;
 mod parse;
 mod read;
 mod schedule;
@@ -15,13 +16,14 @@ use std::fmt;
 use std::time::Duration;
 
 pub use canonical::{Change, PolicyDigest};
+pub use count::{ByStatus, PoolCount};
 pub use read::Problem;
 pub use schedule::Window;
 
 use super::{FlavourName, NamePrefix, SandboxName, TenantName, Timestamp};
 
-/// The longest text of a policy, in bytes.
-pub const MAX_POLICY_BYTES: usize = 64 * 1024;
+/// The longest text of a policy, in bytes: the longest body that the API reads, and four read units of the table.
+pub const MAX_POLICY_BYTES: usize = 16 * 1024;
 
 /// What stands for sandboxes and requests without a flavour, in metrics and lists; no flavour may be called so.
 pub const ANY_FLAVOUR: &str = "any";

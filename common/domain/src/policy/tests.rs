@@ -114,7 +114,7 @@ fn what_is_no_toml_is_told_with_its_places_and_no_key_is_judged() {
     assert!(told.len() >= 2, "{told:?}");
     assert!(told[0].starts_with("line 1, column 19: not TOML: "), "{told:?}");
     assert!(told[1].starts_with("line 2, column "), "{told:?}");
-    assert!(problems(&"#".repeat(MAX_POLICY_BYTES + 1))[0].contains("65537 bytes"), "bounded");
+    assert!(problems(&"#".repeat(MAX_POLICY_BYTES + 1))[0].contains("16385 bytes"), "bounded");
     assert_eq!(
         problems("[flavour.small]\nprefix = 'a'\nprefix = 'b'")[0].split(':').next(),
         Some("line 3, column 1")
@@ -338,4 +338,28 @@ proptest! {
             prop_assert!(distinct.len() < prefixes.len(), "{:?}", Policy::parse(&text));
         }
     }
+}
+
+#[test]
+fn sandboxes_are_counted_by_flavour_and_together() {
+    let policy = Policy::parse(WHOLE).unwrap();
+    let mut count = PoolCount::new(&policy);
+    for (name, status) in [
+        ("lab-1", crate::Status::Available),
+        ("lab-2", crate::Status::Allocated),
+        ("gpu-1", crate::Status::Available),
+        ("other", crate::Status::Available),
+    ] {
+        count.add(&policy, Some(&SandboxName::new(name).unwrap()), status);
+    }
+    count.add(&policy, None, crate::Status::Stale);
+    assert_eq!(count.by_status().get(&crate::Status::Available), Some(&3));
+    let by_flavour = count.by_flavour();
+    assert_eq!(by_flavour.keys().collect::<Vec<_>>(), ["any", "gpu", "small"]);
+    assert_eq!(by_flavour["small"].get(&crate::Status::Allocated), Some(&1));
+    assert_eq!(by_flavour["any"].get(&crate::Status::Stale), Some(&1));
+    let mut without = PoolCount::new(&Policy::default());
+    without.add(&Policy::default(), None, crate::Status::Deleted);
+    assert!(without.by_flavour().is_empty());
+    assert_eq!(without.by_status().get(&crate::Status::Deleted), Some(&1));
 }

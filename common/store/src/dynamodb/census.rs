@@ -7,6 +7,7 @@ use super::change::written;
 use super::{CensusStore, keys, n, records, s};
 use crate::{Census, StoreError, Write};
 use broker_domain::Status;
+use broker_domain::policy::ByStatus;
 
 /// The stored census is older, or there is none.
 const CENSUS_IS_NEWER: &str = "attribute_not_exists(PK) or as_of_ms < :as_of";
@@ -24,6 +25,10 @@ impl CensusStore {
         for (status, count) in &census.by_status {
             item.insert(format!("{status}_count"), n(*count));
         }
+        if !census.by_flavour.is_empty() {
+            let by_flavour = serde_json::to_string(&census.by_flavour).unwrap_or_default();
+            item.insert(a::BY_FLAVOUR.to_owned(), s(by_flavour));
+        }
         item.insert(a::AS_OF_MS.to_owned(), n(census.as_of.as_ms()));
         item.insert(a::LETTERS.to_owned(), s(serde_json::to_string(&census.letters).unwrap_or_default()));
         let call = self
@@ -38,14 +43,24 @@ impl CensusStore {
     }
 }
 
-impl Census {
-    /// The counts by the names of the states, states without any included; those of newer programs are `unknown`, if there are any.
-    pub fn shown(&self) -> BTreeMap<&'static str, u64> {
-        let counts = Status::ALL
-            .into_iter()
-            .map(|status| (status.as_str(), self.by_status.get(&status).copied().unwrap_or(0)));
-        let newer = self.by_status.get(&Status::Unknown).filter(|count| **count > 0);
-        let newer = newer.map(|count| (Status::Unknown.as_str(), *count));
-        counts.chain(newer).chain([("total", self.by_status.values().sum())]).collect()
+/// Counts by the names of the states, states without any included, and their total; those of newer programs are `unknown`,
+/// if there are any.
+pub fn shown_counts(by_status: &ByStatus) -> BTreeMap<&'static str, u64> {
+    let counts =
+        Status::ALL.into_iter().map(|status| (status.as_str(), by_status.get(&status).copied().unwrap_or(0)));
+    let newer = by_status.get(&Status::Unknown).filter(|count| **count > 0);
+    let newer = newer.map(|count| (Status::Unknown.as_str(), *count));
+    counts.chain(newer).chain([("total", by_status.values().sum())]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_show_every_state_and_their_sum() {
+        let shown = shown_counts(&[(Status::Available, 3), (Status::Stale, 2)].into());
+        assert_eq!(shown.len(), Status::ALL.len() + 1);
+        assert_eq!((shown["available"], shown["stale"], shown["deleted"], shown["total"]), (3, 2, 0, 5));
     }
 }

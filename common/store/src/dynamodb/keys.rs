@@ -79,6 +79,10 @@ pub(super) fn pool() -> Key {
     Key::meta("POOL".to_owned())
 }
 
+pub(super) fn policy() -> Key {
+    Key::meta("POLICY".to_owned())
+}
+
 pub(super) fn census() -> Key {
     Key::meta("CENSUS".to_owned())
 }

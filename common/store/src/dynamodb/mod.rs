@@ -25,6 +25,7 @@ mod fuzz;
 mod history;
 mod instances;
 mod keys;
+mod policy;
 mod pool;
 mod pool_status;
 mod probe;
@@ -50,6 +51,7 @@ mod upkeep;
 pub(crate) use accounts::{AccountHolder, AccountRows};
 pub use adopt_table::{Stage, adopt_table};
 pub use broker_domain::reconcile::Minted;
+pub use census::shown_counts;
 pub use deletion::Seen;
 pub use foreign::{ForeignRow, Survey};
 pub use refill::OpenTicket;
@@ -139,6 +141,8 @@ stores! {
     pool: PoolStore,
     /// The flows and tickets of refill.
     refill: RefillStore,
+    /// The policy: flavours, refill, tenants.
+    policy: PolicyStore,
     /// Dead letters.
     dead_letters: DeadLetterStore,
     /// The audit of operators' actions.

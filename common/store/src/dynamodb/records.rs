@@ -8,10 +8,15 @@ use uuid::Uuid;
 use super::attributes::{self as a, Item, Reader};
 use super::keys::{SK, STATE_KEY};
 use crate::{Census, Instance, Received, Record, Role, Run, SeenEmpty, StoreError, Tick};
-use broker_domain::{DeadLetterCount, JobReport, Status, Timestamp};
+use broker_domain::{DeadLetterCount, JobReport, SandboxName, Status, Timestamp};
 
 pub(super) fn read_status(item: &Item) -> Result<Status, StoreError> {
     Reader(item).text(a::STATUS, |text| Ok::<_, Infallible>(Status::from_stored(text)))
+}
+
+/// The name of a sandbox, if it can be read.
+pub(super) fn read_name(item: &Item) -> Option<SandboxName> {
+    Reader(item).optional(a::NAME, SandboxName::new).ok().flatten()
 }
 
 pub(super) fn read_record(item: &Item) -> Result<Record, StoreError> {
@@ -63,6 +68,7 @@ pub(super) fn read_census(item: &Item) -> Result<Census, StoreError> {
     let newer = item.contains_key(&format!("{}_count", Status::Unknown)).then_some(Status::Unknown);
     Ok(Census {
         by_status: Status::ALL.into_iter().chain(newer).map(count).collect::<Result<_, StoreError>>()?,
+        by_flavour: read.optional(a::BY_FLAVOUR, serde_json::from_str)?.unwrap_or_default(),
         // An older program counted none.
         letters: read.optional(a::LETTERS, serde_json::from_str::<DeadLetterCount>)?.unwrap_or_default(),
         as_of: Timestamp::from_ms(read.number(a::AS_OF_MS)?),

@@ -1,7 +1,5 @@
 //! Queries by state (StateIndex) and full-record reads for the maintenance jobs.
 
-use std::collections::BTreeMap;
-
 use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, Select};
 
 use super::attributes::{self as a, Item};
@@ -11,6 +9,7 @@ use super::pool::{passable, readable};
 use super::schema::STATE_INDEX;
 use super::{SandboxStore, count_capacity, records, s};
 use crate::{Candidate, Page, PageKey, Pages, Record, StoreError};
+use broker_domain::policy::{Policy, PoolCount};
 use broker_domain::{SandboxId, Status, Timestamp};
 
 /// Items that one call of a count reads: few enough for the timeout of an attempt.
@@ -76,10 +75,10 @@ impl SandboxStore {
         answer.map(|item| records::read_record(&item)).transpose()
     }
 
-    /// Counts all sandboxes by state, every state included, tombstones too. A scan of the table, not the index: an item keeps
-    /// its place whatever its state, so none is counted twice or missed.
-    pub async fn count(&self) -> Result<BTreeMap<Status, u64>, StoreError> {
-        let mut by_status = BTreeMap::from(Status::ALL.map(|status| (status, 0)));
+    /// Counts all sandboxes by state, every state included, and by flavour of `policy`, tombstones too. A scan of the table,
+    /// not the index: an item keeps its place whatever its state, so none is counted twice or missed.
+    pub async fn count(&self, policy: &Policy) -> Result<PoolCount, StoreError> {
+        let mut counted = PoolCount::new(policy);
         let mut pages = Pages::new(|after: Option<PageKey>| async move {
             let call = self
                 .table
@@ -89,9 +88,10 @@ impl SandboxStore {
                 .limit(COUNTED_PER_CALL)
                 .set_exclusive_start_key(after.map(|key| key.0))
                 .select(Select::SpecificAttributes)
-                .projection_expression("PK, #status")
+                .projection_expression("PK, #status, #name")
                 .filter_expression("begins_with(PK, :sandbox)")
                 .expression_attribute_names("#status", a::STATUS)
+                .expression_attribute_names("#name", a::NAME)
                 .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
                 .return_consumed_capacity(ReturnConsumedCapacity::Total);
             let answer = call.send().await.map_err(|error| unread("Scan", &self.table.name, error))?;
@@ -99,11 +99,13 @@ impl SandboxStore {
             Ok(Page { items: answer.items.unwrap_or_default(), next: answer.last_evaluated_key.map(PageKey) })
         });
         while let Some(items) = pages.next().await? {
-            for status in items.iter().filter_map(|item| passable(records::read_status(item))) {
-                *by_status.entry(status).or_default() += 1;
+            for item in &items {
+                if let Some(status) = passable(records::read_status(item)) {
+                    counted.add(policy, records::read_name(item).as_ref(), status);
+                }
             }
         }
-        Ok(by_status)
+        Ok(counted)
     }
 
     /// A page of sandboxes of the table, unordered; those that `keep` accepts, at most `limit`.

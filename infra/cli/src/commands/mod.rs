@@ -8,6 +8,7 @@ pub(crate) mod fleet;
 pub(crate) mod init;
 pub(crate) mod job;
 pub(crate) mod overview;
+pub(crate) mod policy;
 pub(crate) mod pool;
 pub(crate) mod processes;
 pub(crate) mod provider;

@@ -8,6 +8,7 @@ use broker_store::{Act, Record, Seen};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::commands::policy;
 use crate::context::Context;
 use crate::done::Done;
 use crate::output::{self, Output};
@@ -59,7 +60,7 @@ pub(crate) async fn run(context: Context, command: SandboxCommand) -> anyhow::Re
 
 async fn show(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
     let record = read(&context, &args.id).await?;
-    print(&record, args.output.json)
+    print(&context, &record, args.output.json).await
 }
 
 async fn history(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
@@ -88,7 +89,7 @@ async fn release(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
         let ended = context.store.leases.end(&record.sandbox.id, allocation, &end).await?;
         record = read(&context, &args.id).await?;
         if ended.is_applied() {
-            return print(&record, args.output.json);
+            return print(&context, &record, args.output.json).await;
         }
     }
     bail!("{} changes all the time: look again", args.id)
@@ -104,7 +105,7 @@ async fn extend(context: Context, args: Extend) -> anyhow::Result<Done> {
         let extended = context.store.leases.extend(&record.sandbox.id, allocation, expires_at, now).await?;
         record = read(&context, &args.one.id).await?;
         if extended.is_applied() {
-            return print(&record, args.one.output.json);
+            return print(&context, &record, args.one.output.json).await;
         }
     }
     bail!("{} changes all the time: look again", args.one.id)
@@ -134,7 +135,7 @@ async fn retry_delete(context: Context, args: OneSandbox) -> anyhow::Result<Done
         };
         record = read(&context, &args.id).await?;
         if changed.is_applied() {
-            return print(&record, args.output.json);
+            return print(&context, &record, args.output.json).await;
         }
     }
     bail!("{} changes all the time: look again", args.id)
@@ -152,8 +153,10 @@ fn live(record: &Record) -> anyhow::Result<&Allocation> {
         .with_context(|| format!("{} is {}: it has no lease", sandbox.id, sandbox.status))
 }
 
-fn print(record: &Record, as_json: bool) -> anyhow::Result<Done> {
-    let shown = json!(PooledSandbox::new(record));
+async fn print(context: &Context, record: &Record, as_json: bool) -> anyhow::Result<Done> {
+    // A sandbox is shown also beside a policy that cannot be read.
+    let policy = policy::in_force(context).await.unwrap_or_default();
+    let shown = json!(PooledSandbox::new(record, policy.flavour_of(&record.sandbox.name)));
     if as_json {
         output::json(&shown)?;
     } else {

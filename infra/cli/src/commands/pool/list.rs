@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::bail;
+use broker_domain::policy::{ANY_FLAVOUR, Policy};
 use broker_domain::reconcile::HandedOut;
-use broker_domain::{Sandbox, SandboxId, Status};
+use broker_domain::{FlavourName, Sandbox, SandboxId, Status};
 use clap::Args;
 use serde::Serialize;
 
+use crate::commands::policy;
 use crate::context::Context;
 use crate::done::Done;
 use crate::output::{self, Output};
@@ -26,6 +28,7 @@ struct SandboxRow {
     name: String,
     external_id: String,
     status: &'static str,
+    flavour: Option<String>,
     track: Option<String>,
     idempotency_key: Option<String>,
     track_name: Option<String>,
@@ -33,14 +36,15 @@ struct SandboxRow {
     expires_at: Option<u64>,
 }
 
-impl From<&Sandbox> for SandboxRow {
-    fn from(sandbox: &Sandbox) -> Self {
+impl SandboxRow {
+    fn new(sandbox: &Sandbox, policy: &Policy) -> Self {
         let allocation = sandbox.allocation.as_ref();
         Self {
             sandbox_id: sandbox.id.to_string(),
             name: sandbox.name.to_string(),
             external_id: sandbox.external_id.to_string(),
             status: sandbox.status.as_str(),
+            flavour: policy.flavour_of(&sandbox.name).map(ToString::to_string),
             track: allocation.map(|a| a.lease_key.track.to_string()),
             idempotency_key: allocation.map(|a| a.lease_key.key.to_string()),
             track_name: allocation.and_then(|a| a.track_name.as_ref()).map(ToString::to_string),
@@ -55,11 +59,14 @@ pub(crate) struct List {
     /// Only this state
     #[arg(long, value_parser = parse_status)]
     pub(crate) status: Option<Status>,
+    /// Only this flavour of the policy; any: what has none
+    #[arg(long)]
+    pub(crate) flavour: Option<String>,
     /// The most sandboxes to list [default: 50]
     #[arg(long)]
     pub(crate) limit: Option<usize>,
     /// Everything that was ever handed out, whole, as JSON lines for `broker pool reconcile`
-    #[arg(long, conflicts_with_all = ["status", "limit", "json"])]
+    #[arg(long, conflicts_with_all = ["status", "flavour", "limit", "json"])]
     pub(crate) handed_out: bool,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -73,13 +80,27 @@ pub(crate) async fn run(context: Context, args: List) -> anyhow::Result<Done> {
     if args.handed_out {
         return handed_out(&context).await;
     }
+    let policy = policy::in_force(&context).await?;
+    if let Some(flavour) = args.flavour.as_deref()
+        && flavour != ANY_FLAVOUR
+        && policy.flavours().keys().all(|known| known.as_str() != flavour)
+    {
+        output::complain(&format!(
+            "--flavour {flavour}: the policy names no such flavour; see `broker policy show`"
+        ));
+        return Ok(Done::Misused);
+    }
+    let of_flavour = |sandbox: &Sandbox| {
+        let own = policy.flavour_of(&sandbox.name).map_or(ANY_FLAVOUR, FlavourName::as_str);
+        args.flavour.as_deref().is_none_or(|wanted| wanted == own)
+    };
     let limit = args.limit.unwrap_or(DEFAULT_LIMIT);
     let mut rows: Vec<SandboxRow> = Vec::new();
     scan(&context.store, |page| {
-        let wanted =
-            page.sandboxes.iter().filter(|sandbox| args.status.is_none_or(|status| sandbox.status == status));
+        let in_state = |sandbox: &Sandbox| args.status.is_none_or(|status| sandbox.status == status);
+        let wanted = page.sandboxes.iter().filter(|sandbox| in_state(sandbox) && of_flavour(sandbox));
         // One more than is shown tells whether there are more.
-        rows.extend(wanted.take(limit + 1 - rows.len()).map(SandboxRow::from));
+        rows.extend(wanted.take(limit + 1 - rows.len()).map(|sandbox| SandboxRow::new(sandbox, &policy)));
         rows.len() <= limit
     })
     .await?;
@@ -95,12 +116,13 @@ pub(crate) async fn run(context: Context, args: List) -> anyhow::Result<Done> {
                 row.sandbox_id,
                 row.name,
                 row.status.to_owned(),
+                or_dash(row.flavour),
                 or_dash(row.track),
                 or_dash(row.track_name),
                 or_dash(row.expires_at.map(|at| at.to_string())),
             ]
         });
-        output::table(["SANDBOX", "NAME", "STATUS", "TRACK", "LAB", "EXPIRES AT"], cells)?;
+        output::table(["SANDBOX", "NAME", "STATUS", "FLAVOUR", "TRACK", "LAB", "EXPIRES AT"], cells)?;
     }
     if there_are_more {
         output::complain(&format!("these are {limit} of more: --limit N shows N of them"));

@@ -1,0 +1,46 @@
+//! Counts of a pool by flavour and state.
+
+use std::collections::BTreeMap;
+
+use super::{ANY_FLAVOUR, Policy};
+use crate::{FlavourName, SandboxName, Status};
+
+/// Sandboxes by state, every state included.
+pub type ByStatus = BTreeMap<Status, u64>;
+
+/// The number of sandboxes of each flavour in each state. What has no flavour is counted under [`ANY_FLAVOUR`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolCount {
+    by_flavour: BTreeMap<String, ByStatus>,
+}
+
+impl PoolCount {
+    /// Nothing counted yet; every flavour of `policy` is there.
+    pub fn new(policy: &Policy) -> Self {
+        let names = policy.flavours().keys().map(FlavourName::as_str).chain([ANY_FLAVOUR]);
+        let none = || Status::ALL.into_iter().map(|status| (status, 0)).collect();
+        Self { by_flavour: names.map(|name| (name.to_owned(), none())).collect() }
+    }
+
+    /// Counts a sandbox; one whose name cannot be read has no flavour.
+    pub fn add(&mut self, policy: &Policy, name: Option<&SandboxName>, status: Status) {
+        let flavour = name.and_then(|name| policy.flavour_of(name)).map_or(ANY_FLAVOUR, FlavourName::as_str);
+        if let Some(counts) = self.by_flavour.get_mut(flavour) {
+            *counts.entry(status).or_default() += 1;
+        }
+    }
+
+    /// All flavours together.
+    pub fn by_status(&self) -> ByStatus {
+        let mut sum = ByStatus::new();
+        for (status, count) in self.by_flavour.values().flatten() {
+            *sum.entry(*status).or_default() += count;
+        }
+        sum
+    }
+
+    /// Each flavour; empty if there are none.
+    pub fn by_flavour(&self) -> BTreeMap<String, ByStatus> {
+        if self.by_flavour.len() > 1 { self.by_flavour.clone() } else { BTreeMap::new() }
+    }
+}
