@@ -48,7 +48,7 @@ variable "job_intervals_s" {
   default     = {}
 
   validation {
-    condition     = length(setsubtract(keys(var.job_intervals_s), ["sync", "expire", "cleanup", "purge", "census", "sweep"])) == 0
+    condition     = length(setsubtract(keys(var.job_intervals_s), ["sync", "expire", "cleanup", "purge", "census", "sweep", "refill"])) == 0
     error_message = "The jobs are sync, expire, cleanup, purge, census and sweep."
   }
 
@@ -65,7 +65,7 @@ variable "external_schedule" {
 
   validation {
     condition     = length(setsubtract(keys(var.external_schedule), ["sync", "expire", "cleanup", "purge_stale", "census", "sweep"])) == 0
-    error_message = "The jobs are sync, expire, cleanup, purge_stale, census and sweep."
+    error_message = "The jobs are sync, expire, cleanup, purge_stale, census, sweep and refill."
   }
 
   validation {

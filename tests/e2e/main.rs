@@ -34,6 +34,8 @@
 //! | `observability` | the queries of dashboard and alerts match the exposed metrics |
 //! | `logs` | one JSON line for each request |
 //! | `traces` | one trace covers the life of a request |
+//! | `hooks` | a hook is tried out; one that is asked before each deletion |
+//! | `refill` | a pool that runs low asks for more |
 //! | `doctor` | the lines of `broker doctor` |
 //! | `first_run` | `broker up` when something is wrong |
 //! | `verify` | the findings of `pool verify` |
@@ -65,6 +67,7 @@ mod examples;
 mod first_allocation;
 mod first_run;
 mod flavours;
+mod hooks;
 mod keys;
 mod last_release;
 mod limits;
@@ -82,6 +85,7 @@ mod poison;
 mod policy;
 mod reconciliation;
 mod redelivery;
+mod refill;
 mod repeats;
 mod replacement;
 mod reply_queue_lost;

@@ -5,10 +5,15 @@
 
 use std::collections::BTreeSet;
 
+use broker_tests::provider::HOOK_SECRET;
 use broker_tests::table::{lease_key, sandbox_key};
 use broker_tests::warden::scratch;
 use broker_tests::{Broker, FaultProxy, Setup, endpoint::Urls, story};
 use serde_json::json;
+
+/// One flavour with everything that a command asks about. Nobody listens there, and nobody may be called there.
+const POLICY: &str = "[flavour.small]\nprefix = \"sandbox-\"\ngate = { url = \"http://127.0.0.1:9/gate\" }\n\
+                      refill = { min = 1, max = 9, rate_per_minute = 6 }\n";
 
 const CALLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/check/iam/calls.txt");
 
@@ -60,7 +65,8 @@ async fn overreach(broker: &Broker, args: &[&str], allowed: &BTreeSet<String>) -
 
 #[tokio::test]
 async fn every_command_of_an_operator_keeps_to_the_operators_policy() {
-    story(Setup::new().apis(1).workers(1).pool(6), async |broker| {
+    let setup = Setup::new().apis(1).workers(1).pool(6).var("BROKER_HOOK_SECRETS", HOOK_SECRET);
+    story(setup, async |broker| {
         let mut sandboxes = Vec::new();
         for track in ["student-1", "student-2", "student-3"] {
             let answer = broker.allocate(track).send().await.expect_status(201);
@@ -72,6 +78,9 @@ async fn every_command_of_an_operator_keeps_to_the_operators_policy() {
         let line = json!({ "sandbox_id": "seed-000099", "name": "n", "external_id": "identity/accounts/99", "track": "student-4" });
         std::fs::write(&path, format!("{line}\n")).expect("the file is written");
         let path = path.to_str().expect("a path of ours");
+        let policy = scratch().join(broker.queues().name("policy"));
+        std::fs::write(&policy, POLICY).expect("the file is written");
+        let policy = policy.to_str().expect("a path of ours");
         let commands: Vec<Vec<&str>> = vec![
             vec!["pool", "list"],
             vec!["pool", "list", "--handed-out"],
@@ -97,6 +106,13 @@ async fn every_command_of_an_operator_keeps_to_the_operators_policy() {
             vec!["dead-letters", "show", "1790000000000-0123456789abcdef0123456789abcdef"],
             vec!["dead-letters", "replay", "--all"],
             vec!["dead-letters", "discard", "--all", "--why", "a test"],
+            vec!["policy", "diff", policy],
+            vec!["policy", "apply", policy],
+            vec!["policy", "show"],
+            vec!["refill", "status"],
+            vec!["refill", "pause", "small"],
+            vec!["refill", "resume", "small"],
+            vec!["hooks", "test", "small.gate"],
             vec!["overview"],
             vec!["queues"],
             vec!["audit"],

@@ -31,6 +31,25 @@ pub struct Deletion {
     pub traceparent: Option<String>,
 }
 
+/// The secret of the stand-in's hooks, and of the brokers that [`Provider::setup`] sets up.
+pub const HOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// An event that a hook of the stand-in was sent.
+#[derive(Clone, Debug, Deserialize)]
+pub struct HookCall {
+    /// When, in milliseconds since the epoch.
+    pub at_ms: u64,
+    /// Its `webhook-id`.
+    pub id: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it tells.
+    pub data: Value,
+    /// What was answered.
+    pub status: u16,
+}
+
 /// The state of the stand-in.
 #[derive(Clone, Debug, Deserialize)]
 pub struct World {
@@ -44,12 +63,19 @@ pub struct World {
     pub lists: u32,
     /// How often it was asked to delete.
     pub deletes: u32,
+    /// What its hooks were sent, in order.
+    pub hooks: Vec<HookCall>,
 }
 
 impl World {
     /// The deletions that came to this end.
     pub fn deletions_that(&self, outcome: &str) -> usize {
         self.deletions.iter().filter(|deletion| deletion.outcome == outcome).count()
+    }
+
+    /// The events of this type that hooks were sent.
+    pub fn hooked<'w>(&'w self, kind: &'w str) -> impl Iterator<Item = &'w HookCall> {
+        self.hooks.iter().filter(move |call| call.kind == kind)
     }
 }
 
@@ -72,7 +98,8 @@ impl Provider {
     pub async fn start_with(accounts: usize, args: &[&str]) -> Self {
         let mut command = Command::new(&binaries().broker);
         command.args(["provider", "--accounts", &accounts.to_string()]).args(args);
-        let mut process = Process::start("provider", endpoint::clean(&mut command));
+        let command = endpoint::clean(&mut command).env("BROKER_HOOK_SECRETS", HOOK_SECRET);
+        let mut process = Process::start("provider", command);
         let text = |line: &Value, key: &str| line[key].as_str().map(str::to_owned);
         let (url, token) = process
             .stdout_line("{\"provider_url\", \"token\"}", |line| {
@@ -97,6 +124,8 @@ impl Provider {
             .var("BROKER_PROVIDER_RATE", "50")
             .var("BROKER_PROVIDER_TIMEOUT_S", "5")
             .var("BROKER_DELETION_BACKOFF_S", "1")
+            .var("BROKER_HOOK_SECRETS", HOOK_SECRET)
+            .var("BROKER_HOOK_NETWORKS", "127.0.0.1")
     }
 
     /// Its faults from now on; `{}` ends them.

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use broker_domain::Source;
 use broker_provider::Provider;
+use broker_provider::hooks::Hooks;
 use broker_queue::{QueueKind, QueueNames, QueueUrls, Sender};
 use broker_runtime::config::Scheduler;
 use broker_runtime::own_pages::OwnPages;
@@ -83,6 +84,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let jobs = Jobs {
         store: store.clone(),
         provider: config.provider.as_ref().map(|p| Provider::new(p, clock.clone())).transpose()?,
+        hooks: Hooks::new(&config.hooks, clock.clone()),
         maintenance: Sender::new(aws.sqs.clone(), urls.get(QueueKind::Maintenance), Sender::MAX_IN_FLIGHT),
         aws: aws.clone(),
         urls: urls.clone(),

@@ -13,7 +13,7 @@ use broker_runtime::crash_points::{self, Point};
 use broker_store::{StoreError, Tick, Write};
 use tokio_util::sync::CancellationToken;
 
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, refill};
 
 /// How long a tick is taken.
 const TAKEN_FOR: Duration = Duration::from_secs(60);
@@ -35,6 +35,7 @@ const fn every(intervals: &Intervals, job: Job) -> Duration {
         Job::PurgeStale => intervals.purge,
         Job::Census => intervals.census,
         Job::Sweep => intervals.sweep,
+        Job::Refill => intervals.refill,
     }
 }
 
@@ -42,7 +43,7 @@ const fn every(intervals: &Intervals, job: Job) -> Duration {
 pub(crate) const fn starts(job: Job, provider_is_there: bool) -> bool {
     match job {
         Job::Sync | Job::Cleanup => provider_is_there,
-        Job::Expire | Job::PurgeStale | Job::Census | Job::Sweep => true,
+        Job::Expire | Job::PurgeStale | Job::Census | Job::Sweep | Job::Refill => true,
     }
 }
 
@@ -54,11 +55,13 @@ fn scheduled(config: &Config) -> Vec<(Job, Duration)> {
 
 /// Runs the schedule until `stop`.
 pub(crate) async fn keep(jobs: Jobs, config: &Config, stop: CancellationToken) {
-    let scheduled = scheduled(config);
-    let shortest = scheduled.iter().map(|(_, every)| *every).min().unwrap_or(LOOK);
-    let look = (shortest / 4).clamp(QUICK_LOOK, LOOK);
+    let all = scheduled(config);
     loop {
-        for (job, every) in &scheduled {
+        let refills = refills(&jobs);
+        let scheduled: Vec<_> = all.iter().filter(|(job, _)| *job != Job::Refill || refills).collect();
+        let shortest = scheduled.iter().map(|(_, every)| *every).min().unwrap_or(LOOK);
+        let look = (shortest / 4).clamp(QUICK_LOOK, LOOK);
+        for (job, every) in scheduled {
             if let Err(error) = tick(&jobs, *job, *every).await {
                 tracing::warn!(%job, "tick not sent, trying again: {error}");
             }
@@ -68,6 +71,11 @@ pub(crate) async fn keep(jobs: Jobs, config: &Config, stop: CancellationToken) {
             return;
         }
     }
+}
+
+/// Whether the policy refills a flavour; if not, the job costs nothing.
+fn refills(jobs: &Jobs) -> bool {
+    jobs.policy.now().is_ok_and(|policy| refill::refilled(&policy).next().is_some())
 }
 
 /// Why a due job was not sent.
@@ -131,7 +139,7 @@ mod tests {
     #[test]
     fn without_a_provider_nothing_is_compared_or_deleted() {
         let jobs = |config: &Config| scheduled(config).into_iter().map(|(job, _)| job).collect::<Vec<_>>();
-        let rest = [Job::Expire, Job::PurgeStale, Job::Census, Job::Sweep];
+        let rest = [Job::Expire, Job::PurgeStale, Job::Census, Job::Sweep, Job::Refill];
         assert_eq!(jobs(&config(&[])), rest);
         assert_eq!(jobs(&config(&[("BROKER_PROVIDER_URL", "http://127.0.0.1:1")])), Job::ALL);
     }

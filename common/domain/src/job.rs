@@ -38,12 +38,14 @@ pub enum Job {
     Census,
     /// Removes what dead processes left behind.
     Sweep,
+    /// Asks for new sandboxes.
+    Refill,
 }
 
 impl Job {
     /// Every job, in the order in which people read them.
-    pub const ALL: [Self; 6] =
-        [Self::Sync, Self::Expire, Self::Cleanup, Self::PurgeStale, Self::Census, Self::Sweep];
+    pub const ALL: [Self; 7] =
+        [Self::Sync, Self::Expire, Self::Cleanup, Self::PurgeStale, Self::Census, Self::Sweep, Self::Refill];
 
     /// As it is stored, shown and parsed.
     pub fn as_str(self) -> &'static str {
@@ -80,6 +82,8 @@ pub enum Task {
     Census,
     /// [`Job::Sweep`].
     Sweep,
+    /// [`Job::Refill`].
+    Refill,
     /// For operators only: removes records of one state from the table.
     BulkDelete {
         /// `stale` or `deletion_failed`.
@@ -142,6 +146,7 @@ impl From<Job> for Task {
             Job::PurgeStale => Self::PurgeStale { grace_period_hours: STALE_GRACE_HOURS },
             Job::Census => Self::Census,
             Job::Sweep => Self::Sweep,
+            Job::Refill => Self::Refill,
         }
     }
 }
@@ -156,6 +161,7 @@ impl Task {
             Self::PurgeStale { .. } => Job::PurgeStale.as_str(),
             Self::Census => Job::Census.as_str(),
             Self::Sweep => Job::Sweep.as_str(),
+            Self::Refill => Job::Refill.as_str(),
             Self::BulkDelete { .. } => "bulk_delete",
         }
     }
@@ -173,7 +179,8 @@ impl std::fmt::Display for Task {
             | Self::Expire
             | Self::Cleanup
             | Self::Census
-            | Self::Sweep => f.write_str(word),
+            | Self::Sweep
+            | Self::Refill => f.write_str(word),
         }
     }
 }

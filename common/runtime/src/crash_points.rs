@@ -47,6 +47,10 @@ pub enum Point {
     GoneAtProvider,
     /// Worker: the pool is counted, the census is not stored.
     Counted,
+    /// Worker: tickets of refill are written, the hook is not called.
+    TicketsWritten,
+    /// Worker: the hook of refill was called, the flow does not say so.
+    HookAnswered,
     /// Worker: a reply queue is deleted, its INSTANCE is not.
     Swept,
     /// Worker: a job ran, its report is not stored.

@@ -43,6 +43,10 @@ pub enum Act {
     Reshard,
     /// Replace the policy; the target is the digest of the new one.
     ApplyPolicy,
+    /// Ask for no more sandboxes of a flavour; the target is the flavour.
+    PauseRefill,
+    /// Ask again.
+    ResumeRefill,
     /// An operation of a newer program.
     Unknown,
 }

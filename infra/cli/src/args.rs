@@ -4,7 +4,8 @@ use broker_runtime::config::SETTINGS;
 use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
-    audit, dead_letters, endpoints, init, job, overview, policy, pool, processes, provider, sandbox, up,
+    audit, dead_letters, endpoints, hooks, init, job, overview, policy, pool, processes, provider, refill,
+    sandbox, up,
 };
 use crate::context::Flags;
 use crate::output::Output;
@@ -52,6 +53,12 @@ pub(crate) enum Command {
     /// List, show, replay and discard dead letters
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// Show what flavours are short of; pause and resume asking for new sandboxes
+    #[command(subcommand)]
+    Refill(refill::RefillCommand),
+    /// Try out the hooks of the policy
+    #[command(subcommand)]
+    Hooks(hooks::HooksCommand),
     /// Show what is wrong right now, what is there, the last hour
     Overview(overview::OverviewArgs),
     /// Show the depth of the queues

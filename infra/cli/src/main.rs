@@ -53,6 +53,12 @@ fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
         }
         Command::Policy(command) => commands::policy::run(&settings, command),
         Command::Job(command) => settings.once(async |context| commands::job::run(context, command).await),
+        Command::Refill(command) => {
+            settings.once(async |context| commands::refill::run(context, command).await)
+        }
+        Command::Hooks(command) => {
+            settings.once(async |context| commands::hooks::run(context, command).await)
+        }
         Command::Sandbox(command) => {
             settings.once(async |context| commands::sandbox::run(context, command).await)
         }

@@ -2,7 +2,7 @@
 //!
 //! Invariants: the provider is called only for a sandbox that is pending at the planned version, in a slot (`slots`); an
 //! attempt is counted only for an answer that is about this sandbox (`NotDeleted::Failed`), never while the breaker is open,
-//! the provider asks to wait or is down, or the token or the URL is wrong; a deleted sandbox leaves a tombstone. A deletion
+//! the provider asks to wait or is down, or the token or the URL is wrong; the hook before_delete has said yes before; a deleted sandbox leaves a tombstone. A deletion
 //! that missed its slot and finds no other near is due again at once, and the next plan gives it one.
 
 use std::time::Duration;
@@ -13,6 +13,7 @@ use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Record, Seen, StoreError, Write};
 
+use super::before_delete::Verdict;
 use super::{Jobs, slots};
 
 /// Attempts before a deletion is given up.
@@ -89,6 +90,11 @@ impl Jobs {
             let problem = format!("{} is not an account of the provider", planned.external_id);
             return self.failed(seen, &record, &problem).await;
         };
+        match self.ask_before_delete(&record).await {
+            Verdict::Delete => {}
+            Verdict::Wait(by) => return self.postpone(seen, by).await,
+            Verdict::Refused(reason) => return self.failed(seen, &record, &reason).await,
+        }
         // Read before the wait, so that nothing happens between the slot check and the call. A pending sandbox never goes back
         // to the pool, so two seconds later it may be deleted, and nothing worse.
         if !self.is_in_slot(planned.slot).await? {

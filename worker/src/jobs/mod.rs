@@ -4,6 +4,7 @@
 //! version it read, so two workers on one job, a run after a crash, or a claim at the same moment are all outcomes; it
 //! reports what it did. When a job runs is decided by `schedule`.
 
+mod before_delete;
 mod bulk_delete;
 mod census;
 pub(crate) mod cleanup;
@@ -11,6 +12,7 @@ pub(crate) mod deletion;
 mod each;
 mod expire;
 mod purge;
+pub(crate) mod refill;
 mod slots;
 mod sweep;
 mod sync;
@@ -18,6 +20,7 @@ mod sync;
 use std::time::Duration;
 
 use broker_domain::{JobReport, Task, Timestamp};
+use broker_provider::hooks::Hooks;
 use broker_provider::{Provider, ProviderError};
 use broker_queue::{QueueError, QueueUrls, Sender};
 use broker_runtime::aws::Aws;
@@ -92,6 +95,7 @@ impl JobError {
 pub(crate) struct Jobs {
     pub(crate) store: Store,
     pub(crate) provider: Option<Provider>,
+    pub(crate) hooks: Hooks,
     /// The sender to the maintenance queue.
     pub(crate) maintenance: Sender,
     pub(crate) aws: Aws,
@@ -168,6 +172,7 @@ impl Jobs {
             Task::PurgeStale { grace_period_hours } => purge::run(self, *grace_period_hours, report).await,
             Task::Census => census::run(self, report).await,
             Task::Sweep => sweep::run(self, report).await,
+            Task::Refill => refill::run(self, report).await,
             Task::BulkDelete { status } => bulk_delete::run(self, *status, report).await,
         }
     }
@@ -191,6 +196,7 @@ const fn metric_word(task: &Task) -> &'static str {
         Task::PurgeStale { .. } => "purge",
         Task::Census => "census",
         Task::Sweep => "sweep",
+        Task::Refill => "refill",
         Task::BulkDelete { .. } => "bulk_delete",
     }
 }
@@ -198,7 +204,7 @@ const fn metric_word(task: &Task) -> &'static str {
 /// Creates the counters with 0: a counter that begins at 1 has not increased, for Prometheus.
 pub(crate) fn begin_counting() {
     metrics::counter!("broker_allocate_conflicts_total").absolute(0);
-    for word in ["sync", "expiry", "cleanup", "purge", "census", "sweep"] {
+    for word in ["sync", "expiry", "cleanup", "purge", "census", "sweep", "refill"] {
         for outcome in ["ok", "partial", "refused", "failed"] {
             metrics::counter!(format!("broker_{word}_total"), "outcome" => outcome).absolute(0);
         }
@@ -221,6 +227,9 @@ fn measure(task: &Task, report: &JobReport, outcome: &'static str, took: Duratio
     let JobReport { job, found, changed, skipped, failed, duration_ms, details, aborted, postponed } = report;
     if let Some(reason) = aborted {
         tracing::warn!(job, outcome, reason, found, changed, skipped, failed, duration_ms, "job ended early");
+    } else if matches!(task, Task::Refill) && *changed == 0 && *failed == 0 {
+        // Every few seconds, and mostly nothing.
+        tracing::debug!(job, outcome, found, duration_ms, "job done");
     } else {
         tracing::info!(
             job,

@@ -39,6 +39,7 @@ pub struct Intervals {
     pub purge: Duration,
     pub census: Duration,
     pub sweep: Duration,
+    pub refill: Duration,
 }
 
 pub(super) fn provider(read: &SettingsReader<'_>) -> Result<Option<ProviderConfig>, ConfigError> {

@@ -295,6 +295,13 @@ pub const SETTINGS: &[Setting] = &[
         "how often leftovers of dead processes are removed",
     ),
     Setting::number(
+        "BROKER_REFILL_EVERY_S",
+        "5",
+        "seconds",
+        EVERY,
+        "how often new sandboxes are asked for, where the policy refills a flavour",
+    ),
+    Setting::number(
         "BROKER_THREADS",
         "1",
         "count",

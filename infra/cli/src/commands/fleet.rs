@@ -13,7 +13,7 @@ use broker_domain::{Backlog, Scaling};
 use broker_queue::{Queue, QueueKind, QueueNames, QueueUrls, topology};
 use broker_runtime::aws::Aws;
 use broker_runtime::clock::Clock;
-use broker_runtime::config::{Config, SETTINGS};
+use broker_runtime::config::{Config, HookSecret, SETTINGS};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use secrecy::ExposeSecret as _;
@@ -65,6 +65,8 @@ impl Plan {
             flags.push(("BROKER_PROVIDER_URL".to_owned(), provider.url.to_string()));
             flags.push(("BROKER_PROVIDER_TOKEN".to_owned(), provider.token.expose_secret().to_owned()));
         }
+        let hook_secrets: Vec<_> = config.hooks.secrets.iter().map(HookSecret::expose).collect();
+        flags.push(("BROKER_HOOK_SECRETS".to_owned(), hook_secrets.join(",")));
         let secrets = SETTINGS.iter().filter(|setting| setting.secret);
         let secrets = secrets.flat_map(|setting| [setting.name.to_owned(), format!("{}_FILE", setting.name)]);
         let without = secrets.chain(["AWS_PROFILE", "AWS_SESSION_TOKEN"].map(str::to_owned)).collect();

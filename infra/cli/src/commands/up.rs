@@ -14,7 +14,7 @@ use broker_domain::Scaling;
 use broker_queue::{QueueNames, topology};
 use broker_runtime::aws::{self, Aws};
 use broker_runtime::clock::Clock;
-use broker_runtime::config::{CRASH_SETTING, Config, SETTINGS, Strings, Token};
+use broker_runtime::config::{CRASH_SETTING, Config, HookSecret, SETTINGS, Strings, Token};
 use broker_runtime::crash_points;
 use broker_runtime::entropy::Entropy;
 use broker_runtime::lifecycle::Lifecycle;
@@ -110,6 +110,8 @@ pub(crate) fn run(settings: &Settings, args: Up) -> anyhow::Result<Done> {
     let secrets = Entropy::from_system();
     let token = |role: &str| format!("{role}={}", secrets.uuid().simple());
     let (track_tokens, admin_tokens) = (token("platform"), token("operator"));
+    let hook_key = [secrets.uuid().into_bytes(), secrets.uuid().into_bytes()].concat();
+    let hook_secrets = HookSecret::text_of(&hook_key);
     let defaults = [
         ("BROKER_LOG", QUIET_LOG),
         ("BROKER_LOG_FORMAT", "text"),
@@ -125,6 +127,9 @@ pub(crate) fn run(settings: &Settings, args: Up) -> anyhow::Result<Done> {
         ("BROKER_LAME_DUCK_S", "0"),
         ("BROKER_TRACK_TOKENS", track_tokens.as_str()),
         ("BROKER_ADMIN_TOKENS", admin_tokens.as_str()),
+        ("BROKER_HOOK_SECRETS", hook_secrets.as_str()),
+        // The stand-in has hooks.
+        ("BROKER_HOOK_NETWORKS", "127.0.0.0/8, ::1"),
     ];
     let config = settings.over(&defaults, |strings| Config::read(&WithoutOwnFiles(strings)))?;
     let told = settings.over(&defaults, |strings| {
@@ -166,8 +171,10 @@ async fn everything(
     let exporter = trace::start(config.trace.as_ref(), "broker", &entropy)?;
     let clock = Clock::system();
     let aws = aws::connect_locally(&endpoints.dynamodb_url, &endpoints.sqs_url, &clock, config.poll_wait);
+    let is_own = config.provider.is_none();
     let config = with_provider(config, args.pool, &entropy, &clock, &below).await?;
-    let prepared = prepare(&config, &aws, &clock, &entropy, args.pool).await?;
+    let mut prepared = prepare(&config, &aws, &clock, &entropy, args.pool).await?;
+    prepared.stand_in = config.provider.as_ref().filter(|_| is_own).map(|provider| provider.url.to_string());
 
     let metrics = metrics::install()?;
     tokio::spawn(metrics::upkeep(metrics.clone()));
@@ -254,6 +261,8 @@ struct Prepared {
     seeded: pool::seed::Seeded,
     /// The number of requests that were queued when the last run ended.
     resent: usize,
+    /// Where the provider's stand-in is, if there is one.
+    stand_in: Option<String>,
 }
 
 /// Prepares table, queues, queued requests and pool.
@@ -270,7 +279,7 @@ async fn prepare(
     let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
     let resent = resend::queued_requests(aws, &names, &store).await?;
     let seeded = pool::seed::seed(&store, entropy, 0, count, "sandbox", clock.now()).await?;
-    Ok(Prepared { seeded, resent })
+    Ok(Prepared { seeded, resent, stand_in: None })
 }
 
 /// Prints how to use it, and serves until the end.
@@ -324,6 +333,13 @@ fn notes(prepared: &Prepared, keeps: Option<&Path>) -> String {
             format!("The table is kept in {dir}; {resent} requests that were queued were sent again.")
         },
     );
+    if let Some(url) = &prepared.stand_in {
+        let url = url.trim_end_matches('/');
+        notes.push_str(&format!(
+            "\nThe provider's stand-in has hooks for a policy (`broker policy apply FILE`): {url}/hooks/refill, {url}/hooks/gate, \
+             {url}/hooks/before-delete."
+        ));
+    }
     if prepared.seeded.inserted + prepared.seeded.existing == 0 {
         notes.push_str(
             "\nThe pool is empty: every allocate is answered 409 until `broker pool seed --count 10` (with the exports \

@@ -9,6 +9,7 @@
 
 mod diff;
 mod doubtful;
+mod tickets;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use broker_store::{
 
 use self::diff::{Diff, KnownSandbox};
 use self::doubtful::{Doubt, DoubtfulRow, DoubtfulRows};
+use self::tickets::Tickets;
 use super::{JobError, Jobs, each};
 
 /// The states whose sandboxes the index lists; tombstones are not among them.
@@ -153,11 +155,14 @@ async fn write(
     });
     each::all(jobs, found, &mut part).await?;
     take(report, &mut part, "refreshed_or_returned");
+    let names = diff.unknown.iter().map(|account| &account.name);
+    let tickets = Arc::new(Tickets::read(jobs, names).await?);
     let unknown = diff.unknown.into_iter().map(|account| {
-        let (jobs, doubtful) = (jobs.clone(), Arc::clone(doubtful));
-        async move { insert(&jobs, &account, &doubtful).await }
+        let (jobs, doubtful, tickets) = (jobs.clone(), Arc::clone(doubtful), Arc::clone(&tickets));
+        async move { insert(&jobs, &account, &tickets, &doubtful).await }
     });
     each::all(jobs, unknown, &mut part).await?;
+    report.detail("tickets_taken", tickets.taken());
     take(report, &mut part, "inserted_or_revived");
     Ok(())
 }
@@ -217,9 +222,14 @@ fn as_new(account: &Account) -> NewSandbox {
 }
 
 /// Puts an account that the index did not list into the pool, if its id and its account are free.
-async fn insert(jobs: &Jobs, account: &Account, doubtful: &DoubtfulRows) -> Result<Write, StoreError> {
+async fn insert(
+    jobs: &Jobs,
+    account: &Account,
+    tickets: &Tickets,
+    doubtful: &DoubtfulRows,
+) -> Result<Write, StoreError> {
     let sandbox = as_new(account);
-    let entered = match jobs.store.sandboxes.insert(&sandbox, jobs.clock.now()).await? {
+    let entered = match tickets.insert(jobs, &sandbox).await? {
         Write::Applied => Write::Applied,
         Write::Rejected(EntryConflict::AccountTaken { by }) => {
             Write::Rejected(EntryConflict::AccountTaken { by })

@@ -1,0 +1,115 @@
+//! Refill: a pool that runs low asks for more, never for more than may exist, and not a hook that does not answer.
+
+use broker_tests::{Broker, Provider, story, wait_for_condition};
+use serde_json::{Value, json};
+
+use crate::policy;
+
+fn small(provider: &Provider, min: u32, max: u32, rate: u32) -> String {
+    let url = provider.url();
+    format!(
+        "[flavour.small]\nprefix = \"sandbox-\"\n\
+         refill = {{ min = {min}, max = {max}, rate_per_minute = {rate}, url = \"{url}/hooks/refill\" }}\n"
+    )
+}
+
+/// Counts and asks until the hook was called `count` times.
+async fn asked(broker: &Broker, provider: &Provider, count: usize) {
+    wait_for_condition(&format!("{count} calls of the hook"), async || {
+        broker.job("census").await;
+        broker.job("refill").await;
+        let heard = provider.world().await.hooked("refill.requested").count();
+        if heard < count { Err(heard) } else { Ok(()) }
+    })
+    .await;
+}
+
+async fn status(broker: &Broker) -> Value {
+    let flavours: Value = broker.cli_ok(&["refill", "status", "--json"]).await.json();
+    flavours[0].clone()
+}
+
+#[tokio::test]
+async fn a_pool_that_runs_low_asks_for_what_is_missing_and_never_beyond_max() {
+    let provider = Provider::start(2).await;
+    story(provider.setup().apis(1).workers(2).pool(2), async |broker| {
+        policy::apply(broker, &small(&provider, 4, 5, 6_000)).await;
+        asked(broker, &provider, 2).await;
+        let report = broker.job("refill").await;
+        assert_eq!(report.changed, 0, "what was asked for is to come: {report:?}");
+        let told = status(broker).await;
+        assert_eq!(
+            (&told["state"], &told["tickets"], &told["missing"]),
+            (&json!("running"), &json!(2), &json!(0)),
+            "{told:#}"
+        );
+
+        let arrived = broker.job("sync").await;
+        assert_eq!(arrived.details["tickets_taken"], 2, "{arrived:?}");
+        assert_eq!(broker.stats().await.available, 4);
+        // Three students come: three are missing, and there is room for one.
+        for student in ["a", "b", "c"] {
+            broker.allocate(student).send().await.expect_status(201);
+        }
+        asked(broker, &provider, 3).await;
+        broker.job("census").await;
+        assert_eq!(broker.job("refill").await.changed, 0);
+        let world = provider.world().await;
+        let ids: std::collections::BTreeSet<_> =
+            world.hooked("refill.requested").map(|call| &call.id).collect();
+        assert_eq!((ids.len(), world.accounts.len()), (3, 5), "{world:?}");
+        let told = status(broker).await;
+        assert_eq!(
+            (&told["live"], &told["tickets"], &told["missing"]),
+            (&json!(4), &json!(1), &json!(2)),
+            "{told:#}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hook_that_does_not_answer_is_called_five_times_until_somebody_resumes() {
+    let provider = Provider::start(0).await;
+    story(provider.setup().apis(1).workers(1), async |broker| {
+        provider.misbehave(json!({ "refill": { "status": 500 } })).await;
+        policy::apply(broker, &small(&provider, 9, 20, 6_000)).await;
+        asked(broker, &provider, 5).await;
+        for _ in 0..3 {
+            broker.job("refill").await;
+        }
+        assert_eq!(provider.world().await.hooked("refill.requested").count(), 5);
+        let told = status(broker).await;
+        assert_eq!((&told["state"], &told["tickets"]), (&json!("stopped"), &json!(5)), "{told:#}");
+        assert!(told["next_call_at"].is_u64(), "{told:#}");
+
+        broker.cli_ok(&["refill", "pause", "small"]).await;
+        provider.behave().await;
+        assert_eq!(broker.job("refill").await.changed, 0, "paused");
+        broker.cli_ok(&["refill", "resume", "small"]).await;
+        assert_eq!(status(broker).await["state"], json!("running"));
+        asked(broker, &provider, 9).await;
+        let unknown = broker.cli(&["refill", "pause", "smal"]).await;
+        assert_eq!(unknown.code, 2, "{unknown:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_nobody_asked_for_takes_no_ticket_and_counts_and_429_is_asked_again() {
+    let provider = Provider::start(0).await;
+    story(provider.setup().apis(1).workers(1), async |broker| {
+        provider.misbehave(json!({ "refill": { "status": 429, "retry_after_s": 1, "times": 1 } })).await;
+        policy::apply(broker, &small(&provider, 2, 2, 6_000)).await;
+        asked(broker, &provider, 3).await;
+        // Two came for the tickets, and then two that nobody asked for.
+        broker.job("sync").await;
+        assert_eq!(broker.stats().await.available, 2);
+        provider.grow(2).await;
+        let report = broker.job("sync").await;
+        assert_eq!((report.changed, report.details.get("tickets_taken")), (2, None), "{report:?}");
+        broker.job("census").await;
+        assert_eq!(broker.job("refill").await.changed, 0);
+    })
+    .await;
+}

@@ -1,0 +1,313 @@
+//! Refill job: asks for new sandboxes of each flavour that is short of them (ARCHITECTURE.md, "Refill").
+//!
+//! Order of effects of a round: read flow, census, tickets → **write tickets → call the hook → write the answers**. A worker
+//! that dies in between leaves tickets that count, and that the next round sends again with the same id. Rounds follow each
+//! other as fast as rate and hook allow, for some seconds; the next run goes on. The decisions are the domain's
+//! ([`broker_domain::refill`]). What it does not do: insert what arrives; sync does, and takes the tickets.
+
+use std::time::Duration;
+
+use broker_domain::policy::{Flavour, Hook, Policy, Refill};
+use broker_domain::refill::{Answers, Counted, Flow, Need, Plan, Round, Ticket, TicketAnswer, TicketEnd};
+use broker_domain::{FlavourName, JobReport, Status, TicketId, Timestamp};
+use broker_provider::hooks::{HookAnswer, HookEvent, HookKind};
+use broker_runtime::crash_points::{self, Point};
+use broker_store::{StoreError, Write};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::{JobError, Jobs};
+
+/// How long one run goes on with rounds.
+const RUN: Duration = Duration::from_secs(20);
+/// The pause of a round that found no token.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+/// What a round may take beyond its hook's time.
+const MARGIN: Duration = Duration::from_secs(10);
+/// The pause before a ticket is sent again after a failure; the breaker has pauses of its own.
+const SENT_AGAIN: Duration = Duration::from_secs(30);
+/// How often a need is told that no hook hears of.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+/// How long a process may take to follow a new policy: a census that began later counted by this one.
+const FOLLOWED: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
+    let Some(stored) = jobs.store.policy.get().await? else { return Ok(()) };
+    let policy =
+        stored.policy().map_err(|_| JobError::Refused("the policy is of a newer version".to_owned()))?;
+    let mut running = JoinSet::new();
+    for (name, flavour, refill) in refilled(&policy) {
+        report.found += 1;
+        let keeper = Keeper {
+            jobs: jobs.clone(),
+            name: name.clone(),
+            flavour: flavour.clone(),
+            refill: refill.clone(),
+            counted_after: stored.applied_at.plus(FOLLOWED),
+        };
+        running.spawn(async move { keeper.keep().await });
+    }
+    while let Some(ended) = running.join_next().await {
+        match ended {
+            Ok(Ok(made)) => {
+                report.changed += made.tickets;
+                report.detail("tickets", made.tickets);
+                report.detail("calls", made.calls);
+            }
+            Ok(Err(error)) => {
+                tracing::warn!("a flavour was not refilled: {error}");
+                report.failed += 1;
+            }
+            Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+        }
+    }
+    Ok(())
+}
+
+/// The flavours that are refilled.
+pub(crate) fn refilled(policy: &Policy) -> impl Iterator<Item = (&FlavourName, &Flavour, &Refill)> {
+    policy.flavours().iter().filter_map(|(name, flavour)| Some((name, flavour, flavour.refill.as_ref()?)))
+}
+
+/// What a run made.
+#[derive(Clone, Copy, Debug, Default)]
+struct Made {
+    tickets: u64,
+    calls: u64,
+}
+
+/// What a round came to.
+enum Went {
+    /// Another one may find something to do at once.
+    On(Made),
+    /// Tokens are missing.
+    Slow,
+    /// There is nothing to do for now.
+    Done,
+}
+
+/// One flavour in one run.
+struct Keeper {
+    jobs: Jobs,
+    name: FlavourName,
+    flavour: Flavour,
+    refill: Refill,
+    counted_after: Timestamp,
+}
+
+impl Keeper {
+    async fn keep(&self) -> Result<Made, StoreError> {
+        let (began, mut made) = (self.jobs.clock.now(), Made::default());
+        loop {
+            match self.round().await? {
+                Went::On(more) => {
+                    made.tickets += more.tickets;
+                    made.calls += more.calls;
+                }
+                Went::Slow => {
+                    let slept = self.jobs.stop.run_until_cancelled(tokio::time::sleep(self.pause())).await;
+                    if slept.is_none() {
+                        return Ok(made);
+                    }
+                }
+                Went::Done => return Ok(made),
+            }
+            if self.jobs.stop.is_cancelled() || self.jobs.clock.now().since(began) >= RUN {
+                return Ok(made);
+            }
+        }
+    }
+
+    /// About as long as the next token takes.
+    fn pause(&self) -> Duration {
+        let (shortest, longest) = PAUSES;
+        (Duration::from_secs(60) / self.refill.rate_per_minute.max(1)).clamp(shortest, longest)
+    }
+
+    async fn round(&self) -> Result<Went, StoreError> {
+        let (store, now) = (&self.jobs.store.refill, self.jobs.clock.now());
+        let flow = store.flow(&self.name).await?;
+        if flow.is_busy(now) {
+            return Ok(Went::Done);
+        }
+        let Some((live, as_of)) = self.counted().await? else { return Ok(Went::Done) };
+        let tickets = store.tickets(&self.name).await?;
+        let desired = u64::from(self.refill.min_at(now));
+        let available = store.available(&self.flavour.prefix, desired).await?;
+        let counted = Counted { available, arriving: 0, live, as_of };
+        let round = Round { refill: &self.refill, flow: &flow, tickets: &tickets, counted, now };
+        let hook_time = self.refill.hook.as_ref().map_or(Duration::ZERO, |hook| hook.timeout);
+        let plan = round.plan(hook_time + MARGIN);
+        self.show(&plan.need, available, &flow, &tickets);
+        if plan.is_empty() {
+            return self.nothing_to_write(&plan.need, &flow, now).await;
+        }
+        let mint = || Ticket::new(TicketId::from_uuid(self.jobs.entropy.uuid()), now);
+        let new: Vec<Ticket> = (0..plan.new).map(|_| mint()).collect();
+        if store.write_round(&self.name, &plan, &new).await? == Write::Rejected(()) {
+            return Ok(Went::Done);
+        }
+        crash_points::point(Point::TicketsWritten);
+        self.count("made", new.len() as u64);
+        for id in &plan.overdue {
+            self.end(*id, TicketEnd::Overdue).await?;
+        }
+        let sent: Vec<TicketId> =
+            plan.send.iter().copied().chain(new.iter().map(|ticket| ticket.id)).collect();
+        let made = Made { tickets: new.len() as u64, calls: sent.len() as u64 };
+        if let Some(hook) = &self.refill.hook
+            && !sent.is_empty()
+        {
+            self.call(hook, &sent, &tickets, &plan).await?;
+        }
+        Ok(Went::On(made))
+    }
+
+    /// How many there are by the last census, and when that began; `None` if it is older than the policy.
+    async fn counted(&self) -> Result<Option<(u64, Timestamp)>, StoreError> {
+        let Some(census) = self.jobs.store.census.get().await? else { return Ok(None) };
+        let Some(counts) = census.by_flavour.get(self.name.as_str()) else { return Ok(None) };
+        if census.as_of < self.counted_after {
+            return Ok(None);
+        }
+        let live = counts.iter().filter(|(status, _)| **status != Status::Deleted).map(|(_, count)| count);
+        Ok(Some((live.sum(), census.as_of)))
+    }
+
+    async fn nothing_to_write(&self, need: &Need, flow: &Flow, now: Timestamp) -> Result<Went, StoreError> {
+        let rests = flow.rests_until.is_some_and(|until| now < until);
+        if need.missing == 0 || rests || flow.paused_at.is_some() {
+            return Ok(Went::Done);
+        }
+        if self.refill.hook.is_some() {
+            let waits = need.room > 0 && flow.breaker.unanswered == 0;
+            return Ok(if waits { Went::Slow } else { Went::Done });
+        }
+        // Nobody is called: the line and the metric tell. The pause is kept in the flow, so that one worker tells.
+        let told = Flow { version: flow.version + 1, ..*flow }.resting(TOLD_EVERY, now);
+        if self.jobs.store.refill.write_flow(&self.name, &told).await? == Write::Applied {
+            let missing = need.missing.min(need.room);
+            tracing::info!(flavour = %self.name, missing, desired = need.desired, "refill needed");
+        }
+        Ok(Went::Done)
+    }
+
+    async fn call(
+        &self,
+        hook: &Hook,
+        sent: &[TicketId],
+        tickets: &[Ticket],
+        plan: &Plan,
+    ) -> Result<(), StoreError> {
+        let mut calls = JoinSet::new();
+        for id in sent {
+            let (hooks, hook, id) = (self.jobs.hooks.clone(), hook.clone(), *id);
+            let now = self.jobs.clock.now();
+            let made_at = tickets.iter().find(|ticket| ticket.id == id).map_or(now, |ticket| ticket.made_at);
+            let event = self.event(id, made_at);
+            calls.spawn(async move { (Ticket::new(id, made_at), hooks.call(&hook, &event).await) });
+        }
+        let (mut answers, mut flow, mut problem) = (Answers::default(), plan.flow, None);
+        while let Some(ended) = calls.join_next().await {
+            let (ticket, answer) = match ended {
+                Ok(ended) => ended,
+                Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+            };
+            let now = self.jobs.clock.now();
+            let answer = heard(answer, &mut answers, &mut problem);
+            if let TicketAnswer::Later(by) = answer {
+                flow = flow.resting(by, now);
+            }
+            match ticket.answered(answer, SENT_AGAIN, now) {
+                Ok(state) => {
+                    self.jobs.store.refill.answered(&self.name, ticket.id, state).await?;
+                }
+                Err(end) => self.end(ticket.id, end).await?,
+            }
+        }
+        crash_points::point(Point::HookAnswered);
+        self.write_answers(flow, answers, &problem.unwrap_or_default()).await
+    }
+
+    /// Writes what came of the calls, unless another round began since: an operator may have written meanwhile.
+    async fn write_answers(&self, mine: Flow, answers: Answers, problem: &str) -> Result<(), StoreError> {
+        let mut stands = mine;
+        while stands.busy_until == mine.busy_until {
+            let breaker = stands.breaker.end(answers);
+            let rests_until = stands.rests_until.max(mine.rests_until);
+            let version = stands.version + 1;
+            let after = Flow { version, breaker, rests_until, busy_until: None, ..stands };
+            if self.jobs.store.refill.write_flow(&self.name, &after).await? == Write::Applied {
+                if let Some(again_at) = breaker.probe_at {
+                    let again_at = again_at.as_secs();
+                    tracing::error!(flavour = %self.name, again_at, problem, "refill stopped: the hook does not answer");
+                }
+                return Ok(());
+            }
+            stands = self.jobs.store.refill.flow(&self.name).await?;
+        }
+        Ok(())
+    }
+
+    fn event(&self, id: TicketId, made_at: Timestamp) -> HookEvent {
+        let data = json!({
+            "ticket": id, "flavour": self.name, "prefix": self.flavour.prefix.as_str(), "asked_at": made_at.as_secs(),
+        });
+        HookEvent { id: id.to_string(), kind: HookKind::RefillRequested, at: made_at, data }
+    }
+
+    async fn end(&self, id: TicketId, end: TicketEnd) -> Result<(), StoreError> {
+        if self.jobs.store.refill.end_ticket(&self.name, id).await? == Write::Applied {
+            self.count(end.as_str(), 1);
+            tracing::info!(flavour = %self.name, ticket = %id, end = end.as_str(), "ticket ended");
+        }
+        Ok(())
+    }
+
+    fn count(&self, outcome: &'static str, count: u64) {
+        let labels = [("flavour", self.name.to_string()), ("outcome", outcome.to_owned())];
+        metrics::counter!("broker_refill_tickets_total", &labels).increment(count);
+    }
+
+    fn show(&self, need: &Need, available: u64, flow: &Flow, tickets: &[Ticket]) {
+        let gauge = |name: &'static str, value: u64| {
+            let value = f64::from(u32::try_from(value).unwrap_or(u32::MAX));
+            metrics::gauge!(name, "flavour" => self.name.to_string()).set(value);
+        };
+        let open = tickets.iter().filter(|ticket| ticket.is_open()).count() as u64;
+        gauge("broker_refill_desired", need.desired);
+        gauge("broker_refill_available", available);
+        gauge("broker_refill_missing", need.missing);
+        gauge("broker_refill_tickets", open);
+        gauge("broker_refill_stopped", u64::from(flow.breaker.is_open()));
+        gauge("broker_refill_paused", u64::from(flow.paused_at.is_some()));
+    }
+}
+
+/// What an answer says of a ticket, counted for the breaker.
+fn heard(answer: HookAnswer, answers: &mut Answers, problem: &mut Option<String>) -> TicketAnswer {
+    match answer {
+        HookAnswer::Yes { .. } => {
+            answers.answered += 1;
+            TicketAnswer::Yes
+        }
+        HookAnswer::No { .. } => {
+            answers.answered += 1;
+            TicketAnswer::No
+        }
+        HookAnswer::Later { again_after } => {
+            answers.later += 1;
+            TicketAnswer::Later(again_after)
+        }
+        HookAnswer::Failed { problem: why, .. } => {
+            answers.failed += 1;
+            *problem = Some(why);
+            TicketAnswer::Failed
+        }
+        // Not called: it is no failure of the hook.
+        HookAnswer::NotAsked { again_after, .. } => {
+            answers.later += 1;
+            TicketAnswer::Later(again_after)
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Tickets of refill that arrivals take: any open one of the sandbox's flavour, in the transaction of its insert.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use broker_domain::policy::Policy;
+use broker_domain::{FlavourName, SandboxName};
+use broker_store::{EntryConflict, NewSandbox, OpenTicket, Record, StoreError, Write};
+
+/// How an insert ended.
+type Inserted = Write<EntryConflict<Box<Record>>>;
+
+use super::super::{Jobs, refill};
+
+/// The open tickets as they were read after the provider's list: what the list has was asked for before.
+pub(super) struct Tickets {
+    policy: Arc<Policy>,
+    open: Mutex<BTreeMap<FlavourName, Vec<OpenTicket>>>,
+    taken: AtomicU64,
+}
+
+impl Tickets {
+    /// Reads those of the flavours of `names`.
+    pub(super) async fn read<'a>(
+        jobs: &Jobs,
+        names: impl Iterator<Item = &'a SandboxName>,
+    ) -> Result<Self, StoreError> {
+        let policy = jobs.policy.now().unwrap_or_default();
+        let arriving: BTreeSet<_> = names.filter_map(|name| policy.flavour_of(name)).collect();
+        let mut open = BTreeMap::new();
+        for (flavour, ..) in refill::refilled(&policy).filter(|(name, ..)| arriving.contains(name)) {
+            let tickets = jobs.store.refill.tickets(flavour).await?;
+            let tickets = tickets.iter().filter(|ticket| ticket.is_open());
+            let tickets = tickets.map(|ticket| OpenTicket { flavour: flavour.clone(), id: ticket.id });
+            open.insert(flavour.clone(), tickets.collect());
+        }
+        Ok(Self { policy, open: Mutex::new(open), taken: AtomicU64::new(0) })
+    }
+
+    /// Inserts a sandbox with a ticket if there is one, else without.
+    pub(super) async fn insert(&self, jobs: &Jobs, sandbox: &NewSandbox) -> Result<Inserted, StoreError> {
+        let sandboxes = &jobs.store.sandboxes;
+        while let Some(ticket) = self.next(&sandbox.name) {
+            match sandboxes.insert_with_ticket(sandbox, &ticket, jobs.clock.now()).await? {
+                Some(Write::Applied) => {
+                    self.taken.fetch_add(1, Ordering::Relaxed);
+                    let labels = [("flavour", ticket.flavour.to_string()), ("outcome", "taken".to_owned())];
+                    metrics::counter!("broker_refill_tickets_total", &labels).increment(1);
+                    return Ok(Write::Applied);
+                }
+                Some(inserted) => {
+                    self.give_back(ticket);
+                    return Ok(inserted);
+                }
+                // Another arrival has it, or it ended.
+                None => {}
+            }
+        }
+        sandboxes.insert(sandbox, jobs.clock.now()).await
+    }
+
+    /// How many were taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    fn next(&self, name: &SandboxName) -> Option<OpenTicket> {
+        self.open().get_mut(self.policy.flavour_of(name)?)?.pop()
+    }
+
+    fn give_back(&self, ticket: OpenTicket) {
+        self.open().entry(ticket.flavour.clone()).or_default().push(ticket);
+    }
+
+    fn open(&self) -> MutexGuard<'_, BTreeMap<FlavourName, Vec<OpenTicket>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
