@@ -58,7 +58,7 @@ pub(super) fn operation(route: Route, parts: &mut Components) -> Value {
             .finish(),
         Route::ConsoleFile => Operation::by_anyone(parts, PROCESS, "getConsoleFile", "Files of the operator's page")
             .takes(parameters::console_file())
-            .answers_text("text/*", "The file.")
+            .answers_text("*/*", "The file.")
             .fails(&[Code::NotFound, Code::RateLimitExceeded])
             .finish(),
         Route::DocsFile => Operation::by_anyone(parts, PROCESS, "getDocsFile", "Files of the page")
