@@ -1,7 +1,7 @@
 //! Logs of the processes on standard error: JSON, one object a line, one `request` line for each request.
 
 use broker_tests::api::{OWNER, TRACK_TOKEN};
-use broker_tests::{Answer, Setup, raw, story, wait_for_condition};
+use broker_tests::{Answer, Setup, raw, story, wait_for_condition, wait_until};
 use http::Method;
 use serde_json::Value;
 
@@ -36,6 +36,12 @@ async fn every_request_is_one_line_with_its_id_track_outcome_and_latency() {
             ("not_found", None, "unmatched", api.call(Method::GET, "/v2/x").send().await),
             ("method_not_allowed", None, "/v1/allocate", api.call(Method::GET, "/v1/allocate").send().await),
         ];
+        // A worker logs a request when it has answered it.
+        let handled_by_workers = |count| {
+            let broker = &broker;
+            async move { wait_until("the worker's lines", || broker.logged("handled").len() >= count).await }
+        };
+        handled_by_workers(4).await;
         let logged = broker.logged("request");
         for (outcome, track, route, answer) in &told {
             let lines = lines(&logged, answer.must_have("x-request-id"));
@@ -69,6 +75,7 @@ async fn every_request_is_one_line_with_its_id_track_outcome_and_latency() {
         }
         assert_eq!(of(&told[3].3)["sandbox_id"], Value::Null, "no sandbox was granted");
         let back = broker.return_sandbox(&sandbox, track).send().await.expect_status(200);
+        handled_by_workers(5).await;
         let handled = broker.logged("handled");
         let back = lines(&handled, back.must_have("x-request-id")).remove(0);
         assert_eq!(

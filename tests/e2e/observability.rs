@@ -71,7 +71,21 @@ async fn everything_happens(broker: &Broker) {
     broker.holds_letters(1).await;
     policy::apply(broker, "[flavour.small]\nprefix = \"sandbox-\"\n").await;
     broker.allocate("student-2").send().await.expect_status(200);
-    broker.job("census").await;
+    wait_for_condition("a census by a worker that knows the policy", async || {
+        broker.job("census").await;
+        let flavours = broker
+            .api(0)
+            .call(Method::GET, "/v1/admin/flavours")
+            .token(ADMIN_TOKEN)
+            .send()
+            .await
+            .expect_status(200);
+        match &flavours.json["flavours"][0]["counts"]["total"] {
+            total if total.as_u64() > Some(0) => Ok(()),
+            _ => Err(flavours.json),
+        }
+    })
+    .await;
 }
 
 async fn exposed(broker: &Broker) -> Exposed {

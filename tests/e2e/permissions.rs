@@ -117,6 +117,9 @@ async fn every_command_of_an_operator_keeps_to_the_operators_policy() {
             vec!["queues"],
             vec!["audit"],
             vec!["doctor"],
+            vec!["pool", "reshard", "--to", "8"],
+            vec!["pool", "reshard", "--to", "8", "--apply"],
+            vec!["pool", "reshard", "--to", "16", "--apply"],
         ];
         // Half a claim, so that reconcile has something to mend.
         let half = broker.table().must_get(&lease_key("student-1", "student-1")).await;

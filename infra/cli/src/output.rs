@@ -113,10 +113,11 @@ pub(crate) fn time_of_day(at: Timestamp) -> String {
     format!("{:02}:{:02}:{:02}", s / 3_600, s / 60 % 60, s % 60)
 }
 
-/// Prints text unchanged.
+/// Prints text unchanged, but never a control character to a terminal.
 pub(crate) fn raw(text: &str) -> io::Result<()> {
     let mut out = io::stdout();
-    out.write_all(printable(text).as_bytes())?;
+    let text = if out.is_terminal() { printable(text) } else { text.into() };
+    out.write_all(text.as_bytes())?;
     out.flush()
 }
 
