@@ -115,6 +115,7 @@ async fn over_http_a_policy_replaces_only_the_one_that_was_read() {
         let put = |tag: &str, body: &str| {
             over_http(broker, Method::PUT, "").header("if-match", tag).body(body.to_owned())
         };
+        put(&empty, "").send().await.expect_problem(400, "VALIDATION_ERROR");
         over_http(broker, Method::PUT, "").body(SMALL).send().await.expect_problem(428, "IF_MATCH_MISSING");
         let dry = over_http(broker, Method::PUT, "?dry_run=true").body(SMALL).send().await.expect_status(200);
         assert_eq!((&dry.json["applied"], dry.must_have("etag")), (&false.into(), empty.as_str()));

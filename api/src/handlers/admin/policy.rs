@@ -40,6 +40,10 @@ impl Operator {
     ) -> Result<Response, Problem> {
         query.only(&[&[POLICY_DRY_RUN.parameter()]])?;
         let dry_run = query.flag(&POLICY_DRY_RUN)?;
+        // A file that was not found on the client's side must not become a policy that says nothing.
+        if body.is_empty() {
+            return Err(Problem::invalid("The body holds no policy; a comment is one that says nothing."));
+        }
         let text =
             std::str::from_utf8(body).map_err(|_| Problem::invalid("The policy is not UTF-8 text."))?;
         let policy = Policy::parse(text).map_err(|invalid| wrong(&invalid))?;
