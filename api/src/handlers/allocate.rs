@@ -23,7 +23,7 @@ use crate::response::Response;
 use crate::response::problem::Problem;
 use crate::rpc::{Progress, RequestReply};
 
-/// A backlog shorter than this sheds nobody.
+/// The shortest wait that the backlog is compared with.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 /// The word in logs and metrics of a 409 to a caller that asked for names with a prefix: the pool may be full of others.
 const NO_PREFIX_MATCH: &str = "no_prefix_match";

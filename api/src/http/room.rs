@@ -12,11 +12,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// The setting.
 const SETTING: &str = "BROKER_MAX_CONNECTIONS";
-/// By default there are never more.
+/// The largest default of the number of connections.
 const MOST: u64 = 20_000;
 /// Descriptors for other uses: connections to AWS, listeners, logs.
 const OTHERS: u64 = 512;
-/// A process with fewer serves nobody.
+/// The fewest open files with which a process starts.
 const LEAST_FILES: u64 = 64;
 /// What a connection may cost at the worst, in bytes: 32 KiB of hyper's, 32 KiB of head and body, and twice 64 KiB in the
 /// kernel, which doubles what `broker_runtime::process` asks for.

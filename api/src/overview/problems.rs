@@ -1,4 +1,4 @@
-//! What is wrong right now, decided purely from an overview. One list for the API, the console and the command.
+//! Problems of the broker at this moment, derived from an overview alone. One list for the API, the console and the command.
 //!
 //! Each problem names its section of the runbook. The bounds are those of the alerts (`infra/observability/alerts.yaml`),
 //! without their waiting times: a person looks.
@@ -29,7 +29,7 @@ const DELETING_ONE_IN: u64 = 5;
 pub enum Severity {
     /// Callers notice it.
     Page,
-    /// It wants somebody, not at night.
+    /// A person should look, but not at night.
     Ticket,
 }
 

@@ -24,7 +24,7 @@ const IS_FRESH: Duration = Duration::from_secs(2);
 pub(crate) struct LastOverview(Arc<Mutex<Option<(Instant, Overview)>>>);
 
 impl LastOverview {
-    /// Something of it was changed: whoever looks next reads.
+    /// Drops the overview, because something in it was changed; the next request reads the table.
     pub(super) async fn forget(&self) {
         *self.0.lock().await = None;
     }
@@ -32,7 +32,7 @@ impl LastOverview {
 
 impl Operator {
     pub(super) async fn overview(&self, caller: &Identity) -> Result<Response, Problem> {
-        // Whoever comes while it is read waits for it, and shares it.
+        // Requests that come during a read wait for it and share its result.
         let mut last = self.last_overview.0.lock().await;
         let now = self.rpc.clock.instant();
         let fresh = last.as_ref().filter(|(at, _)| now.duration_since(*at) < IS_FRESH);
