@@ -18,7 +18,7 @@ call -X POST "$BROKER_URL/v1/allocate" -H "$token" -H "$owner" -H "$lab"
 call -X POST "$BROKER_URL/v1/allocate" -H "$token" -H "$owner" -H "$lab"
 first=$(sandbox)
 
-# A second one for the same instance has a key of its own; nobody wants to wait for it: 202, and Location tells where to
+# A second one for the same instance has a key of its own; the call does not wait for it: 202, and Location tells where to
 # ask, Retry-After when.
 call -X POST "$BROKER_URL/v1/allocate" -H "$token" -H "$owner" -H "Idempotency-Key: second" -H "Prefer: respond-async"
 location=$(header location)
@@ -32,7 +32,7 @@ call -X POST "$BROKER_URL/v1/allocate" -H "$token" -H "$owner" -H "Idempotency-K
 # Nothing that fits is free: 409 at once, with Retry-After.
 call -X POST "$BROKER_URL/v1/allocate" -H "$token" -H "X-Instruqt-Sandbox-ID: somebody-else" -H "X-Sandbox-Name-Prefix: no-such-name"
 
-# Somebody else's sandbox cannot be given back: 403. One's own can, as often as one likes: 200, 200.
+# Another owner's sandbox cannot be given back: 403. One's own can, as often as one likes: 200, 200.
 call -X POST "$BROKER_URL/v1/sandboxes/$first/mark-for-deletion" -H "$token" -H "X-Instruqt-Sandbox-ID: somebody-else"
 call -X POST "$BROKER_URL/v1/sandboxes/$first/mark-for-deletion" -H "$token" -H "$owner"
 call -X POST "$BROKER_URL/v1/sandboxes/$first/mark-for-deletion" -H "$token" -H "$owner"

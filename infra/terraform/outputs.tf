@@ -54,7 +54,7 @@ output "dashboard_name" {
 }
 
 output "alarm_names" {
-  description = "Names of all alarms that call somebody."
+  description = "Names of all alarms that notify."
   value       = module.observability.alarm_names
 }
 

@@ -60,7 +60,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         // Seen first, then looking: an operator who pauses the pool and then sees no instance knows that this worker will see the
         // pause.
         store.instances.heartbeat(&Instance::new(id, Role::Worker, clock.now())).await?;
-        // Whoever moves the table to other shards marks it, and then looks for instances.
+        // `broker pool reshard` marks the table, and then looks for instances.
         store.pool.check_settings(&config.prefix).await?;
         let standing = store.pool.status().await?;
         Ok((urls, standing))

@@ -305,7 +305,7 @@ mod tests {
             assert!(one.as_mut().poll(&mut context).is_pending());
         }
         let mut third = pin!(enter("t", "third"));
-        // Nobody gives it a permit: a worker receives no more than it has permits for.
+        // No permit is given to it: a worker receives no more than it has permits for.
         drop(permits);
         assert!(third.as_mut().poll(&mut context).is_ready());
         assert!(waits[0].as_mut().poll(&mut context).is_pending());

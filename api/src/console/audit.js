@@ -28,7 +28,7 @@ async function read(more) {
     moment(line.at_ms), h("b", null, line.who), line.act.replaceAll("_", " "), h("code", { class: "wraps" }, line.target),
     line.why ?? h("span", { class: "muted" }, "–"), result(line),
   ]);
-  show(view.list, table("Acts of operators", ["At (UTC)", "Who", "Act", "Target", "Why", "Result"], rows, "Nobody did anything on this day."),
+  show(view.list, table("Acts of operators", ["At (UTC)", "Who", "Act", "Target", "Why", "Result"], rows, "No acts on this day."),
     h("p", { class: "foot" }, h("span", { class: "muted" }, many(view.lines.length, "act")), page.next_cursor && button("More", () => read(true))));
 }
 

@@ -101,7 +101,7 @@ async function run(app, job, title, body, dialog) {
   const ended = problem === null && !stopped;
   if (ended) note(null);
   show(title, problem ? "Not finished" : stopped ? "Stopped" : "Done");
-  show(text, `${number(job.done)} of ${number(job.total)} ${job.act === "replay" ? "replayed" : "discarded"}.${ended && job.done < job.total ? " The others were taken by somebody else, or are dead again." : ""}`);
+  show(text, `${number(job.done)} of ${number(job.total)} ${job.act === "replay" ? "replayed" : "discarded"}.${ended && job.done < job.total ? " The others were taken by another run, or are dead again." : ""}`);
   show(body, bar, text, problem && h("p", { class: "bad", role: "alert" }, problem),
     h("p", { class: "actions" }, !ended && button("Go on", () => run(app, job, title, body, dialog), { class: "main" }), button("Close", () => { app.closeDrawer(); dialog.close(); app.go("letters", job.filter.id ? null : job.filter, true); })));
   body.querySelector("button").focus();

@@ -19,7 +19,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const KEPT: &str = "no-cache";
 
 /// A file of the page.
-struct File {
+struct Asset {
     name: &'static str,
     media_type: &'static str,
     bytes: &'static [u8],
@@ -29,14 +29,14 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 macro_rules! files {
     ($($name:literal $media:expr,)*) => {
-        &[$(File { name: $name, media_type: $media, bytes: include_bytes!(concat!("../console/", $name)) },)*]
+        &[$(Asset { name: $name, media_type: $media, bytes: include_bytes!(concat!("../console/", $name)) },)*]
     };
 }
 
 const INDEX: &[u8] = include_bytes!("../console/index.html");
 
 /// The files of the page.
-const FILES: &[File] = files![
+const FILES: &[Asset] = files![
     "console.css" "text/css; charset=utf-8",
     "icon.svg" "image/svg+xml",
     "app.js" SCRIPT,
@@ -54,13 +54,13 @@ const FILES: &[File] = files![
 ];
 
 /// The runbook, which the page shows beside what is wrong.
-const RUNBOOK: File = File {
+const RUNBOOK: Asset = Asset {
     name: "runbook",
     media_type: "text/markdown; charset=utf-8",
     bytes: include_bytes!("../../../infra/docs/RUNBOOK.md"),
 };
 
-fn all() -> impl Iterator<Item = &'static File> {
+fn all() -> impl Iterator<Item = &'static Asset> {
     FILES.iter().chain([&RUNBOOK])
 }
 
@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    fn text(file: &File) -> &'static str {
+    fn text(file: &Asset) -> &'static str {
         str::from_utf8(file.bytes).unwrap()
     }
 

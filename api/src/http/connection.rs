@@ -39,14 +39,14 @@ pub(crate) struct Busy(Arc<AtomicBool>);
 impl Busy {
     /// Busy until the guard is dropped. HTTP/1 processes one request of a connection at a time.
     pub(crate) fn begin(&self) -> impl Drop + use<> {
-        struct Guard(Busy);
-        impl Drop for Guard {
+        struct EndOnDrop(Busy);
+        impl Drop for EndOnDrop {
             fn drop(&mut self) {
                 self.0.0.store(false, Ordering::Relaxed);
             }
         }
         self.0.store(true, Ordering::Relaxed);
-        Guard(self.clone())
+        EndOnDrop(self.clone())
     }
 
     fn is(&self) -> bool {

@@ -24,7 +24,7 @@ const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STANDING: HeaderName = HeaderName::from_static("ratelimit");
 
 /// The key of an allowance: a token, from an address. `None`: no known token; an address beyond the bound.
-type Caller = (Option<Arc<str>>, Option<IpAddr>);
+type RateKey = (Option<Arc<str>>, Option<IpAddr>);
 
 /// The limit and its use.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(crate) struct Rate {
 #[derive(Debug)]
 struct Used {
     /// When each caller's burst is full again.
-    whole_at: HashMap<Caller, Instant>,
+    whole_at: HashMap<RateKey, Instant>,
     swept_at: Instant,
 }
 
@@ -63,7 +63,7 @@ impl Rate {
         self.admit_caller((Some(name.into()), None), now)
     }
 
-    fn admit_caller(&self, caller: Caller, now: Instant) -> Result<(), Problem> {
+    fn admit_caller(&self, caller: RateKey, now: Instant) -> Result<(), Problem> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let caller = used.caller(caller, now);
         let whole_at = used.whole_at.get(&caller).copied().unwrap_or(now).max(now);
@@ -98,7 +98,7 @@ impl Rate {
 
 impl Used {
     /// `caller`, or, when too many are kept, the allowance that it shares with others of its token.
-    fn caller(&mut self, caller: Caller, now: Instant) -> Caller {
+    fn caller(&mut self, caller: RateKey, now: Instant) -> RateKey {
         let full = self.whole_at.len() >= MOST_CALLERS;
         if full && now.duration_since(self.swept_at) >= SWEEP_EVERY {
             self.whole_at.retain(|_, whole_at| *whole_at > now);

@@ -92,7 +92,7 @@ mod tests {
         let wait = |visible, instances: &[Instance]| estimate(visible, instances, NOW).as_secs();
         assert_eq!(wait(20_000, &[worker(5, 300, 1), worker(4, 200, 3)]), 40);
         assert_eq!(wait(20_000, &[worker(5, 300, 1), worker(0, 9_000, 1)]), 66, "one has just begun");
-        assert_eq!(wait(20_000, &[]), 0, "nobody works: the depth brings workers");
+        assert_eq!(wait(20_000, &[]), 0, "no worker receives: the depth brings workers");
         assert_eq!(wait(20_000, &[worker(1, 300, 1)]), 0, "it keeps up");
         assert_eq!(wait(20_000, &[worker(5, 300, 16)]), 0, "it may have caught up");
         assert_eq!(wait(20_000, &[worker(5, 0, 1)]), 0);

@@ -161,7 +161,7 @@ impl ReplyQueue {
     /// an existing queue is used.
     async fn create(&self, urls: &QueueUrls, id: Uuid) -> Result<(ReplyQueueName, Queue), NotMade> {
         self.store.instances.heartbeat(&Instance::new(id, Role::Api, self.process.clock.now())).await?;
-        // Whoever moves the table to other shards marks it, and then looks for instances.
+        // `broker pool reshard` marks the table, and then looks for instances.
         self.store.pool.check_settings(&self.process.config.prefix).await?;
         let key = self.process.config.reply_queue_kms_key.as_deref();
         Ok(topology::create_reply_queue(&self.process.aws, urls, id, key).await?)

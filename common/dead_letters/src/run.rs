@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::action::{Acted, Action, ActionOptions, DeadLetters};
 use super::report::ReplayReport;
-use super::selection::{Letters, Selection};
+use super::selection::{Selected, Selection};
 use broker_domain::{DeadLetter, DeadLetterEvent, DeadLetterId, Source, Timestamp};
 use broker_messages::with_renewed_deadline;
 use broker_store::{Actor, StoreError, Write};
@@ -79,7 +79,7 @@ impl<'a> ActionRun<'a> {
         stop: &CancellationToken,
         mut report: impl FnMut(&ReplayReport),
     ) -> Result<ReplayReport, StoreError> {
-        let mut selected = Letters::new(&self.letters.store, selection);
+        let mut selected = Selected::new(&self.letters.store, selection);
         let read = self.first_pass(&mut selected, stop, &mut report).await;
         self.drain(0, &mut report).await;
         if read.is_ok() {
@@ -93,7 +93,7 @@ impl<'a> ActionRun<'a> {
 
     async fn first_pass(
         &mut self,
-        selected: &mut Letters,
+        selected: &mut Selected,
         stop: &CancellationToken,
         report: &mut impl FnMut(&ReplayReport),
     ) -> Result<(), StoreError> {

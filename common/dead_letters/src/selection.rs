@@ -16,12 +16,12 @@ pub enum Selection {
 }
 
 /// The selected letters.
-pub(super) enum Letters {
+pub(super) enum Selected {
     These(Store, VecDeque<DeadLetterId>),
     Matching(Box<DeadLetterListing>),
 }
 
-impl Letters {
+impl Selected {
     pub(super) fn new(store: &Store, selection: Selection) -> Self {
         match selection {
             Selection::These(ids) => Self::These(store.clone(), ids.into()),

@@ -33,7 +33,7 @@ pub struct AllocateRequest {
     pub prefix: Option<NamePrefix>,
     /// How long the sandbox is wanted.
     pub lab_duration: LabDuration,
-    /// Whether nobody waits, and the outcome is stored in the same write as the claim.
+    /// Whether no call waits for the reply, and the outcome is stored in the same write as the claim.
     pub asynchronous: bool,
     /// Its times.
     pub times: Times,
@@ -116,7 +116,7 @@ pub struct PersistedRequest {
     pub track: TrackId,
     /// What it is about.
     pub subject: Subject,
-    /// Whether nobody ever waited (`respond-async`). Only its claim is conditional on this record, so only it can be
+    /// Whether no call ever waited (`respond-async`). Only its claim is conditional on this record, so only it can be
     /// cancelled.
     pub asynchronous: bool,
     /// The queued message, to be sent again if the queue is lost. Stored only while the request is queued.

@@ -50,7 +50,7 @@ pub struct Envelope<R, B> {
     /// W3C trace context of the HTTP request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// Whose request it is; a message of an older version names nobody, nor does a task.
+    /// Tenant of the request; a message of an older version names none, nor does a task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantName>,
     /// The request or the task.

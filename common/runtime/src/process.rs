@@ -22,7 +22,7 @@ use crate::{crash_points, errors, metrics, telemetry, trace};
 
 /// How many connections may wait to be accepted; the kernel takes `net.core.somaxconn` if that is less.
 const BACKLOG: u32 = 4_096;
-/// What a socket holds of a request that is not read, and of an answer that nobody takes, in bytes; Linux doubles it.
+/// What a socket holds of a request that is not read, and of an answer that the client does not take, in bytes; Linux doubles it.
 pub const SOCKET_BUFFER_BYTES: u32 = 32 * 1024;
 
 /// The parts of a process, passed down as arguments.

@@ -76,7 +76,7 @@ pub struct AdoptionOptions {
     pub lab_duration: LabDuration,
 }
 
-/// A sandbox that nobody may have.
+/// A sandbox that must not be handed out.
 #[derive(Debug, Serialize)]
 pub struct SurplusSandbox {
     /// Which.
@@ -249,7 +249,7 @@ fn changes(before: &HashMap<String, u64>, after: &HashMap<String, u64>) -> usize
     new_or_other + before.keys().filter(|pk| !after.contains_key(*pk)).count()
 }
 
-/// Pauses the pool, then makes sure that nobody is there. In this order: a worker says that it lives before it looks
+/// Pauses the pool, then makes sure that no worker is there. In this order: a worker says that it lives before it looks
 /// whether the pool is open, so one that is not seen here will see the pause.
 async fn keep_others_away(store: &Store, clock: &Clock) -> Result<(), AdoptError> {
     let now = clock.now();

@@ -11,7 +11,7 @@ pub enum PendingRecord {
     Request(RequestId),
     /// The record of a return, whether or not it is written by now: its caller's wait may not be over yet.
     Return(ReturnRequest),
-    /// The record of a run that somebody asked for, with the report that tells.
+    /// The record of a run that was asked for, with its report.
     Run(RequestId, JobReport),
 }
 

@@ -30,7 +30,7 @@ pub fn is_gone(instance: &Instance, now: Timestamp) -> bool {
 }
 
 /// Writes heartbeats until `stop`, each with what the process says of itself; then deletes the instance. The first heartbeat
-/// is the caller's. One is written at once whenever `news` changes, so that nobody takes a closed worker for an open one.
+/// is the caller's. One is written at once whenever `news` changes, so that a closed worker is not taken for an open one.
 /// `written` is told of each whether the table took it.
 pub async fn keep(
     store: Store,

@@ -27,7 +27,7 @@ pub enum StoreError {
         table: String,
     },
     /// AWS does not accept this process just now: expired credentials, missing rights, a key of KMS that is off. It passes
-    /// when somebody mends it; nothing was changed.
+    /// once it is mended; nothing was changed.
     #[error("AWS does not accept {operation} of this process: {code}")]
     Denied {
         /// Which call.

@@ -24,7 +24,7 @@ use crate::scan_all::{ScanError, scan};
 use crate::verify::verify;
 use crate::{PoolStatus, Store, StoreError, Write, retry_on_conflict};
 
-/// Who had what nobody is known to have had.
+/// The track of a lease whose owner is not known.
 const NOBODY: &str = "reconciled";
 /// Steps that are taken at the same time; they share calls.
 const AT_ONCE: usize = 100;
@@ -63,7 +63,7 @@ pub enum ReconcileError {
     #[error("the provider lists nothing: look at it first")]
     NothingListed,
     /// Another run ended at the same moment.
-    #[error("somebody else reconciled the table at the same moment")]
+    #[error("another run reconciled the table at the same moment")]
     NotAlone,
     /// The table could not be read whole.
     #[error(transparent)]

@@ -52,7 +52,7 @@ pub enum ReshardError {
         /// Workers.
         workers: usize,
     },
-    /// Somebody else moves it elsewhere.
+    /// Another run moves it elsewhere.
     #[error("another command moves the table at the same time")]
     MovedOn,
 }

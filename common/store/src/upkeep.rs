@@ -207,7 +207,7 @@ impl Sightings {
     }
 }
 
-/// A run of a job that somebody asked for.
+/// A run of a job that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     /// The job.

@@ -211,7 +211,7 @@ impl Buffer {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        // A semaphore that nobody closes always gives a permit.
+        // A semaphore that is never closed always gives a permit.
         let _look = if self.prefix.is_some() { self.looks.acquire().await.ok() } else { None };
         let began = self.clock.now();
         let number = self.with(|state| {

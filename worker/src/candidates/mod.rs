@@ -23,7 +23,7 @@ use held_candidates::HeldCandidates;
 /// The most name prefixes with a buffer; the least recently used is dropped first.
 const MAX_BUFFERS: usize = 64;
 
-/// How many name prefixes are looked for at a time: whoever sends made-up ones waits for itself.
+/// How many name prefixes are looked for at a time: a client that sends made-up ones waits for itself.
 const PREFIX_LOOKS: usize = 2;
 
 /// The candidates of one worker process.

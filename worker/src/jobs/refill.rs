@@ -183,7 +183,7 @@ impl Keeper {
             let waits = need.room > 0 && flow.breaker.unanswered == 0;
             return Ok(if waits { Went::Slow } else { Went::Done });
         }
-        // Nobody is called: the line and the metric tell. The pause is kept in the flow, so that one worker tells.
+        // No hook is called: the log line and the metric tell. The pause is kept in the flow, so that one worker tells.
         let told = Flow { version: flow.version + 1, ..*flow }.resting(TOLD_EVERY, now);
         if self.jobs.store.refill.write_flow(&self.name, &told).await? == Write::Applied {
             let missing = need.missing.min(need.room);

@@ -32,7 +32,7 @@ struct Unseen {
 pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
     if jobs.health.was_away_within(HEARTBEATS_ARE_BACK, jobs.clock.instant()) {
         return Err(JobError::Refused(
-            "the table was away a moment ago: nobody could say that it lives".into(),
+            "the table was away a moment ago: no process could write its heartbeat".into(),
         ));
     }
     // Queues are listed first: one that is made meanwhile belongs to an instance that is read after.

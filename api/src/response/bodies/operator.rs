@@ -193,7 +193,7 @@ pub(crate) struct AuditPage<'a> {
 pub(crate) struct AuditEntry<'a> {
     /// When, in milliseconds since the epoch.
     at_ms: u64,
-    /// The name of the token, or of whoever used the command.
+    /// The name of the token, or what `--by` said.
     who: &'a str,
     /// What.
     act: &'static str,

@@ -151,7 +151,7 @@ fn held(
 ) -> Result<(Purpose, Step), Verdict> {
     let end = || LeaseEnd::by_broker(EndReason::Released, asked.now);
     let step = || Step::End { sandbox: sandbox.clone(), allocation: allocation.clone(), end: end() };
-    // An earlier program's claim for what nobody is known to have, which it did not come to end.
+    // An earlier run's claim for an unknown owner, which it did not come to end.
     let nobodys = allocation.lease_key.track == *asked.nobody;
     if nobodys || (line.returned && line.speaks_of(allocation)) {
         return Ok((Purpose::End, step()));

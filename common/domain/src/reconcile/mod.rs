@@ -88,7 +88,7 @@ pub enum Purpose {
     Insert,
     /// A line says whose it is.
     Lease,
-    /// A line says that it was used, and nobody is to have it.
+    /// A line says that it was used, and it must not be handed out.
     GiveUp,
     /// The provider does not list it.
     Missing,
@@ -112,7 +112,7 @@ pub enum Verdict {
 pub struct Minted {
     /// The allocation's id: of whatever was handed out, whether or not it still is.
     pub allocation_id: AllocationId,
-    /// Who claimed, for the lease. Nobody's request has it.
+    /// The claim's request id, for the lease. No request has it.
     pub request_id: RequestId,
 }
 
@@ -126,7 +126,7 @@ pub struct Asked<'a> {
     pub is_there: &'a dyn Fn(&ExternalId) -> bool,
     /// Ids, new ones each time.
     pub mint: &'a dyn Fn() -> Minted,
-    /// Who had what nobody is known to have had.
+    /// The track of a lease whose owner is not known.
     pub nobody: &'a TrackId,
     /// How long an owner has a sandbox whose line does not say it.
     pub lease: Duration,

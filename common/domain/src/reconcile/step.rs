@@ -5,7 +5,7 @@ use crate::{Allocation, ExternalId, Lease, LeaseEnd, LeaseKey, Sandbox, SandboxI
 /// One write, on the condition that all it names is as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A sandbox that the table lacks enters it; nobody can claim it, the pool is closed.
+    /// A sandbox that the table lacks enters it; it cannot be claimed, the pool is closed.
     Insert {
         /// Ours.
         sandbox_id: SandboxId,
@@ -16,7 +16,7 @@ pub enum Step {
     },
     /// Lease and sandbox point to each other from now on.
     Bind {
-        /// As it was read: in nobody's hands, or in those of this lease.
+        /// As it was read: without a lease, or with this one.
         sandbox: Sandbox,
         /// What stands at the lease's key: nothing, an ended one, or this one.
         stands: Option<Box<Lease>>,

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Tickets of a flavour are alike: an arrival takes any that is open, in the transaction that inserts its sandbox. A ticket
-//! that was taken is kept until a census has counted the sandbox, so that whoever knows an older count counts the ticket.
+//! that was taken is kept until a census has counted the sandbox, so that a reader of an older count counts the ticket.
 
 use std::time::Duration;
 

@@ -177,11 +177,11 @@ fn refusal(response: &HttpResponse) -> &'static str {
 /// The code in the body of an error of the AWS JSON protocols: `{"__type": "namespace#Code"}`.
 fn error_code(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
-    struct ErrorBody {
+    struct AwsError {
         #[serde(rename = "__type")]
         type_: String,
     }
-    let ErrorBody { type_ } = serde_json::from_slice(body).ok()?;
+    let AwsError { type_ } = serde_json::from_slice(body).ok()?;
     Some(type_.rsplit_once('#').map_or(type_.clone(), |(_, code)| code.to_owned()))
 }
 

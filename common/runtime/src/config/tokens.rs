@@ -121,7 +121,7 @@ impl Tokens {
         let pairs = self.0.iter().flat_map(|own| others.0.iter().map(move |other| (own, other)));
         match pairs.into_iter().find(|(own, other)| own.secret() == other.secret()) {
             Some((own, other)) => Err(format!(
-                "{:?} is the same token as {:?} of another role: whoever has one has both",
+                "{:?} is the same token as {:?} of another role: who has one has both",
                 own.name, other.name
             )),
             None => Ok(()),

@@ -30,7 +30,7 @@ const LAST_POLL: Duration = Duration::from_secs(10);
 /// What there is to tell of a table that is being made ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The table is being changed by somebody; the index comes after.
+    /// The table is being changed by another program; the index comes after.
     TableBusy,
     /// The index is being built.
     Building {

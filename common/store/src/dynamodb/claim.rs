@@ -134,7 +134,7 @@ pub(super) fn lease_of(claim: &Claim<'_>) -> Lease {
 
 /// The outcome of a cancelled claim, from its reasons.
 ///
-/// The lease is looked at first: whoever holds a lease is told so, whatever became of the candidate.
+/// The lease is looked at first: a caller that holds one is told so, whatever became of the candidate.
 pub(super) fn explain(reasons: &[CancellationReason]) -> Result<ClaimOutcome, StoreError> {
     let code = |position: usize| reasons.get(position).and_then(CancellationReason::code).unwrap_or("None");
     let failed_condition = |position| code(position) == "ConditionalCheckFailed";

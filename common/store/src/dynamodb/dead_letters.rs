@@ -34,7 +34,7 @@ const REQUEST_DIED: &str =
     "(#async = :true or attribute_exists(sandbox_id)) and (#state = :queued or begins_with(#outcome, :died))";
 /// The return has not ended, whether or not it is recorded.
 const RETURN_IS_OPEN: &str = "attribute_not_exists(PK) or #state = :queued";
-/// Somebody asked for the run and waits for its report.
+/// The run was asked for, and its report is waited for.
 const RUN_WAITS: &str = "attribute_exists(PK) and attribute_not_exists(report)";
 /// Its report only says that its message died.
 const RUN_DIED: &str = "attribute_exists(died)";

@@ -19,7 +19,7 @@ use broker_domain::{Allocation, LeaseEnd, LeaseKey, SandboxId, Status, Timestamp
 const SANDBOX_IS_HELD: &str = "#status = :allocated and allocation_id = :seen";
 /// The lease is still live and that allocation's.
 const LEASE_IS_LIVE: &str = "allocation_id = :seen and attribute_not_exists(ended_at)";
-/// The same, and nobody gave it longer than until then.
+/// The same, and the lease was not extended beyond that time.
 pub(super) const LEASE_IS_OVERDUE: &str =
     "allocation_id = :seen and attribute_not_exists(ended_at) and expires_at <= :until";
 /// The sandbox is in the hands of that key, by an allocation that is old enough.

@@ -8,7 +8,7 @@
 //! | `TransactionConflict`, throttling of a transaction's items | passes: a conflict |
 //! | `ResourceNotFoundException` | passes: no table (yet), or one that is being restored |
 //! | credentials, rights, signatures, KMS | passes: denied |
-//! | anything else, nothing, a code that nobody has thought of | passes: unavailable |
+//! | anything else, nothing, an unknown code | passes: unavailable |
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use super::change::written;
 use super::{PolicyStore, keys, n, s};
 use crate::{StoreError, StoredPolicy, Write};
 
-/// Nobody has written a policy yet.
+/// No policy was written yet.
 const THERE_IS_NONE: &str = "attribute_not_exists(PK)";
 /// It is the one that was read.
 const IT_IS_AS_READ: &str = "version = :seen";

@@ -14,15 +14,15 @@ use crate::{Binding, PoolStatus, StoreError, Write};
 use broker_domain::Timestamp;
 
 const POOL_EXISTS: &str = "attribute_exists(PK)";
-/// Nobody paused it.
+/// It is not paused.
 const POOL_IS_NOT_PAUSED: &str = "attribute_exists(PK) and attribute_not_exists(paused_at)";
 /// It is this table's, but no program that knows of ids has bound it.
 const POOL_HAS_NO_ID: &str = "table_name = :mine and attribute_not_exists(table_id)";
-/// Nobody reconciles it, or has left something.
+/// No reconciliation runs or was left unfinished.
 const NOTHING_IS_IN_DOUBT: &str = "attribute_not_exists(reconciling_since)";
 
 impl PoolStore {
-    /// How the pool stands now: one consistent read, and the id of the table. A pool that nobody has used yet is open, and
+    /// How the pool stands now: one consistent read, and the id of the table. A pool that was never used is open, and
     /// bound to this table.
     pub async fn status(&self) -> Result<PoolStatus, StoreError> {
         let mine = self.binding().await?;
@@ -31,7 +31,7 @@ impl PoolStore {
             item.insert(a::TABLE_NAME.to_owned(), s(&mine.table));
             item.extend(mine.table_id.as_ref().map(|id| (a::TABLE_ID.to_owned(), s(id))));
             self.table.put_if_new("standing", item).await?;
-            // Somebody else's may stand there now.
+            // Another program's may stand there now.
             return self.read_again(&mine).await;
         };
         match &mine.table_id {
@@ -53,7 +53,7 @@ impl PoolStore {
         }
     }
 
-    /// The same with who paused it, and nothing is written: `None` if nobody has used the pool yet.
+    /// The same with who paused it, and nothing is written: `None` if the pool was never used.
     pub async fn look(&self) -> Result<Option<(PoolStatus, Option<String>)>, StoreError> {
         let mine = self.binding().await?;
         let Some(item) = self.table.get(keys::pool()).await? else { return Ok(None) };
@@ -97,7 +97,7 @@ impl PoolStore {
             .await
     }
 
-    /// Pauses a pool that is open; one that somebody paused has moved on.
+    /// Pauses a pool that is open; one that was paused meanwhile has moved on.
     pub(crate) async fn pause_if_open(&self, by: &str, now: Timestamp) -> Result<Write, StoreError> {
         self.status().await?;
         self.table

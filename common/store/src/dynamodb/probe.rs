@@ -1,4 +1,4 @@
-//! The probe: whether the table takes what requests need of it, asked of items that nobody has.
+//! The probe: whether the table takes what requests need of it, asked of items that do not exist.
 //!
 //! It tells a write that the table refuses for its own sake from a table that refuses everybody's, and it opens a worker's
 //! gate again. Invariant: it changes nothing.
@@ -39,7 +39,7 @@ impl Store {
             Some(TransactWriteItemsError::TransactionCanceledException(why)) => {
                 let reasons = why.cancellation_reasons();
                 match failed_condition(reasons).map_or_else(|| Err(cancelled("probe", reasons)), |_| Ok(())) {
-                    // Somebody else's probe: the table took it.
+                    // Another process's probe: the table took it.
                     Ok(()) | Err(StoreError::Conflict) => Ok(()),
                     Err(error) => Err(error),
                 }

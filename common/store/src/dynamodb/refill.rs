@@ -17,7 +17,7 @@ use crate::{StoreError, Write};
 use broker_domain::refill::{Bucket, Flow, HookBreaker, Plan, Ticket, TicketState};
 use broker_domain::{FlavourName, NamePrefix, SandboxId, Status, TicketId, Timestamp};
 
-/// Nobody has written the flow since, or ever.
+/// The flow was not written since, or never.
 const FLOW_IS_AS_READ: &str = "version = :seen";
 const THERE_IS_NO_FLOW: &str = "attribute_not_exists(PK)";
 const TICKET_IS_NEW: &str = "attribute_not_exists(PK)";

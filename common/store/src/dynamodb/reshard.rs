@@ -8,7 +8,7 @@ use crate::page::PK;
 use crate::{Page, PageKey, StoreError, Write};
 use broker_domain::SandboxId;
 
-/// The table is bound as it was read, and nobody moves it to another number.
+/// The table is bound as it was read, and no move to another number is under way.
 const BOUND_AS_SEEN: &str = "state_shards = :bound and attribute_not_exists(resharding_to)";
 /// It is being moved to the number that was read.
 const MOVING_AS_SEEN: &str = "state_shards = :bound and resharding_to = :seen";

@@ -1,7 +1,7 @@
 //! Group commit: the transactions of many callers in one TransactWriteItems call.
 //!
 //! A group is the items of one caller, all or none. Invariants: of the groups that touch one item, one at a time is handed
-//! in, the others wait for it outside the line (`turns`), in their order: a hot key delays nobody else, and no two calls of
+//! in, the others wait for it outside the line (`turns`), in their order: a hot key delays no other, and no two calls of
 //! this process conflict. A group is not lost to a neighbour: when a call is cancelled, the groups that the reasons name get
 //! their answer and the others go again, and when a call is refused whole, its groups go one by one. What it does not do:
 //! retry a group that met a conflict; its caller knows whether that is still wanted.

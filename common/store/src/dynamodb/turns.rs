@@ -1,7 +1,7 @@
 //! Turns: of the callers that want to write one item, one at a time does, in the order in which they came.
 //!
-//! Invariant: keys are taken in one order, so nobody waits in a circle; a caller that leaves passes its turn on; an item
-//! that nobody wants takes no memory. What it does not do: keep other processes from it (conditions do).
+//! Invariant: keys are taken in one order, so no callers wait in a circle; a caller that leaves passes its turn on; an item
+//! without callers takes no memory. What it does not do: keep other processes from it (conditions do).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use super::keys::Key;
 
 type Item = Arc<tokio::sync::Mutex<()>>;
 
-/// The items that somebody writes, or waits to write. Clones share them.
+/// The items that callers write, or wait to write. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Turns(Arc<Mutex<HashMap<Key, Item>>>);
 
@@ -58,7 +58,7 @@ impl Drop for Turn {
         for Held { key, item, guard } in self.held.drain(..) {
             drop(guard);
             let mut items = self.turns.items();
-            // The map's and ours: nobody else waits.
+            // The map's and ours: no other caller waits.
             if Arc::strong_count(&item) == 2 {
                 items.remove(&key);
             }

@@ -194,7 +194,7 @@ async fn differing(context: &Context, setting: &str) -> Option<(String, String)>
 async fn closed(context: &Context) -> Option<(String, String)> {
     match context.store.pool.look().await {
         Ok(Some((PoolStatus::Paused { since }, by))) => {
-            let by = by.unwrap_or_else(|| "somebody".to_owned());
+            let by = by.unwrap_or_else(|| "an unknown operator".to_owned());
             let todo = "No worker receives. Ask why (`broker audit`), then `broker pool resume`.";
             Some((format!("paused by {by} since {}", output::time(since)), todo.to_owned()))
         }

@@ -29,7 +29,7 @@ const AFTER_DRAIN: Duration = Duration::from_secs(5);
 
 /// The parameters of a fleet.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct FleetPlan {
     /// The scaling rule.
     rule: Scaling,
     /// The environment of each worker, besides this process's own.
@@ -42,7 +42,7 @@ pub(super) struct Plan {
     requests: Queue,
 }
 
-impl Plan {
+impl FleetPlan {
     /// Workers for these endpoints, with the settings `flags` of this process, its provider, and no token of the API.
     pub(super) async fn new(
         rule: Scaling,
@@ -77,7 +77,12 @@ impl Plan {
 }
 
 /// Runs workers until `stop`, then drains them all.
-pub(super) async fn run(plan: Plan, aws: Aws, clock: Clock, stop: CancellationToken) -> anyhow::Result<()> {
+pub(super) async fn run(
+    plan: FleetPlan,
+    aws: Aws,
+    clock: Clock,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let mut fleet = Fleet { plan, workers: Vec::new(), draining: Vec::new(), busy: clock.instant() };
     loop {
         fleet.reap();
@@ -97,7 +102,7 @@ pub(super) async fn run(plan: Plan, aws: Aws, clock: Clock, stop: CancellationTo
 
 #[derive(Debug)]
 struct Fleet {
-    plan: Plan,
+    plan: FleetPlan,
     /// Running, oldest first.
     workers: Vec<Child>,
     /// Draining.

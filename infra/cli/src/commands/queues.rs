@@ -36,7 +36,7 @@ pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
     let now = context.clock.now();
     let instances = context.store.instances.list().await?;
     let running = |instance: &&Instance| instance.role == Role::Worker && !heartbeat::is_gone(instance, now);
-    let seen = Processes {
+    let seen = SeenProcesses {
         now,
         workers: instances.iter().filter(running).copied().collect(),
         instances: &instances,
@@ -67,7 +67,7 @@ pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
 }
 
 /// The processes, as they say of themselves.
-struct Processes<'a> {
+struct SeenProcesses<'a> {
     now: Timestamp,
     /// The workers that run.
     workers: Vec<Instance>,
@@ -75,7 +75,7 @@ struct Processes<'a> {
     instances: &'a [Instance],
 }
 
-impl Processes<'_> {
+impl SeenProcesses<'_> {
     /// The age of the oldest message that a worker received recently.
     fn received(&self, source: QueueKind) -> Option<Duration> {
         let age = |worker: &Instance| match source {
@@ -98,7 +98,7 @@ impl Processes<'_> {
 }
 
 /// The row of one queue; `source` is a queue that workers receive from.
-fn row(depth: Depth, source: Option<QueueKind>, seen: &Processes<'_>) -> QueueRow {
+fn row(depth: Depth, source: Option<QueueKind>, seen: &SeenProcesses<'_>) -> QueueRow {
     let received = source.and_then(|source| seen.received(source));
     let bound = source.filter(|_| depth.visible > 0).and_then(|source| seen.since_empty(source));
     let running = u64::try_from(seen.workers.len()).ok().filter(|running| *running > 0);
@@ -145,14 +145,14 @@ mod tests {
         let depth = |visible| Depth { queue: "q".to_owned(), visible, in_flight: 7, delayed: 0 };
         let workers = [worker(20), worker(900), worker(3)];
         let now = Timestamp::from_secs(90);
-        let seen = Processes { now, workers: workers.to_vec(), instances: &workers };
+        let seen = SeenProcesses { now, workers: workers.to_vec(), instances: &workers };
         let requests = row(depth(31), Some(QueueKind::Requests), &seen);
         assert_eq!((requests.oldest_age_ms, requests.backlog_per_worker), (Some(900), Some(11)));
         let maintenance = row(depth(0), Some(QueueKind::Maintenance), &seen);
         assert_eq!((maintenance.oldest_age_ms, maintenance.backlog_per_worker), (None, Some(0)));
         let reply = row(depth(31), None, &seen);
         assert_eq!((reply.oldest_age_ms, reply.backlog_per_worker), (None, None));
-        let alone = Processes { now, workers: Vec::new(), instances: &[] };
+        let alone = SeenProcesses { now, workers: Vec::new(), instances: &[] };
         let alone = row(depth(31), Some(QueueKind::Requests), &alone);
         assert_eq!((alone.oldest_age_ms, alone.backlog_per_worker), (None, None), "no worker runs");
     }
@@ -166,7 +166,8 @@ mod tests {
             ..Instance::new(Uuid::nil(), Role::Api, Timestamp::from_secs(s))
         };
         let instances = [api(10), api(40)];
-        let seen = Processes { now: Timestamp::from_secs(100), workers: Vec::new(), instances: &instances };
+        let seen =
+            SeenProcesses { now: Timestamp::from_secs(100), workers: Vec::new(), instances: &instances };
         let told = |visible, kind| {
             let row = row(depth(visible), Some(kind), &seen);
             (row.oldest_age_ms, row.at_most)

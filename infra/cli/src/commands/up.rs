@@ -204,7 +204,7 @@ async fn everything(
                 most,
                 scale_in_after: Duration::from_secs(args.scale_in_after_s),
             };
-            let plan = fleet::Plan::new(rule, &config, told, &endpoints, &aws).await?;
+            let plan = fleet::FleetPlan::new(rule, &config, told, &endpoints, &aws).await?;
             parts.spawn(fleet::run(plan, aws.clone(), clock.clone(), back.soft.clone()));
         }
     }

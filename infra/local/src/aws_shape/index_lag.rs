@@ -23,11 +23,11 @@ const PROJECTED: [&str; 9] = [
 ];
 
 /// How an item stood in the index before a change; `None`: not at all.
-type Row = Option<Value>;
+type Projection = Option<Value>;
 
 /// Changes that the index does not show yet, by table and partition key, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct IndexLag(HashMap<(String, String), Vec<(Row, Instant)>>);
+pub(super) struct IndexLag(HashMap<(String, String), Vec<(Projection, Instant)>>);
 
 /// Whether a call reads the index.
 pub(super) fn reads_index(operation: &str, request: &Value) -> bool {
@@ -39,7 +39,7 @@ pub(super) fn reads_index(operation: &str, request: &Value) -> bool {
 }
 
 /// How `item` stands in the index once that is current.
-pub(super) async fn projection(forward: &Passing, item: &Item) -> Result<Row, Broken> {
+pub(super) async fn projection(forward: &Passing, item: &Item) -> Result<Projection, Broken> {
     let key = json!({ "PK": { "S": item.pk }, "SK": { "S": item.sk } });
     let request = json!({ "TableName": item.table, "Key": key, "ConsistentRead": true });
     let answer = forward.pass_on("GetItem", Bytes::from(request.to_string())).await?;
@@ -121,7 +121,7 @@ fn pk_of(row: &Value) -> String {
 
 impl IndexLag {
     /// An item changed that stood so in the index, which shows the change from `visible_at` on.
-    pub(super) fn changed(&mut self, item: &Item, was: Row, visible_at: Instant) {
+    pub(super) fn changed(&mut self, item: &Item, was: Projection, visible_at: Instant) {
         let changes = self.0.entry((item.table.clone(), item.pk.clone())).or_default();
         // Changes of an item are shown in their order.
         let visible_at = changes.last().map_or(visible_at, |(_, before)| visible_at.max(*before));

@@ -160,7 +160,7 @@ fn open(data_dir: Option<&Path>) -> Result<OpenTable, EndpointError> {
         let path = path.to_owned();
         move |source| EndpointError::DataDir { path, source }
     };
-    // What students hold is nobody else's to read.
+    // What students hold is not for others to read.
     fs::DirBuilder::new().recursive(true).mode(OWNER_ONLY).create(data_dir).map_err(failed(data_dir))?;
     let lock = lock(data_dir)?;
     let path = data_dir.join(TABLE_FILE);

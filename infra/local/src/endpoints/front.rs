@@ -1,6 +1,6 @@
 //! Front of the embedded DynamoDB endpoint: only requests of programs on this machine go through.
 //!
-//! The library answers every page of every site, under any name. So it listens at a loopback address that nobody is told, and
+//! The library answers every page of every site, under any name. So it listens at a loopback address that is not told, and
 //! this stands before it: each head is read and checked ([`OwnPages`]), then passed on with its body, byte for byte. Invariant:
 //! nothing is passed on whose end it does not know; what it refuses ends the connection.
 

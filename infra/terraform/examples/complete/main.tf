@@ -53,7 +53,7 @@ variable "zone_id" {
 }
 
 variable "on_call_email" {
-  description = "Who is told by alarms; null for nobody yet."
+  description = "The topic that alarms notify; null for none."
   type        = string
   default     = null
 }

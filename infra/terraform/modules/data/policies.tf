@@ -23,7 +23,7 @@ locals {
     Condition = { "ForAnyValue:StringLike" = { "dynamodb:LeadingKeys" = "AUDIT#*" } }
   }
 
-  # With a key of one's own, whoever writes or reads the queues and the table must use it.
+  # With a key of one's own, each reader and writer of queues and table must use it.
   key_statements = [for arn in var.kms_key_arn[*] : {
     Sid      = "UseTheKey"
     Effect   = "Allow"

@@ -38,7 +38,7 @@ resource "aws_sqs_queue" "this" {
   })
 }
 
-# Nobody else's queue may use ours for its dead letters.
+# No other queue may use ours for its dead letters.
 resource "aws_sqs_queue_redrive_allow_policy" "this" {
   for_each = local.queues
 
@@ -49,7 +49,7 @@ resource "aws_sqs_queue_redrive_allow_policy" "this" {
   })
 }
 
-# No call without TLS, whoever makes it. Who may call at all is said by the roles alone.
+# No call without TLS. Who may call at all is said by the roles alone.
 resource "aws_sqs_queue_policy" "tls_only" {
   for_each = merge(
     { for name, queue in aws_sqs_queue.this : name => queue },

@@ -1,4 +1,4 @@
-# Who may talk to whom: clients to the load balancer, it to the API, the tasks to AWS and the provider. Nobody to a worker.
+# Who may talk to whom: clients to the load balancer, it to the API, the tasks to AWS and the provider. Nothing calls a worker.
 
 resource "aws_security_group" "load_balancer" {
   #checkov:skip=CKV2_AWS_5:attached to the load balancer, which checkov does not follow through a list

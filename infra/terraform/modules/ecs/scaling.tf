@@ -89,7 +89,7 @@ resource "aws_appautoscaling_policy" "backlog" {
   }
 }
 
-# The age of the oldest request is what clients feel. Few slow messages make no backlog, and yet somebody waits.
+# The age of the oldest request is what clients feel. Few slow messages make no backlog, and yet requests wait.
 resource "aws_appautoscaling_policy" "oldest_age" {
   count = var.autoscaling ? 1 : 0
 
@@ -128,7 +128,7 @@ resource "aws_cloudwatch_metric_alarm" "scale_on_age" {
   count = var.autoscaling ? 1 : 0
 
   alarm_name          = "${var.name}-scale-on-oldest-request"
-  alarm_description   = "Scales the workers out, nobody needs to come: the oldest request is older than ${var.worker.oldest_age_s} s"
+  alarm_description   = "Scales the workers out, no action: the oldest request is older than ${var.worker.oldest_age_s} s"
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateAgeOfOldestMessage"
   dimensions          = { QueueName = var.requests_queue_name }

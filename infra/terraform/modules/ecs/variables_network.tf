@@ -36,7 +36,7 @@ variable "private_route_table_ids" {
 
   validation {
     condition     = length(var.private_route_table_ids) > 0 || !var.create_vpc_endpoints
-    error_message = "create_vpc_endpoints needs private_route_table_ids: a gateway endpoint without a route serves nobody."
+    error_message = "create_vpc_endpoints needs private_route_table_ids: a gateway endpoint without a route serves no traffic."
   }
 }
 
@@ -80,7 +80,7 @@ variable "client_cidrs" {
 }
 
 variable "admin_cidrs" {
-  description = "From where operators may call the admin routes, docs and metrics, at port 8443 of the load balancer; empty: nobody, only from within (the tasks' port 8081). With an existing load balancer its owner leads a listener there."
+  description = "From where operators may call the admin routes, docs and metrics, at port 8443 of the load balancer; empty: none, only from within (the tasks' port 8081). With an existing load balancer its owner leads a listener there."
   type        = list(string)
   default     = []
 

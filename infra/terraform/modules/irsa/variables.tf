@@ -37,7 +37,7 @@ variable "pod_identity_cluster" {
 
   validation {
     condition     = var.pod_identity_cluster != null || var.oidc_provider_arn != null
-    error_message = "Give oidc_provider_arn (IRSA), pod_identity_cluster, or both: else nobody may take the roles."
+    error_message = "Give oidc_provider_arn (IRSA), pod_identity_cluster, or both: else the roles cannot be assumed."
   }
 }
 

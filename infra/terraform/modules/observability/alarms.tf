@@ -1,4 +1,4 @@
-# When somebody has to come. Each alarm says what it means and which section of the runbook (infra/docs/RUNBOOK.md) to read.
+# Alarms that need a person. Each alarm says what it means and which section of the runbook (infra/docs/RUNBOOK.md) to read.
 #
 # Every alarm is M of N: CloudWatch publishes late, and a point that arrives after its minute was judged must still count.
 # No FILL on a metric that is always published: the newest point would be the made-up one (infra/check/scaling.py).
@@ -32,11 +32,11 @@ locals {
         dimensions = {}, above = 0, of = [1, 3], period = 60
       }
       dead-letters-requests = {
-        when       = true, ticket = true, text = "Requests lie in their dead-letter queue and nobody drains it: see Dead letters", namespace = "AWS/SQS", metric = "ApproximateNumberOfMessagesVisible", stat = "Minimum",
+        when       = true, ticket = true, text = "Requests lie in their dead-letter queue, which is not drained: see Dead letters", namespace = "AWS/SQS", metric = "ApproximateNumberOfMessagesVisible", stat = "Minimum",
         dimensions = local.queue_dimensions["requests-dlq"], above = 0, of = [3, 5], period = 60
       }
       dead-letters-maintenance = {
-        when       = true, ticket = true, text = "Jobs lie in their dead-letter queue and nobody drains it: see Dead letters", namespace = "AWS/SQS", metric = "ApproximateNumberOfMessagesVisible", stat = "Minimum",
+        when       = true, ticket = true, text = "Jobs lie in their dead-letter queue, which is not drained: see Dead letters", namespace = "AWS/SQS", metric = "ApproximateNumberOfMessagesVisible", stat = "Minimum",
         dimensions = local.queue_dimensions["maintenance-dlq"], above = 0, of = [3, 5], period = 60
       }
       dead-letters-waiting = {
@@ -92,14 +92,14 @@ locals {
     }]...),
   )
 
-  # What falls too low. A level that nobody tells is not known to be fine; that nobody tells it is an alarm of its own.
+  # What falls too low. A level that is not told is not known to be fine; its absence is an alarm of its own.
   low_alarms = {
     pool-low = {
       when       = local.has_logs, ticket = false, text = "Few sandboxes are left: see Pool low", namespace = local.namespace, metric = "PoolAvailable", stat = "Minimum",
       dimensions = {}, below = var.alarms.pool_available_min, of = [2, 3], period = local.census_s, missing = "missing"
     }
     census-silent = {
-      when       = local.has_logs, ticket = true, text = "Nobody counts the pool, so its numbers are old: see Frozen figures", namespace = local.namespace, metric = "PoolAvailable", stat = "SampleCount",
+      when       = local.has_logs, ticket = true, text = "The pool is not counted, so its numbers are old: see Frozen figures", namespace = local.namespace, metric = "PoolAvailable", stat = "SampleCount",
       dimensions = {}, below = 1, of = [5, 5], period = local.census_s, missing = "breaching"
     }
     none-ready-api = {
@@ -277,12 +277,12 @@ resource "aws_cloudwatch_metric_alarm" "math" {
   }
 }
 
-# One window of one burn rate; only the pair below calls somebody.
+# One window of one burn rate; only the pair below notifies.
 resource "aws_cloudwatch_metric_alarm" "burn" {
   for_each = local.has_alb ? local.burn_windows : {}
 
   alarm_name          = "${var.name}-burn-${each.key}"
-  alarm_description   = "One window of the alarm ${var.name}-burn-${trimsuffix(trimsuffix(each.key, "-long"), "-short")}, nobody needs to come for it alone"
+  alarm_description   = "One window of the alarm ${var.name}-burn-${trimsuffix(trimsuffix(each.key, "-long"), "-short")}, no action for it alone"
   evaluation_periods  = 1
   comparison_operator = "GreaterThanThreshold"
   threshold           = each.value.above

@@ -69,7 +69,7 @@ resource "aws_cloudwatch_log_metric_filter" "this" {
     namespace = local.namespace
     value     = each.value.value
     unit      = each.value.value == "$.latency_ms" ? "Milliseconds" : "Count"
-    # A count of what did not happen is 0; a level that nobody told is unknown.
+    # A count of what did not happen is 0; a level that was not told is unknown.
     default_value = each.value.value == "1" ? "0" : null
   }
 }

@@ -4,7 +4,7 @@ output "dashboard_name" {
 }
 
 output "alarm_names" {
-  description = "Names of all alarms that call somebody."
+  description = "Names of all alarms that notify."
   value = sort(concat(
     [for alarm in aws_cloudwatch_metric_alarm.high : alarm.alarm_name],
     [for alarm in aws_cloudwatch_metric_alarm.low : alarm.alarm_name],
