@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use broker_local::provider::account_of;
 use broker_tests::proxy::{Fault, Latency, Outage, Rule, ShapedService};
 use broker_tests::{Broker, FaultProxy, Provider};
 use rand::rngs::SmallRng;
@@ -124,8 +125,20 @@ fn fault(rng: &mut SmallRng) -> Value {
         rows[some.as_str()] = says;
         json!({ "rows": rows })
     };
+    let other = format!("seed-{:06}", rng.random_range(0..4_000));
+    let mut swapped = json!({});
+    swapped[some.as_str()] = json!({ "csp_id": other });
+    swapped[other.as_str()] = json!({ "csp_id": some });
+    // An account under a second label, and a label for a second account.
+    let twin = |label: &str| {
+        let row = json!({ "csp_id": label, "id": account_of(&other), "name": label, "account_type": "sandbox", "state": "active" });
+        json!({ "more_rows": [row] })
+    };
     let faults = [
         json!({}),
+        json!({ "rows": swapped }),
+        twin("twin"),
+        twin(&some),
         row(json!({ "name": "another name" })),
         row(json!({ "name": null })),
         row(json!({ "id": 4711 })),

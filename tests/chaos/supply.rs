@@ -1,6 +1,7 @@
 //! Supply of new sandboxes, as many as are used up, so that no client is told that there are none.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use broker_tests::setup::Environment;
 use broker_tests::{Broker, Provider};
@@ -11,6 +12,8 @@ use crate::history::History;
 const MARGIN: usize = 4_000;
 /// The number added at a time.
 const STEP: usize = 2_000;
+/// What is left is counted at least so often.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 
 /// A provider that lists all of them.
 pub(crate) async fn provider() -> Provider {
@@ -35,15 +38,20 @@ impl Supply {
         self.seed(0, MARGIN).await;
     }
 
-    /// Never ends.
+    /// Never ends. What is left is counted: sandboxes whose answers went down with an API are in no response.
     pub(crate) async fn run(self) {
         let mut seeded = MARGIN;
         loop {
-            self.history.more_than(seeded - MARGIN).await;
-            // Whichever comes first, this or a sync that finds them: they are the same.
-            self.provider.grow(STEP).await;
-            self.seed(seeded, STEP).await;
-            seeded += STEP;
+            let told = self.history.allocations();
+            // With an empty pool there are no more responses.
+            let _ = tokio::time::timeout(LOOK_EVERY, self.history.more_than(told + STEP / 2)).await;
+            let left = usize::try_from(self.environment.stats().await.available).unwrap_or(usize::MAX);
+            if left + STEP <= MARGIN {
+                // Whichever comes first, this or a sync that finds them: they are the same.
+                self.provider.grow(STEP).await;
+                self.seed(seeded, STEP).await;
+                seeded += STEP;
+            }
         }
     }
 

@@ -88,6 +88,31 @@ async fn what_is_read_directly_is_unavailable_for_a_while_and_never_broken() {
 }
 
 #[tokio::test]
+async fn what_an_api_writes_is_unavailable_for_a_while_and_never_broken() {
+    story(setup(), async |broker| {
+        let writes = &["PutItem", "UpdateItem", "TransactWriteItems", "BatchWriteItem"];
+        for (n, code) in
+            ["ValidationException", "ItemCollectionSizeLimitExceededException", "ExpiredTokenException"]
+                .into_iter()
+                .enumerate()
+        {
+            let track = format!("student-{n}");
+            let known = format!("asked-{n}");
+            let asked = broker.allocate(&known).respond_async().send().await.expect_status(202);
+            let at = asked.must_have("location").to_owned();
+            broker.proxy().add(refusing(code, writes));
+            let refused = broker.allocate(&track).respond_async().send().await;
+            refused.expect_problem(503, "UNAVAILABLE");
+            let cancelled = broker.cancel(&at, &known).send().await;
+            assert!([200, 409, 503].contains(&cancelled.status), "{code}: {cancelled:?}");
+            broker.proxy().calm();
+            broker.allocate(&track).send().await.expect_status(201);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_write_that_the_table_refuses_alone_is_a_dead_letter_and_its_neighbours_are_served() {
     story(setup(), async |broker| {
         let rule = refusing("ValidationException", &["TransactWriteItems"]).containing("hopeless");

@@ -5,8 +5,18 @@ use broker_tests::{Broker, Provider, Setup, story};
 use serde::Deserialize;
 
 const TOKEN: (&str, &str) = ("BROKER_TRACK_TOKENS", "platform=tok-platform-0123456789");
-const CHECKS: [&str; 9] =
-    ["settings", "credentials", "table", "index", "queues", "redrive", "clock", "provider", "tokens"];
+const CHECKS: [&str; 10] = [
+    "settings",
+    "environment",
+    "credentials",
+    "table",
+    "index",
+    "queues",
+    "redrive",
+    "clock",
+    "provider",
+    "tokens",
+];
 /// An address without a listener.
 const NOWHERE: &str = "http://127.0.0.1:1";
 
@@ -201,6 +211,38 @@ async fn what_is_not_ours_is_left_alone() {
         assert!(findings(broker, &[], &[]).await.iter().all(|finding| finding.ok));
         broker.cli_ok(&["init"]).await;
         assert_eq!(queues.attribute(&queue, kept.0).await.as_deref(), Some(kept.1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_shell_has_set_for_aws_and_for_other_tools_is_told() {
+    story(setup(), async |broker| {
+        let of_other_tools = [
+            ("AWS_PROFILE", "okta"),
+            ("AWS_RETRY_MODE", "legacy"),
+            ("HTTPS_PROXY", "http://user:a-password@127.0.0.1:9"),
+            ("AWS_CA_BUNDLE", "/etc/ssl/corporate.pem"),
+        ];
+        let found = findings(broker, &[], &of_other_tools).await;
+        assert!(found.iter().all(|finding| finding.ok), "nothing of it holds here: {found:#?}");
+        let of = |check: &str| found.iter().find(|finding| finding.check == check).expect("its line");
+        let environment = &of("environment").found;
+        for (name, _) in of_other_tools {
+            assert!(environment.contains(name), "{name} in {environment}");
+        }
+        assert!(environment.contains("AWS_PROFILE=okta") && !environment.contains("a-password"));
+        assert!(of("credentials").found.contains("AWS_ACCESS_KEY_ID"), "{found:#?}");
+
+        // The same where it would hold: named, before anything is asked for.
+        let elsewhere =
+            [("AWS_ENDPOINT_URL_DYNAMODB", ""), ("AWS_ENDPOINT_URL_SQS", ""), ("AWS_RETRY_MODE", "legacy")];
+        let output = broker.cli_with(&["doctor", "--json"], &elsewhere).await;
+        assert_eq!(output.code, 2, "{output:#?}");
+        let found: Vec<Finding> = output.json();
+        let bad = found.iter().find(|finding| finding.check == "environment").expect("its line");
+        assert!(!bad.ok && bad.found.contains("AWS_RETRY_MODE: is legacy"), "{found:#?}");
+        assert_eq!(found.len(), CHECKS.len(), "each a line");
     })
     .await;
 }

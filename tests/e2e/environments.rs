@@ -4,7 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use broker_tests::binaries::binaries;
-use broker_tests::{Setup, Up, endpoint, story, warden};
+use broker_tests::endpoint::Urls;
+use broker_tests::{Fault, FaultProxy, Rule, Setup, Up, endpoint, story, warden};
 
 /// Settings for other tools, which endpoints on this machine must not take.
 const OF_OTHER_TOOLS: [(&str, &str); 6] = [
@@ -74,6 +75,52 @@ async fn credentials_from_a_program_that_is_slower_than_a_call_are_waited_for() 
         ];
         let told = broker.cli_with(&["pool", "stats", "--json"], &vars).await;
         assert_eq!(told.code, 0, "{told:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_command_outlasts_what_passes_within_seconds() {
+    story(Setup::new().apis(1).workers(1).pool(4), async |broker| {
+        let held = broker.allocate("student").send().await.expect_status(201).sandbox_id().to_owned();
+        let of = |name: &str| broker.vars().into_iter().rfind(|(known, _)| known == name).expect("set").1;
+        let urls =
+            Urls { dynamodb_url: of("AWS_ENDPOINT_URL_DYNAMODB"), sqs_url: of("AWS_ENDPOINT_URL_SQS") };
+        let proxy = FaultProxy::start(&urls, 1).await;
+        let through = [
+            ("AWS_ENDPOINT_URL_DYNAMODB", proxy.urls().dynamodb_url.as_str()),
+            ("AWS_ENDPOINT_URL_SQS", proxy.urls().sqs_url.as_str()),
+        ];
+        let passing = [
+            Fault::Refuse("ExpiredTokenException"),
+            Fault::Refuse("AccessDeniedException"),
+            Fault::Refuse("UnrecognizedClientException"),
+            Fault::Refuse("KMSInvalidStateException"),
+            Fault::Throttle,
+            Fault::ServerError,
+            Fault::Reset,
+        ];
+        let commands: [&[&str]; 6] = [
+            &["pool", "stats"],
+            &["pool", "verify"],
+            &["queues"],
+            &["sandbox", "show", &held],
+            &["pool", "pause"],
+            &["pool", "resume"],
+        ];
+        for (turn, fault) in passing.into_iter().enumerate() {
+            // More than a process would try, and more than a second's worth of them.
+            proxy.add(Rule::new(fault).times(5));
+            let command = commands[turn % commands.len()];
+            let output = broker.cli_with(command, &through).await;
+            assert_eq!(output.code, 0, "{fault:?} to broker {command:?}: {output:#?}");
+            proxy.calm();
+        }
+        // What does not pass is told.
+        proxy.add(Rule::new(Fault::Refuse("AccessDeniedException")).on("GetItem").on("BatchGetItem"));
+        let output = broker.cli_with(&["sandbox", "show", &held], &through).await;
+        assert_eq!(output.code, 1, "{output:#?}");
+        assert!(output.stderr.contains("AccessDenied"), "{output:#?}");
     })
     .await;
 }

@@ -17,7 +17,8 @@ fn two_tenants() -> Setup {
 
 #[tokio::test]
 async fn twenty_thousand_requests_of_one_tenant_do_not_keep_another_from_its_sandboxes() {
-    let bound = [("BROKER_ASYNC_RATE", "50"), ("BROKER_ASYNC_BURST", "300")];
+    // Fewer a second than one worker handles on a busy machine, with AWS as it is.
+    let bound = [("BROKER_ASYNC_RATE", "10"), ("BROKER_ASYNC_BURST", "300")];
     let setup =
         bound.into_iter().fold(two_tenants().pool(1_500), |setup, (name, value)| setup.var(name, value));
     story(setup, async |broker| {

@@ -165,8 +165,8 @@ async fn verify_finds_nothing_while_a_hundred_users_allocate_and_return() {
         let users: Vec<_> = (0..100).map(|n| (broker.api(n).clone(), format!("student-{n}"))).collect();
         let users = users.into_iter().map(async |(api, track)| {
             for _ in 0..ROUNDS {
-                let answer = api.allocate(&track).send().await.expect_status(201);
-                api.return_sandbox(answer.sandbox_id(), &track).send().await.expect_status(200);
+                let answer = api.allocate(&track).wait(50).send().await.expect_status(201);
+                api.return_sandbox(answer.sandbox_id(), &track).wait(50).send().await.expect_status(200);
             }
         });
         let users = tokio::spawn(together(users.collect::<Vec<_>>()));

@@ -55,7 +55,7 @@ async fn a_client_that_never_said_prefer_is_told_to_repeat_and_finds_its_sandbox
         broker.start_worker().await;
         let ended = broker.outcome(&location, "student-1").await;
         assert_eq!(ended.text_of("status"), "succeeded", "{ended:#?}");
-        let again = broker.allocate("student-1").send().await.expect_status(200);
+        let again = broker.allocate("student-1").wait(30).send().await.expect_status(200);
         assert_eq!(ended.json["response"]["body"]["sandbox_id"], again.sandbox_id());
 
         broker.stop_workers().await;
@@ -66,7 +66,7 @@ async fn a_client_that_never_said_prefer_is_told_to_repeat_and_finds_its_sandbox
         broker.start_worker().await;
         let ended = broker.outcome(&location, "student-1").await;
         assert_eq!(ended.text_of("status"), "succeeded", "{ended:#?}");
-        broker.return_sandbox(again.sandbox_id(), "student-1").send().await.expect_status(200);
+        broker.return_sandbox(again.sandbox_id(), "student-1").wait(30).send().await.expect_status(200);
     })
     .await;
 }

@@ -122,12 +122,20 @@ impl From<InvalidId> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        if error.is_retryable() {
-            Self::unavailable("The broker's table does not answer.").because(error)
-        } else {
-            Self::new(Code::InternalError, "The broker's table refused or holds something unexpected.")
-                .because(error)
-        }
+        let problem = match &error {
+            // What an API writes is bounded and checked before, so a table that refuses it refuses everybody's: that passes.
+            StoreError::Refused { .. } => {
+                Self::unavailable("The broker's table does not take writes just now.")
+            }
+            StoreError::Malformed { .. } => {
+                Self::new(Code::InternalError, "The broker's table holds something unexpected.")
+            }
+            StoreError::Conflict
+            | StoreError::Unavailable { .. }
+            | StoreError::NoTable { .. }
+            | StoreError::Denied { .. } => Self::unavailable("The broker's table does not answer."),
+        };
+        problem.because(error)
     }
 }
 

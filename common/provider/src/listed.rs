@@ -48,11 +48,11 @@ pub struct Listed {
 }
 
 /// A page that was read.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Turned {
     rows: u64,
     /// How many rows there are, as the page says.
-    count: Option<u64>,
+    count: Option<String>,
 }
 
 impl Listed {
@@ -86,13 +86,13 @@ impl Listed {
         if self.again > 0 {
             return Some(format!("{} rows came on two pages: it changed while it was read", self.again));
         }
-        let rows = self.rows;
-        let counts = || self.pages.iter().filter_map(|page| Some((page.count?, page.rows)));
+        let rows = self.rows.to_string();
+        let counts = || self.pages.iter().filter_map(|page| Some((page.count.as_ref()?, page.rows)));
         // Some providers count the page, some the list.
-        if counts().all(|(count, of_page)| count == of_page) {
+        if counts().all(|(count, of_page)| *count == of_page.to_string()) {
             return None;
         }
-        let (count, _) = counts().find(|(count, _)| *count != rows)?;
+        let (count, _) = counts().find(|(count, _)| **count != rows)?;
         Some(format!("it says that it has {count} rows and has {rows}"))
     }
 
@@ -102,7 +102,7 @@ impl Listed {
     }
 
     /// The page ends; it says that there are so many rows.
-    pub(super) fn end_page(&mut self, count: Option<u64>) {
+    pub(super) fn end_page(&mut self, count: Option<String>) {
         if let Some(page) = self.pages.last_mut() {
             page.count = count;
         }

@@ -1,7 +1,7 @@
 //! Parser of one page of the provider's list, row by row: no more than one row is parsed at a time.
 //!
 //! `results` must be a list and may hold anything; `next` may be absent, null or empty at the end; `count` is how many
-//! rows there are, if it is a whole number. Other members are ignored.
+//! rows there are, if it is a number or a text that is one. Other members are ignored.
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ pub(super) fn is_html(body: &[u8]) -> bool {
 #[derive(Default)]
 struct Tail {
     next: Option<String>,
-    count: Option<u64>,
+    count: Option<String>,
 }
 
 struct PageVisitor<'a>(&'a mut Listed);
@@ -64,7 +64,7 @@ impl<'de> Visitor<'de> for PageVisitor<'_> {
                     has_next = true;
                     tail.next = next(map.next_value::<&RawValue>()?.get()).map_err(A::Error::custom)?;
                 }
-                "count" => tail.count = map.next_value::<&RawValue>()?.get().parse().ok(),
+                "count" => tail.count = count(map.next_value::<&RawValue>()?.get()),
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -77,6 +77,17 @@ fn next(raw: &str) -> Result<Option<String>, String> {
         Ok(next) => Ok(next.map(|next| next.trim().to_owned()).filter(|next| !next.is_empty())),
         Err(_) => Err(format!("its next is {}, not a URL", kind(raw))),
     }
+}
+
+/// A number as digits, however it is written. What no list has (`-1`, `20.5`) stays as it is: it contradicts every list.
+fn count(raw: &str) -> Option<String> {
+    let number = raw.trim().trim_matches('"').trim();
+    if !number.parse::<f64>().is_ok_and(f64::is_finite) {
+        return None;
+    }
+    let is_zero = |rest: &str| rest.bytes().all(|digit| digit == b'0');
+    let whole = number.split_once('.').filter(|(_, rest)| is_zero(rest));
+    Some(whole.map_or(number, |(whole, _)| whole).to_owned())
 }
 
 struct RowsVisitor<'a>(&'a mut Listed);

@@ -199,8 +199,14 @@ fn a_list_that_counts_otherwise_or_shifts_is_doubted() {
     let rows: Vec<_> = (0..4).map(|n| row(&format!("s{n}"), n)).collect();
     assert_eq!(doubt(&[page(&rows[..2], json!(4)), page(&rows[2..], json!(4))]), None);
     assert_eq!(doubt(&[page(&rows[..2], json!(2)), page(&rows[2..], json!(2))]), None, "counted by page");
-    for unread in [json!(null), json!("4"), json!(4.5), json!(-4), json!([])] {
-        assert_eq!(doubt(&[page(&rows[..3], unread)]), None);
+    for none in [json!(null), json!(""), json!("many"), json!(true), json!([])] {
+        assert_eq!(doubt(&[page(&rows[..3], none)]), None);
+    }
+    for three in [json!("3"), json!(" 3 "), json!(3.0)] {
+        assert_eq!(doubt(&[page(&rows[..3], three)]), None);
+    }
+    for other in [json!("4"), json!(4.0), json!(3.5), json!(-3), json!(1e20)] {
+        assert!(doubt(&[page(&rows[..3], other.clone())]).is_some(), "{other}");
     }
     let few = doubt(&[page(&rows[..3], json!(4))]).unwrap();
     assert!(few.contains("4 rows and has 3"), "{few}");

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime;
 
-use crate::aws::{self, Aws, AwsEnvironment};
+use crate::aws::{self, Aws, AwsEnvironment, Patience};
 use crate::clock::Clock;
 use crate::config::{CRASH_SETTING, Config, ConfigError, Strings, strings, unknown_names};
 use crate::entropy::Entropy;
@@ -98,7 +98,7 @@ impl Started {
         let clock = Clock::system();
         let entropy = Entropy::from_system();
         let exporter = trace::start(config.trace.as_ref(), &name.replace(' ', "-"), &entropy)?;
-        let aws = aws::connect(aws, &clock, config.poll_wait).await;
+        let aws = aws::connect(aws, &clock, config.poll_wait, Patience::Short).await;
         let lifecycle = Lifecycle::new();
         lifecycle.end_on_signals()?;
         let metrics = metrics::install()?;

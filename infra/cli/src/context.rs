@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use broker_domain::Timestamp;
 use broker_queue::QueueNames;
-use broker_runtime::aws::{self, Aws, AwsEnvironment};
+use broker_runtime::aws::{self, Aws, AwsEnvironment, Patience};
 use broker_runtime::clock::Clock;
 use broker_runtime::config::{CRASH_SETTING, Config, Overlay, Strings, strings};
 use broker_runtime::crash_points;
@@ -47,14 +47,14 @@ impl Settings {
     where
         F: AsyncFnOnce(Context) -> anyhow::Result<Done>,
     {
-        self.once_unbound(async |context| {
+        self.once_unbound(Patience::Long, async |context| {
             context.check_settings().await?;
             command(context).await
         })
     }
 
     /// The same with any settings: for a command that tells what is wrong with them.
-    pub(crate) fn once_unbound<F>(&self, command: F) -> anyhow::Result<Done>
+    pub(crate) fn once_unbound<F>(&self, patience: Patience, command: F) -> anyhow::Result<Done>
     where
         F: AsyncFnOnce(Context) -> anyhow::Result<Done>,
     {
@@ -65,7 +65,7 @@ impl Settings {
         let runtime = tokio::runtime::Runtime::new().context("the async runtime did not start")?;
         runtime.block_on(async {
             let clock = Clock::system();
-            let aws = aws::connect(environment, &clock, config.poll_wait).await;
+            let aws = aws::connect(environment, &clock, config.poll_wait, patience).await;
             command(Context::new(config, clock, aws, self.by.clone())?).await
         })
     }

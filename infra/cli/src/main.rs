@@ -11,6 +11,7 @@ mod output;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
+use broker_runtime::aws::Patience;
 use commands::pool::PoolCommand;
 use context::{Flags, Settings};
 use done::Done;
@@ -44,9 +45,8 @@ fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
         Command::Audit(audit) => settings.once(async |context| commands::audit::run(context, audit).await),
         Command::Doctor(out) => commands::doctor::run(&settings, out.json),
         // With whatever number of shards the table has: it is what changes.
-        Command::Pool(PoolCommand::Reshard(args)) => {
-            settings.once_unbound(async |context| commands::pool::reshard::run(context, args).await)
-        }
+        Command::Pool(PoolCommand::Reshard(args)) => settings
+            .once_unbound(Patience::Long, async |context| commands::pool::reshard::run(context, args).await),
         Command::Pool(command) => settings.once(async |context| commands::pool::run(context, command).await),
         Command::DeadLetters(command) => {
             settings.once(async |context| commands::dead_letters::run(context, command).await)

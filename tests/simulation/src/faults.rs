@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use broker_domain::Status;
+use broker_local::provider::account_of;
 use serde_json::{Value, json};
 
 use super::Week;
@@ -44,6 +45,7 @@ fn faults(some: &[String]) -> Vec<Fault> {
         list(json!({ "rows": rows }))
     };
     let forget = |list: Value| fault(false, true, json!({ "list": list }));
+    let (one, two) = (&some[0], &some[1]);
     let delete = |delete: Value| fault(true, true, json!({ "delete": delete }));
     let this_one = |delete: Value| fault(true, false, json!({ "delete": delete }));
     vec![
@@ -71,6 +73,11 @@ fn faults(some: &[String]) -> Vec<Fault> {
         list(json!({ "double": true, "reorder": true, "count": 7, "next": "?page={page}", "last": "" })),
         list(json!({ "shift": 3 })),
         list(json!({ "more_rows": [null, 7, { "account_type": "sandbox", "state": "active" }] })),
+        // Labels change places, one is written otherwise, an account is listed under a second label, a label twice.
+        list(json!({ "rows": { one: { "csp_id": two }, two: { "csp_id": one } } })),
+        list(json!({ "rows": { one: { "csp_id": one.to_uppercase() } } })),
+        list(json!({ "more_rows": [twin("twin", one)] })),
+        list(json!({ "more_rows": [twin(one, two)] })),
         rows(json!({ "name": null })),
         rows(json!({ "name": "another name" })),
         rows(json!({ "id": 4711 })),
@@ -78,6 +85,12 @@ fn faults(some: &[String]) -> Vec<Fault> {
         rows(json!({ "state": null, "account_type": [] })),
         rows(json!({ "created_at": 1_795_873_861 })),
     ]
+}
+
+/// A row with the label `csp_id` for the account of the seed `of`, which is listed under its own label, too.
+fn twin(csp_id: &str, of: &str) -> Value {
+    let (account_type, state) = ("sandbox", "active");
+    json!({ "csp_id": csp_id, "id": account_of(of), "name": csp_id, "account_type": account_type, "state": state })
 }
 
 impl Week {

@@ -83,7 +83,10 @@ async fn plan(jobs: &Jobs, candidates: &[Candidate], report: &mut JobReport) -> 
     let own = (0..count).map(|position| first.plus(interval * position));
     let work = candidates.iter().cloned().zip(own).map(|(candidate, slot)| {
         let jobs = jobs.clone();
-        async move { plan_one(&jobs, candidate, slot).await }
+        move || {
+            let (jobs, candidate) = (jobs.clone(), candidate.clone());
+            async move { plan_one(&jobs, candidate, slot).await }
+        }
     });
     each::all(jobs, work, report).await?;
     Ok(true)

@@ -5,7 +5,7 @@ use std::future::Future;
 use broker_domain::{JobReport, Status, Timestamp};
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::trace;
-use broker_store::{Candidate, Pages, StoreError, Write};
+use broker_store::{Candidate, Pages, StoreError, Write, retry_on_conflict};
 use tokio::task::{JoinError, JoinSet};
 
 use super::{JobError, Jobs};
@@ -13,8 +13,8 @@ use super::{JobError, Jobs};
 /// Calls to the table in flight at the same time, of one job.
 pub(super) const AT_ONCE: usize = 8;
 
-/// Passes every sandbox of a state that is due by `until` to `act`, and counts the results. A sandbox that cannot be changed
-/// now does not stop the others: it is due again at the next run.
+/// Passes every sandbox of a state that is due by `until` to `act`, and counts the results. A change that meets another
+/// transaction is tried again. A sandbox that cannot be changed now does not stop the others: it is due again at the next run.
 pub(super) async fn due<F, Fut>(
     jobs: &Jobs,
     status: Status,
@@ -23,27 +23,31 @@ pub(super) async fn due<F, Fut>(
     act: F,
 ) -> Result<(), JobError>
 where
-    F: Fn(Jobs, Candidate) -> Fut,
+    F: Fn(Jobs, Candidate) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<Write, StoreError>> + Send + 'static,
 {
     for shard in 0..jobs.store.shards() {
         let mut pages = Pages::new(|after| jobs.store.sandboxes.due(status, shard, until, after));
         while let Some(candidates) = pages.next().await? {
             report.found += candidates.len() as u64;
-            let work = candidates.into_iter().map(|candidate| act(jobs.clone(), candidate));
+            let work = candidates.into_iter().map(|candidate| {
+                let (jobs, act) = (jobs.clone(), act.clone());
+                move || act(jobs.clone(), candidate.clone())
+            });
             all(jobs, work, report).await?;
         }
     }
     Ok(())
 }
 
-/// Runs `work` with bounded concurrency, and counts the results.
-pub(super) async fn all<Fut>(
+/// Runs `work` with bounded concurrency, and counts the results. What meets another transaction begins anew.
+pub(super) async fn all<Step, Fut>(
     jobs: &Jobs,
-    work: impl Iterator<Item = Fut>,
+    work: impl Iterator<Item = Step>,
     report: &mut JobReport,
 ) -> Result<(), JobError>
 where
+    Step: Fn() -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Write, StoreError>> + Send + 'static,
 {
     let mut running = JoinSet::new();
@@ -57,7 +61,8 @@ where
         {
             count(ended, report);
         }
-        running.spawn(trace::carried(step));
+        let entropy = jobs.entropy.clone();
+        running.spawn(trace::carried(async move { retry_on_conflict(&entropy, step).await }));
     }
     while let Some(ended) = running.join_next().await {
         count(ended, report);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use broker_domain::{Allocation, EndReason, Event, JobReport, LeaseEnd, Sandbox, Status, Timestamp};
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{Candidate, StoreError, Write, retry_on_conflict};
+use broker_store::{Candidate, StoreError, Write};
 
 use super::{JobError, Jobs, each};
 
@@ -28,10 +28,7 @@ async fn expire(jobs: Jobs, candidate: Candidate) -> Result<Write, StoreError> {
     };
     let (until, end) = (now.minus(jobs.settings.expiry_grace), LeaseEnd::by_broker(EndReason::Expired, now));
     crash_points::point(Point::BeforeEnd);
-    let ended =
-        retry_on_conflict(&jobs.entropy, || jobs.store.leases.expire(&sandbox.id, allocation, until, &end))
-            .await?;
-    Ok(match ended {
+    Ok(match jobs.store.leases.expire(&sandbox.id, allocation, until, &end).await? {
         Write::Applied => {
             let key = &allocation.lease_key;
             tracing::info!(sandbox_id = %sandbox.id, track = %key.track, idempotency_key = %key.key, returned = true, "expired");

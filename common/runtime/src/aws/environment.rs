@@ -5,6 +5,7 @@
 
 use http::Uri;
 
+use super::foreign::ForeignSettings;
 use crate::config::{ConfigError, Strings};
 
 /// Retry modes that the SDK for Rust knows.
@@ -17,6 +18,25 @@ pub struct AwsEnvironment {
     pub(super) on_this_machine: bool,
 }
 
+/// What the AWS environment says, for people.
+#[derive(Clone, Debug)]
+pub struct ToldEnvironment {
+    /// The profile and what names it.
+    pub profile: Option<String>,
+    /// What the region is read from, if it is a variable.
+    pub region_from: Option<&'static str>,
+    /// The endpoints that are set: the variable and the URL, without user and password.
+    pub endpoints: Vec<(&'static str, String)>,
+    /// Settings for other tools.
+    pub foreign: ForeignSettings,
+}
+
+/// The variables that name endpoints: of everything, and of each service.
+const EVERYWHERE: &str = "AWS_ENDPOINT_URL";
+const OF_SERVICES: [&str; 2] = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS"];
+/// Has the SDK pass over all of them.
+const WITHOUT_ENDPOINTS: &str = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS";
+
 impl AwsEnvironment {
     /// Reads `AWS_ENDPOINT_URL[_DYNAMODB|_SQS]` and checks what the SDK would not survive.
     ///
@@ -25,9 +45,10 @@ impl AwsEnvironment {
     /// Names the variable whose value cannot be used.
     pub fn read(strings: &dyn Strings) -> Result<Self, ConfigError> {
         let set = |name: &str| strings.get(name).filter(|value| !value.is_empty());
-        let everywhere = endpoint("AWS_ENDPOINT_URL", set("AWS_ENDPOINT_URL"))?;
-        let mut on_this_machine = true;
-        for name in ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS"] {
+        let everywhere = endpoint(EVERYWHERE, set(EVERYWHERE))?;
+        let mut on_this_machine =
+            !set(WITHOUT_ENDPOINTS).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        for name in OF_SERVICES {
             let own = endpoint(name, set(name))?;
             on_this_machine &= own.or_else(|| everywhere.clone()).is_some_and(|url| is_loopback(&url));
         }
@@ -35,6 +56,22 @@ impl AwsEnvironment {
             refuse_what_panics(&set)?;
         }
         Ok(Self { on_this_machine })
+    }
+
+    /// The same for people.
+    pub fn told(self, strings: &dyn Strings) -> ToldEnvironment {
+        let set = |name: &str| strings.get(name).filter(|value| !value.is_empty());
+        let url = |name| {
+            let url = endpoint(name, set(name)).ok().flatten()?;
+            let host = url.authority().map_or("", |at| at.as_str().rsplit('@').next().unwrap_or_default());
+            Some((name, format!("{}://{host}{}", url.scheme_str().unwrap_or("http"), url.path())))
+        };
+        ToldEnvironment {
+            profile: set("AWS_PROFILE"),
+            region_from: ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find(|name| set(name).is_some()),
+            endpoints: [EVERYWHERE].into_iter().chain(OF_SERVICES).filter_map(url).collect(),
+            foreign: ForeignSettings::read(strings, self.on_this_machine),
+        }
     }
 }
 
@@ -46,7 +83,8 @@ fn endpoint(name: &str, value: Option<String>) -> Result<Option<Uri>, ConfigErro
     url.map(Some).ok_or_else(|| ConfigError::new(name, "is not a URL like http://127.0.0.1:4566"))
 }
 
-fn is_loopback(url: &Uri) -> bool {
+/// Whether `url` is one of this machine.
+pub(super) fn is_loopback(url: &Uri) -> bool {
     let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -107,6 +145,39 @@ mod tests {
         let other =
             [("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_ENDPOINT_URL_SQS", "https://sqs.example")];
         assert_eq!(read(&other), Ok(AwsEnvironment { on_this_machine: false }));
+    }
+
+    #[test]
+    fn endpoints_that_the_sdk_passes_over_are_none() {
+        let local = ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566");
+        let told = read(&[local, ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "TRUE")]);
+        assert_eq!(told, Ok(AwsEnvironment { on_this_machine: false }));
+        let told = read(&[local, ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "false")]);
+        assert_eq!(told, Ok(AwsEnvironment { on_this_machine: true }));
+    }
+
+    #[test]
+    fn what_is_set_for_other_tools_is_told_with_what_becomes_of_it() {
+        let of = |pairs: &[(&str, &str)]| {
+            let strings: BTreeMap<String, String> =
+                pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            AwsEnvironment::read(&strings).unwrap().told(&strings)
+        };
+        let proxy = ("HTTPS_PROXY", "http://user:secret@proxy:3128");
+        let there = of(&[proxy, ("AWS_MAX_ATTEMPTS", "3"), ("AWS_PROFILE", "okta"), ("AWS_REGION", "r")]);
+        assert_eq!((there.profile.as_deref(), there.region_from), (Some("okta"), Some("AWS_REGION")));
+        assert_eq!(there.foreign.hold, ["HTTPS_PROXY"]);
+        assert_eq!(there.foreign.ignored, [("AWS_MAX_ATTEMPTS", "the broker has retries of its own")]);
+        let here = of(&[
+            proxy,
+            ("AWS_ENDPOINT_URL", "http://user:secret@127.0.0.1:1/x"),
+            ("AWS_PROFILE", "okta"),
+            ("AWS_ACCESS_KEY_ID", "a"),
+        ]);
+        assert_eq!(here.endpoints, [("AWS_ENDPOINT_URL", "http://127.0.0.1:1/x".to_owned())]);
+        let ignored: Vec<_> = here.foreign.ignored.iter().map(|(name, _)| *name).collect();
+        assert_eq!((here.foreign.hold.len(), ignored.as_slice()), (0, &["HTTPS_PROXY", "AWS_PROFILE"][..]));
+        assert!(!format!("{here:?}").contains("secret"));
     }
 
     #[test]

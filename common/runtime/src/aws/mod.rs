@@ -1,6 +1,6 @@
 //! The AWS clients of one process, with their timeouts, retries and metrics.
 //!
-//! Invariants: no attempt is unbounded; a call is retried by the SDK alone (three attempts, fast first retry), except long
+//! Invariants: no attempt is unbounded; a call is retried by the SDK alone (as [`Patience`] says), except long
 //! polls, whose loop is `queue::Receiver`; the roles (claims, sends, polls) spend retries from buckets of their own, so
 //! failing polls cannot starve claims. Every response's `Date` reaches the [`Clock`]. Tables and queues are not known here.
 //!
@@ -11,11 +11,18 @@
 mod batcher;
 pub mod calls;
 mod credentials;
+mod denials;
 mod environment;
+mod foreign;
 mod observe;
+mod patience;
+mod source;
 
 pub use batcher::{BatchLost, Batcher, Bounds};
-pub use environment::AwsEnvironment;
+pub use denials::is_denial;
+pub use environment::{AwsEnvironment, ToldEnvironment};
+pub use foreign::ForeignSettings;
+pub use patience::Patience;
 
 use std::time::Duration;
 
@@ -25,7 +32,7 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 use aws_sdk_sqs::config::SharedHttpClient;
-use aws_sdk_sqs::config::retry::{RetryConfig, RetryPartition};
+use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_smithy_http_client::tls;
@@ -42,13 +49,6 @@ const TABLE_ATTEMPT: Duration = Duration::from_secs(1);
 const QUEUE_ATTEMPT: Duration = Duration::from_secs(2);
 /// Timeout of a long poll, beyond its wait.
 const POLL_MARGIN: Duration = Duration::from_secs(5);
-/// The longest first backoff; the SDK draws from 0 to it and doubles it.
-const FIRST_BACKOFF: Duration = Duration::from_millis(50);
-/// The longest backoff.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
-/// Attempts per call.
-const ATTEMPTS: u32 = 3;
-
 /// Region and credentials of [`connect_locally`].
 const LOCAL: &str = "local";
 
@@ -67,24 +67,36 @@ pub struct Aws {
 ///
 /// Credentials are resolved before this returns, so that a slow source spends no call's time. Without credentials the
 /// clients are made all the same: each call says so.
-pub async fn connect(environment: AwsEnvironment, clock: &Clock, poll_wait: Duration) -> Aws {
+pub async fn connect(
+    environment: AwsEnvironment,
+    clock: &Clock,
+    poll_wait: Duration,
+    patience: Patience,
+) -> Aws {
     let config = load(environment, clock).await;
     if let Some(provider) = config.credentials_provider()
         && let Err(error) = provider.provide_credentials().await
     {
         tracing::warn!("no AWS credentials yet: {}", DisplayErrorContext(error));
     }
-    Aws::new(&config, clock, poll_wait)
+    Aws::with_patience(&config, clock, poll_wait, patience)
 }
 
 /// Region and credentials of the AWS environment, with credentials that are refreshed in the background.
 async fn load(environment: AwsEnvironment, clock: &Clock) -> SdkConfig {
     // With retries of ours the SDK does not read those of the environment, which it may not know.
-    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).retry_config(retries());
+    let mut loader =
+        aws_config::defaults(BehaviorVersion::v2026_01_12()).retry_config(Patience::Short.retries());
     if environment.on_this_machine {
         loader = loader.http_client(direct()).use_fips(false).use_dual_stack(false);
     }
-    let config = loader.load().await;
+    let mut config = loader.load().await;
+    // An endpoint on this machine that a profile names.
+    let url = config.endpoint_url().and_then(|url| url.parse().ok());
+    if url.is_some_and(|url| environment::is_loopback(&url)) {
+        let own = config.into_builder().http_client(direct());
+        config = own.use_fips(false).use_dual_stack(false).build();
+    }
     let Some(source) = config.credentials_provider() else { return config };
     let refreshed = Refreshed::new(source, clock.clone());
     config
@@ -106,22 +118,22 @@ fn direct() -> SharedHttpClient {
 pub struct AwsIdentity {
     /// The region, if one is set.
     pub region: Option<String>,
-    /// The reason why no credentials are found; `None` if some are. Only a call shows whether AWS accepts them.
-    pub no_credentials: Option<String>,
+    /// Where the credentials come from, or the reason why there are none. Only a call shows whether AWS accepts them.
+    pub credentials: Result<&'static str, String>,
 }
 
 /// Looks up region and credentials.
 pub async fn identity(environment: AwsEnvironment, clock: &Clock) -> AwsIdentity {
     let config = load(environment, clock).await;
-    let missing = || "nothing provides any".to_owned();
-    let no_credentials = match config.credentials_provider() {
-        None => Some(missing()),
-        Some(provider) => {
-            provider.provide_credentials().await.err().map(|error| DisplayErrorContext(error).to_string())
-        }
+    let credentials = match config.credentials_provider() {
+        None => Err("nothing provides any".to_owned()),
+        Some(provider) => match provider.provide_credentials().await {
+            Ok(credentials) => Ok(source::of(&credentials)),
+            Err(error) => Err(DisplayErrorContext(error).to_string()),
+        },
     };
     let region = config.region().map(ToString::to_string).filter(|region| !region.is_empty());
-    AwsIdentity { region, no_credentials }
+    AwsIdentity { region, credentials }
 }
 
 /// The clients for endpoints on this machine, which take any credentials. Nothing of the environment is read.
@@ -144,53 +156,45 @@ pub fn connect_locally(dynamodb_url: &str, sqs_url: &str, clock: &Clock, poll_wa
 }
 
 impl Aws {
-    /// The clients for `config`, as [`connect`] makes them for the environment.
+    /// The clients for `config`, as [`connect`] makes them for a process.
     pub fn new(config: &SdkConfig, clock: &Clock, poll_wait: Duration) -> Self {
+        Self::with_patience(config, clock, poll_wait, Patience::Short)
+    }
+
+    fn with_patience(config: &SdkConfig, clock: &Clock, poll_wait: Duration, patience: Patience) -> Self {
         let observer = Observer::new(clock.clone());
         let poll = POLL_MARGIN + poll_wait;
+        let sqs = |role: &'static str, attempt, retries| {
+            aws_sdk_sqs::Client::from_conf(
+                aws_sdk_sqs::config::Builder::from(config)
+                    .behavior_version(BehaviorVersion::v2026_01_12())
+                    .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+                    .timeout_config(timeouts(attempt))
+                    .retry_config(retries)
+                    .retry_partition(patience.partition(role))
+                    .retry_classifier(patience.classifier())
+                    .interceptor(observer.clone())
+                    .build(),
+            )
+        };
         Self {
             dynamodb: aws_sdk_dynamodb::Client::from_conf(
                 aws_sdk_dynamodb::config::Builder::from(config)
                     .behavior_version(BehaviorVersion::v2026_01_12())
                     .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
                     .timeout_config(timeouts(TABLE_ATTEMPT))
-                    .retry_config(retries())
-                    .retry_partition(RetryPartition::custom("claims").build())
+                    .retry_config(patience.retries())
+                    .retry_partition(patience.partition("claims"))
+                    .retry_classifier(patience.classifier())
                     .interceptor(observer.clone())
                     .build(),
             ),
-            sqs: sqs(config, "sends", timeouts(QUEUE_ATTEMPT), retries(), observer.clone()),
-            sqs_receive: sqs(config, "polls", timeouts(poll), RetryConfig::disabled(), observer),
+            sqs: sqs("sends", QUEUE_ATTEMPT, patience.retries()),
+            sqs_receive: sqs("polls", poll, RetryConfig::disabled()),
         }
     }
 }
 
-fn sqs(
-    config: &SdkConfig,
-    role: &'static str,
-    timeouts: TimeoutConfig,
-    retries: RetryConfig,
-    observer: Observer,
-) -> aws_sdk_sqs::Client {
-    aws_sdk_sqs::Client::from_conf(
-        aws_sdk_sqs::config::Builder::from(config)
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .timeout_config(timeouts)
-            .retry_config(retries)
-            .retry_partition(RetryPartition::custom(role).build())
-            .interceptor(observer)
-            .build(),
-    )
-}
-
 fn timeouts(attempt: Duration) -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(attempt).build()
-}
-
-fn retries() -> RetryConfig {
-    RetryConfig::standard()
-        .with_max_attempts(ATTEMPTS)
-        .with_initial_backoff(FIRST_BACKOFF)
-        .with_max_backoff(LONGEST_BACKOFF)
 }

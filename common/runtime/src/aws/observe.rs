@@ -175,7 +175,7 @@ fn refusal(response: &HttpResponse) -> &'static str {
 }
 
 /// The code in the body of an error of the AWS JSON protocols: `{"__type": "namespace#Code"}`.
-fn error_code(body: &[u8]) -> Option<String> {
+pub(super) fn error_code(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct AwsError {
         #[serde(rename = "__type")]

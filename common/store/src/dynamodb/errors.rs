@@ -15,6 +15,8 @@ use std::sync::Arc;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::CancellationReason;
 
+use broker_runtime::aws::is_denial;
+
 use crate::StoreError;
 
 /// The failure of a call that several callers shared.
@@ -49,26 +51,6 @@ pub(super) fn built_wrong(
     error: impl std::error::Error + Send + Sync + 'static,
 ) -> StoreError {
     StoreError::Refused { operation, source: Box::new(error) }
-}
-
-/// What the codes for a process that AWS does not accept just now begin with or, for KMS, contain.
-const DENIALS: [&str; 11] = [
-    "AccessDenied",
-    "ExpiredToken",
-    "IncompleteSignature",
-    "InvalidClientTokenId",
-    "InvalidSignature",
-    "MissingAuthenticationToken",
-    "NotAuthorized",
-    "OptInRequired",
-    "RequestExpired",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClient",
-];
-
-fn is_denial(code: &str) -> bool {
-    let names_kms = || code.to_ascii_lowercase().contains("kms") || code.contains("EncryptionCredentials");
-    DENIALS.iter().any(|denial| code.starts_with(denial)) || names_kms()
 }
 
 /// What the failure of the write `operation` on `table` means.

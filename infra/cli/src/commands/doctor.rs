@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use broker_domain::MAX_SKEW_MS;
 use broker_provider::{Provider, ProviderError};
 use broker_queue::{QueueError, inspect};
-use broker_runtime::aws::{self, AwsEnvironment};
+use broker_runtime::aws::{self, AwsEnvironment, Patience, ToldEnvironment};
 use broker_runtime::clock::Clock;
-use broker_runtime::config::unknown_names;
+use broker_runtime::config::{ConfigError, Strings, unknown_names};
 use broker_runtime::errors::chain;
 use broker_store::schema::{self, IndexState};
 use broker_store::{PoolStatus, Role, SettingsError, StoreError, heartbeat};
@@ -49,23 +49,51 @@ impl Finding {
     }
 }
 
+/// The checks after those of the settings and the environment, which need what the environment says.
+const OF_AWS: [&str; 6] = ["credentials", "table", "index", "queues", "redrive", "clock"];
+
 pub(crate) fn run(settings: &Settings, json: bool) -> anyhow::Result<Done> {
     let unknown = settings.over(&[], unknown_names);
-    let environment = settings.over(&[], AwsEnvironment::read)?;
-    settings.once_unbound(async |context| {
-        let mut findings = vec![Finding::of(
-            "settings",
-            unknown.first().map(|unknown| {
-                let todo = format!("Did you mean {}?", unknown.nearest);
-                (format!("{} is not a setting: it has no effect", unknown.name), todo)
-            }),
-            "every BROKER_* name is known",
-        )];
+    let of_settings = Finding::of(
+        "settings",
+        unknown.first().map(|unknown| {
+            let todo = format!("Did you mean {}?", unknown.nearest);
+            (format!("{} is not a setting: it has no effect", unknown.name), todo)
+        }),
+        "every BROKER_* name is known",
+    );
+    let (environment, told) = match settings.over(&[], environment) {
+        Ok(read) => read,
+        Err(bad) => {
+            let wrong = Finding::wrong("environment", bad.to_string(), "Unset it, or correct it.");
+            let mut findings = vec![of_settings, wrong];
+            let unchecked = |check| Finding::wrong(check, "not checked", "Repair the environment first.");
+            findings.extend(OF_AWS.into_iter().chain(["provider", "tokens"]).map(unchecked));
+            tell(&findings, json)?;
+            return Ok(Done::Misused);
+        }
+    };
+    settings.once_unbound(Patience::Short, async |context| {
+        let mut findings = vec![of_settings, told];
         findings.extend(examine(&context, environment).await);
         tell(&findings, json)?;
         let all_fine = findings.iter().all(|finding| finding.ok);
         Ok(if all_fine { Done::Ok } else { Done::Exit(ExitCode::FAILURE) })
     })
+}
+
+/// The AWS environment, and the line on it.
+fn environment(strings: &dyn Strings) -> Result<(AwsEnvironment, Finding), ConfigError> {
+    let environment = AwsEnvironment::read(strings)?;
+    let ToldEnvironment { profile, region_from, endpoints, foreign } = environment.told(strings);
+    let mut parts = vec![profile.map_or("no AWS_PROFILE".to_owned(), |name| format!("AWS_PROFILE={name}"))];
+    parts.extend(region_from.map(|name| format!("region from {name}")));
+    parts.extend(endpoints.iter().map(|(name, url)| format!("{name}={url}")));
+    if !foreign.hold.is_empty() {
+        parts.push(format!("in force: {}", foreign.hold.join(", ")));
+    }
+    parts.extend(foreign.ignored.iter().map(|(name, why)| format!("{name} is ignored: {why}")));
+    Ok((environment, Finding::fine("environment", parts.join("; "))))
 }
 
 fn tell(findings: &[Finding], json: bool) -> std::io::Result<()> {
@@ -91,7 +119,7 @@ async fn examine(context: &Context, environment: AwsEnvironment) -> Vec<Finding>
         findings.push(clock(context).await);
     } else {
         let unknown = |check| Finding::wrong(check, "not checked", "Repair the credentials first.");
-        findings.extend(["table", "index", "queues", "redrive", "clock"].map(unknown));
+        findings.extend(OF_AWS.into_iter().skip(1).map(unknown));
     }
     findings.push(provider(context).await);
     findings.push(tokens(context));
@@ -99,13 +127,15 @@ async fn examine(context: &Context, environment: AwsEnvironment) -> Vec<Finding>
 }
 
 async fn credentials(environment: AwsEnvironment, clock: &Clock) -> Finding {
-    let aws::AwsIdentity { region, no_credentials } = aws::identity(environment, clock).await;
+    let aws::AwsIdentity { region, credentials } = aws::identity(environment, clock).await;
     let todo =
         "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role is attached.";
-    match (region, no_credentials) {
-        (Some(region), None) => Finding::fine("credentials", format!("found; region {region}")),
-        (_, Some(why)) => Finding::wrong("credentials", format!("not found: {why}"), todo),
-        (None, None) => Finding::wrong("credentials", "found, but no region", "Set AWS_REGION."),
+    match (region, credentials) {
+        (Some(region), Ok(source)) => {
+            Finding::fine("credentials", format!("found: {source}; region {region}"))
+        }
+        (_, Err(why)) => Finding::wrong("credentials", format!("not found: {why}"), todo),
+        (None, Ok(_)) => Finding::wrong("credentials", "found, but no region", "Set AWS_REGION."),
     }
 }
 

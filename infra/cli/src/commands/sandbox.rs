@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use broker_api::response::bodies::PooledSandbox;
 use broker_api::story;
 use broker_domain::{Allocation, EndReason, LabDuration, LeaseEnd, SandboxId, Status, Timestamp};
-use broker_store::{Act, Record, Seen};
+use broker_store::{Act, Record, Seen, retry_on_conflict};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -86,7 +86,10 @@ async fn release(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
     for _ in 0..TRIES {
         let allocation = live(&record)?;
         let end = LeaseEnd::by_broker(EndReason::Released, context.now().await?);
-        let ended = context.store.leases.end(&record.sandbox.id, allocation, &end).await?;
+        let ended = retry_on_conflict(&context.entropy, || {
+            context.store.leases.end(&record.sandbox.id, allocation, &end)
+        })
+        .await?;
         record = read(&context, &args.id).await?;
         if ended.is_applied() {
             return print(&context, &record, args.output.json).await;
@@ -102,7 +105,10 @@ async fn extend(context: Context, args: Extend) -> anyhow::Result<Done> {
     for _ in 0..TRIES {
         let now = context.now().await?;
         let (allocation, expires_at) = (live(&record)?, longer(&record, args.hours, now)?);
-        let extended = context.store.leases.extend(&record.sandbox.id, allocation, expires_at, now).await?;
+        let extended = retry_on_conflict(&context.entropy, || {
+            context.store.leases.extend(&record.sandbox.id, allocation, expires_at, now)
+        })
+        .await?;
         record = read(&context, &args.one.id).await?;
         if extended.is_applied() {
             return print(&context, &record, args.one.output.json).await;
@@ -123,8 +129,13 @@ async fn retry_delete(context: Context, args: OneSandbox) -> anyhow::Result<Done
         let now = context.now().await?;
         let seen = Seen { id: &record.sandbox.id, version: record.sandbox.version };
         let changed = match record.sandbox.status {
-            Status::DeletionFailed => context.store.deletions.retry(seen, now).await?,
-            Status::PendingDeletion => context.store.deletions.postpone(seen, now, now).await?,
+            Status::DeletionFailed => {
+                retry_on_conflict(&context.entropy, || context.store.deletions.retry(seen, now)).await?
+            }
+            Status::PendingDeletion => {
+                retry_on_conflict(&context.entropy, || context.store.deletions.postpone(seen, now, now))
+                    .await?
+            }
             other @ (Status::Available
             | Status::Allocated
             | Status::Stale

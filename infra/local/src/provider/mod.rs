@@ -241,6 +241,12 @@ pub fn uuid_of(number: usize) -> Uuid {
     Uuid::from_u128(u128::try_from(number).unwrap_or(u128::MAX))
 }
 
+/// The account's id, as rows say it, of the account that is made with the label `csp_id` (`seed-000017`).
+pub fn account_of(csp_id: &str) -> String {
+    let number = csp_id.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default();
+    format!("identity/accounts/{}", uuid_of(number))
+}
+
 fn told(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
     let text = if status == StatusCode::NO_CONTENT { String::new() } else { body.to_string() };
     let mut response = Response::new(Full::from(text));

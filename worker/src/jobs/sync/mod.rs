@@ -17,9 +17,7 @@ use std::sync::Arc;
 use broker_domain::{JobReport, SandboxId, Status};
 use broker_provider::{Account, Listed, Provider};
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{
-    EntryConflict, NewSandbox, Pages, Record, Seen, StoreError, Unused, Write, accounts, retry_on_conflict,
-};
+use broker_store::{EntryConflict, NewSandbox, Pages, Record, Seen, StoreError, Unused, Write, accounts};
 
 use self::diff::{Diff, KnownSandbox};
 use self::doubtful::{Doubt, DoubtfulRow, DoubtfulRows};
@@ -138,19 +136,24 @@ async fn write(
     let mut part = JobReport { job: report.job.clone(), ..JobReport::default() };
     let missing = diff.missing.into_iter().map(|(id, version)| {
         let jobs = jobs.clone();
-        async move { jobs.store.sandboxes.missing(Seen { id: &id, version }, jobs.clock.now()).await }
+        move || {
+            let (jobs, id) = (jobs.clone(), id.clone());
+            async move { jobs.store.sandboxes.missing(Seen { id: &id, version }, jobs.clock.now()).await }
+        }
     });
     each::all(jobs, missing, &mut part).await?;
     take(report, &mut part, "made_stale");
     let found = diff.found.into_iter().map(|(account, known)| {
-        let (jobs, doubtful) = (jobs.clone(), Arc::clone(doubtful));
-        async move {
-            let (listed, now) = (as_new(&account), jobs.clock.now());
-            let KnownSandbox { status, version, external_id, .. } = &known;
-            let from = Unused { status: *status, version: *version, external_id };
-            let entered =
-                retry_on_conflict(&jobs.entropy, || jobs.store.sandboxes.found(from, &listed, now)).await?;
-            Ok(settle(entered, &listed, &doubtful))
+        let (jobs, doubtful, listed) = (jobs.clone(), Arc::clone(doubtful), as_new(&account));
+        move || {
+            let (jobs, doubtful, listed) = (jobs.clone(), Arc::clone(&doubtful), listed.clone());
+            let known = known.clone();
+            async move {
+                let from =
+                    Unused { status: known.status, version: known.version, external_id: &known.external_id };
+                let entered = jobs.store.sandboxes.found(from, &listed, jobs.clock.now()).await?;
+                Ok(settle(entered, &listed, &doubtful))
+            }
         }
     });
     each::all(jobs, found, &mut part).await?;
@@ -159,7 +162,11 @@ async fn write(
     let tickets = Arc::new(Tickets::read(jobs, names).await?);
     let unknown = diff.unknown.into_iter().map(|account| {
         let (jobs, doubtful, tickets) = (jobs.clone(), Arc::clone(doubtful), Arc::clone(&tickets));
-        async move { insert(&jobs, &account, &tickets, &doubtful).await }
+        move || {
+            let (jobs, doubtful, tickets) = (jobs.clone(), Arc::clone(&doubtful), Arc::clone(&tickets));
+            let account = account.clone();
+            async move { insert(&jobs, &account, &tickets, &doubtful).await }
+        }
     });
     each::all(jobs, unknown, &mut part).await?;
     report.detail("tickets_taken", tickets.taken());

@@ -42,7 +42,15 @@ impl Tickets {
     pub(super) async fn insert(&self, jobs: &Jobs, sandbox: &NewSandbox) -> Result<Inserted, StoreError> {
         let sandboxes = &jobs.store.sandboxes;
         while let Some(ticket) = self.next(&sandbox.name) {
-            match sandboxes.insert_with_ticket(sandbox, &ticket, jobs.clock.now()).await? {
+            let inserted = sandboxes.insert_with_ticket(sandbox, &ticket, jobs.clock.now()).await;
+            let inserted = match inserted {
+                Ok(inserted) => inserted,
+                Err(error) => {
+                    self.give_back(ticket);
+                    return Err(error);
+                }
+            };
+            match inserted {
                 Some(Write::Applied) => {
                     self.taken.fetch_add(1, Ordering::Relaxed);
                     let labels = [("flavour", ticket.flavour.to_string()), ("outcome", "taken".to_owned())];
