@@ -1,11 +1,12 @@
 //! Stories for operators: everything that is known of one sandbox in the order of time, and why a track has what it has. The
-//! same for `/v1/admin`, the console and `broker sandbox history`.
+//! same for `/v1/admin`, the console, `broker sandbox history` and `broker track`.
 //!
 //! Invariant: a story costs a bounded number of reads: of a sandbox its record, its last lease, that lease's request, and the
 //! audit of eight days, a megabyte of each at most; of a track its lease, that lease's sandbox and request, and the census.
 
 use std::time::Duration;
 
+use broker_domain::policy::Policy;
 use broker_domain::{EndReason, Lease, LeaseKey, PersistedRequest, RequestId, SandboxId, Status, Timestamp};
 use broker_store::{AuditLine, Record, Store, StoreError};
 use schemars::JsonSchema;
@@ -57,6 +58,7 @@ struct Seen {
 /// The story of a sandbox, if there is one.
 pub async fn of_sandbox(
     store: &Store,
+    policy: &Policy,
     id: &SandboxId,
     now: Timestamp,
 ) -> Result<Option<SandboxStory>, StoreError> {
@@ -80,11 +82,16 @@ pub async fn of_sandbox(
     }
     let seen = Seen { record, lease, request, audit };
     Ok(Some(SandboxStory {
-        sandbox: serde_json::json!(PooledSandbox::new(&seen.record, None)),
+        sandbox: shown(&seen.record, policy),
         events: events(&seen),
         audit_since: since.as_secs() / DAY.as_secs() * DAY.as_secs(),
         audit_is_partial,
     }))
+}
+
+/// A sandbox with its flavour.
+fn shown(record: &Record, policy: &Policy) -> Value {
+    serde_json::json!(PooledSandbox::new(record, policy.flavour_of(&record.sandbox.name)))
 }
 
 fn event(at: Timestamp, kind: &'static str, text: impl Into<String>) -> Event {
@@ -244,7 +251,12 @@ pub enum Verdict {
 }
 
 /// The story of a track under a key.
-pub async fn of_track(store: &Store, key: &LeaseKey, now: Timestamp) -> Result<TrackStory, StoreError> {
+pub async fn of_track(
+    store: &Store,
+    policy: &Policy,
+    key: &LeaseKey,
+    now: Timestamp,
+) -> Result<TrackStory, StoreError> {
     let lease = store.leases.get(key).await?;
     let (sandbox, request) = match &lease {
         Some(lease) => tokio::try_join!(
@@ -265,7 +277,7 @@ pub async fn of_track(store: &Store, key: &LeaseKey, now: Timestamp) -> Result<T
         allocated_at: lease.as_ref().map(|lease| secs(lease.grant.allocated_at)),
         expires_at: lease.as_ref().map(|lease| secs(lease.grant.expires_at)),
         ended_at: lease.as_ref().and_then(|lease| lease.end.as_ref()).map(|end| secs(end.at)),
-        sandbox: sandbox.as_ref().map(|record| serde_json::json!(PooledSandbox::new(record, None))),
+        sandbox: sandbox.as_ref().map(|record| shown(record, policy)),
         request: request.as_ref().map(RecordedRequest::from),
     })
 }

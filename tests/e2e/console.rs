@@ -111,6 +111,10 @@ async fn a_student_is_told_of_by_lease_and_by_what_an_allocate_would_be_answered
             (&"holds".into(), &own.sandbox_id().into())
         );
         assert_eq!(get(broker, "tracks/student-1?key=second").await["verdict"], "holds");
+        let same: Value = broker.cli_ok(&["track", "student-1", "--json"]).await.json();
+        assert_eq!(same, holds);
+        let told = broker.cli_ok(&["track", "student-1", "--key", "second"]).await.stdout;
+        assert!(told.contains("second") && told.contains("allocated"), "{told}");
         broker.return_sandbox(own.sandbox_id(), "student-1").send().await.expect_status(200);
         let ended = get(broker, "tracks/student-1").await;
         assert_eq!(ended["verdict"], "ended");

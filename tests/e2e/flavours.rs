@@ -104,6 +104,10 @@ async fn operators_see_the_pool_by_flavour() {
             "{stats:#}"
         );
         broker.cli_ok(&["job", "run", "census"]).await;
+        let overview = admin(broker, "/v1/admin/overview").await;
+        assert_eq!(overview["pool"]["flavours"]["gpu"]["available"], 1, "{overview:#}");
+        let track = admin(broker, "/v1/admin/tracks/student-1").await;
+        assert_eq!(track["sandbox"]["flavour"], "gpu", "{track:#}");
         let flavours = admin(broker, "/v1/admin/flavours").await;
         let rows: Vec<_> = flavours["flavours"]
             .as_array()

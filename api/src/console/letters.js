@@ -14,7 +14,7 @@ let view = null;
 const filters = () => Object.fromEntries([...new FormData(view.form)].filter(([, value]) => value !== "").map(([name, value]) => [name, value.trim()]));
 
 async function read(more) {
-  const query = { ...filters(), limit: 50 };
+  const query = { ...filters(), limit: 50, newest_first: true };
   if (more) query.cursor = view.cursor;
   else view.rows = [];
   view.busy.hidden = false;
@@ -36,7 +36,7 @@ async function read(more) {
   });
   show(view.list,
     table("Dead letters", ["Died", "Kind", "Reason", "Student", "State", "Receives", "Why"], rows, page.next_cursor ? "None so far: the letters are read a part at a time." : "No letter matches."),
-    h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "letter")} shown, the oldest first`), page.next_cursor && button("More", () => read(true))));
+    h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "letter")} shown, the newest first`), page.next_cursor && button("More", () => read(true))));
 }
 
 function pretty(letter) {

@@ -1,7 +1,7 @@
 // Overview: what is wrong right now, the figures, the last hour.
 
 import { chart, sparkline } from "./chart.js";
-import { button, h, keepFocus, many, number, show, span, took, when } from "./dom.js";
+import { button, h, keepFocus, many, number, show, span, table, took, when } from "./dom.js";
 
 const STATES = ["available", "allocated", "pending_deletion", "stale", "deletion_failed"];
 
@@ -46,6 +46,20 @@ function tiles(app, seen) {
   ];
 }
 
+/** The pool by flavour and state; nothing without a policy. */
+function flavours(app, seen) {
+  const rows = Object.entries(seen.pool?.flavours ?? {});
+  if (rows.length === 0) return null;
+  return h("section", { class: "panel", "aria-label": "Pool by flavour" },
+    h("header", null, h("h2", null, "Pool by flavour")),
+    table("Pool by flavour", ["Flavour", ...STATES.map((name) => name.replaceAll("_", " "))], rows.map(([name, states]) => [
+      name === "any" ? "no flavour" : name,
+      ...STATES.map((state) => states[state]
+        ? button(number(states[state]), () => app.go("sandboxes", { status: state, flavour: name }), { class: "link", "aria-label": `${number(states[state])} ${state.replaceAll("_", " ")} of ${name}` })
+        : "0"),
+    ])));
+}
+
 export default {
   id: "overview",
   title: "Overview",
@@ -68,8 +82,8 @@ export default {
         { name: "visible", label: "waiting", of: (m) => m.visible },
       ] }),
     ];
-    parts = { app, problems: h("div"), tiles: h("div", { class: "tiles" }), charts };
-    parts.root = h("div", { class: "stack" }, parts.problems, parts.tiles, h("div", { class: "charts" }, charts));
+    parts = { app, problems: h("div"), tiles: h("div", { class: "tiles" }), flavours: h("div"), charts };
+    parts.root = h("div", { class: "stack" }, parts.problems, parts.tiles, parts.flavours, h("div", { class: "charts" }, charts));
     return parts.root;
   },
 
@@ -77,6 +91,7 @@ export default {
     keepFocus(parts.root, () => {
       show(parts.problems, problems(parts.app, seen));
       show(parts.tiles, tiles(parts.app, seen));
+      show(parts.flavours, flavours(parts.app, seen));
       parts.charts.forEach((one) => one.update(seen.history, seen.now));
     });
   },

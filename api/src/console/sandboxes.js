@@ -84,7 +84,7 @@ export default {
     const text = (name, label) => field(label, h("input", { name, type: "text", value: what?.[name] ?? "", autocomplete: "off", spellcheck: "false" }));
     const form = h("form", { class: "filters", onsubmit: (event) => { event.preventDefault(); read(false); }, onchange: (event) => event.target.matches("select") && read(false) },
       field("State", choice("status", [["", "any"], ...STATES.map((name) => [name, name.replaceAll("_", " ")])], what?.status ?? "")),
-      text("track", "Student"), text("track_name", "Lab"),
+      text("track", "Student"), text("track_name", "Lab"), text("flavour", "Flavour"),
       h("button", { type: "submit", class: "main" }, "Filter"),
       h("span", { class: "busy", hidden: true, role: "status" }, "reading …"));
     view = { app, form, list: h("div"), busy: form.querySelector(".busy"), rows: [], cursor: null };

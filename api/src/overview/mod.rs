@@ -58,6 +58,8 @@ pub struct Caller {
 pub struct Pool {
     /// By state, every state included.
     pub states: BTreeMap<&'static str, u64>,
+    /// By flavour of the policy and state; `any` has what is of no flavour. Empty without a policy.
+    pub flavours: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// When they were counted, in seconds since the epoch.
     pub as_of: u64,
 }
@@ -236,10 +238,7 @@ impl Seen {
         let mut overview = Overview {
             now: self.now.as_secs(),
             problems: Vec::new(),
-            pool: self
-                .census
-                .as_ref()
-                .map(|census| Pool { states: states(&census.by_status), as_of: census.as_of.as_secs() }),
+            pool: self.census.as_ref().map(pool),
             requests,
             processes,
             dead_letters: self.census.as_ref().map_or_else(Letters::default, letters),
@@ -250,6 +249,15 @@ impl Seen {
         };
         overview.problems = problems::of(&overview);
         overview
+    }
+}
+
+fn pool(census: &Census) -> Pool {
+    let flavours = census.by_flavour.iter();
+    Pool {
+        states: states(&census.by_status),
+        flavours: flavours.map(|(flavour, counts)| (flavour.clone(), states(counts))).collect(),
+        as_of: census.as_of.as_secs(),
     }
 }
 

@@ -213,6 +213,7 @@ mod tests {
             problems: Vec::new(),
             pool: Some(Pool {
                 states: BTreeMap::from([("available", 200), ("allocated", 100)]),
+                flavours: BTreeMap::new(),
                 as_of: NOW - 60,
             }),
             requests: Some(Requests {

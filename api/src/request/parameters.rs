@@ -199,8 +199,11 @@ pub(crate) const LETTER_LIMIT: Number<u32> = Number {
 };
 pub(crate) const LETTER_CURSOR: Parameter =
     Parameter::text("cursor", "The `next_cursor` of the page before.", LETTER);
+pub(crate) const NEWEST_FIRST: Flag =
+    Flag { name: "newest_first", what: "The newest first, not the oldest." };
 /// The page of a list of dead letters.
-pub(crate) const LETTER_PAGE: &[Parameter] = &[LETTER_LIMIT.parameter(), LETTER_CURSOR];
+pub(crate) const LETTER_PAGE: &[Parameter] =
+    &[LETTER_LIMIT.parameter(), LETTER_CURSOR, NEWEST_FIRST.parameter()];
 
 pub(crate) const IDS: Parameter = Parameter::text("id", "One or more ids, with commas.", LETTERS);
 pub(crate) const ALL: Flag = Flag { name: "all", what: "Every letter." };

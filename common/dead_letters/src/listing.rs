@@ -1,22 +1,25 @@
-//! Listing of dead letters in the order of their time, over all partitions, filtered, page by page.
+//! Listing of dead letters in the order of their time or against it, over all partitions, filtered, page by page.
 //!
 //! Invariant: with the cursor, pages together hold every matching letter that does not change meanwhile, once. It is no
 //! snapshot.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use broker_domain::{DEAD_LETTER_SHARDS, DeadLetter, DeadLetterCount, DeadLetterFilter, DeadLetterId};
-use broker_store::{Store, StoreError};
+use broker_store::{DeadLetterOrder, Store, StoreError};
 
+/// Sorts before every id. DynamoDB accepts no empty text in a key condition.
+const BEFORE_ALL: &str = "0";
 /// Sorts behind every id.
 const BEHIND_ALL: &str = "~";
 
-/// Reads the letters that match a filter, the oldest first.
+/// Reads the letters that match a filter, in either order.
 #[derive(Debug)]
 pub struct DeadLetterListing {
     store: Store,
     filter: DeadLetterFilter,
-    until: String,
+    order: DeadLetterOrder,
     /// The most letters of one read, if the caller wants few.
     page: Option<i32>,
     /// The reads left; without any the listing ends early and its cursor says where.
@@ -31,7 +34,9 @@ pub struct DeadLetterListing {
 #[derive(Debug)]
 struct Partition {
     shard: u8,
+    /// The ids that are not read yet, both ends included.
     from: String,
+    until: String,
     /// Matching letters that were read and not returned.
     waiting: VecDeque<DeadLetter>,
     /// How far it was read.
@@ -40,19 +45,24 @@ struct Partition {
 }
 
 impl DeadLetterListing {
-    /// The letters that match `filter` and come after `after`.
-    pub fn new(store: Store, filter: DeadLetterFilter, after: Option<&DeadLetterId>) -> Self {
-        let from = match (after, filter.since) {
-            (Some(after), _) => behind(after),
-            (None, Some(since)) => DeadLetterId::time(since),
-            (None, None) => String::new(),
-        };
-        // DynamoDB accepts no empty text in a key condition.
-        let from = if from.is_empty() { "0".to_owned() } else { from };
-        let until = filter.before.map_or_else(|| BEHIND_ALL.to_owned(), DeadLetterId::time);
+    /// The letters that match `filter` and come after `after` in `order`.
+    pub fn new(
+        store: Store,
+        filter: DeadLetterFilter,
+        order: DeadLetterOrder,
+        after: Option<&DeadLetterId>,
+    ) -> Self {
+        let mut from = filter.since.map_or_else(|| BEFORE_ALL.to_owned(), DeadLetterId::time);
+        let mut until = filter.before.map_or_else(|| BEHIND_ALL.to_owned(), DeadLetterId::time);
+        match (after, order) {
+            (Some(after), DeadLetterOrder::OldestFirst) => from = behind(after),
+            (Some(after), DeadLetterOrder::NewestFirst) => until = before(after),
+            (None, _) => {}
+        }
         let partitions = (0..DEAD_LETTER_SHARDS).map(|shard| Partition {
             shard,
             from: from.clone(),
+            until: until.clone(),
             waiting: VecDeque::new(),
             read_to: None,
             exhausted: from > until,
@@ -61,7 +71,7 @@ impl DeadLetterListing {
         Self {
             store,
             filter,
-            until,
+            order,
             page: None,
             reads: usize::MAX,
             partitions,
@@ -80,18 +90,22 @@ impl DeadLetterListing {
     /// The next letter; `None` at the end, or when the reads are used up.
     pub async fn next(&mut self) -> Result<Option<DeadLetter>, StoreError> {
         self.fill().await?;
-        let oldest = |partition: &Partition| partition.waiting.front().map(|letter| letter.id.clone());
-        let candidate = self.partitions.iter().enumerate().filter_map(|(at, p)| Some((oldest(p)?, at))).min();
+        let order = self.order;
+        let first =
+            |partition: &Partition| partition.waiting.front().map(|letter| Place::of(order, &letter.id));
+        let candidate = self.partitions.iter().enumerate().filter_map(|(at, p)| Some((first(p)?, at))).min();
         // Where a partition was not read to its end, no letter behind that place may be returned yet.
         let unread = self.partitions.iter().filter(|p| p.waiting.is_empty() && !p.exhausted);
-        let bound = unread.map(|p| p.read_to.clone()).min();
+        let bound = unread.map(|p| p.read_to.as_ref().map(|id| Place::of(order, id))).min();
         match (candidate, bound) {
-            (Some((id, at)), bound) if bound.as_ref().is_none_or(|bound| bound.as_ref() >= Some(&id)) => {
-                self.told_to = Some(id);
+            (Some((place, at)), bound)
+                if bound.as_ref().is_none_or(|bound| bound.as_ref() >= Some(&place)) =>
+            {
+                self.told_to = Some(place.id());
                 Ok(self.partitions[at].waiting.pop_front())
             }
             (Some(_) | None, Some(bound)) => {
-                self.told_to = bound.or(self.told_to.take());
+                self.told_to = bound.map(Place::id).or(self.told_to.take());
                 Ok(None)
             }
             (Some(_) | None, None) => {
@@ -103,16 +117,18 @@ impl DeadLetterListing {
 
     /// Reads each partition until it has a letter to return, in turns, so that none is left unread when the reads end.
     async fn fill(&mut self) -> Result<(), StoreError> {
-        let Self { store, filter, until, page, reads, partitions, unreadable, .. } = self;
+        let Self { store, filter, order, page, reads, partitions, unreadable, .. } = self;
         let wants = |partition: &Partition| partition.waiting.is_empty() && !partition.exhausted;
         while *reads > 0 && partitions.iter().any(wants) {
             for partition in partitions.iter_mut().filter(|partition| wants(partition)) {
                 *reads = reads.saturating_sub(1);
-                let read = store.dead_letters.page(partition.shard, &partition.from, until, *page).await?;
+                let Partition { shard, from, until, .. } = partition;
+                let read = store.dead_letters.page(*shard, *order, from, until, *page).await?;
                 unreadable.extend(read.items.unreadable);
-                match &read.next {
-                    Some(to) => partition.from = behind(to),
-                    None => partition.exhausted = true,
+                match (&read.next, *order) {
+                    (Some(to), DeadLetterOrder::OldestFirst) => *from = behind(to),
+                    (Some(to), DeadLetterOrder::NewestFirst) => *until = before(to),
+                    (None, _) => partition.exhausted = true,
                 }
                 partition.read_to = read.next;
                 partition
@@ -136,7 +152,8 @@ impl DeadLetterListing {
 
 /// Counts the open letters, by reading all of them.
 pub async fn count_open(store: &Store) -> Result<DeadLetterCount, StoreError> {
-    let mut listing = DeadLetterListing::new(store.clone(), DeadLetterFilter::default(), None);
+    let (all, order) = (DeadLetterFilter::default(), DeadLetterOrder::OldestFirst);
+    let mut listing = DeadLetterListing::new(store.clone(), all, order, None);
     let mut count = DeadLetterCount::default();
     while let Some(letter) = listing.next().await? {
         count.add(&letter);
@@ -150,4 +167,34 @@ pub async fn count_open(store: &Store) -> Result<DeadLetterCount, StoreError> {
 /// Sorts directly behind `id` and before every other one: ids have one length.
 fn behind(id: &DeadLetterId) -> String {
     format!("{id}0")
+}
+
+/// Sorts directly before `id` and behind every smaller one: ids have one length, and end in a hexadecimal digit.
+fn before(id: &DeadLetterId) -> String {
+    let mut text = id.to_string();
+    let last = text.pop().and_then(|digit| u8::try_from(digit).ok()).filter(|digit| *digit > b'0');
+    text.extend(last.map(|digit| char::from(digit - 1)));
+    text
+}
+
+/// The place of a letter in a listing: the smallest comes first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    OldestFirst(DeadLetterId),
+    NewestFirst(Reverse<DeadLetterId>),
+}
+
+impl Place {
+    fn of(order: DeadLetterOrder, id: &DeadLetterId) -> Self {
+        match order {
+            DeadLetterOrder::OldestFirst => Self::OldestFirst(id.clone()),
+            DeadLetterOrder::NewestFirst => Self::NewestFirst(Reverse(id.clone())),
+        }
+    }
+
+    fn id(self) -> DeadLetterId {
+        match self {
+            Self::OldestFirst(id) | Self::NewestFirst(Reverse(id)) => id,
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::DeadLetterListing;
 use broker_domain::{DeadLetter, DeadLetterFilter, DeadLetterId};
-use broker_store::{Store, StoreError};
+use broker_store::{DeadLetterOrder, Store, StoreError};
 
 /// The letters of an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,9 +25,12 @@ impl Selected {
     pub(super) fn new(store: &Store, selection: Selection) -> Self {
         match selection {
             Selection::These(ids) => Self::These(store.clone(), ids.into()),
-            Selection::Matching(filter) => {
-                Self::Matching(Box::new(DeadLetterListing::new(store.clone(), filter, None)))
-            }
+            Selection::Matching(filter) => Self::Matching(Box::new(DeadLetterListing::new(
+                store.clone(),
+                filter,
+                DeadLetterOrder::OldestFirst,
+                None,
+            ))),
         }
     }
 

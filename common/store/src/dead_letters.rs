@@ -42,6 +42,15 @@ pub struct Actor {
     pub at: Timestamp,
 }
 
+/// The order of a list of dead letters: by when their messages were first sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadLetterOrder {
+    /// The oldest first.
+    OldestFirst,
+    /// The newest first.
+    NewestFirst,
+}
+
 /// Dead letters of one partition, in the order of their ids.
 #[derive(Clone, Debug, Default)]
 pub struct DeadLetterRows {

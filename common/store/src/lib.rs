@@ -27,7 +27,7 @@ pub mod verify;
 mod write;
 
 pub use audit::{Act, AuditLine};
-pub use dead_letters::{Actor, DeadLetterRows, PendingRecord, Requeued};
+pub use dead_letters::{Actor, DeadLetterOrder, DeadLetterRows, PendingRecord, Requeued};
 pub use dynamodb::{
     ForeignRow, Minted, OpenTicket, Seen, SettingsError, Stage, Store, Survey, Unused, adopt_table, schema,
     shown_counts,

@@ -5,7 +5,7 @@ use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
     audit, dead_letters, endpoints, hooks, init, job, overview, policy, pool, processes, provider, refill,
-    sandbox, up,
+    sandbox, track, up,
 };
 use crate::context::Flags;
 use crate::output::Output;
@@ -50,6 +50,8 @@ pub(crate) enum Command {
     /// Show one sandbox, release it, extend its lease, retry its deletion
     #[command(subcommand)]
     Sandbox(sandbox::SandboxCommand),
+    /// Show what a track has, why, and what an allocate would be answered now
+    Track(track::Track),
     /// List, show, replay and discard dead letters
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),

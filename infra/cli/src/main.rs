@@ -59,6 +59,7 @@ fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
         Command::Hooks(command) => {
             settings.once(async |context| commands::hooks::run(context, command).await)
         }
+        Command::Track(track) => settings.once(async |context| commands::track::run(context, track).await),
         Command::Sandbox(command) => {
             settings.once(async |context| commands::sandbox::run(context, command).await)
         }

@@ -6,7 +6,7 @@ use broker_domain::{
     DeadLetter, DeadLetterId, DeadLetterState, JobReport, MessageSummary, Outcome, PersistedRequest, Reason,
     RequestState, ReturnRequest, SandboxId, Source, Subject, Task, Times, Timestamp, TrackId,
 };
-use broker_store::{Actor, PendingRecord, Requeued, StoreError, Write};
+use broker_store::{Actor, DeadLetterOrder, PendingRecord, Requeued, StoreError, Write};
 use broker_tests::together;
 
 use super::records::queued;
@@ -271,7 +271,11 @@ async fn letters_of_a_time_are_read_page_by_page_in_their_order() {
     let (mut read, mut from) = (Vec::new(), DeadLetterId::time(now));
     let until = kept.last().map(|letter| letter.id.to_string()).expect("the first is of it");
     loop {
-        let page = store.dead_letters.page(shard, &from, &until, Some(1)).await.expect("read");
+        let page = store
+            .dead_letters
+            .page(shard, DeadLetterOrder::OldestFirst, &from, &until, Some(1))
+            .await
+            .expect("read");
         assert_eq!(page.items.unreadable, Vec::<String>::new());
         read.extend(page.items.letters);
         match page.next {
@@ -280,9 +284,22 @@ async fn letters_of_a_time_are_read_page_by_page_in_their_order() {
         }
     }
     assert_eq!(read, kept);
+    let from = DeadLetterId::time(now);
+    let page = store
+        .dead_letters
+        .page(shard, DeadLetterOrder::NewestFirst, &from, &until, Some(1))
+        .await
+        .expect("read");
+    assert_eq!(page.items.letters.first(), kept.last());
     let none = store
         .dead_letters
-        .page(shard, &DeadLetterId::time(Timestamp::from_ms(1)), &DeadLetterId::time(now), None)
+        .page(
+            shard,
+            DeadLetterOrder::OldestFirst,
+            &DeadLetterId::time(Timestamp::from_ms(1)),
+            &DeadLetterId::time(now),
+            None,
+        )
         .await;
     assert!(none.expect("read").items.letters.is_empty(), "of another time");
 }

@@ -10,6 +10,7 @@ use broker_dead_letters::{
     Action, ActionOptions, DeadLetterListing, DeadLetters, PageView, Selection, View, WholeView,
 };
 use broker_domain::{DeadLetterFilter, DeadLetterId, DeadLetterState, Reason, Source, Timestamp, TrackId};
+use broker_store::DeadLetterOrder;
 use http::StatusCode;
 use http::request::Parts;
 use serde_json::json;
@@ -41,7 +42,11 @@ impl Operator {
         let limit = query.number(&parameter::LETTER_LIMIT)?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let cursor = query.checked(&parameter::LETTER_CURSOR, DeadLetterId::parse)?;
-        let listing = DeadLetterListing::new(self.rpc.store.clone(), filter, cursor.as_ref());
+        let order = match query.flag(&parameter::NEWEST_FIRST)? {
+            true => DeadLetterOrder::NewestFirst,
+            false => DeadLetterOrder::OldestFirst,
+        };
+        let listing = DeadLetterListing::new(self.rpc.store.clone(), filter, order, cursor.as_ref());
         let mut listing = listing.bounded(READ_AT_ONCE, READS);
         let mut found = Vec::new();
         while found.len() < limit

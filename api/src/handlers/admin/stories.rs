@@ -16,7 +16,9 @@ impl Operator {
     pub(super) async fn sandbox_history(&self, id: &str) -> Result<Response, Problem> {
         let not_found = || Problem::new(Code::SandboxNotFound, "There is no such sandbox.");
         let id = SandboxId::new(id).map_err(|_| not_found())?;
-        let story = story::of_sandbox(&self.rpc.store, &id, self.rpc.clock.now()).await?;
+        // A sandbox is shown also while the policy is not known.
+        let policy = self.policy.now().unwrap_or_default();
+        let story = story::of_sandbox(&self.rpc.store, &policy, &id, self.rpc.clock.now()).await?;
         Ok(Response::json(StatusCode::OK, json!(story.ok_or_else(not_found)?), "shown"))
     }
 
@@ -25,7 +27,8 @@ impl Operator {
         let track = TrackId::new(track).map_err(|error| Problem::invalid(format!("track: {error}.")))?;
         let key = query.checked(&KEY_OF_TRACK, |text| IdempotencyKey::new(text))?;
         let key = LeaseKey { key: key.unwrap_or_else(|| IdempotencyKey::from(&track)), track };
-        let story = story::of_track(&self.rpc.store, &key, self.rpc.clock.now()).await?;
+        let policy = self.policy.now().unwrap_or_default();
+        let story = story::of_track(&self.rpc.store, &policy, &key, self.rpc.clock.now()).await?;
         Ok(Response::json(StatusCode::OK, json!(story), "shown"))
     }
 }

@@ -15,7 +15,7 @@ use super::keys::{self, Key, PK, SK};
 use super::requests::RECORD_IS_KEPT;
 use super::transact::Group;
 use super::{DeadLetterStore, count_capacity, dead_letter_items, n, s};
-use crate::{Actor, DeadLetterRows, Page, PendingRecord, Requeued, StoreError, Write};
+use crate::{Actor, DeadLetterOrder, DeadLetterRows, Page, PendingRecord, Requeued, StoreError, Write};
 use broker_domain::{
     DeadLetter, DeadLetterId, DeadLetterState, Outcome, PersistedRequest, RequestState, Subject, Timestamp,
 };
@@ -199,11 +199,12 @@ impl DeadLetterStore {
         item.map(|item| dead_letter_items::read(&item)).transpose()
     }
 
-    /// A page of the dead letters of a partition with ids between `from` and `until`, inclusive (a consistent read); at most
-    /// `limit` of them, or 1 MB.
+    /// A page of the dead letters of a partition with ids between `from` and `until`, inclusive, in `order` (a consistent
+    /// read); at most `limit` of them, or 1 MB.
     pub async fn page(
         &self,
         shard: u8,
+        order: DeadLetterOrder,
         from: &str,
         until: &str,
         limit: Option<i32>,
@@ -214,6 +215,7 @@ impl DeadLetterStore {
             .query()
             .table_name(&self.table.name)
             .consistent_read(true)
+            .scan_index_forward(order == DeadLetterOrder::OldestFirst)
             .set_limit(limit)
             .key_condition_expression("#pk = :shard and #sk between :from and :until")
             .expression_attribute_names("#pk", PK)

@@ -17,4 +17,5 @@ pub(crate) mod queues;
 pub(crate) mod refill;
 mod resend;
 pub(crate) mod sandbox;
+pub(crate) mod track;
 pub(crate) mod up;

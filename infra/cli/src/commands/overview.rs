@@ -1,5 +1,7 @@
 //! `broker overview`: what is wrong right now, what is there, the last hour. The same as `GET /v1/admin/overview` and the console.
 
+use std::collections::BTreeMap;
+
 use broker_api::overview::{HistoryMinute, Overview, Seen};
 use broker_domain::Timestamp;
 use broker_queue::{QueueKind, QueueUrls, topology};
@@ -53,6 +55,9 @@ fn figures(overview: &Overview) -> Vec<[String; 2]> {
     let mut rows = Vec::new();
     if let Some(pool) = &overview.pool {
         rows.extend(pool.states.iter().map(|(state, count)| row(state, count)));
+        let free = |counts: &BTreeMap<&'static str, u64>| counts.get("available").copied().unwrap_or(0);
+        let flavours = pool.flavours.iter();
+        rows.extend(flavours.map(|(flavour, counts)| row(&format!("available, {flavour}"), &free(counts))));
     }
     if let Some(requests) = &overview.requests {
         rows.push(row("requests that wait", &requests.visible));

@@ -65,7 +65,8 @@ async fn show(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
 
 async fn history(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
     let id = SandboxId::new(&args.id)?;
-    let story = story::of_sandbox(&context.store, &id, context.clock.now()).await?;
+    let policy = policy::in_force(&context).await.unwrap_or_default();
+    let story = story::of_sandbox(&context.store, &policy, &id, context.clock.now()).await?;
     let story = story.with_context(|| format!("there is no sandbox {id}"))?;
     if args.output.json {
         output::json(&story)?;

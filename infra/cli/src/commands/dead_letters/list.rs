@@ -1,7 +1,8 @@
-//! `broker dead-letters list`: dead letters, the oldest first.
+//! `broker dead-letters list`: dead letters, the oldest first, or the newest.
 
 use broker_dead_letters::{DeadLetterListing, View};
 use broker_domain::{DeadLetter, Timestamp};
+use broker_store::DeadLetterOrder;
 use clap::Args;
 
 use super::{Filter, age};
@@ -38,13 +39,17 @@ pub(crate) struct ListLetters {
     /// The most dead letters to list
     #[arg(long, default_value_t = 50)]
     pub(crate) limit: usize,
+    /// List the newest first
+    #[arg(long)]
+    pub(crate) newest_first: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }
 
 pub(crate) async fn run(context: Context, args: ListLetters) -> anyhow::Result<Done> {
     let now = context.clock.now();
-    let mut listing = DeadLetterListing::new(context.store.clone(), args.filter.at(now), None);
+    let order = if args.newest_first { DeadLetterOrder::NewestFirst } else { DeadLetterOrder::OldestFirst };
+    let mut listing = DeadLetterListing::new(context.store.clone(), args.filter.at(now), order, None);
     let mut rows =
         if args.output.json { PrintedRows::Json(Vec::new()) } else { PrintedRows::Table(Vec::new()) };
     while rows.len() < args.limit

@@ -7,7 +7,7 @@ use broker_dead_letters::DeadLetterListing;
 use broker_domain::{
     DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterState, MessageSummary, Reason, Source, Timestamp,
 };
-use broker_store::{Actor, Store, StoreError, Write, schema};
+use broker_store::{Actor, DeadLetterOrder, Store, StoreError, Write, schema};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -73,12 +73,14 @@ async fn pages_hold_every_letter_that_matches_once_and_in_order_however_little_i
         .map(|letter| letter.id.clone())
         .collect();
     keep(&store, letters).await;
-    for (read, reads, page) in [(1, 4, 3), (7, 5, 1), (1_000, 4, 100), (3, 9, 8)] {
+    let orders = [DeadLetterOrder::OldestFirst, DeadLetterOrder::NewestFirst];
+    let ways = [(1, 4, 3), (7, 5, 1), (1_000, 4, 100), (3, 9, 8)];
+    for (order, (read, reads, page)) in orders.into_iter().flat_map(|order| ways.map(|way| (order, way))) {
         let (mut found, mut cursor, mut pages) = (Vec::new(), None, 0);
         loop {
             let filter = DeadLetterFilter { reason: Some(Reason::Refused), ..DeadLetterFilter::default() };
             let mut listing =
-                DeadLetterListing::new(store.clone(), filter, cursor.as_ref()).bounded(read, reads);
+                DeadLetterListing::new(store.clone(), filter, order, cursor.as_ref()).bounded(read, reads);
             let mut told = 0;
             while told < page
                 && let Some(letter) = listing.next().await.unwrap()
@@ -93,16 +95,21 @@ async fn pages_hold_every_letter_that_matches_once_and_in_order_however_little_i
                 break;
             }
         }
-        assert_eq!(found, wanted, "{read} letters a read, {reads} reads, {page} a page");
+        if order == DeadLetterOrder::NewestFirst {
+            found.reverse();
+        }
+        assert_eq!(found, wanted, "{order:?}, {read} letters a read, {reads} reads, {page} a page");
     }
     let time = |n| Some(Timestamp::from_ms(NOW.as_ms() + n));
     let filter = DeadLetterFilter { since: time(100), before: time(110), ..DeadLetterFilter::default() };
-    let mut listing = DeadLetterListing::new(store, filter, None);
-    let mut found = 0;
-    while listing.next().await.unwrap().is_some() {
-        found += 1;
+    for order in orders {
+        let mut listing = DeadLetterListing::new(store.clone(), filter.clone(), order, None);
+        let mut found = 0;
+        while listing.next().await.unwrap().is_some() {
+            found += 1;
+        }
+        assert_eq!((found, listing.cursor()), (10, None));
     }
-    assert_eq!((found, listing.cursor()), (10, None));
 }
 
 #[tokio::test]
