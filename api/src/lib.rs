@@ -33,6 +33,7 @@ pub mod story;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use broker_domain::LeaseBounds;
 use broker_queue::QueueNames;
 use broker_runtime::config::{Config, RateLimit};
 use broker_runtime::lifecycle::Lifecycle;
@@ -43,7 +44,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::handlers::{Allocate, HealthChecks, LastOverview, Operator, Requests, ReturnSandbox, Sandboxes};
+use crate::handlers::{
+    Allocate, HealthChecks, LastOverview, Operator, Renewals, Requests, ReturnSandbox, Sandboxes,
+};
 use crate::http::early_errors::EarlyErrors;
 use crate::http::server::Server;
 use crate::readiness::ReadinessChecks;
@@ -183,6 +186,12 @@ fn service(
             policy: policy.clone(),
         },
         return_sandbox: ReturnSandbox { rpc: rpc.clone(), wait: config.wait },
+        renewals: Renewals {
+            store: rpc.store.clone(),
+            clock: process.clock.clone(),
+            entropy: process.entropy.clone(),
+            bounds: LeaseBounds { longest: config.lease_max, usual: config.lab_duration },
+        },
         sandboxes: Sandboxes { store: rpc.store.clone() },
         requests: Requests {
             store: rpc.store.clone(),

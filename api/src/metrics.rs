@@ -13,6 +13,7 @@ const IDEMPOTENT_HITS: &str = "broker_allocate_idempotent_hits_total";
 const ALLOCATION_LATENCY: &str = "broker_allocation_latency_seconds";
 const REQUEST_LATENCY: &str = "broker_request_latency_seconds";
 const MARKED: &str = "broker_deletion_marked_total";
+const RENEWED: &str = "broker_renew_total";
 const PENDING: &str = "broker_pending_replies";
 const SHED: &str = "broker_requests_shed_total";
 const UNCLAIMED: &str = "broker_replies_unclaimed_total";
@@ -56,6 +57,7 @@ pub(crate) fn describe() {
     );
     describe_histogram!(REQUEST_LATENCY, Unit::Seconds, "HTTP requests by method, route and status");
     describe_counter!(MARKED, "mark-for-deletion calls by outcome");
+    describe_counter!(RENEWED, "renewals of leases by outcome; unchanged ones were not worth a write");
     describe_gauge!(PENDING, "requests that wait for their replies in this process");
     describe_counter!(SHED, "requests refused because too many were pending or the queue was too long");
     describe_counter!(UNCLAIMED, "replies without a waiting request");
@@ -92,6 +94,10 @@ pub(crate) fn allocated_of(flavour: String, answered: &Result<Response, Problem>
 
 pub(crate) fn returned(outcome: Cow<'static, str>) {
     counter!(MARKED, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn renewed(outcome: Cow<'static, str>) {
+    counter!(RENEWED, "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn answered(method: &'static str, route: &'static str, status: u16, latency: Duration) {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `POST /v1/allocate` | allocate a sandbox |
 //! | `POST /v1/sandboxes/{id}/mark-for-deletion` | return a sandbox |
+//! | `POST /v1/sandboxes/{id}/renew` | renew its lease |
 //! | `GET /v1/sandboxes/{id}` | show a sandbox to its owner |
 //! | `GET /v1/requests/{request_id}` | show a request that was answered 202 |
 //! | `DELETE /v1/requests/{request_id}` | cancel it |
@@ -47,6 +48,7 @@ use crate::response::problem::Problem;
 pub(crate) enum Route {
     Allocate,
     ReturnSandbox,
+    Renew,
     Sandbox,
     Request,
     Cancel,
@@ -122,9 +124,10 @@ impl From<Problem> for Lost {
 
 impl Route {
     /// Every route, in the order in which paths are compared: fixed paths before those with an id.
-    pub(crate) const ALL: [Self; 34] = [
+    pub(crate) const ALL: [Self; 35] = [
         Self::Allocate,
         Self::ReturnSandbox,
+        Self::Renew,
         Self::Sandbox,
         Self::Request,
         Self::Cancel,
@@ -164,6 +167,7 @@ impl Route {
         match self {
             Self::Allocate => (Method::POST, "/v1/allocate"),
             Self::ReturnSandbox => (Method::POST, "/v1/sandboxes/{id}/mark-for-deletion"),
+            Self::Renew => (Method::POST, "/v1/sandboxes/{id}/renew"),
             Self::Sandbox => (Method::GET, "/v1/sandboxes/{id}"),
             Self::Request => (Method::GET, "/v1/requests/{request_id}"),
             Self::Cancel => (Method::DELETE, "/v1/requests/{request_id}"),
@@ -214,6 +218,7 @@ impl Route {
         match self {
             Self::Allocate
             | Self::ReturnSandbox
+            | Self::Renew
             | Self::Cancel
             | Self::Admin(
                 Admin::Sync
@@ -281,6 +286,7 @@ impl Route {
             },
             Self::Allocate
             | Self::ReturnSandbox
+            | Self::Renew
             | Self::Sandbox
             | Self::Request
             | Self::Cancel
@@ -297,7 +303,10 @@ impl Route {
 
     /// Whether it is for the platforms and their students; else it is for operators and machines.
     pub(crate) const fn is_public(self) -> bool {
-        matches!(self, Self::Allocate | Self::ReturnSandbox | Self::Sandbox | Self::Request | Self::Cancel)
+        matches!(
+            self,
+            Self::Allocate | Self::ReturnSandbox | Self::Renew | Self::Sandbox | Self::Request | Self::Cancel
+        )
     }
 
     /// Whether it is for probes and scrapers, which are not rate-limited.

@@ -19,7 +19,9 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::access_log::Line;
-use crate::handlers::{Allocate, HealthChecks, Operator, Requests, ReturnSandbox, Sandboxes, console, docs};
+use crate::handlers::{
+    Allocate, HealthChecks, Operator, Renewals, Requests, ReturnSandbox, Sandboxes, console, docs,
+};
 use crate::limits::PATH_BYTES;
 use crate::metrics;
 use crate::request::auth::{Authenticator, Caller, Identity, TokenRole};
@@ -74,6 +76,7 @@ pub(crate) struct Service {
     pub(crate) wrong_tokens: Rate,
     pub(crate) allocate: Allocate,
     pub(crate) return_sandbox: ReturnSandbox,
+    pub(crate) renewals: Renewals,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) requests: Requests,
     pub(crate) operator: Operator,
@@ -195,6 +198,16 @@ impl Service {
                 let answered = answered.await;
                 metrics::returned(outcome(&answered));
                 answered
+            }
+            Route::Renew => {
+                let renewed = async {
+                    let Caller { track, .. } = self.caller(head, line)?;
+                    let body = body::read(&head.headers, body).await?;
+                    self.renewals.handle(id, &track, in_path, &body).await
+                };
+                let renewed = renewed.await;
+                metrics::renewed(outcome(&renewed));
+                renewed
             }
             Route::Sandbox => {
                 let Caller { track, .. } = self.caller(head, line)?;

@@ -172,6 +172,7 @@ const fn ended(reason: EndReason) -> &'static str {
     match reason {
         EndReason::Returned => "Given back by its owner.",
         EndReason::Expired => "Taken back: its time and the grace after it were over.",
+        EndReason::Abandoned => "Taken back: its owner was silent for three heartbeats.",
         EndReason::Released => "Released by an operator.",
         EndReason::Unknown => "Ended by a newer program.",
     }
@@ -305,6 +306,7 @@ fn judge(lease: Option<&Lease>, free: Option<u64>, now: Timestamp) -> (Verdict, 
                     let how = match end.reason {
                         EndReason::Returned => "was given back",
                         EndReason::Expired => "expired and was taken back",
+                        EndReason::Abandoned => "was abandoned by its owner and taken back",
                         EndReason::Released => "was released by an operator",
                         EndReason::Unknown => "was ended by a newer program",
                     };

@@ -130,6 +130,8 @@ impl Place {
             track_name: Some(TrackName::new("lab").expect("a valid lab")),
             prefix: None,
             lab_duration: LabDuration::new(4).expect("a duration"),
+            heartbeat: None,
+            tenant: None,
             asynchronous: false,
             times: Times { enqueued_at: now, reply_by: now, deadline: now.plus(Duration::from_secs(60)) },
         }

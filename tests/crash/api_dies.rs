@@ -140,3 +140,37 @@ async fn a_request_that_was_recorded_but_never_sent_ends_expired() {
     })
     .await;
 }
+
+/// Whatever an API had done for a renewal when it died, a repeat is told the end that stands.
+async fn a_renewal_survives(point: Point, written_at_death: bool) {
+    story(no_api(), async |broker| {
+        with_a_doomed_api(broker, point).await;
+        broker.start_worker().await;
+        let held = broker.api(1).allocate("student-1").send().await.expect_status(201);
+        let (path, until) =
+            (format!("/v1/sandboxes/{}/renew", held.sandbox_id()), held.number_of("expires_at") + 3_600);
+        let renew = |api: usize| {
+            let call =
+                broker.api(api).call(http::Method::POST, &path).header("x-instruqt-sandbox-id", "student-1");
+            call.json(&serde_json::json!({ "until": until, "exact": true }))
+        };
+        let broken = renew(0).try_send().await;
+        assert!(broken.is_err(), "{broken:#?}");
+        let repeat = renew(1);
+        dies(broker).await;
+        let stands = broker.shown(held.sandbox_id()).await["expires_at"].as_u64();
+        assert_eq!(stands == Some(until), written_at_death, "{stands:?}");
+        assert_eq!(repeat.send().await.expect_status(200).number_of("expires_at"), until);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_api_that_dies_before_a_renewal_renewed_nothing() {
+    a_renewal_survives(Point::BeforeRenew, false).await;
+}
+
+#[tokio::test]
+async fn a_renewal_whose_answer_was_lost_is_found_by_its_repeat() {
+    a_renewal_survives(Point::Renewed, true).await;
+}

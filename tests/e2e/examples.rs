@@ -1,9 +1,13 @@
 //! Examples for integrators: the scripts of `infra/examples`, run as they are.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
-use broker_tests::binaries::workspace;
-use broker_tests::{Api, Broker, Setup, TRACK_TOKEN, endpoint, story, wait_for_condition};
+use broker_tests::binaries::{binaries, workspace};
+use broker_tests::process::Process;
+use broker_tests::warden::scratch;
+use broker_tests::{Api, Broker, Setup, TRACK_TOKEN, endpoint, story, wait_for_condition, wait_until};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
@@ -180,6 +184,103 @@ async fn a_start_slows_down_when_it_is_told_to() {
             ran.await.unwrap().expect_code(0).sandbox();
         }
         answered(broker, 429).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lab_is_renewed_from_its_page_until_it_is_taken_back() {
+    story(Setup::new().pool(2), async |broker| {
+        let held = run(broker, "start student-1").await.expect_code(0).sandbox();
+        let end = async || broker.shown(&held).await["expires_at"].to_string();
+        let until = run(broker, &format!("renew student-1 {held} 9")).await.expect_code(0).stdout;
+        assert_eq!(until.trim(), end().await);
+        let until =
+            run(broker, &format!("lab.py renew student-1 {held} --hours 20")).await.expect_code(0).stdout;
+        assert_eq!(until.trim(), end().await);
+        let shorter = run(broker, &format!("renew student-1 {held}")).await.expect_code(0).stdout;
+        assert_eq!(shorter, until);
+        for script in ["renew", "lab.py renew"] {
+            run(broker, &format!("{script} student-2 {held}")).await.expect_code(1);
+        }
+        broker.cli_ok(&["sandbox", "release", &held]).await;
+        for script in ["renew", "lab.py renew"] {
+            run(broker, &format!("{script} student-1 {held}")).await.expect_code(3);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_student_who_waits_is_told_why() {
+    story(Setup::new().apis(2), async |broker| {
+        let waiting = [(0, "start student-1"), (1, "lab.py start student-2")];
+        let waiting = waiting.map(|(api, line)| start(broker.api(api), line, &[]));
+        for api in [0, 1] {
+            wait_for_condition("both to be refused", async || {
+                let asked = broker.api(api).metric("broker_allocate_total").await;
+                if asked >= 1.0 { Ok(()) } else { Err(asked) }
+            })
+            .await;
+        }
+        broker.seed(2).await;
+        for ran in waiting {
+            let ran = ran.await.unwrap().expect_code(0);
+            assert!(ran.stderr.contains("All sandboxes are in use. Waiting for one"), "{ran:#?}");
+        }
+    })
+    .await;
+}
+
+/// The script of a CI job's example that runs its tests, as the CI system gives it to a shell.
+fn ci_script(file: &str) -> String {
+    let text = std::fs::read_to_string(workspace().join("infra/examples").join(file)).expect("the example");
+    let (_, script) = text.split_once("exec broker lease").expect("it leases");
+    let mut lines = Vec::new();
+    for line in script.lines() {
+        lines.push(line.trim().to_owned());
+        if !line.trim_end().ends_with('\\') {
+            break;
+        }
+    }
+    format!("exec broker lease {}", lines.join("\n"))
+}
+
+#[tokio::test]
+async fn a_ci_job_has_a_sandbox_and_gives_it_back_also_when_it_is_cancelled() {
+    story(Setup::new().pool(4), async |broker| {
+        let bin = binaries().broker.parent().expect("a folder").to_owned();
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+        for (number, file) in ["github-actions.yml", "gitlab-ci.yml"].into_iter().enumerate() {
+            let folder = scratch().join(format!("{}-{number}", broker.queues().name("ci")));
+            std::fs::create_dir_all(&folder).expect("a folder");
+            let tests = folder.join("run-tests");
+            let run_tests =
+                "#!/bin/sh\necho \"has $SANDBOX_ID\"\n[ -z \"${WHOLE-}\" ] || exit 3\nexec sleep 600\n";
+            std::fs::write(&tests, run_tests).expect("written");
+            std::fs::set_permissions(&tests, std::fs::Permissions::from_mode(0o755)).expect("executable");
+            let job = |whole: &str| {
+                let mut command = Command::new("bash");
+                endpoint::clean(&mut command).args(["-e", "-c", &ci_script(file)]).current_dir(&folder);
+                command.env("PATH", &path).env("BROKER_URL", format!("http://{}", broker.api(0).address()));
+                command.env("BROKER_TOKEN", TRACK_TOKEN).env("WHOLE", whole);
+                for name in
+                    ["GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT", "GITHUB_JOB", "CI_JOB_ID", "CI_PROJECT_PATH_SLUG"]
+                {
+                    command.env(name, format!("{name}-{whole}"));
+                }
+                Process::start("ci-job", &mut command)
+            };
+            let mut whole = job("yes");
+            assert_eq!(whole.ended().await.code(), Some(3), "{}", whole.log());
+            let mut cancelled = job("");
+            wait_until("the tests run", || cancelled.stdout().contains("has ")).await;
+            assert_eq!(broker.stats().await.allocated, 1);
+            cancelled.signal(Signal::SIGINT);
+            assert!(!cancelled.ended().await.success());
+            assert_eq!(broker.stats().await.allocated, 0, "{}", cancelled.log());
+        }
+        assert_eq!(broker.stats().await.pending_deletion, 4);
     })
     .await;
 }

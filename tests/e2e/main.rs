@@ -36,6 +36,8 @@
 //! | `traces` | one trace covers the life of a request |
 //! | `hooks` | a hook is tried out; one that is asked before each deletion |
 //! | `refill` | a pool that runs low asks for more |
+//! | `renewal` | an owner renews its lease, or beats |
+//! | `lease_command` | `broker lease`: a command with a sandbox of its own |
 //! | `doctor` | the lines of `broker doctor` |
 //! | `first_run` | `broker up` when something is wrong |
 //! | `verify` | the findings of `pool verify` |
@@ -70,6 +72,7 @@ mod flavours;
 mod hooks;
 mod keys;
 mod last_release;
+mod lease_command;
 mod limits;
 mod logs;
 mod maintenance;
@@ -86,6 +89,7 @@ mod policy;
 mod reconciliation;
 mod redelivery;
 mod refill;
+mod renewal;
 mod repeats;
 mod replacement;
 mod reply_queue_lost;

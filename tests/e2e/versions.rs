@@ -74,8 +74,8 @@ async fn an_end_for_a_reason_of_a_newer_program_is_an_end() {
         let table = broker.table();
         let lease = table.must_get(&lease_key("student", "student")).await;
         let sandbox = table.must_get(&sandbox_key(held.sandbox_id())).await;
-        rewrite(broker, lease, &[("end_reason", "abandoned")]).await;
-        let sandbox = rewrite(broker, sandbox, &[("deletion_reason", "abandoned")]).await;
+        rewrite(broker, lease, &[("end_reason", "confiscated")]).await;
+        let sandbox = rewrite(broker, sandbox, &[("deletion_reason", "confiscated")]).await;
 
         broker.allocate("student").send().await.expect_status(201);
         let shown = broker.shown(held.sandbox_id()).await;

@@ -72,7 +72,12 @@ impl Allocate {
             lease_key: LeaseKey { key: key.unwrap_or_else(|| IdempotencyKey::from(&track)), track },
             track_name,
             prefix,
-            lab_duration: body.lab_duration_hours.unwrap_or(self.lab_duration),
+            lab_duration: body.lab_duration_hours.unwrap_or(match body.heartbeat_s {
+                Some(_) => LabDuration::LONGEST,
+                None => self.lab_duration,
+            }),
+            heartbeat: body.heartbeat_s,
+            tenant: Some(tenant.clone()),
             asynchronous: preferences.respond_async,
             times,
         };

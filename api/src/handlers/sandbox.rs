@@ -76,6 +76,7 @@ mod tests {
                 allocated_at: Timestamp::from_secs(10),
                 expires_at: Timestamp::from_secs(20),
             }),
+            term: broker_domain::Term::default(),
             deletion_requested_at: None,
             end_reason: None,
         }

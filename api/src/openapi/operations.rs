@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::headers::{ENTITY_TAG, LOCATION, MAYBE_RETRY_AFTER, PREFERENCE_APPLIED, RETRY_AFTER};
 use super::operation::{Components, Operation};
 use super::parameters;
-use crate::request::body::AllocateBody;
+use crate::request::body::{AllocateBody, RenewBody};
 use crate::response::codes::Code;
 use crate::routes::{Admin, Route};
 use crate::story::{SandboxStory, TrackStory};
@@ -15,7 +15,7 @@ use crate::overview::{Overview, ScheduledJob};
 use crate::request::parameters as query;
 use crate::response::bodies::{
     Alive, AllocationBody, AuditPage, Flavours, Marked, OwnedSandbox, PolicyReport, PoolPage, Queued,
-    QueuedRun, Readiness, RequestReport, RunBody, Stats,
+    QueuedRun, Readiness, Renewed, RequestReport, RunBody, Stats,
 };
 
 /// The tags of the routes.
@@ -28,6 +28,7 @@ pub(super) fn operation(route: Route, parts: &mut Components) -> Value {
     match route {
         Route::Allocate => allocate(parts),
         Route::ReturnSandbox => return_sandbox(parts),
+        Route::Renew => renew(parts),
         Route::Sandbox => sandbox(parts),
         Route::Request => request(parts),
         Route::Cancel => cancel(parts),
@@ -114,6 +115,22 @@ fn return_sandbox(parts: &mut Components) -> Value {
             Code::Overloaded,
             Code::StillQueued,
         ])
+        .finish()
+}
+
+fn renew(parts: &mut Components) -> Value {
+    Operation::by_track(parts, TRACK, "renew", "Renews the lease of a sandbox")
+        .says(
+            "Never shortens it, and never beyond the longest lease from its allocation; the answer says what was granted. Without \
+             a body: for as long again as it was asked for, from now; a lease with a heartbeat for three. Possible for as long \
+             as the sandbox was not taken back, also in the grace after its end. A renewal by less than a minute, and a \
+             heartbeat that moves the end by less than one, are answered without a write.",
+        )
+        .takes(parameters::sandbox())
+        .takes_body::<RenewBody>("May be omitted.")
+        .answers::<Renewed<'_>>(200, "When it expires now.", &[])
+        .leads_to(200, "getSandbox", "id", "sandbox_id")
+        .fails(&[Code::NotSandboxOwner, Code::AllocationExpired, Code::SandboxNotFound, Code::NotRenewable])
         .finish()
 }
 

@@ -1,6 +1,8 @@
 //! Request bodies: bounded in size and time, then parsed for the route.
 
-use broker_domain::{FlavourName, LabDuration};
+use std::fmt::Display;
+
+use broker_domain::{FlavourName, Heartbeat, LabDuration, RenewRequest, RenewUntil, Timestamp};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -64,10 +66,74 @@ pub(crate) struct AllocateBody {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
     #[schemars(with = "Option<u16>", range(min = LabDuration::SHORTEST.hours(), max = LabDuration::LONGEST.hours()))]
     pub(crate) lab_duration_hours: Option<LabDuration>,
+    /// How often its owner will renew it, in seconds. The lease then lasts three heartbeats, without grace, and by heartbeats
+    /// never longer than `lab_duration_hours` (the longest, if that is not said).
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
+    #[schemars(with = "Option<u16>", range(min = Heartbeat::SHORTEST.seconds(), max = Heartbeat::LONGEST.seconds()))]
+    pub(crate) heartbeat_s: Option<Heartbeat>,
 }
 
-/// A duration, also written as `4.0`: JSON has no separate integers, and some clients write all numbers alike.
-fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<LabDuration>, D::Error> {
+/// The optional body of a renewal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RenewBody {
+    /// For how many hours from now.
+    #[serde(default, deserialize_with = "whole")]
+    #[schemars(with = "Option<u16>", range(min = LabDuration::SHORTEST.hours(), max = LabDuration::LONGEST.hours()))]
+    pub(crate) hours: Option<LabDuration>,
+    /// Until when, in seconds since the epoch.
+    #[serde(default, deserialize_with = "whole")]
+    #[schemars(with = "Option<u64>", range(min = 0, max = 9_007_199_254_740_991_u64))]
+    pub(crate) until: Option<Instant>,
+    /// Whether any other end than the wanted one is an error.
+    #[serde(default)]
+    pub(crate) exact: Option<bool>,
+}
+
+/// A second since the epoch that JSON carries exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Instant(Timestamp);
+
+impl TryFrom<u64> for Instant {
+    type Error = &'static str;
+
+    fn try_from(second: u64) -> Result<Self, &'static str> {
+        match second {
+            0..=LARGEST_EXACT => Ok(Self(Timestamp::from_secs(second))),
+            _ => Err("until must be a whole number of seconds since the epoch"),
+        }
+    }
+}
+
+/// The largest whole number that every reader of JSON reads as it was written: 2^53 - 1.
+const LARGEST_EXACT: u64 = (1 << 53) - 1;
+
+impl RenewBody {
+    /// From JSON; an empty body is the same as `{}`.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, Problem> {
+        if text(body).is_empty() { Ok(Self::default()) } else { object(body) }
+    }
+
+    /// What it asks for.
+    pub(crate) fn wanted(&self) -> Result<RenewRequest, Problem> {
+        let until = match (self.hours, self.until) {
+            (None, None) => RenewUntil::Again,
+            (Some(hours), None) => RenewUntil::For(hours),
+            (None, Some(Instant(until))) => RenewUntil::Until(until),
+            (Some(_), Some(_)) => {
+                return Err(Problem::invalid("hours and until say the same thing: send one of them."));
+            }
+        };
+        Ok(RenewRequest { until, exact: self.exact.unwrap_or(false) })
+    }
+}
+
+/// A number, also written as `4.0`: JSON has no separate integers, and some clients write all numbers alike.
+fn whole<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64, Error: Display>,
+{
     let number = match Value::deserialize(deserializer)? {
         Value::Null => return Ok(None),
         Value::Number(number) => number.as_f64().unwrap_or_default(),
@@ -78,9 +144,10 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<LabDuratio
             return Err(D::Error::custom("a number is expected"));
         }
     };
-    let is_whole = number.fract() == 0.0 && (0.0..=f64::from(u16::MAX)).contains(&number);
-    let hours = if is_whole { number as u64 } else { 0 };
-    LabDuration::new(hours).map(Some).map_err(D::Error::custom)
+    let is_whole = number.fract() == 0.0 && (0.0..=LARGEST_EXACT as f64).contains(&number);
+    // No number of ours is as large.
+    let number = if is_whole { number as u64 } else { u64::MAX };
+    T::try_from(number).map(Some).map_err(D::Error::custom)
 }
 
 impl AllocateBody {
@@ -147,6 +214,45 @@ mod tests {
         assert_eq!(canonical(r#"{"lab_duration_hours":5}"#), canonical(r#"{"lab_duration_hours":0.5e1}"#));
         assert_eq!(canonical("{}"), canonical(r#"{"lab_duration_hours":null}"#));
         assert_ne!(canonical(""), canonical(r#"{"lab_duration_hours":5}"#));
+    }
+
+    #[test]
+    fn a_renewal_says_for_how_long_or_until_when_or_neither() {
+        let wanted = |body: &str| RenewBody::parse(body.as_bytes()).and_then(|body| body.wanted());
+        let of = |until, exact| RenewRequest { until, exact };
+        assert_eq!(wanted("").unwrap(), of(RenewUntil::Again, false));
+        assert_eq!(wanted("{}").unwrap(), of(RenewUntil::Again, false));
+        let two = LabDuration::new(2).unwrap();
+        assert_eq!(wanted(r#"{"hours":2.0,"exact":true}"#).unwrap(), of(RenewUntil::For(two), true));
+        let until = RenewUntil::Until(Timestamp::from_secs(1_795_378_100));
+        assert_eq!(wanted(r#"{"until":1795378100,"hours":null}"#).unwrap(), of(until, false));
+        let bad = [
+            r#"{"hours":0}"#,
+            r#"{"hours":169}"#,
+            r#"{"hours":"2"}"#,
+            r#"{"hours":2,"until":1795378100}"#,
+            r#"{"until":-1}"#,
+            r#"{"until":1795378100.5}"#,
+            r#"{"until":9007199254740993}"#,
+            r#"{"until":"2026-11-28T12:00:00Z"}"#,
+            r#"{"exact":1}"#,
+            r#"{"minutes":1}"#,
+            "[]",
+            "2",
+        ];
+        for body in bad {
+            assert_eq!(wanted(body).unwrap_err().code(), Code::ValidationError, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_is_half_a_minute_to_an_hour() {
+        let heartbeat = |body: &str| AllocateBody::parse(body.as_bytes()).map(|body| body.heartbeat_s);
+        assert_eq!(heartbeat(r#"{"heartbeat_s":60.0}"#).unwrap(), Some(Heartbeat::new(60).unwrap()));
+        assert_eq!(heartbeat("{}").unwrap(), None);
+        for wrong in ["29", "3601", "-60", "60.5", "\"60\"", "true", "1e99"] {
+            assert!(heartbeat(&format!("{{\"heartbeat_s\":{wrong}}}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub enum Code {
     RequestTimeout,
     NoSandboxesAvailable,
     NotCancellable,
+    NotRenewable,
     PolicyChanged,
     PayloadTooLarge,
     UriTooLong,
@@ -64,7 +65,7 @@ impl Entry {
 
 impl Code {
     /// Every code, in the order of the table.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::ValidationError,
         Self::UnknownFlavour,
         Self::MissingSandboxId,
@@ -79,6 +80,7 @@ impl Code {
         Self::RequestTimeout,
         Self::NoSandboxesAvailable,
         Self::NotCancellable,
+        Self::NotRenewable,
         Self::PolicyChanged,
         Self::PayloadTooLarge,
         Self::UriTooLong,
@@ -113,6 +115,7 @@ impl Code {
             Self::RequestTimeout => row("REQUEST_TIMEOUT", S::REQUEST_TIMEOUT, "The request arrived too slowly", "Send the head within 5 s and the body within 10 s, and repeat with the same key."),
             Self::NoSandboxesAvailable => row("NO_SANDBOXES_AVAILABLE", S::CONFLICT, "No sandbox is available", "Wait for sandboxes to come back, or add to the pool; then repeat with the same key.").again_after(5),
             Self::NotCancellable => row("NOT_CANCELLABLE", S::CONFLICT, "The request cannot be cancelled", "Only an asynchronous request that is still queued can; read its outcome.").again_after(1),
+            Self::NotRenewable => row("NOT_RENEWABLE", S::CONFLICT, "The lease cannot be renewed so", "Leave out exact and take what is granted, or ask for a time that the message allows.").again_after(1),
             Self::PolicyChanged => row("POLICY_CHANGED", S::PRECONDITION_FAILED, "Another policy stands there", "Read the policy again, repeat the change on it, and send its ETag in If-Match."),
             Self::PayloadTooLarge => row("PAYLOAD_TOO_LARGE", S::PAYLOAD_TOO_LARGE, "The body is too large", "Send at most 16 KiB."),
             Self::UriTooLong => row("URI_TOO_LONG", S::URI_TOO_LONG, "The path is too long", "Send at most 2 KiB of path and query."),

@@ -70,6 +70,8 @@ fn allocate(rpc: &RequestReply, asynchronous: bool) -> Request {
         track_name: None,
         prefix: None,
         lab_duration: LabDuration::new(4).unwrap(),
+        heartbeat: None,
+        tenant: Some(tenant()),
         asynchronous,
         times: if asynchronous { rpc.times_of_async() } else { rpc.times(wait) },
     })

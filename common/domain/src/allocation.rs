@@ -69,6 +69,8 @@ pub enum EndReason {
     Returned,
     /// Its time was over.
     Expired,
+    /// Its owner was silent for three heartbeats.
+    Abandoned,
     /// An operator released it.
     Released,
     /// A reason of a newer program.

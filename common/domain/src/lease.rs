@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     AllocateRequest, Allocation, AllocationId, EndReason, Fingerprint, Grant, LeaseKey, MAX_SKEW_MS,
-    RequestId, Timestamp,
+    RequestId, TenantName, Term, Timestamp,
 };
 
 /// The margin between an end and its fence: requests enqueued earlier than that may not claim any more.
@@ -39,6 +39,10 @@ pub struct Lease {
     pub fingerprint: Fingerprint,
     /// The sandbox.
     pub grant: Grant,
+    /// For how long it is wanted, as far as the lease says.
+    pub term: Term,
+    /// Whose token it was asked for with; a lease of an older program does not say.
+    pub tenant: Option<TenantName>,
     /// Set once, when the lease ends.
     pub end: Option<LeaseEnd>,
 }

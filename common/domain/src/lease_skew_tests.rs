@@ -24,6 +24,8 @@ fn marked(marked: Timestamp) -> Lease {
             allocated_at: Timestamp::from_secs(1),
             expires_at: Timestamp::from_secs(1_000_000),
         },
+        term: broker_domain::Term::default(),
+        tenant: None,
         end: Some(LeaseEnd::by_request(EndReason::Returned, marked, marked)),
     }
 }
@@ -38,6 +40,8 @@ fn ask(enqueued_at: Timestamp) -> AllocateRequest {
         track_name: None,
         prefix: None,
         lab_duration: broker_domain::LabDuration::SHORTEST,
+        heartbeat: None,
+        tenant: None,
         asynchronous: false,
         times: Times { enqueued_at, reply_by: deadline, deadline },
     }

@@ -69,7 +69,7 @@ proptest! {
     /// The store's condition on the lease (`LEASE_IS_FREE`) lets a claim through exactly where the verdict is "free".
     #[test]
     fn free_is_what_the_condition_of_the_claim_says(
-        exists in any::<bool>(), ended in prop::option::of((0..2_000_u64, prop::sample::select(vec![EndReason::Returned, EndReason::Expired, EndReason::Released]))), mine in any::<bool>(),
+        exists in any::<bool>(), ended in prop::option::of((0..2_000_u64, prop::sample::select(vec![EndReason::Returned, EndReason::Expired, EndReason::Abandoned, EndReason::Released]))), mine in any::<bool>(),
         explicit in any::<bool>(), enqueued_ms in 0..2_000_u64, now_ms in 0..400_000_u64,
     ) {
         let end = ended.map(|(fence, reason)| LeaseEnd { at: at(1), reason, fence: Timestamp::from_ms(fence) });
@@ -92,9 +92,9 @@ proptest! {
     }
 
     #[test]
-    fn a_reason_is_read_back_and_any_other_word_is_a_newer_programs(reason in prop::sample::select(vec![EndReason::Returned, EndReason::Expired, EndReason::Released]), text in "[a-z]{0,9}") {
+    fn a_reason_is_read_back_and_any_other_word_is_a_newer_programs(reason in prop::sample::select(vec![EndReason::Returned, EndReason::Expired, EndReason::Abandoned, EndReason::Released]), text in "[a-z]{0,9}") {
         prop_assert_eq!(EndReason::from_stored(reason.as_str()), reason);
-        let known = ["marked", "expired", "released"].contains(&text.as_str());
+        let known = ["marked", "expired", "abandoned", "released"].contains(&text.as_str());
         prop_assert_eq!(EndReason::from_stored(&text) != EndReason::Unknown, known);
     }
 }

@@ -8,6 +8,7 @@ mod adoption;
 mod allocation;
 mod dead_letter;
 mod fingerprint;
+mod heartbeat;
 mod ids;
 mod invariants;
 mod job;
@@ -17,6 +18,7 @@ mod outcome;
 pub mod policy;
 pub mod reconcile;
 pub mod refill;
+mod renewal;
 mod request;
 #[cfg(test)]
 extern crate self as broker_domain;
@@ -35,6 +37,7 @@ pub use dead_letter::{
     DeadLetterState, InvalidDeadLetterId, MessageSummary, Reason, Source, Touched,
 };
 pub use fingerprint::Fingerprint;
+pub use heartbeat::{Heartbeat, InvalidHeartbeat, Term};
 pub use ids::{
     AllocationId, ExternalId, FlavourName, IdempotencyKey, InvalidId, NamePrefix, RequestId, SandboxId,
     SandboxName, TenantName, TicketId, TrackId, TrackName,
@@ -44,6 +47,9 @@ pub use job::{Job, JobReport, LONGEST_STALE_GRACE_HOURS, Removable, STALE_GRACE_
 pub use lab_duration::{InvalidLabDuration, LabDuration};
 pub use lease::{Lease, LeaseEnd, LeaseVerdict, judge, overdue_for_owner};
 pub use outcome::Outcome;
+pub use renewal::{
+    LeaseBounds, NotRenewable, RenewRequest, RenewUntil, RenewVerdict, Renewal, judge_renewal, renew,
+};
 pub use request::{AllocateRequest, PersistedRequest, RequestState, ReturnRequest, Subject, Times};
 pub use sandbox::{ReturnVerdict, Sandbox, judge_return};
 pub use scaling::{Backlog, Scaling};

@@ -1,8 +1,8 @@
 //! Requests to the broker, their times, and the records of asynchronous ones.
 
 use super::{
-    Fingerprint, IdempotencyKey, LabDuration, LeaseKey, NamePrefix, Outcome, RequestId, SandboxId, Timestamp,
-    TrackId, TrackName,
+    Fingerprint, Heartbeat, IdempotencyKey, LabDuration, LeaseKey, NamePrefix, Outcome, RequestId, SandboxId,
+    TenantName, Term, Timestamp, TrackId, TrackName,
 };
 
 /// The times of a request.
@@ -31,12 +31,23 @@ pub struct AllocateRequest {
     pub track_name: Option<TrackName>,
     /// Accepts only sandboxes whose name begins with this.
     pub prefix: Option<NamePrefix>,
-    /// How long the sandbox is wanted.
+    /// How long the sandbox is wanted; with a heartbeat, the longest that it is kept by it.
     pub lab_duration: LabDuration,
+    /// How often its owner will say that it lives, if it does.
+    pub heartbeat: Option<Heartbeat>,
+    /// Whose token it came with; a message of an older program does not say.
+    pub tenant: Option<TenantName>,
     /// Whether no call waits for the reply, and the outcome is stored in the same write as the claim.
     pub asynchronous: bool,
     /// Its times.
     pub times: Times,
+}
+
+impl AllocateRequest {
+    /// For how long the lease is wanted.
+    pub const fn term(&self) -> Term {
+        Term { hours: Some(self.lab_duration), heartbeat: self.heartbeat }
+    }
 }
 
 /// An owner's request to return a sandbox.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use broker_domain::{
     AllocateRequest, Allocation, AllocationId, EndReason, ExternalId, Fingerprint, Grant, IdempotencyKey,
-    LabDuration, Lease, LeaseEnd, LeaseKey, RequestId, Sandbox, SandboxId, SandboxName, Status, Times,
+    LabDuration, Lease, LeaseEnd, LeaseKey, RequestId, Sandbox, SandboxId, SandboxName, Status, Term, Times,
     Timestamp, TrackId,
 };
 
@@ -49,6 +49,8 @@ pub(crate) fn ask(number: u8, enqueued_at: Timestamp) -> AllocateRequest {
         track_name: None,
         prefix: None,
         lab_duration: LabDuration::new(4).unwrap(),
+        heartbeat: None,
+        tenant: None,
         asynchronous: false,
         times: times(enqueued_at),
     }
@@ -73,6 +75,7 @@ pub(crate) fn sandbox(number: u8, status: Status, allocation: Option<Allocation>
         status,
         version: 1,
         allocation,
+        term: Term::default(),
         deletion_requested_at: None,
         end_reason: None,
     }
@@ -94,6 +97,8 @@ pub(crate) fn lease(number: u8, end: Option<LeaseEnd>) -> Lease {
             allocated_at: allocation.allocated_at,
             expires_at: allocation.expires_at,
         },
+        term: Term::default(),
+        tenant: None,
         end,
     }
 }

@@ -1,7 +1,7 @@
 //! The sandbox, and what an owner's return may do with it.
 
 use super::{
-    Allocation, EndReason, ExternalId, IdempotencyKey, ReturnRequest, SandboxId, SandboxName, Status,
+    Allocation, EndReason, ExternalId, IdempotencyKey, ReturnRequest, SandboxId, SandboxName, Status, Term,
     Timestamp,
 };
 
@@ -20,6 +20,8 @@ pub struct Sandbox {
     pub version: u64,
     /// Present from the first claim on, for good: it marks a used sandbox.
     pub allocation: Option<Allocation>,
+    /// For how long its owner wants it, or wanted it.
+    pub term: Term,
     /// When its deletion was requested.
     pub deletion_requested_at: Option<Timestamp>,
     /// The reason why its lease ended.
@@ -66,7 +68,7 @@ pub fn judge_return(sandbox: &Sandbox, request: &ReturnRequest) -> ReturnVerdict
         }
         Status::Allocated => ReturnVerdict::End(Box::new(allocation.clone())),
         Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => match sandbox.end_reason {
-            Some(EndReason::Expired) => ReturnVerdict::Expired,
+            Some(EndReason::Expired | EndReason::Abandoned) => ReturnVerdict::Expired,
             Some(EndReason::Returned | EndReason::Released) | None => {
                 ReturnVerdict::AlreadyReturned(sandbox.deletion_requested_at.unwrap_or(allocation.expires_at))
             }
@@ -207,8 +209,10 @@ mod tests {
             }
             let unknown = judge_return(&given_back(None, None), &return_of(1, 160));
             assert_eq!(unknown, ReturnVerdict::AlreadyReturned(Timestamp::from_secs(200)));
-            let expired = given_back(Some(EndReason::Expired), at);
-            assert_eq!(judge_return(&expired, &return_of(1, 160)), ReturnVerdict::Expired, "{status}");
+            for reason in [EndReason::Expired, EndReason::Abandoned] {
+                let taken = given_back(Some(reason), at);
+                assert_eq!(judge_return(&taken, &return_of(1, 160)), ReturnVerdict::Expired, "{status}");
+            }
         }
     }
 

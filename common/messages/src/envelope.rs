@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, VERSION, decode, encode};
+use super::{DecodeError, decode, encode};
 use broker_domain::{MAX_SKEW_MS, RequestId, TenantName, Times, Timestamp};
 
 /// Two clocks that are each as far off as a process may work with.
@@ -59,6 +59,7 @@ pub struct Envelope<R, B> {
 
 impl<R, B> Envelope<R, B> {
     pub(super) const fn around(
+        v: u32,
         body: B,
         request_id: RequestId,
         reply_to: R,
@@ -66,7 +67,7 @@ impl<R, B> Envelope<R, B> {
         asynchronous: bool,
     ) -> Self {
         Self {
-            v: VERSION,
+            v,
             request_id,
             reply_to,
             enqueued_at_ms: times.enqueued_at.as_ms(),

@@ -91,6 +91,8 @@ fn any_key() -> impl Strategy<Value = String> {
         "track_name",
         "prefix",
         "lab_duration_hours",
+        "heartbeat_s",
+        "tenant",
         "sandbox_id",
         "outcome",
         "reason",

@@ -23,16 +23,17 @@ pub use request::{Body, Request, RequestMessage};
 pub use summary::{summarize, tenant_of, with_renewed_deadline};
 pub use trigger::{Incoming, ScheduledTrigger};
 
-/// The version this program writes.
-pub const VERSION: u32 = 1;
+/// The newest version that this program writes and reads. It writes it only where a reader of the one before would do
+/// something else than was asked for; all other messages are of [`OLDEST`], which every worker of the last release reads.
+pub const VERSION: u32 = 2;
 /// The oldest version this program reads: the one before its own.
-const OLDEST: u32 = if VERSION > 1 { VERSION - 1 } else { 1 };
+pub const OLDEST: u32 = 1;
 
 /// Why a message cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Written by a newer program; a newer worker may understand it.
-    #[error("message version {found} is newer than {VERSION}")]
+    #[error("message version {found} is newer than what this program reads")]
     NewerVersion {
         /// Its version.
         found: u32,
@@ -82,7 +83,11 @@ fn decode<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, DecodeError> 
     } else if found < OLDEST {
         Err(DecodeError::OlderVersion { found })
     } else {
-        Ok(serde_json::from_str(text)?)
+        // A message of this version asks for more than the oldest can say; what it is that this program cannot read may be newer.
+        serde_json::from_str(text).map_err(|error| match found {
+            OLDEST => DecodeError::Malformed(error),
+            found => DecodeError::NewerVersion { found },
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Envelope;
+use super::{Envelope, OLDEST};
 use broker_domain::{ExternalId, RequestId, SandboxId, Task, Times, Timestamp};
 
 /// One message of the maintenance queue; `reply_to` is set only if a process waits. Each queue refuses the other's messages.
@@ -44,12 +44,19 @@ impl MaintenanceTask {
 impl MaintenanceMessage {
     /// A run without a waiting caller.
     pub fn run(request_id: RequestId, task: Task, times: Times) -> Self {
-        Self::around(MaintenanceTask::RunJob { task }, request_id, None, times, true)
+        Self::around(OLDEST, MaintenanceTask::RunJob { task }, request_id, None, times, true)
     }
 
     /// A run whose report goes to `reply_to` if it ends in time, and is stored in any case.
     pub fn run_for(request_id: RequestId, task: Task, times: Times, reply_to: impl Into<String>) -> Self {
-        Self::around(MaintenanceTask::RunJob { task }, request_id, Some(reply_to.into()), times, false)
+        Self::around(
+            OLDEST,
+            MaintenanceTask::RunJob { task },
+            request_id,
+            Some(reply_to.into()),
+            times,
+            false,
+        )
     }
 
     /// A deletion in the slot `slot`.
@@ -63,7 +70,7 @@ impl MaintenanceMessage {
     ) -> Self {
         let times = Times { enqueued_at: now, reply_by: now, deadline: slot };
         let body = MaintenanceTask::Delete { sandbox_id, external_id, version, slot_ms: slot.as_ms() };
-        Self::around(body, request_id, None, times, true)
+        Self::around(OLDEST, body, request_id, None, times, true)
     }
 }
 
@@ -107,8 +114,8 @@ mod tests {
 
     #[test]
     fn a_newer_message_is_told_from_a_bad_one() {
-        let newer = message().encode().replacen(r#""v":1"#, r#""v":2"#, 1);
-        assert!(matches!(MaintenanceMessage::decode(&newer), Err(DecodeError::NewerVersion { found: 2 })));
+        let newer = message().encode().replacen(r#""v":1"#, r#""v":3"#, 1);
+        assert!(matches!(MaintenanceMessage::decode(&newer), Err(DecodeError::NewerVersion { found: 3 })));
         let unknown = message().encode().replace("purge_stale", "make_coffee");
         assert!(matches!(MaintenanceMessage::decode(&unknown), Err(DecodeError::Malformed(_))));
     }

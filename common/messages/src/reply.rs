@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, Envelope, VERSION, decode, encode};
+use super::{DecodeError, Envelope, OLDEST, decode, encode};
 use broker_domain::{Outcome, RequestId};
 
 /// One message of a reply queue. A reply is a wake-up: its outcome is stored already, or the caller may safely repeat.
@@ -24,9 +24,9 @@ impl Reply {
         Self { v: message.v, request_id: message.request_id, outcome, traceparent: None }
     }
 
-    /// A reply to `request_id`, in this program's version.
+    /// A reply to `request_id`, in the version that every reader reads.
     pub const fn new(request_id: RequestId, outcome: Outcome) -> Self {
-        Self { v: VERSION, request_id, outcome, traceparent: None }
+        Self { v: OLDEST, request_id, outcome, traceparent: None }
     }
 
     /// The same reply with the sender's trace context.
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_reply_is_in_the_version_of_its_request() {
-        for v in [VERSION, VERSION - 1, VERSION + 1] {
+        for v in [OLDEST, OLDEST + 1, OLDEST + 2] {
             let said: serde_json::Value =
                 serde_json::from_str(&Reply::to(&message(v), Outcome::Expired).encode()).unwrap();
             assert_eq!(said["v"], v);

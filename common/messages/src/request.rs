@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Envelope;
+use super::{Envelope, OLDEST, VERSION};
 use broker_domain::{
-    AllocateRequest, Fingerprint, IdempotencyKey, LabDuration, LeaseKey, NamePrefix, PersistedRequest,
-    RequestState, ReturnRequest, SandboxId, Subject, TrackId, TrackName,
+    AllocateRequest, Fingerprint, Heartbeat, IdempotencyKey, LabDuration, LeaseKey, NamePrefix,
+    PersistedRequest, RequestState, ReturnRequest, SandboxId, Subject, TrackId, TrackName,
 };
 
 /// One message of the requests queue.
@@ -33,6 +33,9 @@ pub enum Body {
         /// For how long.
         #[serde(rename = "lab_duration_hours")]
         lab_duration: LabDuration,
+        /// How often its owner will say that it lives. A worker that does not know it would lend the sandbox without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        heartbeat_s: Option<Heartbeat>,
     },
     /// Return a sandbox.
     MarkForDeletion {
@@ -44,6 +47,14 @@ pub enum Body {
 }
 
 impl Body {
+    /// The version that a worker must read to do what it says.
+    const fn version(&self) -> u32 {
+        match self {
+            Self::Allocate { heartbeat_s: Some(_), .. } => VERSION,
+            Self::Allocate { .. } | Self::MarkForDeletion { .. } => OLDEST,
+        }
+    }
+
     /// The word in logs, metrics and dead letters.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -80,15 +91,24 @@ impl RequestMessage {
             track_name: request.track_name.clone(),
             prefix: request.prefix.clone(),
             lab_duration: request.lab_duration,
+            heartbeat_s: request.heartbeat,
         };
-        Self::around(body, request.request_id, reply_to.into(), request.times, request.asynchronous)
+        let message = Self::around(
+            body.version(),
+            body,
+            request.request_id,
+            reply_to.into(),
+            request.times,
+            request.asynchronous,
+        );
+        Self { tenant: request.tenant.clone(), ..message }
     }
 
     /// The message for a return.
     pub fn return_sandbox(request: &ReturnRequest, reply_to: impl Into<String>) -> Self {
         let body =
             Body::MarkForDeletion { track_id: request.track.clone(), sandbox_id: request.sandbox_id.clone() };
-        Self::around(body, request.request_id, reply_to.into(), request.times, false)
+        Self::around(OLDEST, body, request.request_id, reply_to.into(), request.times, false)
     }
 }
 
@@ -105,7 +125,15 @@ impl From<&RequestMessage> for Request {
     fn from(message: &RequestMessage) -> Self {
         let (request_id, times) = (message.request_id, message.times());
         match &message.body {
-            Body::Allocate { track_id, idempotency_key, fingerprint, track_name, prefix, lab_duration } => {
+            Body::Allocate {
+                track_id,
+                idempotency_key,
+                fingerprint,
+                track_name,
+                prefix,
+                lab_duration,
+                heartbeat_s,
+            } => {
                 let key = idempotency_key.clone().unwrap_or_else(|| IdempotencyKey::from(track_id));
                 Self::Allocate(AllocateRequest {
                     request_id,
@@ -115,6 +143,8 @@ impl From<&RequestMessage> for Request {
                     track_name: track_name.clone(),
                     prefix: prefix.clone(),
                     lab_duration: *lab_duration,
+                    heartbeat: *heartbeat_s,
+                    tenant: message.tenant.clone(),
                     asynchronous: message.asynchronous,
                     times,
                 })

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::envelope::{LONGEST_PLAN, must_be_within};
 use super::maintenance::{MaintenanceMessage, MaintenanceTask};
-use super::{DecodeError, VERSION, decode, encode};
+use super::{DecodeError, OLDEST, decode, encode};
 use broker_domain::{Job, Timestamp};
 
 /// Starts a job: `{"v":1,"body":{"kind":"start_job","job":"sync"}}`.
@@ -31,7 +31,7 @@ impl ScheduledTrigger {
 
     /// The trigger for `job`.
     pub const fn of(job: Job) -> Self {
-        Self { v: VERSION, body: Start::StartJob { job } }
+        Self { v: OLDEST, body: Start::StartJob { job } }
     }
 
     /// The job.
@@ -131,8 +131,8 @@ mod tests {
         assert!(refused(&start(r#","job":"sync","accept_stale":true"#)).contains("accept_stale"));
         let timed = r#"{"v":1,"deadline_ms":3,"body":{"kind":"start_job","job":"sync"}}"#;
         assert!(refused(timed).contains("deadline_ms"));
-        let newer = ScheduledTrigger::of(Job::Sync).encode().replace(r#""v":1"#, r#""v":2"#);
-        assert!(matches!(Incoming::decode(&newer), Err(DecodeError::NewerVersion { found: 2 })));
+        let newer = ScheduledTrigger::of(Job::Sync).encode().replace(r#""v":1"#, r#""v":3"#);
+        assert!(matches!(Incoming::decode(&newer), Err(DecodeError::NewerVersion { found: 3 })));
         assert!(RequestMessage::decode(&ScheduledTrigger::of(Job::Sync).encode()).is_err());
     }
 }

@@ -77,6 +77,10 @@ pub enum Point {
     Recorded,
     /// API: the request is sent, its caller waits.
     Waiting,
+    /// API: a lease is about to be renewed; its decision is made.
+    BeforeRenew,
+    /// API: a lease is renewed, the response is not sent.
+    Renewed,
     /// API: the reply has arrived, the response is not sent.
     ReplyArrived,
 }

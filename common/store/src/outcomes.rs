@@ -109,7 +109,7 @@ pub struct Claim<'a> {
 impl Claim<'_> {
     /// The expiry of the lease.
     pub(crate) fn expires_at(&self) -> Timestamp {
-        self.now.floor_to_second().plus(self.request.lab_duration.as_duration())
+        self.now.floor_to_second().plus(self.request.term().lease())
     }
 }
 

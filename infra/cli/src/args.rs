@@ -4,8 +4,8 @@ use broker_runtime::config::SETTINGS;
 use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
-    audit, dead_letters, endpoints, hooks, init, job, overview, policy, pool, processes, provider, refill,
-    sandbox, track, up,
+    audit, dead_letters, endpoints, hooks, init, job, lease, overview, policy, pool, processes, provider,
+    refill, sandbox, track, up,
 };
 use crate::context::Flags;
 use crate::output::Output;
@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Queues(Output),
     /// Show the operations of operators: job runs, pauses, releases, extensions, retries
     Audit(audit::Audit),
+    /// Run a command with a sandbox of its own: allocate, wait, renew while it runs, give back
+    Lease(lease::Lease),
     /// Check everything that a broker needs, a line each: ok, or what to do; exit code 1 if anything is wrong
     Doctor(Output),
 }

@@ -34,6 +34,11 @@ impl Settings {
         Self { flags, by, environment: strings(environment) }
     }
 
+    /// A variable of the environment that is no setting.
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        self.environment.get(name).cloned()
+    }
+
     /// Calls `with` with the settings, laid over the `defaults` of a command.
     pub(crate) fn over<T>(&self, defaults: &[(&str, &str)], with: impl FnOnce(&dyn Strings) -> T) -> T {
         let defaults: BTreeMap<String, String> =

@@ -43,6 +43,7 @@ fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
             settings.once(async |context| commands::overview::run(context, args).await)
         }
         Command::Audit(audit) => settings.once(async |context| commands::audit::run(context, audit).await),
+        Command::Lease(args) => commands::lease::run(args, |name| settings.variable(name)),
         Command::Doctor(out) => commands::doctor::run(&settings, out.json),
         // With whatever number of shards the table has: it is what changes.
         Command::Pool(PoolCommand::Reshard(args)) => settings

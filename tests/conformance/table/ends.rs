@@ -213,3 +213,31 @@ async fn a_transaction_that_names_an_item_twice_is_refused() {
     assert_eq!(refused.code(), Some("ValidationException"));
     assert_eq!(times(&place, "A").await, None);
 }
+
+#[tokio::test]
+async fn a_renewal_moves_an_end_on_and_never_back_and_only_of_a_live_lease() {
+    let place = Place::with_table().await;
+    let (free, allocation) = place.held().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let hour = Duration::from_secs(3_600);
+    let (later, latest) = (allocation.expires_at.plus(hour), allocation.expires_at.plus(hour * 2));
+    let renew =
+        async |until| store.leases.renew(&free.sandbox_id, &allocation, until, now).await.expect("asked");
+    assert_eq!(renew(latest).await, Write::Applied);
+    assert_eq!(renew(latest).await, Write::Applied, "a repeat finds its own success");
+    assert_eq!(renew(later).await, Write::Rejected(()), "never back");
+    let lease = store.leases.get(&allocation.lease_key).await.expect("read").expect("there");
+    let record = store.sandboxes.record(&free.sandbox_id).await.expect("read").expect("there");
+    assert_eq!((lease.grant.expires_at, record.due), (latest, Some(latest)));
+
+    // An expiry that was decided before the renewal takes nothing.
+    let end = LeaseEnd::by_broker(EndReason::Expired, now);
+    let expired = store.leases.expire(&free.sandbox_id, &allocation, later, &end).await.expect("asked");
+    assert_eq!(expired, Write::Rejected(()));
+    let other = Allocation { id: place.entropy.allocation_id(), ..allocation.clone() };
+    let stranger = store.leases.renew(&free.sandbox_id, &other, latest.plus(hour), now).await.expect("asked");
+    assert_eq!(stranger, Write::Rejected(()), "another allocation's");
+    let ended = store.leases.expire(&free.sandbox_id, &allocation, latest, &end).await.expect("asked");
+    assert_eq!(ended, Write::Applied);
+    assert_eq!(renew(latest.plus(hour)).await, Write::Rejected(()), "it has ended");
+}

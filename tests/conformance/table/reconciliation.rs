@@ -42,6 +42,8 @@ fn lease(place: &Place, track: &str, sandbox: &Sandbox) -> Lease {
             allocated_at: now,
             expires_at: now.plus(Duration::from_secs(60)),
         },
+        term: broker_domain::Term::default(),
+        tenant: None,
         end: None,
     }
 }

@@ -75,6 +75,8 @@ async fn claim(store: &Store, clock: &Clock, entropy: &Entropy, candidate: &Cand
         track_name: None,
         prefix: None,
         lab_duration: LabDuration::new(4).expect("a duration"),
+        heartbeat: None,
+        tenant: None,
         asynchronous: false,
         times: Times { enqueued_at: now, reply_by: now, deadline: now },
     };

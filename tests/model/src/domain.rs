@@ -2,8 +2,8 @@
 
 use broker_domain::{
     AllocateRequest, Allocation, AllocationId, ExternalId, Fingerprint, Grant, IdempotencyKey, LabDuration,
-    Lease, LeaseEnd, LeaseKey, RequestId, ReturnRequest, Sandbox, SandboxId, SandboxName, Times, Timestamp,
-    TrackId,
+    Lease, LeaseEnd, LeaseKey, RequestId, ReturnRequest, Sandbox, SandboxId, SandboxName, Term, Times,
+    Timestamp, TrackId,
 };
 use uuid::Uuid;
 
@@ -54,6 +54,8 @@ impl Scenario {
             track_name: None,
             prefix: None,
             lab_duration: LabDuration::SHORTEST,
+            heartbeat: None,
+            tenant: None,
             asynchronous: self.requests[request].is_asynchronous(),
             times: times(world.requests[request].sent.unwrap_or_default()),
         }
@@ -83,6 +85,8 @@ pub(crate) fn lease(key: Index, row: &LeaseRow) -> Lease {
             allocated_at: time(row.at),
             expires_at: time(row.expires),
         },
+        term: Term::default(),
+        tenant: None,
         end: row.end.map(|end| LeaseEnd {
             at: Timestamp::from_ms(end.at_ms),
             reason: end.reason(),
@@ -110,6 +114,7 @@ pub(crate) fn sandbox(id: Index, row: &SandboxRow) -> Sandbox {
         status: row.status,
         version: u64::from(row.version),
         allocation: row.allocation.map(allocation),
+        term: Term::default(),
         deletion_requested_at: row.deleted_at.map(time),
         end_reason: row.allocation.map(|_| if row.marked { Returned } else { Expired }),
     }

@@ -71,6 +71,8 @@ impl Week {
             track_name: None,
             prefix: None,
             lab_duration: LabDuration::nearest(hours),
+            heartbeat: None,
+            tenant: None,
             asynchronous: true,
             times: Times { enqueued_at: now, reply_by: now, deadline: now.plus(2 * HOUR) },
         };

@@ -10,8 +10,8 @@
 use std::time::Duration;
 
 use broker_domain::{
-    AllocateRequest, EndReason, Grant, Lease, LeaseEnd, LeaseVerdict, NamePrefix, Outcome, RequestState,
-    Timestamp, judge, overdue_for_owner,
+    AllocateRequest, Grant, Lease, LeaseEnd, LeaseVerdict, NamePrefix, Outcome, RequestState, Timestamp,
+    judge, overdue_for_owner,
 };
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Claim, ClaimOutcome, StoreError};
@@ -206,7 +206,7 @@ impl Handlers {
     /// Claims in the place of the caller's own lease, whose time is over. If another request is faster, the next attempt finds what
     /// became of it.
     async fn replace(&self, claim: &Claim<'_>, old: &Lease) -> Result<ClaimOutcome, StoreError> {
-        let end = LeaseEnd::by_request(EndReason::Expired, claim.now, claim.request.times.enqueued_at);
+        let end = LeaseEnd::by_request(old.term.end_reason(), claim.now, claim.request.times.enqueued_at);
         crash_points::point(Point::BeforeEnd);
         self.store.leases.replace(claim, old, overdue_for_owner(claim.now), &end).await
     }
@@ -230,6 +230,8 @@ fn lease_of(claim: &Claim<'_>, grant: Grant) -> Lease {
         allocation_id: claim.allocation_id,
         fingerprint: claim.request.fingerprint.clone(),
         grant,
+        term: claim.request.term(),
+        tenant: claim.request.tenant.clone(),
         end: None,
     }
 }

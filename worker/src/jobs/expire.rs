@@ -1,37 +1,49 @@
 //! Expire job: ends leases past their time.
 //!
-//! Expired is a live lease whose `expires_at`, that lease's own, lies more than the grace in the past. Sandbox and lease
-//! change in one transaction, fenced by the allocation id and by the expiry itself: an owner's return at the same moment
-//! wins or loses whole, and so does an operator who gives the lease longer.
+//! Expired is a live lease whose `expires_at`, that lease's own, lies more than the grace in the past; abandoned is one with a
+//! heartbeat whose `expires_at` has passed. Sandbox and lease change in one transaction, fenced by the allocation id and by the
+//! expiry itself: an owner's return at the same moment wins or loses whole, and so does who gives the lease longer, its owner
+//! or an operator. The index does not know of heartbeats, so what is in its grace is looked at too, and not counted.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use broker_domain::{Allocation, EndReason, Event, JobReport, LeaseEnd, Sandbox, Status, Timestamp};
+use broker_domain::{Allocation, Event, JobReport, LeaseEnd, Sandbox, Status, Timestamp};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Candidate, StoreError, Write};
 
 use super::{JobError, Jobs, each};
 
 pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
-    let until = jobs.clock.now().minus(jobs.settings.expiry_grace);
-    each::due(jobs, Status::Allocated, until, report, expire).await
+    let in_grace = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&in_grace);
+    let act = move |jobs, candidate| expire(jobs, candidate, Arc::clone(&counted));
+    let ran = each::due(jobs, Status::Allocated, jobs.clock.now(), report, act).await;
+    let in_grace = in_grace.load(Ordering::Relaxed);
+    report.found = report.found.saturating_sub(in_grace);
+    report.skipped = report.skipped.saturating_sub(in_grace);
+    ran
 }
 
-async fn expire(jobs: Jobs, candidate: Candidate) -> Result<Write, StoreError> {
+async fn expire(jobs: Jobs, candidate: Candidate, in_grace: Arc<AtomicU64>) -> Result<Write, StoreError> {
     // The index proposes, the item decides.
     let Some(sandbox) = jobs.store.sandboxes.get(&candidate.sandbox_id).await? else {
         return Ok(Write::Rejected(()));
     };
-    let now = jobs.clock.now();
-    let Some(allocation) = expired(&sandbox, now, jobs.settings.expiry_grace) else {
+    let (now, grace) = (jobs.clock.now(), sandbox.term.grace(jobs.settings.expiry_grace));
+    let Some(allocation) = expired(&sandbox, now, grace) else {
+        if sandbox.live_allocation().is_some_and(|allocation| allocation.expires_at <= now) {
+            in_grace.fetch_add(1, Ordering::Relaxed);
+        }
         return Ok(Write::Rejected(()));
     };
-    let (until, end) = (now.minus(jobs.settings.expiry_grace), LeaseEnd::by_broker(EndReason::Expired, now));
+    let (until, end) = (now.minus(grace), LeaseEnd::by_broker(sandbox.term.end_reason(), now));
     crash_points::point(Point::BeforeEnd);
     Ok(match jobs.store.leases.expire(&sandbox.id, allocation, until, &end).await? {
         Write::Applied => {
-            let key = &allocation.lease_key;
-            tracing::info!(sandbox_id = %sandbox.id, track = %key.track, idempotency_key = %key.key, returned = true, "expired");
+            let (key, reason) = (&allocation.lease_key, end.reason.as_str());
+            tracing::info!(sandbox_id = %sandbox.id, track = %key.track, idempotency_key = %key.key, reason, returned = true, "expired");
             Write::Applied
         }
         Write::Rejected(()) => Write::Rejected(()),
@@ -47,7 +59,7 @@ fn expired(sandbox: &Sandbox, now: Timestamp, grace: Duration) -> Option<&Alloca
 #[cfg(test)]
 mod tests {
     use broker_domain::{
-        AllocationId, ExternalId, IdempotencyKey, LeaseKey, SandboxId, SandboxName, TrackId,
+        AllocationId, ExternalId, IdempotencyKey, LeaseKey, SandboxId, SandboxName, Term, TrackId,
     };
 
     use super::*;
@@ -69,6 +81,7 @@ mod tests {
                 allocated_at: Timestamp::from_secs(1),
                 expires_at: Timestamp::from_secs(expires_at),
             }),
+            term: Term::default(),
             deletion_requested_at: None,
             end_reason: None,
         }

@@ -52,6 +52,20 @@ impl<'a> AllocationBody<'a> {
     }
 }
 
+/// A lease that was renewed, or is long enough.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Renewed<'a> {
+    /// The broker's id of the sandbox.
+    pub(crate) sandbox_id: &'a str,
+    /// When the allocation expires now, in seconds since the epoch.
+    pub(crate) expires_at: u64,
+    /// The latest that it can be renewed to, in seconds since the epoch.
+    pub(crate) max_expires_at: u64,
+    /// The id of this request.
+    #[schemars(extend("format" = "uuid"))]
+    pub(crate) request_id: String,
+}
+
 /// A sandbox that is pending deletion.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Marked<'a> {

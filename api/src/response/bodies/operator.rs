@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use broker_domain::policy::{ByStatus, Change};
 use broker_domain::{
-    EndReason, FlavourName, JobReport, NamePrefix, RequestId, Sandbox, Status, Timestamp, TrackName,
+    EndReason, FlavourName, Heartbeat, JobReport, NamePrefix, RequestId, Sandbox, Status, Timestamp,
+    TrackName,
 };
 use broker_store::{AuditLine, Census, PolicyPlan, Record, StoredPolicy, shown_counts};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -261,6 +262,8 @@ pub struct PooledSandbox<'a> {
     allocated_at: Option<u64>,
     /// When the allocation expires or expired, in seconds since the epoch.
     expires_at: Option<u64>,
+    /// How often its owner says that it lives, in seconds, if it does.
+    heartbeat_s: Option<u16>,
     /// When its deletion was requested, in seconds since the epoch.
     deletion_requested_at: Option<u64>,
     /// The reason why its lease ended.
@@ -295,8 +298,17 @@ impl<'a> PooledSandbox<'a> {
             updated_at,
             last_synced,
         } = record;
-        let Sandbox { id, name, external_id, status, version, allocation, deletion_requested_at, end_reason } =
-            sandbox;
+        let Sandbox {
+            id,
+            name,
+            external_id,
+            status,
+            version,
+            allocation,
+            term,
+            deletion_requested_at,
+            end_reason,
+        } = sandbox;
         let allocation = allocation.as_ref();
         let secs = |at: &Option<Timestamp>| at.map(Timestamp::as_secs);
         Self {
@@ -312,6 +324,7 @@ impl<'a> PooledSandbox<'a> {
             allocation_id: allocation.map(|a| a.id.to_string()),
             allocated_at: allocation.map(|a| a.allocated_at.as_secs()),
             expires_at: allocation.map(|a| a.expires_at.as_secs()),
+            heartbeat_s: term.heartbeat.map(Heartbeat::seconds),
             deletion_requested_at: secs(deletion_requested_at),
             deletion_reason: *end_reason,
             deletion_attempts: *attempts,
@@ -326,7 +339,8 @@ impl<'a> PooledSandbox<'a> {
 }
 
 fn end_reason(_: &mut SchemaGenerator) -> Schema {
-    let reasons = [EndReason::Returned, EndReason::Expired, EndReason::Released].map(|reason| json!(reason));
+    let reasons = [EndReason::Returned, EndReason::Expired, EndReason::Abandoned, EndReason::Released];
+    let reasons = reasons.map(|reason| json!(reason));
     let or_none = reasons.into_iter().chain([Value::Null]).collect::<Vec<_>>();
     json_schema!({ "type": ["string", "null"], "enum": or_none })
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Asked, HandedOut, Known, Purpose, Sight, Step, Verdict};
 use crate::{
     Allocation, EndReason, Fingerprint, Grant, IdempotencyKey, Lease, LeaseEnd, LeaseKey, Sandbox, SandboxId,
-    Status, Timestamp,
+    Status, Term, Timestamp,
 };
 
 pub(super) fn judge_line(
@@ -111,6 +111,8 @@ fn free(
             allocated_at,
             expires_at,
         },
+        term: Term::default(),
+        tenant: None,
         end: None,
     };
     Ok((

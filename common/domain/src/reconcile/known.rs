@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Step;
-use crate::{Allocation, Inventory, Lease, LeaseEnd, LeaseKey, Sandbox, SandboxId, Status};
+use crate::{Allocation, Inventory, Lease, LeaseEnd, LeaseKey, Sandbox, SandboxId, Status, Term};
 
 /// What was read of the table.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +56,7 @@ impl Known {
                 status: Status::Available,
                 version: 1,
                 allocation: None,
+                term: Term::default(),
                 deletion_requested_at: None,
                 end_reason: None,
             }),

@@ -8,7 +8,7 @@
 use super::known::allocation_of;
 use super::{Asked, Known, Purpose, Step};
 use crate::{
-    Allocation, EndReason, Fingerprint, Grant, Lease, LeaseEnd, Sandbox, SandboxId, Status, Violation,
+    Allocation, EndReason, Fingerprint, Grant, Lease, LeaseEnd, Sandbox, SandboxId, Status, Term, Violation,
     suspects,
 };
 
@@ -132,6 +132,8 @@ fn bind(asked: &Asked<'_>, sandbox: &Sandbox, allocation: &Allocation, stands: O
             allocated_at: allocation.allocated_at,
             expires_at: allocation.expires_at,
         },
+        term: Term { hours: None, heartbeat: sandbox.term.heartbeat },
+        tenant: None,
         end: None,
     };
     Step::Bind { sandbox: sandbox.clone(), stands: stands.cloned().map(Box::new), lease: Box::new(lease) }

@@ -212,6 +212,8 @@ fn history(ops: &[(u8, u8)]) -> Vec<Known> {
                         allocated_at: Timestamp::from_secs(at),
                         expires_at: Timestamp::from_secs(at + 3_600),
                     },
+                    term: crate::Term::default(),
+                    tenant: None,
                     end: None,
                 };
                 Step::Bind {

@@ -82,6 +82,8 @@ pub struct Config {
     pub cors_origins: Origins,
     /// How long a sandbox is lent unless the request says otherwise.
     pub lab_duration: LabDuration,
+    /// How long a lease can last from its allocation.
+    pub lease_max: Duration,
     /// How many messages one worker handles at a time.
     pub worker_concurrency: usize,
     /// How long a received request stays hidden from other workers.
@@ -154,6 +156,7 @@ impl Config {
             trusted_proxies: read.list("BROKER_TRUSTED_PROXIES", Networks::parse)?,
             cors_origins: read.list("BROKER_CORS_ORIGINS", Origins::parse)?,
             lab_duration: read.number("BROKER_LAB_DURATION_HOURS")?,
+            lease_max: Duration::from_secs(3_600 * read.number::<u64>("BROKER_LEASE_MAX_HOURS")?),
             worker_concurrency: read.number("BROKER_WORKER_CONCURRENCY")?,
             visibility: read.seconds("BROKER_VISIBILITY_S")?,
             poll_wait: read.seconds("BROKER_POLL_WAIT_S")?,

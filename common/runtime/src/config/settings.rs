@@ -185,6 +185,13 @@ pub const SETTINGS: &[Setting] = &[
         "how long a sandbox is lent unless the request says",
     ),
     Setting::number(
+        "BROKER_LEASE_MAX_HOURS",
+        "168",
+        "hours",
+        1..=8_760,
+        "how long a lease can last from its allocation, however often its owner renews it",
+    ),
+    Setting::number(
         "BROKER_WORKER_CONCURRENCY",
         "64",
         "count",

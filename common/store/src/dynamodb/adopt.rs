@@ -17,7 +17,8 @@ use super::{AdoptionStore, n, s};
 use crate::{EntryConflict, Page, PageKey, StoreError, Write};
 use broker_domain::reconcile::Minted;
 use broker_domain::{
-    Adoption, EndReason, Fingerprint, ForeignSandbox, Grant, LabDuration, Lease, Status, Tenancy, Timestamp,
+    Adoption, EndReason, Fingerprint, ForeignSandbox, Grant, LabDuration, Lease, Status, Tenancy, Term,
+    Timestamp,
 };
 
 /// No lease, or one that ended.
@@ -196,6 +197,8 @@ impl AdoptionStore {
                 allocated_at: tenancy.allocated_at,
                 expires_at: tenancy.expires_at,
             },
+            term: Term::default(),
+            tenant: None,
             end: None,
         };
         let put = Put::builder()

@@ -9,9 +9,9 @@ use super::keys::{self, PK};
 use super::{n, s};
 use crate::{Candidate, StoreError};
 use broker_domain::{
-    Allocation, AllocationId, EndReason, ExternalId, Fingerprint, Grant, IdempotencyKey, Lease, LeaseEnd,
-    LeaseKey, Outcome, PersistedRequest, RequestId, RequestState, Sandbox, SandboxId, SandboxName, Status,
-    Subject, Timestamp, TrackId, TrackName,
+    Allocation, AllocationId, EndReason, ExternalId, Fingerprint, Grant, Heartbeat, IdempotencyKey,
+    LabDuration, Lease, LeaseEnd, LeaseKey, Outcome, PersistedRequest, RequestId, RequestState, Sandbox,
+    SandboxId, SandboxName, Status, Subject, TenantName, Term, Timestamp, TrackId, TrackName,
 };
 
 /// An item as the SDK returns it.
@@ -27,6 +27,8 @@ pub(super) const IDEMPOTENCY_KEY: &str = "idempotency_key";
 pub(super) const ALLOCATION_ID: &str = "allocation_id";
 pub(super) const TRACK_NAME: &str = "track_name";
 pub(super) const LAB_DURATION_HOURS: &str = "lab_duration_hours";
+pub(super) const HEARTBEAT_S: &str = "heartbeat_s";
+pub(super) const TENANT: &str = "tenant";
 pub(super) const ALLOCATED_AT: &str = "allocated_at";
 pub(super) const EXPIRES_AT: &str = "expires_at";
 pub(super) const DELETION_REQUESTED_AT: &str = "deletion_requested_at";
@@ -163,6 +165,15 @@ impl<'a> Reader<'a> {
         Ok(LeaseKey { track, key })
     }
 
+    /// For how long the lease is wanted. What another tool wrote there is no reason not to read the rest.
+    fn term(&self) -> Term {
+        let number = |name| self.optional_number(name).ok().flatten();
+        Term {
+            hours: number(LAB_DURATION_HOURS).and_then(|hours| LabDuration::new(hours).ok()),
+            heartbeat: number(HEARTBEAT_S).and_then(|seconds| Heartbeat::new(seconds).ok()),
+        }
+    }
+
     fn allocation(&self) -> Result<Option<Allocation>, StoreError> {
         let Some(id) = self.optional(ALLOCATION_ID, AllocationId::parse)? else { return Ok(None) };
         Ok(Some(Allocation {
@@ -188,6 +199,7 @@ pub(super) fn read_sandbox(item: &Item) -> Result<Sandbox, StoreError> {
         status: read.text(STATUS, |text| Ok::<_, Infallible>(Status::from_stored(text)))?,
         version: read.number(VERSION)?,
         allocation: read.allocation()?,
+        term: read.term(),
         deletion_requested_at: read.optional_time(DELETION_REQUESTED_AT)?,
         end_reason: read.optional(DELETION_REASON, end_reason)?,
     })
@@ -226,6 +238,8 @@ pub(super) fn read_lease(item: &Item) -> Result<Lease, StoreError> {
             allocated_at: read.time(ALLOCATED_AT)?,
             expires_at: read.time(EXPIRES_AT)?,
         },
+        term: read.term(),
+        tenant: read.optional(TENANT, TenantName::new)?,
         end,
     })
 }
@@ -251,6 +265,15 @@ pub(super) fn write_live_lease(lease: &Lease) -> Item {
     );
     if let Some(track_name) = &grant.track_name {
         item.insert(TRACK_NAME.to_owned(), s(track_name.as_str()));
+    }
+    if let Some(hours) = lease.term.hours {
+        item.insert(LAB_DURATION_HOURS.to_owned(), n(hours.hours()));
+    }
+    if let Some(heartbeat) = lease.term.heartbeat {
+        item.insert(HEARTBEAT_S.to_owned(), n(heartbeat.seconds()));
+    }
+    if let Some(tenant) = &lease.tenant {
+        item.insert(TENANT.to_owned(), s(tenant.as_str()));
     }
     item
 }

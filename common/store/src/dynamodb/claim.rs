@@ -82,6 +82,10 @@ impl LeaseStore {
             .expression_attribute_values(":shard", s(keys::state_shard(Status::Allocated, shard)))
             .expression_attribute_values(":state_key", s(keys::time_key(lease.grant.expires_at)))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::None);
+        if let Some(heartbeat) = claim.request.heartbeat {
+            set.push_str(", heartbeat_s = :heartbeat");
+            update = update.expression_attribute_values(":heartbeat", n(heartbeat.seconds()));
+        }
         if let Some(track_name) = &claim.request.track_name {
             set.push_str(", track_name = :track_name");
             update = update.expression_attribute_values(":track_name", s(track_name.as_str()));
@@ -128,6 +132,8 @@ pub(super) fn lease_of(claim: &Claim<'_>) -> Lease {
             allocated_at: claim.now.floor_to_second(),
             expires_at: claim.expires_at(),
         },
+        term: claim.request.term(),
+        tenant: claim.request.tenant.clone(),
         end: None,
     }
 }

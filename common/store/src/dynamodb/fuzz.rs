@@ -173,7 +173,12 @@ proptest! {
 }
 
 fn any_end_reason() -> impl Strategy<Value = EndReason> {
-    prop::sample::select(vec![EndReason::Returned, EndReason::Expired, EndReason::Released])
+    prop::sample::select(vec![
+        EndReason::Returned,
+        EndReason::Expired,
+        EndReason::Abandoned,
+        EndReason::Released,
+    ])
 }
 
 /// Any text of a valid id.
@@ -205,7 +210,8 @@ prop_compose! {
     fn any_lease()(
         allocation in any_allocation(), request in any::<u128>(), sandbox in any_id(), name in "[ -~äß]{1,60}",
         external_id in "[ -~]{1,60}", fingerprint in "[0-9a-f]{32}",
-        end in prop::option::of((any_time(), any_end_reason(), any::<u64>())),
+        end in prop::option::of((any_time(), any_end_reason(), any::<u64>())), hours in prop::option::of(1..=168_u64),
+        heartbeat in prop::option::of(30..=3_600_u64), tenant in prop::option::of("[a-z0-9_-]{1,60}"),
     ) -> Lease {
         Lease {
             key: allocation.lease_key,
@@ -220,6 +226,11 @@ prop_compose! {
                 allocated_at: allocation.allocated_at,
                 expires_at: allocation.expires_at,
             },
+            term: broker_domain::Term {
+                hours: hours.map(|hours| broker_domain::LabDuration::new(hours).unwrap()),
+                heartbeat: heartbeat.map(|seconds| broker_domain::Heartbeat::new(seconds).unwrap()),
+            },
+            tenant: tenant.map(|tenant| broker_domain::TenantName::new(tenant).unwrap()),
             end: end.map(|(at, reason, fence)| LeaseEnd { at, reason, fence: Timestamp::from_ms(fence) }),
         }
     }

@@ -1,20 +1,21 @@
-//! `broker sandbox`: show, tell the story of, release, extend, retry the deletion of one sandbox.
+//! `broker sandbox`: show, tell the story of, release, extend, retry the deletion of a sandbox.
 
 use anyhow::{Context as _, bail};
 use broker_api::response::bodies::PooledSandbox;
 use broker_api::story;
-use broker_domain::{Allocation, EndReason, LabDuration, LeaseEnd, SandboxId, Status, Timestamp};
+use broker_domain::{Allocation, EndReason, LeaseEnd, SandboxId, Status, Timestamp};
 use broker_store::{Act, Record, Seen, retry_on_conflict};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::extend::{self, Extend};
 use crate::commands::policy;
 use crate::context::Context;
 use crate::done::Done;
 use crate::output::{self, Output};
 
 /// How often a write is decided on anew when its sandbox changed at the same moment.
-const TRIES: usize = 5;
+pub(super) const TRIES: usize = 5;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SandboxCommand {
@@ -24,7 +25,7 @@ pub(crate) enum SandboxCommand {
     History(OneSandbox),
     /// End its lease now, as expiry would
     Release(OneSandbox),
-    /// Extend its lease
+    /// Extend its lease, or those of a lab, a tenant or a flavour
     Extend(Extend),
     /// Make a deletion that failed or waits due now
     RetryDelete(OneSandbox),
@@ -38,22 +39,13 @@ pub(crate) struct OneSandbox {
     pub(crate) output: Output,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Extend {
-    #[command(flatten)]
-    pub(crate) one: OneSandbox,
-    /// The hours to add, 1 to 168
-    #[arg(long)]
-    pub(crate) hours: LabDuration,
-}
-
 /// Runs a command of `broker sandbox`.
 pub(crate) async fn run(context: Context, command: SandboxCommand) -> anyhow::Result<Done> {
     match command {
         SandboxCommand::Show(args) => show(context, args).await,
         SandboxCommand::History(args) => history(context, args).await,
         SandboxCommand::Release(args) => release(context, args).await,
-        SandboxCommand::Extend(args) => extend(context, args).await,
+        SandboxCommand::Extend(args) => extend::run(context, args).await,
         SandboxCommand::RetryDelete(args) => retry_delete(context, args).await,
     }
 }
@@ -99,30 +91,6 @@ async fn release(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
     bail!("{} changes all the time: look again", args.id)
 }
 
-async fn extend(context: Context, args: Extend) -> anyhow::Result<Done> {
-    let mut record = read(&context, &args.one.id).await?;
-    longer(&record, args.hours, context.now().await?)?;
-    context.audit(Act::Extend, &args.one.id, Some(args.hours.hours().into())).await?;
-    for _ in 0..TRIES {
-        let now = context.now().await?;
-        let (allocation, expires_at) = (live(&record)?, longer(&record, args.hours, now)?);
-        let extended = retry_on_conflict(&context.entropy, || {
-            context.store.leases.extend(&record.sandbox.id, allocation, expires_at, now)
-        })
-        .await?;
-        record = read(&context, &args.one.id).await?;
-        if extended.is_applied() {
-            return print(&context, &record, args.one.output.json).await;
-        }
-    }
-    bail!("{} changes all the time: look again", args.one.id)
-}
-
-/// When a lease ends that is given so much longer.
-fn longer(record: &Record, by: LabDuration, now: Timestamp) -> anyhow::Result<Timestamp> {
-    live(record)?.extended(by, now).context("a lease may last 168 hours from now at most")
-}
-
 async fn retry_delete(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
     let mut record = read(&context, &args.id).await?;
     context.audit(Act::RetryDelete, &args.id, None).await?;
@@ -153,19 +121,19 @@ async fn retry_delete(context: Context, args: OneSandbox) -> anyhow::Result<Done
     bail!("{} changes all the time: look again", args.id)
 }
 
-async fn read(context: &Context, id: &str) -> anyhow::Result<Record> {
+pub(super) async fn read(context: &Context, id: &str) -> anyhow::Result<Record> {
     let id = SandboxId::new(id)?;
     context.store.sandboxes.record(&id).await?.with_context(|| format!("there is no sandbox {id}"))
 }
 
-fn live(record: &Record) -> anyhow::Result<&Allocation> {
+pub(super) fn live(record: &Record) -> anyhow::Result<&Allocation> {
     let sandbox = &record.sandbox;
     sandbox
         .live_allocation()
         .with_context(|| format!("{} is {}: it has no lease", sandbox.id, sandbox.status))
 }
 
-async fn print(context: &Context, record: &Record, as_json: bool) -> anyhow::Result<Done> {
+pub(super) async fn print(context: &Context, record: &Record, as_json: bool) -> anyhow::Result<Done> {
     // A sandbox is shown also beside a policy that cannot be read.
     let policy = policy::in_force(context).await.unwrap_or_default();
     let shown = json!(PooledSandbox::new(record, policy.flavour_of(&record.sandbox.name)));

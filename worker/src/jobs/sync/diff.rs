@@ -289,6 +289,7 @@ mod tests {
                 status,
                 version: 5,
                 allocation: None,
+                term: broker_domain::Term::default(),
                 deletion_requested_at: None,
                 end_reason: None,
             },

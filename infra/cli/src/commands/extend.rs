@@ -1,0 +1,226 @@
+//! `broker sandbox extend`: gives a lease more hours, or every live lease of a lab, a tenant or a flavour.
+//!
+//! Invariant: hours are added to the end that was read, or to none: a lease that changes at the same moment is read again. With
+//! filters, each lease is extended once in a run, and a run that is cut off says how many were.
+
+use anyhow::{Context as _, bail};
+use broker_domain::{FlavourName, LabDuration, Lease, LeaseKey, Sandbox, TenantName, Timestamp, TrackName};
+use broker_store::scan_all::scan;
+use broker_store::{Act, Record, Store, retry_on_conflict};
+use clap::Args;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use tokio::task::JoinSet;
+
+use super::policy;
+use super::sandbox::{TRIES, live, print, read};
+use crate::context::Context;
+use crate::done::Done;
+use crate::output::{self, Output, ProgressLine};
+
+/// Leases that are extended at a time.
+const AT_ONCE: usize = 16;
+
+#[derive(Debug, Args)]
+pub(crate) struct Extend {
+    /// The id of the sandbox; instead of filters
+    id: Option<String>,
+    /// The hours to add, 1 to 168
+    #[arg(long)]
+    hours: LabDuration,
+    /// Every live lease of this lab
+    #[arg(long, value_name = "LAB", value_parser = |text: &str| TrackName::new(text))]
+    track_name: Option<TrackName>,
+    /// Every live lease of this tenant
+    #[arg(long, value_name = "TENANT", value_parser = |text: &str| TenantName::new(text))]
+    tenant: Option<TenantName>,
+    /// Every live lease of a sandbox of this flavour
+    #[arg(long, value_name = "FLAVOUR", value_parser = |text: &str| FlavourName::new(text))]
+    flavour: Option<FlavourName>,
+    /// Only count what would be extended
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What a run with filters did.
+#[derive(Debug, Default, Serialize)]
+struct Extended {
+    /// Live leases that match.
+    found: u64,
+    /// Those that were extended.
+    extended: u64,
+    /// Those that would last too long.
+    too_long: u64,
+    /// Those that ended meanwhile.
+    ended: u64,
+    dry_run: bool,
+}
+
+pub(super) async fn run(context: Context, args: Extend) -> anyhow::Result<Done> {
+    let filters = args.track_name.is_some() || args.tenant.is_some() || args.flavour.is_some();
+    match (&args.id, filters) {
+        (Some(id), false) => one(&context, id, &args).await,
+        (None, true) => all(&context, &args).await,
+        (Some(_), true) | (None, false) => {
+            output::complain("name a sandbox, or --track-name, --tenant, --flavour, and not both");
+            Ok(Done::Misused)
+        }
+    }
+}
+
+async fn one(context: &Context, id: &str, args: &Extend) -> anyhow::Result<Done> {
+    let mut record = read(context, id).await?;
+    longer(&record, args.hours, context.now().await?)?;
+    if args.dry_run {
+        return report(args, &Extended { found: 1, dry_run: true, ..Extended::default() });
+    }
+    context.audit(Act::Extend, id, Some(args.hours.hours().into())).await?;
+    for _ in 0..TRIES {
+        let now = context.now().await?;
+        let (allocation, expires_at) = (live(&record)?, longer(&record, args.hours, now)?);
+        let extend = || context.store.leases.extend(&record.sandbox.id, allocation, expires_at, now);
+        let extended = retry_on_conflict(&context.entropy, extend).await?;
+        record = read(context, id).await?;
+        if extended.is_applied() {
+            return print(context, &record, args.output.json).await;
+        }
+    }
+    bail!("{id} changes all the time: look again")
+}
+
+/// When a lease ends that is given so much longer.
+fn longer(record: &Record, by: LabDuration, now: Timestamp) -> anyhow::Result<Timestamp> {
+    live(record)?.extended(by, now).context("a lease may last 168 hours from now at most")
+}
+
+async fn all(context: &Context, args: &Extend) -> anyhow::Result<Done> {
+    let matching = matching(context, args).await?;
+    let mut told = Extended { found: matching.len() as u64, dry_run: args.dry_run, ..Extended::default() };
+    if !args.dry_run && !matching.is_empty() {
+        context.audit(Act::Extend, &selection(args), Some(told.found)).await?;
+        let mut progress = ProgressLine::new(told.found, "extending", context.clock.instant());
+        let mut running = JoinSet::new();
+        for sandbox in matching {
+            if running.len() >= AT_ONCE {
+                count(running.join_next().await, &mut told)?;
+                progress.at(told.extended, context.clock.instant());
+            }
+            context.audit(Act::Extend, sandbox.id.as_str(), Some(args.hours.hours().into())).await?;
+            running.spawn(extend(
+                context.store.clone(),
+                context.entropy.clone(),
+                sandbox,
+                args.hours,
+                context.now().await?,
+            ));
+        }
+        while !running.is_empty() {
+            count(running.join_next().await, &mut told)?;
+        }
+        progress.end();
+    }
+    report(args, &told)
+}
+
+/// How one lease of many fared.
+enum Fate {
+    Extended,
+    TooLong,
+    Ended,
+}
+
+async fn extend(
+    store: Store,
+    entropy: broker_runtime::entropy::Entropy,
+    mut sandbox: Sandbox,
+    by: LabDuration,
+    now: Timestamp,
+) -> anyhow::Result<Fate> {
+    let seen = sandbox.allocation.as_ref().map(|allocation| allocation.id);
+    for _ in 0..TRIES {
+        let Some(allocation) = sandbox.live_allocation().filter(|allocation| Some(allocation.id) == seen)
+        else {
+            return Ok(Fate::Ended);
+        };
+        let Some(expires_at) = allocation.extended(by, now) else { return Ok(Fate::TooLong) };
+        let write = || store.leases.extend(&sandbox.id, allocation, expires_at, now);
+        if retry_on_conflict(&entropy, write).await?.is_applied() {
+            return Ok(Fate::Extended);
+        }
+        let read = retry_on_conflict(&entropy, || store.sandboxes.get(&sandbox.id)).await?;
+        let Some(read) = read else { return Ok(Fate::Ended) };
+        sandbox = read;
+    }
+    bail!("{} changes all the time: look again", sandbox.id)
+}
+
+fn count(
+    ended: Option<Result<anyhow::Result<Fate>, tokio::task::JoinError>>,
+    told: &mut Extended,
+) -> anyhow::Result<()> {
+    let so_far = told.extended;
+    let Some(ended) = ended else { return Ok(()) };
+    match ended?.with_context(|| format!("{so_far} of {} were extended before this", told.found))? {
+        Fate::Extended => told.extended += 1,
+        Fate::TooLong => told.too_long += 1,
+        Fate::Ended => told.ended += 1,
+    }
+    Ok(())
+}
+
+/// The sandboxes whose live leases match every filter.
+async fn matching(context: &Context, args: &Extend) -> anyhow::Result<Vec<Sandbox>> {
+    let policy = policy::in_force(context).await?;
+    if let Some(flavour) = &args.flavour
+        && !policy.flavours().contains_key(flavour)
+    {
+        bail!("--flavour {flavour}: the policy names no such flavour; see `broker policy show`");
+    }
+    let (mut sandboxes, mut leases) = (Vec::new(), BTreeMap::<LeaseKey, Lease>::new());
+    scan(&context.store, |page| {
+        let of_lab = |sandbox: &Sandbox| {
+            sandbox.live_allocation().is_some_and(|allocation| {
+                args.track_name.is_none() || allocation.track_name == args.track_name
+            })
+        };
+        let of_flavour = |sandbox: &Sandbox| {
+            args.flavour.is_none() || policy.flavour_of(&sandbox.name) == args.flavour.as_ref()
+        };
+        let wanted = page.sandboxes.into_iter().filter(|sandbox| of_lab(sandbox) && of_flavour(sandbox));
+        sandboxes.extend(wanted);
+        let of_tenant =
+            |lease: &Lease| args.tenant.is_some() && lease.end.is_none() && lease.tenant == args.tenant;
+        leases.extend(page.leases.into_iter().filter(of_tenant).map(|lease| (lease.key.clone(), lease)));
+        true
+    })
+    .await?;
+    let of_tenant = |sandbox: &Sandbox| {
+        let lease = sandbox.live_allocation().and_then(|allocation| leases.get(&allocation.lease_key));
+        args.tenant.is_none() || lease.is_some_and(|lease| lease.grant.sandbox_id == sandbox.id)
+    };
+    sandboxes.retain(of_tenant);
+    Ok(sandboxes)
+}
+
+/// The filters, for the audit.
+fn selection(args: &Extend) -> String {
+    let filters = [
+        args.track_name.as_ref().map(|name| format!("track_name={name}")),
+        args.tenant.as_ref().map(|tenant| format!("tenant={tenant}")),
+        args.flavour.as_ref().map(|flavour| format!("flavour={flavour}")),
+    ];
+    filters.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+fn report(args: &Extend, told: &Extended) -> anyhow::Result<Done> {
+    if args.output.json {
+        output::json(told)?;
+    } else {
+        let Extended { found, extended, too_long, ended, .. } = told;
+        let cells = [found, extended, too_long, ended].map(ToString::to_string);
+        output::table(["FOUND", "EXTENDED", "TOO LONG", "ENDED"], [cells])?;
+    }
+    Ok(if told.too_long == 0 { Done::Ok } else { Done::Failed })
+}
