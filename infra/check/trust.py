@@ -79,6 +79,7 @@ def main() -> int:
     needs("the committed image is no digest", re.search(r"@sha256:[0-9a-f]{64}$", image))
 
     pushes = workflows["image.yml"]
+    needs("image.yml: an image is pushed whatever it is built from", pushes.find("infra/docker/pin --check") in range(pushes.find("docker/build-push-action")))
     needs("image.yml: no SBOM, no provenance, no signature", all(word in pushes for word in ("sbom:", "provenance:", "cosign sign --yes")))
     release = workflows["release.yml"]
     needs("release.yml: a version that can move", release.count('exists already" >&2') == 2)

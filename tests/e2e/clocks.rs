@@ -1,6 +1,8 @@
 //! Clocks that are off: the process follows the dates of AWS, or does not work at all.
 
+use aws_sdk_sqs::primitives::{DateTime, DateTimeFormat};
 use broker_tests::dates::{Shift, relay};
+use broker_tests::table::now_s;
 use broker_tests::wait::PATIENCE;
 use broker_tests::{Broker, Setup, story, wait_for_condition};
 
@@ -49,7 +51,13 @@ async fn machines_that_are_a_minute_off_work_by_the_time_of_aws() {
                 (minute - 3..minute + passed).contains(&moved),
                 "{moved} s later, by a clock {minute} s off"
             );
-            broker.allocate(track).send().await.expect_status(200);
+            let again = broker.allocate(track).send().await.expect_status(200);
+            let date = DateTime::from_str(again.must_have("date"), DateTimeFormat::HttpDate).expect("a date");
+            let ahead = date.secs() - now_s() as i64;
+            assert!(
+                (minute - 3..=minute + 3).contains(&ahead),
+                "Date is {ahead} s ahead, by a clock {minute} s off"
+            );
             broker.return_sandbox(after.sandbox_id(), track).send().await.expect_status(200);
         }
         shift.set(0);

@@ -5,7 +5,7 @@ use std::process::Command;
 use broker_tests::api::{ADMIN_TOKEN, Api};
 use broker_tests::binaries::binaries;
 use broker_tests::process::Process;
-use broker_tests::{Setup, TRACK_TOKEN, endpoint, story, together};
+use broker_tests::{Setup, TRACK_TOKEN, endpoint, raw, story, together};
 use http::Method;
 
 use crate::count;
@@ -51,6 +51,33 @@ async fn wrong_tokens_are_slowed_down_and_right_ones_are_not() {
         let one = answers.into_iter().find(|answer| answer.status == 429).expect("one");
         one.expect_problem(429, "RATE_LIMIT_EXCEEDED").must_have("retry-after");
         broker.sandbox("x", "student").token(TRACK_TOKEN).send().await.expect_status(404);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_local_api_answers_no_page_of_another_site_and_no_other_name() {
+    story(Setup::new().apis(1).workers(1).pool(1).var("BROKER_LOCAL", "true"), async |broker| {
+        let api = broker.api(0).clone();
+        let discard =
+            || api.call(Method::POST, "/v1/admin/dead-letters/discard").token(ADMIN_TOKEN).body("{}");
+        for (name, value) in [
+            ("origin", "https://evil.example"),
+            ("origin", "null"),
+            ("origin", "http://localhost.evil.example"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+            ("host", "evil.example"),
+            ("host", "127.0.0.1.evil.example"),
+        ] {
+            discard().without(name).header(name, value).send().await.expect_problem(403, "FORBIDDEN");
+            let told = broker.allocate("student").without(name).header(name, value).send().await;
+            told.expect_problem(403, "FORBIDDEN");
+        }
+        let ops = broker.worker(0).metrics();
+        let page = "GET /metrics HTTP/1.1\r\nhost: localhost\r\norigin: https://evil.example\r\n\r\n";
+        assert_eq!(raw::status_of(&raw::exchange(ops, page.as_bytes()).await), 403);
+        broker.allocate("student").send().await.expect_status(201);
     })
     .await;
 }

@@ -151,6 +151,24 @@ async fn with_every_connection_taken_a_probe_is_answered_and_others_wait_a_momen
     .await;
 }
 
+#[tokio::test]
+async fn a_worker_answers_probes_however_many_hold_its_port_and_keeps_few_of_them() {
+    story(Setup::new().apis(1).workers(1), async |broker| {
+        let ops = broker.worker(0).metrics().clone();
+        let held = raw::idle(&ops, 400).await;
+        let fresh = broker_tests::Api::new(ops.address());
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            assert_eq!(fresh.probe(path).await.map(|(status, _)| status), Some(200), "{path}");
+        }
+        wait_for_condition("the oldest connections to be closed", async || {
+            let gone = held.iter().filter(|stream| raw::is_closed(stream)).count();
+            if gone >= 250 { Ok(()) } else { Err(gone) }
+        })
+        .await;
+    })
+    .await;
+}
+
 /// Connections of the story below.
 const SILENT: usize = 1_500;
 

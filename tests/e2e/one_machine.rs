@@ -9,7 +9,11 @@ use broker_tests::{Answer, Api, endpoint, wait_for_condition, warden};
 
 /// Starts `broker up` on `data_dir` and waits until it is ready.
 async fn up(data_dir: &std::path::Path, workers: &str) -> (Process, Api) {
-    let mut command = Command::new(&binaries().broker);
+    up_by(Command::new(&binaries().broker), data_dir, workers).await
+}
+
+/// [`up`] by a command that ends in running `broker` with its arguments.
+async fn up_by(mut command: Command, data_dir: &std::path::Path, workers: &str) -> (Process, Api) {
     command.args(["up", "--port", "0", "--pool", "5", "--workers", workers, "--data-dir"]).arg(data_dir);
     endpoint::clean(&mut command)
         .env("BROKER_TRACK_TOKENS", format!("platform={TRACK_TOKEN}"))
@@ -36,6 +40,54 @@ async fn outcome(api: &Api, location: &str, track: &str) -> Answer {
         if answer.text_of("status") == "queued" { Err(answer.text) } else { Ok(answer) }
     })
     .await
+}
+
+/// Lets the process write so many bytes into a file at most: what a disk without room is to its table.
+fn room_for(process: &Process, bytes: &str) {
+    let status = Command::new("prlimit")
+        .args([format!("--pid={}", process.id()), format!("--fsize={bytes}:unlimited")])
+        .status()
+        .expect("prlimit of util-linux");
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_not_ready_says_so_and_loses_nothing() {
+    let data_dir = warden::scratch().join("full-disk");
+    // A write that has no room is an error then, not the end of the process.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(&binaries().broker);
+    let (process, api) = up_by(shell, &data_dir, "1").await;
+    let held = api.allocate("student-1").send().await.expect_status(201);
+
+    // The table's journal is the largest file that it writes, and grows with each change; the log goes on.
+    let journal = std::fs::metadata(data_dir.join("table.sqlite3-wal")).expect("a journal").len();
+    room_for(&process, &journal.to_string());
+    let refused = api.allocate("student-2").wait(2).send().await;
+    assert_ne!(refused.status, 201, "{refused:#?}");
+    wait_for_condition("broker up to be not ready", async || match api.probe("/readyz").await {
+        Some((503, told)) if told.contains("\"table\":false") => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    assert_eq!(api.probe("/healthz").await.map(|(status, _)| status), Some(200));
+    let log = process.log();
+    assert!(log.contains("disk"), "{log}");
+
+    room_for(&process, "unlimited");
+    wait_for_condition("broker up to be ready again", async || match api.probe("/readyz").await {
+        Some((200, _)) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    let same = api.allocate("student-1").send().await.expect_status(200);
+    assert_eq!(same.sandbox_id(), held.sandbox_id());
+    wait_for_condition("student-2 to have a sandbox", async || {
+        let answer = api.allocate("student-2").send().await;
+        if [200, 201].contains(&answer.status) { Ok(()) } else { Err(answer.status) }
+    })
+    .await;
+    process.stop().await;
 }
 
 #[tokio::test]

@@ -52,6 +52,32 @@ async fn twenty_thousand_requests_of_one_tenant_do_not_keep_another_from_its_san
 }
 
 #[tokio::test]
+async fn a_tenant_behind_hundreds_of_another_gets_its_sandboxes_before_the_pool_is_empty() {
+    story(two_tenants().workers(0).pool(200), async |broker| {
+        let greedy =
+            (0..600).map(|n| broker.allocate(&format!("greedy-{n}")).token(GREEDY).respond_async().send());
+        assert_eq!(count(&together(greedy).await, 202), 600);
+        let mut others = Vec::new();
+        for n in 0..20 {
+            let track = format!("other-{n}");
+            let sent = broker.allocate(&track).token(OTHER).respond_async().send().await.expect_status(202);
+            others.push((track, sent.must_have("location").to_owned()));
+        }
+        broker.queues().holds_requests(620).await;
+        broker.start_worker().await;
+        for (track, location) in others {
+            let ended = wait_for_condition("the other's outcome", async || {
+                let seen = broker.request(&location, &track).token(OTHER).send().await.expect_status(200);
+                if seen.text_of("status") == "queued" { Err(seen.text) } else { Ok(seen) }
+            });
+            assert_eq!(ended.await.text_of("status"), "succeeded", "{track}");
+        }
+        broker.queues().are_empty().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn every_request_names_its_tenant_also_when_it_is_sent_again() {
     story(two_tenants().workers(0).var("BROKER_WAIT_S", "0"), async |broker| {
         broker.allocate("a").token(GREEDY).send().await;

@@ -62,6 +62,14 @@ pub fn reset(stream: TcpStream) {
     drop(stream);
 }
 
+/// Whether the server has closed a connection on which nothing was answered.
+pub fn is_closed(stream: &TcpStream) -> bool {
+    match stream.try_read(&mut [0]) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
 /// Opens `count` connections that say nothing.
 pub async fn idle(api: &Api, count: usize) -> Vec<TcpStream> {
     let mut idle = Vec::with_capacity(count);

@@ -1,5 +1,9 @@
 //! Operations port of the worker: `/metrics`, `/healthz`, `/readyz`. Everything else is 404.
+//!
+//! Invariant: a probe is answered however many connections others hold, and these cost no more than [`MOST`] do: the oldest
+//! one makes room.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -11,12 +15,16 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
 
 /// The pause after a failed accept.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// The most connections at a time: probes and scrapers are few.
+const MOST: usize = 128;
 
 /// Serves until `stop`.
 pub(crate) async fn serve(
@@ -26,6 +34,7 @@ pub(crate) async fn serve(
     health: Health,
     stop: CancellationToken,
 ) {
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -49,8 +58,16 @@ pub(crate) async fn serve(
             .timer(TokioTimer::new())
             .serve_connection(TokioIo::new(stream), service);
         let stop = stop.clone();
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= MOST
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
         // A broken connection is the client's problem.
-        tokio::spawn(async move { stop.run_until_cancelled(connection).await.and_then(Result::err) });
+        let served =
+            tokio::spawn(async move { stop.run_until_cancelled(connection).await.and_then(Result::err) });
+        open.push_back(served.abort_handle());
     }
 }
 

@@ -46,13 +46,15 @@ impl EarlyErrors {
     fn refuse(&self, problem: Problem) -> Bytes {
         use std::io::Write as _;
 
-        let id = self.entropy.request_id(self.clock.now());
+        let now = self.clock.now();
+        let id = self.entropy.request_id(now);
         let answer = problem.into_response(id);
         tracing::info!(request_id = %id, status = answer.status.as_u16(), outcome = %answer.outcome, "refused");
         let (head, body) = answer.into_http(id).into_parts();
         let mut bytes = Vec::with_capacity(1024);
         // Writing to a Vec cannot fail.
-        let _ = write!(bytes, "HTTP/1.1 {}\r\nconnection: close\r\n", head.status);
+        let date = httpdate::fmt_http_date(now.into());
+        let _ = write!(bytes, "HTTP/1.1 {}\r\nconnection: close\r\ndate: {date}\r\n", head.status);
         for (name, value) in &head.headers {
             let _ = write!(bytes, "{name}: ");
             bytes.extend_from_slice(value.as_bytes());

@@ -172,6 +172,10 @@ fn body_length(head: &[u8]) -> Result<BodyLength, Refusal> {
         Err(httparse::Error::Version) => return Err(Refusal::Version),
         Err(_) => return Err(Refusal::Malformed),
     }
+    // A target has no fragment; hyper would drop it, and what stands before us may not.
+    if request.path.is_some_and(|target| target.contains('#')) {
+        return Err(Refusal::Malformed);
+    }
     let mut declared = None;
     for header in &*request.headers {
         let length = if header.name.eq_ignore_ascii_case("content-length") {

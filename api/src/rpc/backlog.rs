@@ -1,12 +1,12 @@
 //! Backlog: how long a request that is sent now would wait in the requests queue.
 //!
-//! The queue's depth, which readiness asks for every few seconds, divided by what the workers receive in a second. They say
+//! The queue's depth, which readiness asks for every few seconds while there is something, divided by what the workers receive in a second. They say
 //! that in their heartbeats, every five seconds while what they receive is old ([`heartbeat`]). Invariant: without a backlog
 //! nothing is read but the depth, and nothing is shed; what is not known (no worker, or none that is behind) sheds nothing,
 //! because the depth is what brings more workers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use broker_domain::Timestamp;
@@ -26,12 +26,29 @@ const LONGEST_PAUSE_S: u64 = 30;
 
 /// The last estimate. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Backlog(Arc<AtomicU64>);
+pub(crate) struct Backlog(Arc<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    wait_ms: AtomicU64,
+    /// Whether this process sent a request since it was last asked.
+    sent: AtomicBool,
+}
 
 impl Backlog {
     /// How long the newest message waits, as far as is known.
     pub(crate) fn wait(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
+        Duration::from_millis(self.0.wait_ms.load(Ordering::Relaxed))
+    }
+
+    /// A request goes to the queue.
+    pub(crate) fn sends(&self) {
+        self.0.sent.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a request went to the queue since this was last asked.
+    pub(crate) fn was_sent_to(&self) -> bool {
+        self.0.sent.swap(false, Ordering::Relaxed)
     }
 
     /// Refuses a request whose caller waits for `patience` if that is too short.
@@ -53,7 +70,7 @@ impl Backlog {
         } else {
             Duration::ZERO
         };
-        self.0.store(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.0.wait_ms.store(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         Ok(())
     }
 }
@@ -104,7 +121,7 @@ mod tests {
     fn who_waits_longer_than_the_queue_is_is_admitted_and_nobody_else() {
         let backlog = Backlog::default();
         assert!(backlog.admit(Duration::ZERO).is_ok());
-        backlog.0.store(12_000, Ordering::Relaxed);
+        backlog.0.wait_ms.store(12_000, Ordering::Relaxed);
         assert!(backlog.admit(Duration::from_secs(12)).is_ok());
         let problem = backlog.admit(Duration::from_secs(10)).unwrap_err();
         assert_eq!(problem.code(), Code::Overloaded);

@@ -101,6 +101,7 @@ impl RequestReply {
     pub(crate) async fn call(&self, request: &Request, tenant: &TenantName) -> Result<Progress, Problem> {
         let asked = self.clock.instant();
         let channel = self.channel()?;
+        self.backlog.sends();
         let mut sending = channel.requests.sending();
         let PendingRequest { times, text, record } =
             pending(request, tenant, &channel.reply_to, sending.traceparent());
@@ -144,6 +145,7 @@ impl RequestReply {
             rate.admit_anywhere(tenant.as_str(), self.clock.instant())?;
         }
         let channel = self.channel()?;
+        self.backlog.sends();
         let mut sending = channel.requests.sending();
         let PendingRequest { text, record, .. } =
             pending(request, tenant, &channel.reply_to, sending.traceparent());

@@ -24,20 +24,30 @@ pub(crate) fn line(text: impl Display) -> io::Result<()> {
     writeln!(io::stdout(), "{}", printable(&text.to_string()))
 }
 
-/// `text` with every control character but line ends and tabs written out: what others wrote must not steer a terminal.
+/// `text` with every character that steers a terminal written out, but for line ends and tabs.
 fn printable(text: &str) -> String {
-    let harmless = |c: char| !c.is_control() || c == '\n' || c == '\t';
-    if text.chars().all(harmless) {
-        return text.to_owned();
-    }
-    let shown =
-        text.chars().map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() });
-    shown.collect()
+    written_out(text, |c| c.escape_default().to_string())
 }
 
-/// Prints JSON, indented.
+/// `text` with those characters as `write` has them.
+fn written_out(text: &str, write: impl Fn(char) -> String) -> String {
+    let steers = |c: char| (c.is_control() && c != '\n' && c != '\t') || turns_text(c);
+    text.chars().map(|c| if steers(c) { write(c) } else { c.to_string() }).collect()
+}
+
+/// Whether a character changes the direction of the text around it, so that it reads as something else.
+const fn turns_text(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Prints JSON, indented. A program reads the same text as without what is written out.
 pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
-    line(serde_json::to_string_pretty(value).map_err(io::Error::other)?)
+    let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
+    writeln!(io::stdout(), "{}", printable_json(&text))
+}
+
+fn printable_json(text: &str) -> String {
+    written_out(text, |c| format!("\\u{:04x}", u32::from(c)))
 }
 
 /// Prints a table.
@@ -47,8 +57,9 @@ pub(crate) fn table<const N: usize>(
 ) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(header);
+    // A line end of others' text would begin a row of their own.
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.map(|cell| cell.replace('\n', "\\n")));
     }
     line(table.trim_fmt())
 }
@@ -136,14 +147,22 @@ pub(crate) fn refuse(error: &anyhow::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use super::printable;
+    use super::{printable, printable_json};
 
     #[test]
     fn no_control_character_reaches_a_terminal_as_it_is() {
         assert_eq!(printable("a\tb\nc é"), "a\tb\nc é");
-        let steering = "\u{1b}]0;owned\u{7}\u{1b}[2J\r\u{9b}1m\u{8}";
+        let steering = "\u{1b}]0;owned\u{7}\u{1b}[2J\r\u{9b}1m\u{8}\u{7f}\u{202e}txt";
         let shown = printable(steering);
-        assert!(!shown.chars().any(char::is_control), "{shown}");
+        assert!(!shown.chars().any(|c| c.is_control() || c == '\u{202e}'), "{shown}");
         assert!(shown.contains("\\u{1b}") && shown.contains("\\r"), "{shown}");
+
+        let json = printable_json(&serde_json::to_string_pretty(&[steering]).unwrap());
+        assert!(!json.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{json}");
+        assert_eq!(
+            serde_json::from_str::<Vec<String>>(&json).unwrap(),
+            [steering],
+            "a program reads the same"
+        );
     }
 }

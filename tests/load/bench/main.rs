@@ -8,6 +8,7 @@
 mod claims;
 mod figure;
 mod jobs;
+mod memory;
 mod plan;
 mod results;
 mod rows;
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser};
 
 use jobs::Jobs;
+use memory::Memory;
 use plan::Plan;
 use results::Results;
 use scenario::Scenario;
@@ -43,6 +45,8 @@ enum Command {
     Jobs(Jobs),
     /// Probes of liveness while AWS answers nothing
     Silence(Silence),
+    /// Memory of an API whose every connection asks for much and reads nothing
+    Memory(Memory),
     /// What one tenant that sends thousands costs another
     Tenants(Tenants),
 }
@@ -83,6 +87,7 @@ async fn main() -> ExitCode {
         Command::Results(results) => results.run().await,
         Command::Jobs(jobs) => jobs.run().await,
         Command::Silence(silence) => silence.run().await,
+        Command::Memory(memory) => memory.run().await,
         Command::Tenants(tenants) => tenants.run().await,
     }
 }

@@ -61,6 +61,11 @@ fn with(measured: &[(Row, String)], before: &str) -> String {
             let _ = write!(text, "\n## {}\n\n{}\n", row.title(), section.trim_matches('\n'));
         }
     }
+    // Sections of other commands are written by hand.
+    let of_a_row = |section: &&str| Row::value_variants().iter().any(|row| section.starts_with(row.title()));
+    for section in before.split("\n## ").skip(1).filter(|section| !of_a_row(section)) {
+        let _ = write!(text, "\n## {}\n", section.trim_matches('\n'));
+    }
     text
 }
 

@@ -5,9 +5,11 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use broker_runtime::own_pages::OwnPages;
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rand::SeedableRng as _;
@@ -39,11 +41,18 @@ async fn serve(listener: TcpListener, rng: Arc<Mutex<SmallRng>>) {
         };
         let rng = Arc::clone(&rng);
         tokio::spawn(async move {
-            let service = service_fn(move |_request| {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let guard = OwnPages::on_loopback();
+                let refused = guard.check(request.headers(), request.uri().authority()).is_err();
                 let takes = hops::credentials_take(&mut rng.lock().unwrap_or_else(PoisonError::into_inner));
                 async move {
+                    if refused {
+                        let mut answer = Response::new(Full::default());
+                        *answer.status_mut() = StatusCode::FORBIDDEN;
+                        return Ok::<_, Infallible>(answer);
+                    }
                     tokio::time::sleep(takes).await;
-                    Ok::<_, Infallible>(answer())
+                    Ok(answer())
                 }
             });
             // A connection that breaks off is its client's affair.

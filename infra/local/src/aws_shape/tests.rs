@@ -6,6 +6,7 @@ use http::{Response, StatusCode};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::index_lag::{IndexLag, reads_index};
 use super::queues::Queues;
@@ -136,4 +137,26 @@ fn a_new_queue_is_listed_late_and_receives_are_short() {
     let sizes: Vec<_> = (0..100).map(|_| asked()).collect();
     assert!(sizes.iter().all(|size| (1..=10).contains(size)));
     assert!(sizes.iter().any(|size| *size < 10) && sizes.contains(&10));
+}
+
+#[tokio::test]
+async fn credentials_are_for_programs_of_this_machine_not_for_pages() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let url = credentials::start(1, CancellationToken::new()).await.unwrap();
+    let address = url.trim_start_matches("http://").trim_end_matches("/credentials").to_owned();
+    for (host, more, status) in [
+        (address.as_str(), "", "200"),
+        (&address, "Origin: https://evil.example\r\n", "403"),
+        (&address, "Sec-Fetch-Site: cross-site\r\n", "403"),
+        ("evil.example", "", "403"),
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let asked = format!("GET /credentials HTTP/1.1\r\nHost: {host}\r\n{more}Connection: close\r\n\r\n");
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        let mut told = String::new();
+        stream.read_to_string(&mut told).await.unwrap();
+        assert!(told.starts_with(&format!("HTTP/1.1 {status}")), "{host} {more}: {told}");
+        assert_eq!(told.contains("SecretAccessKey"), status == "200", "{told}");
+    }
 }

@@ -173,8 +173,14 @@ fn open(data_dir: Option<&Path>) -> Result<OpenTable, EndpointError> {
         None => Err("the path is not UTF-8".to_owned()),
     };
     let database = opened.map_err(|reason| EndpointError::Table { path: path.clone(), reason })?;
-    // Also in a directory that others may read.
-    fs::set_permissions(&path, fs::Permissions::from_mode(OWNER_ONLY_FILE)).map_err(failed(&path))?;
+    // Also in a directory that others may read, and the journal, which was made with it.
+    for suffix in ["", "-wal", "-shm"] {
+        let file = data_dir.join(format!("{TABLE_FILE}{suffix}"));
+        match fs::set_permissions(&file, fs::Permissions::from_mode(OWNER_ONLY_FILE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other.map_err(failed(&file))?,
+        }
+    }
     Ok(OpenTable { database, _lock: Some(lock) })
 }
 

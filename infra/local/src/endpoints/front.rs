@@ -85,10 +85,11 @@ async fn pass(mut client: OwnedReadHalf, mut server: OwnedWriteHalf) -> io::Resu
         if refused.is_some() {
             return Ok(refused);
         }
-        let here = buffer.len().min(length + body);
+        let read_of_body = (buffer.len() - length).min(usize::try_from(body).unwrap_or(usize::MAX));
+        let here = length + read_of_body;
         server.write_all(&buffer[..here]).await?;
         buffer.drain(..here);
-        let rest = u64::try_from(length + body - here).unwrap_or(u64::MAX);
+        let rest = body - u64::try_from(read_of_body).unwrap_or(body);
         if copy(&mut (&mut client).take(rest), &mut server).await? < rest {
             return Ok(None);
         }
@@ -98,7 +99,7 @@ async fn pass(mut client: OwnedReadHalf, mut server: OwnedWriteHalf) -> io::Resu
 /// A head of so many bytes, its body's length, and why it is refused.
 struct Head {
     length: usize,
-    body: usize,
+    body: u64,
     refused: Option<String>,
 }
 
@@ -119,12 +120,17 @@ fn read_head(guard: &OwnPages, bytes: &[u8]) -> Option<Head> {
             _ => return refuse("A header is malformed."),
         };
     }
-    let uri = request.path.unwrap_or_default().parse::<http::Uri>().unwrap_or_default();
+    let Ok(uri) = request.path.unwrap_or_default().parse::<http::Uri>() else {
+        return refuse("The target is malformed.");
+    };
     if let Err(refused) = guard.check(&headers, uri.authority()) {
         return refuse(&refused.to_string());
     }
     let mut lengths = headers.get_all(http::header::CONTENT_LENGTH).iter();
-    let said = lengths.next().map(|value| value.to_str().ok().and_then(|text| text.parse().ok()));
+    // Digits only: a number's parser takes a sign, too.
+    let digits = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |value: &HeaderValue| value.to_str().ok().filter(digits).and_then(|text| text.parse().ok());
+    let said = lengths.next().map(number);
     match (said, lengths.next().is_some() || headers.contains_key(http::header::TRANSFER_ENCODING)) {
         (None, false) => Some(Head { length, body: 0, refused: None }),
         (Some(Some(body)), false) => Some(Head { length, body, refused: None }),

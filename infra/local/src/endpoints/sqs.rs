@@ -9,16 +9,19 @@
 //!   a missing queue is an error, `queueUrls` in `ListDeadLetterSourceQueues`, pages of `ListQueues` that end;
 //! - [`messages`]: ranges of waits, visibilities and delays (a negative one ended the queue), malformed receipt
 //!   handles, ids and size of a batch, receives counted across redrive, the digest of the attributes returned;
+//! - [`fair`]: fair delivery between the message groups of a standard queue;
 //! - a call that waits on a queue while it is deleted ends with `QueueDoesNotExist`.
 //!
 //! Remaining differences. Stricter: a receipt handle is void once its visibility timeout has passed, messages over 256 KiB
-//! are refused, and delivery is not fair: `MessageGroupId` on a standard queue is checked and forgotten, so the busiest sender
-//! is served most. Kinder: each message is delivered once and in order unless
+//! are refused. A message of a group that is delayed, put back, or has ten attributes takes no turn: it is delivered with
+//! those that have no group. Kinder: each message is delivered once and in order unless
 //! its visibility ends; nothing expires by retention; attributes change at once; a deleted name is free at once; no
 //! limit of messages in flight, no throttling; characters of a body are not checked. Missing: message move tasks
 //! (`UnsupportedOperation`), FIFO beyond the basics, permissions, encryption, the X-Ray header, `prefix.*` in
 //! `MessageAttributeNames`. Visibility and delays that end while a call waits are noticed within a second.
 
+mod as_sent;
+mod fair;
 mod handler;
 mod messages;
 mod missing;
@@ -26,7 +29,7 @@ mod queues;
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc};
 
-use broker_runtime::own_pages::OwnPages;
+use broker_runtime::{entropy::Entropy, own_pages::OwnPages};
 use http::{
     Request, Response, StatusCode,
     header::{CONNECTION, CONTENT_TYPE, HeaderValue},
@@ -66,7 +69,7 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, shutdown: 
         host: address.ip().to_string(),
         port: address.port(),
     }));
-    let handler = EndpointHandler::new(Arc::clone(&provider), shutdown.clone());
+    let handler = EndpointHandler::new(Arc::clone(&provider), Entropy::from_system(), shutdown.clone());
     let service = SqsHttpService::new(Arc::new(handler), SqsHttpConfig::default());
 
     let mut connections = JoinSet::new();

@@ -2,6 +2,7 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
+use broker_runtime::entropy::Entropy;
 use bytes::Bytes;
 use http::Response;
 use rustack_sqs_core::{handler::RustackSqsHandler, provider::RustackSqs};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    fair::FairQueues,
     messages::Messages,
     missing::{exists, no_such_queue},
     queues::SqsQueues,
@@ -35,11 +37,12 @@ struct Routes {
 
 impl EndpointHandler {
     /// Receives that wait are ended when `shutdown` is cancelled.
-    pub(super) fn new(provider: Arc<RustackSqs>, shutdown: CancellationToken) -> Self {
+    pub(super) fn new(provider: Arc<RustackSqs>, entropy: Entropy, shutdown: CancellationToken) -> Self {
+        let fair = Arc::new(FairQueues::new(Arc::clone(&provider), entropy));
         Self {
             routes: Arc::new(Routes {
-                queues: SqsQueues::new(Arc::clone(&provider)),
-                messages: Messages::new(Arc::clone(&provider), shutdown),
+                queues: SqsQueues::new(Arc::clone(&provider), Arc::clone(&fair)),
+                messages: Messages::new(Arc::clone(&provider), fair, shutdown),
                 library: RustackSqsHandler::new(Arc::clone(&provider)),
                 provider,
             }),
@@ -83,8 +86,8 @@ impl Routes {
             SqsOperation::ChangeMessageVisibilityBatch => {
                 answer(&self.messages.set_visibility_batch(read(&body)?).await?)
             }
+            SqsOperation::PurgeQueue => answer(&self.messages.purge(read(&body)?).await?),
             SqsOperation::GetQueueUrl
-            | SqsOperation::PurgeQueue
             | SqsOperation::TagQueue
             | SqsOperation::UntagQueue
             | SqsOperation::ListQueueTags

@@ -7,18 +7,24 @@ use rustack_sqs_model::{
     error::{SqsError, SqsErrorCode},
     input::{
         ChangeMessageVisibilityBatchInput, ChangeMessageVisibilityInput, DeleteMessageBatchInput,
-        DeleteMessageInput, GetQueueAttributesInput, ReceiveMessageInput, SendMessageBatchInput,
-        SendMessageInput,
+        DeleteMessageInput, GetQueueAttributesInput, PurgeQueueInput, ReceiveMessageInput,
+        SendMessageBatchInput, SendMessageInput,
     },
     output::{
         ChangeMessageVisibilityBatchOutput, ChangeMessageVisibilityOutput, DeleteMessageBatchOutput,
-        DeleteMessageOutput, ReceiveMessageOutput, SendMessageBatchOutput, SendMessageOutput,
+        DeleteMessageOutput, PurgeQueueOutput, ReceiveMessageOutput, SendMessageBatchOutput,
+        SendMessageOutput,
     },
-    types::{BatchResultErrorEntry, Message, RedrivePolicy},
+    types::{BatchResultErrorEntry, Message, RedrivePolicy, SendMessageBatchResultEntry},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::queues::within;
+use super::{
+    as_sent::{ATTRIBUTE as AS_SENT, AsSent},
+    fair::FairQueues,
+    missing::{exists, no_such_queue},
+    queues::within,
+};
 
 const DELAYS_S: RangeInclusive<i32> = 0..=900;
 const VISIBILITIES_S: RangeInclusive<i32> = 0..=43_200;
@@ -31,24 +37,26 @@ const BATCH_ID_LIMIT: usize = 80;
 
 const RECEIVE_COUNT: &str = "ApproximateReceiveCount";
 const SOURCE_ARN: &str = "DeadLetterQueueSourceArn";
+const GROUP_ID: &str = "MessageGroupId";
 
 /// Sends, receives, deletes messages and changes their visibility.
 pub(super) struct Messages {
     provider: Arc<RustackSqs>,
+    fair: Arc<FairQueues>,
     shutdown: CancellationToken,
 }
 
 impl Messages {
     /// Receives that wait are ended when `shutdown` is cancelled.
-    pub(super) fn new(provider: Arc<RustackSqs>, shutdown: CancellationToken) -> Self {
-        Self { provider, shutdown }
+    pub(super) fn new(provider: Arc<RustackSqs>, fair: Arc<FairQueues>, shutdown: CancellationToken) -> Self {
+        Self { provider, fair, shutdown }
     }
 
-    pub(super) async fn send(&self, mut request: SendMessageInput) -> Result<SendMessageOutput, SqsError> {
+    pub(super) async fn send(&self, request: SendMessageInput) -> Result<SendMessageOutput, SqsError> {
         within("DelaySeconds", request.delay_seconds, DELAYS_S)?;
         check_group(request.message_group_id.as_deref())?;
         if is_standard(&request.queue_url) {
-            request.message_group_id = None;
+            return self.fair.send(request).await;
         }
         self.provider.send_message(request).await
     }
@@ -69,14 +77,51 @@ impl Messages {
                 .and_then(|()| check_group(entry.message_group_id.as_deref()))
                 .map_err(|error| (entry.id.clone(), error))
         });
-        if is_standard(&request.queue_url) {
-            request.entries.iter_mut().for_each(|entry| entry.message_group_id = None);
-        }
         let mut output = SendMessageBatchOutput::default();
-        if !request.entries.is_empty() {
+        if is_standard(&request.queue_url) {
+            output = self.send_each(request).await?;
+        } else if !request.entries.is_empty() {
             output = self.provider.send_message_batch(request).await?;
         }
         output.failed.extend(refused);
+        Ok(output)
+    }
+
+    /// Sends the entries of a batch one by one, each into the line of its group.
+    async fn send_each(&self, request: SendMessageBatchInput) -> Result<SendMessageBatchOutput, SqsError> {
+        if !exists(&self.provider, &request.queue_url).await {
+            return Err(no_such_queue());
+        }
+        let mut output = SendMessageBatchOutput::default();
+        for entry in request.entries {
+            let message = SendMessageInput {
+                queue_url: request.queue_url.clone(),
+                message_body: entry.message_body,
+                delay_seconds: entry.delay_seconds,
+                message_deduplication_id: entry.message_deduplication_id,
+                message_group_id: entry.message_group_id,
+                message_attributes: entry.message_attributes,
+                message_system_attributes: entry.message_system_attributes,
+            };
+            match self.fair.send(message).await {
+                Ok(sent) => output.successful.push(SendMessageBatchResultEntry {
+                    id: entry.id,
+                    message_id: sent.message_id.unwrap_or_default(),
+                    md5_of_message_body: sent.md5_of_message_body.unwrap_or_default(),
+                    md5_of_message_attributes: sent.md5_of_message_attributes,
+                    sequence_number: sent.sequence_number,
+                }),
+                Err(error) => output.failed.push(refused_entry(entry.id, error)),
+            }
+        }
+        Ok(output)
+    }
+
+    /// Takes every message out of a queue and its lines.
+    pub(super) async fn purge(&self, request: PurgeQueueInput) -> Result<PurgeQueueOutput, SqsError> {
+        let queue_url = request.queue_url.clone();
+        let output = self.provider.purge_queue(request).await?;
+        self.fair.forget(&queue_url);
         Ok(output)
     }
 
@@ -94,17 +139,20 @@ impl Messages {
         };
         let counted = asked_for(RECEIVE_COUNT);
         let source_asked_for = asked_for(SOURCE_ARN);
+        let group_asked_for = asked_for(GROUP_ID);
         if counted && !source_asked_for {
             request.message_system_attribute_names.push(SOURCE_ARN.to_owned());
         }
+        request.message_attribute_names.push(AS_SENT.to_owned());
 
         let mut output = tokio::select! {
             biased;
-            received = self.provider.receive_message(request) => received?,
+            received = self.fair.receive(request) => received?,
             () = self.shutdown.cancelled() => ReceiveMessageOutput::default(),
         };
 
         for message in &mut output.messages {
+            AsSent::restore(message, group_asked_for);
             // The library's digest covers all attributes, also those that were not requested.
             message.md5_of_message_attributes = md5_of_message_attributes(&message.message_attributes);
             if counted {
@@ -185,7 +233,7 @@ impl Messages {
     }
 }
 
-/// Whether a queue is a standard one. There a group only makes delivery fair, which the library does not do (it refuses it).
+/// Whether a queue is a standard one. There a group makes delivery fair.
 fn is_standard(queue_url: &str) -> bool {
     !queue_url.ends_with(".fifo")
 }
@@ -237,16 +285,21 @@ fn take_refused<E>(
     entries.retain(|entry| match check(entry) {
         Ok(()) => true,
         Err((id, error)) => {
-            refused.push(BatchResultErrorEntry {
-                id,
-                sender_fault: error.code.is_sender_fault(),
-                code: error.code.error_type().to_owned(),
-                message: Some(error.message),
-            });
+            refused.push(refused_entry(id, error));
             false
         }
     });
     refused
+}
+
+/// The entry of a batch's answer for one that failed.
+fn refused_entry(id: String, error: SqsError) -> BatchResultErrorEntry {
+    BatchResultErrorEntry {
+        id,
+        sender_fault: error.code.is_sender_fault(),
+        code: error.code.error_type().to_owned(),
+        message: Some(error.message),
+    }
 }
 
 /// Refuses a text that cannot be a receipt handle, which is 124 characters of base64. The library treats any text as an

@@ -21,7 +21,10 @@ use rustack_sqs_model::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use super::missing::{exists, no_such_queue};
+use super::{
+    fair::{FairQueues, VISIBLE},
+    missing::{exists, no_such_queue},
+};
 
 const REDRIVE_POLICY: &str = "RedrivePolicy";
 
@@ -31,6 +34,7 @@ const RECEIVE_LIMITS: RangeInclusive<i32> = 1..=1000;
 /// Creates, changes, lists and deletes queues.
 pub(super) struct SqsQueues {
     provider: Arc<RustackSqs>,
+    fair: Arc<FairQueues>,
     /// Locked by creations and deletions: the library looks a name up and takes it in two steps.
     changing: Mutex<()>,
 }
@@ -54,8 +58,8 @@ pub(super) struct SourceQueues {
 }
 
 impl SqsQueues {
-    pub(super) fn new(provider: Arc<RustackSqs>) -> Self {
-        Self { provider, changing: Mutex::new(()) }
+    pub(super) fn new(provider: Arc<RustackSqs>, fair: Arc<FairQueues>) -> Self {
+        Self { provider, fair, changing: Mutex::new(()) }
     }
 
     /// Creates a queue, or returns the one with this name and these attributes.
@@ -94,7 +98,10 @@ impl SqsQueues {
         if !exists(&self.provider, &request.queue_url).await {
             return Err(no_such_queue());
         }
-        self.provider.delete_queue(request).await
+        let queue_url = request.queue_url.clone();
+        let output = self.provider.delete_queue(request).await?;
+        self.fair.forget(&queue_url);
+        Ok(output)
     }
 
     /// A page of queue URLs; a token only when more follow, and, as in SQS, when a page size was requested.
@@ -126,7 +133,11 @@ impl SqsQueues {
             // The library takes none for all; it is asked for one, to learn whether the queue exists.
             request.attribute_names.push("QueueArn".to_owned());
         }
+        let in_lines = self.fair.waiting(&request.queue_url).await;
         let mut output = self.provider.get_queue_attributes(request).await?;
+        if let Some(visible) = output.attributes.get_mut(VISIBLE) {
+            *visible = visible.parse().map_or(in_lines, |here: usize| here + in_lines).to_string();
+        }
         if none {
             output.attributes.clear();
         }

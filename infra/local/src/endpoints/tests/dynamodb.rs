@@ -177,7 +177,10 @@ async fn a_data_directory_is_its_owners_and_says_its_format() {
     let data_dir = scratch.0.join("made");
     let local = Local::start_with(options(Some(data_dir.clone()))).await.unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&data_dir), mode(&data_dir.join("table.sqlite3"))), (0o700, 0o600));
+    assert_eq!(mode(&data_dir), 0o700);
+    for file in ["table.sqlite3", "table.sqlite3-wal", "table.sqlite3-shm"] {
+        assert_eq!(mode(&data_dir.join(file)), 0o600, "{file}");
+    }
     assert_eq!(fs::read_to_string(data_dir.join("format")).unwrap(), "sandbox-broker table 1\n");
     local.stop().await;
     fs::write(data_dir.join("format"), "sandbox-broker table 9\n").unwrap();

@@ -1,6 +1,7 @@
 //! Tests of the endpoints through the AWS SDK.
 
 mod dynamodb;
+mod fair;
 mod letters;
 mod lifecycle;
 mod pages;
