@@ -147,6 +147,7 @@ async fn paths_that_hide_something_are_refused() {
             ("a body where none belongs", get("/v1/sandboxes/a"), 400),
             ("a request id that is none", get("/v1/requests/%F0%9F%A6%80"), 404),
             ("dots", get("/v1/../healthz"), 404),
+            ("a fragment", get("/healthz#/v1/admin"), 400),
             ("the star", b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), 404),
             ("a tunnel", b"CONNECT x:443 HTTP/1.1\r\nhost: x:443\r\n\r\n".to_vec(), 404),
         ];
