@@ -140,7 +140,8 @@ fn events(seen: &Seen) -> Vec<Event> {
         Status::PendingDeletion => Some(event(at, "deletion_due", "Its next deletion is due.")),
         Status::DeletionFailed => Some(event(at, "deletion_due", "Its deletion is tried anew.")),
         Status::Stale => Some(event(at, "stale", "The provider's list did not have it any more.")),
-        Status::Available | Status::Allocated | Status::Deleted | Status::Unknown => None,
+        Status::Quarantined => Some(event(at, "quarantined", "It is in quarantine: nobody is given it.")),
+        Status::Arriving | Status::Available | Status::Allocated | Status::Deleted | Status::Unknown => None,
     }));
     events.extend(seen.audit.iter().map(by_operator));
     // Most times are whole seconds: within one, the order is that of the kinds.

@@ -110,9 +110,13 @@ impl Place {
     pub(crate) async fn seed(&self, count: usize) -> Vec<Candidate> {
         let sandboxes: Vec<_> = (0..count).map(sandbox).collect();
         for sandbox in &sandboxes {
-            // Versions begin at the moment of the insert: here they are 1.
-            let told = self.store.sandboxes.seed(sandbox, Timestamp::from_ms(1)).await.expect("seeded");
+            // Versions begin at the moment of the insert: here they are 0, and 1 once it is admitted.
+            let began = Timestamp::from_ms(0);
+            let told = self.store.sandboxes.seed(sandbox, began).await.expect("seeded");
             assert_eq!(told, Write::Applied, "{sandbox:?} is new");
+            let arrival = sandbox.clone().arrived(NewSandbox::first_version(began));
+            let told = self.store.sandboxes.admit(&arrival, began).await.expect("asked");
+            assert_eq!(told, Write::Applied, "{sandbox:?} is admitted");
         }
         sandboxes.iter().map(candidate).collect()
     }

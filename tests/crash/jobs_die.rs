@@ -67,11 +67,53 @@ async fn a_sync_that_dies_before_or_between_its_writes_is_done_by_the_next_worke
         // The same message again, and again the worker dies; then one does not.
         doomed(broker, Point::Stepped).await;
         dies(broker).await;
-        some_but_not_all("inserted", broker.stats().await.available);
+        some_but_not_all("inserted", broker.stats().await.arriving);
         is_taken_over(broker).await;
-        let expected = Stats { total: SANDBOXES, available: SANDBOXES, ..Stats::default() };
-        assert_eq!(broker.stats().await, expected);
+        everything_is_offered(broker).await;
         has_nothing_to_do(broker, "sync").await;
+    })
+    .await;
+}
+
+/// Waits until the last arrival is admitted.
+async fn everything_is_offered(broker: &Broker) {
+    let expected = Stats { total: SANDBOXES, available: SANDBOXES, ..Stats::default() };
+    wait_for_condition("every sandbox is available", async || match broker.stats().await {
+        stats if stats == expected => Ok(()),
+        other => Err(other),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_dead_sync_brought_and_did_not_admit_is_admitted_by_another_worker() {
+    let (_provider, setup) = with_provider().await;
+    story(setup.var("BROKER_SERVE_EVERY_S", "1"), async |broker| {
+        dies_in(broker, "sync", Point::Arrived).await;
+        let arrived = Stats { total: SANDBOXES, arriving: SANDBOXES, ..Stats::default() };
+        assert_eq!(broker.stats().await, arrived, "known, and not offered");
+        broker.start_worker().await;
+        everything_is_offered(broker).await;
+        // Its tick did it, and counted it: the sync, if it ran again, found nothing new.
+        let metrics = broker.worker(0).metrics().probe("/metrics").await.expect("metrics").1;
+        let counted = format!("broker_serve_left_behind_total {SANDBOXES}");
+        assert!(metrics.lines().any(|line| line == counted), "{metrics}");
+        broker.allocate("student").send().await.expect_status(201);
+        broker.queues().are_empty().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_between_two_admissions_leaves_the_rest_to_another_one() {
+    let (_provider, setup) = with_provider().await;
+    story(setup.var("BROKER_SERVE_EVERY_S", "1"), async |broker| {
+        dies_in(broker, "sync", Point::Admitted).await;
+        let stats = broker.stats().await;
+        some_but_not_all("available", stats.available);
+        assert_eq!(stats.available + stats.arriving, SANDBOXES);
+        is_taken_over(broker).await;
+        everything_is_offered(broker).await;
     })
     .await;
 }

@@ -52,6 +52,7 @@
 
 mod adoption;
 mod allocate_and_return;
+mod arriving;
 mod asynchronous;
 mod bad_input;
 mod clocks;

@@ -179,7 +179,7 @@ async fn what_the_provider_knows_counts_too_and_a_second_run_finds_nothing() {
         let told = report(&reconcile(broker, &lines, &["--apply"]).await, 1);
         assert_eq!((&told["steps"], &told["missing"]), (&json!({ "conflict": 2, "unknown": 1 }), &1.into()));
         assert_eq!(told["conflicts"], json!(["seed-000002", "seed-000003"]));
-        let before = Stats { total: 7, available: 6, stale: 1, ..Stats::default() };
+        let before = Stats { total: 7, available: 5, arriving: 1, stale: 1, ..Stats::default() };
         assert_eq!(broker.stats().await, before);
         assert_eq!(broker.cli(&["pool", "resume"]).await.code, 1, "it stays closed");
         let lines = [

@@ -1,8 +1,10 @@
 //! Refill: a pool that runs low asks for more, never for more than may exist, and not a hook that does not answer.
 
+use broker_tests::table::now_s;
 use broker_tests::{Broker, Provider, story, wait_for_condition};
 use serde_json::{Value, json};
 
+use crate::arriving::left_behind;
 use crate::policy;
 
 fn small(provider: &Provider, min: u32, max: u32, rate: u32) -> String {
@@ -110,6 +112,24 @@ async fn what_nobody_asked_for_takes_no_ticket_and_counts_and_429_is_asked_again
         assert_eq!((report.changed, report.details.get("tickets_taken")), (2, None), "{report:?}");
         broker.job("census").await;
         assert_eq!(broker.job("refill").await.changed, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_arriving_is_not_asked_for_again() {
+    let provider = Provider::start(2).await;
+    let setup = provider.setup().apis(1).workers(1).pool(2).var("BROKER_SERVE_EVERY_S", "600");
+    story(setup, async |broker| {
+        broker.cli_ok(&["job", "pause", "serve"]).await;
+        for sandbox in ["seed-000000", "seed-000001"] {
+            left_behind(broker, sandbox, now_s()).await;
+        }
+        policy::apply(broker, &small(&provider, 3, 9, 6_000)).await;
+        asked(broker, &provider, 1).await;
+        assert_eq!(broker.job("refill").await.changed, 0);
+        assert_eq!(provider.world().await.hooked("refill.requested").count(), 1, "one of three is missing");
+        assert_eq!(broker.job("serve").await.changed, 2);
     })
     .await;
 }

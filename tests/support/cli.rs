@@ -35,10 +35,12 @@ impl Output {
 #[expect(missing_docs, reason = "the fields are the states of a sandbox")]
 pub struct Stats {
     pub total: u64,
+    pub arriving: u64,
     pub available: u64,
     pub allocated: u64,
     pub pending_deletion: u64,
     pub stale: u64,
+    pub quarantined: u64,
     pub deleted: u64,
     pub deletion_failed: u64,
 }

@@ -7,6 +7,7 @@
 //!                         └─▶ answer: write state → send reply → delete message
 //! {prefix}-maintenance ─▶ maintenance ─▶ jobs ─▶ table, provider
 //!        └────────────────── schedule: each job's tick, sent by one worker
+//! serve: what arrived is offered, by the job that brought it, and every few seconds what was left behind
 //! {prefix}-*-dlq ─▶ dead_letters ─▶ table: dead letters, for the operator
 //! ```
 //!
@@ -22,6 +23,7 @@ mod health;
 mod jobs;
 mod ops;
 mod schedule;
+mod serve;
 mod shares;
 mod starting;
 
@@ -98,6 +100,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let (empty, seen_empty) = watch::channel(SeenEmpty::default());
     let (tracker, soft) = (&lifecycle.tracker, &lifecycle.soft);
     tracker.spawn(gauges::show(jobs.clone(), empty, soft.clone()));
+    tracker.spawn(serve::keep(jobs.clone(), config.every.serve, soft.clone()));
     if config.scheduler == Scheduler::Workers {
         let (jobs, config, soft) = (jobs.clone(), Arc::clone(&config), soft.clone());
         tracker.spawn(async move { schedule::keep(jobs, &config, soft).await });

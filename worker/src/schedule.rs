@@ -36,6 +36,7 @@ const fn every(intervals: &Intervals, job: Job) -> Duration {
         Job::Census => intervals.census,
         Job::Sweep => intervals.sweep,
         Job::Refill => intervals.refill,
+        Job::Serve => intervals.serve,
     }
 }
 
@@ -43,13 +44,13 @@ const fn every(intervals: &Intervals, job: Job) -> Duration {
 pub(crate) const fn starts(job: Job, provider_is_there: bool) -> bool {
     match job {
         Job::Sync | Job::Cleanup => provider_is_there,
-        Job::Expire | Job::PurgeStale | Job::Census | Job::Sweep | Job::Refill => true,
+        Job::Expire | Job::PurgeStale | Job::Census | Job::Sweep | Job::Refill | Job::Serve => true,
     }
 }
 
 /// The jobs that the schedule starts.
 fn scheduled(config: &Config) -> Vec<(Job, Duration)> {
-    let jobs = Job::ALL.into_iter().filter(|job| starts(*job, config.provider.is_some()));
+    let jobs = Job::ALL.into_iter().filter(|job| job.is_sent() && starts(*job, config.provider.is_some()));
     jobs.map(|job| (job, every(&config.every, job))).collect()
 }
 
@@ -141,7 +142,8 @@ mod tests {
         let jobs = |config: &Config| scheduled(config).into_iter().map(|(job, _)| job).collect::<Vec<_>>();
         let rest = [Job::Expire, Job::PurgeStale, Job::Census, Job::Sweep, Job::Refill];
         assert_eq!(jobs(&config(&[])), rest);
-        assert_eq!(jobs(&config(&[("BROKER_PROVIDER_URL", "http://127.0.0.1:1")])), Job::ALL);
+        let sent: Vec<_> = Job::ALL.into_iter().filter(|job| job.is_sent()).collect();
+        assert_eq!(jobs(&config(&[("BROKER_PROVIDER_URL", "http://127.0.0.1:1")])), sent);
     }
 
     #[test]

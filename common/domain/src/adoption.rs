@@ -114,10 +114,12 @@ fn adoption(sandbox: &ForeignSandbox, held: &mut HashSet<LeaseKey>) -> Adoption 
         }
         (Status::Allocated, Some(_)) => Adoption::GiveUp(Surplus::KeyHoldsAnother),
         (Status::Allocated, None) => Adoption::GiveUp(Surplus::OwnerUnknown),
-        (Status::Available | Status::Stale, _) if sandbox.used => Adoption::GiveUp(Surplus::UsedBefore),
+        (status, _) if status.is_unused() && sandbox.used => Adoption::GiveUp(Surplus::UsedBefore),
         (
-            Status::Available
+            Status::Arriving
+            | Status::Available
             | Status::Stale
+            | Status::Quarantined
             | Status::PendingDeletion
             | Status::DeletionFailed
             | Status::Deleted
@@ -266,12 +268,12 @@ mod tests {
                         prop_assert!(keys.insert(tenancy.lease_key), "a key holds two");
                     }
                     Adoption::AsItIs => {
-                        let offered = matches!(sandbox.status, Status::Available | Status::Stale);
+                        let offered = sandbox.status.is_unused();
                         prop_assert!(sandbox.status != Status::Allocated);
                         prop_assert!(!(offered && sandbox.used), "a used one is offered");
                     }
                     Adoption::GiveUp(_) => {
-                        prop_assert!(matches!(sandbox.status, Status::Allocated | Status::Available | Status::Stale));
+                        prop_assert!(sandbox.status == Status::Allocated || sandbox.status.is_unused());
                     }
                 }
             }

@@ -304,7 +304,7 @@ fn judge_sandboxes(inventory: &Inventory, found: &mut Vec<Suspect>) {
     let mut held: HashMap<&LeaseKey, Vec<SandboxId>> = HashMap::new();
     for (id, sandbox) in &inventory.sandboxes {
         match (sandbox.status, &sandbox.allocation) {
-            (Status::Available | Status::Stale, Some((_, key))) => {
+            (Status::Arriving | Status::Available | Status::Stale, Some((_, key))) => {
                 found.push(reoffered(id.clone(), vec![key.clone()]))
             }
             (Status::Allocated, Some((allocation_id, key))) => {
@@ -318,8 +318,10 @@ fn judge_sandboxes(inventory: &Inventory, found: &mut Vec<Suspect>) {
             }
             (Status::Allocated, None) => found.push(without_lease(id.clone(), Vec::new())),
             (
-                Status::Available
+                Status::Arriving
+                | Status::Available
                 | Status::Stale
+                | Status::Quarantined
                 | Status::PendingDeletion
                 | Status::DeletionFailed
                 | Status::Deleted
@@ -339,11 +341,15 @@ fn judge_sandboxes(inventory: &Inventory, found: &mut Vec<Suspect>) {
     }
 }
 
-/// Whether a sandbox in this state is available or allocated: offered to its next owner, or held by one.
+/// Whether a sandbox in this state is on its way to its next owner, or held by one.
 const fn offered(status: Status) -> bool {
     match status {
-        Status::Available | Status::Stale | Status::Allocated => true,
-        Status::PendingDeletion | Status::DeletionFailed | Status::Deleted | Status::Unknown => false,
+        Status::Arriving | Status::Available | Status::Stale | Status::Allocated => true,
+        Status::Quarantined
+        | Status::PendingDeletion
+        | Status::DeletionFailed
+        | Status::Deleted
+        | Status::Unknown => false,
     }
 }
 

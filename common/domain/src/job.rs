@@ -40,12 +40,36 @@ pub enum Job {
     Sweep,
     /// Asks for new sandboxes.
     Refill,
+    /// Offers what arrived.
+    Serve,
 }
 
 impl Job {
     /// Every job, in the order in which people read them.
-    pub const ALL: [Self; 7] =
-        [Self::Sync, Self::Expire, Self::Cleanup, Self::PurgeStale, Self::Census, Self::Sweep, Self::Refill];
+    pub const ALL: [Self; 8] = [
+        Self::Sync,
+        Self::Expire,
+        Self::Cleanup,
+        Self::PurgeStale,
+        Self::Census,
+        Self::Sweep,
+        Self::Refill,
+        Self::Serve,
+    ];
+
+    /// Whether a message starts it, by schedule: what is arriving is served by each worker itself.
+    pub const fn is_sent(self) -> bool {
+        match self {
+            Self::Sync
+            | Self::Expire
+            | Self::Cleanup
+            | Self::PurgeStale
+            | Self::Census
+            | Self::Sweep
+            | Self::Refill => true,
+            Self::Serve => false,
+        }
+    }
 
     /// As it is stored, shown and parsed.
     pub fn as_str(self) -> &'static str {
@@ -84,6 +108,8 @@ pub enum Task {
     Sweep,
     /// [`Job::Refill`].
     Refill,
+    /// [`Job::Serve`].
+    Serve,
     /// For operators only: removes records of one state from the table.
     BulkDelete {
         /// `stale` or `deletion_failed`.
@@ -115,8 +141,10 @@ impl Removable {
         match Status::parse(text)? {
             Status::Stale => Some(Self::Stale),
             Status::DeletionFailed => Some(Self::DeletionFailed),
-            Status::Available
+            Status::Arriving
+            | Status::Available
             | Status::Allocated
+            | Status::Quarantined
             | Status::PendingDeletion
             | Status::Deleted
             | Status::Unknown => None,
@@ -147,6 +175,7 @@ impl From<Job> for Task {
             Job::Census => Self::Census,
             Job::Sweep => Self::Sweep,
             Job::Refill => Self::Refill,
+            Job::Serve => Self::Serve,
         }
     }
 }
@@ -162,6 +191,7 @@ impl Task {
             Self::Census => Job::Census.as_str(),
             Self::Sweep => Job::Sweep.as_str(),
             Self::Refill => Job::Refill.as_str(),
+            Self::Serve => Job::Serve.as_str(),
             Self::BulkDelete { .. } => "bulk_delete",
         }
     }
@@ -180,7 +210,8 @@ impl std::fmt::Display for Task {
             | Self::Cleanup
             | Self::Census
             | Self::Sweep
-            | Self::Refill => f.write_str(word),
+            | Self::Refill
+            | Self::Serve => f.write_str(word),
         }
     }
 }
@@ -248,8 +279,10 @@ mod tests {
             let removable = match status {
                 Status::Stale => Some(Removable::Stale),
                 Status::DeletionFailed => Some(Removable::DeletionFailed),
-                Status::Available
+                Status::Arriving
+                | Status::Available
                 | Status::Allocated
+                | Status::Quarantined
                 | Status::PendingDeletion
                 | Status::Deleted
                 | Status::Unknown => None,

@@ -79,10 +79,10 @@ pub fn judge_renewal<'s>(sandbox: &'s Sandbox, track: &TrackId) -> RenewVerdict<
     };
     match sandbox.status {
         Status::Allocated => RenewVerdict::Live(allocation),
-        Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => {
+        Status::Quarantined | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => {
             RenewVerdict::Ended(sandbox.end_reason)
         }
-        Status::Available | Status::Stale => RenewVerdict::NotOwner,
+        Status::Arriving | Status::Available | Status::Stale => RenewVerdict::NotOwner,
         Status::Unknown => RenewVerdict::Newer,
     }
 }

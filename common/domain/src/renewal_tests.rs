@@ -93,8 +93,10 @@ fn only_the_owner_renews_and_only_while_the_lease_is_live() {
         assert_eq!(judge_renewal(&held, &other), RenewVerdict::NotOwner, "{status}");
         let expected = match status {
             Status::Allocated => RenewVerdict::Live(held.allocation.as_ref().unwrap()),
-            Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => RenewVerdict::Ended(None),
-            Status::Available | Status::Stale | Status::Unknown => RenewVerdict::NotOwner,
+            Status::Quarantined | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => {
+                RenewVerdict::Ended(None)
+            }
+            Status::Arriving | Status::Available | Status::Stale | Status::Unknown => RenewVerdict::NotOwner,
         };
         assert_eq!(judge_renewal(&held, &owner), expected, "{status}");
     }

@@ -67,14 +67,16 @@ pub fn judge_return(sandbox: &Sandbox, request: &ReturnRequest) -> ReturnVerdict
             ReturnVerdict::Superseded
         }
         Status::Allocated => ReturnVerdict::End(Box::new(allocation.clone())),
-        Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => match sandbox.end_reason {
-            Some(EndReason::Expired | EndReason::Abandoned) => ReturnVerdict::Expired,
-            Some(EndReason::Returned | EndReason::Released) | None => {
-                ReturnVerdict::AlreadyReturned(sandbox.deletion_requested_at.unwrap_or(allocation.expires_at))
+        Status::Quarantined | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => {
+            match sandbox.end_reason {
+                Some(EndReason::Expired | EndReason::Abandoned) => ReturnVerdict::Expired,
+                Some(EndReason::Returned | EndReason::Released) | None => ReturnVerdict::AlreadyReturned(
+                    sandbox.deletion_requested_at.unwrap_or(allocation.expires_at),
+                ),
+                Some(EndReason::Unknown) => ReturnVerdict::Newer,
             }
-            Some(EndReason::Unknown) => ReturnVerdict::Newer,
-        },
-        Status::Available | Status::Stale => ReturnVerdict::NotOwner,
+        }
+        Status::Arriving | Status::Available | Status::Stale => ReturnVerdict::NotOwner,
         Status::Unknown => ReturnVerdict::Newer,
     }
 }
@@ -86,16 +88,6 @@ mod tests {
     use super::super::samples::{allocation, key, request_id, sandbox, sandbox_id, times};
     use super::*;
     use crate::{Event, InvalidTransition, LabDuration};
-
-    const EVENTS: [Event; 7] = [
-        Event::Claim,
-        Event::End,
-        Event::Missing,
-        Event::Found,
-        Event::ProviderDeleted,
-        Event::GiveUp,
-        Event::Retry,
-    ];
 
     #[test]
     fn a_lease_is_extended_from_its_end_or_from_now_and_not_beyond_the_longest() {
@@ -111,56 +103,68 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_ever_claimed_is_never_available_again(events in prop::collection::vec(prop::sample::select(&EVENTS[..]), 0..60)) {
-            let mut status = Status::Available;
+        fn what_was_ever_claimed_is_never_available_again(events in prop::collection::vec(prop::sample::select(&Event::ALL[..]), 0..60)) {
+            let mut status = Status::Arriving;
             let mut used = false;
+            // The condition of a release is that it was never used.
             for event in events {
+                if used && event == Event::Release {
+                    continue;
+                }
                 if let Ok(next) = status.next(event) {
                     used |= event == Event::Claim;
                     status = next;
                 }
-                prop_assert!(!(used && matches!(status, Status::Available | Status::Stale)));
+                prop_assert!(!(used && status.is_unused()));
             }
         }
     }
 
     #[test]
     fn every_transition_is_one_of_the_picture() {
-        use Status::{Allocated, Available, Deleted, DeletionFailed, PendingDeletion, Stale};
-        // Claim, End, Missing, Found, ProviderDeleted, GiveUp, Retry.
+        use Event::{
+            Admit, Claim, End, Found, GiveUp, Missing, ProviderDeleted, Quarantine, Release, Retire, Retry,
+        };
+        use Status::{
+            Allocated, Arriving, Available, Deleted, DeletionFailed, PendingDeletion, Quarantined, Stale,
+        };
         let picture = [
-            (Available, [Some(Allocated), None, Some(Stale), Some(Available), None, None, None]),
-            (Allocated, [None, Some(PendingDeletion), Some(Allocated), Some(Allocated), None, None, None]),
-            (
-                PendingDeletion,
-                [
-                    None,
-                    None,
-                    Some(PendingDeletion),
-                    Some(PendingDeletion),
-                    Some(Deleted),
-                    Some(DeletionFailed),
-                    None,
-                ],
-            ),
-            (Stale, [None, None, Some(Stale), Some(Available), None, None, None]),
-            (
-                DeletionFailed,
-                [
-                    None,
-                    None,
-                    Some(DeletionFailed),
-                    Some(DeletionFailed),
-                    Some(Deleted),
-                    None,
-                    Some(PendingDeletion),
-                ],
-            ),
-            (Deleted, [None, None, Some(Deleted), Some(PendingDeletion), Some(Deleted), None, None]),
+            (Arriving, Admit, Available),
+            (Arriving, Found, Arriving),
+            (Arriving, Missing, Stale),
+            (Arriving, Quarantine, Quarantined),
+            (Available, Claim, Allocated),
+            (Available, Found, Available),
+            (Available, Missing, Stale),
+            (Available, Quarantine, Quarantined),
+            (Allocated, End, PendingDeletion),
+            (Allocated, Found, Allocated),
+            (Allocated, Missing, Allocated),
+            (Allocated, Quarantine, Quarantined),
+            (PendingDeletion, Found, PendingDeletion),
+            (PendingDeletion, Missing, PendingDeletion),
+            (PendingDeletion, ProviderDeleted, Deleted),
+            (PendingDeletion, GiveUp, DeletionFailed),
+            (PendingDeletion, Quarantine, Quarantined),
+            (Stale, Found, Arriving),
+            (Stale, Missing, Stale),
+            (Quarantined, Found, Quarantined),
+            (Quarantined, Missing, Quarantined),
+            (Quarantined, Quarantine, Quarantined),
+            (Quarantined, Release, Arriving),
+            (Quarantined, Retire, PendingDeletion),
+            (DeletionFailed, Found, DeletionFailed),
+            (DeletionFailed, Missing, DeletionFailed),
+            (DeletionFailed, Retry, PendingDeletion),
+            (DeletionFailed, ProviderDeleted, Deleted),
+            (Deleted, Found, PendingDeletion),
+            (Deleted, Missing, Deleted),
+            (Deleted, ProviderDeleted, Deleted),
         ];
-        for (status, row) in picture {
-            for (event, expected) in EVENTS.into_iter().zip(row) {
-                let expected = expected.ok_or(InvalidTransition { status, event });
+        for status in Status::ALL {
+            for event in Event::ALL {
+                let drawn = picture.iter().find(|(from, by, _)| (*from, *by) == (status, event));
+                let expected = drawn.map(|(.., to)| *to).ok_or(InvalidTransition { status, event });
                 assert_eq!(status.next(event), expected, "{status} {event:?}");
             }
         }
@@ -183,7 +187,7 @@ mod tests {
         // It was handed out at second 100, by a clock that may be two seconds ahead.
         assert_eq!(judge_return(&held, &return_of(1, 98)), ReturnVerdict::End(Box::new(allocation(1))));
         assert_eq!(judge_return(&held, &return_of(1, 97)), ReturnVerdict::Superseded);
-        for status in [Status::Available, Status::Stale] {
+        for status in [Status::Arriving, Status::Available, Status::Stale] {
             let offered = sandbox(1, status, Some(allocation(1)));
             assert_eq!(judge_return(&offered, &return_of(1, 100)), ReturnVerdict::NotOwner, "{status}");
             assert_eq!(judge_return(&sandbox(1, status, None), &return_of(1, 100)), ReturnVerdict::NotOwner);
@@ -192,7 +196,8 @@ mod tests {
 
     #[test]
     fn a_repeated_mark_is_told_when_the_first_was_and_expiry_is_told_as_such() {
-        for status in [Status::PendingDeletion, Status::DeletionFailed, Status::Deleted] {
+        for status in [Status::Quarantined, Status::PendingDeletion, Status::DeletionFailed, Status::Deleted]
+        {
             let given_back = |end_reason, deletion_requested_at| Sandbox {
                 end_reason,
                 deletion_requested_at,

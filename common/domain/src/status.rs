@@ -1,7 +1,7 @@
 //! The states of a sandbox and their transitions.
 //!
-//! Invariant: a sandbox that was ever handed out is never `available` again; [`Status::next`] has no such transition. The
-//! store's conditions bear the names of these transitions.
+//! Invariant: a sandbox that was ever handed out is never `available` again: [`Status::next`] has no such transition but
+//! [`Event::Release`], whose condition is that it was never used. The store's conditions bear the names of these transitions.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,8 @@ use serde::{Deserialize, Serialize};
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
+    /// Known, and not offered yet: every way into the pool leads here.
+    Arriving,
     /// In the pool, can be claimed.
     Available,
     /// Held by one owner: a live lease points to it.
@@ -32,6 +34,8 @@ pub enum Status {
     PendingDeletion,
     /// Was in the pool; the provider does not list it any more.
     Stale,
+    /// Never offered until a person lets it go, or has it deleted: there is a reason to think that it is broken.
+    Quarantined,
     /// Deletion at the provider failed too often.
     DeletionFailed,
     /// A tombstone: it was handed out, and is deleted at the provider.
@@ -44,6 +48,8 @@ pub enum Status {
 /// An event in the life of a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
+    /// Nothing speaks against offering it.
+    Admit,
     /// A claim won.
     Claim,
     /// Its lease ended: returned, expired or released.
@@ -58,6 +64,29 @@ pub enum Event {
     GiveUp,
     /// Deletion is tried again: a day later, or by the operator.
     Retry,
+    /// There is a reason not to offer it, or not to delete it yet.
+    Quarantine,
+    /// An operator lets one go that was never handed out.
+    Release,
+    /// An operator has one deleted that is in quarantine.
+    Retire,
+}
+
+impl Event {
+    /// Every event.
+    pub const ALL: [Self; 11] = [
+        Self::Admit,
+        Self::Claim,
+        Self::End,
+        Self::Missing,
+        Self::Found,
+        Self::ProviderDeleted,
+        Self::GiveUp,
+        Self::Retry,
+        Self::Quarantine,
+        Self::Release,
+        Self::Retire,
+    ];
 }
 
 /// An event that is not possible in a state.
@@ -72,25 +101,34 @@ pub struct InvalidTransition {
 
 impl Status {
     /// Every state that this program gives, in the order in which people read them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
+        Self::Arriving,
         Self::Available,
         Self::Allocated,
         Self::PendingDeletion,
         Self::Stale,
+        Self::Quarantined,
         Self::DeletionFailed,
         Self::Deleted,
     ];
 
     /// The state after `event`, or an error if the event is not possible now.
     pub fn next(self, event: Event) -> Result<Self, InvalidTransition> {
-        use Event::{Claim, End, Found, GiveUp, Missing, ProviderDeleted, Retry};
-        use Status::{Allocated, Available, Deleted, DeletionFailed, PendingDeletion, Stale};
+        use Event::{
+            Admit, Claim, End, Found, GiveUp, Missing, ProviderDeleted, Quarantine, Release, Retire, Retry,
+        };
+        use Status::{
+            Allocated, Arriving, Available, Deleted, DeletionFailed, PendingDeletion, Quarantined, Stale,
+        };
         match (self, event) {
+            (Arriving, Admit) | (Available, Found) => Ok(Available),
+            (Arriving | Stale, Found) | (Quarantined, Release) => Ok(Arriving),
             (Available, Claim) => Ok(Allocated),
-            (Available, Missing) => Ok(Stale),
-            (Available | Stale, Found) => Ok(Available),
-            (Stale, Missing) => Ok(Stale),
-            (Allocated, End) => Ok(PendingDeletion),
+            (Arriving | Available | Stale, Missing) => Ok(Stale),
+            (Arriving | Available | Allocated | PendingDeletion, Quarantine) => Ok(Quarantined),
+            // Whatever the provider lists meanwhile: a person decides.
+            (Quarantined, Found | Missing | Quarantine) => Ok(Quarantined),
+            (Allocated, End) | (Quarantined, Retire) => Ok(PendingDeletion),
             // Sync only reports an allocated sandbox that vanished: its owner keeps it.
             (Allocated, Found | Missing) => Ok(Allocated),
             (PendingDeletion, Found | Missing) => Ok(PendingDeletion),
@@ -102,13 +140,31 @@ impl Status {
             // The provider still lists it after its deletion: delete it again, never offer it.
             (Deleted, Found) => Ok(PendingDeletion),
             (Deleted, Missing | ProviderDeleted) => Ok(Deleted),
-            (Available, End | ProviderDeleted | GiveUp | Retry)
-            | (Stale, Claim | End | ProviderDeleted | GiveUp | Retry)
-            | (Allocated, Claim | ProviderDeleted | GiveUp | Retry)
-            | (PendingDeletion, Claim | End | Retry)
-            | (DeletionFailed, Claim | End | GiveUp)
-            | (Deleted, Claim | End | GiveUp | Retry)
+            (Arriving, Claim | End | ProviderDeleted | GiveUp | Retry | Release | Retire)
+            | (Available, Admit | End | ProviderDeleted | GiveUp | Retry | Release | Retire)
+            | (
+                Stale,
+                Admit | Claim | End | ProviderDeleted | GiveUp | Retry | Quarantine | Release | Retire,
+            )
+            | (Quarantined, Admit | Claim | End | ProviderDeleted | GiveUp | Retry)
+            | (Allocated, Admit | Claim | ProviderDeleted | GiveUp | Retry | Release | Retire)
+            | (PendingDeletion, Admit | Claim | End | Retry | Release | Retire)
+            | (DeletionFailed, Admit | Claim | End | GiveUp | Quarantine | Release | Retire)
+            | (Deleted, Admit | Claim | End | GiveUp | Retry | Quarantine | Release | Retire)
             | (Status::Unknown, _) => Err(InvalidTransition { status: self, event }),
+        }
+    }
+
+    /// Whether no owner ever had what is in this state. What is in quarantine may have been used.
+    pub const fn is_unused(self) -> bool {
+        match self {
+            Self::Arriving | Self::Available | Self::Stale => true,
+            Self::Allocated
+            | Self::PendingDeletion
+            | Self::Quarantined
+            | Self::DeletionFailed
+            | Self::Deleted
+            | Self::Unknown => false,
         }
     }
 

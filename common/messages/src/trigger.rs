@@ -103,8 +103,9 @@ mod tests {
     #[test]
     fn what_terraform_renders_for_each_job_starts_that_job() {
         let rendered: BTreeMap<String, String> = serde_json::from_str(RENDERED).unwrap();
-        assert_eq!(rendered.len(), Job::ALL.len());
-        for job in Job::ALL {
+        let sent: Vec<_> = Job::ALL.into_iter().filter(|job| job.is_sent()).collect();
+        assert_eq!(rendered.len(), sent.len());
+        for job in sent {
             let text = &rendered[job.as_str()];
             assert_eq!(
                 Incoming::decode(text).unwrap(),

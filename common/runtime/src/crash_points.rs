@@ -45,6 +45,10 @@ pub enum Point {
     Planned,
     /// Worker: a sandbox is deleted at the provider, its tombstone is not written.
     GoneAtProvider,
+    /// Worker: sandboxes arrived, none of them is admitted.
+    Arrived,
+    /// Worker: one of them is admitted, the others are not.
+    Admitted,
     /// Worker: the pool is counted, the census is not stored.
     Counted,
     /// Worker: tickets of refill are written, the hook is not called.

@@ -104,9 +104,9 @@ pub async fn record_all(store: &Store, entropy: &Entropy, now: Timestamp) -> Res
 const fn rank(status: Status) -> u8 {
     match status {
         Status::Allocated => 0,
-        Status::PendingDeletion | Status::DeletionFailed => 1,
+        Status::Quarantined | Status::PendingDeletion | Status::DeletionFailed => 1,
         Status::Deleted | Status::Unknown => 2,
-        Status::Available => 3,
+        Status::Arriving | Status::Available => 3,
         Status::Stale => 4,
     }
 }
@@ -160,8 +160,9 @@ async fn mend(
         Write::Applied => Ok(Mended { written: true, kept, doubled: None }),
         Write::Rejected(EntryConflict::MovedOn(())) => Ok(Mended { written: false, kept, doubled: None }),
         Write::Rejected(EntryConflict::AccountTaken { by }) => {
-            if holder.status == Status::Available && !holder.foreign {
-                retry_on_conflict(entropy, || store.sandboxes.missing(seen, now)).await?;
+            let status = holder.status;
+            if matches!(status, Status::Arriving | Status::Available) && !holder.foreign {
+                retry_on_conflict(entropy, || store.sandboxes.missing(status, seen, now)).await?;
             }
             Ok(Mended { written: false, kept, doubled: Some(Doubled { sandbox: holder.id, by }) })
         }

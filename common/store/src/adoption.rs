@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use broker_domain::{
-    AccountKey, Adoption, ExternalId, ForeignSandbox, LabDuration, LeaseKey, adoptions, split_doubled,
+    AccountKey, Adoption, ExternalId, ForeignSandbox, LabDuration, LeaseKey, Status, adoptions, split_doubled,
 };
 use broker_runtime::clock::Clock;
 use broker_runtime::crash_points::{self, Point};
@@ -20,9 +20,13 @@ use serde::Serialize;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::accounts::ensure_recorded;
+use crate::arrivals;
 use crate::scan_all::{SEGMENTS, ScanError, every_page};
 use crate::schema::{IndexState, STATE_INDEX};
-use crate::{EntryConflict, ForeignRow, Minted, PoolStatus, Store, StoreError, Survey, Write, heartbeat};
+use crate::{
+    Candidate, EntryConflict, ForeignRow, Minted, NewSandbox, PoolStatus, Store, StoreError, Survey, Write,
+    heartbeat,
+};
 
 /// Who pauses the pool, in the table.
 const ADOPTION: &str = "adopt";
@@ -213,7 +217,8 @@ pub async fn adopt(
         let wanted: Vec<_> = wanted.collect();
         ensure_recorded(store, entropy, clock.now()).await?;
         (progress.began)(wanted.len());
-        write(store, clock, entropy, wanted, &mut report, progress.stepped).await?;
+        let arrived = write(store, clock, entropy, wanted, &mut report, progress.stepped).await?;
+        arrivals::offer(store, arrived, clock.now()).await?;
         crash_points::point(Point::Adopted);
         if report.is_complete(options.confirm) {
             store.pool.resume_if_paused_by(ADOPTION).await?;
@@ -273,8 +278,8 @@ async fn write(
     planned: Vec<Planned>,
     report: &mut AdoptionReport,
     stepped: &dyn Fn(),
-) -> Result<(), AdoptError> {
-    let mut running = JoinSet::new();
+) -> Result<Vec<Candidate>, AdoptError> {
+    let (mut running, mut arrived) = (JoinSet::new(), Vec::new());
     let mut waiting = planned.into_iter();
     loop {
         while running.len() < AT_ONCE
@@ -288,13 +293,22 @@ async fn write(
             running.spawn(async move {
                 let changed = patiently(&store, &clock, &sandbox, &row, &adoption, minted).await;
                 crash_points::point(Point::AdoptStepped);
-                changed
+                changed.map(|changed| (changed, arrival(sandbox, &row, &adoption)))
             });
         }
-        let Some(done) = running.join_next().await else { return Ok(()) };
-        report.tally(&done??);
+        let Some(done) = running.join_next().await else { return Ok(arrived) };
+        let (changed, arrival) = done??;
+        report.tally(&changed);
+        arrived.extend(arrival.filter(|_| changed.is_applied()));
         stepped();
     }
+}
+
+/// What is offered once it is taken over.
+fn arrival(sandbox: ForeignSandbox, row: &ForeignRow, adoption: &Adoption) -> Option<Candidate> {
+    let arrives = sandbox.status == Status::Available && *adoption == Adoption::AsItIs;
+    let ForeignSandbox { id, name, external_id, .. } = sandbox;
+    arrives.then(|| NewSandbox { id, name, external_id }.arrived(row.adopted_version()))
 }
 
 async fn patiently(

@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod adoption;
+pub mod arrivals;
 mod audit;
 mod dead_letters;
 mod dynamodb;

@@ -137,6 +137,23 @@ pub struct NewSandbox {
     pub external_id: ExternalId,
 }
 
+impl NewSandbox {
+    /// The version at which it enters the pool: the moment, so that what was removed and listed again repeats none.
+    pub const fn first_version(now: Timestamp) -> u64 {
+        now.as_ms()
+    }
+
+    /// The version at which it enters in the place of a tombstone: what was read of the old one is void.
+    pub fn version_over(tombstone: u64, now: Timestamp) -> u64 {
+        Self::first_version(now).max(tombstone + 1)
+    }
+
+    /// The same once it has arrived at `version`.
+    pub fn arrived(self, version: u64) -> Candidate {
+        Candidate { sandbox_id: self.id, name: self.name, external_id: self.external_id, version }
+    }
+}
+
 /// What a scan reads.
 #[derive(Clone, Debug, Default)]
 pub struct Scanned {
@@ -148,6 +165,8 @@ pub struct Scanned {
     pub accounts: Vec<AccountRecord>,
     /// Sandboxes whose index keys are not those of their state.
     pub misplaced: Vec<String>,
+    /// Arriving sandboxes, and since when each may be admitted.
+    pub arriving: Vec<(SandboxId, Timestamp)>,
     /// The errors of items that cannot be read.
     pub unreadable: Vec<String>,
 }

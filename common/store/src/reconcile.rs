@@ -182,7 +182,12 @@ pub async fn reconcile(
     }
     let mut report = run.settle(&lines, listing).await?;
     report.suspects = match options.apply {
-        true => verify(store).await?.violations.iter().map(|v| format!("{}: {}", v.kind, v.detail)).collect(),
+        true => verify(store, clock.now())
+            .await?
+            .violations
+            .iter()
+            .map(|v| format!("{}: {}", v.kind, v.detail))
+            .collect(),
         false => suspects(&run.known.inventory())
             .iter()
             .map(|s| format!("{}: {}", s.violation.kind(), s.violation))

@@ -4,22 +4,26 @@
 //! of each suspect are read again in one transaction, and only what is still wrong there is a violation.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use broker_domain::{Inventory, Suspect, Violation, suspects};
+use broker_domain::{Inventory, Suspect, Timestamp, Violation, suspects};
 use serde::Serialize;
 
 use crate::scan_all::{ScanError, scan};
-use crate::{Scanned, Store, StoreError};
+use crate::{PoolStatus, Scanned, Store, StoreError};
 
 /// AWS: items of one TransactGetItems. More in one violation cannot be a race of the scan.
 const READ_TOGETHER: usize = 100;
 /// Attempts to read a suspect that a transaction holds.
 const TRIES: usize = 50;
+/// While the pool is open, whatever arrives is admitted, or found wanting, within seconds.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(600);
 
 /// A violation.
 #[derive(Debug, Serialize)]
 pub struct Found {
-    /// The kind, as `Violation::kind` names it, `unreadable_item` or `misplaced`.
+    /// The kind, as `Violation::kind` names it, `unreadable_item`, `misplaced` or
+    /// `arriving_too_long`.
     pub kind: &'static str,
     /// The items and the promise that they contradict.
     pub detail: String,
@@ -47,16 +51,22 @@ pub struct VerifyReport {
 /// # Errors
 ///
 /// When the table does not answer, or a suspect keeps changing.
-pub async fn verify(store: &Store) -> Result<VerifyReport, ScanError> {
+pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanError> {
     let mut inventory = Inventory::default();
     let recorded = store.pool.accounts_recorded().await?;
     if recorded {
         inventory.expect_account_records();
     }
-    let (mut unreadable, mut misplaced) = (Vec::new(), Vec::new());
+    let is_open = store.pool.status().await? == PoolStatus::Open;
+    let (mut unreadable, mut misplaced, mut late) = (Vec::new(), Vec::new(), Vec::new());
     scan(store, |mut page| {
         unreadable.append(&mut page.unreadable);
         misplaced.append(&mut page.misplaced);
+        let is_late = |since: Timestamp| is_open && now.since(since) > ARRIVES_WITHIN;
+        late.extend(page.arriving.iter().filter(|(_, since)| is_late(*since)).map(|(id, since)| {
+            let minutes = now.since(*since).as_secs() / 60;
+            format!("sandbox {id} has been arriving for {minutes} min: `broker job run serve` admits it")
+        }));
         add(&mut inventory, &page);
         true
     })
@@ -73,6 +83,7 @@ pub async fn verify(store: &Store) -> Result<VerifyReport, ScanError> {
         violations: broken
             .chain(unreadable.into_iter().map(|detail| Found { kind: "unreadable_item", detail }))
             .chain(misplaced.into_iter().map(|detail| Found { kind: "misplaced", detail }))
+            .chain(late.into_iter().map(|detail| Found { kind: "arriving_too_long", detail }))
             .collect(),
         suspects: suspects.len(),
         live_leases: inventory.live_leases(),

@@ -22,7 +22,7 @@ fn of(number: usize, external_id: ExternalId) -> NewSandbox {
 }
 
 async fn violations(place: &Place) -> Vec<&'static str> {
-    let report = verify(&place.store).await.expect("read");
+    let report = verify(&place.store, place.clock.now()).await.expect("read");
     let mut kinds: Vec<_> = report.violations.into_iter().map(|found| found.kind).collect();
     kinds.sort_unstable();
     kinds
@@ -50,8 +50,11 @@ async fn version(place: &Place, id: &SandboxId) -> u64 {
 async fn tombstone(place: &Place) -> broker_store::Record {
     let (store, now) = (&place.store, place.clock.now());
     assert_eq!(store.sandboxes.insert(&of(0, external(UUID)), now).await.expect("asked"), Write::Applied);
-    let version = version(place, &sandbox(0).id).await;
-    let free = Candidate { version, ..candidate(&of(0, external(UUID))) };
+    let arrived = version(place, &sandbox(0).id).await;
+    let free = Candidate { version: arrived, ..candidate(&of(0, external(UUID))) };
+    assert_eq!(store.sandboxes.admit(&free, now).await.expect("asked"), Write::Applied);
+    let version = arrived + 1;
+    let free = Candidate { version, ..free };
     let (free, allocation) = place.hold(free).await;
     let end = broker_domain::LeaseEnd::by_broker(broker_domain::EndReason::Released, now);
     store.leases.end(&free.sandbox_id, &allocation, &end).await.expect("ended");
@@ -142,7 +145,7 @@ async fn what_was_handed_out_keeps_its_account_for_good() {
     assert_eq!(record(&place, &external(UUID)).await, Some((sandbox(0).id.to_string(), true)));
     assert_eq!(store.sandboxes.insert(&of(1, external(UUID)), later).await.expect("asked"), taken);
     let fresh = store.sandboxes.record(&sandbox(0).id).await.expect("read").expect("there").sandbox;
-    let from = Unused { status: Status::Available, version: fresh.version, external_id: &fresh.external_id };
+    let from = Unused { status: Status::Arriving, version: fresh.version, external_id: &fresh.external_id };
     let told = store.sandboxes.found(from, &of(0, external(UUID)), later).await.expect("asked");
     assert_eq!(
         told,
@@ -178,7 +181,10 @@ async fn what_nobody_used_gives_its_account_back_and_repeats_no_version() {
     assert_eq!(store.sandboxes.insert(&sandbox(0), now).await.expect("asked"), Write::Applied);
     let id: SandboxId = sandbox(0).id;
     let version = version(&place, &id).await;
-    assert_eq!(store.sandboxes.missing(Seen { id: &id, version }, now).await.expect("asked"), Write::Applied);
+    assert_eq!(
+        store.sandboxes.missing(Status::Arriving, Seen { id: &id, version }, now).await.expect("asked"),
+        Write::Applied
+    );
     let stale = Candidate { version: version + 1, ..candidate(&sandbox(0)) };
     assert_eq!(store.sandboxes.remove_stale(&stale).await.expect("asked"), Write::Applied);
     assert_eq!(record(&place, &sandbox(0).external_id).await, None);

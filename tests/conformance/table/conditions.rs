@@ -15,7 +15,7 @@ async fn each_write(place: &Place, seen: Seen<'_>, now: Timestamp) -> [Result<Wr
         store.deletions.give_up(seen, 5, "no", now, now).await,
         store.deletions.retry(seen, now).await,
         store.deletions.write_tombstone(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await,
-        store.sandboxes.missing(seen, now).await,
+        store.sandboxes.missing(Status::Available, seen, now).await,
     ]
 }
 
@@ -150,6 +150,6 @@ async fn a_deletion_goes_its_way_from_failure_to_tombstone_and_back() {
         assert_eq!(told.expect("asked"), expected, "{listed:?} of {created_at}");
     }
     let fresh = store.sandboxes.record(id).await.expect("read").expect("there");
-    assert_eq!((fresh.sandbox.status, fresh.sandbox.version), (Status::Available, later.as_ms()));
+    assert_eq!((fresh.sandbox.status, fresh.sandbox.version), (Status::Arriving, later.as_ms()));
     assert_eq!(fresh.sandbox.allocation, None);
 }

@@ -121,7 +121,10 @@ async fn what_is_due_is_listed_by_its_time_and_nothing_else_is() {
     for (number, candidate) in free.iter().enumerate() {
         let since = now.plus(hour * u32::try_from(number).expect("few"));
         let seen = Seen { id: &candidate.sandbox_id, version: 1 };
-        assert_eq!(place.store.sandboxes.missing(seen, since).await.expect("asked"), Write::Applied);
+        assert_eq!(
+            place.store.sandboxes.missing(Status::Available, seen, since).await.expect("asked"),
+            Write::Applied
+        );
     }
     let mut due = Vec::new();
     for shard in 0..SHARDS {

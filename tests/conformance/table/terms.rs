@@ -26,12 +26,13 @@ async fn alter(place: &Place, key: &str, name: &str, value: AttributeValue) {
 }
 
 /// The writes that want a sandbox in one state, at one version.
-const WRITES: [(&str, Status); 8] = [
+const WRITES: [(&str, Status); 9] = [
     ("postpone", Status::PendingDeletion),
     ("attempt_failed", Status::PendingDeletion),
     ("give_up", Status::PendingDeletion),
     ("bury", Status::PendingDeletion),
     ("retry_deletion", Status::DeletionFailed),
+    ("admit", Status::Arriving),
     ("missing", Status::Available),
     ("found", Status::Stale),
     ("revive_deletion", Status::Deleted),
@@ -47,7 +48,8 @@ async fn write(place: &Place, name: &str, seen: Seen<'_>, now: Timestamp) -> Res
             store.deletions.write_tombstone(seen, Status::PendingDeletion, &sandbox(0).external_id, now).await
         }
         "retry_deletion" => store.deletions.retry(seen, now).await,
-        "missing" => store.sandboxes.missing(seen, now).await,
+        "admit" => store.sandboxes.admit(&sandbox(0).arrived(seen.version), now).await,
+        "missing" => store.sandboxes.missing(Status::Available, seen, now).await,
         "found" => {
             let from = Unused { status: Status::Stale, version: seen.version, external_id: &own };
             store.sandboxes.found(from, &sandbox(0), now).await.map(changed)

@@ -37,6 +37,9 @@ impl Scenario {
             if row.as_ref().is_some_and(|row| row.status == Status::PendingDeletion) {
                 actions.push(Action::BeginDelete(worker, id));
             }
+            if row.as_ref().is_some_and(|row| row.status == Status::Arriving) {
+                actions.push(Action::BeginAdmit(worker, id));
+            }
         }
         let Some(worker) = idle else { return };
         for (key, lease) in world.leases.iter().enumerate() {
@@ -74,6 +77,24 @@ impl Scenario {
         world.hands[worker] = Hand::Delete { sandbox, version: row.version, incarnation: row.incarnation };
     }
 
+    pub(crate) fn begin_admit(&self, world: &mut World, worker: usize, sandbox: Index) {
+        let Some(row) = &world.sandboxes[sandbox] else { return };
+        world.hands[worker] = Hand::Admit { sandbox, version: row.version };
+    }
+
+    fn admit(&self, world: &mut World, sandbox: Index, version: u8) -> Hand {
+        let Some(row) = world.sandboxes[sandbox].as_mut() else { return Hand::Idle };
+        let unseen = self.variant == Variant::AdmitUnseen;
+        let to = if unseen { Ok(Status::Available) } else { row.status.next(Event::Admit) };
+        if let Ok(status) = to
+            && (unseen || row.version == version)
+        {
+            row.status = status;
+            row.version += 1;
+        }
+        Hand::Idle
+    }
+
     pub(crate) fn begin_sync(&self, world: &mut World, worker: usize, sandbox: Index) {
         world.hands[worker] = Hand::SyncRead { sandbox, seen: world.sandboxes[sandbox].clone() };
     }
@@ -94,6 +115,7 @@ impl Scenario {
                 Hand::Bury { sandbox, version }
             }
             Hand::Bury { sandbox, version } => self.bury(world, sandbox, version),
+            Hand::Admit { sandbox, version } => self.admit(world, sandbox, version),
             Hand::SyncRead { sandbox, seen } => {
                 Hand::SyncWrite { sandbox, seen, listed: world.provider[sandbox] }
             }
@@ -162,7 +184,7 @@ impl Scenario {
 
 const fn inserted(version: u8, incarnation: u8) -> SandboxRow {
     SandboxRow {
-        status: Status::Available,
+        status: Status::Arriving,
         version,
         incarnation,
         allocation: None,

@@ -13,7 +13,7 @@
 //! | `world` | the state: table, provider, requests, and what each worker has in its hands |
 //! | `domain` | from there to the domain's values and back |
 //! | `requests` | allocate, mark, cancel, poll |
-//! | `jobs` | expire, cleanup, sync, ttl |
+//! | `jobs` | expire, cleanup, sync, admit, ttl |
 //! | `promises` | what must hold in every state |
 //! | [`scenario`] | the worlds that are searched |
 //! | `search` | the search of one world |
@@ -54,6 +54,8 @@ pub enum Variant {
     ClaimWithoutRecord,
     /// A lease is ended as expired without a look at when it expires by now.
     EndUnseen,
+    /// What was arriving is offered without a look at what became of it.
+    AdmitUnseen,
     /// An allocate first ends its key's lease that is past its time, then looks for another sandbox.
     EndFirst,
 }
@@ -126,6 +128,7 @@ impl Model for Scenario {
             Action::Extend(key) => self.extend(&mut world, key),
             Action::BeginExpire(worker, key) => self.begin_expire(&mut world, worker, key),
             Action::BeginDelete(worker, sandbox) => self.begin_delete(&mut world, worker, sandbox),
+            Action::BeginAdmit(worker, sandbox) => self.begin_admit(&mut world, worker, sandbox),
             Action::BeginSync(worker, sandbox) => self.begin_sync(&mut world, worker, sandbox),
             Action::LeaseTtl(key) => world.leases[key] = None,
             Action::TombstoneTtl(sandbox) => world.sandboxes[sandbox] = None,

@@ -1,6 +1,6 @@
 //! Invariants that must hold in every state.
 
-use broker_domain::{Inventory, Status, suspects};
+use broker_domain::{Inventory, suspects};
 
 use crate::domain::{lease, sandbox, time};
 use crate::scenario::Scenario;
@@ -30,7 +30,7 @@ pub(crate) fn broken(world: &World) -> Option<String> {
     for (id, row) in world.sandboxes.iter().enumerate() {
         let Some(row) = row else { continue };
         inventory.add_sandbox(&sandbox(id, row));
-        let offered = matches!(row.status, Status::Available | Status::Stale);
+        let offered = row.status.is_unused();
         if offered && world.used.contains(&row.incarnation) {
             return Some(format!("sandbox {id} was used and is offered again"));
         }

@@ -102,6 +102,7 @@ impl Scenario {
             Hand::Tell { request, out } => self.tell(world, request, out),
             other @ (Hand::Delete { .. }
             | Hand::Bury { .. }
+            | Hand::Admit { .. }
             | Hand::SyncRead { .. }
             | Hand::SyncWrite { .. }) => self.go_on(world, other),
         };

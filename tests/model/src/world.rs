@@ -164,6 +164,11 @@ pub(crate) enum Hand {
         sandbox: Index,
         version: u8,
     },
+    /// To offer what is arriving.
+    Admit {
+        sandbox: Index,
+        version: u8,
+    },
     /// The table was read, the provider not yet.
     SyncRead {
         sandbox: Index,
@@ -202,6 +207,8 @@ pub enum Action {
     BeginExpire(usize, usize),
     /// The cleanup job finds a sandbox.
     BeginDelete(usize, usize),
+    /// The job that brought a sandbox, or the tick, finds it arriving.
+    BeginAdmit(usize, usize),
     /// The sync job reads a row.
     BeginSync(usize, usize),
     /// DynamoDB forgets a lease.

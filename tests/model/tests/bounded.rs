@@ -40,6 +40,11 @@ fn without_a_tombstone_a_used_sandbox_is_offered_again() {
 }
 
 #[test]
+fn an_admission_without_a_look_offers_what_was_handed_out() {
+    breaks(Variant::AdmitUnseen, "");
+}
+
+#[test]
 fn an_end_by_version_alone_leaves_a_live_lease_without_its_sandbox() {
     breaks(Variant::EndByVersion, "which is not allocated by it");
 }

@@ -12,7 +12,7 @@ use broker_store::verify::verify;
 
 impl Week {
     pub(super) async fn everything_is_accounted_for(&mut self) {
-        let verdict = verify(&self.store).await.unwrap();
+        let verdict = verify(&self.store, self.now()).await.unwrap();
         assert!(verdict.violations.is_empty(), "{verdict:#?}");
         let records = self.read_all().await;
 
@@ -32,7 +32,9 @@ impl Week {
                 Some(Status::Available) => listed.contains(&id),
                 Some(Status::Deleted) => !listed.contains(&id),
                 Some(
-                    Status::Allocated
+                    Status::Arriving
+                    | Status::Allocated
+                    | Status::Quarantined
                     | Status::PendingDeletion
                     | Status::Stale
                     | Status::DeletionFailed

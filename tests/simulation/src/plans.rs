@@ -61,7 +61,7 @@ pub async fn plan_every_minute(minutes: usize, seed: u64) {
     println!("{minutes} plans: {count} deletions asked for, at most {fastest} in a second, rate {RATE}");
     assert!(count >= minutes * COME_BACK / 2, "{count}");
     assert_rate(&asked);
-    let verdict = verify(&week.store).await.unwrap();
+    let verdict = verify(&week.store, week.now()).await.unwrap();
     assert!(verdict.violations.is_empty(), "{verdict:#?}");
     week.workers.drain(..).for_each(tokio::runtime::Runtime::shutdown_background);
     stop.cancel();

@@ -26,10 +26,12 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     // The log line of the alarms on the pool and on letters (infra/terraform/modules/observability/logs.tf): numbers, not
     // words.
     tracing::info!(
+        arriving = count(Status::Arriving),
         available = count(Status::Available),
         allocated = count(Status::Allocated),
         pending_deletion = count(Status::PendingDeletion),
         stale = count(Status::Stale),
+        quarantined = count(Status::Quarantined),
         deletion_failed = count(Status::DeletionFailed),
         deleted = count(Status::Deleted),
         total = report.found,

@@ -34,6 +34,7 @@ use broker_store::{FollowedPolicy, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
+use crate::serve;
 
 /// For how long a job that AWS interrupts is begun anew; then its report says so, and the next run does the rest.
 const BEGUN_ANEW_FOR: Duration = Duration::from_secs(60);
@@ -173,6 +174,7 @@ impl Jobs {
             Task::Census => census::run(self, report).await,
             Task::Sweep => sweep::run(self, report).await,
             Task::Refill => refill::run(self, report).await,
+            Task::Serve => serve::run(self, report).await,
             Task::BulkDelete { status } => bulk_delete::run(self, *status, report).await,
         }
     }
@@ -197,6 +199,7 @@ const fn metric_word(task: &Task) -> &'static str {
         Task::Census => "census",
         Task::Sweep => "sweep",
         Task::Refill => "refill",
+        Task::Serve => "serve",
         Task::BulkDelete { .. } => "bulk_delete",
     }
 }
@@ -204,7 +207,9 @@ const fn metric_word(task: &Task) -> &'static str {
 /// Creates the counters with 0: a counter that begins at 1 has not increased, for Prometheus.
 pub(crate) fn begin_counting() {
     metrics::counter!("broker_allocate_conflicts_total").absolute(0);
-    for word in ["sync", "expiry", "cleanup", "purge", "census", "sweep", "refill"] {
+    metrics::counter!("broker_serve_admitted_total").absolute(0);
+    metrics::counter!("broker_serve_left_behind_total").absolute(0);
+    for word in ["sync", "expiry", "cleanup", "purge", "census", "sweep", "refill", "serve"] {
         for outcome in ["ok", "partial", "refused", "failed"] {
             metrics::counter!(format!("broker_{word}_total"), "outcome" => outcome).absolute(0);
         }
@@ -227,7 +232,7 @@ fn measure(task: &Task, report: &JobReport, outcome: &'static str, took: Duratio
     let JobReport { job, found, changed, skipped, failed, duration_ms, details, aborted, postponed } = report;
     if let Some(reason) = aborted {
         tracing::warn!(job, outcome, reason, found, changed, skipped, failed, duration_ms, "job ended early");
-    } else if matches!(task, Task::Refill) && *changed == 0 && *failed == 0 {
+    } else if matches!(task, Task::Refill | Task::Serve) && *changed == 0 && *failed == 0 {
         // Every few seconds, and mostly nothing.
         tracing::debug!(job, outcome, found, duration_ms, "job done");
     } else {

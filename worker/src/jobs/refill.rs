@@ -12,11 +12,12 @@ use broker_domain::refill::{Answers, Counted, Flow, Need, Plan, Round, Ticket, T
 use broker_domain::{FlavourName, JobReport, Status, TicketId, Timestamp};
 use broker_provider::hooks::{HookAnswer, HookEvent, HookKind};
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{StoreError, Write};
+use broker_store::{Candidate, StoreError, Write};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{JobError, Jobs};
+use crate::serve;
 
 /// How long one run goes on with rounds.
 const RUN: Duration = Duration::from_secs(20);
@@ -30,6 +31,9 @@ const SENT_AGAIN: Duration = Duration::from_secs(30);
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// How long a process may take to follow a new policy: a census that began later counted by this one.
 const FOLLOWED: Duration = Duration::from_secs(10);
+
+/// Also those whose gate is asked later.
+const EVER: Timestamp = Timestamp::from_secs(999_999_999_999);
 
 pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
     let Some(stored) = jobs.store.policy.get().await? else { return Ok(()) };
@@ -133,12 +137,14 @@ impl Keeper {
         let Some((live, as_of)) = self.counted().await? else { return Ok(Went::Done) };
         let tickets = store.tickets(&self.name).await?;
         let desired = u64::from(self.refill.min_at(now));
+        // In this order: what is admitted in between is counted twice, and not missed.
+        let arriving = self.arriving().await?;
         let available = store.available(&self.flavour.prefix, desired).await?;
-        let counted = Counted { available, arriving: 0, live, as_of };
+        let counted = Counted { available, arriving, live, as_of };
         let round = Round { refill: &self.refill, flow: &flow, tickets: &tickets, counted, now };
         let hook_time = self.refill.hook.as_ref().map_or(Duration::ZERO, |hook| hook.timeout);
         let plan = round.plan(hook_time + MARGIN);
-        self.show(&plan.need, available, &flow, &tickets);
+        self.show(&plan.need, &counted, &flow, &tickets);
         if plan.is_empty() {
             return self.nothing_to_write(&plan.need, &flow, now).await;
         }
@@ -161,6 +167,21 @@ impl Keeper {
             self.call(hook, &sent, &tickets, &plan).await?;
         }
         Ok(Went::On(made))
+    }
+
+    /// How many of the flavour are arriving: one call, as long as few are.
+    async fn arriving(&self) -> Result<u64, StoreError> {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let page = self.jobs.store.sandboxes.arriving(EVER, after, serve::TOGETHER).await?;
+            let is_of_it =
+                |arrival: &&Candidate| arrival.name.as_str().starts_with(self.flavour.prefix.as_str());
+            count += page.items.iter().filter(is_of_it).count() as u64;
+            after = page.next;
+            if after.is_none() {
+                return Ok(count);
+            }
+        }
     }
 
     /// How many there are by the last census, and when that began; `None` if it is older than the policy.
@@ -269,14 +290,15 @@ impl Keeper {
         metrics::counter!("broker_refill_tickets_total", &labels).increment(count);
     }
 
-    fn show(&self, need: &Need, available: u64, flow: &Flow, tickets: &[Ticket]) {
+    fn show(&self, need: &Need, counted: &Counted, flow: &Flow, tickets: &[Ticket]) {
         let gauge = |name: &'static str, value: u64| {
             let value = f64::from(u32::try_from(value).unwrap_or(u32::MAX));
             metrics::gauge!(name, "flavour" => self.name.to_string()).set(value);
         };
         let open = tickets.iter().filter(|ticket| ticket.is_open()).count() as u64;
         gauge("broker_refill_desired", need.desired);
-        gauge("broker_refill_available", available);
+        gauge("broker_refill_available", counted.available);
+        gauge("broker_refill_arriving", counted.arriving);
         gauge("broker_refill_missing", need.missing);
         gauge("broker_refill_tickets", open);
         gauge("broker_refill_stopped", u64::from(flow.breaker.is_open()));

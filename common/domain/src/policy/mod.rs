@@ -170,6 +170,11 @@ impl Policy {
         let fits = |flavour: &Flavour| name.as_str().starts_with(flavour.prefix.as_str());
         self.flavours.iter().find(|(_, flavour)| fits(flavour)).map(|(name, _)| name)
     }
+
+    /// The gate that is asked before a sandbox of this name is offered.
+    pub fn gate_of(&self, name: &SandboxName) -> Option<&Gate> {
+        self.flavours.get(self.flavour_of(name)?)?.gate.as_ref()
+    }
 }
 
 impl Refill {

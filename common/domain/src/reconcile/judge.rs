@@ -30,7 +30,9 @@ pub(super) fn judge_line(
         )));
     }
     match (sandbox.status, &sandbox.allocation) {
-        (Status::Available | Status::Stale, None) => free(known, asked, line, sandbox),
+        (Status::Arriving | Status::Available | Status::Stale | Status::Quarantined, None) => {
+            free(known, asked, line, sandbox)
+        }
         (Status::Allocated, Some(allocation)) => held(asked, line, sandbox, allocation),
         (Status::Deleted, _) => match (asked.sight)(id) {
             Sight::Listed { external_id, .. }
@@ -49,7 +51,7 @@ pub(super) fn judge_line(
         }
         // What is wrong with these is for the judge of the whole table to say.
         (Status::Allocated, None)
-        | (Status::Available | Status::Stale, Some(_))
+        | (Status::Arriving | Status::Available | Status::Stale | Status::Quarantined, Some(_))
         | (Status::PendingDeletion | Status::DeletionFailed, _) => Err(Verdict::AsItIs),
     }
 }

@@ -53,7 +53,7 @@ impl Known {
                 id: sandbox_id.clone(),
                 name: name.clone(),
                 external_id: external_id.clone(),
-                status: Status::Available,
+                status: Status::Arriving,
                 version: 1,
                 allocation: None,
                 term: Term::default(),

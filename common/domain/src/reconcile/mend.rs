@@ -58,23 +58,28 @@ fn dangling(known: &Known, asked: &Asked<'_>, lease: &Lease) -> Option<Step> {
     };
     match (sandbox.status, &sandbox.allocation) {
         // The claim's other half, if it is the same resource still.
-        (Status::Available | Status::Stale, None) if is_of(lease, sandbox) && owners(known, sandbox) == 1 => {
+        (Status::Arriving | Status::Available | Status::Stale | Status::Quarantined, None)
+            if is_of(lease, sandbox) && owners(known, sandbox) == 1 =>
+        {
             let (sandbox, lease) = (sandbox.clone(), Box::new(lease.clone()));
             Some(Step::Bind { sandbox, stands: Some(lease.clone()), lease })
         }
         // The end's other half.
-        (Status::PendingDeletion | Status::DeletionFailed | Status::Deleted, Some(allocation))
-            if allocation.id == lease.allocation_id =>
-        {
+        (
+            Status::Quarantined | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted,
+            Some(allocation),
+        ) if allocation.id == lease.allocation_id => {
             let at = sandbox.deletion_requested_at.unwrap_or(asked.now);
             let reason = sandbox.end_reason.filter(|reason| *reason != EndReason::Unknown);
             let end = LeaseEnd::by_broker(reason.unwrap_or(EndReason::Released), at);
             Some(Step::EndLease { lease: lease.clone(), end })
         }
         (
-            Status::Available
+            Status::Arriving
+            | Status::Available
             | Status::Stale
             | Status::Allocated
+            | Status::Quarantined
             | Status::PendingDeletion
             | Status::DeletionFailed
             | Status::Deleted
@@ -141,8 +146,7 @@ fn bind(asked: &Asked<'_>, sandbox: &Sandbox, allocation: &Allocation, stands: O
 
 /// A sandbox that is offered as it was before the claim whose lease has ended since.
 fn used(known: &Known, sandbox: &Sandbox) -> Option<Step> {
-    let is_offered =
-        matches!(sandbox.status, Status::Available | Status::Stale) && sandbox.allocation.is_none();
+    let is_offered = sandbox.status.is_unused() && sandbox.allocation.is_none();
     let ended = leases_of(known, &sandbox.id).find(|lease| lease.end.is_some() && is_of(lease, sandbox));
     let lease = ended.filter(|_| is_offered && owners(known, sandbox) == 0)?;
     Some(Step::Retire { sandbox: sandbox.clone(), allocation: allocation_of(lease), end: lease.end.clone()? })

@@ -40,6 +40,7 @@ pub struct Intervals {
     pub census: Duration,
     pub sweep: Duration,
     pub refill: Duration,
+    pub serve: Duration,
 }
 
 pub(super) fn provider(read: &SettingsReader<'_>) -> Result<Option<ProviderConfig>, ConfigError> {

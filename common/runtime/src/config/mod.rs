@@ -184,6 +184,7 @@ impl Config {
                 census: read.seconds("BROKER_CENSUS_EVERY_S")?,
                 sweep: read.seconds("BROKER_SWEEP_EVERY_S")?,
                 refill: read.seconds("BROKER_REFILL_EVERY_S")?,
+                serve: read.seconds("BROKER_SERVE_EVERY_S")?,
             },
             threads: read.number("BROKER_THREADS")?,
             drain: read.seconds("BROKER_DRAIN_S")?,

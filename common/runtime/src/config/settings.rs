@@ -309,6 +309,13 @@ pub const SETTINGS: &[Setting] = &[
         "how often new sandboxes are asked for, where the policy refills a flavour",
     ),
     Setting::number(
+        "BROKER_SERVE_EVERY_S",
+        "5",
+        "seconds",
+        EVERY,
+        "how often what is arriving is offered, if the process that brought it did not",
+    ),
+    Setting::number(
         "BROKER_THREADS",
         "1",
         "count",

@@ -91,6 +91,7 @@ impl AdoptionStore {
         now: Timestamp,
     ) -> BTreeMap<&'static str, AttributeValue> {
         let status = match adoption {
+            Adoption::AsItIs if sandbox.status == Status::Available => Status::Arriving,
             Adoption::AsItIs | Adoption::Lease(_) => sandbox.status,
             Adoption::GiveUp(_) => Status::PendingDeletion,
         };
@@ -99,7 +100,7 @@ impl AdoptionStore {
             (a::NAME, s(sandbox.name.as_str())),
             (a::EXTERNAL_ID, s(sandbox.external_id.as_str())),
             (a::STATUS, s(status.as_str())),
-            (a::VERSION, n(row.version + 1)),
+            (a::VERSION, n(row.adopted_version())),
             (a::CREATED_AT, n(row.created_at.unwrap_or(now).as_secs())),
             (a::UPDATED_AT, n(now.as_secs())),
         ]);
@@ -121,7 +122,11 @@ impl AdoptionStore {
                 let expires_at = sandbox.tenancy.as_ref().map_or(now, |tenancy| tenancy.expires_at);
                 s(keys::time_key(expires_at))
             }
-            Status::PendingDeletion | Status::Stale | Status::DeletionFailed => s(keys::time_key(now)),
+            Status::Arriving
+            | Status::PendingDeletion
+            | Status::Stale
+            | Status::Quarantined
+            | Status::DeletionFailed => s(keys::time_key(now)),
             Status::Unknown => return wanted,
             Status::Deleted => {
                 wanted.insert(a::DELETED_AT, n(row.deleted_at.unwrap_or(now).as_secs()));

@@ -58,6 +58,13 @@ pub struct ForeignRow {
     pub(super) deleted_at: Option<Timestamp>,
 }
 
+impl ForeignRow {
+    /// The version of the row once it is adopted.
+    pub const fn adopted_version(&self) -> u64 {
+        self.version + 1
+    }
+}
+
 /// What a scan reads of a table that another tool may have filled.
 #[derive(Clone, Debug, Default)]
 pub struct Survey {

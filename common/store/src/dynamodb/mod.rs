@@ -6,6 +6,7 @@
 mod accounts;
 mod adopt;
 mod adopt_table;
+mod arriving;
 mod attributes;
 mod audit;
 mod census;

@@ -11,7 +11,7 @@ use crate::{Candidate, EntryConflict, NewSandbox, Page, PageKey, StoreError, Swe
 use broker_domain::{NamePrefix, Status, Timestamp};
 
 const SEEDED_AND_UNUSED: &str =
-    "attribute_exists(seeded) and #status in (:available, :stale) and version = :seen";
+    "attribute_exists(seeded) and #status in (:arriving, :available, :stale) and version = :seen";
 
 impl SandboxStore {
     /// A page of at most `limit` available sandboxes of `shard`, by name, from `after` on. The index is eventually consistent:
@@ -92,7 +92,7 @@ impl SandboxStore {
         )
     }
 
-    /// Puts a seed into the pool; it moved on if its id exists.
+    /// Puts a seed into the pool, arriving; it moved on if its id exists.
     pub async fn seed(
         &self,
         sandbox: &NewSandbox,
@@ -104,7 +104,11 @@ impl SandboxStore {
 
     /// Removes an unused seed at the version that was read. It moved on if it is no seed, was used, or changed; then it stays.
     pub async fn remove_unused_seed(&self, seed: &Candidate) -> Result<Write, StoreError> {
-        let values = [(":available", s(Status::Available.as_str())), (":stale", s(Status::Stale.as_str()))];
+        let values = [
+            (":arriving", s(Status::Arriving.as_str())),
+            (":available", s(Status::Available.as_str())),
+            (":stale", s(Status::Stale.as_str())),
+        ];
         self.remove_unused("remove_unused_seed", seed, SEEDED_AND_UNUSED, values).await
     }
 }

@@ -49,7 +49,8 @@ impl ReconcileStore {
             Step::Retire { sandbox, allocation, end } => self.retire(sandbox, allocation, end).await,
             Step::End { sandbox, allocation, end } => leases.end(&sandbox.id, allocation, end).await,
             Step::Missing { sandbox } => {
-                sandboxes.missing(Seen { id: &sandbox.id, version: sandbox.version }, now).await
+                let seen = Seen { id: &sandbox.id, version: sandbox.version };
+                sandboxes.missing(sandbox.status, seen, now).await
             }
         }
     }

@@ -25,7 +25,12 @@ pub(super) fn read_record(item: &Item) -> Result<Record, StoreError> {
     // In every other state the index key is a time.
     let due = match sandbox.status {
         Status::Available | Status::Deleted | Status::Unknown => None,
-        Status::Allocated | Status::PendingDeletion | Status::Stale | Status::DeletionFailed => {
+        Status::Arriving
+        | Status::Allocated
+        | Status::PendingDeletion
+        | Status::Stale
+        | Status::Quarantined
+        | Status::DeletionFailed => {
             read.optional(STATE_KEY, |text| text.parse().map(Timestamp::from_secs))?
         }
     };

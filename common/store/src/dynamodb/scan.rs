@@ -13,7 +13,7 @@ use super::errors::{built_wrong, unread};
 use super::keys::{self, ACCOUNT_PREFIX, Key, LEASE_PREFIX, PK, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
 use super::{ScanStore, TableClient, s};
 use crate::{Page, PageKey, Scanned, StoreError};
-use broker_domain::{AccountKey, LeaseKey, Sandbox, SandboxId, Status};
+use broker_domain::{AccountKey, LeaseKey, Sandbox, SandboxId, Status, Timestamp};
 
 /// Timeout of one attempt to read a page of a scan.
 const PAGE_ATTEMPT: Duration = Duration::from_secs(10);
@@ -77,6 +77,7 @@ impl ScanStore {
             let read = if pk.starts_with(SANDBOX_PREFIX) {
                 a::read_sandbox(item).map(|sandbox| {
                     page.misplaced.extend(self.misplaced(item, &sandbox));
+                    page.arriving.extend(arriving(item, &sandbox));
                     page.sandboxes.push(sandbox);
                 })
             } else if pk.starts_with(LEASE_PREFIX) {
@@ -108,7 +109,11 @@ impl ScanStore {
                 let until = sandbox.allocation.as_ref().map(|held| keys::time_key(held.expires_at));
                 until.is_none_or(|until| key == Some(until.as_str()))
             }
-            Status::PendingDeletion | Status::Stale | Status::DeletionFailed => key.is_some_and(is_time),
+            Status::Arriving
+            | Status::PendingDeletion
+            | Status::Stale
+            | Status::Quarantined
+            | Status::DeletionFailed => key.is_some_and(is_time),
         };
         let own = self.table.shard(status, id);
         if shard != Some(own.as_str()) {
@@ -121,6 +126,12 @@ impl ScanStore {
             format!("sandbox {id} is {status} and stands under {:?} in the index", key.unwrap_or_default())
         })
     }
+}
+
+/// An arriving sandbox, and since when it may be admitted.
+fn arriving(item: &Item, sandbox: &Sandbox) -> Option<(SandboxId, Timestamp)> {
+    let since = item.get(STATE_KEY)?.as_s().ok()?.parse().ok()?;
+    (sandbox.status == Status::Arriving).then(|| (sandbox.id.clone(), Timestamp::from_secs(since)))
 }
 
 impl TableClient {

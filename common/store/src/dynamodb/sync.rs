@@ -24,25 +24,20 @@ const ANOTHER_RESOURCE: &str =
     "#status = :deleted and version = :seen and external_id <> :external_id and deleted_at < :created_at";
 /// [`Event::Found`] of a tombstone: the provider still lists it.
 const STILL_LISTED: &str = "#status = :deleted and version = :seen";
-/// [`Event::Found`] of an available or stale one that was never handed out.
+/// [`Event::Found`] of one that was never handed out.
 const FOUND_UNUSED: &str = "#status = :from and version = :seen and attribute_not_exists(allocation_id)";
-/// [`Event::Missing`] of an available one.
-const MISSING: &str = "#status = :available and version = :seen";
+/// [`Event::Missing`] of one that is offered, or is to be.
+const MISSING: &str = "#status = :from and version = :seen";
 
 /// An unused sandbox as it was read.
 #[derive(Clone, Copy, Debug)]
 pub struct Unused<'a> {
-    /// Available or stale.
+    /// Arriving, available or stale.
     pub status: Status,
     /// The version at which it is changed.
     pub version: u64,
     /// Its account until then.
     pub external_id: &'a ExternalId,
-}
-
-/// The version at which a sandbox enters the pool: the moment, so that what was removed and listed again repeats none.
-const fn first_version(now: Timestamp) -> u64 {
-    now.as_ms()
 }
 
 /// Never handed out, and not listed for long.
@@ -102,7 +97,7 @@ impl SandboxStore {
         const OPERATION: &str = "insert";
         let put = Put::builder()
             .table_name(&self.table.name)
-            .set_item(Some(self.fresh(sandbox, first_version(now), now, whence)))
+            .set_item(Some(self.fresh(sandbox, NewSandbox::first_version(now), now, whence)))
             .condition_expression(SANDBOX_IS_NEW)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .build()
@@ -126,7 +121,7 @@ impl SandboxStore {
         if AccountKey::of(was) == AccountKey::of(&sandbox.external_id) {
             return Ok(Write::Rejected(EntryConflict::MovedOn(())));
         }
-        let version = first_version(now).max(seen + 1);
+        let version = NewSandbox::version_over(seen, now);
         let put = Put::builder()
             .table_name(&self.table.name)
             .set_item(Some(self.fresh(sandbox, version, now, synced(now))))
@@ -181,7 +176,7 @@ impl SandboxStore {
             .map(Write::without_current)
     }
 
-    /// Sets name and external id of an unused sandbox as the provider lists them; a stale one becomes available.
+    /// Sets name and external id of an unused sandbox as the provider lists them; a stale one arrives again.
     pub async fn found(
         &self,
         from: Unused<'_>,
@@ -191,22 +186,34 @@ impl SandboxStore {
         const OPERATION: &str = "found";
         let Unused { status, version, external_id: was } = from;
         let to = next(status, Event::Found)?;
+        let mut values = vec![
+            (":from", s(status.as_str())),
+            (":to", s(to.as_str())),
+            (":seen", n(version)),
+            (":next", n(version + 1)),
+            (":name", s(listed.name.as_str())),
+            (":external_id", s(listed.external_id.as_str())),
+            (":now", n(now.as_secs())),
+        ];
+        // What is arriving goes on waiting as it did.
+        let index_key = match (status, to) {
+            (Status::Arriving, _) => None,
+            (_, Status::Available) => Some(s(listed.name.as_str())),
+            _ => Some(s(keys::time_key(now))),
+        };
+        if let Some(key) = &index_key {
+            values.extend([(":key", key.clone()), (":shard", s(self.table.shard(to, &listed.id)))]);
+        }
         let update = self.table.change_item(ItemChange {
             operation: OPERATION,
             key: keys::sandbox(&listed.id).into_map(),
             condition: FOUND_UNUSED,
-            update: "SET #status = :to, version = :next, #name = :name, external_id = :external_id, state_shard = :shard, \
-                     state_key = :name, last_synced = :now, updated_at = :now",
-            values: vec![
-                (":from", s(status.as_str())),
-                (":to", s(to.as_str())),
-                (":seen", n(version)),
-                (":next", n(version + 1)),
-                (":name", s(listed.name.as_str())),
-                (":external_id", s(listed.external_id.as_str())),
-                (":shard", s(self.table.shard(to, &listed.id))),
-                (":now", n(now.as_secs())),
-            ],
+            update: &format!(
+                "SET #status = :to, version = :next, #name = :name, external_id = :external_id, last_synced = :now, \
+                 updated_at = :now{}",
+                if index_key.is_some() { ", state_shard = :shard, state_key = :key" } else { "" }
+            ),
+            values,
         })?;
         let accounts = replaced(was, &listed.external_id, AccountChange::Release(was));
         self.table
@@ -215,16 +222,16 @@ impl SandboxStore {
             .map(Write::without_current)
     }
 
-    /// Makes a sandbox that the provider does not list stale.
-    pub async fn missing(&self, seen: Seen<'_>, now: Timestamp) -> Result<Write, StoreError> {
-        let to = next(Status::Available, Event::Missing)?;
+    /// Makes a sandbox that the provider does not list stale: an available or an arriving one.
+    pub async fn missing(&self, from: Status, seen: Seen<'_>, now: Timestamp) -> Result<Write, StoreError> {
+        let to = next(from, Event::Missing)?;
         self.table.change(ItemChange {
             operation: "missing",
             key: keys::sandbox(seen.id).into_map(),
             condition: MISSING,
             update: "SET #status = :to, version = :next, state_shard = :shard, state_key = :since, updated_at = :now",
             values: vec![
-                (":available", s(Status::Available.as_str())),
+                (":from", s(from.as_str())),
                 (":to", s(to.as_str())),
                 (":seen", n(seen.version)),
                 (":next", n(seen.version + 1)),
@@ -236,7 +243,7 @@ impl SandboxStore {
         .await
     }
 
-    /// The item of a new sandbox, with its origin.
+    /// The item of a new sandbox, arriving, with its origin.
     pub(super) fn fresh(
         &self,
         sandbox: &NewSandbox,
@@ -250,12 +257,12 @@ impl SandboxStore {
                 (a::SANDBOX_ID, s(sandbox.id.as_str())),
                 (a::NAME, s(sandbox.name.as_str())),
                 (a::EXTERNAL_ID, s(sandbox.external_id.as_str())),
-                (a::STATUS, s(Status::Available.as_str())),
+                (a::STATUS, s(Status::Arriving.as_str())),
                 (a::VERSION, n(version)),
                 (a::CREATED_AT, n(now.as_secs())),
                 (a::UPDATED_AT, n(now.as_secs())),
-                (STATE_SHARD, s(self.table.shard(Status::Available, &sandbox.id))),
-                (STATE_KEY, s(sandbox.name.as_str())),
+                (STATE_SHARD, s(self.table.shard(Status::Arriving, &sandbox.id))),
+                (STATE_KEY, s(keys::time_key(now))),
                 whence,
             ]
             .map(|(name, value)| (name.to_owned(), value)),

@@ -33,7 +33,7 @@ pub(crate) enum JobCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct JobRun {
-    /// sync, expire, cleanup, purge-stale, census, sweep or refill
+    /// sync, expire, cleanup, purge-stale, census, sweep, refill or serve
     #[arg(value_parser = parse_job)]
     pub(crate) job: Job,
     /// Sync: make missing sandboxes stale, however many there are
@@ -52,7 +52,7 @@ pub(crate) struct JobRun {
 
 #[derive(Debug, Args)]
 pub(crate) struct JobName {
-    /// sync, expire, cleanup, purge-stale, census, sweep or refill
+    /// sync, expire, cleanup, purge-stale, census, sweep, refill or serve
     #[arg(value_parser = parse_job)]
     pub(crate) job: Job,
     #[command(flatten)]
@@ -76,7 +76,9 @@ async fn run_now(context: Context, args: JobRun) -> anyhow::Result<Done> {
     let task = match args.job {
         Job::Sync => Task::Sync { accept_stale: args.accept_stale },
         Job::PurgeStale => Task::PurgeStale { grace_period_hours: args.grace_period_hours },
-        job @ (Job::Expire | Job::Cleanup | Job::Census | Job::Sweep | Job::Refill) => Task::from(job),
+        job @ (Job::Expire | Job::Cleanup | Job::Census | Job::Sweep | Job::Refill | Job::Serve) => {
+            Task::from(job)
+        }
     };
     let urls = QueueUrls::resolve(&context.aws, &context.names).await?;
     let sender = Sender::new(context.aws.sqs.clone(), urls.get(QueueKind::Maintenance), 1);

@@ -36,6 +36,7 @@ struct FlavourStatus {
     state: &'static str,
     desired: u64,
     available: u64,
+    arriving: u64,
     tickets: u64,
     missing: u64,
     max: u32,
@@ -68,11 +69,13 @@ async fn status(context: &Context, policy: &Policy, output: &Output) -> anyhow::
     }
     let rows = flavours.into_iter().map(|f| {
         let live = f.live.map_or_else(|| "-".to_owned(), |live| live.to_string());
-        let numbers = [f.desired, f.available, f.tickets, f.missing].map(|number| number.to_string());
-        let [desired, available, tickets, missing] = numbers;
-        [f.flavour, f.state.to_owned(), desired, available, tickets, missing, live, f.max.to_string()]
+        let numbers = [f.desired, f.available, f.arriving, f.tickets, f.missing];
+        let [desired, available, arriving, tickets, missing] = numbers.map(|number| number.to_string());
+        let (state, max) = (f.state.to_owned(), f.max.to_string());
+        [f.flavour, state, desired, available, arriving, tickets, missing, live, max]
     });
-    let header = ["FLAVOUR", "STATE", "DESIRED", "AVAILABLE", "TICKETS", "MISSING", "LIVE", "MAX"];
+    let header =
+        ["FLAVOUR", "STATE", "DESIRED", "AVAILABLE", "ARRIVING", "TICKETS", "MISSING", "LIVE", "MAX"];
     output::table(header, rows)?;
     Ok(Done::Ok)
 }
@@ -86,9 +89,10 @@ async fn of_flavour(context: &Context, name: &FlavourName, refill: &Refill) -> a
         counts.iter().filter(|(status, _)| **status != Status::Deleted).map(|(_, count)| count).sum::<u64>()
     });
     let tickets = store.refill.tickets(name).await?;
-    let available = counts.and_then(|counts| counts.get(&Status::Available)).copied().unwrap_or_default();
+    let count = |status| counts.and_then(|counts| counts.get(&status)).copied().unwrap_or_default();
+    let (available, arriving) = (count(Status::Available), count(Status::Arriving));
     let as_of = census.map_or(Timestamp::from_ms(0), |census| census.as_of);
-    let counted = Counted { available, arriving: 0, live: live.unwrap_or_default(), as_of };
+    let counted = Counted { available, arriving, live: live.unwrap_or_default(), as_of };
     let need = Round { refill, flow: &flow, tickets: &tickets, counted, now }.need();
     let next_call_at = flow.breaker.probe_at.max(flow.rests_until.filter(|until| now < *until));
     Ok(FlavourStatus {
@@ -96,6 +100,7 @@ async fn of_flavour(context: &Context, name: &FlavourName, refill: &Refill) -> a
         state: state(refill, &flow, live, now),
         desired: need.desired,
         available,
+        arriving,
         tickets: tickets.iter().filter(|ticket| ticket.is_open()).count() as u64,
         missing: need.missing,
         max: refill.max,

@@ -105,9 +105,11 @@ async fn retry_delete(context: Context, args: OneSandbox) -> anyhow::Result<Done
                 retry_on_conflict(&context.entropy, || context.store.deletions.postpone(seen, now, now))
                     .await?
             }
-            other @ (Status::Available
+            other @ (Status::Arriving
+            | Status::Available
             | Status::Allocated
             | Status::Stale
+            | Status::Quarantined
             | Status::Deleted
             | Status::Unknown) => {
                 bail!("{} is {other}: there is no deletion to retry", args.id)

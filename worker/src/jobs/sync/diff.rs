@@ -37,14 +37,14 @@ pub(super) struct Diff {
     pub(super) problems: Vec<String>,
     /// Why a sandbox that is not listed may exist all the same.
     pub(super) doubt: Option<String>,
-    /// The number available before any change.
+    /// The number of those that are offered, or are to be, before any change.
     pub(super) available: usize,
     /// Listed, and not in the index.
     pub(super) unknown: Vec<Account>,
-    /// Available or stale, and listed with other names or ids.
+    /// Arriving, available or stale, and listed with other names or ids.
     pub(super) found: Vec<(Account, KnownSandbox)>,
-    /// Available, and not listed, at this version.
-    pub(super) missing: HashMap<SandboxId, u64>,
+    /// Arriving or available, and not listed, at this version.
+    pub(super) missing: HashMap<SandboxId, (Status, u64)>,
     /// Allocated, and not listed.
     pub(super) allocated_missing: Vec<SandboxId>,
 }
@@ -67,7 +67,7 @@ pub(super) fn between(ours: &HashMap<SandboxId, KnownSandbox>, theirs: Listed) -
         is_empty: theirs.is_empty(),
         unreadable: theirs.unreadable_rows,
         doubt: theirs.doubt(),
-        available: ours.values().filter(|known| known.status == Status::Available).count(),
+        available: ours.values().filter(|known| is_in_pool(known.status)).count(),
         ..Diff::default()
     };
     for (id, known) in ours {
@@ -75,10 +75,13 @@ pub(super) fn between(ours: &HashMap<SandboxId, KnownSandbox>, theirs: Listed) -
             continue;
         }
         match known.status {
-            Status::Available => drop(diff.missing.insert(id.clone(), known.version)),
+            Status::Arriving | Status::Available => {
+                diff.missing.insert(id.clone(), (known.status, known.version));
+            }
             Status::Allocated => diff.allocated_missing.push(id.clone()),
             Status::Stale
             | Status::PendingDeletion
+            | Status::Quarantined
             | Status::DeletionFailed
             | Status::Deleted
             | Status::Unknown => {}
@@ -103,11 +106,15 @@ pub(super) fn between(ours: &HashMap<SandboxId, KnownSandbox>, theirs: Listed) -
         match known {
             None => diff.unknown.push(account),
             Some(known) => match known.status {
-                Status::Available
+                Status::Arriving | Status::Available
                     if known.name == account.name && known.external_id == account.external_id => {}
-                Status::Available | Status::Stale => diff.found.push((account, known.clone())),
-                // An allocated sandbox stays with its owner; a pending deletion is deleted as it was read.
+                Status::Arriving | Status::Available | Status::Stale => {
+                    diff.found.push((account, known.clone()));
+                }
+                // An allocated sandbox stays with its owner; a pending deletion is deleted as it was read; a person decides
+                // about one in quarantine.
                 Status::Allocated
+                | Status::Quarantined
                 | Status::PendingDeletion
                 | Status::DeletionFailed
                 | Status::Deleted
@@ -119,9 +126,14 @@ pub(super) fn between(ours: &HashMap<SandboxId, KnownSandbox>, theirs: Listed) -
     diff
 }
 
+/// Whether it is offered, or is to be.
+const fn is_in_pool(status: Status) -> bool {
+    matches!(status, Status::Arriving | Status::Available)
+}
+
 /// Which of our sandboxes has an account; of several (an older version let them in) the one that is in use.
 fn holders(ours: &HashMap<SandboxId, KnownSandbox>) -> HashMap<AccountKey, SandboxId> {
-    let unused = |known: &KnownSandbox| matches!(known.status, Status::Available | Status::Stale);
+    let unused = |known: &KnownSandbox| known.status.is_unused();
     let mut sorted: Vec<_> = ours.iter().collect();
     sorted.sort_by_key(|(id, known)| (unused(known), *id));
     let mut holders = HashMap::new();
@@ -239,13 +251,14 @@ mod tests {
     }
 
     #[test]
-    fn only_available_ones_become_stale_and_allocated_ones_are_reported() {
+    fn only_what_is_or_will_be_offered_becomes_stale_and_allocated_ones_are_reported() {
         let ours = Status::ALL.into_iter().map(|status| known(status.as_str(), status));
         let diff = compared(
             ours,
             listed(&[account("new", "identity/accounts/0192f0c1-2345-7abc-8def-0123456789ab", None)]),
         );
-        assert_eq!(diff.missing, [(id("available"), 3)].into());
+        let missing = [Status::Arriving, Status::Available].map(|status| (id(status.as_str()), (status, 3)));
+        assert_eq!(diff.missing, missing.into());
         assert_eq!(diff.allocated_missing, [id("allocated")]);
         assert_eq!(diff.unknown.len(), 1);
     }
@@ -263,7 +276,7 @@ mod tests {
         let ours: HashMap<_, _> = ["a", "b", "c"].map(|text| known(text, Status::Available)).into();
         let first = between(&ours, listed(&[account("a", "ext-a", None)]));
         let second = between(&ours, listed(&[account("b", "ext-b", None)])).missing_in_both(&first);
-        assert_eq!(second.missing, [(id("c"), 3)].into());
+        assert_eq!(second.missing, [(id("c"), (Status::Available, 3))].into());
     }
 
     #[test]

@@ -7,11 +7,13 @@
 //! the pool stale, changes nothing ([`diff::refusal`]). A sandbox that was ever handed out does not come back: where an id
 //! exists, its item decides ([`resolve`]).
 
+mod arrivals;
 mod diff;
 mod doubtful;
 mod tickets;
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 
 use broker_domain::{JobReport, SandboxId, Status};
@@ -19,14 +21,25 @@ use broker_provider::{Account, Listed, Provider};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{EntryConflict, NewSandbox, Pages, Record, Seen, StoreError, Unused, Write, accounts};
 
+use self::arrivals::Arrivals;
 use self::diff::{Diff, KnownSandbox};
 use self::doubtful::{Doubt, DoubtfulRow, DoubtfulRows};
 use self::tickets::Tickets;
 use super::{JobError, Jobs, each};
+use crate::serve;
 
 /// The states whose sandboxes the index lists; tombstones are not among them.
-const LISTED: [Status; 5] =
-    [Status::Available, Status::Allocated, Status::PendingDeletion, Status::Stale, Status::DeletionFailed];
+const LISTED: [Status; 7] = [
+    Status::Arriving,
+    Status::Available,
+    Status::Allocated,
+    Status::PendingDeletion,
+    Status::Stale,
+    Status::Quarantined,
+    Status::DeletionFailed,
+];
+/// Sandboxes that enter the pool together, before they are served.
+const ENTER_TOGETHER: usize = 100;
 
 pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport) -> Result<(), JobError> {
     record_accounts(jobs, report).await?;
@@ -134,44 +147,90 @@ async fn write(
     report: &mut JobReport,
 ) -> Result<(), JobError> {
     let mut part = JobReport { job: report.job.clone(), ..JobReport::default() };
-    let missing = diff.missing.into_iter().map(|(id, version)| {
+    let missing = diff.missing.into_iter().map(|(id, (from, version))| {
         let jobs = jobs.clone();
         move || {
             let (jobs, id) = (jobs.clone(), id.clone());
-            async move { jobs.store.sandboxes.missing(Seen { id: &id, version }, jobs.clock.now()).await }
+            async move {
+                let seen = Seen { id: &id, version };
+                jobs.store.sandboxes.missing(from, seen, jobs.clock.now()).await
+            }
         }
     });
     each::all(jobs, missing, &mut part).await?;
     take(report, &mut part, "made_stale");
+    let arrivals = Arrivals::default();
     let found = diff.found.into_iter().map(|(account, known)| {
-        let (jobs, doubtful, listed) = (jobs.clone(), Arc::clone(doubtful), as_new(&account));
+        let (jobs, doubtful, arrivals) = (jobs.clone(), Arc::clone(doubtful), arrivals.clone());
         move || {
-            let (jobs, doubtful, listed) = (jobs.clone(), Arc::clone(&doubtful), listed.clone());
-            let known = known.clone();
-            async move {
-                let from =
-                    Unused { status: known.status, version: known.version, external_id: &known.external_id };
-                let entered = jobs.store.sandboxes.found(from, &listed, jobs.clock.now()).await?;
-                Ok(settle(entered, &listed, &doubtful))
-            }
+            let (jobs, doubtful, arrivals) = (jobs.clone(), Arc::clone(&doubtful), arrivals.clone());
+            let (account, known) = (account.clone(), known.clone());
+            async move { found(&jobs, &account, &known, &doubtful, &arrivals).await }
         }
     });
-    each::all(jobs, found, &mut part).await?;
+    enter(jobs, found, &arrivals, &mut part).await?;
     take(report, &mut part, "refreshed_or_returned");
     let names = diff.unknown.iter().map(|account| &account.name);
     let tickets = Arc::new(Tickets::read(jobs, names).await?);
     let unknown = diff.unknown.into_iter().map(|account| {
-        let (jobs, doubtful, tickets) = (jobs.clone(), Arc::clone(doubtful), Arc::clone(&tickets));
+        let (jobs, doubtful) = (jobs.clone(), Arc::clone(doubtful));
+        let (tickets, arrivals) = (Arc::clone(&tickets), arrivals.clone());
         move || {
-            let (jobs, doubtful, tickets) = (jobs.clone(), Arc::clone(&doubtful), Arc::clone(&tickets));
+            let (jobs, doubtful) = (jobs.clone(), Arc::clone(&doubtful));
+            let (tickets, arrivals) = (Arc::clone(&tickets), arrivals.clone());
             let account = account.clone();
-            async move { insert(&jobs, &account, &tickets, &doubtful).await }
+            async move { insert(&jobs, &account, &tickets, &doubtful, &arrivals).await }
         }
     });
-    each::all(jobs, unknown, &mut part).await?;
+    enter(jobs, unknown, &arrivals, &mut part).await?;
     report.detail("tickets_taken", tickets.taken());
     take(report, &mut part, "inserted_or_revived");
     Ok(())
+}
+
+/// Takes the steps, which bring sandboxes, in portions, and serves what each brought.
+async fn enter<Step, Fut>(
+    jobs: &Jobs,
+    mut steps: impl Iterator<Item = Step>,
+    arrivals: &Arrivals,
+    part: &mut JobReport,
+) -> Result<(), JobError>
+where
+    Step: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Write, StoreError>> + Send + 'static,
+{
+    loop {
+        let portion: Vec<_> = steps.by_ref().take(ENTER_TOGETHER).collect();
+        if portion.is_empty() {
+            return Ok(());
+        }
+        let ended = each::all(jobs, portion.into_iter(), part).await;
+        let arrived = arrivals.take();
+        if !arrived.is_empty() {
+            crash_points::point(Point::Arrived);
+        }
+        serve::these(jobs, arrived).await;
+        ended?;
+    }
+}
+
+/// Refreshes a sandbox that is listed, or lets a stale one arrive again.
+async fn found(
+    jobs: &Jobs,
+    account: &Account,
+    known: &KnownSandbox,
+    doubtful: &DoubtfulRows,
+    arrivals: &Arrivals,
+) -> Result<Write, StoreError> {
+    let (listed, now) = (as_new(account), jobs.clock.now());
+    let KnownSandbox { status, version, external_id, .. } = known;
+    let from = Unused { status: *status, version: *version, external_id };
+    let entered = jobs.store.sandboxes.found(from, &listed, now).await?;
+    // One that was arriving, and has another name now, waits for the tick as it did.
+    if entered.is_applied() && *status == Status::Stale {
+        arrivals.add(listed.clone().arrived(version + 1));
+    }
+    Ok(settle(entered, &listed, doubtful))
 }
 
 /// What became of a row; one whose account is another sandbox's is refused.
@@ -234,14 +293,20 @@ async fn insert(
     account: &Account,
     tickets: &Tickets,
     doubtful: &DoubtfulRows,
+    arrivals: &Arrivals,
 ) -> Result<Write, StoreError> {
-    let sandbox = as_new(account);
-    let entered = match tickets.insert(jobs, &sandbox).await? {
-        Write::Applied => Write::Applied,
+    let (sandbox, now) = (as_new(account), jobs.clock.now());
+    let entered = match tickets.insert(jobs, &sandbox, now).await? {
+        Write::Applied => {
+            arrivals.add(sandbox.clone().arrived(NewSandbox::first_version(now)));
+            Write::Applied
+        }
         Write::Rejected(EntryConflict::AccountTaken { by }) => {
             Write::Rejected(EntryConflict::AccountTaken { by })
         }
-        Write::Rejected(EntryConflict::MovedOn(record)) => resolve(jobs, account, &sandbox, &record).await?,
+        Write::Rejected(EntryConflict::MovedOn(record)) => {
+            resolve(jobs, account, &sandbox, &record, arrivals).await?
+        }
     };
     Ok(settle(entered, &sandbox, doubtful))
 }
@@ -252,13 +317,20 @@ async fn resolve(
     account: &Account,
     sandbox: &NewSandbox,
     stands: &Record,
+    arrivals: &Arrivals,
 ) -> Result<Write<EntryConflict>, StoreError> {
     let now = jobs.clock.now();
     match diff::judge(account, stands) {
         // The index was a moment behind: the next run sees it.
         diff::DiffVerdict::Leave => Ok(Write::Rejected(EntryConflict::MovedOn(()))),
         diff::DiffVerdict::Another(created_at) => {
-            jobs.store.sandboxes.insert_over_tombstone(sandbox, stands, created_at, now).await
+            let entered =
+                jobs.store.sandboxes.insert_over_tombstone(sandbox, stands, created_at, now).await?;
+            if entered.is_applied() {
+                let version = NewSandbox::version_over(stands.sandbox.version, now);
+                arrivals.add(sandbox.clone().arrived(version));
+            }
+            Ok(entered)
         }
         diff::DiffVerdict::DeleteAgain => {
             tracing::warn!(sandbox = %account.id, "deleted and still listed by the provider: deleting it again");

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broker_domain::policy::Policy;
-use broker_domain::{FlavourName, SandboxName};
+use broker_domain::{FlavourName, SandboxName, Timestamp};
 use broker_store::{EntryConflict, NewSandbox, OpenTicket, Record, StoreError, Write};
 
 /// How an insert ended.
@@ -39,11 +39,15 @@ impl Tickets {
     }
 
     /// Inserts a sandbox with a ticket if there is one, else without.
-    pub(super) async fn insert(&self, jobs: &Jobs, sandbox: &NewSandbox) -> Result<Inserted, StoreError> {
+    pub(super) async fn insert(
+        &self,
+        jobs: &Jobs,
+        sandbox: &NewSandbox,
+        now: Timestamp,
+    ) -> Result<Inserted, StoreError> {
         let sandboxes = &jobs.store.sandboxes;
         while let Some(ticket) = self.next(&sandbox.name) {
-            let inserted = sandboxes.insert_with_ticket(sandbox, &ticket, jobs.clock.now()).await;
-            let inserted = match inserted {
+            let inserted = match sandboxes.insert_with_ticket(sandbox, &ticket, now).await {
                 Ok(inserted) => inserted,
                 Err(error) => {
                     self.give_back(ticket);
@@ -65,7 +69,7 @@ impl Tickets {
                 None => {}
             }
         }
-        sandboxes.insert(sandbox, jobs.clock.now()).await
+        sandboxes.insert(sandbox, now).await
     }
 
     /// How many were taken.

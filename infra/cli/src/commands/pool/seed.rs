@@ -8,7 +8,7 @@ use broker_domain::{ExternalId, Sandbox, SandboxId, SandboxName, Timestamp};
 use broker_runtime::backoff::Backoff;
 use broker_runtime::entropy::Entropy;
 use broker_store::accounts::ensure_recorded;
-use broker_store::{Candidate, EntryConflict, NewSandbox, Store, StoreError, Write};
+use broker_store::{Candidate, EntryConflict, NewSandbox, Store, StoreError, Write, arrivals};
 use clap::Args;
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -104,14 +104,18 @@ pub(crate) async fn seed(
     for _ in 0..AT_ONCE.min(count) {
         let (store, prefix, next, bar) = (store.clone(), prefix.to_owned(), Arc::clone(&next), bar.clone());
         seeding.spawn(async move {
-            let mut seeded = Seeded::default();
+            let (mut seeded, mut arrived) = (Seeded::default(), Vec::new());
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= start + count {
-                    return anyhow::Ok(seeded);
+                    return anyhow::Ok((seeded, arrived));
                 }
-                match seed_one(&store, &sandbox(number, &prefix)?, now).await? {
-                    Write::Applied => seeded.inserted += 1,
+                let sandbox = sandbox(number, &prefix)?;
+                match seed_one(&store, &sandbox, now).await? {
+                    Write::Applied => {
+                        seeded.inserted += 1;
+                        arrived.push(sandbox.arrived(NewSandbox::first_version(now)));
+                    }
                     Write::Rejected(EntryConflict::MovedOn(())) => seeded.existing += 1,
                     Write::Rejected(EntryConflict::AccountTaken { .. }) => seeded.refused += 1,
                 }
@@ -119,14 +123,16 @@ pub(crate) async fn seed(
             }
         });
     }
-    let mut total = Seeded::default();
+    let (mut total, mut arrivals) = (Seeded::default(), Vec::new());
     while let Some(seeded) = seeding.join_next().await {
-        let seeded = seeded??;
+        let (seeded, mut arrived) = seeded??;
+        arrivals.append(&mut arrived);
         total.inserted += seeded.inserted;
         total.existing += seeded.existing;
         total.refused += seeded.refused;
     }
     bar.finish_and_clear();
+    arrivals::offer(store, arrivals, now).await?;
     Ok(total)
 }
 

@@ -7,7 +7,7 @@ use crate::done::Done;
 use crate::output;
 
 pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
-    let report = verify(&context.store).await?;
+    let report = verify(&context.store, context.now().await?).await?;
     if json {
         output::json(&report)?
     } else {

@@ -1,0 +1,85 @@
+//! SERVE: what arrived is offered (ARCHITECTURE.md, "Arriving").
+//!
+//! Two call it: the job that brought sandboxes, at once, for these ([`these`]); and the tick `TICK#serve`, every few seconds, for
+//! what a process that died, or a program without hooks, left behind ([`keep`], and `broker job run serve`). Any number at a
+//! time is safe: each write is at the version that was seen. The tick is served here and not through the queue: it must be
+//! quick, and an older worker would not know the job.
+//!
+//! Steps of one call: arrivals → admit. What stands between them (a gate, a line of those who wait) is a step here.
+
+mod admit;
+
+use std::time::Duration;
+
+use broker_domain::{Job, JobReport, Task};
+use broker_store::{Candidate, StoreError, Write};
+use tokio_util::sync::CancellationToken;
+
+use crate::jobs::{JobError, Jobs};
+
+pub(crate) use admit::Admitted;
+
+/// How long a tick is taken: a worker that dies with it delays the next by this.
+const TAKEN_FOR: Duration = Duration::from_secs(60);
+/// Arrivals that are served together.
+pub(crate) const TOGETHER: u16 = 100;
+
+/// Serves the tick until `stop`, while the pool is open.
+pub(crate) async fn keep(jobs: Jobs, every: Duration, stop: CancellationToken) {
+    let mut gate = jobs.health.gate();
+    loop {
+        let opened = async { gate.wait_for(|open| *open).await.is_ok() };
+        if stop.run_until_cancelled(opened).await != Some(true) {
+            return;
+        }
+        if let Err(error) = tick(&jobs, every).await {
+            tracing::warn!("arrivals not served, trying again: {error}");
+        }
+        let pause = jobs.entropy.jitter(every);
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Serves everything that is arriving if the tick is due, unless another worker does.
+async fn tick(jobs: &Jobs, every: Duration) -> Result<(), StoreError> {
+    let (now, schedule) = (jobs.clock.now(), &jobs.store.schedule);
+    let tick = schedule.tick(Job::Serve, Duration::ZERO, now).await?;
+    let until = now.plus(TAKEN_FOR);
+    if !tick.is_free(now) || schedule.take(Job::Serve, &tick, until, now).await? == Write::Rejected(()) {
+        return Ok(());
+    }
+    // It reports, and what failed is served by the next.
+    let _ended = jobs.run(&Task::Serve, until).await;
+    let now = jobs.clock.now();
+    schedule.move_on(Job::Serve, &tick, until, now.plus(every)).await?;
+    Ok(())
+}
+
+/// Serves everything that is arriving.
+pub(crate) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
+    let mut after = None;
+    loop {
+        let page = jobs.store.sandboxes.arriving(jobs.clock.now(), after, TOGETHER).await?;
+        report.found += page.items.len() as u64;
+        let admitted = these(jobs, page.items).await;
+        report.changed += admitted.admitted;
+        report.skipped += admitted.lost;
+        report.failed += admitted.failed;
+        report.detail("admitted", admitted.admitted);
+        metrics::counter!("broker_serve_left_behind_total").increment(admitted.admitted);
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+        if jobs.stop.is_cancelled() {
+            return Err(JobError::Stopping);
+        }
+    }
+}
+
+/// Serves `arrivals`, each at the version at which it was written or listed. What cannot be served now is left to the tick.
+pub(crate) async fn these(jobs: &Jobs, arrivals: Vec<Candidate>) -> Admitted {
+    admit::all(jobs, arrivals).await
+}
