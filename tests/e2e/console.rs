@@ -45,7 +45,7 @@ async fn the_overview_tells_what_is_there_what_is_wrong_and_what_was_answered() 
         assert_eq!(seen["pool"]["states"]["allocated"], 3, "{seen:#}");
         assert_eq!(codes(&seen), ["pool_empty", "refused"], "{seen:#}");
         assert_eq!(seen["processes"]["workers"], 1);
-        assert_eq!(seen["jobs"].as_array().map(Vec::len), Some(7));
+        assert_eq!(seen["jobs"].as_array().map(Vec::len), Some(8));
         let sum = |field: &str| -> u64 {
             seen["history"].as_array().unwrap().iter().filter_map(|minute| minute[field].as_u64()).sum()
         };
