@@ -11,6 +11,7 @@
 //! is returned. Workers decide who gets which sandbox, in one conditional write.
 
 mod access_log;
+mod console;
 #[cfg(test)]
 mod fuzz;
 mod handlers;

@@ -19,9 +19,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::access_log::Line;
-use crate::handlers::{
-    Allocate, HealthChecks, Operator, Renewals, Requests, ReturnSandbox, Sandboxes, console, docs,
-};
+use crate::console;
+use crate::handlers::{Allocate, HealthChecks, Operator, Renewals, Requests, ReturnSandbox, Sandboxes, docs};
 use crate::limits::PATH_BYTES;
 use crate::metrics;
 use crate::request::auth::{Authenticator, Caller, Identity, TokenRole};

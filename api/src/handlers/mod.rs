@@ -2,7 +2,6 @@
 
 pub(crate) mod admin;
 mod allocate;
-pub(crate) mod console;
 pub(crate) mod docs;
 mod health;
 mod renew;

@@ -8,7 +8,7 @@ use broker_domain::Job;
 use serde_json::{Value, json};
 
 use super::page;
-use crate::handlers::console;
+use crate::console;
 use crate::limits::LONGEST_WAIT;
 use crate::request::parameters::{FLAVOUR_NAME, ID, LETTER, Parameter};
 

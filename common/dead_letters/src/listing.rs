@@ -92,11 +92,11 @@ impl DeadLetterListing {
         self.fill().await?;
         let order = self.order;
         let first =
-            |partition: &Partition| partition.waiting.front().map(|letter| Place::of(order, &letter.id));
+            |partition: &Partition| partition.waiting.front().map(|letter| Rank::of(order, &letter.id));
         let candidate = self.partitions.iter().enumerate().filter_map(|(at, p)| Some((first(p)?, at))).min();
         // Where a partition was not read to its end, no letter behind that place may be returned yet.
         let unread = self.partitions.iter().filter(|p| p.waiting.is_empty() && !p.exhausted);
-        let bound = unread.map(|p| p.read_to.as_ref().map(|id| Place::of(order, id))).min();
+        let bound = unread.map(|p| p.read_to.as_ref().map(|id| Rank::of(order, id))).min();
         match (candidate, bound) {
             (Some((place, at)), bound)
                 if bound.as_ref().is_none_or(|bound| bound.as_ref() >= Some(&place)) =>
@@ -105,7 +105,7 @@ impl DeadLetterListing {
                 Ok(self.partitions[at].waiting.pop_front())
             }
             (Some(_) | None, Some(bound)) => {
-                self.told_to = bound.map(Place::id).or(self.told_to.take());
+                self.told_to = bound.map(Rank::id).or(self.told_to.take());
                 Ok(None)
             }
             (Some(_) | None, None) => {
@@ -179,12 +179,12 @@ fn before(id: &DeadLetterId) -> String {
 
 /// The place of a letter in a listing: the smallest comes first.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum Rank {
     OldestFirst(DeadLetterId),
     NewestFirst(Reverse<DeadLetterId>),
 }
 
-impl Place {
+impl Rank {
     fn of(order: DeadLetterOrder, id: &DeadLetterId) -> Self {
         match order {
             DeadLetterOrder::OldestFirst => Self::OldestFirst(id.clone()),

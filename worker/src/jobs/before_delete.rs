@@ -19,7 +19,7 @@ const UNTIL_KNOWN: Duration = Duration::from_secs(10);
 
 /// What is to become of a deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum HookVerdict {
     /// The provider is asked.
     Delete,
     /// It waits so long; no attempt is spent.
@@ -30,13 +30,13 @@ pub(super) enum Verdict {
 
 impl Jobs {
     /// Asks the hook of the sandbox's flavour, if it has one.
-    pub(super) async fn ask_before_delete(&self, record: &Record) -> Verdict {
-        let Ok(policy) = self.policy.now() else { return Verdict::Wait(UNTIL_KNOWN) };
+    pub(super) async fn ask_before_delete(&self, record: &Record) -> HookVerdict {
+        let Ok(policy) = self.policy.now() else { return HookVerdict::Wait(UNTIL_KNOWN) };
         let sandbox = &record.sandbox;
         let flavour = policy.flavour_of(&sandbox.name);
         let found =
             flavour.and_then(|name| Some((name, policy.flavours().get(name)?.before_delete.as_ref()?)));
-        let Some((name, before)) = found else { return Verdict::Delete };
+        let Some((name, before)) = found else { return HookVerdict::Delete };
         let requested_at = sandbox.deletion_requested_at.map_or(0, |at| at.as_secs());
         let event = HookEvent {
             id: format!("before_delete_{}_{requested_at}", sandbox.id),
@@ -50,12 +50,12 @@ impl Jobs {
         let answer = self.hooks.ask(&before.hook, &event).await;
         let verdict = verdict(answer, before.on_failure, self.settings.deletion_backoff);
         match &verdict {
-            Verdict::Delete => {}
-            Verdict::Wait(by) => {
+            HookVerdict::Delete => {}
+            HookVerdict::Wait(by) => {
                 let again_after = by.as_secs();
                 tracing::warn!(sandbox = %sandbox.id, again_after, "not deleted now: its hook has not said yes");
             }
-            Verdict::Refused(reason) => {
+            HookVerdict::Refused(reason) => {
                 tracing::warn!(sandbox = %sandbox.id, reason, "its hook refuses the deletion")
             }
         }
@@ -63,18 +63,18 @@ impl Jobs {
     }
 }
 
-fn verdict(answer: HookAnswer, on_failure: OnFailure, backoff: Duration) -> Verdict {
+fn verdict(answer: HookAnswer, on_failure: OnFailure, backoff: Duration) -> HookVerdict {
     let failed = |by: Duration| match on_failure {
-        OnFailure::Block => Verdict::Wait(by),
-        OnFailure::Pass => Verdict::Delete,
+        OnFailure::Block => HookVerdict::Wait(by),
+        OnFailure::Pass => HookVerdict::Delete,
     };
     match answer {
-        HookAnswer::Yes { .. } => Verdict::Delete,
+        HookAnswer::Yes { .. } => HookVerdict::Delete,
         HookAnswer::No { reason, .. } => {
-            Verdict::Refused(format!("the hook before_delete says no: {reason}"))
+            HookVerdict::Refused(format!("the hook before_delete says no: {reason}"))
         }
         // It was heard and asks for time: that is no failure.
-        HookAnswer::Later { again_after } => Verdict::Wait(again_after),
+        HookAnswer::Later { again_after } => HookVerdict::Wait(again_after),
         HookAnswer::Failed { problem, .. } => {
             tracing::warn!(problem, "the hook before_delete failed");
             failed(backoff)
@@ -93,18 +93,20 @@ mod tests {
         let failed = || HookAnswer::Failed { status: Some(500), problem: "down".to_owned() };
         let shut = || HookAnswer::NotAsked { again_after: 7 * second, why: "down".to_owned() };
         let of = |answer, on_failure| verdict(answer, on_failure, second);
-        assert_eq!(of(failed(), OnFailure::Block), Verdict::Wait(second));
-        assert_eq!(of(shut(), OnFailure::Block), Verdict::Wait(7 * second));
+        assert_eq!(of(failed(), OnFailure::Block), HookVerdict::Wait(second));
+        assert_eq!(of(shut(), OnFailure::Block), HookVerdict::Wait(7 * second));
         assert_eq!(
             [of(failed(), OnFailure::Pass), of(shut(), OnFailure::Pass)],
-            [Verdict::Delete, Verdict::Delete]
+            [HookVerdict::Delete, HookVerdict::Delete]
         );
         for on_failure in [OnFailure::Block, OnFailure::Pass] {
             let no = HookAnswer::No { status: 409, reason: "in use".to_owned() };
-            assert!(matches!(of(no, on_failure), Verdict::Refused(reason) if reason.ends_with(": in use")));
+            assert!(
+                matches!(of(no, on_failure), HookVerdict::Refused(reason) if reason.ends_with(": in use"))
+            );
             let later = HookAnswer::Later { again_after: 3 * second };
-            assert_eq!(of(later, on_failure), Verdict::Wait(3 * second));
-            assert_eq!(of(HookAnswer::Yes { status: 200 }, on_failure), Verdict::Delete);
+            assert_eq!(of(later, on_failure), HookVerdict::Wait(3 * second));
+            assert_eq!(of(HookAnswer::Yes { status: 200 }, on_failure), HookVerdict::Delete);
         }
     }
 }

@@ -13,7 +13,7 @@ use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Record, Seen, StoreError, Write};
 
-use super::before_delete::Verdict;
+use super::before_delete::HookVerdict;
 use super::{Jobs, slots};
 
 /// Attempts before a deletion is given up.
@@ -91,9 +91,9 @@ impl Jobs {
             return self.failed(seen, &record, &problem).await;
         };
         match self.ask_before_delete(&record).await {
-            Verdict::Delete => {}
-            Verdict::Wait(by) => return self.postpone(seen, by).await,
-            Verdict::Refused(reason) => return self.failed(seen, &record, &reason).await,
+            HookVerdict::Delete => {}
+            HookVerdict::Wait(by) => return self.postpone(seen, by).await,
+            HookVerdict::Refused(reason) => return self.failed(seen, &record, &reason).await,
         }
         // Read before the wait, so that nothing happens between the slot check and the call. A pending sandbox never goes back
         // to the pool, so two seconds later it may be deleted, and nothing worse.

@@ -1,24 +1,13 @@
-//! Settings of the hooks: the secrets that sign them, and the special networks that they may be in.
+//! Secrets that sign what hooks are sent.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::network::Networks;
-
 /// What a secret begins with.
 const PREFIX: &str = "whsec_";
 /// The lengths that Standard Webhooks allows, in bytes.
 const BYTES: std::ops::RangeInclusive<usize> = 24..=64;
-
-/// How hooks are called.
-#[derive(Clone, Debug, Default)]
-pub struct HooksConfig {
-    /// The secrets, each of which signs every request.
-    pub secrets: Vec<HookSecret>,
-    /// The addresses that are not public and may be called all the same.
-    pub networks: Networks,
-}
 
 /// A secret of Standard Webhooks: `whsec_` and 24 to 64 bytes as base64. Never shown.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use broker_domain::LabDuration;
 
-pub use hooks::{HookSecret, HooksConfig};
+pub use hooks::HookSecret;
 pub use jobs::{Intervals, ProviderConfig, Scheduler};
 pub use network::{Networks, Origins, RateLimit};
 pub use read::{ConfigError, Overlay, Strings, UnknownName, strings, unknown_names};
@@ -39,6 +39,15 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
+}
+
+/// How hooks are called.
+#[derive(Clone, Debug, Default)]
+pub struct HooksConfig {
+    /// The secrets, each of which signs every request.
+    pub secrets: Vec<HookSecret>,
+    /// The addresses that are not public and may be called all the same.
+    pub networks: Networks,
 }
 
 /// The settings of a process. Durations are `Duration`s; the settings' names carry their unit.

@@ -68,7 +68,7 @@ pub fn start(
     entropy: &Entropy,
 ) -> Result<Exporter, ExportError> {
     let Some(config) = config else { return Ok(Exporter(None)) };
-    let client = Client {
+    let client = OtlpClient {
         http: https::client(&config.endpoint, CONNECT).map_err(ExportError::Connector)?,
         runtime: tokio::runtime::Handle::current(),
         failing: AtomicBool::new(false),
@@ -140,7 +140,7 @@ impl IdGenerator for Ids {
 
 /// The HTTP client of the exporter. The SDK calls it on a thread of its own without a runtime: calls run in the process's.
 #[derive(Debug)]
-struct Client {
+struct OtlpClient {
     http: https::Client<Full<Bytes>>,
     runtime: tokio::runtime::Handle,
     /// Whether the last batch failed.
@@ -148,7 +148,7 @@ struct Client {
 }
 
 #[async_trait]
-impl HttpClient for Client {
+impl HttpClient for OtlpClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let call = call(self.http.clone(), request.map(Full::new));
         // A timer, too, must be created inside the runtime.
@@ -166,7 +166,7 @@ impl HttpClient for Client {
     }
 }
 
-impl Client {
+impl OtlpClient {
     fn tell(&self, problem: Option<String>) {
         let outcome = if problem.is_some() { "failed" } else { "ok" };
         metrics::counter!("broker_trace_exports_total", "outcome" => outcome).increment(1);

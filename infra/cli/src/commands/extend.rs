@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use tokio::task::JoinSet;
 
 use super::policy;
-use super::sandbox::{TRIES, live, print, read};
+use super::record::{TRIES, live, print, read};
 use crate::context::Context;
 use crate::done::Done;
 use crate::output::{self, Output, ProgressLine};

@@ -31,7 +31,7 @@ pub(crate) struct HooksTest {
 
 /// What a hook answered.
 #[derive(Serialize)]
-struct Told<'a> {
+struct HookResult<'a> {
     hook: &'a str,
     url: &'a str,
     answer: &'a str,
@@ -66,7 +66,7 @@ async fn test(context: Context, args: HooksTest) -> anyhow::Result<Done> {
     let began = context.clock.instant();
     let answer = hooks.call(hook, &event).await;
     let took = context.clock.instant().duration_since(began);
-    let told = Told {
+    let told = HookResult {
         hook: &args.name,
         url: hook.url.as_str(),
         answer: answer.as_str(),
@@ -78,7 +78,7 @@ async fn test(context: Context, args: HooksTest) -> anyhow::Result<Done> {
     Ok(if matches!(answer, HookAnswer::Yes { .. }) { Done::Ok } else { Done::Failed })
 }
 
-fn show(told: &Told<'_>, json: bool) -> std::io::Result<()> {
+fn show(told: &HookResult<'_>, json: bool) -> std::io::Result<()> {
     if json {
         return output::json(told);
     }

@@ -16,6 +16,7 @@ pub(crate) mod pool;
 pub(crate) mod processes;
 pub(crate) mod provider;
 pub(crate) mod queues;
+mod record;
 pub(crate) mod refill;
 mod resend;
 pub(crate) mod sandbox;

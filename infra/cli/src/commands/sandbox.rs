@@ -1,21 +1,17 @@
 //! `broker sandbox`: show, tell the story of, release, extend, retry the deletion of a sandbox.
 
 use anyhow::{Context as _, bail};
-use broker_api::response::bodies::PooledSandbox;
 use broker_api::story;
-use broker_domain::{Allocation, EndReason, LeaseEnd, SandboxId, Status, Timestamp};
-use broker_store::{Act, Record, Seen, retry_on_conflict};
+use broker_domain::{EndReason, LeaseEnd, SandboxId, Status, Timestamp};
+use broker_store::{Act, Seen, retry_on_conflict};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 
 use super::extend::{self, Extend};
+use super::record::{TRIES, live, print, read};
 use crate::commands::policy;
 use crate::context::Context;
 use crate::done::Done;
 use crate::output::{self, Output};
-
-/// How often a write is decided on anew when its sandbox changed at the same moment.
-pub(super) const TRIES: usize = 5;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SandboxCommand {
@@ -121,30 +117,4 @@ async fn retry_delete(context: Context, args: OneSandbox) -> anyhow::Result<Done
         }
     }
     bail!("{} changes all the time: look again", args.id)
-}
-
-pub(super) async fn read(context: &Context, id: &str) -> anyhow::Result<Record> {
-    let id = SandboxId::new(id)?;
-    context.store.sandboxes.record(&id).await?.with_context(|| format!("there is no sandbox {id}"))
-}
-
-pub(super) fn live(record: &Record) -> anyhow::Result<&Allocation> {
-    let sandbox = &record.sandbox;
-    sandbox
-        .live_allocation()
-        .with_context(|| format!("{} is {}: it has no lease", sandbox.id, sandbox.status))
-}
-
-pub(super) async fn print(context: &Context, record: &Record, as_json: bool) -> anyhow::Result<Done> {
-    // A sandbox is shown also beside a policy that cannot be read.
-    let policy = policy::in_force(context).await.unwrap_or_default();
-    let shown = json!(PooledSandbox::new(record, policy.flavour_of(&record.sandbox.name)));
-    if as_json {
-        output::json(&shown)?;
-    } else {
-        let cells = shown.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        output::table(["SANDBOX", ""], cells.map(|(name, value)| [name.clone(), text(value)]))?;
-    }
-    Ok(Done::Ok)
 }

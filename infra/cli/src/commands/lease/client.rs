@@ -32,7 +32,7 @@ const LARGEST: usize = 256 * 1024;
 
 /// The sandbox that is wanted.
 #[derive(Debug)]
-pub(super) struct Wanted<'a> {
+pub(super) struct WantedLease<'a> {
     pub(super) flavour: Option<&'a FlavourName>,
     pub(super) heartbeat: Heartbeat,
     pub(super) hours: Option<LabDuration>,
@@ -42,7 +42,7 @@ pub(super) struct Wanted<'a> {
 
 /// A sandbox that was allocated.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldLease {
     pub(super) sandbox_id: String,
     pub(super) name: String,
     pub(super) external_id: String,
@@ -73,7 +73,7 @@ pub(super) enum Beat {
 
 /// An answer of the broker.
 #[derive(Debug)]
-struct Answer {
+struct LeaseAnswer {
     status: u16,
     headers: HeaderMap,
     body: Value,
@@ -104,11 +104,11 @@ impl Client {
     /// A sandbox, within the wait.
     pub(super) async fn allocate(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &WantedLease<'_>,
         stop: &CancellationToken,
-    ) -> Result<Held, NoSandbox> {
-        let mut patience = Patience::new(wanted.wait, self.clock.instant());
-        let unreached = Patience::new(PATIENCE, self.clock.instant());
+    ) -> Result<HeldLease, NoSandbox> {
+        let mut patience = RetryBudget::new(wanted.wait, self.clock.instant());
+        let unreached = RetryBudget::new(PATIENCE, self.clock.instant());
         let body = json!(body_of(wanted)).to_string();
         loop {
             if stop.is_cancelled() {
@@ -130,9 +130,9 @@ impl Client {
             {
                 answer = self.outcome(&location, stop).await;
             }
-            let none_free = matches!(&answer, Ok(Answer { status: 409, .. }));
+            let none_free = matches!(&answer, Ok(LeaseAnswer { status: 409, .. }));
             let (pause, last) = match answer {
-                Ok(Answer { status: 200 | 201, body, .. }) => return held(&body),
+                Ok(LeaseAnswer { status: 200 | 201, body, .. }) => return held(&body),
                 Ok(answer) if answer.is_for_now() => (answer.retry_after(), answer.told()),
                 Ok(answer) => return Err(NoSandbox::Refused(answer.told())),
                 Err(why) => (PAUSE, why),
@@ -148,7 +148,7 @@ impl Client {
     }
 
     /// How the request at `location` ended; cancelled if `stop` comes first.
-    async fn outcome(&self, location: &str, stop: &CancellationToken) -> Result<Answer, String> {
+    async fn outcome(&self, location: &str, stop: &CancellationToken) -> Result<LeaseAnswer, String> {
         let mut cancelled = false;
         loop {
             let answer = self.call(Method::GET, location, HeaderMap::new(), String::new()).await?;
@@ -159,7 +159,7 @@ impl Client {
                 let status = answer.body["response"]["status"].as_u64().unwrap_or_default();
                 let body = answer.body["response"]["body"].clone();
                 let status = u16::try_from(status).unwrap_or_default();
-                return Ok(Answer { status, headers: answer.headers, body });
+                return Ok(LeaseAnswer { status, headers: answer.headers, body });
             }
             if stop.is_cancelled() && !cancelled {
                 self.call(Method::DELETE, location, HeaderMap::new(), String::new()).await?;
@@ -191,11 +191,11 @@ impl Client {
 
     /// Gives a sandbox back; says so if it cannot within a minute.
     pub(super) async fn give_back(&self, sandbox_id: &str) {
-        let mut patience = Patience::new(PATIENCE, self.clock.instant());
+        let mut patience = RetryBudget::new(PATIENCE, self.clock.instant());
         let path = format!("/v1/sandboxes/{sandbox_id}/mark-for-deletion");
         loop {
             let (pause, last) = match self.call(Method::POST, &path, HeaderMap::new(), String::new()).await {
-                Ok(Answer { status: 200, .. }) => return,
+                Ok(LeaseAnswer { status: 200, .. }) => return,
                 Ok(answer) if answer.status == 202 || answer.is_for_now() => {
                     (answer.retry_after(), answer.told())
                 }
@@ -219,7 +219,7 @@ impl Client {
         path: &str,
         headers: HeaderMap,
         body: String,
-    ) -> Result<Answer, String> {
+    ) -> Result<LeaseAnswer, String> {
         let uri = format!("{}{path}", self.url.to_string().trim_end_matches('/'));
         let mut request = Request::builder().method(method).uri(uri);
         if let Some(all) = request.headers_mut() {
@@ -236,7 +236,7 @@ impl Client {
             let (head, body) = answer.into_parts();
             let bytes = https::whole(body, LARGEST).await.map_err(|error| error.to_string())?;
             let body = serde_json::from_slice(&bytes).unwrap_or_default();
-            Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+            Ok(LeaseAnswer { status: head.status.as_u16(), headers: head.headers, body })
         };
         tokio::time::timeout(CALL, answered).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
     }
@@ -249,7 +249,7 @@ fn chain(error: &dyn std::error::Error) -> String {
         .join(": ")
 }
 
-impl Answer {
+impl LeaseAnswer {
     /// Whether the same call may be answered otherwise later.
     const fn is_for_now(&self) -> bool {
         matches!(self.status, 408 | 409 | 429 | 500..)
@@ -273,7 +273,7 @@ impl Answer {
     }
 }
 
-fn body_of(wanted: &Wanted<'_>) -> Map<String, Value> {
+fn body_of(wanted: &WantedLease<'_>) -> Map<String, Value> {
     let mut body = Map::new();
     body.insert("heartbeat_s".to_owned(), wanted.heartbeat.seconds().into());
     if let Some(flavour) = wanted.flavour {
@@ -285,10 +285,10 @@ fn body_of(wanted: &Wanted<'_>) -> Map<String, Value> {
     body
 }
 
-fn held(body: &Value) -> Result<Held, NoSandbox> {
+fn held(body: &Value) -> Result<HeldLease, NoSandbox> {
     let text = |name: &str| body[name].as_str().map(str::to_owned);
     let held = || {
-        Some(Held {
+        Some(HeldLease {
             sandbox_id: text("sandbox_id")?,
             name: text("name")?,
             external_id: text("external_id")?,
@@ -300,13 +300,13 @@ fn held(body: &Value) -> Result<Held, NoSandbox> {
 }
 
 /// How long a call is repeated, and when that is said.
-struct Patience {
+struct RetryBudget {
     until: Instant,
     began: Instant,
     said: Instant,
 }
 
-impl Patience {
+impl RetryBudget {
     fn new(wait: Duration, now: Instant) -> Self {
         Self { until: now + wait, began: now, said: now }
     }

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::client::{Beat, Client, Held};
+use super::client::{Beat, Client, HeldLease};
 use crate::output;
 
 /// How long a command may take to end after it was told to.
@@ -35,7 +35,7 @@ pub(super) struct Ended {
 /// Runs `command` with `held` in its environment until it ends, or its lease does.
 pub(super) async fn run(
     command: &[String],
-    held: &Held,
+    held: &HeldLease,
     client: &Client,
     heartbeat: Heartbeat,
 ) -> io::Result<Ended> {
@@ -80,13 +80,13 @@ async fn received(signal: &mut io::Result<tokio::signal::unix::Signal>) {
 }
 
 /// A command that runs.
-struct Running {
+struct RunningCommand {
     process: Child,
     /// Whether it leads a process group.
     leads: bool,
 }
 
-fn start(command: &[String], held: &Held) -> io::Result<Running> {
+fn start(command: &[String], held: &HeldLease) -> io::Result<RunningCommand> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     };
@@ -102,10 +102,10 @@ fn start(command: &[String], held: &Held) -> io::Result<Running> {
     if leads {
         command.process_group(0);
     }
-    Ok(Running { process: command.spawn()?, leads })
+    Ok(RunningCommand { process: command.spawn()?, leads })
 }
 
-impl Running {
+impl RunningCommand {
     /// Sends it a signal, if it still runs.
     fn tell(&self, signal: Signal) {
         let Some(pid) = self.process.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw) else {
@@ -126,7 +126,7 @@ fn code(status: ExitStatus) -> u8 {
 /// The heartbeats of one lease.
 struct Beats<'a> {
     client: &'a Client,
-    held: &'a Held,
+    held: &'a HeldLease,
     heartbeat: Heartbeat,
     /// Whether it was said that the lease cannot be renewed any further.
     said_end: bool,

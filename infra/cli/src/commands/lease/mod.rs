@@ -23,7 +23,7 @@ use clap::Args;
 use crate::done::Done;
 use crate::output;
 
-use client::{Client, Held, NoSandbox, Wanted};
+use client::{Client, HeldLease, NoSandbox, WantedLease};
 
 /// Exit code: the lease ended under the command.
 const LEASE_LOST: u8 = 70;
@@ -122,7 +122,7 @@ fn setting(name: &'static str, problem: impl Display) -> ConfigError {
 }
 
 async fn with_sandbox(lease: &Lease, client: &Client, lifecycle: &Lifecycle) -> anyhow::Result<Done> {
-    let wanted = Wanted {
+    let wanted = WantedLease {
         flavour: lease.flavour.as_ref(),
         heartbeat: lease.heartbeat,
         hours: lease.hours,
@@ -144,7 +144,7 @@ async fn with_sandbox(lease: &Lease, client: &Client, lifecycle: &Lifecycle) -> 
             return Ok(Done::Failed);
         }
     };
-    let Held { sandbox_id, name, .. } = &held;
+    let HeldLease { sandbox_id, name, .. } = &held;
     output::complain(&format!("has {sandbox_id} ({name})"));
     let ended = if lifecycle.soft.is_cancelled() {
         None

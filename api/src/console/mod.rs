@@ -29,11 +29,11 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 macro_rules! files {
     ($($name:literal $media:expr,)*) => {
-        &[$(Asset { name: $name, media_type: $media, bytes: include_bytes!(concat!("../console/", $name)) },)*]
+        &[$(Asset { name: $name, media_type: $media, bytes: include_bytes!($name) },)*]
     };
 }
 
-const INDEX: &[u8] = include_bytes!("../console/index.html");
+const INDEX: &[u8] = include_bytes!("index.html");
 
 /// The files of the page.
 const FILES: &[Asset] = files![
