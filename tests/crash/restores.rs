@@ -163,7 +163,7 @@ async fn an_adoption_that_dies_anywhere_is_begun_anew_and_the_pool_stays_paused_
             broker.table().put(row(&format!("held-{number}"), "allocated", Some(&track))).await;
         }
         let command = ["pool", "adopt", "--json", "--apart-s", "0", "--apply"];
-        for point in [Point::AdoptBegun, Point::AdoptStepped, Point::Adopted] {
+        for point in [Point::AdoptBegun, Point::AccountRecorded, Point::AdoptStepped, Point::Adopted] {
             dies_at(broker, &command, point).await;
             // One that starts now sees the pause before it takes a message.
             broker.launch_worker(&[]).await;

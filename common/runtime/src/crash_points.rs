@@ -65,6 +65,8 @@ pub enum Point {
     ReconcileStepped,
     /// Reconcile: everything is as it should be, the pool is not opened.
     Reconciled,
+    /// Accounts: one record is written, the others are not.
+    AccountRecorded,
     /// Adopt: the pool is paused, no row is taken over.
     AdoptBegun,
     /// Adopt: one row is taken over, the others are not.

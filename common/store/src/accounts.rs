@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use broker_domain::{AccountKey, AccountRecord, SandboxId, Status, Timestamp};
+use broker_runtime::crash_points::{self, Point};
 use broker_runtime::entropy::Entropy;
 use tokio::task::JoinSet;
 
@@ -172,6 +173,9 @@ async fn mend(
 fn tally(mended: Mended, recorded: &mut Recorded) {
     let Mended { written, kept, doubled } = mended;
     recorded.written += u64::from(written);
+    if written {
+        crash_points::point(Point::AccountRecorded);
+    }
     recorded.kept += u64::from(kept);
     recorded.doubled.extend(doubled);
 }

@@ -122,6 +122,8 @@ async fn a_list_that_counts_otherwise_or_shifts_makes_nothing_stale() {
     story(quiet(provider.setup().pool(20)), async |broker| {
         for list in [
             json!({ "forget": ["seed-000004"], "count": 20 }),
+            json!({ "forget": ["seed-000004"], "count": " 20 " }),
+            json!({ "forget": ["seed-000004"], "count": 19.5 }),
             json!({ "no_next": true, "count": true }),
             json!({ "forget": ["seed-000004"], "shift": 1 }),
             json!({ "shift": -1, "count": true }),

@@ -65,7 +65,8 @@ pub(crate) fn run(settings: &Settings, json: bool) -> anyhow::Result<Done> {
     let (environment, told) = match settings.over(&[], environment) {
         Ok(read) => read,
         Err(bad) => {
-            let wrong = Finding::wrong("environment", bad.to_string(), "No command of this shell runs before that.");
+            let wrong =
+                Finding::wrong("environment", bad.to_string(), "No command of this shell runs before that.");
             let mut findings = vec![of_settings, wrong];
             let unchecked = |check| Finding::wrong(check, "not checked", "Repair the environment first.");
             findings.extend(OF_AWS.into_iter().chain(["provider", "tokens"]).map(unchecked));
