@@ -29,6 +29,15 @@ impl Default for Fault {
     }
 }
 
+/// Which fault comes next.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum FaultOrder {
+    /// Any, in three of ten steps.
+    Drawn,
+    /// The next one, in every step.
+    InTurn,
+}
+
 /// What may have come of a fault: nothing of it may grow where the fault is no reason.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blame {
@@ -95,7 +104,7 @@ fn twin(csp_id: &str, of: &str) -> Value {
 
 impl Week {
     pub(super) fn the_provider_has_faults(&mut self) {
-        if !self.chance(30) {
+        if matches!(self.fault_order, FaultOrder::Drawn) && !self.chance(30) {
             return;
         }
         let world = self.stand_in.world.shown(self.now());
@@ -103,7 +112,12 @@ impl Week {
         let some: Vec<_> =
             (0..SOME).map(|_| listed[self.process.entropy.below(listed.len())].clone()).collect();
         let faults = faults(&some);
-        self.fault = faults[self.process.entropy.below(faults.len())].clone();
+        let had = self.figures.get("faults of the provider").copied().unwrap_or_default();
+        let next = match self.fault_order {
+            FaultOrder::Drawn => self.process.entropy.below(faults.len()),
+            FaultOrder::InTurn => usize::try_from(had).unwrap_or_default() % faults.len(),
+        };
+        self.fault = faults[next].clone();
         self.stand_in.world.misbehave(serde_json::from_value(self.fault.faults.clone()).unwrap());
         self.count("faults of the provider");
     }

@@ -34,7 +34,7 @@ use broker_store::{Store, schema};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::faults::Fault;
+use self::faults::{Fault, FaultOrder};
 use self::students::Student;
 use broker_local::endpoints;
 use broker_local::provider::{Faults, StandIn, StandInOptions};
@@ -70,13 +70,24 @@ pub struct Week {
     held: Vec<Grant>,
     figures: BTreeMap<&'static str, u64>,
     fault: Fault,
+    fault_order: FaultOrder,
 }
 
 impl Week {
     /// Lives through `hours`, with choices drawn from `seed`, and panics if anything is left unaccounted for.
     pub async fn live(hours: u32, seed: u64) {
+        Self::live_with(hours, seed, FaultOrder::Drawn).await;
+    }
+
+    /// Six hours in which the provider has each of its faults, one after the other.
+    pub async fn meet_every_fault(seed: u64) {
+        Self::live_with(6, seed, FaultOrder::InTurn).await;
+    }
+
+    async fn live_with(hours: u32, seed: u64, order: FaultOrder) {
         let stop = CancellationToken::new();
         let mut week = Self::begin(seed, stop.clone()).await;
+        week.fault_order = order;
         for _ in 0..hours * 6 {
             week.students_come_and_go().await;
             week.the_provider_has_faults();
@@ -185,6 +196,7 @@ impl Week {
             held: Vec::new(),
             figures: BTreeMap::new(),
             fault: Fault::default(),
+            fault_order: FaultOrder::Drawn,
         };
         (0..WORKERS).for_each(|_| week.start_worker());
         week

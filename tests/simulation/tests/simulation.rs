@@ -8,6 +8,11 @@ async fn a_simulated_morning_leaves_everything_accounted_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_fault_of_the_provider_leaves_everything_accounted_for() {
+    Week::meet_every_fault(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "complete, and eleven minutes long: a command of the README"]
 async fn a_simulated_week_leaves_everything_accounted_for() {
     Week::live(7 * 24, 7).await;
