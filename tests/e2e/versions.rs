@@ -90,7 +90,7 @@ async fn an_end_for_a_reason_of_a_newer_program_is_an_end() {
 #[tokio::test]
 async fn a_sandbox_in_a_state_of_a_newer_program_is_shown_counted_and_left_alone() {
     story(Setup::new().pool(3).var("BROKER_WAIT_S", "1"), async |broker| {
-        let held = broker.allocate("student").send().await.expect_status(201);
+        let held = broker.allocate("student").wait(30).send().await.expect_status(201);
         let id = held.sandbox_id().to_owned();
         let newer = [("status", "suspended"), ("state_shard", "suspended#00"), ("state_key", "x")];
         let item = rewrite(broker, broker.table().must_get(&sandbox_key(&id)).await, &newer).await;
