@@ -247,6 +247,7 @@ fn ci_script(file: &str) -> String {
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the job's programs are where this test's are")]
 async fn a_ci_job_has_a_sandbox_and_gives_it_back_also_when_it_is_cancelled() {
     story(Setup::new().pool(4), async |broker| {
         let bin = binaries().broker.parent().expect("a folder").to_owned();
