@@ -34,7 +34,9 @@ impl Tenants {
     /// Measures; fails if the other's p99 is more than three times its quiet one.
     pub(crate) async fn run(self) -> ExitCode {
         let tokens = format!("greedy={GREEDY},other={OTHER}");
-        let setup = Setup::new().alone().workers(2).pool(9_000).var("BROKER_TRACK_TOKENS", &tokens);
+        // What the greedy one may get, and the other one needs.
+        let pool = self.requests + 4_000;
+        let setup = Setup::new().alone().workers(2).pool(pool).var("BROKER_TRACK_TOKENS", &tokens);
         let broker = Broker::start(setup).await;
         let for_so_long = Instant::now() + Duration::from_secs(self.seconds);
         let quiet = other(&broker, "quiet", || Instant::now() < for_so_long).await;
