@@ -1,7 +1,7 @@
 //! Tenants: what one that sends thousands of requests costs another.
 //!
-//! The other one allocates at a steady pace, first alone, then while the greedy one sends `respond-async` as fast as it is
-//! answered. The bound is three times the quiet p99.
+//! The other one allocates at a steady pace, first alone, then while the greedy one sends `respond-async`, many more than it
+//! may. The bound is three times the quiet p99.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,6 +25,9 @@ pub(crate) struct Tenants {
     /// Requests of the greedy tenant
     #[arg(long, default_value_t = 20_000)]
     requests: usize,
+    /// Of them in a second, as far as they are answered so fast
+    #[arg(long, default_value_t = 1_250)]
+    rate: u64,
     /// Seconds of quiet before
     #[arg(long, default_value_t = 15)]
     seconds: u64,
@@ -48,9 +51,12 @@ impl Tenants {
                 (0..AT_ONCE).map(one).collect()
             })
             .collect();
+        let between = (AT_ONCE as u64 * 1_000 / self.rate.max(1)).max(1);
+        let mut pace = interval(Duration::from_millis(between));
         let greedy = tokio::spawn(async move {
             let mut statuses = Vec::new();
             for round in calls {
+                pace.tick().await;
                 let answers = together(round.into_iter().map(Call::send)).await;
                 statuses.extend(answers.into_iter().map(|answer| answer.status));
             }
