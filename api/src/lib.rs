@@ -193,7 +193,7 @@ fn service(
             entropy: process.entropy.clone(),
             bounds: LeaseBounds { longest: config.lease_max, usual: config.lab_duration },
         },
-        sandboxes: Sandboxes { store: rpc.store.clone() },
+        sandboxes: Sandboxes { store: rpc.store.clone(), clock: process.clock.clone() },
         requests: Requests {
             store: rpc.store.clone(),
             clock: process.clock.clone(),

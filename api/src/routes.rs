@@ -5,6 +5,7 @@
 //! | `POST /v1/allocate` | allocate a sandbox |
 //! | `POST /v1/sandboxes/{id}/mark-for-deletion` | return a sandbox |
 //! | `POST /v1/sandboxes/{id}/renew` | renew its lease |
+//! | `POST /v1/sandboxes/{id}/report-broken` | return a sandbox that does not work |
 //! | `GET /v1/sandboxes/{id}` | show a sandbox to its owner |
 //! | `GET /v1/requests/{request_id}` | show a request that was answered 202 |
 //! | `DELETE /v1/requests/{request_id}` | cancel it |
@@ -23,6 +24,10 @@
 //! | `GET /v1/admin/flavours` | list flavours with their counts |
 //! | `GET /v1/admin/policy` | show the policy |
 //! | `PUT /v1/admin/policy` | replace it |
+//! | `GET /v1/admin/refill` | list the flavours that are refilled, and what holds them up |
+//! | `POST /v1/admin/refill/{flavour}/pause`, `…/resume` | pause or resume asking for more |
+//! | `GET /v1/admin/quarantine` | list the sandboxes in quarantine |
+//! | `POST /v1/admin/quarantine/add`, `release`, `retire` | put sandboxes there, let them go, have them deleted |
 //! | `GET /healthz` | liveness |
 //! | `GET /readyz` | readiness, from cached state |
 //! | `GET /metrics` | Prometheus |
@@ -49,6 +54,7 @@ pub(crate) enum Route {
     Allocate,
     ReturnSandbox,
     Renew,
+    ReportBroken,
     Sandbox,
     Request,
     Cancel,
@@ -87,6 +93,13 @@ pub(crate) enum Admin {
     Flavours,
     Policy,
     PutPolicy,
+    Refill,
+    PauseRefill,
+    ResumeRefill,
+    Quarantine,
+    AddToQuarantine,
+    ReleaseFromQuarantine,
+    RetireFromQuarantine,
 }
 
 impl Admin {
@@ -124,10 +137,11 @@ impl From<Problem> for Lost {
 
 impl Route {
     /// Every route, in the order in which paths are compared: fixed paths before those with an id.
-    pub(crate) const ALL: [Self; 35] = [
+    pub(crate) const ALL: [Self; 43] = [
         Self::Allocate,
         Self::ReturnSandbox,
         Self::Renew,
+        Self::ReportBroken,
         Self::Sandbox,
         Self::Request,
         Self::Cancel,
@@ -152,6 +166,13 @@ impl Route {
         Self::Admin(Admin::Flavours),
         Self::Admin(Admin::Policy),
         Self::Admin(Admin::PutPolicy),
+        Self::Admin(Admin::Refill),
+        Self::Admin(Admin::PauseRefill),
+        Self::Admin(Admin::ResumeRefill),
+        Self::Admin(Admin::Quarantine),
+        Self::Admin(Admin::AddToQuarantine),
+        Self::Admin(Admin::ReleaseFromQuarantine),
+        Self::Admin(Admin::RetireFromQuarantine),
         Self::Health,
         Self::Ready,
         Self::Metrics,
@@ -168,6 +189,7 @@ impl Route {
             Self::Allocate => (Method::POST, "/v1/allocate"),
             Self::ReturnSandbox => (Method::POST, "/v1/sandboxes/{id}/mark-for-deletion"),
             Self::Renew => (Method::POST, "/v1/sandboxes/{id}/renew"),
+            Self::ReportBroken => (Method::POST, "/v1/sandboxes/{id}/report-broken"),
             Self::Sandbox => (Method::GET, "/v1/sandboxes/{id}"),
             Self::Request => (Method::GET, "/v1/requests/{request_id}"),
             Self::Cancel => (Method::DELETE, "/v1/requests/{request_id}"),
@@ -192,6 +214,13 @@ impl Route {
             Self::Admin(Admin::Flavours) => (Method::GET, "/v1/admin/flavours"),
             Self::Admin(Admin::Policy) => (Method::GET, "/v1/admin/policy"),
             Self::Admin(Admin::PutPolicy) => (Method::PUT, "/v1/admin/policy"),
+            Self::Admin(Admin::Refill) => (Method::GET, "/v1/admin/refill"),
+            Self::Admin(Admin::PauseRefill) => (Method::POST, "/v1/admin/refill/{flavour}/pause"),
+            Self::Admin(Admin::ResumeRefill) => (Method::POST, "/v1/admin/refill/{flavour}/resume"),
+            Self::Admin(Admin::Quarantine) => (Method::GET, "/v1/admin/quarantine"),
+            Self::Admin(Admin::AddToQuarantine) => (Method::POST, "/v1/admin/quarantine/add"),
+            Self::Admin(Admin::ReleaseFromQuarantine) => (Method::POST, "/v1/admin/quarantine/release"),
+            Self::Admin(Admin::RetireFromQuarantine) => (Method::POST, "/v1/admin/quarantine/retire"),
             Self::Health => (Method::GET, "/healthz"),
             Self::Ready => (Method::GET, "/readyz"),
             Self::Metrics => (Method::GET, "/metrics"),
@@ -219,6 +248,7 @@ impl Route {
             Self::Allocate
             | Self::ReturnSandbox
             | Self::Renew
+            | Self::ReportBroken
             | Self::Cancel
             | Self::Admin(
                 Admin::Sync
@@ -230,7 +260,12 @@ impl Route {
                 | Admin::Discard
                 | Admin::PauseJob
                 | Admin::ResumeJob
-                | Admin::PutPolicy,
+                | Admin::PutPolicy
+                | Admin::PauseRefill
+                | Admin::ResumeRefill
+                | Admin::AddToQuarantine
+                | Admin::ReleaseFromQuarantine
+                | Admin::RetireFromQuarantine,
             ) => Effect::Changes,
             Self::Sandbox
             | Self::Request
@@ -245,7 +280,9 @@ impl Route {
                 | Admin::Track
                 | Admin::Audit
                 | Admin::Flavours
-                | Admin::Policy,
+                | Admin::Policy
+                | Admin::Refill
+                | Admin::Quarantine,
             )
             | Self::Health
             | Self::Ready
@@ -273,6 +310,9 @@ impl Route {
                 | Admin::Track
                 | Admin::Flavours
                 | Admin::PutPolicy
+                | Admin::AddToQuarantine
+                | Admin::ReleaseFromQuarantine
+                | Admin::RetireFromQuarantine
                 | Admin::Audit => true,
                 Admin::Cleanup
                 | Admin::Expire
@@ -281,12 +321,17 @@ impl Route {
                 | Admin::Overview
                 | Admin::SandboxHistory
                 | Admin::Policy
+                | Admin::Quarantine
+                | Admin::Refill
+                | Admin::PauseRefill
+                | Admin::ResumeRefill
                 | Admin::PauseJob
                 | Admin::ResumeJob => false,
             },
             Self::Allocate
             | Self::ReturnSandbox
             | Self::Renew
+            | Self::ReportBroken
             | Self::Sandbox
             | Self::Request
             | Self::Cancel
@@ -305,7 +350,13 @@ impl Route {
     pub(crate) const fn is_public(self) -> bool {
         matches!(
             self,
-            Self::Allocate | Self::ReturnSandbox | Self::Renew | Self::Sandbox | Self::Request | Self::Cancel
+            Self::Allocate
+                | Self::ReturnSandbox
+                | Self::Renew
+                | Self::ReportBroken
+                | Self::Sandbox
+                | Self::Request
+                | Self::Cancel
         )
     }
 

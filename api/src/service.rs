@@ -208,6 +208,11 @@ impl Service {
                 metrics::renewed(outcome(&renewed));
                 renewed
             }
+            Route::ReportBroken => {
+                let Caller { track, .. } = self.caller(head, line)?;
+                let report = body::ReportBody::parse(&body::read(&head.headers, body).await?)?;
+                self.sandboxes.report_broken(id, &track, in_path, report.reason.as_deref()).await
+            }
             Route::Sandbox => {
                 let Caller { track, .. } = self.caller(head, line)?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;

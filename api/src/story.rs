@@ -99,8 +99,18 @@ fn event(at: Timestamp, kind: &'static str, text: impl Into<String>) -> Event {
 }
 
 fn events(seen: &Seen) -> Vec<Event> {
-    let Record { sandbox, due, attempts, deletion_error, deleted_at, created_at, updated_at, last_synced } =
-        &seen.record;
+    let Record {
+        sandbox,
+        due,
+        attempts,
+        deletion_error,
+        deleted_at,
+        created_at,
+        updated_at,
+        last_synced,
+        quarantine,
+        gate: _,
+    } = &seen.record;
     let text =
         format!("Entered the pool as {}; the provider calls it {}.", sandbox.name, sandbox.external_id);
     let mut events = vec![event(*created_at, "arrived", text)];
@@ -119,6 +129,10 @@ fn events(seen: &Seen) -> Vec<Event> {
             events.push(event(allocation.expires_at, "expires", "The owner's time ends."));
         }
     }
+    events.extend(quarantine.as_ref().map(|why| {
+        let text = format!("Put into quarantine by {} ({}): {}.", why.by, why.cause, why.reason);
+        event(why.at, "quarantined", text)
+    }));
     match seen.lease.as_ref().and_then(|lease| lease.end.as_ref()) {
         Some(end) => events.push(event(end.at, "ended", ended(end.reason))),
         // A lease is forgotten after its time; the sandbox remembers.
@@ -140,8 +154,12 @@ fn events(seen: &Seen) -> Vec<Event> {
         Status::PendingDeletion => Some(event(at, "deletion_due", "Its next deletion is due.")),
         Status::DeletionFailed => Some(event(at, "deletion_due", "Its deletion is tried anew.")),
         Status::Stale => Some(event(at, "stale", "The provider's list did not have it any more.")),
-        Status::Quarantined => Some(event(at, "quarantined", "It is in quarantine: nobody is given it.")),
-        Status::Arriving | Status::Available | Status::Allocated | Status::Deleted | Status::Unknown => None,
+        Status::Arriving
+        | Status::Quarantined
+        | Status::Available
+        | Status::Allocated
+        | Status::Deleted
+        | Status::Unknown => None,
     }));
     events.extend(seen.audit.iter().map(by_operator));
     // Most times are whole seconds: within one, the order is that of the kinds.
@@ -175,6 +193,7 @@ const fn ended(reason: EndReason) -> &'static str {
         EndReason::Expired => "Taken back: its time and the grace after it were over.",
         EndReason::Abandoned => "Taken back: its owner was silent for three heartbeats.",
         EndReason::Released => "Released by an operator.",
+        EndReason::Reported => "Reported broken by its owner.",
         EndReason::Unknown => "Ended by a newer program.",
     }
 }
@@ -309,6 +328,7 @@ fn judge(lease: Option<&Lease>, free: Option<u64>, now: Timestamp) -> (Verdict, 
                         EndReason::Expired => "expired and was taken back",
                         EndReason::Abandoned => "was abandoned by its owner and taken back",
                         EndReason::Released => "was released by an operator",
+                        EndReason::Reported => "was reported broken",
                         EndReason::Unknown => "was ended by a newer program",
                     };
                     (Verdict::Ended, format!("Had {sandbox}, which {how}. {next}"), lowest)

@@ -307,3 +307,34 @@ async fn a_run_whose_worker_dies_before_it_is_reported_is_reported_by_the_next()
     })
     .await;
 }
+
+/// A policy whose gate guards every sandbox.
+async fn guarded(broker: &Broker, provider: &Provider) {
+    let url = provider.url();
+    let text = format!(
+        "[flavour.small]\nprefix = \"sandbox-\"\ngate = {{ url = \"{url}/hooks/gate\", timeout_s = 1, attempts = 5 }}\n"
+    );
+    let path = broker_tests::warden::scratch().join(broker.queues().name("guarded"));
+    std::fs::write(&path, text).expect("the file is written");
+    broker.cli_ok(&["policy", "apply", path.to_str().expect("a path of ours")]).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_over_a_gate_leaves_the_question_to_another_one_with_the_same_id() {
+    for point in [Point::GateNoted, Point::GateAnswered] {
+        let (provider, setup) = with_provider().await;
+        story(setup.var("BROKER_SERVE_EVERY_S", "1"), async |broker| {
+            guarded(broker, &provider).await;
+            // What the dead worker had in its hands is served anew a few seconds later.
+            dies_in(broker, "sync", point).await;
+            assert_eq!(broker.stats().await.available, 0, "{point:?}");
+            is_taken_over(broker).await;
+            everything_is_offered(broker).await;
+            let world = provider.world().await;
+            let ids: std::collections::BTreeSet<_> =
+                world.hooked("sandbox.check").map(|call| &call.id).collect();
+            assert_eq!(ids.len() as u64, SANDBOXES, "{point:?}: one question a sandbox");
+        })
+        .await;
+    }
+}

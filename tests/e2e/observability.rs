@@ -69,7 +69,9 @@ async fn everything_happens(broker: &Broker) {
     run.send().await.expect_status(200);
     broker.queues().send(&broker.queues().name("requests"), "this is not JSON").await;
     broker.holds_letters(1).await;
-    policy::apply(broker, "[flavour.small]\nprefix = \"sandbox-\"\n").await;
+    let refilled =
+        "[flavour.small]\nprefix = \"sandbox-\"\nrefill = { min = 1, max = 9, rate_per_minute = 60 }\n";
+    policy::apply(broker, refilled).await;
     broker.allocate("student-2").send().await.expect_status(200);
     wait_for_condition("a census by a worker that knows the policy", async || {
         broker.job("census").await;
@@ -105,6 +107,10 @@ async fn every_query_of_the_dashboard_and_the_alerts_asks_for_what_is_exposed() 
         assert!(queries.len() > 60, "{} queries", queries.len());
         // Gauges of the table are set every few seconds.
         wait_for_condition("all that is asked for", async || {
+            // Refill believes a census that began after every process knew the policy.
+            broker.job("census").await;
+            broker.job("refill").await;
+            broker.allocate("student-2").send().await.expect_status(200);
             let exposed = exposed(broker).await;
             let told = |(place, query): &Query| {
                 exposed.missing(query).into_iter().map(|what| format!("{place}: {what}")).collect::<Vec<_>>()

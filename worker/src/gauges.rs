@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use broker_domain::policy::ByStatus;
+use broker_domain::policy::{ANY_FLAVOUR, ByStatus};
+use broker_domain::quarantine::is_full;
 use broker_domain::{DeadLetterCount, Reason, Status, Timestamp};
 use broker_queue::QueueKind;
 use broker_queue::topology::{self, Depth};
@@ -97,15 +98,27 @@ fn show_census(census: &Census, now: Timestamp) {
         let count = census.by_status.get(&status).copied().unwrap_or(0);
         metrics::gauge!(format!("broker_pool_{status}")).set(as_f64(count));
     }
+    show_quarantine(ANY_FLAVOUR, &census.by_status);
     metrics::gauge!("broker_pool_total").set(as_f64(census.by_status.values().sum()));
     metrics::gauge!("broker_census_timestamp_seconds").set(as_f64(census.as_of.as_secs()));
     show_letters(&census.letters, now);
+}
+
+/// Whether nothing more of a flavour goes into quarantine by itself.
+fn show_quarantine(flavour: &str, counts: &ByStatus) {
+    let quarantined = counts.get(&Status::Quarantined).copied().unwrap_or(0);
+    let live = counts.iter().filter(|(status, _)| **status != Status::Deleted).map(|(_, count)| count).sum();
+    let full = if is_full(quarantined, live) { 1.0 } else { 0.0 };
+    metrics::gauge!("broker_quarantine_full", "flavour" => flavour.to_owned()).set(full);
 }
 
 /// Every flavour, also those of `shown` that the policy does not name any more.
 fn show_flavours(by_flavour: &BTreeMap<String, ByStatus>, shown: &mut BTreeSet<String>) {
     shown.extend(by_flavour.keys().cloned());
     for flavour in shown.iter() {
+        if flavour != ANY_FLAVOUR {
+            show_quarantine(flavour, by_flavour.get(flavour).unwrap_or(&ByStatus::new()));
+        }
         for status in Status::ALL {
             let count = by_flavour.get(flavour).and_then(|counts| counts.get(&status)).copied().unwrap_or(0);
             let labels = [("flavour", flavour.clone()), ("status", status.to_string())];

@@ -95,6 +95,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         entropy: entropy.clone(),
         stop: lifecycle.soft.clone(),
         policy: FollowedPolicy::start(store.clone(), lifecycle.hard.clone()),
+        gates: serve::Gates::default(),
         settings: jobs::JobSettings::new(&config),
     };
     let (empty, seen_empty) = watch::channel(SeenEmpty::default());

@@ -96,6 +96,7 @@ const fn ended(reason: Option<EndReason>) -> &'static str {
         Some(EndReason::Abandoned) => "The heartbeats stopped and the sandbox was taken back.",
         Some(EndReason::Returned) => "The sandbox was given back.",
         Some(EndReason::Released) => "An operator took the sandbox back.",
+        Some(EndReason::Reported) => "The sandbox was reported broken.",
         Some(EndReason::Unknown) | None => "The allocation has ended.",
     }
 }

@@ -1,19 +1,31 @@
-//! `GET /v1/sandboxes/{id}`: the sandbox as its owner sees it, read from the table, also after its return.
+//! `GET /v1/sandboxes/{id}` and `POST …/report-broken`: the sandbox as its owner sees it, read from the table, also after
+//! its return; and the return of one that does not work.
+//!
+//! A report is written here and not by a worker: it is one transaction, and it needs no place in the queue.
 
-use broker_domain::{RequestId, Sandbox, SandboxId, Timestamp, TrackId, TrackName};
-use broker_store::Store;
+use broker_domain::quarantine::one_line;
+use broker_domain::{
+    EndReason, LeaseEnd, Quarantine, QuarantineCause, RequestId, ReturnRequest, ReturnVerdict, Sandbox,
+    SandboxId, Status, Times, Timestamp, TrackId, TrackName, judge_return,
+};
+use broker_runtime::clock::Clock;
+use broker_store::{Store, StoreError, Write};
 use http::StatusCode;
 use serde_json::json;
 
 use crate::response::Response;
-use crate::response::bodies::OwnedSandbox;
+use crate::response::bodies::{OwnedSandbox, Reported};
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
 
 /// The handler of sandboxes.
 pub(crate) struct Sandboxes {
     pub(crate) store: Store,
+    pub(crate) clock: Clock,
 }
+
+/// How often a report is decided on anew when the sandbox changed at the same moment.
+const TRIES: usize = 5;
 
 impl Sandboxes {
     pub(crate) async fn show(
@@ -25,15 +37,79 @@ impl Sandboxes {
         let sandbox_id = SandboxId::new(sandbox)?;
         match self.store.sandboxes.get(&sandbox_id).await? {
             Some(sandbox) => shown(&sandbox, track, id),
-            None => Err(Problem::new(Code::SandboxNotFound, "There is no sandbox with this id.")),
+            None => Err(not_found()),
         }
     }
+
+    /// Ends the caller's lease and puts the sandbox into quarantine. Repeated by the same owner it tells what stands.
+    pub(crate) async fn report_broken(
+        &self,
+        id: RequestId,
+        track: &TrackId,
+        sandbox: &str,
+        reason: Option<&str>,
+    ) -> Result<Response, Problem> {
+        let sandbox_id = SandboxId::new(sandbox)?;
+        for _ in 0..TRIES {
+            let now = self.clock.now();
+            let stands = self.store.sandboxes.get(&sandbox_id).await?.ok_or_else(not_found)?;
+            let times = Times { enqueued_at: now, reply_by: now, deadline: now };
+            let request =
+                ReturnRequest { request_id: id, track: track.clone(), sandbox_id: sandbox_id.clone(), times };
+            let allocation = match judge_return(&stands, &request) {
+                ReturnVerdict::End(allocation) => allocation,
+                ReturnVerdict::AlreadyReturned(at) => return Ok(reported(&stands, at, id)),
+                ReturnVerdict::Expired => {
+                    return Err(Problem::new(Code::AllocationExpired, "The allocation has expired."));
+                }
+                ReturnVerdict::NotOwner => return Err(not_owner()),
+                ReturnVerdict::Superseded | ReturnVerdict::Newer => {
+                    return Err(Problem::unavailable("The sandbox cannot be judged now."));
+                }
+            };
+            let words = reason.map(one_line).filter(|words| !words.is_empty());
+            let quarantine = Quarantine {
+                at: now.floor_to_second(),
+                cause: QuarantineCause::Report,
+                by: track.to_string(),
+                reason: words.unwrap_or_else(|| "no reason given".to_owned()),
+            };
+            let end = LeaseEnd::by_request(EndReason::Reported, now, now);
+            match self.store.leases.report(&sandbox_id, &allocation, &end, &quarantine).await {
+                Ok(Write::Applied) => {
+                    metrics::counter!("broker_reported_broken_total").increment(1);
+                    let stands = Sandbox { status: Status::Quarantined, ..stands };
+                    return Ok(reported(&stands, end.at, id));
+                }
+                Ok(Write::Rejected(())) | Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Problem::unavailable("The sandbox changes all the time."))
+    }
+}
+
+fn reported(sandbox: &Sandbox, ended_at: Timestamp, id: RequestId) -> Response {
+    let body = Reported {
+        sandbox_id: sandbox.id.as_str(),
+        status: sandbox.status,
+        ended_at: ended_at.as_secs(),
+        request_id: id.to_string(),
+    };
+    Response::json(StatusCode::OK, json!(body), "reported")
+}
+
+fn not_found() -> Problem {
+    Problem::new(Code::SandboxNotFound, "There is no sandbox with this id.")
+}
+
+fn not_owner() -> Problem {
+    Problem::new(Code::NotSandboxOwner, "The sandbox does not belong to the caller.")
 }
 
 /// The sandbox for its owner; any other caller learns only that it is not theirs.
 fn shown(sandbox: &Sandbox, track: &TrackId, id: RequestId) -> Result<Response, Problem> {
     let allocation = sandbox.allocation.as_ref().filter(|allocation| allocation.lease_key.track == *track);
-    let not_owner = || Problem::new(Code::NotSandboxOwner, "The sandbox does not belong to the caller.");
     let allocation = allocation.ok_or_else(not_owner)?;
     let body = OwnedSandbox {
         sandbox_id: sandbox.id.as_str(),
@@ -51,7 +127,7 @@ fn shown(sandbox: &Sandbox, track: &TrackId, id: RequestId) -> Result<Response, 
 
 #[cfg(test)]
 mod tests {
-    use broker_domain::{Allocation, ExternalId, IdempotencyKey, LeaseKey, SandboxName, Status};
+    use broker_domain::{Allocation, ExternalId, IdempotencyKey, LeaseKey, SandboxName};
     use broker_runtime::entropy::Entropy;
 
     use super::*;

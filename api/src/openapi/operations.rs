@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::headers::{ENTITY_TAG, LOCATION, MAYBE_RETRY_AFTER, PREFERENCE_APPLIED, RETRY_AFTER};
 use super::operation::{Components, Operation};
 use super::parameters;
-use crate::request::body::{AllocateBody, RenewBody};
+use crate::request::body::{AllocateBody, RenewBody, ReportBody};
 use crate::response::codes::Code;
 use crate::routes::{Admin, Route};
 use crate::story::{SandboxStory, TrackStory};
@@ -14,8 +14,9 @@ use broker_dead_letters::{PageView, ReplayReport, WholeView};
 use crate::overview::{Overview, ScheduledJob};
 use crate::request::parameters as query;
 use crate::response::bodies::{
-    Alive, AllocationBody, AuditPage, Flavours, Marked, OwnedSandbox, PolicyReport, PoolPage, Queued,
-    QueuedRun, Readiness, Renewed, RequestReport, RunBody, Stats,
+    Alive, AllocationBody, AuditPage, Flavours, Marked, OwnedSandbox, PolicyReport, PoolPage, QuarantineList,
+    QuarantineReportBody, Queued, QueuedRun, Readiness, RefillBody, RefillList, Renewed, Reported,
+    RequestReport, RunBody, Stats,
 };
 
 /// The tags of the routes.
@@ -29,6 +30,7 @@ pub(super) fn operation(route: Route, parts: &mut Components) -> Value {
         Route::Allocate => allocate(parts),
         Route::ReturnSandbox => return_sandbox(parts),
         Route::Renew => renew(parts),
+        Route::ReportBroken => report_broken(parts),
         Route::Sandbox => sandbox(parts),
         Route::Request => request(parts),
         Route::Cancel => cancel(parts),
@@ -131,6 +133,17 @@ fn renew(parts: &mut Components) -> Value {
         .answers::<Renewed<'_>>(200, "When it expires now.", &[])
         .leads_to(200, "getSandbox", "id", "sandbox_id")
         .fails(&[Code::NotSandboxOwner, Code::AllocationExpired, Code::SandboxNotFound, Code::NotRenewable])
+        .finish()
+}
+
+fn report_broken(parts: &mut Components) -> Value {
+    Operation::by_track(parts, TRACK, "reportBroken", "Returns a sandbox that does not work")
+        .says("As a return, but the sandbox goes into quarantine with its owner's words, for an operator to look at.")
+        .takes(parameters::sandbox())
+        .takes_body::<ReportBody>("May be omitted.")
+        .answers::<Reported<'_>>(200, "Its lease has ended.", &[])
+        .leads_to(200, "getSandbox", "id", "sandbox_id")
+        .fails(&[Code::NotSandboxOwner, Code::AllocationExpired, Code::SandboxNotFound])
         .finish()
 }
 
@@ -275,6 +288,38 @@ fn by_operator(admin: Admin, parts: &mut Components) -> Value {
             .answers::<PolicyReport<'_>>(200, "What changed.", &[ENTITY_TAG])
             .fails(&[Code::PolicyChanged, Code::IfMatchMissing])
             .finish(),
+        Admin::Refill => Operation::by_operator(parts, ADMIN, "listRefill", "Lists what flavours are short of, and why")
+            .answers::<RefillList>(200, "The flavours that the policy refills.", &[])
+            .finish(),
+        Admin::PauseRefill => Operation::by_operator(parts, ADMIN, "pauseRefill", "Asks for no more sandboxes of a flavour")
+            .takes(parameters::flavour_in_path())
+            .answers::<RefillBody>(200, "Its state.", &[])
+            .fails(&[Code::NotFound])
+            .finish(),
+        Admin::ResumeRefill => Operation::by_operator(parts, ADMIN, "resumeRefill", "Asks for sandboxes of a flavour again")
+            .says("Also after its hook failed so often that it is not called.")
+            .takes(parameters::flavour_in_path())
+            .answers::<RefillBody>(200, "Its state.", &[])
+            .fails(&[Code::NotFound])
+            .finish(),
+        Admin::Quarantine => Operation::by_operator(parts, ADMIN, "listQuarantine", "Lists the sandboxes in quarantine")
+            .answers::<QuarantineList<'_>>(200, "The sandboxes.", &[])
+            .finish(),
+        Admin::AddToQuarantine => quarantine(parts, "addToQuarantine", "Takes sandboxes out of the pool")
+            .says("Available or arriving ones. They are offered again when an operator releases them, and not before.")
+            .takes_query(&[query::QUARANTINE_IDS, query::QUARANTINE_WHY, query::ACTION_DRY_RUN.parameter()])
+            .finish(),
+        Admin::ReleaseFromQuarantine => {
+            quarantine(parts, "releaseFromQuarantine", "Lets sandboxes in quarantine go, into the pool")
+                .says("Not those that were ever handed out: they can only be retired.")
+                .takes_query(query::LEAVING)
+                .finish()
+        }
+        Admin::RetireFromQuarantine => {
+            quarantine(parts, "retireFromQuarantine", "Has sandboxes in quarantine deleted at the provider")
+                .takes_query(query::LEAVING)
+                .finish()
+        }
     }
 }
 
@@ -287,6 +332,11 @@ fn action<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'
         .takes_query(query::ACTION_OPTIONS)
         .takes(parameters::prefer())
         .answers::<ReplayReport>(200, "The report.", &[])
+}
+
+/// An act on the quarantine.
+fn quarantine<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'g> {
+    Operation::by_operator(parts, ADMIN, id, summary).answers::<QuarantineReportBody>(200, "The report.", &[])
 }
 
 /// A run of a job, through the maintenance queue.

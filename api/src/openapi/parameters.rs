@@ -93,6 +93,11 @@ pub(super) fn job() -> Value {
     required("path", "job", "The job.", &jobs)
 }
 
+pub(super) fn flavour_in_path() -> Value {
+    let flavour = json!({ "type": "string", "pattern": "^[a-z0-9_-]{1,64}$" });
+    required("path", "flavour", "The flavour.", &flavour)
+}
+
 pub(super) fn letter() -> Value {
     required("path", "id", "The `id` of a dead letter.", &text(LETTER))
 }

@@ -73,6 +73,31 @@ pub(crate) struct AllocateBody {
     pub(crate) heartbeat_s: Option<Heartbeat>,
 }
 
+/// The optional body of a report that a sandbox is broken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReportBody {
+    /// What does not work, in the owner's words; one line is kept.
+    #[serde(default)]
+    #[schemars(length(max = 2_000))]
+    pub(crate) reason: Option<String>,
+}
+
+impl ReportBody {
+    /// From JSON; an empty body is the same as `{}`.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, Problem> {
+        const LONGEST: usize = 2_000;
+        if text(body).is_empty() {
+            return Ok(Self::default());
+        }
+        let parsed: Self = object(body)?;
+        if parsed.reason.as_ref().is_some_and(|reason| reason.chars().count() > LONGEST) {
+            return Err(Problem::invalid(format!("reason is longer than {LONGEST} characters.")));
+        }
+        Ok(parsed)
+    }
+}
+
 /// The optional body of a renewal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -1,6 +1,8 @@
 //! Parameters of queries: each is told once, for the handler that reads it and for the OpenAPI document.
 
-use broker_domain::{DeadLetterState, LONGEST_STALE_GRACE_HOURS, Reason, STALE_GRACE_HOURS, Source, Status};
+use broker_domain::{
+    DeadLetterState, LONGEST_STALE_GRACE_HOURS, QuarantineCause, Reason, STALE_GRACE_HOURS, Source, Status,
+};
 use serde_json::{Value, json};
 
 use crate::limits::{
@@ -204,6 +206,24 @@ pub(crate) const NEWEST_FIRST: Flag =
 /// The page of a list of dead letters.
 pub(crate) const LETTER_PAGE: &[Parameter] =
     &[LETTER_LIMIT.parameter(), LETTER_CURSOR, NEWEST_FIRST.parameter()];
+
+pub(crate) const QUARANTINE_IDS: Parameter = Parameter::text(
+    "id",
+    "One or more sandboxes, with commas.",
+    "^[A-Za-z0-9._:@-]{1,128}(,[A-Za-z0-9._:@-]{1,128}){0,99}$",
+);
+pub(crate) const QUARANTINE_CAUSE: Parameter =
+    Parameter::word("cause", "Every sandbox that this put into quarantine.", || {
+        QuarantineCause::ALL.map(QuarantineCause::as_str).to_vec()
+    });
+pub(crate) const QUARANTINE_ALL: Flag = Flag { name: "all", what: "Every sandbox in quarantine." };
+pub(crate) const QUARANTINE_WHY: Parameter =
+    Parameter::text("why", "The reason, for those who read the list.", "^[!-~]([ -~]{0,298}[!-~])?$")
+        .required();
+pub(crate) const ACTION_DRY_RUN: Flag = Flag { name: "dry_run", what: "Only report what would be done." };
+/// What selects the sandboxes that leave the quarantine.
+pub(crate) const LEAVING: &[Parameter] =
+    &[QUARANTINE_IDS, QUARANTINE_CAUSE, QUARANTINE_ALL.parameter(), ACTION_DRY_RUN.parameter()];
 
 pub(crate) const IDS: Parameter = Parameter::text("id", "One or more ids, with commas.", LETTERS);
 pub(crate) const ALL: Flag = Flag { name: "all", what: "Every letter." };

@@ -73,6 +73,8 @@ pub enum EndReason {
     Abandoned,
     /// An operator released it.
     Released,
+    /// Its owner reported the sandbox broken.
+    Reported,
     /// A reason of a newer program.
     #[serde(other)]
     Unknown,

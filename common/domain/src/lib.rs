@@ -16,6 +16,7 @@ mod lab_duration;
 mod lease;
 mod outcome;
 pub mod policy;
+pub mod quarantine;
 pub mod reconcile;
 pub mod refill;
 mod renewal;
@@ -47,6 +48,7 @@ pub use job::{Job, JobReport, LONGEST_STALE_GRACE_HOURS, Removable, STALE_GRACE_
 pub use lab_duration::{InvalidLabDuration, LabDuration};
 pub use lease::{Lease, LeaseEnd, LeaseVerdict, judge, overdue_for_owner};
 pub use outcome::Outcome;
+pub use quarantine::{Quarantine, QuarantineCause};
 pub use renewal::{
     LeaseBounds, NotRenewable, RenewRequest, RenewUntil, RenewVerdict, Renewal, judge_renewal, renew,
 };

@@ -70,9 +70,11 @@ pub fn judge_return(sandbox: &Sandbox, request: &ReturnRequest) -> ReturnVerdict
         Status::Quarantined | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => {
             match sandbox.end_reason {
                 Some(EndReason::Expired | EndReason::Abandoned) => ReturnVerdict::Expired,
-                Some(EndReason::Returned | EndReason::Released) | None => ReturnVerdict::AlreadyReturned(
-                    sandbox.deletion_requested_at.unwrap_or(allocation.expires_at),
-                ),
+                Some(EndReason::Returned | EndReason::Released | EndReason::Reported) | None => {
+                    ReturnVerdict::AlreadyReturned(
+                        sandbox.deletion_requested_at.unwrap_or(allocation.expires_at),
+                    )
+                }
                 Some(EndReason::Unknown) => ReturnVerdict::Newer,
             }
         }

@@ -49,6 +49,10 @@ pub enum Point {
     Arrived,
     /// Worker: one of them is admitted, the others are not.
     Admitted,
+    /// Worker: it is noted that a gate is asked, it is not called.
+    GateNoted,
+    /// Worker: a gate has answered, nothing is written.
+    GateAnswered,
     /// Worker: the pool is counted, the census is not stored.
     Counted,
     /// Worker: tickets of refill are written, the hook is not called.

@@ -47,6 +47,12 @@ pub enum Act {
     PauseRefill,
     /// Ask again.
     ResumeRefill,
+    /// Take a sandbox out of the pool; the target is the sandbox, as of the two that follow.
+    Quarantine,
+    /// Let a sandbox in quarantine go.
+    LiftQuarantine,
+    /// Have a sandbox in quarantine deleted.
+    Retire,
     /// An operation of a newer program.
     Unknown,
 }

@@ -15,7 +15,9 @@ pub mod history;
 mod outcomes;
 mod page;
 mod policy;
+pub mod quarantine;
 pub mod reconcile;
+mod refill_status;
 pub mod reshard;
 mod retry;
 #[cfg(test)]
@@ -36,9 +38,10 @@ pub use dynamodb::{
 pub use outcomes::{Candidate, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError};
 pub use page::{Page, PageKey, Pages, SweepKey};
 pub use policy::{FollowedPolicy, PolicyPlan, PolicyUnknown, PolicyWrite, StoredPolicy};
+pub use refill_status::{RefillStatus, pause_refill};
 pub use retry::retry_on_conflict;
 pub use upkeep::{
-    Binding, Census, Instance, PoolStatus, Received, Record, Role, Run, SeenEmpty, SelfReport, Sightings,
-    Tick,
+    Binding, Census, GateQuestion, Instance, PoolStatus, Received, Record, Role, Run, SeenEmpty, SelfReport,
+    Sightings, Tick,
 };
 pub use write::{EntryConflict, Write};

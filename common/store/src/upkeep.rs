@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use broker_domain::policy::ByStatus;
-use broker_domain::{DeadLetterCount, JobReport, Sandbox, Timestamp};
+use broker_domain::{DeadLetterCount, JobReport, Quarantine, Sandbox, Timestamp};
 
 /// The full record of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,19 @@ pub struct Record {
     pub updated_at: Timestamp,
     /// When sync last wrote it.
     pub last_synced: Option<Timestamp>,
+    /// Why it is in quarantine, or was before it was retired.
+    pub quarantine: Option<Quarantine>,
+    /// The question to its gate, while it is arriving.
+    pub gate: Option<GateQuestion>,
+}
+
+/// The question to a gate, whether a sandbox may be offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateQuestion {
+    /// The same whenever it is asked again.
+    pub id: Uuid,
+    /// How often it was asked; the one that is under way is counted.
+    pub attempts: u32,
 }
 
 /// The tick of a job.

@@ -5,7 +5,7 @@ use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
     audit, dead_letters, endpoints, hooks, init, job, lease, overview, policy, pool, processes, provider,
-    refill, sandbox, track, up,
+    quarantine, refill, sandbox, track, up,
 };
 use crate::context::Flags;
 use crate::output::Output;
@@ -52,6 +52,9 @@ pub(crate) enum Command {
     Sandbox(sandbox::SandboxCommand),
     /// Show what a track has, why, and what an allocate would be answered now
     Track(track::Track),
+    /// Take sandboxes out of the pool; list them, let them go, have them deleted
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     /// List, show, replay and discard dead letters
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),

@@ -61,6 +61,9 @@ fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
             settings.once(async |context| commands::hooks::run(context, command).await)
         }
         Command::Track(track) => settings.once(async |context| commands::track::run(context, track).await),
+        Command::Quarantine(command) => {
+            settings.once(async |context| commands::quarantine::run(context, command).await)
+        }
         Command::Sandbox(command) => {
             settings.once(async |context| commands::sandbox::run(context, command).await)
         }

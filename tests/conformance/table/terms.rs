@@ -3,8 +3,8 @@
 //! A write that names state and version is safe by either in most stories; here the other one is taken away.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use broker_domain::{EndReason, ExternalId, LeaseEnd, Status, Timestamp};
-use broker_store::{ClaimOutcome, EntryConflict, Seen, StoreError, Unused, Write};
+use broker_domain::{EndReason, ExternalId, LeaseEnd, Quarantine, QuarantineCause, Status, Timestamp};
+use broker_store::{ClaimOutcome, EntryConflict, GateQuestion, Seen, StoreError, Unused, Write};
 
 use crate::place::{Place, candidate, sandbox};
 
@@ -26,13 +26,17 @@ async fn alter(place: &Place, key: &str, name: &str, value: AttributeValue) {
 }
 
 /// The writes that want a sandbox in one state, at one version.
-const WRITES: [(&str, Status); 9] = [
+const WRITES: [(&str, Status); 13] = [
     ("postpone", Status::PendingDeletion),
     ("attempt_failed", Status::PendingDeletion),
     ("give_up", Status::PendingDeletion),
     ("bury", Status::PendingDeletion),
     ("retry_deletion", Status::DeletionFailed),
     ("admit", Status::Arriving),
+    ("ask_gate", Status::Arriving),
+    ("quarantine", Status::Available),
+    ("release", Status::Quarantined),
+    ("retire", Status::Quarantined),
     ("missing", Status::Available),
     ("found", Status::Stale),
     ("revive_deletion", Status::Deleted),
@@ -49,6 +53,16 @@ async fn write(place: &Place, name: &str, seen: Seen<'_>, now: Timestamp) -> Res
         }
         "retry_deletion" => store.deletions.retry(seen, now).await,
         "admit" => store.sandboxes.admit(&sandbox(0).arrived(seen.version), now).await,
+        "ask_gate" => {
+            let question = GateQuestion { id: place.entropy.uuid(), attempts: 1 };
+            store.sandboxes.ask_gate(&sandbox(0).arrived(seen.version), question, now, now).await
+        }
+        "quarantine" => {
+            let quarantine = Quarantine::by_broker(QuarantineCause::Gate, "no", now);
+            store.sandboxes.quarantine(seen, Status::Available, &quarantine).await
+        }
+        "release" => store.sandboxes.release_quarantined(seen, now).await,
+        "retire" => store.sandboxes.retire_quarantined(seen, now).await,
         "missing" => store.sandboxes.missing(Status::Available, seen, now).await,
         "found" => {
             let from = Unused { status: Status::Stale, version: seen.version, external_id: &own };
@@ -109,6 +123,12 @@ async fn what_was_ever_handed_out_is_neither_found_nor_forgotten() {
     let from = Unused { status: Status::Stale, version: 1, external_id: &free.external_id };
     let found = place.store.sandboxes.found(from, &sandbox(0), now).await.expect("asked");
     assert_eq!(found, Write::Rejected(EntryConflict::MovedOn(())));
+    alter(&place, key, "status", text("quarantined")).await;
+    let seen = Seen { id: &free.sandbox_id, version: 1 };
+    let released = place.store.sandboxes.release_quarantined(seen, now).await.expect("asked");
+    assert_eq!(released, Write::Rejected(()), "nor let out of quarantine");
+    let retired = place.store.sandboxes.retire_quarantined(seen, now).await.expect("asked");
+    assert_eq!(retired, Write::Applied);
 }
 
 #[tokio::test]
@@ -179,6 +199,9 @@ async fn a_lease_and_its_sandbox_end_and_last_together_or_not_at_all() {
         assert_eq!(told, Write::Rejected(()), "longer: {key} {name}");
         let told = store.leases.end(&free.sandbox_id, &allocation, &end).await.expect("asked");
         assert_eq!(told, Write::Rejected(()), "end: {key} {name}");
+        let broken = Quarantine::by_broker(QuarantineCause::Report, "broken", now);
+        let told = store.leases.report(&free.sandbox_id, &allocation, &end, &broken).await.expect("asked");
+        assert_eq!(told, Write::Rejected(()), "report: {key} {name}");
         alter(&place, key, name, back).await;
     }
     alter(&place, LEASE, "ended_at", number(now.as_secs())).await;

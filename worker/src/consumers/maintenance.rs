@@ -126,6 +126,7 @@ impl MaintenanceHandler {
             | deletion::DeletionEnd::Void
             | deletion::DeletionEnd::Postponed
             | deletion::DeletionEnd::Failed
+            | deletion::DeletionEnd::Quarantined
             | deletion::DeletionEnd::GivenUp => Disposition::Done,
         })
     }

@@ -7,7 +7,8 @@
 
 use std::time::Duration;
 
-use broker_domain::{Event, ExternalId, Job, SandboxId, Timestamp};
+use broker_domain::policy::FailedDeletions;
+use broker_domain::{Event, ExternalId, Job, Quarantine, QuarantineCause, SandboxId, Status, Timestamp};
 use broker_provider::{AccountId, Deleted, NotDeleted, Provider, ProviderError};
 use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
@@ -45,6 +46,8 @@ pub(crate) enum DeletionEnd {
     Failed,
     /// It failed for the last time.
     GivenUp,
+    /// It failed for the last time, and a person is to look at the sandbox.
+    Quarantined,
     /// Its slot is far ahead: its message must come again after this time.
     NotYet(Duration),
 }
@@ -57,6 +60,7 @@ impl DeletionEnd {
             Self::Postponed => "postponed",
             Self::Failed => "failed",
             Self::GivenUp => "given_up",
+            Self::Quarantined => "quarantined",
             Self::NotYet(_) => "not_yet",
         }
     }
@@ -166,6 +170,12 @@ impl Jobs {
         let now = self.clock.now();
         let attempts = record.attempts + 1;
         tracing::warn!(sandbox = %seen.id, attempts, problem, "not deleted at the provider");
+        if attempts >= ATTEMPTS && self.quarantines(record).await? {
+            let reason = format!("not deleted in {attempts} attempts: {problem}");
+            let why = Quarantine::by_broker(QuarantineCause::Deletion, &reason, now.floor_to_second());
+            let written = self.store.sandboxes.quarantine(seen, Status::PendingDeletion, &why).await?;
+            return Ok(done(written, DeletionEnd::Quarantined));
+        }
         if attempts >= ATTEMPTS {
             let retry_at = now.plus(GIVEN_UP_FOR);
             let given_up = self.store.deletions.give_up(seen, attempts, problem, retry_at, now).await?;
@@ -174,6 +184,17 @@ impl Jobs {
         let due = now.plus(backoff(self.settings.deletion_backoff, attempts));
         let counted = self.store.deletions.attempt_failed(seen, attempts, problem, due, now).await?;
         Ok(done(counted, DeletionEnd::Failed))
+    }
+}
+
+impl Jobs {
+    /// Whether the policy puts into quarantine what the provider does not delete, and there is room.
+    async fn quarantines(&self, record: &Record) -> Result<bool, StoreError> {
+        let policy = self.policy.now().unwrap_or_default();
+        let flavour = policy.flavour_of(&record.sandbox.name);
+        let asked =
+            flavour.and_then(|name| policy.flavours().get(name)).map(|flavour| flavour.failed_deletions);
+        Ok(asked == Some(FailedDeletions::Quarantine) && !self.quarantine_is_full(flavour).await?)
     }
 }
 

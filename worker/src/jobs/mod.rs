@@ -34,7 +34,7 @@ use broker_store::{FollowedPolicy, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
-use crate::serve;
+use crate::serve::{self, Gates};
 
 /// For how long a job that AWS interrupts is begun anew; then its report says so, and the next run does the rest.
 const BEGUN_ANEW_FOR: Duration = Duration::from_secs(60);
@@ -106,6 +106,7 @@ pub(crate) struct Jobs {
     pub(crate) entropy: Entropy,
     pub(crate) stop: CancellationToken,
     pub(crate) policy: FollowedPolicy,
+    pub(crate) gates: Gates,
     pub(crate) settings: JobSettings,
 }
 
@@ -118,6 +119,8 @@ pub(crate) struct JobSettings {
     pub(crate) deletion_interval: Duration,
     /// The pause after the first failed deletion of a sandbox.
     pub(crate) deletion_backoff: Duration,
+    /// Between two runs of refill.
+    pub(crate) refill_every: Duration,
 }
 
 impl JobSettings {
@@ -127,6 +130,7 @@ impl JobSettings {
             expiry_grace: config.expiry_grace,
             deletion_interval: Duration::from_secs(1) / rate,
             deletion_backoff: config.deletion_backoff,
+            refill_every: config.every.refill,
         }
     }
 }

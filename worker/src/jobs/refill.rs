@@ -101,9 +101,11 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(&self) -> Result<Made, StoreError> {
-        let (began, mut made) = (self.jobs.clock.now(), Made::default());
+        let (began, mut made, mut first) = (self.jobs.clock.now(), Made::default(), true);
         loop {
-            match self.round().await? {
+            let went = self.round(first).await?;
+            first = false;
+            match went {
                 Went::On(more) => {
                     made.tickets += more.tickets;
                     made.calls += more.calls;
@@ -128,7 +130,7 @@ impl Keeper {
         (Duration::from_secs(60) / self.refill.rate_per_minute.max(1)).clamp(shortest, longest)
     }
 
-    async fn round(&self) -> Result<Went, StoreError> {
+    async fn round(&self, first: bool) -> Result<Went, StoreError> {
         let (store, now) = (&self.jobs.store.refill, self.jobs.clock.now());
         let flow = store.flow(&self.name).await?;
         if flow.is_busy(now) {
@@ -141,6 +143,9 @@ impl Keeper {
         let arriving = self.arriving().await?;
         let available = store.available(&self.flavour.prefix, desired).await?;
         let counted = Counted { available, arriving, live, as_of };
+        if first {
+            self.count_below(available < desired);
+        }
         let round = Round { refill: &self.refill, flow: &flow, tickets: &tickets, counted, now };
         let hook_time = self.refill.hook.as_ref().map_or(Duration::ZERO, |hook| hook.timeout);
         let plan = round.plan(hook_time + MARGIN);
@@ -288,6 +293,13 @@ impl Keeper {
     fn count(&self, outcome: &'static str, count: u64) {
         let labels = [("flavour", self.name.to_string()), ("outcome", outcome.to_owned())];
         metrics::counter!("broker_refill_tickets_total", &labels).increment(count);
+    }
+
+    /// Counts how long less was available than the policy wants: at each run, the time between two.
+    fn count_below(&self, is_below: bool) {
+        let seconds = if is_below { self.jobs.settings.refill_every.as_secs() } else { 0 };
+        let name = "broker_refill_below_min_seconds_total";
+        metrics::counter!(name, "flavour" => self.name.to_string()).increment(seconds);
     }
 
     fn show(&self, need: &Need, counted: &Counted, flow: &Flow, tickets: &[Ticket]) {

@@ -5,12 +5,15 @@
 //! time is safe: each write is at the version that was seen. The tick is served here and not through the queue: it must be
 //! quick, and an older worker would not know the job.
 //!
-//! Steps of one call: arrivals → admit. What stands between them (a gate, a line of those who wait) is a step here.
+//! Steps of one call: arrivals → gate → admit. Dealing to those who wait is a step between the last two.
 
 mod admit;
+mod gate;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use broker_domain::policy::Policy;
 use broker_domain::{Job, JobReport, Task};
 use broker_store::{Candidate, StoreError, Write};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::jobs::{JobError, Jobs};
 
 pub(crate) use admit::Admitted;
+pub(crate) use gate::Gates;
 
 /// How long a tick is taken: a worker that dies with it delays the next by this.
 const TAKEN_FOR: Duration = Duration::from_secs(60);
@@ -79,7 +83,21 @@ pub(crate) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     }
 }
 
+/// The policy: without it, it is not known which sandboxes a gate guards. A process that just started reads it itself.
+async fn policy(jobs: &Jobs) -> Option<Arc<Policy>> {
+    if let Ok(policy) = jobs.policy.now() {
+        return Some(policy);
+    }
+    match jobs.store.policy.get().await {
+        Ok(None) => Some(Arc::default()),
+        Ok(Some(stored)) => stored.policy().ok().map(Arc::new),
+        Err(_) => None,
+    }
+}
+
 /// Serves `arrivals`, each at the version at which it was written or listed. What cannot be served now is left to the tick.
 pub(crate) async fn these(jobs: &Jobs, arrivals: Vec<Candidate>) -> Admitted {
-    admit::all(jobs, arrivals).await
+    let Some(policy) = policy(jobs).await else { return Admitted::default() };
+    let open = gate::ask(jobs, &policy, arrivals);
+    admit::all(jobs, open).await
 }

@@ -10,6 +10,8 @@ mod jobs;
 mod list;
 mod overview;
 mod policy;
+mod quarantine;
+mod refill;
 mod stats;
 mod stories;
 
@@ -19,6 +21,7 @@ use broker_domain::{Removable, RequestId, Task};
 use broker_runtime::aws::Aws;
 use broker_runtime::config::Scheduler;
 use broker_runtime::entropy::Entropy;
+use broker_store::quarantine::QuarantineAct;
 use broker_store::{Act, FollowedPolicy};
 use http::request::Parts;
 
@@ -93,6 +96,18 @@ impl Operator {
             Admin::Flavours => self.flavours(&query).await,
             Admin::Policy => self.policy().await,
             Admin::PutPolicy => self.put_policy(id, who, &query, head, body).await,
+            Admin::Refill => self.refill().await,
+            Admin::PauseRefill => self.change_refill(id, who, in_path, Act::PauseRefill).await,
+            Admin::ResumeRefill => self.change_refill(id, who, in_path, Act::ResumeRefill).await,
+            Admin::Quarantine => self.quarantined().await,
+            Admin::AddToQuarantine => self.add_to_quarantine(id, who, &query).await,
+            Admin::ReleaseFromQuarantine => {
+                let act = (QuarantineAct::Release, Act::LiftQuarantine);
+                self.leave_quarantine(id, who, act, &query).await
+            }
+            Admin::RetireFromQuarantine => {
+                self.leave_quarantine(id, who, (QuarantineAct::Retire, Act::Retire), &query).await
+            }
         }
     }
 }

@@ -6,7 +6,10 @@
 mod operator;
 
 pub use operator::PooledSandbox;
-pub(crate) use operator::{AuditPage, Flavour, Flavours, PolicyReport, PoolPage, QueuedRun, RunBody, Stats};
+pub(crate) use operator::{
+    AuditPage, Flavour, Flavours, PolicyReport, PoolPage, QuarantineList, QuarantineReportBody, QueuedRun,
+    RefillBody, RefillList, RunBody, Stats,
+};
 
 use std::collections::BTreeMap;
 
@@ -76,6 +79,21 @@ pub(crate) struct Marked<'a> {
     pub(crate) status: Status,
     /// When its deletion was requested, in seconds since the epoch.
     pub(crate) deletion_requested_at: u64,
+    /// The id of this request.
+    #[schemars(extend("format" = "uuid"))]
+    pub(crate) request_id: String,
+}
+
+/// A sandbox that its owner reported broken.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Reported<'a> {
+    /// The broker's id of the sandbox.
+    pub(crate) sandbox_id: &'a str,
+    /// Its state: `quarantined`, unless its lease had ended before, or an operator has looked at it since.
+    #[schemars(schema_with = "any_status")]
+    pub(crate) status: Status,
+    /// When its lease ended, in seconds since the epoch.
+    pub(crate) ended_at: u64,
     /// The id of this request.
     #[schemars(extend("format" = "uuid"))]
     pub(crate) request_id: String,

@@ -7,7 +7,8 @@ use broker_domain::{
     EndReason, FlavourName, Heartbeat, JobReport, NamePrefix, RequestId, Sandbox, Status, Timestamp,
     TrackName,
 };
-use broker_store::{AuditLine, Census, PolicyPlan, Record, StoredPolicy, shown_counts};
+use broker_store::quarantine::QuarantineReport;
+use broker_store::{AuditLine, Census, PolicyPlan, Record, RefillStatus, StoredPolicy, shown_counts};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -233,6 +234,94 @@ pub(crate) struct PoolPage<'a> {
     pub(crate) next_cursor: Option<String>,
 }
 
+/// The flavours that the policy refills.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RefillList {
+    /// In the order of their names.
+    pub(crate) flavours: Vec<RefillBody>,
+}
+
+/// What a flavour is short of, and what holds it up.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RefillBody {
+    /// The flavour.
+    flavour: String,
+    /// running, stopped, slowed, paused, signal, or "not counted yet".
+    state: &'static str,
+    /// How many are to be available now.
+    desired: u64,
+    /// How many are, by the last census.
+    available: u64,
+    /// How many are arriving.
+    arriving: u64,
+    /// Sandboxes that were asked for and have not arrived.
+    tickets: u64,
+    /// How many must be asked for yet.
+    missing: u64,
+    /// How many there may be.
+    max: u32,
+    /// How many there are in whatever state; null if they were not counted yet.
+    live: Option<u64>,
+    /// When the hook is called next, in seconds since the epoch; null if nothing holds it up.
+    next_call_at: Option<u64>,
+}
+
+impl From<RefillStatus> for RefillBody {
+    fn from(status: RefillStatus) -> Self {
+        let RefillStatus {
+            flavour,
+            state,
+            desired,
+            available,
+            arriving,
+            tickets,
+            missing,
+            max,
+            live,
+            next_call_at,
+        } = status;
+        Self { flavour, state, desired, available, arriving, tickets, missing, max, live, next_call_at }
+    }
+}
+
+/// The sandboxes in quarantine.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct QuarantineList<'a> {
+    /// The longest in quarantine first.
+    pub(crate) sandboxes: Vec<PooledSandbox<'a>>,
+}
+
+/// What an act on the quarantine did, or would do.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct QuarantineReportBody {
+    /// Whether nothing was written.
+    dry_run: bool,
+    /// Sandboxes that were selected.
+    selected: u64,
+    /// Of these, those that it was done with, or would be; what was so already counts.
+    done: u64,
+    /// Why nothing was done with the others, 100 of them at most.
+    refused: Vec<QuarantineRefusalBody>,
+}
+
+/// Why nothing was done with a sandbox.
+#[derive(Debug, Serialize, JsonSchema)]
+struct QuarantineRefusalBody {
+    /// The sandbox.
+    sandbox_id: String,
+    /// Why.
+    why: String,
+}
+
+impl From<QuarantineReport> for QuarantineReportBody {
+    fn from(report: QuarantineReport) -> Self {
+        let QuarantineReport { dry_run, selected, done, refused } = report;
+        let refused = refused.into_iter();
+        let refused = refused.map(|one| QuarantineRefusalBody { sandbox_id: one.sandbox_id, why: one.why });
+        Self { dry_run, selected, done, refused: refused.collect() }
+    }
+}
+
 /// A sandbox as an operator sees it, over HTTP and in the CLI.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct PooledSandbox<'a> {
@@ -283,6 +372,14 @@ pub struct PooledSandbox<'a> {
     updated_at: u64,
     /// When sync last wrote it, in seconds since the epoch.
     last_synced: Option<u64>,
+    /// When it went into quarantine, in seconds since the epoch; kept after it was retired.
+    quarantined_at: Option<u64>,
+    /// What put it there: operator, gate, deletion or report.
+    quarantine_cause: Option<&'static str>,
+    /// Who put it there.
+    quarantined_by: Option<&'a str>,
+    /// Why.
+    quarantine_reason: Option<&'a str>,
 }
 
 impl<'a> PooledSandbox<'a> {
@@ -297,7 +394,10 @@ impl<'a> PooledSandbox<'a> {
             created_at,
             updated_at,
             last_synced,
+            quarantine,
+            gate: _,
         } = record;
+        let quarantine = quarantine.as_ref();
         let Sandbox {
             id,
             name,
@@ -334,12 +434,22 @@ impl<'a> PooledSandbox<'a> {
             created_at: created_at.as_secs(),
             updated_at: updated_at.as_secs(),
             last_synced: secs(last_synced),
+            quarantined_at: quarantine.map(|why| why.at.as_secs()),
+            quarantine_cause: quarantine.map(|why| why.cause.as_str()),
+            quarantined_by: quarantine.map(|why| why.by.as_str()),
+            quarantine_reason: quarantine.map(|why| why.reason.as_str()),
         }
     }
 }
 
 fn end_reason(_: &mut SchemaGenerator) -> Schema {
-    let reasons = [EndReason::Returned, EndReason::Expired, EndReason::Abandoned, EndReason::Released];
+    let reasons = [
+        EndReason::Returned,
+        EndReason::Expired,
+        EndReason::Abandoned,
+        EndReason::Released,
+        EndReason::Reported,
+    ];
     let reasons = reasons.map(|reason| json!(reason));
     let or_none = reasons.into_iter().chain([Value::Null]).collect::<Vec<_>>();
     json_schema!({ "type": ["string", "null"], "enum": or_none })

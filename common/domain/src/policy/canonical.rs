@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{BeforeDelete, Gate, Hook, Policy, Refill, Tenant, Window};
+use super::{BeforeDelete, FailedDeletions, Gate, Hook, Policy, Refill, Tenant, Window};
 
 /// The digest of a policy's canonical form: what an ETag is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +105,10 @@ impl Policy {
         let mut tables = vec![Table { name: String::new(), rows: default.collect() }];
         for (name, flavour) in &self.flavours {
             let name = format!("flavour.{}", key(name.as_str()));
-            let rows = vec![row("prefix", quoted(flavour.prefix.as_str()))];
+            let mut rows = vec![row("prefix", quoted(flavour.prefix.as_str()))];
+            if flavour.failed_deletions != FailedDeletions::default() {
+                rows.push(row("failed_deletions", quoted(flavour.failed_deletions.as_str())));
+            }
             tables.push(Table { name: name.clone(), rows });
             let parts = [
                 flavour.refill.as_ref().map(|refill| ("refill", refill_rows(refill))),

@@ -47,6 +47,8 @@ pub struct Flavour {
     pub gate: Option<Gate>,
     /// What is asked before a sandbox is deleted.
     pub before_delete: Option<BeforeDelete>,
+    /// What becomes of a sandbox that the provider did not delete in five attempts.
+    pub failed_deletions: FailedDeletions,
 }
 
 /// How many sandboxes of a flavour are kept.
@@ -89,6 +91,28 @@ pub struct BeforeDelete {
     pub hook: Hook,
     /// What becomes of the deletion if the hook fails.
     pub on_failure: OnFailure,
+}
+
+/// What becomes of a sandbox whose deletion was given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailedDeletions {
+    /// It is tried again a day later.
+    #[default]
+    Retry,
+    /// It goes into quarantine, for a person to look at.
+    Quarantine,
+}
+
+impl FailedDeletions {
+    const ALL: [Self; 2] = [Self::Retry, Self::Quarantine];
+
+    /// As the policy writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Quarantine => "quarantine",
+        }
+    }
 }
 
 /// What becomes of a deletion whose hook fails.

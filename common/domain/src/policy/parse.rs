@@ -8,7 +8,8 @@ use toml::de::DeTable;
 use super::read::{Examined, Located, Problem, Section, nearest};
 use super::schedule::{Window, begins, zone};
 use super::{
-    ANY_FLAVOUR, BeforeDelete, Flavour, Gate, Hook, MAX_POLICY_BYTES, OnFailure, Policy, Refill, Tenant,
+    ANY_FLAVOUR, BeforeDelete, FailedDeletions, Flavour, Gate, Hook, MAX_POLICY_BYTES, OnFailure, Policy,
+    Refill, Tenant,
 };
 use crate::{FlavourName, InvalidId, NamePrefix, TenantName, Timestamp};
 
@@ -115,16 +116,24 @@ impl<'e, 't> Grammar<'e, 't> {
 
     /// The flavour, at the place of its prefix.
     fn flavour(&self, table: &Section<'e, 't>) -> Option<Located<Flavour>> {
-        table.only(&["prefix", "refill", "gate", "before_delete"]);
+        table.only(&["prefix", "refill", "gate", "before_delete", "failed_deletions"]);
         let text = table.needed_text("prefix");
         let prefix = text.as_ref().and_then(|text| self.valid(text, NamePrefix::new));
         let refill = table.table("refill").map(|table| self.refill(&table));
         let gate = table.table("gate").map(|table| self.gate(&table));
         let before_delete = table.table("before_delete").map(|table| self.before_delete(&table));
+        let failed_deletions = table.text("failed_deletions").and_then(|word| {
+            let known = FailedDeletions::ALL.into_iter().find(|known| known.as_str() == word.value);
+            if known.is_none() {
+                self.wrong(&word, format!("\"{}\" is neither \"retry\" nor \"quarantine\"", word.value));
+            }
+            known
+        });
         // A part that is there and wrong was noted; the flavour is kept, so that its prefix is judged as well.
         let (text, prefix) = text.zip(prefix)?;
         let (refill, gate, before_delete) = (refill.flatten(), gate.flatten(), before_delete.flatten());
-        let value = Flavour { prefix, refill, gate, before_delete };
+        let failed_deletions = failed_deletions.unwrap_or_default();
+        let value = Flavour { prefix, refill, gate, before_delete, failed_deletions };
         Some(Located { value, span: text.span, key: text.key })
     }
 

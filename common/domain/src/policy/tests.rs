@@ -98,7 +98,7 @@ weight = 0
             "line 10, column 16: flavour.small.gate.url: a hook is called over https or http, not ftp",
             "line 13, column 10: flavour.gpu.prefix: \"lab-gpu-\" overlaps \"lab-\" of flavour `small` (line 5): a sandbox \
              would have two flavours",
-            "line 14, column 1: flavour.gpu.colour: unknown key; known here: prefix, refill, gate, before_delete",
+            "line 14, column 1: flavour.gpu.colour: unknown key; known here: prefix, refill, gate, before_delete, failed_deletions",
             "line 16, column 10: flavour.any: this name stands for what has no flavour; choose another one",
             "line 19, column 1: flavour.none: `prefix` is missing",
             "line 22, column 12: tenant.platform.limits.smalll: there is no flavour `smalll`; did you mean `small`?",

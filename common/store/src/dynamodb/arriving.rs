@@ -13,10 +13,10 @@ use super::keys::{self, STATE_KEY, STATE_SHARD};
 use super::pool::readable;
 use super::schema::STATE_INDEX;
 use super::{SandboxStore, count_capacity, n, s};
-use crate::{Candidate, Page, StoreError, SweepKey, Write};
+use crate::{Candidate, GateQuestion, Page, StoreError, SweepKey, Write};
 use broker_domain::{Event, Status, Timestamp};
 
-/// [`Event::Admit`] of an arriving one.
+/// [`Event::Admit`] of an arriving one; and what is noted of it meanwhile.
 const ADMIT: &str = "#status = :arriving and version = :seen";
 
 impl SandboxStore {
@@ -28,25 +28,45 @@ impl SandboxStore {
         after: Option<SweepKey>,
         limit: u16,
     ) -> Result<Page<Vec<Candidate>, SweepKey>, StoreError> {
+        self.since(Status::Arriving, until, after, limit).await
+    }
+
+    /// The same of sandboxes in quarantine, since `until` or longer.
+    pub async fn quarantined(
+        &self,
+        until: Timestamp,
+        after: Option<SweepKey>,
+        limit: u16,
+    ) -> Result<Page<Vec<Candidate>, SweepKey>, StoreError> {
+        self.since(Status::Quarantined, until, after, limit).await
+    }
+
+    async fn since(
+        &self,
+        status: Status,
+        until: Timestamp,
+        after: Option<SweepKey>,
+        limit: u16,
+    ) -> Result<Page<Vec<Candidate>, SweepKey>, StoreError> {
         let mut parameters: Vec<_> =
-            (0..self.table.shards).map(|shard| s(keys::state_shard(Status::Arriving, shard))).collect();
+            (0..self.table.shards).map(|shard| s(keys::state_shard(status, shard))).collect();
         parameters.push(s(keys::time_key(until)));
         let call = self
             .table
             .client
             .execute_statement()
-            .statement(self.arriving_statement())
+            .statement(self.since_statement())
             .set_parameters(Some(parameters))
             .limit(i32::from(limit))
             .set_next_token(after.map(|key| key.0))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let answer =
             call.send().await.map_err(|error| unread("ExecuteStatement", &self.table.name, error))?;
-        count_capacity("arriving", answer.consumed_capacity());
+        count_capacity("since", answer.consumed_capacity());
         Ok(Page { items: readable(answer.items()), next: answer.next_token.map(SweepKey) })
     }
 
-    fn arriving_statement(&self) -> String {
+    fn since_statement(&self) -> String {
         let columns =
             [a::SANDBOX_ID, a::NAME, a::EXTERNAL_ID, a::VERSION].map(|name| format!("\"{name}\"")).join(", ");
         let shards = vec!["?"; usize::from(self.table.shards)].join(", ");
@@ -57,6 +77,35 @@ impl SandboxStore {
         )
     }
 
+    /// Notes that the gate of an arriving sandbox is asked `question`, and that it is asked again at `again_at` at the earliest: the
+    /// sandbox is at the next version from now on.
+    pub async fn ask_gate(
+        &self,
+        arrival: &Candidate,
+        question: GateQuestion,
+        again_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Write, StoreError> {
+        self.table
+            .change(ItemChange {
+                operation: "ask_gate",
+                key: keys::sandbox(&arrival.sandbox_id).into_map(),
+                condition: ADMIT,
+                update: "SET version = :next, state_key = :again, gate_check = :check, gate_attempts = :attempts, \
+                         updated_at = :now",
+                values: vec![
+                    (":arriving", s(Status::Arriving.as_str())),
+                    (":seen", n(arrival.version)),
+                    (":next", n(arrival.version + 1)),
+                    (":again", s(keys::time_key(again_at))),
+                    (":check", s(question.id.to_string())),
+                    (":attempts", n(question.attempts)),
+                    (":now", n(now.as_secs())),
+                ],
+            })
+            .await
+    }
+
     /// Offers an arriving sandbox, if it is as it was seen.
     pub async fn admit(&self, arrival: &Candidate, now: Timestamp) -> Result<Write, StoreError> {
         let to = next(Status::Arriving, Event::Admit)?;
@@ -65,7 +114,8 @@ impl SandboxStore {
                 operation: "admit",
                 key: keys::sandbox(&arrival.sandbox_id).into_map(),
                 condition: ADMIT,
-                update: "SET #status = :to, version = :next, state_shard = :shard, state_key = :name, updated_at = :now",
+                update: "SET #status = :to, version = :next, state_shard = :shard, state_key = :name, updated_at = :now \
+                         REMOVE gate_check, gate_attempts",
                 values: vec![
                     (":arriving", s(Status::Arriving.as_str())),
                     (":to", s(to.as_str())),

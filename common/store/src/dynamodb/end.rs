@@ -10,10 +10,12 @@ use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
 
 use super::attributes as a;
+use super::deletion::next;
 use super::errors::built_wrong;
+use super::quarantine::{QUARANTINE_SET, quarantine_values};
 use super::{LeaseStore, keys, n, s};
 use crate::{StoreError, Write};
-use broker_domain::{Allocation, LeaseEnd, LeaseKey, SandboxId, Status, Timestamp};
+use broker_domain::{Allocation, Event, LeaseEnd, LeaseKey, Quarantine, SandboxId, Status, Timestamp};
 
 /// The sandbox is still in the hands of that allocation.
 const SANDBOX_IS_HELD: &str = "#status = :allocated and allocation_id = :seen";
@@ -63,6 +65,23 @@ impl LeaseStore {
         self.end_held_by(Holder::Key { key, claimed_by }, sandbox, end).await
     }
 
+    /// The same because its owner says that the sandbox is broken: it goes into quarantine, for `quarantine`.
+    pub async fn report(
+        &self,
+        sandbox: &SandboxId,
+        allocation: &Allocation,
+        end: &LeaseEnd,
+        quarantine: &Quarantine,
+    ) -> Result<Write, StoreError> {
+        let holder = Holder::Allocation(allocation);
+        let keys = vec![keys::sandbox(sandbox), keys::lease(holder.key())];
+        let items = vec![
+            self.quarantine_held(sandbox, holder, end, quarantine)?,
+            self.end_lease(sandbox, holder, end)?,
+        ];
+        self.table.transact("report", keys, items).await
+    }
+
     async fn end_held_by(
         &self,
         holder: Holder<'_>,
@@ -100,6 +119,37 @@ impl LeaseStore {
             .expression_attribute_values(":due", s(keys::time_key(end.at)))
             .build()
             .map_err(|error| built_wrong("end", error))?;
+        Ok(TransactWriteItem::builder().update(update).build())
+    }
+
+    fn quarantine_held(
+        &self,
+        id: &SandboxId,
+        holder: Holder<'_>,
+        end: &LeaseEnd,
+        quarantine: &Quarantine,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let to = next(Status::Allocated, Event::Quarantine)?;
+        let update =
+            Update::builder().table_name(&self.table.name).set_key(Some(keys::sandbox(id).into_map()));
+        let mut update = holder
+            .holds_sandbox(update)
+            .update_expression(format!(
+                "SET #status = :to, version = version + :one, deletion_requested_at = :ended, deletion_reason = :reason, \
+                 updated_at = :ended, state_shard = :shard, state_key = :since, {QUARANTINE_SET}"
+            ))
+            .expression_attribute_names("#status", a::STATUS)
+            .expression_attribute_values(":allocated", s(Status::Allocated.as_str()))
+            .expression_attribute_values(":to", s(to.as_str()))
+            .expression_attribute_values(":one", n(1))
+            .expression_attribute_values(":ended", n(end.at.as_secs()))
+            .expression_attribute_values(":reason", s(end.reason.as_str()))
+            .expression_attribute_values(":shard", s(self.table.shard(to, id)))
+            .expression_attribute_values(":since", s(keys::time_key(end.at)));
+        for (name, value) in quarantine_values(quarantine) {
+            update = update.expression_attribute_values(name, value);
+        }
+        let update = update.build().map_err(|error| built_wrong("report", error))?;
         Ok(TransactWriteItem::builder().update(update).build())
     }
 

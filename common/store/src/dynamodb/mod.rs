@@ -30,6 +30,7 @@ mod policy;
 mod pool;
 mod pool_status;
 mod probe;
+mod quarantine;
 mod rate_slots;
 mod reads;
 mod reconcile;

@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::attributes::{self as a, Item, Reader};
 use super::keys::{SK, STATE_KEY};
-use crate::{Census, Instance, Received, Record, Role, Run, SeenEmpty, StoreError, Tick};
+use super::quarantine::read_quarantine;
+use crate::{Census, GateQuestion, Instance, Received, Record, Role, Run, SeenEmpty, StoreError, Tick};
 use broker_domain::{DeadLetterCount, JobReport, SandboxName, Status, Timestamp};
 
 pub(super) fn read_status(item: &Item) -> Result<Status, StoreError> {
@@ -42,8 +43,16 @@ pub(super) fn read_record(item: &Item) -> Result<Record, StoreError> {
         created_at: read.time(a::CREATED_AT)?,
         updated_at: read.time(a::UPDATED_AT)?,
         last_synced: read.optional_time(a::LAST_SYNCED)?,
+        quarantine: read_quarantine(item)?,
+        gate: read_gate(&read)?,
         sandbox,
     })
+}
+
+fn read_gate(read: &Reader<'_>) -> Result<Option<GateQuestion>, StoreError> {
+    let attempts = read.optional_number(a::GATE_ATTEMPTS)?.unwrap_or(0);
+    let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
+    Ok(read.optional(a::GATE_CHECK, Uuid::try_parse)?.map(|id| GateQuestion { id, attempts }))
 }
 
 pub(super) fn read_tick(item: &Item) -> Result<Tick, StoreError> {

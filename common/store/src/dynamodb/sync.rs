@@ -229,7 +229,8 @@ impl SandboxStore {
             operation: "missing",
             key: keys::sandbox(seen.id).into_map(),
             condition: MISSING,
-            update: "SET #status = :to, version = :next, state_shard = :shard, state_key = :since, updated_at = :now",
+            update: "SET #status = :to, version = :next, state_shard = :shard, state_key = :since, updated_at = :now \
+                     REMOVE gate_check, gate_attempts",
             values: vec![
                 (":from", s(from.as_str())),
                 (":to", s(to.as_str())),

@@ -15,6 +15,7 @@ pub(crate) mod policy;
 pub(crate) mod pool;
 pub(crate) mod processes;
 pub(crate) mod provider;
+pub(crate) mod quarantine;
 pub(crate) mod queues;
 mod record;
 pub(crate) mod refill;

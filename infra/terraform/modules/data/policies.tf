@@ -66,6 +66,12 @@ locals {
           Action   = ["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:UpdateItem"]
           Resource = local.table_arn
         },
+        {
+          Sid      = "Quarantine"
+          Effect   = "Allow"
+          Action   = "dynamodb:Query"
+          Resource = local.index_arn
+        },
       ], local.key_statements)
     })
 
@@ -132,7 +138,7 @@ locals {
       ], local.key_statements)
     })
 
-    # For people: `broker pool`, `broker sandbox`, `broker job`, `broker dead-letters`, `broker queues`, `broker overview`, `broker audit`, `broker doctor`. No role of this module carries it; attach it
+    # For people: `broker pool`, `broker sandbox`, `broker job`, `broker quarantine`, `broker dead-letters`, `broker queues`, `broker overview`, `broker audit`, `broker doctor`. No role of this module carries it; attach it
     # where operators log in.
     operator = jsonencode({
       Version = "2012-10-17"
@@ -173,6 +179,12 @@ locals {
           Effect   = "Allow"
           Action   = ["dynamodb:BatchGetItem", "dynamodb:ConditionCheckItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:Scan", "dynamodb:UpdateItem"]
           Resource = [local.table_arn, local.restore_arn]
+        },
+        {
+          Sid      = "Quarantine"
+          Effect   = "Allow"
+          Action   = "dynamodb:Query"
+          Resource = local.index_arn
         },
       ], local.key_statements)
     })

@@ -313,6 +313,8 @@ mod tests {
             created_at: Timestamp::from_secs(1),
             updated_at: Timestamp::from_secs(100),
             last_synced: None,
+            quarantine: None,
+            gate: None,
         };
         let tombstone = stands(Status::Deleted, "old");
         let after = Timestamp::from_secs(101);

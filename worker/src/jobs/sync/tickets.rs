@@ -13,10 +13,26 @@ type Inserted = Write<EntryConflict<Box<Record>>>;
 
 use super::super::{Jobs, refill};
 
+/// An open ticket, and when it was made.
+struct Asked {
+    ticket: OpenTicket,
+    made_at: Timestamp,
+}
+
+impl Asked {
+    fn count_taken(&self, now: Timestamp) {
+        let flavour = self.ticket.flavour.to_string();
+        let labels = [("flavour", flavour.clone()), ("outcome", "taken".to_owned())];
+        metrics::counter!("broker_refill_tickets_total", &labels).increment(1);
+        metrics::histogram!("broker_refill_arrival_seconds", "flavour" => flavour)
+            .record(now.since(self.made_at));
+    }
+}
+
 /// The open tickets as they were read after the provider's list: what the list has was asked for before.
 pub(super) struct Tickets {
     policy: Arc<Policy>,
-    open: Mutex<BTreeMap<FlavourName, Vec<OpenTicket>>>,
+    open: Mutex<BTreeMap<FlavourName, Vec<Asked>>>,
     taken: AtomicU64,
 }
 
@@ -32,8 +48,11 @@ impl Tickets {
         for (flavour, ..) in refill::refilled(&policy).filter(|(name, ..)| arriving.contains(name)) {
             let tickets = jobs.store.refill.tickets(flavour).await?;
             let tickets = tickets.iter().filter(|ticket| ticket.is_open());
-            let tickets = tickets.map(|ticket| OpenTicket { flavour: flavour.clone(), id: ticket.id });
-            open.insert(flavour.clone(), tickets.collect());
+            let asked = tickets.map(|ticket| Asked {
+                ticket: OpenTicket { flavour: flavour.clone(), id: ticket.id },
+                made_at: ticket.made_at,
+            });
+            open.insert(flavour.clone(), asked.collect());
         }
         Ok(Self { policy, open: Mutex::new(open), taken: AtomicU64::new(0) })
     }
@@ -46,23 +65,22 @@ impl Tickets {
         now: Timestamp,
     ) -> Result<Inserted, StoreError> {
         let sandboxes = &jobs.store.sandboxes;
-        while let Some(ticket) = self.next(&sandbox.name) {
-            let inserted = match sandboxes.insert_with_ticket(sandbox, &ticket, now).await {
+        while let Some(asked) = self.next(&sandbox.name) {
+            let inserted = match sandboxes.insert_with_ticket(sandbox, &asked.ticket, now).await {
                 Ok(inserted) => inserted,
                 Err(error) => {
-                    self.give_back(ticket);
+                    self.give_back(asked);
                     return Err(error);
                 }
             };
             match inserted {
                 Some(Write::Applied) => {
                     self.taken.fetch_add(1, Ordering::Relaxed);
-                    let labels = [("flavour", ticket.flavour.to_string()), ("outcome", "taken".to_owned())];
-                    metrics::counter!("broker_refill_tickets_total", &labels).increment(1);
+                    asked.count_taken(now);
                     return Ok(Write::Applied);
                 }
                 Some(inserted) => {
-                    self.give_back(ticket);
+                    self.give_back(asked);
                     return Ok(inserted);
                 }
                 // Another arrival has it, or it ended.
@@ -77,15 +95,15 @@ impl Tickets {
         self.taken.load(Ordering::Relaxed)
     }
 
-    fn next(&self, name: &SandboxName) -> Option<OpenTicket> {
+    fn next(&self, name: &SandboxName) -> Option<Asked> {
         self.open().get_mut(self.policy.flavour_of(name)?)?.pop()
     }
 
-    fn give_back(&self, ticket: OpenTicket) {
-        self.open().entry(ticket.flavour.clone()).or_default().push(ticket);
+    fn give_back(&self, asked: Asked) {
+        self.open().entry(asked.ticket.flavour.clone()).or_default().push(asked);
     }
 
-    fn open(&self) -> MutexGuard<'_, BTreeMap<FlavourName, Vec<OpenTicket>>> {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<FlavourName, Vec<Asked>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

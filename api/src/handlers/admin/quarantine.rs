@@ -1,0 +1,108 @@
+//! `/v1/admin/quarantine`: list, add, release, retire. The same code as `broker quarantine`.
+
+use broker_domain::quarantine::reason;
+use broker_domain::{QuarantineCause, RequestId, SandboxId};
+use broker_store::quarantine::{self, QuarantineAct, QuarantineSelection};
+use broker_store::{Act, AuditLine};
+use http::StatusCode;
+use serde_json::json;
+
+use super::Operator;
+use crate::request::parameters::{
+    ACTION_DRY_RUN, QUARANTINE_ALL, QUARANTINE_CAUSE, QUARANTINE_IDS, QUARANTINE_WHY,
+};
+use crate::request::query::Query;
+use crate::response::Response;
+use crate::response::bodies::{PooledSandbox, QuarantineList, QuarantineReportBody};
+use crate::response::problem::Problem;
+
+/// Sandboxes of one call.
+const MOST: usize = 100;
+
+impl Operator {
+    pub(super) async fn quarantined(&self) -> Result<Response, Problem> {
+        let policy = self.policy.now().unwrap_or_default();
+        let found = quarantine::list(&self.rpc.store).await?;
+        let shown = |record| PooledSandbox::new(record, policy.flavour_of(&record.sandbox.name));
+        let list = QuarantineList { sandboxes: found.iter().map(shown).collect() };
+        Ok(Response::json(StatusCode::OK, json!(list), "listed"))
+    }
+
+    pub(super) async fn add_to_quarantine(
+        &self,
+        id: RequestId,
+        who: &str,
+        query: &Query,
+    ) -> Result<Response, Problem> {
+        query.only(&[&[QUARANTINE_IDS, QUARANTINE_WHY, ACTION_DRY_RUN.parameter()]])?;
+        let why = query.get(QUARANTINE_WHY.name).and_then(reason);
+        let why = why
+            .ok_or_else(|| Problem::invalid("why must give the reason in 1 to 300 printable characters."))?;
+        let ids = ids(query)?.ok_or_else(|| Problem::invalid("id must name one or more sandboxes."))?;
+        let act = QuarantineAct::Add { by: who.to_owned(), why };
+        self.act_on(id, who, (act, Act::Quarantine), QuarantineSelection::Ids(ids), query).await
+    }
+
+    /// Releases or retires.
+    pub(super) async fn leave_quarantine(
+        &self,
+        id: RequestId,
+        who: &str,
+        act: (QuarantineAct, Act),
+        query: &Query,
+    ) -> Result<Response, Problem> {
+        let all = QUARANTINE_ALL.parameter();
+        query.only(&[&[QUARANTINE_IDS, QUARANTINE_CAUSE, all, ACTION_DRY_RUN.parameter()]])?;
+        let cause = query.checked(&QUARANTINE_CAUSE, |text| {
+            QuarantineCause::ALL.into_iter().find(|cause| cause.as_str() == text).ok_or(())
+        })?;
+        let selection = match (ids(query)?, cause, query.flag(&QUARANTINE_ALL)?) {
+            (Some(ids), None, false) => QuarantineSelection::Ids(ids),
+            (None, Some(cause), false) => QuarantineSelection::All(Some(cause)),
+            (None, None, true) => QuarantineSelection::All(None),
+            _ => return Err(Problem::invalid("Select sandboxes by one of id, cause and all.")),
+        };
+        self.act_on(id, who, act, selection, query).await
+    }
+
+    async fn act_on(
+        &self,
+        id: RequestId,
+        who: &str,
+        (act, audited): (QuarantineAct, Act),
+        selection: QuarantineSelection,
+        query: &Query,
+    ) -> Result<Response, Problem> {
+        let (store, now) = (&self.rpc.store, self.rpc.clock.now());
+        let dry_run = query.flag(&ACTION_DRY_RUN)?;
+        if !dry_run {
+            let why = match &act {
+                QuarantineAct::Add { why, .. } => Some(why.clone()),
+                QuarantineAct::Release | QuarantineAct::Retire => None,
+            };
+            let line = AuditLine {
+                at: now,
+                id: *id.as_uuid(),
+                who: who.to_owned(),
+                act: audited,
+                target: selection.to_string(),
+                why,
+                count: None,
+                ended: None,
+            };
+            store.audit.record(&line).await?;
+        }
+        let report = quarantine::act_on(store, &act, selection, dry_run, now).await?;
+        Ok(Response::json(StatusCode::OK, json!(QuarantineReportBody::from(report)), "done"))
+    }
+}
+
+/// The ids that the query names, if it names some.
+fn ids(query: &Query) -> Result<Option<Vec<SandboxId>>, Problem> {
+    let Some(text) = query.get(QUARANTINE_IDS.name) else { return Ok(None) };
+    let ids = text.split(',').map(SandboxId::new).collect::<Result<Vec<_>, _>>()?;
+    if ids.len() > MOST {
+        return Err(Problem::invalid(format!("id names {} sandboxes, at most {MOST} are taken.", ids.len())));
+    }
+    Ok(Some(ids))
+}

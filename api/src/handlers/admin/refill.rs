@@ -1,0 +1,57 @@
+//! `/v1/admin/refill`: what each flavour is short of and why; pause and resume. The same code as `broker refill`.
+
+use broker_domain::policy::Flavour;
+use broker_domain::{FlavourName, RequestId};
+use broker_store::{Act, AuditLine, RefillStatus, pause_refill};
+use http::StatusCode;
+use serde_json::json;
+
+use super::Operator;
+use crate::response::Response;
+use crate::response::bodies::{RefillBody, RefillList};
+use crate::response::codes::Code;
+use crate::response::problem::Problem;
+
+impl Operator {
+    pub(super) async fn refill(&self) -> Result<Response, Problem> {
+        let policy = self.policy.now();
+        let policy =
+            policy.map_err(|error| Problem::unavailable("The policy is not known yet.").because(error))?;
+        let found = RefillStatus::all(&self.rpc.store, &policy, self.rpc.clock.now()).await?;
+        let list = RefillList { flavours: found.into_iter().map(RefillBody::from).collect() };
+        Ok(Response::json(StatusCode::OK, json!(list), "listed"))
+    }
+
+    /// Pauses or resumes a flavour.
+    pub(super) async fn change_refill(
+        &self,
+        id: RequestId,
+        who: &str,
+        flavour: &str,
+        act: Act,
+    ) -> Result<Response, Problem> {
+        let not_found = || Problem::new(Code::NotFound, "The policy refills no such flavour.");
+        let policy = self.policy.now();
+        let policy =
+            policy.map_err(|error| Problem::unavailable("The policy is not known yet.").because(error))?;
+        let name = FlavourName::new(flavour).map_err(|_| not_found())?;
+        let Some(Flavour { refill: Some(refill), .. }) = policy.flavours().get(&name) else {
+            return Err(not_found());
+        };
+        let (store, now) = (&self.rpc.store, self.rpc.clock.now());
+        let line = AuditLine {
+            at: now,
+            id: *id.as_uuid(),
+            who: who.to_owned(),
+            act,
+            target: name.to_string(),
+            why: None,
+            count: None,
+            ended: None,
+        };
+        store.audit.record(&line).await?;
+        pause_refill(store, &name, act == Act::PauseRefill, now).await?;
+        let status = RefillStatus::of(store, &name, refill, now).await?;
+        Ok(Response::json(StatusCode::OK, json!(RefillBody::from(status)), "scheduled"))
+    }
+}

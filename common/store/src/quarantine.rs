@@ -1,0 +1,237 @@
+//! What an operator does with the quarantine: the same code for `broker quarantine` and `/v1/admin/quarantine`.
+//!
+//! Invariant: what was ever handed out leaves the quarantine for its deletion only. What is released is arriving; a worker
+//! serves it, or it is offered at once where no gate is asked.
+
+use std::fmt;
+
+use broker_domain::{Quarantine, QuarantineCause, SandboxId, Status, Timestamp};
+use broker_runtime::crash_points::{self, Point};
+use serde::Serialize;
+
+use crate::{Candidate, Pages, Record, Seen, Store, StoreError, Write, arrivals};
+
+/// How often an act is decided on anew when the sandbox changed at the same moment.
+const TRIES: usize = 5;
+
+/// An act.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QuarantineAct {
+    /// Take a sandbox out of the pool.
+    Add {
+        /// Who.
+        by: String,
+        /// Why, as [`reason`](broker_domain::quarantine::reason) accepts it.
+        why: String,
+    },
+    /// Let one go that was never handed out.
+    Release,
+    /// Have one deleted.
+    Retire,
+}
+
+/// What became of an act.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Quarantined {
+    /// Done, or it was so already: the sandbox as it stands.
+    Done(Box<Record>),
+    /// There is no such sandbox.
+    NotFound,
+    /// Not from this state.
+    NotPossible(Status),
+    /// It was handed out before: it can only be retired.
+    Used,
+    /// It changed each time.
+    Busy,
+}
+
+impl QuarantineAct {
+    /// What stands in the way of it; `None` if nothing does.
+    fn refusal(&self, record: &Record) -> Option<Quarantined> {
+        let (status, used) = (record.sandbox.status, record.sandbox.allocation.is_some());
+        match (self, status) {
+            (Self::Add { .. }, Status::Quarantined) => Some(Quarantined::Done(Box::new(record.clone()))),
+            (Self::Release, Status::Quarantined) if used => Some(Quarantined::Used),
+            (Self::Add { .. }, Status::Arriving | Status::Available)
+            | (Self::Release | Self::Retire, Status::Quarantined) => None,
+            (Self::Add { .. } | Self::Release | Self::Retire, status) => {
+                Some(Quarantined::NotPossible(status))
+            }
+        }
+    }
+
+    /// What it would do with the sandbox `id`; nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// When the table does not answer.
+    pub async fn look(&self, store: &Store, id: &SandboxId) -> Result<Quarantined, StoreError> {
+        let Some(record) = store.sandboxes.record(id).await? else { return Ok(Quarantined::NotFound) };
+        Ok(self.refusal(&record).unwrap_or_else(|| Quarantined::Done(Box::new(record))))
+    }
+
+    /// Does it with the sandbox `id`, at `now`.
+    ///
+    /// # Errors
+    ///
+    /// When the table does not answer.
+    pub async fn perform(
+        &self,
+        store: &Store,
+        id: &SandboxId,
+        now: Timestamp,
+    ) -> Result<Quarantined, StoreError> {
+        for _ in 0..TRIES {
+            let Some(record) = store.sandboxes.record(id).await? else { return Ok(Quarantined::NotFound) };
+            if let Some(refusal) = self.refusal(&record) {
+                return Ok(refusal);
+            }
+            match self.write(store, &record, now).await {
+                Ok(Write::Applied) => {
+                    let record = store.sandboxes.record(id).await?;
+                    return Ok(
+                        record.map_or(Quarantined::NotFound, |record| Quarantined::Done(Box::new(record)))
+                    );
+                }
+                // Read it again.
+                Ok(Write::Rejected(())) | Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Quarantined::Busy)
+    }
+
+    async fn write(&self, store: &Store, record: &Record, now: Timestamp) -> Result<Write, StoreError> {
+        let (sandboxes, sandbox) = (&store.sandboxes, &record.sandbox);
+        let seen = Seen { id: &sandbox.id, version: sandbox.version };
+        match self {
+            Self::Add { by, why } => {
+                let (by, reason) = (by.clone(), why.clone());
+                let quarantine = Quarantine { at: now, cause: QuarantineCause::Operator, by, reason };
+                sandboxes.quarantine(seen, sandbox.status, &quarantine).await
+            }
+            Self::Retire => sandboxes.retire_quarantined(seen, now).await,
+            Self::Release => {
+                let released = sandboxes.release_quarantined(seen, now).await?;
+                if released.is_applied() {
+                    crash_points::point(Point::Arrived);
+                    let arrival = Candidate {
+                        sandbox_id: sandbox.id.clone(),
+                        name: sandbox.name.clone(),
+                        external_id: sandbox.external_id.clone(),
+                        version: sandbox.version + 1,
+                    };
+                    arrivals::offer(store, vec![arrival], now).await?;
+                }
+                Ok(released)
+            }
+        }
+    }
+}
+
+/// Which sandboxes an act is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QuarantineSelection {
+    /// These.
+    Ids(Vec<SandboxId>),
+    /// Every one in quarantine, of this cause if one is named.
+    All(Option<QuarantineCause>),
+}
+
+/// As the audit names it.
+impl fmt::Display for QuarantineSelection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ids(ids) => f.write_str(&ids.iter().map(SandboxId::as_str).collect::<Vec<_>>().join(",")),
+            Self::All(None) => f.write_str("all"),
+            Self::All(Some(cause)) => write!(f, "all by {cause}"),
+        }
+    }
+}
+
+/// What was done, or would be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct QuarantineReport {
+    /// Whether nothing was written.
+    pub dry_run: bool,
+    /// The number of sandboxes that were selected.
+    pub selected: u64,
+    /// The number of those that it was done with, or would be.
+    pub done: u64,
+    /// Why nothing was done with the others, the first of them.
+    pub refused: Vec<QuarantineRefusal>,
+}
+
+/// Why nothing was done with a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QuarantineRefusal {
+    /// The sandbox.
+    pub sandbox_id: String,
+    /// Why.
+    pub why: String,
+}
+
+/// So many refusals are told.
+const TOLD: usize = 100;
+
+/// Does `act` with every sandbox of the selection, or tells what it would do.
+///
+/// # Errors
+///
+/// When the table does not answer; what was done by then stays.
+pub async fn act_on(
+    store: &Store,
+    act: &QuarantineAct,
+    selection: QuarantineSelection,
+    dry_run: bool,
+    now: Timestamp,
+) -> Result<QuarantineReport, StoreError> {
+    let ids = match selection {
+        QuarantineSelection::Ids(ids) => ids,
+        QuarantineSelection::All(cause) => {
+            let is_of = |record: &Record| {
+                cause.is_none_or(|cause| record.quarantine.as_ref().is_some_and(|q| q.cause == cause))
+            };
+            list(store).await?.into_iter().filter(is_of).map(|record| record.sandbox.id).collect()
+        }
+    };
+    let mut report = QuarantineReport { dry_run, selected: ids.len() as u64, ..QuarantineReport::default() };
+    for id in ids {
+        let became = if dry_run { act.look(store, &id).await? } else { act.perform(store, &id, now).await? };
+        let why = match became {
+            Quarantined::Done(_) => {
+                report.done += 1;
+                continue;
+            }
+            Quarantined::NotFound => "there is no such sandbox".to_owned(),
+            Quarantined::NotPossible(status) => format!("it is {status}"),
+            Quarantined::Used => "it was handed out before: it can only be retired".to_owned(),
+            Quarantined::Busy => "it changes all the time".to_owned(),
+        };
+        if report.refused.len() < TOLD {
+            report.refused.push(QuarantineRefusal { sandbox_id: id.to_string(), why });
+        }
+    }
+    Ok(report)
+}
+
+/// Every sandbox in quarantine, the longest first.
+///
+/// # Errors
+///
+/// When the table does not answer.
+pub async fn list(store: &Store) -> Result<Vec<Record>, StoreError> {
+    let mut found = Vec::new();
+    for shard in 0..store.shards() {
+        let mut pages = Pages::new(|after| store.sandboxes.listed(Status::Quarantined, shard, after));
+        while let Some(candidates) = pages.next().await? {
+            for candidate in candidates {
+                let record = store.sandboxes.record(&candidate.sandbox_id).await?;
+                // The index may be a moment behind.
+                found.extend(record.filter(|record| record.sandbox.status == Status::Quarantined));
+            }
+        }
+    }
+    found.sort_by_key(|record| (record.due, record.sandbox.id.clone()));
+    Ok(found)
+}

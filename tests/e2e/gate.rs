@@ -1,0 +1,123 @@
+//! The gate: the operator's side is asked before a sandbox is offered, again if it does not answer, and its no is final.
+
+use broker_tests::{Broker, Provider, story, wait_for_condition};
+use serde_json::{Value, json};
+
+use crate::policy;
+
+fn guarded(provider: &Provider, attempts: u32) -> String {
+    let url = provider.url();
+    format!(
+        "[flavour.small]\nprefix = \"sandbox-\"\n\
+         gate = {{ url = \"{url}/hooks/gate\", timeout_s = 2, attempts = {attempts} }}\n\
+         [flavour.open]\nprefix = \"open-\"\n"
+    )
+}
+
+async fn counted(broker: &Broker, state: &str, count: u64) {
+    wait_for_condition(&format!("{count} {state}"), async || {
+        let stats: Value = broker.cli_ok(&["pool", "stats", "--json"]).await.json();
+        if stats[state] == json!(count) { Ok(()) } else { Err(stats) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_gate_lets_pass_is_offered_and_what_it_refuses_is_in_quarantine_with_its_reason() {
+    let provider = Provider::start(10).await;
+    let setup = provider.setup().apis(1).workers(2).var("BROKER_SERVE_EVERY_S", "1");
+    story(setup, async |broker| {
+        policy::apply(broker, &guarded(&provider, 3)).await;
+        // Every fifth is broken.
+        let refusal = json!({ "gate": { "status": 422, "reason": "billing\u{7} is off", "every": 5 } });
+        provider.misbehave(refusal).await;
+        broker.job("sync").await;
+        counted(broker, "available", 8).await;
+        counted(broker, "quarantined", 2).await;
+        let listed: Vec<Value> = broker.cli_ok(&["quarantine", "list", "--json"]).await.json();
+        for one in &listed {
+            assert_eq!([&one["quarantine_cause"], &one["quarantined_by"]], ["gate", "broker"], "{one:#}");
+            assert!(
+                one["quarantine_reason"].as_str().is_some_and(|why| why.contains("billing is off")),
+                "{one:#}"
+            );
+        }
+        let world = provider.world().await;
+        let asked: std::collections::BTreeSet<_> =
+            world.hooked("sandbox.check").map(|call| &call.id).collect();
+        assert_eq!((asked.len(), world.hooked("sandbox.check").count()), (10, 10), "each once: {world:?}");
+        // Let go, it is asked anew: a question of its own.
+        provider.behave().await;
+        broker.cli_ok(&["quarantine", "release", "--cause", "gate"]).await;
+        counted(broker, "available", 10).await;
+        let world = provider.world().await;
+        let asked: std::collections::BTreeSet<_> =
+            world.hooked("sandbox.check").map(|call| &call.id).collect();
+        assert_eq!(asked.len(), 12, "{world:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gate_that_does_not_answer_holds_no_other_flavour_and_is_asked_again_with_the_same_id() {
+    let provider = Provider::start(1).await;
+    let setup = provider.setup().apis(1).workers(1).var("BROKER_SERVE_EVERY_S", "1");
+    story(setup, async |broker| {
+        policy::apply(broker, &guarded(&provider, 20)).await;
+        provider.misbehave(json!({ "gate": { "status": 500, "times": 1 } })).await;
+        broker.job("sync").await;
+        broker.cli_ok(&["pool", "seed", "--count", "2", "--start", "50", "--name-prefix", "open"]).await;
+        assert_eq!(broker.stats().await.available, 2, "what no gate guards is offered at once");
+        assert_eq!(broker.shown("seed-000000").await["status"], "arriving");
+        counted(broker, "available", 3).await;
+        let world = provider.world().await;
+        let ids: std::collections::BTreeSet<_> = world.hooked("sandbox.check").map(|call| &call.id).collect();
+        assert_eq!((ids.len(), world.hooked("sandbox.check").count()), (1, 2), "{world:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn when_every_third_sandbox_is_broken_a_fifth_goes_into_quarantine_and_an_alert_pages() {
+    let provider = Provider::start(10).await;
+    let setup = provider.setup().apis(1).workers(1).var("BROKER_SERVE_EVERY_S", "1");
+    story(setup, async |broker| {
+        policy::apply(broker, &guarded(&provider, 3)).await;
+        provider.misbehave(json!({ "gate": { "status": 429, "retry_after_s": 1 } })).await;
+        broker.job("sync").await;
+        // The ceiling is of what was counted.
+        wait_for_condition("a census by a worker that knows the policy", async || {
+            broker.job("census").await;
+            let stats = broker.balanced().call(http::Method::GET, "/v1/admin/flavours");
+            let told = stats.token(broker_tests::api::ADMIN_TOKEN).send().await.expect_status(200).json;
+            let flavours = told["flavours"].as_array().cloned().unwrap_or_default();
+            let counted = flavours.iter().any(|one| one["counts"]["arriving"] == json!(10));
+            if counted { Ok(()) } else { Err(told) }
+        })
+        .await;
+        provider.misbehave(json!({ "gate": { "status": 422, "reason": "broken", "every": 3 } })).await;
+        wait_for_condition("all have an answer", async || {
+            let stats = broker.stats().await;
+            let answered = stats.quarantined == 2 && stats.available + stats.arriving == 8;
+            if answered && stats.available >= 6 { Ok(()) } else { Err(stats) }
+        })
+        .await;
+        wait_for_condition("the alert's gauge", async || {
+            broker.job("census").await;
+            match broker.worker(0).metrics().metric("broker_quarantine_full").await {
+                full if full > 0.0 => Ok(()),
+                other => Err(other),
+            }
+        })
+        .await;
+        // Mended: what was refused and stayed is asked again, what is in quarantine when it is let go.
+        provider.behave().await;
+        broker.cli_ok(&["quarantine", "release", "--all"]).await;
+        wait_for_condition("those that were let go", async || match broker.stats().await {
+            stats if stats.quarantined == 0 && stats.available >= 8 => Ok(()),
+            stats => Err(stats),
+        })
+        .await;
+    })
+    .await;
+}

@@ -1,0 +1,225 @@
+//! The gate: the operator's side is asked before a sandbox is offered (`sandbox.check`).
+//!
+//! Order of effects of one question: **note that it is asked → call → admit, quarantine, or nothing**. The note moves the time of
+//! the next attempt on and is conditional on the version, so one process asks at a time, and one that dies leaves the
+//! sandbox to the next attempt, with the same `webhook-id`. A yes offers it, a no puts it into quarantine with the hook's
+//! reason; without an answer it is asked again, and after the policy's `attempts` it goes into quarantine, too. Where too
+//! much of a flavour is in quarantine already it stays arriving and is asked again later.
+//!
+//! Each flavour is asked beside the others, by one task of a process: a slow gate holds no other flavour, and no job.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use broker_domain::policy::{Gate, Policy};
+use broker_domain::quarantine::is_full;
+use broker_domain::{FlavourName, Quarantine, QuarantineCause, Status};
+use broker_provider::hooks::{HookAnswer, HookEvent, HookKind};
+use broker_runtime::backoff::Backoff;
+use broker_runtime::crash_points::{self, Point};
+use broker_store::{Candidate, GateQuestion, Seen, StoreError, Write};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::admit;
+use crate::jobs::Jobs;
+
+/// Questions of one flavour at the same time, of one process.
+const AT_ONCE: usize = 8;
+/// The pauses between attempts.
+const AGAIN: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(300));
+/// The pause where too much of a flavour is in quarantine.
+const WHILE_FULL: Duration = Duration::from_secs(300);
+
+/// The flavours whose gates this process asks now. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gates(Arc<Mutex<BTreeSet<FlavourName>>>);
+
+impl Gates {
+    fn begin(&self, flavour: &FlavourName) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(flavour.clone())
+    }
+
+    fn end(&self, flavour: &FlavourName) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(flavour);
+    }
+}
+
+/// Those of `arrivals` that no gate guards. The gates of the others are asked from now on; those of a flavour that is being
+/// asked already are left to the tick.
+pub(super) fn ask(jobs: &Jobs, policy: &Arc<Policy>, arrivals: Vec<Candidate>) -> Vec<Candidate> {
+    let (mut open, mut guarded): (Vec<_>, BTreeMap<FlavourName, Vec<Candidate>>) =
+        (Vec::new(), BTreeMap::new());
+    for arrival in arrivals {
+        match policy.flavour_of(&arrival.name).filter(|_| policy.gate_of(&arrival.name).is_some()) {
+            Some(flavour) => guarded.entry(flavour.clone()).or_default().push(arrival),
+            None => open.push(arrival),
+        }
+    }
+    for (flavour, arrivals) in guarded {
+        if !jobs.gates.begin(&flavour) {
+            continue;
+        }
+        let (jobs, policy) = (jobs.clone(), Arc::clone(policy));
+        tokio::spawn(async move {
+            let asked = ask_flavour(&jobs, &policy, &flavour, arrivals);
+            // What is asked when this process ends is asked again by another one.
+            let _stopped = jobs.stop.run_until_cancelled(asked).await;
+            jobs.gates.end(&flavour);
+        });
+    }
+    open
+}
+
+async fn ask_flavour(jobs: &Jobs, policy: &Policy, flavour: &FlavourName, arrivals: Vec<Candidate>) {
+    let Some(gate) = policy.flavours().get(flavour).and_then(|flavour| flavour.gate.as_ref()) else { return };
+    let (mut running, mut waiting) = (JoinSet::new(), arrivals.into_iter());
+    loop {
+        while running.len() < AT_ONCE
+            && let Some(arrival) = waiting.next()
+        {
+            let keeper = Keeper { jobs: jobs.clone(), flavour: flavour.clone(), gate: gate.clone() };
+            running.spawn(async move { keeper.ask(arrival).await });
+        }
+        let Some(ended) = running.join_next().await else { return };
+        match ended {
+            Ok(Ok(Heard::Yes(passed))) => drop(admit::all(jobs, vec![passed]).await),
+            // One at a time: what is in quarantine is counted before each.
+            Ok(Ok(Heard::No(refused))) => {
+                if let Err(error) = refuse(jobs, flavour, &refused).await {
+                    tracing::warn!(sandbox = %refused.arrival.sandbox_id, "gate left to the next look: {error}");
+                }
+            }
+            Ok(Ok(Heard::Nothing)) => {}
+            Ok(Err(error)) => tracing::warn!(%flavour, "a gate is left to the next look: {error}"),
+            Err(ended) => tracing::error!(%flavour, "a gate panicked: {ended}"),
+        }
+    }
+}
+
+/// What a gate has said of a sandbox.
+enum Heard {
+    /// It may be offered.
+    Yes(Candidate),
+    /// It may not.
+    No(Refused),
+    /// Nothing, or the sandbox is not as it was seen.
+    Nothing,
+}
+
+/// A sandbox that its gate refuses, or did not answer for.
+struct Refused {
+    arrival: Candidate,
+    question: GateQuestion,
+    reason: String,
+}
+
+/// One gate.
+struct Keeper {
+    jobs: Jobs,
+    flavour: FlavourName,
+    gate: Gate,
+}
+
+impl Keeper {
+    async fn ask(&self, arrival: Candidate) -> Result<Heard, StoreError> {
+        let (store, now) = (&self.jobs.store.sandboxes, self.jobs.clock.now());
+        let Some(record) = store.record(&arrival.sandbox_id).await? else { return Ok(Heard::Nothing) };
+        if record.sandbox.status != Status::Arriving || record.sandbox.version != arrival.version {
+            return Ok(Heard::Nothing);
+        }
+        let before =
+            record.gate.unwrap_or_else(|| GateQuestion { id: self.jobs.entropy.uuid(), attempts: 0 });
+        let question = GateQuestion { attempts: before.attempts.saturating_add(1), ..before };
+        let pause = AGAIN.jittered(before.attempts, &self.jobs.entropy);
+        let again_at = now.plus(self.gate.hook.timeout + pause);
+        if store.ask_gate(&arrival, question, again_at, now).await? == Write::Rejected(()) {
+            return Ok(Heard::Nothing);
+        }
+        let arrival = Candidate { version: arrival.version + 1, ..arrival };
+        crash_points::point(Point::GateNoted);
+        let answer = self.jobs.hooks.ask(&self.gate.hook, &self.event(&arrival, question)).await;
+        crash_points::point(Point::GateAnswered);
+        match answer {
+            HookAnswer::Yes { .. } => Ok(Heard::Yes(arrival)),
+            HookAnswer::No { reason, .. } => Ok(Heard::No(Refused { arrival, question, reason })),
+            HookAnswer::Failed { problem, .. } if question.attempts >= self.gate.attempts => {
+                let reason = format!("no answer of its gate in {} attempts: {problem}", question.attempts);
+                Ok(Heard::No(Refused { arrival, question, reason }))
+            }
+            HookAnswer::Failed { problem, .. } => {
+                let flavour = &self.flavour;
+                tracing::warn!(sandbox = %arrival.sandbox_id, %flavour, problem, "its gate failed");
+                Ok(Heard::Nothing)
+            }
+            // It was heard and asks for time, or was not asked at all: no attempt is spent.
+            HookAnswer::Later { again_after } | HookAnswer::NotAsked { again_after, .. } => {
+                let now = self.jobs.clock.now();
+                store.ask_gate(&arrival, before, now.plus(again_after), now).await?;
+                Ok(Heard::Nothing)
+            }
+        }
+    }
+
+    fn event(&self, arrival: &Candidate, question: GateQuestion) -> HookEvent {
+        HookEvent {
+            id: question.id.to_string(),
+            kind: HookKind::Check,
+            at: self.jobs.clock.now(),
+            data: json!({
+                "sandbox_id": arrival.sandbox_id, "name": arrival.name, "external_id": arrival.external_id,
+                "flavour": self.flavour, "attempt": question.attempts,
+            }),
+        }
+    }
+}
+
+/// Puts a sandbox into quarantine, unless too much of its flavour is there.
+async fn refuse(jobs: &Jobs, flavour: &FlavourName, refused: &Refused) -> Result<(), StoreError> {
+    let Refused { arrival, question, reason } = refused;
+    let (sandbox, now) = (&arrival.sandbox_id, jobs.clock.now());
+    if jobs.quarantine_is_full(Some(flavour)).await? {
+        tracing::error!(
+            %sandbox,
+            %flavour,
+            reason,
+            "its gate refuses it, and too much of its flavour is in quarantine: it stays arriving"
+        );
+        let asked = GateQuestion { attempts: 0, ..*question };
+        jobs.store.sandboxes.ask_gate(arrival, asked, now.plus(WHILE_FULL), now).await?;
+        return Ok(());
+    }
+    let quarantine = Quarantine::by_broker(QuarantineCause::Gate, reason, now.floor_to_second());
+    let seen = Seen { id: sandbox, version: arrival.version };
+    let written = jobs.store.sandboxes.quarantine(seen, Status::Arriving, &quarantine).await?;
+    if written.is_applied() {
+        let labels = [("flavour", flavour.to_string()), ("cause", QuarantineCause::Gate.to_string())];
+        metrics::counter!("broker_quarantined_total", &labels).increment(1);
+        tracing::warn!(%sandbox, %flavour, reason = quarantine.reason, "its gate refuses it: quarantined");
+    }
+    Ok(())
+}
+
+impl Jobs {
+    /// Whether nothing more of a flavour may go into quarantine by itself: by what is there now, and by the last census.
+    pub(crate) async fn quarantine_is_full(&self, flavour: Option<&FlavourName>) -> Result<bool, StoreError> {
+        let Some(census) = self.store.census.get().await? else { return Ok(false) };
+        let counts =
+            flavour.and_then(|flavour| census.by_flavour.get(flavour.as_str())).unwrap_or(&census.by_status);
+        let live =
+            counts.iter().filter(|(status, _)| **status != Status::Deleted).map(|(_, count)| count).sum();
+        let policy = self.policy.now().unwrap_or_default();
+        let (mut there, mut after) = (0, None);
+        loop {
+            let page = self.store.sandboxes.quarantined(self.clock.now(), after, super::TOGETHER).await?;
+            let is_of = |one: &&Candidate| flavour.is_none() || policy.flavour_of(&one.name) == flavour;
+            there += page.items.iter().filter(is_of).count() as u64;
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(is_full(there, live))
+    }
+}
