@@ -30,6 +30,7 @@ mod rpc;
 mod served;
 mod service;
 pub mod story;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -61,6 +62,7 @@ use crate::rpc::reply_queue::ReplyQueue;
 use crate::rpc::reply_router::ReplyRouter;
 use crate::served::ServedCounts;
 use crate::service::{Answers, Door, Service};
+use crate::waiting::Lines;
 
 /// Connections of operators and machines where they have a listener of their own.
 const ADMIN_CONNECTIONS: usize = 256;
@@ -172,6 +174,7 @@ fn service(
     served: &ServedCounts,
 ) -> Service {
     let config = &process.config;
+    let lines = Lines::new(rpc.store.clone(), process.clock.clone(), config.waiting);
     Service {
         clock: process.clock.clone(),
         entropy: process.entropy.clone(),
@@ -185,6 +188,7 @@ fn service(
             wait: config.wait,
             lab_duration: config.lab_duration,
             policy: policy.clone(),
+            lines: lines.clone(),
         },
         return_sandbox: ReturnSandbox { rpc: rpc.clone(), wait: config.wait },
         renewals: Renewals {
@@ -198,6 +202,8 @@ fn service(
             store: rpc.store.clone(),
             clock: process.clock.clone(),
             entropy: process.entropy.clone(),
+            lines,
+            policy: policy.clone(),
         },
         operator: Operator {
             rpc: rpc.clone(),

@@ -135,6 +135,7 @@ impl Place {
             prefix: None,
             lab_duration: LabDuration::new(4).expect("a duration"),
             heartbeat: None,
+            may_wait: false,
             tenant: None,
             asynchronous: false,
             times: Times { enqueued_at: now, reply_by: now, deadline: now.plus(Duration::from_secs(60)) },
@@ -162,7 +163,14 @@ impl Place {
         candidate: &Candidate,
     ) -> ClaimOutcome {
         let allocation_id = self.entropy.allocation_id();
-        let claim = Claim { request: ask, candidate, allocation_id, now: self.clock.now() };
+        let claim = Claim {
+            request: ask,
+            candidate,
+            allocation_id,
+            now: self.clock.now(),
+            listed: broker_domain::Status::Available,
+            from_line: false,
+        };
         store.leases.claim(&claim).await.expect("the table answers")
     }
 

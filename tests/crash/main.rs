@@ -4,6 +4,7 @@
 //! | file | between |
 //! |---|---|
 //! | `worker_dies` | any two effects of a worker |
+//! | `waiting_dies` | any two effects around a request that waits |
 //! | `worker_pauses` | a decision and its write, for longer than the visibility timeout |
 //! | `api_dies` | any two effects of an API |
 //! | `dead_letters` | any two effects of a drainer and of a replay |
@@ -24,6 +25,7 @@ mod passing_errors;
 mod reshards;
 mod restores;
 mod silence;
+mod waiting_dies;
 mod worker_dies;
 mod worker_pauses;
 

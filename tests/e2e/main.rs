@@ -15,6 +15,7 @@
 //! | `empty_pool` | no sandbox is left |
 //! | `reply_queue_lost` | a reply queue that is gone |
 //! | `wait_timeout` | a reply that does not come in time |
+//! | `waiting` | requests that found nothing wait in lines |
 //! | `asynchronous` | `Prefer: respond-async`: queued, polled, cancelled |
 //! | `bad_input` | refused before anything is enqueued |
 //! | `errors` | form of errors and responses |
@@ -104,6 +105,7 @@ mod traces;
 mod verify;
 mod versions;
 mod wait_timeout;
+mod waiting;
 
 use std::collections::BTreeSet;
 

@@ -148,6 +148,8 @@ async fn every_command_of_an_operator_keeps_to_the_operators_policy() {
             vec!["refill", "pause", "small"],
             vec!["refill", "resume", "small"],
             vec!["hooks", "test", "small.gate"],
+            vec!["waiting", "list"],
+            vec!["waiting", "cancel", "--all"],
             vec!["overview"],
             vec!["track", "student-1"],
             vec!["queues"],

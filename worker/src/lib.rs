@@ -43,10 +43,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use candidates::Candidates;
-use consumers::{DeadLetterHandler, MaintenanceHandler, RequestHandler, Services};
+use consumers::{DeadLetterHandler, MaintenanceHandler, ReplySender, RequestHandler, Services};
 use handlers::Handlers;
 use health::Health;
 use jobs::Jobs;
+use serve::NextWalk;
 use starting::NotPrepared;
 
 /// Runs a worker until the process's lifecycle ends and its work is finished. `ops` serves `/metrics`, `/healthz` and
@@ -96,6 +97,8 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         stop: lifecycle.soft.clone(),
         policy: FollowedPolicy::start(store.clone(), lifecycle.hard.clone()),
         gates: serve::Gates::default(),
+        replies: Arc::new(ReplySender::new(&aws, &urls, store.clone(), clock.clone())),
+        next_walk: NextWalk::default(),
         settings: jobs::JobSettings::new(&config),
     };
     let (empty, seen_empty) = watch::channel(SeenEmpty::default());

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use broker_domain::policy::{ANY_FLAVOUR, Policy};
+use broker_domain::waiting::Line;
 use broker_domain::{
     AllocateRequest, Fingerprint, IdempotencyKey, LabDuration, LeaseKey, NamePrefix, Outcome, RequestId,
     TrackName,
@@ -16,12 +17,13 @@ use http::request::Parts;
 
 use crate::metrics;
 use crate::request::auth::Caller;
-use crate::request::body::AllocateBody;
+use crate::request::body::{AllocateBody, MaxWait};
 use crate::request::prefer::Preferences;
 use crate::request::{flavour, headers};
 use crate::response::Response;
 use crate::response::problem::Problem;
 use crate::rpc::{Progress, RequestReply};
+use crate::waiting::Lines;
 
 /// The shortest wait that the backlog is compared with.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -34,6 +36,7 @@ pub(crate) struct Allocate {
     pub(crate) wait: Duration,
     pub(crate) lab_duration: LabDuration,
     pub(crate) policy: FollowedPolicy,
+    pub(crate) lines: Lines,
 }
 
 impl Allocate {
@@ -53,12 +56,24 @@ impl Allocate {
         let Wanted { body, said_prefix, prefix, flavour } = Wanted::of(&policy, &head.headers, body)?;
         let track_name = headers::track_name(&head.headers)?;
         let key = headers::idempotency_key(&head.headers)?;
-        let preferences = Preferences::of(&head.headers);
-        let times = if preferences.respond_async {
+        let mut preferences = Preferences::of(&head.headers);
+        let mut times = if preferences.respond_async {
             self.rpc.times_of_async()
         } else {
             self.rpc.times(super::wait(preferences, self.wait))
         };
+        let max_wait = body.max_wait_s.and_then(MaxWait::time);
+        let line = Line { tenant: tenant.clone(), prefix: prefix.clone() };
+        // A client that knows lines knows 202.
+        preferences.said |= body.max_wait_s.is_some();
+        let may_wait = match max_wait {
+            Some(_) => self.lines.admit(&line, &policy).await?,
+            None => false,
+        };
+        if let Some(max_wait) = max_wait.filter(|_| may_wait) {
+            times.deadline = times.enqueued_at.plus(max_wait);
+            times.reply_by = times.reply_by.min(times.deadline);
+        }
         let request = AllocateRequest {
             request_id: id,
             key_is_explicit: key.is_some(),
@@ -77,6 +92,7 @@ impl Allocate {
                 None => self.lab_duration,
             }),
             heartbeat: body.heartbeat_s,
+            may_wait,
             tenant: Some(tenant.clone()),
             asynchronous: preferences.respond_async,
             times,

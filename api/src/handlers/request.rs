@@ -11,6 +11,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use broker_domain::waiting::Line;
 use broker_domain::{
     Lease, LeaseVerdict, Outcome, PersistedRequest, RequestId, RequestState, ReturnRequest, ReturnVerdict,
     Sandbox, SandboxId, Subject, Times, Timestamp, TrackId, judge, judge_return,
@@ -18,12 +19,13 @@ use broker_domain::{
 use broker_messages::{Request, RequestMessage};
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
-use broker_store::{Store, StoreError, Write, retry_on_conflict};
+use broker_store::{FollowedPolicy, Store, StoreError, Write, retry_on_conflict};
 
 use crate::response::Response;
 use crate::response::codes::Code;
 use crate::response::outcome;
 use crate::response::problem::Problem;
+use crate::waiting::{self, Lines};
 
 /// A worker checks the deadline before each attempt to claim. Until an attempt that began just in time has certainly ended
 /// (three attempts of a second each with their pauses, and two clocks that may be two seconds off each), the request is
@@ -35,27 +37,40 @@ pub(crate) struct Requests {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
+    pub(crate) lines: Lines,
+    pub(crate) policy: FollowedPolicy,
 }
 
 impl Requests {
     pub(crate) async fn show(&self, track: &TrackId, request: &str) -> Result<Response, Problem> {
         let record = self.find(track, request).await?;
-        let id = record.request_id;
-        match self.completed(record).await? {
-            RequestState::Ended(Outcome::Unknown(_)) => Err(Problem::new(Code::Unavailable, outcome::NEWER)),
-            state @ (RequestState::Queued | RequestState::Ended(_)) => Ok(outcome::report(&state, id)),
+        let (id, deadline, parked) = (record.request_id, record.deadline, record.parked.clone());
+        match (self.completed(record).await?, parked) {
+            (RequestState::Ended(Outcome::Unknown(_)), _) => {
+                Err(Problem::new(Code::Unavailable, outcome::NEWER))
+            }
+            (RequestState::Queued, Some(line)) => {
+                let standing = self.lines.standing(&line, id).await?;
+                let policy = self.policy.now().unwrap_or_default();
+                let told = waiting::told(standing, id, deadline, &line, &policy);
+                Ok(outcome::waiting(told, standing, id))
+            }
+            (state @ (RequestState::Queued | RequestState::Ended(_)), _) => Ok(outcome::report(&state, id)),
         }
     }
 
     pub(crate) async fn cancel(&self, track: &TrackId, request: &str) -> Result<Response, Problem> {
         let record = self.find(track, request).await?;
-        let (id, asynchronous) = (record.request_id, record.asynchronous);
+        let (id, asynchronous, parked) = (record.request_id, record.asynchronous, record.parked.clone());
         match self.completed(record).await? {
             // A worker claims for it at this moment, perhaps: then one of both is first.
             RequestState::Queued => match retry_on_conflict(&self.entropy, || self.store.requests.cancel(id))
                 .await?
             {
-                Write::Applied => Ok(outcome::report(&RequestState::Ended(Outcome::Cancelled), id)),
+                Write::Applied => {
+                    self.leave(id, parked.as_ref()).await;
+                    Ok(outcome::report(&RequestState::Ended(Outcome::Cancelled), id))
+                }
                 Write::Rejected(()) if asynchronous => Err(not_cancellable("It has just ended.")),
                 Write::Rejected(()) => Err(not_cancellable("It was not sent with Prefer: respond-async.")),
             },
@@ -81,22 +96,59 @@ impl Requests {
         // The time is taken first: a change after the deadline must not be missed by a read from before it.
         let now = self.clock.now();
         let too_late = now > record.deadline.plus(CLAIM_UNDER_WAY);
-        let ended = match &record.subject {
-            Subject::Allocate(key) => {
+        let ended = match (&record.subject, &record.parked) {
+            (Subject::Allocate(key), Some(line)) => {
+                let lease = self.store.leases.get(key).await?;
+                match claimed(&record, lease.as_ref()) {
+                    Some(outcome) => Some(outcome),
+                    None => self.of_parked(&record, line, lease.as_ref(), now).await?,
+                }
+            }
+            (Subject::Allocate(key), None) => {
                 let lease = self.store.leases.get(key).await?;
                 claimed(&record, lease.as_ref())
-                    .or_else(|| too_late.then(|| left(&record, lease.as_ref(), now)))
+                    .or_else(|| too_late.then(|| left(record.message.as_deref(), lease.as_ref(), now)))
             }
-            Subject::Return(sandbox_id) => {
+            (Subject::Return(sandbox_id), _) => {
                 let sandbox = self.store.sandboxes.get(sandbox_id).await?;
                 returned(&record, sandbox_id, sandbox.as_ref(), too_late)
             }
         };
         let Some(ended) = ended else { return Ok(RequestState::Queued) };
         let record = PersistedRequest { state: RequestState::Ended(ended), ..record };
-        match retry_on_conflict(&self.entropy, || self.store.requests.complete(&record)).await? {
-            Write::Applied => Ok(record.state),
-            Write::Rejected(before) => Ok(before.state),
+        let state = match retry_on_conflict(&self.entropy, || self.store.requests.complete(&record)).await? {
+            Write::Applied => record.state,
+            Write::Rejected(before) => before.state,
+        };
+        if let RequestState::Ended(_) = state {
+            self.leave(record.request_id, record.parked.as_ref()).await;
+        }
+        Ok(state)
+    }
+
+    /// How a parked request has ended that claimed nothing: as its key's lease tells, or by its deadline. Every grant is
+    /// conditional on its record, so neither needs a margin.
+    async fn of_parked(
+        &self,
+        record: &PersistedRequest,
+        line: &Line,
+        lease: Option<&Lease>,
+        now: Timestamp,
+    ) -> Result<Option<Outcome>, StoreError> {
+        let is_over = now > record.deadline;
+        if lease.is_none() && !is_over {
+            return Ok(None);
+        }
+        let place = self.store.waiting.place(line, record.request_id).await?;
+        let told = left(place.as_ref().map(|place| place.message.as_str()), lease, now);
+        Ok(Some(told).filter(|told| is_over || *told != Outcome::Expired))
+    }
+
+    /// Deletes the place of a request that has ended. A place that stays grants nothing, and the next that meets it deletes it.
+    async fn leave(&self, id: RequestId, parked: Option<&Line>) {
+        let Some(line) = parked else { return };
+        if let Err(error) = self.store.waiting.leave(line, id).await {
+            tracing::info!(request_id = %id, "its place is left to the workers: {error}");
         }
     }
 }
@@ -109,8 +161,8 @@ fn claimed(record: &PersistedRequest, lease: Option<&Lease>) -> Option<Outcome> 
 
 /// How an allocation ended that claimed nothing, once no worker claims for it any more: as its key's lease tells every
 /// worker that comes late, or else as expired.
-fn left(record: &PersistedRequest, lease: Option<&Lease>, now: Timestamp) -> Outcome {
-    let message = record.message.as_deref().and_then(|text| RequestMessage::decode(text).ok());
+fn left(message: Option<&str>, lease: Option<&Lease>, now: Timestamp) -> Outcome {
+    let message = message.and_then(|text| RequestMessage::decode(text).ok());
     let Some(Request::Allocate(ask)) = message.as_ref().map(Request::from) else { return Outcome::Expired };
     match judge(lease, &ask, now) {
         LeaseVerdict::Mine(grant) => Outcome::Created(grant),

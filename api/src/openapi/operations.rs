@@ -97,7 +97,7 @@ fn allocate(parts: &mut Components) -> Value {
         .leads_to(201, "markForDeletion", "id", "sandbox_id")
         .leads_to(202, "getRequest", "request_id", "request_id")
         .leads_to(202, "cancelRequest", "request_id", "request_id")
-        .fails(&[Code::UnknownFlavour, Code::NoSandboxesAvailable, Code::IdempotencyKeyReused, Code::Overloaded, Code::StillQueued])
+        .fails(&[Code::UnknownFlavour, Code::NoSandboxesAvailable, Code::CannotWait, Code::IdempotencyKeyReused, Code::Overloaded, Code::StillQueued])
         .finish()
 }
 
@@ -167,7 +167,7 @@ fn request(parts: &mut Components) -> Value {
 
 fn cancel(parts: &mut Components) -> Value {
     Operation::by_track(parts, TRACK, "cancelRequest", "Cancels a request")
-        .says("Only one that was sent with `Prefer: respond-async` and is still queued; it will never claim.")
+        .says("Only one that was sent with `Prefer: respond-async` or `max_wait_s` and is still queued; it will never claim.")
         .takes(parameters::request())
         .answers::<RequestReport>(200, "It is cancelled.", &[])
         .fails(&[Code::RequestNotFound, Code::NotCancellable])

@@ -1,7 +1,9 @@
 //! Request bodies: bounded in size and time, then parsed for the route.
 
 use std::fmt::Display;
+use std::time::Duration;
 
+use broker_domain::waiting::LONGEST_WAIT;
 use broker_domain::{FlavourName, Heartbeat, LabDuration, RenewRequest, RenewUntil, Timestamp};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -71,6 +73,35 @@ pub(crate) struct AllocateBody {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
     #[schemars(with = "Option<u16>", range(min = Heartbeat::SHORTEST.seconds(), max = Heartbeat::LONGEST.seconds()))]
     pub(crate) heartbeat_s: Option<Heartbeat>,
+    /// How long the request waits in a line if nothing is free, in seconds; 0, or without it, not at all. A repeat of a key may say
+    /// another time.
+    #[serde(default, skip_serializing, deserialize_with = "whole")]
+    #[schemars(with = "Option<u32>", range(min = 0, max = 86_400))]
+    pub(crate) max_wait_s: Option<MaxWait>,
+}
+
+/// How long a request may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MaxWait(Duration);
+
+impl MaxWait {
+    /// The same as a duration, unless it is none.
+    pub(crate) fn time(self) -> Option<Duration> {
+        (!self.0.is_zero()).then_some(self.0)
+    }
+}
+
+impl TryFrom<u64> for MaxWait {
+    type Error = &'static str;
+
+    fn try_from(seconds: u64) -> Result<Self, &'static str> {
+        let wait = Duration::from_secs(seconds);
+        if wait <= LONGEST_WAIT {
+            Ok(Self(wait))
+        } else {
+            Err("max_wait_s must be a whole number from 0 to 86400")
+        }
+    }
 }
 
 /// The optional body of a report that a sandbox is broken.

@@ -23,6 +23,7 @@ pub enum Code {
     NoSandboxesAvailable,
     NotCancellable,
     NotRenewable,
+    CannotWait,
     PolicyChanged,
     PayloadTooLarge,
     UriTooLong,
@@ -65,7 +66,7 @@ impl Entry {
 
 impl Code {
     /// Every code, in the order of the table.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::ValidationError,
         Self::UnknownFlavour,
         Self::MissingSandboxId,
@@ -81,6 +82,7 @@ impl Code {
         Self::NoSandboxesAvailable,
         Self::NotCancellable,
         Self::NotRenewable,
+        Self::CannotWait,
         Self::PolicyChanged,
         Self::PayloadTooLarge,
         Self::UriTooLong,
@@ -116,6 +118,7 @@ impl Code {
             Self::NoSandboxesAvailable => row("NO_SANDBOXES_AVAILABLE", S::CONFLICT, "No sandbox is available", "Wait for sandboxes to come back, or add to the pool; then repeat with the same key.").again_after(5),
             Self::NotCancellable => row("NOT_CANCELLABLE", S::CONFLICT, "The request cannot be cancelled", "Only an asynchronous request that is still queued can; read its outcome.").again_after(1),
             Self::NotRenewable => row("NOT_RENEWABLE", S::CONFLICT, "The lease cannot be renewed so", "Leave out exact and take what is granted, or ask for a time that the message allows.").again_after(1),
+            Self::CannotWait => row("CANNOT_WAIT", S::CONFLICT, "The request cannot wait", "Leave out max_wait_s: waiting would not help, or is off at this broker.").again_after(5),
             Self::PolicyChanged => row("POLICY_CHANGED", S::PRECONDITION_FAILED, "Another policy stands there", "Read the policy again, repeat the change on it, and send its ETag in If-Match."),
             Self::PayloadTooLarge => row("PAYLOAD_TOO_LARGE", S::PAYLOAD_TOO_LARGE, "The body is too large", "Send at most 16 KiB."),
             Self::UriTooLong => row("URI_TOO_LONG", S::URI_TOO_LONG, "The path is too long", "Send at most 2 KiB of path and query."),

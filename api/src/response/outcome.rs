@@ -2,12 +2,15 @@
 //!
 //! [`answer`] makes the response of the synchronous call; [`report`] that of `GET /v1/requests/{id}`, from the same.
 
+use broker_domain::waiting::Standing;
 use broker_domain::{Outcome, RequestId, RequestState, Status};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::response::Response;
-use crate::response::bodies::{AllocationBody, Marked, Queued, RequestReport, RunBody, StoredAnswer};
+use crate::response::bodies::{
+    AllocationBody, Marked, Queued, RequestReport, RunBody, StoredAnswer, WaitingBody,
+};
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
 
@@ -87,10 +90,18 @@ fn place(id: RequestId) -> String {
     format!("/v1/requests/{id}")
 }
 
+/// The state of request `id`, which stands in a line.
+pub(crate) fn waiting(told: WaitingBody, standing: Standing, id: RequestId) -> Response {
+    let status = RequestState::Queued.as_str();
+    let report = RequestReport { request_id: id.to_string(), status, waiting: Some(told), response: None };
+    Response::json(StatusCode::OK, json!(report), "waiting").retry_after(standing.ask_again_after_s())
+}
+
 /// The state of request `id`, with the response that its own call would have had.
 pub(crate) fn report(state: &RequestState, id: RequestId) -> Response {
     let status = state.as_str();
-    let report = |response| json!(RequestReport { request_id: id.to_string(), status, response });
+    let report =
+        |response| json!(RequestReport { request_id: id.to_string(), status, waiting: None, response });
     match state {
         RequestState::Queued => {
             Response::json(StatusCode::OK, report(None), status).retry_after(POLL_AGAIN_S)

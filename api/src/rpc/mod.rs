@@ -100,6 +100,7 @@ impl RequestReply {
     /// Sends a request of `tenant`, and waits until `reply_by` at most.
     pub(crate) async fn call(&self, request: &Request, tenant: &TenantName) -> Result<Progress, Problem> {
         let asked = self.clock.instant();
+        let recorded = matches!(request, Request::Allocate(ask) if ask.may_wait);
         let channel = self.channel()?;
         self.backlog.sends();
         let mut sending = channel.requests.sending();
@@ -107,12 +108,21 @@ impl RequestReply {
             pending(request, tenant, &channel.reply_to, sending.traceparent());
         let mut waiter =
             self.replies.register(record.request_id, Some(tenant)).inspect_err(|_| metrics::shed())?;
+        if recorded {
+            // Its claim is conditional on the record, which outlives this process.
+            let (Write::Applied | Write::Rejected(_)) = self.record(&record).await?;
+            crash_points::point(Point::Recorded);
+        }
         let wait = times.reply_by.since(times.enqueued_at);
         let mut waited = pin!(sleep(wait));
         // A queue that is down must not hold callers longer than they wait; a message that was not sent by then is dropped.
         tokio::select! {
             biased;
-            sent = channel.requests.send(of(tenant, text)) => sent.map_err(|error| not_enqueued(error, &mut sending))?,
+            sent = channel.requests.send(of(tenant, text)) => match sent {
+                Ok(()) => {}
+                Err(error) if recorded => return self.take_back(&record, error, &mut sending).await,
+                Err(error) => return Err(not_enqueued(error, &mut sending)),
+            },
             () = sleep(wait.max(SEND_PATIENCE)) => {
                 sending.failed("timeout");
                 return Err(Problem::unavailable("The request could not be enqueued in time."));
@@ -155,10 +165,19 @@ impl RequestReply {
         let Err(error) = channel.requests.send(of(tenant, text)).await else {
             return Ok(Progress::StillQueued);
         };
-        // SQS may have the message all the same. If the record is cancelled, it never claims, and a 503 is true; if a worker
-        // was faster, the 202 is.
+        self.take_back(&record, error, &mut sending).await
+    }
+
+    /// Takes back a recorded request that could not be sent. SQS may have the message all the same: if the record is cancelled, it
+    /// never claims, and a 503 is true; if a worker was faster, the 202 is.
+    async fn take_back(
+        &self,
+        record: &PersistedRequest,
+        error: SendError,
+        sending: &mut Span,
+    ) -> Result<Progress, Problem> {
         match retry_on_conflict(&self.entropy, || self.store.requests.cancel(record.request_id)).await {
-            Ok(Write::Applied) => Err(not_enqueued(error, &mut sending)),
+            Ok(Write::Applied) => Err(not_enqueued(error, sending)),
             Ok(Write::Rejected(())) => Ok(Progress::StillQueued),
             Err(not_cancelled) => Err(Problem::from(not_cancelled)),
         }
@@ -179,13 +198,17 @@ impl RequestReply {
         sleep(self.drain * 2 / 3).await;
     }
 
-    /// Records a request that outlasted its caller's wait, and lets its waiter linger.
+    /// Records a request that outlasted its caller's wait, and lets its waiter linger. One that is recorded already needs neither:
+    /// its outcome is stored in the claim's own write.
     async fn leave(
         &self,
         waiter: Waiter,
         record: PersistedRequest,
         times: Times,
     ) -> Result<Progress, Problem> {
+        if record.asynchronous {
+            return Ok(Progress::StillQueued);
+        }
         match self.record(&record).await? {
             Write::Rejected(found) => match found.state {
                 // A worker stored the outcome after `reply_by`, before this.

@@ -148,7 +148,7 @@ fn pending_record(letter: &DeadLetter) -> Option<PendingRecord> {
     match letter.source {
         Source::Requests => match RequestMessage::decode(&letter.body) {
             Ok(message) => match Request::from(&message) {
-                Request::Allocate(ask) => ask.asynchronous.then_some(PendingRecord::Request(ask.request_id)),
+                Request::Allocate(ask) => ask.is_recorded().then_some(PendingRecord::Request(ask.request_id)),
                 Request::Return(mark) => Some(PendingRecord::Return(mark)),
             },
             // It is one of ours, only not of a version that is read here.
@@ -175,7 +175,7 @@ fn pending_record(letter: &DeadLetter) -> Option<PendingRecord> {
 /// Whether a record of the request waits for its message: of an asynchronous one always, of a return once its caller
 /// waits no longer.
 pub(super) fn is_recorded(message: &RequestMessage) -> bool {
-    message.asynchronous || matches!(message.body, Body::MarkForDeletion { .. })
+    message.asynchronous || message.body.may_wait() || matches!(message.body, Body::MarkForDeletion { .. })
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ fn ask(enqueued_at: Timestamp) -> AllocateRequest {
         prefix: None,
         lab_duration: broker_domain::LabDuration::SHORTEST,
         heartbeat: None,
+        may_wait: false,
         tenant: None,
         asynchronous: false,
         times: Times { enqueued_at, reply_by: deadline, deadline },

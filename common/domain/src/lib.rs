@@ -29,6 +29,7 @@ mod sandbox;
 mod scaling;
 mod status;
 mod time;
+pub mod waiting;
 
 pub use account::{AccountKey, AccountRecord};
 pub use adoption::{Adoption, ForeignSandbox, Surplus, Tenancy, adoptions, split_doubled};

@@ -1,5 +1,6 @@
 //! Requests to the broker, their times, and the records of asynchronous ones.
 
+use super::waiting::Line;
 use super::{
     Fingerprint, Heartbeat, IdempotencyKey, LabDuration, LeaseKey, NamePrefix, Outcome, RequestId, SandboxId,
     TenantName, Term, Timestamp, TrackId, TrackName,
@@ -35,6 +36,8 @@ pub struct AllocateRequest {
     pub lab_duration: LabDuration,
     /// How often its owner will say that it lives, if it does.
     pub heartbeat: Option<Heartbeat>,
+    /// Whether it waits in a line when nothing is there for it, until its deadline.
+    pub may_wait: bool,
     /// Whose token it came with; a message of an older program does not say.
     pub tenant: Option<TenantName>,
     /// Whether no call waits for the reply, and the outcome is stored in the same write as the claim.
@@ -44,6 +47,11 @@ pub struct AllocateRequest {
 }
 
 impl AllocateRequest {
+    /// Whether it is recorded before it is sent, and claimed only while its record is queued: so it can be cancelled.
+    pub const fn is_recorded(&self) -> bool {
+        self.asynchronous || self.may_wait
+    }
+
     /// For how long the lease is wanted.
     pub const fn term(&self) -> Term {
         Term { hours: Some(self.lab_duration), heartbeat: self.heartbeat }
@@ -134,6 +142,8 @@ pub struct PersistedRequest {
     pub message: Option<String>,
     /// Its state.
     pub state: RequestState,
+    /// The line in which it is parked, if it is: a fact, and no state.
+    pub parked: Option<Line>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it becomes `expired` unless it ended before.

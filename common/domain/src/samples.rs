@@ -50,6 +50,7 @@ pub(crate) fn ask(number: u8, enqueued_at: Timestamp) -> AllocateRequest {
         prefix: None,
         lab_duration: LabDuration::new(4).unwrap(),
         heartbeat: None,
+        may_wait: false,
         tenant: None,
         asynchronous: false,
         times: times(enqueued_at),

@@ -36,6 +36,9 @@ pub enum Body {
         /// How often its owner will say that it lives. A worker that does not know it would lend the sandbox without.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         heartbeat_s: Option<Heartbeat>,
+        /// Whether it waits in a line until its deadline. A worker that knows no lines would answer that there is none.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        may_wait: bool,
     },
     /// Return a sandbox.
     MarkForDeletion {
@@ -47,10 +50,18 @@ pub enum Body {
 }
 
 impl Body {
+    /// Whether a record of it is written before it is sent, although its caller waits.
+    pub const fn may_wait(&self) -> bool {
+        match self {
+            Self::Allocate { may_wait, .. } => *may_wait,
+            Self::MarkForDeletion { .. } => false,
+        }
+    }
+
     /// The version that a worker must read to do what it says.
     const fn version(&self) -> u32 {
         match self {
-            Self::Allocate { heartbeat_s: Some(_), .. } => VERSION,
+            Self::Allocate { heartbeat_s: Some(_), .. } | Self::Allocate { may_wait: true, .. } => VERSION,
             Self::Allocate { .. } | Self::MarkForDeletion { .. } => OLDEST,
         }
     }
@@ -92,6 +103,7 @@ impl RequestMessage {
             prefix: request.prefix.clone(),
             lab_duration: request.lab_duration,
             heartbeat_s: request.heartbeat,
+            may_wait: request.may_wait,
         };
         let message = Self::around(
             body.version(),
@@ -133,6 +145,7 @@ impl From<&RequestMessage> for Request {
                 prefix,
                 lab_duration,
                 heartbeat_s,
+                may_wait,
             } => {
                 let key = idempotency_key.clone().unwrap_or_else(|| IdempotencyKey::from(track_id));
                 Self::Allocate(AllocateRequest {
@@ -144,6 +157,7 @@ impl From<&RequestMessage> for Request {
                     prefix: prefix.clone(),
                     lab_duration: *lab_duration,
                     heartbeat: *heartbeat_s,
+                    may_wait: *may_wait,
                     tenant: message.tenant.clone(),
                     asynchronous: message.asynchronous,
                     times,
@@ -163,7 +177,7 @@ impl Request {
     /// Its record in `state`; `message` is its text, for a request that is queued.
     pub fn record(&self, message: Option<String>, state: RequestState) -> PersistedRequest {
         let (request_id, times, asynchronous) = match self {
-            Self::Allocate(request) => (request.request_id, request.times, request.asynchronous),
+            Self::Allocate(request) => (request.request_id, request.times, request.is_recorded()),
             Self::Return(request) => (request.request_id, request.times, false),
         };
         PersistedRequest {
@@ -173,6 +187,7 @@ impl Request {
             asynchronous,
             message,
             state,
+            parked: None,
             created_at: times.enqueued_at,
             deadline: times.deadline,
         }

@@ -19,6 +19,16 @@ pub enum Point {
     BeforeReturn,
     /// Worker: the end of a lease is about to be written; its decision is made.
     BeforeEnd,
+    /// Worker: a line is listed, no place is in it.
+    LineListed,
+    /// Worker: a request is parked, its message not yet deleted.
+    Parked,
+    /// Worker: a place is about to be granted; its decision is made.
+    BeforeGrant,
+    /// Worker: a place is granted, the reply is not sent.
+    Granted,
+    /// Worker: a place's request has ended and is answered, the place not yet deleted.
+    BeforeLeave,
     /// Worker: the end of a lease is written.
     LeaseEnded,
     /// Worker: the outcome is stored, the reply is not sent.

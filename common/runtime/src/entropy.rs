@@ -61,6 +61,11 @@ impl Entropy {
         duration.mul_f64(self.with(|rng| rng.random_range(0.5..=1.0)))
     }
 
+    /// A number from 0 to 1.
+    pub fn unit(&self) -> f64 {
+        self.with(|rng| rng.random_range(0.0..1.0))
+    }
+
     /// A number below `bound`, which must not be 0.
     pub fn below(&self, bound: usize) -> usize {
         self.with(|rng| rng.random_range(0..bound))

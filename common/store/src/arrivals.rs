@@ -23,6 +23,10 @@ pub async fn offer(store: &Store, arrivals: Vec<Candidate>, now: Timestamp) -> R
         // Only a newer program can tell what it guards.
         Some(Err(_)) => return Ok(0),
     };
+    // What arrives goes to those who wait first, and the workers know how.
+    if !store.waiting.lines(now).await?.is_empty() {
+        return Ok(0);
+    }
     let mut open = arrivals.into_iter().filter(|arrival| policy.gate_of(&arrival.name).is_none());
     let (mut running, mut offered) = (JoinSet::new(), 0);
     loop {

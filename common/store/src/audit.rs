@@ -53,6 +53,8 @@ pub enum Act {
     LiftQuarantine,
     /// Have a sandbox in quarantine deleted.
     Retire,
+    /// Cancel requests that wait; the target is the selection.
+    CancelWaiting,
     /// An operation of a newer program.
     Unknown,
 }

@@ -27,6 +27,7 @@ mod samples;
 pub mod scan_all;
 mod upkeep;
 pub mod verify;
+mod waiting;
 mod write;
 
 pub use audit::{Act, AuditLine};
@@ -44,4 +45,5 @@ pub use upkeep::{
     Binding, Census, GateQuestion, Instance, PoolStatus, Received, Record, Role, Run, SeenEmpty, SelfReport,
     Sightings, Tick,
 };
+pub use waiting::ListedLine;
 pub use write::{EntryConflict, Write};

@@ -1,7 +1,7 @@
 //! Parameters, outcomes and errors of the table's operations.
 
 use broker_domain::{
-    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, Sandbox, SandboxId, SandboxName,
+    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, Sandbox, SandboxId, SandboxName, Status,
     Timestamp,
 };
 
@@ -104,6 +104,10 @@ pub struct Claim<'a> {
     pub allocation_id: AllocationId,
     /// The time of the claim.
     pub now: Timestamp,
+    /// The state in which the candidate was listed.
+    pub listed: Status,
+    /// Whether the request stands in a line and it is its turn.
+    pub from_line: bool,
 }
 
 impl Claim<'_> {

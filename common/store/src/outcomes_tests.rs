@@ -11,7 +11,14 @@ fn a_lease_ends_when_the_hours_are_over_counted_from_a_whole_second() {
     };
     let allocation_id = crate::samples::allocation_id(1);
     let now = Timestamp::from_ms(1_000_999);
-    let claim = Claim { request: &ask, candidate: &candidate, allocation_id, now };
+    let claim = Claim {
+        request: &ask,
+        candidate: &candidate,
+        allocation_id,
+        now,
+        listed: broker_domain::Status::Available,
+        from_line: false,
+    };
     assert_eq!(claim.expires_at(), Timestamp::from_secs(1_000 + 4 * 3_600));
 }
 

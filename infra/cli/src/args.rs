@@ -5,7 +5,7 @@ use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
     audit, dead_letters, endpoints, hooks, init, job, lease, overview, policy, pool, processes, provider,
-    quarantine, refill, sandbox, track, up,
+    quarantine, refill, sandbox, track, up, waiting,
 };
 use crate::context::Flags;
 use crate::output::Output;
@@ -64,6 +64,9 @@ pub(crate) enum Command {
     /// Try out the hooks of the policy
     #[command(subcommand)]
     Hooks(hooks::HooksCommand),
+    /// List requests that wait for a sandbox; cancel some
+    #[command(subcommand)]
+    Waiting(waiting::WaitingCommand),
     /// Show what is wrong right now, what is there, the last hour
     Overview(overview::OverviewArgs),
     /// Show the depth of the queues

@@ -64,6 +64,9 @@ fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
         Command::Quarantine(command) => {
             settings.once(async |context| commands::quarantine::run(context, command).await)
         }
+        Command::Waiting(command) => {
+            settings.once(async |context| commands::waiting::run(context, command).await)
+        }
         Command::Sandbox(command) => {
             settings.once(async |context| commands::sandbox::run(context, command).await)
         }

@@ -72,7 +72,14 @@ async fn of_sixteen_keys_one_gets_the_sandbox() {
         let (store, ask, free) = (place.another_store(), place.ask(&format!("student-{n}")), free.clone());
         let (allocation_id, now) = (place.entropy.allocation_id(), place.clock.now());
         async move {
-            let claim = broker_store::Claim { request: &ask, candidate: &free, allocation_id, now };
+            let claim = broker_store::Claim {
+                request: &ask,
+                candidate: &free,
+                allocation_id,
+                now,
+                listed: broker_domain::Status::Available,
+                from_line: false,
+            };
             store.leases.claim(&claim).await
         }
     });
@@ -93,7 +100,14 @@ async fn of_eight_sandboxes_one_key_gets_one() {
         let (store, ask) = (place.another_store(), place.ask("student-1"));
         let (allocation_id, now) = (place.entropy.allocation_id(), place.clock.now());
         async move {
-            let claim = broker_store::Claim { request: &ask, candidate: &free, allocation_id, now };
+            let claim = broker_store::Claim {
+                request: &ask,
+                candidate: &free,
+                allocation_id,
+                now,
+                listed: broker_domain::Status::Available,
+                from_line: false,
+            };
             store.leases.claim(&claim).await
         }
     });
@@ -117,7 +131,14 @@ async fn claims_that_share_a_call_are_answered_each_on_its_own() {
         let (store, ask) = (place.store.clone(), place.ask(&track));
         let (allocation_id, now) = (place.entropy.allocation_id(), place.clock.now());
         async move {
-            let claim = broker_store::Claim { request: &ask, candidate: &free, allocation_id, now };
+            let claim = broker_store::Claim {
+                request: &ask,
+                candidate: &free,
+                allocation_id,
+                now,
+                listed: broker_domain::Status::Available,
+                from_line: false,
+            };
             store.leases.claim(&claim).await.expect("the table answers")
         }
     });
@@ -133,7 +154,7 @@ async fn claims_that_share_a_call_are_answered_each_on_its_own() {
 }
 
 /// The record of a request without a waiting caller.
-fn record(ask: &broker_domain::AllocateRequest) -> PersistedRequest {
+pub(super) fn record(ask: &broker_domain::AllocateRequest) -> PersistedRequest {
     PersistedRequest {
         request_id: ask.request_id,
         track: ask.lease_key.track.clone(),
@@ -141,6 +162,7 @@ fn record(ask: &broker_domain::AllocateRequest) -> PersistedRequest {
         asynchronous: true,
         message: Some("what lies in the queue".to_owned()),
         state: RequestState::Queued,
+        parked: None,
         created_at: ask.times.enqueued_at.floor_to_second(),
         deadline: ask.times.deadline,
     }

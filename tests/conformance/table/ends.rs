@@ -143,6 +143,8 @@ async fn another_sandbox_takes_the_place_of_one_whose_time_is_over_in_one_write_
         candidate,
         allocation_id: place.entropy.allocation_id(),
         now: over,
+        listed: Status::Available,
+        from_line: false,
     };
     let status = async |id: &SandboxId| store.sandboxes.get(id).await.expect("read").expect("there").status;
 

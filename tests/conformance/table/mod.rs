@@ -14,3 +14,4 @@ mod records;
 mod refill;
 mod schema;
 mod terms;
+mod waiting;

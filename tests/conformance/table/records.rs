@@ -26,6 +26,7 @@ pub(super) fn queued(place: &Place, track: &str) -> PersistedRequest {
         asynchronous: false,
         message: Some("what lies in the queue".to_owned()),
         state: RequestState::Queued,
+        parked: None,
         created_at: now.floor_to_second(),
         deadline: now.plus(Duration::from_secs(60)),
     }

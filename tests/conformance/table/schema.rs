@@ -66,7 +66,14 @@ async fn a_missing_table_is_told_by_every_kind_of_call() {
     let (store, now) = (&place.store, place.clock.now());
     let free = crate::place::candidate(&crate::place::sandbox(0));
     let (ask, allocation_id) = (place.ask("student-1"), place.entropy.allocation_id());
-    let claim = broker_store::Claim { request: &ask, candidate: &free, allocation_id, now };
+    let claim = broker_store::Claim {
+        request: &ask,
+        candidate: &free,
+        allocation_id,
+        now,
+        listed: broker_domain::Status::Available,
+        from_line: false,
+    };
     let told = [
         store.leases.claim(&claim).await.map(drop),
         store.sandboxes.get(&free.sandbox_id).await.map(drop),

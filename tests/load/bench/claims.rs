@@ -76,11 +76,19 @@ async fn claim(store: &Store, clock: &Clock, entropy: &Entropy, candidate: &Cand
         prefix: None,
         lab_duration: LabDuration::new(4).expect("a duration"),
         heartbeat: None,
+        may_wait: false,
         tenant: None,
         asynchronous: false,
         times: Times { enqueued_at: now, reply_by: now, deadline: now },
     };
-    let claim = Claim { request: &ask, candidate, allocation_id: entropy.allocation_id(), now };
+    let claim = Claim {
+        request: &ask,
+        candidate,
+        allocation_id: entropy.allocation_id(),
+        now,
+        listed: broker_domain::Status::Available,
+        from_line: false,
+    };
     let outcome = store.leases.claim(&claim).await.expect("the table answers");
     assert!(matches!(outcome, ClaimOutcome::Created(_)), "no other request claims here: {outcome:?}");
 }

@@ -55,6 +55,7 @@ impl Scenario {
             prefix: None,
             lab_duration: LabDuration::SHORTEST,
             heartbeat: None,
+            may_wait: false,
             tenant: None,
             asynchronous: self.requests[request].is_asynchronous(),
             times: times(world.requests[request].sent.unwrap_or_default()),

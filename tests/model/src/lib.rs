@@ -26,6 +26,7 @@ pub mod refill;
 mod requests;
 pub mod scenario;
 mod search;
+pub mod waiting;
 mod world;
 
 use stateright::{Model, Property};

@@ -1,12 +1,12 @@
 //! `broker-model`: the long search. Exit codes: 0 as promised, 1 not.
 //!
-//! Every world of [`scenario::full`] and [`refill::full`] under the protocol as designed (nothing may break), and every
+//! Every world of [`scenario::full`], [`refill::full`] and [`waiting::full`] under the protocol as designed (nothing may break), and every
 //! broken variant (each must be found). Run it with `--release`.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use broker_model::{Variant, refill, scenario, search};
+use broker_model::{Variant, refill, scenario, search, waiting};
 use broker_runtime::clock::Clock;
 
 fn main() -> ExitCode {
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         }
     }
     fine &= refill_is_fine(&clock);
+    fine &= waiting_is_fine(&clock);
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -64,6 +65,31 @@ fn refill_is_fine(clock: &Clock) -> bool {
             Some(path) => println!("\nrefill, {variant:?} is found:\n  {}", path.join("\n  ")),
             None => {
                 println!("\nrefill, {variant:?} is NOT FOUND");
+                fine = false;
+            }
+        }
+    }
+    fine
+}
+
+fn waiting_is_fine(clock: &Clock) -> bool {
+    let mut fine = true;
+    for world in waiting::full() {
+        let found = waiting::search(&world, clock);
+        println!("{:<60} {:>9} states {:>7.1} s", world.name, found.states, found.took.as_secs_f64());
+        fine &= found.something_happened;
+        if let Some(path) = found.broken {
+            println!("BROKEN:\n  {}", path.join("\n  "));
+            fine = false;
+        }
+    }
+    for variant in waiting::Variant::BROKEN {
+        let mut worlds = waiting::bounded().into_iter();
+        let path = worlds.find_map(|world| waiting::search(&world.with(variant), clock).broken);
+        match path {
+            Some(path) => println!("\nwaiting, {variant:?} is found:\n  {}", path.join("\n  ")),
+            None => {
+                println!("\nwaiting, {variant:?} is NOT FOUND");
                 fine = false;
             }
         }

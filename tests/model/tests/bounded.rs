@@ -1,6 +1,6 @@
 //! The bounded search: small worlds, every interleaving. The long one is `cargo run --release -p broker-model`.
 
-use broker_model::{Variant, refill, scenario, search};
+use broker_model::{Variant, refill, scenario, search, waiting};
 use broker_runtime::clock::Clock;
 
 #[test]
@@ -93,5 +93,28 @@ fn every_mistake_in_the_life_of_a_ticket_is_found() {
         let way = worlds.find_map(|world| refill::search(&world.with(variant), &clock).broken);
         let way = way.unwrap_or_else(|| panic!("{variant:?} breaks nothing in any small world"));
         assert!(way.last().is_some_and(|last| last.contains(variant.breaks())), "{variant:?}: {way:#?}");
+    }
+}
+
+#[test]
+fn waiting_as_designed_keeps_order_and_leaves_no_request_waiting_in_vain() {
+    let clock = Clock::system();
+    for world in waiting::bounded() {
+        let found = waiting::search(&world, &clock);
+        println!("{}: {} states in {:?}", world.name, found.states, found.took);
+        assert!(found.something_happened, "{}: nothing was granted", world.name);
+        assert_eq!(found.broken, None, "{}", world.name);
+    }
+}
+
+#[test]
+fn every_mistake_of_waiting_is_found() {
+    let clock = Clock::system();
+    for variant in waiting::Variant::BROKEN {
+        let mut worlds = waiting::bounded().into_iter();
+        let way = worlds.find_map(|world| waiting::search(&world.with(variant), &clock).broken);
+        let way = way.unwrap_or_else(|| panic!("{variant:?} breaks nothing in any small world"));
+        assert!(way.last().is_some_and(|last| last.contains(variant.breaks())), "{variant:?}: {way:#?}");
+        println!("{variant:?}: {} steps: {}", way.len() - 1, way.last().map_or("", String::as_str));
     }
 }

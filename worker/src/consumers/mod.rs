@@ -14,6 +14,7 @@ mod requests;
 
 pub(crate) use dead_letters::DeadLetterHandler;
 pub(crate) use maintenance::MaintenanceHandler;
+pub(crate) use reply::ReplySender;
 pub(crate) use requests::RequestHandler;
 
 use std::fmt;

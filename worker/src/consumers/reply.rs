@@ -89,7 +89,11 @@ impl ReplySender {
     }
 
     /// Stores `outcome`; if the request has one already, that one stays and counts.
-    async fn store_outcome(&self, request: &Request, outcome: Outcome) -> Result<Outcome, StoreError> {
+    pub(crate) async fn store_outcome(
+        &self,
+        request: &Request,
+        outcome: Outcome,
+    ) -> Result<Outcome, StoreError> {
         let record = request.record(None, RequestState::Ended(outcome.clone()));
         match self.store.requests.complete(&record).await? {
             Write::Applied => Ok(outcome),

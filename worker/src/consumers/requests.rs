@@ -116,7 +116,8 @@ impl Handler for RequestHandler {
         delivery: &Delivery,
         decoded: &IncomingRequest,
     ) -> Result<Disposition, HandlerError> {
-        let outcome = self.handlers.handle(&decoded.request).await?;
+        let handled = self.handlers.handle(&decoded.request, &delivery.body).await?;
+        let Some(outcome) = handled else { return Ok(Disposition::Done) };
         let disposition = disposition_of(&outcome);
         self.reply(delivery, decoded, outcome).await?;
         Ok(disposition)

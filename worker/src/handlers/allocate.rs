@@ -10,8 +10,8 @@
 use std::time::Duration;
 
 use broker_domain::{
-    AllocateRequest, Grant, Lease, LeaseEnd, LeaseVerdict, NamePrefix, Outcome, RequestState, Timestamp,
-    judge, overdue_for_owner,
+    AllocateRequest, Grant, Lease, LeaseEnd, LeaseVerdict, NamePrefix, Outcome, PersistedRequest,
+    RequestState, Status, Timestamp, judge, overdue_for_owner,
 };
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Claim, ClaimOutcome, StoreError};
@@ -26,6 +26,8 @@ const AFTER_THE_DEADLINE: Duration = Duration::from_millis(1);
 enum AttemptEnd {
     /// The request's outcome.
     Ended(Outcome),
+    /// It stands in a line already: another delivery of it was parked.
+    Parked,
     /// Another request has the candidate: go on at once.
     LostRace,
     /// Another transaction is writing the same items: go on after a moment.
@@ -44,7 +46,11 @@ pub(super) enum LeaseLearnt {
 }
 
 impl Handlers {
-    pub(super) async fn allocate(&self, request: &AllocateRequest) -> Result<Outcome, HandlerError> {
+    pub(super) async fn allocate(
+        &self,
+        request: &AllocateRequest,
+        text: &str,
+    ) -> Result<Option<Outcome>, HandlerError> {
         let mut place = self.leases.place(&request.lease_key);
         let mut attempts = 0_u32;
         let outcome = loop {
@@ -68,13 +74,17 @@ impl Handlers {
             }
             match attempt? {
                 AttemptEnd::Ended(outcome) => break outcome,
+                AttemptEnd::Parked => return Ok(None),
                 AttemptEnd::LostRace => {}
                 // Its turn goes on: another request of the key would be in the way as well.
                 AttemptEnd::InTheWay => self.back_off(attempts).await,
             }
         };
         metrics::histogram!("broker_claim_attempts").record(attempts);
-        Ok(outcome)
+        match outcome {
+            Outcome::NoSandboxes if request.may_wait => self.park(request, text).await,
+            outcome => Ok(Some(outcome)),
+        }
     }
 
     /// What another request's attempt means for this one; `None` if it has to request by itself.
@@ -116,6 +126,8 @@ impl Handlers {
             candidate: handed.candidate(),
             allocation_id: self.entropy.allocation_id(),
             now,
+            listed: Status::Available,
+            from_line: false,
         };
         crash_points::point(Point::BeforeClaim);
         let mut claimed = self.store.leases.claim(&claim).await;
@@ -141,7 +153,7 @@ impl Handlers {
             }
             Ok(ClaimOutcome::RequestEnded) => {
                 handed.put_back();
-                Ok(AttemptEnd::Ended(self.ended_before(request).await?))
+                Ok(self.ended_before(request).await?.map_or(AttemptEnd::Parked, AttemptEnd::Ended))
             }
             Ok(ClaimOutcome::LostCandidate) => {
                 handed.lost();
@@ -211,13 +223,19 @@ impl Handlers {
         self.store.leases.replace(claim, old, overdue_for_owner(claim.now), &end).await
     }
 
-    /// The outcome of an asynchronous request that is not queued any more.
-    async fn ended_before(&self, request: &AllocateRequest) -> Result<Outcome, HandlerError> {
+    /// The outcome of a recorded request that is not queued any more; `None` if it stands in a line.
+    pub(super) async fn ended_before(
+        &self,
+        request: &AllocateRequest,
+    ) -> Result<Option<Outcome>, HandlerError> {
         let record = self.store.requests.get(request.request_id).await?;
-        Ok(match record.map(|record| record.state) {
-            Some(RequestState::Ended(outcome)) => outcome,
-            // Its record is expired: no client can request for it any more.
-            Some(RequestState::Queued) | None => Outcome::Expired,
+        Ok(match record {
+            Some(PersistedRequest { state: RequestState::Ended(outcome), .. }) => Some(outcome),
+            Some(PersistedRequest { state: RequestState::Queued, parked: Some(_), .. }) => None,
+            // Its record is expired: no client can ask for it any more.
+            Some(PersistedRequest { state: RequestState::Queued, parked: None, .. }) | None => {
+                Some(Outcome::Expired)
+            }
         })
     }
 }

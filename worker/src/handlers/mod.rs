@@ -2,6 +2,7 @@
 
 mod allocate;
 mod key_turns;
+mod park;
 mod return_sandbox;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::finality::HandlerError;
 
 use allocate::LeaseLearnt;
 use key_turns::KeyTurns;
+use park::ListedLines;
 use return_sandbox::{DefaultKeys, ReturnLearnt};
 
 /// The pauses after conflicts; the first conflict counts as 1.
@@ -33,6 +35,8 @@ pub(crate) struct Handlers {
     default_keys: DefaultKeys,
     /// Allocates of one lease key.
     leases: KeyTurns<LeaseKey, LeaseLearnt>,
+    /// Lines that this process has listed.
+    listed: ListedLines,
     /// Returns of one sandbox by one track.
     returns: KeyTurns<(SandboxId, TrackId), ReturnLearnt>,
 }
@@ -40,14 +44,28 @@ pub(crate) struct Handlers {
 impl Handlers {
     pub(crate) fn new(store: Store, candidates: Candidates, clock: Clock, entropy: Entropy) -> Self {
         let (leases, returns) = (KeyTurns::default(), KeyTurns::default());
-        Self { store, candidates, clock, entropy, default_keys: DefaultKeys::new(), leases, returns }
+        Self {
+            store,
+            candidates,
+            clock,
+            entropy,
+            default_keys: DefaultKeys::new(),
+            leases,
+            listed: ListedLines::default(),
+            returns,
+        }
     }
 
-    /// The outcome of `request`. Safe to call any number of times with the same request.
-    pub(crate) async fn handle(&self, request: &Request) -> Result<Outcome, HandlerError> {
+    /// The outcome of `request`, whose message is `text`; `None` if it stands in a line. Safe to call any number of times with the
+    /// same request.
+    pub(crate) async fn handle(
+        &self,
+        request: &Request,
+        text: &str,
+    ) -> Result<Option<Outcome>, HandlerError> {
         match request {
-            Request::Allocate(request) => self.allocate(request).await,
-            Request::Return(mark) => self.return_sandbox(mark).await,
+            Request::Allocate(request) => self.allocate(request, text).await,
+            Request::Return(mark) => self.return_sandbox(mark).await.map(Some),
         }
     }
 

@@ -17,6 +17,7 @@ mod slots;
 mod sweep;
 mod sync;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use broker_domain::{JobReport, Task, Timestamp};
@@ -33,8 +34,9 @@ use broker_store::scan_all::ScanError;
 use broker_store::{FollowedPolicy, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
+use crate::consumers::ReplySender;
 use crate::health::Health;
-use crate::serve::{self, Gates};
+use crate::serve::{self, Gates, NextWalk};
 
 /// For how long a job that AWS interrupts is begun anew; then its report says so, and the next run does the rest.
 const BEGUN_ANEW_FOR: Duration = Duration::from_secs(60);
@@ -107,6 +109,9 @@ pub(crate) struct Jobs {
     pub(crate) stop: CancellationToken,
     pub(crate) policy: FollowedPolicy,
     pub(crate) gates: Gates,
+    /// Tells those who waited in a line.
+    pub(crate) replies: Arc<ReplySender>,
+    pub(crate) next_walk: NextWalk,
     pub(crate) settings: JobSettings,
 }
 

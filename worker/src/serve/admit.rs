@@ -13,6 +13,8 @@ const AT_ONCE: usize = 16;
 /// What became of arrivals.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Admitted {
+    /// Granted to requests that waited.
+    pub(crate) granted: u64,
     /// Offered from now on.
     pub(crate) admitted: u64,
     /// Not as they were seen: another write was faster.

@@ -5,23 +5,28 @@
 //! time is safe: each write is at the version that was seen. The tick is served here and not through the queue: it must be
 //! quick, and an older worker would not know the job.
 //!
-//! Steps of one call: arrivals → gate → admit. Dealing to those who wait is a step between the last two.
+//! Steps of one call: arrivals → gate → deal to those who wait → admit what fitted no place.
 
 mod admit;
+mod deal;
 mod gate;
+mod places;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker_domain::policy::Policy;
-use broker_domain::{Job, JobReport, Task};
-use broker_store::{Candidate, StoreError, Write};
+use broker_domain::{Job, JobReport, Status, Task};
+use broker_store::{Candidate, Pages, StoreError, Write};
 use tokio_util::sync::CancellationToken;
 
 use crate::jobs::{JobError, Jobs};
 
 pub(crate) use admit::Admitted;
+use deal::Free;
 pub(crate) use gate::Gates;
+pub(crate) use places::NextWalk;
 
 /// How long a tick is taken: a worker that dies with it delays the next by this.
 const TAKEN_FOR: Duration = Duration::from_secs(60);
@@ -72,15 +77,20 @@ pub(crate) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         report.skipped += admitted.lost;
         report.failed += admitted.failed;
         report.detail("admitted", admitted.admitted);
+        report.changed += admitted.granted;
+        report.detail("granted", admitted.granted);
         metrics::counter!("broker_serve_left_behind_total").increment(admitted.admitted);
         after = page.next;
         if after.is_none() {
-            return Ok(());
+            break;
         }
         if jobs.stop.is_cancelled() {
             return Err(JobError::Stopping);
         }
     }
+    offered(jobs, report).await?;
+    places::walk_when_due(jobs).await?;
+    Ok(())
 }
 
 /// The policy: without it, it is not known which sandboxes a gate guards. A process that just started reads it itself.
@@ -99,5 +109,46 @@ async fn policy(jobs: &Jobs) -> Option<Arc<Policy>> {
 pub(crate) async fn these(jobs: &Jobs, arrivals: Vec<Candidate>) -> Admitted {
     let Some(policy) = policy(jobs).await else { return Admitted::default() };
     let open = gate::ask(jobs, &policy, arrivals);
-    admit::all(jobs, open).await
+    offer(jobs, open).await
+}
+
+/// Deals `arrivals` to those who wait, and admits what fitted no place. No gate guards them, or it let them through.
+async fn offer(jobs: &Jobs, arrivals: Vec<Candidate>) -> Admitted {
+    if arrivals.is_empty() {
+        return Admitted::default();
+    }
+    let all = arrivals.len() as u64;
+    let free = arrivals.into_iter().map(|candidate| Free { candidate, listed: Status::Arriving });
+    match deal::all(jobs, free.collect()).await {
+        Ok(left) => {
+            let left_over = left.free.into_iter().map(|free| free.candidate).collect();
+            let admitted = admit::all(jobs, left_over).await;
+            Admitted { granted: left.granted, ..admitted }
+        }
+        // Nothing is admitted past a line that could not be read.
+        Err(error) => {
+            tracing::warn!("arrivals left to the next look: {error}");
+            Admitted { failed: all, ..Admitted::default() }
+        }
+    }
+}
+
+/// Deals what is offered to those who wait: the index may have shown a request nothing that was there.
+async fn offered(jobs: &Jobs, report: &mut JobReport) -> Result<(), StoreError> {
+    let lines = jobs.store.waiting.lines(jobs.clock.now()).await?;
+    let prefixes: BTreeSet<_> = lines.into_iter().map(|listed| listed.line.prefix).collect();
+    for prefix in prefixes {
+        let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep(prefix.as_ref(), after, TOGETHER));
+        while let Some(page) = pages.next().await? {
+            let free = page.into_iter().map(|candidate| Free { candidate, listed: Status::Available });
+            let left = deal::all(jobs, free.collect()).await?;
+            report.changed += left.granted;
+            report.detail("granted", left.granted);
+            // What is left over fits none of those who wait.
+            if !left.free.is_empty() {
+                break;
+            }
+        }
+    }
+    Ok(())
 }

@@ -91,6 +91,8 @@ pub struct Config {
     pub cors_origins: Origins,
     /// How long a sandbox is lent unless the request says otherwise.
     pub lab_duration: LabDuration,
+    /// Whether requests may wait in a line.
+    pub waiting: bool,
     /// How long a lease can last from its allocation.
     pub lease_max: Duration,
     /// How many messages one worker handles at a time.
@@ -165,6 +167,16 @@ impl Config {
             trusted_proxies: read.list("BROKER_TRUSTED_PROXIES", Networks::parse)?,
             cors_origins: read.list("BROKER_CORS_ORIGINS", Origins::parse)?,
             lab_duration: read.number("BROKER_LAB_DURATION_HOURS")?,
+            waiting: match read.text("BROKER_WAITING", |_| Ok(()))?.as_str() {
+                "on" => true,
+                "off" => false,
+                other => {
+                    return Err(ConfigError::new(
+                        "BROKER_WAITING",
+                        format!("{other:?} is neither on nor off"),
+                    ));
+                }
+            },
             lease_max: Duration::from_secs(3_600 * read.number::<u64>("BROKER_LEASE_MAX_HOURS")?),
             worker_concurrency: read.number("BROKER_WORKER_CONCURRENCY")?,
             visibility: read.seconds("BROKER_VISIBILITY_S")?,

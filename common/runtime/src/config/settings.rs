@@ -191,6 +191,12 @@ pub const SETTINGS: &[Setting] = &[
         1..=8_760,
         "how long a lease can last from its allocation, however often its owner renews it",
     ),
+    Setting::new(
+        "BROKER_WAITING",
+        "off",
+        "on or off",
+        "whether requests may wait in a line for a sandbox (max_wait_s); on only when every process is of this release or newer",
+    ),
     Setting::number(
         "BROKER_WORKER_CONCURRENCY",
         "64",

@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::keys::{self, PK};
 use super::{n, s};
 use crate::{Candidate, StoreError};
+use broker_domain::waiting::Line;
 use broker_domain::{
     Allocation, AllocationId, EndReason, ExternalId, Fingerprint, Grant, Heartbeat, IdempotencyKey,
     LabDuration, Lease, LeaseEnd, LeaseKey, Outcome, PersistedRequest, RequestId, RequestState, Sandbox,
@@ -98,6 +99,9 @@ pub(super) const RECEIVES: &str = "receives";
 pub(super) const REQUESTS_EMPTY_MS: &str = "requests_empty_ms";
 pub(super) const MAINTENANCE_EMPTY_MS: &str = "maintenance_empty_ms";
 pub(super) const OLDEST_MAINTENANCE_MS: &str = "oldest_maintenance_ms";
+pub(super) const UNTIL_MS: &str = "until_ms";
+pub(super) const MARKS: &str = "marks";
+pub(super) const PARKED: &str = "parked";
 pub(super) const AT_MS: &str = "at_ms";
 pub(super) const AUDIT_ID: &str = "audit_id";
 pub(super) const WHO: &str = "who";
@@ -307,6 +311,7 @@ pub(super) fn read_request(item: &Item) -> Result<PersistedRequest, StoreError> 
         asynchronous: item.get(ASYNC).is_some_and(|flag| flag.as_bool() == Ok(&true)),
         message: read.optional(MESSAGE, |text| Ok::<_, ()>(text.to_owned()))?,
         state: outcome.map_or(RequestState::Queued, RequestState::Ended),
+        parked: read.optional(PARKED, |text| Line::parse(text).ok_or(()))?,
         created_at: read.time(CREATED_AT)?,
         deadline: Timestamp::from_ms(read.number(DEADLINE_MS)?),
     })
@@ -329,6 +334,9 @@ pub(super) fn write_request(record: &PersistedRequest, ttl: Timestamp) -> Item {
         (RequestState::Ended(outcome), _) => set(OUTCOME, write_outcome(outcome)),
         (RequestState::Queued, Some(message)) => set(MESSAGE, s(message)),
         (RequestState::Queued, None) => {}
+    }
+    if let Some(line) = &record.parked {
+        set(PARKED, s(line.to_string()));
     }
     set(CREATED_AT, n(record.created_at.as_secs()));
     set(DEADLINE_MS, n(record.deadline.as_ms()));

@@ -11,7 +11,8 @@ use super::{TableClient, count_capacity};
 use crate::{StoreError, Write};
 
 /// Attributes that expressions can only name in this way: their names are words of DynamoDB.
-const NAMES: [(&str, &str); 3] = [("#status", a::STATUS), ("#name", a::NAME), ("#ttl", a::TTL)];
+const NAMES: [(&str, &str); 4] =
+    [("#status", a::STATUS), ("#name", a::NAME), ("#ttl", a::TTL), ("#state", a::STATE)];
 
 const IS_NEW: &str = "attribute_not_exists(PK)";
 

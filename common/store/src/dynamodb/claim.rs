@@ -15,8 +15,10 @@ use broker_domain::{Grant, Lease, Outcome, Status};
 const LEASE_IS_FREE: &str = "attribute_not_exists(PK) or (attribute_exists(ended_at) and request_id <> :mine and fence_ms < :enqueued_at_ms)";
 /// The sandbox is as the index listed it.
 const SANDBOX_IS_AVAILABLE: &str = "#status = :available and version = :seen";
-/// The asynchronous request was neither cancelled nor ended.
-const REQUEST_IS_QUEUED: &str = "#state = :queued";
+/// The recorded request was neither cancelled nor ended, and does not stand in a line: there it is served in its turn.
+const REQUEST_IS_QUEUED: &str = "#state = :queued and attribute_not_exists(parked)";
+/// The parked request was neither cancelled nor ended.
+const REQUEST_STILL_WAITS: &str = "#state = :queued";
 
 /// The position of each item in the transaction, and so in the reasons of a cancelled one.
 const LEASE: usize = 0;
@@ -26,19 +28,44 @@ const REQUEST: usize = 2;
 impl LeaseStore {
     /// Tries to satisfy a request with one candidate: one transaction, alone or in a call with others.
     pub async fn claim(&self, claim: &Claim<'_>) -> Result<ClaimOutcome, StoreError> {
+        match self.table.transactions.submit("claim", self.group(claim)?).await? {
+            Write::Applied => Ok(ClaimOutcome::Created(lease_of(claim).grant)),
+            Write::Rejected(reasons) => explain(&reasons),
+        }
+    }
+
+    /// Tries to satisfy requests that stand in lines, each with its candidate: one transaction, all or none. Outcomes in their
+    /// order; `None` is one whose neighbour was in its way.
+    pub async fn grant(&self, claims: &[Claim<'_>]) -> Result<Vec<Option<ClaimOutcome>>, StoreError> {
+        let groups = claims.iter().map(|claim| self.group(claim)).collect::<Result<Vec<_>, _>>()?;
+        match self.table.write_together("grant", &groups).await? {
+            Write::Applied => {
+                let created = claims.iter().map(|claim| Some(ClaimOutcome::Created(lease_of(claim).grant)));
+                Ok(created.collect())
+            }
+            Write::Rejected(mut reasons) => {
+                let mut outcomes = Vec::with_capacity(claims.len());
+                for group in &groups {
+                    let own: Vec<_> = reasons.drain(..group.items.len().min(reasons.len())).collect();
+                    let is_named = own.iter().any(|reason| reason.code().is_some_and(|code| code != "None"));
+                    outcomes.push(if is_named { Some(explain(&own)?) } else { None });
+                }
+                if outcomes.iter().all(Option::is_none) { Err(StoreError::Conflict) } else { Ok(outcomes) }
+            }
+        }
+    }
+
+    /// The writes of a claim.
+    fn group(&self, claim: &Claim<'_>) -> Result<Group, StoreError> {
         let lease = lease_of(claim);
-        let grant = lease.grant.clone();
         let mut keys =
             vec![keys::lease(&claim.request.lease_key), keys::sandbox(&claim.candidate.sandbox_id)];
         let mut items = vec![self.put_lease(claim, &lease)?, self.update_sandbox(claim, &lease)?];
-        if claim.request.asynchronous {
+        if claim.request.is_recorded() {
             keys.push(keys::request(claim.request.request_id));
-            items.push(self.update_request(claim, &grant)?);
+            items.push(self.update_request(claim, &lease.grant)?);
         }
-        match self.table.transactions.submit("claim", Group { keys, items }).await? {
-            Write::Applied => Ok(ClaimOutcome::Created(grant)),
-            Write::Rejected(reasons) => explain(&reasons),
-        }
+        Ok(Group { keys, items })
     }
 
     fn put_lease(&self, claim: &Claim<'_>, lease: &Lease) -> Result<TransactWriteItem, StoreError> {
@@ -69,7 +96,7 @@ impl LeaseStore {
             .set_key(Some(keys::sandbox(&claim.candidate.sandbox_id).into_map()))
             .condition_expression(SANDBOX_IS_AVAILABLE)
             .expression_attribute_names("#status", a::STATUS)
-            .expression_attribute_values(":available", s(Status::Available.as_str()))
+            .expression_attribute_values(":available", s(claim.listed.as_str()))
             .expression_attribute_values(":seen", n(claim.candidate.version))
             .expression_attribute_values(":next", n(claim.candidate.version + 1))
             .expression_attribute_values(":allocated", s(Status::Allocated.as_str()))
@@ -103,7 +130,7 @@ impl LeaseStore {
         let update = Update::builder()
             .table_name(&self.table.name)
             .set_key(Some(keys::request(claim.request.request_id).into_map()))
-            .condition_expression(REQUEST_IS_QUEUED)
+            .condition_expression(if claim.from_line { REQUEST_STILL_WAITS } else { REQUEST_IS_QUEUED })
             .update_expression("SET #state = :succeeded, #outcome = :outcome REMOVE message")
             .expression_attribute_names("#state", a::STATE)
             .expression_attribute_names("#outcome", a::OUTCOME)

@@ -28,7 +28,10 @@ const LETTER_IS_MINE: &str = "#state = :replaying and held_by = :action";
 /// [`DeadLetterEvent::Discard`](broker_domain::DeadLetterEvent::Discard).
 const LETTER_IS_DEAD: &str = "#state = :dead";
 /// The asynchronous request, or the return, still waits for its end. A synchronous allocation ends at its deadline.
-const REQUEST_WAITS: &str = "#state = :queued and (#async = :true or attribute_exists(sandbox_id))";
+///
+/// What stands in a line does not wait for its message: it has a place.
+const REQUEST_WAITS: &str =
+    "#state = :queued and attribute_not_exists(parked) and (#async = :true or attribute_exists(sandbox_id))";
 /// Nothing became of it but a dead letter, or it was queued again by a replay that did not come to its end.
 const REQUEST_DIED: &str =
     "(#async = :true or attribute_exists(sandbox_id)) and (#state = :queued or begins_with(#outcome, :died))";
@@ -84,6 +87,7 @@ impl DeadLetterStore {
                     asynchronous: false,
                     message: None,
                     state: RequestState::Ended(outcome),
+                    parked: None,
                     created_at: mark.times.enqueued_at,
                     deadline: mark.times.deadline,
                 };

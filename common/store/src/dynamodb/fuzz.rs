@@ -138,6 +138,7 @@ proptest! {
             asynchronous,
             message: message.filter(|_| !ended),
             state,
+            parked: None,
             created_at: lease.grant.allocated_at,
             deadline: Timestamp::from_ms(deadline_ms),
         };

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::s;
 pub(super) use crate::page::{PK, SK};
+use broker_domain::waiting::Line;
 use broker_domain::{
     AccountKey, DeadLetterId, FlavourName, Job, LeaseKey, RequestId, SandboxId, Status, TicketId, Timestamp,
 };
@@ -24,6 +25,8 @@ pub(super) const ACCOUNT_PREFIX: &str = "EXT#";
 pub(super) const REQUEST_PREFIX: &str = "REQ#";
 /// The partition of all instances, which are sorted by id.
 pub(super) const INSTANCES: &str = "INSTANCE";
+/// The partition of all lines, which are sorted by tenant and prefix.
+pub(super) const LINES: &str = "LINES";
 /// The partition of the history's minutes, which are sorted by time.
 pub(super) const HISTORY: &str = "HISTORY";
 const META: &str = "META";
@@ -103,6 +106,20 @@ pub(super) fn tickets(flavour: &FlavourName) -> String {
 
 pub(super) fn ticket(flavour: &FlavourName, id: TicketId) -> Key {
     Key { pk: tickets(flavour), sk: Cow::Owned(id.to_string()) }
+}
+
+/// A line, in the list of all.
+pub(super) fn line(line: &Line) -> Key {
+    Key { pk: LINES.to_owned(), sk: Cow::Owned(line.to_string()) }
+}
+
+/// The partition of a line's places, which are sorted by request.
+pub(super) fn places(line: &Line) -> String {
+    format!("LINE#{line}")
+}
+
+pub(super) fn place(line: &Line, request: RequestId) -> Key {
+    Key { pk: places(line), sk: Cow::Owned(request.to_string()) }
 }
 
 pub(super) fn sightings() -> Key {

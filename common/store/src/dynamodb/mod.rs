@@ -49,6 +49,7 @@ mod ticks;
 mod transact;
 mod turns;
 mod upkeep;
+mod waiting;
 
 pub(crate) use accounts::{AccountHolder, AccountRows};
 pub use adopt_table::{Stage, adopt_table};
@@ -145,6 +146,8 @@ stores! {
     refill: RefillStore,
     /// The policy: flavours, refill, tenants.
     policy: PolicyStore,
+    /// Lines of requests that wait, and their places.
+    waiting: WaitingStore,
     /// Dead letters.
     dead_letters: DeadLetterStore,
     /// The audit of operators' actions.

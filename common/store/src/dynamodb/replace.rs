@@ -44,7 +44,7 @@ impl LeaseStore {
         let mut keys =
             vec![keys::lease(&claim.request.lease_key), keys::sandbox(&claim.candidate.sandbox_id)];
         let mut items = vec![put, self.update_sandbox(claim, &lease)?];
-        if claim.request.asynchronous {
+        if claim.request.is_recorded() {
             keys.push(keys::request(claim.request.request_id));
             items.push(self.update_request(claim, &grant)?);
         }

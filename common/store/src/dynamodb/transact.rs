@@ -108,6 +108,19 @@ impl TableClient {
     }
 }
 
+impl TableClient {
+    /// Writes `groups` in one call of their own, all or none; the reasons are of all their items, in order.
+    pub(super) async fn write_together(
+        &self,
+        transition: &'static str,
+        groups: &[Group],
+    ) -> Result<Committed, StoreError> {
+        let mut span = calls::span("DynamoDB", "TransactWriteItems");
+        span.set("broker.transition", transition);
+        Call { client: self.client.clone(), table: self.name.clone() }.write(groups.iter()).await
+    }
+}
+
 struct Call {
     client: Client,
     table: String,

@@ -23,3 +23,4 @@ mod resend;
 pub(crate) mod sandbox;
 pub(crate) mod track;
 pub(crate) mod up;
+pub(crate) mod waiting;

@@ -109,7 +109,8 @@ impl Client {
     ) -> Result<HeldLease, NoSandbox> {
         let mut patience = RetryBudget::new(wanted.wait, self.clock.instant());
         let unreached = RetryBudget::new(PATIENCE, self.clock.instant());
-        let body = json!(body_of(wanted)).to_string();
+        // A broker that lets nothing wait is asked again and again instead.
+        let mut in_line = !wanted.wait.is_zero();
         loop {
             if stop.is_cancelled() {
                 return Err(NoSandbox::Interrupted);
@@ -123,12 +124,17 @@ impl Client {
             let lab = wanted.lab.and_then(|lab| HeaderValue::try_from(lab.as_str()).ok());
             headers
                 .extend(lab.map(|lab| (http::header::HeaderName::from_static("x-instruqt-track-id"), lab)));
-            let mut answer = self.call(Method::POST, "/v1/allocate", headers, body.clone()).await;
+            let body = json!(body_of(wanted, in_line)).to_string();
+            let mut answer = self.call(Method::POST, "/v1/allocate", headers, body).await;
+            if in_line && answer.as_ref().is_ok_and(|answer| answer.code() == "CANNOT_WAIT") {
+                in_line = false;
+                continue;
+            }
             if let Ok(accepted) = &answer
                 && accepted.status == 202
                 && let Some(location) = accepted.location()
             {
-                answer = self.outcome(&location, stop).await;
+                answer = self.outcome(&location, &mut patience, stop).await;
             }
             let none_free = matches!(&answer, Ok(LeaseAnswer { status: 409, .. }));
             let (pause, last) = match answer {
@@ -148,7 +154,12 @@ impl Client {
     }
 
     /// How the request at `location` ended; cancelled if `stop` comes first.
-    async fn outcome(&self, location: &str, stop: &CancellationToken) -> Result<LeaseAnswer, String> {
+    async fn outcome(
+        &self,
+        location: &str,
+        patience: &mut RetryBudget,
+        stop: &CancellationToken,
+    ) -> Result<LeaseAnswer, String> {
         let mut cancelled = false;
         loop {
             let answer = self.call(Method::GET, location, HeaderMap::new(), String::new()).await?;
@@ -165,6 +176,9 @@ impl Client {
                 self.call(Method::DELETE, location, HeaderMap::new(), String::new()).await?;
                 cancelled = true;
                 continue;
+            }
+            if let Some(ahead) = answer.body["waiting"]["ahead"].as_u64() {
+                patience.say(&format!("{ahead} before this one"), self.clock.instant());
             }
             let pause = answer.retry_after();
             if stop.is_cancelled() {
@@ -265,17 +279,24 @@ impl LeaseAnswer {
         told.map_or(PAUSE, Duration::from_secs)
     }
 
+    fn code(&self) -> &str {
+        self.body["error"]["code"].as_str().unwrap_or("no code")
+    }
+
     /// What a person is told.
     fn told(&self) -> String {
-        let code = self.body["error"]["code"].as_str().unwrap_or("no code");
+        let code = self.code();
         let detail = self.body["detail"].as_str().unwrap_or_default();
         format!("{} {code}: {detail}", self.status)
     }
 }
 
-fn body_of(wanted: &WantedLease<'_>) -> Map<String, Value> {
+fn body_of(wanted: &WantedLease<'_>, in_line: bool) -> Map<String, Value> {
     let mut body = Map::new();
     body.insert("heartbeat_s".to_owned(), wanted.heartbeat.seconds().into());
+    if in_line {
+        body.insert("max_wait_s".to_owned(), wanted.wait.as_secs().into());
+    }
     if let Some(flavour) = wanted.flavour {
         body.insert("flavour".to_owned(), flavour.as_str().into());
     }

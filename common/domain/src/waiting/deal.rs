@@ -1,0 +1,110 @@
+//! The deal: which place gets which of the sandboxes that are free.
+//!
+//! Tenants come in an order that chance gives, weighted, and take as many places in turn as their weight is. So each of k
+//! tenants of the same weight has 1/k of a single arrival, and two of two when two arrive. A tenant's own places are served in
+//! the order of asking, but for those that no sandbox which is left fits.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use super::Line;
+use crate::{RequestId, SandboxName, TenantName};
+
+/// The first places of one tenant that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantPlaces {
+    /// The tenant.
+    pub tenant: TenantName,
+    /// Its share beside others; at least 1.
+    pub weight: u32,
+    /// Its places, of all its lines.
+    pub places: Vec<(RequestId, Line)>,
+}
+
+/// A sandbox and the place that gets it, each by where it stood in what was passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dealt {
+    /// The sandbox.
+    pub sandbox: usize,
+    /// The request of the place.
+    pub request_id: RequestId,
+}
+
+/// Deals `sandboxes` to `tenants`. `chance` is a number from 0 to 1 for each tenant, drawn anew for each deal.
+pub fn deal(sandboxes: &[SandboxName], tenants: &[TenantPlaces], chance: &[f64]) -> Vec<Dealt> {
+    let mut queues: Vec<Queue<'_>> =
+        tenants.iter().zip(chance).map(|(of, chance)| Queue::new(of, *chance)).collect();
+    queues.sort_by(|a, b| b.drawn.total_cmp(&a.drawn).then_with(|| a.of.tenant.cmp(&b.of.tenant)));
+    let mut left: Vec<usize> = (0..sandboxes.len()).collect();
+    let mut dealt = Vec::new();
+    loop {
+        let before = dealt.len();
+        for turn in 0..queues.len() {
+            for _ in 0..queues[turn].of.weight.max(1) {
+                let wanted = wanted(&queues);
+                let Some((place, at)) = queues[turn].next(sandboxes, &left, &wanted) else { break };
+                dealt.push(Dealt { sandbox: left.remove(at), request_id: place });
+            }
+        }
+        if dealt.len() == before {
+            return dealt;
+        }
+    }
+}
+
+/// How many places each line has that are not served yet.
+fn wanted<'t>(queues: &[Queue<'t>]) -> BTreeMap<&'t Line, usize> {
+    let mut wanted = BTreeMap::new();
+    for (_, line) in queues.iter().flat_map(|queue| &queue.left) {
+        *wanted.entry(*line).or_default() += 1;
+    }
+    wanted
+}
+
+/// The places of a tenant that are not served yet, in the order of asking.
+struct Queue<'t> {
+    of: &'t TenantPlaces,
+    drawn: f64,
+    left: Vec<(RequestId, &'t Line)>,
+}
+
+impl<'t> Queue<'t> {
+    fn new(of: &'t TenantPlaces, chance: f64) -> Self {
+        let mut left: Vec<_> = of.places.iter().map(|(id, line)| (*id, line)).collect();
+        left.sort_by(|(a, _), (b, _)| a.cmp(b));
+        // Efraimidis and Spirakis: the first of an order by u^(1/w) is each with its share of the weights.
+        let drawn = chance.clamp(0.0, 1.0).powf(1.0 / f64::from(of.weight.max(1)));
+        Self { of, drawn, left }
+    }
+
+    /// The first place that a sandbox which is left fits, and where that one stands in `left`: of those that fit, the one
+    /// that is of use to the fewest others.
+    fn next(
+        &mut self,
+        sandboxes: &[SandboxName],
+        left: &[usize],
+        wanted: &BTreeMap<&Line, usize>,
+    ) -> Option<(RequestId, usize)> {
+        for position in 0..self.left.len() {
+            let (id, line) = self.left[position];
+            let use_of = |sandbox: usize| {
+                let lines = wanted.iter().filter(|(line, _)| line.fits(&sandboxes[sandbox]));
+                lines.map(|(_, places)| places).sum::<usize>()
+            };
+            let fitting = left.iter().enumerate().filter(|(_, sandbox)| line.fits(&sandboxes[**sandbox]));
+            let least = fitting.min_by(|(_, a), (_, b)| match use_of(**a).cmp(&use_of(**b)) {
+                Ordering::Equal => a.cmp(b),
+                other => other,
+            });
+            if let Some((at, _)) = least {
+                self.left.remove(position);
+                return Some((id, at));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+#[path = "deal_tests.rs"]
+mod tests;

@@ -1,0 +1,136 @@
+//! The deal, dealt ten thousand times.
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::NamePrefix;
+
+/// How often a chance is measured.
+const DEALS: u64 = 10_000;
+
+/// Numbers from 0 to 1 (xorshift64*), the same in each run.
+struct Chances(u64);
+
+impl Chances {
+    fn next(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let bits = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11;
+        bits as f64 / (1_u64 << 53) as f64
+    }
+
+    fn of(&mut self, tenants: &[TenantPlaces]) -> Vec<f64> {
+        tenants.iter().map(|_| self.next()).collect()
+    }
+}
+
+fn id(number: u64) -> RequestId {
+    RequestId::from_uuid(Uuid::from_u128(number.into()))
+}
+
+fn names(names: &[&str]) -> Vec<SandboxName> {
+    names.iter().map(|name| SandboxName::new(*name).unwrap()).collect()
+}
+
+fn line(tenant: &str, prefix: &str) -> Line {
+    let prefix = (!prefix.is_empty()).then(|| NamePrefix::new(prefix).unwrap());
+    Line { tenant: TenantName::new(tenant).unwrap(), prefix }
+}
+
+/// `count` places of a tenant, asked for from `first` on.
+fn waits(tenant: &str, weight: u32, first: u64, count: u64) -> TenantPlaces {
+    let places = (first..first + count).map(|number| (id(number), line(tenant, ""))).collect();
+    TenantPlaces { tenant: TenantName::new(tenant).unwrap(), weight, places }
+}
+
+/// In how many of ten thousand deals of `sandboxes` something went to each tenant, as a share.
+fn shares(sandboxes: &[SandboxName], tenants: &[TenantPlaces]) -> Vec<f64> {
+    let (mut chances, mut served) = (Chances(0x9e37_79b9_7f4a_7c15), vec![0_u64; tenants.len()]);
+    for _ in 0..DEALS {
+        let dealt = deal(sandboxes, tenants, &chances.of(tenants));
+        for (count, of) in served.iter_mut().zip(tenants) {
+            *count +=
+                u64::from(of.places.iter().any(|(id, _)| dealt.iter().any(|dealt| dealt.request_id == *id)));
+        }
+    }
+    served.into_iter().map(|served| served as f64 / DEALS as f64).collect()
+}
+
+#[test]
+fn one_of_two_tenants_with_a_thousand_waiting_leaves_the_other_half_of_the_chances() {
+    let tenants = [waits("many", 1, 0, 1_000), waits("one", 1, 5_000, 1)];
+    let single = shares(&names(&["a"]), &tenants);
+    assert!(single.iter().all(|share| (0.48..0.52).contains(share)), "{single:?}");
+    let together = shares(&names(&["a", "b"]), &tenants);
+    assert_eq!(together, [1.0, 1.0], "certain when two arrive together");
+}
+
+#[test]
+fn each_of_five_tenants_has_a_fifth_and_none_of_them_waits_for_ever() {
+    let tenants: Vec<_> =
+        ["a", "b", "c", "d", "e"].iter().zip(0..).map(|(t, n)| waits(t, 1, n * 100, n + 1)).collect();
+    let shares = shares(&names(&["x"]), &tenants);
+    assert!(shares.iter().all(|share| (0.18..0.22).contains(share)), "{shares:?}");
+}
+
+#[test]
+fn a_weight_is_a_share_of_single_arrivals_and_of_many() {
+    let tenants = [waits("heavy", 3, 0, 100), waits("light", 1, 500, 100)];
+    let single = shares(&names(&["a"]), &tenants);
+    assert!((0.73..0.77).contains(&single[0]), "{single:?}");
+    let many: Vec<_> = (0..40).map(|n| SandboxName::new(format!("s-{n}")).unwrap()).collect();
+    let dealt = deal(&many, &tenants, &[0.5, 0.5]);
+    assert_eq!(dealt.iter().filter(|dealt| dealt.request_id < id(500)).count(), 30);
+}
+
+#[test]
+fn a_tenants_places_are_served_in_the_order_of_asking_among_what_fits() {
+    let of = |places: &[(u64, &str)]| TenantPlaces {
+        tenant: TenantName::new("t").unwrap(),
+        weight: 1,
+        places: places.iter().map(|(number, prefix)| (id(*number), line("t", prefix))).collect(),
+    };
+    // The head wants what is not there: it blocks no place behind it.
+    let dealt = deal(&names(&["lab-1"]), &[of(&[(1, "gpu-"), (3, "lab-"), (2, "")])], &[0.5]);
+    assert_eq!(dealt, [Dealt { sandbox: 0, request_id: id(2) }]);
+    // A place for anything leaves the rare one to the place that needs it.
+    let dealt = deal(&names(&["gpu-1", "lab-1"]), &[of(&[(1, ""), (2, "gpu-")])], &[0.5]);
+    assert_eq!(dealt, [Dealt { sandbox: 1, request_id: id(1) }, Dealt { sandbox: 0, request_id: id(2) }]);
+}
+
+#[test]
+fn an_empty_pool_and_an_empty_line_deal_nothing() {
+    assert_eq!(deal(&[], &[waits("t", 1, 0, 3)], &[0.5]), []);
+    assert_eq!(deal(&names(&["a"]), &[waits("t", 1, 0, 0)], &[0.5]), []);
+    assert_eq!(deal(&names(&["a"]), &[], &[]), []);
+}
+
+proptest! {
+    #[test]
+    fn each_sandbox_and_each_place_is_dealt_once_and_fits_and_nothing_that_fits_is_left(
+        sandboxes in prop::collection::vec("(lab|gpu|x)-[0-9]", 0..6),
+        tenants in prop::collection::vec((1..4_u32, prop::collection::vec("(lab-|gpu-|x-|)", 0..5)), 0..4), seed in 1..u64::MAX,
+    ) {
+        let sandboxes: Vec<_> = sandboxes.into_iter().map(|name| SandboxName::new(name).unwrap()).collect();
+        let mut number = 0;
+        let tenants: Vec<_> = tenants.into_iter().enumerate().map(|(tenant, (weight, prefixes))| {
+            let tenant = format!("t{tenant}");
+            let places = prefixes.iter().map(|prefix| { number += 1; (id(number), line(&tenant, prefix)) }).collect();
+            TenantPlaces { tenant: TenantName::new(tenant).unwrap(), weight, places }
+        }).collect();
+        let dealt = deal(&sandboxes, &tenants, &Chances(seed).of(&tenants));
+        let line_of = |request: RequestId| tenants.iter().flat_map(|of| &of.places).find(|(id, _)| *id == request).unwrap().1.clone();
+        for (position, one) in dealt.iter().enumerate() {
+            prop_assert!(line_of(one.request_id).fits(&sandboxes[one.sandbox]));
+            prop_assert!(dealt[..position].iter().all(|other| other.sandbox != one.sandbox && other.request_id != one.request_id));
+        }
+        let is_dealt = |request: RequestId| dealt.iter().any(|dealt| dealt.request_id == request);
+        let free = (0..sandboxes.len()).filter(|sandbox| dealt.iter().all(|dealt| dealt.sandbox != *sandbox));
+        let waiting: Vec<_> = tenants.iter().flat_map(|of| &of.places).filter(|(id, _)| !is_dealt(*id)).collect();
+        for sandbox in free {
+            prop_assert!(waiting.iter().all(|(_, line)| !line.fits(&sandboxes[sandbox])), "{:?} {:?}", sandboxes, waiting);
+        }
+    }
+}

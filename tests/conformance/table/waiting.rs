@@ -1,0 +1,105 @@
+//! Lines and places: parked once, in order, and granted together or not at all.
+
+use std::time::Duration;
+
+use broker_domain::waiting::{Line, Marks, Place as Waiting};
+use broker_domain::{AllocateRequest, Outcome, RequestState, Status, TenantName};
+use broker_store::{Claim, ClaimOutcome, Write};
+
+use super::claims::record;
+use crate::place::Place;
+
+fn line() -> Line {
+    Line { tenant: TenantName::new("acme").expect("a tenant"), prefix: None }
+}
+
+/// A recorded request of `track` that may wait, and its place.
+async fn asked(place: &Place, track: &str) -> (AllocateRequest, Waiting) {
+    let ask = AllocateRequest { may_wait: true, tenant: Some(line().tenant), ..place.ask(track) };
+    place.store.requests.record(&record(&ask)).await.expect("recorded");
+    let (request_id, deadline) = (ask.request_id, ask.times.deadline);
+    (ask, Waiting { line: line(), request_id, deadline, message: "a message".to_owned() })
+}
+
+#[tokio::test]
+async fn a_line_is_listed_until_the_latest_deadline_and_keeps_what_a_walk_found() {
+    let place = Place::with_table().await;
+    let (waiting, now) = (&place.store.waiting, place.clock.now());
+    let hour = Duration::from_secs(3_600);
+    let marks = Marks::of([place.entropy.request_id(now)]);
+    waiting.walked(&line(), &marks, now).await.expect("asked");
+    assert_eq!(waiting.lines(now).await.expect("read"), [], "a walk lists nothing");
+    for until in [now.plus(hour), now.plus(hour * 2), now.plus(hour)] {
+        waiting.list_line(&line(), until).await.expect("listed");
+    }
+    waiting.walked(&line(), &marks, now).await.expect("kept");
+    let listed = waiting.lines(now).await.expect("read");
+    assert_eq!((listed[0].line.clone(), listed[0].until), (line(), now.plus(hour * 2)));
+    assert_eq!((&listed[0].marks, listed[0].as_of), (&marks, Some(now)));
+    assert_eq!(waiting.lines(now.plus(hour * 3)).await.expect("read"), []);
+}
+
+#[tokio::test]
+async fn a_request_is_parked_once_however_often_and_never_after_its_end() {
+    let place = Place::with_table().await;
+    let (store, free) = (&place.store, place.seed(1).await.remove(0));
+    let (ask, first) = asked(&place, "student-1").await;
+    let (other, second) = asked(&place, "student-2").await;
+    for _ in 0..2 {
+        assert_eq!(store.waiting.park(&first).await.expect("asked"), Write::Applied);
+    }
+    let stands = store.requests.get(ask.request_id).await.expect("read").expect("recorded");
+    assert_eq!((stands.state, stands.parked, stands.message), (RequestState::Queued, Some(line()), None));
+    store.requests.cancel(other.request_id).await.expect("cancelled");
+    assert_eq!(store.waiting.park(&second).await.expect("asked"), Write::Rejected(()));
+    let places = store.waiting.places(&line(), None, 10).await.expect("read").items;
+    assert_eq!(places, [first.clone()]);
+    // A second delivery does not go past the line; the line does.
+    assert_eq!(place.claim(&ask, &free).await, ClaimOutcome::RequestEnded);
+    let allocation_id = place.entropy.allocation_id();
+    let claim = Claim {
+        request: &ask,
+        candidate: &free,
+        allocation_id,
+        now: place.clock.now(),
+        listed: Status::Available,
+        from_line: true,
+    };
+    let granted = store.leases.grant(&[claim]).await.expect("asked");
+    assert!(matches!(granted[..], [Some(ClaimOutcome::Created(_))]), "{granted:?}");
+    let ended = store.requests.get(ask.request_id).await.expect("read").expect("recorded");
+    assert!(matches!(ended.state, RequestState::Ended(Outcome::Created(_))), "{ended:?}");
+    for _ in 0..2 {
+        store.waiting.leave(&line(), first.request_id).await.expect("deleted");
+    }
+    assert_eq!(store.waiting.place(&line(), first.request_id).await.expect("read"), None);
+}
+
+#[tokio::test]
+async fn grants_are_all_or_none_and_say_whose_was_in_the_way() {
+    let place = Place::with_table().await;
+    let (store, free) = (&place.store, place.seed(3).await);
+    let mut asks = Vec::new();
+    for track in ["student-1", "student-2", "student-3"] {
+        let (ask, waiting) = asked(&place, track).await;
+        assert_eq!(store.waiting.park(&waiting).await.expect("asked"), Write::Applied);
+        asks.push(ask);
+    }
+    store.requests.cancel(asks[1].request_id).await.expect("cancelled");
+    let claims: Vec<_> = asks
+        .iter()
+        .zip(&free)
+        .map(|(request, candidate)| Claim {
+            request,
+            candidate,
+            allocation_id: place.entropy.allocation_id(),
+            now: place.clock.now(),
+            listed: Status::Available,
+            from_line: true,
+        })
+        .collect();
+    let told = store.leases.grant(&claims).await.expect("asked");
+    assert_eq!(told, [None, Some(ClaimOutcome::RequestEnded), None]);
+    let told = store.leases.grant(&[claims[0].clone(), claims[2].clone()]).await.expect("asked");
+    assert!(told.iter().all(|told| matches!(told, Some(ClaimOutcome::Created(_)))), "{told:?}");
+}

@@ -1,0 +1,85 @@
+//! What must hold in every state.
+
+use super::Scenario;
+use super::world::{Action, Hand, Sandbox, World};
+
+impl Scenario {
+    /// The promise that `world` breaks.
+    pub(super) fn broken(&self, world: &World) -> Option<String> {
+        if let Some(fault) = world.fault {
+            return Some(fault.to_owned());
+        }
+        for (number, sandbox) in world.sandboxes.iter().enumerate() {
+            let held = world.leases.iter().enumerate().any(|(key, lease)| {
+                let of_key =
+                    |lease: &super::world::LeaseRow| !lease.ended && usize::from(lease.sandbox) == number;
+                lease.as_ref().is_some_and(of_key)
+                    && *sandbox == Sandbox::Allocated { key: u8::try_from(key).unwrap_or(u8::MAX) }
+            });
+            if matches!(sandbox, Sandbox::Allocated { .. }) != held {
+                return Some(format!("sandbox {number} and the leases do not agree"));
+            }
+        }
+        for (number, request) in world.requests.iter().enumerate().filter(|(_, request)| request.is_queued())
+        {
+            let under_way = world.hands.iter().any(|hand| is_about(hand, number));
+            if request.parked && !request.place && !under_way {
+                return Some(format!("request {number} is parked and queued without a place"));
+            }
+            if !request.message && !request.place && !under_way {
+                return Some(format!("request {number} is lost: it has neither a message nor a place"));
+            }
+        }
+        // A worker may stop in any state, so this covers the others.
+        if world.hands.iter().any(|hand| *hand != Hand::Idle) {
+            return None;
+        }
+        let settled = self.settled(world);
+        let waits = settled.requests.iter().position(super::world::Request::is_queued)?;
+        let is_free = settled.sandboxes.iter().any(|sandbox| sandbox.is_free());
+        is_free.then(|| format!("request {waits} waits in vain: a sandbox is free after a sweep"))
+    }
+
+    /// The world after every message was delivered, every owner asked, and sweeps went on to their ends.
+    fn settled(&self, world: &World) -> World {
+        let mut world = world.clone();
+        for _ in 0..3 {
+            for number in 0..world.requests.len() {
+                if world.requests[number].is_queued() && world.requests[number].message {
+                    let seen = world.sandboxes.iter().position(|sandbox| *sandbox == Sandbox::Available);
+                    let seen = seen.filter(|_| !world.requests[number].parked);
+                    self.step(&mut world, Action::Receive(0, number, seen));
+                    self.finish_hand(&mut world);
+                }
+                if world.requests[number].is_queued() {
+                    self.ask_after_the_deadline(&mut world, u8::try_from(number).unwrap_or(u8::MAX), false);
+                }
+            }
+            self.step(&mut world, Action::List(0, false));
+            self.finish_hand(&mut world);
+        }
+        world
+    }
+
+    fn finish_hand(&self, world: &mut World) {
+        while world.hands[0] != Hand::Idle {
+            self.step(world, Action::Go(0, false));
+        }
+    }
+}
+
+/// Whether a worker is about to write what the request lacks.
+fn is_about(hand: &Hand, number: usize) -> bool {
+    match hand {
+        Hand::ParkPlace { request } | Hand::Deleted { request } => usize::from(*request) == number,
+        Hand::Idle
+        | Hand::Claim { .. }
+        | Hand::Park { .. }
+        | Hand::OwnLook { .. }
+        | Hand::Listed { .. }
+        | Hand::LinesFirst { .. }
+        | Hand::Dealt { .. }
+        | Hand::Admit { .. }
+        | Hand::Leave { .. } => false,
+    }
+}

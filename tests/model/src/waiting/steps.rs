@@ -1,0 +1,400 @@
+//! The steps of the small world: each reads, or writes, at one instant.
+
+use broker_domain::waiting::{TenantPlaces, deal};
+use broker_domain::{LeaseVerdict, Timestamp, judge};
+
+use super::world::{
+    Action, End, Hand, LeaseRow, NOW, Sandbox, World, ask, lease, line, name, request_id, tenant,
+};
+use super::{Scenario, Variant};
+
+impl Scenario {
+    fn key(&self, request: u8) -> u8 {
+        self.requests[usize::from(request)].0
+    }
+
+    fn tenant(&self, request: u8) -> u8 {
+        self.requests[usize::from(request)].1
+    }
+
+    pub(super) fn has_two_tenants(&self) -> bool {
+        self.requests.iter().any(|(_, tenant)| *tenant != self.requests[0].1)
+    }
+
+    fn may_wait(&self, request: u8) -> bool {
+        usize::from(request) < self.newcomers_from
+    }
+
+    /// What an idle worker may begin.
+    pub(super) fn offer_work(&self, world: &World, worker: usize, actions: &mut Vec<Action>) {
+        for (number, request) in world.requests.iter().enumerate() {
+            if request.message && request.is_queued() {
+                // The index may show nothing of what is there.
+                actions.push(Action::Receive(worker, number, None));
+                let seen = (0..world.sandboxes.len()).filter(|s| world.sandboxes[*s] == Sandbox::Available);
+                actions.extend(seen.map(|sandbox| Action::Receive(worker, number, Some(sandbox))));
+            }
+            if request.waits() && world.deaths < self.deaths {
+                actions.push(Action::Die(worker, number));
+            }
+        }
+        if world.sandboxes.iter().any(|sandbox| sandbox.is_free()) || self.variant == Variant::LineFirst {
+            actions.push(Action::List(worker, false));
+        }
+        if world.sandboxes.contains(&Sandbox::Available) && world.sandboxes.contains(&Sandbox::Arriving) {
+            actions.push(Action::List(worker, true));
+        }
+    }
+
+    pub(super) fn step(&self, world: &mut World, action: Action) {
+        match action {
+            Action::Ask(number) => {
+                let request = &mut world.requests[number];
+                (request.sent, request.message) = (true, true);
+            }
+            Action::Arrive(number) => {
+                let offered = self.variant == Variant::OfferDirectly;
+                world.sandboxes[number] = if offered { Sandbox::Available } else { Sandbox::Arriving };
+                let waiting = world.requests.iter().enumerate().filter(|(_, request)| request.waits());
+                world.before[number] = waiting.fold(0, |mask, (number, _)| mask | 1 << number);
+            }
+            Action::Receive(worker, number, seen) => {
+                self.receive(world, worker, small(number), seen.map(small))
+            }
+            Action::List(worker, lags) => {
+                world.hands[worker] = if self.variant == Variant::LineFirst {
+                    Hand::LinesFirst { places: places(world) }
+                } else {
+                    Hand::Listed { free: free(world, lags) }
+                };
+            }
+            Action::Go(worker, reversed) => self.go(world, worker, reversed),
+            Action::Crash(worker) => world.hands[worker] = Hand::Idle,
+            Action::Cancel(number) => {
+                world.ends += 1;
+                let request = &mut world.requests[number];
+                (request.end, request.told_none) = (Some(End::Cancelled), true);
+            }
+            Action::Deadline(number) => {
+                world.ends += 1;
+                self.ask_after_the_deadline(world, small(number), true);
+            }
+            Action::Return(number) => give_back(world, number),
+            Action::Die(worker, number) => {
+                world.deaths += 1;
+                let request = &mut world.requests[number];
+                request.end = Some(End::Dead);
+                if self.variant == Variant::DeleteDeadPlace {
+                    world.hands[worker] = Hand::Leave { request: small(number) };
+                } else {
+                    request.place = false;
+                }
+            }
+            Action::Replay(number) => {
+                let request = &mut world.requests[number];
+                (request.end, request.parked, request.message) = (None, false, true);
+                world.before.iter_mut().for_each(|before| *before &= !(1 << number));
+            }
+        }
+    }
+
+    /// What the key's lease lets `request` do.
+    fn verdict(&self, world: &World, request: u8) -> LeaseVerdict {
+        let key = self.key(request);
+        let row = world.leases[usize::from(key)].as_ref().map(|row| lease(key, row));
+        judge(row.as_ref(), &ask(request, key, self.tenant(request)), Timestamp::from_secs(NOW))
+    }
+
+    fn receive(&self, world: &mut World, worker: usize, request: u8, seen: Option<u8>) {
+        if let Some(sandbox) = seen {
+            world.hands[worker] = Hand::Claim { request, sandbox };
+            return;
+        }
+        match self.verdict(world, request) {
+            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) if self.may_wait(request) => {
+                if self.variant == Variant::DeleteMessageFirst {
+                    world.requests[usize::from(request)].message = false;
+                    world.hands[worker] = Hand::Deleted { request };
+                } else {
+                    world.hands[worker] = Hand::Park { request };
+                }
+            }
+            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => finish(world, request, End::None),
+            other => finish(world, request, of_verdict(&other)),
+        }
+    }
+
+    /// The owner of a request asks after its deadline; before it, only its key's lease ends it.
+    pub(super) fn ask_after_the_deadline(&self, world: &mut World, request: u8, is_over: bool) {
+        match self.verdict(world, request) {
+            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) if is_over => {
+                finish(world, request, End::Expired);
+                world.requests[usize::from(request)].told_none = true;
+            }
+            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => {}
+            other => finish(world, request, of_verdict(&other)),
+        }
+    }
+
+    fn go(&self, world: &mut World, worker: usize, reversed: bool) {
+        let hand = std::mem::replace(&mut world.hands[worker], Hand::Idle);
+        match hand {
+            Hand::Idle => {}
+            Hand::Claim { request, sandbox } => self.claim(world, request, sandbox),
+            Hand::Park { request } | Hand::Deleted { request } => self.park(world, worker, request),
+            Hand::ParkPlace { request } => world.requests[usize::from(request)].place = true,
+            Hand::OwnLook { request } => {
+                let seen = free(world, false).first().copied();
+                if let Some((sandbox, listed)) = seen {
+                    let _own = self.grant(world, request, sandbox, listed, &places(world));
+                }
+            }
+            Hand::Listed { free } => {
+                let places = places(world);
+                self.deal(world, worker, free, &places, reversed);
+            }
+            Hand::LinesFirst { places } => {
+                let free = free(world, false);
+                self.deal(world, worker, free, &places, reversed);
+            }
+            Hand::Dealt { mut grants, mut rest, seen } => {
+                let (request, sandbox, listed) = grants.remove(0);
+                match self.grant(world, request, sandbox, listed, &seen) {
+                    Granted::Done if grants.is_empty() => next(world, worker, rest),
+                    Granted::Done => world.hands[worker] = Hand::Dealt { grants, rest, seen },
+                    // A call is all or none: what is left is dealt anew.
+                    other => {
+                        rest.extend(grants.into_iter().map(|(_, sandbox, listed)| (sandbox, listed)));
+                        if other == Granted::NotWanted {
+                            rest.push((sandbox, listed));
+                        }
+                        rest.sort_unstable();
+                        next(world, worker, rest);
+                    }
+                }
+            }
+            Hand::Admit { mut rest } => {
+                let (sandbox, listed) = rest.remove(0);
+                let stands = &mut world.sandboxes[usize::from(sandbox)];
+                if *stands == listed && listed == Sandbox::Arriving {
+                    *stands = Sandbox::Available;
+                }
+                if !rest.is_empty() {
+                    world.hands[worker] = Hand::Admit { rest };
+                }
+            }
+            Hand::Leave { request } => world.requests[usize::from(request)].place = false,
+        }
+    }
+
+    fn park(&self, world: &mut World, worker: usize, number: u8) {
+        let request = &mut world.requests[usize::from(number)];
+        if !request.is_queued() {
+            return;
+        }
+        request.parked = true;
+        match self.variant {
+            Variant::ParkApart => world.hands[worker] = Hand::ParkPlace { request: number },
+            Variant::OwnGrant => {
+                request.place = true;
+                world.hands[worker] = Hand::OwnLook { request: number };
+            }
+            _ => request.place = true,
+        }
+    }
+
+    /// A claim of a message.
+    fn claim(&self, world: &mut World, number: u8, sandbox: u8) {
+        let request = &world.requests[usize::from(number)];
+        if !request.is_queued() || (request.parked && self.variant != Variant::ParkedClaims) {
+            return;
+        }
+        let stands = world.sandboxes[usize::from(sandbox)];
+        match self.verdict(world, number) {
+            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) if stands == Sandbox::Available => {
+                let (own, before) = (self.key(number), world.before[usize::from(sandbox)]);
+                let others = (0..small(world.requests.len())).filter(|other| self.key(*other) != own);
+                let waits = |other: &u8| world.requests[usize::from(*other)].waits();
+                let passed = others.filter(waits).collect::<Vec<_>>();
+                if passed.iter().any(|other| before & (1 << other) != 0) {
+                    world.fault = Some("a newcomer took what arrived after a place was durable");
+                }
+                let is_parked = world.requests[usize::from(number)].parked;
+                if is_parked && passed.iter().any(|other| self.goes_before(*other, number)) {
+                    world.fault = Some("a request was served before one that asked before it");
+                }
+                self.hand_out(world, number, sandbox);
+            }
+            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => {}
+            other => finish(world, number, of_verdict(&other)),
+        }
+    }
+
+    /// Whether the order of one line puts `first` before `second`.
+    fn goes_before(&self, first: u8, second: u8) -> bool {
+        first < second && self.tenant(first) == self.tenant(second) && self.key(first) != self.key(second)
+    }
+
+    fn deal(
+        &self,
+        world: &mut World,
+        worker: usize,
+        free: Vec<(u8, Sandbox)>,
+        places: &[u8],
+        reversed: bool,
+    ) {
+        let mut tenants: Vec<TenantPlaces> = Vec::new();
+        // A dead letter's place is left, and passed over in this call.
+        let is_dead = |request: u8| world.requests[usize::from(request)].end == Some(End::Dead);
+        let dealt = |request: &u8| !is_dead(*request) && !self.is_passed_over(world, *request);
+        for request in places.iter().copied().filter(dealt) {
+            let of = tenant(self.tenant(request));
+            let place = (request_id(request), line(self.tenant(request)));
+            match tenants.iter_mut().find(|tenant| tenant.tenant == of) {
+                Some(tenant) => tenant.places.push(place),
+                None => tenants.push(TenantPlaces { tenant: of, weight: 1, places: vec![place] }),
+            }
+        }
+        let chance = if reversed { [0.1, 0.9] } else { [0.9, 0.1] };
+        let names: Vec<_> = free.iter().map(|(sandbox, _)| name(*sandbox)).collect();
+        let mut keys = Vec::new();
+        let mut grants = Vec::new();
+        for dealt in deal(&names, &tenants, &chance[..tenants.len().min(2)]) {
+            let request = places.iter().copied().find(|request| request_id(*request) == dealt.request_id);
+            let Some(request) = request.filter(|request| !keys.contains(&self.key(*request))) else {
+                continue;
+            };
+            keys.push(self.key(request));
+            let (sandbox, listed) = free[dealt.sandbox];
+            grants.push((request, sandbox, listed));
+        }
+        let is_left = |sandbox: u8| grants.iter().all(|(_, granted, _)| *granted != sandbox);
+        let rest: Vec<_> = free.into_iter().filter(|(sandbox, _)| is_left(*sandbox)).collect();
+        if grants.is_empty() {
+            let rest: Vec<_> = rest.into_iter().filter(|(_, listed)| *listed == Sandbox::Arriving).collect();
+            if !rest.is_empty() {
+                world.hands[worker] = Hand::Admit { rest };
+            }
+        } else {
+            world.hands[worker] = Hand::Dealt { grants, rest, seen: places.to_vec() };
+        }
+    }
+
+    fn is_passed_over(&self, world: &World, request: u8) -> bool {
+        self.variant == Variant::PassOver
+            && matches!(self.verdict(world, request), LeaseVerdict::PastExpiry(_))
+    }
+
+    /// One grant; `seen` are the places that its deal knew.
+    fn grant(&self, world: &mut World, number: u8, sandbox: u8, listed: Sandbox, seen: &[u8]) -> Granted {
+        let request = &world.requests[usize::from(number)];
+        match self.verdict(world, number) {
+            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => {}
+            other => {
+                finish(world, number, of_verdict(&other));
+                leave(world, number);
+                return Granted::NotWanted;
+            }
+        }
+        if !request.is_queued() && self.variant != Variant::GrantWithoutRecord {
+            leave(world, number);
+            return Granted::NotWanted;
+        }
+        if world.sandboxes[usize::from(sandbox)] != listed {
+            return Granted::Lost;
+        }
+        let passed = seen
+            .iter()
+            .any(|other| self.goes_before(*other, number) && world.requests[usize::from(*other)].waits());
+        if passed {
+            world.fault = Some("a request was served before one that asked before it");
+        }
+        self.hand_out(world, number, sandbox);
+        world.requests[usize::from(number)].place = false;
+        Granted::Done
+    }
+
+    fn hand_out(&self, world: &mut World, number: u8, sandbox: u8) {
+        let key = self.key(number);
+        if let Some(old) = world.leases[usize::from(key)].filter(|old| !old.ended) {
+            world.sandboxes[usize::from(old.sandbox)] = Sandbox::Ended;
+        }
+        world.sandboxes[usize::from(sandbox)] = Sandbox::Allocated { key };
+        world.leases[usize::from(key)] =
+            Some(LeaseRow { request: number, sandbox, past: false, ended: false, fence: 0 });
+        let request = &mut world.requests[usize::from(number)];
+        if request.told_none {
+            world.fault = Some("a request was cancelled and has a sandbox");
+        }
+        request.end = Some(End::Granted);
+    }
+}
+
+/// What a grant came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Granted {
+    Done,
+    /// The sandbox is not as it was listed.
+    Lost,
+    /// The place wants nothing any more.
+    NotWanted,
+}
+
+fn next(world: &mut World, worker: usize, rest: Vec<(u8, Sandbox)>) {
+    if !rest.is_empty() {
+        world.hands[worker] = Hand::Listed { free: rest };
+    }
+}
+
+fn of_verdict(verdict: &LeaseVerdict) -> End {
+    match verdict {
+        LeaseVerdict::Mine(_) => End::Granted,
+        LeaseVerdict::Existing(_) => End::Existing,
+        LeaseVerdict::Free
+        | LeaseVerdict::PastExpiry(_)
+        | LeaseVerdict::KeyReused
+        | LeaseVerdict::Superseded => End::None,
+    }
+}
+
+/// Stores how a request ended, unless it ended before.
+fn finish(world: &mut World, request: u8, end: End) {
+    let request = &mut world.requests[usize::from(request)];
+    if request.is_queued() {
+        request.end = Some(end);
+    }
+}
+
+/// Deletes a place whose request has ended for good.
+fn leave(world: &mut World, request: u8) {
+    let request = &mut world.requests[usize::from(request)];
+    if request.end.is_some() && request.end != Some(End::Dead) {
+        request.place = false;
+    }
+}
+
+fn give_back(world: &mut World, number: usize) {
+    let Sandbox::Allocated { key } = world.sandboxes[number] else { return };
+    world.sandboxes[number] = Sandbox::Ended;
+    let asked = small(world.requests.iter().filter(|request| request.sent).count());
+    if let Some(lease) = &mut world.leases[usize::from(key)] {
+        (lease.ended, lease.fence) = (true, asked);
+    }
+}
+
+/// The places that are durable.
+fn places(world: &World) -> Vec<u8> {
+    let there = world.requests.iter().enumerate().filter(|(_, request)| request.place);
+    there.map(|(number, _)| small(number)).collect()
+}
+
+/// The sandboxes that are free; of those that are offered the index may show nothing.
+fn free(world: &World, lags: bool) -> Vec<(u8, Sandbox)> {
+    let shown = world.sandboxes.iter().enumerate();
+    let shown = shown.filter(|(_, sandbox)| sandbox.is_free() && !(lags && **sandbox == Sandbox::Available));
+    shown.map(|(number, sandbox)| (small(number), *sandbox)).collect()
+}
+
+fn small(number: usize) -> u8 {
+    u8::try_from(number).unwrap_or(u8::MAX)
+}

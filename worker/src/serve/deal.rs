@@ -1,0 +1,315 @@
+//! Dealing: free sandboxes are granted to the places that they fit (ARCHITECTURE.md, "Waiting").
+//!
+//! Invariants: lines are read after the sandboxes were listed, so what is left over fits no place that was durable before it
+//! arrived; a tenant's places are granted in the order of asking, and a call of several grants is all or none, so none goes past
+//! another. Order: **write state → send reply → delete place**. A place whose request has ended grants nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_domain::waiting::{Dealt, Line, Place, TenantPlaces, deal};
+use broker_domain::{
+    Lease, LeaseEnd, LeaseVerdict, Outcome, RequestId, RequestState, SandboxName, Status, TenantName, judge,
+    overdue_for_owner,
+};
+use broker_runtime::backoff::Backoff;
+use broker_runtime::crash_points::{self, Point};
+use broker_runtime::trace;
+use broker_store::{Candidate, Claim, ClaimOutcome, ListedLine, StoreError};
+use tokio::task::JoinSet;
+
+use super::places::{Waiter, end, leave, overdue, read, waited};
+use crate::jobs::Jobs;
+
+/// Grants in one call: three items each, of a hundred.
+const TOGETHER: usize = 33;
+/// Places that are read of a line at a time, at most.
+const HEADS: usize = 200;
+/// Calls that other transactions are in the way of, until the rest is left to the next look.
+const TRIES: u32 = 8;
+/// Calls of one dealing, whatever is left: the rest is dealt at the next look.
+const MOST_ROUNDS: u32 = 2_000;
+/// The pauses after those.
+const ON_CONFLICT: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(320));
+
+/// A sandbox that is free, as it was listed.
+#[derive(Clone, Debug)]
+pub(crate) struct Free {
+    pub(crate) candidate: Candidate,
+    pub(crate) listed: Status,
+}
+
+/// What became of free sandboxes.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// They fit no place.
+    pub(crate) free: Vec<Free>,
+    /// How many were granted.
+    pub(crate) granted: u64,
+}
+
+/// Deals `free`. What it does not return, it granted, lost, or leaves to the next look.
+pub(crate) async fn all(jobs: &Jobs, free: Vec<Free>) -> Result<Left, StoreError> {
+    let mut round =
+        Round { jobs, free, aside: BTreeSet::new(), together: TOGETHER, granted: 0, conflicts: 0 };
+    for _ in 0..MOST_ROUNDS {
+        if round.free.is_empty() {
+            break;
+        }
+        let waiters = round.waiters().await?;
+        if waiters.is_empty() {
+            break;
+        }
+        let dealt = round.deal(&waiters);
+        if dealt.is_empty() {
+            break;
+        }
+        round.grant(&waiters, &dealt).await?;
+    }
+    Ok(Left { free: round.free, granted: round.granted })
+}
+
+/// One call of dealing.
+struct Round<'a> {
+    jobs: &'a Jobs,
+    free: Vec<Free>,
+    /// Places that are passed over in this call: they cannot be read, or are a dead letter's.
+    aside: BTreeSet<RequestId>,
+    /// How many grants the next call has at most.
+    together: usize,
+    granted: u64,
+    conflicts: u32,
+}
+
+impl Round<'_> {
+    /// The heads of the lines that something fits, in no order. Places whose time is over are settled on the way.
+    async fn waiters(&mut self) -> Result<BTreeMap<RequestId, Arc<Waiter>>, StoreError> {
+        let (store, now) = (&self.jobs.store, self.jobs.clock.now());
+        let mut waiters = BTreeMap::new();
+        let fits = |line: &Line| self.free.iter().any(|free| line.fits(&free.candidate.name));
+        let lines: Vec<ListedLine> = store.waiting.lines(now).await?;
+        let lines: Vec<Line> = lines.into_iter().map(|listed| listed.line).filter(fits).collect();
+        for line in lines {
+            let mut after = None;
+            loop {
+                let wanted = u16::try_from((self.free.len() + 1).min(HEADS)).unwrap_or(u16::MAX);
+                let page = store.waiting.places(&line, after, wanted).await?;
+                let mut found = false;
+                for place in page.items {
+                    if self.aside.contains(&place.request_id) {
+                        continue;
+                    }
+                    match self.waiter(place) {
+                        Some(waiter) if waiter.place.deadline < now => overdue(self.jobs, &waiter).await?,
+                        Some(waiter) => {
+                            found = true;
+                            waiters.insert(waiter.place.request_id, Arc::new(waiter));
+                        }
+                        None => {}
+                    }
+                }
+                after = page.next;
+                // What was settled or set aside hid what stands behind it.
+                if found || after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(waiters)
+    }
+
+    /// The place with its message; one that cannot be read is set aside.
+    fn waiter(&mut self, place: Place) -> Option<Waiter> {
+        let id = place.request_id;
+        let waiter = read(self.jobs, place);
+        if waiter.is_none() {
+            self.aside.insert(id);
+        }
+        waiter
+    }
+
+    /// The deal of what is left.
+    fn deal(&self, waiters: &BTreeMap<RequestId, Arc<Waiter>>) -> Vec<Dealt> {
+        let policy = self.jobs.policy.now().unwrap_or_default();
+        let mut tenants: BTreeMap<&TenantName, TenantPlaces> = BTreeMap::new();
+        for (id, waiter) in waiters {
+            let tenant = &waiter.place.line.tenant;
+            let weight = policy.tenants().get(tenant).map_or(1, |tenant| tenant.weight);
+            let of = tenants.entry(tenant).or_insert_with(|| TenantPlaces {
+                tenant: tenant.clone(),
+                weight,
+                places: Vec::new(),
+            });
+            of.places.push((*id, waiter.place.line.clone()));
+        }
+        let tenants: Vec<_> = tenants.into_values().collect();
+        let names: Vec<SandboxName> = self.free.iter().map(|free| free.candidate.name.clone()).collect();
+        let chance: Vec<f64> = tenants.iter().map(|_| self.jobs.entropy.unit()).collect();
+        deal(&names, &tenants, &chance)
+    }
+
+    /// Grants what was dealt, as many as fit into one call.
+    async fn grant(
+        &mut self,
+        waiters: &BTreeMap<RequestId, Arc<Waiter>>,
+        dealt: &[Dealt],
+    ) -> Result<(), StoreError> {
+        let now = self.jobs.clock.now();
+        let mut keys = BTreeSet::new();
+        let chosen: Vec<(Arc<Waiter>, Free)> = dealt
+            .iter()
+            .filter_map(|dealt| Some((waiters.get(&dealt.request_id)?, self.free.get(dealt.sandbox)?)))
+            // AWS refuses an item twice in a call; the other place of a key is met by the next.
+            .filter(|(waiter, _)| keys.insert(&waiter.ask.lease_key))
+            .take(self.together)
+            .map(|(waiter, free)| (Arc::clone(waiter), free.clone()))
+            .collect();
+        let claims: Vec<_> = chosen
+            .iter()
+            .map(|(waiter, free)| Claim {
+                request: &waiter.ask,
+                candidate: &free.candidate,
+                allocation_id: self.jobs.entropy.allocation_id(),
+                now,
+                listed: free.listed,
+                from_line: true,
+            })
+            .collect();
+        crash_points::point(Point::BeforeGrant);
+        let outcomes = match self.jobs.store.leases.grant(&claims).await {
+            Ok(outcomes) => outcomes,
+            Err(error) if error.is_retryable() => return self.in_the_way(error).await,
+            Err(error) => return Err(error),
+        };
+        let all = outcomes.iter().all(|outcome| matches!(outcome, Some(ClaimOutcome::Created(_))));
+        self.together = if all { (self.together * 2).min(TOGETHER) } else { (self.together / 2).max(1) };
+        let (mut gone, mut ending) = (Vec::new(), JoinSet::new());
+        let outcomes = outcomes.into_iter().zip(&claims).enumerate();
+        for ((waiter, free), (position, (outcome, claim))) in chosen.iter().zip(outcomes) {
+            let settled = match outcome {
+                Some(ClaimOutcome::Created(grant)) => {
+                    crash_points::point(Point::Granted);
+                    self.granted += 1;
+                    waited(self.jobs, waiter, "granted");
+                    let (jobs, waiter) = (self.jobs.clone(), Arc::clone(waiter));
+                    ending.spawn(trace::carried(async move {
+                        end(&jobs, &waiter, Outcome::Created(grant)).await
+                    }));
+                    Settled::SandboxGone
+                }
+                Some(outcome) => self.settle(waiter, claim, outcome, position == 0).await?,
+                None => Settled::SandboxFree,
+            };
+            if let Settled::SandboxGone = settled {
+                gone.push(free.candidate.sandbox_id.clone());
+            }
+        }
+        while let Some(ended) = ending.join_next().await {
+            ended.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))?;
+        }
+        self.free.retain(|free| !gone.contains(&free.candidate.sandbox_id));
+        Ok(())
+    }
+
+    /// Another transaction was in the way, or the table did not answer: again after a moment, with fewer.
+    async fn in_the_way(&mut self, error: StoreError) -> Result<(), StoreError> {
+        self.conflicts += 1;
+        if self.conflicts > TRIES {
+            return Err(error);
+        }
+        self.together = (self.together / 2).max(1);
+        tokio::time::sleep(ON_CONFLICT.jittered(self.conflicts, &self.jobs.entropy)).await;
+        Ok(())
+    }
+
+    /// What becomes of a place that was not granted. `is_first`: none of the call goes before it.
+    async fn settle(
+        &mut self,
+        waiter: &Waiter,
+        claim: &Claim<'_>,
+        outcome: ClaimOutcome,
+        is_first: bool,
+    ) -> Result<Settled, StoreError> {
+        match outcome {
+            ClaimOutcome::Created(_) | ClaimOutcome::LostCandidate => Ok(Settled::SandboxGone),
+            ClaimOutcome::RequestEnded => self.ended(waiter).await,
+            ClaimOutcome::LeaseStands(lease) => self.stands(waiter, claim, &lease, is_first).await,
+        }
+    }
+
+    /// The place's request is not queued any more: the place is garbage.
+    async fn ended(&mut self, waiter: &Waiter) -> Result<Settled, StoreError> {
+        let record = self.jobs.store.requests.get(waiter.place.request_id).await?;
+        match record.map(|record| record.state) {
+            // A replay may take this end back; its place went with it.
+            Some(RequestState::Ended(Outcome::DeadLettered { .. }) | RequestState::Queued) => {
+                self.aside.insert(waiter.place.request_id);
+            }
+            Some(RequestState::Ended(_)) | None => leave(self.jobs, waiter).await?,
+        }
+        Ok(Settled::SandboxFree)
+    }
+
+    /// The key of the place has a lease.
+    async fn stands(
+        &mut self,
+        waiter: &Waiter,
+        claim: &Claim<'_>,
+        lease: &Lease,
+        is_first: bool,
+    ) -> Result<Settled, StoreError> {
+        let outcome = match judge(Some(lease), &waiter.ask, claim.now) {
+            // It changed since: again.
+            LeaseVerdict::Free => return Ok(Settled::SandboxFree),
+            LeaseVerdict::Mine(grant) => Outcome::Created(grant),
+            LeaseVerdict::Existing(grant) => Outcome::Existing(grant),
+            LeaseVerdict::KeyReused => Outcome::KeyReused,
+            LeaseVerdict::Superseded => Outcome::Superseded,
+            // It goes past none that the call was to grant before it: alone, or first, in a later one.
+            LeaseVerdict::PastExpiry(_) if !is_first => return Ok(Settled::SandboxFree),
+            LeaseVerdict::PastExpiry(old) => return self.replace(waiter, claim, &old).await,
+        };
+        waited(self.jobs, waiter, outcome.as_str());
+        end(self.jobs, waiter, outcome).await?;
+        Ok(Settled::SandboxFree)
+    }
+
+    /// A head is never passed over: its old lease ends in the write that gives it the new one.
+    async fn replace(
+        &mut self,
+        waiter: &Waiter,
+        claim: &Claim<'_>,
+        old: &Lease,
+    ) -> Result<Settled, StoreError> {
+        let jobs = self.jobs;
+        jobs.clock.reaches(old.ends_for_owner_at()).await;
+        let now = jobs.clock.now();
+        let end_of_old = LeaseEnd::by_request(old.term.end_reason(), now, waiter.ask.times.enqueued_at);
+        match jobs.store.leases.replace(claim, old, overdue_for_owner(now), &end_of_old).await {
+            Ok(ClaimOutcome::Created(grant)) => {
+                self.granted += 1;
+                waited(jobs, waiter, "granted");
+                end(jobs, waiter, Outcome::Created(grant)).await?;
+                Ok(Settled::SandboxGone)
+            }
+            Ok(ClaimOutcome::LostCandidate) => Ok(Settled::SandboxGone),
+            Ok(ClaimOutcome::RequestEnded) => self.ended(waiter).await,
+            Ok(ClaimOutcome::LeaseStands(_)) => Ok(Settled::SandboxFree),
+            // Sandbox and lease disagree: nothing that a request may do helps.
+            Err(StoreError::Conflict) => {
+                self.aside.insert(waiter.place.request_id);
+                Ok(Settled::SandboxFree)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What a grant came to.
+enum Settled {
+    /// The sandbox is the place's, or another claim's.
+    SandboxGone,
+    /// The sandbox is free still.
+    SandboxFree,
+}
