@@ -328,3 +328,27 @@ async fn a_command_waits_in_the_line_for_its_sandbox() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn verify_names_what_is_wrong_with_a_line() {
+    story(setup(), async |broker| {
+        let location = parked(broker, waits(broker, "student-1"), "student-1").await;
+        broker.verify().await;
+        let table = broker.table();
+        let line = table.list("LINES").await.remove(0);
+        let mut unlisted = line.clone();
+        unlisted.insert("until_ms".to_owned(), broker_tests::table::number(1));
+        table.put(unlisted).await;
+        assert_eq!(broker.violations().await[0].kind, "line_not_listed");
+        table.put(line).await;
+        broker.verify().await;
+        let place = table.list("LINE#platform#").await.remove(0);
+        let id = place["SK"].as_s().expect("text").clone();
+        table.delete_at("LINE#platform#", &id).await;
+        assert_eq!(broker.violations().await[0].kind, "parked_without_place");
+        table.put(place).await;
+        broker.cancel(&location, "student-1").send().await.expect_status(200);
+        broker.verify().await;
+    })
+    .await;
+}

@@ -197,8 +197,13 @@ impl Table {
 
     /// Removes the item of this partition key.
     pub async fn delete(&self, pk: &str) {
+        self.delete_at(pk, "META").await;
+    }
+
+    /// Deletes an item of a list.
+    pub async fn delete_at(&self, pk: &str, sk: &str) {
         let delete = self.client.delete_item().table_name(&self.name);
-        let delete = delete.key("PK", text(pk)).key("SK", text("META"));
+        let delete = delete.key("PK", text(pk)).key("SK", text(sk));
         delete.send().await.expect("DeleteItem");
     }
 }

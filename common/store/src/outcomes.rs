@@ -1,8 +1,9 @@
 //! Parameters, outcomes and errors of the table's operations.
 
+use broker_domain::waiting::Line;
 use broker_domain::{
-    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, Sandbox, SandboxId, SandboxName, Status,
-    Timestamp,
+    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, RequestId, Sandbox, SandboxId,
+    SandboxName, Status, Timestamp,
 };
 
 /// Why a call to the table failed.
@@ -171,6 +172,8 @@ pub struct Scanned {
     pub misplaced: Vec<String>,
     /// Arriving sandboxes, and since when each may be admitted.
     pub arriving: Vec<(SandboxId, Timestamp)>,
+    /// Requests that are queued and parked, each with its line.
+    pub parked: Vec<(Line, RequestId)>,
     /// The errors of items that cannot be read.
     pub unreadable: Vec<String>,
 }

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use broker_domain::{Inventory, Suspect, Timestamp, Violation, suspects};
+use broker_domain::waiting::Line;
+use broker_domain::{Inventory, RequestId, RequestState, Suspect, Timestamp, Violation, suspects};
 use serde::Serialize;
 
 use crate::scan_all::{ScanError, scan};
@@ -22,8 +23,8 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(600);
 /// A violation.
 #[derive(Debug, Serialize)]
 pub struct Found {
-    /// The kind, as `Violation::kind` names it, `unreadable_item`, `misplaced` or
-    /// `arriving_too_long`.
+    /// The kind, as `Violation::kind` names it, `unreadable_item`, `misplaced`, `arriving_too_long`,
+    /// `parked_without_place`, `wait_overdue` or `line_not_listed`.
     pub kind: &'static str,
     /// The items and the promise that they contradict.
     pub detail: String,
@@ -59,9 +60,11 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
     }
     let is_open = store.pool.status().await? == PoolStatus::Open;
     let (mut unreadable, mut misplaced, mut late) = (Vec::new(), Vec::new(), Vec::new());
+    let mut parked = Vec::new();
     scan(store, |mut page| {
         unreadable.append(&mut page.unreadable);
         misplaced.append(&mut page.misplaced);
+        parked.append(&mut page.parked);
         let is_late = |since: Timestamp| is_open && now.since(since) > ARRIVES_WITHIN;
         late.extend(page.arriving.iter().filter(|(_, since)| is_late(*since)).map(|(id, since)| {
             let minutes = now.since(*since).as_secs() / 60;
@@ -71,6 +74,7 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
         true
     })
     .await?;
+    let waiting = waiting(store, parked, now).await?;
     let suspects = suspects(&inventory);
     let mut violations: Vec<Violation> = Vec::new();
     for suspect in &suspects {
@@ -84,6 +88,7 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
             .chain(unreadable.into_iter().map(|detail| Found { kind: "unreadable_item", detail }))
             .chain(misplaced.into_iter().map(|detail| Found { kind: "misplaced", detail }))
             .chain(late.into_iter().map(|detail| Found { kind: "arriving_too_long", detail }))
+            .chain(waiting)
             .collect(),
         suspects: suspects.len(),
         live_leases: inventory.live_leases(),
@@ -99,6 +104,36 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
             .map(|(track, held)| (track.to_string(), held))
             .collect(),
     })
+}
+
+/// What is wrong with requests that wait. Each is read again, before and after its place: it may end meanwhile.
+async fn waiting(
+    store: &Store,
+    parked: Vec<(Line, RequestId)>,
+    now: Timestamp,
+) -> Result<Vec<Found>, StoreError> {
+    let mut found = Vec::new();
+    if parked.is_empty() {
+        return Ok(found);
+    }
+    let listed = store.waiting.lines(now).await?;
+    for (line, id) in parked {
+        let place = store.waiting.place(&line, id).await?;
+        let still = store.requests.get(id).await?;
+        let Some(request) = still.filter(|request| request.state == RequestState::Queued) else { continue };
+        if request.parked.as_ref() != Some(&line) {
+            continue;
+        }
+        let is_listed = listed.iter().any(|listed| listed.line == line && listed.until >= request.deadline);
+        let kind = match place {
+            None => "parked_without_place",
+            Some(_) if now.since(request.deadline) > ARRIVES_WITHIN => "wait_overdue",
+            Some(_) if now <= request.deadline && !is_listed => "line_not_listed",
+            Some(_) => continue,
+        };
+        found.push(Found { kind, detail: format!("request {id} waits in line {line}") });
+    }
+    Ok(found)
 }
 
 fn add(inventory: &mut Inventory, page: &Scanned) {

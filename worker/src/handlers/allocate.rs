@@ -81,10 +81,10 @@ impl Handlers {
             }
         };
         metrics::histogram!("broker_claim_attempts").record(attempts);
-        match outcome {
-            Outcome::NoSandboxes if request.may_wait => self.park(request, text).await,
-            outcome => Ok(Some(outcome)),
+        if outcome == Outcome::NoSandboxes && request.may_wait {
+            return self.park(request, text).await;
         }
+        Ok(Some(outcome))
     }
 
     /// What another request's attempt means for this one; `None` if it has to request by itself.

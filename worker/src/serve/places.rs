@@ -91,9 +91,10 @@ pub(super) async fn overdue(jobs: &Jobs, waiter: &Waiter) -> Result<(), StoreErr
 pub(super) async fn end(jobs: &Jobs, waiter: &Waiter, outcome: Outcome) -> Result<(), StoreError> {
     let request = Request::Allocate(waiter.ask.clone());
     // A grant stored its outcome itself.
-    let outcome = match outcome {
-        Outcome::Created(_) => outcome,
-        other => jobs.replies.store_outcome(&request, other).await?,
+    let outcome = if matches!(outcome, Outcome::Created(_)) {
+        outcome
+    } else {
+        jobs.replies.store_outcome(&request, outcome).await?
     };
     let waits = !waiter.message.asynchronous && jobs.clock.now() <= waiter.message.times().reply_by;
     if waits

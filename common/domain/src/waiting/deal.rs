@@ -4,7 +4,6 @@
 //! tenants of the same weight has 1/k of a single arrival, and two of two when two arrive. A tenant's own places are served in
 //! the order of asking, but for those that no sandbox which is left fits.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::Line;
@@ -92,10 +91,7 @@ impl<'t> Queue<'t> {
                 lines.map(|(_, places)| places).sum::<usize>()
             };
             let fitting = left.iter().enumerate().filter(|(_, sandbox)| line.fits(&sandboxes[**sandbox]));
-            let least = fitting.min_by(|(_, a), (_, b)| match use_of(**a).cmp(&use_of(**b)) {
-                Ordering::Equal => a.cmp(b),
-                other => other,
-            });
+            let least = fitting.min_by_key(|(_, sandbox)| (use_of(**sandbox), **sandbox));
             if let Some((at, _)) = least {
                 self.left.remove(position);
                 return Some((id, at));

@@ -10,7 +10,9 @@ use aws_sdk_dynamodb::types::{Get, TransactGetItem};
 use super::accounts::read_account;
 use super::attributes::{self as a, Item};
 use super::errors::{built_wrong, unread};
-use super::keys::{self, ACCOUNT_PREFIX, Key, LEASE_PREFIX, PK, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
+use super::keys::{
+    self, ACCOUNT_PREFIX, Key, LEASE_PREFIX, PK, REQUEST_PREFIX, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD,
+};
 use super::{ScanStore, TableClient, s};
 use crate::{Page, PageKey, Scanned, StoreError};
 use broker_domain::{AccountKey, LeaseKey, Sandbox, SandboxId, Status, Timestamp};
@@ -82,6 +84,9 @@ impl ScanStore {
                 })
             } else if pk.starts_with(LEASE_PREFIX) {
                 a::read_lease(item).map(|lease| page.leases.push(lease))
+            } else if pk.starts_with(REQUEST_PREFIX) {
+                a::read_request(item)
+                    .map(|request| page.parked.extend(request.parked.map(|line| (line, request.request_id))))
             } else if pk.starts_with(ACCOUNT_PREFIX) {
                 read_account(item).map(|record| page.accounts.push(record))
             } else {
@@ -151,8 +156,12 @@ impl TableClient {
             .total_segments(segments)
             .set_exclusive_start_key(after.map(|key| key.0))
             .filter_expression(
-                "begins_with(PK, :sandbox) or begins_with(PK, :lease) or begins_with(PK, :account)",
+                "begins_with(PK, :sandbox) or begins_with(PK, :lease) or begins_with(PK, :account) \
+                 or (begins_with(PK, :request) and #state = :queued and attribute_exists(parked))",
             )
+            .expression_attribute_names("#state", a::STATE)
+            .expression_attribute_values(":queued", s(a::QUEUED))
+            .expression_attribute_values(":request", s(REQUEST_PREFIX))
             .expression_attribute_values(":account", s(ACCOUNT_PREFIX))
             .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
             .expression_attribute_values(":lease", s(LEASE_PREFIX));

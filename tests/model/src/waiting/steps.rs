@@ -120,7 +120,10 @@ impl Scenario {
                 }
             }
             LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => finish(world, request, End::None),
-            other => finish(world, request, of_verdict(&other)),
+            ended @ (LeaseVerdict::Mine(_)
+            | LeaseVerdict::Existing(_)
+            | LeaseVerdict::KeyReused
+            | LeaseVerdict::Superseded) => finish(world, request, of_verdict(&ended)),
         }
     }
 
@@ -132,7 +135,10 @@ impl Scenario {
                 world.requests[usize::from(request)].told_none = true;
             }
             LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => {}
-            other => finish(world, request, of_verdict(&other)),
+            ended @ (LeaseVerdict::Mine(_)
+            | LeaseVerdict::Existing(_)
+            | LeaseVerdict::KeyReused
+            | LeaseVerdict::Superseded) => finish(world, request, of_verdict(&ended)),
         }
     }
 
@@ -163,9 +169,9 @@ impl Scenario {
                     Granted::Done if grants.is_empty() => next(world, worker, rest),
                     Granted::Done => world.hands[worker] = Hand::Dealt { grants, rest, seen },
                     // A call is all or none: what is left is dealt anew.
-                    other => {
+                    failed @ (Granted::Lost | Granted::NotWanted) => {
                         rest.extend(grants.into_iter().map(|(_, sandbox, listed)| (sandbox, listed)));
-                        if other == Granted::NotWanted {
+                        if failed == Granted::NotWanted {
                             rest.push((sandbox, listed));
                         }
                         rest.sort_unstable();
@@ -193,13 +199,13 @@ impl Scenario {
             return;
         }
         request.parked = true;
-        match self.variant {
-            Variant::ParkApart => world.hands[worker] = Hand::ParkPlace { request: number },
-            Variant::OwnGrant => {
-                request.place = true;
-                world.hands[worker] = Hand::OwnLook { request: number };
-            }
-            _ => request.place = true,
+        if self.variant == Variant::ParkApart {
+            world.hands[worker] = Hand::ParkPlace { request: number };
+            return;
+        }
+        request.place = true;
+        if self.variant == Variant::OwnGrant {
+            world.hands[worker] = Hand::OwnLook { request: number };
         }
     }
 
@@ -226,7 +232,10 @@ impl Scenario {
                 self.hand_out(world, number, sandbox);
             }
             LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => {}
-            other => finish(world, number, of_verdict(&other)),
+            ended @ (LeaseVerdict::Mine(_)
+            | LeaseVerdict::Existing(_)
+            | LeaseVerdict::KeyReused
+            | LeaseVerdict::Superseded) => finish(world, number, of_verdict(&ended)),
         }
     }
 
@@ -290,8 +299,11 @@ impl Scenario {
         let request = &world.requests[usize::from(number)];
         match self.verdict(world, number) {
             LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => {}
-            other => {
-                finish(world, number, of_verdict(&other));
+            ended @ (LeaseVerdict::Mine(_)
+            | LeaseVerdict::Existing(_)
+            | LeaseVerdict::KeyReused
+            | LeaseVerdict::Superseded) => {
+                finish(world, number, of_verdict(&ended));
                 leave(world, number);
                 return Granted::NotWanted;
             }
