@@ -20,6 +20,9 @@ use crate::response::problem::Problem;
 /// How long what was read is told.
 const TOLD_FOR: Duration = Duration::from_secs(2);
 
+/// When the lines were read, and what they were.
+type ReadLines = (Instant, Arc<[ListedLine]>);
+
 /// The lines. Clones share what was read.
 #[derive(Clone, Debug)]
 pub(crate) struct Lines {
@@ -27,7 +30,7 @@ pub(crate) struct Lines {
     clock: Clock,
     /// Whether requests may wait at all.
     pub(crate) on: bool,
-    read: Arc<Mutex<Option<(Instant, Arc<[ListedLine]>)>>>,
+    read: Arc<Mutex<Option<ReadLines>>>,
 }
 
 impl Lines {

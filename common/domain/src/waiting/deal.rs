@@ -70,7 +70,7 @@ struct Queue<'t> {
 impl<'t> Queue<'t> {
     fn new(of: &'t TenantPlaces, chance: f64) -> Self {
         let mut left: Vec<_> = of.places.iter().map(|(id, line)| (*id, line)).collect();
-        left.sort_by(|(a, _), (b, _)| a.cmp(b));
+        left.sort_by_key(|(id, _)| *id);
         // Efraimidis and Spirakis: the first of an order by u^(1/w) is each with its share of the weights.
         let drawn = chance.clamp(0.0, 1.0).powf(1.0 / f64::from(of.weight.max(1)));
         Self { of, drawn, left }

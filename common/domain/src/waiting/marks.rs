@@ -67,7 +67,7 @@ impl Marks {
         let (from, own) = (minted(mark), minted(id));
         let (between, passed) = (next_at.saturating_sub(from), own.saturating_sub(from));
         let steps = next_rank - rank;
-        let of_them = if between == 0 { steps } else { (steps * passed / between).min(steps) };
+        let of_them = (steps * passed).checked_div(between).map_or(steps, |of_them| of_them.min(steps));
         // It stands behind the mark, and before the next one.
         let ahead =
             (rank + of_them).saturating_sub(u64::from(of_them > 0)).max(rank).min(self.length.max(rank));
