@@ -53,7 +53,7 @@ async fn a_request_is_parked_once_however_often_and_never_after_its_end() {
     store.requests.cancel(other.request_id).await.expect("cancelled");
     assert_eq!(store.waiting.park(&second).await.expect("asked"), Write::Rejected(()));
     let places = store.waiting.places(&line(), None, 10).await.expect("read").items;
-    assert_eq!(places, [first.clone()]);
+    assert_eq!(places, std::slice::from_ref(&first));
     // A second delivery does not go past the line; the line does.
     assert_eq!(place.claim(&ask, &free).await, ClaimOutcome::RequestEnded);
     let allocation_id = place.entropy.allocation_id();
