@@ -152,7 +152,7 @@ async fn words_of_a_newer_program_in_the_records_are_unknown_and_no_error() {
         // An operation, and dead letters.
         broker.cli_ok(&["job", "pause", "sync"]).await;
         let day = table.keys("AUDIT#").await.remove(0);
-        rewrite(broker, table.list(&day).await.remove(0), &[("act", "quarantine")]).await;
+        rewrite(broker, table.list(&day).await.remove(0), &[("act", "hibernate")]).await;
         let audit: Vec<Value> = broker.cli_ok(&["audit", "--json"]).await.json();
         assert_eq!(audit[0]["act"], "unknown", "{audit:?}");
 
