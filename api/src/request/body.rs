@@ -59,6 +59,7 @@ fn too_large() -> Problem {
 /// The optional body of an allocate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "lab_duration_hours": 4 }]))]
 pub(crate) struct AllocateBody {
     /// The flavour of the sandbox, as `X-Sandbox-Flavour` names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
