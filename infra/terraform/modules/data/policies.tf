@@ -184,7 +184,7 @@ locals {
           Sid      = "Quarantine"
           Effect   = "Allow"
           Action   = "dynamodb:Query"
-          Resource = local.index_arn
+          Resource = [local.index_arn, local.restore_arn, "${local.restore_arn}/index/StateIndex"]
         },
       ], local.key_statements)
     })
