@@ -172,7 +172,7 @@ async fn a_worker_answers_probes_however_many_hold_its_port_and_keeps_few_of_the
 /// Connections of the story below.
 const SILENT: usize = 1_500;
 
-/// `cargo test -p broker-tests --test e2e limits::a_thousand -- --nocapture` tells what it costs.
+/// `cargo test -p broker-tests --test e2e connections_that_ask -- --nocapture` tells what it costs.
 #[tokio::test]
 async fn connections_that_ask_for_much_and_read_nothing_cost_what_the_limits_are_made_for() {
     let setup = Setup::new().apis(1).workers(0).var("BROKER_MAX_CONNECTIONS", "4000");
@@ -188,7 +188,9 @@ async fn connections_that_ask_for_much_and_read_nothing_cost_what_the_limits_are
         let after = broker.api_process(0).resident_mib();
         let each_kib = (after - before) * 1_024.0 / SILENT as f64;
         println!("{SILENT} connections: {before:.0} MiB before, {after:.0} MiB after, {each_kib:.0} KiB each; 64 KiB are reckoned with, and 128 KiB in the kernel");
-        assert!(each_kib <= 64.0, "{each_kib} KiB for each connection");
+        // The limits reckon with 64 KiB for each and 128 MiB for the process itself; half of that must do.
+        let reckoned = 64.0 + SILENT as f64 * 64.0 / 1_024.0;
+        assert!(after <= reckoned, "{after:.0} MiB, {each_kib:.0} KiB for each connection");
         drop(greedy);
     })
     .await;
