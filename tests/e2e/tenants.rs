@@ -1,6 +1,7 @@
 //! Tenants: one that sends thousands holds up nobody else.
 
 use broker_tests::queues::Depth;
+use broker_tests::setup::as_on_aws;
 use broker_tests::table::{Item, now_s, number, text};
 use broker_tests::{Setup, story, together, wait_for_condition};
 use serde_json::Value;
@@ -42,11 +43,13 @@ async fn twenty_thousand_requests_of_one_tenant_do_not_keep_another_from_its_san
         };
         let (answers, ()) = tokio::join!(greedy, other);
         let (accepted, refused) = (count(&answers, 202), count(&answers, 429));
-        // On a busy machine, with AWS as it is, the table is too slow for some of a burst: they are told to repeat.
-        let slow = count(&answers, 503);
-        assert_eq!(accepted + refused + slow, 20_000);
-        assert!(slow < 1_000, "{slow} unavailable");
-        assert!(accepted + slow >= 300 && refused > accepted, "{accepted} accepted, {refused} refused");
+        // With AWS as it is the table is too slow for some of a burst: they are told to repeat.
+        let (slow, most) = (count(&answers, 503), if as_on_aws() { 1_000 } else { 0 });
+        let others = answers.iter().filter(|answer| ![202, 429].contains(&answer.status));
+        let others: Vec<_> = others.map(|answer| &answer.text).take(3).collect();
+        assert_eq!(accepted + refused + slow, 20_000, "{others:?}");
+        assert!(slow <= most, "{slow} unavailable: {others:?}");
+        assert!(accepted >= 300 && refused > accepted, "{accepted} accepted, {refused} refused");
         let one = answers.into_iter().find(|answer| answer.status == 429).expect("one was refused");
         one.expect_problem(429, "RATE_LIMIT_EXCEEDED").must_have("retry-after");
         assert!(broker.verify().await.violations.is_empty());

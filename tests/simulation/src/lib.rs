@@ -3,7 +3,7 @@
 //! the end every sandbox is accounted for.
 //!
 //! The short one runs with all tests. The whole week takes minutes:
-//! `cargo test -p broker-simulation a_simulated_week -- --ignored --nocapture`.
+//! `cargo run -p broker-simulation -- week`.
 //!
 //! A killed worker is its runtime, shut down in the middle of its work. The crash stories of `tests/crash` kill processes;
 //! this one adds time.

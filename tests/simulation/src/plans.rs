@@ -3,7 +3,7 @@
 //! rate.
 //!
 //! The short one runs with all tests. The hour takes about fifteen minutes, since SQS's delays are real seconds:
-//! `cargo test -p broker-simulation plans_every_minute_for_an_hour -- --ignored --nocapture`.
+//! `cargo run -p broker-simulation -- hour`.
 
 use std::time::Duration;
 

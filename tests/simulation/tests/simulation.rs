@@ -1,4 +1,4 @@
-//! Simulation tests: the short one runs with all tests, the whole week by name.
+//! Simulation tests: the short ones, which run with all tests. The long ones are the command `broker-simulation`.
 
 use broker_simulation::{Week, plan_every_minute};
 
@@ -13,18 +13,6 @@ async fn every_fault_of_the_provider_leaves_everything_accounted_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "complete, and eleven minutes long: a command of the README"]
-async fn a_simulated_week_leaves_everything_accounted_for() {
-    Week::live(7 * 24, 7).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn plans_every_minute_keep_the_providers_rate() {
     plan_every_minute(2, 3).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "complete, and fifteen minutes long: a command of the README"]
-async fn plans_every_minute_for_an_hour_keep_the_providers_rate() {
-    plan_every_minute(60, 5).await;
 }

@@ -192,27 +192,3 @@ async fn a_hook_that_does_not_answer_is_left_after_its_time() {
     let answer = hooks.ask(&silent, &event()).await;
     assert_eq!(answer, HookAnswer::Failed { status: None, problem: "no answer within 1 s".to_owned() });
 }
-
-/// Run by `tests/hooks/run`, which starts hooks that judge with the verifiers for Python and JavaScript.
-#[tokio::test]
-#[ignore = "tests/hooks/run starts the hooks that it needs"]
-#[expect(
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "the script tells where its hooks are, and is told"
-)]
-async fn what_is_sent_is_accepted_by_the_verifiers_for_other_languages() {
-    let [hooks_at, secrets] =
-        ["HOOK_VERIFIERS", "HOOK_SECRETS"].map(|name| std::env::var(name).expect("set by tests/hooks/run"));
-    let secrets: Vec<&str> = secrets.split(',').collect();
-    let signing = |secrets: &[&str]| Hooks::new(&config(secrets, "127.0.0.1"), Clock::system());
-    let both = signing(&secrets);
-    for verifier in hooks_at.split(',') {
-        let (name, url) = verifier.split_once('=').expect("name=url");
-        assert_eq!(both.ask(&hook(url), &event()).await, HookAnswer::Yes { status: 204 }, "{name}");
-        let other = if name.ends_with("-old") { secrets[1] } else { secrets[0] };
-        let refused = signing(&[other]).ask(&hook(url), &event()).await;
-        assert!(matches!(refused, HookAnswer::No { .. }), "{name} takes a signature of another secret");
-        println!("{name}: accepts ours beside the other secret's, refuses the other's alone: {refused:?}");
-    }
-}
