@@ -32,7 +32,8 @@ mod world;
 use stateright::{Model, Property};
 
 pub use scenario::Scenario;
-pub use search::{Found, search};
+use search::PROMISES;
+pub use search::{Found, Searched, search};
 use world::Hand;
 pub use world::{Action, World};
 
@@ -75,11 +76,12 @@ impl Variant {
     ];
 }
 
-impl Scenario {
-    /// In every state.
-    const PROMISES: &str = "the promises hold";
-    /// In some state: else the search shows nothing.
-    const CLAIMS: &str = "a sandbox is handed out";
+impl Searched for Scenario {
+    const HAPPENS: &str = "a sandbox is handed out";
+
+    fn broken(&self, world: &World) -> Option<String> {
+        promises::broken(world)
+    }
 }
 
 impl Model for Scenario {
@@ -142,8 +144,8 @@ impl Model for Scenario {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always(Self::PROMISES, |_: &Self, world: &World| promises::broken(world).is_none()),
-            Property::sometimes(Self::CLAIMS, |_: &Self, world: &World| world.claims > 0),
+            Property::always(PROMISES, |_: &Self, world: &World| promises::broken(world).is_none()),
+            Property::sometimes(Self::HAPPENS, |_: &Self, world: &World| world.claims > 0),
         ]
     }
 }

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 fn refill_is_fine(clock: &Clock) -> bool {
     let mut fine = true;
     for world in refill::full() {
-        let found = refill::search(&world, clock);
+        let found = search(&world, clock);
         println!("{:<60} {:>9} states {:>7.1} s", world.name, found.states, found.took.as_secs_f64());
         fine &= found.something_happened;
         if let Some(path) = found.broken {
@@ -60,7 +60,7 @@ fn refill_is_fine(clock: &Clock) -> bool {
     }
     for variant in refill::Variant::BROKEN {
         let mut worlds = refill::bounded().into_iter();
-        let path = worlds.find_map(|world| refill::search(&world.with(variant), clock).broken);
+        let path = worlds.find_map(|world| search(&world.with(variant), clock).broken);
         match path {
             Some(path) => println!("\nrefill, {variant:?} is found:\n  {}", path.join("\n  ")),
             None => {
@@ -75,7 +75,7 @@ fn refill_is_fine(clock: &Clock) -> bool {
 fn waiting_is_fine(clock: &Clock) -> bool {
     let mut fine = true;
     for world in waiting::full() {
-        let found = waiting::search(&world, clock);
+        let found = search(&world, clock);
         println!("{:<60} {:>9} states {:>7.1} s", world.name, found.states, found.took.as_secs_f64());
         fine &= found.something_happened;
         if let Some(path) = found.broken {
@@ -85,7 +85,7 @@ fn waiting_is_fine(clock: &Clock) -> bool {
     }
     for variant in waiting::Variant::BROKEN {
         let mut worlds = waiting::bounded().into_iter();
-        let path = worlds.find_map(|world| waiting::search(&world.with(variant), clock).broken);
+        let path = worlds.find_map(|world| search(&world.with(variant), clock).broken);
         match path {
             Some(path) => println!("\nwaiting, {variant:?} is found:\n  {}", path.join("\n  ")),
             None => {

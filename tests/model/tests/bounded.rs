@@ -78,7 +78,7 @@ fn a_lease_that_is_ended_before_another_sandbox_is_found_leaves_its_owner_with_n
 fn refill_as_designed_never_asks_beyond_max_and_never_gets_stuck() {
     let clock = Clock::system();
     for world in refill::bounded() {
-        let found = refill::search(&world, &clock);
+        let found = search(&world, &clock);
         println!("{}: {} states in {:?}", world.name, found.states, found.took);
         assert!(found.something_happened, "{}: nothing arrived", world.name);
         assert_eq!(found.broken, None, "{}", world.name);
@@ -90,7 +90,7 @@ fn every_mistake_in_the_life_of_a_ticket_is_found() {
     let clock = Clock::system();
     for variant in refill::Variant::BROKEN {
         let mut worlds = refill::bounded().into_iter();
-        let way = worlds.find_map(|world| refill::search(&world.with(variant), &clock).broken);
+        let way = worlds.find_map(|world| search(&world.with(variant), &clock).broken);
         let way = way.unwrap_or_else(|| panic!("{variant:?} breaks nothing in any small world"));
         assert!(way.last().is_some_and(|last| last.contains(variant.breaks())), "{variant:?}: {way:#?}");
     }
@@ -100,7 +100,7 @@ fn every_mistake_in_the_life_of_a_ticket_is_found() {
 fn waiting_as_designed_keeps_order_and_leaves_no_request_waiting_in_vain() {
     let clock = Clock::system();
     for world in waiting::bounded() {
-        let found = waiting::search(&world, &clock);
+        let found = search(&world, &clock);
         println!("{}: {} states in {:?}", world.name, found.states, found.took);
         assert!(found.something_happened, "{}: nothing was granted", world.name);
         assert_eq!(found.broken, None, "{}", world.name);
@@ -112,7 +112,7 @@ fn every_mistake_of_waiting_is_found() {
     let clock = Clock::system();
     for variant in waiting::Variant::BROKEN {
         let mut worlds = waiting::bounded().into_iter();
-        let way = worlds.find_map(|world| waiting::search(&world.with(variant), &clock).broken);
+        let way = worlds.find_map(|world| search(&world.with(variant), &clock).broken);
         let way = way.unwrap_or_else(|| panic!("{variant:?} breaks nothing in any small world"));
         assert!(way.last().is_some_and(|last| last.contains(variant.breaks())), "{variant:?}: {way:#?}");
         println!("{variant:?}: {} steps: {}", way.len() - 1, way.last().map_or("", String::as_str));

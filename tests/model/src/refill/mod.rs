@@ -12,10 +12,9 @@ mod world;
 
 use std::time::Duration;
 
-use broker_runtime::clock::Clock;
-use stateright::{Checker as _, Model, Property};
+use stateright::{Model, Property};
 
-use crate::Found;
+use crate::search::{PROMISES, Searched};
 use world::Hand;
 pub use world::{Action, Heard, World};
 
@@ -91,9 +90,6 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    const PROMISES: &str = "the promises hold";
-    const ARRIVES: &str = "a sandbox arrives for a ticket";
-
     /// The same world under another protocol.
     #[must_use]
     pub fn with(&self, variant: Variant) -> Self {
@@ -131,26 +127,16 @@ pub fn full() -> Vec<Scenario> {
     longer.chain(larger).chain(three).collect()
 }
 
-/// Searches all of `scenario`, or as far as the first broken promise.
-pub fn search(scenario: &Scenario, clock: &Clock) -> Found {
-    let began = clock.instant();
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let checker = scenario.clone().checker().threads(threads).spawn_bfs().join();
-    let path = checker.discovery(Scenario::PROMISES);
-    Found {
-        states: checker.unique_state_count(),
-        took: clock.instant().duration_since(began),
-        broken: path.map(|path| {
-            let last = scenario.broken(path.last_state());
-            let steps = path.into_actions().into_iter().map(|action| format!("{action:?}"));
-            steps.chain(last).collect()
-        }),
-        something_happened: checker.discovery(Scenario::ARRIVES).is_some(),
-    }
-}
-
 /// A tick: longer than a ticket lives.
 const TICK: Duration = Duration::from_secs(31 * 60);
+
+impl Searched for Scenario {
+    const HAPPENS: &str = "a sandbox arrives for a ticket";
+
+    fn broken(&self, world: &World) -> Option<String> {
+        self.broken_promise(world)
+    }
+}
 
 impl Model for Scenario {
     type State = World;
@@ -207,8 +193,8 @@ impl Model for Scenario {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always(Self::PROMISES, |model: &Self, world: &World| model.broken(world).is_none()),
-            Property::sometimes(Self::ARRIVES, |_: &Self, world: &World| {
+            Property::always(PROMISES, |model: &Self, world: &World| model.broken_promise(world).is_none()),
+            Property::sometimes(Self::HAPPENS, |_: &Self, world: &World| {
                 world.records.iter().any(|record| record.took)
             }),
         ]

@@ -5,7 +5,7 @@ use super::{Action, Scenario};
 
 impl Scenario {
     /// The promise that `world` breaks.
-    pub(super) fn broken(&self, world: &World) -> Option<String> {
+    pub(super) fn broken_promise(&self, world: &World) -> Option<String> {
         let here = world.records.iter().filter(|record| record.took).count();
         let open = world.open().count();
         let max = usize::try_from(self.max).unwrap_or(usize::MAX);

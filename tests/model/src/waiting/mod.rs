@@ -10,10 +10,9 @@ mod promises;
 mod steps;
 mod world;
 
-use broker_runtime::clock::Clock;
-use stateright::{Checker as _, Model, Property};
+use stateright::{Model, Property};
 
-use crate::Found;
+use crate::search::{PROMISES, Searched};
 pub use world::{Action, World};
 use world::{End, Hand, Sandbox};
 
@@ -94,9 +93,6 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    const PROMISES: &str = "the promises hold";
-    const GRANTS: &str = "a place is granted";
-
     /// The same world under another protocol.
     #[must_use]
     pub fn with(&self, variant: Variant) -> Self {
@@ -161,21 +157,11 @@ pub fn full() -> Vec<Scenario> {
     more.chain([three]).collect()
 }
 
-/// Searches all of `scenario`, or as far as the first broken promise.
-pub fn search(scenario: &Scenario, clock: &Clock) -> Found {
-    let began = clock.instant();
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let checker = scenario.clone().checker().threads(threads).spawn_bfs().join();
-    let path = checker.discovery(Scenario::PROMISES);
-    Found {
-        states: checker.unique_state_count(),
-        took: clock.instant().duration_since(began),
-        broken: path.map(|path| {
-            let last = scenario.broken(path.last_state());
-            let steps = path.into_actions().into_iter().map(|action| format!("{action:?}"));
-            steps.chain(last).collect()
-        }),
-        something_happened: checker.discovery(Scenario::GRANTS).is_some(),
+impl Searched for Scenario {
+    const HAPPENS: &str = "a place is granted";
+
+    fn broken(&self, world: &World) -> Option<String> {
+        self.broken_promise(world)
     }
 }
 
@@ -227,8 +213,8 @@ impl Model for Scenario {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always(Self::PROMISES, |model: &Self, world: &World| model.broken(world).is_none()),
-            Property::sometimes(Self::GRANTS, |_: &Self, world: &World| {
+            Property::always(PROMISES, |model: &Self, world: &World| model.broken_promise(world).is_none()),
+            Property::sometimes(Self::HAPPENS, |_: &Self, world: &World| {
                 world.requests.iter().any(|request| request.parked && request.end == Some(End::Granted))
             }),
         ]

@@ -5,7 +5,7 @@ use super::world::{Action, Hand, Sandbox, World};
 
 impl Scenario {
     /// The promise that `world` breaks.
-    pub(super) fn broken(&self, world: &World) -> Option<String> {
+    pub(super) fn broken_promise(&self, world: &World) -> Option<String> {
         if let Some(fault) = world.fault {
             return Some(fault.to_owned());
         }
