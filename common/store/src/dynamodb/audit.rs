@@ -94,19 +94,9 @@ impl AuditStore {
         at: Timestamp,
         after: Option<PageKey>,
     ) -> Result<Page<Vec<AuditLine>>, StoreError> {
-        let call = self
-            .table
-            .client
-            .query()
-            .table_name(&self.table.name)
-            .consistent_read(true)
-            .key_condition_expression("#pk = :day")
-            .expression_attribute_names("#pk", PK)
-            .expression_attribute_values(":day", s(keys::audit_day(at)))
-            .set_exclusive_start_key(after.map(|key| key.0));
-        let answer = call.send().await.map_err(|error| unread("Query", &self.table.name, error))?;
-        let lines = answer.items().iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Page { items: lines, next: answer.last_evaluated_key.map(PageKey) })
+        let page = self.table.page_of("audit", &keys::audit_day(at), after, None).await?;
+        let lines = page.items.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Page { items: lines, next: page.next })
     }
 }
 

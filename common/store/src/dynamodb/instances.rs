@@ -7,10 +7,9 @@ use uuid::Uuid;
 
 use super::attributes as a;
 use super::change::written;
-use super::errors::unread;
-use super::keys::{self, INSTANCES, PK};
+use super::keys::{self, INSTANCES};
 use super::{InstanceStore, n, records, s};
-use crate::{Instance, Page, PageKey, Pages, Received, Role, SeenEmpty, SelfReport, StoreError, Write};
+use crate::{Instance, Received, Role, SeenEmpty, SelfReport, StoreError, Write};
 use broker_domain::Timestamp;
 
 /// How long an instance without heartbeats is kept at most.
@@ -66,27 +65,8 @@ impl InstanceStore {
 
     /// Every instance (a consistent read of all pages).
     pub async fn list(&self) -> Result<Vec<Instance>, StoreError> {
-        let mut pages = Pages::new(|after: Option<PageKey>| async move {
-            let call = self
-                .table
-                .client
-                .query()
-                .table_name(&self.table.name)
-                .consistent_read(true)
-                .key_condition_expression("#pk = :instances")
-                .expression_attribute_names("#pk", PK)
-                .expression_attribute_values(":instances", s(INSTANCES))
-                .set_exclusive_start_key(after.map(|key| key.0));
-            let answer = call.send().await.map_err(|error| unread("Query", &self.table.name, error))?;
-            Ok(Page { items: answer.items.unwrap_or_default(), next: answer.last_evaluated_key.map(PageKey) })
-        });
-        let mut instances = Vec::new();
-        while let Some(items) = pages.next().await? {
-            for item in &items {
-                instances.push(records::read_instance(item)?);
-            }
-        }
-        Ok(instances)
+        let items = self.table.all_of("instances", INSTANCES).await?;
+        items.iter().map(records::read_instance).collect()
     }
 }
 

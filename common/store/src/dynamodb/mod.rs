@@ -26,6 +26,7 @@ mod fuzz;
 mod history;
 mod instances;
 mod keys;
+mod partition;
 mod policy;
 mod pool;
 mod pool_status;

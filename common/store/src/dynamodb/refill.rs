@@ -43,26 +43,8 @@ impl RefillStore {
 
     /// Every ticket of a flavour (consistent reads).
     pub async fn tickets(&self, flavour: &FlavourName) -> Result<Vec<Ticket>, StoreError> {
-        let (mut tickets, mut after) = (Vec::new(), None);
-        loop {
-            let call = self
-                .table
-                .client
-                .query()
-                .table_name(&self.table.name)
-                .consistent_read(true)
-                .key_condition_expression("PK = :tickets")
-                .expression_attribute_values(":tickets", s(keys::tickets(flavour)))
-                .set_exclusive_start_key(after);
-            let answer = call.send().await.map_err(|error| unread("Query", &self.table.name, error))?;
-            for item in answer.items() {
-                tickets.push(read_ticket(item)?);
-            }
-            after = answer.last_evaluated_key;
-            if after.is_none() {
-                return Ok(tickets);
-            }
-        }
+        let items = self.table.all_of("tickets", &keys::tickets(flavour)).await?;
+        items.iter().map(read_ticket).collect()
     }
 
     /// About how many sandboxes with `prefix` are available; counting ends at `enough`.

@@ -6,14 +6,14 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{Put, ReturnConsumedCapacity, TransactWriteItem};
+use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 
 use super::attributes::{self as a, Item, Reader};
 use super::change::ItemChange;
-use super::errors::{built_wrong, unread};
+use super::errors::built_wrong;
 use super::keys::{self, SK};
-use super::{WaitingStore, count_capacity, n, s};
-use crate::{ListedLine, Page, PageKey, Pages, StoreError, Write};
+use super::{WaitingStore, n, s};
+use crate::{ListedLine, Page, PageKey, StoreError, Write};
 use broker_domain::waiting::{Line, Marks, Place};
 use broker_domain::{RequestId, Timestamp};
 
@@ -79,29 +79,9 @@ impl WaitingStore {
 
     /// The lines that are listed at `now` (a consistent read), each with what its last walk found.
     pub async fn lines(&self, now: Timestamp) -> Result<Vec<ListedLine>, StoreError> {
-        let mut pages = Pages::new(|after: Option<PageKey>| async move {
-            let call = self
-                .table
-                .client
-                .query()
-                .table_name(&self.table.name)
-                .consistent_read(true)
-                .key_condition_expression("PK = :lines")
-                .filter_expression("until_ms >= :now")
-                .expression_attribute_values(":lines", s(keys::LINES))
-                .expression_attribute_values(":now", n(now.as_ms()))
-                .set_exclusive_start_key(after.map(|key| key.0))
-                .return_consumed_capacity(ReturnConsumedCapacity::Total);
-            let answer = call.send().await.map_err(|error| unread("Query", &self.table.name, error))?;
-            count_capacity("lines", answer.consumed_capacity());
-            let lines = answer.items().iter().map(read_line).collect::<Result<Vec<_>, _>>()?;
-            Ok(Page { items: lines, next: answer.last_evaluated_key.map(PageKey) })
-        });
-        let mut lines = Vec::new();
-        while let Some(page) = pages.next().await? {
-            lines.extend(page);
-        }
-        Ok(lines)
+        let items = self.table.all_of("lines", keys::LINES).await?;
+        let lines = items.iter().map(read_line).collect::<Result<Vec<_>, _>>()?;
+        Ok(lines.into_iter().filter(|line| line.until >= now).collect())
     }
 
     /// A page of at most `limit` places of `line`, in their order (a consistent read).
@@ -111,21 +91,9 @@ impl WaitingStore {
         after: Option<PageKey>,
         limit: u16,
     ) -> Result<Page<Vec<Place>>, StoreError> {
-        let call = self
-            .table
-            .client
-            .query()
-            .table_name(&self.table.name)
-            .consistent_read(true)
-            .key_condition_expression("PK = :line")
-            .expression_attribute_values(":line", s(keys::places(line)))
-            .set_exclusive_start_key(after.map(|key| key.0))
-            .limit(i32::from(limit))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.send().await.map_err(|error| unread("Query", &self.table.name, error))?;
-        count_capacity("places", answer.consumed_capacity());
-        let places = answer.items().iter().map(|item| read_place(line, item)).collect::<Result<_, _>>()?;
-        Ok(Page { items: places, next: answer.last_evaluated_key.map(PageKey) })
+        let page = self.table.page_of("places", &keys::places(line), after, Some(limit)).await?;
+        let places = page.items.iter().map(|item| read_place(line, item)).collect::<Result<_, _>>()?;
+        Ok(Page { items: places, next: page.next })
     }
 
     /// Keeps what a walk of `line` found.
