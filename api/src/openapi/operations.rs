@@ -176,38 +176,11 @@ fn cancel(parts: &mut Components) -> Value {
 
 fn by_operator(admin: Admin, parts: &mut Components) -> Value {
     match admin {
-        Admin::Overview => Operation::by_operator(parts, ADMIN, "getOverview", "Shows what is there, the last hour, and what is wrong right now")
-            .says(
-                "Six reads whatever the size of the pool: census, ticks, pool, processes, the minutes of the hour, the depth \
-                 of the requests queue. A process reads once in two seconds at most, for all callers.",
-            )
-            .answers::<Overview>(200, "The overview.", &[])
-            .finish(),
-        Admin::SandboxHistory => Operation::by_operator(parts, ADMIN, "getSandboxHistory", "Tells the story of a sandbox")
-            .says(
-                "Eleven reads at most: its record, its last lease, that lease's request, and eight days of the audit, a \
-                 megabyte of each at most.",
-            )
-            .takes(parameters::sandbox())
-            .answers::<SandboxStory>(200, "The sandbox, and what happened to it.", &[])
-            .fails(&[Code::SandboxNotFound])
-            .finish(),
-        Admin::Track => Operation::by_operator(parts, ADMIN, "getTrack", "Tells what a track has, and why")
-            .says("Four reads: the lease of its key, that lease's sandbox and request, the census.")
-            .takes(parameters::track_in_path())
-            .takes_query(&[query::KEY_OF_TRACK])
-            .answers::<TrackStory>(200, "What its lease says.", &[])
-            .finish(),
-        Admin::PauseJob => Operation::by_operator(parts, ADMIN, "pauseJob", "Pauses the schedule of a job")
-            .takes(parameters::job())
-            .answers::<ScheduledJob>(200, "Its schedule.", &[])
-            .fails(&[Code::NotFound])
-            .finish(),
-        Admin::ResumeJob => Operation::by_operator(parts, ADMIN, "resumeJob", "Resumes the schedule of a job")
-            .takes(parameters::job())
-            .answers::<ScheduledJob>(200, "Its schedule.", &[])
-            .fails(&[Code::NotFound])
-            .finish(),
+        Admin::Overview => overview(parts),
+        Admin::SandboxHistory => sandbox_history(parts),
+        Admin::Track => track(parts),
+        Admin::PauseJob => job_switch(parts, "pauseJob", "Pauses the schedule of a job").finish(),
+        Admin::ResumeJob => job_switch(parts, "resumeJob", "Resumes the schedule of a job").finish(),
         Admin::Audit => Operation::by_operator(parts, ADMIN, "listAudit", "Lists the acts of operators on a day")
             .says("The newest first; one read of the table.")
             .takes_query(query::AUDIT)
@@ -236,24 +209,8 @@ fn by_operator(admin: Admin, parts: &mut Components) -> Value {
         Admin::BulkDelete => run(parts, "bulkDelete", "Removes records of one state from the table")
             .takes_query(&[query::REMOVABLE])
             .finish(),
-        Admin::Job => Operation::by_operator(parts, ADMIN, "getJob", "Shows a run that was answered 202")
-            .takes(parameters::request())
-            .answers_either::<RunBody<'_>, QueuedRun<'_>>(
-                200,
-                "Its report, or that it has not ended.",
-                &[MAYBE_RETRY_AFTER],
-            )
-            .fails(&[Code::RequestNotFound])
-            .finish(),
-        Admin::DeadLetters => {
-            let operation = Operation::by_operator(parts, ADMIN, "listDeadLetters", "Lists dead letters")
-                .says("The oldest first. A page may be short, or empty, and still have a `next_cursor`.");
-            operation
-                .takes_query(query::LETTER_FILTERS)
-                .takes_query(query::LETTER_PAGE)
-                .answers::<PageView>(200, "The page.", &[])
-                .finish()
-        }
+        Admin::Job => job_report(parts),
+        Admin::DeadLetters => dead_letters(parts),
         Admin::DeadLetter => {
             Operation::by_operator(parts, ADMIN, "getDeadLetter", "Shows a dead letter, byte for byte")
                 .takes(parameters::letter())
@@ -277,31 +234,13 @@ fn by_operator(admin: Admin, parts: &mut Components) -> Value {
             .says("Its TOML text in one form for each meaning; empty if none was ever applied.")
             .answers_with("text/plain", json!({ "type": "string" }), 200, "The policy.", &[ENTITY_TAG])
             .finish(),
-        Admin::PutPolicy => Operation::by_operator(parts, ADMIN, "putPolicy", "Replaces the policy")
-            .says(
-                "As a whole, if it is the one that `If-Match` names; a policy that is wrong anywhere changes nothing. Every \
-                 process follows within 5 s. The same policy again changes nothing.",
-            )
-            .takes(parameters::if_match())
-            .takes_query(&[query::POLICY_DRY_RUN.parameter()])
-            .takes_text("The policy, TOML.")
-            .answers::<PolicyReport<'_>>(200, "What changed.", &[ENTITY_TAG])
-            .fails(&[Code::PolicyChanged, Code::IfMatchMissing])
-            .finish(),
+        Admin::PutPolicy => put_policy(parts),
         Admin::Refill => Operation::by_operator(parts, ADMIN, "listRefill", "Lists what flavours are short of, and why")
             .answers::<RefillList>(200, "The flavours that the policy refills.", &[])
             .finish(),
-        Admin::PauseRefill => Operation::by_operator(parts, ADMIN, "pauseRefill", "Asks for no more sandboxes of a flavour")
-            .takes(parameters::flavour_in_path())
-            .answers::<RefillBody>(200, "Its state.", &[])
-            .fails(&[Code::NotFound])
-            .finish(),
-        Admin::ResumeRefill => Operation::by_operator(parts, ADMIN, "resumeRefill", "Asks for sandboxes of a flavour again")
-            .says("Also after its hook failed so often that it is not called.")
-            .takes(parameters::flavour_in_path())
-            .answers::<RefillBody>(200, "Its state.", &[])
-            .fails(&[Code::NotFound])
-            .finish(),
+        Admin::PauseRefill => refill_switch(parts, "pauseRefill", "Asks for no more sandboxes of a flavour").finish(),
+        Admin::ResumeRefill => refill_switch(parts, "resumeRefill", "Asks for sandboxes of a flavour again")
+                .says("Also after its hook failed so often that it is not called.").finish(),
         Admin::Quarantine => Operation::by_operator(parts, ADMIN, "listQuarantine", "Lists the sandboxes in quarantine")
             .answers::<QuarantineList<'_>>(200, "The sandboxes.", &[])
             .finish(),
@@ -321,6 +260,89 @@ fn by_operator(admin: Admin, parts: &mut Components) -> Value {
                 .finish()
         }
     }
+}
+
+fn overview(parts: &mut Components) -> Value {
+    Operation::by_operator(parts, ADMIN, "getOverview", "Shows what is there, the last hour, and what is wrong right now")
+            .says(
+                "Six reads whatever the size of the pool: census, ticks, pool, processes, the minutes of the hour, the depth \
+                 of the requests queue. A process reads once in two seconds at most, for all callers.",
+            )
+            .answers::<Overview>(200, "The overview.", &[])
+            .finish()
+}
+
+fn sandbox_history(parts: &mut Components) -> Value {
+    Operation::by_operator(parts, ADMIN, "getSandboxHistory", "Tells the story of a sandbox")
+            .says(
+                "Eleven reads at most: its record, its last lease, that lease's request, and eight days of the audit, a \
+                 megabyte of each at most.",
+            )
+            .takes(parameters::sandbox())
+            .answers::<SandboxStory>(200, "The sandbox, and what happened to it.", &[])
+            .fails(&[Code::SandboxNotFound])
+            .finish()
+}
+
+fn track(parts: &mut Components) -> Value {
+    Operation::by_operator(parts, ADMIN, "getTrack", "Tells what a track has, and why")
+        .says("Four reads: the lease of its key, that lease's sandbox and request, the census.")
+        .takes(parameters::track_in_path())
+        .takes_query(&[query::KEY_OF_TRACK])
+        .answers::<TrackStory>(200, "What its lease says.", &[])
+        .finish()
+}
+
+fn job_report(parts: &mut Components) -> Value {
+    Operation::by_operator(parts, ADMIN, "getJob", "Shows a run that was answered 202")
+        .takes(parameters::request())
+        .answers_either::<RunBody<'_>, QueuedRun<'_>>(
+            200,
+            "Its report, or that it has not ended.",
+            &[MAYBE_RETRY_AFTER],
+        )
+        .fails(&[Code::RequestNotFound])
+        .finish()
+}
+
+fn dead_letters(parts: &mut Components) -> Value {
+    let operation = Operation::by_operator(parts, ADMIN, "listDeadLetters", "Lists dead letters")
+        .says("The oldest first. A page may be short, or empty, and still have a `next_cursor`.");
+    operation
+        .takes_query(query::LETTER_FILTERS)
+        .takes_query(query::LETTER_PAGE)
+        .answers::<PageView>(200, "The page.", &[])
+        .finish()
+}
+
+fn put_policy(parts: &mut Components) -> Value {
+    Operation::by_operator(parts, ADMIN, "putPolicy", "Replaces the policy")
+            .says(
+                "As a whole, if it is the one that `If-Match` names; a policy that is wrong anywhere changes nothing. Every \
+                 process follows within 5 s. The same policy again changes nothing.",
+            )
+            .takes(parameters::if_match())
+            .takes_query(&[query::POLICY_DRY_RUN.parameter()])
+            .takes_text("The policy, TOML.")
+            .answers::<PolicyReport<'_>>(200, "What changed.", &[ENTITY_TAG])
+            .fails(&[Code::PolicyChanged, Code::IfMatchMissing])
+            .finish()
+}
+
+/// A pause of a job's schedule, or its end.
+fn job_switch<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'g> {
+    Operation::by_operator(parts, ADMIN, id, summary)
+        .takes(parameters::job())
+        .answers::<ScheduledJob>(200, "Its schedule.", &[])
+        .fails(&[Code::NotFound])
+}
+
+/// A pause of a flavour's refill, or its end.
+fn refill_switch<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'g> {
+    Operation::by_operator(parts, ADMIN, id, summary)
+        .takes(parameters::flavour_in_path())
+        .answers::<RefillBody>(200, "Its state.", &[])
+        .fails(&[Code::NotFound])
 }
 
 /// A replay or discard: of ids, or by filters, or of all.

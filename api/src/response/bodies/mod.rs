@@ -4,12 +4,11 @@
 //! `response::outcome`.
 
 mod operator;
+mod supply;
 
 pub use operator::PooledSandbox;
-pub(crate) use operator::{
-    AuditPage, Flavour, Flavours, PolicyReport, PoolPage, QuarantineList, QuarantineReportBody, QueuedRun,
-    RefillBody, RefillList, RunBody, Stats,
-};
+pub(crate) use operator::{AuditPage, Flavour, Flavours, PolicyReport, PoolPage, QueuedRun, RunBody, Stats};
+pub(crate) use supply::{QuarantineList, QuarantineReportBody, RefillBody, RefillList};
 
 use std::collections::BTreeMap;
 
