@@ -25,7 +25,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const CLIENT_ID_BYTES: usize = 128;
 
 /// The log line of one request.
-pub(crate) struct Line {
+pub(crate) struct AccessLine {
     clock: Clock,
     started: Instant,
     request_id: RequestId,
@@ -41,7 +41,7 @@ pub(crate) struct Line {
     span: Span,
 }
 
-impl Line {
+impl AccessLine {
     pub(crate) fn begin(request_id: RequestId, head: &Parts, client: IpAddr, clock: &Clock) -> Self {
         let client_id = head.headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
         Self {
@@ -103,7 +103,7 @@ impl Line {
     }
 }
 
-impl Line {
+impl AccessLine {
     fn tell_span(&mut self) {
         if !self.span.is_recorded() {
             return;
@@ -127,7 +127,7 @@ fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     TraceContext::parse(first.to_str().ok()?)
 }
 
-impl Drop for Line {
+impl Drop for AccessLine {
     fn drop(&mut self) {
         let latency = self.clock.instant().saturating_duration_since(self.started);
         metrics::answered(self.method, self.route, self.status, latency);

@@ -61,8 +61,8 @@ use crate::rpc::backlog::Backlog;
 use crate::rpc::reply_queue::ReplyQueue;
 use crate::rpc::reply_router::ReplyRouter;
 use crate::served::ServedCounts;
-use crate::service::{Answers, Door, Service};
-use crate::waiting::Lines;
+use crate::service::{Audience, Door, Service};
+use crate::waiting::CachedLines;
 
 /// Connections of operators and machines where they have a listener of their own.
 const ADMIN_CONNECTIONS: usize = 256;
@@ -128,24 +128,20 @@ pub async fn run(process: Process, listener: TcpListener, admin: Option<TcpListe
         door: Door { answers, own_pages: OwnPages::of(&config, address) },
         leaving: process.lifecycle.soft.clone(),
     };
-    let admin = match admin {
-        Some(listener) => {
-            Some((listener.local_addr().context("the admin listener has no address")?, listener))
-        }
-        None => None,
-    };
-    let answers = if admin.is_some() { Answers::Platforms } else { Answers::Everybody };
+    let admin = admin.map(|listener| listener.local_addr().map(|address| (address, listener)));
+    let admin = admin.transpose().context("the admin listener has no address")?;
+    let answers = if admin.is_some() { Audience::Platforms } else { Audience::Everybody };
     let public = server(connections, answers, address);
     let for_operators = admin.map(|(address, listener)| {
         tracing::info!(%address, "api listening for operators");
-        (server(ADMIN_CONNECTIONS, Answers::Operators, address), listener)
+        (server(ADMIN_CONNECTIONS, Audience::Operators, address), listener)
     });
 
-    let nobody_waits = CancellationToken::new();
-    let reply_queue = tokio::spawn(reply_queue.run(names, nobody_waits.clone()));
+    let answered_all = CancellationToken::new();
+    let reply_queue = tokio::spawn(reply_queue.run(names, answered_all.clone()));
     let me = process.entropy.uuid();
     let remembered =
-        tokio::spawn(served.remember(store.clone(), process.clock.clone(), me, nobody_waits.clone()));
+        tokio::spawn(served.remember(store.clone(), process.clock.clone(), me, answered_all.clone()));
     tokio::spawn(readiness.watch(store));
     tokio::spawn(end(process.clone(), serving.soft.clone()));
     tracing::info!(%address, connections, "api listening");
@@ -159,7 +155,7 @@ pub async fn run(process: Process, listener: TcpListener, admin: Option<TcpListe
     tokio::join!(public.serve(listener, &serving.soft, hard), operators);
     rpc.lingering.close();
     hard.run_until_cancelled(rpc.lingering.wait()).await;
-    nobody_waits.cancel();
+    answered_all.cancel();
     reply_queue.await.context("the reply queue's task failed")?;
     hard.run_until_cancelled(remembered).await;
     tracing::info!("drained");
@@ -174,7 +170,7 @@ fn service(
     served: &ServedCounts,
 ) -> Service {
     let config = &process.config;
-    let lines = Lines::new(rpc.store.clone(), process.clock.clone(), config.waiting);
+    let lines = CachedLines::new(rpc.store.clone(), process.clock.clone(), config.waiting);
     Service {
         clock: process.clock.clone(),
         entropy: process.entropy.clone(),

@@ -18,7 +18,7 @@ use http::request::Parts;
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use crate::access_log::Line;
+use crate::access_log::AccessLine;
 use crate::console;
 use crate::handlers::{Allocate, HealthChecks, Operator, Renewals, Requests, ReturnSandbox, Sandboxes, docs};
 use crate::limits::PATH_BYTES;
@@ -37,14 +37,14 @@ use crate::served::ServedCounts;
 /// Whose requests a listener answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Door {
-    pub(crate) answers: Answers,
+    pub(crate) answers: Audience,
     /// On one person's machine.
     pub(crate) own_pages: Option<OwnPages>,
 }
 
 /// The routes of a listener. Liveness and readiness are told at every one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answers {
+pub(crate) enum Audience {
     /// All of them.
     Everybody,
     /// Of platforms.
@@ -53,7 +53,7 @@ pub(crate) enum Answers {
     Operators,
 }
 
-impl Answers {
+impl Audience {
     const fn include(self, route: Route) -> bool {
         match self {
             Self::Everybody => true,
@@ -95,7 +95,7 @@ impl Service {
         let id = self.entropy.request_id(self.clock.now());
         let (head, body) = request.into_parts();
         let client = client_addr::address(peer, &head.headers, &self.trusted_proxies);
-        let mut line = Line::begin(id, &head, client, &self.clock);
+        let mut line = AccessLine::begin(id, &head, client, &self.clock);
         let answer = match self.answer(id, &head, body, &mut line, (door, seat)).await {
             Ok(answer) => answer,
             Err(problem) => {
@@ -119,7 +119,7 @@ impl Service {
         id: RequestId,
         head: &Parts,
         body: Incoming,
-        line: &mut Line,
+        line: &mut AccessLine,
         (door, seat): (&Door, &Seat),
     ) -> Result<Response, Problem> {
         let found = routes::find(&head.method, head.uri.path());
@@ -165,7 +165,7 @@ impl Service {
         id: RequestId,
         head: &Parts,
         body: Incoming,
-        line: &mut Line,
+        line: &mut AccessLine,
     ) -> Result<Response, Problem> {
         match route {
             Route::Health => Ok(self.health.alive()),
@@ -178,12 +178,7 @@ impl Service {
             Route::ConsoleFile => console::file(in_path),
             Route::Allocate => {
                 let started = self.clock.instant();
-                let answered = async {
-                    let caller = self.caller(head, line)?;
-                    let body = body::read(&head.headers, body).await?;
-                    self.allocate.handle(id, caller, head, route.template(), &body).await
-                };
-                let answered = answered.await;
+                let answered = self.allocate(route, id, head, body, line).await;
                 self.served.count(&outcome(&answered), broke(&answered), started.elapsed());
                 metrics::allocated(outcome(&answered), started.elapsed());
                 answered
@@ -241,9 +236,22 @@ impl Service {
         }
     }
 
+    async fn allocate(
+        &self,
+        route: Route,
+        id: RequestId,
+        head: &Parts,
+        body: Incoming,
+        line: &mut AccessLine,
+    ) -> Result<Response, Problem> {
+        let caller = self.caller(head, line)?;
+        let body = body::read(&head.headers, body).await?;
+        self.allocate.handle(id, caller, head, route.template(), &body).await
+    }
+
     /// Who calls. Wrong tokens are limited for each address, whatever the rate limit is; a right one is never refused for others'
     /// wrong ones, because an address may be shared.
-    fn identify(&self, head: &Parts, role: TokenRole, line: &Line) -> Result<Identity, Problem> {
+    fn identify(&self, head: &Parts, role: TokenRole, line: &AccessLine) -> Result<Identity, Problem> {
         self.authenticator.authenticate(&head.headers, role).map_err(|problem| {
             let presented = head.headers.contains_key(header::AUTHORIZATION);
             let wrong = presented && problem.code() == Code::Unauthorized;
@@ -253,7 +261,7 @@ impl Service {
     }
 
     /// The caller of a track's route.
-    fn caller(&self, head: &Parts, line: &mut Line) -> Result<Caller, Problem> {
+    fn caller(&self, head: &Parts, line: &mut AccessLine) -> Result<Caller, Problem> {
         let identity = self.identify(head, TokenRole::Track, line)?;
         line.authenticated(&identity.name);
         let track = headers::owner(&head.headers)?;

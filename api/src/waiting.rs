@@ -25,7 +25,7 @@ type ReadLines = (Instant, Arc<[ListedLine]>);
 
 /// The lines. Clones share what was read.
 #[derive(Clone, Debug)]
-pub(crate) struct Lines {
+pub(crate) struct CachedLines {
     store: Store,
     clock: Clock,
     /// Whether requests may wait at all.
@@ -33,7 +33,7 @@ pub(crate) struct Lines {
     read: Arc<Mutex<Option<ReadLines>>>,
 }
 
-impl Lines {
+impl CachedLines {
     pub(crate) fn new(store: Store, clock: Clock, on: bool) -> Self {
         Self { store, clock, on, read: Arc::default() }
     }

@@ -93,6 +93,58 @@ async fn moving_over_needs_the_operators_policy_and_what_the_runbook_names() {
     .await;
 }
 
+/// A call of each command of an operator, on `sandbox` and files of handed-out lines and of a policy.
+fn commands<'a>(sandbox: &'a str, path: &'a str, policy: &'a str) -> Vec<Vec<&'a str>> {
+    vec![
+        vec!["pool", "list"],
+        vec!["pool", "list", "--handed-out"],
+        vec!["pool", "stats"],
+        vec!["pool", "verify"],
+        vec!["pool", "adopt", "--apart-s", "0"],
+        vec!["pool", "adopt", "--apart-s", "0", "--apply"],
+        vec!["pool", "pause"],
+        vec!["pool", "reconcile", "--handed-out", path],
+        vec!["pool", "reconcile", "--handed-out", path, "--apply"],
+        vec!["pool", "resume"],
+        vec!["pool", "seed", "--start", "50", "--count", "1"],
+        vec!["quarantine", "add", "seed-000003", "--why", "a test"],
+        vec!["quarantine", "list"],
+        vec!["quarantine", "show", "seed-000003"],
+        vec!["quarantine", "release", "--all"],
+        vec!["quarantine", "retire", "--all"],
+        vec!["pool", "seed", "--cleanup"],
+        vec!["job", "pause", "sync"],
+        vec!["job", "resume", "sync"],
+        vec!["job", "run", "census", "--timeout-s", "0"],
+        vec!["sandbox", "show", sandbox],
+        vec!["sandbox", "history", sandbox],
+        vec!["sandbox", "extend", sandbox, "--hours", "1"],
+        vec!["sandbox", "release", sandbox],
+        vec!["sandbox", "retry-delete", sandbox],
+        vec!["dead-letters", "list"],
+        vec!["dead-letters", "show", "1790000000000-0123456789abcdef0123456789abcdef"],
+        vec!["dead-letters", "replay", "--all"],
+        vec!["dead-letters", "discard", "--all", "--why", "a test"],
+        vec!["policy", "diff", policy],
+        vec!["policy", "apply", policy],
+        vec!["policy", "show"],
+        vec!["refill", "status"],
+        vec!["refill", "pause", "small"],
+        vec!["refill", "resume", "small"],
+        vec!["hooks", "test", "small.gate"],
+        vec!["waiting", "list"],
+        vec!["waiting", "cancel", "--all"],
+        vec!["overview"],
+        vec!["track", "student-1"],
+        vec!["queues"],
+        vec!["audit"],
+        vec!["doctor"],
+        vec!["pool", "reshard", "--to", "8"],
+        vec!["pool", "reshard", "--to", "8", "--apply"],
+        vec!["pool", "reshard", "--to", "16", "--apply"],
+    ]
+}
+
 #[tokio::test]
 async fn every_command_of_an_operator_keeps_to_the_operators_policy() {
     let setup = Setup::new().apis(1).workers(1).pool(6).var("BROKER_HOOK_SECRETS", HOOK_SECRET);
@@ -111,54 +163,7 @@ async fn every_command_of_an_operator_keeps_to_the_operators_policy() {
         let policy = scratch().join(broker.queues().name("policy"));
         std::fs::write(&policy, POLICY).expect("the file is written");
         let policy = policy.to_str().expect("a path of ours");
-        let commands: Vec<Vec<&str>> = vec![
-            vec!["pool", "list"],
-            vec!["pool", "list", "--handed-out"],
-            vec!["pool", "stats"],
-            vec!["pool", "verify"],
-            vec!["pool", "adopt", "--apart-s", "0"],
-            vec!["pool", "adopt", "--apart-s", "0", "--apply"],
-            vec!["pool", "pause"],
-            vec!["pool", "reconcile", "--handed-out", path],
-            vec!["pool", "reconcile", "--handed-out", path, "--apply"],
-            vec!["pool", "resume"],
-            vec!["pool", "seed", "--start", "50", "--count", "1"],
-            vec!["quarantine", "add", "seed-000003", "--why", "a test"],
-            vec!["quarantine", "list"],
-            vec!["quarantine", "show", "seed-000003"],
-            vec!["quarantine", "release", "--all"],
-            vec!["quarantine", "retire", "--all"],
-            vec!["pool", "seed", "--cleanup"],
-            vec!["job", "pause", "sync"],
-            vec!["job", "resume", "sync"],
-            vec!["job", "run", "census", "--timeout-s", "0"],
-            vec!["sandbox", "show", &sandboxes[1]],
-            vec!["sandbox", "history", &sandboxes[1]],
-            vec!["sandbox", "extend", &sandboxes[1], "--hours", "1"],
-            vec!["sandbox", "release", &sandboxes[1]],
-            vec!["sandbox", "retry-delete", &sandboxes[1]],
-            vec!["dead-letters", "list"],
-            vec!["dead-letters", "show", "1790000000000-0123456789abcdef0123456789abcdef"],
-            vec!["dead-letters", "replay", "--all"],
-            vec!["dead-letters", "discard", "--all", "--why", "a test"],
-            vec!["policy", "diff", policy],
-            vec!["policy", "apply", policy],
-            vec!["policy", "show"],
-            vec!["refill", "status"],
-            vec!["refill", "pause", "small"],
-            vec!["refill", "resume", "small"],
-            vec!["hooks", "test", "small.gate"],
-            vec!["waiting", "list"],
-            vec!["waiting", "cancel", "--all"],
-            vec!["overview"],
-            vec!["track", "student-1"],
-            vec!["queues"],
-            vec!["audit"],
-            vec!["doctor"],
-            vec!["pool", "reshard", "--to", "8"],
-            vec!["pool", "reshard", "--to", "8", "--apply"],
-            vec!["pool", "reshard", "--to", "16", "--apply"],
-        ];
+        let commands = commands(&sandboxes[1], path, policy);
         // Half a claim, so that reconcile has something to mend.
         let half = broker.table().must_get(&lease_key("student-1", "student-1")).await;
         broker.table().delete(&lease_key("student-1", "student-1")).await;

@@ -35,6 +35,7 @@ use broker_provider::Provider;
 use broker_provider::hooks::Hooks;
 use broker_queue::{QueueKind, QueueNames, QueueUrls, Sender};
 use broker_runtime::config::Scheduler;
+use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::own_pages::OwnPages;
 use broker_runtime::process::Process;
 use broker_store::heartbeat;
@@ -84,35 +85,19 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         let own_pages = OwnPages::of(&config, address);
         tokio::spawn(ops::serve(listener, own_pages, metrics, health.clone(), lifecycle.hard.clone()));
     }
-    let jobs = Jobs {
-        store: store.clone(),
-        provider: config.provider.as_ref().map(|p| Provider::new(p, clock.clone())).transpose()?,
-        hooks: Hooks::new(&config.hooks, clock.clone()),
-        maintenance: Sender::new(aws.sqs.clone(), urls.get(QueueKind::Maintenance), Sender::MAX_IN_FLIGHT),
-        aws: aws.clone(),
-        urls: urls.clone(),
-        health: health.clone(),
-        clock: clock.clone(),
-        entropy: entropy.clone(),
-        stop: lifecycle.soft.clone(),
-        policy: FollowedPolicy::start(store.clone(), lifecycle.hard.clone()),
-        gates: serve::Gates::default(),
-        replies: Arc::new(ReplySender::new(&aws, &urls, store.clone(), clock.clone())),
-        next_walk: NextWalk::default(),
-        settings: jobs::JobSettings::new(&config),
-    };
+    let services = Services { aws, urls, store, health, config, clock, entropy };
+    let jobs = jobs_of(&services, &lifecycle)?;
     let (empty, seen_empty) = watch::channel(SeenEmpty::default());
     let (tracker, soft) = (&lifecycle.tracker, &lifecycle.soft);
     tracker.spawn(gauges::show(jobs.clone(), empty, soft.clone()));
-    tracker.spawn(serve::keep(jobs.clone(), config.every.serve, soft.clone()));
-    if config.scheduler == Scheduler::Workers {
-        let (jobs, config, soft) = (jobs.clone(), Arc::clone(&config), soft.clone());
+    tracker.spawn(serve::keep(jobs.clone(), services.config.every.serve, soft.clone()));
+    if services.config.scheduler == Scheduler::Workers {
+        let (jobs, config, soft) = (jobs.clone(), Arc::clone(&services.config), soft.clone());
         tracker.spawn(async move { schedule::keep(jobs, &config, soft).await });
     }
-    let (open, mut opened) = (health.clone(), health.gate());
+    let (open, mut opened) = (services.health.clone(), services.health.gate());
     // The first heartbeat came before it was known.
     opened.mark_changed();
-    let services = Services { aws, urls, store, health, config, clock, entropy };
     let maintenance = MaintenanceHandler::consumer(&services, jobs);
     let oldest_maintenance = maintenance.oldest_age();
     tracker.spawn(maintenance.run(lifecycle.clone()));
@@ -142,4 +127,26 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let in_time = lifecycle.drained(services.config.drain).await;
     tracing::info!(in_time, "worker drained");
     if in_time { consuming.await.context("the consumer of requests panicked") } else { Ok(()) }
+}
+
+/// The jobs of a worker, with all that they need.
+fn jobs_of(services: &Services, lifecycle: &Lifecycle) -> anyhow::Result<Jobs> {
+    let Services { aws, urls, store, health, config, clock, entropy } = services;
+    Ok(Jobs {
+        store: store.clone(),
+        provider: config.provider.as_ref().map(|p| Provider::new(p, clock.clone())).transpose()?,
+        hooks: Hooks::new(&config.hooks, clock.clone()),
+        maintenance: Sender::new(aws.sqs.clone(), urls.get(QueueKind::Maintenance), Sender::MAX_IN_FLIGHT),
+        aws: aws.clone(),
+        urls: urls.clone(),
+        health: health.clone(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        stop: lifecycle.soft.clone(),
+        policy: FollowedPolicy::start(store.clone(), lifecycle.hard.clone()),
+        gates: serve::Gates::default(),
+        replies: Arc::new(ReplySender::new(aws, urls, store.clone(), clock.clone())),
+        next_walk: NextWalk::default(),
+        settings: jobs::JobSettings::new(config),
+    })
 }

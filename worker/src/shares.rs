@@ -40,7 +40,7 @@ impl Party {
     }
 
     /// Of a message that shares nothing with others.
-    pub(crate) fn nobody(message_id: &str) -> Self {
+    pub(crate) fn alone(message_id: &str) -> Self {
         Self { key: message_id.to_owned(), tenant: None }
     }
 }

@@ -23,7 +23,7 @@ use crate::request::{flavour, headers};
 use crate::response::Response;
 use crate::response::problem::Problem;
 use crate::rpc::{Progress, RequestReply};
-use crate::waiting::Lines;
+use crate::waiting::CachedLines;
 
 /// The shortest wait that the backlog is compared with.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ pub(crate) struct Allocate {
     pub(crate) wait: Duration,
     pub(crate) lab_duration: LabDuration,
     pub(crate) policy: FollowedPolicy,
-    pub(crate) lines: Lines,
+    pub(crate) lines: CachedLines,
 }
 
 impl Allocate {

@@ -25,7 +25,7 @@ use crate::response::Response;
 use crate::response::codes::Code;
 use crate::response::outcome;
 use crate::response::problem::Problem;
-use crate::waiting::{self, Lines};
+use crate::waiting::{self, CachedLines};
 
 /// A worker checks the deadline before each attempt to claim. Until an attempt that began just in time has certainly ended
 /// (three attempts of a second each with their pauses, and two clocks that may be two seconds off each), the request is
@@ -37,7 +37,7 @@ pub(crate) struct Requests {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
-    pub(crate) lines: Lines,
+    pub(crate) lines: CachedLines,
     pub(crate) policy: FollowedPolicy,
 }
 

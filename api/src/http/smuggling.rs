@@ -35,7 +35,7 @@ pub(crate) struct Framing {
 
 #[derive(Debug)]
 enum Part {
-    Head(Section),
+    Head(HeadLines),
     /// Bytes of a body that are still to come.
     Body(u64),
     /// The line with the size of a chunk.
@@ -44,7 +44,7 @@ enum Part {
     Chunk(u64),
     /// The line end behind a chunk.
     ChunkEnd(Vec<u8>),
-    Trailers(Section),
+    Trailers(HeadLines),
 }
 
 /// The length of a body, as its head declares it.
@@ -56,7 +56,7 @@ enum BodyLength {
 
 impl Default for Part {
     fn default() -> Self {
-        Self::Head(Section::default())
+        Self::Head(HeadLines::default())
     }
 }
 
@@ -111,7 +111,7 @@ impl Framing {
             Part::ChunkSize(line) => match whole_line(line, bytes)? {
                 None => return Ok(()),
                 Some(text) => match chunk_size(text)? {
-                    0 => Part::Trailers(Section::default()),
+                    0 => Part::Trailers(HeadLines::default()),
                     size => Part::Chunk(size),
                 },
             },
@@ -137,13 +137,13 @@ impl Framing {
 
 /// Lines up to an empty one: a head, or trailers.
 #[derive(Debug, Default)]
-struct Section {
+struct HeadLines {
     bytes: Vec<u8>,
     /// The beginning of the current line.
     line: usize,
 }
 
-impl Section {
+impl HeadLines {
     /// Takes a part of a line; returns whether this was the section's end. Empty lines before a request are skipped (2.2).
     fn take(&mut self, bytes: &[u8], skips_empty: bool) -> Result<bool, Refusal> {
         self.bytes.extend_from_slice(bytes);

@@ -82,7 +82,7 @@ fn processes(overview: &Overview, problems: &mut Vec<Problem>) {
     let before = overview.history.last().is_some_and(|minute| waited(minute.visible, minute.in_flight));
     if workers > 0 && before && waited(Some(requests.visible), Some(requests.in_flight)) {
         let text = format!("{} wait and no worker takes any.", some(requests.visible, "request"));
-        problems.push(page("nobody_receives", text, "nobody-receives"));
+        problems.push(page("no_worker_receives", text, "no-worker-receives"));
     } else if let Some(age) = requests.oldest_age_ms.filter(|age| *age > OLD_REQUEST_MS) {
         let text = format!(
             "Requests wait {} s before a worker takes them; {} wait now.",
@@ -167,7 +167,7 @@ fn jobs(overview: &Overview, problems: &mut Vec<Problem>) {
             && job.next_run_at.is_some_and(|due| due + OVERDUE_S < overview.now)
         {
             let text = format!("The job {} is overdue.", job.job);
-            problems.push(ticket("job_overdue", text, "nobody-receives"));
+            problems.push(ticket("job_overdue", text, "no-worker-receives"));
         }
     }
 }
@@ -248,7 +248,7 @@ mod tests {
             ("no_worker", |o| o.processes.workers = 0),
             ("queue_silent", |o| o.requests = None),
             ("backlog", |o| o.requests.as_mut().unwrap().oldest_age_ms = Some(11_000)),
-            ("nobody_receives", |o| {
+            ("no_worker_receives", |o| {
                 let requests = o.requests.as_mut().unwrap();
                 (requests.visible, requests.in_flight) = (4, 0);
                 o.history = vec![minute(4, 0)];

@@ -26,10 +26,10 @@ const LONGEST_PAUSE_S: u64 = 30;
 
 /// The last estimate. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Backlog(Arc<Seen>);
+pub(crate) struct Backlog(Arc<SeenDepths>);
 
 #[derive(Debug, Default)]
-struct Seen {
+struct SeenDepths {
     wait_ms: AtomicU64,
     /// Whether this process sent a request since it was last asked.
     sent: AtomicBool,

@@ -13,7 +13,7 @@ impl DeadLetters {
     pub async fn count(&self, selection: Selection) -> Result<ReplayReport, StoreError> {
         let options = ActionOptions { dry_run: true, ..ActionOptions::default() };
         let action = Action::Replay { renew_deadline: false };
-        ActionRun::new(self, action, options, self.actor("nobody"))
+        ActionRun::new(self, action, options, self.actor("dry-run"))
             .run(selection, &CancellationToken::new(), |_| ())
             .await
     }

@@ -25,7 +25,7 @@ use crate::verify::verify;
 use crate::{PoolStatus, Store, StoreError, Write, retry_on_conflict};
 
 /// The track of a lease whose owner is not known.
-const NOBODY: &str = "reconciled";
+const UNKNOWN_OWNER: &str = "reconciled";
 /// Steps that are taken at the same time; they share calls.
 const AT_ONCE: usize = 100;
 /// How often a step is tried that the table does not take just now, each time after twice the pause.
@@ -254,10 +254,12 @@ impl Reconciliation<'_> {
             lines: lines.len(),
             ..ReconcileReport::default()
         };
-        let nobody = TrackId::new(NOBODY)
-            .map_err(|_invalid| StoreError::Malformed { item: NOBODY.to_owned(), attribute: "track" })?;
+        let unknown_owner = TrackId::new(UNKNOWN_OWNER).map_err(|_invalid| StoreError::Malformed {
+            item: UNKNOWN_OWNER.to_owned(),
+            attribute: "track",
+        })?;
         loop {
-            let decision = self.decide(lines, listing, &nobody);
+            let decision = self.decide(lines, listing, &unknown_owner);
             if decision.steps.is_empty() {
                 report.conclude(decision, &self.taken);
                 return Ok(report);
@@ -280,7 +282,7 @@ impl Reconciliation<'_> {
         }
     }
 
-    fn decide(&self, lines: &Lines, listing: Option<&Listing>, nobody: &TrackId) -> Decision {
+    fn decide(&self, lines: &Lines, listing: Option<&Listing>, unknown_owner: &TrackId) -> Decision {
         let now = self.clock.now();
         let mint = || Minted {
             allocation_id: self.entropy.allocation_id(),
@@ -293,7 +295,7 @@ impl Reconciliation<'_> {
         };
         decide(
             &self.known,
-            &Asked { lines, sight: &sight, is_there: &is_there, mint: &mint, nobody, lease, now },
+            &Asked { lines, sight: &sight, is_there: &is_there, mint: &mint, unknown_owner, lease, now },
         )
     }
 

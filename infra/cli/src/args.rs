@@ -74,7 +74,7 @@ pub(crate) enum Command {
     /// Show the operations of operators: job runs, pauses, releases, extensions, retries
     Audit(audit::Audit),
     /// Run a command with a sandbox of its own: allocate, wait, renew while it runs, give back
-    Lease(lease::Lease),
+    Lease(lease::LeaseArgs),
     /// Check everything that a broker needs, a line each: ok, or what to do; exit code 1 if anything is wrong
     Doctor(Output),
 }

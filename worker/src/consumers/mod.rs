@@ -61,7 +61,7 @@ pub(crate) trait Handler: fmt::Debug + Send + Sync + 'static {
 
     /// Whose message it is: a key and a tenant hold a share of the permits at most.
     fn party(&self, delivery: &Delivery, _message: &Self::Message) -> Party {
-        Party::nobody(&delivery.message_id)
+        Party::alone(&delivery.message_id)
     }
 
     /// Processes a message. Safe to call any number of times with the same one.

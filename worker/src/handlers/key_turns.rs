@@ -46,7 +46,7 @@ struct KeyState<L> {
 
 /// One request's place among those of its key.
 #[derive(Debug)]
-pub(super) struct Place<K: Clone + Eq + Hash, L> {
+pub(super) struct KeyPlace<K: Clone + Eq + Hash, L> {
     turns: KeyTurns<K, L>,
     key: K,
     line: Arc<KeyLine<L>>,
@@ -72,7 +72,7 @@ pub(super) struct Attempt<L> {
 
 impl<K: Clone + Eq + Hash, L> KeyTurns<K, L> {
     /// A place among the requests of `key`.
-    pub(super) fn place(&self, key: &K) -> Place<K, L> {
+    pub(super) fn place(&self, key: &K) -> KeyPlace<K, L> {
         let mut lines = self.lines();
         let line = lines.entry(key.clone()).or_insert_with(|| {
             let state = KeyState { asking: false, begun: 0, learnt: None };
@@ -81,7 +81,7 @@ impl<K: Clone + Eq + Hash, L> KeyTurns<K, L> {
         let line = Arc::clone(line);
         drop(lines);
         let came_after = line.state().begun;
-        Place { turns: self.clone(), key: key.clone(), line, came_after }
+        KeyPlace { turns: self.clone(), key: key.clone(), line, came_after }
     }
 
     fn lines(&self) -> MutexGuard<'_, HashMap<K, Arc<KeyLine<L>>>> {
@@ -95,7 +95,7 @@ impl<L> KeyLine<L> {
     }
 }
 
-impl<K: Clone + Eq + Hash, L> Place<K, L> {
+impl<K: Clone + Eq + Hash, L> KeyPlace<K, L> {
     /// Waits until it is this request's turn, or something was learnt by an attempt that began after it came.
     pub(super) async fn turn(&mut self) -> KeyTurn<L> {
         let mut ended = self.line.ended.subscribe();
@@ -135,7 +135,7 @@ impl<L> Drop for Attempt<L> {
     }
 }
 
-impl<K: Clone + Eq + Hash, L> Drop for Place<K, L> {
+impl<K: Clone + Eq + Hash, L> Drop for KeyPlace<K, L> {
     fn drop(&mut self) {
         let mut lines = self.turns.lines();
         // The map's and ours: no other request asks for it.

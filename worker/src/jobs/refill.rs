@@ -42,7 +42,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     let mut running = JoinSet::new();
     for (name, flavour, refill) in refilled(&policy) {
         report.found += 1;
-        let keeper = Keeper {
+        let keeper = FlavourRefill {
             jobs: jobs.clone(),
             name: name.clone(),
             flavour: flavour.clone(),
@@ -91,7 +91,7 @@ enum Went {
 }
 
 /// One flavour in one run.
-struct Keeper {
+struct FlavourRefill {
     jobs: Jobs,
     name: FlavourName,
     flavour: Flavour,
@@ -99,7 +99,7 @@ struct Keeper {
     counted_after: Timestamp,
 }
 
-impl Keeper {
+impl FlavourRefill {
     async fn keep(&self) -> Result<Made, StoreError> {
         let (began, mut made, mut first) = (self.jobs.clock.now(), Made::default(), true);
         loop {

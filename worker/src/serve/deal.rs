@@ -19,7 +19,7 @@ use broker_runtime::trace;
 use broker_store::{Candidate, Claim, ClaimOutcome, ListedLine, StoreError};
 use tokio::task::JoinSet;
 
-use super::places::{Waiter, end, leave, overdue, read, waited};
+use super::places::{WaitingRequest, end, leave, overdue, read, waited};
 use crate::jobs::Jobs;
 
 /// Grants in one call: three items each, of a hundred.
@@ -52,7 +52,7 @@ pub(crate) struct Left {
 /// Deals `free`. What it does not return, it granted, lost, or leaves to the next look.
 pub(crate) async fn all(jobs: &Jobs, free: Vec<Free>) -> Result<Left, StoreError> {
     let mut round =
-        Round { jobs, free, aside: BTreeSet::new(), together: TOGETHER, granted: 0, conflicts: 0 };
+        Dealing { jobs, free, aside: BTreeSet::new(), together: TOGETHER, granted: 0, conflicts: 0 };
     for _ in 0..MOST_ROUNDS {
         if round.free.is_empty() {
             break;
@@ -71,7 +71,7 @@ pub(crate) async fn all(jobs: &Jobs, free: Vec<Free>) -> Result<Left, StoreError
 }
 
 /// One call of dealing.
-struct Round<'a> {
+struct Dealing<'a> {
     jobs: &'a Jobs,
     free: Vec<Free>,
     /// Places that are passed over in this call: they cannot be read, or are a dead letter's.
@@ -82,9 +82,9 @@ struct Round<'a> {
     conflicts: u32,
 }
 
-impl Round<'_> {
+impl Dealing<'_> {
     /// The heads of the lines that something fits, in no order. Places whose time is over are settled on the way.
-    async fn waiters(&mut self) -> Result<BTreeMap<RequestId, Arc<Waiter>>, StoreError> {
+    async fn waiters(&mut self) -> Result<BTreeMap<RequestId, Arc<WaitingRequest>>, StoreError> {
         let (store, now) = (&self.jobs.store, self.jobs.clock.now());
         let mut waiters = BTreeMap::new();
         let fits = |line: &Line| self.free.iter().any(|free| line.fits(&free.candidate.name));
@@ -120,7 +120,7 @@ impl Round<'_> {
     }
 
     /// The place with its message; one that cannot be read is set aside.
-    fn waiter(&mut self, place: Place) -> Option<Waiter> {
+    fn waiter(&mut self, place: Place) -> Option<WaitingRequest> {
         let id = place.request_id;
         let waiter = read(self.jobs, place);
         if waiter.is_none() {
@@ -130,7 +130,7 @@ impl Round<'_> {
     }
 
     /// The deal of what is left.
-    fn deal(&self, waiters: &BTreeMap<RequestId, Arc<Waiter>>) -> Vec<Dealt> {
+    fn deal(&self, waiters: &BTreeMap<RequestId, Arc<WaitingRequest>>) -> Vec<Dealt> {
         let policy = self.jobs.policy.now().unwrap_or_default();
         let mut tenants: BTreeMap<&TenantName, TenantPlaces> = BTreeMap::new();
         for (id, waiter) in waiters {
@@ -152,12 +152,12 @@ impl Round<'_> {
     /// Grants what was dealt, as many as fit into one call.
     async fn grant(
         &mut self,
-        waiters: &BTreeMap<RequestId, Arc<Waiter>>,
+        waiters: &BTreeMap<RequestId, Arc<WaitingRequest>>,
         dealt: &[Dealt],
     ) -> Result<(), StoreError> {
         let now = self.jobs.clock.now();
         let mut keys = BTreeSet::new();
-        let chosen: Vec<(Arc<Waiter>, Free)> = dealt
+        let chosen: Vec<(Arc<WaitingRequest>, Free)> = dealt
             .iter()
             .filter_map(|dealt| Some((waiters.get(&dealt.request_id)?, self.free.get(dealt.sandbox)?)))
             // AWS refuses an item twice in a call; the other place of a key is met by the next.
@@ -226,7 +226,7 @@ impl Round<'_> {
     /// What becomes of a place that was not granted. `is_first`: none of the call goes before it.
     async fn settle(
         &mut self,
-        waiter: &Waiter,
+        waiter: &WaitingRequest,
         claim: &Claim<'_>,
         outcome: ClaimOutcome,
         is_first: bool,
@@ -239,7 +239,7 @@ impl Round<'_> {
     }
 
     /// The place's request is not queued any more: the place is garbage.
-    async fn ended(&mut self, waiter: &Waiter) -> Result<Settled, StoreError> {
+    async fn ended(&mut self, waiter: &WaitingRequest) -> Result<Settled, StoreError> {
         let record = self.jobs.store.requests.get(waiter.place.request_id).await?;
         match record.map(|record| record.state) {
             // A replay may take this end back; its place went with it.
@@ -254,7 +254,7 @@ impl Round<'_> {
     /// The key of the place has a lease.
     async fn stands(
         &mut self,
-        waiter: &Waiter,
+        waiter: &WaitingRequest,
         claim: &Claim<'_>,
         lease: &Lease,
         is_first: bool,
@@ -278,7 +278,7 @@ impl Round<'_> {
     /// A head is never passed over: its old lease ends in the write that gives it the new one.
     async fn replace(
         &mut self,
-        waiter: &Waiter,
+        waiter: &WaitingRequest,
         claim: &Claim<'_>,
         old: &Lease,
     ) -> Result<Settled, StoreError> {

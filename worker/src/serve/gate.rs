@@ -78,7 +78,7 @@ async fn ask_flavour(jobs: &Jobs, policy: &Policy, flavour: &FlavourName, arriva
         while running.len() < AT_ONCE
             && let Some(arrival) = waiting.next()
         {
-            let keeper = Keeper { jobs: jobs.clone(), flavour: flavour.clone(), gate: gate.clone() };
+            let keeper = FlavourGate { jobs: jobs.clone(), flavour: flavour.clone(), gate: gate.clone() };
             running.spawn(async move { keeper.ask(arrival).await });
         }
         let Some(ended) = running.join_next().await else { return };
@@ -102,26 +102,26 @@ enum Heard {
     /// It may be offered.
     Yes(Candidate),
     /// It may not.
-    No(Refused),
+    No(GateRefusal),
     /// Nothing, or the sandbox is not as it was seen.
     Nothing,
 }
 
 /// A sandbox that its gate refuses, or did not answer for.
-struct Refused {
+struct GateRefusal {
     arrival: Candidate,
     question: GateQuestion,
     reason: String,
 }
 
 /// One gate.
-struct Keeper {
+struct FlavourGate {
     jobs: Jobs,
     flavour: FlavourName,
     gate: Gate,
 }
 
-impl Keeper {
+impl FlavourGate {
     async fn ask(&self, arrival: Candidate) -> Result<Heard, StoreError> {
         let (store, now) = (&self.jobs.store.sandboxes, self.jobs.clock.now());
         let Some(record) = store.record(&arrival.sandbox_id).await? else { return Ok(Heard::Nothing) };
@@ -142,10 +142,10 @@ impl Keeper {
         crash_points::point(Point::GateAnswered);
         match answer {
             HookAnswer::Yes { .. } => Ok(Heard::Yes(arrival)),
-            HookAnswer::No { reason, .. } => Ok(Heard::No(Refused { arrival, question, reason })),
+            HookAnswer::No { reason, .. } => Ok(Heard::No(GateRefusal { arrival, question, reason })),
             HookAnswer::Failed { problem, .. } if question.attempts >= self.gate.attempts => {
                 let reason = format!("no answer of its gate in {} attempts: {problem}", question.attempts);
-                Ok(Heard::No(Refused { arrival, question, reason }))
+                Ok(Heard::No(GateRefusal { arrival, question, reason }))
             }
             HookAnswer::Failed { problem, .. } => {
                 let flavour = &self.flavour;
@@ -175,8 +175,8 @@ impl Keeper {
 }
 
 /// Puts a sandbox into quarantine, unless too much of its flavour is there.
-async fn refuse(jobs: &Jobs, flavour: &FlavourName, refused: &Refused) -> Result<(), StoreError> {
-    let Refused { arrival, question, reason } = refused;
+async fn refuse(jobs: &Jobs, flavour: &FlavourName, refused: &GateRefusal) -> Result<(), StoreError> {
+    let GateRefusal { arrival, question, reason } = refused;
     let (sandbox, now) = (&arrival.sandbox_id, jobs.clock.now());
     if jobs.quarantine_is_full(Some(flavour)).await? {
         tracing::error!(

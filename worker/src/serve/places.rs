@@ -45,7 +45,7 @@ pub(super) async fn walk_when_due(jobs: &Jobs) -> Result<(), StoreError> {
 }
 
 /// A place that can be granted, with its message.
-pub(super) struct Waiter {
+pub(super) struct WaitingRequest {
     pub(super) place: Place,
     pub(super) message: RequestMessage,
     pub(super) ask: AllocateRequest,
@@ -53,7 +53,7 @@ pub(super) struct Waiter {
 }
 
 /// The place with its message, if that can be read.
-pub(super) fn read(jobs: &Jobs, place: Place) -> Option<Waiter> {
+pub(super) fn read(jobs: &Jobs, place: Place) -> Option<WaitingRequest> {
     let names = jobs.urls.names();
     let read =
         RequestMessage::decode(&place.message).map_err(|error| error.to_string()).and_then(|message| {
@@ -64,7 +64,7 @@ pub(super) fn read(jobs: &Jobs, place: Place) -> Option<Waiter> {
             }
         });
     match read {
-        Ok((message, ask, reply_to)) => Some(Waiter { place, message, ask, reply_to }),
+        Ok((message, ask, reply_to)) => Some(WaitingRequest { place, message, ask, reply_to }),
         Err(error) => {
             metrics::counter!("broker_waiting_unreadable_total").increment(1);
             tracing::error!(request_id = %place.request_id, line = %place.line, "unreadable place passed over: {error}");
@@ -74,7 +74,7 @@ pub(super) fn read(jobs: &Jobs, place: Place) -> Option<Waiter> {
 }
 
 /// Stores what became of a place whose time is over, and deletes it.
-pub(super) async fn overdue(jobs: &Jobs, waiter: &Waiter) -> Result<(), StoreError> {
+pub(super) async fn overdue(jobs: &Jobs, waiter: &WaitingRequest) -> Result<(), StoreError> {
     let lease = jobs.store.leases.get(&waiter.ask.lease_key).await?;
     let outcome = match judge(lease.as_ref(), &waiter.ask, jobs.clock.now()) {
         LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => Outcome::Expired,
@@ -88,7 +88,7 @@ pub(super) async fn overdue(jobs: &Jobs, waiter: &Waiter) -> Result<(), StoreErr
 }
 
 /// Stores and tells how a place's request ended, and deletes the place. A reply that cannot be sent is found by asking.
-pub(super) async fn end(jobs: &Jobs, waiter: &Waiter, outcome: Outcome) -> Result<(), StoreError> {
+pub(super) async fn end(jobs: &Jobs, waiter: &WaitingRequest, outcome: Outcome) -> Result<(), StoreError> {
     let request = Request::Allocate(waiter.ask.clone());
     // A grant stored its outcome itself.
     let outcome = if matches!(outcome, Outcome::Created(_)) {
@@ -110,12 +110,12 @@ pub(super) async fn end(jobs: &Jobs, waiter: &Waiter, outcome: Outcome) -> Resul
     leave(jobs, waiter).await
 }
 
-pub(super) async fn leave(jobs: &Jobs, waiter: &Waiter) -> Result<(), StoreError> {
+pub(super) async fn leave(jobs: &Jobs, waiter: &WaitingRequest) -> Result<(), StoreError> {
     crash_points::point(Point::BeforeLeave);
     jobs.store.waiting.leave(&waiter.place.line, waiter.place.request_id).await
 }
 
-pub(super) fn waited(jobs: &Jobs, waiter: &Waiter, outcome: &'static str) {
+pub(super) fn waited(jobs: &Jobs, waiter: &WaitingRequest, outcome: &'static str) {
     let since = jobs.clock.now().since(waiter.ask.times.enqueued_at);
     metrics::histogram!("broker_waiting_seconds", "outcome" => outcome).record(since);
 }

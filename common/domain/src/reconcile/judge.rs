@@ -134,11 +134,12 @@ fn times(asked: &Asked<'_>, line: &HandedOut) -> (Timestamp, Timestamp) {
 }
 
 fn give_up(asked: &Asked<'_>, line: &HandedOut, sandbox: &Sandbox) -> Step {
-    let nobody = || LeaseKey { key: IdempotencyKey::from(asked.nobody), track: asked.nobody.clone() };
+    let unknown_owner =
+        || LeaseKey { key: IdempotencyKey::from(asked.unknown_owner), track: asked.unknown_owner.clone() };
     let now = asked.now.floor_to_second();
     let allocation = Allocation {
         id: (asked.mint)().allocation_id,
-        lease_key: line.key().unwrap_or_else(nobody),
+        lease_key: line.key().unwrap_or_else(unknown_owner),
         track_name: line.track_name.clone(),
         allocated_at: line.allocated_at.map_or(now, Timestamp::from_secs),
         expires_at: line.expires_at.map_or(now, Timestamp::from_secs),
@@ -156,8 +157,8 @@ fn held(
     let end = || LeaseEnd::by_broker(EndReason::Released, asked.now);
     let step = || Step::End { sandbox: sandbox.clone(), allocation: allocation.clone(), end: end() };
     // An earlier run's claim for an unknown owner, which it did not come to end.
-    let nobodys = allocation.lease_key.track == *asked.nobody;
-    if nobodys || (line.returned && line.speaks_of(allocation)) {
+    let of_unknown_owner = allocation.lease_key.track == *asked.unknown_owner;
+    if of_unknown_owner || (line.returned && line.speaks_of(allocation)) {
         return Ok((Purpose::End, step()));
     }
     if line.speaks_of(allocation) {

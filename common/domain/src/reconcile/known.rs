@@ -1,4 +1,4 @@
-//! What is known of the table while it is reconciled: what was read, and what the steps of a dry run make of it.
+//! The known state of a table while it is reconciled: its contents as read, changed by the steps of a dry run.
 
 use std::collections::HashMap;
 

@@ -1,6 +1,6 @@
 //! Mending halves of transactions: AWS says that a backup or an export taken during one may hold a part of it.
 //!
-//! What the judge of the whole table suspects ([`suspects`]) is mended where the other half follows from the protocol: a
+//! A suspect ([`suspects`]) is mended where the other half follows from the protocol: a
 //! sandbox is handed out once, and a key's lease is replaced only after its end, so of two claims of one key the later
 //! stands. Invariant: nothing is given to anybody who had not claimed it, and nothing offered. What it does not do: mend
 //! what no half of a transaction explains; that stays a suspect, and keeps the pool closed.

@@ -127,7 +127,7 @@ pub struct Asked<'a> {
     /// Ids, new ones each time.
     pub mint: &'a dyn Fn() -> Minted,
     /// The track of a lease whose owner is not known.
-    pub nobody: &'a TrackId,
+    pub unknown_owner: &'a TrackId,
     /// How long an owner has a sandbox whose line does not say it.
     pub lease: Duration,
     /// Now.

@@ -40,14 +40,22 @@ fn settled(
     sight: &dyn Fn(&SandboxId) -> Sight,
     cut: usize,
 ) -> (Known, BTreeMap<SandboxId, Verdict>, Vec<Purpose>) {
-    let (minted, nobody) = (Cell::new(1_000_u128), TrackId::new("reconciled").unwrap());
+    let (minted, unknown_owner) = (Cell::new(1_000_u128), TrackId::new("reconciled").unwrap());
     let mint = || {
         minted.set(minted.get() + 1);
         let id = Uuid::from_u128(minted.get());
         Minted { allocation_id: AllocationId::from_uuid(id), request_id: RequestId::from_uuid(id) }
     };
     let lease = Duration::from_secs(3_600);
-    let asked = Asked { lines, sight, is_there: &|_| false, mint: &mint, nobody: &nobody, lease, now: NOW };
+    let asked = Asked {
+        lines,
+        sight,
+        is_there: &|_| false,
+        mint: &mint,
+        unknown_owner: &unknown_owner,
+        lease,
+        now: NOW,
+    };
     let mut purposes = Vec::new();
     for _ in 0..1_000 {
         let decision = decide(&known, &asked);

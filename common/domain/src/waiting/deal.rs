@@ -31,8 +31,8 @@ pub struct Dealt {
 
 /// Deals `sandboxes` to `tenants`. `chance` is a number from 0 to 1 for each tenant, drawn anew for each deal.
 pub fn deal(sandboxes: &[SandboxName], tenants: &[TenantPlaces], chance: &[f64]) -> Vec<Dealt> {
-    let mut queues: Vec<Queue<'_>> =
-        tenants.iter().zip(chance).map(|(of, chance)| Queue::new(of, *chance)).collect();
+    let mut queues: Vec<PlacesOfTenant<'_>> =
+        tenants.iter().zip(chance).map(|(of, chance)| PlacesOfTenant::new(of, *chance)).collect();
     queues.sort_by(|a, b| b.drawn.total_cmp(&a.drawn).then_with(|| a.of.tenant.cmp(&b.of.tenant)));
     let mut left: Vec<usize> = (0..sandboxes.len()).collect();
     let mut dealt = Vec::new();
@@ -52,7 +52,7 @@ pub fn deal(sandboxes: &[SandboxName], tenants: &[TenantPlaces], chance: &[f64])
 }
 
 /// How many places each line has that are not served yet.
-fn wanted<'t>(queues: &[Queue<'t>]) -> BTreeMap<&'t Line, usize> {
+fn wanted<'t>(queues: &[PlacesOfTenant<'t>]) -> BTreeMap<&'t Line, usize> {
     let mut wanted = BTreeMap::new();
     for (_, line) in queues.iter().flat_map(|queue| &queue.left) {
         *wanted.entry(*line).or_default() += 1;
@@ -61,13 +61,13 @@ fn wanted<'t>(queues: &[Queue<'t>]) -> BTreeMap<&'t Line, usize> {
 }
 
 /// The places of a tenant that are not served yet, in the order of asking.
-struct Queue<'t> {
+struct PlacesOfTenant<'t> {
     of: &'t TenantPlaces,
     drawn: f64,
     left: Vec<(RequestId, &'t Line)>,
 }
 
-impl<'t> Queue<'t> {
+impl<'t> PlacesOfTenant<'t> {
     fn new(of: &'t TenantPlaces, chance: f64) -> Self {
         let mut left: Vec<_> = of.places.iter().map(|(id, line)| (*id, line)).collect();
         left.sort_by_key(|(id, _)| *id);

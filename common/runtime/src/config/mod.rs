@@ -167,16 +167,7 @@ impl Config {
             trusted_proxies: read.list("BROKER_TRUSTED_PROXIES", Networks::parse)?,
             cors_origins: read.list("BROKER_CORS_ORIGINS", Origins::parse)?,
             lab_duration: read.number("BROKER_LAB_DURATION_HOURS")?,
-            waiting: match read.text("BROKER_WAITING", |_| Ok(()))?.as_str() {
-                "on" => true,
-                "off" => false,
-                other => {
-                    return Err(ConfigError::new(
-                        "BROKER_WAITING",
-                        format!("{other:?} is neither on nor off"),
-                    ));
-                }
-            },
+            waiting: read.either("BROKER_WAITING", [("on", true), ("off", false)])?,
             lease_max: Duration::from_secs(3_600 * read.number::<u64>("BROKER_LEASE_MAX_HOURS")?),
             worker_concurrency: read.number("BROKER_WORKER_CONCURRENCY")?,
             visibility: read.seconds("BROKER_VISIBILITY_S")?,
@@ -189,14 +180,10 @@ impl Config {
             },
             expiry_grace: Duration::from_secs(60 * read.number::<u64>("BROKER_EXPIRY_GRACE_MINUTES")?),
             deletion_backoff: read.seconds("BROKER_DELETION_BACKOFF_S")?,
-            scheduler: match read.text("BROKER_SCHEDULER", |_| Ok(()))?.as_str() {
-                "workers" => Scheduler::Workers,
-                "external" => Scheduler::External,
-                other => {
-                    let problem = format!("{other:?} is neither workers nor external");
-                    return Err(ConfigError::new("BROKER_SCHEDULER", problem));
-                }
-            },
+            scheduler: read.either(
+                "BROKER_SCHEDULER",
+                [("workers", Scheduler::Workers), ("external", Scheduler::External)],
+            )?,
             every: Intervals {
                 sync: read.seconds("BROKER_SYNC_EVERY_S")?,
                 expire: read.seconds("BROKER_EXPIRE_EVERY_S")?,
@@ -211,16 +198,8 @@ impl Config {
             drain: read.seconds("BROKER_DRAIN_S")?,
             trace: trace(&read)?,
             log: read.text("BROKER_LOG", |_| Ok(()))?,
-            log_format: match read.text("BROKER_LOG_FORMAT", |_| Ok(()))?.as_str() {
-                "json" => LogFormat::Json,
-                "text" => LogFormat::Text,
-                other => {
-                    return Err(ConfigError::new(
-                        "BROKER_LOG_FORMAT",
-                        format!("{other:?} is neither json nor text"),
-                    ));
-                }
-            },
+            log_format: read
+                .either("BROKER_LOG_FORMAT", [("json", LogFormat::Json), ("text", LogFormat::Text)])?,
         })
     }
 

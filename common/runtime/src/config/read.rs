@@ -228,6 +228,14 @@ impl<'a> SettingsReader<'a> {
         }
     }
 
+    /// The value of one of two words.
+    pub(super) fn either<T>(&self, name: &str, words: [(&str, T); 2]) -> Result<T, ConfigError> {
+        let text = self.raw(name)?;
+        let problem = format!("{text:?} is neither {} nor {}", words[0].0, words[1].0);
+        let value = words.into_iter().find(|(word, _)| *word == text).map(|(_, value)| value);
+        value.ok_or_else(|| ConfigError::new(name, problem))
+    }
+
     pub(super) fn hook_secrets(&self, name: &str) -> Result<Vec<HookSecret>, ConfigError> {
         HookSecret::parse_all(&self.raw(name)?).map_err(|problem| ConfigError::new(name, problem))
     }

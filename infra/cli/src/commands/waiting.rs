@@ -20,14 +20,14 @@ const DEFAULT_LIMIT: usize = 50;
 #[derive(Debug, Subcommand)]
 pub(crate) enum WaitingCommand {
     /// List requests that wait, each line in its order
-    List(List),
+    List(ListWaiting),
     /// Cancel requests that wait
     Cancel(Cancel),
 }
 
 /// Which requests.
 #[derive(Debug, Args)]
-struct Filter {
+struct WaitingFilter {
     /// Only of this tenant
     #[arg(long, value_name = "TENANT", value_parser = |text: &str| TenantName::new(text))]
     tenant: Option<TenantName>,
@@ -39,7 +39,7 @@ struct Filter {
     track: Option<String>,
 }
 
-impl Filter {
+impl WaitingFilter {
     const fn is_empty(&self) -> bool {
         self.tenant.is_none() && self.prefix.is_none() && self.track.is_none()
     }
@@ -55,9 +55,9 @@ impl Filter {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct List {
+pub(crate) struct ListWaiting {
     #[command(flatten)]
-    filter: Filter,
+    filter: WaitingFilter,
     /// The most requests to list
     #[arg(long, default_value_t = DEFAULT_LIMIT)]
     limit: usize,
@@ -71,7 +71,7 @@ pub(crate) struct Cancel {
     #[arg(value_parser = |text: &str| RequestId::parse(text))]
     ids: Vec<RequestId>,
     #[command(flatten)]
-    filter: Filter,
+    filter: WaitingFilter,
     /// All that wait; instead of ids and filters
     #[arg(long)]
     all: bool,
@@ -83,7 +83,7 @@ pub(crate) struct Cancel {
 }
 
 #[derive(Serialize)]
-struct Waiting {
+struct WaitingRow {
     request_id: String,
     tenant: String,
     prefix: Option<String>,
@@ -109,7 +109,11 @@ pub(crate) async fn run(context: Context, command: WaitingCommand) -> anyhow::Re
 }
 
 /// The places that match, with how many stand before each, as long as `more` of them are wanted.
-async fn places(context: &Context, filter: &Filter, most: usize) -> anyhow::Result<Vec<(usize, Place)>> {
+async fn places(
+    context: &Context,
+    filter: &WaitingFilter,
+    most: usize,
+) -> anyhow::Result<Vec<(usize, Place)>> {
     let mut found = Vec::new();
     for listed in context.store.waiting.lines(context.clock.now()).await? {
         let line = &listed.line;
@@ -143,11 +147,11 @@ fn track(place: &Place) -> Option<String> {
     }
 }
 
-async fn list(context: &Context, args: List) -> anyhow::Result<Done> {
+async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
     let rows: Vec<_> = places(context, &args.filter, args.limit)
         .await?
         .into_iter()
-        .map(|(ahead, place)| Waiting {
+        .map(|(ahead, place)| WaitingRow {
             request_id: place.request_id.to_string(),
             tenant: place.line.tenant.to_string(),
             prefix: place.line.prefix.as_ref().map(ToString::to_string),

@@ -103,11 +103,11 @@ locals {
       dimensions = {}, below = 1, of = [5, 5], period = local.census_s, missing = "breaching"
     }
     none-ready-api = {
-      when       = local.has_process, ticket = false, text = "API processes run and none of them is ready: see Nobody receives", namespace = coalesce(var.collector_namespace, "-"), metric = "broker_ready", stat = "Maximum",
+      when       = local.has_process, ticket = false, text = "API processes run and none of them is ready: see No worker receives", namespace = coalesce(var.collector_namespace, "-"), metric = "broker_ready", stat = "Maximum",
       dimensions = local.process_dimensions["api"], below = 1, of = [3, 5], period = 60, missing = "missing"
     }
     none-ready-worker = {
-      when       = local.has_process, ticket = false, text = "Workers run and none of them is ready, or the pool is paused: see Nobody receives", namespace = coalesce(var.collector_namespace, "-"), metric = "broker_ready", stat = "Maximum",
+      when       = local.has_process, ticket = false, text = "Workers run and none of them is ready, or the pool is paused: see No worker receives", namespace = coalesce(var.collector_namespace, "-"), metric = "broker_ready", stat = "Maximum",
       dimensions = local.process_dimensions["worker"], below = 1, of = [3, 5], period = 60, missing = "missing"
     }
     few-api = {
@@ -155,7 +155,7 @@ locals {
       metrics    = { for id in ["requests", "target", "balancer"] : id => local.answers[id] }, above = var.alarms.error_percent, of = [3, 5], period = 60
     }
     nobody-receives = {
-      when       = true, ticket = false, text = "Requests wait and no worker receives: see Nobody receives"
+      when       = true, ticket = false, text = "Requests wait and no worker receives: see No worker receives"
       expression = "IF(visible > 0, IF(received < 1, visible, 0), 0)"
       metrics = {
         visible  = { namespace = "AWS/SQS", metric = "ApproximateNumberOfMessagesVisible", stat = "Minimum", dimensions = local.queue_dimensions["requests"] }

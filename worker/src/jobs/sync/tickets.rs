@@ -14,12 +14,12 @@ type Inserted = Write<EntryConflict<Box<Record>>>;
 use super::super::{Jobs, refill};
 
 /// An open ticket, and when it was made.
-struct Asked {
+struct AskedTicket {
     ticket: OpenTicket,
     made_at: Timestamp,
 }
 
-impl Asked {
+impl AskedTicket {
     fn count_taken(&self, now: Timestamp) {
         let flavour = self.ticket.flavour.to_string();
         let labels = [("flavour", flavour.clone()), ("outcome", "taken".to_owned())];
@@ -32,7 +32,7 @@ impl Asked {
 /// The open tickets as they were read after the provider's list: what the list has was asked for before.
 pub(super) struct Tickets {
     policy: Arc<Policy>,
-    open: Mutex<BTreeMap<FlavourName, Vec<Asked>>>,
+    open: Mutex<BTreeMap<FlavourName, Vec<AskedTicket>>>,
     taken: AtomicU64,
 }
 
@@ -48,7 +48,7 @@ impl Tickets {
         for (flavour, ..) in refill::refilled(&policy).filter(|(name, ..)| arriving.contains(name)) {
             let tickets = jobs.store.refill.tickets(flavour).await?;
             let tickets = tickets.iter().filter(|ticket| ticket.is_open());
-            let asked = tickets.map(|ticket| Asked {
+            let asked = tickets.map(|ticket| AskedTicket {
                 ticket: OpenTicket { flavour: flavour.clone(), id: ticket.id },
                 made_at: ticket.made_at,
             });
@@ -95,15 +95,15 @@ impl Tickets {
         self.taken.load(Ordering::Relaxed)
     }
 
-    fn next(&self, name: &SandboxName) -> Option<Asked> {
+    fn next(&self, name: &SandboxName) -> Option<AskedTicket> {
         self.open().get_mut(self.policy.flavour_of(name)?)?.pop()
     }
 
-    fn give_back(&self, asked: Asked) {
+    fn give_back(&self, asked: AskedTicket) {
         self.open().entry(asked.ticket.flavour.clone()).or_default().push(asked);
     }
 
-    fn open(&self) -> MutexGuard<'_, BTreeMap<FlavourName, Vec<Asked>>> {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<FlavourName, Vec<AskedTicket>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -37,7 +37,7 @@ const NOT_IN_TIME: u8 = 75;
 COMMAND finds SANDBOX_ID, SANDBOX_NAME, SANDBOX_EXTERNAL_ID and SANDBOX_EXPIRES_AT (seconds since the epoch) in its \
 environment. BROKER_URL and BROKER_TOKEN say where the broker is and who calls."
 )]
-pub(crate) struct Lease {
+pub(crate) struct LeaseArgs {
     /// Only a sandbox of this flavour
     #[arg(long, value_name = "NAME", value_parser = |text: &str| FlavourName::new(text))]
     flavour: Option<FlavourName>,
@@ -94,7 +94,7 @@ fn parse_heartbeat(text: &str) -> Result<Heartbeat, String> {
 }
 
 /// Runs the command; does not return before the sandbox is given back or that was tried for a minute.
-pub(crate) fn run(lease: Lease, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Done> {
+pub(crate) fn run(lease: LeaseArgs, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Done> {
     let url = required(&variable, "BROKER_URL")?;
     let url = url.parse().map_err(|error| setting("BROKER_URL", error))?;
     let token = required(&variable, "BROKER_TOKEN")?;
@@ -121,7 +121,7 @@ fn setting(name: &'static str, problem: impl Display) -> ConfigError {
     ConfigError::new(name, problem.to_string())
 }
 
-async fn with_sandbox(lease: &Lease, client: &Client, lifecycle: &Lifecycle) -> anyhow::Result<Done> {
+async fn with_sandbox(lease: &LeaseArgs, client: &Client, lifecycle: &Lifecycle) -> anyhow::Result<Done> {
     let wanted = WantedLease {
         flavour: lease.flavour.as_ref(),
         heartbeat: lease.heartbeat,

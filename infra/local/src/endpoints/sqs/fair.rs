@@ -45,18 +45,18 @@ pub(super) struct FairQueues {
 /// One queue's lines, and how many messages the receives that wait would take.
 #[derive(Default)]
 struct FairQueue {
-    lines: Arc<AsyncMutex<Lines>>,
+    lines: Arc<AsyncMutex<Groups>>,
     wanted: AtomicUsize,
 }
 
 /// Messages by group, and whose turn it is.
 #[derive(Default)]
-struct Lines {
+struct Groups {
     of_groups: HashMap<String, VecDeque<SendMessageInput>>,
     turns: VecDeque<String>,
 }
 
-impl Lines {
+impl Groups {
     fn push(&mut self, group: String, message: SendMessageInput) {
         let line = self.of_groups.entry(group.clone()).or_default();
         if line.is_empty() {
@@ -84,19 +84,19 @@ impl Lines {
 }
 
 /// The part of a receive in [`FairQueue::wanted`], until it is dropped.
-struct Wanted<'a> {
+struct ReceiveTurn<'a> {
     of: &'a FairQueue,
     messages: usize,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> ReceiveTurn<'a> {
     fn by(of: &'a FairQueue, messages: usize) -> Self {
         of.wanted.fetch_add(messages, SeqCst);
         Self { of, messages }
     }
 }
 
-impl Drop for Wanted<'_> {
+impl Drop for ReceiveTurn<'_> {
     fn drop(&mut self) {
         self.of.wanted.fetch_sub(self.messages, SeqCst);
     }
@@ -152,7 +152,7 @@ impl FairQueues {
         loop {
             let lines = Arc::clone(&queue.lines).lock_owned().await;
             if lines.turns.is_empty() {
-                let _wanted = Wanted::by(&queue, most);
+                let _wanted = ReceiveTurn::by(&queue, most);
                 drop(lines);
                 return self.provider.receive_message(request).await;
             }
@@ -190,7 +190,7 @@ impl FairQueues {
     }
 
     /// Moves up to `most` messages into the library's queue, also when the caller is dropped meanwhile.
-    async fn pass_on(&self, mut lines: OwnedMutexGuard<Lines>, most: usize) {
+    async fn pass_on(&self, mut lines: OwnedMutexGuard<Groups>, most: usize) {
         if most == 0 {
             return;
         }
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn groups_take_turns_and_each_keeps_its_order() {
-        let mut lines = Lines::default();
+        let mut lines = Groups::default();
         for (group, body) in [("a", "a1"), ("a", "a2"), ("a", "a3"), ("b", "b1"), ("c", "c1"), ("b", "b2")] {
             let message = SendMessageInput { message_body: body.to_owned(), ..SendMessageInput::default() };
             lines.push(group.to_owned(), message);
