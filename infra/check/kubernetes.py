@@ -24,6 +24,7 @@ def problems_of_workload(workload: dict, end_s: int) -> list[str]:
         "no API token": pod["automountServiceAccountToken"] is False,
         "no root": pod["securityContext"]["runAsNonRoot"] is True,
         "read-only, no capability": security["readOnlyRootFilesystem"] and security["capabilities"]["drop"] == ["ALL"],
+        "a worker may write to /tmp, an API nowhere": [mount["mountPath"] for mount in container.get("volumeMounts", []) if not mount.get("readOnly")] == (["/tmp"] if name == "broker-worker" else []),
         "no escalation": security["allowPrivilegeEscalation"] is False,
         "three probes": all(f"{probe}Probe" in container for probe in ("startup", "liveness", "readiness")),
         "liveness asks /healthz, readiness /readyz": (container["livenessProbe"]["httpGet"]["path"], container["readinessProbe"]["httpGet"]["path"]) == ("/healthz", "/readyz"),

@@ -182,6 +182,7 @@ async fn an_adoption_that_dies_anywhere_is_begun_anew_and_the_pool_stays_paused_
         broker.start_worker().await;
         let mine = broker.allocate("student-1").send().await.expect_status(200);
         assert_eq!(mine.sandbox_id(), "held-1");
+        broker.lists_are_current().await;
         broker.allocate("student-9").send().await.expect_status(201);
     })
     .await;

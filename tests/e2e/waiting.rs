@@ -78,7 +78,11 @@ async fn a_call_that_is_held_while_it_waits_is_answered_with_its_sandbox() {
         .await;
         arrive(broker, 0, 1).await;
         held.await.expect("an answer").expect_status(201);
-        assert_eq!(broker.table().keys("LINE#").await.len(), 0, "its place is gone");
+        wait_for_condition("its place to be gone", async || match broker.table().keys("LINE#").await {
+            none if none.is_empty() => Ok(()),
+            some => Err(some),
+        })
+        .await;
     })
     .await;
 }

@@ -287,6 +287,11 @@ impl Broker {
         &mut self.apis[index].process
     }
 
+    /// The process of a worker.
+    pub fn worker_process(&self, index: usize) -> &Process {
+        &self.workers[index].process
+    }
+
     /// Drains a worker (SIGTERM) and waits until it has ended with exit code 0. Others move up in its place.
     pub async fn stop_worker(&mut self, index: usize) {
         self.workers.remove(index).process.stop().await;

@@ -147,6 +147,7 @@ fn jobs_of(services: &Services, lifecycle: &Lifecycle) -> anyhow::Result<Jobs> {
         gates: serve::Gates::default(),
         replies: Arc::new(ReplySender::new(aws, urls, store.clone(), clock.clone())),
         next_walk: NextWalk::default(),
+        spool_dir: config.spool_dir.as_path().into(),
         settings: jobs::JobSettings::new(config),
     })
 }

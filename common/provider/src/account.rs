@@ -3,6 +3,7 @@
 use std::fmt;
 
 use aws_smithy_types::date_time::{DateTime, Format};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use broker_domain::{ExternalId, SandboxId, SandboxName, Timestamp};
@@ -54,7 +55,7 @@ impl fmt::Display for AccountId {
 }
 
 /// An active sandbox account.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// The provider's `csp_id`.
     pub id: SandboxId,

@@ -20,6 +20,7 @@ mod page;
 mod rest;
 mod row;
 mod says;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ pub use account::{Account, AccountId};
 pub use breaker::{Breaker, BreakerState};
 pub use error::{Deleted, NotDeleted, ProviderError};
 pub use listed::Listed;
+pub use tally::{ListedRow, Mark, Rows, Sighting, Tally};
 
 use self::evidence::Evidence;
 use self::http::Http;

@@ -1,6 +1,7 @@
 //! Reading of the provider's list, page by page: bounded in pages, rows, bytes and time, and parsed on a blocking thread.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,14 +11,15 @@ use super::call::{Called, count};
 use super::http::{Answer, LARGEST_BODY};
 use super::listed::Listed;
 use super::origin::{self, Leads};
-use super::page;
+use super::page::{self, Intake};
 use super::says::{self, OfList};
+use super::tally::{Rows, Tally};
 use super::{Provider, ProviderError};
 
 /// The most pages of one list; more are an error.
-const MOST_PAGES: usize = 10_000;
+const MOST_PAGES: usize = 200_000;
 /// The longest that one list may take.
-const LONGEST_LIST: Duration = Duration::from_secs(15 * 60);
+const LONGEST_LIST: Duration = Duration::from_secs(60 * 60);
 /// The longest pause in a list that the provider asks for, and the most such pauses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const PAUSES: usize = 5;
@@ -25,9 +27,16 @@ const PAUSES: usize = 5;
 const TOLD: usize = 200;
 
 impl Provider {
-    /// Every active sandbox account, all pages. A short rest that the provider asks for is waited out.
+    /// Every active sandbox account, all pages, in memory.
     pub async fn accounts(&self) -> Result<Listed, ProviderError> {
-        let listed = tokio::time::timeout(LONGEST_LIST, self.all_pages()).await;
+        let (listed, tally) = self.list(Listed::default()).await?;
+        Ok(listed.counted(tally))
+    }
+
+    /// Every row of the list, all pages, given to `rows` on a blocking thread. A short rest that the provider asks for is
+    /// waited out.
+    pub async fn list<R: Rows>(&self, rows: R) -> Result<(R, Tally), ProviderError> {
+        let listed = tokio::time::timeout(LONGEST_LIST, self.all_pages(rows)).await;
         listed.unwrap_or_else(|_elapsed| {
             let problem = format!("the list took more than {} minutes", LONGEST_LIST.as_secs() / 60);
             Err(ProviderError::Unavailable { problem })
@@ -38,13 +47,13 @@ impl Provider {
     pub async fn probe(&self) -> Result<(), ProviderError> {
         let uri = self.http.at("/current_user/accounts")?;
         let (body, _) = self.page(&uri).await?;
-        take_apart(body, Listed::default(), 1).await?;
+        take_apart(body, Intake { tally: Tally::default(), rows: Listed::default() }, 1).await?;
         self.evidence.shown(self.clock.instant());
         Ok(())
     }
 
-    async fn all_pages(&self) -> Result<Listed, ProviderError> {
-        let mut listed = Listed::default();
+    async fn all_pages<R: Rows>(&self, rows: R) -> Result<(R, Tally), ProviderError> {
+        let mut intake = Intake { tally: Tally::default(), rows };
         let mut asked = HashSet::new();
         let mut next = Some(self.http.at("/current_user/accounts")?);
         let mut pauses = 0;
@@ -60,17 +69,16 @@ impl Provider {
                 }
                 page => page?,
             };
-            if !asked.insert(uri.to_string()) || asked.len() > MOST_PAGES {
+            if !asked.insert(hash(&uri)) || asked.len() > MOST_PAGES {
                 let problem = format!("the list does not end: {} again", short(&uri.to_string()));
                 return Err(ProviderError::Malformed { problem });
             }
             let reference;
-            (listed, reference) = take_apart(body, listed, asked.len()).await?;
+            (intake, reference) = take_apart(body, intake, asked.len()).await?;
             next = reference.map(|reference| follow(&reference, &from)).transpose()?;
         }
         self.evidence.shown(self.clock.instant());
-        listed.end();
-        Ok(listed)
+        Ok((intake.rows, intake.tally))
     }
 
     /// One page as it came, and from where.
@@ -124,13 +132,13 @@ impl Provider {
     }
 }
 
-/// Adds page `number` to `listed`, on a blocking thread; the reference to the next page.
-async fn take_apart(
+/// Adds page `number` to `intake`, on a blocking thread; the reference to the next page.
+async fn take_apart<R: Rows>(
     body: Bytes,
-    mut listed: Listed,
+    mut intake: Intake<R>,
     number: usize,
-) -> Result<(Listed, Option<String>), ProviderError> {
-    let read = tokio::task::spawn_blocking(move || page::read(&body, &mut listed).map(|next| (listed, next)));
+) -> Result<(Intake<R>, Option<String>), ProviderError> {
+    let read = tokio::task::spawn_blocking(move || page::read(&body, &mut intake).map(|next| (intake, next)));
     match read.await {
         Ok(read) => read.map_err(|problem| {
             let problem = format!("page {number}: {problem}");
@@ -141,6 +149,13 @@ async fn take_apart(
             Err(_) => Err(ProviderError::Unavailable { problem: "the process ends".to_owned() }),
         },
     }
+}
+
+/// What a page that was asked for is known again by.
+fn hash(uri: &Uri) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    uri.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The URL of the next page, at our own base.

@@ -9,11 +9,18 @@ use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::listed::Listed;
 use super::row::kind;
+use super::tally::{Rows, Tally};
 
-/// Adds the rows of a page to `listed`; what it names as the next page. `Err` says why it is no page.
-pub(super) fn read(body: &[u8], listed: &mut Listed) -> Result<Option<String>, String> {
+/// A list that is being read.
+#[derive(Debug)]
+pub(super) struct Intake<R> {
+    pub(super) tally: Tally,
+    pub(super) rows: R,
+}
+
+/// Adds the rows of a page to `intake`; what it names as the next page. `Err` says why it is no page.
+pub(super) fn read<R: Rows>(body: &[u8], intake: &mut Intake<R>) -> Result<Option<String>, String> {
     // A character that is none spoils its row, not the page.
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}').trim_start();
@@ -21,11 +28,11 @@ pub(super) fn read(body: &[u8], listed: &mut Listed) -> Result<Option<String>, S
         let begin: String = text.chars().take(40).collect();
         return Err(format!("it is no JSON object, it begins with {begin:?}"));
     }
-    listed.begin_page();
+    intake.tally.begin_page();
     let mut json = serde_json::Deserializer::from_str(text);
-    let tail = json.deserialize_map(PageVisitor(listed)).and_then(|tail| json.end().map(|()| tail));
+    let tail = json.deserialize_map(PageVisitor(intake)).and_then(|tail| json.end().map(|()| tail));
     let tail = tail.map_err(|error| error.to_string())?;
-    listed.end_page(tail.count);
+    intake.tally.end_page(tail.count);
     Ok(tail.next)
 }
 
@@ -40,9 +47,9 @@ struct Tail {
     count: Option<String>,
 }
 
-struct PageVisitor<'a>(&'a mut Listed);
+struct PageVisitor<'a, R>(&'a mut Intake<R>);
 
-impl<'de> Visitor<'de> for PageVisitor<'_> {
+impl<'de, R: Rows> Visitor<'de> for PageVisitor<'_, R> {
     type Value = Tail;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,14 +57,14 @@ impl<'de> Visitor<'de> for PageVisitor<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tail, A::Error> {
-        let Self(listed) = self;
+        let Self(intake) = self;
         let (mut tail, mut has_rows, mut has_next) = (Tail::default(), false, false);
         while let Some(name) = map.next_key::<String>()? {
             match name.as_str() {
                 "results" if has_rows => return Err(A::Error::custom("it has results twice")),
                 "results" => {
                     has_rows = true;
-                    map.next_value_seed(RowsVisitor(listed))?;
+                    map.next_value_seed(RowsVisitor(intake))?;
                 }
                 "next" if has_next => return Err(A::Error::custom("it has next twice")),
                 "next" => {
@@ -90,9 +97,9 @@ fn count(raw: &str) -> Option<String> {
     Some(whole.map_or(number, |(whole, _)| whole).to_owned())
 }
 
-struct RowsVisitor<'a>(&'a mut Listed);
+struct RowsVisitor<'a, R>(&'a mut Intake<R>);
 
-impl<'de> DeserializeSeed<'de> for RowsVisitor<'_> {
+impl<'de, R: Rows> DeserializeSeed<'de> for RowsVisitor<'_, R> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -100,7 +107,7 @@ impl<'de> DeserializeSeed<'de> for RowsVisitor<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for RowsVisitor<'_> {
+impl<'de, R: Rows> Visitor<'de> for RowsVisitor<'_, R> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -109,7 +116,8 @@ impl<'de> Visitor<'de> for RowsVisitor<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<(), A::Error> {
         while let Some(row) = rows.next_element::<&RawValue>()? {
-            self.0.add(row.get()).map_err(A::Error::custom)?;
+            let row = self.0.tally.row(row.get()).map_err(A::Error::custom)?;
+            self.0.rows.take(row).map_err(A::Error::custom)?;
         }
         Ok(())
     }

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::Listed;
 use super::http::Http;
-use super::page;
+use super::page::{self, Intake};
+use super::tally::Tally;
 use broker_runtime::clock::Clock;
 use broker_runtime::config::ProviderConfig;
 
@@ -29,11 +30,24 @@ fn a_path_is_under_the_base_and_the_token_is_not_shown() {
 
 /// A list of these pages, and the next that each names.
 fn read(pages: &[Value]) -> (Listed, Vec<Option<String>>) {
-    let mut listed = Listed::default();
-    let next = pages.iter().map(|page| page::read(page.to_string().as_bytes(), &mut listed).unwrap());
+    let mut intake = empty();
+    let next = pages.iter().map(|page| page::read(page.to_string().as_bytes(), &mut intake).unwrap());
     let next = next.collect();
-    listed.end();
-    (listed, next)
+    (whole(intake), next)
+}
+
+fn empty() -> Intake<Listed> {
+    Intake { tally: Tally::default(), rows: Listed::default() }
+}
+
+fn whole(intake: Intake<Listed>) -> Listed {
+    intake.rows.counted(intake.tally)
+}
+
+fn whole_page(body: &[u8]) -> Listed {
+    let mut intake = empty();
+    page::read(body, &mut intake).unwrap();
+    whole(intake)
 }
 
 fn listed(rows: &[Value]) -> Listed {
@@ -88,11 +102,11 @@ fn whatever_else_is_wrong_with_a_row_the_sandbox_that_it_names_is_there() {
             assert!(names(&listed, "a", 1), "{field}: {bad}");
             assert!(listed.accounts.is_empty() && !listed.is_empty(), "{field}: {bad}");
             assert_eq!(
-                (listed.unreadable_rows, listed.unidentified, listed.doubt()),
+                (listed.tally.unreadable_rows, listed.tally.unidentified, listed.doubt()),
                 (1, 0, None),
                 "{field}: {bad}"
             );
-            assert!(listed.problems[0].contains(field), "{:?}", listed.problems);
+            assert!(listed.tally.problems[0].contains(field), "{:?}", listed.tally.problems);
         }
         assert!(names(&listed(&[without(row("a", 1), field)]), "a", 1), "without {field}");
     }
@@ -103,9 +117,9 @@ fn a_row_without_a_usable_csp_id_is_known_by_its_account() {
     for bad in no_texts().into_iter().chain([json!(""), json!("a b"), json!("x".repeat(200))]) {
         let one = listed(&[with(row("a", 1), "csp_id", bad.clone())]);
         assert!(one.accounts.is_empty() && names(&one, "a", 1) && !names(&one, "b", 2), "{bad}");
-        assert_eq!((one.unidentified, one.doubt()), (0, None), "{bad}");
+        assert_eq!((one.tally.unidentified, one.doubt()), (0, None), "{bad}");
         let none = listed(&[with(with(row("a", 1), "csp_id", bad.clone()), "id", json!(null))]);
-        assert_eq!((none.unidentified, none.unreadable_rows), (1, 1), "{bad}");
+        assert_eq!((none.tally.unidentified, none.tally.unreadable_rows), (1, 1), "{bad}");
         assert!(none.doubt().is_some() && !none.is_empty(), "{bad}");
     }
     assert!(names(&listed(&[without(row("a", 1), "csp_id")]), "a", 1));
@@ -115,11 +129,11 @@ fn a_row_without_a_usable_csp_id_is_known_by_its_account() {
 fn what_is_no_object_names_nothing_and_nothing_is_missing_then() {
     for row in [json!(null), json!(7), json!("a"), json!([]), json!(true), json!({})] {
         let listed = listed(std::slice::from_ref(&row));
-        assert_eq!(listed.unidentified, 1, "{row}");
+        assert_eq!(listed.tally.unidentified, 1, "{row}");
         assert!(listed.doubt().is_some() && !listed.is_empty(), "{row}");
     }
     let many = listed(&vec![json!(null); 30]);
-    assert_eq!((many.unreadable_rows, many.problems.len(), many.found()), (30, 10, 30));
+    assert_eq!((many.tally.unreadable_rows, many.tally.problems.len(), many.found()), (30, 10, 30));
 }
 
 #[test]
@@ -131,9 +145,7 @@ fn a_key_that_comes_twice_is_believed_only_if_it_says_the_same_twice() {
         )
     };
     for (twice, taken) in [(r#""name":"n","name":"n""#, 1), (r#""name":"n","name":"m""#, 0)] {
-        let mut listed = Listed::default();
-        page::read(text(twice).as_bytes(), &mut listed).unwrap();
-        listed.end();
+        let listed = whole_page(text(twice).as_bytes());
         assert_eq!((listed.accounts.len(), names(&listed, "a", 1)), (taken, true), "{twice}");
     }
 }
@@ -147,7 +159,7 @@ fn words_count_in_any_case_and_other_words_are_none_of_our_business() {
     for (field, word) in [("account_type", "person"), ("state", "deleting"), ("state", "inactive")] {
         let listed = listed(&[with(row("a", 1), field, json!(word))]);
         assert!(listed.is_empty() && !names(&listed, "a", 1), "{word}");
-        assert_eq!(listed.unreadable_rows, 0, "{word}");
+        assert_eq!(listed.tally.unreadable_rows, 0, "{word}");
     }
 }
 
@@ -155,11 +167,11 @@ fn words_count_in_any_case_and_other_words_are_none_of_our_business() {
 fn a_time_that_cannot_be_read_keeps_nobody_out() {
     for time in [json!(1_795_873_861), json!("2026-11-28"), json!(1_795_873_861.5), json!(null), json!("")] {
         let listed = listed(&[with(row("a", 1), "created_at", time.clone())]);
-        assert_eq!((listed.accounts.len(), listed.unreadable_rows), (1, 0), "{time}");
+        assert_eq!((listed.accounts.len(), listed.tally.unreadable_rows), (1, 0), "{time}");
     }
     for time in [json!(true), json!([]), json!({}), json!("yesterday"), json!(-1), json!(1e300)] {
         let listed = listed(&[with(row("a", 1), "created_at", time.clone())]);
-        assert_eq!((listed.accounts.len(), listed.unreadable_rows), (1, 1), "{time}");
+        assert_eq!((listed.accounts.len(), listed.tally.unreadable_rows), (1, 1), "{time}");
     }
 }
 
@@ -255,15 +267,11 @@ fn what_is_no_page_says_what_it_is() {
         (r#"{"results":[{"csp_id":"a""#, "EOF"),
         (r#"{"results":[]} {}"#, "trailing"),
     ] {
-        let told = page::read(body.as_bytes(), &mut Listed::default()).unwrap_err();
+        let told = page::read(body.as_bytes(), &mut empty()).unwrap_err();
         assert!(told.contains(why), "{body}: {told}");
     }
-    let mut listed = Listed::default();
-    page::read(
-        b"\xef\xbb\xbf {\"results\":[{\"csp_id\":\"a\",\"name\":\"\xff\",\"id\":\"x\"}]}",
-        &mut listed,
-    )
-    .unwrap();
+    let listed =
+        whole_page(b"\xef\xbb\xbf {\"results\":[{\"csp_id\":\"a\",\"name\":\"\xff\",\"id\":\"x\"}]}");
     assert_eq!(listed.unreadable.len(), 1, "a byte that is no text spoils its row only");
 }
 
@@ -271,8 +279,7 @@ fn what_is_no_page_says_what_it_is() {
 fn a_row_may_be_as_deep_as_it_likes() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let text = row("a", 1).to_string().replacen('{', &format!(r#"{{"extra":{deep},"#), 1);
-    let mut listed = Listed::default();
-    page::read(format!(r#"{{"results":[{text}]}}"#).as_bytes(), &mut listed).unwrap();
+    let listed = whole_page(format!(r#"{{"results":[{text}]}}"#).as_bytes());
     assert_eq!(listed.accounts.len(), 1);
 }
 
@@ -313,7 +320,7 @@ proptest! {
     #[test]
     fn every_row_is_ours_unreadable_unidentified_or_none_of_our_business(row in any_row()) {
         let one = listed(std::slice::from_ref(&row));
-        prop_assert!(one.accounts.len() + one.unreadable.len() + one.unidentified as usize <= 1, "{row}");
+        prop_assert!(one.accounts.len() + one.unreadable.len() + one.tally.unidentified as usize <= 1, "{row}");
         for account in one.accounts.values() {
             prop_assert_eq!(&json!(account.id.as_str()), &row["csp_id"]);
             prop_assert_eq!(&json!(account.name.as_str()), &row["name"]);
@@ -327,7 +334,7 @@ proptest! {
             let not_ours = other("account_type", "sandbox") || other("state", "active");
             let external_id = ExternalId::new(uuid(9)).unwrap();
             prop_assert_eq!(one.names(&id, &external_id), !not_ours, "{}", row);
-            prop_assert_eq!(one.unidentified, 0);
+            prop_assert_eq!(one.tally.unidentified, 0);
         }
     }
 
@@ -340,11 +347,11 @@ proptest! {
             listed.accounts.iter().map(|(id, account)| (id.clone(), of(account))).collect()
         };
         prop_assert_eq!(accounts(&there), accounts(&back));
-        prop_assert_eq!((there.unreadable, there.unidentified), (back.unreadable, back.unidentified));
+        prop_assert_eq!((there.unreadable, there.tally.unidentified), (back.unreadable, back.tally.unidentified));
     }
 
     #[test]
     fn no_page_is_too_odd_to_be_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
-        drop(page::read(&body, &mut Listed::default()));
+        drop(page::read(&body, &mut empty()));
     }
 }

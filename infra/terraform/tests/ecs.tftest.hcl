@@ -38,6 +38,15 @@ run "by_default" {
   }
 
   assert {
+    condition = (
+      jsondecode(aws_ecs_task_definition.this["worker"].container_definitions)[0].mountPoints == [{ sourceVolume = "tmp", containerPath = "/tmp", readOnly = false }]
+      && [for volume in aws_ecs_task_definition.this["worker"].volume : volume.name] == ["tmp"]
+      && length(aws_ecs_task_definition.this["api"].volume) == 0
+    )
+    error_message = "A worker keeps the lists of a sync in /tmp, which must be writable there."
+  }
+
+  assert {
     condition     = [for secret in jsondecode(aws_ecs_task_definition.this["api"].container_definitions)[0].secrets : secret.name] == ["BROKER_ADMIN_TOKENS", "BROKER_TRACK_TOKENS"]
     error_message = "The API's tokens must come from secrets."
   }

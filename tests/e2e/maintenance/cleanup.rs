@@ -98,7 +98,7 @@ async fn a_plan_is_due_again_when_its_message_is_lost_and_void_when_it_comes_aft
         let returned = &give_back(broker, 1).await[0];
         // The provider's rate is used up for the next seconds: the deletion waits in the queue for its slot.
         let table = broker.table();
-        let slot_ms = (now_s() + 6) * 1_000;
+        let slot_ms = (now_s() + 10) * 1_000;
         let pace = [("PK", text("PACE")), ("SK", text("META")), ("next_slot_ms", number(slot_ms))];
         table.put(pace.map(|(name, value)| (name.to_owned(), value)).into()).await;
         assert_eq!(broker.job("cleanup").await.changed, 1);

@@ -1,7 +1,8 @@
 //! Cost of each job at AWS in a pool of some size, beside a provider that lists as many.
 //!
 //! The first sync fills the pool; after it every job runs once and finds nothing to change: that is the cost of the schedule,
-//! day and night. Capacity does not depend on the machine or the profile; the seconds do.
+//! day and night. Capacity does not depend on the machine or the profile; the seconds do. The most memory that the worker had
+//! so far tells whether it grows with the pool.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -28,8 +29,11 @@ impl Jobs {
     pub(crate) async fn run(self) -> ExitCode {
         let provider = Provider::start_with(self.pool, &["--page-size", "1000"]).await;
         let broker = Broker::start(provider.setup().apis(1).workers(1)).await;
-        println!("| job, {} sandboxes | changed | capacity units | AWS calls | s |", self.pool);
-        println!("|---|---|---|---|---|");
+        println!(
+            "| job, {} sandboxes | changed | capacity units | AWS calls | s | worker so far, MiB |",
+            self.pool
+        );
+        println!("|---|---|---|---|---|---|");
         measure(&broker, "sync").await;
         for job in JOBS {
             measure(&broker, job).await;
@@ -54,7 +58,8 @@ async fn measure(broker: &Broker, job: &str) {
     let units = sum(&after, |costs| &costs.capacity) - sum(&before, |costs| &costs.capacity);
     let calls = sum(&after, |costs| &costs.calls) - sum(&before, |costs| &costs.calls);
     let seconds = ran.duration_ms as f64 / 1_000.0;
-    println!("| {job} | {} | {units:.0} | {calls:.0} | {seconds:.1} |", ran.changed);
+    let peak = broker.worker_process(0).peak_mib();
+    println!("| {job} | {} | {units:.0} | {calls:.0} | {seconds:.1} | {peak:.1} |", ran.changed);
 }
 
 fn sum(costs: &Costs, of: impl Fn(&Costs) -> &BTreeMap<String, f64>) -> f64 {

@@ -17,6 +17,7 @@ mod slots;
 mod sweep;
 mod sync;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +57,9 @@ pub(crate) enum JobError {
     /// The queues failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// The lists of a sync could not be kept.
+    #[error(transparent)]
+    Spool(#[from] sync::SpoolError),
     /// No provider is configured.
     #[error("no provider is configured: set BROKER_PROVIDER_URL")]
     NoProvider,
@@ -73,9 +77,12 @@ impl JobError {
         match self {
             Self::Store(error) => error.is_retryable(),
             Self::Queue(_) => true,
-            Self::Accounts(_) | Self::Provider(_) | Self::NoProvider | Self::Refused(_) | Self::Stopping => {
-                false
-            }
+            Self::Accounts(_)
+            | Self::Provider(_)
+            | Self::Spool(_)
+            | Self::NoProvider
+            | Self::Refused(_)
+            | Self::Stopping => false,
         }
     }
 
@@ -87,6 +94,7 @@ impl JobError {
             | Self::Accounts(_)
             | Self::Provider(_)
             | Self::Queue(_)
+            | Self::Spool(_)
             | Self::NoProvider
             | Self::Stopping => "failed",
         }
@@ -112,6 +120,8 @@ pub(crate) struct Jobs {
     /// Tells those who waited in a line.
     pub(crate) replies: Arc<ReplySender>,
     pub(crate) next_walk: NextWalk,
+    /// Where the lists of a sync are kept.
+    pub(crate) spool_dir: Arc<Path>,
     pub(crate) settings: JobSettings,
 }
 

@@ -15,6 +15,7 @@ mod tokens;
 mod trace;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use broker_domain::LabDuration;
@@ -117,6 +118,8 @@ pub struct Config {
     pub every: Intervals,
     /// The number of threads of a process.
     pub threads: usize,
+    /// Where the lists of a sync are kept.
+    pub spool_dir: PathBuf,
     /// The time for a process to finish its work.
     pub drain: Duration,
     /// Where traces are exported, if anywhere.
@@ -195,6 +198,7 @@ impl Config {
                 serve: read.seconds("BROKER_SERVE_EVERY_S")?,
             },
             threads: read.number("BROKER_THREADS")?,
+            spool_dir: read.directory("BROKER_SPOOL_DIR")?,
             drain: read.seconds("BROKER_DRAIN_S")?,
             trace: trace(&read)?,
             log: read.text("BROKER_LOG", |_| Ok(()))?,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::env::VarsOs;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -173,6 +174,15 @@ impl<'a> SettingsReader<'a> {
         let number: u64 = self.parsed(name, &rule)?;
         let fits = range.contains(&number).then_some(number).and_then(|number| T::try_from(number).ok());
         fits.ok_or_else(|| ConfigError::new(name, format!("{number} is not {rule}")))
+    }
+
+    /// A directory; whether the default one is there is not asked.
+    pub(super) fn directory(&self, name: &str) -> Result<PathBuf, ConfigError> {
+        let is_default = |path: &str| setting(name).is_some_and(|setting| setting.default == path);
+        let check = |path: &str| {
+            if is_default(path) || Path::new(path).is_dir() { Ok(()) } else { Err("a directory") }
+        };
+        self.text(name, check).map(PathBuf::from)
     }
 
     pub(super) fn seconds(&self, name: &str) -> Result<Duration, ConfigError> {

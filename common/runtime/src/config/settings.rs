@@ -328,6 +328,12 @@ pub const SETTINGS: &[Setting] = &[
         1..=1_024,
         "threads that an API or a worker works on; one takes the least processor time per request, so more processes come first",
     ),
+    Setting::new(
+        "BROKER_SPOOL_DIR",
+        "/tmp",
+        "directory",
+        "where a worker keeps what the lists of a sync have beyond some MiB: unnamed files of up to 2 GB a million sandboxes",
+    ),
     Setting::number(
         "BROKER_DRAIN_S",
         "30",

@@ -19,6 +19,9 @@ locals {
     worker = { cpu = var.worker.cpu, memory = var.worker.memory, command = ["/usr/local/bin/broker-worker"] }
   }
 
+  # Where a worker keeps the lists of a sync that are too large for its memory (BROKER_SPOOL_DIR).
+  volumes = { api = [], worker = ["tmp"] }
+
   # A thread for each whole CPU, so that a busy task looks busy to autoscaling.
   environments = {
     for name, service in local.services :
@@ -37,6 +40,7 @@ locals {
       portMappings           = [for port in local.open_ports[name] : { containerPort = port, hostPort = port, protocol = "tcp" }]
       environment            = [for key in sort(keys(local.environments[name])) : { name = key, value = local.environments[name][key] }]
       secrets                = [for key in sort(keys(local.secret_arns[name])) : { name = key, valueFrom = local.secret_arns[name][key] }]
+      mountPoints            = [for volume in local.volumes[name] : { sourceVolume = volume, containerPath = "/${volume}", readOnly = false }]
       linuxParameters        = { initProcessEnabled = false, capabilities = { drop = ["ALL"] } }
       # Liveness of the process only: an outage of AWS restarts nothing.
       healthCheck = {
@@ -73,6 +77,14 @@ resource "aws_ecs_task_definition" "this" {
   execution_role_arn       = aws_iam_role.execution[each.key].arn
   container_definitions    = jsonencode(local.containers[each.key])
   tags                     = local.tags
+
+  dynamic "volume" {
+    for_each = local.volumes[each.key]
+
+    content {
+      name = volume.value
+    }
+  }
 
   runtime_platform {
     operating_system_family = "LINUX"

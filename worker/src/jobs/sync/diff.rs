@@ -1,20 +1,31 @@
-//! Difference between the table and the provider's list, and the decisions of sync. Pure.
+//! Difference between the table and the provider's list, and the decisions of sync. Pure, but for the [`Spool`]s.
+//!
+//! Both lists are divided twice, so that memory holds one partition of them: by id, where what all rows of an id say is
+//! settled and meets the table's sandbox, and then by account, where it is decided whose each account is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use broker_domain::{AccountKey, Event, ExternalId, SandboxId, SandboxName, Status, Timestamp};
-use broker_provider::{Account, AccountId, Listed};
+use broker_provider::{Account, AccountId, Listed, ListedRow, Mark, Rows, Sighting, Tally};
 use broker_store::Record;
+use serde::{Deserialize, Serialize};
 
-use super::doubtful::{Doubt, DoubtfulRow};
+use super::doubtful::{Doubt, DoubtfulRow, DoubtfulRows};
+use super::spool::{Spool, SpoolError};
 
 /// This many available sandboxes may always become stale at once …
-const FEW: usize = 5;
+const FEW: u64 = 5;
 /// … and this part of them.
-const PART: usize = 5;
+const PART: u64 = 5;
+/// Partitions of a list: of 10 million sandboxes, memory holds 40,000 at a time.
+const PARTS: usize = 256;
+/// Allocated sandboxes that are named.
+const NAMED: usize = 10;
 
 /// A sandbox as the index lists it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KnownSandbox {
     pub(super) status: Status,
     pub(super) version: u64,
@@ -22,125 +33,318 @@ pub(super) struct KnownSandbox {
     pub(super) external_id: ExternalId,
 }
 
-/// The difference.
-#[derive(Debug, Default)]
-pub(super) struct Diff {
-    /// Sandboxes that the provider lists, and rows without a usable id.
-    pub(super) listed: u64,
-    /// Rows that are refused.
-    pub(super) doubtful: Vec<DoubtfulRow>,
-    /// The list has no row that could be a sandbox.
-    pub(super) is_empty: bool,
-    /// Rows with a malformed field.
-    pub(super) unreadable: u64,
-    /// Some of them, for the log.
-    pub(super) problems: Vec<String>,
-    /// Why a sandbox that is not listed may exist all the same.
-    pub(super) doubt: Option<String>,
-    /// The number of those that are offered, or are to be, before any change.
-    pub(super) available: usize,
-    /// Listed, and not in the index.
-    pub(super) unknown: Vec<Account>,
-    /// Arriving, available or stale, and listed with other names or ids.
-    pub(super) found: Vec<(Account, KnownSandbox)>,
-    /// Arriving or available, and not listed, at this version.
-    pub(super) missing: HashMap<SandboxId, (Status, u64)>,
-    /// Allocated, and not listed.
-    pub(super) allocated_missing: Vec<SandboxId>,
-}
+/// The sandboxes that the index lists, by id. Of one that is listed twice the later version counts.
+#[derive(Debug)]
+pub(super) struct Ours(Spool<(SandboxId, KnownSandbox)>);
 
-impl Diff {
-    /// Missing is only what an earlier difference misses, too.
-    pub(super) fn missing_in_both(mut self, before: &Self) -> Self {
-        self.missing.retain(|id, _| before.missing.contains_key(id));
-        self
+impl Ours {
+    pub(super) fn new(dir: Arc<Path>) -> Self {
+        Self(Spool::new(dir, PARTS))
+    }
+
+    pub(super) fn add(&mut self, id: SandboxId, known: KnownSandbox) -> Result<(), SpoolError> {
+        let key = id.clone();
+        self.0.push_by(&key, &(id, known))
+    }
+
+    fn part(&self, part: usize) -> Result<HashMap<SandboxId, KnownSandbox>, SpoolError> {
+        let mut ours: HashMap<SandboxId, KnownSandbox> = HashMap::new();
+        for record in self.0.part(part) {
+            let (id, known) = record?;
+            let newer = ours.get(&id).is_none_or(|before| before.version < known.version);
+            if newer {
+                ours.insert(id, known);
+            }
+        }
+        Ok(ours)
     }
 }
 
-/// The difference between the table and the provider's list.
+/// The provider's list while it is read.
+#[derive(Debug)]
+pub(super) struct Theirs {
+    sandboxes: Spool<Sighting>,
+    accounts: Spool<ByAccount>,
+    marks: Spool<Mark>,
+    /// Why a row could not be kept: it outlives a list that is given up.
+    failed: Arc<Mutex<Option<SpoolError>>>,
+}
+
+impl Theirs {
+    pub(super) fn new(dir: Arc<Path>, failed: Arc<Mutex<Option<SpoolError>>>) -> Self {
+        Self {
+            sandboxes: Spool::new(Arc::clone(&dir), PARTS),
+            accounts: Spool::new(Arc::clone(&dir), PARTS),
+            marks: Spool::new(dir, PARTS),
+            failed,
+        }
+    }
+
+    fn keep(&mut self, row: ListedRow) -> Result<(), SpoolError> {
+        if let Some(mark) = row.mark {
+            self.marks.push_by(&mark.ids, &mark)?;
+        }
+        let Some(sighting) = row.sighting else { return Ok(()) };
+        let (id, external_id) = match &sighting {
+            Sighting::Account(account) => (Some(&account.id), Some(&account.external_id)),
+            Sighting::Unreadable { id, external_id } => (id.as_ref(), external_id.as_ref()),
+        };
+        if let Some(external_id) = external_id {
+            let there = ByAccount::There { external_id: external_id.clone() };
+            self.accounts.push_by(&AccountKey::of(external_id), &there)?;
+        }
+        if let Some(id) = id {
+            self.sandboxes.push_by(id, &sighting)?;
+        }
+        Ok(())
+    }
+
+    /// Rows that came on another page already.
+    fn again(&self) -> Result<u64, SpoolError> {
+        let mut again = 0;
+        for part in 0..PARTS {
+            let mut seen = HashMap::new();
+            for mark in self.marks.part(part) {
+                let Mark { ids, page } = mark?;
+                again += u64::from(*seen.entry(ids).or_insert(page) != page);
+            }
+        }
+        Ok(again)
+    }
+}
+
+impl Rows for Theirs {
+    fn take(&mut self, row: ListedRow) -> Result<(), String> {
+        self.keep(row).map_err(|error| {
+            let told = error.to_string();
+            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            told
+        })
+    }
+}
+
+/// What is known of an account.
+#[derive(Debug, Serialize, Deserialize)]
+enum ByAccount {
+    /// The provider has it.
+    There { external_id: ExternalId },
+    /// A sandbox of the index; whether the list has its id.
+    Ours { id: SandboxId, known: KnownSandbox, has_id: bool },
+    /// A row of the list, and the sandbox of the index that has its id.
+    Listed { account: Account, known: Option<KnownSandbox> },
+}
+
+/// A sandbox that the list does not have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Missing {
+    pub(super) id: SandboxId,
+    pub(super) status: Status,
+    pub(super) version: u64,
+}
+
+/// The difference.
+#[derive(Debug)]
+pub(super) struct Diff {
+    /// Counts of the rows, unreadable ones among them.
+    pub(super) tally: Tally,
+    /// Sandboxes that the provider lists, and rows without a usable id.
+    pub(super) listed: u64,
+    /// Rows that are refused.
+    pub(super) doubtful: DoubtfulRows,
+    /// The list has no row that could be a sandbox.
+    pub(super) is_empty: bool,
+    /// Why a sandbox that is not listed may exist all the same.
+    pub(super) doubt: Option<String>,
+    /// The number of those that are offered, or are to be, before any change.
+    pub(super) available: u64,
+    /// Listed, and not in the index.
+    pub(super) unknown: Spool<Account>,
+    /// Arriving, available or stale, and listed with other names or ids.
+    pub(super) found: Spool<(Account, KnownSandbox)>,
+    /// Arriving or available, and not listed.
+    pub(super) missing: Spool<Missing>,
+    /// How many are allocated, and not listed; some of them.
+    pub(super) allocated_missing: u64,
+    pub(super) some_allocated_missing: Vec<SandboxId>,
+}
+
+impl Diff {
+    fn new(dir: &Arc<Path>, tally: Tally) -> Self {
+        Self {
+            tally,
+            listed: 0,
+            doubtful: DoubtfulRows::default(),
+            is_empty: true,
+            doubt: None,
+            available: 0,
+            unknown: Spool::new(Arc::clone(dir), 1),
+            found: Spool::new(Arc::clone(dir), 1),
+            missing: Spool::new(Arc::clone(dir), PARTS),
+            allocated_missing: 0,
+            some_allocated_missing: Vec::new(),
+        }
+    }
+}
+
+/// The difference between the table and the provider's list. Missing is only what `before`, an earlier difference, misses,
+/// too.
 ///
 /// A row is the sandbox whose account it names, whatever its label: under another label it is refused, and its sandbox is
 /// not missing. Of several rows of one account without a sandbox, the first by label counts.
-pub(super) fn between(ours: &HashMap<SandboxId, KnownSandbox>, theirs: Listed) -> Diff {
-    let mut diff = Diff {
-        listed: theirs.found(),
-        is_empty: theirs.is_empty(),
-        unreadable: theirs.unreadable_rows,
-        doubt: theirs.doubt(),
-        available: ours.values().filter(|known| is_in_pool(known.status)).count(),
-        ..Diff::default()
-    };
+pub(super) fn between(
+    ours: &Ours,
+    theirs: Theirs,
+    tally: Tally,
+    before: Option<&Diff>,
+    dir: &Arc<Path>,
+) -> Result<Diff, SpoolError> {
+    let mut diff = Diff::new(dir, tally);
+    diff.tally.again = theirs.again()?;
+    diff.is_empty = theirs.accounts.len() == 0;
+    let Theirs { sandboxes, mut accounts, .. } = theirs;
+    for part in 0..PARTS {
+        meet(&ours.part(part)?, sandboxes.part(part), &mut accounts, &mut diff)?;
+    }
+    drop(sandboxes);
+    diff.listed += diff.tally.unidentified;
+    diff.is_empty &= diff.listed == 0;
+    diff.doubt = diff.tally.doubt();
+    for part in 0..PARTS {
+        let before = before.map(|before| before.missing.part(part).map(|missing| Ok(missing?.id)));
+        let before = before.map(Iterator::collect::<Result<HashSet<_>, SpoolError>>).transpose()?;
+        decide(accounts.part(part), before.as_ref(), part, &mut diff)?;
+    }
+    Ok(diff)
+}
+
+/// Lets the rows of a partition by id meet the table's sandboxes of these ids.
+fn meet(
+    ours: &HashMap<SandboxId, KnownSandbox>,
+    rows: impl Iterator<Item = Result<Sighting, SpoolError>>,
+    accounts: &mut Spool<ByAccount>,
+    diff: &mut Diff,
+) -> Result<(), SpoolError> {
+    let mut listed = Listed::default();
+    for row in rows {
+        listed.add(row?);
+    }
+    listed.end();
+    diff.listed += listed.found();
+    diff.tally.complain_of(std::mem::take(&mut listed.tally));
     for (id, known) in ours {
-        if theirs.names(id, &known.external_id) {
-            continue;
+        diff.available += u64::from(is_in_pool(known.status));
+        let record = ByAccount::Ours { id: id.clone(), known: known.clone(), has_id: listed.has(id) };
+        accounts.push_by(&AccountKey::of(&known.external_id), &record)?;
+    }
+    for account in listed.accounts.into_values() {
+        let key = AccountKey::of(&account.external_id);
+        let known = ours.get(&account.id).cloned();
+        accounts.push_by(&key, &ByAccount::Listed { account, known })?;
+    }
+    Ok(())
+}
+
+/// Decides about the accounts of partition `part`.
+fn decide(
+    records: impl Iterator<Item = Result<ByAccount, SpoolError>>,
+    before: Option<&HashSet<SandboxId>>,
+    part: usize,
+    diff: &mut Diff,
+) -> Result<(), SpoolError> {
+    let (mut there, mut ours, mut rows) = (HashSet::new(), Vec::new(), Vec::new());
+    for record in records {
+        match record? {
+            ByAccount::There { external_id } => drop(there.insert(AccountKey::of(&external_id))),
+            ByAccount::Ours { id, known, has_id } => ours.push((id, known, has_id)),
+            ByAccount::Listed { account, known } => rows.push((account, known)),
         }
-        match known.status {
-            Status::Arriving | Status::Available => {
-                diff.missing.insert(id.clone(), (known.status, known.version));
+    }
+    // Of several of ours with one account (an older version let them in) the one that is in use.
+    ours.sort_by(|(a, x, _), (b, y, _)| (x.status.is_unused(), a).cmp(&(y.status.is_unused(), b)));
+    rows.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+    let mut holders = HashMap::new();
+    for (id, known, has_id) in ours {
+        let key = AccountKey::of(&known.external_id);
+        if !has_id && !there.contains(&key) {
+            diff.miss(&id, &known, before, part)?;
+        }
+        holders.entry(key).or_insert(id);
+    }
+    for (account, known) in rows {
+        let key = AccountKey::of(&account.external_id);
+        let holder = holders.entry(key).or_insert_with(|| account.id.clone());
+        let doubt = if *holder == account.id {
+            doubt(&account, known.as_ref())
+        } else {
+            Some(Doubt::AccountOf(holder.clone()))
+        };
+        match doubt {
+            Some(doubt) => {
+                diff.doubtful.add(DoubtfulRow { id: account.id, external_id: account.external_id, doubt });
             }
-            Status::Allocated => diff.allocated_missing.push(id.clone()),
-            Status::Stale
+            None => diff.list(account, known)?,
+        }
+    }
+    Ok(())
+}
+
+impl Diff {
+    /// Adds a sandbox of ours that is not listed.
+    fn miss(
+        &mut self,
+        id: &SandboxId,
+        known: &KnownSandbox,
+        before: Option<&HashSet<SandboxId>>,
+        part: usize,
+    ) -> Result<(), SpoolError> {
+        match known.status {
+            Status::Arriving | Status::Available if before.is_none_or(|before| before.contains(id)) => {
+                let (status, version) = (known.status, known.version);
+                self.missing.push(part, &Missing { id: id.clone(), status, version })?;
+            }
+            Status::Allocated => {
+                self.allocated_missing += 1;
+                if self.some_allocated_missing.len() < NAMED {
+                    self.some_allocated_missing.push(id.clone());
+                }
+            }
+            Status::Arriving
+            | Status::Available
+            | Status::Stale
             | Status::PendingDeletion
             | Status::Quarantined
             | Status::DeletionFailed
             | Status::Deleted
             | Status::Unknown => {}
         }
+        Ok(())
     }
-    let mut accounts: Vec<_> = theirs.accounts.into_values().collect();
-    accounts.sort_by(|a, b| a.id.cmp(&b.id));
-    let mut holders = holders(ours);
-    for account in accounts {
-        let known = ours.get(&account.id);
-        let holder =
-            holders.entry(AccountKey::of(&account.external_id)).or_insert_with(|| account.id.clone());
-        let doubt = if *holder != account.id {
-            Some(Doubt::AccountOf(holder.clone()))
-        } else {
-            doubt(&account, known)
-        };
-        if let Some(doubt) = doubt {
-            diff.doubtful.push(DoubtfulRow { id: account.id, external_id: account.external_id, doubt });
-            continue;
-        }
-        match known {
-            None => diff.unknown.push(account),
-            Some(known) => match known.status {
-                Status::Arriving | Status::Available
-                    if known.name == account.name && known.external_id == account.external_id => {}
-                Status::Arriving | Status::Available | Status::Stale => {
-                    diff.found.push((account, known.clone()));
-                }
-                // An allocated sandbox stays with its owner; a pending deletion is deleted as it was read; a person decides
-                // about one in quarantine.
-                Status::Allocated
-                | Status::Quarantined
-                | Status::PendingDeletion
-                | Status::DeletionFailed
-                | Status::Deleted
-                | Status::Unknown => {}
-            },
+
+    /// Adds a row that is not refused.
+    fn list(&mut self, account: Account, known: Option<KnownSandbox>) -> Result<(), SpoolError> {
+        let Some(known) = known else { return self.unknown.push(0, &account) };
+        match known.status {
+            Status::Arriving | Status::Available
+                if known.name == account.name && known.external_id == account.external_id =>
+            {
+                Ok(())
+            }
+            Status::Arriving | Status::Available | Status::Stale => self.found.push(0, &(account, known)),
+            // An allocated sandbox stays with its owner; a pending deletion is deleted as it was read; a person decides
+            // about one in quarantine.
+            Status::Allocated
+            | Status::Quarantined
+            | Status::PendingDeletion
+            | Status::DeletionFailed
+            | Status::Deleted
+            | Status::Unknown => Ok(()),
         }
     }
-    diff.problems = theirs.problems;
-    diff
 }
 
 /// Whether it is offered, or is to be.
 const fn is_in_pool(status: Status) -> bool {
     matches!(status, Status::Arriving | Status::Available)
-}
-
-/// Which of our sandboxes has an account; of several (an older version let them in) the one that is in use.
-fn holders(ours: &HashMap<SandboxId, KnownSandbox>) -> HashMap<AccountKey, SandboxId> {
-    let unused = |known: &KnownSandbox| known.status.is_unused();
-    let mut sorted: Vec<_> = ours.iter().collect();
-    sorted.sort_by_key(|(id, known)| (unused(known), *id));
-    let mut holders = HashMap::new();
-    for (id, known) in sorted {
-        holders.entry(AccountKey::of(&known.external_id)).or_insert_with(|| id.clone());
-    }
-    holders
 }
 
 /// Why a row whose account is no other sandbox's is refused all the same.
@@ -157,13 +361,13 @@ fn doubt(account: &Account, known: Option<&KnownSandbox>) -> Option<Doubt> {
     is_held.then_some(Doubt::AnotherAccount)
 }
 
-/// The reason to refuse this list, if there is one.
-pub(super) fn refusal(diff: &Diff) -> Option<String> {
+/// The reason to refuse this list, if there is one; what is missing counts if it is believed.
+pub(super) fn refusal(diff: &Diff, believed: bool) -> Option<String> {
     if diff.is_empty {
         return Some("the provider lists nothing at all".to_owned());
     }
     let most = FEW.max(diff.available / PART);
-    (diff.missing.len() > most).then(|| {
+    (believed && diff.missing.len() > most).then(|| {
         format!(
             "{} of {} available sandboxes are missing at the provider, more than {most}: look there, then run it with \
              --accept-stale if that is true",
@@ -196,134 +400,5 @@ pub(super) fn judge(account: &Account, stands: &Record) -> DiffVerdict {
             DiffVerdict::Another(created_at)
         }
         _ => DiffVerdict::DeleteAgain,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use broker_domain::Sandbox;
-
-    use super::*;
-
-    fn id(text: &str) -> SandboxId {
-        SandboxId::new(text).unwrap()
-    }
-
-    fn account(text: &str, external_id: &str, created_at: Option<u64>) -> Account {
-        Account {
-            id: id(text),
-            name: SandboxName::new(text).unwrap(),
-            external_id: ExternalId::new(external_id).unwrap(),
-            created_at: created_at.map(Timestamp::from_secs),
-        }
-    }
-
-    fn known(text: &str, status: Status) -> (SandboxId, KnownSandbox) {
-        let known = KnownSandbox {
-            status,
-            version: 3,
-            name: SandboxName::new(text).unwrap(),
-            external_id: ExternalId::new("ext").unwrap(),
-        };
-        (id(text), known)
-    }
-
-    fn listed(accounts: &[Account]) -> Listed {
-        let mut listed = Listed::default();
-        listed.accounts.extend(accounts.iter().map(|account| (account.id.clone(), account.clone())));
-        listed
-    }
-
-    fn compared(ours: impl IntoIterator<Item = (SandboxId, KnownSandbox)>, theirs: Listed) -> Diff {
-        between(&ours.into_iter().collect(), theirs)
-    }
-
-    #[test]
-    fn what_is_as_it_should_be_is_not_written() {
-        let ours: HashMap<_, _> = Status::ALL
-            .into_iter()
-            .filter(|status| *status != Status::Stale)
-            .map(|status| known(status.as_str(), status))
-            .collect();
-        let theirs: Vec<_> = ours.keys().map(|id| account(id.as_str(), "ext", None)).collect();
-        let diff = compared(ours, listed(&theirs));
-        assert!(diff.unknown.is_empty() && diff.found.is_empty() && diff.missing.is_empty(), "{diff:?}");
-    }
-
-    #[test]
-    fn only_what_is_or_will_be_offered_becomes_stale_and_allocated_ones_are_reported() {
-        let ours = Status::ALL.into_iter().map(|status| known(status.as_str(), status));
-        let diff = compared(
-            ours,
-            listed(&[account("new", "identity/accounts/0192f0c1-2345-7abc-8def-0123456789ab", None)]),
-        );
-        let missing = [Status::Arriving, Status::Available].map(|status| (id(status.as_str()), (status, 3)));
-        assert_eq!(diff.missing, missing.into());
-        assert_eq!(diff.allocated_missing, [id("allocated")]);
-        assert_eq!(diff.unknown.len(), 1);
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_neither_new_nor_missing() {
-        let mut theirs = Listed::default();
-        theirs.unreadable.insert(id("a"));
-        let diff = compared([known("a", Status::Available)], theirs);
-        assert!(diff.missing.is_empty() && diff.found.is_empty() && diff.listed == 1);
-    }
-
-    #[test]
-    fn what_one_of_two_looks_named_is_not_missing() {
-        let ours: HashMap<_, _> = ["a", "b", "c"].map(|text| known(text, Status::Available)).into();
-        let first = between(&ours, listed(&[account("a", "ext-a", None)]));
-        let second = between(&ours, listed(&[account("b", "ext-b", None)])).missing_in_both(&first);
-        assert_eq!(second.missing, [(id("c"), (Status::Available, 3))].into());
-    }
-
-    #[test]
-    fn an_empty_list_or_too_many_missing_are_not_believed() {
-        let missing = |of: usize, gone: usize| {
-            let ours: HashMap<_, _> = (0..of).map(|n| known(&format!("s{n}"), Status::Available)).collect();
-            let theirs: Vec<_> = (gone..of).map(|n| account(&format!("s{n}"), "ext", None)).collect();
-            refusal(&compared(ours, listed(&theirs)))
-        };
-        assert!(missing(0, 0).is_some_and(|why| why.contains("nothing at all")));
-        assert!(missing(3, 3).is_some());
-        assert!(missing(10, 5).is_none() && missing(10, 6).is_some());
-        assert!(missing(100, 20).is_none() && missing(100, 21).is_some());
-    }
-
-    #[test]
-    fn a_tombstone_gives_way_only_to_another_resource_that_was_made_after_it_was_gone() {
-        let stands = |status, external_id: &str| Record {
-            sandbox: Sandbox {
-                id: id("a"),
-                name: SandboxName::new("a").unwrap(),
-                external_id: ExternalId::new(external_id).unwrap(),
-                status,
-                version: 5,
-                allocation: None,
-                term: broker_domain::Term::default(),
-                deletion_requested_at: None,
-                end_reason: None,
-            },
-            due: None,
-            attempts: 0,
-            deletion_error: None,
-            deleted_at: Some(Timestamp::from_secs(100)),
-            created_at: Timestamp::from_secs(1),
-            updated_at: Timestamp::from_secs(100),
-            last_synced: None,
-            quarantine: None,
-            gate: None,
-        };
-        let tombstone = stands(Status::Deleted, "old");
-        let after = Timestamp::from_secs(101);
-        assert_eq!(judge(&account("a", "new", Some(101)), &tombstone), DiffVerdict::Another(after));
-        assert_eq!(judge(&account("a", "new", Some(100)), &tombstone), DiffVerdict::DeleteAgain);
-        assert_eq!(judge(&account("a", "new", None), &tombstone), DiffVerdict::DeleteAgain);
-        assert_eq!(judge(&account("a", "old", Some(101)), &tombstone), DiffVerdict::DeleteAgain);
-        for status in Status::ALL.into_iter().filter(|status| *status != Status::Deleted) {
-            assert_eq!(judge(&account("a", "new", Some(101)), &stands(status, "old")), DiffVerdict::Leave);
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! Rows of the provider's list that are refused: they contradict what is known of an account. Counted, and named in the
 //! log, up to a bound; nothing is changed for them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
@@ -38,26 +39,34 @@ pub(super) struct DoubtfulRow {
     pub(super) doubt: Doubt,
 }
 
-/// The refused rows of a run.
+/// The refused rows of a run: how many, and the first of them.
 #[derive(Debug, Default)]
-pub(super) struct DoubtfulRows(Mutex<Vec<DoubtfulRow>>);
+pub(super) struct DoubtfulRows(Mutex<(u64, BTreeSet<DoubtfulRow>)>);
 
 impl DoubtfulRows {
     pub(super) fn add(&self, row: DoubtfulRow) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.0 += 1;
+        rows.1.insert(row);
+        if rows.1.len() > NAMED {
+            rows.1.pop_last();
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Counts and names them.
     pub(super) fn tell(&self, report: &mut JobReport) {
-        let mut rows = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        rows.sort();
-        let count = rows.len();
-        report.detail("doubtful", count as u64);
+        let (count, rows) = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        report.detail("doubtful", count);
         metrics::gauge!("broker_sync_doubtful").set(u32::try_from(count).unwrap_or(u32::MAX));
         if count == 0 {
             return;
         }
-        let some: Vec<_> = rows.iter().take(NAMED).map(DoubtfulRow::to_string).collect();
+        let some: Vec<_> = rows.iter().map(DoubtfulRow::to_string).collect();
         tracing::warn!(count, ?some, "the provider lists what contradicts itself or the table: refused");
     }
 }

@@ -9,21 +9,29 @@
 
 mod arrivals;
 mod diff;
+#[cfg(test)]
+mod diff_tests;
 mod doubtful;
+mod spool;
 mod tickets;
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use broker_domain::{JobReport, SandboxId, Status};
-use broker_provider::{Account, Listed, Provider};
+use broker_provider::{Account, Provider, Tally};
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{EntryConflict, NewSandbox, Pages, Record, Seen, StoreError, Unused, Write, accounts};
+use broker_store::{
+    Candidate, EntryConflict, NewSandbox, Pages, Record, Seen, StoreError, Unused, Write, accounts,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use self::arrivals::Arrivals;
-use self::diff::{Diff, KnownSandbox};
+use self::diff::{Diff, KnownSandbox, Missing, Ours, Theirs};
 use self::doubtful::{Doubt, DoubtfulRow, DoubtfulRows};
+pub(crate) use self::spool::SpoolError;
+use self::spool::{Portions, Spool};
 use self::tickets::Tickets;
 use super::{JobError, Jobs, each};
 use crate::serve;
@@ -43,11 +51,12 @@ const ENTER_TOGETHER: usize = 100;
 
 pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport) -> Result<(), JobError> {
     record_accounts(jobs, report).await?;
-    let mut diff = compared_twice(jobs, jobs.provider()?).await?;
+    let diff = compared_twice(jobs, jobs.provider()?).await?;
     report.found = diff.listed;
     tell_unreadable(&diff, report);
-    if let Some(doubt) = diff.doubt.clone().filter(|_| !diff.missing.is_empty() && !accept_stale) {
-        let missing = diff.missing.len() as u64;
+    let doubt = diff.doubt.as_ref().filter(|_| diff.missing.len() > 0 && !accept_stale);
+    if let Some(doubt) = doubt {
+        let missing = diff.missing.len();
         tracing::warn!(
             missing,
             doubt,
@@ -56,18 +65,18 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
         );
         report.detail("missing_not_believed", missing);
         report.skipped += missing;
-        diff.missing.clear();
     }
+    let believed = doubt.is_none();
     if diff.doubt.is_none() {
         tell_allocated_missing(&diff, report);
     }
-    let doubtful = Arc::new(DoubtfulRows::default());
-    report.skipped += diff.doubtful.len() as u64;
-    diff.doubtful.iter().cloned().for_each(|row| doubtful.add(row));
-    let refusal = diff::refusal(&diff).filter(|_| !accept_stale);
+    report.skipped += diff.doubtful.len();
+    let refusal = diff::refusal(&diff, believed).filter(|_| !accept_stale);
+    let Diff { doubtful, unknown, found, missing, .. } = diff;
+    let doubtful = Arc::new(doubtful);
     let ended = match refusal {
         Some(refusal) => Err(JobError::Refused(refusal)),
-        None => write(jobs, diff, &doubtful, report).await,
+        None => write(jobs, believed.then_some(missing), found, unknown, &doubtful, report).await,
     };
     doubtful.tell(report);
     ended
@@ -92,46 +101,74 @@ async fn record_accounts(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobE
 /// The difference; if something would become stale, what is missing in a second list, too.
 async fn compared_twice(jobs: &Jobs, provider: &Provider) -> Result<Diff, JobError> {
     let ours = Arc::new(ours(jobs).await?);
-    let first = compared(&ours, provider.accounts().await?).await;
+    let first = listed(jobs, provider).await?;
+    let first = compared(jobs, &ours, first, None).await?;
     crash_points::point(Point::Listed);
-    if first.missing.is_empty() {
+    if first.missing.len() == 0 {
         return Ok(first);
     }
-    Ok(match provider.accounts().await {
-        Ok(listed) => compared(&ours, listed).await.missing_in_both(&first),
-        Err(error) => Diff { doubt: Some(format!("the second list failed, {error}")), ..first },
-    })
+    match listed(jobs, provider).await {
+        Ok(second) => compared(jobs, &ours, second, Some(first)).await,
+        Err(JobError::Provider(error)) => {
+            Ok(Diff { doubt: Some(format!("the second list failed, {error}")), ..first })
+        }
+        Err(error) => Err(error),
+    }
 }
 
-/// [`diff::between`] on a blocking thread: with a hundred thousand accounts it takes a while.
-async fn compared(ours: &Arc<HashMap<SandboxId, KnownSandbox>>, listed: Listed) -> Diff {
-    let ours = Arc::clone(ours);
-    match tokio::task::spawn_blocking(move || diff::between(&ours, listed)).await {
-        Ok(diff) => diff,
-        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+/// The provider's list.
+async fn listed(jobs: &Jobs, provider: &Provider) -> Result<(Theirs, Tally), JobError> {
+    let kept = Arc::new(Mutex::new(None));
+    let theirs = Theirs::new(Arc::clone(&jobs.spool_dir), Arc::clone(&kept));
+    let listed = provider.list(theirs).await;
+    let failed = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match failed {
+        Some(error) => Err(JobError::Spool(error)),
+        None => Ok(listed?),
+    }
+}
+
+/// [`diff::between`] on a blocking thread.
+async fn compared(
+    jobs: &Jobs,
+    ours: &Arc<Ours>,
+    (theirs, tally): (Theirs, Tally),
+    before: Option<Diff>,
+) -> Result<Diff, JobError> {
+    let (ours, dir) = (Arc::clone(ours), Arc::clone(&jobs.spool_dir));
+    beside(move || diff::between(&ours, theirs, tally, before.as_ref(), &dir)).await
+}
+
+/// What `work` gives, on a blocking thread: files are read and written there.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static,
+) -> Result<T, JobError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done?),
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(JobError::Stopping),
+        },
     }
 }
 
 fn tell_unreadable(diff: &Diff, report: &mut JobReport) {
-    report.detail("unreadable_rows", diff.unreadable);
-    report.skipped += diff.unreadable;
-    metrics::gauge!("broker_sync_unreadable_rows").set(gauge(diff.unreadable));
-    if diff.unreadable > 0 {
-        let some = &diff.problems;
-        tracing::warn!(
-            count = diff.unreadable,
-            ?some,
-            "rows of the provider's list cannot be read: they are left alone"
-        );
+    let count = diff.tally.unreadable_rows;
+    report.detail("unreadable_rows", count);
+    report.skipped += count;
+    metrics::gauge!("broker_sync_unreadable_rows").set(gauge(count));
+    if count > 0 {
+        let some = &diff.tally.problems;
+        tracing::warn!(count, ?some, "rows of the provider's list cannot be read: they are left alone");
     }
 }
 
 fn tell_allocated_missing(diff: &Diff, report: &mut JobReport) {
-    let count = diff.allocated_missing.len() as u64;
+    let count = diff.allocated_missing;
     report.detail("allocated_missing", count);
     metrics::gauge!("broker_sync_allocated_missing").set(gauge(count));
     if count > 0 {
-        let some: Vec<_> = diff.allocated_missing.iter().take(10).map(SandboxId::as_str).collect();
+        let some: Vec<_> = diff.some_allocated_missing.iter().map(SandboxId::as_str).collect();
         tracing::warn!(count, ?some, "allocated sandboxes are missing at the provider");
     }
 }
@@ -142,69 +179,67 @@ fn gauge(count: u64) -> u32 {
 
 async fn write(
     jobs: &Jobs,
-    diff: Diff,
+    missing: Option<Spool<Missing>>,
+    found: Spool<(Account, KnownSandbox)>,
+    unknown: Spool<Account>,
     doubtful: &Arc<DoubtfulRows>,
     report: &mut JobReport,
 ) -> Result<(), JobError> {
     let mut part = JobReport { job: report.job.clone(), ..JobReport::default() };
-    let missing = diff.missing.into_iter().map(|(id, (from, version))| {
-        let jobs = jobs.clone();
-        move || {
-            let (jobs, id) = (jobs.clone(), id.clone());
-            async move {
-                let seen = Seen { id: &id, version };
-                jobs.store.sandboxes.missing(from, seen, jobs.clock.now()).await
-            }
-        }
-    });
-    each::all(jobs, missing, &mut part).await?;
-    take(report, &mut part, "made_stale");
     let arrivals = Arrivals::default();
-    let found = diff.found.into_iter().map(|(account, known)| {
-        let (jobs, doubtful, arrivals) = (jobs.clone(), Arc::clone(doubtful), arrivals.clone());
-        move || {
-            let (jobs, doubtful, arrivals) = (jobs.clone(), Arc::clone(&doubtful), arrivals.clone());
-            let (account, known) = (account.clone(), known.clone());
-            async move { found(&jobs, &account, &known, &doubtful, &arrivals).await }
-        }
-    });
-    enter(jobs, found, &arrivals, &mut part).await?;
+    if let Some(missing) = missing {
+        let step = |jobs: Jobs, Missing { id, status, version }| async move {
+            let seen = Seen { id: &id, version };
+            jobs.store.sandboxes.missing(status, seen, jobs.clock.now()).await
+        };
+        enter(jobs, missing, step, &arrivals, &mut part).await?;
+    }
+    take(report, &mut part, "made_stale");
+    let shared = (Arc::clone(doubtful), arrivals.clone());
+    let step = move |jobs: Jobs, (account, known)| {
+        let (doubtful, arrivals) = shared.clone();
+        async move { self::found(&jobs, &account, &known, &doubtful, &arrivals).await }
+    };
+    enter(jobs, found, step, &arrivals, &mut part).await?;
     take(report, &mut part, "refreshed_or_returned");
-    let names = diff.unknown.iter().map(|account| &account.name);
-    let tickets = Arc::new(Tickets::read(jobs, names).await?);
-    let unknown = diff.unknown.into_iter().map(|account| {
-        let (jobs, doubtful) = (jobs.clone(), Arc::clone(doubtful));
-        let (tickets, arrivals) = (Arc::clone(&tickets), arrivals.clone());
-        move || {
-            let (jobs, doubtful) = (jobs.clone(), Arc::clone(&doubtful));
-            let (tickets, arrivals) = (Arc::clone(&tickets), arrivals.clone());
-            let account = account.clone();
-            async move { insert(&jobs, &account, &tickets, &doubtful, &arrivals).await }
-        }
-    });
-    enter(jobs, unknown, &arrivals, &mut part).await?;
+    let (tickets, unknown) = Tickets::read(jobs, unknown).await?;
+    let tickets = Arc::new(tickets);
+    let shared = (Arc::clone(&tickets), Arc::clone(doubtful), arrivals.clone());
+    let step = move |jobs: Jobs, account| {
+        let (tickets, doubtful, arrivals) = shared.clone();
+        async move { insert(&jobs, &account, &tickets, &doubtful, &arrivals).await }
+    };
+    enter(jobs, unknown, step, &arrivals, &mut part).await?;
     report.detail("tickets_taken", tickets.taken());
     take(report, &mut part, "inserted_or_revived");
     Ok(())
 }
 
-/// Takes the steps, which bring sandboxes, in portions, and serves what each brought.
-async fn enter<Step, Fut>(
+/// Takes a step for each record of `spool`, in portions, and serves what each portion brought.
+async fn enter<T, Step, Fut>(
     jobs: &Jobs,
-    mut steps: impl Iterator<Item = Step>,
+    spool: impl Into<Arc<Spool<T>>>,
+    step: Step,
     arrivals: &Arrivals,
     part: &mut JobReport,
 ) -> Result<(), JobError>
 where
-    Step: Fn() -> Fut + Send + Sync + 'static,
+    T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static,
+    Step: Fn(Jobs, T) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<Write, StoreError>> + Send + 'static,
 {
+    let mut portions = Portions::new(spool.into());
     loop {
-        let portion: Vec<_> = steps.by_ref().take(ENTER_TOGETHER).collect();
+        let portion;
+        (portions, portion) = next(portions).await?;
         if portion.is_empty() {
             return Ok(());
         }
-        let ended = each::all(jobs, portion.into_iter(), part).await;
+        let steps = portion.into_iter().map(|record| {
+            let (jobs, step) = (jobs.clone(), step.clone());
+            move || step(jobs.clone(), record.clone())
+        });
+        let ended = each::all(jobs, steps, part).await;
         let arrived = arrivals.take();
         if !arrived.is_empty() {
             crash_points::point(Point::Arrived);
@@ -212,6 +247,14 @@ where
         serve::these(jobs, arrived).await;
         ended?;
     }
+}
+
+/// The next portion.
+async fn next<T>(mut portions: Portions<T>) -> Result<(Portions<T>, Vec<T>), JobError>
+where
+    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    beside(move || portions.next(ENTER_TOGETHER).map(|portion| (portions, portion))).await
 }
 
 /// Refreshes a sandbox that is listed, or lets a stale one arrive again.
@@ -254,25 +297,20 @@ fn take(report: &mut JobReport, part: &mut JobReport, kind: &str) {
 }
 
 /// The sandboxes of the index.
-async fn ours(jobs: &Jobs) -> Result<HashMap<SandboxId, KnownSandbox>, JobError> {
-    let mut ours = HashMap::new();
+async fn ours(jobs: &Jobs) -> Result<Ours, JobError> {
+    let mut ours = Ours::new(Arc::clone(&jobs.spool_dir));
     for status in LISTED {
         for shard in 0..jobs.store.shards() {
             let mut pages = Pages::new(|after| jobs.store.sandboxes.listed(status, shard, after));
-            while let Some(candidates) = pages.next().await? {
-                for row in candidates {
-                    let known = KnownSandbox {
-                        status,
-                        version: row.version,
-                        name: row.name,
-                        external_id: row.external_id,
-                    };
-                    // Listed twice, it moved on meanwhile: the later version is newer.
-                    let slot = ours.entry(row.sandbox_id).or_insert_with(|| known.clone());
-                    if slot.version < known.version {
-                        *slot = known;
+            while let Some(rows) = pages.next().await? {
+                ours = beside(move || {
+                    for row in rows {
+                        let Candidate { version, name, external_id, .. } = row;
+                        ours.add(row.sandbox_id, KnownSandbox { status, version, name, external_id })?;
                     }
-                }
+                    Ok(ours)
+                })
+                .await?;
             }
         }
     }

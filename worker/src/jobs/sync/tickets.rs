@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broker_domain::policy::Policy;
 use broker_domain::{FlavourName, SandboxName, Timestamp};
+use broker_provider::Account;
 use broker_store::{EntryConflict, NewSandbox, OpenTicket, Record, StoreError, Write};
 
 /// How an insert ended.
 type Inserted = Write<EntryConflict<Box<Record>>>;
 
-use super::super::{Jobs, refill};
+use super::super::{JobError, Jobs, refill};
+use super::spool::{Portions, Spool};
 
 /// An open ticket, and when it was made.
 struct AskedTicket {
@@ -37,13 +39,23 @@ pub(super) struct Tickets {
 }
 
 impl Tickets {
-    /// Reads those of the flavours of `names`.
-    pub(super) async fn read<'a>(
+    /// Reads those of the flavours of `unknown`, which it gives back.
+    pub(super) async fn read(
         jobs: &Jobs,
-        names: impl Iterator<Item = &'a SandboxName>,
-    ) -> Result<Self, StoreError> {
+        unknown: Spool<Account>,
+    ) -> Result<(Self, Arc<Spool<Account>>), JobError> {
         let policy = jobs.policy.now().unwrap_or_default();
-        let arriving: BTreeSet<_> = names.filter_map(|name| policy.flavour_of(name)).collect();
+        let unknown = Arc::new(unknown);
+        let mut portions = Portions::new(Arc::clone(&unknown));
+        let mut arriving = BTreeSet::new();
+        loop {
+            let portion;
+            (portions, portion) = super::next(portions).await?;
+            if portion.is_empty() {
+                break;
+            }
+            arriving.extend(portion.iter().filter_map(|account| policy.flavour_of(&account.name)));
+        }
         let mut open = BTreeMap::new();
         for (flavour, ..) in refill::refilled(&policy).filter(|(name, ..)| arriving.contains(name)) {
             let tickets = jobs.store.refill.tickets(flavour).await?;
@@ -54,7 +66,7 @@ impl Tickets {
             });
             open.insert(flavour.clone(), asked.collect());
         }
-        Ok(Self { policy, open: Mutex::new(open), taken: AtomicU64::new(0) })
+        Ok((Self { policy, open: Mutex::new(open), taken: AtomicU64::new(0) }, unknown))
     }
 
     /// Inserts a sandbox with a ticket if there is one, else without.

@@ -1,0 +1,160 @@
+//! Tests of [`diff`](super::diff).
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use broker_domain::{ExternalId, Sandbox, SandboxId, SandboxName, Status, Timestamp};
+use broker_provider::{Account, ListedRow, Mark, Rows as _, Sighting, Tally};
+use broker_store::Record;
+
+use super::diff::{Diff, DiffVerdict, KnownSandbox, Missing, Ours, Theirs, between, judge, refusal};
+use super::spool::Portions;
+
+fn id(text: &str) -> SandboxId {
+    SandboxId::new(text).unwrap()
+}
+
+fn account(text: &str, external_id: &str, created_at: Option<u64>) -> Account {
+    Account {
+        id: id(text),
+        name: SandboxName::new(text).unwrap(),
+        external_id: ExternalId::new(external_id).unwrap(),
+        created_at: created_at.map(Timestamp::from_secs),
+    }
+}
+
+fn known(text: &str, status: Status) -> (SandboxId, KnownSandbox) {
+    let known = KnownSandbox {
+        status,
+        version: 3,
+        name: SandboxName::new(text).unwrap(),
+        external_id: ExternalId::new(text).unwrap(),
+    };
+    (id(text), known)
+}
+
+fn listed(accounts: &[Account]) -> Vec<Sighting> {
+    accounts.iter().cloned().map(Sighting::Account).collect()
+}
+
+fn dir() -> Arc<Path> {
+    std::env::temp_dir().into()
+}
+
+fn compared_after(
+    before: Option<&Diff>,
+    ours: impl IntoIterator<Item = (SandboxId, KnownSandbox)>,
+    theirs: Vec<Sighting>,
+) -> Diff {
+    let (mut pool, mut list) = (Ours::new(dir()), Theirs::new(dir(), Arc::default()));
+    ours.into_iter().for_each(|(id, known)| pool.add(id, known).unwrap());
+    for (sighting, page) in theirs.into_iter().zip(1..) {
+        let mark = Some(Mark { ids: u64::from(page), page });
+        list.take(ListedRow { mark, sighting: Some(sighting) }).unwrap();
+    }
+    between(&pool, list, Tally::default(), before, &dir()).unwrap()
+}
+
+fn compared(ours: impl IntoIterator<Item = (SandboxId, KnownSandbox)>, theirs: Vec<Sighting>) -> Diff {
+    compared_after(None, ours, theirs)
+}
+
+fn missing(diff: Diff) -> Vec<Missing> {
+    let mut missing = Portions::new(Arc::new(diff.missing)).next(usize::MAX).unwrap();
+    missing.sort();
+    missing
+}
+
+fn is_missing(text: &str, status: Status) -> Missing {
+    Missing { id: id(text), status, version: 3 }
+}
+
+#[test]
+fn what_is_as_it_should_be_is_not_written() {
+    let ours: HashMap<_, _> = Status::ALL
+        .into_iter()
+        .filter(|status| *status != Status::Stale)
+        .map(|status| known(status.as_str(), status))
+        .collect();
+    let theirs: Vec<_> = ours.keys().map(|id| account(id.as_str(), id.as_str(), None)).collect();
+    let diff = compared(ours, listed(&theirs));
+    assert!(diff.unknown.len() + diff.found.len() + diff.missing.len() == 0, "{diff:?}");
+}
+
+#[test]
+fn only_what_is_or_will_be_offered_becomes_stale_and_allocated_ones_are_reported() {
+    let ours = Status::ALL.into_iter().map(|status| known(status.as_str(), status));
+    let diff = compared(
+        ours,
+        listed(&[account("new", "identity/accounts/0192f0c1-2345-7abc-8def-0123456789ab", None)]),
+    );
+    let in_pool = [Status::Arriving, Status::Available].map(|status| is_missing(status.as_str(), status));
+    assert_eq!((diff.allocated_missing, &*diff.some_allocated_missing), (1, &[id("allocated")][..]));
+    assert_eq!(diff.unknown.len(), 1);
+    let missing = missing(diff);
+    assert_eq!((missing.len(), in_pool.iter().all(|sandbox| missing.contains(sandbox))), (2, true));
+}
+
+#[test]
+fn what_cannot_be_read_is_neither_new_nor_missing() {
+    let theirs = vec![Sighting::Unreadable { id: Some(id("a")), external_id: None }];
+    let diff = compared([known("a", Status::Available)], theirs);
+    assert!(diff.missing.len() + diff.found.len() == 0 && diff.listed == 1);
+}
+
+#[test]
+fn what_one_of_two_looks_named_is_not_missing() {
+    let ours: HashMap<_, _> = ["a", "b", "c"].map(|text| known(text, Status::Available)).into();
+    let first = compared(ours.clone(), listed(&[account("a", "ext-a", None)]));
+    let second = compared_after(Some(&first), ours, listed(&[account("b", "ext-b", None)]));
+    assert_eq!(missing(second), [is_missing("c", Status::Available)]);
+}
+
+#[test]
+fn an_empty_list_or_too_many_missing_are_not_believed() {
+    let refused = |of: usize, gone: usize| {
+        let ours: HashMap<_, _> = (0..of).map(|n| known(&format!("s{n}"), Status::Available)).collect();
+        let theirs: Vec<_> = (gone..of).map(|n| account(&format!("s{n}"), &format!("s{n}"), None)).collect();
+        refusal(&compared(ours, listed(&theirs)), true)
+    };
+    assert!(refused(0, 0).is_some_and(|why| why.contains("nothing at all")));
+    assert!(refused(3, 3).is_some());
+    assert!(refused(10, 5).is_none() && refused(10, 6).is_some());
+    assert!(refused(100, 20).is_none() && refused(100, 21).is_some());
+}
+
+#[test]
+fn a_tombstone_gives_way_only_to_another_resource_that_was_made_after_it_was_gone() {
+    let stands = |status, external_id: &str| Record {
+        sandbox: Sandbox {
+            id: id("a"),
+            name: SandboxName::new("a").unwrap(),
+            external_id: ExternalId::new(external_id).unwrap(),
+            status,
+            version: 5,
+            allocation: None,
+            term: broker_domain::Term::default(),
+            deletion_requested_at: None,
+            end_reason: None,
+        },
+        due: None,
+        attempts: 0,
+        deletion_error: None,
+        deleted_at: Some(Timestamp::from_secs(100)),
+        created_at: Timestamp::from_secs(1),
+        updated_at: Timestamp::from_secs(100),
+        last_synced: None,
+        quarantine: None,
+        gate: None,
+    };
+    let tombstone = stands(Status::Deleted, "old");
+    let after = Timestamp::from_secs(101);
+    assert_eq!(judge(&account("a", "new", Some(101)), &tombstone), DiffVerdict::Another(after));
+    assert_eq!(judge(&account("a", "new", Some(100)), &tombstone), DiffVerdict::DeleteAgain);
+    assert_eq!(judge(&account("a", "new", None), &tombstone), DiffVerdict::DeleteAgain);
+    assert_eq!(judge(&account("a", "old", Some(101)), &tombstone), DiffVerdict::DeleteAgain);
+    for status in Status::ALL.into_iter().filter(|status| *status != Status::Deleted) {
+        assert_eq!(judge(&account("a", "new", Some(101)), &stands(status, "old")), DiffVerdict::Leave);
+    }
+}
