@@ -47,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::handlers::{
-    Allocate, HealthChecks, LastOverview, Operator, Renewals, Requests, ReturnSandbox, Sandboxes,
+    Allocate, HealthChecks, LastOverview, Operator, Quotas, Renewals, Requests, ReturnSandbox, Sandboxes,
 };
 use crate::http::early_errors::EarlyErrors;
 use crate::http::server::Server;
@@ -193,6 +193,7 @@ fn service(
             entropy: process.entropy.clone(),
             bounds: LeaseBounds { longest: config.lease_max, usual: config.lab_duration },
         },
+        quotas: Quotas { store: rpc.store.clone(), policy: policy.clone() },
         sandboxes: Sandboxes { store: rpc.store.clone(), clock: process.clock.clone() },
         requests: Requests {
             store: rpc.store.clone(),

@@ -7,6 +7,7 @@
 //! | `POST /v1/sandboxes/{id}/renew` | renew its lease |
 //! | `POST /v1/sandboxes/{id}/report-broken` | return a sandbox that does not work |
 //! | `GET /v1/sandboxes/{id}` | show a sandbox to its owner |
+//! | `GET /v1/quota` | what the caller's tenant may hold, and holds |
 //! | `GET /v1/requests/{request_id}` | show a request that was answered 202 |
 //! | `DELETE /v1/requests/{request_id}` | cancel it |
 //! | `GET /v1/admin/sandboxes` | list the pool |
@@ -56,6 +57,7 @@ pub(crate) enum Route {
     Renew,
     ReportBroken,
     Sandbox,
+    Quota,
     Request,
     Cancel,
     Admin(Admin),
@@ -137,12 +139,13 @@ impl From<Problem> for Lost {
 
 impl Route {
     /// Every route, in the order in which paths are compared: fixed paths before those with an id.
-    pub(crate) const ALL: [Self; 43] = [
+    pub(crate) const ALL: [Self; 44] = [
         Self::Allocate,
         Self::ReturnSandbox,
         Self::Renew,
         Self::ReportBroken,
         Self::Sandbox,
+        Self::Quota,
         Self::Request,
         Self::Cancel,
         Self::Admin(Admin::Sandboxes),
@@ -191,6 +194,7 @@ impl Route {
             Self::Renew => (Method::POST, "/v1/sandboxes/{id}/renew"),
             Self::ReportBroken => (Method::POST, "/v1/sandboxes/{id}/report-broken"),
             Self::Sandbox => (Method::GET, "/v1/sandboxes/{id}"),
+            Self::Quota => (Method::GET, "/v1/quota"),
             Self::Request => (Method::GET, "/v1/requests/{request_id}"),
             Self::Cancel => (Method::DELETE, "/v1/requests/{request_id}"),
             Self::Admin(Admin::Sandboxes) => (Method::GET, "/v1/admin/sandboxes"),
@@ -268,6 +272,7 @@ impl Route {
                 | Admin::RetireFromQuarantine,
             ) => Effect::Changes,
             Self::Sandbox
+            | Self::Quota
             | Self::Request
             | Self::Admin(
                 Admin::Sandboxes
@@ -333,6 +338,7 @@ impl Route {
             | Self::Renew
             | Self::ReportBroken
             | Self::Sandbox
+            | Self::Quota
             | Self::Request
             | Self::Cancel
             | Self::Health
@@ -355,6 +361,7 @@ impl Route {
                 | Self::Renew
                 | Self::ReportBroken
                 | Self::Sandbox
+                | Self::Quota
                 | Self::Request
                 | Self::Cancel
         )

@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 
 use crate::access_log::AccessLine;
 use crate::console;
-use crate::handlers::{Allocate, HealthChecks, Operator, Renewals, Requests, ReturnSandbox, Sandboxes, docs};
+use crate::handlers::{Allocate, HealthChecks, Operator, Quotas, Renewals, Requests, ReturnSandbox, Sandboxes, docs};
 use crate::limits::PATH_BYTES;
 use crate::metrics;
 use crate::request::auth::{Authenticator, Caller, Identity, TokenRole};
@@ -76,6 +76,7 @@ pub(crate) struct Service {
     pub(crate) allocate: Allocate,
     pub(crate) return_sandbox: ReturnSandbox,
     pub(crate) renewals: Renewals,
+    pub(crate) quotas: Quotas,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) requests: Requests,
     pub(crate) operator: Operator,
@@ -222,6 +223,12 @@ impl Service {
                     body::expect_none(&body)?;
                 }
                 self.operator.answer(id, &identity, admin, in_path, head, &body).await
+            }
+            Route::Quota => {
+                let identity = self.identify(head, TokenRole::Track, line)?;
+                line.authenticated(&identity.name);
+                body::expect_none(&body::read(&head.headers, body).await?)?;
+                self.quotas.show(&identity.tenant).await
             }
             Route::Request => {
                 let Caller { track, .. } = self.caller(head, line)?;

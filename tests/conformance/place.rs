@@ -136,6 +136,7 @@ impl Place {
             lab_duration: LabDuration::new(4).expect("a duration"),
             heartbeat: None,
             may_wait: false,
+            limited: false,
             tenant: None,
             asynchronous: false,
             times: Times { enqueued_at: now, reply_by: now, deadline: now.plus(Duration::from_secs(60)) },

@@ -98,6 +98,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let (open, mut opened) = (services.health.clone(), services.health.gate());
     // The first heartbeat came before it was known.
     opened.mark_changed();
+    let (policy, freed) = (jobs.policy.clone(), Arc::clone(&jobs.freed));
     let maintenance = MaintenanceHandler::consumer(&services, jobs);
     let oldest_maintenance = maintenance.oldest_age();
     tracker.spawn(maintenance.run(lifecycle.clone()));
@@ -108,7 +109,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     }
     let Services { store, clock, entropy, .. } = services.clone();
     let candidates = Candidates::new(store.clone(), clock.clone(), entropy.clone());
-    let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy);
+    let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy, policy, freed);
     let requests = RequestHandler::consumer(&services, handlers);
     let oldest_request = requests.oldest_age();
     let report = move || SelfReport {
@@ -148,6 +149,7 @@ fn jobs_of(services: &Services, lifecycle: &Lifecycle) -> anyhow::Result<Jobs> {
         replies: Arc::new(ReplySender::new(aws, urls, store.clone(), clock.clone())),
         next_walk: NextWalk::default(),
         spool_dir: config.spool_dir.as_path().into(),
+        freed: Arc::default(),
         settings: jobs::JobSettings::new(config),
     })
 }

@@ -93,6 +93,7 @@ impl Allocate {
             }),
             heartbeat: body.heartbeat_s,
             may_wait,
+            limited: policy.limits_of(&tenant).next().is_some(),
             tenant: Some(tenant.clone()),
             asynchronous: preferences.respond_async,
             times,

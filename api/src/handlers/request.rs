@@ -52,7 +52,8 @@ impl Requests {
             (RequestState::Queued, Some(line)) => {
                 let standing = self.lines.standing(&line, id).await?;
                 let policy = self.policy.now().unwrap_or_default();
-                let told = waiting::told(standing, id, deadline, &line, &policy);
+                let is_limited = self.lines.is_limited(&line, &policy).await?;
+                let told = waiting::told(standing, id, deadline, &line, &policy, is_limited);
                 Ok(outcome::waiting(told, standing, id))
             }
             (state @ (RequestState::Queued | RequestState::Ended(_)), _) => Ok(outcome::report(&state, id)),

@@ -151,6 +151,7 @@ mod tests {
                 track_name: None,
                 allocated_at: Timestamp::from_secs(10),
                 expires_at: Timestamp::from_secs(20),
+                permit: None,
             }),
             term: broker_domain::Term::default(),
             deletion_requested_at: None,

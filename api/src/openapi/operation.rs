@@ -92,10 +92,14 @@ impl<'g> Operation<'g> {
         Self { parts, said, parameters, answers, problems }
     }
 
+    /// An operation of a platform, for no track.
+    pub(super) fn by_platform(parts: &'g mut Components, tag: &str, id: &str, summary: &str) -> Self {
+        Self::by_anyone(parts, tag, id, summary).secured(PLATFORM)
+    }
+
     /// An operation of a platform on behalf of a track.
     pub(super) fn by_track(parts: &'g mut Components, tag: &str, id: &str, summary: &str) -> Self {
-        let operation = Self::by_anyone(parts, tag, id, summary).secured(PLATFORM);
-        operation.takes(parameters::owner()).fails(&[Code::MissingSandboxId])
+        Self::by_platform(parts, tag, id, summary).takes(parameters::owner()).fails(&[Code::MissingSandboxId])
     }
 
     /// An operation of an operator.

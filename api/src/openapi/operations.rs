@@ -15,7 +15,7 @@ use crate::overview::{Overview, ScheduledJob};
 use crate::request::parameters as query;
 use crate::response::bodies::{
     Alive, AllocationBody, AuditPage, Flavours, Marked, OwnedSandbox, PolicyReport, PoolPage, QuarantineList,
-    QuarantineReportBody, Queued, QueuedRun, Readiness, RefillBody, RefillList, Renewed, Reported,
+    QuarantineReportBody, Queued, QuotaReport, QueuedRun, Readiness, RefillBody, RefillList, Renewed, Reported,
     RequestReport, RunBody, Stats,
 };
 
@@ -32,6 +32,7 @@ pub(super) fn operation(route: Route, parts: &mut Components) -> Value {
         Route::Renew => renew(parts),
         Route::ReportBroken => report_broken(parts),
         Route::Sandbox => sandbox(parts),
+        Route::Quota => quota(parts),
         Route::Request => request(parts),
         Route::Cancel => cancel(parts),
         Route::Admin(admin) => by_operator(admin, parts),
@@ -97,7 +98,7 @@ fn allocate(parts: &mut Components) -> Value {
         .leads_to(201, "markForDeletion", "id", "sandbox_id")
         .leads_to(202, "getRequest", "request_id", "request_id")
         .leads_to(202, "cancelRequest", "request_id", "request_id")
-        .fails(&[Code::UnknownFlavour, Code::NoSandboxesAvailable, Code::CannotWait, Code::IdempotencyKeyReused, Code::Overloaded, Code::StillQueued])
+        .fails(&[Code::UnknownFlavour, Code::NoSandboxesAvailable, Code::QuotaExceeded, Code::CannotWait, Code::IdempotencyKeyReused, Code::Overloaded, Code::StillQueued])
         .finish()
 }
 
@@ -144,6 +145,13 @@ fn report_broken(parts: &mut Components) -> Value {
         .answers::<Reported<'_>>(200, "Its lease has ended.", &[])
         .leads_to(200, "getSandbox", "id", "sandbox_id")
         .fails(&[Code::NotSandboxOwner, Code::AllocationExpired, Code::SandboxNotFound])
+        .finish()
+}
+
+fn quota(parts: &mut Components) -> Value {
+    Operation::by_platform(parts, TRACK, "getQuota", "Shows what the caller's tenant may hold, and holds")
+        .says("Of the tenant that the token speaks for, counted now. A flavour that is not named has no limit.")
+        .answers::<QuotaReport>(200, "Its limits.", &[])
         .finish()
 }
 

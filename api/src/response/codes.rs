@@ -21,6 +21,7 @@ pub enum Code {
     MethodNotAllowed,
     RequestTimeout,
     NoSandboxesAvailable,
+    QuotaExceeded,
     NotCancellable,
     NotRenewable,
     CannotWait,
@@ -66,7 +67,7 @@ impl Entry {
 
 impl Code {
     /// Every code, in the order of the table.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::ValidationError,
         Self::UnknownFlavour,
         Self::MissingSandboxId,
@@ -80,6 +81,7 @@ impl Code {
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::NoSandboxesAvailable,
+        Self::QuotaExceeded,
         Self::NotCancellable,
         Self::NotRenewable,
         Self::CannotWait,
@@ -116,6 +118,7 @@ impl Code {
             Self::MethodNotAllowed => row("METHOD_NOT_ALLOWED", S::METHOD_NOT_ALLOWED, "The method is not allowed here", "Use a method that the Allow header names."),
             Self::RequestTimeout => row("REQUEST_TIMEOUT", S::REQUEST_TIMEOUT, "The request arrived too slowly", "Send the head within 5 s and the body within 10 s, and repeat with the same key."),
             Self::NoSandboxesAvailable => row("NO_SANDBOXES_AVAILABLE", S::CONFLICT, "No sandbox is available", "Wait for sandboxes to come back, or add to the pool; then repeat with the same key.").again_after(5),
+            Self::QuotaExceeded => row("QUOTA_EXCEEDED", S::CONFLICT, "The tenant's limit is reached", "Give sandboxes back, wait with max_wait_s, or ask the operator for more; GET /v1/quota shows the use.").again_after(5),
             Self::NotCancellable => row("NOT_CANCELLABLE", S::CONFLICT, "The request cannot be cancelled", "Only an asynchronous request that is still queued can; read its outcome.").again_after(1),
             Self::NotRenewable => row("NOT_RENEWABLE", S::CONFLICT, "The lease cannot be renewed so", "Leave out exact and take what is granted, or ask for a time that the message allows.").again_after(1),
             Self::CannotWait => row("CANNOT_WAIT", S::CONFLICT, "The request cannot wait", "Leave out max_wait_s: waiting would not help, or is off at this broker.").again_after(5),

@@ -3,7 +3,7 @@
 //! [`answer`] makes the response of the synchronous call; [`report`] that of `GET /v1/requests/{id}`, from the same.
 
 use broker_domain::waiting::Standing;
-use broker_domain::{Outcome, RequestId, RequestState, Status};
+use broker_domain::{Outcome, Quota, RequestId, RequestState, Status};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -48,6 +48,15 @@ fn told(outcome: &Outcome, id: RequestId) -> Result<(StatusCode, Value), Problem
             return Ok((StatusCode::OK, json!(body)));
         }
         Outcome::NoSandboxes => (Code::NoSandboxesAvailable, "No sandbox that fits is available."),
+        Outcome::QuotaExceeded(quota) => {
+            let Quota { flavour, held, max } = quota;
+            let message = if held < max {
+                format!("Others of the tenant wait for {flavour} before this request; it holds {held} of {max}.")
+            } else {
+                format!("The tenant holds {held} of {max} sandboxes of the flavour {flavour}.")
+            };
+            return Err(Problem::new(Code::QuotaExceeded, message).of_quota(quota.clone()));
+        }
         Outcome::KeyReused => {
             (Code::IdempotencyKeyReused, "The key holds a sandbox that a different request was given.")
         }
@@ -117,7 +126,7 @@ pub(crate) fn report(state: &RequestState, id: RequestId) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use broker_domain::{ExternalId, Grant, JobReport, SandboxId, SandboxName, Timestamp};
+    use broker_domain::{ExternalId, FlavourName, Grant, JobReport, SandboxId, SandboxName, Timestamp};
     use broker_runtime::entropy::Entropy;
     use http::header;
 
@@ -140,6 +149,7 @@ mod tests {
             (Outcome::Created(grant()), 201),
             (Outcome::Existing(grant()), 200),
             (Outcome::NoSandboxes, 409),
+            (Outcome::QuotaExceeded(Quota { flavour: FlavourName::new("small").unwrap(), held: 2, max: 2 }), 409),
             (Outcome::KeyReused, 422),
             (Outcome::Superseded, 503),
             (

@@ -5,14 +5,14 @@
 use std::borrow::Cow;
 use std::error::Error;
 
-use broker_domain::{InvalidId, RequestId};
+use broker_domain::{InvalidId, Quota, RequestId};
 use broker_runtime::errors;
 use broker_store::StoreError;
 use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use crate::response::bodies::{ErrorBody, ProblemBody};
+use crate::response::bodies::{ErrorBody, ProblemBody, QuotaBody};
 use crate::response::codes::{Code, Entry};
 use crate::response::{Content, Response};
 
@@ -23,6 +23,8 @@ pub(crate) struct Problem {
     message: Cow<'static, str>,
     headers: Vec<(HeaderName, HeaderValue)>,
     retry_after: Option<u64>,
+    /// The limit that is in the way.
+    quota: Option<Quota>,
     /// The cause, only for the log.
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -30,7 +32,7 @@ pub(crate) struct Problem {
 impl Problem {
     pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         let retry_after = code.entry().retry_after;
-        Self { code, message: message.into(), headers: Vec::new(), retry_after, cause: None }
+        Self { code, message: message.into(), headers: Vec::new(), retry_after, quota: None, cause: None }
     }
 
     pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
@@ -44,6 +46,11 @@ impl Problem {
     pub(crate) fn because(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
         self.cause = Some(Box::new(cause));
         self
+    }
+
+    /// With the limit that is in the way, for programs.
+    pub(crate) fn of_quota(self, quota: Quota) -> Self {
+        Self { quota: Some(quota), ..self }
     }
 
     /// Replaces the `Retry-After` of the code.
@@ -95,6 +102,11 @@ impl Problem {
             detail: &self.message,
             instance: format!("urn:uuid:{id}"),
             help,
+            quota: self.quota.as_ref().map(|quota| QuotaBody {
+                flavour: quota.flavour.as_str(),
+                held: quota.held,
+                max: quota.max,
+            }),
             error: ErrorBody { code, message: &self.message, request_id: id, retry_after },
         })
     }

@@ -72,6 +72,7 @@ fn allocate(rpc: &RequestReply, asynchronous: bool) -> Request {
         lab_duration: LabDuration::new(4).unwrap(),
         heartbeat: None,
         may_wait: false,
+        limited: false,
         tenant: Some(tenant()),
         asynchronous,
         times: if asynchronous { rpc.times_of_async() } else { rpc.times(wait) },

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AllocationId, ExternalId, IdempotencyKey, LabDuration, SandboxId, SandboxName, Timestamp, TrackId,
+    AllocationId, ExternalId, IdempotencyKey, LabDuration, Permit, SandboxId, SandboxName, Timestamp, TrackId,
     TrackName,
 };
 
@@ -29,6 +29,8 @@ pub struct Allocation {
     pub allocated_at: Timestamp,
     /// When the owner's time ends.
     pub expires_at: Timestamp,
+    /// The permit that it holds until it ends, if its tenant was limited when it was claimed.
+    pub permit: Option<Permit>,
 }
 
 impl Allocation {

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use super::{
-    AccountKey, AccountRecord, AllocationId, ExternalId, Lease, LeaseKey, Sandbox, SandboxId, Status,
-    TrackId, TrackName,
+    AccountKey, AccountRecord, AllocationId, ExternalId, Lease, LeaseKey, Permit, PermitRecord, Sandbox,
+    SandboxId, Status, TrackId, TrackName,
 };
 
 mod accounts;
+mod permits;
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +82,20 @@ pub enum Violation {
         /// Its sandbox.
         sandbox: SandboxId,
     },
+    /// A permit is held without a live lease of its allocation.
+    PermitWithoutLease {
+        /// The permit.
+        permit: Permit,
+        /// The key that its record names.
+        key: LeaseKey,
+    },
+    /// A live lease does not hold the permit that it, or its sandbox, says.
+    LeaseWithoutPermit {
+        /// The lease.
+        key: LeaseKey,
+        /// The permit.
+        permit: Permit,
+    },
 }
 
 impl Violation {
@@ -97,6 +112,8 @@ impl Violation {
             Self::AccountElsewhere { .. } => "account_elsewhere",
             Self::AccountDangling { .. } => "account_dangling",
             Self::LeaseTellsAnother { .. } => "lease_tells_another",
+            Self::PermitWithoutLease { .. } => "permit_without_lease",
+            Self::LeaseWithoutPermit { .. } => "lease_without_permit",
         }
     }
 }
@@ -141,6 +158,17 @@ impl fmt::Display for Violation {
                 "the live lease of track {} with key {} names another account than its sandbox {sandbox} is",
                 key.track, key.key
             ),
+            Self::PermitWithoutLease { permit, key } => write!(
+                f,
+                "permit {permit} is held for track {} with key {}, which has no live lease that holds it: \
+                 `broker job run sweep` frees it",
+                key.track, key.key
+            ),
+            Self::LeaseWithoutPermit { key, permit } => write!(
+                f,
+                "the live lease of track {} with key {} does not hold its permit {permit}",
+                key.track, key.key
+            ),
         }
     }
 }
@@ -156,6 +184,8 @@ pub struct Suspect {
     pub leases: Vec<LeaseKey>,
     /// The accounts whose records it is about.
     pub accounts: Vec<AccountKey>,
+    /// The permits that it is about.
+    pub permits: Vec<Permit>,
 }
 
 /// The fields of a sandbox that the promises concern.
@@ -164,6 +194,7 @@ struct SandboxFact {
     status: Status,
     external_id: ExternalId,
     allocation: Option<(AllocationId, LeaseKey)>,
+    permit: Option<Permit>,
 }
 
 /// The fields of a lease that the promises concern.
@@ -173,6 +204,7 @@ struct LeaseFact {
     allocation_id: AllocationId,
     sandbox: SandboxId,
     external_id: ExternalId,
+    permit: Option<Permit>,
 }
 
 /// What was read of the table: every sandbox, every lease and every account's record, or those of one suspect.
@@ -182,6 +214,8 @@ pub struct Inventory {
     leases: HashMap<LeaseKey, LeaseFact>,
     accounts: HashMap<AccountKey, AccountRecord>,
     accounts_recorded: bool,
+    permits: HashMap<Permit, PermitRecord>,
+    permits_read: bool,
     by_status: BTreeMap<Status, u64>,
     by_lab: BTreeMap<Option<TrackName>, u64>,
     by_track: HashMap<TrackId, u64>,
@@ -199,6 +233,7 @@ impl Inventory {
             status: sandbox.status,
             external_id: sandbox.external_id.clone(),
             allocation: sandbox.allocation.as_ref().map(|a| (a.id, a.lease_key.clone())),
+            permit: sandbox.allocation.as_ref().and_then(|a| a.permit.clone()),
         };
         self.sandboxes.insert(sandbox.id.clone(), fact);
     }
@@ -210,6 +245,7 @@ impl Inventory {
             allocation_id: lease.allocation_id,
             sandbox: lease.grant.sandbox_id.clone(),
             external_id: lease.grant.external_id.clone(),
+            permit: lease.permit.clone(),
         };
         self.leases.insert(lease.key.clone(), fact);
     }
@@ -217,6 +253,16 @@ impl Inventory {
     /// Adds an account's record.
     pub fn add_account(&mut self, record: &AccountRecord) {
         self.accounts.insert(record.key.clone(), record.clone());
+    }
+
+    /// Adds a permit that is held.
+    pub fn add_permit(&mut self, record: &PermitRecord) {
+        self.permits.insert(record.permit.clone(), record.clone());
+    }
+
+    /// From now on permits are judged: those that are not added are free.
+    pub const fn expect_permits(&mut self) {
+        self.permits_read = true;
     }
 
     /// From now on every sandbox must have its account's record. A table of an older version has none at first.
@@ -255,6 +301,7 @@ pub fn suspects(inventory: &Inventory) -> Vec<Suspect> {
     judge_leases(inventory, &mut found);
     judge_sandboxes(inventory, &mut found);
     accounts::judge(inventory, &mut found);
+    permits::judge(inventory, &mut found);
     found
 }
 
@@ -278,6 +325,7 @@ fn judge_leases(inventory: &Inventory, found: &mut Vec<Suspect>) {
                     sandboxes: vec![lease.sandbox.clone()],
                     leases: vec![key.clone()],
                     accounts: Vec::new(),
+                    permits: Vec::new(),
                 });
             }
         }
@@ -296,6 +344,7 @@ fn judge_leases(inventory: &Inventory, found: &mut Vec<Suspect>) {
             sandboxes: vec![sandbox.clone()],
             leases: owners,
             accounts: Vec::new(),
+            permits: Vec::new(),
         });
     }
 }
@@ -337,6 +386,7 @@ fn judge_sandboxes(inventory: &Inventory, found: &mut Vec<Suspect>) {
             sandboxes,
             leases: vec![key.clone()],
             accounts: Vec::new(),
+            permits: Vec::new(),
         });
     }
 }
@@ -355,7 +405,7 @@ const fn offered(status: Status) -> bool {
 
 fn reoffered(sandbox: SandboxId, leases: Vec<LeaseKey>) -> Suspect {
     let violation = Violation::Reoffered { sandbox: sandbox.clone() };
-    Suspect { violation, sandboxes: vec![sandbox], leases, accounts: Vec::new() }
+    Suspect { violation, sandboxes: vec![sandbox], leases, accounts: Vec::new(), permits: Vec::new() }
 }
 
 fn without_lease(sandbox: SandboxId, leases: Vec<LeaseKey>) -> Suspect {
@@ -364,6 +414,7 @@ fn without_lease(sandbox: SandboxId, leases: Vec<LeaseKey>) -> Suspect {
         sandboxes: vec![sandbox],
         leases,
         accounts: Vec::new(),
+        permits: Vec::new(),
     }
 }
 

@@ -25,6 +25,46 @@ fn held(number: u8) -> Sandbox {
     sandbox(number, Status::Allocated, Some(allocation(number)))
 }
 
+/// A permit of slot 0, and what holds it: sandbox and lease of that number.
+fn limited(number: u8) -> (Permit, Sandbox, Lease, PermitRecord) {
+    let permit = Permit::parse("acme#lab-#0").unwrap();
+    let mut allocation = allocation(number);
+    allocation.permit = Some(permit.clone());
+    let record = PermitRecord {
+        permit: permit.clone(),
+        allocation_id: allocation.id,
+        lease_key: allocation.lease_key.clone(),
+    };
+    let lease = Lease { permit: Some(permit.clone()), ..lease(number, None) };
+    (permit, sandbox(number, Status::Allocated, Some(allocation)), lease, record)
+}
+
+#[test]
+fn a_permit_is_held_if_and_only_if_its_lease_is_live() {
+    let judged = |sandbox: &Sandbox, lease: &Lease, records: &[PermitRecord]| {
+        let mut inventory = inventory(std::slice::from_ref(sandbox), std::slice::from_ref(lease));
+        inventory.expect_permits();
+        records.iter().for_each(|record| inventory.add_permit(record));
+        suspects(&inventory).into_iter().map(|suspect| suspect.violation.kind()).collect::<Vec<_>>()
+    };
+    let (_, sandbox, lease, record) = limited(1);
+    assert_eq!(judged(&sandbox, &lease, std::slice::from_ref(&record)), [""; 0]);
+    assert_eq!(judged(&sandbox, &lease, &[]), ["lease_without_permit"]);
+    let of_another = PermitRecord { allocation_id: allocation_id(9), ..record.clone() };
+    let found = judged(&sandbox, &lease, &[of_another]);
+    assert_eq!(found, ["permit_without_lease", "lease_without_permit"]);
+    // The sandbox tells the end which permit it has to give back.
+    let forgetful = held(1);
+    assert_eq!(judged(&forgetful, &lease, std::slice::from_ref(&record)), ["lease_without_permit"]);
+    let unlimited = Lease { permit: None, ..lease.clone() };
+    let found = judged(&sandbox, &unlimited, std::slice::from_ref(&record));
+    assert_eq!(found, ["permit_without_lease", "lease_without_permit"]);
+    let ended = Lease { end: Some(end(150)), ..lease };
+    let returned = Sandbox { status: Status::PendingDeletion, ..sandbox };
+    assert_eq!(judged(&returned, &ended, &[record]), ["permit_without_lease"]);
+    assert_eq!(judged(&returned, &ended, &[]), [""; 0]);
+}
+
 #[test]
 fn what_is_as_it_should_be_is_no_violation() {
     let sandboxes = [

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{
-    AllocateRequest, Allocation, AllocationId, EndReason, Fingerprint, Grant, LeaseKey, MAX_SKEW_MS,
+    AllocateRequest, Allocation, AllocationId, EndReason, Fingerprint, Grant, LeaseKey, MAX_SKEW_MS, Permit,
     RequestId, TenantName, Term, Timestamp,
 };
 
@@ -43,6 +43,8 @@ pub struct Lease {
     pub term: Term,
     /// Whose token it was asked for with; a lease of an older program does not say.
     pub tenant: Option<TenantName>,
+    /// The permit that it holds while it is live, if its tenant was limited when it was claimed.
+    pub permit: Option<Permit>,
     /// Set once, when the lease ends.
     pub end: Option<LeaseEnd>,
 }
@@ -56,6 +58,7 @@ impl Lease {
             track_name: self.grant.track_name.clone(),
             allocated_at: self.grant.allocated_at,
             expires_at: self.grant.expires_at,
+            permit: self.permit.clone(),
         }
     }
 

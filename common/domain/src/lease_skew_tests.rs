@@ -26,6 +26,7 @@ fn marked(marked: Timestamp) -> Lease {
         },
         term: broker_domain::Term::default(),
         tenant: None,
+        permit: None,
         end: Some(LeaseEnd::by_request(EndReason::Returned, marked, marked)),
     }
 }
@@ -42,6 +43,7 @@ fn ask(enqueued_at: Timestamp) -> AllocateRequest {
         lab_duration: broker_domain::LabDuration::SHORTEST,
         heartbeat: None,
         may_wait: false,
+        limited: false,
         tenant: None,
         asynchronous: false,
         times: Times { enqueued_at, reply_by: deadline, deadline },

@@ -15,6 +15,7 @@ mod job;
 mod lab_duration;
 mod lease;
 mod outcome;
+mod permit;
 pub mod policy;
 pub mod quarantine;
 pub mod reconcile;
@@ -48,7 +49,8 @@ pub use invariants::{Inventory, Suspect, Violation, suspects};
 pub use job::{Job, JobReport, LONGEST_STALE_GRACE_HOURS, Removable, STALE_GRACE_HOURS, Task};
 pub use lab_duration::{InvalidLabDuration, LabDuration};
 pub use lease::{Lease, LeaseEnd, LeaseVerdict, judge, overdue_for_owner};
-pub use outcome::Outcome;
+pub use outcome::{Outcome, Quota};
+pub use permit::{Limit, Permit, PermitRecord};
 pub use quarantine::{Quarantine, QuarantineCause};
 pub use renewal::{
     LeaseBounds, NotRenewable, RenewRequest, RenewUntil, RenewVerdict, Renewal, judge_renewal, renew,

@@ -4,7 +4,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Grant, JobReport, SandboxId, Timestamp};
+use super::{FlavourName, Grant, JobReport, SandboxId, Timestamp};
 
 /// The outcome of a request. The API's `response::outcome` maps it to HTTP, and nothing else does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub enum Outcome {
     Existing(Grant),
     /// Nothing suitable is available, and the key holds nothing.
     NoSandboxes,
+    /// The tenant holds as many as it may, or others of it wait before this one, and the key holds nothing.
+    QuotaExceeded(Quota),
     /// The explicit key holds a sandbox for a different request.
     KeyReused,
     /// The key's lease ended after the request was made; the caller may safely repeat it.
@@ -49,16 +51,28 @@ pub enum Outcome {
     Unknown(NewerOutcome),
 }
 
+/// A limit and its use, as a request met it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// The flavour that is limited.
+    pub flavour: FlavourName,
+    /// How many the tenant holds.
+    pub held: u32,
+    /// How many it may hold.
+    pub max: u32,
+}
+
 /// An outcome that this program does not know, kept as a newer one wrote it: told on, it loses nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct NewerOutcome(Map<String, Value>);
 
 /// The words of the outcomes that this program knows.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "created",
     "existing",
     "no_sandboxes",
+    "quota_exceeded",
     "key_reused",
     "superseded",
     "marked",
@@ -86,6 +100,7 @@ impl Outcome {
         match self {
             Self::Created(grant) | Self::Existing(grant) => Some(grant),
             Self::NoSandboxes
+            | Self::QuotaExceeded(_)
             | Self::KeyReused
             | Self::Superseded
             | Self::Marked { .. }
@@ -107,6 +122,7 @@ impl Outcome {
             Self::Created(_)
             | Self::Existing(_)
             | Self::NoSandboxes
+            | Self::QuotaExceeded(_)
             | Self::KeyReused
             | Self::Superseded
             | Self::NotOwner
@@ -126,6 +142,7 @@ impl Outcome {
             Self::Created(_) => "created",
             Self::Existing(_) => "existing",
             Self::NoSandboxes => "no_sandboxes",
+            Self::QuotaExceeded(_) => "quota_exceeded",
             Self::KeyReused => "key_reused",
             Self::Superseded => "superseded",
             Self::Marked { .. } => "marked",

@@ -38,6 +38,8 @@ pub struct AllocateRequest {
     pub heartbeat: Option<Heartbeat>,
     /// Whether it waits in a line when nothing is there for it, until its deadline.
     pub may_wait: bool,
+    /// Whether its tenant had a limit when it was made: only a worker that knows permits may claim for it.
+    pub limited: bool,
     /// Whose token it came with; a message of an older program does not say.
     pub tenant: Option<TenantName>,
     /// Whether no call waits for the reply, and the outcome is stored in the same write as the claim.
@@ -104,6 +106,7 @@ impl RequestState {
                 Outcome::Expired => "expired",
                 Outcome::Cancelled => "cancelled",
                 Outcome::NoSandboxes
+                | Outcome::QuotaExceeded(_)
                 | Outcome::KeyReused
                 | Outcome::Superseded
                 | Outcome::NotOwner
@@ -153,7 +156,7 @@ pub struct PersistedRequest {
 #[cfg(test)]
 mod tests {
     use super::super::samples::{lease, sandbox_id};
-    use super::super::{Job, JobReport, Task};
+    use super::super::{FlavourName, Job, JobReport, Quota, Task};
     use super::*;
 
     #[test]
@@ -161,6 +164,7 @@ mod tests {
         let grant = lease(1, None).grant;
         let report = JobReport::new(&Task::from(Job::Sync));
         let aborted = JobReport { aborted: Some("why".to_owned()), ..report.clone() };
+        let quota = Quota { flavour: FlavourName::new("small").unwrap(), held: 2, max: 2 };
         let marked =
             Outcome::Marked { sandbox_id: sandbox_id(1), deletion_requested_at: Timestamp::from_secs(1) };
         let all = [
@@ -170,6 +174,7 @@ mod tests {
             (Outcome::Ran(report), "ran", "succeeded"),
             (Outcome::Ran(aborted), "ran", "failed"),
             (Outcome::NoSandboxes, "no_sandboxes", "failed"),
+            (Outcome::QuotaExceeded(quota), "quota_exceeded", "failed"),
             (Outcome::KeyReused, "key_reused", "failed"),
             (Outcome::Superseded, "superseded", "failed"),
             (Outcome::NotOwner, "not_owner", "failed"),

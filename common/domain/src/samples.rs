@@ -51,6 +51,7 @@ pub(crate) fn ask(number: u8, enqueued_at: Timestamp) -> AllocateRequest {
         lab_duration: LabDuration::new(4).unwrap(),
         heartbeat: None,
         may_wait: false,
+        limited: false,
         tenant: None,
         asynchronous: false,
         times: times(enqueued_at),
@@ -65,6 +66,7 @@ pub(crate) fn allocation(number: u8) -> Allocation {
         track_name: None,
         allocated_at: Timestamp::from_secs(100),
         expires_at: Timestamp::from_secs(200),
+        permit: None,
     }
 }
 
@@ -100,6 +102,7 @@ pub(crate) fn lease(number: u8, end: Option<LeaseEnd>) -> Lease {
         },
         term: Term::default(),
         tenant: None,
+        permit: None,
         end,
     }
 }

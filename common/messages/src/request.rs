@@ -39,6 +39,9 @@ pub enum Body {
         /// Whether it waits in a line until its deadline. A worker that knows no lines would answer that there is none.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         may_wait: bool,
+        /// Whether its tenant has a limit. A worker that knows no permits would claim beyond it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        limited: bool,
     },
     /// Return a sandbox.
     MarkForDeletion {
@@ -61,7 +64,9 @@ impl Body {
     /// The version that a worker must read to do what it says.
     const fn version(&self) -> u32 {
         match self {
-            Self::Allocate { heartbeat_s: Some(_), .. } | Self::Allocate { may_wait: true, .. } => VERSION,
+            Self::Allocate { heartbeat_s: Some(_), .. }
+            | Self::Allocate { may_wait: true, .. }
+            | Self::Allocate { limited: true, .. } => VERSION,
             Self::Allocate { .. } | Self::MarkForDeletion { .. } => OLDEST,
         }
     }
@@ -104,6 +109,7 @@ impl RequestMessage {
             lab_duration: request.lab_duration,
             heartbeat_s: request.heartbeat,
             may_wait: request.may_wait,
+            limited: request.limited,
         };
         let message = Self::around(
             body.version(),
@@ -146,6 +152,7 @@ impl From<&RequestMessage> for Request {
                 lab_duration,
                 heartbeat_s,
                 may_wait,
+                limited,
             } => {
                 let key = idempotency_key.clone().unwrap_or_else(|| IdempotencyKey::from(track_id));
                 Self::Allocate(AllocateRequest {
@@ -158,6 +165,7 @@ impl From<&RequestMessage> for Request {
                     lab_duration: *lab_duration,
                     heartbeat: *heartbeat_s,
                     may_wait: *may_wait,
+                    limited: *limited,
                     tenant: message.tenant.clone(),
                     asynchronous: message.asynchronous,
                     times,

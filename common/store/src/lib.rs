@@ -14,6 +14,7 @@ pub mod heartbeat;
 pub mod history;
 mod outcomes;
 mod page;
+pub mod permits;
 mod policy;
 pub mod quarantine;
 pub mod reconcile;

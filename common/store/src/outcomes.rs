@@ -2,8 +2,8 @@
 
 use broker_domain::waiting::Line;
 use broker_domain::{
-    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, RequestId, Sandbox, SandboxId,
-    SandboxName, Status, Timestamp,
+    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, Permit, PermitRecord, RequestId, Sandbox,
+    SandboxId, SandboxName, Status, Timestamp,
 };
 
 /// Why a call to the table failed.
@@ -109,6 +109,8 @@ pub struct Claim<'a> {
     pub listed: Status,
     /// Whether the request stands in a line and it is its turn.
     pub from_line: bool,
+    /// The permit that it takes, if the sandbox falls under a limit of its tenant.
+    pub permit: Option<&'a Permit>,
 }
 
 impl Claim<'_> {
@@ -129,6 +131,8 @@ pub enum ClaimOutcome {
     RequestEnded,
     /// Another claim has the sandbox, or it changed.
     LostCandidate,
+    /// Another claim has the permit.
+    PermitTaken,
 }
 
 /// A sandbox to put into the pool.
@@ -166,6 +170,8 @@ pub struct Scanned {
     pub sandboxes: Vec<Sandbox>,
     /// Leases, live and ended.
     pub leases: Vec<Lease>,
+    /// The permits that are held.
+    pub permits: Vec<PermitRecord>,
     /// The records of accounts.
     pub accounts: Vec<AccountRecord>,
     /// Sandboxes whose index keys are not those of their state.

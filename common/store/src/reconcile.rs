@@ -22,7 +22,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::accounts::record_all;
 use crate::scan_all::{ScanError, scan};
 use crate::verify::verify;
-use crate::{PoolStatus, Store, StoreError, Write, retry_on_conflict};
+use crate::{PoolStatus, Store, StoreError, Write, permits, retry_on_conflict};
 
 /// The track of a lease whose owner is not known.
 const UNKNOWN_OWNER: &str = "reconciled";
@@ -181,6 +181,10 @@ pub async fn reconcile(
         return Err(ReconcileError::NothingListed);
     }
     let mut report = run.settle(&lines, listing).await?;
+    if options.apply {
+        // A restored table may hold a permit without its lease, or the lease alone.
+        report.mended += permits::mend(store).await?;
+    }
     report.suspects = match options.apply {
         true => verify(store, clock.now())
             .await?
@@ -333,7 +337,7 @@ impl Reconciliation<'_> {
                     let changed = patiently(&store, &step, hours, now).await?;
                     crash_points::point(Point::ReconcileStepped);
                     let keys: Vec<_> = step.lease_key().cloned().into_iter().collect();
-                    let read = || store.scans.together(std::slice::from_ref(step.sandbox_id()), &keys, &[]);
+                    let read = || store.scans.together(std::slice::from_ref(step.sandbox_id()), &keys, &[], &[]);
                     let page = retry_on_conflict(&entropy, read).await?;
                     Ok::<_, StoreError>((at, step, changed, page))
                 });

@@ -10,6 +10,7 @@ use broker_domain::waiting::Line;
 use broker_domain::{Inventory, RequestId, RequestState, Suspect, Timestamp, Violation, suspects};
 use serde::Serialize;
 
+use crate::permits::LimitedLeases;
 use crate::scan_all::{ScanError, scan};
 use crate::{PoolStatus, Scanned, Store, StoreError};
 
@@ -24,7 +25,7 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(600);
 #[derive(Debug, Serialize)]
 pub struct Found {
     /// The kind, as `Violation::kind` names it, `unreadable_item`, `misplaced`, `arriving_too_long`,
-    /// `parked_without_place`, `wait_overdue` or `line_not_listed`.
+    /// `parked_without_place`, `wait_overdue`, `line_not_listed` or `over_limit`.
     pub kind: &'static str,
     /// The items and the promise that they contradict.
     pub detail: String,
@@ -54,17 +55,19 @@ pub struct VerifyReport {
 /// When the table does not answer, or a suspect keeps changing.
 pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanError> {
     let mut inventory = Inventory::default();
+    inventory.expect_permits();
     let recorded = store.pool.accounts_recorded().await?;
     if recorded {
         inventory.expect_account_records();
     }
     let is_open = store.pool.status().await? == PoolStatus::Open;
     let (mut unreadable, mut misplaced, mut late) = (Vec::new(), Vec::new(), Vec::new());
-    let mut parked = Vec::new();
+    let (mut parked, mut limited) = (Vec::new(), LimitedLeases::begin(store).await?);
     scan(store, |mut page| {
         unreadable.append(&mut page.unreadable);
         misplaced.append(&mut page.misplaced);
         parked.append(&mut page.parked);
+        limited.add(&page.leases);
         let is_late = |since: Timestamp| is_open && now.since(since) > ARRIVES_WITHIN;
         late.extend(page.arriving.iter().filter(|(_, since)| is_late(*since)).map(|(id, since)| {
             let minutes = now.since(*since).as_secs() / 60;
@@ -75,6 +78,7 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
     })
     .await?;
     let waiting = waiting(store, parked, now).await?;
+    let exceeded = limited.exceeded(store).await?;
     let suspects = suspects(&inventory);
     let mut violations: Vec<Violation> = Vec::new();
     for suspect in &suspects {
@@ -89,6 +93,7 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
             .chain(misplaced.into_iter().map(|detail| Found { kind: "misplaced", detail }))
             .chain(late.into_iter().map(|detail| Found { kind: "arriving_too_long", detail }))
             .chain(waiting)
+            .chain(exceeded)
             .collect(),
         suspects: suspects.len(),
         live_leases: inventory.live_leases(),
@@ -140,17 +145,20 @@ fn add(inventory: &mut Inventory, page: &Scanned) {
     page.sandboxes.iter().for_each(|sandbox| inventory.add_sandbox(sandbox));
     page.leases.iter().for_each(|lease| inventory.add_lease(lease));
     page.accounts.iter().for_each(|record| inventory.add_account(record));
+    page.permits.iter().for_each(|record| inventory.add_permit(record));
 }
 
 /// Whether the suspect's items, read at one instant, still show its violation.
 async fn is_confirmed(store: &Store, suspect: &Suspect, recorded: bool) -> Result<bool, ScanError> {
-    if suspect.sandboxes.len() + suspect.leases.len() + suspect.accounts.len() > READ_TOGETHER {
+    let Suspect { sandboxes, leases, accounts, permits, .. } = suspect;
+    if sandboxes.len() + leases.len() + accounts.len() + permits.len() > READ_TOGETHER {
         return Ok(true);
     }
     for _ in 0..TRIES {
-        match store.scans.together(&suspect.sandboxes, &suspect.leases, &suspect.accounts).await {
+        match store.scans.together(sandboxes, leases, accounts, permits).await {
             Ok(page) => {
                 let mut now = Inventory::default();
+                now.expect_permits();
                 if recorded {
                     now.expect_account_records();
                 }

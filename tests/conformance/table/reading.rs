@@ -130,6 +130,6 @@ async fn several_items_are_read_at_one_instant() {
     place.claim(&ask, &free[0]).await;
     let ids: Vec<_> = free.iter().map(|c| c.sandbox_id.clone()).collect();
     let keys = [ask.lease_key, nobody.lease_key];
-    let page = place.store.scans.together(&ids, &keys, &[]).await.expect("read");
+    let page = place.store.scans.together(&ids, &keys, &[], &[]).await.expect("read");
     assert_eq!((page.sandboxes.len(), page.leases.len()), (2, 1), "absent ones are left out");
 }

@@ -44,6 +44,7 @@ fn lease(place: &Place, track: &str, sandbox: &Sandbox) -> Lease {
         },
         term: broker_domain::Term::default(),
         tenant: None,
+        permit: None,
         end: None,
     }
 }
@@ -55,6 +56,7 @@ fn allocation(lease: &Lease) -> Allocation {
         track_name: None,
         allocated_at: lease.grant.allocated_at,
         expires_at: lease.grant.expires_at,
+        permit: lease.permit.clone(),
     }
 }
 

@@ -83,7 +83,7 @@ async fn a_missing_table_is_told_by_every_kind_of_call() {
         store.scans.page(0, 1, None).await.map(drop),
         store.sandboxes.insert(&crate::place::sandbox(0), now).await.map(drop),
         store.sandboxes.remove_stale(&free).await.map(drop),
-        store.scans.together(std::slice::from_ref(&free.sandbox_id), &[], &[]).await.map(drop),
+        store.scans.together(std::slice::from_ref(&free.sandbox_id), &[], &[], &[]).await.map(drop),
     ];
     for (call, told) in told.into_iter().enumerate() {
         assert!(matches!(told, Err(StoreError::NoTable { .. })), "call {call}: {told:?}");

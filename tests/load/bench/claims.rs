@@ -77,6 +77,7 @@ async fn claim(store: &Store, clock: &Clock, entropy: &Entropy, candidate: &Cand
         lab_duration: LabDuration::new(4).expect("a duration"),
         heartbeat: None,
         may_wait: false,
+        limited: false,
         tenant: None,
         asynchronous: false,
         times: Times { enqueued_at: now, reply_by: now, deadline: now },

@@ -56,6 +56,7 @@ impl Scenario {
             lab_duration: LabDuration::SHORTEST,
             heartbeat: None,
             may_wait: false,
+            limited: false,
             tenant: None,
             asynchronous: self.requests[request].is_asynchronous(),
             times: times(world.requests[request].sent.unwrap_or_default()),
@@ -88,6 +89,7 @@ pub(crate) fn lease(key: Index, row: &LeaseRow) -> Lease {
         },
         term: Term::default(),
         tenant: None,
+        permit: None,
         end: row.end.map(|end| LeaseEnd {
             at: Timestamp::from_ms(end.at_ms),
             reason: end.reason(),
@@ -103,6 +105,7 @@ fn allocation(row: AllocationRow) -> Allocation {
         track_name: None,
         allocated_at: time(row.at),
         expires_at: time(row.at + LAB),
+        permit: None,
     }
 }
 

@@ -73,6 +73,7 @@ impl Week {
             lab_duration: LabDuration::nearest(hours),
             heartbeat: None,
             may_wait: false,
+            limited: false,
             tenant: None,
             asynchronous: true,
             times: Times { enqueued_at: now, reply_by: now, deadline: now.plus(2 * HOUR) },

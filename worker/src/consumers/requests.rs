@@ -148,6 +148,7 @@ fn disposition_of(outcome: &Outcome) -> Disposition {
         Outcome::Created(_)
         | Outcome::Existing(_)
         | Outcome::NoSandboxes
+        | Outcome::QuotaExceeded(_)
         | Outcome::KeyReused
         | Outcome::Superseded
         | Outcome::Marked { .. }

@@ -17,6 +17,8 @@ use broker_runtime::crash_points::{self, Point};
 use broker_store::{Claim, ClaimOutcome, StoreError};
 
 use super::key_turns::{self, KeyTurn};
+use super::limits::{Found, Refusal, Taken};
+use super::permits::HeldPermit;
 use super::{HandlerError, Handlers};
 
 /// A request that waits for its turn looks at its deadline so long after it.
@@ -39,8 +41,8 @@ enum AttemptEnd {
 pub(super) enum LeaseLearnt {
     /// It stands so.
     Stands(Box<Lease>),
-    /// It stands so, if there is one, and no sandbox fits this prefix.
-    NothingFits(Option<NamePrefix>, Option<Box<Lease>>),
+    /// It stands so, if there is one, and there is nothing to claim with this prefix: it is told this.
+    Nothing(Option<NamePrefix>, Option<Box<Lease>>, Outcome),
     /// The table did not answer.
     Failed,
 }
@@ -81,7 +83,8 @@ impl Handlers {
             }
         };
         metrics::histogram!("broker_claim_attempts").record(attempts);
-        if outcome == Outcome::NoSandboxes && request.may_wait {
+        let may_come = matches!(outcome, Outcome::NoSandboxes | Outcome::QuotaExceeded(_));
+        if may_come && request.may_wait {
             return self.park(request, text).await;
         }
         Ok(Some(outcome))
@@ -93,13 +96,15 @@ impl Handlers {
         request: &AllocateRequest,
         learnt: &LeaseLearnt,
     ) -> Result<Option<Outcome>, HandlerError> {
-        let (lease, nothing_fits) = match learnt {
-            LeaseLearnt::Stands(lease) => (Some(&**lease), false),
-            LeaseLearnt::NothingFits(prefix, lease) => (lease.as_deref(), *prefix == request.prefix),
+        let (lease, none) = match learnt {
+            LeaseLearnt::Stands(lease) => (Some(&**lease), None),
+            LeaseLearnt::Nothing(prefix, lease, none) => {
+                (lease.as_deref(), Some(none).filter(|_| *prefix == request.prefix))
+            }
             LeaseLearnt::Failed => return Err(Self::failed_for_all()),
         };
         Ok(match judge(lease, request, self.clock.now()) {
-            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => nothing_fits.then_some(Outcome::NoSandboxes),
+            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => none.cloned(),
             LeaseVerdict::Mine(grant) => Some(Outcome::Created(grant)),
             LeaseVerdict::Existing(grant) => Some(Outcome::Existing(grant)),
             LeaseVerdict::KeyReused => Some(Outcome::KeyReused),
@@ -112,58 +117,86 @@ impl Handlers {
         request: &AllocateRequest,
         turn: &key_turns::Attempt<LeaseLearnt>,
     ) -> Result<AttemptEnd, HandlerError> {
-        let Some(handed) = self.candidates.next(request.prefix.as_ref()).await? else {
-            return self.without_candidate(request, turn).await;
-        };
+        let policy = self.policy().await?;
+        match self.find(request, &policy).await? {
+            Found::Free(taken) => self.claim(request, turn, taken, None).await,
+            Found::Nothing => {
+                let lease = match self.store.leases.get(&request.lease_key).await {
+                    Err(StoreError::Conflict) => return Ok(AttemptEnd::InTheWay),
+                    read => read?,
+                };
+                Ok(self.without(request, turn, lease, Outcome::NoSandboxes))
+            }
+            Found::Refused(refusal) => self.refused(request, turn, refusal).await,
+        }
+    }
+
+    /// Claims what was `taken`; in the place of `own`, its key's lease that is past its time, with the permit of that one.
+    async fn claim(
+        &self,
+        request: &AllocateRequest,
+        turn: &key_turns::Attempt<LeaseLearnt>,
+        taken: Taken,
+        own: Option<Box<Lease>>,
+    ) -> Result<AttemptEnd, HandlerError> {
         // The wait for a candidate may have been long.
         let now = self.clock.now();
         if now > request.times.deadline {
-            handed.put_back();
+            taken.put_back();
             return Ok(AttemptEnd::Ended(Outcome::Expired));
         }
+        let own_permit = own.as_ref().and_then(|own| own.permit.as_ref());
         let claim = Claim {
             request,
-            candidate: handed.candidate(),
+            candidate: taken.candidate.candidate(),
             allocation_id: self.entropy.allocation_id(),
             now,
             listed: Status::Available,
             from_line: false,
+            permit: taken.permit.as_ref().map(HeldPermit::permit).or(own_permit),
         };
         crash_points::point(Point::BeforeClaim);
-        let mut claimed = self.store.leases.claim(&claim).await;
-        let mut replaced = None;
+        let (mut claimed, mut replaced) = match &own {
+            None => (self.store.leases.claim(&claim).await, None),
+            Some(old) => (self.replace(&claim, old).await, Some(old.key.clone())),
+        };
         if let Ok(ClaimOutcome::LeaseStands(lease)) = &claimed
             && let LeaseVerdict::PastExpiry(old) = judge(Some(lease), request, now)
             && old.ends_for_owner_at() <= now
         {
             claimed = self.replace(&claim, &old).await;
-            replaced = Some(old);
+            replaced = Some(old.key);
         }
         match claimed {
             Ok(ClaimOutcome::Created(grant)) => {
                 crash_points::point(Point::Claimed);
                 turn.learnt(LeaseLearnt::Stands(Box::new(lease_of(&claim, grant.clone()))));
-                handed.claimed();
+                taken.claimed();
                 Ok(AttemptEnd::Ended(Outcome::Created(grant)))
             }
             Ok(ClaimOutcome::LeaseStands(lease)) => {
-                handed.put_back();
+                taken.put_back();
                 turn.learnt(LeaseLearnt::Stands(lease.clone()));
                 self.stands(request, &lease, now).await
             }
             Ok(ClaimOutcome::RequestEnded) => {
-                handed.put_back();
+                taken.put_back();
                 Ok(self.ended_before(request).await?.map_or(AttemptEnd::Parked, AttemptEnd::Ended))
             }
             Ok(ClaimOutcome::LostCandidate) => {
-                handed.lost();
+                taken.lost();
                 metrics::counter!("broker_allocate_conflicts_total").increment(1);
                 Ok(AttemptEnd::LostRace)
             }
+            Ok(ClaimOutcome::PermitTaken) => {
+                taken.permit_taken();
+                metrics::counter!("broker_permit_conflicts_total").increment(1);
+                Ok(AttemptEnd::LostRace)
+            }
             Err(StoreError::Conflict) => {
-                handed.put_back();
-                if let Some(old) = replaced {
-                    self.must_agree(&old.key).await?;
+                taken.put_back();
+                if let Some(key) = replaced {
+                    self.must_agree(&key).await?;
                 }
                 Ok(AttemptEnd::InTheWay)
             }
@@ -171,26 +204,50 @@ impl Handlers {
         }
     }
 
-    /// What the key's lease says when there is nothing to claim. One that is past its time stays: its owner would stand
-    /// with neither.
-    async fn without_candidate(
+    /// A limit is in the way. An own lease that is past its time gives its permit to the next one, in one write.
+    async fn refused(
         &self,
         request: &AllocateRequest,
         turn: &key_turns::Attempt<LeaseLearnt>,
+        refusal: Refusal,
     ) -> Result<AttemptEnd, HandlerError> {
+        let Refusal { candidate, limited, quota } = refusal;
+        let taken = Taken { candidate, permit: None };
         let lease = match self.store.leases.get(&request.lease_key).await {
-            Err(StoreError::Conflict) => return Ok(AttemptEnd::InTheWay),
+            Err(StoreError::Conflict) => {
+                taken.put_back();
+                return Ok(AttemptEnd::InTheWay);
+            }
             read => read?,
         };
+        if let LeaseVerdict::PastExpiry(own) = judge(lease.as_ref(), request, self.clock.now())
+            && own.permit.as_ref().is_some_and(|own| own.limit == limited.limit && own.slot < limited.max)
+        {
+            self.clock.reaches(own.ends_for_owner_at()).await;
+            return self.claim(request, turn, taken, Some(own)).await;
+        }
+        taken.put_back();
+        Ok(self.without(request, turn, lease, Outcome::QuotaExceeded(quota)))
+    }
+
+    /// What the key's lease says when there is nothing to claim; `none` if it says nothing. One that is past its time stays: its
+    /// owner would stand with neither.
+    fn without(
+        &self,
+        request: &AllocateRequest,
+        turn: &key_turns::Attempt<LeaseLearnt>,
+        lease: Option<Lease>,
+        none: Outcome,
+    ) -> AttemptEnd {
         let verdict = judge(lease.as_ref(), request, self.clock.now());
-        turn.learnt(LeaseLearnt::NothingFits(request.prefix.clone(), lease.map(Box::new)));
-        Ok(AttemptEnd::Ended(match verdict {
-            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => Outcome::NoSandboxes,
+        turn.learnt(LeaseLearnt::Nothing(request.prefix.clone(), lease.map(Box::new), none.clone()));
+        AttemptEnd::Ended(match verdict {
+            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => none,
             LeaseVerdict::Mine(grant) => Outcome::Created(grant),
             LeaseVerdict::Existing(grant) => Outcome::Existing(grant),
             LeaseVerdict::KeyReused => Outcome::KeyReused,
             LeaseVerdict::Superseded => Outcome::Superseded,
-        }))
+        })
     }
 
     /// What a lease that stood in the claim's way makes of the attempt.
@@ -250,6 +307,7 @@ fn lease_of(claim: &Claim<'_>, grant: Grant) -> Lease {
         grant,
         term: claim.request.term(),
         tenant: claim.request.tenant.clone(),
+        permit: claim.permit.cloned(),
         end: None,
     }
 }

@@ -2,24 +2,30 @@
 
 mod allocate;
 mod key_turns;
+mod limits;
 mod park;
+mod permits;
 mod return_sandbox;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use broker_domain::{Inventory, LeaseKey, Outcome, SandboxId, Status, TrackId, suspects};
+use broker_domain::{Inventory, LeaseKey, Outcome, SandboxId, Status, TenantName, TrackId, suspects};
 use broker_messages::Request;
 use broker_runtime::backoff::Backoff;
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
-use broker_store::{Store, StoreError};
+use broker_store::{FollowedPolicy, Store, StoreError};
+use tokio::sync::Notify;
 
 use crate::candidates::Candidates;
 use crate::finality::HandlerError;
 
 use allocate::LeaseLearnt;
 use key_turns::KeyTurns;
+use limits::LinesLearnt;
 use park::ListedLines;
+use permits::Permits;
 use return_sandbox::{DefaultKeys, ReturnLearnt};
 
 /// The pauses after conflicts; the first conflict counts as 1.
@@ -32,6 +38,12 @@ pub(crate) struct Handlers {
     candidates: Candidates,
     clock: Clock,
     entropy: Entropy,
+    policy: FollowedPolicy,
+    permits: Permits,
+    /// Looks at the lines of one tenant.
+    lines: KeyTurns<TenantName, LinesLearnt>,
+    /// Told when a permit is free again: somebody may wait for it.
+    freed: Arc<Notify>,
     default_keys: DefaultKeys,
     /// Allocates of one lease key.
     leases: KeyTurns<LeaseKey, LeaseLearnt>,
@@ -42,13 +54,25 @@ pub(crate) struct Handlers {
 }
 
 impl Handlers {
-    pub(crate) fn new(store: Store, candidates: Candidates, clock: Clock, entropy: Entropy) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        candidates: Candidates,
+        clock: Clock,
+        entropy: Entropy,
+        policy: FollowedPolicy,
+        freed: Arc<Notify>,
+    ) -> Self {
         let (leases, returns) = (KeyTurns::default(), KeyTurns::default());
+        let permits = Permits::new(store.clone(), entropy.clone());
         Self {
             store,
             candidates,
             clock,
             entropy,
+            policy,
+            permits,
+            lines: KeyTurns::default(),
+            freed,
             default_keys: DefaultKeys::new(),
             leases,
             listed: ListedLines::default(),
@@ -76,7 +100,7 @@ impl Handlers {
         let Some(lease) = lease.filter(|lease| lease.end.is_none()) else { return Ok(()) };
         let sandbox = lease.grant.sandbox_id;
         let together =
-            self.store.scans.together(std::slice::from_ref(&sandbox), std::slice::from_ref(key), &[]).await?;
+            self.store.scans.together(std::slice::from_ref(&sandbox), std::slice::from_ref(key), &[], &[]).await?;
         if together.sandboxes.iter().any(|sandbox| sandbox.status == Status::Unknown) {
             return Err(HandlerError::Newer { sandbox });
         }

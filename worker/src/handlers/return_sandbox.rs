@@ -2,7 +2,7 @@
 //!
 //! Which lease it ends stands on the sandbox. Most owners have no key but their default, so the first attempt is one write
 //! by that key, without a look; if it ends nothing, the sandbox is read and [`judge_return`] decides. Both ways end the same
-//! allocation or none; where owners choose their keys, [`DefaultKeys`] saves the futile write. Repeats of one return take
+//! allocation or none; where owners choose their keys, or hold permits, [`DefaultKeys`] saves the futile write. Repeats of one return take
 //! turns ([`KeyTurns`](super::key_turns)): a return that waited for another looks before it writes.
 
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -114,11 +114,17 @@ impl Handlers {
         sandbox: &SandboxId,
         allocation: &Allocation,
     ) -> Result<Option<Outcome>, HandlerError> {
-        self.default_keys.learn(allocation.lease_key == request.default_lease_key());
+        let is_default = allocation.lease_key == request.default_lease_key();
+        self.default_keys.learn(is_default && allocation.permit.is_none());
         let end = self.end_of(request);
         crash_points::point(Point::BeforeEnd);
         match self.store.leases.end(sandbox, allocation, &end).await {
-            Ok(Write::Applied) => Ok(Some(ended(request, &end))),
+            Ok(Write::Applied) => {
+                if allocation.permit.is_some() {
+                    self.freed.notify_one();
+                }
+                Ok(Some(ended(request, &end)))
+            }
             Ok(Write::Rejected(())) => self.must_agree(&allocation.lease_key).await.map(|()| None),
             Err(StoreError::Conflict) => Ok(None),
             Err(error) => Err(error.into()),
@@ -149,7 +155,7 @@ fn returned(request: &ReturnRequest, deletion_requested_at: Timestamp) -> Outcom
     Outcome::Marked { sandbox_id: request.sandbox_id.clone(), deletion_requested_at }
 }
 
-/// Whether owners use their default key, predicted from the last ones, as a branch predictor does: one exception among many
+/// Whether owners use their default key and hold no permit, predicted from the last ones, as a branch predictor does: one exception among many
 /// changes nothing.
 #[derive(Debug)]
 pub(super) struct DefaultKeys(AtomicU8);
@@ -166,7 +172,7 @@ impl DefaultKeys {
         self.0.load(Ordering::Relaxed) >= Self::LIKELY
     }
 
-    /// Learns whether the key of an ended lease was the default.
+    /// Learns whether the write by the default key would have ended a lease.
     fn learn(&self, was_default: bool) {
         let learned = |level: u8| match was_default {
             true => Some(Self::SURE.min(level + 1)),

@@ -42,6 +42,9 @@ async fn expire(jobs: Jobs, candidate: Candidate, in_grace: Arc<AtomicU64>) -> R
     crash_points::point(Point::BeforeEnd);
     Ok(match jobs.store.leases.expire(&sandbox.id, allocation, until, &end).await? {
         Write::Applied => {
+            if allocation.permit.is_some() {
+                jobs.freed.notify_one();
+            }
             let (key, reason) = (&allocation.lease_key, end.reason.as_str());
             tracing::info!(sandbox_id = %sandbox.id, track = %key.track, idempotency_key = %key.key, reason, returned = true, "expired");
             Write::Applied
@@ -80,6 +83,7 @@ mod tests {
                 track_name: None,
                 allocated_at: Timestamp::from_secs(1),
                 expires_at: Timestamp::from_secs(expires_at),
+                permit: None,
             }),
             term: Term::default(),
             deletion_requested_at: None,

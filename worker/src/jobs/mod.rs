@@ -11,6 +11,7 @@ pub(crate) mod cleanup;
 pub(crate) mod deletion;
 mod each;
 mod expire;
+mod permits;
 mod purge;
 pub(crate) mod refill;
 mod slots;
@@ -33,6 +34,7 @@ use broker_runtime::entropy::Entropy;
 use broker_runtime::errors;
 use broker_store::scan_all::ScanError;
 use broker_store::{FollowedPolicy, Store, StoreError};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumers::ReplySender;
@@ -122,6 +124,8 @@ pub(crate) struct Jobs {
     pub(crate) next_walk: NextWalk,
     /// Where the lists of a sync are kept.
     pub(crate) spool_dir: Arc<Path>,
+    /// Told when a permit is free again: somebody may wait for it.
+    pub(crate) freed: Arc<Notify>,
     pub(crate) settings: JobSettings,
 }
 

@@ -1,4 +1,4 @@
-//! Sweep job: removes what dead processes left: the reply queue of an API, and its INSTANCE.
+//! Sweep job: removes what dead processes left: the reply queue of an API, and its INSTANCE; and permits without a lease.
 //!
 //! Without a sign of life is a process whose last heartbeat is three intervals old, and a reply queue whose id is no
 //! instance's; an API writes its INSTANCE before it makes the queue. **Unseen is not gone**: no process can write its heartbeat while
@@ -15,7 +15,7 @@ use broker_runtime::crash_points::{self, Point};
 use broker_store::heartbeat;
 use broker_store::{Instance, Role, Sightings, Write};
 
-use super::{JobError, Jobs};
+use super::{JobError, Jobs, permits};
 
 /// How long after an outage of the table every living process has said again that it lives.
 const HEARTBEATS_ARE_BACK: Duration = Duration::from_secs(15);
@@ -57,7 +57,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     // Another sweep at the same moment saw as much.
     let (Write::Applied | Write::Rejected(())) =
         jobs.store.instances.record_sightings(&before, &seen).await?;
-    Ok(())
+    permits::sweep(jobs, report).await
 }
 
 /// What a process of a newer program leaves is for that one to sweep.

@@ -10,20 +10,23 @@ use std::time::Duration;
 
 use broker_domain::waiting::{Dealt, Line, Place, TenantPlaces, deal};
 use broker_domain::{
-    Lease, LeaseEnd, LeaseVerdict, Outcome, RequestId, RequestState, SandboxName, Status, TenantName, judge,
+    Lease, LeaseEnd, LeaseVerdict, Outcome, Permit, RequestId, RequestState, SandboxName, Status, TenantName, judge,
     overdue_for_owner,
 };
 use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::trace;
-use broker_store::{Candidate, Claim, ClaimOutcome, ListedLine, StoreError};
+use broker_store::{Candidate, Claim, ClaimOutcome, ListedLine, PolicyUnknown, StoreError};
 use tokio::task::JoinSet;
 
+use super::rooms::Rooms;
 use super::places::{WaitingRequest, end, leave, overdue, read, waited};
 use crate::jobs::Jobs;
 
-/// Grants in one call: three items each, of a hundred.
+/// Grants in one call: three items each, of a hundred; one that takes a permit has four.
 const TOGETHER: usize = 33;
+/// AWS: items in one call.
+const ITEMS: usize = 100;
 /// Places that are read of a line at a time, at most.
 const HEADS: usize = 200;
 /// Calls that other transactions are in the way of, until the rest is left to the next look.
@@ -32,6 +35,9 @@ const TRIES: u32 = 8;
 const MOST_ROUNDS: u32 = 2_000;
 /// The pauses after those.
 const ON_CONFLICT: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(320));
+
+/// The heads of the lines, by request.
+type Waiters = BTreeMap<RequestId, Arc<WaitingRequest>>;
 
 /// A sandbox that is free, as it was listed.
 #[derive(Clone, Debug)]
@@ -47,27 +53,36 @@ pub(crate) struct Left {
     pub(crate) free: Vec<Free>,
     /// How many were granted.
     pub(crate) granted: u64,
+    /// Whether one of those left fits a place whose tenant may take no more.
+    pub(crate) limited: bool,
 }
 
 /// Deals `free`. What it does not return, it granted, lost, or leaves to the next look.
 pub(crate) async fn all(jobs: &Jobs, free: Vec<Free>) -> Result<Left, StoreError> {
-    let mut round =
-        Dealing { jobs, free, aside: BTreeSet::new(), together: TOGETHER, granted: 0, conflicts: 0 };
+    let mut round = Dealing {
+        jobs,
+        free,
+        aside: BTreeSet::new(),
+        together: TOGETHER,
+        granted: 0,
+        conflicts: 0,
+        limited: false,
+    };
     for _ in 0..MOST_ROUNDS {
         if round.free.is_empty() {
             break;
         }
-        let waiters = round.waiters().await?;
+        let (waiters, mut rooms) = round.waiters().await?;
         if waiters.is_empty() {
             break;
         }
-        let dealt = round.deal(&waiters);
+        let dealt = round.deal(&waiters, &rooms);
         if dealt.is_empty() {
             break;
         }
-        round.grant(&waiters, &dealt).await?;
+        round.grant(&waiters, &mut rooms, &dealt).await?;
     }
-    Ok(Left { free: round.free, granted: round.granted })
+    Ok(Left { free: round.free, granted: round.granted, limited: round.limited })
 }
 
 /// One call of dealing.
@@ -80,16 +95,30 @@ struct Dealing<'a> {
     together: usize,
     granted: u64,
     conflicts: u32,
+    limited: bool,
 }
 
 impl Dealing<'_> {
     /// The heads of the lines that something fits, in no order. Places whose time is over are settled on the way.
-    async fn waiters(&mut self) -> Result<BTreeMap<RequestId, Arc<WaitingRequest>>, StoreError> {
+    async fn waiters(&mut self) -> Result<(Waiters, Rooms), StoreError> {
         let (store, now) = (&self.jobs.store, self.jobs.clock.now());
         let mut waiters = BTreeMap::new();
         let fits = |line: &Line| self.free.iter().any(|free| line.fits(&free.candidate.name));
         let lines: Vec<ListedLine> = store.waiting.lines(now).await?;
         let lines: Vec<Line> = lines.into_iter().map(|listed| listed.line).filter(fits).collect();
+        if lines.is_empty() {
+            return Ok((waiters, Rooms::default()));
+        }
+        // Without the policy it is not known who is limited, and nothing is dealt.
+        let policy = super::policy(self.jobs).await.ok_or_else(policy_unknown)?;
+        let rooms = Rooms::of(self.jobs, &policy, &lines, &self.free).await?;
+        let has_room = |line: &Line| {
+            let may = |free: &Free| rooms.has_room(&line.tenant, &free.candidate.name);
+            self.free.iter().any(|free| line.fits(&free.candidate.name) && may(free))
+        };
+        let all = lines.len();
+        let lines: Vec<Line> = lines.into_iter().filter(has_room).collect();
+        self.limited |= lines.len() < all;
         for line in lines {
             let mut after = None;
             loop {
@@ -116,7 +145,7 @@ impl Dealing<'_> {
                 }
             }
         }
-        Ok(waiters)
+        Ok((waiters, rooms))
     }
 
     /// The place with its message; one that cannot be read is set aside.
@@ -130,7 +159,7 @@ impl Dealing<'_> {
     }
 
     /// The deal of what is left.
-    fn deal(&self, waiters: &BTreeMap<RequestId, Arc<WaitingRequest>>) -> Vec<Dealt> {
+    fn deal(&self, waiters: &Waiters, rooms: &Rooms) -> Vec<Dealt> {
         let policy = self.jobs.policy.now().unwrap_or_default();
         let mut tenants: BTreeMap<&TenantName, TenantPlaces> = BTreeMap::new();
         for (id, waiter) in waiters {
@@ -140,6 +169,7 @@ impl Dealing<'_> {
                 tenant: tenant.clone(),
                 weight,
                 places: Vec::new(),
+                room: rooms.room_of(tenant),
             });
             of.places.push((*id, waiter.place.line.clone()));
         }
@@ -152,28 +182,22 @@ impl Dealing<'_> {
     /// Grants what was dealt, as many as fit into one call.
     async fn grant(
         &mut self,
-        waiters: &BTreeMap<RequestId, Arc<WaitingRequest>>,
+        waiters: &Waiters,
+        rooms: &mut Rooms,
         dealt: &[Dealt],
     ) -> Result<(), StoreError> {
         let now = self.jobs.clock.now();
-        let mut keys = BTreeSet::new();
-        let chosen: Vec<(Arc<WaitingRequest>, Free)> = dealt
-            .iter()
-            .filter_map(|dealt| Some((waiters.get(&dealt.request_id)?, self.free.get(dealt.sandbox)?)))
-            // AWS refuses an item twice in a call; the other place of a key is met by the next.
-            .filter(|(waiter, _)| keys.insert(&waiter.ask.lease_key))
-            .take(self.together)
-            .map(|(waiter, free)| (Arc::clone(waiter), free.clone()))
-            .collect();
+        let chosen = self.choose(waiters, rooms, dealt);
         let claims: Vec<_> = chosen
             .iter()
-            .map(|(waiter, free)| Claim {
+            .map(|(waiter, free, permit)| Claim {
                 request: &waiter.ask,
                 candidate: &free.candidate,
                 allocation_id: self.jobs.entropy.allocation_id(),
                 now,
                 listed: free.listed,
                 from_line: true,
+                permit: permit.as_ref(),
             })
             .collect();
         crash_points::point(Point::BeforeGrant);
@@ -186,7 +210,7 @@ impl Dealing<'_> {
         self.together = if all { (self.together * 2).min(TOGETHER) } else { (self.together / 2).max(1) };
         let (mut gone, mut ending) = (Vec::new(), JoinSet::new());
         let outcomes = outcomes.into_iter().zip(&claims).enumerate();
-        for ((waiter, free), (position, (outcome, claim))) in chosen.iter().zip(outcomes) {
+        for ((waiter, free, _), (position, (outcome, claim))) in chosen.iter().zip(outcomes) {
             let settled = match outcome {
                 Some(ClaimOutcome::Created(grant)) => {
                     crash_points::point(Point::Granted);
@@ -212,6 +236,31 @@ impl Dealing<'_> {
         Ok(())
     }
 
+    /// What goes into the next call, each with its permit if it falls under a limit.
+    fn choose(
+        &self,
+        waiters: &Waiters,
+        rooms: &mut Rooms,
+        dealt: &[Dealt],
+    ) -> Vec<(Arc<WaitingRequest>, Free, Option<Permit>)> {
+        let (mut keys, mut chosen, mut items) = (BTreeSet::new(), Vec::new(), 0);
+        for dealt in dealt {
+            let found = (waiters.get(&dealt.request_id), self.free.get(dealt.sandbox));
+            let (Some(waiter), Some(free)) = found else { continue };
+            // AWS refuses an item twice in a call; the other place of a key is met by the next.
+            if !keys.insert(&waiter.ask.lease_key) {
+                continue;
+            }
+            let Ok(permit) = rooms.take(&waiter.place.line.tenant, &free.candidate.name) else { continue };
+            items += 3 + usize::from(permit.is_some());
+            if chosen.len() == self.together || items > ITEMS {
+                break;
+            }
+            chosen.push((Arc::clone(waiter), free.clone(), permit));
+        }
+        chosen
+    }
+
     /// Another transaction was in the way, or the table did not answer: again after a moment, with fewer.
     async fn in_the_way(&mut self, error: StoreError) -> Result<(), StoreError> {
         self.conflicts += 1;
@@ -233,6 +282,8 @@ impl Dealing<'_> {
     ) -> Result<Settled, StoreError> {
         match outcome {
             ClaimOutcome::Created(_) | ClaimOutcome::LostCandidate => Ok(Settled::SandboxGone),
+            // The next call has another one, or its tenant is out.
+            ClaimOutcome::PermitTaken => Ok(Settled::SandboxFree),
             ClaimOutcome::RequestEnded => self.ended(waiter).await,
             ClaimOutcome::LeaseStands(lease) => self.stands(waiter, claim, &lease, is_first).await,
         }
@@ -295,7 +346,7 @@ impl Dealing<'_> {
             }
             Ok(ClaimOutcome::LostCandidate) => Ok(Settled::SandboxGone),
             Ok(ClaimOutcome::RequestEnded) => self.ended(waiter).await,
-            Ok(ClaimOutcome::LeaseStands(_)) => Ok(Settled::SandboxFree),
+            Ok(ClaimOutcome::LeaseStands(_) | ClaimOutcome::PermitTaken) => Ok(Settled::SandboxFree),
             // Sandbox and lease disagree: nothing that a request may do helps.
             Err(StoreError::Conflict) => {
                 self.aside.insert(waiter.place.request_id);
@@ -304,6 +355,11 @@ impl Dealing<'_> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Nothing is known of limits yet.
+fn policy_unknown() -> StoreError {
+    StoreError::Unavailable { operation: "policy", source: Box::new(PolicyUnknown) }
 }
 
 /// What a grant came to.

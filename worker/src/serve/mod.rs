@@ -11,14 +11,15 @@ mod admit;
 mod deal;
 mod gate;
 mod places;
+mod rooms;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker_domain::policy::Policy;
-use broker_domain::{Job, JobReport, Status, Task};
-use broker_store::{Candidate, Pages, StoreError, Write};
+use broker_domain::{Job, JobReport, NamePrefix, Status, Task};
+use broker_store::{Candidate, ListedLine, Pages, StoreError, Write};
 use tokio_util::sync::CancellationToken;
 
 use crate::jobs::{JobError, Jobs};
@@ -30,6 +31,10 @@ pub(crate) use places::NextWalk;
 
 /// How long a tick is taken: a worker that dies with it delays the next by this.
 const TAKEN_FOR: Duration = Duration::from_secs(60);
+/// Between two looks that free permits start: many at a time are one.
+const BETWEEN_FREED: Duration = Duration::from_millis(100);
+/// Pages of what is offered that are looked through behind sandboxes that a limit keeps from those who wait.
+const BEHIND_LIMITS: usize = 10;
 /// Arrivals that are served together.
 pub(crate) const TOGETHER: u16 = 100;
 
@@ -44,10 +49,26 @@ pub(crate) async fn keep(jobs: Jobs, every: Duration, stop: CancellationToken) {
         if let Err(error) = tick(&jobs, every).await {
             tracing::warn!("arrivals not served, trying again: {error}");
         }
-        let pause = jobs.entropy.jitter(every);
-        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+        let next = tokio::time::sleep(jobs.entropy.jitter(every));
+        if stop.run_until_cancelled(freed_until(&jobs, next)).await.is_none() {
             return;
         }
+    }
+}
+
+/// Until the next tick: whenever a permit is free again, what is offered is dealt to those who wait for it.
+async fn freed_until(jobs: &Jobs, next: tokio::time::Sleep) {
+    let mut next = std::pin::pin!(next);
+    loop {
+        tokio::select! {
+            () = &mut next => return,
+            () = jobs.freed.notified() => {}
+        }
+        let mut report = JobReport::new(&Task::Serve);
+        if let Err(error) = offered(jobs, &mut report).await {
+            tracing::warn!("a free permit is left to the next look: {error}");
+        }
+        tokio::time::sleep(BETWEEN_FREED).await;
     }
 }
 
@@ -136,16 +157,31 @@ async fn offer(jobs: &Jobs, arrivals: Vec<Candidate>) -> Admitted {
 /// Deals what is offered to those who wait: the index may have shown a request nothing that was there.
 async fn offered(jobs: &Jobs, report: &mut JobReport) -> Result<(), StoreError> {
     let lines = jobs.store.waiting.lines(jobs.clock.now()).await?;
-    let prefixes: BTreeSet<_> = lines.into_iter().map(|listed| listed.line.prefix).collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let policy = policy(jobs).await.unwrap_or_default();
+    let mut prefixes: BTreeSet<Option<NamePrefix>> = BTreeSet::new();
+    for ListedLine { line, .. } in lines {
+        // Whose limit of one flavour is reached may take others, which stand behind it.
+        let wanted = line.prefix.as_ref().map_or("", NamePrefix::as_str).to_owned();
+        if policy.limits_of(&line.tenant).next().is_some() {
+            let flavours = policy.flavours().values().map(|flavour| flavour.prefix.clone());
+            prefixes.extend(flavours.filter(|prefix| prefix.as_str().starts_with(&wanted)).map(Some));
+        }
+        prefixes.insert(line.prefix);
+    }
     for prefix in prefixes {
         let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep(prefix.as_ref(), after, TOGETHER));
+        let mut looked_through = 0;
         while let Some(page) = pages.next().await? {
             let free = page.into_iter().map(|candidate| Free { candidate, listed: Status::Available });
             let left = deal::all(jobs, free.collect()).await?;
             report.changed += left.granted;
             report.detail("granted", left.granted);
             // What is left over fits none of those who wait.
-            if !left.free.is_empty() {
+            looked_through += 1;
+            if !left.free.is_empty() && !(left.limited && looked_through < BEHIND_LIMITS) {
                 break;
             }
         }

@@ -163,7 +163,7 @@ pub(crate) struct WaitingBody {
     pub(crate) since: u64,
     /// Until when it waits, in seconds since the epoch.
     pub(crate) deadline: u64,
-    /// Why it waits: nothing is free, or nothing is and more were asked for.
+    /// Why it waits: nothing is free, its tenant's limit is reached, or nothing is free and more were asked for.
     #[schemars(extend("enum" = ["empty", "limit", "refill_running", "refill_stopped"]))]
     pub(crate) reason: &'static str,
     /// In how many seconds it may be served, if that can be told.
@@ -215,8 +215,47 @@ pub(crate) struct ProblemBody<'a> {
     pub(crate) instance: String,
     /// The advice.
     pub(crate) help: &'a str,
+    /// The limit that is in the way, of a `QUOTA_EXCEEDED`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) quota: Option<QuotaBody<'a>>,
     /// The same for older clients.
     pub(crate) error: ErrorBody<'a>,
+}
+
+/// A limit of the caller's tenant that is in the way.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Quota")]
+pub(crate) struct QuotaBody<'a> {
+    /// The flavour that is limited.
+    pub(crate) flavour: &'a str,
+    /// How many sandboxes of it the tenant holds.
+    pub(crate) held: u32,
+    /// How many it may hold.
+    pub(crate) max: u32,
+}
+
+/// What the caller's tenant may hold, and holds.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct QuotaReport {
+    /// The tenant that the token speaks for.
+    pub(crate) tenant: String,
+    /// Its limits. A flavour that is not named has none.
+    pub(crate) limits: Vec<QuotaUse>,
+}
+
+/// A limit and its use.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct QuotaUse {
+    /// The flavour that is limited.
+    pub(crate) flavour: String,
+    /// The names of its sandboxes begin so.
+    pub(crate) prefix: String,
+    /// How many the tenant holds. After a limit was lowered they may be more than it may hold.
+    pub(crate) held: u32,
+    /// How many it may hold.
+    pub(crate) max: u32,
+    /// How many more it may take now.
+    pub(crate) free: u32,
 }
 
 /// A problem for older clients.

@@ -53,6 +53,7 @@ fn judge_leases(inventory: &Inventory, found: &mut Vec<Suspect>) {
                 sandboxes: vec![lease.sandbox.clone()],
                 leases: vec![key.clone()],
                 accounts: Vec::new(),
+                permits: Vec::new(),
             });
         }
     }

@@ -20,7 +20,7 @@ pub use count::{ByStatus, PoolCount};
 pub use read::Problem;
 pub use schedule::Window;
 
-use super::{FlavourName, NamePrefix, SandboxName, TenantName, Timestamp};
+use super::{FlavourName, Limit, NamePrefix, SandboxName, TenantName, Timestamp};
 
 /// The longest text of a policy, in bytes: the longest body that the API reads, and four read units of the table.
 pub const MAX_POLICY_BYTES: usize = 16 * 1024;
@@ -146,6 +146,17 @@ pub struct Tenant {
     pub weight: u32,
 }
 
+/// A limit of a tenant, as the policy says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantLimit {
+    /// The flavour that is limited.
+    pub flavour: FlavourName,
+    /// What it is about.
+    pub limit: Limit,
+    /// How many live leases the tenant may have; 0 is none.
+    pub max: u32,
+}
+
 /// A text that is no policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct InvalidPolicy {
@@ -193,6 +204,21 @@ impl Policy {
     pub fn flavour_of(&self, name: &SandboxName) -> Option<&FlavourName> {
         let fits = |flavour: &Flavour| name.as_str().starts_with(flavour.prefix.as_str());
         self.flavours.iter().find(|(_, flavour)| fits(flavour)).map(|(name, _)| name)
+    }
+
+    /// The limits of a tenant.
+    pub fn limits_of(&self, tenant: &TenantName) -> impl Iterator<Item = TenantLimit> {
+        let limits = self.tenants.get(tenant).into_iter().flat_map(|tenant| &tenant.limits);
+        limits.filter_map(move |(flavour, max)| {
+            let prefix = self.flavours.get(flavour)?.prefix.clone();
+            let limit = Limit { tenant: tenant.clone(), prefix };
+            Some(TenantLimit { flavour: flavour.clone(), limit, max: *max })
+        })
+    }
+
+    /// The limit that a sandbox of this name falls under in the hands of `tenant`.
+    pub fn limit_of(&self, tenant: &TenantName, name: &SandboxName) -> Option<TenantLimit> {
+        self.limits_of(tenant).find(|limited| limited.limit.covers(name))
     }
 
     /// The gate that is asked before a sandbox of this name is offered.

@@ -115,6 +115,7 @@ fn free(
         },
         term: Term::default(),
         tenant: None,
+        permit: None,
         end: None,
     };
     Ok((
@@ -143,6 +144,7 @@ fn give_up(asked: &Asked<'_>, line: &HandedOut, sandbox: &Sandbox) -> Step {
         track_name: line.track_name.clone(),
         allocated_at: line.allocated_at.map_or(now, Timestamp::from_secs),
         expires_at: line.expires_at.map_or(now, Timestamp::from_secs),
+        permit: None,
     };
     let end = LeaseEnd::by_broker(EndReason::Released, asked.now);
     Step::Retire { sandbox: sandbox.clone(), allocation, end }

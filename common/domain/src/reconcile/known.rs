@@ -97,6 +97,7 @@ pub(super) fn allocation_of(lease: &Lease) -> Allocation {
         track_name: lease.grant.track_name.clone(),
         allocated_at: lease.grant.allocated_at,
         expires_at: lease.grant.expires_at,
+        permit: lease.permit.clone(),
     }
 }
 

@@ -46,7 +46,10 @@ fn mend(known: &Known, asked: &Asked<'_>, violation: &Violation) -> Option<Step>
         | Violation::AccountUnrecorded { .. }
         | Violation::AccountElsewhere { .. }
         | Violation::AccountDangling { .. }
-        | Violation::LeaseTellsAnother { .. } => None,
+        | Violation::LeaseTellsAnother { .. }
+        // Permits are mended apart.
+        | Violation::PermitWithoutLease { .. }
+        | Violation::LeaseWithoutPermit { .. } => None,
     }
 }
 
@@ -139,6 +142,7 @@ fn bind(asked: &Asked<'_>, sandbox: &Sandbox, allocation: &Allocation, stands: O
         },
         term: Term { hours: None, heartbeat: sandbox.term.heartbeat },
         tenant: None,
+        permit: allocation.permit.clone(),
         end: None,
     };
     Step::Bind { sandbox: sandbox.clone(), stands: stands.cloned().map(Box::new), lease: Box::new(lease) }

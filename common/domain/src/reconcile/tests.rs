@@ -222,6 +222,7 @@ fn history(ops: &[(u8, u8)]) -> Vec<Known> {
                     },
                     term: crate::Term::default(),
                     tenant: None,
+                    permit: None,
                     end: None,
                 };
                 Step::Bind {

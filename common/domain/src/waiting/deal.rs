@@ -2,12 +2,13 @@
 //!
 //! Tenants come in an order that chance gives, weighted, and take as many places in turn as their weight is. So each of k
 //! tenants of the same weight has 1/k of a single arrival, and two of two when two arrive. A tenant's own places are served in
-//! the order of asking, but for those that no sandbox which is left fits.
+//! the order of asking, but for those that no sandbox which is left fits. A tenant gets no more of a limit than it has permits
+//! free; what it may not take holds up nobody.
 
 use std::collections::BTreeMap;
 
 use super::Line;
-use crate::{RequestId, SandboxName, TenantName};
+use crate::{Limit, RequestId, SandboxName, TenantName};
 
 /// The first places of one tenant that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct TenantPlaces {
     pub weight: u32,
     /// Its places, of all its lines.
     pub places: Vec<(RequestId, Line)>,
+    /// Its limits, each with how many permits are free. Names do not fall under two of them.
+    pub room: Vec<(Limit, usize)>,
 }
 
 /// A sandbox and the place that gets it, each by where it stood in what was passed.
@@ -65,6 +68,8 @@ struct PlacesOfTenant<'t> {
     of: &'t TenantPlaces,
     drawn: f64,
     left: Vec<(RequestId, &'t Line)>,
+    /// What is left of its room.
+    room: Vec<(&'t Limit, usize)>,
 }
 
 impl<'t> PlacesOfTenant<'t> {
@@ -73,7 +78,8 @@ impl<'t> PlacesOfTenant<'t> {
         left.sort_by_key(|(id, _)| *id);
         // Efraimidis and Spirakis: the first of an order by u^(1/w) is each with its share of the weights.
         let drawn = chance.clamp(0.0, 1.0).powf(1.0 / f64::from(of.weight.max(1)));
-        Self { of, drawn, left }
+        let room = of.room.iter().map(|(limit, free)| (limit, *free)).collect();
+        Self { of, drawn, left, room }
     }
 
     /// The first place that a sandbox which is left fits, and where that one stands in `left`: of those that fit, the one
@@ -90,9 +96,16 @@ impl<'t> PlacesOfTenant<'t> {
                 let lines = wanted.iter().filter(|(line, _)| line.fits(&sandboxes[sandbox]));
                 lines.map(|(_, places)| places).sum::<usize>()
             };
-            let fitting = left.iter().enumerate().filter(|(_, sandbox)| line.fits(&sandboxes[**sandbox]));
+            let fitting = left.iter().enumerate().filter(|(_, sandbox)| {
+                let name = &sandboxes[**sandbox];
+                line.fits(name) && !self.room.iter().any(|(limit, free)| *free == 0 && limit.covers(name))
+            });
             let least = fitting.min_by_key(|(_, sandbox)| (use_of(**sandbox), **sandbox));
-            if let Some((at, _)) = least {
+            if let Some((at, sandbox)) = least {
+                let name = &sandboxes[*sandbox];
+                if let Some((_, free)) = self.room.iter_mut().find(|(limit, _)| limit.covers(name)) {
+                    *free -= 1;
+                }
                 self.left.remove(position);
                 return Some((id, at));
             }

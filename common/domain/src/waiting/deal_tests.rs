@@ -42,7 +42,7 @@ fn line(tenant: &str, prefix: &str) -> Line {
 /// `count` places of a tenant, asked for from `first` on.
 fn waits(tenant: &str, weight: u32, first: u64, count: u64) -> TenantPlaces {
     let places = (first..first + count).map(|number| (id(number), line(tenant, ""))).collect();
-    TenantPlaces { tenant: TenantName::new(tenant).unwrap(), weight, places }
+    TenantPlaces { tenant: TenantName::new(tenant).unwrap(), weight, places, room: Vec::new() }
 }
 
 /// In how many of ten thousand deals of `sandboxes` something went to each tenant, as a share.
@@ -118,7 +118,7 @@ proptest! {
         let tenants: Vec<_> = tenants.into_iter().enumerate().map(|(tenant, (weight, prefixes))| {
             let tenant = format!("t{tenant}");
             let places = prefixes.iter().map(|prefix| { number += 1; (id(number), line(&tenant, prefix)) }).collect();
-            TenantPlaces { tenant: TenantName::new(tenant).unwrap(), weight, places }
+            TenantPlaces { tenant: TenantName::new(tenant).unwrap(), weight, places, room: Vec::new() }
         }).collect();
         let dealt = deal(&sandboxes, &tenants, &Chances(seed).of(&tenants));
         let line_of = |request: RequestId| tenants.iter().flat_map(|of| &of.places).find(|(id, _)| *id == request).unwrap().1.clone();

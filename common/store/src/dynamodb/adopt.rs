@@ -204,6 +204,7 @@ impl AdoptionStore {
             },
             term: Term::default(),
             tenant: None,
+            permit: None,
             end: None,
         };
         let put = Put::builder()

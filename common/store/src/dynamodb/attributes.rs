@@ -11,7 +11,7 @@ use crate::{Candidate, StoreError};
 use broker_domain::waiting::Line;
 use broker_domain::{
     Allocation, AllocationId, EndReason, ExternalId, Fingerprint, Grant, Heartbeat, IdempotencyKey,
-    LabDuration, Lease, LeaseEnd, LeaseKey, Outcome, PersistedRequest, RequestId, RequestState, Sandbox,
+    LabDuration, Lease, LeaseEnd, LeaseKey, Outcome, Permit, PersistedRequest, RequestId, RequestState, Sandbox,
     SandboxId, SandboxName, Status, Subject, TenantName, Term, Timestamp, TrackId, TrackName,
 };
 
@@ -30,6 +30,7 @@ pub(super) const TRACK_NAME: &str = "track_name";
 pub(super) const LAB_DURATION_HOURS: &str = "lab_duration_hours";
 pub(super) const HEARTBEAT_S: &str = "heartbeat_s";
 pub(super) const TENANT: &str = "tenant";
+pub(super) const PERMIT: &str = "permit";
 pub(super) const ALLOCATED_AT: &str = "allocated_at";
 pub(super) const EXPIRES_AT: &str = "expires_at";
 pub(super) const DELETION_REQUESTED_AT: &str = "deletion_requested_at";
@@ -167,7 +168,7 @@ impl<'a> Reader<'a> {
         self.optional(TRACK_NAME, TrackName::new)
     }
 
-    fn lease_key(&self) -> Result<LeaseKey, StoreError> {
+    pub(super) fn lease_key(&self) -> Result<LeaseKey, StoreError> {
         let track = self.text(TRACK, TrackId::new)?;
         let key = self
             .optional(IDEMPOTENCY_KEY, IdempotencyKey::new)?
@@ -184,6 +185,10 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn permit(&self) -> Result<Option<Permit>, StoreError> {
+        self.optional(PERMIT, |text| Permit::parse(text).ok_or(()))
+    }
+
     fn allocation(&self) -> Result<Option<Allocation>, StoreError> {
         let Some(id) = self.optional(ALLOCATION_ID, AllocationId::parse)? else { return Ok(None) };
         Ok(Some(Allocation {
@@ -192,6 +197,7 @@ impl<'a> Reader<'a> {
             track_name: self.track_name()?,
             allocated_at: self.time(ALLOCATED_AT)?,
             expires_at: self.time(EXPIRES_AT)?,
+            permit: self.permit()?,
         }))
     }
 }
@@ -250,6 +256,7 @@ pub(super) fn read_lease(item: &Item) -> Result<Lease, StoreError> {
         },
         term: read.term(),
         tenant: read.optional(TENANT, TenantName::new)?,
+        permit: read.permit()?,
         end,
     })
 }
@@ -284,6 +291,9 @@ pub(super) fn write_live_lease(lease: &Lease) -> Item {
     }
     if let Some(tenant) = &lease.tenant {
         item.insert(TENANT.to_owned(), s(tenant.as_str()));
+    }
+    if let Some(permit) = &lease.permit {
+        item.insert(PERMIT.to_owned(), s(permit.to_string()));
     }
     item
 }

@@ -9,7 +9,7 @@ use super::errors::{built_wrong, cancelled};
 use super::transact::Group;
 use super::{LeaseStore, keys, n, s};
 use crate::{Claim, ClaimOutcome, StoreError, Write};
-use broker_domain::{Grant, Lease, Outcome, Status};
+use broker_domain::{AllocationId, Grant, Lease, Outcome, PermitRecord, Status};
 
 /// Free, in the sense of [`broker_domain::judge`]: no lease, or one that ended before this request was made.
 const LEASE_IS_FREE: &str = "attribute_not_exists(PK) or (attribute_exists(ended_at) and request_id <> :mine and fence_ms < :enqueued_at_ms)";
@@ -20,17 +20,17 @@ const REQUEST_IS_QUEUED: &str = "#state = :queued and attribute_not_exists(parke
 /// The parked request was neither cancelled nor ended.
 const REQUEST_STILL_WAITS: &str = "#state = :queued";
 
-/// The position of each item in the transaction, and so in the reasons of a cancelled one.
+/// The position of each item in the transaction, and so in the reasons of a cancelled one. Record and permit follow, if it has
+/// them.
 const LEASE: usize = 0;
 const SANDBOX: usize = 1;
-const REQUEST: usize = 2;
 
 impl LeaseStore {
     /// Tries to satisfy a request with one candidate: one transaction, alone or in a call with others.
     pub async fn claim(&self, claim: &Claim<'_>) -> Result<ClaimOutcome, StoreError> {
         match self.table.transactions.submit("claim", self.group(claim)?).await? {
             Write::Applied => Ok(ClaimOutcome::Created(lease_of(claim).grant)),
-            Write::Rejected(reasons) => explain(&reasons),
+            Write::Rejected(reasons) => explain(claim, &reasons),
         }
     }
 
@@ -45,10 +45,10 @@ impl LeaseStore {
             }
             Write::Rejected(mut reasons) => {
                 let mut outcomes = Vec::with_capacity(claims.len());
-                for group in &groups {
+                for (claim, group) in claims.iter().zip(&groups) {
                     let own: Vec<_> = reasons.drain(..group.items.len().min(reasons.len())).collect();
                     let is_named = own.iter().any(|reason| reason.code().is_some_and(|code| code != "None"));
-                    outcomes.push(if is_named { Some(explain(&own)?) } else { None });
+                    outcomes.push(if is_named { Some(explain(claim, &own)?) } else { None });
                 }
                 if outcomes.iter().all(Option::is_none) { Err(StoreError::Conflict) } else { Ok(outcomes) }
             }
@@ -58,12 +58,33 @@ impl LeaseStore {
     /// The writes of a claim.
     fn group(&self, claim: &Claim<'_>) -> Result<Group, StoreError> {
         let lease = lease_of(claim);
+        let lease_item = self.put_lease(claim, &lease)?;
+        self.group_with(claim, &lease, lease_item, None)
+    }
+
+    /// The writes of a claim whose lease is written by `lease_item`; its permit may be the one that `over` holds.
+    pub(super) fn group_with(
+        &self,
+        claim: &Claim<'_>,
+        lease: &Lease,
+        lease_item: TransactWriteItem,
+        over: Option<AllocationId>,
+    ) -> Result<Group, StoreError> {
         let mut keys =
             vec![keys::lease(&claim.request.lease_key), keys::sandbox(&claim.candidate.sandbox_id)];
-        let mut items = vec![self.put_lease(claim, &lease)?, self.update_sandbox(claim, &lease)?];
+        let mut items = vec![lease_item, self.update_sandbox(claim, lease)?];
         if claim.request.is_recorded() {
             keys.push(keys::request(claim.request.request_id));
             items.push(self.update_request(claim, &lease.grant)?);
+        }
+        if let Some(permit) = claim.permit {
+            let record = PermitRecord {
+                permit: permit.clone(),
+                allocation_id: claim.allocation_id,
+                lease_key: claim.request.lease_key.clone(),
+            };
+            keys.push(keys::permit(permit));
+            items.push(self.table.put_permit(&record, over)?);
         }
         Ok(Group { keys, items })
     }
@@ -81,7 +102,7 @@ impl LeaseStore {
         Ok(TransactWriteItem::builder().put(put).build())
     }
 
-    pub(super) fn update_sandbox(
+    fn update_sandbox(
         &self,
         claim: &Claim<'_>,
         lease: &Lease,
@@ -117,11 +138,15 @@ impl LeaseStore {
             set.push_str(", track_name = :track_name");
             update = update.expression_attribute_values(":track_name", s(track_name.as_str()));
         }
+        if let Some(permit) = claim.permit {
+            set.push_str(", permit = :permit");
+            update = update.expression_attribute_values(":permit", s(permit.to_string()));
+        }
         let update = update.update_expression(set).build().map_err(|error| built_wrong("claim", error))?;
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    pub(super) fn update_request(
+    fn update_request(
         &self,
         claim: &Claim<'_>,
         grant: &Grant,
@@ -161,14 +186,23 @@ pub(super) fn lease_of(claim: &Claim<'_>) -> Lease {
         },
         term: claim.request.term(),
         tenant: claim.request.tenant.clone(),
+        permit: claim.permit.cloned(),
         end: None,
     }
+}
+
+/// How many items its transaction has: lease, sandbox, and its record and its permit, if it has them.
+pub(super) fn items_of(claim: &Claim<'_>) -> usize {
+    SANDBOX + 1 + usize::from(claim.request.is_recorded()) + usize::from(claim.permit.is_some())
 }
 
 /// The outcome of a cancelled claim, from its reasons.
 ///
 /// The lease is looked at first: a caller that holds one is told so, whatever became of the candidate.
-pub(super) fn explain(reasons: &[CancellationReason]) -> Result<ClaimOutcome, StoreError> {
+pub(super) fn explain(
+    claim: &Claim<'_>,
+    reasons: &[CancellationReason],
+) -> Result<ClaimOutcome, StoreError> {
     let code = |position: usize| reasons.get(position).and_then(CancellationReason::code).unwrap_or("None");
     let failed_condition = |position| code(position) == "ConditionalCheckFailed";
     if failed_condition(LEASE) {
@@ -178,35 +212,68 @@ pub(super) fn explain(reasons: &[CancellationReason]) -> Result<ClaimOutcome, St
             None => Err(StoreError::Conflict),
         };
     }
-    if failed_condition(REQUEST) {
+    let (record, permit) = (SANDBOX + 1, items_of(claim) - 1);
+    if claim.request.is_recorded() && failed_condition(record) {
         return Ok(ClaimOutcome::RequestEnded);
     }
     if failed_condition(SANDBOX) {
         return Ok(ClaimOutcome::LostCandidate);
+    }
+    if claim.permit.is_some() && failed_condition(permit) {
+        return Ok(ClaimOutcome::PermitTaken);
     }
     Err(cancelled("claim", reasons))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use broker_domain::{Limit, NamePrefix, Permit, TenantName, Timestamp};
 
-    fn reasons(codes: [&str; 3]) -> Vec<CancellationReason> {
-        codes.map(|code| CancellationReason::builder().code(code).build()).to_vec()
+    use super::*;
+    use crate::Candidate;
+    use crate::samples::{allocation_id, ask, external_id, name, sandbox_id};
+
+    /// What a claim with these items makes of these codes.
+    fn explained(recorded: bool, limited: bool, codes: &[&str]) -> Result<ClaimOutcome, StoreError> {
+        let mut request = ask(1, Timestamp::from_secs(1));
+        request.asynchronous = recorded;
+        let (tenant, prefix) = (TenantName::new("acme").unwrap(), NamePrefix::new("lab-").unwrap());
+        let permit = Permit { limit: Limit { tenant, prefix }, slot: 0 };
+        let candidate =
+            Candidate { sandbox_id: sandbox_id(1), name: name(1), external_id: external_id(1), version: 1 };
+        let claim = Claim {
+            request: &request,
+            candidate: &candidate,
+            allocation_id: allocation_id(1),
+            now: Timestamp::from_secs(1),
+            listed: Status::Available,
+            from_line: false,
+            permit: limited.then_some(&permit),
+        };
+        assert_eq!(items_of(&claim), codes.len());
+        let reasons = codes.iter().map(|code| CancellationReason::builder().code(*code).build());
+        explain(&claim, &reasons.collect::<Vec<_>>())
     }
+
+    const FAILED: &str = "ConditionalCheckFailed";
 
     #[test]
     fn a_lost_candidate_a_conflict_and_an_ended_request_are_told_apart() {
-        let explained = |codes| explain(&reasons(codes));
-        assert!(matches!(
-            explained(["None", "ConditionalCheckFailed", "None"]),
-            Ok(ClaimOutcome::LostCandidate)
-        ));
-        let both = ["None", "ConditionalCheckFailed", "ConditionalCheckFailed"];
-        assert!(matches!(explained(both), Ok(ClaimOutcome::RequestEnded)));
-        assert!(matches!(explained(["TransactionConflict", "None", "None"]), Err(StoreError::Conflict)));
-        let lost_in_a_conflict = ["TransactionConflict", "ConditionalCheckFailed", "None"];
-        assert!(matches!(explained(lost_in_a_conflict), Ok(ClaimOutcome::LostCandidate)));
-        assert!(matches!(explained(["None", "ValidationError", "None"]), Err(StoreError::Refused { .. })));
+        let explained = |codes| explained(true, false, codes);
+        assert!(matches!(explained(&["None", FAILED, "None"]), Ok(ClaimOutcome::LostCandidate)));
+        assert!(matches!(explained(&["None", FAILED, FAILED]), Ok(ClaimOutcome::RequestEnded)));
+        assert!(matches!(explained(&["TransactionConflict", "None", "None"]), Err(StoreError::Conflict)));
+        let lost_in_a_conflict = ["TransactionConflict", FAILED, "None"];
+        assert!(matches!(explained(&lost_in_a_conflict), Ok(ClaimOutcome::LostCandidate)));
+        assert!(matches!(explained(&["None", "ValidationError", "None"]), Err(StoreError::Refused { .. })));
+    }
+
+    #[test]
+    fn a_permit_that_is_taken_is_told_from_a_record_that_ended() {
+        assert!(matches!(explained(false, true, &["None", "None", FAILED]), Ok(ClaimOutcome::PermitTaken)));
+        let both = |codes| explained(true, true, codes);
+        assert!(matches!(both(&["None", "None", "None", FAILED]), Ok(ClaimOutcome::PermitTaken)));
+        assert!(matches!(both(&["None", "None", FAILED, FAILED]), Ok(ClaimOutcome::RequestEnded)));
+        assert!(matches!(both(&["None", FAILED, "None", FAILED]), Ok(ClaimOutcome::LostCandidate)));
     }
 }

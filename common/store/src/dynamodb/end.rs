@@ -1,4 +1,4 @@
-//! The end of a lease: return, expiry or release. Lease and sandbox change in one transaction.
+//! The end of a lease: return, expiry or release. Lease and sandbox change in one transaction, and a permit is free with it.
 //!
 //! Invariant: both belong to the same allocation. A caller that has read it passes its id; a return by the owner's key needs
 //! no read: the sandbox is held under that key, and a live lease of that key for that sandbox can only be the same
@@ -15,7 +15,9 @@ use super::errors::built_wrong;
 use super::quarantine::{QUARANTINE_SET, quarantine_values};
 use super::{LeaseStore, keys, n, s};
 use crate::{StoreError, Write};
-use broker_domain::{Allocation, Event, LeaseEnd, LeaseKey, Quarantine, SandboxId, Status, Timestamp};
+use broker_domain::{
+    Allocation, AllocationId, Event, LeaseEnd, LeaseKey, Permit, Quarantine, SandboxId, Status, Timestamp,
+};
 
 /// The sandbox is still in the hands of that allocation.
 const SANDBOX_IS_HELD: &str = "#status = :allocated and allocation_id = :seen";
@@ -24,9 +26,10 @@ const LEASE_IS_LIVE: &str = "allocation_id = :seen and attribute_not_exists(ende
 /// The same, and the lease was not extended beyond that time.
 pub(super) const LEASE_IS_OVERDUE: &str =
     "allocation_id = :seen and attribute_not_exists(ended_at) and expires_at <= :until";
-/// The sandbox is in the hands of that key, by an allocation that is old enough.
+/// The sandbox is in the hands of that key, by an allocation that is old enough and holds no permit: which one it would have to
+/// give back, only a look tells.
 const SANDBOX_IS_HELD_BY_KEY: &str =
-    "#status = :allocated and allocated_to_track = :track and idempotency_key = :key and allocated_at <= :by";
+"#status = :allocated and allocated_to_track = :track and idempotency_key = :key and allocated_at <= :by and attribute_not_exists(permit)";
 /// The key's lease is still live and for that sandbox.
 const LEASE_IS_OF_SANDBOX: &str = "sandbox_id = :sandbox and attribute_not_exists(ended_at)";
 /// How long an ended lease is kept: longer than any message can live (14 days in a dead-letter queue).
@@ -74,12 +77,8 @@ impl LeaseStore {
         quarantine: &Quarantine,
     ) -> Result<Write, StoreError> {
         let holder = Holder::Allocation(allocation);
-        let keys = vec![keys::sandbox(sandbox), keys::lease(holder.key())];
-        let items = vec![
-            self.quarantine_held(sandbox, holder, end, quarantine)?,
-            self.end_lease(sandbox, holder, end)?,
-        ];
-        self.table.transact("report", keys, items).await
+        let of_sandbox = self.quarantine_held(sandbox, holder, end, quarantine)?;
+        self.end_together("report", holder, sandbox, of_sandbox, end).await
     }
 
     async fn end_held_by(
@@ -88,9 +87,26 @@ impl LeaseStore {
         sandbox: &SandboxId,
         end: &LeaseEnd,
     ) -> Result<Write, StoreError> {
-        let keys = vec![keys::sandbox(sandbox), keys::lease(holder.key())];
-        let items = vec![self.retire_sandbox(sandbox, holder, end)?, self.end_lease(sandbox, holder, end)?];
-        self.table.transact("end", keys, items).await
+        let of_sandbox = self.retire_sandbox(sandbox, holder, end)?;
+        self.end_together("end", holder, sandbox, of_sandbox, end).await
+    }
+
+    /// The sandbox changes, its lease ends, and the permit of the allocation is free, in one transaction.
+    async fn end_together(
+        &self,
+        operation: &'static str,
+        holder: Holder<'_>,
+        sandbox: &SandboxId,
+        of_sandbox: TransactWriteItem,
+        end: &LeaseEnd,
+    ) -> Result<Write, StoreError> {
+        let mut keys = vec![keys::sandbox(sandbox), keys::lease(holder.key())];
+        let mut items = vec![of_sandbox, self.end_lease(sandbox, holder, end)?];
+        if let Some((permit, allocation)) = holder.permit() {
+            keys.push(keys::permit(permit));
+            items.push(self.table.delete_permit(permit, allocation)?);
+        }
+        self.table.transact(operation, keys, items).await
     }
 
     pub(super) fn retire_sandbox(
@@ -191,6 +207,16 @@ impl Holder<'_> {
         match self {
             Self::Allocation(allocation) | Self::Overdue { allocation, .. } => &allocation.lease_key,
             Self::Key { key, .. } => key,
+        }
+    }
+
+    /// The permit that it holds.
+    fn permit(&self) -> Option<(&Permit, AllocationId)> {
+        match self {
+            Self::Allocation(allocation) | Self::Overdue { allocation, .. } => {
+                Some((allocation.permit.as_ref()?, allocation.id))
+            }
+            Self::Key { .. } => None,
         }
     }
 

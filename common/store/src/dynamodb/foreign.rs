@@ -19,7 +19,7 @@ use broker_domain::{
 };
 
 /// Every attribute of our rows that another tool's may have in another form.
-pub(super) const KNOWN: [&str; 23] = [
+pub(super) const KNOWN: [&str; 24] = [
     a::SANDBOX_ID,
     a::NAME,
     a::EXTERNAL_ID,
@@ -41,6 +41,7 @@ pub(super) const KNOWN: [&str; 23] = [
     a::CREATED_AT,
     a::UPDATED_AT,
     a::TTL,
+    a::PERMIT,
     STATE_SHARD,
     STATE_KEY,
 ];

@@ -193,9 +193,16 @@ fn any_time() -> impl Strategy<Value = Timestamp> {
 }
 
 prop_compose! {
+    fn any_permit()(tenant in any_id(), prefix in "[ -~]{1,60}", slot in any::<u32>()) -> Permit {
+        let (tenant, prefix) = (TenantName::new(tenant).unwrap(), NamePrefix::new(prefix).unwrap());
+        Permit { limit: Limit { tenant, prefix }, slot }
+    }
+}
+
+prop_compose! {
     fn any_allocation()(
         id in any::<u128>(), track in any_id(), key in any_id(), allocated_at in any_time(), expires_at in any_time(),
-        track_name in prop::option::of(any_id()),
+        track_name in prop::option::of(any_id()), permit in prop::option::of(any_permit()),
     ) -> Allocation {
         Allocation {
             id: AllocationId::from_uuid(Uuid::from_u128(id)),
@@ -203,6 +210,7 @@ prop_compose! {
             track_name: track_name.map(|name| broker_domain::TrackName::new(name).unwrap()),
             allocated_at,
             expires_at,
+            permit,
         }
     }
 }
@@ -232,6 +240,7 @@ prop_compose! {
                 heartbeat: heartbeat.map(|seconds| broker_domain::Heartbeat::new(seconds).unwrap()),
             },
             tenant: tenant.map(|tenant| broker_domain::TenantName::new(tenant).unwrap()),
+            permit: allocation.permit,
             end: end.map(|(at, reason, fence)| LeaseEnd { at, reason, fence: Timestamp::from_ms(fence) }),
         }
     }

@@ -10,7 +10,8 @@ use super::s;
 pub(super) use crate::page::{PK, SK};
 use broker_domain::waiting::Line;
 use broker_domain::{
-    AccountKey, DeadLetterId, FlavourName, Job, LeaseKey, RequestId, SandboxId, Status, TicketId, Timestamp,
+    AccountKey, DeadLetterId, FlavourName, Job, LeaseKey, Limit, Permit, RequestId, SandboxId, Status, TicketId,
+    Timestamp,
 };
 
 /// The index's partition key.
@@ -23,6 +24,8 @@ pub(super) const LEASE_PREFIX: &str = "LEASE#";
 /// The partition of an account of the provider, by its external id as `AccountKey` writes it.
 pub(super) const ACCOUNT_PREFIX: &str = "EXT#";
 pub(super) const REQUEST_PREFIX: &str = "REQ#";
+/// The partitions of permits, one for each limit.
+pub(super) const PERMIT_PREFIX: &str = "PERMIT#";
 /// The partition of all instances, which are sorted by id.
 pub(super) const INSTANCES: &str = "INSTANCE";
 /// The partition of all lines, which are sorted by tenant and prefix.
@@ -120,6 +123,15 @@ pub(super) fn places(line: &Line) -> String {
 
 pub(super) fn place(line: &Line, request: RequestId) -> Key {
     Key { pk: places(line), sk: Cow::Owned(request.to_string()) }
+}
+
+/// The partition of a limit's permits, which are the slots that are held.
+pub(super) fn permits(limit: &Limit) -> String {
+    format!("{PERMIT_PREFIX}{limit}")
+}
+
+pub(super) fn permit(permit: &Permit) -> Key {
+    Key { pk: permits(&permit.limit), sk: Cow::Owned(permit.slot.to_string()) }
 }
 
 pub(super) fn sightings() -> Key {

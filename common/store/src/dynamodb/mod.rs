@@ -27,6 +27,7 @@ mod history;
 mod instances;
 mod keys;
 mod partition;
+mod permits;
 mod policy;
 mod pool;
 mod pool_status;
@@ -147,6 +148,8 @@ stores! {
     refill: RefillStore,
     /// The policy: flavours, refill, tenants.
     policy: PolicyStore,
+    /// The permits that limited tenants hold.
+    permits: PermitStore,
     /// Lines of requests that wait, and their places.
     waiting: WaitingStore,
     /// Dead letters.

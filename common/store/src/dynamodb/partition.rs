@@ -32,6 +32,37 @@ impl TableClient {
         Ok(Page { items: answer.items.unwrap_or_default(), next: answer.last_evaluated_key.map(PageKey) })
     }
 
+    /// All items of a partition whose sort key begins so (consistent reads of its pages).
+    pub(super) async fn all_that_begin(
+        &self,
+        operation: &'static str,
+        partition: &str,
+        beginning: &str,
+    ) -> Result<Vec<Item>, StoreError> {
+        let read = async |after: Option<PageKey>| {
+            let call = self
+                .client
+                .query()
+                .table_name(&self.name)
+                .consistent_read(true)
+                .key_condition_expression("PK = :partition and begins_with(SK, :beginning)")
+                .expression_attribute_values(":partition", s(partition))
+                .expression_attribute_values(":beginning", s(beginning))
+                .set_exclusive_start_key(after.map(|key| key.0))
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let answer = call.send().await.map_err(|error| unread("Query", &self.name, error))?;
+            count_capacity(operation, answer.consumed_capacity());
+            let next = answer.last_evaluated_key.map(PageKey);
+            Ok::<_, StoreError>(Page { items: answer.items.unwrap_or_default(), next })
+        };
+        let mut pages = Pages::new(read);
+        let mut items = Vec::new();
+        while let Some(page) = pages.next().await? {
+            items.extend(page);
+        }
+        Ok(items)
+    }
+
     /// All items of a partition (consistent reads of its pages).
     pub(super) async fn all_of(
         &self,

@@ -117,26 +117,34 @@ impl ReconcileStore {
             set.push_str(", track_name = :track_name");
             update = update.expression_attribute_values(":track_name", s(track_name.as_str()));
         }
+        if let Some(permit) = &lease.permit {
+            set.push_str(", permit = :permit");
+            update = update.expression_attribute_values(":permit", s(permit.to_string()));
+        }
         let update = update.update_expression(set).build().map_err(|error| built_wrong("bind", error))?;
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
     async fn end_lone_lease(&self, lease: &Lease, end: &LeaseEnd) -> Result<Write, StoreError> {
-        self.table
-            .change(ItemChange {
-                operation: "end_lease",
-                key: keys::lease(&lease.key).into_map(),
-                condition: LIVE_LEASE_STANDS,
-                update: "SET ended_at = :at, end_reason = :reason, fence_ms = :fence_ms, #ttl = :ttl",
-                values: vec![
-                    (":stood", s(lease.allocation_id.to_string())),
-                    (":at", n(end.at.as_secs())),
-                    (":reason", s(end.reason.as_str())),
-                    (":fence_ms", n(end.fence.as_ms())),
-                    (":ttl", n(end.at.plus(ENDED_LEASE_IS_KEPT).as_secs())),
-                ],
-            })
-            .await
+        let ended = self.table.change_item(ItemChange {
+            operation: "end_lease",
+            key: keys::lease(&lease.key).into_map(),
+            condition: LIVE_LEASE_STANDS,
+            update: "SET ended_at = :at, end_reason = :reason, fence_ms = :fence_ms, #ttl = :ttl",
+            values: vec![
+                (":stood", s(lease.allocation_id.to_string())),
+                (":at", n(end.at.as_secs())),
+                (":reason", s(end.reason.as_str())),
+                (":fence_ms", n(end.fence.as_ms())),
+                (":ttl", n(end.at.plus(ENDED_LEASE_IS_KEPT).as_secs())),
+            ],
+        })?;
+        let (mut keys, mut items) = (vec![keys::lease(&lease.key)], vec![ended]);
+        if let Some(permit) = &lease.permit {
+            keys.push(keys::permit(permit));
+            items.push(self.table.delete_permit(permit, lease.allocation_id)?);
+        }
+        self.table.transact("end_lease", keys, items).await
     }
 
     async fn retire(

@@ -2,14 +2,14 @@
 //!
 //! Invariant: a key gives up its old sandbox only in the write that gives it a new one, so an owner whose time is over
 //! never stands with neither. The new lease takes the old one's place; the condition on it is that of an expiry, those on
-//! both sandboxes are those of a claim and of an end.
+//! both sandboxes and permits are those of a claim and of an end.
 
 use aws_sdk_dynamodb::types::{
     CancellationReason, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
 
 use super::attributes as a;
-use super::claim::{explain, lease_of};
+use super::claim::{explain, items_of, lease_of};
 use super::end::{Holder, LEASE_IS_OVERDUE};
 use super::errors::{built_wrong, cancelled, failed_condition};
 use super::transact::Group;
@@ -41,50 +41,71 @@ impl LeaseStore {
             .build()
             .map_err(|error| built_wrong("replace", error))?;
         let put = TransactWriteItem::builder().put(put).build();
-        let mut keys =
-            vec![keys::lease(&claim.request.lease_key), keys::sandbox(&claim.candidate.sandbox_id)];
-        let mut items = vec![put, self.update_sandbox(claim, &lease)?];
-        if claim.request.is_recorded() {
-            keys.push(keys::request(claim.request.request_id));
-            items.push(self.update_request(claim, &grant)?);
-        }
+        let Group { mut keys, mut items } = self.group_with(claim, &lease, put, Some(old.allocation_id))?;
         keys.push(keys::sandbox(old_sandbox));
         items.push(self.retire_sandbox(old_sandbox, Holder::Allocation(&old.allocation()), end)?);
+        // Its own permit is moved by the write that takes it.
+        if let Some(given_back) = old.permit.as_ref().filter(|old| claim.permit != Some(*old)) {
+            keys.push(keys::permit(given_back));
+            items.push(self.table.delete_permit(given_back, old.allocation_id)?);
+        }
         match self.table.transactions.submit("replace", Group { keys, items }).await? {
             Write::Applied => Ok(ClaimOutcome::Created(grant)),
-            Write::Rejected(reasons) => explain_all(&reasons),
+            Write::Rejected(reasons) => explain_all(claim, &reasons),
         }
     }
 }
 
-/// The last reason is the old sandbox's, the others are those of a claim.
-fn explain_all(reasons: &[CancellationReason]) -> Result<ClaimOutcome, StoreError> {
-    let (old, of_claim) = reasons.split_last().map_or((None, reasons), |(old, others)| (Some(old), others));
+/// The first reasons are those of a claim, the others the old sandbox's and its permit's.
+fn explain_all(claim: &Claim<'_>, reasons: &[CancellationReason]) -> Result<ClaimOutcome, StoreError> {
+    let (of_claim, of_end) = reasons.split_at(items_of(claim).min(reasons.len()));
     if failed_condition(of_claim).is_some() {
-        return explain(of_claim);
+        return explain(claim, of_claim);
     }
-    match old.and_then(CancellationReason::code) {
-        Some("ConditionalCheckFailed") => Err(StoreError::Conflict),
-        Some(_) | None => Err(cancelled("replace", reasons)),
+    match failed_condition(of_end) {
+        Some(_) => Err(StoreError::Conflict),
+        None => Err(cancelled("replace", reasons)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Candidate;
+    use crate::samples::{allocation_id, ask, external_id, name, sandbox_id};
+    use broker_domain::Status;
 
     #[test]
     fn a_candidate_that_was_lost_is_told_from_an_old_sandbox_that_disagrees() {
-        let explained = |codes: &[&str]| {
+        let explained = |recorded: bool, codes: &[&str]| {
+            let mut request = ask(1, Timestamp::from_secs(1));
+            request.asynchronous = recorded;
+            let candidate = Candidate {
+                sandbox_id: sandbox_id(1),
+                name: name(1),
+                external_id: external_id(1),
+                version: 1,
+            };
+            let claim = Claim {
+                request: &request,
+                candidate: &candidate,
+                allocation_id: allocation_id(1),
+                now: Timestamp::from_secs(1),
+                listed: Status::Available,
+                from_line: false,
+                permit: None,
+            };
             let reasons = codes.iter().map(|code| CancellationReason::builder().code(*code).build());
-            explain_all(&reasons.collect::<Vec<_>>())
+            explain_all(&claim, &reasons.collect::<Vec<_>>())
         };
         let failed = "ConditionalCheckFailed";
-        assert!(matches!(explained(&["None", failed, "None"]), Ok(ClaimOutcome::LostCandidate)));
-        assert!(matches!(explained(&["None", "None", failed, "None"]), Ok(ClaimOutcome::RequestEnded)));
-        assert!(matches!(explained(&["None", "None", failed]), Err(StoreError::Conflict)));
-        assert!(matches!(explained(&["None", failed, failed]), Ok(ClaimOutcome::LostCandidate)));
-        assert!(matches!(explained(&["None", "None", "TransactionConflict"]), Err(StoreError::Conflict)));
-        assert!(matches!(explained(&["None", "None", "ValidationError"]), Err(StoreError::Refused { .. })));
+        assert!(matches!(explained(false, &["None", failed, "None"]), Ok(ClaimOutcome::LostCandidate)));
+        assert!(matches!(explained(true, &["None", "None", failed, "None"]), Ok(ClaimOutcome::RequestEnded)));
+        assert!(matches!(explained(false, &["None", "None", failed]), Err(StoreError::Conflict)));
+        assert!(matches!(explained(false, &["None", "None", "None", failed]), Err(StoreError::Conflict)));
+        assert!(matches!(explained(false, &["None", failed, failed]), Ok(ClaimOutcome::LostCandidate)));
+        let conflict = ["None", "None", "TransactionConflict"];
+        assert!(matches!(explained(false, &conflict), Err(StoreError::Conflict)));
+        assert!(matches!(explained(false, &["None", "None", "ValidationError"]), Err(StoreError::Refused { .. })));
     }
 }

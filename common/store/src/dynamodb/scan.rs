@@ -11,11 +11,13 @@ use super::accounts::read_account;
 use super::attributes::{self as a, Item};
 use super::errors::{built_wrong, unread};
 use super::keys::{
-    self, ACCOUNT_PREFIX, Key, LEASE_PREFIX, PK, REQUEST_PREFIX, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD,
+    self, ACCOUNT_PREFIX, Key, LEASE_PREFIX, PERMIT_PREFIX, PK, REQUEST_PREFIX, SANDBOX_PREFIX, STATE_KEY,
+    STATE_SHARD,
 };
+use super::permits::read_permit;
 use super::{ScanStore, TableClient, s};
 use crate::{Page, PageKey, Scanned, StoreError};
-use broker_domain::{AccountKey, LeaseKey, Sandbox, SandboxId, Status, Timestamp};
+use broker_domain::{AccountKey, LeaseKey, Permit, Sandbox, SandboxId, Status, Timestamp};
 
 /// Timeout of one attempt to read a page of a scan.
 const PAGE_ATTEMPT: Duration = Duration::from_secs(10);
@@ -39,16 +41,17 @@ impl ScanStore {
         Ok(page.map(|items| self.sort_out(&items)))
     }
 
-    /// The sandboxes, leases and account records of these keys (at most 100 together) at one instant; absent ones are left
-    /// out.
+    /// The sandboxes, leases, account records and permits of these keys (at most 100 together) at one instant; absent ones are
+    /// left out.
     pub async fn together(
         &self,
         sandboxes: &[SandboxId],
         leases: &[LeaseKey],
         accounts: &[AccountKey],
+        permits: &[Permit],
     ) -> Result<Scanned, StoreError> {
         let wanted = sandboxes.iter().map(keys::sandbox).chain(leases.iter().map(keys::lease));
-        let wanted = wanted.chain(accounts.iter().map(keys::account));
+        let wanted = wanted.chain(accounts.iter().map(keys::account)).chain(permits.iter().map(keys::permit));
         let items = wanted.map(|key| self.get_of(key)).collect::<Result<_, _>>()?;
         let answer = match self.table.client.transact_get_items().set_transact_items(Some(items)).send().await
         {
@@ -87,6 +90,8 @@ impl ScanStore {
             } else if pk.starts_with(REQUEST_PREFIX) {
                 a::read_request(item)
                     .map(|request| page.parked.extend(request.parked.map(|line| (line, request.request_id))))
+            } else if pk.starts_with(PERMIT_PREFIX) {
+                read_permit(item).map(|record| page.permits.push(record))
             } else if pk.starts_with(ACCOUNT_PREFIX) {
                 read_account(item).map(|record| page.accounts.push(record))
             } else {
@@ -156,13 +161,14 @@ impl TableClient {
             .total_segments(segments)
             .set_exclusive_start_key(after.map(|key| key.0))
             .filter_expression(
-                "begins_with(PK, :sandbox) or begins_with(PK, :lease) or begins_with(PK, :account) \
+                "begins_with(PK, :sandbox) or begins_with(PK, :lease) or begins_with(PK, :account) or begins_with(PK, :permit) \
                  or (begins_with(PK, :request) and #state = :queued and attribute_exists(parked))",
             )
             .expression_attribute_names("#state", a::STATE)
             .expression_attribute_values(":queued", s(a::QUEUED))
             .expression_attribute_values(":request", s(REQUEST_PREFIX))
             .expression_attribute_values(":account", s(ACCOUNT_PREFIX))
+            .expression_attribute_values(":permit", s(PERMIT_PREFIX))
             .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
             .expression_attribute_values(":lease", s(LEASE_PREFIX));
         let call = call.customize().config_override(long_timeout());

@@ -15,7 +15,7 @@ use super::keys::{self, SK};
 use super::{WaitingStore, n, s};
 use crate::{ListedLine, Page, PageKey, StoreError, Write};
 use broker_domain::waiting::{Line, Marks, Place};
-use broker_domain::{RequestId, Timestamp};
+use broker_domain::{RequestId, TenantName, Timestamp};
 
 /// The line is not listed, or not for as long.
 const LINE_IS_NOT_LISTED: &str = "attribute_not_exists(until_ms) or until_ms < :until_ms";
@@ -80,6 +80,13 @@ impl WaitingStore {
     /// The lines that are listed at `now` (a consistent read), each with what its last walk found.
     pub async fn lines(&self, now: Timestamp) -> Result<Vec<ListedLine>, StoreError> {
         let items = self.table.all_of("lines", keys::LINES).await?;
+        let lines = items.iter().map(read_line).collect::<Result<Vec<_>, _>>()?;
+        Ok(lines.into_iter().filter(|line| line.until >= now).collect())
+    }
+
+    /// The lines of one tenant that are listed at `now` (a consistent read).
+    pub async fn lines_of(&self, tenant: &TenantName, now: Timestamp) -> Result<Vec<ListedLine>, StoreError> {
+        let items = self.table.all_that_begin("lines", keys::LINES, &format!("{tenant}#")).await?;
         let lines = items.iter().map(read_line).collect::<Result<Vec<_>, _>>()?;
         Ok(lines.into_iter().filter(|line| line.until >= now).collect())
     }

@@ -51,6 +51,13 @@ impl FollowedPolicy {
         self.known.borrow().clone().ok_or(PolicyUnknown)
     }
 
+    /// The policy, once one is known.
+    pub async fn known(&self) -> Result<Arc<Policy>, PolicyUnknown> {
+        let mut known = self.known.clone();
+        let policy = known.wait_for(Option::is_some).await.map_err(|_| PolicyUnknown)?;
+        policy.clone().ok_or(PolicyUnknown)
+    }
+
     /// Whether a policy, or that there is none, is known.
     pub fn is_known(&self) -> bool {
         self.known.borrow().is_some()

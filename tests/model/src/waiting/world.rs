@@ -230,6 +230,7 @@ pub(super) fn ask(number: u8, key: u8, of: u8) -> AllocateRequest {
         lab_duration: LabDuration::SHORTEST,
         heartbeat: None,
         may_wait: true,
+        limited: false,
         tenant: Some(tenant(of)),
         asynchronous: false,
         times: Times { enqueued_at: at, reply_by: at, deadline: time(2 * NOW) },
@@ -253,6 +254,7 @@ pub(super) fn lease(key: u8, row: &LeaseRow) -> Lease {
         },
         term: Term::default(),
         tenant: None,
+        permit: None,
         end: row.ended.then(|| LeaseEnd {
             at: time(NOW),
             reason: broker_domain::EndReason::Returned,

@@ -1,0 +1,38 @@
+//! `GET /v1/quota`: what the caller's tenant may hold, and holds.
+//!
+//! Invariant: the use is counted from the permits in the table, now; a limit is the policy's, five seconds old at most. It says
+//! nothing of other tenants.
+
+use broker_domain::TenantName;
+use broker_domain::policy::TenantLimit;
+use broker_store::{FollowedPolicy, Store};
+use http::StatusCode;
+use serde_json::json;
+
+use crate::response::Response;
+use crate::response::bodies::{QuotaReport, QuotaUse};
+use crate::response::problem::Problem;
+
+/// The handler of quotas.
+pub(crate) struct Quotas {
+    pub(crate) store: Store,
+    pub(crate) policy: FollowedPolicy,
+}
+
+impl Quotas {
+    pub(crate) async fn show(&self, tenant: &TenantName) -> Result<Response, Problem> {
+        let policy = self
+            .policy
+            .now()
+            .map_err(|unknown| Problem::unavailable("The policy is not known yet.").because(unknown))?;
+        let mut limits = Vec::new();
+        for TenantLimit { flavour, limit, max } in policy.limits_of(tenant) {
+            let held = self.store.permits.held(&limit).await?.len();
+            let held = u32::try_from(held).unwrap_or(u32::MAX);
+            let (flavour, prefix) = (flavour.to_string(), limit.prefix.to_string());
+            limits.push(QuotaUse { flavour, prefix, held, max, free: max.saturating_sub(held) });
+        }
+        let report = QuotaReport { tenant: tenant.to_string(), limits };
+        Ok(Response::json(StatusCode::OK, json!(report), "shown"))
+    }
+}

@@ -1,0 +1,203 @@
+//! Limits: what a request of a limited tenant may claim.
+//!
+//! Every claim asks here for its candidate; for a tenant without a limit that is the candidate, and nothing more. Under a limit
+//! it comes with a permit, and never goes past a place of the tenant that was durable before the request was received:
+//! else those who wait for a permit would wait for ever. A request whose names fall under several limits tries the other
+//! flavours, too, before it is told which limit is in its way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_domain::policy::{Policy, TenantLimit};
+use broker_domain::waiting::Line;
+use broker_domain::{AllocateRequest, Quota, TenantName};
+use broker_store::{Pages, StoreError};
+
+use super::key_turns::KeyTurn;
+use super::permits::{HeldPermit, Slot};
+use super::{HandlerError, Handlers};
+use crate::candidates::HeldCandidate;
+
+/// Places of a line that are read at a time, to see whether anybody waits.
+const HEADS: u16 = 10;
+/// How long a process that just started waits for its policy before it tries the request again.
+const POLICY_COMES_WITHIN: Duration = Duration::from_secs(1);
+
+/// What a claim takes: a candidate, and a permit if the sandbox falls under a limit.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) candidate: HeldCandidate,
+    pub(super) permit: Option<HeldPermit>,
+}
+
+impl Taken {
+    /// The claim has both.
+    pub(super) fn claimed(self) {
+        self.candidate.claimed();
+        self.permit.into_iter().for_each(HeldPermit::taken);
+    }
+
+    /// The sandbox is another claim's.
+    pub(super) fn lost(self) {
+        self.candidate.lost();
+        self.permit.into_iter().for_each(HeldPermit::put_back);
+    }
+
+    /// The permit is another claim's.
+    pub(super) fn permit_taken(self) {
+        self.candidate.put_back();
+        self.permit.into_iter().for_each(HeldPermit::lost);
+    }
+
+    /// Neither was needed.
+    pub(super) fn put_back(self) {
+        self.candidate.put_back();
+        self.permit.into_iter().for_each(HeldPermit::put_back);
+    }
+}
+
+/// What a request found to claim.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// This.
+    Free(Taken),
+    /// Nothing that fits.
+    Nothing,
+    /// Its tenant may have no more, or others of it wait before it.
+    Refused(Refusal),
+}
+
+/// Why a limited request may not have a candidate.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// What it may not have.
+    pub(super) candidate: HeldCandidate,
+    /// The limit that is in its way.
+    pub(super) limited: TenantLimit,
+    /// Its use.
+    pub(super) quota: Quota,
+}
+
+/// The lines of a tenant in which somebody waits, as a look saw them.
+#[derive(Debug)]
+pub(super) enum LinesLearnt {
+    /// These.
+    Waited(Arc<[Line]>),
+    /// The table did not answer.
+    Failed,
+}
+
+impl Handlers {
+    /// The policy. Without one it is not known who is limited, so nothing is claimed.
+    pub(super) async fn policy(&self) -> Result<Arc<Policy>, HandlerError> {
+        let known = tokio::time::timeout(POLICY_COMES_WITHIN, self.policy.known()).await;
+        let unknown = |source| StoreError::Unavailable { operation: "policy", source };
+        match known {
+            Ok(known) => known.map_err(|error| unknown(error.into()).into()),
+            Err(elapsed) => Err(unknown(elapsed.into()).into()),
+        }
+    }
+
+    /// What `request` may claim now.
+    pub(super) async fn find(
+        &self,
+        request: &AllocateRequest,
+        policy: &Policy,
+    ) -> Result<Found, HandlerError> {
+        let Some(candidate) = self.candidates.next(request.prefix.as_ref()).await? else {
+            return Ok(Found::Nothing);
+        };
+        let refused = match self.permitted(request, policy, candidate).await? {
+            Found::Refused(refused) => refused,
+            found @ (Found::Free(_) | Found::Nothing) => return Ok(found),
+        };
+        if refused.limited.limit.covers_all_of(request.prefix.as_ref()) {
+            return Ok(Found::Refused(refused));
+        }
+        let wanted = request.prefix.as_ref().map_or("", |prefix| prefix.as_str());
+        let others = policy.flavours().values().map(|flavour| &flavour.prefix);
+        for prefix in others.filter(|prefix| prefix.as_str().starts_with(wanted)) {
+            if *prefix == refused.limited.limit.prefix {
+                continue;
+            }
+            let Some(candidate) = self.candidates.next(Some(prefix)).await? else { continue };
+            match self.permitted(request, policy, candidate).await? {
+                Found::Free(taken) => {
+                    refused.candidate.put_back();
+                    return Ok(Found::Free(taken));
+                }
+                Found::Refused(other) => other.candidate.put_back(),
+                Found::Nothing => {}
+            }
+        }
+        Ok(Found::Refused(refused))
+    }
+
+    /// `candidate`, with a permit if it falls under a limit of the tenant.
+    async fn permitted(
+        &self,
+        request: &AllocateRequest,
+        policy: &Policy,
+        candidate: HeldCandidate,
+    ) -> Result<Found, HandlerError> {
+        let name = &candidate.candidate().name;
+        let limited = request.tenant.as_ref().and_then(|tenant| policy.limit_of(tenant, name));
+        let Some(limited) = limited else {
+            return Ok(Found::Free(Taken { candidate, permit: None }));
+        };
+        let waited = self.waited(&limited.limit.tenant).await?;
+        let goes_past = waited.iter().any(|line| line.fits(name));
+        let quota = match self.permits.next(&limited).await? {
+            Slot::Free(permit) if !goes_past => {
+                return Ok(Found::Free(Taken { candidate, permit: Some(permit) }));
+            }
+            Slot::Free(permit) => {
+                permit.put_back();
+                let held = self.store.permits.held(&limited.limit).await?.len();
+                Quota {
+                    flavour: limited.flavour.clone(),
+                    held: u32::try_from(held).unwrap_or(u32::MAX),
+                    max: limited.max,
+                }
+            }
+            Slot::Full(quota) => quota,
+        };
+        Ok(Found::Refused(Refusal { candidate, limited, quota }))
+    }
+
+    /// The lines of `tenant` in which somebody waits: one look, which began after this was asked, for all who ask.
+    async fn waited(&self, tenant: &TenantName) -> Result<Arc<[Line]>, HandlerError> {
+        let mut place = self.lines.place(tenant);
+        match place.turn().await {
+            KeyTurn::Mine(turn) => match self.look_at_lines(tenant).await {
+                Ok(lines) => {
+                    turn.learnt(LinesLearnt::Waited(Arc::clone(&lines)));
+                    Ok(lines)
+                }
+                Err(error) => {
+                    turn.learnt(LinesLearnt::Failed);
+                    Err(error.into())
+                }
+            },
+            KeyTurn::Learnt(learnt) => match &*learnt {
+                LinesLearnt::Waited(lines) => Ok(Arc::clone(lines)),
+                LinesLearnt::Failed => Err(Self::failed_for_all()),
+            },
+        }
+    }
+
+    async fn look_at_lines(&self, tenant: &TenantName) -> Result<Arc<[Line]>, StoreError> {
+        let now = self.clock.now();
+        let mut waited = Vec::new();
+        for listed in self.store.waiting.lines_of(tenant, now).await? {
+            let mut pages = Pages::new(|after| self.store.waiting.places(&listed.line, after, HEADS));
+            while let Some(places) = pages.next().await? {
+                if places.iter().any(|place| place.deadline >= now) {
+                    waited.push(listed.line);
+                    break;
+                }
+            }
+        }
+        Ok(waited.into())
+    }
+}
