@@ -20,7 +20,9 @@ use hyper::body::Incoming;
 
 use crate::access_log::AccessLine;
 use crate::console;
-use crate::handlers::{Allocate, HealthChecks, Operator, Quotas, Renewals, Requests, ReturnSandbox, Sandboxes, docs};
+use crate::handlers::{
+    Allocate, HealthChecks, Operator, Quotas, Renewals, Requests, ReturnSandbox, Sandboxes, docs,
+};
 use crate::limits::PATH_BYTES;
 use crate::metrics;
 use crate::request::auth::{Authenticator, Caller, Identity, TokenRole};

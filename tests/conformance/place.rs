@@ -171,6 +171,7 @@ impl Place {
             now: self.clock.now(),
             listed: broker_domain::Status::Available,
             from_line: false,
+            permit: None,
         };
         store.leases.claim(&claim).await.expect("the table answers")
     }

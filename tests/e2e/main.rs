@@ -90,6 +90,7 @@ mod permissions;
 mod poison;
 mod policy;
 mod quarantine;
+mod quotas;
 mod reconciliation;
 mod redelivery;
 mod refill;

@@ -34,9 +34,14 @@ pub(crate) async fn apply(broker: &Broker, text: &str) {
 
 async fn followed(broker: &Broker, version: f64) {
     wait_for_condition("every process to follow", async || {
-        let api = broker.api(0).metric("broker_policy_version").await;
-        let worker = broker.worker(0).metrics().metric("broker_policy_version").await;
-        if (api, worker) == (version, version) { Ok(()) } else { Err((api, worker)) }
+        let mut versions = Vec::new();
+        for api in 0..broker.addresses().len() {
+            versions.push(broker.api(api).metric("broker_policy_version").await);
+        }
+        for worker in 0..broker.workers_len() {
+            versions.push(broker.worker(worker).metrics().metric("broker_policy_version").await);
+        }
+        if versions.iter().all(|followed| *followed == version) { Ok(()) } else { Err(versions) }
     })
     .await;
 }

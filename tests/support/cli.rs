@@ -64,6 +64,8 @@ pub struct JobReport {
 pub struct Verdict {
     /// What contradicts the promises.
     pub violations: Vec<Violation>,
+    /// Live leases.
+    pub live_leases: usize,
     /// Allocated sandboxes by lab.
     pub by_lab: BTreeMap<String, u64>,
 }

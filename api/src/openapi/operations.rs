@@ -15,8 +15,8 @@ use crate::overview::{Overview, ScheduledJob};
 use crate::request::parameters as query;
 use crate::response::bodies::{
     Alive, AllocationBody, AuditPage, Flavours, Marked, OwnedSandbox, PolicyReport, PoolPage, QuarantineList,
-    QuarantineReportBody, Queued, QuotaReport, QueuedRun, Readiness, RefillBody, RefillList, Renewed, Reported,
-    RequestReport, RunBody, Stats,
+    QuarantineReportBody, Queued, QueuedRun, QuotaReport, Readiness, RefillBody, RefillList, Renewed,
+    Reported, RequestReport, RunBody, Stats,
 };
 
 /// The tags of the routes.
@@ -150,7 +150,9 @@ fn report_broken(parts: &mut Components) -> Value {
 
 fn quota(parts: &mut Components) -> Value {
     Operation::by_platform(parts, TRACK, "getQuota", "Shows what the caller's tenant may hold, and holds")
-        .says("Of the tenant that the token speaks for, counted now. A flavour that is not named has no limit.")
+        .says(
+            "Of the tenant that the token speaks for, counted now. A flavour that is not named has no limit.",
+        )
         .answers::<QuotaReport>(200, "Its limits.", &[])
         .finish()
 }

@@ -51,7 +51,9 @@ fn told(outcome: &Outcome, id: RequestId) -> Result<(StatusCode, Value), Problem
         Outcome::QuotaExceeded(quota) => {
             let Quota { flavour, held, max } = quota;
             let message = if held < max {
-                format!("Others of the tenant wait for {flavour} before this request; it holds {held} of {max}.")
+                format!(
+                    "Others of the tenant wait for {flavour} before this request; it holds {held} of {max}."
+                )
             } else {
                 format!("The tenant holds {held} of {max} sandboxes of the flavour {flavour}.")
             };
@@ -149,7 +151,14 @@ mod tests {
             (Outcome::Created(grant()), 201),
             (Outcome::Existing(grant()), 200),
             (Outcome::NoSandboxes, 409),
-            (Outcome::QuotaExceeded(Quota { flavour: FlavourName::new("small").unwrap(), held: 2, max: 2 }), 409),
+            (
+                Outcome::QuotaExceeded(Quota {
+                    flavour: FlavourName::new("small").unwrap(),
+                    held: 2,
+                    max: 2,
+                }),
+                409,
+            ),
             (Outcome::KeyReused, 422),
             (Outcome::Superseded, 503),
             (

@@ -27,11 +27,11 @@ pub(crate) fn sandbox_id(number: u8) -> SandboxId {
     SandboxId::new(format!("sandbox-{number}")).unwrap()
 }
 
-fn name(number: u8) -> SandboxName {
+pub(crate) fn name(number: u8) -> SandboxName {
     SandboxName::new(format!("name-{number}")).unwrap()
 }
 
-fn external_id(number: u8) -> ExternalId {
+pub(crate) fn external_id(number: u8) -> ExternalId {
     ExternalId::new(format!("external-{number}")).unwrap()
 }
 

@@ -18,6 +18,7 @@ fn a_lease_ends_when_the_hours_are_over_counted_from_a_whole_second() {
         now,
         listed: broker_domain::Status::Available,
         from_line: false,
+        permit: None,
     };
     assert_eq!(claim.expires_at(), Timestamp::from_secs(1_000 + 4 * 3_600));
 }

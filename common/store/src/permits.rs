@@ -101,7 +101,8 @@ impl LimitedLeases {
             }
             if live > max as usize {
                 let Limit { tenant, prefix } = limit;
-                let detail = format!("tenant {tenant} has {live} live leases of {prefix}, and may have {max}");
+                let detail =
+                    format!("tenant {tenant} has {live} live leases of {prefix}, and may have {max}");
                 found.push(Found { kind: "over_limit", detail });
             }
         }

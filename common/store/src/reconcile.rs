@@ -337,7 +337,8 @@ impl Reconciliation<'_> {
                     let changed = patiently(&store, &step, hours, now).await?;
                     crash_points::point(Point::ReconcileStepped);
                     let keys: Vec<_> = step.lease_key().cloned().into_iter().collect();
-                    let read = || store.scans.together(std::slice::from_ref(step.sandbox_id()), &keys, &[], &[]);
+                    let read =
+                        || store.scans.together(std::slice::from_ref(step.sandbox_id()), &keys, &[], &[]);
                     let page = retry_on_conflict(&entropy, read).await?;
                     Ok::<_, StoreError>((at, step, changed, page))
                 });

@@ -79,6 +79,7 @@ async fn of_sixteen_keys_one_gets_the_sandbox() {
                 now,
                 listed: broker_domain::Status::Available,
                 from_line: false,
+                permit: None,
             };
             store.leases.claim(&claim).await
         }
@@ -107,6 +108,7 @@ async fn of_eight_sandboxes_one_key_gets_one() {
                 now,
                 listed: broker_domain::Status::Available,
                 from_line: false,
+                permit: None,
             };
             store.leases.claim(&claim).await
         }
@@ -138,6 +140,7 @@ async fn claims_that_share_a_call_are_answered_each_on_its_own() {
                 now,
                 listed: broker_domain::Status::Available,
                 from_line: false,
+                permit: None,
             };
             store.leases.claim(&claim).await.expect("the table answers")
         }

@@ -145,6 +145,7 @@ async fn another_sandbox_takes_the_place_of_one_whose_time_is_over_in_one_write_
         now: over,
         listed: Status::Available,
         from_line: false,
+        permit: None,
     };
     let status = async |id: &SandboxId| store.sandboxes.get(id).await.expect("read").expect("there").status;
 

@@ -73,6 +73,7 @@ async fn a_missing_table_is_told_by_every_kind_of_call() {
         now,
         listed: broker_domain::Status::Available,
         from_line: false,
+        permit: None,
     };
     let told = [
         store.leases.claim(&claim).await.map(drop),

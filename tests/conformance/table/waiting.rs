@@ -64,6 +64,7 @@ async fn a_request_is_parked_once_however_often_and_never_after_its_end() {
         now: place.clock.now(),
         listed: Status::Available,
         from_line: true,
+        permit: None,
     };
     let granted = store.leases.grant(&[claim]).await.expect("asked");
     assert!(matches!(granted[..], [Some(ClaimOutcome::Created(_))]), "{granted:?}");
@@ -96,6 +97,7 @@ async fn grants_are_all_or_none_and_say_whose_was_in_the_way() {
             now: place.clock.now(),
             listed: Status::Available,
             from_line: true,
+            permit: None,
         })
         .collect();
     let told = store.leases.grant(&claims).await.expect("asked");

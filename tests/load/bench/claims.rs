@@ -89,6 +89,7 @@ async fn claim(store: &Store, clock: &Clock, entropy: &Entropy, candidate: &Cand
         now,
         listed: broker_domain::Status::Available,
         from_line: false,
+        permit: None,
     };
     let outcome = store.leases.claim(&claim).await.expect("the table answers");
     assert!(matches!(outcome, ClaimOutcome::Created(_)), "no other request claims here: {outcome:?}");

@@ -99,8 +99,11 @@ impl Handlers {
         let lease = self.store.leases.get(key).await?;
         let Some(lease) = lease.filter(|lease| lease.end.is_none()) else { return Ok(()) };
         let sandbox = lease.grant.sandbox_id;
-        let together =
-            self.store.scans.together(std::slice::from_ref(&sandbox), std::slice::from_ref(key), &[], &[]).await?;
+        let together = self
+            .store
+            .scans
+            .together(std::slice::from_ref(&sandbox), std::slice::from_ref(key), &[], &[])
+            .await?;
         if together.sandboxes.iter().any(|sandbox| sandbox.status == Status::Unknown) {
             return Err(HandlerError::Newer { sandbox });
         }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use broker_domain::waiting::{Dealt, Line, Place, TenantPlaces, deal};
 use broker_domain::{
-    Lease, LeaseEnd, LeaseVerdict, Outcome, Permit, RequestId, RequestState, SandboxName, Status, TenantName, judge,
-    overdue_for_owner,
+    Lease, LeaseEnd, LeaseVerdict, Outcome, Permit, RequestId, RequestState, SandboxName, Status, TenantName,
+    judge, overdue_for_owner,
 };
 use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
@@ -19,8 +19,8 @@ use broker_runtime::trace;
 use broker_store::{Candidate, Claim, ClaimOutcome, ListedLine, PolicyUnknown, StoreError};
 use tokio::task::JoinSet;
 
-use super::rooms::Rooms;
 use super::places::{WaitingRequest, end, leave, overdue, read, waited};
+use super::rooms::Rooms;
 use crate::jobs::Jobs;
 
 /// Grants in one call: three items each, of a hundred; one that takes a permit has four.

@@ -60,7 +60,7 @@ fn judge_leases(inventory: &Inventory, found: &mut Vec<Suspect>) {
 }
 
 fn suspect(violation: Violation, sandboxes: Vec<SandboxId>, account: &AccountKey) -> Suspect {
-    Suspect { violation, sandboxes, leases: Vec::new(), accounts: vec![account.clone()] }
+    Suspect { violation, sandboxes, leases: Vec::new(), accounts: vec![account.clone()], permits: Vec::new() }
 }
 
 /// The available and the allocated sandboxes, by account, with their allocation ids.

@@ -21,9 +21,10 @@ pub(super) fn judge(inventory: &Inventory, found: &mut Vec<Suspect>) {
         let held = |permit: &Permit| {
             inventory.permits.get(permit).is_some_and(|record| record.allocation_id == lease.allocation_id)
         };
-        let told = inventory.sandboxes.get(&lease.sandbox).filter(|sandbox| {
-            sandbox.allocation.as_ref().is_some_and(|(id, _)| *id == lease.allocation_id)
-        });
+        let told = inventory
+            .sandboxes
+            .get(&lease.sandbox)
+            .filter(|sandbox| sandbox.allocation.as_ref().is_some_and(|(id, _)| *id == lease.allocation_id));
         let sandbox_agrees = told.is_none_or(|sandbox| sandbox.permit == lease.permit);
         let permit = lease.permit.as_ref().or_else(|| told.and_then(|sandbox| sandbox.permit.as_ref()));
         let Some(permit) = permit else { continue };

@@ -91,6 +91,7 @@ fn a_tenants_places_are_served_in_the_order_of_asking_among_what_fits() {
         tenant: TenantName::new("t").unwrap(),
         weight: 1,
         places: places.iter().map(|(number, prefix)| (id(*number), line("t", prefix))).collect(),
+        room: Vec::new(),
     };
     // The head wants what is not there: it blocks no place behind it.
     let dealt = deal(&names(&["lab-1"]), &[of(&[(1, "gpu-"), (3, "lab-"), (2, "")])], &[0.5]);
@@ -98,6 +99,24 @@ fn a_tenants_places_are_served_in_the_order_of_asking_among_what_fits() {
     // A place for anything leaves the rare one to the place that needs it.
     let dealt = deal(&names(&["gpu-1", "lab-1"]), &[of(&[(1, ""), (2, "gpu-")])], &[0.5]);
     assert_eq!(dealt, [Dealt { sandbox: 1, request_id: id(1) }, Dealt { sandbox: 0, request_id: id(2) }]);
+}
+
+#[test]
+fn a_tenant_without_room_is_out_and_holds_up_nobody() {
+    let limit = |prefix: &str| Limit {
+        tenant: TenantName::new("t").unwrap(),
+        prefix: NamePrefix::new(prefix).unwrap(),
+    };
+    let limited = |free| TenantPlaces { room: vec![(limit("lab-"), free)], ..waits("t", 1, 0, 3) };
+    let other = waits("u", 1, 10, 3);
+    let dealt = deal(&names(&["lab-1", "lab-2", "lab-3"]), &[limited(1), other.clone()], &[0.9, 0.1]);
+    let of_t = |dealt: &[Dealt]| dealt.iter().filter(|dealt| dealt.request_id < id(10)).count();
+    assert_eq!((dealt.len(), of_t(&dealt)), (3, 1));
+    let dealt = deal(&names(&["lab-1"]), &[limited(0), other], &[0.9, 0.1]);
+    assert_eq!(dealt, [Dealt { sandbox: 0, request_id: id(10) }]);
+    // What falls under no limit, or another one, it may take.
+    let dealt = deal(&names(&["lab-1", "gpu-1"]), &[limited(0)], &[0.5]);
+    assert_eq!(dealt, [Dealt { sandbox: 1, request_id: id(0) }]);
 }
 
 #[test]

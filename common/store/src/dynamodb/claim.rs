@@ -102,11 +102,7 @@ impl LeaseStore {
         Ok(TransactWriteItem::builder().put(put).build())
     }
 
-    fn update_sandbox(
-        &self,
-        claim: &Claim<'_>,
-        lease: &Lease,
-    ) -> Result<TransactWriteItem, StoreError> {
+    fn update_sandbox(&self, claim: &Claim<'_>, lease: &Lease) -> Result<TransactWriteItem, StoreError> {
         let shard = keys::shard_of(&claim.candidate.sandbox_id, self.table.shards);
         let mut set = "SET #status = :allocated, version = :next, allocation_id = :allocation, allocated_to_track = :track, \
                        idempotency_key = :key, lab_duration_hours = :hours, allocated_at = :allocated_at, \
@@ -146,11 +142,7 @@ impl LeaseStore {
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    fn update_request(
-        &self,
-        claim: &Claim<'_>,
-        grant: &Grant,
-    ) -> Result<TransactWriteItem, StoreError> {
+    fn update_request(&self, claim: &Claim<'_>, grant: &Grant) -> Result<TransactWriteItem, StoreError> {
         let outcome = Outcome::Created(grant.clone());
         let update = Update::builder()
             .table_name(&self.table.name)
@@ -199,10 +191,7 @@ pub(super) fn items_of(claim: &Claim<'_>) -> usize {
 /// The outcome of a cancelled claim, from its reasons.
 ///
 /// The lease is looked at first: a caller that holds one is told so, whatever became of the candidate.
-pub(super) fn explain(
-    claim: &Claim<'_>,
-    reasons: &[CancellationReason],
-) -> Result<ClaimOutcome, StoreError> {
+pub(super) fn explain(claim: &Claim<'_>, reasons: &[CancellationReason]) -> Result<ClaimOutcome, StoreError> {
     let code = |position: usize| reasons.get(position).and_then(CancellationReason::code).unwrap_or("None");
     let failed_condition = |position| code(position) == "ConditionalCheckFailed";
     if failed_condition(LEASE) {

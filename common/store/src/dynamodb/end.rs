@@ -28,8 +28,7 @@ pub(super) const LEASE_IS_OVERDUE: &str =
     "allocation_id = :seen and attribute_not_exists(ended_at) and expires_at <= :until";
 /// The sandbox is in the hands of that key, by an allocation that is old enough and holds no permit: which one it would have to
 /// give back, only a look tells.
-const SANDBOX_IS_HELD_BY_KEY: &str =
-"#status = :allocated and allocated_to_track = :track and idempotency_key = :key and allocated_at <= :by and attribute_not_exists(permit)";
+const SANDBOX_IS_HELD_BY_KEY: &str = "#status = :allocated and allocated_to_track = :track and idempotency_key = :key and allocated_at <= :by and attribute_not_exists(permit)";
 /// The key's lease is still live and for that sandbox.
 const LEASE_IS_OF_SANDBOX: &str = "sandbox_id = :sandbox and attribute_not_exists(ended_at)";
 /// How long an ended lease is kept: longer than any message can live (14 days in a dead-letter queue).

@@ -12,8 +12,8 @@ use super::{foreign, n, records, s};
 use crate::PageKey;
 use broker_domain::{
     Allocation, AllocationId, EndReason, ExternalId, Fingerprint, ForeignSandbox, Grant, IdempotencyKey,
-    Lease, LeaseEnd, LeaseKey, Outcome, PersistedRequest, RequestId, RequestState, SandboxId, SandboxName,
-    Status, Subject, Timestamp, TrackId,
+    Lease, LeaseEnd, LeaseKey, Limit, NamePrefix, Outcome, Permit, PersistedRequest, RequestId, RequestState,
+    SandboxId, SandboxName, Status, Subject, TenantName, Timestamp, TrackId,
 };
 
 const NAMES: [&str; 26] = [
@@ -239,7 +239,7 @@ prop_compose! {
                 hours: hours.map(|hours| broker_domain::LabDuration::new(hours).unwrap()),
                 heartbeat: heartbeat.map(|seconds| broker_domain::Heartbeat::new(seconds).unwrap()),
             },
-            tenant: tenant.map(|tenant| broker_domain::TenantName::new(tenant).unwrap()),
+            tenant: tenant.map(|tenant| TenantName::new(tenant).unwrap()),
             permit: allocation.permit,
             end: end.map(|(at, reason, fence)| LeaseEnd { at, reason, fence: Timestamp::from_ms(fence) }),
         }

@@ -10,8 +10,8 @@ use super::s;
 pub(super) use crate::page::{PK, SK};
 use broker_domain::waiting::Line;
 use broker_domain::{
-    AccountKey, DeadLetterId, FlavourName, Job, LeaseKey, Limit, Permit, RequestId, SandboxId, Status, TicketId,
-    Timestamp,
+    AccountKey, DeadLetterId, FlavourName, Job, LeaseKey, Limit, Permit, RequestId, SandboxId, Status,
+    TicketId, Timestamp,
 };
 
 /// The index's partition key.

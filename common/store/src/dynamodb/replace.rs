@@ -106,6 +106,9 @@ mod tests {
         assert!(matches!(explained(false, &["None", failed, failed]), Ok(ClaimOutcome::LostCandidate)));
         let conflict = ["None", "None", "TransactionConflict"];
         assert!(matches!(explained(false, &conflict), Err(StoreError::Conflict)));
-        assert!(matches!(explained(false, &["None", "None", "ValidationError"]), Err(StoreError::Refused { .. })));
+        assert!(matches!(
+            explained(false, &["None", "None", "ValidationError"]),
+            Err(StoreError::Refused { .. })
+        ));
     }
 }

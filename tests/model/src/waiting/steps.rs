@@ -261,7 +261,12 @@ impl Scenario {
             let place = (request_id(request), line(self.tenant(request)));
             match tenants.iter_mut().find(|tenant| tenant.tenant == of) {
                 Some(tenant) => tenant.places.push(place),
-                None => tenants.push(TenantPlaces { tenant: of, weight: 1, places: vec![place], room: Vec::new() }),
+                None => tenants.push(TenantPlaces {
+                    tenant: of,
+                    weight: 1,
+                    places: vec![place],
+                    room: Vec::new(),
+                }),
             }
         }
         let chance = if reversed { [0.1, 0.9] } else { [0.9, 0.1] };
