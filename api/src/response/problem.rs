@@ -24,7 +24,7 @@ pub(crate) struct Problem {
     headers: Vec<(HeaderName, HeaderValue)>,
     retry_after: Option<u64>,
     /// The limit that is in the way.
-    quota: Option<Quota>,
+    quota: Option<Box<Quota>>,
     /// The cause, only for the log.
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -50,7 +50,7 @@ impl Problem {
 
     /// With the limit that is in the way, for programs.
     pub(crate) fn of_quota(self, quota: Quota) -> Self {
-        Self { quota: Some(quota), ..self }
+        Self { quota: Some(Box::new(quota)), ..self }
     }
 
     /// Replaces the `Retry-After` of the code.

@@ -230,6 +230,7 @@ const fn metric_word(task: &Task) -> &'static str {
 /// Creates the counters with 0: a counter that begins at 1 has not increased, for Prometheus.
 pub(crate) fn begin_counting() {
     metrics::counter!("broker_allocate_conflicts_total").absolute(0);
+    metrics::counter!("broker_permit_conflicts_total").absolute(0);
     metrics::counter!("broker_serve_admitted_total").absolute(0);
     metrics::counter!("broker_serve_left_behind_total").absolute(0);
     for word in ["sync", "expiry", "cleanup", "purge", "census", "sweep", "refill", "serve"] {

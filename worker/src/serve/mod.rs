@@ -181,7 +181,8 @@ async fn offered(jobs: &Jobs, report: &mut JobReport) -> Result<(), StoreError> 
             report.detail("granted", left.granted);
             // What is left over fits none of those who wait.
             looked_through += 1;
-            if !left.free.is_empty() && !(left.limited && looked_through < BEHIND_LIMITS) {
+            let goes_on = left.limited && looked_through < BEHIND_LIMITS;
+            if !left.free.is_empty() && !goes_on {
                 break;
             }
         }
