@@ -170,7 +170,7 @@ fn service(
     served: &ServedCounts,
 ) -> Service {
     let config = &process.config;
-    let lines = CachedLines::new(rpc.store.clone(), process.clock.clone(), config.waiting);
+    let lines = CachedLines::new(rpc.store.clone(), process.clock.clone(), policy.clone(), config.waiting);
     Service {
         clock: process.clock.clone(),
         entropy: process.entropy.clone(),
@@ -199,7 +199,7 @@ fn service(
             store: rpc.store.clone(),
             clock: process.clock.clone(),
             entropy: process.entropy.clone(),
-            lines,
+            lines: lines.clone(),
             policy: policy.clone(),
         },
         operator: Operator {
@@ -210,6 +210,7 @@ fn service(
             scheduler: config.scheduler,
             last_overview: LastOverview::default(),
             policy: policy.clone(),
+            lines,
         },
         health: HealthChecks {
             readiness: readiness.clone(),

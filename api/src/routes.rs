@@ -28,6 +28,8 @@
 //! | `GET /v1/admin/refill` | list the flavours that are refilled, and what holds them up |
 //! | `POST /v1/admin/refill/{flavour}/pause`, `…/resume` | pause or resume asking for more |
 //! | `GET /v1/admin/quarantine` | list the sandboxes in quarantine |
+//! | `GET /v1/admin/waiting` | list the requests that wait |
+//! | `POST /v1/admin/waiting/cancel` | cancel requests that wait |
 //! | `POST /v1/admin/quarantine/add`, `release`, `retire` | put sandboxes there, let them go, have them deleted |
 //! | `GET /healthz` | liveness |
 //! | `GET /readyz` | readiness, from cached state |
@@ -102,6 +104,8 @@ pub(crate) enum Admin {
     AddToQuarantine,
     ReleaseFromQuarantine,
     RetireFromQuarantine,
+    Waiting,
+    CancelWaiting,
 }
 
 impl Admin {
@@ -139,7 +143,7 @@ impl From<Problem> for Lost {
 
 impl Route {
     /// Every route, in the order in which paths are compared: fixed paths before those with an id.
-    pub(crate) const ALL: [Self; 44] = [
+    pub(crate) const ALL: [Self; 46] = [
         Self::Allocate,
         Self::ReturnSandbox,
         Self::Renew,
@@ -176,6 +180,8 @@ impl Route {
         Self::Admin(Admin::AddToQuarantine),
         Self::Admin(Admin::ReleaseFromQuarantine),
         Self::Admin(Admin::RetireFromQuarantine),
+        Self::Admin(Admin::Waiting),
+        Self::Admin(Admin::CancelWaiting),
         Self::Health,
         Self::Ready,
         Self::Metrics,
@@ -225,6 +231,8 @@ impl Route {
             Self::Admin(Admin::AddToQuarantine) => (Method::POST, "/v1/admin/quarantine/add"),
             Self::Admin(Admin::ReleaseFromQuarantine) => (Method::POST, "/v1/admin/quarantine/release"),
             Self::Admin(Admin::RetireFromQuarantine) => (Method::POST, "/v1/admin/quarantine/retire"),
+            Self::Admin(Admin::Waiting) => (Method::GET, "/v1/admin/waiting"),
+            Self::Admin(Admin::CancelWaiting) => (Method::POST, "/v1/admin/waiting/cancel"),
             Self::Health => (Method::GET, "/healthz"),
             Self::Ready => (Method::GET, "/readyz"),
             Self::Metrics => (Method::GET, "/metrics"),
@@ -269,7 +277,8 @@ impl Route {
                 | Admin::ResumeRefill
                 | Admin::AddToQuarantine
                 | Admin::ReleaseFromQuarantine
-                | Admin::RetireFromQuarantine,
+                | Admin::RetireFromQuarantine
+                | Admin::CancelWaiting,
             ) => Effect::Changes,
             Self::Sandbox
             | Self::Quota
@@ -287,7 +296,8 @@ impl Route {
                 | Admin::Flavours
                 | Admin::Policy
                 | Admin::Refill
-                | Admin::Quarantine,
+                | Admin::Quarantine
+                | Admin::Waiting,
             )
             | Self::Health
             | Self::Ready
@@ -318,6 +328,8 @@ impl Route {
                 | Admin::AddToQuarantine
                 | Admin::ReleaseFromQuarantine
                 | Admin::RetireFromQuarantine
+                | Admin::Waiting
+                | Admin::CancelWaiting
                 | Admin::Audit => true,
                 Admin::Cleanup
                 | Admin::Expire

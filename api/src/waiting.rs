@@ -3,15 +3,15 @@
 //! Invariant: what is told of a line is about right, and costs no read of its own: marks of the last walk, interpolated by the
 //! time in the request id. Who may wait is decided here, before anything is recorded; who gets what, by the workers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker_domain::policy::{Policy, TenantLimit};
 use broker_domain::waiting::{Line, MOST_LINES, MOST_PLACES, Standing, minted_at};
-use broker_domain::{Limit, RequestId, Timestamp};
+use broker_domain::{FlavourName, Limit, RequestId, Timestamp};
 use broker_runtime::clock::Clock;
-use broker_store::{ListedLine, Store, StoreError};
+use broker_store::{FollowedPolicy, ListedLine, Store, StoreError};
 use tokio::sync::Mutex;
 
 use crate::response::bodies::WaitingBody;
@@ -22,7 +22,7 @@ use crate::response::problem::Problem;
 const TOLD_FOR: Duration = Duration::from_secs(2);
 
 /// When the lines were read, and what they were.
-type ReadLines = (Instant, Arc<[ListedLine]>);
+type ReadLines = (Instant, Arc<KnownLines>);
 
 /// When the permits of limits were counted, and how many were held.
 type CountedPermits = HashMap<Limit, (Instant, u32)>;
@@ -32,6 +32,7 @@ type CountedPermits = HashMap<Limit, (Instant, u32)>;
 pub(crate) struct CachedLines {
     store: Store,
     clock: Clock,
+    policy: FollowedPolicy,
     /// Whether requests may wait at all.
     pub(crate) on: bool,
     read: Arc<Mutex<Option<ReadLines>>>,
@@ -39,12 +40,15 @@ pub(crate) struct CachedLines {
 }
 
 impl CachedLines {
-    pub(crate) fn new(store: Store, clock: Clock, on: bool) -> Self {
-        Self { store, clock, on, read: Arc::default(), permits: Arc::default() }
+    pub(crate) fn new(store: Store, clock: Clock, policy: FollowedPolicy, on: bool) -> Self {
+        for reason in ["off", "limit_0", "too_many"] {
+            metrics::counter!("broker_waiting_refused_total", "reason" => reason).absolute(0);
+        }
+        Self { store, clock, policy, on, read: Arc::default(), permits: Arc::default() }
     }
 
     /// The lines, two seconds old at most.
-    pub(crate) async fn now(&self) -> Result<Arc<[ListedLine]>, StoreError> {
+    pub(crate) async fn now(&self) -> Result<Arc<KnownLines>, StoreError> {
         let mut read = self.read.lock().await;
         let now = self.clock.instant();
         if let Some((at, lines)) = &*read
@@ -52,30 +56,63 @@ impl CachedLines {
         {
             return Ok(Arc::clone(lines));
         }
-        let lines: Arc<[ListedLine]> = self.store.waiting.lines(self.clock.now()).await?.into();
+        let listed = self.store.waiting.lines(self.clock.now()).await?;
+        let stopped = self.stopped(&listed).await?;
+        let lines = Arc::new(KnownLines { listed, stopped });
         *read = Some((now, Arc::clone(&lines)));
         Ok(lines)
+    }
+
+    /// The flavours with a line for which nothing more is asked: refill is paused, or its hook fails.
+    async fn stopped(&self, listed: &[ListedLine]) -> Result<BTreeSet<FlavourName>, StoreError> {
+        let policy = self.policy.now().unwrap_or_default();
+        let refilled = |listed: &ListedLine| {
+            let (name, flavour) = policy.flavour_with(listed.line.prefix.as_ref())?;
+            flavour.refill.as_ref().map(|_| name.clone())
+        };
+        let mut stopped = BTreeSet::new();
+        for name in listed.iter().filter_map(refilled).collect::<BTreeSet<_>>() {
+            let flow = self.store.refill.flow(&name).await?;
+            if flow.paused_at.is_some() || flow.breaker.is_open() {
+                stopped.insert(name);
+            }
+        }
+        Ok(stopped)
     }
 
     /// Whether a request of `line` may wait now. One that could never be served is refused; one too many waits not, and is
     /// answered as if it had not asked to.
     pub(crate) async fn admit(&self, line: &Line, policy: &Policy) -> Result<bool, Problem> {
         if !self.on {
+            refused("off");
             return Err(Problem::new(Code::CannotWait, "Waiting is off at this broker (BROKER_WAITING)."));
         }
         let mut limits = policy.limits_of(&line.tenant);
         if limits.any(|one| one.max == 0 && one.limit.covers_all_of(line.prefix.as_ref())) {
+            refused("limit_0");
             return Err(Problem::new(Code::CannotWait, "The tenant's limit of this flavour is 0."));
         }
         let lines = self.now().await?;
-        let own = || lines.iter().filter(|listed| listed.line.tenant == line.tenant);
+        let own = || lines.listed.iter().filter(|listed| listed.line.tenant == line.tenant);
         let places: u64 = own().map(|listed| listed.marks.length).sum();
         let is_new = own().all(|listed| listed.line != *line);
-        Ok(places < MOST_PLACES && !(is_new && own().count() >= MOST_LINES))
+        let has_room = places < MOST_PLACES && !(is_new && own().count() >= MOST_LINES);
+        if !has_room {
+            refused("too_many");
+        }
+        Ok(has_room)
+    }
+
+    /// Why those in a line wait.
+    pub(crate) async fn reason(&self, line: &Line, policy: &Policy) -> Result<&'static str, StoreError> {
+        if self.is_limited(line, policy).await? {
+            return Ok("limit");
+        }
+        Ok(self.now().await?.reason(line, policy))
     }
 
     /// Whether a limit keeps `line` from what is there: every permit is held, as counted two seconds ago at most.
-    pub(crate) async fn is_limited(&self, line: &Line, policy: &Policy) -> Result<bool, StoreError> {
+    async fn is_limited(&self, line: &Line, policy: &Policy) -> Result<bool, StoreError> {
         let limited =
             policy.limits_of(&line.tenant).find(|one| one.limit.covers_all_of(line.prefix.as_ref()));
         let Some(TenantLimit { limit, max, .. }) = limited else { return Ok(false) };
@@ -89,15 +126,17 @@ impl CachedLines {
         counted.insert(limit, (now, held));
         Ok(held >= max)
     }
+}
 
-    /// Where a parked request stands, about.
-    pub(crate) async fn standing(&self, line: &Line, id: RequestId) -> Result<Standing, StoreError> {
-        let lines = self.now().await?;
-        let listed = lines.iter().find(|listed| listed.line == *line);
-        Ok(listed.map_or(Standing { ahead: 0, length: 1 }, |listed| {
-            listed.marks.standing(id, listed.as_of.unwrap_or_else(|| self.clock.now()))
-        }))
-    }
+/// Counts a request that may not wait.
+fn refused(reason: &'static str) {
+    metrics::counter!("broker_waiting_refused_total", "reason" => reason).increment(1);
+}
+
+/// Counts the end of a wait that an API told, in seconds.
+pub(crate) fn waited(id: RequestId, now: Timestamp, outcome: &'static str) {
+    let since = now.since(minted_at(id)).as_secs_f64();
+    metrics::histogram!("broker_waiting_seconds", "outcome" => outcome).record(since);
 }
 
 /// What a request that stands there is told.
@@ -105,22 +144,41 @@ pub(crate) fn told(
     standing: Standing,
     id: RequestId,
     deadline: Timestamp,
-    line: &Line,
-    policy: &Policy,
-    is_limited: bool,
+    reason: &'static str,
 ) -> WaitingBody {
-    let flavour = policy.flavours().values().find(|flavour| Some(&flavour.prefix) == line.prefix.as_ref());
-    let is_refilled = flavour.is_some_and(|flavour| flavour.refill.is_some());
     WaitingBody {
         ahead: standing.ahead,
         length: standing.length,
         since: minted_at(id).as_secs(),
         deadline: deadline.as_secs(),
-        reason: match (is_limited, is_refilled) {
-            (true, _) => "limit",
-            (false, true) => "refill_running",
-            (false, false) => "empty",
-        },
+        reason,
         estimate_s: None,
+    }
+}
+
+/// What is known of the lines.
+#[derive(Debug, Default)]
+pub(crate) struct KnownLines {
+    pub(crate) listed: Vec<ListedLine>,
+    /// Flavours for which nothing more is asked.
+    stopped: BTreeSet<FlavourName>,
+}
+
+impl KnownLines {
+    /// Where a parked request stands, about.
+    pub(crate) fn standing(&self, line: &Line, id: RequestId, now: Timestamp) -> Standing {
+        let listed = self.listed.iter().find(|listed| listed.line == *line);
+        listed.map_or(Standing { ahead: 0, length: 1 }, |listed| {
+            listed.marks.standing(id, listed.as_of.unwrap_or(now))
+        })
+    }
+
+    /// Why those in a line wait whom no limit keeps from what is there.
+    fn reason(&self, line: &Line, policy: &Policy) -> &'static str {
+        match policy.flavour_with(line.prefix.as_ref()) {
+            Some((name, _)) if self.stopped.contains(name) => "refill_stopped",
+            Some((_, flavour)) if flavour.refill.is_some() => "refill_running",
+            Some(_) | None => "empty",
+        }
     }
 }

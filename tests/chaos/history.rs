@@ -27,6 +27,8 @@ pub(crate) enum Told {
     Looked(String, u16),
     /// The outcome of the request at this location was polled: this sandbox.
     Polled(String, String),
+    /// A request that stood in a line has a sandbox.
+    Waited,
     /// The cancellation of the request at this location was answered 200.
     Cancelled(String),
     /// A request was answered 202 and never ended.
@@ -57,6 +59,7 @@ pub(crate) struct History {
 struct Inner {
     events: Vec<Event>,
     cancelled: usize,
+    waited: usize,
     sandboxes: BTreeSet<String>,
 }
 
@@ -81,6 +84,7 @@ impl History {
                 self.allocations.send_replace(inner.sandboxes.len());
             }
             inner.cancelled += usize::from(matches!(event.told, Told::Cancelled(_)));
+            inner.waited += usize::from(event.told == Told::Waited);
             inner.events.push(event);
         });
     }
@@ -100,6 +104,11 @@ impl History {
     /// How many requests were cancelled.
     pub(crate) fn cancellations(&self) -> usize {
         self.with(|inner| inner.cancelled)
+    }
+
+    /// How many requests got a sandbox after they stood in a line.
+    pub(crate) fn waits(&self) -> usize {
+        self.with(|inner| inner.waited)
     }
 
     /// All of it, which is empty then.

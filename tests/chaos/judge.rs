@@ -55,6 +55,7 @@ fn holdings(events: &[Event]) -> Holdings<'_> {
             Told::NothingThere
             | Told::Looked(..)
             | Told::Polled(..)
+            | Told::Waited
             | Told::Cancelled(_)
             | Told::NeverEnded(_)
             | Told::Surprise(_) => {}
@@ -120,6 +121,7 @@ fn contradiction(event: &Event, held: &[(&str, Holding)]) -> Option<String> {
         | Told::Returned(_)
         | Told::MarkUnanswered(_)
         | Told::Polled(..)
+        | Told::Waited
         | Told::Cancelled(_) => None,
         Told::Looked(sandbox, status) => Some(format!("{key:?} may not look at its own {sandbox}: {status}")),
         Told::NeverEnded(location) => Some(format!("{key:?}: {location} never ended")),

@@ -5,7 +5,7 @@
 //! runs against a provider that renames, doubles, reorders and forgets. Then the faults end, the tracks finish, and the
 //! history of responses is judged together with the table: exclusive ownership in time, one live sandbox per key, no
 //! accepted request without an end, queues empty, nothing stuck. With `--other`, half of the processes are of another build:
-//! any order of a rollout or a rollback. The seed repeats the run's choices; the machine chooses the
+//! any order of a rollout or a rollback. With `--waiting` the pool is mostly empty and half of the requests wait in lines. The seed repeats the run's choices; the machine chooses the
 //! interleaving. Exit codes: 0 all as promised, 1 not.
 
 mod cast;
@@ -53,6 +53,10 @@ struct Arguments {
     /// Ends early once there were so many allocations (0: never)
     #[arg(long, default_value_t = 0)]
     allocations: usize,
+    /// The pool is mostly empty and sandboxes arrive from the provider in small numbers: half of the requests wait in a line, some
+    /// are cancelled there, and leases are renewed
+    #[arg(long, conflicts_with = "other")]
+    waiting: bool,
     /// Nothing is killed and nothing fails: the same load in peace, to know what the faults cost
     #[arg(long)]
     peace: bool,
@@ -73,21 +77,27 @@ const LOG: &str = "warn,broker_api=info,broker_api::access_log=warn,broker_api::
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     println!("{arguments:?}");
-    let provider = Arc::new(supply::provider().await);
+    let provider = Arc::new(supply::provider(arguments.waiting).await);
     let setup = provider.setup().apis(0).workers(0).faults(arguments.seed);
     let setup =
         setup.var("BROKER_VISIBILITY_S", VISIBILITY_S).var("BROKER_LOG", LOG).var("BROKER_WAIT_S", "10");
+    let setup = match arguments.waiting {
+        true => setup.var("BROKER_WAITING", "on").var("BROKER_SERVE_EVERY_S", "1"),
+        false => setup,
+    };
     let mut broker = Broker::start(setup).await;
     let history = Arc::new(History::new());
     let mut cast = Cast::start(&broker, arguments.apis, arguments.workers, arguments.other.clone()).await;
-    let supply = Supply::new(&broker, Arc::clone(&provider), Arc::clone(&history));
+    let margin = if arguments.waiting { supply::SCARCE } else { supply::PLENTY };
+    let supply = Supply::new(&broker, Arc::clone(&provider), Arc::clone(&history), margin);
     supply.first().await;
     let supplying = tokio::spawn(supply.run());
 
     let (end, ended) = watch::channel(false);
     let mut tracks = JoinSet::new();
     for index in 0..arguments.keys {
-        let track = Track::new(index, arguments.seed, cast.apis(), Arc::clone(&history));
+        let (apis, history) = (cast.apis(), Arc::clone(&history));
+        let track = Track::new(index, arguments.seed, arguments.waiting, apis, history);
         tracks.spawn(track.run(ended.clone()));
     }
     let length = Duration::from_secs_f64(arguments.minutes * 60.0);
@@ -101,12 +111,13 @@ async fn main() -> ExitCode {
     let mut settled = settle::everybody(tracks).await;
     supplying.abort();
     let (told, cancelled) = (history.allocations(), history.cancellations());
+    let waited = history.waits();
     let mut faults = judge::history(&history.take());
     // Told before the table is asked: a broker that is broken enough may never come to rest for that.
     faults.iter().take(SHOWN).for_each(|fault| println!("VIOLATION {fault}"));
     let known = faults.len();
     faults.extend(settle::table(&mut broker, &mut cast, &mut settled, told).await);
-    report::print(&settled, &deeds, cancelled, &broker.proxy().tallies(), &cast);
+    report::print(&settled, &deeds, (cancelled, waited), &broker.proxy().tallies(), &cast);
     if faults.is_empty() {
         cast.stop().await;
         broker.finish().await;

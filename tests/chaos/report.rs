@@ -7,7 +7,13 @@ use crate::saboteur::Deeds;
 use crate::settle::State;
 
 /// Prints them.
-pub(crate) fn print(state: &State, deeds: &Deeds, cancelled: usize, tallies: &Tallies, cast: &Cast) {
+pub(crate) fn print(
+    state: &State,
+    deeds: &Deeds,
+    (cancelled, waited): (usize, usize),
+    tallies: &Tallies,
+    cast: &Cast,
+) {
     let seconds = deeds.length.as_secs_f64();
     println!(
         "\nallocations          {} ({:.0}/s over {seconds:.0} s)",
@@ -16,6 +22,7 @@ pub(crate) fn print(state: &State, deeds: &Deeds, cancelled: usize, tallies: &Ta
     );
     println!("keys                 {}, of which {} hold a sandbox now", state.keys, state.holds.len());
     println!("requests cancelled   {cancelled}");
+    println!("granted after a wait {waited}");
     println!("workers killed       {}, frozen {}", deeds.workers_killed, deeds.workers_frozen);
     println!("workers that could not start, or gave up: {}", cast.ended_by_themselves);
     println!("APIs killed          {}", deeds.apis_killed);

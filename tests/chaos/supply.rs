@@ -1,4 +1,5 @@
-//! Supply of new sandboxes, as many as are used up, so that no client is told that there are none.
+//! Supply of new sandboxes: as many as are used up, so that no client is told that there are none; or so few that half of them
+//! wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +9,32 @@ use broker_tests::{Broker, Provider};
 
 use crate::history::History;
 
-/// Available sandboxes beyond those in responses.
-const MARGIN: usize = 4_000;
-/// The number added at a time.
-const STEP: usize = 2_000;
-/// What is left is counted at least so often.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How much there is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Margin {
+    /// Available sandboxes beyond those in responses.
+    available: usize,
+    /// The number added at a time.
+    step: usize,
+    /// What is left is counted at least so often.
+    look_every: Duration,
+    /// Whether they arrive with a sync of the provider's list, not from an operator.
+    by_sync: bool,
+}
+
+/// Nobody is told that nothing is there.
+pub(crate) const PLENTY: Margin =
+    Margin { available: 4_000, step: 2_000, look_every: Duration::from_secs(15), by_sync: false };
+/// Most are.
+pub(crate) const SCARCE: Margin =
+    Margin { available: 60, step: 50, look_every: Duration::from_millis(700), by_sync: true };
+/// A sync, as a scheduler outside starts it.
+const SYNC: &str = r#"{"v":1,"body":{"kind":"start_job","job":"sync"}}"#;
 
 /// A provider that lists all of them.
-pub(crate) async fn provider() -> Provider {
-    Provider::start_with(MARGIN, &["--page-size", "500"]).await
+pub(crate) async fn provider(scarce: bool) -> Provider {
+    let margin = if scarce { SCARCE } else { PLENTY };
+    Provider::start_with(margin.available, &["--page-size", "500"]).await
 }
 
 /// Keeps the pool filled.
@@ -26,31 +43,43 @@ pub(crate) struct Supply {
     environment: Environment,
     provider: Arc<Provider>,
     history: Arc<History>,
+    margin: Margin,
 }
 
 impl Supply {
-    pub(crate) fn new(broker: &Broker, provider: Arc<Provider>, history: Arc<History>) -> Self {
+    pub(crate) fn new(
+        broker: &Broker,
+        provider: Arc<Provider>,
+        history: Arc<History>,
+        margin: Margin,
+    ) -> Self {
         let environment: &Environment = broker;
-        Self { environment: environment.clone(), provider, history }
+        Self { environment: environment.clone(), provider, history, margin }
     }
 
     pub(crate) async fn first(&self) {
-        self.seed(0, MARGIN).await;
+        self.seed(0, self.margin.available).await;
     }
 
     /// Never ends. What is left is counted: sandboxes whose answers went down with an API are in no response.
     pub(crate) async fn run(self) {
-        let mut seeded = MARGIN;
+        let Margin { available, step, look_every, by_sync } = self.margin;
+        let mut seeded = available;
         loop {
             let told = self.history.allocations();
             // With an empty pool there are no more responses.
-            let _ = tokio::time::timeout(LOOK_EVERY, self.history.more_than(told + STEP / 2)).await;
+            let _ = tokio::time::timeout(look_every, self.history.more_than(told + step / 2)).await;
             let left = usize::try_from(self.environment.stats().await.available).unwrap_or(usize::MAX);
-            if left + STEP <= MARGIN {
+            if left + step <= available {
                 // Whichever comes first, this or a sync that finds them: they are the same.
-                self.provider.grow(STEP).await;
-                self.seed(seeded, STEP).await;
-                seeded += STEP;
+                self.provider.grow(step).await;
+                if by_sync {
+                    let queues = self.environment.queues();
+                    queues.send(&queues.name("maintenance"), SYNC).await;
+                } else {
+                    self.seed(seeded, step).await;
+                }
+                seeded += step;
             }
         }
     }

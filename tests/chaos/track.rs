@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_tests::{Answer, Api, Call};
+use http::Method;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -30,6 +32,8 @@ pub(crate) struct Track {
     key: Key,
     /// Whether the key is sent; absent it is the track.
     explicit: bool,
+    /// Whether half of its requests wait in a line.
+    waiting: bool,
     rng: SmallRng,
     apis: Apis,
     history: Arc<History>,
@@ -58,13 +62,13 @@ enum Look {
 }
 
 impl Track {
-    pub(crate) fn new(index: usize, seed: u64, apis: Apis, history: Arc<History>) -> Self {
+    pub(crate) fn new(index: usize, seed: u64, waiting: bool, apis: Apis, history: Arc<History>) -> Self {
         // Every other two keys share a track; the first of them is its default key.
         let explicit = index % 4 == 1 || index % 4 == 2;
         let track = format!("track-{}", if index % 4 == 1 { index - 1 } else { index });
         let key = if explicit { format!("key-{index}") } else { track.clone() };
         let rng = SmallRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9).wrapping_add(index as u64));
-        Self { key: (track, key), explicit, rng, apis, history }
+        Self { key: (track, key), explicit, waiting, rng, apis, history }
     }
 
     /// Lives until `end`, then settles: it knows what it holds.
@@ -91,6 +95,12 @@ impl Track {
     async fn obtain(&mut self) -> String {
         loop {
             let wait = if self.rng.random_bool(0.2) { self.rng.random_range(0..3) } else { 10 };
+            if self.waiting && self.rng.random_bool(0.5) {
+                match self.in_a_line().await {
+                    Some(sandbox) => return sandbox,
+                    None => continue,
+                }
+            }
             if self.rng.random_bool(0.15) {
                 match self.asynchronously().await {
                     Some(sandbox) => return sandbox,
@@ -129,14 +139,48 @@ impl Track {
             return None;
         };
         let patience = if self.rng.random_bool(0.4) { Duration::ZERO } else { PATIENCE };
+        self.ended_or_taken_back(&location, patience).await
+    }
+
+    /// Asks, waits in a line if nothing is there, and polls; some lose their patience and cancel. Whichever it is, the request has
+    /// ended after it.
+    async fn in_a_line(&mut self) -> Option<String> {
+        let mut call = self.allocate(0);
+        if !self.explicit {
+            call = call.json(&json!({ "max_wait_s": self.rng.random_range(20..60) }));
+            if self.rng.random_bool(0.3) {
+                call = call.name_prefix("sandbox-");
+            }
+        }
+        if self.rng.random_bool(0.5) {
+            call = call.respond_async();
+        }
+        let location = match self.ask(call).await {
+            Got::Sandbox(sandbox) => return Some(sandbox),
+            Got::Accepted(location) => location,
+            Got::Nothing | Got::Again => {
+                self.pause().await;
+                return None;
+            }
+        };
+        let patience = if self.rng.random_bool(0.2) { Duration::from_secs(1) } else { ENDS_WITHIN };
+        let sandbox = self.ended_or_taken_back(&location, patience).await;
+        if sandbox.is_some() {
+            self.told(self.history.elapsed(), Told::Waited);
+        }
+        sandbox
+    }
+
+    /// Polls a request, and takes it back when `patience` is over.
+    async fn ended_or_taken_back(&mut self, location: &str, patience: Duration) -> Option<String> {
         let began = self.history.elapsed();
         while self.history.elapsed() < began + patience {
-            match self.look(&location, began).await {
+            match self.look(location, began).await {
                 Look::Ended(sandbox) => return sandbox,
                 Look::Queued => self.pause().await,
             }
         }
-        self.take_back(&location).await
+        self.take_back(location).await
     }
 
     /// Cancels until that is answered. What could not be cancelled has ended; what was cancelled never claims.
@@ -164,7 +208,12 @@ impl Track {
 
     fn allocate(&mut self, wait: u32) -> Call {
         let call = self.api().allocate(&self.key.0).wait(wait);
-        if self.explicit { call.key(&self.key.1) } else { call }
+        match (self.explicit, self.waiting) {
+            // A key that is sent stands for one request: each that is made with it waits.
+            (true, true) => call.key(&self.key.1).json(&json!({ "max_wait_s": 40 })),
+            (true, false) => call.key(&self.key.1),
+            (false, _) => call,
+        }
     }
 
     async fn ask(&self, call: Call) -> Got {
@@ -225,8 +274,20 @@ impl Track {
         }
     }
 
-    /// Reloads the page, or looks at the sandbox.
+    /// Reloads the page, renews the lease, or looks at the sandbox.
     async fn repeat(&mut self, sandbox: &str) {
+        if self.waiting && self.rng.random_bool(0.3) {
+            let path = format!("/v1/sandboxes/{sandbox}/renew");
+            let call = self.api().call(Method::POST, &path).header("x-track-id", &self.key.0);
+            let sent = self.history.elapsed();
+            match answer(call).await.map(|answer| answer.status) {
+                Some(200 | 503) | None => {}
+                Some(status) => {
+                    self.told(sent, Told::Surprise(format!("a renewal of {sandbox} is answered {status}")));
+                }
+            }
+            return;
+        }
         if self.rng.random_bool(0.7) {
             let call = self.allocate(10);
             self.ask(call).await;

@@ -4,7 +4,7 @@ use broker_runtime::crash_points::Point;
 use broker_tests::{Answer, Broker, Setup, story, wait_for_condition};
 use serde_json::json;
 
-use super::{dies, doomed};
+use super::{CRASH_AT, dies, doomed};
 
 fn setup() -> Setup {
     let vars = [("BROKER_WAITING", "on"), ("BROKER_SERVE_EVERY_S", "1"), ("BROKER_VISIBILITY_S", "2")];
@@ -92,4 +92,24 @@ async fn a_grant_whose_reply_was_not_sent_is_found_by_asking() {
 #[tokio::test]
 async fn a_place_that_was_not_deleted_grants_nothing_more() {
     a_place_is_served_whatever_died(Point::BeforeLeave).await;
+}
+
+#[tokio::test]
+async fn a_place_whose_handling_panics_is_a_dead_letter_and_its_worker_goes_on() {
+    story(setup(), async |broker| {
+        broker.start_worker().await;
+        let location = asked(broker).await;
+        places(broker, 1).await;
+        broker.stop_workers().await;
+        broker.launch_worker(&[(CRASH_AT, &format!("{}=panic", Point::BeforeGrant.as_str()))]).await;
+        broker.seed(2).await;
+        broker.holds_letters(1).await;
+        assert_eq!(broker.letters(&[]).await[0]["reason"], "panicked");
+        let ended: Answer = broker.outcome(&location, "student-1").await;
+        assert_eq!(ended.text_of("status"), "failed", "{ended:#?}");
+        places(broker, 0).await;
+        assert_eq!(broker.replay(&["--all"]).await.done, 1);
+        is_served(broker, &location).await;
+    })
+    .await;
 }

@@ -18,7 +18,8 @@ const VIEWER: &str = "tok-viewer-0123456789abcdef";
 const STUDENT: &str = "student-maria";
 const DESK: (u32, u32) = (1440, 1000);
 const PHONE: (u32, u32) = (390, 844);
-const VIEWS: [&str; 7] = ["overview", "tracks", "sandboxes", "letters", "jobs", "audit", "runbook"];
+const VIEWS: [&str; 8] =
+    ["overview", "tracks", "sandboxes", "waiting", "letters", "jobs", "audit", "runbook"];
 
 /// With more letters it is a measurement, and nothing else is done.
 const MANY: usize = 1_000;
@@ -43,10 +44,12 @@ fn control(text: &str) -> String {
 ///
 /// When the console does not do what an operator expects, or asks another host.
 pub(crate) async fn tells_why(sandboxes: usize, letters: usize) {
-    let mut broker = Broker::start(Setup::new().apis(0).workers(2).pool(sandboxes)).await;
+    let mut broker =
+        Broker::start(Setup::new().apis(0).workers(2).pool(sandboxes).var("BROKER_WAITING", "on")).await;
     let tokens = format!("ops={ADMIN_TOKEN}, viewer:ro={VIEWER}");
     broker.start_api_with(&[("BROKER_ADMIN_TOKENS", tokens.as_str())]).await;
     let sandbox = prepare(&broker, letters).await;
+    wait_in_line(&broker).await;
     let origin = format!("http://{}", broker.api(0).address());
 
     let mut page = Chromium::start().await;
@@ -62,6 +65,7 @@ pub(crate) async fn tells_why(sandboxes: usize, letters: usize) {
     by_keyboard(&mut page, &sandbox).await;
     looks(&mut page).await;
     letters_are_repaired(&mut page, letters).await;
+    who_waits_is_cancelled(&mut page).await;
     jobs_are_run(&mut page).await;
     nothing_is_left_behind(&mut page, &origin).await;
     a_hidden_tab_reads_nothing(&mut page).await;
@@ -104,6 +108,17 @@ async fn prepare(broker: &Broker, letters: usize) -> String {
     }
     broker.job("census").await;
     held.sandbox_id().to_owned()
+}
+
+/// Three students who want what there is not.
+async fn wait_in_line(broker: &Broker) {
+    for number in 0..3 {
+        let call = broker.allocate(&format!("waits-{number}")).name_prefix("big-").respond_async();
+        call.json(&json!({ "max_wait_s": 3_600 })).send().await.expect_status(202);
+    }
+    while broker.table().keys("LINE#").await.len() < 3 {
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn sign_in(page: &mut Chromium, token: &str) {
@@ -279,6 +294,18 @@ async fn letters_are_repaired(page: &mut Chromium, letters: usize) {
     page.click(&control("Cancel")).await;
 }
 
+/// Who waits, and why; one is cancelled, then the rest.
+async fn who_waits_is_cancelled(page: &mut Chromium) {
+    open(page, "waiting").await;
+    page.until(&says("3 requests shown")).await;
+    page.until(&says("nothing is free")).await;
+    page.click(&control("Cancel: waits-1")).await;
+    page.until(&says("2 requests shown")).await;
+    page.click(&control("Cancel all …")).await;
+    page.click(&control("Cancel 2 requests")).await;
+    page.until(&says("Nobody waits.")).await;
+}
+
 /// A job is run, paused and resumed, and the audit tells who did it.
 async fn jobs_are_run(page: &mut Chromium) {
     open(page, "jobs").await;
@@ -364,4 +391,7 @@ async fn a_viewer_only_looks(page: &mut Chromium) {
     open(page, "letters").await;
     page.until("!document.querySelector('.busy:not([hidden])')").await;
     assert!(page.evaluate(&format!("!({})", control("Replay all …"))).await == true);
+    open(page, "waiting").await;
+    page.until("!document.querySelector('.busy:not([hidden])')").await;
+    assert!(page.evaluate(&format!("!({})", control("Cancel all …"))).await == true);
 }

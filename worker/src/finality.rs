@@ -4,7 +4,7 @@
 //! costs a message nothing. A write that the table refuses is final only if the table takes another one and refuses it
 //! again: else it refuses everybody's.
 
-use broker_domain::{LeaseKey, SandboxId};
+use broker_domain::{Inventory, LeaseKey, SandboxId, Status, suspects};
 use broker_queue::SendError;
 use broker_store::{Store, StoreError};
 
@@ -55,6 +55,26 @@ impl HandlerError {
             }
             Self::Reply(ReplyError::Send(error)) => Finality::of_send(error),
         }
+    }
+}
+
+/// That a key's lease and its sandbox agree at one instant, after they could not be ended together: then another request was
+/// faster and another look helps. If they do not, nothing that a request may do will ever help.
+pub(crate) async fn must_agree(store: &Store, key: &LeaseKey) -> Result<(), HandlerError> {
+    let lease = store.leases.get(key).await?;
+    let Some(lease) = lease.filter(|lease| lease.end.is_none()) else { return Ok(()) };
+    let sandbox = lease.grant.sandbox_id;
+    let together =
+        store.scans.together(std::slice::from_ref(&sandbox), std::slice::from_ref(key), &[], &[]).await?;
+    if together.sandboxes.iter().any(|sandbox| sandbox.status == Status::Unknown) {
+        return Err(HandlerError::Newer { sandbox });
+    }
+    let mut inventory = Inventory::default();
+    together.sandboxes.iter().for_each(|sandbox| inventory.add_sandbox(sandbox));
+    together.leases.iter().for_each(|lease| inventory.add_lease(lease));
+    match suspects(&inventory).is_empty() {
+        true => Ok(()),
+        false => Err(HandlerError::Inconsistent { key: key.clone(), sandbox }),
     }
 }
 

@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use broker_domain::policy::{ANY_FLAVOUR, ByStatus};
+use broker_domain::policy::{ANY_FLAVOUR, ByStatus, Policy};
 use broker_domain::quarantine::is_full;
+use broker_domain::waiting::minted_at;
 use broker_domain::{DeadLetterCount, Reason, Status, Timestamp};
 use broker_queue::QueueKind;
 use broker_queue::topology::{self, Depth};
-use broker_store::{Census, SeenEmpty};
+use broker_store::{Census, ListedLine, SeenEmpty};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,7 @@ const IDLE_LOOKS: u32 = 8;
 
 /// Exports pool and queues as metrics until `stop`, and says to `empty` when the queues were seen without a message.
 pub(crate) async fn show(jobs: Jobs, empty: watch::Sender<SeenEmpty>, stop: CancellationToken) {
-    let (mut looks, mut flavours) = (Looks::default(), BTreeSet::new());
+    let (mut looks, mut flavours, mut lines) = (Looks::default(), BTreeSet::new(), BTreeSet::new());
     loop {
         match jobs.store.census.get().await {
             Ok(Some(census)) => {
@@ -34,6 +35,13 @@ pub(crate) async fn show(jobs: Jobs, empty: watch::Sender<SeenEmpty>, stop: Canc
             }
             Ok(None) => {}
             Err(error) => tracing::debug!("census not read: {error}"),
+        }
+        match jobs.store.waiting.lines(jobs.clock.now()).await {
+            Ok(listed) => {
+                let policy = jobs.policy.now().unwrap_or_default();
+                show_waiting(&listed, &policy, &mut lines, jobs.clock.now());
+            }
+            Err(error) => tracing::debug!("lines not read: {error}"),
         }
         if looks.is_due() {
             match topology::depths(&jobs.aws, &jobs.urls).await {
@@ -124,6 +132,26 @@ fn show_flavours(by_flavour: &BTreeMap<String, ByStatus>, shown: &mut BTreeSet<S
             let labels = [("flavour", flavour.clone()), ("status", status.to_string())];
             metrics::gauge!("broker_flavour_sandboxes", &labels).set(as_f64(count));
         }
+    }
+}
+
+/// Who waits, by flavour, as the last walk found it; also of those of `shown` in whose lines nobody stands any more.
+fn show_waiting(listed: &[ListedLine], policy: &Policy, shown: &mut BTreeSet<String>, now: Timestamp) {
+    let mut waiting: BTreeMap<String, (u64, Duration)> = BTreeMap::new();
+    for line in listed {
+        let flavour = policy.flavour_with(line.line.prefix.as_ref());
+        let flavour = flavour.map_or(ANY_FLAVOUR, |(name, _)| name.as_str()).to_owned();
+        let (count, oldest) = waiting.entry(flavour).or_default();
+        *count += line.marks.length;
+        let since = line.marks.first().map_or(Duration::ZERO, |first| now.since(minted_at(first)));
+        *oldest = (*oldest).max(since);
+    }
+    shown.extend(waiting.keys().cloned());
+    for flavour in shown.iter() {
+        let (count, oldest) = waiting.get(flavour).copied().unwrap_or_default();
+        metrics::gauge!("broker_waiting_requests", "flavour" => flavour.clone()).set(as_f64(count));
+        metrics::gauge!("broker_waiting_oldest_seconds", "flavour" => flavour.clone())
+            .set(oldest.as_secs_f64());
     }
 }
 

@@ -48,7 +48,7 @@ use consumers::{DeadLetterHandler, MaintenanceHandler, ReplySender, RequestHandl
 use handlers::Handlers;
 use health::Health;
 use jobs::Jobs;
-use serve::NextWalk;
+use serve::{NextWalk, SoonOver};
 use starting::NotPrepared;
 
 /// Runs a worker until the process's lifecycle ends and its work is finished. `ops` serves `/metrics`, `/healthz` and
@@ -90,7 +90,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let (empty, seen_empty) = watch::channel(SeenEmpty::default());
     let (tracker, soft) = (&lifecycle.tracker, &lifecycle.soft);
     tracker.spawn(gauges::show(jobs.clone(), empty, soft.clone()));
-    tracker.spawn(serve::keep(jobs.clone(), services.config.every.serve, soft.clone()));
+    tracker.spawn(serve::keep(jobs.clone(), id, services.config.every.serve, soft.clone()));
     if services.config.scheduler == Scheduler::Workers {
         let (jobs, config, soft) = (jobs.clone(), Arc::clone(&services.config), soft.clone());
         tracker.spawn(async move { schedule::keep(jobs, &config, soft).await });
@@ -98,7 +98,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let (open, mut opened) = (services.health.clone(), services.health.gate());
     // The first heartbeat came before it was known.
     opened.mark_changed();
-    let (policy, freed) = (jobs.policy.clone(), Arc::clone(&jobs.freed));
+    let (policy, freed, soon) = (jobs.policy.clone(), Arc::clone(&jobs.freed), jobs.soon.clone());
     let maintenance = MaintenanceHandler::consumer(&services, jobs);
     let oldest_maintenance = maintenance.oldest_age();
     tracker.spawn(maintenance.run(lifecycle.clone()));
@@ -109,7 +109,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     }
     let Services { store, clock, entropy, .. } = services.clone();
     let candidates = Candidates::new(store.clone(), clock.clone(), entropy.clone());
-    let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy, policy, freed);
+    let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy, policy, freed, soon);
     let requests = RequestHandler::consumer(&services, handlers);
     let oldest_request = requests.oldest_age();
     let report = move || SelfReport {
@@ -150,6 +150,7 @@ fn jobs_of(services: &Services, lifecycle: &Lifecycle) -> anyhow::Result<Jobs> {
         next_walk: NextWalk::default(),
         spool_dir: config.spool_dir.as_path().into(),
         freed: Arc::default(),
+        soon: SoonOver::default(),
         settings: jobs::JobSettings::new(config),
     })
 }

@@ -12,9 +12,10 @@ import overview from "./overview.js";
 import runbook, { sectionOf } from "./runbook.js";
 import sandboxes from "./sandboxes.js";
 import tracks from "./tracks.js";
+import waiting from "./waiting.js";
 
 /** A view: id, title, open(app, what) which returns its element, and update(overview) if it follows the overview. */
-const VIEWS = [overview, tracks, sandboxes, letters, jobs, audit, runbook];
+const VIEWS = [overview, tracks, sandboxes, waiting, letters, jobs, audit, runbook];
 const EVERY_MS = 5000;
 
 const root = document.getElementById("app");

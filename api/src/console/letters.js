@@ -4,7 +4,7 @@ import { get, part } from "./api.js";
 import { bulkBar, resumable, start } from "./bulk.js";
 import { button, choice, field, h, id, many, now, number, show, state, table, terms, when } from "./dom.js";
 
-const REASONS = ["malformed", "older_version", "newer_version", "foreign_reply_queue", "inconsistent_lease", "malformed_item", "table_refused", "refused", "max_receives_exceeded", "unknown"];
+const REASONS = ["malformed", "older_version", "newer_version", "foreign_reply_queue", "inconsistent_lease", "malformed_item", "table_refused", "refused", "panicked", "max_receives_exceeded", "unknown"];
 const STATES = ["dead", "replaying", "replayed", "discarded"];
 const AGES = [["", "any"], ["3600", "the last hour"], ["86400", "the last day"], ["604800", "the last week"]];
 

@@ -51,6 +51,7 @@ const FILES: &[Asset] = files![
     "runbook.js" SCRIPT,
     "sandboxes.js" SCRIPT,
     "tracks.js" SCRIPT,
+    "waiting.js" SCRIPT,
 ];
 
 /// The runbook, which the page shows beside what is wrong.

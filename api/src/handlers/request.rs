@@ -25,7 +25,7 @@ use crate::response::Response;
 use crate::response::codes::Code;
 use crate::response::outcome;
 use crate::response::problem::Problem;
-use crate::waiting::{self, CachedLines};
+use crate::waiting::{CachedLines, told, waited};
 
 /// A worker checks the deadline before each attempt to claim. Until an attempt that began just in time has certainly ended
 /// (three attempts of a second each with their pauses, and two clocks that may be two seconds off each), the request is
@@ -50,10 +50,10 @@ impl Requests {
                 Err(Problem::new(Code::Unavailable, outcome::NEWER))
             }
             (RequestState::Queued, Some(line)) => {
-                let standing = self.lines.standing(&line, id).await?;
-                let policy = self.policy.now().unwrap_or_default();
-                let is_limited = self.lines.is_limited(&line, &policy).await?;
-                let told = waiting::told(standing, id, deadline, &line, &policy, is_limited);
+                let (lines, policy) = (self.lines.now().await?, self.policy.now().unwrap_or_default());
+                let standing = lines.standing(&line, id, self.clock.now());
+                let reason = self.lines.reason(&line, &policy).await?;
+                let told = told(standing, id, deadline, reason);
                 Ok(outcome::waiting(told, standing, id))
             }
             (state @ (RequestState::Queued | RequestState::Ended(_)), _) => Ok(outcome::report(&state, id)),
@@ -69,6 +69,9 @@ impl Requests {
                 .await?
             {
                 Write::Applied => {
+                    if parked.is_some() {
+                        waited(id, self.clock.now(), Outcome::Cancelled.as_str());
+                    }
                     self.leave(id, parked.as_ref()).await;
                     Ok(outcome::report(&RequestState::Ended(Outcome::Cancelled), id))
                 }
@@ -118,10 +121,17 @@ impl Requests {
         let Some(ended) = ended else { return Ok(RequestState::Queued) };
         let record = PersistedRequest { state: RequestState::Ended(ended), ..record };
         let state = match retry_on_conflict(&self.entropy, || self.store.requests.complete(&record)).await? {
-            Write::Applied => record.state,
+            Write::Applied => {
+                if let (Some(_), RequestState::Ended(outcome)) = (&record.parked, &record.state) {
+                    waited(record.request_id, now, outcome.as_str());
+                }
+                record.state
+            }
             Write::Rejected(before) => before.state,
         };
-        if let RequestState::Ended(_) = state {
+        // The end of a dead letter may be taken back by a replay, which parks it anew.
+        if matches!(&state, RequestState::Ended(outcome) if !matches!(outcome, Outcome::DeadLettered { .. }))
+        {
             self.leave(record.request_id, record.parked.as_ref()).await;
         }
         Ok(state)

@@ -14,9 +14,9 @@ use broker_dead_letters::{PageView, ReplayReport, WholeView};
 use crate::overview::{Overview, ScheduledJob};
 use crate::request::parameters as query;
 use crate::response::bodies::{
-    Alive, AllocationBody, AuditPage, Flavours, Marked, OwnedSandbox, PolicyReport, PoolPage, QuarantineList,
-    QuarantineReportBody, Queued, QueuedRun, QuotaReport, Readiness, RefillBody, RefillList, Renewed,
-    Reported, RequestReport, RunBody, Stats,
+    Alive, AllocationBody, AuditPage, CancelledWaiting, Flavours, Marked, OwnedSandbox, PolicyReport,
+    PoolPage, QuarantineList, QuarantineReportBody, Queued, QueuedRun, QuotaReport, Readiness, RefillBody,
+    RefillList, Renewed, Reported, RequestReport, RunBody, Stats, WaitingList,
 };
 
 /// The tags of the routes.
@@ -269,6 +269,18 @@ fn by_operator(admin: Admin, parts: &mut Components) -> Value {
                 .takes_query(query::LEAVING)
                 .finish()
         }
+        Admin::Waiting => Operation::by_operator(parts, ADMIN, "listWaiting", "Lists the requests that wait")
+            .says("Line by line, each in the order of asking. A page may hold fewer than `limit` and still have a `next_cursor`.")
+            .takes_query(query::WAITING_FILTERS)
+            .takes_query(query::WAITING_PAGE)
+            .answers::<WaitingList>(200, "A page.", &[])
+            .finish(),
+        Admin::CancelWaiting => Operation::by_operator(parts, ADMIN, "cancelWaiting", "Cancels requests that wait")
+            .says("Selected by ids, by filters, or all. Exactly one of granted, cancelled and expired becomes of each.")
+            .takes_query(query::WAITING_FILTERS)
+            .takes_query(query::WAITING_ACTION)
+            .answers::<CancelledWaiting>(200, "What was done.", &[])
+            .finish(),
     }
 }
 

@@ -112,8 +112,8 @@ pub struct ScheduledJob {
 impl ScheduledJob {
     /// A job with its tick, if it has one.
     pub fn new(job: Job, tick: Option<&Tick>, scheduler: Scheduler) -> Self {
-        // A scheduler outside moves no tick.
-        let due = tick.filter(|_| scheduler == Scheduler::Workers);
+        // A scheduler outside moves no tick, and what is arriving is looked for without one.
+        let due = tick.filter(|_| scheduler == Scheduler::Workers && job.is_sent());
         Self {
             job: job.as_str(),
             next_run_at: due.map(|tick| tick.next_run_at.as_secs()),

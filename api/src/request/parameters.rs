@@ -225,6 +225,32 @@ pub(crate) const ACTION_DRY_RUN: Flag = Flag { name: "dry_run", what: "Only repo
 pub(crate) const LEAVING: &[Parameter] =
     &[QUARANTINE_IDS, QUARANTINE_CAUSE, QUARANTINE_ALL.parameter(), ACTION_DRY_RUN.parameter()];
 
+pub(crate) const WAITING_TENANT: Parameter =
+    Parameter::text("tenant", "Only requests of this tenant.", "^[A-Za-z0-9._:@-]{1,128}$");
+pub(crate) const WAITING_PREFIX: Parameter =
+    Parameter::text("name_prefix", "Only requests for names that begin with exactly this.", "^[ -~]{1,128}$");
+pub(crate) const WAITING_TRACK: Parameter = Parameter::text("track", "Only requests of this owner.", ID);
+pub(crate) const WAITING_FLAVOUR: Parameter =
+    Parameter::text("flavour", "Only requests for this flavour of the policy.", FLAVOUR_NAME);
+/// The filters of requests that wait.
+pub(crate) const WAITING_FILTERS: &[Parameter] =
+    &[WAITING_TENANT, WAITING_FLAVOUR, WAITING_PREFIX, WAITING_TRACK];
+pub(crate) const WAITING_LIMIT: Number<u32> = Number {
+    name: "limit",
+    what: "Requests of a page.",
+    from: 1,
+    to: MAX_SANDBOXES_PER_PAGE,
+    default: SANDBOXES_PER_PAGE,
+};
+/// The page of a list of requests that wait.
+pub(crate) const WAITING_PAGE: &[Parameter] = &[WAITING_LIMIT.parameter(), CURSOR];
+pub(crate) const WAITING_IDS: Parameter =
+    Parameter::text("id", "One or more requests, with commas.", "^[0-9a-f-]{36}(,[0-9a-f-]{36}){0,99}$");
+pub(crate) const WAITING_ALL: Flag = Flag { name: "all", what: "Every request that waits." };
+/// What selects the requests that are cancelled beside filters.
+pub(crate) const WAITING_ACTION: &[Parameter] =
+    &[WAITING_IDS, WAITING_ALL.parameter(), ACTION_DRY_RUN.parameter()];
+
 pub(crate) const IDS: Parameter = Parameter::text("id", "One or more ids, with commas.", LETTERS);
 pub(crate) const ALL: Flag = Flag { name: "all", what: "Every letter." };
 /// What selects the letters of a replay or discard beside filters.

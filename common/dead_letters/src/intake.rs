@@ -85,6 +85,35 @@ pub fn read(source: Source, delivery: &Delivery, now: Timestamp) -> DeadLetter {
     }
 }
 
+/// The letter of a message that waited in the table, not in the queue; it has this id only here. `waited_since` is when it
+/// was first sent.
+pub fn of_place(
+    id: impl Into<String>,
+    body: String,
+    (reason, reason_text): (Reason, String),
+    waited_since: Timestamp,
+    now: Timestamp,
+) -> DeadLetter {
+    let message_id = id.into();
+    DeadLetter {
+        id: DeadLetterId::of(Source::Requests, &message_id, &body, waited_since),
+        source: Source::Requests,
+        message_id,
+        reason,
+        reason_text: attribute_text(&reason_text),
+        receives: 0,
+        first_at: waited_since,
+        last_at: now,
+        summary: summarize(&body),
+        replay_of: None,
+        attributes: BTreeMap::new(),
+        body,
+        state: DeadLetterState::Dead,
+        held_until: None,
+        touched: None,
+    }
+}
+
 /// How a message got into the dead-letter queue.
 struct Death {
     message_id: String,

@@ -1,4 +1,4 @@
-//! Crash points: named places at which a test kills or stops a process.
+//! Crash points: named places at which a test kills or stops a process, or lets its work panic.
 //!
 //! `tests/crash` kills each process between any two of its effects, not somewhere near. Invariant: compiled in only with
 //! the feature `crash-points` and debug assertions, so never into a release build; and inert unless
@@ -112,13 +112,13 @@ impl Point {
     }
 }
 
-/// Arms a point: `{point}=kill` (SIGKILL) or `{point}=stop` (SIGSTOP), once, when it is first reached. With `None` nothing
-/// ever happens.
+/// Arms a point: `{point}=kill` (SIGKILL), `{point}=stop` (SIGSTOP) or `{point}=panic`, once, when it is first reached. With
+/// `None` nothing ever happens.
 #[cfg(not(all(feature = "crash-points", debug_assertions)))]
 pub const fn arm(_order: Option<&str>) {}
 
-/// Arms a point: `{point}=kill` (SIGKILL) or `{point}=stop` (SIGSTOP), once, when it is first reached. With `None` nothing
-/// ever happens.
+/// Arms a point: `{point}=kill` (SIGKILL), `{point}=stop` (SIGSTOP) or `{point}=panic`, once, when it is first reached. With
+/// `None` nothing ever happens.
 #[cfg(all(feature = "crash-points", debug_assertions))]
 pub fn arm(order: Option<&str>) {
     armed::take(order);
@@ -143,21 +143,28 @@ mod armed {
 
     use super::Point;
 
+    #[derive(Clone, Copy)]
+    enum Deed {
+        Raise(Signal),
+        Panic,
+    }
+
     struct Order {
         point: Point,
-        signal: Signal,
+        deed: Deed,
         carried_out: AtomicBool,
     }
 
     fn parse(text: &str) -> Option<Order> {
         let (point, action) = text.split_once('=')?;
         let point = point.parse().ok()?;
-        let signal = match action {
-            "kill" => Signal::SIGKILL,
-            "stop" => Signal::SIGSTOP,
+        let deed = match action {
+            "kill" => Deed::Raise(Signal::SIGKILL),
+            "stop" => Deed::Raise(Signal::SIGSTOP),
+            "panic" => Deed::Panic,
             _ => return None,
         };
-        Some(Order { point, signal, carried_out: AtomicBool::new(false) })
+        Some(Order { point, deed, carried_out: AtomicBool::new(false) })
     }
 
     static ORDER: OnceLock<Order> = OnceLock::new();
@@ -167,16 +174,24 @@ mod armed {
         match parse(text) {
             // A second process in this one has the same order.
             Some(order) => drop(ORDER.set(order)),
-            None => tracing::error!(text, "the crash point setting names no point, or neither kill nor stop"),
+            None => tracing::error!(
+                text,
+                "the crash point setting names no point, or none of kill, stop and panic"
+            ),
         }
     }
 
     pub(super) fn reached(here: Point) {
         let Some(order) = ORDER.get() else { return };
         if order.point == here && !order.carried_out.swap(true, Ordering::Relaxed) {
-            tracing::warn!(point = here.as_str(), signal = order.signal.as_str(), "crash point");
-            if let Err(error) = raise(order.signal) {
-                tracing::error!(%error, "crash point failed");
+            tracing::warn!(point = here.as_str(), "crash point");
+            match order.deed {
+                Deed::Raise(signal) => {
+                    if let Err(error) = raise(signal) {
+                        tracing::error!(%error, "crash point failed");
+                    }
+                }
+                Deed::Panic => std::panic::resume_unwind(Box::new(here.as_str())),
             }
         }
     }

@@ -5,6 +5,7 @@
 //! - [`aws`] holds the AWS clients and the [`Batcher`](aws::Batcher) that queue and table share.
 //! - [`process`] starts and ends a process; [`lifecycle`], [`telemetry`], [`metrics`], [`trace`] are its parts.
 //! - [`backoff`] holds the pauses between attempts; [`errors`] tells an error with its causes.
+//! - [`panics`] turns a panic of one piece of work into an outcome.
 //! - [`https`] is the HTTP client of the provider and of the trace exporter.
 //! - [`crash_points`] are the places at which tests end a process; they are inert in a release build.
 
@@ -19,6 +20,7 @@ pub mod https;
 pub mod lifecycle;
 pub mod metrics;
 pub mod own_pages;
+pub mod panics;
 pub mod process;
 pub mod telemetry;
 pub mod trace;

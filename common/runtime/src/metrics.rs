@@ -9,6 +9,8 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 /// Bucket bounds of every `*_seconds` histogram, in seconds: a hop of SQS is 10 to 20 ms, the longest wait 50 s.
 const SECONDS: &[f64] =
     &[0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 51.2];
+/// Bucket bounds of waits in a line, up to a day.
+const WAITS: &[f64] = &[0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0];
 /// Bucket bounds of batch sizes; SQS batches have at most ten.
 const BATCH: &[f64] = &[1.0, 2.0, 3.0, 5.0, 7.0, 10.0];
 /// Bucket bounds of capacity units. A claim of one item costs four, a batch of ten forty.
@@ -26,6 +28,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 fn builder() -> Result<PrometheusBuilder, BuildError> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)?
+        .set_buckets_for_metric(Matcher::Full("broker_waiting_seconds".to_owned()), WAITS)?
         .set_buckets_for_metric(Matcher::Suffix("_batch_size".to_owned()), BATCH)?
         .set_buckets_for_metric(Matcher::Suffix("_units".to_owned()), UNITS)?
         .set_buckets_for_metric(Matcher::Suffix("_attempts".to_owned()), ATTEMPTS)

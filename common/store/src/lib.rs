@@ -28,7 +28,7 @@ mod samples;
 pub mod scan_all;
 mod upkeep;
 pub mod verify;
-mod waiting;
+pub mod waiting;
 mod write;
 
 pub use audit::{Act, AuditLine};
@@ -46,5 +46,5 @@ pub use upkeep::{
     Binding, Census, GateQuestion, Instance, PoolStatus, Received, Record, Role, Run, SeenEmpty, SelfReport,
     Sightings, Tick,
 };
-pub use waiting::ListedLine;
+pub use waiting::{ListedLine, PlaceItem, PlaceRows};
 pub use write::{EntryConflict, Write};

@@ -6,8 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use broker_domain::waiting::Line;
-use broker_domain::{Inventory, RequestId, RequestState, Suspect, Timestamp, Violation, suspects};
+use broker_domain::waiting::{Line, minted_at};
+use broker_domain::{
+    Inventory, RequestId, RequestState, SandboxId, SandboxName, Status, Suspect, Timestamp, Violation,
+    suspects,
+};
 use serde::Serialize;
 
 use crate::permits::LimitedLeases;
@@ -21,11 +24,15 @@ const TRIES: usize = 50;
 /// While the pool is open, whatever arrives is admitted, or found wanting, within seconds.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(600);
 
+/// A place and a free sandbox that it fits do not outlive a look at both: five seconds, and a minute more if a worker dies over
+/// it; twice that.
+const SERVED_WITHIN: Duration = Duration::from_secs(130);
+
 /// A violation.
 #[derive(Debug, Serialize)]
 pub struct Found {
     /// The kind, as `Violation::kind` names it, `unreadable_item`, `misplaced`, `arriving_too_long`,
-    /// `parked_without_place`, `wait_overdue`, `line_not_listed` or `over_limit`.
+    /// `parked_without_place`, `wait_overdue`, `line_not_listed`, `waits_beside_free` or `over_limit`.
     pub kind: &'static str,
     /// The items and the promise that they contradict.
     pub detail: String,
@@ -62,7 +69,8 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
     }
     let is_open = store.pool.status().await? == PoolStatus::Open;
     let (mut unreadable, mut misplaced, mut late) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut parked, mut limited) = (Vec::new(), LimitedLeases::begin(store).await?);
+    let (mut parked, mut free) = (Vec::new(), Vec::new());
+    let mut limited = LimitedLeases::begin(store).await?;
     scan(store, |mut page| {
         unreadable.append(&mut page.unreadable);
         misplaced.append(&mut page.misplaced);
@@ -73,11 +81,14 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
             let minutes = now.since(*since).as_secs() / 60;
             format!("sandbox {id} has been arriving for {minutes} min: `broker job run serve` admits it")
         }));
+        let available = page.sandboxes.iter().filter(|sandbox| sandbox.status == Status::Available);
+        free.extend(available.map(|sandbox| (sandbox.name.clone(), sandbox.id.clone(), sandbox.version)));
         add(&mut inventory, &page);
         true
     })
     .await?;
-    let waiting = waiting(store, parked, now).await?;
+    let in_vain = if is_open { in_vain(store, &parked, &free, now).await? } else { Vec::new() };
+    let waiting = waiting(store, parked, now).await?.into_iter().chain(in_vain);
     let exceeded = limited.exceeded(store).await?;
     let suspects = suspects(&inventory);
     let mut violations: Vec<Violation> = Vec::new();
@@ -137,6 +148,43 @@ async fn waiting(
             Some(_) => continue,
         };
         found.push(Found { kind, detail: format!("request {id} waits in line {line}") });
+    }
+    Ok(found)
+}
+
+/// The first of each line, if a sandbox that it fits is free and was not given to it. Both are read again: it may have been meanwhile.
+/// A tenant with limits may have as many as it may.
+async fn in_vain(
+    store: &Store,
+    parked: &[(Line, RequestId)],
+    free: &[(SandboxName, SandboxId, u64)],
+    now: Timestamp,
+) -> Result<Vec<Found>, StoreError> {
+    let mut heads: BTreeMap<&Line, RequestId> = BTreeMap::new();
+    for (line, id) in parked.iter().filter(|(_, id)| now.since(minted_at(*id)) > SERVED_WITHIN) {
+        let head = heads.entry(line).or_insert(*id);
+        *head = (*head).min(*id);
+    }
+    if heads.is_empty() || free.is_empty() {
+        return Ok(Vec::new());
+    }
+    let policy = store.policy.get().await?.and_then(|stored| stored.policy().ok()).unwrap_or_default();
+    let is_limited = |line: &Line| policy.tenants().get(&line.tenant).is_some_and(|of| !of.limits.is_empty());
+    let mut found = Vec::new();
+    for (line, id) in heads.into_iter().filter(|(line, _)| !is_limited(line)) {
+        let Some((_, sandbox, version)) = free.iter().find(|(name, ..)| line.fits(name)) else { continue };
+        let request = store.requests.get(id).await?;
+        let waits = request.is_some_and(|request| {
+            request.state == RequestState::Queued
+                && request.parked.as_ref() == Some(line)
+                && now <= request.deadline
+        });
+        let stands = store.sandboxes.get(sandbox).await?;
+        let is_free = stands.is_some_and(|stands| stands.version == *version);
+        if waits && is_free {
+            let detail = format!("request {id} waits in line {line} beside sandbox {sandbox}, which is free");
+            found.push(Found { kind: "waits_beside_free", detail });
+        }
     }
     Ok(found)
 }

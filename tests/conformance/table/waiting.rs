@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use broker_domain::waiting::{Line, Marks, Place as Waiting};
-use broker_domain::{AllocateRequest, Outcome, RequestState, Status, TenantName};
-use broker_store::{Claim, ClaimOutcome, Write};
+use broker_domain::{AllocateRequest, Outcome, Reason, RequestState, Status, TenantName};
+use broker_store::{Actor, Claim, ClaimOutcome, PlaceItem, Requeued, Write};
 
 use super::claims::record;
 use crate::place::Place;
@@ -52,7 +52,7 @@ async fn a_request_is_parked_once_however_often_and_never_after_its_end() {
     assert_eq!((stands.state, stands.parked, stands.message), (RequestState::Queued, Some(line()), None));
     store.requests.cancel(other.request_id).await.expect("cancelled");
     assert_eq!(store.waiting.park(&second).await.expect("asked"), Write::Rejected(()));
-    let places = store.waiting.places(&line(), None, 10).await.expect("read").items;
+    let places = store.waiting.places(&line(), None, 10).await.expect("read").items.places;
     assert_eq!(places, std::slice::from_ref(&first));
     // A second delivery does not go past the line; the line does.
     assert_eq!(place.claim(&ask, &free).await, ClaimOutcome::RequestEnded);
@@ -104,4 +104,75 @@ async fn grants_are_all_or_none_and_say_whose_was_in_the_way() {
     assert_eq!(told, [None, Some(ClaimOutcome::RequestEnded), None]);
     let told = store.leases.grant(&[claims[0].clone(), claims[2].clone()]).await.expect("asked");
     assert!(told.iter().all(|told| matches!(told, Some(ClaimOutcome::Created(_)))), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_place_is_buried_with_its_request_or_not_at_all_and_a_replay_parks_it_anew() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let (ask, waiting) = asked(&place, "student-1").await;
+    let why = || (Reason::Malformed, "why".to_owned());
+    let letter_of = |id: &str| broker_dead_letters::of_place(id, waiting.message.clone(), why(), now, now);
+    let read = PlaceItem::from(&waiting);
+    let bury = async |item: &PlaceItem, id: &str| {
+        let letter = letter_of(id);
+        let told = store.waiting.bury(item, &letter).await.expect("asked");
+        let kept = store.dead_letters.get(&letter.id).await.expect("read").is_some();
+        assert_eq!(kept, told.is_applied(), "{id}");
+        told
+    };
+    assert_eq!(bury(&read, "no-place").await, Write::Rejected(()));
+    store.waiting.park(&waiting).await.expect("parked");
+    let other = PlaceItem { message: Some("another message".to_owned()), ..read.clone() };
+    assert_eq!(bury(&other, "not-as-read").await, Write::Rejected(()));
+    assert_eq!(bury(&read, "first").await, Write::Applied);
+    assert_eq!(store.waiting.place(&line(), ask.request_id).await.expect("read"), None);
+    let state = async || store.requests.get(ask.request_id).await.expect("read").expect("recorded");
+    let died = state().await;
+    assert!(matches!(died.state, RequestState::Ended(Outcome::DeadLettered { .. })), "{died:?}");
+    assert_eq!(bury(&read, "twice").await, Write::Rejected(()));
+
+    let letter = letter_of("first");
+    let actor = Actor { action: place.entropy.uuid(), by: "op".to_owned(), at: now };
+    let message = waiting.message.clone();
+    let reopened = Requeued::Request { id: ask.request_id, message, deadline: waiting.deadline };
+    let taken = store.dead_letters.take(&letter.id, &actor, now, Some(&reopened)).await.expect("asked");
+    assert_eq!((taken, state().await.parked), (Write::Applied, None));
+    assert_eq!(store.waiting.park(&waiting).await.expect("asked"), Write::Applied);
+    // Taken once more, since its mark was lost: it stands in its line, and stays there.
+    let later = Actor { at: now.plus(Duration::from_secs(60)), ..actor };
+    let taken = store.dead_letters.take(&letter.id, &later, later.at, Some(&reopened)).await;
+    assert_eq!(taken.expect("asked"), Write::Applied);
+    let stands = state().await;
+    assert_eq!((stands.state, stands.parked, stands.message), (RequestState::Queued, Some(line()), None));
+    // Cancelled meanwhile: its place is garbage, and no letter tells of it.
+    store.requests.cancel(ask.request_id).await.expect("cancelled");
+    assert_eq!(bury(&read, "ended").await, Write::Rejected(()));
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_be_read_hides_no_other() {
+    let place = Place::with_table().await;
+    let store = &place.store;
+    for track in ["student-1", "student-2"] {
+        let (_, waiting) = asked(&place, track).await;
+        store.waiting.park(&waiting).await.expect("parked");
+    }
+    let rows = store.waiting.places(&line(), None, 10).await.expect("read").items;
+    let damaged = &rows.places[0];
+    let update = place.aws.dynamodb.update_item().table_name(&place.table);
+    let key = |text: String| aws_sdk_dynamodb::types::AttributeValue::S(text);
+    let update = update.key("PK", key(format!("LINE#{}", line())));
+    let update =
+        update.key("SK", key(damaged.request_id.to_string())).update_expression("REMOVE deadline_ms");
+    update.send().await.expect("UpdateItem");
+    let again = store.waiting.places(&line(), None, 10).await.expect("read").items;
+    assert_eq!(again.places, rows.places[1..]);
+    assert_eq!(again.unreadable[0].request_id(), Some(damaged.request_id));
+    let why = (Reason::MalformedItem, again.unreadable[0].why.clone());
+    let now = place.clock.now();
+    let letter = broker_dead_letters::of_place("m", damaged.message.clone(), why, now, now);
+    assert_eq!(store.waiting.bury(&again.unreadable[0], &letter).await.expect("asked"), Write::Applied);
+    let left = store.waiting.places(&line(), None, 10).await.expect("read").items;
+    assert_eq!((left.places.as_slice(), left.unreadable.len()), (&rows.places[1..], 0));
 }

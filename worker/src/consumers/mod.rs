@@ -12,7 +12,7 @@ mod maintenance;
 mod reply;
 mod requests;
 
-pub(crate) use dead_letters::DeadLetterHandler;
+pub(crate) use dead_letters::{DeadLetterHandler, was_kept};
 pub(crate) use maintenance::MaintenanceHandler;
 pub(crate) use reply::ReplySender;
 pub(crate) use requests::RequestHandler;

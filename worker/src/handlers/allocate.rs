@@ -20,6 +20,7 @@ use super::key_turns::{self, KeyTurn};
 use super::limits::{Found, Refusal, Taken};
 use super::permits::HeldPermit;
 use super::{HandlerError, Handlers};
+use crate::finality::must_agree;
 
 /// A request that waits for its turn looks at its deadline so long after it.
 const AFTER_THE_DEADLINE: Duration = Duration::from_millis(1);
@@ -196,7 +197,7 @@ impl Handlers {
             Err(StoreError::Conflict) => {
                 taken.put_back();
                 if let Some(key) = replaced {
-                    self.must_agree(&key).await?;
+                    must_agree(&self.store, &key).await?;
                 }
                 Ok(AttemptEnd::InTheWay)
             }

@@ -10,7 +10,7 @@ mod return_sandbox;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_domain::{Inventory, LeaseKey, Outcome, SandboxId, Status, TenantName, TrackId, suspects};
+use broker_domain::{LeaseKey, Outcome, SandboxId, TenantName, TrackId};
 use broker_messages::Request;
 use broker_runtime::backoff::Backoff;
 use broker_runtime::clock::Clock;
@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::candidates::Candidates;
 use crate::finality::HandlerError;
+use crate::serve::SoonOver;
 
 use allocate::LeaseLearnt;
 use key_turns::KeyTurns;
@@ -49,6 +50,8 @@ pub(crate) struct Handlers {
     leases: KeyTurns<LeaseKey, LeaseLearnt>,
     /// Lines that this process has listed.
     listed: ListedLines,
+    /// Places that it parked and whose deadline comes soon.
+    soon: SoonOver,
     /// Returns of one sandbox by one track.
     returns: KeyTurns<(SandboxId, TrackId), ReturnLearnt>,
 }
@@ -61,6 +64,7 @@ impl Handlers {
         entropy: Entropy,
         policy: FollowedPolicy,
         freed: Arc<Notify>,
+        soon: SoonOver,
     ) -> Self {
         let (leases, returns) = (KeyTurns::default(), KeyTurns::default());
         let permits = Permits::new(store.clone(), entropy.clone());
@@ -76,6 +80,7 @@ impl Handlers {
             default_keys: DefaultKeys::new(),
             leases,
             listed: ListedLines::default(),
+            soon,
             returns,
         }
     }
@@ -90,29 +95,6 @@ impl Handlers {
         match request {
             Request::Allocate(request) => self.allocate(request, text).await,
             Request::Return(mark) => self.return_sandbox(mark).await.map(Some),
-        }
-    }
-
-    /// That a key's lease and its sandbox agree at one instant, after they could not be ended together: then another request was
-    /// faster and another look helps. If they do not, nothing that a request may do will ever help.
-    async fn must_agree(&self, key: &LeaseKey) -> Result<(), HandlerError> {
-        let lease = self.store.leases.get(key).await?;
-        let Some(lease) = lease.filter(|lease| lease.end.is_none()) else { return Ok(()) };
-        let sandbox = lease.grant.sandbox_id;
-        let together = self
-            .store
-            .scans
-            .together(std::slice::from_ref(&sandbox), std::slice::from_ref(key), &[], &[])
-            .await?;
-        if together.sandboxes.iter().any(|sandbox| sandbox.status == Status::Unknown) {
-            return Err(HandlerError::Newer { sandbox });
-        }
-        let mut inventory = Inventory::default();
-        together.sandboxes.iter().for_each(|sandbox| inventory.add_sandbox(sandbox));
-        together.leases.iter().for_each(|lease| inventory.add_lease(lease));
-        match suspects(&inventory).is_empty() {
-            true => Ok(()),
-            false => Err(HandlerError::Inconsistent { key: key.clone(), sandbox }),
         }
     }
 

@@ -61,6 +61,7 @@ impl Handlers {
                 Ok(Write::Applied) => {
                     crash_points::point(Point::Parked);
                     metrics::counter!("broker_waiting_parked_total").increment(1);
+                    self.soon.note(&place, self.clock.now());
                     return Ok(None);
                 }
                 Ok(Write::Rejected(())) => return self.ended_before(request).await,

@@ -16,6 +16,7 @@ use broker_store::{StoreError, Write};
 
 use super::key_turns::KeyTurn;
 use super::{HandlerError, Handlers};
+use crate::finality::must_agree;
 
 /// What an attempt to return a sandbox learnt.
 #[derive(Debug)]
@@ -125,7 +126,7 @@ impl Handlers {
                 }
                 Ok(Some(ended(request, &end)))
             }
-            Ok(Write::Rejected(())) => self.must_agree(&allocation.lease_key).await.map(|()| None),
+            Ok(Write::Rejected(())) => must_agree(&self.store, &allocation.lease_key).await.map(|()| None),
             Err(StoreError::Conflict) => Ok(None),
             Err(error) => Err(error.into()),
         }

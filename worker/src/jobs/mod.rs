@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consumers::ReplySender;
 use crate::health::Health;
-use crate::serve::{self, Gates, NextWalk};
+use crate::serve::{self, Gates, NextWalk, SoonOver};
 
 /// For how long a job that AWS interrupts is begun anew; then its report says so, and the next run does the rest.
 const BEGUN_ANEW_FOR: Duration = Duration::from_secs(60);
@@ -126,6 +126,7 @@ pub(crate) struct Jobs {
     pub(crate) spool_dir: Arc<Path>,
     /// Told when a permit is free again: somebody may wait for it.
     pub(crate) freed: Arc<Notify>,
+    pub(crate) soon: SoonOver,
     pub(crate) settings: JobSettings,
 }
 
@@ -233,6 +234,10 @@ pub(crate) fn begin_counting() {
     metrics::counter!("broker_permit_conflicts_total").absolute(0);
     metrics::counter!("broker_serve_admitted_total").absolute(0);
     metrics::counter!("broker_serve_left_behind_total").absolute(0);
+    metrics::counter!("broker_waiting_parked_total").absolute(0);
+    for by in ["arrival", "sweep"] {
+        metrics::counter!("broker_waiting_granted_total", "by" => by).absolute(0);
+    }
     for word in ["sync", "expiry", "cleanup", "purge", "census", "sweep", "refill", "serve"] {
         for outcome in ["ok", "partial", "refused", "failed"] {
             metrics::counter!(format!("broker_{word}_total"), "outcome" => outcome).absolute(0);

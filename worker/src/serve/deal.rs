@@ -8,19 +8,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_domain::waiting::{Dealt, Line, Place, TenantPlaces, deal};
+use broker_domain::waiting::{Dealt, Line, TenantPlaces, deal};
 use broker_domain::{
-    Lease, LeaseEnd, LeaseVerdict, Outcome, Permit, RequestId, RequestState, SandboxName, Status, TenantName,
-    judge, overdue_for_owner,
+    Lease, LeaseEnd, LeaseVerdict, Outcome, Permit, Reason, RequestId, RequestState, SandboxId, SandboxName,
+    Status, TenantName, judge, overdue_for_owner,
 };
 use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
+use broker_runtime::errors::chain;
+use broker_runtime::panics::caught;
 use broker_runtime::trace;
 use broker_store::{Candidate, Claim, ClaimOutcome, ListedLine, PolicyUnknown, StoreError};
 use tokio::task::JoinSet;
 
-use super::places::{WaitingRequest, end, leave, overdue, read, waited};
+use super::By;
+use super::bury::{self, Why};
+use super::places::{WaitingRequest, end, leave, overdue, readable, waited};
 use super::rooms::Rooms;
+use crate::finality::{Finality, HandlerError, must_agree};
 use crate::jobs::Jobs;
 
 /// Grants in one call: three items each, of a hundred; one that takes a permit has four.
@@ -58,30 +63,21 @@ pub(crate) struct Left {
 }
 
 /// Deals `free`. What it does not return, it granted, lost, or leaves to the next look.
-pub(crate) async fn all(jobs: &Jobs, free: Vec<Free>) -> Result<Left, StoreError> {
+pub(super) async fn all(jobs: &Jobs, free: Vec<Free>, by: By) -> Result<Left, StoreError> {
     let mut round = Dealing {
         jobs,
         free,
         aside: BTreeSet::new(),
+        refused: BTreeSet::new(),
+        tried: Vec::new(),
         together: TOGETHER,
         granted: 0,
         conflicts: 0,
         limited: false,
     };
-    for _ in 0..MOST_ROUNDS {
-        if round.free.is_empty() {
-            break;
-        }
-        let (waiters, mut rooms) = round.waiters().await?;
-        if waiters.is_empty() {
-            break;
-        }
-        let dealt = round.deal(&waiters, &rooms);
-        if dealt.is_empty() {
-            break;
-        }
-        round.grant(&waiters, &mut rooms, &dealt).await?;
-    }
+    let dealt = round.rounds().await;
+    metrics::counter!("broker_waiting_granted_total", "by" => by.as_str()).increment(round.granted);
+    dealt?;
     Ok(Left { free: round.free, granted: round.granted, limited: round.limited })
 }
 
@@ -89,8 +85,13 @@ pub(crate) async fn all(jobs: &Jobs, free: Vec<Free>) -> Result<Left, StoreError
 struct Dealing<'a> {
     jobs: &'a Jobs,
     free: Vec<Free>,
-    /// Places that are passed over in this call: they cannot be read, or are a dead letter's.
+    /// Places that are passed over in this call: they are a dead letter's, or their lease does not agree with its sandbox at the
+    /// moment.
     aside: BTreeSet<RequestId>,
+    /// Places whose grant the table refused, once each.
+    refused: BTreeSet<RequestId>,
+    /// What went into the last call.
+    tried: Vec<(Arc<WaitingRequest>, SandboxId)>,
     /// How many grants the next call has at most.
     together: usize,
     granted: u64,
@@ -99,6 +100,29 @@ struct Dealing<'a> {
 }
 
 impl Dealing<'_> {
+    /// Deals until nothing is left that anybody may have.
+    async fn rounds(&mut self) -> Result<(), StoreError> {
+        for _ in 0..MOST_ROUNDS {
+            if self.free.is_empty() {
+                break;
+            }
+            let (waiters, mut rooms) = self.waiters().await?;
+            if waiters.is_empty() {
+                break;
+            }
+            let dealt = self.deal(&waiters, &rooms);
+            if dealt.is_empty() {
+                break;
+            }
+            match caught(self.grant(&waiters, &mut rooms, &dealt)).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => self.blame_for(error).await?,
+                None => self.blame(bury::panicked()).await?,
+            }
+        }
+        Ok(())
+    }
+
     /// The heads of the lines that something fits, in no order. Places whose time is over are settled on the way.
     async fn waiters(&mut self) -> Result<(Waiters, Rooms), StoreError> {
         let (store, now) = (&self.jobs.store, self.jobs.clock.now());
@@ -125,17 +149,13 @@ impl Dealing<'_> {
                 let wanted = u16::try_from((self.free.len() + 1).min(HEADS)).unwrap_or(u16::MAX);
                 let page = store.waiting.places(&line, after, wanted).await?;
                 let mut found = false;
-                for place in page.items {
-                    if self.aside.contains(&place.request_id) {
-                        continue;
-                    }
-                    match self.waiter(place) {
-                        Some(waiter) if waiter.place.deadline < now => overdue(self.jobs, &waiter).await?,
-                        Some(waiter) => {
-                            found = true;
-                            waiters.insert(waiter.place.request_id, Arc::new(waiter));
-                        }
-                        None => {}
+                for waiter in readable(self.jobs, page.items).await? {
+                    let id = waiter.place.request_id;
+                    if waiter.place.deadline < now {
+                        bury::or_bury(self.jobs, &waiter, overdue(self.jobs, &waiter)).await?;
+                    } else if !self.aside.contains(&id) {
+                        found = true;
+                        waiters.insert(id, Arc::new(waiter));
                     }
                 }
                 after = page.next;
@@ -146,16 +166,6 @@ impl Dealing<'_> {
             }
         }
         Ok((waiters, rooms))
-    }
-
-    /// The place with its message; one that cannot be read is set aside.
-    fn waiter(&mut self, place: Place) -> Option<WaitingRequest> {
-        let id = place.request_id;
-        let waiter = read(self.jobs, place);
-        if waiter.is_none() {
-            self.aside.insert(id);
-        }
-        waiter
     }
 
     /// The deal of what is left.
@@ -188,6 +198,13 @@ impl Dealing<'_> {
     ) -> Result<(), StoreError> {
         let now = self.jobs.clock.now();
         let chosen = self.choose(waiters, rooms, dealt);
+        let tried =
+            chosen.iter().map(|(waiter, free, _)| (Arc::clone(waiter), free.candidate.sandbox_id.clone()));
+        self.tried = tried.collect();
+        if chosen.is_empty() {
+            // Their permits went meanwhile.
+            return Err(StoreError::Conflict);
+        }
         let claims: Vec<_> = chosen
             .iter()
             .map(|(waiter, free, permit)| Claim {
@@ -201,11 +218,7 @@ impl Dealing<'_> {
             })
             .collect();
         crash_points::point(Point::BeforeGrant);
-        let outcomes = match self.jobs.store.leases.grant(&claims).await {
-            Ok(outcomes) => outcomes,
-            Err(error) if error.is_retryable() => return self.in_the_way(error).await,
-            Err(error) => return Err(error),
-        };
+        let outcomes = self.jobs.store.leases.grant(&claims).await?;
         let all = outcomes.iter().all(|outcome| matches!(outcome, Some(ClaimOutcome::Created(_))));
         self.together = if all { (self.together * 2).min(TOGETHER) } else { (self.together / 2).max(1) };
         let (mut gone, mut ending) = (Vec::new(), JoinSet::new());
@@ -259,6 +272,39 @@ impl Dealing<'_> {
             chosen.push((Arc::clone(waiter), free.clone(), permit));
         }
         chosen
+    }
+
+    /// What becomes of a call that failed: again after a moment if that may help.
+    async fn blame_for(&mut self, error: StoreError) -> Result<(), StoreError> {
+        match bury::of_error(&error) {
+            Finality::Passes | Finality::Newer => self.in_the_way(error).await,
+            Finality::Final(code) => self.blame((bury::reason(code), chain(&error))).await,
+            Finality::Refused(code) => {
+                if let [(waiter, sandbox)] = &self.tried[..]
+                    && self.refused.insert(waiter.place.request_id)
+                {
+                    // It may be the sandbox: the place gets another one, and this one is left to the next look.
+                    self.free.retain(|free| free.candidate.sandbox_id != *sandbox);
+                    return self.jobs.store.takes_writes().await;
+                }
+                self.blame((bury::reason(code), chain(&error))).await
+            }
+        }
+    }
+
+    /// A call of grants can never be done: its first goes alone, and if that is the one, it is buried.
+    async fn blame(&mut self, why: Why) -> Result<(), StoreError> {
+        match std::mem::take(&mut self.tried).as_slice() {
+            [] => self.in_the_way(StoreError::Conflict).await,
+            [(waiter, _)] => {
+                self.aside.insert(waiter.place.request_id);
+                bury::request(self.jobs, waiter, why).await
+            }
+            [..] => {
+                self.together = 1;
+                Ok(())
+            }
+        }
     }
 
     /// Another transaction was in the way, or the table did not answer: again after a moment, with fewer.
@@ -347,9 +393,13 @@ impl Dealing<'_> {
             Ok(ClaimOutcome::LostCandidate) => Ok(Settled::SandboxGone),
             Ok(ClaimOutcome::RequestEnded) => self.ended(waiter).await,
             Ok(ClaimOutcome::LeaseStands(_) | ClaimOutcome::PermitTaken) => Ok(Settled::SandboxFree),
-            // Sandbox and lease disagree: nothing that a request may do helps.
             Err(StoreError::Conflict) => {
                 self.aside.insert(waiter.place.request_id);
+                if let Err(error @ HandlerError::Inconsistent { .. }) =
+                    must_agree(&jobs.store, &old.key).await
+                {
+                    bury::request(jobs, waiter, (Reason::InconsistentLease, chain(&error))).await?;
+                }
                 Ok(Settled::SandboxFree)
             }
             Err(error) => Err(error),

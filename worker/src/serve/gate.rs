@@ -83,7 +83,7 @@ async fn ask_flavour(jobs: &Jobs, policy: &Policy, flavour: &FlavourName, arriva
         }
         let Some(ended) = running.join_next().await else { return };
         match ended {
-            Ok(Ok(Heard::Yes(passed))) => drop(super::offer(jobs, vec![passed]).await),
+            Ok(Ok(Heard::Yes(passed))) => drop(super::offer(jobs, vec![passed], super::By::Arrival).await),
             // One at a time: what is in quarantine is counted before each.
             Ok(Ok(Heard::No(refused))) => {
                 if let Err(error) = refuse(jobs, flavour, &refused).await {

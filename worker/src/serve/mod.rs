@@ -3,24 +3,30 @@
 //! Two call it: the job that brought sandboxes, at once, for these ([`these`]); and the tick `TICK#serve`, every few seconds, for
 //! what a process that died, or a program without hooks, left behind ([`keep`], and `broker job run serve`). Any number at a
 //! time is safe: each write is at the version that was seen. The tick is served here and not through the queue: it must be
-//! quick, and an older worker would not know the job.
+//! quick, and an older worker would not know the job. The workers look in turns, and a look that finds nothing writes nothing.
 //!
 //! Steps of one call: arrivals → gate → deal to those who wait → admit what fitted no place.
 
 mod admit;
+mod bury;
 mod deal;
 mod gate;
 mod places;
 mod rooms;
+mod soon;
+mod turns;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker_domain::policy::Policy;
-use broker_domain::{Job, JobReport, NamePrefix, Status, Task};
+use broker_domain::waiting::Line;
+use broker_domain::{Job, JobReport, NamePrefix, SandboxName, Status, Task};
+use broker_runtime::panics::caught;
 use broker_store::{Candidate, ListedLine, Pages, StoreError, Write};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::jobs::{JobError, Jobs};
 
@@ -28,6 +34,9 @@ pub(crate) use admit::Admitted;
 use deal::Free;
 pub(crate) use gate::Gates;
 pub(crate) use places::NextWalk;
+use rooms::Rooms;
+pub(crate) use soon::SoonOver;
+use turns::Turns;
 
 /// How long a tick is taken: a worker that dies with it delays the next by this.
 const TAKEN_FOR: Duration = Duration::from_secs(60);
@@ -35,28 +44,45 @@ const TAKEN_FOR: Duration = Duration::from_secs(60);
 const BETWEEN_FREED: Duration = Duration::from_millis(100);
 /// Pages of what is offered that are looked through behind sandboxes that a limit keeps from those who wait.
 const BEHIND_LIMITS: usize = 10;
+/// Between two ends of places whose time is over.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 /// Arrivals that are served together.
 pub(crate) const TOGETHER: u16 = 100;
 
-/// Serves the tick until `stop`, while the pool is open.
-pub(crate) async fn keep(jobs: Jobs, every: Duration, stop: CancellationToken) {
-    let mut gate = jobs.health.gate();
+/// Looks whenever it is this worker's turn, until `stop`, while the pool is open; `me` is its id in the list of processes.
+pub(crate) async fn keep(jobs: Jobs, me: Uuid, every: Duration, stop: CancellationToken) {
+    let (mut gate, mut turns, mut is_first) = (jobs.health.gate(), Turns::new(me, every), true);
     loop {
         let opened = async { gate.wait_for(|open| *open).await.is_ok() };
         if stop.run_until_cancelled(opened).await != Some(true) {
             return;
         }
-        if let Err(error) = tick(&jobs, every).await {
-            tracing::warn!("arrivals not served, trying again: {error}");
+        let seat = turns.seat(&jobs.store, jobs.clock.now()).await;
+        let looked = caught(async {
+            // What a process left behind that ended is served by the next one at once.
+            let now = jobs.clock.now();
+            if is_first || (seat.has(now, every) && turns.begins(now)) {
+                tick(&jobs, every, is_first).await?;
+            }
+            soon::end(&jobs).await?;
+            places::walk_in_turn(&jobs, seat).await
+        });
+        match looked.await {
+            Some(Ok(())) => is_first = false,
+            Some(Err(error)) => tracing::warn!("arrivals not served, trying again: {error}"),
+            None => tracing::error!("serving panicked, trying again"),
         }
-        let next = tokio::time::sleep(jobs.entropy.jitter(every));
+        let now = jobs.clock.now();
+        let pause = turns.until_next(now);
+        let pause = jobs.soon.until_next(now).map_or(pause, |soon| soon.max(SHORTEST_PAUSE).min(pause));
+        let next = tokio::time::sleep(pause);
         if stop.run_until_cancelled(freed_until(&jobs, next)).await.is_none() {
             return;
         }
     }
 }
 
-/// Until the next tick: whenever a permit is free again, what is offered is dealt to those who wait for it.
+/// Until the next look: whenever a permit is free again, what is offered is dealt to those who wait for it.
 async fn freed_until(jobs: &Jobs, next: tokio::time::Sleep) {
     let mut next = std::pin::pin!(next);
     loop {
@@ -72,12 +98,16 @@ async fn freed_until(jobs: &Jobs, next: tokio::time::Sleep) {
     }
 }
 
-/// Serves everything that is arriving if the tick is due, unless another worker does.
-async fn tick(jobs: &Jobs, every: Duration) -> Result<(), StoreError> {
+/// Serves what is there to be served, or in any case if `must`, unless the tick is not due or another worker does. A look that finds
+/// nothing writes nothing.
+async fn tick(jobs: &Jobs, every: Duration, must: bool) -> Result<(), StoreError> {
     let (now, schedule) = (jobs.clock.now(), &jobs.store.schedule);
     let tick = schedule.tick(Job::Serve, Duration::ZERO, now).await?;
     let until = now.plus(TAKEN_FOR);
-    if !tick.is_free(now) || schedule.take(Job::Serve, &tick, until, now).await? == Write::Rejected(()) {
+    if !tick.is_free(now) || !(must || is_wanted(jobs).await?) {
+        return Ok(());
+    }
+    if schedule.take(Job::Serve, &tick, until, now).await? == Write::Rejected(()) {
         return Ok(());
     }
     // It reports, and what failed is served by the next.
@@ -87,13 +117,67 @@ async fn tick(jobs: &Jobs, every: Duration) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Whether anything is arriving, or is offered that somebody who waits may take.
+async fn is_wanted(jobs: &Jobs) -> Result<bool, StoreError> {
+    let (sandboxes, now) = (&jobs.store.sandboxes, jobs.clock.now());
+    let mut pages = Pages::new(|after| sandboxes.arriving(now, after, TOGETHER));
+    while let Some(page) = pages.next().await? {
+        if !page.is_empty() {
+            return Ok(true);
+        }
+    }
+    let lines = jobs.store.waiting.lines(now).await?;
+    if lines.is_empty() {
+        return Ok(false);
+    }
+    let policy = policy(jobs).await.unwrap_or_default();
+    let prefixes = waited_for(&policy, &lines);
+    let lines: Vec<Line> = lines.into_iter().map(|listed| listed.line).collect();
+    for prefix in prefixes {
+        let mut pages = Pages::new(|after| sandboxes.sweep(prefix.as_ref(), after, TOGETHER));
+        let mut looked_through = 0;
+        while let Some(page) = pages.next().await? {
+            let free = page.into_iter().map(|candidate| Free { candidate, listed: Status::Available });
+            let free: Vec<_> = free.collect();
+            if free.is_empty() {
+                continue;
+            }
+            let rooms = Rooms::of(jobs, &policy, &lines, &free).await?;
+            let may = |line: &Line, name: &SandboxName| line.fits(name) && rooms.has_room(&line.tenant, name);
+            if free.iter().any(|free| lines.iter().any(|line| may(line, &free.candidate.name))) {
+                return Ok(true);
+            }
+            looked_through += 1;
+            if looked_through == BEHIND_LIMITS {
+                break;
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// The prefixes of what those in `lines` may be given.
+fn waited_for(policy: &Policy, lines: &[ListedLine]) -> BTreeSet<Option<NamePrefix>> {
+    let mut prefixes = BTreeSet::new();
+    for ListedLine { line, .. } in lines {
+        // Whose limit of one flavour is reached may take others, which stand behind it.
+        let wanted = line.prefix.as_ref().map_or("", NamePrefix::as_str);
+        if policy.limits_of(&line.tenant).next().is_some() {
+            let flavours = policy.flavours().values().map(|flavour| flavour.prefix.clone());
+            prefixes.extend(flavours.filter(|prefix| prefix.as_str().starts_with(wanted)).map(Some));
+        }
+        prefixes.insert(line.prefix.clone());
+    }
+    prefixes
+}
+
 /// Serves everything that is arriving.
 pub(crate) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
     let mut after = None;
     loop {
         let page = jobs.store.sandboxes.arriving(jobs.clock.now(), after, TOGETHER).await?;
         report.found += page.items.len() as u64;
-        let admitted = these(jobs, page.items).await;
+        let admitted = serve(jobs, page.items, By::Sweep).await;
         report.changed += admitted.admitted;
         report.skipped += admitted.lost;
         report.failed += admitted.failed;
@@ -126,21 +210,43 @@ async fn policy(jobs: &Jobs) -> Option<Arc<Policy>> {
     }
 }
 
-/// Serves `arrivals`, each at the version at which it was written or listed. What cannot be served now is left to the tick.
+/// Serves `arrivals`, each at the version at which it was written. What cannot be served now is left to the tick.
 pub(crate) async fn these(jobs: &Jobs, arrivals: Vec<Candidate>) -> Admitted {
+    serve(jobs, arrivals, By::Arrival).await
+}
+
+/// What a sandbox was met by that was granted, in metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// The job that brought it, or the gate that let it through.
+    Arrival,
+    /// A look for what was left.
+    Sweep,
+}
+
+impl By {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Arrival => "arrival",
+            Self::Sweep => "sweep",
+        }
+    }
+}
+
+async fn serve(jobs: &Jobs, arrivals: Vec<Candidate>, by: By) -> Admitted {
     let Some(policy) = policy(jobs).await else { return Admitted::default() };
     let open = gate::ask(jobs, &policy, arrivals);
-    offer(jobs, open).await
+    offer(jobs, open, by).await
 }
 
 /// Deals `arrivals` to those who wait, and admits what fitted no place. No gate guards them, or it let them through.
-async fn offer(jobs: &Jobs, arrivals: Vec<Candidate>) -> Admitted {
+async fn offer(jobs: &Jobs, arrivals: Vec<Candidate>, by: By) -> Admitted {
     if arrivals.is_empty() {
         return Admitted::default();
     }
     let all = arrivals.len() as u64;
     let free = arrivals.into_iter().map(|candidate| Free { candidate, listed: Status::Arriving });
-    match deal::all(jobs, free.collect()).await {
+    match deal::all(jobs, free.collect(), by).await {
         Ok(left) => {
             let left_over = left.free.into_iter().map(|free| free.candidate).collect();
             let admitted = admit::all(jobs, left_over).await;
@@ -161,22 +267,12 @@ async fn offered(jobs: &Jobs, report: &mut JobReport) -> Result<(), StoreError> 
         return Ok(());
     }
     let policy = policy(jobs).await.unwrap_or_default();
-    let mut prefixes: BTreeSet<Option<NamePrefix>> = BTreeSet::new();
-    for ListedLine { line, .. } in lines {
-        // Whose limit of one flavour is reached may take others, which stand behind it.
-        let wanted = line.prefix.as_ref().map_or("", NamePrefix::as_str).to_owned();
-        if policy.limits_of(&line.tenant).next().is_some() {
-            let flavours = policy.flavours().values().map(|flavour| flavour.prefix.clone());
-            prefixes.extend(flavours.filter(|prefix| prefix.as_str().starts_with(&wanted)).map(Some));
-        }
-        prefixes.insert(line.prefix);
-    }
-    for prefix in prefixes {
+    for prefix in waited_for(&policy, &lines) {
         let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep(prefix.as_ref(), after, TOGETHER));
         let mut looked_through = 0;
         while let Some(page) = pages.next().await? {
             let free = page.into_iter().map(|candidate| Free { candidate, listed: Status::Available });
-            let left = deal::all(jobs, free.collect()).await?;
+            let left = deal::all(jobs, free.collect(), By::Sweep).await?;
             report.changed += left.granted;
             report.detail("granted", left.granted);
             // What is left over fits none of those who wait.

@@ -1,21 +1,22 @@
 //! Places: read, answered, left, and walked once a minute.
 //!
 //! Order: **write state → send reply → delete place**. A reply that cannot be sent is found by asking; a place that is not
-//! deleted grants nothing.
+//! deleted grants nothing. What can never be served is buried ([`bury`]).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use broker_domain::policy::ANY_FLAVOUR;
-use broker_domain::waiting::{Marks, Place, minted_at};
-use broker_domain::{AllocateRequest, LeaseVerdict, Outcome, judge};
+use broker_domain::waiting::{Marks, Place};
+use broker_domain::{AllocateRequest, LeaseVerdict, Outcome, Reason, Timestamp, judge};
 use broker_messages::{Request, RequestMessage};
 use broker_queue::ReplyQueueName;
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{Pages, StoreError};
+use broker_store::{Pages, PlaceItem, PlaceRows, StoreError};
 
+use super::bury::{self, Why};
+use super::soon;
+use super::turns::Seat;
 use crate::finality::ReplyError;
 use crate::jobs::Jobs;
 
@@ -26,21 +27,40 @@ const WALK_EVERY: Duration = Duration::from_secs(60);
 /// The same while few wait: a walk of them costs next to nothing.
 const SHORT_WALK_EVERY: Duration = Duration::from_secs(10);
 /// How many are few.
-const FEW: u64 = 1_000;
+const FEW: u64 = 100;
 
-/// When this process walks the lines next, in milliseconds. Clones share it.
+/// When this process walks the lines next, in milliseconds, and how many waited at the last walk. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NextWalk(Arc<AtomicU64>);
+pub(crate) struct NextWalk(Arc<(AtomicU64, AtomicU64)>);
+
+impl NextWalk {
+    /// How long it is between two walks.
+    fn every(&self) -> Duration {
+        if self.0.1.load(Ordering::Relaxed) < FEW { SHORT_WALK_EVERY } else { WALK_EVERY }
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        now.as_ms() >= self.0.0.load(Ordering::Relaxed)
+    }
+
+    fn walked(&self, waiting: u64, now: Timestamp) {
+        self.0.1.store(waiting, Ordering::Relaxed);
+        self.0.0.store(now.plus(self.every()).as_ms(), Ordering::Relaxed);
+    }
+}
+
+/// Walks every line, if this process did not a moment ago, and it is its turn among the workers: together they walk as often as
+/// one alone.
+pub(super) async fn walk_in_turn(jobs: &Jobs, seat: Seat) -> Result<(), StoreError> {
+    if seat.has(jobs.clock.now(), jobs.next_walk.every()) { walk_when_due(jobs).await } else { Ok(()) }
+}
 
 /// Walks every line, unless this process did a moment ago.
 pub(super) async fn walk_when_due(jobs: &Jobs) -> Result<(), StoreError> {
     let now = jobs.clock.now();
-    if now.as_ms() < jobs.next_walk.0.load(Ordering::Relaxed) {
-        return Ok(());
+    if jobs.next_walk.is_due(now) {
+        jobs.next_walk.walked(walk(jobs).await?, now);
     }
-    let waiting = walk(jobs).await?;
-    let next = now.plus(if waiting < FEW { SHORT_WALK_EVERY } else { WALK_EVERY });
-    jobs.next_walk.0.store(next.as_ms(), Ordering::Relaxed);
     Ok(())
 }
 
@@ -52,25 +72,41 @@ pub(super) struct WaitingRequest {
     pub(super) reply_to: ReplyQueueName,
 }
 
-/// The place with its message, if that can be read.
-pub(super) fn read(jobs: &Jobs, place: Place) -> Option<WaitingRequest> {
-    let names = jobs.urls.names();
-    let read =
-        RequestMessage::decode(&place.message).map_err(|error| error.to_string()).and_then(|message| {
-            let reply_to = names.parse_reply(&message.reply_to).map_err(|error| error.to_string())?;
-            match Request::from(&message) {
-                Request::Allocate(ask) if ask.request_id == place.request_id => Ok((message, ask, reply_to)),
-                Request::Allocate(_) | Request::Return(_) => Err("it is another request's".to_owned()),
-            }
-        });
-    match read {
-        Ok((message, ask, reply_to)) => Some(WaitingRequest { place, message, ask, reply_to }),
-        Err(error) => {
-            metrics::counter!("broker_waiting_unreadable_total").increment(1);
-            tracing::error!(request_id = %place.request_id, line = %place.line, "unreadable place passed over: {error}");
-            None
+/// What a place's message says; or why that cannot be read.
+fn read(jobs: &Jobs, place: &Place) -> Result<(RequestMessage, AllocateRequest, ReplyQueueName), Why> {
+    let message = RequestMessage::decode(&place.message)
+        .map_err(|error| (bury::reason(error.reason_code()), error.to_string()))?;
+    let reply_to = jobs
+        .urls
+        .names()
+        .parse_reply(&message.reply_to)
+        .map_err(|error| (Reason::ForeignReplyQueue, error.to_string()))?;
+    match Request::from(&message) {
+        Request::Allocate(ask) if ask.request_id == place.request_id => Ok((message, ask, reply_to)),
+        Request::Allocate(_) | Request::Return(_) => {
+            Err((Reason::Malformed, "its place is another request's".to_owned()))
         }
     }
+}
+
+/// The places of a page that can be served, with their messages, in their order. The others are buried, but for those that a newer
+/// worker can read: they have until their deadline.
+pub(super) async fn readable(jobs: &Jobs, rows: PlaceRows) -> Result<Vec<WaitingRequest>, StoreError> {
+    for item in rows.unreadable {
+        let why =
+            (Reason::MalformedItem, format!("the place {} of line {}: {}", item.key, item.line, item.why));
+        bury::item(jobs, &item, why).await?;
+    }
+    let now = jobs.clock.now();
+    let mut readable = Vec::with_capacity(rows.places.len());
+    for place in rows.places {
+        match read(jobs, &place) {
+            Ok((message, ask, reply_to)) => readable.push(WaitingRequest { place, message, ask, reply_to }),
+            Err((Reason::NewerVersion, _)) if now <= place.deadline => {}
+            Err(why) => drop(bury::item(jobs, &PlaceItem::from(&place), why).await?),
+        }
+    }
+    Ok(readable)
 }
 
 /// Stores what became of a place whose time is over, and deletes it.
@@ -87,7 +123,7 @@ pub(super) async fn overdue(jobs: &Jobs, waiter: &WaitingRequest) -> Result<(), 
     end(jobs, waiter, outcome).await
 }
 
-/// Stores and tells how a place's request ended, and deletes the place. A reply that cannot be sent is found by asking.
+/// Stores and tells how a place's request ended, and deletes the place.
 pub(super) async fn end(jobs: &Jobs, waiter: &WaitingRequest, outcome: Outcome) -> Result<(), StoreError> {
     let request = Request::Allocate(waiter.ask.clone());
     // A grant stored its outcome itself.
@@ -96,6 +132,15 @@ pub(super) async fn end(jobs: &Jobs, waiter: &WaitingRequest, outcome: Outcome) 
     } else {
         jobs.replies.store_outcome(&request, outcome).await?
     };
+    // A replay may take this end back, and park it anew; its place went with it.
+    let is_dead = matches!(outcome, Outcome::DeadLettered { .. });
+    tell(jobs, waiter, outcome).await?;
+    if is_dead { Ok(()) } else { leave(jobs, waiter).await }
+}
+
+/// Tells a call that waits how its request ended. A reply that cannot be sent is found by asking.
+pub(super) async fn tell(jobs: &Jobs, waiter: &WaitingRequest, outcome: Outcome) -> Result<(), StoreError> {
+    let request = Request::Allocate(waiter.ask.clone());
     let waits = !waiter.message.asynchronous && jobs.clock.now() <= waiter.message.times().reply_by;
     if waits
         && let Err(error) = jobs.replies.reply(&waiter.message, &request, &waiter.reply_to, outcome).await
@@ -107,7 +152,7 @@ pub(super) async fn end(jobs: &Jobs, waiter: &WaitingRequest, outcome: Outcome) 
             }
         }
     }
-    leave(jobs, waiter).await
+    Ok(())
 }
 
 pub(super) async fn leave(jobs: &Jobs, waiter: &WaitingRequest) -> Result<(), StoreError> {
@@ -123,39 +168,27 @@ pub(super) fn waited(jobs: &Jobs, waiter: &WaitingRequest, outcome: &'static str
 /// Walks every line: counts it, keeps its marks, and ends what is overdue. Returns how many wait.
 async fn walk(jobs: &Jobs) -> Result<u64, StoreError> {
     let now = jobs.clock.now();
-    let policy = jobs.policy.now().unwrap_or_default();
-    let mut waiting: BTreeMap<String, (u64, Duration)> = BTreeMap::new();
+    let mut waiting = 0;
     for listed in jobs.store.waiting.lines(now).await? {
-        let (mut marks, mut oldest) = (Marks::default(), None);
+        let (mut marks, mut over) = (Marks::default(), Vec::new());
         let mut pages = Pages::new(|after| jobs.store.waiting.places(&listed.line, after, WALKED));
-        while let Some(places) = pages.next().await? {
-            for place in places {
+        while let Some(rows) = pages.next().await? {
+            for waiter in readable(jobs, rows).await? {
+                let place = &waiter.place;
                 if place.deadline < now {
-                    if let Some(waiter) = read(jobs, place) {
-                        overdue(jobs, &waiter).await?;
-                    }
+                    over.push((place.line.clone(), place.request_id));
                     continue;
                 }
+                jobs.soon.note(place, now);
                 marks.push(place.request_id);
-                oldest = oldest.or_else(|| Some(minted_at(place.request_id)));
             }
         }
-        let prefix = listed.line.prefix.as_ref();
-        let flavour = policy.flavours().iter().find(|(_, flavour)| Some(&flavour.prefix) == prefix);
-        let flavour = flavour.map_or(ANY_FLAVOUR, |(name, _)| name.as_str()).to_owned();
-        let (count, age) = waiting.entry(flavour).or_default();
-        *count += marks.length;
-        *age = (*age).max(oldest.map_or(Duration::ZERO, |oldest| now.since(oldest)));
+        soon::all(jobs, over).await?;
+        waiting += marks.length;
         // A line that stands still is not written.
         if marks != listed.marks {
             jobs.store.waiting.walked(&listed.line, &marks, now).await?;
         }
     }
-    let all = waiting.values().map(|(count, _)| count).sum();
-    for (flavour, (count, age)) in waiting {
-        let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        metrics::gauge!("broker_waiting_requests", "flavour" => flavour.clone()).set(count);
-        metrics::gauge!("broker_waiting_oldest_seconds", "flavour" => flavour).set(age.as_secs_f64());
-    }
-    Ok(all)
+    Ok(waiting)
 }

@@ -14,6 +14,7 @@ mod quarantine;
 mod refill;
 mod stats;
 mod stories;
+mod waiting;
 
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ use crate::response::Response;
 use crate::response::problem::Problem;
 use crate::routes::Admin;
 use crate::rpc::RequestReply;
+use crate::waiting::CachedLines;
 
 /// The handler of the admin routes.
 pub(crate) struct Operator {
@@ -45,6 +47,7 @@ pub(crate) struct Operator {
     pub(crate) scheduler: Scheduler,
     pub(crate) last_overview: LastOverview,
     pub(crate) policy: FollowedPolicy,
+    pub(crate) lines: CachedLines,
 }
 
 impl Operator {
@@ -108,6 +111,8 @@ impl Operator {
             Admin::RetireFromQuarantine => {
                 self.leave_quarantine(id, who, (QuarantineAct::Retire, Act::Retire), &query).await
             }
+            Admin::Waiting => self.waiting(&query).await,
+            Admin::CancelWaiting => self.cancel_waiting(id, who, &query).await,
         }
     }
 }

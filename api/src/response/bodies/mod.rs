@@ -5,10 +5,12 @@
 
 mod operator;
 mod supply;
+mod waiting;
 
 pub use operator::PooledSandbox;
 pub(crate) use operator::{AuditPage, Flavour, Flavours, PolicyReport, PoolPage, QueuedRun, RunBody, Stats};
 pub(crate) use supply::{QuarantineList, QuarantineReportBody, RefillBody, RefillList};
+pub(crate) use waiting::{CancelledWaiting, LineBody, WaitingBody, WaitingList, WaitingRequestBody};
 
 use std::collections::BTreeMap;
 
@@ -149,25 +151,6 @@ pub(crate) struct RequestReport {
     /// The response that the call itself would have had, once the request ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) response: Option<StoredAnswer>,
-}
-
-/// Where a request stands that waits in a line.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Waiting")]
-pub(crate) struct WaitingBody {
-    /// How many requests of its line are before it, about: from a look that is a minute old at most.
-    pub(crate) ahead: u64,
-    /// How many requests its line has, about.
-    pub(crate) length: u64,
-    /// Since when it waits, in seconds since the epoch.
-    pub(crate) since: u64,
-    /// Until when it waits, in seconds since the epoch.
-    pub(crate) deadline: u64,
-    /// Why it waits: nothing is free, its tenant's limit is reached, or nothing is free and more were asked for.
-    #[schemars(extend("enum" = ["empty", "limit", "refill_running", "refill_stopped"]))]
-    pub(crate) reason: &'static str,
-    /// In how many seconds it may be served, if that can be told.
-    pub(crate) estimate_s: Option<u64>,
 }
 
 /// The response that a call would have had.

@@ -80,6 +80,8 @@ pub enum Reason {
     TableRefused,
     /// DynamoDB or SQS refuses a call of a job or a deletion.
     Refused,
+    /// The worker that handled it panicked. Only of a request that stood in a line: a message goes back to its queue.
+    Panicked,
     /// Redrive moved it: it was received as often as the queue allows, and no worker finished it.
     MaxReceivesExceeded,
     /// No reason is recorded.
@@ -88,7 +90,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Malformed,
         Self::OlderVersion,
         Self::NewerVersion,
@@ -97,6 +99,7 @@ impl Reason {
         Self::MalformedItem,
         Self::TableRefused,
         Self::Refused,
+        Self::Panicked,
         Self::MaxReceivesExceeded,
         Self::Unknown,
     ];

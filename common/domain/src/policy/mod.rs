@@ -221,6 +221,11 @@ impl Policy {
         self.limits_of(tenant).find(|limited| limited.limit.covers(name))
     }
 
+    /// The flavour that stands for this prefix of a request, and what it says.
+    pub fn flavour_with(&self, prefix: Option<&NamePrefix>) -> Option<(&FlavourName, &Flavour)> {
+        self.flavours.iter().find(|(_, flavour)| Some(&flavour.prefix) == prefix)
+    }
+
     /// The gate that is asked before a sandbox of this name is offered.
     pub fn gate_of(&self, name: &SandboxName) -> Option<&Gate> {
         self.flavours.get(self.flavour_of(name)?)?.gate.as_ref()

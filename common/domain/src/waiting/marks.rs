@@ -52,6 +52,11 @@ impl Marks {
         }
     }
 
+    /// Who stood at the head of the line.
+    pub fn first(&self) -> Option<RequestId> {
+        self.at.first().map(|(_, id)| *id)
+    }
+
     /// Where `id` stands in the line that was walked at `as_of`; one that asked since is behind all others.
     pub fn standing(&self, id: RequestId, as_of: Timestamp) -> Standing {
         let behind = self.at.partition_point(|(_, mark)| *mark <= id);

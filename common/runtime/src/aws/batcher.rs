@@ -15,13 +15,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
+
+use crate::panics::caught;
 
 /// The bounds of the calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,16 +263,6 @@ impl<In, Out> SharedBatcher<In, Out> {
         }
         Some((items, callers))
     }
-}
-
-/// The result of `future`, or `None` if it panics.
-async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-        Ok(poll) => poll.map(Some),
-        Err(_panic) => std::task::Poll::Ready(None),
-    })
-    .await
 }
 
 #[cfg(test)]

@@ -32,9 +32,10 @@ const LETTER_IS_DEAD: &str = "#state = :dead";
 /// What stands in a line does not wait for its message: it has a place.
 const REQUEST_WAITS: &str =
     "#state = :queued and attribute_not_exists(parked) and (#async = :true or attribute_exists(sandbox_id))";
-/// Nothing became of it but a dead letter, or it was queued again by a replay that did not come to its end.
-const REQUEST_DIED: &str =
-    "(#async = :true or attribute_exists(sandbox_id)) and (#state = :queued or begins_with(#outcome, :died))";
+/// Nothing became of it but a dead letter, or it was queued again by a replay that did not come to its end. What stands in a line
+/// waits there: its letter is of another delivery.
+const REQUEST_DIED: &str = "(#async = :true or attribute_exists(sandbox_id)) and \
+     ((#state = :queued and attribute_not_exists(parked)) or begins_with(#outcome, :died))";
 /// The return has not ended, whether or not it is recorded.
 const RETURN_IS_OPEN: &str = "attribute_not_exists(PK) or #state = :queued";
 /// The run was asked for, and its report is waited for.
@@ -144,7 +145,7 @@ impl DeadLetterStore {
                 let update = self
                     .request_update(keys::request(*id), REQUEST_DIED)
                     .update_expression(
-                        "SET #state = :queued, message = :message, deadline_ms = :deadline REMOVE #outcome",
+                        "SET #state = :queued, message = :message, deadline_ms = :deadline REMOVE #outcome, parked",
                     )
                     .expression_attribute_names("#outcome", a::OUTCOME)
                     .expression_attribute_values(":died", s(dead_letter_items::DEAD_LETTERED))

@@ -116,13 +116,21 @@ pub(super) fn line(line: &Line) -> Key {
     Key { pk: LINES.to_owned(), sk: Cow::Owned(line.to_string()) }
 }
 
+/// The beginning of the partitions of places.
+pub(super) const PLACES: &str = "LINE#";
+
 /// The partition of a line's places, which are sorted by request.
 pub(super) fn places(line: &Line) -> String {
-    format!("LINE#{line}")
+    format!("{PLACES}{line}")
 }
 
 pub(super) fn place(line: &Line, request: RequestId) -> Key {
-    Key { pk: places(line), sk: Cow::Owned(request.to_string()) }
+    place_at(line, request.to_string())
+}
+
+/// A place by its sort key as it was read, which may be no request's.
+pub(super) fn place_at(line: &Line, key: String) -> Key {
+    Key { pk: places(line), sk: Cow::Owned(key) }
 }
 
 /// The partition of a limit's permits, which are the slots that are held.

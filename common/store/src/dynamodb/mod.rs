@@ -51,7 +51,7 @@ mod ticks;
 mod transact;
 mod turns;
 mod upkeep;
-mod waiting;
+pub(crate) mod waiting;
 
 pub(crate) use accounts::{AccountHolder, AccountRows};
 pub use adopt_table::{Stage, adopt_table};

@@ -20,6 +20,9 @@ const REQUEST_IS_OPEN: &str = "attribute_not_exists(PK) or #state = :queued";
 /// more time since.
 const REQUEST_IS_OVERDUE: &str =
     "attribute_not_exists(PK) or (#state = :queued and deadline_ms <= :deadline)";
+/// The same for a dead letter of its message: what stands in a line does not wait for that.
+const REQUEST_AWAITS_A_MESSAGE: &str =
+    "attribute_not_exists(PK) or (#state = :queued and attribute_not_exists(parked))";
 /// Only an asynchronous request's claim asks for its record, so only it can be stopped here.
 const REQUEST_IS_CANCELLABLE: &str = "#state = :queued and #async = :true";
 const REQUEST_AWAITS_ITS_MESSAGE: &str =
@@ -42,13 +45,16 @@ impl RequestStore {
     }
 
     /// Stores how a request ended, unless it ended before: the first outcome stays. `Expired` is stored only if the
-    /// record's deadline is not later than that of `record`.
+    /// record's deadline is not later than that of `record`, `DeadLettered` only if it does not stand in a line.
     pub async fn complete(
         &self,
         record: &PersistedRequest,
     ) -> Result<Write<Box<PersistedRequest>>, StoreError> {
-        let expired = matches!(record.state, RequestState::Ended(Outcome::Expired));
-        let condition = if expired { REQUEST_IS_OVERDUE } else { REQUEST_IS_OPEN };
+        let condition = match record.state {
+            RequestState::Ended(Outcome::Expired) => REQUEST_IS_OVERDUE,
+            RequestState::Ended(Outcome::DeadLettered { .. }) => REQUEST_AWAITS_A_MESSAGE,
+            RequestState::Ended(_) | RequestState::Queued => REQUEST_IS_OPEN,
+        };
         let stood_before = self.put_request(record, "complete", condition).await?;
         Ok(stood_before.map_or(Write::Applied, |before| Write::Rejected(Box::new(before))))
     }

@@ -2,20 +2,21 @@
 //!
 //! A line is listed before a place is put into it, so a reader of the list misses none; a place and the mark on its request's
 //! record are one transaction, so a request that is marked as parked has its place. A place is no claim: whoever finds its
-//! request ended deletes it. Order and conditions are ARCHITECTURE.md, "Waiting".
+//! request ended deletes it. One that nobody can serve is buried: its dead letter, the end of its request and its deletion are
+//! one transaction. Order and conditions are ARCHITECTURE.md, "Waiting".
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
+use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem};
 
 use super::attributes::{self as a, Item, Reader};
 use super::change::ItemChange;
 use super::errors::built_wrong;
-use super::keys::{self, SK};
-use super::{WaitingStore, n, s};
-use crate::{ListedLine, Page, PageKey, StoreError, Write};
+use super::keys::{self, PK, SK};
+use super::{WaitingStore, dead_letter_items, n, s};
+use crate::{ListedLine, Page, PageKey, PlaceItem, PlaceRows, StoreError, Write};
 use broker_domain::waiting::{Line, Marks, Place};
-use broker_domain::{RequestId, TenantName, Timestamp};
+use broker_domain::{DeadLetter, Outcome, RequestId, TenantName, Timestamp};
 
 /// The line is not listed, or not for as long.
 const LINE_IS_NOT_LISTED: &str = "attribute_not_exists(until_ms) or until_ms < :until_ms";
@@ -23,6 +24,13 @@ const LINE_IS_NOT_LISTED: &str = "attribute_not_exists(until_ms) or until_ms < :
 const LINE_IS_LISTED: &str = "attribute_exists(until_ms)";
 /// The request was neither cancelled nor ended.
 const REQUEST_IS_QUEUED: &str = "#state = :queued";
+/// The same, and it stands in this line.
+const REQUEST_IS_PARKED: &str = "#state = :queued and parked = :line";
+/// The place has the message that was read.
+const PLACE_IS_AS_READ: &str = "message = :message";
+/// The place is there; no message of it could be read.
+const PLACE_IS_THERE: &str = "attribute_exists(PK)";
+const LETTER_IS_NEW: &str = "attribute_not_exists(PK)";
 /// How long what nobody deleted is kept after its time.
 const KEPT_AFTER: Duration = Duration::from_secs(86_400);
 
@@ -77,18 +85,61 @@ impl WaitingStore {
         Ok(())
     }
 
-    /// The lines that are listed at `now` (a consistent read), each with what its last walk found.
+    /// Keeps `letter` of a place that nobody can serve, fails its request and deletes it, if it is as it was read and its request
+    /// waits there still.
+    pub async fn bury(&self, place: &PlaceItem, letter: &DeadLetter) -> Result<Write, StoreError> {
+        let wrong = |error| built_wrong("bury_place", error);
+        let put = Put::builder()
+            .table_name(&self.table.name)
+            .set_item(Some(dead_letter_items::write(letter)))
+            .condition_expression(LETTER_IS_NEW)
+            .build()
+            .map_err(wrong)?;
+        let place_key = keys::place_at(&place.line, place.key.clone());
+        let delete =
+            Delete::builder().table_name(&self.table.name).set_key(Some(place_key.clone().into_map()));
+        let delete = match &place.message {
+            Some(message) => delete
+                .condition_expression(PLACE_IS_AS_READ)
+                .expression_attribute_values(":message", s(message)),
+            None => delete.condition_expression(PLACE_IS_THERE),
+        };
+        let delete = delete.build().map_err(wrong)?;
+        let mut keys = vec![keys::letter(&letter.id), place_key];
+        let mut items = vec![
+            TransactWriteItem::builder().put(put).build(),
+            TransactWriteItem::builder().delete(delete).build(),
+        ];
+        if let Some(id) = place.request_id() {
+            let outcome = Outcome::DeadLettered { reason: letter.reason.as_str().to_owned() };
+            keys.push(keys::request(id));
+            items.push(self.table.change_item(ItemChange {
+                operation: "bury_place",
+                key: keys::request(id).into_map(),
+                condition: REQUEST_IS_PARKED,
+                update: "SET #state = :failed, outcome = :outcome REMOVE parked, message",
+                values: vec![
+                    (":queued", s(a::QUEUED)),
+                    (":line", s(place.line.to_string())),
+                    (":failed", s("failed")),
+                    (":outcome", a::write_outcome(&outcome)),
+                ],
+            })?);
+        }
+        self.table.transact("bury_place", keys, items).await
+    }
+
+    /// The lines that are listed at `now` (a consistent read), each with what its last walk found. One that cannot be read is
+    /// passed over: it is in nobody's way.
     pub async fn lines(&self, now: Timestamp) -> Result<Vec<ListedLine>, StoreError> {
         let items = self.table.all_of("lines", keys::LINES).await?;
-        let lines = items.iter().map(read_line).collect::<Result<Vec<_>, _>>()?;
-        Ok(lines.into_iter().filter(|line| line.until >= now).collect())
+        Ok(readable_lines(&items, now))
     }
 
     /// The lines of one tenant that are listed at `now` (a consistent read).
     pub async fn lines_of(&self, tenant: &TenantName, now: Timestamp) -> Result<Vec<ListedLine>, StoreError> {
         let items = self.table.all_that_begin("lines", keys::LINES, &format!("{tenant}#")).await?;
-        let lines = items.iter().map(read_line).collect::<Result<Vec<_>, _>>()?;
-        Ok(lines.into_iter().filter(|line| line.until >= now).collect())
+        Ok(readable_lines(&items, now))
     }
 
     /// A page of at most `limit` places of `line`, in their order (a consistent read).
@@ -97,10 +148,16 @@ impl WaitingStore {
         line: &Line,
         after: Option<PageKey>,
         limit: u16,
-    ) -> Result<Page<Vec<Place>>, StoreError> {
+    ) -> Result<Page<PlaceRows>, StoreError> {
         let page = self.table.page_of("places", &keys::places(line), after, Some(limit)).await?;
-        let places = page.items.iter().map(|item| read_place(line, item)).collect::<Result<_, _>>()?;
-        Ok(Page { items: places, next: page.next })
+        let mut rows = PlaceRows::default();
+        for item in &page.items {
+            match read_place(line, item) {
+                Ok(place) => rows.places.push(place),
+                Err(error) => rows.unreadable.push(unreadable(line, item, &error)),
+            }
+        }
+        Ok(Page { items: rows, next: page.next })
     }
 
     /// Keeps what a walk of `line` found.
@@ -118,6 +175,30 @@ impl WaitingStore {
         let (Write::Applied | Write::Rejected(())) = walked.await?;
         Ok(())
     }
+}
+
+/// The cursor behind the place with this sort key; of an empty one, before the first place of the line.
+pub(crate) fn cursor(line: &Line, key: &str) -> PageKey {
+    // Sorts before the id of any request.
+    let key = if key.is_empty() { "0" } else { key };
+    PageKey(keys::place_at(line, key.to_owned()).into_map())
+}
+
+/// The line in which a cursor is, if it is one of places.
+pub(crate) fn line_of(cursor: &PageKey) -> Option<Line> {
+    let partition = cursor.0.get(PK)?.as_s().ok()?;
+    Line::parse(partition.strip_prefix(keys::PLACES)?)
+}
+
+fn readable_lines(items: &[Item], now: Timestamp) -> Vec<ListedLine> {
+    let read = |item: &Item| match read_line(item) {
+        Ok(line) => Some(line),
+        Err(error) => {
+            tracing::error!(line = ?item.get(SK), "a line is passed over: {error}");
+            None
+        }
+    };
+    items.iter().filter_map(read).filter(|line| line.until >= now).collect()
 }
 
 fn read_line(item: &Item) -> Result<ListedLine, StoreError> {
@@ -139,6 +220,16 @@ fn read_place(line: &Line, item: &Item) -> Result<Place, StoreError> {
         deadline: Timestamp::from_ms(read.number(a::DEADLINE_MS)?),
         message: read.text(a::MESSAGE, |text| Ok::<_, ()>(text.to_owned()))?,
     })
+}
+
+fn unreadable(line: &Line, item: &Item, error: &StoreError) -> PlaceItem {
+    let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
+    PlaceItem {
+        line: line.clone(),
+        key: text(SK).unwrap_or_default(),
+        message: text(a::MESSAGE),
+        why: error.to_string(),
+    }
 }
 
 fn write_place(place: &Place) -> Item {

@@ -47,6 +47,8 @@ pub(super) struct HeldLease {
     pub(super) name: String,
     pub(super) external_id: String,
     pub(super) expires_at: u64,
+    /// Attributes of the provider, by the names of variables.
+    pub(super) attributes: Vec<(String, String)>,
 }
 
 /// Why there is none.
@@ -314,10 +316,40 @@ fn held(body: &Value) -> Result<HeldLease, NoSandbox> {
             name: text("name")?,
             external_id: text("external_id")?,
             expires_at: body["expires_at"].as_u64()?,
+            attributes: attributes(body),
         })
     };
     held()
         .ok_or_else(|| NoSandbox::Refused("the answer names no sandbox: is BROKER_URL a broker?".to_owned()))
+}
+
+/// What an answer says of every sandbox; all else is an attribute of the provider's (`BROKER_PROVIDER_ATTRIBUTES`).
+const FIXED: [&str; 8] = [
+    "sandbox_id",
+    "name",
+    "external_id",
+    "allocated_at",
+    "expires_at",
+    "track_name",
+    "request_id",
+    "max_expires_at",
+];
+
+/// `region` is `SANDBOX_REGION`: letters and digits in capitals, anything else an underscore.
+fn attributes(body: &Value) -> Vec<(String, String)> {
+    let members = body.as_object().into_iter().flatten();
+    let others = members.filter(|(name, _)| !FIXED.contains(&name.as_str()));
+    let variable = |name: &str| {
+        let character = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        format!("SANDBOX_{}", name.chars().map(character).collect::<String>())
+    };
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()).filter(|text| !text.contains('\0')),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(is) => Some(is.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    };
+    others.filter_map(|(name, value)| Some((variable(name), text(value)?))).collect()
 }
 
 /// How long a call is repeated, and when that is said.
@@ -346,5 +378,27 @@ impl RetryBudget {
     /// Whether a repeat after `pause` would come too late.
     fn is_over(&self, pause: Duration, now: Instant) -> bool {
         now + pause > self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn attributes_of_the_provider_are_variables_of_the_command() {
+        let body = json!({
+            "sandbox_id": "s", "name": "n", "external_id": "e", "allocated_at": 1, "expires_at": 2, "track_name": null,
+            "request_id": "r", "region": "eu-1", "sfdc-account.id": 7, "is_new": true, "none": null, "bad": "a\0b",
+        });
+        let attributes = held(&body).unwrap().attributes;
+        let named =
+            |name: &str| attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        assert_eq!(attributes.len(), 3, "{attributes:?}");
+        assert_eq!(named("SANDBOX_REGION"), Some("eu-1"));
+        assert_eq!(named("SANDBOX_SFDC_ACCOUNT_ID"), Some("7"));
+        assert_eq!(named("SANDBOX_IS_NEW"), Some("true"));
     }
 }

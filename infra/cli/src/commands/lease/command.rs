@@ -95,6 +95,8 @@ fn start(command: &[String], held: &HeldLease) -> io::Result<RunningCommand> {
     let mut command = Command::new(program);
     command
         .args(arguments)
+        // An attribute takes the place of none of the others.
+        .envs(held.attributes.iter().map(|(name, value)| (name, value)))
         .env("SANDBOX_ID", &held.sandbox_id)
         .env("SANDBOX_NAME", &held.name)
         .env("SANDBOX_EXTERNAL_ID", &held.external_id)

@@ -35,7 +35,7 @@ const NOT_IN_TIME: u8 = 75;
     after_help = "Exit codes: COMMAND's own (128 + the number of the signal that ended it, 127 if it did not start); \
 70 the lease ended under it, 75 no sandbox came in time, 1 refused, 2 usage.
 COMMAND finds SANDBOX_ID, SANDBOX_NAME, SANDBOX_EXTERNAL_ID and SANDBOX_EXPIRES_AT (seconds since the epoch) in its \
-environment. BROKER_URL and BROKER_TOKEN say where the broker is and who calls."
+environment, and attributes of the provider as SANDBOX_ and their names in capitals. BROKER_URL and BROKER_TOKEN say where the broker is and who calls."
 )]
 pub(crate) struct LeaseArgs {
     /// Only a sandbox of this flavour

@@ -1,0 +1,90 @@
+// Who waits in a line, since when, why and how many are ahead; one, or all that match, can be cancelled.
+//
+// Reads: one page of 50 requests when it is opened, filtered or turned, and at Refresh.
+
+import { get, post } from "./api.js";
+import { button, field, h, many, number, show, table, when } from "./dom.js";
+
+const REASONS = {
+  empty: "nothing is free",
+  limit: "its tenant has as many as it may",
+  refill_running: "more were asked for",
+  refill_stopped: "refill is paused, or its hook fails",
+};
+
+let view = null;
+
+/** What the form says, as the API takes it. */
+const filters = () => Object.fromEntries([...new FormData(view.form)].map(([name, value]) => [name, value.trim()]).filter(([, value]) => value !== ""));
+
+const wants = (one) => one.flavour ?? (one.name_prefix ? `names from ${one.name_prefix}` : "any sandbox");
+const why = (one) => h("span", { class: one.reason === "refill_stopped" ? "warn" : null }, REASONS[one.reason] ?? one.reason);
+
+async function read(more) {
+  const query = { ...filters(), limit: 50 };
+  if (more) query.cursor = view.cursor;
+  else view.rows = [];
+  view.busy.hidden = false;
+  const mine = (view.reading = {});
+  const page = await get("waiting", query).finally(() => { view.busy.hidden = true; });
+  if (mine !== view.reading) return;
+  view.rows.push(...page.waiting);
+  view.cursor = page.next_cursor;
+  const lines = page.lines.filter((line) => line.length > 0).map((line) => [
+    h("b", null, wants(line)), line.tenant, number(line.length), line.oldest_since ? when(line.oldest_since) : h("span", { class: "muted" }, "–"), why(line),
+  ]);
+  const rows = view.rows.map((one) => [
+    one.track_id ? button(one.track_id, () => view.app.go("tracks", { find: one.track_id }), { class: "link" }) : h("span", { class: "muted" }, "unknown"),
+    wants(one), one.tenant, number(one.ahead), when(one.since), when(one.deadline), why(one),
+    h("span", { class: "actions" }, view.app.mayAct && button("Cancel", () => cancel({ id: one.request_id }), { "aria-label": `Cancel: ${one.track_id ?? one.request_id}` })),
+  ]);
+  show(view.lines, table("Lines", ["Wants", "Tenant", "Waiting", "Oldest", "Why"], lines, "Nobody waited at the last look."));
+  show(view.list,
+    table("Requests that wait", ["Student", "Wants", "Tenant", "Ahead", "Since", "Until", "Why", ""], rows, page.next_cursor ? "None so far: lines are read a part at a time." : "Nobody waits."),
+    h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "request")} shown, line by line`), page.next_cursor && button("More", () => read(true)),
+      button("What to do", () => view.app.runbook("waiting"), { class: "quiet" })));
+}
+
+async function cancel(which) {
+  const { body } = await post("waiting/cancel", which);
+  const ended = body.ended > 0 ? ` ${number(body.ended)} had ended.` : "";
+  view.app.say(`${many(body.cancelled, "request")} cancelled.${ended}${body.more ? " There are more: once again." : ""}`);
+  await read(false);
+}
+
+/** Counts all that match, and cancels them once that is confirmed. */
+async function cancelAll() {
+  const query = filters();
+  const which = Object.keys(query).length === 0 ? { all: true } : query;
+  const { body } = await post("waiting/cancel", { ...which, dry_run: true });
+  const count = `${many(body.found, "request")}${body.more ? " and more" : ""}`;
+  const dialog = h("dialog", { "aria-labelledby": "cancel-title", onclose: () => dialog.remove() },
+    h("h2", { id: "cancel-title" }, "Cancel requests that wait"),
+    h("div", { class: "stack" },
+      h("p", { class: "big" }, `${count}.`),
+      h("p", { class: "muted" }, "Each is told that it is cancelled. Those that are granted a sandbox meanwhile keep it."),
+      h("p", { class: "actions" },
+        button(`Cancel ${count}`, async () => { dialog.close(); await cancel(which); }, { class: "danger", disabled: body.found === 0 }),
+        button("Close", () => dialog.close()))));
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+export default {
+  id: "waiting",
+  title: "Waiting",
+
+  open(app, what) {
+    const text = (name, label) => field(label, h("input", { name, type: "text", value: what?.[name] ?? "", autocomplete: "off", spellcheck: "false" }));
+    const form = h("form", { class: "filters", onsubmit: (event) => { event.preventDefault(); read(false); } },
+      text("flavour", "Flavour"), text("name_prefix", "Name prefix"), text("tenant", "Tenant"), text("track", "Student"),
+      h("button", { type: "submit", class: "main" }, "Filter"),
+      h("span", { class: "busy", hidden: true, role: "status" }, "reading …"));
+    view = { app, form, lines: h("div"), list: h("div"), busy: form.querySelector(".busy"), rows: [], cursor: null };
+    const bulk = app.mayAct && h("p", { class: "actions bulk" }, h("span", { class: "muted" }, "All that match:"), button("Cancel all …", cancelAll));
+    read(false);
+    return [h("div", { class: "panel" }, form, bulk, view.lines, view.list)];
+  },
+
+  reload: () => read(false),
+};

@@ -1,0 +1,166 @@
+//! `/v1/admin/waiting`: who waits, and cancelling. The same code as `broker waiting`.
+//!
+//! A call reads and cancels a bounded number of places; a page may hold fewer than `limit`, even none, and still have a
+//! `next_cursor`, and a cancellation that says `more` is continued by the same call.
+
+use broker_domain::waiting::Place;
+use broker_domain::{FlavourName, NamePrefix, RequestId, TenantName, TrackId};
+use broker_messages::summarize;
+use broker_store::waiting::{self, WaitingFilter, WaitingPage};
+use broker_store::{Act, AuditLine};
+use http::StatusCode;
+use serde_json::json;
+
+use super::Operator;
+use super::cursor::Cursors;
+use crate::request::parameters::{
+    ACTION_DRY_RUN, CURSOR, WAITING_ACTION, WAITING_ALL, WAITING_FILTERS, WAITING_FLAVOUR, WAITING_IDS,
+    WAITING_LIMIT, WAITING_PAGE, WAITING_PREFIX, WAITING_TENANT, WAITING_TRACK,
+};
+use crate::request::query::Query;
+use crate::response::Response;
+use crate::response::bodies::{CancelledWaiting, LineBody, WaitingList, WaitingRequestBody};
+use crate::response::problem::Problem;
+use crate::waiting::told;
+
+/// The most reads of places for one call.
+const READS: usize = 32;
+/// The most requests that one call cancels.
+const MOST: usize = 1_000;
+/// Ids of one call.
+const MOST_IDS: usize = 100;
+/// Lines of one page.
+const MOST_LINES: usize = 100;
+
+impl Operator {
+    pub(super) async fn waiting(&self, query: &Query) -> Result<Response, Problem> {
+        query.only(&[WAITING_FILTERS, WAITING_PAGE])?;
+        let (store, now) = (&self.rpc.store, self.rpc.clock.now());
+        let filter = self.waiting_filter(query)?;
+        let most = usize::try_from(query.number(&WAITING_LIMIT)?).unwrap_or(usize::MAX);
+        let cursors = Cursors::of(store.table(), query);
+        let after = query.checked(&CURSOR, |text| cursors.parse(text).ok_or(()))?;
+        let WaitingPage { places, next } =
+            waiting::list(store, &filter, track, after, (most, READS), now).await?;
+        let (policy, known) = (self.policy.now().unwrap_or_default(), self.lines.now().await?);
+        let mut lines: Vec<_> = known.listed.iter().filter(|listed| filter.takes(&listed.line)).collect();
+        lines.sort_by_key(|listed| std::cmp::Reverse(listed.marks.length));
+        let lines_total = lines.len();
+        lines.truncate(MOST_LINES);
+        let mut shown = Vec::with_capacity(places.len());
+        for place in &places {
+            let standing = known.standing(&place.line, place.request_id, now);
+            let reason = self.lines.reason(&place.line, &policy).await?;
+            let told = told(standing, place.request_id, place.deadline, reason);
+            shown.push(WaitingRequestBody::new(place, track(&place.message), told, &policy));
+        }
+        let mut bodies = Vec::with_capacity(lines.len());
+        for listed in lines {
+            let reason = self.lines.reason(&listed.line, &policy).await?;
+            bodies.push(LineBody::new(listed, reason, &policy));
+        }
+        let list = WaitingList {
+            waiting: shown,
+            next_cursor: next.map(|key| cursors.encode(&key)),
+            lines: bodies,
+            lines_total: lines_total as u64,
+        };
+        Ok(Response::json(StatusCode::OK, json!(list), "listed"))
+    }
+
+    pub(super) async fn cancel_waiting(
+        &self,
+        id: RequestId,
+        who: &str,
+        query: &Query,
+    ) -> Result<Response, Problem> {
+        query.only(&[WAITING_FILTERS, WAITING_ACTION])?;
+        let filter = self.waiting_filter(query)?;
+        let (ids, dry_run) = (ids(query)?, query.flag(&ACTION_DRY_RUN)?);
+        let (found, target, more) = match (ids, filter.is_empty(), query.flag(&WAITING_ALL)?) {
+            (Some(ids), true, false) => {
+                let mut found = Vec::new();
+                for id in &ids {
+                    found.extend(waiting::find(&self.rpc.store, *id).await?);
+                }
+                (found, format!("{} ids", ids.len()), false)
+            }
+            (None, false, false) => self.matching(&filter, filter.to_string()).await?,
+            (None, true, true) => self.matching(&filter, "all".to_owned()).await?,
+            _ => return Err(Problem::invalid("Select requests by one of id, filters and all=true.")),
+        };
+        let mut report =
+            CancelledWaiting { dry_run, found: found.len() as u64, more, ..CancelledWaiting::default() };
+        if !dry_run && !found.is_empty() {
+            let line = AuditLine {
+                at: self.rpc.clock.now(),
+                id: *id.as_uuid(),
+                who: who.to_owned(),
+                act: Act::CancelWaiting,
+                target,
+                why: None,
+                count: Some(report.found),
+                ended: None,
+            };
+            self.rpc.store.audit.record(&line).await?;
+            for place in &found {
+                match waiting::cancel(&self.rpc.store, &self.entropy, place).await? {
+                    true => report.cancelled += 1,
+                    false => report.ended += 1,
+                }
+            }
+        }
+        Ok(Response::json(StatusCode::OK, json!(report), "done"))
+    }
+
+    /// What one call cancels of those that match, and whether there is more.
+    async fn matching(
+        &self,
+        filter: &WaitingFilter,
+        target: String,
+    ) -> Result<(Vec<Place>, String, bool), Problem> {
+        let (store, now) = (&self.rpc.store, self.rpc.clock.now());
+        let page = waiting::list(store, filter, track, None, (MOST, READS), now).await?;
+        Ok((page.places, target, page.next.is_some()))
+    }
+
+    fn waiting_filter(&self, query: &Query) -> Result<WaitingFilter, Problem> {
+        let prefix = query.checked(&WAITING_PREFIX, |text| NamePrefix::new(text))?;
+        let prefix = match query.checked(&WAITING_FLAVOUR, |text| FlavourName::new(text))? {
+            None => prefix,
+            Some(flavour) => {
+                let policy = self.policy.now().unwrap_or_default();
+                let of_flavour = policy.flavours().get(&flavour).map(|flavour| flavour.prefix.clone());
+                let of_flavour = of_flavour
+                    .ok_or_else(|| Problem::invalid(format!("The policy has no flavour {flavour}.")))?;
+                if prefix.is_some_and(|prefix| prefix != of_flavour) {
+                    return Err(Problem::invalid("flavour and name_prefix say different things."));
+                }
+                Some(of_flavour)
+            }
+        };
+        Ok(WaitingFilter {
+            tenant: query.checked(&WAITING_TENANT, |text| TenantName::new(text))?,
+            prefix,
+            track: query.checked(&WAITING_TRACK, |text| TrackId::new(text))?,
+        })
+    }
+}
+
+fn track(message: &str) -> Option<TrackId> {
+    summarize(message).track
+}
+
+/// The ids that the query names, if it names some.
+fn ids(query: &Query) -> Result<Option<Vec<RequestId>>, Problem> {
+    let Some(text) = query.get(WAITING_IDS.name) else { return Ok(None) };
+    let ids = text.split(',').map(RequestId::parse).collect::<Result<Vec<_>, _>>();
+    let ids = ids.map_err(|error| Problem::invalid(format!("id: {error}.")))?;
+    if ids.len() > MOST_IDS {
+        return Err(Problem::invalid(format!(
+            "id names {} requests, at most {MOST_IDS} are taken.",
+            ids.len()
+        )));
+    }
+    Ok(Some(ids))
+}

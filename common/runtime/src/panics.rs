@@ -1,0 +1,16 @@
+//! Panics that are an outcome: of work for one of many, which must not take the others along.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+
+/// The result of `future`, or `None` if it panics.
+pub async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Some),
+        Err(_panic) => Poll::Ready(None),
+    })
+    .await
+}

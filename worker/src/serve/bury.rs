@@ -1,0 +1,71 @@
+//! Burial of places: a request that stands in a line and that nobody can serve becomes a dead letter.
+//!
+//! A line has no redrive, so the worker that meets such a place buries it: the letter, the end of its request and its deletion
+//! are one transaction. A replay opens the request again, and it parks at its old place.
+
+use broker_domain::{Outcome, Reason};
+use broker_runtime::errors::chain;
+use broker_runtime::panics::caught;
+use broker_store::{PlaceItem, StoreError, Write, retry_on_conflict};
+
+use super::places::{self, WaitingRequest, tell};
+use crate::consumers::was_kept;
+use crate::finality::Finality;
+use crate::jobs::Jobs;
+
+/// Why a place can never be served: the reason, as a code and in words.
+pub(super) type Why = (Reason, String);
+
+/// Buries a place. If it is not as it was read, or its request waits there no longer, another was faster.
+pub(super) async fn item(jobs: &Jobs, place: &PlaceItem, why: Why) -> Result<Write, StoreError> {
+    let (id, now) = (jobs.entropy.uuid(), jobs.clock.now());
+    let since = place.request_id().map_or(now, broker_domain::waiting::minted_at);
+    let body = place.message.clone().unwrap_or_default();
+    let letter = broker_dead_letters::of_place(id.to_string(), body, why, since, now);
+    let buried = retry_on_conflict(&jobs.entropy, || jobs.store.waiting.bury(place, &letter)).await?;
+    if buried.is_applied() {
+        was_kept(&letter);
+    }
+    Ok(buried)
+}
+
+/// Buries the place of a request that was read, and tells who waits for its answer.
+pub(super) async fn request(jobs: &Jobs, waiter: &WaitingRequest, why: Why) -> Result<(), StoreError> {
+    let outcome = Outcome::DeadLettered { reason: why.0.as_str().to_owned() };
+    if item(jobs, &PlaceItem::from(&waiter.place), why).await?.is_applied() {
+        places::waited(jobs, waiter, outcome.as_str());
+        tell(jobs, waiter, outcome).await?;
+    }
+    Ok(())
+}
+
+/// Does `work` for a place; if it can never be done, the place is buried.
+pub(super) async fn or_bury(
+    jobs: &Jobs,
+    waiter: &WaitingRequest,
+    work: impl Future<Output = Result<(), StoreError>>,
+) -> Result<(), StoreError> {
+    match caught(work).await {
+        Some(Ok(())) => Ok(()),
+        Some(Err(error)) => match of_error(&error) {
+            Finality::Final(code) => request(jobs, waiter, (reason(code), chain(&error))).await,
+            Finality::Passes | Finality::Refused(_) | Finality::Newer => Err(error),
+        },
+        None => request(jobs, waiter, panicked()).await,
+    }
+}
+
+/// What an error of the table says of a place.
+pub(super) const fn of_error(error: &StoreError) -> Finality {
+    Finality::of(error, "malformed_item", "table_refused")
+}
+
+/// The reason of a code.
+pub(super) fn reason(code: &str) -> Reason {
+    Reason::parse(code).unwrap_or(Reason::Unknown)
+}
+
+/// Why a place is buried whose handling panicked.
+pub(super) fn panicked() -> Why {
+    (Reason::Panicked, "the worker that handled it panicked: its log says where".to_owned())
+}
