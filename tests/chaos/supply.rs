@@ -64,22 +64,26 @@ impl Supply {
     /// Never ends. What is left is counted: sandboxes whose answers went down with an API are in no response.
     pub(crate) async fn run(self) {
         let Margin { available, step, look_every, by_sync } = self.margin;
-        let mut seeded = available;
-        loop {
+        let (mut seeded, mut grown) = (available, available);
+        for look in 0_u64.. {
             let told = self.history.allocations();
             // With an empty pool there are no more responses.
             let _ = tokio::time::timeout(look_every, self.history.more_than(told + step / 2)).await;
             let left = usize::try_from(self.environment.stats().await.available).unwrap_or(usize::MAX);
-            if left + step <= available {
-                // Whichever comes first, this or a sync that finds them: they are the same.
-                self.provider.grow(step).await;
-                if by_sync {
-                    let queues = self.environment.queues();
-                    queues.send(&queues.name("maintenance"), SYNC).await;
-                } else {
-                    self.seed(seeded, step).await;
-                }
-                seeded += step;
+            if left + step > available {
+                continue;
+            }
+            // Whichever comes first, this or a sync that finds them: they are the same.
+            self.provider.grow(step).await;
+            grown += step;
+            if by_sync {
+                let queues = self.environment.queues();
+                queues.send(&queues.name("maintenance"), SYNC).await;
+            }
+            // Workers die too often for every sync to come to its end.
+            if !by_sync || look % 3 == 2 {
+                self.seed(seeded, grown - seeded).await;
+                seeded = grown;
             }
         }
     }

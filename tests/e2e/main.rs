@@ -107,6 +107,9 @@ mod verify;
 mod versions;
 mod wait_timeout;
 mod waiting;
+mod waiting_bounds;
+mod waiting_operators;
+mod waiting_upgrade;
 
 use std::collections::BTreeSet;
 

@@ -88,6 +88,11 @@ async fn everything_happens(broker: &Broker) {
         }
     })
     .await;
+    // One waits in a line until its time is over.
+    let waits = broker.allocate("student-9").name_prefix("no-such-name").respond_async();
+    let waits = waits.json(&serde_json::json!({ "max_wait_s": 1 })).send().await.expect_status(202);
+    let ended = broker.outcome(waits.must_have("location"), "student-9").await;
+    assert_eq!(ended.text_of("status"), "expired", "{ended:#?}");
 }
 
 async fn exposed(broker: &Broker) -> Exposed {
@@ -101,7 +106,7 @@ async fn exposed(broker: &Broker) -> Exposed {
 #[tokio::test]
 async fn every_query_of_the_dashboard_and_the_alerts_asks_for_what_is_exposed() {
     let provider = Provider::start(2).await;
-    story(provider.setup().pool(2).faults(8), async |broker| {
+    story(provider.setup().pool(2).faults(8).var("BROKER_WAITING", "on"), async |broker| {
         everything_happens(broker).await;
         let queries: Vec<Query> = dashboard().into_iter().chain(alerts()).collect();
         assert!(queries.len() > 60, "{} queries", queries.len());

@@ -2,30 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::table::now_s;
-use broker_tests::{
-    Answer, Broker, Call, Fault, Rule, Setup, story, together, wait_for_condition, wait_until,
-};
-use http::Method;
+use broker_tests::{Answer, Broker, Call, Setup, story, together, wait_for_condition};
 use serde_json::{Value, json};
 
-use crate::{count, policy};
+use crate::count;
 
 const ACME: &str = "tok-of-acme-0123456789";
 const UMBRELLA: &str = "tok-of-umbrella-01234";
 
-fn setup() -> Setup {
+pub(crate) fn setup() -> Setup {
     Setup::new().apis(2).workers(2).var("BROKER_WAITING", "on").var("BROKER_SERVE_EVERY_S", "1")
 }
 
 /// An allocate that waits, and whose call is held for a moment only.
-fn waits(broker: &Broker, track: &str) -> Call {
+pub(crate) fn waits(broker: &Broker, track: &str) -> Call {
     broker.allocate(track).wait(1).json(&json!({ "max_wait_s": 600 }))
 }
 
 /// Asks, and waits until the request stands in its line.
-async fn parked(broker: &Broker, call: Call, track: &str) -> String {
+pub(crate) async fn parked(broker: &Broker, call: Call, track: &str) -> String {
     let queued = call.send().await.expect_status(202);
     let location = queued.must_have("location").to_owned();
     stands(broker, &location, track).await;
@@ -33,7 +29,7 @@ async fn parked(broker: &Broker, call: Call, track: &str) -> String {
 }
 
 /// What a request that stands in a line is told.
-async fn stands(broker: &Broker, location: &str, track: &str) -> Value {
+pub(crate) async fn stands(broker: &Broker, location: &str, track: &str) -> Value {
     wait_for_condition(&format!("{location} to stand in a line"), async || {
         let told = broker.request(location, track).send().await.expect_status(200);
         if told.json["waiting"].is_object() { Ok(told.json["waiting"].clone()) } else { Err(told.text) }
@@ -42,12 +38,12 @@ async fn stands(broker: &Broker, location: &str, track: &str) -> Value {
 }
 
 /// The status of the call that a request would have been answered with.
-fn status(ended: &Answer) -> u64 {
+pub(crate) fn status(ended: &Answer) -> u64 {
     ended.json["response"]["status"].as_u64().unwrap_or_default()
 }
 
 /// Adds `count` sandboxes from number `start` on, which arrive.
-async fn arrive(broker: &Broker, start: usize, count: usize) {
+pub(crate) async fn arrive(broker: &Broker, start: usize, count: usize) {
     let (start, count) = (start.to_string(), count.to_string());
     broker.cli_ok(&["pool", "seed", "--start", &start, "--count", &count]).await;
 }
@@ -276,115 +272,6 @@ async fn where_waiting_is_off_a_request_that_would_wait_is_told_so() {
 }
 
 #[tokio::test]
-async fn an_operator_sees_who_waits_and_cancels_by_id_by_filter_or_all() {
-    story(setup(), async |broker| {
-        let mut asked = Vec::new();
-        for n in 0..4 {
-            let track = format!("student-{n}");
-            let location = parked(broker, waits(broker, &track), &track).await;
-            asked.push((location, track));
-        }
-        let listed: Vec<Value> = broker.cli_ok(&["waiting", "list", "--json"]).await.json();
-        let tracks: Vec<_> = listed.iter().filter_map(|waiting| waiting["track"].as_str()).collect();
-        assert_eq!(tracks, ["student-0", "student-1", "student-2", "student-3"]);
-        assert_eq!(listed[3]["ahead"], 3);
-        let cancel = async |args: &[&str]| {
-            let args = [&["waiting", "cancel", "--json"], args].concat();
-            let told: Value = broker.cli_ok(&args).await.json();
-            (told["found"].as_u64(), told["cancelled"].as_u64())
-        };
-        assert_eq!(cancel(&["--all", "--dry-run"]).await, (Some(4), Some(0)));
-        assert_eq!(cancel(&["--track", "student-1"]).await, (Some(1), Some(1)));
-        let id = listed[0]["request_id"].as_str().expect("an id");
-        assert_eq!(cancel(&[id]).await, (Some(1), Some(1)));
-        assert_eq!(cancel(&["--tenant", "no-such-tenant"]).await, (Some(0), Some(0)));
-        assert_eq!(cancel(&["--all"]).await, (Some(2), Some(2)));
-        for (location, track) in &asked {
-            let ended = broker.outcome(location, track).await;
-            assert_eq!(ended.text_of("status"), "cancelled", "{ended:#?}");
-        }
-        assert_eq!(broker.cli(&["waiting", "cancel"]).await.code, 2);
-        arrive(broker, 0, 1).await;
-        wait_for_condition("it to be offered", async || {
-            let stats = broker.stats().await;
-            if stats.available == 1 { Ok(()) } else { Err(stats) }
-        })
-        .await;
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn operators_see_pages_of_who_waits_and_why_and_cancel_some() {
-    const POLICY: &str = "[flavour.small]\nprefix = \"sandbox-\"\nrefill = { min = 1, max = 9, rate_per_minute = 6 }\n\
-                          [flavour.large]\nprefix = \"big-\"\n";
-    story(setup().apis(1).workers(1), async |broker| {
-        policy::apply(broker, POLICY).await;
-        let admin = |method, path: String| broker.balanced().call(method, &path).token(ADMIN_TOKEN);
-        let mut ids = Vec::new();
-        for (n, prefix) in ["sandbox-", "big-", "sandbox-", "sandbox-"].into_iter().enumerate() {
-            let track = format!("student-{n}");
-            let location = parked(broker, waits(broker, &track).name_prefix(prefix), &track).await;
-            ids.push(location.rsplit('/').next().expect("an id").to_owned());
-        }
-        let get = async |query: &str| admin(Method::GET, format!("/v1/admin/waiting{query}")).send().await;
-        let listed = |page: &Answer| -> Vec<String> {
-            let waiting = page.json["waiting"].as_array().expect("a list").iter();
-            waiting.filter_map(|one| one["request_id"].as_str().map(str::to_owned)).collect()
-        };
-        // Page by page, each once.
-        let (mut seen, mut query) = (Vec::new(), "?limit=1".to_owned());
-        for _ in 0..10 {
-            let page = get(&query).await.expect_status(200);
-            assert!(listed(&page).len() <= 1, "{page:#?}");
-            seen.extend(listed(&page));
-            let Some(cursor) = page.json["next_cursor"].as_str() else { break };
-            query = format!("?limit=1&cursor={cursor}");
-        }
-        let of = |numbers: &[usize]| numbers.iter().map(|n| ids[*n].clone()).collect::<Vec<_>>();
-        assert_eq!(seen, of(&[1, 0, 2, 3]), "the lines by their prefixes");
-        let small = get("?flavour=small").await.expect_status(200);
-        assert_eq!(listed(&small), of(&[0, 2, 3]));
-        let first = &small.json["waiting"][0];
-        assert_eq!((&first["flavour"], &first["tenant"]), (&json!("small"), &json!("platform")), "{first}");
-        assert_eq!((&first["reason"], &first["track_id"]), (&json!("refill_running"), &json!("student-0")));
-        assert_eq!(small.json["lines"][0]["flavour"], "small");
-        assert_eq!(listed(&get("?track=student-2").await.expect_status(200)), of(&[2]));
-        assert_eq!(listed(&get("?name_prefix=big-").await.expect_status(200)), of(&[1]));
-        for wrong in
-            ["?flavour=none", "?limit=0", "?cursor=00", "?status=queued", "?flavour=small&name_prefix=big-"]
-        {
-            get(wrong).await.expect_problem(400, "VALIDATION_ERROR");
-        }
-        // Refill that is paused is told to those who wait for it.
-        broker.cli_ok(&["refill", "pause", "small"]).await;
-        wait_for_condition("it to be told", async || {
-            let page = get("?flavour=small").await.expect_status(200);
-            if page.json["waiting"][0]["reason"] == "refill_stopped" { Ok(()) } else { Err(page.text) }
-        })
-        .await;
-
-        let cancel =
-            async |query: &str| admin(Method::POST, format!("/v1/admin/waiting/cancel{query}")).send().await;
-        let told = |answer: Answer| {
-            let answer = answer.expect_status(200);
-            (answer.json["found"].as_u64(), answer.json["cancelled"].as_u64())
-        };
-        for wrong in ["", "?dry_run=true", "?all=true&track=student-0", "?id=none"] {
-            cancel(wrong).await.expect_problem(400, "VALIDATION_ERROR");
-        }
-        assert_eq!(told(cancel("?all=true&dry_run=true").await), (Some(4), Some(0)));
-        assert_eq!(told(cancel(&format!("?id={},{}", ids[0], ids[1])).await), (Some(2), Some(2)));
-        assert_eq!(told(cancel("?flavour=small").await), (Some(2), Some(2)));
-        assert_eq!(told(cancel("?all=true").await), (Some(0), Some(0)));
-        let audit: Vec<Value> = broker.cli_ok(&["audit", "--json"]).await.json();
-        let acts = audit.iter().filter(|line| line["act"] == "cancel_waiting").count();
-        assert_eq!(acts, 2, "{audit:#?}");
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn a_command_waits_in_the_line_for_its_sandbox() {
     story(setup(), async |broker| {
         let url = format!("http://{}", broker.balanced().address());
@@ -458,116 +345,4 @@ async fn a_place_that_nobody_can_serve_is_a_dead_letter_and_its_replay_stands_wh
         broker.discard(&["--all"]).await;
     })
     .await;
-}
-
-#[tokio::test]
-async fn an_idle_broker_in_which_a_thousand_wait_writes_nothing_for_them_and_reads_a_bounded_number() {
-    const MANY: usize = 1_000;
-    let setup = setup().faults(1).var("BROKER_SERVE_EVERY_S", "5").pool(3);
-    story(setup, async |broker| {
-        // What is free fits none of them.
-        for chunk in (0..MANY).collect::<Vec<_>>().chunks(100) {
-            let calls = chunk.iter().map(|n| {
-                let call = broker.allocate(&format!("student-{n}")).respond_async().name_prefix("no-such-");
-                call.json(&json!({ "max_wait_s": 3_600 })).send()
-            });
-            assert_eq!(count(&together(calls.collect::<Vec<_>>()).await, 202), chunk.len());
-        }
-        let table = broker.table();
-        wait_for_condition("all to be parked and counted", async || {
-            let lines = table.list("LINES").await;
-            let marks = lines.first().and_then(|line| Some(line.get("marks")?.as_s().ok()?.clone()));
-            match &marks {
-                Some(marks) if marks.contains("\"length\":1000") => Ok(()),
-                _ => Err(marks),
-            }
-        })
-        .await;
-        broker.queues().are_empty().await;
-        // Whatever is written of a line, a place, a request that waits or the tick would be refused, and counted.
-        let proxy = broker.proxy();
-        let refused = Fault::Refuse("ValidationException");
-        let writes = ["PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems", "BatchWriteItem"];
-        for part in ["LINE#", "\"LINES\"", "TICK#serve", "REQ#"] {
-            let rule = Rule::new(refused).containing(part);
-            proxy.add(writes.iter().fold(rule, |rule, operation| rule.on(operation)));
-        }
-        let before = proxy.tallies();
-        let calls = |operation| proxy.tallies().calls(operation) - before.calls(operation);
-        // A look asks for what is arriving, and for what is available with the prefix of the line.
-        wait_until("three looks", || calls("ExecuteStatement") >= 6).await;
-        for operation in writes {
-            assert_eq!(proxy.done(operation, refused), 0, "{operation}");
-        }
-        // Lines, places, the list of processes; ticks, census, policy.
-        let (queries, gets) = (calls("Query"), calls("GetItem"));
-        assert!(queries <= 40 && gets <= 100, "{queries} queries, {gets} reads of an item in three looks");
-        proxy.calm();
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn verify_names_what_is_wrong_with_a_line() {
-    story(setup(), async |broker| {
-        let location = parked(broker, waits(broker, "student-1"), "student-1").await;
-        broker.verify().await;
-        let table = broker.table();
-        let line = table.list("LINES").await.remove(0);
-        let mut unlisted = line.clone();
-        unlisted.insert("until_ms".to_owned(), broker_tests::table::number(1));
-        table.put(unlisted).await;
-        assert_eq!(broker.violations().await[0].kind, "line_not_listed");
-        table.put(line).await;
-        broker.verify().await;
-        let place = table.list("LINE#platform#").await.remove(0);
-        let id = place["SK"].as_s().expect("text").clone();
-        table.delete_at("LINE#platform#", &id).await;
-        assert_eq!(broker.violations().await[0].kind, "parked_without_place");
-        table.put(place.clone()).await;
-        broker.stop_workers().await;
-        // As if it had asked ten minutes ago.
-        let older = aged(&id, 600);
-        let mut request = table.must_get(&format!("REQ#{id}")).await;
-        for (item, key) in [(&mut place.clone(), "SK"), (&mut request, "PK")] {
-            let name = if key == "SK" { older.clone() } else { format!("REQ#{older}") };
-            item.insert(key.to_owned(), broker_tests::table::text(&name));
-            item.insert("request_id".to_owned(), broker_tests::table::text(&older));
-            table.put(item.clone()).await;
-        }
-        broker.verify().await;
-        let mut overdue = request.clone();
-        let long_ago = broker_tests::table::number((now_s() - 3_600) * 1_000);
-        overdue.insert("deadline_ms".to_owned(), long_ago);
-        table.put(overdue).await;
-        assert_eq!(broker.violations().await[0].kind, "wait_overdue");
-        table.put(request).await;
-        // A sandbox that went past the line.
-        arrive(broker, 0, 1).await;
-        let mut sandbox = table.must_get(&broker_tests::table::sandbox_key("seed-000000")).await;
-        for (name, value) in [("status", "available"), ("state_key", "sandbox-000000")] {
-            sandbox.insert(name.to_owned(), broker_tests::table::text(value));
-        }
-        let shard = sandbox["state_shard"].as_s().expect("text").replace("arriving", "available");
-        sandbox.insert("state_shard".to_owned(), broker_tests::table::text(&shard));
-        table.put(sandbox).await;
-        assert_eq!(broker.violations().await[0].kind, "waits_beside_free");
-        table.delete(&format!("REQ#{older}")).await;
-        table.delete_at("LINE#platform#", &older).await;
-        broker.start_worker().await;
-        broker.start_worker().await;
-        assert_eq!(status(&broker.outcome(&location, "student-1").await), 201);
-        broker.verify().await;
-    })
-    .await;
-}
-
-/// The request id that would have been minted so many seconds before `id`.
-fn aged(id: &str, seconds: u64) -> String {
-    let digits = id.replace('-', "");
-    let (at, rest) = digits.split_at(12);
-    let at = u64::from_str_radix(at, 16).expect("hexadecimal") - seconds * 1_000;
-    let digits = format!("{at:012x}{rest}");
-    let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
-    parts.join("-")
 }

@@ -26,7 +26,9 @@ const IDLE_LOOKS: u32 = 8;
 
 /// Exports pool and queues as metrics until `stop`, and says to `empty` when the queues were seen without a message.
 pub(crate) async fn show(jobs: Jobs, empty: watch::Sender<SeenEmpty>, stop: CancellationToken) {
-    let (mut looks, mut flavours, mut lines) = (Looks::default(), BTreeSet::new(), BTreeSet::new());
+    let (mut looks, mut flavours) = (Looks::default(), BTreeSet::new());
+    // What nobody waits for yet is shown as 0: an alert can only see it grow.
+    let mut lines = BTreeSet::from([ANY_FLAVOUR.to_owned()]);
     loop {
         match jobs.store.census.get().await {
             Ok(Some(census)) => {

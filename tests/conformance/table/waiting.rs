@@ -176,3 +176,68 @@ async fn a_place_that_cannot_be_read_hides_no_other() {
     let left = store.waiting.places(&line(), None, 10).await.expect("read").items;
     assert_eq!((left.places.as_slice(), left.unreadable.len()), (&rows.places[1..], 0));
 }
+
+/// How many races: ten thousand with `CONFORMANCE_RACES=10000`.
+#[expect(clippy::disallowed_methods, reason = "whoever has a minute asks for more")]
+fn races() -> usize {
+    std::env::var("CONFORMANCE_RACES").ok().and_then(|many| many.parse().ok()).unwrap_or(300)
+}
+
+#[tokio::test]
+async fn a_cancellation_and_a_grant_at_the_same_instant_have_one_winner_each_time() {
+    let place = Place::with_table().await;
+    let store = &place.store;
+    let (mut granted, many) = (0, races());
+    let mut free = place.seed(many).await;
+    for race in 0..many {
+        let (ask, waiting) = asked(&place, &format!("student-{race}")).await;
+        store.waiting.park(&waiting).await.expect("parked");
+        let candidate = free.pop().expect("as many as races");
+        let claim = Claim {
+            request: &ask,
+            candidate: &candidate,
+            allocation_id: place.entropy.allocation_id(),
+            now: place.clock.now(),
+            listed: Status::Available,
+            from_line: true,
+        };
+        let claims = [claim];
+        let (cancel, grant) = (store.requests.cancel(ask.request_id), store.leases.grant(&claims));
+        let (cancelled, outcome) = if race % 2 == 0 {
+            tokio::join!(cancel, grant)
+        } else {
+            let (outcome, cancelled) = tokio::join!(grant, cancel);
+            (cancelled, outcome)
+        };
+        let cancelled = cancelled.expect("asked").is_applied();
+        let is_granted = matches!(outcome.expect("asked")[..], [Some(ClaimOutcome::Created(_))]);
+        assert_ne!(cancelled, is_granted, "race {race}");
+        let ended = store.requests.get(ask.request_id).await.expect("read").expect("recorded").state;
+        let expected = if is_granted { "succeeded" } else { "cancelled" };
+        assert_eq!(ended.as_str(), expected, "race {race}");
+        assert_eq!(
+            store.leases.get(&ask.lease_key).await.expect("read").is_some(),
+            is_granted,
+            "race {race}"
+        );
+        granted += usize::from(is_granted);
+    }
+    println!("{granted} of {many} races were won by the grant");
+}
+
+#[tokio::test]
+async fn ten_minutes_without_the_network_lose_no_place() {
+    let place = Place::with_table().await;
+    let (_, waiting) = asked(&place, "student-1").await;
+    let store = &place.store;
+    store.waiting.list_line(&line(), Line::listed_until(waiting.deadline)).await.expect("listed");
+    store.waiting.park(&waiting).await.expect("parked");
+    // Also if its deadline comes in that time: then it is found, and told that it is over.
+    let minutes = Duration::from_secs(60);
+    for later in [place.clock.now().plus(minutes * 10), waiting.deadline.plus(minutes * 9)] {
+        let listed = store.waiting.lines(later).await.expect("read");
+        assert_eq!(listed.len(), 1, "listed at {later:?}");
+        let rows = store.waiting.places(&listed[0].line, None, 10).await.expect("read").items;
+        assert_eq!(rows.places, std::slice::from_ref(&waiting));
+    }
+}

@@ -1,0 +1,188 @@
+//! Waiting, held to numbers: what happens together, what never comes, and what a thousand cost.
+
+use broker_tests::table::text;
+use broker_tests::{Broker, Fault, Rule, story, together, wait_for_condition, wait_until};
+use serde_json::{Value, json};
+
+use crate::count;
+use crate::waiting::{arrive, parked, setup, stands, status, waits};
+
+/// Lets `many` students wait for names that no sandbox has.
+async fn wait_for_what_is_not(broker: &Broker, many: usize) {
+    for chunk in (0..many).collect::<Vec<_>>().chunks(100) {
+        let calls = chunk.iter().map(|n| {
+            let call = broker.allocate(&format!("student-{n}")).respond_async().name_prefix("big-");
+            call.json(&json!({ "max_wait_s": 3_600 })).send()
+        });
+        assert_eq!(count(&together(calls.collect::<Vec<_>>()).await, 202), chunk.len());
+    }
+    let table = broker.table();
+    wait_for_condition("all to be parked and counted", async || {
+        let lines = table.list("LINES").await;
+        let marks = lines.first().and_then(|line| Some(line.get("marks")?.as_s().ok()?.clone()));
+        match &marks {
+            Some(marks) if marks.contains(&format!("\"length\":{many},")) => Ok(()),
+            _ => Err(marks),
+        }
+    })
+    .await;
+    broker.queues().are_empty().await;
+}
+
+#[tokio::test]
+async fn an_idle_broker_in_which_a_thousand_wait_writes_nothing_and_a_head_that_goes_is_in_nobodys_way() {
+    const MANY: usize = 1_000;
+    let setup = setup().faults(1).var("BROKER_SERVE_EVERY_S", "5").pool(3);
+    story(setup, async |broker| {
+        wait_for_what_is_not(broker, MANY).await;
+        // Whatever is written of a line, a place, a request that waits or the tick would be refused, and counted.
+        let proxy = broker.proxy();
+        let refused = Fault::Refuse("ValidationException");
+        let writes = ["PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems", "BatchWriteItem"];
+        for part in ["LINE#", "\"LINES\"", "TICK#serve", "REQ#"] {
+            let rule = Rule::new(refused).containing(part);
+            proxy.add(writes.iter().fold(rule, |rule, operation| rule.on(operation)));
+        }
+        let before = proxy.tallies();
+        let calls = |operation| proxy.tallies().calls(operation) - before.calls(operation);
+        // A look asks for what is arriving, and for what is available with the prefix of the line.
+        wait_until("three looks", || calls("ExecuteStatement") >= 6).await;
+        for operation in writes {
+            assert_eq!(proxy.done(operation, refused), 0, "{operation}");
+        }
+        // Lines, places, the list of processes; ticks, census, policy.
+        let (queries, gets) = (calls("Query"), calls("GetItem"));
+        assert!(queries <= 40 && gets <= 100, "{queries} queries, {gets} reads of an item in three looks");
+        proxy.calm();
+
+        let table = broker.table();
+        let line = table.list("LINE#platform#big-").await;
+        let message = |at: usize| {
+            let message = line[at]["message"].as_s().expect("text");
+            serde_json::from_str::<Value>(message).expect("JSON")
+        };
+        let location =
+            |message: &Value| format!("/v1/requests/{}", message["request_id"].as_str().expect("an id"));
+        let track = |message: &Value| message["body"]["track_id"].as_str().expect("a track").to_owned();
+        let (head, next) = (message(0), message(1));
+        broker.cancel(&location(&head), &track(&head)).send().await.expect_status(200);
+        broker.cli_ok(&["pool", "seed", "--name-prefix", "big", "--start", "900", "--count", "1"]).await;
+        let ended = broker.outcome(&location(&next), &track(&next)).await;
+        assert_eq!(status(&ended), 201, "{ended:#?}");
+        assert_eq!(table.list("LINE#platform#big-").await.len(), MANY - 2);
+        let told: Value = broker.cli_ok(&["waiting", "cancel", "--all", "--json"]).await.json();
+        assert_eq!(told["cancelled"], MANY - 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_arrivals_at_nearly_the_same_moment_wake_two() {
+    story(setup(), async |broker| {
+        for round in 0..5 {
+            let mut asked = Vec::new();
+            for n in 0..2 {
+                let track = format!("student-{round}-{n}");
+                asked.push((parked(broker, waits(broker, &track), &track).await, track));
+            }
+            tokio::join!(arrive(broker, round * 2, 1), arrive(broker, round * 2 + 1, 1));
+            for (location, track) in &asked {
+                assert_eq!(status(&broker.outcome(location, track).await), 201);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn five_hundred_requests_of_one_token_that_wait_meet_no_error() {
+    const MANY: usize = 500;
+    story(setup(), async |broker| {
+        let calls = (0..MANY).map(|n| {
+            let call = broker.allocate(&format!("student-{n}")).json(&json!({ "max_wait_s": 600 }));
+            if n % 2 == 0 { call.respond_async() } else { call.wait(2) }.send()
+        });
+        let answers = together(calls.collect::<Vec<_>>()).await;
+        assert_eq!(count(&answers, 202), MANY, "{:?}", answers.iter().find(|answer| answer.status != 202));
+        arrive(broker, 0, MANY).await;
+        wait_for_condition("all to be granted", async || {
+            let stats = broker.stats().await;
+            if stats.allocated == MANY as u64 { Ok(()) } else { Err(stats) }
+        })
+        .await;
+        broker.queues().are_empty().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_line_for_which_nothing_arrives_ends_by_its_deadlines_and_says_so() {
+    const MANY: usize = 150;
+    const WAIT: u64 = 4;
+    story(setup().var("BROKER_SERVE_EVERY_S", "5"), async |broker| {
+        let held = broker.allocate("held").wait(50).json(&json!({ "max_wait_s": WAIT }));
+        let held = tokio::spawn(held.send());
+        let calls = (0..MANY).map(|n| {
+            let call = broker.allocate(&format!("student-{n}")).respond_async();
+            call.json(&json!({ "max_wait_s": WAIT })).send()
+        });
+        assert_eq!(count(&together(calls.collect::<Vec<_>>()).await, 202), MANY);
+        held.await.expect("an answer").expect_status(503);
+        let table = broker.table();
+        // Nobody asks for them: their workers end them.
+        wait_for_condition("every place to be left", async || {
+            let places = table.keys("LINE#").await.len();
+            if places == 0 { Ok(()) } else { Err(places) }
+        })
+        .await;
+        let mut states = Vec::new();
+        for key in table.keys("REQ#").await {
+            states.push(table.must_get(&key).await["state"].clone());
+        }
+        assert_eq!(states, vec![text("expired"); MANY + 1]);
+        // Each waited for no longer than its deadline and some seconds.
+        let mut late = 0.0;
+        for worker in 0..2 {
+            let metrics = broker.worker(worker).metrics();
+            let all = metrics.metric("broker_waiting_seconds_count").await;
+            late += all - within(metrics, "15").await;
+        }
+        assert!(late.abs() < 0.5, "{late} of {MANY} ended long after their deadline");
+    })
+    .await;
+}
+
+/// How many ends of waits came within so many seconds.
+async fn within(metrics: &broker_tests::Api, bound: &str) -> f64 {
+    let Some((200, text)) = metrics.probe("/metrics").await else { panic!("no metrics") };
+    let of_bound = |line: &&str| {
+        line.starts_with("broker_waiting_seconds_bucket") && line.contains(&format!("le=\"{bound}\""))
+    };
+    let counts =
+        text.lines().filter(of_bound).filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+    counts.sum()
+}
+
+#[tokio::test]
+async fn a_network_that_is_away_loses_no_place() {
+    story(setup().faults(1), async |broker| {
+        let mut asked = Vec::new();
+        for n in 0..3 {
+            let track = format!("student-{n}");
+            asked.push((parked(broker, waits(broker, &track), &track).await, track));
+        }
+        {
+            let proxy = broker.proxy();
+            let _away = [broker_tests::ShapedService::Sqs, broker_tests::ShapedService::DynamoDb]
+                .map(|service| proxy.outage(service, broker_tests::Outage::Refused));
+            let before = proxy.tallies().away();
+            wait_until("every process to meet the outage", || proxy.tallies().away() > before + 20).await;
+        }
+        for (number, (location, track)) in asked.iter().enumerate() {
+            stands(broker, location, track).await;
+            arrive(broker, number, 1).await;
+            assert_eq!(status(&broker.outcome(location, track).await), 201);
+        }
+    })
+    .await;
+}
