@@ -200,6 +200,7 @@ async fn a_cancellation_and_a_grant_at_the_same_instant_have_one_winner_each_tim
             now: place.clock.now(),
             listed: Status::Available,
             from_line: true,
+            permit: None,
         };
         let claims = [claim];
         let (cancel, grant) = (store.requests.cancel(ask.request_id), store.leases.grant(&claims));

@@ -192,7 +192,7 @@ impl Handlers {
         for listed in self.store.waiting.lines_of(tenant, now).await? {
             let mut pages = Pages::new(|after| self.store.waiting.places(&listed.line, after, HEADS));
             while let Some(places) = pages.next().await? {
-                if places.iter().any(|place| place.deadline >= now) {
+                if places.places.iter().any(|place| place.deadline >= now) {
                     waited.push(listed.line);
                     break;
                 }
