@@ -127,7 +127,9 @@ async fn a_line_for_which_nothing_arrives_ends_by_its_deadlines_and_says_so() {
             call.json(&json!({ "max_wait_s": WAIT })).send()
         });
         assert_eq!(count(&together(calls.collect::<Vec<_>>()).await, 202), MANY);
-        held.await.expect("an answer").expect_status(503);
+        let held = held.await.expect("an answer").expect_status(202);
+        let ended = broker.outcome(held.must_have("location"), "held").await;
+        assert_eq!(ended.text_of("status"), "expired", "{ended:#?}");
         let table = broker.table();
         // Nobody asks for them: their workers end them.
         wait_for_condition("every place to be left", async || {

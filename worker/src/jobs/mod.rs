@@ -163,7 +163,7 @@ impl Jobs {
         for attempt in 0_u32.. {
             let began = self.clock.instant();
             let mut report = JobReport::new(task);
-            let ended = self.run_once(task, &mut report).await;
+            let ended = Box::pin(self.run_once(task, &mut report)).await;
             let pause = Backoff::OUTAGE.jittered(attempt, &self.entropy);
             match &ended {
                 Err(JobError::Stopping) => return Err(Stopping),

@@ -106,7 +106,7 @@ impl Dealing<'_> {
             if self.free.is_empty() {
                 break;
             }
-            let (waiters, mut rooms) = self.waiters().await?;
+            let (waiters, mut rooms) = Box::pin(self.waiters()).await?;
             if waiters.is_empty() {
                 break;
             }
@@ -114,10 +114,10 @@ impl Dealing<'_> {
             if dealt.is_empty() {
                 break;
             }
-            match caught(self.grant(&waiters, &mut rooms, &dealt)).await {
+            match caught(Box::pin(self.grant(&waiters, &mut rooms, &dealt))).await {
                 Some(Ok(())) => {}
-                Some(Err(error)) => self.blame_for(error).await?,
-                None => self.blame(bury::panicked()).await?,
+                Some(Err(error)) => Box::pin(self.blame_for(error)).await?,
+                None => Box::pin(self.blame(bury::panicked())).await?,
             }
         }
         Ok(())
@@ -152,7 +152,7 @@ impl Dealing<'_> {
                 for waiter in readable(self.jobs, page.items).await? {
                     let id = waiter.place.request_id;
                     if waiter.place.deadline < now {
-                        bury::or_bury(self.jobs, &waiter, overdue(self.jobs, &waiter)).await?;
+                        Box::pin(bury::or_bury(self.jobs, &waiter, overdue(self.jobs, &waiter))).await?;
                     } else if !self.aside.contains(&id) {
                         found = true;
                         waiters.insert(id, Arc::new(waiter));

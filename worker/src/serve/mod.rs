@@ -246,7 +246,8 @@ async fn offer(jobs: &Jobs, arrivals: Vec<Candidate>, by: By) -> Admitted {
     }
     let all = arrivals.len() as u64;
     let free = arrivals.into_iter().map(|candidate| Free { candidate, listed: Status::Arriving });
-    match deal::all(jobs, free.collect(), by).await {
+    // On the heap: jobs are large already, and a thread's stack is not.
+    match Box::pin(deal::all(jobs, free.collect(), by)).await {
         Ok(left) => {
             let left_over = left.free.into_iter().map(|free| free.candidate).collect();
             let admitted = admit::all(jobs, left_over).await;
@@ -272,7 +273,7 @@ async fn offered(jobs: &Jobs, report: &mut JobReport) -> Result<(), StoreError> 
         let mut looked_through = 0;
         while let Some(page) = pages.next().await? {
             let free = page.into_iter().map(|candidate| Free { candidate, listed: Status::Available });
-            let left = deal::all(jobs, free.collect(), By::Sweep).await?;
+            let left = Box::pin(deal::all(jobs, free.collect(), By::Sweep)).await?;
             report.changed += left.granted;
             report.detail("granted", left.granted);
             // What is left over fits none of those who wait.
