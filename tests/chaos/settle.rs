@@ -88,7 +88,7 @@ pub(crate) async fn table(
         faults.push(format!("pool verify says: {}{}", verdict.stdout, verdict.stderr));
     }
     let stats: Stats = broker.stats().await;
-    state.used = stats.total - stats.available;
+    state.used = stats.total - stats.available - stats.arriving;
     if state.used != told as u64 {
         faults.push(format!("{} sandboxes are used, {told} were told to clients", state.used));
     }

@@ -70,7 +70,9 @@ impl Supply {
             // With an empty pool there are no more responses.
             let _ = tokio::time::timeout(look_every, self.history.more_than(told + step / 2)).await;
             let left = usize::try_from(self.environment.stats().await.available).unwrap_or(usize::MAX);
-            if left + step > available {
+            // What is on its way counts, too.
+            let coming = grown.saturating_sub(self.history.allocations());
+            if left + step > available || (by_sync && coming > 4 * available) {
                 continue;
             }
             // Whichever comes first, this or a sync that finds them: they are the same.

@@ -38,8 +38,8 @@ use rooms::Rooms;
 pub(crate) use soon::SoonOver;
 use turns::Turns;
 
-/// How long a tick is taken: a worker that dies with it delays the next by this.
-const TAKEN_FOR: Duration = Duration::from_secs(60);
+/// How long a tick is taken: a worker that dies with it delays the next by this. Two at a time are safe, if one takes longer.
+const TAKEN_FOR: Duration = Duration::from_secs(15);
 /// Between two looks that free permits start: many at a time are one.
 const BETWEEN_FREED: Duration = Duration::from_millis(100);
 /// Pages of what is offered that are looked through behind sandboxes that a limit keeps from those who wait.

@@ -7,10 +7,11 @@
 use std::time::Duration;
 
 use broker_domain::Timestamp;
-use broker_store::heartbeat::is_gone;
 use broker_store::{Instance, Role, Store};
 use uuid::Uuid;
 
+/// A worker whose heartbeat is older takes no turn: one that lives says so every 30 s, and again within 4 s if that failed.
+const LIVES_FOR: Duration = Duration::from_secs(40);
 /// How long a list of the processes is believed.
 const LIST_IS_BELIEVED: Duration = Duration::from_secs(30);
 
@@ -29,7 +30,7 @@ impl Seat {
     fn of(instances: &[Instance], me: Uuid, now: Timestamp) -> Self {
         let looks = |instance: &&Instance| {
             let is_worker = instance.role == Role::Worker && instance.receives != Some(false);
-            instance.id == me || (is_worker && !is_gone(instance, now))
+            instance.id == me || (is_worker && now.since(instance.heartbeat) <= LIVES_FOR)
         };
         let mut ids: Vec<_> = instances.iter().filter(looks).map(|instance| instance.id).collect();
         ids.sort_unstable();
