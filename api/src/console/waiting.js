@@ -40,7 +40,7 @@ async function read(more) {
   ]);
   show(view.lines, table("Lines", ["Wants", "Tenant", "Waiting", "Oldest", "Why"], lines, "Nobody waited at the last look."));
   show(view.list,
-    table("Requests that wait", ["Student", "Wants", "Tenant", "Ahead", "Since", "Until", "Why", ""], rows, page.next_cursor ? "None so far: lines are read a part at a time." : "Nobody waits."),
+    table("Requests that wait", ["Student", "Wants", "Tenant", "Ahead", "Since", "Until", "Why", "Actions"], rows, page.next_cursor ? "None so far: lines are read a part at a time." : "Nobody waits."),
     h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "request")} shown, line by line`), page.next_cursor && button("More", () => read(true)),
       button("What to do", () => view.app.runbook("waiting"), { class: "quiet" })));
 }
