@@ -190,6 +190,24 @@ async fn a_permit_of_another_allocation_is_neither_ended_nor_swept() {
 }
 
 #[tokio::test]
+async fn an_end_whose_permit_another_allocation_holds_ends_nothing_and_one_without_a_permit_ends() {
+    let place = Place::with_table().await;
+    let free = place.seed(2).await;
+    let lease = held(&place, "student-1", &free[0], &permit(0)).await;
+    delete(&place, "PERMIT#acme#name-", "0").await;
+    let other = held(&place, "student-2", &free[1], &permit(0)).await;
+    let end = async |lease: &Lease| {
+        let sandbox = &lease.grant.sandbox_id;
+        place.store.leases.end(sandbox, &lease.allocation(), &ended(&place)).await.expect("asked")
+    };
+    assert_eq!(end(&lease).await, Write::Rejected(()), "it would free what is not its own");
+    assert_eq!(slots(&place).await, BTreeSet::from([0]));
+    assert_eq!(end(&other).await, Write::Applied);
+    assert_eq!(end(&lease).await, Write::Applied, "a permit that is gone holds up no end");
+    assert_eq!(slots(&place).await, BTreeSet::new());
+}
+
+#[tokio::test]
 async fn halves_of_a_claim_are_mended() {
     let place = Place::with_table().await;
     let free = place.seed(2).await;
