@@ -122,7 +122,7 @@ impl CachedLines {
         if let Some((_, held)) = counted.get(&limit) {
             return Ok(*held >= max);
         }
-        let held = u32::try_from(self.store.permits.held(&limit).await?.len()).unwrap_or(u32::MAX);
+        let held = u32::try_from(self.store.permits.slots(&limit).await?.len()).unwrap_or(u32::MAX);
         counted.insert(limit, (now, held));
         Ok(held >= max)
     }

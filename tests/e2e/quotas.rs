@@ -280,6 +280,26 @@ async fn who_waits_for_a_permit_keeps_its_place_and_holds_up_nobody() {
 }
 
 #[tokio::test]
+async fn a_newcomer_of_a_limited_tenant_goes_past_no_place_of_it_although_a_permit_is_free() {
+    // Nothing but the look at its own line holds the newcomer: no tick comes, and a command's end wakes no worker.
+    story(setup().var("BROKER_SERVE_EVERY_S", "3600"), async |broker| {
+        seed(broker, "lab", 0, 4).await;
+        limited(broker, 1).await;
+        let first = asks(broker, "student-0").send().await.expect_status(201);
+        let waiting = parked(broker, "student-1").await;
+        broker.cli_ok(&["sandbox", "release", first.text_of("sandbox_id")]).await;
+        assert_eq!(held(broker).await, 0);
+        let late = asks(broker, "student-2").send().await.expect_problem(409, "QUOTA_EXCEEDED");
+        assert_eq!(late.json["quota"], json!({ "flavour": "small", "held": 0, "max": 1 }));
+        let other = broker.allocate("other-1").token(UMBRELLA).header("x-sandbox-flavour", "small");
+        other.send().await.expect_status(201);
+        broker.job("serve").await;
+        served(broker, &waiting, "student-1").await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_request_for_any_flavour_takes_what_its_limits_leave() {
     story(setup(), async |broker| {
         seed(broker, "lab", 0, 30).await;

@@ -27,7 +27,7 @@ impl Quotas {
             .map_err(|unknown| Problem::unavailable("The policy is not known yet.").because(unknown))?;
         let mut limits = Vec::new();
         for TenantLimit { flavour, limit, max } in policy.limits_of(tenant) {
-            let held = self.store.permits.held(&limit).await?.len();
+            let held = self.store.permits.slots(&limit).await?.len();
             let held = u32::try_from(held).unwrap_or(u32::MAX);
             let (flavour, prefix) = (flavour.to_string(), limit.prefix.to_string());
             limits.push(QuotaUse { flavour, prefix, held, max, free: max.saturating_sub(held) });

@@ -8,6 +8,7 @@ mod ends;
 mod expiry;
 mod index;
 mod letters;
+mod permits;
 mod reading;
 mod reconciliation;
 mod records;

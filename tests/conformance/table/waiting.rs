@@ -37,6 +37,10 @@ async fn a_line_is_listed_until_the_latest_deadline_and_keeps_what_a_walk_found(
     assert_eq!((listed[0].line.clone(), listed[0].until), (line(), now.plus(hour * 2)));
     assert_eq!((&listed[0].marks, listed[0].as_of), (&marks, Some(now)));
     assert_eq!(waiting.lines(now.plus(hour * 3)).await.expect("read"), []);
+    let other = Line { tenant: TenantName::new("acme2").expect("a tenant"), prefix: None };
+    waiting.list_line(&other, now.plus(hour)).await.expect("listed");
+    let own = waiting.lines_of(&line().tenant, now).await.expect("read");
+    assert_eq!(own.into_iter().map(|listed| listed.line).collect::<Vec<_>>(), [line()]);
 }
 
 #[tokio::test]

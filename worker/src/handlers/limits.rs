@@ -153,12 +153,7 @@ impl Handlers {
             }
             Slot::Free(permit) => {
                 permit.put_back();
-                let held = self.store.permits.held(&limited.limit).await?.len();
-                Quota {
-                    flavour: limited.flavour.clone(),
-                    held: u32::try_from(held).unwrap_or(u32::MAX),
-                    max: limited.max,
-                }
+                self.permits.last_seen(&limited)
             }
             Slot::Full(quota) => quota,
         };

@@ -4,7 +4,7 @@
 //! share. Invariants: a slot is held by one claim of the process at a time; "full" is told only to a claim that came before
 //! a look which found every slot taken. Another worker may be faster; the claim's condition decides.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(super) struct Permits {
 #[derive(Debug)]
 enum Look {
     /// These slots are held.
-    Held(HashSet<u32>),
+    Held(BTreeSet<u32>),
     /// The table did not answer.
     Failed,
 }
@@ -93,16 +93,21 @@ impl Permits {
         }
     }
 
+    /// The use of `limited`, as the last look saw it.
+    pub(super) fn last_seen(&self, limited: &TenantLimit) -> Quota {
+        let held = self.slots.with(&limited.limit, |slots| slots.held);
+        Quota { flavour: limited.flavour.clone(), held, max: limited.max }
+    }
+
     /// Reads which slots are held, and keeps the free ones for the claims that wait.
-    async fn look(&self, limited: &TenantLimit) -> Result<HashSet<u32>, StoreError> {
-        let records = self.store.permits.held(&limited.limit).await?;
-        let held: HashSet<u32> = records.into_iter().map(|record| record.permit.slot).collect();
+    async fn look(&self, limited: &TenantLimit) -> Result<BTreeSet<u32>, StoreError> {
+        let held = self.store.permits.slots(&limited.limit).await?;
         // From anywhere on and in any order, so that workers seldom try the same.
         let start = (self.entropy.unit() * f64::from(limited.max)) as u32;
         let slots = (start..limited.max).chain(0..start);
         let mut free: Vec<u32> = slots.filter(|slot| !held.contains(slot)).take(KEPT).collect();
         self.entropy.shuffle(&mut free);
-        self.slots.keep(&limited.limit, free);
+        self.slots.keep(&limited.limit, free, u32::try_from(held.len()).unwrap_or(u32::MAX));
         Ok(held)
     }
 }
@@ -118,6 +123,8 @@ struct Slots {
 struct OfLimit {
     ready: Vec<u32>,
     busy: HashSet<u32>,
+    /// How many were held at the last look.
+    held: u32,
 }
 
 impl Slots {
@@ -141,8 +148,8 @@ impl Slots {
         })
     }
 
-    fn keep(&self, limit: &Limit, free: Vec<u32>) {
-        self.with(limit, |slots| slots.ready = free);
+    fn keep(&self, limit: &Limit, free: Vec<u32>, held: u32) {
+        self.with(limit, |slots| (slots.ready, slots.held) = (free, held));
     }
 
     fn are_busy(&self, limit: &Limit) -> bool {
@@ -233,7 +240,7 @@ mod tests {
             permit: Permit { limit: limit.clone(), slot },
             released: false,
         };
-        slots.keep(&limit, vec![0, 1, 1, 7]);
+        slots.keep(&limit, vec![0, 1, 1, 7], 3);
         assert_eq!(slots.take(&limit, 2), Some(1), "7 is beyond");
         assert_eq!(slots.take(&limit, 2), Some(0), "1 is held");
         assert!(slots.take(&limit, 2).is_none() && slots.are_busy(&limit));

@@ -79,8 +79,7 @@ async fn free_slots(jobs: &Jobs, limited: &TenantLimit) -> Result<Vec<u32>, Stor
     if limited.max == 0 {
         return Ok(Vec::new());
     }
-    let held = jobs.store.permits.held(&limited.limit).await?;
-    let held: std::collections::BTreeSet<u32> = held.into_iter().map(|record| record.permit.slot).collect();
+    let held = jobs.store.permits.slots(&limited.limit).await?;
     let mut free: Vec<u32> = (0..limited.max).filter(|slot| !held.contains(slot)).take(KEPT).collect();
     jobs.entropy.shuffle(&mut free);
     Ok(free)

@@ -4,6 +4,7 @@
 //! is left by a program that knows no permits, or by a backup taken in the middle of a transaction; sweep and reconciliation
 //! mend it.
 
+use std::collections::BTreeSet;
 use std::str::FromStr as _;
 
 use aws_sdk_dynamodb::types::{ConditionCheck, Delete, Put, TransactWriteItem};
@@ -11,6 +12,7 @@ use aws_sdk_dynamodb::types::{ConditionCheck, Delete, Put, TransactWriteItem};
 use super::attributes::{self as a, Item, Reader};
 use super::errors::built_wrong;
 use super::keys::{self, PERMIT_PREFIX, PK, SK};
+use super::pool::passable;
 use super::{PermitStore, TableClient, s};
 use crate::{StoreError, Write};
 use broker_domain::{AllocationId, Lease, Limit, Permit, PermitRecord};
@@ -60,10 +62,17 @@ impl TableClient {
 }
 
 impl PermitStore {
-    /// The permits of `limit` that are held (consistent reads).
+    /// The permits of `limit` that are held (consistent reads). One that cannot be read is left out: `pool verify` names it.
     pub async fn held(&self, limit: &Limit) -> Result<Vec<PermitRecord>, StoreError> {
         let items = self.table.all_of("permits", &keys::permits(limit)).await?;
-        items.iter().map(read_permit).collect()
+        Ok(items.iter().filter_map(|item| passable(read_permit(item))).collect())
+    }
+
+    /// The slots of `limit` that are held (consistent reads), whatever else their items say.
+    pub async fn slots(&self, limit: &Limit) -> Result<BTreeSet<u32>, StoreError> {
+        let items = self.table.all_of("permits", &keys::permits(limit)).await?;
+        let slot = |item: &Item| passable(Reader(item).text(SK, u32::from_str));
+        Ok(items.iter().filter_map(slot).collect())
     }
 
     /// Frees a permit whose allocation is not live, if it is still that one's: an allocation that ended never lives again.

@@ -4,7 +4,7 @@
 //! returns and arrivals, by workers that stop for good or for long between any two steps, with an index that may show nothing.
 //! Decisions are the domain's: who is dealt what ([`broker_domain::waiting::deal`]) and what a key's lease means
 //! ([`broker_domain::judge`]). Invariant: as designed, no state breaks a promise; each other variant does. Not modelled: limits
-//! and reservations, batches (a call of several is all or none), versions beyond those of sandboxes.
+//! of more than one, reservations, batches (a call of several is all or none), versions beyond those of sandboxes.
 
 mod promises;
 mod steps;
@@ -39,11 +39,17 @@ pub enum Variant {
     DeleteDeadPlace,
     /// A grant does not look at the record.
     GrantWithoutRecord,
+    /// A claim reads that a permit is free, and takes it without a condition.
+    PermitByRead,
+    /// Who finds no permit is marked, and is served once an end has cleared the marks.
+    QuotaMark,
+    /// A newcomer of a limited tenant does not look at its own line.
+    PastOwnLine,
 }
 
 impl Variant {
     /// The mistakes.
-    pub const BROKEN: [Self; 9] = [
+    pub const BROKEN: [Self; 12] = [
         Self::ParkedClaims,
         Self::OwnGrant,
         Self::PassOver,
@@ -53,6 +59,9 @@ impl Variant {
         Self::ParkApart,
         Self::DeleteDeadPlace,
         Self::GrantWithoutRecord,
+        Self::PermitByRead,
+        Self::QuotaMark,
+        Self::PastOwnLine,
     ];
 
     /// A part of the promise that it breaks.
@@ -60,11 +69,13 @@ impl Variant {
         match self {
             Self::AsDesigned => "nothing",
             Self::ParkedClaims | Self::OwnGrant => "asked before",
-            Self::PassOver => "waits in vain",
+            Self::PassOver | Self::QuotaMark => "waits in vain",
             Self::LineFirst | Self::OfferDirectly => "newcomer",
             Self::DeleteMessageFirst => "lost",
             Self::ParkApart | Self::DeleteDeadPlace => "without a place",
             Self::GrantWithoutRecord => "was cancelled",
+            Self::PermitByRead => "more leases than",
+            Self::PastOwnLine => "own line",
         }
     }
 }
@@ -84,6 +95,8 @@ pub struct Scenario {
     pub newcomers_from: usize,
     /// How many sandboxes arrive.
     pub sandboxes: usize,
+    /// Whether the first tenant may hold one sandbox only.
+    pub limited: bool,
     /// Whether a lease of the first key that is past its time stands at the beginning.
     pub past_lease: bool,
     /// How many cancellations and deadlines there are.
@@ -109,6 +122,7 @@ pub fn bounded() -> Vec<Scenario> {
         requests: &[(0, 0), (1, 0)],
         newcomers_from: 2,
         sandboxes: 1,
+        limited: false,
         past_lease: false,
         ends: 1,
         deaths: 0,
@@ -129,6 +143,33 @@ pub fn bounded() -> Vec<Scenario> {
             requests: &[(0, 0)],
             newcomers_from: 1,
             past_lease: true,
+            ends: 0,
+            ..world.clone()
+        },
+        Scenario {
+            name: "a limit of one, two that wait",
+            limited: true,
+            sandboxes: 2,
+            ends: 0,
+            ..world.clone()
+        },
+        Scenario {
+            name: "a limit of one, one that waits, one newcomer",
+            limited: true,
+            requests: &[(0, 0), (1, 0), (2, 0)],
+            newcomers_from: 2,
+            sandboxes: 2,
+            ends: 0,
+            workers: 1,
+            ..world.clone()
+        },
+        Scenario {
+            name: "a limit of one beside another tenant",
+            limited: true,
+            requests: &[(0, 0), (1, 0), (2, 1)],
+            newcomers_from: 3,
+            sandboxes: 2,
+            workers: 1,
             ends: 0,
             ..world.clone()
         },

@@ -20,6 +20,9 @@ impl Scenario {
                 return Some(format!("sandbox {number} and the leases do not agree"));
             }
         }
+        if let Some(broken) = self.broken_limit(world) {
+            return Some(broken);
+        }
         for (number, request) in world.requests.iter().enumerate().filter(|(_, request)| request.is_queued())
         {
             let under_way = world.hands.iter().any(|hand| is_about(hand, number));
@@ -35,9 +38,28 @@ impl Scenario {
             return None;
         }
         let settled = self.settled(world);
-        let waits = settled.requests.iter().position(super::world::Request::is_queued)?;
+        let waits = settled.requests.iter().enumerate().position(|(number, request)| {
+            request.is_queued() && !self.lacks_permit(&settled, u8::try_from(number).unwrap_or(u8::MAX))
+        })?;
         let is_free = settled.sandboxes.iter().any(|sandbox| sandbox.is_free());
         is_free.then(|| format!("request {waits} waits in vain: a sandbox is free after a sweep"))
+    }
+
+    /// What is wrong with the permit and the leases that should hold it.
+    fn broken_limit(&self, world: &World) -> Option<String> {
+        if !self.limited {
+            return None;
+        }
+        let live =
+            world.leases.iter().enumerate().filter(|(_, lease)| {
+                lease.is_some_and(|lease| !lease.ended && self.is_limited(lease.request))
+            });
+        let live: Vec<_> = live.map(|(key, _)| u8::try_from(key).unwrap_or(u8::MAX)).collect();
+        if live.len() > 1 {
+            return Some(format!("{} leases are live, more leases than the limit", live.len()));
+        }
+        let agree = world.permit == live.first().copied();
+        (!agree).then(|| format!("the permit is of {:?}, the lease of {live:?}", world.permit))
     }
 
     /// The world after every message was delivered, every owner asked, and sweeps went on to their ends.
@@ -75,6 +97,7 @@ fn is_about(hand: &Hand, number: usize) -> bool {
         Hand::Idle
         | Hand::Claim { .. }
         | Hand::Park { .. }
+        | Hand::ParkMarked { .. }
         | Hand::OwnLook { .. }
         | Hand::Listed { .. }
         | Hand::LinesFirst { .. }

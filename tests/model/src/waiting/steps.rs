@@ -4,7 +4,7 @@ use broker_domain::waiting::{TenantPlaces, deal};
 use broker_domain::{LeaseVerdict, Timestamp, judge};
 
 use super::world::{
-    Action, End, Hand, LeaseRow, NOW, Sandbox, World, ask, lease, line, name, request_id, tenant,
+    Action, End, Hand, LeaseRow, NOW, Sandbox, World, ask, lease, limit, line, name, request_id, tenant,
 };
 use super::{Scenario, Variant};
 
@@ -19,6 +19,16 @@ impl Scenario {
 
     pub(super) fn has_two_tenants(&self) -> bool {
         self.requests.iter().any(|(_, tenant)| *tenant != self.requests[0].1)
+    }
+
+    /// Whether a limit of one holds for it.
+    pub(super) fn is_limited(&self, request: u8) -> bool {
+        self.limited && self.tenant(request) == 0
+    }
+
+    /// Whether the permit that it needs is another's now.
+    pub(super) fn lacks_permit(&self, world: &World, request: u8) -> bool {
+        self.is_limited(request) && world.permit.is_some()
     }
 
     fn may_wait(&self, request: u8) -> bool {
@@ -106,11 +116,19 @@ impl Scenario {
     }
 
     fn receive(&self, world: &mut World, worker: usize, request: u8, seen: Option<u8>) {
-        if let Some(sandbox) = seen {
-            world.hands[worker] = Hand::Claim { request, sandbox };
+        let waited = if self.is_limited(request) { self.waited(world, request) } else { 0 };
+        let goes_past = waited != 0 && self.variant != Variant::PastOwnLine;
+        let lacks_permit = self.lacks_permit(world, request);
+        if let Some(sandbox) = seen.filter(|_| !goes_past && !lacks_permit) {
+            world.hands[worker] = Hand::Claim { request, sandbox, waited };
             return;
         }
         match self.verdict(world, request) {
+            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_)
+                if self.variant == Variant::QuotaMark && self.may_wait(request) && lacks_permit =>
+            {
+                world.hands[worker] = Hand::ParkMarked { request };
+            }
             LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) if self.may_wait(request) => {
                 if self.variant == Variant::DeleteMessageFirst {
                     world.requests[usize::from(request)].message = false;
@@ -125,6 +143,12 @@ impl Scenario {
             | LeaseVerdict::KeyReused
             | LeaseVerdict::Superseded) => finish(world, request, of_verdict(&ended)),
         }
+    }
+
+    /// The places of its tenant that are durable, a bit for each.
+    fn waited(&self, world: &World, request: u8) -> u8 {
+        let own = places(world).into_iter().filter(|place| self.tenant(*place) == self.tenant(request));
+        own.fold(0, |mask, place| mask | 1 << place)
     }
 
     /// The owner of a request asks after its deadline; before it, only its key's lease ends it.
@@ -146,7 +170,11 @@ impl Scenario {
         let hand = std::mem::replace(&mut world.hands[worker], Hand::Idle);
         match hand {
             Hand::Idle => {}
-            Hand::Claim { request, sandbox } => self.claim(world, request, sandbox),
+            Hand::Claim { request, sandbox, waited } => self.claim(world, request, sandbox, waited),
+            Hand::ParkMarked { request } => {
+                self.park(world, worker, request);
+                world.requests[usize::from(request)].marked = true;
+            }
             Hand::Park { request } | Hand::Deleted { request } => self.park(world, worker, request),
             Hand::ParkPlace { request } => world.requests[usize::from(request)].place = true,
             Hand::OwnLook { request } => {
@@ -210,20 +238,28 @@ impl Scenario {
     }
 
     /// A claim of a message.
-    fn claim(&self, world: &mut World, number: u8, sandbox: u8) {
+    fn claim(&self, world: &mut World, number: u8, sandbox: u8, waited: u8) {
         let request = &world.requests[usize::from(number)];
         if !request.is_queued() || (request.parked && self.variant != Variant::ParkedClaims) {
             return;
         }
         let stands = world.sandboxes[usize::from(sandbox)];
+        if self.lacks_permit(world, number) && self.variant != Variant::PermitByRead {
+            return;
+        }
         match self.verdict(world, number) {
             LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) if stands == Sandbox::Available => {
                 let (own, before) = (self.key(number), world.before[usize::from(sandbox)]);
                 let others = (0..small(world.requests.len())).filter(|other| self.key(*other) != own);
                 let waits = |other: &u8| world.requests[usize::from(*other)].waits();
                 let passed = others.filter(waits).collect::<Vec<_>>();
-                if passed.iter().any(|other| before & (1 << other) != 0) {
+                // Past a place whose tenant had no permit it was offered rightly.
+                let could = |other: &&u8| !self.is_limited(**other);
+                if passed.iter().filter(could).any(|other| before & (1 << other) != 0) {
                     world.fault = Some("a newcomer took what arrived after a place was durable");
+                }
+                if passed.iter().any(|other| waited & (1 << other) != 0) {
+                    world.fault = Some("a newcomer went past a place of its own line");
                 }
                 let is_parked = world.requests[usize::from(number)].parked;
                 if is_parked && passed.iter().any(|other| self.goes_before(*other, number)) {
@@ -255,18 +291,21 @@ impl Scenario {
         let mut tenants: Vec<TenantPlaces> = Vec::new();
         // A dead letter's place is left, and passed over in this call.
         let is_dead = |request: u8| world.requests[usize::from(request)].end == Some(End::Dead);
-        let dealt = |request: &u8| !is_dead(*request) && !self.is_passed_over(world, *request);
+        let is_marked = |request: u8| world.requests[usize::from(request)].marked;
+        let dealt = |request: &u8| {
+            !is_dead(*request) && !is_marked(*request) && !self.is_passed_over(world, *request)
+        };
         for request in places.iter().copied().filter(dealt) {
             let of = tenant(self.tenant(request));
             let place = (request_id(request), line(self.tenant(request)));
             match tenants.iter_mut().find(|tenant| tenant.tenant == of) {
                 Some(tenant) => tenant.places.push(place),
-                None => tenants.push(TenantPlaces {
-                    tenant: of,
-                    weight: 1,
-                    places: vec![place],
-                    room: Vec::new(),
-                }),
+                None => {
+                    let limits =
+                        self.is_limited(request).then(|| (limit(), usize::from(world.permit.is_none())));
+                    let room = limits.into_iter().collect();
+                    tenants.push(TenantPlaces { tenant: of, weight: 1, places: vec![place], room });
+                }
             }
         }
         let chance = if reversed { [0.1, 0.9] } else { [0.9, 0.1] };
@@ -320,6 +359,9 @@ impl Scenario {
         if world.sandboxes[usize::from(sandbox)] != listed {
             return Granted::Lost;
         }
+        if self.lacks_permit(world, number) && self.variant != Variant::PermitByRead {
+            return Granted::NotWanted;
+        }
         let passed = seen
             .iter()
             .any(|other| self.goes_before(*other, number) && world.requests[usize::from(*other)].waits());
@@ -337,6 +379,9 @@ impl Scenario {
             world.sandboxes[usize::from(old.sandbox)] = Sandbox::Ended;
         }
         world.sandboxes[usize::from(sandbox)] = Sandbox::Allocated { key };
+        if self.is_limited(number) {
+            world.permit = Some(key);
+        }
         world.leases[usize::from(key)] =
             Some(LeaseRow { request: number, sandbox, past: false, ended: false, fence: 0 });
         let request = &mut world.requests[usize::from(number)];
@@ -393,6 +438,10 @@ fn leave(world: &mut World, request: u8) {
 fn give_back(world: &mut World, number: usize) {
     let Sandbox::Allocated { key } = world.sandboxes[number] else { return };
     world.sandboxes[number] = Sandbox::Ended;
+    if world.permit == Some(key) {
+        world.permit = None;
+        world.requests.iter_mut().for_each(|request| request.marked = false);
+    }
     let asked = small(world.requests.iter().filter(|request| request.sent).count());
     if let Some(lease) = &mut world.leases[usize::from(key)] {
         (lease.ended, lease.fence) = (true, asked);

@@ -3,7 +3,8 @@
 use broker_domain::waiting::Line;
 use broker_domain::{
     AllocateRequest, AllocationId, ExternalId, Fingerprint, Grant, IdempotencyKey, LabDuration, Lease,
-    LeaseEnd, LeaseKey, RequestId, SandboxId, SandboxName, TenantName, Term, Times, Timestamp, TrackId,
+    LeaseEnd, LeaseKey, Limit, NamePrefix, RequestId, SandboxId, SandboxName, TenantName, Term, Times,
+    Timestamp, TrackId,
 };
 use uuid::Uuid;
 
@@ -18,6 +19,8 @@ pub struct World {
     pub(super) before: Vec<u8>,
     /// The lease of each key.
     pub(super) leases: Vec<Option<LeaseRow>>,
+    /// The key whose lease holds the one permit of the first tenant, in a world with a limit.
+    pub(super) permit: Option<u8>,
     pub(super) hands: Vec<Hand>,
     /// Cancellations and deadlines so far.
     pub(super) ends: u8,
@@ -35,6 +38,8 @@ pub(super) struct Request {
     pub(super) message: bool,
     pub(super) parked: bool,
     pub(super) place: bool,
+    /// It is marked as waiting for a permit: only a mistake does so.
+    pub(super) marked: bool,
     pub(super) end: Option<End>,
     /// A caller was told that it is cancelled or expired.
     pub(super) told_none: bool,
@@ -94,13 +99,19 @@ pub(super) struct LeaseRow {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Hand {
     Idle,
-    /// Of a message: this candidate was seen.
+    /// Of a message: this candidate was seen; and the places of its tenant that were durable when it was received, a bit for
+    /// each, if that is limited.
     Claim {
         request: u8,
         sandbox: u8,
+        waited: u8,
     },
     /// Of a message: nothing was seen, and the key's lease lets it.
     Park {
+        request: u8,
+    },
+    /// Of a message: no permit was seen; it is marked.
+    ParkMarked {
         request: u8,
     },
     /// The mark is written, the place is not.
@@ -173,6 +184,7 @@ impl World {
             requests: vec![Request::default(); scenario.requests.len()],
             sandboxes: vec![Sandbox::Absent; scenario.sandboxes],
             leases: vec![None; keys],
+            permit: None,
             hands: vec![Hand::Idle; scenario.workers],
             before: vec![0; scenario.sandboxes + 1],
             ends: 0,
@@ -204,6 +216,11 @@ pub(super) fn lease_key(key: u8) -> LeaseKey {
 
 pub(super) fn tenant(number: u8) -> TenantName {
     TenantName::new(format!("t{number}")).expect("a tenant")
+}
+
+/// What the limit of the first tenant is about: every sandbox.
+pub(super) fn limit() -> Limit {
+    Limit { tenant: tenant(0), prefix: NamePrefix::new("s").expect("a prefix") }
 }
 
 pub(super) fn line(number: u8) -> Line {
