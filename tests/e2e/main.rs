@@ -36,6 +36,7 @@
 //! | `logs` | one JSON line for each request |
 //! | `traces` | one trace covers the life of a request |
 //! | `hooks` | a hook is tried out; one that is asked before each deletion |
+//! | `attributes` | what the provider says of a sandbox is told to its owner |
 //! | `refill` | a pool that runs low asks for more |
 //! | `renewal` | an owner renews its lease, or beats |
 //! | `lease_command` | `broker lease`: a command with a sandbox of its own |
@@ -55,6 +56,7 @@ mod adoption;
 mod allocate_and_return;
 mod arriving;
 mod asynchronous;
+mod attributes;
 mod bad_input;
 mod clocks;
 mod connections;

@@ -2,7 +2,7 @@
 
 use broker_domain::waiting::Line;
 use broker_domain::{
-    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, Permit, PermitRecord, RequestId,
+    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, Permit, PermitRecord, ProviderAttributes, RequestId,
     Sandbox, SandboxId, SandboxName, Status, Timestamp,
 };
 
@@ -90,6 +90,8 @@ pub struct Candidate {
     pub name: SandboxName,
     /// The provider's id.
     pub external_id: ExternalId,
+    /// The provider's attributes, if they were read.
+    pub attributes: Option<ProviderAttributes>,
     /// The version at which it may be claimed or changed.
     pub version: u64,
 }
@@ -144,6 +146,8 @@ pub struct NewSandbox {
     pub name: SandboxName,
     /// The provider's id.
     pub external_id: ExternalId,
+    /// The provider's attributes, if they are kept and could be read; else those that are stored stay.
+    pub attributes: Option<ProviderAttributes>,
 }
 
 impl NewSandbox {
@@ -159,7 +163,13 @@ impl NewSandbox {
 
     /// The same once it has arrived at `version`.
     pub fn arrived(self, version: u64) -> Candidate {
-        Candidate { sandbox_id: self.id, name: self.name, external_id: self.external_id, version }
+        Candidate {
+            sandbox_id: self.id,
+            name: self.name,
+            external_id: self.external_id,
+            attributes: self.attributes,
+            version,
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use broker_domain::policy::{ByStatus, Change};
 use broker_domain::{
-    EndReason, FlavourName, Heartbeat, JobReport, NamePrefix, RequestId, Sandbox, Status, Timestamp,
-    TrackName,
+    EndReason, FlavourName, Heartbeat, JobReport, NamePrefix, ProviderAttributes, RequestId, Sandbox, Status,
+    Timestamp, TrackName,
 };
 use broker_store::{AuditLine, Census, PolicyPlan, Record, StoredPolicy, shown_counts};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -236,6 +236,10 @@ pub(crate) struct PoolPage<'a> {
 /// A sandbox as an operator sees it, over HTTP and in the CLI.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct PooledSandbox<'a> {
+    /// The provider's attributes that the broker keeps (`BROKER_PROVIDER_ATTRIBUTES`).
+    #[serde(flatten)]
+    #[schemars(with = "Map<String, Value>")]
+    attributes: &'a ProviderAttributes,
     /// The broker's id of the sandbox.
     sandbox_id: &'a str,
     /// Its name at the provider.
@@ -313,6 +317,7 @@ impl<'a> PooledSandbox<'a> {
             id,
             name,
             external_id,
+            attributes,
             status,
             version,
             allocation,
@@ -323,6 +328,7 @@ impl<'a> PooledSandbox<'a> {
         let allocation = allocation.as_ref();
         let secs = |at: &Option<Timestamp>| at.map(Timestamp::as_secs);
         Self {
+            attributes,
             sandbox_id: id.as_str(),
             name: name.as_str(),
             external_id: external_id.as_str(),

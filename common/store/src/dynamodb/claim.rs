@@ -175,6 +175,7 @@ pub(super) fn lease_of(claim: &Claim<'_>) -> Lease {
             track_name: claim.request.track_name.clone(),
             allocated_at: claim.now.floor_to_second(),
             expires_at: claim.expires_at(),
+            attributes: candidate.attributes.clone().unwrap_or_default(),
         },
         term: claim.request.term(),
         tenant: claim.request.tenant.clone(),

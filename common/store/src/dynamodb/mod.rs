@@ -32,6 +32,7 @@ mod policy;
 mod pool;
 mod pool_status;
 mod probe;
+mod provider_attributes;
 mod quarantine;
 mod rate_slots;
 mod reads;
