@@ -2,7 +2,7 @@
 
 use broker_domain::waiting::Line;
 use broker_domain::{
-    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, Permit, PermitRecord, ProviderAttributes, RequestId,
+    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, Permit, PermitRecord, ProviderAttributes, QuarantineCause, RequestId,
     Sandbox, SandboxId, SandboxName, Status, Timestamp,
 };
 
@@ -186,6 +186,8 @@ pub struct Scanned {
     pub accounts: Vec<AccountRecord>,
     /// Sandboxes whose index keys are not those of their state.
     pub misplaced: Vec<String>,
+    /// What put each sandbox into quarantine that is there.
+    pub quarantined: Vec<QuarantineCause>,
     /// Arriving sandboxes, and since when each may be admitted.
     pub arriving: Vec<(SandboxId, Timestamp)>,
     /// Requests that are queued and parked, each with its line.

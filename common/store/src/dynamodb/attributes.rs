@@ -49,6 +49,7 @@ pub(super) const GATE_ATTEMPTS: &str = "gate_attempts";
 pub(super) const GATE_CHECK: &str = "gate_check";
 pub(super) const DELETED_AT: &str = "deleted_at";
 pub(super) const BY_FLAVOUR: &str = "by_flavour";
+pub(super) const BY_CAUSE: &str = "quarantined_by_cause";
 pub(super) const POLICY_TEXT: &str = "policy_text";
 pub(super) const POLICY_DIGEST: &str = "policy_digest";
 pub(super) const APPLIED_AT: &str = "applied_at";

@@ -57,7 +57,7 @@ pub(crate) mod waiting;
 pub(crate) use accounts::{AccountHolder, AccountRows};
 pub use adopt_table::{Stage, adopt_table};
 pub use broker_domain::reconcile::Minted;
-pub use census::shown_counts;
+pub use census::{shown_causes, shown_counts};
 pub use deletion::Seen;
 pub use foreign::{ForeignRow, Survey};
 pub use refill::OpenTicket;
