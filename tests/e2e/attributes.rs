@@ -31,8 +31,11 @@ async fn a_start_script_finds_what_the_provider_says_of_its_sandbox_in_every_ans
     story(kept(provider.setup()), async |broker| {
         let (sfdc, region) = (json!("0018x00002ABCDEFGH"), json!("eu-central-1"));
         let tags = json!({ "tier": ["gold", 7, null] });
-        lists(&provider, json!({ "*": { "sfdc_account_id": sfdc, "region": region, "tags": tags, "secret": 1 } }))
-            .await;
+        lists(
+            &provider,
+            json!({ "*": { "sfdc_account_id": sfdc, "region": region, "tags": tags, "secret": 1 } }),
+        )
+        .await;
         assert_eq!(broker.job("sync").await.changed, 3);
         let created = broker.allocate("student").send().await.expect_status(201);
         has(&created.json, &sfdc, &region);
@@ -47,7 +50,8 @@ async fn a_start_script_finds_what_the_provider_says_of_its_sandbox_in_every_ans
         listed.iter().for_each(|one| has(one, &sfdc, &region));
 
         // What is asked for without a wait is answered by its record.
-        let queued = broker.allocate("later").header("prefer", "respond-async").send().await.expect_status(202);
+        let queued =
+            broker.allocate("later").header("prefer", "respond-async").send().await.expect_status(202);
         let told = broker.outcome(queued.must_have("location"), "later").await;
         has(&told.json["response"]["body"], &sfdc, &region);
 
@@ -189,8 +193,11 @@ async fn a_name_that_answers_have_anyway_stops_the_start_and_a_command_finds_the
             assert_eq!(refused.code, 2, "{refused:#?}");
             assert!(said.contains("BROKER_PROVIDER_ATTRIBUTES") && said.contains(why), "{said}");
         }
-        lists(&provider, json!({ "*": { "sfdc_account_id": 12_345_678_901_u64, "region": "eu west", "tags": ["a"] } }))
-            .await;
+        lists(
+            &provider,
+            json!({ "*": { "sfdc_account_id": 12_345_678_901_u64, "region": "eu west", "tags": ["a"] } }),
+        )
+        .await;
         broker.job("sync").await;
         let url = format!("http://{}", broker.balanced().address());
         let script = r#"echo "$SANDBOX_SFDC_ACCOUNT_ID|$SANDBOX_REGION|$SANDBOX_TAGS|$SANDBOX_ID""#;

@@ -58,7 +58,9 @@ impl AttributeNames {
                 return Err(format!("{name:?} is not 1 to {LONGEST_NAME} of A-Z a-z 0-9 _ . -"));
             }
             if FIXED_MEMBERS.contains(&name) {
-                return Err(format!("{name} is a member that answers have anyway, with a meaning of its own"));
+                return Err(format!(
+                    "{name} is a member that answers have anyway, with a meaning of its own"
+                ));
             }
             if !names.insert(name.to_owned()) {
                 return Err(format!("{name} is named twice"));
@@ -123,7 +125,9 @@ mod tests {
     fn names_are_bounded_and_do_not_clash_with_what_answers_have_anyway() {
         let names = AttributeNames::parse(" sfdc_account_id, region ").unwrap();
         assert!(names.contains("region") && names.contains("sfdc_account_id") && !names.contains("id"));
-        assert!(AttributeNames::parse("").unwrap().is_empty() && AttributeNames::parse("  ").unwrap().is_empty());
+        assert!(
+            AttributeNames::parse("").unwrap().is_empty() && AttributeNames::parse("  ").unwrap().is_empty()
+        );
         for fixed in FIXED_MEMBERS {
             let problem = AttributeNames::parse(&format!("region,{fixed}")).unwrap_err();
             assert!(problem.contains(fixed), "{problem}");
@@ -138,7 +142,8 @@ mod tests {
 
     #[test]
     fn attributes_of_one_sandbox_are_bounded_together() {
-        let of = |length: usize| ProviderAttributes::new([("a".to_owned(), json!("x".repeat(length)))].into());
+        let of =
+            |length: usize| ProviderAttributes::new([("a".to_owned(), json!("x".repeat(length)))].into());
         let around = r#"{"a":""}"#.len();
         assert!(of(LARGEST - around).is_ok());
         assert!(of(LARGEST - around + 1).unwrap_err().contains("1025 bytes"));

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use broker_domain::{
     AllocateRequest, Allocation, AllocationId, EndReason, ExternalId, Fingerprint, Grant, IdempotencyKey,
-    LabDuration, Lease, LeaseEnd, LeaseKey, ProviderAttributes, RequestId, Sandbox, SandboxId, SandboxName, Status, Term, Times,
-    Timestamp, TrackId,
+    LabDuration, Lease, LeaseEnd, LeaseKey, ProviderAttributes, RequestId, Sandbox, SandboxId, SandboxName,
+    Status, Term, Times, Timestamp, TrackId,
 };
 
 pub(crate) fn key(number: u8) -> LeaseKey {

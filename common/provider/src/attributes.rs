@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn members_are_kept_as_they_are_written() {
-        let row = r#"{"id": "x", "region": "eu", "sfdc_account_id": 123456789012, "tags": {"a": [1, true, null]}}"#;
+        let row =
+            r#"{"id": "x", "region": "eu", "sfdc_account_id": 123456789012, "tags": {"a": [1, true, null]}}"#;
         let kept = json!({ "region": "eu", "sfdc_account_id": 123_456_789_012_u64, "tags": { "a": [1, true, null] } });
         assert_eq!(of(row), Ok(kept));
         assert_eq!(of(r#"{"region": null, "id": "x"}"#), Ok(json!({})), "null is none");

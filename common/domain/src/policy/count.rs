@@ -23,10 +23,7 @@ impl PoolCount {
     pub fn new(policy: &Policy) -> Self {
         let names = policy.flavours().keys().map(FlavourName::as_str).chain([ANY_FLAVOUR]);
         let none = || Status::ALL.into_iter().map(|status| (status, 0)).collect();
-        Self {
-            by_flavour: names.map(|name| (name.to_owned(), none())).collect(),
-            by_cause: ByCause::new(),
-        }
+        Self { by_flavour: names.map(|name| (name.to_owned(), none())).collect(), by_cause: ByCause::new() }
     }
 
     /// Counts a sandbox; one whose name cannot be read has no flavour.

@@ -43,7 +43,10 @@ pub(super) async fn ours(jobs: &Jobs) -> Result<Ours, JobError> {
                         // Those of another version are not known: the next run compares them.
                         let read = attributes.remove(&sandbox_id).filter(|(of, _)| *of == version);
                         let attributes = read.map(|(_, attributes)| attributes);
-                        ours.add(sandbox_id, KnownSandbox { status, version, name, external_id, attributes })?;
+                        ours.add(
+                            sandbox_id,
+                            KnownSandbox { status, version, name, external_id, attributes },
+                        )?;
                     }
                     Ok(ours)
                 })
