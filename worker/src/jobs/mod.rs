@@ -13,6 +13,7 @@ mod each;
 mod expire;
 mod permits;
 mod purge;
+mod quarantine;
 pub(crate) mod refill;
 mod slots;
 mod sweep;

@@ -45,6 +45,7 @@ pub(super) const QUARANTINED_AT: &str = "quarantined_at";
 pub(super) const QUARANTINE_CAUSE: &str = "quarantine_cause";
 pub(super) const QUARANTINED_BY: &str = "quarantined_by";
 pub(super) const QUARANTINE_REASON: &str = "quarantine_reason";
+pub(super) const RECENT: &str = "recent";
 pub(super) const GATE_ATTEMPTS: &str = "gate_attempts";
 pub(super) const GATE_CHECK: &str = "gate_check";
 pub(super) const DELETED_AT: &str = "deleted_at";
