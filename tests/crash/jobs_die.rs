@@ -309,7 +309,7 @@ async fn a_run_whose_worker_dies_before_it_is_reported_is_reported_by_the_next()
 }
 
 /// A policy whose gate guards every sandbox.
-pub(super) async fn guarded(broker: &Broker, provider: &Provider) {
+async fn guarded(broker: &Broker, provider: &Provider) {
     let url = provider.url();
     let text = format!(
         "[flavour.small]\nprefix = \"sandbox-\"\ngate = {{ url = \"{url}/hooks/gate\", timeout_s = 1, attempts = 5 }}\n"

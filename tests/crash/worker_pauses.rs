@@ -2,10 +2,8 @@
 
 use broker_runtime::crash_points::Point;
 use broker_tests::cli::Stats;
-use broker_tests::{Broker, Provider, story, wait_for_condition};
-use serde_json::json;
+use broker_tests::{Broker, story, wait_for_condition};
 
-use super::jobs_die::guarded;
 use super::{CRASH_AT, answer, asked, setup};
 
 /// Starts a worker that stops at `point`, and waits until it does.
@@ -143,50 +141,6 @@ async fn an_owner_whose_lease_was_given_longer_while_his_next_was_being_claimed_
         assert_eq!(told.sandbox_id(), held);
         broker.queues().are_empty().await;
         assert_eq!(broker.stats().await.allocated, 1);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_gate_that_counted_before_others_were_refused_puts_no_more_there_than_may_be() {
-    let provider = Provider::start(10).await;
-    let setup = provider.setup().apis(1).workers(1).var("BROKER_SERVE_EVERY_S", "1");
-    story(setup, async |broker| {
-        provider.misbehave(json!({ "gate": { "status": 429, "retry_after_s": 1 } })).await;
-        guarded(broker, &provider).await;
-        broker.job("sync").await;
-        // The ceiling is of what was counted.
-        wait_for_condition("a census by a worker that knows the policy", async || {
-            broker.job("census").await;
-            let census = broker.table().must_get("CENSUS").await;
-            if census.contains_key("by_flavour") { Ok(()) } else { Err(census) }
-        })
-        .await;
-        broker.stop_workers().await;
-        provider.misbehave(json!({ "gate": { "status": 422, "reason": "broken" } })).await;
-        // All are due, and the tick may be in the hands of the worker that ended.
-        for number in 0..10 {
-            broker.table().age(&format!("seed-{number:06}"), 1).await;
-        }
-        broker.lists_are_current().await;
-        broker.cli(&["job", "run", "serve", "--timeout-s", "0"]).await;
-        stands_still(broker, Point::RoomCounted).await;
-        broker.start_worker().await;
-        wait_for_condition("as many as may be, by the other worker", async || {
-            broker.job("serve").await;
-            match broker.stats().await.quarantined {
-                2 => Ok(()),
-                other => Err(other),
-            }
-        })
-        .await;
-        broker.worker(0).thaw();
-        wait_for_condition("the late worker to count again", async || {
-            let log = broker.worker_mut(0).process().log();
-            if log.contains("too much of its flavour is in quarantine") { Ok(()) } else { Err(log) }
-        })
-        .await;
-        assert_eq!(broker.stats().await.quarantined, 2, "a fifth of ten");
     })
     .await;
 }

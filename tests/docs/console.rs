@@ -19,7 +19,16 @@ const STUDENT: &str = "student-maria";
 const DESK: (u32, u32) = (1440, 1000);
 const PHONE: (u32, u32) = (390, 844);
 const VIEWS: [&str; 10] = [
-    "overview", "tracks", "sandboxes", "waiting", "letters", "jobs", "supply", "quarantine", "audit", "runbook",
+    "overview",
+    "tracks",
+    "sandboxes",
+    "waiting",
+    "letters",
+    "jobs",
+    "supply",
+    "quarantine",
+    "audit",
+    "runbook",
 ];
 /// A sandbox that an operator puts into quarantine.
 const BROKEN: &str = "seed-000040";

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AllocationId, ExternalId, IdempotencyKey, LabDuration, Permit, ProviderAttributes, SandboxId, SandboxName,
-    Timestamp, TrackId, TrackName,
+    AllocationId, ExternalId, IdempotencyKey, LabDuration, Permit, ProviderAttributes, SandboxId,
+    SandboxName, Timestamp, TrackId, TrackName,
 };
 
 /// Whose lease it is.

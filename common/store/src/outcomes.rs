@@ -2,8 +2,8 @@
 
 use broker_domain::waiting::Line;
 use broker_domain::{
-    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, Permit, PermitRecord, ProviderAttributes, QuarantineCause, RequestId,
-    Sandbox, SandboxId, SandboxName, Status, Timestamp,
+    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, Permit, PermitRecord,
+    ProviderAttributes, QuarantineCause, RequestId, Sandbox, SandboxId, SandboxName, Status, Timestamp,
 };
 
 /// Why a call to the table failed.

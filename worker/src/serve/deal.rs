@@ -18,7 +18,9 @@ use broker_runtime::crash_points::{self, Point};
 use broker_runtime::errors::chain;
 use broker_runtime::panics::caught;
 use broker_runtime::trace;
-use broker_store::{Candidate, Claim, ClaimOutcome, ListedLine, PolicyUnknown, StoreError, retry_on_conflict};
+use broker_store::{
+    Candidate, Claim, ClaimOutcome, ListedLine, PolicyUnknown, StoreError, retry_on_conflict,
+};
 use tokio::task::JoinSet;
 
 use super::By;
@@ -251,7 +253,10 @@ impl Dealing<'_> {
     }
 
     /// What is listed by the index has no attributes yet; of what was just written they are known.
-    async fn add_attributes(&self, chosen: &mut [(Arc<WaitingRequest>, Free, Option<Permit>)]) -> Result<(), StoreError> {
+    async fn add_attributes(
+        &self,
+        chosen: &mut [(Arc<WaitingRequest>, Free, Option<Permit>)],
+    ) -> Result<(), StoreError> {
         let unread = |free: &Free| free.candidate.attributes.is_none();
         if !self.jobs.settings.keeps_attributes || !chosen.iter().any(|(_, free, _)| unread(free)) {
             return Ok(());

@@ -11,8 +11,9 @@ use crate::{Candidate, StoreError};
 use broker_domain::waiting::Line;
 use broker_domain::{
     Allocation, AllocationId, EndReason, ExternalId, Fingerprint, Grant, Heartbeat, IdempotencyKey,
-    LabDuration, Lease, LeaseEnd, LeaseKey, Outcome, Permit, PersistedRequest, ProviderAttributes, RequestId, RequestState,
-    Sandbox, SandboxId, SandboxName, Status, Subject, TenantName, Term, Timestamp, TrackId, TrackName,
+    LabDuration, Lease, LeaseEnd, LeaseKey, Outcome, Permit, PersistedRequest, ProviderAttributes, RequestId,
+    RequestState, Sandbox, SandboxId, SandboxName, Status, Subject, TenantName, Term, Timestamp, TrackId,
+    TrackName,
 };
 
 /// An item as the SDK returns it.

@@ -229,8 +229,13 @@ mod tests {
         request.asynchronous = recorded;
         let (tenant, prefix) = (TenantName::new("acme").unwrap(), NamePrefix::new("lab-").unwrap());
         let permit = Permit { limit: Limit { tenant, prefix }, slot: 0 };
-        let candidate =
-            Candidate { sandbox_id: sandbox_id(1), name: name(1), external_id: external_id(1), version: 1 };
+        let candidate = Candidate {
+            sandbox_id: sandbox_id(1),
+            name: name(1),
+            external_id: external_id(1),
+            attributes: None,
+            version: 1,
+        };
         let claim = Claim {
             request: &request,
             candidate: &candidate,

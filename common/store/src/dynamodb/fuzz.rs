@@ -12,8 +12,8 @@ use super::{foreign, n, records, s};
 use crate::PageKey;
 use broker_domain::{
     Allocation, AllocationId, EndReason, ExternalId, Fingerprint, ForeignSandbox, Grant, IdempotencyKey,
-    Lease, LeaseEnd, LeaseKey, Limit, NamePrefix, Outcome, Permit, PersistedRequest, ProviderAttributes, RequestId, RequestState,
-    SandboxId, SandboxName, Status, Subject, TenantName, Timestamp, TrackId,
+    Lease, LeaseEnd, LeaseKey, Limit, NamePrefix, Outcome, Permit, PersistedRequest, ProviderAttributes,
+    RequestId, RequestState, SandboxId, SandboxName, Status, Subject, TenantName, Timestamp, TrackId,
 };
 
 const NAMES: [&str; 26] = [
