@@ -4,11 +4,13 @@
 //! frozen every second and APIs every ten, the proxy before AWS injects faults, endpoints disappear for seconds, and sync
 //! runs against a provider that renames, doubles, reorders and forgets. Then the faults end, the tracks finish, and the
 //! history of responses is judged together with the table: exclusive ownership in time, one live sandbox per key, no
-//! accepted request without an end, queues empty, nothing stuck. With `--other`, half of the processes are of another build:
+//! accepted request without an end, queues empty, nothing stuck. With `--supply`, a flavour of the policy asks for its
+//! sandboxes itself, its gate is asked about each, and its hooks misbehave (`flavour`). With `--other`, half of the processes are of another build:
 //! any order of a rollout or a rollback. With `--waiting` the pool is mostly empty and half of the requests wait in lines. The seed repeats the run's choices; the machine chooses the
 //! interleaving. Exit codes: 0 all as promised, 1 not.
 
 mod cast;
+mod flavour;
 mod history;
 mod judge;
 mod report;
@@ -62,8 +64,11 @@ struct Arguments {
     peace: bool,
     /// A `broker` of another build: every other process that starts is one of it, as in a rollout or a rollback. The
     /// provider behaves: the other build may not be proof against its moods
-    #[arg(long, value_name = "BROKER")]
+    #[arg(long, value_name = "BROKER", conflicts_with = "supply")]
     other: Option<PathBuf>,
+    /// A flavour with gate, refill and quarantine beside the others, whose hooks misbehave, too
+    #[arg(long)]
+    supply: bool,
 }
 
 /// The visibility timeout: short, so that the messages of a dead worker come back soon.
@@ -89,8 +94,12 @@ async fn main() -> ExitCode {
     let history = Arc::new(History::new());
     let mut cast = Cast::start(&broker, arguments.apis, arguments.workers, arguments.other.clone()).await;
     let margin = if arguments.waiting { supply::SCARCE } else { supply::PLENTY };
-    let supply = Supply::new(&broker, Arc::clone(&provider), Arc::clone(&history), margin);
+    let by_sync = arguments.supply;
+    let supply = Supply::new(&broker, Arc::clone(&provider), Arc::clone(&history), margin, by_sync);
     supply.first().await;
+    if arguments.supply {
+        flavour::apply(&broker, &provider).await;
+    }
     let supplying = tokio::spawn(supply.run());
 
     let (end, ended) = watch::channel(false);
@@ -116,6 +125,9 @@ async fn main() -> ExitCode {
     // Told before the table is asked: a broker that is broken enough may never come to rest for that.
     faults.iter().take(SHOWN).for_each(|fault| println!("VIOLATION {fault}"));
     let known = faults.len();
+    if arguments.supply {
+        faults.extend(flavour::judge(&broker, &provider).await);
+    }
     faults.extend(settle::table(&mut broker, &mut cast, &mut settled, told).await);
     report::print(&settled, &deeds, (cancelled, waited), &broker.proxy().tallies(), &cast);
     if faults.is_empty() {

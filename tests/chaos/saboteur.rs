@@ -12,6 +12,7 @@ use tokio::time::{Instant, interval, sleep_until};
 
 use crate::Arguments;
 use crate::cast::Cast;
+use crate::flavour;
 use crate::history::History;
 
 /// The interval of worker faults.
@@ -104,7 +105,14 @@ pub(crate) async fn rage(
         }
         if second % FAULT_EVERY_S == FAULT_EVERY_S - 1 {
             if arguments.other.is_none() {
-                provider.misbehave(fault(&mut rng)).await;
+                let mut faults = fault(&mut rng);
+                if arguments.supply {
+                    flavour::hook_faults(&mut rng, &mut faults);
+                }
+                provider.misbehave(faults).await;
+            }
+            if arguments.supply {
+                flavour::start_jobs(broker).await;
             }
             let queues = broker.queues();
             queues.send(&queues.name("maintenance"), SYNC).await;

@@ -88,7 +88,8 @@ pub(crate) async fn table(
         faults.push(format!("pool verify says: {}{}", verdict.stdout, verdict.stderr));
     }
     let stats: Stats = broker.stats().await;
-    state.used = stats.total - stats.available - stats.arriving;
+    // What its gate refused was never handed out.
+    state.used = stats.total - stats.available - stats.arriving - stats.quarantined;
     if state.used != told as u64 {
         faults.push(format!("{} sandboxes are used, {told} were told to clients", state.used));
     }

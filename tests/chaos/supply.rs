@@ -44,6 +44,8 @@ pub(crate) struct Supply {
     provider: Arc<Provider>,
     history: Arc<History>,
     margin: Margin,
+    /// They enter the pool by sync: what the provider makes for others has numbers in between.
+    by_sync: bool,
 }
 
 impl Supply {
@@ -52,9 +54,10 @@ impl Supply {
         provider: Arc<Provider>,
         history: Arc<History>,
         margin: Margin,
+        by_sync: bool,
     ) -> Self {
         let environment: &Environment = broker;
-        Self { environment: environment.clone(), provider, history, margin }
+        Self { environment: environment.clone(), provider, history, margin, by_sync }
     }
 
     pub(crate) async fn first(&self) {
@@ -91,6 +94,11 @@ impl Supply {
     }
 
     async fn seed(&self, start: usize, count: usize) {
+        if self.by_sync {
+            // Under faults it may fail; the next one brings them.
+            self.environment.cli(&["job", "run", "sync"]).await;
+            return;
+        }
         let (start, count) = (start.to_string(), count.to_string());
         self.environment.cli_ok(&["pool", "seed", "--start", &start, "--count", &count]).await;
     }

@@ -188,6 +188,7 @@ pub(crate) fn sandbox(number: usize) -> NewSandbox {
         id: SandboxId::new(format!("sandbox-{number:03}")).expect("a valid id"),
         name: SandboxName::new(format!("name-{number:03}")).expect("a valid name"),
         external_id: ExternalId::new(format!("identity/accounts/{number}")).expect("a valid id"),
+        attributes: None,
     }
 }
 
@@ -197,6 +198,7 @@ pub(crate) fn candidate(sandbox: &NewSandbox) -> Candidate {
         sandbox_id: sandbox.id.clone(),
         name: sandbox.name.clone(),
         external_id: sandbox.external_id.clone(),
+        attributes: sandbox.attributes.clone(),
         version: 1,
     }
 }

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::table::now_s;
-use broker_tests::{Broker, Setup, binaries};
+use broker_tests::{Broker, Setup, binaries, wait_for_condition};
 use serde_json::{Value, json};
 
 use crate::chromium::{self, Chromium};
@@ -18,8 +18,20 @@ const VIEWER: &str = "tok-viewer-0123456789abcdef";
 const STUDENT: &str = "student-maria";
 const DESK: (u32, u32) = (1440, 1000);
 const PHONE: (u32, u32) = (390, 844);
-const VIEWS: [&str; 8] =
-    ["overview", "tracks", "sandboxes", "waiting", "letters", "jobs", "audit", "runbook"];
+const VIEWS: [&str; 10] = [
+    "overview",
+    "tracks",
+    "sandboxes",
+    "waiting",
+    "letters",
+    "jobs",
+    "supply",
+    "quarantine",
+    "audit",
+    "runbook",
+];
+/// A sandbox that an operator puts into quarantine.
+const BROKEN: &str = "seed-000040";
 
 /// With more letters it is a measurement, and nothing else is done.
 const MANY: usize = 1_000;
@@ -67,6 +79,8 @@ pub(crate) async fn tells_why(sandboxes: usize, letters: usize) {
     letters_are_repaired(&mut page, letters).await;
     who_waits_is_cancelled(&mut page).await;
     jobs_are_run(&mut page).await;
+    supply_is_paused(&mut page).await;
+    a_broken_sandbox_is_put_aside(&mut page).await;
     nothing_is_left_behind(&mut page, &origin).await;
     a_hidden_tab_reads_nothing(&mut page).await;
     a_bulk_action_survives_a_reload(&mut page, &origin, letters).await;
@@ -106,7 +120,7 @@ async fn prepare(broker: &Broker, letters: usize) -> String {
     while broker.open_letters().await.len() < letters + 2 {
         tokio::task::yield_now().await;
     }
-    broker.job("census").await;
+    policy(broker).await;
     held.sandbox_id().to_owned()
 }
 
@@ -119,6 +133,20 @@ async fn wait_in_line(broker: &Broker) {
     while broker.table().keys("LINE#").await.len() < 3 {
         tokio::task::yield_now().await;
     }
+}
+
+/// A flavour that is refilled; nothing is missing, so its hook is not called.
+async fn policy(broker: &Broker) {
+    let text = "[flavour.small]\nprefix = \"sandbox-\"\nrefill = { min = 1, max = 1000000, rate_per_minute = 60, url = \"https://ops.example/refill\" }\n";
+    let path = broker_tests::warden::scratch().join("console-policy.toml");
+    std::fs::write(&path, text).expect("the file is written");
+    broker.cli_ok(&["policy", "apply", path.to_str().expect("a path of text")]).await;
+    wait_for_condition("a census by a worker that knows the policy", async || {
+        broker.job("census").await;
+        let census = broker.table().must_get("CENSUS").await;
+        if census.contains_key("by_flavour") { Ok(()) } else { Err(census) }
+    })
+    .await;
 }
 
 async fn sign_in(page: &mut Chromium, token: &str) {
@@ -325,6 +353,37 @@ async fn jobs_are_run(page: &mut Chromium) {
     }
 }
 
+/// What is short is seen, paused and resumed.
+async fn supply_is_paused(page: &mut Chromium) {
+    open(page, "supply").await;
+    page.until(&says("asks for what is missing")).await;
+    page.click(&control("Pause: small")).await;
+    page.until(&says("an operator paused it")).await;
+    page.click(&control("Resume: small")).await;
+    page.until(&control("Pause: small")).await;
+}
+
+/// A sandbox is put into quarantine, counted, let go, and a click alone changes nothing.
+async fn a_broken_sandbox_is_put_aside(page: &mut Chromium) {
+    open(page, "quarantine").await;
+    page.until(&says("Nothing is in quarantine.")).await;
+    page.write("document.querySelector('.view [name=id]')", BROKEN).await;
+    page.write("document.querySelector('.view [name=why]')", "no network").await;
+    page.click(&control("Put into quarantine")).await;
+    page.until(&control(&format!("Release: {BROKEN}"))).await;
+    page.until(&says("no network")).await;
+    page.click(&control("Retire all …")).await;
+    page.until("document.querySelector('dialog .big')?.innerText === '1 sandbox.'").await;
+    picture(page, "quarantine-retire").await;
+    page.click(&control("Cancel")).await;
+    page.until("!document.querySelector('dialog')").await;
+    page.click(&control(&format!("Release: {BROKEN}"))).await;
+    page.click(&control("Release 1")).await;
+    page.until(&says("Nothing is in quarantine.")).await;
+    open(page, "audit").await;
+    page.until(&says("quarantine")).await;
+}
+
 /// No token in the page, its address or its storage; nothing that the browser complains of.
 async fn nothing_is_left_behind(page: &mut Chromium, origin: &str) {
     let kept = "JSON.stringify([location.href, document.cookie, {...localStorage}, {...sessionStorage}, document.documentElement.outerHTML])";
@@ -388,6 +447,9 @@ async fn a_viewer_only_looks(page: &mut Chromium) {
     open(page, "jobs").await;
     page.until("document.querySelector('.view tbody')").await;
     assert!(page.evaluate(&format!("!({})", control("Run now: sync"))).await == true);
+    open(page, "quarantine").await;
+    page.until(&says("Nothing is in quarantine.")).await;
+    assert!(page.evaluate(&format!("!({})", control("Put into quarantine"))).await == true);
     open(page, "letters").await;
     page.until("!document.querySelector('.busy:not([hidden])')").await;
     assert!(page.evaluate(&format!("!({})", control("Replay all …"))).await == true);

@@ -34,6 +34,9 @@ async fn what_the_gate_lets_pass_is_offered_and_what_it_refuses_is_in_quarantine
         broker.job("sync").await;
         counted(broker, "available", 8).await;
         counted(broker, "quarantined", 2).await;
+        let stats: Value = broker.cli_ok(&["pool", "stats", "--json"]).await.json();
+        let causes = json!({ "deletion": 0, "gate": 2, "operator": 0, "report": 0 });
+        assert_eq!(stats["quarantined_by_cause"], causes);
         let listed: Vec<Value> = broker.cli_ok(&["quarantine", "list", "--json"]).await.json();
         for one in &listed {
             assert_eq!([&one["quarantine_cause"], &one["quarantined_by"]], ["gate", "broker"], "{one:#}");
@@ -110,6 +113,10 @@ async fn when_every_third_sandbox_is_broken_a_fifth_goes_into_quarantine_and_an_
             }
         })
         .await;
+        assert_eq!(broker.worker(0).metrics().metric("broker_quarantined_sandboxes").await, 2.0);
+        let stats = broker.balanced().call(http::Method::GET, "/v1/admin/stats");
+        let stats = stats.token(broker_tests::api::ADMIN_TOKEN).send().await.expect_status(200).json;
+        assert_eq!(stats["quarantined_by_cause"]["gate"], 2, "{stats:#}");
         // Mended: what was refused and stayed is asked again, what is in quarantine when it is let go.
         provider.behave().await;
         broker.cli_ok(&["quarantine", "release", "--all"]).await;

@@ -36,7 +36,9 @@
 //! | `logs` | one JSON line for each request |
 //! | `traces` | one trace covers the life of a request |
 //! | `hooks` | a hook is tried out; one that is asked before each deletion |
+//! | `attributes` | what the provider says of a sandbox is told to its owner |
 //! | `refill` | a pool that runs low asks for more |
+//! | `supply` | an operator's days: schedules, a vendor that is down, what cannot be deleted |
 //! | `renewal` | an owner renews its lease, or beats |
 //! | `lease_command` | `broker lease`: a command with a sandbox of its own |
 //! | `doctor` | the lines of `broker doctor` |
@@ -55,6 +57,7 @@ mod adoption;
 mod allocate_and_return;
 mod arriving;
 mod asynchronous;
+mod attributes;
 mod bad_input;
 mod clocks;
 mod connections;
@@ -100,6 +103,7 @@ mod replacement;
 mod reply_queue_lost;
 mod returns;
 mod scaling;
+mod supply;
 mod tenants;
 mod tokens;
 mod traces;

@@ -13,7 +13,7 @@ use broker_domain::waiting::minted_at;
 use broker_domain::{DeadLetterCount, Reason, Status, Timestamp};
 use broker_queue::QueueKind;
 use broker_queue::topology::{self, Depth};
-use broker_store::{Census, ListedLine, SeenEmpty};
+use broker_store::{Census, ListedLine, SeenEmpty, shown_causes};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -109,6 +109,9 @@ fn show_census(census: &Census, now: Timestamp) {
         metrics::gauge!(format!("broker_pool_{status}")).set(as_f64(count));
     }
     show_quarantine(ANY_FLAVOUR, &census.by_status);
+    for (cause, count) in shown_causes(&census.by_cause) {
+        metrics::gauge!("broker_quarantined_sandboxes", "cause" => cause).set(as_f64(count));
+    }
     metrics::gauge!("broker_pool_total").set(as_f64(census.by_status.values().sum()));
     metrics::gauge!("broker_census_timestamp_seconds").set(as_f64(census.as_of.as_secs()));
     show_letters(&census.letters, now);

@@ -108,7 +108,8 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         tracker.spawn(DeadLetterHandler::consumer(&services, source, queue).run(lifecycle.clone()));
     }
     let Services { store, clock, entropy, .. } = services.clone();
-    let candidates = Candidates::new(store.clone(), clock.clone(), entropy.clone());
+    let keeps_attributes = !services.config.provider_attributes.is_empty();
+    let candidates = Candidates::new(store.clone(), clock.clone(), entropy.clone(), keeps_attributes);
     let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy, policy, freed, soon);
     let requests = RequestHandler::consumer(&services, handlers);
     let oldest_request = requests.oldest_age();
@@ -133,9 +134,10 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
 /// The jobs of a worker, with all that they need.
 fn jobs_of(services: &Services, lifecycle: &Lifecycle) -> anyhow::Result<Jobs> {
     let Services { aws, urls, store, health, config, clock, entropy } = services;
+    let provider = config.provider.as_ref().map(|p| Provider::new(p, clock.clone())).transpose()?;
     Ok(Jobs {
         store: store.clone(),
-        provider: config.provider.as_ref().map(|p| Provider::new(p, clock.clone())).transpose()?,
+        provider: provider.map(|provider| provider.keeping(config.provider_attributes.clone())),
         hooks: Hooks::new(&config.hooks, clock.clone()),
         maintenance: Sender::new(aws.sqs.clone(), urls.get(QueueKind::Maintenance), Sender::MAX_IN_FLIGHT),
         aws: aws.clone(),

@@ -9,13 +9,15 @@ import audit from "./audit.js";
 import jobs from "./jobs.js";
 import letters from "./letters.js";
 import overview from "./overview.js";
+import quarantine from "./quarantine.js";
 import runbook, { sectionOf } from "./runbook.js";
 import sandboxes from "./sandboxes.js";
+import supply from "./supply.js";
 import tracks from "./tracks.js";
 import waiting from "./waiting.js";
 
 /** A view: id, title, open(app, what) which returns its element, and update(overview) if it follows the overview. */
-const VIEWS = [overview, tracks, sandboxes, waiting, letters, jobs, audit, runbook];
+const VIEWS = [overview, tracks, sandboxes, waiting, letters, jobs, supply, quarantine, audit, runbook];
 const EVERY_MS = 5000;
 
 const root = document.getElementById("app");
@@ -74,7 +76,7 @@ function signOut(reason) {
 
 function enter() {
   const nav = h("nav", { "aria-label": "Views" }, VIEWS.map((view, at) =>
-    h("a", { href: `#${view.id}`, "data-view": view.id, title: `Key ${at + 1}`, onclick: (event) => { event.preventDefault(); go(view.id); } },
+    h("a", { href: `#${view.id}`, "data-view": view.id, title: at < 9 && `Key ${at + 1}`, onclick: (event) => { event.preventDefault(); go(view.id); } },
       h("span", null, view.title), h("span", { class: "badge", hidden: true }))));
   const find = h("input", { type: "search", name: "find", placeholder: "Student or sandbox id", "aria-label": "Find a student or a sandbox", autocomplete: "off", spellcheck: "false" });
   frame = {
@@ -172,6 +174,7 @@ function took(seen) {
   show(frame.live, h("i", { class: "dot is-available", "aria-hidden": "true" }), "live");
   badge("letters", seen.dead_letters.open);
   badge("overview", seen.problems.length);
+  badge("quarantine", seen.pool?.states.quarantined ?? 0);
   badge("jobs", seen.jobs.filter((job) => job.paused_at !== null).length);
   current?.update?.(seen);
 }

@@ -10,6 +10,8 @@ const DOES = {
   purge_stale: "Removes sandboxes that have been stale for long",
   census: "Counts the pool",
   sweep: "Removes what dead processes left",
+  refill: "Asks for sandboxes that are missing",
+  serve: "Offers what arrived",
 };
 /** The operation that runs a job; the others run by their schedule only. */
 const RUNS = { sync: "sync", expire: "auto-expire", cleanup: "cleanup", purge_stale: "auto-delete-stale" };

@@ -48,8 +48,10 @@ const FILES: &[Asset] = files![
     "jobs.js" SCRIPT,
     "letters.js" SCRIPT,
     "overview.js" SCRIPT,
+    "quarantine.js" SCRIPT,
     "runbook.js" SCRIPT,
     "sandboxes.js" SCRIPT,
+    "supply.js" SCRIPT,
     "tracks.js" SCRIPT,
     "waiting.js" SCRIPT,
 ];

@@ -5,7 +5,13 @@ import { button, choice, field, h, id, many, moment, now, show, state, table, te
 
 const STATES = ["arriving", "available", "allocated", "pending_deletion", "stale", "quarantined", "deletion_failed", "deleted"];
 /** Where the runbook speaks of a state. */
-const RUNBOOK = { pending_deletion: "provider-down", deletion_failed: "provider-down", stale: "pool-low" };
+const RUNBOOK = { pending_deletion: "provider-down", deletion_failed: "provider-down", stale: "pool-low", quarantined: "quarantine" };
+/** The members that every sandbox has; the others are attributes of the provider. */
+const FIXED = new Set([
+  "allocated_at", "allocation_id", "created_at", "deleted_at", "deletion_attempts", "deletion_error", "deletion_reason", "deletion_requested_at", "due_at",
+  "expires_at", "external_id", "flavour", "heartbeat_s", "idempotency_key", "last_synced", "name", "quarantine_cause", "quarantine_reason",
+  "quarantined_at", "quarantined_by", "sandbox_id", "status", "track", "track_name", "updated_at", "version",
+]);
 
 /** The events of a story. */
 export function timeline(story) {
@@ -30,9 +36,11 @@ export function facts(app, sandbox) {
     ["Allocated", sandbox.allocated_at && when(sandbox.allocated_at)],
     ["Expires", sandbox.expires_at && when(sandbox.expires_at)],
     ["Given back", sandbox.deletion_requested_at && when(sandbox.deletion_requested_at)],
+    ["In quarantine", sandbox.quarantined_at && [when(sandbox.quarantined_at), ` by ${sandbox.quarantined_by}: ${sandbox.quarantine_reason}`]],
     ["Last error", sandbox.deletion_error],
     ["Allocation", sandbox.allocation_id && id(sandbox.allocation_id)],
     ["Version", sandbox.version],
+    ...Object.entries(sandbox).filter(([name]) => !FIXED.has(name)).map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]),
   ]);
 }
 

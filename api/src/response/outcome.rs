@@ -143,6 +143,7 @@ mod tests {
             track_name: None,
             allocated_at: Timestamp::from_secs(100),
             expires_at: Timestamp::from_secs(200),
+            attributes: broker_domain::ProviderAttributes::default(),
         }
     }
 

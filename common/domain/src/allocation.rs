@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AllocationId, ExternalId, IdempotencyKey, LabDuration, Permit, SandboxId, SandboxName, Timestamp,
-    TrackId, TrackName,
+    AllocationId, ExternalId, IdempotencyKey, LabDuration, Permit, ProviderAttributes, SandboxId,
+    SandboxName, Timestamp, TrackId, TrackName,
 };
 
 /// Whose lease it is.
@@ -56,6 +56,9 @@ pub struct Grant {
     pub allocated_at: Timestamp,
     /// When the owner's time ends.
     pub expires_at: Timestamp,
+    /// The provider's attributes.
+    #[serde(default, skip_serializing_if = "ProviderAttributes::is_empty")]
+    pub attributes: ProviderAttributes,
 }
 
 /// The reason why a lease ended.

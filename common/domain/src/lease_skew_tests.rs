@@ -23,6 +23,7 @@ fn marked(marked: Timestamp) -> Lease {
             track_name: None,
             allocated_at: Timestamp::from_secs(1),
             expires_at: Timestamp::from_secs(1_000_000),
+            attributes: broker_domain::ProviderAttributes::default(),
         },
         term: broker_domain::Term::default(),
         tenant: None,

@@ -6,6 +6,7 @@
 mod account;
 mod adoption;
 mod allocation;
+mod attributes;
 mod dead_letter;
 mod fingerprint;
 mod heartbeat;
@@ -35,6 +36,7 @@ pub mod waiting;
 pub use account::{AccountKey, AccountRecord};
 pub use adoption::{Adoption, ForeignSandbox, Surplus, Tenancy, adoptions, split_doubled};
 pub use allocation::{Allocation, EndReason, Grant, LeaseKey};
+pub use attributes::{AttributeNames, FIXED_MEMBERS, ProviderAttributes};
 pub use dead_letter::{
     DEAD_LETTER_SHARDS, DeadLetter, DeadLetterCount, DeadLetterEvent, DeadLetterFilter, DeadLetterId,
     DeadLetterState, InvalidDeadLetterId, MessageSummary, Reason, Source, Touched,

@@ -1,6 +1,9 @@
-//! The quarantine: who put a sandbox there, and why.
+//! The quarantine: who put a sandbox there and why, and how much of a flavour may go there by itself.
 
-use super::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::refill::READ_LAG;
+use super::{SandboxId, Timestamp};
 
 /// The longest reason, in characters.
 pub const LONGEST_REASON: usize = 300;
@@ -85,6 +88,36 @@ pub fn reason(text: &str) -> Option<String> {
     fits.then(|| text.to_owned())
 }
 
+/// The guard of a flavour's quarantine: what went there by itself of late. The index may not list it yet, so it counts beside
+/// what is listed; each that goes there changes the guard in the same write, so of two that counted the same one is refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct QuarantineGuard {
+    /// Goes up with each write; 0 is a guard that was never written.
+    pub version: u64,
+    /// What went there of late, and when.
+    pub recent: BTreeMap<SandboxId, Timestamp>,
+}
+
+impl QuarantineGuard {
+    /// How many are in quarantine, when these are listed there.
+    pub fn count(&self, listed: &BTreeSet<SandboxId>, now: Timestamp) -> u64 {
+        let unseen = self.recent.iter().filter(|(id, at)| !listed.contains(id) && may_be_unseen(**at, now));
+        (listed.len() + unseen.count()) as u64
+    }
+
+    /// The guard as it is written together with the quarantine of `id`.
+    pub fn with(&self, id: &SandboxId, now: Timestamp) -> Self {
+        let recent = self.recent.iter().filter(|(_, at)| may_be_unseen(**at, now));
+        let recent = recent.map(|(id, at)| (id.clone(), *at)).chain([(id.clone(), now)]);
+        Self { version: self.version + 1, recent: recent.collect() }
+    }
+}
+
+/// Whether the index may not list yet what was written then.
+fn may_be_unseen(at: Timestamp, now: Timestamp) -> bool {
+    now.since(at) <= READ_LAG
+}
+
 /// Whether nothing more may go into quarantine by itself, with so many of `live` sandboxes there already.
 pub const fn is_full(quarantined: u64, live: u64) -> bool {
     (quarantined + 1) * ONE_IN > live && quarantined > 0
@@ -110,6 +143,21 @@ mod tests {
         assert!(!is_full(0, 4) && is_full(1, 9));
         assert!(!is_full(1, 10) && is_full(2, 10));
         assert!(!is_full(19, 100) && is_full(20, 100));
+    }
+
+    #[test]
+    fn what_went_there_of_late_counts_until_the_index_surely_lists_it_and_never_twice() {
+        let (at, id) = (Timestamp::from_secs, |n: u8| SandboxId::new(format!("s{n}")).unwrap());
+        let first = QuarantineGuard::default().with(&id(1), at(100));
+        let second = first.with(&id(2), at(110));
+        assert_eq!((first.version, second.version, second.recent.len()), (1, 2, 2));
+        let listed = |ids: &[u8]| ids.iter().map(|n| id(*n)).collect::<BTreeSet<_>>();
+        assert_eq!(second.count(&listed(&[]), at(111)), 2);
+        assert_eq!(second.count(&listed(&[1]), at(111)), 2, "listed and remembered is one");
+        assert_eq!(second.count(&listed(&[3, 4]), at(111)), 4);
+        // Let go since: after the lag it counts no more.
+        assert_eq!((second.count(&listed(&[]), at(115)), second.count(&listed(&[]), at(116))), (2, 1));
+        assert_eq!(second.with(&id(3), at(126)).recent.len(), 1, "what is old is forgotten");
     }
 
     #[test]

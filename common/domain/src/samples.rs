@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use broker_domain::{
     AllocateRequest, Allocation, AllocationId, EndReason, ExternalId, Fingerprint, Grant, IdempotencyKey,
-    LabDuration, Lease, LeaseEnd, LeaseKey, RequestId, Sandbox, SandboxId, SandboxName, Status, Term, Times,
-    Timestamp, TrackId,
+    LabDuration, Lease, LeaseEnd, LeaseKey, ProviderAttributes, RequestId, Sandbox, SandboxId, SandboxName,
+    Status, Term, Times, Timestamp, TrackId,
 };
 
 pub(crate) fn key(number: u8) -> LeaseKey {
@@ -75,6 +75,7 @@ pub(crate) fn sandbox(number: u8, status: Status, allocation: Option<Allocation>
         id: sandbox_id(number),
         name: name(number),
         external_id: external_id(number),
+        attributes: ProviderAttributes::default(),
         status,
         version: 1,
         allocation,
@@ -99,6 +100,7 @@ pub(crate) fn lease(number: u8, end: Option<LeaseEnd>) -> Lease {
             track_name: None,
             allocated_at: allocation.allocated_at,
             expires_at: allocation.expires_at,
+            attributes: ProviderAttributes::default(),
         },
         term: Term::default(),
         tenant: None,

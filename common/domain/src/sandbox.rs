@@ -1,8 +1,8 @@
 //! The sandbox, and what an owner's return may do with it.
 
 use super::{
-    Allocation, EndReason, ExternalId, IdempotencyKey, ReturnRequest, SandboxId, SandboxName, Status, Term,
-    Timestamp,
+    Allocation, EndReason, ExternalId, IdempotencyKey, ProviderAttributes, ReturnRequest, SandboxId,
+    SandboxName, Status, Term, Timestamp,
 };
 
 /// A sandbox as it is in the table.
@@ -14,6 +14,8 @@ pub struct Sandbox {
     pub name: SandboxName,
     /// The provider's id.
     pub external_id: ExternalId,
+    /// The provider's attributes.
+    pub attributes: ProviderAttributes,
     /// Its state.
     pub status: Status,
     /// Raised by every change.

@@ -6,7 +6,7 @@ use aws_smithy_types::date_time::{DateTime, Format};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use broker_domain::{ExternalId, SandboxId, SandboxName, Timestamp};
+use broker_domain::{ExternalId, ProviderAttributes, SandboxId, SandboxName, Timestamp};
 
 /// The prefix of external ids.
 const PREFIX: &str = "identity/accounts/";
@@ -65,6 +65,9 @@ pub struct Account {
     pub external_id: ExternalId,
     /// When the provider created it, if the list says so.
     pub created_at: Option<Timestamp>,
+    /// Its attributes, if they are kept and could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<ProviderAttributes>,
 }
 
 /// ISO 8601 with a zone; without one, UTC. A blank may stand for the `T`, and the time may be missing.

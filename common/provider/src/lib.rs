@@ -6,6 +6,7 @@
 //! is the table's, and the decision about a sandbox is the caller's.
 
 mod account;
+mod attributes;
 mod breaker;
 mod call;
 mod deletion;
@@ -33,6 +34,7 @@ pub use tally::{ListedRow, Mark, Rows, Sighting, Tally};
 use self::evidence::Evidence;
 use self::http::Http;
 use self::rest::Rest;
+use broker_domain::AttributeNames;
 use broker_runtime::clock::Clock;
 use broker_runtime::config::ProviderConfig;
 
@@ -43,6 +45,8 @@ pub struct Provider {
     breaker: Breaker,
     rest: Rest,
     evidence: Evidence,
+    /// The members of a row that are kept.
+    attributes: AttributeNames,
     clock: Clock,
 }
 
@@ -54,8 +58,14 @@ impl Provider {
             breaker: Breaker::new(),
             rest: Rest::default(),
             evidence: Evidence::default(),
+            attributes: AttributeNames::default(),
             clock,
         })
+    }
+
+    /// The same client; its lists have these members of each row.
+    pub fn keeping(self, attributes: AttributeNames) -> Self {
+        Self { attributes, ..self }
     }
 
     /// The breaker.

@@ -53,7 +53,7 @@ impl Provider {
     }
 
     async fn all_pages<R: Rows>(&self, rows: R) -> Result<(R, Tally), ProviderError> {
-        let mut intake = Intake { tally: Tally::default(), rows };
+        let mut intake = Intake { tally: Tally::keeping(self.attributes.clone()), rows };
         let mut asked = HashSet::new();
         let mut next = Some(self.http.at("/current_user/accounts")?);
         let mut pauses = 0;

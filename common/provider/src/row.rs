@@ -150,7 +150,7 @@ impl Fields<'_> {
                     Ok(time) => (time, None),
                     Err(problem) => (None, Some(problem)),
                 };
-                (Reading::Account(Account { id, name, external_id, created_at }), bad_time)
+                (Reading::Account(Account { id, name, external_id, created_at, attributes: None }), bad_time)
             }
             (Err(problem), Err(_), _, _) => (Reading::Unidentified { problem }, None),
             (id, external_id, kind, name) => {

@@ -5,10 +5,11 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use broker_domain::{ExternalId, SandboxId};
+use broker_domain::{AttributeNames, ExternalId, ProviderAttributes, SandboxId};
 use serde::{Deserialize, Serialize};
 
 use super::account::Account;
+use super::attributes;
 use super::row::{self, Reading};
 
 /// The most rows of one list. They are held by whoever takes them.
@@ -79,9 +80,16 @@ pub struct Tally {
     is_miscounted: bool,
     /// The first two different numbers of rows that pages said.
     counts: Vec<String>,
+    /// The members of a row that are kept.
+    kept: AttributeNames,
 }
 
 impl Tally {
+    /// Nothing counted yet; these members of the rows are kept.
+    pub(super) fn keeping(kept: AttributeNames) -> Self {
+        Self { kept, ..Self::default() }
+    }
+
     /// Why a sandbox that the list does not have may exist all the same.
     pub fn doubt(&self) -> Option<String> {
         if self.unidentified > 0 {
@@ -135,7 +143,10 @@ impl Tally {
         }
         let sighting = match row.reading {
             Reading::NotOurs => None,
-            Reading::Account(account) => Some(Sighting::Account(account)),
+            Reading::Account(account) => {
+                let attributes = self.attributes(raw, ids);
+                Some(Sighting::Account(Account { attributes, ..account }))
+            }
             Reading::Unreadable { id, external_id, problem } => {
                 self.complain(ids, &problem);
                 Some(Sighting::Unreadable { id, external_id })
@@ -147,6 +158,14 @@ impl Tally {
             }
         };
         Ok(ListedRow { mark: ids.map(|ids| self.mark(ids)), sighting })
+    }
+
+    /// The attributes of a row, if they are kept and can be read.
+    fn attributes(&mut self, raw: &str, ids: Option<&str>) -> Option<ProviderAttributes> {
+        if self.kept.is_empty() {
+            return None;
+        }
+        attributes::read(raw, &self.kept).map_err(|problem| self.complain(ids, &problem)).ok()
     }
 
     fn mark(&self, ids: &str) -> Mark {

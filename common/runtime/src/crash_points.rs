@@ -63,6 +63,8 @@ pub enum Point {
     GateNoted,
     /// Worker: a gate has answered, nothing is written.
     GateAnswered,
+    /// Worker: there is room in the quarantine of a flavour, nothing is written.
+    RoomCounted,
     /// Worker: the pool is counted, the census is not stored.
     Counted,
     /// Worker: tickets of refill are written, the hook is not called.

@@ -308,7 +308,7 @@ async fn write(
 fn arrival(sandbox: ForeignSandbox, row: &ForeignRow, adoption: &Adoption) -> Option<Candidate> {
     let arrives = sandbox.status == Status::Available && *adoption == Adoption::AsItIs;
     let ForeignSandbox { id, name, external_id, .. } = sandbox;
-    arrives.then(|| NewSandbox { id, name, external_id }.arrived(row.adopted_version()))
+    arrives.then(|| NewSandbox { id, name, external_id, attributes: None }.arrived(row.adopted_version()))
 }
 
 async fn patiently(

@@ -35,7 +35,7 @@ pub use audit::{Act, AuditLine};
 pub use dead_letters::{Actor, DeadLetterOrder, DeadLetterRows, PendingRecord, Requeued};
 pub use dynamodb::{
     ForeignRow, Minted, OpenTicket, Seen, SettingsError, Stage, Store, Survey, Unused, adopt_table, schema,
-    shown_counts,
+    shown_causes, shown_counts,
 };
 pub use outcomes::{Candidate, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError};
 pub use page::{Page, PageKey, Pages, SweepKey};

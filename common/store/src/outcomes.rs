@@ -2,8 +2,8 @@
 
 use broker_domain::waiting::Line;
 use broker_domain::{
-    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, Permit, PermitRecord, RequestId,
-    Sandbox, SandboxId, SandboxName, Status, Timestamp,
+    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, Permit, PermitRecord,
+    ProviderAttributes, QuarantineCause, RequestId, Sandbox, SandboxId, SandboxName, Status, Timestamp,
 };
 
 /// Why a call to the table failed.
@@ -90,6 +90,8 @@ pub struct Candidate {
     pub name: SandboxName,
     /// The provider's id.
     pub external_id: ExternalId,
+    /// The provider's attributes, if they were read.
+    pub attributes: Option<ProviderAttributes>,
     /// The version at which it may be claimed or changed.
     pub version: u64,
 }
@@ -144,6 +146,8 @@ pub struct NewSandbox {
     pub name: SandboxName,
     /// The provider's id.
     pub external_id: ExternalId,
+    /// The provider's attributes, if they are kept and could be read; else those that are stored stay.
+    pub attributes: Option<ProviderAttributes>,
 }
 
 impl NewSandbox {
@@ -159,7 +163,13 @@ impl NewSandbox {
 
     /// The same once it has arrived at `version`.
     pub fn arrived(self, version: u64) -> Candidate {
-        Candidate { sandbox_id: self.id, name: self.name, external_id: self.external_id, version }
+        Candidate {
+            sandbox_id: self.id,
+            name: self.name,
+            external_id: self.external_id,
+            attributes: self.attributes,
+            version,
+        }
     }
 }
 
@@ -176,6 +186,8 @@ pub struct Scanned {
     pub accounts: Vec<AccountRecord>,
     /// Sandboxes whose index keys are not those of their state.
     pub misplaced: Vec<String>,
+    /// What put each sandbox into quarantine that is there.
+    pub quarantined: Vec<QuarantineCause>,
     /// Arriving sandboxes, and since when each may be admitted.
     pub arriving: Vec<(SandboxId, Timestamp)>,
     /// Requests that are queued and parked, each with its line.

@@ -7,6 +7,7 @@ fn a_lease_ends_when_the_hours_are_over_counted_from_a_whole_second() {
         sandbox_id: SandboxId::new("a").unwrap(),
         name: SandboxName::new("a").unwrap(),
         external_id: ExternalId::new("a").unwrap(),
+        attributes: None,
         version: 1,
     };
     let allocation_id = crate::samples::allocation_id(1);

@@ -119,6 +119,7 @@ impl QuarantineAct {
                         sandbox_id: sandbox.id.clone(),
                         name: sandbox.name.clone(),
                         external_id: sandbox.external_id.clone(),
+                        attributes: None,
                         version: sandbox.version + 1,
                     };
                     arrivals::offer(store, vec![arrival], now).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use broker_domain::policy::ByStatus;
+use broker_domain::policy::{ByCause, ByStatus};
 use broker_domain::{DeadLetterCount, JobReport, Quarantine, Sandbox, Timestamp};
 
 /// The full record of a sandbox.
@@ -107,6 +107,8 @@ pub struct Census {
     pub by_status: ByStatus,
     /// By flavour of the policy and by state; what has no flavour is there as `any`. Empty without a policy.
     pub by_flavour: BTreeMap<String, ByStatus>,
+    /// What is in quarantine, by what put it there.
+    pub by_cause: ByCause,
     /// Open dead letters.
     pub letters: DeadLetterCount,
     /// When the counting began.

@@ -41,6 +41,7 @@ fn lease(place: &Place, track: &str, sandbox: &Sandbox) -> Lease {
             track_name: None,
             allocated_at: now,
             expires_at: now.plus(Duration::from_secs(60)),
+            attributes: sandbox.attributes.clone(),
         },
         term: broker_domain::Term::default(),
         tenant: None,

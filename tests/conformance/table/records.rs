@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::{
-    DeadLetterCount, IdempotencyKey, Job, JobReport, LeaseKey, Outcome, PersistedRequest, RequestState,
-    Status, Subject, Task, TrackId,
+    DeadLetterCount, IdempotencyKey, Job, JobReport, LeaseKey, Outcome, PersistedRequest, QuarantineCause,
+    RequestState, Status, Subject, Task, TrackId,
 };
 use broker_store::history::{Counted, Served, minute_of};
 use broker_store::{Binding, Census, Instance, PoolStatus, Role, Write};
@@ -214,6 +214,7 @@ async fn the_latest_census_and_the_living_are_kept() {
     let census = |as_of| Census {
         by_flavour: BTreeMap::from([("small".to_owned(), BTreeMap::from([(Status::Available, 3)]))]),
         by_status: Status::ALL.map(|status| (status, 3)).into(),
+        by_cause: BTreeMap::from([(QuarantineCause::Gate, 2), (QuarantineCause::Operator, 1)]),
         letters: DeadLetterCount::default(),
         as_of,
     };

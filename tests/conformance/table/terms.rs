@@ -3,7 +3,9 @@
 //! A write that names state and version is safe by either in most stories; here the other one is taken away.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use broker_domain::{EndReason, ExternalId, LeaseEnd, Quarantine, QuarantineCause, Status, Timestamp};
+use broker_domain::{
+    EndReason, ExternalId, FlavourName, LeaseEnd, Quarantine, QuarantineCause, Status, Timestamp,
+};
 use broker_store::{ClaimOutcome, EntryConflict, GateQuestion, Seen, StoreError, Unused, Write};
 
 use crate::place::{Place, candidate, sandbox};
@@ -26,7 +28,7 @@ async fn alter(place: &Place, key: &str, name: &str, value: AttributeValue) {
 }
 
 /// The writes that want a sandbox in one state, at one version.
-const WRITES: [(&str, Status); 13] = [
+const WRITES: [(&str, Status); 14] = [
     ("postpone", Status::PendingDeletion),
     ("attempt_failed", Status::PendingDeletion),
     ("give_up", Status::PendingDeletion),
@@ -35,6 +37,7 @@ const WRITES: [(&str, Status); 13] = [
     ("admit", Status::Arriving),
     ("ask_gate", Status::Arriving),
     ("quarantine", Status::Available),
+    ("quarantine_guarded", Status::Arriving),
     ("release", Status::Quarantined),
     ("retire", Status::Quarantined),
     ("missing", Status::Available),
@@ -60,6 +63,13 @@ async fn write(place: &Place, name: &str, seen: Seen<'_>, now: Timestamp) -> Res
         "quarantine" => {
             let quarantine = Quarantine::by_broker(QuarantineCause::Gate, "no", now);
             store.sandboxes.quarantine(seen, Status::Available, &quarantine).await
+        }
+        "quarantine_guarded" => {
+            let quarantine = Quarantine::by_broker(QuarantineCause::Gate, "no", now);
+            let flavour = FlavourName::new("small").expect("a name");
+            let guard = store.sandboxes.quarantine_guard(&flavour).await.expect("read");
+            let (from, guarded) = (Status::Arriving, (&flavour, &guard));
+            store.sandboxes.quarantine_guarded(seen, from, &quarantine, guarded, now).await
         }
         "release" => store.sandboxes.release_quarantined(seen, now).await,
         "retire" => store.sandboxes.retire_quarantined(seen, now).await,
@@ -99,6 +109,33 @@ async fn a_write_wants_the_state_and_the_version_that_were_read() {
             assert_eq!(told, expected, "{name} of {status} at version {version}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_goes_into_quarantine_by_itself_wants_the_guard_as_it_was_counted_with() {
+    let place = Place::with_table().await;
+    place.seed(2).await;
+    let (store, now) = (&place.store.sandboxes, place.clock.now());
+    let flavour = FlavourName::new("small").expect("a name");
+    let why = Quarantine::by_broker(QuarantineCause::Gate, "no", now);
+    let none = store.quarantine_guard(&flavour).await.expect("read");
+    for number in [0, 1] {
+        alter(&place, &format!("SBX#sandbox-00{number}"), "status", text("arriving")).await;
+    }
+    let write = async |number: usize, guard: &_| {
+        let (id, version) = (sandbox(number).id, candidate(&sandbox(number)).version);
+        let seen = Seen { id: &id, version };
+        store.quarantine_guarded(seen, Status::Arriving, &why, (&flavour, guard), now).await
+    };
+    assert_eq!(write(0, &none).await.expect("asked"), Write::Applied);
+    assert!(
+        matches!(write(1, &none).await, Err(StoreError::Conflict)),
+        "counted before the first went there"
+    );
+    let stands = store.quarantine_guard(&flavour).await.expect("read");
+    assert_eq!((stands.version, stands.count(&Default::default(), now)), (1, 1));
+    assert_eq!(write(0, &stands).await.expect("asked"), Write::Rejected(()), "it is there already");
+    assert_eq!(write(1, &stands).await.expect("asked"), Write::Applied);
 }
 
 #[tokio::test]

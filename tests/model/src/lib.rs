@@ -17,9 +17,11 @@
 //! | `promises` | what must hold in every state |
 //! | [`scenario`] | the worlds that are searched |
 //! | `search` | the search of one world |
+//! | [`gate`] | gate and quarantine, in a world of their own |
 //! | [`refill`] | another protocol, in a world of its own: tickets for new sandboxes |
 
 mod domain;
+pub mod gate;
 mod jobs;
 mod promises;
 pub mod refill;

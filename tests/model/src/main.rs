@@ -1,12 +1,12 @@
 //! `broker-model`: the long search. Exit codes: 0 as promised, 1 not.
 //!
-//! Every world of [`scenario::full`], [`refill::full`] and [`waiting::full`] under the protocol as designed (nothing may break), and every
+//! Every world of [`scenario::full`], [`refill::full`], [`gate::full`] and [`waiting::full`] under the protocol as designed (nothing may break), and every
 //! broken variant (each must be found). Run it with `--release`.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use broker_model::{Variant, refill, scenario, search, waiting};
+use broker_model::{Variant, gate, refill, scenario, search, waiting};
 use broker_runtime::clock::Clock;
 
 fn main() -> ExitCode {
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         }
     }
     fine &= refill_is_fine(&clock);
+    fine &= gate_is_fine(&clock);
     fine &= waiting_is_fine(&clock);
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -65,6 +66,31 @@ fn refill_is_fine(clock: &Clock) -> bool {
             Some(path) => println!("\nrefill, {variant:?} is found:\n  {}", path.join("\n  ")),
             None => {
                 println!("\nrefill, {variant:?} is NOT FOUND");
+                fine = false;
+            }
+        }
+    }
+    fine
+}
+
+fn gate_is_fine(clock: &Clock) -> bool {
+    let mut fine = true;
+    for world in gate::full() {
+        let found = search(&world, clock);
+        println!("{:<60} {:>9} states {:>7.1} s", world.name, found.states, found.took.as_secs_f64());
+        fine &= found.something_happened;
+        if let Some(path) = found.broken {
+            println!("BROKEN:\n  {}", path.join("\n  "));
+            fine = false;
+        }
+    }
+    for variant in gate::Variant::BROKEN {
+        let mut worlds = gate::bounded().into_iter();
+        let path = worlds.find_map(|world| search(&world.with(variant), clock).broken);
+        match path {
+            Some(path) => println!("\ngate, {variant:?} is found:\n  {}", path.join("\n  ")),
+            None => {
+                println!("\ngate, {variant:?} is NOT FOUND");
                 fine = false;
             }
         }

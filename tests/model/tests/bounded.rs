@@ -1,6 +1,6 @@
 //! The bounded search: small worlds, every interleaving. The long one is `cargo run --release -p broker-model`.
 
-use broker_model::{Variant, refill, scenario, search, waiting};
+use broker_model::{Variant, gate, refill, scenario, search, waiting};
 use broker_runtime::clock::Clock;
 
 #[test]
@@ -90,6 +90,28 @@ fn every_mistake_in_the_life_of_a_ticket_is_found() {
     let clock = Clock::system();
     for variant in refill::Variant::BROKEN {
         let mut worlds = refill::bounded().into_iter();
+        let way = worlds.find_map(|world| search(&world.with(variant), &clock).broken);
+        let way = way.unwrap_or_else(|| panic!("{variant:?} breaks nothing in any small world"));
+        assert!(way.last().is_some_and(|last| last.contains(variant.breaks())), "{variant:?}: {way:#?}");
+    }
+}
+
+#[test]
+fn gate_and_quarantine_as_designed_pass_no_ceiling_and_offer_nothing_that_is_refused() {
+    let clock = Clock::system();
+    for world in gate::bounded() {
+        let found = search(&world, &clock);
+        println!("{}: {} states in {:?}", world.name, found.states, found.took);
+        assert!(found.something_happened, "{}: nothing went into quarantine", world.name);
+        assert_eq!(found.broken, None, "{}", world.name);
+    }
+}
+
+#[test]
+fn every_mistake_of_gate_and_quarantine_is_found() {
+    let clock = Clock::system();
+    for variant in gate::Variant::BROKEN {
+        let mut worlds = gate::bounded().into_iter();
         let way = worlds.find_map(|world| search(&world.with(variant), &clock).broken);
         let way = way.unwrap_or_else(|| panic!("{variant:?} breaks nothing in any small world"));
         assert!(way.last().is_some_and(|last| last.contains(variant.breaks())), "{variant:?}: {way:#?}");

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use broker_domain::{NamePrefix, Timestamp};
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
-use broker_store::{Candidate, PageKey, Pages, Store, StoreError};
+use broker_store::{Candidate, PageKey, Pages, Store, StoreError, retry_on_conflict};
 use tokio::sync::{Semaphore, watch};
 
+use super::Candidates;
 use super::held_candidates::{CandidateState, HeldCandidates};
 
 /// Candidates asked for in one call.
@@ -37,6 +38,7 @@ pub(super) struct Buffer {
     prefix: Option<NamePrefix>,
     /// How many prefixes may be looked for at a time.
     looks: Arc<Semaphore>,
+    keeps_attributes: bool,
     state: Mutex<BufferState>,
     /// Locked by the one claim that refills for all.
     refilling: tokio::sync::Mutex<()>,
@@ -101,14 +103,8 @@ enum Refilled {
 }
 
 impl Buffer {
-    pub(super) fn new(
-        store: Store,
-        clock: Clock,
-        entropy: Entropy,
-        held_candidates: Arc<HeldCandidates>,
-        prefix: Option<NamePrefix>,
-        looks: Arc<Semaphore>,
-    ) -> Self {
+    pub(super) fn new(of: &Candidates, prefix: Option<NamePrefix>) -> Self {
+        let Candidates { store, clock, entropy, .. } = of;
         let mut order: Vec<u8> = (0..store.shards()).collect();
         entropy.shuffle(&mut order);
         let mut state = BufferState {
@@ -126,12 +122,13 @@ impl Buffer {
         };
         state.turn();
         Self {
-            store,
-            clock,
-            entropy,
-            held_candidates,
+            store: store.clone(),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            held_candidates: Arc::clone(&of.held_candidates),
             prefix,
-            looks,
+            looks: Arc::clone(&of.prefix_looks),
+            keeps_attributes: of.keeps_attributes,
             state: Mutex::new(state),
             refilling: tokio::sync::Mutex::new(()),
             refilled: watch::Sender::new(()),
@@ -228,6 +225,10 @@ impl Buffer {
                 CandidateState::Gone => {}
             }
         }
+        if self.keeps_attributes && !free.is_empty() {
+            let read = self.with_attributes(free).await;
+            free = read.inspect_err(|_| self.with(|state| state.last_failed = number))?;
+        }
         self.entropy.shuffle(&mut free);
         Ok(self.with(|state| {
             if !free.is_empty() {
@@ -243,6 +244,16 @@ impl Buffer {
                 Refilled::Nothing
             }
         }))
+    }
+
+    /// The candidates with the provider's attributes: one call of theirs all, so that no claim needs one.
+    async fn with_attributes(&self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, StoreError> {
+        let read = || async {
+            let mut candidates = candidates.clone();
+            self.store.sandboxes.add_attributes(&mut candidates).await?;
+            Ok(candidates)
+        };
+        retry_on_conflict(&self.entropy, read).await
     }
 
     /// The next page of the current shard, or of one of the next; if they have none free, a page of all shards.

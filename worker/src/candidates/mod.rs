@@ -34,15 +34,25 @@ pub(crate) struct Candidates {
     entropy: Entropy,
     held_candidates: Arc<HeldCandidates>,
     prefix_looks: Arc<Semaphore>,
+    /// Whether candidates are listed with the provider's attributes.
+    keeps_attributes: bool,
     /// The most recently used last.
     buffers: Mutex<VecDeque<(Option<NamePrefix>, Arc<Buffer>)>>,
 }
 
 impl Candidates {
-    pub(crate) fn new(store: Store, clock: Clock, entropy: Entropy) -> Self {
+    pub(crate) fn new(store: Store, clock: Clock, entropy: Entropy, keeps_attributes: bool) -> Self {
         let held_candidates = Arc::new(HeldCandidates::new(clock.clone()));
         let prefix_looks = Arc::new(Semaphore::new(PREFIX_LOOKS));
-        Self { store, clock, entropy, held_candidates, prefix_looks, buffers: Mutex::default() }
+        Self {
+            store,
+            clock,
+            entropy,
+            held_candidates,
+            prefix_looks,
+            keeps_attributes,
+            buffers: Mutex::default(),
+        }
     }
 
     /// A candidate to claim, or `None` when the pool has nothing suitable.
@@ -68,14 +78,7 @@ impl Candidates {
             .position(|(of, _)| of.as_ref() == prefix)
             .and_then(|position| buffers.remove(position));
         let (of, buffer) = found.unwrap_or_else(|| {
-            let buffer = Buffer::new(
-                self.store.clone(),
-                self.clock.clone(),
-                self.entropy.clone(),
-                Arc::clone(&self.held_candidates),
-                prefix.cloned(),
-                Arc::clone(&self.prefix_looks),
-            );
+            let buffer = Buffer::new(self, prefix.cloned());
             (prefix.cloned(), Arc::new(buffer))
         });
         buffers.push_back((of, Arc::clone(&buffer)));

@@ -14,7 +14,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     // Until the policy is known, the pool is counted as one.
     let policy = jobs.policy.now().unwrap_or_default();
     let pool = jobs.store.sandboxes.count(&policy).await?;
-    let (by_status, by_flavour) = (pool.by_status(), pool.by_flavour());
+    let (by_status, by_flavour, by_cause) = (pool.by_status(), pool.by_flavour(), pool.by_cause().clone());
     crash_points::point(Point::Counted);
     report.found = by_status.values().sum();
     by_status.iter().for_each(|(status, count)| report.detail(status.as_str(), *count));
@@ -40,7 +40,8 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         "census"
     );
     let counted = Counted { by_status: by_status.clone(), letters: dead_letters, ..Counted::default() };
-    match jobs.store.census.record(&Census { by_status, by_flavour, letters, as_of }).await? {
+    let census = Census { by_status, by_flavour, by_cause, letters, as_of };
+    match jobs.store.census.record(&census).await? {
         Write::Applied => report.changed = 1,
         Write::Rejected(()) => report.skipped = 1,
     }

@@ -7,8 +7,10 @@
 
 use std::time::Duration;
 
-use broker_domain::policy::FailedDeletions;
-use broker_domain::{Event, ExternalId, Job, Quarantine, QuarantineCause, SandboxId, Status, Timestamp};
+use broker_domain::policy::{FailedDeletions, Policy};
+use broker_domain::{
+    Event, ExternalId, FlavourName, Job, Quarantine, QuarantineCause, SandboxId, Status, Timestamp,
+};
 use broker_provider::{AccountId, Deleted, NotDeleted, Provider, ProviderError};
 use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
@@ -170,11 +172,16 @@ impl Jobs {
         let now = self.clock.now();
         let attempts = record.attempts + 1;
         tracing::warn!(sandbox = %seen.id, attempts, problem, "not deleted at the provider");
-        if attempts >= ATTEMPTS && self.quarantines(record).await? {
+        let policy = self.policy.now().unwrap_or_default();
+        if attempts >= ATTEMPTS
+            && let Some(flavour) = quarantines(&policy, record)
+        {
             let reason = format!("not deleted in {attempts} attempts: {problem}");
             let why = Quarantine::by_broker(QuarantineCause::Deletion, &reason, now.floor_to_second());
-            let written = self.store.sandboxes.quarantine(seen, Status::PendingDeletion, &why).await?;
-            return Ok(done(written, DeletionEnd::Quarantined));
+            // Where there is no room it is given up, and tried again after a day.
+            if let Some(written) = self.quarantine(flavour, seen, Status::PendingDeletion, &why).await? {
+                return Ok(done(written, DeletionEnd::Quarantined));
+            }
         }
         if attempts >= ATTEMPTS {
             let retry_at = now.plus(GIVEN_UP_FOR);
@@ -187,15 +194,11 @@ impl Jobs {
     }
 }
 
-impl Jobs {
-    /// Whether the policy puts into quarantine what the provider does not delete, and there is room.
-    async fn quarantines(&self, record: &Record) -> Result<bool, StoreError> {
-        let policy = self.policy.now().unwrap_or_default();
-        let flavour = policy.flavour_of(&record.sandbox.name);
-        let asked =
-            flavour.and_then(|name| policy.flavours().get(name)).map(|flavour| flavour.failed_deletions);
-        Ok(asked == Some(FailedDeletions::Quarantine) && !self.quarantine_is_full(flavour).await?)
-    }
+/// The sandbox's flavour, if the policy puts into quarantine what the provider does not delete of it.
+fn quarantines<'a>(policy: &'a Policy, record: &Record) -> Option<&'a FlavourName> {
+    let name = policy.flavour_of(&record.sandbox.name)?;
+    let flavour = policy.flavours().get(name)?;
+    (flavour.failed_deletions == FailedDeletions::Quarantine).then_some(name)
 }
 
 fn is_as_planned(record: &Record, planned: &Planned) -> bool {

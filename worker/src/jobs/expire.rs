@@ -72,6 +72,7 @@ mod tests {
             id: SandboxId::new("s").unwrap(),
             name: SandboxName::new("s").unwrap(),
             external_id: ExternalId::new("s").unwrap(),
+            attributes: broker_domain::ProviderAttributes::default(),
             status,
             version: 2,
             allocation: Some(Allocation {

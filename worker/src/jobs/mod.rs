@@ -13,6 +13,7 @@ mod each;
 mod expire;
 mod permits;
 mod purge;
+mod quarantine;
 pub(crate) mod refill;
 mod slots;
 mod sweep;
@@ -141,6 +142,8 @@ pub(crate) struct JobSettings {
     pub(crate) deletion_backoff: Duration,
     /// Between two runs of refill.
     pub(crate) refill_every: Duration,
+    /// Whether attributes of the provider are kept.
+    pub(crate) keeps_attributes: bool,
 }
 
 impl JobSettings {
@@ -151,6 +154,7 @@ impl JobSettings {
             deletion_interval: Duration::from_secs(1) / rate,
             deletion_backoff: config.deletion_backoff,
             refill_every: config.every.refill,
+            keeps_attributes: !config.provider_attributes.is_empty(),
         }
     }
 }

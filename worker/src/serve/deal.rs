@@ -18,7 +18,9 @@ use broker_runtime::crash_points::{self, Point};
 use broker_runtime::errors::chain;
 use broker_runtime::panics::caught;
 use broker_runtime::trace;
-use broker_store::{Candidate, Claim, ClaimOutcome, ListedLine, PolicyUnknown, StoreError};
+use broker_store::{
+    Candidate, Claim, ClaimOutcome, ListedLine, PolicyUnknown, StoreError, retry_on_conflict,
+};
 use tokio::task::JoinSet;
 
 use super::By;
@@ -197,7 +199,7 @@ impl Dealing<'_> {
         dealt: &[Dealt],
     ) -> Result<(), StoreError> {
         let now = self.jobs.clock.now();
-        let chosen = self.choose(waiters, rooms, dealt);
+        let mut chosen = self.choose(waiters, rooms, dealt);
         let tried =
             chosen.iter().map(|(waiter, free, _)| (Arc::clone(waiter), free.candidate.sandbox_id.clone()));
         self.tried = tried.collect();
@@ -205,6 +207,7 @@ impl Dealing<'_> {
             // Their permits went meanwhile.
             return Err(StoreError::Conflict);
         }
+        self.add_attributes(&mut chosen).await?;
         let claims: Vec<_> = chosen
             .iter()
             .map(|(waiter, free, permit)| Claim {
@@ -246,6 +249,28 @@ impl Dealing<'_> {
             ended.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))?;
         }
         self.free.retain(|free| !gone.contains(&free.candidate.sandbox_id));
+        Ok(())
+    }
+
+    /// What is listed by the index has no attributes yet; of what was just written they are known.
+    async fn add_attributes(
+        &self,
+        chosen: &mut [(Arc<WaitingRequest>, Free, Option<Permit>)],
+    ) -> Result<(), StoreError> {
+        let unread = |free: &Free| free.candidate.attributes.is_none();
+        if !self.jobs.settings.keeps_attributes || !chosen.iter().any(|(_, free, _)| unread(free)) {
+            return Ok(());
+        }
+        let candidates: Vec<_> = chosen.iter().map(|(_, free, _)| free.candidate.clone()).collect();
+        let read = || async {
+            let mut candidates = candidates.clone();
+            self.jobs.store.sandboxes.add_attributes(&mut candidates).await?;
+            Ok(candidates)
+        };
+        let read = retry_on_conflict(&self.jobs.entropy, read).await?;
+        for ((_, free, _), candidate) in chosen.iter_mut().zip(read) {
+            free.candidate = candidate;
+        }
         Ok(())
     }
 

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use broker_domain::policy::{Gate, Policy};
-use broker_domain::quarantine::is_full;
 use broker_domain::{FlavourName, Quarantine, QuarantineCause, Status};
 use broker_provider::hooks::{HookAnswer, HookEvent, HookKind};
 use broker_runtime::backoff::Backoff;
@@ -178,47 +177,23 @@ impl FlavourGate {
 async fn refuse(jobs: &Jobs, flavour: &FlavourName, refused: &GateRefusal) -> Result<(), StoreError> {
     let GateRefusal { arrival, question, reason } = refused;
     let (sandbox, now) = (&arrival.sandbox_id, jobs.clock.now());
-    if jobs.quarantine_is_full(Some(flavour)).await? {
-        tracing::error!(
-            %sandbox,
-            %flavour,
-            reason,
-            "its gate refuses it, and too much of its flavour is in quarantine: it stays arriving"
-        );
-        let asked = GateQuestion { attempts: 0, ..*question };
-        jobs.store.sandboxes.ask_gate(arrival, asked, now.plus(WHILE_FULL), now).await?;
-        return Ok(());
-    }
     let quarantine = Quarantine::by_broker(QuarantineCause::Gate, reason, now.floor_to_second());
     let seen = Seen { id: sandbox, version: arrival.version };
-    let written = jobs.store.sandboxes.quarantine(seen, Status::Arriving, &quarantine).await?;
-    if written.is_applied() {
-        let labels = [("flavour", flavour.to_string()), ("cause", QuarantineCause::Gate.to_string())];
-        metrics::counter!("broker_quarantined_total", &labels).increment(1);
-        tracing::warn!(%sandbox, %flavour, reason = quarantine.reason, "its gate refuses it: quarantined");
+    match jobs.quarantine(flavour, seen, Status::Arriving, &quarantine).await? {
+        Some(Write::Applied) => {
+            tracing::warn!(%sandbox, %flavour, reason = quarantine.reason, "its gate refuses it: quarantined");
+        }
+        Some(Write::Rejected(())) => {}
+        None => {
+            tracing::error!(
+                %sandbox,
+                %flavour,
+                reason,
+                "its gate refuses it, and too much of its flavour is in quarantine: it stays arriving"
+            );
+            let asked = GateQuestion { attempts: 0, ..*question };
+            jobs.store.sandboxes.ask_gate(arrival, asked, now.plus(WHILE_FULL), now).await?;
+        }
     }
     Ok(())
-}
-
-impl Jobs {
-    /// Whether nothing more of a flavour may go into quarantine by itself: by what is there now, and by the last census.
-    pub(crate) async fn quarantine_is_full(&self, flavour: Option<&FlavourName>) -> Result<bool, StoreError> {
-        let Some(census) = self.store.census.get().await? else { return Ok(false) };
-        let counts =
-            flavour.and_then(|flavour| census.by_flavour.get(flavour.as_str())).unwrap_or(&census.by_status);
-        let live =
-            counts.iter().filter(|(status, _)| **status != Status::Deleted).map(|(_, count)| count).sum();
-        let policy = self.policy.now().unwrap_or_default();
-        let (mut there, mut after) = (0, None);
-        loop {
-            let page = self.store.sandboxes.quarantined(self.clock.now(), after, super::TOGETHER).await?;
-            let is_of = |one: &&Candidate| flavour.is_none() || policy.flavour_of(&one.name) == flavour;
-            there += page.items.iter().filter(is_of).count() as u64;
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
-        Ok(is_full(there, live))
-    }
 }

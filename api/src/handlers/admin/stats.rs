@@ -28,7 +28,12 @@ impl Operator {
         }
         let as_of = self.rpc.clock.now();
         let counted = store.sandboxes.count(&self.policy.now().unwrap_or_default()).await?;
-        let (by_status, by_flavour) = (counted.by_status(), counted.by_flavour());
-        Ok(Census { by_status, by_flavour, letters: DeadLetterCount::default(), as_of })
+        Ok(Census {
+            by_status: counted.by_status(),
+            by_flavour: counted.by_flavour(),
+            by_cause: counted.by_cause().clone(),
+            letters: DeadLetterCount::default(),
+            as_of,
+        })
     }
 }

@@ -14,10 +14,10 @@ pub(crate) use waiting::{CancelledWaiting, LineBody, WaitingBody, WaitingList, W
 
 use std::collections::BTreeMap;
 
-use broker_domain::{Grant, RequestId, RequestState, Status, TrackName};
+use broker_domain::{Grant, ProviderAttributes, RequestId, RequestState, Status, TrackName};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::response::codes::Code;
 
@@ -25,6 +25,10 @@ use crate::response::codes::Code;
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Allocation")]
 pub(crate) struct AllocationBody<'a> {
+    /// The provider's attributes that the broker keeps (`BROKER_PROVIDER_ATTRIBUTES`).
+    #[serde(flatten)]
+    #[schemars(with = "Map<String, Value>")]
+    attributes: &'a ProviderAttributes,
     /// The broker's id of the sandbox.
     sandbox_id: &'a str,
     /// Its name at the provider.
@@ -45,6 +49,7 @@ pub(crate) struct AllocationBody<'a> {
 impl<'a> AllocationBody<'a> {
     pub(crate) fn new(grant: &'a Grant, id: RequestId) -> Self {
         Self {
+            attributes: &grant.attributes,
             sandbox_id: grant.sandbox_id.as_str(),
             name: grant.name.as_str(),
             external_id: grant.external_id.as_str(),
@@ -103,6 +108,10 @@ pub(crate) struct Reported<'a> {
 /// A sandbox as its owner sees it, also after its return.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct OwnedSandbox<'a> {
+    /// The provider's attributes that the broker keeps (`BROKER_PROVIDER_ATTRIBUTES`).
+    #[serde(flatten)]
+    #[schemars(with = "Map<String, Value>")]
+    pub(crate) attributes: &'a ProviderAttributes,
     /// The broker's id of the sandbox.
     pub(crate) sandbox_id: &'a str,
     /// Its name at the provider.
@@ -276,4 +285,26 @@ fn any_outcome(schemas: &mut SchemaGenerator) -> Schema {
         schemas.subschema_for::<ProblemBody<'_>>(),
     ];
     json_schema!({ "anyOf": [allocation, marked, problem] })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use broker_domain::FIXED_MEMBERS;
+    use schemars::schema_for;
+
+    use super::*;
+
+    #[test]
+    fn an_attribute_of_the_provider_cannot_hide_a_member_that_answers_about_a_sandbox_have() {
+        let schemas =
+            [schema_for!(AllocationBody<'_>), schema_for!(OwnedSandbox<'_>), schema_for!(PooledSandbox<'_>)];
+        let members: BTreeSet<_> = schemas
+            .iter()
+            .flat_map(|schema| schema.get("properties").and_then(Value::as_object).into_iter().flatten())
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!(members, FIXED_MEMBERS.into(), "broker_domain::FIXED_MEMBERS lists them");
+    }
 }

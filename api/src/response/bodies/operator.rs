@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use broker_domain::policy::{ByStatus, Change};
 use broker_domain::{
-    EndReason, FlavourName, Heartbeat, JobReport, NamePrefix, RequestId, Sandbox, Status, Timestamp,
-    TrackName,
+    EndReason, FlavourName, Heartbeat, JobReport, NamePrefix, ProviderAttributes, QuarantineCause, RequestId,
+    Sandbox, Status, Timestamp, TrackName,
 };
-use broker_store::{AuditLine, Census, PolicyPlan, Record, StoredPolicy, shown_counts};
+use broker_store::{AuditLine, Census, PolicyPlan, Record, StoredPolicy, shown_causes, shown_counts};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -93,6 +93,9 @@ pub(crate) struct Stats {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "counts_by_flavour")]
     flavours: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// What is in quarantine, by what put it there.
+    #[schemars(schema_with = "causes")]
+    quarantined_by_cause: BTreeMap<&'static str, u64>,
     /// When they were counted, in seconds since the epoch.
     as_of: u64,
 }
@@ -103,6 +106,7 @@ impl Stats {
         Self {
             counts: shown_counts(&census.by_status),
             flavours: census.by_flavour.iter().map(of_flavour).collect(),
+            quarantined_by_cause: shown_causes(&census.by_cause),
             as_of: census.as_of.as_secs(),
         }
     }
@@ -236,6 +240,10 @@ pub(crate) struct PoolPage<'a> {
 /// A sandbox as an operator sees it, over HTTP and in the CLI.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct PooledSandbox<'a> {
+    /// The provider's attributes that the broker keeps (`BROKER_PROVIDER_ATTRIBUTES`).
+    #[serde(flatten)]
+    #[schemars(with = "Map<String, Value>")]
+    attributes: &'a ProviderAttributes,
     /// The broker's id of the sandbox.
     sandbox_id: &'a str,
     /// Its name at the provider.
@@ -313,6 +321,7 @@ impl<'a> PooledSandbox<'a> {
             id,
             name,
             external_id,
+            attributes,
             status,
             version,
             allocation,
@@ -323,6 +332,7 @@ impl<'a> PooledSandbox<'a> {
         let allocation = allocation.as_ref();
         let secs = |at: &Option<Timestamp>| at.map(Timestamp::as_secs);
         Self {
+            attributes,
             sandbox_id: id.as_str(),
             name: name.as_str(),
             external_id: external_id.as_str(),
@@ -364,6 +374,13 @@ fn end_reason(_: &mut SchemaGenerator) -> Schema {
     let reasons = reasons.map(|reason| json!(reason));
     let or_none = reasons.into_iter().chain([Value::Null]).collect::<Vec<_>>();
     json_schema!({ "type": ["string", "null"], "enum": or_none })
+}
+
+fn causes(_: &mut SchemaGenerator) -> Schema {
+    let names = QuarantineCause::ALL.map(QuarantineCause::as_str);
+    let count = json!({ "type": "integer", "minimum": 0 });
+    let properties: Map<_, _> = names.iter().map(|name| ((*name).to_owned(), count.clone())).collect();
+    json_schema!({ "type": "object", "properties": properties, "required": names })
 }
 
 fn counts_by_flavour(generator: &mut SchemaGenerator) -> Schema {

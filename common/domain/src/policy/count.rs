@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 
 use super::{ANY_FLAVOUR, Policy};
-use crate::{FlavourName, SandboxName, Status};
+use crate::{FlavourName, QuarantineCause, SandboxName, Status};
 
 /// Sandboxes by state, every state included.
 pub type ByStatus = BTreeMap<Status, u64>;
+
+/// Sandboxes in quarantine by what put them there; a cause without one may be absent.
+pub type ByCause = BTreeMap<QuarantineCause, u64>;
 
 /// The number of sandboxes of each flavour in each state. What has no flavour is counted under [`ANY_FLAVOUR`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolCount {
     by_flavour: BTreeMap<String, ByStatus>,
+    by_cause: ByCause,
 }
 
 impl PoolCount {
@@ -19,7 +23,7 @@ impl PoolCount {
     pub fn new(policy: &Policy) -> Self {
         let names = policy.flavours().keys().map(FlavourName::as_str).chain([ANY_FLAVOUR]);
         let none = || Status::ALL.into_iter().map(|status| (status, 0)).collect();
-        Self { by_flavour: names.map(|name| (name.to_owned(), none())).collect() }
+        Self { by_flavour: names.map(|name| (name.to_owned(), none())).collect(), by_cause: ByCause::new() }
     }
 
     /// Counts a sandbox; one whose name cannot be read has no flavour.
@@ -28,6 +32,16 @@ impl PoolCount {
         if let Some(counts) = self.by_flavour.get_mut(flavour) {
             *counts.entry(status).or_default() += 1;
         }
+    }
+
+    /// Counts one in quarantine by what put it there.
+    pub fn add_cause(&mut self, cause: QuarantineCause) {
+        *self.by_cause.entry(cause).or_default() += 1;
+    }
+
+    /// What is in quarantine, by what put it there.
+    pub const fn by_cause(&self) -> &ByCause {
+        &self.by_cause
     }
 
     /// All flavours together.

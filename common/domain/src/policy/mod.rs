@@ -16,7 +16,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use canonical::{Change, PolicyDigest};
-pub use count::{ByStatus, PoolCount};
+pub use count::{ByCause, ByStatus, PoolCount};
 pub use read::Problem;
 pub use schedule::Window;
 

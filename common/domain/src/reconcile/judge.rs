@@ -112,6 +112,7 @@ fn free(
             track_name: line.track_name.clone(),
             allocated_at,
             expires_at,
+            attributes: sandbox.attributes.clone(),
         },
         term: Term::default(),
         tenant: None,

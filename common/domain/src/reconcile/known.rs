@@ -53,6 +53,7 @@ impl Known {
                 id: sandbox_id.clone(),
                 name: name.clone(),
                 external_id: external_id.clone(),
+                attributes: crate::ProviderAttributes::default(),
                 status: Status::Arriving,
                 version: 1,
                 allocation: None,

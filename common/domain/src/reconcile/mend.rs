@@ -139,6 +139,7 @@ fn bind(asked: &Asked<'_>, sandbox: &Sandbox, allocation: &Allocation, stands: O
             track_name: allocation.track_name.clone(),
             allocated_at: allocation.allocated_at,
             expires_at: allocation.expires_at,
+            attributes: sandbox.attributes.clone(),
         },
         term: Term { hours: None, heartbeat: sandbox.term.heartbeat },
         tenant: None,

@@ -219,6 +219,7 @@ fn history(ops: &[(u8, u8)]) -> Vec<Known> {
                         track_name: None::<TrackName>,
                         allocated_at: Timestamp::from_secs(at),
                         expires_at: Timestamp::from_secs(at + 3_600),
+                        attributes: sandbox.attributes.clone(),
                     },
                     term: crate::Term::default(),
                     tenant: None,

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use broker_domain::LabDuration;
+use broker_domain::{AttributeNames, LabDuration};
 
 pub use hooks::HookSecret;
 pub use jobs::{Intervals, ProviderConfig, Scheduler};
@@ -106,6 +106,8 @@ pub struct Config {
     pub lame_duck: Duration,
     /// The provider, if one is configured.
     pub provider: Option<ProviderConfig>,
+    /// The members of the provider's rows that are kept with the sandboxes.
+    pub provider_attributes: AttributeNames,
     /// How the policy's hooks are called.
     pub hooks: HooksConfig,
     /// How long after its expiry a sandbox is left to its owner.
@@ -177,6 +179,7 @@ impl Config {
             poll_wait: read.seconds("BROKER_POLL_WAIT_S")?,
             lame_duck: read.seconds("BROKER_LAME_DUCK_S")?,
             provider: provider(&read)?,
+            provider_attributes: read.list("BROKER_PROVIDER_ATTRIBUTES", AttributeNames::parse)?,
             hooks: HooksConfig {
                 secrets: read.hook_secrets("BROKER_HOOK_SECRETS")?,
                 networks: read.list("BROKER_HOOK_NETWORKS", Networks::parse)?,

@@ -240,6 +240,12 @@ pub const SETTINGS: &[Setting] = &[
         1..=120,
         "timeout of one call to the provider",
     ),
+    Setting::new(
+        "BROKER_PROVIDER_ATTRIBUTES",
+        "",
+        "name, …",
+        "members of the provider's rows that are kept with the sandbox and told in every answer about it, 16 at most, 1 KiB of one sandbox, e.g. region",
+    ),
     Setting::secret(
         "BROKER_HOOK_SECRETS",
         "whsec_…, …",

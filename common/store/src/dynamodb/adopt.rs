@@ -201,6 +201,7 @@ impl AdoptionStore {
                 track_name: tenancy.track_name.clone(),
                 allocated_at: tenancy.allocated_at,
                 expires_at: tenancy.expires_at,
+                attributes: broker_domain::ProviderAttributes::default(),
             },
             term: Term::default(),
             tenant: None,

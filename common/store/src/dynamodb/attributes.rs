@@ -11,8 +11,9 @@ use crate::{Candidate, StoreError};
 use broker_domain::waiting::Line;
 use broker_domain::{
     Allocation, AllocationId, EndReason, ExternalId, Fingerprint, Grant, Heartbeat, IdempotencyKey,
-    LabDuration, Lease, LeaseEnd, LeaseKey, Outcome, Permit, PersistedRequest, RequestId, RequestState,
-    Sandbox, SandboxId, SandboxName, Status, Subject, TenantName, Term, Timestamp, TrackId, TrackName,
+    LabDuration, Lease, LeaseEnd, LeaseKey, Outcome, Permit, PersistedRequest, ProviderAttributes, RequestId,
+    RequestState, Sandbox, SandboxId, SandboxName, Status, Subject, TenantName, Term, Timestamp, TrackId,
+    TrackName,
 };
 
 /// An item as the SDK returns it.
@@ -21,6 +22,7 @@ pub(super) type Item = HashMap<String, AttributeValue>;
 pub(super) const SANDBOX_ID: &str = "sandbox_id";
 pub(super) const NAME: &str = "name";
 pub(super) const EXTERNAL_ID: &str = "external_id";
+pub(super) const PROVIDER_ATTRIBUTES: &str = "provider_attributes";
 pub(super) const STATUS: &str = "status";
 pub(super) const VERSION: &str = "version";
 pub(super) const TRACK: &str = "allocated_to_track";
@@ -44,10 +46,12 @@ pub(super) const QUARANTINED_AT: &str = "quarantined_at";
 pub(super) const QUARANTINE_CAUSE: &str = "quarantine_cause";
 pub(super) const QUARANTINED_BY: &str = "quarantined_by";
 pub(super) const QUARANTINE_REASON: &str = "quarantine_reason";
+pub(super) const RECENT: &str = "recent";
 pub(super) const GATE_ATTEMPTS: &str = "gate_attempts";
 pub(super) const GATE_CHECK: &str = "gate_check";
 pub(super) const DELETED_AT: &str = "deleted_at";
 pub(super) const BY_FLAVOUR: &str = "by_flavour";
+pub(super) const BY_CAUSE: &str = "quarantined_by_cause";
 pub(super) const POLICY_TEXT: &str = "policy_text";
 pub(super) const POLICY_DIGEST: &str = "policy_digest";
 pub(super) const APPLIED_AT: &str = "applied_at";
@@ -206,12 +210,17 @@ fn end_reason(text: &str) -> Result<EndReason, Infallible> {
     Ok(EndReason::from_stored(text))
 }
 
+pub(super) fn read_provider_attributes(read: &Reader<'_>) -> Result<ProviderAttributes, StoreError> {
+    Ok(read.optional(PROVIDER_ATTRIBUTES, serde_json::from_str)?.unwrap_or_default())
+}
+
 pub(super) fn read_sandbox(item: &Item) -> Result<Sandbox, StoreError> {
     let read = Reader(item);
     Ok(Sandbox {
         id: read.text(SANDBOX_ID, SandboxId::new)?,
         name: read.text(NAME, SandboxName::new)?,
         external_id: read.text(EXTERNAL_ID, ExternalId::new)?,
+        attributes: read_provider_attributes(&read)?,
         status: read.text(STATUS, |text| Ok::<_, Infallible>(Status::from_stored(text)))?,
         version: read.number(VERSION)?,
         allocation: read.allocation()?,
@@ -227,6 +236,8 @@ pub(super) fn read_candidate(item: &Item) -> Result<Candidate, StoreError> {
         sandbox_id: read.text(SANDBOX_ID, SandboxId::new)?,
         name: read.text(NAME, SandboxName::new)?,
         external_id: read.text(EXTERNAL_ID, ExternalId::new)?,
+        // The index does not hold them.
+        attributes: None,
         version: read.number(VERSION)?,
     })
 }
@@ -253,6 +264,7 @@ pub(super) fn read_lease(item: &Item) -> Result<Lease, StoreError> {
             track_name: read.track_name()?,
             allocated_at: read.time(ALLOCATED_AT)?,
             expires_at: read.time(EXPIRES_AT)?,
+            attributes: read_provider_attributes(&read)?,
         },
         term: read.term(),
         tenant: read.optional(TENANT, TenantName::new)?,
@@ -282,6 +294,9 @@ pub(super) fn write_live_lease(lease: &Lease) -> Item {
     );
     if let Some(track_name) = &grant.track_name {
         item.insert(TRACK_NAME.to_owned(), s(track_name.as_str()));
+    }
+    if !grant.attributes.is_empty() {
+        item.insert(PROVIDER_ATTRIBUTES.to_owned(), s(grant.attributes.to_json()));
     }
     if let Some(hours) = lease.term.hours {
         item.insert(LAB_DURATION_HOURS.to_owned(), n(hours.hours()));

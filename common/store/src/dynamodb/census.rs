@@ -6,8 +6,8 @@ use super::attributes as a;
 use super::change::written;
 use super::{CensusStore, keys, n, records, s};
 use crate::{Census, StoreError, Write};
-use broker_domain::Status;
-use broker_domain::policy::ByStatus;
+use broker_domain::policy::{ByCause, ByStatus};
+use broker_domain::{QuarantineCause, Status};
 
 /// The stored census is older, or there is none.
 const CENSUS_IS_NEWER: &str = "attribute_not_exists(PK) or as_of_ms < :as_of";
@@ -29,6 +29,11 @@ impl CensusStore {
             let by_flavour = serde_json::to_string(&census.by_flavour).unwrap_or_default();
             item.insert(a::BY_FLAVOUR.to_owned(), s(by_flavour));
         }
+        if !census.by_cause.is_empty() {
+            let by_cause: BTreeMap<_, _> =
+                census.by_cause.iter().map(|(cause, count)| (cause.as_str(), *count)).collect();
+            item.insert(a::BY_CAUSE.to_owned(), s(serde_json::to_string(&by_cause).unwrap_or_default()));
+        }
         item.insert(a::AS_OF_MS.to_owned(), n(census.as_of.as_ms()));
         item.insert(a::LETTERS.to_owned(), s(serde_json::to_string(&census.letters).unwrap_or_default()));
         let call = self
@@ -41,6 +46,12 @@ impl CensusStore {
             .expression_attribute_values(":as_of", n(census.as_of.as_ms()));
         written(call.send().await, "census", &self.table.name)
     }
+}
+
+/// Counts by the names of the causes, causes without any included; those of newer programs are `unknown`, if there are any.
+pub fn shown_causes(by_cause: &ByCause) -> BTreeMap<&'static str, u64> {
+    let known = QuarantineCause::ALL.into_iter().map(|cause| (cause.as_str(), 0));
+    known.chain(by_cause.iter().map(|(cause, count)| (cause.as_str(), *count))).collect()
 }
 
 /// Counts by the names of the states, states without any included, and their total; those of newer programs are `unknown`,
@@ -56,6 +67,13 @@ pub fn shown_counts(by_status: &ByStatus) -> BTreeMap<&'static str, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_cause_is_shown_also_one_of_a_newer_program() {
+        let shown = shown_causes(&[(QuarantineCause::Gate, 2), (QuarantineCause::Unknown, 1)].into());
+        let expected = [("operator", 0), ("gate", 2), ("deletion", 0), ("report", 0), ("unknown", 1)];
+        assert_eq!(shown, expected.into());
+    }
 
     #[test]
     fn counts_show_every_state_and_their_sum() {

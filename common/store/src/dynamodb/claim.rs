@@ -175,6 +175,7 @@ pub(super) fn lease_of(claim: &Claim<'_>) -> Lease {
             track_name: claim.request.track_name.clone(),
             allocated_at: claim.now.floor_to_second(),
             expires_at: claim.expires_at(),
+            attributes: candidate.attributes.clone().unwrap_or_default(),
         },
         term: claim.request.term(),
         tenant: claim.request.tenant.clone(),
@@ -228,8 +229,13 @@ mod tests {
         request.asynchronous = recorded;
         let (tenant, prefix) = (TenantName::new("acme").unwrap(), NamePrefix::new("lab-").unwrap());
         let permit = Permit { limit: Limit { tenant, prefix }, slot: 0 };
-        let candidate =
-            Candidate { sandbox_id: sandbox_id(1), name: name(1), external_id: external_id(1), version: 1 };
+        let candidate = Candidate {
+            sandbox_id: sandbox_id(1),
+            name: name(1),
+            external_id: external_id(1),
+            attributes: None,
+            version: 1,
+        };
         let claim = Claim {
             request: &request,
             candidate: &candidate,

@@ -12,8 +12,8 @@ use super::{foreign, n, records, s};
 use crate::PageKey;
 use broker_domain::{
     Allocation, AllocationId, EndReason, ExternalId, Fingerprint, ForeignSandbox, Grant, IdempotencyKey,
-    Lease, LeaseEnd, LeaseKey, Limit, NamePrefix, Outcome, Permit, PersistedRequest, RequestId, RequestState,
-    SandboxId, SandboxName, Status, Subject, TenantName, Timestamp, TrackId,
+    Lease, LeaseEnd, LeaseKey, Limit, NamePrefix, Outcome, Permit, PersistedRequest, ProviderAttributes,
+    RequestId, RequestState, SandboxId, SandboxName, Status, Subject, TenantName, Timestamp, TrackId,
 };
 
 const NAMES: [&str; 26] = [
@@ -220,7 +220,7 @@ prop_compose! {
         allocation in any_allocation(), request in any::<u128>(), sandbox in any_id(), name in "[ -~äß]{1,60}",
         external_id in "[ -~]{1,60}", fingerprint in "[0-9a-f]{32}",
         end in prop::option::of((any_time(), any_end_reason(), any::<u64>())), hours in prop::option::of(1..=168_u64),
-        heartbeat in prop::option::of(30..=3_600_u64), tenant in prop::option::of("[a-z0-9_-]{1,60}"),
+        heartbeat in prop::option::of(30..=3_600_u64), attributes in prop::collection::btree_map("[a-z_]{1,20}", "[ -~äß]{0,40}", 0..4), tenant in prop::option::of("[a-z0-9_-]{1,60}"),
     ) -> Lease {
         Lease {
             key: allocation.lease_key,
@@ -234,6 +234,7 @@ prop_compose! {
                 track_name: allocation.track_name,
                 allocated_at: allocation.allocated_at,
                 expires_at: allocation.expires_at,
+                attributes: ProviderAttributes::new(attributes.into_iter().map(|(name, text)| (name, text.into())).collect()).unwrap(),
             },
             term: broker_domain::Term {
                 hours: hours.map(|hours| broker_domain::LabDuration::new(hours).unwrap()),

@@ -102,6 +102,11 @@ pub(super) fn refill(flavour: &FlavourName) -> Key {
     Key::meta(format!("REFILL#{flavour}"))
 }
 
+/// The guard of a flavour's quarantine.
+pub(super) fn quarantine_guard(flavour: &FlavourName) -> Key {
+    Key::meta(format!("QUARANTINE#{flavour}"))
+}
+
 /// The partition of a flavour's tickets.
 pub(super) fn tickets(flavour: &FlavourName) -> String {
     format!("TICKET#{flavour}")

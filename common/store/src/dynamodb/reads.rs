@@ -15,7 +15,7 @@ use broker_runtime::aws::calls;
 use broker_runtime::aws::{Batcher, Bounds};
 
 /// AWS: items of one BatchGetItem.
-const KEYS: usize = 100;
+pub(super) const KEYS: usize = 100;
 /// Calls in flight at a time; further reads collect meanwhile.
 const CALLS: usize = 2;
 /// Between calls that are not full: as short as a call to AWS, so a read after another waits at most half as long again.
@@ -39,7 +39,7 @@ impl Reads {
         let flight = move |wanted: Vec<Key>| {
             let (client, table) = (client.clone(), table.clone());
             async move {
-                match read(&client, &table, &wanted).await {
+                match read(&client, &table, &wanted, true).await {
                     Ok(found) => wanted.iter().map(|key| found.answer(key)).collect(),
                     Err(error) => {
                         let shared = Shared::new(error);
@@ -65,13 +65,13 @@ impl Reads {
 }
 
 /// The result of one call: items by partition key, and the unprocessed keys.
-struct ItemsFound {
+pub(super) struct ItemsFound {
     items: HashMap<String, Item>,
     unprocessed: Vec<String>,
 }
 
 impl ItemsFound {
-    fn answer(&self, key: &Key) -> Answer {
+    pub(super) fn answer(&self, key: &Key) -> Answer {
         if self.unprocessed.iter().any(|unprocessed| unprocessed == key.as_str()) {
             return Err(StoreError::Conflict);
         }
@@ -79,12 +79,18 @@ impl ItemsFound {
     }
 }
 
-async fn read(client: &Client, table: &str, wanted: &[Key]) -> Result<ItemsFound, StoreError> {
+/// The items of at most [`KEYS`] keys, in one call.
+pub(super) async fn read(
+    client: &Client,
+    table: &str,
+    wanted: &[Key],
+    consistent: bool,
+) -> Result<ItemsFound, StoreError> {
     // AWS refuses a key that occurs twice in one call.
     let distinct: HashMap<&str, &Key> = wanted.iter().map(|key| (key.as_str(), key)).collect();
     let request = KeysAndAttributes::builder()
         .set_keys(Some(distinct.into_values().cloned().map(Key::into_map).collect()))
-        .consistent_read(true)
+        .consistent_read(consistent)
         .build()
         .map_err(|error| built_wrong("BatchGetItem", error))?;
     let call = client

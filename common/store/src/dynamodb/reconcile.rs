@@ -36,7 +36,7 @@ impl ReconcileStore {
         match step {
             Step::Insert { sandbox_id, name, external_id } => {
                 let (name, external_id) = (name.clone(), external_id.clone());
-                let new = NewSandbox { id: sandbox_id.clone(), name, external_id };
+                let new = NewSandbox { id: sandbox_id.clone(), name, external_id, attributes: None };
                 Ok(match sandboxes.insert(&new, now).await? {
                     Write::Applied => Write::Applied,
                     Write::Rejected(_) => Write::Rejected(()),

@@ -1,5 +1,6 @@
 //! Conversion of the jobs' items to values.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use super::attributes::{self as a, Item, Reader};
 use super::keys::{SK, STATE_KEY};
 use super::quarantine::read_quarantine;
 use crate::{Census, GateQuestion, Instance, Received, Record, Role, Run, SeenEmpty, StoreError, Tick};
-use broker_domain::{DeadLetterCount, JobReport, SandboxName, Status, Timestamp};
+use broker_domain::policy::ByCause;
+use broker_domain::{DeadLetterCount, JobReport, QuarantineCause, SandboxName, Status, Timestamp};
 
 pub(super) fn read_status(item: &Item) -> Result<Status, StoreError> {
     Reader(item).text(a::STATUS, |text| Ok::<_, Infallible>(Status::from_stored(text)))
@@ -83,10 +85,26 @@ pub(super) fn read_census(item: &Item) -> Result<Census, StoreError> {
     Ok(Census {
         by_status: Status::ALL.into_iter().chain(newer).map(count).collect::<Result<_, StoreError>>()?,
         by_flavour: read.optional(a::BY_FLAVOUR, serde_json::from_str)?.unwrap_or_default(),
+        by_cause: read.optional(a::BY_CAUSE, read_causes)?.unwrap_or_default(),
         // An older program counted none.
         letters: read.optional(a::LETTERS, serde_json::from_str::<DeadLetterCount>)?.unwrap_or_default(),
         as_of: Timestamp::from_ms(read.number(a::AS_OF_MS)?),
     })
+}
+
+/// The cause that put a sandbox into quarantine, if it is there now.
+pub(super) fn read_cause(item: &Item, status: Status) -> Option<QuarantineCause> {
+    let cause = item.get(a::QUARANTINE_CAUSE).and_then(|cause| cause.as_s().ok());
+    (status == Status::Quarantined)
+        .then(|| cause.map_or(QuarantineCause::Unknown, |word| QuarantineCause::from_stored(word)))
+}
+
+fn read_causes(text: &str) -> serde_json::Result<ByCause> {
+    let mut by_cause = ByCause::new();
+    for (word, count) in serde_json::from_str::<BTreeMap<String, u64>>(text)? {
+        *by_cause.entry(QuarantineCause::from_stored(&word)).or_default() += count;
+    }
+    Ok(by_cause)
 }
 
 pub(super) fn read_instance(item: &Item) -> Result<Instance, StoreError> {

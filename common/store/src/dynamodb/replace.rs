@@ -84,6 +84,7 @@ mod tests {
                 sandbox_id: sandbox_id(1),
                 name: name(1),
                 external_id: external_id(1),
+                attributes: None,
                 version: 1,
             };
             let claim = Claim {

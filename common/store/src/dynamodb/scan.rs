@@ -15,6 +15,7 @@ use super::keys::{
     STATE_SHARD,
 };
 use super::permits::read_permit;
+use super::records::read_cause;
 use super::{ScanStore, TableClient, s};
 use crate::{Page, PageKey, Scanned, StoreError};
 use broker_domain::{AccountKey, LeaseKey, Permit, Sandbox, SandboxId, Status, Timestamp};
@@ -83,6 +84,7 @@ impl ScanStore {
                 a::read_sandbox(item).map(|sandbox| {
                     page.misplaced.extend(self.misplaced(item, &sandbox));
                     page.arriving.extend(arriving(item, &sandbox));
+                    page.quarantined.extend(read_cause(item, sandbox.status));
                     page.sandboxes.push(sandbox);
                 })
             } else if pk.starts_with(LEASE_PREFIX) {

@@ -176,7 +176,7 @@ impl SandboxStore {
             .map(Write::without_current)
     }
 
-    /// Sets name and external id of an unused sandbox as the provider lists them; a stale one arrives again.
+    /// Sets name, external id and attributes of an unused sandbox as the provider lists them; a stale one arrives again.
     pub async fn found(
         &self,
         from: Unused<'_>,
@@ -204,13 +204,21 @@ impl SandboxStore {
         if let Some(key) = &index_key {
             values.extend([(":key", key.clone()), (":shard", s(self.table.shard(to, &listed.id)))]);
         }
+        let attributes = match &listed.attributes {
+            None => "",
+            Some(attributes) if attributes.is_empty() => " REMOVE provider_attributes",
+            Some(attributes) => {
+                values.push((":attributes", s(attributes.to_json())));
+                ", provider_attributes = :attributes"
+            }
+        };
         let update = self.table.change_item(ItemChange {
             operation: OPERATION,
             key: keys::sandbox(&listed.id).into_map(),
             condition: FOUND_UNUSED,
             update: &format!(
                 "SET #status = :to, version = :next, #name = :name, external_id = :external_id, last_synced = :now, \
-                 updated_at = :now{}",
+                 updated_at = :now{}{attributes}",
                 if index_key.is_some() { ", state_shard = :shard, state_key = :key" } else { "" }
             ),
             values,
@@ -268,6 +276,9 @@ impl SandboxStore {
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         );
+        if let Some(attributes) = sandbox.attributes.as_ref().filter(|attributes| !attributes.is_empty()) {
+            item.insert(a::PROVIDER_ATTRIBUTES.to_owned(), s(attributes.to_json()));
+        }
         item
     }
 

@@ -88,7 +88,7 @@ impl SandboxStore {
                 .limit(COUNTED_PER_CALL)
                 .set_exclusive_start_key(after.map(|key| key.0))
                 .select(Select::SpecificAttributes)
-                .projection_expression("PK, #status, #name")
+                .projection_expression("PK, #status, #name, quarantine_cause")
                 .filter_expression("begins_with(PK, :sandbox)")
                 .expression_attribute_names("#status", a::STATUS)
                 .expression_attribute_names("#name", a::NAME)
@@ -102,6 +102,7 @@ impl SandboxStore {
             for item in &items {
                 if let Some(status) = passable(records::read_status(item)) {
                     counted.add(policy, records::read_name(item).as_ref(), status);
+                    records::read_cause(item, status).into_iter().for_each(|cause| counted.add_cause(cause));
                 }
             }
         }

@@ -268,6 +268,7 @@ pub(super) fn lease(key: u8, row: &LeaseRow) -> Lease {
             track_name: None,
             allocated_at: time(1),
             expires_at: time(if row.past { 1 } else { 3 * NOW }),
+            attributes: broker_domain::ProviderAttributes::default(),
         },
         term: Term::default(),
         tenant: None,

@@ -7,7 +7,9 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use broker_domain::{AccountKey, Event, ExternalId, SandboxId, SandboxName, Status, Timestamp};
+use broker_domain::{
+    AccountKey, Event, ExternalId, ProviderAttributes, SandboxId, SandboxName, Status, Timestamp,
+};
 use broker_provider::{Account, AccountId, Listed, ListedRow, Mark, Rows, Sighting, Tally};
 use broker_store::Record;
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,19 @@ pub(super) struct KnownSandbox {
     pub(super) version: u64,
     pub(super) name: SandboxName,
     pub(super) external_id: ExternalId,
+    /// Its attributes, if they are kept and were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) attributes: Option<ProviderAttributes>,
+}
+
+impl KnownSandbox {
+    /// Whether it is as the provider lists it, as far as both are known.
+    fn is_as_listed(&self, account: &Account) -> bool {
+        let attributes = self.attributes.as_ref().zip(account.attributes.as_ref());
+        self.name == account.name
+            && self.external_id == account.external_id
+            && attributes.is_none_or(|(ours, theirs)| ours == theirs)
+    }
 }
 
 /// The sandboxes that the index lists, by id. Of one that is listed twice the later version counts.
@@ -159,7 +174,7 @@ pub(super) struct Diff {
     pub(super) available: u64,
     /// Listed, and not in the index.
     pub(super) unknown: Spool<Account>,
-    /// Arriving, available or stale, and listed with other names or ids.
+    /// Arriving, available or stale, and listed with other names, ids or attributes.
     pub(super) found: Spool<(Account, KnownSandbox)>,
     /// Arriving or available, and not listed.
     pub(super) missing: Spool<Missing>,
@@ -324,11 +339,7 @@ impl Diff {
     fn list(&mut self, account: Account, known: Option<KnownSandbox>) -> Result<(), SpoolError> {
         let Some(known) = known else { return self.unknown.push(0, &account) };
         match known.status {
-            Status::Arriving | Status::Available
-                if known.name == account.name && known.external_id == account.external_id =>
-            {
-                Ok(())
-            }
+            Status::Arriving | Status::Available if known.is_as_listed(&account) => Ok(()),
             Status::Arriving | Status::Available | Status::Stale => self.found.push(0, &(account, known)),
             // An allocated sandbox stays with its owner; a pending deletion is deleted as it was read; a person decides
             // about one in quarantine.

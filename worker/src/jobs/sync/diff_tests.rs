@@ -21,6 +21,7 @@ fn account(text: &str, external_id: &str, created_at: Option<u64>) -> Account {
         name: SandboxName::new(text).unwrap(),
         external_id: ExternalId::new(external_id).unwrap(),
         created_at: created_at.map(Timestamp::from_secs),
+        attributes: None,
     }
 }
 
@@ -30,6 +31,7 @@ fn known(text: &str, status: Status) -> (SandboxId, KnownSandbox) {
         version: 3,
         name: SandboxName::new(text).unwrap(),
         external_id: ExternalId::new(text).unwrap(),
+        attributes: None,
     };
     (id(text), known)
 }
@@ -131,6 +133,7 @@ fn a_tombstone_gives_way_only_to_another_resource_that_was_made_after_it_was_gon
             id: id("a"),
             name: SandboxName::new("a").unwrap(),
             external_id: ExternalId::new(external_id).unwrap(),
+            attributes: broker_domain::ProviderAttributes::default(),
             status,
             version: 5,
             allocation: None,

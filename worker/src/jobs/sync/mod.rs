@@ -12,6 +12,7 @@ mod diff;
 #[cfg(test)]
 mod diff_tests;
 mod doubtful;
+mod known;
 mod spool;
 mod tickets;
 
@@ -21,9 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use broker_domain::{JobReport, SandboxId, Status};
 use broker_provider::{Account, Provider, Tally};
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{
-    Candidate, EntryConflict, NewSandbox, Pages, Record, Seen, StoreError, Unused, Write, accounts,
-};
+use broker_store::{EntryConflict, NewSandbox, Record, Seen, StoreError, Unused, Write, accounts};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -36,16 +35,6 @@ use self::tickets::Tickets;
 use super::{JobError, Jobs, each};
 use crate::serve;
 
-/// The states whose sandboxes the index lists; tombstones are not among them.
-const LISTED: [Status; 7] = [
-    Status::Arriving,
-    Status::Available,
-    Status::Allocated,
-    Status::PendingDeletion,
-    Status::Stale,
-    Status::Quarantined,
-    Status::DeletionFailed,
-];
 /// Sandboxes that enter the pool together, before they are served.
 const ENTER_TOGETHER: usize = 100;
 
@@ -100,7 +89,7 @@ async fn record_accounts(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobE
 
 /// The difference; if something would become stale, what is missing in a second list, too.
 async fn compared_twice(jobs: &Jobs, provider: &Provider) -> Result<Diff, JobError> {
-    let ours = Arc::new(ours(jobs).await?);
+    let ours = Arc::new(known::ours(jobs).await?);
     let first = listed(jobs, provider).await?;
     let first = compared(jobs, &ours, first, None).await?;
     crash_points::point(Point::Listed);
@@ -296,32 +285,12 @@ fn take(report: &mut JobReport, part: &mut JobReport, kind: &str) {
     report.failed += std::mem::take(&mut part.failed);
 }
 
-/// The sandboxes of the index.
-async fn ours(jobs: &Jobs) -> Result<Ours, JobError> {
-    let mut ours = Ours::new(Arc::clone(&jobs.spool_dir));
-    for status in LISTED {
-        for shard in 0..jobs.store.shards() {
-            let mut pages = Pages::new(|after| jobs.store.sandboxes.listed(status, shard, after));
-            while let Some(rows) = pages.next().await? {
-                ours = beside(move || {
-                    for row in rows {
-                        let Candidate { version, name, external_id, .. } = row;
-                        ours.add(row.sandbox_id, KnownSandbox { status, version, name, external_id })?;
-                    }
-                    Ok(ours)
-                })
-                .await?;
-            }
-        }
-    }
-    Ok(ours)
-}
-
 fn as_new(account: &Account) -> NewSandbox {
     NewSandbox {
         id: account.id.clone(),
         name: account.name.clone(),
         external_id: account.external_id.clone(),
+        attributes: account.attributes.clone(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use anyhow::bail;
 use broker_domain::policy::{ANY_FLAVOUR, Policy};
 use broker_domain::reconcile::HandedOut;
-use broker_domain::{FlavourName, Sandbox, SandboxId, Status};
+use broker_domain::{FlavourName, ProviderAttributes, Sandbox, SandboxId, Status};
 use clap::Args;
 use serde::Serialize;
 
@@ -24,6 +24,8 @@ const DEFAULT_LIMIT: usize = 50;
 
 #[derive(Serialize)]
 struct SandboxRow {
+    #[serde(flatten)]
+    attributes: ProviderAttributes,
     sandbox_id: String,
     name: String,
     external_id: String,
@@ -40,6 +42,7 @@ impl SandboxRow {
     fn new(sandbox: &Sandbox, policy: &Policy) -> Self {
         let allocation = sandbox.allocation.as_ref();
         Self {
+            attributes: sandbox.attributes.clone(),
             sandbox_id: sandbox.id.to_string(),
             name: sandbox.name.to_string(),
             external_id: sandbox.external_id.to_string(),

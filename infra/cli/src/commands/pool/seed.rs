@@ -156,6 +156,7 @@ fn sandbox(number: usize, prefix: &str) -> anyhow::Result<NewSandbox> {
         id: SandboxId::new(format!("seed-{number:06}"))?,
         name: SandboxName::new(format!("{prefix}-{number:06}"))?,
         external_id: ExternalId::new(format!("identity/accounts/{}", provider::uuid_of(number)))?,
+        attributes: None,
     })
 }
 
@@ -171,7 +172,7 @@ async fn cleanup(store: &Store) -> anyhow::Result<usize> {
     let mut removed = 0;
     for sandbox in candidates {
         let Sandbox { id: sandbox_id, name, external_id, version, .. } = sandbox;
-        let seed = Candidate { sandbox_id, name, external_id, version };
+        let seed = Candidate { sandbox_id, name, external_id, attributes: None, version };
         removed += usize::from(store.sandboxes.remove_unused_seed(&seed).await?.is_applied());
         bar.inc(1);
     }

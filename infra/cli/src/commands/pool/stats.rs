@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use broker_domain::Status;
 use broker_domain::policy::{ByStatus, PoolCount};
 use broker_store::scan_all::scan;
-use broker_store::shown_counts;
+use broker_store::{shown_causes, shown_counts};
 use serde::Serialize;
 
 use crate::commands::policy;
@@ -20,6 +20,7 @@ struct StatsShown {
     counts: BTreeMap<&'static str, u64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     flavours: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    quarantined_by_cause: BTreeMap<&'static str, u64>,
 }
 
 pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
@@ -29,13 +30,15 @@ pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
         for sandbox in &page.sandboxes {
             counted.add(&policy, Some(&sandbox.name), sandbox.status);
         }
+        page.quarantined.iter().for_each(|cause| counted.add_cause(*cause));
         true
     })
     .await?;
     let (together, by_flavour) = (counted.by_status(), counted.by_flavour());
     if json {
         let flavours = by_flavour.iter().map(|(name, counts)| (name.clone(), shown_counts(counts))).collect();
-        output::json(&StatsShown { counts: shown_counts(&together), flavours })?;
+        let quarantined_by_cause = shown_causes(counted.by_cause());
+        output::json(&StatsShown { counts: shown_counts(&together), flavours, quarantined_by_cause })?;
     } else if by_flavour.is_empty() {
         output::table(
             ["STATE", "SANDBOXES"],
