@@ -1,8 +1,10 @@
 //! Arriving sandboxes: known before they are offered, and offered by a write of their own.
 
+use std::time::Duration;
+
 use broker_tests::cli::Stats;
 use broker_tests::table::{now_s, number, sandbox_key, text};
-use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};
+use broker_tests::{Broker, Latency, Provider, Setup, story, wait_for_condition};
 use serde_json::{Value, json};
 
 /// Lets an available sandbox be arriving since `since`, as a process left it that died behind the first of its two writes.
@@ -53,6 +55,25 @@ async fn the_tick_admits_what_was_left_behind_and_the_job_does_so_at_once() {
         for n in 0..3 {
             broker.allocate(&format!("student-{n}")).send().await.expect_status(201);
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_left_behind_on_several_pages_is_admitted_by_one_run_however_long_a_page_takes() {
+    const LEFT: u64 = 250;
+    let hop = (Duration::from_millis(600), Duration::from_millis(600));
+    let setup = Setup::new().apis(1).workers(1).pool(250).faults(1).var("BROKER_SERVE_EVERY_S", "600");
+    story(setup, async |broker| {
+        broker.cli_ok(&["job", "pause", "serve"]).await;
+        for n in 0..LEFT {
+            left_behind(broker, &format!("seed-{n:06}"), now_s() - 60).await;
+        }
+        // A second page is asked for in another second than the first.
+        broker.proxy().set_latency(Latency { dynamodb: hop, ..Latency::none() });
+        let report = broker.job("serve").await;
+        broker.proxy().calm();
+        assert_eq!((report.found, report.changed), (LEFT, LEFT), "{report:?}");
     })
     .await;
 }

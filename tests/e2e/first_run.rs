@@ -73,6 +73,7 @@ async fn a_machine_that_allows_few_open_files_is_told_what_follows_and_still_ser
     let said = up.log();
     let told = said.lines().find(|line| line.contains("open files")).unwrap_or_else(|| panic!("{said}"));
     assert!(told.contains("ulimit -n") && told.contains("BROKER_MAX_CONNECTIONS"), "{told}");
+    up.lists(2).await;
     up.api().allocate("student-1").send().await.expect_status(201);
     up.stop().await;
 }

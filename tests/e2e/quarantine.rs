@@ -67,6 +67,7 @@ async fn over_http_it_is_the_same_and_what_is_retired_is_deleted_for_good() {
         let dry = admin(broker, Method::POST, &format!("{both}&dry_run=true")).await.expect_status(200);
         assert_eq!((dry.json["done"].clone(), broker.stats().await.quarantined), (json!(2), 0));
         admin(broker, Method::POST, both).await.expect_status(200);
+        broker.lists_are_current().await;
         let listed = admin(broker, Method::GET, "").await.expect_status(200).json;
         assert_eq!(listed["sandboxes"].as_array().map(Vec::len), Some(2), "{listed:#}");
         assert_eq!(listed["sandboxes"][0]["quarantined_by"], "ops", "{listed:#}");

@@ -72,8 +72,9 @@ async fn a_burst_of_five_thousand_scales_workers_out_and_silence_in_and_nothing_
 
 #[tokio::test]
 async fn a_worker_that_is_killed_is_replaced_and_its_requests_are_answered() {
-    let up = Up::start(&["--workers", "1..2", "--pool", "20", "--visibility-s", "2"]).await;
+    let up = Up::start(&["--workers", "1..2", "--pool", "40", "--visibility-s", "2"]).await;
     let before = has_workers(&up, 1).await;
+    up.lists(40).await;
     let calls = (0..20).map(|n| up.api().allocate(&format!("student-{n}")).wait(50).send());
     let calls = tokio::spawn(together(calls.collect::<Vec<_>>()));
     kill(before[0], Signal::SIGKILL).expect("the worker runs");

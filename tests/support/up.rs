@@ -28,6 +28,16 @@ impl Up {
         Self::start_with(Command::new(&binaries().broker), args).await
     }
 
+    /// Waits until the index lists so many sandboxes as available.
+    pub async fn lists(&self, available: usize) {
+        let list = ["pool", "list", "--status", "available", "--json"];
+        wait_for_condition("the index to list the pool", async || {
+            let listed: Vec<Value> = self.environment.cli_ok(&list).await.json();
+            if listed.len() == available { Ok(()) } else { Err(listed.len()) }
+        })
+        .await;
+    }
+
     /// [`Up::start`] by a command that ends in running `broker` with its arguments.
     pub async fn start_with(mut command: Command, args: &[&str]) -> Self {
         endpoint::clean(&mut command).args(["up", "--port", "0"]).args(args);

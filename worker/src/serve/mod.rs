@@ -173,11 +173,15 @@ fn waited_for(policy: &Policy, lines: &[ListedLine]) -> BTreeSet<Option<NamePref
 
 /// Serves everything that is arriving.
 pub(crate) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
-    let mut after = None;
-    loop {
-        let page = jobs.store.sandboxes.arriving(jobs.clock.now(), after, TOGETHER).await?;
-        report.found += page.items.len() as u64;
-        let admitted = serve(jobs, page.items, By::Sweep).await;
+    // One time for all pages: a page's key is good only for the parameters that gave it.
+    let (sandboxes, until) = (&jobs.store.sandboxes, jobs.clock.now());
+    let mut pages = Pages::new(|after| sandboxes.arriving(until, after, TOGETHER));
+    while let Some(page) = pages.next().await? {
+        if jobs.stop.is_cancelled() {
+            return Err(JobError::Stopping);
+        }
+        report.found += page.len() as u64;
+        let admitted = serve(jobs, page, By::Sweep).await;
         report.changed += admitted.admitted;
         report.skipped += admitted.lost;
         report.failed += admitted.failed;
@@ -185,13 +189,6 @@ pub(crate) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         report.changed += admitted.granted;
         report.detail("granted", admitted.granted);
         metrics::counter!("broker_serve_left_behind_total").increment(admitted.admitted);
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-        if jobs.stop.is_cancelled() {
-            return Err(JobError::Stopping);
-        }
     }
     offered(jobs, report).await?;
     places::walk_when_due(jobs).await?;

@@ -21,7 +21,8 @@ const ADMIT: &str = "#status = :arriving and version = :seen";
 
 impl SandboxStore {
     /// At most `limit` arriving sandboxes of all shards that may be admitted by `until`, with one call. A page may be empty
-    /// and still not the last.
+    /// and still not the last. The next page must be asked for with the same `until`: DynamoDB refuses a token with other
+    /// parameters.
     pub async fn arriving(
         &self,
         until: Timestamp,
