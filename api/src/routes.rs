@@ -42,12 +42,15 @@
 //! never constructed, which the compiler reports). `HEAD` is `GET` without the body. Segments are split before they are
 //! decoded, so an encoded slash stays inside its segment (and is no valid id). Only method and path are read here.
 
+mod properties;
+
 use std::borrow::Cow;
 
 use http::Method;
 use http::header::{self, HeaderValue};
 use percent_encoding::percent_decode_str;
 
+pub(crate) use self::properties::Effect;
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
 
@@ -106,22 +109,6 @@ pub(crate) enum Admin {
     RetireFromQuarantine,
     Waiting,
     CancelWaiting,
-}
-
-impl Admin {
-    /// Whether its request may have a body.
-    pub(crate) const fn takes_body(self) -> bool {
-        matches!(self, Self::PutPolicy)
-    }
-}
-
-/// What a route does to what the broker keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
-    /// Nothing: it shows.
-    Reads,
-    /// It changes something, or may.
-    Changes,
 }
 
 /// The label in logs and metrics of a path that is no route.
@@ -252,136 +239,6 @@ impl Route {
     /// Its path with a name in place of an id, for logs, metrics, fingerprints and the document.
     pub(crate) fn template(self) -> &'static str {
         self.place().1
-    }
-
-    /// What it does; a read-only token is refused where it changes something.
-    pub(crate) const fn effect(self) -> Effect {
-        match self {
-            Self::Allocate
-            | Self::ReturnSandbox
-            | Self::Renew
-            | Self::ReportBroken
-            | Self::Cancel
-            | Self::Admin(
-                Admin::Sync
-                | Admin::Cleanup
-                | Admin::Expire
-                | Admin::PurgeStale
-                | Admin::BulkDelete
-                | Admin::Replay
-                | Admin::Discard
-                | Admin::PauseJob
-                | Admin::ResumeJob
-                | Admin::PutPolicy
-                | Admin::PauseRefill
-                | Admin::ResumeRefill
-                | Admin::AddToQuarantine
-                | Admin::ReleaseFromQuarantine
-                | Admin::RetireFromQuarantine
-                | Admin::CancelWaiting,
-            ) => Effect::Changes,
-            Self::Sandbox
-            | Self::Quota
-            | Self::Request
-            | Self::Admin(
-                Admin::Sandboxes
-                | Admin::Stats
-                | Admin::Job
-                | Admin::DeadLetters
-                | Admin::DeadLetter
-                | Admin::Overview
-                | Admin::SandboxHistory
-                | Admin::Track
-                | Admin::Audit
-                | Admin::Flavours
-                | Admin::Policy
-                | Admin::Refill
-                | Admin::Quarantine
-                | Admin::Waiting,
-            )
-            | Self::Health
-            | Self::Ready
-            | Self::Metrics
-            | Self::OpenApi
-            | Self::Docs
-            | Self::DocsFile
-            | Self::Console
-            | Self::ConsoleFile => Effect::Reads,
-        }
-    }
-
-    /// Whether a query may follow its path. Which parameters those are is its handler's to say.
-    pub(crate) const fn takes_query(self) -> bool {
-        match self {
-            Self::Admin(admin) => match admin {
-                Admin::Sandboxes
-                | Admin::Stats
-                | Admin::Sync
-                | Admin::PurgeStale
-                | Admin::BulkDelete
-                | Admin::DeadLetters
-                | Admin::Replay
-                | Admin::Discard
-                | Admin::Track
-                | Admin::Flavours
-                | Admin::PutPolicy
-                | Admin::AddToQuarantine
-                | Admin::ReleaseFromQuarantine
-                | Admin::RetireFromQuarantine
-                | Admin::Waiting
-                | Admin::CancelWaiting
-                | Admin::Audit => true,
-                Admin::Cleanup
-                | Admin::Expire
-                | Admin::Job
-                | Admin::DeadLetter
-                | Admin::Overview
-                | Admin::SandboxHistory
-                | Admin::Policy
-                | Admin::Quarantine
-                | Admin::Refill
-                | Admin::PauseRefill
-                | Admin::ResumeRefill
-                | Admin::PauseJob
-                | Admin::ResumeJob => false,
-            },
-            Self::Allocate
-            | Self::ReturnSandbox
-            | Self::Renew
-            | Self::ReportBroken
-            | Self::Sandbox
-            | Self::Quota
-            | Self::Request
-            | Self::Cancel
-            | Self::Health
-            | Self::Ready
-            | Self::Metrics
-            | Self::OpenApi
-            | Self::Docs
-            | Self::DocsFile
-            | Self::Console
-            | Self::ConsoleFile => false,
-        }
-    }
-
-    /// Whether it is for the platforms and their students; else it is for operators and machines.
-    pub(crate) const fn is_public(self) -> bool {
-        matches!(
-            self,
-            Self::Allocate
-                | Self::ReturnSandbox
-                | Self::Renew
-                | Self::ReportBroken
-                | Self::Sandbox
-                | Self::Quota
-                | Self::Request
-                | Self::Cancel
-        )
-    }
-
-    /// Whether it is for probes and scrapers, which are not rate-limited.
-    pub(crate) const fn is_probe(self) -> bool {
-        matches!(self, Self::Health | Self::Ready | Self::Metrics)
     }
 }
 

@@ -7,6 +7,7 @@
 //! of more than one, reservations, batches (a call of several is all or none), versions beyond those of sandboxes.
 
 mod promises;
+mod serve;
 mod steps;
 mod world;
 
