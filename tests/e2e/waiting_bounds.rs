@@ -98,15 +98,11 @@ async fn two_arrivals_at_nearly_the_same_moment_wake_two() {
 async fn five_hundred_requests_of_one_token_that_wait_meet_no_error() {
     const MANY: usize = 500;
     story(setup(), async |broker| {
-        let mut answers = Vec::new();
-        // As clients come: not all in the same millisecond.
-        for chunk in (0..MANY).collect::<Vec<_>>().chunks(50) {
-            let calls = chunk.iter().map(|n| {
-                let call = broker.allocate(&format!("student-{n}")).json(&json!({ "max_wait_s": 600 }));
-                if n % 2 == 0 { call.respond_async() } else { call.wait(0) }.send()
-            });
-            answers.extend(together(calls.collect::<Vec<_>>()).await);
-        }
+        let calls = (0..MANY).map(|n| {
+            let call = broker.allocate(&format!("student-{n}")).json(&json!({ "max_wait_s": 600 }));
+            if n % 2 == 0 { call.respond_async() } else { call.wait(0) }.send()
+        });
+        let answers = together(calls.collect::<Vec<_>>()).await;
         assert_eq!(count(&answers, 202), MANY, "{:?}", answers.iter().find(|answer| answer.status != 202));
         arrive(broker, 0, MANY).await;
         wait_for_condition("all to be granted", async || {
@@ -122,7 +118,7 @@ async fn five_hundred_requests_of_one_token_that_wait_meet_no_error() {
 #[tokio::test]
 async fn a_line_for_which_nothing_arrives_ends_by_its_deadlines_and_says_so() {
     const MANY: usize = 150;
-    const WAIT: u64 = 4;
+    const WAIT: u64 = 10;
     story(setup().var("BROKER_SERVE_EVERY_S", "5"), async |broker| {
         let held = broker.allocate("held").wait(50).json(&json!({ "max_wait_s": WAIT }));
         let held = tokio::spawn(held.send());
@@ -146,14 +142,14 @@ async fn a_line_for_which_nothing_arrives_ends_by_its_deadlines_and_says_so() {
             states.push(table.must_get(&key).await["state"].clone());
         }
         assert_eq!(states, vec![text("expired"); MANY + 1]);
-        // Each waited for no longer than its deadline and some seconds.
+        // Each ended five seconds after its deadline at the latest.
         let mut late = 0.0;
         for worker in 0..2 {
             let metrics = broker.worker(worker).metrics();
             let all = metrics.metric("broker_waiting_seconds_count").await;
             late += all - within(metrics, "15").await;
         }
-        assert!(late.abs() < 0.5, "{late} of {MANY} ended long after their deadline");
+        assert!(late.abs() < 0.5, "{late} of {MANY} ended later than five seconds after their deadline");
     })
     .await;
 }

@@ -120,12 +120,15 @@ impl RequestReply {
             biased;
             sent = channel.requests.send(of(tenant, text)) => match sent {
                 Ok(()) => {}
-                Err(error) if recorded => return self.take_back(&record, error, &mut sending).await,
-                Err(error) => return Err(not_enqueued(error, &mut sending)),
+                Err(error) => {
+                    let refused = not_enqueued(error, &mut sending);
+                    return if recorded { self.take_back(&record, refused).await } else { Err(refused) };
+                }
             },
             () = sleep(wait.max(SEND_PATIENCE)) => {
                 sending.failed("timeout");
-                return Err(Problem::unavailable("The request could not be enqueued in time."));
+                let refused = Problem::unavailable("The request could not be enqueued in time.");
+                return if recorded { self.take_back(&record, refused).await } else { Err(refused) };
             }
         }
         drop(sending);
@@ -165,19 +168,14 @@ impl RequestReply {
         let Err(error) = channel.requests.send(of(tenant, text)).await else {
             return Ok(Progress::StillQueued);
         };
-        self.take_back(&record, error, &mut sending).await
+        self.take_back(&record, not_enqueued(error, &mut sending)).await
     }
 
-    /// Takes back a recorded request that could not be sent. SQS may have the message all the same: if the record is cancelled, it
-    /// never claims, and a 503 is true; if a worker was faster, the 202 is.
-    async fn take_back(
-        &self,
-        record: &PersistedRequest,
-        error: SendError,
-        sending: &mut Span,
-    ) -> Result<Progress, Problem> {
+    /// Takes back a recorded request that was not sent, as `refused` says. SQS may have the message all the same: if the record is
+    /// cancelled, it never claims, and a 503 is true; if a worker was faster, the 202 is.
+    async fn take_back(&self, record: &PersistedRequest, refused: Problem) -> Result<Progress, Problem> {
         match retry_on_conflict(&self.entropy, || self.store.requests.cancel(record.request_id)).await {
-            Ok(Write::Applied) => Err(not_enqueued(error, sending)),
+            Ok(Write::Applied) => Err(refused),
             Ok(Write::Rejected(())) => Ok(Progress::StillQueued),
             Err(not_cancelled) => Err(Problem::from(not_cancelled)),
         }

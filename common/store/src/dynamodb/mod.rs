@@ -47,6 +47,7 @@ mod scan;
 pub mod schema;
 mod settings;
 mod sightings;
+mod singles;
 mod sync;
 mod ticks;
 mod transact;
@@ -74,6 +75,7 @@ use super::StoreError;
 use broker_domain::{Lease, LeaseKey, Sandbox, SandboxId};
 use errors::unread;
 use reads::Reads;
+use singles::SingleCalls;
 use transact::GroupCommit;
 
 /// What all sub-stores share: the client, the table's name and number of shards, batched reads and writes.
@@ -84,6 +86,7 @@ struct TableClient {
     shards: u8,
     reads: Reads,
     transactions: GroupCommit,
+    singles: SingleCalls,
 }
 
 impl TableClient {
@@ -176,7 +179,8 @@ impl Store {
     pub fn new(client: Client, table: &str, shards: u8) -> Self {
         let reads = Reads::new(client.clone(), table.to_owned());
         let transactions = GroupCommit::new(client.clone(), table.to_owned());
-        TableClient { client, name: table.to_owned(), shards: shards.max(1), reads, transactions }.into()
+        let (name, singles) = (table.to_owned(), SingleCalls::new());
+        TableClient { client, name, shards: shards.max(1), reads, transactions, singles }.into()
     }
 
     /// The table's name.

@@ -31,7 +31,9 @@ const REQUEST_AWAITS_ITS_MESSAGE: &str =
 impl RequestStore {
     /// The record of a request (a consistent read), if it has one.
     pub async fn get(&self, id: RequestId) -> Result<Option<PersistedRequest>, StoreError> {
+        let turn = self.table.singles.turn("GetItem").await?;
         let answer = self.table.get(keys::request(id)).await?;
+        drop(turn);
         answer.map(|item| a::read_request(&item)).transpose()
     }
 
@@ -76,6 +78,7 @@ impl RequestStore {
             .expression_attribute_values(":true", AttributeValue::Bool(true))
             .expression_attribute_values(":cancelled", s(Outcome::Cancelled.as_str()))
             .expression_attribute_values(":outcome", a::write_outcome(&Outcome::Cancelled));
+        let _turn = self.table.singles.turn("cancel").await?;
         written(call.send().await, "cancel", &self.table.name)
     }
 
@@ -121,7 +124,10 @@ impl RequestStore {
         if condition == REQUEST_IS_OVERDUE {
             call = call.expression_attribute_values(":deadline", n(record.deadline.as_ms()));
         }
-        match call.send().await {
+        let turn = self.table.singles.turn(operation).await?;
+        let put = call.send().await;
+        drop(turn);
+        match put {
             Ok(_) => Ok(None),
             Err(error) => match error.as_service_error() {
                 Some(PutItemError::ConditionalCheckFailedException(stands)) => match stands.item() {

@@ -81,6 +81,7 @@ impl WaitingStore {
             .delete_item()
             .table_name(&self.table.name)
             .set_key(Some(keys::place(line, request_id).into_map()));
+        let _turn = self.table.singles.turn("leave").await?;
         call.send().await.map_err(|error| super::errors::failed("leave", &self.table.name, error))?;
         Ok(())
     }
