@@ -8,21 +8,38 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker_domain::policy::{Policy, TenantLimit};
-use broker_domain::waiting::{Line, MOST_LINES, MOST_PLACES, Standing, minted_at};
+use broker_domain::waiting::{
+    GrantRate, Granted, Line, MOST_LINES, MOST_PLACES, Standing, WalkedLine, grants_until_served, minted_at,
+};
 use broker_domain::{FlavourName, Limit, RequestId, Timestamp};
 use broker_runtime::clock::Clock;
 use broker_store::{FollowedPolicy, ListedLine, Store, StoreError};
 use tokio::sync::Mutex;
 
-use crate::response::bodies::WaitingBody;
+use crate::response::bodies::{EstimateBasisBody, WaitingBody};
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
 
 /// How long what was read is told.
 const TOLD_FOR: Duration = Duration::from_secs(2);
+/// How long it is told at most if it cannot be read anew: a walk may be as old.
+const TOLD_AT_MOST: Duration = Duration::from_secs(60);
+/// How long the workers' counts of grants are told; they say them every 30 s.
+const GRANTS_TOLD_FOR: Duration = Duration::from_secs(15);
+/// Counts that are older are of a process that is gone, and of another time.
+const GRANTS_OF: Duration = Duration::from_secs(600);
 
-/// When the lines were read, and what they were.
-type ReadLines = (Instant, Arc<KnownLines>);
+/// The lines as they were read, and when.
+#[derive(Debug)]
+struct ReadLines {
+    lines: Arc<KnownLines>,
+    read_at: Instant,
+    /// When reading was tried last.
+    tried_at: Instant,
+}
+
+/// What the workers granted lately, each by flavour, and when that was read.
+type ReadGrants = (Instant, Arc<[Granted]>);
 
 /// When the permits of limits were counted, and how many were held.
 type CountedPermits = HashMap<Limit, (Instant, u32)>;
@@ -36,6 +53,7 @@ pub(crate) struct CachedLines {
     /// Whether requests may wait at all.
     pub(crate) on: bool,
     read: Arc<Mutex<Option<ReadLines>>>,
+    granted: Arc<Mutex<Option<ReadGrants>>>,
     permits: Arc<Mutex<CountedPermits>>,
 }
 
@@ -44,23 +62,103 @@ impl CachedLines {
         for reason in ["off", "limit_0", "too_many"] {
             metrics::counter!("broker_waiting_refused_total", "reason" => reason).absolute(0);
         }
-        Self { store, clock, policy, on, read: Arc::default(), permits: Arc::default() }
+        Self {
+            store,
+            clock,
+            policy,
+            on,
+            read: Arc::default(),
+            granted: Arc::default(),
+            permits: Arc::default(),
+        }
     }
 
-    /// The lines, two seconds old at most.
+    /// The lines, two seconds old at most; while they cannot be read, a minute.
     pub(crate) async fn now(&self) -> Result<Arc<KnownLines>, StoreError> {
         let mut read = self.read.lock().await;
         let now = self.clock.instant();
-        if let Some((at, lines)) = &*read
-            && now.duration_since(*at) < TOLD_FOR
+        if let Some(known) = &*read
+            && now.duration_since(known.tried_at) < TOLD_FOR
         {
-            return Ok(Arc::clone(lines));
+            return Ok(Arc::clone(&known.lines));
         }
+        match (self.read_lines().await, &mut *read) {
+            (Ok(lines), _) => {
+                let lines = Arc::new(lines);
+                *read = Some(ReadLines { lines: Arc::clone(&lines), read_at: now, tried_at: now });
+                Ok(lines)
+            }
+            // The others that ask do not each wait for a table that does not answer.
+            (Err(error), Some(known)) if now.duration_since(known.read_at) < TOLD_AT_MOST => {
+                tracing::warn!("lines not read, told as they were: {error}");
+                known.tried_at = self.clock.instant();
+                Ok(Arc::clone(&known.lines))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    async fn read_lines(&self) -> Result<KnownLines, StoreError> {
         let listed = self.store.waiting.lines(self.clock.now()).await?;
         let stopped = self.stopped(&listed).await?;
-        let lines = Arc::new(KnownLines { listed, stopped });
-        *read = Some((now, Arc::clone(&lines)));
-        Ok(lines)
+        Ok(KnownLines { listed, stopped })
+    }
+
+    /// What the workers granted lately, by their heartbeats. If they cannot be read, what was known before, or nothing.
+    async fn granted(&self) -> Arc<[Granted]> {
+        let mut read = self.granted.lock().await;
+        let now = self.clock.instant();
+        if let Some((at, granted)) = &*read
+            && now.duration_since(*at) < GRANTS_TOLD_FOR
+        {
+            return Arc::clone(granted);
+        }
+        let granted = match self.store.instances.list().await {
+            Ok(instances) => {
+                let now = self.clock.now();
+                let lately = instances.into_iter().filter(|one| now.since(one.heartbeat) <= GRANTS_OF);
+                lately.map(|one| one.granted).collect()
+            }
+            Err(error) => {
+                tracing::debug!("counts of grants not read: {error}");
+                read.as_ref().map(|(_, before)| Arc::clone(before)).unwrap_or_default()
+            }
+        };
+        *read = Some((now, Arc::clone(&granted)));
+        granted
+    }
+
+    /// In how many seconds the request `id` in `line` may be served, of those that wait for `reason`; `None` if nothing is known.
+    pub(crate) async fn estimate(
+        &self,
+        (line, id): (&Line, RequestId),
+        lines: &KnownLines,
+        policy: &Policy,
+        reason: &'static str,
+    ) -> Option<Estimate> {
+        // What was granted says nothing of a permit, or of sandboxes that nobody asks for.
+        if matches!(reason, "limit" | "refill_stopped") {
+            return None;
+        }
+        let flavour = match (&line.prefix, policy.flavour_with(line.prefix.as_ref())) {
+            (None, _) => None,
+            (Some(_), Some((name, _))) => Some(name.as_str()),
+            // Grants are not counted by this prefix.
+            (Some(_), None) => return None,
+        };
+        let now = self.clock.now();
+        let granted = self.granted().await;
+        let rate = GrantRate::of(granted.iter(), flavour, now)?;
+        let weight =
+            |listed: &ListedLine| policy.tenants().get(&listed.line.tenant).map_or(1, |of| of.weight);
+        let walked = lines.listed.iter().map(|listed| WalkedLine {
+            line: &listed.line,
+            marks: &listed.marks,
+            as_of: listed.as_of.unwrap_or(now),
+            weight: weight(listed),
+        });
+        let grants = grants_until_served(id, line, &walked.collect::<Vec<_>>());
+        Some(Estimate { seconds: rate.seconds_for(grants), rate })
     }
 
     /// The flavours with a line for which nothing more is asked: refill is paused, or its hook fails.
@@ -139,20 +237,31 @@ pub(crate) fn waited(id: RequestId, now: Timestamp, outcome: &'static str) {
     metrics::histogram!("broker_waiting_seconds", "outcome" => outcome).record(since);
 }
 
+/// In how many seconds a place may be served, and by which rate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Estimate {
+    seconds: u64,
+    rate: GrantRate,
+}
+
 /// What a request that stands there is told.
 pub(crate) fn told(
     standing: Standing,
     id: RequestId,
     deadline: Timestamp,
     reason: &'static str,
+    estimate: Option<Estimate>,
 ) -> WaitingBody {
+    let basis =
+        |Estimate { rate, .. }| EstimateBasisBody { granted: rate.granted, within_s: rate.within.as_secs() };
     WaitingBody {
         ahead: standing.ahead,
         length: standing.length,
         since: minted_at(id).as_secs(),
         deadline: deadline.as_secs(),
         reason,
-        estimate_s: None,
+        estimate_s: estimate.map(|estimate| estimate.seconds),
+        estimate_basis: estimate.map(basis),
     }
 }
 

@@ -200,7 +200,7 @@ async fn tenants_share_what_arrives_and_a_prefix_gets_only_what_it_fits() {
 
 #[tokio::test]
 async fn cancelling_and_granting_at_the_same_moment_have_one_winner() {
-    const MANY: usize = 60;
+    const MANY: usize = 400;
     story(setup(), async |broker| {
         let calls = (0..MANY).map(|n| {
             let track = format!("student-{n}");
@@ -251,6 +251,36 @@ async fn a_thousand_that_wait_are_all_granted_once_as_many_arrive() {
         .await;
         broker.queues().are_empty().await;
         assert_eq!(broker.table().keys("LINE#").await.len(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_that_waits_is_told_in_how_many_seconds_it_may_be_served_once_others_were() {
+    story(setup(), async |broker| {
+        let mut asked = Vec::new();
+        for n in 0..3 {
+            let track = format!("student-{n}");
+            asked.push((parked(broker, waits(broker, &track), &track).await, track));
+        }
+        let (location, track) = &asked[2];
+        let told = stands(broker, location, track).await;
+        assert_eq!((&told["estimate_s"], &told["estimate_basis"]), (&Value::Null, &Value::Null), "{told}");
+        arrive(broker, 0, 1).await;
+        let (first, of) = &asked[0];
+        assert_eq!(status(&broker.outcome(first, of).await), 201);
+        // Its worker says so with its next heartbeat.
+        let told = wait_for_condition("an estimate", async || {
+            let told = stands(broker, location, track).await;
+            if told["estimate_s"].is_u64() { Ok(told) } else { Err(told) }
+        })
+        .await;
+        let (estimate, basis) = (told["estimate_s"].as_u64(), &told["estimate_basis"]);
+        assert_eq!(basis["granted"], 1, "{told}");
+        let within = basis["within_s"].as_u64().expect("seconds");
+        assert!((60..=600).contains(&within), "{told}");
+        let ahead = told["ahead"].as_u64().expect("a number");
+        assert_eq!(estimate, Some((ahead + 1) * within), "{told}");
     })
     .await;
 }

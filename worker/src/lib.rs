@@ -48,7 +48,7 @@ use consumers::{DeadLetterHandler, MaintenanceHandler, ReplySender, RequestHandl
 use handlers::Handlers;
 use health::Health;
 use jobs::Jobs;
-use serve::{NextWalk, SoonOver};
+use serve::{NextWalk, OwnGrants, SoonOver};
 use starting::NotPrepared;
 
 /// Runs a worker until the process's lifecycle ends and its work is finished. `ops` serves `/metrics`, `/healthz` and
@@ -99,6 +99,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     // The first heartbeat came before it was known.
     opened.mark_changed();
     let (policy, freed, soon) = (jobs.policy.clone(), Arc::clone(&jobs.freed), jobs.soon.clone());
+    let (own_grants, told_at) = (jobs.own_grants.clone(), jobs.clock.clone());
     let maintenance = MaintenanceHandler::consumer(&services, jobs);
     let oldest_maintenance = maintenance.oldest_age();
     tracker.spawn(maintenance.run(lifecycle.clone()));
@@ -121,6 +122,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         },
         receives: Some(open.is_ready()),
         seen_empty: *seen_empty.borrow(),
+        granted: own_grants.lately(told_at.now()),
     };
     let me = (id, Role::Worker);
     tracker.spawn(heartbeat::keep(store, me, clock, report, |_| (), opened, soft.clone()));
@@ -153,6 +155,7 @@ fn jobs_of(services: &Services, lifecycle: &Lifecycle) -> anyhow::Result<Jobs> {
         spool_dir: config.spool_dir.as_path().into(),
         freed: Arc::default(),
         soon: SoonOver::default(),
+        own_grants: OwnGrants::default(),
         settings: jobs::JobSettings::new(config),
     })
 }

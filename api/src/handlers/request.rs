@@ -53,7 +53,8 @@ impl Requests {
                 let (lines, policy) = (self.lines.now().await?, self.policy.now().unwrap_or_default());
                 let standing = lines.standing(&line, id, self.clock.now());
                 let reason = self.lines.reason(&line, &policy).await?;
-                let told = told(standing, id, deadline, reason);
+                let estimate = self.lines.estimate((&line, id), &lines, &policy, reason).await;
+                let told = told(standing, id, deadline, reason, estimate);
                 Ok(outcome::waiting(told, standing, id))
             }
             (state @ (RequestState::Queued | RequestState::Ended(_)), _) => Ok(outcome::report(&state, id)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use broker_domain::policy::{ByCause, ByStatus};
+use broker_domain::waiting::Granted;
 use broker_domain::{DeadLetterCount, JobReport, Quarantine, Sandbox, Timestamp};
 
 /// The full record of a sandbox.
@@ -140,7 +141,7 @@ impl Role {
 }
 
 /// A process with heartbeats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     /// Its id; of an API, also its reply queue's.
     pub id: Uuid,
@@ -156,6 +157,8 @@ pub struct Instance {
     pub receives: Option<bool>,
     /// When it last saw the queues empty.
     pub seen_empty: SeenEmpty,
+    /// What a worker granted lately to those who wait, by flavour.
+    pub granted: Granted,
 }
 
 /// When a process last saw each queue without a message, if it did. What is in the queue now came later.
@@ -168,7 +171,7 @@ pub struct SeenEmpty {
 }
 
 /// What a process says of itself with a heartbeat.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SelfReport {
     /// What it received since the one before.
     pub received: Received,
@@ -176,6 +179,8 @@ pub struct SelfReport {
     pub receives: Option<bool>,
     /// When it last saw the queues empty.
     pub seen_empty: SeenEmpty,
+    /// What it granted lately to those who wait, by flavour.
+    pub granted: Granted,
 }
 
 /// The age of the oldest message of each queue that a worker received since its last heartbeat, if any.

@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consumers::ReplySender;
 use crate::health::Health;
-use crate::serve::{self, Gates, NextWalk, SoonOver};
+use crate::serve::{self, Gates, NextWalk, OwnGrants, SoonOver};
 
 /// For how long a job that AWS interrupts is begun anew; then its report says so, and the next run does the rest.
 const BEGUN_ANEW_FOR: Duration = Duration::from_secs(60);
@@ -128,6 +128,7 @@ pub(crate) struct Jobs {
     /// Told when a permit is free again: somebody may wait for it.
     pub(crate) freed: Arc<Notify>,
     pub(crate) soon: SoonOver,
+    pub(crate) own_grants: OwnGrants,
     pub(crate) settings: JobSettings,
 }
 

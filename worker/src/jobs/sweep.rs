@@ -45,7 +45,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     let before = jobs.store.instances.sightings().await?;
     let mut seen = Sightings { as_of: Some(now), ..Sightings::default() };
     for one in unseen {
-        let heartbeat = one.instance.map(|instance| instance.heartbeat);
+        let heartbeat = one.instance.as_ref().map(|instance| instance.heartbeat);
         if before.saw(one.queue.as_str(), heartbeat) {
             remove(jobs, &one, report).await?;
         } else {
@@ -72,7 +72,7 @@ fn unseen(jobs: &Jobs, queues: Vec<ReplyQueueName>, instances: Vec<Instance>, no
     let mut unseen = Vec::new();
     for queue in queues {
         let instance = instances.remove(&queue);
-        if instance.is_none_or(|instance| is_gone(&instance, now)) {
+        if instance.as_ref().is_none_or(|instance| is_gone(instance, now)) {
             unseen.push(Unseen { queue, listed: true, instance });
         }
     }

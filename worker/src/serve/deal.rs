@@ -224,6 +224,7 @@ impl Dealing<'_> {
         let outcomes = self.jobs.store.leases.grant(&claims).await?;
         let all = outcomes.iter().all(|outcome| matches!(outcome, Some(ClaimOutcome::Created(_))));
         self.together = if all { (self.together * 2).min(TOGETHER) } else { (self.together / 2).max(1) };
+        let policy = self.jobs.policy.now().unwrap_or_default();
         let (mut gone, mut ending) = (Vec::new(), JoinSet::new());
         let outcomes = outcomes.into_iter().zip(&claims).enumerate();
         for ((waiter, free, _), (position, (outcome, claim))) in chosen.iter().zip(outcomes) {
@@ -231,6 +232,7 @@ impl Dealing<'_> {
                 Some(ClaimOutcome::Created(grant)) => {
                     crash_points::point(Point::Granted);
                     self.granted += 1;
+                    self.jobs.own_grants.count(&policy, &free.candidate.name, now);
                     waited(self.jobs, waiter, "granted");
                     let (jobs, waiter) = (self.jobs.clone(), Arc::clone(waiter));
                     ending.spawn(trace::carried(async move {

@@ -127,7 +127,7 @@ mod tests {
         let api = Instance::new(Uuid::from_u128(1), Role::Api, NOW);
         let gone = worker(2, Timestamp::from_secs(900_000));
         let closed = Instance { receives: Some(false), ..worker(4, NOW) };
-        let list = [api, gone, me, closed];
+        let list = [api, gone, me.clone(), closed];
         assert_eq!(Seat::of(&list, me.id, NOW), Seat::ALONE);
         assert_eq!(
             Seat::of(&list, Uuid::from_u128(9), NOW),

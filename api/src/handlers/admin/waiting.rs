@@ -51,7 +51,9 @@ impl Operator {
         for place in &places {
             let standing = known.standing(&place.line, place.request_id, now);
             let reason = self.lines.reason(&place.line, &policy).await?;
-            let told = told(standing, place.request_id, place.deadline, reason);
+            let of = (&place.line, place.request_id);
+            let estimate = self.lines.estimate(of, &known, &policy, reason).await;
+            let told = told(standing, place.request_id, place.deadline, reason, estimate);
             shown.push(WaitingRequestBody::new(place, track(&place.message), told, &policy));
         }
         let mut bodies = Vec::with_capacity(lines.len());

@@ -10,7 +10,9 @@ mod waiting;
 pub use operator::PooledSandbox;
 pub(crate) use operator::{AuditPage, Flavour, Flavours, PolicyReport, PoolPage, QueuedRun, RunBody, Stats};
 pub(crate) use supply::{QuarantineList, QuarantineReportBody, RefillBody, RefillList};
-pub(crate) use waiting::{CancelledWaiting, LineBody, WaitingBody, WaitingList, WaitingRequestBody};
+pub(crate) use waiting::{
+    CancelledWaiting, EstimateBasisBody, LineBody, WaitingBody, WaitingList, WaitingRequestBody,
+};
 
 use std::collections::BTreeMap;
 

@@ -23,8 +23,21 @@ pub(crate) struct WaitingBody {
     /// (`refill_running`), or nothing more is asked for, since refill is paused or its hook fails (`refill_stopped`).
     #[schemars(extend("enum" = ["empty", "limit", "refill_running", "refill_stopped"]))]
     pub(crate) reason: &'static str,
-    /// In how many seconds it may be served, if that can be told.
+    /// In how many seconds it may be served, about, at the rate of the last ten minutes; null where nothing was granted, and while
+    /// the tenant's limit or a stopped refill is in the way.
     pub(crate) estimate_s: Option<u64>,
+    /// What the estimate is by; null without one.
+    pub(crate) estimate_basis: Option<EstimateBasisBody>,
+}
+
+/// The rate that an estimate is by.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EstimateBasis")]
+pub(crate) struct EstimateBasisBody {
+    /// So many waiting requests of the flavour were granted a sandbox
+    pub(crate) granted: u64,
+    /// in the last so many seconds.
+    pub(crate) within_s: u64,
 }
 
 /// A page of the requests that wait.

@@ -5,6 +5,7 @@
 //! message: a place is a message that waits in the table instead of the queue (ARCHITECTURE.md, "Waiting").
 
 mod deal;
+mod estimate;
 mod marks;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use super::{NamePrefix, RequestId, SandboxName, TenantName, Timestamp};
 
 pub use deal::{Dealt, TenantPlaces, deal};
+pub use estimate::{GrantCount, GrantRate, Granted, RecentGrants, WalkedLine, grants_until_served};
 pub use marks::{Marks, Standing, minted_at};
 
 /// The longest that a request can wait.

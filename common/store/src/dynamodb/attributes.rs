@@ -99,6 +99,7 @@ pub(super) const HEARTBEAT_MS: &str = "heartbeat_ms";
 pub(super) const JOB: &str = "job_name";
 pub(super) const REPORT: &str = "report";
 pub(super) const REQUESTS_PER_S: &str = "requests_per_s";
+pub(super) const GRANTED: &str = "granted";
 pub(super) const OLDEST_REQUESTS_MS: &str = "oldest_requests_ms";
 pub(super) const RECEIVES: &str = "receives";
 pub(super) const REQUESTS_EMPTY_MS: &str = "requests_empty_ms";

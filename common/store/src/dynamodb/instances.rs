@@ -39,6 +39,10 @@ impl InstanceStore {
         for (name, at) in [(a::REQUESTS_EMPTY_MS, requests), (a::MAINTENANCE_EMPTY_MS, maintenance)] {
             item.extend(at.map(|at| (name.to_owned(), n(at.as_ms()))));
         }
+        if !instance.granted.is_empty() {
+            let granted = serde_json::to_string(&instance.granted).unwrap_or_default();
+            item.insert(a::GRANTED.to_owned(), s(granted));
+        }
         let call = self
             .table
             .client
@@ -78,7 +82,7 @@ impl Instance {
 
     /// An instance with a heartbeat at `now` that says this of itself.
     pub fn reporting(id: Uuid, role: Role, now: Timestamp, report: SelfReport) -> Self {
-        let SelfReport { received, receives, seen_empty } = report;
-        Self { id, role, heartbeat: now, received, requests_per_s: None, receives, seen_empty }
+        let SelfReport { received, receives, seen_empty, granted } = report;
+        Self { id, role, heartbeat: now, received, requests_per_s: None, receives, seen_empty, granted }
     }
 }

@@ -124,6 +124,11 @@ pub(super) fn read_instance(item: &Item) -> Result<Instance, StoreError> {
             requests: read.optional_number(a::REQUESTS_EMPTY_MS)?.map(Timestamp::from_ms),
             maintenance: read.optional_number(a::MAINTENANCE_EMPTY_MS)?.map(Timestamp::from_ms),
         },
+        // For estimates only: what a newer program says in another way is as good as unsaid.
+        granted: item
+            .get(a::GRANTED)
+            .and_then(|granted| serde_json::from_str(granted.as_s().ok()?).ok())
+            .unwrap_or_default(),
     })
 }
 

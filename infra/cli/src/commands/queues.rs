@@ -38,7 +38,7 @@ pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
     let running = |instance: &&Instance| instance.role == Role::Worker && !heartbeat::is_gone(instance, now);
     let seen = SeenProcesses {
         now,
-        workers: instances.iter().filter(running).copied().collect(),
+        workers: instances.iter().filter(running).cloned().collect(),
         instances: &instances,
     };
     let mut rows = Vec::new();
