@@ -128,6 +128,7 @@ impl Week {
             dynamodb_port: 0,
             sqs_port: 0,
             data_dir: None,
+            clock: Clock::system(),
         };
         let endpoints = endpoints::start(options, stop.clone()).await.unwrap();
         let now = Clock::system().now();

@@ -63,6 +63,7 @@ pub(super) async fn start(args: EndpointsArgs, lifecycle: &Lifecycle) -> anyhow:
         dynamodb_port: behind(args.dynamodb_port),
         sqs_port: behind(args.sqs_port),
         data_dir: args.data_dir,
+        clock: Clock::system(),
     };
     let mut endpoints = endpoints::start(options, lifecycle.soft.clone()).await?;
     if args.aws_latency {

@@ -6,7 +6,9 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
 
+use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
 use broker_runtime::own_pages::OwnPages;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -30,14 +32,20 @@ pub(super) fn hidden(entropy: &Entropy) -> io::Result<std::net::TcpListener> {
 }
 
 /// Passes the requests of `listener` on to `behind`, until `shutdown`.
-pub(super) async fn serve(listener: TcpListener, behind: SocketAddr, shutdown: CancellationToken) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    behind: SocketAddr,
+    clock: Clock,
+    shutdown: CancellationToken,
+) {
     while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
         let Ok((client, _)) = accepted else {
             tokio::time::sleep(super::ACCEPT_BACKOFF).await;
             continue;
         };
+        let clock = clock.clone();
         tokio::spawn(async move {
-            if let Err(error) = connection(client, behind).await {
+            if let Err(error) = connection(client, behind, &clock).await {
                 tracing::debug!(%error, "a connection to the DynamoDB endpoint broke");
             }
         });
@@ -45,30 +53,87 @@ pub(super) async fn serve(listener: TcpListener, behind: SocketAddr, shutdown: C
 }
 
 /// Ends when either side does.
-async fn connection(client: TcpStream, behind: SocketAddr) -> io::Result<()> {
+async fn connection(client: TcpStream, behind: SocketAddr, clock: &Clock) -> io::Result<()> {
     let server = TcpStream::connect(behind).await?;
     server.set_nodelay(true)?;
     let (from_client, mut to_client) = client.into_split();
-    let (mut from_server, to_server) = server.into_split();
-    let refused = {
-        let answers = copy(&mut from_server, &mut to_client);
-        tokio::select! {
+    let (from_server, to_server) = server.into_split();
+    let why = {
+        let mut answers = pin!(pass_answers(from_server, &mut to_client, clock));
+        let refused = tokio::select! {
             passed = pass(from_client, to_server) => passed?,
-            answered = answers => return answered.map(drop),
+            answered = &mut answers => return answered,
+        };
+        match refused {
+            Some(why) => why,
+            // The client has said all; it still waits for answers.
+            None => return answers.await,
         }
     };
-    match refused {
-        Some(why) => {
-            let body = format!("{{\"message\":\"{why}\"}}");
-            let length = body.len();
-            let answer = format!(
-                "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-            );
-            to_client.write_all(answer.as_bytes()).await
+    let body = format!("{{\"message\":\"{why}\"}}");
+    let length = body.len();
+    let answer = format!(
+        "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    );
+    to_client.write_all(answer.as_bytes()).await
+}
+
+/// Passes answers on until the server's end, each with the time of now: the library's own date stands still for as long as the
+/// machine's clock was set back.
+async fn pass_answers(
+    mut server: OwnedReadHalf,
+    client: &mut OwnedWriteHalf,
+    clock: &Clock,
+) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(8 * 1024);
+    loop {
+        let Some(answer) = date_answer(&mut buffer, clock) else {
+            if buffer.len() > HEAD_BYTES || server.read_buf(&mut buffer).await? == 0 {
+                break;
+            }
+            continue;
+        };
+        // Without a length it ends with the connection.
+        let Some(body) = answer.body else { break };
+        let read_of_body = (buffer.len() - answer.head).min(usize::try_from(body).unwrap_or(usize::MAX));
+        let here = answer.head + read_of_body;
+        client.write_all(&buffer[..here]).await?;
+        buffer.drain(..here);
+        let rest = body - u64::try_from(read_of_body).unwrap_or(body);
+        if copy(&mut (&mut server).take(rest), client).await? < rest {
+            return Ok(());
         }
-        // The client has said all; it still waits for answers.
-        None => copy(&mut from_server, &mut to_client).await.map(drop),
     }
+    client.write_all(&buffer).await?;
+    copy(&mut server, client).await.map(drop)
+}
+
+/// An answer's lengths: of its head, and of its body if it says one.
+struct AnswerLengths {
+    head: usize,
+    body: Option<u64>,
+}
+
+/// Writes the time of now over the date of the answer at the beginning of `buffer`, if its head is whole.
+fn date_answer(buffer: &mut [u8], clock: &Clock) -> Option<AnswerLengths> {
+    let mut fields = [httparse::EMPTY_HEADER; HEADERS];
+    let mut answer = httparse::Response::new(&mut fields);
+    let Ok(httparse::Status::Complete(head)) = answer.parse(buffer) else { return None };
+    let (mut date, mut body) = (None, None);
+    for field in answer.headers.iter() {
+        if field.name.eq_ignore_ascii_case("date") {
+            let begin = field.value.as_ptr().addr() - buffer.as_ptr().addr();
+            date = Some(begin..begin + field.value.len());
+        } else if field.name.eq_ignore_ascii_case("content-length") {
+            body = str::from_utf8(field.value).ok().and_then(|text| text.parse().ok());
+        }
+    }
+    let now = httpdate::fmt_http_date(clock.now().into());
+    // Every date has 29 characters ("Sun, 06 Nov 1994 08:49:37 GMT", RFC 9110).
+    if let Some(date) = date.filter(|date| date.len() == now.len()) {
+        buffer[date].copy_from_slice(now.as_bytes());
+    }
+    Some(AnswerLengths { head, body })
 }
 
 /// Passes requests on until the client's end, or until one is refused: the reason.

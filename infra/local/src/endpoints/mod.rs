@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,8 @@ pub struct EndpointOptions {
     pub sqs_port: u16,
     /// Keeps the tables in `table.sqlite3` of this directory, which is created if necessary. `None`: in memory.
     pub data_dir: Option<PathBuf>,
+    /// The time that their answers tell.
+    pub clock: Clock,
 }
 
 /// Running endpoints. They run until the token given to [`start`] is cancelled, also when this is dropped.
@@ -122,11 +125,12 @@ pub async fn start(
     let (dynamodb_listener, dynamodb_address) =
         listen("DynamoDB", SocketAddr::new(options.host, options.dynamodb_port))?;
 
+    let clock = options.clock;
     let hidden = front::hidden(&Entropy::from_system()).map_err(EndpointError::Thread)?;
     let behind = hidden.local_addr().map_err(EndpointError::Thread)?;
     let dynamodb = dynamodb::start(hidden, options.data_dir, shutdown.clone()).await?;
-    tokio::spawn(front::serve(dynamodb_listener, behind, shutdown.clone()));
-    let sqs = tokio::spawn(sqs::serve(sqs_listener, sqs_address, shutdown));
+    tokio::spawn(front::serve(dynamodb_listener, behind, clock.clone(), shutdown.clone()));
+    let sqs = tokio::spawn(sqs::serve(sqs_listener, sqs_address, clock, shutdown));
     Ok(Endpoints {
         dynamodb_url: format!("http://{dynamodb_address}"),
         sqs_url: format!("http://{sqs_address}"),

@@ -29,10 +29,10 @@ mod queues;
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc};
 
-use broker_runtime::{entropy::Entropy, own_pages::OwnPages};
+use broker_runtime::{clock::Clock, entropy::Entropy, own_pages::OwnPages};
 use http::{
     Request, Response, StatusCode,
-    header::{CONNECTION, CONTENT_TYPE, HeaderValue},
+    header::{CONNECTION, CONTENT_TYPE, DATE, HeaderValue},
 };
 use hyper::{
     body::Incoming,
@@ -61,7 +61,12 @@ const REGION: &str = "us-east-1";
 
 /// Serves on `listener`, which is bound to `address`, until `shutdown`; then ends long polls with no message, lets
 /// other requests finish, and forgets every queue.
-pub(super) async fn serve(listener: TcpListener, address: SocketAddr, shutdown: CancellationToken) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    address: SocketAddr,
+    clock: Clock,
+    shutdown: CancellationToken,
+) {
     let provider = Arc::new(RustackSqs::new(SqsConfig {
         skip_signature_validation: true,
         default_region: REGION.to_owned(),
@@ -77,7 +82,7 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, shutdown: 
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(serve_connection(stream, service.clone(), shutdown.clone()));
+                    connections.spawn(serve_connection(stream, service.clone(), clock.clone(), shutdown.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the SQS endpoint could not accept a connection");
@@ -95,6 +100,19 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, shutdown: 
         connections.shutdown().await;
     }
     provider.shutdown_all().await;
+}
+
+/// The answer to a request, with the time of now: hyper's own date stands still for as long as a clock was set back.
+async fn dated(
+    service: SqsHttpService<EndpointHandler>,
+    clock: Clock,
+    request: Request<Incoming>,
+) -> Result<Response<SqsResponseBody>, Infallible> {
+    let mut answer = guarded(service, request).await?;
+    if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(clock.now().into())) {
+        answer.headers_mut().insert(DATE, date);
+    }
+    Ok(answer)
 }
 
 /// The answer to a request, unless a page of a browser made it. An old SDK's query protocol is told in words.
@@ -131,6 +149,7 @@ fn speaks_query<B>(request: &Request<B>) -> bool {
 async fn serve_connection(
     stream: TcpStream,
     service: SqsHttpService<EndpointHandler>,
+    clock: Clock,
     shutdown: CancellationToken,
 ) {
     let mut connection = pin!(
@@ -139,7 +158,7 @@ async fn serve_connection(
             .header_read_timeout(None)
             .serve_connection(
                 TokioIo::new(stream),
-                service_fn(move |request| guarded(service.clone(), request))
+                service_fn(move |request| dated(service.clone(), clock.clone(), request))
             )
     );
     let ended = tokio::select! {

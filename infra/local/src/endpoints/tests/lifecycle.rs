@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use broker_runtime::clock::{Clock, http_date};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -11,13 +12,19 @@ use super::{EndpointError, EndpointOptions, Local, SOON, options};
 use crate::endpoints::listen;
 
 #[tokio::test]
-async fn both_endpoints_tell_the_time_of_their_answers() {
-    let local = Local::start().await;
+async fn both_endpoints_tell_the_time_of_their_answers_also_after_the_clock_was_set_back() {
+    let clock = Clock::manual(http_date("Sun, 29 Nov 2026 08:00:00 GMT").unwrap());
+    let local = Local::start_with(EndpointOptions { clock: clock.clone(), ..options(None) }).await.unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http();
-    for url in [&local.endpoints.sqs_url, &local.endpoints.dynamodb_url] {
-        let request = http::Request::post(url.as_str()).body(Full::<Bytes>::default()).unwrap();
-        let answer = client.request(request).await.unwrap();
-        assert!(answer.headers().contains_key(http::header::DATE), "{url}: {:?}", answer.headers());
+    for now in
+        ["Sun, 29 Nov 2026 08:00:00 GMT", "Sun, 29 Nov 2026 07:00:00 GMT", "Sun, 29 Nov 2026 09:00:00 GMT"]
+    {
+        clock.set(http_date(now).unwrap());
+        for url in [&local.endpoints.sqs_url, &local.endpoints.dynamodb_url] {
+            let request = http::Request::post(url.as_str()).body(Full::<Bytes>::default()).unwrap();
+            let answer = client.request(request).await.unwrap();
+            assert_eq!(answer.headers()[http::header::DATE], now, "{url}: {:?}", answer.headers());
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod pages;
 mod queues;
 mod receiving;
 
+use broker_runtime::clock::Clock;
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
@@ -92,7 +93,8 @@ impl Local {
 }
 
 fn options(data_dir: Option<PathBuf>) -> EndpointOptions {
-    EndpointOptions { host: IpAddr::V4(Ipv4Addr::LOCALHOST), dynamodb_port: 0, sqs_port: 0, data_dir }
+    let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    EndpointOptions { host, dynamodb_port: 0, sqs_port: 0, data_dir, clock: Clock::system() }
 }
 
 fn credentials() -> Credentials {
