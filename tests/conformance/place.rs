@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use broker_domain::{
     AllocateRequest, Allocation, ExternalId, Fingerprint, IdempotencyKey, LabDuration, LeaseKey, SandboxId,
     SandboxName, Times, Timestamp, TrackId, TrackName,
@@ -18,6 +19,8 @@ use broker_tests::endpoint::{Endpoints, Urls};
 pub(crate) const SHARDS: u8 = 4;
 /// The visibility timeout of the queues.
 pub(crate) const VISIBILITY: Duration = Duration::from_secs(30);
+/// How long an attempt at the second implementation may take.
+const SECOND_ATTEMPT: Duration = Duration::from_secs(15);
 /// How long a poll waits.
 const POLL_WAIT: Duration = Duration::from_secs(2);
 
@@ -54,6 +57,19 @@ fn named() -> Option<(Urls, Side)> {
     }
 }
 
+/// Clients that wait for implementations which are slow to start and share their processors with the stories: what is
+/// compared is what they answer, not when.
+fn patient(aws: &Aws) -> Aws {
+    let timeouts = || TimeoutConfig::builder().operation_attempt_timeout(SECOND_ATTEMPT).build();
+    let dynamodb = aws.dynamodb.config().to_builder().timeout_config(timeouts()).build();
+    let sqs = aws.sqs.config().to_builder().timeout_config(timeouts()).build();
+    Aws {
+        dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb),
+        sqs: aws_sdk_sqs::Client::from_conf(sqs),
+        sqs_receive: aws.sqs_receive.clone(),
+    }
+}
+
 impl Place {
     /// Clients and names; nothing is made yet.
     pub(crate) async fn empty() -> Self {
@@ -63,7 +79,10 @@ impl Place {
             None => (Endpoints::shared().await.urls.clone(), Side::Embedded),
         };
         let clock = Clock::system();
-        let aws = aws::connect_locally(&urls.dynamodb_url, &urls.sqs_url, &clock, POLL_WAIT);
+        let mut aws = aws::connect_locally(&urls.dynamodb_url, &urls.sqs_url, &clock, POLL_WAIT);
+        if side == Side::Second {
+            aws = patient(&aws);
+        }
         let number = PLACES.fetch_add(1, Ordering::Relaxed);
         let table = format!("c{}-{number}", std::process::id());
         Self {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use broker_tests::cli::{Output, Stats};
 use broker_tests::table::{Item, lease_key, now_s, number, sandbox_key, text};
-use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};
+use broker_tests::{Broker, Fault, Provider, Rule, Setup, story, wait_for_condition};
 use serde_json::Value;
 
 /// Neither API nor worker, and nothing in the table.
@@ -278,6 +278,23 @@ async fn the_ancestors_table_as_it_is_gets_its_index_and_its_seeders_rows_live_a
         .await;
         assert_eq!(broker.stats().await, Stats { total: 30, available: 29, deleted: 1, ..Stats::default() });
         broker.cli_ok(&["init"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_table_is_made_ready_though_the_answers_to_its_changes_are_lost() {
+    story(setup().faults(1), async |broker| {
+        broker.table().replace_by_bare().await;
+        for operation in ["UpdateTable", "UpdateTimeToLive"] {
+            broker.proxy().add(Rule::new(Fault::LoseResponse).on(operation).times(2));
+        }
+        let through = [("AWS_ENDPOINT_URL_DYNAMODB", broker.proxy().urls().dynamodb_url.as_str())];
+        let ready = broker.cli_with(&["init", "--adopt-table"], &through).await;
+        assert!(ready.stdout.contains("ready to be taken over"), "{ready:#?}");
+        for operation in ["UpdateTable", "UpdateTimeToLive"] {
+            assert_eq!(broker.proxy().done(operation, Fault::LoseResponse), 2, "{operation}");
+        }
     })
     .await;
 }

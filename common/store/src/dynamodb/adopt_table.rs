@@ -78,7 +78,8 @@ pub async fn adopt_table(client: &Client, table: &str, tell: &dyn Fn(Stage)) -> 
 }
 
 async fn describe(client: &Client, table: &str) -> Result<TableDescription, StoreError> {
-    let answer = client.describe_table().table_name(table).send().await;
+    let answer =
+        client.describe_table().table_name(table).customize().config_override(long_timeout()).send().await;
     let answer = answer.map_err(|error| failed("DescribeTable", table, error))?;
     answer.table.ok_or_else(|| StoreError::NoTable { table: table.to_owned() })
 }
@@ -135,11 +136,15 @@ async fn add_index(client: &Client, table: &str, described: &TableDescription) -
         .table_name(table)
         .set_attribute_definitions(Some(vec![text(PK)?, text(SK)?, text(STATE_SHARD)?, text(STATE_KEY)?]))
         .global_secondary_index_updates(GlobalSecondaryIndexUpdate::builder().create(create).build());
-    match call.send().await {
+    match call.customize().config_override(long_timeout()).send().await {
         Ok(_) => Ok(Added::Begun),
         // One online index at a time, and none while the table is being changed.
         Err(error) if matches!(error.code(), Some("ResourceInUseException" | "LimitExceededException")) => {
             Ok(Added::Busy)
+        }
+        // A repeat of a call whose answer was lost: the first one began it.
+        Err(error) if error.message().is_some_and(|message| message.contains("already exists")) => {
+            Ok(Added::Begun)
         }
         Err(error) => Err(failed("UpdateTable", table, error)),
     }

@@ -20,10 +20,10 @@ use super::{ScanStore, TableClient, s};
 use crate::{Page, PageKey, Scanned, StoreError};
 use broker_domain::{AccountKey, LeaseKey, Permit, Sandbox, SandboxId, Status, Timestamp};
 
-/// Timeout of one attempt to read a page of a scan.
+/// Timeout of one attempt to read a page of a scan, or to describe or change a table.
 const PAGE_ATTEMPT: Duration = Duration::from_secs(10);
 
-/// A page is up to 1 MB, so it needs a longer timeout than a claim.
+/// A page is up to 1 MB, and a table is changed by another part of AWS: both need a longer timeout than a claim.
 pub(super) fn long_timeout() -> config::Builder {
     let long_timeout = TimeoutConfig::builder().operation_attempt_timeout(PAGE_ATTEMPT).build();
     Config::builder().timeout_config(long_timeout)

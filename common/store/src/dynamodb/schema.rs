@@ -14,6 +14,7 @@ use aws_sdk_dynamodb::types::{
 use super::attributes as a;
 use super::errors::{built_wrong, failed, unread};
 use super::keys::{PK, SK, STATE_KEY, STATE_SHARD};
+use super::scan::long_timeout;
 use crate::StoreError;
 
 /// The one global index.
@@ -65,7 +66,8 @@ pub struct Inspection {
 
 /// Inspects `table`; changes nothing.
 pub async fn inspect(client: &Client, table: &str) -> Result<Inspection, StoreError> {
-    let answer = client.describe_table().table_name(table).send().await;
+    let answer =
+        client.describe_table().table_name(table).customize().config_override(long_timeout()).send().await;
     let answer = answer.map_err(|error| unread("DescribeTable", table, error))?;
     let no_table = || StoreError::NoTable { table: table.to_owned() };
     let described = answer.table().ok_or_else(no_table)?;
@@ -170,7 +172,7 @@ async fn create(client: &Client, table: &str) -> Result<(), CreateError> {
         .key_schema(key(SK, KeyType::Range)?)
         .set_attribute_definitions(Some(vec![text(PK)?, text(SK)?, text(STATE_SHARD)?, text(STATE_KEY)?]))
         .global_secondary_indexes(index);
-    match call.send().await {
+    match call.customize().config_override(long_timeout()).send().await {
         Ok(_) => Ok(()),
         Err(error) => match error.as_service_error() {
             Some(CreateTableError::ResourceInUseException(_)) => Err(CreateError::Exists),
@@ -189,7 +191,14 @@ pub(super) fn projection() -> Projection {
 
 async fn wait_until_active(client: &Client, table: &str) -> Result<(), StoreError> {
     for _ in 0..POLLS {
-        match client.describe_table().table_name(table).send().await {
+        match client
+            .describe_table()
+            .table_name(table)
+            .customize()
+            .config_override(long_timeout())
+            .send()
+            .await
+        {
             Ok(answer) if answer.table().and_then(|t| t.table_status()) == Some(&TableStatus::Active) => {
                 return answer.table().map_or(Ok(()), must_be_ours);
             }
@@ -235,7 +244,13 @@ fn must_be_ours(table: &TableDescription) -> Result<(), StoreError> {
 
 /// The attribute by which the table removes items, if it does.
 pub(super) async fn ttl_attribute(client: &Client, table: &str) -> Result<Option<String>, StoreError> {
-    let described = client.describe_time_to_live().table_name(table).send().await;
+    let described = client
+        .describe_time_to_live()
+        .table_name(table)
+        .customize()
+        .config_override(long_timeout())
+        .send()
+        .await;
     let described = described.map_err(|error| unread("DescribeTimeToLive", table, error))?;
     let ttl = described.time_to_live_description.filter(|ttl| {
         matches!(ttl.time_to_live_status(), Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))
@@ -258,7 +273,12 @@ pub(super) async fn expire_by_ttl(client: &Client, table: &str) -> Result<(), St
     let ttl = TimeToLiveSpecification::builder().attribute_name(a::TTL).enabled(true).build();
     let ttl = ttl.map_err(|error| built_wrong("UpdateTimeToLive", error))?;
     let call = client.update_time_to_live().table_name(table).time_to_live_specification(ttl);
-    call.send().await.map(drop).map_err(|error| failed("UpdateTimeToLive", table, error))
+    let Err(error) = call.customize().config_override(long_timeout()).send().await else { return Ok(()) };
+    // Another caller turned it on in between, or a call whose answer was lost did.
+    match ttl_attribute(client, table).await {
+        Ok(Some(attribute)) if attribute == a::TTL => Ok(()),
+        _ => Err(failed("UpdateTimeToLive", table, error)),
+    }
 }
 
 #[cfg(test)]
