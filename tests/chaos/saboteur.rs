@@ -28,6 +28,10 @@ const THAW_EVERY_S: u64 = 8;
 const FROZEN: u32 = 5;
 /// The provider has another fault so often, in seconds, and is asked for its list.
 const FAULT_EVERY_S: u64 = 5;
+/// After the first minutes it is asked less often: a sync reads the whole table, which grows with every allocation, and the
+/// embedded table does one thing at a time.
+const OFTEN_S: u64 = 120;
+const LATER_EVERY_S: u64 = 60;
 /// A sync, as a scheduler outside starts it.
 const SYNC: &str = r#"{"v":1,"body":{"kind":"start_job","job":"sync"}}"#;
 /// Progress is told so often, in seconds.
@@ -114,8 +118,10 @@ pub(crate) async fn rage(
             if arguments.supply {
                 flavour::start_jobs(broker).await;
             }
-            let queues = broker.queues();
-            queues.send(&queues.name("maintenance"), SYNC).await;
+            if second < OFTEN_S || second % LATER_EVERY_S == LATER_EVERY_S - 1 {
+                let queues = broker.queues();
+                queues.send(&queues.name("maintenance"), SYNC).await;
+            }
             deeds.faults += 1;
         }
         cast.fill(broker).await;

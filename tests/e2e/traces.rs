@@ -105,6 +105,7 @@ async fn one_trace_follows_a_deletion_to_the_provider() {
         let held = broker.allocate("student-1").send().await.expect_status(201);
         let sandbox = held.sandbox_id().to_owned();
         broker.return_sandbox(&sandbox, "student-1").send().await.expect_status(200);
+        broker.lists_are_current().await;
         let cleanup = broker.api(0).call(Method::POST, "/v1/admin/cleanup");
         let cleanup = cleanup.token(broker_tests::api::ADMIN_TOKEN).header("traceparent", traceparent(true));
         cleanup.send().await.expect_status(200);

@@ -9,20 +9,28 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use crate::setup::as_on_aws;
+
 /// How often a condition is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long a condition may take on a busy machine before the test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// [`PATIENCE`], and three times as long before endpoints that take their time as AWS does: a story of forty calls one
+/// after the other waits for each.
+fn patience() -> Duration {
+    if as_on_aws() { PATIENCE * 3 } else { PATIENCE }
+}
+
 /// Looks until `check` says `Ok`, and returns what it found; `Err` carries the state seen.
 ///
 /// # Panics
 ///
-/// After [`PATIENCE`], with `what` was waited for and the last state.
+/// After a minute (three before AWS-shaped endpoints), with `what` was waited for and the last state.
 pub async fn wait_for_condition<T, S: Debug>(what: &str, mut check: impl AsyncFnMut() -> Result<T, S>) -> T {
     let mut last = None;
-    let found = tokio::time::timeout(PATIENCE, async {
+    let found = tokio::time::timeout(patience(), async {
         loop {
             match check().await {
                 Ok(found) => return found,
@@ -34,7 +42,7 @@ pub async fn wait_for_condition<T, S: Debug>(what: &str, mut check: impl AsyncFn
     .await;
     match found {
         Ok(found) => found,
-        Err(_) => panic!("waited {PATIENCE:?} for {what}; last state: {last:?}"),
+        Err(_) => panic!("waited {:?} for {what}; last state: {last:?}", patience()),
     }
 }
 
@@ -42,14 +50,14 @@ pub async fn wait_for_condition<T, S: Debug>(what: &str, mut check: impl AsyncFn
 ///
 /// # Panics
 ///
-/// After [`PATIENCE`], with `what` was waited for.
+/// After a minute (three before AWS-shaped endpoints), with `what` was waited for.
 pub async fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let waited = tokio::time::timeout(PATIENCE, async {
+    let waited = tokio::time::timeout(patience(), async {
         while !holds() {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     });
-    assert!(waited.await.is_ok(), "waited {PATIENCE:?} for {what}");
+    assert!(waited.await.is_ok(), "waited {:?} for {what}", patience());
 }
 
 /// Runs `work`, which must end within `limit`. For promises of the kind "at once, not after the wait": `limit` lies far
