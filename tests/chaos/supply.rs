@@ -72,7 +72,7 @@ impl Supply {
             let told = self.history.allocations();
             // With an empty pool there are no more responses.
             let _ = tokio::time::timeout(look_every, self.history.more_than(told + step / 2)).await;
-            let left = usize::try_from(self.environment.stats().await.available).unwrap_or(usize::MAX);
+            let left = self.left(available).await;
             // What is on its way counts, too.
             let coming = grown.saturating_sub(self.history.allocations());
             if left + step > available || (by_sync && coming > 4 * available) {
@@ -91,6 +91,13 @@ impl Supply {
                 seeded = grown;
             }
         }
+    }
+
+    /// How many are available, up to `most`: by the index, since a scan of all that was used up takes longer and longer.
+    async fn left(&self, most: usize) -> usize {
+        let most = most.to_string();
+        let list = ["pool", "list", "--status", "available", "--limit", &most, "--json"];
+        self.environment.cli_ok(&list).await.json::<Vec<serde_json::Value>>().len()
     }
 
     async fn seed(&self, start: usize, count: usize) {
