@@ -14,6 +14,7 @@ use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
 use broker_store::{Candidate, Claim, ClaimOutcome, NewSandbox, Store, Write, schema};
 use broker_tests::endpoint::{Endpoints, Urls};
+use broker_tests::together;
 
 /// Index partitions of a state: few, so that a handful of sandboxes fills them.
 pub(crate) const SHARDS: u8 = 4;
@@ -128,14 +129,21 @@ impl Place {
     /// Puts `count` sandboxes into the pool; they are returned as the index will list them.
     pub(crate) async fn seed(&self, count: usize) -> Vec<Candidate> {
         let sandboxes: Vec<_> = (0..count).map(sandbox).collect();
-        for sandbox in &sandboxes {
-            // Versions begin at the moment of the insert: here they are 0, and 1 once it is admitted.
-            let began = Timestamp::from_ms(0);
-            let told = self.store.sandboxes.seed(sandbox, began).await.expect("seeded");
-            assert_eq!(told, Write::Applied, "{sandbox:?} is new");
-            let arrival = sandbox.clone().arrived(NewSandbox::first_version(began));
-            let told = self.store.sandboxes.admit(&arrival, began).await.expect("asked");
-            assert_eq!(told, Write::Applied, "{sandbox:?} is admitted");
+        // A few at a time: an answer that comes too late is asked for again, and finds its own success.
+        for some in sandboxes.chunks(16) {
+            let seeded = some.iter().cloned().map(|sandbox| {
+                let store = self.store.clone();
+                async move {
+                    // Versions begin at the moment of the insert: here they are 0, and 1 once it is admitted.
+                    let began = Timestamp::from_ms(0);
+                    let told = store.sandboxes.seed(&sandbox, began).await.expect("seeded");
+                    assert_eq!(told, Write::Applied, "{sandbox:?} is new");
+                    let arrival = sandbox.clone().arrived(NewSandbox::first_version(began));
+                    let told = store.sandboxes.admit(&arrival, began).await.expect("asked");
+                    assert_eq!(told, Write::Applied, "{sandbox:?} is admitted");
+                }
+            });
+            together(seeded.collect::<Vec<_>>()).await;
         }
         sandboxes.iter().map(candidate).collect()
     }

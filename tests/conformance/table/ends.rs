@@ -1,6 +1,7 @@
 //! Ends of leases, by the allocation id or by the owner's key, and extensions; and what a transaction may not do.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
@@ -8,7 +9,8 @@ use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use broker_domain::{
     Allocation, EndReason, IdempotencyKey, Lease, LeaseEnd, LeaseKey, SandboxId, Status, TrackId,
 };
-use broker_store::{Candidate, Claim, ClaimOutcome, Write};
+use broker_store::{Candidate, Claim, ClaimOutcome, Write, retry_on_conflict};
+use broker_tests::together;
 
 use crate::place::Place;
 
@@ -243,4 +245,44 @@ async fn a_renewal_moves_an_end_on_and_never_back_and_only_of_a_live_lease() {
     let ended = store.leases.expire(&free.sandbox_id, &allocation, latest, &end).await.expect("asked");
     assert_eq!(ended, Write::Applied);
     assert_eq!(renew(latest.plus(hour)).await, Write::Rejected(()), "it has ended");
+}
+
+/// All say that they live at the same moment; an expiry that was decided a moment before goes through every tenth of them.
+#[tokio::test]
+async fn heartbeats_of_many_owners_at_once_are_written_and_each_of_those_that_expire_is_one_of_both() {
+    let place = Arc::new(Place::with_table().await);
+    let free = place.seed(super::waiting::races()).await;
+    let held = free.into_iter().enumerate().map(|(n, free)| {
+        let place = Arc::clone(&place);
+        async move {
+            place.claim(&place.ask(&format!("job-{n}")), &free).await;
+            let sandbox = place.store.sandboxes.get(&free.sandbox_id).await.expect("read").expect("there");
+            (free.sandbox_id, sandbox.allocation.expect("allocated"))
+        }
+    });
+    let held = together(held.collect::<Vec<_>>()).await;
+    // Another process: its transactions meet ours.
+    let expiring = place.another_store();
+    let beats = held.into_iter().enumerate().map(|(n, (sandbox, allocation))| {
+        let (place, expiring) = (Arc::clone(&place), expiring.clone());
+        async move {
+            let now = place.clock.now();
+            let until = allocation.expires_at;
+            let renew =
+                || place.store.leases.renew(&sandbox, &allocation, until.plus(Duration::from_secs(90)), now);
+            let end = LeaseEnd::by_broker(EndReason::Abandoned, now);
+            let expire = async || match n % 10 {
+                0 => expiring.leases.expire(&sandbox, &allocation, until, &end).await,
+                _ => Ok(Write::Rejected(())),
+            };
+            let (beaten, expired) = tokio::join!(
+                retry_on_conflict(&place.entropy, renew),
+                retry_on_conflict(&place.entropy, expire)
+            );
+            (beaten.expect("asked"), expired.expect("asked"))
+        }
+    });
+    for (n, (beaten, expired)) in together(beats.collect::<Vec<_>>()).await.into_iter().enumerate() {
+        assert_ne!(beaten, expired, "{n}");
+    }
 }

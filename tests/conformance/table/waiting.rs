@@ -183,7 +183,7 @@ async fn a_place_that_cannot_be_read_hides_no_other() {
 
 /// How many races: ten thousand with `CONFORMANCE_RACES=10000`.
 #[expect(clippy::disallowed_methods, reason = "whoever has a minute asks for more")]
-fn races() -> usize {
+pub(super) fn races() -> usize {
     std::env::var("CONFORMANCE_RACES").ok().and_then(|many| many.parse().ok()).unwrap_or(300)
 }
 
