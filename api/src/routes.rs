@@ -31,6 +31,8 @@
 //! | `GET /v1/admin/waiting` | list the requests that wait |
 //! | `POST /v1/admin/waiting/cancel` | cancel requests that wait |
 //! | `POST /v1/admin/quarantine/add`, `release`, `retire` | put sandboxes there, let them go, have them deleted |
+//! | `GET`, `POST /v1/admin/reservations` | list reservations, make one |
+//! | `GET`, `PUT`, `DELETE /v1/admin/reservations/{id}` | show, change, end one |
 //! | `GET /healthz` | liveness |
 //! | `GET /readyz` | readiness, from cached state |
 //! | `GET /metrics` | Prometheus |
@@ -109,6 +111,11 @@ pub(crate) enum Admin {
     RetireFromQuarantine,
     Waiting,
     CancelWaiting,
+    Reservations,
+    Reserve,
+    Reservation,
+    ChangeReservation,
+    DeleteReservation,
 }
 
 /// The label in logs and metrics of a path that is no route.
@@ -130,7 +137,7 @@ impl From<Problem> for Lost {
 
 impl Route {
     /// Every route, in the order in which paths are compared: fixed paths before those with an id.
-    pub(crate) const ALL: [Self; 46] = [
+    pub(crate) const ALL: [Self; 51] = [
         Self::Allocate,
         Self::ReturnSandbox,
         Self::Renew,
@@ -169,6 +176,11 @@ impl Route {
         Self::Admin(Admin::RetireFromQuarantine),
         Self::Admin(Admin::Waiting),
         Self::Admin(Admin::CancelWaiting),
+        Self::Admin(Admin::Reservations),
+        Self::Admin(Admin::Reserve),
+        Self::Admin(Admin::Reservation),
+        Self::Admin(Admin::ChangeReservation),
+        Self::Admin(Admin::DeleteReservation),
         Self::Health,
         Self::Ready,
         Self::Metrics,
@@ -220,6 +232,11 @@ impl Route {
             Self::Admin(Admin::RetireFromQuarantine) => (Method::POST, "/v1/admin/quarantine/retire"),
             Self::Admin(Admin::Waiting) => (Method::GET, "/v1/admin/waiting"),
             Self::Admin(Admin::CancelWaiting) => (Method::POST, "/v1/admin/waiting/cancel"),
+            Self::Admin(Admin::Reservations) => (Method::GET, "/v1/admin/reservations"),
+            Self::Admin(Admin::Reserve) => (Method::POST, "/v1/admin/reservations"),
+            Self::Admin(Admin::Reservation) => (Method::GET, "/v1/admin/reservations/{id}"),
+            Self::Admin(Admin::ChangeReservation) => (Method::PUT, "/v1/admin/reservations/{id}"),
+            Self::Admin(Admin::DeleteReservation) => (Method::DELETE, "/v1/admin/reservations/{id}"),
             Self::Health => (Method::GET, "/healthz"),
             Self::Ready => (Method::GET, "/readyz"),
             Self::Metrics => (Method::GET, "/metrics"),

@@ -109,6 +109,7 @@ fn events(seen: &Seen) -> Vec<Event> {
         updated_at,
         last_synced,
         quarantine,
+        reserved_for: _,
         gate: _,
     } = &seen.record;
     let text =
@@ -157,6 +158,7 @@ fn events(seen: &Seen) -> Vec<Event> {
         Status::Arriving
         | Status::Quarantined
         | Status::Available
+        | Status::Reserved
         | Status::Allocated
         | Status::Deleted
         | Status::Unknown => None,

@@ -39,6 +39,7 @@
 //! | `attributes` | what the provider says of a sandbox is told to its owner |
 //! | `refill` | a pool that runs low asks for more |
 //! | `supply` | an operator's days: schedules, a vendor that is down, what cannot be deleted |
+//! | `reservations` | a class at nine, and what becomes of it |
 //! | `renewal` | an owner renews its lease, or beats |
 //! | `lease_command` | `broker lease`: a command with a sandbox of its own |
 //! | `doctor` | the lines of `broker doctor` |
@@ -101,6 +102,7 @@ mod renewal;
 mod repeats;
 mod replacement;
 mod reply_queue_lost;
+mod reservations;
 mod returns;
 mod scaling;
 mod supply;

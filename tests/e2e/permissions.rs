@@ -15,6 +15,8 @@ use serde_json::json;
 const POLICY: &str = "[flavour.small]\nprefix = \"sandbox-\"\ngate = { url = \"http://127.0.0.1:9/gate\" }\n\
                       refill = { min = 1, max = 9, rate_per_minute = 6 }\n";
 
+const RESERVATION: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
+
 const CALLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/check/iam/calls.txt");
 
 /// What the operator may do, without the service's name.
@@ -131,6 +133,22 @@ fn commands<'a>(sandbox: &'a str, path: &'a str, policy: &'a str) -> Vec<Vec<&'a
         vec!["refill", "status"],
         vec!["refill", "pause", "small"],
         vec!["refill", "resume", "small"],
+        vec![
+            "reservation",
+            "create",
+            "--tenant",
+            "acme",
+            "--flavour",
+            "small",
+            "--count",
+            "1",
+            "--id",
+            RESERVATION,
+        ],
+        vec!["reservation", "list"],
+        vec!["reservation", "show", RESERVATION],
+        vec!["reservation", "change", RESERVATION, "--count", "2"],
+        vec!["reservation", "delete", RESERVATION],
         vec!["hooks", "test", "small.gate"],
         vec!["waiting", "list"],
         vec!["waiting", "cancel", "--all"],

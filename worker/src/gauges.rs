@@ -10,10 +10,10 @@ use std::time::Duration;
 use broker_domain::policy::{ANY_FLAVOUR, ByStatus, Policy};
 use broker_domain::quarantine::is_full;
 use broker_domain::waiting::minted_at;
-use broker_domain::{DeadLetterCount, Reason, Status, Timestamp};
+use broker_domain::{DeadLetterCount, Reason, Reservation, Status, Timestamp};
 use broker_queue::QueueKind;
 use broker_queue::topology::{self, Depth};
-use broker_store::{Census, ListedLine, SeenEmpty, shown_causes};
+use broker_store::{Census, ListedLine, SeenEmpty, StoreError, reservations, shown_causes};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,7 @@ pub(crate) async fn show(jobs: Jobs, empty: watch::Sender<SeenEmpty>, stop: Canc
     let (mut looks, mut flavours) = (Looks::default(), BTreeSet::new());
     // What nobody waits for yet is shown as 0: an alert can only see it grow.
     let mut lines = BTreeSet::from([ANY_FLAVOUR.to_owned()]);
+    let mut reserved = lines.clone();
     loop {
         match jobs.store.census.get().await {
             Ok(Some(census)) => {
@@ -44,6 +45,9 @@ pub(crate) async fn show(jobs: Jobs, empty: watch::Sender<SeenEmpty>, stop: Canc
                 show_waiting(&listed, &policy, &mut lines, jobs.clock.now());
             }
             Err(error) => tracing::debug!("lines not read: {error}"),
+        }
+        if let Err(error) = show_reservations(&jobs, &mut reserved).await {
+            tracing::debug!("reservations not read: {error}");
         }
         if looks.is_due() {
             match topology::depths(&jobs.aws, &jobs.urls).await {
@@ -158,6 +162,40 @@ fn show_waiting(listed: &[ListedLine], policy: &Policy, shown: &mut BTreeSet<Str
         metrics::gauge!("broker_waiting_oldest_seconds", "flavour" => flavour.clone())
             .set(oldest.as_secs_f64());
     }
+}
+
+/// What is reserved, by flavour: how much of it is put aside, and how much will be missing when it is needed; also of those of
+/// `shown` that nothing is reserved of any more.
+async fn show_reservations(jobs: &Jobs, shown: &mut BTreeSet<String>) -> Result<(), StoreError> {
+    let (policy, now) = (jobs.policy.now().unwrap_or_default(), jobs.clock.now());
+    let all = jobs.store.reservations.all().await?;
+    let risks = reservations::outlook(&jobs.store, &policy, &all, now).await?;
+    let mut figures: BTreeMap<String, [u64; 3]> = BTreeMap::new();
+    for one in all.iter().filter(|one| one.is_open() && one.terms.has_begun(now)) {
+        let [wanted, held, _] = figures.entry(flavour_of(&policy, one)).or_default();
+        *wanted += u64::from(one.terms.count);
+        *held += u64::from(one.held);
+    }
+    for one in &all {
+        if let Some(risk) = risks.get(&one.id) {
+            figures.entry(flavour_of(&policy, one)).or_default()[2] += risk;
+        }
+    }
+    shown.extend(figures.keys().cloned());
+    for flavour in shown.iter() {
+        let of_flavour = figures.get(flavour).copied().unwrap_or_default();
+        let names = ["wanted", "held", "at_risk"].map(|word| format!("broker_reservations_{word}_sandboxes"));
+        for (name, count) in names.into_iter().zip(of_flavour) {
+            metrics::gauge!(name, "flavour" => flavour.clone()).set(as_f64(count));
+        }
+    }
+    Ok(())
+}
+
+/// The flavour that all sandboxes of a reservation have, as a label.
+fn flavour_of(policy: &Policy, reservation: &Reservation) -> String {
+    let flavour = policy.flavour_within(&reservation.terms.prefix);
+    flavour.map_or(ANY_FLAVOUR, |(name, _)| name.as_str()).to_owned()
 }
 
 fn show_depths(depths: &[Depth], now: Timestamp) {

@@ -39,6 +39,7 @@ use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::own_pages::OwnPages;
 use broker_runtime::process::Process;
 use broker_store::heartbeat;
+use broker_store::reservations::FollowedReservations;
 use broker_store::{FollowedPolicy, Instance, Received, Role, SeenEmpty, SelfReport, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -111,7 +112,9 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let Services { store, clock, entropy, .. } = services.clone();
     let keeps_attributes = !services.config.provider_attributes.is_empty();
     let candidates = Candidates::new(store.clone(), clock.clone(), entropy.clone(), keeps_attributes);
-    let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy, policy, freed, soon);
+    let reservations = FollowedReservations::start(store.clone(), lifecycle.hard.clone());
+    let followed = (policy, reservations);
+    let handlers = Handlers::new(store.clone(), candidates, clock.clone(), entropy, followed, freed, soon);
     let requests = RequestHandler::consumer(&services, handlers);
     let oldest_request = requests.oldest_age();
     let report = move || SelfReport {

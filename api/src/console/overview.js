@@ -3,7 +3,7 @@
 import { chart, sparkline } from "./chart.js";
 import { button, h, keepFocus, many, number, show, span, table, took, when } from "./dom.js";
 
-const STATES = ["arriving", "available", "allocated", "pending_deletion", "stale", "quarantined", "deletion_failed"];
+const STATES = ["arriving", "available", "reserved", "allocated", "pending_deletion", "stale", "quarantined", "deletion_failed"];
 
 const counted = (state) => (minute) => minute.states?.[state] ?? null;
 

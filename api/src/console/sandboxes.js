@@ -3,7 +3,7 @@
 import { get, part } from "./api.js";
 import { button, choice, field, h, id, many, moment, now, show, state, table, terms, when } from "./dom.js";
 
-const STATES = ["arriving", "available", "allocated", "pending_deletion", "stale", "quarantined", "deletion_failed", "deleted"];
+const STATES = ["arriving", "available", "reserved", "allocated", "pending_deletion", "stale", "quarantined", "deletion_failed", "deleted"];
 /** Where the runbook speaks of a state. */
 const RUNBOOK = { pending_deletion: "provider-down", deletion_failed: "provider-down", stale: "pool-low", quarantined: "quarantine" };
 /** The members that every sandbox has; the others are attributes of the provider. */

@@ -1,4 +1,4 @@
-//! `GET /v1/quota`: what the caller's tenant may hold, and holds.
+//! `GET /v1/quota`: what the caller's tenant may hold, and holds, and what is reserved for it.
 //!
 //! Invariant: the use is counted from the permits in the table, now; a limit is the policy's, five seconds old at most. It says
 //! nothing of other tenants.
@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use crate::response::Response;
-use crate::response::bodies::{QuotaReport, QuotaUse};
+use crate::response::bodies::{OwnReservation, QuotaReport, QuotaUse};
 use crate::response::problem::Problem;
 
 /// The handler of quotas.
@@ -32,7 +32,10 @@ impl Quotas {
             let (flavour, prefix) = (flavour.to_string(), limit.prefix.to_string());
             limits.push(QuotaUse { flavour, prefix, held, max, free: max.saturating_sub(held) });
         }
-        let report = QuotaReport { tenant: tenant.to_string(), limits };
+        let all = self.store.reservations.all().await?;
+        let own = all.iter().filter(|one| one.is_open() && one.terms.tenant == *tenant);
+        let reservations = own.map(OwnReservation::from).collect();
+        let report = QuotaReport { tenant: tenant.to_string(), limits, reservations };
         Ok(Response::json(StatusCode::OK, json!(report), "shown"))
     }
 }

@@ -15,6 +15,7 @@ mod operation;
 mod operations;
 pub(crate) mod page;
 mod parameters;
+mod reservations;
 
 use std::sync::LazyLock;
 

@@ -5,19 +5,19 @@ use serde_json::{Value, json};
 use super::headers::{ENTITY_TAG, LOCATION, MAYBE_RETRY_AFTER, PREFERENCE_APPLIED, RETRY_AFTER};
 use super::operation::{Components, Operation};
 use super::parameters;
-use crate::request::body::{AllocateBody, RenewBody, ReportBody};
-use crate::response::codes::Code;
-use crate::routes::{Admin, Route};
-use crate::story::{SandboxStory, TrackStory};
-use broker_dead_letters::{PageView, ReplayReport, WholeView};
-
+use super::reservations;
 use crate::overview::{Overview, ScheduledJob};
+use crate::request::body::{AllocateBody, RenewBody, ReportBody};
 use crate::request::parameters as query;
 use crate::response::bodies::{
     Alive, AllocationBody, AuditPage, CancelledWaiting, Flavours, Marked, OwnedSandbox, PolicyReport,
     PoolPage, QuarantineList, QuarantineReportBody, Queued, QueuedRun, QuotaReport, Readiness, RefillBody,
     RefillList, Renewed, Reported, RequestReport, RunBody, Stats, WaitingList,
 };
+use crate::response::codes::Code;
+use crate::routes::{Admin, Route};
+use crate::story::{SandboxStory, TrackStory};
+use broker_dead_letters::{PageView, ReplayReport, WholeView};
 
 /// The tags of the routes.
 pub(super) const TRACK: &str = "tracks";
@@ -275,6 +275,11 @@ fn by_operator(admin: Admin, parts: &mut Components) -> Value {
             .takes_query(query::WAITING_PAGE)
             .answers::<WaitingList>(200, "A page.", &[])
             .finish(),
+        Admin::Reservations => reservations::list(parts),
+        Admin::Reserve => reservations::create(parts),
+        Admin::Reservation => reservations::show(parts),
+        Admin::ChangeReservation => reservations::change(parts),
+        Admin::DeleteReservation => reservations::delete(parts),
         Admin::CancelWaiting => Operation::by_operator(parts, ADMIN, "cancelWaiting", "Cancels requests that wait")
             .says("Selected by ids, by filters, or all. Exactly one of granted, cancelled and expired becomes of each.")
             .takes_query(query::WAITING_FILTERS)

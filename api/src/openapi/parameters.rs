@@ -98,6 +98,11 @@ pub(super) fn flavour_in_path() -> Value {
     required("path", "flavour", "The flavour.", &flavour)
 }
 
+pub(super) fn reservation() -> Value {
+    let uuid = json!({ "type": "string", "format": "uuid" });
+    required("path", "id", "The `id` of a reservation.", &uuid)
+}
+
 pub(super) fn letter() -> Value {
     required("path", "id", "The `id` of a dead letter.", &text(LETTER))
 }

@@ -163,7 +163,7 @@ impl TryFrom<u64> for Instant {
 }
 
 /// The largest whole number that every reader of JSON reads as it was written: 2^53 - 1.
-const LARGEST_EXACT: u64 = (1 << 53) - 1;
+pub(super) const LARGEST_EXACT: u64 = (1 << 53) - 1;
 
 impl RenewBody {
     /// From JSON; an empty body is the same as `{}`.
@@ -237,7 +237,7 @@ pub(crate) fn expect_none(body: &[u8]) -> Result<(), Problem> {
     }
 }
 
-fn object<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(super) fn object<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let body = text(body);
     if body.first() != Some(&b'{') {
         return Err(Problem::invalid("The body is not a JSON object."));

@@ -10,4 +10,5 @@ pub(crate) mod parameters;
 pub(crate) mod prefer;
 pub(crate) mod query;
 pub(crate) mod rate_limit;
+pub(crate) mod reservation;
 pub(crate) mod seat;

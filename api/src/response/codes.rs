@@ -17,6 +17,7 @@ pub enum Code {
     AllocationExpired,
     SandboxNotFound,
     RequestNotFound,
+    ReservationNotFound,
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
@@ -25,6 +26,8 @@ pub enum Code {
     NotCancellable,
     NotRenewable,
     CannotWait,
+    ReservationConflict,
+    ReservationEnded,
     PolicyChanged,
     PayloadTooLarge,
     UriTooLong,
@@ -67,7 +70,7 @@ impl Entry {
 
 impl Code {
     /// Every code, in the order of the table.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::ValidationError,
         Self::UnknownFlavour,
         Self::MissingSandboxId,
@@ -77,6 +80,7 @@ impl Code {
         Self::AllocationExpired,
         Self::SandboxNotFound,
         Self::RequestNotFound,
+        Self::ReservationNotFound,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
@@ -85,6 +89,8 @@ impl Code {
         Self::NotCancellable,
         Self::NotRenewable,
         Self::CannotWait,
+        Self::ReservationConflict,
+        Self::ReservationEnded,
         Self::PolicyChanged,
         Self::PayloadTooLarge,
         Self::UriTooLong,
@@ -114,6 +120,7 @@ impl Code {
             Self::AllocationExpired => row("ALLOCATION_EXPIRED", S::FORBIDDEN, "The allocation had expired", "Nothing is left to give back; allocate again if a sandbox is needed."),
             Self::SandboxNotFound => row("SANDBOX_NOT_FOUND", S::NOT_FOUND, "There is no such sandbox", "Check the sandbox id."),
             Self::RequestNotFound => row("REQUEST_NOT_FOUND", S::NOT_FOUND, "There is no such request", "Only requests answered with 202 or STILL_QUEUED can be asked for, by their own track, for 30 days."),
+            Self::ReservationNotFound => row("RESERVATION_NOT_FOUND", S::NOT_FOUND, "There is no such reservation", "Check the id; one that ended is shown for a week."),
             Self::NotFound => row("NOT_FOUND", S::NOT_FOUND, "There is nothing at this path", "Check the path; /v1/docs lists every route."),
             Self::MethodNotAllowed => row("METHOD_NOT_ALLOWED", S::METHOD_NOT_ALLOWED, "The method is not allowed here", "Use a method that the Allow header names."),
             Self::RequestTimeout => row("REQUEST_TIMEOUT", S::REQUEST_TIMEOUT, "The request arrived too slowly", "Send the head within 5 s and the body within 10 s, and repeat with the same key."),
@@ -122,6 +129,8 @@ impl Code {
             Self::NotCancellable => row("NOT_CANCELLABLE", S::CONFLICT, "The request cannot be cancelled", "Only an asynchronous request that is still queued can; read its outcome.").again_after(1),
             Self::NotRenewable => row("NOT_RENEWABLE", S::CONFLICT, "The lease cannot be renewed so", "Leave out exact and take what is granted, or ask for a time that the message allows.").again_after(1),
             Self::CannotWait => row("CANNOT_WAIT", S::CONFLICT, "The request cannot wait", "Leave out max_wait_s: waiting would not help, or is off at this broker.").again_after(5),
+            Self::ReservationConflict => row("RESERVATION_CONFLICT", S::CONFLICT, "The reservation does not fit", "Reserve fewer, at another time, or change what the message names.").again_after(60),
+            Self::ReservationEnded => row("RESERVATION_ENDED", S::CONFLICT, "The reservation has ended", "Make a new one.").again_after(60),
             Self::PolicyChanged => row("POLICY_CHANGED", S::PRECONDITION_FAILED, "Another policy stands there", "Read the policy again, repeat the change on it, and send its ETag in If-Match."),
             Self::PayloadTooLarge => row("PAYLOAD_TOO_LARGE", S::PAYLOAD_TOO_LARGE, "The body is too large", "Send at most 16 KiB."),
             Self::UriTooLong => row("URI_TOO_LONG", S::URI_TOO_LONG, "The path is too long", "Send at most 2 KiB of path and query."),

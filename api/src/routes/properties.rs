@@ -14,7 +14,7 @@ pub(crate) enum Effect {
 impl Admin {
     /// Whether its request may have a body.
     pub(crate) const fn takes_body(self) -> bool {
-        matches!(self, Self::PutPolicy)
+        matches!(self, Self::PutPolicy | Self::Reserve | Self::ChangeReservation)
     }
 }
 
@@ -43,7 +43,10 @@ impl Route {
                 | Admin::AddToQuarantine
                 | Admin::ReleaseFromQuarantine
                 | Admin::RetireFromQuarantine
-                | Admin::CancelWaiting,
+                | Admin::CancelWaiting
+                | Admin::Reserve
+                | Admin::ChangeReservation
+                | Admin::DeleteReservation,
             ) => Effect::Changes,
             Self::Sandbox
             | Self::Quota
@@ -62,7 +65,9 @@ impl Route {
                 | Admin::Policy
                 | Admin::Refill
                 | Admin::Quarantine
-                | Admin::Waiting,
+                | Admin::Waiting
+                | Admin::Reservations
+                | Admin::Reservation,
             )
             | Self::Health
             | Self::Ready
@@ -108,7 +113,12 @@ impl Route {
                 | Admin::PauseRefill
                 | Admin::ResumeRefill
                 | Admin::PauseJob
-                | Admin::ResumeJob => false,
+                | Admin::ResumeJob
+                | Admin::Reservations
+                | Admin::Reserve
+                | Admin::Reservation
+                | Admin::ChangeReservation
+                | Admin::DeleteReservation => false,
             },
             Self::Allocate
             | Self::ReturnSandbox

@@ -118,6 +118,7 @@ fn adoption(sandbox: &ForeignSandbox, held: &mut HashSet<LeaseKey>) -> Adoption 
         (
             Status::Arriving
             | Status::Available
+            | Status::Reserved
             | Status::Stale
             | Status::Quarantined
             | Status::PendingDeletion

@@ -202,6 +202,10 @@ uuid_id!(
 );
 
 uuid_id!(
+    /// Identifies a reservation of a tenant.
+    ReservationId, "reservation id"
+);
+uuid_id!(
     /// Minted for each sandbox that the broker asks for; what the hook is sent has it as its idempotency key.
     TicketId, "ticket id"
 );

@@ -353,7 +353,7 @@ fn judge_sandboxes(inventory: &Inventory, found: &mut Vec<Suspect>) {
     let mut held: HashMap<&LeaseKey, Vec<SandboxId>> = HashMap::new();
     for (id, sandbox) in &inventory.sandboxes {
         match (sandbox.status, &sandbox.allocation) {
-            (Status::Arriving | Status::Available | Status::Stale, Some((_, key))) => {
+            (Status::Arriving | Status::Available | Status::Reserved | Status::Stale, Some((_, key))) => {
                 found.push(reoffered(id.clone(), vec![key.clone()]))
             }
             (Status::Allocated, Some((allocation_id, key))) => {
@@ -369,6 +369,7 @@ fn judge_sandboxes(inventory: &Inventory, found: &mut Vec<Suspect>) {
             (
                 Status::Arriving
                 | Status::Available
+                | Status::Reserved
                 | Status::Stale
                 | Status::Quarantined
                 | Status::PendingDeletion
@@ -394,7 +395,7 @@ fn judge_sandboxes(inventory: &Inventory, found: &mut Vec<Suspect>) {
 /// Whether a sandbox in this state is on its way to its next owner, or held by one.
 const fn offered(status: Status) -> bool {
     match status {
-        Status::Arriving | Status::Available | Status::Stale | Status::Allocated => true,
+        Status::Arriving | Status::Available | Status::Reserved | Status::Stale | Status::Allocated => true,
         Status::Quarantined
         | Status::PendingDeletion
         | Status::DeletionFailed

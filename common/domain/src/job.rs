@@ -143,6 +143,7 @@ impl Removable {
             Status::DeletionFailed => Some(Self::DeletionFailed),
             Status::Arriving
             | Status::Available
+            | Status::Reserved
             | Status::Allocated
             | Status::Quarantined
             | Status::PendingDeletion
@@ -281,6 +282,7 @@ mod tests {
                 Status::DeletionFailed => Some(Removable::DeletionFailed),
                 Status::Arriving
                 | Status::Available
+                | Status::Reserved
                 | Status::Allocated
                 | Status::Quarantined
                 | Status::PendingDeletion

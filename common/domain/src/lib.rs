@@ -23,6 +23,7 @@ pub mod reconcile;
 pub mod refill;
 mod renewal;
 mod request;
+pub mod reservation;
 #[cfg(test)]
 extern crate self as broker_domain;
 #[cfg(test)]
@@ -44,8 +45,8 @@ pub use dead_letter::{
 pub use fingerprint::Fingerprint;
 pub use heartbeat::{Heartbeat, InvalidHeartbeat, Term};
 pub use ids::{
-    AllocationId, ExternalId, FlavourName, IdempotencyKey, InvalidId, NamePrefix, RequestId, SandboxId,
-    SandboxName, TenantName, TicketId, TrackId, TrackName,
+    AllocationId, ExternalId, FlavourName, IdempotencyKey, InvalidId, NamePrefix, RequestId, ReservationId,
+    SandboxId, SandboxName, TenantName, TicketId, TrackId, TrackName,
 };
 pub use invariants::{Inventory, Suspect, Violation, suspects};
 pub use job::{Job, JobReport, LONGEST_STALE_GRACE_HOURS, Removable, STALE_GRACE_HOURS, Task};
@@ -58,6 +59,7 @@ pub use renewal::{
     LeaseBounds, NotRenewable, RenewRequest, RenewUntil, RenewVerdict, Renewal, judge_renewal, renew,
 };
 pub use request::{AllocateRequest, PersistedRequest, RequestState, ReturnRequest, Subject, Times};
+pub use reservation::{Reservation, ReservationEnd, ReservationTerms};
 pub use sandbox::{ReturnVerdict, Sandbox, judge_return};
 pub use scaling::{Backlog, Scaling};
 pub use status::{Event, InvalidTransition, Status};

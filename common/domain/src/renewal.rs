@@ -82,7 +82,7 @@ pub fn judge_renewal<'s>(sandbox: &'s Sandbox, track: &TrackId) -> RenewVerdict<
         Status::Quarantined | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => {
             RenewVerdict::Ended(sandbox.end_reason)
         }
-        Status::Arriving | Status::Available | Status::Stale => RenewVerdict::NotOwner,
+        Status::Arriving | Status::Available | Status::Reserved | Status::Stale => RenewVerdict::NotOwner,
         Status::Unknown => RenewVerdict::Newer,
     }
 }

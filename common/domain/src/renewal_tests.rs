@@ -96,7 +96,9 @@ fn only_the_owner_renews_and_only_while_the_lease_is_live() {
             Status::Quarantined | Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => {
                 RenewVerdict::Ended(None)
             }
-            Status::Arriving | Status::Available | Status::Stale | Status::Unknown => RenewVerdict::NotOwner,
+            Status::Arriving | Status::Available | Status::Reserved | Status::Stale | Status::Unknown => {
+                RenewVerdict::NotOwner
+            }
         };
         assert_eq!(judge_renewal(&held, &owner), expected, "{status}");
     }

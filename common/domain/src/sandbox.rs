@@ -80,7 +80,7 @@ pub fn judge_return(sandbox: &Sandbox, request: &ReturnRequest) -> ReturnVerdict
                 Some(EndReason::Unknown) => ReturnVerdict::Newer,
             }
         }
-        Status::Arriving | Status::Available | Status::Stale => ReturnVerdict::NotOwner,
+        Status::Arriving | Status::Available | Status::Reserved | Status::Stale => ReturnVerdict::NotOwner,
         Status::Unknown => ReturnVerdict::Newer,
     }
 }
@@ -127,17 +127,26 @@ mod tests {
     #[test]
     fn every_transition_is_one_of_the_picture() {
         use Event::{
-            Admit, Claim, End, Found, GiveUp, Missing, ProviderDeleted, Quarantine, Release, Retire, Retry,
+            Admit, Claim, End, Found, GiveBack, GiveUp, Missing, ProviderDeleted, Quarantine, Release,
+            Reserve, Retire, Retry,
         };
         use Status::{
-            Allocated, Arriving, Available, Deleted, DeletionFailed, PendingDeletion, Quarantined, Stale,
+            Allocated, Arriving, Available, Deleted, DeletionFailed, PendingDeletion, Quarantined, Reserved,
+            Stale,
         };
         let picture = [
             (Arriving, Admit, Available),
             (Arriving, Found, Arriving),
             (Arriving, Missing, Stale),
             (Arriving, Quarantine, Quarantined),
+            (Arriving, Reserve, Reserved),
             (Available, Claim, Allocated),
+            (Available, Reserve, Reserved),
+            (Reserved, GiveBack, Arriving),
+            (Reserved, Claim, Allocated),
+            (Reserved, Found, Reserved),
+            (Reserved, Missing, Stale),
+            (Reserved, Quarantine, Quarantined),
             (Available, Found, Available),
             (Available, Missing, Stale),
             (Available, Quarantine, Quarantined),
@@ -191,7 +200,7 @@ mod tests {
         // It was handed out at second 100, by a clock that may be two seconds ahead.
         assert_eq!(judge_return(&held, &return_of(1, 98)), ReturnVerdict::End(Box::new(allocation(1))));
         assert_eq!(judge_return(&held, &return_of(1, 97)), ReturnVerdict::Superseded);
-        for status in [Status::Arriving, Status::Available, Status::Stale] {
+        for status in [Status::Arriving, Status::Available, Status::Reserved, Status::Stale] {
             let offered = sandbox(1, status, Some(allocation(1)));
             assert_eq!(judge_return(&offered, &return_of(1, 100)), ReturnVerdict::NotOwner, "{status}");
             assert_eq!(judge_return(&sandbox(1, status, None), &return_of(1, 100)), ReturnVerdict::NotOwner);
@@ -233,9 +242,10 @@ mod tests {
     }
 
     #[test]
-    fn only_an_available_sandbox_can_be_claimed() {
+    fn only_what_is_available_or_put_aside_can_be_claimed() {
         for status in Status::ALL {
-            assert_eq!(status.next(Event::Claim).is_ok(), status == Status::Available, "{status}");
+            let may = matches!(status, Status::Available | Status::Reserved);
+            assert_eq!(status.next(Event::Claim).is_ok(), may, "{status}");
         }
     }
 

@@ -28,6 +28,8 @@ pub enum Status {
     Arriving,
     /// In the pool, can be claimed.
     Available,
+    /// Put aside for a reservation: only its tenant can claim it.
+    Reserved,
     /// Held by one owner: a live lease points to it.
     Allocated,
     /// Handed out before, waiting for its deletion at the provider.
@@ -50,6 +52,10 @@ pub enum Status {
 pub enum Event {
     /// Nothing speaks against offering it.
     Admit,
+    /// A reservation puts it aside.
+    Reserve,
+    /// Its reservation gives it back.
+    GiveBack,
     /// A claim won.
     Claim,
     /// Its lease ended: returned, expired or released.
@@ -74,8 +80,10 @@ pub enum Event {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Admit,
+        Self::Reserve,
+        Self::GiveBack,
         Self::Claim,
         Self::End,
         Self::Missing,
@@ -101,9 +109,10 @@ pub struct InvalidTransition {
 
 impl Status {
     /// Every state that this program gives, in the order in which people read them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Arriving,
         Self::Available,
+        Self::Reserved,
         Self::Allocated,
         Self::PendingDeletion,
         Self::Stale,
@@ -115,17 +124,22 @@ impl Status {
     /// The state after `event`, or an error if the event is not possible now.
     pub fn next(self, event: Event) -> Result<Self, InvalidTransition> {
         use Event::{
-            Admit, Claim, End, Found, GiveUp, Missing, ProviderDeleted, Quarantine, Release, Retire, Retry,
+            Admit, Claim, End, Found, GiveBack, GiveUp, Missing, ProviderDeleted, Quarantine, Release,
+            Reserve, Retire, Retry,
         };
         use Status::{
-            Allocated, Arriving, Available, Deleted, DeletionFailed, PendingDeletion, Quarantined, Stale,
+            Allocated, Arriving, Available, Deleted, DeletionFailed, PendingDeletion, Quarantined, Reserved,
+            Stale,
         };
         match (self, event) {
             (Arriving, Admit) | (Available, Found) => Ok(Available),
-            (Arriving | Stale, Found) | (Quarantined, Release) => Ok(Arriving),
-            (Available, Claim) => Ok(Allocated),
-            (Arriving | Available | Stale, Missing) => Ok(Stale),
-            (Arriving | Available | Allocated | PendingDeletion, Quarantine) => Ok(Quarantined),
+            (Arriving | Stale, Found) | (Quarantined, Release) | (Reserved, GiveBack) => Ok(Arriving),
+            (Arriving | Available, Reserve) => Ok(Reserved),
+            // Its name is refreshed when it goes back.
+            (Reserved, Found) => Ok(Reserved),
+            (Available | Reserved, Claim) => Ok(Allocated),
+            (Arriving | Available | Reserved | Stale, Missing) => Ok(Stale),
+            (Arriving | Available | Reserved | Allocated | PendingDeletion, Quarantine) => Ok(Quarantined),
             // Whatever the provider lists meanwhile: a person decides.
             (Quarantined, Found | Missing | Quarantine) => Ok(Quarantined),
             (Allocated, End) | (Quarantined, Retire) => Ok(PendingDeletion),
@@ -140,17 +154,28 @@ impl Status {
             // The provider still lists it after its deletion: delete it again, never offer it.
             (Deleted, Found) => Ok(PendingDeletion),
             (Deleted, Missing | ProviderDeleted) => Ok(Deleted),
-            (Arriving, Claim | End | ProviderDeleted | GiveUp | Retry | Release | Retire)
-            | (Available, Admit | End | ProviderDeleted | GiveUp | Retry | Release | Retire)
+            (Arriving, GiveBack | Claim | End | ProviderDeleted | GiveUp | Retry | Release | Retire)
+            | (Available, Admit | GiveBack | End | ProviderDeleted | GiveUp | Retry | Release | Retire)
+            | (Reserved, Admit | Reserve | End | ProviderDeleted | GiveUp | Retry | Release | Retire)
             | (
                 Stale,
-                Admit | Claim | End | ProviderDeleted | GiveUp | Retry | Quarantine | Release | Retire,
+                Admit | Reserve | GiveBack | Claim | End | ProviderDeleted | GiveUp | Retry | Quarantine
+                | Release | Retire,
             )
-            | (Quarantined, Admit | Claim | End | ProviderDeleted | GiveUp | Retry)
-            | (Allocated, Admit | Claim | ProviderDeleted | GiveUp | Retry | Release | Retire)
-            | (PendingDeletion, Admit | Claim | End | Retry | Release | Retire)
-            | (DeletionFailed, Admit | Claim | End | GiveUp | Quarantine | Release | Retire)
-            | (Deleted, Admit | Claim | End | GiveUp | Retry | Quarantine | Release | Retire)
+            | (Quarantined, Admit | Reserve | GiveBack | Claim | End | ProviderDeleted | GiveUp | Retry)
+            | (
+                Allocated,
+                Admit | Reserve | GiveBack | Claim | ProviderDeleted | GiveUp | Retry | Release | Retire,
+            )
+            | (PendingDeletion, Admit | Reserve | GiveBack | Claim | End | Retry | Release | Retire)
+            | (
+                DeletionFailed,
+                Admit | Reserve | GiveBack | Claim | End | GiveUp | Quarantine | Release | Retire,
+            )
+            | (
+                Deleted,
+                Admit | Reserve | GiveBack | Claim | End | GiveUp | Retry | Quarantine | Release | Retire,
+            )
             | (Status::Unknown, _) => Err(InvalidTransition { status: self, event }),
         }
     }
@@ -158,7 +183,7 @@ impl Status {
     /// Whether no owner ever had what is in this state. What is in quarantine may have been used.
     pub const fn is_unused(self) -> bool {
         match self {
-            Self::Arriving | Self::Available | Self::Stale => true,
+            Self::Arriving | Self::Available | Self::Reserved | Self::Stale => true,
             Self::Allocated
             | Self::PendingDeletion
             | Self::Quarantined

@@ -50,6 +50,16 @@ impl Timestamp {
         self.floor_to_second().calendar().to_string()
     }
 
+    /// From a time with a zone: `2026-12-07T09:00+01:00`, or `2026-12-07T09:00[Europe/Berlin]` (RFC 9557); whole seconds.
+    pub fn parse_zoned(text: &str) -> Option<Self> {
+        let at = if text.contains('[') {
+            text.parse::<jiff::Zoned>().ok()?.timestamp()
+        } else {
+            text.parse::<jiff::Timestamp>().ok()?
+        };
+        u64::try_from(at.as_second()).ok().map(Self::from_secs)
+    }
+
     fn calendar(self) -> jiff::Timestamp {
         let ms = i64::try_from(self.0).unwrap_or(i64::MAX);
         jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX)
@@ -88,6 +98,32 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_time_has_a_zone() {
+        let nine = Some(Timestamp::from_secs(1_796_630_400));
+        for text in [
+            "2026-12-07T08:00Z",
+            "2026-12-07T08:00:00.9Z",
+            "2026-12-07T09:00+01:00",
+            "2026-12-07T09:00:00+01:00",
+            "2026-12-07 09:00+01",
+            "2026-12-07T09:00[Europe/Berlin]",
+            "2026-12-07T09:00+01:00[Europe/Berlin]",
+        ] {
+            assert_eq!(Timestamp::parse_zoned(text), nine, "{text}");
+        }
+        for wrong in [
+            "",
+            "2026-12-07T09:00",
+            "2026-12-07",
+            "09:00+01:00",
+            "2026-12-07T09:00[Mars/Olympus]",
+            "1969-12-31T00:00Z",
+        ] {
+            assert_eq!(Timestamp::parse_zoned(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_time_is_shown_in_seconds_and_cut_to_them() {

@@ -67,6 +67,14 @@ pub enum Point {
     RoomCounted,
     /// Worker: the pool is counted, the census is not stored.
     Counted,
+    /// Worker: sandboxes are about to be put aside; the decision is made.
+    BeforePutAside,
+    /// Worker: sandboxes are put aside for a reservation, the others are not.
+    PutAside,
+    /// Worker: a reservation is ended, nothing has gone back.
+    ReservationClosed,
+    /// Worker: one sandbox has gone back, it is not admitted, the others are still put aside.
+    GivenBack,
     /// Worker: tickets of refill are written, the hook is not called.
     TicketsWritten,
     /// Worker: the hook of refill was called, the flow does not say so.

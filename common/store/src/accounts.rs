@@ -107,7 +107,7 @@ const fn rank(status: Status) -> u8 {
         Status::Allocated => 0,
         Status::Quarantined | Status::PendingDeletion | Status::DeletionFailed => 1,
         Status::Deleted | Status::Unknown => 2,
-        Status::Arriving | Status::Available => 3,
+        Status::Arriving | Status::Available | Status::Reserved => 3,
         Status::Stale => 4,
     }
 }
@@ -162,7 +162,7 @@ async fn mend(
         Write::Rejected(EntryConflict::MovedOn(())) => Ok(Mended { written: false, kept, doubled: None }),
         Write::Rejected(EntryConflict::AccountTaken { by }) => {
             let status = holder.status;
-            if matches!(status, Status::Arriving | Status::Available) && !holder.foreign {
+            if matches!(status, Status::Arriving | Status::Available | Status::Reserved) && !holder.foreign {
                 retry_on_conflict(entropy, || store.sandboxes.missing(status, seen, now)).await?;
             }
             Ok(Mended { written: false, kept, doubled: Some(Doubled { sandbox: holder.id, by }) })

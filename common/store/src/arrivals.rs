@@ -27,6 +27,10 @@ pub async fn offer(store: &Store, arrivals: Vec<Candidate>, now: Timestamp) -> R
     if !store.waiting.lines(now).await?.is_empty() {
         return Ok(0);
     }
+    // So it does to reservations that are short.
+    if store.reservations.all().await?.iter().any(|one| one.short(now) > 0) {
+        return Ok(0);
+    }
     let mut open = arrivals.into_iter().filter(|arrival| policy.gate_of(&arrival.name).is_none());
     let (mut running, mut offered) = (JoinSet::new(), 0);
     loop {

@@ -55,6 +55,12 @@ pub enum Act {
     Retire,
     /// Cancel requests that wait; the target is the selection.
     CancelWaiting,
+    /// Reserve sandboxes for a tenant; the target is the reservation, as of the two that follow. The count is of the sandboxes.
+    Reserve,
+    /// Change a reservation.
+    ChangeReservation,
+    /// End a reservation.
+    DeleteReservation,
     /// An operation of a newer program.
     Unknown,
 }

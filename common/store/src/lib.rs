@@ -19,6 +19,7 @@ mod policy;
 pub mod quarantine;
 pub mod reconcile;
 mod refill_status;
+pub mod reservations;
 pub mod reshard;
 mod retry;
 #[cfg(test)]
@@ -34,10 +35,10 @@ mod write;
 pub use audit::{Act, AuditLine};
 pub use dead_letters::{Actor, DeadLetterOrder, DeadLetterRows, PendingRecord, Requeued};
 pub use dynamodb::{
-    ForeignRow, Minted, OpenTicket, Seen, SettingsError, Stage, Store, Survey, Unused, adopt_table, schema,
-    shown_causes, shown_counts,
+    ForeignRow, Minted, OpenTicket, PUT_ASIDE_TOGETHER, PutAside, Seen, SettingsError, Stage, Store, Survey,
+    Unused, adopt_table, schema, shown_causes, shown_counts,
 };
-pub use outcomes::{Candidate, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError};
+pub use outcomes::{Candidate, CandidateFilter, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError};
 pub use page::{Page, PageKey, Pages, SweepKey};
 pub use policy::{FollowedPolicy, PolicyPlan, PolicyUnknown, PolicyWrite, StoredPolicy};
 pub use refill_status::{RefillStatus, pause_refill};

@@ -2,8 +2,9 @@
 
 use broker_domain::waiting::Line;
 use broker_domain::{
-    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, Permit, PermitRecord,
-    ProviderAttributes, QuarantineCause, RequestId, Sandbox, SandboxId, SandboxName, Status, Timestamp,
+    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, NamePrefix, Permit, PermitRecord,
+    ProviderAttributes, QuarantineCause, RequestId, ReservationId, Sandbox, SandboxId, SandboxName, Status,
+    Timestamp,
 };
 
 /// Why a call to the table failed.
@@ -94,6 +95,32 @@ pub struct Candidate {
     pub attributes: Option<ProviderAttributes>,
     /// The version at which it may be claimed or changed.
     pub version: u64,
+}
+
+/// Which sandboxes are listed as candidates: those that are offered to all, or those that are put aside for a reservation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CandidateFilter {
+    /// The reservation that they are put aside for.
+    pub reservation: Option<ReservationId>,
+    /// What their names begin with.
+    pub prefix: Option<NamePrefix>,
+}
+
+impl CandidateFilter {
+    /// What is offered to all.
+    pub fn available(prefix: Option<&NamePrefix>) -> Self {
+        Self { reservation: None, prefix: prefix.cloned() }
+    }
+
+    /// What is put aside for `reservation`.
+    pub const fn reserved(reservation: ReservationId, prefix: Option<NamePrefix>) -> Self {
+        Self { reservation: Some(reservation), prefix }
+    }
+
+    /// Their state.
+    pub const fn status(&self) -> Status {
+        if self.reservation.is_some() { Status::Reserved } else { Status::Available }
+    }
 }
 
 /// One attempt to claim one candidate for a request.
@@ -190,6 +217,8 @@ pub struct Scanned {
     pub quarantined: Vec<QuarantineCause>,
     /// Arriving sandboxes, and since when each may be admitted.
     pub arriving: Vec<(SandboxId, Timestamp)>,
+    /// Sandboxes that are put aside, each with its reservation and version.
+    pub reserved: Vec<(ReservationId, SandboxId, u64)>,
     /// Requests that are queued and parked, each with its line.
     pub parked: Vec<(Line, RequestId)>,
     /// The errors of items that cannot be read.

@@ -52,7 +52,7 @@ impl QuarantineAct {
         match (self, status) {
             (Self::Add { .. }, Status::Quarantined) => Some(Quarantined::Done(Box::new(record.clone()))),
             (Self::Release, Status::Quarantined) if used => Some(Quarantined::Used),
-            (Self::Add { .. }, Status::Arriving | Status::Available)
+            (Self::Add { .. }, Status::Arriving | Status::Available | Status::Reserved)
             | (Self::Release | Self::Retire, Status::Quarantined) => None,
             (Self::Add { .. } | Self::Release | Self::Retire, status) => {
                 Some(Quarantined::NotPossible(status))

@@ -1,11 +1,11 @@
 //! What each flavour is short of and why, and an operator's pause: the same code for `broker refill` and `/v1/admin/refill`.
 
-use broker_domain::policy::{Policy, Refill};
+use broker_domain::policy::{Flavour, Policy, Refill};
 use broker_domain::refill::{Counted, Flow, HookBreaker, Round};
 use broker_domain::{FlavourName, Status, Timestamp};
 use serde::Serialize;
 
-use crate::{Store, StoreError, Write};
+use crate::{Store, StoreError, Write, reservations};
 
 /// One flavour that the policy refills.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,7 +42,7 @@ impl RefillStatus {
         let mut found = Vec::new();
         for (name, flavour) in policy.flavours() {
             if let Some(refill) = &flavour.refill {
-                found.push(Self::of(store, name, refill, now).await?);
+                found.push(Self::of(store, name, (flavour, refill), now).await?);
             }
         }
         Ok(found)
@@ -56,7 +56,7 @@ impl RefillStatus {
     pub async fn of(
         store: &Store,
         name: &FlavourName,
-        refill: &Refill,
+        (flavour, refill): (&Flavour, &Refill),
         now: Timestamp,
     ) -> Result<Self, StoreError> {
         let flow = store.refill.flow(name).await?;
@@ -71,7 +71,8 @@ impl RefillStatus {
         let (available, arriving) = (count(Status::Available), count(Status::Arriving));
         let as_of = census.as_ref().map_or(Timestamp::from_ms(0), |census| census.as_of);
         let counted = Counted { available, arriving, live: live.unwrap_or_default(), as_of };
-        let need = Round { refill, flow: &flow, tickets: &tickets, counted, now }.need();
+        let reserved = reservations::wanted(store, name, flavour, now).await?;
+        let need = Round { refill, flow: &flow, tickets: &tickets, counted, reserved, now }.need();
         let next_call_at = flow.breaker.probe_at.max(flow.rests_until.filter(|until| now < *until));
         Ok(Self {
             flavour: name.to_string(),

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use broker_domain::policy::{ByCause, ByStatus};
+use broker_domain::policy::{ByCause, ByStatus, ReservedCount};
 use broker_domain::waiting::Granted;
-use broker_domain::{DeadLetterCount, JobReport, Quarantine, Sandbox, Timestamp};
+use broker_domain::{DeadLetterCount, JobReport, Quarantine, ReservationId, Sandbox, Timestamp};
 
 /// The full record of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Record {
     pub last_synced: Option<Timestamp>,
     /// Why it is in quarantine, or was before it was retired.
     pub quarantine: Option<Quarantine>,
+    /// The reservation that it is put aside for, or was claimed from.
+    pub reserved_for: Option<ReservationId>,
     /// The question to its gate, while it is arriving.
     pub gate: Option<GateQuestion>,
 }
@@ -110,6 +112,8 @@ pub struct Census {
     pub by_flavour: BTreeMap<String, ByStatus>,
     /// What is in quarantine, by what put it there.
     pub by_cause: ByCause,
+    /// What was put aside for each reservation, and what of it is claimed.
+    pub by_reservation: BTreeMap<ReservationId, ReservedCount>,
     /// Open dead letters.
     pub letters: DeadLetterCount,
     /// When the counting began.

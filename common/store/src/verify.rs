@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::permits::LimitedLeases;
 use crate::scan_all::{ScanError, scan};
-use crate::{PoolStatus, Scanned, Store, StoreError};
+use crate::{PoolStatus, Scanned, Store, StoreError, reservations};
 
 /// AWS: items of one TransactGetItems. More in one violation cannot be a race of the scan.
 const READ_TOGETHER: usize = 100;
@@ -32,7 +32,8 @@ const SERVED_WITHIN: Duration = Duration::from_secs(130);
 #[derive(Debug, Serialize)]
 pub struct Found {
     /// The kind, as `Violation::kind` names it, `unreadable_item`, `misplaced`, `arriving_too_long`,
-    /// `parked_without_place`, `wait_overdue`, `line_not_listed`, `waits_beside_free` or `over_limit`.
+    /// `parked_without_place`, `wait_overdue`, `line_not_listed`, `waits_beside_free`, `over_limit`,
+    /// `reserved_for_nobody`, `reserved_too_long`, `reserved_wrongly` or `reserved_uncounted`.
     pub kind: &'static str,
     /// The items and the promise that they contradict.
     pub detail: String,
@@ -71,10 +72,12 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
     let (mut unreadable, mut misplaced, mut late) = (Vec::new(), Vec::new(), Vec::new());
     let (mut parked, mut free) = (Vec::new(), Vec::new());
     let mut limited = LimitedLeases::begin(store).await?;
+    let mut put_aside = Vec::new();
     scan(store, |mut page| {
         unreadable.append(&mut page.unreadable);
         misplaced.append(&mut page.misplaced);
         parked.append(&mut page.parked);
+        put_aside.append(&mut page.reserved);
         limited.add(&page.leases);
         let is_late = |since: Timestamp| is_open && now.since(since) > ARRIVES_WITHIN;
         late.extend(page.arriving.iter().filter(|(_, since)| is_late(*since)).map(|(id, since)| {
@@ -90,6 +93,7 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
     let in_vain = if is_open { in_vain(store, &parked, &free, now).await? } else { Vec::new() };
     let waiting = waiting(store, parked, now).await?.into_iter().chain(in_vain);
     let exceeded = limited.exceeded(store).await?;
+    let reserved = reservations::judge(store, put_aside, is_open, now).await?;
     let suspects = suspects(&inventory);
     let mut violations: Vec<Violation> = Vec::new();
     for suspect in &suspects {
@@ -105,6 +109,7 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
             .chain(late.into_iter().map(|detail| Found { kind: "arriving_too_long", detail }))
             .chain(waiting)
             .chain(exceeded)
+            .chain(reserved)
             .collect(),
         suspects: suspects.len(),
         live_leases: inventory.live_leases(),

@@ -5,7 +5,7 @@ use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
     audit, dead_letters, endpoints, hooks, init, job, lease, overview, policy, pool, processes, provider,
-    quarantine, refill, sandbox, track, up, waiting,
+    quarantine, refill, reservation, sandbox, track, up, waiting,
 };
 use crate::context::Flags;
 use crate::output::Output;
@@ -61,6 +61,9 @@ pub(crate) enum Command {
     /// Show what flavours are short of; pause and resume asking for new sandboxes
     #[command(subcommand)]
     Refill(refill::RefillCommand),
+    /// Put sandboxes aside for a tenant, from a time until a time, or for good
+    #[command(subcommand)]
+    Reservation(reservation::ReservationCommand),
     /// Try out the hooks of the policy
     #[command(subcommand)]
     Hooks(hooks::HooksCommand),

@@ -57,6 +57,9 @@ fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
         Command::Refill(command) => {
             settings.once(async |context| commands::refill::run(context, command).await)
         }
+        Command::Reservation(command) => {
+            settings.once(async |context| commands::reservation::run(context, command).await)
+        }
         Command::Hooks(command) => {
             settings.once(async |context| commands::hooks::run(context, command).await)
         }

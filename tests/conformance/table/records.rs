@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use broker_domain::policy::ReservedCount;
 use broker_domain::{
     DeadLetterCount, IdempotencyKey, Job, JobReport, LeaseKey, Outcome, PersistedRequest, QuarantineCause,
-    RequestState, Status, Subject, Task, TrackId,
+    RequestState, ReservationId, Status, Subject, Task, TrackId,
 };
 use broker_store::history::{Counted, Served, minute_of};
 use broker_store::{Binding, Census, Instance, PoolStatus, Role, Write};
@@ -215,6 +216,10 @@ async fn the_latest_census_and_the_living_are_kept() {
         by_flavour: BTreeMap::from([("small".to_owned(), BTreeMap::from([(Status::Available, 3)]))]),
         by_status: Status::ALL.map(|status| (status, 3)).into(),
         by_cause: BTreeMap::from([(QuarantineCause::Gate, 2), (QuarantineCause::Operator, 1)]),
+        by_reservation: BTreeMap::from([(
+            ReservationId::from_uuid(place.entropy.uuid()),
+            ReservedCount { reserved: 2, allocated: 1 },
+        )]),
         letters: DeadLetterCount::default(),
         as_of,
     };

@@ -18,6 +18,7 @@
 //! | [`scenario`] | the worlds that are searched |
 //! | `search` | the search of one world |
 //! | [`gate`] | gate and quarantine, in a world of their own |
+//! | [`reservation`] | a reservation, in a world of its own |
 //! | [`refill`] | another protocol, in a world of its own: tickets for new sandboxes |
 
 mod domain;
@@ -26,6 +27,7 @@ mod jobs;
 mod promises;
 pub mod refill;
 mod requests;
+pub mod reservation;
 pub mod scenario;
 mod search;
 pub mod waiting;

@@ -1,12 +1,12 @@
 //! `broker-model`: the long search. Exit codes: 0 as promised, 1 not.
 //!
-//! Every world of [`scenario::full`], [`refill::full`], [`gate::full`] and [`waiting::full`] under the protocol as designed (nothing may break), and every
+//! Every world of [`scenario::full`], [`refill::full`], [`gate::full`], [`reservation::full`] and [`waiting::full`] under the protocol as designed (nothing may break), and every
 //! broken variant (each must be found). Run it with `--release`.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use broker_model::{Variant, gate, refill, scenario, search, waiting};
+use broker_model::{Variant, gate, refill, reservation, scenario, search, waiting};
 use broker_runtime::clock::Clock;
 
 fn main() -> ExitCode {
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
     }
     fine &= refill_is_fine(&clock);
     fine &= gate_is_fine(&clock);
+    fine &= reservation_is_fine(&clock);
     fine &= waiting_is_fine(&clock);
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -91,6 +92,31 @@ fn gate_is_fine(clock: &Clock) -> bool {
             Some(path) => println!("\ngate, {variant:?} is found:\n  {}", path.join("\n  ")),
             None => {
                 println!("\ngate, {variant:?} is NOT FOUND");
+                fine = false;
+            }
+        }
+    }
+    fine
+}
+
+fn reservation_is_fine(clock: &Clock) -> bool {
+    let mut fine = true;
+    for world in reservation::full() {
+        let found = search(&world, clock);
+        println!("{:<60} {:>9} states {:>7.1} s", world.name, found.states, found.took.as_secs_f64());
+        fine &= found.something_happened;
+        if let Some(path) = found.broken {
+            println!("BROKEN:\n  {}", path.join("\n  "));
+            fine = false;
+        }
+    }
+    for variant in reservation::Variant::BROKEN {
+        let mut worlds = reservation::bounded().into_iter();
+        let path = worlds.find_map(|world| search(&world.with(variant), clock).broken);
+        match path {
+            Some(path) => println!("\nreservation, {variant:?} is found:\n  {}", path.join("\n  ")),
+            None => {
+                println!("\nreservation, {variant:?} is NOT FOUND");
                 fine = false;
             }
         }

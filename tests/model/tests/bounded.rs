@@ -1,6 +1,6 @@
 //! The bounded search: small worlds, every interleaving. The long one is `cargo run --release -p broker-model`.
 
-use broker_model::{Variant, gate, refill, scenario, search, waiting};
+use broker_model::{Variant, gate, refill, reservation, scenario, search, waiting};
 use broker_runtime::clock::Clock;
 
 #[test]
@@ -138,5 +138,27 @@ fn every_mistake_of_waiting_is_found() {
         let way = way.unwrap_or_else(|| panic!("{variant:?} breaks nothing in any small world"));
         assert!(way.last().is_some_and(|last| last.contains(variant.breaks())), "{variant:?}: {way:#?}");
         println!("{variant:?}: {} steps: {}", way.len() - 1, way.last().map_or("", String::as_str));
+    }
+}
+
+#[test]
+fn a_reservation_as_designed_has_no_more_than_its_count_and_leaves_nothing_put_aside() {
+    let clock = Clock::system();
+    for world in reservation::bounded() {
+        let found = search(&world, &clock);
+        println!("{}: {} states in {:?}", world.name, found.states, found.took);
+        assert!(found.something_happened, "{}: nothing was claimed", world.name);
+        assert_eq!(found.broken, None, "{}", world.name);
+    }
+}
+
+#[test]
+fn every_mistake_of_a_reservation_is_found() {
+    let clock = Clock::system();
+    for variant in reservation::Variant::BROKEN {
+        let mut worlds = reservation::bounded().into_iter();
+        let way = worlds.find_map(|world| search(&world.with(variant), &clock).broken);
+        let way = way.unwrap_or_else(|| panic!("{variant:?} breaks nothing in any small world"));
+        assert!(way.last().is_some_and(|last| last.contains(variant.breaks())), "{variant:?}: {way:#?}");
     }
 }

@@ -37,6 +37,7 @@ impl Week {
                 Some(Status::Deleted) => !listed.contains(&id),
                 Some(
                     Status::Arriving
+                    | Status::Reserved
                     | Status::Allocated
                     | Status::Quarantined
                     | Status::PendingDeletion

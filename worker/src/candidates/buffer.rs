@@ -1,13 +1,13 @@
-//! Buffer of candidates for one name prefix, refilled page by page.
+//! Buffer of candidates of one kind, by name prefix or reservation, refilled page by page.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use broker_domain::{NamePrefix, Timestamp};
+use broker_domain::{Status, Timestamp};
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
-use broker_store::{Candidate, PageKey, Pages, Store, StoreError, retry_on_conflict};
+use broker_store::{Candidate, CandidateFilter, PageKey, Pages, Store, StoreError, retry_on_conflict};
 use tokio::sync::{Semaphore, watch};
 
 use super::Candidates;
@@ -21,6 +21,8 @@ const SHARDS_IN_TURN: usize = 3;
 const EMPTY_REFILL_EVERY: Duration = Duration::from_millis(25);
 /// The same for a name prefix that nothing has: its look at the whole pool answers all who came meanwhile.
 const EMPTY_PREFIX_REFILL_EVERY: Duration = Duration::from_millis(250);
+/// How long a reservation that was found used up is not looked at again by claims that may find something elsewhere.
+const EMPTY_FOR: Duration = Duration::from_millis(250);
 /// The longest wait for candidates that other claims hold, before the next refill.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
 
@@ -28,14 +30,14 @@ const BUSY_WAIT: Duration = Duration::from_millis(50);
 /// page a minute.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
-/// The candidates of one prefix.
+/// The candidates of one prefix, or of one reservation.
 #[derive(Debug)]
 pub(super) struct Buffer {
     store: Store,
     clock: Clock,
     entropy: Entropy,
     held_candidates: Arc<HeldCandidates>,
-    prefix: Option<NamePrefix>,
+    of: CandidateFilter,
     /// How many prefixes may be looked for at a time.
     looks: Arc<Semaphore>,
     keeps_attributes: bool,
@@ -103,8 +105,8 @@ enum Refilled {
 }
 
 impl Buffer {
-    pub(super) fn new(of: &Candidates, prefix: Option<NamePrefix>) -> Self {
-        let Candidates { store, clock, entropy, .. } = of;
+    pub(super) fn new(all: &Candidates, of: CandidateFilter) -> Self {
+        let Candidates { store, clock, entropy, .. } = all;
         let mut order: Vec<u8> = (0..store.shards()).collect();
         entropy.shuffle(&mut order);
         let mut state = BufferState {
@@ -125,14 +127,29 @@ impl Buffer {
             store: store.clone(),
             clock: clock.clone(),
             entropy: entropy.clone(),
-            held_candidates: Arc::clone(&of.held_candidates),
-            prefix,
-            looks: Arc::clone(&of.prefix_looks),
-            keeps_attributes: of.keeps_attributes,
+            held_candidates: Arc::clone(&all.held_candidates),
+            of,
+            looks: Arc::clone(&all.prefix_looks),
+            keeps_attributes: all.keeps_attributes,
             state: Mutex::new(state),
             refilling: tokio::sync::Mutex::new(()),
             refilled: watch::Sender::new(()),
         }
+    }
+
+    /// The state in which its candidates were listed.
+    pub(super) const fn status(&self) -> Status {
+        self.of.status()
+    }
+
+    /// The same as [`Self::next`], but what a look found empty a moment ago is empty.
+    pub(super) async fn next_if_any(&self) -> Result<Option<(Candidate, u64)>, StoreError> {
+        let now = self.clock.now();
+        let is_empty = self.with(|state| {
+            let looked_last = state.last_empty == state.refills && state.last_empty > 0;
+            looked_last && state.ready.is_empty() && now.since(state.last_empty_at) < EMPTY_FOR
+        });
+        if is_empty { Ok(None) } else { self.next().await }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut BufferState) -> T) -> T {
@@ -203,13 +220,15 @@ impl Buffer {
 
     /// Refills from the index, for all that wait.
     async fn refill(&self) -> Result<Refilled, StoreError> {
-        let every = if self.prefix.is_some() { EMPTY_PREFIX_REFILL_EVERY } else { EMPTY_REFILL_EVERY };
+        // Anybody may make a prefix up; a reservation an operator made.
+        let by_prefix = self.of.prefix.is_some() && self.of.reservation.is_none();
+        let every = if by_prefix { EMPTY_PREFIX_REFILL_EVERY } else { EMPTY_REFILL_EVERY };
         let pause = self.with(|state| state.last_empty_at.plus(every)).since(self.clock.now());
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
         // A semaphore that is never closed always gives a permit.
-        let _look = if self.prefix.is_some() { self.looks.acquire().await.ok() } else { None };
+        let _look = if by_prefix { self.looks.acquire().await.ok() } else { None };
         let began = self.clock.now();
         let number = self.with(|state| {
             state.refills += 1;
@@ -261,7 +280,7 @@ impl Buffer {
         let was_empty = self.with(|state| state.last_empty > 0 && state.last_empty + 1 == state.refills);
         // Few names begin with a prefix, perhaps none: one look at all shards finds them.
         let is_first = self.with(|state| state.refills == 1);
-        if !(was_empty || is_first && self.prefix.is_some()) {
+        if !(was_empty || is_first && self.of.prefix.is_some()) {
             for _ in 0..SHARDS_IN_TURN {
                 let page = self.continue_shard(self.with(|state| state.shard)).await?;
                 if page.iter().any(|candidate| self.held_candidates.state(candidate) == CandidateState::Free)
@@ -278,9 +297,9 @@ impl Buffer {
     async fn continue_shard(&self, shard: u8) -> Result<Vec<Candidate>, StoreError> {
         let cursor = self.with(|state| state.cursors[usize::from(shard)].take());
         let in_the_middle = cursor.is_some();
-        let mut page = self.store.sandboxes.available(shard, self.prefix.as_ref(), cursor, PAGE).await?;
+        let mut page = self.store.sandboxes.candidates(shard, &self.of, cursor, PAGE).await?;
         if page.items.is_empty() && in_the_middle {
-            page = self.store.sandboxes.available(shard, self.prefix.as_ref(), None, PAGE).await?;
+            page = self.store.sandboxes.candidates(shard, &self.of, None, PAGE).await?;
         }
         self.with(|state| state.cursors[usize::from(shard)] = page.next);
         Ok(page.items)
@@ -289,7 +308,7 @@ impl Buffer {
     /// Pages of all shards until something is free; the next refill continues in the shard of what was found.
     async fn sweep(&self) -> Result<Vec<Candidate>, StoreError> {
         let mut listed = Vec::new();
-        let mut pages = Pages::new(|after| self.store.sandboxes.sweep(self.prefix.as_ref(), after, PAGE));
+        let mut pages = Pages::new(|after| self.store.sandboxes.sweep_candidates(&self.of, after, PAGE));
         while let Some(candidates) = pages.next().await? {
             let free = candidates
                 .iter()

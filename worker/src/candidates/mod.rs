@@ -1,6 +1,6 @@
 //! Candidates: the available sandboxes that claims of this worker try.
 //!
-//! Each claim of this process gets a different available sandbox, from pages of the index that all waiting claims share.
+//! Each claim of this process gets a different available sandbox, or one that is put aside for its tenant, from pages of the index that all waiting claims share.
 //! Invariants: a candidate is held by one claim at a time; "none" is returned only to a claim that began waiting before a
 //! refill that found nothing, and only if no candidate of that refill is still held. The index is eventually consistent, so a
 //! candidate may be gone; the claim's condition decides.
@@ -11,16 +11,16 @@ mod held_candidates;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use broker_domain::NamePrefix;
+use broker_domain::Status;
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
-use broker_store::{Candidate, Store, StoreError};
+use broker_store::{Candidate, CandidateFilter, Store, StoreError};
 use tokio::sync::Semaphore;
 
 use buffer::Buffer;
 use held_candidates::HeldCandidates;
 
-/// The most name prefixes with a buffer; the least recently used is dropped first.
+/// The most name prefixes and reservations with a buffer; the least recently used is dropped first.
 const MAX_BUFFERS: usize = 64;
 
 /// How many name prefixes are looked for at a time: a client that sends made-up ones waits for itself.
@@ -37,7 +37,7 @@ pub(crate) struct Candidates {
     /// Whether candidates are listed with the provider's attributes.
     keeps_attributes: bool,
     /// The most recently used last.
-    buffers: Mutex<VecDeque<(Option<NamePrefix>, Arc<Buffer>)>>,
+    buffers: Mutex<VecDeque<(CandidateFilter, Arc<Buffer>)>>,
 }
 
 impl Candidates {
@@ -56,30 +56,39 @@ impl Candidates {
     }
 
     /// A candidate to claim, or `None` when the pool has nothing suitable.
-    pub(crate) async fn next(
-        &self,
-        prefix: Option<&NamePrefix>,
-    ) -> Result<Option<HeldCandidate>, StoreError> {
-        let buffer = self.buffer(prefix);
+    pub(crate) async fn next(&self, of: &CandidateFilter) -> Result<Option<HeldCandidate>, StoreError> {
+        let buffer = self.buffer(of);
         let next = buffer.next().await?;
-        Ok(next.map(|(candidate, refill)| HeldCandidate {
+        Ok(self.held(next, buffer))
+    }
+
+    /// The same, but what was found empty a moment ago is not looked at.
+    pub(crate) async fn next_if_any(
+        &self,
+        of: &CandidateFilter,
+    ) -> Result<Option<HeldCandidate>, StoreError> {
+        let buffer = self.buffer(of);
+        let next = buffer.next_if_any().await?;
+        Ok(self.held(next, buffer))
+    }
+
+    fn held(&self, next: Option<(Candidate, u64)>, buffer: Arc<Buffer>) -> Option<HeldCandidate> {
+        next.map(|(candidate, refill)| HeldCandidate {
             candidate,
             refill,
             buffer,
             held_candidates: Arc::clone(&self.held_candidates),
             released: false,
-        }))
+        })
     }
 
-    fn buffer(&self, prefix: Option<&NamePrefix>) -> Arc<Buffer> {
+    fn buffer(&self, wanted: &CandidateFilter) -> Arc<Buffer> {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = buffers
-            .iter()
-            .position(|(of, _)| of.as_ref() == prefix)
-            .and_then(|position| buffers.remove(position));
+        let found =
+            buffers.iter().position(|(of, _)| of == wanted).and_then(|position| buffers.remove(position));
         let (of, buffer) = found.unwrap_or_else(|| {
-            let buffer = Buffer::new(self, prefix.cloned());
-            (prefix.cloned(), Arc::new(buffer))
+            let buffer = Buffer::new(self, wanted.clone());
+            (wanted.clone(), Arc::new(buffer))
         });
         buffers.push_back((of, Arc::clone(&buffer)));
         if buffers.len() > MAX_BUFFERS {
@@ -103,6 +112,11 @@ pub(crate) struct HeldCandidate {
 impl HeldCandidate {
     pub(crate) const fn candidate(&self) -> &Candidate {
         &self.candidate
+    }
+
+    /// The state in which it was listed.
+    pub(crate) fn listed(&self) -> Status {
+        self.buffer.status()
     }
 
     /// This claim got it: this version is gone.

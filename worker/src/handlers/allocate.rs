@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use broker_domain::{
     AllocateRequest, Grant, Lease, LeaseEnd, LeaseVerdict, NamePrefix, Outcome, PersistedRequest,
-    RequestState, Status, Timestamp, judge, overdue_for_owner,
+    RequestState, Timestamp, judge, overdue_for_owner,
 };
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Claim, ClaimOutcome, StoreError};
@@ -152,7 +152,7 @@ impl Handlers {
             candidate: taken.candidate.candidate(),
             allocation_id: self.entropy.allocation_id(),
             now,
-            listed: Status::Available,
+            listed: taken.candidate.listed(),
             from_line: false,
             permit: taken.permit.as_ref().map(HeldPermit::permit).or(own_permit),
         };

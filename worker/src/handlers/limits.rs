@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use broker_domain::policy::{Policy, TenantLimit};
 use broker_domain::waiting::Line;
-use broker_domain::{AllocateRequest, Quota, TenantName};
-use broker_store::{Pages, StoreError};
+use broker_domain::{AllocateRequest, NamePrefix, Quota, TenantName};
+use broker_store::{CandidateFilter, Pages, StoreError};
 
 use super::key_turns::KeyTurn;
 use super::permits::{HeldPermit, Slot};
@@ -20,7 +20,7 @@ use crate::candidates::HeldCandidate;
 
 /// Places of a line that are read at a time, to see whether anybody waits.
 const HEADS: u16 = 10;
-/// How long a process that just started waits for its policy before it tries the request again.
+/// How long a process that just started waits for its policy, and for the reservations, before it tries the request again.
 const POLICY_COMES_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a claim takes: a candidate, and a permit if the sandbox falls under a limit.
@@ -104,7 +104,7 @@ impl Handlers {
         request: &AllocateRequest,
         policy: &Policy,
     ) -> Result<Found, HandlerError> {
-        let Some(candidate) = self.candidates.next(request.prefix.as_ref()).await? else {
+        let Some(candidate) = self.candidate(request).await? else {
             return Ok(Found::Nothing);
         };
         let refused = match self.permitted(request, policy, candidate).await? {
@@ -120,7 +120,8 @@ impl Handlers {
             if *prefix == refused.limited.limit.prefix {
                 continue;
             }
-            let Some(candidate) = self.candidates.next(Some(prefix)).await? else { continue };
+            let filter = CandidateFilter::available(Some(prefix));
+            let Some(candidate) = self.candidates.next(&filter).await? else { continue };
             match self.permitted(request, policy, candidate).await? {
                 Found::Free(taken) => {
                     refused.candidate.put_back();
@@ -131,6 +132,44 @@ impl Handlers {
             }
         }
         Ok(Found::Refused(refused))
+    }
+
+    /// A candidate: one that is put aside for the request's tenant, if there is one, else one that is offered to all. That there is
+    /// none is only said after a look at both.
+    async fn candidate(&self, request: &AllocateRequest) -> Result<Option<HeldCandidate>, HandlerError> {
+        let prefix = request.prefix.as_ref();
+        let reserved = match &request.tenant {
+            Some(tenant) => self.put_aside(tenant, prefix).await?,
+            None => Vec::new(),
+        };
+        for of in &reserved {
+            if let Some(candidate) = self.candidates.next_if_any(of).await? {
+                return Ok(Some(candidate));
+            }
+        }
+        if let Some(candidate) = self.candidates.next(&CandidateFilter::available(prefix)).await? {
+            return Ok(Some(candidate));
+        }
+        for of in &reserved {
+            if let Some(candidate) = self.candidates.next(of).await? {
+                return Ok(Some(candidate));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is put aside for `tenant` and of use to a request for `prefix`.
+    async fn put_aside(
+        &self,
+        tenant: &TenantName,
+        prefix: Option<&NamePrefix>,
+    ) -> Result<Vec<CandidateFilter>, HandlerError> {
+        let known = tokio::time::timeout(POLICY_COMES_WITHIN, self.reservations.of_use_to(tenant, prefix));
+        let unknown = |source| StoreError::Unavailable { operation: "reservations", source };
+        match known.await {
+            Ok(known) => known.map_err(|error| unknown(error.into()).into()),
+            Err(elapsed) => Err(unknown(elapsed.into()).into()),
+        }
     }
 
     /// `candidate`, with a permit if it falls under a limit of the tenant.

@@ -15,6 +15,7 @@ use broker_messages::Request;
 use broker_runtime::backoff::Backoff;
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
+use broker_store::reservations::FollowedReservations;
 use broker_store::{FollowedPolicy, Store, StoreError};
 use tokio::sync::Notify;
 
@@ -40,6 +41,8 @@ pub(crate) struct Handlers {
     clock: Clock,
     entropy: Entropy,
     policy: FollowedPolicy,
+    /// What is put aside for tenants.
+    reservations: FollowedReservations,
     permits: Permits,
     /// Looks at the lines of one tenant.
     lines: KeyTurns<TenantName, LinesLearnt>,
@@ -62,7 +65,7 @@ impl Handlers {
         candidates: Candidates,
         clock: Clock,
         entropy: Entropy,
-        policy: FollowedPolicy,
+        (policy, reservations): (FollowedPolicy, FollowedReservations),
         freed: Arc<Notify>,
         soon: SoonOver,
     ) -> Self {
@@ -74,6 +77,7 @@ impl Handlers {
             clock,
             entropy,
             policy,
+            reservations,
             permits,
             lines: KeyTurns::default(),
             freed,

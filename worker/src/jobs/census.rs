@@ -15,6 +15,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     let policy = jobs.policy.now().unwrap_or_default();
     let pool = jobs.store.sandboxes.count(&policy).await?;
     let (by_status, by_flavour, by_cause) = (pool.by_status(), pool.by_flavour(), pool.by_cause().clone());
+    let by_reservation = pool.by_reservation().clone();
     crash_points::point(Point::Counted);
     report.found = by_status.values().sum();
     by_status.iter().for_each(|(status, count)| report.detail(status.as_str(), *count));
@@ -28,6 +29,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     tracing::info!(
         arriving = count(Status::Arriving),
         available = count(Status::Available),
+        reserved = count(Status::Reserved),
         allocated = count(Status::Allocated),
         pending_deletion = count(Status::PendingDeletion),
         stale = count(Status::Stale),
@@ -40,7 +42,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         "census"
     );
     let counted = Counted { by_status: by_status.clone(), letters: dead_letters, ..Counted::default() };
-    let census = Census { by_status, by_flavour, by_cause, letters, as_of };
+    let census = Census { by_status, by_flavour, by_cause, by_reservation, letters, as_of };
     match jobs.store.census.record(&census).await? {
         Write::Applied => report.changed = 1,
         Write::Rejected(()) => report.skipped = 1,

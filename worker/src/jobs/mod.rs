@@ -15,6 +15,7 @@ mod permits;
 mod purge;
 mod quarantine;
 pub(crate) mod refill;
+mod reservations;
 mod slots;
 mod sweep;
 mod sync;

@@ -12,7 +12,7 @@ use broker_domain::refill::{Answers, Counted, Flow, Need, Plan, Round, Ticket, T
 use broker_domain::{FlavourName, JobReport, Status, TicketId, Timestamp};
 use broker_provider::hooks::{HookAnswer, HookEvent, HookKind};
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{Candidate, StoreError, Write};
+use broker_store::{Candidate, StoreError, Write, reservations};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -138,15 +138,17 @@ impl FlavourRefill {
         }
         let Some((live, as_of)) = self.counted().await? else { return Ok(Went::Done) };
         let tickets = store.tickets(&self.name).await?;
-        let desired = u64::from(self.refill.min_at(now));
+        let reserved = reservations::wanted(&self.jobs.store, &self.name, &self.flavour, now).await?;
+        let min = u64::from(self.refill.min_at(now));
+        let desired = min + reserved;
         // In this order: what is admitted in between is counted twice, and not missed.
         let arriving = self.arriving().await?;
         let available = store.available(&self.flavour.prefix, desired).await?;
         let counted = Counted { available, arriving, live, as_of };
         if first {
-            self.count_below(available < desired);
+            self.count_below(available < min);
         }
-        let round = Round { refill: &self.refill, flow: &flow, tickets: &tickets, counted, now };
+        let round = Round { refill: &self.refill, flow: &flow, tickets: &tickets, counted, reserved, now };
         let hook_time = self.refill.hook.as_ref().map_or(Duration::ZERO, |hook| hook.timeout);
         let plan = round.plan(hook_time + MARGIN);
         self.show(&plan.need, &counted, &flow, &tickets);

@@ -1,4 +1,5 @@
-//! Sweep job: removes what dead processes left: the reply queue of an API, and its INSTANCE; and permits without a lease.
+//! Sweep job: removes what dead processes left: the reply queue of an API, and its INSTANCE; permits without a lease, and
+//! what is put aside for no reservation.
 //!
 //! Without a sign of life is a process whose last heartbeat is three intervals old, and a reply queue whose id is no
 //! instance's; an API writes its INSTANCE before it makes the queue. **Unseen is not gone**: no process can write its heartbeat while
@@ -15,7 +16,7 @@ use broker_runtime::crash_points::{self, Point};
 use broker_store::heartbeat;
 use broker_store::{Instance, Role, Sightings, Write};
 
-use super::{JobError, Jobs, permits};
+use super::{JobError, Jobs, permits, reservations};
 
 /// How long after an outage of the table every living process has said again that it lives.
 const HEARTBEATS_ARE_BACK: Duration = Duration::from_secs(15);
@@ -57,7 +58,8 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     // Another sweep at the same moment saw as much.
     let (Write::Applied | Write::Rejected(())) =
         jobs.store.instances.record_sightings(&before, &seen).await?;
-    permits::sweep(jobs, report).await
+    permits::sweep(jobs, report).await?;
+    reservations::sweep(jobs, report).await
 }
 
 /// What a process of a newer program leaves is for that one to sweep.

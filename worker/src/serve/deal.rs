@@ -4,15 +4,14 @@
 //! arrived; a tenant's places are granted in the order of asking, and a call of several grants is all or none, so none goes past
 //! another. Order: **write state → send reply → delete place**. A place whose request has ended grants nothing.
 
+mod settle;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_domain::waiting::{Dealt, Line, TenantPlaces, deal};
-use broker_domain::{
-    Lease, LeaseEnd, LeaseVerdict, Outcome, Permit, Reason, RequestId, RequestState, SandboxId, SandboxName,
-    Status, TenantName, judge, overdue_for_owner,
-};
+use broker_domain::waiting::{Dealt, FreeSandbox, Line, TenantPlaces, deal};
+use broker_domain::{Outcome, Permit, RequestId, SandboxId, Status, TenantName};
 use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::errors::chain;
@@ -25,10 +24,11 @@ use tokio::task::JoinSet;
 
 use super::By;
 use super::bury::{self, Why};
-use super::places::{WaitingRequest, end, leave, overdue, readable, waited};
+use super::places::{WaitingRequest, end, overdue, readable, waited};
 use super::rooms::Rooms;
-use crate::finality::{Finality, HandlerError, must_agree};
+use crate::finality::Finality;
 use crate::jobs::Jobs;
+use settle::Settled;
 
 /// Grants in one call: three items each, of a hundred; one that takes a permit has four.
 const TOGETHER: usize = 33;
@@ -51,6 +51,20 @@ type Waiters = BTreeMap<RequestId, Arc<WaitingRequest>>;
 pub(crate) struct Free {
     pub(crate) candidate: Candidate,
     pub(crate) listed: Status,
+    /// The tenant that it is put aside for.
+    pub(crate) only_for: Option<TenantName>,
+}
+
+impl Free {
+    /// One that anybody may have.
+    pub(crate) const fn for_all(candidate: Candidate, listed: Status) -> Self {
+        Self { candidate, listed, only_for: None }
+    }
+
+    /// Whether a place of `line` may have it.
+    pub(crate) fn fits(&self, line: &Line) -> bool {
+        line.fits(&self.candidate.name) && self.only_for.as_ref().is_none_or(|tenant| *tenant == line.tenant)
+    }
 }
 
 /// What became of free sandboxes.
@@ -129,7 +143,7 @@ impl Dealing<'_> {
     async fn waiters(&mut self) -> Result<(Waiters, Rooms), StoreError> {
         let (store, now) = (&self.jobs.store, self.jobs.clock.now());
         let mut waiters = BTreeMap::new();
-        let fits = |line: &Line| self.free.iter().any(|free| line.fits(&free.candidate.name));
+        let fits = |line: &Line| self.free.iter().any(|free| free.fits(line));
         let lines: Vec<ListedLine> = store.waiting.lines(now).await?;
         let lines: Vec<Line> = lines.into_iter().map(|listed| listed.line).filter(fits).collect();
         if lines.is_empty() {
@@ -140,7 +154,7 @@ impl Dealing<'_> {
         let rooms = Rooms::of(self.jobs, &policy, &lines, &self.free).await?;
         let has_room = |line: &Line| {
             let may = |free: &Free| rooms.has_room(&line.tenant, &free.candidate.name);
-            self.free.iter().any(|free| line.fits(&free.candidate.name) && may(free))
+            self.free.iter().any(|free| free.fits(line) && may(free))
         };
         let all = lines.len();
         let lines: Vec<Line> = lines.into_iter().filter(has_room).collect();
@@ -186,9 +200,12 @@ impl Dealing<'_> {
             of.places.push((*id, waiter.place.line.clone()));
         }
         let tenants: Vec<_> = tenants.into_values().collect();
-        let names: Vec<SandboxName> = self.free.iter().map(|free| free.candidate.name.clone()).collect();
+        let free = self.free.iter();
+        let free = free
+            .map(|free| FreeSandbox { name: free.candidate.name.clone(), only_for: free.only_for.clone() });
+        let free: Vec<_> = free.collect();
         let chance: Vec<f64> = tenants.iter().map(|_| self.jobs.entropy.unit()).collect();
-        deal(&names, &tenants, &chance)
+        deal(&free, &tenants, &chance)
     }
 
     /// Grants what was dealt, as many as fit into one call.
@@ -344,105 +361,9 @@ impl Dealing<'_> {
         tokio::time::sleep(ON_CONFLICT.jittered(self.conflicts, &self.jobs.entropy)).await;
         Ok(())
     }
-
-    /// What becomes of a place that was not granted. `is_first`: none of the call goes before it.
-    async fn settle(
-        &mut self,
-        waiter: &WaitingRequest,
-        claim: &Claim<'_>,
-        outcome: ClaimOutcome,
-        is_first: bool,
-    ) -> Result<Settled, StoreError> {
-        match outcome {
-            ClaimOutcome::Created(_) | ClaimOutcome::LostCandidate => Ok(Settled::SandboxGone),
-            // The next call has another one, or its tenant is out.
-            ClaimOutcome::PermitTaken => Ok(Settled::SandboxFree),
-            ClaimOutcome::RequestEnded => self.ended(waiter).await,
-            ClaimOutcome::LeaseStands(lease) => self.stands(waiter, claim, &lease, is_first).await,
-        }
-    }
-
-    /// The place's request is not queued any more: the place is garbage.
-    async fn ended(&mut self, waiter: &WaitingRequest) -> Result<Settled, StoreError> {
-        let record = self.jobs.store.requests.get(waiter.place.request_id).await?;
-        match record.map(|record| record.state) {
-            // A replay may take this end back; its place went with it.
-            Some(RequestState::Ended(Outcome::DeadLettered { .. }) | RequestState::Queued) => {
-                self.aside.insert(waiter.place.request_id);
-            }
-            Some(RequestState::Ended(_)) | None => leave(self.jobs, waiter).await?,
-        }
-        Ok(Settled::SandboxFree)
-    }
-
-    /// The key of the place has a lease.
-    async fn stands(
-        &mut self,
-        waiter: &WaitingRequest,
-        claim: &Claim<'_>,
-        lease: &Lease,
-        is_first: bool,
-    ) -> Result<Settled, StoreError> {
-        let outcome = match judge(Some(lease), &waiter.ask, claim.now) {
-            // It changed since: again.
-            LeaseVerdict::Free => return Ok(Settled::SandboxFree),
-            LeaseVerdict::Mine(grant) => Outcome::Created(grant),
-            LeaseVerdict::Existing(grant) => Outcome::Existing(grant),
-            LeaseVerdict::KeyReused => Outcome::KeyReused,
-            LeaseVerdict::Superseded => Outcome::Superseded,
-            // It goes past none that the call was to grant before it: alone, or first, in a later one.
-            LeaseVerdict::PastExpiry(_) if !is_first => return Ok(Settled::SandboxFree),
-            LeaseVerdict::PastExpiry(old) => return self.replace(waiter, claim, &old).await,
-        };
-        waited(self.jobs, waiter, outcome.as_str());
-        end(self.jobs, waiter, outcome).await?;
-        Ok(Settled::SandboxFree)
-    }
-
-    /// A head is never passed over: its old lease ends in the write that gives it the new one.
-    async fn replace(
-        &mut self,
-        waiter: &WaitingRequest,
-        claim: &Claim<'_>,
-        old: &Lease,
-    ) -> Result<Settled, StoreError> {
-        let jobs = self.jobs;
-        jobs.clock.reaches(old.ends_for_owner_at()).await;
-        let now = jobs.clock.now();
-        let end_of_old = LeaseEnd::by_request(old.term.end_reason(), now, waiter.ask.times.enqueued_at);
-        match jobs.store.leases.replace(claim, old, overdue_for_owner(now), &end_of_old).await {
-            Ok(ClaimOutcome::Created(grant)) => {
-                self.granted += 1;
-                waited(jobs, waiter, "granted");
-                end(jobs, waiter, Outcome::Created(grant)).await?;
-                Ok(Settled::SandboxGone)
-            }
-            Ok(ClaimOutcome::LostCandidate) => Ok(Settled::SandboxGone),
-            Ok(ClaimOutcome::RequestEnded) => self.ended(waiter).await,
-            Ok(ClaimOutcome::LeaseStands(_) | ClaimOutcome::PermitTaken) => Ok(Settled::SandboxFree),
-            Err(StoreError::Conflict) => {
-                self.aside.insert(waiter.place.request_id);
-                if let Err(error @ HandlerError::Inconsistent { .. }) =
-                    must_agree(&jobs.store, &old.key).await
-                {
-                    bury::request(jobs, waiter, (Reason::InconsistentLease, chain(&error))).await?;
-                }
-                Ok(Settled::SandboxFree)
-            }
-            Err(error) => Err(error),
-        }
-    }
 }
 
 /// Nothing is known of limits yet.
 fn policy_unknown() -> StoreError {
     StoreError::Unavailable { operation: "policy", source: Box::new(PolicyUnknown) }
-}
-
-/// What a grant came to.
-enum Settled {
-    /// The sandbox is the place's, or another claim's.
-    SandboxGone,
-    /// The sandbox is free still.
-    SandboxFree,
 }

@@ -5,7 +5,8 @@
 //! time is safe: each write is at the version that was seen. The tick is served here and not through the queue: it must be
 //! quick, and an older worker would not know the job. The workers look in turns, and a look that finds nothing writes nothing.
 //!
-//! Steps of one call: arrivals → gate → deal to those who wait → admit what fitted no place.
+//! Steps of one call: arrivals → gate → put aside for reservations that are short → deal to those who wait → admit what fitted
+//! no place.
 
 mod admit;
 mod bury;
@@ -13,6 +14,7 @@ mod deal;
 mod gate;
 mod grants;
 mod places;
+mod put_aside;
 mod rooms;
 mod soon;
 mod turns;
@@ -129,6 +131,9 @@ async fn is_wanted(jobs: &Jobs) -> Result<bool, StoreError> {
         }
     }
     let lines = jobs.store.waiting.lines(now).await?;
+    if put_aside::is_wanted(jobs, &lines).await? {
+        return Ok(true);
+    }
     if lines.is_empty() {
         return Ok(false);
     }
@@ -139,7 +144,7 @@ async fn is_wanted(jobs: &Jobs) -> Result<bool, StoreError> {
         let mut pages = Pages::new(|after| sandboxes.sweep(prefix.as_ref(), after, TOGETHER));
         let mut looked_through = 0;
         while let Some(page) = pages.next().await? {
-            let free = page.into_iter().map(|candidate| Free { candidate, listed: Status::Available });
+            let free = page.into_iter().map(|candidate| Free::for_all(candidate, Status::Available));
             let free: Vec<_> = free.collect();
             if free.is_empty() {
                 continue;
@@ -192,6 +197,7 @@ pub(crate) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         report.detail("granted", admitted.granted);
         metrics::counter!("broker_serve_left_behind_total").increment(admitted.admitted);
     }
+    put_aside::look(jobs, report).await?;
     offered(jobs, report).await?;
     places::walk_when_due(jobs).await?;
     Ok(())
@@ -238,18 +244,23 @@ async fn serve(jobs: &Jobs, arrivals: Vec<Candidate>, by: By) -> Admitted {
     offer(jobs, open, by).await
 }
 
-/// Deals `arrivals` to those who wait, and admits what fitted no place. No gate guards them, or it let them through.
+/// Puts `arrivals` aside for reservations that are short, deals them to those who wait, and admits what fitted no place. No gate
+/// guards them, or it let them through.
 async fn offer(jobs: &Jobs, arrivals: Vec<Candidate>, by: By) -> Admitted {
     if arrivals.is_empty() {
         return Admitted::default();
     }
     let all = arrivals.len() as u64;
-    let free = arrivals.into_iter().map(|candidate| Free { candidate, listed: Status::Arriving });
     // On the heap: jobs are large already, and a thread's stack is not.
-    match Box::pin(deal::all(jobs, free.collect(), by)).await {
+    let dealt = Box::pin(async {
+        let free = put_aside::arrivals(jobs, arrivals).await?;
+        deal::all(jobs, free, by).await
+    });
+    match dealt.await {
         Ok(left) => {
-            let left_over = left.free.into_iter().map(|free| free.candidate).collect();
-            let admitted = admit::all(jobs, left_over).await;
+            // What is put aside stays so.
+            let left_over = left.free.into_iter().filter(|free| free.listed == Status::Arriving);
+            let admitted = admit::all(jobs, left_over.map(|free| free.candidate).collect()).await;
             Admitted { granted: left.granted, ..admitted }
         }
         // Nothing is admitted past a line that could not be read.
@@ -266,12 +277,13 @@ async fn offered(jobs: &Jobs, report: &mut JobReport) -> Result<(), StoreError> 
     if lines.is_empty() {
         return Ok(());
     }
+    put_aside::offered(jobs, &lines, report).await?;
     let policy = policy(jobs).await.unwrap_or_default();
     for prefix in waited_for(&policy, &lines) {
         let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep(prefix.as_ref(), after, TOGETHER));
         let mut looked_through = 0;
         while let Some(page) = pages.next().await? {
-            let free = page.into_iter().map(|candidate| Free { candidate, listed: Status::Available });
+            let free = page.into_iter().map(|candidate| Free::for_all(candidate, Status::Available));
             let left = Box::pin(deal::all(jobs, free.collect(), By::Sweep)).await?;
             report.changed += left.granted;
             report.detail("granted", left.granted);

@@ -12,6 +12,7 @@ mod overview;
 mod policy;
 mod quarantine;
 mod refill;
+mod reservations;
 mod stats;
 mod stories;
 mod waiting;
@@ -113,6 +114,11 @@ impl Operator {
             }
             Admin::Waiting => self.waiting(&query).await,
             Admin::CancelWaiting => self.cancel_waiting(id, who, &query).await,
+            Admin::Reservations => self.reservations().await,
+            Admin::Reserve => self.reserve(id, who, body).await,
+            Admin::Reservation => self.reservation(in_path).await,
+            Admin::ChangeReservation => self.change_reservation(id, who, in_path, body).await,
+            Admin::DeleteReservation => self.delete_reservation(id, who, in_path).await,
         }
     }
 }

@@ -35,7 +35,7 @@ impl Operator {
         let policy =
             policy.map_err(|error| Problem::unavailable("The policy is not known yet.").because(error))?;
         let name = FlavourName::new(flavour).map_err(|_| not_found())?;
-        let Some(Flavour { refill: Some(refill), .. }) = policy.flavours().get(&name) else {
+        let Some(flavour @ Flavour { refill: Some(refill), .. }) = policy.flavours().get(&name) else {
             return Err(not_found());
         };
         let (store, now) = (&self.rpc.store, self.rpc.clock.now());
@@ -51,7 +51,7 @@ impl Operator {
         };
         store.audit.record(&line).await?;
         pause_refill(store, &name, act == Act::PauseRefill, now).await?;
-        let status = RefillStatus::of(store, &name, refill, now).await?;
+        let status = RefillStatus::of(store, &name, (flavour, refill), now).await?;
         Ok(Response::json(StatusCode::OK, json!(RefillBody::from(status)), "scheduled"))
     }
 }

@@ -32,6 +32,7 @@ impl Operator {
             by_status: counted.by_status(),
             by_flavour: counted.by_flavour(),
             by_cause: counted.by_cause().clone(),
+            by_reservation: counted.by_reservation().clone(),
             letters: DeadLetterCount::default(),
             as_of,
         })

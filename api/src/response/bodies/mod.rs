@@ -3,12 +3,16 @@
 //! Names are part of the contract. Times are seconds since the epoch. The mapping from outcomes is in
 //! `response::outcome`.
 
+mod counts;
 mod operator;
+mod reservations;
 mod supply;
 mod waiting;
 
 pub use operator::PooledSandbox;
 pub(crate) use operator::{AuditPage, Flavour, Flavours, PolicyReport, PoolPage, QueuedRun, RunBody, Stats};
+pub use reservations::ReservationView;
+pub(crate) use reservations::{OwnReservation, ReservationList};
 pub(crate) use supply::{QuarantineList, QuarantineReportBody, RefillBody, RefillList};
 pub(crate) use waiting::{
     CancelledWaiting, EstimateBasisBody, LineBody, WaitingBody, WaitingList, WaitingRequestBody,
@@ -235,6 +239,8 @@ pub(crate) struct QuotaReport {
     pub(crate) tenant: String,
     /// Its limits. A flavour that is not named has none.
     pub(crate) limits: Vec<QuotaUse>,
+    /// What is reserved for it, now or later.
+    pub(crate) reservations: Vec<OwnReservation>,
 }
 
 /// A limit and its use.
@@ -273,7 +279,7 @@ fn any_status(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn any_code(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "enum": Code::ALL.map(|code| code.entry().code) })
+    json_schema!({ "type": "string", "enum": Code::ALL.map(|code| code.entry().code).to_vec() })
 }
 
 fn queued(_: &mut SchemaGenerator) -> Schema {

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use broker_domain::policy::{ByStatus, Change};
 use broker_domain::{
-    EndReason, FlavourName, Heartbeat, JobReport, NamePrefix, ProviderAttributes, QuarantineCause, RequestId,
-    Sandbox, Status, Timestamp, TrackName,
+    EndReason, FlavourName, Heartbeat, JobReport, NamePrefix, ProviderAttributes, RequestId, Sandbox, Status,
+    Timestamp, TrackName,
 };
 use broker_store::{AuditLine, Census, PolicyPlan, Record, StoredPolicy, shown_causes, shown_counts};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+
+use super::counts::{causes, counts, counts_by_flavour, counts_or_none};
 
 /// The report of a run.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -299,6 +301,9 @@ pub struct PooledSandbox<'a> {
     quarantined_by: Option<&'a str>,
     /// Why.
     quarantine_reason: Option<&'a str>,
+    /// The reservation that it is put aside for, or was claimed from.
+    #[schemars(extend("format" = "uuid"))]
+    reserved_for: Option<String>,
 }
 
 impl<'a> PooledSandbox<'a> {
@@ -314,6 +319,7 @@ impl<'a> PooledSandbox<'a> {
             updated_at,
             last_synced,
             quarantine,
+            reserved_for,
             gate: _,
         } = record;
         let quarantine = quarantine.as_ref();
@@ -359,6 +365,7 @@ impl<'a> PooledSandbox<'a> {
             quarantine_cause: quarantine.map(|why| why.cause.as_str()),
             quarantined_by: quarantine.map(|why| why.by.as_str()),
             quarantine_reason: quarantine.map(|why| why.reason.as_str()),
+            reserved_for: reserved_for.map(|id| id.to_string()),
         }
     }
 }
@@ -374,26 +381,4 @@ fn end_reason(_: &mut SchemaGenerator) -> Schema {
     let reasons = reasons.map(|reason| json!(reason));
     let or_none = reasons.into_iter().chain([Value::Null]).collect::<Vec<_>>();
     json_schema!({ "type": ["string", "null"], "enum": or_none })
-}
-
-fn causes(_: &mut SchemaGenerator) -> Schema {
-    let names = QuarantineCause::ALL.map(QuarantineCause::as_str);
-    let count = json!({ "type": "integer", "minimum": 0 });
-    let properties: Map<_, _> = names.iter().map(|name| ((*name).to_owned(), count.clone())).collect();
-    json_schema!({ "type": "object", "properties": properties, "required": names })
-}
-
-fn counts_by_flavour(generator: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "object", "additionalProperties": counts(generator) })
-}
-
-fn counts_or_none(generator: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "oneOf": [counts(generator), { "type": "null" }] })
-}
-
-fn counts(_: &mut SchemaGenerator) -> Schema {
-    let names: Vec<_> = Status::ALL.map(Status::as_str).into_iter().chain(["total"]).collect();
-    let count = json!({ "type": "integer", "minimum": 0 });
-    let properties: Map<_, _> = names.iter().map(|name| ((*name).to_owned(), count.clone())).collect();
-    json_schema!({ "type": "object", "properties": properties, "required": names })
 }

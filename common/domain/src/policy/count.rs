@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ANY_FLAVOUR, Policy};
-use crate::{FlavourName, QuarantineCause, SandboxName, Status};
+use crate::{FlavourName, QuarantineCause, ReservationId, SandboxName, Status};
 
 /// Sandboxes by state, every state included.
 pub type ByStatus = BTreeMap<Status, u64>;
@@ -11,11 +13,21 @@ pub type ByStatus = BTreeMap<Status, u64>;
 /// Sandboxes in quarantine by what put them there; a cause without one may be absent.
 pub type ByCause = BTreeMap<QuarantineCause, u64>;
 
+/// What was put aside for a reservation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReservedCount {
+    /// Put aside, and not claimed yet.
+    pub reserved: u64,
+    /// Claimed, and held by its tenant.
+    pub allocated: u64,
+}
+
 /// The number of sandboxes of each flavour in each state. What has no flavour is counted under [`ANY_FLAVOUR`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolCount {
     by_flavour: BTreeMap<String, ByStatus>,
     by_cause: ByCause,
+    by_reservation: BTreeMap<ReservationId, ReservedCount>,
 }
 
 impl PoolCount {
@@ -23,7 +35,11 @@ impl PoolCount {
     pub fn new(policy: &Policy) -> Self {
         let names = policy.flavours().keys().map(FlavourName::as_str).chain([ANY_FLAVOUR]);
         let none = || Status::ALL.into_iter().map(|status| (status, 0)).collect();
-        Self { by_flavour: names.map(|name| (name.to_owned(), none())).collect(), by_cause: ByCause::new() }
+        Self {
+            by_flavour: names.map(|name| (name.to_owned(), none())).collect(),
+            by_cause: ByCause::new(),
+            by_reservation: BTreeMap::new(),
+        }
     }
 
     /// Counts a sandbox; one whose name cannot be read has no flavour.
@@ -37,6 +53,18 @@ impl PoolCount {
     /// Counts one in quarantine by what put it there.
     pub fn add_cause(&mut self, cause: QuarantineCause) {
         *self.by_cause.entry(cause).or_default() += 1;
+    }
+
+    /// Counts one that was put aside for a reservation.
+    pub fn add_reserved(&mut self, reservation: ReservationId, status: Status) {
+        let count = self.by_reservation.entry(reservation).or_default();
+        count.reserved += u64::from(status == Status::Reserved);
+        count.allocated += u64::from(status == Status::Allocated);
+    }
+
+    /// What was put aside for each reservation.
+    pub const fn by_reservation(&self) -> &BTreeMap<ReservationId, ReservedCount> {
+        &self.by_reservation
     }
 
     /// What is in quarantine, by what put it there.

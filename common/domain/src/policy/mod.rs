@@ -16,7 +16,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use canonical::{Change, PolicyDigest};
-pub use count::{ByCause, ByStatus, PoolCount};
+pub use count::{ByCause, ByStatus, PoolCount, ReservedCount};
 pub use read::Problem;
 pub use schedule::Window;
 
@@ -224,6 +224,11 @@ impl Policy {
     /// The flavour that stands for this prefix of a request, and what it says.
     pub fn flavour_with(&self, prefix: Option<&NamePrefix>) -> Option<(&FlavourName, &Flavour)> {
         self.flavours.iter().find(|(_, flavour)| Some(&flavour.prefix) == prefix)
+    }
+
+    /// The flavour that every sandbox has whose name begins with `prefix`, and what it says.
+    pub fn flavour_within(&self, prefix: &NamePrefix) -> Option<(&FlavourName, &Flavour)> {
+        self.flavours.iter().find(|(_, flavour)| prefix.as_str().starts_with(flavour.prefix.as_str()))
     }
 
     /// The gate that is asked before a sandbox of this name is offered.

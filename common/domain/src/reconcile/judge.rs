@@ -30,9 +30,10 @@ pub(super) fn judge_line(
         )));
     }
     match (sandbox.status, &sandbox.allocation) {
-        (Status::Arriving | Status::Available | Status::Stale | Status::Quarantined, None) => {
-            free(known, asked, line, sandbox)
-        }
+        (
+            Status::Arriving | Status::Available | Status::Reserved | Status::Stale | Status::Quarantined,
+            None,
+        ) => free(known, asked, line, sandbox),
         (Status::Allocated, Some(allocation)) => held(asked, line, sandbox, allocation),
         (Status::Deleted, _) => match (asked.sight)(id) {
             Sight::Listed { external_id, .. }
@@ -51,7 +52,10 @@ pub(super) fn judge_line(
         }
         // What is wrong with these is for the judge of the whole table to say.
         (Status::Allocated, None)
-        | (Status::Arriving | Status::Available | Status::Stale | Status::Quarantined, Some(_))
+        | (
+            Status::Arriving | Status::Available | Status::Reserved | Status::Stale | Status::Quarantined,
+            Some(_),
+        )
         | (Status::PendingDeletion | Status::DeletionFailed, _) => Err(Verdict::AsItIs),
     }
 }

@@ -56,7 +56,7 @@ impl HandedOut {
         let in_hands = match sandbox.status {
             Status::Allocated => true,
             Status::PendingDeletion | Status::DeletionFailed | Status::Deleted => false,
-            Status::Arriving | Status::Available | Status::Stale | Status::Quarantined => {
+            Status::Arriving | Status::Available | Status::Reserved | Status::Stale | Status::Quarantined => {
                 sandbox.allocation.as_ref().map(|_| false)?
             }
             // To hold one too long is safe, to take it from its owner is not.

@@ -61,9 +61,10 @@ fn dangling(known: &Known, asked: &Asked<'_>, lease: &Lease) -> Option<Step> {
     };
     match (sandbox.status, &sandbox.allocation) {
         // The claim's other half, if it is the same resource still.
-        (Status::Arriving | Status::Available | Status::Stale | Status::Quarantined, None)
-            if is_of(lease, sandbox) && owners(known, sandbox) == 1 =>
-        {
+        (
+            Status::Arriving | Status::Available | Status::Reserved | Status::Stale | Status::Quarantined,
+            None,
+        ) if is_of(lease, sandbox) && owners(known, sandbox) == 1 => {
             let (sandbox, lease) = (sandbox.clone(), Box::new(lease.clone()));
             Some(Step::Bind { sandbox, stands: Some(lease.clone()), lease })
         }
@@ -80,6 +81,7 @@ fn dangling(known: &Known, asked: &Asked<'_>, lease: &Lease) -> Option<Step> {
         (
             Status::Arriving
             | Status::Available
+            | Status::Reserved
             | Status::Stale
             | Status::Allocated
             | Status::Quarantined

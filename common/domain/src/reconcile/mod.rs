@@ -198,7 +198,7 @@ fn apart(steps: Vec<Step>, verdicts: &mut BTreeMap<SandboxId, Verdict>) -> Vec<S
 /// What is offered, or is to be, that no line names and the provider does not list.
 fn missing<'a>(known: &'a Known, asked: &'a Asked<'_>) -> impl Iterator<Item = Step> + 'a {
     let unnamed = known.sandboxes.values().filter(|sandbox| {
-        matches!(sandbox.status, Status::Arriving | Status::Available)
+        matches!(sandbox.status, Status::Arriving | Status::Available | Status::Reserved)
             && sandbox.allocation.is_none()
             && !asked.lines.0.contains_key(&sandbox.id)
     });

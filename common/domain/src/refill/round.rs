@@ -59,6 +59,8 @@ pub struct Round<'a> {
     pub tickets: &'a [Ticket],
     /// How many sandboxes there are.
     pub counted: Counted,
+    /// How many more are to be there soon, because they are reserved.
+    pub reserved: u64,
     /// The time.
     pub now: Timestamp,
 }
@@ -120,7 +122,7 @@ impl Round<'_> {
         let Counted { available, arriving, live, as_of } = self.counted;
         let count =
             |of: &dyn Fn(&Ticket) -> bool| self.tickets.iter().filter(|ticket| of(ticket)).count() as u64;
-        let desired = u64::from(self.refill.min_at(self.now));
+        let desired = u64::from(self.refill.min_at(self.now)) + self.reserved;
         let coming = count(&|ticket| ticket.is_coming(self.now));
         let missing = desired.saturating_sub(available + arriving + coming);
         let stand_for = count(&|ticket| !ticket.is_counted(as_of));

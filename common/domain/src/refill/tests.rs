@@ -32,7 +32,7 @@ fn counted(available: u64, live: u64) -> Counted {
 const LOCK: Duration = Duration::from_secs(20);
 
 fn plan(refill: &Refill, flow: &Flow, tickets: &[Ticket], counted: Counted, secs: u64) -> Plan {
-    Round { refill, flow, tickets, counted, now: at(secs) }.plan(LOCK)
+    Round { refill, flow, tickets, counted, reserved: 0, now: at(secs) }.plan(LOCK)
 }
 
 #[test]
@@ -62,7 +62,15 @@ fn a_ticket_counts_until_it_is_taken_refused_or_overdue_and_one_that_was_taken_u
     let taken = Ticket { state: TicketState::Taken { at: at(100) }, ..open };
     let need = |ticket: Ticket, as_of, secs| {
         let counted = Counted { as_of: at(as_of), ..counted(1, 4) };
-        Round { refill: &refill, flow: &Flow::default(), tickets: &[ticket], counted, now: at(secs) }.need()
+        Round {
+            refill: &refill,
+            flow: &Flow::default(),
+            tickets: &[ticket],
+            counted,
+            reserved: 0,
+            now: at(secs),
+        }
+        .need()
     };
     assert_eq!((need(open, 90, 105).missing, need(open, 90, 105).room), (1, 0));
     assert_eq!((need(taken, 90, 105).missing, need(taken, 90, 105).room), (1, 0), "just arrived");

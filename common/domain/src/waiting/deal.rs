@@ -10,6 +10,28 @@ use std::collections::BTreeMap;
 use super::Line;
 use crate::{Limit, RequestId, SandboxName, TenantName};
 
+/// A sandbox that is free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FreeSandbox {
+    /// Its name.
+    pub name: SandboxName,
+    /// The only tenant that may have it: it is put aside for a reservation.
+    pub only_for: Option<TenantName>,
+}
+
+impl FreeSandbox {
+    /// Whether a place of `line` may have it.
+    pub fn fits(&self, line: &Line) -> bool {
+        line.fits(&self.name) && self.only_for.as_ref().is_none_or(|tenant| *tenant == line.tenant)
+    }
+}
+
+impl From<SandboxName> for FreeSandbox {
+    fn from(name: SandboxName) -> Self {
+        Self { name, only_for: None }
+    }
+}
+
 /// The first places of one tenant that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantPlaces {
@@ -33,7 +55,7 @@ pub struct Dealt {
 }
 
 /// Deals `sandboxes` to `tenants`. `chance` is a number from 0 to 1 for each tenant, drawn anew for each deal.
-pub fn deal(sandboxes: &[SandboxName], tenants: &[TenantPlaces], chance: &[f64]) -> Vec<Dealt> {
+pub fn deal(sandboxes: &[FreeSandbox], tenants: &[TenantPlaces], chance: &[f64]) -> Vec<Dealt> {
     let mut queues: Vec<PlacesOfTenant<'_>> =
         tenants.iter().zip(chance).map(|(of, chance)| PlacesOfTenant::new(of, *chance)).collect();
     queues.sort_by(|a, b| b.drawn.total_cmp(&a.drawn).then_with(|| a.of.tenant.cmp(&b.of.tenant)));
@@ -86,23 +108,27 @@ impl<'t> PlacesOfTenant<'t> {
     /// that is of use to the fewest others.
     fn next(
         &mut self,
-        sandboxes: &[SandboxName],
+        sandboxes: &[FreeSandbox],
         left: &[usize],
         wanted: &BTreeMap<&Line, usize>,
     ) -> Option<(RequestId, usize)> {
         for position in 0..self.left.len() {
             let (id, line) = self.left[position];
             let use_of = |sandbox: usize| {
-                let lines = wanted.iter().filter(|(line, _)| line.fits(&sandboxes[sandbox]));
+                let lines = wanted.iter().filter(|(line, _)| sandboxes[sandbox].fits(line));
                 lines.map(|(_, places)| places).sum::<usize>()
             };
             let fitting = left.iter().enumerate().filter(|(_, sandbox)| {
-                let name = &sandboxes[**sandbox];
-                line.fits(name) && !self.room.iter().any(|(limit, free)| *free == 0 && limit.covers(name))
+                let free = &sandboxes[**sandbox];
+                let full = |(limit, room): &(&Limit, usize)| *room == 0 && limit.covers(&free.name);
+                free.fits(line) && !self.room.iter().any(full)
             });
-            let least = fitting.min_by_key(|(_, sandbox)| (use_of(**sandbox), **sandbox));
+            // What is put aside for the tenant goes first: it is of use to nobody else.
+            let least = fitting.min_by_key(|(_, sandbox)| {
+                (sandboxes[**sandbox].only_for.is_none(), use_of(**sandbox), **sandbox)
+            });
             if let Some((at, sandbox)) = least {
-                let name = &sandboxes[*sandbox];
+                let name = &sandboxes[*sandbox].name;
                 if let Some((_, free)) = self.room.iter_mut().find(|(limit, _)| limit.covers(name)) {
                     *free -= 1;
                 }

@@ -30,8 +30,8 @@ fn id(number: u64) -> RequestId {
     RequestId::from_uuid(Uuid::from_u128(number.into()))
 }
 
-fn names(names: &[&str]) -> Vec<SandboxName> {
-    names.iter().map(|name| SandboxName::new(*name).unwrap()).collect()
+fn names(names: &[&str]) -> Vec<FreeSandbox> {
+    names.iter().map(|name| SandboxName::new(*name).unwrap().into()).collect()
 }
 
 fn line(tenant: &str, prefix: &str) -> Line {
@@ -46,7 +46,7 @@ fn waits(tenant: &str, weight: u32, first: u64, count: u64) -> TenantPlaces {
 }
 
 /// In how many of ten thousand deals of `sandboxes` something went to each tenant, as a share.
-fn shares(sandboxes: &[SandboxName], tenants: &[TenantPlaces]) -> Vec<f64> {
+fn shares(sandboxes: &[FreeSandbox], tenants: &[TenantPlaces]) -> Vec<f64> {
     let (mut chances, mut served) = (Chances(0x9e37_79b9_7f4a_7c15), vec![0_u64; tenants.len()]);
     for _ in 0..DEALS {
         let dealt = deal(sandboxes, tenants, &chances.of(tenants));
@@ -80,7 +80,7 @@ fn a_weight_is_a_share_of_single_arrivals_and_of_many() {
     let tenants = [waits("heavy", 3, 0, 100), waits("light", 1, 500, 100)];
     let single = shares(&names(&["a"]), &tenants);
     assert!((0.73..0.77).contains(&single[0]), "{single:?}");
-    let many: Vec<_> = (0..40).map(|n| SandboxName::new(format!("s-{n}")).unwrap()).collect();
+    let many: Vec<_> = (0..40).map(|n| SandboxName::new(format!("s-{n}")).unwrap().into()).collect();
     let dealt = deal(&many, &tenants, &[0.5, 0.5]);
     assert_eq!(dealt.iter().filter(|dealt| dealt.request_id < id(500)).count(), 30);
 }
@@ -129,10 +129,13 @@ fn an_empty_pool_and_an_empty_line_deal_nothing() {
 proptest! {
     #[test]
     fn each_sandbox_and_each_place_is_dealt_once_and_fits_and_nothing_that_fits_is_left(
-        sandboxes in prop::collection::vec("(lab|gpu|x)-[0-9]", 0..6),
+        sandboxes in prop::collection::vec(("(lab|gpu|x)-[0-9]", prop::option::of("t[0-3]")), 0..6),
         tenants in prop::collection::vec((1..4_u32, prop::collection::vec("(lab-|gpu-|x-|)", 0..5)), 0..4), seed in 1..u64::MAX,
     ) {
-        let sandboxes: Vec<_> = sandboxes.into_iter().map(|name| SandboxName::new(name).unwrap()).collect();
+        let sandboxes: Vec<_> = sandboxes.into_iter().map(|(name, only_for)| FreeSandbox {
+            name: SandboxName::new(name).unwrap(),
+            only_for: only_for.map(|tenant| TenantName::new(tenant).unwrap()),
+        }).collect();
         let mut number = 0;
         let tenants: Vec<_> = tenants.into_iter().enumerate().map(|(tenant, (weight, prefixes))| {
             let tenant = format!("t{tenant}");
@@ -142,14 +145,29 @@ proptest! {
         let dealt = deal(&sandboxes, &tenants, &Chances(seed).of(&tenants));
         let line_of = |request: RequestId| tenants.iter().flat_map(|of| &of.places).find(|(id, _)| *id == request).unwrap().1.clone();
         for (position, one) in dealt.iter().enumerate() {
-            prop_assert!(line_of(one.request_id).fits(&sandboxes[one.sandbox]));
+            prop_assert!(sandboxes[one.sandbox].fits(&line_of(one.request_id)));
             prop_assert!(dealt[..position].iter().all(|other| other.sandbox != one.sandbox && other.request_id != one.request_id));
         }
         let is_dealt = |request: RequestId| dealt.iter().any(|dealt| dealt.request_id == request);
         let free = (0..sandboxes.len()).filter(|sandbox| dealt.iter().all(|dealt| dealt.sandbox != *sandbox));
         let waiting: Vec<_> = tenants.iter().flat_map(|of| &of.places).filter(|(id, _)| !is_dealt(*id)).collect();
         for sandbox in free {
-            prop_assert!(waiting.iter().all(|(_, line)| !line.fits(&sandboxes[sandbox])), "{:?} {:?}", sandboxes, waiting);
+            prop_assert!(waiting.iter().all(|(_, line)| !sandboxes[sandbox].fits(line)), "{:?} {:?}", sandboxes, waiting);
         }
     }
+}
+
+#[test]
+fn what_is_put_aside_goes_to_its_tenant_only_and_first() {
+    let put_aside =
+        FreeSandbox { only_for: Some(TenantName::new("acme").unwrap()), ..names(&["b"]).remove(0) };
+    let free = [names(&["a"]).remove(0), put_aside];
+    let of = |tenants: &[TenantPlaces]| -> Vec<_> {
+        let dealt = deal(&free, tenants, &[0.9, 0.1]);
+        dealt.into_iter().map(|dealt| (dealt.sandbox, dealt.request_id)).collect()
+    };
+    assert_eq!(of(&[waits("other", 1, 0, 3)]), [(0, id(0))], "the other one is not theirs");
+    assert_eq!(of(&[waits("acme", 1, 0, 1)]), [(1, id(0))], "what is theirs is taken first");
+    let both = of(&[waits("other", 1, 0, 2), waits("acme", 1, 10, 1)]);
+    assert_eq!(both, [(0, id(0)), (1, id(10))]);
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::{NamePrefix, RequestId, SandboxName, TenantName, Timestamp};
 
-pub use deal::{Dealt, TenantPlaces, deal};
+pub use deal::{Dealt, FreeSandbox, TenantPlaces, deal};
 pub use estimate::{GrantCount, GrantRate, Granted, RecentGrants, WalkedLine, grants_until_served};
 pub use marks::{Marks, Standing, minted_at};
 

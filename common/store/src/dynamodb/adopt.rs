@@ -91,7 +91,9 @@ impl AdoptionStore {
         now: Timestamp,
     ) -> BTreeMap<&'static str, AttributeValue> {
         let status = match adoption {
-            Adoption::AsItIs if sandbox.status == Status::Available => Status::Arriving,
+            Adoption::AsItIs if matches!(sandbox.status, Status::Available | Status::Reserved) => {
+                Status::Arriving
+            }
             Adoption::AsItIs | Adoption::Lease(_) => sandbox.status,
             Adoption::GiveUp(_) => Status::PendingDeletion,
         };
@@ -117,7 +119,7 @@ impl AdoptionStore {
             wanted.extend(tenancy.track_name.as_ref().map(|name| (a::TRACK_NAME, s(name.as_str()))));
         }
         let due = match status {
-            Status::Available => s(sandbox.name.as_str()),
+            Status::Available | Status::Reserved => s(sandbox.name.as_str()),
             Status::Allocated => {
                 let expires_at = sandbox.tenancy.as_ref().map_or(now, |tenancy| tenancy.expires_at);
                 s(keys::time_key(expires_at))

@@ -118,6 +118,20 @@ pub(super) const HOW_MANY: &str = "how_many";
 pub(super) const ACT_ENDED: &str = "act_ended";
 pub(super) const TABLE_NAME: &str = "table_name";
 pub(super) const TABLE_ID: &str = "table_id";
+pub(super) const RESERVED_FOR: &str = "reserved_for";
+pub(super) const RESERVED_PREFIX: &str = "reserved_prefix";
+pub(super) const RESERVED_COUNT: &str = "reserved_count";
+pub(super) const HELD: &str = "held";
+pub(super) const HELD_AT_MS: &str = "held_at_ms";
+pub(super) const FROM_MS: &str = "from_ms";
+pub(super) const LEAD_MS: &str = "lead_ms";
+pub(super) const NO_SHOW_MS: &str = "no_show_ms";
+pub(super) const MADE_BY: &str = "made_by";
+pub(super) const CLOSED_AT_MS: &str = "closed_at_ms";
+pub(super) const CLOSED_WHY: &str = "closed_why";
+pub(super) const CLEARED: &str = "cleared";
+pub(super) const READY_MS: &str = "ready_ms";
+pub(super) const BY_RESERVATION: &str = "by_reservation";
 pub(super) const RECONCILING_SINCE: &str = "reconciling_since";
 /// Attributes that are set and removed by expressions only.
 #[cfg(test)]

@@ -34,6 +34,10 @@ impl CensusStore {
                 census.by_cause.iter().map(|(cause, count)| (cause.as_str(), *count)).collect();
             item.insert(a::BY_CAUSE.to_owned(), s(serde_json::to_string(&by_cause).unwrap_or_default()));
         }
+        if !census.by_reservation.is_empty() {
+            let by_reservation = serde_json::to_string(&census.by_reservation).unwrap_or_default();
+            item.insert(a::BY_RESERVATION.to_owned(), s(by_reservation));
+        }
         item.insert(a::AS_OF_MS.to_owned(), n(census.as_of.as_ms()));
         item.insert(a::LETTERS.to_owned(), s(serde_json::to_string(&census.letters).unwrap_or_default()));
         let call = self

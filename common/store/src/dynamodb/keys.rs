@@ -10,8 +10,8 @@ use super::s;
 pub(super) use crate::page::{PK, SK};
 use broker_domain::waiting::Line;
 use broker_domain::{
-    AccountKey, DeadLetterId, FlavourName, Job, LeaseKey, Limit, Permit, RequestId, SandboxId, Status,
-    TicketId, Timestamp,
+    AccountKey, DeadLetterId, FlavourName, Job, LeaseKey, Limit, Permit, RequestId, ReservationId, SandboxId,
+    Status, TicketId, Timestamp,
 };
 
 /// The index's partition key.
@@ -100,6 +100,28 @@ pub(super) fn minute(at: Timestamp) -> Key {
 /// The flow of a flavour's refill.
 pub(super) fn refill(flavour: &FlavourName) -> Key {
     Key::meta(format!("REFILL#{flavour}"))
+}
+
+/// The partition of all reservations, which are sorted by id.
+pub(super) const RESERVATIONS: &str = "RESERVATION";
+
+pub(super) fn reservation(id: ReservationId) -> Key {
+    Key { pk: RESERVATIONS.to_owned(), sk: Cow::Owned(id.to_string()) }
+}
+
+/// The guard of what is reserved.
+pub(super) fn reservations_guard() -> Key {
+    Key::meta("RESERVATIONS".to_owned())
+}
+
+/// How the index sorts what is put aside: by reservation, then by what its names begin with.
+pub(super) fn reserved_key(id: ReservationId, begins: &str) -> String {
+    format!("{id}#{begins}")
+}
+
+/// How long a new sandbox of a flavour takes.
+pub(super) fn readiness(flavour: &FlavourName) -> Key {
+    Key::meta(format!("READY#{flavour}"))
 }
 
 /// The guard of a flavour's quarantine.

@@ -41,6 +41,8 @@ mod records;
 mod refill;
 mod replace;
 mod requests;
+mod reservation_items;
+mod reservations;
 mod reshard;
 mod runs;
 mod scan;
@@ -62,6 +64,7 @@ pub use census::{shown_causes, shown_counts};
 pub use deletion::Seen;
 pub use foreign::{ForeignRow, Survey};
 pub use refill::OpenTicket;
+pub use reservations::{PUT_ASIDE_TOGETHER, PutAside};
 pub(crate) use reshard::{Misplaced, ShardedPage, Shards};
 pub use settings::SettingsError;
 pub use sync::Unused;
@@ -154,6 +157,8 @@ stores! {
     policy: PolicyStore,
     /// The permits that limited tenants hold.
     permits: PermitStore,
+    /// Reservations, and what is put aside for them.
+    reservations: ReservationStore,
     /// Lines of requests that wait, and their places.
     waiting: WaitingStore,
     /// Dead letters.

@@ -7,7 +7,9 @@ use super::errors::unread;
 use super::keys::{self, STATE_KEY, STATE_SHARD};
 use super::schema::STATE_INDEX;
 use super::{SandboxStore, count_capacity, s};
-use crate::{Candidate, EntryConflict, NewSandbox, Page, PageKey, StoreError, SweepKey, Write};
+use crate::{
+    Candidate, CandidateFilter, EntryConflict, NewSandbox, Page, PageKey, StoreError, SweepKey, Write,
+};
 use broker_domain::{NamePrefix, Status, Timestamp};
 
 const SEEDED_AND_UNUSED: &str =
@@ -23,6 +25,17 @@ impl SandboxStore {
         after: Option<PageKey>,
         limit: u16,
     ) -> Result<Page<Vec<Candidate>>, StoreError> {
+        self.candidates(shard, &CandidateFilter::available(prefix), after, limit).await
+    }
+
+    /// The same of any candidates.
+    pub async fn candidates(
+        &self,
+        shard: u8,
+        filter: &CandidateFilter,
+        after: Option<PageKey>,
+        limit: u16,
+    ) -> Result<Page<Vec<Candidate>>, StoreError> {
         let mut condition = "#shard = :shard".to_owned();
         let mut call = self
             .table
@@ -31,15 +44,15 @@ impl SandboxStore {
             .table_name(&self.table.name)
             .index_name(STATE_INDEX)
             .expression_attribute_names("#shard", STATE_SHARD)
-            .expression_attribute_values(":shard", s(keys::state_shard(Status::Available, shard)))
+            .expression_attribute_values(":shard", s(keys::state_shard(filter.status(), shard)))
             .set_exclusive_start_key(after.map(|key| key.0))
             .limit(i32::from(limit))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        if let Some(prefix) = prefix {
+        if let Some(beginning) = beginning(filter) {
             condition.push_str(" and begins_with(#key, :prefix)");
             call = call
                 .expression_attribute_names("#key", STATE_KEY)
-                .expression_attribute_values(":prefix", s(prefix.as_str()));
+                .expression_attribute_values(":prefix", s(beginning));
         }
         let answer = call
             .key_condition_expression(condition)
@@ -61,14 +74,25 @@ impl SandboxStore {
         after: Option<SweepKey>,
         limit: u16,
     ) -> Result<Page<Vec<Candidate>, SweepKey>, StoreError> {
+        self.sweep_candidates(&CandidateFilter::available(prefix), after, limit).await
+    }
+
+    /// The same of any candidates.
+    pub async fn sweep_candidates(
+        &self,
+        filter: &CandidateFilter,
+        after: Option<SweepKey>,
+        limit: u16,
+    ) -> Result<Page<Vec<Candidate>, SweepKey>, StoreError> {
+        let beginning = beginning(filter);
         let mut parameters: Vec<_> =
-            (0..self.table.shards).map(|shard| s(keys::state_shard(Status::Available, shard))).collect();
-        parameters.extend(prefix.map(|prefix| s(prefix.as_str())));
+            (0..self.table.shards).map(|shard| s(keys::state_shard(filter.status(), shard))).collect();
+        parameters.extend(beginning.as_ref().map(s));
         let call = self
             .table
             .client
             .execute_statement()
-            .statement(self.sweep_statement(prefix.is_some()))
+            .statement(self.sweep_statement(beginning.is_some()))
             .set_parameters(Some(parameters))
             .limit(i32::from(limit))
             .set_next_token(after.map(|key| key.0))
@@ -110,6 +134,15 @@ impl SandboxStore {
             (":stale", s(Status::Stale.as_str())),
         ];
         self.remove_unused("remove_unused_seed", seed, SEEDED_AND_UNUSED, values).await
+    }
+}
+
+/// What the index's sort key of these candidates begins with.
+fn beginning(filter: &CandidateFilter) -> Option<String> {
+    let prefix = filter.prefix.as_ref().map(NamePrefix::as_str);
+    match filter.reservation {
+        Some(id) => Some(keys::reserved_key(id, prefix.unwrap_or_default())),
+        None => prefix.map(str::to_owned),
     }
 }
 

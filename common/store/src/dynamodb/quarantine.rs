@@ -65,8 +65,12 @@ impl SandboxStore {
         from: Status,
         quarantine: &Quarantine,
     ) -> Result<Write, StoreError> {
-        let update = format!("{INTO_QUARANTINE}, {QUARANTINE_SET}");
-        self.table.change(self.quarantine_change(&update, seen, from, quarantine)?).await
+        let update = format!("{INTO_QUARANTINE}, {QUARANTINE_SET} REMOVE reserved_for");
+        let change = self.quarantine_change(&update, seen, from, quarantine)?;
+        match from {
+            Status::Reserved => self.table.leave_reservation(seen, change, quarantine.at).await,
+            _ => self.table.change(change).await,
+        }
     }
 
     /// The same of one that goes there by itself, if the guard of its flavour is as it was read: whoever counted before another

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::attributes::{self as a, Item, Reader};
 use super::keys::{SK, STATE_KEY};
 use super::quarantine::read_quarantine;
+use super::reservation_items::read_reserved_for;
 use crate::{Census, GateQuestion, Instance, Received, Record, Role, Run, SeenEmpty, StoreError, Tick};
 use broker_domain::policy::ByCause;
 use broker_domain::{DeadLetterCount, JobReport, QuarantineCause, SandboxName, Status, Timestamp};
@@ -27,7 +28,7 @@ pub(super) fn read_record(item: &Item) -> Result<Record, StoreError> {
     let sandbox = a::read_sandbox(item)?;
     // In every other state the index key is a time.
     let due = match sandbox.status {
-        Status::Available | Status::Deleted | Status::Unknown => None,
+        Status::Available | Status::Reserved | Status::Deleted | Status::Unknown => None,
         Status::Arriving
         | Status::Allocated
         | Status::PendingDeletion
@@ -46,6 +47,7 @@ pub(super) fn read_record(item: &Item) -> Result<Record, StoreError> {
         updated_at: read.time(a::UPDATED_AT)?,
         last_synced: read.optional_time(a::LAST_SYNCED)?,
         quarantine: read_quarantine(item)?,
+        reserved_for: read_reserved_for(&read)?,
         gate: read_gate(&read)?,
         sandbox,
     })
@@ -86,6 +88,7 @@ pub(super) fn read_census(item: &Item) -> Result<Census, StoreError> {
         by_status: Status::ALL.into_iter().chain(newer).map(count).collect::<Result<_, StoreError>>()?,
         by_flavour: read.optional(a::BY_FLAVOUR, serde_json::from_str)?.unwrap_or_default(),
         by_cause: read.optional(a::BY_CAUSE, read_causes)?.unwrap_or_default(),
+        by_reservation: read.optional(a::BY_RESERVATION, serde_json::from_str)?.unwrap_or_default(),
         // An older program counted none.
         letters: read.optional(a::LETTERS, serde_json::from_str::<DeadLetterCount>)?.unwrap_or_default(),
         as_of: Timestamp::from_ms(read.number(a::AS_OF_MS)?),

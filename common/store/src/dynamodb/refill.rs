@@ -4,10 +4,12 @@
 //! the condition that the version is the one that the round read (ARCHITECTURE.md, "Refill"). An open ticket is taken by an
 //! arrival in the transaction of its insert, or ended, whichever is first.
 
+use std::time::Duration;
+
 use aws_sdk_dynamodb::types::{Delete, Put, Select, TransactWriteItem};
 
 use super::attributes::{self as a, Item, Reader};
-use super::change::ItemChange;
+use super::change::{ItemChange, written};
 use super::errors::{built_wrong, cancelled, failed_condition, unread};
 use super::keys::{self, SK, STATE_KEY, STATE_SHARD};
 use super::schema::STATE_INDEX;
@@ -20,6 +22,9 @@ use broker_domain::{FlavourName, NamePrefix, SandboxId, Status, TicketId, Timest
 /// The flow was not written since, or never.
 const FLOW_IS_AS_READ: &str = "version = :seen";
 const THERE_IS_NO_FLOW: &str = "attribute_not_exists(PK)";
+/// No new sandbox was measured yet, or none since it was read.
+const NOTHING_WAS_MEASURED: &str = "attribute_not_exists(PK)";
+const MEASURED_AS_READ: &str = "ready_ms = :seen";
 const TICKET_IS_NEW: &str = "attribute_not_exists(PK)";
 /// No arrival has it, and it has not ended.
 const TICKET_IS_OPEN: &str = "attribute_exists(PK) and attribute_not_exists(taken_at_ms)";
@@ -78,6 +83,32 @@ impl RefillStore {
             }
         }
         Ok(count)
+    }
+
+    /// How long a new sandbox of a flavour takes from the time it is asked for until it arrives, if that was measured.
+    pub async fn ready_after(&self, flavour: &FlavourName) -> Result<Option<Duration>, StoreError> {
+        let item = self.table.get(keys::readiness(flavour)).await?;
+        let ms = item.map(|item| Reader(&item).number(a::READY_MS)).transpose()?;
+        Ok(ms.map(Duration::from_millis))
+    }
+
+    /// Notes that one took `measured`: what took longer counts at once, what took less by and by.
+    pub async fn note_ready(&self, flavour: &FlavourName, measured: Duration) -> Result<Write, StoreError> {
+        let before = self.ready_after(flavour).await?;
+        let after = before.map_or(measured, |before| measured.max((before * 7 + measured) / 8));
+        if before == Some(after) {
+            return Ok(Write::Applied);
+        }
+        let mut item = keys::readiness(flavour).into_map();
+        item.insert(a::READY_MS.to_owned(), n(after.as_millis()));
+        let call = self.table.client.put_item().table_name(&self.table.name).set_item(Some(item));
+        let call = match before {
+            None => call.condition_expression(NOTHING_WAS_MEASURED),
+            Some(before) => call
+                .condition_expression(MEASURED_AS_READ)
+                .expression_attribute_values(":seen", n(before.as_millis())),
+        };
+        written(call.send().await, "note_ready", &self.table.name)
     }
 
     /// Writes a round's flow and new tickets, and removes those that a census has counted, if the flow is as it was read.

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::operation::transact_get_items::TransactGetItemsError;
 use aws_sdk_dynamodb::types::{Get, TransactGetItem};
 
 use super::accounts::read_account;
-use super::attributes::{self as a, Item};
+use super::attributes::{self as a, Item, Reader};
 use super::errors::{built_wrong, unread};
 use super::keys::{
     self, ACCOUNT_PREFIX, Key, LEASE_PREFIX, PERMIT_PREFIX, PK, REQUEST_PREFIX, SANDBOX_PREFIX, STATE_KEY,
@@ -16,9 +16,10 @@ use super::keys::{
 };
 use super::permits::read_permit;
 use super::records::read_cause;
+use super::reservation_items::read_reserved_for;
 use super::{ScanStore, TableClient, s};
 use crate::{Page, PageKey, Scanned, StoreError};
-use broker_domain::{AccountKey, LeaseKey, Permit, Sandbox, SandboxId, Status, Timestamp};
+use broker_domain::{AccountKey, LeaseKey, Permit, ReservationId, Sandbox, SandboxId, Status, Timestamp};
 
 /// Timeout of one attempt to read a page of a scan, or to describe or change a table.
 const PAGE_ATTEMPT: Duration = Duration::from_secs(10);
@@ -85,6 +86,7 @@ impl ScanStore {
                     page.misplaced.extend(self.misplaced(item, &sandbox));
                     page.arriving.extend(arriving(item, &sandbox));
                     page.quarantined.extend(read_cause(item, sandbox.status));
+                    page.reserved.extend(reserved(item, &sandbox));
                     page.sandboxes.push(sandbox);
                 })
             } else if pk.starts_with(LEASE_PREFIX) {
@@ -117,6 +119,11 @@ impl ScanStore {
             // Where it belongs, its own program knows.
             Status::Unknown => return None,
             Status::Available => key == Some(sandbox.name.as_str()),
+            Status::Reserved => {
+                let reservation = read_reserved_for(&Reader(item)).ok().flatten();
+                let own = reservation.map(|id| keys::reserved_key(id, sandbox.name.as_str()));
+                own.is_some() && key == own.as_deref()
+            }
             Status::Allocated => {
                 let until = sandbox.allocation.as_ref().map(|held| keys::time_key(held.expires_at));
                 until.is_none_or(|until| key == Some(until.as_str()))
@@ -138,6 +145,12 @@ impl ScanStore {
             format!("sandbox {id} is {status} and stands under {:?} in the index", key.unwrap_or_default())
         })
     }
+}
+
+/// A sandbox that is put aside, with its reservation and its version.
+fn reserved(item: &Item, sandbox: &Sandbox) -> Option<(ReservationId, SandboxId, u64)> {
+    let reservation = read_reserved_for(&Reader(item)).ok().flatten()?;
+    (sandbox.status == Status::Reserved).then(|| (reservation, sandbox.id.clone(), sandbox.version))
 }
 
 /// An arriving sandbox, and since when it may be admitted.

@@ -186,6 +186,10 @@ impl SandboxStore {
         const OPERATION: &str = "found";
         let Unused { status, version, external_id: was } = from;
         let to = next(status, Event::Found)?;
+        if status == Status::Reserved {
+            // The index sorts it by its name: it is refreshed when it goes back.
+            return Ok(Write::Rejected(EntryConflict::MovedOn(())));
+        }
         let mut values = vec![
             (":from", s(status.as_str())),
             (":to", s(to.as_str())),
@@ -233,12 +237,12 @@ impl SandboxStore {
     /// Makes a sandbox that the provider does not list stale: an available or an arriving one.
     pub async fn missing(&self, from: Status, seen: Seen<'_>, now: Timestamp) -> Result<Write, StoreError> {
         let to = next(from, Event::Missing)?;
-        self.table.change(ItemChange {
+        let change = ItemChange {
             operation: "missing",
             key: keys::sandbox(seen.id).into_map(),
             condition: MISSING,
             update: "SET #status = :to, version = :next, state_shard = :shard, state_key = :since, updated_at = :now \
-                     REMOVE gate_check, gate_attempts",
+                     REMOVE gate_check, gate_attempts, reserved_for",
             values: vec![
                 (":from", s(from.as_str())),
                 (":to", s(to.as_str())),
@@ -248,8 +252,11 @@ impl SandboxStore {
                 (":since", s(keys::time_key(now))),
                 (":now", n(now.as_secs())),
             ],
-        })
-        .await
+        };
+        match from {
+            Status::Reserved => self.table.leave_reservation(seen, change, now).await,
+            _ => self.table.change(change).await,
+        }
     }
 
     /// The item of a new sandbox, arriving, with its origin.

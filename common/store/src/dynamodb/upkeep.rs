@@ -2,12 +2,13 @@
 
 use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, Select};
 
-use super::attributes::{self as a, Item};
+use super::attributes::{self as a, Item, Reader};
 use super::errors::unread;
 use super::keys::{self, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
 use super::pool::{passable, readable};
+use super::reservation_items::read_reserved_for;
 use super::schema::STATE_INDEX;
-use super::{SandboxStore, count_capacity, records, s};
+use super::{SandboxStore, TableClient, count_capacity, records, s};
 use crate::{Candidate, Page, PageKey, Pages, Record, StoreError};
 use broker_domain::policy::{Policy, PoolCount};
 use broker_domain::{SandboxId, Status, Timestamp};
@@ -25,7 +26,7 @@ impl SandboxStore {
         until: Timestamp,
         after: Option<PageKey>,
     ) -> Result<Page<Vec<Candidate>>, StoreError> {
-        self.by_state(status, shard, Some(until), after).await
+        Ok(self.table.items_by_state(status, shard, Some(until), after).await?.map(|items| readable(&items)))
     }
 
     /// A page of all sandboxes of one state and shard, up to 1 MB of them. The index is eventually consistent: a sandbox is
@@ -36,37 +37,7 @@ impl SandboxStore {
         shard: u8,
         after: Option<PageKey>,
     ) -> Result<Page<Vec<Candidate>>, StoreError> {
-        self.by_state(status, shard, None, after).await
-    }
-
-    async fn by_state(
-        &self,
-        status: Status,
-        shard: u8,
-        until: Option<Timestamp>,
-        after: Option<PageKey>,
-    ) -> Result<Page<Vec<Candidate>>, StoreError> {
-        let mut condition = "#shard = :shard".to_owned();
-        let mut call = self
-            .table
-            .client
-            .query()
-            .table_name(&self.table.name)
-            .index_name(STATE_INDEX)
-            .expression_attribute_names("#shard", STATE_SHARD)
-            .expression_attribute_values(":shard", s(keys::state_shard(status, shard)))
-            .set_exclusive_start_key(after.map(|key| key.0))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        if let Some(until) = until {
-            condition.push_str(" and #key <= :until");
-            call = call
-                .expression_attribute_names("#key", STATE_KEY)
-                .expression_attribute_values(":until", s(keys::time_key(until)));
-        }
-        let answer = call.key_condition_expression(condition).send().await;
-        let answer = answer.map_err(|error| unread("Query", &self.table.name, error))?;
-        count_capacity("by_state", answer.consumed_capacity());
-        Ok(Page { items: readable(answer.items()), next: answer.last_evaluated_key.map(PageKey) })
+        Ok(self.table.items_by_state(status, shard, None, after).await?.map(|items| readable(&items)))
     }
 
     /// The full record of a sandbox (a consistent read).
@@ -88,7 +59,7 @@ impl SandboxStore {
                 .limit(COUNTED_PER_CALL)
                 .set_exclusive_start_key(after.map(|key| key.0))
                 .select(Select::SpecificAttributes)
-                .projection_expression("PK, #status, #name, quarantine_cause")
+                .projection_expression("PK, #status, #name, quarantine_cause, reserved_for")
                 .filter_expression("begins_with(PK, :sandbox)")
                 .expression_attribute_names("#status", a::STATUS)
                 .expression_attribute_names("#name", a::NAME)
@@ -103,6 +74,9 @@ impl SandboxStore {
                 if let Some(status) = passable(records::read_status(item)) {
                     counted.add(policy, records::read_name(item).as_ref(), status);
                     records::read_cause(item, status).into_iter().for_each(|cause| counted.add_cause(cause));
+                    if let Some(reservation) = passable(read_reserved_for(&Reader(item))).flatten() {
+                        counted.add_reserved(reservation, status);
+                    }
                 }
             }
         }
@@ -137,6 +111,38 @@ impl SandboxStore {
             }
         }
         Ok(Page { items: kept, next: answer.last_evaluated_key.map(PageKey) })
+    }
+}
+
+impl TableClient {
+    /// A page of the index's items of one state and shard, of those that are due by `until` if that is given.
+    pub(super) async fn items_by_state(
+        &self,
+        status: Status,
+        shard: u8,
+        until: Option<Timestamp>,
+        after: Option<PageKey>,
+    ) -> Result<Page<Vec<Item>>, StoreError> {
+        let mut condition = "#shard = :shard".to_owned();
+        let mut call = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .index_name(STATE_INDEX)
+            .expression_attribute_names("#shard", STATE_SHARD)
+            .expression_attribute_values(":shard", s(keys::state_shard(status, shard)))
+            .set_exclusive_start_key(after.map(|key| key.0))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        if let Some(until) = until {
+            condition.push_str(" and #key <= :until");
+            call = call
+                .expression_attribute_names("#key", STATE_KEY)
+                .expression_attribute_values(":until", s(keys::time_key(until)));
+        }
+        let answer = call.key_condition_expression(condition).send().await;
+        let answer = answer.map_err(|error| unread("Query", &self.name, error))?;
+        count_capacity("by_state", answer.consumed_capacity());
+        Ok(Page { items: answer.items.unwrap_or_default(), next: answer.last_evaluated_key.map(PageKey) })
     }
 }
 

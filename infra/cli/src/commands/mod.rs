@@ -20,6 +20,7 @@ pub(crate) mod queues;
 mod record;
 pub(crate) mod refill;
 mod resend;
+pub(crate) mod reservation;
 pub(crate) mod sandbox;
 pub(crate) mod track;
 pub(crate) mod up;

@@ -103,6 +103,7 @@ async fn retry_delete(context: Context, args: OneSandbox) -> anyhow::Result<Done
             }
             other @ (Status::Arriving
             | Status::Available
+            | Status::Reserved
             | Status::Allocated
             | Status::Stale
             | Status::Quarantined

@@ -141,8 +141,8 @@ impl Scenario {
         let counted =
             Counted { available, arriving: 0, live: u64::from(census.live), as_of: time(census.as_of) };
         let now = time(world.now);
-        let plan =
-            Round { refill: &refill, flow: &flow, tickets: &tickets, counted, now }.plan(Duration::ZERO);
+        let plan = Round { refill: &refill, flow: &flow, tickets: &tickets, counted, reserved: 0, now }
+            .plan(Duration::ZERO);
         if plan.is_empty() {
             return Hand::Idle;
         }

@@ -37,7 +37,7 @@ impl Scenario {
             }
         }
         let chance = if reversed { [0.1, 0.9] } else { [0.9, 0.1] };
-        let names: Vec<_> = free.iter().map(|(sandbox, _)| name(*sandbox)).collect();
+        let names: Vec<_> = free.iter().map(|(sandbox, _)| name(*sandbox).into()).collect();
         let mut keys = Vec::new();
         let mut grants = Vec::new();
         for dealt in deal(&names, &tenants, &chance[..tenants.len().min(2)]) {

@@ -176,7 +176,7 @@ pub(super) struct Diff {
     pub(super) unknown: Spool<Account>,
     /// Arriving, available or stale, and listed with other names, ids or attributes.
     pub(super) found: Spool<(Account, KnownSandbox)>,
-    /// Arriving or available, and not listed.
+    /// Arriving, available or put aside, and not listed.
     pub(super) missing: Spool<Missing>,
     /// How many are allocated, and not listed; some of them.
     pub(super) allocated_missing: u64,
@@ -313,7 +313,9 @@ impl Diff {
         part: usize,
     ) -> Result<(), SpoolError> {
         match known.status {
-            Status::Arriving | Status::Available if before.is_none_or(|before| before.contains(id)) => {
+            Status::Arriving | Status::Available | Status::Reserved
+                if before.is_none_or(|before| before.contains(id)) =>
+            {
                 let (status, version) = (known.status, known.version);
                 self.missing.push(part, &Missing { id: id.clone(), status, version })?;
             }
@@ -325,6 +327,7 @@ impl Diff {
             }
             Status::Arriving
             | Status::Available
+            | Status::Reserved
             | Status::Stale
             | Status::PendingDeletion
             | Status::Quarantined
@@ -342,8 +345,9 @@ impl Diff {
             Status::Arriving | Status::Available if known.is_as_listed(&account) => Ok(()),
             Status::Arriving | Status::Available | Status::Stale => self.found.push(0, &(account, known)),
             // An allocated sandbox stays with its owner; a pending deletion is deleted as it was read; a person decides
-            // about one in quarantine.
+            // about one in quarantine; what is put aside is refreshed when it goes back.
             Status::Allocated
+            | Status::Reserved
             | Status::Quarantined
             | Status::PendingDeletion
             | Status::DeletionFailed
@@ -355,7 +359,7 @@ impl Diff {
 
 /// Whether it is offered, or is to be.
 const fn is_in_pool(status: Status) -> bool {
-    matches!(status, Status::Arriving | Status::Available)
+    matches!(status, Status::Arriving | Status::Available | Status::Reserved)
 }
 
 /// Why a row whose account is no other sandbox's is refused all the same.

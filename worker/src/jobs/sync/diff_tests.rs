@@ -91,11 +91,12 @@ fn only_what_is_or_will_be_offered_becomes_stale_and_allocated_ones_are_reported
         ours,
         listed(&[account("new", "identity/accounts/0192f0c1-2345-7abc-8def-0123456789ab", None)]),
     );
-    let in_pool = [Status::Arriving, Status::Available].map(|status| is_missing(status.as_str(), status));
+    let in_pool = [Status::Arriving, Status::Available, Status::Reserved]
+        .map(|status| is_missing(status.as_str(), status));
     assert_eq!((diff.allocated_missing, &*diff.some_allocated_missing), (1, &[id("allocated")][..]));
     assert_eq!(diff.unknown.len(), 1);
     let missing = missing(diff);
-    assert_eq!((missing.len(), in_pool.iter().all(|sandbox| missing.contains(sandbox))), (2, true));
+    assert_eq!((missing.len(), in_pool.iter().all(|sandbox| missing.contains(sandbox))), (3, true));
 }
 
 #[test]
@@ -142,6 +143,7 @@ fn a_tombstone_gives_way_only_to_another_resource_that_was_made_after_it_was_gon
             end_reason: None,
         },
         due: None,
+        reserved_for: None,
         attempts: 0,
         deletion_error: None,
         deleted_at: Some(Timestamp::from_secs(100)),

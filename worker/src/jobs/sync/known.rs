@@ -14,9 +14,10 @@ use super::beside;
 use super::diff::{KnownSandbox, Ours};
 
 /// The states whose sandboxes the index lists; tombstones are not among them.
-const LISTED: [Status; 7] = [
+const LISTED: [Status; 8] = [
     Status::Arriving,
     Status::Available,
+    Status::Reserved,
     Status::Allocated,
     Status::PendingDeletion,
     Status::Stale,

@@ -200,6 +200,7 @@ async fn write(
     };
     enter(jobs, unknown, step, &arrivals, &mut part).await?;
     report.detail("tickets_taken", tickets.taken());
+    tickets.note_times(jobs).await?;
     take(report, &mut part, "inserted_or_revived");
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use broker_domain::policy::Policy;
 use broker_domain::{FlavourName, SandboxName, Timestamp};
@@ -22,12 +23,13 @@ struct AskedTicket {
 }
 
 impl AskedTicket {
-    fn count_taken(&self, now: Timestamp) {
+    fn count_taken(&self, now: Timestamp) -> Duration {
         let flavour = self.ticket.flavour.to_string();
         let labels = [("flavour", flavour.clone()), ("outcome", "taken".to_owned())];
         metrics::counter!("broker_refill_tickets_total", &labels).increment(1);
-        metrics::histogram!("broker_refill_arrival_seconds", "flavour" => flavour)
-            .record(now.since(self.made_at));
+        let took = now.since(self.made_at);
+        metrics::histogram!("broker_refill_arrival_seconds", "flavour" => flavour).record(took);
+        took
     }
 }
 
@@ -36,6 +38,8 @@ pub(super) struct Tickets {
     policy: Arc<Policy>,
     open: Mutex<BTreeMap<FlavourName, Vec<AskedTicket>>>,
     taken: AtomicU64,
+    /// The longest that one of each flavour took.
+    longest: Mutex<BTreeMap<FlavourName, Duration>>,
 }
 
 impl Tickets {
@@ -66,7 +70,10 @@ impl Tickets {
             });
             open.insert(flavour.clone(), asked.collect());
         }
-        Ok((Self { policy, open: Mutex::new(open), taken: AtomicU64::new(0) }, unknown))
+        Ok((
+            Self { policy, open: Mutex::new(open), taken: AtomicU64::new(0), longest: Mutex::default() },
+            unknown,
+        ))
     }
 
     /// Inserts a sandbox with a ticket if there is one, else without.
@@ -88,7 +95,11 @@ impl Tickets {
             match inserted {
                 Some(Write::Applied) => {
                     self.taken.fetch_add(1, Ordering::Relaxed);
-                    asked.count_taken(now);
+                    let took = asked.count_taken(now);
+                    let mut longest = self.longest();
+                    let of_flavour = longest.entry(asked.ticket.flavour).or_default();
+                    *of_flavour = took.max(*of_flavour);
+                    drop(longest);
                     return Ok(Write::Applied);
                 }
                 Some(inserted) => {
@@ -105,6 +116,20 @@ impl Tickets {
     /// How many were taken.
     pub(super) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Keeps how long they took, by which reservations ask early enough.
+    pub(super) async fn note_times(&self, jobs: &Jobs) -> Result<(), StoreError> {
+        let longest = std::mem::take(&mut *self.longest());
+        for (flavour, took) in longest {
+            // Another sync measured meanwhile, as well.
+            let (Write::Applied | Write::Rejected(())) = jobs.store.refill.note_ready(&flavour, took).await?;
+        }
+        Ok(())
+    }
+
+    fn longest(&self) -> MutexGuard<'_, BTreeMap<FlavourName, Duration>> {
+        self.longest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next(&self, name: &SandboxName) -> Option<AskedTicket> {

@@ -62,7 +62,7 @@ pub(crate) struct LeaseArgs {
 }
 
 /// `90s`, `10m`, `2h`, or so many seconds.
-fn parse_time(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_time(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text} is no time: write it as 90s, 10m or 2h");
     let unit = |letter: char| match letter {
         's' => Some(1),

@@ -1,0 +1,135 @@
+//! `/v1/admin/reservations`: sandboxes that are put aside for a tenant. The same code as `broker reservation`.
+
+use std::sync::Arc;
+
+use broker_domain::policy::Policy;
+use broker_domain::{RequestId, Reservation, ReservationEnd, ReservationId};
+use broker_store::reservations::{self, ReservationWrite};
+use broker_store::{Act, AuditLine};
+use http::StatusCode;
+use serde_json::json;
+
+use super::Operator;
+use crate::request::reservation::{ReservationBody, ReservationChangeBody};
+use crate::response::Response;
+use crate::response::bodies::{ReservationList, ReservationView};
+use crate::response::codes::Code;
+use crate::response::problem::Problem;
+
+impl Operator {
+    pub(super) async fn reservations(&self) -> Result<Response, Problem> {
+        let mut all = self.rpc.store.reservations.all().await?;
+        all.sort_by_key(|one| (one.terms.begins_at().unwrap_or(one.made_at), one.id));
+        let list = ReservationList { reservations: self.views(&all).await? };
+        Ok(Response::json(StatusCode::OK, json!(list), "listed"))
+    }
+
+    pub(super) async fn reservation(&self, in_path: &str) -> Result<Response, Problem> {
+        let found = self.rpc.store.reservations.get(reservation_id(in_path)?).await?;
+        self.shown(&found.ok_or_else(not_found)?, StatusCode::OK).await
+    }
+
+    pub(super) async fn reserve(&self, id: RequestId, who: &str, body: &[u8]) -> Result<Response, Problem> {
+        let body = ReservationBody::parse(body)?;
+        let (policy, now) = (self.known_policy()?, self.rpc.clock.now());
+        let terms = body.terms(&policy)?;
+        let reservation = body.id().unwrap_or_else(|| ReservationId::from_uuid(*id.as_uuid()));
+        let line = (Act::Reserve, reservation, Some(u64::from(terms.count)));
+        self.reservation_audit(id, who, line).await?;
+        let store = &self.rpc.store;
+        let written = reservations::create(store, &policy, (reservation, &terms), who, now).await?;
+        let made = stands(written)?;
+        let location = format!("/v1/admin/reservations/{}", made.id);
+        Ok(self.shown(&made, StatusCode::CREATED).await?.located(&location))
+    }
+
+    pub(super) async fn change_reservation(
+        &self,
+        id: RequestId,
+        who: &str,
+        in_path: &str,
+        body: &[u8],
+    ) -> Result<Response, Problem> {
+        let reservation = reservation_id(in_path)?;
+        let body = ReservationChangeBody::parse(body)?;
+        let (policy, now) = (self.known_policy()?, self.rpc.clock.now());
+        self.reservation_audit(id, who, (Act::ChangeReservation, reservation, None)).await?;
+        let change =
+            reservations::change(&self.rpc.store, &policy, reservation, |now| body.applied(now), now);
+        self.shown(&stands(change.await?)?, StatusCode::OK).await
+    }
+
+    pub(super) async fn delete_reservation(
+        &self,
+        id: RequestId,
+        who: &str,
+        in_path: &str,
+    ) -> Result<Response, Problem> {
+        let reservation = reservation_id(in_path)?;
+        self.reservation_audit(id, who, (Act::DeleteReservation, reservation, None)).await?;
+        let (store, now) = (&self.rpc.store, self.rpc.clock.now());
+        let closed = reservations::close(store, reservation, ReservationEnd::Deleted, now).await?;
+        self.shown(&closed.ok_or_else(not_found)?, StatusCode::OK).await
+    }
+
+    fn known_policy(&self) -> Result<Arc<Policy>, Problem> {
+        self.policy.now().map_err(|error| Problem::unavailable("The policy is not known yet.").because(error))
+    }
+
+    async fn shown(&self, reservation: &Reservation, status: StatusCode) -> Result<Response, Problem> {
+        let views = self.views(std::slice::from_ref(reservation)).await?;
+        Ok(Response::json(status, json!(views.first()), "shown"))
+    }
+
+    /// As they are shown, with what will be missing: that depends on all of them.
+    async fn views(&self, shown: &[Reservation]) -> Result<Vec<ReservationView>, Problem> {
+        let (store, now) = (&self.rpc.store, self.rpc.clock.now());
+        let policy = self.policy.now().unwrap_or_default();
+        let counted = store.census.get().await?.map(|census| census.by_reservation).unwrap_or_default();
+        let all = store.reservations.all().await?;
+        let risks = reservations::outlook(store, &policy, &all, now).await?;
+        Ok(shown.iter().map(|one| ReservationView::new(one, &policy, &counted, &risks, now)).collect())
+    }
+
+    async fn reservation_audit(
+        &self,
+        id: RequestId,
+        who: &str,
+        (act, reservation, count): (Act, ReservationId, Option<u64>),
+    ) -> Result<(), Problem> {
+        let line = AuditLine {
+            at: self.rpc.clock.now(),
+            id: *id.as_uuid(),
+            who: who.to_owned(),
+            act,
+            target: reservation.to_string(),
+            why: None,
+            count,
+            ended: None,
+        };
+        Ok(self.rpc.store.audit.record(&line).await?)
+    }
+}
+
+fn reservation_id(in_path: &str) -> Result<ReservationId, Problem> {
+    ReservationId::parse(in_path).map_err(|_| not_found())
+}
+
+fn not_found() -> Problem {
+    Problem::new(Code::ReservationNotFound, "There is no such reservation.")
+}
+
+/// The reservation that stands now, or why it does not.
+fn stands(written: ReservationWrite) -> Result<Reservation, Problem> {
+    let conflict = |text: String| Problem::new(Code::ReservationConflict, text);
+    match written {
+        ReservationWrite::Stands(reservation) => Ok(*reservation),
+        ReservationWrite::NotFound => Err(not_found()),
+        ReservationWrite::Invalid(invalid) => Err(Problem::invalid(format!("{invalid}."))),
+        ReservationWrite::Exists(_) => Err(conflict("There is another reservation of this id.".to_owned())),
+        ReservationWrite::Conflict(why) => Err(conflict(format!("Nothing was reserved: {why}."))),
+        ReservationWrite::Ended(_) => {
+            Err(Problem::new(Code::ReservationEnded, "It has ended, and cannot be changed any more."))
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Reservations through a teacher's days: a class at nine under a storm of others, two classes that cannot both be, a teacher who
+//! never came, a class that is changed and given up while it runs; and what is asked for early enough.
+
+use broker_tests::api::ADMIN_TOKEN;
+use broker_tests::table::now_s;
+use broker_tests::{Answer, Broker, Call, Provider, Setup, story, together, wait_for_condition};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::{count, distinct_sandboxes, policy};
+
+const ACME: &str = "tok-of-acme-0123456789";
+const UMBRELLA: &str = "tok-of-umbrella-01234";
+const READER: &str = "tok-of-a-reader-012345";
+const SMALL: &str = "[flavour.small]\nprefix = \"lab-\"\n[flavour.gpu]\nprefix = \"gpu-\"\n";
+const HOUR: u64 = 3_600;
+
+fn setup() -> Setup {
+    Setup::new()
+        .var("BROKER_TRACK_TOKENS", &format!("acme={ACME},umbrella={UMBRELLA}"))
+        .var("BROKER_ADMIN_TOKENS", &format!("admin={ADMIN_TOKEN},eve:ro={READER}"))
+        .var("BROKER_WAITING", "on")
+        .var("BROKER_SERVE_EVERY_S", "1")
+}
+
+async fn seed(broker: &Broker, start: usize, count: usize) {
+    let (start, count) = (start.to_string(), count.to_string());
+    broker.cli_ok(&["pool", "seed", "--name-prefix", "lab", "--start", &start, "--count", &count]).await;
+}
+
+/// Reserves by the command, and returns the id.
+async fn reserve(broker: &Broker, args: &[&str]) -> String {
+    let args = [&["reservation", "create", "--tenant", "acme", "--json"], args].concat();
+    let made: Value = broker.cli_ok(&args).await.json();
+    made["id"].as_str().expect("an id").to_owned()
+}
+
+fn at(seconds: u64) -> String {
+    // A time of a zone that is an hour ahead.
+    let ahead = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds + HOUR);
+    let text = aws_sdk_sqs::primitives::DateTime::from(ahead);
+    let text = text.fmt(aws_sdk_sqs::primitives::DateTimeFormat::DateTime).expect("a time");
+    text.replace('Z', "+01:00")
+}
+
+async fn shown(broker: &Broker, id: &str) -> Value {
+    broker.cli_ok(&["reservation", "show", id, "--json"]).await.json()
+}
+
+async fn reserved(broker: &Broker) -> u64 {
+    let live = broker.balanced().call(Method::GET, "/v1/admin/stats?live=true").token(ADMIN_TOKEN);
+    live.send().await.expect_status(200).number_of("reserved")
+}
+
+async fn until_reserved(broker: &Broker, count: u64) {
+    wait_for_condition(&format!("{count} to be put aside"), async || match reserved(broker).await {
+        now if now == count => Ok(()),
+        now => Err(now),
+    })
+    .await;
+}
+
+fn asks(broker: &Broker, token: &str, track: &str) -> Call {
+    broker.allocate(track).token(token).header("x-sandbox-flavour", "small")
+}
+
+async fn api(broker: &Broker, method: Method, path: &str, token: &str, body: Option<&Value>) -> Answer {
+    let call = broker.balanced().call(method, &format!("/v1/admin/reservations{path}")).token(token);
+    match body {
+        Some(body) => call.json(body).send().await,
+        None => call.send().await,
+    }
+}
+
+#[tokio::test]
+async fn a_class_at_nine_has_its_sandboxes_whatever_storm_there_is_before() {
+    story(setup().apis(2).workers(3), async |broker| {
+        policy::apply(broker, SMALL).await;
+        seed(broker, 0, 40).await;
+        // From is in an hour, and it is put aside two hours before.
+        let (from, until) = (at(now_s() + HOUR), at(now_s() + 3 * HOUR));
+        let id = reserve(
+            broker,
+            &["--flavour", "small", "--count", "30", "--from", &from, "--until", &until, "--lead", "2h"],
+        )
+        .await;
+        until_reserved(broker, 30).await;
+        let storm = together((0..60).map(|n| asks(broker, UMBRELLA, &format!("storm-{n}")).send())).await;
+        assert_eq!((count(&storm, 201), count(&storm, 409)), (10, 50));
+        let class = together((0..32).map(|n| {
+            let call = broker.allocate(&format!("student-{n}")).token(ACME);
+            // Also who names no flavour has a part in it.
+            if n % 2 == 0 { call } else { call.header("x-sandbox-flavour", "small") }.send()
+        }))
+        .await;
+        assert_eq!((count(&class, 201), count(&class, 409)), (30, 2));
+        distinct_sandboxes(storm.iter().chain(&class).filter(|answer| answer.status == 201));
+        let told = shown(broker, &id).await;
+        let figures = [&told["state"], &told["held"], &told["missing"], &told["flavour"]];
+        assert_eq!(figures, [&json!("running"), &json!(30), &json!(0), &json!("small")]);
+        assert_eq!(broker.verify().await.live_leases, 40);
+        let quota =
+            broker.balanced().call(Method::GET, "/v1/quota").token(ACME).send().await.expect_status(200);
+        assert_eq!(quota.json["reservations"][0]["held"], 30);
+        let quota = broker.balanced().call(Method::GET, "/v1/quota").token(UMBRELLA).send().await;
+        assert_eq!(quota.json["reservations"], json!([]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_classes_that_cannot_both_be_are_told_so_when_the_second_is_made() {
+    story(setup().apis(2).workers(1), async |broker| {
+        let text = "[flavour.small]\nprefix = \"lab-\"\nrefill = { min = 0, max = 10, rate_per_minute = 60 }\n\
+                    [tenant.umbrella]\nlimits = { small = 3 }\n";
+        policy::apply(broker, text).await;
+        let day = now_s() + 24 * HOUR;
+        let class = |count: u64, from: u64, hours: u64| {
+            json!({ "tenant": "acme", "flavour": "small", "count": count, "from": at(day + from * HOUR),
+                    "until": day + (from + hours) * HOUR })
+        };
+        let make = async |body: Value| api(broker, Method::POST, "", ADMIN_TOKEN, Some(&body)).await;
+        wait_for_condition("the policy", async || {
+            let told = make(json!({ "tenant": "acme", "flavour": "small", "count": 99 })).await;
+            if told.status == 409 { Ok(()) } else { Err(told.text) }
+        })
+        .await;
+        let first = make(class(6, 0, 2)).await.expect_status(201);
+        let id = first.text_of("id").to_owned();
+        assert_eq!(first.must_have("location"), format!("/v1/admin/reservations/{id}"));
+        let second = make(class(6, 1, 2)).await.expect_problem(409, "RESERVATION_CONFLICT");
+        assert!(second.text.contains(&id), "{}", second.text);
+        // What is put aside half an hour before takes the place of the others then.
+        make(class(6, 2, 1)).await.expect_problem(409, "RESERVATION_CONFLICT");
+        make(class(4, 1, 2)).await.expect_status(201);
+        make(json!({ "tenant": "acme", "prefix": "lab-eu-", "count": 1 }))
+            .await
+            .expect_problem(409, "RESERVATION_CONFLICT");
+        // Many at once: each alone would fit.
+        let seven = class(7, 10, 2);
+        let call = |_| {
+            let call = broker.balanced().call(Method::POST, "/v1/admin/reservations").token(ADMIN_TOKEN);
+            call.json(&seven).send()
+        };
+        let many = together((0..8).map(call)).await;
+        assert_eq!((count(&many, 201), count(&many, 409)), (1, 7));
+        let over = json!({ "count": 7, "from": day, "until": day + 2 * HOUR });
+        let over = api(broker, Method::PUT, &format!("/{id}"), ADMIN_TOKEN, Some(&over)).await;
+        over.expect_problem(409, "RESERVATION_CONFLICT");
+        let fewer = json!({ "count": 5, "from": day, "until": day + 2 * HOUR, "no_show_s": 2_700 });
+        let fewer = api(broker, Method::PUT, &format!("/{id}"), ADMIN_TOKEN, Some(&fewer)).await;
+        assert_eq!((fewer.number_of("count"), fewer.number_of("no_show_s")), (5, 2_700));
+        // More than its tenant may hold is of no use to it.
+        let much = json!({ "tenant": "umbrella", "flavour": "small", "count": 4, "from": day + 100 * HOUR });
+        let much = make(much).await.expect_problem(409, "RESERVATION_CONFLICT");
+        assert!(much.text.contains("limit of tenant umbrella is 3"), "{}", much.text);
+        let listed = api(broker, Method::GET, "", READER, None).await.expect_status(200);
+        assert_eq!(listed.json["reservations"].as_array().map(Vec::len), Some(3));
+        assert_eq!(listed.json["reservations"][0]["id"], json!(id));
+        api(broker, Method::POST, "", READER, Some(&class(1, 20, 1))).await.expect_problem(403, "FORBIDDEN");
+        api(broker, Method::DELETE, &format!("/{id}"), READER, None).await.expect_problem(403, "FORBIDDEN");
+        for wrong in [
+            json!({ "tenant": "acme", "flavour": "small", "count": 0 }),
+            json!({ "tenant": "acme", "count": 1 }),
+            json!({ "tenant": "acme", "flavour": "small", "count": 1, "from": "2026-12-07T09:00" }),
+            json!({ "tenant": "acme", "flavour": "small", "count": 1, "until": 1_000 }),
+            json!({ "tenant": "acme", "flavour": "small", "count": 1, "no_show_s": 60 }),
+            json!({ "tenant": "acme", "flavour": "small", "count": 1, "from": day, "until": day }),
+        ] {
+            make(wrong).await.expect_problem(400, "VALIDATION_ERROR");
+        }
+        make(json!({ "tenant": "acme", "flavour": "huge", "count": 1 })).await.expect_problem(400, "UNKNOWN_FLAVOUR");
+        let nobody = api(broker, Method::GET, "/0192f0c1-2345-7abc-8def-0123456789ab", READER, None).await;
+        nobody.expect_problem(404, "RESERVATION_NOT_FOUND");
+        api(broker, Method::GET, "/x", READER, None).await.expect_problem(404, "RESERVATION_NOT_FOUND");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_teacher_who_never_came_leaves_the_sandboxes_to_those_who_wait_first() {
+    story(setup().apis(1).workers(2), async |broker| {
+        policy::apply(broker, SMALL).await;
+        seed(broker, 0, 4).await;
+        let no_show = now_s() + 15;
+        let from = at(no_show - 10);
+        let id = reserve(
+            broker,
+            &["--flavour", "small", "--count", "3", "--from", &from, "--lead", "1h", "--no-show", "10s"],
+        )
+        .await;
+        until_reserved(broker, 3).await;
+        asks(broker, UMBRELLA, "other-0").send().await.expect_status(201);
+        let waits = asks(broker, UMBRELLA, "other-1").wait(1).json(&json!({ "max_wait_s": 600 }));
+        let waits = waits.send().await.expect_status(202);
+        let location = waits.must_have("location").to_owned();
+        wait_for_condition("it to be given up", async || {
+            let told = shown(broker, &id).await;
+            if told["ended_because"] == "no_show" { Ok(()) } else { Err(told) }
+        })
+        .await;
+        wait_for_condition("who waits to be served", async || {
+            let told = broker.request(&location, "other-1").token(UMBRELLA).send().await.expect_status(200);
+            if told.text_of("status") == "succeeded" { Ok(()) } else { Err(told.text) }
+        })
+        .await;
+        until_reserved(broker, 0).await;
+        wait_for_condition("the others to be offered", async || {
+            broker.job("census").await;
+            match broker.stats().await.available {
+                2 => Ok(()),
+                available => Err(available),
+            }
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_class_is_changed_and_given_up_while_it_runs() {
+    story(setup().apis(1).workers(2), async |broker| {
+        policy::apply(broker, SMALL).await;
+        seed(broker, 0, 8).await;
+        let from = at(now_s() + HOUR);
+        let id = reserve(broker, &["--name-prefix", "lab-", "--count", "4", "--from", &from, "--lead", "2h"])
+            .await;
+        until_reserved(broker, 4).await;
+        let change = async |args: &[&str]| {
+            broker.cli_ok(&[&["reservation", "change", &id], args].concat()).await;
+        };
+        change(&["--count", "2"]).await;
+        until_reserved(broker, 2).await;
+        change(&["--count", "6"]).await;
+        until_reserved(broker, 6).await;
+        change(&["--from", &at(now_s() + 100 * HOUR)]).await;
+        until_reserved(broker, 0).await;
+        change(&["--from", &from, "--count", "3"]).await;
+        until_reserved(broker, 3).await;
+        let held = asks(broker, ACME, "student-0").send().await.expect_status(201);
+        until_reserved(broker, 2).await;
+        // What an operator takes out of it is made up for.
+        let sandboxes = broker.balanced().call(Method::GET, "/v1/admin/sandboxes?status=reserved");
+        let sandboxes = sandboxes.token(ADMIN_TOKEN).send().await.expect_status(200);
+        let one = sandboxes.json["sandboxes"][0].clone();
+        assert_eq!(one["reserved_for"], json!(id));
+        let sandbox = one["sandbox_id"].as_str().expect("an id");
+        broker.cli_ok(&["quarantine", "add", sandbox, "--why", "it smells"]).await;
+        wait_for_condition("another one", async || {
+            match (reserved(broker).await, shown(broker, &id).await) {
+                (2, told) if told["held"] == 3 => Ok(()),
+                other => Err(other),
+            }
+        })
+        .await;
+        let again = broker.cli_ok(&["reservation", "delete", &id, "--json"]).await.json::<Value>();
+        assert_eq!(again["ended_because"], "deleted");
+        until_reserved(broker, 0).await;
+        let deleted =
+            api(broker, Method::DELETE, &format!("/{id}"), ADMIN_TOKEN, None).await.expect_status(200);
+        assert_eq!(deleted.text_of("ended_because"), "deleted");
+        let body = json!({ "count": 5 });
+        let changed = api(broker, Method::PUT, &format!("/{id}"), ADMIN_TOKEN, Some(&body)).await;
+        changed.expect_problem(409, "RESERVATION_ENDED");
+        let repeat = asks(broker, ACME, "student-0").send().await.expect_status(200);
+        assert_eq!(repeat.sandbox_id(), held.sandbox_id());
+        broker.cli_ok(&["quarantine", "release", sandbox]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_arrives_is_put_aside_before_others_get_it_and_its_tenants_line_comes_first() {
+    story(setup().apis(1).workers(2), async |broker| {
+        policy::apply(broker, SMALL).await;
+        reserve(broker, &["--flavour", "small", "--count", "2"]).await;
+        let wait = json!({ "max_wait_s": 600 });
+        let park = async |token: &str, track: &str| {
+            let queued = asks(broker, token, track).wait(1).json(&wait).send().await.expect_status(202);
+            queued.must_have("location").to_owned()
+        };
+        let other = park(UMBRELLA, "other").await;
+        let own = park(ACME, "student").await;
+        seed(broker, 0, 2).await;
+        wait_for_condition("the tenant's own to be served", async || {
+            let told = broker.request(&own, "student").token(ACME).send().await.expect_status(200);
+            if told.text_of("status") == "succeeded" { Ok(()) } else { Err(told.text) }
+        })
+        .await;
+        until_reserved(broker, 1).await;
+        let told = broker.request(&other, "other").token(UMBRELLA).send().await.expect_status(200);
+        assert_eq!(told.text_of("status"), "queued");
+        seed(broker, 2, 1).await;
+        wait_for_condition("the other to be served", async || {
+            let told = broker.request(&other, "other").token(UMBRELLA).send().await.expect_status(200);
+            if told.text_of("status") == "succeeded" { Ok(()) } else { Err(told.text) }
+        })
+        .await;
+        assert_eq!(reserved(broker).await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_floor_puts_aside_again_what_its_tenant_gave_back() {
+    story(setup().apis(1).workers(1), async |broker| {
+        policy::apply(broker, SMALL).await;
+        seed(broker, 0, 5).await;
+        let id = reserve(broker, &["--flavour", "small", "--count", "2"]).await;
+        until_reserved(broker, 2).await;
+        let held = asks(broker, ACME, "student").send().await.expect_status(201);
+        until_reserved(broker, 1).await;
+        let sandbox = held.sandbox_id().to_owned();
+        broker.return_sandbox(&sandbox, "student").token(ACME).send().await.expect_status(200);
+        wait_for_condition("it to be made up for", async || {
+            broker.job("census").await;
+            broker.job("serve").await;
+            match reserved(broker).await {
+                2 => Ok(()),
+                now => Err((now, shown(broker, &id).await)),
+            }
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sandboxes_are_asked_for_so_early_that_they_are_ready_and_what_will_be_missing_is_told() {
+    let provider = Provider::start(1).await;
+    story(provider.setup().apis(1).workers(1).pool(1), async |broker| {
+        let url = provider.url();
+        let text = format!(
+            "[flavour.small]\nprefix = \"sandbox-\"\nrefill = {{ min = 0, max = 9, rate_per_minute = 6000, \
+             url = \"{url}/hooks/refill\", timeout_s = 2 }}\n"
+        );
+        policy::apply(broker, &text).await;
+        // Not measured yet, a sandbox may take half an hour, and a minute more until it is offered.
+        let class = |minutes: u64| at(now_s() + minutes * 60);
+        let id =
+            reserve(broker, &["--flavour", "small", "--count", "3", "--from", &class(60), "--lead", "10m"])
+                .await;
+        let asked = async || {
+            broker.job("census").await;
+            broker.job("refill").await;
+            provider.world().await.hooked("refill.requested").count()
+        };
+        assert_eq!(asked().await, 0, "there is time");
+        broker.cli_ok(&["reservation", "change", &id, "--from", &class(40)]).await;
+        wait_for_condition("one that is there, and two that are asked for", async || match asked().await {
+            2 => Ok(()),
+            asked => Err(asked),
+        })
+        .await;
+        assert_eq!(shown(broker, &id).await["at_risk"], 0);
+        // Twenty minutes before, what was just asked for comes too late.
+        broker.cli_ok(&["reservation", "change", &id, "--from", &class(20)]).await;
+        assert_eq!(shown(broker, &id).await["at_risk"], 2);
+        broker.job("sync").await;
+        broker.job("census").await;
+        wait_for_condition("all of them", async || {
+            let told = shown(broker, &id).await;
+            if told["at_risk"] == 0 { Ok(()) } else { Err(told) }
+        })
+        .await;
+        broker.cli_ok(&["reservation", "change", &id, "--lead", "1h"]).await;
+        wait_for_condition("them to be put aside", async || {
+            let told = shown(broker, &id).await;
+            if told["held"] == 3 { Ok(()) } else { Err(told) }
+        })
+        .await;
+    })
+    .await;
+}

@@ -1,0 +1,349 @@
+//! Reservations: sandboxes are put aside, and go back (ARCHITECTURE.md, "Reservations").
+//!
+//! What arrives is put aside before anybody else gets it; from the beginning of a reservation on, the tick puts aside what is
+//! available, too. What an open reservation has too much of, and everything of one that has ended, goes back through `arriving`,
+//! so those who wait come first. Each write is at the versions that were read, of the reservation and of each sandbox: two workers
+//! never put aside more than its count, and nothing for one that has ended.
+
+use std::time::Duration;
+
+use broker_domain::refill::READ_LAG;
+use broker_domain::reservation::Closed;
+use broker_domain::{JobReport, Reservation, Status, Timestamp};
+use broker_runtime::backoff::Backoff;
+use broker_runtime::crash_points::{self, Point};
+use broker_store::{
+    Candidate, CandidateFilter, Census, ListedLine, PUT_ASIDE_TOGETHER, Pages, PutAside, StoreError, Write,
+    reservations,
+};
+
+use super::deal::{self, Free};
+use super::{By, TOGETHER};
+use crate::jobs::Jobs;
+
+/// Attempts of one call that other transactions are in the way of, until the rest is left to the next look.
+const TRIES: u32 = 8;
+/// The pauses after those.
+const ON_CONFLICT: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(320));
+/// How long after its end a reservation is looked at for what the index did not show: longer than it lags.
+const CLEARED_AFTER: Duration = Duration::from_secs(60);
+/// Sandboxes of one reservation that one look puts aside or gives back; the next goes on.
+const MOST: usize = 5_000;
+
+/// Puts aside those of `arrivals` that reservations are short of. What another write was faster with is left out.
+pub(super) async fn arrivals(jobs: &Jobs, arrivals: Vec<Candidate>) -> Result<Vec<Free>, StoreError> {
+    let mut left = arrivals;
+    let mut free = Vec::new();
+    for reservation in in_order(jobs.store.reservations.all().await?) {
+        if reservation.short(jobs.clock.now()) == 0 || left.is_empty() {
+            continue;
+        }
+        let (fitting, others): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|arrival| reservation.terms.fits(&arrival.name));
+        let mut holder = Holder::new(jobs, reservation);
+        let unused = holder.put_aside(fitting, Status::Arriving).await?;
+        let Holder { reservation, done, .. } = holder;
+        free.extend(done.into_iter().map(|candidate| reserved(candidate, &reservation)));
+        left = others.into_iter().chain(unused).collect();
+    }
+    free.extend(left.into_iter().map(|candidate| Free::for_all(candidate, Status::Arriving)));
+    Ok(free)
+}
+
+fn reserved(candidate: Candidate, of: &Reservation) -> Free {
+    Free { candidate, listed: Status::Reserved, only_for: Some(of.terms.tenant.clone()) }
+}
+
+/// Those that begin first come first.
+fn in_order(mut reservations: Vec<Reservation>) -> Vec<Reservation> {
+    reservations.sort_by_key(|one| (one.terms.begins_at(), one.id));
+    reservations
+}
+
+/// Whether a reservation is to be ended, has too much, is short of what is available, or has what its tenant waits for.
+pub(super) async fn is_wanted(jobs: &Jobs, lines: &[ListedLine]) -> Result<bool, StoreError> {
+    let (all, now) = (jobs.store.reservations.all().await?, jobs.clock.now());
+    let census = census_of_floors(jobs, &all).await?;
+    for reservation in &all {
+        let is_ending = reservation.closed.is_some_and(|closed| !closed.cleared);
+        if is_ending || reservation.end_due(now).is_some() || used_up(reservation, census.as_ref()).is_some()
+        {
+            return Ok(true);
+        }
+        let tenant_waits = lines.iter().any(|listed| listed.line.tenant == reservation.terms.tenant);
+        let has_use = reservation.surplus(now) > 0 || (tenant_waits && reservation.held > 0);
+        if reservation.is_open() && has_use && is_any(jobs, &of_it(reservation)).await? {
+            return Ok(true);
+        }
+        let offered = CandidateFilter::available(Some(&reservation.terms.prefix));
+        if reservation.short(now) > 0 && is_any(jobs, &offered).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+const fn of_it(reservation: &Reservation) -> CandidateFilter {
+    CandidateFilter::reserved(reservation.id, None)
+}
+
+async fn is_any(jobs: &Jobs, filter: &CandidateFilter) -> Result<bool, StoreError> {
+    let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep_candidates(filter, after, 1));
+    while let Some(page) = pages.next().await? {
+        if !page.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The census, if there is a reservation that is kept up by it.
+async fn census_of_floors(jobs: &Jobs, all: &[Reservation]) -> Result<Option<Census>, StoreError> {
+    if all.iter().any(|one| one.is_open() && one.terms.is_floor()) {
+        jobs.store.census.get().await
+    } else {
+        Ok(None)
+    }
+}
+
+/// How many of a floor are put aside or held by its tenant still, if they are fewer than it counts: what was given back is put
+/// aside again.
+fn used_up(reservation: &Reservation, census: Option<&Census>) -> Option<u32> {
+    let census = census.filter(|census| reservation.held_at.plus(READ_LAG) < census.as_of)?;
+    if !reservation.is_open() || !reservation.terms.is_floor() {
+        return None;
+    }
+    let counted = census.by_reservation.get(&reservation.id).copied().unwrap_or_default();
+    let there = u32::try_from(counted.reserved + counted.allocated).unwrap_or(u32::MAX);
+    (there < reservation.held).then_some(there)
+}
+
+/// Looks at every reservation: ends those whose time is over, gives back what there is too much of, puts aside what is missing.
+pub(super) async fn look(jobs: &Jobs, report: &mut JobReport) -> Result<(), StoreError> {
+    let all = in_order(jobs.store.reservations.all().await?);
+    let census = census_of_floors(jobs, &all).await?;
+    for reservation in all {
+        if jobs.stop.is_cancelled() {
+            break;
+        }
+        let Some(reservation) = standing(jobs, reservation, census.as_ref()).await? else { continue };
+        let now = jobs.clock.now();
+        let back = match &reservation.closed {
+            Some(Closed { cleared: true, .. }) => continue,
+            Some(closed) => give_back(jobs, &reservation, closed).await?,
+            None if reservation.surplus(now) > 0 => give_back_surplus(jobs, reservation).await?,
+            None => {
+                let put_aside = put_aside(jobs, reservation).await?;
+                report.changed += put_aside;
+                report.detail("put_aside", put_aside);
+                continue;
+            }
+        };
+        report.changed += back.len() as u64;
+        report.detail("given_back", back.len() as u64);
+        // Their gate let them through before.
+        let admitted = Box::pin(super::offer(jobs, back, By::Sweep)).await;
+        report.failed += admitted.failed;
+        report.detail("granted", admitted.granted);
+    }
+    Ok(())
+}
+
+/// The reservation as it stands once it is ended if its time is over, and counted anew if it is a floor; `None` if another worker was
+/// faster.
+async fn standing(
+    jobs: &Jobs,
+    reservation: Reservation,
+    census: Option<&Census>,
+) -> Result<Option<Reservation>, StoreError> {
+    let now = jobs.clock.now();
+    if let Some(why) = reservation.end_due(now) {
+        let closed = reservations::close(&jobs.store, reservation.id, why, now).await?;
+        crash_points::point(Point::ReservationClosed);
+        let Reservation { id, held, .. } = &reservation;
+        tracing::info!(reservation = %id, why = why.as_str(), held, "reservation ended");
+        return Ok(closed);
+    }
+    let Some(held) = used_up(&reservation, census) else { return Ok(Some(reservation)) };
+    let after = Reservation { version: reservation.version + 1, held, held_at: now, ..reservation };
+    let written = jobs.store.reservations.update(&after).await?;
+    Ok(written.is_applied().then_some(after))
+}
+
+/// What is put aside for a reservation, as the index lists it.
+async fn listed(jobs: &Jobs, reservation: &Reservation, most: usize) -> Result<Vec<Candidate>, StoreError> {
+    let (filter, mut found) = (of_it(reservation), Vec::new());
+    let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep_candidates(&filter, after, TOGETHER));
+    while let Some(page) = pages.next().await? {
+        found.extend(page);
+        if found.len() >= most {
+            found.truncate(most);
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// Gives back what is put aside for a reservation that has ended. When nothing is left, and the index has caught up, it is cleared.
+async fn give_back(
+    jobs: &Jobs,
+    reservation: &Reservation,
+    closed: &Closed,
+) -> Result<Vec<Candidate>, StoreError> {
+    let (found, now) = (listed(jobs, reservation, MOST).await?, jobs.clock.now());
+    if found.is_empty() && now.since(closed.at) >= CLEARED_AFTER {
+        let closed = Some(Closed { cleared: true, ..*closed });
+        let after = Reservation { version: reservation.version + 1, closed, ..reservation.clone() };
+        // Another worker saw as much.
+        let (Write::Applied | Write::Rejected(())) = jobs.store.reservations.update(&after).await?;
+    }
+    let mut back = Vec::new();
+    for candidate in found {
+        if jobs.store.reservations.give_back(reservation.id, &candidate, now).await?.is_applied() {
+            crash_points::point(Point::GivenBack);
+            back.push(Candidate { version: candidate.version + 1, ..candidate });
+        }
+    }
+    Ok(back)
+}
+
+async fn give_back_surplus(jobs: &Jobs, reservation: Reservation) -> Result<Vec<Candidate>, StoreError> {
+    let surplus = reservation.surplus(jobs.clock.now()) as usize;
+    let found = listed(jobs, &reservation, surplus.min(MOST)).await?;
+    let mut holder = Holder::new(jobs, reservation);
+    holder.give_back(found).await?;
+    Ok(holder.done)
+}
+
+/// Puts aside what is available, as far as the reservation is short; how many.
+async fn put_aside(jobs: &Jobs, reservation: Reservation) -> Result<u64, StoreError> {
+    let filter = CandidateFilter::available(Some(&reservation.terms.prefix));
+    let mut holder = Holder::new(jobs, reservation);
+    let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep_candidates(&filter, after, TOGETHER));
+    while holder.room() > 0
+        && holder.done.len() < MOST
+        && let Some(page) = pages.next().await?
+    {
+        holder.put_aside(page, Status::Available).await?;
+    }
+    Ok(holder.done.len() as u64)
+}
+
+/// Deals what is put aside to the requests of its tenant that wait.
+pub(super) async fn offered(
+    jobs: &Jobs,
+    lines: &[ListedLine],
+    report: &mut JobReport,
+) -> Result<(), StoreError> {
+    let waits = |one: &Reservation| lines.iter().any(|listed| listed.line.tenant == one.terms.tenant);
+    for reservation in jobs.store.reservations.all().await? {
+        if !reservation.is_open() || reservation.held == 0 || !waits(&reservation) {
+            continue;
+        }
+        let free = listed(jobs, &reservation, usize::from(TOGETHER)).await?;
+        let free = free.into_iter().map(|candidate| reserved(candidate, &reservation)).collect();
+        let left = Box::pin(deal::all(jobs, free, By::Sweep)).await?;
+        report.changed += left.granted;
+        report.detail("granted", left.granted);
+    }
+    Ok(())
+}
+
+/// One reservation while sandboxes are put aside for it, or go back.
+struct Holder<'j> {
+    jobs: &'j Jobs,
+    reservation: Reservation,
+    /// What was written, at the versions that it has now.
+    done: Vec<Candidate>,
+    conflicts: u32,
+}
+
+impl<'j> Holder<'j> {
+    const fn new(jobs: &'j Jobs, reservation: Reservation) -> Self {
+        Self { jobs, reservation, done: Vec::new(), conflicts: 0 }
+    }
+
+    /// How many more may be put aside now.
+    fn room(&self) -> usize {
+        self.reservation.short(self.jobs.clock.now()) as usize
+    }
+
+    /// Puts aside as many of `sandboxes` as it is short of; the rest is returned, without those that another write was faster with.
+    async fn put_aside(
+        &mut self,
+        mut sandboxes: Vec<Candidate>,
+        from: Status,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        while !sandboxes.is_empty() && self.room() > 0 {
+            let many = self.room().min(self.together()).min(sandboxes.len());
+            let some: Vec<_> = sandboxes.drain(..many).map(|candidate| (candidate, from)).collect();
+            let now = self.jobs.clock.now();
+            crash_points::point(Point::BeforePutAside);
+            let written = self.jobs.store.reservations.put_aside(&self.reservation, &some, now).await;
+            let some = some.into_iter().map(|(candidate, _)| candidate).collect();
+            self.written(written, some, &mut sandboxes).await?;
+        }
+        Ok(sandboxes)
+    }
+
+    /// Gives back `sandboxes`, and counts them no more.
+    async fn give_back(&mut self, mut sandboxes: Vec<Candidate>) -> Result<(), StoreError> {
+        while !sandboxes.is_empty() {
+            let surplus = self.reservation.surplus(self.jobs.clock.now()) as usize;
+            let many = surplus.min(self.together()).min(sandboxes.len());
+            if many == 0 {
+                break;
+            }
+            let some: Vec<_> = sandboxes.drain(..many).collect();
+            let now = self.jobs.clock.now();
+            let written = self.jobs.store.reservations.give_back_surplus(&self.reservation, &some, now).await;
+            self.written(written, some, &mut sandboxes).await?;
+        }
+        Ok(())
+    }
+
+    /// As many as one call takes, fewer while others are in the way.
+    const fn together(&self) -> usize {
+        let fewer = PUT_ASIDE_TOGETHER >> if self.conflicts > 6 { 6 } else { self.conflicts };
+        if fewer == 0 { 1 } else { fewer }
+    }
+
+    async fn written(
+        &mut self,
+        written: Result<PutAside, StoreError>,
+        some: Vec<Candidate>,
+        left: &mut Vec<Candidate>,
+    ) -> Result<(), StoreError> {
+        match written {
+            Ok(PutAside::Done(after)) => {
+                crash_points::point(Point::PutAside);
+                self.reservation = *after;
+                let written = some.into_iter();
+                self.done.extend(written.map(|one| Candidate { version: one.version + 1, ..one }));
+            }
+            Ok(PutAside::Lost(lost)) => {
+                let kept = some.into_iter().enumerate().filter(|(position, _)| !lost.contains(position));
+                left.extend(kept.map(|(_, candidate)| candidate));
+            }
+            Ok(PutAside::Moved) => {
+                left.extend(some);
+                match self.jobs.store.reservations.get(self.reservation.id).await? {
+                    Some(stands) => self.reservation = stands,
+                    None => self.reservation.closed = Some(gone(self.jobs.clock.now())),
+                }
+            }
+            Err(StoreError::Conflict) if self.conflicts < TRIES => {
+                left.extend(some);
+                self.conflicts += 1;
+                tokio::time::sleep(ON_CONFLICT.jittered(self.conflicts, &self.jobs.entropy)).await;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// The end of a reservation that is not there any more.
+const fn gone(at: Timestamp) -> Closed {
+    Closed { at, why: broker_domain::ReservationEnd::Deleted, cleared: true }
+}
