@@ -237,8 +237,12 @@ async fn a_class_is_changed_and_given_up_while_it_runs() {
         until_reserved(broker, 0).await;
         change(&["--from", &from, "--count", "3"]).await;
         until_reserved(broker, 3).await;
+        for n in 0..5 {
+            asks(broker, UMBRELLA, &format!("other-{n}")).send().await.expect_status(201);
+        }
         let held = asks(broker, ACME, "student-0").send().await.expect_status(201);
         until_reserved(broker, 2).await;
+        seed(broker, 8, 2).await;
         // What an operator takes out of it is made up for.
         let sandboxes = broker.balanced().call(Method::GET, "/v1/admin/sandboxes?status=reserved");
         let sandboxes = sandboxes.token(ADMIN_TOKEN).send().await.expect_status(200);
@@ -305,12 +309,13 @@ async fn what_arrives_is_put_aside_before_others_get_it_and_its_tenants_line_com
 async fn a_floor_puts_aside_again_what_its_tenant_gave_back() {
     story(setup().apis(1).workers(1), async |broker| {
         policy::apply(broker, SMALL).await;
-        seed(broker, 0, 5).await;
+        seed(broker, 0, 2).await;
         let id = reserve(broker, &["--flavour", "small", "--count", "2"]).await;
         until_reserved(broker, 2).await;
         let held = asks(broker, ACME, "student").send().await.expect_status(201);
         until_reserved(broker, 1).await;
         let sandbox = held.sandbox_id().to_owned();
+        seed(broker, 2, 2).await;
         broker.return_sandbox(&sandbox, "student").token(ACME).send().await.expect_status(200);
         wait_for_condition("it to be made up for", async || {
             broker.job("census").await;

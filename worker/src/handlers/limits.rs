@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use broker_domain::policy::{Policy, TenantLimit};
 use broker_domain::waiting::Line;
-use broker_domain::{AllocateRequest, NamePrefix, Quota, TenantName};
+use broker_domain::{AllocateRequest, Quota, TenantName};
+use broker_store::reservations::ReservationsUnknown;
 use broker_store::{CandidateFilter, Pages, StoreError};
 
 use super::key_turns::KeyTurn;
@@ -20,7 +21,9 @@ use crate::candidates::HeldCandidate;
 
 /// Places of a line that are read at a time, to see whether anybody waits.
 const HEADS: u16 = 10;
-/// How long a process that just started waits for its policy, and for the reservations, before it tries the request again.
+/// How long a claim waits for a read of the reservations before it is tried again.
+const RESERVATIONS_COME_WITHIN: Duration = Duration::from_secs(3);
+/// How long a process that just started waits for its policy before it tries the request again.
 const POLICY_COMES_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a claim takes: a candidate, and a permit if the sandbox falls under a limit.
@@ -138,38 +141,24 @@ impl Handlers {
     /// none is only said after a look at both.
     async fn candidate(&self, request: &AllocateRequest) -> Result<Option<HeldCandidate>, HandlerError> {
         let prefix = request.prefix.as_ref();
-        let reserved = match &request.tenant {
-            Some(tenant) => self.put_aside(tenant, prefix).await?,
-            None => Vec::new(),
-        };
-        for of in &reserved {
-            if let Some(candidate) = self.candidates.next_if_any(of).await? {
-                return Ok(Some(candidate));
+        if let Some(tenant) = &request.tenant {
+            for of in known(self.reservations.of_use_to(tenant, prefix)).await? {
+                if let Some(candidate) = self.candidates.next_if_any(&of).await? {
+                    return Ok(Some(candidate));
+                }
             }
         }
         if let Some(candidate) = self.candidates.next(&CandidateFilter::available(prefix)).await? {
             return Ok(Some(candidate));
         }
-        for of in &reserved {
-            if let Some(candidate) = self.candidates.next(of).await? {
-                return Ok(Some(candidate));
+        if let Some(tenant) = &request.tenant {
+            for of in known(self.reservations.read_now(tenant, prefix)).await? {
+                if let Some(candidate) = self.candidates.next(&of).await? {
+                    return Ok(Some(candidate));
+                }
             }
         }
         Ok(None)
-    }
-
-    /// What is put aside for `tenant` and of use to a request for `prefix`.
-    async fn put_aside(
-        &self,
-        tenant: &TenantName,
-        prefix: Option<&NamePrefix>,
-    ) -> Result<Vec<CandidateFilter>, HandlerError> {
-        let known = tokio::time::timeout(POLICY_COMES_WITHIN, self.reservations.of_use_to(tenant, prefix));
-        let unknown = |source| StoreError::Unavailable { operation: "reservations", source };
-        match known.await {
-            Ok(known) => known.map_err(|error| unknown(error.into()).into()),
-            Err(elapsed) => Err(unknown(elapsed.into()).into()),
-        }
     }
 
     /// `candidate`, with a permit if it falls under a limit of the tenant.
@@ -233,5 +222,16 @@ impl Handlers {
             }
         }
         Ok(waited.into())
+    }
+}
+
+/// What is put aside, once it is known.
+async fn known(
+    reading: impl Future<Output = Result<Vec<CandidateFilter>, ReservationsUnknown>>,
+) -> Result<Vec<CandidateFilter>, HandlerError> {
+    let unknown = |source| StoreError::Unavailable { operation: "reservations", source };
+    match tokio::time::timeout(RESERVATIONS_COME_WITHIN, reading).await {
+        Ok(known) => known.map_err(|error| unknown(error.into()).into()),
+        Err(elapsed) => Err(unknown(elapsed.into()).into()),
     }
 }

@@ -1,38 +1,63 @@
-//! The follower of reservations: each worker reads those that are open every two seconds.
+//! The follower of reservations: each worker reads those that are open every two seconds, and when somebody who found nothing asks.
 //!
 //! Invariant: a worker knows each reservation within five seconds while the table answers, and none of it is decided by what it
-//! knows: whether a sandbox that is put aside is claimed, its version decides, and a reservation's tenant never changes. Until
-//! a first read succeeded nothing is claimed. Cost: one read unit for 4 KB of them, half of one if there are none.
+//! knows: whether a sandbox that is put aside is claimed, its version decides, and a reservation's tenant never changes. Who is to be
+//! told that there is nothing asks for a read that began after ([`FollowedReservations::read_now`]); all who ask share it. Until a
+//! first read succeeded nothing is claimed. Cost: one read unit for 4 KB of them, half of one if there are none.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use broker_domain::{NamePrefix, Reservation, TenantName};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{CandidateFilter, Store};
 
-/// The pause between two reads.
+/// The pause between two reads that nobody asks for.
 const EVERY: Duration = Duration::from_secs(2);
+/// The least pause between two reads: it bounds the cost of an empty pool.
+const LEAST: Duration = Duration::from_millis(25);
 /// The pause until a first read succeeded.
 const EVERY_WHILE_UNKNOWN: Duration = Duration::from_millis(250);
 /// The timeout of a read.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What the last reads found.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// The number of the last read.
+    tried: u64,
+    /// The number of the last one that succeeded, from 1.
+    read: u64,
+    open: Arc<[Reservation]>,
+}
+
 /// The open reservations that a process follows; clones share them.
 #[derive(Clone, Debug)]
 pub struct FollowedReservations {
-    known: watch::Receiver<Option<Arc<[Reservation]>>>,
+    known: watch::Receiver<Known>,
+    /// The number of reads that were begun.
+    begun: Arc<AtomicU64>,
+    wanted: Arc<Notify>,
 }
+
+/// The reservations could not be read.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the reservations could not be read")]
+pub struct ReservationsUnknown;
 
 impl FollowedReservations {
     /// Follows the reservations of `store` until `stop`.
     pub fn start(store: Store, stop: CancellationToken) -> Self {
-        let (found, known) = watch::channel(None);
-        tokio::spawn(stop.run_until_cancelled_owned(follow(store, found)));
-        Self { known }
+        let (found, known) = watch::channel(Known::default());
+        let (begun, wanted) = (Arc::default(), Arc::default());
+        let followed = Self { known, begun, wanted };
+        let follow = follow(store, found, Arc::clone(&followed.begun), Arc::clone(&followed.wanted));
+        tokio::spawn(stop.run_until_cancelled_owned(follow));
+        followed
     }
 
     /// Once they are known, what is put aside for `tenant` and of use to a request for `prefix`.
@@ -44,32 +69,59 @@ impl FollowedReservations {
         &self,
         tenant: &TenantName,
         prefix: Option<&NamePrefix>,
-    ) -> Result<Vec<CandidateFilter>, watch::error::RecvError> {
+    ) -> Result<Vec<CandidateFilter>, ReservationsUnknown> {
         let mut known = self.known.clone();
-        let known = known.wait_for(Option::is_some).await?;
-        let of_tenant = known.iter().flat_map(|all| all.iter()).filter(|one| one.terms.tenant == *tenant);
-        let of_use =
-            |one: &Reservation| Some(CandidateFilter::reserved(one.id, Some(one.of_use_to(prefix)?)));
-        Ok(of_tenant.filter(|one| one.held > 0).filter_map(of_use).collect())
+        let known = known.wait_for(|known| known.read > 0).await.map_err(|_| ReservationsUnknown)?;
+        Ok(of_use(&known.open, tenant, prefix))
+    }
+
+    /// The same by a read that began after this call.
+    ///
+    /// # Errors
+    ///
+    /// When that read failed, or the process ends before.
+    pub async fn read_now(
+        &self,
+        tenant: &TenantName,
+        prefix: Option<&NamePrefix>,
+    ) -> Result<Vec<CandidateFilter>, ReservationsUnknown> {
+        let before = self.begun.load(Ordering::SeqCst);
+        self.wanted.notify_one();
+        let mut known = self.known.clone();
+        let known = known.wait_for(|known| known.tried > before).await.map_err(|_| ReservationsUnknown)?;
+        if known.read > before { Ok(of_use(&known.open, tenant, prefix)) } else { Err(ReservationsUnknown) }
     }
 }
 
-async fn follow(store: Store, found: watch::Sender<Option<Arc<[Reservation]>>>) {
+fn of_use(open: &[Reservation], tenant: &TenantName, prefix: Option<&NamePrefix>) -> Vec<CandidateFilter> {
+    let of_tenant = open.iter().filter(|one| one.terms.tenant == *tenant && one.held > 0);
+    let of_use = |one: &Reservation| Some(CandidateFilter::reserved(one.id, Some(one.of_use_to(prefix)?)));
+    of_tenant.filter_map(of_use).collect()
+}
+
+async fn follow(store: Store, found: watch::Sender<Known>, begun: Arc<AtomicU64>, wanted: Arc<Notify>) {
     let mut complained = false;
     loop {
+        let number = begun.fetch_add(1, Ordering::SeqCst) + 1;
         let problem = match timeout(PATIENCE, store.reservations.all()).await {
             Ok(Ok(all)) => {
-                found.send_replace(Some(all.into_iter().filter(Reservation::is_open).collect()));
+                let open = all.into_iter().filter(Reservation::is_open).collect();
+                found.send_replace(Known { tried: number, read: number, open });
                 None
             }
             Ok(Err(error)) => Some(error.to_string()),
             Err(_elapsed) => Some("the table does not answer".to_owned()),
         };
-        if let Some(problem) = problem.as_ref().filter(|_| !complained) {
-            tracing::warn!("reservations could not be read, the last ones stand: {problem}");
+        if let Some(problem) = &problem {
+            found.send_modify(|known| known.tried = number);
+            if !complained {
+                tracing::warn!("reservations could not be read, the last ones stand: {problem}");
+            }
         }
         complained = problem.is_some();
-        let pause = if found.borrow().is_some() { EVERY } else { EVERY_WHILE_UNKNOWN };
-        sleep(pause).await;
+        sleep(LEAST).await;
+        let pause = if found.borrow().read > 0 { EVERY } else { EVERY_WHILE_UNKNOWN };
+        // Whether it is over, or somebody asks: both are reasons to read.
+        let _asked = timeout(pause, wanted.notified()).await;
     }
 }

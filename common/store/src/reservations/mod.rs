@@ -16,7 +16,7 @@ use crate::{Store, StoreError, Write};
 
 pub(crate) use judge::judge;
 
-pub use follow::FollowedReservations;
+pub use follow::{FollowedReservations, ReservationsUnknown};
 pub use outlook::{outlook, ready_after, wanted};
 
 /// How often an act is decided on anew when another one is made at the same moment.
