@@ -2,12 +2,17 @@
 //! same for `/v1/admin`, the console, `broker sandbox history` and `broker track`.
 //!
 //! Invariant: a story costs a bounded number of reads: of a sandbox its record, its last lease, that lease's request, and the
-//! audit of eight days, a megabyte of each at most; of a track its lease, that lease's sandbox and request, and the census.
+//! audit of eight days, a megabyte of each at most; of a track its lease, that lease's sandbox and request, the census, whether the pool is closed, the list of the lines, and
+//! at most eight reads of places.
 
 use std::time::Duration;
 
 use broker_domain::policy::Policy;
-use broker_domain::{EndReason, Lease, LeaseKey, PersistedRequest, RequestId, SandboxId, Status, Timestamp};
+use broker_domain::{
+    EndReason, Lease, LeaseKey, PersistedRequest, RequestId, SandboxId, Status, Timestamp, TrackId,
+};
+use broker_messages::summarize;
+use broker_store::waiting::{self, WaitingFilter};
 use broker_store::{AuditLine, Record, Store, StoreError};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -17,6 +22,10 @@ use crate::response::bodies::PooledSandbox;
 
 /// How many days of the audit are read, today included.
 const AUDIT_DAYS: u32 = 8;
+/// How many reads of places are made for a track that may wait.
+const PLACE_READS: usize = 8;
+/// The section of the runbook for who waits.
+const WAITS: &str = "waiting";
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// What happened, or will.
@@ -269,8 +278,60 @@ pub enum Verdict {
     Overdue,
     /// It has ended.
     Ended,
+    /// There is none, or it has ended, and a request of the track waits in a line.
+    Waits,
     /// There is none.
     Nothing,
+}
+
+/// What an allocate would meet now.
+struct Ahead {
+    /// Sandboxes that are free, as the last census counted.
+    free: Option<u64>,
+    /// Since when workers take no messages.
+    closed_since: Option<Timestamp>,
+    /// A request of the track waits.
+    waits: bool,
+    /// Some tenant has a limit.
+    limits: bool,
+}
+
+impl Ahead {
+    async fn of(store: &Store, policy: &Policy, track: &TrackId, now: Timestamp) -> Result<Self, StoreError> {
+        let filter = WaitingFilter { track: Some(track.clone()), ..WaitingFilter::default() };
+        let track_of = |message: &str| summarize(message).track;
+        let waiting = waiting::list(store, &filter, track_of, None, (1, PLACE_READS), now);
+        let (census, closed_since, waiting) =
+            tokio::try_join!(store.census.get(), store.pool.closed_since(), waiting)?;
+        let free = census.and_then(|census| census.by_status.get(&Status::Available).copied());
+        let limits = policy.tenants().keys().any(|tenant| policy.limits_of(tenant).next().is_some());
+        Ok(Self { free, closed_since, waits: !waiting.places.is_empty(), limits })
+    }
+
+    /// The sentence for it, and the section of the runbook.
+    fn told(&self, now: Timestamp) -> (String, &'static str) {
+        if let Some(since) = self.closed_since {
+            let for_s = now.since(since).as_secs();
+            let text =
+                format!("The pool is closed for {for_s} s: no worker takes a request until it is resumed.");
+            return (text, "no-worker-receives");
+        }
+        let limit = if self.limits { " or its tenant is at its limit" } else { "" };
+        match self.free {
+            Some(0) => (
+                "No sandbox is free: an allocate now is answered 409 NO_SANDBOXES_AVAILABLE, or waits if it may."
+                    .to_owned(),
+                "pool-low",
+            ),
+            Some(free) => {
+                let text = format!(
+                    "{free} sandboxes are free: an allocate now gets one, unless it names a prefix that none of them has{limit}."
+                );
+                (text, "backlog-growing")
+            }
+            None => ("The pool was not counted yet.".to_owned(), "backlog-growing"),
+        }
+    }
 }
 
 /// The story of a track under a key.
@@ -288,8 +349,8 @@ pub async fn of_track(
         )?,
         None => (None, None),
     };
-    let free = store.census.get().await?.and_then(|c| c.by_status.get(&Status::Available).copied());
-    let (verdict, text, runbook) = judge(lease.as_ref(), free, now);
+    let ahead = Ahead::of(store, policy, &key.track, now).await?;
+    let (verdict, text, runbook) = judge(lease.as_ref(), &ahead, now);
     let secs = |at: Timestamp| at.as_secs();
     Ok(TrackStory {
         track: key.track.to_string(),
@@ -305,17 +366,14 @@ pub async fn of_track(
     })
 }
 
-/// What the lease says, what an allocate would be answered now, and where to read on. `free` is the last census's.
-fn judge(lease: Option<&Lease>, free: Option<u64>, now: Timestamp) -> (Verdict, String, &'static str) {
-    let next = match free {
-        Some(0) => "No sandbox is free: an allocate now is answered 409 NO_SANDBOXES_AVAILABLE.".to_owned(),
-        Some(free) => format!(
-            "{free} sandboxes are free: an allocate now gets one, unless it names a prefix that none of them has."
-        ),
-        None => "The pool was not counted yet.".to_owned(),
-    };
-    let lowest = if free == Some(0) { "pool-low" } else { "backlog-growing" };
+/// What the lease says, what an allocate would be answered now, and where to read on.
+fn judge(lease: Option<&Lease>, ahead: &Ahead, now: Timestamp) -> (Verdict, String, &'static str) {
+    let (next, lowest) = ahead.told(now);
+    let waits = "A request of this track waits in a line";
     match lease {
+        None if ahead.waits => {
+            (Verdict::Waits, format!("{waits}, and nothing is held under this key. {next}"), WAITS)
+        }
         None => (
             Verdict::Nothing,
             format!("Holds nothing under this key, and held nothing of late. {next}"),
@@ -333,7 +391,12 @@ fn judge(lease: Option<&Lease>, free: Option<u64>, now: Timestamp) -> (Verdict, 
                         EndReason::Reported => "was reported broken",
                         EndReason::Unknown => "was ended by a newer program",
                     };
-                    (Verdict::Ended, format!("Had {sandbox}, which {how}. {next}"), lowest)
+                    let had = format!("Had {sandbox}, which {how}.");
+                    if ahead.waits {
+                        (Verdict::Waits, format!("{waits}. {had} {next}"), WAITS)
+                    } else {
+                        (Verdict::Ended, format!("{had} {next}"), lowest)
+                    }
                 }
                 None if lease.grant.expires_at <= now => {
                     let text = format!(

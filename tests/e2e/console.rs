@@ -6,6 +6,8 @@ use broker_tests::{Answer, Broker, Setup, story};
 use http::Method;
 use serde_json::Value;
 
+use crate::waiting;
+
 async fn ask(broker: &Broker, method: Method, path: &str) -> Answer {
     let api = broker.api(broker.addresses().len() - 1);
     api.call(method, &format!("/v1/admin/{path}")).token(ADMIN_TOKEN).send().await
@@ -122,6 +124,23 @@ async fn a_student_is_told_of_by_lease_and_by_what_an_allocate_would_be_answered
         assert!(text.contains("was given back") && text.contains("409 NO_SANDBOXES_AVAILABLE"), "{text}");
         assert_eq!(ended["runbook"], "pool-low");
         ask(broker, Method::GET, "tracks/a%20b").await.expect_problem(400, "VALIDATION_ERROR");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_student_who_waits_is_told_to_and_so_is_one_who_meets_a_closed_pool() {
+    story(waiting::setup().pool(0), async |broker| {
+        waiting::parked(broker, waiting::waits(broker, "student-1"), "student-1").await;
+        let waits = get(broker, "tracks/student-1").await;
+        assert_eq!((&waits["verdict"], &waits["runbook"]), (&"waits".into(), &"waiting".into()), "{waits:#}");
+        assert_eq!(get(broker, "tracks/student-2").await["verdict"], "nothing");
+        broker.cli_ok(&["pool", "pause"]).await;
+        let closed = get(broker, "tracks/student-2").await;
+        let text = closed["text"].as_str().unwrap();
+        assert!(text.contains("The pool is closed") && !text.contains("free"), "{text}");
+        assert_eq!(closed["runbook"], "no-worker-receives");
+        broker.cli_ok(&["pool", "resume"]).await;
     })
     .await;
 }

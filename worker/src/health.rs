@@ -31,7 +31,7 @@ impl Health {
     /// Starts the checks, from the pool status `standing`, until the lifecycle's soft end; then it is unhealthy for good.
     pub(crate) fn start(store: Store, clock: Clock, lifecycle: &Lifecycle, standing: &PoolStatus) -> Self {
         if *standing != PoolStatus::Open {
-            tracing::warn!(?standing, "no messages are received");
+            tracing::warn!(%standing, "no messages are received");
         }
         let (opened, open) = watch::channel(*standing == PoolStatus::Open);
         let suspect = Arc::new(Notify::new());
@@ -82,7 +82,7 @@ async fn watch_table(
         if opened.send_replace(healthy) != healthy {
             let clock_trusted = clock.is_trusted();
             match table {
-                Ok(standing) => tracing::warn!(healthy, ?standing, clock_trusted, "health changed"),
+                Ok(standing) => tracing::warn!(healthy, %standing, clock_trusted, "health changed"),
                 Err(error) => {
                     let problem: &dyn std::error::Error = &error;
                     tracing::warn!(healthy, problem, clock_trusted, "health changed");

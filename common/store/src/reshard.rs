@@ -99,13 +99,14 @@ pub async fn reshard(
     crash_points::point(Point::ReshardBegun);
     nobody_lives(store, now()).await?;
     loop {
-        let mut so_far = report.moved;
+        let mut so_far = 0;
         let pass = pass(store, entropy, to, true, |count| {
             so_far += count;
             moved(so_far);
         })
         .await?;
-        (report.listed, report.moved) = (pass.listed, report.moved + pass.moved);
+        // All that stood elsewhere has moved once a pass finds none: a write whose answer was lost counts too.
+        (report.listed, report.moved) = (pass.listed, report.moved.max(pass.misplaced));
         if pass.misplaced == 0 {
             break;
         }

@@ -1,6 +1,7 @@
 //! Records and outcomes of the maintenance operations on the table.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -92,6 +93,18 @@ pub enum PoolStatus {
         /// The table's.
         shards: u64,
     },
+}
+
+/// As a log says it.
+impl fmt::Display for PoolStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open => f.write_str("open"),
+            Self::Paused { since } => write!(f, "paused since {} (seconds since the epoch)", since.as_secs()),
+            Self::RestoredCopy { of } => write!(f, "a restored copy of {}, or being reconciled", of.table),
+            Self::OtherShards { shards } => write!(f, "the table has {shards} state shards"),
+        }
+    }
 }
 
 /// The table that a pool belongs to.

@@ -139,6 +139,13 @@ pub(crate) fn complain(problem: &str) {
 
 /// Prints the error of a failed command to standard error; returns its exit code.
 pub(crate) fn refuse(error: &anyhow::Error) -> ExitCode {
+    let is_broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref().map(io::Error::kind) == Some(io::ErrorKind::BrokenPipe)
+    };
+    // The reader of standard output has read enough (`| head`): as a program that SIGPIPE ends.
+    if error.chain().any(is_broken_pipe) {
+        return ExitCode::from(128 + 13);
+    }
     // Standard error may be closed.
     let _ = writeln!(io::stderr(), "broker: {}", printable(&format!("{error:#}")));
     let bad_setting = error.chain().any(|cause| cause.is::<ConfigError>());

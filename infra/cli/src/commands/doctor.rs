@@ -147,7 +147,7 @@ async fn table(context: &Context) -> [Finding; 2] {
         Err(error) => {
             let todo = match &error {
                 StoreError::NoTable { .. } => {
-                    "Run `broker init`, or set BROKER_TABLE to the name of the existing table."
+                    "Set BROKER_TABLE to the name of the existing table; one that is being restored is not there yet. For a new broker, run `broker init`."
                 }
                 StoreError::Denied { .. } | StoreError::Refused { .. } => {
                     "AWS does not accept the credentials, or the role may not describe the table: see infra/terraform/modules/data/policies.tf."
