@@ -166,10 +166,11 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration
 
 fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     const WHAT: &str = "a time with a zone is expected, such as \"2026-12-07T09:00+01:00\", or whole seconds since the epoch";
-    match Value::deserialize(deserializer)? {
-        Value::String(text) => Timestamp::parse_zoned(&text).map(Some).ok_or_else(|| D::Error::custom(WHAT)),
-        other => Ok(whole(other, WHAT).map_err(D::Error::custom)?.map(Timestamp::from_secs)),
+    let told = Value::deserialize(deserializer)?;
+    if let Some(text) = told.as_str() {
+        return Timestamp::parse_zoned(text).map(Some).ok_or_else(|| D::Error::custom(WHAT));
     }
+    Ok(whole(told, WHAT).map_err(D::Error::custom)?.map(Timestamp::from_secs))
 }
 
 fn counts(_: &mut SchemaGenerator) -> Schema {

@@ -17,14 +17,14 @@ pub enum Selection {
 
 /// The selected letters.
 pub(super) enum Selected {
-    These(Store, VecDeque<DeadLetterId>),
+    These(Box<Store>, VecDeque<DeadLetterId>),
     Matching(Box<DeadLetterListing>),
 }
 
 impl Selected {
     pub(super) fn new(store: &Store, selection: Selection) -> Self {
         match selection {
-            Selection::These(ids) => Self::These(store.clone(), ids.into()),
+            Selection::These(ids) => Self::These(Box::new(store.clone()), ids.into()),
             Selection::Matching(filter) => Self::Matching(Box::new(DeadLetterListing::new(
                 store.clone(),
                 filter,

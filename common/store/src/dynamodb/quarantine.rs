@@ -67,9 +67,10 @@ impl SandboxStore {
     ) -> Result<Write, StoreError> {
         let update = format!("{INTO_QUARANTINE}, {QUARANTINE_SET} REMOVE reserved_for");
         let change = self.quarantine_change(&update, seen, from, quarantine)?;
-        match from {
-            Status::Reserved => self.table.leave_reservation(seen, change, quarantine.at).await,
-            _ => self.table.change(change).await,
+        if from == Status::Reserved {
+            self.table.leave_reservation(seen, change, quarantine.at).await
+        } else {
+            self.table.change(change).await
         }
     }
 

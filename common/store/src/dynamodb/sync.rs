@@ -253,9 +253,10 @@ impl SandboxStore {
                 (":now", n(now.as_secs())),
             ],
         };
-        match from {
-            Status::Reserved => self.table.leave_reservation(seen, change, now).await,
-            _ => self.table.change(change).await,
+        if from == Status::Reserved {
+            self.table.leave_reservation(seen, change, now).await
+        } else {
+            self.table.change(change).await
         }
     }
 
