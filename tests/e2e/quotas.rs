@@ -239,7 +239,10 @@ async fn a_tenant_is_shown_its_own_quota_only() {
     story(setup(), async |broker| {
         seed(broker, "lab", 0, 3).await;
         let shown = broker.balanced().call(Method::GET, "/v1/quota").token(UMBRELLA).send().await;
-        assert_eq!(shown.expect_status(200).json, json!({ "tenant": "umbrella", "limits": [] }));
+        assert_eq!(
+            shown.expect_status(200).json,
+            json!({ "tenant": "umbrella", "limits": [], "reservations": [] })
+        );
         limited(broker, 2).await;
         asks(broker, "student-1").send().await.expect_status(201);
         let expected = json!({ "flavour": "small", "prefix": "lab-", "held": 1, "max": 2, "free": 1 });

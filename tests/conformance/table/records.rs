@@ -212,14 +212,12 @@ async fn a_minute_of_the_history_is_counted_by_the_latest_census_and_each_api_ad
 async fn the_latest_census_and_the_living_are_kept() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
+    let class = ReservationId::from_uuid(place.entropy.uuid());
     let census = |as_of| Census {
         by_flavour: BTreeMap::from([("small".to_owned(), BTreeMap::from([(Status::Available, 3)]))]),
         by_status: Status::ALL.map(|status| (status, 3)).into(),
         by_cause: BTreeMap::from([(QuarantineCause::Gate, 2), (QuarantineCause::Operator, 1)]),
-        by_reservation: BTreeMap::from([(
-            ReservationId::from_uuid(place.entropy.uuid()),
-            ReservedCount { reserved: 2, allocated: 1 },
-        )]),
+        by_reservation: BTreeMap::from([(class, ReservedCount { reserved: 2, allocated: 1 })]),
         letters: DeadLetterCount::default(),
         as_of,
     };
