@@ -226,12 +226,7 @@ impl Service {
                 }
                 self.operator.answer(id, &identity, admin, in_path, head, &body).await
             }
-            Route::Quota => {
-                let identity = self.identify(head, TokenRole::Track, line)?;
-                line.authenticated(&identity.name);
-                body::expect_none(&body::read(&head.headers, body).await?)?;
-                self.quotas.show(&identity.tenant).await
-            }
+            Route::Quota => self.quota(head, body, line).await,
             Route::Request => {
                 let Caller { track, .. } = self.caller(head, line)?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
@@ -243,6 +238,13 @@ impl Service {
                 self.requests.cancel(&track, in_path).await
             }
         }
+    }
+
+    async fn quota(&self, head: &Parts, body: Incoming, line: &mut AccessLine) -> Result<Response, Problem> {
+        let identity = self.identify(head, TokenRole::Track, line)?;
+        line.authenticated(&identity.name);
+        body::expect_none(&body::read(&head.headers, body).await?)?;
+        self.quotas.show(&identity.tenant).await
     }
 
     async fn allocate(

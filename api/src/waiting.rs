@@ -136,7 +136,7 @@ impl CachedLines {
         policy: &Policy,
         reason: &'static str,
     ) -> Option<Estimate> {
-        // What was granted says nothing of a permit, or of sandboxes that nobody asks for.
+        // The rate of grants does not predict when a permit is free, or when a stopped refill goes on.
         if matches!(reason, "limit" | "refill_stopped") {
             return None;
         }

@@ -99,7 +99,7 @@ pub(crate) struct LineBody {
     flavour: Option<String>,
     /// How many waited at the last look, a minute ago at most.
     length: u64,
-    /// Since when the first of them waits, in seconds since the epoch; null if nobody did.
+    /// Since when the first of them waits, in seconds since the epoch; null if the line was empty then.
     oldest_since: Option<u64>,
     /// Why they wait.
     #[schemars(extend("enum" = ["empty", "limit", "refill_running", "refill_stopped"]))]

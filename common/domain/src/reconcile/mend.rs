@@ -2,8 +2,8 @@
 //!
 //! A suspect ([`suspects`]) is mended where the other half follows from the protocol: a
 //! sandbox is handed out once, and a key's lease is replaced only after its end, so of two claims of one key the later
-//! stands. Invariant: nothing is given to anybody who had not claimed it, and nothing offered. What it does not do: mend
-//! what no half of a transaction explains; that stays a suspect, and keeps the pool closed.
+//! stands. Invariant: a sandbox is given only to the track that claimed it, and none is offered. What it does not do:
+//! mend what is not half a transaction; that stays a suspect, and keeps the pool closed.
 
 use super::known::allocation_of;
 use super::{Asked, Known, Purpose, Step};

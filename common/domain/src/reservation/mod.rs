@@ -1,7 +1,7 @@
 //! Reservations: sandboxes that are put aside for one tenant, from a time until a time, or for good.
 //!
-//! Invariants: what a reservation puts aside it puts aside once, so `held` only grows up to `count` while it is open, whoever
-//! claims meanwhile; but for a floor, which puts aside again what its tenant has given back. A reservation that is closed
+//! Invariants: a reservation puts each sandbox aside once, so `held` only grows, up to `count`, while it is open, also while
+//! claims are made; but a floor puts aside again what its tenant has given back. A reservation that is closed
 //! never opens again: whatever is still put aside for it goes back, through `arriving`. Tenant and prefix never change.
 
 mod capacity;
@@ -68,7 +68,7 @@ pub struct ReservationTerms {
 pub enum ReservationEnd {
     /// Its time is over.
     Over,
-    /// Nobody came in time.
+    /// What was not claimed within the no-show time was given back.
     NoShow,
     /// An operator deleted it.
     Deleted,

@@ -3,7 +3,7 @@
 //! Tenants come in an order that chance gives, weighted, and take as many places in turn as their weight is. So each of k
 //! tenants of the same weight has 1/k of a single arrival, and two of two when two arrive. A tenant's own places are served in
 //! the order of asking, but for those that no sandbox which is left fits. A tenant gets no more of a limit than it has permits
-//! free; what it may not take holds up nobody.
+//! free; what it may not take goes to the next tenant.
 
 use std::collections::BTreeMap;
 
@@ -123,7 +123,7 @@ impl<'t> PlacesOfTenant<'t> {
                 let full = |(limit, room): &(&Limit, usize)| *room == 0 && limit.covers(&free.name);
                 free.fits(line) && !self.room.iter().any(full)
             });
-            // What is put aside for the tenant goes first: it is of use to nobody else.
+            // What is put aside for the tenant goes first: no other tenant can use it.
             let least = fitting.min_by_key(|(_, sandbox)| {
                 (sandboxes[**sandbox].only_for.is_none(), use_of(**sandbox), **sandbox)
             });
