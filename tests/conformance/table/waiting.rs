@@ -36,6 +36,12 @@ async fn a_line_is_listed_until_the_latest_deadline_and_keeps_what_a_walk_found(
     let listed = waiting.lines(now).await.expect("read");
     assert_eq!((listed[0].line.clone(), listed[0].until), (line(), now.plus(hour * 2)));
     assert_eq!((&listed[0].marks, listed[0].as_of), (&marks, Some(now)));
+    waiting.walked(&line(), &Marks::default(), now).await.expect("asked");
+    assert_eq!(
+        waiting.lines(now).await.expect("read"),
+        listed,
+        "a walk that began no later tells nothing new"
+    );
     assert_eq!(waiting.lines(now.plus(hour * 3)).await.expect("read"), []);
     let other = Line { tenant: TenantName::new("acme2").expect("a tenant"), prefix: None };
     waiting.list_line(&other, now.plus(hour)).await.expect("listed");

@@ -20,8 +20,9 @@ use broker_domain::{DeadLetter, Outcome, RequestId, TenantName, Timestamp};
 
 /// The line is not listed, or not for as long.
 const LINE_IS_NOT_LISTED: &str = "attribute_not_exists(until_ms) or until_ms < :until_ms";
-/// The line is listed.
-const LINE_IS_LISTED: &str = "attribute_exists(until_ms)";
+/// The line is listed, and no walk that began later has told what it found.
+const LINE_WAS_WALKED_BEFORE: &str =
+    "attribute_exists(until_ms) and (attribute_not_exists(as_of_ms) or as_of_ms < :now)";
 /// The request was neither cancelled nor ended.
 const REQUEST_IS_QUEUED: &str = "#state = :queued";
 /// The same, and it stands in this line.
@@ -161,12 +162,12 @@ impl WaitingStore {
         Ok(Page { items: rows, next: page.next })
     }
 
-    /// Keeps what a walk of `line` found.
+    /// Keeps what a walk of `line` found that began at `now`, unless one that began later told what it found.
     pub async fn walked(&self, line: &Line, marks: &Marks, now: Timestamp) -> Result<(), StoreError> {
         let walked = self.table.change(ItemChange {
             operation: "walk",
             key: keys::line(line).into_map(),
-            condition: LINE_IS_LISTED,
+            condition: LINE_WAS_WALKED_BEFORE,
             update: "SET marks = :marks, as_of_ms = :now",
             values: vec![
                 (":marks", s(serde_json::to_string(marks).unwrap_or_default())),
