@@ -11,6 +11,10 @@
 //! | `table/index` | the state index: queries, PartiQL, prefixes, pages |
 //! | `table/conditions` | single conditional writes, each at the version that was read |
 //! | `table/terms` | each term of a condition alone |
+//! | `table/waiting` | lines and places |
+//! | `table/permits` | permits of a limit |
+//! | `table/reservations` | what is put aside and goes back |
+//! | `table/refill` | tickets of refill |
 //! | `table/records` | requests, ticks, slots, census, instances |
 //! | `table/letters` | dead letters, and the records that wait for their messages |
 //! | `table/expiry` | how long finished items are kept; the audit |

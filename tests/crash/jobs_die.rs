@@ -20,7 +20,7 @@ async fn with_provider() -> (Provider, Setup) {
 }
 
 /// Sends a run of `job`; the worker that takes it dies at `point`. What it leaves breaks no promise.
-async fn dies_in(broker: &mut Broker, job: &str, point: Point) {
+pub(super) async fn dies_in(broker: &mut Broker, job: &str, point: Point) {
     // No caller waits for this run: its worker is about to die.
     broker.cli(&["job", "run", job, "--timeout-s", "0"]).await;
     doomed(broker, point).await;
@@ -29,7 +29,7 @@ async fn dies_in(broker: &mut Broker, job: &str, point: Point) {
 }
 
 /// Another worker finds the message again, and does the rest.
-async fn is_taken_over(broker: &mut Broker) {
+pub(super) async fn is_taken_over(broker: &mut Broker) {
     broker.start_worker().await;
     broker.queues().are_empty().await;
 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `worker_dies` | any two effects of a worker |
 //! | `waiting_dies` | any two effects around a request that waits |
+//! | `reservations_die` | any two effects around what is put aside |
 //! | `worker_pauses` | a decision and its write, for longer than the visibility timeout |
 //! | `api_dies` | any two effects of an API |
 //! | `dead_letters` | any two effects of a drainer and of a replay |
@@ -22,6 +23,7 @@ mod jobs_die;
 mod lost_answers;
 mod outages;
 mod passing_errors;
+mod reservations_die;
 mod reshards;
 mod restores;
 mod silence;

@@ -7,7 +7,7 @@ use broker_tests::{Broker, story, wait_for_condition};
 use super::{CRASH_AT, answer, asked, setup};
 
 /// Starts a worker that stops at `point`, and waits until it does.
-async fn stands_still(broker: &mut Broker, point: Point) {
+pub(super) async fn stands_still(broker: &mut Broker, point: Point) {
     broker.launch_worker(&[(CRASH_AT, &format!("{}=stop", point.as_str()))]).await;
     broker.worker_mut(0).process().frozen().await;
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use broker_tests::cli::Violation;
-use broker_tests::table::{Item, lease_key, sandbox_key, text};
-use broker_tests::{Broker, Setup, story, together};
+use broker_tests::table::{Item, Table, lease_key, now_s, number, sandbox_key, text};
+use broker_tests::{Broker, Setup, story, together, wait_for_condition};
 
 /// Two leases of a key of their own, one sandbox that was given back, and three that are free.
 struct Scene {
@@ -141,6 +141,98 @@ async fn verify_finds_a_used_sandbox_that_is_offered_again() {
         table.put(washed).await;
         assert_found(&broker.violations().await, "reoffered", &scene.returned);
         table.put(returned).await;
+    })
+    .await;
+}
+
+/// Three sandboxes that are put aside for a reservation, whose id it is; no worker is left that would mend what is planted.
+async fn put_aside(broker: &mut Broker) -> String {
+    let make = ["reservation", "create", "--tenant", "acme", "--name-prefix", "sandbox-", "--count", "3"];
+    let made: serde_json::Value = broker.cli_ok(&[&make[..], &["--json"]].concat()).await.json();
+    let id = made["id"].as_str().expect("an id").to_owned();
+    broker.job("serve").await;
+    wait_for_condition("them to be put aside", async || match broker.stats().await.reserved {
+        3 => Ok(()),
+        now => Err(now),
+    })
+    .await;
+    broker.stop_workers().await;
+    id
+}
+
+/// Verify names so many by this kind once the reservation was changed, and nothing else; before, it finds nothing.
+async fn reservation_is_found(
+    broker: &Broker,
+    id: &str,
+    (kind, many): (&str, usize),
+    change: impl AsyncFnOnce(&Table, Item),
+) {
+    let table = broker.table();
+    let before = table.get_at("RESERVATION", id).await.expect("a reservation");
+    broker.verify().await;
+    change(&table, before.clone()).await;
+    let found = broker.violations().await;
+    assert_eq!(found.len(), many, "{found:#?}");
+    assert!(found.iter().all(|found| found.kind == kind), "{found:#?}");
+    assert_found(&found, kind, id);
+    table.put(before).await;
+}
+
+#[tokio::test]
+async fn verify_finds_what_is_put_aside_for_nobody() {
+    story(setup(), async |broker| {
+        let id = put_aside(broker).await;
+        let delete = async |table: &Table, _| table.delete_at("RESERVATION", &id).await;
+        reservation_is_found(broker, &id, ("reserved_for_nobody", 3), delete).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn verify_finds_what_is_put_aside_for_a_reservation_that_it_does_not_fit() {
+    story(setup(), async |broker| {
+        let id = put_aside(broker).await;
+        let sandboxes: Vec<serde_json::Value> =
+            broker.cli_ok(&["pool", "list", "--status", "reserved", "--json"]).await.json();
+        let fits = sandboxes[0]["name"].as_str().expect("a name");
+        let change = async |table: &Table, item| table.put(with(item, &[("reserved_prefix", fits)])).await;
+        reservation_is_found(broker, &id, ("reserved_wrongly", 2), change).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn verify_finds_what_stays_put_aside_when_its_reservation_has_ended() {
+    story(setup(), async |broker| {
+        let id = put_aside(broker).await;
+        let end = async |table: &Table, item: Item| {
+            let ended = async |ago: u64| {
+                let mut item = with(item.clone(), &[("closed_why", "over")]);
+                item.insert("closed_at_ms".to_owned(), number((now_s() - ago) * 1_000));
+                table.put(item).await;
+            };
+            // It goes back within ten minutes, if the pool is open.
+            ended(60).await;
+            broker.verify().await;
+            ended(11 * 60).await;
+            broker.cli_ok(&["pool", "pause"]).await;
+            broker.verify().await;
+            broker.cli_ok(&["pool", "resume"]).await;
+        };
+        reservation_is_found(broker, &id, ("reserved_too_long", 3), end).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn verify_finds_what_is_put_aside_and_not_counted() {
+    story(setup(), async |broker| {
+        let id = put_aside(broker).await;
+        let count = async |table: &Table, mut item: Item| {
+            item.insert("held".to_owned(), number(2));
+            table.put(item).await;
+        };
+        reservation_is_found(broker, &id, ("reserved_uncounted", 1), count).await;
     })
     .await;
 }

@@ -41,6 +41,8 @@ pub struct Stats {
     pub pending_deletion: u64,
     pub stale: u64,
     pub quarantined: u64,
+    #[serde(default)]
+    pub reserved: u64,
     pub deleted: u64,
     pub deletion_failed: u64,
 }

@@ -13,6 +13,7 @@ mod reading;
 mod reconciliation;
 mod records;
 mod refill;
+mod reservations;
 mod schema;
 mod terms;
 mod waiting;
