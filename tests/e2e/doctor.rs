@@ -1,7 +1,7 @@
 //! `broker doctor`: its lines, against real endpoints with one thing wrong at a time.
 
 use broker_tests::dates::{Shift, relay};
-use broker_tests::{Broker, Provider, Setup, story};
+use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};
 use serde::Deserialize;
 
 const TOKEN: (&str, &str) = ("BROKER_TRACK_TOKENS", "platform=tok-platform-0123456789");
@@ -24,6 +24,7 @@ const NOWHERE: &str = "http://127.0.0.1:1";
 struct Finding {
     check: String,
     ok: bool,
+    note: bool,
     found: String,
     todo: String,
 }
@@ -45,6 +46,7 @@ async fn findings(broker: &Broker, flags: &[&str], vars: &[(&str, &str)]) -> Vec
     for finding in &findings {
         assert_eq!(finding.todo.is_empty(), finding.ok, "ok, or what to do: {finding:#?}");
         assert!(!finding.found.is_empty(), "{finding:#?}");
+        assert!(finding.ok || !finding.note, "what is wrong is no note: {finding:#?}");
     }
     findings
 }
@@ -67,7 +69,10 @@ async fn where_nothing_is_wrong_every_line_is_ok() {
         let findings = findings(broker, &[], &[]).await;
         assert!(findings.iter().all(|finding| finding.ok), "{findings:#?}");
         let told = broker.cli_ok(&["doctor"]).await.stdout;
-        assert_eq!(told.lines().filter(|line| line.contains(" ok ")).count(), CHECKS.len(), "{told}");
+        // No process runs and nothing waits: worth knowing, and nothing is wrong.
+        assert_eq!(told.lines().filter(|line| line.contains(" ok ")).count(), CHECKS.len() - 1, "{told}");
+        let note = told.lines().find(|line| line.contains(" note ")).expect("a note");
+        assert!(note.contains("queues") && note.contains("no process runs"), "{told}");
         assert!(!told.contains("tok-platform"), "a token is told by its name: {told}");
         // It changes nothing: nor does it make what is not there.
         broker.cli_with(&["doctor", "--prefix", "elsewhere", "--table", "elsewhere"], &[]).await;
@@ -161,7 +166,11 @@ async fn a_clock_that_is_off_is_told_by_how_much() {
 #[tokio::test]
 async fn without_tokens_and_with_a_bad_setting_it_says_what_an_api_would() {
     story(Setup::new().apis(0).workers(0), async |broker| {
-        wrong(broker, &[], &[], &["tokens"], "BROKER_TRACK_TOKENS").await;
+        // A shell of an operator: commands use AWS, not the API.
+        let found = findings(broker, &[], &[]).await;
+        let tokens = found.last().expect("a line");
+        assert!(tokens.check == "tokens" && tokens.ok && tokens.note, "{tokens:?}");
+        assert!(tokens.found.contains("would not start"), "{tokens:?}");
         let operators_only = [("BROKER_ADMIN_TOKENS", "ops=0123456789abcdef")];
         wrong(broker, &[], &operators_only, &["tokens"], "no allocation is possible").await;
         let viewers_only = [
@@ -175,6 +184,36 @@ async fn without_tokens_and_with_a_bad_setting_it_says_what_an_api_would() {
         let bad = broker.cli(&["doctor", "--wait-s", "soon"]).await;
         assert_eq!(bad.code, 2, "{bad:#?}");
         assert!(bad.stderr.contains("BROKER_WAIT_S"), "{bad:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn messages_that_no_worker_is_there_to_handle_are_wrong_whatever_else_runs() {
+    story(Setup::new().apis(1).workers(1).pool(1), async |broker| {
+        wait_for_condition("the worker to say that it receives", async || {
+            let told = broker.cli(&["doctor"]).await;
+            if told.code == 0 && told.stdout.contains("1 of 1 workers receive") { Ok(()) } else { Err(told) }
+        })
+        .await;
+        broker.stop_workers().await;
+        wrong(broker, &[], &[], &["queues"], "An API runs, and no worker").await;
+        broker.allocate("student-1").respond_async().send().await.expect_status(202);
+        broker.queues().holds_requests(1).await;
+        broker.stop_apis().await;
+        wrong(broker, &[], &[], &["queues"], "0 of 0 workers receive; 1 message waits").await;
+        // What is wrong besides does not hide it.
+        let queue = broker.queues().name("requests");
+        broker.queues().set_attribute(&queue, "DelaySeconds", "90").await;
+        wrong(broker, &[], &[], &["queues"], "DelaySeconds").await;
+        wrong(broker, &[], &[], &["queues"], "1 message waits").await;
+        broker.cli_ok(&["init"]).await;
+        broker.start_worker().await;
+        wait_for_condition("the message to be handled", async || {
+            let (told, stats) = (broker.cli(&["doctor"]).await, broker.stats().await);
+            if told.code == 0 && stats.allocated == 1 { Ok(()) } else { Err((told, stats)) }
+        })
+        .await;
     })
     .await;
 }

@@ -1,20 +1,22 @@
-//! `broker doctor`: checks everything that a broker needs, a line each: fine, or what to do.
+//! `broker doctor`: checks everything that a broker needs, a line each: fine, a note, or what to do.
 //!
 //! Invariants: it changes nothing; every line is printed, also after one that is wrong; a check that needs an earlier, failed
 //! one says so and counts as wrong. Processes are checked by their `/readyz`, the contents of the table by
 //! `broker pool verify`.
 
+mod queues;
+
 use std::process::ExitCode;
 
 use broker_domain::MAX_SKEW_MS;
 use broker_provider::{Provider, ProviderError};
-use broker_queue::{QueueError, inspect};
+use broker_queue::inspect;
 use broker_runtime::aws::{self, AwsEnvironment, Patience, ToldEnvironment};
 use broker_runtime::clock::Clock;
 use broker_runtime::config::{ConfigError, Strings, unknown_names};
 use broker_runtime::errors::chain;
 use broker_store::schema::{self, IndexState};
-use broker_store::{PoolStatus, Role, SettingsError, StoreError, heartbeat};
+use broker_store::{PoolStatus, SettingsError, StoreError};
 use serde::Serialize;
 
 use crate::context::{COMPARED, Context, Settings};
@@ -26,6 +28,8 @@ use crate::output;
 struct Finding {
     check: &'static str,
     ok: bool,
+    /// Whether what was found is fine here, and worth knowing.
+    note: bool,
     /// What was found.
     found: String,
     /// What to do about it; empty if it is fine.
@@ -34,11 +38,15 @@ struct Finding {
 
 impl Finding {
     fn fine(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, ok: true, found: found.into(), todo: String::new() }
+        Self { check, ok: true, note: false, found: found.into(), todo: String::new() }
+    }
+
+    fn note(check: &'static str, found: impl Into<String>) -> Self {
+        Self { note: true, ..Self::fine(check, found) }
     }
 
     fn wrong(check: &'static str, found: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self { check, ok: false, found: found.into(), todo: todo.into() }
+        Self { check, ok: false, note: false, found: found.into(), todo: todo.into() }
     }
 
     fn of(check: &'static str, problem: Option<(String, String)>, fine: impl Into<String>) -> Self {
@@ -51,6 +59,8 @@ impl Finding {
 
 /// The checks after those of the settings and the environment, which need what the environment says.
 const OF_AWS: [&str; 6] = ["credentials", "table", "index", "queues", "redrive", "clock"];
+
+const OF_PERMISSIONS: &str = "Check the role's permissions: see infra/terraform/modules/data/policies.tf.";
 
 pub(crate) fn run(settings: &Settings, json: bool) -> anyhow::Result<Done> {
     let unknown = settings.over(&[], unknown_names);
@@ -102,7 +112,11 @@ fn tell(findings: &[Finding], json: bool) -> std::io::Result<()> {
         return output::json(&findings);
     }
     let cells = findings.iter().map(|finding| {
-        let word = if finding.ok { "ok" } else { "WRONG" };
+        let word = match (finding.ok, finding.note) {
+            (true, false) => "ok",
+            (true, true) => "note",
+            (false, _) => "WRONG",
+        };
         let text =
             if finding.ok { finding.found.clone() } else { format!("{}. {}", finding.found, finding.todo) };
         [finding.check.to_owned(), word.to_owned(), text]
@@ -116,7 +130,8 @@ async fn examine(context: &Context, environment: AwsEnvironment) -> Vec<Finding>
     let mut findings = vec![credentials];
     if has_credentials {
         findings.extend(table(context).await);
-        findings.extend(queues(context).await);
+        let table_is_fine = findings.iter().all(|finding| finding.ok || finding.check != "table");
+        findings.extend(queues::queues(context, table_is_fine).await);
         findings.push(clock(context).await);
     } else {
         let unknown = |check| Finding::wrong(check, "not checked", "Repair the credentials first.");
@@ -238,90 +253,9 @@ async fn closed(context: &Context) -> Option<(String, String)> {
         Ok(Some((PoolStatus::Open | PoolStatus::OtherShards { .. }, _)) | None) => None,
         Err(error) => Some((
             format!("whether the pool is paused cannot be read: {}", chain(&error)),
-            "Check the role's permissions: see infra/terraform/modules/data/policies.tf.".to_owned(),
+            OF_PERMISSIONS.to_owned(),
         )),
     }
-}
-
-/// How many workers run and receive: wrong if some process runs and no worker receives.
-async fn receivers(context: &Context) -> Result<String, (String, String)> {
-    let now = context.clock.now();
-    // The table's own check tells what is wrong with it.
-    let Ok(mut instances) = context.store.instances.list().await else { return Ok("not known".to_owned()) };
-    instances.retain(|instance| !heartbeat::is_gone(instance, now));
-    let workers: Vec<_> = instances.iter().filter(|instance| instance.role == Role::Worker).collect();
-    let receive = workers.iter().filter(|worker| worker.receives != Some(false)).count();
-    let told = format!("{receive} of {} workers receive", workers.len());
-    if receive > 0 || instances.is_empty() {
-        return Ok(told);
-    }
-    let todo = if workers.is_empty() {
-        "An API runs, and no worker: start one (infra/docs/RUNBOOK.md, Nothing works)."
-    } else {
-        "Look at /readyz and the log of a worker, and at the lines above: paused, table, clock."
-    };
-    Err((told, todo.to_owned()))
-}
-
-async fn queues(context: &Context) -> [Finding; 2] {
-    let seen = match inspect::queues(&context.aws, &context.names, context.config.visibility).await {
-        Ok(seen) => seen,
-        Err(error) => {
-            return [not_found(&error), Finding::wrong("redrive", "not checked", "Repair the queues first.")];
-        }
-    };
-    let missing: Vec<_> =
-        seen.iter().filter(|queue| !queue.exists).map(|queue| queue.queue.as_str()).collect();
-    let missing = (!missing.is_empty()).then(|| {
-        let found = format!("missing: {}", missing.join(", "));
-        (found, "Run `broker init`, or set BROKER_PREFIX to the prefix of the queues' names.".to_owned())
-    });
-    let differs = |of_redrive: bool| {
-        let told: Vec<_> = seen.iter().filter_map(|queue| different(queue, of_redrive)).collect();
-        (!told.is_empty()).then(|| told.join("; "))
-    };
-    let missing = match missing {
-        None => differing(context, "BROKER_PREFIX").await,
-        missing => missing,
-    };
-    let missing = missing.or_else(|| {
-        let todo = "Run `broker init` (on AWS: terraform apply), or messages come too late or are too large.";
-        Some((differs(false)?, todo.to_owned()))
-    });
-    let receivers = receivers(context).await;
-    let missing = missing.or_else(|| receivers.as_ref().err().cloned());
-    let differs = differs(true).map(|found| {
-        let todo = "Run `broker init` (on AWS: terraform apply), or messages that fail are lost too early or never kept.";
-        (found, todo.to_owned())
-    });
-    let names = seen.iter().map(|queue| queue.queue.as_str()).collect::<Vec<_>>().join(", ");
-    let absent = seen.iter().any(|queue| !queue.exists);
-    let redrive = match (absent, differs) {
-        (true, None) => Some(("queues are missing".to_owned(), "Repair the queues first.".to_owned())),
-        (true | false, differs) => differs,
-    };
-    [
-        Finding::of("queues", missing, format!("{names}; {}", receivers.unwrap_or_default())),
-        Finding::of("redrive", redrive, "messages that fail too often are kept for 14 days"),
-    ]
-}
-
-/// The attributes in which a queue is another than ours: of what keeps dead letters, or of the rest.
-fn different(queue: &inspect::QueueInspection, of_redrive: bool) -> Option<String> {
-    const OF_REDRIVE: [&str; 3] = ["MessageRetentionPeriod", "RedriveAllowPolicy", "RedrivePolicy"];
-    let names: Vec<_> = queue
-        .differs
-        .iter()
-        .map(String::as_str)
-        .filter(|name| OF_REDRIVE.contains(name) == of_redrive)
-        .collect();
-    (!names.is_empty()).then(|| format!("{} has another {}", queue.queue, names.join(" and ")))
-}
-
-fn not_found(error: &QueueError) -> Finding {
-    let todo =
-        "Check AWS_ENDPOINT_URL_SQS (if it is set), the region, the network, and the role's permissions.";
-    Finding::wrong("queues", chain(error), todo)
 }
 
 /// Compares this machine's clock with the dates of some more responses.
@@ -383,7 +317,8 @@ fn tokens(context: &Context) -> Finding {
         (true, _) if config.local => {
             Finding::fine("tokens", "none of a platform, and BROKER_LOCAL allows that")
         }
-        (true, true) => Finding::wrong("tokens", "none: an API with this environment does not start", todo),
+        // An operator's shell has none: its commands use AWS, not the API.
+        (true, true) => Finding::note("tokens", "none: an API with this environment would not start"),
         (true, false) => Finding::wrong("tokens", "none of a platform: no allocation is possible", todo),
         (false, true) => Finding::fine("tokens", format!("platforms {track}; no operator, so no /v1/admin")),
         (false, false) => Finding::fine("tokens", format!("platforms {track}; operators {admin}")),
