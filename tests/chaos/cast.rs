@@ -16,8 +16,9 @@ pub(crate) type Apis = Arc<RwLock<Vec<Api>>>;
 pub(crate) struct Cast {
     wanted_apis: usize,
     wanted_workers: usize,
-    /// The `broker` of another build, and how many of it were started.
+    /// The `broker` of another build, whether APIs are of it, too, and how many of it were started.
     other: Option<PathBuf>,
+    other_apis: bool,
     started: usize,
     pub(crate) others: usize,
     servers: Vec<(Process, Api)>,
@@ -38,11 +39,13 @@ impl Cast {
         wanted_apis: usize,
         wanted_workers: usize,
         other: Option<PathBuf>,
+        other_apis: bool,
     ) -> Self {
         let mut cast = Self {
             wanted_apis,
             wanted_workers,
             other,
+            other_apis,
             started: 0,
             others: 0,
             servers: Vec::new(),
@@ -80,7 +83,8 @@ impl Cast {
             self.workers.push(Process::start("broker-worker", &mut command));
         }
         while self.servers.len() < self.wanted_apis {
-            let mut command = self.in_turn("api", broker.api_command());
+            let ours = broker.api_command();
+            let mut command = if self.other_apis { self.in_turn("api", ours) } else { ours };
             let mut process = Process::start("broker-api", &mut command);
             let api = Api::new(&process.listening("api listening").await);
             self.servers.push((process, api));

@@ -1,7 +1,6 @@
 //! A flavour that supplies itself: gate, refill and quarantine, with hooks that misbehave, beside the sandboxes that everybody
 //! else uses; and what must hold of it in the end.
 
-use broker_tests::setup::Environment;
 use broker_tests::{Broker, Provider, wait_for_condition};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
@@ -15,17 +14,14 @@ const PREFIX: &str = "guarded-";
 /// What a scheduler outside starts, again and again.
 const JOBS: [&str; 2] = ["census", "refill"];
 
-/// The policy, applied.
-pub(crate) async fn apply(environment: &Environment, provider: &Provider) {
+/// The flavour, as the policy says it.
+pub(crate) fn policy(provider: &Provider) -> String {
     let url = provider.url();
-    let text = format!(
+    format!(
         "[flavour.guarded]\nprefix = \"{PREFIX}\"\nfailed_deletions = \"quarantine\"\n\
          refill = {{ min = 40, max = {MAX}, rate_per_minute = 3000, url = \"{url}/hooks/refill\", timeout_s = 2 }}\n\
          gate = {{ url = \"{url}/hooks/gate\", timeout_s = 2, attempts = 3 }}\n"
-    );
-    let path = broker_tests::warden::scratch().join("chaos-policy.toml");
-    std::fs::write(&path, text).expect("the file is written");
-    environment.cli_ok(&["policy", "apply", path.to_str().expect("a path of text")]).await;
+    )
 }
 
 /// Starts its jobs, as a scheduler outside does: twice, for it may.

@@ -111,6 +111,11 @@ impl History {
         self.with(|inner| inner.waited)
     }
 
+    /// What happened until now.
+    pub(crate) fn so_far(&self) -> Vec<Event> {
+        self.with(|inner| inner.events.clone())
+    }
+
     /// All of it, which is empty then.
     pub(crate) fn take(&self) -> Vec<Event> {
         self.with(|inner| std::mem::take(&mut inner.events))

@@ -76,6 +76,24 @@ fn two_owners(events: &[Event]) -> Vec<String> {
     several.map(|(sandbox, keys)| format!("{sandbox} was told to {keys:?}")).collect()
 }
 
+/// When more sandboxes than `limit` were surely held at a time by these tracks.
+pub(crate) fn above(events: &[Event], tracks: &BTreeSet<String>, limit: usize) -> Option<String> {
+    let held = holdings(events)
+        .into_iter()
+        .filter(|((key, _), holding)| tracks.contains(&key.0) && holding.surely_from < holding.surely_until);
+    // At the same instant what ends comes before what begins.
+    let mut turns: Vec<_> =
+        held.flat_map(|(_, holding)| [(holding.surely_from, true), (holding.surely_until, false)]).collect();
+    turns.sort_unstable();
+    let (mut now, mut most) = (0_usize, 0);
+    for (_, begins) in turns {
+        now = if begins { now + 1 } else { now.saturating_sub(1) };
+        most = most.max(now);
+    }
+    println!("of the limited tenant {most} sandboxes were held at a time, at most; its limit is {limit}");
+    (most > limit).then(|| format!("{most} sandboxes were held at a time by a tenant whose limit is {limit}"))
+}
+
 /// A request that was cancelled has no outcome, however often it is polled.
 fn cancelled_in_vain(events: &[Event]) -> Vec<String> {
     let cancelled: BTreeSet<&str> = events
@@ -192,6 +210,21 @@ mod tests {
         for (what, events) in broken {
             assert_eq!(history(&events).len(), 1, "{what}");
         }
+    }
+
+    #[test]
+    fn more_than_the_limit_at_a_time_is_seen() {
+        let life = [
+            told("a", 0, 1, sandbox("1")),
+            told("b", 0, 2, sandbox("2")),
+            told("c", 0, 3, sandbox("3")),
+            told("a", 4, 5, returned("1")),
+            told("d", 4, 6, sandbox("4")),
+        ];
+        let all = ["a", "b", "c", "d"].map(str::to_owned).into();
+        assert_eq!(above(&life, &all, 3), None);
+        assert!(above(&life, &all, 2).is_some());
+        assert_eq!(above(&life, &["a", "d"].map(str::to_owned).into(), 1), None);
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(crate) fn print(
     println!("of the other build   {} processes", cast.others);
     println!("outages              {} ({} calls lost)", deeds.outages, tallies.away());
     println!("faults of the provider {}", deeds.faults);
+    println!("reservations made, changed, given up {}", deeds.reservations);
     println!("dead letters         {}", state.dead_letters);
     let calls: u64 = tallies.iter().map(|(_, tally)| tally.calls).sum();
     println!("calls of AWS         {calls}, of which were");

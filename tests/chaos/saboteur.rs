@@ -14,6 +14,7 @@ use crate::Arguments;
 use crate::cast::Cast;
 use crate::flavour;
 use crate::history::History;
+use crate::tenants;
 
 /// The interval of worker faults.
 const WORKER_EVERY: Duration = Duration::from_secs(1);
@@ -46,6 +47,8 @@ pub(crate) struct Deeds {
     pub(crate) apis_killed: u64,
     pub(crate) outages: u64,
     pub(crate) faults: u64,
+    /// Reservations made, changed and given up.
+    pub(crate) reservations: u64,
 }
 
 /// Parts of all calls that fail, by kind.
@@ -123,6 +126,9 @@ pub(crate) async fn rage(
                 queues.send(&queues.name("maintenance"), SYNC).await;
             }
             deeds.faults += 1;
+        }
+        if arguments.tenants && second % tenants::RESERVE_EVERY_S == 0 {
+            deeds.reservations += tenants::reserve(broker, &mut rng).await;
         }
         cast.fill(broker).await;
     }

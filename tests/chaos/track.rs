@@ -34,6 +34,8 @@ pub(crate) struct Track {
     explicit: bool,
     /// Whether half of its requests wait in a line.
     waiting: bool,
+    /// The token of its tenant, if it is not the platform's.
+    token: Option<&'static str>,
     rng: SmallRng,
     apis: Apis,
     history: Arc<History>,
@@ -62,13 +64,20 @@ enum Look {
 }
 
 impl Track {
-    pub(crate) fn new(index: usize, seed: u64, waiting: bool, apis: Apis, history: Arc<History>) -> Self {
+    pub(crate) fn new(
+        index: usize,
+        seed: u64,
+        waiting: bool,
+        token: Option<&'static str>,
+        apis: Apis,
+        history: Arc<History>,
+    ) -> Self {
         // Every other two keys share a track; the first of them is its default key.
         let explicit = index % 4 == 1 || index % 4 == 2;
         let track = format!("track-{}", if index % 4 == 1 { index - 1 } else { index });
         let key = if explicit { format!("key-{index}") } else { track.clone() };
         let rng = SmallRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9).wrapping_add(index as u64));
-        Self { key: (track, key), explicit, waiting, rng, apis, history }
+        Self { key: (track, key), explicit, waiting, token, rng, apis, history }
     }
 
     /// Lives until `end`, then settles: it knows what it holds.
@@ -188,7 +197,7 @@ impl Track {
         let began = self.history.elapsed();
         while self.history.elapsed() < began + ENDS_WITHIN {
             let call = self.api().cancel(location, &self.key.0);
-            match answer(call).await.map(|answer| answer.status) {
+            match self.answer(call).await.map(|answer| answer.status) {
                 Some(200) => {
                     self.told(began, Told::Cancelled(location.to_owned()));
                     return None;
@@ -218,7 +227,7 @@ impl Track {
 
     async fn ask(&self, call: Call) -> Got {
         let sent = self.history.elapsed();
-        let Some(answer) = answer(call).await else { return Got::Again };
+        let Some(answer) = self.answer(call).await else { return Got::Again };
         match answer.status {
             200 | 201 => {
                 let sandbox = answer.sandbox_id().to_owned();
@@ -256,7 +265,7 @@ impl Track {
     /// Looks once at a request that was made before `began`.
     async fn look(&mut self, location: &str, began: Duration) -> Look {
         let call = self.api().request(location, &self.key.0);
-        match answer(call).await {
+        match self.answer(call).await {
             Some(answer) if answer.status == 200 && answer.text_of("status") != "queued" => {
                 let sandbox = answer.json["response"]["body"]["sandbox_id"].as_str().map(str::to_owned);
                 if let Some(sandbox) = &sandbox {
@@ -280,7 +289,7 @@ impl Track {
             let path = format!("/v1/sandboxes/{sandbox}/renew");
             let call = self.api().call(Method::POST, &path).header("x-track-id", &self.key.0);
             let sent = self.history.elapsed();
-            match answer(call).await.map(|answer| answer.status) {
+            match self.answer(call).await.map(|answer| answer.status) {
                 Some(200 | 503) | None => {}
                 Some(status) => {
                     self.told(sent, Told::Surprise(format!("a renewal of {sandbox} is answered {status}")));
@@ -294,7 +303,7 @@ impl Track {
         } else {
             let call = self.api().sandbox(sandbox, &self.key.0);
             let sent = self.history.elapsed();
-            match answer(call).await {
+            match self.answer(call).await {
                 Some(answer) if answer.status == 503 => {}
                 Some(answer) => self.told(sent, Told::Looked(sandbox.to_owned(), answer.status)),
                 None => {}
@@ -307,7 +316,7 @@ impl Track {
         loop {
             let call = self.api().return_sandbox(sandbox, &self.key.0);
             let sent = self.history.elapsed();
-            let told = match answer(call).await.map(|answer| answer.status) {
+            let told = match self.answer(call).await.map(|answer| answer.status) {
                 Some(200) => Told::Returned(sandbox.to_owned()),
                 Some(status @ (403 | 404)) => Told::MarkRefused(sandbox.to_owned(), status),
                 Some(202 | 503) | None => Told::MarkUnanswered(sandbox.to_owned()),
@@ -333,12 +342,16 @@ impl Track {
         apis[self.rng.random_range(0..apis.len())].clone()
     }
 
+    /// `None`: the connection broke, or nothing came.
+    async fn answer(&self, call: Call) -> Option<Answer> {
+        let call = match self.token {
+            Some(token) => call.token(token),
+            None => call,
+        };
+        timeout(NO_ANSWER_AFTER, call.try_send()).await.ok()?.ok()
+    }
+
     async fn pause(&mut self) {
         sleep(Duration::from_millis(self.rng.random_range(PAUSE_MS / 2..PAUSE_MS))).await;
     }
-}
-
-/// `None`: the connection broke, or nothing came.
-async fn answer(call: Call) -> Option<Answer> {
-    timeout(NO_ANSWER_AFTER, call.try_send()).await.ok()?.ok()
 }

@@ -338,3 +338,22 @@ async fn a_worker_that_dies_over_a_gate_leaves_the_question_to_another_one_with_
         .await;
     }
 }
+
+#[tokio::test]
+async fn a_worker_that_dies_before_it_puts_a_refused_sandbox_aside_leaves_that_to_another_one() {
+    let (provider, setup) = with_provider().await;
+    story(setup.var("BROKER_SERVE_EVERY_S", "1"), async |broker| {
+        guarded(broker, &provider).await;
+        provider.misbehave(json!({ "gate": { "status": 422, "reason": "broken" } })).await;
+        dies_in(broker, "sync", Point::RoomCounted).await;
+        let Stats { quarantined, available, .. } = broker.stats().await;
+        assert_eq!((quarantined, available), (0, 0), "when it died");
+        is_taken_over(broker).await;
+        wait_for_condition("all to be in quarantine", async || match broker.stats().await {
+            stats if stats.quarantined == SANDBOXES => Ok(()),
+            stats => Err(stats),
+        })
+        .await;
+    })
+    .await;
+}
