@@ -30,6 +30,7 @@ mod rpc;
 mod served;
 mod service;
 pub mod story;
+pub mod tenants;
 mod waiting;
 
 use std::sync::Arc;

@@ -28,6 +28,7 @@
 //! | `GET /v1/admin/refill` | list the flavours that are refilled, and what holds them up |
 //! | `POST /v1/admin/refill/{flavour}/pause`, `…/resume` | pause or resume asking for more |
 //! | `GET /v1/admin/quarantine` | list the sandboxes in quarantine |
+//! | `GET /v1/admin/tenants` | list what tenants may hold and hold |
 //! | `GET /v1/admin/waiting` | list the requests that wait |
 //! | `POST /v1/admin/waiting/cancel` | cancel requests that wait |
 //! | `POST /v1/admin/quarantine/add`, `release`, `retire` | put sandboxes there, let them go, have them deleted |
@@ -109,6 +110,7 @@ pub(crate) enum Admin {
     AddToQuarantine,
     ReleaseFromQuarantine,
     RetireFromQuarantine,
+    Tenants,
     Waiting,
     CancelWaiting,
     Reservations,
@@ -137,7 +139,7 @@ impl From<Problem> for Lost {
 
 impl Route {
     /// Every route, in the order in which paths are compared: fixed paths before those with an id.
-    pub(crate) const ALL: [Self; 51] = [
+    pub(crate) const ALL: [Self; 52] = [
         Self::Allocate,
         Self::ReturnSandbox,
         Self::Renew,
@@ -174,6 +176,7 @@ impl Route {
         Self::Admin(Admin::AddToQuarantine),
         Self::Admin(Admin::ReleaseFromQuarantine),
         Self::Admin(Admin::RetireFromQuarantine),
+        Self::Admin(Admin::Tenants),
         Self::Admin(Admin::Waiting),
         Self::Admin(Admin::CancelWaiting),
         Self::Admin(Admin::Reservations),
@@ -230,6 +233,7 @@ impl Route {
             Self::Admin(Admin::AddToQuarantine) => (Method::POST, "/v1/admin/quarantine/add"),
             Self::Admin(Admin::ReleaseFromQuarantine) => (Method::POST, "/v1/admin/quarantine/release"),
             Self::Admin(Admin::RetireFromQuarantine) => (Method::POST, "/v1/admin/quarantine/retire"),
+            Self::Admin(Admin::Tenants) => (Method::GET, "/v1/admin/tenants"),
             Self::Admin(Admin::Waiting) => (Method::GET, "/v1/admin/waiting"),
             Self::Admin(Admin::CancelWaiting) => (Method::POST, "/v1/admin/waiting/cancel"),
             Self::Admin(Admin::Reservations) => (Method::GET, "/v1/admin/reservations"),

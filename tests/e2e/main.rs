@@ -107,6 +107,7 @@ mod returns;
 mod scaling;
 mod supply;
 mod tenants;
+mod tenants_operators;
 mod tokens;
 mod traces;
 mod verify;

@@ -4,14 +4,14 @@
 //! nothing of other tenants.
 
 use broker_domain::TenantName;
-use broker_domain::policy::TenantLimit;
 use broker_store::{FollowedPolicy, Store};
 use http::StatusCode;
 use serde_json::json;
 
 use crate::response::Response;
-use crate::response::bodies::{OwnReservation, QuotaReport, QuotaUse};
+use crate::response::bodies::{OwnReservation, QuotaReport};
 use crate::response::problem::Problem;
+use crate::tenants;
 
 /// The handler of quotas.
 pub(crate) struct Quotas {
@@ -25,13 +25,7 @@ impl Quotas {
             .policy
             .now()
             .map_err(|unknown| Problem::unavailable("The policy is not known yet.").because(unknown))?;
-        let mut limits = Vec::new();
-        for TenantLimit { flavour, limit, max } in policy.limits_of(tenant) {
-            let held = self.store.permits.slots(&limit).await?.len();
-            let held = u32::try_from(held).unwrap_or(u32::MAX);
-            let (flavour, prefix) = (flavour.to_string(), limit.prefix.to_string());
-            limits.push(QuotaUse { flavour, prefix, held, max, free: max.saturating_sub(held) });
-        }
+        let limits = tenants::uses(&self.store, &policy, tenant).await?;
         let all = self.store.reservations.all().await?;
         let own = all.iter().filter(|one| one.is_open() && one.terms.tenant == *tenant);
         let reservations = own.map(OwnReservation::from).collect();

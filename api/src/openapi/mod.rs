@@ -16,6 +16,7 @@ mod operations;
 pub(crate) mod page;
 mod parameters;
 mod reservations;
+mod tenants;
 
 use std::sync::LazyLock;
 

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use super::headers::{ENTITY_TAG, LOCATION, MAYBE_RETRY_AFTER, PREFERENCE_APPLIED, RETRY_AFTER};
 use super::operation::{Components, Operation};
 use super::parameters;
-use super::reservations;
+use super::{reservations, tenants};
 use crate::overview::{Overview, ScheduledJob};
 use crate::request::body::{AllocateBody, RenewBody, ReportBody};
 use crate::request::parameters as query;
 use crate::response::bodies::{
     Alive, AllocationBody, AuditPage, CancelledWaiting, Flavours, Marked, OwnedSandbox, PolicyReport,
-    PoolPage, QuarantineList, QuarantineReportBody, Queued, QueuedRun, QuotaReport, Readiness, RefillBody,
-    RefillList, Renewed, Reported, RequestReport, RunBody, Stats, WaitingList,
+    PoolPage, QuarantineList, QuarantineReportBody, Queued, QueuedRun, Readiness, RefillBody, RefillList,
+    Renewed, Reported, RequestReport, RunBody, Stats, WaitingList,
 };
 use crate::response::codes::Code;
 use crate::routes::{Admin, Route};
@@ -32,7 +32,7 @@ pub(super) fn operation(route: Route, parts: &mut Components) -> Value {
         Route::Renew => renew(parts),
         Route::ReportBroken => report_broken(parts),
         Route::Sandbox => sandbox(parts),
-        Route::Quota => quota(parts),
+        Route::Quota => tenants::quota(parts),
         Route::Request => request(parts),
         Route::Cancel => cancel(parts),
         Route::Admin(admin) => by_operator(admin, parts),
@@ -145,15 +145,6 @@ fn report_broken(parts: &mut Components) -> Value {
         .answers::<Reported<'_>>(200, "Its lease has ended.", &[])
         .leads_to(200, "getSandbox", "id", "sandbox_id")
         .fails(&[Code::NotSandboxOwner, Code::AllocationExpired, Code::SandboxNotFound])
-        .finish()
-}
-
-fn quota(parts: &mut Components) -> Value {
-    Operation::by_platform(parts, TRACK, "getQuota", "Shows what the caller's tenant may hold, and holds")
-        .says(
-            "Of the tenant that the token speaks for, counted now. A flavour that is not named has no limit.",
-        )
-        .answers::<QuotaReport>(200, "Its limits.", &[])
         .finish()
 }
 
@@ -275,6 +266,7 @@ fn by_operator(admin: Admin, parts: &mut Components) -> Value {
             .takes_query(query::WAITING_PAGE)
             .answers::<WaitingList>(200, "A page.", &[])
             .finish(),
+        Admin::Tenants => tenants::list(parts),
         Admin::Reservations => reservations::list(parts),
         Admin::Reserve => reservations::create(parts),
         Admin::Reservation => reservations::show(parts),

@@ -225,6 +225,17 @@ pub(crate) const ACTION_DRY_RUN: Flag = Flag { name: "dry_run", what: "Only repo
 pub(crate) const LEAVING: &[Parameter] =
     &[QUARANTINE_IDS, QUARANTINE_CAUSE, QUARANTINE_ALL.parameter(), ACTION_DRY_RUN.parameter()];
 
+pub(crate) const TENANT: Parameter = Parameter::text("tenant", "Only this tenant.", ID);
+pub(crate) const TENANTS_LIMIT: Number<u32> = Number {
+    name: "limit",
+    what: "Tenants of a page.",
+    from: 1,
+    to: MAX_SANDBOXES_PER_PAGE,
+    default: SANDBOXES_PER_PAGE,
+};
+/// The parameters of the list of tenants.
+pub(crate) const TENANTS: &[Parameter] = &[TENANT, TENANTS_LIMIT.parameter(), CURSOR];
+
 pub(crate) const WAITING_TENANT: Parameter =
     Parameter::text("tenant", "Only requests of this tenant.", "^[A-Za-z0-9._:@-]{1,128}$");
 pub(crate) const WAITING_PREFIX: Parameter =

@@ -65,6 +65,7 @@ impl Route {
                 | Admin::Policy
                 | Admin::Refill
                 | Admin::Quarantine
+                | Admin::Tenants
                 | Admin::Waiting
                 | Admin::Reservations
                 | Admin::Reservation,
@@ -98,6 +99,7 @@ impl Route {
                 | Admin::AddToQuarantine
                 | Admin::ReleaseFromQuarantine
                 | Admin::RetireFromQuarantine
+                | Admin::Tenants
                 | Admin::Waiting
                 | Admin::CancelWaiting
                 | Admin::Audit => true,

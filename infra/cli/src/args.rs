@@ -5,7 +5,7 @@ use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
     audit, dead_letters, endpoints, hooks, init, job, lease, overview, policy, pool, processes, provider,
-    quarantine, refill, reservation, sandbox, track, up, waiting,
+    quarantine, refill, reservation, sandbox, tenants, track, up, waiting,
 };
 use crate::context::Flags;
 use crate::output::Output;
@@ -64,6 +64,8 @@ pub(crate) enum Command {
     /// Put sandboxes aside for a tenant, from a time until a time, or for good
     #[command(subcommand)]
     Reservation(reservation::ReservationCommand),
+    /// Show what tenants may hold and hold, who of them waits, what is reserved for them
+    Tenants(tenants::TenantsArgs),
     /// Try out the hooks of the policy
     #[command(subcommand)]
     Hooks(hooks::HooksCommand),

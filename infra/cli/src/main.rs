@@ -63,6 +63,7 @@ fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
         Command::Hooks(command) => {
             settings.once(async |context| commands::hooks::run(context, command).await)
         }
+        Command::Tenants(args) => settings.once(async |context| commands::tenants::run(context, args).await),
         Command::Track(track) => settings.once(async |context| commands::track::run(context, track).await),
         Command::Quarantine(command) => {
             settings.once(async |context| commands::quarantine::run(context, command).await)

@@ -25,15 +25,32 @@ impl Cursors {
 
     /// The cursor of the page behind `key`.
     pub(crate) fn encode(&self, key: &PageKey) -> String {
-        let place = key.encode();
-        let digest = self.digest(&place);
-        place + &digest
+        self.seal(key.encode())
     }
 
     /// The place in a cursor of [`Cursors::encode`]; `None` for any other text.
     pub(crate) fn parse(&self, text: &str) -> Option<PageKey> {
+        PageKey::parse(self.unseal(text)?)
+    }
+
+    /// For a list in the order of names: the cursor of the page behind `name`.
+    pub(crate) fn encode_name(&self, name: &str) -> String {
+        self.seal(hex::encode(name))
+    }
+
+    /// The name in a cursor of [`Cursors::encode_name`]; `None` for any other text.
+    pub(crate) fn parse_name(&self, text: &str) -> Option<String> {
+        String::from_utf8(hex::decode(self.unseal(text)?).ok()?).ok()
+    }
+
+    fn seal(&self, place: String) -> String {
+        let digest = self.digest(&place);
+        place + &digest
+    }
+
+    fn unseal<'a>(&self, text: &'a str) -> Option<&'a str> {
         let (place, digest) = text.split_at_checked(text.len().checked_sub(DIGEST)?)?;
-        PageKey::parse(place).filter(|_| self.digest(place) == digest)
+        (self.digest(place) == digest).then_some(place)
     }
 
     fn digest(&self, place: &str) -> String {

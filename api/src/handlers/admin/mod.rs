@@ -15,6 +15,7 @@ mod refill;
 mod reservations;
 mod stats;
 mod stories;
+mod tenants;
 mod waiting;
 
 use std::time::Duration;
@@ -112,6 +113,7 @@ impl Operator {
             Admin::RetireFromQuarantine => {
                 self.leave_quarantine(id, who, (QuarantineAct::Retire, Act::Retire), &query).await
             }
+            Admin::Tenants => self.tenants(&query).await,
             Admin::Waiting => self.waiting(&query).await,
             Admin::CancelWaiting => self.cancel_waiting(id, who, &query).await,
             Admin::Reservations => self.reservations().await,

@@ -72,7 +72,7 @@ impl Operator {
         self.shown(&closed.ok_or_else(not_found)?, StatusCode::OK).await
     }
 
-    fn known_policy(&self) -> Result<Arc<Policy>, Problem> {
+    pub(super) fn known_policy(&self) -> Result<Arc<Policy>, Problem> {
         self.policy.now().map_err(|error| Problem::unavailable("The policy is not known yet.").because(error))
     }
 

@@ -11,8 +11,8 @@ mod waiting;
 
 pub use operator::PooledSandbox;
 pub(crate) use operator::{AuditPage, Flavour, Flavours, PolicyReport, PoolPage, QueuedRun, RunBody, Stats};
-pub use reservations::ReservationView;
-pub(crate) use reservations::{OwnReservation, ReservationList};
+pub(crate) use reservations::ReservationList;
+pub use reservations::{OwnReservation, ReservationView};
 pub(crate) use supply::{QuarantineList, QuarantineReportBody, RefillBody, RefillList};
 pub(crate) use waiting::{
     CancelledWaiting, EstimateBasisBody, LineBody, WaitingBody, WaitingList, WaitingRequestBody,
@@ -26,6 +26,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::response::codes::Code;
+use crate::tenants::Tenant;
 
 /// A sandbox that the caller holds.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -245,17 +246,26 @@ pub(crate) struct QuotaReport {
 
 /// A limit and its use.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct QuotaUse {
+pub struct QuotaUse {
     /// The flavour that is limited.
-    pub(crate) flavour: String,
+    pub flavour: String,
     /// The names of its sandboxes begin so.
-    pub(crate) prefix: String,
+    pub prefix: String,
     /// How many the tenant holds. After a limit was lowered they may be more than it may hold.
-    pub(crate) held: u32,
+    pub held: u32,
     /// How many it may hold.
-    pub(crate) max: u32,
+    pub max: u32,
     /// How many more it may take now.
-    pub(crate) free: u32,
+    pub free: u32,
+}
+
+/// A page of tenants.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct TenantList {
+    /// By name.
+    pub(crate) tenants: Vec<Tenant>,
+    /// The cursor of the next page; null at the end.
+    pub(crate) next_cursor: Option<String>,
 }
 
 /// A problem for older clients.

@@ -106,22 +106,22 @@ pub(crate) struct ReservationList {
     pub(crate) reservations: Vec<ReservationView>,
 }
 
-/// What is reserved for the caller's tenant.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct OwnReservation {
+/// What is reserved for a tenant.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct OwnReservation {
     /// Its id.
     #[schemars(extend("format" = "uuid"))]
-    id: String,
+    pub id: String,
     /// The names of the sandboxes begin so.
-    prefix: String,
+    pub prefix: String,
     /// How many.
-    count: u32,
+    pub count: u32,
     /// When they are needed, in seconds since the epoch; null: since it was made.
-    from: Option<u64>,
+    pub from: Option<u64>,
     /// Until when, in seconds since the epoch; null: without end.
-    until: Option<u64>,
+    pub until: Option<u64>,
     /// How many were put aside until now, whether or not they are claimed since.
-    held: u32,
+    pub held: u32,
 }
 
 impl From<&Reservation> for OwnReservation {

@@ -22,6 +22,7 @@ pub(crate) mod refill;
 mod resend;
 pub(crate) mod reservation;
 pub(crate) mod sandbox;
+pub(crate) mod tenants;
 pub(crate) mod track;
 pub(crate) mod up;
 pub(crate) mod waiting;
