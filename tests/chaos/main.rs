@@ -92,6 +92,8 @@ async fn main() -> ExitCode {
     let setup = provider.setup().apis(0).workers(0).faults(arguments.seed);
     let setup =
         setup.var("BROKER_VISIBILITY_S", VISIBILITY_S).var("BROKER_LOG", LOG).var("BROKER_WAIT_S", "10");
+    // What is given back is deleted at once: a sync and a census read all that is not, and workers die in them.
+    let setup = setup.var("BROKER_CLEANUP_EVERY_S", "10").var("BROKER_PROVIDER_RATE", "100");
     let setup = match arguments.waiting {
         true => setup.var("BROKER_WAITING", "on").var("BROKER_SERVE_EVERY_S", "1"),
         false => setup,

@@ -2,10 +2,10 @@
 //! of them.
 
 use std::collections::BTreeSet;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use broker_tests::api::TRACK_TOKEN;
 use broker_tests::setup::Environment;
+use broker_tests::table::now_s;
 use broker_tests::{Broker, wait_for_condition};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
@@ -58,8 +58,7 @@ pub(crate) fn limited_tracks(keys: usize) -> BTreeSet<String> {
 
 /// Reserves some; changes or gives up some of what was reserved before. Returns how many acts were taken.
 pub(crate) async fn reserve(environment: &Environment, rng: &mut SmallRng) -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
-    let from = now + rng.random_range(0..5);
+    let from = now_s() + rng.random_range(0..5);
     let (from, until) = (from.to_string(), (from + rng.random_range(8..LONGEST_S)).to_string());
     let count = rng.random_range(2..12).to_string();
     let made = environment
