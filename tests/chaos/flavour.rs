@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// There are never more of it.
-const MAX: usize = 300;
+pub(crate) const MAX: usize = 300;
 /// How its names begin.
 const PREFIX: &str = "guarded-";
 /// What a scheduler outside starts, again and again.
@@ -56,10 +56,18 @@ pub(crate) fn hook_faults(rng: &mut SmallRng, faults: &mut Value) {
     faults["refill"] = refills[rng.random_range(0..refills.len())].clone();
 }
 
+/// A sandbox in a list.
 #[derive(Debug, Deserialize)]
-struct Row {
+pub(crate) struct Row {
     name: String,
     status: String,
+}
+
+impl Row {
+    /// Whether it is of the flavour that supplies itself.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.name.starts_with(PREFIX)
+    }
 }
 
 /// Everything that is not as it must be, once the hooks answer again.
@@ -75,7 +83,7 @@ pub(crate) async fn judge(broker: &Broker, provider: &Provider) -> Vec<String> {
     .await;
     let listed = broker.cli_ok(&["pool", "list", "--limit", "1000000", "--json"]).await;
     let rows: Vec<Row> = listed.json();
-    let of_it: Vec<_> = rows.iter().filter(|row| row.name.starts_with(PREFIX)).collect();
+    let of_it: Vec<_> = rows.iter().filter(|row| row.is_guarded()).collect();
     let quarantined = of_it.iter().filter(|row| row.status == "quarantined").count();
     let world = provider.world().await;
     let asked: std::collections::BTreeSet<_> =

@@ -7,6 +7,7 @@ use std::time::Duration;
 use broker_tests::setup::Environment;
 use broker_tests::{Broker, Provider};
 
+use crate::flavour;
 use crate::history::History;
 
 /// How much there is.
@@ -93,11 +94,13 @@ impl Supply {
         }
     }
 
-    /// How many are available, up to `most`: by the index, since a scan of all that was used up takes longer and longer.
+    /// How many are available, up to `most`: by the index, since a scan of all that was used up takes longer and longer. What
+    /// supplies itself does not count.
     async fn left(&self, most: usize) -> usize {
-        let most = most.to_string();
-        let list = ["pool", "list", "--status", "available", "--limit", &most, "--json"];
-        self.environment.cli_ok(&list).await.json::<Vec<serde_json::Value>>().len()
+        let limit = (most + flavour::MAX).to_string();
+        let list = ["pool", "list", "--status", "available", "--limit", &limit, "--json"];
+        let listed = self.environment.cli_ok(&list).await.json::<Vec<flavour::Row>>();
+        listed.iter().filter(|row| !row.is_guarded()).count()
     }
 
     async fn seed(&self, start: usize, count: usize) {

@@ -2,7 +2,9 @@
 //! of them.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, UNIX_EPOCH};
 
+use aws_sdk_sqs::primitives::{DateTime, DateTimeFormat};
 use broker_tests::api::TRACK_TOKEN;
 use broker_tests::setup::Environment;
 use broker_tests::table::now_s;
@@ -59,7 +61,7 @@ pub(crate) fn limited_tracks(keys: usize) -> BTreeSet<String> {
 /// Reserves some; changes or gives up some of what was reserved before. Returns how many acts were taken.
 pub(crate) async fn reserve(environment: &Environment, rng: &mut SmallRng) -> u64 {
     let from = now_s() + rng.random_range(0..5);
-    let (from, until) = (from.to_string(), (from + rng.random_range(8..LONGEST_S)).to_string());
+    let (from, until) = (at(from), at(from + rng.random_range(8..LONGEST_S)));
     let count = rng.random_range(2..12).to_string();
     let made = environment
         .cli(
@@ -80,6 +82,11 @@ pub(crate) async fn reserve(environment: &Environment, rng: &mut SmallRng) -> u6
         environment.cli(&["reservation", "delete", id]).await
     };
     1 + u64::from(changed.code == 0)
+}
+
+fn at(seconds: u64) -> String {
+    let time = DateTime::from(UNIX_EPOCH + Duration::from_secs(seconds));
+    time.fmt(DateTimeFormat::DateTime).expect("a time")
 }
 
 /// Waits until what was reserved went back.
