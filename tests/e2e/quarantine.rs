@@ -118,3 +118,24 @@ async fn what_its_owner_reports_is_never_offered_again_and_the_owner_gets_anothe
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_large_quarantine_is_listed_by_its_longest_and_says_that_there_is_more() {
+    story(Setup::new().pool(205), async |broker| {
+        let ids: Vec<_> = (0..205).map(|n| format!("seed-{n:06}")).collect();
+        let mut add: Vec<&str> = vec!["quarantine", "add", "--why", "a drill"];
+        add.extend(ids.iter().map(String::as_str));
+        broker.cli_ok(&add).await;
+        broker.lists_are_current().await;
+        let listed = admin(broker, Method::GET, "").await.expect_status(200);
+        let rows = listed.json["sandboxes"].as_array().expect("a list");
+        assert_eq!((rows.len(), &listed.json["more"]), (200, &json!(true)));
+        let since: Vec<_> = rows.iter().map(|row| row["quarantined_at"].as_u64()).collect();
+        assert!(since.is_sorted(), "{since:?}");
+        broker.cli_ok(&["quarantine", "release", "--all"]).await;
+        broker.lists_are_current().await;
+        let none = admin(broker, Method::GET, "").await.expect_status(200);
+        assert_eq!(none.json, json!({ "sandboxes": [], "more": false }));
+    })
+    .await;
+}

@@ -8,6 +8,7 @@ use std::fmt;
 use broker_domain::{Quarantine, QuarantineCause, SandboxId, Status, Timestamp};
 use broker_runtime::crash_points::{self, Point};
 use serde::Serialize;
+use tokio::task::JoinSet;
 
 use crate::{Candidate, Pages, Record, Seen, Store, StoreError, Write, arrivals};
 
@@ -214,6 +215,40 @@ pub async fn act_on(
         }
     }
     Ok(report)
+}
+
+/// At most `most` sandboxes in quarantine, those that have been there longest, and whether there are more. One page of the index
+/// for each shard, and a read of each sandbox.
+///
+/// # Errors
+///
+/// When the table does not answer.
+pub async fn longest(store: &Store, most: usize) -> Result<(Vec<Record>, bool), StoreError> {
+    let (mut shards, mut more) = (Vec::new(), false);
+    for shard in 0..store.shards() {
+        let page = store.sandboxes.listed(Status::Quarantined, shard, None).await?;
+        more |= page.next.is_some();
+        shards.push(page.items.into_iter());
+    }
+    // Each shard lists its own longest first: they take turns.
+    let mut chosen = Vec::new();
+    while chosen.len() < most && shards.iter().any(|shard| shard.len() > 0) {
+        chosen.extend(shards.iter_mut().filter_map(Iterator::next));
+    }
+    more |= chosen.len() > most || shards.iter().any(|shard| shard.len() > 0);
+    chosen.truncate(most);
+    let mut reads = JoinSet::new();
+    for candidate in chosen {
+        let sandboxes = store.sandboxes.clone();
+        reads.spawn(async move { sandboxes.record(&candidate.sandbox_id).await });
+    }
+    let mut found = Vec::new();
+    for record in reads.join_all().await {
+        // The index may be a moment behind.
+        found.extend(record?.filter(|record| record.sandbox.status == Status::Quarantined));
+    }
+    found.sort_by_key(|record| (record.due, record.sandbox.id.clone()));
+    Ok((found, more))
 }
 
 /// Every sandbox in quarantine, the longest first.

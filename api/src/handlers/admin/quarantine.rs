@@ -19,12 +19,15 @@ use crate::response::problem::Problem;
 /// Sandboxes of one call.
 const MOST: usize = 100;
 
+/// Sandboxes of one list.
+const MOST_SHOWN: usize = 200;
+
 impl Operator {
     pub(super) async fn quarantined(&self) -> Result<Response, Problem> {
         let policy = self.policy.now().unwrap_or_default();
-        let found = quarantine::list(&self.rpc.store).await?;
+        let (found, more) = quarantine::longest(&self.rpc.store, MOST_SHOWN).await?;
         let shown = |record| PooledSandbox::new(record, policy.flavour_of(&record.sandbox.name));
-        let list = QuarantineList { sandboxes: found.iter().map(shown).collect() };
+        let list = QuarantineList { sandboxes: found.iter().map(shown).collect(), more };
         Ok(Response::json(StatusCode::OK, json!(list), "listed"))
     }
 

@@ -60,8 +60,10 @@ impl From<RefillStatus> for RefillBody {
 /// The sandboxes in quarantine.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct QuarantineList<'a> {
-    /// The longest in quarantine first.
+    /// The longest in quarantine first, 200 of them at most.
     pub(crate) sandboxes: Vec<PooledSandbox<'a>>,
+    /// Whether there are more.
+    pub(crate) more: bool,
 }
 
 /// What an act on the quarantine did, or would do.
