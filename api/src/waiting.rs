@@ -171,7 +171,7 @@ impl CachedLines {
         let mut stopped = BTreeSet::new();
         for name in listed.iter().filter_map(refilled).collect::<BTreeSet<_>>() {
             let flow = self.store.refill.flow(&name).await?;
-            if flow.paused_at.is_some() || flow.breaker.is_open() {
+            if flow.paused.is_some() || flow.breaker.is_open() {
                 stopped.insert(name);
             }
         }

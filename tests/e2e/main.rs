@@ -52,8 +52,10 @@
 //! | `maintenance` | the jobs: expiry, cleanup, sync, the schedule, the sweep |
 //! | `examples` | the scripts of `infra/examples` |
 //! | `operator` | the `broker` command and the metrics |
+//! | `acts` | acts of operators that change nothing or are refused |
 //! | `permissions` | what each command asks of AWS |
 
+mod acts;
 mod adoption;
 mod allocate_and_return;
 mod arriving;

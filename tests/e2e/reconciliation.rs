@@ -39,6 +39,7 @@ fn report(output: &Output, code: i32) -> Value {
 async fn a_paused_pool_is_not_touched_until_it_is_resumed() {
     story(Setup::new().apis(1).workers(1).pool(3), async |broker| {
         broker.cli_ok(&["pool", "pause", "--by", "maria"]).await;
+        broker.cli_ok(&["pool", "pause", "--by", "another"]).await;
         says(broker, 0, 503).await;
         let (_, metrics) = broker.worker(0).metrics().probe("/metrics").await.expect("metrics");
         assert!(metrics.contains("broker_ready 0"), "{metrics}");

@@ -107,6 +107,8 @@ pub struct ScheduledJob {
     pub next_run_at: Option<u64>,
     /// Since when it is paused, in seconds since the epoch; null if it is not.
     pub paused_at: Option<u64>,
+    /// Who paused it; null if it is not paused, or an earlier version stored it without.
+    pub paused_by: Option<String>,
 }
 
 impl ScheduledJob {
@@ -114,10 +116,12 @@ impl ScheduledJob {
     pub fn new(job: Job, tick: Option<&Tick>, scheduler: Scheduler) -> Self {
         // A scheduler outside moves no tick, and what is arriving is looked for without one.
         let due = tick.filter(|_| scheduler == Scheduler::Workers && job.is_sent());
+        let pause = tick.and_then(|tick| tick.paused.as_ref());
         Self {
             job: job.as_str(),
             next_run_at: due.map(|tick| tick.next_run_at.as_secs()),
-            paused_at: tick.and_then(|tick| tick.paused_at).map(Timestamp::as_secs),
+            paused_at: pause.map(|pause| pause.since.as_secs()),
+            paused_by: pause.and_then(|pause| pause.by.clone()),
         }
     }
 }

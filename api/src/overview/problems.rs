@@ -161,7 +161,8 @@ fn letters(overview: &Overview, problems: &mut Vec<Problem>) {
 fn jobs(overview: &Overview, problems: &mut Vec<Problem>) {
     for job in &overview.jobs {
         if job.paused_at.is_some() {
-            let text = format!("The job {} is paused.", job.job);
+            let by = job.paused_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+            let text = format!("The job {} is paused{by}.", job.job);
             problems.push(ticket("job_paused", text, "provider-down"));
         } else if overview.paused_since.is_none()
             && job.next_run_at.is_some_and(|due| due + OVERDUE_S < overview.now)
@@ -225,7 +226,12 @@ mod tests {
             processes: Processes { apis: 1, workers: 2 },
             dead_letters: Letters::default(),
             paused_since: None,
-            jobs: vec![ScheduledJob { job: "sync", next_run_at: Some(NOW + 60), paused_at: None }],
+            jobs: vec![ScheduledJob {
+                job: "sync",
+                next_run_at: Some(NOW + 60),
+                paused_at: None,
+                paused_by: None,
+            }],
             history: vec![minute(0, 0)],
             caller: None,
         }

@@ -16,6 +16,7 @@ mod job;
 mod lab_duration;
 mod lease;
 mod outcome;
+mod pause;
 mod permit;
 pub mod policy;
 pub mod quarantine;
@@ -53,6 +54,7 @@ pub use job::{Job, JobReport, LONGEST_STALE_GRACE_HOURS, Removable, STALE_GRACE_
 pub use lab_duration::{InvalidLabDuration, LabDuration};
 pub use lease::{Lease, LeaseEnd, LeaseVerdict, judge, overdue_for_owner};
 pub use outcome::{Outcome, Quota};
+pub use pause::Pause;
 pub use permit::{Limit, Permit, PermitRecord};
 pub use quarantine::{Quarantine, QuarantineCause};
 pub use renewal::{

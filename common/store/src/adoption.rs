@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Who pauses the pool, in the table.
-const ADOPTION: &str = "adopt";
+pub(crate) const ADOPTION: &str = "adopt";
 /// Rows that are being taken over at the same time; they share calls.
 const AT_ONCE: usize = 100;
 /// How often a write is tried that the table does not take just now, each time after twice the pause.

@@ -41,7 +41,7 @@ pub use dynamodb::{
 pub use outcomes::{Candidate, CandidateFilter, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError};
 pub use page::{Page, PageKey, Pages, SweepKey};
 pub use policy::{FollowedPolicy, PolicyPlan, PolicyUnknown, PolicyWrite, StoredPolicy};
-pub use refill_status::{RefillStatus, pause_refill};
+pub use refill_status::{RefillStatus, pause_refill, resume_refill};
 pub use retry::retry_on_conflict;
 pub use upkeep::{
     Binding, Census, GateQuestion, Instance, PoolStatus, Received, Record, Role, Run, SeenEmpty, SelfReport,

@@ -2,7 +2,7 @@
 
 use broker_domain::policy::{Flavour, Policy, Refill};
 use broker_domain::refill::{Counted, Flow, HookBreaker, Round};
-use broker_domain::{FlavourName, Status, Timestamp};
+use broker_domain::{FlavourName, Pause, Status, Timestamp};
 use serde::Serialize;
 
 use crate::{Store, StoreError, Write, reservations};
@@ -30,6 +30,10 @@ pub struct RefillStatus {
     pub live: Option<u64>,
     /// When the next call is made, in seconds since the epoch; null if nothing holds it up.
     pub next_call_at: Option<u64>,
+    /// Since when it is paused, in seconds since the epoch; null if it is not.
+    pub paused_at: Option<u64>,
+    /// Who paused it.
+    pub paused_by: Option<String>,
 }
 
 impl RefillStatus {
@@ -85,12 +89,14 @@ impl RefillStatus {
             max: refill.max,
             live,
             next_call_at: next_call_at.map(Timestamp::as_secs),
+            paused_at: flow.paused.as_ref().map(|pause| pause.since.as_secs()),
+            paused_by: flow.paused.and_then(|pause| pause.by),
         })
     }
 }
 
 fn state(refill: &Refill, flow: &Flow, live: Option<u64>, now: Timestamp) -> &'static str {
-    if flow.paused_at.is_some() {
+    if flow.paused.is_some() {
         "paused"
     } else if flow.breaker.is_open() {
         "stopped"
@@ -105,7 +111,7 @@ fn state(refill: &Refill, flow: &Flow, live: Option<u64>, now: Timestamp) -> &'s
     }
 }
 
-/// Pauses a flavour's refill, or resumes it, also after its hook failed so often that it is not called.
+/// Pauses a flavour's refill for `by`, at `now`; one that is paused stays so for whom it is, who is told.
 ///
 /// # Errors
 ///
@@ -113,22 +119,46 @@ fn state(refill: &Refill, flow: &Flow, live: Option<u64>, now: Timestamp) -> &'s
 pub async fn pause_refill(
     store: &Store,
     name: &FlavourName,
-    paused: bool,
+    by: &str,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<Write<Pause>, StoreError> {
     loop {
         let flow = store.refill.flow(name).await?;
-        let version = flow.version + 1;
-        let after = if paused {
-            Flow { version, paused_at: flow.paused_at.or(Some(now)), ..flow }
-        } else {
-            Flow { version, paused_at: None, rests_until: None, breaker: HookBreaker::default(), ..flow }
-        };
-        match store.refill.write_flow(name, &after).await {
-            Ok(Write::Applied) => return Ok(()),
-            // A round wrote it meanwhile.
-            Ok(Write::Rejected(())) | Err(StoreError::Conflict) => {}
-            Err(error) => return Err(error),
+        if let Some(pause) = flow.paused {
+            return Ok(Write::Rejected(pause));
         }
+        let after = Flow { version: flow.version + 1, paused: Some(Pause::new(by, now)), ..flow };
+        if wrote(store, name, &after).await? {
+            return Ok(Write::Applied);
+        }
+    }
+}
+
+/// Resumes a flavour's refill, also after its hook failed so often that it is not called; one that nothing holds up stays as it is.
+///
+/// # Errors
+///
+/// When the table does not answer.
+pub async fn resume_refill(store: &Store, name: &FlavourName) -> Result<Write, StoreError> {
+    loop {
+        let flow = store.refill.flow(name).await?;
+        if flow.paused.is_none() && flow.rests_until.is_none() && flow.breaker == HookBreaker::default() {
+            return Ok(Write::Rejected(()));
+        }
+        let version = flow.version + 1;
+        let after =
+            Flow { version, paused: None, rests_until: None, breaker: HookBreaker::default(), ..flow };
+        if wrote(store, name, &after).await? {
+            return Ok(Write::Applied);
+        }
+    }
+}
+
+/// Whether it was written: a round may have been faster.
+async fn wrote(store: &Store, name: &FlavourName, flow: &Flow) -> Result<bool, StoreError> {
+    match store.refill.write_flow(name, flow).await {
+        Ok(write) => Ok(write.is_applied()),
+        Err(StoreError::Conflict) => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use broker_domain::policy::{ByCause, ByStatus, ReservedCount};
 use broker_domain::waiting::Granted;
-use broker_domain::{DeadLetterCount, JobReport, Quarantine, ReservationId, Sandbox, Timestamp};
+use broker_domain::{DeadLetterCount, JobReport, Pause, Quarantine, ReservationId, Sandbox, Timestamp};
 
 /// The full record of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,14 +47,14 @@ pub struct GateQuestion {
 }
 
 /// The tick of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tick {
     /// When the job is due.
     pub next_run_at: Timestamp,
     /// Until when a worker has taken it, to send the job's message.
     pub taken_until: Option<Timestamp>,
-    /// Since when it is paused, if it is.
-    pub paused_at: Option<Timestamp>,
+    /// Who paused it, if it is paused.
+    pub paused: Option<Pause>,
     /// All external triggers sent up to then, by SQS's clock, have had their run.
     pub ran_for: Option<Timestamp>,
 }
@@ -67,9 +67,7 @@ impl Tick {
 
     /// Whether a worker may take it at `now`.
     pub fn is_free(&self, now: Timestamp) -> bool {
-        self.paused_at.is_none()
-            && self.next_run_at <= now
-            && self.taken_until.is_none_or(|until| until <= now)
+        self.paused.is_none() && self.next_run_at <= now && self.taken_until.is_none_or(|until| until <= now)
     }
 }
 

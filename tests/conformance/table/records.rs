@@ -7,8 +7,8 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::policy::ReservedCount;
 use broker_domain::{
-    DeadLetterCount, IdempotencyKey, Job, JobReport, LeaseKey, Outcome, PersistedRequest, QuarantineCause,
-    RequestState, ReservationId, Status, Subject, Task, TrackId,
+    DeadLetterCount, IdempotencyKey, Job, JobReport, LeaseKey, Outcome, Pause, PersistedRequest,
+    QuarantineCause, RequestState, ReservationId, Status, Subject, Task, TrackId,
 };
 use broker_store::history::{Counted, Served, minute_of};
 use broker_store::{Binding, Census, Instance, PoolStatus, Role, Write};
@@ -133,10 +133,13 @@ async fn a_tick_is_taken_by_one_and_moved_by_it_alone() {
     assert_eq!(taken, Write::Applied, "by another, once its time is over");
     let told = store.schedule.move_on(Job::Census, &moved, later, next).await.expect("asked");
     assert_eq!(told, Write::Applied);
-    store.schedule.pause(Job::Census, now).await.expect("paused");
+    assert_eq!(store.schedule.pause(Job::Census, "maria", now).await.expect("asked"), Write::Applied);
+    let again = store.schedule.pause(Job::Census, "ops", later).await.expect("asked");
+    let first = Pause::new("maria", now.floor_to_second());
+    assert_eq!(again, Write::Rejected(first.clone()), "who and when are of the first");
     let paused = store.schedule.tick(Job::Census, Duration::ZERO, now).await.expect("read");
     assert_eq!((paused.next_run_at, paused.taken_until), (next, None));
-    assert!(paused.paused_at.is_some());
+    assert_eq!(paused.paused, Some(first));
     assert_eq!(
         store.schedule.take(Job::Census, &paused, until, now).await.expect("asked"),
         Write::Rejected(())
@@ -160,7 +163,7 @@ async fn what_a_job_ran_for_never_goes_back() {
     let tick = store.schedule.tick(Job::Sync, Duration::ZERO, now).await.expect("read");
     assert!(tick.has_run_for(now) && tick.has_run_for(later));
     assert!(!tick.has_run_for(later.plus(Duration::from_millis(1))));
-    assert_eq!((tick.next_run_at, tick.paused_at), (fresh.next_run_at, None));
+    assert_eq!((tick.next_run_at, tick.paused), (fresh.next_run_at, None));
 }
 
 #[tokio::test]
@@ -286,7 +289,12 @@ async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
     let (store, now) = (&place.store, place.clock.now());
     assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Open);
     store.pool.pause("a test", now).await.expect("paused");
-    store.pool.pause("another", now.plus(Duration::from_secs(60))).await.expect("paused");
+    let again = store.pool.pause("another", now.plus(Duration::from_secs(60))).await.expect("asked");
+    assert_eq!(
+        again,
+        Write::Rejected(Pause::new("a test", now.floor_to_second())),
+        "who and when are of the first"
+    );
     let since = now.floor_to_second();
     assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Paused { since }, "since the first");
     assert_eq!(store.pool.resume().await.expect("asked"), Write::Applied);

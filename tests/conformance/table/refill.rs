@@ -46,7 +46,7 @@ async fn of_two_rounds_that_read_the_same_flow_one_makes_tickets() {
     assert_eq!(refill.write_round(&flavour, &planned, &second).await.expect("asked"), Write::Rejected(()));
     assert_eq!(refill.tickets(&flavour).await.expect("read"), first);
     let flow = refill.flow(&flavour).await.expect("read");
-    assert_eq!((flow, flow.version), (planned.flow, 1));
+    assert_eq!((flow.version, &flow), (1, &planned.flow));
     assert_eq!(plan(&place, &flow, &first).need.missing, 0);
     assert_eq!(refill.write_flow(&flavour, &flow).await.expect("asked"), Write::Rejected(()), "not its next");
     let next = Flow { version: 2, ..flow };

@@ -159,7 +159,7 @@ impl MaintenanceHandler {
     async fn start(&self, job: Job, fired_at: Timestamp) -> Result<Disposition, HandlerError> {
         let (store, began) = (&self.jobs.store, self.jobs.clock.now());
         let tick = store.schedule.tick(job, Duration::ZERO, began).await?;
-        let not_run = if tick.paused_at.is_some() {
+        let not_run = if tick.paused.is_some() {
             Some("it is paused")
         } else if tick.has_run_for(fired_at) {
             Some("it ran for that already")

@@ -88,7 +88,7 @@ impl Jobs {
         }
         let seen = Seen { id: &planned.sandbox_id, version: planned.version };
         let now = self.clock.now();
-        let paused = self.store.schedule.tick(Job::Cleanup, Duration::ZERO, now).await?.paused_at.is_some();
+        let paused = self.store.schedule.tick(Job::Cleanup, Duration::ZERO, now).await?.paused.is_some();
         let Some(provider) = self.provider.as_ref().filter(|_| !paused) else {
             return self.postpone(seen, Duration::ZERO).await;
         };

@@ -204,7 +204,7 @@ impl FlavourRefill {
 
     async fn nothing_to_write(&self, need: &Need, flow: &Flow, now: Timestamp) -> Result<Went, StoreError> {
         let rests = flow.rests_until.is_some_and(|until| now < until);
-        if need.missing == 0 || rests || flow.paused_at.is_some() {
+        if need.missing == 0 || rests || flow.paused.is_some() {
             return Ok(Went::Done);
         }
         if self.refill.hook.is_some() {
@@ -212,7 +212,7 @@ impl FlavourRefill {
             return Ok(if waits { Went::Slow } else { Went::Done });
         }
         // No hook is called: the log line and the metric tell. The pause is kept in the flow, so that one worker tells.
-        let told = Flow { version: flow.version + 1, ..*flow }.resting(TOLD_EVERY, now);
+        let told = Flow { version: flow.version + 1, ..flow.clone() }.resting(TOLD_EVERY, now);
         if self.jobs.store.refill.write_flow(&self.name, &told).await? == Write::Applied {
             let missing = need.missing.min(need.room);
             tracing::info!(flavour = %self.name, missing, desired = need.desired, "refill needed");
@@ -235,7 +235,7 @@ impl FlavourRefill {
             let event = self.event(id, made_at);
             calls.spawn(async move { (Ticket::new(id, made_at), hooks.call(&hook, &event).await) });
         }
-        let (mut answers, mut flow, mut problem) = (Answers::default(), plan.flow, None);
+        let (mut answers, mut flow, mut problem) = (Answers::default(), plan.flow.clone(), None);
         while let Some(ended) = calls.join_next().await {
             let (ticket, answer) = match ended {
                 Ok(ended) => ended,
@@ -259,7 +259,7 @@ impl FlavourRefill {
 
     /// Writes what came of the calls, unless another round began since: an operator may have written meanwhile.
     async fn write_answers(&self, mine: Flow, answers: Answers, problem: &str) -> Result<(), StoreError> {
-        let mut stands = mine;
+        let mut stands = mine.clone();
         while stands.busy_until == mine.busy_until {
             let breaker = stands.breaker.end(answers);
             let rests_until = stands.rests_until.max(mine.rests_until);
@@ -316,7 +316,7 @@ impl FlavourRefill {
         gauge("broker_refill_missing", need.missing);
         gauge("broker_refill_tickets", open);
         gauge("broker_refill_stopped", u64::from(flow.breaker.is_open()));
-        gauge("broker_refill_paused", u64::from(flow.paused_at.is_some()));
+        gauge("broker_refill_paused", u64::from(flow.paused.is_some()));
     }
 }
 

@@ -94,9 +94,9 @@ impl Operator {
             ended: None,
         };
         store.audit.record(&line).await?;
-        // One that moved on is as another operator wants it.
+        // One that is paused stays so for whom it is, and one that is not stays as it is.
         if act == Act::PauseJob {
-            store.schedule.pause(job, now).await?;
+            store.schedule.pause(job, who, now).await?;
         } else {
             store.schedule.resume(job, now).await?;
         }

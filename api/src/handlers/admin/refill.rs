@@ -2,7 +2,7 @@
 
 use broker_domain::policy::Flavour;
 use broker_domain::{FlavourName, RequestId};
-use broker_store::{Act, AuditLine, RefillStatus, pause_refill};
+use broker_store::{Act, AuditLine, RefillStatus, pause_refill, resume_refill};
 use http::StatusCode;
 use serde_json::json;
 
@@ -50,7 +50,11 @@ impl Operator {
             ended: None,
         };
         store.audit.record(&line).await?;
-        pause_refill(store, &name, act == Act::PauseRefill, now).await?;
+        if act == Act::PauseRefill {
+            pause_refill(store, &name, who, now).await?;
+        } else {
+            resume_refill(store, &name).await?;
+        }
         let status = RefillStatus::of(store, &name, (flavour, refill), now).await?;
         Ok(Response::json(StatusCode::OK, json!(RefillBody::from(status)), "scheduled"))
     }

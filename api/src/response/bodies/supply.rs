@@ -37,6 +37,10 @@ pub(crate) struct RefillBody {
     live: Option<u64>,
     /// When the hook is called next, in seconds since the epoch; null if nothing holds it up.
     next_call_at: Option<u64>,
+    /// Since when it is paused, in seconds since the epoch; null if it is not.
+    paused_at: Option<u64>,
+    /// Who paused it; null if it is not paused, or an earlier version stored it without.
+    paused_by: Option<String>,
 }
 
 impl From<RefillStatus> for RefillBody {
@@ -52,8 +56,23 @@ impl From<RefillStatus> for RefillBody {
             max,
             live,
             next_call_at,
+            paused_at,
+            paused_by,
         } = status;
-        Self { flavour, state, desired, available, arriving, tickets, missing, max, live, next_call_at }
+        Self {
+            flavour,
+            state,
+            desired,
+            available,
+            arriving,
+            tickets,
+            missing,
+            max,
+            live,
+            next_call_at,
+            paused_at,
+            paused_by,
+        }
     }
 }
 

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use super::super::policy::Refill;
-use super::super::{TicketId, Timestamp};
+use super::super::{Pause, TicketId, Timestamp};
 use super::{Bucket, HookBreaker, Ticket, TicketState};
 
 /// Tickets that one round makes or removes at most: they are written in one transaction.
@@ -19,7 +19,7 @@ const MOST: usize = 45;
 const LONGEST_REST: Duration = Duration::from_secs(3_600);
 
 /// What is stored of a flavour's refill.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Flow {
     /// Goes up with every write.
     pub version: u64,
@@ -31,8 +31,8 @@ pub struct Flow {
     pub rests_until: Option<Timestamp>,
     /// Another round has it until then.
     pub busy_until: Option<Timestamp>,
-    /// When an operator paused it.
-    pub paused_at: Option<Timestamp>,
+    /// Who paused it, if it is paused.
+    pub paused: Option<Pause>,
 }
 
 /// How many sandboxes of a flavour there are.
@@ -139,7 +139,7 @@ impl Round<'_> {
         };
         let overdue = ids(&|ticket| ticket.is_overdue(now));
         let counted = ids(&|ticket| ticket.is_counted(self.counted.as_of));
-        let stopped = flow.paused_at.is_some() || self.refill.hook.is_none();
+        let stopped = flow.paused.is_some() || self.refill.hook.is_none();
         let rests = flow.rests_until.is_some_and(|until| now < until);
         let calls = if stopped || rests { 0 } else { flow.breaker.may_begin(now) };
         let mut send = ids(&|ticket| ticket.is_due(now));
@@ -157,7 +157,7 @@ impl Round<'_> {
             bucket,
             breaker: flow.breaker.begin(begun, now),
             busy_until: (begun > 0).then(|| now.plus(lock)),
-            ..*flow
+            ..flow.clone()
         };
         Plan { need, new, send, overdue, counted, flow }
     }

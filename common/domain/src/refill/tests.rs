@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::policy::{Policy, Refill};
-use crate::{TicketId, Timestamp};
+use crate::{Pause, TicketId, Timestamp};
 
 fn at(secs: u64) -> Timestamp {
     Timestamp::from_secs(1_795_000_000 + secs)
@@ -46,7 +46,7 @@ fn what_is_missing_is_asked_for_within_max_rate_and_calls() {
     assert_eq!(new(&refill(50, 400, 600), 0, 0), CALLS, "as many calls at a time");
     assert_eq!(new(&refill(50, 400, 120), 0, 0), 2, "a second's worth");
     assert_eq!(new(&refill(50, 400, 1), 0, 0), 1, "one at least");
-    let paused = Flow { paused_at: Some(at(0)), ..flow };
+    let paused = Flow { paused: Some(Pause::new("ops", at(0))), ..Flow::default() };
     let told = plan(&refill(50, 400, 600), &paused, &[], counted(48, 48), 0);
     assert_eq!((told.new, told.need.missing), (0, 2), "a paused one tells what it needs");
     let signal = Refill { hook: None, ..refill(50, 400, 600) };

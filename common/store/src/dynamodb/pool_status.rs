@@ -9,11 +9,16 @@
 use super::attributes::{self as a, Item, Reader};
 use super::change::ItemChange;
 use super::errors::failed;
+use super::records::read_pause;
 use super::{PoolStore, keys, n, s};
+use crate::adoption::ADOPTION;
 use crate::{Binding, PoolStatus, StoreError, Write};
-use broker_domain::Timestamp;
+use broker_domain::{Pause, Timestamp};
 
 const POOL_EXISTS: &str = "attribute_exists(PK)";
+/// It is not paused, or only by a take-over for as long as that runs: the pause is the operator's then.
+const POOL_IS_NOT_PAUSED_BY_A_PERSON: &str =
+    "attribute_exists(PK) and (attribute_not_exists(paused_at) or paused_by = :adoption)";
 /// It is not paused.
 const POOL_IS_NOT_PAUSED: &str = "attribute_exists(PK) and attribute_not_exists(paused_at)";
 /// It is this table's, but no program that knows of ids has bound it.
@@ -53,12 +58,13 @@ impl PoolStore {
         }
     }
 
-    /// The same with who paused it, and nothing is written: `None` if the pool was never used.
-    pub async fn look(&self) -> Result<Option<(PoolStatus, Option<String>)>, StoreError> {
+    /// The same with the pause, if it is paused, and nothing is written: `None` if the pool was never used.
+    pub async fn look(&self) -> Result<Option<(PoolStatus, Option<Pause>)>, StoreError> {
         let mine = self.binding().await?;
         let Some(item) = self.table.get(keys::pool()).await? else { return Ok(None) };
-        let paused_by = Reader(&item).optional(a::PAUSED_BY, |by| Ok::<_, ()>(by.to_owned()))?;
-        Ok(Some((self.read_status(&item, &mine)?, paused_by)))
+        let read = Reader(&item);
+        let paused = read.optional_time(a::PAUSED_AT)?.map(|since| read_pause(&read, since)).transpose()?;
+        Ok(Some((self.read_status(&item, &mine)?, paused)))
     }
 
     /// Since when the pool is paused or being reconciled, if it is (one consistent read, nothing is described: whether it is
@@ -83,18 +89,29 @@ impl PoolStore {
         Ok(Binding { table: self.table.name.clone(), table_id })
     }
 
-    /// Keeps the workers from taking any message until the pool is resumed.
-    pub async fn pause(&self, by: &str, now: Timestamp) -> Result<Write, StoreError> {
+    /// Keeps the workers from taking any message until the pool is resumed. One that is paused stays so for whom it is, who is
+    /// told.
+    pub async fn pause(&self, by: &str, now: Timestamp) -> Result<Write<Pause>, StoreError> {
         self.status().await?;
-        self.table
-            .change(ItemChange {
-                operation: "pause_pool",
-                key: keys::pool().into_map(),
-                condition: POOL_EXISTS,
-                update: "SET paused_at = if_not_exists(paused_at, :now), paused_by = :by",
-                values: vec![(":now", n(now.as_secs())), (":by", s(by))],
-            })
-            .await
+        loop {
+            let paused = self
+                .table
+                .change(ItemChange {
+                    operation: "pause_pool",
+                    key: keys::pool().into_map(),
+                    condition: POOL_IS_NOT_PAUSED_BY_A_PERSON,
+                    update: "SET paused_at = :now, paused_by = :by",
+                    values: vec![(":now", n(now.as_secs())), (":by", s(by)), (":adoption", s(ADOPTION))],
+                })
+                .await?;
+            if paused.is_applied() {
+                return Ok(Write::Applied);
+            }
+            if let Some((_, Some(pause))) = self.look().await? {
+                return Ok(Write::Rejected(pause));
+            }
+            // It was resumed meanwhile.
+        }
     }
 
     /// Pauses a pool that is open; one that was paused meanwhile has moved on.

@@ -12,7 +12,7 @@ use super::quarantine::read_quarantine;
 use super::reservation_items::read_reserved_for;
 use crate::{Census, GateQuestion, Instance, Received, Record, Role, Run, SeenEmpty, StoreError, Tick};
 use broker_domain::policy::ByCause;
-use broker_domain::{DeadLetterCount, JobReport, QuarantineCause, SandboxName, Status, Timestamp};
+use broker_domain::{DeadLetterCount, JobReport, Pause, QuarantineCause, SandboxName, Status, Timestamp};
 
 pub(super) fn read_status(item: &Item) -> Result<Status, StoreError> {
     Reader(item).text(a::STATUS, |text| Ok::<_, Infallible>(Status::from_stored(text)))
@@ -59,12 +59,17 @@ fn read_gate(read: &Reader<'_>) -> Result<Option<GateQuestion>, StoreError> {
     Ok(read.optional(a::GATE_CHECK, Uuid::try_parse)?.map(|id| GateQuestion { id, attempts }))
 }
 
+/// The pause that stands in an item since `since`.
+pub(super) fn read_pause(read: &Reader<'_>, since: Timestamp) -> Result<Pause, StoreError> {
+    Ok(Pause { since, by: read.optional(a::PAUSED_BY, |by| Ok::<_, ()>(by.to_owned()))? })
+}
+
 pub(super) fn read_tick(item: &Item) -> Result<Tick, StoreError> {
     let read = Reader(item);
     Ok(Tick {
         next_run_at: Timestamp::from_ms(read.number(a::NEXT_RUN_AT_MS)?),
         taken_until: read.optional_number(a::TAKEN_UNTIL_MS)?.map(Timestamp::from_ms),
-        paused_at: read.optional_time(a::PAUSED_AT)?,
+        paused: read.optional_time(a::PAUSED_AT)?.map(|since| read_pause(&read, since)).transpose()?,
         ran_for: read.optional_number(a::RAN_FOR_MS)?.map(Timestamp::from_ms),
     })
 }

@@ -12,6 +12,7 @@ use super::attributes::{self as a, Item, Reader};
 use super::change::{ItemChange, written};
 use super::errors::{built_wrong, cancelled, failed_condition, unread};
 use super::keys::{self, SK, STATE_KEY, STATE_SHARD};
+use super::records::read_pause;
 use super::schema::STATE_INDEX;
 use super::transact::Group;
 use super::{RefillStore, TableClient, n, s};
@@ -230,7 +231,7 @@ impl TableClient {
 
 fn write_flow(flavour: &FlavourName, flow: &Flow) -> Item {
     let mut item = keys::refill(flavour).into_map();
-    let Flow { version, bucket, breaker, rests_until, busy_until, paused_at } = flow;
+    let Flow { version, bucket, breaker, rests_until, busy_until, paused } = flow;
     item.insert(a::VERSION.to_owned(), n(version));
     item.insert(a::BUCKET_US.to_owned(), n(bucket.as_us()));
     item.insert(a::UNANSWERED.to_owned(), n(breaker.unanswered));
@@ -239,10 +240,12 @@ fn write_flow(flavour: &FlavourName, flow: &Flow) -> Item {
         (a::PROBE_AT_MS, breaker.probe_at),
         (a::RESTS_UNTIL_MS, *rests_until),
         (a::BUSY_UNTIL_MS, *busy_until),
-        (a::PAUSED_AT_MS, *paused_at),
+        (a::PAUSED_AT_MS, paused.as_ref().map(|pause| pause.since)),
     ];
     let times = times.into_iter().filter_map(|(name, at)| Some((name.to_owned(), n(at?.as_ms()))));
     item.extend(times);
+    let by = paused.as_ref().and_then(|pause| pause.by.as_ref());
+    item.extend(by.map(|by| (a::PAUSED_BY.to_owned(), s(by))));
     item
 }
 
@@ -264,7 +267,7 @@ fn read_flow(item: &Item) -> Result<Flow, StoreError> {
         breaker,
         rests_until: time(a::RESTS_UNTIL_MS)?,
         busy_until: time(a::BUSY_UNTIL_MS)?,
-        paused_at: time(a::PAUSED_AT_MS)?,
+        paused: time(a::PAUSED_AT_MS)?.map(|since| read_pause(&read, since)).transpose()?,
     })
 }
 
@@ -293,6 +296,7 @@ fn read_ticket(item: &Item) -> Result<Ticket, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use broker_domain::Pause;
     use uuid::Uuid;
 
     use super::super::keys::PK;
@@ -308,7 +312,7 @@ mod tests {
             breaker,
             rests_until: Some(at(8)),
             busy_until: Some(at(9)),
-            paused_at: Some(at(10)),
+            paused: Some(Pause::new("maria", at(10))),
         };
         for flow in [Flow::default(), full] {
             assert_eq!(read_flow(&write_flow(&flavour, &flow)).unwrap(), flow);

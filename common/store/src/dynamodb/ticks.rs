@@ -5,22 +5,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::task::JoinSet;
 
 use super::attributes::{self as a, Item};
 use super::change::ItemChange;
 use super::keys;
-use super::{ScheduleStore, n, records};
+use super::{ScheduleStore, n, records, s};
 use crate::{StoreError, Tick, Write};
-use broker_domain::{Job, Timestamp};
+use broker_domain::{Job, Pause, Timestamp};
 
 /// It is due, not taken, and not paused.
 const TICK_IS_FREE: &str = "next_run_at_ms = :seen and (attribute_not_exists(taken_until_ms) or taken_until_ms <= :now) \
                             and attribute_not_exists(paused_at)";
 /// It is still taken by this worker.
 const TICK_IS_MINE: &str = "next_run_at_ms = :seen and taken_until_ms = :mine";
-const TICK_EXISTS: &str = "attribute_exists(PK)";
+const TICK_IS_NOT_PAUSED: &str = "attribute_exists(PK) and attribute_not_exists(paused_at)";
+const TICK_IS_PAUSED: &str = "attribute_exists(paused_at)";
 /// No run for a later trigger is noted.
 const TICK_RAN_BEFORE: &str =
     "attribute_exists(PK) and (attribute_not_exists(ran_for_ms) or ran_for_ms < :ran_for)";
@@ -114,28 +114,39 @@ impl ScheduleStore {
             .await
     }
 
-    /// Pauses a job: its schedule does not start it. The operator is in the audit.
-    pub async fn pause(&self, job: Job, now: Timestamp) -> Result<Write, StoreError> {
-        let since = vec![(":now", n(now.as_secs()))];
-        self.change_tick("pause_job", job, now, "SET paused_at = :now", since).await
+    /// Pauses a job for `by`, at `now`: its schedule does not start it. One that is paused stays so for whom it is, who is told.
+    pub async fn pause(&self, job: Job, by: &str, now: Timestamp) -> Result<Write<Pause>, StoreError> {
+        loop {
+            if let Some(pause) = self.tick(job, Duration::ZERO, now).await?.paused {
+                return Ok(Write::Rejected(pause));
+            }
+            let paused = self
+                .table
+                .change(ItemChange {
+                    operation: "pause_job",
+                    key: keys::tick(job).into_map(),
+                    condition: TICK_IS_NOT_PAUSED,
+                    update: "SET paused_at = :now, paused_by = :by",
+                    values: vec![(":now", n(now.as_secs())), (":by", s(by))],
+                })
+                .await?;
+            if paused.is_applied() {
+                return Ok(Write::Applied);
+            }
+        }
     }
 
-    /// Resumes a paused job.
+    /// Resumes a paused job; one that is not paused stays as it is.
     pub async fn resume(&self, job: Job, now: Timestamp) -> Result<Write, StoreError> {
-        self.change_tick("resume_job", job, now, "REMOVE paused_at", Vec::new()).await
-    }
-
-    /// Changes the tick of a job, creating it if necessary.
-    async fn change_tick(
-        &self,
-        operation: &'static str,
-        job: Job,
-        now: Timestamp,
-        update: &'static str,
-        values: Vec<(&'static str, AttributeValue)>,
-    ) -> Result<Write, StoreError> {
         self.tick(job, Duration::ZERO, now).await?;
-        let key = keys::tick(job).into_map();
-        self.table.change(ItemChange { operation, key, condition: TICK_EXISTS, update, values }).await
+        self.table
+            .change(ItemChange {
+                operation: "resume_job",
+                key: keys::tick(job).into_map(),
+                condition: TICK_IS_PAUSED,
+                update: "REMOVE paused_at, paused_by",
+                values: Vec::new(),
+            })
+            .await
     }
 }

@@ -102,7 +102,7 @@ async fn supply(
         .filter(|ticket| ticket.is_open() && !ticket.is_overdue(now))
         .map(|ticket| ticket.made_at.plus(ready_after).max(now))
         .collect();
-    let stands_still = refill.hook.is_none() || flow.paused_at.is_some() || flow.breaker.is_open();
+    let stands_still = refill.hook.is_none() || flow.paused.is_some() || flow.breaker.is_open();
     let live: u64 =
         counts.into_iter().flatten().filter(|(status, _)| **status != Status::Deleted).map(|(_, n)| n).sum();
     let room = u64::from(refill.max).saturating_sub(live + coming.len() as u64);

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use broker_domain::{Job, JobReport, LONGEST_STALE_GRACE_HOURS, STALE_GRACE_HOURS, Task, Times};
 use broker_messages::MaintenanceMessage;
 use broker_queue::{QueueKind, QueueUrls, Sender};
-use broker_store::Act;
+use broker_store::{Act, Write};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -139,29 +139,46 @@ fn show(report: &JobReport, json: bool) -> std::io::Result<()> {
 struct ShownSchedule {
     job: Job,
     paused: bool,
+    paused_at: Option<u64>,
+    paused_by: Option<String>,
     next_run_at: u64,
+    /// Whether this command changed it.
+    changed: bool,
 }
 
 async fn pause(context: Context, args: JobName) -> anyhow::Result<Done> {
     context.audit(Act::PauseJob, args.job.as_str(), None).await?;
-    context.store.schedule.pause(args.job, context.now().await?).await?;
-    show_schedule(&context, args).await
+    let paused = context.store.schedule.pause(args.job, &context.operator, context.now().await?).await?;
+    let already = match paused {
+        Write::Applied => None,
+        Write::Rejected(pause) => Some(format!("already {pause}, nothing was changed")),
+    };
+    show_schedule(&context, args, already).await
 }
 
 async fn resume(context: Context, args: JobName) -> anyhow::Result<Done> {
     context.audit(Act::ResumeJob, args.job.as_str(), None).await?;
-    context.store.schedule.resume(args.job, context.now().await?).await?;
-    show_schedule(&context, args).await
+    let resumed = context.store.schedule.resume(args.job, context.now().await?).await?;
+    let unchanged = (!resumed.is_applied()).then(|| "not paused, nothing was changed".to_owned());
+    show_schedule(&context, args, unchanged).await
 }
 
-async fn show_schedule(context: &Context, args: JobName) -> anyhow::Result<Done> {
+/// Shows what stands; `unchanged` says why nothing was changed.
+async fn show_schedule(context: &Context, args: JobName, unchanged: Option<String>) -> anyhow::Result<Done> {
     let tick = context.store.schedule.tick(args.job, Duration::ZERO, context.now().await?).await?;
-    let paused = tick.paused_at.is_some();
+    let word = if tick.paused.is_some() { "is paused" } else { "runs by its schedule" };
     if args.output.json {
-        output::json(&ShownSchedule { job: args.job, paused, next_run_at: tick.next_run_at.as_secs() })?;
+        output::json(&ShownSchedule {
+            job: args.job,
+            paused: tick.paused.is_some(),
+            paused_at: tick.paused.as_ref().map(|pause| pause.since.as_secs()),
+            paused_by: tick.paused.and_then(|pause| pause.by),
+            next_run_at: tick.next_run_at.as_secs(),
+            changed: unchanged.is_none(),
+        })?;
     } else {
-        let word = if paused { "is paused" } else { "runs by its schedule" };
-        output::line(format_args!("{} {word}", args.job))?;
+        let why = unchanged.map(|why| format!("; {why}")).unwrap_or_default();
+        output::line(format_args!("{} {word}{why}", args.job))?;
     }
     Ok(Done::Ok)
 }

@@ -2,7 +2,7 @@
 
 use broker_domain::FlavourName;
 use broker_domain::policy::{Flavour, Policy};
-use broker_store::{Act, RefillStatus, pause_refill};
+use broker_store::{Act, RefillStatus, Write, pause_refill, resume_refill};
 use clap::{Args, Subcommand};
 
 use crate::context::Context;
@@ -64,12 +64,22 @@ async fn change(context: &Context, policy: &Policy, args: RefillFlavour, act: Ac
         return Ok(Done::Misused);
     };
     context.audit(act, name.as_str(), None).await?;
-    pause_refill(&context.store, name, act == Act::PauseRefill, context.now().await?).await?;
+    let unchanged = if act == Act::PauseRefill {
+        match pause_refill(&context.store, name, &context.operator, context.now().await?).await? {
+            Write::Applied => None,
+            Write::Rejected(pause) => Some(format!("already {pause}, nothing was changed")),
+        }
+    } else {
+        let resumed = resume_refill(&context.store, name).await?;
+        (!resumed.is_applied()).then(|| "nothing held it up, nothing was changed".to_owned())
+    };
     let state = if act == Act::PauseRefill { "paused" } else { "running" };
     if args.output.json {
-        output::json(&serde_json::json!({ "flavour": name, "state": state }))?;
+        let changed = unchanged.is_none();
+        output::json(&serde_json::json!({ "flavour": name, "state": state, "changed": changed }))?;
     } else {
-        output::line(format_args!("{name} is {state}"))?;
+        let why = unchanged.map(|why| format!("; {why}")).unwrap_or_default();
+        output::line(format_args!("{name} is {state}{why}"))?;
     }
     Ok(Done::Ok)
 }

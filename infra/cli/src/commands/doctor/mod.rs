@@ -8,7 +8,7 @@ mod queues;
 
 use std::process::ExitCode;
 
-use broker_domain::MAX_SKEW_MS;
+use broker_domain::{MAX_SKEW_MS, Pause};
 use broker_provider::{Provider, ProviderError};
 use broker_queue::inspect;
 use broker_runtime::aws::{self, AwsEnvironment, Patience, ToldEnvironment};
@@ -239,10 +239,10 @@ async fn differing(context: &Context, setting: &str) -> Option<(String, String)>
 /// Why no worker may take messages of this table, if none may.
 async fn closed(context: &Context) -> Option<(String, String)> {
     match context.store.pool.look().await {
-        Ok(Some((PoolStatus::Paused { since }, by))) => {
-            let by = by.unwrap_or_else(|| "an unknown operator".to_owned());
+        Ok(Some((PoolStatus::Paused { since }, pause))) => {
             let todo = "No worker receives. Ask why (`broker audit`), then `broker pool resume`.";
-            Some((format!("paused by {by} since {}", output::time(since)), todo.to_owned()))
+            let pause = pause.unwrap_or(Pause { since, by: None });
+            Some((pause.to_string(), todo.to_owned()))
         }
         Ok(Some((PoolStatus::RestoredCopy { of }, _))) => Some((
             format!("a restored copy of {}, or being reconciled: no worker receives", of.table),

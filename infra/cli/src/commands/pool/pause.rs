@@ -1,10 +1,12 @@
 //! `broker pool pause` and `resume`: stop and start all workers of a table.
 //!
 //! A worker checks every five seconds and still processes the messages of its polls under way, so a pause takes effect after
-//! `BROKER_POLL_WAIT_S` and six seconds; a worker that starts checks first. Messages stay in the queues.
+//! `BROKER_POLL_WAIT_S` and six seconds; a worker that starts checks first. Messages stay in the queues. A pool that is paused
+//! stays so for who paused it first.
 
 use anyhow::bail;
-use broker_store::{Act, PoolStatus};
+use broker_domain::Pause;
+use broker_store::{Act, PoolStatus, Write};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -15,34 +17,49 @@ use crate::output;
 struct ShownPause {
     paused: bool,
     paused_at: Option<u64>,
+    paused_by: Option<String>,
+    /// Whether this command changed it.
+    changed: bool,
 }
 
 pub(crate) async fn pause(context: Context, json: bool) -> anyhow::Result<Done> {
     context.audit(Act::PausePool, &context.config.table, None).await?;
-    context.store.pool.pause(&context.operator, context.now().await?).await?;
-    show(&context, json).await
+    let paused = context.store.pool.pause(&context.operator, context.now().await?).await?;
+    let already = match paused {
+        Write::Applied => None,
+        Write::Rejected(pause) => Some(format!("already {pause}, nothing was changed")),
+    };
+    show(&context, already, json).await
 }
 
 pub(crate) async fn resume(context: Context, json: bool) -> anyhow::Result<Done> {
     context.audit(Act::ResumePool, &context.config.table, None).await?;
+    if let None | Some((PoolStatus::Open, None)) = context.store.pool.look().await? {
+        return show(&context, Some("not paused, nothing was changed".to_owned()), json).await;
+    }
     if !context.store.pool.resume().await?.is_applied() {
         bail!(
             "the table is a copy of another one: run `broker pool reconcile` first, what was handed out since is not known"
         );
     }
-    show(&context, json).await
+    show(&context, None, json).await
 }
 
-async fn show(context: &Context, json: bool) -> anyhow::Result<Done> {
-    let (paused, since) = match context.store.pool.status().await? {
-        PoolStatus::Open => (false, None),
-        PoolStatus::Paused { since } => (true, Some(since)),
-        PoolStatus::RestoredCopy { .. } | PoolStatus::OtherShards { .. } => (true, None),
-    };
+/// Shows what stands; `unchanged` says why nothing was changed.
+async fn show(context: &Context, unchanged: Option<String>, json: bool) -> anyhow::Result<Done> {
+    let (standing, pause) = context.store.pool.look().await?.unwrap_or((PoolStatus::Open, None));
+    let paused = standing != PoolStatus::Open;
     if json {
-        output::json(&ShownPause { paused, paused_at: since.map(broker_domain::Timestamp::as_secs) })?;
-    } else {
-        output::line(if paused { "paused: no worker receives messages" } else { "open" })?;
+        let (since, by) = pause.map_or((None, None), |Pause { since, by }| (Some(since), by));
+        output::json(&ShownPause {
+            paused,
+            paused_at: since.map(broker_domain::Timestamp::as_secs),
+            paused_by: by,
+            changed: unchanged.is_none(),
+        })?;
+        return Ok(Done::Ok);
     }
+    let word = if paused { "paused: no worker receives messages" } else { "open" };
+    output::line(unchanged.map_or_else(|| word.to_owned(), |why| format!("{word}; {why}")))?;
     Ok(Done::Ok)
 }

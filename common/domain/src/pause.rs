@@ -1,0 +1,45 @@
+//! `Pause`: who keeps something from running, and since when.
+//!
+//! Invariant: both are one fact. Whoever pauses what is paused already changes neither.
+
+use std::fmt;
+
+use super::Timestamp;
+
+/// Who paused it, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pause {
+    /// When.
+    pub since: Timestamp,
+    /// The operator; `None` if an earlier version stored it without.
+    pub by: Option<String>,
+}
+
+impl Pause {
+    /// By `by` at `since`.
+    pub fn new(by: impl Into<String>, since: Timestamp) -> Self {
+        Self { since, by: Some(by.into()) }
+    }
+}
+
+/// For people: `paused by maria since 2026-11-22 08:00:00 UTC`.
+impl fmt::Display for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by = self.by.as_deref().unwrap_or("an unknown operator");
+        let since = self.since.date_and_time().replace('T', " ").replace('Z', " UTC");
+        write!(f, "paused by {by} since {since}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_told_with_who_and_when() {
+        let at = Timestamp::from_secs(1_795_941_539);
+        assert_eq!(Pause::new("maria", at).to_string(), "paused by maria since 2026-11-29 08:38:59 UTC");
+        let old = Pause { since: at, by: None };
+        assert!(old.to_string().starts_with("paused by an unknown operator since 2026-"));
+    }
+}
