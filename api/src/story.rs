@@ -212,7 +212,8 @@ const fn ended(reason: EndReason) -> &'static str {
 fn by_operator(line: &AuditLine) -> Event {
     let count = line.count.map(|count| format!(" {count}")).unwrap_or_default();
     let why = line.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-    let text = format!("{}{count}{why}", line.act.as_str().replace('_', " "));
+    let not_done = line.not_done().map(|how| format!(" ({how})")).unwrap_or_default();
+    let text = format!("{}{count}{why}{not_done}", line.act.as_str().replace('_', " "));
     Event { at_ms: line.at.as_ms(), kind: "operator", text, who: Some(line.who.clone()) }
 }
 

@@ -64,3 +64,86 @@ async fn over_http_too_who_paused_it_first_stays_with_its_time() {
     })
     .await;
 }
+
+/// The results of an act's lines, the oldest first.
+async fn ended(broker: &Broker, act: &str) -> Vec<Value> {
+    let lines: Vec<Value> = broker.cli_ok(&["audit", "--json"]).await.json();
+    let of_act = lines.iter().filter(|line| line["act"] == act);
+    of_act
+        .map(|line| {
+            line["ended"].as_str().map_or(Value::Null, |ended| serde_json::from_str(ended).expect("JSON"))
+        })
+        .collect()
+}
+
+/// What a sandbox's history tells of operators.
+async fn history(broker: &Broker, sandbox: &str) -> Vec<String> {
+    let story: Value = broker.cli_ok(&["sandbox", "history", sandbox, "--json"]).await.json();
+    let events = story["events"].as_array().expect("events").iter();
+    let of_operators = events.filter(|event| event["kind"] == "operator");
+    of_operators.map(|event| event["text"].as_str().expect("text").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn what_was_refused_or_changed_nothing_says_so_in_the_audit_and_in_the_sandbox_s_history() {
+    story(Setup::new().apis(1).workers(1).pool(2), async |broker| {
+        let held =
+            broker.allocate("student-1").lab("lab-1").send().await.expect_status(201).sandbox_id().to_owned();
+        let free: Vec<Value> =
+            broker.cli_ok(&["pool", "list", "--status", "available", "--json"]).await.json();
+        let free = free[0]["sandbox_id"].as_str().expect("an id");
+
+        // Refused: there is no deletion to retry; it is in use; a lease would last too long; it is not in quarantine.
+        assert_eq!(broker.cli(&["sandbox", "retry-delete", free]).await.code, 1);
+        assert_eq!(broker.cli(&["quarantine", "release", free]).await.code, 1);
+        assert_eq!(broker.cli(&["quarantine", "add", &held, "--why", "a test"]).await.code, 1);
+        assert_eq!(
+            broker.cli(&["sandbox", "extend", "--track-name", "lab-1", "--hours", "168"]).await.code,
+            1
+        );
+        let over_http = format!("/v1/admin/quarantine/retire?id={free}");
+        broker.balanced().call(Method::POST, &over_http).token(ADMIN_TOKEN).send().await.expect_status(200);
+        for (sandbox, acts) in [
+            (free, ["retry delete", "lift quarantine", "retire"].as_slice()),
+            (&held, &["quarantine", "extend"]),
+        ] {
+            let told = history(broker, sandbox).await;
+            assert_eq!(told.len(), acts.len(), "{told:?}");
+            for act in acts {
+                assert!(
+                    told.iter().any(|text| text.starts_with(act) && text.contains("refused: ")),
+                    "{act}: {told:?}"
+                );
+            }
+        }
+        // Done: nothing of the kind.
+        broker.cli_ok(&["sandbox", "extend", &held, "--hours", "1"]).await;
+        broker.cli_ok(&["quarantine", "add", free, "--why", "a test"]).await;
+        assert!(history(broker, &held).await.iter().any(|text| text == "extend 1"));
+        assert!(history(broker, free).await.iter().any(|text| text == "quarantine: a test"));
+
+        // Others than of a sandbox.
+        let nobody = "01890000-0000-7000-8000-000000000000";
+        assert_eq!(broker.cli(&["reservation", "delete", nobody]).await.code, 1);
+        assert_eq!(broker.cli(&["pool", "reshard", "--to", "8", "--apply"]).await.code, 1);
+        for command in [["pool", "resume"].as_slice(), &["job", "pause", "sync"], &["job", "pause", "sync"]] {
+            broker.cli_ok(command).await;
+        }
+        assert!(ended(broker, "delete_reservation").await[0]["refused"].is_string());
+        assert!(ended(broker, "reshard").await[0]["refused"].as_str().expect("refused").contains("alive"));
+        assert!(ended(broker, "resume_pool").await[0]["unchanged"].is_string());
+        let paused = ended(broker, "pause_job").await;
+        assert!(
+            paused[0].is_null()
+                && paused[1]["unchanged"].as_str().expect("so already").contains("already paused by"),
+            "{paused:?}"
+        );
+        let table = broker.cli_ok(&["audit"]).await.stdout;
+        assert!(
+            table.contains("RESULT") && table.contains("refused: ") && table.contains("changed nothing: "),
+            "{table}"
+        );
+        broker.cli_ok(&["job", "resume", "sync"]).await;
+    })
+    .await;
+}

@@ -3,12 +3,17 @@
 import { get } from "./api.js";
 import { button, h, many, moment, number, show, table } from "./dom.js";
 
+// Acts that were not done, and whether it is known.
+const NOT_DONE = { refused: "refused", unchanged: "changed nothing", failed: "failed", error: "failed" };
+
 let view = null;
 
 function result(line) {
   if (!line.ended) return h("span", { class: "muted" }, "–");
   try {
     const ended = JSON.parse(line.ended);
+    const [how, why] = Object.entries(ended)[0] ?? [];
+    if (NOT_DONE[how] && typeof why === "string") return h("span", { class: "warn" }, `${NOT_DONE[how]}: ${why}`);
     return h("span", null, Object.entries(ended).filter(([, value]) => typeof value === "number" && value > 0).map(([name, value]) => `${name.replaceAll("_", " ")} ${number(value)}`).join(", ") || "done");
   } catch {
     return line.ended;

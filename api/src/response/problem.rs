@@ -76,6 +76,11 @@ impl Problem {
         self.code
     }
 
+    /// What is wrong, for people.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The word in metrics.
     pub(crate) fn outcome(&self) -> String {
         self.code.entry().code.to_ascii_lowercase()

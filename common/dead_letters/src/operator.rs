@@ -67,16 +67,7 @@ fn line(action: &Action, selection: &Selection, options: ActionOptions, actor: &
     if renewed {
         target.push_str(", deadlines renewed");
     }
-    AuditLine {
-        at: actor.at,
-        id: actor.action,
-        who: actor.by.clone(),
-        act,
-        target,
-        why,
-        count: None,
-        ended: None,
-    }
+    AuditLine { why, ..AuditLine::new(actor.at, actor.action, &actor.by, act, target) }
 }
 
 /// A filter as an operator would say it; `all` for one that leaves nothing out.

@@ -1,9 +1,13 @@
 //! Audit records: each operation of an operator, with the operator's name and reason.
 //!
-//! Invariant: the line is written before the operation, so no operation is without one; a line alone may be of an operation
-//! that failed or came too late. The result is in the item, the run or the log; in the line only if nothing else keeps it.
+//! Invariant: the line is written before the operation, so no operation is without one. One that was refused, found it so
+//! already or failed says so in its result ([`NotDone`]), as a long one says its counts; a line without a result is of an
+//! operation that was done, or whose process died over it.
 
-use serde::Serialize;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use broker_domain::Timestamp;
@@ -97,7 +101,81 @@ pub struct AuditLine {
     /// A count or an amount, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// The result, as JSON, of a long operation; none while it runs, and never if its process died.
+    /// The result, as JSON, of a long operation, and of one that was not done; none while it runs, and never if its process
+    /// died.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
+}
+
+impl AuditLine {
+    /// The line of an operation that begins.
+    pub fn new(at: Timestamp, id: Uuid, who: &str, act: Act, target: impl Into<String>) -> Self {
+        Self { at, id, who: who.to_owned(), act, target: target.into(), why: None, count: None, ended: None }
+    }
+
+    /// Why it was not done, if it was not.
+    pub fn not_done(&self) -> Option<NotDone> {
+        serde_json::from_str(self.ended.as_deref()?).ok()
+    }
+
+    /// The result in words: why it was not done, or the counts of a long one; `None` if there is nothing to say.
+    pub fn result(&self) -> Option<String> {
+        if let Some(not_done) = self.not_done() {
+            return Some(not_done.to_string());
+        }
+        let ended: Value = serde_json::from_str(self.ended.as_deref()?).ok()?;
+        let counts = ended.as_object()?.iter().filter_map(|(name, value)| match value {
+            Value::Number(count) if count.as_u64() != Some(0) => {
+                Some(format!("{} {count}", name.replace('_', " ")))
+            }
+            Value::String(text) => Some(format!("{}: {text}", name.replace('_', " "))),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
+        });
+        Some(counts.collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
+    }
+}
+
+/// Why an operation was not done, as JSON the result of its line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum NotDone {
+    /// What it is about is not as it must be for it.
+    Refused(String),
+    /// It was so already.
+    Unchanged(String),
+    /// An error: whether it was done is not known.
+    Failed(String),
+}
+
+/// For people: `refused: it is available`.
+impl fmt::Display for NotDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(why) => write!(f, "refused: {why}"),
+            Self::Unchanged(why) => write!(f, "changed nothing: {why}"),
+            Self::Failed(why) => write!(f, "failed: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_its_result_in_words() {
+        let line = |ended: &str| AuditLine {
+            ended: Some(ended.to_owned()),
+            ..AuditLine::new(Timestamp::from_ms(1), Uuid::nil(), "ops", Act::Release, "a")
+        };
+        assert_eq!(line(r#"{"refused":"it is deleted"}"#).result().unwrap(), "refused: it is deleted");
+        assert_eq!(line(r#"{"unchanged":"so already"}"#).result().unwrap(), "changed nothing: so already");
+        assert_eq!(line(r#"{"replayed":3,"skipped":0,"dry_run":false}"#).result().unwrap(), "replayed 3");
+        assert_eq!(line(r#"{"error":"no table"}"#).result().unwrap(), "error: no table");
+        assert_eq!(line("{}").result(), None);
+        assert_eq!(line("not JSON").result(), None);
+        for how in ["why", "\"quoted\""].map(|why| NotDone::Refused(why.to_owned())) {
+            assert_eq!(line(&serde_json::to_string(&how).unwrap()).not_done(), Some(how));
+        }
+    }
 }

@@ -32,7 +32,7 @@ pub mod verify;
 pub mod waiting;
 mod write;
 
-pub use audit::{Act, AuditLine};
+pub use audit::{Act, AuditLine, NotDone};
 pub use dead_letters::{Actor, DeadLetterOrder, DeadLetterRows, PendingRecord, Requeued};
 pub use dynamodb::{
     ForeignRow, Minted, OpenTicket, PUT_ASIDE_TOGETHER, PutAside, Seen, SettingsError, Stage, Store, Survey,

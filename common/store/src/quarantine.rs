@@ -10,7 +10,7 @@ use broker_runtime::crash_points::{self, Point};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::{Candidate, Pages, Record, Seen, Store, StoreError, Write, arrivals};
+use crate::{Candidate, NotDone, Pages, Record, Seen, Store, StoreError, Write, arrivals};
 
 /// How often an act is decided on anew when the sandbox changed at the same moment.
 const TRIES: usize = 5;
@@ -162,6 +162,27 @@ pub struct QuarantineReport {
     pub done: u64,
     /// Why nothing was done with the others, the first of them.
     pub refused: Vec<QuarantineRefusal>,
+}
+
+impl QuarantineReport {
+    /// What the audit says of it, as JSON: its counts, or why it was done with none.
+    pub fn result(&self) -> String {
+        match self.refused.first() {
+            Some(first) if self.done == 0 => {
+                let why = if self.selected == 1 {
+                    first.why.clone()
+                } else {
+                    format!("all {}; {}: {}", self.selected, first.sandbox_id, first.why)
+                };
+                serde_json::json!(NotDone::Refused(why)).to_string()
+            }
+            _ => {
+                let not_done = self.selected.saturating_sub(self.done);
+                serde_json::json!({ "selected": self.selected, "done": self.done, "not_done": not_done })
+                    .to_string()
+            }
+        }
+    }
 }
 
 /// Why nothing was done with a sandbox.

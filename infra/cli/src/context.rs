@@ -5,17 +5,24 @@ use std::env::VarsOs;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use broker_domain::Timestamp;
-use broker_queue::QueueNames;
+use broker_domain::{Pause, Timestamp};
+use broker_queue::{QueueError, QueueNames};
 use broker_runtime::aws::{self, Aws, AwsEnvironment, Patience};
 use broker_runtime::clock::Clock;
 use broker_runtime::config::{CRASH_SETTING, Config, Overlay, Strings, strings};
 use broker_runtime::crash_points;
 use broker_runtime::entropy::Entropy;
 use broker_runtime::telemetry;
-use broker_store::{Act, AuditLine, SettingsError, Store};
+use broker_store::adoption::AdoptError;
+use broker_store::reconcile::ReconcileError;
+use broker_store::reshard::ReshardError;
+use broker_store::scan_all::ScanError;
+use broker_store::{Act, AuditLine, NotDone, SettingsError, Store, StoreError, Write};
+use serde::Serialize;
+use tokio::task::JoinError;
 
 use crate::done::Done;
+use crate::output;
 
 /// Settings given as flags, by name.
 pub(crate) type Flags = BTreeMap<String, String>;
@@ -128,14 +135,107 @@ impl Context {
         Ok(self.clock.now())
     }
 
-    /// Writes the audit line that comes before an operation.
-    pub(crate) async fn audit(&self, act: Act, target: &str, count: Option<u64>) -> anyhow::Result<()> {
+    /// Writes the audit line that comes before an operation. [`Context::act`] does it where it may be refused.
+    pub(crate) async fn audit(
+        &self,
+        act: Act,
+        target: &str,
+        count: Option<u64>,
+    ) -> anyhow::Result<AuditLine> {
         let (at, id) = (self.now().await?, self.entropy.uuid());
-        let (who, target) = (self.operator.clone(), target.to_owned());
-        self.store
-            .audit
-            .record(&AuditLine { at, id, who, act, target, why: None, count, ended: None })
-            .await?;
+        let line = AuditLine { count, ..AuditLine::new(at, id, &self.operator, act, target) };
+        self.store.audit.record(&line).await?;
+        Ok(line)
+    }
+
+    /// Performs an operation under its audit line, which tells if it was refused or failed.
+    pub(crate) async fn act<T>(
+        &self,
+        what: (Act, &str, Option<u64>),
+        perform: impl AsyncFnOnce(&AuditLine) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        self.act_because(what, None, perform).await
+    }
+
+    /// The same with a reason.
+    pub(crate) async fn act_because<T>(
+        &self,
+        (act, target, count): (Act, &str, Option<u64>),
+        why: Option<String>,
+        perform: impl AsyncFnOnce(&AuditLine) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let (at, id) = (self.now().await?, self.entropy.uuid());
+        let line = AuditLine { count, why, ..AuditLine::new(at, id, &self.operator, act, target) };
+        self.store.audit.record(&line).await?;
+        let performed = perform(&line).await;
+        if let Err(error) = &performed {
+            let why = format!("{error:#}");
+            let how = if is_refusal(error) { NotDone::Refused(why) } else { NotDone::Failed(why) };
+            self.not_done(&line, &how).await;
+        }
+        performed
+    }
+
+    /// Says in the line of an operation that it was not done.
+    pub(crate) async fn not_done(&self, line: &AuditLine, how: &NotDone) {
+        if let Err(error) = self.store.audit.record_not_done(line, how).await {
+            output::complain(&format!("the audit does not tell that this was not done: {error}"));
+        }
+    }
+
+    /// Says in the line of an operation that it was so already, and returns the words for its operator.
+    pub(crate) async fn unchanged(&self, line: &AuditLine, already: &str) -> String {
+        self.not_done(line, &NotDone::Unchanged(already.to_owned())).await;
+        format!("{already}, nothing was changed")
+    }
+
+    /// The same of a pause that was not written because another stands.
+    pub(crate) async fn already_paused(&self, line: &AuditLine, paused: Write<Pause>) -> Option<String> {
+        match paused {
+            Write::Applied => None,
+            Write::Rejected(pause) => Some(self.unchanged(line, &format!("already {pause}")).await),
+        }
+    }
+
+    /// Says in the line of an operation what came of it.
+    pub(crate) async fn ended(&self, line: &AuditLine, what: &impl Serialize) -> anyhow::Result<()> {
+        self.store.audit.record_end(line.id, line.at, &serde_json::to_string(what)?).await?;
         Ok(())
+    }
+}
+
+/// Whether an error says that something is not as it must be, and not that AWS did not answer.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    let of_aws = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<StoreError>()
+            || cause.is::<ScanError>()
+            || cause.is::<QueueError>()
+            || cause.is::<JoinError>()
+    };
+    // These show the errors of AWS in the place of their own.
+    let is_transparent = match (error.downcast_ref(), error.downcast_ref(), error.downcast_ref()) {
+        (Some(AdoptError::Scan(_) | AdoptError::Store(_) | AdoptError::Write(_)), ..)
+        | (_, Some(ReconcileError::Scan(_) | ReconcileError::Store(_) | ReconcileError::Step(_)), _)
+        | (.., Some(ReshardError::Scan(_) | ReshardError::Store(_))) => true,
+        _ => false,
+    };
+    !is_transparent && !error.chain().any(of_aws)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_aws_does_not_answer_is_no_refusal() {
+        assert!(is_refusal(&anyhow::anyhow!("a is available: it has no lease")));
+        assert!(is_refusal(&AdoptError::NotAlone { living: 2 }.into()));
+        assert!(is_refusal(&ReconcileError::Open.into()));
+        assert!(!is_refusal(&StoreError::Conflict.into()));
+        assert!(!is_refusal(
+            &anyhow::Error::from(StoreError::Conflict).context("three were extended before this")
+        ));
+        assert!(!is_refusal(&AdoptError::Store(StoreError::Conflict).into()));
+        assert!(!is_refusal(&ReshardError::Store(StoreError::Conflict).into()));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use broker_domain::{Job, JobReport, Outcome, RequestId, RequestState, Task};
 use broker_messages::MaintenanceMessage;
-use broker_store::{Act, AuditLine};
+use broker_store::{Act, AuditLine, NotDone};
 use http::StatusCode;
 use http::request::Parts;
 use serde_json::json;
@@ -41,24 +41,16 @@ impl Operator {
         let channel =
             rpc.link.channel().ok_or_else(|| Problem::unavailable("The queues cannot be reached."))?;
         let mut waiter = rpc.replies.register(id, None).inspect_err(|_| metrics::shed())?;
-        let line = AuditLine {
-            at: times.enqueued_at,
-            id: *id.as_uuid(),
-            who: who.to_owned(),
-            act: Act::RunJob,
-            target: task.to_string(),
-            why: None,
-            count: None,
-            ended: None,
-        };
+        let line = AuditLine::new(times.enqueued_at, *id.as_uuid(), who, Act::RunJob, task.to_string());
         rpc.store.audit.record(&line).await?;
         let mut sending = channel.maintenance.sending();
         let message = MaintenanceMessage::run_for(id, task, times, channel.reply_to.as_str());
         let sent = channel.maintenance.send(message.traced(sending.traceparent()).encode()).await;
-        sent.map_err(|error| {
+        if let Err(error) = sent {
             sending.failed("not_sent");
-            Problem::unavailable("The run could not be enqueued.").because(error)
-        })?;
+            self.not_done(&line, &NotDone::Failed("the run could not be enqueued".to_owned())).await;
+            return Err(Problem::unavailable("The run could not be enqueued.").because(error));
+        }
         drop(sending);
         tokio::select! {
             biased;
@@ -83,27 +75,20 @@ impl Operator {
     pub(super) async fn schedule(&self, job: &str, who: &str, act: Act) -> Result<Response, Problem> {
         let job = Job::parse(job).ok_or_else(|| Problem::new(Code::NotFound, "There is no such job."))?;
         let (store, now) = (&self.rpc.store, self.rpc.clock.now());
-        let line = AuditLine {
-            at: now,
-            id: self.entropy.uuid(),
-            who: who.to_owned(),
-            act,
-            target: job.as_str().to_owned(),
-            why: None,
-            count: None,
-            ended: None,
+        let line = AuditLine::new(now, self.entropy.uuid(), who, act, job.as_str());
+        let scheduled = async {
+            // One that is paused stays so for whom it is, and one that is not stays as it is.
+            if act == Act::PauseJob {
+                self.paused(&line, store.schedule.pause(job, who, now).await?).await;
+            } else if !store.schedule.resume(job, now).await?.is_applied() {
+                self.not_done(&line, &NotDone::Unchanged("not paused".to_owned())).await;
+            }
+            self.last_overview.forget().await;
+            let tick = store.schedule.tick(job, Duration::ZERO, now).await?;
+            let scheduled = ScheduledJob::new(job, Some(&tick), self.scheduler);
+            Ok(Response::json(StatusCode::OK, json!(scheduled), "scheduled"))
         };
-        store.audit.record(&line).await?;
-        // One that is paused stays so for whom it is, and one that is not stays as it is.
-        if act == Act::PauseJob {
-            store.schedule.pause(job, who, now).await?;
-        } else {
-            store.schedule.resume(job, now).await?;
-        }
-        self.last_overview.forget().await;
-        let tick = store.schedule.tick(job, Duration::ZERO, now).await?;
-        let scheduled = ScheduledJob::new(job, Some(&tick), self.scheduler);
-        Ok(Response::json(StatusCode::OK, json!(scheduled), "scheduled"))
+        self.act(&line, scheduled).await
     }
 
     /// The report of a run.

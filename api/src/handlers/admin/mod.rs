@@ -20,12 +20,12 @@ mod waiting;
 
 use std::time::Duration;
 
-use broker_domain::{Removable, RequestId, Task};
+use broker_domain::{Pause, Removable, RequestId, Task};
 use broker_runtime::aws::Aws;
 use broker_runtime::config::Scheduler;
 use broker_runtime::entropy::Entropy;
 use broker_store::quarantine::QuarantineAct;
-use broker_store::{Act, FollowedPolicy};
+use broker_store::{Act, AuditLine, FollowedPolicy, NotDone, Write};
 use http::request::Parts;
 
 #[cfg(test)]
@@ -53,6 +53,42 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
+    /// Performs an act under its audit line, which tells if it was refused, found so already, or failed.
+    async fn act(
+        &self,
+        line: &AuditLine,
+        perform: impl Future<Output = Result<Response, Problem>>,
+    ) -> Result<Response, Problem> {
+        self.rpc.store.audit.record(line).await?;
+        let answer = perform.await;
+        if let Err(problem) = &answer {
+            let why = problem.message().to_owned();
+            let refused = problem.status().is_client_error();
+            let how = if refused { NotDone::Refused(why) } else { NotDone::Failed(why) };
+            self.not_done(line, &how).await;
+        }
+        answer
+    }
+
+    /// Says in the line of an act that it was not done.
+    async fn not_done(&self, line: &AuditLine, how: &NotDone) {
+        if let Err(error) = self.rpc.store.audit.record_not_done(line, how).await {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(
+                error,
+                act = line.act.as_str(),
+                "the audit does not tell that an act was not done"
+            );
+        }
+    }
+
+    /// Says in the line of a pause that another one stands, if it does.
+    async fn paused(&self, line: &AuditLine, paused: Write<Pause>) {
+        if let Write::Rejected(pause) = paused {
+            self.not_done(line, &NotDone::Unchanged(format!("already {pause}"))).await;
+        }
+    }
+
     /// The response to an operator.
     pub(crate) async fn answer(
         &self,

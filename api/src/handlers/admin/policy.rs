@@ -63,23 +63,19 @@ impl Operator {
             Some(true) => {}
         }
         let line = AuditLine {
-            at: clock.now(),
-            id: *id.as_uuid(),
-            who: who.to_owned(),
-            act: Act::ApplyPolicy,
-            target: policy.digest().to_string(),
-            why: None,
             count: u64::try_from(plan.changes.len()).ok(),
-            ended: None,
+            ..AuditLine::new(clock.now(), *id.as_uuid(), who, Act::ApplyPolicy, policy.digest().to_string())
         };
-        store.audit.record(&line).await?;
-        match plan.apply(store, who, clock.now()).await? {
-            PolicyWrite::Applied(after) => Ok(report(&plan, &after, true)),
-            PolicyWrite::MovedOn => {
-                let stands = store.policy.get().await?.unwrap_or_else(StoredPolicy::none);
-                Err(changed(&stands))
+        let applied = async {
+            match plan.apply(store, who, clock.now()).await? {
+                PolicyWrite::Applied(after) => Ok(report(&plan, &after, true)),
+                PolicyWrite::MovedOn => {
+                    let stands = store.policy.get().await?.unwrap_or_else(StoredPolicy::none);
+                    Err(changed(&stands))
+                }
             }
-        }
+        };
+        self.act(&line, applied).await
     }
 }
 

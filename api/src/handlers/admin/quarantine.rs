@@ -78,25 +78,23 @@ impl Operator {
     ) -> Result<Response, Problem> {
         let (store, now) = (&self.rpc.store, self.rpc.clock.now());
         let dry_run = query.flag(&ACTION_DRY_RUN)?;
-        if !dry_run {
-            let why = match &act {
-                QuarantineAct::Add { why, .. } => Some(why.clone()),
-                QuarantineAct::Release | QuarantineAct::Retire => None,
-            };
-            let line = AuditLine {
-                at: now,
-                id: *id.as_uuid(),
-                who: who.to_owned(),
-                act: audited,
-                target: selection.to_string(),
-                why,
-                count: None,
-                ended: None,
-            };
-            store.audit.record(&line).await?;
+        let told =
+            |report| Ok(Response::json(StatusCode::OK, json!(QuarantineReportBody::from(report)), "done"));
+        if dry_run {
+            return told(quarantine::act_on(store, &act, selection, dry_run, now).await?);
         }
-        let report = quarantine::act_on(store, &act, selection, dry_run, now).await?;
-        Ok(Response::json(StatusCode::OK, json!(QuarantineReportBody::from(report)), "done"))
+        let why = match &act {
+            QuarantineAct::Add { why, .. } => Some(why.clone()),
+            QuarantineAct::Release | QuarantineAct::Retire => None,
+        };
+        let line =
+            AuditLine { why, ..AuditLine::new(now, *id.as_uuid(), who, audited, selection.to_string()) };
+        let performed = async {
+            let report = quarantine::act_on(store, &act, selection, dry_run, now).await?;
+            store.audit.record_end(line.id, line.at, &report.result()).await?;
+            told(report)
+        };
+        self.act(&line, performed).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use broker_domain::policy::Flavour;
 use broker_domain::{FlavourName, RequestId};
-use broker_store::{Act, AuditLine, RefillStatus, pause_refill, resume_refill};
+use broker_store::{Act, AuditLine, NotDone, RefillStatus, pause_refill, resume_refill};
 use http::StatusCode;
 use serde_json::json;
 
@@ -39,23 +39,16 @@ impl Operator {
             return Err(not_found());
         };
         let (store, now) = (&self.rpc.store, self.rpc.clock.now());
-        let line = AuditLine {
-            at: now,
-            id: *id.as_uuid(),
-            who: who.to_owned(),
-            act,
-            target: name.to_string(),
-            why: None,
-            count: None,
-            ended: None,
+        let line = AuditLine::new(now, *id.as_uuid(), who, act, name.as_str());
+        let changed = async {
+            if act == Act::PauseRefill {
+                self.paused(&line, pause_refill(store, &name, who, now).await?).await;
+            } else if !resume_refill(store, &name).await?.is_applied() {
+                self.not_done(&line, &NotDone::Unchanged("nothing held it up".to_owned())).await;
+            }
+            let status = RefillStatus::of(store, &name, (flavour, refill), now).await?;
+            Ok(Response::json(StatusCode::OK, json!(RefillBody::from(status)), "scheduled"))
         };
-        store.audit.record(&line).await?;
-        if act == Act::PauseRefill {
-            pause_refill(store, &name, who, now).await?;
-        } else {
-            resume_refill(store, &name).await?;
-        }
-        let status = RefillStatus::of(store, &name, (flavour, refill), now).await?;
-        Ok(Response::json(StatusCode::OK, json!(RefillBody::from(status)), "scheduled"))
+        self.act(&line, changed).await
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use broker_domain::policy::Policy;
 use broker_domain::{RequestId, Reservation, ReservationEnd, ReservationId};
 use broker_store::reservations::{self, ReservationWrite};
-use broker_store::{Act, AuditLine};
+use broker_store::{Act, AuditLine, NotDone};
 use http::StatusCode;
 use serde_json::json;
 
@@ -34,13 +34,16 @@ impl Operator {
         let (policy, now) = (self.known_policy()?, self.rpc.clock.now());
         let terms = body.terms(&policy)?;
         let reservation = body.id().unwrap_or_else(|| ReservationId::from_uuid(*id.as_uuid()));
-        let line = (Act::Reserve, reservation, Some(u64::from(terms.count)));
-        self.reservation_audit(id, who, line).await?;
+        let count = Some(u64::from(terms.count));
+        let line = AuditLine { count, ..self.reservation_line(id, who, Act::Reserve, reservation) };
         let store = &self.rpc.store;
-        let written = reservations::create(store, &policy, (reservation, &terms), who, now).await?;
-        let made = stands(written)?;
-        let location = format!("/v1/admin/reservations/{}", made.id);
-        Ok(self.shown(&made, StatusCode::CREATED).await?.located(&location))
+        let made = async {
+            let written = reservations::create(store, &policy, (reservation, &terms), who, now).await?;
+            let made = stands(written)?;
+            let location = format!("/v1/admin/reservations/{}", made.id);
+            Ok(self.shown(&made, StatusCode::CREATED).await?.located(&location))
+        };
+        self.act(&line, made).await
     }
 
     pub(super) async fn change_reservation(
@@ -53,10 +56,12 @@ impl Operator {
         let reservation = reservation_id(in_path)?;
         let body = ReservationChangeBody::parse(body)?;
         let (policy, now) = (self.known_policy()?, self.rpc.clock.now());
-        self.reservation_audit(id, who, (Act::ChangeReservation, reservation, None)).await?;
-        let change =
-            reservations::change(&self.rpc.store, &policy, reservation, |now| body.applied(now), now);
-        self.shown(&stands(change.await?)?, StatusCode::OK).await
+        let changed = async {
+            let change =
+                reservations::change(&self.rpc.store, &policy, reservation, |now| body.applied(now), now);
+            self.shown(&stands(change.await?)?, StatusCode::OK).await
+        };
+        self.act(&self.reservation_line(id, who, Act::ChangeReservation, reservation), changed).await
     }
 
     pub(super) async fn delete_reservation(
@@ -66,10 +71,17 @@ impl Operator {
         in_path: &str,
     ) -> Result<Response, Problem> {
         let reservation = reservation_id(in_path)?;
-        self.reservation_audit(id, who, (Act::DeleteReservation, reservation, None)).await?;
+        let line = self.reservation_line(id, who, Act::DeleteReservation, reservation);
         let (store, now) = (&self.rpc.store, self.rpc.clock.now());
-        let closed = reservations::close(store, reservation, ReservationEnd::Deleted, now).await?;
-        self.shown(&closed.ok_or_else(not_found)?, StatusCode::OK).await
+        let closed = async {
+            let closed = reservations::close(store, reservation, ReservationEnd::Deleted, now).await?;
+            let closed = closed.ok_or_else(not_found)?;
+            if closed.closed.is_none_or(|closed| closed.at != now) {
+                self.not_done(&line, &NotDone::Unchanged("it had ended before".to_owned())).await;
+            }
+            self.shown(&closed, StatusCode::OK).await
+        };
+        self.act(&line, closed).await
     }
 
     pub(super) fn known_policy(&self) -> Result<Arc<Policy>, Problem> {
@@ -91,23 +103,8 @@ impl Operator {
         Ok(shown.iter().map(|one| ReservationView::new(one, &policy, &counted, &risks, now)).collect())
     }
 
-    async fn reservation_audit(
-        &self,
-        id: RequestId,
-        who: &str,
-        (act, reservation, count): (Act, ReservationId, Option<u64>),
-    ) -> Result<(), Problem> {
-        let line = AuditLine {
-            at: self.rpc.clock.now(),
-            id: *id.as_uuid(),
-            who: who.to_owned(),
-            act,
-            target: reservation.to_string(),
-            why: None,
-            count,
-            ended: None,
-        };
-        Ok(self.rpc.store.audit.record(&line).await?)
+    fn reservation_line(&self, id: RequestId, who: &str, act: Act, reservation: ReservationId) -> AuditLine {
+        AuditLine::new(self.rpc.clock.now(), *id.as_uuid(), who, act, reservation.to_string())
     }
 }
 

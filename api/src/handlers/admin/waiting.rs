@@ -95,22 +95,21 @@ impl Operator {
             CancelledWaiting { dry_run, found: found.len() as u64, more, ..CancelledWaiting::default() };
         if !dry_run && !found.is_empty() {
             let line = AuditLine {
-                at: self.rpc.clock.now(),
-                id: *id.as_uuid(),
-                who: who.to_owned(),
-                act: Act::CancelWaiting,
-                target,
-                why: None,
                 count: Some(report.found),
-                ended: None,
+                ..AuditLine::new(self.rpc.clock.now(), *id.as_uuid(), who, Act::CancelWaiting, target)
             };
-            self.rpc.store.audit.record(&line).await?;
-            for place in &found {
-                match waiting::cancel(&self.rpc.store, &self.entropy, place).await? {
-                    true => report.cancelled += 1,
-                    false => report.ended += 1,
+            let cancelled = async {
+                for place in &found {
+                    match waiting::cancel(&self.rpc.store, &self.entropy, place).await? {
+                        true => report.cancelled += 1,
+                        false => report.ended += 1,
+                    }
                 }
-            }
+                let told = json!(report);
+                self.rpc.store.audit.record_end(line.id, line.at, &told.to_string()).await?;
+                Ok(Response::json(StatusCode::OK, told, "done"))
+            };
+            return self.act(&line, cancelled).await;
         }
         Ok(Response::json(StatusCode::OK, json!(report), "done"))
     }

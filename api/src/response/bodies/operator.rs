@@ -210,7 +210,8 @@ pub(crate) struct AuditEntry<'a> {
     why: Option<&'a str>,
     /// A count or an amount, if there is one.
     count: Option<u64>,
-    /// The result of a long act, as JSON; null while it runs, and of others.
+    /// The result as JSON: the counts of a long act, or the reason for which it was not done under `refused`, `unchanged`
+    /// (it was so already) or `failed` (an error: whether it was done is not known). Null while it runs, and of others.
     ended: Option<&'a str>,
 }
 

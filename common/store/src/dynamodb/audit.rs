@@ -10,7 +10,7 @@ use super::change::ItemChange;
 use super::errors::unread;
 use super::keys::{self, PK};
 use super::{AuditStore, n, s};
-use crate::{Act, AuditLine, Page, PageKey, StoreError, Write};
+use crate::{Act, AuditLine, NotDone, Page, PageKey, StoreError, Write};
 use broker_domain::Timestamp;
 
 /// The line exists and has no result.
@@ -53,6 +53,11 @@ impl AuditStore {
                 values: vec![(":ended", s(ended))],
             })
             .await
+    }
+
+    /// Says in the line of an operation that it was not done, and why.
+    pub async fn record_not_done(&self, line: &AuditLine, how: &NotDone) -> Result<Write, StoreError> {
+        self.record_end(line.id, line.at, &serde_json::to_string(how).unwrap_or_default()).await
     }
 
     /// The latest lines of the day (UTC) of `at`, the newest first, at most `limit`; `target` leaves out those of others. One

@@ -39,6 +39,20 @@ pub enum ReservationWrite {
     Conflict(ReservationConflict),
 }
 
+impl ReservationWrite {
+    /// Why it was not written, for the audit; `None` if it stands so.
+    pub fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Stands(_) => None,
+            Self::Exists(_) => Some("there is another reservation of this id".to_owned()),
+            Self::NotFound => Some("there is no such reservation".to_owned()),
+            Self::Ended(_) => Some("it has ended".to_owned()),
+            Self::Invalid(invalid) => Some(invalid.to_string()),
+            Self::Conflict(why) => Some(why.to_string()),
+        }
+    }
+}
+
 /// Why a reservation does not fit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReservationConflict {

@@ -30,14 +30,26 @@ pub(crate) async fn run(context: Context, args: Audit) -> anyhow::Result<Done> {
     if args.output.json {
         output::json(&lines)?;
     } else {
-        output::table(["AT (UTC)", "WHO", "ACT", "TARGET", "COUNT", "WHY"], lines.into_iter().map(cells))?;
+        output::table(
+            ["AT (UTC)", "WHO", "ACT", "TARGET", "COUNT", "WHY", "RESULT"],
+            lines.into_iter().map(cells),
+        )?;
     }
     Ok(Done::Ok)
 }
 
-fn cells(line: AuditLine) -> [String; 6] {
+fn cells(line: AuditLine) -> [String; 7] {
+    let result = line.result();
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let count = line.count.map(|count| count.to_string());
     let act = line.act.as_str().to_owned();
-    [output::time_of_day(line.at), line.who, act, line.target, or_dash(count), or_dash(line.why)]
+    [
+        output::time_of_day(line.at),
+        line.who,
+        act,
+        line.target,
+        or_dash(count),
+        or_dash(line.why),
+        or_dash(result),
+    ]
 }

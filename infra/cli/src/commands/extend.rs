@@ -6,7 +6,7 @@
 use anyhow::{Context as _, bail};
 use broker_domain::{FlavourName, LabDuration, Lease, LeaseKey, Sandbox, TenantName, Timestamp, TrackName};
 use broker_store::scan_all::scan;
-use broker_store::{Act, Record, Store, retry_on_conflict};
+use broker_store::{Act, AuditLine, NotDone, Record, Store, retry_on_conflict};
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -20,6 +20,8 @@ use crate::output::{self, Output, ProgressLine};
 
 /// Leases that are extended at a time.
 const AT_ONCE: usize = 16;
+/// Why a lease is not extended by more.
+const TOO_LONG: &str = "a lease may last 168 hours from now at most";
 
 #[derive(Debug, Args)]
 pub(crate) struct Extend {
@@ -71,20 +73,30 @@ pub(super) async fn run(context: Context, args: Extend) -> anyhow::Result<Done> 
 }
 
 async fn one(context: &Context, id: &str, args: &Extend) -> anyhow::Result<Done> {
-    let mut record = read(context, id).await?;
+    let record = read(context, id).await?;
     longer(&record, args.hours, context.now().await?)?;
     if args.dry_run {
         return report(args, &Extended { found: 1, dry_run: true, ..Extended::default() });
     }
-    context.audit(Act::Extend, id, Some(args.hours.hours().into())).await?;
+    let act = (Act::Extend, id, Some(args.hours.hours().into()));
+    let record = context.act(act, async |_| extend_one(context, id, args.hours, record).await).await?;
+    print(context, &record, args.output.json).await
+}
+
+async fn extend_one(
+    context: &Context,
+    id: &str,
+    by: LabDuration,
+    mut record: Record,
+) -> anyhow::Result<Record> {
     for _ in 0..TRIES {
         let now = context.now().await?;
-        let (allocation, expires_at) = (live(&record)?, longer(&record, args.hours, now)?);
+        let (allocation, expires_at) = (live(&record)?, longer(&record, by, now)?);
         let extend = || context.store.leases.extend(&record.sandbox.id, allocation, expires_at, now);
         let extended = retry_on_conflict(&context.entropy, extend).await?;
         record = read(context, id).await?;
         if extended.is_applied() {
-            return print(context, &record, args.output.json).await;
+            return Ok(record);
         }
     }
     bail!("{id} changes all the time: look again")
@@ -92,34 +104,32 @@ async fn one(context: &Context, id: &str, args: &Extend) -> anyhow::Result<Done>
 
 /// When a lease ends that is given so much longer.
 fn longer(record: &Record, by: LabDuration, now: Timestamp) -> anyhow::Result<Timestamp> {
-    live(record)?.extended(by, now).context("a lease may last 168 hours from now at most")
+    live(record)?.extended(by, now).context(TOO_LONG)
 }
 
 async fn all(context: &Context, args: &Extend) -> anyhow::Result<Done> {
     let matching = matching(context, args).await?;
     let mut told = Extended { found: matching.len() as u64, dry_run: args.dry_run, ..Extended::default() };
     if !args.dry_run && !matching.is_empty() {
-        context.audit(Act::Extend, &selection(args), Some(told.found)).await?;
+        let of_all = context.audit(Act::Extend, &selection(args), Some(told.found)).await?;
         let mut progress = ProgressLine::new(told.found, "extending", context.clock.instant());
         let mut running = JoinSet::new();
         for sandbox in matching {
             if running.len() >= AT_ONCE {
-                count(running.join_next().await, &mut told)?;
+                count(context, running.join_next().await, &mut told).await?;
                 progress.at(told.extended, context.clock.instant());
             }
-            context.audit(Act::Extend, sandbox.id.as_str(), Some(args.hours.hours().into())).await?;
-            running.spawn(extend(
-                context.store.clone(),
-                context.entropy.clone(),
-                sandbox,
-                args.hours,
-                context.now().await?,
-            ));
+            let hours = Some(args.hours.hours().into());
+            let line = context.audit(Act::Extend, sandbox.id.as_str(), hours).await?;
+            let (store, entropy) = (context.store.clone(), context.entropy.clone());
+            let (by, now) = (args.hours, context.now().await?);
+            running.spawn(async move { (line, extend(store, entropy, sandbox, by, now).await) });
         }
         while !running.is_empty() {
-            count(running.join_next().await, &mut told)?;
+            count(context, running.join_next().await, &mut told).await?;
         }
         progress.end();
+        context.ended(&of_all, &told).await?;
     }
     report(args, &told)
 }
@@ -156,13 +166,25 @@ async fn extend(
     bail!("{} changes all the time: look again", sandbox.id)
 }
 
-fn count(
-    ended: Option<Result<anyhow::Result<Fate>, tokio::task::JoinError>>,
+/// Counts how one lease fared, and says in its audit line if it was not extended.
+async fn count(
+    context: &Context,
+    ended: Option<Result<(AuditLine, anyhow::Result<Fate>), tokio::task::JoinError>>,
     told: &mut Extended,
 ) -> anyhow::Result<()> {
     let so_far = told.extended;
     let Some(ended) = ended else { return Ok(()) };
-    match ended?.with_context(|| format!("{so_far} of {} were extended before this", told.found))? {
+    let (line, fate) = ended?;
+    let not_done = match &fate {
+        Ok(Fate::Extended) => None,
+        Ok(Fate::TooLong) => Some(NotDone::Refused(TOO_LONG.to_owned())),
+        Ok(Fate::Ended) => Some(NotDone::Refused("its lease has ended".to_owned())),
+        Err(error) => Some(NotDone::Failed(format!("{error:#}"))),
+    };
+    if let Some(how) = not_done {
+        context.not_done(&line, &how).await;
+    }
+    match fate.with_context(|| format!("{so_far} of {} were extended before this", told.found))? {
         Fate::Extended => told.extended += 1,
         Fate::TooLong => told.too_long += 1,
         Fate::Ended => told.ended += 1,

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use broker_domain::{Job, JobReport, LONGEST_STALE_GRACE_HOURS, STALE_GRACE_HOURS, Task, Times};
 use broker_messages::MaintenanceMessage;
 use broker_queue::{QueueKind, QueueUrls, Sender};
-use broker_store::{Act, Write};
+use broker_store::Act;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -89,9 +89,12 @@ async fn run_now(context: Context, args: JobRun) -> anyhow::Result<Done> {
         reply_by: now,
         deadline: now.plus(wait.clamp(BEGUN_WITHIN, BEGUN_WITHIN_AT_MOST)),
     };
-    context.audit(Act::RunJob, &task.to_string(), None).await?;
-    context.store.runs.record(id, task.as_str(), now).await?;
-    sender.send(MaintenanceMessage::run(id, task, times).encode()).await?;
+    context
+        .act((Act::RunJob, &task.to_string(), None), async |_| {
+            context.store.runs.record(id, task.as_str(), now).await?;
+            Ok(sender.send(MaintenanceMessage::run(id, task, times).encode()).await?)
+        })
+        .await?;
     let looking = async {
         loop {
             if let Some(report) = context.store.runs.get(id).await?.and_then(|run| run.report) {
@@ -147,19 +150,21 @@ struct ShownSchedule {
 }
 
 async fn pause(context: Context, args: JobName) -> anyhow::Result<Done> {
-    context.audit(Act::PauseJob, args.job.as_str(), None).await?;
-    let paused = context.store.schedule.pause(args.job, &context.operator, context.now().await?).await?;
-    let already = match paused {
-        Write::Applied => None,
-        Write::Rejected(pause) => Some(format!("already {pause}, nothing was changed")),
-    };
+    let already = context.act((Act::PauseJob, args.job.as_str(), None), async |line| {
+        let now = context.now().await?;
+        let paused = context.store.schedule.pause(args.job, &context.operator, now).await?;
+        Ok(context.already_paused(line, paused).await)
+    });
+    let already = already.await?;
     show_schedule(&context, args, already).await
 }
 
 async fn resume(context: Context, args: JobName) -> anyhow::Result<Done> {
-    context.audit(Act::ResumeJob, args.job.as_str(), None).await?;
-    let resumed = context.store.schedule.resume(args.job, context.now().await?).await?;
-    let unchanged = (!resumed.is_applied()).then(|| "not paused, nothing was changed".to_owned());
+    let unchanged = context.act((Act::ResumeJob, args.job.as_str(), None), async |line| {
+        let resumed = context.store.schedule.resume(args.job, context.now().await?).await?;
+        Ok(if resumed.is_applied() { None } else { Some(context.unchanged(line, "not paused").await) })
+    });
+    let unchanged = unchanged.await?;
     show_schedule(&context, args, unchanged).await
 }
 

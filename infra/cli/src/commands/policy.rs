@@ -114,15 +114,18 @@ async fn write(context: Context, policy: Policy, apply: Apply) -> anyhow::Result
         return told(&plan, &plan.before, false, json);
     }
     let count = u64::try_from(plan.changes.len()).ok();
-    context.audit(Act::ApplyPolicy, digest.as_str(), count).await?;
-    match plan.apply(&context.store, &context.operator, context.now().await?).await? {
-        PolicyWrite::Applied(after) => told(&plan, &after, true, json),
-        PolicyWrite::MovedOn => {
-            anyhow::bail!(
-                "another policy was applied meanwhile: compare with `broker policy diff` and apply again"
-            )
+    let applied = context.act((Act::ApplyPolicy, digest.as_str(), count), async |_| {
+        match plan.apply(&context.store, &context.operator, context.now().await?).await? {
+            PolicyWrite::Applied(after) => Ok(after),
+            PolicyWrite::MovedOn => {
+                anyhow::bail!(
+                    "another policy was applied meanwhile: compare with `broker policy diff` and apply again"
+                )
+            }
         }
-    }
+    });
+    let after = applied.await?;
+    told(&plan, &after, true, json)
 }
 
 fn told(plan: &PolicyPlan, stands: &StoredPolicy, applied: bool, json: bool) -> anyhow::Result<Done> {

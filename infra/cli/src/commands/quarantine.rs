@@ -110,11 +110,22 @@ async fn perform(
     dry_run: bool,
     json: bool,
 ) -> anyhow::Result<Done> {
-    if !dry_run {
-        context.audit(audited, &selection.to_string(), None).await?;
-    }
     let now = context.now().await?;
-    let report = quarantine::act_on(&context.store, &act, selection, dry_run, now).await?;
+    let report = if dry_run {
+        quarantine::act_on(&context.store, &act, selection, dry_run, now).await?
+    } else {
+        let why = match &act {
+            QuarantineAct::Add { why, .. } => Some(why.clone()),
+            QuarantineAct::Release | QuarantineAct::Retire => None,
+        };
+        let target = selection.to_string();
+        let performed = context.act_because((audited, &target, None), why, async |line| {
+            let report = quarantine::act_on(&context.store, &act, selection, dry_run, now).await?;
+            context.store.audit.record_end(line.id, line.at, &report.result()).await?;
+            Ok(report)
+        });
+        performed.await?
+    };
     if json {
         output::json(&report)?;
     } else {

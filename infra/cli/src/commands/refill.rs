@@ -2,7 +2,7 @@
 
 use broker_domain::FlavourName;
 use broker_domain::policy::{Flavour, Policy};
-use broker_store::{Act, RefillStatus, Write, pause_refill, resume_refill};
+use broker_store::{Act, RefillStatus, pause_refill, resume_refill};
 use clap::{Args, Subcommand};
 
 use crate::context::Context;
@@ -63,16 +63,16 @@ async fn change(context: &Context, policy: &Policy, args: RefillFlavour, act: Ac
         output::complain(&format!("the policy refills no flavour {:?}", args.flavour));
         return Ok(Done::Misused);
     };
-    context.audit(act, name.as_str(), None).await?;
-    let unchanged = if act == Act::PauseRefill {
-        match pause_refill(&context.store, name, &context.operator, context.now().await?).await? {
-            Write::Applied => None,
-            Write::Rejected(pause) => Some(format!("already {pause}, nothing was changed")),
+    let unchanged = context.act((act, name.as_str(), None), async |line| {
+        let store = &context.store;
+        if act == Act::PauseRefill {
+            let paused = pause_refill(store, name, &context.operator, context.now().await?).await?;
+            return Ok(context.already_paused(line, paused).await);
         }
-    } else {
-        let resumed = resume_refill(&context.store, name).await?;
-        (!resumed.is_applied()).then(|| "nothing held it up, nothing was changed".to_owned())
-    };
+        let resumed = resume_refill(store, name).await?.is_applied();
+        Ok(if resumed { None } else { Some(context.unchanged(line, "nothing held it up").await) })
+    });
+    let unchanged = unchanged.await?;
     let state = if act == Act::PauseRefill { "paused" } else { "running" };
     if args.output.json {
         let changed = unchanged.is_none();

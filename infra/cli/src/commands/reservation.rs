@@ -12,8 +12,8 @@ use broker_domain::{
     FlavourName, NamePrefix, Reservation, ReservationEnd, ReservationId, ReservationTerms, TenantName,
     Timestamp,
 };
-use broker_store::Act;
 use broker_store::reservations::{self, ReservationWrite};
+use broker_store::{Act, AuditLine, NotDone};
 use clap::{Args, Subcommand};
 
 use crate::commands::lease::parse_time;
@@ -35,6 +35,9 @@ pub(crate) enum ReservationCommand {
     /// End one: what is put aside goes back, what is claimed stays with its owners
     Delete(One),
 }
+
+/// Why a reservation that is not there is not deleted.
+const NO_SUCH: &str = "there is no such reservation";
 
 /// A moment, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,9 +145,21 @@ pub(crate) async fn run(context: Context, command: ReservationCommand) -> anyhow
         },
         ReservationCommand::Change(args) => change(&context, &policy, args).await,
         ReservationCommand::Delete(One { id, output }) => {
-            context.audit(Act::DeleteReservation, &id.to_string(), None).await?;
-            let now = context.now().await?;
-            match reservations::close(&context.store, id, ReservationEnd::Deleted, now).await? {
+            let target = id.to_string();
+            let closed = context.act((Act::DeleteReservation, &target, None), async |line| {
+                let now = context.now().await?;
+                let closed = reservations::close(&context.store, id, ReservationEnd::Deleted, now).await?;
+                match &closed {
+                    None => context.not_done(line, &NotDone::Refused(NO_SUCH.to_owned())).await,
+                    Some(found) if found.closed.is_none_or(|closed| closed.at != now) => {
+                        let ended = "it had ended before";
+                        output::complain(&context.unchanged(line, ended).await);
+                    }
+                    Some(_) => {}
+                }
+                Ok(closed)
+            });
+            match closed.await? {
                 Some(closed) => show(&context, &policy, &[closed], output.json, false).await,
                 None => Ok(not_found(id)),
             }
@@ -170,15 +185,18 @@ async fn create(context: &Context, policy: &Policy, args: Create) -> anyhow::Res
         no_show: no_show.and_then(|Span(time)| time),
     };
     let id = id.unwrap_or_else(|| ReservationId::from_uuid(context.entropy.uuid()));
-    context.audit(Act::Reserve, &id.to_string(), Some(u64::from(count))).await?;
-    let (now, by) = (context.now().await?, context.operator.as_str());
-    let written = reservations::create(&context.store, policy, (id, &terms), by, now).await?;
+    let (target, count) = (id.to_string(), Some(u64::from(count)));
+    let written = context.act((Act::Reserve, &target, count), async |line| {
+        let (now, by) = (context.now().await?, context.operator.as_str());
+        let written = reservations::create(&context.store, policy, (id, &terms), by, now).await?;
+        Ok(noted(context, line, written).await)
+    });
+    let written = written.await?;
     told(context, policy, id, written, output.json).await
 }
 
 async fn change(context: &Context, policy: &Policy, args: Change) -> anyhow::Result<Done> {
     let Change { id, count, from, until, lead, no_show, output } = args;
-    context.audit(Act::ChangeReservation, &id.to_string(), count.map(u64::from)).await?;
     let to = |stands: &ReservationTerms| ReservationTerms {
         tenant: stands.tenant.clone(),
         prefix: stands.prefix.clone(),
@@ -188,8 +206,21 @@ async fn change(context: &Context, policy: &Policy, args: Change) -> anyhow::Res
         lead: lead.unwrap_or(stands.lead),
         no_show: no_show.map_or(stands.no_show, |Span(time)| time),
     };
-    let written = reservations::change(&context.store, policy, id, to, context.now().await?).await?;
+    let target = id.to_string();
+    let written = context.act((Act::ChangeReservation, &target, count.map(u64::from)), async |line| {
+        let written = reservations::change(&context.store, policy, id, to, context.now().await?).await?;
+        Ok(noted(context, line, written).await)
+    });
+    let written = written.await?;
     told(context, policy, id, written, output.json).await
+}
+
+/// Says in the audit line of what was not written that it was not.
+async fn noted(context: &Context, line: &AuditLine, written: ReservationWrite) -> ReservationWrite {
+    if let Some(why) = written.refusal() {
+        context.not_done(line, &NotDone::Refused(why)).await;
+    }
+    written
 }
 
 async fn told(

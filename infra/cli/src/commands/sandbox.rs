@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use broker_api::story;
 use broker_domain::{EndReason, LeaseEnd, SandboxId, Status, Timestamp};
-use broker_store::{Act, Seen, retry_on_conflict};
+use broker_store::{Act, Record, Seen, retry_on_conflict};
 use clap::{Args, Subcommand};
 
 use super::extend::{self, Extend};
@@ -69,9 +69,14 @@ async fn history(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
 }
 
 async fn release(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
-    let mut record = read(&context, &args.id).await?;
+    let record = read(&context, &args.id).await?;
     live(&record)?;
-    context.audit(Act::Release, &args.id, None).await?;
+    let act = (Act::Release, args.id.as_str(), None);
+    let record = context.act(act, async |_| end_lease(&context, &args.id, record).await).await?;
+    print(&context, &record, args.output.json).await
+}
+
+async fn end_lease(context: &Context, id: &str, mut record: Record) -> anyhow::Result<Record> {
     for _ in 0..TRIES {
         let allocation = live(&record)?;
         let end = LeaseEnd::by_broker(EndReason::Released, context.now().await?);
@@ -79,17 +84,22 @@ async fn release(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
             context.store.leases.end(&record.sandbox.id, allocation, &end)
         })
         .await?;
-        record = read(&context, &args.id).await?;
+        record = read(context, id).await?;
         if ended.is_applied() {
-            return print(&context, &record, args.output.json).await;
+            return Ok(record);
         }
     }
-    bail!("{} changes all the time: look again", args.id)
+    bail!("{id} changes all the time: look again")
 }
 
 async fn retry_delete(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
-    let mut record = read(&context, &args.id).await?;
-    context.audit(Act::RetryDelete, &args.id, None).await?;
+    let record = read(&context, &args.id).await?;
+    let act = (Act::RetryDelete, args.id.as_str(), None);
+    let record = context.act(act, async |_| delete_now(&context, &args.id, record).await).await?;
+    print(&context, &record, args.output.json).await
+}
+
+async fn delete_now(context: &Context, id: &str, mut record: Record) -> anyhow::Result<Record> {
     for _ in 0..TRIES {
         let now = context.now().await?;
         let seen = Seen { id: &record.sandbox.id, version: record.sandbox.version };
@@ -109,13 +119,13 @@ async fn retry_delete(context: Context, args: OneSandbox) -> anyhow::Result<Done
             | Status::Quarantined
             | Status::Deleted
             | Status::Unknown) => {
-                bail!("{} is {other}: there is no deletion to retry", args.id)
+                bail!("{id} is {other}: there is no deletion to retry")
             }
         };
-        record = read(&context, &args.id).await?;
+        record = read(context, id).await?;
         if changed.is_applied() {
-            return print(&context, &record, args.output.json).await;
+            return Ok(record);
         }
     }
-    bail!("{} changes all the time: look again", args.id)
+    bail!("{id} changes all the time: look again")
 }

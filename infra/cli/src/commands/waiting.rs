@@ -164,13 +164,17 @@ async fn cancel(context: &Context, args: Cancel) -> anyhow::Result<Done> {
     if !args.dry_run && !found.is_empty() {
         let target = if args.all { "all".to_owned() } else { filter.to_string() };
         let target = if target.is_empty() { format!("{} ids", args.ids.len()) } else { target };
-        context.audit(Act::CancelWaiting, &target, Some(told.found)).await?;
-        for place in found {
-            match waiting::cancel(&context.store, &context.entropy, &place).await? {
-                true => told.cancelled += 1,
-                false => told.ended += 1,
+        let act = (Act::CancelWaiting, target.as_str(), Some(told.found));
+        let cancelled = context.act(act, async |line| {
+            for place in found {
+                match waiting::cancel(&context.store, &context.entropy, &place).await? {
+                    true => told.cancelled += 1,
+                    false => told.ended += 1,
+                }
             }
-        }
+            context.ended(line, &told).await
+        });
+        cancelled.await?;
     }
     if args.output.json {
         output::json(&told)?;

@@ -42,13 +42,15 @@ pub(crate) async fn run(context: Context, args: Adopt) -> anyhow::Result<Done> {
     let stepped = || bar.borrow().inc(1);
     // From here on the clock is AWS's.
     context.now().await?;
-    if args.apply {
-        context.audit(Act::Adopt, &context.config.table, None).await?;
-    }
     let Context { store, clock, entropy, .. } = &context;
     let is_deletable = |id: &ExternalId| AccountId::of(id).is_some();
     let progress = AdoptionProgress { began: &began, stepped: &stepped };
-    let report = adopt(store, clock, entropy, options, &is_deletable, &progress).await?;
+    let take_over = async || Ok(adopt(store, clock, entropy, options, &is_deletable, &progress).await?);
+    let report = if args.apply {
+        context.act((Act::Adopt, &context.config.table, None), async |_| take_over().await).await?
+    } else {
+        take_over().await?
+    };
     bar.borrow().finish_and_clear();
     if args.output.json {
         output::json(&report)?

@@ -6,7 +6,7 @@
 
 use anyhow::bail;
 use broker_domain::Pause;
-use broker_store::{Act, PoolStatus, Write};
+use broker_store::{Act, PoolStatus};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -23,26 +23,30 @@ struct ShownPause {
 }
 
 pub(crate) async fn pause(context: Context, json: bool) -> anyhow::Result<Done> {
-    context.audit(Act::PausePool, &context.config.table, None).await?;
-    let paused = context.store.pool.pause(&context.operator, context.now().await?).await?;
-    let already = match paused {
-        Write::Applied => None,
-        Write::Rejected(pause) => Some(format!("already {pause}, nothing was changed")),
-    };
+    let act = (Act::PausePool, context.config.table.as_str(), None);
+    let already = context.act(act, async |line| {
+        let paused = context.store.pool.pause(&context.operator, context.now().await?).await?;
+        Ok(context.already_paused(line, paused).await)
+    });
+    let already = already.await?;
     show(&context, already, json).await
 }
 
 pub(crate) async fn resume(context: Context, json: bool) -> anyhow::Result<Done> {
-    context.audit(Act::ResumePool, &context.config.table, None).await?;
-    if let None | Some((PoolStatus::Open, None)) = context.store.pool.look().await? {
-        return show(&context, Some("not paused, nothing was changed".to_owned()), json).await;
-    }
-    if !context.store.pool.resume().await?.is_applied() {
-        bail!(
-            "the table is a copy of another one: run `broker pool reconcile` first, what was handed out since is not known"
-        );
-    }
-    show(&context, None, json).await
+    let act = (Act::ResumePool, context.config.table.as_str(), None);
+    let unchanged = context.act(act, async |line| {
+        if let None | Some((PoolStatus::Open, None)) = context.store.pool.look().await? {
+            return Ok(Some(context.unchanged(line, "not paused").await));
+        }
+        if !context.store.pool.resume().await?.is_applied() {
+            bail!(
+                "the table is a copy of another one: run `broker pool reconcile` first, what was handed out since is not known"
+            );
+        }
+        Ok(None)
+    });
+    let unchanged = unchanged.await?;
+    show(&context, unchanged, json).await
 }
 
 /// Shows what stands; `unchanged` says why nothing was changed.

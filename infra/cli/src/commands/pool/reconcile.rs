@@ -48,11 +48,13 @@ pub(crate) async fn run(context: Context, args: Reconcile) -> anyhow::Result<Don
     };
     // From here on the clock is AWS's.
     context.now().await?;
-    if args.apply {
-        context.audit(Act::Reconcile, &context.config.table, Some(lines.len() as u64)).await?;
-    }
-    let Context { store, clock, entropy, .. } = &context;
-    let report = reconcile(store, clock, entropy, lines, listing.as_ref(), options).await?;
+    let (Context { store, clock, entropy, .. }, count) = (&context, Some(lines.len() as u64));
+    let mend = async || Ok(reconcile(store, clock, entropy, lines, listing.as_ref(), options).await?);
+    let report = if args.apply {
+        context.act((Act::Reconcile, &context.config.table, count), async |_| mend().await).await?
+    } else {
+        mend().await?
+    };
     if args.output.json {
         output::json(&report)?
     } else {

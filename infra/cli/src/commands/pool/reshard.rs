@@ -23,10 +23,22 @@ pub(crate) struct Reshard {
 pub(crate) async fn run(context: Context, args: Reshard) -> anyhow::Result<Done> {
     // From here on the clock is AWS's.
     context.now().await?;
-    if args.apply {
-        context.audit(Act::Reshard, &context.config.table, Some(args.to.into())).await?;
+    let report = if args.apply {
+        let act = (Act::Reshard, context.config.table.as_str(), Some(args.to.into()));
+        context.act(act, async |_| move_all(&context, &args).await).await?
+    } else {
+        move_all(&context, &args).await?
+    };
+    if args.output.json {
+        output::json(&report)?;
+    } else {
+        print(&report)?;
     }
-    let Context { store, clock, entropy, .. } = &context;
+    Ok(Done::Ok)
+}
+
+async fn move_all(context: &Context, args: &Reshard) -> anyhow::Result<ReshardReport> {
+    let Context { store, clock, entropy, .. } = context;
     let total = if args.apply {
         reshard(store, entropy, || clock.now(), args.to, false, |_| ()).await?.moved
     } else {
@@ -36,13 +48,7 @@ pub(crate) async fn run(context: Context, args: Reshard) -> anyhow::Result<Done>
     let moved = |count| progress.at(count, clock.instant());
     let report = reshard(store, entropy, || clock.now(), args.to, args.apply, moved).await;
     progress.end();
-    let report = report?;
-    if args.output.json {
-        output::json(&report)?;
-    } else {
-        print(&report)?;
-    }
-    Ok(Done::Ok)
+    Ok(report?)
 }
 
 fn print(report: &ReshardReport) -> std::io::Result<()> {
