@@ -25,6 +25,7 @@
 //! | `dead_letters` | listed, shown, replayed, discarded |
 //! | `clocks` | a machine whose clock is off |
 //! | `console` | what the console asks: overview, stories, jobs, audit |
+//! | `overview` | what is wrong with the provider, its list and refill; what an overview costs |
 //! | `crashes` | processes that end under load |
 //! | `replacement` | processes that are replaced under load |
 //! | `versions` | a message of a newer program |
@@ -92,6 +93,7 @@ mod observability;
 mod odd_clients;
 mod one_machine;
 mod operator;
+mod overview;
 mod permissions;
 mod poison;
 mod policy;

@@ -40,7 +40,7 @@ use broker_runtime::own_pages::OwnPages;
 use broker_runtime::process::Process;
 use broker_store::heartbeat;
 use broker_store::reservations::FollowedReservations;
-use broker_store::{FollowedPolicy, Instance, Received, Role, SeenEmpty, SelfReport, Store};
+use broker_store::{FollowedPolicy, Instance, ProviderAway, Received, Role, SeenEmpty, SelfReport, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -101,6 +101,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     opened.mark_changed();
     let (policy, freed, soon) = (jobs.policy.clone(), Arc::clone(&jobs.freed), jobs.soon.clone());
     let (own_grants, told_at) = (jobs.own_grants.clone(), jobs.clock.clone());
+    let breaker = jobs.provider.as_ref().map(|provider| provider.breaker().clone());
     let maintenance = MaintenanceHandler::consumer(&services, jobs);
     let oldest_maintenance = maintenance.oldest_age();
     tracker.spawn(maintenance.run(lifecycle.clone()));
@@ -126,6 +127,10 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         receives: Some(open.is_ready()),
         seen_empty: *seen_empty.borrow(),
         granted: own_grants.lately(told_at.now()),
+        provider_away: breaker.as_ref().and_then(|breaker| {
+            let (age, why) = breaker.failing_for(told_at.instant())?;
+            Some(ProviderAway { since: told_at.now().minus(age), why })
+        }),
     };
     let me = (id, Role::Worker);
     tracker.spawn(heartbeat::keep(store, me, clock, report, |_| (), opened, soft.clone()));

@@ -150,7 +150,8 @@ mod tests {
     #[test]
     fn missed_ticks_are_not_made_up_for() {
         let at = Timestamp::from_secs;
-        let tick = Tick { next_run_at: at(100), taken_until: None, paused: None, ran_for: None };
+        let tick =
+            Tick { next_run_at: at(100), taken_until: None, paused: None, ran_for: None, trouble: None };
         let every = Duration::from_secs(10);
         assert_eq!(next_run(&tick, every, at(101)), at(110));
         assert_eq!(next_run(&tick, every, at(1_000)), at(1_010));
@@ -159,7 +160,8 @@ mod tests {
     #[test]
     fn a_tick_is_free_when_it_is_due_not_taken_and_not_paused() {
         let at = Timestamp::from_secs;
-        let due = Tick { next_run_at: at(100), taken_until: None, paused: None, ran_for: None };
+        let due =
+            Tick { next_run_at: at(100), taken_until: None, paused: None, ran_for: None, trouble: None };
         assert!(due.is_free(at(100)) && !due.is_free(at(99)));
         let taken = Tick { taken_until: Some(at(160)), ..due.clone() };
         assert!(!taken.is_free(at(159)) && taken.is_free(at(160)));

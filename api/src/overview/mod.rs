@@ -1,18 +1,21 @@
 //! Overview of the broker for operators: what is there, the last hour, and what is wrong right now. The same for
 //! `GET /v1/admin/overview`, the console and `broker overview`.
 //!
-//! Invariant: it costs the same whatever the size of the pool: five reads of the table (census, ticks, pool, processes, and
-//! the sixty items of the hour) and one look at the requests queue. Figures of the census say of when they are.
+//! Invariant: it costs the same whatever the size of the pool: six reads of the table (census, ticks, pool, processes, the
+//! sixty items of the hour, and how refill stands of all flavours) and one look at the requests queue. Figures of the census
+//! say of when they are; whether a worker calls the provider is its last heartbeat's, and what a job could not do its last
+//! run's.
 
 pub mod problems;
 
 use std::collections::BTreeMap;
 
+use broker_domain::policy::Policy;
 use broker_domain::{Job, Status, Timestamp};
 use broker_queue::topology::Depth;
 use broker_runtime::config::Scheduler;
 use broker_store::history::{self, Minute};
-use broker_store::{Census, Instance, Role, Store, StoreError, Tick, heartbeat};
+use broker_store::{Census, Instance, RefillHeld, Role, Store, StoreError, Tick, heartbeat};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -37,6 +40,10 @@ pub struct Overview {
     pub paused_since: Option<u64>,
     /// The schedule.
     pub jobs: Vec<ScheduledJob>,
+    /// The workers that do not call the provider, because it does not answer them; null if there is none.
+    pub provider_away: Option<ProviderTrouble>,
+    /// Flavours of which no new sandboxes are asked for.
+    pub refill_held: Vec<HeldRefill>,
     /// The last hour, the oldest first; minutes in which nothing was counted may be missing.
     pub history: Vec<HistoryMinute>,
     /// Whose token asked; absent in the command.
@@ -109,6 +116,10 @@ pub struct ScheduledJob {
     pub paused_at: Option<u64>,
     /// Who paused it; null if it is not paused, or an earlier version stored it without.
     pub paused_by: Option<String>,
+    /// What was wrong with its last run: why it ended early, or left undone what it found; null if nothing was.
+    pub trouble: Option<String>,
+    /// When that run ended, in seconds since the epoch.
+    pub trouble_at: Option<u64>,
 }
 
 impl ScheduledJob {
@@ -117,11 +128,50 @@ impl ScheduledJob {
         // A scheduler outside moves no tick, and what is arriving is looked for without one.
         let due = tick.filter(|_| scheduler == Scheduler::Workers && job.is_sent());
         let pause = tick.and_then(|tick| tick.paused.as_ref());
+        let trouble = tick.and_then(|tick| tick.trouble.as_ref());
         Self {
             job: job.as_str(),
             next_run_at: due.map(|tick| tick.next_run_at.as_secs()),
             paused_at: pause.map(|pause| pause.since.as_secs()),
             paused_by: pause.and_then(|pause| pause.by.clone()),
+            trouble: trouble.map(|trouble| trouble.why.clone()),
+            trouble_at: trouble.map(|trouble| trouble.at.as_secs()),
+        }
+    }
+}
+
+/// Workers that do not call the provider.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ProviderTrouble {
+    /// How many.
+    pub workers: u64,
+    /// Since when the first of them, in seconds since the epoch.
+    pub since: u64,
+    /// The last failure of the first of them.
+    pub why: String,
+}
+
+/// A flavour of which no new sandboxes are asked for.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct HeldRefill {
+    /// The flavour.
+    pub flavour: String,
+    /// Since when it is paused, in seconds since the epoch; null if its hook does not answer.
+    pub paused_at: Option<u64>,
+    /// Who paused it.
+    pub paused_by: Option<String>,
+    /// When a hook that does not answer is called next, in seconds since the epoch.
+    pub next_try_at: Option<u64>,
+}
+
+impl From<&RefillHeld> for HeldRefill {
+    fn from(held: &RefillHeld) -> Self {
+        let RefillHeld { flavour, paused, next_try_at } = held;
+        Self {
+            flavour: flavour.to_string(),
+            paused_at: paused.as_ref().map(|pause| pause.since.as_secs()),
+            paused_by: paused.as_ref().and_then(|pause| pause.by.clone()),
+            next_try_at: next_try_at.map(Timestamp::as_secs),
         }
     }
 }
@@ -198,24 +248,29 @@ pub struct Seen {
     pub scheduler: Scheduler,
     /// The requests queue, if it answered.
     pub requests: Option<Depth>,
+    /// Flavours of which no new sandboxes are asked for.
+    pub refill_held: Vec<RefillHeld>,
 }
 
 impl Seen {
-    /// Reads it; `requests` is the depth of the requests queue, if it is known.
+    /// Reads it; `requests` is the depth of the requests queue, if it is known. Of the policy the flavours are looked at that it
+    /// refills.
     pub async fn read(
         store: &Store,
+        policy: &Policy,
         scheduler: Scheduler,
         requests: Option<Depth>,
         now: Timestamp,
     ) -> Result<Self, StoreError> {
-        let (census, ticks, closed_since, instances, history) = tokio::try_join!(
+        let (census, ticks, closed_since, instances, history, refill_held) = tokio::try_join!(
             store.census.get(),
             store.schedule.look(),
             store.pool.closed_since(),
             store.instances.list(),
             store.history.since(now.minus(history::SHOWN)),
+            RefillHeld::all(store, policy),
         )?;
-        Ok(Self { now, census, ticks, closed_since, instances, history, scheduler, requests })
+        Ok(Self { now, census, ticks, closed_since, instances, history, scheduler, requests, refill_held })
     }
 
     /// The processes of a role that live.
@@ -223,6 +278,18 @@ impl Seen {
         let lives =
             move |instance: &&Instance| instance.role == role && !heartbeat::is_gone(instance, self.now);
         self.instances.iter().filter(lives)
+    }
+
+    /// The workers that do not call the provider.
+    fn provider_away(&self) -> Option<ProviderTrouble> {
+        let away: Vec<_> =
+            self.living(Role::Worker).filter_map(|worker| worker.provider_away.as_ref()).collect();
+        let first = away.iter().min_by_key(|away| away.since)?;
+        Some(ProviderTrouble {
+            workers: u64::try_from(away.len()).unwrap_or(u64::MAX),
+            since: first.since.as_secs(),
+            why: first.why.clone(),
+        })
     }
 
     /// The overview of it.
@@ -248,6 +315,8 @@ impl Seen {
             dead_letters: self.census.as_ref().map_or_else(Letters::default, letters),
             paused_since: secs(self.closed_since),
             jobs: jobs.collect(),
+            provider_away: self.provider_away(),
+            refill_held: self.refill_held.iter().map(HeldRefill::from).collect(),
             history: self.history.iter().map(HistoryMinute::from).collect(),
             caller: None,
         };

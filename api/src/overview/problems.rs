@@ -3,6 +3,7 @@
 //! Each problem names its section of the runbook. The bounds are those of the alerts (`infra/observability/alerts.yaml`),
 //! without their waiting times: a person looks.
 
+use broker_domain::Job;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -62,6 +63,7 @@ pub fn of(overview: &Overview) -> Vec<Problem> {
     answers(overview, &mut problems);
     letters(overview, &mut problems);
     jobs(overview, &mut problems);
+    supply(overview, &mut problems);
     problems.sort_by_key(|problem| problem.severity);
     problems
 }
@@ -173,6 +175,42 @@ fn jobs(overview: &Overview, problems: &mut Vec<Problem>) {
     }
 }
 
+/// What keeps sandboxes from coming and going: the provider, its list, the hook of a refill.
+fn supply(overview: &Overview, problems: &mut Vec<Problem>) {
+    if let Some(away) = &overview.provider_away {
+        let which = some(away.workers, "worker");
+        let (workers, for_min) = (overview.processes.workers, overview.now.saturating_sub(away.since) / 60);
+        let text = format!(
+            "The provider does not answer {which} of {workers} since {for_min} min: no sync and no deletion there ({}).",
+            away.why
+        );
+        problems.push(ticket("provider_away", text, "provider-down"));
+    }
+    for job in &overview.jobs {
+        let Some(why) = &job.trouble else { continue };
+        let ago = job.trouble_at.map_or(0, |at| overview.now.saturating_sub(at) / 60);
+        if job.job == Job::Sync.as_str() {
+            let text = format!("The provider's list was not applied by the sync of {ago} min ago: {why}.");
+            problems.push(ticket("sync_refused", text, "pool-low"));
+        } else {
+            let text = format!("The run of {} of {ago} min ago ended early: {why}.", job.job);
+            problems.push(ticket("job_failed", text, "backlog-growing"));
+        }
+    }
+    for held in &overview.refill_held {
+        let flavour = &held.flavour;
+        let problem = if held.paused_at.is_some() {
+            let by = held.paused_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+            let text = format!("Refill of {flavour} is paused{by}: no new sandboxes are asked for.");
+            ticket("refill_paused", text, "refill")
+        } else {
+            let text = format!("Refill of {flavour} is stopped: its hook does not answer.");
+            ticket("refill_stopped", text, "refill")
+        };
+        problems.push(problem);
+    }
+}
+
 fn some(count: u64, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),
@@ -186,7 +224,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::overview::{HistoryMinute, Letters, Pool, Processes, Requests, ScheduledJob};
+    use crate::overview::{
+        HeldRefill, HistoryMinute, Letters, Pool, Processes, ProviderTrouble, Requests, ScheduledJob,
+    };
 
     const NOW: u64 = 1_000_000;
 
@@ -208,6 +248,16 @@ mod tests {
         }
     }
 
+    fn scheduled(job: &'static str) -> ScheduledJob {
+        let next_run_at = Some(NOW + 60);
+        ScheduledJob { job, next_run_at, paused_at: None, paused_by: None, trouble: None, trouble_at: None }
+    }
+
+    fn held(paused_at: Option<u64>) -> HeldRefill {
+        let paused_by = paused_at.map(|_| "maria".to_owned());
+        HeldRefill { flavour: "small".to_owned(), paused_at, paused_by, next_try_at: None }
+    }
+
     fn fine() -> Overview {
         Overview {
             now: NOW,
@@ -226,12 +276,9 @@ mod tests {
             processes: Processes { apis: 1, workers: 2 },
             dead_letters: Letters::default(),
             paused_since: None,
-            jobs: vec![ScheduledJob {
-                job: "sync",
-                next_run_at: Some(NOW + 60),
-                paused_at: None,
-                paused_by: None,
-            }],
+            jobs: vec![scheduled("sync"), scheduled("sweep")],
+            provider_away: None,
+            refill_held: Vec::new(),
             history: vec![minute(0, 0)],
             caller: None,
         }
@@ -249,7 +296,7 @@ mod tests {
     #[test]
     fn each_thing_that_is_wrong_is_told_once_with_a_section_of_the_runbook() {
         type Break = fn(&mut Overview);
-        let cases: [(&str, Break); 16] = [
+        let cases: [(&str, Break); 21] = [
             ("pool_paused", |o| o.paused_since = Some(NOW)),
             ("no_worker", |o| o.processes.workers = 0),
             ("queue_silent", |o| o.requests = None),
@@ -270,6 +317,14 @@ mod tests {
             ("dead_letters", |o| o.dead_letters.open = 7),
             ("job_paused", |o| o.jobs[0].paused_at = Some(NOW)),
             ("job_overdue", |o| o.jobs[0].next_run_at = Some(NOW - 121)),
+            ("provider_away", |o| {
+                o.provider_away =
+                    Some(ProviderTrouble { workers: 1, since: NOW - 90, why: "status 500".to_owned() });
+            }),
+            ("sync_refused", |o| o.jobs[0].trouble = Some("the provider lists nothing at all".to_owned())),
+            ("job_failed", |o| o.jobs[1].trouble = Some("the table did not answer".to_owned())),
+            ("refill_paused", |o| o.refill_held.push(held(Some(NOW)))),
+            ("refill_stopped", |o| o.refill_held.push(held(None))),
         ];
         let runbook = include_str!("../../../infra/docs/RUNBOOK.md");
         let anchors: Vec<_> = runbook

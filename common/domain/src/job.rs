@@ -182,6 +182,11 @@ impl From<Job> for Task {
 }
 
 impl Task {
+    /// The job that it is a run of; none of what only operators ask for.
+    pub fn job(&self) -> Option<Job> {
+        Job::ALL.into_iter().find(|job| job.as_str() == self.as_str())
+    }
+
     /// The word in logs and reports.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -217,6 +222,9 @@ impl std::fmt::Display for Task {
     }
 }
 
+/// In the report of a sync: sandboxes that are missing in a list that was not believed.
+pub const MISSING_NOT_BELIEVED: &str = "missing_not_believed";
+
 /// The report of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobReport {
@@ -244,6 +252,17 @@ pub struct JobReport {
 }
 
 impl JobReport {
+    /// What is wrong with this run, in words; `None` if it did what it is for.
+    pub fn trouble(&self) -> Option<String> {
+        let missing = self.details.get(MISSING_NOT_BELIEVED);
+        let not_believed = missing.map(|missing| {
+            format!(
+                "{missing} sandboxes that the provider's list does not have were left: it contradicts itself"
+            )
+        });
+        self.aborted.clone().or(not_believed)
+    }
+
     /// An empty report.
     pub fn new(task: &Task) -> Self {
         Self { job: task.as_str().to_owned(), ..Self::default() }

@@ -50,7 +50,9 @@ pub use ids::{
     SandboxId, SandboxName, TenantName, TicketId, TrackId, TrackName,
 };
 pub use invariants::{Inventory, Suspect, Violation, suspects};
-pub use job::{Job, JobReport, LONGEST_STALE_GRACE_HOURS, Removable, STALE_GRACE_HOURS, Task};
+pub use job::{
+    Job, JobReport, LONGEST_STALE_GRACE_HOURS, MISSING_NOT_BELIEVED, Removable, STALE_GRACE_HOURS, Task,
+};
 pub use lab_duration::{InvalidLabDuration, LabDuration};
 pub use lease::{Lease, LeaseEnd, LeaseVerdict, judge, overdue_for_owner};
 pub use outcome::{Outcome, Quota};

@@ -28,6 +28,8 @@ pub enum BreakerState {
 #[derive(Debug, Default)]
 struct SharedBreaker {
     failures: u32,
+    /// When it opened, if it has not closed since.
+    opened_at: Option<Instant>,
     open_until: Option<Instant>,
     probing: bool,
     /// The last failure's reason.
@@ -87,6 +89,12 @@ impl Breaker {
         (!left.is_zero()).then_some(left)
     }
 
+    /// How long it has not been closed, and why; `None` while it is.
+    pub fn failing_for(&self, now: Instant) -> Option<(Duration, String)> {
+        let inner = self.inner();
+        inner.opened_at.map(|at| (now.saturating_duration_since(at), inner.why.clone()))
+    }
+
     /// The reason of the last failure.
     pub fn why(&self) -> String {
         self.inner().why.clone()
@@ -114,6 +122,7 @@ impl Breaker {
             why.clone_into(&mut inner.why);
             if inner.probing || inner.failures >= FAILURES {
                 inner.open_until = Some(now + OPEN_FOR);
+                inner.opened_at = inner.opened_at.or(Some(now));
                 inner.probing = false;
                 let failing = match self.before {
                     Before::Provider => "the provider",
@@ -218,8 +227,11 @@ mod tests {
         assert!(breaker.pass(later).is_err(), "one at a time");
         probe.failed(later, "status 500");
         assert!(breaker.pass(later).is_err(), "open again at its first failure");
+        let failing = breaker.failing_for(later).expect("not closed");
+        assert_eq!(failing, (OPEN_FOR, "status 500".to_owned()), "since it opened first");
         drop(breaker.pass(later + OPEN_FOR).unwrap());
         breaker.pass(later + OPEN_FOR).unwrap().succeeded();
+        assert_eq!(breaker.failing_for(later + OPEN_FOR), None);
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
     #[test]

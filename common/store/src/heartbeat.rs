@@ -41,7 +41,7 @@ pub async fn keep(
     mut news: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
-    let (mut pause, mut unsaid) = (EVERY_WHILE_BEHIND, Received::default());
+    let (mut pause, mut unsaid, mut said_away) = (EVERY_WHILE_BEHIND, Received::default(), false);
     let mut said_at = clock.instant();
     let changes = async |news: &mut watch::Receiver<bool>| {
         if news.changed().await.is_err() {
@@ -61,6 +61,9 @@ pub async fn keep(
         let report = report();
         unsaid = unsaid.and(report.received);
         let since = clock.instant().duration_since(said_at);
+        // Operators are told soon that a provider is away, or is back.
+        let is_away = report.provider_away.is_some();
+        has_news |= is_away != said_away;
         let is_behind = unsaid.requests.is_some_and(|age| age >= BEHIND);
         if since < EVERY && !is_behind && !has_news {
             continue;
@@ -73,7 +76,7 @@ pub async fn keep(
         match beat {
             Ok(()) => {
                 (pause, unsaid, said_at) = (EVERY_WHILE_BEHIND, Received::default(), clock.instant());
-                has_news = false;
+                (has_news, said_away) = (false, is_away);
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;

@@ -41,11 +41,11 @@ pub use dynamodb::{
 pub use outcomes::{Candidate, CandidateFilter, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError};
 pub use page::{Page, PageKey, Pages, SweepKey};
 pub use policy::{FollowedPolicy, PolicyPlan, PolicyUnknown, PolicyWrite, StoredPolicy};
-pub use refill_status::{RefillStatus, pause_refill, resume_refill};
+pub use refill_status::{RefillHeld, RefillStatus, pause_refill, resume_refill};
 pub use retry::retry_on_conflict;
 pub use upkeep::{
-    Binding, Census, GateQuestion, Instance, PoolStatus, Received, Record, Role, Run, SeenEmpty, SelfReport,
-    Sightings, Tick,
+    Binding, Census, GateQuestion, Instance, PoolStatus, ProviderAway, Received, Record, Role, Run,
+    SeenEmpty, SelfReport, Sightings, Tick, Trouble,
 };
 pub use waiting::{ListedLine, PlaceItem, PlaceRows};
 pub use write::{EntryConflict, Write};

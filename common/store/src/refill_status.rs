@@ -95,6 +95,37 @@ impl RefillStatus {
     }
 }
 
+/// That new sandboxes of a flavour are not asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefillHeld {
+    /// The flavour.
+    pub flavour: FlavourName,
+    /// Who paused it; `None` if its hook does not answer.
+    pub paused: Option<Pause>,
+    /// When the hook is tried next, if it does not answer.
+    pub next_try_at: Option<Timestamp>,
+}
+
+impl RefillHeld {
+    /// Those of the flavours that `policy` refills, of which new sandboxes are not asked for: all are read at once, a hundred in
+    /// a call, and a policy has no more.
+    ///
+    /// # Errors
+    ///
+    /// When the table does not answer.
+    pub async fn all(store: &Store, policy: &Policy) -> Result<Vec<Self>, StoreError> {
+        let refilled = policy.flavours().iter().filter(|(_, flavour)| flavour.refill.is_some());
+        let names: Vec<_> = refilled.map(|(name, _)| name.clone()).collect();
+        let mut held = Vec::new();
+        for (flavour, flow) in store.refill.flows(&names).await? {
+            if flow.paused.is_some() || flow.breaker.is_open() {
+                held.push(Self { flavour, next_try_at: flow.breaker.probe_at, paused: flow.paused });
+            }
+        }
+        Ok(held)
+    }
+}
+
 fn state(refill: &Refill, flow: &Flow, live: Option<u64>, now: Timestamp) -> &'static str {
     if flow.paused.is_some() {
         "paused"

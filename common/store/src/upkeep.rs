@@ -57,6 +57,17 @@ pub struct Tick {
     pub paused: Option<Pause>,
     /// All external triggers sent up to then, by SQS's clock, have had their run.
     pub ran_for: Option<Timestamp>,
+    /// What was wrong with its last run, if something was.
+    pub trouble: Option<Trouble>,
+}
+
+/// What was wrong with a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// When it ended.
+    pub at: Timestamp,
+    /// Why it ended early, or left undone what it found.
+    pub why: String,
 }
 
 impl Tick {
@@ -174,6 +185,17 @@ pub struct Instance {
     pub seen_empty: SeenEmpty,
     /// What a worker granted lately to those who wait, by flavour.
     pub granted: Granted,
+    /// Why a worker does not call the provider, if its breaker is open.
+    pub provider_away: Option<ProviderAway>,
+}
+
+/// That a worker does not call the provider: its breaker is not closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderAway {
+    /// Since when.
+    pub since: Timestamp,
+    /// The last failure.
+    pub why: String,
 }
 
 /// When a process last saw each queue without a message, if it did. What is in the queue now came later.
@@ -196,6 +218,8 @@ pub struct SelfReport {
     pub seen_empty: SeenEmpty,
     /// What it granted lately to those who wait, by flavour.
     pub granted: Granted,
+    /// Why it does not call the provider, if its breaker is open.
+    pub provider_away: Option<ProviderAway>,
 }
 
 /// The age of the oldest message of each queue that a worker received since its last heartbeat, if any.

@@ -35,7 +35,7 @@ use broker_runtime::config::Config;
 use broker_runtime::entropy::Entropy;
 use broker_runtime::errors;
 use broker_store::scan_all::ScanError;
-use broker_store::{FollowedPolicy, Store, StoreError};
+use broker_store::{FollowedPolicy, Store, StoreError, Trouble};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -104,6 +104,9 @@ impl JobError {
         }
     }
 }
+
+/// What operators are told of a run's trouble: an error may quote what others wrote.
+const TOLD_CHARS: usize = 400;
 
 /// What all jobs work with. Clones share it.
 #[derive(Clone, Debug)]
@@ -190,9 +193,24 @@ impl Jobs {
             };
             report.aborted = ended.err().map(|error| errors::chain(&error));
             measure(task, &report, outcome, took);
+            self.note_trouble(task, &report).await;
             return Ok(report);
         }
         Err(Stopping)
+    }
+
+    /// Tells operators by the job's tick what is wrong with its last run.
+    async fn note_trouble(&self, task: &Task, report: &JobReport) {
+        let Some(job) = task.job() else { return };
+        let short = |why: String| why.chars().take(TOLD_CHARS).collect();
+        let trouble = report.trouble().map(|why| Trouble { at: self.clock.now(), why: short(why) });
+        if let Err(error) = self.store.schedule.note_trouble(job, trouble.as_ref()).await {
+            tracing::warn!(
+                job = report.job,
+                "what is wrong with this run is not noted: {}",
+                errors::chain(&error)
+            );
+        }
     }
 
     async fn run_once(&self, task: &Task, report: &mut JobReport) -> Result<(), JobError> {

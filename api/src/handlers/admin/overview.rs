@@ -58,6 +58,8 @@ impl Operator {
             }
             None => None,
         };
-        Ok(Seen::read(&rpc.store, self.scheduler, depth, rpc.clock.now()).await?.overview())
+        // What is wrong is shown also while the policy is not known.
+        let policy = self.policy.now().unwrap_or_default();
+        Ok(Seen::read(&rpc.store, &policy, self.scheduler, depth, rpc.clock.now()).await?.overview())
     }
 }

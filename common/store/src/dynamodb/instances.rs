@@ -9,7 +9,7 @@ use super::attributes as a;
 use super::change::written;
 use super::keys::{self, INSTANCES};
 use super::{InstanceStore, n, records, s};
-use crate::{Instance, Received, Role, SeenEmpty, SelfReport, StoreError, Write};
+use crate::{Instance, ProviderAway, Received, Role, SeenEmpty, SelfReport, StoreError, Write};
 use broker_domain::Timestamp;
 
 /// How long an instance without heartbeats is kept at most.
@@ -42,6 +42,10 @@ impl InstanceStore {
         if !instance.granted.is_empty() {
             let granted = serde_json::to_string(&instance.granted).unwrap_or_default();
             item.insert(a::GRANTED.to_owned(), s(granted));
+        }
+        if let Some(ProviderAway { since, why }) = &instance.provider_away {
+            item.insert(a::PROVIDER_AWAY_MS.to_owned(), n(since.as_ms()));
+            item.insert(a::PROVIDER_AWAY.to_owned(), s(why));
         }
         let call = self
             .table
@@ -82,7 +86,17 @@ impl Instance {
 
     /// An instance with a heartbeat at `now` that says this of itself.
     pub fn reporting(id: Uuid, role: Role, now: Timestamp, report: SelfReport) -> Self {
-        let SelfReport { received, receives, seen_empty, granted } = report;
-        Self { id, role, heartbeat: now, received, requests_per_s: None, receives, seen_empty, granted }
+        let SelfReport { received, receives, seen_empty, granted, provider_away } = report;
+        Self {
+            id,
+            role,
+            heartbeat: now,
+            received,
+            requests_per_s: None,
+            receives,
+            seen_empty,
+            granted,
+            provider_away,
+        }
     }
 }

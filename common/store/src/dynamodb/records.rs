@@ -10,7 +10,10 @@ use super::attributes::{self as a, Item, Reader};
 use super::keys::{SK, STATE_KEY};
 use super::quarantine::read_quarantine;
 use super::reservation_items::read_reserved_for;
-use crate::{Census, GateQuestion, Instance, Received, Record, Role, Run, SeenEmpty, StoreError, Tick};
+use crate::{
+    Census, GateQuestion, Instance, ProviderAway, Received, Record, Role, Run, SeenEmpty, StoreError, Tick,
+    Trouble,
+};
 use broker_domain::policy::ByCause;
 use broker_domain::{DeadLetterCount, JobReport, Pause, QuarantineCause, SandboxName, Status, Timestamp};
 
@@ -59,6 +62,17 @@ fn read_gate(read: &Reader<'_>) -> Result<Option<GateQuestion>, StoreError> {
     Ok(read.optional(a::GATE_CHECK, Uuid::try_parse)?.map(|id| GateQuestion { id, attempts }))
 }
 
+/// Something that holds since a time, and why.
+fn read_since(
+    read: &Reader<'_>,
+    at: &'static str,
+    why: &'static str,
+) -> Result<Option<(Timestamp, String)>, StoreError> {
+    let Some(at) = read.optional_number(at)?.map(Timestamp::from_ms) else { return Ok(None) };
+    let why = read.optional(why, |why| Ok::<_, ()>(why.to_owned()))?;
+    Ok(Some((at, why.unwrap_or_default())))
+}
+
 /// The pause that stands in an item since `since`.
 pub(super) fn read_pause(read: &Reader<'_>, since: Timestamp) -> Result<Pause, StoreError> {
     Ok(Pause { since, by: read.optional(a::PAUSED_BY, |by| Ok::<_, ()>(by.to_owned()))? })
@@ -71,6 +85,7 @@ pub(super) fn read_tick(item: &Item) -> Result<Tick, StoreError> {
         taken_until: read.optional_number(a::TAKEN_UNTIL_MS)?.map(Timestamp::from_ms),
         paused: read.optional_time(a::PAUSED_AT)?.map(|since| read_pause(&read, since)).transpose()?,
         ran_for: read.optional_number(a::RAN_FOR_MS)?.map(Timestamp::from_ms),
+        trouble: read_since(&read, a::TROUBLE_MS, a::TROUBLE)?.map(|(at, why)| Trouble { at, why }),
     })
 }
 
@@ -132,6 +147,8 @@ pub(super) fn read_instance(item: &Item) -> Result<Instance, StoreError> {
             requests: read.optional_number(a::REQUESTS_EMPTY_MS)?.map(Timestamp::from_ms),
             maintenance: read.optional_number(a::MAINTENANCE_EMPTY_MS)?.map(Timestamp::from_ms),
         },
+        provider_away: read_since(&read, a::PROVIDER_AWAY_MS, a::PROVIDER_AWAY)?
+            .map(|(since, why)| ProviderAway { since, why }),
         // For estimates only: what a newer program says in another way is as good as unsaid.
         granted: item
             .get(a::GRANTED)

@@ -4,9 +4,11 @@
 //! the condition that the version is the one that the round read (ARCHITECTURE.md, "Refill"). An open ticket is taken by an
 //! arrival in the transaction of its insert, or ended, whichever is first.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{Delete, Put, Select, TransactWriteItem};
+use tokio::task::JoinSet;
 
 use super::attributes::{self as a, Item, Reader};
 use super::change::{ItemChange, written};
@@ -45,6 +47,21 @@ impl RefillStore {
     pub async fn flow(&self, flavour: &FlavourName) -> Result<Flow, StoreError> {
         let item = self.table.get(keys::refill(flavour)).await?;
         item.map_or(Ok(Flow::default()), |item| read_flow(&item))
+    }
+
+    /// The flows of these flavours (batched, consistent reads).
+    pub async fn flows(&self, flavours: &[FlavourName]) -> Result<Vec<(FlavourName, Flow)>, StoreError> {
+        let mut looks = JoinSet::new();
+        for flavour in flavours.iter().cloned() {
+            let table = Arc::clone(&self.table);
+            looks.spawn(async move {
+                let item = table.reads.get(keys::refill(&flavour)).await?;
+                Ok::<_, StoreError>((flavour, item.map_or(Ok(Flow::default()), |item| read_flow(&item))?))
+            });
+        }
+        let mut flows = looks.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        flows.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(flows)
     }
 
     /// Every ticket of a flavour (consistent reads).

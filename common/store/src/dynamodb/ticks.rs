@@ -11,7 +11,7 @@ use super::attributes::{self as a, Item};
 use super::change::ItemChange;
 use super::keys;
 use super::{ScheduleStore, n, records, s};
-use crate::{StoreError, Tick, Write};
+use crate::{StoreError, Tick, Trouble, Write};
 use broker_domain::{Job, Pause, Timestamp};
 
 /// It is due, not taken, and not paused.
@@ -19,6 +19,8 @@ const TICK_IS_FREE: &str = "next_run_at_ms = :seen and (attribute_not_exists(tak
                             and attribute_not_exists(paused_at)";
 /// It is still taken by this worker.
 const TICK_IS_MINE: &str = "next_run_at_ms = :seen and taken_until_ms = :mine";
+const TICK_EXISTS: &str = "attribute_exists(PK)";
+const TICK_TELLS_OF_TROUBLE: &str = "attribute_exists(trouble_ms)";
 const TICK_IS_NOT_PAUSED: &str = "attribute_exists(PK) and attribute_not_exists(paused_at)";
 const TICK_IS_PAUSED: &str = "attribute_exists(paused_at)";
 /// No run for a later trigger is noted.
@@ -112,6 +114,20 @@ impl ScheduleStore {
                 values: vec![(":ran_for", n(ran_for.as_ms()))],
             })
             .await
+    }
+
+    /// Notes what was wrong with the last run of a job, or that nothing was; a job without a tick, and one of which that is
+    /// known, moved on.
+    pub async fn note_trouble(&self, job: Job, trouble: Option<&Trouble>) -> Result<Write, StoreError> {
+        let (condition, update, values) = match trouble {
+            Some(Trouble { at, why }) => {
+                let values = vec![(":at", n(at.as_ms())), (":why", s(why))];
+                (TICK_EXISTS, "SET trouble_ms = :at, trouble = :why", values)
+            }
+            None => (TICK_TELLS_OF_TROUBLE, "REMOVE trouble_ms, trouble", Vec::new()),
+        };
+        let key = keys::tick(job).into_map();
+        self.table.change(ItemChange { operation: "job_trouble", key, condition, update, values }).await
     }
 
     /// Pauses a job for `by`, at `now`: its schedule does not start it. One that is paused stays so for whom it is, who is told.

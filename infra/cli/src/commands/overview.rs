@@ -7,6 +7,7 @@ use broker_domain::Timestamp;
 use broker_queue::{QueueKind, QueueUrls, topology};
 use clap::Args;
 
+use crate::commands::policy;
 use crate::context::Context;
 use crate::done::Done;
 use crate::output::{self, Output};
@@ -24,7 +25,10 @@ pub(crate) async fn run(context: Context, args: OverviewArgs) -> anyhow::Result<
     let urls = QueueUrls::resolve(&context.aws, &context.names).await?;
     let queue = urls.get(QueueKind::Requests);
     let depth = topology::depth(&context.aws, &queue, queue.label().to_string()).await?;
-    let overview = Seen::read(&context.store, context.config.scheduler, Some(depth), context.clock.now());
+    // What is wrong is shown also beside a policy that cannot be read.
+    let policy = policy::in_force(&context).await.unwrap_or_default();
+    let (scheduler, now) = (context.config.scheduler, context.clock.now());
+    let overview = Seen::read(&context.store, &policy, scheduler, Some(depth), now);
     let overview = overview.await?.overview();
     if args.output.json {
         output::json(&overview)?;

@@ -19,7 +19,7 @@ mod tickets;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use broker_domain::{JobReport, SandboxId, Status};
+use broker_domain::{JobReport, MISSING_NOT_BELIEVED, SandboxId, Status};
 use broker_provider::{Account, Provider, Tally};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{EntryConflict, NewSandbox, Record, Seen, StoreError, Unused, Write, accounts};
@@ -52,7 +52,7 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
             "nothing is made stale: the provider's list contradicts itself. If it stays so, repair it there, or run sync \
              with --accept-stale"
         );
-        report.detail("missing_not_believed", missing);
+        report.detail(MISSING_NOT_BELIEVED, missing);
         report.skipped += missing;
     }
     let believed = doubt.is_none();

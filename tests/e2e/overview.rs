@@ -1,0 +1,135 @@
+//! Overview of what keeps sandboxes from coming and going: a provider that is down, a list that is not believed, a refill that
+//! stands still; and what an overview costs.
+
+use broker_tests::api::ADMIN_TOKEN;
+use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::policy;
+
+/// The overview of the API, and the same problems by the command.
+async fn problems(broker: &Broker) -> Vec<Value> {
+    let overview = broker.balanced().call(Method::GET, "/v1/admin/overview").token(ADMIN_TOKEN);
+    overview.send().await.expect_status(200).json["problems"].as_array().expect("problems").clone()
+}
+
+/// Waits until the overview tells of `code`; what it says.
+async fn tells(broker: &Broker, code: &str) -> Value {
+    wait_for_condition(&format!("the overview to tell of {code}"), async || {
+        let problems = problems(broker).await;
+        problems.iter().find(|problem| problem["code"] == code).cloned().ok_or(problems)
+    })
+    .await
+}
+
+async fn tells_no_more(broker: &Broker, code: &str) {
+    wait_for_condition(&format!("the overview not to tell of {code}"), async || {
+        let problems = problems(broker).await;
+        if problems.iter().any(|problem| problem["code"] == code) { Err(problems) } else { Ok(()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_list_that_was_not_applied_and_a_provider_that_is_down_are_wrong_now() {
+    let provider = Provider::start(10).await;
+    story(provider.setup().apis(1).workers(1), async |broker| {
+        broker.job("sync").await;
+        // More than a fifth is missing.
+        let forgotten: Vec<_> = broker.table().keys("SBX#").await;
+        let ids: Vec<_> = forgotten.iter().filter_map(|key| key.strip_prefix("SBX#")).take(8).collect();
+        provider.misbehave(json!({ "list": { "forget": ids } })).await;
+        broker.job_refused("sync").await;
+        let refused = tells(broker, "sync_refused").await;
+        assert_eq!(refused["runbook"], "pool-low", "{refused:#}");
+        assert!(refused["text"].as_str().expect("text").contains("--accept-stale"), "{refused:#}");
+        let printed = broker.cli_ok(&["overview"]).await.stdout;
+        assert!(printed.contains("was not applied") && printed.contains("RUNBOOK.md#pool-low"), "{printed}");
+
+        provider.behave().await;
+        broker.job("sync").await;
+        tells_no_more(broker, "sync_refused").await;
+
+        // A refusal of every call opens the breaker at once.
+        provider.misbehave(json!({ "list": { "status": 401 } })).await;
+        broker.job_refused("sync").await;
+        let away = tells(broker, "provider_away").await;
+        assert_eq!(away["runbook"], "provider-down", "{away:#}");
+        assert!(away["text"].as_str().expect("text").contains("1 worker of 1"), "{away:#}");
+        let printed = broker.cli_ok(&["overview"]).await.stdout;
+        assert!(printed.contains("RUNBOOK.md#provider-down"), "{printed}");
+        provider.behave().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refill_that_is_paused_or_whose_hook_does_not_answer_is_wrong_now() {
+    let provider = Provider::start(0).await;
+    story(provider.setup().apis(1).workers(1), async |broker| {
+        provider.misbehave(json!({ "refill": { "status": 500 } })).await;
+        let url = provider.url();
+        let text = format!(
+            "[flavour.small]\nprefix = \"sandbox-\"\n\
+             refill = {{ min = 9, max = 20, rate_per_minute = 6000, url = \"{url}/hooks/refill\", timeout_s = 2 }}\n"
+        );
+        policy::apply(broker, &text).await;
+        wait_for_condition("five calls of the hook", async || {
+            broker.job("census").await;
+            broker.job("refill").await;
+            let heard = provider.world().await.hooked("refill.requested").count();
+            if heard < 5 { Err(heard) } else { Ok(()) }
+        })
+        .await;
+        let stopped = tells(broker, "refill_stopped").await;
+        assert_eq!(stopped["runbook"], "refill", "{stopped:#}");
+        broker.cli_ok(&["refill", "pause", "small", "--by", "maria"]).await;
+        let paused = tells(broker, "refill_paused").await;
+        assert!(paused["text"].as_str().expect("text").contains("small is paused by maria"), "{paused:#}");
+        provider.behave().await;
+        broker.cli_ok(&["refill", "resume", "small"]).await;
+        tells_no_more(broker, "refill_paused").await;
+        tells_no_more(broker, "refill_stopped").await;
+    })
+    .await;
+}
+
+/// What the command asks of DynamoDB, by operation.
+async fn asked(broker: &Broker) -> Vec<(String, u64)> {
+    let url = broker.proxy().urls().dynamodb_url.clone();
+    let before = broker.proxy().tallies();
+    let told = broker.cli_with(&["overview", "--json"], &[("AWS_ENDPOINT_URL_DYNAMODB", &url)]).await;
+    assert_eq!(told.code, 0, "{told:#?}");
+    let after = broker.proxy().tallies();
+    let counts =
+        after.iter().map(|(operation, tally)| (operation.to_owned(), tally.calls - before.calls(operation)));
+    counts.filter(|(_, calls)| *calls > 0).collect()
+}
+
+#[tokio::test]
+async fn an_overview_costs_the_same_however_many_sandboxes_and_flavours_there_are() {
+    story(Setup::new().apis(0).workers(0).faults(1), async |broker| {
+        let flavours = |count: usize| -> String {
+            let one = |n| format!("[flavour.f{n}]\nprefix = \"f{n}-\"\nrefill = {{ min = 1, max = 9, rate_per_minute = 60 }}\n");
+            (0..count).map(one).collect()
+        };
+        let sum = |asked: &[(String, u64)], operations: &[&str]| -> u64 {
+            asked.iter().filter(|(operation, _)| operations.contains(&operation.as_str())).map(|(_, calls)| calls).sum()
+        };
+        policy::apply(broker, &flavours(1)).await;
+        let small = asked(broker).await;
+        broker.seed(300).await;
+        policy::apply(broker, &flavours(90)).await;
+        let large = asked(broker).await;
+        // Lists: the processes and the hour. Single items: the settings and the policy of the command, census, pool; what is read
+        // in batches (eight ticks, ninety flavours) is one call or a few, as they come together.
+        for (asked, what) in [(&small, "small"), (&large, "large")] {
+            assert_eq!(sum(asked, &["Scan"]), 0, "{what}: {asked:?}");
+            assert!(sum(asked, &["Query"]) <= 4, "{what}: {asked:?}");
+            assert!(sum(asked, &["GetItem"]) <= 8, "{what}: {asked:?}");
+            assert!(sum(asked, &["BatchGetItem"]) <= 8, "{what}: {asked:?}");
+        }
+    })
+    .await;
+}
