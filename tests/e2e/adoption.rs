@@ -300,6 +300,33 @@ async fn a_table_is_made_ready_though_the_answers_to_its_changes_are_lost() {
 }
 
 #[tokio::test]
+async fn a_role_that_may_make_no_queues_makes_the_table_ready_and_is_told_of_the_queues() {
+    story(setup().faults(1), async |broker| {
+        broker.table().replace_by_bare().await;
+        let urls = broker.proxy().urls();
+        let through = [
+            ("AWS_ENDPOINT_URL_DYNAMODB", urls.dynamodb_url.as_str()),
+            ("AWS_ENDPOINT_URL_SQS", urls.sqs_url.as_str()),
+        ];
+        for operation in ["CreateQueue", "SetQueueAttributes"] {
+            broker.proxy().add(Rule::new(Fault::Refuse("AccessDenied")).on(operation));
+        }
+        // The queues are there and as they should be: neither is needed.
+        let ready = broker.cli_with(&["init", "--adopt-table"], &through).await;
+        assert_eq!(ready.code, 0, "{ready:#?}");
+        broker.table().replace_by_bare().await;
+        let queue = broker.queues().name("requests");
+        broker.queues().set_attribute(&queue, "DelaySeconds", "90").await;
+        let ready = broker.cli_with(&["init", "--adopt-table"], &through).await;
+        assert_eq!(ready.code, 1, "{ready:#?}");
+        assert!(ready.stdout.contains("ready to be taken over"), "{ready:#?}");
+        assert!(ready.stderr.contains("sqs:SetQueueAttributes"), "{ready:#?}");
+        broker.cli_ok(&["init"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_table_that_removes_items_by_an_attribute_of_its_own_is_refused() {
     story(setup(), async |broker| {
         let table = broker.table();

@@ -242,6 +242,29 @@ async fn each_attribute_of_a_queue_that_matters_is_compared_and_init_mends_it() 
 }
 
 #[tokio::test]
+async fn another_visibility_is_told_with_both_values_before_and_when_init_changes_it() {
+    story(setup(), async |broker| {
+        let other = [("BROKER_VISIBILITY_S", "75")];
+        let stands = broker.queues().attribute(&broker.queues().name("requests"), "VisibilityTimeout").await;
+        let stands = stands.expect("it is set");
+        let wanted = format!("VisibilityTimeout {stands}, wanted 75");
+        wrong(broker, &[], &other, &["queues"], &wanted).await;
+        wrong(broker, &[], &other, &["queues"], "BROKER_VISIBILITY_S").await;
+        let looked = broker.cli_with(&["init", "--dry-run"], &other).await;
+        let would = format!("VisibilityTimeout is {stands}, would be 75");
+        assert!(looked.code == 0 && looked.stdout.matches(&would).count() == 2, "{looked:#?}");
+        assert!(looked.stdout.contains("nothing was written"), "{looked:#?}");
+        wrong(broker, &[], &other, &["queues"], &wanted).await;
+        let mended = broker.cli_with(&["init"], &other).await;
+        let was = format!("VisibilityTimeout was {stands}, is now 75");
+        assert!(mended.code == 0 && mended.stdout.matches(&was).count() == 2, "{mended:#?}");
+        let back = broker.cli_ok(&["init"]).await.stdout;
+        assert!(back.contains(&format!("VisibilityTimeout was 75, is now {stands}")), "{back}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_not_ours_is_left_alone() {
     story(setup(), async |broker| {
         let (queues, kept) = (broker.queues(), ("KmsMasterKeyId", "alias/theirs"));

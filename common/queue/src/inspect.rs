@@ -1,10 +1,10 @@
-//! Inspection of the four queues, for `broker doctor`.
+//! Inspection of the four queues, for `broker doctor` and `broker init`.
 //!
 //! It changes nothing (that is [`topology`](super::topology)).
 
 use std::time::Duration;
 
-use super::topology::{arn, differences, wanted, words};
+use super::topology::{Difference, arn, differences, wanted};
 use super::urls::find;
 use super::{QueueError, QueueKind, QueueNames};
 use broker_runtime::aws::Aws;
@@ -16,8 +16,8 @@ pub struct QueueInspection {
     pub queue: String,
     /// Whether it exists.
     pub exists: bool,
-    /// The attributes that are not as [`ensure`](super::topology::ensure) makes them, by their names.
-    pub differs: Vec<String>,
+    /// What is not as [`ensure`](super::topology::ensure) makes it, by name.
+    pub differs: Vec<Difference>,
 }
 
 /// Looks at the four queues, each dead-letter queue before its source; changes nothing. `visibility` is the visibility timeout
@@ -37,7 +37,7 @@ pub async fn queues(
             continue;
         };
         let wanted = wanted(kind, visibility, kind.dlq().and(dlq.as_deref()));
-        let differs = words(&differences(aws, names, kind, &url, wanted).await?);
+        let differs = differences(aws, names, kind, &url, wanted).await?;
         dlq_arn = Some(arn(aws, &queue, &url).await?);
         found.push(QueueInspection { queue, exists: true, differs });
     }

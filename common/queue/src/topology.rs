@@ -4,6 +4,7 @@
 //! reply queues are ever deleted, by name.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,42 @@ pub enum QueueChange {
     Changed(Vec<String>),
     /// It existed and matched.
     AsItWas,
+}
+
+/// An attribute of a queue that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    pub(super) attribute: Attribute,
+    pub(super) found: String,
+    pub(super) wanted: String,
+}
+
+impl Difference {
+    /// Its name.
+    pub fn attribute(&self) -> &str {
+        self.attribute.as_str()
+    }
+
+    /// What stands there; `none` if it is not set.
+    pub fn found(&self) -> &str {
+        or_none(&self.found)
+    }
+
+    /// What should.
+    pub fn wanted(&self) -> &str {
+        or_none(&self.wanted)
+    }
+}
+
+const fn or_none(text: &str) -> &str {
+    if text.is_empty() { "none" } else { text }
+}
+
+/// For people: `VisibilityTimeout 60, wanted 30`.
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}, wanted {}", self.attribute(), self.found(), self.wanted())
+    }
 }
 
 /// The depth of a queue. SQS calls all three numbers approximate.
@@ -229,35 +266,33 @@ async fn adjust(
     if differ.is_empty() {
         return Ok(QueueChange::AsItWas);
     }
-    let changed = words(&differ);
+    let changed = differ.iter().map(|one| one.attribute.as_str().to_owned()).collect();
+    let differ = differ.into_iter().map(|one| (one.attribute, one.wanted)).collect();
     let set = aws.sqs.set_queue_attributes().queue_url(url).set_attributes(Some(differ)).send().await;
     set.map_err(|error| failed("set the attributes of", &names.name(kind), error))?;
     Ok(QueueChange::Changed(changed))
 }
 
-/// What of `wanted`, and of what is compared besides, is not so.
+/// What of `wanted`, and of what is compared besides, is not so; by name.
 pub(super) async fn differences(
     aws: &Aws,
     names: &QueueNames,
     kind: QueueKind,
     url: &str,
     wanted: Attributes,
-) -> Result<Attributes, QueueError> {
+) -> Result<Vec<Difference>, QueueError> {
     let name = names.name(kind);
     let mut wanted = wanted;
     wanted.extend(compared(kind, names, &arn(aws, &name, url).await?));
     let asked: Vec<_> = wanted.keys().cloned().collect();
     let found = attributes(aws, &name, url, &asked).await?;
-    let differs = |attribute: &Attribute, value: &str| {
-        !fits(attribute, found.get(attribute).map_or("", String::as_str), value)
-    };
-    Ok(wanted.into_iter().filter(|(attribute, value)| differs(attribute, value)).collect())
-}
-
-pub(super) fn words(attributes: &Attributes) -> Vec<String> {
-    let mut words: Vec<_> = attributes.keys().map(|attribute| attribute.as_str().to_owned()).collect();
-    words.sort();
-    words
+    let compared = wanted.into_iter().map(|(attribute, wanted)| {
+        let found = found.get(&attribute).cloned().unwrap_or_default();
+        Difference { attribute, found, wanted }
+    });
+    let mut differ: Vec<_> = compared.filter(|one| !fits(&one.attribute, &one.found, &one.wanted)).collect();
+    differ.sort_by(|one, other| one.attribute.as_str().cmp(other.attribute.as_str()));
+    Ok(differ)
 }
 
 /// Whether an attribute as it was found, empty if it is not set, does what the wanted one does. SQS may write a policy's JSON

@@ -1,9 +1,13 @@
 //! `broker init`: the table, its accounts' records and the queues, created or mended.
+//!
+//! It says of each queue what it changes, from what to what: the visibility timeout is the setting of its shell. With
+//! `--adopt-table` a role that may not make or change queues does the rest all the same.
 
-use broker_queue::topology;
-use broker_store::SettingsError;
+use broker_queue::topology::{self, QueueChange};
+use broker_queue::{QueueError, inspect};
+use broker_runtime::errors::chain;
 use broker_store::accounts::record_all;
-use broker_store::{Stage, adopt_table, schema};
+use broker_store::{SettingsError, Stage, StoreError, adopt_table, schema};
 use clap::Args;
 
 use crate::context::Context;
@@ -15,27 +19,39 @@ pub(crate) struct Init {
     /// Add the index (and expiry) to a table that another tool made, while it is in use; waits until it is built
     #[arg(long)]
     pub(crate) adopt_table: bool,
+    /// Only say what would be made or changed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 pub(crate) async fn run(context: Context, args: Init) -> anyhow::Result<Done> {
+    if args.dry_run {
+        return look(&context).await;
+    }
     let table = &context.config.table;
-    let word = if args.adopt_table {
+    let mut done = Done::Ok;
+    if args.adopt_table {
+        // First: the index may take hours, and its operator may have gone by then.
+        match make_queues(&context).await {
+            Ok(told) => told.iter().try_for_each(output::line)?,
+            Err(error) => {
+                output::complain(&format!(
+                    "queues are not made or changed: {}. Make them by Terraform, or by a role that may sqs:CreateQueue and \
+                     sqs:SetQueueAttributes, before a worker starts",
+                    chain(&error)
+                ));
+                done = Done::Failed;
+            }
+        }
         adopt_table(&context.aws.dynamodb, table, &tell).await?;
-        "ready to be taken over"
+        output::line(format_args!("table {table}: ready to be taken over"))?;
     } else {
-        match schema::ensure(&context.aws.dynamodb, table).await? {
+        let word = match schema::ensure(&context.aws.dynamodb, table).await? {
             schema::Ensured::Created => "created",
             schema::Ensured::Existed => "is there",
-        }
-    };
-    output::line(format_args!("table {table}: {word}"))?;
-    for (queue, ensured) in topology::ensure(&context.aws, &context.names, context.config.visibility).await? {
-        let word = match ensured {
-            topology::QueueChange::Created => "created".to_owned(),
-            topology::QueueChange::Changed(attributes) => format!("mended: {}", attributes.join(", ")),
-            topology::QueueChange::AsItWas => "is there".to_owned(),
         };
-        output::line(format_args!("queue {queue}: {word}"))?;
+        output::line(format_args!("table {table}: {word}"))?;
+        make_queues(&context).await?.iter().try_for_each(output::line)?;
     }
     let Context { store, entropy, .. } = &context;
     match store.pool.bind_settings(&context.config.prefix).await {
@@ -53,6 +69,61 @@ pub(crate) async fn run(context: Context, args: Init) -> anyhow::Result<Done> {
     for doubled in recorded.doubled {
         output::line(format_args!("refused: {} is the account that {} has", doubled.sandbox, doubled.by))?;
     }
+    Ok(done)
+}
+
+/// Makes and mends the queues; what was done with each.
+async fn make_queues(context: &Context) -> Result<Vec<String>, QueueError> {
+    let visibility = context.config.visibility;
+    let before = inspect::queues(&context.aws, &context.names, visibility).await?;
+    let ensured = topology::ensure(&context.aws, &context.names, visibility).await?;
+    let told = ensured.into_iter().map(|(queue, ensured)| {
+        let word = match ensured {
+            QueueChange::Created => "created".to_owned(),
+            QueueChange::Changed(attributes) => {
+                let seen = before.iter().find(|seen| seen.queue == queue);
+                let told = seen.map_or_else(|| attributes.join(", "), |seen| changes(seen, "was", "is now"));
+                format!("mended: {told}")
+            }
+            QueueChange::AsItWas => "is there".to_owned(),
+        };
+        format!("queue {queue}: {word}")
+    });
+    Ok(told.collect())
+}
+
+/// What differs of a queue: `VisibilityTimeout was 60, is now 30`.
+fn changes(seen: &inspect::QueueInspection, was: &str, is: &str) -> String {
+    let told = seen.differs.iter().map(|one| {
+        let (name, found, wanted) = (one.attribute(), one.found(), one.wanted());
+        format!("{name} {was} {found}, {is} {wanted}")
+    });
+    told.collect::<Vec<_>>().join("; ")
+}
+
+/// What of the table and the queues would be made or changed; nothing is written.
+async fn look(context: &Context) -> anyhow::Result<Done> {
+    let table = &context.config.table;
+    let word = match schema::inspect(&context.aws.dynamodb, table).await {
+        Ok(seen) => match seen.index {
+            schema::IndexState::Usable => "is there",
+            schema::IndexState::NotActive => "is there, its index is being built",
+            schema::IndexState::Foreign => "has another index of that name: it would be refused",
+            schema::IndexState::Missing => "has no index: --adopt-table would add it",
+        },
+        Err(StoreError::NoTable { .. }) => "would be created",
+        Err(error) => return Err(error.into()),
+    };
+    output::line(format_args!("table {table}: {word}"))?;
+    for seen in inspect::queues(&context.aws, &context.names, context.config.visibility).await? {
+        let word = match (seen.exists, seen.differs.is_empty()) {
+            (false, _) => "would be created".to_owned(),
+            (true, true) => "is there".to_owned(),
+            (true, false) => format!("would be mended: {}", changes(&seen, "is", "would be")),
+        };
+        output::line(format_args!("queue {}: {word}", seen.queue))?;
+    }
+    output::line("\nnothing was written: without --dry-run it is")?;
     Ok(Done::Ok)
 }
 

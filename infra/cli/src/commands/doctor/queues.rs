@@ -1,6 +1,7 @@
 //! The doctor's lines on the queues: whether they are there, as they should be, and whether a worker receives from them.
 
-use broker_queue::{QueueError, QueueKind, QueueUrls, inspect, topology};
+use broker_queue::topology::{self, Difference};
+use broker_queue::{QueueError, QueueKind, QueueUrls, inspect};
 use broker_runtime::errors::chain;
 use broker_store::{Instance, Role, StoreError, heartbeat};
 
@@ -90,7 +91,8 @@ pub(super) async fn queues(context: &Context, table_is_fine: bool) -> [Finding; 
         missing => missing,
     };
     let missing = missing.or_else(|| {
-        let todo = "Run `broker init` (on AWS: terraform apply), or messages come too late or are too large.";
+        let todo = "Wanted are the settings of this shell (BROKER_VISIBILITY_S) and what the broker needs. If they are the processes' too: \
+                    `broker init` (on AWS: terraform apply), or messages come too late or are too large.";
         Some((differs(false)?, todo.to_owned()))
     });
     let differs = differs(true).map(|found| {
@@ -138,13 +140,9 @@ async fn received(context: &Context, table_is_fine: bool, names: &str) -> Findin
 /// The attributes in which a queue is another than ours: of what keeps dead letters, or of the rest.
 fn different(queue: &inspect::QueueInspection, of_redrive: bool) -> Option<String> {
     const OF_REDRIVE: [&str; 3] = ["MessageRetentionPeriod", "RedriveAllowPolicy", "RedrivePolicy"];
-    let names: Vec<_> = queue
-        .differs
-        .iter()
-        .map(String::as_str)
-        .filter(|name| OF_REDRIVE.contains(name) == of_redrive)
-        .collect();
-    (!names.is_empty()).then(|| format!("{} has another {}", queue.queue, names.join(" and ")))
+    let is_of = |one: &&Difference| OF_REDRIVE.contains(&one.attribute()) == of_redrive;
+    let told: Vec<_> = queue.differs.iter().filter(is_of).map(ToString::to_string).collect();
+    (!told.is_empty()).then(|| format!("{} has another {}", queue.queue, told.join(" and another ")))
 }
 
 fn not_found(error: &QueueError) -> Finding {
