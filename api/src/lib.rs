@@ -30,8 +30,9 @@ mod rpc;
 mod served;
 mod service;
 pub mod story;
+mod story_limits;
 pub mod tenants;
-mod waiting;
+pub mod waiting;
 
 use std::sync::Arc;
 

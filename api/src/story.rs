@@ -2,14 +2,15 @@
 //! same for `/v1/admin`, the console, `broker sandbox history` and `broker track`.
 //!
 //! Invariant: a story costs a bounded number of reads: of a sandbox its record, its last lease, that lease's request, and the
-//! audit of eight days, a megabyte of each at most; of a track its lease, that lease's sandbox and request, the census, whether the pool is closed, the list of the lines, and
-//! at most eight reads of places.
+//! audit of eight days, a megabyte of each at most; of a track its lease, that lease's sandbox and request, the census, whether
+//! the pool is closed, the list of the lines, at most eight reads of places, and the permits of at most eight limits.
 
 use std::time::Duration;
 
 use broker_domain::policy::Policy;
 use broker_domain::{
-    EndReason, Lease, LeaseKey, PersistedRequest, RequestId, SandboxId, Status, Timestamp, TrackId,
+    EndReason, Lease, LeaseKey, PersistedRequest, RequestId, SandboxId, Status, TenantName, Timestamp,
+    TrackId,
 };
 use broker_messages::summarize;
 use broker_store::waiting::{self, WaitingFilter};
@@ -19,6 +20,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::response::bodies::PooledSandbox;
+use crate::story_limits::{self, HeldLimit};
 
 /// How many days of the audit are read, today included.
 const AUDIT_DAYS: u32 = 8;
@@ -241,6 +243,8 @@ pub struct TrackStory {
     pub sandbox: Option<Value>,
     /// The request that claimed it, if it has a record: only those that were answered 202 have one.
     pub request: Option<RecordedRequest>,
+    /// The limits of its tenant and their use; of a track whose tenant is not known, those of all tenants that are reached.
+    pub limits: Vec<HeldLimit>,
 }
 
 /// A request that has a record.
@@ -293,19 +297,25 @@ struct Ahead {
     closed_since: Option<Timestamp>,
     /// A request of the track waits.
     waits: bool,
-    /// Some tenant has a limit.
-    limits: bool,
+    /// The limits of its tenant, or all that are reached.
+    limits: Vec<HeldLimit>,
 }
 
 impl Ahead {
-    async fn of(store: &Store, policy: &Policy, track: &TrackId, now: Timestamp) -> Result<Self, StoreError> {
+    async fn of(
+        store: &Store,
+        policy: &Policy,
+        (track, tenant): (&TrackId, Option<&TenantName>),
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
         let filter = WaitingFilter { track: Some(track.clone()), ..WaitingFilter::default() };
         let track_of = |message: &str| summarize(message).track;
         let waiting = waiting::list(store, &filter, track_of, None, (1, PLACE_READS), now);
         let (census, closed_since, waiting) =
             tokio::try_join!(store.census.get(), store.pool.closed_since(), waiting)?;
         let free = census.and_then(|census| census.by_status.get(&Status::Available).copied());
-        let limits = policy.tenants().keys().any(|tenant| policy.limits_of(tenant).next().is_some());
+        let tenant = tenant.or_else(|| Some(&waiting.places.first()?.line.tenant));
+        let limits = story_limits::held(store, policy, tenant).await?;
         Ok(Self { free, closed_since, waits: !waiting.places.is_empty(), limits })
     }
 
@@ -317,18 +327,19 @@ impl Ahead {
                 format!("The pool is closed for {for_s} s: no worker takes a request until it is resumed.");
             return (text, "no-worker-receives");
         }
-        let limit = if self.limits { " or its tenant is at its limit" } else { "" };
+        let reached = story_limits::told(&self.limits);
         match self.free {
-            Some(0) => (
-                "No sandbox is free: an allocate now is answered 409 NO_SANDBOXES_AVAILABLE, or waits if it may."
-                    .to_owned(),
-                "pool-low",
-            ),
+            Some(0) => {
+                let text = format!(
+                    "No sandbox is free: an allocate now is answered 409 NO_SANDBOXES_AVAILABLE, or waits if it may.{reached}"
+                );
+                (text, "pool-low")
+            }
             Some(free) => {
                 let text = format!(
-                    "{free} sandboxes are free: an allocate now gets one, unless it names a prefix that none of them has{limit}."
+                    "{free} sandboxes are free: an allocate now gets one, unless it names a prefix that none of them has.{reached}"
                 );
-                (text, "backlog-growing")
+                (text, if reached.is_empty() { "backlog-growing" } else { "policy" })
             }
             None => ("The pool was not counted yet.".to_owned(), "backlog-growing"),
         }
@@ -350,7 +361,8 @@ pub async fn of_track(
         )?,
         None => (None, None),
     };
-    let ahead = Ahead::of(store, policy, &key.track, now).await?;
+    let tenant = lease.as_ref().and_then(|lease| lease.tenant.as_ref());
+    let ahead = Ahead::of(store, policy, (&key.track, tenant), now).await?;
     let (verdict, text, runbook) = judge(lease.as_ref(), &ahead, now);
     let secs = |at: Timestamp| at.as_secs();
     Ok(TrackStory {
@@ -364,6 +376,7 @@ pub async fn of_track(
         ended_at: lease.as_ref().and_then(|lease| lease.end.as_ref()).map(|end| secs(end.at)),
         sandbox: sandbox.as_ref().map(|record| shown(record, policy)),
         request: request.as_ref().map(RecordedRequest::from),
+        limits: ahead.limits,
     })
 }
 

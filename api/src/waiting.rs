@@ -100,7 +100,8 @@ impl CachedLines {
 
     async fn read_lines(&self) -> Result<KnownLines, StoreError> {
         let listed = self.store.waiting.lines(self.clock.now()).await?;
-        let stopped = self.stopped(&listed).await?;
+        let policy = self.policy.now().unwrap_or_default();
+        let stopped = stopped(&self.store, &policy, listed.iter().map(|listed| &listed.line)).await?;
         Ok(KnownLines { listed, stopped })
     }
 
@@ -161,23 +162,6 @@ impl CachedLines {
         Some(Estimate { seconds: rate.seconds_for(grants), rate })
     }
 
-    /// The flavours with a line for which nothing more is asked: refill is paused, or its hook fails.
-    async fn stopped(&self, listed: &[ListedLine]) -> Result<BTreeSet<FlavourName>, StoreError> {
-        let policy = self.policy.now().unwrap_or_default();
-        let refilled = |listed: &ListedLine| {
-            let (name, flavour) = policy.flavour_with(listed.line.prefix.as_ref())?;
-            flavour.refill.as_ref().map(|_| name.clone())
-        };
-        let mut stopped = BTreeSet::new();
-        for name in listed.iter().filter_map(refilled).collect::<BTreeSet<_>>() {
-            let flow = self.store.refill.flow(&name).await?;
-            if flow.paused.is_some() || flow.breaker.is_open() {
-                stopped.insert(name);
-            }
-        }
-        Ok(stopped)
-    }
-
     /// Whether a request of `line` may wait now. One that could never be served is refused; one too many waits not, and is
     /// answered as if it had not asked to.
     pub(crate) async fn admit(&self, line: &Line, policy: &Policy) -> Result<bool, Problem> {
@@ -211,9 +195,7 @@ impl CachedLines {
 
     /// Whether a limit keeps `line` from what is there: every permit is held, as counted two seconds ago at most.
     async fn is_limited(&self, line: &Line, policy: &Policy) -> Result<bool, StoreError> {
-        let limited =
-            policy.limits_of(&line.tenant).find(|one| one.limit.covers_all_of(line.prefix.as_ref()));
-        let Some(TenantLimit { limit, max, .. }) = limited else { return Ok(false) };
+        let Some(TenantLimit { limit, max, .. }) = limit_before(line, policy) else { return Ok(false) };
         let mut counted = self.permits.lock().await;
         let now = self.clock.instant();
         counted.retain(|_, (at, _)| now.duration_since(*at) < TOLD_FOR);
@@ -224,6 +206,46 @@ impl CachedLines {
         counted.insert(limit, (now, held));
         Ok(held >= max)
     }
+}
+
+/// The limit that may keep `line` from all of what it asks for.
+fn limit_before(line: &Line, policy: &Policy) -> Option<TenantLimit> {
+    policy.limits_of(&line.tenant).find(|one| one.limit.covers_all_of(line.prefix.as_ref()))
+}
+
+/// The flavours with a line for which nothing more is asked: refill is paused, or its hook fails.
+async fn stopped(
+    store: &Store,
+    policy: &Policy,
+    lines: impl Iterator<Item = &Line>,
+) -> Result<BTreeSet<FlavourName>, StoreError> {
+    let refilled = |line: &Line| {
+        let (name, flavour) = policy.flavour_with(line.prefix.as_ref())?;
+        flavour.refill.as_ref().map(|_| name.clone())
+    };
+    let names: Vec<_> = lines.filter_map(refilled).collect::<BTreeSet<_>>().into_iter().collect();
+    let flows = store.refill.flows(&names).await?.into_iter();
+    let stopped = flows.filter(|(_, flow)| flow.paused.is_some() || flow.breaker.is_open());
+    Ok(stopped.map(|(name, _)| name).collect())
+}
+
+/// Why those in each of these lines wait, read now: for a command. The same words as an API's.
+pub async fn reasons(
+    store: &Store,
+    policy: &Policy,
+    lines: &BTreeSet<Line>,
+) -> Result<HashMap<Line, &'static str>, StoreError> {
+    let known = KnownLines { listed: Vec::new(), stopped: stopped(store, policy, lines.iter()).await? };
+    let mut reasons = HashMap::new();
+    for line in lines {
+        let is_limited = match limit_before(line, policy) {
+            Some(TenantLimit { limit, max, .. }) => store.permits.slots(&limit).await?.len() >= max as usize,
+            None => false,
+        };
+        let reason = if is_limited { "limit" } else { known.reason(line, policy) };
+        reasons.insert(line.clone(), reason);
+    }
+    Ok(reasons)
 }
 
 /// Counts a request that may not wait.

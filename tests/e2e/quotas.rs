@@ -390,3 +390,61 @@ async fn a_tenant_without_a_limit_costs_nothing_more() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_operator_is_told_of_a_limit_how_many_are_held_and_may_be_and_why_each_request_waits() {
+    story(setup().apis(1).workers(1), async |broker| {
+        seed(broker, "lab", 0, 4).await;
+        limited(broker, 1).await;
+        let first = asks(broker, "student-1").send().await.expect_status(201);
+        asks(broker, "student-2").send().await.expect_problem(409, "QUOTA_EXCEEDED");
+        broker.job("census").await;
+        // Whose track it is is not known: it has no lease and does not wait.
+        let told = broker.cli_ok(&["track", "student-2"]).await.stdout;
+        assert!(told.contains("acme holds 1 of 1 of small") && told.contains("QUOTA_EXCEEDED"), "{told}");
+        assert!(told.contains("limit of acme") && told.contains("1 held, 1 at most"), "{told}");
+        let over_http = broker.balanced().call(Method::GET, "/v1/admin/tracks/student-2").token(ADMIN_TOKEN);
+        let over_http = over_http.send().await.expect_status(200).json;
+        let of_small = json!({ "tenant": "acme", "flavour": "small", "held": 1, "max": 1 });
+        assert!(over_http["limits"].as_array().expect("limits").contains(&of_small), "{over_http:#}");
+
+        let location = parked(broker, "student-3").await;
+        let listed: serde_json::Value = broker.cli_ok(&["waiting", "list", "--json"]).await.json();
+        assert_eq!(listed[0]["reason"], "limit", "{listed:#}");
+        let table = broker.cli_ok(&["waiting", "list"]).await.stdout;
+        assert!(table.contains("WHY") && table.contains("limit"), "{table}");
+        give_back(broker, &first, "student-1").await;
+        served(broker, &location, "student-3").await;
+        // The lease says whose it was: all limits of the tenant, reached or not.
+        let told: serde_json::Value = broker.cli_ok(&["track", "student-1", "--json"]).await.json();
+        assert_eq!(told["limits"].as_array().map(Vec::len), Some(2), "{told:#}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn leases_from_before_the_first_limit_hold_no_permit_and_what_comes_after_is_limited() {
+    story(setup().apis(1).workers(1), async |broker| {
+        seed(broker, "lab", 0, 6).await;
+        policy::apply(broker, "[flavour.small]\nprefix = \"lab-\"\n[flavour.gpu]\nprefix = \"gpu-\"\n").await;
+        let before = asks(broker, "student-1").send().await.expect_status(201);
+        asks(broker, "student-2").send().await.expect_status(201);
+        limited(broker, 1).await;
+        let quota = async || {
+            let quota = broker.balanced().call(Method::GET, "/v1/quota").token(ACME).send().await;
+            quota.expect_status(200).json["limits"].as_array().expect("limits").clone()
+        };
+        let small = |limits: &[serde_json::Value]| {
+            limits.iter().find(|limit| limit["flavour"] == "small").expect("of small")["held"].clone()
+        };
+        assert_eq!(small(&quota().await), 0, "two are held, and neither is counted");
+        asks(broker, "student-3").send().await.expect_status(201);
+        asks(broker, "student-4").send().await.expect_problem(409, "QUOTA_EXCEEDED");
+        assert_eq!(small(&quota().await), 1);
+        // Given back, one of before frees no permit.
+        give_back(broker, &before, "student-1").await;
+        asks(broker, "student-4").send().await.expect_problem(409, "QUOTA_EXCEEDED");
+        assert_eq!((small(&quota().await), held(broker).await), (json!(1), 1));
+    })
+    .await;
+}

@@ -48,6 +48,10 @@ pub(crate) async fn run(context: Context, args: Track) -> anyhow::Result<Done> {
         ("request", story.request.map(|request| format!("{}, {}", request.request_id, request.status))),
     ];
     let rows = rows.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
-    output::table(["TRACK", ""], rows)?;
+    let limits = story.limits.iter().map(|limit| {
+        let of = format!("limit of {}", limit.tenant);
+        [of, format!("{}: {} held, {} at most", limit.flavour, limit.held, limit.max)]
+    });
+    output::table(["TRACK", ""], rows.chain(limits))?;
     Ok(Done::Ok)
 }

@@ -1,5 +1,6 @@
 //! `broker waiting`: the requests that wait in lines; lists them, and cancels some or all.
 
+use broker_api::waiting::reasons;
 use broker_domain::waiting::{Place, minted_at};
 use broker_domain::{NamePrefix, RequestId, TenantName, TrackId};
 use broker_messages::summarize;
@@ -8,6 +9,7 @@ use broker_store::waiting::{self, WaitingFilter};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use crate::commands::policy;
 use crate::context::Context;
 use crate::done::Done;
 use crate::output::{self, Output};
@@ -80,6 +82,8 @@ struct WaitingRow {
     ahead: usize,
     since: u64,
     deadline: u64,
+    /// Why: `empty`, `limit`, `refill_running` or `refill_stopped`.
+    reason: &'static str,
 }
 
 #[derive(Default, Serialize)]
@@ -114,7 +118,12 @@ async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
     let whole_lines = WaitingFilter { track: None, ..filter.clone() };
     let most = if filter.track.is_some() { usize::MAX } else { args.limit };
     let (mut rows, mut line, mut ahead) = (Vec::new(), None, 0);
-    for place in places(context, &whole_lines, most).await? {
+    let places = places(context, &whole_lines, most).await?;
+    // Who waits is shown also beside a policy that cannot be read.
+    let policy = policy::in_force(context).await.unwrap_or_default();
+    let lines = places.iter().map(|place| place.line.clone()).collect();
+    let reasons = reasons(&context.store, &policy, &lines).await?;
+    for place in places {
         if line.as_ref() != Some(&place.line) {
             (line, ahead) = (Some(place.line.clone()), 0);
         }
@@ -128,6 +137,7 @@ async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
                 ahead,
                 since: minted_at(place.request_id).as_secs(),
                 deadline: place.deadline.as_secs(),
+                reason: reasons.get(&place.line).copied().unwrap_or("empty"),
             });
         }
         ahead += 1;
@@ -139,9 +149,10 @@ async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
         let cells = rows.into_iter().map(|row| {
             let (ahead, since, deadline) =
                 (row.ahead.to_string(), row.since.to_string(), row.deadline.to_string());
-            [row.request_id, row.tenant, or_dash(row.prefix), or_dash(row.track), ahead, since, deadline]
+            let (prefix, track, why) = (or_dash(row.prefix), or_dash(row.track), row.reason.to_owned());
+            [row.request_id, row.tenant, prefix, track, ahead, since, deadline, why]
         });
-        output::table(["REQUEST", "TENANT", "PREFIX", "TRACK", "AHEAD", "SINCE", "DEADLINE"], cells)?;
+        output::table(["REQUEST", "TENANT", "PREFIX", "TRACK", "AHEAD", "SINCE", "DEADLINE", "WHY"], cells)?;
     }
     Ok(Done::Ok)
 }

@@ -1,0 +1,78 @@
+//! Limits of tenants as a track's story tells them: how many are held of how many.
+//!
+//! Invariant: at most [`MOST`] limits are counted for a story, each by one query of its permits. Of which tenant a track is, its
+//! lease or its place in a line says; of one that has neither the limits of all tenants are told that are reached.
+
+use broker_domain::TenantName;
+use broker_domain::policy::{Policy, TenantLimit};
+use broker_store::{Store, StoreError};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The most limits that are counted.
+const MOST: usize = 8;
+
+/// A limit and its use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct HeldLimit {
+    /// The tenant.
+    pub tenant: String,
+    /// The flavour.
+    pub flavour: String,
+    /// How many sandboxes of it the tenant holds, as its permits are counted now; leases from before its first limit have none.
+    pub held: u32,
+    /// How many it may hold.
+    pub max: u32,
+}
+
+impl HeldLimit {
+    /// Whether an allocate of the tenant would be refused for it.
+    pub(crate) const fn is_reached(&self) -> bool {
+        self.held >= self.max
+    }
+}
+
+/// The limits of `tenant`; if it is not known, those of all that are reached.
+pub(crate) async fn held(
+    store: &Store,
+    policy: &Policy,
+    tenant: Option<&TenantName>,
+) -> Result<Vec<HeldLimit>, StoreError> {
+    let tenants = policy.tenants().keys().filter(|name| tenant.is_none_or(|tenant| tenant == *name));
+    let limits = tenants.flat_map(|name| policy.limits_of(name).map(move |limit| (name, limit)));
+    let mut told = Vec::new();
+    for (name, TenantLimit { flavour, limit, max }) in limits.take(MOST) {
+        let held = u32::try_from(store.permits.slots(&limit).await?.len()).unwrap_or(u32::MAX);
+        let limit = HeldLimit { tenant: name.to_string(), flavour: flavour.to_string(), held, max };
+        if tenant.is_some() || limit.is_reached() {
+            told.push(limit);
+        }
+    }
+    Ok(told)
+}
+
+/// The sentence for those that are reached; empty without one.
+pub(crate) fn told(limits: &[HeldLimit]) -> String {
+    let reached = limits.iter().filter(|limit| limit.is_reached());
+    let told = reached.map(|HeldLimit { tenant, flavour, held, max }| {
+        format!(
+            " Tenant {tenant} holds {held} of {max} of {flavour}: an allocate of it is answered 409 QUOTA_EXCEEDED, or waits if it may."
+        )
+    });
+    told.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reached_is_told_with_its_numbers_and_nothing_else_is() {
+        let limit =
+            |held, max| HeldLimit { tenant: "acme".to_owned(), flavour: "small".to_owned(), held, max };
+        assert_eq!(told(&[limit(3, 5)]), "");
+        let text = told(&[limit(3, 5), limit(5, 5)]);
+        assert!(text.contains("acme holds 5 of 5 of small") && !text.contains("3 of 5"), "{text}");
+        assert!(told(&[limit(0, 0)]).contains("0 of 0"));
+    }
+}
