@@ -122,6 +122,15 @@ async fn what_was_refused_or_changed_nothing_says_so_in_the_audit_and_in_the_san
         assert!(history(broker, &held).await.iter().any(|text| text == "extend 1"));
         assert!(history(broker, free).await.iter().any(|text| text == "quarantine: a test"));
 
+        // Another operator finds it so already.
+        let again = says(broker, &["quarantine", "add", free, "--why", "mine"], "ops").await;
+        assert!(
+            again.contains("in quarantine already, by cli since 20") && again.contains("a test"),
+            "{again}"
+        );
+        let told = history(broker, free).await;
+        assert!(told.iter().any(|text| text.starts_with("quarantine: mine (changed nothing: ")), "{told:?}");
+
         // Others than of a sandbox.
         let nobody = "01890000-0000-7000-8000-000000000000";
         assert_eq!(broker.cli(&["reservation", "delete", nobody]).await.code, 1);

@@ -61,6 +61,17 @@ impl QuarantineAct {
         }
     }
 
+    /// Of a sandbox that is in quarantine: since when and by whom, if this act at `now` did not put it there.
+    fn already(&self, record: &Record, now: Timestamp) -> Option<String> {
+        let Self::Add { by, .. } = self else { return None };
+        let stands = record.quarantine.as_ref().filter(|_| record.sandbox.status == Status::Quarantined)?;
+        let is_mine = stands.by == *by && stands.at == now.floor_to_second();
+        let since = stands.at.date_and_time();
+        (!is_mine).then(|| {
+            format!("it is in quarantine already, by {} since {since}: {}", stands.by, stands.reason)
+        })
+    }
+
     /// What it would do with the sandbox `id`; nothing is written.
     ///
     /// # Errors
@@ -158,8 +169,10 @@ pub struct QuarantineReport {
     pub dry_run: bool,
     /// The number of sandboxes that were selected.
     pub selected: u64,
-    /// The number of those that it was done with, or would be.
+    /// The number of those that it was done with, or would be; what was so already counts.
     pub done: u64,
+    /// Those of them that were so already, the first of them: by whom and since when.
+    pub already: Vec<QuarantineRefusal>,
     /// Why nothing was done with the others, the first of them.
     pub refused: Vec<QuarantineRefusal>,
 }
@@ -176,7 +189,11 @@ impl QuarantineReport {
                 };
                 serde_json::json!(NotDone::Refused(why)).to_string()
             }
-            _ => {
+            None if self.done > 0 && self.already.len() as u64 == self.done => {
+                let why = self.already.first().map(|first| first.why.clone()).unwrap_or_default();
+                serde_json::json!(NotDone::Unchanged(why)).to_string()
+            }
+            None | Some(_) => {
                 let not_done = self.selected.saturating_sub(self.done);
                 serde_json::json!({ "selected": self.selected, "done": self.done, "not_done": not_done })
                     .to_string()
@@ -222,8 +239,13 @@ pub async fn act_on(
     for id in ids {
         let became = if dry_run { act.look(store, &id).await? } else { act.perform(store, &id, now).await? };
         let why = match became {
-            Quarantined::Done(_) => {
+            Quarantined::Done(record) => {
                 report.done += 1;
+                if let Some(why) = act.already(&record, now)
+                    && report.already.len() < TOLD
+                {
+                    report.already.push(QuarantineRefusal { sandbox_id: id.to_string(), why });
+                }
                 continue;
             }
             Quarantined::NotFound => "there is no such sandbox".to_owned(),

@@ -2,7 +2,8 @@
 //!
 //! Starts endpoints, APIs and workers as processes and runs light users of its own on them (a connection each, no scripting),
 //! several times. `run` prints each run of one scenario, then the median; `results` measures the rows of RESULTS.md, each
-//! against its target; `jobs` measures the cost of the schedule. Every run ends with `broker pool verify`. Exact results are
+//! against its target; `jobs` measures the cost of the schedule, `sync` the memory of a
+//! worker over two long lists. Every run ends with `broker pool verify`. Exact results are
 //! asserted by `broker-load` and the stories.
 
 mod claims;
@@ -14,6 +15,7 @@ mod results;
 mod rows;
 mod scenario;
 mod silence;
+mod sync;
 mod tally;
 mod tenants;
 mod user;
@@ -31,6 +33,7 @@ use plan::Plan;
 use results::Results;
 use scenario::Scenario;
 use silence::Silence;
+use sync::Sync;
 use tally::Tally;
 use tenants::Tenants;
 
@@ -43,6 +46,8 @@ enum Command {
     Results(Results),
     /// What a run of each job costs at AWS, in a large pool
     Jobs(Jobs),
+    /// Memory of a worker over a sync of two long lists
+    Sync(Sync),
     /// Probes of liveness while AWS answers nothing
     Silence(Silence),
     /// Memory of an API whose every connection asks for much and reads nothing
@@ -86,6 +91,7 @@ async fn main() -> ExitCode {
         Command::Run(arguments) => run(&arguments).await,
         Command::Results(results) => results.run().await,
         Command::Jobs(jobs) => jobs.run().await,
+        Command::Sync(sync) => sync.run().await,
         Command::Silence(silence) => silence.run().await,
         Command::Memory(memory) => memory.run().await,
         Command::Tenants(tenants) => tenants.run().await,

@@ -1,7 +1,7 @@
 //! Bodies of responses to operators about supply: refill and quarantine.
 
 use broker_store::RefillStatus;
-use broker_store::quarantine::QuarantineReport;
+use broker_store::quarantine::{QuarantineRefusal, QuarantineReport};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -94,6 +94,8 @@ pub(crate) struct QuarantineReportBody {
     selected: u64,
     /// Of these, those that it was done with, or would be; what was so already counts.
     done: u64,
+    /// Those of them that were so already, by whom and since when, 100 of them at most.
+    already: Vec<QuarantineRefusalBody>,
     /// Why nothing was done with the others, 100 of them at most.
     refused: Vec<QuarantineRefusalBody>,
 }
@@ -109,9 +111,11 @@ struct QuarantineRefusalBody {
 
 impl From<QuarantineReport> for QuarantineReportBody {
     fn from(report: QuarantineReport) -> Self {
-        let QuarantineReport { dry_run, selected, done, refused } = report;
-        let refused = refused.into_iter();
-        let refused = refused.map(|one| QuarantineRefusalBody { sandbox_id: one.sandbox_id, why: one.why });
-        Self { dry_run, selected, done, refused: refused.collect() }
+        let QuarantineReport { dry_run, selected, done, already, refused } = report;
+        let shown = |told: Vec<QuarantineRefusal>| {
+            let told = told.into_iter();
+            told.map(|one| QuarantineRefusalBody { sandbox_id: one.sandbox_id, why: one.why }).collect()
+        };
+        Self { dry_run, selected, done, already: shown(already), refused: shown(refused) }
     }
 }

@@ -135,10 +135,13 @@ async fn perform(
 }
 
 fn print(report: &QuarantineReport) -> std::io::Result<()> {
-    let QuarantineReport { dry_run, selected, done, refused } = report;
+    let QuarantineReport { dry_run, selected, done, already, refused } = report;
     let word = if *dry_run { "would be done" } else { "done" };
     output::line(format_args!("{done} of {selected} {word}"))?;
-    refused.iter().try_for_each(|one| output::line(format_args!("{}: {}", one.sandbox_id, one.why)))
+    already
+        .iter()
+        .chain(refused)
+        .try_for_each(|one| output::line(format_args!("{}: {}", one.sandbox_id, one.why)))
 }
 
 async fn list(context: Context, json: bool) -> anyhow::Result<Done> {
