@@ -213,13 +213,16 @@ fn is_refusal(error: &anyhow::Error) -> bool {
             || cause.is::<JoinError>()
     };
     // These show the errors of AWS in the place of their own.
-    let is_transparent = match (error.downcast_ref(), error.downcast_ref(), error.downcast_ref()) {
-        (Some(AdoptError::Scan(_) | AdoptError::Store(_) | AdoptError::Write(_)), ..)
-        | (_, Some(ReconcileError::Scan(_) | ReconcileError::Store(_) | ReconcileError::Step(_)), _)
-        | (.., Some(ReshardError::Scan(_) | ReshardError::Store(_))) => true,
-        _ => false,
-    };
-    !is_transparent && !error.chain().any(of_aws)
+    let adopt = matches!(
+        error.downcast_ref(),
+        Some(AdoptError::Scan(_) | AdoptError::Store(_) | AdoptError::Write(_))
+    );
+    let reconcile = matches!(
+        error.downcast_ref(),
+        Some(ReconcileError::Scan(_) | ReconcileError::Store(_) | ReconcileError::Step(_))
+    );
+    let reshard = matches!(error.downcast_ref(), Some(ReshardError::Scan(_) | ReshardError::Store(_)));
+    !adopt && !reconcile && !reshard && !error.chain().any(of_aws)
 }
 
 #[cfg(test)]
