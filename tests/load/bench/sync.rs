@@ -125,7 +125,7 @@ impl Lists {
         }
         let asked = operation(&head).to_owned();
         let passing = self.upstream.passing(head);
-        passing.pass_on(&asked, body).await.expect("the endpoint answers")
+        passing.pass_on(&asked, body).await.expect("the endpoint answers").map(Full::from)
     }
 
     /// A page of the provider's list.
