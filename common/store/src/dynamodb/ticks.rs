@@ -116,11 +116,12 @@ impl ScheduleStore {
             .await
     }
 
-    /// Notes what was wrong with the last run of a job, or that nothing was; a job without a tick, and one of which that is
-    /// known, moved on.
+    /// Notes what was wrong with the last run of a job, or that nothing was; one of which that is known moved on.
     pub async fn note_trouble(&self, job: Job, trouble: Option<&Trouble>) -> Result<Write, StoreError> {
         let (condition, update, values) = match trouble {
             Some(Trouble { at, why }) => {
+                // A job that only operators and schedulers outside start has none yet.
+                self.tick(job, Duration::ZERO, *at).await?;
                 let values = vec![(":at", n(at.as_ms())), (":why", s(why))];
                 (TICK_EXISTS, "SET trouble_ms = :at, trouble = :why", values)
             }
