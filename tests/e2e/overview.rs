@@ -51,9 +51,11 @@ async fn a_list_that_was_not_applied_and_a_provider_that_is_down_are_wrong_now()
         broker.job("sync").await;
         tells_no_more(broker, "sync_refused").await;
 
-        // A refusal of every call opens the breaker at once.
-        provider.misbehave(json!({ "list": { "status": 401 } })).await;
-        broker.job_refused("sync").await;
+        // Five failures in a row open the breaker, whoever called.
+        provider.misbehave(json!({ "list": { "status": 500 } })).await;
+        for _ in 0..5 {
+            broker.job_refused("sync").await;
+        }
         let away = tells(broker, "provider_away").await;
         assert_eq!(away["runbook"], "provider-down", "{away:#}");
         assert!(away["text"].as_str().expect("text").contains("1 worker of 1"), "{away:#}");
