@@ -6,6 +6,8 @@
 //! worker over two long lists. Every run ends with `broker pool verify`. Exact results are
 //! asserted by `broker-load` and the stories.
 
+mod arrivals;
+mod beside;
 mod claims;
 mod figure;
 mod jobs;

@@ -8,6 +8,7 @@ use crate::figure::Target::{AtLeast, AtMost};
 use crate::plan::{Plan, Violation};
 use crate::scenario::Scenario;
 use crate::tally::Tally;
+use crate::{arrivals, beside};
 
 /// The operations on the table.
 const TABLE: [&str; 10] = [
@@ -48,6 +49,14 @@ pub(crate) enum Row {
     Hops,
     /// Ten users beside one key that is repeated 300 times a second, with the hops of a network
     Hot,
+    /// 50 users of a tenant without and with a limit, in turns
+    Limited,
+    /// Ten users without and with 10,000 owners that beat every 60 s, in turns
+    Heartbeats,
+    /// Ten users without and with ten flavours that each ask for a sandbox a second, in turns
+    Refill,
+    /// 1,000 requests that wait, 1,000 arrivals
+    Arrivals,
 }
 
 impl Row {
@@ -67,6 +76,10 @@ impl Row {
             }
             Self::Races => "Eight workers that begin at once, 50 users",
             Self::Hops => "One user, 8 ms injected into SQS calls and 5 ms into DynamoDB calls",
+            Self::Limited => "A tenant with a limit beside the same without, 50 users",
+            Self::Heartbeats => "Ten users beside 10,000 owners that beat every 60 s",
+            Self::Refill => "Ten users beside a storm of refill: ten flavours, 60 a minute each",
+            Self::Arrivals => "1,000 requests that wait, 1,000 arrivals",
         }
     }
 
@@ -90,6 +103,10 @@ impl Row {
             }
             Self::Hops => hops(runs).await,
             Self::Hot => hot(runs).await,
+            Self::Limited => beside::limited(runs).await,
+            Self::Heartbeats => beside::heartbeats(runs).await,
+            Self::Refill => beside::refill(runs).await,
+            Self::Arrivals => arrivals::served(runs).await,
         }
     }
 }

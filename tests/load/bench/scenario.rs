@@ -111,6 +111,17 @@ impl Play {
     }
 }
 
+/// New allocations by `users` in a loop.
+pub(crate) async fn claims(
+    addresses: &[String],
+    users: usize,
+    duration: Duration,
+    next: &Arc<AtomicU64>,
+) -> Vec<Sample> {
+    let next = Arc::clone(next);
+    closed(addresses, users, duration, move |_| allocation(fresh(&next))).await
+}
+
 fn fresh(next: &AtomicU64) -> String {
     format!("track-{}", next.fetch_add(1, Ordering::Relaxed))
 }
