@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
+use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::binaries::{binaries, workspace};
 use broker_tests::process::Process;
 use broker_tests::warden::scratch;
@@ -85,6 +86,37 @@ async fn the_calls_are_answered_as_their_comments_say() {
             "{ran:#?}"
         );
         assert_eq!(broker.stats().await.pending_deletion, 2);
+    })
+    .await;
+}
+
+/// The commands of a section of the README.
+fn commands(heading: &str) -> String {
+    let readme = std::fs::read_to_string(workspace().join("README.md")).expect("a README");
+    let section = readme.split("\n## ").find(|section| section.starts_with(heading)).expect("the section");
+    let block = section.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next());
+    block.expect("commands").to_owned()
+}
+
+#[tokio::test]
+async fn a_class_is_reserved_as_the_readme_says() {
+    story(Setup::new().pool(2), async |broker| {
+        let mut command = Command::new("sh");
+        endpoint::clean(&mut command).args(["-ec", &commands("A class at nine")]).stdin(Stdio::null());
+        command.env("URL", format!("http://{}", broker.balanced().address()));
+        command.envs([("TOKEN", TRACK_TOKEN), ("ADMIN_TOKEN", ADMIN_TOKEN)]);
+        let ran = tokio::process::Command::from(command).output().await.expect("sh, curl and date are there");
+        assert!(ran.status.success(), "{ran:?}");
+        let told: Vec<Value> = serde_json::Deserializer::from_slice(&ran.stdout)
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .expect("JSON");
+        let [made, quota] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!((made["count"].as_u64(), made["state"].as_str()), (Some(30), Some("planned")), "{made}");
+        assert_eq!(
+            (quota["tenant"].as_str(), &quota["reservations"][0]["id"]),
+            (Some("platform"), &made["id"])
+        );
     })
     .await;
 }
