@@ -195,7 +195,7 @@ fn service(
             entropy: process.entropy.clone(),
             bounds: LeaseBounds { longest: config.lease_max, usual: config.lab_duration },
         },
-        quotas: Quotas { store: rpc.store.clone(), policy: policy.clone() },
+        quotas: Quotas::new(rpc.store.clone(), policy.clone(), rpc.clock.clone()),
         sandboxes: Sandboxes { store: rpc.store.clone(), clock: process.clock.clone() },
         requests: Requests {
             store: rpc.store.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::table::{now_s, number, text};
-use broker_tests::{Answer, Broker, Call, Setup, story, together, wait_for_condition};
+use broker_tests::{Answer, Broker, Call, Fault, Rule, Setup, story, together, wait_for_condition};
 use http::Method;
 use serde_json::json;
 
@@ -114,19 +114,27 @@ async fn a_thousand_at_once_get_exactly_as_many_as_the_limit_is() {
 }
 
 #[tokio::test]
-async fn a_limit_holds_while_workers_are_killed_and_messages_come_twice() {
-    let setup = setup().apis(2).workers(3).var("BROKER_VISIBILITY_S", "10");
+async fn a_thousand_get_exactly_the_limit_while_workers_die_messages_double_and_calls_fail() {
+    const ROUNDS: usize = 5;
+    let setup = setup().apis(2).workers(3).faults(21).var("BROKER_VISIBILITY_S", "10");
+    // All at once, as fast as they are answered.
+    let setup = setup.var("BROKER_ASYNC_RATE", "0");
     story(setup, async |broker| {
         seed(broker, "lab", 0, 120).await;
         limited(broker, 30).await;
+        let proxy = broker.proxy();
+        proxy.add(Rule::new(Fault::Duplicate).on("SendMessageBatch").containing("-requests").chance(0.3));
+        proxy.add(Rule::new(Fault::Conflict).on("TransactWriteItems").chance(0.2));
+        proxy.add(Rule::new(Fault::LoseResponse).on("TransactWriteItems").chance(0.1));
         let mut sent = Vec::new();
-        for round in 0..4 {
-            let calls = (0..75).map(|n| asks(broker, &format!("student-{round}-{n}")).respond_async().send());
-            sent.extend(together(calls).await.into_iter().enumerate().map(|(n, answer)| {
+        for round in 0..ROUNDS {
+            let track = |n: usize| format!("student-{round}-{n}");
+            let calls = (0..1_000 / ROUNDS).map(|n| asks(broker, &track(n)).respond_async().send());
+            for (n, answer) in together(calls).await.into_iter().enumerate() {
                 let location = answer.expect_status(202).must_have("location").to_owned();
-                (location, format!("student-{round}-{n}"))
-            }));
-            if round < 2 {
+                sent.push((location, track(n)));
+            }
+            if round + 1 < ROUNDS {
                 broker.kill_worker(0);
                 broker.start_worker().await;
             }
@@ -139,12 +147,19 @@ async fn a_limit_holds_while_workers_are_killed_and_messages_come_twice() {
             });
             ended.push(outcome.await);
         }
+        let proxy = broker.proxy();
+        for (operation, fault) in [
+            ("SendMessageBatch", Fault::Duplicate),
+            ("TransactWriteItems", Fault::Conflict),
+            ("TransactWriteItems", Fault::LoseResponse),
+        ] {
+            assert!(proxy.done(operation, fault) > 0, "{fault:?}");
+        }
         let statuses: BTreeSet<_> =
             ended.iter().map(|ended| ended.json["response"]["status"].as_u64()).collect();
         assert_eq!(statuses, BTreeSet::from([Some(201), Some(409)]));
         let granted = ended.iter().filter(|ended| ended.text_of("status") == "succeeded").count();
         assert_eq!((granted, held(broker).await, broker.verify().await.live_leases), (30, 30, 30));
-        broker.sweep().await;
     })
     .await;
 }
@@ -249,6 +264,30 @@ async fn a_tenant_is_shown_its_own_quota_only() {
         assert_eq!(quota(broker).await, expected);
         let wrong = broker.balanced().call(Method::GET, "/v1/quota").token(ADMIN_TOKEN).send().await;
         wrong.expect_problem(403, "FORBIDDEN");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tenant_that_asks_for_its_quota_all_the_time_costs_a_few_reads() {
+    const MANY: usize = 300;
+    story(setup().faults(1), async |broker| {
+        seed(broker, "lab", 0, 3).await;
+        limited(broker, 2).await;
+        asks(broker, "student-0").send().await.expect_status(201);
+        let queries = || broker.proxy().tallies().calls("Query");
+        let before = queries();
+        let calls = (0..MANY).map(|_| broker.balanced().call(Method::GET, "/v1/quota").token(ACME).send());
+        for told in together(calls.collect::<Vec<_>>()).await {
+            let told = told.expect_status(200);
+            let limits = told.json["limits"].as_array().expect("a list");
+            assert!(limits.iter().any(|limit| limit["held"] == 1), "{}", told.text);
+        }
+        let asked = queries() - before;
+        assert!(asked < MANY as u64, "{asked} reads for {MANY} calls, of which each needs two");
+        // What was held by others before is not what is held now.
+        asks(broker, "student-1").send().await.expect_status(201);
+        assert_eq!(quota(broker).await["held"], 2);
     })
     .await;
 }

@@ -234,7 +234,7 @@ pub(crate) struct QuotaBody<'a> {
 }
 
 /// What the caller's tenant may hold, and holds.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct QuotaReport {
     /// The tenant that the token speaks for.
     pub(crate) tenant: String,
@@ -245,7 +245,7 @@ pub(crate) struct QuotaReport {
 }
 
 /// A limit and its use.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct QuotaUse {
     /// The flavour that is limited.
     pub flavour: String,
