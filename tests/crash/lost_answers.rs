@@ -6,6 +6,7 @@ use broker_runtime::aws;
 use broker_runtime::clock::Clock;
 use broker_store::Store;
 use broker_tests::{Fault, Rule, Setup, story, together};
+use serde_json::json;
 
 use crate::setup;
 
@@ -89,6 +90,55 @@ async fn a_request_whose_send_was_told_to_have_failed_can_be_repeated() {
         assert_eq!(broker.stats().await.allocated, 1);
     })
     .await;
+}
+
+/// SQS takes a recorded request's message, and never says so.
+async fn sent_and_never_answered(workers: usize, asynchronous: bool) {
+    let setup = setup().workers(workers).faults(1).var("BROKER_WAITING", "on");
+    story(setup, async |broker| {
+        let requests = broker.queues().name("requests");
+        broker.proxy().add(Rule::new(Fault::LateResponse).on("SendMessageBatch").containing(&requests));
+        let call = broker.allocate("student-1").json(&json!({ "max_wait_s": 600 }));
+        let told = if asynchronous { call.respond_async() } else { call.wait(1) }.send().await;
+        assert!(broker.proxy().done("SendMessageBatch", Fault::LateResponse) > 0);
+        broker.proxy().calm();
+        let mut first = None;
+        if told.status == 202 {
+            assert_eq!(workers, 1, "nobody was faster");
+            let ended = broker.outcome(told.must_have("location"), "student-1").await;
+            assert_eq!(ended.json["response"]["status"], 201, "{ended:#?}");
+            first = Some(ended.json["response"]["body"]["sandbox_id"].clone());
+        } else {
+            told.expect_problem(503, "UNAVAILABLE");
+        }
+        broker.start_worker().await;
+        broker.queues().are_empty().await;
+        assert_eq!(
+            broker.stats().await.allocated,
+            u64::from(first.is_some()),
+            "what was refused claims nothing"
+        );
+        let again = broker.allocate("student-1").send().await;
+        match first {
+            Some(first) => assert_eq!(again.expect_status(200).json["sandbox_id"], first),
+            None => drop(again.expect_status(201)),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_whose_send_is_not_answered_is_taken_back_before_any_worker_meets_it() {
+    for asynchronous in [false, true] {
+        sent_and_never_answered(0, asynchronous).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_whose_send_is_not_answered_is_either_refused_or_holds_when_a_worker_is_as_fast() {
+    for asynchronous in [false, true] {
+        sent_and_never_answered(1, asynchronous).await;
+    }
 }
 
 #[tokio::test]
