@@ -29,8 +29,8 @@ const GUARD_IS_AS_READ: &str = "attribute_not_exists(version) or version = :seen
 const MAY_BE_RESERVED: &str = "#status = :from and version = :seen";
 /// [`Event::GiveBack`] of one that is put aside for it.
 const IS_PUT_ASIDE: &str = "#status = :reserved and version = :seen and reserved_for = :reservation";
-/// It is there, and counts one that leaves it unclaimed.
-const COUNTS_ONE: &str = "held >= :one";
+/// It counts one that leaves it unclaimed.
+const COUNTS_ONE: &str = "attribute_exists(PK) and held >= :one";
 /// The change of a sandbox that goes back.
 const GOES_BACK: &str = "SET #status = :to, version = :next, state_shard = :shard, state_key = :since, updated_at = :now \
                          REMOVE reserved_for";
