@@ -27,8 +27,8 @@ MOST_SHARDS, DEFAULT_SHARDS = 50, 16
 # Two workers of 0.25 vCPU took 500/s for half an hour without a queue (simulated against AWS's latencies). Half of it is planned with.
 CLAIMS_OF_VCPU, PLANNED_SHARE = 1000, 0.5
 TASK_VCPU, TASK_GIB = 0.5, 1
-# What sync holds of each sandbox, and what a census and a sync read per 100,000 (infra/docs/RUNBOOK.md, What the jobs cost).
-SYNC_KB, CENSUS_UNITS, SYNC_UNITS = 0.42, 3054, 2258
+# What a census and a sync read per 100,000 (infra/docs/RUNBOOK.md, What the jobs cost).
+CENSUS_UNITS, SYNC_UNITS = 3054, 2258
 PRICE = {
     "write unit": 0.625e-6,
     "read unit": 0.125e-6,
@@ -72,7 +72,8 @@ def plan(month: int, peak: float, pool: int) -> dict[str, object]:
     sqs = month * SQS_REQUESTS * PRICE["SQS request"]
     rest = month * (LOG_KIB / 2**20 * PRICE["log GiB"] + HTTP_REQUESTS * PRICE["web ACL request"])
     compute = 4 * HOURS * (TASK_VCPU * PRICE["vCPU hour"] + TASK_GIB * PRICE["GiB hour"])
-    memory = max(TASK_GIB * 1024, 2 ** math.ceil(math.log2(512 + pool * SYNC_KB / 1024)))
+    # A sync compares both lists in a fixed memory (broker-bench sync).
+    memory = TASK_GIB * 1024
     return {
         "allocations a month": f"{month:,}",
         "peak, a second": f"{peak:,.0f}",
