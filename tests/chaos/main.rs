@@ -1,7 +1,7 @@
 //! `broker-chaos`: hundreds of tracks on a whole broker under faults, and a verdict on the responses.
 //!
 //! For some minutes tracks allocate, repeat, look, poll, cancel and return over several APIs, while workers are killed or
-//! frozen every second and APIs every ten, the proxy before AWS injects faults, endpoints disappear for seconds, and sync
+//! frozen every second (or `--strike-every-s`) and APIs every ten, the proxy before AWS injects faults, endpoints disappear for seconds, and sync
 //! runs against a provider that renames, doubles, reorders and forgets. Then the faults end, the tracks finish, and the
 //! history of responses is judged together with the table: exclusive ownership in time, one live sandbox per key, no
 //! accepted request without an end, queues empty, nothing stuck. With `--supply`, a flavour of the policy asks for its
@@ -54,6 +54,9 @@ struct Arguments {
     /// Worker processes
     #[arg(long, default_value_t = 3)]
     workers: usize,
+    /// A worker is killed or frozen so often, in seconds
+    #[arg(long, default_value_t = 1)]
+    strike_every_s: u64,
     /// Ends early once there were so many allocations (0: never)
     #[arg(long, default_value_t = 0)]
     allocations: usize,
@@ -92,8 +95,7 @@ async fn main() -> ExitCode {
     let setup = provider.setup().apis(0).workers(0).faults(arguments.seed);
     let setup =
         setup.var("BROKER_VISIBILITY_S", VISIBILITY_S).var("BROKER_LOG", LOG).var("BROKER_WAIT_S", "10");
-    // What is given back is deleted at once: a sync and a census read all that is not, and workers die in them.
-    let setup = setup.var("BROKER_CLEANUP_EVERY_S", "10").var("BROKER_PROVIDER_RATE", "100");
+    let setup = setup.var("BROKER_PROVIDER_RATE", "100");
     let setup = match arguments.waiting {
         true => setup.var("BROKER_WAITING", "on").var("BROKER_SERVE_EVERY_S", "1"),
         false => setup,

@@ -16,7 +16,7 @@ use crate::flavour;
 use crate::history::History;
 use crate::tenants;
 
-/// The interval of worker faults.
+/// The shortest interval of worker faults.
 const WORKER_EVERY: Duration = Duration::from_secs(1);
 /// An API dies so often, in seconds.
 const API_EVERY_S: u64 = 10;
@@ -35,6 +35,10 @@ const OFTEN_S: u64 = 120;
 const LATER_EVERY_S: u64 = 60;
 /// A sync, as a scheduler outside starts it.
 const SYNC: &str = r#"{"v":1,"body":{"kind":"start_job","job":"sync"}}"#;
+/// The same of a cleanup, so often, in seconds: what is given back is deleted, or a sync and a census would read more and more,
+/// and workers die in them.
+const CLEANUP: &str = r#"{"v":1,"body":{"kind":"start_job","job":"cleanup"}}"#;
+const CLEANUP_EVERY_S: u64 = 10;
 /// Progress is told so often, in seconds.
 const TOLD_EVERY_S: u64 = 15;
 
@@ -97,7 +101,9 @@ pub(crate) async fn rage(
         if arguments.peace {
             continue;
         }
-        strike_worker(cast, &mut rng, &mut deeds);
+        if second % arguments.strike_every_s.max(1) == 0 {
+            strike_worker(cast, &mut rng, &mut deeds);
+        }
         if second % THAW_EVERY_S == THAW_EVERY_S - 1 {
             cast.thaw_all();
         }
@@ -126,6 +132,10 @@ pub(crate) async fn rage(
                 queues.send(&queues.name("maintenance"), SYNC).await;
             }
             deeds.faults += 1;
+        }
+        if second % CLEANUP_EVERY_S == CLEANUP_EVERY_S - 1 {
+            let queues = broker.queues();
+            queues.send(&queues.name("maintenance"), CLEANUP).await;
         }
         if arguments.tenants && second % tenants::RESERVE_EVERY_S == 0 {
             deeds.reservations += tenants::reserve(broker, &mut rng).await;

@@ -18,7 +18,7 @@ const RESERVING: &str = "token-of-the-reserving";
 /// The flavour of the sandboxes that everybody uses.
 const FLAVOUR: &str = "[flavour.plain]\nprefix = \"sandbox-\"\n";
 /// A reservation is made so often, in seconds, and lasts for at most [`LONGEST_S`].
-pub(crate) const RESERVE_EVERY_S: u64 = 6;
+pub(crate) const RESERVE_EVERY_S: u64 = 15;
 const LONGEST_S: u64 = 25;
 /// Every so many reservations are changed, or given up, soon after they were made.
 const CHANGED: u32 = 3;
