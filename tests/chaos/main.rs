@@ -91,7 +91,8 @@ const LOG: &str = "warn,broker_api=info,broker_api::access_log=warn,broker_api::
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     println!("{arguments:?}");
-    let provider = Arc::new(supply::provider(arguments.waiting).await);
+    let margin = if arguments.waiting { supply::scarce(arguments.keys) } else { supply::PLENTY };
+    let provider = Arc::new(supply::provider(margin).await);
     let setup = provider.setup().apis(0).workers(0).faults(arguments.seed);
     let setup =
         setup.var("BROKER_VISIBILITY_S", VISIBILITY_S).var("BROKER_LOG", LOG).var("BROKER_WAIT_S", "10");
@@ -105,7 +106,6 @@ async fn main() -> ExitCode {
     let history = Arc::new(History::new());
     let (other, other_apis) = (arguments.other.clone(), !arguments.waiting);
     let mut cast = Cast::start(&broker, arguments.apis, arguments.workers, other, other_apis).await;
-    let margin = if arguments.waiting { supply::SCARCE } else { supply::PLENTY };
     let by_sync = arguments.supply;
     let supply = Supply::new(&broker, Arc::clone(&provider), Arc::clone(&history), margin, by_sync);
     supply.first().await;

@@ -26,15 +26,16 @@ pub(crate) struct Margin {
 /// Nobody is told that nothing is there.
 pub(crate) const PLENTY: Margin =
     Margin { available: 4_000, step: 2_000, look_every: Duration::from_secs(15), by_sync: false };
-/// Most are.
-pub(crate) const SCARCE: Margin =
-    Margin { available: 60, step: 50, look_every: Duration::from_millis(700), by_sync: true };
+/// Most of `keys` clients are: there is less than what they ask for at a time.
+pub(crate) fn scarce(keys: usize) -> Margin {
+    let (available, step) = ((keys / 3).max(60), (keys / 2).max(50));
+    Margin { available, step, look_every: Duration::from_millis(700), by_sync: true }
+}
 /// A sync, as a scheduler outside starts it.
 const SYNC: &str = r#"{"v":1,"body":{"kind":"start_job","job":"sync"}}"#;
 
 /// A provider that lists all of them.
-pub(crate) async fn provider(scarce: bool) -> Provider {
-    let margin = if scarce { SCARCE } else { PLENTY };
+pub(crate) async fn provider(margin: Margin) -> Provider {
     Provider::start_with(margin.available, &["--page-size", "500"]).await
 }
 
@@ -76,7 +77,7 @@ impl Supply {
             let left = self.left(available).await;
             // What is on its way counts, too.
             let coming = grown.saturating_sub(self.history.allocations());
-            if left + step > available || (by_sync && coming > 4 * available) {
+            if left > available / 2 || (by_sync && coming > 4 * available) {
                 continue;
             }
             // Whichever comes first, this or a sync that finds them: they are the same.
