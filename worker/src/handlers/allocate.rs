@@ -1,7 +1,7 @@
 //! Allocate: claims a candidate for the caller's key, or answers from the key's lease.
 //!
-//! The protocol is ARCHITECTURE.md, "Claim", which was model-checked. One write call for a new allocation, one for a repeat,
-//! no read before. "None" is answered only after a read of the key's own lease, and a claim that lost its races while
+//! The protocol is ARCHITECTURE.md, "Claim", which was model-checked. One write call for a new allocation, no read before; where
+//! many of the last were repeats, the lease is read first ([`Habit`](super::habit)), and a repeat costs that read. "None" is answered only after a read of the key's own lease, and a claim that lost its races while
 //! candidates remain goes on until its deadline.
 //!
 //! Requests of one key take turns ([`KeyTurns`](super::key_turns)): one attempt at a time, whose look at the lease all judge
@@ -118,6 +118,11 @@ impl Handlers {
         request: &AllocateRequest,
         turn: &key_turns::Attempt<LeaseLearnt>,
     ) -> Result<AttemptEnd, HandlerError> {
+        if !self.new_keys.is_likely()
+            && let Some(end) = self.lease_first(request, turn).await?
+        {
+            return Ok(end);
+        }
         let policy = self.policy().await?;
         match self.find(request, &policy).await? {
             Found::Free(taken) => self.claim(request, turn, taken, None).await,
@@ -129,6 +134,31 @@ impl Handlers {
                 Ok(self.without(request, turn, lease, Outcome::NoSandboxes))
             }
             Found::Refused(refusal) => self.refused(request, turn, refusal).await,
+        }
+    }
+
+    /// What the key's lease says before anything is claimed; `None` if it says nothing.
+    async fn lease_first(
+        &self,
+        request: &AllocateRequest,
+        turn: &key_turns::Attempt<LeaseLearnt>,
+    ) -> Result<Option<AttemptEnd>, HandlerError> {
+        let lease = match self.store.leases.get(&request.lease_key).await {
+            Err(StoreError::Conflict) => return Ok(Some(AttemptEnd::InTheWay)),
+            read => read?,
+        };
+        let now = self.clock.now();
+        let verdict = judge(lease.as_ref(), request, now);
+        if !matches!(verdict, LeaseVerdict::Free) {
+            // A claim in the place of an own lease past its time fails first as well.
+            self.new_keys.learn(false);
+        }
+        match (verdict, lease) {
+            (LeaseVerdict::Free | LeaseVerdict::PastExpiry(_), _) | (_, None) => Ok(None),
+            (_, Some(lease)) => {
+                turn.learnt(LeaseLearnt::Stands(Box::new(lease.clone())));
+                self.stands(request, &lease, now).await.map(Some)
+            }
         }
     }
 
@@ -171,12 +201,14 @@ impl Handlers {
         match claimed {
             Ok(ClaimOutcome::Created(grant)) => {
                 crash_points::point(Point::Claimed);
+                self.new_keys.learn(true);
                 turn.learnt(LeaseLearnt::Stands(Box::new(lease_of(&claim, grant.clone()))));
                 taken.claimed();
                 Ok(AttemptEnd::Ended(Outcome::Created(grant)))
             }
             Ok(ClaimOutcome::LeaseStands(lease)) => {
                 taken.put_back();
+                self.new_keys.learn(false);
                 turn.learnt(LeaseLearnt::Stands(lease.clone()));
                 self.stands(request, &lease, now).await
             }

@@ -1,6 +1,7 @@
 //! Handlers of requests: from a request to its outcome. One file per kind; one match lists them.
 
 mod allocate;
+mod habit;
 mod key_turns;
 mod limits;
 mod park;
@@ -24,11 +25,12 @@ use crate::finality::HandlerError;
 use crate::serve::SoonOver;
 
 use allocate::LeaseLearnt;
+use habit::Habit;
 use key_turns::KeyTurns;
 use limits::LinesLearnt;
 use park::ListedLines;
 use permits::Permits;
-use return_sandbox::{DefaultKeys, ReturnLearnt};
+use return_sandbox::ReturnLearnt;
 
 /// The pauses after conflicts; the first conflict counts as 1.
 const ON_CONFLICT: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(640));
@@ -48,7 +50,10 @@ pub(crate) struct Handlers {
     lines: KeyTurns<TenantName, LinesLearnt>,
     /// Told when a permit is free again: somebody may wait for it.
     freed: Arc<Notify>,
-    default_keys: DefaultKeys,
+    /// Whether owners have their default key, and hold no permit.
+    default_keys: Habit,
+    /// Whether who asks has no lease yet.
+    new_keys: Habit,
     /// Allocates of one lease key.
     leases: KeyTurns<LeaseKey, LeaseLearnt>,
     /// Lines that this process has listed.
@@ -81,7 +86,8 @@ impl Handlers {
             permits,
             lines: KeyTurns::default(),
             freed,
-            default_keys: DefaultKeys::new(),
+            default_keys: Habit::new(),
+            new_keys: Habit::new(),
             leases,
             listed: ListedLines::default(),
             soon,

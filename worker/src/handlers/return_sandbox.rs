@@ -2,10 +2,8 @@
 //!
 //! Which lease it ends stands on the sandbox. Most owners have no key but their default, so the first attempt is one write
 //! by that key, without a look; if it ends nothing, the sandbox is read and [`judge_return`] decides. Both ways end the same
-//! allocation or none; where owners choose their keys, or hold permits, [`DefaultKeys`] saves the futile write. Repeats of one return take
-//! turns ([`KeyTurns`](super::key_turns)): a return that waited for another looks before it writes.
-
-use std::sync::atomic::{AtomicU8, Ordering};
+//! allocation or none; where owners choose their keys, or hold permits, a [`Habit`](super::habit) saves the futile write. Repeats of one
+//! return take turns ([`KeyTurns`](super::key_turns)): a return that waited for another looks before it writes.
 
 use broker_domain::{
     Allocation, EndReason, LeaseEnd, Outcome, ReturnRequest, ReturnVerdict, SandboxId, Timestamp,
@@ -64,7 +62,7 @@ impl Handlers {
         blindly: bool,
     ) -> Result<Option<Outcome>, HandlerError> {
         if blindly
-            && self.default_keys.are_likely()
+            && self.default_keys.is_likely()
             && let Some(outcome) = self.return_without_read(request).await?
         {
             return Ok(Some(outcome));
@@ -154,51 +152,4 @@ fn ended(request: &ReturnRequest, end: &LeaseEnd) -> Outcome {
 
 fn returned(request: &ReturnRequest, deletion_requested_at: Timestamp) -> Outcome {
     Outcome::Marked { sandbox_id: request.sandbox_id.clone(), deletion_requested_at }
-}
-
-/// Whether owners use their default key and hold no permit, predicted from the last ones, as a branch predictor does: one exception among many
-/// changes nothing.
-#[derive(Debug)]
-pub(super) struct DefaultKeys(AtomicU8);
-
-impl DefaultKeys {
-    const SURE: u8 = 3;
-    const LIKELY: u8 = 2;
-
-    pub(super) const fn new() -> Self {
-        Self(AtomicU8::new(Self::LIKELY))
-    }
-
-    fn are_likely(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= Self::LIKELY
-    }
-
-    /// Learns whether the write by the default key would have ended a lease.
-    fn learn(&self, was_default: bool) {
-        let learned = |level: u8| match was_default {
-            true => Some(Self::SURE.min(level + 1)),
-            false => Some(level.saturating_sub(1)),
-        };
-        // Always written: the closure never refuses.
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, learned);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_exception_changes_nothing_and_a_habit_does() {
-        let keys = DefaultKeys::new();
-        assert!(keys.are_likely(), "to begin with");
-        keys.learn(true);
-        keys.learn(false);
-        assert!(keys.are_likely(), "after one exception");
-        (0..9).for_each(|_| keys.learn(false));
-        keys.learn(true);
-        assert!(!keys.are_likely(), "after one exception from choosing");
-        keys.learn(true);
-        assert!(keys.are_likely(), "after two");
-    }
 }
