@@ -22,6 +22,9 @@ use crate::{crash_points, errors, metrics, telemetry, trace};
 
 /// How many connections may wait to be accepted; the kernel takes `net.core.somaxconn` if that is less.
 const BACKLOG: u32 = 4_096;
+/// The stack of a thread that works, in bytes: what the main thread of Linux has. Acts of operators await much within each other,
+/// and a debug build needs more than the 2 MiB of `std` for it. Only what is used takes memory.
+const STACK: usize = 8 << 20;
 /// What a socket holds of a request that is not read, and of an answer that the client does not take, in bytes; Linux doubles it.
 pub const SOCKET_BUFFER_BYTES: u32 = 32 * 1024;
 
@@ -175,7 +178,11 @@ where
         Ok(read) => read,
         Err(error) => return refuse(name, &error.to_string(), 2),
     };
-    let runtime = runtime::Builder::new_multi_thread().worker_threads(config.threads).enable_all().build();
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(config.threads)
+        .thread_stack_size(STACK)
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return refuse(name, &error.to_string(), 1),

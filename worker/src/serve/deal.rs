@@ -34,6 +34,8 @@ use settle::Settled;
 const TOGETHER: usize = 33;
 /// AWS: items in one call.
 const ITEMS: usize = 100;
+/// Items of one grant, at most.
+const MOST_ITEMS: usize = 4;
 /// Places that are read of a line at a time, at most.
 const HEADS: usize = 200;
 /// Calls that other transactions are in the way of, until the rest is left to the next look.
@@ -90,10 +92,13 @@ pub(super) async fn all(jobs: &Jobs, free: Vec<Free>, by: By) -> Result<Left, St
         granted: 0,
         conflicts: 0,
         limited: false,
+        ending: JoinSet::new(),
     };
     let dealt = round.rounds().await;
+    // What was granted before something failed, too.
+    let told = round.told().await;
     metrics::counter!("broker_waiting_granted_total", "by" => by.as_str()).increment(round.granted);
-    dealt?;
+    dealt.and(told)?;
     Ok(Left { free: round.free, granted: round.granted, limited: round.limited })
 }
 
@@ -113,6 +118,8 @@ struct Dealing<'a> {
     granted: u64,
     conflicts: u32,
     limited: bool,
+    /// Requests that have their sandbox: each is told, and its place is left.
+    ending: JoinSet<Result<(), StoreError>>,
 }
 
 impl Dealing<'_> {
@@ -122,21 +129,50 @@ impl Dealing<'_> {
             if self.free.is_empty() {
                 break;
             }
-            let (waiters, mut rooms) = Box::pin(self.waiters()).await?;
-            if waiters.is_empty() {
+            let (waiters, rooms) = Box::pin(self.waiters()).await?;
+            if self.deal(&waiters, &rooms).is_empty() {
                 break;
             }
-            let dealt = self.deal(&waiters, &rooms);
-            if dealt.is_empty() {
-                break;
-            }
-            match caught(Box::pin(self.grant(&waiters, &mut rooms, &dealt))).await {
-                Some(Ok(())) => {}
-                Some(Err(error)) => Box::pin(self.blame_for(error)).await?,
-                None => Box::pin(self.blame(bury::panicked())).await?,
-            }
+            Box::pin(self.heads(waiters, rooms)).await?;
+            // A place that is not left yet would be met again.
+            Box::pin(self.told()).await?;
         }
         Ok(())
+    }
+
+    /// Grants to the heads that were read, call by call, until one call did not grant all of its own: then they are read anew.
+    async fn heads(&mut self, mut waiters: Waiters, mut rooms: Rooms) -> Result<(), StoreError> {
+        loop {
+            let dealt = self.deal(&waiters, &rooms);
+            if dealt.is_empty() {
+                return Ok(());
+            }
+            match caught(Box::pin(self.grant(&mut waiters, &mut rooms, &dealt))).await {
+                Some(Ok(true)) => {}
+                Some(Ok(false)) => return Ok(()),
+                Some(Err(error)) => return Box::pin(self.blame_for(error)).await,
+                None => return Box::pin(self.blame(bury::panicked())).await,
+            }
+        }
+    }
+
+    /// Waits until all that was granted is told and left. What failed stands in its line still, and is met again: alone, if it can
+    /// never be done.
+    async fn told(&mut self) -> Result<(), StoreError> {
+        let mut in_the_way = None;
+        while let Some(ended) = self.ending.join_next().await {
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) if matches!(bury::of_error(&error), Finality::Passes | Finality::Newer) => {
+                    in_the_way = Some(error);
+                }
+                Ok(Err(_)) | Err(_) => self.together = 1,
+            }
+        }
+        match in_the_way {
+            Some(error) => self.in_the_way(error).await,
+            None => Ok(()),
+        }
     }
 
     /// The heads of the lines that something fits, in no order. Places whose time is over are settled on the way.
@@ -208,13 +244,13 @@ impl Dealing<'_> {
         deal(&free, &tenants, &chance)
     }
 
-    /// Grants what was dealt, as many as fit into one call.
+    /// Grants what was dealt, as many as fit into one call, and takes them out of `waiters`. Whether all of them were granted.
     async fn grant(
         &mut self,
-        waiters: &Waiters,
+        waiters: &mut Waiters,
         rooms: &mut Rooms,
         dealt: &[Dealt],
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let now = self.jobs.clock.now();
         let mut chosen = self.choose(waiters, rooms, dealt);
         let tried =
@@ -242,7 +278,7 @@ impl Dealing<'_> {
         let all = outcomes.iter().all(|outcome| matches!(outcome, Some(ClaimOutcome::Created(_))));
         self.together = if all { (self.together * 2).min(TOGETHER) } else { (self.together / 2).max(1) };
         let policy = self.jobs.policy.now().unwrap_or_default();
-        let (mut gone, mut ending) = (Vec::new(), JoinSet::new());
+        let mut gone = Vec::new();
         let outcomes = outcomes.into_iter().zip(&claims).enumerate();
         for ((waiter, free, _), (position, (outcome, claim))) in chosen.iter().zip(outcomes) {
             let settled = match outcome {
@@ -252,7 +288,8 @@ impl Dealing<'_> {
                     self.jobs.own_grants.count(&policy, &free.candidate.name, now);
                     waited(self.jobs, waiter, "granted");
                     let (jobs, waiter) = (self.jobs.clone(), Arc::clone(waiter));
-                    ending.spawn(trace::carried(async move {
+                    waiters.remove(&waiter.place.request_id);
+                    self.ending.spawn(trace::carried(async move {
                         end(&jobs, &waiter, Outcome::Created(grant)).await
                     }));
                     Settled::SandboxGone
@@ -264,11 +301,8 @@ impl Dealing<'_> {
                 gone.push(free.candidate.sandbox_id.clone());
             }
         }
-        while let Some(ended) = ending.join_next().await {
-            ended.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))?;
-        }
         self.free.retain(|free| !gone.contains(&free.candidate.sandbox_id));
-        Ok(())
+        Ok(all)
     }
 
     /// What is listed by the index has no attributes yet; of what was just written they are known.
@@ -308,11 +342,11 @@ impl Dealing<'_> {
             if !keys.insert(&waiter.ask.lease_key) {
                 continue;
             }
-            let Ok(permit) = rooms.take(&waiter.place.line.tenant, &free.candidate.name) else { continue };
-            items += 3 + usize::from(permit.is_some());
-            if chosen.len() == self.together || items > ITEMS {
+            if chosen.len() == self.together || items + MOST_ITEMS > ITEMS {
                 break;
             }
+            let Ok(permit) = rooms.take(&waiter.place.line.tenant, &free.candidate.name) else { continue };
+            items += 3 + usize::from(permit.is_some());
             chosen.push((Arc::clone(waiter), free.clone(), permit));
         }
         chosen
