@@ -8,12 +8,14 @@
 //! A killed worker is its runtime, shut down in the middle of its work. The crash stories of `tests/crash` kill processes;
 //! this one adds time.
 
+mod class;
 mod faults;
 mod final_check;
 mod operator;
 mod plans;
 mod students;
 
+pub use class::class_at_nine;
 pub use plans::plan_every_minute;
 
 use std::collections::BTreeMap;
@@ -44,6 +46,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// How far the clock moves at a time.
 const STEP: Duration = Duration::from_secs(10 * 60);
 const ACCOUNTS: usize = 60;
+const REGROWS_AFTER: Duration = Duration::from_secs(30 * 60);
 const WORKERS: usize = 3;
 const TOKEN: &str = "stand-in";
 /// Between two looks whether everything has settled.
@@ -113,14 +116,14 @@ impl Week {
 
     async fn begin(seed: u64, stop: CancellationToken) -> Self {
         // Little time is to pass while a plan is carried out.
-        Self::begin_with(seed, &[("BROKER_PROVIDER_RATE", "100")], ACCOUNTS, stop).await
+        Self::begin_with(seed, &[("BROKER_PROVIDER_RATE", "100")], (ACCOUNTS, REGROWS_AFTER), stop).await
     }
 
-    /// One with more settings, and so many accounts.
+    /// One with more settings, and so many accounts, each of which is replaced so long after it was deleted.
     async fn begin_with(
         seed: u64,
         more: &[(&'static str, &str)],
-        accounts: usize,
+        (accounts, regrows_after): (usize, Duration),
         stop: CancellationToken,
     ) -> Self {
         let options = endpoints::EndpointOptions {
@@ -137,7 +140,7 @@ impl Week {
         clock.observe(now, now, now);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let options = StandInOptions { accounts, page_size: 25, regrow_after: Some(30 * MINUTE) };
+        let options = StandInOptions { accounts, page_size: 25, regrow_after: Some(regrows_after) };
         let stand_in = StandIn::new(address, TOKEN, options, clock.clone());
         tokio::spawn(stand_in.clone().serve(listener, stop));
         let settings = [

@@ -11,7 +11,7 @@ use broker_domain::Job;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{BEAT, MINUTE, Week};
+use super::{BEAT, MINUTE, REGROWS_AFTER, Week};
 use broker_store::verify::verify;
 
 /// Deletions a second that the provider is asked for at most.
@@ -33,7 +33,8 @@ pub async fn plan_every_minute(minutes: usize, seed: u64) {
         ("BROKER_CLEANUP_EVERY_S", "60"),
         ("BROKER_DELETION_BACKOFF_S", "60"),
     ];
-    let mut week = Week::begin_with(seed, &settings, (minutes + 1) * COME_BACK, stop.clone()).await;
+    let accounts = ((minutes + 1) * COME_BACK, REGROWS_AFTER);
+    let mut week = Week::begin_with(seed, &settings, accounts, stop.clone()).await;
     week.beat = BEAT;
     // The first sync fills the pool.
     week.pass(MINUTE).await;

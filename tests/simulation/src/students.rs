@@ -2,19 +2,28 @@
 
 use broker_domain::{
     AllocateRequest, Fingerprint, Grant, IdempotencyKey, LabDuration, LeaseKey, Outcome, PersistedRequest,
-    RequestId, RequestState, ReturnRequest, SandboxId, Subject, Times, Timestamp, TrackId,
+    RequestId, RequestState, ReturnRequest, SandboxId, Subject, TenantName, Times, Timestamp, TrackId,
 };
 use broker_messages::RequestMessage;
+use tokio::task::JoinSet;
 
 use super::{HOUR, MINUTE, Week};
 
 /// A student's lease, and the time of its return, if any.
 #[derive(Debug)]
 pub(super) struct Student {
+    tenant: Option<TenantName>,
     track: TrackId,
     request: RequestId,
     gives_back_at: Option<Timestamp>,
     grant: Option<Grant>,
+}
+
+/// A request that is not sent yet.
+struct Asked {
+    student: Student,
+    record: PersistedRequest,
+    message: String,
 }
 
 impl Week {
@@ -59,6 +68,42 @@ impl Week {
     }
 
     pub(super) async fn ask(&mut self, gives_back_at: Option<Timestamp>) {
+        let Asked { student, record, message } = self.request(None, gives_back_at);
+        self.store.requests.record(&record).await.unwrap();
+        self.send(message).await;
+        self.students.push(student);
+    }
+
+    /// So many students of `tenant` ask at the same time.
+    pub(super) async fn ask_together(
+        &mut self,
+        tenant: &TenantName,
+        students: usize,
+        gives_back_at: Option<Timestamp>,
+    ) {
+        let mut asking = JoinSet::new();
+        for _ in 0..students {
+            let Asked { student, record, message } = self.request(Some(tenant.clone()), gives_back_at);
+            self.students.push(student);
+            let (store, requests, twice) = (self.store.clone(), self.requests.clone(), self.chance(10));
+            asking.spawn(async move {
+                store.requests.record(&record).await.unwrap();
+                for _ in 0..=usize::from(twice) {
+                    requests.send(message.clone()).await.unwrap();
+                }
+            });
+        }
+        asking.join_all().await;
+    }
+
+    /// How many students of `tenant` have a sandbox, and have not given it back.
+    pub(super) fn served(&self, tenant: &TenantName) -> usize {
+        let of_tenant = self.students.iter().filter(|student| student.tenant.as_ref() == Some(tenant));
+        of_tenant.filter(|student| student.grant.is_some()).count()
+    }
+
+    /// A request of a new student.
+    fn request(&self, tenant: Option<TenantName>, gives_back_at: Option<Timestamp>) -> Asked {
         let now = self.now();
         let id = self.process.entropy.request_id(now);
         let track = TrackId::new(format!("student-{id}")).unwrap();
@@ -74,7 +119,7 @@ impl Week {
             heartbeat: None,
             may_wait: false,
             limited: false,
-            tenant: None,
+            tenant: tenant.clone(),
             asynchronous: true,
             times: Times { enqueued_at: now, reply_by: now, deadline: now.plus(2 * HOUR) },
         };
@@ -89,9 +134,8 @@ impl Week {
             asynchronous: true,
             message: None,
         };
-        self.store.requests.record(&record).await.unwrap();
-        self.send(RequestMessage::allocate(&ask, self.nobody()).encode()).await;
-        self.students.push(Student { track, request: id, gives_back_at, grant: None });
+        let message = RequestMessage::allocate(&ask, self.nobody()).encode();
+        Asked { student: Student { tenant, track, request: id, gives_back_at, grant: None }, record, message }
     }
 
     async fn give_back(&mut self, track: &TrackId, sandbox_id: SandboxId) {
