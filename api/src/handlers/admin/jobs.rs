@@ -76,7 +76,7 @@ impl Operator {
         let job = Job::parse(job).ok_or_else(|| Problem::new(Code::NotFound, "There is no such job."))?;
         let (store, now) = (&self.rpc.store, self.rpc.clock.now());
         let line = AuditLine::new(now, self.entropy.uuid(), who, act, job.as_str());
-        let scheduled = async {
+        let scheduled = Box::pin(async {
             // One that is paused stays so for whom it is, and one that is not stays as it is.
             if act == Act::PauseJob {
                 self.paused(&line, store.schedule.pause(job, who, now).await?).await;
@@ -87,7 +87,7 @@ impl Operator {
             let tick = store.schedule.tick(job, Duration::ZERO, now).await?;
             let scheduled = ScheduledJob::new(job, Some(&tick), self.scheduler);
             Ok(Response::json(StatusCode::OK, json!(scheduled), "scheduled"))
-        };
+        });
         self.act(&line, scheduled).await
     }
 

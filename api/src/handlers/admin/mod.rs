@@ -53,7 +53,8 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
-    /// Performs an act under its audit line, which tells if it was refused, found so already, or failed.
+    /// Performs an act under its audit line, which tells if it was refused, found so already, or failed. Acts are boxed: the
+    /// future of all routes would be too large for a stack.
     async fn act(
         &self,
         line: &AuditLine,

@@ -66,7 +66,7 @@ impl Operator {
             count: u64::try_from(plan.changes.len()).ok(),
             ..AuditLine::new(clock.now(), *id.as_uuid(), who, Act::ApplyPolicy, policy.digest().to_string())
         };
-        let applied = async {
+        let applied = Box::pin(async {
             match plan.apply(store, who, clock.now()).await? {
                 PolicyWrite::Applied(after) => Ok(report(&plan, &after, true)),
                 PolicyWrite::MovedOn => {
@@ -74,7 +74,7 @@ impl Operator {
                     Err(changed(&stands))
                 }
             }
-        };
+        });
         self.act(&line, applied).await
     }
 }

@@ -81,7 +81,7 @@ impl Operator {
         let told =
             |report| Ok(Response::json(StatusCode::OK, json!(QuarantineReportBody::from(report)), "done"));
         if dry_run {
-            return told(quarantine::act_on(store, &act, selection, dry_run, now).await?);
+            return told(Box::pin(quarantine::act_on(store, &act, selection, dry_run, now)).await?);
         }
         let why = match &act {
             QuarantineAct::Add { why, .. } => Some(why.clone()),
@@ -89,11 +89,11 @@ impl Operator {
         };
         let line =
             AuditLine { why, ..AuditLine::new(now, *id.as_uuid(), who, audited, selection.to_string()) };
-        let performed = async {
+        let performed = Box::pin(async {
             let report = quarantine::act_on(store, &act, selection, dry_run, now).await?;
             store.audit.record_end(line.id, line.at, &report.result()).await?;
             told(report)
-        };
+        });
         self.act(&line, performed).await
     }
 }

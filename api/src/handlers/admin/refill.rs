@@ -40,7 +40,7 @@ impl Operator {
         };
         let (store, now) = (&self.rpc.store, self.rpc.clock.now());
         let line = AuditLine::new(now, *id.as_uuid(), who, act, name.as_str());
-        let changed = async {
+        let changed = Box::pin(async {
             if act == Act::PauseRefill {
                 self.paused(&line, pause_refill(store, &name, who, now).await?).await;
             } else if !resume_refill(store, &name).await?.is_applied() {
@@ -48,7 +48,7 @@ impl Operator {
             }
             let status = RefillStatus::of(store, &name, (flavour, refill), now).await?;
             Ok(Response::json(StatusCode::OK, json!(RefillBody::from(status)), "scheduled"))
-        };
+        });
         self.act(&line, changed).await
     }
 }

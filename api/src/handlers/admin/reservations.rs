@@ -37,12 +37,12 @@ impl Operator {
         let count = Some(u64::from(terms.count));
         let line = AuditLine { count, ..self.reservation_line(id, who, Act::Reserve, reservation) };
         let store = &self.rpc.store;
-        let made = async {
+        let made = Box::pin(async {
             let written = reservations::create(store, &policy, (reservation, &terms), who, now).await?;
             let made = stands(written)?;
             let location = format!("/v1/admin/reservations/{}", made.id);
             Ok(self.shown(&made, StatusCode::CREATED).await?.located(&location))
-        };
+        });
         self.act(&line, made).await
     }
 
@@ -56,11 +56,11 @@ impl Operator {
         let reservation = reservation_id(in_path)?;
         let body = ReservationChangeBody::parse(body)?;
         let (policy, now) = (self.known_policy()?, self.rpc.clock.now());
-        let changed = async {
+        let changed = Box::pin(async {
             let change =
                 reservations::change(&self.rpc.store, &policy, reservation, |now| body.applied(now), now);
             self.shown(&stands(change.await?)?, StatusCode::OK).await
-        };
+        });
         self.act(&self.reservation_line(id, who, Act::ChangeReservation, reservation), changed).await
     }
 
@@ -73,14 +73,14 @@ impl Operator {
         let reservation = reservation_id(in_path)?;
         let line = self.reservation_line(id, who, Act::DeleteReservation, reservation);
         let (store, now) = (&self.rpc.store, self.rpc.clock.now());
-        let closed = async {
+        let closed = Box::pin(async {
             let closed = reservations::close(store, reservation, ReservationEnd::Deleted, now).await?;
             let closed = closed.ok_or_else(not_found)?;
             if closed.closed.is_none_or(|closed| closed.at != now) {
                 self.not_done(&line, &NotDone::Unchanged("it had ended before".to_owned())).await;
             }
             self.shown(&closed, StatusCode::OK).await
-        };
+        });
         self.act(&line, closed).await
     }
 

@@ -98,7 +98,7 @@ impl Operator {
                 count: Some(report.found),
                 ..AuditLine::new(self.rpc.clock.now(), *id.as_uuid(), who, Act::CancelWaiting, target)
             };
-            let cancelled = async {
+            let cancelled = Box::pin(async {
                 for place in &found {
                     match waiting::cancel(&self.rpc.store, &self.entropy, place).await? {
                         true => report.cancelled += 1,
@@ -108,7 +108,7 @@ impl Operator {
                 let told = json!(report);
                 self.rpc.store.audit.record_end(line.id, line.at, &told.to_string()).await?;
                 Ok(Response::json(StatusCode::OK, told, "done"))
-            };
+            });
             return self.act(&line, cancelled).await;
         }
         Ok(Response::json(StatusCode::OK, json!(report), "done"))
