@@ -51,6 +51,8 @@ pub(crate) struct Chromium {
     tab: Option<String>,
     /// Its events.
     events: Vec<Value>,
+    /// Clicks, and Enters that stand for one.
+    clicks: usize,
 }
 
 impl Chromium {
@@ -92,6 +94,7 @@ impl Chromium {
             last_id: 0,
             tab: None,
             events: Vec::new(),
+            clicks: 0,
         };
         let tab = chromium.call("Target.createTarget", json!({ "url": "about:blank" })).await;
         let attach = json!({ "targetId": tab["targetId"], "flatten": true });
@@ -163,7 +166,13 @@ impl Chromium {
 
     /// Clicks what the expression finds, once it is there.
     pub(crate) async fn click(&mut self, expression: &str) {
+        self.clicks += 1;
         self.with(expression, "click").await;
+    }
+
+    /// How many clicks there were, with each Enter.
+    pub(crate) const fn clicks(&self) -> usize {
+        self.clicks
     }
 
     /// Types `text` into the element of the expression, once it exists, and leaves it: pages validate a field then.
@@ -186,6 +195,7 @@ impl Chromium {
 
     /// Presses a key: `Enter`, `Tab`, `Escape`, or a character.
     pub(crate) async fn press(&mut self, key: &str) {
+        self.clicks += usize::from(key == "Enter");
         let (code, text, number) = match key {
             "Enter" => ("Enter", "\r", 13),
             "Tab" => ("Tab", "", 9),

@@ -1,7 +1,8 @@
 // The operator's page: sign-in, the frame around the views, and what is asked again while the page is looked at.
 //
 // One overview every five seconds, for all views together, and only while the tab is visible. A list is read when it is
-// opened, filtered, turned, or asked for again. What is looked at is kept in memory, never in the address.
+// opened, filtered, turned, or asked for again; that of a view with `every` also as often as that, while it is looked at.
+// What is looked at is kept in memory, never in the address.
 
 import * as api from "./api.js";
 import { button, h, number, setNow, show, span } from "./dom.js";
@@ -10,14 +11,19 @@ import jobs from "./jobs.js";
 import letters from "./letters.js";
 import overview from "./overview.js";
 import quarantine from "./quarantine.js";
+import reservations from "./reservations.js";
 import runbook, { sectionOf } from "./runbook.js";
 import sandboxes from "./sandboxes.js";
 import supply from "./supply.js";
+import tenants from "./tenants.js";
 import tracks from "./tracks.js";
 import waiting from "./waiting.js";
 
-/** A view: id, title, open(app, what) which returns its element, and update(overview) if it follows the overview. */
-const VIEWS = [overview, tracks, sandboxes, waiting, letters, jobs, supply, quarantine, audit, runbook];
+/**
+ * A view: id, title, open(app, what) which returns its element, update(overview) if it follows the overview, reload(byItself)
+ * if it reads a list, and `every`, in milliseconds, if it does so by itself.
+ */
+const VIEWS = [overview, tracks, sandboxes, waiting, letters, reservations, tenants, supply, quarantine, jobs, audit, runbook];
 const EVERY_MS = 5000;
 
 const root = document.getElementById("app");
@@ -115,6 +121,7 @@ function enter() {
 }
 
 let current = null;
+let readAt = 0;
 let place = 0;
 
 /** Opens a view; `what` it shows stays in memory, the address has its name only. */
@@ -129,11 +136,14 @@ function open(viewId, what) {
   const view = VIEWS.find((one) => one.id === viewId) ?? VIEWS[0];
   closeDrawer();
   current = view;
+  readAt = Date.now();
   document.title = `${view.title} · Sandbox broker`;
   show(frame.title, view.title);
   for (const link of frame.nav.children) {
-    if (link.dataset.view === view.id) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.view === view.id) {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "center" });
+    } else link.removeAttribute("aria-current");
   }
   show(frame.view, view.open(app, what));
   if (app.seen) view.update?.(app.seen);
@@ -165,6 +175,10 @@ async function look() {
     asking = false;
     schedule();
   }
+  if (frame && current.every && Date.now() - readAt >= current.every) {
+    readAt = Date.now();
+    current.reload(true);
+  }
 }
 
 function took(seen) {
@@ -195,6 +209,7 @@ function failed(error) {
 }
 
 async function refresh() {
+  readAt = Date.now();
   current.reload?.();
   await look();
 }

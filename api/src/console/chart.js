@@ -28,7 +28,8 @@ function path(points, x, y) {
   let text = "", gap = true;
   for (const [at, value] of points) {
     if (value === null || value === undefined) { gap = true; continue; }
-    text += `${gap ? "M" : "L"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
+    // A point alone is seen as one.
+    text += `${gap ? "M" : "L"}${x(at).toFixed(1)} ${y(value).toFixed(1)}${gap ? "h.01" : ""}`;
     gap = false;
   }
   return text;

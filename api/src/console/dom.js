@@ -78,6 +78,12 @@ export function when(seconds) {
   return h("time", { datetime: new Date(seconds * 1000).toISOString(), title: full(seconds * 1000) }, text);
 }
 
+const LOCAL = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+/** The zone of `local`. */
+export const zone = LOCAL.resolvedOptions().timeZone;
+/** A moment where the reader is, for what people meet at. */
+export const local = (seconds) => h("time", { datetime: new Date(seconds * 1000).toISOString(), title: full(seconds * 1000) }, LOCAL.format(seconds * 1000).replace(",", ""));
+
 /** A moment, whole. */
 export function moment(ms) {
   return h("time", { datetime: new Date(ms).toISOString(), title: full(ms) }, full(ms).slice(0, 19));
@@ -94,24 +100,32 @@ export function id(text) {
 
 /** A list of terms; those without a value are left out. */
 export function terms(pairs) {
-  const kept = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const kept = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false);
   return h("dl", { class: "terms" }, kept.map(([name, value]) => [h("dt", null, name), h("dd", null, value)]));
 }
 
-/** A table; `rows` are arrays of cells. A row may carry `row.open`, called when it is clicked. */
+/** The cells of a row with what it does: `open`, when it is clicked; `help`, behind a question mark. */
+export const row = (cells, does) => Object.assign(cells, does);
+
+/** A table; `rows` are arrays of cells. A head that begins with # is of numbers. */
 export function table(caption, heads, rows, none) {
   if (rows.length === 0) return h("p", { class: "none" }, none);
+  const names = heads.map((head) => head.replace(/^#/, ""));
+  const tones = heads.map((head) => (head.startsWith("#") ? "num" : null));
+  const helps = rows.some((row) => row.help);
+  const help = (row) => h("td", { class: "help" }, row.help && button("?", row.help, { class: "quiet", title: "What to do", "aria-label": "What to do about this row" }));
   const body = rows.map((row) =>
     h(
       "tr",
       row.open ? { class: "opens", onclick: (event) => event.target.closest("a,button,input,label") || row.open() } : null,
-      row.map((cell, at) => h("td", { "data-head": typeof heads[at] === "string" ? heads[at] : null }, cell)),
+      row.map((cell, at) => h("td", { class: tones[at], "data-head": names[at] }, cell)),
+      helps && help(row),
     ),
   );
   return h(
     "div",
     { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", null, h("caption", { class: "unseen" }, caption), h("thead", null, h("tr", null, heads.map((head) => h("th", { scope: "col" }, head)))), h("tbody", null, body)),
+    h("table", null, h("caption", { class: "unseen" }, caption), h("thead", null, h("tr", null, names.map((name, at) => h("th", { scope: "col", class: tones[at] }, name)), helps && h("th", { scope: "col" }, h("span", { class: "unseen" }, "Runbook")))), h("tbody", null, body)),
   );
 }
 

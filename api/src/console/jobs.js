@@ -1,7 +1,7 @@
 // Jobs: when each runs, run one now, pause its schedule.
 
 import { get, post } from "./api.js";
-import { button, h, keepFocus, number, show, table, when } from "./dom.js";
+import { button, h, keepFocus, number, row, show, table, when } from "./dom.js";
 
 const DOES = {
   sync: "Compares the pool with the provider's list",
@@ -15,6 +15,8 @@ const DOES = {
 };
 /** The operation that runs a job; the others run by their schedule only. */
 const RUNS = { sync: "sync", expire: "auto-expire", cleanup: "cleanup", purge_stale: "auto-delete-stale" };
+/** The section of the runbook for a job that does not do its work. */
+const SECTIONS = { sync: "pool-low", cleanup: "provider-down", census: "frozen-figures", refill: "refill", serve: "waiting" };
 const POLL_MS = 2000;
 
 let view = null;
@@ -53,7 +55,7 @@ async function schedule(job, act) {
 
 function draw(seen) {
   if (!seen || !view) return;
-  const rows = seen.jobs.map((job) => [
+  const rows = seen.jobs.map((job) => row([
     h("b", null, job.job.replaceAll("_", " ")),
     h("span", { class: "muted" }, DOES[job.job] ?? ""),
     job.paused_at ? h("span", { class: "warn" }, "paused ", when(job.paused_at), job.paused_by ? ` by ${job.paused_by}` : "") : when(job.next_run_at),
@@ -64,7 +66,7 @@ function draw(seen) {
         ? button("Resume", () => schedule(job.job, "resume"), { "aria-label": `Resume: ${job.job}` })
         : button("Pause", () => schedule(job.job, "pause"), { "aria-label": `Pause: ${job.job}` }),
     ]),
-  ]);
+  ], { help: () => view.app.runbook(SECTIONS[job.job] ?? "what-the-jobs-cost") }));
   keepFocus(view.list, () => show(view.list, table("Jobs", ["Job", "Does", "Next run", "Last run from here", view.app.mayAct ? "Actions" : ""], rows, "No worker has scheduled a job yet.")));
 }
 

@@ -2,7 +2,7 @@
 
 import { get, part } from "./api.js";
 import { bulkBar, resumable, start } from "./bulk.js";
-import { button, choice, field, h, id, many, now, number, show, state, table, terms, when } from "./dom.js";
+import { button, choice, field, h, id, many, now, number, row, show, state, table, terms, when } from "./dom.js";
 
 const REASONS = ["malformed", "older_version", "newer_version", "foreign_reply_queue", "inconsistent_lease", "malformed_item", "table_refused", "refused", "panicked", "max_receives_exceeded", "unknown"];
 const STATES = ["dead", "replaying", "replayed", "discarded"];
@@ -24,18 +24,17 @@ async function read(more) {
   view.rows.push(...page.dead_letters);
   view.cursor = page.next_cursor;
   const rows = view.rows.map((one) => {
-    const open = () => openLetter(one.id);
-    const cells = [
+    const open = () => openLetter(view.app, one.id);
+    return row([
       button([h("span", { class: "unseen" }, "Open the letter that died "), when(one.last_at)], open, { class: "link" }), one.kind, one.reason.replaceAll("_", " "),
       one.track ? button(one.track, () => view.app.go("tracks", { find: one.track }), { class: "link" }) : h("span", { class: "muted" }, "unknown"),
       state(one.state), number(one.receives),
       h("span", { class: "muted clip", title: one.reason_text }, one.reason_text),
-    ];
-    cells.open = open;
-    return cells;
+      h("span", { class: "actions" }, view.app.mayAct && one.state === "dead" && button("Replay …", () => start(view.app, "replay", { id: one.id }))),
+    ], { open, help: () => view.app.runbook("dead-letters") });
   });
   show(view.list,
-    table("Dead letters", ["Died", "Kind", "Reason", "Student", "State", "Receives", "Why"], rows, page.next_cursor ? "None so far: the letters are read a part at a time." : "No letter matches."),
+    table("Dead letters", ["Died", "Kind", "Reason", "Student", "State", "#Receives", "Why", view.app.mayAct ? "Actions" : ""], rows, page.next_cursor ? "None so far: the letters are read a part at a time." : "No letter matches."),
     h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "letter")} shown, the newest first`), page.next_cursor && button("More", () => read(true))));
 }
 
@@ -43,8 +42,8 @@ function pretty(letter) {
   return letter.message === null ? letter.body : JSON.stringify(letter.message, null, 2);
 }
 
-async function openLetter(letterId) {
-  const { app } = view;
+/** Shows a letter, byte for byte, beside the view. */
+export async function openLetter(app, letterId) {
   const letter = await get(`dead-letters/${part(letterId)}`);
   const one = { id: letter.id };
   const late = letter.deadline !== null && letter.deadline < now();

@@ -49,9 +49,11 @@ const FILES: &[Asset] = files![
     "letters.js" SCRIPT,
     "overview.js" SCRIPT,
     "quarantine.js" SCRIPT,
+    "reservations.js" SCRIPT,
     "runbook.js" SCRIPT,
     "sandboxes.js" SCRIPT,
     "supply.js" SCRIPT,
+    "tenants.js" SCRIPT,
     "tracks.js" SCRIPT,
     "waiting.js" SCRIPT,
 ];

@@ -52,11 +52,11 @@ function flavours(app, seen) {
   if (rows.length === 0) return null;
   return h("section", { class: "panel", "aria-label": "Pool by flavour" },
     h("header", null, h("h2", null, "Pool by flavour")),
-    table("Sandboxes by flavour and state", ["Flavour", ...STATES.map((name) => name.replaceAll("_", " "))], rows.map(([name, states]) => [
+    table("Sandboxes by flavour and state", ["Flavour", ...STATES.map((name) => `#${name.replaceAll("_", " ")}`)], rows.map(([name, states]) => [
       name === "any" ? "no flavour" : name,
       ...STATES.map((state) => states[state]
         ? button(number(states[state]), () => app.go("sandboxes", { status: state, flavour: name }), { class: "link", "aria-label": `${number(states[state])} ${state.replaceAll("_", " ")} of ${name}` })
-        : "0"),
+        : h("span", { class: "zero" }, "0")),
     ])));
 }
 

@@ -1,7 +1,7 @@
 // Quarantine: what is not offered and why; let one go, have it deleted, or put one there.
 
 import { get, post } from "./api.js";
-import { button, choice, field, h, many, number, show, table, when } from "./dom.js";
+import { button, choice, field, h, keepFocus, many, number, row, show, table, when } from "./dom.js";
 import { openStory } from "./sandboxes.js";
 
 const CAUSES = { operator: "an operator", gate: "its gate", deletion: "failed deletions", report: "its owner" };
@@ -13,6 +13,7 @@ async function read() {
   const told = await get("quarantine");
   if (mine !== view.reading) return;
   view.rows = told.sandboxes;
+  view.more = told.more;
   draw();
 }
 
@@ -24,23 +25,21 @@ function draw() {
     const used = one.allocation_id !== null;
     const open = () => openStory(app, one.sandbox_id);
     const act = (name) => () => ask(app, name, { id: one.sandbox_id }, one.sandbox_id);
-    const cells = [
+    return row([
       button(one.sandbox_id, open, { class: "link mono" }), one.name, one.flavour ?? h("span", { class: "muted" }, "–"),
       when(one.quarantined_at), CAUSES[one.quarantine_cause] ?? one.quarantine_cause, one.quarantined_by, one.quarantine_reason,
       h("span", { class: "actions" }, app.mayAct && [
         used ? h("span", { class: "muted" }, "was handed out") : button("Release", act("release"), { "aria-label": `Release: ${one.sandbox_id}` }),
         button("Retire", act("retire"), { "aria-label": `Retire: ${one.sandbox_id}` }),
       ]),
-    ];
-    cells.open = open;
-    return cells;
+    ], { open, help: () => app.runbook("quarantine") });
   });
   const all = (name) => () => ask(app, name, cause ? { cause } : { all: true }, cause ? `what ${CAUSES[cause]} put there` : "everything there");
-  show(view.list,
+  keepFocus(view.list, () => show(view.list,
     table("Quarantine", ["Sandbox", "Name", "Flavour", "Since", "By what", "By whom", "Why", app.mayAct ? "Actions" : ""], rows, "Nothing is in quarantine."),
     app.mayAct && shown.length > 0 && h("p", { class: "actions bulk" }, h("span", { class: "muted" }, "All that match:"),
       button("Release all …", all("release")), button("Retire all …", all("retire"))),
-    h("p", { class: "foot" }, h("span", { class: "muted" }, many(shown.length, "sandbox", "sandboxes")), button("What to do", () => app.runbook("quarantine"), { class: "quiet" })));
+    h("p", { class: "foot" }, h("span", { class: "muted" }, view.more ? `the longest ${many(shown.length, "sandbox", "sandboxes")}; there are more` : many(shown.length, "sandbox", "sandboxes")), button("What to do", () => app.runbook("quarantine"), { class: "quiet" }))));
 }
 
 /** Counts first, then does it. */

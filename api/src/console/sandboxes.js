@@ -1,16 +1,21 @@
 // Sandboxes: the pool filtered, and one sandbox's whole story.
 
 import { get, part } from "./api.js";
-import { button, choice, field, h, id, many, moment, now, show, state, table, terms, when } from "./dom.js";
+import { button, choice, field, h, id, many, moment, now, row, show, state, table, terms, when } from "./dom.js";
 
 const STATES = ["arriving", "available", "reserved", "allocated", "pending_deletion", "stale", "quarantined", "deletion_failed", "deleted"];
 /** Where the runbook speaks of a state. */
-const RUNBOOK = { pending_deletion: "provider-down", deletion_failed: "provider-down", stale: "pool-low", quarantined: "quarantine" };
+const RUNBOOK = {
+  arriving: "hooks", available: "pool-low", reserved: "reservations", allocated: "pool-low", pending_deletion: "provider-down",
+  deletion_failed: "provider-down", deleted: "provider-down", stale: "pool-low", quarantined: "quarantine",
+};
+/** The states that somebody should look into. */
+const ODD = new Set(["pending_deletion", "deletion_failed", "stale", "quarantined"]);
 /** The members that every sandbox has; the others are attributes of the provider. */
 const FIXED = new Set([
   "allocated_at", "allocation_id", "created_at", "deleted_at", "deletion_attempts", "deletion_error", "deletion_reason", "deletion_requested_at", "due_at",
   "expires_at", "external_id", "flavour", "heartbeat_s", "idempotency_key", "last_synced", "name", "quarantine_cause", "quarantine_reason",
-  "quarantined_at", "quarantined_by", "sandbox_id", "status", "track", "track_name", "updated_at", "version",
+  "quarantined_at", "quarantined_by", "reserved_for", "sandbox_id", "status", "track", "track_name", "updated_at", "version",
 ]);
 
 /** The events of a story. */
@@ -27,7 +32,7 @@ export function timeline(story) {
 export function facts(app, sandbox) {
   const section = RUNBOOK[sandbox.status];
   return terms([
-    ["State", [state(sandbox.status), section && button("What to do", () => app.runbook(section), { class: "quiet" })]],
+    ["State", [state(sandbox.status), ODD.has(sandbox.status) && button("What to do", () => app.runbook(section), { class: "quiet" })]],
     ["Name", sandbox.name],
     ["At the provider", id(sandbox.external_id)],
     ["Student", sandbox.track && button(sandbox.track, () => app.go("tracks", { find: sandbox.track }), { class: "link" })],
@@ -37,10 +42,11 @@ export function facts(app, sandbox) {
     ["Expires", sandbox.expires_at && when(sandbox.expires_at)],
     ["Given back", sandbox.deletion_requested_at && when(sandbox.deletion_requested_at)],
     ["In quarantine", sandbox.quarantined_at && [when(sandbox.quarantined_at), ` by ${sandbox.quarantined_by}: ${sandbox.quarantine_reason}`]],
+    ["Reserved for", sandbox.reserved_for && button(sandbox.reserved_for, () => app.go("reservations", { id: sandbox.reserved_for }), { class: "link" })],
     ["Last error", sandbox.deletion_error],
     ["Allocation", sandbox.allocation_id && id(sandbox.allocation_id)],
     ["Version", sandbox.version],
-    ...Object.entries(sandbox).filter(([name]) => !FIXED.has(name)).map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]),
+    ...Object.entries(sandbox).filter(([name, value]) => !FIXED.has(name) && value !== null).map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]),
   ]);
 }
 
@@ -69,15 +75,13 @@ async function read(more) {
   view.cursor = page.next_cursor;
   const rows = view.rows.map((one) => {
     const open = () => openStory(app, one.sandbox_id);
-    const cells = [
+    return row([
       button(one.sandbox_id, open, { class: "link mono" }),
       one.name, state(one.status),
       one.track ? button(one.track, () => app.go("tracks", { find: one.track }), { class: "link" }) : h("span", { class: "muted" }, "–"),
       one.track_name ?? h("span", { class: "muted" }, "–"),
       when(one.allocated_at), one.status === "allocated" ? when(one.expires_at) : when(one.due_at),
-    ];
-    cells.open = open;
-    return cells;
+    ], { open, help: RUNBOOK[one.status] && (() => app.runbook(RUNBOOK[one.status])) });
   });
   show(list,
     table("Sandboxes", ["Sandbox", "Name", "State", "Student", "Lab", "Allocated", "Due"], rows, page.next_cursor ? "None so far: the table is read a part at a time." : "No sandbox matches."),

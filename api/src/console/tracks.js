@@ -1,23 +1,57 @@
-// Students: what one has, and why. The same box finds a sandbox.
+// Students: what one has, and why; its place in the line; its newest dead letters. The same box finds a sandbox.
+//
+// Reads: the student, its sandbox, its places if it waits, and a page of its dead letters.
 
 import { get, part } from "./api.js";
-import { button, field, h, id, show, state, terms, when } from "./dom.js";
+import { start } from "./bulk.js";
+import { button, field, h, id, number, row, show, state, table, terms, when } from "./dom.js";
+import { openLetter } from "./letters.js";
 import { facts, timeline } from "./sandboxes.js";
+import { REASONS } from "./waiting.js";
+
+/** Dead letters that are shown with a student. */
+const LETTERS = 5;
 
 const WORDS = {
   holds: ["has a sandbox", "is-available"],
   overdue: ["time is over", "is-pending_deletion"],
   ended: ["has none any more", "is-stale"],
+  waits: ["waits", "is-visible"],
   nothing: ["has none", "is-stale"],
 };
 
 let view = null;
 
-function verdict(app, told) {
-  const [word, dot] = WORDS[told.verdict];
+/** A place in a line, in words. */
+const place = (app, one) => terms([
+  ["Waits because", h("b", null, REASONS[one.reason] ?? one.reason)],
+  ["Wants", one.flavour ?? (one.name_prefix ? `names from ${one.name_prefix}` : "any sandbox")],
+  ["Ahead", `${number(one.ahead)} of ${number(one.length)} in the line of ${one.tenant}`],
+  ["Since", when(one.since)],
+  ["Until", when(one.deadline)],
+  ["Served", one.estimate_s !== null && `in ${number(one.estimate_s)} s, about`],
+  ["", button("Who else waits", () => app.go("waiting", { tenant: one.tenant }), { class: "link" })],
+]);
+
+/** What of the student's died, each with its repetition. */
+function died(app, page) {
+  if (page.dead_letters.length === 0) return null;
+  const rows = page.dead_letters.map((one) => row([
+    button([h("span", { class: "unseen" }, "Open the letter that died "), when(one.last_at)], () => openLetter(app, one.id), { class: "link" }),
+    one.kind, one.reason.replaceAll("_", " "), h("span", { class: "muted clip", title: one.reason_text }, one.reason_text),
+    h("span", { class: "actions" }, app.mayAct && button("Replay …", () => start(app, "replay", { id: one.id }))),
+  ], { help: () => app.runbook("dead-letters") }));
+  return h("section", { class: "panel", "aria-label": "Dead letters of this student" },
+    h("header", null, h("h2", null, "Dead letters, the newest first")),
+    table("Dead letters of this student", ["Died", "Kind", "Reason", "Why", app.mayAct ? "Actions" : ""], rows, ""));
+}
+
+function verdict(app, told, places) {
+  const [word, dot] = WORDS[told.verdict] ?? [told.verdict, "is-stale"];
   return h("section", { class: "panel verdict", "aria-label": `Student ${told.track}` },
     h("header", null, h("h2", null, told.track), h("span", { class: "state" }, h("i", { class: `dot ${dot}`, "aria-hidden": "true" }), word)),
     h("p", { class: "big" }, told.text),
+    places.map((one) => place(app, one)),
     terms([
       ["Key", told.idempotency_key === told.track ? null : told.idempotency_key],
       ["Allocated", told.allocated_at && when(told.allocated_at)],
@@ -44,12 +78,17 @@ async function find() {
   if (mine !== view.finding) return;
   const failed = [track, sandbox].find((one) => one instanceof Error);
   if (failed) return show(result, h("p", { class: "bad", role: "alert" }, failed.message));
-  const held = sandbox === null && track.sandbox ? await get(`sandboxes/${part(track.sandbox.sandbox_id)}/history`).catch(() => null) : null;
+  const known = track.verdict !== "nothing" || sandbox === null;
+  const [held, places, letters] = await Promise.all([
+    known && track.sandbox ? get(`sandboxes/${part(track.sandbox.sandbox_id)}/history`).catch(() => null) : null,
+    track.verdict === "waits" ? get("waiting", { track: wanted, limit: LETTERS }) : { waiting: [] },
+    known ? get("dead-letters", { track: wanted, state: "dead", newest_first: true, limit: LETTERS }) : { dead_letters: [] },
+  ]);
   if (mine !== view.finding) return;
   const story = sandbox ?? held;
-  const known = track.verdict !== "nothing" || sandbox === null;
   show(result,
-    known && verdict(app, track),
+    known && verdict(app, track, places.waiting),
+    died(app, letters),
     story && h("section", { class: "panel", "aria-label": "Sandbox" },
       h("header", null, h("h2", null, "Sandbox ", story.sandbox.sandbox_id), state(story.sandbox.status)),
       h("div", { class: "beside" }, facts(app, story.sandbox), timeline(story))));

@@ -1,11 +1,11 @@
 // Who waits in a line, since when, why and how many are ahead; one, or all that match, can be cancelled.
 //
-// Reads: one page of 50 requests when it is opened, filtered or turned, and at Refresh.
+// Reads: one page of 50 requests when it is opened, filtered or turned, at Refresh, and every 15 s while it is the first page.
 
 import { get, post } from "./api.js";
-import { button, field, h, many, number, show, table, when } from "./dom.js";
+import { button, field, h, keepFocus, many, number, row, show, table, when } from "./dom.js";
 
-const REASONS = {
+export const REASONS = {
   empty: "nothing is free",
   limit: "its tenant has as many as it may",
   refill_running: "more were asked for",
@@ -14,35 +14,43 @@ const REASONS = {
 
 let view = null;
 
+/** The section of the runbook for a reason. */
+const section = (reason) => (reason === "refill_stopped" ? "refill" : "waiting");
+
 /** What the form says, as the API takes it. */
 const filters = () => Object.fromEntries([...new FormData(view.form)].map(([name, value]) => [name, value.trim()]).filter(([, value]) => value !== ""));
 
 const wants = (one) => one.flavour ?? (one.name_prefix ? `names from ${one.name_prefix}` : "any sandbox");
 const why = (one) => h("span", { class: one.reason === "refill_stopped" ? "warn" : null }, REASONS[one.reason] ?? one.reason);
 
-async function read(more) {
-  const query = { ...filters(), limit: 50 };
+async function read(more, byItself = false) {
+  // What is half typed filters nothing yet.
+  if (!byItself) view.filters = filters();
+  const query = { ...view.filters, limit: 50 };
   if (more) query.cursor = view.cursor;
-  else view.rows = [];
-  view.busy.hidden = false;
+  view.busy.hidden = byItself;
   const mine = (view.reading = {});
   const page = await get("waiting", query).finally(() => { view.busy.hidden = true; });
   if (mine !== view.reading) return;
-  view.rows.push(...page.waiting);
+  view.rows = more ? [...view.rows, ...page.waiting] : page.waiting;
   view.cursor = page.next_cursor;
-  const lines = page.lines.filter((line) => line.length > 0).map((line) => [
+  const help = (one) => ({ help: () => view.app.runbook(section(one.reason)) });
+  const lines = page.lines.filter((line) => line.length > 0).map((line) => row([
     h("b", null, wants(line)), line.tenant, number(line.length), line.oldest_since ? when(line.oldest_since) : h("span", { class: "muted" }, "–"), why(line),
-  ]);
-  const rows = view.rows.map((one) => [
+  ], help(line)));
+  const rows = view.rows.map((one) => row([
     one.track_id ? button(one.track_id, () => view.app.go("tracks", { find: one.track_id }), { class: "link" }) : h("span", { class: "muted" }, "unknown"),
     wants(one), one.tenant, number(one.ahead), when(one.since), when(one.deadline), why(one),
     h("span", { class: "actions" }, view.app.mayAct && button("Cancel", () => cancel({ id: one.request_id }), { "aria-label": `Cancel: ${one.track_id ?? one.request_id}` })),
-  ]);
-  show(view.lines, table("Lines", ["Wants", "Tenant", "Waiting", "Oldest", "Why"], lines, "Nobody waited at the last look."));
-  show(view.list,
-    table("Requests that wait", ["Student", "Wants", "Tenant", "Ahead", "Since", "Until", "Why", "Actions"], rows, page.next_cursor ? "None so far: lines are read a part at a time." : "Nobody waits."),
-    h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "request")} shown, line by line`), page.next_cursor && button("More", () => read(true)),
-      button("What to do", () => view.app.runbook("waiting"), { class: "quiet" })));
+  ], help(one)));
+  const draw = () => {
+    show(view.lines, lines.length > 0 && [h("h2", null, "Lines"), table("Lines", ["Wants", "Tenant", "#Waiting", "Oldest", "Why"], lines, "")]);
+    show(view.list, lines.length > 0 && h("h2", null, "Requests, line by line"),
+      table("Requests that wait", ["Student", "Wants", "Tenant", "#Ahead", "Since", "Until", "Why", view.app.mayAct ? "Actions" : ""], rows, page.next_cursor ? "None so far: lines are read a part at a time." : "Nobody waits."),
+      h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "request")} shown, line by line`), page.next_cursor && button("More", () => read(true)),
+        button("What to do", () => view.app.runbook("waiting"), { class: "quiet" })));
+  };
+  keepFocus(view.root, draw);
 }
 
 async function cancel(which) {
@@ -82,9 +90,11 @@ export default {
       h("span", { class: "busy", hidden: true, role: "status" }, "reading …"));
     view = { app, form, lines: h("div"), list: h("div"), busy: form.querySelector(".busy"), rows: [], cursor: null };
     const bulk = app.mayAct && h("p", { class: "actions bulk" }, h("span", { class: "muted" }, "All that match:"), button("Cancel all …", cancelAll));
+    view.root = h("div", { class: "panel" }, form, bulk, view.lines, view.list);
     read(false);
-    return [h("div", { class: "panel" }, form, bulk, view.lines, view.list)];
+    return [view.root];
   },
 
-  reload: () => read(false),
+  every: 15000,
+  reload: (byItself) => (byItself && view.rows.length > 50 ? null : read(false, byItself)),
 };

@@ -1,0 +1,102 @@
+//! What an operator changes: letters, those who wait, jobs, supply, quarantine.
+
+use super::looks::picture;
+use super::{BROKEN, control, open, says};
+use crate::chromium::Chromium;
+
+/// What failed last, and how is it repeated: one replayed, one discarded.
+pub(super) async fn letters_are_repaired(page: &mut Chromium, letters: usize) {
+    open(page, "letters").await;
+    page.evaluate("document.querySelector('[name=kind]').value = 'allocate'").await;
+    page.click(&control("Filter")).await;
+    page.until(&says("2 letters shown")).await;
+    page.click("document.querySelector('.view td button.link')").await;
+    page.until(&says("\"track_id\": \"late-")).await;
+    page.click(&control("Replay")).await;
+    page.click(&control("Replay 1")).await;
+    page.until(&says("1 of 1 replayed")).await;
+    page.click(&control("Close")).await;
+
+    page.until("!document.querySelector('dialog')").await;
+    page.evaluate("document.querySelector('[name=queue]').value = 'maintenance'").await;
+    page.click(&control("Filter")).await;
+    page.until("document.querySelectorAll('.view tbody tr').length > 2 && !document.querySelector('.busy:not([hidden])')").await;
+    page.click("document.querySelector('.view td button.link')").await;
+    page.until("document.querySelector('.drawer pre')?.innerText.startsWith('poison')").await;
+    page.click(&control("Discard")).await;
+    page.write("document.querySelector('dialog [name=why]')", "not ours").await;
+    page.click(&control("Discard 1")).await;
+    page.until(&says("1 of 1 discarded")).await;
+    page.click(&control("Close")).await;
+    page.until("!document.querySelector('dialog')").await;
+
+    // All that match are counted first; nothing is done by that.
+    page.click(&control("Replay all …")).await;
+    page.until("document.querySelector('dialog .counts')").await;
+    picture(page, "letters-bulk").await;
+    let told = page.text("document.querySelector('dialog .big')").await.replace(',', "");
+    assert_eq!(told, format!("{letters} letters."), "the poison that is left, and the other allocate");
+    page.click(&control("Cancel")).await;
+}
+
+/// Who waits, and why; one is cancelled, then the rest.
+pub(super) async fn who_waits_is_cancelled(page: &mut Chromium) {
+    open(page, "waiting").await;
+    page.until(&says("3 requests shown")).await;
+    page.until(&says("nothing is free")).await;
+    page.click(&control("Cancel: waits-1")).await;
+    page.until(&says("2 requests shown")).await;
+    page.click(&control("Cancel all …")).await;
+    page.click(&control("Cancel 2 requests")).await;
+    page.until(&says("Nobody waits.")).await;
+}
+
+/// A job is run, paused and resumed, and the audit tells who did it.
+pub(super) async fn jobs_are_run(page: &mut Chromium) {
+    open(page, "jobs").await;
+    page.click(&control("Run now: expire")).await;
+    page.until(&says("found 0, changed 0")).await;
+    page.click(&control("Pause: census")).await;
+    page.until(&control("Resume: census")).await;
+    open(page, "overview").await;
+    page.until(&says("The job census is paused.")).await;
+    open(page, "jobs").await;
+    page.click(&control("Resume: census")).await;
+    page.until(&control("Pause: census")).await;
+    open(page, "audit").await;
+    page.until(&says("pause job")).await;
+    for told in ["resume job", "run job", "discard", "not ours", "ops"] {
+        page.until(&says(told)).await;
+    }
+}
+
+/// What is short is seen, paused and resumed.
+pub(super) async fn supply_is_paused(page: &mut Chromium) {
+    open(page, "supply").await;
+    page.until(&says("asks for what is missing")).await;
+    page.click(&control("Pause: small")).await;
+    page.until(&says("an operator paused it")).await;
+    page.click(&control("Resume: small")).await;
+    page.until(&control("Pause: small")).await;
+}
+
+/// A sandbox is put into quarantine, counted, let go, and a click alone changes nothing.
+pub(super) async fn a_broken_sandbox_is_put_aside(page: &mut Chromium) {
+    open(page, "quarantine").await;
+    page.until(&says("Nothing is in quarantine.")).await;
+    page.write("document.querySelector('.view [name=id]')", BROKEN).await;
+    page.write("document.querySelector('.view [name=why]')", "no network").await;
+    page.click(&control("Put into quarantine")).await;
+    page.until(&control(&format!("Release: {BROKEN}"))).await;
+    page.until(&says("no network")).await;
+    page.click(&control("Retire all …")).await;
+    page.until("document.querySelector('dialog .big')?.innerText === '1 sandbox.'").await;
+    picture(page, "quarantine-retire").await;
+    page.click(&control("Cancel")).await;
+    page.until("!document.querySelector('dialog')").await;
+    page.click(&control(&format!("Release: {BROKEN}"))).await;
+    page.click(&control("Release 1")).await;
+    page.until(&says("Nothing is in quarantine.")).await;
+    open(page, "audit").await;
+    page.until(&says("quarantine")).await;
+}
