@@ -47,6 +47,7 @@ export const many = (count, one, more = `${one}s`) => `${number(count)} ${count 
 export function took(ms) {
   if (ms === null || ms === undefined) return "–";
   if (ms < 1000) return `${ms} ms`;
+  if (ms < 10000) return `${Math.round(ms / 100) / 10} s`;
   return span(ms / 1000);
 }
 

@@ -79,10 +79,11 @@ async function find() {
   const failed = [track, sandbox].find((one) => one instanceof Error);
   if (failed) return show(result, h("p", { class: "bad", role: "alert" }, failed.message));
   const known = track.verdict !== "nothing" || sandbox === null;
+  const owner = known ? wanted : sandbox.sandbox.track;
   const [held, places, letters] = await Promise.all([
     known && track.sandbox ? get(`sandboxes/${part(track.sandbox.sandbox_id)}/history`).catch(() => null) : null,
     track.verdict === "waits" ? get("waiting", { track: wanted, limit: LETTERS }) : { waiting: [] },
-    known ? get("dead-letters", { track: wanted, state: "dead", newest_first: true, limit: LETTERS }) : { dead_letters: [] },
+    owner ? get("dead-letters", { track: owner, state: "dead", newest_first: true, limit: LETTERS }) : { dead_letters: [] },
   ]);
   if (mine !== view.finding) return;
   const story = sandbox ?? held;
