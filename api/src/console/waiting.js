@@ -6,7 +6,7 @@ import { get, post } from "./api.js";
 import { button, field, h, keepFocus, many, number, row, show, table, when } from "./dom.js";
 
 export const REASONS = {
-  empty: "nothing is free",
+  empty: "nothing that fits is free",
   limit: "its tenant has as many as it may",
   refill_running: "more were asked for",
   refill_stopped: "refill is paused, or its hook fails",

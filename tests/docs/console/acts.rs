@@ -43,7 +43,7 @@ pub(super) async fn letters_are_repaired(page: &mut Chromium, letters: usize) {
 pub(super) async fn who_waits_is_cancelled(page: &mut Chromium) {
     open(page, "waiting").await;
     page.until(&says("3 requests shown")).await;
-    page.until(&says("nothing is free")).await;
+    page.until(&says("nothing that fits is free")).await;
     page.click(&control("Cancel: waits-1")).await;
     page.until(&says("2 requests shown")).await;
     page.click(&control("Cancel all …")).await;

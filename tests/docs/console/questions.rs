@@ -37,13 +37,13 @@ async fn find(page: &mut Chromium, text: &str) {
 pub(super) async fn are_answered_in_two_clicks(page: &mut Chromium, sandbox: &str) {
     ask(page, "Who waits, and why?", async |page| {
         page.click("document.querySelector('[data-view=waiting]')").await;
-        page.until(&row(&["waits-1", "nothing is free"])).await;
+        page.until(&row(&["waits-1", "nothing that fits is free"])).await;
     })
     .await;
     ask(page, "Why is this student waiting?", async |page| {
         find(page, "waits-1").await;
         page.until(&says("A request of this track waits in a line")).await;
-        page.until(&says("nothing is free")).await;
+        page.until(&says("nothing that fits is free")).await;
         page.until(&says("in the line of platform")).await;
     })
     .await;
