@@ -9,7 +9,7 @@ const NOT_DONE = { refused: "refused", unchanged: "changed nothing", failed: "fa
 let view = null;
 
 function result(line) {
-  if (!line.ended) return h("span", { class: "muted" }, "–");
+  if (!line.ended) return h("span", { class: "zero" }, "–");
   try {
     const ended = JSON.parse(line.ended);
     const [how, why] = Object.entries(ended)[0] ?? [];
@@ -31,7 +31,7 @@ async function read(more) {
   view.later.disabled = view.day === 0;
   const rows = view.lines.map((line) => [
     moment(line.at_ms), h("b", null, line.who), line.act.replaceAll("_", " "), h("code", { class: "wraps" }, line.target),
-    line.why ?? h("span", { class: "muted" }, "–"), result(line),
+    line.why ?? h("span", { class: "zero" }, "–"), result(line),
   ]);
   show(view.list, table("Acts of operators", ["At (UTC)", "Who", "Act", "Target", "Why", "Result"], rows, "No acts on this day."),
     h("p", { class: "foot" }, h("span", { class: "muted" }, many(view.lines.length, "act")), page.next_cursor && button("More", () => read(true))));

@@ -73,7 +73,7 @@ export const clock = (seconds) => new Date(seconds * 1000).toISOString().slice(1
 
 /** A moment, relative; whole on hover. */
 export function when(seconds) {
-  if (seconds === null || seconds === undefined) return h("span", { class: "muted" }, "–");
+  if (seconds === null || seconds === undefined) return h("span", { class: "zero" }, "–");
   const away = seconds - now();
   const text = Math.abs(away) < 1.5 ? "now" : away > 0 ? `in ${span(away)}` : `${span(away)} ago`;
   return h("time", { datetime: new Date(seconds * 1000).toISOString(), title: full(seconds * 1000) }, text);
@@ -95,7 +95,7 @@ export const state = (name) => h("span", { class: "state" }, h("i", { class: `do
 
 /** A text that can be copied. */
 export function id(text) {
-  if (!text) return h("span", { class: "muted" }, "–");
+  if (!text) return h("span", { class: "zero" }, "–");
   return h("code", { class: "id", title: text }, text);
 }
 

@@ -59,7 +59,7 @@ function draw(seen) {
     h("b", null, job.job.replaceAll("_", " ")),
     h("span", { class: "muted" }, DOES[job.job] ?? ""),
     job.paused_at ? h("span", { class: "warn" }, "paused ", when(job.paused_at), job.paused_by ? ` by ${job.paused_by}` : "") : when(job.next_run_at),
-    report(reports.get(job.job)) ?? h("span", { class: "muted" }, "–"),
+    report(reports.get(job.job)) ?? h("span", { class: "zero" }, "–"),
     h("span", { class: "actions" }, view.app.mayAct && [
       RUNS[job.job] && button("Run now", () => run(job.job), { "aria-label": `Run now: ${job.job}`, disabled: reports.get(job.job)?.status === "queued" }),
       job.paused_at

@@ -26,7 +26,7 @@ function draw() {
     const open = () => openStory(app, one.sandbox_id);
     const act = (name) => () => ask(app, name, { id: one.sandbox_id }, one.sandbox_id);
     return row([
-      button(one.sandbox_id, open, { class: "link mono" }), one.name, one.flavour ?? h("span", { class: "muted" }, "–"),
+      button(one.sandbox_id, open, { class: "link mono" }), one.name, one.flavour ?? h("span", { class: "zero" }, "–"),
       when(one.quarantined_at), CAUSES[one.quarantine_cause] ?? one.quarantine_cause, one.quarantined_by, one.quarantine_reason,
       h("span", { class: "actions" }, app.mayAct && [
         used ? h("span", { class: "muted" }, "was handed out") : button("Release", act("release"), { "aria-label": `Release: ${one.sandbox_id}` }),

@@ -115,7 +115,7 @@ function open(one) {
 function draw() {
   // What was not read yet is not nothing.
   if (view.rows === null) return show(view.list, h("p", { class: "none", role: "status" }, "Reading …"));
-  const none = () => h("span", { class: "muted" }, "–");
+  const none = () => h("span", { class: "zero" }, "–");
   const rows = view.rows.map((one) => {
     const [word, tone, dot] = standing(one);
     return row([

@@ -78,8 +78,8 @@ async function read(more) {
     return row([
       button(one.sandbox_id, open, { class: "link mono" }),
       one.name, state(one.status),
-      one.track ? button(one.track, () => app.go("tracks", { find: one.track }), { class: "link" }) : h("span", { class: "muted" }, "–"),
-      one.track_name ?? h("span", { class: "muted" }, "–"),
+      one.track ? button(one.track, () => app.go("tracks", { find: one.track }), { class: "link" }) : h("span", { class: "zero" }, "–"),
+      one.track_name ?? h("span", { class: "zero" }, "–"),
       when(one.allocated_at), one.status === "allocated" ? when(one.expires_at) : when(one.due_at),
     ], { open, help: RUNBOOK[one.status] && (() => app.runbook(RUNBOOK[one.status])) });
   });

@@ -7,7 +7,7 @@ import { button, h, keepFocus, local, many, number, row, show, table, when } fro
 
 let view = null;
 
-const none = () => h("span", { class: "muted" }, "–");
+const none = () => h("span", { class: "zero" }, "–");
 
 /** The use of a limit, as figure and bar. */
 function use({ flavour, held, max }) {

@@ -36,7 +36,7 @@ async function read(more, byItself = false) {
   view.cursor = page.next_cursor;
   const help = (one) => ({ help: () => view.app.runbook(section(one.reason)) });
   const lines = page.lines.filter((line) => line.length > 0).map((line) => row([
-    h("b", null, wants(line)), line.tenant, number(line.length), line.oldest_since ? when(line.oldest_since) : h("span", { class: "muted" }, "–"), why(line),
+    h("b", null, wants(line)), line.tenant, number(line.length), line.oldest_since ? when(line.oldest_since) : h("span", { class: "zero" }, "–"), why(line),
   ], help(line)));
   const rows = view.rows.map((one) => row([
     one.track_id ? button(one.track_id, () => view.app.go("tracks", { find: one.track_id }), { class: "link" }) : h("span", { class: "muted" }, "unknown"),
