@@ -65,6 +65,8 @@ pub(crate) async fn tells_why(sandboxes: usize, letters: usize) {
     sign_in(&mut page, ADMIN_TOKEN).await;
     measure::measure(&mut page, letters > MANY).await;
     if letters > MANY {
+        safety::a_hidden_tab_reads_nothing(&mut page).await;
+        println!("a hidden tab reads nothing");
         page.close().await;
         broker.abandon();
         return;
