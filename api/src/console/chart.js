@@ -69,7 +69,7 @@ export function chart({ title, series, kind, write = number, height = 150, onpic
     const stacked = kind !== "lines";
     const total = (minute) => series.map((one) => one.of(minute) ?? 0).reduce((a, b) => (stacked ? a + b : Math.max(a, b)), 0);
     const most = ceiling(Math.max(0, ...minutes.map(total)));
-    const left = 12 + 6.4 * Math.max(write(most).length, write(most / 2).length);
+    const left = 12 + 6.4 * Math.max(...[most, most / 2, 0].map((value) => write(value).length));
     const plot = { left, right: width - 6, top: TOP, bottom: height - BOTTOM };
     const x = (at) => plot.left + ((at - from) / range) * (plot.right - plot.left);
     const y = (value) => plot.bottom - (value / most) * (plot.bottom - plot.top);
