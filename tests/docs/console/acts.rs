@@ -59,7 +59,7 @@ pub(super) async fn jobs_are_run(page: &mut Chromium) {
     page.click(&control("Pause: census")).await;
     page.until(&control("Resume: census")).await;
     open(page, "overview").await;
-    page.until(&says("The job census is paused.")).await;
+    page.until(&says("The job census is paused by ops.")).await;
     open(page, "jobs").await;
     page.click(&control("Resume: census")).await;
     page.until(&control("Pause: census")).await;
