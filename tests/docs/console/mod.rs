@@ -20,8 +20,8 @@ use crate::chromium::Chromium;
 
 const VIEWER: &str = "tok-viewer-0123456789abcdef";
 const STUDENT: &str = "student-maria";
-/// A sandbox that an operator puts into quarantine.
-const BROKEN: &str = "seed-000040";
+/// A sandbox that nobody has, which an operator puts into quarantine.
+const BROKEN: &str = "seed-900000";
 
 /// With more letters it is a measurement, and nothing else is done.
 const MANY: usize = 1_000;
