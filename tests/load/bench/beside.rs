@@ -180,9 +180,12 @@ pub(crate) async fn heartbeats(runs: usize) -> Result<Vec<Figure>, Violation> {
         // A beat that moves the end by less than a heartbeat writes nothing.
         sleep_until(due).await;
         let beats = Arc::new(AtomicBool::new(false));
-        let heart = tokio::spawn(beat(owners, Arc::clone(&beats)));
+        let told = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let heart = tokio::spawn(beat(owners, Arc::clone(&beats), Arc::clone(&told)));
         let pairs = in_turns(&broker, 10, async |on| beats.store(on, Ordering::Relaxed)).await;
         heart.abort();
+        let [held, failed] = [0, 1].map(|at| told[at].load(Ordering::Relaxed));
+        println!("  {held} beats held, {failed} did not");
         end(broker).await?;
         Ok(pairs)
     })
@@ -206,13 +209,16 @@ async fn owners(broker: &Broker) -> Vec<Call> {
 }
 
 /// Each owner beats once in a heartbeat, one after the other, while `on`.
-async fn beat(owners: Vec<Call>, on: Arc<AtomicBool>) {
+async fn beat(owners: Vec<Call>, on: Arc<AtomicBool>, told: Arc<[AtomicU64; 2]>) {
     let mut pace = interval(HEARTBEAT / u32::try_from(OWNERS).unwrap_or(u32::MAX));
     for call in owners.iter().cycle() {
         pace.tick().await;
         if on.load(Ordering::Relaxed) {
-            let call = call.clone();
-            tokio::spawn(async move { call.send().await.expect_status(200) });
+            let (call, told) = (call.clone(), Arc::clone(&told));
+            tokio::spawn(async move {
+                let status = call.send().await.status;
+                told[usize::from(status != 200)].fetch_add(1, Ordering::Relaxed);
+            });
         }
     }
 }
@@ -223,6 +229,7 @@ pub(crate) async fn refill(runs: usize) -> Result<Vec<Figure>, Violation> {
     figures(runs, names, AtMost(1.05), Pair::p99, async |shape| {
         let provider = Provider::start(1).await;
         let setup = provider.setup().apis(1).workers(2).pool(POOL).var("BROKER_SCHEDULER", "workers");
+        let setup = setup.var("BROKER_CENSUS_EVERY_S", "10").var("BROKER_REFILL_EVERY_S", "1");
         let broker = Broker::start(shape.on(setup)).await;
         // The pool is none of the provider's.
         for job in ["sync", "expire", "cleanup"] {
@@ -237,12 +244,20 @@ pub(crate) async fn refill(runs: usize) -> Result<Vec<Figure>, Violation> {
             )
         };
         let storm: String = (0..10).map(flavour).collect();
+        let asked = async || provider.world().await.hooked("refill.requested").count();
         let pairs = in_turns(&broker, 10, async |on| {
+            let before = asked().await;
             policy(&broker, if on { &storm } else { "[flavour.none]\nprefix = \"none-\"\n" }).await;
+            if on {
+                wait_for_condition("the storm", async || match asked().await {
+                    now if now > before => Ok(()),
+                    now => Err(now),
+                })
+                .await;
+            }
         })
         .await;
-        let asked = provider.world().await.hooked("refill.requested").count();
-        println!("  {asked} sandboxes were asked for");
+        println!("  {} sandboxes were asked for", asked().await);
         end(broker).await?;
         Ok(pairs)
     })
