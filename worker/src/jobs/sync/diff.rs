@@ -21,8 +21,8 @@ use super::spool::{Spool, SpoolError};
 const FEW: u64 = 5;
 /// … and this part of them.
 const PART: u64 = 5;
-/// Partitions of a list: of 10 million sandboxes, memory holds 40,000 at a time.
-const PARTS: usize = 256;
+/// Partitions of a list: of 10 million sandboxes, memory holds 20,000 at a time.
+const PARTS: usize = 512;
 /// Allocated sandboxes that are named.
 const NAMED: usize = 10;
 

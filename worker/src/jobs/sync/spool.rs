@@ -1,7 +1,9 @@
 //! Spool: records in partitions, of which memory holds a bounded part and an unnamed file the rest.
 //!
-//! Each partition collects a block in memory; a full block goes to the end of the file. The file has no name from its
-//! creation on, so nothing is left of it when the process ends. A small spool never becomes a file.
+//! Each partition collects a block in memory; a full block goes to the end of the file. In the file, each block says where the one
+//! before it in its partition is, so memory holds of a partition its last block and where the one before that is, however long
+//! the list. The file has no name from its creation on, so nothing is left of it when the process ends. A small spool never
+//! becomes a file.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -15,7 +17,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// A block of a partition, in bytes; records are not divided.
-const BLOCK: usize = 8 * 1024;
+const BLOCK: usize = 4 * 1024;
+/// What stands before the records of a block in the file: where the block before it is, and how long its records are.
+const HEAD: usize = 12;
 /// Names that are tried for a file.
 const NAMES: u32 = 10_000;
 
@@ -48,9 +52,32 @@ pub(super) struct Spool<T> {
 
 #[derive(Debug, Default)]
 struct Part {
-    /// Where its blocks begin, and how long they are.
-    blocks: Vec<(u64, u32)>,
+    /// The last block in the file.
+    written: Option<Block>,
     last: Vec<u8>,
+}
+
+/// A block in the file: where it begins, and how long its records are, which is never nothing.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    at: u64,
+    len: u32,
+}
+
+impl Block {
+    fn write_head(before: Option<Self>) -> [u8; HEAD] {
+        let Self { at, len } = before.unwrap_or(Self { at: 0, len: 0 });
+        let mut head = [0; HEAD];
+        head[..8].copy_from_slice(&at.to_le_bytes());
+        head[8..].copy_from_slice(&len.to_le_bytes());
+        head
+    }
+
+    fn read_head(head: [u8; HEAD]) -> Option<Self> {
+        let [at @ .., a, b, c, d] = head;
+        let (at, len) = (u64::from_le_bytes(at), u32::from_le_bytes([a, b, c, d]));
+        (len > 0).then_some(Self { at, len })
+    }
 }
 
 /// The partition, of `parts`, of what has this key.
@@ -94,34 +121,55 @@ impl<T: Serialize + DeserializeOwned> Spool<T> {
             Some(file) => file,
             none => none.insert(unnamed(&self.dir).map_err(disk)?),
         };
-        let Part { blocks, last } = &mut self.parts[part];
-        file.write_all_at(last, self.end).map_err(disk)?;
-        blocks.push((self.end, u32::try_from(last.len()).unwrap_or(u32::MAX)));
-        self.end += last.len() as u64;
+        let Part { written, last } = &mut self.parts[part];
+        let block = [&Block::write_head(*written)[..], last].concat();
+        file.write_all_at(&block, self.end).map_err(disk)?;
+        *written = Some(Block { at: self.end, len: u32::try_from(last.len()).unwrap_or(u32::MAX) });
+        self.end += block.len() as u64;
         last.clear();
         Ok(())
     }
 
-    /// The records of a partition, in the order in which they came.
-    pub(super) fn part(&self, part: usize) -> impl Iterator<Item = Result<T, SpoolError>> + '_ {
-        (0..=self.parts[part].blocks.len())
-            .map(move |block| self.block(part, block))
-            .flat_map(|block| block.unwrap_or_else(|error| vec![Err(error)]))
+    /// The blocks of a partition in their order; `None` is the one in memory.
+    fn blocks(&self, part: usize) -> Result<Vec<Option<Block>>, SpoolError> {
+        let mut blocks = vec![None];
+        let mut before = self.parts[part].written;
+        while let (Some(block), Some(file)) = (before, &self.file) {
+            let mut head = [0; HEAD];
+            file.read_exact_at(&mut head, block.at).map_err(|source| self.disk(source))?;
+            blocks.push(Some(block));
+            before = Block::read_head(head);
+        }
+        blocks.reverse();
+        Ok(blocks)
     }
 
-    /// The records of a block; the one after the last is the block in memory.
-    fn block(&self, part: usize, block: usize) -> Result<Vec<Result<T, SpoolError>>, SpoolError> {
-        let part = &self.parts[part];
+    fn disk(&self, source: io::Error) -> SpoolError {
+        SpoolError::Disk { dir: self.dir.to_path_buf(), source }
+    }
+
+    /// The records of a partition, in the order in which they came.
+    pub(super) fn part(&self, part: usize) -> impl Iterator<Item = Result<T, SpoolError>> + '_ {
+        let (blocks, failed) = match self.blocks(part) {
+            Ok(blocks) => (blocks, None),
+            Err(error) => (Vec::new(), Some(Err(error))),
+        };
+        let records = blocks.into_iter().map(move |block| self.block(part, block));
+        failed.into_iter().chain(records.flat_map(|block| block.unwrap_or_else(|error| vec![Err(error)])))
+    }
+
+    /// The records of a block; `None` is the one in memory.
+    fn block(&self, part: usize, block: Option<Block>) -> Result<Vec<Result<T, SpoolError>>, SpoolError> {
         let read;
-        let bytes = match (part.blocks.get(block), &self.file) {
-            (Some((at, len)), Some(file)) => {
-                let mut bytes = vec![0; *len as usize];
-                let disk = |source| SpoolError::Disk { dir: self.dir.to_path_buf(), source };
-                file.read_exact_at(&mut bytes, *at).map_err(disk)?;
+        let bytes = match (block, &self.file) {
+            (Some(block), Some(file)) => {
+                let mut bytes = vec![0; block.len as usize];
+                let at = block.at + HEAD as u64;
+                file.read_exact_at(&mut bytes, at).map_err(|source| self.disk(source))?;
                 read = bytes;
                 &read
             }
-            _ => &part.last,
+            _ => &self.parts[part].last,
         };
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         Ok(lines.map(|line| serde_json::from_slice(line).map_err(SpoolError::from)).collect())
@@ -132,15 +180,16 @@ impl<T: Serialize + DeserializeOwned> Spool<T> {
 #[derive(Debug)]
 pub(super) struct Portions<T> {
     spool: Arc<Spool<T>>,
-    part: usize,
-    block: usize,
+    /// The partition after the one of `blocks`.
+    next_part: usize,
+    blocks: std::vec::IntoIter<(usize, Option<Block>)>,
     ready: std::vec::IntoIter<Result<T, SpoolError>>,
 }
 
 impl<T: Serialize + DeserializeOwned> Portions<T> {
     /// From the first record on.
     pub(super) fn new(spool: Arc<Spool<T>>) -> Self {
-        Self { spool, part: 0, block: 0, ready: Vec::new().into_iter() }
+        Self { spool, next_part: 0, blocks: Vec::new().into_iter(), ready: Vec::new().into_iter() }
     }
 
     /// The next records, so many unless it ends; none at the end.
@@ -151,13 +200,17 @@ impl<T: Serialize + DeserializeOwned> Portions<T> {
                 portion.push(record?);
                 continue;
             }
-            let Some(part) = self.spool.parts.get(self.part) else { break };
-            if self.block > part.blocks.len() {
-                (self.part, self.block) = (self.part + 1, 0);
+            if let Some((part, block)) = self.blocks.next() {
+                self.ready = self.spool.block(part, block)?.into_iter();
                 continue;
             }
-            self.ready = self.spool.block(self.part, self.block)?.into_iter();
-            self.block += 1;
+            let part = self.next_part;
+            if part == self.spool.parts.len() {
+                break;
+            }
+            let blocks = self.spool.blocks(part)?.into_iter().map(|block| (part, block));
+            self.blocks = blocks.collect::<Vec<_>>().into_iter();
+            self.next_part += 1;
         }
         Ok(portion)
     }
