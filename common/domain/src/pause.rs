@@ -1,6 +1,6 @@
 //! `Pause`: who keeps something from running, and since when.
 //!
-//! Invariant: both are one fact. Whoever pauses what is paused already changes neither.
+//! Invariant: both are one fact. A second pause changes neither.
 
 use std::fmt;
 

@@ -12,7 +12,7 @@ use super::account::Account;
 use super::attributes;
 use super::row::{self, Reading};
 
-/// The most rows of one list. They are held by whoever takes them.
+/// The most rows of one list. The caller that takes them holds them.
 const MOST_ROWS: u64 = 20_000_000;
 /// The most unreadable rows that are named.
 const NAMED: usize = 10;

@@ -18,7 +18,6 @@ use broker_store::reconcile::ReconcileError;
 use broker_store::reshard::ReshardError;
 use broker_store::scan_all::ScanError;
 use broker_store::{Act, AuditLine, NotDone, SettingsError, Store, StoreError, Write};
-use serde::Serialize;
 use tokio::task::JoinError;
 
 use crate::done::Done;
@@ -197,10 +196,11 @@ impl Context {
         }
     }
 
-    /// Says in the line of an operation what came of it.
-    pub(crate) async fn ended(&self, line: &AuditLine, what: &impl Serialize) -> anyhow::Result<()> {
-        self.store.audit.record_end(line.id, line.at, &serde_json::to_string(what)?).await?;
-        Ok(())
+    /// Says in the line of an operation what came of it, as JSON. The operation is done: its result does not depend on this.
+    pub(crate) async fn ended(&self, line: &AuditLine, what: &str) {
+        if let Err(error) = self.store.audit.record_end(line.id, line.at, what).await {
+            output::complain(&format!("the audit does not tell what came of this: {error}"));
+        }
     }
 }
 

@@ -83,6 +83,14 @@ impl Operator {
         }
     }
 
+    /// Says in the line of an act what it came to. The act is done: its answer does not depend on this.
+    async fn done(&self, line: &AuditLine, result: &str) {
+        if let Err(error) = self.rpc.store.audit.record_end(line.id, line.at, result).await {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, act = line.act.as_str(), "the audit does not tell what an act came to");
+        }
+    }
+
     /// Says in the line of a pause that another one stands, if it does.
     async fn paused(&self, line: &AuditLine, paused: Write<Pause>) {
         if let Write::Rejected(pause) = paused {

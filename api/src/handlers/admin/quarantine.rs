@@ -91,7 +91,7 @@ impl Operator {
             AuditLine { why, ..AuditLine::new(now, *id.as_uuid(), who, audited, selection.to_string()) };
         let performed = Box::pin(async {
             let report = quarantine::act_on(store, &act, selection, dry_run, now).await?;
-            store.audit.record_end(line.id, line.at, &report.result()).await?;
+            self.done(&line, &report.result()).await;
             told(report)
         });
         self.act(&line, performed).await

@@ -106,7 +106,7 @@ impl Operator {
                     }
                 }
                 let told = json!(report);
-                self.rpc.store.audit.record_end(line.id, line.at, &told.to_string()).await?;
+                self.done(&line, &told.to_string()).await;
                 Ok(Response::json(StatusCode::OK, told, "done"))
             });
             return self.act(&line, cancelled).await;

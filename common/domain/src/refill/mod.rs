@@ -3,7 +3,7 @@
 //! A [`Ticket`] stands for one sandbox that was asked for. A round reads the flavour's [`Flow`], the census, the tickets and
 //! how many are available, makes a [`Plan`], and writes it at the version of the flow that it read. Invariant: what
 //! was asked for and is in the table, with the tickets that are open, is never more than the flavour's `max`, however many
-//! rounds there are at a time, however old the census is. What it does not do: read, write, call.
+//! rounds there are at a time, however old the census is. It reads, writes and calls nothing itself.
 
 mod breaker;
 mod bucket;

@@ -129,7 +129,7 @@ async fn all(context: &Context, args: &Extend) -> anyhow::Result<Done> {
             count(context, running.join_next().await, &mut told).await?;
         }
         progress.end();
-        context.ended(&of_all, &told).await?;
+        context.ended(&of_all, &serde_json::to_string(&told)?).await;
     }
     report(args, &told)
 }

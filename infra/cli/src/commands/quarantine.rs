@@ -121,7 +121,7 @@ async fn perform(
         let target = selection.to_string();
         let performed = context.act_because((audited, &target, None), why, async |line| {
             let report = quarantine::act_on(&context.store, &act, selection, dry_run, now).await?;
-            context.store.audit.record_end(line.id, line.at, &report.result()).await?;
+            context.ended(line, &report.result()).await;
             Ok(report)
         });
         performed.await?

@@ -183,7 +183,8 @@ async fn cancel(context: &Context, args: Cancel) -> anyhow::Result<Done> {
                     false => told.ended += 1,
                 }
             }
-            context.ended(line, &told).await
+            context.ended(line, &serde_json::to_string(&told)?).await;
+            Ok(())
         });
         cancelled.await?;
     }
