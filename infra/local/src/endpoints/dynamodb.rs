@@ -6,7 +6,8 @@
 //! also when the process is killed), because the library would let two of them write.
 //! Expiry by TTL is added here: the library sweeps only when asked, which is at start and every hour. That is sooner than AWS
 //! (up to days), which no condition may rely on. A sweep reads every item: in a table of a million it keeps a core busy for
-//! most of a minute.
+//! most of a minute. A description of a table is told from memory until a call changes a table (`descriptions`): its counts are
+//! as old as that, where AWS counts about every six hours.
 //!
 //! Differences from AWS that remain: reads of an index are consistent at once; there is no throttling, and never a
 //! TransactionConflict or TransactionInProgress (`aws_shape` plays them); capacity is reported but unlimited; tables

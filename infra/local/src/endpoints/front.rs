@@ -1,8 +1,9 @@
 //! Front of the embedded DynamoDB endpoint: only requests of programs on this machine go through.
 //!
 //! The library answers every page of every site, under any name. So it listens at a loopback address that is not told, and
-//! this stands before it: each head is read and checked ([`OwnPages`]), then passed on with its body, byte for byte. Invariant:
-//! nothing is passed on whose end it does not know; what it refuses ends the connection.
+//! this stands before it: each head is read and checked ([`OwnPages`]), then passed on with its body, byte for byte. Descriptions
+//! of tables are told from memory ([`Descriptions`]). Invariant: nothing is passed on whose end it does not know; what it
+//! refuses ends the connection.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +16,10 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
+
+use super::descriptions::{Asks, Descriptions, LONGEST, OpenRequests};
 
 /// The longest head.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -38,14 +42,15 @@ pub(super) async fn serve(
     clock: Clock,
     shutdown: CancellationToken,
 ) {
+    let descriptions = Descriptions::default();
     while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
         let Ok((client, _)) = accepted else {
             tokio::time::sleep(super::ACCEPT_BACKOFF).await;
             continue;
         };
-        let clock = clock.clone();
+        let (clock, open) = (clock.clone(), OpenRequests::new(descriptions.clone()));
         tokio::spawn(async move {
-            if let Err(error) = connection(client, behind, &clock).await {
+            if let Err(error) = connection(client, behind, &clock, &open).await {
                 tracing::debug!(%error, "a connection to the DynamoDB endpoint broke");
             }
         });
@@ -53,15 +58,21 @@ pub(super) async fn serve(
 }
 
 /// Ends when either side does.
-async fn connection(client: TcpStream, behind: SocketAddr, clock: &Clock) -> io::Result<()> {
+async fn connection(
+    client: TcpStream,
+    behind: SocketAddr,
+    clock: &Clock,
+    open: &OpenRequests,
+) -> io::Result<()> {
     let server = TcpStream::connect(behind).await?;
     server.set_nodelay(true)?;
-    let (from_client, mut to_client) = client.into_split();
+    let (from_client, to_client) = client.into_split();
+    let to_client = Mutex::new(to_client);
     let (from_server, to_server) = server.into_split();
     let why = {
-        let mut answers = pin!(pass_answers(from_server, &mut to_client, clock));
+        let mut answers = pin!(pass_answers(from_server, &to_client, clock, open));
         let refused = tokio::select! {
-            passed = pass(from_client, to_server) => passed?,
+            passed = pass(from_client, to_server, (&to_client, clock, open)) => passed?,
             answered = &mut answers => return answered,
         };
         match refused {
@@ -75,15 +86,16 @@ async fn connection(client: TcpStream, behind: SocketAddr, clock: &Clock) -> io:
     let answer = format!(
         "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
     );
-    to_client.write_all(answer.as_bytes()).await
+    to_client.into_inner().write_all(answer.as_bytes()).await
 }
 
 /// Passes answers on until the server's end, each with the time of now: the library's own date stands still for as long as the
 /// machine's clock was set back.
 async fn pass_answers(
     mut server: OwnedReadHalf,
-    client: &mut OwnedWriteHalf,
+    client: &Mutex<OwnedWriteHalf>,
     clock: &Clock,
+    open: &OpenRequests,
 ) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(8 * 1024);
     loop {
@@ -95,23 +107,37 @@ async fn pass_answers(
         };
         // Without a length it ends with the connection.
         let Some(body) = answer.body else { break };
-        let read_of_body = (buffer.len() - answer.head).min(usize::try_from(body).unwrap_or(usize::MAX));
-        let here = answer.head + read_of_body;
+        let whole = usize::try_from(body).unwrap_or(usize::MAX).saturating_add(answer.head);
+        let is_kept = answer.is_success && whole <= LONGEST && open.is_description();
+        if is_kept {
+            while buffer.len() < whole {
+                if server.read_buf(&mut buffer).await? == 0 {
+                    return client.lock().await.write_all(&buffer).await;
+                }
+            }
+        }
+        let mut client = client.lock().await;
+        open.end(is_kept.then(|| &buffer[..whole]));
+        let here = buffer.len().min(whole);
         client.write_all(&buffer[..here]).await?;
         buffer.drain(..here);
-        let rest = body - u64::try_from(read_of_body).unwrap_or(body);
-        if copy(&mut (&mut server).take(rest), client).await? < rest {
+        let rest = u64::try_from(whole - here).unwrap_or(u64::MAX);
+        if copy(&mut (&mut server).take(rest), &mut *client).await? < rest {
             return Ok(());
         }
+        open.passed();
     }
+    open.lose();
+    let mut client = client.lock().await;
     client.write_all(&buffer).await?;
-    copy(&mut server, client).await.map(drop)
+    copy(&mut server, &mut *client).await.map(drop)
 }
 
 /// An answer's lengths: of its head, and of its body if it says one.
 struct AnswerLengths {
     head: usize,
     body: Option<u64>,
+    is_success: bool,
 }
 
 /// Writes the time of now over the date of the answer at the beginning of `buffer`, if its head is whole.
@@ -119,6 +145,7 @@ fn date_answer(buffer: &mut [u8], clock: &Clock) -> Option<AnswerLengths> {
     let mut fields = [httparse::EMPTY_HEADER; HEADERS];
     let mut answer = httparse::Response::new(&mut fields);
     let Ok(httparse::Status::Complete(head)) = answer.parse(buffer) else { return None };
+    let is_success = answer.code == Some(200);
     let (mut date, mut body) = (None, None);
     for field in answer.headers.iter() {
         if field.name.eq_ignore_ascii_case("date") {
@@ -133,15 +160,19 @@ fn date_answer(buffer: &mut [u8], clock: &Clock) -> Option<AnswerLengths> {
     if let Some(date) = date.filter(|date| date.len() == now.len()) {
         buffer[date].copy_from_slice(now.as_bytes());
     }
-    Some(AnswerLengths { head, body })
+    Some(AnswerLengths { head, body, is_success })
 }
 
 /// Passes requests on until the client's end, or until one is refused: the reason.
-async fn pass(mut client: OwnedReadHalf, mut server: OwnedWriteHalf) -> io::Result<Option<String>> {
+async fn pass(
+    mut client: OwnedReadHalf,
+    mut server: OwnedWriteHalf,
+    (to_client, clock, open): (&Mutex<OwnedWriteHalf>, &Clock, &OpenRequests),
+) -> io::Result<Option<String>> {
     let guard = OwnPages::on_loopback();
     let mut buffer = Vec::with_capacity(8 * 1024);
     loop {
-        let Some(Head { length, body, refused }) = read_head(&guard, &buffer) else {
+        let Some(Head { length, body, asks, refused }) = read_head(&guard, &buffer) else {
             if buffer.len() > HEAD_BYTES || client.read_buf(&mut buffer).await? == 0 {
                 return Ok(None);
             }
@@ -150,21 +181,38 @@ async fn pass(mut client: OwnedReadHalf, mut server: OwnedWriteHalf) -> io::Resu
         if refused.is_some() {
             return Ok(refused);
         }
-        let read_of_body = (buffer.len() - length).min(usize::try_from(body).unwrap_or(usize::MAX));
-        let here = length + read_of_body;
+        let whole = usize::try_from(body).unwrap_or(usize::MAX).saturating_add(length);
+        let mut asked = None;
+        if asks == Asks::Description && whole <= LONGEST {
+            while buffer.len() < whole {
+                if client.read_buf(&mut buffer).await? == 0 {
+                    return Ok(None);
+                }
+            }
+            if let Some(mut answer) = open.remembered(&buffer[length..whole]).await {
+                date_answer(&mut answer, clock);
+                to_client.lock().await.write_all(&answer).await?;
+                buffer.drain(..whole);
+                continue;
+            }
+            asked = Some(&buffer[length..whole]);
+        }
+        open.begin(asks, asked);
+        let here = buffer.len().min(whole);
         server.write_all(&buffer[..here]).await?;
         buffer.drain(..here);
-        let rest = body - u64::try_from(read_of_body).unwrap_or(body);
+        let rest = u64::try_from(whole - here).unwrap_or(u64::MAX);
         if copy(&mut (&mut client).take(rest), &mut server).await? < rest {
             return Ok(None);
         }
     }
 }
 
-/// A head of so many bytes, its body's length, and why it is refused.
+/// A head of so many bytes, its body's length, what it asks for, and why it is refused.
 struct Head {
     length: usize,
     body: u64,
+    asks: Asks,
     refused: Option<String>,
 }
 
@@ -172,7 +220,8 @@ struct Head {
 fn read_head(guard: &OwnPages, bytes: &[u8]) -> Option<Head> {
     let mut fields = [httparse::EMPTY_HEADER; HEADERS];
     let mut request = httparse::Request::new(&mut fields);
-    let refuse = |why: &str| Some(Head { length: 0, body: 0, refused: Some(why.to_owned()) });
+    let refuse =
+        |why: &str| Some(Head { length: 0, body: 0, asks: Asks::Other, refused: Some(why.to_owned()) });
     let length = match request.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return None,
@@ -195,10 +244,11 @@ fn read_head(guard: &OwnPages, bytes: &[u8]) -> Option<Head> {
     // Digits only: a number's parser takes a sign, too.
     let digits = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
     let number = |value: &HeaderValue| value.to_str().ok().filter(digits).and_then(|text| text.parse().ok());
+    let asks = Asks::of(&headers);
     let said = lengths.next().map(number);
     match (said, lengths.next().is_some() || headers.contains_key(http::header::TRANSFER_ENCODING)) {
-        (None, false) => Some(Head { length, body: 0, refused: None }),
-        (Some(Some(body)), false) => Some(Head { length, body, refused: None }),
+        (None, false) => Some(Head { length, body: 0, asks, refused: None }),
+        (Some(Some(body)), false) => Some(Head { length, body, asks, refused: None }),
         _ => refuse("Send one Content-Length and no Transfer-Encoding."),
     }
 }

@@ -8,6 +8,7 @@
 //! [`OwnPages`](broker_runtime::own_pages::OwnPages)), do not
 //! survive on their own (queues live in memory, the table too unless it has a data directory), and do not print.
 
+mod descriptions;
 mod dynamodb;
 mod front;
 mod sqs;

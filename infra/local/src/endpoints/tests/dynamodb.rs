@@ -205,3 +205,35 @@ async fn an_unusable_data_directory_is_named() {
     let refused = Local::start_with(options(Some(scratch.0.clone()))).await.err().unwrap();
     assert!(matches!(&refused, EndpointError::Table { path, .. } if *path == table), "{refused}");
 }
+
+/// The table's id and its number of items, as it is described.
+async fn described(client: &Client) -> (String, i64) {
+    let table = client.describe_table().table_name(TABLE).send().await.unwrap().table.unwrap();
+    (table.table_id.unwrap(), table.item_count.unwrap())
+}
+
+#[tokio::test]
+async fn a_table_is_described_without_counting_it_again_until_a_call_changes_it() {
+    let local = Local::start().await;
+    let client = &local.dynamodb;
+    create_table(client).await;
+    put(client, "SBX#1", "nobody").await;
+    let (first, counted) = described(client).await;
+    assert_eq!(counted, 1);
+    put(client, "SBX#2", "nobody").await;
+    // Also over another connection.
+    let other = super::dynamodb_client(&local.urls().0);
+    assert_eq!(described(client).await, (first.clone(), 1));
+    assert_eq!(described(&other).await, (first.clone(), 1));
+    // A table that is not there is not one that is.
+    let missing = client.describe_table().table_name("others").send().await;
+    assert!(missing.unwrap_err().into_service_error().is_resource_not_found_exception());
+
+    client.delete_table().table_name(TABLE).send().await.unwrap();
+    let gone = other.describe_table().table_name(TABLE).send().await;
+    assert!(gone.unwrap_err().into_service_error().is_resource_not_found_exception());
+    create_table(&other).await;
+    let (second, counted) = described(client).await;
+    assert_ne!(second, first, "another incarnation of the name");
+    assert_eq!(counted, 0);
+}
