@@ -48,3 +48,19 @@ async function call(method, path, query, headers) {
 export const get = async (path, query) => (await call("GET", path, query)).body;
 export const post = (path, query, headers) => call("POST", path, query, headers);
 export const part = encodeURIComponent;
+
+/** The rows of a page. */
+export const PAGE = 50;
+
+/**
+ * Reads the pages of a list behind `cursor`. `take` gets each and says how many rows are still wanted. One call reads a bounded part
+ * of the table, so a page may be short, or empty, and not the last; a hidden tab reads no further.
+ */
+export async function pages(path, query, cursor, take) {
+  let wanted = PAGE;
+  do {
+    const page = await get(path, { ...query, cursor, limit: wanted });
+    wanted = Math.min(take(page), PAGE);
+    cursor = page.next_cursor;
+  } while (wanted > 0 && cursor && document.visibilityState === "visible");
+}

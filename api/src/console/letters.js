@@ -1,6 +1,6 @@
 // Dead letters: filtered, shown byte for byte, replayed or discarded, one or all that match.
 
-import { get, part } from "./api.js";
+import { PAGE, get, pages, part } from "./api.js";
 import { bulkBar, resumable, start } from "./bulk.js";
 import { button, choice, field, h, id, many, now, number, row, show, state, table, terms, when } from "./dom.js";
 
@@ -14,15 +14,23 @@ let view = null;
 const filters = () => Object.fromEntries([...new FormData(view.form)].filter(([, value]) => value !== "").map(([name, value]) => [name, value.trim()]));
 
 async function read(more) {
-  const query = { ...filters(), limit: 50, newest_first: true };
-  if (more) query.cursor = view.cursor;
-  else view.rows = [];
-  view.busy.hidden = false;
   const mine = (view.reading = {});
-  const page = await get("dead-letters", query).finally(() => { view.busy.hidden = true; });
-  if (mine !== view.reading) return;
-  view.rows.push(...page.dead_letters);
-  view.cursor = page.next_cursor;
+  if (!more) Object.assign(view, { rows: [], cursor: null, query: { ...filters(), newest_first: true } });
+  const { busy, rows } = view;
+  const wanted = rows.length + PAGE;
+  busy.textContent = "reading …";
+  busy.hidden = false;
+  await pages("dead-letters", view.query, view.cursor, (page) => {
+    if (mine !== view.reading) return 0;
+    rows.push(...page.dead_letters);
+    view.cursor = page.next_cursor;
+    draw();
+    busy.textContent = "still looking …";
+    return wanted - rows.length;
+  }).finally(() => { if (mine === view.reading) busy.hidden = true; });
+}
+
+function draw() {
   const rows = view.rows.map((one) => {
     const open = () => openLetter(view.app, one.id);
     return row([
@@ -34,8 +42,8 @@ async function read(more) {
     ], { open, help: () => view.app.runbook("dead-letters") });
   });
   show(view.list,
-    table("Dead letters", ["Died", "Kind", "Reason", "Student", "State", "#Receives", "Why", view.app.mayAct ? "Actions" : ""], rows, page.next_cursor ? "None so far: the letters are read a part at a time." : "No letter matches."),
-    h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "letter")} shown, the newest first`), page.next_cursor && button("More", () => read(true))));
+    table("Dead letters", ["Died", "Kind", "Reason", "Student", "State", "#Receives", "Why", view.app.mayAct ? "Actions" : ""], rows, view.cursor ? "None so far: the letters are read a part at a time." : "No letter matches."),
+    h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "letter")} shown, the newest first`), view.cursor && button("More", () => read(true))));
 }
 
 function pretty(letter) {

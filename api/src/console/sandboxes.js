@@ -1,6 +1,6 @@
 // Sandboxes: the pool filtered, and one sandbox's whole story.
 
-import { get, part } from "./api.js";
+import { PAGE, get, pages, part } from "./api.js";
 import { button, choice, field, h, id, many, moment, now, row, show, state, table, terms, when } from "./dom.js";
 
 const STATES = ["arriving", "available", "reserved", "allocated", "pending_deletion", "stale", "quarantined", "deletion_failed", "deleted"];
@@ -62,17 +62,27 @@ export async function openStory(app, sandboxId) {
 let view = null;
 
 async function read(more) {
-  const { app, form, list } = view;
-  const query = Object.fromEntries(new FormData(form));
-  query.limit = 50;
-  if (more) query.cursor = view.cursor;
-  else view.rows = [];
-  view.busy.hidden = false;
   const mine = (view.reading = {});
-  const page = await get("sandboxes", query).finally(() => { view.busy.hidden = true; });
-  if (mine !== view.reading) return;
-  view.rows.push(...page.sandboxes);
-  view.cursor = page.next_cursor;
+  // What is half typed filters nothing yet.
+  if (!more) Object.assign(view, { rows: [], cursor: null, query: Object.fromEntries(new FormData(view.form)) });
+  const { busy, rows } = view;
+  const wanted = rows.length + PAGE;
+  busy.textContent = "reading …";
+  busy.hidden = false;
+  await pages("sandboxes", view.query, view.cursor, (page) => {
+    if (mine !== view.reading) return 0;
+    // One that changed its state meanwhile may come twice.
+    const known = new Set(rows.map((one) => one.sandbox_id));
+    rows.push(...page.sandboxes.filter((one) => !known.has(one.sandbox_id)));
+    view.cursor = page.next_cursor;
+    draw();
+    busy.textContent = "still looking …";
+    return wanted - rows.length;
+  }).finally(() => { if (mine === view.reading) busy.hidden = true; });
+}
+
+function draw() {
+  const { app, list } = view;
   const rows = view.rows.map((one) => {
     const open = () => openStory(app, one.sandbox_id);
     return row([
@@ -84,8 +94,8 @@ async function read(more) {
     ], { open, help: RUNBOOK[one.status] && (() => app.runbook(RUNBOOK[one.status])) });
   });
   show(list,
-    table("Sandboxes", ["Sandbox", "Name", "State", "Student", "Lab", "Allocated", "Due"], rows, page.next_cursor ? "None so far: the table is read a part at a time." : "No sandbox matches."),
-    h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "sandbox", "sandboxes")} shown`), page.next_cursor && button("More", () => read(true))));
+    table("Sandboxes", ["Sandbox", "Name", "State", "Student", "Lab", "Allocated", "Due"], rows, view.cursor ? "None so far: the table is read a part at a time." : "No sandbox matches."),
+    h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "sandbox", "sandboxes")} shown`), view.cursor && button("More", () => read(true))));
 }
 
 export default {

@@ -1,8 +1,8 @@
 // Who waits in a line, since when, why and how many are ahead; one, or all that match, can be cancelled.
 //
-// Reads: one page of 50 requests when it is opened, filtered or turned, at Refresh, and every 15 s while it is the first page.
+// Reads: a page of 50 requests when it is opened, filtered or turned, at Refresh, and every 15 s while it is the first page.
 
-import { get, post } from "./api.js";
+import { PAGE, pages, post } from "./api.js";
 import { button, field, h, keepFocus, many, number, row, show, table, when } from "./dom.js";
 
 export const REASONS = {
@@ -25,15 +25,24 @@ const why = (one) => h("span", { class: one.reason === "refill_stopped" ? "warn"
 
 async function read(more, byItself = false) {
   // What is half typed filters nothing yet.
-  if (!byItself) view.filters = filters();
-  const query = { ...view.filters, limit: 50 };
-  if (more) query.cursor = view.cursor;
-  view.busy.hidden = byItself;
+  if (!byItself && !more) view.filters = filters();
+  const { busy } = view;
+  busy.textContent = "reading …";
+  busy.hidden = byItself;
   const mine = (view.reading = {});
-  const page = await get("waiting", query).finally(() => { view.busy.hidden = true; });
-  if (mine !== view.reading) return;
-  view.rows = more ? [...view.rows, ...page.waiting] : page.waiting;
-  view.cursor = page.next_cursor;
+  let rows = more ? view.rows : [];
+  const wanted = rows.length + PAGE;
+  await pages("waiting", view.filters, more ? view.cursor : null, (page) => {
+    if (mine !== view.reading) return 0;
+    rows = [...rows, ...page.waiting];
+    Object.assign(view, { rows, cursor: page.next_cursor });
+    draw(page);
+    busy.textContent = "still looking …";
+    return byItself ? 0 : wanted - rows.length;
+  }).finally(() => { if (mine === view.reading) busy.hidden = true; });
+}
+
+function draw(page) {
   const help = (one) => ({ help: () => view.app.runbook(section(one.reason)) });
   const lines = page.lines.filter((line) => line.length > 0).map((line) => row([
     h("b", null, wants(line)), line.tenant, number(line.length), line.oldest_since ? when(line.oldest_since) : h("span", { class: "zero" }, "–"), why(line),
@@ -43,14 +52,14 @@ async function read(more, byItself = false) {
     wants(one), one.tenant, number(one.ahead), when(one.since), when(one.deadline), why(one),
     h("span", { class: "actions" }, view.app.mayAct && button("Cancel", () => cancel({ id: one.request_id }), { "aria-label": `Cancel: ${one.track_id ?? one.request_id}` })),
   ], help(one)));
-  const draw = () => {
+  const drawn = () => {
     show(view.lines, lines.length > 0 && [h("h2", null, "Lines"), table("Lines", ["Wants", "Tenant", "#Waiting", "Oldest", "Why"], lines, "")]);
     show(view.list, lines.length > 0 && h("h2", null, "Requests, line by line"),
       table("Requests that wait", ["Student", "Wants", "Tenant", "#Ahead", "Since", "Until", "Why", view.app.mayAct ? "Actions" : ""], rows, page.next_cursor ? "None so far: lines are read a part at a time." : "Nobody waits."),
       h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "request")} shown, line by line`), page.next_cursor && button("More", () => read(true)),
         button("What to do", () => view.app.runbook("waiting"), { class: "quiet" })));
   };
-  keepFocus(view.root, draw);
+  keepFocus(view.root, drawn);
 }
 
 async function cancel(which) {
@@ -96,5 +105,5 @@ export default {
   },
 
   every: 15000,
-  reload: (byItself) => (byItself && view.rows.length > 50 ? null : read(false, byItself)),
+  reload: (byItself) => (byItself && (view.rows.length > PAGE || !view.busy.hidden) ? null : read(false, byItself)),
 };

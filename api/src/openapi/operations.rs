@@ -189,7 +189,7 @@ fn by_operator(admin: Admin, parts: &mut Components) -> Value {
             .finish(),
         Admin::Sandboxes => Operation::by_operator(parts, ADMIN, "listSandboxes", "Lists sandboxes")
             .says(
-                "Continue while there is a `next_cursor`; a page may be short, or empty, and still have one.",
+                "By state. Continue while there is a `next_cursor`; a page may be short, or empty, and still have one.",
             )
             .takes_query(query::SANDBOXES)
             .answers::<PoolPage<'_>>(200, "The page.", &[])

@@ -16,7 +16,9 @@ mod outcomes;
 mod page;
 pub mod permits;
 mod policy;
+pub mod pool_list;
 pub mod quarantine;
+mod read_budget;
 pub mod reconcile;
 mod refill_status;
 pub mod reservations;
@@ -41,6 +43,7 @@ pub use dynamodb::{
 pub use outcomes::{Candidate, CandidateFilter, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError};
 pub use page::{Page, PageKey, Pages, SweepKey};
 pub use policy::{FollowedPolicy, PolicyPlan, PolicyUnknown, PolicyWrite, StoredPolicy};
+pub use read_budget::ReadBudget;
 pub use refill_status::{RefillHeld, RefillStatus, pause_refill, resume_refill};
 pub use retry::retry_on_conflict;
 pub use upkeep::{

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use broker_domain::Status;
 use broker_domain::policy::Policy;
+use broker_store::pool_list::Browsed;
 use broker_store::{PageKey, Pages};
 use broker_tests::together;
 
@@ -40,7 +41,8 @@ async fn a_page_goes_on_where_a_cursor_says() {
     let seeded: BTreeSet<_> = place.seed(30).await.into_iter().map(|c| c.sandbox_id).collect();
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let page = place.store.sandboxes.browse(after, 7, |_| true).await.expect("read");
+        let page =
+            place.store.sandboxes.browse(&Browsed::default(), after, 7, |_| true).await.expect("read").page;
         assert!(page.items.len() == 7 || page.next.is_none(), "a page is full, or the last");
         seen.extend(page.items.into_iter().map(|record| record.sandbox.id));
         let Some(next) = page.next else { break };
@@ -90,7 +92,8 @@ async fn what_lies_behind_the_first_megabyte_is_read_too() {
     }
     (after, more) = (None, true);
     while more {
-        let page = store.sandboxes.browse(after, 100, |_| true).await.expect("read");
+        let page =
+            store.sandboxes.browse(&Browsed::default(), after, 100, |_| true).await.expect("read").page;
         browsed += page.items.len();
         (more, after) = (page.next.is_some(), page.next);
     }

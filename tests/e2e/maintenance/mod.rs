@@ -10,6 +10,7 @@ mod external;
 mod faults;
 mod leftovers;
 mod lists;
+mod pool_list;
 mod schedule;
 mod sync;
 

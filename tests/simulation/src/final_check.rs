@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use broker_domain::{AccountKey, DeadLetterCount, ExternalId, Status};
 use broker_local::provider::account_of;
 use broker_queue::topology;
-use broker_store::{Pages, Record};
+use broker_store::Record;
+use broker_store::pool_list::Browsed;
 
 use super::Week;
 use broker_store::verify::verify;
@@ -67,11 +68,15 @@ impl Week {
     }
 
     pub(super) async fn read_all(&self) -> Vec<Record> {
-        let mut pages = Pages::new(|after| self.store.sandboxes.browse(after, usize::MAX, |_| true));
-        let mut records = Vec::new();
-        while let Some(page) = pages.next().await.unwrap() {
-            records.extend(page);
+        let all = Browsed::default();
+        let (mut records, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.store.sandboxes.browse(&all, after, usize::MAX, |_| true).await.unwrap().page;
+            records.extend(page.items);
+            after = page.next;
+            if after.is_none() {
+                return records;
+            }
         }
-        records
     }
 }

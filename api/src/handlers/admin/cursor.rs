@@ -33,13 +33,13 @@ impl Cursors {
         PageKey::parse(self.unseal(text)?)
     }
 
-    /// For a list in the order of names: the cursor of the page behind `name`.
-    pub(crate) fn encode_name(&self, name: &str) -> String {
-        self.seal(hex::encode(name))
+    /// For a list with places of its own: the cursor of the page behind `place`.
+    pub(crate) fn encode_text(&self, place: &str) -> String {
+        self.seal(hex::encode(place))
     }
 
-    /// The name in a cursor of [`Cursors::encode_name`]; `None` for any other text.
-    pub(crate) fn parse_name(&self, text: &str) -> Option<String> {
+    /// The place in a cursor of [`Cursors::encode_text`]; `None` for any other text.
+    pub(crate) fn parse_text(&self, text: &str) -> Option<String> {
         String::from_utf8(hex::decode(self.unseal(text)?).ok()?).ok()
     }
 

@@ -1,11 +1,14 @@
-//! `GET /v1/admin/sandboxes`: a page of the pool, unordered.
+//! `GET /v1/admin/sandboxes`: a page of the pool, by state.
 //!
-//! A page may hold fewer than `limit`, even none, and still have a `next_cursor`: one call reads a bounded part of the table.
-//! The last page has none.
+//! A page may hold fewer than `limit`, even none, and still have a `next_cursor`: one call reads for a tenth of a second. The
+//! last page has none.
+
+use std::time::Duration;
 
 use broker_domain::policy::ANY_FLAVOUR;
-use broker_domain::{FlavourName, Status, TrackId, TrackName};
-use broker_store::Record;
+use broker_domain::{FlavourName, SandboxName, Status, TrackId, TrackName};
+use broker_store::ReadBudget;
+use broker_store::pool_list::{self, PoolFilter, PoolPlace, WantedNames};
 use http::StatusCode;
 use serde_json::json;
 
@@ -18,8 +21,10 @@ use crate::response::bodies::{PoolPage, PooledSandbox};
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
 
-/// The most pages of the table (1 MB each) that one call reads.
-const READS: usize = 16;
+/// The most reads of the table and its index for one call: enough for a look at all states, each in fifty shards.
+const READS: usize = 500;
+/// No read begins later in a call that looked at much.
+const READS_FOR: Duration = Duration::from_millis(100);
 
 impl Operator {
     pub(super) async fn sandboxes(&self, query: &Query) -> Result<Response, Problem> {
@@ -27,43 +32,36 @@ impl Operator {
         query.only(&[SANDBOXES])?;
         let status = query.checked(&STATUS, |text| Status::parse(text).ok_or(()))?;
         let flavour = query.get(FLAVOUR.name);
-        let is_known = |name: &&str| {
-            *name == ANY_FLAVOUR || policy.flavours().keys().any(|known| known.as_str() == *name)
-        };
-        if flavour.is_some() && flavour.filter(is_known).is_none() {
+        let known =
+            flavour.and_then(|name| policy.flavours().iter().find(|(known, _)| known.as_str() == name));
+        if flavour.is_some_and(|name| name != ANY_FLAVOUR) && known.is_none() {
             return Err(Problem::new(Code::UnknownFlavour, "The policy names no such flavour."));
         }
-        let flavour_of = |record: &Record| {
-            policy.flavour_of(&record.sandbox.name).map_or(ANY_FLAVOUR, FlavourName::as_str)
+        let takes = |name: &SandboxName| {
+            let own = policy.flavour_of(name).map_or(ANY_FLAVOUR, FlavourName::as_str);
+            flavour.is_none_or(|flavour| flavour == own)
         };
+        let prefix = known.map(|(_, flavour)| &flavour.prefix);
         let track = query.checked(&TRACK, |text| TrackId::new(text))?;
         let track_name = query.checked(&LAB, |text| TrackName::new(text))?;
         let limit = query.number(&SANDBOX_LIMIT)?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let cursors = Cursors::of(store.table(), query);
-        let mut after = query.checked(&CURSOR, |text| cursors.parse(text).ok_or(()))?;
-        let wanted = |record: &Record| {
-            let allocation = record.sandbox.allocation.as_ref();
-            status.is_none_or(|status| record.sandbox.status == status)
-                && flavour.is_none_or(|flavour| flavour_of(record) == flavour)
-                && track.as_ref().is_none_or(|track| allocation.is_some_and(|a| a.lease_key.track == *track))
-                && track_name
-                    .as_ref()
-                    .is_none_or(|name| allocation.is_some_and(|a| a.track_name.as_ref() == Some(name)))
+        let place = |text: &str| PoolPlace::parse(&cursors.parse_text(text)?);
+        let after = query.checked(&CURSOR, |text| place(text).ok_or(()))?;
+        let filter = PoolFilter {
+            status,
+            track: track.as_ref(),
+            track_name: track_name.as_ref(),
+            names: flavour.map(|_| WantedNames { prefix, takes: &takes }),
         };
-        let mut found = Vec::new();
-        for _ in 0..READS {
-            let read = store.sandboxes.browse(after.take(), limit - found.len(), wanted).await?;
-            found.extend(read.items);
-            after = read.next;
-            if after.is_none() || found.len() >= limit {
-                break;
-            }
-        }
+        let now = || self.rpc.clock.instant();
+        let mut budget = ReadBudget::new(READS, READS_FOR, &now);
+        let found = pool_list::page(store, &filter, after, limit, &mut budget).await?;
         let shown = |record| PooledSandbox::new(record, policy.flavour_of(&record.sandbox.name));
         let page = PoolPage {
-            sandboxes: found.iter().map(shown).collect(),
-            next_cursor: after.as_ref().map(|after| cursors.encode(after)),
+            sandboxes: found.records.iter().map(shown).collect(),
+            next_cursor: found.next.as_ref().map(|next| cursors.encode_text(&next.to_text())),
         };
         Ok(Response::json(StatusCode::OK, json!(page), "listed"))
     }

@@ -18,7 +18,7 @@ impl Operator {
         query.only(&[TENANTS])?;
         let store = &self.rpc.store;
         let cursors = Cursors::of(store.table(), query);
-        let named = |text: &str| cursors.parse_name(text).and_then(|name| TenantName::new(name).ok());
+        let named = |text: &str| cursors.parse_text(text).and_then(|name| TenantName::new(name).ok());
         let after = query.checked(&CURSOR, |text| named(text).ok_or(()))?;
         let only = query.checked(&TENANT, |text| TenantName::new(text))?;
         let most = usize::try_from(query.number(&TENANTS_LIMIT)?).unwrap_or(usize::MAX);
@@ -31,7 +31,7 @@ impl Operator {
             now: self.rpc.clock.now(),
         };
         let page = known.page(store, only.as_ref(), after.as_ref(), most).await?;
-        let next_cursor = page.after.map(|name| cursors.encode_name(name.as_str()));
+        let next_cursor = page.after.map(|name| cursors.encode_text(name.as_str()));
         Ok(Response::json(StatusCode::OK, json!(TenantList { tenants: page.tenants, next_cursor }), "listed"))
     }
 }

@@ -30,6 +30,7 @@ mod partition;
 mod permits;
 mod policy;
 mod pool;
+mod pool_list;
 mod pool_status;
 mod probe;
 mod provider_attributes;

@@ -82,36 +82,6 @@ impl SandboxStore {
         }
         Ok(counted)
     }
-
-    /// A page of sandboxes of the table, unordered; those that `keep` accepts, at most `limit`.
-    pub async fn browse(
-        &self,
-        after: Option<PageKey>,
-        limit: usize,
-        keep: impl Fn(&Record) -> bool,
-    ) -> Result<Page<Vec<Record>>, StoreError> {
-        let call = self
-            .table
-            .client
-            .scan()
-            .table_name(&self.table.name)
-            .consistent_read(true)
-            .set_exclusive_start_key(after.map(|key| key.0))
-            .filter_expression("begins_with(PK, :sandbox)")
-            .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.send().await.map_err(|error| unread("Scan", &self.table.name, error))?;
-        count_capacity("browse", answer.consumed_capacity());
-        let mut kept = Vec::new();
-        for item in answer.items() {
-            kept.extend(passable(records::read_record(item)).filter(&keep));
-            if kept.len() == limit {
-                // The next page begins behind this item, wherever the scan itself stopped.
-                return Ok(Page { items: kept, next: Some(PageKey(key_of(item))) });
-            }
-        }
-        Ok(Page { items: kept, next: answer.last_evaluated_key.map(PageKey) })
-    }
 }
 
 impl TableClient {
@@ -144,9 +114,4 @@ impl TableClient {
         count_capacity("by_state", answer.consumed_capacity());
         Ok(Page { items: answer.items.unwrap_or_default(), next: answer.last_evaluated_key.map(PageKey) })
     }
-}
-
-fn key_of(item: &Item) -> Item {
-    let of_key = |(name, _): &(&String, &_)| [keys::PK, keys::SK].contains(&name.as_str());
-    item.iter().filter(of_key).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
