@@ -9,6 +9,9 @@ use std::collections::VecDeque;
 use broker_domain::{DEAD_LETTER_SHARDS, DeadLetter, DeadLetterCount, DeadLetterFilter, DeadLetterId};
 use broker_store::{DeadLetterOrder, Store, StoreError};
 
+/// Letters of one read of a count: about a megabyte, and few enough for an endpoint that reads all that is left unless it is told
+/// how many.
+const COUNTED_AT_ONCE: usize = 1_000;
 /// Sorts before every id. DynamoDB accepts no empty text in a key condition.
 const BEFORE_ALL: &str = "0";
 /// Sorts behind every id.
@@ -153,7 +156,8 @@ impl DeadLetterListing {
 /// Counts the open letters, by reading all of them.
 pub async fn count_open(store: &Store) -> Result<DeadLetterCount, StoreError> {
     let (all, order) = (DeadLetterFilter::default(), DeadLetterOrder::OldestFirst);
-    let mut listing = DeadLetterListing::new(store.clone(), all, order, None);
+    let listing = DeadLetterListing::new(store.clone(), all, order, None);
+    let mut listing = listing.bounded(COUNTED_AT_ONCE, usize::MAX);
     let mut count = DeadLetterCount::default();
     while let Some(letter) = listing.next().await? {
         count.add(&letter);

@@ -27,7 +27,7 @@ use crate::response::codes::Code;
 use crate::response::problem::Problem;
 
 /// The most reads of the table for one page.
-const READS: usize = 32;
+const READS: usize = 12;
 /// The most letters of one read: they are read whole, and a page shows few.
 const READ_AT_ONCE: usize = 200;
 /// The longest kind in a filter.

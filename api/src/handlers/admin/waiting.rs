@@ -23,8 +23,10 @@ use crate::response::bodies::{CancelledWaiting, LineBody, WaitingList, WaitingRe
 use crate::response::problem::Problem;
 use crate::waiting::told;
 
-/// The most reads of places for one call.
-const READS: usize = 32;
+/// The most reads of places for one list.
+const READS: usize = 12;
+/// The same for one call that cancels.
+const READS_TO_CANCEL: usize = 32;
 /// The most requests that one call cancels.
 const MOST: usize = 1_000;
 /// Ids of one call.
@@ -121,7 +123,7 @@ impl Operator {
         target: String,
     ) -> Result<(Vec<Place>, String, bool), Problem> {
         let (store, now) = (&self.rpc.store, self.rpc.clock.now());
-        let page = waiting::list(store, filter, track, None, (MOST, READS), now).await?;
+        let page = waiting::list(store, filter, track, None, (MOST, READS_TO_CANCEL), now).await?;
         Ok((page.places, target, page.next.is_some()))
     }
 
