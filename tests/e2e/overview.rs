@@ -97,6 +97,50 @@ async fn a_refill_that_is_paused_or_whose_hook_does_not_answer_is_wrong_now() {
     .await;
 }
 
+#[tokio::test]
+async fn hooks_that_do_not_answer_are_wrong_now_for_as_long_as_the_policy_has_them() {
+    let provider = Provider::start(6).await;
+    story(provider.setup().apis(1).workers(1).var("BROKER_SERVE_EVERY_S", "1"), async |broker| {
+        provider.misbehave(json!({ "gate": { "status": 500 }, "before_delete": { "status": 503 } })).await;
+        let url = provider.url();
+        let blocked = format!(
+            "[flavour.small]\nprefix = \"sandbox-\"\nbefore_delete = {{ url = \"{url}/hooks/before-delete\", on_failure = \"block\" }}\n"
+        );
+        policy::apply(broker, &blocked).await;
+        broker.job("sync").await;
+        for number in 0..6 {
+            let track = format!("student-{number}");
+            let own = broker.allocate(&track).send().await.expect_status(201);
+            broker.return_sandbox(own.sandbox_id(), &track).send().await.expect_status(200);
+        }
+        let guarded =
+            format!("{blocked}gate = {{ url = \"{url}/hooks/gate\", timeout_s = 2, attempts = 20 }}\n");
+        policy::apply(broker, &guarded).await;
+        // Six are asked about, and five failures open a breaker.
+        broker.cli_ok(&["pool", "seed", "--name-prefix", "sandbox", "--start", "900", "--count", "6"]).await;
+        let away = tells(broker, "gate_away").await;
+        assert_eq!(away["runbook"], "hooks", "{away:#}");
+        let said = away["text"].as_str().expect("text");
+        assert!(said.contains("1 worker of 1") && said.contains("500"), "{said}");
+        wait_for_condition("the overview to tell of the hook before deletions", async || {
+            broker.job("cleanup").await;
+            let problems = problems(broker).await;
+            let told = problems.iter().any(|problem| problem["code"] == "before_delete_away");
+            if told { Ok(()) } else { Err(problems) }
+        })
+        .await;
+        let printed = broker.cli_ok(&["overview"]).await.stdout;
+        assert!(printed.contains("hook before deletions") && printed.contains("RUNBOOK.md#hooks"), "{printed}");
+
+        // The breakers stay open for a minute, but nobody asks these hooks any more.
+        policy::apply(broker, "[flavour.small]\nprefix = \"sandbox-\"\n").await;
+        provider.behave().await;
+        tells_no_more(broker, "gate_away").await;
+        tells_no_more(broker, "before_delete_away").await;
+    })
+    .await;
+}
+
 /// What the command asks of DynamoDB, by operation.
 async fn asked(broker: &Broker) -> Vec<(String, u64)> {
     let url = broker.proxy().urls().dynamodb_url.clone();

@@ -30,9 +30,9 @@ mod starting;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use broker_domain::Source;
+use broker_domain::{Source, Timestamp};
 use broker_provider::Provider;
-use broker_provider::hooks::Hooks;
+use broker_provider::hooks::{HookKind, Hooks};
 use broker_queue::{QueueKind, QueueNames, QueueUrls, Sender};
 use broker_runtime::config::Scheduler;
 use broker_runtime::lifecycle::Lifecycle;
@@ -40,7 +40,9 @@ use broker_runtime::own_pages::OwnPages;
 use broker_runtime::process::Process;
 use broker_store::heartbeat;
 use broker_store::reservations::FollowedReservations;
-use broker_store::{FollowedPolicy, Instance, ProviderAway, Received, Role, SeenEmpty, SelfReport, Store};
+use broker_store::{
+    FollowedPolicy, HookAway, Instance, ProviderAway, Received, Role, SeenEmpty, SelfReport, Store,
+};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -51,6 +53,9 @@ use health::Health;
 use jobs::Jobs;
 use serve::{NextWalk, OwnGrants, SoonOver};
 use starting::NotPrepared;
+
+/// Characters of a failure that a heartbeat tells.
+const LONGEST_WHY: usize = 200;
 
 /// Runs a worker until the process's lifecycle ends and its work is finished. `ops` serves `/metrics`, `/healthz` and
 /// `/readyz`; `None` in a process that serves them elsewhere.
@@ -101,6 +106,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     opened.mark_changed();
     let (policy, freed, soon) = (jobs.policy.clone(), Arc::clone(&jobs.freed), jobs.soon.clone());
     let (own_grants, told_at) = (jobs.own_grants.clone(), jobs.clock.clone());
+    let (hooks, hooks_of) = (jobs.hooks.clone(), jobs.policy.clone());
     let breaker = jobs.provider.as_ref().map(|provider| provider.breaker().clone());
     let maintenance = MaintenanceHandler::consumer(&services, jobs);
     let oldest_maintenance = maintenance.oldest_age();
@@ -131,6 +137,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
             let (age, why) = breaker.failing_for(told_at.instant())?;
             Some(ProviderAway { since: told_at.now().minus(age), why })
         }),
+        hooks_away: hooks_away(&hooks, &hooks_of, told_at.now()),
     };
     let me = (id, Role::Worker);
     tracker.spawn(heartbeat::keep(store, me, clock, report, |_| (), opened, soft.clone()));
@@ -139,6 +146,21 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let in_time = lifecycle.drained(services.config.drain).await;
     tracing::info!(in_time, "worker drained");
     if in_time { consuming.await.context("the consumer of requests panicked") } else { Ok(()) }
+}
+
+/// The hooks that this worker does not ask, by the policy's names.
+fn hooks_away(hooks: &Hooks, policy: &FollowedPolicy, now: Timestamp) -> Vec<HookAway> {
+    let Ok(policy) = policy.now() else { return Vec::new() };
+    let away = hooks.failing(&policy).into_iter().map(|failing| HookAway {
+        hook: match failing.kind {
+            HookKind::BeforeDelete => "before_delete",
+            HookKind::Check | HookKind::RefillRequested | HookKind::Test => "gate",
+        }
+        .to_owned(),
+        since: now.minus(failing.since),
+        why: failing.why.chars().take(LONGEST_WHY).collect(),
+    });
+    away.collect()
 }
 
 /// The jobs of a worker, with all that they need.

@@ -15,7 +15,7 @@ use broker_domain::{Job, Status, Timestamp};
 use broker_queue::topology::Depth;
 use broker_runtime::config::Scheduler;
 use broker_store::history::{self, Minute};
-use broker_store::{Census, Instance, RefillHeld, Role, Store, StoreError, Tick, heartbeat};
+use broker_store::{Census, HookAway, Instance, RefillHeld, Role, Store, StoreError, Tick, heartbeat};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -42,6 +42,8 @@ pub struct Overview {
     pub jobs: Vec<ScheduledJob>,
     /// The workers that do not call the provider, because it does not answer them; null if there is none.
     pub provider_away: Option<ProviderTrouble>,
+    /// The hooks that workers do not ask, because they do not answer them.
+    pub hooks_away: Vec<HookTrouble>,
     /// Flavours of which no new sandboxes are asked for.
     pub refill_held: Vec<HeldRefill>,
     /// The last hour, the oldest first; minutes in which nothing was counted may be missing.
@@ -144,6 +146,19 @@ impl ScheduledJob {
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ProviderTrouble {
     /// How many.
+    pub workers: u64,
+    /// Since when the first of them, in seconds since the epoch.
+    pub since: u64,
+    /// The last failure of the first of them.
+    pub why: String,
+}
+
+/// A hook that workers do not ask.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct HookTrouble {
+    /// Which, as the policy calls it: `gate` or `before_delete`.
+    pub hook: String,
+    /// How many workers.
     pub workers: u64,
     /// Since when the first of them, in seconds since the epoch.
     pub since: u64,
@@ -292,6 +307,21 @@ impl Seen {
         })
     }
 
+    /// The hooks that workers do not ask.
+    fn hooks_away(&self) -> Vec<HookTrouble> {
+        let mut troubles: BTreeMap<&str, HookTrouble> = BTreeMap::new();
+        for away in self.living(Role::Worker).flat_map(|worker| &worker.hooks_away) {
+            let HookAway { hook, since, why } = away;
+            let first = HookTrouble { hook: hook.clone(), workers: 0, since: u64::MAX, why: String::new() };
+            let trouble = troubles.entry(hook).or_insert(first);
+            trouble.workers += 1;
+            if since.as_secs() < trouble.since {
+                (trouble.since, trouble.why) = (since.as_secs(), why.clone());
+            }
+        }
+        troubles.into_values().collect()
+    }
+
     /// The overview of it.
     pub fn overview(&self) -> Overview {
         let count = |role| u64::try_from(self.living(role).count()).unwrap_or(u64::MAX);
@@ -316,6 +346,7 @@ impl Seen {
             paused_since: secs(self.closed_since),
             jobs: jobs.collect(),
             provider_away: self.provider_away(),
+            hooks_away: self.hooks_away(),
             refill_held: self.refill_held.iter().map(HeldRefill::from).collect(),
             history: self.history.iter().map(HistoryMinute::from).collect(),
             caller: None,

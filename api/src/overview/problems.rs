@@ -175,7 +175,7 @@ fn jobs(overview: &Overview, problems: &mut Vec<Problem>) {
     }
 }
 
-/// What keeps sandboxes from coming and going: the provider, its list, the hook of a refill.
+/// What keeps sandboxes from coming and going: the provider, its list, the hooks.
 fn supply(overview: &Overview, problems: &mut Vec<Problem>) {
     if let Some(away) = &overview.provider_away {
         let which = some(away.workers, "worker");
@@ -185,6 +185,22 @@ fn supply(overview: &Overview, problems: &mut Vec<Problem>) {
             away.why
         );
         problems.push(ticket("provider_away", text, "provider-down"));
+    }
+    for away in &overview.hooks_away {
+        let (which, of) = (some(away.workers, "worker"), overview.processes.workers);
+        let for_min = overview.now.saturating_sub(away.since) / 60;
+        let (code, what, so) = match away.hook.as_str() {
+            "gate" => ("gate_away", "gate", "new sandboxes are not offered"),
+            "before_delete" => (
+                "before_delete_away",
+                "hook before deletions",
+                "deletions wait, unless the policy says otherwise",
+            ),
+            _ => ("hook_away", "hook of a newer release", "what it is asked about waits"),
+        };
+        let why = &away.why;
+        let text = format!("The {what} does not answer {which} of {of} since {for_min} min: {so} ({why}).");
+        problems.push(ticket(code, text, "hooks"));
     }
     for job in &overview.jobs {
         let Some(why) = &job.trouble else { continue };
@@ -225,7 +241,8 @@ mod tests {
 
     use super::*;
     use crate::overview::{
-        HeldRefill, HistoryMinute, Letters, Pool, Processes, ProviderTrouble, Requests, ScheduledJob,
+        HeldRefill, HistoryMinute, HookTrouble, Letters, Pool, Processes, ProviderTrouble, Requests,
+        ScheduledJob,
     };
 
     const NOW: u64 = 1_000_000;
@@ -258,6 +275,10 @@ mod tests {
         HeldRefill { flavour: "small".to_owned(), paused_at, paused_by, next_try_at: None }
     }
 
+    fn away(hook: &str) -> HookTrouble {
+        HookTrouble { hook: hook.to_owned(), workers: 1, since: NOW - 90, why: "status 500".to_owned() }
+    }
+
     fn fine() -> Overview {
         Overview {
             now: NOW,
@@ -278,6 +299,7 @@ mod tests {
             paused_since: None,
             jobs: vec![scheduled("sync"), scheduled("sweep")],
             provider_away: None,
+            hooks_away: Vec::new(),
             refill_held: Vec::new(),
             history: vec![minute(0, 0)],
             caller: None,
@@ -296,7 +318,7 @@ mod tests {
     #[test]
     fn each_thing_that_is_wrong_is_told_once_with_a_section_of_the_runbook() {
         type Break = fn(&mut Overview);
-        let cases: [(&str, Break); 21] = [
+        let cases: [(&str, Break); 23] = [
             ("pool_paused", |o| o.paused_since = Some(NOW)),
             ("no_worker", |o| o.processes.workers = 0),
             ("queue_silent", |o| o.requests = None),
@@ -321,6 +343,8 @@ mod tests {
                 o.provider_away =
                     Some(ProviderTrouble { workers: 1, since: NOW - 90, why: "status 500".to_owned() });
             }),
+            ("gate_away", |o| o.hooks_away.push(away("gate"))),
+            ("before_delete_away", |o| o.hooks_away.push(away("before_delete"))),
             ("sync_refused", |o| o.jobs[0].trouble = Some("the provider lists nothing at all".to_owned())),
             ("job_failed", |o| o.jobs[1].trouble = Some("the table did not answer".to_owned())),
             ("refill_paused", |o| o.refill_held.push(held(Some(NOW)))),

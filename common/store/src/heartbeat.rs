@@ -41,7 +41,8 @@ pub async fn keep(
     mut news: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
-    let (mut pause, mut unsaid, mut said_away) = (EVERY_WHILE_BEHIND, Received::default(), false);
+    let (mut pause, mut unsaid, mut said_away) =
+        (EVERY_WHILE_BEHIND, Received::default(), (false, Vec::new()));
     let mut said_at = clock.instant();
     let changes = async |news: &mut watch::Receiver<bool>| {
         if news.changed().await.is_err() {
@@ -61,9 +62,10 @@ pub async fn keep(
         let report = report();
         unsaid = unsaid.and(report.received);
         let since = clock.instant().duration_since(said_at);
-        // Operators are told soon that a provider is away, or is back.
-        let is_away = report.provider_away.is_some();
-        has_news |= is_away != said_away;
+        // Operators are told soon that a provider or a hook is away, or is back.
+        let hooks: Vec<_> = report.hooks_away.iter().map(|away| away.hook.clone()).collect();
+        let away = (report.provider_away.is_some(), hooks);
+        has_news |= away != said_away;
         let is_behind = unsaid.requests.is_some_and(|age| age >= BEHIND);
         if since < EVERY && !is_behind && !has_news {
             continue;
@@ -76,7 +78,7 @@ pub async fn keep(
         match beat {
             Ok(()) => {
                 (pause, unsaid, said_at) = (EVERY_WHILE_BEHIND, Received::default(), clock.instant());
-                (has_news, said_away) = (false, is_away);
+                (has_news, said_away) = (false, away);
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;

@@ -47,7 +47,7 @@ pub use read_budget::ReadBudget;
 pub use refill_status::{RefillHeld, RefillStatus, pause_refill, resume_refill};
 pub use retry::retry_on_conflict;
 pub use upkeep::{
-    Binding, Census, GateQuestion, Instance, PoolStatus, ProviderAway, Received, Record, Role, Run,
+    Binding, Census, GateQuestion, HookAway, Instance, PoolStatus, ProviderAway, Received, Record, Role, Run,
     SeenEmpty, SelfReport, Sightings, Tick, Trouble,
 };
 pub use waiting::{ListedLine, PlaceItem, PlaceRows};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use broker_domain::policy::{ByCause, ByStatus, ReservedCount};
@@ -187,6 +188,19 @@ pub struct Instance {
     pub granted: Granted,
     /// Why a worker does not call the provider, if its breaker is open.
     pub provider_away: Option<ProviderAway>,
+    /// Hooks that a worker does not ask, because their breakers are open.
+    pub hooks_away: Vec<HookAway>,
+}
+
+/// That a worker does not ask a hook: its breaker is not closed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookAway {
+    /// Which: `gate` or `before_delete`, as the policy calls it.
+    pub hook: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// The last failure.
+    pub why: String,
 }
 
 /// That a worker does not call the provider: its breaker is not closed.
@@ -220,6 +234,8 @@ pub struct SelfReport {
     pub granted: Granted,
     /// Why it does not call the provider, if its breaker is open.
     pub provider_away: Option<ProviderAway>,
+    /// Hooks that it does not ask, because their breakers are open.
+    pub hooks_away: Vec<HookAway>,
 }
 
 /// The age of the oldest message of each queue that a worker received since its last heartbeat, if any.

@@ -14,6 +14,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -27,7 +28,7 @@ pub use event::{HookEvent, HookKind};
 
 use super::breaker::Breaker;
 use super::http::{CONNECT, TRACEPARENT, retry_after};
-use broker_domain::policy::Hook;
+use broker_domain::policy::{Hook, Policy};
 use broker_runtime::clock::Clock;
 use broker_runtime::config::{HookSecret, HooksConfig};
 use broker_runtime::errors;
@@ -48,6 +49,17 @@ pub struct Hooks {
     guard: Guard,
     endpoints: Arc<Mutex<HashMap<Url, Endpoint>>>,
     clock: Clock,
+}
+
+/// A hook that is not asked, because it failed so often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailingHook {
+    /// What it is asked.
+    pub kind: HookKind,
+    /// For how long.
+    pub since: Duration,
+    /// The last failure.
+    pub why: String,
 }
 
 /// One URL.
@@ -85,6 +97,22 @@ impl Hooks {
         };
         count(event, &answer);
         answer
+    }
+
+    /// The hooks of `policy` whose breakers are not closed: of each kind the one that has failed for longest.
+    pub fn failing(&self, policy: &Policy) -> Vec<FailingHook> {
+        let now = self.clock.instant();
+        let endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let failing = |kind, hook: &Hook| {
+            let (since, why) = endpoints.get(&hook.url)?.breaker.failing_for(now)?;
+            Some(FailingHook { kind, since, why })
+        };
+        let gates = policy.flavours().values().filter_map(|flavour| flavour.gate.as_ref());
+        let gates = gates.filter_map(|gate| failing(HookKind::Check, &gate.hook));
+        let deletions = policy.flavours().values().filter_map(|flavour| flavour.before_delete.as_ref());
+        let deletions = deletions.filter_map(|before| failing(HookKind::BeforeDelete, &before.hook));
+        let longest = [gates.max_by_key(|one| one.since), deletions.max_by_key(|one| one.since)];
+        longest.into_iter().flatten().collect()
     }
 
     async fn ask_unless_open(&self, hook: &Hook, event: &HookEvent) -> HookAnswer {

@@ -81,6 +81,7 @@ pub(super) const TROUBLE_MS: &str = "trouble_ms";
 pub(super) const TROUBLE: &str = "trouble";
 pub(super) const PROVIDER_AWAY_MS: &str = "provider_away_ms";
 pub(super) const PROVIDER_AWAY: &str = "provider_away";
+pub(super) const HOOKS_AWAY: &str = "hooks_away";
 pub(super) const PAUSED_AT: &str = "paused_at";
 pub(super) const RAN_FOR_MS: &str = "ran_for_ms";
 pub(super) const BUCKET_US: &str = "bucket_us";

@@ -47,6 +47,10 @@ impl InstanceStore {
             item.insert(a::PROVIDER_AWAY_MS.to_owned(), n(since.as_ms()));
             item.insert(a::PROVIDER_AWAY.to_owned(), s(why));
         }
+        if !instance.hooks_away.is_empty() {
+            let away = serde_json::to_string(&instance.hooks_away).unwrap_or_default();
+            item.insert(a::HOOKS_AWAY.to_owned(), s(away));
+        }
         let call = self
             .table
             .client
@@ -86,7 +90,7 @@ impl Instance {
 
     /// An instance with a heartbeat at `now` that says this of itself.
     pub fn reporting(id: Uuid, role: Role, now: Timestamp, report: SelfReport) -> Self {
-        let SelfReport { received, receives, seen_empty, granted, provider_away } = report;
+        let SelfReport { received, receives, seen_empty, granted, provider_away, hooks_away } = report;
         Self {
             id,
             role,
@@ -97,6 +101,7 @@ impl Instance {
             seen_empty,
             granted,
             provider_away,
+            hooks_away,
         }
     }
 }

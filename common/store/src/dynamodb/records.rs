@@ -149,7 +149,11 @@ pub(super) fn read_instance(item: &Item) -> Result<Instance, StoreError> {
         },
         provider_away: read_since(&read, a::PROVIDER_AWAY_MS, a::PROVIDER_AWAY)?
             .map(|(since, why)| ProviderAway { since, why }),
-        // For estimates only: what a newer program says in another way is as good as unsaid.
+        // For people only, as are the estimates: what a newer program says in another way is as good as unsaid.
+        hooks_away: item
+            .get(a::HOOKS_AWAY)
+            .and_then(|away| serde_json::from_str(away.as_s().ok()?).ok())
+            .unwrap_or_default(),
         granted: item
             .get(a::GRANTED)
             .and_then(|granted| serde_json::from_str(granted.as_s().ok()?).ok())
