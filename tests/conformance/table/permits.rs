@@ -237,3 +237,21 @@ async fn delete(place: &Place, pk: &str, sk: &str) {
     let delete = place.aws.dynamodb.delete_item().table_name(&place.table);
     delete.key("PK", key(pk)).key("SK", key(sk)).send().await.expect("deleted");
 }
+
+#[tokio::test]
+async fn a_look_for_free_slots_reads_some_that_are_held_in_the_order_of_their_texts() {
+    let place = Place::with_table().await;
+    let free = place.seed(5).await;
+    for (candidate, slot) in free.iter().zip([0, 2, 10, 11, 9]) {
+        held(&place, &format!("student-{slot}"), candidate, &permit(slot)).await;
+    }
+    let look = async |slot, count| {
+        let limit = permit(0).limit;
+        let page = place.store.permits.slots_after(&limit, slot, count).await.expect("read");
+        (page.items.into_iter().collect::<Vec<_>>(), page.next)
+    };
+    assert_eq!(look(1, 2).await, (vec![10, 11], Some(11)));
+    let (rest, next) = look(1, 10).await;
+    assert_eq!((rest, next), (vec![2, 9, 10, 11], None), "a slot that is free is a place to begin, too");
+    assert_eq!(look(9, 10).await, (vec![], None));
+}

@@ -1,16 +1,17 @@
 //! Limits: what a request of a limited tenant may claim.
 //!
 //! Every claim asks here for its candidate; for a tenant without a limit that is the candidate, and nothing more. Under a limit
-//! it comes with a permit, and never goes past a place of the tenant that was durable before the request was received:
+//! it comes with a permit, and never goes past a place of the tenant that was durable before the request was made:
 //! else those who wait for a permit would wait for ever. A request whose names fall under several limits tries the other
 //! flavours, too, before it is told which limit is in its way.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use broker_domain::policy::{Policy, TenantLimit};
 use broker_domain::waiting::Line;
-use broker_domain::{AllocateRequest, Quota, TenantName};
+use broker_domain::{AllocateRequest, Quota, TenantName, Timestamp};
 use broker_store::reservations::ReservationsUnknown;
 use broker_store::{CandidateFilter, Pages, StoreError};
 
@@ -21,6 +22,9 @@ use crate::candidates::HeldCandidate;
 
 /// Places of a line that are read at a time, to see whether anybody waits.
 const HEADS: u16 = 10;
+/// How long the last look at a tenant's lines serves requests that were made before it began. It bounds what clocks that differ
+/// can hide.
+const LOOK_SERVES_FOR: Duration = Duration::from_millis(250);
 /// How long a claim waits for a read of the reservations before it is tried again.
 const RESERVATIONS_COME_WITHIN: Duration = Duration::from_secs(3);
 /// How long a process that just started waits for its policy before it tries the request again.
@@ -88,6 +92,31 @@ pub(super) enum LinesLearnt {
     Waited(Arc<[Line]>),
     /// The table did not answer.
     Failed,
+}
+
+/// The last look at each limited tenant's lines.
+#[derive(Debug, Default)]
+pub(super) struct LastLooks(Mutex<HashMap<TenantName, LastLook>>);
+
+#[derive(Debug)]
+struct LastLook {
+    began_at: Timestamp,
+    began: Instant,
+    waited: Arc<[Line]>,
+}
+
+impl LastLooks {
+    /// What the last look saw, if it serves a request that was made at `asked`.
+    fn of(&self, tenant: &TenantName, asked: Timestamp, now: Instant) -> Option<Arc<[Line]>> {
+        let looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let look = looks.get(tenant)?;
+        let serves = asked < look.began_at && now.duration_since(look.began) <= LOOK_SERVES_FOR;
+        serves.then(|| Arc::clone(&look.waited))
+    }
+
+    fn keep(&self, tenant: &TenantName, look: LastLook) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), look);
+    }
 }
 
 impl Handlers {
@@ -173,7 +202,7 @@ impl Handlers {
         let Some(limited) = limited else {
             return Ok(Found::Free(Taken { candidate, permit: None }));
         };
-        let waited = self.waited(&limited.limit.tenant).await?;
+        let waited = self.waited(&limited.limit.tenant, request.times.enqueued_at).await?;
         let goes_past = waited.iter().any(|line| line.fits(name));
         let quota = match self.permits.next(&limited).await? {
             Slot::Free(permit) if !goes_past => {
@@ -181,31 +210,40 @@ impl Handlers {
             }
             Slot::Free(permit) => {
                 permit.put_back();
-                self.permits.last_seen(&limited)
+                self.permits.quota(&limited).await?
             }
             Slot::Full(quota) => quota,
         };
         Ok(Found::Refused(Refusal { candidate, limited, quota }))
     }
 
-    /// The lines of `tenant` in which somebody waits: one look, which began after this was asked, for all who ask.
-    async fn waited(&self, tenant: &TenantName) -> Result<Arc<[Line]>, HandlerError> {
-        let mut place = self.lines.place(tenant);
-        match place.turn().await {
-            KeyTurn::Mine(turn) => match self.look_at_lines(tenant).await {
-                Ok(lines) => {
-                    turn.learnt(LinesLearnt::Waited(Arc::clone(&lines)));
-                    Ok(lines)
-                }
-                Err(error) => {
-                    turn.learnt(LinesLearnt::Failed);
-                    Err(error.into())
-                }
-            },
+    /// The lines of `tenant` in which somebody waits, by a look that began after `asked`. Those who ask together share one.
+    async fn waited(&self, tenant: &TenantName, asked: Timestamp) -> Result<Arc<[Line]>, HandlerError> {
+        if let Some(waited) = self.last_looks.of(tenant, asked, self.clock.instant()) {
+            return Ok(waited);
+        }
+        let turn = match self.lines.place(tenant).turn().await {
+            KeyTurn::Mine(turn) => turn,
             KeyTurn::Learnt(learnt) => match &*learnt {
-                LinesLearnt::Waited(lines) => Ok(Arc::clone(lines)),
-                LinesLearnt::Failed => Err(Self::failed_for_all()),
+                LinesLearnt::Waited(waited) => return Ok(Arc::clone(waited)),
+                LinesLearnt::Failed => return Err(Self::failed_for_all()),
             },
+        };
+        // The look for which this one waited may do.
+        let (began_at, began) = (self.clock.now(), self.clock.instant());
+        if let Some(waited) = self.last_looks.of(tenant, asked, began) {
+            return Ok(waited);
+        }
+        match self.look_at_lines(tenant).await {
+            Ok(waited) => {
+                turn.learnt(LinesLearnt::Waited(Arc::clone(&waited)));
+                self.last_looks.keep(tenant, LastLook { began_at, began, waited: Arc::clone(&waited) });
+                Ok(waited)
+            }
+            Err(error) => {
+                turn.learnt(LinesLearnt::Failed);
+                Err(error.into())
+            }
         }
     }
 
@@ -233,5 +271,24 @@ async fn known(
     match tokio::time::timeout(RESERVATIONS_COME_WITHIN, reading).await {
         Ok(known) => known.map_err(|error| unknown(error.into()).into()),
         Err(elapsed) => Err(unknown(elapsed.into()).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_serves_requests_that_were_made_before_it_for_a_moment() {
+        let (looks, tenant) = (LastLooks::default(), TenantName::new("acme").expect("a tenant"));
+        let (began_at, began) = (Timestamp::from_ms(5_000), broker_runtime::clock::Clock::system().instant());
+        let serves = |asked, now| looks.of(&tenant, Timestamp::from_ms(asked), now).is_some();
+        assert!(!serves(4_999, began), "nobody looked");
+        looks.keep(&tenant, LastLook { began_at, began, waited: Arc::default() });
+        assert!(serves(4_999, began + LOOK_SERVES_FOR));
+        assert!(!serves(5_000, began), "a place may have been durable before it was made");
+        assert!(!serves(4_999, began + LOOK_SERVES_FOR + Duration::from_millis(1)));
+        let other = TenantName::new("umbrella").expect("a tenant");
+        assert!(looks.of(&other, Timestamp::from_ms(0), began).is_none());
     }
 }

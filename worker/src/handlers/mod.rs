@@ -27,7 +27,7 @@ use crate::serve::SoonOver;
 use allocate::LeaseLearnt;
 use habit::Habit;
 use key_turns::KeyTurns;
-use limits::LinesLearnt;
+use limits::{LastLooks, LinesLearnt};
 use park::ListedLines;
 use permits::Permits;
 use return_sandbox::ReturnLearnt;
@@ -48,6 +48,8 @@ pub(crate) struct Handlers {
     permits: Permits,
     /// Looks at the lines of one tenant.
     lines: KeyTurns<TenantName, LinesLearnt>,
+    /// The last of them.
+    last_looks: LastLooks,
     /// Told when a permit is free again: somebody may wait for it.
     freed: Arc<Notify>,
     /// Whether owners have their default key, and hold no permit.
@@ -85,6 +87,7 @@ impl Handlers {
             reservations,
             permits,
             lines: KeyTurns::default(),
+            last_looks: LastLooks::default(),
             freed,
             default_keys: Habit::new(),
             new_keys: Habit::new(),

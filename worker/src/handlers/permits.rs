@@ -4,7 +4,7 @@
 //! share. Invariants: a slot is held by one claim of the process at a time; "full" is told only to a claim that came before
 //! a look which found every slot taken. Another worker may be faster; the claim's condition decides.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use super::key_turns::{KeyTurn, KeyTurns};
 
 /// Free slots that are kept of one look, at most.
 const KEPT: usize = 256;
+/// Held slots that a look reads, at most. Only where none of those between them is free, all are read.
+const READ: u16 = 250;
 /// The longest wait for a slot that another claim of this process holds, before the next look.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
 
@@ -31,10 +33,12 @@ pub(super) struct Permits {
 }
 
 /// What a look at a limit's permits learnt.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Look {
-    /// These slots are held.
-    Held(BTreeSet<u32>),
+    /// There are free slots.
+    Free,
+    /// So many slots are held: all below the limit, and perhaps some of a time when it was higher.
+    Full(u32),
     /// The table did not answer.
     Failed,
 }
@@ -69,23 +73,24 @@ impl Permits {
             let released = self.slots.released.notified();
             let look = match place.turn().await {
                 KeyTurn::Mine(turn) => match self.look(limited).await {
-                    Ok(held) => {
-                        turn.learnt(Look::Held(held.clone()));
-                        Arc::new(Look::Held(held))
+                    Ok(look) => {
+                        turn.learnt(look);
+                        look
                     }
                     Err(error) => {
                         turn.learnt(Look::Failed);
                         return Err(error);
                     }
                 },
-                KeyTurn::Learnt(look) => look,
+                KeyTurn::Learnt(look) => *look,
             };
-            let Look::Held(held) = &*look else {
-                let source = "the look of another claim failed".into();
-                return Err(StoreError::Unavailable { operation: "Query", source });
-            };
-            if held.iter().filter(|slot| *slot < max).count() >= *max as usize {
-                return Ok(quota(u32::try_from(held.len()).unwrap_or(u32::MAX)));
+            match look {
+                Look::Free => {}
+                Look::Full(held) => return Ok(quota(held)),
+                Look::Failed => {
+                    let source = "the look of another claim failed".into();
+                    return Err(StoreError::Unavailable { operation: "Query", source });
+                }
             }
             if self.slots.are_busy(limit) {
                 let _ = tokio::time::timeout(BUSY_WAIT, released).await;
@@ -93,23 +98,46 @@ impl Permits {
         }
     }
 
-    /// The use of `limited`, as the last look saw it.
-    pub(super) fn last_seen(&self, limited: &TenantLimit) -> Quota {
-        let held = self.slots.with(&limited.limit, |slots| slots.held);
-        Quota { flavour: limited.flavour.clone(), held, max: limited.max }
+    /// The use of `limited`.
+    pub(super) async fn quota(&self, limited: &TenantLimit) -> Result<Quota, StoreError> {
+        let held = self.store.permits.slots(&limited.limit).await?.len();
+        let held = u32::try_from(held).unwrap_or(u32::MAX);
+        Ok(Quota { flavour: limited.flavour.clone(), held, max: limited.max })
     }
 
-    /// Reads which slots are held, and keeps the free ones for the claims that wait.
-    async fn look(&self, limited: &TenantLimit) -> Result<BTreeSet<u32>, StoreError> {
-        let held = self.store.permits.slots(&limited.limit).await?;
+    /// Looks for free slots, and keeps them for the claims that wait.
+    async fn look(&self, TenantLimit { limit, max, .. }: &TenantLimit) -> Result<Look, StoreError> {
         // From anywhere on and in any order, so that workers seldom try the same.
-        let start = (self.entropy.unit() * f64::from(limited.max)) as u32;
-        let slots = (start..limited.max).chain(0..start);
-        let mut free: Vec<u32> = slots.filter(|slot| !held.contains(slot)).take(KEPT).collect();
-        self.entropy.shuffle(&mut free);
-        self.slots.keep(&limited.limit, free, u32::try_from(held.len()).unwrap_or(u32::MAX));
-        Ok(held)
+        let start = (self.entropy.unit() * f64::from(*max)) as u32;
+        let page = self.store.permits.slots_after(limit, start, READ).await?;
+        let is_read = |slot: &u32| page.next.is_none_or(|last| slot.to_string() <= last.to_string());
+        let behind = std::iter::successors(next_by_text(start, *max), |slot| next_by_text(*slot, *max));
+        let found = behind.take_while(is_read).filter(|slot| !page.items.contains(slot));
+        if self.slots.keep(limit, found, &self.entropy) {
+            return Ok(Look::Free);
+        }
+        let held = self.store.permits.slots(limit).await?;
+        let found = (start..*max).chain(0..start).filter(|slot| !held.contains(slot));
+        self.slots.keep(limit, found, &self.entropy);
+        let below = held.range(..max).count();
+        let is_full = below >= *max as usize;
+        Ok(if is_full { Look::Full(u32::try_from(held.len()).unwrap_or(u32::MAX)) } else { Look::Free })
     }
+}
+
+/// The slot behind `slot` in the order of their texts; `None` behind the last one below `max`.
+fn next_by_text(slot: u32, max: u32) -> Option<u32> {
+    if let Some(longer) = slot.checked_mul(10).filter(|longer| *longer > 0 && *longer < max) {
+        return Some(longer);
+    }
+    let mut slot = slot;
+    while slot % 10 == 9 || slot + 1 >= max {
+        slot /= 10;
+        if slot == 0 {
+            return None;
+        }
+    }
+    Some(slot + 1)
 }
 
 /// The slots that claims of this process may try, or try.
@@ -123,8 +151,6 @@ struct Slots {
 struct OfLimit {
     ready: Vec<u32>,
     busy: HashSet<u32>,
-    /// How many were held at the last look.
-    held: u32,
 }
 
 impl Slots {
@@ -148,8 +174,13 @@ impl Slots {
         })
     }
 
-    fn keep(&self, limit: &Limit, free: Vec<u32>, held: u32) {
-        self.with(limit, |slots| (slots.ready, slots.held) = (free, held));
+    /// Keeps what was found free; whether there was something that no claim holds.
+    fn keep(&self, limit: &Limit, found: impl Iterator<Item = u32>, entropy: &Entropy) -> bool {
+        self.with(limit, |slots| {
+            slots.ready = found.filter(|slot| !slots.busy.contains(slot)).take(KEPT).collect();
+            entropy.shuffle(&mut slots.ready);
+            !slots.ready.is_empty()
+        })
     }
 
     fn are_busy(&self, limit: &Limit) -> bool {
@@ -240,14 +271,30 @@ mod tests {
             permit: Permit { limit: limit.clone(), slot },
             released: false,
         };
-        slots.keep(&limit, vec![0, 1, 1, 7], 3);
+        slots.with(&limit, |slots| slots.ready = vec![0, 1, 1, 7]);
         assert_eq!(slots.take(&limit, 2), Some(1), "7 is beyond");
         assert_eq!(slots.take(&limit, 2), Some(0), "1 is held");
         assert!(slots.take(&limit, 2).is_none() && slots.are_busy(&limit));
+        let entropy = Entropy::from_system();
+        assert!(!slots.keep(&limit, [0, 1].into_iter(), &entropy), "both are held");
         hold(1).put_back();
         assert_eq!(slots.take(&limit, 2), Some(1), "it was put back");
         hold(0).put_back();
         hold(1).lost();
         assert!(slots.take(&limit, 2).is_none() && !slots.are_busy(&limit), "what was seen is old");
+    }
+
+    #[test]
+    fn slots_follow_each_other_as_their_texts_do() {
+        for max in [1, 2, 9, 10, 11, 100, 101, 1_234] {
+            let mut texts: Vec<String> = (0..max).map(|slot: u32| slot.to_string()).collect();
+            texts.sort();
+            for pair in texts.windows(2) {
+                let [one, next] = [&pair[0], &pair[1]].map(|text| text.parse::<u32>().expect("a number"));
+                assert_eq!(next_by_text(one, max), Some(next), "behind {one} of {max}");
+            }
+            let last = texts.last().expect("a slot").parse().expect("a number");
+            assert_eq!(next_by_text(last, max), None, "behind {last} of {max}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::errors::built_wrong;
 use super::keys::{self, PERMIT_PREFIX, PK, SK};
 use super::pool::passable;
 use super::{PermitStore, TableClient, s};
-use crate::{StoreError, Write};
+use crate::{Page, PageKey, StoreError, Write};
 use broker_domain::{AllocationId, Lease, Limit, Permit, PermitRecord};
 
 /// No allocation holds it.
@@ -71,8 +71,21 @@ impl PermitStore {
     /// The slots of `limit` that are held (consistent reads), whatever else their items say.
     pub async fn slots(&self, limit: &Limit) -> Result<BTreeSet<u32>, StoreError> {
         let items = self.table.all_of("permits", &keys::permits(limit)).await?;
-        let slot = |item: &Item| passable(Reader(item).text(SK, u32::from_str));
-        Ok(items.iter().filter_map(slot).collect())
+        Ok(items.iter().filter_map(|item| passable(slot_of(item))).collect())
+    }
+
+    /// At most `count` slots of `limit` that are held, of those behind `slot` in the order of their keys, which are texts: `10`
+    /// comes before `9` (a consistent read). Behind `next` of the page nothing was looked at.
+    pub async fn slots_after(
+        &self,
+        limit: &Limit,
+        slot: u32,
+        count: u16,
+    ) -> Result<Page<BTreeSet<u32>, u32>, StoreError> {
+        let after = PageKey(keys::permit(&Permit { limit: limit.clone(), slot }).into_map());
+        let page = self.table.page_of("permits", &keys::permits(limit), Some(after), Some(count)).await?;
+        let next = page.next.map(|PageKey(last)| slot_of(&last)).transpose()?;
+        Ok(Page { items: page.items.iter().filter_map(|item| passable(slot_of(item))).collect(), next })
     }
 
     /// Frees a permit whose allocation is not live, if it is still that one's: an allocation that ended never lives again.
@@ -111,6 +124,10 @@ impl PermitStore {
     }
 }
 
+fn slot_of(item: &Item) -> Result<u32, StoreError> {
+    Reader(item).text(SK, u32::from_str)
+}
+
 fn write_permit(record: &PermitRecord) -> Item {
     let mut item = keys::permit(&record.permit).into_map();
     item.insert(a::ALLOCATION_ID.to_owned(), s(record.allocation_id.to_string()));
@@ -122,7 +139,7 @@ fn write_permit(record: &PermitRecord) -> Item {
 pub(super) fn read_permit(item: &Item) -> Result<PermitRecord, StoreError> {
     let read = Reader(item);
     let limit = read.text(PK, |text| Ok::<_, ()>(text.strip_prefix(PERMIT_PREFIX).unwrap_or_default()))?;
-    let slot = read.text(SK, u32::from_str)?;
+    let slot = slot_of(item)?;
     let permit = Permit::parse(&format!("{limit}#{slot}")).ok_or_else(|| read.malformed(PK))?;
     Ok(PermitRecord {
         permit,
