@@ -42,9 +42,9 @@ fn limited(keys: usize) -> impl Iterator<Item = usize> {
     (0..keys).filter(|index| token_of(*index) == LIMITED)
 }
 
-/// How many sandboxes the limited tenant may have: so few that its clients meet the limit all the time.
+/// How many sandboxes the limited tenant may have: about as many as its clients would have at a time.
 pub(crate) fn limit(keys: usize) -> usize {
-    (limited(keys).count() / 4).max(1)
+    (limited(keys).count() * 2 / 5).max(1)
 }
 
 /// The policy of a run with a limit, if any.
