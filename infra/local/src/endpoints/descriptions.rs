@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 const TARGET: &str = "x-amz-target";
 const DESCRIBE: &str = "DynamoDB_20120810.DescribeTable";
+const EXECUTE_STATEMENT: &str = "DynamoDB_20120810.ExecuteStatement";
 const JSON: &str = "application/x-amz-json-1.0";
 /// What a signature has; without it the library refuses a call.
 const SIGNATURE: [&str; 3] = ["Credential=", "SignedHeaders=", "Signature="];
@@ -29,6 +30,8 @@ pub(super) enum Asks {
     Description,
     /// It may change one.
     Change,
+    /// Nothing: it is a PartiQL statement.
+    Statement,
     /// Nothing.
     Other,
 }
@@ -41,12 +44,14 @@ impl Asks {
         let is_signed = headers.contains_key("x-amz-date")
             && SIGNATURE.iter().all(|part| text(AUTHORIZATION.as_str()).contains(part));
         match targets.as_slice() {
-            [DESCRIBE]
-                if is_signed && text(CONTENT_TYPE.as_str()) == JSON && !headers.contains_key(ORIGIN) =>
+            // What the library would refuse is left to it.
+            [DESCRIBE | EXECUTE_STATEMENT]
+                if !is_signed || text(CONTENT_TYPE.as_str()) != JSON || headers.contains_key(ORIGIN) =>
             {
-                Self::Description
+                Self::Other
             }
-            [DESCRIBE] => Self::Other,
+            [DESCRIBE] => Self::Description,
+            [EXECUTE_STATEMENT] => Self::Statement,
             _ if targets.iter().any(|t| t.contains("Table") && !t.ends_with(".ListTables")) => Self::Change,
             _ => Self::Other,
         }
@@ -123,25 +128,30 @@ impl OpenRequests {
                 known.answers.clear();
                 Open::Change
             }
-            (Asks::Description | Asks::Other, _) => Open::Other,
+            (Asks::Description | Asks::Statement | Asks::Other, _) => Open::Other,
         };
         drop(known);
         self.open().push_back(open);
     }
 
-    /// The known answer to a request for a description, once all before it are answered.
-    pub(super) async fn remembered(&self, asked: &[u8]) -> Option<Vec<u8>> {
-        self.descriptions.get(asked)?;
+    /// Waits until all requests that were passed on are answered; whether that is known.
+    pub(super) async fn are_answered(&self) -> bool {
         loop {
             let answered = self.all_answered.notified();
             if self.is_lost.load(Ordering::Relaxed) {
-                return None;
+                return false;
             }
             if self.open().is_empty() {
-                return self.descriptions.get(asked);
+                return true;
             }
             answered.await;
         }
+    }
+
+    /// The known answer to a request for a description, once all before it are answered.
+    pub(super) async fn remembered(&self, asked: &[u8]) -> Option<Vec<u8>> {
+        self.descriptions.get(asked)?;
+        if self.are_answered().await { self.descriptions.get(asked) } else { None }
     }
 
     /// Whether the answer that comes now is a description: then it is worth reading whole.

@@ -4,6 +4,7 @@
 //! table is on disk. On the broker's own runtime that would stall the API and the workers with it, hence the own thread
 //! and runtime. Invariant: one process at a time has a data directory open (a lock file, released by the kernel
 //! also when the process is killed), because the library would let two of them write.
+//! A PartiQL `SELECT` over several partitions of an index does not go to it ([`partitions`](super::partitions)).
 //! Expiry by TTL is added here: the library sweeps only when asked, which is at start and every hour. That is sooner than AWS
 //! (up to days), which no condition may rely on. A sweep reads every item: in a table of a million it keeps a core busy for
 //! most of a minute. A description of a table is told from memory until a call changes a table (`descriptions`): its counts are
@@ -18,6 +19,7 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::{Arc, Weak},
     thread,
     time::Duration,
 };
@@ -61,11 +63,11 @@ impl Running {
 
 /// An open database. Fields are dropped in order: the lock goes after the files are closed.
 struct OpenTable {
-    database: Database,
+    database: Arc<Database>,
     _lock: Option<File>,
 }
 
-/// Opens the table and serves it on `listener` until `shutdown`.
+/// Opens the table and serves it on `listener` until `shutdown`; also the database, for as long as it is served.
 ///
 /// # Errors
 ///
@@ -74,7 +76,7 @@ pub(super) async fn start(
     listener: std::net::TcpListener,
     data_dir: Option<PathBuf>,
     shutdown: CancellationToken,
-) -> Result<Running, EndpointError> {
+) -> Result<(Running, Weak<Database>), EndpointError> {
     let (ready, opened) = oneshot::channel();
     let (alive, ended) = oneshot::channel::<()>();
     thread::Builder::new()
@@ -96,8 +98,8 @@ pub(super) async fn start(
                 Ok((table, runtime, listener)) => {
                     // Connections wait in the backlog from here on, so it counts as started. A caller who left has dropped nothing that is
                     // needed: the token still ends the server.
-                    let _ = ready.send(Ok(()));
-                    runtime.block_on(serve(listener, table.database.clone(), shutdown));
+                    let _ = ready.send(Ok(Arc::downgrade(&table.database)));
+                    runtime.block_on(serve(listener, Database::clone(&table.database), shutdown));
                     // Also ends connections that did not end by themselves, and with them their use of the table.
                     runtime.shutdown_timeout(DRAIN);
                     drop(table);
@@ -109,7 +111,7 @@ pub(super) async fn start(
         })
         .map_err(EndpointError::Thread)?;
     match opened.await {
-        Ok(started) => started.map(|()| Running { ended }),
+        Ok(started) => started.map(|database| (Running { ended }, database)),
         Err(_) => Err(EndpointError::Thread(std::io::Error::other("the database thread panicked"))),
     }
 }
@@ -155,7 +157,7 @@ fn open(data_dir: Option<&Path>) -> Result<OpenTable, EndpointError> {
             path: PathBuf::from(":memory:"),
             reason: error.to_string(),
         })?;
-        return Ok(OpenTable { database, _lock: None });
+        return Ok(OpenTable { database: Arc::new(database), _lock: None });
     };
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -182,7 +184,7 @@ fn open(data_dir: Option<&Path>) -> Result<OpenTable, EndpointError> {
             other => other.map_err(failed(&file))?,
         }
     }
-    Ok(OpenTable { database, _lock: Some(lock) })
+    Ok(OpenTable { database: Arc::new(database), _lock: Some(lock) })
 }
 
 /// Writes the stamp of the directory's format, or refuses another one's. A directory of before there were stamps is of this one.

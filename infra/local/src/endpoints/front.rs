@@ -2,16 +2,18 @@
 //!
 //! The library answers every page of every site, under any name. So it listens at a loopback address that is not told, and
 //! this stands before it: each head is read and checked ([`OwnPages`]), then passed on with its body, byte for byte. Descriptions
-//! of tables are told from memory ([`Descriptions`]). Invariant: nothing is passed on whose end it does not know; what it
-//! refuses ends the connection.
+//! of tables are told from memory ([`Descriptions`]), and PartiQL statements that the library would answer slowly are answered
+//! here ([`partitions`]). Invariant: nothing is passed on whose end it does not know; what it refuses ends the connection.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
+use std::sync::Weak;
 
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
 use broker_runtime::own_pages::OwnPages;
+use dynoxide::Database;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -20,6 +22,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::descriptions::{Asks, Descriptions, LONGEST, OpenRequests};
+use super::partitions;
 
 /// The longest head.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -35,44 +38,59 @@ pub(super) fn hidden(entropy: &Entropy) -> io::Result<std::net::TcpListener> {
     Ok(bound)
 }
 
-/// Passes the requests of `listener` on to `behind`, until `shutdown`.
-pub(super) async fn serve(
-    listener: TcpListener,
-    behind: SocketAddr,
-    clock: Clock,
-    shutdown: CancellationToken,
-) {
-    let descriptions = Descriptions::default();
-    while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
-        let Ok((client, _)) = accepted else {
-            tokio::time::sleep(super::ACCEPT_BACKOFF).await;
-            continue;
-        };
-        let (clock, open) = (clock.clone(), OpenRequests::new(descriptions.clone()));
-        tokio::spawn(async move {
-            if let Err(error) = connection(client, behind, &clock, &open).await {
-                tracing::debug!(%error, "a connection to the DynamoDB endpoint broke");
-            }
-        });
+/// What is in front of the library.
+#[derive(Clone, Debug)]
+pub(super) struct Front {
+    /// Where the library listens.
+    pub(super) behind: SocketAddr,
+    /// Its tables, for as long as it serves them.
+    pub(super) database: Weak<Database>,
+    /// The time that answers tell.
+    pub(super) clock: Clock,
+}
+
+impl Front {
+    /// Passes the requests of `listener` on, until `shutdown`.
+    pub(super) async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
+        let descriptions = Descriptions::default();
+        while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
+            let Ok((client, _)) = accepted else {
+                tokio::time::sleep(super::ACCEPT_BACKOFF).await;
+                continue;
+            };
+            let (front, open) = (self.clone(), OpenRequests::new(descriptions.clone()));
+            tokio::spawn(async move {
+                if let Err(error) = connection(client, &front, &open).await {
+                    tracing::debug!(%error, "a connection to the DynamoDB endpoint broke");
+                }
+            });
+        }
+    }
+
+    /// Answers the body of a statement, if it is not left to the library.
+    async fn selected(&self, body: Vec<u8>) -> Option<Vec<u8>> {
+        let database = self.database.clone();
+        let answered = move || partitions::answer(&*database.upgrade()?, &body);
+        let body = tokio::task::spawn_blocking(answered).await.ok().flatten()?;
+        let (date, length) = (httpdate::fmt_http_date(self.clock.now().into()), body.len());
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: {length}\r\ndate: {date}\r\n\r\n"
+        );
+        Some([head.into_bytes(), body].concat())
     }
 }
 
 /// Ends when either side does.
-async fn connection(
-    client: TcpStream,
-    behind: SocketAddr,
-    clock: &Clock,
-    open: &OpenRequests,
-) -> io::Result<()> {
-    let server = TcpStream::connect(behind).await?;
+async fn connection(client: TcpStream, front: &Front, open: &OpenRequests) -> io::Result<()> {
+    let server = TcpStream::connect(front.behind).await?;
     server.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
     let to_client = Mutex::new(to_client);
     let (from_server, to_server) = server.into_split();
     let why = {
-        let mut answers = pin!(pass_answers(from_server, &to_client, clock, open));
+        let mut answers = pin!(pass_answers(from_server, &to_client, &front.clock, open));
         let refused = tokio::select! {
-            passed = pass(from_client, to_server, (&to_client, clock, open)) => passed?,
+            passed = pass(from_client, to_server, (&to_client, front, open)) => passed?,
             answered = &mut answers => return answered,
         };
         match refused {
@@ -167,7 +185,7 @@ fn date_answer(buffer: &mut [u8], clock: &Clock) -> Option<AnswerLengths> {
 async fn pass(
     mut client: OwnedReadHalf,
     mut server: OwnedWriteHalf,
-    (to_client, clock, open): (&Mutex<OwnedWriteHalf>, &Clock, &OpenRequests),
+    (to_client, front, open): (&Mutex<OwnedWriteHalf>, &Front, &OpenRequests),
 ) -> io::Result<Option<String>> {
     let guard = OwnPages::on_loopback();
     let mut buffer = Vec::with_capacity(8 * 1024);
@@ -183,14 +201,21 @@ async fn pass(
         }
         let whole = usize::try_from(body).unwrap_or(usize::MAX).saturating_add(length);
         let mut asked = None;
-        if asks == Asks::Description && whole <= LONGEST {
+        if matches!(asks, Asks::Description | Asks::Statement) && whole <= LONGEST {
             while buffer.len() < whole {
                 if client.read_buf(&mut buffer).await? == 0 {
                     return Ok(None);
                 }
             }
-            if let Some(mut answer) = open.remembered(&buffer[length..whole]).await {
-                date_answer(&mut answer, clock);
+            let answer = match asks {
+                Asks::Statement if open.are_answered().await => {
+                    front.selected(buffer[length..whole].to_vec()).await
+                }
+                Asks::Description => open.remembered(&buffer[length..whole]).await,
+                Asks::Statement | Asks::Change | Asks::Other => None,
+            };
+            if let Some(mut answer) = answer {
+                date_answer(&mut answer, &front.clock);
                 to_client.lock().await.write_all(&answer).await?;
                 buffer.drain(..whole);
                 continue;

@@ -11,6 +11,7 @@
 mod descriptions;
 mod dynamodb;
 mod front;
+mod partitions;
 mod sqs;
 
 #[cfg(test)]
@@ -129,8 +130,9 @@ pub async fn start(
     let clock = options.clock;
     let hidden = front::hidden(&Entropy::from_system()).map_err(EndpointError::Thread)?;
     let behind = hidden.local_addr().map_err(EndpointError::Thread)?;
-    let dynamodb = dynamodb::start(hidden, options.data_dir, shutdown.clone()).await?;
-    tokio::spawn(front::serve(dynamodb_listener, behind, clock.clone(), shutdown.clone()));
+    let (dynamodb, database) = dynamodb::start(hidden, options.data_dir, shutdown.clone()).await?;
+    let front = front::Front { behind, database, clock: clock.clone() };
+    tokio::spawn(front.serve(dynamodb_listener, shutdown.clone()));
     let sqs = tokio::spawn(sqs::serve(sqs_listener, sqs_address, clock, shutdown));
     Ok(Endpoints {
         dynamodb_url: format!("http://{dynamodb_address}"),

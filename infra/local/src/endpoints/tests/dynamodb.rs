@@ -6,8 +6,9 @@ use aws_sdk_dynamodb::{
     Client,
     operation::{transact_write_items::TransactWriteItemsError, update_item::UpdateItemError},
     types::{
-        AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, Put,
-        ReturnValuesOnConditionCheckFailure, ScalarAttributeType, TimeToLiveSpecification, TransactWriteItem,
+        AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType,
+        Projection, ProjectionType, Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure,
+        ScalarAttributeType, TimeToLiveSpecification, TransactWriteItem,
     },
 };
 use tokio::{task::JoinSet, time::timeout};
@@ -236,4 +237,89 @@ async fn a_table_is_described_without_counting_it_again_until_a_call_changes_it(
     let (second, counted) = described(client).await;
     assert_ne!(second, first, "another incarnation of the name");
     assert_eq!(counted, 0);
+}
+
+/// A table of which the index `by_state` lists each item that has a state, by `state` and `since`.
+async fn create_indexed_table(client: &Client) {
+    let key = |name: &str, of| KeySchemaElement::builder().attribute_name(name).key_type(of).build().unwrap();
+    let attribute = |name: &str| {
+        let definition = AttributeDefinition::builder().attribute_name(name);
+        definition.attribute_type(ScalarAttributeType::S).build().unwrap()
+    };
+    let index = GlobalSecondaryIndex::builder()
+        .index_name("by_state")
+        .key_schema(key("state", KeyType::Hash))
+        .key_schema(key("since", KeyType::Range))
+        .projection(Projection::builder().projection_type(ProjectionType::All).build())
+        .build()
+        .unwrap();
+    let table = client.create_table().table_name(TABLE).billing_mode(BillingMode::PayPerRequest);
+    let table = table.key_schema(key("PK", KeyType::Hash)).global_secondary_indexes(index);
+    let table = ["PK", "state", "since"]
+        .map(attribute)
+        .into_iter()
+        .fold(table, |table, attribute| table.attribute_definitions(attribute));
+    table.send().await.unwrap();
+}
+
+/// The keys that `statement` finds with `parameters`, the number of its pages, and the read units.
+async fn selected(
+    client: &Client,
+    statement: &str,
+    parameters: &[&str],
+    limit: i32,
+) -> (Vec<String>, u32, f64) {
+    let (mut keys, mut pages, mut units, mut next) = (Vec::new(), 0, 0.0, None);
+    loop {
+        let asked = client.execute_statement().statement(statement).limit(limit).set_next_token(next);
+        let asked = asked.set_parameters(Some(parameters.iter().map(|value| text(value)).collect()));
+        let page = asked.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.unwrap();
+        keys.extend(page.items().iter().map(|item| item["PK"].as_s().unwrap().clone()));
+        units += page.consumed_capacity().and_then(|capacity| capacity.capacity_units()).unwrap();
+        pages += 1;
+        next = page.next_token;
+        if next.is_none() {
+            keys.sort();
+            return (keys, pages, units);
+        }
+    }
+}
+
+#[tokio::test]
+async fn partitions_of_an_index_are_read_however_large_the_others_are() {
+    let local = Local::start().await;
+    let client = &local.dynamodb;
+    create_indexed_table(client).await;
+    for (state, count) in [("busy", 200), ("a", 4), ("b", 3)] {
+        for n in 0..count {
+            let put = client.put_item().table_name(TABLE).item("PK", text(&format!("{state}-{n}")));
+            put.item("state", text(state)).item("since", text(&format!("s{n}"))).send().await.unwrap();
+        }
+    }
+    let begin = format!(r#"SELECT "PK" FROM "{TABLE}"."by_state" WHERE "state" IN [?, ?, ?]"#);
+    let (found, pages, units) = selected(client, &begin, &["a", "none", "b"], 3).await;
+    assert_eq!(found, ["a-0", "a-1", "a-2", "a-3", "b-0", "b-1", "b-2"]);
+    assert!(pages <= 4 && units <= 4.0, "{pages} pages, {units} units");
+    let until = format!(r#"{begin} AND "since" <= ?"#);
+    let (found, ..) = selected(client, &until, &["a", "none", "b", "s1"], 100).await;
+    assert_eq!(found, ["a-0", "a-1", "b-0", "b-1"]);
+    let prefixed = format!(r#"{begin} AND begins_with("since", ?)"#);
+    let (found, pages, _) = selected(client, &prefixed, &["a", "none", "b", "s2"], 100).await;
+    assert_eq!((found, pages), (vec!["a-2".to_owned(), "b-2".to_owned()], 1));
+
+    // What is not of that form is the library's, and so is every error.
+    let (found, ..) =
+        selected(client, &format!(r#"SELECT "PK" FROM "{TABLE}" WHERE "PK" = ?"#), &["b-1"], 9).await;
+    assert_eq!(found, ["b-1"]);
+    let first = client.execute_statement().statement(&begin).limit(2);
+    let first = first.set_parameters(Some(["a", "b", "none"].map(text).to_vec())).send().await.unwrap();
+    let other = client.execute_statement().statement(&begin).set_next_token(first.next_token);
+    let other = other.set_parameters(Some(["b", "a", "none"].map(text).to_vec())).send().await;
+    assert!(other.is_err(), "a token is good for the parameters that gave it");
+    let unknown = client.execute_statement().statement(begin.replace(TABLE, "no-such-table"));
+    let unknown = unknown.set_parameters(Some(["a", "b", "c"].map(text).to_vec())).send().await.unwrap_err();
+    assert!(
+        unknown.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()),
+        "{unknown:?}"
+    );
 }
