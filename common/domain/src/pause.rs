@@ -20,6 +20,11 @@ impl Pause {
     pub fn new(by: impl Into<String>, since: Timestamp) -> Self {
         Self { since, by: Some(by.into()) }
     }
+
+    /// Whether it is the pause that `by` asked for at `at`: a call whose answer was lost finds it when it is repeated.
+    pub fn is_of(&self, by: &str, at: Timestamp) -> bool {
+        self.by.as_deref() == Some(by) && self.since.floor_to_second() == at.floor_to_second()
+    }
 }
 
 /// For people: `paused by maria since 2026-11-22 08:00:00 UTC`.
@@ -34,6 +39,15 @@ impl fmt::Display for Pause {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_is_found_again_by_who_made_it_then() {
+        let at = Timestamp::from_ms(1_795_941_539_250);
+        let pause = Pause::new("maria", at.floor_to_second());
+        assert!(pause.is_of("maria", at));
+        assert!(!pause.is_of("tom", at) && !pause.is_of("maria", at.plus(std::time::Duration::from_secs(1))));
+        assert!(!Pause { by: None, ..pause }.is_of("maria", at));
+    }
 
     #[test]
     fn a_pause_is_told_with_who_and_when() {

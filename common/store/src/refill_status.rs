@@ -156,7 +156,8 @@ pub async fn pause_refill(
     loop {
         let flow = store.refill.flow(name).await?;
         if let Some(pause) = flow.paused {
-            return Ok(Write::Rejected(pause));
+            let is_applied = pause.is_of(by, now);
+            return Ok(if is_applied { Write::Applied } else { Write::Rejected(pause) });
         }
         let after = Flow { version: flow.version + 1, paused: Some(Pause::new(by, now)), ..flow };
         if wrote(store, name, &after).await? {

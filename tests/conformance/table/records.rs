@@ -134,6 +134,8 @@ async fn a_tick_is_taken_by_one_and_moved_by_it_alone() {
     let told = store.schedule.move_on(Job::Census, &moved, later, next).await.expect("asked");
     assert_eq!(told, Write::Applied);
     assert_eq!(store.schedule.pause(Job::Census, "maria", now).await.expect("asked"), Write::Applied);
+    let repeated = store.schedule.pause(Job::Census, "maria", now).await.expect("asked");
+    assert_eq!(repeated, Write::Applied, "its answer was lost");
     let again = store.schedule.pause(Job::Census, "ops", later).await.expect("asked");
     let first = Pause::new("maria", now.floor_to_second());
     assert_eq!(again, Write::Rejected(first.clone()), "who and when are of the first");
@@ -288,7 +290,9 @@ async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
     }
     let (store, now) = (&place.store, place.clock.now());
     assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Open);
-    store.pool.pause("a test", now).await.expect("paused");
+    assert_eq!(store.pool.pause("a test", now).await.expect("asked"), Write::Applied);
+    let repeated = store.pool.pause("a test", now).await.expect("asked");
+    assert_eq!(repeated, Write::Applied, "its answer was lost");
     let again = store.pool.pause("another", now.plus(Duration::from_secs(60))).await.expect("asked");
     assert_eq!(
         again,

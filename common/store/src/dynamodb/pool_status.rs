@@ -108,7 +108,8 @@ impl PoolStore {
                 return Ok(Write::Applied);
             }
             if let Some((_, Some(pause))) = self.look().await? {
-                return Ok(Write::Rejected(pause));
+                let is_applied = pause.is_of(by, now);
+                return Ok(if is_applied { Write::Applied } else { Write::Rejected(pause) });
             }
             // It was resumed meanwhile.
         }

@@ -135,7 +135,8 @@ impl ScheduleStore {
     pub async fn pause(&self, job: Job, by: &str, now: Timestamp) -> Result<Write<Pause>, StoreError> {
         loop {
             if let Some(pause) = self.tick(job, Duration::ZERO, now).await?.paused {
-                return Ok(Write::Rejected(pause));
+                let is_applied = pause.is_of(by, now);
+                return Ok(if is_applied { Write::Applied } else { Write::Rejected(pause) });
             }
             let paused = self
                 .table
