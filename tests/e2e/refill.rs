@@ -98,6 +98,26 @@ async fn a_hook_that_does_not_answer_is_called_five_times_until_somebody_resumes
 }
 
 #[tokio::test]
+async fn a_hook_that_refuses_all_it_is_asked_is_called_five_times_too() {
+    let provider = Provider::start(0).await;
+    story(provider.setup().apis(1).workers(1), async |broker| {
+        provider.misbehave(json!({ "refill": { "status": 401, "reason": "wrong signature" } })).await;
+        policy::apply(broker, &small(&provider, 9, 20, 6_000)).await;
+        asked(broker, &provider, 5).await;
+        for _ in 0..3 {
+            broker.job("refill").await;
+        }
+        assert_eq!(provider.world().await.hooked("refill.requested").count(), 5);
+        let told = status(broker).await;
+        assert_eq!((&told["state"], &told["tickets"]), (&json!("stopped"), &json!(0)), "{told:#}");
+        provider.behave().await;
+        broker.cli_ok(&["refill", "resume", "small"]).await;
+        asked(broker, &provider, 14).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_nobody_asked_for_takes_no_ticket_and_counts_and_429_is_asked_again() {
     let provider = Provider::start(0).await;
     story(provider.setup().apis(1).workers(1), async |broker| {

@@ -138,9 +138,12 @@ async fn two_classes_that_cannot_both_be_are_told_so_when_the_second_is_made() {
         // What is put aside half an hour before takes the place of the others then.
         make(class(6, 2, 1)).await.expect_problem(409, "RESERVATION_CONFLICT");
         make(class(4, 1, 2)).await.expect_status(201);
-        make(json!({ "tenant": "acme", "prefix": "lab-eu-", "count": 1 }))
-            .await
-            .expect_problem(409, "RESERVATION_CONFLICT");
+        // Within the flavour, or beyond it: it may come to be all of one flavour.
+        for prefix in ["lab-eu-", "l"] {
+            make(json!({ "tenant": "acme", "prefix": prefix, "count": 1 }))
+                .await
+                .expect_problem(409, "RESERVATION_CONFLICT");
+        }
         // Many at once: each alone would fit.
         let seven = class(7, 10, 2);
         let call = |_| {
@@ -159,8 +162,13 @@ async fn two_classes_that_cannot_both_be_are_told_so_when_the_second_is_made() {
         let much = json!({ "tenant": "umbrella", "flavour": "small", "count": 4, "from": day + 100 * HOUR });
         let much = make(much).await.expect_problem(409, "RESERVATION_CONFLICT");
         assert!(much.text.contains("limit of tenant umbrella is 3"), "{}", much.text);
+        let some = json!({ "tenant": "umbrella", "flavour": "small", "count": 2, "from": day + 100 * HOUR,
+                           "until": day + 101 * HOUR });
+        make(some.clone()).await.expect_status(201);
+        let together = make(some).await.expect_problem(409, "RESERVATION_CONFLICT");
+        assert!(together.text.contains("limit of tenant umbrella is 3"), "{}", together.text);
         let listed = api(broker, Method::GET, "", READER, None).await.expect_status(200);
-        assert_eq!(listed.json["reservations"].as_array().map(Vec::len), Some(3));
+        assert_eq!(listed.json["reservations"].as_array().map(Vec::len), Some(4));
         assert_eq!(listed.json["reservations"][0]["id"], json!(id));
         api(broker, Method::POST, "", READER, Some(&class(1, 20, 1))).await.expect_problem(403, "FORBIDDEN");
         api(broker, Method::DELETE, &format!("/{id}"), READER, None).await.expect_problem(403, "FORBIDDEN");

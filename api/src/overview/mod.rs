@@ -263,6 +263,8 @@ pub struct Seen {
     pub scheduler: Scheduler,
     /// The requests queue, if it answered.
     pub requests: Option<Depth>,
+    /// Whether the policy refills a flavour.
+    pub refills: bool,
     /// Flavours of which no new sandboxes are asked for.
     pub refill_held: Vec<RefillHeld>,
 }
@@ -285,7 +287,19 @@ impl Seen {
             store.history.since(now.minus(history::SHOWN)),
             RefillHeld::all(store, policy),
         )?;
-        Ok(Self { now, census, ticks, closed_since, instances, history, scheduler, requests, refill_held })
+        let refills = policy.flavours().values().any(|flavour| flavour.refill.is_some());
+        Ok(Self {
+            now,
+            census,
+            ticks,
+            closed_since,
+            instances,
+            history,
+            scheduler,
+            requests,
+            refills,
+            refill_held,
+        })
     }
 
     /// The processes of a role that live.
@@ -334,8 +348,12 @@ impl Seen {
             backlog_per_worker: (processes.workers > 0).then(|| depth.visible.div_ceil(processes.workers)),
         });
         let secs = |at: Option<Timestamp>| at.map(Timestamp::as_secs);
-        let jobs =
-            self.ticks.iter().map(|(job, tick)| ScheduledJob::new(*job, tick.as_ref(), self.scheduler));
+        let jobs = self.ticks.iter().map(|(job, tick)| {
+            let mut scheduled = ScheduledJob::new(*job, tick.as_ref(), self.scheduler);
+            // Its tick stands still while no flavour is refilled.
+            scheduled.next_run_at.take_if(|_| *job == Job::Refill && !self.refills);
+            scheduled
+        });
         let mut overview = Overview {
             now: self.now.as_secs(),
             problems: Vec::new(),

@@ -57,7 +57,7 @@ pub use lab_duration::{InvalidLabDuration, LabDuration};
 pub use lease::{Lease, LeaseEnd, LeaseVerdict, judge, overdue_for_owner};
 pub use outcome::{Outcome, Quota};
 pub use pause::Pause;
-pub use permit::{Limit, Permit, PermitRecord};
+pub use permit::{Limit, Permit, PermitRecord, open_below};
 pub use quarantine::{Quarantine, QuarantineCause};
 pub use renewal::{
     LeaseBounds, NotRenewable, RenewRequest, RenewUntil, RenewVerdict, Renewal, judge_renewal, renew,

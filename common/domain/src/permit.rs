@@ -3,6 +3,7 @@
 //! Invariant: a permit is held if and only if its lease is live: the claim takes it and the end gives it back, each in its own
 //! transaction. So limits are exact, and there is no count that could be wrong.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{AllocationId, Lease, LeaseKey, NamePrefix, SandboxName, TenantName};
@@ -25,6 +26,22 @@ impl Limit {
     /// Whether every sandbox that `wanted` fits falls under it.
     pub fn covers_all_of(&self, wanted: Option<&NamePrefix>) -> bool {
         wanted.is_some_and(|wanted| wanted.as_str().starts_with(self.prefix.as_str()))
+    }
+}
+
+/// The slots of a limit of `max` that may be taken while these are held: all below the number returned that are free.
+///
+/// That is `max`, unless the limit was lowered: slots beyond it are held until their leases end, and so many fewer may be taken
+/// below. Leases end and none takes a slot beyond, so the number only rises, and who saw an older one takes no more than it may.
+pub fn open_below(held: &BTreeSet<u32>, max: u32) -> u32 {
+    let mut open = max;
+    loop {
+        let beyond = u32::try_from(held.range(open..).count()).unwrap_or(u32::MAX);
+        let fewer = max.saturating_sub(beyond);
+        if fewer >= open {
+            return open;
+        }
+        open = fewer;
     }
 }
 
@@ -98,6 +115,19 @@ mod tests {
         for wrong in ["", "acme", "acme#lab-", "acme#lab-#", "acme##1", "#lab-#1", "acme#lab-#-1", "acme#7"] {
             assert_eq!(Permit::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn below_a_lowered_limit_as_many_fewer_slots_are_open_as_are_held_beyond_it() {
+        let open = |held: &[u32], max| open_below(&held.iter().copied().collect(), max);
+        assert_eq!(open(&[], 3), 3);
+        assert_eq!(open(&[0, 2], 3), 3);
+        assert_eq!(open(&[5], 3), 2);
+        assert_eq!(open(&[1, 5], 3), 2, "one more may be taken");
+        assert_eq!(open(&[2, 5], 3), 1, "one more may be taken, and 1 would be the third");
+        assert_eq!(open(&[0, 1, 5], 3), 2, "none");
+        assert_eq!(open(&[3, 4, 5, 6], 3), 0);
+        assert_eq!(open(&[0], 0), 0);
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Handlers {
         soon: SoonOver,
     ) -> Self {
         let (leases, returns) = (KeyTurns::default(), KeyTurns::default());
-        let permits = Permits::new(store.clone(), entropy.clone());
+        let permits = Permits::new(store.clone(), clock.clone(), entropy.clone());
         Self {
             store,
             candidates,

@@ -6,10 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker_domain::policy::TenantLimit;
-use broker_domain::{Limit, Permit, Quota};
+use broker_domain::{Limit, Permit, Quota, open_below};
+use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
 use broker_store::{Store, StoreError};
 use tokio::sync::Notify;
@@ -20,6 +21,10 @@ use super::key_turns::{KeyTurn, KeyTurns};
 const KEPT: usize = 256;
 /// Held slots that a look reads, at most. Only where none of those between them is free, all are read.
 const READ: u16 = 250;
+/// A limit that was lowered: a process that follows the older one for some seconds yet may take slots beyond the new one.
+const SETTLES_IN: Duration = Duration::from_secs(10);
+/// How long it is believed that no slot beyond the limit is held: at first, and once it has settled.
+const BELIEVED_FOR: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 /// The longest wait for a slot that another claim of this process holds, before the next look.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
 
@@ -27,6 +32,7 @@ const BUSY_WAIT: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Permits {
     store: Store,
+    clock: Clock,
     entropy: Entropy,
     looks: KeyTurns<Limit, Look>,
     slots: Arc<Slots>,
@@ -53,8 +59,8 @@ pub(super) enum Slot {
 }
 
 impl Permits {
-    pub(super) fn new(store: Store, entropy: Entropy) -> Self {
-        Self { store, entropy, looks: KeyTurns::default(), slots: Arc::default() }
+    pub(super) fn new(store: Store, clock: Clock, entropy: Entropy) -> Self {
+        Self { store, clock, entropy, looks: KeyTurns::default(), slots: Arc::default() }
     }
 
     /// A permit of `limited` to try, or what its use is when all are taken.
@@ -68,7 +74,7 @@ impl Permits {
         loop {
             if let Some(slot) = self.slots.take(limit, *max) {
                 let (slots, permit) = (Arc::clone(&self.slots), Permit { limit: limit.clone(), slot });
-                return Ok(Slot::Free(HeldPermit { slots, permit, released: false }));
+                return Ok(Slot::Free(HeldPermit { slots, permit, max: *max, released: false }));
             }
             let released = self.slots.released.notified();
             let look = match place.turn().await {
@@ -107,21 +113,48 @@ impl Permits {
 
     /// Looks for free slots, and keeps them for the claims that wait.
     async fn look(&self, TenantLimit { limit, max, .. }: &TenantLimit) -> Result<Look, StoreError> {
+        let now = self.clock.instant();
         // From anywhere on and in any order, so that workers seldom try the same.
         let start = (self.entropy.unit() * f64::from(*max)) as u32;
-        let page = self.store.permits.slots_after(limit, start, READ).await?;
-        let is_read = |slot: &u32| page.next.is_none_or(|last| slot.to_string() <= last.to_string());
-        let behind = std::iter::successors(next_by_text(start, *max), |slot| next_by_text(*slot, *max));
-        let found = behind.take_while(is_read).filter(|slot| !page.items.contains(slot));
-        if self.slots.keep(limit, found, &self.entropy) {
-            return Ok(Look::Free);
+        if self.slots.with(limit, |slots| slots.none_beyond.is_some_and(|none| none.holds(*max, now))) {
+            let page = self.store.permits.slots_after(limit, start, READ).await?;
+            let is_read = |slot: &u32| page.next.is_none_or(|last| slot.to_string() <= last.to_string());
+            let behind = std::iter::successors(next_by_text(start, *max), |slot| next_by_text(*slot, *max));
+            let found = behind.take_while(is_read).filter(|slot| !page.items.contains(slot));
+            if self.slots.keep((limit, *max), found, &self.entropy) {
+                return Ok(Look::Free);
+            }
         }
         let held = self.store.permits.slots(limit).await?;
-        let found = (start..*max).chain(0..start).filter(|slot| !held.contains(slot));
-        self.slots.keep(limit, found, &self.entropy);
-        let below = held.range(..max).count();
-        let is_full = below >= *max as usize;
+        let open = open_below(&held, *max);
+        self.slots.with(limit, |slots| {
+            let before = slots.none_beyond.filter(|none| none.max == *max);
+            let first = before.map_or(now, |none| none.first);
+            slots.none_beyond = (open == *max).then_some(NoneBeyond { max: *max, first, last: now });
+        });
+        let from = start.min(open);
+        let found = (from..open).chain(0..from).filter(|slot| !held.contains(slot));
+        self.slots.keep((limit, *max), found, &self.entropy);
+        let is_full = held.range(..open).count() >= open as usize;
         Ok(if is_full { Look::Full(u32::try_from(held.len()).unwrap_or(u32::MAX)) } else { Look::Free })
+    }
+}
+
+/// Looks at all slots that found none held beyond the limit.
+#[derive(Clone, Copy, Debug)]
+struct NoneBeyond {
+    /// The limit.
+    max: u32,
+    /// When the first of them began, and the last one.
+    first: Instant,
+    last: Instant,
+}
+
+impl NoneBeyond {
+    /// Whether it is believed of the limit `max` at `now`.
+    fn holds(&self, max: u32, now: Instant) -> bool {
+        let settled = self.last.duration_since(self.first) >= SETTLES_IN;
+        self.max == max && now.duration_since(self.last) < BELIEVED_FOR[usize::from(settled)]
     }
 }
 
@@ -150,7 +183,10 @@ struct Slots {
 #[derive(Debug, Default)]
 struct OfLimit {
     ready: Vec<u32>,
+    /// The limit for which these were found.
+    ready_for: u32,
     busy: HashSet<u32>,
+    none_beyond: Option<NoneBeyond>,
 }
 
 impl Slots {
@@ -162,11 +198,11 @@ impl Slots {
         change(of.entry(limit.clone()).or_default())
     }
 
-    /// A slot below `max` that no claim holds.
+    /// A slot that was found for the limit `max`, and that no claim holds.
     fn take(&self, limit: &Limit, max: u32) -> Option<u32> {
         self.with(limit, |slots| {
-            while let Some(slot) = slots.ready.pop() {
-                if slot < max && slots.busy.insert(slot) {
+            while let Some(slot) = slots.ready.pop().filter(|_| slots.ready_for == max) {
+                if slots.busy.insert(slot) {
                     return Some(slot);
                 }
             }
@@ -174,9 +210,10 @@ impl Slots {
         })
     }
 
-    /// Keeps what was found free; whether there was something that no claim holds.
-    fn keep(&self, limit: &Limit, found: impl Iterator<Item = u32>, entropy: &Entropy) -> bool {
+    /// Keeps what was found free for the limit `max`; whether there was something that no claim holds.
+    fn keep(&self, (limit, max): (&Limit, u32), found: impl Iterator<Item = u32>, entropy: &Entropy) -> bool {
         self.with(limit, |slots| {
+            slots.ready_for = max;
             slots.ready = found.filter(|slot| !slots.busy.contains(slot)).take(KEPT).collect();
             entropy.shuffle(&mut slots.ready);
             !slots.ready.is_empty()
@@ -187,12 +224,12 @@ impl Slots {
         self.with(limit, |slots| slots.ready.is_empty() && !slots.busy.is_empty())
     }
 
-    fn release(&self, permit: &Permit, then: Then) {
+    fn release(&self, permit: &Permit, max: u32, then: Then) {
         self.with(&permit.limit, |slots| {
             slots.busy.remove(&permit.slot);
             match then {
-                Then::Gone => {}
-                Then::TryAgain => slots.ready.push(permit.slot),
+                Then::TryAgain if slots.ready_for == max => slots.ready.push(permit.slot),
+                Then::Gone | Then::TryAgain => {}
                 Then::LookAgain => slots.ready.clear(),
             }
         });
@@ -216,6 +253,8 @@ enum Then {
 pub(super) struct HeldPermit {
     slots: Arc<Slots>,
     permit: Permit,
+    /// The limit for which it was found.
+    max: u32,
     released: bool,
 }
 
@@ -241,14 +280,14 @@ impl HeldPermit {
 
     fn release(mut self, then: Then) {
         self.released = true;
-        self.slots.release(&self.permit, then);
+        self.slots.release(&self.permit, self.max, then);
     }
 }
 
 impl Drop for HeldPermit {
     fn drop(&mut self) {
         if !self.released {
-            self.slots.release(&self.permit, Then::Gone);
+            self.slots.release(&self.permit, self.max, Then::Gone);
         }
     }
 }
@@ -269,19 +308,33 @@ mod tests {
         let hold = |slot| HeldPermit {
             slots: Arc::clone(&slots),
             permit: Permit { limit: limit.clone(), slot },
+            max: 2,
             released: false,
         };
-        slots.with(&limit, |slots| slots.ready = vec![0, 1, 1, 7]);
-        assert_eq!(slots.take(&limit, 2), Some(1), "7 is beyond");
+        let find = |found: Vec<u32>| slots.with(&limit, |slots| (slots.ready, slots.ready_for) = (found, 2));
+        find(vec![7]);
+        assert_eq!(slots.take(&limit, 1), None, "it was found for another limit");
+        find(vec![0, 1, 1]);
+        assert_eq!(slots.take(&limit, 2), Some(1));
         assert_eq!(slots.take(&limit, 2), Some(0), "1 is held");
         assert!(slots.take(&limit, 2).is_none() && slots.are_busy(&limit));
         let entropy = Entropy::from_system();
-        assert!(!slots.keep(&limit, [0, 1].into_iter(), &entropy), "both are held");
+        assert!(!slots.keep((&limit, 2), [0, 1].into_iter(), &entropy), "both are held");
         hold(1).put_back();
         assert_eq!(slots.take(&limit, 2), Some(1), "it was put back");
         hold(0).put_back();
         hold(1).lost();
         assert!(slots.take(&limit, 2).is_none() && !slots.are_busy(&limit), "what was seen is old");
+    }
+
+    #[test]
+    fn that_no_slot_beyond_is_held_is_believed_for_longer_once_the_limit_has_settled() {
+        let first = Clock::system().instant();
+        let none = |settled| NoneBeyond { max: 3, first, last: first + settled };
+        let [young, old] = [none(Duration::ZERO), none(SETTLES_IN)];
+        let after = |none: NoneBeyond, seconds| none.holds(3, none.last + Duration::from_secs(seconds));
+        assert!(after(young, 0) && !after(young, 1) && after(old, 59) && !after(old, 60));
+        assert!(!old.holds(2, old.last), "of another limit nothing is known");
     }
 
     #[test]

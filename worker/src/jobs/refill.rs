@@ -327,8 +327,10 @@ fn heard(answer: HookAnswer, answers: &mut Answers, problem: &mut Option<String>
             answers.answered += 1;
             TicketAnswer::Yes
         }
-        HookAnswer::No { .. } => {
-            answers.answered += 1;
+        // One may never come. A hook that says so of all is as good as none: a wrong secret, a wrong path.
+        HookAnswer::No { status, reason } => {
+            answers.failed += 1;
+            *problem = Some(format!("{status}: {reason}"));
             TicketAnswer::No
         }
         HookAnswer::Later { again_after } => {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use broker_domain::policy::{Policy, TenantLimit};
 use broker_domain::waiting::Line;
-use broker_domain::{Limit, Permit, SandboxName, TenantName};
+use broker_domain::{Limit, Permit, SandboxName, TenantName, open_below};
 use broker_store::StoreError;
 
 use super::deal::Free;
@@ -80,7 +80,8 @@ async fn free_slots(jobs: &Jobs, limited: &TenantLimit) -> Result<Vec<u32>, Stor
         return Ok(Vec::new());
     }
     let held = jobs.store.permits.slots(&limited.limit).await?;
-    let mut free: Vec<u32> = (0..limited.max).filter(|slot| !held.contains(slot)).take(KEPT).collect();
+    let open = 0..open_below(&held, limited.max);
+    let mut free: Vec<u32> = open.filter(|slot| !held.contains(slot)).take(KEPT).collect();
     jobs.entropy.shuffle(&mut free);
     Ok(free)
 }

@@ -48,7 +48,18 @@ pub(super) fn policy(text: &str) -> Result<Policy, Vec<Problem>> {
     }
     let policy = Grammar { examined: &examined }.policy(&Section::root(&examined, &table));
     let problems = examined.into_problems();
-    if problems.is_empty() { Ok(policy) } else { Err(problems) }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    // It is stored in its canonical form, which every process must be able to read.
+    let stored = policy.to_toml().len();
+    if stored > MAX_POLICY_BYTES {
+        let examined = Examined::new(text);
+        let message = format!("{stored} bytes as it is stored, at most {MAX_POLICY_BYTES} are allowed");
+        examined.wrong(&(0..0), "", message);
+        return Err(examined.into_problems());
+    }
+    Ok(policy)
 }
 
 struct Grammar<'e, 't> {

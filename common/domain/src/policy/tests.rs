@@ -115,6 +115,12 @@ fn what_is_no_toml_is_told_with_its_places_and_no_key_is_judged() {
     assert!(told[0].starts_with("line 1, column 19: not TOML: "), "{told:?}");
     assert!(told[1].starts_with("line 2, column "), "{told:?}");
     assert!(problems(&"#".repeat(MAX_POLICY_BYTES + 1))[0].contains("16385 bytes"), "bounded");
+    let limits: String = (0..330).map(|n| format!("t{n}={{limits={{s=1}}}}\n")).collect();
+    let short = format!("[flavour]\ns={{prefix='sandbox-'}}\n[tenant]\n{limits}");
+    assert!(
+        short.len() < MAX_POLICY_BYTES && problems(&short)[0].contains("bytes as it is stored"),
+        "bounded"
+    );
     assert_eq!(
         problems("[flavour.small]\nprefix = 'a'\nprefix = 'b'")[0].split(':').next(),
         Some("line 3, column 1")

@@ -29,11 +29,11 @@ pub struct HookBreaker {
 /// What came of some calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answers {
-    /// Yes or no.
+    /// Yes.
     pub answered: u32,
     /// Later.
     pub later: u32,
-    /// Nothing usable.
+    /// No, or nothing usable.
     pub failed: u32,
 }
 

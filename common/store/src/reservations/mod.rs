@@ -71,7 +71,12 @@ pub enum ReservationConflict {
         peak: Peak,
     },
     /// The tenant may not hold as many.
-    #[error("the limit of tenant {tenant} is {max} of {flavour}: it could not claim what is reserved")]
+    #[error(
+        "{} would be reserved, and the limit of tenant {tenant} is {max} of {flavour}: it could not claim what is reserved; in the \
+         way: {}",
+        peak.count,
+        others(peak)
+    )]
     Limit {
         /// The tenant.
         tenant: String,
@@ -79,6 +84,8 @@ pub enum ReservationConflict {
         flavour: FlavourName,
         /// Its limit.
         max: u32,
+        /// When it would be too many, with which others of the tenant.
+        peak: Peak,
     },
     /// There are as many reservations as there may be.
     #[error("{MOST_OPEN} reservations are open, and no more are taken")]
@@ -212,7 +219,8 @@ pub async fn close(
     }
 }
 
-/// What stands in the way of `terms`; `None` if nothing does. A flavour without `max` has room for any number.
+/// What stands in the way of `terms`; `None` if nothing does. A flavour without `max` has room for any number. A prefix that
+/// begins the names of several flavours counts for each of them: it may come to be all of one.
 fn conflict(
     policy: &Policy,
     all: &[Reservation],
@@ -220,18 +228,26 @@ fn conflict(
     but: Option<ReservationId>,
     now: Timestamp,
 ) -> Option<ReservationConflict> {
-    let is_of = |prefix: &str| terms.prefix.as_str().starts_with(prefix);
+    let wanted = terms.prefix.as_str();
+    let meets = |prefix: &str| wanted.starts_with(prefix) || prefix.starts_with(wanted);
     let open = all.iter().filter(|one| one.is_open() && Some(one.id) != but).count();
     if open >= MOST_OPEN {
         return Some(ReservationConflict::TooMany);
     }
-    let mut limits = policy.limits_of(&terms.tenant);
-    if let Some(limited) = limits.find(|one| is_of(one.limit.prefix.as_str()) && one.max < terms.count) {
-        let (tenant, flavour) = (terms.tenant.to_string(), limited.flavour);
-        return Some(ReservationConflict::Limit { tenant, flavour, max: limited.max });
+    for limited in policy.limits_of(&terms.tenant).filter(|one| meets(one.limit.prefix.as_str())) {
+        let own = all.iter().filter(|one| one.terms.tenant == terms.tenant);
+        let peak = peak(own, (terms, &limited.limit.prefix), but, now);
+        if peak.count > u64::from(limited.max) {
+            let (tenant, flavour) = (terms.tenant.to_string(), limited.flavour);
+            return Some(ReservationConflict::Limit { tenant, flavour, max: limited.max, peak });
+        }
     }
-    let (name, flavour) = policy.flavour_within(&terms.prefix)?;
-    let max = flavour.refill.as_ref()?.max;
-    let peak = peak(all, (terms, &flavour.prefix), but, now);
-    (peak.count > u64::from(max)).then(|| ReservationConflict::Capacity { flavour: name.clone(), max, peak })
+    for (name, flavour) in policy.flavours().iter().filter(|(_, one)| meets(one.prefix.as_str())) {
+        let Some(max) = flavour.refill.as_ref().map(|refill| refill.max) else { continue };
+        let peak = peak(all, (terms, &flavour.prefix), but, now);
+        if peak.count > u64::from(max) {
+            return Some(ReservationConflict::Capacity { flavour: name.clone(), max, peak });
+        }
+    }
+    None
 }
