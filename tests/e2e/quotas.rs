@@ -134,7 +134,7 @@ async fn a_thousand_get_exactly_the_limit_while_workers_die_messages_double_and_
         let proxy = broker.proxy();
         proxy.add(Rule::new(Fault::Duplicate).on("SendMessageBatch").containing("-requests").chance(0.3));
         proxy.add(Rule::new(Fault::Conflict).on("TransactWriteItems").chance(0.2));
-        proxy.add(Rule::new(Fault::LoseResponse).on("TransactWriteItems").chance(0.1));
+        proxy.add(Rule::new(Fault::LoseResponse).on("TransactWriteItems").chance(0.5));
         let mut sent = Vec::new();
         for round in 0..ROUNDS {
             let track = |n: usize| format!("student-{round}-{n}");
