@@ -1,10 +1,15 @@
 //! `broker lease`: a command with a sandbox of its own.
 
+use std::time::Duration;
+
 use broker_tests::cli::Output;
 use broker_tests::process::Process;
+use broker_tests::table::text;
 use broker_tests::{Broker, Setup, TRACK_TOKEN, story, wait_for_condition, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::json;
+
+use crate::waiting;
 
 fn vars(broker: &Broker) -> [(&'static str, String); 2] {
     let url = format!("http://{}", broker.balanced().address());
@@ -72,14 +77,24 @@ async fn what_is_wrong_is_said_before_anything_is_asked_for() {
             let told = lease(broker, wrong).await;
             assert_eq!(told.code, 2, "{wrong:?} {told:#?}");
         }
-        for (missing, value) in [("BROKER_URL", ""), ("BROKER_TOKEN", ""), ("BROKER_URL", "nowhere")] {
+        for (missing, value) in [
+            ("BROKER_URL", ""),
+            ("BROKER_TOKEN", ""),
+            ("BROKER_URL", "nowhere"),
+            ("BROKER_TOKEN", "two\nlines"),
+        ] {
             let vars = vars(broker);
             let mut vars = vars.each_ref().map(|(name, value)| (*name, value.as_str())).to_vec();
             vars.push((missing, value));
             let told = broker.cli_with(&["lease", "--", "true"], &vars).await;
             assert_eq!(told.code, 2, "{told:#?}");
             assert!(told.stderr.contains(missing), "{told:#?}");
+            let other = if missing == "BROKER_URL" { "BROKER_TOKEN" } else { "BROKER_URL" };
+            assert!(!told.stderr.contains(other), "{told:#?}");
         }
+        let hours = lease(broker, &["--hours", "0", "--", "true"]).await;
+        assert!(hours.stderr.contains("--hours"), "{hours:#?}");
+        assert!(!hours.stderr.contains("lab_duration_hours"), "{hours:#?}");
         broker.queues().are_empty().await;
     })
     .await;
@@ -172,6 +187,56 @@ async fn a_broker_that_is_away_for_a_while_ends_no_command() {
         leasing.signal(Signal::SIGKILL);
         leasing.ended().await;
         broker.start_api().await;
+    })
+    .await;
+}
+
+/// The calls of allocate that were answered.
+async fn asked(broker: &Broker) -> f64 {
+    broker.api(0).metric("broker_allocate_total").await + broker.api(1).metric("broker_allocate_total").await
+}
+
+#[tokio::test]
+async fn a_command_that_waited_in_vain_ends_with_its_wait_and_says_so() {
+    story(waiting::setup(), async |broker| {
+        let before = asked(broker).await;
+        let ran = lease(broker, &["--wait", "4s", "--", "echo", "ran"]).await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (75, ""), "{ran:#?}");
+        assert!(ran.stderr.contains("no sandbox within 4 s"), "{ran:#?}");
+        for not_so in ["UNAVAILABLE", "No worker"] {
+            assert!(!ran.stderr.contains(not_so), "{ran:#?}");
+        }
+        // It has one place, and asks for no other when that one's time is over.
+        let calls = asked(broker).await - before;
+        assert!((1.0..=2.0).contains(&calls), "{calls} calls: {ran:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_command_that_is_told_to_end_while_it_waits_leaves_the_line_at_once() {
+    story(waiting::setup(), async |broker| {
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            let mut leasing = leasing(broker, &["--owner", "job-1", "--wait", "10m", "--", "true"]);
+            wait_for_condition("it to be parked", async || {
+                match broker.table().keys("LINE#").await.as_slice() {
+                    [_] => Ok(()),
+                    keys => Err(keys.to_vec()),
+                }
+            })
+            .await;
+            leasing.signal(signal);
+            // Its first call was held for 20 s once, and nobody listened meanwhile.
+            let ended = tokio::time::timeout(Duration::from_secs(15), leasing.ended()).await;
+            let code = ended.ok().and_then(|status| status.code());
+            assert_eq!(code, Some(75), "{}", leasing.log());
+            assert_eq!(broker.table().keys("LINE#").await, Vec::<String>::new(), "{}", leasing.log());
+        }
+        for key in broker.table().keys("REQ#").await {
+            assert_eq!(broker.table().must_get(&key).await["state"], text("cancelled"));
+        }
+        waiting::arrive(broker, 0, 1).await;
+        assert_eq!(broker.stats().await.allocated, 0);
     })
     .await;
 }

@@ -254,6 +254,29 @@ async fn a_limit_that_is_lowered_in_mid_morning_ends_nobodys_lease() {
     .await;
 }
 
+#[tokio::test]
+async fn a_command_that_can_never_have_a_sandbox_does_not_wait_for_one() {
+    story(setup(), async |broker| {
+        limited(broker, 0).await;
+        let url = format!("http://{}", broker.balanced().address());
+        let vars = [("BROKER_URL", url.as_str()), ("BROKER_TOKEN", ACME)];
+        let args = ["lease", "--flavour", "small", "--wait", "10m", "--", "echo", "ran"];
+        // A pool that is empty, and one that is not.
+        for is_empty in [true, false] {
+            if !is_empty {
+                seed(broker, "lab", 0, 1).await;
+            }
+            let told = broker.cli_with(&args, &vars).await;
+            assert_eq!((told.code, told.stdout.as_str()), (1, ""), "{told:#?}");
+            assert!(
+                told.stderr.contains("CANNOT_WAIT") && told.stderr.contains("limit of this flavour is 0"),
+                "{told:#?}"
+            );
+        }
+    })
+    .await;
+}
+
 async fn quota(broker: &Broker) -> serde_json::Value {
     let call = broker.balanced().call(Method::GET, "/v1/quota").token(ACME);
     let shown = call.send().await.expect_status(200);

@@ -6,25 +6,23 @@ use std::time::{Duration, Instant};
 
 use broker_domain::{FlavourName, Heartbeat, LabDuration, TrackId, TrackName};
 use broker_runtime::clock::Clock;
+use broker_runtime::config::ConfigError;
 use broker_runtime::https;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::Full;
 use serde_json::{Map, Value, json};
-use tokio_util::sync::CancellationToken;
 
 use crate::output;
 
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long one call of an allocate waits for its sandbox.
-const HELD_CALL_S: u64 = 20;
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(40);
 /// How long a broker that does not answer is asked again.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// The pause where the answer names none.
-const PAUSE: Duration = Duration::from_secs(2);
+pub(super) const PAUSE: Duration = Duration::from_secs(2);
 /// How often a wait says that it goes on.
 const SAY_EVERY: Duration = Duration::from_secs(15);
 /// The largest answer that is read.
@@ -75,10 +73,10 @@ pub(super) enum Beat {
 
 /// An answer of the broker.
 #[derive(Debug)]
-struct LeaseAnswer {
-    status: u16,
+pub(super) struct LeaseAnswer {
+    pub(super) status: u16,
     headers: HeaderMap,
-    body: Value,
+    pub(super) body: Value,
 }
 
 /// The client of one owner.
@@ -92,103 +90,44 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(url: Uri, token: &str, owner: TrackId, clock: Clock) -> Result<Self, String> {
+    pub(super) fn new(url: Uri, token: &str, owner: TrackId, clock: Clock) -> Result<Self, ConfigError> {
+        let of_url = |problem: String| ConfigError::new("BROKER_URL", problem);
         if url.scheme().is_none() || url.host().is_none() {
-            return Err("is no URL such as https://broker.example".to_owned());
+            return Err(of_url("is no URL such as https://broker.example".to_owned()));
         }
         let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| "the token is no text of one line".to_owned())?;
+            .map_err(|_| ConfigError::new("BROKER_TOKEN", "is no text of one line"))?;
         authorization.set_sensitive(true);
-        let http = https::client(&url, CONNECT)?;
+        let http = https::client(&url, CONNECT).map_err(of_url)?;
         Ok(Self { http, url, authorization, owner, clock })
     }
 
-    /// A sandbox, within the wait.
-    pub(super) async fn allocate(
+    /// Asks for a sandbox; the request may wait for `max_wait`, and the call is held for `hold` seconds.
+    pub(super) async fn ask(
         &self,
         wanted: &WantedLease<'_>,
-        stop: &CancellationToken,
-    ) -> Result<HeldLease, NoSandbox> {
-        let mut patience = RetryBudget::new(wanted.wait, self.clock.instant());
-        let unreached = RetryBudget::new(PATIENCE, self.clock.instant());
-        // A broker that lets nothing wait is asked again and again instead.
-        let mut in_line = !wanted.wait.is_zero();
-        loop {
-            if stop.is_cancelled() {
-                return Err(NoSandbox::Interrupted);
-            }
-            let mut headers = HeaderMap::new();
-            let hold = HELD_CALL_S.min(wanted.wait.as_secs().max(10));
-            headers.extend(
-                HeaderValue::try_from(format!("wait={hold}"))
-                    .map(|wait| (http::header::HeaderName::from_static("prefer"), wait)),
-            );
-            let lab = wanted.lab.and_then(|lab| HeaderValue::try_from(lab.as_str()).ok());
-            headers
-                .extend(lab.map(|lab| (http::header::HeaderName::from_static("x-instruqt-track-id"), lab)));
-            let body = json!(body_of(wanted, in_line)).to_string();
-            let mut answer = self.call(Method::POST, "/v1/allocate", headers, body).await;
-            if in_line && answer.as_ref().is_ok_and(|answer| answer.code() == "CANNOT_WAIT") {
-                in_line = false;
-                continue;
-            }
-            if let Ok(accepted) = &answer
-                && accepted.status == 202
-                && let Some(location) = accepted.location()
-            {
-                answer = self.outcome(&location, &mut patience, stop).await;
-            }
-            let none_free = matches!(&answer, Ok(LeaseAnswer { status: 409, .. }));
-            let (pause, last) = match answer {
-                Ok(LeaseAnswer { status: 200 | 201, body, .. }) => return held(&body),
-                Ok(answer) if answer.is_for_now() => (answer.retry_after(), answer.told()),
-                Ok(answer) => return Err(NoSandbox::Refused(answer.told())),
-                Err(why) => (PAUSE, why),
-            };
-            let now = self.clock.instant();
-            patience.say(&last, now);
-            // A broker that cannot be reached is asked again for a while, whatever the wait: it says nothing of the pool.
-            if patience.is_over(pause, now) && (none_free || unreached.is_over(pause, now)) {
-                return Err(NoSandbox::NotInTime(last));
-            }
-            let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
-        }
+        max_wait: Duration,
+        hold: u64,
+    ) -> Result<LeaseAnswer, String> {
+        let mut headers = HeaderMap::new();
+        headers.extend(
+            HeaderValue::try_from(format!("wait={hold}"))
+                .map(|wait| (http::header::HeaderName::from_static("prefer"), wait)),
+        );
+        let lab = wanted.lab.and_then(|lab| HeaderValue::try_from(lab.as_str()).ok());
+        headers.extend(lab.map(|lab| (http::header::HeaderName::from_static("x-instruqt-track-id"), lab)));
+        let body = json!(body_of(wanted, max_wait)).to_string();
+        self.call(Method::POST, "/v1/allocate", headers, body).await
     }
 
-    /// How the request at `location` ended; cancelled if `stop` comes first.
-    async fn outcome(
-        &self,
-        location: &str,
-        patience: &mut RetryBudget,
-        stop: &CancellationToken,
-    ) -> Result<LeaseAnswer, String> {
-        let mut cancelled = false;
-        loop {
-            let answer = self.call(Method::GET, location, HeaderMap::new(), String::new()).await?;
-            if answer.status != 200 {
-                return Ok(answer);
-            }
-            if answer.body["status"] != "queued" {
-                let status = answer.body["response"]["status"].as_u64().unwrap_or_default();
-                let body = answer.body["response"]["body"].clone();
-                let status = u16::try_from(status).unwrap_or_default();
-                return Ok(LeaseAnswer { status, headers: answer.headers, body });
-            }
-            if stop.is_cancelled() && !cancelled {
-                self.call(Method::DELETE, location, HeaderMap::new(), String::new()).await?;
-                cancelled = true;
-                continue;
-            }
-            if let Some(ahead) = answer.body["waiting"]["ahead"].as_u64() {
-                patience.say(&format!("{ahead} before this one"), self.clock.instant());
-            }
-            let pause = answer.retry_after();
-            if stop.is_cancelled() {
-                tokio::time::sleep(pause).await;
-            } else {
-                let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
-            }
-        }
+    /// The state of the request at `location`.
+    pub(super) async fn get(&self, location: &str) -> Result<LeaseAnswer, String> {
+        self.call(Method::GET, location, HeaderMap::new(), String::new()).await
+    }
+
+    /// Cancels the request at `location`.
+    pub(super) async fn cancel(&self, location: &str) -> Result<LeaseAnswer, String> {
+        self.call(Method::DELETE, location, HeaderMap::new(), String::new()).await
     }
 
     /// One heartbeat.
@@ -267,37 +206,50 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl LeaseAnswer {
     /// Whether the same call may be answered otherwise later.
-    const fn is_for_now(&self) -> bool {
+    pub(super) const fn is_for_now(&self) -> bool {
         matches!(self.status, 408 | 409 | 429 | 500..)
     }
 
-    fn location(&self) -> Option<String> {
+    pub(super) fn location(&self) -> Option<String> {
         let location = self.headers.get(LOCATION)?.to_str().ok()?;
         location.starts_with('/').then(|| location.to_owned())
     }
 
-    fn retry_after(&self) -> Duration {
+    pub(super) fn retry_after(&self) -> Duration {
         let told = self.headers.get(RETRY_AFTER).and_then(|after| after.to_str().ok()?.parse().ok());
         told.map_or(PAUSE, Duration::from_secs)
     }
 
-    fn code(&self) -> &str {
+    pub(super) fn code(&self) -> &str {
         self.body["error"]["code"].as_str().unwrap_or("no code")
     }
 
     /// What a person is told.
-    fn told(&self) -> String {
-        let code = self.code();
-        let detail = self.body["detail"].as_str().unwrap_or_default();
-        format!("{} {code}: {detail}", self.status)
+    pub(super) fn told(&self) -> String {
+        format!("{} {}: {}", self.status, self.code(), self.detail())
+    }
+
+    /// The same in words alone.
+    pub(super) fn detail(&self) -> String {
+        self.body["detail"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The answer that the call of an ended request would have had, of its state.
+    pub(super) fn stored(self) -> Self {
+        let response = &self.body["response"];
+        let status = response["status"].as_u64().and_then(|status| u16::try_from(status).ok());
+        let body = response["body"].clone();
+        Self { status: status.unwrap_or_default(), headers: self.headers, body }
     }
 }
 
-fn body_of(wanted: &WantedLease<'_>, in_line: bool) -> Map<String, Value> {
+fn body_of(wanted: &WantedLease<'_>, max_wait: Duration) -> Map<String, Value> {
     let mut body = Map::new();
     body.insert("heartbeat_s".to_owned(), wanted.heartbeat.seconds().into());
-    if in_line {
-        body.insert("max_wait_s".to_owned(), wanted.wait.as_secs().into());
+    if !max_wait.is_zero() {
+        // A second that has begun is waited for.
+        let seconds = max_wait.as_secs() + u64::from(max_wait.subsec_nanos() > 0);
+        body.insert("max_wait_s".to_owned(), seconds.into());
     }
     if let Some(flavour) = wanted.flavour {
         body.insert("flavour".to_owned(), flavour.as_str().into());
@@ -308,7 +260,8 @@ fn body_of(wanted: &WantedLease<'_>, in_line: bool) -> Map<String, Value> {
     body
 }
 
-fn held(body: &Value) -> Result<HeldLease, NoSandbox> {
+/// The sandbox that an answer gave.
+pub(super) fn held(body: &Value) -> Result<HeldLease, NoSandbox> {
     let text = |name: &str| body[name].as_str().map(str::to_owned);
     let held = || {
         Some(HeldLease {
@@ -353,19 +306,19 @@ fn attributes(body: &Value) -> Vec<(String, String)> {
 }
 
 /// How long a call is repeated, and when that is said.
-struct RetryBudget {
+pub(super) struct RetryBudget {
     until: Instant,
     began: Instant,
     said: Instant,
 }
 
 impl RetryBudget {
-    fn new(wait: Duration, now: Instant) -> Self {
+    pub(super) fn new(wait: Duration, now: Instant) -> Self {
         Self { until: now + wait, began: now, said: now }
     }
 
     /// Says that it goes on, now and then.
-    fn say(&mut self, last: &str, now: Instant) {
+    pub(super) fn say(&mut self, last: &str, now: Instant) {
         if now.duration_since(self.said) >= SAY_EVERY {
             self.said = now;
             output::complain(&format!(
@@ -376,8 +329,18 @@ impl RetryBudget {
     }
 
     /// Whether a repeat after `pause` would come too late.
-    fn is_over(&self, pause: Duration, now: Instant) -> bool {
+    pub(super) fn is_over(&self, pause: Duration, now: Instant) -> bool {
         now + pause > self.until
+    }
+
+    /// How much of it is left.
+    pub(super) fn left(&self, now: Instant) -> Duration {
+        self.until.saturating_duration_since(now)
+    }
+
+    /// Whether it has been over for longer than `by`.
+    pub(super) fn is_over_by(&self, by: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.until) > by
     }
 }
 

@@ -5,6 +5,7 @@
 //! this process dies without a word, the lease ends as abandoned after three heartbeats. It needs `BROKER_URL` and
 //! `BROKER_TOKEN`, and nothing of AWS.
 
+mod allocate;
 mod client;
 mod command;
 
@@ -33,7 +34,7 @@ const NOT_IN_TIME: u8 = 75;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit codes: COMMAND's own (128 + the number of the signal that ended it, 127 if it did not start); \
-70 the lease ended under it, 75 no sandbox came in time, 1 refused, 2 usage.
+70 the lease ended under it, 75 no sandbox came in time or before a signal, 1 refused, 2 usage.
 COMMAND finds SANDBOX_ID, SANDBOX_NAME, SANDBOX_EXTERNAL_ID and SANDBOX_EXPIRES_AT (seconds since the epoch) in its \
 environment, and attributes of the provider as SANDBOX_ and their names in capitals. BROKER_URL and BROKER_TOKEN say where the broker is and who calls."
 )]
@@ -107,8 +108,7 @@ pub(crate) fn run(lease: LeaseArgs, variable: impl Fn(&str) -> Option<String>) -
             Some(owner) => owner,
             None => TrackId::new(format!("lease-{}", entropy.uuid()))?,
         };
-        let client =
-            Client::new(url, &token, owner, clock).map_err(|problem| setting("BROKER_URL", problem))?;
+        let client = Client::new(url, &token, owner, clock)?;
         with_sandbox(&lease, &client, &lifecycle).await
     })
 }
@@ -129,7 +129,7 @@ async fn with_sandbox(lease: &LeaseArgs, client: &Client, lifecycle: &Lifecycle)
         lab: lease.lab.as_ref(),
         wait: lease.wait,
     };
-    let held = match client.allocate(&wanted, &lifecycle.soft).await {
+    let held = match allocate::allocate(client, &wanted, &lifecycle.soft).await {
         Ok(held) => held,
         Err(NoSandbox::NotInTime(why)) => {
             output::complain(&format!("no sandbox within {} s: {why}", lease.wait.as_secs()));
