@@ -99,7 +99,8 @@ async fn what_its_owner_reports_is_never_offered_again_and_the_owner_gets_anothe
         assert_eq!(told.text_of("status"), "quarantined");
         // The same owner again, and by the other route: the lease has ended.
         report(broker, sandbox, "student-1").send().await.expect_status(200);
-        broker.return_sandbox(sandbox, "student-1").send().await.expect_status(200);
+        let returned = broker.return_sandbox(sandbox, "student-1").send().await.expect_status(200);
+        assert_eq!(returned.text_of("status"), "quarantined", "{returned:#?}");
         let shown = broker.shown(sandbox).await;
         assert_eq!(
             [&shown["status"], &shown["quarantine_cause"], &shown["quarantine_reason"]],

@@ -128,7 +128,8 @@ async fn a_wait_that_is_over_says_so_at_once() {
         let call = broker.allocate("student-1").wait(0).json(&json!({ "max_wait_s": 2 }));
         let queued = call.send().await.expect_status(202);
         let ended = broker.outcome(queued.must_have("location"), "student-1").await;
-        assert_eq!(ended.text_of("status"), "expired", "{ended:#?}");
+        assert_eq!((ended.text_of("status"), status(&ended)), ("expired", 503), "{ended:#?}");
+        assert_eq!(ended.json["response"]["body"]["error"]["code"], "UNAVAILABLE");
         arrive(broker, 0, 1).await;
         wait_for_condition("it to be offered", async || {
             let stats = broker.stats().await;

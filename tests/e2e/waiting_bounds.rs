@@ -4,8 +4,8 @@ use broker_tests::table::text;
 use broker_tests::{Broker, Fault, Rule, story, together, wait_for_condition, wait_until};
 use serde_json::{Value, json};
 
-use crate::count;
 use crate::waiting::{arrive, parked, setup, stands, status, waits};
+use crate::{count, policy};
 
 /// Lets `many` students wait for names that no sandbox has.
 async fn wait_for_what_is_not(broker: &Broker, many: usize) {
@@ -188,6 +188,46 @@ async fn a_network_that_is_away_loses_no_place() {
             stands(broker, location, track).await;
             arrive(broker, number, 1).await;
             assert_eq!(status(&broker.outcome(location, track).await), 201);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_that_stood_in_a_line_until_its_deadline_is_told_in_which() {
+    story(setup(), async |broker| {
+        policy::apply(broker, "[flavour.big]\nprefix = \"big-\"\n").await;
+        let wait = json!({ "max_wait_s": 20 });
+        let asked = [
+            ("student-1", broker.allocate("student-1"), "the line of any sandbox"),
+            ("student-2", broker.allocate("student-2").name_prefix("gpu-"), "names begin with gpu-"),
+            (
+                "student-3",
+                broker.allocate("student-3").header("x-sandbox-flavour", "big"),
+                "the line of the flavour big",
+            ),
+            // Nobody asks for the outcome before a worker has ended it.
+            ("student-4", broker.allocate("student-4"), "the line of any sandbox"),
+        ];
+        let mut ends = Vec::new();
+        for (track, call, line) in asked {
+            let queued = call.respond_async().json(&wait).send().await.expect_status(202);
+            let location = queued.must_have("location").to_owned();
+            if track != "student-4" {
+                stands(broker, &location, track).await;
+            }
+            ends.push((track, location, line));
+        }
+        wait_for_condition("every place to be left", async || match broker.table().keys("LINE#").await {
+            none if none.is_empty() => Ok(()),
+            some => Err(some),
+        })
+        .await;
+        for (track, location, line) in &ends {
+            let ended = broker.outcome(location, track).await;
+            assert_eq!((ended.text_of("status"), status(&ended)), ("expired", 503), "{ended:#?}");
+            let told = ended.json["response"]["body"]["detail"].as_str().expect("words");
+            assert!(told.contains("became free") && told.contains(line), "{told}");
         }
     })
     .await;

@@ -11,6 +11,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use broker_domain::policy::Policy;
 use broker_domain::waiting::Line;
 use broker_domain::{
     Lease, LeaseVerdict, Outcome, PersistedRequest, RequestId, RequestState, ReturnRequest, ReturnVerdict,
@@ -56,6 +57,10 @@ impl Requests {
                 let estimate = self.lines.estimate((&line, id), &lines, &policy, reason).await;
                 let told = told(standing, id, deadline, reason, estimate);
                 Ok(outcome::waiting(told, standing, id))
+            }
+            (RequestState::Ended(Outcome::Expired), Some(line)) => {
+                let policy = self.policy.now().unwrap_or_default();
+                Ok(outcome::waited_in_vain(&line_in_words(&line, &policy), id))
             }
             (state @ (RequestState::Queued | RequestState::Ended(_)), _) => Ok(outcome::report(&state, id)),
         }
@@ -165,6 +170,15 @@ impl Requests {
     }
 }
 
+/// What those in `line` wait for.
+fn line_in_words(line: &Line, policy: &Policy) -> String {
+    match (&line.prefix, policy.flavour_with(line.prefix.as_ref())) {
+        (Some(_), Some((name, _))) => format!("the flavour {name}"),
+        (Some(prefix), None) => format!("sandboxes whose names begin with {}", prefix.as_str()),
+        (None, _) => "any sandbox".to_owned(),
+    }
+}
+
 /// A lease that this request claimed, live or ended since.
 fn claimed(record: &PersistedRequest, lease: Option<&Lease>) -> Option<Outcome> {
     let lease = lease.filter(|lease| lease.request_id == record.request_id)?;
@@ -196,7 +210,8 @@ fn returned(
     let Some(sandbox) = sandbox else { return too_late.then_some(Outcome::SandboxNotFound) };
     let refused = match judge_return(sandbox, &return_of(record, sandbox_id)) {
         ReturnVerdict::AlreadyReturned(deletion_requested_at) => {
-            return Some(Outcome::Marked { sandbox_id: sandbox.id.clone(), deletion_requested_at });
+            let (sandbox_id, status) = (sandbox.id.clone(), sandbox.status);
+            return Some(Outcome::Marked { sandbox_id, deletion_requested_at, status });
         }
         ReturnVerdict::End(_) | ReturnVerdict::Newer => return None,
         ReturnVerdict::Expired => Outcome::AllocationExpired,

@@ -107,7 +107,7 @@ fn return_sandbox(parts: &mut Components) -> Value {
         .says("By its owner, at any time while the allocation lives, however late and often.")
         .takes(parameters::sandbox())
         .takes(parameters::prefer())
-        .answers::<Marked<'_>>(200, "It is pending deletion.", &[PREFERENCE_APPLIED])
+        .answers::<Marked<'_>>(200, "It is given back.", &[PREFERENCE_APPLIED])
         .answers::<Queued>(202, "The preferred wait ran out.", &[LOCATION, RETRY_AFTER, PREFERENCE_APPLIED])
         .leads_to(200, "getSandbox", "id", "sandbox_id")
         .leads_to(202, "getRequest", "request_id", "request_id")

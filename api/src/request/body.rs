@@ -66,7 +66,7 @@ pub(crate) struct AllocateBody {
     #[schemars(with = "Option<String>", regex(pattern = "^[a-z0-9_-]{1,64}$"))]
     pub(crate) flavour: Option<FlavourName>,
     /// How long the sandbox is wanted, in hours; the default is a setting of the broker.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lab_duration_hours")]
     #[schemars(with = "Option<u16>", range(min = LabDuration::SHORTEST.hours(), max = LabDuration::LONGEST.hours()))]
     pub(crate) lab_duration_hours: Option<LabDuration>,
     /// How often its owner will renew it, in seconds. The lease then lasts three heartbeats, without grace, and by heartbeats
@@ -135,7 +135,7 @@ impl ReportBody {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RenewBody {
     /// For how many hours from now.
-    #[serde(default, deserialize_with = "whole")]
+    #[serde(default, deserialize_with = "renewed_hours")]
     #[schemars(with = "Option<u16>", range(min = LabDuration::SHORTEST.hours(), max = LabDuration::LONGEST.hours()))]
     pub(crate) hours: Option<LabDuration>,
     /// Until when, in seconds since the epoch.
@@ -183,6 +183,20 @@ impl RenewBody {
         };
         Ok(RenewRequest { until, exact: self.exact.unwrap_or(false) })
     }
+}
+
+fn lab_duration_hours<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<LabDuration>, D::Error> {
+    hours(deserializer, "lab_duration_hours")
+}
+
+fn renewed_hours<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<LabDuration>, D::Error> {
+    hours(deserializer, "hours")
+}
+
+/// The hours of the member `name`.
+fn hours<'de, D: Deserializer<'de>>(deserializer: D, name: &str) -> Result<Option<LabDuration>, D::Error> {
+    let hours = whole::<D, u64>(deserializer)?.map(LabDuration::new).transpose();
+    hours.map_err(|_| D::Error::custom(format!("{name} must be a whole number from 1 to 168")))
 }
 
 /// A number, also written as `4.0`: JSON has no separate integers, and some clients write all numbers alike.
@@ -299,6 +313,18 @@ mod tests {
         ];
         for body in bad {
             assert_eq!(wanted(body).unwrap_err().code(), Code::ValidationError, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_number_of_hours_is_told_by_the_name_of_its_member() {
+        for wrong in ["0", "169", "-1", "4.5"] {
+            let renewal = RenewBody::parse(format!("{{\"hours\":{wrong}}}").as_bytes()).unwrap_err();
+            let told = renewal.message();
+            assert!(told.contains("hours must be") && !told.contains("lab_duration_hours"), "{told}");
+            let body = format!("{{\"lab_duration_hours\":{wrong}}}");
+            let allocate = AllocateBody::parse(body.as_bytes()).unwrap_err();
+            assert!(allocate.message().contains("lab_duration_hours must be"), "{}", allocate.message());
         }
     }
 

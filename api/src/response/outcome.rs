@@ -3,7 +3,7 @@
 //! [`answer`] makes the response of the synchronous call; [`report`] that of `GET /v1/requests/{id}`, from the same.
 
 use broker_domain::waiting::Standing;
-use broker_domain::{Outcome, Quota, RequestId, RequestState, Status};
+use broker_domain::{Outcome, Quota, RequestId, RequestState};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -38,10 +38,10 @@ fn told(outcome: &Outcome, id: RequestId) -> Result<(StatusCode, Value), Problem
         Outcome::Created(grant) => return Ok((StatusCode::CREATED, json!(AllocationBody::new(grant, id)))),
         Outcome::Existing(grant) => return Ok((StatusCode::OK, json!(AllocationBody::new(grant, id)))),
         Outcome::Ran(report) => return Ok((StatusCode::OK, json!(RunBody::new(report, id)))),
-        Outcome::Marked { sandbox_id, deletion_requested_at } => {
+        Outcome::Marked { sandbox_id, deletion_requested_at, status } => {
             let body = Marked {
                 sandbox_id: sandbox_id.as_str(),
-                status: Status::PendingDeletion,
+                status: *status,
                 deletion_requested_at: deletion_requested_at.as_secs(),
                 request_id: id.to_string(),
             };
@@ -108,6 +108,19 @@ pub(crate) fn waiting(told: WaitingBody, standing: Standing, id: RequestId) -> R
     Response::json(StatusCode::OK, json!(report), "waiting").retry_after(standing.ask_again_after_s())
 }
 
+/// The state of request `id`, which stood in the line of `line` until its deadline.
+pub(crate) fn waited_in_vain(line: &str, id: RequestId) -> Response {
+    let message = format!(
+        "Nothing became free before the deadline that was asked for; until then the request stood in the line of {line}. Nothing was done."
+    );
+    let problem = Problem::new(Code::Unavailable, message);
+    let status = RequestState::Ended(Outcome::Expired).as_str();
+    let response = StoredAnswer { status: problem.status().as_u16(), body: problem.body(id) };
+    let report =
+        RequestReport { request_id: id.to_string(), status, waiting: None, response: Some(response) };
+    Response::json(StatusCode::OK, json!(report), status)
+}
+
 /// The state of request `id`, with the response that its own call would have had.
 pub(crate) fn report(state: &RequestState, id: RequestId) -> Response {
     let status = state.as_str();
@@ -128,7 +141,9 @@ pub(crate) fn report(state: &RequestState, id: RequestId) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use broker_domain::{ExternalId, FlavourName, Grant, JobReport, SandboxId, SandboxName, Timestamp};
+    use broker_domain::{
+        ExternalId, FlavourName, Grant, JobReport, SandboxId, SandboxName, Status, Timestamp,
+    };
     use broker_runtime::entropy::Entropy;
     use http::header;
 
@@ -166,6 +181,7 @@ mod tests {
                 Outcome::Marked {
                     sandbox_id: grant().sandbox_id,
                     deletion_requested_at: Timestamp::from_secs(7),
+                    status: Status::PendingDeletion,
                 },
                 200,
             ),

@@ -13,7 +13,7 @@ pub struct LabDuration(u16);
 
 /// Why a number is no [`LabDuration`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("lab_duration_hours must be a whole number from 1 to 168")]
+#[error("must be a whole number of hours from 1 to 168")]
 pub struct InvalidLabDuration;
 
 impl LabDuration {
@@ -93,7 +93,7 @@ mod tests {
             assert!(serde_json::from_str::<LabDuration>(wrong).is_err(), "{wrong}");
         }
         let told = serde_json::from_str::<LabDuration>("65535").unwrap_err().to_string();
-        assert!(told.contains("lab_duration_hours must be a whole number from 1 to 168"), "{told}");
+        assert!(told.contains("must be a whole number of hours from 1 to 168"), "{told}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::{FlavourName, Grant, JobReport, SandboxId, Timestamp};
+use super::{FlavourName, Grant, JobReport, SandboxId, Status, Timestamp};
 
 /// The outcome of a request. The API's `response::outcome` maps it to HTTP, and nothing else does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,12 +22,15 @@ pub enum Outcome {
     KeyReused,
     /// The key's lease ended after the request was made; the caller may safely repeat it.
     Superseded,
-    /// The sandbox is pending deletion.
+    /// The sandbox is given back.
     Marked {
         /// Its id.
         sandbox_id: SandboxId,
         /// When its deletion was requested.
         deletion_requested_at: Timestamp,
+        /// Its state. An older program says none: it is pending deletion.
+        #[serde(default = "pending_deletion", skip_serializing_if = "is_pending_deletion")]
+        status: Status,
     },
     /// The sandbox is not the caller's.
     NotOwner,
@@ -49,6 +52,14 @@ pub enum Outcome {
     /// An outcome of a newer program.
     #[serde(untagged)]
     Unknown(NewerOutcome),
+}
+
+const fn pending_deletion() -> Status {
+    Status::PendingDeletion
+}
+
+fn is_pending_deletion(status: &Status) -> bool {
+    *status == Status::PendingDeletion
 }
 
 /// A limit and its use, as a request met it.

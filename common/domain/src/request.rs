@@ -156,7 +156,7 @@ pub struct PersistedRequest {
 #[cfg(test)]
 mod tests {
     use super::super::samples::{lease, sandbox_id};
-    use super::super::{FlavourName, Job, JobReport, Quota, Task};
+    use super::super::{FlavourName, Job, JobReport, Quota, Status, Task};
     use super::*;
 
     #[test]
@@ -165,12 +165,16 @@ mod tests {
         let report = JobReport::new(&Task::from(Job::Sync));
         let aborted = JobReport { aborted: Some("why".to_owned()), ..report.clone() };
         let quota = Quota { flavour: FlavourName::new("small").unwrap(), held: 2, max: 2 };
-        let marked =
-            Outcome::Marked { sandbox_id: sandbox_id(1), deletion_requested_at: Timestamp::from_secs(1) };
+        let marked = |status| Outcome::Marked {
+            sandbox_id: sandbox_id(1),
+            deletion_requested_at: Timestamp::from_secs(1),
+            status,
+        };
         let all = [
             (Outcome::Created(grant.clone()), "created", "succeeded"),
             (Outcome::Existing(grant), "existing", "succeeded"),
-            (marked, "marked", "succeeded"),
+            (marked(Status::PendingDeletion), "marked", "succeeded"),
+            (marked(Status::Quarantined), "marked", "succeeded"),
             (Outcome::Ran(report), "ran", "succeeded"),
             (Outcome::Ran(aborted), "ran", "failed"),
             (Outcome::NoSandboxes, "no_sandboxes", "failed"),

@@ -3,7 +3,8 @@
 //! Invariant: **write state → send reply → delete message**, in this order; the consumer deletes. A reply is a wake-up: its
 //! outcome is stored already, or the caller may safely repeat.
 
-use broker_domain::{Outcome, RequestState};
+use broker_domain::waiting::Line;
+use broker_domain::{Outcome, PersistedRequest, RequestState};
 use broker_messages::{Body, Reply, Request, RequestMessage};
 use broker_queue::{QueueUrls, ReplyQueueName, ReplySenders, SendError};
 use broker_runtime::aws::Aws;
@@ -46,7 +47,7 @@ impl ReplySender {
     ) -> Result<(), ReplyError> {
         let nobody_waits = message.asynchronous || self.clock.now() > message.times().reply_by;
         let outcome = if nobody_waits || is_only_told(message, &outcome) {
-            let stored = self.store_outcome(request, outcome).await?;
+            let stored = self.store_outcome(request, outcome, None).await?;
             crash_points::point(Point::OutcomeStored);
             stored
         } else {
@@ -71,13 +72,13 @@ impl ReplySender {
                 // The process that waited is gone, or has a new reply queue and will record the request as queued; or its queue is so
                 // new that SQS does not know it everywhere yet, and the caller need not wait to the end.
                 tracing::info!(request_id = %message.request_id, "the reply queue is gone: the outcome is stored");
-                self.store_outcome(request, outcome).await?;
+                self.store_outcome(request, outcome, None).await?;
                 self.replies.retry_later(reply_to, reply);
                 Ok(())
             }
             Err(error @ SendError::Refused { .. }) => {
                 // The process that waits finds it at the end of the wait.
-                self.store_outcome(request, outcome).await?;
+                self.store_outcome(request, outcome, None).await?;
                 Err(error.into())
             }
             Err(error @ SendError::Unavailable { .. }) if nobody_waits => {
@@ -88,13 +89,17 @@ impl ReplySender {
         }
     }
 
-    /// Stores `outcome`; if the request has one already, that one stays and counts.
+    /// Stores `outcome`, and in which line the request stood; if it has an outcome already, that one stays and counts.
     pub(crate) async fn store_outcome(
         &self,
         request: &Request,
         outcome: Outcome,
+        stood_in: Option<&Line>,
     ) -> Result<Outcome, StoreError> {
-        let record = request.record(None, RequestState::Ended(outcome.clone()));
+        let record = PersistedRequest {
+            parked: stood_in.cloned(),
+            ..request.record(None, RequestState::Ended(outcome.clone()))
+        };
         match self.store.requests.complete(&record).await? {
             Write::Applied => Ok(outcome),
             Write::Rejected(before) => match before.state {

@@ -6,7 +6,7 @@
 //! return take turns ([`KeyTurns`](super::key_turns)): a return that waited for another looks before it writes.
 
 use broker_domain::{
-    Allocation, EndReason, LeaseEnd, Outcome, ReturnRequest, ReturnVerdict, SandboxId, Timestamp,
+    Allocation, EndReason, LeaseEnd, Outcome, ReturnRequest, ReturnVerdict, SandboxId, Status, Timestamp,
     judge_return,
 };
 use broker_runtime::crash_points::{self, Point};
@@ -98,7 +98,7 @@ impl Handlers {
         };
         Ok(match judge_return(&sandbox, request) {
             ReturnVerdict::End(allocation) => ReturnLook::ToEnd(sandbox.id, allocation),
-            ReturnVerdict::AlreadyReturned(at) => ReturnLook::Told(returned(request, at)),
+            ReturnVerdict::AlreadyReturned(at) => ReturnLook::Told(returned(request, at, sandbox.status)),
             ReturnVerdict::Expired => ReturnLook::Told(Outcome::AllocationExpired),
             ReturnVerdict::NotOwner => ReturnLook::Told(Outcome::NotOwner),
             ReturnVerdict::Superseded => ReturnLook::Told(Outcome::Superseded),
@@ -147,9 +147,9 @@ enum ReturnLook {
 
 fn ended(request: &ReturnRequest, end: &LeaseEnd) -> Outcome {
     crash_points::point(Point::LeaseEnded);
-    returned(request, end.at)
+    returned(request, end.at, Status::PendingDeletion)
 }
 
-fn returned(request: &ReturnRequest, deletion_requested_at: Timestamp) -> Outcome {
-    Outcome::Marked { sandbox_id: request.sandbox_id.clone(), deletion_requested_at }
+fn returned(request: &ReturnRequest, deletion_requested_at: Timestamp, status: Status) -> Outcome {
+    Outcome::Marked { sandbox_id: request.sandbox_id.clone(), deletion_requested_at, status }
 }

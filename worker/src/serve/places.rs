@@ -130,7 +130,8 @@ pub(super) async fn end(jobs: &Jobs, waiter: &WaitingRequest, outcome: Outcome) 
     let outcome = if matches!(outcome, Outcome::Created(_)) {
         outcome
     } else {
-        jobs.replies.store_outcome(&request, outcome).await?
+        let stood_in = matches!(outcome, Outcome::Expired).then_some(&waiter.place.line);
+        jobs.replies.store_outcome(&request, outcome, stood_in).await?
     };
     // A replay may take this end back, and park it anew; its place went with it.
     let is_dead = matches!(outcome, Outcome::DeadLettered { .. });

@@ -82,7 +82,7 @@ pub(crate) struct Renewed<'a> {
     pub(crate) request_id: String,
 }
 
-/// A sandbox that is pending deletion.
+/// A sandbox that was given back.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Marked<'a> {
     /// The broker's id of the sandbox.

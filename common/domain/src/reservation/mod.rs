@@ -159,7 +159,7 @@ impl ReservationTerms {
             return wrong("no_show counts from `from`, which is not given".to_owned());
         };
         if no_show.is_zero() || no_show > LONGEST {
-            return wrong("no_show must be a time of a minute to 366 days".to_owned());
+            return wrong("no_show must be a time of a second to 366 days".to_owned());
         }
         if from.plus(no_show) <= now {
             return wrong("from and no_show are over already".to_owned());

@@ -117,6 +117,13 @@ fn wrong_terms_are_told() {
     for terms in wrong {
         assert!(told(&terms).is_some(), "{terms:?}");
     }
+    let no_show = |no_show| told(&ReservationTerms { no_show: Some(no_show), ..terms(1, Some(now), None) });
+    let (second, longest) = (Duration::from_secs(1), LONGEST);
+    assert_eq!((no_show(second), no_show(longest)), (None, None));
+    for wrong in [Duration::ZERO, longest + second] {
+        let told = no_show(wrong).unwrap();
+        assert!(told.contains("of a second to 366 days"), "{told}");
+    }
 }
 
 #[test]
