@@ -52,7 +52,8 @@ async fn every_filter(is_large: bool) {
         broker.cli_ok(&["pool", "seed", "--name-prefix", "few", "--start", "900", "--count", "4"]).await;
         give_back(broker, 2).await;
         clean_up_until_deleted(broker, 2).await;
-        let own = broker.allocate("student").lab("lab").send().await.expect_status(201);
+        let own =
+            broker.allocate("student").lab("lab").name_prefix("sandbox-").send().await.expect_status(201);
         let second = broker.allocate("student").header(KEY, "second").lab("lab").send().await;
         let second = second.expect_status(201);
         broker.return_sandbox(second.sandbox_id(), "student").send().await.expect_status(200);
