@@ -396,6 +396,21 @@ async fn a_request_for_any_flavour_takes_what_its_limits_leave() {
 }
 
 #[tokio::test]
+async fn a_request_for_anything_is_given_what_falls_under_no_limit_as_long_as_there_is_some() {
+    story(setup(), async |broker| {
+        seed(broker, "lab", 0, 130).await;
+        seed(broker, "other", 200, 3).await;
+        policy::apply(broker, &limits(0, 0)).await;
+        for n in 0..3 {
+            let given = broker.allocate(&format!("student-{n}")).token(ACME).send().await.expect_status(201);
+            assert!(given.text_of("name").starts_with("other-"), "{}", given.text);
+        }
+        broker.allocate("student-3").token(ACME).send().await.expect_problem(409, "QUOTA_EXCEEDED");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn verify_sees_permits_that_disagree_and_sweep_frees_what_nobody_holds() {
     story(setup(), async |broker| {
         seed(broker, "lab", 0, 5).await;

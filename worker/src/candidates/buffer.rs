@@ -14,7 +14,7 @@ use super::Candidates;
 use super::held_candidates::{CandidateState, HeldCandidates};
 
 /// Candidates asked for in one call.
-const PAGE: u16 = 100;
+pub(super) const PAGE: u16 = 100;
 /// Shards that a refill tries before it queries all of them.
 const SHARDS_IN_TURN: usize = 3;
 /// The least time between the starts of two refills of an empty pool: it bounds the cost of an empty pool.
@@ -266,7 +266,10 @@ impl Buffer {
     }
 
     /// The candidates with the provider's attributes: one call of theirs all, so that no claim needs one.
-    async fn with_attributes(&self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, StoreError> {
+    pub(super) async fn with_attributes(
+        &self,
+        candidates: Vec<Candidate>,
+    ) -> Result<Vec<Candidate>, StoreError> {
         let read = || async {
             let mut candidates = candidates.clone();
             self.store.sandboxes.add_attributes(&mut candidates).await?;

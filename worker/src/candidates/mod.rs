@@ -11,13 +11,13 @@ mod held_candidates;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use broker_domain::Status;
+use broker_domain::{SandboxName, Status};
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
-use broker_store::{Candidate, CandidateFilter, Store, StoreError};
+use broker_store::{Candidate, CandidateFilter, Pages, Store, StoreError};
 use tokio::sync::Semaphore;
 
-use buffer::Buffer;
+use buffer::{Buffer, PAGE};
 use held_candidates::HeldCandidates;
 
 /// The most name prefixes and reservations with a buffer; the least recently used is dropped first.
@@ -25,6 +25,11 @@ const MAX_BUFFERS: usize = 64;
 
 /// How many name prefixes are looked for at a time: a client that sends made-up ones waits for itself.
 const PREFIX_LOOKS: usize = 2;
+
+/// Pages of what is offered that are looked through behind candidates that a claim may not have, as in SERVE.
+const PAGES_BEHIND: usize = 10;
+/// Stands for the refill of a candidate that none listed.
+const OF_NO_REFILL: u64 = u64::MAX;
 
 /// The candidates of one worker process.
 #[derive(Debug)]
@@ -70,6 +75,29 @@ impl Candidates {
         let buffer = self.buffer(of);
         let next = buffer.next_if_any().await?;
         Ok(self.held(next, buffer))
+    }
+
+    /// A candidate whose name `fits`, for a claim that may not have the next one: looked for page by page, as far as
+    /// [`PAGES_BEHIND`] pages.
+    pub(crate) async fn next_that(
+        &self,
+        of: &CandidateFilter,
+        fits: impl Fn(&SandboxName) -> bool,
+    ) -> Result<Option<HeldCandidate>, StoreError> {
+        let buffer = self.buffer(of);
+        let mut pages = Pages::new(|after| self.store.sandboxes.sweep_candidates(of, after, PAGE));
+        for _ in 0..PAGES_BEHIND {
+            let Some(mut page) = pages.next().await? else { break };
+            page.retain(|candidate| fits(&candidate.name));
+            if self.keeps_attributes && !page.is_empty() {
+                page = buffer.with_attributes(page).await?;
+            }
+            self.entropy.shuffle(&mut page);
+            if let Some(free) = page.into_iter().find(|candidate| self.held_candidates.take(candidate)) {
+                return Ok(self.held(Some((free, OF_NO_REFILL)), buffer));
+            }
+        }
+        Ok(None)
     }
 
     fn held(&self, next: Option<(Candidate, u64)>, buffer: Arc<Buffer>) -> Option<HeldCandidate> {

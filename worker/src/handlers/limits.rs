@@ -3,7 +3,7 @@
 //! Every claim asks here for its candidate; for a tenant without a limit that is the candidate, and nothing more. Under a limit
 //! it comes with a permit, and never goes past a place of the tenant that was durable before the request was made:
 //! else those who wait for a permit would wait for ever. A request whose names fall under several limits tries the other
-//! flavours, too, before it is told which limit is in its way.
+//! flavours, and what falls under none, before it is told which limit is in its way.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use broker_domain::policy::{Policy, TenantLimit};
 use broker_domain::waiting::Line;
-use broker_domain::{AllocateRequest, Quota, TenantName, Timestamp};
+use broker_domain::{AllocateRequest, NamePrefix, Quota, SandboxName, TenantName, Timestamp};
 use broker_store::reservations::ReservationsUnknown;
 use broker_store::{CandidateFilter, Pages, StoreError};
 
@@ -94,6 +94,9 @@ pub(super) enum LinesLearnt {
     Failed,
 }
 
+/// When a look for what falls under no limit of a tenant found nothing, by the prefix that it asked for.
+pub(super) type NothingBeyond = Mutex<HashMap<(TenantName, Option<NamePrefix>), Instant>>;
+
 /// The last look at each limited tenant's lines.
 #[derive(Debug, Default)]
 pub(super) struct LastLooks(Mutex<HashMap<TenantName, LastLook>>);
@@ -163,7 +166,37 @@ impl Handlers {
                 Found::Nothing => {}
             }
         }
+        if let Some(candidate) = self.beyond_limits(request, policy, &refused.limited.limit.tenant).await? {
+            refused.candidate.put_back();
+            return Ok(Found::Free(Taken { candidate, permit: None }));
+        }
         Ok(Found::Refused(refused))
+    }
+
+    /// A candidate that falls under no limit of `tenant`. That there is none serves its other requests for a moment.
+    async fn beyond_limits(
+        &self,
+        request: &AllocateRequest,
+        policy: &Policy,
+        tenant: &TenantName,
+    ) -> Result<Option<HeldCandidate>, StoreError> {
+        let now = self.clock.instant();
+        let is_recent = |at: &Instant| now.duration_since(*at) < LOOK_SERVES_FOR;
+        {
+            let mut found_none = self.nothing_beyond.lock().unwrap_or_else(PoisonError::into_inner);
+            found_none.retain(|_, at| is_recent(at));
+            if found_none.contains_key(&(tenant.clone(), request.prefix.clone())) {
+                return Ok(None);
+            }
+        }
+        let filter = CandidateFilter::available(request.prefix.as_ref());
+        let is_free = |name: &SandboxName| policy.limit_of(tenant, name).is_none();
+        let candidate = self.candidates.next_that(&filter, is_free).await?;
+        if candidate.is_none() {
+            let mut found_none = self.nothing_beyond.lock().unwrap_or_else(PoisonError::into_inner);
+            found_none.insert((tenant.clone(), request.prefix.clone()), now);
+        }
+        Ok(candidate)
     }
 
     /// A candidate: one that is put aside for the request's tenant, if there is one, else one that is offered to all. That there is

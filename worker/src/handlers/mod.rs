@@ -27,7 +27,7 @@ use crate::serve::SoonOver;
 use allocate::LeaseLearnt;
 use habit::Habit;
 use key_turns::KeyTurns;
-use limits::{LastLooks, LinesLearnt};
+use limits::{LastLooks, LinesLearnt, NothingBeyond};
 use park::ListedLines;
 use permits::Permits;
 use return_sandbox::ReturnLearnt;
@@ -50,6 +50,8 @@ pub(crate) struct Handlers {
     lines: KeyTurns<TenantName, LinesLearnt>,
     /// The last of them.
     last_looks: LastLooks,
+    /// Looks of limited tenants for what they may have that found nothing.
+    nothing_beyond: NothingBeyond,
     /// Told when a permit is free again: somebody may wait for it.
     freed: Arc<Notify>,
     /// Whether owners have their default key, and hold no permit.
@@ -88,6 +90,7 @@ impl Handlers {
             permits,
             lines: KeyTurns::default(),
             last_looks: LastLooks::default(),
+            nothing_beyond: NothingBeyond::default(),
             freed,
             default_keys: Habit::new(),
             new_keys: Habit::new(),
