@@ -82,6 +82,8 @@ struct Arguments {
 
 /// The visibility timeout: short, so that the messages of a dead worker come back soon.
 const VISIBILITY_S: &str = "5";
+/// Every process follows a policy within so long.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(6);
 /// So many violations of each sort are printed.
 const SHOWN: usize = 25;
 /// Enough to know where an API listens and which reply queue is whose.
@@ -111,6 +113,8 @@ async fn main() -> ExitCode {
     supply.first().await;
     let limit = arguments.tenants.then(|| tenants::limit(arguments.keys));
     apply_policy(&broker, &provider, &arguments, limit).await;
+    // What is lent before every process follows a limit holds no permit of it.
+    tokio::time::sleep(FOLLOWED_WITHIN).await;
     let supplying = tokio::spawn(supply.run());
 
     let (end, ended) = watch::channel(false);
