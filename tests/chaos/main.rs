@@ -82,8 +82,6 @@ struct Arguments {
 
 /// The visibility timeout: short, so that the messages of a dead worker come back soon.
 const VISIBILITY_S: &str = "5";
-/// Every process follows a policy within so long.
-const FOLLOWED_WITHIN: Duration = Duration::from_secs(6);
 /// So many violations of each sort are printed.
 const SHOWN: usize = 25;
 /// Enough to know where an API listens and which reply queue is whose.
@@ -107,14 +105,13 @@ async fn main() -> ExitCode {
     let mut broker = Broker::start(setup).await;
     let history = Arc::new(History::new());
     let (other, other_apis) = (arguments.other.clone(), !arguments.waiting);
+    // Before there is a process that could lend without it: a worker that has read no policy claims nothing.
+    let limit = arguments.tenants.then(|| tenants::limit(arguments.keys));
+    apply_policy(&broker, &provider, &arguments, limit).await;
     let mut cast = Cast::start(&broker, arguments.apis, arguments.workers, other, other_apis).await;
     let by_sync = arguments.supply;
     let supply = Supply::new(&broker, Arc::clone(&provider), Arc::clone(&history), margin, by_sync);
     supply.first().await;
-    let limit = arguments.tenants.then(|| tenants::limit(arguments.keys));
-    apply_policy(&broker, &provider, &arguments, limit).await;
-    // What is lent before every process follows a limit holds no permit of it.
-    tokio::time::sleep(FOLLOWED_WITHIN).await;
     let supplying = tokio::spawn(supply.run());
 
     let (end, ended) = watch::channel(false);

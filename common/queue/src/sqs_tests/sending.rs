@@ -109,7 +109,7 @@ async fn an_endpoint_that_is_away_is_unavailable_with_its_cause() {
     drop(listener);
     let aws = aws_at(&url, &Clock::system());
     let sender = Sender::new(aws.sqs, Queue::new(format!("{url}/0/q"), "q"), 1);
-    let error = sender.send("anyone?".to_owned()).await.expect_err("nobody listens");
+    let error = sender.send("a message".to_owned()).await.expect_err("no endpoint");
     assert!(error.is_retryable() && error.source().is_some(), "{error:?}");
 }
 
