@@ -1,5 +1,7 @@
 //! Waiting, held to numbers: what happens together, what never comes, and what a thousand cost.
 
+use std::collections::BTreeMap;
+
 use broker_tests::table::text;
 use broker_tests::{Broker, Fault, Rule, story, together, wait_for_condition, wait_until};
 use serde_json::{Value, json};
@@ -229,6 +231,42 @@ async fn a_request_that_stood_in_a_line_until_its_deadline_is_told_in_which() {
             let told = ended.json["response"]["body"]["detail"].as_str().expect("words");
             assert!(told.contains("became free") && told.contains(line), "{told}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_burst_of_made_up_prefixes_makes_two_hundred_lines_and_no_more() {
+    const ASKED: usize = 230;
+    const LINES: usize = 200;
+    story(setup(), async |broker| {
+        let calls = (0..ASKED).map(|n| {
+            let call = broker.allocate(&format!("student-{n}")).json(&json!({ "max_wait_s": 600 }));
+            call.name_prefix(&format!("kind-{n}-")).wait(0).send()
+        });
+        let answers = together(calls.collect::<Vec<_>>()).await;
+        let told_at_once = count(&answers, 409);
+        assert_eq!(count(&answers, 202) + told_at_once, ASKED, "{answers:#?}");
+        let mut ended = BTreeMap::from([("queued".to_owned(), 0), ("failed".to_owned(), told_at_once)]);
+        let asked = answers.iter().enumerate().filter(|(_, answer)| answer.status == 202);
+        for (n, answer) in asked {
+            let (location, track) = (answer.must_have("location"), format!("student-{n}"));
+            let told = wait_for_condition(&format!("{location} to stand, or to be refused"), async || {
+                let told = broker.request(location, &track).send().await.expect_status(200);
+                let stands = told.json["waiting"].is_object();
+                if stands || told.text_of("status") != "queued" { Ok(told) } else { Err(told) }
+            })
+            .await;
+            *ended.entry(told.text_of("status").to_owned()).or_default() += 1;
+        }
+        let expected = [("queued", LINES), ("failed", ASKED - LINES)];
+        assert_eq!(ended, expected.map(|(status, many)| (status.to_owned(), many)).into());
+        assert_eq!(broker.table().list("LINES").await.len(), LINES);
+        // A line that is there takes more.
+        let first = broker.table().list("LINES").await.remove(0);
+        let prefix = first["SK"].as_s().expect("text").split_once('#').expect("of a tenant").1.to_owned();
+        let again = waits(broker, "student-again").name_prefix(&prefix);
+        parked(broker, again, "student-again").await;
     })
     .await;
 }

@@ -1,6 +1,7 @@
 //! Messages of the requests queue: allocate and return.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Envelope, OLDEST, VERSION};
 use broker_domain::{
@@ -31,7 +32,7 @@ pub enum Body {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         prefix: Option<NamePrefix>,
         /// For how long.
-        #[serde(rename = "lab_duration_hours")]
+        #[serde(rename = "lab_duration_hours", deserialize_with = "lab_duration")]
         lab_duration: LabDuration,
         /// How often its owner will say that it lives. A worker that does not know it would lend the sandbox without.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,6 +51,12 @@ pub enum Body {
         /// The sandbox.
         sandbox_id: SandboxId,
     },
+}
+
+/// The hours, or an error that names the member: the type's own words fit any.
+fn lab_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LabDuration, D::Error> {
+    let hours = u64::deserialize(deserializer)?;
+    LabDuration::new(hours).map_err(|error| D::Error::custom(format!("lab_duration_hours {error}")))
 }
 
 impl Body {

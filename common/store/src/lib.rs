@@ -50,5 +50,5 @@ pub use upkeep::{
     Binding, Census, GateQuestion, HookAway, Instance, PoolStatus, ProviderAway, Received, Record, Role, Run,
     SeenEmpty, SelfReport, Sightings, Tick, Trouble,
 };
-pub use waiting::{ListedLine, PlaceItem, PlaceRows};
+pub use waiting::{ListedLine, PlaceItem, PlaceRows, TenantLines};
 pub use write::{EntryConflict, Write};

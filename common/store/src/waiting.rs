@@ -26,6 +26,15 @@ pub struct ListedLine {
     pub as_of: Option<Timestamp>,
 }
 
+/// The lines of one tenant, as they were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantLines {
+    /// Those that were listed.
+    pub lines: Vec<ListedLine>,
+    /// The version of their guard, which was read before them; 0 if there is none.
+    pub(crate) guard: u64,
+}
+
 /// Places of a line, in their order, as far as they can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlaceRows {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker_domain::waiting::{Line, Marks, Place as Waiting};
-use broker_domain::{AllocateRequest, Outcome, Reason, RequestState, Status, TenantName};
+use broker_domain::{AllocateRequest, NamePrefix, Outcome, Reason, RequestState, Status, TenantName};
 use broker_store::{Actor, Claim, ClaimOutcome, PlaceItem, Requeued, Write};
 
 use super::claims::record;
@@ -47,6 +47,27 @@ async fn a_line_is_listed_until_the_latest_deadline_and_keeps_what_a_walk_found(
     waiting.list_line(&other, now.plus(hour)).await.expect("listed");
     let own = waiting.lines_of(&line().tenant, now).await.expect("read");
     assert_eq!(own.into_iter().map(|listed| listed.line).collect::<Vec<_>>(), [line()]);
+}
+
+#[tokio::test]
+async fn a_new_line_is_listed_only_beside_the_lines_that_were_counted() {
+    let place = Place::with_table().await;
+    let (waiting, now) = (&place.store.waiting, place.clock.now());
+    let until = now.plus(Duration::from_secs(3_600));
+    let of = |prefix: &str| Line { prefix: Some(NamePrefix::new(prefix).expect("a prefix")), ..line() };
+    let none = waiting.tenant_lines(&line().tenant, now).await.expect("read");
+    assert_eq!(none.lines, []);
+    let list = async |line: &Line, seen| waiting.list_new_line(line, until, seen).await.expect("asked");
+    assert_eq!(list(&of("a-"), &none).await, Write::Applied);
+    assert_eq!(list(&of("b-"), &none).await, Write::Rejected(()), "another was listed since");
+    let one = waiting.tenant_lines(&line().tenant, now).await.expect("read");
+    assert_eq!(one.lines.iter().map(|listed| listed.line.clone()).collect::<Vec<_>>(), [of("a-")]);
+    assert_eq!(list(&of("a-"), &one).await, Write::Rejected(()), "it is listed for as long");
+    assert_eq!(list(&of("b-"), &one).await, Write::Applied);
+    assert_eq!(list(&of("c-"), &one).await, Write::Rejected(()));
+    let other = Line { tenant: TenantName::new("acme2").expect("a tenant"), prefix: None };
+    let theirs = waiting.tenant_lines(&other.tenant, now).await.expect("read");
+    assert_eq!((theirs.lines.clone(), list(&other, &theirs).await), (vec![], Write::Applied));
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ impl Handlers {
         metrics::histogram!("broker_claim_attempts").record(attempts);
         let may_come = matches!(outcome, Outcome::NoSandboxes | Outcome::QuotaExceeded(_));
         if may_come && request.may_wait {
-            return self.park(request, text).await;
+            return self.park(request, text, outcome).await;
         }
         Ok(Some(outcome))
     }

@@ -259,6 +259,7 @@ pub(crate) fn begin_counting() {
     metrics::counter!("broker_serve_admitted_total").absolute(0);
     metrics::counter!("broker_serve_left_behind_total").absolute(0);
     metrics::counter!("broker_waiting_parked_total").absolute(0);
+    metrics::counter!("broker_waiting_refused_total", "reason" => "too_many").absolute(0);
     for by in ["arrival", "sweep"] {
         metrics::counter!("broker_waiting_granted_total", "by" => by).absolute(0);
     }

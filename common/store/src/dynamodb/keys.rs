@@ -11,7 +11,7 @@ pub(super) use crate::page::{PK, SK};
 use broker_domain::waiting::Line;
 use broker_domain::{
     AccountKey, DeadLetterId, FlavourName, Job, LeaseKey, Limit, Permit, RequestId, ReservationId, SandboxId,
-    Status, TicketId, Timestamp,
+    Status, TenantName, TicketId, Timestamp,
 };
 
 /// The index's partition key.
@@ -141,6 +141,11 @@ pub(super) fn ticket(flavour: &FlavourName, id: TicketId) -> Key {
 /// A line, in the list of all.
 pub(super) fn line(line: &Line) -> Key {
     Key { pk: LINES.to_owned(), sk: Cow::Owned(line.to_string()) }
+}
+
+/// The guard of a tenant's lines.
+pub(super) fn lines_guard(tenant: &TenantName) -> Key {
+    Key::meta(format!("LINES#{tenant}"))
 }
 
 /// The beginning of the partitions of places.

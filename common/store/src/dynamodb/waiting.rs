@@ -14,7 +14,7 @@ use super::change::ItemChange;
 use super::errors::built_wrong;
 use super::keys::{self, PK, SK};
 use super::{WaitingStore, dead_letter_items, n, s};
-use crate::{ListedLine, Page, PageKey, PlaceItem, PlaceRows, StoreError, Write};
+use crate::{ListedLine, Page, PageKey, PlaceItem, PlaceRows, StoreError, TenantLines, Write};
 use broker_domain::waiting::{Line, Marks, Place};
 use broker_domain::{DeadLetter, Outcome, RequestId, TenantName, Timestamp};
 
@@ -23,6 +23,8 @@ const LINE_IS_NOT_LISTED: &str = "attribute_not_exists(until_ms) or until_ms < :
 /// The line is listed, and no walk that began later has told what it found.
 const LINE_WAS_WALKED_BEFORE: &str =
     "attribute_exists(until_ms) and (attribute_not_exists(as_of_ms) or as_of_ms < :now)";
+/// No new line of the tenant was listed since the guard was read. It is gone once none was for long.
+const GUARD_IS_AS_READ: &str = "attribute_not_exists(version) or version = :seen";
 /// The request was neither cancelled nor ended.
 const REQUEST_IS_QUEUED: &str = "#state = :queued";
 /// The same, and it stands in this line.
@@ -47,6 +49,32 @@ impl WaitingStore {
         });
         let (Write::Applied | Write::Rejected(())) = listed.await?;
         Ok(())
+    }
+
+    /// Lists a line that `seen` has not, if no other one of its tenant was listed since: what bounds their number.
+    pub async fn list_new_line(
+        &self,
+        line: &Line,
+        until: Timestamp,
+        seen: &TenantLines,
+    ) -> Result<Write, StoreError> {
+        let (listed, guard) = (keys::line(line), keys::lines_guard(&line.tenant));
+        let ttl = || n(until.plus(KEPT_AFTER).as_secs());
+        let list = self.table.change_item(ItemChange {
+            operation: "list_new_line",
+            key: listed.clone().into_map(),
+            condition: LINE_IS_NOT_LISTED,
+            update: "SET until_ms = :until_ms, #ttl = :ttl",
+            values: vec![(":until_ms", n(until.as_ms())), (":ttl", ttl())],
+        })?;
+        let raise = self.table.change_item(ItemChange {
+            operation: "list_new_line",
+            key: guard.clone().into_map(),
+            condition: GUARD_IS_AS_READ,
+            update: "SET version = :next, #ttl = :ttl",
+            values: vec![(":seen", n(seen.guard)), (":next", n(seen.guard + 1)), (":ttl", ttl())],
+        })?;
+        self.table.transact("list_new_line", vec![listed, guard], vec![list, raise]).await
     }
 
     /// Parks a request: its place, and the mark on its record, if that is still queued. The same place again is the same.
@@ -142,6 +170,13 @@ impl WaitingStore {
     pub async fn lines_of(&self, tenant: &TenantName, now: Timestamp) -> Result<Vec<ListedLine>, StoreError> {
         let items = self.table.all_that_begin("lines", keys::LINES, &format!("{tenant}#")).await?;
         Ok(readable_lines(&items, now))
+    }
+
+    /// The same, and before them the guard that a new one is conditional on.
+    pub async fn tenant_lines(&self, tenant: &TenantName, now: Timestamp) -> Result<TenantLines, StoreError> {
+        let item = self.table.get(keys::lines_guard(tenant)).await?;
+        let guard = item.as_ref().map_or(Ok(0), |item| Reader(item).number(a::VERSION))?;
+        Ok(TenantLines { lines: self.lines_of(tenant, now).await?, guard })
     }
 
     /// A page of at most `limit` places of `line`, in their order (a consistent read).
