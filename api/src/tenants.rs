@@ -42,7 +42,7 @@ pub struct Tenant {
 
 /// A page of tenants, by name.
 #[derive(Debug)]
-pub struct Page {
+pub struct TenantPage {
     /// The tenants.
     pub tenants: Vec<Tenant>,
     /// The last of them, if there are more.
@@ -51,7 +51,7 @@ pub struct Page {
 
 /// What is known of tenants: those that the policy names, that wait, or for which something is reserved.
 #[derive(Debug)]
-pub struct Known<'a> {
+pub struct KnownTenants<'a> {
     /// The policy.
     pub policy: &'a Policy,
     /// The lines, empty ones as well.
@@ -62,7 +62,7 @@ pub struct Known<'a> {
     pub now: Timestamp,
 }
 
-impl Known<'_> {
+impl KnownTenants<'_> {
     /// A page of at most `most` tenants: of all `after` that one, or of `only` one.
     pub async fn page(
         &self,
@@ -70,10 +70,10 @@ impl Known<'_> {
         only: Option<&TenantName>,
         after: Option<&TenantName>,
         most: usize,
-    ) -> Result<Page, StoreError> {
+    ) -> Result<TenantPage, StoreError> {
         let mut names = self.names();
         names.retain(|name| only.is_none_or(|only| only == name) && after.is_none_or(|after| after < name));
-        let (mut page, mut limits) = (Page { tenants: Vec::new(), after: None }, 0);
+        let (mut page, mut limits) = (TenantPage { tenants: Vec::new(), after: None }, 0);
         for name in &names {
             if page.tenants.len() == most || limits >= MOST_LIMITS {
                 return Ok(page);

@@ -16,7 +16,9 @@ mod operations;
 pub(crate) mod page;
 mod parameters;
 mod reservations;
+mod supply;
 mod tenants;
+mod waiting;
 
 use std::sync::LazyLock;
 

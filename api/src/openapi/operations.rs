@@ -5,14 +5,13 @@ use serde_json::{Value, json};
 use super::headers::{ENTITY_TAG, LOCATION, MAYBE_RETRY_AFTER, PREFERENCE_APPLIED, RETRY_AFTER};
 use super::operation::{Components, Operation};
 use super::parameters;
-use super::{reservations, tenants};
+use super::{reservations, supply, tenants, waiting};
 use crate::overview::{Overview, ScheduledJob};
 use crate::request::body::{AllocateBody, RenewBody, ReportBody};
 use crate::request::parameters as query;
 use crate::response::bodies::{
-    Alive, AllocationBody, AuditPage, CancelledWaiting, Flavours, Marked, OwnedSandbox, PolicyReport,
-    PoolPage, QuarantineList, QuarantineReportBody, Queued, QueuedRun, Readiness, RefillBody, RefillList,
-    Renewed, Reported, RequestReport, RunBody, Stats, WaitingList,
+    Alive, AllocationBody, AuditPage, Flavours, Marked, OwnedSandbox, PolicyReport, PoolPage, Queued,
+    QueuedRun, Readiness, Renewed, Reported, RequestReport, RunBody, Stats,
 };
 use crate::response::codes::Code;
 use crate::routes::{Admin, Route};
@@ -236,48 +235,21 @@ fn by_operator(admin: Admin, parts: &mut Components) -> Value {
             .answers_with("text/plain", json!({ "type": "string" }), 200, "The policy.", &[ENTITY_TAG])
             .finish(),
         Admin::PutPolicy => put_policy(parts),
-        Admin::Refill => Operation::by_operator(parts, ADMIN, "listRefill", "Lists what flavours are short of, and why")
-            .answers::<RefillList>(200, "The flavours that the policy refills.", &[])
-            .finish(),
-        Admin::PauseRefill => refill_switch(parts, "pauseRefill", "Asks for no more sandboxes of a flavour").finish(),
-        Admin::ResumeRefill => refill_switch(parts, "resumeRefill", "Asks for sandboxes of a flavour again")
-                .says("Also after its hook failed so often that it is not called.").finish(),
-        Admin::Quarantine => Operation::by_operator(parts, ADMIN, "listQuarantine", "Lists the sandboxes in quarantine")
-            .answers::<QuarantineList<'_>>(200, "The sandboxes.", &[])
-            .finish(),
-        Admin::AddToQuarantine => quarantine(parts, "addToQuarantine", "Takes sandboxes out of the pool")
-            .says("Available or arriving ones. They are offered again when an operator releases them, and not before.")
-            .takes_query(&[query::QUARANTINE_IDS, query::QUARANTINE_WHY, query::ACTION_DRY_RUN.parameter()])
-            .finish(),
-        Admin::ReleaseFromQuarantine => {
-            quarantine(parts, "releaseFromQuarantine", "Lets sandboxes in quarantine go, into the pool")
-                .says("Not those that were ever handed out: they can only be retired.")
-                .takes_query(query::LEAVING)
-                .finish()
-        }
-        Admin::RetireFromQuarantine => {
-            quarantine(parts, "retireFromQuarantine", "Has sandboxes in quarantine deleted at the provider")
-                .takes_query(query::LEAVING)
-                .finish()
-        }
-        Admin::Waiting => Operation::by_operator(parts, ADMIN, "listWaiting", "Lists the requests that wait")
-            .says("Line by line, each in the order of asking. A page may hold fewer than `limit` and still have a `next_cursor`.")
-            .takes_query(query::WAITING_FILTERS)
-            .takes_query(query::WAITING_PAGE)
-            .answers::<WaitingList>(200, "A page.", &[])
-            .finish(),
+        Admin::Refill => supply::refill(parts),
+        Admin::PauseRefill => supply::pause_refill(parts),
+        Admin::ResumeRefill => supply::resume_refill(parts),
+        Admin::Quarantine => supply::quarantine(parts),
+        Admin::AddToQuarantine => supply::add_to_quarantine(parts),
+        Admin::ReleaseFromQuarantine => supply::release_from_quarantine(parts),
+        Admin::RetireFromQuarantine => supply::retire_from_quarantine(parts),
+        Admin::Waiting => waiting::list(parts),
+        Admin::CancelWaiting => waiting::cancel(parts),
         Admin::Tenants => tenants::list(parts),
         Admin::Reservations => reservations::list(parts),
         Admin::Reserve => reservations::create(parts),
         Admin::Reservation => reservations::show(parts),
         Admin::ChangeReservation => reservations::change(parts),
         Admin::DeleteReservation => reservations::delete(parts),
-        Admin::CancelWaiting => Operation::by_operator(parts, ADMIN, "cancelWaiting", "Cancels requests that wait")
-            .says("Selected by ids, by filters, or all. Exactly one of granted, cancelled and expired becomes of each.")
-            .takes_query(query::WAITING_FILTERS)
-            .takes_query(query::WAITING_ACTION)
-            .answers::<CancelledWaiting>(200, "What was done.", &[])
-            .finish(),
     }
 }
 
@@ -356,14 +328,6 @@ fn job_switch<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operati
         .fails(&[Code::NotFound])
 }
 
-/// A pause of a flavour's refill, or its end.
-fn refill_switch<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'g> {
-    Operation::by_operator(parts, ADMIN, id, summary)
-        .takes(parameters::flavour_in_path())
-        .answers::<RefillBody>(200, "Its state.", &[])
-        .fails(&[Code::NotFound])
-}
-
 /// A replay or discard: of ids, or by filters, or of all.
 fn action<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'g> {
     Operation::by_operator(parts, ADMIN, id, summary)
@@ -373,11 +337,6 @@ fn action<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'
         .takes_query(query::ACTION_OPTIONS)
         .takes(parameters::prefer())
         .answers::<ReplayReport>(200, "The report.", &[])
-}
-
-/// An act on the quarantine.
-fn quarantine<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'g> {
-    Operation::by_operator(parts, ADMIN, id, summary).answers::<QuarantineReportBody>(200, "The report.", &[])
 }
 
 /// A run of a job, through the maintenance queue.

@@ -24,14 +24,14 @@ pub struct Minute {
     /// When it began.
     pub at: Timestamp,
     /// What the census counted in it; none if no census ended in it.
-    pub counted: Option<Counted>,
+    pub counted: Option<MinuteGauges>,
     /// How the APIs answered allocate calls in it.
     pub served: Served,
 }
 
 /// What a census counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
+pub struct MinuteGauges {
     /// Sandboxes by state.
     pub by_status: BTreeMap<Status, u64>,
     /// Open dead letters.

@@ -179,7 +179,7 @@ pub async fn page(
         }
         let next = match place {
             PoolPlace::Index { status, shard, after } => {
-                let rows = Rows { store, filter, status };
+                let rows = RowReader { store, filter, status };
                 let (records, next) = rows.read((shard, after), left, budget).await?;
                 page.records.extend(records);
                 next.or_else(|| behind(filter, status))
@@ -255,13 +255,13 @@ async fn own_of(
 }
 
 /// The rows of a state.
-struct Rows<'a> {
+struct RowReader<'a> {
     store: &'a Store,
     filter: &'a PoolFilter<'a>,
     status: Status,
 }
 
-impl Rows<'_> {
+impl RowReader<'_> {
     /// Records from a place on, at most `limit`, and where it goes on in this state. The first shard is read alone: mostly it
     /// suffices. If it does not, the others are asked together, so that an empty state costs two round trips.
     async fn read(

@@ -18,7 +18,7 @@ use broker_runtime::crash_points::{self, Point};
 use super::disposition::Disposition;
 use super::{Consumer, Description, Handler, Intake, Services};
 use crate::finality::{Finality, HandlerError, ReplyError};
-use crate::jobs::deletion::{self, Planned};
+use crate::jobs::deletion::{self, PlannedDeletion};
 use crate::jobs::{Jobs, Stopping};
 use crate::schedule;
 
@@ -90,7 +90,7 @@ impl Handler for MaintenanceHandler {
         match &message.body {
             MaintenanceTask::RunJob { task } => self.run_job(message, task, reply_to).await,
             MaintenanceTask::Delete { sandbox_id, external_id, version, slot_ms } => {
-                let planned = Planned {
+                let planned = PlannedDeletion {
                     sandbox_id: sandbox_id.clone(),
                     external_id: external_id.clone(),
                     version: *version,
@@ -119,7 +119,7 @@ impl MaintenanceHandler {
         Consumer::new(services, bounds, Self { replies, jobs })
     }
 
-    async fn delete(&self, planned: &Planned) -> Result<Disposition, HandlerError> {
+    async fn delete(&self, planned: &PlannedDeletion) -> Result<Disposition, HandlerError> {
         Ok(match self.jobs.delete(planned).await? {
             deletion::DeletionEnd::NotYet(wait) => Disposition::Resend(wait),
             deletion::DeletionEnd::Deleted

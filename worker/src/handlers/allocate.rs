@@ -17,7 +17,7 @@ use broker_runtime::crash_points::{self, Point};
 use broker_store::{Claim, ClaimOutcome, StoreError};
 
 use super::key_turns::{self, KeyTurn};
-use super::limits::{Found, Refusal, Taken};
+use super::limits::{Claimable, LimitRefusal, Taken};
 use super::permits::HeldPermit;
 use super::{HandlerError, Handlers};
 use crate::finality::must_agree;
@@ -125,15 +125,15 @@ impl Handlers {
         }
         let policy = self.policy().await?;
         match self.find(request, &policy).await? {
-            Found::Free(taken) => self.claim(request, turn, taken, None).await,
-            Found::Nothing => {
+            Claimable::Free(taken) => self.claim(request, turn, taken, None).await,
+            Claimable::Nothing => {
                 let lease = match self.store.leases.get(&request.lease_key).await {
                     Err(StoreError::Conflict) => return Ok(AttemptEnd::InTheWay),
                     read => read?,
                 };
                 Ok(self.without(request, turn, lease, Outcome::NoSandboxes))
             }
-            Found::Refused(refusal) => self.refused(request, turn, refusal).await,
+            Claimable::Refused(refusal) => self.refused(request, turn, refusal).await,
         }
     }
 
@@ -242,9 +242,9 @@ impl Handlers {
         &self,
         request: &AllocateRequest,
         turn: &key_turns::Attempt<LeaseLearnt>,
-        refusal: Refusal,
+        refusal: LimitRefusal,
     ) -> Result<AttemptEnd, HandlerError> {
-        let Refusal { candidate, limited, quota } = refusal;
+        let LimitRefusal { candidate, limited, quota } = refusal;
         let taken = Taken { candidate, permit: None };
         let lease = match self.store.leases.get(&request.lease_key).await {
             Err(StoreError::Conflict) => {

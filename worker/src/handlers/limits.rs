@@ -65,18 +65,18 @@ impl Taken {
 
 /// What a request found to claim.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum Claimable {
     /// This.
     Free(Taken),
     /// Nothing that fits.
     Nothing,
     /// Its tenant may have no more, or others of it wait before it.
-    Refused(Refusal),
+    Refused(LimitRefusal),
 }
 
 /// Why a limited request may not have a candidate.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct LimitRefusal {
     /// What it may not have.
     pub(super) candidate: HeldCandidate,
     /// The limit that is in its way.
@@ -138,16 +138,16 @@ impl Handlers {
         &self,
         request: &AllocateRequest,
         policy: &Policy,
-    ) -> Result<Found, HandlerError> {
+    ) -> Result<Claimable, HandlerError> {
         let Some(candidate) = self.candidate(request).await? else {
-            return Ok(Found::Nothing);
+            return Ok(Claimable::Nothing);
         };
         let refused = match self.permitted(request, policy, candidate).await? {
-            Found::Refused(refused) => refused,
-            found @ (Found::Free(_) | Found::Nothing) => return Ok(found),
+            Claimable::Refused(refused) => refused,
+            found @ (Claimable::Free(_) | Claimable::Nothing) => return Ok(found),
         };
         if refused.limited.limit.covers_all_of(request.prefix.as_ref()) {
-            return Ok(Found::Refused(refused));
+            return Ok(Claimable::Refused(refused));
         }
         let wanted = request.prefix.as_ref().map_or("", |prefix| prefix.as_str());
         let others = policy.flavours().values().map(|flavour| &flavour.prefix);
@@ -158,19 +158,19 @@ impl Handlers {
             let filter = CandidateFilter::available(Some(prefix));
             let Some(candidate) = self.candidates.next(&filter).await? else { continue };
             match self.permitted(request, policy, candidate).await? {
-                Found::Free(taken) => {
+                Claimable::Free(taken) => {
                     refused.candidate.put_back();
-                    return Ok(Found::Free(taken));
+                    return Ok(Claimable::Free(taken));
                 }
-                Found::Refused(other) => other.candidate.put_back(),
-                Found::Nothing => {}
+                Claimable::Refused(other) => other.candidate.put_back(),
+                Claimable::Nothing => {}
             }
         }
         if let Some(candidate) = self.beyond_limits(request, policy, &refused.limited.limit.tenant).await? {
             refused.candidate.put_back();
-            return Ok(Found::Free(Taken { candidate, permit: None }));
+            return Ok(Claimable::Free(Taken { candidate, permit: None }));
         }
-        Ok(Found::Refused(refused))
+        Ok(Claimable::Refused(refused))
     }
 
     /// A candidate that falls under no limit of `tenant`. That there is none serves its other requests for a moment.
@@ -229,17 +229,17 @@ impl Handlers {
         request: &AllocateRequest,
         policy: &Policy,
         candidate: HeldCandidate,
-    ) -> Result<Found, HandlerError> {
+    ) -> Result<Claimable, HandlerError> {
         let name = &candidate.candidate().name;
         let limited = request.tenant.as_ref().and_then(|tenant| policy.limit_of(tenant, name));
         let Some(limited) = limited else {
-            return Ok(Found::Free(Taken { candidate, permit: None }));
+            return Ok(Claimable::Free(Taken { candidate, permit: None }));
         };
         let waited = self.waited(&limited.limit.tenant, request.times.enqueued_at).await?;
         let goes_past = waited.iter().any(|line| line.fits(name));
         let quota = match self.permits.next(&limited).await? {
             Slot::Free(permit) if !goes_past => {
-                return Ok(Found::Free(Taken { candidate, permit: Some(permit) }));
+                return Ok(Claimable::Free(Taken { candidate, permit: Some(permit) }));
             }
             Slot::Free(permit) => {
                 permit.put_back();
@@ -247,7 +247,7 @@ impl Handlers {
             }
             Slot::Full(quota) => quota,
         };
-        Ok(Found::Refused(Refusal { candidate, limited, quota }))
+        Ok(Claimable::Refused(LimitRefusal { candidate, limited, quota }))
     }
 
     /// The lines of `tenant` in which somebody waits, by a look that began after `asked`. Those who ask together share one.

@@ -34,13 +34,13 @@ pub(super) struct Permits {
     store: Store,
     clock: Clock,
     entropy: Entropy,
-    looks: KeyTurns<Limit, Look>,
+    looks: KeyTurns<Limit, SlotsLearnt>,
     slots: Arc<Slots>,
 }
 
 /// What a look at a limit's permits learnt.
 #[derive(Clone, Copy, Debug)]
-enum Look {
+enum SlotsLearnt {
     /// There are free slots.
     Free,
     /// So many slots are held: all below the limit, and perhaps some of a time when it was higher.
@@ -84,16 +84,16 @@ impl Permits {
                         look
                     }
                     Err(error) => {
-                        turn.learnt(Look::Failed);
+                        turn.learnt(SlotsLearnt::Failed);
                         return Err(error);
                     }
                 },
                 KeyTurn::Learnt(look) => *look,
             };
             match look {
-                Look::Free => {}
-                Look::Full(held) => return Ok(quota(held)),
-                Look::Failed => {
+                SlotsLearnt::Free => {}
+                SlotsLearnt::Full(held) => return Ok(quota(held)),
+                SlotsLearnt::Failed => {
                     let source = "the look of another claim failed".into();
                     return Err(StoreError::Unavailable { operation: "Query", source });
                 }
@@ -112,7 +112,7 @@ impl Permits {
     }
 
     /// Looks for free slots, and keeps them for the claims that wait.
-    async fn look(&self, TenantLimit { limit, max, .. }: &TenantLimit) -> Result<Look, StoreError> {
+    async fn look(&self, TenantLimit { limit, max, .. }: &TenantLimit) -> Result<SlotsLearnt, StoreError> {
         let now = self.clock.instant();
         // From anywhere on and in any order, so that workers seldom try the same.
         let start = (self.entropy.unit() * f64::from(*max)) as u32;
@@ -122,7 +122,7 @@ impl Permits {
             let behind = std::iter::successors(next_by_text(start, *max), |slot| next_by_text(*slot, *max));
             let found = behind.take_while(is_read).filter(|slot| !page.items.contains(slot));
             if self.slots.keep((limit, *max), found, &self.entropy) {
-                return Ok(Look::Free);
+                return Ok(SlotsLearnt::Free);
             }
         }
         let held = self.store.permits.slots(limit).await?;
@@ -136,7 +136,11 @@ impl Permits {
         let found = (from..open).chain(0..from).filter(|slot| !held.contains(slot));
         self.slots.keep((limit, *max), found, &self.entropy);
         let is_full = held.range(..open).count() >= open as usize;
-        Ok(if is_full { Look::Full(u32::try_from(held.len()).unwrap_or(u32::MAX)) } else { Look::Free })
+        Ok(if is_full {
+            SlotsLearnt::Full(u32::try_from(held.len()).unwrap_or(u32::MAX))
+        } else {
+            SlotsLearnt::Free
+        })
     }
 }
 

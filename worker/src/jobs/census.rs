@@ -4,7 +4,7 @@
 use broker_domain::{JobReport, Status, Timestamp};
 use broker_queue::{QueueKind, topology};
 use broker_runtime::crash_points::{self, Point};
-use broker_store::history::Counted;
+use broker_store::history::MinuteGauges;
 use broker_store::{Census, Role, Write, heartbeat};
 
 use super::{JobError, Jobs};
@@ -41,7 +41,8 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         oldest_dead_letter_s,
         "census"
     );
-    let counted = Counted { by_status: by_status.clone(), letters: dead_letters, ..Counted::default() };
+    let counted =
+        MinuteGauges { by_status: by_status.clone(), letters: dead_letters, ..MinuteGauges::default() };
     let census = Census { by_status, by_flavour, by_cause, by_reservation, letters, as_of };
     match jobs.store.census.record(&census).await? {
         Write::Applied => report.changed = 1,
@@ -52,13 +53,13 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
 
 /// Adds the queue and the workers to what was counted, and stores it as this minute of the history: one query, one look at
 /// the queue, one write.
-async fn remember(jobs: &Jobs, counted: Counted, as_of: Timestamp) -> Result<(), JobError> {
+async fn remember(jobs: &Jobs, counted: MinuteGauges, as_of: Timestamp) -> Result<(), JobError> {
     let queue = jobs.urls.get(QueueKind::Requests);
     let depth = topology::depth(&jobs.aws, &queue, queue.label().to_string()).await?;
     let mut workers = jobs.store.instances.list().await?;
     workers.retain(|instance| instance.role == Role::Worker && !heartbeat::is_gone(instance, as_of));
     let oldest = workers.iter().filter_map(|worker| worker.received.requests).max();
-    let counted = Counted {
+    let counted = MinuteGauges {
         visible: depth.visible,
         in_flight: depth.in_flight,
         oldest_ms: oldest.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),

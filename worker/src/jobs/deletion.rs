@@ -28,7 +28,7 @@ const REST: Duration = Duration::from_secs(5 * 60);
 
 /// A planned deletion.
 #[derive(Clone, Debug)]
-pub(crate) struct Planned {
+pub(crate) struct PlannedDeletion {
     pub(crate) sandbox_id: SandboxId,
     pub(crate) external_id: ExternalId,
     pub(crate) version: u64,
@@ -70,13 +70,13 @@ impl DeletionEnd {
 
 impl Jobs {
     /// Performs a planned deletion. Safe to call any number of times.
-    pub(crate) async fn delete(&self, planned: &Planned) -> Result<DeletionEnd, StoreError> {
+    pub(crate) async fn delete(&self, planned: &PlannedDeletion) -> Result<DeletionEnd, StoreError> {
         let ended = self.delete_in_slot(planned).await?;
         metrics::counter!("broker_cleanup_deletions_total", "outcome" => ended.as_str()).increment(1);
         Ok(ended)
     }
 
-    async fn delete_in_slot(&self, planned: &Planned) -> Result<DeletionEnd, StoreError> {
+    async fn delete_in_slot(&self, planned: &PlannedDeletion) -> Result<DeletionEnd, StoreError> {
         if let Some(wait) = slots::too_early(planned.slot, self.clock.now()) {
             return Ok(DeletionEnd::NotYet(wait));
         }
@@ -201,7 +201,7 @@ fn quarantines<'a>(policy: &'a Policy, record: &Record) -> Option<&'a FlavourNam
     (flavour.failed_deletions == FailedDeletions::Quarantine).then_some(name)
 }
 
-fn is_as_planned(record: &Record, planned: &Planned) -> bool {
+fn is_as_planned(record: &Record, planned: &PlannedDeletion) -> bool {
     let sandbox = &record.sandbox;
     sandbox.status.next(Event::GiveUp).is_ok()
         && sandbox.version == planned.version

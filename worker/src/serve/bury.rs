@@ -8,7 +8,7 @@ use broker_runtime::errors::chain;
 use broker_runtime::panics::caught;
 use broker_store::{PlaceItem, StoreError, Write, retry_on_conflict};
 
-use super::places::{self, WaitingRequest, tell};
+use super::places::{self, ParkedRequest, tell};
 use crate::consumers::was_kept;
 use crate::finality::Finality;
 use crate::jobs::Jobs;
@@ -30,7 +30,7 @@ pub(super) async fn item(jobs: &Jobs, place: &PlaceItem, why: Why) -> Result<Wri
 }
 
 /// Buries the place of a request that was read, and tells who waits for its answer.
-pub(super) async fn request(jobs: &Jobs, waiter: &WaitingRequest, why: Why) -> Result<(), StoreError> {
+pub(super) async fn request(jobs: &Jobs, waiter: &ParkedRequest, why: Why) -> Result<(), StoreError> {
     let outcome = Outcome::DeadLettered { reason: why.0.as_str().to_owned() };
     if item(jobs, &PlaceItem::from(&waiter.place), why).await?.is_applied() {
         places::waited(jobs, waiter, outcome.as_str());
@@ -42,7 +42,7 @@ pub(super) async fn request(jobs: &Jobs, waiter: &WaitingRequest, why: Why) -> R
 /// Does `work` for a place; if it can never be done, the place is buried.
 pub(super) async fn or_bury(
     jobs: &Jobs,
-    waiter: &WaitingRequest,
+    waiter: &ParkedRequest,
     work: impl Future<Output = Result<(), StoreError>>,
 ) -> Result<(), StoreError> {
     match caught(work).await {

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use super::By;
 use super::bury::{self, Why};
-use super::places::{WaitingRequest, end, overdue, readable, waited};
+use super::places::{ParkedRequest, end, overdue, readable, waited};
 use super::rooms::Rooms;
 use crate::finality::Finality;
 use crate::jobs::Jobs;
@@ -46,7 +46,7 @@ const MOST_ROUNDS: u32 = 2_000;
 const ON_CONFLICT: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(320));
 
 /// The heads of the lines, by request.
-type Waiters = BTreeMap<RequestId, Arc<WaitingRequest>>;
+type Waiters = BTreeMap<RequestId, Arc<ParkedRequest>>;
 
 /// A sandbox that is free, as it was listed.
 #[derive(Clone, Debug)]
@@ -112,7 +112,7 @@ struct Dealing<'a> {
     /// Places whose grant the table refused, once each.
     refused: BTreeSet<RequestId>,
     /// What went into the last call.
-    tried: Vec<(Arc<WaitingRequest>, SandboxId)>,
+    tried: Vec<(Arc<ParkedRequest>, SandboxId)>,
     /// How many grants the next call has at most.
     together: usize,
     granted: u64,
@@ -308,7 +308,7 @@ impl Dealing<'_> {
     /// What is listed by the index has no attributes yet; of what was just written they are known.
     async fn add_attributes(
         &self,
-        chosen: &mut [(Arc<WaitingRequest>, Free, Option<Permit>)],
+        chosen: &mut [(Arc<ParkedRequest>, Free, Option<Permit>)],
     ) -> Result<(), StoreError> {
         let unread = |free: &Free| free.candidate.attributes.is_none();
         if !self.jobs.settings.keeps_attributes || !chosen.iter().any(|(_, free, _)| unread(free)) {
@@ -333,7 +333,7 @@ impl Dealing<'_> {
         waiters: &Waiters,
         rooms: &mut Rooms,
         dealt: &[Dealt],
-    ) -> Vec<(Arc<WaitingRequest>, Free, Option<Permit>)> {
+    ) -> Vec<(Arc<ParkedRequest>, Free, Option<Permit>)> {
         let (mut keys, mut chosen, mut items) = (BTreeSet::new(), Vec::new(), 0);
         for dealt in dealt {
             let found = (waiters.get(&dealt.request_id), self.free.get(dealt.sandbox));

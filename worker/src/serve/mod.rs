@@ -40,7 +40,7 @@ pub(crate) use grants::OwnGrants;
 pub(crate) use places::NextWalk;
 use rooms::Rooms;
 pub(crate) use soon::SoonOver;
-use turns::Turns;
+use turns::ServeTurns;
 
 /// How long a tick is taken: a worker that dies with it delays the next by this. Two at a time are safe, if one takes longer.
 const TAKEN_FOR: Duration = Duration::from_secs(15);
@@ -55,7 +55,7 @@ pub(crate) const TOGETHER: u16 = 100;
 
 /// Looks whenever it is this worker's turn, until `stop`, while the pool is open; `me` is its id in the list of processes.
 pub(crate) async fn keep(jobs: Jobs, me: Uuid, every: Duration, stop: CancellationToken) {
-    let (mut gate, mut turns, mut is_first) = (jobs.health.gate(), Turns::new(me, every), true);
+    let (mut gate, mut turns, mut is_first) = (jobs.health.gate(), ServeTurns::new(me, every), true);
     loop {
         let opened = async { gate.wait_for(|open| *open).await.is_ok() };
         if stop.run_until_cancelled(opened).await != Some(true) {

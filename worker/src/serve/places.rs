@@ -16,7 +16,7 @@ use broker_store::{Pages, PlaceItem, PlaceRows, StoreError};
 
 use super::bury::{self, Why};
 use super::soon;
-use super::turns::Seat;
+use super::turns::ServeSeat;
 use crate::finality::ReplyError;
 use crate::jobs::Jobs;
 
@@ -51,7 +51,7 @@ impl NextWalk {
 
 /// Walks every line, if this process did not a moment ago, and it is its turn among the workers: together they walk as often as
 /// one alone.
-pub(super) async fn walk_in_turn(jobs: &Jobs, seat: Seat) -> Result<(), StoreError> {
+pub(super) async fn walk_in_turn(jobs: &Jobs, seat: ServeSeat) -> Result<(), StoreError> {
     if seat.has(jobs.clock.now(), jobs.next_walk.every()) { walk_when_due(jobs).await } else { Ok(()) }
 }
 
@@ -65,7 +65,7 @@ pub(super) async fn walk_when_due(jobs: &Jobs) -> Result<(), StoreError> {
 }
 
 /// A place that can be granted, with its message.
-pub(super) struct WaitingRequest {
+pub(super) struct ParkedRequest {
     pub(super) place: Place,
     pub(super) message: RequestMessage,
     pub(super) ask: AllocateRequest,
@@ -91,7 +91,7 @@ fn read(jobs: &Jobs, place: &Place) -> Result<(RequestMessage, AllocateRequest, 
 
 /// The places of a page that can be served, with their messages, in their order. The others are buried, but for those that a newer
 /// worker can read: they have until their deadline.
-pub(super) async fn readable(jobs: &Jobs, rows: PlaceRows) -> Result<Vec<WaitingRequest>, StoreError> {
+pub(super) async fn readable(jobs: &Jobs, rows: PlaceRows) -> Result<Vec<ParkedRequest>, StoreError> {
     for item in rows.unreadable {
         let why =
             (Reason::MalformedItem, format!("the place {} of line {}: {}", item.key, item.line, item.why));
@@ -101,7 +101,7 @@ pub(super) async fn readable(jobs: &Jobs, rows: PlaceRows) -> Result<Vec<Waiting
     let mut readable = Vec::with_capacity(rows.places.len());
     for place in rows.places {
         match read(jobs, &place) {
-            Ok((message, ask, reply_to)) => readable.push(WaitingRequest { place, message, ask, reply_to }),
+            Ok((message, ask, reply_to)) => readable.push(ParkedRequest { place, message, ask, reply_to }),
             Err((Reason::NewerVersion, _)) if now <= place.deadline => {}
             Err(why) => drop(bury::item(jobs, &PlaceItem::from(&place), why).await?),
         }
@@ -110,7 +110,7 @@ pub(super) async fn readable(jobs: &Jobs, rows: PlaceRows) -> Result<Vec<Waiting
 }
 
 /// Stores what became of a place whose time is over, and deletes it.
-pub(super) async fn overdue(jobs: &Jobs, waiter: &WaitingRequest) -> Result<(), StoreError> {
+pub(super) async fn overdue(jobs: &Jobs, waiter: &ParkedRequest) -> Result<(), StoreError> {
     let lease = jobs.store.leases.get(&waiter.ask.lease_key).await?;
     let outcome = match judge(lease.as_ref(), &waiter.ask, jobs.clock.now()) {
         LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => Outcome::Expired,
@@ -124,7 +124,7 @@ pub(super) async fn overdue(jobs: &Jobs, waiter: &WaitingRequest) -> Result<(), 
 }
 
 /// Stores and tells how a place's request ended, and deletes the place.
-pub(super) async fn end(jobs: &Jobs, waiter: &WaitingRequest, outcome: Outcome) -> Result<(), StoreError> {
+pub(super) async fn end(jobs: &Jobs, waiter: &ParkedRequest, outcome: Outcome) -> Result<(), StoreError> {
     let request = Request::Allocate(waiter.ask.clone());
     // A grant stored its outcome itself.
     let outcome = if matches!(outcome, Outcome::Created(_)) {
@@ -140,7 +140,7 @@ pub(super) async fn end(jobs: &Jobs, waiter: &WaitingRequest, outcome: Outcome) 
 }
 
 /// Tells a call that waits how its request ended. A reply that cannot be sent is found by asking.
-pub(super) async fn tell(jobs: &Jobs, waiter: &WaitingRequest, outcome: Outcome) -> Result<(), StoreError> {
+pub(super) async fn tell(jobs: &Jobs, waiter: &ParkedRequest, outcome: Outcome) -> Result<(), StoreError> {
     let request = Request::Allocate(waiter.ask.clone());
     let waits = !waiter.message.asynchronous && jobs.clock.now() <= waiter.message.times().reply_by;
     if waits
@@ -156,12 +156,12 @@ pub(super) async fn tell(jobs: &Jobs, waiter: &WaitingRequest, outcome: Outcome)
     Ok(())
 }
 
-pub(super) async fn leave(jobs: &Jobs, waiter: &WaitingRequest) -> Result<(), StoreError> {
+pub(super) async fn leave(jobs: &Jobs, waiter: &ParkedRequest) -> Result<(), StoreError> {
     crash_points::point(Point::BeforeLeave);
     jobs.store.waiting.leave(&waiter.place.line, waiter.place.request_id).await
 }
 
-pub(super) fn waited(jobs: &Jobs, waiter: &WaitingRequest, outcome: &'static str) {
+pub(super) fn waited(jobs: &Jobs, waiter: &ParkedRequest, outcome: &'static str) {
     let since = jobs.clock.now().since(waiter.ask.times.enqueued_at);
     metrics::histogram!("broker_waiting_seconds", "outcome" => outcome).record(since);
 }

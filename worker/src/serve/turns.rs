@@ -17,12 +17,12 @@ const LIST_IS_BELIEVED: Duration = Duration::from_secs(30);
 
 /// A worker's place among those that live: it stands at `rank`, from 0, of `of`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seat {
+pub(super) struct ServeSeat {
     rank: u64,
     of: u64,
 }
 
-impl Seat {
+impl ServeSeat {
     /// The seat of a worker that knows of no other.
     const ALONE: Self = Self { rank: 0, of: 1 };
 
@@ -56,18 +56,18 @@ fn length(every: Duration) -> u64 {
 
 /// The turns of one worker.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct ServeTurns {
     me: Uuid,
     every: Duration,
-    seat: Seat,
+    seat: ServeSeat,
     believed_until: Timestamp,
     /// The slot in which it was asked last whether one begins.
     slot: u64,
 }
 
-impl Turns {
+impl ServeTurns {
     pub(super) const fn new(me: Uuid, every: Duration) -> Self {
-        Self { me, every, seat: Seat::ALONE, believed_until: Timestamp::from_ms(0), slot: 0 }
+        Self { me, every, seat: ServeSeat::ALONE, believed_until: Timestamp::from_ms(0), slot: 0 }
     }
 
     /// Whether a slot begins: none was asked about in which `now` is.
@@ -77,13 +77,13 @@ impl Turns {
     }
 
     /// The worker's seat, from a list that is read anew when it is old. Without one it takes every turn.
-    pub(super) async fn seat(&mut self, store: &Store, now: Timestamp) -> Seat {
+    pub(super) async fn seat(&mut self, store: &Store, now: Timestamp) -> ServeSeat {
         if now >= self.believed_until {
             self.seat = match store.instances.list().await {
-                Ok(instances) => Seat::of(&instances, self.me, now),
+                Ok(instances) => ServeSeat::of(&instances, self.me, now),
                 Err(error) => {
                     tracing::debug!("list of processes not read: {error}");
-                    Seat::ALONE
+                    ServeSeat::ALONE
                 }
             };
             self.believed_until = now.plus(LIST_IS_BELIEVED);
@@ -113,7 +113,7 @@ mod tests {
     fn each_slot_is_one_workers_however_many_there_are() {
         for many in 1..=20_u128 {
             let list: Vec<_> = (0..many).map(|n| worker(many - n, NOW)).collect();
-            let seats: Vec<_> = list.iter().map(|of| Seat::of(&list, of.id, NOW)).collect();
+            let seats: Vec<_> = list.iter().map(|of| ServeSeat::of(&list, of.id, NOW)).collect();
             for slot in 0..60 {
                 let at = NOW.plus(EVERY * slot);
                 assert_eq!(seats.iter().filter(|seat| seat.has(at, EVERY)).count(), 1, "{many}, slot {slot}");
@@ -128,17 +128,17 @@ mod tests {
         let gone = worker(2, Timestamp::from_secs(900_000));
         let closed = Instance { receives: Some(false), ..worker(4, NOW) };
         let list = [api, gone, me.clone(), closed];
-        assert_eq!(Seat::of(&list, me.id, NOW), Seat::ALONE);
+        assert_eq!(ServeSeat::of(&list, me.id, NOW), ServeSeat::ALONE);
         assert_eq!(
-            Seat::of(&list, Uuid::from_u128(9), NOW),
-            Seat::ALONE,
+            ServeSeat::of(&list, Uuid::from_u128(9), NOW),
+            ServeSeat::ALONE,
             "one that is not listed looks each time"
         );
     }
 
     #[test]
     fn the_next_slot_begins_within_one_length() {
-        let mut turns = Turns::new(Uuid::nil(), EVERY);
+        let mut turns = ServeTurns::new(Uuid::nil(), EVERY);
         let begins = [0, 4, 5, 6].map(|s| turns.begins(NOW.plus(Duration::from_secs(s))));
         assert_eq!(begins, [true, false, true, false]);
         assert_eq!(turns.until_next(NOW), EVERY);

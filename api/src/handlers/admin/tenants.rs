@@ -11,7 +11,7 @@ use crate::request::query::Query;
 use crate::response::Response;
 use crate::response::bodies::TenantList;
 use crate::response::problem::Problem;
-use crate::tenants::Known;
+use crate::tenants::KnownTenants;
 
 impl Operator {
     pub(super) async fn tenants(&self, query: &Query) -> Result<Response, Problem> {
@@ -24,7 +24,7 @@ impl Operator {
         let most = usize::try_from(query.number(&TENANTS_LIMIT)?).unwrap_or(usize::MAX);
         let (policy, lines) = (self.known_policy()?, self.lines.now().await?);
         let reservations = store.reservations.all().await?;
-        let known = Known {
+        let known = KnownTenants {
             policy: &policy,
             lines: &lines.listed,
             reservations: &reservations,

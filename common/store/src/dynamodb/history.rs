@@ -13,7 +13,7 @@ use super::change::written;
 use super::errors::unread;
 use super::keys::{self, PK, SK};
 use super::{HistoryStore, n, s};
-use crate::history::{CLASSES, Counted, Minute, Served, minute_of};
+use crate::history::{CLASSES, Minute, MinuteGauges, Served, minute_of};
 use crate::{StoreError, Write};
 use broker_domain::{Status, Timestamp};
 
@@ -36,7 +36,7 @@ const FAILED: &str = "failed";
 
 impl HistoryStore {
     /// Stores what a census that began at `as_of` counted.
-    pub async fn count(&self, counted: &Counted, as_of: Timestamp) -> Result<Write, StoreError> {
+    pub async fn count(&self, counted: &MinuteGauges, as_of: Timestamp) -> Result<Write, StoreError> {
         let mut values = vec![
             (a::AS_OF_MS.to_owned(), as_of.as_ms()),
             (LETTERS.to_owned(), counted.letters),
@@ -123,7 +123,7 @@ fn read(item: &Item) -> Result<Minute, StoreError> {
     let at = read.text(SK, |text| text.parse().map(Timestamp::from_secs))?;
     // An older program counted fewer states, and a newer one may count more.
     let count = |name: &str| item.get(name).and_then(|value| value.as_n().ok()?.parse().ok()).unwrap_or(0);
-    let counted = read.optional_number(a::AS_OF_MS)?.map(|_| Counted {
+    let counted = read.optional_number(a::AS_OF_MS)?.map(|_| MinuteGauges {
         by_status: Status::ALL
             .into_iter()
             .map(|status| (status, count(&format!("{status}_count"))))

@@ -1,13 +1,62 @@
-//! Reads of one partition of the table, in the order of its sort keys.
+//! Reads of one partition of the table or of its index, in the order of the sort keys.
 
 use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 
 use super::attributes::Item;
 use super::errors::unread;
+use super::keys::{STATE_KEY, STATE_SHARD};
+use super::schema::STATE_INDEX;
 use super::{TableClient, count_capacity, s};
 use crate::{Page, PageKey, Pages, StoreError};
 
+/// Which items of a partition of the index.
+pub(super) enum IndexKeys {
+    /// All.
+    All,
+    /// Those whose sort key begins so.
+    Beginning(String),
+    /// Those up to this sort key.
+    UpTo(String),
+}
+
 impl TableClient {
+    /// A page of a partition of the index (eventually consistent): at most `limit` items, or 1 MB. Its capacity is counted under
+    /// `operation`.
+    pub(super) async fn page_of_index(
+        &self,
+        operation: &'static str,
+        (partition, which): (String, IndexKeys),
+        after: Option<PageKey>,
+        limit: Option<i32>,
+    ) -> Result<Page<Vec<Item>>, StoreError> {
+        let call = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .index_name(STATE_INDEX)
+            .expression_attribute_names("#shard", STATE_SHARD)
+            .expression_attribute_values(":shard", s(partition))
+            .set_exclusive_start_key(after.map(|key| key.0))
+            .set_limit(limit)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let (condition, key) = match which {
+            IndexKeys::All => ("#shard = :shard", None),
+            IndexKeys::Beginning(key) => ("#shard = :shard and begins_with(#key, :key)", Some(key)),
+            IndexKeys::UpTo(key) => ("#shard = :shard and #key <= :key", Some(key)),
+        };
+        let call = call.key_condition_expression(condition);
+        let call = match key {
+            Some(key) => {
+                let named = call.expression_attribute_names("#key", STATE_KEY);
+                named.expression_attribute_values(":key", s(key))
+            }
+            None => call,
+        };
+        let answer = call.send().await.map_err(|error| unread("Query", &self.name, error))?;
+        count_capacity(operation, answer.consumed_capacity());
+        Ok(Page { items: answer.items.unwrap_or_default(), next: answer.last_evaluated_key.map(PageKey) })
+    }
+
     /// A page of the items of a partition (a consistent read): at most `limit` of them, or 1 MB. Its capacity is counted under
     /// `operation`.
     pub(super) async fn page_of(

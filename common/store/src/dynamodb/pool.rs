@@ -36,32 +36,11 @@ impl SandboxStore {
         after: Option<PageKey>,
         limit: u16,
     ) -> Result<Page<Vec<Candidate>>, StoreError> {
-        let mut condition = "#shard = :shard".to_owned();
-        let mut call = self
-            .table
-            .client
-            .query()
-            .table_name(&self.table.name)
-            .index_name(STATE_INDEX)
-            .expression_attribute_names("#shard", STATE_SHARD)
-            .expression_attribute_values(":shard", s(keys::state_shard(filter.status(), shard)))
-            .set_exclusive_start_key(after.map(|key| key.0))
-            .limit(i32::from(limit))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        if let Some(beginning) = beginning(filter) {
-            condition.push_str(" and begins_with(#key, :prefix)");
-            call = call
-                .expression_attribute_names("#key", STATE_KEY)
-                .expression_attribute_values(":prefix", s(beginning));
-        }
-        let answer = call
-            .key_condition_expression(condition)
-            .send()
-            .await
-            .map_err(|error| unread("Query", &self.table.name, error))?;
-        count_capacity("candidates", answer.consumed_capacity());
-        let candidates = readable(answer.items());
-        Ok(Page { items: candidates, next: answer.last_evaluated_key.map(PageKey) })
+        let partition = keys::state_shard(filter.status(), shard);
+        let which = beginning(filter).map_or(IndexKeys::All, IndexKeys::Beginning);
+        let limit = Some(i32::from(limit));
+        let page = self.table.page_of_index("candidates", (partition, which), after, limit).await?;
+        Ok(page.map(|items| readable(&items)))
     }
 
     /// At most `limit` available sandboxes of all shards, with one call. A page may be empty and still not the last.

@@ -41,29 +41,11 @@ impl SandboxStore {
             start.insert(STATE_KEY.to_owned(), s(key));
             start
         });
-        let mut condition = "#shard = :shard".to_owned();
-        let mut call = self
-            .table
-            .client
-            .query()
-            .table_name(&self.table.name)
-            .index_name(STATE_INDEX)
-            .expression_attribute_names("#shard", STATE_SHARD)
-            .expression_attribute_values(":shard", s(&state_shard))
-            .set_exclusive_start_key(start)
-            .limit(i32::try_from(limit).unwrap_or(i32::MAX))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        if !begins.is_empty() {
-            condition.push_str(" and begins_with(#key, :prefix)");
-            call = call
-                .expression_attribute_names("#key", STATE_KEY)
-                .expression_attribute_values(":prefix", s(begins));
-        }
-        let answer = call.key_condition_expression(condition).send().await;
-        let answer = answer.map_err(|error| unread("Query", &self.table.name, error))?;
-        count_capacity("browse", answer.consumed_capacity());
-        let rows = answer.items().iter().filter_map(|item| passable(read_row(item)));
-        let next = answer.last_evaluated_key().map(read_place).transpose()?;
+        let which = if begins.is_empty() { IndexKeys::All } else { IndexKeys::Beginning(begins.to_owned()) };
+        let (start, limit) = (start.map(PageKey), i32::try_from(limit).unwrap_or(i32::MAX));
+        let page = self.table.page_of_index("browse", (state_shard, which), start, Some(limit)).await?;
+        let rows = page.items.iter().filter_map(|item| passable(read_row(item)));
+        let next = page.next.as_ref().map(|next| read_place(&next.0)).transpose()?;
         Ok(Page { items: rows.collect(), next })
     }
 

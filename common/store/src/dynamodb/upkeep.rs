@@ -93,25 +93,7 @@ impl TableClient {
         until: Option<Timestamp>,
         after: Option<PageKey>,
     ) -> Result<Page<Vec<Item>>, StoreError> {
-        let mut condition = "#shard = :shard".to_owned();
-        let mut call = self
-            .client
-            .query()
-            .table_name(&self.name)
-            .index_name(STATE_INDEX)
-            .expression_attribute_names("#shard", STATE_SHARD)
-            .expression_attribute_values(":shard", s(keys::state_shard(status, shard)))
-            .set_exclusive_start_key(after.map(|key| key.0))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        if let Some(until) = until {
-            condition.push_str(" and #key <= :until");
-            call = call
-                .expression_attribute_names("#key", STATE_KEY)
-                .expression_attribute_values(":until", s(keys::time_key(until)));
-        }
-        let answer = call.key_condition_expression(condition).send().await;
-        let answer = answer.map_err(|error| unread("Query", &self.name, error))?;
-        count_capacity("by_state", answer.consumed_capacity());
-        Ok(Page { items: answer.items.unwrap_or_default(), next: answer.last_evaluated_key.map(PageKey) })
+        let which = until.map_or(IndexKeys::All, |until| IndexKeys::UpTo(keys::time_key(until)));
+        self.page_of_index("by_state", (keys::state_shard(status, shard), which), after, None).await
     }
 }

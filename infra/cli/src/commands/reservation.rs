@@ -31,7 +31,7 @@ pub(crate) enum ReservationCommand {
     /// Show one
     Show(One),
     /// Change one, also while it runs; what is not named stays
-    Change(Change),
+    Change(ChangeArguments),
     /// End one: what is put aside goes back, what is claimed stays with its owners
     Delete(One),
 }
@@ -54,10 +54,10 @@ fn moment(text: &str) -> Result<Moment, String> {
 
 /// A span of time, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Span(Option<Duration>);
+struct NoShow(Option<Duration>);
 
-fn span(text: &str) -> Result<Span, String> {
-    if text == "none" { Ok(Span(None)) } else { Ok(Span(Some(length(text)?))) }
+fn span(text: &str) -> Result<NoShow, String> {
+    if text == "none" { Ok(NoShow(None)) } else { Ok(NoShow(Some(length(text)?))) }
 }
 
 fn length(text: &str) -> Result<Duration, String> {
@@ -89,7 +89,7 @@ pub(crate) struct Create {
     lead: Option<Duration>,
     /// What is not used so long after --from goes back, e.g. 45m; without it, at the end
     #[arg(long, value_name = "TIME", value_parser = span)]
-    no_show: Option<Span>,
+    no_show: Option<NoShow>,
     /// The reservation's id, a UUID: the same again is the same reservation
     #[arg(long, value_parser = |text: &str| ReservationId::parse(text))]
     id: Option<ReservationId>,
@@ -98,7 +98,7 @@ pub(crate) struct Create {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Change {
+pub(crate) struct ChangeArguments {
     /// The reservation
     #[arg(value_parser = |text: &str| ReservationId::parse(text))]
     id: ReservationId,
@@ -116,7 +116,7 @@ pub(crate) struct Change {
     lead: Option<Duration>,
     /// What is not used so long after its beginning goes back; none: at the end
     #[arg(long, value_name = "TIME", value_parser = span)]
-    no_show: Option<Span>,
+    no_show: Option<NoShow>,
     #[command(flatten)]
     output: Output,
 }
@@ -182,7 +182,7 @@ async fn create(context: &Context, policy: &Policy, args: Create) -> anyhow::Res
         from: from.and_then(|Moment(at)| at),
         until: until.and_then(|Moment(at)| at),
         lead: lead.unwrap_or(LEAD),
-        no_show: no_show.and_then(|Span(time)| time),
+        no_show: no_show.and_then(|NoShow(time)| time),
     };
     let id = id.unwrap_or_else(|| ReservationId::from_uuid(context.entropy.uuid()));
     let (target, count) = (id.to_string(), Some(u64::from(count)));
@@ -195,8 +195,8 @@ async fn create(context: &Context, policy: &Policy, args: Create) -> anyhow::Res
     told(context, policy, id, written, output.json).await
 }
 
-async fn change(context: &Context, policy: &Policy, args: Change) -> anyhow::Result<Done> {
-    let Change { id, count, from, until, lead, no_show, output } = args;
+async fn change(context: &Context, policy: &Policy, args: ChangeArguments) -> anyhow::Result<Done> {
+    let ChangeArguments { id, count, from, until, lead, no_show, output } = args;
     let to = |stands: &ReservationTerms| ReservationTerms {
         tenant: stands.tenant.clone(),
         prefix: stands.prefix.clone(),
@@ -204,7 +204,7 @@ async fn change(context: &Context, policy: &Policy, args: Change) -> anyhow::Res
         from: from.map_or(stands.from, |Moment(at)| at),
         until: until.map_or(stands.until, |Moment(at)| at),
         lead: lead.unwrap_or(stands.lead),
-        no_show: no_show.map_or(stands.no_show, |Span(time)| time),
+        no_show: no_show.map_or(stands.no_show, |NoShow(time)| time),
     };
     let target = id.to_string();
     let written = context.act((Act::ChangeReservation, &target, count.map(u64::from)), async |line| {

@@ -60,10 +60,10 @@ impl Asks {
 
 /// The descriptions that are known. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Descriptions(Arc<Mutex<Known>>);
+pub(super) struct Descriptions(Arc<Mutex<Remembered>>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct Remembered {
     /// Whole answers by the body that asked.
     answers: HashMap<Vec<u8>, Vec<u8>>,
     /// Calls that change a table and did not end yet.
@@ -73,7 +73,7 @@ struct Known {
 }
 
 impl Descriptions {
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Remembered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

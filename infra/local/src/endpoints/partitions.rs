@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 /// `ExecuteStatement`, as it comes over the wire.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct Asked {
+struct StatementCall {
     statement: String,
     #[serde(default)]
     parameters: Vec<AttributeValue>,
@@ -43,7 +43,7 @@ struct Select<'a> {
 
 /// Where the next page begins. It is good for the statement and the parameters of the page before.
 #[derive(Debug, Serialize, Deserialize)]
-struct Token {
+struct NextToken {
     of: u64,
     partition: usize,
     after: Option<Item>,
@@ -51,7 +51,7 @@ struct Token {
 
 /// The answer to the body of an `ExecuteStatement`; `None` if the library is to answer.
 pub(super) fn answer(database: &Database, body: &[u8]) -> Option<Vec<u8>> {
-    let asked: Asked = serde_json::from_slice(body).ok()?;
+    let asked: StatementCall = serde_json::from_slice(body).ok()?;
     let select = Select::parse(&asked.statement)?;
     let of = {
         let mut hasher = DefaultHasher::new();
@@ -65,7 +65,7 @@ pub(super) fn answer(database: &Database, body: &[u8]) -> Option<Vec<u8>> {
     let (partitions, sort) = asked.parameters.split_at(select.partitions);
     let (mut partition, mut after) = (0, None);
     if let Some(token) = &asked.next_token {
-        let token: Token = serde_json::from_str(token).ok()?;
+        let token: NextToken = serde_json::from_str(token).ok()?;
         if token.of != of || token.partition >= select.partitions {
             return None;
         }
@@ -75,7 +75,7 @@ pub(super) fn answer(database: &Database, body: &[u8]) -> Option<Vec<u8>> {
     let next = loop {
         let Some(key) = partitions.get(partition) else { break None };
         if left == Some(0) {
-            break Some(Token { of, partition, after: None });
+            break Some(NextToken { of, partition, after: None });
         }
         let page = database.query(select.query(key, sort.first(), left, after.take())).ok()?;
         left = left.map(|left| left.saturating_sub(page.scanned_count));
@@ -83,7 +83,7 @@ pub(super) fn answer(database: &Database, body: &[u8]) -> Option<Vec<u8>> {
         units += page.consumed_capacity.map_or(0.0, |capacity| capacity.capacity_units);
         if let Some(last) = page.last_evaluated_key {
             // AWS ends a page at 1 MB, wherever it is.
-            break Some(Token { of, partition, after: Some(last) });
+            break Some(NextToken { of, partition, after: Some(last) });
         }
         partition += 1;
     };

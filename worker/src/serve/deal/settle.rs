@@ -5,7 +5,7 @@ use broker_runtime::errors::chain;
 use broker_store::{Claim, ClaimOutcome, StoreError};
 
 use super::super::bury;
-use super::super::places::{WaitingRequest, end, leave, waited};
+use super::super::places::{ParkedRequest, end, leave, waited};
 use super::Dealing;
 use crate::finality::{HandlerError, must_agree};
 
@@ -21,7 +21,7 @@ impl Dealing<'_> {
     /// What becomes of a place that was not granted. `is_first`: none of the call goes before it.
     pub(super) async fn settle(
         &mut self,
-        waiter: &WaitingRequest,
+        waiter: &ParkedRequest,
         claim: &Claim<'_>,
         outcome: ClaimOutcome,
         is_first: bool,
@@ -36,7 +36,7 @@ impl Dealing<'_> {
     }
 
     /// The place's request is not queued any more: the place is garbage.
-    async fn ended(&mut self, waiter: &WaitingRequest) -> Result<Settled, StoreError> {
+    async fn ended(&mut self, waiter: &ParkedRequest) -> Result<Settled, StoreError> {
         let record = self.jobs.store.requests.get(waiter.place.request_id).await?;
         match record.map(|record| record.state) {
             // A replay may take this end back; its place went with it.
@@ -51,7 +51,7 @@ impl Dealing<'_> {
     /// The key of the place has a lease.
     async fn stands(
         &mut self,
-        waiter: &WaitingRequest,
+        waiter: &ParkedRequest,
         claim: &Claim<'_>,
         lease: &Lease,
         is_first: bool,
@@ -75,7 +75,7 @@ impl Dealing<'_> {
     /// A head is never passed over: its old lease ends in the write that gives it the new one.
     async fn replace(
         &mut self,
-        waiter: &WaitingRequest,
+        waiter: &ParkedRequest,
         claim: &Claim<'_>,
         old: &Lease,
     ) -> Result<Settled, StoreError> {

@@ -48,12 +48,12 @@ pub(super) async fn allocate(
             continue;
         };
         match asking.judge(answer) {
-            Step::Ended(told) => return told.map(|held| *held),
-            Step::Overdue => {
+            NextStep::Ended(told) => return told.map(|held| *held),
+            NextStep::Overdue => {
                 let why = NoSandbox::NotInTime("its request still waits, and was cancelled".to_owned());
                 return asking.take_back().await.ok_or(why);
             }
-            Step::Again(pause) => {
+            NextStep::Again(pause) => {
                 let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
             }
         }
@@ -74,7 +74,7 @@ async fn until_soon_after<T>(stop: &CancellationToken, call: impl Future<Output 
 }
 
 /// What follows from an answer.
-enum Step {
+enum NextStep {
     Ended(Result<Box<HeldLease>, NoSandbox>),
     /// The request still stands in a line, and its time is over.
     Overdue,
@@ -109,7 +109,7 @@ impl Asking<'_> {
         }
     }
 
-    fn judge(&mut self, answer: Result<LeaseAnswer, String>) -> Step {
+    fn judge(&mut self, answer: Result<LeaseAnswer, String>) -> NextStep {
         let now = self.client.clock.instant();
         match answer {
             Ok(answer) if self.accepted.is_some() => self.judge_state(answer, now),
@@ -122,37 +122,37 @@ impl Asking<'_> {
     }
 
     /// What the answer to an allocate means.
-    fn judge_asked(&mut self, answer: LeaseAnswer, now: Instant) -> Step {
+    fn judge_asked(&mut self, answer: LeaseAnswer, now: Instant) -> NextStep {
         if answer.status == 202
             && let Some(location) = answer.location()
         {
             self.accepted = Some(location);
-            return Step::Again(Duration::ZERO);
+            return NextStep::Again(Duration::ZERO);
         }
         if self.in_line && answer.code() == "CANNOT_WAIT" {
             if !answer.told().contains(WAITING_SETTING) {
-                return Step::Ended(Err(NoSandbox::Refused(answer.told())));
+                return NextStep::Ended(Err(NoSandbox::Refused(answer.told())));
             }
             self.in_line = false;
-            return Step::Again(Duration::ZERO);
+            return NextStep::Again(Duration::ZERO);
         }
         self.unsettled |= answer.status >= 500;
         self.judge_end(&answer, now)
     }
 
     /// What the state of the accepted request means.
-    fn judge_state(&mut self, answer: LeaseAnswer, now: Instant) -> Step {
+    fn judge_state(&mut self, answer: LeaseAnswer, now: Instant) -> NextStep {
         if answer.status != 200 {
             return self.judge_end(&answer, now);
         }
         if answer.body["status"] == "queued" {
             if self.in_line && self.wait.is_over_by(SLACK, now) {
-                return Step::Overdue;
+                return NextStep::Overdue;
             }
             if let Some(ahead) = answer.body["waiting"]["ahead"].as_u64() {
                 self.wait.say(&format!("{ahead} before this one"), now);
             }
-            return Step::Again(self.poll_after(&answer, now));
+            return NextStep::Again(self.poll_after(&answer, now));
         }
         self.accepted = None;
         let is_expired = answer.body["status"] == "expired";
@@ -170,23 +170,23 @@ impl Asking<'_> {
     }
 
     /// What the answer to the call, or to the request, means.
-    fn judge_end(&mut self, answer: &LeaseAnswer, now: Instant) -> Step {
+    fn judge_end(&mut self, answer: &LeaseAnswer, now: Instant) -> NextStep {
         match answer.status {
-            200 | 201 => Step::Ended(held(&answer.body).map(Box::new)),
+            200 | 201 => NextStep::Ended(held(&answer.body).map(Box::new)),
             status if answer.is_for_now() => {
                 self.later(answer.retry_after(), answer.told(), status == 409, now)
             }
-            _ => Step::Ended(Err(NoSandbox::Refused(answer.told()))),
+            _ => NextStep::Ended(Err(NoSandbox::Refused(answer.told()))),
         }
     }
 
     /// Another call, unless it would come too late. `of_pool`: `last` says how the pool is.
-    fn later(&mut self, pause: Duration, last: String, of_pool: bool, now: Instant) -> Step {
+    fn later(&mut self, pause: Duration, last: String, of_pool: bool, now: Instant) -> NextStep {
         self.wait.say(&last, now);
         if self.wait.is_over(pause, now) && (of_pool || self.unreached.is_over(pause, now)) {
-            return Step::Ended(Err(NoSandbox::NotInTime(last)));
+            return NextStep::Ended(Err(NoSandbox::NotInTime(last)));
         }
-        Step::Again(pause)
+        NextStep::Again(pause)
     }
 
     /// Takes back what was asked for; what it was given all the same.

@@ -1,0 +1,67 @@
+//! Operations of supply: refill and quarantine.
+
+use serde_json::Value;
+
+use super::operation::{Components, Operation};
+use super::operations::ADMIN;
+use super::parameters;
+use crate::request::parameters as query;
+use crate::response::bodies::{QuarantineList, QuarantineReportBody, RefillBody, RefillList};
+use crate::response::codes::Code;
+
+pub(super) fn refill(parts: &mut Components) -> Value {
+    Operation::by_operator(parts, ADMIN, "listRefill", "Lists what flavours are short of, and why")
+        .answers::<RefillList>(200, "The flavours that the policy refills.", &[])
+        .finish()
+}
+
+pub(super) fn pause_refill(parts: &mut Components) -> Value {
+    refill_switch(parts, "pauseRefill", "Asks for no more sandboxes of a flavour").finish()
+}
+
+pub(super) fn resume_refill(parts: &mut Components) -> Value {
+    refill_switch(parts, "resumeRefill", "Asks for sandboxes of a flavour again")
+        .says("Also after its hook failed so often that it is not called.")
+        .finish()
+}
+
+pub(super) fn quarantine(parts: &mut Components) -> Value {
+    Operation::by_operator(parts, ADMIN, "listQuarantine", "Lists the sandboxes in quarantine")
+        .answers::<QuarantineList<'_>>(200, "The sandboxes.", &[])
+        .finish()
+}
+
+pub(super) fn add_to_quarantine(parts: &mut Components) -> Value {
+    act(parts, "addToQuarantine", "Takes sandboxes out of the pool")
+        .says(
+            "Available or arriving ones. They are offered again when an operator releases them, and not before.",
+        )
+        .takes_query(&[query::QUARANTINE_IDS, query::QUARANTINE_WHY, query::ACTION_DRY_RUN.parameter()])
+        .finish()
+}
+
+pub(super) fn release_from_quarantine(parts: &mut Components) -> Value {
+    act(parts, "releaseFromQuarantine", "Lets sandboxes in quarantine go, into the pool")
+        .says("Not those that were ever handed out: they can only be retired.")
+        .takes_query(query::LEAVING)
+        .finish()
+}
+
+pub(super) fn retire_from_quarantine(parts: &mut Components) -> Value {
+    act(parts, "retireFromQuarantine", "Has sandboxes in quarantine deleted at the provider")
+        .takes_query(query::LEAVING)
+        .finish()
+}
+
+/// A pause of a flavour's refill, or its end.
+fn refill_switch<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'g> {
+    Operation::by_operator(parts, ADMIN, id, summary)
+        .takes(parameters::flavour_in_path())
+        .answers::<RefillBody>(200, "Its state.", &[])
+        .fails(&[Code::NotFound])
+}
+
+/// An act on the quarantine.
+fn act<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'g> {
+    Operation::by_operator(parts, ADMIN, id, summary).answers::<QuarantineReportBody>(200, "The report.", &[])
+}

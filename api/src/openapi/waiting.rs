@@ -1,0 +1,26 @@
+//! Operations of waiting, for operators.
+
+use serde_json::Value;
+
+use super::operation::{Components, Operation};
+use super::operations::ADMIN;
+use crate::request::parameters as query;
+use crate::response::bodies::{CancelledWaiting, WaitingList};
+
+pub(super) fn list(parts: &mut Components) -> Value {
+    Operation::by_operator(parts, ADMIN, "listWaiting", "Lists the requests that wait")
+        .says("Line by line, each in the order of asking. A page may hold fewer than `limit` and still have a `next_cursor`.")
+        .takes_query(query::WAITING_FILTERS)
+        .takes_query(query::WAITING_PAGE)
+        .answers::<WaitingList>(200, "A page.", &[])
+        .finish()
+}
+
+pub(super) fn cancel(parts: &mut Components) -> Value {
+    Operation::by_operator(parts, ADMIN, "cancelWaiting", "Cancels requests that wait")
+        .says("Selected by ids, by filters, or all. Exactly one of granted, cancelled and expired becomes of each.")
+        .takes_query(query::WAITING_FILTERS)
+        .takes_query(query::WAITING_ACTION)
+        .answers::<CancelledWaiting>(200, "What was done.", &[])
+        .finish()
+}
