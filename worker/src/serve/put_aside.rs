@@ -40,9 +40,9 @@ pub(super) async fn arrivals(jobs: &Jobs, arrivals: Vec<Candidate>) -> Result<Ve
         }
         let (fitting, others): (Vec<_>, Vec<_>) =
             left.into_iter().partition(|arrival| reservation.terms.fits(&arrival.name));
-        let mut holder = PutAside::new(jobs, reservation);
+        let mut holder = ReservationHolder::new(jobs, reservation);
         let unused = holder.put_aside(fitting, Status::Arriving).await?;
-        let PutAside { reservation, done, .. } = holder;
+        let ReservationHolder { reservation, done, .. } = holder;
         free.extend(done.into_iter().map(|candidate| reserved(candidate, &reservation)));
         left = others.into_iter().chain(unused).collect();
     }
@@ -210,7 +210,7 @@ async fn give_back(
 async fn give_back_surplus(jobs: &Jobs, reservation: Reservation) -> Result<Vec<Candidate>, StoreError> {
     let surplus = reservation.surplus(jobs.clock.now()) as usize;
     let found = listed(jobs, &reservation, surplus.min(MOST)).await?;
-    let mut holder = PutAside::new(jobs, reservation);
+    let mut holder = ReservationHolder::new(jobs, reservation);
     holder.give_back(found).await?;
     Ok(holder.done)
 }
@@ -218,7 +218,7 @@ async fn give_back_surplus(jobs: &Jobs, reservation: Reservation) -> Result<Vec<
 /// Puts aside what is available, as far as the reservation is short; how many.
 async fn put_aside(jobs: &Jobs, reservation: Reservation) -> Result<u64, StoreError> {
     let filter = CandidateFilter::available(Some(&reservation.terms.prefix));
-    let mut holder = PutAside::new(jobs, reservation);
+    let mut holder = ReservationHolder::new(jobs, reservation);
     let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep_candidates(&filter, after, TOGETHER));
     while holder.room() > 0
         && holder.done.len() < MOST
@@ -250,7 +250,7 @@ pub(super) async fn offered(
 }
 
 /// One reservation while sandboxes are put aside for it, or go back.
-struct PutAside<'j> {
+struct ReservationHolder<'j> {
     jobs: &'j Jobs,
     reservation: Reservation,
     /// What was written, at the versions that it has now.
@@ -258,7 +258,7 @@ struct PutAside<'j> {
     conflicts: u32,
 }
 
-impl<'j> PutAside<'j> {
+impl<'j> ReservationHolder<'j> {
     const fn new(jobs: &'j Jobs, reservation: Reservation) -> Self {
         Self { jobs, reservation, done: Vec::new(), conflicts: 0 }
     }

@@ -4,10 +4,10 @@ use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, Select};
 
 use super::attributes::{self as a, Item, Reader};
 use super::errors::unread;
-use super::keys::{self, SANDBOX_PREFIX, STATE_KEY, STATE_SHARD};
+use super::keys::{self, SANDBOX_PREFIX};
+use super::partition::IndexKeys;
 use super::pool::{passable, readable};
 use super::reservation_items::read_reserved_for;
-use super::schema::STATE_INDEX;
 use super::{SandboxStore, TableClient, count_capacity, records, s};
 use crate::{Candidate, Page, PageKey, Pages, Record, StoreError};
 use broker_domain::policy::{Policy, PoolCount};

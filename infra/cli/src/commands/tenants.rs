@@ -2,7 +2,7 @@
 //! `GET /v1/admin/tenants` and the console.
 
 use broker_api::response::bodies::{OwnReservation, QuotaUse};
-use broker_api::tenants::{Known, Tenant};
+use broker_api::tenants::{KnownTenants, Tenant};
 use broker_domain::{TenantName, Timestamp};
 use clap::Args;
 
@@ -23,7 +23,7 @@ pub(crate) struct TenantsArgs {
 pub(crate) async fn run(context: Context, args: TenantsArgs) -> anyhow::Result<Done> {
     let (store, policy, now) = (&context.store, policy::in_force(&context).await?, context.now().await?);
     let (lines, reservations) = tokio::try_join!(store.waiting.lines(now), store.reservations.all())?;
-    let known = Known { policy: &policy, lines: &lines, reservations: &reservations, now };
+    let known = KnownTenants { policy: &policy, lines: &lines, reservations: &reservations, now };
     let (mut tenants, mut after) = (Vec::new(), None);
     loop {
         let page = known.page(store, args.tenant.as_ref(), after.as_ref(), usize::MAX).await?;
