@@ -99,6 +99,7 @@ mod poison;
 mod policy;
 mod quarantine;
 mod quotas;
+mod quotas_shown;
 mod reconciliation;
 mod redelivery;
 mod refill;

@@ -7,10 +7,11 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::beside::{Shape, end};
+use crate::beside::end;
 use crate::figure::Figure;
 use crate::figure::Target::AtMost;
 use crate::plan::Violation;
+use crate::shape::Shape;
 
 const WAITING: usize = 1_000;
 

@@ -15,6 +15,7 @@ use crate::figure::Figure;
 use crate::figure::Target::{self, AtLeast, AtMost};
 use crate::plan::Violation;
 use crate::scenario::claims;
+use crate::shape::Shape;
 use crate::user::Sample;
 
 /// Of each phase.
@@ -26,30 +27,6 @@ const POOL: usize = 40_000;
 /// Owners that beat, and what they said at their allocation.
 const OWNERS: usize = 10_000;
 const HEARTBEAT: Duration = Duration::from_secs(60);
-
-/// How long the hops are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
-    Loopback,
-    Aws,
-}
-
-impl Shape {
-    pub(crate) const BOTH: [Self; 2] = [Self::Loopback, Self::Aws];
-
-    /// A broker of its own, with hops of this shape from now on.
-    pub(crate) fn on(self, setup: Setup) -> Setup {
-        let setup = setup.alone();
-        if self == Self::Aws { setup.faults(1) } else { setup }
-    }
-
-    /// What is asked before is not measured, and takes no longer than it must.
-    pub(crate) fn begin(self, broker: &Broker) {
-        if self == Self::Aws {
-            broker.proxy().behave_as_aws(1);
-        }
-    }
-}
 
 /// The answers of both kinds of phases.
 struct Pair {

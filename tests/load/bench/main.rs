@@ -12,10 +12,13 @@ mod claims;
 mod figure;
 mod jobs;
 mod memory;
+mod other_build;
 mod plan;
+mod prices;
 mod results;
 mod rows;
 mod scenario;
+mod shape;
 mod silence;
 mod sync;
 mod tally;
@@ -25,15 +28,18 @@ mod user;
 #[path = "../metrics.rs"]
 mod metrics;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser};
 
 use jobs::Jobs;
 use memory::Memory;
+use other_build::Ratios;
 use plan::Plan;
 use results::Results;
 use scenario::Scenario;
+use shape::Shape;
 use silence::Silence;
 use sync::Sync;
 use tally::Tally;
@@ -85,6 +91,13 @@ struct Run {
     /// Runs, each on a broker of its own
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    /// Between the processes and the endpoints
+    #[arg(long, value_enum, default_value_t)]
+    shape: Shape,
+    /// The `broker-bench` of another build: each run is followed by one of it with the same users, and the ratios are printed.
+    /// Its other binaries lie beside it
+    #[arg(long, value_name = "BROKER_BENCH")]
+    pair: Option<PathBuf>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -108,14 +121,25 @@ async fn run(arguments: &Run) -> ExitCode {
         pool: arguments.pool,
         apis: arguments.apis,
         workers: arguments.workers,
+        shape: arguments.shape,
         ..Plan::of(arguments.scenario)
     };
-    let mut tallies = Vec::new();
+    let (mut tallies, mut ratios) = (Vec::new(), Ratios::default());
     for run in 1..=arguments.runs {
         let Ok(tally) = plan.measure().await else { return ExitCode::FAILURE };
         println!("run {run}: {tally}");
+        if let Some(other) = &arguments.pair {
+            match other_build::measure(other, arguments) {
+                Ok(theirs) => ratios.add(&tally, &theirs),
+                Err(why) => {
+                    eprintln!("{}: {why}", other.display());
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
         tallies.push(tally);
     }
+    print!("{ratios}");
     if let Some(median) = Tally::median(&tallies) {
         println!("median of {}: {median}", arguments.runs);
     }

@@ -6,6 +6,7 @@ use broker_tests::{Broker, Latency, Setup};
 
 use crate::metrics;
 use crate::scenario::{Play, Scenario};
+use crate::shape::Shape;
 use crate::tally::Tally;
 
 /// What `pool verify` found after a run.
@@ -28,6 +29,7 @@ pub(crate) struct Plan {
     pub(crate) vars: Vec<(&'static str, &'static str)>,
     /// What each SQS and each DynamoDB call takes more, in milliseconds.
     pub(crate) hops: Option<(u64, u64)>,
+    pub(crate) shape: Shape,
 }
 
 impl Plan {
@@ -43,13 +45,14 @@ impl Plan {
             workers: 2,
             vars: Vec::new(),
             hops: None,
+            shape: Shape::Loopback,
         }
     }
 
     /// One run on a broker of its own.
     pub(crate) async fn measure(&self) -> Result<Tally, Violation> {
         let pool = self.pool.unwrap_or_else(|| self.scenario.pool(self.users, self.rate, self.seconds));
-        let mut setup = Setup::new().alone().apis(self.apis).workers(self.workers).pool(pool);
+        let mut setup = self.shape.on(Setup::new().apis(self.apis).workers(self.workers).pool(pool));
         for (name, value) in &self.vars {
             setup = setup.var(name, value);
         }
@@ -62,6 +65,7 @@ impl Plan {
             let latency = Latency { sqs: (sqs, sqs), dynamodb: (dynamodb, dynamodb), ..Latency::none() };
             broker.proxy().set_latency(latency);
         }
+        self.shape.begin(&broker);
         let idle = broker.resources().await;
         let duration = Duration::from_secs(self.seconds);
         let play = Play::prepare(&broker, self.scenario, self.users, duration).await;

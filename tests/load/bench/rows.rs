@@ -7,8 +7,9 @@ use crate::figure::Figure;
 use crate::figure::Target::{AtLeast, AtMost};
 use crate::plan::{Plan, Violation};
 use crate::scenario::Scenario;
+use crate::shape::Shape;
 use crate::tally::Tally;
-use crate::{arrivals, beside};
+use crate::{arrivals, beside, prices};
 
 /// The operations on the table.
 const TABLE: [&str; 10] = [
@@ -31,6 +32,8 @@ pub(crate) enum Row {
     New,
     /// 1,000 allocations a second at constant arrival for a minute
     Open,
+    /// Half of what a closed loop reaches, at constant arrival for a minute
+    Half,
     /// 100 users on 100 sandboxes, then none
     Exhausted,
     /// Idempotent repeats and returns, beside new allocations
@@ -57,6 +60,8 @@ pub(crate) enum Row {
     Refill,
     /// 1,000 requests that wait, 1,000 arrivals
     Arrivals,
+    /// What a million allocations and their returns cost at AWS
+    Cost,
 }
 
 impl Row {
@@ -65,6 +70,7 @@ impl Row {
         match self {
             Self::New => "50 users, closed loop, pool never empty",
             Self::Open => "1,000 allocations/s at constant arrival for 60 s, pool of 70,000",
+            Self::Half => "Half of a closed loop's rate at constant arrival for 60 s",
             Self::Exhausted => "100 users on 100 sandboxes, then an empty pool",
             Self::Others => "Repeats and returns beside new allocations, 50 users",
             Self::Saturated => "500 users, saturated",
@@ -80,6 +86,7 @@ impl Row {
             Self::Heartbeats => "Ten users beside 10,000 owners that beat every 60 s",
             Self::Refill => "Ten users beside a storm of refill: ten flavours, 60 a minute each",
             Self::Arrivals => "1,000 requests that wait, 1,000 arrivals",
+            Self::Cost => "A million allocations and returns at AWS's list prices, ten users in AWS's shape",
         }
     }
 
@@ -88,6 +95,7 @@ impl Row {
         match self {
             Self::New => new(runs).await,
             Self::Open => open(runs).await,
+            Self::Half => half(runs).await,
             Self::Exhausted => exhausted(runs).await,
             Self::Others => others(runs).await,
             Self::Saturated => {
@@ -107,6 +115,7 @@ impl Row {
             Self::Heartbeats => beside::heartbeats(runs).await,
             Self::Refill => beside::refill(runs).await,
             Self::Arrivals => arrivals::served(runs).await,
+            Self::Cost => cost(runs).await,
         }
     }
 }
@@ -151,7 +160,53 @@ async fn new(runs: usize) -> Result<Vec<Figure>, Violation> {
         shares.push(run.per_second / raw);
     }
     let share = Figure::new("part of the raw rate of the same claim transactions", AtLeast(0.5), shares);
-    Ok(vec![rate, figure("p99, ms", AtMost(80.0), &runs, p99), share])
+    let shaped = Plan { shape: Shape::Aws, pool: Some(20_000), ..plan };
+    let most = shaped.users as f64 * 1_000.0 / Shape::HOPS_MS;
+    let aws = repeat(runs.len(), &shaped).await?;
+    Ok(vec![
+        rate,
+        figure("p99, ms", AtMost(80.0), &runs, p99),
+        share,
+        figure("in AWS's shape: allocations/s, part of users ÷ hops", AtLeast(0.9), &aws, |run| {
+            run.per_second / most
+        }),
+        figure("in AWS's shape: p99, times the hops", AtMost(3.0), &aws, |run| p99(run) / Shape::HOPS_MS),
+    ])
+}
+
+/// At half of the rate that a closed loop reaches, in each shape.
+async fn half(runs: usize) -> Result<Vec<Figure>, Violation> {
+    let mut figures = Vec::new();
+    let names = [
+        ["part that was allocated", "p99, times the closed loop's"],
+        ["in AWS's shape: part that was allocated", "in AWS's shape: p99, times the hops"],
+    ];
+    for (shape, [allocated, late]) in Shape::BOTH.into_iter().zip(names) {
+        let closed = repeat(runs, &Plan { shape, pool: Some(60_000), ..Plan::of(Scenario::New) }).await?;
+        let Some(closed) = Tally::median(&closed) else { continue };
+        let rate = (closed.per_second / 2.0) as u64;
+        let plan = Plan { rate, seconds: 60, shape, ..Plan::of(Scenario::Open) };
+        let open = repeat(runs, &plan).await?;
+        let (beside, most) = match shape {
+            Shape::Loopback => (p99(closed), 1.2),
+            Shape::Aws => (Shape::HOPS_MS, 3.0),
+        };
+        figures.push(figure(allocated, AtLeast(1.0), &open, |run| run.share_of(201)));
+        figures.push(figure(late, AtMost(most), &open, |run| p99(run) / beside));
+    }
+    Ok(figures)
+}
+
+/// What a million allocations and their returns cost at AWS, of its list prices: SQS and DynamoDB.
+async fn cost(runs: usize) -> Result<Vec<Figure>, Violation> {
+    let mut figures = Vec::new();
+    let names = ["allocations, $ a million", "returns, $ a million"];
+    for (scenario, name) in [Scenario::New, Scenario::Returns].into_iter().zip(names) {
+        let plan = Plan { users: 10, shape: Shape::Aws, pool: Some(20_000), ..Plan::of(scenario) };
+        let runs = repeat(runs, &plan).await?;
+        figures.push(figure(name, AtMost(f64::INFINITY), &runs, |run| prices::of(run) * 1e6));
+    }
+    Ok(figures)
 }
 
 async fn open(runs: usize) -> Result<Vec<Figure>, Violation> {
