@@ -6,6 +6,7 @@ use broker_tests::{Answer, Broker, Call, Fault, Rule, Setup, story, together, wa
 use http::Method;
 use serde_json::json;
 
+use crate::quotas_shown::quota;
 use crate::{count, policy};
 
 pub(crate) const ACME: &str = "tok-of-acme-0123456789";

@@ -33,7 +33,7 @@ async fn a_command_that_can_never_have_a_sandbox_does_not_wait_for_one() {
     .await;
 }
 
-async fn quota(broker: &Broker) -> serde_json::Value {
+pub(crate) async fn quota(broker: &Broker) -> serde_json::Value {
     let call = broker.balanced().call(Method::GET, "/v1/quota").token(ACME);
     let shown = call.send().await.expect_status(200);
     assert_eq!(shown.text_of("tenant"), "acme");
