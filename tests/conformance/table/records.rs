@@ -10,7 +10,7 @@ use broker_domain::{
     DeadLetterCount, IdempotencyKey, Job, JobReport, LeaseKey, Outcome, Pause, PersistedRequest,
     QuarantineCause, RequestState, ReservationId, Status, Subject, Task, TrackId,
 };
-use broker_store::history::{Counted, Served, minute_of};
+use broker_store::history::{MinuteGauges, Served, minute_of};
 use broker_store::{Binding, Census, Instance, PoolStatus, Role, Write};
 
 use broker_tests::together;
@@ -191,7 +191,7 @@ async fn a_minute_of_the_history_is_counted_by_the_latest_census_and_each_api_ad
     let place = Place::with_table().await;
     let store = &place.store;
     let minute = minute_of(place.clock.now());
-    let counted = |letters| Counted { letters, workers: 2, oldest_ms: Some(7), ..Counted::default() };
+    let counted = |letters| MinuteGauges { letters, workers: 2, oldest_ms: Some(7), ..Counted::default() };
     let at = |seconds| minute.plus(Duration::from_secs(seconds));
     for (seconds, letters, expected) in
         [(10, 1, Write::Applied), (5, 9, Write::Rejected(())), (20, 2, Write::Applied)]
