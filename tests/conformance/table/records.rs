@@ -191,7 +191,8 @@ async fn a_minute_of_the_history_is_counted_by_the_latest_census_and_each_api_ad
     let place = Place::with_table().await;
     let store = &place.store;
     let minute = minute_of(place.clock.now());
-    let counted = |letters| MinuteGauges { letters, workers: 2, oldest_ms: Some(7), ..Counted::default() };
+    let counted =
+        |letters| MinuteGauges { letters, workers: 2, oldest_ms: Some(7), ..MinuteGauges::default() };
     let at = |seconds| minute.plus(Duration::from_secs(seconds));
     for (seconds, letters, expected) in
         [(10, 1, Write::Applied), (5, 9, Write::Rejected(())), (20, 2, Write::Applied)]
