@@ -50,7 +50,7 @@ use candidates::Candidates;
 use consumers::{DeadLetterHandler, MaintenanceHandler, ReplySender, RequestHandler, Services};
 use handlers::Handlers;
 use health::Health;
-use jobs::Jobs;
+use jobs::{CallSlots, Jobs};
 use serve::{NextWalk, OwnGrants, SoonOver};
 use starting::NotPrepared;
 
@@ -186,6 +186,7 @@ fn jobs_of(services: &Services, lifecycle: &Lifecycle) -> anyhow::Result<Jobs> {
         freed: Arc::default(),
         soon: SoonOver::default(),
         own_grants: OwnGrants::default(),
+        call_slots: CallSlots::default(),
         settings: jobs::JobSettings::new(config),
     })
 }

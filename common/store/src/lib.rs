@@ -37,8 +37,8 @@ mod write;
 pub use audit::{Act, AuditLine, NotDone};
 pub use dead_letters::{Actor, DeadLetterOrder, DeadLetterRows, PendingRecord, Requeued};
 pub use dynamodb::{
-    ForeignRow, Minted, OpenTicket, PUT_ASIDE_TOGETHER, PutAside, Seen, SettingsError, Stage, Store, Survey,
-    Unused, adopt_table, schema, shown_causes, shown_counts,
+    ForeignRow, Minted, OpenTicket, PUT_ASIDE_TOGETHER, Pace, PutAside, Seen, SettingsError, Stage, Store,
+    Survey, Unused, adopt_table, schema, shown_causes, shown_counts,
 };
 pub use outcomes::{Candidate, CandidateFilter, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError};
 pub use page::{Page, PageKey, Pages, SweepKey};

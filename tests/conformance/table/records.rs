@@ -11,7 +11,7 @@ use broker_domain::{
     QuarantineCause, RequestState, ReservationId, Status, Subject, Task, TrackId,
 };
 use broker_store::history::{MinuteGauges, Served, minute_of};
-use broker_store::{Binding, Census, Instance, PoolStatus, Role, Write};
+use broker_store::{Binding, Census, Instance, Pace, PoolStatus, Role, Write};
 
 use broker_tests::together;
 
@@ -94,7 +94,9 @@ async fn workers_that_take_slots_at_the_same_time_share_none() {
     let (second, now) = (Duration::from_secs(1), place.clock.now());
     let takers = (0..8).map(|_| {
         let store = place.another_store();
-        async move { store.rate_slots.take(2, second, now, now.plus(second * 60)).await.expect("asked") }
+        async move {
+            store.rate_slots.take(Pace::Plan, 2, second, now, now.plus(second * 60)).await.expect("asked")
+        }
     });
     let mut taken = together(takers.collect::<Vec<_>>()).await;
     taken.sort();
@@ -173,17 +175,24 @@ async fn slots_are_given_once() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let (second, latest) = (Duration::from_secs(1), now.plus(Duration::from_secs(5)));
-    let take = async |count| store.rate_slots.take(count, second, now, latest).await.expect("asked");
+    let take =
+        async |count| store.rate_slots.take(Pace::Plan, count, second, now, latest).await.expect("asked");
     assert_eq!(take(4).await, Some(now));
     assert_eq!(take(2).await, Some(now.plus(second * 4)));
     assert_eq!(take(1).await, None, "that would be too late");
-    let just_so = store.rate_slots.take(1, second, now, now.plus(second * 6)).await.expect("asked");
+    let just_so =
+        store.rate_slots.take(Pace::Plan, 1, second, now, now.plus(second * 6)).await.expect("asked");
     assert_eq!(just_so, Some(now.plus(second * 6)), "the latest that will do");
     assert_eq!(
-        store.rate_slots.hold(latest, now).await.expect("asked"),
+        store.rate_slots.hold(Pace::Plan, latest, now).await.expect("asked"),
         Write::Rejected(()),
         "later already"
     );
+    // The calls have slots of their own, however far ahead the plan is.
+    let call = async || store.rate_slots.take(Pace::Calls, 1, second, now, latest).await.expect("asked");
+    assert_eq!((call().await, call().await), (Some(now), Some(now.plus(second))));
+    assert_eq!(store.rate_slots.hold(Pace::Calls, latest, now).await.expect("asked"), Write::Applied);
+    assert_eq!((call().await, call().await), (Some(latest), None), "the provider wants to be left alone");
 }
 
 #[tokio::test]

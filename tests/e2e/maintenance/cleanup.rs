@@ -117,6 +117,39 @@ async fn a_plan_is_due_again_when_its_message_is_lost_and_void_when_it_comes_aft
 }
 
 #[tokio::test]
+async fn deletions_that_come_late_are_done_although_the_plan_is_full() {
+    const MANY: usize = 8;
+    let provider = Provider::start(MANY).await;
+    let setup = provider.setup().pool(MANY).workers(1).var("BROKER_PROVIDER_RATE", "10");
+    story(setup, async |broker| {
+        let returned = give_back(broker, MANY).await;
+        broker.stop_worker(0).await;
+        assert_eq!(broker.job("cleanup").await.changed, MANY as u64);
+        let mut last = 0;
+        for sandbox in &returned {
+            last = last.max(broker.shown(sandbox).await["due_at"].as_u64().expect("seconds") - 15 * 60);
+        }
+        wait_for_condition("their time to be over", async || match now_s() {
+            now if now > last + 1 => Ok(()),
+            now => Err(now),
+        })
+        .await;
+        // Everything that can be planned is planned, as where nobody keeps pace with what is given back.
+        let next = ("next_slot_ms", number((now_s() + 600) * 1_000));
+        let pace = [("PK", text("PACE")), ("SK", text("META")), next];
+        broker.table().put(pace.map(|(name, value)| (name.to_owned(), value)).into()).await;
+        broker.start_worker().await;
+        wait_for_condition("all to be deleted", async || match provider.world().await {
+            world if world.deletions_that("deleted") == MANY => Ok(()),
+            world => Err(world),
+        })
+        .await;
+        clean_up_until_deleted(broker, MANY as u64).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_worker_that_is_told_to_stop_hands_its_deletions_on() {
     let provider = Provider::start(10).await;
     story(provider.setup().pool(10).var("BROKER_PROVIDER_RATE", "2"), async |broker| {

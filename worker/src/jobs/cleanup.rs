@@ -12,7 +12,7 @@ use broker_domain::{JobReport, Status, Timestamp};
 use broker_messages::MaintenanceMessage;
 use broker_queue::Outgoing;
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{Candidate, Pages, Seen, StoreError, Write};
+use broker_store::{Candidate, Pace, Pages, Seen, StoreError, Write};
 
 use super::{JobError, Jobs, each, slots};
 
@@ -77,7 +77,9 @@ async fn plan(jobs: &Jobs, candidates: &[Candidate], report: &mut JobReport) -> 
     let (now, interval) = (jobs.clock.now(), jobs.settings.deletion_interval);
     let count = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
     let earliest = slots::first_after(now);
-    let Some(first) = jobs.store.rate_slots.take(count, interval, earliest, now.plus(AHEAD)).await? else {
+    let Some(first) =
+        jobs.store.rate_slots.take(Pace::Plan, count, interval, earliest, now.plus(AHEAD)).await?
+    else {
         return Ok(false);
     };
     let own = (0..count).map(|position| first.plus(interval * position));

@@ -3,7 +3,7 @@
 //! Invariants: the provider is called only for a sandbox that is pending at the planned version, in a slot (`slots`); an
 //! attempt is counted only for an answer that is about this sandbox (`NotDeleted::Failed`), never while the breaker is open,
 //! the provider asks to wait or is down, or the token or the URL is wrong; the hook before_delete has said yes before; a deleted sandbox leaves a tombstone. A deletion
-//! that missed its slot and finds no other near is due again at once, and the next plan gives it one.
+//! that finds no call of the provider free within seconds is due again at once, and the next plan gives it another time.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use broker_domain::{
 use broker_provider::{AccountId, Deleted, NotDeleted, Provider, ProviderError};
 use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{Record, Seen, StoreError, Write};
+use broker_store::{Pace, Record, Seen, StoreError, Write};
 
 use super::before_delete::HookVerdict;
 use super::{Jobs, slots};
@@ -103,7 +103,7 @@ impl Jobs {
         }
         // Read before the wait, so that nothing happens between the slot check and the call. A pending sandbox never goes back
         // to the pool, so two seconds later it may be deleted, and nothing worse.
-        if !self.is_in_slot(planned.slot).await? {
+        if !self.may_call(planned.slot).await? {
             return self.postpone(seen, Duration::ZERO).await;
         }
         self.ask(provider, &account, seen, &record).await
@@ -141,7 +141,9 @@ impl Jobs {
             ProviderError::BreakerOpen { again_after, .. } => *again_after,
             ProviderError::RateLimited { again_after } => {
                 let now = self.clock.now();
-                self.store.rate_slots.hold(now.plus(*again_after), now).await?;
+                for pace in [Pace::Plan, Pace::Calls] {
+                    self.store.rate_slots.hold(pace, now.plus(*again_after), now).await?;
+                }
                 *again_after
             }
             ProviderError::Unauthorized { .. } | ProviderError::WrongUrl { .. } => {

@@ -41,6 +41,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consumers::ReplySender;
 use crate::health::Health;
+pub(crate) use slots::CallSlots;
+
 use crate::serve::{self, Gates, NextWalk, OwnGrants, SoonOver};
 
 /// For how long a job that AWS interrupts is begun anew; then its report says so, and the next run does the rest.
@@ -133,6 +135,7 @@ pub(crate) struct Jobs {
     pub(crate) freed: Arc<Notify>,
     pub(crate) soon: SoonOver,
     pub(crate) own_grants: OwnGrants,
+    pub(crate) call_slots: CallSlots,
     pub(crate) settings: JobSettings,
 }
 

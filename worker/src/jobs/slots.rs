@@ -1,9 +1,11 @@
-//! Slots of the provider's rate: when a deletion may call the provider, so that the rate holds over all workers.
+//! Slots of the provider's rate: when the message of a deletion comes, and when the provider is called, over all workers.
 //!
-//! The table gives each slot once, one interval of the rate apart (`store::rate_slots`). A deletion begins while its own slot
-//! is open, which is one interval long, or it takes a new slot: one that comes late (its message piled up, its worker was
-//! stopped) never runs into the slots of others. So in any second at most one more than the rate begin, and above ten a
-//! second, where a slot is open for 100 ms because a write of the table may take as long, a tenth more.
+//! The table gives each slot once, one interval of the rate apart (`store::rate_slots`). A plan gives each deletion a slot for
+//! its message, minutes ahead. A worker takes the slot of the call when it has the message, from slots of their own: one that
+//! comes late (its message piled up, its worker was stopped) takes what others did not use, instead of a turn at the end of
+//! the plan, where it would be late again. A call begins while its slot is open, which is one interval long. So in any second
+//! at most one more than the rate begin, and above ten a second, where a slot is open for 100 ms because a write of the table
+//! may take as long, a tenth more. Deletions that wait in one worker take slots together, with one write.
 //!
 //! Slots cannot prevent these: clocks of two workers may differ by what [`clock`](broker_runtime::clock) allows (2 s), so
 //! deletions that pass from one worker to another may fall into the same second, though not into more slots; a process that
@@ -13,8 +15,13 @@
 
 use std::time::Duration;
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use broker_domain::Timestamp;
-use broker_store::StoreError;
+use broker_store::{Pace, StoreError};
+use tokio::sync::Mutex;
 
 use super::Jobs;
 
@@ -26,6 +33,20 @@ const IN_HAND: Duration = Duration::from_secs(2);
 const SHORTEST_OPEN: Duration = Duration::from_millis(100);
 /// The most slots that one delivery of a deletion may miss.
 const TRIES: usize = 3;
+/// The most slots of calls that are taken together.
+const TOGETHER: u32 = 25;
+
+/// Slots of calls that this process took. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CallSlots(Arc<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// Deletions that want one.
+    wanted: AtomicU32,
+    /// In their order.
+    slots: Mutex<VecDeque<Timestamp>>,
+}
 
 /// The first slot for a plan made at `now`.
 pub(super) fn first_after(now: Timestamp) -> Timestamp {
@@ -46,22 +67,57 @@ fn is_open(slot: Timestamp, interval: Duration, now: Timestamp) -> bool {
     slot <= now && now < slot.plus(interval.max(SHORTEST_OPEN))
 }
 
+/// A deletion that wants a slot, until it has one or goes away.
+struct Wants<'w>(&'w AtomicU32);
+
+impl<'w> Wants<'w> {
+    fn one(wanted: &'w AtomicU32) -> Self {
+        wanted.fetch_add(1, Ordering::Relaxed);
+        Self(wanted)
+    }
+}
+
+impl Drop for Wants<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How many slots are taken together for so many that want one: none is waited for in hand for long.
+fn together(wanted: u32, interval: Duration) -> u32 {
+    let soon = IN_HAND.as_nanos() / interval.as_nanos().max(1);
+    wanted.min(u32::try_from(soon).unwrap_or(u32::MAX)).clamp(1, TOGETHER)
+}
+
 impl Jobs {
-    /// Waits until `slot` is open; if it is over, takes another one that is free soon. `false` if there is none.
-    pub(super) async fn is_in_slot(&self, mut slot: Timestamp) -> Result<bool, StoreError> {
-        let interval = self.settings.deletion_interval;
+    /// Waits for `slot`, in which its message was to come, and then for a call of the provider that is free. `false` if there is
+    /// none soon.
+    pub(super) async fn may_call(&self, slot: Timestamp) -> Result<bool, StoreError> {
+        self.clock.reaches(slot).await;
         for _ in 0..TRIES {
-            self.clock.reaches(slot).await;
-            let now = self.clock.now();
-            if is_open(slot, interval, now) {
+            let Some(own) = self.next_call().await? else { return Ok(false) };
+            self.clock.reaches(own).await;
+            if is_open(own, self.settings.deletion_interval, self.clock.now()) {
                 return Ok(true);
-            }
-            match self.store.rate_slots.take(1, interval, now, now.plus(IN_HAND)).await? {
-                Some(another) => slot = another,
-                None => return Ok(false),
             }
         }
         Ok(false)
+    }
+
+    /// The next slot of a call that is not over, if one is free soon.
+    async fn next_call(&self) -> Result<Option<Timestamp>, StoreError> {
+        let Taken { wanted, slots } = &*self.call_slots.0;
+        let _wants = Wants::one(wanted);
+        let mut slots = slots.lock().await;
+        let (interval, now) = (self.settings.deletion_interval, self.clock.now());
+        slots.retain(|slot| *slot > now || is_open(*slot, interval, now));
+        if slots.is_empty() {
+            let count = together(wanted.load(Ordering::Relaxed), interval);
+            let taken = self.store.rate_slots.take(Pace::Calls, count, interval, now, now.plus(IN_HAND));
+            let Some(first) = taken.await? else { return Ok(None) };
+            slots.extend((0..count).map(|position| first.plus(interval * position)));
+        }
+        Ok(slots.pop_front())
     }
 }
 
@@ -86,6 +142,14 @@ mod tests {
             assert_eq!(too_early(slot, comes), None, "{ahead_ms} ms ahead");
             assert!(too_early(slot, now).is_none_or(|back| back > ON_THE_WAY), "{ahead_ms} ms ahead");
         }
+    }
+
+    #[test]
+    fn slots_are_taken_together_as_far_as_they_are_soon() {
+        let interval = |rate: u32| Duration::from_secs(1) / rate;
+        assert_eq!([0, 1, 3, 80].map(|wanted| together(wanted, interval(100))), [1, 1, 3, 25]);
+        assert_eq!([1, 3, 80].map(|wanted| together(wanted, interval(2))), [1, 3, 4]);
+        assert_eq!(together(5, Duration::from_secs(10)), 1);
     }
 
     proptest! {

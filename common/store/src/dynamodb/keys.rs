@@ -7,6 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use uuid::Uuid;
 
 use super::s;
+use crate::Pace;
 pub(super) use crate::page::{PK, SK};
 use broker_domain::waiting::Line;
 use broker_domain::{
@@ -77,8 +78,12 @@ pub(super) fn tick(job: Job) -> Key {
     Key::meta(format!("TICK#{job}"))
 }
 
-pub(super) fn pace() -> Key {
-    Key::meta("PACE".to_owned())
+pub(super) fn pace(of: Pace) -> Key {
+    let pk = match of {
+        Pace::Plan => "PACE",
+        Pace::Calls => "PACE#CALLS",
+    };
+    Key::meta(pk.to_owned())
 }
 
 pub(super) fn pool() -> Key {

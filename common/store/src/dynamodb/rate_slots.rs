@@ -16,18 +16,28 @@ const SLOT_IS_EARLIER: &str = "next_slot_ms < :until";
 /// Attempts to take a slot while other workers take slots.
 const TRIES: usize = 20;
 
+/// Which slots: each row of them is one interval apart, and knows nothing of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// When the messages of deletions come: minutes ahead.
+    Plan,
+    /// When the provider is called: seconds ahead at most, so what came late finds what was not used.
+    Calls,
+}
+
 impl RateSlotStore {
-    /// Takes `count` slots, `interval` apart, none before `earliest`, and returns the first. `None` if that would be later
+    /// Takes `count` slots of `pace`, `interval` apart, none before `earliest`, and returns the first. `None` if that would be later
     /// than `latest`.
     pub async fn take(
         &self,
+        pace: Pace,
         count: u32,
         interval: Duration,
         earliest: Timestamp,
         latest: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {
         for _ in 0..TRIES {
-            let next = self.next_slot(earliest).await?;
+            let next = self.next_slot(pace, earliest).await?;
             let first = next.max(earliest);
             if first > latest {
                 return Ok(None);
@@ -36,7 +46,7 @@ impl RateSlotStore {
                 .table
                 .change(ItemChange {
                     operation: "take_slots",
-                    key: keys::pace().into_map(),
+                    key: keys::pace(pace).into_map(),
                     condition: SLOT_IS_NEXT,
                     update: "SET next_slot_ms = :next",
                     values: vec![
@@ -52,13 +62,13 @@ impl RateSlotStore {
         Err(StoreError::Conflict)
     }
 
-    /// Holds all slots until `until`: the provider answered 429.
-    pub async fn hold(&self, until: Timestamp, now: Timestamp) -> Result<Write, StoreError> {
-        self.next_slot(now).await?;
+    /// Holds all slots of `pace` until `until`: the provider answered 429.
+    pub async fn hold(&self, pace: Pace, until: Timestamp, now: Timestamp) -> Result<Write, StoreError> {
+        self.next_slot(pace, now).await?;
         self.table
             .change(ItemChange {
                 operation: "hold_slots",
-                key: keys::pace().into_map(),
+                key: keys::pace(pace).into_map(),
                 condition: SLOT_IS_EARLIER,
                 update: "SET next_slot_ms = :until",
                 values: vec![(":until", n(until.as_ms()))],
@@ -66,14 +76,14 @@ impl RateSlotStore {
             .await
     }
 
-    async fn next_slot(&self, now: Timestamp) -> Result<Timestamp, StoreError> {
-        if let Some(item) = self.table.get(keys::pace()).await? {
+    async fn next_slot(&self, pace: Pace, now: Timestamp) -> Result<Timestamp, StoreError> {
+        if let Some(item) = self.table.get(keys::pace(pace)).await? {
             return records::read_next_slot(&item);
         }
-        let mut item = keys::pace().into_map();
+        let mut item = keys::pace(pace).into_map();
         item.insert(a::NEXT_SLOT_MS.to_owned(), n(now.as_ms()));
         self.table.put_if_new("pace", item).await?;
-        let item = self.table.get(keys::pace()).await?;
+        let item = self.table.get(keys::pace(pace)).await?;
         item.map_or(Err(StoreError::Conflict), |item| records::read_next_slot(&item))
     }
 }
