@@ -1,5 +1,6 @@
 //! Processes of a run, and the APIs that clients know of.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, RwLock};
@@ -25,8 +26,6 @@ pub(crate) struct Cast {
     workers: Vec<Process>,
     frozen: Vec<Process>,
     known: Apis,
-    /// Reply queues of killed APIs.
-    pub(crate) orphans: Vec<String>,
     /// Processes that ended in a way that is not ours.
     pub(crate) ended_by_themselves: usize,
     /// Logs that tell of a panic.
@@ -52,7 +51,6 @@ impl Cast {
             workers: Vec::new(),
             frozen: Vec::new(),
             known: Apis::default(),
-            orphans: Vec::new(),
             ended_by_themselves: 0,
             panics: Vec::new(),
         };
@@ -147,10 +145,14 @@ impl Cast {
         }
     }
 
+    /// The reply queues of the APIs that live.
+    pub(crate) fn reply_queues(&self) -> BTreeSet<String> {
+        self.servers.iter().flat_map(|(server, _)| server.said("reply queue created", "queue")).collect()
+    }
+
     /// SIGKILL.
     pub(crate) fn kill_api(&mut self, index: usize) {
         let (server, _) = self.servers.swap_remove(index);
-        self.orphans.extend(server.said("reply queue created", "queue"));
         self.look_for_panics(&server);
     }
 

@@ -148,7 +148,7 @@ async fn main() -> ExitCode {
     if arguments.supply {
         faults.extend(flavour::judge(&broker, &provider).await);
     }
-    faults.extend(settle::table(&mut broker, &mut cast, &mut settled, told).await);
+    faults.extend(settle::table(&mut broker, &cast, &mut settled, told).await);
     report::print(&settled, &deeds, (cancelled, waited), &broker.proxy().tallies(), &cast);
     if faults.is_empty() {
         cast.stop().await;

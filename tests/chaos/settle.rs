@@ -52,14 +52,11 @@ struct Row {
 }
 
 /// Everything in which table and queues differ from what the clients know, once the queues are empty.
-pub(crate) async fn table(
-    broker: &mut Broker,
-    cast: &mut Cast,
-    state: &mut State,
-    told: usize,
-) -> Vec<String> {
+pub(crate) async fn table(broker: &mut Broker, cast: &Cast, state: &mut State, told: usize) -> Vec<String> {
     let queues = broker.queues();
-    for orphan in std::mem::take(&mut cast.orphans) {
+    // An API that was killed while it made its queue told nobody its name.
+    let living = cast.reply_queues();
+    for orphan in queues.reply_queues().await.into_iter().filter(|queue| !living.contains(queue)) {
         queues.delete(&orphan).await;
     }
     for queue in ["requests", "requests-dlq", "maintenance", "maintenance-dlq"] {
