@@ -66,6 +66,7 @@ async fn everybody_has_a_part(broker: &Broker, free: u64) {
         let call = |n| broker.allocate(&format!("{token}-{n}")).token(token).send();
         together((0..tracks).map(call).collect::<Vec<_>>())
     };
+    broker.lists_are_current().await;
     let others = asks(UMBRELLA, free + 1).await;
     let served = others.iter().filter(|told| told.status == 201).count() as u64;
     assert_eq!(served, free, "{others:?}");

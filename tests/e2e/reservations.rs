@@ -90,6 +90,7 @@ async fn a_class_at_nine_has_its_sandboxes_whatever_storm_there_is_before() {
         )
         .await;
         until_reserved(broker, 30).await;
+        broker.lists_are_current().await;
         let storm = together((0..60).map(|n| asks(broker, UMBRELLA, &format!("storm-{n}")).send())).await;
         assert_eq!((count(&storm, 201), count(&storm, 409)), (10, 50));
         let class = together((0..32).map(|n| {
