@@ -59,7 +59,7 @@ use crate::request::cors::Cors;
 use crate::request::rate_limit::Rate;
 use crate::request::seat::Seats;
 use crate::rpc::RequestReply;
-use crate::rpc::backlog::Backlog;
+use crate::rpc::backlog::RequestBacklog;
 use crate::rpc::reply_queue::ReplyQueue;
 use crate::rpc::reply_router::ReplyRouter;
 use crate::served::ServedCounts;
@@ -103,7 +103,7 @@ pub async fn run(process: Process, listener: TcpListener, admin: Option<TcpListe
     }
     let replies = ReplyRouter::new(config.max_pending, config.max_pending_per_tenant);
     let (reply_queue, link) = ReplyQueue::new(process.clone(), store.clone(), replies.clone());
-    let backlog = Backlog::default();
+    let backlog = RequestBacklog::default();
     let policy = FollowedPolicy::start(store.clone(), process.lifecycle.hard.clone());
     let readiness = ReadinessChecks::new(process.clone(), link.clone(), backlog.clone(), policy.clone());
     // Readiness goes off with the process's own lifecycle; the server goes on until the lame duck's time is over.

@@ -13,7 +13,7 @@ use broker_runtime::process::Process;
 use broker_store::{FollowedPolicy, Store};
 use tokio::time::timeout;
 
-use crate::rpc::backlog::Backlog;
+use crate::rpc::backlog::RequestBacklog;
 use crate::rpc::reply_queue::Link;
 
 /// The pause between two checks of the dependencies.
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) struct ReadinessChecks {
     process: Process,
     link: Link,
-    backlog: Backlog,
+    backlog: RequestBacklog,
     policy: FollowedPolicy,
     seen: Arc<Checked>,
 }
@@ -43,7 +43,7 @@ struct Checked {
 
 impl ReadinessChecks {
     /// `backlog` is estimated anew at each check.
-    pub(crate) fn new(process: Process, link: Link, backlog: Backlog, policy: FollowedPolicy) -> Self {
+    pub(crate) fn new(process: Process, link: Link, backlog: RequestBacklog, policy: FollowedPolicy) -> Self {
         Self { process, link, backlog, policy, seen: Arc::default() }
     }
 

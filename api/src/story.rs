@@ -59,7 +59,7 @@ pub struct SandboxStory {
 }
 
 /// What was read of a sandbox.
-struct Seen {
+struct StoryFacts {
     record: Record,
     lease: Option<Lease>,
     request: Option<PersistedRequest>,
@@ -91,7 +91,7 @@ pub async fn of_sandbox(
         audit_is_partial |= page.next.is_some();
         audit.extend(page.items);
     }
-    let seen = Seen { record, lease, request, audit };
+    let seen = StoryFacts { record, lease, request, audit };
     Ok(Some(SandboxStory {
         sandbox: shown(&seen.record, policy),
         events: events(&seen),
@@ -109,7 +109,7 @@ fn event(at: Timestamp, kind: &'static str, text: impl Into<String>) -> Event {
     Event { at_ms: at.as_ms(), kind, text: text.into(), who: None }
 }
 
-fn events(seen: &Seen) -> Vec<Event> {
+fn events(seen: &StoryFacts) -> Vec<Event> {
     let Record {
         sandbox,
         due,

@@ -34,14 +34,16 @@ use broker_domain::{Source, Timestamp};
 use broker_provider::Provider;
 use broker_provider::hooks::{HookKind, Hooks};
 use broker_queue::{QueueKind, QueueNames, QueueUrls, Sender};
-use broker_runtime::config::Scheduler;
+use broker_runtime::aws::Aws;
+use broker_runtime::config::{Config, Scheduler};
 use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::own_pages::OwnPages;
 use broker_runtime::process::Process;
 use broker_store::heartbeat;
 use broker_store::reservations::FollowedReservations;
 use broker_store::{
-    FollowedPolicy, HookAway, Instance, ProviderAway, Received, Role, SeenEmpty, SelfReport, Store,
+    FollowedPolicy, HookAway, Instance, PoolStatus, ProviderAway, Received, Role, SeenEmpty, SelfReport,
+    Store,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -64,17 +66,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
     let names = QueueNames::new(&config.prefix)?;
     let id = entropy.uuid();
-    let prepare = || async {
-        store.pool.bind_settings(&config.prefix).await?;
-        let urls = QueueUrls::resolve(&aws, &names).await?;
-        // Seen first, then looking: an operator who pauses the pool and then sees no instance knows that this worker will see the
-        // pause.
-        store.instances.heartbeat(&Instance::new(id, Role::Worker, clock.now())).await?;
-        // `broker pool reshard` marks the table, and then looks for instances.
-        store.pool.check_settings(&config.prefix).await?;
-        let standing = store.pool.status().await?;
-        Ok((urls, standing))
-    };
+    let prepare = || prepare(&store, &aws, &config, &names, Instance::new(id, Role::Worker, clock.now()));
     let prepared = starting::with_retries(&lifecycle, &entropy, prepare);
     let prepared = match prepared.await {
         // A cause of its own, so that the process ends as it does for any bad setting.
@@ -146,6 +138,24 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let in_time = lifecycle.drained(services.config.drain).await;
     tracing::info!(in_time, "worker drained");
     if in_time { consuming.await.context("the consumer of requests panicked") } else { Ok(()) }
+}
+
+/// Binds the pool's settings, resolves the queues, and tells that this worker is here.
+async fn prepare(
+    store: &Store,
+    aws: &Aws,
+    config: &Config,
+    names: &QueueNames,
+    me: Instance,
+) -> Result<(QueueUrls, PoolStatus), NotPrepared> {
+    store.pool.bind_settings(&config.prefix).await?;
+    let urls = QueueUrls::resolve(aws, names).await?;
+    // Seen first, then looking: an operator who pauses the pool and then sees no instance knows that this worker will see the
+    // pause.
+    store.instances.heartbeat(&me).await?;
+    // `broker pool reshard` marks the table, and then looks for instances.
+    store.pool.check_settings(&config.prefix).await?;
+    Ok((urls, store.pool.status().await?))
 }
 
 /// The hooks that this worker does not ask, by the policy's names.

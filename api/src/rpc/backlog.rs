@@ -26,7 +26,7 @@ const LONGEST_PAUSE_S: u64 = 30;
 
 /// The last estimate. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Backlog(Arc<SeenDepths>);
+pub(crate) struct RequestBacklog(Arc<SeenDepths>);
 
 #[derive(Debug, Default)]
 struct SeenDepths {
@@ -35,7 +35,7 @@ struct SeenDepths {
     sent: AtomicBool,
 }
 
-impl Backlog {
+impl RequestBacklog {
     /// How long the newest message waits, as far as is known.
     pub(crate) fn wait(&self) -> Duration {
         Duration::from_millis(self.0.wait_ms.load(Ordering::Relaxed))
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn who_waits_longer_than_the_queue_is_is_admitted_and_nobody_else() {
-        let backlog = Backlog::default();
+        let backlog = RequestBacklog::default();
         assert!(backlog.admit(Duration::ZERO).is_ok());
         backlog.0.wait_ms.store(12_000, Ordering::Relaxed);
         assert!(backlog.admit(Duration::from_secs(12)).is_ok());

@@ -37,7 +37,7 @@ use crate::limits::{ASYNC_DEADLINE, SHORTEST_DEADLINE};
 use crate::metrics::{self, WaitEnd};
 use crate::request::rate_limit::Rate;
 use crate::response::problem::Problem;
-use crate::rpc::backlog::Backlog;
+use crate::rpc::backlog::RequestBacklog;
 use crate::rpc::reply_queue::{Channel, Link};
 use crate::rpc::reply_router::{ReplyRouter, Waiter};
 
@@ -75,7 +75,7 @@ pub(crate) struct RequestReply {
     pub(crate) entropy: Entropy,
     pub(crate) lifecycle: Lifecycle,
     /// How long the requests queue is.
-    pub(crate) backlog: Backlog,
+    pub(crate) backlog: RequestBacklog,
     /// How many asynchronous requests a tenant may send in a second, if that is bounded.
     pub(crate) async_rate: Option<Arc<Rate>>,
     /// How long the process may take to end.

@@ -17,7 +17,7 @@ use broker_store::Store;
 use tokio_util::task::TaskTracker;
 
 use crate::response::codes::Code;
-use crate::rpc::backlog::Backlog;
+use crate::rpc::backlog::RequestBacklog;
 use crate::rpc::reply_queue::{Channel, Link};
 use crate::rpc::reply_router::ReplyRouter;
 use crate::rpc::{PendingRequest, RequestReply, pending};
@@ -52,7 +52,7 @@ async fn away(most_pending: usize, linked: bool) -> RequestReply {
         clock,
         entropy: Entropy::seeded(1),
         lifecycle: Lifecycle::new(),
-        backlog: Backlog::default(),
+        backlog: RequestBacklog::default(),
         async_rate: None,
         drain: Duration::from_secs(30),
         lingering: TaskTracker::new(),

@@ -28,11 +28,11 @@ struct Told {
     shown_at: Option<Instant>,
 }
 
-/// Who failed since the last that was deleted.
+/// Whether deletions failed since the last one that succeeded, and of which account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Failing {
     #[default]
-    Nobody,
+    No,
     One(AccountId),
     Several,
 }
@@ -56,7 +56,7 @@ impl Evidence {
     pub(super) fn deleted(&self, account: AccountId) {
         let mut told = self.told();
         told.deleted += 1;
-        told.failing = Failing::Nobody;
+        told.failing = Failing::No;
         told.refused.remove(&account);
     }
 
@@ -64,7 +64,7 @@ impl Evidence {
     pub(super) fn failed(&self, account: AccountId) -> bool {
         let mut told = self.told();
         told.failing = match told.failing {
-            Failing::Nobody => Failing::One(account),
+            Failing::No => Failing::One(account),
             Failing::One(same) if same == account => Failing::One(account),
             Failing::One(_) | Failing::Several => Failing::Several,
         };
@@ -110,6 +110,6 @@ mod tests {
         evidence.deleted(account(4));
         assert!(!evidence.forbidden(account(4)), "never refused before");
         assert!(evidence.forbidden(account(1)));
-        assert!(!evidence.forbidden(account(1)), "nobody was deleted since");
+        assert!(!evidence.forbidden(account(1)), "no account was deleted since");
     }
 }

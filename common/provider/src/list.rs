@@ -11,7 +11,7 @@ use super::call::{Called, count};
 use super::http::{Answer, LARGEST_BODY};
 use super::listed::Listed;
 use super::origin::{self, Leads};
-use super::page::{self, Intake};
+use super::page::{self, PageIntake};
 use super::says::{self, OfList};
 use super::tally::{Rows, Tally};
 use super::{Provider, ProviderError};
@@ -47,13 +47,13 @@ impl Provider {
     pub async fn probe(&self) -> Result<(), ProviderError> {
         let uri = self.http.at("/current_user/accounts")?;
         let (body, _) = self.page(&uri).await?;
-        take_apart(body, Intake { tally: Tally::default(), rows: Listed::default() }, 1).await?;
+        take_apart(body, PageIntake { tally: Tally::default(), rows: Listed::default() }, 1).await?;
         self.evidence.shown(self.clock.instant());
         Ok(())
     }
 
     async fn all_pages<R: Rows>(&self, rows: R) -> Result<(R, Tally), ProviderError> {
-        let mut intake = Intake { tally: Tally::keeping(self.attributes.clone()), rows };
+        let mut intake = PageIntake { tally: Tally::keeping(self.attributes.clone()), rows };
         let mut asked = HashSet::new();
         let mut next = Some(self.http.at("/current_user/accounts")?);
         let mut pauses = 0;
@@ -135,9 +135,9 @@ impl Provider {
 /// Adds page `number` to `intake`, on a blocking thread; the reference to the next page.
 async fn take_apart<R: Rows>(
     body: Bytes,
-    mut intake: Intake<R>,
+    mut intake: PageIntake<R>,
     number: usize,
-) -> Result<(Intake<R>, Option<String>), ProviderError> {
+) -> Result<(PageIntake<R>, Option<String>), ProviderError> {
     let read = tokio::task::spawn_blocking(move || page::read(&body, &mut intake).map(|next| (intake, next)));
     match read.await {
         Ok(read) => read.map_err(|problem| {

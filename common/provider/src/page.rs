@@ -14,13 +14,13 @@ use super::tally::{Rows, Tally};
 
 /// A list that is being read.
 #[derive(Debug)]
-pub(super) struct Intake<R> {
+pub(super) struct PageIntake<R> {
     pub(super) tally: Tally,
     pub(super) rows: R,
 }
 
 /// Adds the rows of a page to `intake`; what it names as the next page. `Err` says why it is no page.
-pub(super) fn read<R: Rows>(body: &[u8], intake: &mut Intake<R>) -> Result<Option<String>, String> {
+pub(super) fn read<R: Rows>(body: &[u8], intake: &mut PageIntake<R>) -> Result<Option<String>, String> {
     // A character that is none spoils its row, not the page.
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}').trim_start();
@@ -47,7 +47,7 @@ struct Tail {
     count: Option<String>,
 }
 
-struct PageVisitor<'a, R>(&'a mut Intake<R>);
+struct PageVisitor<'a, R>(&'a mut PageIntake<R>);
 
 impl<'de, R: Rows> Visitor<'de> for PageVisitor<'_, R> {
     type Value = Tail;
@@ -97,7 +97,7 @@ fn count(raw: &str) -> Option<String> {
     Some(whole.map_or(number, |(whole, _)| whole).to_owned())
 }
 
-struct RowsVisitor<'a, R>(&'a mut Intake<R>);
+struct RowsVisitor<'a, R>(&'a mut PageIntake<R>);
 
 impl<'de, R: Rows> DeserializeSeed<'de> for RowsVisitor<'_, R> {
     type Value = ();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Listed;
 use super::http::Http;
-use super::page::{self, Intake};
+use super::page::{self, PageIntake};
 use super::tally::Tally;
 use broker_runtime::clock::Clock;
 use broker_runtime::config::ProviderConfig;
@@ -36,11 +36,11 @@ fn read(pages: &[Value]) -> (Listed, Vec<Option<String>>) {
     (whole(intake), next)
 }
 
-fn empty() -> Intake<Listed> {
-    Intake { tally: Tally::default(), rows: Listed::default() }
+fn empty() -> PageIntake<Listed> {
+    PageIntake { tally: Tally::default(), rows: Listed::default() }
 }
 
-fn whole(intake: Intake<Listed>) -> Listed {
+fn whole(intake: PageIntake<Listed>) -> Listed {
     intake.rows.counted(intake.tally)
 }
 

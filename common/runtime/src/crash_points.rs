@@ -154,27 +154,27 @@ mod armed {
     use super::Point;
 
     #[derive(Clone, Copy)]
-    enum Deed {
+    enum Action {
         Raise(Signal),
         Panic,
     }
 
     struct Order {
         point: Point,
-        deed: Deed,
+        action: Action,
         carried_out: AtomicBool,
     }
 
     fn parse(text: &str) -> Option<Order> {
         let (point, action) = text.split_once('=')?;
         let point = point.parse().ok()?;
-        let deed = match action {
-            "kill" => Deed::Raise(Signal::SIGKILL),
-            "stop" => Deed::Raise(Signal::SIGSTOP),
-            "panic" => Deed::Panic,
+        let action = match action {
+            "kill" => Action::Raise(Signal::SIGKILL),
+            "stop" => Action::Raise(Signal::SIGSTOP),
+            "panic" => Action::Panic,
             _ => return None,
         };
-        Some(Order { point, deed, carried_out: AtomicBool::new(false) })
+        Some(Order { point, action, carried_out: AtomicBool::new(false) })
     }
 
     static ORDER: OnceLock<Order> = OnceLock::new();
@@ -195,13 +195,13 @@ mod armed {
         let Some(order) = ORDER.get() else { return };
         if order.point == here && !order.carried_out.swap(true, Ordering::Relaxed) {
             tracing::warn!(point = here.as_str(), "crash point");
-            match order.deed {
-                Deed::Raise(signal) => {
+            match order.action {
+                Action::Raise(signal) => {
                     if let Err(error) = raise(signal) {
                         tracing::error!(%error, "crash point failed");
                     }
                 }
-                Deed::Panic => std::panic::resume_unwind(Box::new(here.as_str())),
+                Action::Panic => std::panic::resume_unwind(Box::new(here.as_str())),
             }
         }
     }

@@ -29,7 +29,7 @@ use habit::Habit;
 use key_turns::KeyTurns;
 use limits::{LastLooks, LinesLearnt, NothingBeyond};
 use park::ListedLines;
-use permits::Permits;
+use permits::TenantPermits;
 use return_sandbox::ReturnLearnt;
 
 /// The pauses after conflicts; the first conflict counts as 1.
@@ -45,7 +45,7 @@ pub(crate) struct Handlers {
     policy: FollowedPolicy,
     /// What is put aside for tenants.
     reservations: FollowedReservations,
-    permits: Permits,
+    permits: TenantPermits,
     /// Looks at the lines of one tenant.
     lines: KeyTurns<TenantName, LinesLearnt>,
     /// The last of them.
@@ -79,7 +79,7 @@ impl Handlers {
         soon: SoonOver,
     ) -> Self {
         let (leases, returns) = (KeyTurns::default(), KeyTurns::default());
-        let permits = Permits::new(store.clone(), clock.clone(), entropy.clone());
+        let permits = TenantPermits::new(store.clone(), clock.clone(), entropy.clone());
         Self {
             store,
             candidates,

@@ -30,7 +30,7 @@ const BUSY_WAIT: Duration = Duration::from_millis(50);
 
 /// The permits of one worker process.
 #[derive(Debug)]
-pub(super) struct Permits {
+pub(super) struct TenantPermits {
     store: Store,
     clock: Clock,
     entropy: Entropy,
@@ -58,7 +58,7 @@ pub(super) enum Slot {
     Full(Quota),
 }
 
-impl Permits {
+impl TenantPermits {
     pub(super) fn new(store: Store, clock: Clock, entropy: Entropy) -> Self {
         Self { store, clock, entropy, looks: KeyTurns::default(), slots: Arc::default() }
     }

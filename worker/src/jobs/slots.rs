@@ -40,10 +40,10 @@ const TOGETHER: u32 = 25;
 
 /// Slots of calls that this process took. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CallSlots(Arc<Taken>);
+pub(crate) struct CallSlots(Arc<TakenSlots>);
 
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenSlots {
     /// Deletions that want one.
     wanted: AtomicU32,
     /// In their order.
@@ -109,7 +109,7 @@ impl Jobs {
 
     /// The next slot of a call from `earliest` on, if one is free soon.
     async fn next_call(&self, earliest: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        let Taken { wanted, slots } = &*self.call_slots.0;
+        let TakenSlots { wanted, slots } = &*self.call_slots.0;
         let _wants = Wants::one(wanted);
         let mut slots = slots.lock().await;
         let (interval, now) = (self.settings.deletion_interval, self.clock.now());

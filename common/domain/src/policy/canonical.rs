@@ -49,7 +49,7 @@ impl fmt::Display for Change {
 }
 
 /// A table of the text with its keys, in the order in which people read them.
-struct Table {
+struct TomlTable {
     name: String,
     rows: Vec<(String, String)>,
 }
@@ -93,30 +93,30 @@ impl Policy {
 
     fn entries(&self) -> BTreeMap<String, String> {
         let mut entries = BTreeMap::new();
-        for Table { name, rows } in self.tables() {
+        for TomlTable { name, rows } in self.tables() {
             let above = if name.is_empty() { String::new() } else { format!("{name}.") };
             entries.extend(rows.into_iter().map(|(key, value)| (format!("{above}{key}"), value)));
         }
         entries
     }
 
-    fn tables(&self) -> Vec<Table> {
+    fn tables(&self) -> Vec<TomlTable> {
         let default = self.default_flavour.iter().map(|name| row("default_flavour", quoted(name.as_str())));
-        let mut tables = vec![Table { name: String::new(), rows: default.collect() }];
+        let mut tables = vec![TomlTable { name: String::new(), rows: default.collect() }];
         for (name, flavour) in &self.flavours {
             let name = format!("flavour.{}", key(name.as_str()));
             let mut rows = vec![row("prefix", quoted(flavour.prefix.as_str()))];
             if flavour.failed_deletions != FailedDeletions::default() {
                 rows.push(row("failed_deletions", quoted(flavour.failed_deletions.as_str())));
             }
-            tables.push(Table { name: name.clone(), rows });
+            tables.push(TomlTable { name: name.clone(), rows });
             let parts = [
                 flavour.refill.as_ref().map(|refill| ("refill", refill_rows(refill))),
                 flavour.gate.as_ref().map(|gate| ("gate", gate_rows(gate))),
                 flavour.before_delete.as_ref().map(|hook| ("before_delete", before_delete_rows(hook))),
             ];
             let parts = parts.into_iter().flatten();
-            tables.extend(parts.map(|(part, rows)| Table { name: format!("{name}.{part}"), rows }));
+            tables.extend(parts.map(|(part, rows)| TomlTable { name: format!("{name}.{part}"), rows }));
         }
         tables.extend(self.tenants.iter().flat_map(|(name, tenant)| tenant_tables(name.as_str(), tenant)));
         tables
@@ -167,15 +167,15 @@ fn before_delete_rows(before: &BeforeDelete) -> Vec<(String, String)> {
     rows
 }
 
-fn tenant_tables(name: &str, tenant: &Tenant) -> Vec<Table> {
+fn tenant_tables(name: &str, tenant: &Tenant) -> Vec<TomlTable> {
     let name = format!("tenant.{}", key(name));
     let weight = vec![row("weight", tenant.weight.to_string())];
-    let mut tables = vec![Table { name: name.clone(), rows: weight }];
+    let mut tables = vec![TomlTable { name: name.clone(), rows: weight }];
     if !tenant.limits.is_empty() {
         let limit =
             |(flavour, limit): (&crate::FlavourName, &u32)| (key(flavour.as_str()), limit.to_string());
         let rows = tenant.limits.iter().map(limit).collect();
-        tables.push(Table { name: format!("{name}.limits"), rows });
+        tables.push(TomlTable { name: format!("{name}.limits"), rows });
     }
     tables
 }

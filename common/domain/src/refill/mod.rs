@@ -1,9 +1,9 @@
 //! Refill: how many new sandboxes of a flavour are asked for, and what becomes of each that was (ARCHITECTURE.md, "Refill").
 //!
 //! A [`Ticket`] stands for one sandbox that was asked for. A round reads the flavour's [`Flow`], the census, the tickets and
-//! how many are available, makes a [`Plan`], and writes it at the version of the flow that it read. Invariant: what
-//! was asked for and is in the table, with the tickets that are open, is never more than the flavour's `max`, however many
-//! rounds there are at a time, however old the census is. It reads, writes and calls nothing itself.
+//! the number of available sandboxes, makes a [`Plan`], and writes it if the flow still has the version that was read.
+//! Invariant: the sandboxes in the table and the open tickets together are never more than the flavour's `max`, with any
+//! number of rounds at a time and a census of any age. This module does no I/O.
 
 mod breaker;
 mod bucket;

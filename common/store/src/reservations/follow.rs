@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the last reads found.
 #[derive(Clone, Debug, Default)]
-struct Known {
+struct KnownReservations {
     /// The number of the last read.
     tried: u64,
     /// The number of the last one that succeeded, from 1.
@@ -38,7 +38,7 @@ struct Known {
 /// The open reservations that a process follows; clones share them.
 #[derive(Clone, Debug)]
 pub struct FollowedReservations {
-    known: watch::Receiver<Known>,
+    known: watch::Receiver<KnownReservations>,
     /// The number of reads that were begun.
     begun: Arc<AtomicU64>,
     wanted: Arc<Notify>,
@@ -52,7 +52,7 @@ pub struct ReservationsUnknown;
 impl FollowedReservations {
     /// Follows the reservations of `store` until `stop`.
     pub fn start(store: Store, stop: CancellationToken) -> Self {
-        let (found, known) = watch::channel(Known::default());
+        let (found, known) = watch::channel(KnownReservations::default());
         let (begun, wanted) = (Arc::default(), Arc::default());
         let followed = Self { known, begun, wanted };
         let follow = follow(store, found, Arc::clone(&followed.begun), Arc::clone(&followed.wanted));
@@ -99,14 +99,19 @@ fn of_use(open: &[Reservation], tenant: &TenantName, prefix: Option<&NamePrefix>
     of_tenant.filter_map(of_use).collect()
 }
 
-async fn follow(store: Store, found: watch::Sender<Known>, begun: Arc<AtomicU64>, wanted: Arc<Notify>) {
+async fn follow(
+    store: Store,
+    found: watch::Sender<KnownReservations>,
+    begun: Arc<AtomicU64>,
+    wanted: Arc<Notify>,
+) {
     let mut complained = false;
     loop {
         let number = begun.fetch_add(1, Ordering::SeqCst) + 1;
         let problem = match timeout(PATIENCE, store.reservations.all()).await {
             Ok(Ok(all)) => {
                 let open = all.into_iter().filter(Reservation::is_open).collect();
-                found.send_replace(Known { tried: number, read: number, open });
+                found.send_replace(KnownReservations { tried: number, read: number, open });
                 None
             }
             Ok(Err(error)) => Some(error.to_string()),

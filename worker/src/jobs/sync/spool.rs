@@ -45,13 +45,13 @@ pub(super) struct Spool<T> {
     dir: Arc<Path>,
     file: Option<File>,
     end: u64,
-    parts: Vec<Part>,
+    parts: Vec<SpoolPart>,
     records: u64,
     of: PhantomData<fn() -> T>,
 }
 
 #[derive(Debug, Default)]
-struct Part {
+struct SpoolPart {
     /// The last block in the file.
     written: Option<Block>,
     last: Vec<u8>,
@@ -91,7 +91,7 @@ pub(super) fn part_of(key: &impl Hash, parts: usize) -> usize {
 impl<T: Serialize + DeserializeOwned> Spool<T> {
     /// An empty one of so many partitions, whose file would be in `dir`.
     pub(super) fn new(dir: Arc<Path>, parts: usize) -> Self {
-        let parts = (0..parts).map(|_| Part::default()).collect();
+        let parts = (0..parts).map(|_| SpoolPart::default()).collect();
         Self { dir, file: None, end: 0, parts, records: 0, of: PhantomData }
     }
 
@@ -121,7 +121,7 @@ impl<T: Serialize + DeserializeOwned> Spool<T> {
             Some(file) => file,
             none => none.insert(unnamed(&self.dir).map_err(disk)?),
         };
-        let Part { written, last } = &mut self.parts[part];
+        let SpoolPart { written, last } = &mut self.parts[part];
         let block = [&Block::write_head(*written)[..], last].concat();
         file.write_all_at(&block, self.end).map_err(disk)?;
         *written = Some(Block { at: self.end, len: u32::try_from(last.len()).unwrap_or(u32::MAX) });
