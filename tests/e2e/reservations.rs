@@ -115,6 +115,23 @@ async fn a_class_at_nine_has_its_sandboxes_whatever_storm_there_is_before() {
 }
 
 #[tokio::test]
+async fn what_was_just_put_aside_is_claimed_before_the_index_shows_it() {
+    story(setup().on_aws().workers(1), async |broker| {
+        policy::apply(broker, SMALL).await;
+        seed(broker, 0, 6).await;
+        broker.lists_are_current().await;
+        reserve(broker, &["--flavour", "small", "--count", "6"]).await;
+        until_reserved(broker, 6).await;
+        // The index still lists all or some of it as offered to all.
+        let class = together((0..6).map(|n| asks(broker, ACME, &format!("student-{n}")).send())).await;
+        assert_eq!(count(&class, 201), 6, "{class:?}");
+        distinct_sandboxes(&class);
+        assert_eq!(broker.verify().await.live_leases, 6);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn two_classes_that_cannot_both_be_are_told_so_when_the_second_is_made() {
     story(setup().apis(2).workers(1), async |broker| {
         let text = "[flavour.small]\nprefix = \"lab-\"\nrefill = { min = 0, max = 10, rate_per_minute = 60 }\n\
@@ -251,6 +268,7 @@ async fn a_class_is_changed_and_given_up_while_it_runs() {
         until_reserved(broker, 0).await;
         change(&["--from", &from, "--count", "3"]).await;
         until_reserved(broker, 3).await;
+        broker.lists_are_current().await;
         for n in 0..5 {
             asks(broker, UMBRELLA, &format!("other-{n}")).send().await.expect_status(201);
         }

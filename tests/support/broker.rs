@@ -14,7 +14,7 @@ use crate::binaries::binaries;
 use crate::endpoint::{self, Endpoints};
 use crate::process::Process;
 use crate::proxy::FaultProxy;
-use crate::setup::{Environment, Setup, as_on_aws};
+use crate::setup::{Environment, Setup};
 use crate::wait::wait_for_condition;
 use crate::warden;
 
@@ -82,14 +82,14 @@ impl Broker {
             Some(own) => &own.urls,
             None => &Endpoints::shared().await.urls,
         };
-        let seed = setup.faults.or_else(|| as_on_aws().then_some(1));
+        let seed = setup.faults.or_else(|| setup.aws.then_some(1));
         let proxy = match seed {
             Some(seed) => Some(FaultProxy::start(urls, seed).await),
             None => None,
         };
         let process_urls = proxy.as_ref().map_or(urls, FaultProxy::urls);
         let mut environment = Environment::new(urls, process_urls, setup.vars);
-        if let (Some(proxy), true) = (&proxy, as_on_aws()) {
+        if let (Some(proxy), true) = (&proxy, setup.aws) {
             environment = environment.shaped(proxy.behave_as_aws(1), slow_credentials().await);
         }
         let mut broker = Self {

@@ -18,6 +18,7 @@ pub struct Setup {
     pub(crate) vars: Vec<(String, String)>,
     pub(crate) faults: Option<u64>,
     pub(crate) alone: bool,
+    pub(crate) aws: bool,
 }
 
 impl Setup {
@@ -33,7 +34,7 @@ impl Setup {
             ("BROKER_SCHEDULER", "external"),
         ];
         let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        Self { apis: 1, workers: 1, pool: 0, vars, faults: None, alone: false }
+        Self { apis: 1, workers: 1, pool: 0, vars, faults: None, alone: false, aws: as_on_aws() }
     }
 
     /// This many APIs.
@@ -59,6 +60,11 @@ impl Setup {
     /// With an endpoint process of its own, which nothing was asked of before: for measuring.
     pub fn alone(self) -> Self {
         Self { alone: true, ..self }
+    }
+
+    /// With AWS as it is, whether or not every story meets it: an index that lags, conflicts, hops that take their time.
+    pub fn on_aws(self) -> Self {
+        Self { aws: true, ..self }
     }
 
     /// With this environment variable, over a default.

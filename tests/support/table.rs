@@ -37,10 +37,15 @@ pub fn number(value: u64) -> AttributeValue {
 }
 
 /// Seconds since the epoch.
-#[expect(clippy::disallowed_methods, reason = "a test plants times that the broker compares with its clock")]
 pub fn now_s() -> u64 {
+    now_ms() / 1_000
+}
+
+/// Milliseconds since the epoch.
+#[expect(clippy::disallowed_methods, reason = "a test plants times that the broker compares with its clock")]
+pub fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.expect("after the epoch").as_secs()
+    u64::try_from(since.expect("after the epoch").as_millis()).expect("a time of this era")
 }
 
 /// One table.

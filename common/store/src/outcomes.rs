@@ -117,6 +117,11 @@ impl CandidateFilter {
         Self { reservation: Some(reservation), prefix }
     }
 
+    /// Whether a sandbox of this name is meant.
+    pub fn fits(&self, name: &SandboxName) -> bool {
+        self.prefix.as_ref().is_none_or(|prefix| name.as_str().starts_with(prefix.as_str()))
+    }
+
     /// Their state.
     pub const fn status(&self) -> Status {
         if self.reservation.is_some() { Status::Reserved } else { Status::Available }
@@ -158,8 +163,11 @@ pub enum ClaimOutcome {
     LeaseStands(Box<Lease>),
     /// The asynchronous request is not queued any more: cancelled, expired or done.
     RequestEnded,
-    /// Another claim has the sandbox, or it changed.
+    /// Another claim has the sandbox, or it may not be claimed any more.
     LostCandidate,
+    /// The sandbox is not as it was listed, but may be claimed as it is now: it is offered to all, or put aside for this
+    /// reservation.
+    CandidateChanged(Box<Candidate>, Option<ReservationId>),
     /// Another claim has the permit.
     PermitTaken,
 }

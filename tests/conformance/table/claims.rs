@@ -47,11 +47,12 @@ async fn a_candidate_that_is_taken_is_lost_and_leaves_no_lease() {
 }
 
 #[tokio::test]
-async fn a_claim_at_another_version_is_lost() {
+async fn a_claim_at_another_version_is_lost_and_told_the_newer_one() {
     let place = Place::with_table().await;
     let free = place.seed(1).await.remove(0);
     let older = broker_store::Candidate { version: 0, ..free.clone() };
-    assert_eq!(place.claim(&place.ask("student-1"), &older).await, ClaimOutcome::LostCandidate);
+    let told = place.claim(&place.ask("student-1"), &older).await;
+    assert_eq!(told, ClaimOutcome::CandidateChanged(Box::new(free.clone()), None), "it tells what it is now");
     assert!(matches!(place.claim(&place.ask("student-1"), &free).await, ClaimOutcome::Created(_)));
 }
 

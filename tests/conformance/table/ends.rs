@@ -153,9 +153,10 @@ async fn another_sandbox_takes_the_place_of_one_whose_time_is_over_in_one_write_
 
     let early = store.leases.replace(&claim(&next), &lease, over.minus(Duration::from_secs(1)), &end).await;
     assert!(matches!(early, Ok(ClaimOutcome::LeaseStands(_))), "{early:?}");
-    let gone = Candidate { version: lost.version + 1, ..lost };
+    let gone = Candidate { version: lost.version + 1, ..lost.clone() };
+    let is_now = ClaimOutcome::CandidateChanged(Box::new(lost), None);
     let lost = store.leases.replace(&claim(&gone), &lease, over, &end).await.expect("asked");
-    assert_eq!(lost, ClaimOutcome::LostCandidate);
+    assert_eq!(lost, is_now);
     assert_eq!(status(&old.sandbox_id).await, Status::Allocated, "he keeps it as long as there is no other");
     let other = Lease { allocation_id: place.entropy.allocation_id(), ..lease.clone() };
     let stands = store.leases.replace(&claim(&next), &other, over, &end).await;

@@ -195,7 +195,8 @@ async fn a_claim_takes_what_is_put_aside_once_and_as_it_was_listed() {
         (&aside[0], Status::Arriving),
     ] {
         let told = claims(&place, "student-1", candidate, from).await;
-        assert_eq!(told, ClaimOutcome::LostCandidate, "{candidate:?} as {from}");
+        let is_now = ClaimOutcome::CandidateChanged(Box::new(aside[0].clone()), Some(after.id));
+        assert_eq!(told, is_now, "{candidate:?} as {from}");
     }
     let told = claims(&place, "student-1", &aside[0], Status::Reserved).await;
     assert!(matches!(told, ClaimOutcome::Created(_)), "{told:?}");

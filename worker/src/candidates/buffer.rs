@@ -207,6 +207,16 @@ impl Buffer {
         self.with(|state| state.ready.push_front(candidate));
     }
 
+    /// Puts in front what was just seen in the table.
+    pub(super) fn learn(&self, candidate: Candidate) {
+        self.with(|state| {
+            if state.ready.is_empty() {
+                state.listed_at = self.clock.instant();
+            }
+            state.ready.push_front(candidate);
+        });
+    }
+
     /// A candidate of that refill was lost: another worker uses the same page, so the rest is left to it and the next refill
     /// goes elsewhere.
     pub(super) fn leave(&self, refill: u64) {

@@ -100,6 +100,15 @@ impl Candidates {
         Ok(None)
     }
 
+    /// Keeps a sandbox, as a claim has just seen it, for the next claim.
+    pub(crate) async fn learn(&self, of: &CandidateFilter, candidate: Candidate) -> Result<(), StoreError> {
+        let buffer = self.buffer(of);
+        let seen = vec![candidate];
+        let seen = if self.keeps_attributes { buffer.with_attributes(seen).await? } else { seen };
+        seen.into_iter().for_each(|candidate| buffer.learn(candidate));
+        Ok(())
+    }
+
     fn held(&self, next: Option<(Candidate, u64)>, buffer: Arc<Buffer>) -> Option<HeldCandidate> {
         next.map(|(candidate, refill)| HeldCandidate {
             candidate,

@@ -221,6 +221,12 @@ impl Handlers {
                 metrics::counter!("broker_allocate_conflicts_total").increment(1);
                 Ok(AttemptEnd::LostRace)
             }
+            Ok(ClaimOutcome::CandidateChanged(changed, reservation)) => {
+                taken.lost();
+                metrics::counter!("broker_allocate_conflicts_total").increment(1);
+                self.keep_changed(request, *changed, reservation).await?;
+                Ok(AttemptEnd::LostRace)
+            }
             Ok(ClaimOutcome::PermitTaken) => {
                 taken.permit_taken();
                 metrics::counter!("broker_permit_conflicts_total").increment(1);

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use broker_domain::policy::{Policy, TenantLimit};
 use broker_domain::waiting::Line;
-use broker_domain::{AllocateRequest, NamePrefix, Quota, SandboxName, TenantName, Timestamp};
+use broker_domain::{
+    AllocateRequest, NamePrefix, Quota, ReservationId, SandboxName, TenantName, Timestamp,
+};
 use broker_store::reservations::ReservationsUnknown;
-use broker_store::{CandidateFilter, Pages, StoreError};
+use broker_store::{Candidate, CandidateFilter, Pages, StoreError};
 
 use super::key_turns::KeyTurn;
 use super::permits::{HeldPermit, Slot};
@@ -223,6 +225,26 @@ impl Handlers {
         Ok(None)
     }
 
+    /// Keeps a sandbox that is not as it was listed for the next claim, if it is of use to `request` as it is now: the index may
+    /// list it so only seconds later.
+    pub(super) async fn keep_changed(
+        &self,
+        request: &AllocateRequest,
+        changed: Candidate,
+        reservation: Option<ReservationId>,
+    ) -> Result<(), HandlerError> {
+        let prefix = request.prefix.as_ref();
+        let of = match (reservation, &request.tenant) {
+            (None, _) => Some(CandidateFilter::available(prefix)),
+            (Some(id), Some(tenant)) => known(self.reservations.if_of_use_to(id, tenant, prefix)).await?,
+            (Some(_), None) => None,
+        };
+        if let Some(of) = of.filter(|of| of.fits(&changed.name)) {
+            self.candidates.learn(&of, changed).await?;
+        }
+        Ok(())
+    }
+
     /// `candidate`, with a permit if it falls under a limit of the tenant.
     async fn permitted(
         &self,
@@ -297,9 +319,9 @@ impl Handlers {
 }
 
 /// What is put aside, once it is known.
-async fn known(
-    reading: impl Future<Output = Result<Vec<CandidateFilter>, ReservationsUnknown>>,
-) -> Result<Vec<CandidateFilter>, HandlerError> {
+async fn known<T>(
+    reading: impl Future<Output = Result<T, ReservationsUnknown>>,
+) -> Result<T, HandlerError> {
     let unknown = |source| StoreError::Unavailable { operation: "reservations", source };
     match tokio::time::timeout(RESERVATIONS_COME_WITHIN, reading).await {
         Ok(known) => known.map_err(|error| unknown(error.into()).into()),

@@ -90,7 +90,7 @@ async fn plan(jobs: &Jobs, candidates: &[Candidate], report: &mut JobReport) -> 
             async move { plan_one(&jobs, candidate, slot).await }
         }
     });
-    each::all(jobs, work, report).await?;
+    each::all(jobs, work, each::AT_ONCE, report).await?;
     Ok(true)
 }
 

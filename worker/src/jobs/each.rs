@@ -34,16 +34,17 @@ where
                 let (jobs, act) = (jobs.clone(), act.clone());
                 move || act(jobs.clone(), candidate.clone())
             });
-            all(jobs, work, report).await?;
+            all(jobs, work, AT_ONCE, report).await?;
         }
     }
     Ok(())
 }
 
-/// Runs `work` with bounded concurrency, and counts the results. What meets another transaction begins anew.
+/// Runs `work`, so many steps at a time, and counts the results. What meets another transaction begins anew.
 pub(super) async fn all<Step, Fut>(
     jobs: &Jobs,
     work: impl Iterator<Item = Step>,
+    at_once: usize,
     report: &mut JobReport,
 ) -> Result<(), JobError>
 where
@@ -56,7 +57,7 @@ where
             running.join_all().await;
             return Err(JobError::Stopping);
         }
-        if running.len() >= AT_ONCE
+        if running.len() >= at_once
             && let Some(ended) = running.join_next().await
         {
             count(ended, report);

@@ -42,6 +42,8 @@ const HEADS: usize = 200;
 const TRIES: u32 = 8;
 /// Calls of one dealing, whatever is left: the rest is dealt at the next look.
 const MOST_ROUNDS: u32 = 2_000;
+/// Requests that are told beside the next calls, at most.
+const MOST_ENDING: usize = 500;
 /// The pauses after those.
 const ON_CONFLICT: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(320));
 
@@ -92,13 +94,21 @@ pub(super) async fn all(jobs: &Jobs, free: Vec<Free>, by: By) -> Result<Left, St
         granted: 0,
         conflicts: 0,
         limited: false,
+        leaving: BTreeSet::new(),
         ending: JoinSet::new(),
     };
-    let dealt = round.rounds().await;
-    // What was granted before something failed, too.
-    let told = round.told().await;
+    let mut dealt = Ok(());
+    for _ in 0..TRIES {
+        dealt = round.rounds().await;
+        // What was granted before something failed, too.
+        let told = round.told().await;
+        if dealt.is_err() || !matches!(told, Ok(false)) || round.free.is_empty() {
+            dealt = dealt.and(told.map(drop));
+            break;
+        }
+    }
     metrics::counter!("broker_waiting_granted_total", "by" => by.as_str()).increment(round.granted);
-    dealt.and(told)?;
+    dealt?;
     Ok(Left { free: round.free, granted: round.granted, limited: round.limited })
 }
 
@@ -118,6 +128,8 @@ struct Dealing<'a> {
     granted: u64,
     conflicts: u32,
     limited: bool,
+    /// Places that are being left: they are met until they are gone.
+    leaving: BTreeSet<RequestId>,
     /// Requests that have their sandbox: each is told, and its place is left.
     ending: JoinSet<Result<(), StoreError>>,
 }
@@ -134,13 +146,14 @@ impl Dealing<'_> {
                 break;
             }
             Box::pin(self.heads(waiters, rooms)).await?;
-            // A place that is not left yet would be met again.
-            Box::pin(self.told()).await?;
+            if self.ending.len() > MOST_ENDING {
+                Box::pin(self.told()).await?;
+            }
         }
         Ok(())
     }
 
-    /// Grants to the heads that were read, call by call, until one call did not grant all of its own: then they are read anew.
+    /// Grants to the heads that were read, call by call, until one is met that is to be read anew.
     async fn heads(&mut self, mut waiters: Waiters, mut rooms: Rooms) -> Result<(), StoreError> {
         loop {
             let dealt = self.deal(&waiters, &rooms);
@@ -156,22 +169,23 @@ impl Dealing<'_> {
         }
     }
 
-    /// Waits until all that was granted is told and left. What failed stands in its line still, and is met again: alone, if it can
-    /// never be done.
-    async fn told(&mut self) -> Result<(), StoreError> {
-        let mut in_the_way = None;
+    /// Waits until all that was granted is told and left; whether it was. What failed stands in its line still, and is to be met
+    /// again: alone, if it can never be done.
+    async fn told(&mut self) -> Result<bool, StoreError> {
+        let (mut in_the_way, mut all) = (None, true);
+        self.leaving.clear();
         while let Some(ended) = self.ending.join_next().await {
             match ended {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) if matches!(bury::of_error(&error), Finality::Passes | Finality::Newer) => {
                     in_the_way = Some(error);
                 }
-                Ok(Err(_)) | Err(_) => self.together = 1,
+                Ok(Err(_)) | Err(_) => (self.together, all) = (1, false),
             }
         }
         match in_the_way {
-            Some(error) => self.in_the_way(error).await,
-            None => Ok(()),
+            Some(error) => self.in_the_way(error).await.map(|()| false),
+            None => Ok(all),
         }
     }
 
@@ -205,7 +219,7 @@ impl Dealing<'_> {
                     let id = waiter.place.request_id;
                     if waiter.place.deadline < now {
                         Box::pin(bury::or_bury(self.jobs, &waiter, overdue(self.jobs, &waiter))).await?;
-                    } else if !self.aside.contains(&id) {
+                    } else if !self.aside.contains(&id) && !self.leaving.contains(&id) {
                         found = true;
                         waiters.insert(id, Arc::new(waiter));
                     }
@@ -244,7 +258,8 @@ impl Dealing<'_> {
         deal(&free, &tenants, &chance)
     }
 
-    /// Grants what was dealt, as many as fit into one call, and takes them out of `waiters`. Whether all of them were granted.
+    /// Grants what was dealt, as many as fit into one call, and takes out of `waiters` who waits no more. Whether the others stand
+    /// as they were read: a call that fails grants nothing, and goes again without those that were in its way.
     async fn grant(
         &mut self,
         waiters: &mut Waiters,
@@ -275,34 +290,47 @@ impl Dealing<'_> {
             .collect();
         crash_points::point(Point::BeforeGrant);
         let outcomes = self.jobs.store.leases.grant(&claims).await?;
-        let all = outcomes.iter().all(|outcome| matches!(outcome, Some(ClaimOutcome::Created(_))));
-        self.together = if all { (self.together * 2).min(TOGETHER) } else { (self.together / 2).max(1) };
         let policy = self.jobs.policy.now().unwrap_or_default();
-        let mut gone = Vec::new();
+        let (mut gone, mut stand, mut all) = (Vec::new(), true, true);
         let outcomes = outcomes.into_iter().zip(&claims).enumerate();
-        for ((waiter, free, _), (position, (outcome, claim))) in chosen.iter().zip(outcomes) {
+        for ((waiter, free, permit), (position, (outcome, claim))) in chosen.iter().zip(outcomes) {
             let settled = match outcome {
                 Some(ClaimOutcome::Created(grant)) => {
                     crash_points::point(Point::Granted);
                     self.granted += 1;
                     self.jobs.own_grants.count(&policy, &free.candidate.name, now);
                     waited(self.jobs, waiter, "granted");
-                    let (jobs, waiter) = (self.jobs.clone(), Arc::clone(waiter));
-                    waiters.remove(&waiter.place.request_id);
-                    self.ending.spawn(trace::carried(async move {
-                        end(&jobs, &waiter, Outcome::Created(grant)).await
-                    }));
-                    Settled::SandboxGone
+                    self.tell(waiter, Outcome::Created(grant));
+                    Settled::Granted
                 }
                 Some(outcome) => self.settle(waiter, claim, outcome, position == 0).await?,
+                // A permit that was not used is found again with the others.
+                None if permit.is_some() => Settled::ReadAnew,
                 None => Settled::SandboxFree,
             };
-            if let Settled::SandboxGone = settled {
+            all &= matches!(settled, Settled::Granted);
+            stand &= !matches!(settled, Settled::ReadAnew);
+            if matches!(settled, Settled::Granted | Settled::PlaceLeft) {
+                waiters.remove(&waiter.place.request_id);
+            }
+            if matches!(settled, Settled::Granted | Settled::SandboxGone) {
                 gone.push(free.candidate.sandbox_id.clone());
             }
         }
+        self.together = match (all, stand) {
+            (true, _) => (self.together * 2).min(TOGETHER),
+            (false, true) => self.together,
+            (false, false) => (self.together / 2).max(1),
+        };
         self.free.retain(|free| !gone.contains(&free.candidate.sandbox_id));
-        Ok(all)
+        Ok(stand)
+    }
+
+    /// Tells a request its outcome and leaves its place, beside what follows; [`Self::told`] waits for it.
+    fn tell(&mut self, waiter: &Arc<ParkedRequest>, outcome: Outcome) {
+        let (jobs, waiter) = (self.jobs.clone(), Arc::clone(waiter));
+        self.leaving.insert(waiter.place.request_id);
+        self.ending.spawn(trace::carried(async move { end(&jobs, &waiter, outcome).await }));
     }
 
     /// What is listed by the index has no attributes yet; of what was just written they are known.

@@ -6,6 +6,8 @@ use aws_sdk_dynamodb::types::{
 
 use super::attributes as a;
 use super::errors::{built_wrong, cancelled};
+use super::records::read_status;
+use super::reservation_items::read_reserved_for;
 use super::transact::Group;
 use super::{LeaseStore, keys, n, s};
 use crate::{Claim, ClaimOutcome, StoreError, Write};
@@ -125,7 +127,7 @@ impl LeaseStore {
             .expression_attribute_values(":expires_at", n(lease.grant.expires_at.as_secs()))
             .expression_attribute_values(":shard", s(keys::state_shard(Status::Allocated, shard)))
             .expression_attribute_values(":state_key", s(keys::time_key(lease.grant.expires_at)))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::None);
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         if let Some(heartbeat) = claim.request.heartbeat {
             set.push_str(", heartbeat_s = :heartbeat");
             update = update.expression_attribute_values(":heartbeat", n(heartbeat.seconds()));
@@ -207,12 +209,24 @@ pub(super) fn explain(claim: &Claim<'_>, reasons: &[CancellationReason]) -> Resu
         return Ok(ClaimOutcome::RequestEnded);
     }
     if failed_condition(SANDBOX) {
-        return Ok(ClaimOutcome::LostCandidate);
+        let now = reasons.get(SANDBOX).and_then(CancellationReason::item).and_then(claimable);
+        return Ok(now.unwrap_or(ClaimOutcome::LostCandidate));
     }
     if claim.permit.is_some() && failed_condition(permit) {
         return Ok(ClaimOutcome::PermitTaken);
     }
     Err(cancelled("claim", reasons))
+}
+
+/// What a sandbox that is not as it was listed is now, if it may be claimed. The index may list it so only seconds later.
+fn claimable(sandbox: &a::Item) -> Option<ClaimOutcome> {
+    let reservation = match read_status(sandbox).ok()? {
+        Status::Available => None,
+        Status::Reserved => Some(read_reserved_for(&a::Reader(sandbox)).ok()??),
+        _ => return None,
+    };
+    let candidate = a::read_candidate(sandbox).ok()?;
+    Some(ClaimOutcome::CandidateChanged(Box::new(candidate), reservation))
 }
 
 #[cfg(test)]

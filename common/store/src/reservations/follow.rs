@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use broker_domain::{NamePrefix, Reservation, TenantName};
+use broker_domain::{NamePrefix, Reservation, ReservationId, TenantName};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -91,12 +91,35 @@ impl FollowedReservations {
         let known = known.wait_for(|known| known.tried > before).await.map_err(|_| ReservationsUnknown)?;
         if known.read > before { Ok(of_use(&known.open, tenant, prefix)) } else { Err(ReservationsUnknown) }
     }
+
+    /// What is put aside for the reservation `id`, if that is of use to a request of `tenant` for `prefix`. The reservations
+    /// are read first if this one is not known.
+    ///
+    /// # Errors
+    ///
+    /// When that read failed, or the process ends before.
+    pub async fn if_of_use_to(
+        &self,
+        id: ReservationId,
+        tenant: &TenantName,
+        prefix: Option<&NamePrefix>,
+    ) -> Result<Option<CandidateFilter>, ReservationsUnknown> {
+        if !self.known.borrow().open.iter().any(|one| one.id == id) {
+            self.read_now(tenant, prefix).await?;
+        }
+        let known = self.known.borrow();
+        let found = known.open.iter().find(|one| one.id == id && one.terms.tenant == *tenant);
+        Ok(found.and_then(|one| filter_for(one, prefix)))
+    }
 }
 
 fn of_use(open: &[Reservation], tenant: &TenantName, prefix: Option<&NamePrefix>) -> Vec<CandidateFilter> {
     let of_tenant = open.iter().filter(|one| one.terms.tenant == *tenant && one.held > 0);
-    let of_use = |one: &Reservation| Some(CandidateFilter::reserved(one.id, Some(one.of_use_to(prefix)?)));
-    of_tenant.filter_map(of_use).collect()
+    of_tenant.filter_map(|one| filter_for(one, prefix)).collect()
+}
+
+fn filter_for(one: &Reservation, prefix: Option<&NamePrefix>) -> Option<CandidateFilter> {
+    Some(CandidateFilter::reserved(one.id, Some(one.of_use_to(prefix)?)))
 }
 
 async fn follow(

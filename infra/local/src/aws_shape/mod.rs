@@ -87,8 +87,8 @@ impl Shaper {
     /// Whether the index shows everything that was written, and lists every queue that was made.
     pub fn is_current(&self) -> bool {
         let now = self.0.clock.instant();
-        let ShapeState { lag, queues, .. } = &mut *self.state();
-        lag.is_current(now) && queues.are_listed(now)
+        let ShapeState { writes, lag, queues, .. } = &mut *self.state();
+        writes.are_over() && lag.is_current(now) && queues.are_listed(now)
     }
 
     /// The answer to a call, as AWS may give it.

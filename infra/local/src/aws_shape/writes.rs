@@ -129,6 +129,11 @@ impl Writes {
         Ok(Keys { transaction, items: items.to_vec() })
     }
 
+    /// Whether nothing is under way that the index shows.
+    pub(super) fn are_over(&self) -> bool {
+        !self.in_transactions.iter().chain(self.single.keys()).any(Item::is_indexed)
+    }
+
     fn end(&mut self, keys: &Keys) {
         for item in &keys.items {
             if keys.transaction {

@@ -35,8 +35,10 @@ use self::tickets::Tickets;
 use super::{JobError, Jobs, each};
 use crate::serve;
 
-/// Sandboxes that enter the pool together, before they are served.
-const ENTER_TOGETHER: usize = 100;
+/// Sandboxes that enter the pool together, before they are served: three calls of grants, if so many wait.
+const ENTER_TOGETHER: usize = 99;
+/// Of those, at a time: as many as one call writes.
+const ENTER_AT_ONCE: usize = 25;
 
 pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport) -> Result<(), JobError> {
     record_accounts(jobs, report).await?;
@@ -205,7 +207,7 @@ async fn write(
     Ok(())
 }
 
-/// Takes a step for each record of `spool`, in portions, and serves what each portion brought.
+/// Takes a step for each record of `spool`, in portions. What a portion brought is served while the next one enters.
 async fn enter<T, Step, Fut>(
     jobs: &Jobs,
     spool: impl Into<Arc<Spool<T>>>,
@@ -219,23 +221,28 @@ where
     Fut: Future<Output = Result<Write, StoreError>> + Send + 'static,
 {
     let mut portions = Portions::new(spool.into());
+    let mut arrived = Vec::new();
     loop {
         let portion;
         (portions, portion) = next(portions).await?;
         if portion.is_empty() {
+            serve::these(jobs, arrived).await;
             return Ok(());
         }
         let steps = portion.into_iter().map(|record| {
             let (jobs, step) = (jobs.clone(), step.clone());
             move || step(jobs.clone(), record.clone())
         });
-        let ended = each::all(jobs, steps, part).await;
-        let arrived = arrivals.take();
+        let entered = each::all(jobs, steps, ENTER_AT_ONCE, part);
+        let (entered, _served) = tokio::join!(entered, serve::these(jobs, arrived));
+        arrived = arrivals.take();
         if !arrived.is_empty() {
             crash_points::point(Point::Arrived);
         }
-        serve::these(jobs, arrived).await;
-        ended?;
+        if let Err(error) = entered {
+            serve::these(jobs, arrived).await;
+            return Err(error);
+        }
     }
 }
 
