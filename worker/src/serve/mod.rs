@@ -25,9 +25,9 @@ use std::time::Duration;
 
 use broker_domain::policy::Policy;
 use broker_domain::waiting::Line;
-use broker_domain::{Job, JobReport, NamePrefix, SandboxName, Status, Task};
+use broker_domain::{Job, JobReport, NamePrefix, SandboxName, Status, Task, Timestamp};
 use broker_runtime::panics::caught;
-use broker_store::{Candidate, ListedLine, Pages, StoreError, Write};
+use broker_store::{Candidate, ListedLine, Pages, StoreError, Tick, Write};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -43,7 +43,10 @@ pub(crate) use soon::SoonOver;
 use turns::ServeTurns;
 
 /// How long a tick is taken: a worker that dies with it delays the next by this. Two at a time are safe, if one takes longer.
-const TAKEN_FOR: Duration = Duration::from_secs(15);
+const TAKEN_FOR: Duration = Duration::from_secs(6);
+/// How long arrivals wait for the dealing of another worker, and how often that is looked at.
+const OTHERS_END_WITHIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Between two looks that free permits start: many at a time are one.
 const BETWEEN_FREED: Duration = Duration::from_millis(100);
 /// Pages of what is offered that are looked through behind sandboxes that a limit keeps from those who wait.
@@ -215,9 +218,69 @@ async fn policy(jobs: &Jobs) -> Option<Arc<Policy>> {
     }
 }
 
-/// Serves `arrivals`, each at the version at which it was written. What cannot be served now is left to the tick.
+/// Serves `arrivals`, each at the version at which it was written. What cannot be served now is left to the tick: so is all of it
+/// while another worker deals, for both would grant to the same places.
 pub(crate) async fn these(jobs: &Jobs, arrivals: Vec<Candidate>) -> Admitted {
-    serve(jobs, arrivals, By::Arrival).await
+    if arrivals.is_empty() {
+        return Admitted::default();
+    }
+    match turn_to_deal(jobs).await {
+        Ok(TurnToDeal::NotNeeded) => serve(jobs, arrivals, By::Arrival).await,
+        Ok(TurnToDeal::Mine(tick, until)) => {
+            let served = serve(jobs, arrivals, By::Arrival).await;
+            // What others left meanwhile is looked for soon.
+            let due = tick.next_run_at.min(jobs.clock.now());
+            if let Err(error) = jobs.store.schedule.move_on(Job::Serve, &tick, until, due).await {
+                tracing::debug!("the next look waits until the turn is over: {error}");
+            }
+            served
+        }
+        Ok(TurnToDeal::AnotherWorkers) => {
+            tracing::debug!("another worker deals: {} arrivals are left to the next look", arrivals.len());
+            Admitted { failed: arrivals.len() as u64, ..Admitted::default() }
+        }
+        Err(error) => {
+            tracing::warn!("arrivals left to the next look: {error}");
+            Admitted { failed: arrivals.len() as u64, ..Admitted::default() }
+        }
+    }
+}
+
+/// Whose turn it is to deal.
+#[derive(Debug)]
+enum TurnToDeal {
+    /// Nobody waits, or no look runs that could be in the way.
+    NotNeeded,
+    /// This worker's: it has taken the tick of SERVE until then.
+    Mine(Tick, Timestamp),
+    /// Another worker's.
+    AnotherWorkers,
+}
+
+/// The turn to deal to those who wait: the tick of SERVE, taken as a look takes it.
+async fn turn_to_deal(jobs: &Jobs) -> Result<TurnToDeal, StoreError> {
+    let schedule = &jobs.store.schedule;
+    if jobs.store.waiting.lines(jobs.clock.now()).await?.is_empty() {
+        return Ok(TurnToDeal::NotNeeded);
+    }
+    let until = jobs.clock.now().plus(OTHERS_END_WITHIN);
+    loop {
+        let now = jobs.clock.now();
+        let tick = schedule.tick(Job::Serve, Duration::ZERO, now).await?;
+        if tick.paused.is_some() {
+            return Ok(TurnToDeal::NotNeeded);
+        }
+        let taken_until = now.plus(TAKEN_FOR);
+        if tick.taken_until.is_none_or(|until| until <= now)
+            && schedule.take(Job::Serve, &tick, taken_until, now).await? == Write::Applied
+        {
+            return Ok(TurnToDeal::Mine(tick, taken_until));
+        }
+        if now >= until {
+            return Ok(TurnToDeal::AnotherWorkers);
+        }
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+    }
 }
 
 /// What a sandbox was met by that was granted, in metrics.
