@@ -1,9 +1,11 @@
-//! Arrivals for those who wait: a thousand requests stand in line, a thousand sandboxes arrive.
+//! Requests that wait: a thousand that are served by a thousand arrivals, and ten thousand that cost others nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use broker_tests::table::{now_ms, sandbox_key};
-use broker_tests::{Broker, Provider, wait_for_condition};
+use broker_tests::{Broker, Provider, Setup, together, wait_for_condition};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -11,10 +13,22 @@ use tokio::time::Instant;
 use crate::beside::end;
 use crate::figure::Figure;
 use crate::figure::Target::AtMost;
+use crate::metrics::{self, Costs};
 use crate::plan::Violation;
+use crate::scenario::claims;
 use crate::shape::Shape;
 
 const WAITING: usize = 1_000;
+/// Those that wait for what never comes.
+const MANY: usize = 10_000;
+/// Sandboxes beside them: more than are claimed.
+const MANY_POOL: usize = 30_000;
+/// Of each of the two measurements of claims.
+const PHASE: Duration = Duration::from_secs(5);
+/// Looks at those that wait.
+const LOOKS: usize = 1_000;
+/// What claims spend capacity on, by the broker's words.
+const CLAIMS: [&str; 2] = ["candidates", "transaction"];
 
 /// How long one request waited for its answer, in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -97,4 +111,71 @@ async fn answers(shape: Shape) -> Result<Vec<Took>, Violation> {
     let broker = Arc::into_inner(broker).expect("nobody else has it");
     end(broker).await?;
     Ok(took)
+}
+
+/// Claims without and beside ten thousand requests that wait for what never comes, and looks at one of those: capacity units.
+pub(crate) async fn many(runs: usize) -> Result<Vec<Figure>, Violation> {
+    let names = [
+        ["units of a claim, times as many", "read units of a look at a request that waits"],
+        ["the same claim in AWS's shape", "the same look in AWS's shape"],
+    ];
+    let mut figures = Vec::new();
+    for (shape, [claim, look]) in Shape::BOTH.into_iter().zip(names) {
+        let (mut dearer, mut looks) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            let [without, with, look] = units(shape).await?;
+            println!("  a claim takes {without:.2} units without and {with:.2} beside them, a look {look:.2}");
+            dearer.push(with / without);
+            looks.push(look);
+        }
+        figures.push(Figure::new(claim, AtMost(1.02), dearer));
+        figures.push(Figure::new(look, AtMost(1.0), looks));
+    }
+    Ok(figures)
+}
+
+/// Units of a claim without and beside those that wait, and of a look at one of them.
+async fn units(shape: Shape) -> Result<[f64; 3], Violation> {
+    let setup = Setup::new().workers(2).pool(MANY_POOL).var("BROKER_WAITING", "on");
+    let broker = Broker::start(shape.on(setup)).await;
+    shape.begin(&broker);
+    let addresses: Vec<_> = broker.addresses().into_iter().map(str::to_owned).collect();
+    let next = Arc::new(AtomicU64::new(0));
+    let claim = async || {
+        let before = metrics::costs(&broker).await;
+        let claimed = claims(&addresses, 10, PHASE, &next).await.len();
+        let after = metrics::costs(&broker).await;
+        CLAIMS.iter().map(|operation| spent(operation, &before, &after)).sum::<f64>() / claimed as f64
+    };
+    let without = claim().await;
+    let body = json!({ "max_wait_s": 3_600 });
+    let mut locations = Vec::new();
+    for some in (0..MANY).collect::<Vec<_>>().chunks(200) {
+        let calls = some.iter().map(|n| {
+            let call = broker.allocate(&format!("student-{n}")).name_prefix("none-").json(&body);
+            call.respond_async().send()
+        });
+        let told = together(calls.collect::<Vec<_>>()).await;
+        locations.extend(told.into_iter().map(|told| told.expect_status(202).must_have("location").to_owned()));
+    }
+    wait_for_condition("all to wait", async || match broker.table().keys("LINE#").await.len() {
+        MANY => Ok(()),
+        parked => Err(parked),
+    })
+    .await;
+    let with = claim().await;
+    let before = metrics::costs(&broker).await;
+    for (n, location) in locations.iter().enumerate().take(LOOKS) {
+        broker.request(location, &format!("student-{n}")).send().await.expect_status(200);
+    }
+    let after = metrics::costs(&broker).await;
+    let look = spent("read", &before, &after) / LOOKS as f64;
+    end(broker).await?;
+    Ok([without, with, look])
+}
+
+/// Units of one operation between two moments.
+fn spent(operation: &str, before: &Costs, after: &Costs) -> f64 {
+    let units = |costs: &Costs| costs.capacity.get(operation).copied().unwrap_or_default();
+    units(after) - units(before)
 }

@@ -60,6 +60,8 @@ pub(crate) enum Row {
     Refill,
     /// 1,000 requests that wait, 1,000 arrivals
     Arrivals,
+    /// Ten users without and beside 10,000 requests that wait
+    Waiting,
     /// What a million allocations and their returns cost at AWS
     Cost,
 }
@@ -86,6 +88,7 @@ impl Row {
             Self::Heartbeats => "Ten users beside 10,000 owners that beat every 60 s",
             Self::Refill => "Ten users beside a storm of refill: ten flavours, 60 a minute each",
             Self::Arrivals => "1,000 requests that wait, 1,000 arrivals",
+            Self::Waiting => "Ten users beside 10,000 requests that wait",
             Self::Cost => "A million allocations and returns at AWS's list prices, ten users in AWS's shape",
         }
     }
@@ -115,6 +118,7 @@ impl Row {
             Self::Heartbeats => beside::heartbeats(runs).await,
             Self::Refill => beside::refill(runs).await,
             Self::Arrivals => arrivals::served(runs).await,
+            Self::Waiting => arrivals::many(runs).await,
             Self::Cost => cost(runs).await,
         }
     }
