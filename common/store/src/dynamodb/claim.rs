@@ -223,7 +223,13 @@ fn claimable(sandbox: &a::Item) -> Option<ClaimOutcome> {
     let reservation = match read_status(sandbox).ok()? {
         Status::Available => None,
         Status::Reserved => Some(read_reserved_for(&a::Reader(sandbox)).ok()??),
-        _ => return None,
+        Status::Arriving
+        | Status::Allocated
+        | Status::PendingDeletion
+        | Status::Deleted
+        | Status::DeletionFailed
+        | Status::Stale
+        | Status::Quarantined => return None,
     };
     let candidate = a::read_candidate(sandbox).ok()?;
     Some(ClaimOutcome::CandidateChanged(Box::new(candidate), reservation))
