@@ -220,16 +220,13 @@ pub(super) fn explain(claim: &Claim<'_>, reasons: &[CancellationReason]) -> Resu
 
 /// What a sandbox that is not as it was listed is now, if it may be claimed. The index may list it so only seconds later.
 fn claimable(sandbox: &a::Item) -> Option<ClaimOutcome> {
-    let reservation = match read_status(sandbox).ok()? {
-        Status::Available => None,
-        Status::Reserved => Some(read_reserved_for(&a::Reader(sandbox)).ok()??),
-        Status::Arriving
-        | Status::Allocated
-        | Status::PendingDeletion
-        | Status::Deleted
-        | Status::DeletionFailed
-        | Status::Stale
-        | Status::Quarantined => return None,
+    let status = read_status(sandbox).ok()?;
+    let reservation = if status == Status::Reserved {
+        Some(read_reserved_for(&a::Reader(sandbox)).ok()??)
+    } else if status == Status::Available {
+        None
+    } else {
+        return None;
     };
     let candidate = a::read_candidate(sandbox).ok()?;
     Some(ClaimOutcome::CandidateChanged(Box::new(candidate), reservation))
