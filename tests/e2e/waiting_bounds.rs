@@ -270,3 +270,36 @@ async fn a_burst_of_made_up_prefixes_makes_two_hundred_lines_and_no_more() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn places_whose_time_is_over_and_that_cannot_be_ended_yet_are_in_nobodys_way() {
+    story(setup().faults(1), async |broker| {
+        let mut over = Vec::new();
+        for n in 0..3 {
+            let track = format!("student-{n}");
+            let call = broker.allocate(&track).wait(0).json(&json!({ "max_wait_s": 5 }));
+            let location = parked(broker, call, &track).await;
+            // Whatever is written of it meets another transaction.
+            let id = location.rsplit('/').next().expect("an id");
+            broker.proxy().add(Rule::new(Fault::Conflict).containing(&format!("REQ#{id}")));
+            over.push((location, track));
+        }
+        let behind = parked(broker, waits(broker, "student-behind"), "student-behind").await;
+        let conflicts = |operation| broker.proxy().done(operation, Fault::Conflict);
+        wait_until("their time to be over", || conflicts("PutItem") + conflicts("UpdateItem") >= 6).await;
+        arrive(broker, 0, 1).await;
+        let ended = broker.outcome(&behind, "student-behind").await;
+        assert_eq!(status(&ended), 201, "{ended:#?}");
+        broker.proxy().calm();
+        for (location, track) in over {
+            let ended = broker.outcome(&location, &track).await;
+            assert_eq!(ended.text_of("status"), "expired", "{ended:#?}");
+        }
+        wait_for_condition("every place to be left", async || match broker.table().keys("LINE#").await {
+            none if none.is_empty() => Ok(()),
+            some => Err(some),
+        })
+        .await;
+    })
+    .await;
+}

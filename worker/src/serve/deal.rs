@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use super::By;
 use super::bury::{self, Why};
-use super::places::{ParkedRequest, end, overdue, readable, waited};
+use super::places::{ParkedRequest, end, readable, waited};
 use super::rooms::Rooms;
 use crate::finality::Finality;
 use crate::jobs::Jobs;
@@ -189,7 +189,7 @@ impl Dealing<'_> {
         }
     }
 
-    /// The heads of the lines that something fits, in no order. Places whose time is over are settled on the way.
+    /// The heads of the lines that something fits, in no order. Places whose time is over are passed over.
     async fn waiters(&mut self) -> Result<(Waiters, Rooms), StoreError> {
         let (store, now) = (&self.jobs.store, self.jobs.clock.now());
         let mut waiters = BTreeMap::new();
@@ -218,7 +218,8 @@ impl Dealing<'_> {
                 for waiter in readable(self.jobs, page.items).await? {
                     let id = waiter.place.request_id;
                     if waiter.place.deadline < now {
-                        Box::pin(bury::or_bury(self.jobs, &waiter, overdue(self.jobs, &waiter))).await?;
+                        // It is ended beside: one that cannot be ended now is in nobody's way.
+                        self.jobs.soon.note(&waiter.place, now);
                     } else if !self.aside.contains(&id) && !self.leaving.contains(&id) {
                         found = true;
                         waiters.insert(id, Arc::new(waiter));

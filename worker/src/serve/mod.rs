@@ -68,11 +68,14 @@ pub(crate) async fn keep(jobs: Jobs, me: Uuid, every: Duration, stop: Cancellati
         let looked = caught(async {
             // What a process left behind that ended is served by the next one at once.
             let now = jobs.clock.now();
-            if is_first || (seat.has(now, every) && turns.begins(now)) {
-                tick(&jobs, every, is_first).await?;
-            }
-            soon::end(&jobs).await?;
-            places::walk_in_turn(&jobs, seat).await
+            let ticked = match is_first || (seat.has(now, every) && turns.begins(now)) {
+                true => tick(&jobs, every, is_first).await,
+                false => Ok(()),
+            };
+            // Whether or not anything could be dealt.
+            soon::end(&jobs).await;
+            let walked = places::walk_in_turn(&jobs, seat).await;
+            ticked.and(walked)
         });
         match looked.await {
             Some(Ok(())) => is_first = false,

@@ -184,7 +184,7 @@ async fn walk(jobs: &Jobs) -> Result<u64, StoreError> {
                 marks.push(place.request_id);
             }
         }
-        soon::all(jobs, over).await?;
+        soon::all(jobs, over).await;
         waiting += marks.length;
         // A line that stands still is not written.
         if marks != listed.marks {

@@ -23,8 +23,10 @@ const SOON: Duration = Duration::from_secs(75);
 const MOST: usize = 20_000;
 /// Places that are ended at the same time.
 const AT_ONCE: usize = 32;
+/// When a place that could not be ended is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Places whose deadline comes soon. Clones share them.
+/// Places whose deadline comes soon, each with the time when it is to be ended. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SoonOver(Arc<Mutex<BTreeSet<(Timestamp, Line, RequestId)>>>);
 
@@ -38,6 +40,14 @@ impl SoonOver {
         let mut kept = self.kept();
         if place.deadline.since(now) <= SOON && kept.len() < MOST {
             kept.insert((place.deadline, place.line.clone(), place.request_id));
+        }
+    }
+
+    /// Keeps a place that could not be ended.
+    fn again(&self, line: Line, id: RequestId, now: Timestamp) {
+        let mut kept = self.kept();
+        if kept.len() < MOST {
+            kept.insert((now.plus(AGAIN_AFTER), line, id));
         }
     }
 
@@ -59,22 +69,27 @@ impl SoonOver {
 }
 
 /// Ends the places whose time is over.
-pub(super) async fn end(jobs: &Jobs) -> Result<(), StoreError> {
-    all(jobs, jobs.soon.take_over(jobs.clock.now())).await
+pub(super) async fn end(jobs: &Jobs) {
+    all(jobs, jobs.soon.take_over(jobs.clock.now())).await;
 }
 
-/// Ends these places, some at a time, unless they are gone.
-pub(super) async fn all(jobs: &Jobs, over: Vec<(Line, RequestId)>) -> Result<(), StoreError> {
+/// Ends these places, some at a time, unless they are gone. One that cannot be ended now is tried again soon, and stops no other.
+pub(super) async fn all(jobs: &Jobs, over: Vec<(Line, RequestId)>) {
     let (mut running, mut over) = (JoinSet::new(), over.into_iter());
     loop {
         while running.len() < AT_ONCE
             && let Some((line, id)) = over.next()
         {
             let jobs = jobs.clone();
-            running.spawn(trace::carried(async move { one(&jobs, &line, id).await }));
+            running.spawn(trace::carried(async move {
+                if let Err(error) = one(&jobs, &line, id).await {
+                    tracing::debug!(request_id = %id, "a place is ended later: {error}");
+                    jobs.soon.again(line, id, jobs.clock.now());
+                }
+            }));
         }
-        let Some(ended) = running.join_next().await else { return Ok(()) };
-        ended.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))?;
+        let Some(ended) = running.join_next().await else { return };
+        ended.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()));
     }
 }
 
