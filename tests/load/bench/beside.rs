@@ -1,4 +1,4 @@
-//! Claims beside what else the broker does: a limit on their tenant, heartbeats of many owners, a storm of refill.
+//! Claims beside what else the broker does: a limit on their tenant, heartbeats of many owners, a storm of refill, a rollout.
 //!
 //! Without and with it in turns, on one broker: only the ratio of two phases that follow each other counts. Each on loopback, and
 //! with AWS's times and conflicts.
@@ -240,4 +240,40 @@ pub(crate) async fn refill(runs: usize) -> Result<Vec<Figure>, Violation> {
         Ok(pairs)
     })
     .await
+}
+
+/// A rollout beside fifty users: each worker is told to end (SIGTERM) once another one has taken its place.
+pub(crate) async fn rollout(runs: usize) -> Result<Vec<Figure>, Violation> {
+    let names = [
+        ["requests that were lost", "p99 of a claim, times as long"],
+        ["requests that were lost in AWS's shape", "the same p99 in AWS's shape"],
+    ];
+    let mut all = Vec::new();
+    for (shape, [lost, late]) in Shape::BOTH.into_iter().zip(names) {
+        let (mut losses, mut p99s) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            let mut broker = Broker::start(shape.on(Setup::new().workers(2).pool(POOL))).await;
+            shape.begin(&broker);
+            let (addresses, next) = (addresses(&broker), Arc::new(AtomicU64::new(0)));
+            let without = claims(&addresses, 50, PHASE, &next).await;
+            let (with, ()) = tokio::join!(claims(&addresses, 50, PHASE, &next), replace_workers(&mut broker));
+            let lost = with.iter().filter(|sample| sample.status != 201).count();
+            let pair = Pair { without, with };
+            println!("  {} and {} claims, {lost} lost: p99 {:.2}", pair.without.len(), pair.with.len(), pair.p99());
+            losses.push(lost as f64);
+            p99s.push(pair.p99());
+            end(broker).await?;
+        }
+        all.push(Figure::new(lost, AtMost(0.0), losses));
+        all.push(Figure::new(late, AtMost(2.0), p99s));
+    }
+    Ok(all)
+}
+
+/// Replaces each worker, one after the other.
+async fn replace_workers(broker: &mut Broker) {
+    for _ in 0..broker.workers_len() {
+        broker.start_worker().await;
+        broker.stop_worker(0).await;
+    }
 }

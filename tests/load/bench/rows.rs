@@ -58,6 +58,8 @@ pub(crate) enum Row {
     Heartbeats,
     /// Ten users without and with ten flavours that each ask for a sandbox a second, in turns
     Refill,
+    /// 50 users while each worker is replaced
+    Rollout,
     /// 1,000 requests that wait, 1,000 arrivals
     Arrivals,
     /// Ten users without and beside 10,000 requests that wait
@@ -87,6 +89,7 @@ impl Row {
             Self::Limited => "A tenant with a limit beside the same without, 50 users",
             Self::Heartbeats => "Ten users beside 10,000 owners that beat every 60 s",
             Self::Refill => "Ten users beside a storm of refill: ten flavours, 60 a minute each",
+            Self::Rollout => "50 users while each worker is replaced (SIGTERM)",
             Self::Arrivals => "1,000 requests that wait, 1,000 arrivals",
             Self::Waiting => "Ten users beside 10,000 requests that wait",
             Self::Cost => "A million allocations and returns at AWS's list prices, ten users in AWS's shape",
@@ -117,6 +120,7 @@ impl Row {
             Self::Limited => beside::limited(runs).await,
             Self::Heartbeats => beside::heartbeats(runs).await,
             Self::Refill => beside::refill(runs).await,
+            Self::Rollout => beside::rollout(runs).await,
             Self::Arrivals => arrivals::served(runs).await,
             Self::Waiting => arrivals::many(runs).await,
             Self::Cost => cost(runs).await,
