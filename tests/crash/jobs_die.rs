@@ -95,9 +95,14 @@ async fn what_a_dead_sync_brought_and_did_not_admit_is_admitted_by_another_worke
         broker.start_worker().await;
         everything_is_offered(broker).await;
         // Its tick did it, and counted it: the sync, if it ran again, found nothing new.
-        let metrics = broker.worker(0).metrics().probe("/metrics").await.expect("metrics").1;
-        let counted = format!("broker_serve_left_behind_total {SANDBOXES}");
-        assert!(metrics.lines().any(|line| line == counted), "{metrics}");
+        wait_for_condition("them to be counted", async || {
+            match broker.worker(0).metrics().metric("broker_serve_left_behind_total").await {
+                counted if counted == SANDBOXES as f64 => Ok(()),
+                counted => Err(counted),
+            }
+        })
+        .await;
+        broker.lists_are_current().await;
         broker.allocate("student").send().await.expect_status(201);
         broker.queues().are_empty().await;
     })
