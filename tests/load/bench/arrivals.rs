@@ -124,7 +124,9 @@ pub(crate) async fn many(runs: usize) -> Result<Vec<Figure>, Violation> {
         let (mut dearer, mut looks) = (Vec::new(), Vec::new());
         for _ in 0..runs {
             let [without, with, look] = units(shape).await?;
-            println!("  a claim takes {without:.2} units without and {with:.2} beside them, a look {look:.2}");
+            println!(
+                "  a claim takes {without:.2} units without and {with:.2} beside them, a look {look:.2}"
+            );
             dearer.push(with / without);
             looks.push(look);
         }
@@ -156,7 +158,8 @@ async fn units(shape: Shape) -> Result<[f64; 3], Violation> {
             call.respond_async().send()
         });
         let told = together(calls.collect::<Vec<_>>()).await;
-        locations.extend(told.into_iter().map(|told| told.expect_status(202).must_have("location").to_owned()));
+        locations
+            .extend(told.into_iter().map(|told| told.expect_status(202).must_have("location").to_owned()));
     }
     wait_for_condition("all to wait", async || match broker.table().keys("LINE#").await.len() {
         MANY => Ok(()),

@@ -259,7 +259,12 @@ pub(crate) async fn rollout(runs: usize) -> Result<Vec<Figure>, Violation> {
             let (with, ()) = tokio::join!(claims(&addresses, 50, PHASE, &next), replace_workers(&mut broker));
             let lost = with.iter().filter(|sample| sample.status != 201).count();
             let pair = Pair { without, with };
-            println!("  {} and {} claims, {lost} lost: p99 {:.2}", pair.without.len(), pair.with.len(), pair.p99());
+            println!(
+                "  {} and {} claims, {lost} lost: p99 {:.2}",
+                pair.without.len(),
+                pair.with.len(),
+                pair.p99()
+            );
             losses.push(lost as f64);
             p99s.push(pair.p99());
             end(broker).await?;

@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 
 use broker_domain::policy::{Policy, TenantLimit};
 use broker_domain::waiting::Line;
-use broker_domain::{
-    AllocateRequest, NamePrefix, Quota, ReservationId, SandboxName, TenantName, Timestamp,
-};
+use broker_domain::{AllocateRequest, NamePrefix, Quota, ReservationId, SandboxName, TenantName, Timestamp};
 use broker_store::reservations::ReservationsUnknown;
 use broker_store::{Candidate, CandidateFilter, Pages, StoreError};
 
@@ -319,9 +317,7 @@ impl Handlers {
 }
 
 /// What is put aside, once it is known.
-async fn known<T>(
-    reading: impl Future<Output = Result<T, ReservationsUnknown>>,
-) -> Result<T, HandlerError> {
+async fn known<T>(reading: impl Future<Output = Result<T, ReservationsUnknown>>) -> Result<T, HandlerError> {
     let unknown = |source| StoreError::Unavailable { operation: "reservations", source };
     match tokio::time::timeout(RESERVATIONS_COME_WITHIN, reading).await {
         Ok(known) => known.map_err(|error| unknown(error.into()).into()),
