@@ -6,7 +6,7 @@ use broker_runtime::crash_points::Point;
 use broker_tests::cli::{Output, Stats};
 use broker_tests::table::{Item, lease_key, now_s, number, sandbox_key, text};
 use broker_tests::warden::scratch;
-use broker_tests::{Broker, Setup, story};
+use broker_tests::{Broker, Setup, story, wait_for_condition};
 use serde_json::{Value, json};
 
 use super::CRASH_AT;
@@ -182,6 +182,12 @@ async fn an_adoption_that_dies_anywhere_is_begun_anew_and_the_pool_stays_paused_
         broker.start_worker().await;
         let mine = broker.allocate("student-1").send().await.expect_status(200);
         assert_eq!(mine.sandbox_id(), "held-1");
+        // What a command that died left arriving is admitted by the worker's first look.
+        wait_for_condition("all that is free to be offered", async || match broker.stats().await {
+            stats if stats.available == 4 => Ok(()),
+            stats => Err(stats),
+        })
+        .await;
         broker.lists_are_current().await;
         broker.allocate("student-9").send().await.expect_status(201);
     })
