@@ -155,7 +155,7 @@ async fn units(shape: Shape) -> Result<[f64; 3], Violation> {
     for some in (0..MANY).collect::<Vec<_>>().chunks(200) {
         let calls = some.iter().map(|n| {
             let call = broker.allocate(&format!("student-{n}")).name_prefix("none-").json(&body);
-            call.respond_async().send()
+            call.wait(0).send()
         });
         let told = together(calls.collect::<Vec<_>>()).await;
         locations
