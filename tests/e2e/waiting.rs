@@ -37,6 +37,15 @@ pub(crate) async fn stands(broker: &Broker, location: &str, track: &str) -> Valu
     .await
 }
 
+/// Waits until nobody stands in a line.
+pub(crate) async fn every_place_is_left(broker: &Broker) {
+    wait_for_condition("every place to be left", async || match broker.table().keys("LINE#").await {
+        none if none.is_empty() => Ok(()),
+        some => Err(some),
+    })
+    .await;
+}
+
 /// The status of the call that a request would have been answered with.
 pub(crate) fn status(ended: &Answer) -> u64 {
     ended.json["response"]["status"].as_u64().unwrap_or_default()
@@ -78,11 +87,7 @@ async fn a_call_that_is_held_while_it_waits_is_answered_with_its_sandbox() {
         .await;
         arrive(broker, 0, 1).await;
         held.await.expect("an answer").expect_status(201);
-        wait_for_condition("its place to be gone", async || match broker.table().keys("LINE#").await {
-            none if none.is_empty() => Ok(()),
-            some => Err(some),
-        })
-        .await;
+        every_place_is_left(broker).await;
     })
     .await;
 }

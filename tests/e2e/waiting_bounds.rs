@@ -6,7 +6,7 @@ use broker_tests::table::text;
 use broker_tests::{Broker, Fault, Rule, story, together, wait_for_condition, wait_until};
 use serde_json::{Value, json};
 
-use crate::waiting::{arrive, parked, setup, stands, status, waits};
+use crate::waiting::{arrive, every_place_is_left, parked, setup, stands, status, waits};
 use crate::{count, policy};
 
 /// Lets `many` students wait for names that no sandbox has.
@@ -220,11 +220,7 @@ async fn a_request_that_stood_in_a_line_until_its_deadline_is_told_in_which() {
             }
             ends.push((track, location, line));
         }
-        wait_for_condition("every place to be left", async || match broker.table().keys("LINE#").await {
-            none if none.is_empty() => Ok(()),
-            some => Err(some),
-        })
-        .await;
+        every_place_is_left(broker).await;
         for (track, location, line) in &ends {
             let ended = broker.outcome(location, track).await;
             assert_eq!((ended.text_of("status"), status(&ended)), ("expired", 503), "{ended:#?}");
@@ -295,11 +291,7 @@ async fn places_whose_time_is_over_and_that_cannot_be_ended_yet_are_in_nobodys_w
             let ended = broker.outcome(&location, &track).await;
             assert_eq!(ended.text_of("status"), "expired", "{ended:#?}");
         }
-        wait_for_condition("every place to be left", async || match broker.table().keys("LINE#").await {
-            none if none.is_empty() => Ok(()),
-            some => Err(some),
-        })
-        .await;
+        every_place_is_left(broker).await;
     })
     .await;
 }

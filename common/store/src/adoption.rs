@@ -3,9 +3,9 @@
 //!
 //! Invariants: nothing is written without `apply`; nothing is written to a table that is in use, by the other tool (the
 //! table is read twice and must not change) or by ours (the pool is paused first, so a worker that starts now takes no
-//! message; then no process may live); nothing is taken over that no job could find for want of the index; what may be
-//! in somebody's hands is only given up when that is confirmed; a run that ended after any of its writes is begun anew
-//! and finds what is left, and the pool it paused. What it does not do: convert keys or attribute names.
+//! message; then no process may live); nothing is taken over that no job could find for want of the index; a sandbox
+//! that may be in use is only given up when that is confirmed; after a run that ended at any of its writes the next one
+//! finds what is left, and the pool that was paused. What it does not do: convert keys or attribute names.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -291,7 +291,7 @@ async fn write(
                 request_id: entropy.request_id(clock.now()),
             };
             running.spawn(async move {
-                let changed = patiently(&store, &clock, &sandbox, &row, &adoption, minted).await;
+                let changed = adopt_with_retries(&store, &clock, &sandbox, &row, &adoption, minted).await;
                 crash_points::point(Point::AdoptStepped);
                 changed.map(|changed| (changed, arrival(sandbox, &row, &adoption)))
             });
@@ -311,7 +311,7 @@ fn arrival(sandbox: ForeignSandbox, row: &ForeignRow, adoption: &Adoption) -> Op
     arrives.then(|| NewSandbox { id, name, external_id, attributes: None }.arrived(row.adopted_version()))
 }
 
-async fn patiently(
+async fn adopt_with_retries(
     store: &Store,
     clock: &Clock,
     sandbox: &ForeignSandbox,

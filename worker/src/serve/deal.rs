@@ -128,7 +128,7 @@ struct Dealing<'a> {
     granted: u64,
     conflicts: u32,
     limited: bool,
-    /// Places that are being left: they are met until they are gone.
+    /// Places whose requests are being told: they stand in their lines until that is done, and are passed over.
     leaving: BTreeSet<RequestId>,
     /// Requests that have their sandbox: each is told, and its place is left.
     ending: JoinSet<Result<(), StoreError>>,

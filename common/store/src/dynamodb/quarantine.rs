@@ -74,8 +74,8 @@ impl SandboxStore {
         }
     }
 
-    /// The same of one that goes there by itself, if the guard of its flavour is as it was read: whoever counted before another
-    /// one went there counts again ([`StoreError::Conflict`]).
+    /// The same of one that goes there by itself, if the guard of its flavour is as it was read: a process that counted before
+    /// another one went there counts again ([`StoreError::Conflict`]).
     pub async fn quarantine_guarded(
         &self,
         seen: Seen<'_>,

@@ -1,9 +1,9 @@
 //! Lines and places: requests that are parked in the table, in the order of asking.
 //!
 //! A line is listed before a place is put into it, so a reader of the list misses none; a place and the mark on its request's
-//! record are one transaction, so a request that is marked as parked has its place. A place is no claim: whoever finds its
-//! request ended deletes it. One that nobody can serve is buried: its dead letter, the end of its request and its deletion are
-//! one transaction. Order and conditions are ARCHITECTURE.md, "Waiting".
+//! record are one transaction, so a request that is marked as parked has its place. A place is no claim: a reader that
+//! finds its request ended deletes it. One that cannot be served becomes a dead letter: the letter, the end of its request and
+//! the place's deletion are one transaction. Order and conditions are ARCHITECTURE.md, "Waiting".
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ const PLACE_IS_AS_READ: &str = "message = :message";
 /// The place is there; no message of it could be read.
 const PLACE_IS_THERE: &str = "attribute_exists(PK)";
 const LETTER_IS_NEW: &str = "attribute_not_exists(PK)";
-/// How long what nobody deleted is kept after its time.
+/// How long an item is kept after its time, if no process deletes it.
 const KEPT_AFTER: Duration = Duration::from_secs(86_400);
 
 impl WaitingStore {
@@ -115,7 +115,7 @@ impl WaitingStore {
         Ok(())
     }
 
-    /// Keeps `letter` of a place that nobody can serve, fails its request and deletes it, if it is as it was read and its request
+    /// Keeps `letter` of a place that cannot be served, fails its request and deletes it, if it is as it was read and its request
     /// waits there still.
     pub async fn bury(&self, place: &PlaceItem, letter: &DeadLetter) -> Result<Write, StoreError> {
         let wrong = |error| built_wrong("bury_place", error);
