@@ -1,10 +1,11 @@
 //! Number of concurrent polls of a receiver, and its backoff after failed ones. Pure.
 //!
-//! One poll while few messages come; one more when all polls came back full twice in a row, up to the bound; one less each
-//! time a poll returns less than half (SQS often returns fewer than ten from a deep queue). More polls would only share the
-//! same messages among more calls. After a poll that returned several, but was not full, the next one waits a moment, so
-//! that messages close together are fetched together: SQS answers a waiting poll at the first message. Failures back off
-//! exponentially, with one poll at a time.
+//! One poll while few messages come; one more when all polls came back full twice in a row, up to the bound. Messages that
+//! come while no poll waits are late by the rest of a call: while polls return several, there is one more, until one ends
+//! every [`OFTEN`]; more would only share the same messages among more calls. One less each time a poll returns one or none,
+//! or less than half where one ends often enough (SQS often returns fewer than ten from a deep queue). After a poll that
+//! returned several, but was not full, the next one waits a moment, so that messages close together are fetched together: SQS
+//! answers a waiting poll at the first message. Failures back off exponentially, with one poll at a time.
 
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use broker_runtime::backoff::Backoff;
 
 /// The pauses after failed polls.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+/// Polls that end so often are enough: a message that comes between them waits for half of it, on average. Longer than a poll
+/// where a call takes a millisecond and the next one waits a moment.
+const OFTEN: Duration = Duration::from_millis(6);
 /// A queue that has never answered counts as gone after this many denials: SQS takes a second or more to know a new one.
 const DENIALS: u32 = 5;
 
@@ -70,7 +74,8 @@ impl PollConcurrency {
         self.failures
     }
 
-    pub(super) fn after(&mut self, end: PollEnd) -> NextPoll {
+    /// The next step after a poll that ended so long after the one before it.
+    pub(super) fn after(&mut self, end: PollEnd, since_last: Duration) -> NextPoll {
         match end {
             PollEnd::Full => {
                 self.answered();
@@ -80,6 +85,12 @@ impl PollConcurrency {
                     self.polls = (self.polls + 1).min(self.max_polls);
                 }
                 NextPoll::Poll
+            }
+            PollEnd::Some | PollEnd::Few if since_last > OFTEN => {
+                self.answered();
+                self.full = 0;
+                self.polls = (self.polls + 1).min(self.max_polls);
+                NextPoll::PollSpaced
             }
             PollEnd::Some => {
                 self.answered();
@@ -124,7 +135,7 @@ mod tests {
     fn polls_grow_while_batches_are_full_and_go_away_when_they_are_not() {
         let mut pace = PollConcurrency::new(3);
         let after = |pace: &mut PollConcurrency, end| {
-            pace.after(end);
+            pace.after(end, Duration::ZERO);
             pace.polls()
         };
         let grown: Vec<_> = (0..8).map(|_| after(&mut pace, PollEnd::Full)).collect();
@@ -133,38 +144,57 @@ mod tests {
     }
 
     #[test]
+    fn polls_grow_while_several_messages_come_and_none_ended_of_late() {
+        let mut pace = PollConcurrency::new(4);
+        let late = OFTEN + Duration::from_millis(1);
+        let ends = [
+            (PollEnd::Few, late),
+            (PollEnd::Some, late),
+            (PollEnd::Some, OFTEN),
+            (PollEnd::Few, OFTEN),
+            (PollEnd::One, late),
+        ];
+        let polls = ends.map(|(end, since_last)| {
+            pace.after(end, since_last);
+            pace.polls()
+        });
+        assert_eq!(polls, [2, 3, 3, 2, 1]);
+    }
+
+    #[test]
     fn several_that_are_not_a_full_batch_are_followed_at_a_distance() {
         let mut pace = PollConcurrency::new(3);
-        let next = [PollEnd::Full, PollEnd::Some, PollEnd::Few, PollEnd::One].map(|end| pace.after(end));
+        let next = [PollEnd::Full, PollEnd::Some, PollEnd::Few, PollEnd::One]
+            .map(|end| pace.after(end, Duration::ZERO));
         assert_eq!(next, [NextPoll::Poll, NextPoll::PollSpaced, NextPoll::PollSpaced, NextPoll::Poll]);
     }
 
     #[test]
     fn failures_back_off_to_five_seconds_with_one_poll_and_an_answer_forgets_them() {
         let mut pace = PollConcurrency::new(8);
-        pace.after(PollEnd::Full);
-        let waits: Vec<_> = (0..7).map(|_| pace.after(PollEnd::Failed)).collect();
+        pace.after(PollEnd::Full, Duration::ZERO);
+        let waits: Vec<_> = (0..7).map(|_| pace.after(PollEnd::Failed, Duration::ZERO)).collect();
         let wait = |ms| NextPoll::PollAfter(Duration::from_millis(ms));
         assert_eq!(
             waits,
             [wait(250), wait(500), wait(1_000), wait(2_000), wait(4_000), wait(5_000), wait(5_000)]
         );
         assert_eq!(pace.polls(), 1);
-        assert_eq!(pace.after(PollEnd::Few), NextPoll::PollSpaced);
-        assert_eq!(pace.after(PollEnd::Failed), wait(250));
+        assert_eq!(pace.after(PollEnd::Few, Duration::ZERO), NextPoll::PollSpaced);
+        assert_eq!(pace.after(PollEnd::Failed, Duration::ZERO), wait(250));
     }
 
     #[test]
     fn a_queue_that_answered_is_gone_at_its_first_denial() {
         let mut pace = PollConcurrency::new(1);
-        pace.after(PollEnd::Few);
-        assert_eq!(pace.after(PollEnd::Missing), NextPoll::Gone);
+        pace.after(PollEnd::Few, Duration::ZERO);
+        assert_eq!(pace.after(PollEnd::Missing, Duration::ZERO), NextPoll::Gone);
     }
 
     #[test]
     fn a_queue_made_just_now_is_given_time_to_be_known() {
         let mut pace = PollConcurrency::new(1);
-        let denials: Vec<_> = (0..5).map(|_| pace.after(PollEnd::Missing)).collect();
+        let denials: Vec<_> = (0..5).map(|_| pace.after(PollEnd::Missing, Duration::ZERO)).collect();
         assert!(denials[..4].iter().all(|next| matches!(next, NextPoll::PollAfter(_))), "{denials:?}");
         assert_eq!(denials[4], NextPoll::Gone);
     }

@@ -106,22 +106,26 @@ impl Receiver {
         let hand_on = Arc::new(hand_on);
         let mut pace = PollConcurrency::new(self.options.max_polls);
         let mut last_began = self.clock.instant();
-        let mut not_before = last_began;
+        let (mut not_before, mut last_ended) = (last_began, last_began);
         let mut polls = Polls::default();
         let ended = loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break ReceiveEnd::Stopped,
-                Some(end) = polls.0.join_next() => match pace.after(end.unwrap_or(PollEnd::Failed)) {
-                    NextPoll::Poll => {}
-                    NextPoll::PollSpaced => not_before = not_before.max(last_began + SPACING),
-                    NextPoll::PollAfter(wait) => {
-                        let wait = self.entropy.jitter(wait);
-                        tracing::debug!(queue = %self.queue.label(), failures = pace.failures(), ?wait, "backing off");
-                        not_before = self.clock.instant() + wait;
+                Some(end) = polls.0.join_next() => {
+                    let since_last = self.clock.instant().saturating_duration_since(last_ended);
+                    last_ended += since_last;
+                    match pace.after(end.unwrap_or(PollEnd::Failed), since_last) {
+                        NextPoll::Poll => {}
+                        NextPoll::PollSpaced => not_before = not_before.max(last_began + SPACING),
+                        NextPoll::PollAfter(wait) => {
+                            let wait = self.entropy.jitter(wait);
+                            tracing::debug!(queue = %self.queue.label(), failures = pace.failures(), ?wait, "backing off");
+                            not_before = self.clock.instant() + wait;
+                        }
+                        NextPoll::Gone => break ReceiveEnd::QueueGone,
                     }
-                    NextPoll::Gone => break ReceiveEnd::QueueGone,
-                },
+                }
                 room = self.room(not_before), if polls.0.len() < pace.polls() => {
                     last_began = self.clock.instant();
                     polls.0.spawn(self.clone().poll(room, Arc::clone(&hand_on)));

@@ -129,7 +129,7 @@ async fn run(arguments: &Run) -> ExitCode {
         let Ok(tally) = plan.measure().await else { return ExitCode::FAILURE };
         println!("run {run}: {tally}");
         if let Some(other) = &arguments.pair {
-            match other_build::measure(other, arguments) {
+            match other_build::measure(other, &plan) {
                 Ok(theirs) => ratios.add(&tally, &theirs),
                 Err(why) => {
                     eprintln!("{}: {why}", other.display());

@@ -1,7 +1,7 @@
 //! Rows of RESULTS.md, each as it was last measured, with its commit and day.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::{Args, ValueEnum as _};
@@ -16,6 +16,9 @@ pub(crate) struct Results {
     /// Runs of each, each on a broker of its own
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    /// The `broker-bench` of the build at 819abd4, for `pair` and `k6`; its other binaries lie beside it
+    #[arg(long, value_name = "BROKER_BENCH")]
+    pair: Option<PathBuf>,
     /// Write them into tests/load/RESULTS.md; rows that were not measured stay as they are there
     #[arg(long)]
     write: bool,
@@ -29,7 +32,14 @@ impl Results {
         let mut sections = Vec::new();
         for row in rows {
             println!("{}", row.title());
-            let Ok(figures) = row.measure(self.runs).await else { return ExitCode::FAILURE };
+            let other = self.pair.as_deref();
+            if row.needs_pair() && other.is_none() {
+                println!("  not measured: it needs --pair");
+                continue;
+            }
+            let Ok(figures) = row.measure(self.runs, other.unwrap_or(Path::new(""))).await else {
+                return ExitCode::FAILURE;
+            };
             let mut text = measured_on();
             text.push_str("\n\n| figure | target | median | spread | |\n|---|---|---|---|---|\n");
             for figure in figures {

@@ -1,10 +1,13 @@
 //! Definitions of the rows of RESULTS.md: measurement and target.
 
+use std::path::Path;
+
 use clap::ValueEnum;
 
 use crate::claims::raw_rate;
 use crate::figure::Figure;
 use crate::figure::Target::{AtLeast, AtMost};
+use crate::other_build::{self, Ratios};
 use crate::plan::{Plan, Violation};
 use crate::scenario::Scenario;
 use crate::shape::Shape;
@@ -30,6 +33,10 @@ const TABLE: [&str; 10] = [
 pub(crate) enum Row {
     /// 50 users in a closed loop, the pool never empty; and what the broker's own work costs
     New,
+    /// The same users on this build and on that of 819abd4, in turns
+    Pair,
+    /// 50 users that k6 plays, on both builds in turns
+    K6,
     /// 1,000 allocations a second at constant arrival for a minute
     Open,
     /// Half of what a closed loop reaches, at constant arrival for a minute
@@ -73,6 +80,8 @@ impl Row {
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::New => "50 users, closed loop, pool never empty",
+            Self::Pair => "50 users, closed loop, in turns with the build at 819abd4",
+            Self::K6 => "50 users played by k6, in turns with the build at 819abd4",
             Self::Open => "1,000 allocations/s at constant arrival for 60 s, pool of 70,000",
             Self::Half => "Half of a closed loop's rate at constant arrival for 60 s",
             Self::Exhausted => "100 users on 100 sandboxes, then an empty pool",
@@ -96,10 +105,20 @@ impl Row {
         }
     }
 
-    /// Its figures, of so many runs.
-    pub(crate) async fn measure(self, runs: usize) -> Result<Vec<Figure>, Violation> {
+    /// Whether another build is measured, too.
+    pub(crate) const fn needs_pair(self) -> bool {
+        matches!(self, Self::Pair | Self::K6)
+    }
+
+    /// Its figures, of so many runs; `other` is the other build's `broker-bench`.
+    pub(crate) async fn measure(self, runs: usize, other: &Path) -> Result<Vec<Figure>, Violation> {
         match self {
             Self::New => new(runs).await,
+            Self::Pair => pair(runs, other).await,
+            Self::K6 => {
+                let figure = other_build::by_k6(other, runs).map_err(failed)?;
+                Ok(vec![figure])
+            }
             Self::Open => open(runs).await,
             Self::Half => half(runs).await,
             Self::Exhausted => exhausted(runs).await,
@@ -126,6 +145,22 @@ impl Row {
             Self::Cost => cost(runs).await,
         }
     }
+}
+
+fn failed(why: String) -> Violation {
+    eprintln!("{why}");
+    Violation
+}
+
+async fn pair(runs: usize, other: &Path) -> Result<Vec<Figure>, Violation> {
+    let plan = Plan::of(Scenario::New);
+    let mut ratios = Ratios::default();
+    for run in 1..=runs {
+        let ours = plan.measure().await?;
+        println!("  run {run}: {ours}");
+        ratios.add(&ours, &other_build::measure(other, &plan).map_err(failed)?);
+    }
+    Ok(ratios.figures().to_vec())
 }
 
 async fn repeat(runs: usize, plan: &Plan) -> Result<Vec<Tally>, Violation> {

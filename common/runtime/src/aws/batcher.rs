@@ -40,8 +40,8 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Several times what a call to AWS in the same region takes (5 to 10 ms), and well below what a user notices.
-    pub const MAX_WAIT: Duration = Duration::from_millis(25);
+    /// About what a call to AWS in the same region takes (5 to 10 ms): an item waits behind a call for half of it, on average.
+    pub const MAX_WAIT: Duration = Duration::from_millis(8);
 }
 
 /// The call that carried an item ended without a result for it: it panicked, or answered too little, or the runtime

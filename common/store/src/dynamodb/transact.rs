@@ -26,7 +26,7 @@ const GROUPS: usize = 25;
 /// AWS: items in one call.
 const ITEMS: usize = 100;
 /// Calls in flight at a time; further groups collect meanwhile.
-const CALLS: usize = 2;
+const CALLS: usize = 4;
 
 /// The writes of one caller, all or none.
 #[derive(Clone, Debug)]
