@@ -1,11 +1,11 @@
 //! Number of concurrent polls of a receiver, and its backoff after failed ones. Pure.
 //!
-//! One poll while few messages come; one more when all polls came back full twice in a row, up to the bound. Messages that
-//! come while no poll waits are late by the rest of a call: while polls return several, there is one more, until one ends
-//! every [`OFTEN`]; more would only share the same messages among more calls. One less each time a poll returns one or none,
-//! or less than half where one ends often enough (SQS often returns fewer than ten from a deep queue). After a poll that
-//! returned several, but was not full, the next one waits a moment, so that messages close together are fetched together: SQS
-//! answers a waiting poll at the first message. Failures back off exponentially, with one poll at a time.
+//! One poll while few messages come; one more when all polls came back full twice in a row, up to the bound. What comes while
+//! no poll waits is late by the rest of a call: while polls return several, there is one more, until one ends every
+//! [`OFTEN`]; more would only share the same messages among more calls. One less when a poll returns one or none after a
+//! quiet time, or fewer than half while polls end often enough (SQS often returns fewer than ten from a deep queue). After a
+//! poll that returned several, but was not full, the next one waits a moment, so that messages close together are fetched
+//! together: SQS answers a waiting poll at the first message. Failures back off exponentially, with one poll at a time.
 
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use broker_runtime::backoff::Backoff;
 
 /// The pauses after failed polls.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
-/// Polls that end so often are enough: a message that comes between them waits for half of it, on average. Longer than a poll
-/// where a call takes a millisecond and the next one waits a moment.
-const OFTEN: Duration = Duration::from_millis(6);
+/// Polls that end so often are enough: a message waits for half of it, on average. Longer than a poll on one machine takes.
+const OFTEN: Duration = Duration::from_millis(5);
+/// A poll that waited for so long found a quiet queue.
+const QUIET: Duration = Duration::from_millis(50);
 /// A queue that has never answered counts as gone after this many denials: SQS takes a second or more to know a new one.
 const DENIALS: u32 = 5;
 
@@ -74,35 +75,35 @@ impl PollConcurrency {
         self.failures
     }
 
-    /// The next step after a poll that ended so long after the one before it.
-    pub(super) fn after(&mut self, end: PollEnd, since_last: Duration) -> NextPoll {
+    /// The next step after a poll that took so long.
+    pub(super) fn after(&mut self, end: PollEnd, took: Duration) -> NextPoll {
+        let is_often = took <= OFTEN * u32::try_from(self.polls).unwrap_or(u32::MAX);
         match end {
             PollEnd::Full => {
                 self.answered();
                 self.full += 1;
                 if self.full >= 2 * self.polls {
                     self.full = 0;
-                    self.polls = (self.polls + 1).min(self.max_polls);
+                    self.one_more();
                 }
                 NextPoll::Poll
             }
-            PollEnd::Some | PollEnd::Few if since_last > OFTEN => {
+            PollEnd::Some | PollEnd::Few => {
                 self.answered();
                 self.full = 0;
-                self.polls = (self.polls + 1).min(self.max_polls);
-                NextPoll::PollSpaced
-            }
-            PollEnd::Some => {
-                self.answered();
-                self.full = 0;
-                NextPoll::PollSpaced
-            }
-            PollEnd::Few => {
-                self.one_less();
+                if !is_often {
+                    self.one_more();
+                } else if end == PollEnd::Few {
+                    self.one_less();
+                }
                 NextPoll::PollSpaced
             }
             PollEnd::One => {
-                self.one_less();
+                self.answered();
+                self.full = 0;
+                if is_often || took > QUIET {
+                    self.one_less();
+                }
                 NextPoll::Poll
             }
             PollEnd::Missing if self.has_answered || self.failures + 1 >= DENIALS => NextPoll::Gone,
@@ -115,9 +116,11 @@ impl PollConcurrency {
         }
     }
 
+    fn one_more(&mut self) {
+        self.polls = (self.polls + 1).min(self.max_polls);
+    }
+
     fn one_less(&mut self) {
-        self.answered();
-        self.full = 0;
         self.polls = (self.polls - 1).max(1);
     }
 
@@ -144,21 +147,23 @@ mod tests {
     }
 
     #[test]
-    fn polls_grow_while_several_messages_come_and_none_ended_of_late() {
+    fn polls_grow_while_several_messages_come_and_calls_take_their_time() {
         let mut pace = PollConcurrency::new(4);
-        let late = OFTEN + Duration::from_millis(1);
+        let call = 2 * OFTEN + Duration::from_millis(1);
         let ends = [
-            (PollEnd::Few, late),
-            (PollEnd::Some, late),
-            (PollEnd::Some, OFTEN),
-            (PollEnd::Few, OFTEN),
-            (PollEnd::One, late),
+            (PollEnd::Few, call),
+            (PollEnd::Some, call),
+            (PollEnd::Some, call),
+            (PollEnd::One, call),
+            (PollEnd::Few, call),
+            (PollEnd::One, call),
+            (PollEnd::One, QUIET + call),
         ];
-        let polls = ends.map(|(end, since_last)| {
-            pace.after(end, since_last);
+        let polls = ends.map(|(end, took)| {
+            pace.after(end, took);
             pace.polls()
         });
-        assert_eq!(polls, [2, 3, 3, 2, 1]);
+        assert_eq!(polls, [2, 3, 3, 2, 3, 2, 1]);
     }
 
     #[test]

@@ -106,16 +106,15 @@ impl Receiver {
         let hand_on = Arc::new(hand_on);
         let mut pace = PollConcurrency::new(self.options.max_polls);
         let mut last_began = self.clock.instant();
-        let (mut not_before, mut last_ended) = (last_began, last_began);
+        let mut not_before = last_began;
         let mut polls = Polls::default();
         let ended = loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break ReceiveEnd::Stopped,
                 Some(end) = polls.0.join_next() => {
-                    let since_last = self.clock.instant().saturating_duration_since(last_ended);
-                    last_ended += since_last;
-                    match pace.after(end.unwrap_or(PollEnd::Failed), since_last) {
+                    let (end, took) = end.unwrap_or((PollEnd::Failed, Duration::ZERO));
+                    match pace.after(end, took) {
                         NextPoll::Poll => {}
                         NextPoll::PollSpaced => not_before = not_before.max(last_began + SPACING),
                         NextPoll::PollAfter(wait) => {
@@ -128,7 +127,12 @@ impl Receiver {
                 }
                 room = self.room(not_before), if polls.0.len() < pace.polls() => {
                     last_began = self.clock.instant();
-                    polls.0.spawn(self.clone().poll(room, Arc::clone(&hand_on)));
+                    let poll = self.clone().poll(room, Arc::clone(&hand_on));
+                    let clock = self.clock.clone();
+                    polls.0.spawn(async move {
+                        let end = poll.await;
+                        (end, clock.instant().saturating_duration_since(last_began))
+                    });
                 }
             }
         };
@@ -225,9 +229,9 @@ impl Receiver {
     }
 }
 
-/// The polls under way. Dropped, they go on and hand their messages on.
+/// The polls under way, and how long each took. Dropped, they go on and hand their messages on.
 #[derive(Default)]
-struct Polls(JoinSet<PollEnd>);
+struct Polls(JoinSet<(PollEnd, Duration)>);
 
 impl Drop for Polls {
     fn drop(&mut self) {

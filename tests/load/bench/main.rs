@@ -10,6 +10,7 @@ mod arrivals;
 mod beside;
 mod claims;
 mod figure;
+mod instructions;
 mod jobs;
 mod memory;
 mod other_build;
@@ -33,6 +34,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser};
 
+use instructions::Instructions;
 use jobs::Jobs;
 use memory::Memory;
 use other_build::Ratios;
@@ -62,6 +64,8 @@ enum Command {
     Memory(Memory),
     /// What one tenant that sends thousands costs another
     Tenants(Tenants),
+    /// Instructions of one allocation, counted by callgrind, against those that are written
+    Instructions(Instructions),
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +114,7 @@ async fn main() -> ExitCode {
         Command::Silence(silence) => silence.run().await,
         Command::Memory(memory) => memory.run().await,
         Command::Tenants(tenants) => tenants.run().await,
+        Command::Instructions(instructions) => instructions.run().await,
     }
 }
 

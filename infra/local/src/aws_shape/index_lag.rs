@@ -38,17 +38,33 @@ pub(super) fn reads_index(operation: &str, request: &Value) -> bool {
     }
 }
 
-/// How `item` stands in the index once that is current.
-pub(super) async fn projection(forward: &Passing, item: &Item) -> Result<Projection, Broken> {
-    let key = json!({ "PK": { "S": item.pk }, "SK": { "S": item.sk } });
-    let request = json!({ "TableName": item.table, "Key": key, "ConsistentRead": true });
-    let answer = forward.pass_on("GetItem", Bytes::from(request.to_string())).await?;
-    let found: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
-    let Some(found) = found["Item"].as_object().filter(|item| item.contains_key("state_shard")) else {
-        return Ok(None);
+/// How each item stands in the index once that is current; read in one call.
+pub(super) async fn projections(forward: &Passing, items: &[&Item]) -> Result<Vec<Projection>, Broken> {
+    if items.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut asked = Map::new();
+    for item in items {
+        let key = json!({ "PK": { "S": item.pk }, "SK": { "S": item.sk } });
+        let of_table =
+            asked.entry(&item.table).or_insert_with(|| json!({ "Keys": [], "ConsistentRead": true }));
+        of_table["Keys"].as_array_mut().into_iter().for_each(|keys| keys.push(key.clone()));
+    }
+    let request = json!({ "RequestItems": asked });
+    let answer = forward.pass_on("BatchGetItem", Bytes::from(request.to_string())).await?;
+    let answer: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+    let found = |item: &Item| {
+        let mut found = answer["Responses"][&item.table].as_array()?.iter();
+        found.find(|found| found["PK"]["S"] == item.pk && found["SK"]["S"] == item.sk)?.as_object()
     };
-    let projected = PROJECTED.iter().filter_map(|name| Some(((*name).to_owned(), found.get(*name)?.clone())));
-    Ok(Some(Value::Object(projected.collect::<Map<_, _>>())))
+    Ok(items.iter().map(|item| projection(found(item)?)).collect())
+}
+
+/// What the index carries of an item, if it shows it.
+fn projection(item: &Map<String, Value>) -> Projection {
+    item.get("state_shard")?;
+    let projected = PROJECTED.iter().filter_map(|name| Some(((*name).to_owned(), item.get(*name)?.clone())));
+    Some(Value::Object(projected.collect()))
 }
 
 /// What a read of the index asks for.

@@ -142,10 +142,10 @@ impl Shaper {
             Ok(keys) => HeldItem::new(self.clone(), keys),
             Err(refused) => return Ok(refused),
         };
-        let mut before = Vec::new();
-        for item in items.iter().filter(|item| item.is_indexed() && operation != "TransactGetItems") {
-            before.push((item, index_lag::projection(forward, item).await?));
-        }
+        let indexed = items.iter().filter(|item| item.is_indexed() && operation != "TransactGetItems");
+        let indexed: Vec<_> = indexed.collect();
+        let projections = index_lag::projections(forward, &indexed).await?;
+        let before: Vec<_> = indexed.into_iter().zip(projections).collect();
         let now = self.0.clock.instant();
         if operation != "TransactGetItems" {
             let mut state = self.state();
