@@ -10,41 +10,18 @@ use broker_domain::policy::{Policy, TenantLimit};
 use broker_domain::waiting::minted_at;
 use broker_domain::{Reservation, TenantName, Timestamp};
 use broker_store::{ListedLine, Store, StoreError};
-use schemars::JsonSchema;
-use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::response::bodies::{OwnReservation, QuotaUse};
+use crate::response::bodies::{OwnReservation, QuotaUse, TenantView};
 
 /// A page ends with the tenant that brings it to so many limits.
 pub const MOST_LIMITS: usize = 100;
-
-/// A tenant.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Tenant {
-    /// Its name.
-    pub tenant: String,
-    /// Its share among those that wait, beside the shares of others.
-    pub weight: u32,
-    /// Its limits, counted now. A flavour that is not named has none.
-    pub limits: Vec<QuotaUse>,
-    /// How many of its requests waited at the last look, a minute ago at most.
-    pub waiting: u64,
-    /// Since when the first of them waits, in seconds since the epoch; null if none does.
-    pub oldest_since: Option<u64>,
-    /// The reservations for which sandboxes are put aside now.
-    pub running: Vec<OwnReservation>,
-    /// The next reservation that begins; null if none is planned.
-    pub next: Option<OwnReservation>,
-    /// How many reservations are planned, with that one.
-    pub planned: usize,
-}
 
 /// A page of tenants, by name.
 #[derive(Debug)]
 pub struct TenantPage {
     /// The tenants.
-    pub tenants: Vec<Tenant>,
+    pub tenants: Vec<TenantView>,
     /// The last of them, if there are more.
     pub after: Option<TenantName>,
 }
@@ -94,12 +71,12 @@ impl KnownTenants<'_> {
         names.chain(reserved.map(|one| one.terms.tenant.clone())).collect()
     }
 
-    async fn tenant(&self, store: &Store, name: &TenantName) -> Result<Tenant, StoreError> {
+    async fn tenant(&self, store: &Store, name: &TenantName) -> Result<TenantView, StoreError> {
         let lines = || self.lines.iter().filter(|listed| listed.line.tenant == *name);
         let open = self.reservations.iter().filter(|one| one.is_open() && one.terms.tenant == *name);
         let (running, mut planned): (Vec<_>, Vec<_>) = open.partition(|one| one.terms.has_begun(self.now));
         planned.sort_by_key(|one| one.terms.begins_at());
-        Ok(Tenant {
+        Ok(TenantView {
             tenant: name.to_string(),
             weight: self.policy.tenants().get(name).map_or(1, |tenant| tenant.weight),
             limits: uses(store, self.policy, name).await?,

@@ -63,8 +63,8 @@ fn document() -> Value {
         },
         "servers": [{ "url": "/" }],
         "tags": [
-            { "name": operations::TRACK, "description": "Requests of a platform on behalf of its tracks." },
-            { "name": operations::ADMIN, "description": "Requests of operators." },
+            { "name": operation::TRACK, "description": "Requests of a platform on behalf of its tracks." },
+            { "name": operation::ADMIN, "description": "Requests of operators." },
             { "name": operations::PROCESS, "description": "Probes, metrics and documentation. No token is required." },
         ],
         "paths": paths,

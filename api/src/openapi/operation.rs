@@ -12,6 +12,9 @@ use crate::request::parameters::Parameter;
 use crate::response::bodies::ProblemBody;
 use crate::response::codes::Code;
 
+/// The tags of the routes.
+pub(super) const TRACK: &str = "tracks";
+pub(super) const ADMIN: &str = "operators";
 /// The errors of every request.
 const EVERYWHERE: [Code; 5] = [
     Code::ValidationError,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::headers::{ENTITY_TAG, LOCATION, MAYBE_RETRY_AFTER, PREFERENCE_APPLIED, RETRY_AFTER};
-use super::operation::{Components, Operation};
+use super::operation::{ADMIN, Components, Operation, TRACK};
 use super::parameters;
 use super::{reservations, supply, tenants, waiting};
 use crate::overview::{Overview, ScheduledJob};
@@ -18,9 +18,6 @@ use crate::routes::{Admin, Route};
 use crate::story::{SandboxStory, TrackStory};
 use broker_dead_letters::{PageView, ReplayReport, WholeView};
 
-/// The tags of the routes.
-pub(super) const TRACK: &str = "tracks";
-pub(super) const ADMIN: &str = "operators";
 pub(super) const PROCESS: &str = "the process";
 
 /// The operation of `route`.

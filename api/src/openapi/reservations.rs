@@ -3,8 +3,7 @@
 use serde_json::Value;
 
 use super::headers::LOCATION;
-use super::operation::{Components, Operation};
-use super::operations::ADMIN;
+use super::operation::{ADMIN, Components, Operation};
 use super::parameters;
 use crate::request::reservation::{ReservationBody, ReservationChangeBody};
 use crate::response::bodies::{ReservationList, ReservationView};

@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-use super::operation::{Components, Operation};
-use super::operations::ADMIN;
+use super::operation::{ADMIN, Components, Operation};
 use crate::request::parameters as query;
 use crate::response::bodies::{CancelledWaiting, WaitingList};
 

@@ -21,6 +21,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::accounts::ensure_recorded;
 use crate::arrivals;
+use crate::dynamodb::ADOPTION;
 use crate::scan_all::{SEGMENTS, ScanError, every_page};
 use crate::schema::{IndexState, STATE_INDEX};
 use crate::{
@@ -28,8 +29,6 @@ use crate::{
     heartbeat,
 };
 
-/// Who pauses the pool, in the table.
-pub(crate) const ADOPTION: &str = "adopt";
 /// Rows that are being taken over at the same time; they share calls.
 const AT_ONCE: usize = 100;
 /// How often a write is tried that the table does not take just now, each time after twice the pause.

@@ -10,6 +10,7 @@ pub mod arrivals;
 mod audit;
 mod dead_letters;
 mod dynamodb;
+mod found;
 pub mod heartbeat;
 pub mod history;
 mod outcomes;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use broker_domain::policy::Policy;
 use broker_domain::{Lease, Limit, PermitRecord, Timestamp};
 
+use crate::found::Found;
 use crate::scan_all::{ScanError, scan};
-use crate::verify::Found;
 use crate::{Store, StoreError, Write};
 
 /// Every process follows a policy within five seconds, by clocks that may be two seconds off each.

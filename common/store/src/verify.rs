@@ -13,6 +13,7 @@ use broker_domain::{
 };
 use serde::Serialize;
 
+pub use crate::found::Found;
 use crate::permits::LimitedLeases;
 use crate::scan_all::{ScanError, scan};
 use crate::{PoolStatus, Scanned, Store, StoreError, reservations};
@@ -27,17 +28,6 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(600);
 /// A place and a free sandbox that it fits do not outlive a look at both: five seconds, and a minute more if a worker dies over
 /// it; twice that.
 const SERVED_WITHIN: Duration = Duration::from_secs(130);
-
-/// A violation.
-#[derive(Debug, Serialize)]
-pub struct Found {
-    /// The kind, as `Violation::kind` names it, `unreadable_item`, `misplaced`, `arriving_too_long`,
-    /// `parked_without_place`, `wait_overdue`, `line_not_listed`, `waits_beside_free`, `over_limit`,
-    /// `reserved_for_nobody`, `reserved_too_long`, `reserved_wrongly` or `reserved_uncounted`.
-    pub kind: &'static str,
-    /// The items and the promise that they contradict.
-    pub detail: String,
-}
 
 /// The report on the whole table.
 #[derive(Debug, Serialize)]

@@ -8,7 +8,7 @@ use broker_runtime::errors::chain;
 use broker_runtime::panics::caught;
 use broker_store::{PlaceItem, StoreError, Write, retry_on_conflict};
 
-use super::places::{self, ParkedRequest, tell};
+use super::parked::{ParkedRequest, tell, waited};
 use crate::consumers::was_kept;
 use crate::finality::Finality;
 use crate::jobs::Jobs;
@@ -33,7 +33,7 @@ pub(super) async fn item(jobs: &Jobs, place: &PlaceItem, why: Why) -> Result<Wri
 pub(super) async fn request(jobs: &Jobs, waiter: &ParkedRequest, why: Why) -> Result<(), StoreError> {
     let outcome = Outcome::DeadLettered { reason: why.0.as_str().to_owned() };
     if item(jobs, &PlaceItem::from(&waiter.place), why).await?.is_applied() {
-        places::waited(jobs, waiter, outcome.as_str());
+        waited(jobs, waiter, outcome.as_str());
         tell(jobs, waiter, outcome).await?;
     }
     Ok(())

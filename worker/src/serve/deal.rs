@@ -24,8 +24,9 @@ use tokio::task::JoinSet;
 
 use super::By;
 use super::bury::{self, Why};
-use super::places::{ParkedRequest, end, readable, waited};
-use super::rooms::Rooms;
+use super::parked::{ParkedRequest, end, waited};
+use super::places::readable;
+use super::rooms::{Free, Rooms};
 use crate::finality::Finality;
 use crate::jobs::Jobs;
 use settle::Settled;
@@ -49,27 +50,6 @@ const ON_CONFLICT: Backoff = Backoff::new(Duration::from_millis(10), Duration::f
 
 /// The heads of the lines, by request.
 type Waiters = BTreeMap<RequestId, Arc<ParkedRequest>>;
-
-/// A sandbox that is free, as it was listed.
-#[derive(Clone, Debug)]
-pub(crate) struct Free {
-    pub(crate) candidate: Candidate,
-    pub(crate) listed: Status,
-    /// The tenant that it is put aside for.
-    pub(crate) only_for: Option<TenantName>,
-}
-
-impl Free {
-    /// One that anybody may have.
-    pub(crate) const fn for_all(candidate: Candidate, listed: Status) -> Self {
-        Self { candidate, listed, only_for: None }
-    }
-
-    /// Whether a place of `line` may have it.
-    pub(crate) fn fits(&self, line: &Line) -> bool {
-        line.fits(&self.candidate.name) && self.only_for.as_ref().is_none_or(|tenant| *tenant == line.tenant)
-    }
-}
 
 /// What became of free sandboxes.
 #[derive(Debug, Default)]

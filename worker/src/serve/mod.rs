@@ -13,11 +13,13 @@ mod bury;
 mod deal;
 mod gate;
 mod grants;
+mod parked;
 mod places;
 mod put_aside;
 mod rooms;
 mod soon;
 mod turns;
+mod walk;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,10 +39,10 @@ pub(crate) use admit::Admitted;
 use deal::Free;
 pub(crate) use gate::Gates;
 pub(crate) use grants::OwnGrants;
-pub(crate) use places::NextWalk;
 use rooms::Rooms;
 pub(crate) use soon::SoonOver;
 use turns::ServeTurns;
+pub(crate) use walk::NextWalk;
 
 /// How long a tick is taken: a worker that dies with it delays the next by this. Two at a time are safe, if one takes longer.
 const TAKEN_FOR: Duration = Duration::from_secs(6);
@@ -74,7 +76,7 @@ pub(crate) async fn keep(jobs: Jobs, me: Uuid, every: Duration, stop: Cancellati
             };
             // Whether or not anything could be dealt.
             soon::end(&jobs).await;
-            let walked = places::walk_in_turn(&jobs, seat).await;
+            let walked = walk::walk_in_turn(&jobs, seat).await;
             ticked.and(walked)
         });
         match looked.await {
@@ -205,7 +207,7 @@ pub(crate) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     }
     put_aside::look(jobs, report).await?;
     offered(jobs, report).await?;
-    places::walk_when_due(jobs).await?;
+    walk::walk_when_due(jobs).await?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Rooms: how many more sandboxes each tenant that waits may take, and the permits for them.
+//! Free sandboxes, and rooms: how many more sandboxes each tenant that waits may take, and the permits for them.
 //!
 //! Invariant: read after the sandboxes were listed, as the lines are. A tenant without a free permit is out: what it may not take
 //! goes to others, or is offered. Which permit a grant takes, its own condition decides.
@@ -7,14 +7,34 @@ use std::collections::BTreeMap;
 
 use broker_domain::policy::{Policy, TenantLimit};
 use broker_domain::waiting::Line;
-use broker_domain::{Limit, Permit, SandboxName, TenantName, open_below};
-use broker_store::StoreError;
+use broker_domain::{Limit, Permit, SandboxName, Status, TenantName, open_below};
+use broker_store::{Candidate, StoreError};
 
-use super::deal::Free;
 use crate::jobs::Jobs;
 
 /// Free permits of a limit that one dealing may use, at most: more than sandboxes that are served together.
 const KEPT: usize = super::TOGETHER as usize;
+
+/// A sandbox that is free, as it was listed.
+#[derive(Clone, Debug)]
+pub(crate) struct Free {
+    pub(crate) candidate: Candidate,
+    pub(crate) listed: Status,
+    /// The tenant that it is put aside for.
+    pub(crate) only_for: Option<TenantName>,
+}
+
+impl Free {
+    /// One that anybody may have.
+    pub(crate) const fn for_all(candidate: Candidate, listed: Status) -> Self {
+        Self { candidate, listed, only_for: None }
+    }
+
+    /// Whether a place of `line` may have it.
+    pub(crate) fn fits(&self, line: &Line) -> bool {
+        line.fits(&self.candidate.name) && self.only_for.as_ref().is_none_or(|tenant| *tenant == line.tenant)
+    }
+}
 
 /// The limits of tenants that wait, each with its free slots.
 #[derive(Debug, Default)]

@@ -26,7 +26,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::response::codes::Code;
-use crate::tenants::Tenant;
 
 /// A sandbox that the caller holds.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -259,11 +258,33 @@ pub struct QuotaUse {
     pub free: u32,
 }
 
+/// A tenant.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Tenant")]
+pub struct TenantView {
+    /// Its name.
+    pub tenant: String,
+    /// Its share among those that wait, beside the shares of others.
+    pub weight: u32,
+    /// Its limits, counted now. A flavour that is not named has none.
+    pub limits: Vec<QuotaUse>,
+    /// How many of its requests waited at the last look, a minute ago at most.
+    pub waiting: u64,
+    /// Since when the first of them waits, in seconds since the epoch; null if none does.
+    pub oldest_since: Option<u64>,
+    /// The reservations for which sandboxes are put aside now.
+    pub running: Vec<OwnReservation>,
+    /// The next reservation that begins; null if none is planned.
+    pub next: Option<OwnReservation>,
+    /// How many reservations are planned, with that one.
+    pub planned: usize,
+}
+
 /// A page of tenants.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct TenantList {
     /// By name.
-    pub(crate) tenants: Vec<Tenant>,
+    pub(crate) tenants: Vec<TenantView>,
     /// The cursor of the next page; null at the end.
     pub(crate) next_cursor: Option<String>,
 }

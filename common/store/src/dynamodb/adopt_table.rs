@@ -15,12 +15,10 @@ use aws_sdk_dynamodb::types::{
 
 use super::attributes as a;
 use super::errors::{built_wrong, failed};
-use super::keys::{PK, SANDBOX_PREFIX, SK, STATE_KEY, STATE_SHARD};
+use super::keys::{PK, SANDBOX_PREFIX, SK, STATE_INDEX, STATE_KEY, STATE_SHARD};
 use super::s;
 use super::scan::long_timeout;
-use super::schema::{
-    IndexState, STATE_INDEX, are_keys, expire_by_ttl, index_state, projection, replicas, ttl_attribute,
-};
+use super::schema::{IndexState, are_keys, expire_by_ttl, index_state, projection, replicas, ttl_attribute};
 use crate::{Page, PageKey, Pages, StoreError};
 
 /// How often a table whose index is being built is looked at: at first, and later.

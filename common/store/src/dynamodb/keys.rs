@@ -15,6 +15,8 @@ use broker_domain::{
     Status, TenantName, TicketId, Timestamp,
 };
 
+/// The one global index.
+pub(super) const STATE_INDEX: &str = "StateIndex";
 /// The index's partition key.
 pub(super) const STATE_SHARD: &str = "state_shard";
 /// The index's sort key.

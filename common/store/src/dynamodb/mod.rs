@@ -64,6 +64,7 @@ pub use broker_domain::reconcile::Minted;
 pub use census::{shown_causes, shown_counts};
 pub use deletion::Seen;
 pub use foreign::{ForeignRow, Survey};
+pub(crate) use pool_status::ADOPTION;
 pub use rate_slots::Pace;
 pub use refill::OpenTicket;
 pub use reservations::{PUT_ASIDE_TOGETHER, PutAside};

@@ -4,8 +4,7 @@ use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 
 use super::attributes::Item;
 use super::errors::unread;
-use super::keys::{STATE_KEY, STATE_SHARD};
-use super::schema::STATE_INDEX;
+use super::keys::{STATE_INDEX, STATE_KEY, STATE_SHARD};
 use super::{TableClient, count_capacity, s};
 use crate::{Page, PageKey, Pages, StoreError};
 

@@ -4,9 +4,8 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
 use super::attributes as a;
 use super::errors::unread;
-use super::keys::{self, STATE_KEY, STATE_SHARD};
+use super::keys::{self, STATE_INDEX, STATE_KEY, STATE_SHARD};
 use super::partition::IndexKeys;
-use super::schema::STATE_INDEX;
 use super::{SandboxStore, count_capacity, s};
 use crate::{
     Candidate, CandidateFilter, EntryConflict, NewSandbox, Page, PageKey, StoreError, SweepKey, Write,

@@ -11,7 +11,6 @@ use super::change::ItemChange;
 use super::errors::failed;
 use super::records::read_pause;
 use super::{PoolStore, keys, n, s};
-use crate::adoption::ADOPTION;
 use crate::{Binding, PoolStatus, StoreError, Write};
 use broker_domain::{Pause, Timestamp};
 
@@ -25,6 +24,9 @@ const POOL_IS_NOT_PAUSED: &str = "attribute_exists(PK) and attribute_not_exists(
 const POOL_HAS_NO_ID: &str = "table_name = :mine and attribute_not_exists(table_id)";
 /// No reconciliation runs or was left unfinished.
 const NOTHING_IS_IN_DOUBT: &str = "attribute_not_exists(reconciling_since)";
+
+/// Who pauses the pool, in the table.
+pub(crate) const ADOPTION: &str = "adopt";
 
 impl PoolStore {
     /// How the pool stands now: one consistent read, and the id of the table. A pool that was never used is open, and

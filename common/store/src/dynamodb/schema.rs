@@ -13,12 +13,10 @@ use aws_sdk_dynamodb::types::{
 
 use super::attributes as a;
 use super::errors::{built_wrong, failed, unread};
-use super::keys::{PK, SK, STATE_KEY, STATE_SHARD};
+use super::keys::{PK, SK, STATE_INDEX, STATE_KEY, STATE_SHARD};
 use super::scan::long_timeout;
 use crate::StoreError;
 
-/// The one global index.
-pub const STATE_INDEX: &str = "StateIndex";
 /// The attributes that the index projects besides the keys.
 const PROJECTED: [&str; 5] = [a::SANDBOX_ID, a::NAME, a::EXTERNAL_ID, a::VERSION, a::LAB_DURATION_HOURS];
 /// How often a table that is being created is checked, and how many times.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use broker_domain::{Reservation, ReservationId, SandboxId, SandboxName, Status, Timestamp};
 
-use crate::verify::Found;
+use crate::found::Found;
 use crate::{Store, StoreError};
 
 /// While the pool is open, what is put aside for a reservation that has ended goes back within seconds; ten minutes later it is

@@ -1,8 +1,9 @@
 //! `broker tenants`: what each tenant may hold and holds, how many of its requests wait, what is reserved for it. The same as
 //! `GET /v1/admin/tenants` and the console.
 
+use broker_api::response::bodies::TenantView;
 use broker_api::response::bodies::{OwnReservation, QuotaUse};
-use broker_api::tenants::{KnownTenants, Tenant};
+use broker_api::tenants::KnownTenants;
 use broker_domain::{TenantName, Timestamp};
 use clap::Args;
 
@@ -43,7 +44,7 @@ pub(crate) async fn run(context: Context, args: TenantsArgs) -> anyhow::Result<D
 }
 
 /// A row for each limit, and one for a tenant without limits.
-fn rows(tenant: &Tenant) -> Vec<[String; 7]> {
+fn rows(tenant: &TenantView) -> Vec<[String; 7]> {
     let none = || "-".to_owned();
     let held: u32 = tenant.running.iter().map(|one| one.held).sum();
     let count: u32 = tenant.running.iter().map(|one| one.count).sum();

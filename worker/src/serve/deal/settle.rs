@@ -7,7 +7,7 @@ use broker_runtime::errors::chain;
 use broker_store::{Claim, ClaimOutcome, StoreError};
 
 use super::super::bury;
-use super::super::places::{ParkedRequest, end, leave, waited};
+use super::super::parked::{ParkedRequest, end, leave, waited};
 use super::Dealing;
 use crate::finality::{HandlerError, must_agree};
 

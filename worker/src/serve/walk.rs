@@ -1,0 +1,86 @@
+//! Walks of the lines: once a minute every place is counted, and what is overdue is ended.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use broker_domain::Timestamp;
+use broker_domain::waiting::Marks;
+use broker_store::{Pages, StoreError};
+
+use super::places::readable;
+use super::soon;
+use super::turns::ServeSeat;
+use crate::jobs::Jobs;
+
+/// Places that a walk reads at a time.
+const WALKED: u16 = 500;
+/// Between two walks of one process.
+const WALK_EVERY: Duration = Duration::from_secs(60);
+/// The same while few wait: a walk of them costs next to nothing.
+const SHORT_WALK_EVERY: Duration = Duration::from_secs(10);
+/// How many are few.
+const FEW: u64 = 100;
+
+/// When this process walks the lines next, in milliseconds, and how many waited at the last walk. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NextWalk(Arc<(AtomicU64, AtomicU64)>);
+
+impl NextWalk {
+    /// How long it is between two walks.
+    fn every(&self) -> Duration {
+        if self.0.1.load(Ordering::Relaxed) < FEW { SHORT_WALK_EVERY } else { WALK_EVERY }
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        now.as_ms() >= self.0.0.load(Ordering::Relaxed)
+    }
+
+    fn walked(&self, waiting: u64, now: Timestamp) {
+        self.0.1.store(waiting, Ordering::Relaxed);
+        self.0.0.store(now.plus(self.every()).as_ms(), Ordering::Relaxed);
+    }
+}
+
+/// Walks every line, if this process did not a moment ago, and it is its turn among the workers: together they walk as often as
+/// one alone.
+pub(super) async fn walk_in_turn(jobs: &Jobs, seat: ServeSeat) -> Result<(), StoreError> {
+    if seat.has(jobs.clock.now(), jobs.next_walk.every()) { walk_when_due(jobs).await } else { Ok(()) }
+}
+
+/// Walks every line, unless this process did a moment ago.
+pub(super) async fn walk_when_due(jobs: &Jobs) -> Result<(), StoreError> {
+    let now = jobs.clock.now();
+    if jobs.next_walk.is_due(now) {
+        jobs.next_walk.walked(walk(jobs).await?, now);
+    }
+    Ok(())
+}
+
+/// Walks every line: counts it, keeps its marks, and ends what is overdue. Returns how many wait.
+async fn walk(jobs: &Jobs) -> Result<u64, StoreError> {
+    let now = jobs.clock.now();
+    let mut waiting = 0;
+    for listed in jobs.store.waiting.lines(now).await? {
+        let (mut marks, mut over) = (Marks::default(), Vec::new());
+        let mut pages = Pages::new(|after| jobs.store.waiting.places(&listed.line, after, WALKED));
+        while let Some(rows) = pages.next().await? {
+            for waiter in readable(jobs, rows).await? {
+                let place = &waiter.place;
+                if place.deadline < now {
+                    over.push((place.line.clone(), place.request_id));
+                    continue;
+                }
+                jobs.soon.note(place, now);
+                marks.push(place.request_id);
+            }
+        }
+        soon::all(jobs, over).await;
+        waiting += marks.length;
+        // A line that stands still is not written.
+        if marks != listed.marks {
+            jobs.store.waiting.walked(&listed.line, &marks, now).await?;
+        }
+    }
+    Ok(waiting)
+}
