@@ -23,8 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The fence of a return is two seconds before it (two clocks may differ so much): a copy of a later request may still claim.
 /// A client that must end without a sandbox waits for so long before the return.
 const FENCE: Duration = Duration::from_millis(2_500);
-/// Pause after a refusal.
+/// Pause after a refusal; and where most of the clients wait, so that their looks are not most of the load.
 const PAUSE_MS: u64 = 200;
+const PAUSE_OF_WAITING_MS: u64 = 1_000;
 
 /// One key of a track.
 #[derive(Debug)]
@@ -352,6 +353,7 @@ impl Track {
     }
 
     async fn pause(&mut self) {
-        sleep(Duration::from_millis(self.rng.random_range(PAUSE_MS / 2..PAUSE_MS))).await;
+        let longest = if self.waiting { PAUSE_OF_WAITING_MS } else { PAUSE_MS };
+        sleep(Duration::from_millis(self.rng.random_range(longest / 2..longest))).await;
     }
 }

@@ -21,9 +21,10 @@ mod gauges;
 mod handlers;
 mod health;
 mod jobs;
+mod letters;
 mod ops;
+mod reply;
 mod schedule;
-mod serve;
 mod shares;
 mod starting;
 
@@ -52,8 +53,8 @@ use candidates::Candidates;
 use consumers::{DeadLetterHandler, MaintenanceHandler, ReplySender, RequestHandler, Services};
 use handlers::Handlers;
 use health::Health;
+use jobs::serve::{self, NextWalk, OwnGrants, SoonOver};
 use jobs::{CallSlots, Jobs};
-use serve::{NextWalk, OwnGrants, SoonOver};
 use starting::NotPrepared;
 
 /// Characters of a failure that a heartbeat tells.

@@ -163,3 +163,26 @@ async fn a_worker_that_is_told_to_stop_hands_its_deletions_on() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_job_does_not_wait_for_the_deletions_that_stand_before_it() {
+    const MANY: usize = 120;
+    let provider = Provider::start(MANY).await;
+    let setup = provider.setup().pool(MANY).workers(1).var("BROKER_PROVIDER_RATE", "100");
+    story(setup, async |broker| {
+        give_back(broker, MANY).await;
+        provider.misbehave(json!({ "delete": { "delay_ms": 3_000 } })).await;
+        assert_eq!(broker.job("cleanup").await.changed, MANY as u64);
+        wait_for_condition("the first to be deleted", async || match provider.world().await {
+            world if world.deletes > 0 => Ok(()),
+            world => Err(world),
+        })
+        .await;
+        broker.job("census").await;
+        let left = broker.stats().await.pending_deletion;
+        assert!(left >= MANY as u64 / 2, "{left} are left: the job waited for the others");
+        provider.behave().await;
+        clean_up_until_deleted(broker, MANY as u64).await;
+    })
+    .await;
+}

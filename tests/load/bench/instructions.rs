@@ -17,8 +17,8 @@ use crate::user::User;
 
 const PROCESSES: [&str; 2] = ["broker-api", "broker-worker"];
 /// Allocations of the two runs.
-const FEW: u64 = 50;
-const MANY: u64 = 250;
+const FEW: u64 = 20;
+const MANY: u64 = 120;
 /// A count may differ by this part.
 const MAY_DIFFER: f64 = 0.05;
 

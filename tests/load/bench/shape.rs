@@ -19,8 +19,10 @@ impl Shape {
     const SQS_MS: f64 = 8.0 + 17.0 / 3.0 + 0.01 * 95.0 + 0.001 * 550.0;
     /// The same of DynamoDB: 4 to 12.
     const DYNAMODB_MS: f64 = 4.0 + 8.0 / 3.0 + 0.01 * 95.0 + 0.001 * 550.0;
+    /// How long a transaction has its items, beyond its hop: 2 to 6 ms.
+    const TRANSACTION_MS: f64 = 4.0;
     /// What an allocation crosses in AWS's shape, one after the other: send, receive, claim, send, receive.
-    pub(crate) const HOPS_MS: f64 = 4.0 * Self::SQS_MS + Self::DYNAMODB_MS;
+    pub(crate) const HOPS_MS: f64 = 4.0 * Self::SQS_MS + Self::DYNAMODB_MS + Self::TRANSACTION_MS;
 
     /// A broker of its own, with hops of this shape from [`begin`](Self::begin) on.
     pub(crate) fn on(self, setup: Setup) -> Setup {

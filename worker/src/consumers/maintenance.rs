@@ -15,6 +15,8 @@ use broker_messages::{Incoming, MaintenanceMessage, MaintenanceTask, Reply, Sche
 use broker_queue::{Delivery, QueueKind, ReplyQueueName, ReplySenders, SendError};
 use broker_runtime::crash_points::{self, Point};
 
+use tokio::sync::Semaphore;
+
 use super::disposition::Disposition;
 use super::{Consumer, Description, Handler, Intake, Services};
 use crate::finality::{Finality, HandlerError, ReplyError};
@@ -23,7 +25,11 @@ use crate::jobs::{Jobs, Stopping};
 use crate::schedule;
 
 /// Messages that are processed at a time: a job is mostly one, a deletion waits for the provider.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 32;
+/// How many of them are deletions, at most. Thousands that are late do not hold up a job that stands behind them in the queue:
+/// what finds no place comes again.
+const DELETIONS_AT_ONCE: usize = 24;
+const DELETION_COMES_AGAIN: Duration = Duration::from_secs(20);
 /// The most concurrent polls.
 const MAX_POLLS: usize = 2;
 /// How long a message of a newer version waits for a newer worker at first.
@@ -42,6 +48,7 @@ const TOO_LATE: &str = "no worker began it before its deadline";
 pub(crate) struct MaintenanceHandler {
     replies: ReplySenders,
     jobs: Jobs,
+    deletions: Semaphore,
 }
 
 /// A decoded message.
@@ -116,10 +123,14 @@ impl MaintenanceHandler {
     pub(crate) fn consumer(services: &Services, jobs: Jobs) -> Consumer<Self> {
         let replies = ReplySenders::new(jobs.aws.sqs.clone(), jobs.urls.clone(), 1, REPLY_QUEUES);
         let bounds = Intake { queue: QueueKind::Maintenance, at_once: AT_ONCE, max_polls: MAX_POLLS };
-        Consumer::new(services, bounds, Self { replies, jobs })
+        let deletions = Semaphore::new(DELETIONS_AT_ONCE);
+        Consumer::new(services, bounds, Self { replies, jobs, deletions })
     }
 
     async fn delete(&self, planned: &PlannedDeletion) -> Result<Disposition, HandlerError> {
+        let Ok(_place) = self.deletions.try_acquire() else {
+            return Ok(Disposition::Resend(DELETION_COMES_AGAIN));
+        };
         Ok(match self.jobs.delete(planned).await? {
             deletion::DeletionEnd::NotYet(wait) => Disposition::Resend(wait),
             deletion::DeletionEnd::Deleted

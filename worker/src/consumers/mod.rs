@@ -9,12 +9,10 @@
 mod dead_letters;
 mod disposition;
 mod maintenance;
-mod reply;
 mod requests;
 
-pub(crate) use dead_letters::{DeadLetterHandler, was_kept};
+pub(crate) use dead_letters::DeadLetterHandler;
 pub(crate) use maintenance::MaintenanceHandler;
-pub(crate) use reply::ReplySender;
 pub(crate) use requests::RequestHandler;
 
 use std::fmt;

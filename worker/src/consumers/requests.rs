@@ -10,10 +10,10 @@ use broker_runtime::crash_points::{self, Point};
 use broker_runtime::trace;
 
 use super::disposition::Disposition;
-use super::reply::ReplySender;
 use super::{Consumer, Description, Handler, Intake, Services};
 use crate::finality::HandlerError;
 use crate::handlers::Handlers;
+use crate::reply::ReplySender;
 use crate::shares::Party;
 
 /// The most concurrent polls; SQS returns ten messages a poll.

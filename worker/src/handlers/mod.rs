@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 
 use crate::candidates::Candidates;
 use crate::finality::HandlerError;
-use crate::serve::SoonOver;
+use crate::jobs::serve::SoonOver;
 
 use allocate::LeaseLearnt;
 use habit::Habit;

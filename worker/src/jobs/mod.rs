@@ -16,6 +16,7 @@ mod purge;
 mod quarantine;
 pub(crate) mod refill;
 mod reservations;
+pub(crate) mod serve;
 mod slots;
 mod sweep;
 mod sync;
@@ -39,11 +40,10 @@ use broker_store::{FollowedPolicy, Store, StoreError, Trouble};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::consumers::ReplySender;
 use crate::health::Health;
+use crate::reply::ReplySender;
+use serve::{Gates, NextWalk, OwnGrants, SoonOver};
 pub(crate) use slots::CallSlots;
-
-use crate::serve::{self, Gates, NextWalk, OwnGrants, SoonOver};
 
 /// For how long a job that AWS interrupts is begun anew; then its report says so, and the next run does the rest.
 const BEGUN_ANEW_FOR: Duration = Duration::from_secs(60);

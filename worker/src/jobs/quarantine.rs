@@ -12,7 +12,7 @@ use broker_runtime::crash_points::{self, Point};
 use broker_store::{Pages, Seen, StoreError, Write, retry_on_conflict};
 
 use super::Jobs;
-use crate::serve;
+use crate::jobs::serve;
 
 impl Jobs {
     /// Puts a sandbox into quarantine, unless too much of its flavour is there: then `None`.

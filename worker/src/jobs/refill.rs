@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{JobError, Jobs};
-use crate::serve;
+use crate::jobs::serve;
 
 /// How long one run goes on with rounds.
 const RUN: Duration = Duration::from_secs(20);

@@ -33,7 +33,7 @@ pub(crate) use self::spool::SpoolError;
 use self::spool::{Portions, Spool};
 use self::tickets::Tickets;
 use super::{JobError, Jobs, each};
-use crate::serve;
+use crate::jobs::serve;
 
 /// Sandboxes that enter the pool together, before they are served: three calls of grants, if so many wait.
 const ENTER_TOGETHER: usize = 99;

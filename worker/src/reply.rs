@@ -6,7 +6,7 @@
 use broker_domain::waiting::Line;
 use broker_domain::{Outcome, PersistedRequest, RequestState};
 use broker_messages::{Body, Reply, Request, RequestMessage};
-use broker_queue::{QueueUrls, ReplyQueueName, ReplySenders, SendError};
+use broker_queue::{QueueUrls, ReplyQueueName, ReplySenders, SendError, Sender};
 use broker_runtime::aws::Aws;
 use broker_runtime::clock::Clock;
 use broker_runtime::crash_points::{self, Point};
@@ -16,8 +16,6 @@ use crate::finality::ReplyError;
 
 /// Reply queues whose senders are kept; there is one per API process.
 const REPLY_QUEUES: usize = 256;
-/// Calls under way per reply queue.
-const MAX_IN_FLIGHT: usize = 2;
 
 /// Stores outcomes and sends replies.
 #[derive(Debug)]
@@ -31,7 +29,7 @@ impl ReplySender {
     pub(crate) fn new(aws: &Aws, urls: &QueueUrls, store: Store, clock: Clock) -> Self {
         Self {
             store,
-            replies: ReplySenders::new(aws.sqs.clone(), urls.clone(), MAX_IN_FLIGHT, REPLY_QUEUES),
+            replies: ReplySenders::new(aws.sqs.clone(), urls.clone(), Sender::MAX_IN_FLIGHT, REPLY_QUEUES),
             clock,
         }
     }

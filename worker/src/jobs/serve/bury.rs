@@ -9,9 +9,9 @@ use broker_runtime::panics::caught;
 use broker_store::{PlaceItem, StoreError, Write, retry_on_conflict};
 
 use super::parked::{ParkedRequest, tell, waited};
-use crate::consumers::was_kept;
 use crate::finality::Finality;
 use crate::jobs::Jobs;
+use crate::letters::was_kept;
 
 /// Why a place can never be served: the reason, as a code and in words.
 pub(super) type Why = (Reason, String);
