@@ -16,7 +16,7 @@ use broker_domain::{
 };
 
 /// The one global index.
-pub(super) const STATE_INDEX: &str = "StateIndex";
+pub const STATE_INDEX: &str = "StateIndex";
 /// The index's partition key.
 pub(super) const STATE_SHARD: &str = "state_shard";
 /// The index's sort key.

@@ -13,7 +13,8 @@ use aws_sdk_dynamodb::types::{
 
 use super::attributes as a;
 use super::errors::{built_wrong, failed, unread};
-use super::keys::{PK, SK, STATE_INDEX, STATE_KEY, STATE_SHARD};
+pub use super::keys::STATE_INDEX;
+use super::keys::{PK, SK, STATE_KEY, STATE_SHARD};
 use super::scan::long_timeout;
 use crate::StoreError;
 
