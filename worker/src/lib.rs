@@ -50,11 +50,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use candidates::Candidates;
-use consumers::{DeadLetterHandler, MaintenanceHandler, ReplySender, RequestHandler, Services};
+use consumers::{DeadLetterHandler, MaintenanceHandler, RequestHandler, Services};
 use handlers::Handlers;
 use health::Health;
 use jobs::serve::{self, NextWalk, OwnGrants, SoonOver};
 use jobs::{CallSlots, Jobs};
+use reply::ReplySender;
 use starting::NotPrepared;
 
 /// Characters of a failure that a heartbeat tells.

@@ -15,6 +15,7 @@ use super::disposition::Disposition;
 use super::{Consumer, Description, Handler, Intake, Services};
 use crate::finality::HandlerError;
 use crate::health::Health;
+use crate::letters::was_kept;
 
 /// Dead letters that are kept at a time: enough for full batches of every call.
 const AT_ONCE: usize = 50;

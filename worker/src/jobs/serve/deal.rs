@@ -11,15 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_domain::waiting::{Dealt, FreeSandbox, Line, TenantPlaces, deal};
-use broker_domain::{Outcome, Permit, RequestId, SandboxId, Status, TenantName};
+use broker_domain::{Outcome, Permit, RequestId, SandboxId, TenantName};
 use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::errors::chain;
 use broker_runtime::panics::caught;
 use broker_runtime::trace;
-use broker_store::{
-    Candidate, Claim, ClaimOutcome, ListedLine, PolicyUnknown, StoreError, retry_on_conflict,
-};
+use broker_store::{Claim, ClaimOutcome, ListedLine, PolicyUnknown, StoreError, retry_on_conflict};
 use tokio::task::JoinSet;
 
 use super::By;

@@ -36,10 +36,9 @@ use uuid::Uuid;
 use crate::jobs::{JobError, Jobs};
 
 pub(crate) use admit::Admitted;
-use deal::Free;
 pub(crate) use gate::Gates;
 pub(crate) use grants::OwnGrants;
-use rooms::Rooms;
+use rooms::{Free, Rooms};
 pub(crate) use soon::SoonOver;
 use turns::ServeTurns;
 pub(crate) use walk::NextWalk;

@@ -1,5 +1,6 @@
 //! Places: read, with their messages, and ended when their time is over. What can never be served is buried ([`bury`]).
 
+use broker_domain::waiting::Place;
 use broker_domain::{AllocateRequest, LeaseVerdict, Outcome, Reason, judge};
 use broker_messages::{Request, RequestMessage};
 use broker_queue::ReplyQueueName;

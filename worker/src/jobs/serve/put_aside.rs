@@ -17,7 +17,8 @@ use broker_store::{
     reservations,
 };
 
-use super::deal::{self, Free};
+use super::deal;
+use super::rooms::Free;
 use super::{By, TOGETHER};
 use crate::jobs::Jobs;
 
