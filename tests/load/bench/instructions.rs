@@ -71,7 +71,7 @@ fn expected(written: &str, name: &str) -> Option<f64> {
 /// The instructions of each process, from its start to its end, with so many allocations between.
 async fn count(allocations: u64) -> [u64; 2] {
     // Empty polls are of the time, not of an allocation.
-    let setup = Setup::new().alone().apis(0).workers(0).var("BROKER_POLL_WAIT_S", "20");
+    let setup = Setup::new().alone().apis(0).workers(0).var("BROKER_POLL_WAIT_S", "3");
     let mut broker = Broker::start(setup.pool(MANY as usize + 100)).await;
     let commands = [broker.api_command(), broker.worker_command()];
     let said = ["api listening", "worker listening"];
