@@ -27,9 +27,9 @@ use crate::schedule;
 /// Messages that are processed at a time: a job is mostly one, a deletion waits for the provider.
 const AT_ONCE: usize = 32;
 /// How many of them are deletions, at most. Thousands that are late do not hold up a job that stands behind them in the queue:
-/// what finds no place comes again.
+/// what finds no place comes again within so many seconds, spread over them.
 const DELETIONS_AT_ONCE: usize = 24;
-const DELETION_COMES_AGAIN: Duration = Duration::from_secs(20);
+const COMES_AGAIN_WITHIN_S: usize = 30;
 /// The most concurrent polls.
 const MAX_POLLS: usize = 2;
 /// How long a message of a newer version waits for a newer worker at first.
@@ -129,7 +129,8 @@ impl MaintenanceHandler {
 
     async fn delete(&self, planned: &PlannedDeletion) -> Result<Disposition, HandlerError> {
         let Ok(_place) = self.deletions.try_acquire() else {
-            return Ok(Disposition::Resend(DELETION_COMES_AGAIN));
+            let after = 1 + self.jobs.entropy.below(COMES_AGAIN_WITHIN_S);
+            return Ok(Disposition::Resend(Duration::from_secs(after as u64)));
         };
         Ok(match self.jobs.delete(planned).await? {
             deletion::DeletionEnd::NotYet(wait) => Disposition::Resend(wait),
