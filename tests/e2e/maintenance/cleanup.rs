@@ -166,7 +166,7 @@ async fn a_worker_that_is_told_to_stop_hands_its_deletions_on() {
 
 #[tokio::test]
 async fn a_job_does_not_wait_for_the_deletions_that_stand_before_it() {
-    const MANY: usize = 120;
+    const MANY: usize = 60;
     let provider = Provider::start(MANY).await;
     let setup = provider.setup().pool(MANY).workers(1).var("BROKER_PROVIDER_RATE", "100");
     story(setup, async |broker| {

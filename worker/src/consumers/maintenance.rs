@@ -29,7 +29,7 @@ const AT_ONCE: usize = 32;
 /// How many of them are deletions, at most. Thousands that are late do not hold up a job that stands behind them in the queue:
 /// what finds no place comes again within so many seconds, spread over them.
 const DELETIONS_AT_ONCE: usize = 24;
-const COMES_AGAIN_WITHIN_S: usize = 30;
+const COMES_AGAIN_WITHIN_S: usize = 15;
 /// The most concurrent polls.
 const MAX_POLLS: usize = 2;
 /// How long a message of a newer version waits for a newer worker at first.
