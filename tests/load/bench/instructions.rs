@@ -1,12 +1,14 @@
 //! Instructions of one allocation in an API and in a worker, counted by callgrind: a guard that no busy machine moves.
 //!
 //! The processes run under `valgrind --tool=callgrind`, one user allocates one sandbox after the other, and what few and many
-//! allocations took is subtracted: start, end and first reads are in both. The counts are of the build that runs, so
+//! allocations took is subtracted: start, end and first reads are in both. What a process does all the time is taken out, too:
+//! a third run waits, and tells what a second of it costs. The counts are of the build that runs, so
 //! `tests/load/instructions.txt` is of the one that CI makes (`dev`).
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use broker_tests::process::Process;
 use broker_tests::{Api, Broker, Setup, wait_for_condition, warden};
@@ -19,6 +21,8 @@ const PROCESSES: [&str; 2] = ["broker-api", "broker-worker"];
 /// Allocations of the two runs.
 const FEW: u64 = 20;
 const MANY: u64 = 120;
+/// How long the third run waits.
+const IDLE: Duration = Duration::from_secs(8);
 /// A count may differ by this part.
 const MAY_DIFFER: f64 = 0.05;
 
@@ -33,19 +37,24 @@ pub(crate) struct Instructions {
 impl Instructions {
     /// Counts; fails if one differs by more than a twentieth from what is written.
     pub(crate) async fn run(self) -> ExitCode {
-        let (few, many) = (count(FEW).await, count(MANY).await);
+        let few = count(FEW, Duration::ZERO).await;
+        let (idle, many) = (count(FEW, IDLE).await, count(MANY, Duration::ZERO).await);
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("load/instructions.txt");
         let written = std::fs::read_to_string(&path).unwrap_or_default();
         let (mut text, mut differs) = (String::new(), false);
-        for ((name, few), many) in PROCESSES.into_iter().zip(few).zip(many) {
-            let each = (many - few) / (MANY - FEW);
+        for (position, name) in PROCESSES.into_iter().enumerate() {
+            let beyond = |run: &Counted| {
+                (run.instructions[position] - few.instructions[position], run.seconds - few.seconds)
+            };
+            let ((idle, waited), (many, took)) = (beyond(&idle), beyond(&many));
+            let each = ((many - idle / waited * took) / (MANY - FEW) as f64).round();
             let _ = writeln!(text, "{name} {each}");
             let Some(before) = expected(&written, name) else {
                 println!("{name}: {each} instructions an allocation");
                 differs = true;
                 continue;
             };
-            let times = each as f64 / before;
+            let times = each / before;
             println!("{name}: {each} instructions an allocation, {times:.3} times what is written");
             differs |= (times - 1.0).abs() > MAY_DIFFER;
         }
@@ -68,8 +77,14 @@ fn expected(written: &str, name: &str) -> Option<f64> {
     written.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
-/// The instructions of each process, from its start to its end, with so many allocations between.
-async fn count(allocations: u64) -> [u64; 2] {
+/// What the processes executed from start to end, and the seconds from when both were ready.
+struct Counted {
+    instructions: [f64; 2],
+    seconds: f64,
+}
+
+/// A run with so many allocations, and then a wait.
+async fn count(allocations: u64, idle: Duration) -> Counted {
     // Empty polls are of the time, not of an allocation.
     let setup = Setup::new().alone().apis(0).workers(0).var("BROKER_POLL_WAIT_S", "3");
     let mut broker = Broker::start(setup.pool(MANY as usize + 100)).await;
@@ -88,13 +103,16 @@ async fn count(allocations: u64) -> [u64; 2] {
         .await;
         running.push((process, address, counts));
     }
+    let began = Instant::now();
     let mut user = User::connect(&running[0].1).await;
     for number in 0..allocations {
         let sample = user.post("/v1/allocate", &format!("track-{number}"), Instant::now()).await;
         assert_eq!(sample.status, 201, "{}", String::from_utf8_lossy(&sample.body));
     }
-    let mut counted = [0; 2];
-    for ((process, _, counts), counted) in running.into_iter().zip(&mut counted) {
+    tokio::time::sleep(idle).await;
+    let seconds = began.elapsed().as_secs_f64();
+    let mut instructions = [0.0; 2];
+    for ((process, _, counts), counted) in running.into_iter().zip(&mut instructions) {
         process.stop().await;
         let text = std::fs::read_to_string(&counts).expect("callgrind wrote its counts");
         let total = text.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
@@ -102,7 +120,7 @@ async fn count(allocations: u64) -> [u64; 2] {
     }
     broker.start_worker().await;
     broker.finish().await;
-    counted
+    Counted { instructions, seconds }
 }
 
 /// `command` under callgrind, which writes its counts there.
