@@ -26,6 +26,7 @@ const FENCE: Duration = Duration::from_millis(2_500);
 /// Pause after a refusal; and where most of the clients wait, so that their looks are not most of the load.
 const PAUSE_MS: u64 = 200;
 const PAUSE_OF_WAITING_MS: u64 = 1_000;
+const RESTS: usize = 5;
 
 /// One key of a track.
 #[derive(Debug)]
@@ -114,7 +115,10 @@ impl Track {
             if self.rng.random_bool(0.15) {
                 match self.asynchronously().await {
                     Some(sandbox) => return sandbox,
-                    None => continue,
+                    None => {
+                        self.rest().await;
+                        continue;
+                    }
                 }
             }
             let got = if self.rng.random_bool(0.1) {
@@ -136,7 +140,8 @@ impl Track {
                         return sandbox;
                     }
                 }
-                Got::Nothing | Got::Again => self.pause().await,
+                Got::Nothing => self.rest().await,
+                Got::Again => self.pause().await,
             }
         }
     }
@@ -350,6 +355,13 @@ impl Track {
             None => call,
         };
         timeout(NO_ANSWER_AFTER, call.try_send()).await.ok()?.ok()
+    }
+
+    /// A pause after there was nothing: where the pool is mostly empty, those who do not wait are not most of the load.
+    async fn rest(&mut self) {
+        for _ in 0..if self.waiting { RESTS } else { 1 } {
+            self.pause().await;
+        }
     }
 
     async fn pause(&mut self) {
