@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use broker_tests::cli::Stats;
-use broker_tests::{Broker, wait_for_condition};
+use broker_tests::queues::{Depth, Queues};
+use broker_tests::{Broker, wait_for_condition, within};
 use serde::Deserialize;
 use tokio::task::JoinSet;
-use tokio::time::{Duration, Instant, timeout_at};
+use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use crate::cast::Cast;
 use crate::history::Key;
@@ -14,6 +15,10 @@ use crate::track::Settled;
 
 /// How long the clients may take to finish: the deadline of a request, twice.
 const SETTLES_WITHIN: Duration = Duration::from_secs(150);
+
+/// SQS: the longest delay, and a minute.
+const LONGEST_DELAY: Duration = Duration::from_secs(16 * 60);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The sandboxes of every client, and the number of grants.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +56,16 @@ struct Row {
     idempotency_key: Option<String>,
 }
 
+/// Waits while all that a queue holds is delayed: a worker of another build puts back what it cannot read.
+async fn what_is_delayed_comes(queues: &Queues, name: &str) {
+    let comes = async {
+        while let Depth { visible: 0, in_flight: 0, delayed: 1.. } = queues.depth(name).await {
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    within(LONGEST_DELAY, "a delayed message", comes).await;
+}
+
 /// Everything in which table and queues differ from what the clients know, once the queues are empty.
 pub(crate) async fn table(broker: &mut Broker, cast: &Cast, state: &mut State, told: usize) -> Vec<String> {
     let queues = broker.queues();
@@ -64,6 +79,7 @@ pub(crate) async fn table(broker: &mut Broker, cast: &Cast, state: &mut State, t
         // Deletions are sent as fast as the provider takes them: that they become fewer is what can be waited for.
         let mut left = u64::MAX;
         while left > 0 {
+            what_is_delayed_comes(&queues, &name).await;
             left = wait_for_condition(&format!("{queue} to hold fewer messages than {left}"), async || {
                 match queues.depth(&name).await {
                     depth if depth.total() < left => Ok(depth.total()),
