@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use broker_tests::cli::Stats;
 use broker_tests::queues::{Depth, Queues};
-use broker_tests::{Broker, wait_for_condition, within};
+use broker_tests::{Broker, wait_for_condition, wait_for_condition_up_to};
 use serde::Deserialize;
 use tokio::task::JoinSet;
-use tokio::time::{Duration, Instant, sleep, timeout_at};
+use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::cast::Cast;
 use crate::history::Key;
@@ -18,7 +18,6 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(150);
 
 /// SQS: the longest delay, and a minute.
 const LONGEST_DELAY: Duration = Duration::from_secs(16 * 60);
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The sandboxes of every client, and the number of grants.
 #[derive(Clone, Debug, Default)]
@@ -58,12 +57,11 @@ struct Row {
 
 /// Waits while all that a queue holds is delayed: a worker of another build puts back what it cannot read.
 async fn what_is_delayed_comes(queues: &Queues, name: &str) {
-    let comes = async {
-        while let Depth { visible: 0, in_flight: 0, delayed: 1.. } = queues.depth(name).await {
-            sleep(LOOK_EVERY).await;
-        }
-    };
-    within(LONGEST_DELAY, "a delayed message", comes).await;
+    wait_for_condition_up_to(LONGEST_DELAY, "a delayed message", async || match queues.depth(name).await {
+        delayed @ Depth { visible: 0, in_flight: 0, delayed: 1.. } => Err(delayed),
+        Depth { .. } => Ok(()),
+    })
+    .await;
 }
 
 /// Everything in which table and queues differ from what the clients know, once the queues are empty.

@@ -26,7 +26,7 @@ const FENCE: Duration = Duration::from_millis(2_500);
 /// Pause after a refusal; and where most of the clients wait, so that their looks are not most of the load.
 const PAUSE_MS: u64 = 200;
 const PAUSE_OF_WAITING_MS: u64 = 1_000;
-const RESTS: usize = 5;
+const REST_OF_WAITING_MS: u64 = 5_000;
 
 /// One key of a track.
 #[derive(Debug)]
@@ -359,13 +359,14 @@ impl Track {
 
     /// A pause after there was nothing: where the pool is mostly empty, those who do not wait are not most of the load.
     async fn rest(&mut self) {
-        for _ in 0..if self.waiting { RESTS } else { 1 } {
-            self.pause().await;
-        }
+        self.pause_up_to(if self.waiting { REST_OF_WAITING_MS } else { PAUSE_MS }).await;
     }
 
     async fn pause(&mut self) {
-        let longest = if self.waiting { PAUSE_OF_WAITING_MS } else { PAUSE_MS };
+        self.pause_up_to(if self.waiting { PAUSE_OF_WAITING_MS } else { PAUSE_MS }).await;
+    }
+
+    async fn pause_up_to(&mut self, longest: u64) {
         sleep(Duration::from_millis(self.rng.random_range(longest / 2..longest))).await;
     }
 }

@@ -63,4 +63,4 @@ pub use provider::Provider;
 pub use proxy::{Fault, FaultProxy, Latency, Outage, Rule, ShapedService};
 pub use setup::Setup;
 pub use up::Up;
-pub use wait::{together, wait_for_condition, wait_until, within};
+pub use wait::{together, wait_for_condition, wait_for_condition_up_to, wait_until, within};

@@ -28,9 +28,22 @@ fn patience() -> Duration {
 /// # Panics
 ///
 /// After a minute (three before AWS-shaped endpoints), with `what` was waited for and the last state.
-pub async fn wait_for_condition<T, S: Debug>(what: &str, mut check: impl AsyncFnMut() -> Result<T, S>) -> T {
+pub async fn wait_for_condition<T, S: Debug>(what: &str, check: impl AsyncFnMut() -> Result<T, S>) -> T {
+    wait_for_condition_up_to(patience(), what, check).await
+}
+
+/// [`wait_for_condition`] for up to `limit`.
+///
+/// # Panics
+///
+/// When `limit` has passed, with `what` was waited for and the last state.
+pub async fn wait_for_condition_up_to<T, S: Debug>(
+    limit: Duration,
+    what: &str,
+    mut check: impl AsyncFnMut() -> Result<T, S>,
+) -> T {
     let mut last = None;
-    let found = tokio::time::timeout(patience(), async {
+    let found = tokio::time::timeout(limit, async {
         loop {
             match check().await {
                 Ok(found) => return found,
@@ -42,7 +55,7 @@ pub async fn wait_for_condition<T, S: Debug>(what: &str, mut check: impl AsyncFn
     .await;
     match found {
         Ok(found) => found,
-        Err(_) => panic!("waited {:?} for {what}; last state: {last:?}", patience()),
+        Err(_) => panic!("waited {limit:?} for {what}; last state: {last:?}"),
     }
 }
 

@@ -25,15 +25,12 @@ use crate::dynamodb::ADOPTION;
 use crate::scan_all::{SEGMENTS, ScanError, every_page};
 use crate::schema::{IndexState, STATE_INDEX};
 use crate::{
-    Candidate, EntryConflict, ForeignRow, Minted, NewSandbox, PoolStatus, Store, StoreError, Survey, Write,
-    heartbeat,
+    Candidate, EntryConflict, ForeignRow, Minted, NewSandbox, PoolStatus, Store, StoreError, Survey,
+    heartbeat, retry_while_retryable,
 };
 
 /// Rows that are being taken over at the same time; they share calls.
 const AT_ONCE: usize = 100;
-/// How often a write is tried that the table does not take just now, each time after twice the pause.
-const PATIENCE: u32 = 8;
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a table is not taken over. Nothing was written, or what was is wholly ours.
 #[derive(Debug, thiserror::Error)]
@@ -290,7 +287,9 @@ async fn write(
                 request_id: entropy.request_id(clock.now()),
             };
             running.spawn(async move {
-                let changed = adopt_with_retries(&store, &clock, &sandbox, &row, &adoption, minted).await;
+                let changed =
+                    retry_while_retryable(|| store.adopt.row(&sandbox, &row, &adoption, minted, clock.now()))
+                        .await;
                 crash_points::point(Point::AdoptStepped);
                 changed.map(|changed| (changed, arrival(sandbox, &row, &adoption)))
             });
@@ -308,23 +307,4 @@ fn arrival(sandbox: ForeignSandbox, row: &ForeignRow, adoption: &Adoption) -> Op
     let arrives = sandbox.status == Status::Available && *adoption == Adoption::AsItIs;
     let ForeignSandbox { id, name, external_id, .. } = sandbox;
     arrives.then(|| NewSandbox { id, name, external_id, attributes: None }.arrived(row.adopted_version()))
-}
-
-async fn adopt_with_retries(
-    store: &Store,
-    clock: &Clock,
-    sandbox: &ForeignSandbox,
-    row: &ForeignRow,
-    adoption: &Adoption,
-    minted: Minted,
-) -> Result<Write<EntryConflict>, StoreError> {
-    let mut pause = FIRST_PAUSE;
-    for _ in 1..PATIENCE {
-        match store.adopt.row(sandbox, row, adoption, minted, clock.now()).await {
-            Err(error) if error.is_retryable() => tokio::time::sleep(pause).await,
-            done => return done,
-        }
-        pause *= 2;
-    }
-    store.adopt.row(sandbox, row, adoption, minted, clock.now()).await
 }

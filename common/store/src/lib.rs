@@ -47,6 +47,7 @@ pub use policy::{FollowedPolicy, PolicyPlan, PolicyUnknown, PolicyWrite, StoredP
 pub use read_budget::ReadBudget;
 pub use refill_status::{RefillHeld, RefillStatus, pause_refill, resume_refill};
 pub use retry::retry_on_conflict;
+pub(crate) use retry::retry_while_retryable;
 pub use upkeep::{
     Binding, Census, GateQuestion, HookAway, Instance, PoolStatus, ProviderAway, Received, Record, Role, Run,
     SeenEmpty, SelfReport, Sightings, Tick, Trouble,

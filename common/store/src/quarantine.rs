@@ -1,4 +1,4 @@
-//! What an operator does with the quarantine: the same code for `broker quarantine` and `/v1/admin/quarantine`.
+//! Operators' acts on the quarantine: the same code for `broker quarantine` and `/v1/admin/quarantine`.
 //!
 //! Invariant: what was ever handed out leaves the quarantine for its deletion only. What is released is arriving; a worker
 //! serves it, or it is offered at once where no gate is asked.

@@ -22,15 +22,12 @@ use tokio::task::{JoinError, JoinSet};
 use crate::accounts::record_all;
 use crate::scan_all::{ScanError, scan};
 use crate::verify::verify;
-use crate::{PoolStatus, Store, StoreError, Write, permits, retry_on_conflict};
+use crate::{PoolStatus, Store, StoreError, permits, retry_on_conflict, retry_while_retryable};
 
 /// The track of a lease whose owner is not known.
 const UNKNOWN_OWNER: &str = "reconciled";
 /// Steps that are taken at the same time; they share calls.
 const AT_ONCE: usize = 100;
-/// How often a step is tried that the table does not take just now, each time after twice the pause.
-const PATIENCE: u32 = 8;
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a table could not be reconciled. Nothing was written, or what was is gone on with by the next run.
 #[derive(Debug, thiserror::Error)]
@@ -334,7 +331,7 @@ impl Reconciliation<'_> {
                 let (store, entropy, step) = (self.store.clone(), self.entropy.clone(), step.clone());
                 let (hours, now) = (self.options.lab_duration, self.clock.now());
                 running.spawn(async move {
-                    let changed = patiently(&store, &step, hours, now).await?;
+                    let changed = retry_while_retryable(|| store.reconcile.step(&step, hours, now)).await?;
                     crash_points::point(Point::ReconcileStepped);
                     let keys: Vec<_> = step.lease_key().cloned().into_iter().collect();
                     let read =
@@ -353,21 +350,4 @@ impl Reconciliation<'_> {
             }
         }
     }
-}
-
-async fn patiently(
-    store: &Store,
-    step: &Step,
-    hours: LabDuration,
-    now: Timestamp,
-) -> Result<Write, StoreError> {
-    let mut pause = FIRST_PAUSE;
-    for _ in 1..PATIENCE {
-        match store.reconcile.step(step, hours, now).await {
-            Err(error) if error.is_retryable() => tokio::time::sleep(pause).await,
-            other => return other,
-        }
-        pause *= 2;
-    }
-    store.reconcile.step(step, hours, now).await
 }

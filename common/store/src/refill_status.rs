@@ -1,4 +1,4 @@
-//! What each flavour is short of and why, and an operator's pause: the same code for `broker refill` and `/v1/admin/refill`.
+//! Report of what each flavour is short of and why, and an operator's pause: the same code for `broker refill` and `/v1/admin/refill`.
 
 use broker_domain::policy::{Flavour, Policy, Refill};
 use broker_domain::refill::{Counted, Flow, HookBreaker, Round};

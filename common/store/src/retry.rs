@@ -1,4 +1,4 @@
-//! Retry of a write that met another transaction on the same items.
+//! Retries of writes: of one that met another transaction on the same items, and of one that the table does not take just now.
 
 use std::time::Duration;
 
@@ -18,6 +18,27 @@ where
             Err(StoreError::Conflict) => tokio::time::sleep(entropy.jitter(pause)).await,
             other => return other,
         }
+    }
+    write().await
+}
+
+/// How often a write is tried that the table does not take just now.
+const ATTEMPTS: u32 = 8;
+/// The first pause between two of them; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Repeats a write of an operator's run while the table does not take it: six seconds, without the calls.
+pub(crate) async fn retry_while_retryable<T, Fut>(write: impl Fn() -> Fut) -> Result<T, StoreError>
+where
+    Fut: Future<Output = Result<T, StoreError>>,
+{
+    let mut pause = FIRST_PAUSE;
+    for _ in 1..ATTEMPTS {
+        match write().await {
+            Err(error) if error.is_retryable() => tokio::time::sleep(pause).await,
+            other => return other,
+        }
+        pause *= 2;
     }
     write().await
 }

@@ -14,7 +14,6 @@ use broker_domain::{Job, JobReport, MAX_SKEW_MS, Outcome, Task, Timestamp};
 use broker_messages::{Incoming, MaintenanceMessage, MaintenanceTask, Reply, ScheduledTrigger};
 use broker_queue::{Delivery, QueueKind, ReplyQueueName, ReplySenders, SendError};
 use broker_runtime::crash_points::{self, Point};
-
 use tokio::sync::Semaphore;
 
 use super::disposition::Disposition;

@@ -11,8 +11,7 @@ use broker_domain::{FlavourName, Quarantine, Status};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Pages, Seen, StoreError, Write, retry_on_conflict};
 
-use super::Jobs;
-use crate::jobs::serve;
+use super::{Jobs, serve};
 
 impl Jobs {
     /// Puts a sandbox into quarantine, unless too much of its flavour is there: then `None`.

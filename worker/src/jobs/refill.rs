@@ -16,8 +16,7 @@ use broker_store::{Candidate, StoreError, Write, reservations};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{JobError, Jobs};
-use crate::jobs::serve;
+use super::{JobError, Jobs, serve};
 
 /// How long one run goes on with rounds.
 const RUN: Duration = Duration::from_secs(20);

@@ -160,7 +160,7 @@ impl WaitingStore {
     }
 
     /// The lines that are listed at `now` (a consistent read), each with what its last walk found. One that cannot be read is
-    /// passed over: it is in nobody's way.
+    /// left out, so that it holds up no other line.
     pub async fn lines(&self, now: Timestamp) -> Result<Vec<ListedLine>, StoreError> {
         let items = self.table.all_of("lines", keys::LINES).await?;
         Ok(readable_lines(&items, now))

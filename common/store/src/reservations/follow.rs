@@ -1,4 +1,4 @@
-//! The follower of reservations: each worker reads those that are open every two seconds, and when somebody who found nothing asks.
+//! The follower of reservations: each worker reads those that are open every two seconds, and at once for a request that found nothing.
 //!
 //! Invariant: a worker knows each reservation within five seconds while the table answers, and none of it is decided by what it
 //! knows: whether a sandbox that is put aside is claimed, its version decides, and a reservation's tenant never changes. Who is to be
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{CandidateFilter, Store};
 
-/// The pause between two reads that nobody asks for.
+/// The pause between two reads without a request.
 const EVERY: Duration = Duration::from_secs(2);
 /// The least pause between two reads: it bounds the cost of an empty pool.
 const LEAST: Duration = Duration::from_millis(25);
@@ -149,7 +149,7 @@ async fn follow(
         complained = problem.is_some();
         sleep(LEAST).await;
         let pause = if found.borrow().read > 0 { EVERY } else { EVERY_WHILE_UNKNOWN };
-        // Whether it is over, or somebody asks: both are reasons to read.
+        // The end of the pause and a request are both reasons to read.
         let _asked = timeout(pause, wanted.notified()).await;
     }
 }
