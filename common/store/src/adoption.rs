@@ -25,7 +25,7 @@ use crate::dynamodb::ADOPTION;
 use crate::scan_all::{SEGMENTS, ScanError, every_page};
 use crate::schema::{IndexState, STATE_INDEX};
 use crate::{
-    Candidate, EntryConflict, ForeignRow, Minted, NewSandbox, PoolStatus, Store, StoreError, Survey,
+    Candidate, EntryConflict, ForeignRow, Minted, NewSandbox, PoolStatus, Store, StoreError, Survey, Write,
     heartbeat, retry_while_retryable,
 };
 

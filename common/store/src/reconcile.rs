@@ -7,12 +7,11 @@
 //! the provider.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use broker_domain::reconcile::{
     Asked, Decision, HandedOut, Known, Lines, Listing, Minted, Purpose, Step, Verdict, decide,
 };
-use broker_domain::{AccountKey, ExternalId, LabDuration, SandboxId, Status, Timestamp, TrackId, suspects};
+use broker_domain::{AccountKey, ExternalId, LabDuration, SandboxId, Status, TrackId, suspects};
 use broker_runtime::clock::Clock;
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::entropy::Entropy;
@@ -22,7 +21,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::accounts::record_all;
 use crate::scan_all::{ScanError, scan};
 use crate::verify::verify;
-use crate::{PoolStatus, Store, StoreError, permits, retry_on_conflict, retry_while_retryable};
+use crate::{PoolStatus, Store, StoreError, Write, permits, retry_on_conflict, retry_while_retryable};
 
 /// The track of a lease whose owner is not known.
 const UNKNOWN_OWNER: &str = "reconciled";
