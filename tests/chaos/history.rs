@@ -1,6 +1,7 @@
 //! History of a run: which client got which response, and when.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -10,23 +11,37 @@ use tokio::time::Instant;
 /// A (track, idempotency key).
 pub(crate) type Key = (String, String);
 
+/// A sandbox that a client was told of. The id of one that was deleted may be that of another account later (the provider swaps
+/// ids in a run): what it created after the deletion is another sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Given {
+    pub(crate) id: String,
+    pub(crate) account: String,
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.id, self.account)
+    }
+}
+
 /// A request of a client and its response. `None` for a response: the connection broke, the outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     /// An allocate was answered with this sandbox, at once or when its outcome was polled.
-    Sandbox(String),
+    Sandbox(Given),
     /// An allocate was answered 409: nothing is available, and the key holds nothing.
     NothingThere,
     /// A return of this sandbox was answered 200.
-    Returned(String),
+    Returned(Given),
     /// A return of this sandbox was sent, and its response was not 200, or none came.
-    MarkUnanswered(String),
+    MarkUnanswered(Given),
     /// A return of this sandbox was refused: 403 or 404.
-    MarkRefused(String, u16),
+    MarkRefused(Given, u16),
     /// A GET of this sandbox was answered with this status.
-    Looked(String, u16),
+    Looked(Given, u16),
     /// The outcome of the request at this location was polled: this sandbox.
-    Polled(String, String),
+    Polled(String, Given),
     /// A request that stood in a line has a sandbox.
     Waited,
     /// The cancellation of the request at this location was answered 200.
@@ -60,7 +75,7 @@ struct Inner {
     events: Vec<Event>,
     cancelled: usize,
     waited: usize,
-    sandboxes: BTreeSet<String>,
+    ids: BTreeSet<String>,
 }
 
 impl History {
@@ -79,9 +94,9 @@ impl History {
     pub(crate) fn add(&self, event: Event) {
         self.with(|inner| {
             if let Told::Sandbox(sandbox) = &event.told
-                && inner.sandboxes.insert(sandbox.clone())
+                && inner.ids.insert(sandbox.id.clone())
             {
-                self.allocations.send_replace(inner.sandboxes.len());
+                self.allocations.send_replace(inner.ids.len());
             }
             inner.cancelled += usize::from(matches!(event.told, Told::Cancelled(_)));
             inner.waited += usize::from(event.told == Told::Waited);

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::history::{Event, Key, Told};
+use crate::history::{Event, Given, Key, Told};
 
 /// What is known of one sandbox of one key.
 #[derive(Clone, Copy, Debug)]
@@ -17,14 +17,14 @@ struct Holding {
     returned_by: Duration,
 }
 
-type Holdings<'a> = BTreeMap<(&'a Key, &'a str), Holding>;
+type Holdings<'a> = BTreeMap<(&'a Key, &'a Given), Holding>;
 
 /// Every contradiction, in words.
 pub(crate) fn history(events: &[Event]) -> Vec<String> {
     let holdings = holdings(events);
     let mut faults = two_owners(events);
     faults.extend(cancelled_in_vain(events));
-    let mut by_key: BTreeMap<&Key, Vec<(&str, Holding)>> = BTreeMap::new();
+    let mut by_key: BTreeMap<&Key, Vec<(&Given, Holding)>> = BTreeMap::new();
     for ((key, sandbox), holding) in &holdings {
         by_key.entry(key).or_default().push((sandbox, *holding));
     }
@@ -64,16 +64,16 @@ fn holdings(events: &[Event]) -> Holdings<'_> {
     holdings
 }
 
-/// A sandbox is given to one key, ever.
+/// An account is given to one key, ever, whatever its id.
 fn two_owners(events: &[Event]) -> Vec<String> {
-    let mut owners: BTreeMap<&str, BTreeSet<&Key>> = BTreeMap::new();
+    let mut owners: BTreeMap<&str, BTreeSet<(&Key, &str)>> = BTreeMap::new();
     for event in events {
         if let Told::Sandbox(sandbox) = &event.told {
-            owners.entry(sandbox).or_default().insert(&event.key);
+            owners.entry(&sandbox.account).or_default().insert((&event.key, &sandbox.id));
         }
     }
     let several = owners.into_iter().filter(|(_, keys)| keys.len() > 1);
-    several.map(|(sandbox, keys)| format!("{sandbox} was told to {keys:?}")).collect()
+    several.map(|(account, owners)| format!("account {account} was told to {owners:?}")).collect()
 }
 
 /// When more sandboxes than `limit` were surely held at a time by these tracks.
@@ -113,11 +113,11 @@ fn cancelled_in_vain(events: &[Event]) -> Vec<String> {
 }
 
 /// The violations of one event, given the sandboxes of its key.
-fn contradiction(event: &Event, held: &[(&str, Holding)]) -> Option<String> {
+fn contradiction(event: &Event, held: &[(&Given, Holding)]) -> Option<String> {
     let Event { key, sent, received, told } = event;
-    let surely_held = |other: Option<&str>| {
+    let surely_held = |other: Option<&Given>| {
         held.iter().find(|(sandbox, holding)| {
-            other != Some(sandbox) && holding.surely_from <= *sent && *received <= holding.surely_until
+            other != Some(*sandbox) && holding.surely_from <= *sent && *received <= holding.surely_until
         })
     };
     match told {
@@ -125,7 +125,7 @@ fn contradiction(event: &Event, held: &[(&str, Holding)]) -> Option<String> {
             if let Some((other, _)) = surely_held(Some(sandbox)) {
                 return Some(format!("{key:?} was told {sandbox} while it held {other}"));
             }
-            let returned = held.iter().find(|(known, _)| known == sandbox).map(|(_, h)| h.returned_by)?;
+            let returned = held.iter().find(|(known, _)| *known == sandbox).map(|(_, h)| h.returned_by)?;
             (*sent > returned).then(|| format!("{key:?} was told {sandbox} after it was given back"))
         }
         Told::NothingThere => {
@@ -156,12 +156,16 @@ mod tests {
         Event { key: (key.to_owned(), key.to_owned()), sent, received, told }
     }
 
+    fn given(name: &str) -> Given {
+        Given { id: name.to_owned(), account: format!("account-{name}") }
+    }
+
     fn sandbox(name: &str) -> Told {
-        Told::Sandbox(name.to_owned())
+        Told::Sandbox(given(name))
     }
 
     fn returned(name: &str) -> Told {
-        Told::Returned(name.to_owned())
+        Told::Returned(given(name))
     }
 
     #[test]
@@ -169,11 +173,13 @@ mod tests {
         let life = [
             told("a", 0, 1, sandbox("1")),
             told("a", 2, 3, sandbox("1")),
-            told("a", 4, 6, Told::MarkUnanswered("1".to_owned())),
+            told("a", 4, 6, Told::MarkUnanswered(given("1"))),
             told("a", 7, 8, returned("1")),
             told("a", 9, 10, sandbox("2")),
             told("b", 0, 1, sandbox("3")),
             told("b", 0, 20, Told::NothingThere),
+            // What the provider created after 1 was deleted, under its id.
+            told("c", 30, 31, Told::Sandbox(Given { account: "account-4".to_owned(), ..given("1") })),
         ];
         assert_eq!(history(&life), Vec::<String>::new());
     }
@@ -181,12 +187,14 @@ mod tests {
     #[test]
     fn every_kind_of_broken_promise_is_seen() {
         let (cancelled, polled) = ("/v1/requests/1".to_owned(), "/v1/requests/1".to_owned());
-        let broken: [(&str, Vec<Event>); 8] = [
+        let under = |id: &str| Told::Sandbox(Given { id: id.to_owned(), ..given("1") });
+        let broken: [(&str, Vec<Event>); 9] = [
+            ("an account under two ids", vec![told("a", 0, 1, under("1")), told("b", 5, 6, under("2"))]),
             (
                 "cancelled and satisfied",
                 vec![
                     told("a", 0, 1, Told::Cancelled(cancelled)),
-                    told("a", 0, 2, Told::Polled(polled, "1".to_owned())),
+                    told("a", 0, 2, Told::Polled(polled, given("1"))),
                 ],
             ),
             ("two owners", vec![told("a", 0, 1, sandbox("1")), told("b", 5, 6, sandbox("1"))]),
@@ -203,9 +211,9 @@ mod tests {
                 "none while it holds one",
                 vec![told("a", 0, 1, sandbox("1")), told("a", 2, 3, Told::NothingThere)],
             ),
-            ("not the owner", vec![told("a", 0, 1, Told::MarkRefused("1".to_owned(), 403))]),
+            ("not the owner", vec![told("a", 0, 1, Told::MarkRefused(given("1"), 403))]),
             ("never ended", vec![told("a", 0, 1, Told::NeverEnded("/v1/requests/1".to_owned()))]),
-            ("looked in vain", vec![told("a", 0, 1, Told::Looked("1".to_owned(), 404))]),
+            ("looked in vain", vec![told("a", 0, 1, Told::Looked(given("1"), 404))]),
         ];
         for (what, events) in broken {
             assert_eq!(history(&events).len(), 1, "{what}");

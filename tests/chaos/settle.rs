@@ -42,7 +42,7 @@ pub(crate) async fn everybody(mut tracks: JoinSet<Settled>) -> State {
     while let Ok(Some(settled)) = timeout_at(end, tracks.join_next()).await {
         let Settled { key, holds } = settled.expect("a client did not panic");
         state.keys += 1;
-        state.holds.extend(holds.map(|sandbox| (key, sandbox)));
+        state.holds.extend(holds.map(|sandbox| (key, sandbox.id)));
     }
     state.stuck = tracks.len();
     state

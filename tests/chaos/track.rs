@@ -7,12 +7,12 @@ use broker_tests::{Answer, Api, Call};
 use http::Method;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::cast::Apis;
-use crate::history::{Event, History, Key, Told};
+use crate::history::{Event, Given, History, Key, Told};
 
 /// Longer than any call may take.
 const NO_ANSWER_AFTER: Duration = Duration::from_secs(75);
@@ -48,12 +48,12 @@ pub(crate) struct Track {
 pub(crate) struct Settled {
     pub(crate) key: Key,
     /// Its sandbox.
-    pub(crate) holds: Option<String>,
+    pub(crate) holds: Option<Given>,
 }
 
 /// The response to an allocate.
 enum Got {
-    Sandbox(String),
+    Sandbox(Given),
     Accepted(String),
     Nothing,
     Again,
@@ -61,7 +61,7 @@ enum Got {
 
 /// The response to a GET of a request.
 enum Look {
-    Ended(Option<String>),
+    Ended(Option<Given>),
     Queued,
 }
 
@@ -103,7 +103,7 @@ impl Track {
     }
 
     /// Asks until it has a sandbox.
-    async fn obtain(&mut self) -> String {
+    async fn obtain(&mut self) -> Given {
         loop {
             let wait = if self.rng.random_bool(0.2) { self.rng.random_range(0..3) } else { 10 };
             if self.waiting && self.rng.random_bool(0.5) {
@@ -147,7 +147,7 @@ impl Track {
     }
 
     /// Asks without waiting, then polls or takes the request back; whichever it is, the request has ended after it.
-    async fn asynchronously(&mut self) -> Option<String> {
+    async fn asynchronously(&mut self) -> Option<Given> {
         let call = self.allocate(0).respond_async();
         let Got::Accepted(location) = self.ask(call).await else {
             self.pause().await;
@@ -159,7 +159,7 @@ impl Track {
 
     /// Asks, waits in a line if nothing is there, and polls; some lose their patience and cancel. Whichever it is, the request has
     /// ended after it.
-    async fn in_a_line(&mut self) -> Option<String> {
+    async fn in_a_line(&mut self) -> Option<Given> {
         let mut call = self.allocate(0);
         if !self.explicit {
             call = call.json(&json!({ "max_wait_s": self.rng.random_range(20..60) }));
@@ -187,7 +187,7 @@ impl Track {
     }
 
     /// Polls a request, and takes it back when `patience` is over.
-    async fn ended_or_taken_back(&mut self, location: &str, patience: Duration) -> Option<String> {
+    async fn ended_or_taken_back(&mut self, location: &str, patience: Duration) -> Option<Given> {
         let began = self.history.elapsed();
         while self.history.elapsed() < began + patience {
             match self.look(location, began).await {
@@ -199,7 +199,7 @@ impl Track {
     }
 
     /// Cancels until that is answered. What could not be cancelled has ended; what was cancelled never claims.
-    async fn take_back(&mut self, location: &str) -> Option<String> {
+    async fn take_back(&mut self, location: &str) -> Option<Given> {
         let began = self.history.elapsed();
         while self.history.elapsed() < began + ENDS_WITHIN {
             let call = self.api().cancel(location, &self.key.0);
@@ -236,7 +236,10 @@ impl Track {
         let Some(answer) = self.answer(call).await else { return Got::Again };
         match answer.status {
             200 | 201 => {
-                let sandbox = answer.sandbox_id().to_owned();
+                let Some(sandbox) = given(&answer.json) else {
+                    self.told(sent, Told::Surprise(format!("{answer:?}")));
+                    return Got::Again;
+                };
                 self.told(sent, Told::Sandbox(sandbox.clone()));
                 Got::Sandbox(sandbox)
             }
@@ -254,7 +257,7 @@ impl Track {
     }
 
     /// Polls a request until it ended; the sandbox that it was given, if any.
-    async fn poll(&mut self, location: &str) -> Option<String> {
+    async fn poll(&mut self, location: &str) -> Option<Given> {
         let began = self.history.elapsed();
         loop {
             if let Look::Ended(sandbox) = self.look(location, began).await {
@@ -273,7 +276,7 @@ impl Track {
         let call = self.api().request(location, &self.key.0);
         match self.answer(call).await {
             Some(answer) if answer.status == 200 && answer.text_of("status") != "queued" => {
-                let sandbox = answer.json["response"]["body"]["sandbox_id"].as_str().map(str::to_owned);
+                let sandbox = given(&answer.json["response"]["body"]);
                 if let Some(sandbox) = &sandbox {
                     // True at some instant since the request was made.
                     self.told(began, Told::Polled(location.to_owned(), sandbox.clone()));
@@ -290,15 +293,18 @@ impl Track {
     }
 
     /// Reloads the page, renews the lease, or looks at the sandbox.
-    async fn repeat(&mut self, sandbox: &str) {
+    async fn repeat(&mut self, sandbox: &Given) {
         if self.waiting && self.rng.random_bool(0.3) {
-            let path = format!("/v1/sandboxes/{sandbox}/renew");
+            let path = format!("/v1/sandboxes/{}/renew", sandbox.id);
             let call = self.api().call(Method::POST, &path).header("x-track-id", &self.key.0);
             let sent = self.history.elapsed();
             match self.answer(call).await.map(|answer| answer.status) {
                 Some(200 | 503) | None => {}
                 Some(status) => {
-                    self.told(sent, Told::Surprise(format!("a renewal of {sandbox} is answered {status}")));
+                    self.told(
+                        sent,
+                        Told::Surprise(format!("a renewal of {} is answered {status}", sandbox.id)),
+                    );
                 }
             }
             return;
@@ -307,26 +313,26 @@ impl Track {
             let call = self.allocate(10);
             self.ask(call).await;
         } else {
-            let call = self.api().sandbox(sandbox, &self.key.0);
+            let call = self.api().sandbox(&sandbox.id, &self.key.0);
             let sent = self.history.elapsed();
             match self.answer(call).await {
                 Some(answer) if answer.status == 503 => {}
-                Some(answer) => self.told(sent, Told::Looked(sandbox.to_owned(), answer.status)),
+                Some(answer) => self.told(sent, Told::Looked(sandbox.clone(), answer.status)),
                 None => {}
             }
         }
     }
 
     /// Gives back, until that is confirmed.
-    async fn give_back(&mut self, sandbox: &str) {
+    async fn give_back(&mut self, sandbox: &Given) {
         loop {
-            let call = self.api().return_sandbox(sandbox, &self.key.0);
+            let call = self.api().return_sandbox(&sandbox.id, &self.key.0);
             let sent = self.history.elapsed();
             let told = match self.answer(call).await.map(|answer| answer.status) {
-                Some(200) => Told::Returned(sandbox.to_owned()),
-                Some(status @ (403 | 404)) => Told::MarkRefused(sandbox.to_owned(), status),
-                Some(202 | 503) | None => Told::MarkUnanswered(sandbox.to_owned()),
-                Some(status) => Told::Surprise(format!("a mark of {sandbox} is answered {status}")),
+                Some(200) => Told::Returned(sandbox.clone()),
+                Some(status @ (403 | 404)) => Told::MarkRefused(sandbox.clone(), status),
+                Some(202 | 503) | None => Told::MarkUnanswered(sandbox.clone()),
+                Some(status) => Told::Surprise(format!("a mark of {} is answered {status}", sandbox.id)),
             };
             let done = matches!(told, Told::Returned(_) | Told::MarkRefused(..));
             self.told(sent, told);
@@ -369,4 +375,10 @@ impl Track {
     async fn pause_up_to(&mut self, longest: u64) {
         sleep(Duration::from_millis(self.rng.random_range(longest / 2..longest))).await;
     }
+}
+
+/// The sandbox in the body of an allocation.
+fn given(body: &Value) -> Option<Given> {
+    let text = |member: &str| body[member].as_str().map(str::to_owned);
+    Some(Given { id: text("sandbox_id")?, account: text("external_id")? })
 }

@@ -9,8 +9,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, ORIGIN};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, EXPECT, HeaderMap, ORIGIN};
 use tokio::sync::Notify;
+
+use super::operations::Operation;
 
 const TARGET: &str = "x-amz-target";
 const DESCRIBE: &str = "DynamoDB_20120810.DescribeTable";
@@ -18,7 +20,7 @@ const EXECUTE_STATEMENT: &str = "DynamoDB_20120810.ExecuteStatement";
 const JSON: &str = "application/x-amz-json-1.0";
 /// What a signature has; without it the library refuses a call.
 const SIGNATURE: [&str; 3] = ["Credential=", "SignedHeaders=", "Signature="];
-/// The longest request and answer that are kept.
+/// The longest request and answer of a description, and the longest statement.
 pub(super) const LONGEST: usize = 16 * 1024;
 /// Tables, in as many ways as they are asked for.
 const MOST: usize = 64;
@@ -32,30 +34,37 @@ pub(super) enum Asks {
     Change,
     /// Nothing: it is a PartiQL statement.
     Statement,
+    /// Nothing: it is an operation that is run here.
+    Operation(Operation),
     /// Nothing.
     Other,
 }
 
 impl Asks {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    /// What a request of `headers` asks for. What the library may refuse, or answers in another way, is left to it: `is_call` tells
+    /// that it is a POST to `/` in HTTP/1.1.
+    pub(super) fn of(headers: &HeaderMap, is_call: bool) -> Self {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let targets = headers.get_all(TARGET).iter().filter_map(|target| target.to_str().ok());
         let targets: Vec<_> = targets.collect();
         let is_signed = headers.contains_key("x-amz-date")
             && SIGNATURE.iter().all(|part| text(AUTHORIZATION.as_str()).contains(part));
+        let is_call = is_call
+            && is_signed
+            && text(CONTENT_TYPE.as_str()) == JSON
+            && [ORIGIN, EXPECT, CONNECTION].iter().all(|name| !headers.contains_key(name));
         match targets.as_slice() {
-            // What the library would refuse is left to it.
-            [DESCRIBE | EXECUTE_STATEMENT]
-                if !is_signed || text(CONTENT_TYPE.as_str()) != JSON || headers.contains_key(ORIGIN) =>
-            {
-                Self::Other
-            }
-            [DESCRIBE] => Self::Description,
-            [EXECUTE_STATEMENT] => Self::Statement,
-            _ if targets.iter().any(|t| t.contains("Table") && !t.ends_with(".ListTables")) => Self::Change,
+            [DESCRIBE] if is_call => Self::Description,
+            [EXECUTE_STATEMENT] if is_call => Self::Statement,
+            [target] if is_call && let Some(operation) = Operation::of(target) => Self::Operation(operation),
+            _ if targets.iter().any(|target| changes_tables(target)) => Self::Change,
             _ => Self::Other,
         }
     }
+}
+
+fn changes_tables(target: &str) -> bool {
+    target.contains("Table") && !target.ends_with(".ListTables") && target != DESCRIBE
 }
 
 /// The descriptions that are known. Clones share them.
@@ -128,7 +137,7 @@ impl OpenRequests {
                 known.answers.clear();
                 Open::Change
             }
-            (Asks::Description | Asks::Statement | Asks::Other, _) => Open::Other,
+            (Asks::Description | Asks::Statement | Asks::Operation(_) | Asks::Other, _) => Open::Other,
         };
         drop(known);
         self.open().push_back(open);

@@ -1,8 +1,8 @@
 //! Embedded DynamoDB endpoint: `dynoxide`, on a thread of its own.
 //!
-//! The library runs each operation to its end on the thread that received it, behind one lock, with an fsync when the
-//! table is on disk. On the broker's own runtime that would stall the API and the workers with it, hence the own thread
-//! and runtime. Invariant: one process at a time has a data directory open (a lock file, released by the kernel
+//! Each operation runs to its end on the thread that received it, behind one lock, with an fsync when the table is on disk. On the
+//! broker's own runtime that would stall the API and the workers with it, hence the own thread and runtime, with what stands before
+//! the library ([`front`]). Invariant: one process at a time has a data directory open (a lock file, released by the kernel
 //! also when the process is killed), because the library would let two of them write.
 //! A PartiQL `SELECT` over several partitions of an index does not go to it ([`partitions`](super::partitions)).
 //! Expiry by TTL is added here: the library sweeps only when asked, which is at start and every hour. That is sooner than AWS
@@ -19,11 +19,13 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
+use broker_runtime::clock::Clock;
+use broker_runtime::entropy::Entropy;
 use dynoxide::Database;
 use tokio::{
     net::TcpListener,
@@ -32,6 +34,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::front::{self, Front};
+use super::operations::Transactions;
 use super::{DRAIN, EndpointError};
 
 const TABLE_FILE: &str = "table.sqlite3";
@@ -67,7 +71,7 @@ struct OpenTable {
     _lock: Option<File>,
 }
 
-/// Opens the table and serves it on `listener` until `shutdown`; also the database, for as long as it is served.
+/// Opens the table and serves it on `listener` until `shutdown`.
 ///
 /// # Errors
 ///
@@ -75,8 +79,9 @@ struct OpenTable {
 pub(super) async fn start(
     listener: std::net::TcpListener,
     data_dir: Option<PathBuf>,
+    clock: Clock,
     shutdown: CancellationToken,
-) -> Result<(Running, Weak<Database>), EndpointError> {
+) -> Result<Running, EndpointError> {
     let (ready, opened) = oneshot::channel();
     let (alive, ended) = oneshot::channel::<()>();
     thread::Builder::new()
@@ -84,22 +89,32 @@ pub(super) async fn start(
         .spawn(move || {
             let _alive = alive;
             let started = open(data_dir.as_deref()).and_then(|table| {
+                let entropy = Entropy::from_system();
+                let hidden = front::hidden(&entropy).map_err(EndpointError::Thread)?;
+                let behind = hidden.local_addr().map_err(EndpointError::Thread)?;
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()
                     .map_err(EndpointError::Thread)?;
-                let listener = {
+                let (hidden, listener) = {
                     let _entered = runtime.enter();
-                    TcpListener::from_std(listener).map_err(EndpointError::Thread)?
+                    (TcpListener::from_std(hidden), TcpListener::from_std(listener))
                 };
-                Ok((table, runtime, listener))
+                let database = Arc::downgrade(&table.database);
+                let transactions = Arc::new(Transactions::new(clock.clone()));
+                let front = Front { behind, database, clock, entropy, transactions };
+                let listeners =
+                    (hidden.map_err(EndpointError::Thread)?, listener.map_err(EndpointError::Thread)?);
+                Ok((table, runtime, front, listeners))
             });
             match started {
-                Ok((table, runtime, listener)) => {
+                Ok((table, runtime, front, (hidden, listener))) => {
                     // Connections wait in the backlog from here on, so it counts as started. A caller who left has dropped nothing that is
                     // needed: the token still ends the server.
-                    let _ = ready.send(Ok(Arc::downgrade(&table.database)));
-                    runtime.block_on(serve(listener, Database::clone(&table.database), shutdown));
+                    let _ = ready.send(Ok(()));
+                    let library = serve(hidden, Database::clone(&table.database), shutdown.clone());
+                    runtime.spawn(front.serve(listener, shutdown));
+                    runtime.block_on(library);
                     // Also ends connections that did not end by themselves, and with them their use of the table.
                     runtime.shutdown_timeout(DRAIN);
                     drop(table);
@@ -111,7 +126,7 @@ pub(super) async fn start(
         })
         .map_err(EndpointError::Thread)?;
     match opened.await {
-        Ok(started) => started.map(|database| (Running { ended }, database)),
+        Ok(started) => started.map(|()| Running { ended }),
         Err(_) => Err(EndpointError::Thread(std::io::Error::other("the database thread panicked"))),
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! The library answers every page of every site, under any name. So it listens at a loopback address that is not told, and
 //! this stands before it: each head is read and checked ([`OwnPages`]), then passed on with its body, byte for byte. Descriptions
-//! of tables are told from memory ([`Descriptions`]), and PartiQL statements that the library would answer slowly are answered
-//! here ([`partitions`]). Invariant: nothing is passed on whose end it does not know; what it refuses ends the connection.
+//! of tables are told from memory ([`Descriptions`]); the frequent operations are run here ([`operations`]), as are PartiQL statements
+//! that the library would answer slowly ([`partitions`]). Invariant: nothing is passed on whose end it does not know; what it refuses
+//! ends the connection.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
@@ -22,11 +23,14 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::descriptions::{Asks, Descriptions, LONGEST, OpenRequests};
+use super::operations::{Answer, Operation, Transactions};
 use super::partitions;
 
 /// The longest head.
 const HEAD_BYTES: usize = 64 * 1024;
 const HEADERS: usize = 128;
+/// The longest request of an operation that is run here; the longest of the broker are 100 items of a transaction.
+const LONGEST_OPERATION: usize = 1024 * 1024;
 
 /// A listener at a loopback address that no page can guess, where there are such addresses.
 pub(super) fn hidden(entropy: &Entropy) -> io::Result<std::net::TcpListener> {
@@ -47,6 +51,10 @@ pub(super) struct Front {
     pub(super) database: Weak<Database>,
     /// The time that answers tell.
     pub(super) clock: Clock,
+    /// The ids that answers tell.
+    pub(super) entropy: Entropy,
+    /// The transactions that are run here.
+    pub(super) transactions: Arc<Transactions>,
 }
 
 impl Front {
@@ -72,11 +80,26 @@ impl Front {
         let database = self.database.clone();
         let answered = move || partitions::answer(&*database.upgrade()?, &body);
         let body = tokio::task::spawn_blocking(answered).await.ok().flatten()?;
-        let (date, length) = (httpdate::fmt_http_date(self.clock.now().into()), body.len());
-        let head = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: {length}\r\ndate: {date}\r\n\r\n"
-        );
-        Some([head.into_bytes(), body].concat())
+        Some(self.whole((200, body)))
+    }
+
+    /// Answers the body of an operation, if it is not left to the library. It runs on this thread, as the library's do.
+    fn done(&self, operation: Operation, body: &[u8]) -> Option<Vec<u8>> {
+        let database = self.database.upgrade()?;
+        self.transactions.run(operation, &database, body).map(|answer| self.whole(answer))
+    }
+
+    /// An answer with its head.
+    fn whole(&self, (status, body): Answer) -> Vec<u8> {
+        let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("");
+        let (id, length) = (self.entropy.uuid(), body.len());
+        let date = httpdate::fmt_http_date(self.clock.now().into());
+        let mut whole = format!(
+            "HTTP/1.1 {status} {reason}\r\ncontent-type: application/x-amz-json-1.0\r\nx-amzn-requestid: {id}\r\ncontent-length: {length}\r\ndate: {date}\r\n\r\n"
+        )
+        .into_bytes();
+        whole.extend_from_slice(body.as_bytes());
+        whole
     }
 }
 
@@ -201,7 +224,12 @@ async fn pass(
         }
         let whole = usize::try_from(body).unwrap_or(usize::MAX).saturating_add(length);
         let mut asked = None;
-        if matches!(asks, Asks::Description | Asks::Statement) && whole <= LONGEST {
+        let longest = match asks {
+            Asks::Description | Asks::Statement => LONGEST,
+            Asks::Operation(_) => LONGEST_OPERATION,
+            Asks::Change | Asks::Other => 0,
+        };
+        if whole <= longest {
             while buffer.len() < whole {
                 if client.read_buf(&mut buffer).await? == 0 {
                     return Ok(None);
@@ -212,10 +240,15 @@ async fn pass(
                     front.selected(buffer[length..whole].to_vec()).await
                 }
                 Asks::Description => open.remembered(&buffer[length..whole]).await,
-                Asks::Statement | Asks::Change | Asks::Other => None,
+                Asks::Operation(operation) if open.are_answered().await => {
+                    front.done(operation, &buffer[length..whole])
+                }
+                Asks::Operation(_) | Asks::Statement | Asks::Change | Asks::Other => None,
             };
             if let Some(mut answer) = answer {
-                date_answer(&mut answer, &front.clock);
+                if asks == Asks::Description {
+                    date_answer(&mut answer, &front.clock);
+                }
                 to_client.lock().await.write_all(&answer).await?;
                 buffer.drain(..whole);
                 continue;
@@ -269,7 +302,8 @@ fn read_head(guard: &OwnPages, bytes: &[u8]) -> Option<Head> {
     // Digits only: a number's parser takes a sign, too.
     let digits = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
     let number = |value: &HeaderValue| value.to_str().ok().filter(digits).and_then(|text| text.parse().ok());
-    let asks = Asks::of(&headers);
+    let is_call = (request.method, request.path, request.version) == (Some("POST"), Some("/"), Some(1));
+    let asks = Asks::of(&headers, is_call);
     let said = lengths.next().map(number);
     match (said, lengths.next().is_some() || headers.contains_key(http::header::TRANSFER_ENCODING)) {
         (None, false) => Some(Head { length, body: 0, asks, refused: None }),

@@ -11,6 +11,7 @@
 mod descriptions;
 mod dynamodb;
 mod front;
+mod operations;
 mod partitions;
 mod sqs;
 
@@ -25,7 +26,6 @@ use std::{
 };
 
 use broker_runtime::clock::Clock;
-use broker_runtime::entropy::Entropy;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
@@ -128,11 +128,9 @@ pub async fn start(
         listen("DynamoDB", SocketAddr::new(options.host, options.dynamodb_port))?;
 
     let clock = options.clock;
-    let hidden = front::hidden(&Entropy::from_system()).map_err(EndpointError::Thread)?;
-    let behind = hidden.local_addr().map_err(EndpointError::Thread)?;
-    let (dynamodb, database) = dynamodb::start(hidden, options.data_dir, shutdown.clone()).await?;
-    let front = front::Front { behind, database, clock: clock.clone() };
-    tokio::spawn(front.serve(dynamodb_listener, shutdown.clone()));
+    let dynamodb_listener = dynamodb_listener.into_std().map_err(EndpointError::Thread)?;
+    let dynamodb =
+        dynamodb::start(dynamodb_listener, options.data_dir, clock.clone(), shutdown.clone()).await?;
     let sqs = tokio::spawn(sqs::serve(sqs_listener, sqs_address, clock, shutdown));
     Ok(Endpoints {
         dynamodb_url: format!("http://{dynamodb_address}"),

@@ -50,7 +50,7 @@ struct NextToken {
 }
 
 /// The answer to the body of an `ExecuteStatement`; `None` if the library is to answer.
-pub(super) fn answer(database: &Database, body: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn answer(database: &Database, body: &[u8]) -> Option<String> {
     let asked: StatementCall = serde_json::from_slice(body).ok()?;
     let select = Select::parse(&asked.statement)?;
     let of = {
@@ -94,7 +94,7 @@ pub(super) fn answer(database: &Database, body: &[u8]) -> Option<Vec<u8>> {
     if asked.return_consumed_capacity.is_some_and(|level| level != "NONE") {
         told["ConsumedCapacity"] = json!({ "TableName": select.table, "CapacityUnits": units });
     }
-    serde_json::to_vec(&told).ok()
+    serde_json::to_string(&told).ok()
 }
 
 impl<'a> Select<'a> {

@@ -21,7 +21,7 @@ fn text(value: &str) -> AttributeValue {
     AttributeValue::S(value.to_owned())
 }
 
-async fn create_table(client: &Client) {
+pub(super) async fn create_table(client: &Client) {
     client
         .create_table()
         .table_name(TABLE)

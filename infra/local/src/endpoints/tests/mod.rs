@@ -4,6 +4,7 @@ mod dynamodb;
 mod fair;
 mod letters;
 mod lifecycle;
+mod operations;
 mod pages;
 mod queues;
 mod receiving;
