@@ -148,6 +148,10 @@ async fn main() -> ExitCode {
     if arguments.supply {
         faults.extend(flavour::judge(&broker, &provider).await);
     }
+    if arguments.other.is_some() {
+        // The last step of a roll-out: an older build may not know everything that a sandbox has beside it.
+        broker.cli_ok(&["init"]).await;
+    }
     faults.extend(settle::table(&mut broker, &cast, &mut settled, told).await);
     report::print(&settled, &deeds, (cancelled, waited), &broker.proxy().tallies(), &cast);
     if faults.is_empty() {
