@@ -4,7 +4,7 @@
 //! no process starts, and one that wrote its instance before sees the mark right after, so none writes with the old number
 //! while sandboxes move. Killed anywhere, the same call goes on; a call with the old number moves everything back.
 //!
-//! What it cannot see: a process that was silent for longer than three heartbeats. When it comes back its gate closes, as
+//! Not seen: a process that was silent for longer than three heartbeats. When it comes back its gate closes, as
 //! the pool's status tells another number; what it wrote before that, `pool verify` names, and one more call mends.
 
 use std::time::Duration;

@@ -184,7 +184,7 @@ pub async fn find(store: &Store, id: RequestId) -> Result<Option<Place>, StoreEr
 pub async fn cancel(store: &Store, entropy: &Entropy, place: &Place) -> Result<bool, StoreError> {
     let id = place.request_id;
     let cancelled = retry_on_conflict(entropy, || store.requests.cancel(id)).await?.is_applied();
-    // Another end may be a dead letter's, which a replay takes back: whoever meets the place knows.
+    // Another end may be a dead letter's, which a replay takes back: the reader of the place knows.
     if cancelled {
         store.waiting.leave(&place.line, id).await?;
     }

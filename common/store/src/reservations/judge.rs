@@ -1,4 +1,4 @@
-//! Whether what is put aside has its reservation, for `broker pool verify`.
+//! Check that each sandbox put aside has its reservation, for `broker pool verify`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What an operator does with reservations: the same code for `broker reservation` and `/v1/admin/reservations`.
+//! Operations on reservations: the same code for `broker reservation` and `/v1/admin/reservations`.
 //!
 //! Invariant: a reservation is made or changed only if, at each moment of its window, it fits beside the others into what the
 //! policy lets there be of its flavour; the others are those that stand when it is written. What is put aside, and when, is the

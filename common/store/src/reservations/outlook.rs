@@ -1,4 +1,4 @@
-//! What flavours need for reservations, by the time that a new sandbox takes: what is asked for early, and what will be missing.
+//! Needs of flavours for reservations, by the time that a new sandbox takes: what is asked for early, and what will be missing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

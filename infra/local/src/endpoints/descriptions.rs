@@ -1,6 +1,6 @@
 //! Descriptions of tables that the embedded DynamoDB endpoint remembers.
 //!
-//! For each DescribeTable the library counts every item and reads every entry of the index, and answers nobody else meanwhile:
+//! For each DescribeTable the library counts every item and reads every entry of the index, and no other call is answered meanwhile:
 //! 0.4 s for 100,000 sandboxes, and each worker asks every five seconds. AWS counts about every six hours. So a description stands
 //! until a call changes a table; its counts may be older. Invariant: while such a call is under way, or its end was not seen,
 //! nothing is told from memory.
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, EXPECT, HeaderMap, ORIGIN};
 use tokio::sync::Notify;
 
-use super::operations::Operation;
+use super::operations::TableOperation;
 
 const TARGET: &str = "x-amz-target";
 const DESCRIBE: &str = "DynamoDB_20120810.DescribeTable";
@@ -35,7 +35,7 @@ pub(super) enum Asks {
     /// Nothing: it is a PartiQL statement.
     Statement,
     /// Nothing: it is an operation that is run here.
-    Operation(Operation),
+    Operation(TableOperation),
     /// Nothing.
     Other,
 }
@@ -56,7 +56,9 @@ impl Asks {
         match targets.as_slice() {
             [DESCRIBE] if is_call => Self::Description,
             [EXECUTE_STATEMENT] if is_call => Self::Statement,
-            [target] if is_call && let Some(operation) = Operation::of(target) => Self::Operation(operation),
+            [target] if is_call && let Some(operation) = TableOperation::of(target) => {
+                Self::Operation(operation)
+            }
             _ if targets.iter().any(|target| changes_tables(target)) => Self::Change,
             _ => Self::Other,
         }

@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::descriptions::{Asks, Descriptions, LONGEST, OpenRequests};
-use super::operations::{Answer, Operation, Transactions};
+use super::operations::{Answer, TableOperation, Transactions};
 use super::partitions;
 
 /// The longest head.
@@ -84,7 +84,7 @@ impl Front {
     }
 
     /// Answers the body of an operation, if it is not left to the library. It runs on this thread, as the library's do.
-    fn done(&self, operation: Operation, body: &[u8]) -> Option<Vec<u8>> {
+    fn done(&self, operation: TableOperation, body: &[u8]) -> Option<Vec<u8>> {
         let database = self.database.upgrade()?;
         self.transactions.run(operation, &database, body).map(|answer| self.whole(answer))
     }

@@ -2,7 +2,7 @@
 //!
 //! The server parses each body three times, and with each transaction it walks through every token of the last ten minutes:
 //! a fifth of what an allocation costs on one machine, more the longer a table lives. So the operations of a broker are run here.
-//! Invariant: answers are the library's. What it may refuse in words of its own (all but a failed condition) is left to it.
+//! Invariant: answers are the library's. What it may refuse in words of its own (all but a failed condition or storage) is left to it.
 //!
 //! Differences from AWS: a transaction that is sent again with its token must be the same but for the order of its maps, and its
 //! answer tells no capacity.
@@ -25,7 +25,7 @@ const TOKEN_CHARS: usize = 36;
 
 /// An operation that is run here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operation {
+pub(super) enum TableOperation {
     BatchGetItem,
     BatchWriteItem,
     DeleteItem,
@@ -36,7 +36,7 @@ pub(super) enum Operation {
     UpdateItem,
 }
 
-impl Operation {
+impl TableOperation {
     /// The operation of an `X-Amz-Target`.
     pub(super) fn of(target: &str) -> Option<Self> {
         Some(match target.strip_prefix("DynamoDB_20120810.")? {
@@ -60,12 +60,12 @@ pub(super) type Answer = (u16, String);
 #[derive(Debug)]
 pub(super) struct Transactions {
     clock: Clock,
-    tokens: Mutex<Tokens>,
+    tokens: Mutex<KnownTokens>,
 }
 
 #[derive(Debug, Default)]
-struct Tokens {
-    known: HashMap<String, Known>,
+struct KnownTokens {
+    known: HashMap<String, TokenState>,
     /// In the order in which they became known.
     ages: VecDeque<(Instant, String)>,
     hashes: RandomState,
@@ -73,7 +73,7 @@ struct Tokens {
 
 /// What became of a transaction with a token.
 #[derive(Clone, Copy, Debug)]
-enum Known {
+enum TokenState {
     /// It was run; the hash of its items.
     Run(u64),
     /// The library has it, and its token.
@@ -98,42 +98,42 @@ impl Transactions {
         tokens.forget(now);
         let hash = tokens.hash(&request.transact_items);
         match tokens.known.get(&token) {
-            Some(Known::Run(known)) if *known == hash => return Some((200, "{}".to_owned())),
-            Some(Known::Run(_)) => {
+            Some(TokenState::Run(known)) if *known == hash => return Some((200, "{}".to_owned())),
+            Some(TokenState::Run(_)) => {
                 let reason = "An error occurred (IdempotentParameterMismatchException)".to_owned();
                 let error = DynoxideError::IdempotentParameterMismatchException(reason);
                 return Some((error.status_code(), error.to_json()));
             }
-            Some(Known::LeftToLibrary) => return None,
+            Some(TokenState::LeftToLibrary) => return None,
             None => {}
         }
         let done = database.transact_write_items(request);
         let is_done = done.is_ok();
         let answer = answer(done);
         match (is_done, &answer) {
-            (true, _) => tokens.add(now, token, Known::Run(hash)),
-            (false, None) => tokens.add(now, token, Known::LeftToLibrary),
+            (true, _) => tokens.add(now, token, TokenState::Run(hash)),
+            (false, None) => tokens.add(now, token, TokenState::LeftToLibrary),
             (false, Some(_)) => {}
         }
         answer
     }
 
     /// Runs `operation` with a request's body; `None` if the library's server is to answer: it failed, or is to fail.
-    pub(super) fn run(&self, operation: Operation, database: &Database, body: &[u8]) -> Option<Answer> {
+    pub(super) fn run(&self, operation: TableOperation, database: &Database, body: &[u8]) -> Option<Answer> {
         match operation {
-            Operation::BatchGetItem => answer(database.batch_get_item(parsed(body)?)),
-            Operation::BatchWriteItem => answer(database.batch_write_item(parsed(body)?)),
-            Operation::DeleteItem => answer(database.delete_item(parsed(body)?)),
-            Operation::GetItem => answer(database.get_item(parsed(body)?)),
-            Operation::PutItem => answer(database.put_item(parsed(body)?)),
-            Operation::Query => answer(database.query(parsed(body)?)),
-            Operation::TransactWriteItems => self.write(database, parsed(body)?),
-            Operation::UpdateItem => answer(database.update_item(parsed(body)?)),
+            TableOperation::BatchGetItem => answer(database.batch_get_item(parsed(body)?)),
+            TableOperation::BatchWriteItem => answer(database.batch_write_item(parsed(body)?)),
+            TableOperation::DeleteItem => answer(database.delete_item(parsed(body)?)),
+            TableOperation::GetItem => answer(database.get_item(parsed(body)?)),
+            TableOperation::PutItem => answer(database.put_item(parsed(body)?)),
+            TableOperation::Query => answer(database.query(parsed(body)?)),
+            TableOperation::TransactWriteItems => self.write(database, parsed(body)?),
+            TableOperation::UpdateItem => answer(database.update_item(parsed(body)?)),
         }
     }
 }
 
-impl Tokens {
+impl KnownTokens {
     fn forget(&mut self, now: Instant) {
         while let Some((since, _)) = self.ages.front()
             && now.duration_since(*since) >= TOKEN_LIFETIME
@@ -143,7 +143,7 @@ impl Tokens {
         }
     }
 
-    fn add(&mut self, now: Instant, token: String, known: Known) {
+    fn add(&mut self, now: Instant, token: String, known: TokenState) {
         self.known.insert(token.clone(), known);
         self.ages.push_back((now, token));
     }
@@ -152,35 +152,32 @@ impl Tokens {
     fn hash(&self, items: &[TransactWriteItem]) -> u64 {
         let mut hasher = self.hashes.build_hasher();
         for item in items {
-            if let Some(put) = &item.put {
-                ("put", &put.table_name, &put.condition_expression).hash(&mut hasher);
+            // The kind, the table, the item or its key, and what is said of it; names and values of each kind follow.
+            let (names_of, values_of) = if let Some(put) = &item.put {
+                ("put", &put.table_name, values(&put.item), &put.condition_expression).hash(&mut hasher);
                 put.return_values_on_condition_check_failure.hash(&mut hasher);
-                values(&put.item).hash(&mut hasher);
-                names(put.expression_attribute_names.as_ref()).hash(&mut hasher);
-                put.expression_attribute_values.as_ref().map(values).hash(&mut hasher);
-            }
-            if let Some(update) = &item.update {
-                ("update", &update.table_name, &update.condition_expression).hash(&mut hasher);
-                (&update.update_expression, &update.return_values_on_condition_check_failure)
+                (&put.expression_attribute_names, &put.expression_attribute_values)
+            } else if let Some(update) = &item.update {
+                ("update", &update.table_name, values(&update.key), &update.condition_expression)
                     .hash(&mut hasher);
-                values(&update.key).hash(&mut hasher);
-                names(update.expression_attribute_names.as_ref()).hash(&mut hasher);
-                update.expression_attribute_values.as_ref().map(values).hash(&mut hasher);
-            }
-            if let Some(delete) = &item.delete {
-                ("delete", &delete.table_name, &delete.condition_expression).hash(&mut hasher);
+                update.return_values_on_condition_check_failure.hash(&mut hasher);
+                update.update_expression.hash(&mut hasher);
+                (&update.expression_attribute_names, &update.expression_attribute_values)
+            } else if let Some(delete) = &item.delete {
+                ("delete", &delete.table_name, values(&delete.key), &delete.condition_expression)
+                    .hash(&mut hasher);
                 delete.return_values_on_condition_check_failure.hash(&mut hasher);
-                values(&delete.key).hash(&mut hasher);
-                names(delete.expression_attribute_names.as_ref()).hash(&mut hasher);
-                delete.expression_attribute_values.as_ref().map(values).hash(&mut hasher);
-            }
-            if let Some(check) = &item.condition_check {
-                ("check", &check.table_name, &check.condition_expression).hash(&mut hasher);
+                (&delete.expression_attribute_names, &delete.expression_attribute_values)
+            } else if let Some(check) = &item.condition_check {
+                ("check", &check.table_name, values(&check.key), &check.condition_expression)
+                    .hash(&mut hasher);
                 check.return_values_on_condition_check_failure.hash(&mut hasher);
-                values(&check.key).hash(&mut hasher);
-                names(check.expression_attribute_names.as_ref()).hash(&mut hasher);
-                check.expression_attribute_values.as_ref().map(values).hash(&mut hasher);
-            }
+                (&check.expression_attribute_names, &check.expression_attribute_values)
+            } else {
+                continue;
+            };
+            names(names_of.as_ref()).hash(&mut hasher);
+            values_of.as_ref().map(values).hash(&mut hasher);
         }
         hasher.finish()
     }
@@ -239,6 +236,8 @@ fn answer<T: Serialize>(done: Result<T, DynoxideError>) -> Option<Answer> {
             error @ (DynoxideError::ConditionalCheckFailedException(..)
             | DynoxideError::TransactionCanceledException(..)),
         ) => Some((error.status_code(), error.to_json())),
+        // Whether it was done is not known: the caller decides, with its token, whether to send it again.
+        Err(error) if error.status_code() >= 500 => Some((error.status_code(), error.to_json())),
         Err(_) => None,
     }
 }
@@ -251,10 +250,10 @@ mod tests {
 
     #[test]
     fn a_token_is_known_for_ten_minutes() {
-        let (mut tokens, now) = (Tokens::default(), Clock::system().instant());
-        tokens.add(now, "first".to_owned(), Known::Run(1));
+        let (mut tokens, now) = (KnownTokens::default(), Clock::system().instant());
+        tokens.add(now, "first".to_owned(), TokenState::Run(1));
         let later = now + TOKEN_LIFETIME / 2;
-        tokens.add(later, "second".to_owned(), Known::Run(2));
+        tokens.add(later, "second".to_owned(), TokenState::Run(2));
         tokens.forget(now + TOKEN_LIFETIME - Duration::from_millis(1));
         assert_eq!(tokens.known.len(), 2);
         tokens.forget(now + TOKEN_LIFETIME);
@@ -270,7 +269,7 @@ mod tests {
         let run = |token: &str| {
             let put = json!({ "Put": { "TableName": "rows", "Item": { "PK": { "S": "a" } } } });
             let body = json!({ "TransactItems": [put], "ClientRequestToken": token }).to_string();
-            transactions.run(Operation::TransactWriteItems, &database, body.as_bytes())
+            transactions.run(TableOperation::TransactWriteItems, &database, body.as_bytes())
         };
         assert_eq!(run("first"), None, "there is no table");
         let table = json!({
