@@ -91,9 +91,10 @@ impl LeaseEnd {
         Self { at: now.floor_to_second(), reason, fence: enqueued_at.minus(FENCE_MARGIN) }
     }
 
-    /// The end caused by a job or an operator at `now`.
-    pub fn by_broker(reason: EndReason, now: Timestamp) -> Self {
-        Self { at: now.floor_to_second(), reason, fence: now.minus(FENCE_MARGIN) }
+    /// The end of a lease that runs until `expires_at`, caused by a job or an operator at `now`. Requests made after
+    /// `expires_at` may take its place since then, and some wait for a sandbox to do so: they are not fenced.
+    pub fn by_broker(reason: EndReason, now: Timestamp, expires_at: Timestamp) -> Self {
+        Self { at: now.floor_to_second(), reason, fence: now.min(expires_at).minus(FENCE_MARGIN) }
     }
 }
 

@@ -56,7 +56,7 @@ async fn tombstone(place: &Place) -> broker_store::Record {
     let version = arrived + 1;
     let free = Candidate { version, ..free };
     let (free, allocation) = place.hold(free).await;
-    let end = broker_domain::LeaseEnd::by_broker(broker_domain::EndReason::Released, now);
+    let end = broker_domain::LeaseEnd::by_broker(broker_domain::EndReason::Released, now, now);
     store.leases.end(&free.sandbox_id, &allocation, &end).await.expect("ended");
     let seen = Seen { id: &free.sandbox_id, version: version + 2 };
     let buried = store.deletions.write_tombstone(seen, Status::PendingDeletion, &external(UUID), now).await;

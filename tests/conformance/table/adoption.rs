@@ -87,7 +87,7 @@ async fn an_owner_who_got_a_lease_meanwhile_keeps_that_one() {
     assert_eq!(survey(&place).await.foreign.len(), 1, "nor is the row touched");
 
     let sandbox = place.store.sandboxes.get(&free.sandbox_id).await.expect("read").expect("there");
-    let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now());
+    let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now(), place.clock.now());
     place.store.leases.end(&sandbox.id, &sandbox.allocation.expect("allocated"), &end).await.expect("ended");
     let again = survey(&place).await;
     assert_eq!(adopt(&place, again).await, Write::Applied, "an ended lease is in no request's way");

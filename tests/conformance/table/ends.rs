@@ -18,7 +18,7 @@ use crate::place::Place;
 async fn an_end_ends_both_and_only_once() {
     let place = Place::with_table().await;
     let (sandbox, allocation) = place.held().await;
-    let end = LeaseEnd::by_broker(EndReason::Expired, place.clock.now());
+    let end = LeaseEnd::by_broker(EndReason::Expired, place.clock.now(), place.clock.now());
     for expected in [Write::Applied, Write::Rejected(())] {
         let told = place.store.leases.end(&sandbox.sandbox_id, &allocation, &end).await.expect("asked");
         assert_eq!(told, expected);
@@ -35,7 +35,7 @@ async fn another_allocation_ends_nothing() {
     let place = Place::with_table().await;
     let (sandbox, allocation) = place.held().await;
     let other = Allocation { id: place.entropy.allocation_id(), ..allocation.clone() };
-    let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now());
+    let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now(), place.clock.now());
     let told = place.store.leases.end(&sandbox.sandbox_id, &other, &end).await.expect("asked");
     assert_eq!(told, Write::Rejected(()));
     assert!(place.store.leases.get(&allocation.lease_key).await.expect("read").expect("there").end.is_none());
@@ -112,7 +112,7 @@ async fn a_lease_that_was_given_longer_does_not_expire_and_a_second_extension_is
     let place = Place::with_table().await;
     let (sandbox, allocation) = place.held().await;
     let (id, now, store) = (&sandbox.sandbox_id, place.clock.now(), &place.store);
-    let end = LeaseEnd::by_broker(EndReason::Expired, now);
+    let end = LeaseEnd::by_broker(EndReason::Expired, now, now);
     let expires_at = allocation.expires_at;
     let a_second = Duration::from_secs(1);
     let early = store.leases.expire(id, &allocation, expires_at.minus(a_second), &end).await.expect("asked");
@@ -237,7 +237,7 @@ async fn a_renewal_moves_an_end_on_and_never_back_and_only_of_a_live_lease() {
     assert_eq!((lease.grant.expires_at, record.due), (latest, Some(latest)));
 
     // An expiry that was decided before the renewal takes nothing.
-    let end = LeaseEnd::by_broker(EndReason::Expired, now);
+    let end = LeaseEnd::by_broker(EndReason::Expired, now, now);
     let expired = store.leases.expire(&free.sandbox_id, &allocation, later, &end).await.expect("asked");
     assert_eq!(expired, Write::Rejected(()));
     let other = Allocation { id: place.entropy.allocation_id(), ..allocation.clone() };
@@ -271,7 +271,7 @@ async fn heartbeats_of_many_owners_at_once_are_written_and_each_of_those_that_ex
             let until = allocation.expires_at;
             let renew =
                 || place.store.leases.renew(&sandbox, &allocation, until.plus(Duration::from_secs(90)), now);
-            let end = LeaseEnd::by_broker(EndReason::Abandoned, now);
+            let end = LeaseEnd::by_broker(EndReason::Abandoned, now, now);
             let expire = async || match n % 10 {
                 0 => expiring.leases.expire(&sandbox, &allocation, until, &end).await,
                 _ => Ok(Write::Rejected(())),

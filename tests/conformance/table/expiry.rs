@@ -30,7 +30,7 @@ async fn a_lease_and_its_sandbox_may_only_leave_once_they_ended() {
     place.claim(&place.ask("student-1"), &free).await;
     assert_eq!((ttl(&place, "LEASE#").await, ttl(&place, "SBX#").await), (None, None), "live");
     let sandbox = store.sandboxes.get(&free.sandbox_id).await.expect("read").expect("there");
-    let end = LeaseEnd::by_broker(EndReason::Expired, now);
+    let end = LeaseEnd::by_broker(EndReason::Expired, now, now);
     store.leases.end(&sandbox.id, &sandbox.allocation.expect("allocated"), &end).await.expect("ended");
     let kept = Some(now.plus(DAY * 30).as_secs());
     assert_eq!((ttl(&place, "LEASE#").await, ttl(&place, "SBX#").await), (kept, None), "not deleted yet");

@@ -89,7 +89,7 @@ async fn what_is_claimed_ended_or_buried_leaves_its_place_in_the_index() {
     assert_eq!(allocated[0].version, 2);
 
     let sandbox = place.store.sandboxes.get(&free[0].sandbox_id).await.expect("read").expect("there");
-    let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now());
+    let end = LeaseEnd::by_broker(EndReason::Released, place.clock.now(), place.clock.now());
     place.store.leases.end(&sandbox.id, &sandbox.allocation.expect("allocated"), &end).await.expect("ended");
     assert_eq!(listed(&place, Status::Allocated).await, []);
     assert_eq!(listed(&place, Status::PendingDeletion).await[0].version, 3);

@@ -51,7 +51,7 @@ async fn slots(place: &Place) -> BTreeSet<u32> {
 }
 
 fn ended(place: &Place) -> LeaseEnd {
-    LeaseEnd::by_broker(EndReason::Released, place.clock.now())
+    LeaseEnd::by_broker(EndReason::Released, place.clock.now(), place.clock.now())
 }
 
 #[tokio::test]

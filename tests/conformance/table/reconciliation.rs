@@ -91,8 +91,10 @@ async fn a_lease_is_bound_to_its_sandbox_if_both_are_as_they_were_read() {
 
     // The key holds one: nothing, an ended one or another one was read there, and it is not so.
     let second = lease(&place, "student-1", &other);
-    let ended =
-        Lease { end: Some(LeaseEnd::by_broker(EndReason::Returned, place.clock.now())), ..first.clone() };
+    let ended = Lease {
+        end: Some(LeaseEnd::by_broker(EndReason::Returned, place.clock.now(), place.clock.now())),
+        ..first.clone()
+    };
     for stands in [None, Some(&ended), Some(&second)] {
         assert_eq!(take(&place, &bind(&other, stands, &second)).await, Write::Rejected(()), "{stands:?}");
     }
@@ -100,7 +102,7 @@ async fn a_lease_is_bound_to_its_sandbox_if_both_are_as_they_were_read() {
     // The sandbox's half alone is written anew under its own lease.
     assert_eq!(take(&place, &bind(&held, Some(&first), &first)).await, Write::Applied);
 
-    let end = LeaseEnd::by_broker(EndReason::Returned, place.clock.now());
+    let end = LeaseEnd::by_broker(EndReason::Returned, place.clock.now(), place.clock.now());
     let held = sandbox_of(&place, &free.id).await;
     let step = Step::End { sandbox: held, allocation: allocation(&first), end };
     assert_eq!(take(&place, &step).await, Write::Applied);
@@ -116,7 +118,7 @@ async fn a_lease_ends_alone_once_and_a_sandbox_goes_as_it_was_read() {
     let held = lease(&place, "student-1", &free);
     assert_eq!(take(&place, &bind(&free, None, &held)).await, Write::Applied);
     let now = place.clock.now();
-    let end = LeaseEnd::by_broker(EndReason::Released, now);
+    let end = LeaseEnd::by_broker(EndReason::Released, now, now);
     let another = Lease { allocation_id: place.entropy.allocation_id(), ..held.clone() };
     let end_lease = |lease: &Lease| Step::EndLease { lease: lease.clone(), end: end.clone() };
     for (lease, expected) in

@@ -223,7 +223,7 @@ async fn a_lease_and_its_sandbox_end_and_last_together_or_not_at_all() {
     let place = Place::with_table().await;
     let (free, allocation) = place.held().await;
     let (store, now) = (&place.store, place.clock.now());
-    let end = LeaseEnd::by_broker(EndReason::Released, now);
+    let end = LeaseEnd::by_broker(EndReason::Released, now, now);
     let (own, other) = (text(&allocation.id.to_string()), text(&place.entropy.uuid().to_string()));
     let until = allocation.expires_at.plus(std::time::Duration::from_secs(60));
     for (key, name, value, back) in [
@@ -257,7 +257,7 @@ async fn a_return_ends_only_what_its_key_holds_and_held_when_it_was_asked_for() 
     let place = Place::with_table().await;
     let (free, allocation) = place.held().await;
     let (store, now) = (&place.store, place.clock.now());
-    let end = LeaseEnd::by_broker(EndReason::Returned, now);
+    let end = LeaseEnd::by_broker(EndReason::Returned, now, now);
     let (key, by) = (&allocation.lease_key, allocation.allocated_at);
     let later = number(by.as_secs() + 1);
     for (item, name, value, back) in [

@@ -63,7 +63,7 @@ impl Scenario {
 
     pub(crate) fn begin_expire(&self, world: &mut World, worker: usize, key: Index) {
         let Some(lease) = &world.leases[key] else { return };
-        let end = end_row(&LeaseEnd::by_broker(EndReason::Expired, time(world.now)));
+        let end = end_row(&LeaseEnd::by_broker(EndReason::Expired, time(world.now), time(lease.expires)));
         let version = world.sandboxes[lease.sandbox].as_ref().map_or(0, |row| row.version);
         let allocation = AllocationRow { id: lease.allocation, key, at: lease.at };
         // The grace is a tick.

@@ -38,7 +38,8 @@ async fn expire(jobs: Jobs, candidate: Candidate, in_grace: Arc<AtomicU64>) -> R
         }
         return Ok(Write::Rejected(()));
     };
-    let (until, end) = (now.minus(grace), LeaseEnd::by_broker(sandbox.term.end_reason(), now));
+    let until = now.minus(grace);
+    let end = LeaseEnd::by_broker(sandbox.term.end_reason(), now, allocation.expires_at);
     crash_points::point(Point::BeforeEnd);
     Ok(match jobs.store.leases.expire(&sandbox.id, allocation, until, &end).await? {
         Write::Applied => {

@@ -151,7 +151,7 @@ fn give_up(asked: &Asked<'_>, line: &HandedOut, sandbox: &Sandbox) -> Step {
         expires_at: line.expires_at.map_or(now, Timestamp::from_secs),
         permit: None,
     };
-    let end = LeaseEnd::by_broker(EndReason::Released, asked.now);
+    let end = LeaseEnd::by_broker(EndReason::Released, asked.now, allocation.expires_at);
     Step::Retire { sandbox: sandbox.clone(), allocation, end }
 }
 
@@ -161,7 +161,7 @@ fn held(
     sandbox: &Sandbox,
     allocation: &Allocation,
 ) -> Result<(Purpose, Step), Verdict> {
-    let end = || LeaseEnd::by_broker(EndReason::Released, asked.now);
+    let end = || LeaseEnd::by_broker(EndReason::Released, asked.now, allocation.expires_at);
     let step = || Step::End { sandbox: sandbox.clone(), allocation: allocation.clone(), end: end() };
     // An earlier run's claim for an unknown owner, which it did not come to end.
     let of_unknown_owner = allocation.lease_key.track == *asked.unknown_owner;

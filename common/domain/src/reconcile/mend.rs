@@ -75,7 +75,7 @@ fn dangling(known: &Known, asked: &Asked<'_>, lease: &Lease) -> Option<Step> {
         ) if allocation.id == lease.allocation_id => {
             let at = sandbox.deletion_requested_at.unwrap_or(asked.now);
             let reason = sandbox.end_reason.filter(|reason| *reason != EndReason::Unknown);
-            let end = LeaseEnd::by_broker(reason.unwrap_or(EndReason::Released), at);
+            let end = LeaseEnd::by_broker(reason.unwrap_or(EndReason::Released), at, lease.grant.expires_at);
             Some(Step::EndLease { lease: lease.clone(), end })
         }
         (
@@ -98,7 +98,7 @@ fn dangling(known: &Known, asked: &Asked<'_>, lease: &Lease) -> Option<Step> {
 fn alone(known: &Known, asked: &Asked<'_>, sandbox: &Sandbox, allocation: &Allocation) -> Option<Step> {
     let retire =
         |end: LeaseEnd| Some(Step::Retire { sandbox: sandbox.clone(), allocation: allocation.clone(), end });
-    let now = || LeaseEnd::by_broker(EndReason::Released, asked.now);
+    let now = || LeaseEnd::by_broker(EndReason::Released, asked.now, allocation.expires_at);
     let Some(lease) = known.leases.get(&allocation.lease_key) else {
         return Some(bind(asked, sandbox, allocation, None));
     };
@@ -117,7 +117,7 @@ fn alone(known: &Known, asked: &Asked<'_>, sandbox: &Sandbox, allocation: &Alloc
 
 /// A live lease whose key claimed another sandbox later: it had ended by then.
 fn overtaken(known: &Known, asked: &Asked<'_>, lease: &Lease) -> Step {
-    let end = LeaseEnd::by_broker(EndReason::Released, asked.now);
+    let end = LeaseEnd::by_broker(EndReason::Released, asked.now, lease.grant.expires_at);
     let held = known.sandboxes.get(&lease.grant.sandbox_id).filter(|sandbox| {
         let by = sandbox.allocation.as_ref().map(|allocation| allocation.id);
         sandbox.status == Status::Allocated && by == Some(lease.allocation_id)

@@ -201,7 +201,11 @@ fn history(ops: &[(u8, u8)]) -> Vec<Known> {
         let step = match (held, free.first()) {
             (Some(lease), _) => {
                 let sandbox = table.sandboxes[&lease.grant.sandbox_id].clone();
-                let end = LeaseEnd::by_broker(EndReason::Returned, Timestamp::from_secs(at));
+                let end = LeaseEnd::by_broker(
+                    EndReason::Returned,
+                    Timestamp::from_secs(at),
+                    Timestamp::from_secs(at),
+                );
                 Step::End { sandbox, allocation: allocation_of(&lease), end }
             }
             (None, Some(_)) => {

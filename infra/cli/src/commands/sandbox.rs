@@ -79,7 +79,7 @@ async fn release(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
 async fn end_lease(context: &Context, id: &str, mut record: Record) -> anyhow::Result<Record> {
     for _ in 0..TRIES {
         let allocation = live(&record)?;
-        let end = LeaseEnd::by_broker(EndReason::Released, context.now().await?);
+        let end = LeaseEnd::by_broker(EndReason::Released, context.now().await?, allocation.expires_at);
         let ended = retry_on_conflict(&context.entropy, || {
             context.store.leases.end(&record.sandbox.id, allocation, &end)
         })

@@ -46,11 +46,13 @@ pub enum Variant {
     QuotaMark,
     /// A newcomer of a limited tenant does not look at its own line.
     PastOwnLine,
+    /// The job that ends a lease past its time fences all who asked before it ran.
+    FenceByJob,
 }
 
 impl Variant {
     /// The mistakes.
-    pub const BROKEN: [Self; 12] = [
+    pub const BROKEN: [Self; 13] = [
         Self::ParkedClaims,
         Self::OwnGrant,
         Self::PassOver,
@@ -63,6 +65,7 @@ impl Variant {
         Self::PermitByRead,
         Self::QuotaMark,
         Self::PastOwnLine,
+        Self::FenceByJob,
     ];
 
     /// A part of the promise that it breaks.
@@ -77,6 +80,7 @@ impl Variant {
             Self::GrantWithoutRecord => "was cancelled",
             Self::PermitByRead => "more leases than",
             Self::PastOwnLine => "own line",
+            Self::FenceByJob => "outdated by the end",
         }
     }
 }
@@ -237,6 +241,8 @@ impl Model for Scenario {
                 Sandbox::Arriving | Sandbox::Available | Sandbox::Ended => {}
             }
         }
+        let overdue = world.leases.iter().flatten().find(|lease| lease.past && !lease.ended);
+        actions.extend(overdue.map(|lease| Action::Expire(lease.sandbox.into())));
         for (number, request) in world.requests.iter().enumerate() {
             if request.is_queued() && world.ends < self.ends {
                 actions.extend([Action::Cancel(number), Action::Deadline(number)]);

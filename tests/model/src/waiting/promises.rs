@@ -1,5 +1,7 @@
 //! What must hold in every state.
 
+use broker_domain::LeaseVerdict;
+
 use super::Scenario;
 use super::world::{Action, Hand, Sandbox, World};
 
@@ -28,6 +30,14 @@ impl Scenario {
             let under_way = world.hands.iter().any(|hand| is_about(hand, number));
             if request.parked && !request.place && !under_way {
                 return Some(format!("request {number} is parked and queued without a place"));
+            }
+            let request_number = u8::try_from(number).unwrap_or(u8::MAX);
+            let of_key = world.leases[usize::from(self.key(request_number))].as_ref();
+            let outlived = of_key.is_some_and(|lease| lease.expired);
+            if outlived && matches!(self.verdict(world, request_number), LeaseVerdict::Superseded) {
+                return Some(format!(
+                    "request {number} is outdated by the end of a lease that had run out before"
+                ));
             }
             if !request.message && !request.place && !under_way {
                 return Some(format!("request {number} is lost: it has neither a message nor a place"));

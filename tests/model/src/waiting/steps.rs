@@ -1,9 +1,9 @@
 //! The steps of the small world: each reads, or writes, at one instant.
 
-use broker_domain::{LeaseVerdict, Timestamp, judge};
+use broker_domain::{EndReason, LeaseEnd, LeaseVerdict, Timestamp, judge};
 
 use super::serve::Granted;
-use super::world::{Action, End, Hand, NOW, Sandbox, World, ask, lease};
+use super::world::{Action, End, Hand, NOW, Sandbox, World, ask, expires_at, lease};
 use super::{Scenario, Variant};
 
 impl Scenario {
@@ -87,7 +87,11 @@ impl Scenario {
                 world.ends += 1;
                 self.ask_after_the_deadline(world, small(number), true);
             }
-            Action::Return(number) => give_back(world, number),
+            Action::Return(number) => {
+                let asked = world.requests.iter().filter(|request| request.sent).count();
+                end_lease(world, number, small(asked), false);
+            }
+            Action::Expire(number) => self.expire(world, number),
             Action::Die(worker, number) => {
                 world.deaths += 1;
                 let request = &mut world.requests[number];
@@ -273,6 +277,17 @@ impl Scenario {
         }
     }
 
+    fn expire(&self, world: &mut World, number: usize) {
+        let Sandbox::Allocated { key } = world.sandboxes[number] else { return };
+        let Some(lease) = &world.leases[usize::from(key)] else { return };
+        let now = Timestamp::from_secs(NOW);
+        let until = if self.variant == Variant::FenceByJob { now } else { expires_at(lease) };
+        let end = LeaseEnd::by_broker(EndReason::Expired, now, until);
+        let asked = (0..small(world.requests.len())).map(|request| ask(request, key, 0).times.enqueued_at);
+        let fenced = asked.filter(|asked_at| *asked_at <= end.fence).count();
+        end_lease(world, number, small(fenced), true);
+    }
+
     /// Whether the order of one line puts `first` before `second`.
     pub(super) fn goes_before(&self, first: u8, second: u8) -> bool {
         first < second && self.tenant(first) == self.tenant(second) && self.key(first) != self.key(second)
@@ -312,16 +327,15 @@ pub(super) fn leave(world: &mut World, request: u8) {
     }
 }
 
-fn give_back(world: &mut World, number: usize) {
+fn end_lease(world: &mut World, number: usize, fence: u8, expired: bool) {
     let Sandbox::Allocated { key } = world.sandboxes[number] else { return };
     world.sandboxes[number] = Sandbox::Ended;
     if world.permit == Some(key) {
         world.permit = None;
         world.requests.iter_mut().for_each(|request| request.marked = false);
     }
-    let asked = small(world.requests.iter().filter(|request| request.sent).count());
     if let Some(lease) = &mut world.leases[usize::from(key)] {
-        (lease.ended, lease.fence) = (true, asked);
+        (lease.ended, lease.fence, lease.expired) = (true, fence, expired);
     }
 }
 

@@ -91,8 +91,10 @@ pub(super) struct LeaseRow {
     pub(super) sandbox: u8,
     pub(super) past: bool,
     pub(super) ended: bool,
-    /// So many requests were made before its end.
+    /// So many requests are fenced by its end.
     pub(super) fence: u8,
+    /// A job ended it.
+    pub(super) expired: bool,
 }
 
 /// What a worker read or decided and has not written yet.
@@ -171,6 +173,8 @@ pub enum Action {
     Deadline(usize),
     /// An owner gives a sandbox back.
     Return(usize),
+    /// The job ends the lease of a sandbox, which is past its time.
+    Expire(usize),
     /// A place is met that cannot be served.
     Die(usize, usize),
     /// An operator replays a dead letter.
@@ -194,8 +198,14 @@ impl World {
         if scenario.past_lease {
             let old = u8::try_from(world.sandboxes.len()).unwrap_or(u8::MAX);
             world.sandboxes.push(Sandbox::Allocated { key: 0 });
-            world.leases[0] =
-                Some(LeaseRow { request: u8::MAX, sandbox: old, past: true, ended: false, fence: 0 });
+            world.leases[0] = Some(LeaseRow {
+                request: u8::MAX,
+                sandbox: old,
+                past: true,
+                ended: false,
+                fence: 0,
+                expired: false,
+            });
         }
         world
     }
@@ -254,6 +264,10 @@ pub(super) fn ask(number: u8, key: u8, of: u8) -> AllocateRequest {
     }
 }
 
+pub(super) fn expires_at(row: &LeaseRow) -> Timestamp {
+    time(if row.past { 1 } else { 3 * NOW })
+}
+
 /// The lease as the domain sees it.
 pub(super) fn lease(key: u8, row: &LeaseRow) -> Lease {
     Lease {
@@ -267,7 +281,7 @@ pub(super) fn lease(key: u8, row: &LeaseRow) -> Lease {
             external_id: ExternalId::new("e").expect("an id"),
             track_name: None,
             allocated_at: time(1),
-            expires_at: time(if row.past { 1 } else { 3 * NOW }),
+            expires_at: expires_at(row),
             attributes: broker_domain::ProviderAttributes::default(),
         },
         term: Term::default(),
