@@ -1,8 +1,8 @@
 //! Errors of handlers, and their finality: whether a message that was not done can ever be done.
 //!
-//! **Unknown is not final.** An error that an operator or time can mend (credentials, rights, an outage, an index that is being built)
-//! costs a message nothing. A write that the table refuses is final only if the table takes another one and refuses it
-//! again: else it refuses everybody's.
+//! **Unknown is not final.** An error that can pass (credentials, rights, an outage, an index that is being built) never makes a
+//! message a dead letter. A write that the table refuses is final only if the table takes another write in between and refuses this
+//! one again: otherwise the table refuses all writes, which passes.
 
 use broker_domain::{Inventory, LeaseKey, SandboxId, Status, suspects};
 use broker_queue::SendError;

@@ -1,9 +1,8 @@
-//! The health of a worker, which opens and closes its gate: its table takes what requests need, its pool is not paused, its
-//! clock can be trusted.
+//! Health of a worker: whether it may receive messages, because its table answers, its pool is not paused, and its clock is trusted.
 //!
-//! Invariant: while the gate is closed nothing is received, so an outage of the table spends no receives of messages
-//! that cannot be handled, and a paused pool is not touched. A quiet worker costs one read each time; a table
-//! that is suspected, or was away, also has to list its index and to take writes.
+//! Invariant: while the worker is unhealthy nothing is received, so an outage of the table spends no receives of messages
+//! that cannot be handled, and a paused pool is not changed. A check costs one read; after a failed call or an outage it
+//! also lists the index and tries a write.
 
 use std::time::{Duration, Instant};
 

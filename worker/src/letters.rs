@@ -1,4 +1,4 @@
-//! Dead letters that were kept in the table: counted and logged, whoever kept them.
+//! Counter and log line of each dead letter that this process writes into the table.
 
 use broker_domain::DeadLetter;
 

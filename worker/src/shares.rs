@@ -1,8 +1,8 @@
 //! Shares: how many of a worker's permits the requests of one key, and those of one tenant, hold at a time.
 //!
-//! A key that is asked for again and again must not hold every permit while others wait in the queue, and a tenant that sent
-//! thousands must not hold up another one's few. A key has a quarter of the permits at most; the tenants that are here have
-//! equal parts, and one that is alone has all. Beyond its share a request waits here, in its tenant's order and without a
+//! A frequently repeated key must not hold every permit while other messages wait in the queue, and a tenant with thousands of
+//! requests must not delay the few of another one. A key has a quarter of the permits at most; the tenants whose requests are here
+//! have equal parts, and a single tenant has all. Beyond its share a request waits here, in its tenant's order and without a
 //! permit; when too many wait, one of a crowded key is put back into the queue, and others keep their permits while they wait.
 //! Invariants: a permit that is given back goes to a request that may begin, of the tenant that holds least, or is free; a
 //! request waits only while another one of its key or of its tenant is under way.

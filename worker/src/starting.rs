@@ -1,4 +1,4 @@
-//! The start of a worker while AWS does not accept it yet: credentials that come late, rights that were given just now.
+//! Retries at the start of a worker while AWS does not accept it yet: late credentials, or rights that were granted just now.
 //!
 //! A missing table or queue ends the start at once, with an error that says what to run.
 

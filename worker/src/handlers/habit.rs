@@ -1,9 +1,9 @@
-//! Habit: whether a write that reads nothing before is worth a try, judged by the last ones.
+//! Habit: an estimate of whether a write without a read before it will succeed, from the results of the last ones.
 //!
-//! Where such a write fits nearly always, it saves a read. Where it does not, it costs more than that: it is paid for like one that
-//! succeeds, and it cancels the others of its call (`broker_store`, group commit), which are sent again. So one that fails counts
-//! as much as [`Habit::LOSS`] that succeed, and from one in nine on, what is there is read first. A look learns, too, so the habit
-//! comes back.
+//! A write that nearly always succeeds saves a read. One that often fails costs more than the read: it is charged like one that
+//! succeeds, and it cancels the other groups of its call (`broker_store`, group commit), which are sent again. So a failure counts
+//! as much as [`Habit::LOSS`] successes, and from one failure in nine on, the item is read first. Reads update the estimate, too,
+//! so writes without a read are tried again when they would succeed.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

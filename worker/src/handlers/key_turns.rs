@@ -1,8 +1,8 @@
-//! Key turns: of the requests of one key, one at a time asks the table, and what it learns is learnt for all who wait.
+//! Key turns: one request of a lease key at a time calls the table, and shares the lease that it read with the others that wait.
 //!
-//! Invariants: an attempt answers only requests that came before it began, so no request is told of a lease that ended before
-//! it was asked for; a key without requests takes no memory. It decides nothing: each request that waited judges
-//! what was learnt for itself (another fingerprint, another request id), and asks by itself where that does not tell.
+//! Invariants: an attempt answers only requests that came before it began, so no request gets a lease that ended before
+//! the request was made; a key without requests takes no memory. Nothing is decided here: each waiting request judges
+//! the lease itself (another fingerprint, another request id), and calls the table itself if that is not enough.
 
 use std::collections::HashMap;
 use std::hash::Hash;

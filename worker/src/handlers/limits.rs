@@ -1,9 +1,9 @@
-//! Limits: what a request of a limited tenant may claim.
+//! Limits of tenants: the candidate, and the permit, that a request may claim.
 //!
-//! Every claim asks here for its candidate; for a tenant without a limit that is the candidate, and nothing more. Under a limit
-//! it comes with a permit, and never goes past a place of the tenant that was durable before the request was made:
-//! else those who wait for a permit would wait for ever. A request whose names fall under several limits tries the other
-//! flavours, and what falls under none, before it is told which limit is in its way.
+//! Every claim gets its candidate here. For a tenant without a limit it is only the candidate. Under a limit
+//! it comes with a permit, and a request never overtakes a place of its tenant that was durable before the request was made:
+//! otherwise requests that wait for a permit could starve. A request whose prefix falls under several limits tries the other
+//! flavours, and sandboxes under no limit, before it is answered which limit is reached.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +20,7 @@ use super::permits::{HeldPermit, Slot};
 use super::{HandlerError, Handlers};
 use crate::candidates::HeldCandidate;
 
-/// Places of a line that are read at a time, to see whether anybody waits.
+/// Places of a line that are read at a time, to see whether a request waits.
 const HEADS: u16 = 10;
 /// How long the last look at a tenant's lines serves requests that were made before it began. It bounds what clocks that differ
 /// can hide.
@@ -85,7 +85,7 @@ pub(super) struct LimitRefusal {
     pub(super) quota: Quota,
 }
 
-/// The lines of a tenant in which somebody waits, as a look saw them.
+/// The lines of a tenant in which a request waits, as a read showed them.
 #[derive(Debug)]
 pub(super) enum LinesLearnt {
     /// These.
@@ -270,7 +270,7 @@ impl Handlers {
         Ok(Claimable::Refused(LimitRefusal { candidate, limited, quota }))
     }
 
-    /// The lines of `tenant` in which somebody waits, by a look that began after `asked`. Those who ask together share one.
+    /// The lines of `tenant` in which a request waits, by a read that began after `asked`. Concurrent callers share one read.
     async fn waited(&self, tenant: &TenantName, asked: Timestamp) -> Result<Arc<[Line]>, HandlerError> {
         if let Some(waited) = self.last_looks.of(tenant, asked, self.clock.instant()) {
             return Ok(waited);

@@ -1,4 +1,4 @@
-//! The part of sweep that frees permits whose lease is not live.
+//! Sweep of permits: those whose lease is not live are freed.
 //!
 //! Every end frees its own; what is found here was left by a worker of an older version. Each permit's lease is read after the
 //! permit, and both once more at one instant before it is freed, on the condition that it is that allocation's still: an

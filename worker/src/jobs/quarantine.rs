@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing more of a flavour goes there while a fifth of it is there, however many processes put sandboxes there at
 //! the same moment. Order: guard → census and index → one transaction that changes the sandbox, and the guard as it was
-//! read; who loses that counts again.
+//! read. A process that loses this condition counts again.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The part of sweep that gives back what is put aside for a reservation that is not there, or was cleared.
+//! Sweep of reserved sandboxes: those whose reservation does not exist, or was cleared, are given back.
 //!
 //! A reservation is kept until everything has gone back; what is found here the index did not show by then. The sandboxes are
 //! listed before the reservations are read: one is there before anything is put aside for it.

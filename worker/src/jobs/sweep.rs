@@ -1,10 +1,10 @@
-//! Sweep job: removes what dead processes left: the reply queue of an API, and its INSTANCE; permits without a lease, and
-//! what is put aside for no reservation.
+//! Sweep job: removes the reply queues and INSTANCE items of dead processes, permits without a lease, and gives back sandboxes that
+//! are put aside without a reservation.
 //!
-//! Without a sign of life is a process whose last heartbeat is three intervals old, and a reply queue whose id is no
-//! instance's; an API writes its INSTANCE before it makes the queue. **Unseen is not gone**: no process can write its heartbeat while
-//! the table is away, so only what two sweeps saw unchanged is removed, and nothing is seen by a worker whose own table was
-//! away a moment ago. One that only slept finds its queue gone, makes a new one and says so again. Ended requests leave by
+//! A process counts as gone if its last heartbeat is three intervals old, and a reply queue if its id is not in the list of
+//! instances; an API writes its INSTANCE before it makes the queue. **Unseen is not gone**: no process can write its heartbeat while
+//! the table does not answer. So only what two sweeps found unchanged is removed, and a worker whose own table failed a moment ago
+//! does not sweep. An API that was only suspended finds its queue gone and makes a new one. Ended requests expire by
 //! their own ttl.
 
 use std::collections::HashMap;

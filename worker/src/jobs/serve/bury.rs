@@ -1,7 +1,7 @@
-//! Burial of places: a request that stands in a line and that nobody can serve becomes a dead letter.
+//! Dead letters of places: a request that waits in a line and can never be served becomes a dead letter.
 //!
-//! A line has no redrive, so the worker that meets such a place buries it: the letter, the end of its request and its deletion
-//! are one transaction. A replay opens the request again, and it parks at its old place.
+//! A line has no redrive, so the worker that reads such a place writes the dead letter itself. One transaction puts the dead letter,
+//! ends the request and deletes the place. A replay opens the request again, and it parks at its old place.
 
 use broker_domain::{Outcome, Reason};
 use broker_runtime::errors::chain;
@@ -16,7 +16,7 @@ use crate::letters::was_kept;
 /// Why a place can never be served: the reason, as a code and in words.
 pub(super) type Why = (Reason, String);
 
-/// Buries a place. If it is not as it was read, or its request waits there no longer, another was faster.
+/// Makes a place a dead letter. Rejected if the place changed since it was read, or its request does not wait there any more.
 pub(super) async fn item(jobs: &Jobs, place: &PlaceItem, why: Why) -> Result<Write, StoreError> {
     let (id, now) = (jobs.entropy.uuid(), jobs.clock.now());
     let since = place.request_id().map_or(now, broker_domain::waiting::minted_at);
@@ -29,7 +29,7 @@ pub(super) async fn item(jobs: &Jobs, place: &PlaceItem, why: Why) -> Result<Wri
     Ok(buried)
 }
 
-/// Buries the place of a request that was read, and tells who waits for its answer.
+/// Makes the place of a decoded request a dead letter, and sends the outcome to the caller that waits for it.
 pub(super) async fn request(jobs: &Jobs, waiter: &ParkedRequest, why: Why) -> Result<(), StoreError> {
     let outcome = Outcome::DeadLettered { reason: why.0.as_str().to_owned() };
     if item(jobs, &PlaceItem::from(&waiter.place), why).await?.is_applied() {
@@ -39,7 +39,7 @@ pub(super) async fn request(jobs: &Jobs, waiter: &ParkedRequest, why: Why) -> Re
     Ok(())
 }
 
-/// Does `work` for a place; if it can never be done, the place is buried.
+/// Does `work` for a place; the place becomes a dead letter if the error is final or `work` panics.
 pub(super) async fn or_bury(
     jobs: &Jobs,
     waiter: &ParkedRequest,
@@ -55,7 +55,7 @@ pub(super) async fn or_bury(
     }
 }
 
-/// What an error of the table says of a place.
+/// The finality of a table error for a place.
 pub(super) const fn of_error(error: &StoreError) -> Finality {
     Finality::of(error, "malformed_item", "table_refused")
 }
@@ -65,7 +65,7 @@ pub(super) fn reason(code: &str) -> Reason {
     Reason::parse(code).unwrap_or(Reason::Unknown)
 }
 
-/// Why a place is buried whose handling panicked.
+/// The reason of a place whose handling panicked.
 pub(super) fn panicked() -> Why {
     (Reason::Panicked, "the worker that handled it panicked: its log says where".to_owned())
 }

@@ -113,7 +113,7 @@ struct Dealing<'a> {
 }
 
 impl Dealing<'_> {
-    /// Deals until nothing is left that anybody may have.
+    /// Deals until no waiting request fits what is left.
     async fn rounds(&mut self) -> Result<(), StoreError> {
         for _ in 0..MOST_ROUNDS {
             if self.free.is_empty() {
@@ -167,7 +167,7 @@ impl Dealing<'_> {
         }
     }
 
-    /// The heads of the lines that something fits, in no order. Places whose time is over are passed over.
+    /// The heads of the lines that a free sandbox fits, in no order. Places past their deadline are passed over.
     async fn waiters(&mut self) -> Result<(Waiters, Rooms), StoreError> {
         let (store, now) = (&self.jobs.store, self.jobs.clock.now());
         let mut waiters = BTreeMap::new();
@@ -196,7 +196,7 @@ impl Dealing<'_> {
                 for waiter in readable(self.jobs, page.items).await? {
                     let id = waiter.place.request_id;
                     if waiter.place.deadline < now {
-                        // It is ended beside: one that cannot be ended now is in nobody's way.
+                        // It is ended in a task of its own: if that fails now, it does not stop the dealing.
                         self.jobs.soon.note(&waiter.place, now);
                     } else if !self.aside.contains(&id) && !self.leaving.contains(&id) {
                         found = true;
@@ -377,7 +377,7 @@ impl Dealing<'_> {
         }
     }
 
-    /// A call of grants can never be done: its first goes alone, and if that is the one, it is buried.
+    /// A call of grants failed for good: its first grant goes alone, and its place becomes a dead letter if that fails for good, too.
     async fn blame(&mut self, why: Why) -> Result<(), StoreError> {
         match std::mem::take(&mut self.tried).as_slice() {
             [] => self.in_the_way(StoreError::Conflict).await,

@@ -1,4 +1,4 @@
-//! Grants of this process lately, by flavour: it says them with its heartbeats, and the APIs estimate by them.
+//! Counts of this process's recent grants by flavour. Heartbeats carry them, and the APIs compute their estimates from them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,12 +1,11 @@
-//! SERVE: what arrived is offered (ARCHITECTURE.md, "Arriving").
+//! SERVE: the steps that take a sandbox from arriving to available (ARCHITECTURE.md, "Arriving").
 //!
-//! Two call it: the job that brought sandboxes, at once, for these ([`these`]); and the tick `TICK#serve`, every few seconds, for
-//! what a process that died, or a program without hooks, left behind ([`keep`], and `broker job run serve`). Any number at a
-//! time is safe: each write is at the version that was seen. The tick is served here and not through the queue: it must be
+//! It has two callers: the job that brought sandboxes calls it at once for these ([`these`]); the tick `TICK#serve` calls it every few
+//! seconds for the sandboxes that a dead process or a program without hooks left ([`keep`], and `broker job run serve`). Concurrent
+//! calls are safe: each write is at the version that was read. The tick does not go through the queue: it must be
 //! quick, and an older worker would not know the job. The workers look in turns, and a look that finds nothing writes nothing.
 //!
-//! Steps of one call: arrivals → gate → put aside for reservations that are short → deal to those who wait → admit what fitted
-//! no place.
+//! Steps of one call: arrivals → gate → put aside for reservations that are short → deal to waiting requests → admit the rest.
 
 mod admit;
 mod bury;
@@ -45,14 +44,14 @@ pub(crate) use walk::NextWalk;
 
 /// How long a tick is taken: a worker that dies with it delays the next by this. Two at a time are safe, if one takes longer.
 const TAKEN_FOR: Duration = Duration::from_secs(6);
-/// How long arrivals wait for the dealing of another worker, and how often that is looked at.
+/// How long arrivals wait while another worker deals, and how often this is checked.
 const OTHERS_END_WITHIN: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Between two looks that free permits start: many at a time are one.
 const BETWEEN_FREED: Duration = Duration::from_millis(100);
 /// Pages of what is offered that are looked through behind sandboxes that a limit keeps from those who wait.
 const BEHIND_LIMITS: usize = 10;
-/// Between two ends of places whose time is over.
+/// The shortest pause between two rounds that end places past their deadline.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 /// Arrivals that are served together.
 pub(crate) const TOGETHER: u16 = 100;

@@ -1,7 +1,7 @@
-//! Parked requests: answered, and their places deleted.
+//! Parked requests: the end of one, its reply, and the deletion of its place.
 //!
-//! Order: **write state → send reply → delete place**. A reply that cannot be sent is found by asking; a place that is not
-//! deleted grants nothing.
+//! Order: **write state → send reply → delete place**. If the reply cannot be sent, `GET` finds the stored outcome; a place that is
+//! not deleted grants nothing.
 
 use broker_domain::waiting::Place;
 use broker_domain::{AllocateRequest, Outcome};

@@ -1,4 +1,5 @@
-//! Places: read, with their messages, and ended when their time is over. What can never be served is buried ([`bury`]).
+//! Places of a line: read with their messages, and ended at their deadlines. One that can never be served becomes a dead letter
+//! ([`bury`]).
 
 use broker_domain::waiting::Place;
 use broker_domain::{AllocateRequest, LeaseVerdict, Outcome, Reason, judge};
@@ -10,7 +11,7 @@ use super::bury::{self, Why};
 use super::parked::{ParkedRequest, end, waited};
 use crate::jobs::Jobs;
 
-/// What a place's message says; or why that cannot be read.
+/// The decoded message of a place, or why it cannot be decoded.
 fn read(jobs: &Jobs, place: &Place) -> Result<(RequestMessage, AllocateRequest, ReplyQueueName), Why> {
     let message = RequestMessage::decode(&place.message)
         .map_err(|error| (bury::reason(error.reason_code()), error.to_string()))?;
@@ -27,8 +28,8 @@ fn read(jobs: &Jobs, place: &Place) -> Result<(RequestMessage, AllocateRequest, 
     }
 }
 
-/// The places of a page that can be served, with their messages, in their order. The others are buried, but for those that a newer
-/// worker can read: they have until their deadline.
+/// The places of a page that can be served, with their messages, in their order. The others become dead letters; a place of a newer
+/// version is kept until its deadline.
 pub(super) async fn readable(jobs: &Jobs, rows: PlaceRows) -> Result<Vec<ParkedRequest>, StoreError> {
     for item in rows.unreadable {
         let why =
@@ -47,7 +48,7 @@ pub(super) async fn readable(jobs: &Jobs, rows: PlaceRows) -> Result<Vec<ParkedR
     Ok(readable)
 }
 
-/// Stores what became of a place whose time is over, and deletes it.
+/// Stores the outcome of a place past its deadline, and deletes the place.
 pub(super) async fn overdue(jobs: &Jobs, waiter: &ParkedRequest) -> Result<(), StoreError> {
     let lease = jobs.store.leases.get(&waiter.ask.lease_key).await?;
     let outcome = match judge(lease.as_ref(), &waiter.ask, jobs.clock.now()) {

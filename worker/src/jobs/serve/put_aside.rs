@@ -1,9 +1,9 @@
-//! Reservations: sandboxes are put aside, and go back (ARCHITECTURE.md, "Reservations").
+//! Reservations: putting sandboxes aside, and giving them back (ARCHITECTURE.md, "Reservations").
 //!
-//! What arrives is put aside before anybody else gets it; from the beginning of a reservation on, the tick puts aside what is
-//! available, too. What an open reservation has too much of, and everything of one that has ended, goes back through `arriving`,
-//! so those who wait come first. Each write is at the versions that were read, of the reservation and of each sandbox: two workers
-//! never put aside more than its count, and nothing for one that has ended.
+//! Arriving sandboxes are put aside before they are offered; from the beginning of a reservation on, the tick puts aside available
+//! ones, too. Surplus sandboxes of an open reservation, and all of one that has ended, go back through `arriving`,
+//! so waiting requests get them first. Each write is at the versions that were read, of the reservation and of each sandbox: two
+//! workers never put aside more than its count, and nothing for a reservation that has ended.
 
 use std::time::Duration;
 
@@ -119,7 +119,7 @@ fn used_up(reservation: &Reservation, census: Option<&Census>) -> Option<u32> {
     (there < reservation.held).then_some(there)
 }
 
-/// Looks at every reservation: ends those whose time is over, gives back what there is too much of, puts aside what is missing.
+/// Checks every reservation: ends those past their end, gives back surplus sandboxes, puts aside what is missing.
 pub(super) async fn look(jobs: &Jobs, report: &mut JobReport) -> Result<(), StoreError> {
     let all = in_order(jobs.store.reservations.all().await?);
     let census = census_of_floors(jobs, &all).await?;

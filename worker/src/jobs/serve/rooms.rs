@@ -1,7 +1,7 @@
-//! Free sandboxes, and rooms: how many more sandboxes each tenant that waits may take, and the permits for them.
+//! Free sandboxes, and the free permits of each waiting tenant's limits.
 //!
-//! Invariant: read after the sandboxes were listed, as the lines are. A tenant without a free permit is out: what it may not take
-//! goes to others, or is offered. Which permit a grant takes, its own condition decides.
+//! Invariant: permits are read after the sandboxes were listed, as the lines are. A tenant without a free permit is skipped: what it
+//! may not take goes to others, or is offered. The condition of a grant decides which permit it takes.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub(crate) struct Free {
 }
 
 impl Free {
-    /// One that anybody may have.
+    /// A sandbox that every tenant may have.
     pub(crate) const fn for_all(candidate: Candidate, listed: Status) -> Self {
         Self { candidate, listed, only_for: None }
     }

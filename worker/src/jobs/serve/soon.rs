@@ -1,7 +1,7 @@
-//! Deadlines that come soon: a place is ended when its time is over, not by the next walk.
+//! Deadlines before the next walk: each place is ended at its own deadline.
 //!
-//! Each process keeps those of the places that it parked or walked; what one kept that died is found by the next walk. Two that end
-//! the same place are one end: the first outcome stays.
+//! Each process keeps the deadlines of the places that it parked or walked. If the process dies, the next walk finds them. If two
+//! processes end the same place, the first outcome stays.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ const AT_ONCE: usize = 32;
 /// When a place that could not be ended is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Places whose deadline comes soon, each with the time when it is to be ended. Clones share them.
+/// Places with a deadline before the next walk, each with the time at which it is ended. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SoonOver(Arc<Mutex<BTreeSet<(Timestamp, Line, RequestId)>>>);
 

@@ -1,8 +1,8 @@
-//! Turns: which worker looks next, told by the clock and the list of processes, so that a look costs no write.
+//! Turns of the workers in SERVE, computed from the clock and the list of processes, so that a look costs no write.
 //!
-//! Time is cut into slots of `BROKER_SERVE_EVERY_S`; slot n belongs to the worker that stands at n modulo their number in the list
-//! of those that live. Processes may see different lists for a moment, and one that died keeps its slots until its heartbeat is
-//! old: then a slot is looked at twice, or not at all. Both are safe: whatever is left is served in the next.
+//! Time is divided into slots of `BROKER_SERVE_EVERY_S`; slot n belongs to the worker at position n modulo their number in the list
+//! of live workers. Processes may see different lists for a moment, and a dead worker keeps its slots until its heartbeat is
+//! old: then two workers use a slot, or none does. Both are safe: the next look serves what is left.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use broker_domain::Timestamp;
 use broker_store::{Instance, Role, Store};
 use uuid::Uuid;
 
-/// A worker whose heartbeat is older takes no turn: one that lives says so every 30 s, and again within 4 s if that failed.
+/// A worker with an older heartbeat has no turn: a live one writes a heartbeat every 30 s, and repeats a failed one within 4 s.
 const LIVES_FOR: Duration = Duration::from_secs(40);
 /// How long a list of the processes is believed.
 const LIST_IS_BELIEVED: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! Walks of the lines: once a minute every place is counted, and what is overdue is ended.
+//! Walks of the lines: every place is counted, and overdue ones are ended, once a minute (every 10 s while few wait).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Sandboxes that a sync brought into the pool, and that are not served yet.
+//! Arrivals of a sync: sandboxes that it brought into the pool, and that are not served yet.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! What becomes of a place that was not granted: its request has ended, or its key has a lease.
+//! Results of grants, and what follows for a place that was not granted: its request has ended, or its key has a lease.
 
 use std::sync::Arc;
 
@@ -79,7 +79,7 @@ impl Dealing<'_> {
         };
         waited(self.jobs, waiter, outcome.as_str());
         match self.tried.len() {
-            // Alone, what can never be done shows here, and is buried.
+            // A grant that goes alone and can never succeed shows here: its place becomes a dead letter.
             1 => end(self.jobs, waiter, outcome).await?,
             _ => self.tell(waiter, outcome),
         }
