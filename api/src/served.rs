@@ -1,6 +1,6 @@
-//! Counts of the allocate calls that this process answered since it last said so to the history.
+//! Counts of the allocate calls that this process answered since it last added them to the history.
 //!
-//! Invariant: each count is said once; what could not be said is said with a later minute.
+//! Invariant: each call is added once; counts that could not be written are added to a later minute.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,7 @@
-//! Limits of tenants as a track's story tells them: how many are held of how many.
+//! Limits of tenants in a track's story: how many leases are held, and how many may be.
 //!
-//! Invariant: at most [`MOST`] limits are counted for a story, each by one query of its permits. Of which tenant a track is, its
-//! lease or its place in a line says; of one that has neither the limits of all tenants are told that are reached.
+//! Invariant: at most [`MOST`] limits are counted for a story, each by one query of its permits. The tenant of a track is known from
+//! its lease or its place in a line; for a track with neither the story shows the reached limits of all tenants.
 
 use broker_domain::TenantName;
 use broker_domain::policy::{Policy, TenantLimit};

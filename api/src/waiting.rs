@@ -1,7 +1,7 @@
-//! Lines as an API process knows them: read once in two seconds at most, for all callers.
+//! Cache of the lines in an API process: read every two seconds at most, for all callers.
 //!
-//! Invariant: what is told of a line is about right, and costs no read of its own: marks of the last walk, interpolated by the
-//! time in the request id. Who may wait is decided here, before anything is recorded; who gets what, by the workers.
+//! Invariant: the rank of a place is approximate and costs no read of its own: it is interpolated between the marks of the last walk,
+//! by the time in the request id. The API decides whether a request may wait, before it is recorded; the workers decide its place.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! `GET /v1/quota`: what the caller's tenant may hold, and holds, and what is reserved for it.
 //!
 //! Invariant: the use is counted from the permits in the table, by a read that began after the call; a limit is the policy's, five
-//! seconds old at most. It says nothing of other tenants. However many calls of a tenant come together, one read at a time is made
-//! for them: those that came before it began share it, so who asks often slows no claim of another.
+//! seconds old at most. It shows nothing of other tenants. Concurrent calls of a tenant share one read, which begins after each of
+//! them, so a tenant that calls often does not slow claims of others.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

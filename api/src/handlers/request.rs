@@ -1,12 +1,11 @@
 //! `GET /v1/requests/{request_id}`: the state of a request that was answered 202. `DELETE` cancels one that was sent with
 //! `respond-async`, while it is queued.
 //!
-//! Invariant: an outcome is stored before it is said, so it is never unsaid; `expired` is written conditionally and only
-//! when no claim can be under way any more. A record that is still queued may have been satisfied all the same (its
-//! worker or its reply was lost): the lease, or the sandbox of a return, tells. A return never expires: it is wanted however
-//! late, so it is queued for as long as [`judge_return`] says that there is something to end. Once its deadline is over, every
-//! other verdict is final and is its outcome. What it does not do: tell one track of another's request, not even that it
-//! exists.
+//! Invariant: an outcome is stored before it is answered, so it never changes afterwards; `expired` is written conditionally and only
+//! when no claim can be under way any more. A request whose record is still queued may have succeeded (its
+//! worker or its reply was lost): the lease, or the sandbox of a return, shows it. A return never expires: it is carried out however
+//! late, so it is queued for as long as [`judge_return`] finds a lease to end. After its deadline every
+//! other verdict is final and is its outcome. A request of another track is answered as if it did not exist.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! Room: how many connections a process has file descriptors and memory for.
 //!
-//! Each connection takes a descriptor, and memory: hyper's buffers, a body, and what the kernel holds of a request that is
-//! not read and of an answer that the client does not take. Invariant: by default no more are accepted than both suffice for; a set number
-//! is taken, but never more than there are descriptors for, and what does not fit is told. With too few descriptors to serve
-//! anybody a process does not start.
+//! Each connection takes a descriptor, and memory: hyper's buffers, a body, and the kernel's buffers of a request that is
+//! not read and of an answer that the client does not take. Invariant: by default no more are accepted than both suffice for; a set
+//! number is used, but never more than there are descriptors for; one that does not fit is logged. A process with fewer than
+//! [`LEAST_FILES`] descriptors does not start.
 
 use std::fs;
 

@@ -1,3 +1,5 @@
+//! Tests of the OpenAPI document: its snapshot, its coverage of the routes, and its references.
+
 use std::collections::BTreeSet;
 use std::path::Path;
 

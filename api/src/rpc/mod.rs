@@ -1,5 +1,5 @@
-//! Request and reply: a request goes into the requests queue; its outcome comes through the reply queue, or is found at
-//! `GET /v1/requests/{id}`.
+//! Request and reply: requests sent through the requests queue, and their outcomes received through the reply queue, or stored
+//! for `GET /v1/requests/{id}`.
 //!
 //! ```text
 //! shed? ─▶ waiter ─▶ send ─▶ wait ─┬─ reply ──────────────▶ outcome

@@ -1,4 +1,4 @@
-//! The account at the provider, which is what a sandbox is; its label (`sandbox_id`) only names it.
+//! The account at the provider that a sandbox stands for. `sandbox_id` is only its label.
 //!
 //! Invariant: two external ids have one [`AccountKey`] if and only if they name one account. An account is in one
 //! sandbox's record at most, live or dead; its own record ([`AccountRecord`]) says in which.

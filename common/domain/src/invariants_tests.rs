@@ -1,3 +1,5 @@
+//! Tests of the invariants, and property tests of accounts.
+
 use proptest::prelude::*;
 
 use super::super::Allocation;

@@ -1,4 +1,4 @@
-//! What two clocks that are trusted, and off, make of the fence.
+//! Tests of the fence with two clocks that differ within the trusted bound.
 
 use proptest::prelude::*;
 

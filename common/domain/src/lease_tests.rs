@@ -1,3 +1,5 @@
+//! Tests of the verdicts on a lease.
+
 use proptest::prelude::*;
 
 use super::super::samples::{ask, end, lease};

@@ -1,4 +1,4 @@
-//! Permits: a tenant that may hold so many sandboxes of a flavour has as many slots, and each of its leases takes one.
+//! Permits: the slots of a tenant's limit. Each of its leases takes one.
 //!
 //! Invariant: a permit is held if and only if its lease is live: the claim takes it and the end gives it back, each in its own
 //! transaction. So limits are exact, and there is no count that could be wrong.

@@ -1,4 +1,4 @@
-//! Renewals, decided.
+//! Tests of the decisions about renewals.
 
 use std::time::Duration;
 

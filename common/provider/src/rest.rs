@@ -1,7 +1,7 @@
-//! The pause that a `Retry-After` asks for: until it is over no call is made.
+//! The pause of all calls to the provider that a `Retry-After` asks for.
 //!
-//! Clones share it. Each process has its own, as with the breaker: one that has not heard it asks once and then has. The
-//! slots of the table are held for all (`jobs::deletion` of the worker); what had a slot by then meets this.
+//! Clones share it. Each process has its own, as with the breaker, so each process makes one call that is refused. The
+//! rate slots in the table are held for all processes (`jobs::deletion` of the worker); a call that has a slot already waits here.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

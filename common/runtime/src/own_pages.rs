@@ -1,8 +1,8 @@
-//! Own pages: on one person's machine, the only pages whose requests are answered, by whatever listens there.
+//! Own pages: the check of local mode that a request does not come from a web page of another site.
 //!
-//! A loopback address is no boundary for a browser: a page of any site may send to it, and a name of that site may be made
-//! to mean it (DNS rebinding). Invariant: in local mode no request that a page of another origin made is answered, and
-//! none that was sent to another name. What it does not do: stop programs, which may send any header.
+//! A loopback address is no boundary for a browser: a page of any site may send requests to it, and a name of that site may
+//! resolve to it (DNS rebinding). Invariant: in local mode no request of a page of another origin is answered, and
+//! none that was sent to another host name. It does not stop programs, which may send any header.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! Panics that are an outcome: of work for one of many, which must not take the others along.
+//! Panics caught as outcomes: those of work for one of many, which must not stop the work for the others.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -5,7 +5,7 @@
 //! table is read twice and must not change) or by ours (the pool is paused first, so a worker that starts now takes no
 //! message; then no process may live); nothing is taken over that no job could find for want of the index; a sandbox
 //! that may be in use is only given up when that is confirmed; after a run that ended at any of its writes the next one
-//! finds what is left, and the pool that was paused. What it does not do: convert keys or attribute names.
+//! finds the rest, and the pool still paused. Keys and attribute names are not converted.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Audit records: each operation of an operator, with the operator's name and reason.
 //!
-//! Invariant: the line is written before the operation, so no operation is without one. One that was refused, found it so
-//! already or failed says so in its result ([`NotDone`]), as a long one says its counts; a line without a result is of an
-//! operation that was done, or whose process died over it.
+//! Invariant: the line is written before the operation, so no operation is without one. The result of the line says if the operation was
+//! refused, had nothing to change or failed ([`NotDone`]), and has the counts of a long one; a line without a result belongs to an
+//! operation that succeeded, or whose process died during it.
 
 use std::fmt;
 

@@ -1,3 +1,5 @@
+//! Tests of the errors and outcomes of table operations.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Property tests of pages and the loop over them.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,8 +1,8 @@
-//! Permits over the whole table: judged, swept and mended.
+//! Checks and repairs of permits over the whole table, for `pool verify`, sweep and `pool reconcile`.
 //!
-//! The claim and the end keep each permit beside its lease. What differs was left by a program that knows no permits, or by a
-//! backup that has one half of a transaction: a permit whose lease is not live is freed, a live lease's permit that is
-//! missing is put back. Both are read at one instant before, and conditional on what was read.
+//! The claim and the end keep each permit consistent with its lease. Differences were left by a program that knows no permits, or by a
+//! backup that has one half of a transaction: a permit whose lease is not live is freed, a missing permit of a live lease
+//! is put back. Both items are read at one instant before, and the write is conditional on what was read.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Report of what each flavour is short of and why, and an operator's pause: the same code for `broker refill` and `/v1/admin/refill`.
+//! Status of refill, for each flavour how many sandboxes are missing and why, and its pause: the same code for `broker refill` and
+//! `/v1/admin/refill`.
 
 use broker_domain::policy::{Flavour, Policy, Refill};
 use broker_domain::refill::{Counted, Flow, HookBreaker, Round};

@@ -1,4 +1,4 @@
-//! Retries of writes: of one that met another transaction on the same items, and of one that the table does not take just now.
+//! Retries of writes: after a conflict with another transaction on the same items, and while the table does not take writes.
 
 use std::time::Duration;
 

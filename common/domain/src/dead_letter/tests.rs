@@ -1,3 +1,5 @@
+//! Tests of the state machine of dead letters.
+
 use super::*;
 use crate::samples::request_id;
 

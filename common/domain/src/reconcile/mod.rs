@@ -1,12 +1,12 @@
-//! Reconciling: what becomes of a restored table, given the lines of what was handed out and the provider's list.
+//! Reconciliation of a restored table, from the lines of what was handed out and the provider's list.
 //!
-//! [`decide`] says what is to be done next, in five stages, each only when the one before has nothing left: halves of
-//! transactions are mended, returns end their leases, what the table lacks is inserted, the rest is leased to its owner
-//! or given up, and what the provider lists no more becomes stale. The dry run applies the steps to what was read
-//! ([`Known::apply`]); `--apply` writes them. Both ask this function again until it has no step.
+//! [`decide`] returns the next steps, in five stages, each only when the one before has nothing left: halves of
+//! transactions are mended, returns end their leases, missing sandboxes are inserted, the rest is leased to its owner
+//! or given up, and sandboxes that the provider does not list any more become stale. The dry run applies the steps to what was read
+//! ([`Known::apply`]); `--apply` writes them. Both call this function until it returns no step.
 //!
-//! Invariants: pure; the order of lines means nothing; a run that ended after any step is gone on with by the next; no
-//! step offers anything; what contradicts itself, or a lease that stands, is a conflict, which only people can solve.
+//! Invariants: pure; the order of the lines has no effect; a run that ended after any step is continued by the next; no
+//! step offers a sandbox; a contradiction, or a lease that is still live, is a conflict that an operator has to solve.
 
 mod judge;
 mod known;

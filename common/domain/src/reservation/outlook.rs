@@ -1,4 +1,4 @@
-//! The outlook: how many of what is reserved will not be there in time.
+//! The outlook of a reservation: how many of its sandboxes will be missing when it begins.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,9 +1,9 @@
-//! The deal: which place gets which of the sandboxes that are free.
+//! The deal: the assignment of free sandboxes to waiting places.
 //!
-//! Tenants come in an order that chance gives, weighted, and take as many places in turn as their weight is. So each of k
-//! tenants of the same weight has 1/k of a single arrival, and two of two when two arrive. A tenant's own places are served in
-//! the order of asking, but for those that no sandbox which is left fits. A tenant gets no more of a limit than it has permits
-//! free; what it may not take goes to the next tenant.
+//! Tenants are dealt to in a weighted random order, each as many places in turn as its weight is. So each of k
+//! tenants of the same weight gets a single arrival with probability 1/k. A tenant's own places are served in
+//! the order of asking, except those that no remaining sandbox fits. A tenant gets no more of a limit than it has free
+//! permits; what it may not take goes to the next tenant.
 
 use std::collections::BTreeMap;
 

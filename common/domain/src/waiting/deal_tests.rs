@@ -1,4 +1,4 @@
-//! The deal, dealt ten thousand times.
+//! Tests of the deal, each over ten thousand random deals.
 
 use proptest::prelude::*;
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! Estimates, from counts and lines that are made up.
+//! Tests of estimates from given counts and lines.
 
 use uuid::Uuid;
 

@@ -1,7 +1,7 @@
-//! Marks: which requests stood at some ranks of a line when it was last walked, so that a place's rank is told without a read.
+//! Marks: the requests at some ranks of a line at its last walk, so that a place's rank can be computed without a read.
 //!
-//! Between two marks ranks are interpolated by the time in the request id. It is about right: a walk is a minute old at most,
-//! and who was served since makes everyone behind a little better off than they are told.
+//! Between two marks ranks are interpolated by the time in the request id. A rank is approximate: a walk is a minute old at most,
+//! and places that were served since make the true rank a little lower.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,8 @@
-//! Waiting: requests that found nothing stand in lines, and what arrives is dealt to them.
+//! Waiting: lines of requests that found no sandbox, and the deal of arriving sandboxes to them.
 //!
-//! Invariants: a line is in the order of asking; a sandbox goes only to places that it fits; between tenants each that waits
-//! has the same chance, however many of its requests do. Whether a place is served is decided by its claim, as for any other
-//! message: a place is a message that waits in the table instead of the queue (ARCHITECTURE.md, "Waiting").
+//! Invariants: a line is in the order of asking; a sandbox goes only to places that it fits; tenants of the same weight have
+//! the same chance, whatever the number of their waiting requests. A place is a message that waits in the table instead of the
+//! queue: its claim decides, as for any other message (ARCHITECTURE.md, "Waiting").
 
 mod deal;
 mod estimate;

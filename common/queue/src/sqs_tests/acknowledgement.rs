@@ -1,3 +1,5 @@
+//! Tests of acknowledgement: deletions, visibility, and their failures.
+
 use rustack_sqs_model::error::SqsErrorCode;
 use rustack_sqs_model::operations::SqsOperation::{ChangeMessageVisibilityBatch, DeleteMessageBatch};
 

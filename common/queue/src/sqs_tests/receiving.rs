@@ -1,3 +1,5 @@
+//! Tests of the receiver: polls, permits and failures.
+
 use rustack_sqs_model::error::SqsErrorCode;
 use rustack_sqs_model::operations::SqsOperation::ReceiveMessage;
 use tokio::sync::watch;

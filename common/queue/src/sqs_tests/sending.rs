@@ -1,3 +1,5 @@
+//! Tests of the senders: batches, refused entries and failures.
+
 use std::error::Error as _;
 
 use rustack_sqs_model::error::SqsErrorCode;

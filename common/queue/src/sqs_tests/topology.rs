@@ -1,3 +1,5 @@
+//! Tests of the topology: queues created, corrected, measured and deleted.
+
 use aws_sdk_sqs::types::QueueAttributeName;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use uuid::Uuid;

@@ -1,4 +1,5 @@
-//! Denials: the codes in which AWS does not accept a caller just now. They pass when an operator or AWS mends it, and say nothing of what was asked for.
+//! Denials: the error codes by which AWS does not accept a caller at the moment. They pass once an operator or AWS repairs the cause,
+//! and they say nothing about the request itself.
 
 /// What the codes begin with.
 const DENIALS: [&str; 13] = [

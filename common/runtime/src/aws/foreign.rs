@@ -1,4 +1,4 @@
-//! Foreign settings: what a shell has set for other tools, and what becomes of each here.
+//! Foreign settings: environment variables for other tools, and whether the broker uses or ignores each.
 //!
 //! A proxy's value may hold a password, so proxies are told by name alone.
 

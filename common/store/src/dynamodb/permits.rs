@@ -1,8 +1,8 @@
 //! Permits in the table: an item for each slot that is held, put by the claim and deleted by the end, each in its transaction.
 //!
-//! Invariant: the item and its lease change together, so a slot is free exactly when its item is not there. What tells otherwise
-//! is left by a program that knows no permits, or by a backup taken in the middle of a transaction; sweep and reconciliation
-//! mend it.
+//! Invariant: the item and its lease change together, so a slot is free exactly when its item does not exist. Exceptions are
+//! left by a program that knows no permits, or by a backup taken in the middle of a transaction; sweep and reconciliation
+//! repair them.
 
 use std::collections::BTreeSet;
 use std::str::FromStr as _;

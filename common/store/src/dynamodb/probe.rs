@@ -1,7 +1,7 @@
-//! The probe: whether the table takes what requests need of it, asked of items that do not exist.
+//! Probe of the table: a check that it takes the reads and writes of requests, made with items that do not exist.
 //!
-//! It tells a write that the table refuses for its own sake from a table that refuses everybody's, and it opens a worker's
-//! gate again. Invariant: it changes nothing.
+//! It distinguishes a table that refuses one write from a table that refuses all writes, and it lets an unhealthy worker
+//! receive again. Invariant: it changes nothing.
 
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{TransactWriteItem, Update};

@@ -1,7 +1,7 @@
 //! The replacement of a lease that is past its time: its end and the claim of its key's next sandbox, in one transaction.
 //!
-//! Invariant: a key gives up its old sandbox only in the write that gives it a new one, so an owner whose time is over
-//! never stands with neither. The new lease takes the old one's place; the condition on it is that of an expiry, those on
+//! Invariant: a key loses its old sandbox only in the write that gives it a new one, so the owner of an expired lease always
+//! has one of the two. The new lease takes the old one's place; the condition on it is that of an expiry, those on
 //! both sandboxes and permits are those of a claim and of an end.
 
 use aws_sdk_dynamodb::types::{

@@ -1,3 +1,5 @@
+//! Tests of the comparison of a table with the schema.
+
 use super::*;
 
 fn key(name: &str, kind: KeyType) -> KeySchemaElement {

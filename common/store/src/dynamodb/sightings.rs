@@ -1,4 +1,4 @@
-//! The sightings of the sweep: what the last one found without a sign of life, and what stood there of it.
+//! Sightings of the sweep: the processes and queues that the last one found without a recent heartbeat, each with its last one.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
-//! Turns: of the callers that want to write one item, one at a time does, in the order in which they came.
+//! Turns of the callers that write one item: one at a time, in the order in which they came.
 //!
-//! Invariant: keys are taken in one order, so no callers wait in a circle; a caller that leaves passes its turn on; an item
-//! without callers takes no memory. What it does not do: keep other processes from it (conditions do).
+//! Invariant: keys are taken in one order, so callers cannot deadlock; a caller that is dropped passes its turn on; an item
+//! without callers takes no memory. Writes of other processes are kept apart by conditions, not here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,8 +1,8 @@
 //! The follower of reservations: each worker reads those that are open every two seconds, and at once for a request that found nothing.
 //!
-//! Invariant: a worker knows each reservation within five seconds while the table answers, and none of it is decided by what it
-//! knows: whether a sandbox that is put aside is claimed, its version decides, and a reservation's tenant never changes. Who is to be
-//! told that there is nothing asks for a read that began after ([`FollowedReservations::read_now`]); all who ask share it. Until a
+//! Invariant: a worker knows each reservation within five seconds while the table answers, and nothing depends on this copy being
+//! current: a claim is conditional on the sandbox's version, and a reservation's tenant never changes. Before a request is answered
+//! "none", a new read is made ([`FollowedReservations::read_now`]), which concurrent callers share. Until a
 //! first read succeeded nothing is claimed. Cost: one read unit for 4 KB of them, half of one if there are none.
 
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! Tests of the AWS shape: latencies, the lag of the index, conflicts, queues and credentials.
+
 use std::time::{Duration, Instant};
 
 use broker_runtime::clock::Clock;
