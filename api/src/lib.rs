@@ -99,7 +99,7 @@ pub async fn run(process: Process, listener: TcpListener, admin: Option<TcpListe
         Ok(()) => {}
         Err(SettingsError::Setting(error)) => return Err(error.into()),
         // It is not ready until the table answers.
-        Err(SettingsError::Store(error)) => tracing::warn!("the table's settings are not compared: {error}"),
+        Err(SettingsError::Store(error)) => tracing::warn!("settings not compared with the table's: {error}"),
     }
     let replies = ReplyRouter::new(config.max_pending, config.max_pending_per_tenant);
     let (reply_queue, link) = ReplyQueue::new(process.clone(), store.clone(), replies.clone());

@@ -75,7 +75,7 @@ impl ServedCounts {
             if served.calls() > 0
                 && let Err(error) = store.history.serve(&served, me, now).await
             {
-                tracing::debug!("this minute's answers are said with the next: {error}");
+                tracing::debug!("counts of answers not written, added to the next minute: {error}");
                 self.put_back(&served);
             }
             if stopped {

@@ -90,7 +90,7 @@ impl CachedLines {
             }
             // The others that ask do not each wait for a table that does not answer.
             (Err(error), Some(known)) if now.duration_since(known.read_at) < TOLD_AT_MOST => {
-                tracing::warn!("lines not read, told as they were: {error}");
+                tracing::warn!("lines not read, the last ones are used: {error}");
                 known.tried_at = self.clock.instant();
                 Ok(Arc::clone(&known.lines))
             }

@@ -1,5 +1,5 @@
-//! A flavour that supplies itself: gate, refill and quarantine, with hooks that misbehave, beside the sandboxes that everybody
-//! else uses; and what must hold of it in the end.
+//! Flavour with gate, refill and quarantine, and with hooks that fail, beside the sandboxes of all other clients; and the checks of
+//! it at the end.
 
 use broker_tests::{Broker, Provider, wait_for_condition};
 use rand::RngExt as _;

@@ -1,5 +1,5 @@
-//! Crashes of a worker over what is put aside for a reservation: SIGKILL between any two effects, or a long pause; another one
-//! takes over.
+//! Crashes of a worker while it puts aside or gives back sandboxes of a reservation: SIGKILL between any two effects, or a long
+//! pause; another one takes over.
 
 use broker_runtime::crash_points::Point;
 use broker_tests::api::ADMIN_TOKEN;

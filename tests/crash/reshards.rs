@@ -1,4 +1,4 @@
-//! SIGKILL in the middle of a change of the number of state shards; the same command, run again, goes on with it.
+//! Crashes of `broker pool reshard`: SIGKILL between any two writes; the same command, run again, continues.
 
 use broker_runtime::crash_points::Point;
 use broker_tests::table::number;

@@ -1,4 +1,4 @@
-//! SIGKILL in the middle of a reconciliation and of an adoption; the same command, run again, goes on with it.
+//! Crashes of `broker pool reconcile` and `adopt`: SIGKILL between any two writes; the same command, run again, continues.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,7 @@
 //! `broker-docs`: the documentation against a running broker.
 //!
-//! `console` opens `/console` in it and does what an operator does; `page` opens `/v1/docs` in a real Chromium and allocates through it, as a reader would; `contract` runs schemathesis on
+//! `console` opens `/console` in a real Chromium and works as an operator; `page` opens `/v1/docs` in a real Chromium and allocates
+//! through it, as a reader would; `contract` runs schemathesis on
 //! everything that `/v1/openapi.json` promises. They are separate commands, because each needs a program that `cargo test`
 //! must do without; a missing one is a failure here. Exit codes: 0 all as documented, 1 not (or a panic with the reason).
 

@@ -1,4 +1,4 @@
-//! Acts of operators that find it so already, or are refused: what the operator is told, and what the audit says of them.
+//! Operations of operators that are refused or have nothing to change: their messages, and their audit lines.
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::{Broker, Setup, story};

@@ -1,4 +1,4 @@
-//! Allocate, return, allocate again.
+//! Life of a sandbox: allocated, returned, and another one allocated.
 
 use std::collections::BTreeSet;
 

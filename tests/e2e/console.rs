@@ -1,5 +1,5 @@
-//! What the console asks: the overview, a sandbox's story, a student's, the schedule of the jobs, the audit. The page itself is
-//! tried in a browser (`broker-docs console`).
+//! Routes of the console: the overview, the stories of sandboxes and tracks, the schedule of the jobs, the audit. The page itself
+//! is tested in a browser (`broker-docs console`).
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::{Answer, Broker, Setup, story};

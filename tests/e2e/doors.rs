@@ -1,4 +1,4 @@
-//! Doors: who is answered at which listener, wrong tokens, and what a start refuses or warns of.
+//! Listeners: which routes each one serves, wrong tokens, and settings that a start refuses or warns of.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Shells as operators have them: settings for other tools, and credentials from a program that takes its time.
+//! Environments of operators' shells: settings for other tools, and credentials from a slow program.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;

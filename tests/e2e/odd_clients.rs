@@ -1,5 +1,5 @@
-//! HTTP as clients are: half closed, with a byte order mark, compressed, with a query where none is, over and over at
-//! paths that are not there.
+//! Odd HTTP clients: half-closed connections, byte order marks, compressed bodies, unexpected queries, repeated calls of unknown
+//! paths.
 
 use broker_tests::api::{OWNER, TRACK_TOKEN};
 use broker_tests::{Setup, raw, story, together};

@@ -1,5 +1,4 @@
-//! Overview of what keeps sandboxes from coming and going: a provider that is down, a list that is not believed, a refill that
-//! stands still; and what an overview costs.
+//! Problems in the overview: a provider that does not answer, a refused list, a stopped refill; and the cost of an overview.
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};

@@ -1,4 +1,4 @@
-//! Each command of an operator asks AWS for nothing that the operator's policy does not give.
+//! Permissions of operators: no command makes an AWS call that the operator's policy does not allow.
 //!
 //! The policy is Terraform's; `infra/check/iam/compare.py` holds it to the lines of `infra/check/iam/calls.txt`, and this
 //! story holds each command to the same lines.

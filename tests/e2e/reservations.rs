@@ -1,5 +1,5 @@
-//! Reservations through a teacher's days: a class at nine under a storm of others, two classes that cannot both be, a teacher who
-//! never came, a class that is changed and given up while it runs; and what is asked for early enough.
+//! Reservations: a class under the load of other tenants, a conflict of two classes, a no-show, a change and an end while the class
+//! runs; and the early requests for new sandboxes.
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::table::now_s;

@@ -1,5 +1,5 @@
-//! Supply through an operator's days: Monday at eight, the vendor's API that is down and back, what cannot be deleted, and the
-//! same over HTTP; and the numbers that refill keeps whatever happens.
+//! Supply of sandboxes: a rise by schedule, a provider that fails and recovers, failed deletions, the same over HTTP; and the
+//! bounds that refill keeps.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Message of a newer version, while old workers still run: it waits for a newer worker.
+//! Messages of a newer version, while old workers still run: they wait for a newer worker.
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::queues::Depth;

@@ -1,4 +1,4 @@
-//! Waiting, held to numbers: what happens together, what never comes, and what a thousand cost.
+//! Bounds of waiting: concurrent requests, requests that are never served, and the cost of a thousand that wait.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What operators see of those who wait, and do about it.
+//! Waiting for operators: lists of waiting requests, their reasons, and cancelling.
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::table::now_s;

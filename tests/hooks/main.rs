@@ -1,4 +1,4 @@
-//! `broker-hooks`: what hooks are sent, judged by hooks that verify it. `tests/hooks/run` starts those with the verifiers of
+//! `broker-hooks`: events to hooks, verified by other implementations. `tests/hooks/run` starts hooks with the verifiers of
 //! Standard Webhooks for Python and JavaScript. Exit codes: 0 all judge as they should, 101 (a panic with the reason) not.
 
 use std::time::Duration;

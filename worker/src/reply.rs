@@ -80,7 +80,7 @@ impl ReplySender {
                 Err(error.into())
             }
             Err(error @ SendError::Unavailable { .. }) if nobody_waits => {
-                tracing::info!(request_id = %message.request_id, "not told to anybody, the outcome is stored: {error}");
+                tracing::info!(request_id = %message.request_id, "reply not sent, the outcome is stored: {error}");
                 Ok(())
             }
             Err(error @ SendError::Unavailable { .. }) => Err(error.into()),

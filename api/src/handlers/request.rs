@@ -164,7 +164,7 @@ impl Requests {
     async fn leave(&self, id: RequestId, parked: Option<&Line>) {
         let Some(line) = parked else { return };
         if let Err(error) = self.store.waiting.leave(line, id).await {
-            tracing::info!(request_id = %id, "its place is left to the workers: {error}");
+            tracing::info!(request_id = %id, "the place of an ended request was not deleted, a worker will: {error}");
         }
     }
 }

@@ -50,21 +50,21 @@ pub(crate) enum Command {
     /// Show one sandbox, release it, extend its lease, retry its deletion
     #[command(subcommand)]
     Sandbox(sandbox::SandboxCommand),
-    /// Show what a track has, why, and what an allocate would be answered now
+    /// Show a track's lease and requests, and what an allocate would be answered now
     Track(track::Track),
-    /// Take sandboxes out of the pool; list them, let them go, have them deleted
+    /// List sandboxes in quarantine; add, release or delete them
     #[command(subcommand)]
     Quarantine(quarantine::QuarantineCommand),
     /// List, show, replay and discard dead letters
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
-    /// Show what flavours are short of; pause and resume asking for new sandboxes
+    /// Show how many sandboxes flavours are missing; pause and resume refill
     #[command(subcommand)]
     Refill(refill::RefillCommand),
     /// Put sandboxes aside for a tenant, from a time until a time, or for good
     #[command(subcommand)]
     Reservation(reservation::ReservationCommand),
-    /// Show what tenants may hold and hold, who of them waits, what is reserved for them
+    /// Show the limits of tenants and their use, their waiting requests and reservations
     Tenants(tenants::TenantsArgs),
     /// Try out the hooks of the policy
     #[command(subcommand)]
@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// List requests that wait for a sandbox; cancel some
     #[command(subcommand)]
     Waiting(waiting::WaitingCommand),
-    /// Show what is wrong right now, what is there, the last hour
+    /// Show current problems, counts of the pool, and the last hour
     Overview(overview::OverviewArgs),
     /// Show the depth of the queues
     Queues(Output),

@@ -1,4 +1,4 @@
-//! An account of the provider is one sandbox's, live or dead, at every door.
+//! Accounts: each belongs to one sandbox, live or deleted, at every write that brings one in.
 
 use std::time::Duration;
 

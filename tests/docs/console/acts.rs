@@ -1,4 +1,4 @@
-//! What an operator changes: letters, those who wait, jobs, supply, quarantine.
+//! Tests of the console's actions: dead letters, waiting requests, jobs, supply, quarantine.
 
 use super::looks::picture;
 use super::{BROKEN, control, open, says};

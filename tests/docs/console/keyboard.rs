@@ -1,4 +1,4 @@
-//! An operator without a mouse.
+//! Tests of the console by keyboard alone.
 
 use std::collections::BTreeSet;
 

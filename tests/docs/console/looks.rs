@@ -1,4 +1,4 @@
-//! Every view as axe reads it, and as it looks: light, dark, and as wide as a phone.
+//! Accessibility (axe) and screenshots of every view: light, dark, and in the width of a phone.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;

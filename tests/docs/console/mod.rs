@@ -1,7 +1,7 @@
-//! Console test: an operator signs in, finds out why, and repairs, in a real Chromium, by keyboard where it matters.
+//! Console test: an operator signs in, finds the cause of problems, and repairs them, in a real Chromium.
 //!
-//! Every view is looked at by axe and photographed, light, dark and as wide as a phone (`target/console/`). With a large pool it
-//! is the measurement of the first paint and of the refresh, which are printed and not asserted.
+//! Every view is checked by axe and gets screenshots: light, dark and in the width of a phone (`target/console/`). With a large pool
+//! the test measures the first paint and the refresh, which are printed and not asserted.
 
 mod acts;
 mod keyboard;

@@ -1,4 +1,4 @@
-//! What an operator finds: students with sandboxes, dead letters, those who wait, tenants with limits, reservations.
+//! Preparation of the broker for the console test: allocations, dead letters, waiting requests, limits, reservations.
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::table::now_s;

@@ -1,5 +1,5 @@
-//! The three questions of three in the morning, each answered by two clicks at most. A typed id that is sent off with Enter
-//! counts as a click.
+//! Tests of the three questions that an operator has during an incident: the console answers each with two clicks at most. Typing
+//! an id and pressing Enter counts as a click.
 
 use serde_json::json;
 

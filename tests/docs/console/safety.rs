@@ -1,4 +1,5 @@
-//! What the page must not do: keep a token, read while it is hidden, lose what was under way, act for who may only look.
+//! Tests of the console's safety: it stores no token, does not poll while hidden, resumes a bulk action, and offers no action to a
+//! read-only token.
 
 use broker_tests::api::ADMIN_TOKEN;
 use serde_json::{Value, json};

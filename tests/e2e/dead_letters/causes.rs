@@ -1,5 +1,5 @@
-//! A bug that kills workers over one kind of message: its messages die, the others are untouched; once it is fixed, they are
-//! replayed and every track ends with exactly what it requested.
+//! Dead letters of a bug that kills workers at one kind of message: only these messages become dead letters; after the fix they are
+//! replayed, and every track ends with exactly what it requested.
 
 use broker_runtime::config::CRASH_SETTING;
 use broker_runtime::crash_points::Point;

@@ -1,4 +1,4 @@
-//! Two operators at once.
+//! Replays and discards of two operators at once.
 
 use broker_tests::letters::Tally;
 use broker_tests::process::Process;

@@ -1,4 +1,4 @@
-//! A sandbox is an account of the provider, whatever it is called: one account has one owner.
+//! Accounts of the provider: each is one sandbox, whatever its label, and has one owner at most.
 
 use broker_tests::{Broker, Provider, story};
 use serde_json::json;

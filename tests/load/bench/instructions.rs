@@ -1,4 +1,5 @@
-//! Instructions of one allocation in an API and in a worker, counted by callgrind: a guard that no busy machine moves.
+//! Instructions of one allocation in an API and in a worker, counted by callgrind: a measure that does not depend on the load of
+//! the machine.
 //!
 //! The processes run under `valgrind --tool=callgrind`, one user allocates one sandbox after the other, and what few and many
 //! allocations took is subtracted: start, end and first reads are in both. What a process does all the time is taken out, too:

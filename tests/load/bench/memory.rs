@@ -1,4 +1,4 @@
-//! Memory of an API whose every connection asks for much and reads nothing, beside the limit that deployments ship.
+//! Memory of an API whose clients send large requests and read no answer, compared with the memory limit of the deployments.
 
 use std::process::ExitCode;
 

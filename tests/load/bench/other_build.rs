@@ -1,5 +1,5 @@
-//! Other build: its own `broker-bench` and `broker-load`, run in turns with these, for ratios that a wandering machine does
-//! not move.
+//! Another build: its `broker-bench` and `broker-load`, run in turns with these, so that the ratios do not depend on the load of
+//! the machine.
 
 use std::fmt;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Tenants: what one that sends thousands of requests costs another.
+//! Fairness between tenants: the latency of one while another sends thousands of requests.
 //!
 //! The other one allocates at a steady pace, first alone, then while the greedy one sends `respond-async`, many more than it
 //! may. The bound is three times the quiet p99.

@@ -1,4 +1,4 @@
-//! Expire, cleanup, sync, and what DynamoDB and the provider do by themselves.
+//! Steps of the jobs (expire, cleanup, sync), and of DynamoDB and the provider by themselves.
 
 use broker_domain::{EndReason, Event, LeaseEnd, Status};
 

@@ -12,14 +12,15 @@
 //! |---|---|
 //! | `world` | the state: table, provider, requests, and what each worker has in its hands |
 //! | `domain` | from there to the domain's values and back |
-//! | `requests` | allocate, mark, cancel, poll |
+//! | `requests` | allocate, return, cancel, poll |
 //! | `jobs` | expire, cleanup, sync, admit, ttl |
 //! | `promises` | what must hold in every state |
 //! | [`scenario`] | the worlds that are searched |
 //! | `search` | the search of one world |
 //! | [`gate`] | gate and quarantine, in a world of their own |
 //! | [`reservation`] | a reservation, in a world of its own |
-//! | [`refill`] | another protocol, in a world of its own: tickets for new sandboxes |
+//! | [`refill`] | tickets for new sandboxes, in a world of their own |
+//! | [`waiting`] | requests that wait, and limits, in a world of their own |
 
 mod domain;
 pub mod gate;

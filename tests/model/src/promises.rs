@@ -1,4 +1,4 @@
-//! Invariants that must hold in every state.
+//! Invariants of the claim protocol, checked in every state.
 
 use broker_domain::{Inventory, suspects};
 

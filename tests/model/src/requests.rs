@@ -1,4 +1,4 @@
-//! Allocate, mark, cancel, poll: what a worker and the API do, one step at a time.
+//! Steps of requests (allocate, return, cancel, poll) in a worker and the API, one read or write at a time.
 
 use broker_domain::{EndReason, Event, LeaseEnd, LeaseVerdict, ReturnVerdict, judge, judge_return};
 

@@ -1,4 +1,4 @@
-//! Faults of the provider: it renames, doubles, reorders and forgets, sends other types, refuses, is away. Each fault says what
+//! Faults of the provider: it renames, doubles, reorders and omits rows, sends other types, refuses, or does not answer. Each says what
 //! it must not cause: a list that has every account makes no sandbox stale, and an answer that is about no sandbox spends no
 //! attempt.
 

@@ -105,7 +105,7 @@ impl QueueAcks {
     /// Applies the disposition. If that fails, the message comes back after its visibility timeout, and finds its own success.
     pub(crate) async fn apply(&self, delivery: &Delivery, disposition: &Disposition) {
         if let Err(error) = self.try_apply(delivery, disposition).await {
-            tracing::warn!(message_id = delivery.message_id, error, "not settled");
+            tracing::warn!(message_id = delivery.message_id, error, "message not acknowledged");
         }
     }
 

@@ -53,7 +53,7 @@ impl Jobs {
             HookVerdict::Delete => {}
             HookVerdict::Wait(by) => {
                 let again_after = by.as_secs();
-                tracing::warn!(sandbox = %sandbox.id, again_after, "not deleted now: its hook has not said yes");
+                tracing::warn!(sandbox = %sandbox.id, again_after, "deletion postponed: the hook did not answer yes");
             }
             HookVerdict::Refused(reason) => {
                 tracing::warn!(sandbox = %sandbox.id, reason, "its hook refuses the deletion")

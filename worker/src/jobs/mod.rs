@@ -210,7 +210,7 @@ impl Jobs {
         if let Err(error) = self.store.schedule.note_trouble(job, trouble.as_ref()).await {
             tracing::warn!(
                 job = report.job,
-                "what is wrong with this run is not noted: {}",
+                "failure of this run not written to its tick: {}",
                 errors::chain(&error)
             );
         }

@@ -28,7 +28,7 @@ pub(super) async fn sweep(jobs: &Jobs, report: &mut JobReport) -> Result<(), Job
     for (reservation, candidate) in found.into_iter().filter(|(id, _)| !keeps.contains(id)) {
         report.found += 1;
         if store.give_back(reservation, &candidate, jobs.clock.now()).await?.is_applied() {
-            tracing::warn!(sandbox = %candidate.sandbox_id, %reservation, "given back: its reservation is not there");
+            tracing::warn!(sandbox = %candidate.sandbox_id, %reservation, "given back: its reservation does not exist or was cleared");
             report.changed += 1;
             report.detail("given_back", 1);
         } else {

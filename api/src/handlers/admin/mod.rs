@@ -78,7 +78,7 @@ impl Operator {
             tracing::warn!(
                 error,
                 act = line.act.as_str(),
-                "the audit does not tell that an act was not done"
+                "refusal or failure of an operation not written to the audit"
             );
         }
     }
@@ -87,7 +87,7 @@ impl Operator {
     async fn done(&self, line: &AuditLine, result: &str) {
         if let Err(error) = self.rpc.store.audit.record_end(line.id, line.at, result).await {
             let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, act = line.act.as_str(), "the audit does not tell what an act came to");
+            tracing::warn!(error, act = line.act.as_str(), "result of an operation not written to the audit");
         }
     }
 

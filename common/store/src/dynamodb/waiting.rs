@@ -231,7 +231,7 @@ fn readable_lines(items: &[Item], now: Timestamp) -> Vec<ListedLine> {
     let read = |item: &Item| match read_line(item) {
         Ok(line) => Some(line),
         Err(error) => {
-            tracing::error!(line = ?item.get(SK), "a line is passed over: {error}");
+            tracing::error!(line = ?item.get(SK), "unreadable line skipped: {error}");
             None
         }
     };

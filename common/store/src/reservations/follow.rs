@@ -143,7 +143,7 @@ async fn follow(
         if let Some(problem) = &problem {
             found.send_modify(|known| known.tried = number);
             if !complained {
-                tracing::warn!("reservations could not be read, the last ones stand: {problem}");
+                tracing::warn!("reservations could not be read, the last ones are used: {problem}");
             }
         }
         complained = problem.is_some();

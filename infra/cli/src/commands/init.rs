@@ -19,7 +19,7 @@ pub(crate) struct Init {
     /// Add the index (and expiry) to a table that another tool made, while it is in use; waits until it is built
     #[arg(long)]
     pub(crate) adopt_table: bool,
-    /// Only say what would be made or changed
+    /// Only print what would be created or changed
     #[arg(long)]
     pub(crate) dry_run: bool,
 }

@@ -1,4 +1,4 @@
-//! `broker overview`: what is wrong right now, what is there, the last hour. The same as `GET /v1/admin/overview` and the console.
+//! `broker overview`: current problems, counts, and the last hour. The same as `GET /v1/admin/overview` and the console.
 
 use std::collections::BTreeMap;
 

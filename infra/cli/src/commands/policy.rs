@@ -16,9 +16,9 @@ use crate::output::{self, Output};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
-    /// Replace the policy by the one in a file; every process follows within 5 s
+    /// Replace the policy by the one in a file; every process uses it within 5 s
     Apply(Apply),
-    /// Show the policy that stands, as TOML
+    /// Show the current policy as TOML
     Show(Output),
     /// Show what a file would change
     Diff(Compared),

@@ -23,7 +23,7 @@ pub(crate) enum QuarantineCommand {
     Show(sandbox::OneSandbox),
     /// Take available sandboxes out of the pool
     Add(Add),
-    /// Let sandboxes go that were never handed out: they are offered again
+    /// Release sandboxes that were never handed out: they are offered again
     Release(Leave),
     /// Have sandboxes in quarantine deleted at the provider
     Retire(Leave),
@@ -34,7 +34,7 @@ pub(crate) struct Add {
     /// The ids of the sandboxes
     #[arg(required = true)]
     pub(crate) ids: Vec<String>,
-    /// Why, for those who read the list
+    /// The reason, shown in the list
     #[arg(long, value_parser = printable)]
     pub(crate) why: String,
     /// Only report what would be done
@@ -49,10 +49,10 @@ pub(crate) struct Leave {
     /// The ids of the sandboxes
     #[arg(required_unless_present_any = ["cause", "all"], conflicts_with_all = ["cause", "all"])]
     pub(crate) ids: Vec<String>,
-    /// Every one that this put there: operator, gate, deletion or report
+    /// All with this cause: operator, gate, deletion or report
     #[arg(long, value_parser = cause, conflicts_with = "all")]
     pub(crate) cause: Option<QuarantineCause>,
-    /// Every one
+    /// All sandboxes in quarantine
     #[arg(long)]
     pub(crate) all: bool,
     /// Only report what would be done

@@ -11,11 +11,11 @@ use crate::output::{self, Output};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RefillCommand {
-    /// Show what each flavour is short of, and what holds it up
+    /// Show how many sandboxes each flavour is missing, and why
     Status(Output),
-    /// Ask for no more sandboxes of a flavour
+    /// Pause refill of a flavour: no new sandboxes are asked for
     Pause(RefillFlavour),
-    /// Ask again, also after the hook failed so often that it is not called
+    /// Resume refill of a flavour, also after its breaker stopped it
     Resume(RefillFlavour),
 }
 

@@ -26,7 +26,7 @@ use crate::output::{self, Output};
 pub(crate) enum ReservationCommand {
     /// Reserve sandboxes for a tenant
     Create(Create),
-    /// List reservations; those that ended for a week
+    /// List reservations; ended ones for a week
     List(Output),
     /// Show one
     Show(One),
@@ -66,13 +66,13 @@ fn length(text: &str) -> Result<Duration, String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// For whom
+    /// The tenant
     #[arg(long, value_parser = |text: &str| TenantName::new(text))]
     tenant: TenantName,
     /// Sandboxes of this flavour
     #[arg(long, value_parser = |text: &str| FlavourName::new(text), required_unless_present = "prefix", conflicts_with = "prefix")]
     flavour: Option<FlavourName>,
-    /// Sandboxes whose names begin so
+    /// Sandboxes whose names begin with this prefix
     #[arg(long = "name-prefix", value_name = "PREFIX", value_parser = |text: &str| NamePrefix::new(text))]
     prefix: Option<NamePrefix>,
     /// How many
@@ -87,7 +87,7 @@ pub(crate) struct Create {
     /// How long before --from they are put aside, e.g. 30m [default: 30m]
     #[arg(long, value_name = "TIME", value_parser = length)]
     lead: Option<Duration>,
-    /// What is not used so long after --from goes back, e.g. 45m; without it, at the end
+    /// How long after --from unused sandboxes go back, e.g. 45m; without it, at the end
     #[arg(long, value_name = "TIME", value_parser = span)]
     no_show: Option<NoShow>,
     /// The reservation's id, a UUID: the same again is the same reservation
@@ -114,7 +114,7 @@ pub(crate) struct ChangeArguments {
     /// How long before its beginning they are put aside
     #[arg(long, value_name = "TIME", value_parser = length)]
     lead: Option<Duration>,
-    /// What is not used so long after its beginning goes back; none: at the end
+    /// How long after its beginning unused sandboxes go back; none: at the end
     #[arg(long, value_name = "TIME", value_parser = span)]
     no_show: Option<NoShow>,
     #[command(flatten)]

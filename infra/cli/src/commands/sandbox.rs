@@ -17,7 +17,7 @@ use crate::output::{self, Output};
 pub(crate) enum SandboxCommand {
     /// Show the full record
     Show(OneSandbox),
-    /// Tell its story: arrival, leases, requests, operators, the provider's answers
+    /// Show its history: arrival, leases, requests, operators, the provider's answers
     History(OneSandbox),
     /// End its lease now, as expiry would
     Release(OneSandbox),

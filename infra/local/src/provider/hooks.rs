@@ -1,4 +1,4 @@
-//! Hooks of the stand-in: `POST /hooks/gate`, `/hooks/before-delete` and `/hooks/refill`, as an operator would have them.
+//! Hooks of the stand-in: `POST /hooks/gate`, `/hooks/before-delete` and `/hooks/refill`, as examples of an operator's.
 //!
 //! Invariant: what is not signed by one of its secrets is refused with 401 (the verifier of Standard Webhooks judges), and
 //! does nothing. The refill hook makes an account for each event id once, with the prefix that the event asks for.

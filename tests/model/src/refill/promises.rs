@@ -1,4 +1,4 @@
-//! What must hold in every state.
+//! Invariants of refill, checked in every state.
 
 use super::world::{Census, Hand, Heard, World};
 use super::{Action, Scenario};

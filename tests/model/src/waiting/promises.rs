@@ -1,4 +1,4 @@
-//! What must hold in every state.
+//! Invariants of waiting, checked in every state.
 
 use broker_domain::LeaseVerdict;
 

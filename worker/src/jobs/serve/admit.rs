@@ -43,7 +43,7 @@ pub(super) async fn all(jobs: &Jobs, arrivals: Vec<Candidate>) -> Admitted {
             }
             Ok(Ok(Write::Rejected(()))) => all.lost += 1,
             Ok(Err(error)) => {
-                tracing::warn!("one arrival left to the next look: {error}");
+                tracing::warn!("an arrival was not offered, the next look tries again: {error}");
                 all.failed += 1;
             }
             Err(ended) => std::panic::resume_unwind(ended.into_panic()),

@@ -86,11 +86,11 @@ async fn ask_flavour(jobs: &Jobs, policy: &Policy, flavour: &FlavourName, arriva
             // One at a time: what is in quarantine is counted before each.
             Ok(Ok(Heard::No(refused))) => {
                 if let Err(error) = refuse(jobs, flavour, &refused).await {
-                    tracing::warn!(sandbox = %refused.arrival.sandbox_id, "gate left to the next look: {error}");
+                    tracing::warn!(sandbox = %refused.arrival.sandbox_id, "not quarantined, the next look tries again: {error}");
                 }
             }
             Ok(Ok(Heard::Nothing)) => {}
-            Ok(Err(error)) => tracing::warn!(%flavour, "a gate is left to the next look: {error}"),
+            Ok(Err(error)) => tracing::warn!(%flavour, "a gate was not called, the next look tries again: {error}"),
             Err(ended) => tracing::error!(%flavour, "a gate panicked: {ended}"),
         }
     }
@@ -181,7 +181,7 @@ async fn refuse(jobs: &Jobs, flavour: &FlavourName, refused: &GateRefusal) -> Re
     let seen = Seen { id: sandbox, version: arrival.version };
     match jobs.quarantine(flavour, seen, Status::Arriving, &quarantine).await? {
         Some(Write::Applied) => {
-            tracing::warn!(%sandbox, %flavour, reason = quarantine.reason, "its gate refuses it: quarantined");
+            tracing::warn!(%sandbox, %flavour, reason = quarantine.reason, "quarantined: its gate refused it");
         }
         Some(Write::Rejected(())) => {}
         None => {
@@ -189,7 +189,7 @@ async fn refuse(jobs: &Jobs, flavour: &FlavourName, refused: &GateRefusal) -> Re
                 %sandbox,
                 %flavour,
                 reason,
-                "its gate refuses it, and too much of its flavour is in quarantine: it stays arriving"
+                "refused by its gate; it stays arriving, because too much of its flavour is in quarantine"
             );
             let asked = GateQuestion { attempts: 0, ..*question };
             jobs.store.sandboxes.ask_gate(arrival, asked, now.plus(WHILE_FULL), now).await?;

@@ -102,7 +102,7 @@ async fn freed_until(jobs: &Jobs, next: tokio::time::Sleep) {
         }
         let mut report = JobReport::new(&Task::Serve);
         if let Err(error) = offered(jobs, &mut report).await {
-            tracing::warn!("a free permit is left to the next look: {error}");
+            tracing::warn!("a look after a permit became free failed: {error}");
         }
         tokio::time::sleep(BETWEEN_FREED).await;
     }

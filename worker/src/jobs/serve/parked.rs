@@ -47,7 +47,7 @@ pub(super) async fn tell(jobs: &Jobs, waiter: &ParkedRequest, outcome: Outcome) 
         match error {
             ReplyError::Store(error) => return Err(error),
             ReplyError::Send(error) => {
-                tracing::info!(request_id = %waiter.place.request_id, "not told, the outcome is stored: {error}");
+                tracing::info!(request_id = %waiter.place.request_id, "reply not sent, the outcome is stored: {error}");
             }
         }
     }

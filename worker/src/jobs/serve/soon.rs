@@ -83,7 +83,7 @@ pub(super) async fn all(jobs: &Jobs, over: Vec<(Line, RequestId)>) {
             let jobs = jobs.clone();
             running.spawn(trace::carried(async move {
                 if let Err(error) = one(&jobs, &line, id).await {
-                    tracing::debug!(request_id = %id, "a place is ended later: {error}");
+                    tracing::debug!(request_id = %id, "a place was not ended, tried again: {error}");
                     jobs.soon.again(line, id, jobs.clock.now());
                 }
             }));

@@ -82,7 +82,7 @@ async fn record_accounts(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobE
     let some: Vec<_> =
         recorded.doubled.iter().take(10).map(|d| format!("{} is {}'s account", d.sandbox, d.by)).collect();
     if some.is_empty() {
-        tracing::info!(written = recorded.written, "every sandbox has its account's record from now on");
+        tracing::info!(written = recorded.written, "account records of existing sandboxes written");
     } else {
         tracing::error!(count = recorded.doubled.len(), ?some, "several sandboxes are one account");
     }
@@ -150,7 +150,7 @@ fn tell_unreadable(diff: &Diff, report: &mut JobReport) {
     metrics::gauge!("broker_sync_unreadable_rows").set(gauge(count));
     if count > 0 {
         let some = &diff.tally.problems;
-        tracing::warn!(count, ?some, "rows of the provider's list cannot be read: they are left alone");
+        tracing::warn!(count, ?some, "rows of the provider's list cannot be read: their sandboxes are left as they are");
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct SelectedArgs {
     pub(crate) ids: Vec<DeadLetterId>,
     #[command(flatten)]
     pub(crate) filter: Filter,
-    /// All that are dead; instead of ids and filters
+    /// All open dead letters; instead of ids and filters
     #[arg(long)]
     pub(crate) all: bool,
     /// Only report what would be done

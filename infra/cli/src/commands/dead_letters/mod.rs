@@ -42,7 +42,7 @@ pub(crate) struct Filter {
     /// Only this kind: allocate, mark_for_deletion, run_job, delete; unknown for messages without one
     #[arg(long)]
     kind: Option<String>,
-    /// Only messages that died of this reason
+    /// Only dead letters with this reason
     #[arg(long, value_parser = parse_reason)]
     reason: Option<Reason>,
     /// Only messages of this track
@@ -51,7 +51,7 @@ pub(crate) struct Filter {
     /// Only messages first sent at least this long ago: 90s, 15m, 2h, 7d
     #[arg(long, value_parser = parse_age, value_name = "AGE")]
     older_than: Option<Duration>,
-    /// Only messages first sent since then
+    /// Only messages first sent at most this long ago: 90s, 15m, 2h, 7d
     #[arg(long, value_parser = parse_age, value_name = "AGE")]
     newer_than: Option<Duration>,
     /// Only this state: dead, replaying, replayed or discarded; without it, dead and replaying

@@ -45,7 +45,7 @@ pub(crate) struct LeaseArgs {
     /// How long to wait for a sandbox, e.g. 90s, 10m, 2h
     #[arg(long, default_value = "0s", value_name = "TIME", value_parser = parse_wait)]
     wait: Duration,
-    /// How often the lease is renewed while COMMAND runs, 30s to 1h; it ends three of them after this process is gone
+    /// How often the lease is renewed while COMMAND runs, 30s to 1h; three intervals without a renewal end it
     #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_heartbeat)]
     heartbeat: Heartbeat,
     /// The longest that the sandbox is kept, in hours, 1 to 168
@@ -57,7 +57,7 @@ pub(crate) struct LeaseArgs {
     /// The lab or the job that it is for, as lists and the console show it
     #[arg(long, value_name = "ID", value_parser = |text: &str| TrackName::new(text))]
     lab: Option<TrackName>,
-    /// What to run, with its arguments
+    /// The command to run, with its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }

@@ -17,7 +17,7 @@ use crate::output::{self, Output};
 
 #[derive(Debug, Args)]
 pub(crate) struct Adopt {
-    /// Write
+    /// Write; without it, only report
     #[arg(long)]
     pub(crate) apply: bool,
     /// Delete surplus sandboxes too; those that a dry run lists may be in use

@@ -62,13 +62,13 @@ pub(crate) struct List {
     /// Only this state
     #[arg(long, value_parser = parse_status)]
     pub(crate) status: Option<Status>,
-    /// Only this flavour of the policy; any: what has none
+    /// Only this flavour of the policy; any: sandboxes without one
     #[arg(long)]
     pub(crate) flavour: Option<String>,
     /// The most sandboxes to list [default: 50]
     #[arg(long)]
     pub(crate) limit: Option<usize>,
-    /// Everything that was ever handed out, whole, as JSON lines for `broker pool reconcile`
+    /// All sandboxes that were ever handed out, as JSON lines for `broker pool reconcile`
     #[arg(long, conflicts_with_all = ["status", "flavour", "limit", "json"])]
     pub(crate) handed_out: bool,
     #[command(flatten)]

@@ -25,10 +25,10 @@ pub(crate) struct Reconcile {
     /// - is standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) handed_out: String,
-    /// Also with fewer lines than the table's last census says are allocated
+    /// Accept fewer lines than sandboxes were allocated at the table's last census
     #[arg(long)]
     pub(crate) accept_fewer: bool,
-    /// Write
+    /// Write; without it, only report
     #[arg(long)]
     pub(crate) apply: bool,
     #[command(flatten)]
