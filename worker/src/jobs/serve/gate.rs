@@ -90,7 +90,9 @@ async fn ask_flavour(jobs: &Jobs, policy: &Policy, flavour: &FlavourName, arriva
                 }
             }
             Ok(Ok(Heard::Nothing)) => {}
-            Ok(Err(error)) => tracing::warn!(%flavour, "a gate was not called, the next look tries again: {error}"),
+            Ok(Err(error)) => {
+                tracing::warn!(%flavour, "a gate was not called, the next look tries again: {error}")
+            }
             Err(ended) => tracing::error!(%flavour, "a gate panicked: {ended}"),
         }
     }

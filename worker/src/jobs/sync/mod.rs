@@ -150,7 +150,11 @@ fn tell_unreadable(diff: &Diff, report: &mut JobReport) {
     metrics::gauge!("broker_sync_unreadable_rows").set(gauge(count));
     if count > 0 {
         let some = &diff.tally.problems;
-        tracing::warn!(count, ?some, "rows of the provider's list cannot be read: their sandboxes are left as they are");
+        tracing::warn!(
+            count,
+            ?some,
+            "rows of the provider's list cannot be read: their sandboxes are left as they are"
+        );
     }
 }
 
