@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use broker_domain::{Status, Timestamp};
+use broker_domain::Status;
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
 use broker_store::{Candidate, CandidateFilter, PageKey, Pages, Store, StoreError, retry_on_conflict};
@@ -77,7 +77,7 @@ struct BufferState {
     /// The newest refill that found nothing.
     last_empty: u64,
     /// When that refill began.
-    last_empty_at: Timestamp,
+    last_empty_at: Option<Instant>,
     /// The current shard.
     shard: u8,
     /// The shards in this buffer's own order, so that workers neither begin at the same names nor follow each other, and the
@@ -116,7 +116,7 @@ impl Buffer {
             refills: 0,
             last_failed: 0,
             last_empty: 0,
-            last_empty_at: Timestamp::from_ms(0),
+            last_empty_at: None,
             shard: 0,
             order,
             position: 0,
@@ -144,10 +144,10 @@ impl Buffer {
 
     /// The same as [`Self::next`], but what a look found empty a moment ago is empty.
     pub(super) async fn next_if_any(&self) -> Result<Option<(Candidate, u64)>, StoreError> {
-        let now = self.clock.now();
+        let now = self.clock.instant();
         let is_empty = self.with(|state| {
-            let looked_last = state.last_empty == state.refills && state.last_empty > 0;
-            looked_last && state.ready.is_empty() && now.since(state.last_empty_at) < EMPTY_FOR
+            let is_recent = state.last_empty_at.is_some_and(|at| now.duration_since(at) < EMPTY_FOR);
+            is_recent && state.last_empty == state.refills && state.ready.is_empty()
         });
         if is_empty { Ok(None) } else { self.next().await }
     }
@@ -233,13 +233,15 @@ impl Buffer {
         // Anybody may make a prefix up; a reservation an operator made.
         let by_prefix = self.of.prefix.is_some() && self.of.reservation.is_none();
         let every = if by_prefix { EMPTY_PREFIX_REFILL_EVERY } else { EMPTY_REFILL_EVERY };
-        let pause = self.with(|state| state.last_empty_at.plus(every)).since(self.clock.now());
+        let pause = self
+            .with(|state| state.last_empty_at)
+            .map_or(Duration::ZERO, |at| every.saturating_sub(self.clock.instant().duration_since(at)));
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
         // A semaphore that is never closed always gives a permit.
         let _look = if by_prefix { self.looks.acquire().await.ok() } else { None };
-        let began = self.clock.now();
+        let began = self.clock.instant();
         let number = self.with(|state| {
             state.refills += 1;
             state.refills
@@ -269,7 +271,7 @@ impl Buffer {
                 Refilled::Busy
             } else {
                 state.last_empty = number;
-                state.last_empty_at = began;
+                state.last_empty_at = Some(began);
                 Refilled::Nothing
             }
         }))
