@@ -1,6 +1,6 @@
 //! Buffer of candidates of one kind, by name prefix or reservation, refilled page by page.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,7 @@ impl BufferState {
 /// The result of a refill.
 enum Refilled {
     Found,
-    /// Only candidates that other claims of this process hold.
+    /// Only candidates that other claims of this process hold, or that cannot be read.
     Busy,
     Nothing,
 }
@@ -257,8 +257,11 @@ impl Buffer {
             }
         }
         if self.keeps_attributes && !free.is_empty() {
+            let found = free.len();
             let read = self.with_attributes(free).await;
             free = read.inspect_err(|_| self.with(|state| state.last_failed = number))?;
+            // Behind those that cannot be read, and are passed over from now on, the next refill finds what is there.
+            busy |= free.len() < found;
         }
         self.entropy.shuffle(&mut free);
         Ok(self.with(|state| {
@@ -277,17 +280,18 @@ impl Buffer {
         }))
     }
 
-    /// The candidates with the provider's attributes: one call of theirs all, so that no claim needs one.
+    /// The candidates with the provider's attributes: one call of theirs all, so that no claim needs one. Those that cannot be read
+    /// are passed over.
     pub(super) async fn with_attributes(
         &self,
         candidates: Vec<Candidate>,
     ) -> Result<Vec<Candidate>, StoreError> {
-        let read = || async {
-            let mut candidates = candidates.clone();
-            self.store.sandboxes.add_attributes(&mut candidates).await?;
-            Ok(candidates)
-        };
-        retry_on_conflict(&self.entropy, read).await
+        let read = || self.store.sandboxes.with_attributes(candidates.clone());
+        let read = retry_on_conflict(&self.entropy, read).await?;
+        let kept: HashSet<_> = read.iter().map(|candidate| &candidate.sandbox_id).collect();
+        let unreadable = candidates.iter().filter(|candidate| !kept.contains(&candidate.sandbox_id));
+        unreadable.for_each(|candidate| self.held_candidates.pass_over(candidate));
+        Ok(read)
     }
 
     /// The next page of the current shard, or of one of the next; if they have none free, a page of all shards.

@@ -79,6 +79,13 @@ impl HeldCandidates {
         self.released.notify_waiters();
     }
 
+    /// Passes over this version of a candidate that cannot be read, as if it were gone: what else is listed is tried.
+    pub(super) fn pass_over(&self, candidate: &Candidate) {
+        let now = self.clock.instant();
+        self.with(|entries| entries.gone.insert(candidate.sandbox_id.clone(), (candidate.version, now)));
+        self.released.notify_waiters();
+    }
+
     /// Frees a candidate; it may be listed again.
     pub(super) fn free(&self, candidate: &Candidate) {
         self.with(|entries| entries.busy.remove(&candidate.sandbox_id));
