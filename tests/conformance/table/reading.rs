@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use broker_domain::Status;
 use broker_domain::policy::Policy;
-use broker_domain::refill::{Flow, Plan, Ticket};
-use broker_domain::{FlavourName, Status, TicketId};
+use broker_domain::refill::Flow;
 use broker_store::pool_list::Browsed;
 use broker_store::{Instance, PageKey, Pages, Role, heartbeat};
 use broker_tests::together;
 
 use super::letters::letter;
 use super::records::queued as asked;
+use super::refill::{flavour, plan, two};
 use crate::place::Place;
 
 #[tokio::test]
@@ -163,9 +164,8 @@ async fn what_cannot_be_read_costs_its_neighbours_nothing() {
     let known = store.sandboxes.attributes_of(&ids(&free.iter().collect::<Vec<_>>())).await.expect("read");
     assert_eq!(known.into_keys().collect::<BTreeSet<_>>(), ids(&[&free[0], &free[2]]).into_iter().collect());
 
-    let small = FlavourName::new("small").expect("a name");
-    let tickets = [1, 2].map(|_| Ticket::new(TicketId::from_uuid(place.entropy.uuid()), now));
-    let plan = Plan { flow: Flow { version: 1, ..Flow::default() }, ..Plan::default() };
+    let (small, tickets) = (flavour(), two(&place));
+    let plan = plan(&place, &Flow::default(), &[]);
     store.refill.write_round(&small, &plan, &tickets).await.expect("written");
     spoil(&place, ("TICKET#small", &tickets[0].id.to_string()), "made_at_ms").await;
     assert_eq!(store.refill.tickets(&small).await.expect("read"), tickets[1..]);
