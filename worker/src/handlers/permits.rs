@@ -335,11 +335,7 @@ mod tests {
             |found: Vec<u32>| slots.with(&limit, |slots| (slots.ready, slots.ready_for) = (found, two));
         for others in [LimitTerms { max: 1, ..two }, LimitTerms { version: 9, ..two }] {
             find(vec![1]);
-            assert_eq!(
-                slots.take(&limit, others),
-                None,
-                "it was found for another limit, or before it was another"
-            );
+            assert_eq!(slots.take(&limit, others), None, "for another limit or policy");
         }
         find(vec![0, 1, 1]);
         assert_eq!(slots.take(&limit, two), Some(1));
