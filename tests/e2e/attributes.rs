@@ -1,5 +1,6 @@
 //! Attributes of the provider: members of its rows are kept with the sandbox and told in every answer about it.
 
+use broker_tests::table::text;
 use broker_tests::{Answer, Broker, Provider, Setup, story, together, wait_for_condition};
 use serde_json::{Value, json};
 
@@ -113,6 +114,45 @@ async fn a_request_that_waited_is_told_the_attributes_too_from_wherever_its_sand
         assert_eq!(told(&second, "second").await, "eu");
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_sandbox_whose_attributes_cannot_be_read_keeps_nobody_from_the_others() {
+    let provider = Provider::start(2).await;
+    let setup = kept(provider.setup()).var("BROKER_WAITING", "on").var("BROKER_SERVE_EVERY_S", "1");
+    story(setup, async |broker| {
+        lists(&provider, json!({ "*": { "region": "eu" } })).await;
+        broker.job("sync").await;
+        let whole = broker.table().must_get("SBX#seed-000000").await;
+        let mut spoilt = whole.clone();
+        spoilt.insert("provider_attributes".to_owned(), text("{"));
+        broker.table().put(spoilt).await;
+        assert_eq!(broker.job("sync").await.failed, 0);
+        let first = broker.allocate("first").send().await.expect_status(201);
+        assert_eq!(first.sandbox_id(), "seed-000001");
+        broker.allocate("second").send().await.expect_status(409);
+
+        let call = broker.allocate("third").wait(1).json(&json!({ "max_wait_s": 600 }));
+        let place = call.send().await.expect_status(202).must_have("location").to_owned();
+        let before = unreadable(broker).await;
+        wait_for_condition("SERVE to meet it beside who waits", async || {
+            let shown = broker.request(&place, "third").send().await.json;
+            let met = unreadable(broker).await - before;
+            if shown["waiting"].is_object() && met >= 2.0 { Ok(()) } else { Err((shown, met)) }
+        })
+        .await;
+        broker.table().put(whole).await;
+        let told = broker.outcome(&place, "third").await;
+        assert_eq!(told.json["response"]["body"]["region"], "eu", "{told:#?}");
+    })
+    .await;
+}
+
+/// How many items the worker could not read.
+async fn unreadable(broker: &Broker) -> f64 {
+    let Some((200, metrics)) = broker.worker(0).metrics().probe("/metrics").await else { panic!("metrics") };
+    let count = metrics.lines().find(|line| line.starts_with("broker_unreadable_items_total "));
+    count.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or_default()
 }
 
 /// The one sandbox that is available.

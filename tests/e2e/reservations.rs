@@ -132,6 +132,36 @@ async fn what_was_just_put_aside_is_claimed_before_the_index_shows_it() {
 }
 
 #[tokio::test]
+async fn a_tenant_at_one_limit_has_what_is_reserved_for_it_under_another_and_under_none() {
+    story(setup().workers(1), async |broker| {
+        let limits = "[tenant.acme]\nlimits = { small = 1, gpu = 5 }\n";
+        policy::apply(broker, &format!("{SMALL}{limits}")).await;
+        for (prefix, start) in [("lab", "0"), ("gpu", "10"), ("other", "20")] {
+            broker.cli_ok(&["pool", "seed", "--name-prefix", prefix, "--start", start, "--count", "2"]).await;
+        }
+        asks(broker, ACME, "student-0").send().await.expect_status(201);
+        // Its limit of `small` is full, and what is put aside of that is listed first.
+        let reservations =
+            [["--flavour", "small", "1"], ["--flavour", "gpu", "2"], ["--name-prefix", "other-", "2"]];
+        for (n, [by, of, count]) in reservations.into_iter().enumerate() {
+            let id = format!("00000000-0000-7000-8000-00000000000{n}");
+            reserve(broker, &[by, of, "--count", count, "--id", &id]).await;
+        }
+        until_reserved(broker, 5).await;
+        broker.lists_are_current().await;
+        let mut got = Vec::new();
+        for n in 1..5 {
+            let given = broker.allocate(&format!("student-{n}")).token(ACME).send().await.expect_status(201);
+            got.push(given.text_of("name")[..4].to_owned());
+        }
+        assert_eq!(got, ["gpu-", "gpu-", "othe", "othe"]);
+        let refused = broker.allocate("student-5").token(ACME).send().await;
+        refused.expect_problem(409, "QUOTA_EXCEEDED");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn two_classes_that_cannot_both_be_are_told_so_when_the_second_is_made() {
     story(setup().apis(2).workers(1), async |broker| {
         let text = "[flavour.small]\nprefix = \"lab-\"\nrefill = { min = 0, max = 10, rate_per_minute = 60 }\n\

@@ -93,6 +93,28 @@ async fn a_call_that_is_held_while_it_waits_is_answered_with_its_sandbox() {
 }
 
 #[tokio::test]
+async fn what_a_request_that_may_wait_is_told_is_stored_before_it_can_be_lost_with_its_reply() {
+    story(setup().apis(1).workers(1).pool(1), async |broker| {
+        let keyed = |key: &'static str, hours: u64| {
+            let body = json!({ "max_wait_s": 86_400, "lab_duration_hours": hours });
+            broker.allocate("student-1").header("idempotency-key", key).json(&body)
+        };
+        let created = keyed("mine", 1).send().await.expect_status(201);
+        for (again, status, state) in
+            [(keyed("mine", 1), 200, "succeeded"), (keyed("mine", 2), 422, "failed")]
+        {
+            let told = again.send().await.expect_status(status);
+            let location = format!("/v1/requests/{}", told.must_have("x-request-id"));
+            let stored = broker.request(&location, "student-1").send().await.expect_status(200);
+            assert_eq!(stored.text_of("status"), state, "{stored:#?}");
+            assert_eq!(stored.json["response"]["status"], status);
+        }
+        assert_eq!(broker.verify().await.live_leases, 1, "{created:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_line_is_served_in_the_order_of_asking_also_after_every_process_was_killed() {
     story(setup(), async |broker| {
         let mut asked = Vec::new();

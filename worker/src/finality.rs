@@ -4,9 +4,9 @@
 //! message a dead letter. A write that the table refuses is final only if the table takes another write in between and refuses this
 //! one again: otherwise the table refuses all writes, which passes.
 
-use broker_domain::{Inventory, LeaseKey, SandboxId, Status, suspects};
+use broker_domain::{Inventory, Lease, LeaseKey, SandboxId, Status, suspects};
 use broker_queue::SendError;
-use broker_store::{Store, StoreError};
+use broker_store::{Scanned, Store, StoreError};
 
 /// Why a message is not done.
 #[derive(Debug, thiserror::Error)]
@@ -14,8 +14,12 @@ pub(crate) enum HandlerError {
     /// The table did not answer, or has an invalid item.
     #[error("the table failed")]
     Store(#[from] StoreError),
-    /// A live lease and its sandbox do not agree; an operator has to decide which is right.
-    #[error("the live lease of track {} with key {} does not agree with sandbox {sandbox}", key.track, key.key)]
+    /// A live lease does not agree with its sandbox or its permit; an operator has to decide which is right.
+    #[error(
+        "the live lease of track {} with key {} does not agree with sandbox {sandbox} or with its permit",
+        key.track,
+        key.key
+    )]
     Inconsistent {
         /// The lease.
         key: LeaseKey,
@@ -58,23 +62,40 @@ impl HandlerError {
     }
 }
 
-/// That a key's lease and its sandbox agree at one instant, after they could not be ended together: then another request was
-/// faster and another look helps. If they do not, nothing that a request may do will ever help.
+/// That a key's lease agrees with its sandbox and its permit at one instant, after they could not be ended together: then another
+/// request was faster and another look helps. If they do not, nothing that a request may do will ever help.
+///
+/// # Errors
+///
+/// [`HandlerError::Inconsistent`] if they do not agree, [`HandlerError::Newer`] if only a newer program can tell, and the table's.
 pub(crate) async fn must_agree(store: &Store, key: &LeaseKey) -> Result<(), HandlerError> {
     let lease = store.leases.get(key).await?;
     let Some(lease) = lease.filter(|lease| lease.end.is_none()) else { return Ok(()) };
-    let sandbox = lease.grant.sandbox_id;
-    let together =
-        store.scans.together(std::slice::from_ref(&sandbox), std::slice::from_ref(key), &[], &[]).await?;
+    let sandbox = std::slice::from_ref(&lease.grant.sandbox_id);
+    let (key, permit) = (std::slice::from_ref(key), lease.permit.as_slice());
+    let together = store.scans.together(sandbox, key, &[], permit).await?;
+    agrees(&lease, &together)
+}
+
+/// That `lease`, which was live, agrees with what was read `together` after it: its key's lease, its sandbox and its permit. If the
+/// key has another lease by then, that one has another sandbox, and this one is over.
+fn agrees(lease: &Lease, together: &Scanned) -> Result<(), HandlerError> {
+    let is_as_read = |now: &Lease| now.end.is_none() && now.allocation_id == lease.allocation_id;
+    if !together.leases.iter().any(is_as_read) {
+        return Ok(());
+    }
+    let sandbox = lease.grant.sandbox_id.clone();
     if together.sandboxes.iter().any(|sandbox| sandbox.status == Status::Unknown) {
         return Err(HandlerError::Newer { sandbox });
     }
     let mut inventory = Inventory::default();
     together.sandboxes.iter().for_each(|sandbox| inventory.add_sandbox(sandbox));
     together.leases.iter().for_each(|lease| inventory.add_lease(lease));
-    match suspects(&inventory).is_empty() {
+    // A permit that is missing is in no write's way.
+    let is_anothers = together.permits.iter().any(|permit| permit.allocation_id != lease.allocation_id);
+    match suspects(&inventory).is_empty() && !is_anothers {
         true => Ok(()),
-        false => Err(HandlerError::Inconsistent { key: key.clone(), sandbox }),
+        false => Err(HandlerError::Inconsistent { key: lease.key.clone(), sandbox }),
     }
 }
 
@@ -156,7 +177,44 @@ impl Refusals {
 mod tests {
     use std::sync::Arc;
 
+    use broker_domain::{Allocation, Limit, NamePrefix, Permit, PermitRecord, TenantName};
+
     use super::*;
+    use crate::samples::{allocation, allocation_id, end, key, lease, sandbox};
+
+    #[test]
+    fn a_lease_is_compared_with_its_own_sandbox_and_not_with_that_of_the_next_one() {
+        let is_wrong = |together: &Scanned| {
+            matches!(agrees(&lease(1, None), together), Err(HandlerError::Inconsistent { .. }))
+        };
+        let read = |leases, status, of: Option<Allocation>| Scanned {
+            sandboxes: vec![sandbox(1, status, of)],
+            leases,
+            ..Scanned::default()
+        };
+        let held = || read(vec![lease(1, None)], Status::Allocated, Some(allocation(1)));
+        assert!(!is_wrong(&held()));
+        // A replacement was faster: the key has another lease, of another sandbox.
+        let next = Lease { key: key(1), ..lease(2, None) };
+        let replaced = read(vec![next], Status::PendingDeletion, Some(allocation(1)));
+        assert!(!is_wrong(&replaced), "the next lease is healthy");
+        assert!(!is_wrong(&read(vec![lease(1, Some(end(300)))], Status::PendingDeletion, None)), "it ended");
+        assert!(is_wrong(&read(vec![lease(1, None)], Status::PendingDeletion, Some(allocation(1)))));
+        assert!(is_wrong(&read(vec![lease(1, None)], Status::Available, None)));
+        let newer = read(vec![lease(1, None)], Status::Unknown, Some(allocation(1)));
+        assert!(matches!(agrees(&lease(1, None), &newer), Err(HandlerError::Newer { .. })));
+        let (tenant, prefix) = (TenantName::new("acme").unwrap(), NamePrefix::new("lab-").unwrap());
+        let permit = Permit { limit: Limit { tenant, prefix }, slot: 0 };
+        let taken_by = |number| Scanned {
+            permits: vec![PermitRecord {
+                permit: permit.clone(),
+                allocation_id: allocation_id(number),
+                lease_key: key(number),
+            }],
+            ..held()
+        };
+        assert!(!is_wrong(&taken_by(1)) && is_wrong(&taken_by(2)));
+    }
 
     #[test]
     fn only_a_malformed_item_is_final_at_once_and_only_a_refused_write_may_become_so() {

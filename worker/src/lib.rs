@@ -24,6 +24,9 @@ mod jobs;
 mod letters;
 mod ops;
 mod reply;
+#[cfg(test)]
+#[path = "../../common/domain/src/samples.rs"]
+mod samples;
 mod schedule;
 mod shares;
 mod starting;

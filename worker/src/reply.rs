@@ -43,17 +43,29 @@ impl ReplySender {
         reply_to: &ReplyQueueName,
         outcome: Outcome,
     ) -> Result<(), ReplyError> {
-        let nobody_waits = message.asynchronous || self.clock.now() > message.times().reply_by;
-        let outcome = if nobody_waits || is_only_told(message, &outcome) {
+        let outcome = if self.nobody_waits(message) || is_only_told(&message.body, &outcome) {
             let stored = self.store_outcome(request, outcome, None).await?;
             crash_points::point(Point::OutcomeStored);
             stored
         } else {
             outcome
         };
-        if message.asynchronous {
-            return Ok(());
-        }
+        if message.asynchronous { Ok(()) } else { self.tell(message, request, reply_to, outcome).await }
+    }
+
+    /// Sends `outcome`, which is stored if it has to be, to the process that waits.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplyError::Send`] if SQS does not take it and somebody waits, [`ReplyError::Store`] if the process that waited is gone and the
+    /// outcome could not be stored.
+    pub(crate) async fn tell(
+        &self,
+        message: &RequestMessage,
+        request: &Request,
+        reply_to: &ReplyQueueName,
+        outcome: Outcome,
+    ) -> Result<(), ReplyError> {
         let mut sending = self.replies.sending();
         let reply = Reply::to(message, outcome.clone()).traced(sending.traceparent()).encode();
         let sent = self.replies.send(reply_to, reply.clone()).await;
@@ -79,12 +91,17 @@ impl ReplySender {
                 self.store_outcome(request, outcome, None).await?;
                 Err(error.into())
             }
-            Err(error @ SendError::Unavailable { .. }) if nobody_waits => {
+            Err(error @ SendError::Unavailable { .. }) if self.nobody_waits(message) => {
                 tracing::info!(request_id = %message.request_id, "reply not sent, the outcome is stored: {error}");
                 Ok(())
             }
             Err(error @ SendError::Unavailable { .. }) => Err(error.into()),
         }
+    }
+
+    /// Whether no call waits for the reply to `message`, or none any more.
+    fn nobody_waits(&self, message: &RequestMessage) -> bool {
+        message.asynchronous || self.clock.now() > message.times().reply_by
     }
 
     /// Stores `outcome`, and in which line the request stood; if it has an outcome already, that one stays and counts.
@@ -108,11 +125,12 @@ impl ReplySender {
     }
 }
 
-/// Whether `outcome` would be nowhere but in the reply. A return never expires, so without its reply its record would be
-/// queued for as long as it is kept. What was returned stands on the sandbox, and an allocation ends at its deadline.
-const fn is_only_told(message: &RequestMessage, outcome: &Outcome) -> bool {
-    match message.body {
-        Body::Allocate { .. } => false,
+/// Whether `outcome` would be nowhere but in the reply: without that, the record would be queued for as long as it is kept, since a
+/// return never expires, or until a deadline that is hours away. What was returned stands on the sandbox, what was granted in the
+/// record itself; and an allocation that may not wait is recorded only when its call ends, and ends soon after it.
+const fn is_only_told(body: &Body, outcome: &Outcome) -> bool {
+    match body {
+        Body::Allocate { .. } => body.may_wait() && !matches!(outcome, Outcome::Created(_)),
         Body::MarkForDeletion { .. } => !matches!(outcome, Outcome::Marked { .. }),
     }
 }

@@ -4,8 +4,8 @@
 //! requests must not delay the few of another one. A key has a quarter of the permits at most; the tenants whose requests are here
 //! have equal parts, and a single tenant has all. Beyond its share a request waits here, in its tenant's order and without a
 //! permit; when too many wait, one of a crowded key is put back into the queue, and others keep their permits while they wait.
-//! Invariants: a permit that is given back goes to a request that may begin, of the tenant that holds least, or is free; a
-//! request waits only while another one of its key or of its tenant is under way.
+//! Invariants: a permit that is given back goes to a request that may begin, of the tenant that holds least, or is free, and as many
+//! others begin as free permits are there for; a request waits only while another one of its key or of its tenant is under way.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -83,7 +83,8 @@ struct WaitingRequest {
 #[derive(Debug)]
 pub(crate) struct Share {
     shares: Shares,
-    party: Party,
+    /// `None` once it has ended.
+    party: Option<Party>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -138,22 +139,40 @@ impl Shares {
         (self.0.permits / PART).max(1)
     }
 
-    /// Lets a request begin, with its own permit or with `permit`. One that does not wait any more drops its share at once, and
-    /// so on to the next.
-    fn begin(
-        &self,
-        (tenant, waiting): (Option<TenantName>, WaitingRequest),
-        permit: Option<OwnedSemaphorePermit>,
-    ) {
-        let WaitingRequest { key, begin, permit: own } = waiting;
-        let share = Share { shares: self.clone(), party: Party { key, tenant }, permit: own.or(permit) };
-        let _ = begin.send(share);
+    /// Lets `next` begin, with its own permit or with `permit`, then as many others as may and as there are permits for. In the
+    /// place of one that does not wait any more the next one begins.
+    fn begin(&self, next: NextRequest, mut permit: Option<OwnedSemaphorePermit>) {
+        let permits = permit.as_ref().map(|permit| Arc::clone(permit.semaphore()));
+        let mut next = Some(next);
+        while let Some((tenant, waiting)) = next {
+            let WaitingRequest { key, begin, permit: own } = waiting;
+            let given = own.or_else(|| permit.take());
+            let share = Share { shares: self.clone(), party: Some(Party { key, tenant }), permit: given };
+            let left = begin.send(share).err();
+            let has_left = left.is_some();
+            let ended = left.and_then(|mut left| {
+                permit = permit.take().or_else(|| left.permit.take());
+                left.party.take()
+            });
+            let mut state = self.state();
+            if let Some(party) = ended {
+                state.ended(&party);
+            }
+            if permit.is_none() {
+                permit = permits.as_ref().and_then(|permits| Arc::clone(permits).try_acquire_owned().ok());
+            }
+            let may_begin = has_left || permit.is_some();
+            next = if may_begin { state.next(self.0.permits, self.most_of_key()) } else { None };
+        }
     }
 }
 
+/// A request that may begin, and its tenant.
+type NextRequest = (Option<TenantName>, WaitingRequest);
+
 impl SharesState {
     /// The next that may begin: of the tenant that holds least, the first whose key has room.
-    fn next(&mut self, permits: usize, most_of_key: usize) -> Option<(Option<TenantName>, WaitingRequest)> {
+    fn next(&mut self, permits: usize, most_of_key: usize) -> Option<NextRequest> {
         let most_of_tenant = permits.div_ceil(self.tenants.len().max(1));
         let keys = &self.keys;
         let has_room = |waits: &WaitingRequest| keys.get(&waits.key).is_none_or(|held| *held < most_of_key);
@@ -190,9 +209,10 @@ impl SharesState {
 
 impl Drop for Share {
     fn drop(&mut self) {
+        let Some(party) = self.party.take() else { return };
         let next = {
             let mut state = self.shares.state();
-            state.ended(&self.party);
+            state.ended(&party);
             state.next(self.shares.0.permits, self.shares.most_of_key())
         };
         if let Some(next) = next {
@@ -255,6 +275,49 @@ mod tests {
             assert!(left.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         }
         drop(first);
+        assert_eq!(permits.available_permits(), 4);
+        assert!(is_empty(&shares), "{shares:?}");
+    }
+
+    #[tokio::test]
+    async fn however_many_have_left_the_share_passes_them_over() {
+        let shares = Shares::of(1);
+        let enter = |key: usize| Box::pin(shares.enter(party(&key.to_string(), "a"), None));
+        let first = enter(0).await;
+        let mut context = Context::from_waker(Waker::noop());
+        let mut left: Vec<_> = (1..100_000).map(enter).collect();
+        for one in &mut left {
+            assert!(one.as_mut().poll(&mut context).is_pending());
+        }
+        drop(left);
+        let mut last = enter(100_000);
+        assert!(last.as_mut().poll(&mut context).is_pending());
+        drop(first);
+        assert!(last.as_mut().poll(&mut context).is_ready());
+        assert!(is_empty(&shares), "{shares:?}");
+    }
+
+    #[tokio::test]
+    async fn when_a_tenant_leaves_as_many_of_another_begin_as_there_are_permits_for() {
+        let (permits, shares) = (Arc::new(Semaphore::new(4)), Shares::of(4));
+        let enter = |key: &str, tenant: &str| shares.enter(party(key, tenant), permit(&permits));
+        let mut context = Context::from_waker(Waker::noop());
+        let quiet = (enter("q1", "quiet").await, enter("q2", "quiet").await);
+        let greedy = (enter("1", "greedy").await, enter("2", "greedy").await);
+        let mut waits: Vec<_> = Vec::new();
+        for key in ["3", "4", "5"] {
+            // Each came with a permit that the one before gave back.
+            permits.add_permits(1);
+            let mut one = Box::pin(enter(key, "greedy"));
+            assert!(one.as_mut().poll(&mut context).is_pending(), "{key}");
+            permits.forget_permits(1);
+            waits.push(one);
+        }
+        drop(quiet);
+        let begun: Vec<_> = waits.iter_mut().map(|one| one.as_mut().poll(&mut context)).collect();
+        assert_eq!(begun.iter().map(Poll::is_ready).collect::<Vec<_>>(), [true, true, false]);
+        assert_eq!(permits.available_permits(), 0, "and no more are under way than there are permits");
+        drop((begun, waits, greedy));
         assert_eq!(permits.available_permits(), 4);
         assert!(is_empty(&shares), "{shares:?}");
     }

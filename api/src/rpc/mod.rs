@@ -197,7 +197,7 @@ impl RequestReply {
     }
 
     /// Records a request that outlasted its caller's wait, and lets its waiter linger. One that is recorded already needs neither:
-    /// its outcome is stored in the claim's own write.
+    /// its outcome is stored in the claim's own write, or before it is told.
     async fn leave(
         &self,
         waiter: Waiter,

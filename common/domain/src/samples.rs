@@ -1,4 +1,4 @@
-//! Sample values for the tests of this crate and of the table, distinguished by small numbers.
+//! Sample values for the tests of this crate, of the table and of the worker, distinguished by small numbers.
 
 use std::time::Duration;
 

@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::Status;
 use broker_domain::policy::Policy;
+use broker_domain::refill::Flow;
 use broker_store::pool_list::Browsed;
-use broker_store::{PageKey, Pages};
+use broker_store::{Instance, PageKey, Pages, Role, heartbeat};
 use broker_tests::together;
 
 use super::letters::letter;
 use super::records::queued as asked;
+use super::refill::{flavour, plan, two};
 use crate::place::Place;
 
 #[tokio::test]
@@ -135,4 +138,53 @@ async fn several_items_are_read_at_one_instant() {
     let keys = [ask.lease_key, nobody.lease_key];
     let page = place.store.scans.together(&ids, &keys, &[], &[]).await.expect("read");
     assert_eq!((page.sandboxes.len(), page.leases.len()), (2, 1), "absent ones are left out");
+}
+
+/// Makes an attribute of an item one that nobody can read.
+async fn spoil(place: &Place, (pk, sk): (&str, &str), attribute: &str) {
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let update = place.aws.dynamodb.update_item().table_name(&place.table);
+    let update = update.key("PK", text(pk)).key("SK", text(sk)).update_expression("SET #attribute = :wrong");
+    let update = update.expression_attribute_names("#attribute", attribute);
+    update.expression_attribute_values(":wrong", text("{")).send().await.expect("spoilt");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_costs_its_neighbours_nothing() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+
+    let free = place.seed(3).await;
+    spoil(&place, (&format!("SBX#{}", free[1].sandbox_id), "META"), "provider_attributes").await;
+    let read = store.sandboxes.with_attributes(free.clone()).await.expect("read");
+    let ids =
+        |of: &[&broker_store::Candidate]| of.iter().map(|one| one.sandbox_id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&read.iter().collect::<Vec<_>>()), ids(&[&free[0], &free[2]]));
+    assert!(read.iter().all(|candidate| candidate.attributes.is_some()));
+    let known = store.sandboxes.attributes_of(&ids(&free.iter().collect::<Vec<_>>())).await.expect("read");
+    assert_eq!(known.into_keys().collect::<BTreeSet<_>>(), ids(&[&free[0], &free[2]]).into_iter().collect());
+
+    let (small, tickets) = (flavour(), two(&place));
+    let plan = plan(&place, &Flow::default(), &[]);
+    store.refill.write_round(&small, &plan, &tickets).await.expect("written");
+    spoil(&place, ("TICKET#small", &tickets[0].id.to_string()), "made_at_ms").await;
+    assert_eq!(store.refill.tickets(&small).await.expect("read"), tickets[1..]);
+
+    let requests = [1, 2].map(|n| asked(&place, &format!("student-{n}")));
+    for request in &requests {
+        store.requests.record(request).await.expect("recorded");
+    }
+    spoil(&place, (&format!("REQ#{}", requests[0].request_id), "META"), "deadline_ms").await;
+    assert_eq!(store.requests.queued(None).await.expect("read").items, requests[1..]);
+
+    let ids = [1, 2].map(|_| place.entropy.uuid());
+    for id in ids {
+        store.instances.heartbeat(&Instance::new(id, Role::Api, now)).await.expect("said");
+    }
+    spoil(&place, ("INSTANCE", &ids[0].to_string()), "heartbeat_ms").await;
+    let listed = store.instances.list().await.expect("read");
+    let of = |id| listed.iter().find(|instance| instance.id == id).expect("listed");
+    assert_eq!((of(ids[0]).role, of(ids[1]).role), (Role::Unknown, Role::Api));
+    let much_later = now.plus(Duration::from_secs(86_400));
+    assert!(!heartbeat::is_gone(of(ids[0]), much_later), "nobody sweeps what is its own");
 }

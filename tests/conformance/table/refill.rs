@@ -12,12 +12,12 @@ use crate::place::{Place, sandbox};
 const POLICY: &str = "[flavour.small]\nprefix = 'sandbox-'\n\
                       refill = { min = 2, max = 2, rate_per_minute = 600, url = 'https://ops.example/' }\n";
 
-fn flavour() -> FlavourName {
+pub(super) fn flavour() -> FlavourName {
     FlavourName::new("small").expect("a name")
 }
 
 /// What a round plans that sees an empty pool.
-fn plan(place: &Place, flow: &Flow, tickets: &[Ticket]) -> Plan {
+pub(super) fn plan(place: &Place, flow: &Flow, tickets: &[Ticket]) -> Plan {
     let policy = Policy::parse(POLICY).expect("a policy");
     let refill = policy.flavours()[&flavour()].refill.clone().expect("a refill");
     let now = place.clock.now();
@@ -26,7 +26,7 @@ fn plan(place: &Place, flow: &Flow, tickets: &[Ticket]) -> Plan {
 }
 
 /// Two tickets, in the order in which they are listed.
-fn two(place: &Place) -> [Ticket; 2] {
+pub(super) fn two(place: &Place) -> [Ticket; 2] {
     let new = || Ticket::new(TicketId::from_uuid(place.entropy.uuid()), place.clock.now());
     let mut two = [new(), new()];
     two.sort_unstable();

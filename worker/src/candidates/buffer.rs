@@ -1,10 +1,10 @@
 //! Buffer of candidates of one kind, by name prefix or reservation, refilled page by page.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use broker_domain::{Status, Timestamp};
+use broker_domain::Status;
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
 use broker_store::{Candidate, CandidateFilter, PageKey, Pages, Store, StoreError, retry_on_conflict};
@@ -77,7 +77,7 @@ struct BufferState {
     /// The newest refill that found nothing.
     last_empty: u64,
     /// When that refill began.
-    last_empty_at: Timestamp,
+    last_empty_at: Option<Instant>,
     /// The current shard.
     shard: u8,
     /// The shards in this buffer's own order, so that workers neither begin at the same names nor follow each other, and the
@@ -99,7 +99,7 @@ impl BufferState {
 /// The result of a refill.
 enum Refilled {
     Found,
-    /// Only candidates that other claims of this process hold.
+    /// Only candidates that other claims of this process hold, or that cannot be read.
     Busy,
     Nothing,
 }
@@ -116,7 +116,7 @@ impl Buffer {
             refills: 0,
             last_failed: 0,
             last_empty: 0,
-            last_empty_at: Timestamp::from_ms(0),
+            last_empty_at: None,
             shard: 0,
             order,
             position: 0,
@@ -144,10 +144,10 @@ impl Buffer {
 
     /// The same as [`Self::next`], but what a look found empty a moment ago is empty.
     pub(super) async fn next_if_any(&self) -> Result<Option<(Candidate, u64)>, StoreError> {
-        let now = self.clock.now();
+        let now = self.clock.instant();
         let is_empty = self.with(|state| {
-            let looked_last = state.last_empty == state.refills && state.last_empty > 0;
-            looked_last && state.ready.is_empty() && now.since(state.last_empty_at) < EMPTY_FOR
+            let is_recent = state.last_empty_at.is_some_and(|at| now.duration_since(at) < EMPTY_FOR);
+            is_recent && state.last_empty == state.refills && state.ready.is_empty()
         });
         if is_empty { Ok(None) } else { self.next().await }
     }
@@ -233,13 +233,15 @@ impl Buffer {
         // Anybody may make a prefix up; a reservation an operator made.
         let by_prefix = self.of.prefix.is_some() && self.of.reservation.is_none();
         let every = if by_prefix { EMPTY_PREFIX_REFILL_EVERY } else { EMPTY_REFILL_EVERY };
-        let pause = self.with(|state| state.last_empty_at.plus(every)).since(self.clock.now());
+        let pause = self
+            .with(|state| state.last_empty_at)
+            .map_or(Duration::ZERO, |at| every.saturating_sub(self.clock.instant().duration_since(at)));
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
         // A semaphore that is never closed always gives a permit.
         let _look = if by_prefix { self.looks.acquire().await.ok() } else { None };
-        let began = self.clock.now();
+        let began = self.clock.instant();
         let number = self.with(|state| {
             state.refills += 1;
             state.refills
@@ -255,8 +257,11 @@ impl Buffer {
             }
         }
         if self.keeps_attributes && !free.is_empty() {
+            let found = free.len();
             let read = self.with_attributes(free).await;
             free = read.inspect_err(|_| self.with(|state| state.last_failed = number))?;
+            // Behind those that cannot be read, and are passed over from now on, the next refill finds what is there.
+            busy |= free.len() < found;
         }
         self.entropy.shuffle(&mut free);
         Ok(self.with(|state| {
@@ -269,23 +274,24 @@ impl Buffer {
                 Refilled::Busy
             } else {
                 state.last_empty = number;
-                state.last_empty_at = began;
+                state.last_empty_at = Some(began);
                 Refilled::Nothing
             }
         }))
     }
 
-    /// The candidates with the provider's attributes: one call of theirs all, so that no claim needs one.
+    /// The candidates with the provider's attributes: one call of theirs all, so that no claim needs one. Those that cannot be read
+    /// are passed over.
     pub(super) async fn with_attributes(
         &self,
         candidates: Vec<Candidate>,
     ) -> Result<Vec<Candidate>, StoreError> {
-        let read = || async {
-            let mut candidates = candidates.clone();
-            self.store.sandboxes.add_attributes(&mut candidates).await?;
-            Ok(candidates)
-        };
-        retry_on_conflict(&self.entropy, read).await
+        let read = || self.store.sandboxes.with_attributes(candidates.clone());
+        let read = retry_on_conflict(&self.entropy, read).await?;
+        let kept: HashSet<_> = read.iter().map(|candidate| &candidate.sandbox_id).collect();
+        let unreadable = candidates.iter().filter(|candidate| !kept.contains(&candidate.sandbox_id));
+        unreadable.for_each(|candidate| self.held_candidates.pass_over(candidate));
+        Ok(read)
     }
 
     /// The next page of the current shard, or of one of the next; if they have none free, a page of all shards.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use broker_domain::{
     AllocateRequest, Grant, Lease, LeaseEnd, LeaseVerdict, NamePrefix, Outcome, PersistedRequest,
-    RequestState, Timestamp, judge, overdue_for_owner,
+    RequestState, TenantName, Timestamp, judge, overdue_for_owner,
 };
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Claim, ClaimOutcome, StoreError};
@@ -42,10 +42,43 @@ enum AttemptEnd {
 pub(super) enum LeaseLearnt {
     /// It stands so.
     Stands(Box<Lease>),
-    /// It stands so, if there is one, and there is nothing to claim with this prefix: it is told this.
-    Nothing(Option<NamePrefix>, Option<Box<Lease>>, Outcome),
+    /// It stands so, if there is one, and there is nothing to claim for these: they are told this.
+    Nothing(AskedFor, Option<Box<Lease>>, Outcome),
     /// The table did not answer.
     Failed,
+}
+
+/// What decides which sandboxes a request may claim.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct AskedFor {
+    tenant: Option<TenantName>,
+    prefix: Option<NamePrefix>,
+}
+
+impl AskedFor {
+    fn by(request: &AllocateRequest) -> Self {
+        Self { tenant: request.tenant.clone(), prefix: request.prefix.clone() }
+    }
+}
+
+impl LeaseLearnt {
+    /// What another request's attempt means for `request`; `None` if it has to ask by itself.
+    fn judge(&self, request: &AllocateRequest, now: Timestamp) -> Result<Option<Outcome>, HandlerError> {
+        let (lease, none) = match self {
+            Self::Stands(lease) => (Some(&**lease), None),
+            Self::Nothing(asked_for, lease, none) => {
+                (lease.as_deref(), Some(none).filter(|_| *asked_for == AskedFor::by(request)))
+            }
+            Self::Failed => return Err(Handlers::failed_for_all()),
+        };
+        Ok(match judge(lease, request, now) {
+            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => none.cloned(),
+            LeaseVerdict::Mine(grant) => Some(Outcome::Created(grant)),
+            LeaseVerdict::Existing(grant) => Some(Outcome::Existing(grant)),
+            LeaseVerdict::KeyReused => Some(Outcome::KeyReused),
+            LeaseVerdict::Superseded => Some(Outcome::Superseded),
+        })
+    }
 }
 
 impl Handlers {
@@ -65,7 +98,7 @@ impl Handlers {
             let Ok(turn) = tokio::time::timeout(left, place.turn()).await else { continue };
             let turn = match turn {
                 KeyTurn::Mine(turn) => turn,
-                KeyTurn::Learnt(learnt) => match self.judge_learnt(request, &learnt)? {
+                KeyTurn::Learnt(learnt) => match learnt.judge(request, self.clock.now())? {
                     Some(outcome) => break outcome,
                     None => continue,
                 },
@@ -89,28 +122,6 @@ impl Handlers {
             return self.park(request, text, outcome).await;
         }
         Ok(Some(outcome))
-    }
-
-    /// What another request's attempt means for this one; `None` if it has to request by itself.
-    fn judge_learnt(
-        &self,
-        request: &AllocateRequest,
-        learnt: &LeaseLearnt,
-    ) -> Result<Option<Outcome>, HandlerError> {
-        let (lease, none) = match learnt {
-            LeaseLearnt::Stands(lease) => (Some(&**lease), None),
-            LeaseLearnt::Nothing(prefix, lease, none) => {
-                (lease.as_deref(), Some(none).filter(|_| *prefix == request.prefix))
-            }
-            LeaseLearnt::Failed => return Err(Self::failed_for_all()),
-        };
-        Ok(match judge(lease, request, self.clock.now()) {
-            LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => none.cloned(),
-            LeaseVerdict::Mine(grant) => Some(Outcome::Created(grant)),
-            LeaseVerdict::Existing(grant) => Some(Outcome::Existing(grant)),
-            LeaseVerdict::KeyReused => Some(Outcome::KeyReused),
-            LeaseVerdict::Superseded => Some(Outcome::Superseded),
-        })
     }
 
     async fn attempt(
@@ -279,7 +290,7 @@ impl Handlers {
         none: Outcome,
     ) -> AttemptEnd {
         let verdict = judge(lease.as_ref(), request, self.clock.now());
-        turn.learnt(LeaseLearnt::Nothing(request.prefix.clone(), lease.map(Box::new), none.clone()));
+        turn.learnt(LeaseLearnt::Nothing(AskedFor::by(request), lease.map(Box::new), none.clone()));
         AttemptEnd::Ended(match verdict {
             LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => none,
             LeaseVerdict::Mine(grant) => Outcome::Created(grant),
@@ -348,5 +359,31 @@ fn lease_of(claim: &Claim<'_>, grant: Grant) -> Lease {
         tenant: claim.request.tenant.clone(),
         permit: claim.permit.cloned(),
         end: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::{ask, lease};
+
+    #[test]
+    fn that_there_is_nothing_is_learnt_by_requests_of_the_same_tenant_and_prefix_only() {
+        let now = Timestamp::from_secs(100);
+        let of = |tenant: &str, prefix: Option<&str>| AllocateRequest {
+            tenant: TenantName::new(tenant).ok(),
+            prefix: prefix.map(|prefix| NamePrefix::new(prefix).unwrap()),
+            ..ask(9, now)
+        };
+        let first = of("acme", Some("lab-"));
+        let none = || LeaseLearnt::Nothing(AskedFor::by(&first), None, Outcome::NoSandboxes);
+        let learns = |learnt: LeaseLearnt, request| learnt.judge(&request, now).unwrap();
+        assert_eq!(learns(none(), first.clone()), Some(Outcome::NoSandboxes));
+        for other in [of("umbrella", Some("lab-")), of("acme", None), of("acme", Some("gpu-"))] {
+            assert_eq!(learns(none(), other), None, "it asks by itself");
+        }
+        let stands = LeaseLearnt::Stands(Box::new(lease(1, None)));
+        let told = learns(stands, of("umbrella", None));
+        assert_eq!(told, Some(Outcome::Existing(lease(1, None).grant)), "a lease is its key's");
     }
 }

@@ -3,7 +3,8 @@
 //! Every claim gets its candidate here. For a tenant without a limit it is only the candidate. Under a limit
 //! it comes with a permit, and a request never overtakes a place of its tenant that was durable before the request was made:
 //! otherwise requests that wait for a permit could starve. A request whose prefix falls under several limits tries the other
-//! flavours, and sandboxes under no limit, before it is answered which limit is reached.
+//! flavours, and sandboxes under no limit, before it is answered which limit is reached: of each first what is reserved for its
+//! tenant, then what is offered to all. What a read found empty a moment ago is not read again for that.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -155,15 +156,16 @@ impl Handlers {
             if *prefix == refused.limited.limit.prefix {
                 continue;
             }
-            let filter = CandidateFilter::available(Some(prefix));
-            let Some(candidate) = self.candidates.next(&filter).await? else { continue };
-            match self.permitted(request, policy, candidate).await? {
-                Claimable::Free(taken) => {
-                    refused.candidate.put_back();
-                    return Ok(Claimable::Free(taken));
+            for of in self.of_tenant_and_all(&refused.limited.limit.tenant, Some(prefix)).await? {
+                let Some(candidate) = self.candidates.next_if_any(&of).await? else { continue };
+                match self.permitted(request, policy, candidate).await? {
+                    Claimable::Free(taken) => {
+                        refused.candidate.put_back();
+                        return Ok(Claimable::Free(taken));
+                    }
+                    Claimable::Refused(other) => other.candidate.put_back(),
+                    Claimable::Nothing => {}
                 }
-                Claimable::Refused(other) => other.candidate.put_back(),
-                Claimable::Nothing => {}
             }
         }
         if let Some(candidate) = self.beyond_limits(request, policy, &refused.limited.limit.tenant).await? {
@@ -179,7 +181,7 @@ impl Handlers {
         request: &AllocateRequest,
         policy: &Policy,
         tenant: &TenantName,
-    ) -> Result<Option<HeldCandidate>, StoreError> {
+    ) -> Result<Option<HeldCandidate>, HandlerError> {
         let now = self.clock.instant();
         let is_recent = |at: &Instant| now.duration_since(*at) < LOOK_SERVES_FOR;
         {
@@ -189,14 +191,31 @@ impl Handlers {
                 return Ok(None);
             }
         }
-        let filter = CandidateFilter::available(request.prefix.as_ref());
         let is_free = |name: &SandboxName| policy.limit_of(tenant, name).is_none();
-        let candidate = self.candidates.next_that(&filter, is_free).await?;
-        if candidate.is_none() {
-            let mut found_none = self.nothing_beyond.lock().unwrap_or_else(PoisonError::into_inner);
-            found_none.insert((tenant.clone(), request.prefix.clone()), now);
+        let is_limited = |of: &CandidateFilter| {
+            policy.limits_of(tenant).any(|limited| limited.limit.covers_all_of(of.prefix.as_ref()))
+        };
+        let mut wanted = self.of_tenant_and_all(tenant, request.prefix.as_ref()).await?;
+        wanted.retain(|of| !is_limited(of));
+        for of in wanted {
+            if let Some(candidate) = self.candidates.next_that(&of, is_free).await? {
+                return Ok(Some(candidate));
+            }
         }
-        Ok(candidate)
+        let mut found_none = self.nothing_beyond.lock().unwrap_or_else(PoisonError::into_inner);
+        found_none.insert((tenant.clone(), request.prefix.clone()), now);
+        Ok(None)
+    }
+
+    /// What is put aside for `tenant` with this prefix, then what is offered to all.
+    async fn of_tenant_and_all(
+        &self,
+        tenant: &TenantName,
+        prefix: Option<&NamePrefix>,
+    ) -> Result<Vec<CandidateFilter>, HandlerError> {
+        let mut wanted = known(self.reservations.of_use_to(tenant, prefix)).await?;
+        wanted.push(CandidateFilter::available(prefix));
+        Ok(wanted)
     }
 
     /// A candidate: one that is put aside for the request's tenant, if there is one, else one that is offered to all. That there is

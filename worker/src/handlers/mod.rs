@@ -79,7 +79,7 @@ impl Handlers {
         soon: SoonOver,
     ) -> Self {
         let (leases, returns) = (KeyTurns::default(), KeyTurns::default());
-        let permits = TenantPermits::new(store.clone(), clock.clone(), entropy.clone());
+        let permits = TenantPermits::new(store.clone(), clock.clone(), entropy.clone(), policy.clone());
         Self {
             store,
             candidates,

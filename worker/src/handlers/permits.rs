@@ -2,7 +2,8 @@
 //!
 //! Each claim of a limited tenant gets a free slot of its own, from one look at the limit's permits that all claims which wait
 //! share. Invariants: a slot is held by one claim of the process at a time; "full" is told only to a claim that came before
-//! a look which found every slot taken. Another worker may be faster; the claim's condition decides.
+//! a look which found every slot taken; what was seen under one policy is not believed under another, since a limit that is
+//! the same again may have been higher in between. Another worker may be faster; the claim's condition decides.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +13,7 @@ use broker_domain::policy::TenantLimit;
 use broker_domain::{Limit, Permit, Quota, open_below};
 use broker_runtime::clock::Clock;
 use broker_runtime::entropy::Entropy;
-use broker_store::{Store, StoreError};
+use broker_store::{FollowedPolicy, Store, StoreError};
 use tokio::sync::Notify;
 
 use super::key_turns::{KeyTurn, KeyTurns};
@@ -34,6 +35,7 @@ pub(super) struct TenantPermits {
     store: Store,
     clock: Clock,
     entropy: Entropy,
+    policy: FollowedPolicy,
     looks: KeyTurns<Limit, SlotsLearnt>,
     slots: Arc<Slots>,
 }
@@ -59,8 +61,8 @@ pub(super) enum Slot {
 }
 
 impl TenantPermits {
-    pub(super) fn new(store: Store, clock: Clock, entropy: Entropy) -> Self {
-        Self { store, clock, entropy, looks: KeyTurns::default(), slots: Arc::default() }
+    pub(super) fn new(store: Store, clock: Clock, entropy: Entropy, policy: FollowedPolicy) -> Self {
+        Self { store, clock, entropy, policy, looks: KeyTurns::default(), slots: Arc::default() }
     }
 
     /// A permit of `limited` to try, or what its use is when all are taken.
@@ -72,13 +74,14 @@ impl TenantPermits {
         }
         let mut place = self.looks.place(limit);
         loop {
-            if let Some(slot) = self.slots.take(limit, *max) {
+            let terms = LimitTerms { max: *max, version: self.policy.version() };
+            if let Some(slot) = self.slots.take(limit, terms) {
                 let (slots, permit) = (Arc::clone(&self.slots), Permit { limit: limit.clone(), slot });
-                return Ok(Slot::Free(HeldPermit { slots, permit, max: *max, released: false }));
+                return Ok(Slot::Free(HeldPermit { slots, permit, terms, released: false }));
             }
             let released = self.slots.released.notified();
             let look = match place.turn().await {
-                KeyTurn::Mine(turn) => match self.look(limited).await {
+                KeyTurn::Mine(turn) => match self.look(limit, terms).await {
                     Ok(look) => {
                         turn.learnt(look);
                         look
@@ -112,29 +115,30 @@ impl TenantPermits {
     }
 
     /// Looks for free slots, and keeps them for the claims that wait.
-    async fn look(&self, TenantLimit { limit, max, .. }: &TenantLimit) -> Result<SlotsLearnt, StoreError> {
+    async fn look(&self, limit: &Limit, terms: LimitTerms) -> Result<SlotsLearnt, StoreError> {
+        let max = terms.max;
         let now = self.clock.instant();
         // From anywhere on and in any order, so that workers seldom try the same.
-        let start = (self.entropy.unit() * f64::from(*max)) as u32;
-        if self.slots.with(limit, |slots| slots.none_beyond.is_some_and(|none| none.holds(*max, now))) {
+        let start = (self.entropy.unit() * f64::from(max)) as u32;
+        if self.slots.with(limit, |slots| slots.none_beyond.is_some_and(|none| none.holds(terms, now))) {
             let page = self.store.permits.slots_after(limit, start, READ).await?;
             let is_read = |slot: &u32| page.next.is_none_or(|last| slot.to_string() <= last.to_string());
-            let behind = std::iter::successors(next_by_text(start, *max), |slot| next_by_text(*slot, *max));
+            let behind = std::iter::successors(next_by_text(start, max), |slot| next_by_text(*slot, max));
             let found = behind.take_while(is_read).filter(|slot| !page.items.contains(slot));
-            if self.slots.keep((limit, *max), found, &self.entropy) {
+            if self.slots.keep((limit, terms), found, &self.entropy) {
                 return Ok(SlotsLearnt::Free);
             }
         }
         let held = self.store.permits.slots(limit).await?;
-        let open = open_below(&held, *max);
+        let open = open_below(&held, max);
         self.slots.with(limit, |slots| {
-            let before = slots.none_beyond.filter(|none| none.max == *max);
+            let before = slots.none_beyond.filter(|none| none.terms == terms);
             let first = before.map_or(now, |none| none.first);
-            slots.none_beyond = (open == *max).then_some(NoneBeyond { max: *max, first, last: now });
+            slots.none_beyond = (open == max).then_some(NoneBeyond { terms, first, last: now });
         });
         let from = start.min(open);
         let found = (from..open).chain(0..from).filter(|slot| !held.contains(slot));
-        self.slots.keep((limit, *max), found, &self.entropy);
+        self.slots.keep((limit, terms), found, &self.entropy);
         let is_full = held.range(..open).count() >= open as usize;
         Ok(if is_full {
             SlotsLearnt::Full(u32::try_from(held.len()).unwrap_or(u32::MAX))
@@ -144,21 +148,28 @@ impl TenantPermits {
     }
 }
 
+/// The limit for which slots are looked for, and the version of the policy that was followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct LimitTerms {
+    max: u32,
+    version: u64,
+}
+
 /// Looks at all slots that found none held beyond the limit.
 #[derive(Clone, Copy, Debug)]
 struct NoneBeyond {
     /// The limit.
-    max: u32,
+    terms: LimitTerms,
     /// When the first of them began, and the last one.
     first: Instant,
     last: Instant,
 }
 
 impl NoneBeyond {
-    /// Whether it is believed of the limit `max` at `now`.
-    fn holds(&self, max: u32, now: Instant) -> bool {
+    /// Whether it is believed of the limit `terms` at `now`.
+    fn holds(&self, terms: LimitTerms, now: Instant) -> bool {
         let settled = self.last.duration_since(self.first) >= SETTLES_IN;
-        self.max == max && now.duration_since(self.last) < BELIEVED_FOR[usize::from(settled)]
+        self.terms == terms && now.duration_since(self.last) < BELIEVED_FOR[usize::from(settled)]
     }
 }
 
@@ -188,7 +199,7 @@ struct Slots {
 struct OfLimit {
     ready: Vec<u32>,
     /// The limit for which these were found.
-    ready_for: u32,
+    ready_for: LimitTerms,
     busy: HashSet<u32>,
     none_beyond: Option<NoneBeyond>,
 }
@@ -202,10 +213,10 @@ impl Slots {
         change(of.entry(limit.clone()).or_default())
     }
 
-    /// A slot that was found for the limit `max`, and that no claim holds.
-    fn take(&self, limit: &Limit, max: u32) -> Option<u32> {
+    /// A slot that was found for the limit `terms`, and that no claim holds.
+    fn take(&self, limit: &Limit, terms: LimitTerms) -> Option<u32> {
         self.with(limit, |slots| {
-            while let Some(slot) = slots.ready.pop().filter(|_| slots.ready_for == max) {
+            while let Some(slot) = slots.ready.pop().filter(|_| slots.ready_for == terms) {
                 if slots.busy.insert(slot) {
                     return Some(slot);
                 }
@@ -214,10 +225,15 @@ impl Slots {
         })
     }
 
-    /// Keeps what was found free for the limit `max`; whether there was something that no claim holds.
-    fn keep(&self, (limit, max): (&Limit, u32), found: impl Iterator<Item = u32>, entropy: &Entropy) -> bool {
+    /// Keeps what was found free for the limit `terms`; whether there was something that no claim holds.
+    fn keep(
+        &self,
+        (limit, terms): (&Limit, LimitTerms),
+        found: impl Iterator<Item = u32>,
+        entropy: &Entropy,
+    ) -> bool {
         self.with(limit, |slots| {
-            slots.ready_for = max;
+            slots.ready_for = terms;
             slots.ready = found.filter(|slot| !slots.busy.contains(slot)).take(KEPT).collect();
             entropy.shuffle(&mut slots.ready);
             !slots.ready.is_empty()
@@ -228,11 +244,11 @@ impl Slots {
         self.with(limit, |slots| slots.ready.is_empty() && !slots.busy.is_empty())
     }
 
-    fn release(&self, permit: &Permit, max: u32, then: Then) {
+    fn release(&self, permit: &Permit, terms: LimitTerms, then: Then) {
         self.with(&permit.limit, |slots| {
             slots.busy.remove(&permit.slot);
             match then {
-                Then::TryAgain if slots.ready_for == max => slots.ready.push(permit.slot),
+                Then::TryAgain if slots.ready_for == terms => slots.ready.push(permit.slot),
                 Then::Gone | Then::TryAgain => {}
                 Then::LookAgain => slots.ready.clear(),
             }
@@ -258,7 +274,7 @@ pub(super) struct HeldPermit {
     slots: Arc<Slots>,
     permit: Permit,
     /// The limit for which it was found.
-    max: u32,
+    terms: LimitTerms,
     released: bool,
 }
 
@@ -284,14 +300,14 @@ impl HeldPermit {
 
     fn release(mut self, then: Then) {
         self.released = true;
-        self.slots.release(&self.permit, self.max, then);
+        self.slots.release(&self.permit, self.terms, then);
     }
 }
 
 impl Drop for HeldPermit {
     fn drop(&mut self) {
         if !self.released {
-            self.slots.release(&self.permit, self.max, Then::Gone);
+            self.slots.release(&self.permit, self.terms, Then::Gone);
         }
     }
 }
@@ -308,37 +324,43 @@ mod tests {
             tenant: TenantName::new("acme").expect("a tenant"),
             prefix: NamePrefix::new("lab-").expect("a prefix"),
         };
-        let slots = Arc::new(Slots::default());
+        let (slots, two) = (Arc::new(Slots::default()), LimitTerms { max: 2, version: 7 });
         let hold = |slot| HeldPermit {
             slots: Arc::clone(&slots),
             permit: Permit { limit: limit.clone(), slot },
-            max: 2,
+            terms: two,
             released: false,
         };
-        let find = |found: Vec<u32>| slots.with(&limit, |slots| (slots.ready, slots.ready_for) = (found, 2));
-        find(vec![7]);
-        assert_eq!(slots.take(&limit, 1), None, "it was found for another limit");
+        let find =
+            |found: Vec<u32>| slots.with(&limit, |slots| (slots.ready, slots.ready_for) = (found, two));
+        for others in [LimitTerms { max: 1, ..two }, LimitTerms { version: 9, ..two }] {
+            find(vec![1]);
+            assert_eq!(slots.take(&limit, others), None, "for another limit or policy");
+        }
         find(vec![0, 1, 1]);
-        assert_eq!(slots.take(&limit, 2), Some(1));
-        assert_eq!(slots.take(&limit, 2), Some(0), "1 is held");
-        assert!(slots.take(&limit, 2).is_none() && slots.are_busy(&limit));
+        assert_eq!(slots.take(&limit, two), Some(1));
+        assert_eq!(slots.take(&limit, two), Some(0), "1 is held");
+        assert!(slots.take(&limit, two).is_none() && slots.are_busy(&limit));
         let entropy = Entropy::from_system();
-        assert!(!slots.keep((&limit, 2), [0, 1].into_iter(), &entropy), "both are held");
+        assert!(!slots.keep((&limit, two), [0, 1].into_iter(), &entropy), "both are held");
         hold(1).put_back();
-        assert_eq!(slots.take(&limit, 2), Some(1), "it was put back");
+        assert_eq!(slots.take(&limit, two), Some(1), "it was put back");
         hold(0).put_back();
         hold(1).lost();
-        assert!(slots.take(&limit, 2).is_none() && !slots.are_busy(&limit), "what was seen is old");
+        assert!(slots.take(&limit, two).is_none() && !slots.are_busy(&limit), "what was seen is old");
     }
 
     #[test]
     fn that_no_slot_beyond_is_held_is_believed_for_longer_once_the_limit_has_settled() {
         let first = Clock::system().instant();
-        let none = |settled| NoneBeyond { max: 3, first, last: first + settled };
+        let three = LimitTerms { max: 3, version: 1 };
+        let none = |settled| NoneBeyond { terms: three, first, last: first + settled };
         let [young, old] = [none(Duration::ZERO), none(SETTLES_IN)];
-        let after = |none: NoneBeyond, seconds| none.holds(3, none.last + Duration::from_secs(seconds));
+        let after = |none: NoneBeyond, seconds| none.holds(three, none.last + Duration::from_secs(seconds));
         assert!(after(young, 0) && !after(young, 1) && after(old, 59) && !after(old, 60));
-        assert!(!old.holds(2, old.last), "of another limit nothing is known");
+        let now = |terms| old.holds(terms, old.last);
+        assert!(!now(LimitTerms { max: 2, ..three }), "of another limit nothing is known");
+        assert!(!now(LimitTerms { version: 3, ..three }), "nor of the same one that was higher in between");
     }
 
     #[test]

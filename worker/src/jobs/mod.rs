@@ -171,7 +171,11 @@ impl Jobs {
     /// Runs a job and tells what it did; one that AWS interrupts begins anew, for a minute and not after `until`. `Err`
     /// only if it is to be run again at once, by another worker.
     pub(crate) async fn run(&self, task: &Task, until: Timestamp) -> Result<JobReport, Stopping> {
-        let until = until.min(self.clock.now().plus(BEGUN_ANEW_FOR));
+        let first = self.clock.instant();
+        let may_begin = |after: Duration| {
+            let began_after = self.clock.instant().duration_since(first).saturating_add(after);
+            began_after < BEGUN_ANEW_FOR && self.clock.now().plus(after) < until
+        };
         for attempt in 0_u32.. {
             let began = self.clock.instant();
             let mut report = JobReport::new(task);
@@ -179,7 +183,7 @@ impl Jobs {
             let pause = Backoff::OUTAGE.jittered(attempt, &self.entropy);
             match &ended {
                 Err(JobError::Stopping) => return Err(Stopping),
-                Err(error) if error.passes() && self.clock.now().plus(pause) < until => {
+                Err(error) if error.passes() && may_begin(pause) => {
                     tracing::warn!(job = report.job, attempt, "begun anew soon: {}", errors::chain(error));
                     let slept = self.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                     slept.ok_or(Stopping)?;

@@ -100,7 +100,7 @@ struct FlavourRefill {
 
 impl FlavourRefill {
     async fn keep(&self) -> Result<Made, StoreError> {
-        let (began, mut made, mut first) = (self.jobs.clock.now(), Made::default(), true);
+        let (began, mut made, mut first) = (self.jobs.clock.instant(), Made::default(), true);
         loop {
             let went = self.round(first).await?;
             first = false;
@@ -117,7 +117,8 @@ impl FlavourRefill {
                 }
                 Went::Done => return Ok(made),
             }
-            if self.jobs.stop.is_cancelled() || self.jobs.clock.now().since(began) >= RUN {
+            let ran = self.jobs.clock.instant().duration_since(began);
+            if self.jobs.stop.is_cancelled() || ran >= RUN {
                 return Ok(made);
             }
         }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use uuid::Uuid;
 
-use super::attributes as a;
+use super::attributes::{self as a, Item, Reader};
 use super::change::written;
-use super::keys::{self, INSTANCES};
+use super::keys::{self, INSTANCES, SK};
+use super::pool::passable;
 use super::{InstanceStore, n, records, s};
 use crate::{Instance, ProviderAway, Received, Role, SeenEmpty, SelfReport, StoreError, Write};
 use broker_domain::Timestamp;
@@ -75,11 +76,19 @@ impl InstanceStore {
         written(call.send().await, "forget_instance", &self.table.name)
     }
 
-    /// Every instance (a consistent read of all pages).
+    /// Every instance (a consistent read of all pages). One that cannot be read is that of a process of which nothing is known but
+    /// that it lives: of no known role, and nobody's to sweep.
     pub async fn list(&self) -> Result<Vec<Instance>, StoreError> {
         let items = self.table.all_of("instances", INSTANCES).await?;
-        items.iter().map(records::read_instance).collect()
+        let read = |item| passable(records::read_instance(item)).or_else(|| unknown(item));
+        Ok(items.iter().filter_map(read).collect())
     }
+}
+
+/// What stands for an instance that cannot be read, if its id can.
+fn unknown(item: &Item) -> Option<Instance> {
+    let id = Reader(item).text(SK, Uuid::try_parse).ok()?;
+    Some(Instance::new(id, Role::Unknown, Timestamp::from_ms(u64::MAX)))
 }
 
 impl Instance {

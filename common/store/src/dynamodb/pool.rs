@@ -135,7 +135,7 @@ pub(super) fn readable(items: &[a::Item]) -> Vec<Candidate> {
 pub(super) fn passable<T>(read: Result<T, StoreError>) -> Option<T> {
     read.inspect_err(|error| {
         metrics::counter!("broker_unreadable_items_total").increment(1);
-        tracing::error!("unreadable sandbox skipped: {error}");
+        tracing::error!("unreadable item skipped: {error}");
     })
     .ok()
 }

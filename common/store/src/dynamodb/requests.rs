@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailur
 use super::attributes as a;
 use super::change::written;
 use super::errors::{failed, unread};
+use super::pool::passable;
 use super::{RequestStore, keys, n, s};
 use crate::{Page, PageKey, StoreError, Write};
 use broker_domain::{Outcome, PersistedRequest, RequestId, RequestState};
@@ -83,7 +84,7 @@ impl RequestStore {
     }
 
     /// One page of the requests that were queued with their message (a consistent read). For `broker queues resend` after the
-    /// loss of a queue: it reads the whole table.
+    /// loss of a queue: it reads the whole table. One that cannot be read is left out.
     pub async fn queued(&self, after: Option<PageKey>) -> Result<Page<Vec<PersistedRequest>>, StoreError> {
         let call = self
             .table
@@ -97,7 +98,7 @@ impl RequestStore {
             .expression_attribute_values(":queued", s(a::QUEUED))
             .expression_attribute_values(":requests", s(keys::REQUEST_PREFIX));
         let answer = call.send().await.map_err(|error| unread("Scan", &self.table.name, error))?;
-        let requests = answer.items().iter().map(a::read_request).collect::<Result<_, _>>()?;
+        let requests = answer.items().iter().filter_map(|item| passable(a::read_request(item))).collect();
         Ok(Page { items: requests, next: answer.last_evaluated_key.map(PageKey) })
     }
 

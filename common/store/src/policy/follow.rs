@@ -25,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The policy that a process follows; clones share it.
 #[derive(Clone, Debug)]
 pub struct FollowedPolicy {
-    known: watch::Receiver<Option<Arc<Policy>>>,
+    /// With its version.
+    known: watch::Receiver<Option<(u64, Arc<Policy>)>>,
 }
 
 /// No policy was read yet: the table did not answer, or holds one of a newer version.
@@ -43,19 +44,24 @@ impl FollowedPolicy {
 
     /// One that stays as it is.
     pub fn fixed(policy: Policy) -> Self {
-        Self { known: watch::channel(Some(Arc::new(policy))).1 }
+        Self { known: watch::channel(Some((0, Arc::new(policy)))).1 }
     }
 
     /// The policy now.
     pub fn now(&self) -> Result<Arc<Policy>, PolicyUnknown> {
-        self.known.borrow().clone().ok_or(PolicyUnknown)
+        self.known.borrow().as_ref().map(|(_, policy)| Arc::clone(policy)).ok_or(PolicyUnknown)
+    }
+
+    /// The version of the policy now, which every change raises; 0 while none was applied or is known.
+    pub fn version(&self) -> u64 {
+        self.known.borrow().as_ref().map_or(0, |(version, _)| *version)
     }
 
     /// The policy, once one is known.
     pub async fn known(&self) -> Result<Arc<Policy>, PolicyUnknown> {
         let mut known = self.known.clone();
         let policy = known.wait_for(Option::is_some).await.map_err(|_| PolicyUnknown)?;
-        policy.clone().ok_or(PolicyUnknown)
+        policy.as_ref().map(|(_, policy)| Arc::clone(policy)).ok_or(PolicyUnknown)
     }
 
     /// Whether a policy, or that there is none, is known.
@@ -64,7 +70,7 @@ impl FollowedPolicy {
     }
 }
 
-async fn follow(store: Store, found: watch::Sender<Option<Arc<Policy>>>) {
+async fn follow(store: Store, found: watch::Sender<Option<(u64, Arc<Policy>)>>) {
     // From 0 on: a counter that begins at 1 has not increased, for Prometheus, and triggers no alert.
     ["invalid", "no_answer"].into_iter().for_each(|reason| unread(reason).absolute(0));
     let (mut version, mut complained) = (None, false);
@@ -75,7 +81,7 @@ async fn follow(store: Store, found: watch::Sender<Option<Arc<Policy>>>) {
                 tracing::info!(version = read.version, digest = read.digest, "policy followed");
                 metrics::gauge!("broker_policy_version").set(read.version as f64);
                 version = Some(read.version);
-                found.send_replace(Some(Arc::new(policy)));
+                found.send_replace(Some((read.version, Arc::new(policy))));
                 complained = false;
             }
             Err(error) => {

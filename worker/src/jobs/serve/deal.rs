@@ -254,7 +254,9 @@ impl Dealing<'_> {
             // Their permits went meanwhile.
             return Err(StoreError::Conflict);
         }
-        self.add_attributes(&mut chosen).await?;
+        if !self.add_attributes(&mut chosen).await? {
+            return Ok(false);
+        }
         let claims: Vec<_> = chosen
             .iter()
             .map(|(waiter, free, permit)| Claim {
@@ -312,26 +314,30 @@ impl Dealing<'_> {
         self.ending.spawn(trace::carried(async move { end(&jobs, &waiter, outcome).await }));
     }
 
-    /// What is listed by the index has no attributes yet; of what was just written they are known.
+    /// What is listed by the index has no attributes yet; of what was just written they are known. Whether all could be read: what
+    /// could not is left to the next look, and the places get other sandboxes.
     async fn add_attributes(
-        &self,
+        &mut self,
         chosen: &mut [(Arc<ParkedRequest>, Free, Option<Permit>)],
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let unread = |free: &Free| free.candidate.attributes.is_none();
         if !self.jobs.settings.keeps_attributes || !chosen.iter().any(|(_, free, _)| unread(free)) {
-            return Ok(());
+            return Ok(true);
         }
         let candidates: Vec<_> = chosen.iter().map(|(_, free, _)| free.candidate.clone()).collect();
-        let read = || async {
-            let mut candidates = candidates.clone();
-            self.jobs.store.sandboxes.add_attributes(&mut candidates).await?;
-            Ok(candidates)
-        };
+        let read = || self.jobs.store.sandboxes.with_attributes(candidates.clone());
         let read = retry_on_conflict(&self.jobs.entropy, read).await?;
+        if read.len() < candidates.len() {
+            let kept: BTreeSet<_> = read.iter().map(|candidate| &candidate.sandbox_id).collect();
+            let asked = candidates.iter().map(|candidate| &candidate.sandbox_id);
+            let unreadable: BTreeSet<_> = asked.filter(|id| !kept.contains(*id)).collect();
+            self.free.retain(|free| !unreadable.contains(&free.candidate.sandbox_id));
+            return Ok(false);
+        }
         for ((_, free, _), candidate) in chosen.iter_mut().zip(read) {
             free.candidate = candidate;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// What goes into the next call, each with its permit if it falls under a limit.

@@ -64,7 +64,7 @@ pub(crate) async fn keep(jobs: Jobs, me: Uuid, every: Duration, stop: Cancellati
         if stop.run_until_cancelled(opened).await != Some(true) {
             return;
         }
-        let seat = turns.seat(&jobs.store, jobs.clock.now()).await;
+        let seat = turns.seat(&jobs.store, &jobs.clock).await;
         let looked = caught(async {
             // What a process left behind that ended is served by the next one at once.
             let now = jobs.clock.now();
@@ -266,7 +266,7 @@ async fn turn_to_deal(jobs: &Jobs) -> Result<TurnToDeal, StoreError> {
     if jobs.store.waiting.lines(jobs.clock.now()).await?.is_empty() {
         return Ok(TurnToDeal::NotNeeded);
     }
-    let until = jobs.clock.now().plus(OTHERS_END_WITHIN);
+    let began = jobs.clock.instant();
     loop {
         let now = jobs.clock.now();
         let tick = schedule.tick(Job::Serve, Duration::ZERO, now).await?;
@@ -279,7 +279,7 @@ async fn turn_to_deal(jobs: &Jobs) -> Result<TurnToDeal, StoreError> {
         {
             return Ok(TurnToDeal::Mine(tick, taken_until));
         }
-        if now >= until {
+        if jobs.clock.instant().duration_since(began) >= OTHERS_END_WITHIN {
             return Ok(TurnToDeal::AnotherWorkers);
         }
         tokio::time::sleep(LOOK_AGAIN_AFTER).await;

@@ -37,12 +37,11 @@ pub(super) async fn end(jobs: &Jobs, waiter: &ParkedRequest, outcome: Outcome) -
     if is_dead { Ok(()) } else { leave(jobs, waiter).await }
 }
 
-/// Tells a call that waits how its request ended. A reply that cannot be sent is found by asking.
+/// Tells a call that waits how its request ended, which is stored. A reply that cannot be sent is found by asking.
 pub(super) async fn tell(jobs: &Jobs, waiter: &ParkedRequest, outcome: Outcome) -> Result<(), StoreError> {
     let request = Request::Allocate(waiter.ask.clone());
     let waits = !waiter.message.asynchronous && jobs.clock.now() <= waiter.message.times().reply_by;
-    if waits
-        && let Err(error) = jobs.replies.reply(&waiter.message, &request, &waiter.reply_to, outcome).await
+    if waits && let Err(error) = jobs.replies.tell(&waiter.message, &request, &waiter.reply_to, outcome).await
     {
         match error {
             ReplyError::Store(error) => return Err(error),

@@ -4,9 +4,10 @@
 //! of live workers. Processes may see different lists for a moment, and a dead worker keeps its slots until its heartbeat is
 //! old: then two workers use a slot, or none does. Both are safe: the next look serves what is left.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker_domain::Timestamp;
+use broker_runtime::clock::Clock;
 use broker_store::{Instance, Role, Store};
 use uuid::Uuid;
 
@@ -60,14 +61,15 @@ pub(super) struct ServeTurns {
     me: Uuid,
     every: Duration,
     seat: ServeSeat,
-    believed_until: Timestamp,
+    /// When the list was read from which it follows.
+    listed_at: Option<Instant>,
     /// The slot in which it was asked last whether one begins.
     slot: u64,
 }
 
 impl ServeTurns {
     pub(super) const fn new(me: Uuid, every: Duration) -> Self {
-        Self { me, every, seat: ServeSeat::ALONE, believed_until: Timestamp::from_ms(0), slot: 0 }
+        Self { me, every, seat: ServeSeat::ALONE, listed_at: None, slot: 0 }
     }
 
     /// Whether a slot begins: none was asked about in which `now` is.
@@ -77,8 +79,10 @@ impl ServeTurns {
     }
 
     /// The worker's seat, from a list that is read anew when it is old. Without one it takes every turn.
-    pub(super) async fn seat(&mut self, store: &Store, now: Timestamp) -> ServeSeat {
-        if now >= self.believed_until {
+    pub(super) async fn seat(&mut self, store: &Store, clock: &Clock) -> ServeSeat {
+        let (now, instant) = (clock.now(), clock.instant());
+        let is_old = |at| instant.duration_since(at) >= LIST_IS_BELIEVED;
+        if self.listed_at.is_none_or(is_old) {
             self.seat = match store.instances.list().await {
                 Ok(instances) => ServeSeat::of(&instances, self.me, now),
                 Err(error) => {
@@ -86,7 +90,7 @@ impl ServeTurns {
                     ServeSeat::ALONE
                 }
             };
-            self.believed_until = now.plus(LIST_IS_BELIEVED);
+            self.listed_at = Some(instant);
         }
         self.seat
     }

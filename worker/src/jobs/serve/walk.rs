@@ -1,10 +1,8 @@
 //! Walks of the lines: every place is counted, and overdue ones are ended, once a minute (every 10 s while few wait).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use broker_domain::Timestamp;
 use broker_domain::waiting::Marks;
 use broker_store::{Pages, StoreError};
 
@@ -22,23 +20,42 @@ const SHORT_WALK_EVERY: Duration = Duration::from_secs(10);
 /// How many are few.
 const FEW: u64 = 100;
 
-/// When this process walks the lines next, in milliseconds, and how many waited at the last walk. Clones share it.
+/// When this process walks the lines next, by its last walk. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NextWalk(Arc<(AtomicU64, AtomicU64)>);
+pub(crate) struct NextWalk(Arc<Mutex<LastWalk>>);
+
+/// The last walk.
+#[derive(Debug, Default)]
+struct LastWalk {
+    began: Option<Instant>,
+    /// How many waited.
+    waiting: u64,
+}
+
+impl LastWalk {
+    /// How long it is between two walks.
+    const fn every(&self) -> Duration {
+        if self.waiting < FEW { SHORT_WALK_EVERY } else { WALK_EVERY }
+    }
+}
 
 impl NextWalk {
+    fn last(&self) -> MutexGuard<'_, LastWalk> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How long it is between two walks.
     fn every(&self) -> Duration {
-        if self.0.1.load(Ordering::Relaxed) < FEW { SHORT_WALK_EVERY } else { WALK_EVERY }
+        self.last().every()
     }
 
-    fn is_due(&self, now: Timestamp) -> bool {
-        now.as_ms() >= self.0.0.load(Ordering::Relaxed)
+    fn is_due(&self, now: Instant) -> bool {
+        let last = self.last();
+        last.began.is_none_or(|began| now.duration_since(began) >= last.every())
     }
 
-    fn walked(&self, waiting: u64, now: Timestamp) {
-        self.0.1.store(waiting, Ordering::Relaxed);
-        self.0.0.store(now.plus(self.every()).as_ms(), Ordering::Relaxed);
+    fn walked(&self, waiting: u64, began: Instant) {
+        *self.last() = LastWalk { began: Some(began), waiting };
     }
 }
 
@@ -50,9 +67,9 @@ pub(super) async fn walk_in_turn(jobs: &Jobs, seat: ServeSeat) -> Result<(), Sto
 
 /// Walks every line, unless this process did a moment ago.
 pub(super) async fn walk_when_due(jobs: &Jobs) -> Result<(), StoreError> {
-    let now = jobs.clock.now();
-    if jobs.next_walk.is_due(now) {
-        jobs.next_walk.walked(walk(jobs).await?, now);
+    let began = jobs.clock.instant();
+    if jobs.next_walk.is_due(began) {
+        jobs.next_walk.walked(walk(jobs).await?, began);
     }
     Ok(())
 }
