@@ -113,6 +113,11 @@ impl<'a> SettingsReader<'a> {
         Self { strings }
     }
 
+    /// Whether the setting is set, and has not its default.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.strings.get(name).is_some()
+    }
+
     fn raw(&self, name: &str) -> Result<String, ConfigError> {
         let setting =
             setting(name).ok_or_else(|| ConfigError::new(name, "is not in the list of settings"))?;

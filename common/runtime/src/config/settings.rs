@@ -189,7 +189,7 @@ pub const SETTINGS: &[Setting] = &[
         "168",
         "hours",
         1..=8_760,
-        "how long a lease can last from its allocation, however often its owner renews it",
+        "how long a lease can last from its allocation, however often its owner renews it; an allocate that says a longer lab_duration_hours is 400",
     ),
     Setting::new(
         "BROKER_WAITING",
