@@ -324,7 +324,18 @@ mod tests {
         assert_eq!(config.track_tokens.iter().map(Token::name).collect::<Vec<_>>(), ["a", "b"]);
         let both = with(&[("BROKER_TRACK_TOKENS_FILE", file), ("BROKER_TRACK_TOKENS", "c=0123456789abcdef")]);
         assert!(Config::read(&both).is_err());
-        std::fs::remove_file(path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let gone = Config::read(&with(&[("BROKER_TRACK_TOKENS_FILE", file)])).unwrap_err();
+        assert!(gone.name == "BROKER_TRACK_TOKENS_FILE" && gone.problem.contains(file), "{gone}");
+    }
+
+    #[test]
+    fn a_secret_in_the_place_of_its_file_is_not_shown() {
+        for setting in SETTINGS.iter().filter(|setting| setting.secret) {
+            let name = format!("{}_FILE", setting.name);
+            let error = Config::read(&with(&[(&name, "ops=hunter2-0123456789")])).unwrap_err();
+            assert!(error.name == name && !error.problem.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

@@ -129,7 +129,9 @@ impl<'a> SettingsReader<'a> {
             }
             (Some(value), None) => Ok(value),
             (None, Some(path)) => std::fs::read_to_string(&path).map_err(|error| {
-                ConfigError::new(&format!("{name}_FILE"), format!("cannot read {path}: {error}"))
+                // What is no path may be the secret itself, put into the wrong variable.
+                let shown = if path.starts_with(['/', '.']) { &path } else { "the file that it names" };
+                ConfigError::new(&format!("{name}_FILE"), format!("cannot read {shown}: {error}"))
             }),
             (None, None) => Ok(setting.default.to_owned()),
         }
