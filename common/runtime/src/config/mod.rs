@@ -306,6 +306,13 @@ mod tests {
     }
 
     #[test]
+    fn a_poll_that_does_not_wait_is_refused() {
+        let error = Config::read(&with(&[("BROKER_POLL_WAIT_S", "0")])).unwrap_err();
+        assert_eq!(error.name, "BROKER_POLL_WAIT_S", "an empty queue would be polled without a pause");
+        assert!(Config::read(&with(&[("BROKER_POLL_WAIT_S", "1")])).is_ok());
+    }
+
+    #[test]
     fn the_usual_lease_is_not_longer_than_the_longest() {
         let read = |pairs: &[(&str, &str)]| Config::read(&with(pairs));
         let (usual, longest) = ("BROKER_LAB_DURATION_HOURS", "BROKER_LEASE_MAX_HOURS");
