@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use broker_domain::TenantName;
+use broker_domain::{TenantName, TrackId};
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// A token of fewer different characters is easily guessed.
@@ -84,6 +84,12 @@ impl Tokens {
             };
             let (name, tenant) = if tenant.is_some() { (named, before) } else { (before, before) };
             let track_prefix = prefix;
+            // Each beginning of a track id is one itself.
+            if track_prefix.as_ref().is_some_and(|prefix| TrackId::new(prefix.as_str()).is_err()) {
+                return Err(format!(
+                    "the track prefix of entry {position} begins no track id: those are of A-Z a-z 0-9 . _ : @ -, at most 128"
+                ));
+            }
             if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
                 return Err(format!("entry {position} has a name that is not of A-Z a-z 0-9 . _ -"));
             }
@@ -192,6 +198,21 @@ mod tests {
         ];
         assert_eq!(shown, expected);
         assert_eq!(tokens.iter().last().map(Token::secret), Some(&b"k=123456789abcdei"[..]));
+    }
+
+    #[test]
+    fn a_prefix_that_begins_no_track_is_refused() {
+        let long = format!("a@{}=0123456789abcdef", "x".repeat(129));
+        for bad in
+            ["a=0123456789abcdef,acme@lab/=0123456789abcdef", "a:tenant=acme@lab x=0123456789abcdef", &long]
+        {
+            let error = Tokens::parse(bad).unwrap_err();
+            assert!(
+                error.contains("track prefix of entry") && !error.contains("0123456789abcdef"),
+                "{error}"
+            );
+        }
+        assert!(Tokens::parse("a@lab-7.x_y:z@=0123456789abcdef").is_ok());
     }
 
     #[test]
