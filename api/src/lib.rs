@@ -37,7 +37,7 @@ pub mod waiting;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use broker_domain::LeaseBounds;
+use broker_domain::{LabDuration, LeaseBounds};
 use broker_queue::QueueNames;
 use broker_runtime::config::{Config, RateLimit};
 use broker_runtime::lifecycle::Lifecycle;
@@ -185,6 +185,7 @@ fn service(
             rpc: rpc.clone(),
             wait: config.wait,
             lab_duration: config.lab_duration,
+            longest: LabDuration::nearest(config.lease_max.as_secs() / 3_600),
             policy: policy.clone(),
             lines: lines.clone(),
         },

@@ -12,11 +12,11 @@ use broker_runtime::entropy::Entropy;
 use broker_runtime::own_pages::OwnPages;
 use broker_runtime::trace;
 use bytes::Bytes;
-use http::Request;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
+use http::{Method, Request};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
 use crate::access_log::AccessLine;
 use crate::console;
@@ -97,6 +97,7 @@ impl Service {
     ) -> http::Response<Full<Bytes>> {
         let id = self.entropy.request_id(self.clock.now());
         let (head, body) = request.into_parts();
+        let sends_body = !body.is_end_stream();
         let client = client_addr::address(peer, &head.headers, &self.trusted_proxies);
         let mut line = AccessLine::begin(id, &head, client, &self.clock);
         let answer = match self.answer(id, &head, body, &mut line, (door, seat)).await {
@@ -112,6 +113,11 @@ impl Service {
         // hyper's own stands still for as long as a clock was set back.
         if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(self.clock.now().into())) {
             response.headers_mut().insert(header::DATE, date);
+        }
+        // Hyper reads on behind a body that nobody read. It holds further answers back until one with a body is taken, but not
+        // behind one without: a client that takes nothing would fill memory.
+        if sends_body && (head.method == Method::HEAD || response.body().is_end_stream()) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

@@ -110,6 +110,17 @@ async fn a_configured_page_may_call_and_another_learns_nothing() {
             preflight("https://evil.example").send().await.expect_problem(405, "METHOD_NOT_ALLOWED");
         assert_eq!(refused.header("access-control-allow-origin"), None);
 
+        // A preflight has no body, nor has a HEAD: nothing is read behind one, so that nobody has answers piled up.
+        let asked =
+            format!("OPTIONS /v1/allocate HTTP/1.1\r\norigin: {PAGE}\r\naccess-control-request-method: POST");
+        for (asked, status) in [(asked.as_str(), 204), ("HEAD /healthz HTTP/1.1", 200)] {
+            let behind = "GET /v1/nothing HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            let both = format!("{asked}\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}{behind}");
+            let answers = raw::exchange_to_end(api, both.as_bytes()).await;
+            assert_eq!(raw::status_of(&answers), status, "{answers}");
+            assert!(answers.contains("connection: close") && !answers.contains("HTTP/1.1 404"), "{answers}");
+        }
+
         let called = broker.allocate("student-1").header("origin", PAGE).send().await.expect_status(201);
         assert_eq!(called.must_have("access-control-allow-origin"), PAGE);
         assert!(called.must_have("access-control-expose-headers").contains("x-request-id"));

@@ -88,6 +88,30 @@ async fn what_must_be_exact_is_granted_so_or_refused() {
 }
 
 #[tokio::test]
+async fn no_allocate_gets_more_than_the_longest_lease_and_a_repeat_from_before_it_was_lowered_gets_its_own() {
+    story(Setup::new().pool(3), async |broker| {
+        let week = json!({ "lab_duration_hours": 168 });
+        let held = broker.allocate("student").json(&week).send().await.expect_status(201);
+        let lowered = [("BROKER_LEASE_MAX_HOURS", "2"), ("BROKER_LAB_DURATION_HOURS", "2")];
+        broker.start_api_with(&lowered).await;
+        let api = broker.api(1).clone();
+        let refused = api.allocate("other").json(&week).send().await.expect_problem(400, "VALIDATION_ERROR");
+        let message = refused.json["error"]["message"].as_str().expect("a message");
+        assert!(message.contains("from 1 to 2"), "{message}");
+        for (track, body) in
+            [("other", json!({ "lab_duration_hours": 2 })), ("beating", json!({ "heartbeat_s": 3_600 }))]
+        {
+            let lent = api.allocate(track).json(&body).send().await.expect_status(201);
+            assert_eq!(lent.number_of("expires_at") - lent.number_of("allocated_at"), 2 * HOUR, "{track}");
+        }
+        let again = api.allocate("student").json(&week).send().await.expect_status(200);
+        assert_eq!(again.sandbox_id(), held.sandbox_id());
+        assert_eq!(again.number_of("expires_at"), held.number_of("expires_at"));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn nobody_renews_what_is_not_or_no_more_theirs() {
     story(Setup::new().pool(3), async |broker| {
         let held = broker.allocate("student").send().await.expect_status(201);

@@ -49,6 +49,27 @@ async fn an_operator_sees_who_waits_and_cancels_by_id_by_filter_or_all() {
 }
 
 #[tokio::test]
+async fn what_serves_those_who_wait_is_not_paused() {
+    story(setup().apis(1).workers(1).pool(0), async |broker| {
+        let pause = async |job: &str| {
+            let path = format!("/v1/admin/jobs/{job}/pause");
+            broker.balanced().call(Method::POST, &path).token(ADMIN_TOKEN).send().await
+        };
+        pause("serve").await.expect_problem(409, "NOT_PAUSABLE");
+        pause("census").await.expect_status(200);
+        let told = broker.cli(&["job", "pause", "serve"]).await;
+        assert!(told.code == 1 && told.stderr.contains("BROKER_WAITING"), "{told:#?}");
+        // A shell that does not know whether waiting is on goes by the lines.
+        let unaware = ["job", "pause", "serve", "--waiting", "off"];
+        parked(broker, waits(broker, "student"), "student").await;
+        let told = broker.cli(&unaware).await;
+        assert!(told.code == 1 && told.stderr.contains("a line is listed"), "{told:#?}");
+        broker.cli_ok(&["waiting", "cancel", "--all"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn operators_see_pages_of_who_waits_and_why_and_cancel_some() {
     const POLICY: &str = "[flavour.small]\nprefix = \"sandbox-\"\nrefill = { min = 1, max = 9, rate_per_minute = 6 }\n\
                           [flavour.large]\nprefix = \"big-\"\n";

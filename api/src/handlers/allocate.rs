@@ -7,8 +7,8 @@ use std::time::Duration;
 use broker_domain::policy::{ANY_FLAVOUR, Policy};
 use broker_domain::waiting::Line;
 use broker_domain::{
-    AllocateRequest, Fingerprint, IdempotencyKey, LabDuration, LeaseKey, NamePrefix, Outcome, RequestId,
-    TrackName,
+    AllocateRequest, Fingerprint, IdempotencyKey, LabDuration, Lease, LeaseKey, NamePrefix, Outcome,
+    RequestId, TrackName,
 };
 use broker_messages::Request;
 use broker_store::FollowedPolicy;
@@ -35,6 +35,8 @@ pub(crate) struct Allocate {
     pub(crate) rpc: RequestReply,
     pub(crate) wait: Duration,
     pub(crate) lab_duration: LabDuration,
+    /// The longest that an allocate may say.
+    pub(crate) longest: LabDuration,
     pub(crate) policy: FollowedPolicy,
     pub(crate) lines: CachedLines,
 }
@@ -56,6 +58,9 @@ impl Allocate {
         let Wanted { body, said_prefix, prefix, flavour } = Wanted::of(&policy, &head.headers, body)?;
         let track_name = headers::track_name(&head.headers)?;
         let key = headers::idempotency_key(&head.headers)?;
+        let key_is_explicit = key.is_some();
+        let lease_key = LeaseKey { key: key.unwrap_or_else(|| IdempotencyKey::from(&track)), track };
+        let lab_duration = self.lab_duration(&body, &lease_key).await?;
         let mut preferences = Preferences::of(&head.headers);
         let mut times = if preferences.respond_async {
             self.rpc.times_of_async()
@@ -76,7 +81,7 @@ impl Allocate {
         }
         let request = AllocateRequest {
             request_id: id,
-            key_is_explicit: key.is_some(),
+            key_is_explicit,
             fingerprint: fingerprint(
                 head.method.as_str(),
                 template,
@@ -84,13 +89,10 @@ impl Allocate {
                 said_prefix.as_ref(),
                 &body,
             ),
-            lease_key: LeaseKey { key: key.unwrap_or_else(|| IdempotencyKey::from(&track)), track },
+            lease_key,
             track_name,
             prefix,
-            lab_duration: body.lab_duration_hours.unwrap_or(match body.heartbeat_s {
-                Some(_) => LabDuration::LONGEST,
-                None => self.lab_duration,
-            }),
+            lab_duration,
             heartbeat: body.heartbeat_s,
             may_wait,
             limited: policy.limits_of(&tenant).next().is_some(),
@@ -120,6 +122,28 @@ impl Allocate {
             metrics::allocated_of(flavour, &answered);
         }
         answered
+    }
+
+    /// For how long the sandbox of `lease_key` is lent. What is longer than this broker lends is a 400, but for a key that
+    /// holds a sandbox: it is the repeat of a request from before the bound was lowered, and must find that sandbox. If the
+    /// lease ends at that moment, the next one is as long as the bound.
+    async fn lab_duration(&self, body: &AllocateBody, lease_key: &LeaseKey) -> Result<LabDuration, Problem> {
+        match (body.lab_duration_hours, body.heartbeat_s) {
+            (Some(hours), _) if hours <= self.longest => Ok(hours),
+            (Some(_), _) => {
+                let lease = self.rpc.store.leases.get(lease_key).await?;
+                let now = self.rpc.clock.now();
+                let is_live = |lease: &Lease| lease.end.is_none() && now < lease.grant.expires_at;
+                lease.filter(is_live).map(|_| self.longest).ok_or_else(|| {
+                    Problem::invalid(format!(
+                        "lab_duration_hours must be a whole number from 1 to {}: this broker lends no sandbox for longer.",
+                        self.longest.hours()
+                    ))
+                })
+            }
+            (None, Some(_)) => Ok(self.longest),
+            (None, None) => Ok(self.lab_duration),
+        }
     }
 }
 

@@ -176,7 +176,10 @@ fn by_operator(admin: Admin, parts: &mut Components) -> Value {
         Admin::Overview => overview(parts),
         Admin::SandboxHistory => sandbox_history(parts),
         Admin::Track => track(parts),
-        Admin::PauseJob => job_switch(parts, "pauseJob", "Pauses the schedule of a job").finish(),
+        Admin::PauseJob => job_switch(parts, "pauseJob", "Pauses the schedule of a job")
+            .says("`serve` runs on while requests may wait, or a line is listed.")
+            .fails(&[Code::NotPausable])
+            .finish(),
         Admin::ResumeJob => job_switch(parts, "resumeJob", "Resumes the schedule of a job").finish(),
         Admin::Audit => Operation::by_operator(parts, ADMIN, "listAudit", "Lists the acts of operators on a day")
             .says("The newest first; one read of the table.")

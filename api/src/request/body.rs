@@ -65,7 +65,8 @@ pub(crate) struct AllocateBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", regex(pattern = "^[a-z0-9_-]{1,64}$"))]
     pub(crate) flavour: Option<FlavourName>,
-    /// How long the sandbox is wanted, in hours; the default is a setting of the broker.
+    /// How long the sandbox is wanted, in hours; the default is a setting of the broker, and so is the longest
+    /// (`BROKER_LEASE_MAX_HOURS`), beyond which it is a 400.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lab_duration_hours")]
     #[schemars(with = "Option<u16>", range(min = LabDuration::SHORTEST.hours(), max = LabDuration::LONGEST.hours()))]
     pub(crate) lab_duration_hours: Option<LabDuration>,

@@ -14,8 +14,8 @@ use crate::limits::{
 pub(crate) const ID: &str = "^[A-Za-z0-9._:@-]{1,128}$";
 /// The id of a dead letter.
 pub(crate) const LETTER: &str = "^[0-9]{13}-[0-9a-f]{32}$";
-/// One or more of them.
-const LETTERS: &str = "^[0-9]{13}-[0-9a-f]{32}(,[0-9]{13}-[0-9a-f]{32}){0,9}$";
+/// One or more of them. No list of ids has a number: the longest path bounds all alike.
+const LETTERS: &str = "^[0-9]{13}-[0-9a-f]{32}(,[0-9]{13}-[0-9a-f]{32})*$";
 /// Bytes in hexadecimal.
 const HEX: &str = "^([0-9a-f]{2})+$";
 
@@ -209,8 +209,8 @@ pub(crate) const LETTER_PAGE: &[Parameter] =
 
 pub(crate) const QUARANTINE_IDS: Parameter = Parameter::text(
     "id",
-    "One or more sandboxes, with commas.",
-    "^[A-Za-z0-9._:@-]{1,128}(,[A-Za-z0-9._:@-]{1,128}){0,99}$",
+    "One or more sandboxes, with commas: as many as the 2 KiB of path and query hold.",
+    "^[A-Za-z0-9._:@-]{1,128}(,[A-Za-z0-9._:@-]{1,128})*$",
 );
 pub(crate) const QUARANTINE_CAUSE: Parameter =
     Parameter::word("cause", "Every sandbox that this put into quarantine.", || {
@@ -255,14 +255,21 @@ pub(crate) const WAITING_LIMIT: Number<u32> = Number {
 };
 /// The page of a list of requests that wait.
 pub(crate) const WAITING_PAGE: &[Parameter] = &[WAITING_LIMIT.parameter(), CURSOR];
-pub(crate) const WAITING_IDS: Parameter =
-    Parameter::text("id", "One or more requests, with commas.", "^[0-9a-f-]{36}(,[0-9a-f-]{36}){0,99}$");
+pub(crate) const WAITING_IDS: Parameter = Parameter::text(
+    "id",
+    "One or more requests, with commas: as many as the 2 KiB of path and query hold.",
+    "^[0-9a-f-]{36}(,[0-9a-f-]{36})*$",
+);
 pub(crate) const WAITING_ALL: Flag = Flag { name: "all", what: "Every request that waits." };
 /// What selects the requests that are cancelled beside filters.
 pub(crate) const WAITING_ACTION: &[Parameter] =
     &[WAITING_IDS, WAITING_ALL.parameter(), ACTION_DRY_RUN.parameter()];
 
-pub(crate) const IDS: Parameter = Parameter::text("id", "One or more ids, with commas.", LETTERS);
+pub(crate) const IDS: Parameter = Parameter::text(
+    "id",
+    "One or more letters, with commas: as many as the 2 KiB of path and query hold.",
+    LETTERS,
+);
 pub(crate) const ALL: Flag = Flag { name: "all", what: "Every letter." };
 /// What selects the letters of a replay or discard beside filters.
 pub(crate) const LETTER_SELECTION: &[Parameter] = &[IDS, ALL.parameter()];

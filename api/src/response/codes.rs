@@ -26,6 +26,7 @@ pub enum Code {
     NotCancellable,
     NotRenewable,
     CannotWait,
+    NotPausable,
     ReservationConflict,
     ReservationEnded,
     PolicyChanged,
@@ -70,7 +71,7 @@ impl Entry {
 
 impl Code {
     /// Every code, in the order of the table.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::ValidationError,
         Self::UnknownFlavour,
         Self::MissingSandboxId,
@@ -89,6 +90,7 @@ impl Code {
         Self::NotCancellable,
         Self::NotRenewable,
         Self::CannotWait,
+        Self::NotPausable,
         Self::ReservationConflict,
         Self::ReservationEnded,
         Self::PolicyChanged,
@@ -129,6 +131,7 @@ impl Code {
             Self::NotCancellable => row("NOT_CANCELLABLE", S::CONFLICT, "The request cannot be cancelled", "Only an asynchronous request that is still queued can; read its outcome.").again_after(1),
             Self::NotRenewable => row("NOT_RENEWABLE", S::CONFLICT, "The lease cannot be renewed so", "Leave out exact and take what is granted, or ask for a time that the message allows.").again_after(1),
             Self::CannotWait => row("CANNOT_WAIT", S::CONFLICT, "The request cannot wait", "Leave out max_wait_s: waiting would not help, or is off at this broker.").again_after(5),
+            Self::NotPausable => row("NOT_PAUSABLE", S::CONFLICT, "The job cannot be paused", "Turn waiting off everywhere (BROKER_WAITING) and wait until no line is listed; then pause serve.").again_after(60),
             Self::ReservationConflict => row("RESERVATION_CONFLICT", S::CONFLICT, "The reservation does not fit", "Reserve fewer, at another time, or change what the message names.").again_after(60),
             Self::ReservationEnded => row("RESERVATION_ENDED", S::CONFLICT, "The reservation has ended", "Make a new one.").again_after(60),
             Self::PolicyChanged => row("POLICY_CHANGED", S::PRECONDITION_FAILED, "Another policy stands there", "Read the policy again, repeat the change on it, and send its ETag in If-Match."),

@@ -33,7 +33,7 @@ pub struct ReplayReport {
     pub by_kind: BTreeMap<String, u64>,
     /// What was done, by the code of the reason.
     pub by_reason: BTreeMap<String, u64>,
-    /// Whether it was stopped before the end.
+    /// Whether it was stopped before the end, or the table could not be read to the end: the same call goes on.
     pub interrupted: bool,
     /// Whether its limit ended it: there may be more.
     pub more: bool,

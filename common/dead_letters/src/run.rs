@@ -72,7 +72,8 @@ impl<'a> ActionRun<'a> {
         }
     }
 
-    /// Runs over all of `selection`; letters in progress are finished in any case.
+    /// Runs over all of `selection`; letters in progress are finished in any case. If the table cannot be read to the end, the
+    /// run is interrupted; it is an error only if no letter was touched.
     pub(super) async fn run(
         mut self,
         selection: Selection,
@@ -80,15 +81,23 @@ impl<'a> ActionRun<'a> {
         mut report: impl FnMut(&ReplayReport),
     ) -> Result<ReplayReport, StoreError> {
         let mut selected = Selected::new(&self.letters.store, selection);
-        let read = self.first_pass(&mut selected, stop, &mut report).await;
+        let mut read = self.first_pass(&mut selected, stop, &mut report).await;
         self.drain(0, &mut report).await;
         if read.is_ok() {
-            self.wait_for_held(stop, &mut report).await?;
+            read = self.wait_for_held(stop, &mut report).await;
         }
         self.drain(0, &mut report).await;
+        if let Err(error) = read {
+            if self.begun == 0 || self.options.dry_run {
+                return Err(error);
+            }
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "dead letters are not read to the end: the next run goes on");
+            self.tally.interrupted = true;
+        }
         let took = self.now().duration_since(self.began);
         self.tally.duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        read.map(|()| self.tally)
+        Ok(self.tally)
     }
 
     async fn first_pass(

@@ -97,7 +97,8 @@ impl Receiver {
         Self { open: Some(open), ..self }
     }
 
-    /// Receives until `stop`, or until the queue is gone. Returns when the last poll has ended, which takes up to its wait.
+    /// Receives until `stop`, or until the queue is gone. After `stop` it returns when the last poll has ended, which takes up
+    /// to its wait. A queue that is gone is told at once: its owner needs another one, and the polls under way end by themselves.
     /// `hand_on` must not block: it spawns, or sends on a channel.
     pub async fn run<H>(self, stop: CancellationToken, hand_on: H) -> ReceiveEnd
     where
@@ -108,10 +109,10 @@ impl Receiver {
         let mut last_began = self.clock.instant();
         let mut not_before = last_began;
         let mut polls = Polls::default();
-        let ended = loop {
+        loop {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break ReceiveEnd::Stopped,
+                () = stop.cancelled() => break,
                 Some(end) = polls.0.join_next() => {
                     let (end, took) = end.unwrap_or((PollEnd::Failed, Duration::ZERO));
                     match pace.after(end, took) {
@@ -122,7 +123,7 @@ impl Receiver {
                             tracing::debug!(queue = %self.queue.label(), failures = pace.failures(), ?wait, "backing off");
                             not_before = self.clock.instant() + wait;
                         }
-                        NextPoll::Gone => break ReceiveEnd::QueueGone,
+                        NextPoll::Gone => return ReceiveEnd::QueueGone,
                     }
                 }
                 room = self.room(not_before), if polls.0.len() < pace.polls() => {
@@ -135,9 +136,9 @@ impl Receiver {
                     });
                 }
             }
-        };
+        }
         while polls.0.join_next().await.is_some() {}
-        ended
+        ReceiveEnd::Stopped
     }
 
     /// Waits until a poll may start, and takes permits for its messages.

@@ -24,7 +24,9 @@ const SOURCE_RETENTION_S: u32 = 4 * DAY_S;
 const REPLY_RETENTION_S: u32 = 300;
 /// SQS: the longest wait of a poll.
 const POLL_WAIT_S: u32 = 20;
-/// The largest message that a queue must take. Ours are smaller; a foreign one is kept as a dead letter all the same.
+/// The least that a queue's largest message may be. Ours are smaller. A foreign message of this size becomes a dead letter like
+/// any other; a queue may take larger ones (1 MiB on AWS), and one that is larger than an item of the table (400 KB) stays in
+/// its dead-letter queue.
 const MESSAGE_BYTES: u32 = 256 * 1_024;
 /// SQS: queues of one ListQueues page.
 const PAGE: i32 = 1_000;

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use broker_domain::waiting::{Line, Marks, Place};
-use broker_domain::{NamePrefix, RequestId, TenantName, Timestamp, TrackId};
+use broker_domain::{Job, NamePrefix, RequestId, TenantName, Timestamp, TrackId};
 use broker_runtime::entropy::Entropy;
 
 use crate::dynamodb::waiting::{cursor, line_of};
@@ -69,6 +69,26 @@ impl From<&Place> for PlaceItem {
         let (key, message) = (place.request_id.to_string(), Some(place.message.clone()));
         Self { line: place.line.clone(), key, message, why: String::new() }
     }
+}
+
+/// Why `job` may not be paused, if it may not. SERVE alone grants to those who wait: it runs on while waiting is on, as this
+/// process is configured, and while a line is listed.
+pub async fn keeps_running(
+    store: &Store,
+    job: Job,
+    waiting_is_on: bool,
+    now: Timestamp,
+) -> Result<Option<&'static str>, StoreError> {
+    if job != Job::Serve {
+        return Ok(None);
+    }
+    if waiting_is_on {
+        return Ok(Some(
+            "serve cannot be paused while waiting is on (BROKER_WAITING): those who wait are served by it",
+        ));
+    }
+    let is_listed = !store.waiting.lines(now).await?.is_empty();
+    Ok(is_listed.then_some("serve cannot be paused while a line is listed (until ten minutes after the last deadline in it): those who wait are served by it"))
 }
 
 /// Which of those that wait: everything that is set must match.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use broker_tests::api::ADMIN_TOKEN;
-use broker_tests::{Answer, Broker, Setup, story};
+use broker_tests::{Answer, Broker, Fault, Rule, Setup, story};
 use http::Method;
 
 use super::{bury, taken};
@@ -132,6 +132,27 @@ async fn an_operator_replays_and_discards_over_http_and_each_deed_leaves_a_line(
         let audit = broker.audit().await;
         let by_token = audit.iter().filter(|line| line["who"] == broker_tests::table::text("ops"));
         assert_eq!(by_token.count(), 3, "a dry run leaves no line: {audit:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_discarded_is_told_though_the_audit_or_the_rest_cannot_be_reached() {
+    story(setup().faults(1), async |broker| {
+        letters(broker).await;
+        let refuse = Rule::new(Fault::Refuse("ValidationException"));
+        broker.proxy().add(refuse.clone().on("UpdateItem").containing("act_ended"));
+        let some = admin(broker, Method::POST, "/discard?reason=malformed&limit=20&why=poison").await;
+        assert_eq!(some.expect_status(200).number_of("done"), 20);
+        assert!(broker.proxy().done("UpdateItem", Fault::Refuse("ValidationException")) > 0);
+        let left = broker.letters(&["--state", "dead"]).await;
+        let ids: Vec<_> = left.iter().take(2).filter_map(|letter| letter["id"].as_str()).collect();
+        broker.proxy().add(refuse.on("BatchGetItem").on("GetItem").containing(ids[1]));
+        let path = format!("/discard?id={}&why=poison", ids.join(","));
+        let first = admin(broker, Method::POST, &path).await.expect_status(200);
+        assert_eq!((first.number_of("done"), &first.json["interrupted"]), (1, &true.into()), "{first:#?}");
+        broker.proxy().calm();
+        admin(broker, Method::POST, "/discard?all=true&why=over").await.expect_status(200);
     })
     .await;
 }

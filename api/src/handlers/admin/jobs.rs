@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use broker_domain::{Job, JobReport, Outcome, RequestId, RequestState, Task};
 use broker_messages::MaintenanceMessage;
-use broker_store::{Act, AuditLine, NotDone};
+use broker_store::{Act, AuditLine, NotDone, waiting};
 use http::StatusCode;
 use http::request::Parts;
 use serde_json::json;
@@ -79,6 +79,9 @@ impl Operator {
         let scheduled = Box::pin(async {
             // One that is paused stays so for whom it is, and one that is not stays as it is.
             if act == Act::PauseJob {
+                if let Some(why) = waiting::keeps_running(store, job, self.lines.on, now).await? {
+                    return Err(Problem::new(Code::NotPausable, format!("{why}.")));
+                }
                 self.paused(&line, store.schedule.pause(job, who, now).await?).await;
             } else if !store.schedule.resume(job, now).await?.is_applied() {
                 self.not_done(&line, &NotDone::Unchanged("not paused".to_owned())).await;

@@ -16,9 +16,6 @@ use crate::response::Response;
 use crate::response::bodies::{PooledSandbox, QuarantineList, QuarantineReportBody};
 use crate::response::problem::Problem;
 
-/// Sandboxes of one call.
-const MOST: usize = 100;
-
 /// Sandboxes of one list.
 const MOST_SHOWN: usize = 200;
 
@@ -98,12 +95,24 @@ impl Operator {
     }
 }
 
-/// The ids that the query names, if it names some.
+/// The ids that the query names, if it names some. The longest path bounds their number.
 fn ids(query: &Query) -> Result<Option<Vec<SandboxId>>, Problem> {
     let Some(text) = query.get(QUARANTINE_IDS.name) else { return Ok(None) };
     let ids = text.split(',').map(SandboxId::new).collect::<Result<Vec<_>, _>>()?;
-    if ids.len() > MOST {
-        return Err(Problem::invalid(format!("id names {} sandboxes, at most {MOST} are taken.", ids.len())));
-    }
     Ok(Some(ids))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::PATH_BYTES;
+
+    #[test]
+    fn as_many_sandboxes_are_named_as_fit_into_a_path() {
+        for id in ["seed-000000", &"a".repeat(128)] {
+            let most = (PATH_BYTES - "/v1/admin/quarantine/retire?id=".len() + 1) / (id.len() + 1);
+            let query = format!("id={}", vec![id; most].join(","));
+            assert_eq!(ids(&Query::parse(Some(&query)).unwrap()).unwrap().unwrap().len(), most);
+        }
+    }
 }

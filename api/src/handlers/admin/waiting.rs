@@ -29,8 +29,6 @@ const READS: usize = 12;
 const READS_TO_CANCEL: usize = 32;
 /// The most requests that one call cancels.
 const MOST: usize = 1_000;
-/// Ids of one call.
-const MOST_IDS: usize = 100;
 /// Lines of one page.
 const MOST_LINES: usize = 100;
 
@@ -154,16 +152,26 @@ fn track(message: &str) -> Option<TrackId> {
     summarize(message).track
 }
 
-/// The ids that the query names, if it names some.
+/// The ids that the query names, if it names some. The longest path bounds their number.
 fn ids(query: &Query) -> Result<Option<Vec<RequestId>>, Problem> {
     let Some(text) = query.get(WAITING_IDS.name) else { return Ok(None) };
     let ids = text.split(',').map(RequestId::parse).collect::<Result<Vec<_>, _>>();
-    let ids = ids.map_err(|error| Problem::invalid(format!("id: {error}.")))?;
-    if ids.len() > MOST_IDS {
-        return Err(Problem::invalid(format!(
-            "id names {} requests, at most {MOST_IDS} are taken.",
-            ids.len()
-        )));
+    ids.map(Some).map_err(|error| Problem::invalid(format!("id: {error}.")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::PATH_BYTES;
+
+    #[test]
+    fn as_many_requests_are_named_as_fit_into_a_path() {
+        let path = "/v1/admin/waiting/cancel";
+        let one = "0197f1a0-0000-7000-8000-000000000000";
+        let most = (PATH_BYTES - path.len() - "?id=".len() + 1) / (one.len() + 1);
+        let query = format!("id={}", vec![one; most].join(","));
+        assert!(most > 50 && path.len() + 1 + query.len() <= PATH_BYTES);
+        assert_eq!(ids(&Query::parse(Some(&query)).unwrap()).unwrap().unwrap().len(), most);
+        assert!(ids(&Query::parse(Some("id=x")).unwrap()).is_err());
     }
-    Ok(Some(ids))
 }

@@ -42,8 +42,8 @@ struct Ledger {
     asked: HashMap<&'static str, usize>,
     under_way: HashMap<&'static str, usize>,
     most_at_once: HashMap<&'static str, usize>,
-    /// How many of the next calls of an operation fail, and with what.
-    failing: HashMap<&'static str, (usize, SqsErrorCode)>,
+    /// How many of the next calls of an operation succeed, how many then fail, and with what.
+    failing: HashMap<&'static str, (usize, usize, SqsErrorCode)>,
 }
 
 impl Drop for Sqs {
@@ -93,7 +93,12 @@ impl Sqs {
 
     /// Lets the next `times` calls of an operation fail.
     pub(super) fn fail(&self, operation: SqsOperation, times: usize, code: SqsErrorCode) {
-        self.ledger().failing.insert(operation.as_str(), (times, code));
+        self.ledger().failing.insert(operation.as_str(), (0, times, code));
+    }
+
+    /// Lets one call of an operation fail, after so many that do not.
+    pub(super) fn fail_after(&self, operation: SqsOperation, calls: usize, code: SqsErrorCode) {
+        self.ledger().failing.insert(operation.as_str(), (calls, 1, code));
     }
 
     /// Visible and in flight.
@@ -179,8 +184,12 @@ impl Counting {
         let under_way = *under_way;
         let most = ledger.most_at_once.entry(operation).or_default();
         *most = under_way.max(*most);
-        let (times, code) = ledger.failing.get_mut(operation).filter(|(times, _)| *times > 0)?;
-        *times -= 1;
+        let (before, times, code) = ledger.failing.get_mut(operation)?;
+        if *before > 0 {
+            *before -= 1;
+            return None;
+        }
+        *times = times.checked_sub(1)?;
         Some(*code)
     }
 }

@@ -134,3 +134,21 @@ async fn the_owner_is_told_when_the_queue_is_gone() {
     let ended = tokio::time::timeout(PATIENCE, receiving.run).await.expect("it ends").expect("no panic");
     assert_eq!(ended, ReceiveEnd::QueueGone);
 }
+
+#[tokio::test]
+async fn the_owner_is_told_while_another_poll_of_the_lost_queue_still_waits() {
+    let (sqs, urls) = Sqs::with_queues().await;
+    let queue = requests(&urls);
+    // Two full polls make it two at a time: the third waits, and the fourth finds no queue.
+    send(&sqs, &queue, 20).await;
+    sqs.fail_after(ReceiveMessage, 3, SqsErrorCode::NonExistentQueue);
+    let patient = PollOptions { wait: Duration::from_secs(20), ..options() };
+    let (client, clock, entropy) = (sqs.aws.sqs_receive.clone(), sqs.clock.clone(), sqs.entropy.clone());
+    let mut receiving = Receiving::start(Receiver::new(client, queue.clone(), clock, entropy, patient));
+    assert_eq!(receiving.bodies(20).await.len(), 20);
+    until("it is told", || async { receiving.run.is_finished() }).await;
+    assert_eq!((sqs.asked(ReceiveMessage), sqs.under_way(ReceiveMessage)), (4, 1));
+    send(&sqs, &queue, 1).await;
+    assert_eq!(receiving.bodies(1).await, ["000"], "what the other poll brings is handed on");
+    assert_eq!(receiving.run.await.expect("no panic"), ReceiveEnd::QueueGone);
+}

@@ -136,7 +136,7 @@ impl Config {
     /// The configuration from `strings`, or the first setting that is wrong.
     pub fn read(strings: &dyn Strings) -> Result<Self, ConfigError> {
         let read = SettingsReader::new(strings);
-        Ok(Self {
+        let config = Self {
             table: read.text("BROKER_TABLE", |name| {
                 let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
                 ((3..=255).contains(&name.len()) && name.bytes().all(allowed))
@@ -207,7 +207,25 @@ impl Config {
             log: read.text("BROKER_LOG", |_| Ok(()))?,
             log_format: read
                 .either("BROKER_LOG_FORMAT", [("json", LogFormat::Json), ("text", LogFormat::Text)])?,
-        })
+        };
+        config.check_lab_duration(&read)?;
+        Ok(config)
+    }
+
+    /// Checks that the usual lease is not longer than the longest. Of the two settings the one that is set is named.
+    fn check_lab_duration(&self, read: &SettingsReader<'_>) -> Result<(), ConfigError> {
+        const USUAL: &str = "BROKER_LAB_DURATION_HOURS";
+        const LONGEST: &str = "BROKER_LEASE_MAX_HOURS";
+        if self.lab_duration.as_duration() <= self.lease_max {
+            return Ok(());
+        }
+        let (usual, longest) = (self.lab_duration.hours(), self.lease_max.as_secs() / 3_600);
+        let (name, problem) = if read.is_set(USUAL) {
+            (USUAL, format!("{usual} is more than {LONGEST}, which is {longest}"))
+        } else {
+            (LONGEST, format!("{longest} is less than {USUAL}, which is {usual}: set that, too"))
+        };
+        Err(ConfigError::new(name, problem))
     }
 
     /// What is unwise about it, each in a sentence with the setting's name: nothing that stops a start.
@@ -288,6 +306,23 @@ mod tests {
     }
 
     #[test]
+    fn a_poll_that_does_not_wait_is_refused() {
+        let error = Config::read(&with(&[("BROKER_POLL_WAIT_S", "0")])).unwrap_err();
+        assert_eq!(error.name, "BROKER_POLL_WAIT_S", "an empty queue would be polled without a pause");
+        assert!(Config::read(&with(&[("BROKER_POLL_WAIT_S", "1")])).is_ok());
+    }
+
+    #[test]
+    fn the_usual_lease_is_not_longer_than_the_longest() {
+        let read = |pairs: &[(&str, &str)]| Config::read(&with(pairs));
+        let (usual, longest) = ("BROKER_LAB_DURATION_HOURS", "BROKER_LEASE_MAX_HOURS");
+        assert!(read(&[(usual, "8"), (longest, "8")]).is_ok() && read(&[(longest, "4")]).is_ok());
+        assert_eq!(read(&[(usual, "9"), (longest, "8")]).unwrap_err().name, usual);
+        let error = read(&[(longest, "3")]).unwrap_err();
+        assert!(error.name == longest && error.problem.contains(usual), "{error}");
+    }
+
+    #[test]
     fn a_secret_may_come_from_a_file_but_not_from_both() {
         let path = std::env::temp_dir().join(format!("broker-config-test-{}", std::process::id()));
         std::fs::write(&path, "a=0123456789abcdef\nb@lab-=fedcba9876543210\n").unwrap();
@@ -296,7 +331,18 @@ mod tests {
         assert_eq!(config.track_tokens.iter().map(Token::name).collect::<Vec<_>>(), ["a", "b"]);
         let both = with(&[("BROKER_TRACK_TOKENS_FILE", file), ("BROKER_TRACK_TOKENS", "c=0123456789abcdef")]);
         assert!(Config::read(&both).is_err());
-        std::fs::remove_file(path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let gone = Config::read(&with(&[("BROKER_TRACK_TOKENS_FILE", file)])).unwrap_err();
+        assert!(gone.name == "BROKER_TRACK_TOKENS_FILE" && gone.problem.contains(file), "{gone}");
+    }
+
+    #[test]
+    fn a_secret_in_the_place_of_its_file_is_not_shown() {
+        for setting in SETTINGS.iter().filter(|setting| setting.secret) {
+            let name = format!("{}_FILE", setting.name);
+            let error = Config::read(&with(&[(&name, "ops=hunter2-0123456789")])).unwrap_err();
+            assert!(error.name == name && !error.problem.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

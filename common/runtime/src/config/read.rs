@@ -113,6 +113,11 @@ impl<'a> SettingsReader<'a> {
         Self { strings }
     }
 
+    /// Whether the setting is set, and has not its default.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.strings.get(name).is_some()
+    }
+
     fn raw(&self, name: &str) -> Result<String, ConfigError> {
         let setting =
             setting(name).ok_or_else(|| ConfigError::new(name, "is not in the list of settings"))?;
@@ -124,7 +129,9 @@ impl<'a> SettingsReader<'a> {
             }
             (Some(value), None) => Ok(value),
             (None, Some(path)) => std::fs::read_to_string(&path).map_err(|error| {
-                ConfigError::new(&format!("{name}_FILE"), format!("cannot read {path}: {error}"))
+                // What is no path may be the secret itself, put into the wrong variable.
+                let shown = if path.starts_with(['/', '.']) { &path } else { "the file that it names" };
+                ConfigError::new(&format!("{name}_FILE"), format!("cannot read {shown}: {error}"))
             }),
             (None, None) => Ok(setting.default.to_owned()),
         }

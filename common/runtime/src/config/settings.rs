@@ -189,7 +189,7 @@ pub const SETTINGS: &[Setting] = &[
         "168",
         "hours",
         1..=8_760,
-        "how long a lease can last from its allocation, however often its owner renews it",
+        "how long a lease can last from its allocation, however often its owner renews it; an allocate that says a longer lab_duration_hours is 400",
     ),
     Setting::new(
         "BROKER_WAITING",
@@ -211,7 +211,7 @@ pub const SETTINGS: &[Setting] = &[
         2..=43_200,
         "how long a received request stays hidden from other workers",
     ),
-    Setting::number("BROKER_POLL_WAIT_S", "20", "seconds", 0..=20, "how long one poll of a queue waits"),
+    Setting::number("BROKER_POLL_WAIT_S", "20", "seconds", 1..=20, "how long one poll of a queue waits"),
     Setting::number(
         "BROKER_LAME_DUCK_S",
         "5",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use broker_domain::TenantName;
+use broker_domain::{TenantName, TrackId};
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// A token of fewer different characters is easily guessed.
@@ -58,7 +58,8 @@ pub struct Tokens(Vec<Token>);
 
 impl Tokens {
     /// Parses `name=token`, `name@prefix=token`, `name:ro=token` or `name:tenant=who=token`, with `@prefix` behind `who`,
-    /// separated by commas or newlines. The error never shows a token.
+    /// separated by commas or newlines. The error shows no part of an entry, only its position: what stands before a `=` may be
+    /// a token without its name, in base64 with its padding.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut tokens: Vec<Token> = Vec::new();
         let entries = text.split([',', '\n']).map(str::trim).filter(|entry| !entry.is_empty());
@@ -83,15 +84,21 @@ impl Tokens {
             };
             let (name, tenant) = if tenant.is_some() { (named, before) } else { (before, before) };
             let track_prefix = prefix;
+            // Each beginning of a track id is one itself.
+            if track_prefix.as_ref().is_some_and(|prefix| TrackId::new(prefix.as_str()).is_err()) {
+                return Err(format!(
+                    "the track prefix of entry {position} begins no track id: those are of A-Z a-z 0-9 . _ : @ -, at most 128"
+                ));
+            }
             if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
                 return Err(format!("entry {position} has a name that is not of A-Z a-z 0-9 . _ -"));
             }
             if tokens.iter().any(|token| token.name == name) {
-                return Err(format!("the name {name:?} is used twice"));
+                return Err(format!("the name of entry {position} is used twice"));
             }
             if secret.len() < MIN_TOKEN_BYTES || !secret.bytes().all(|b| b.is_ascii_graphic()) {
                 return Err(format!(
-                    "the token {name:?} is not at least {MIN_TOKEN_BYTES} visible ASCII characters"
+                    "the token of entry {position} is not at least {MIN_TOKEN_BYTES} visible ASCII characters"
                 ));
             }
             let tenant = TenantName::new(tenant).map_err(|error| format!("entry {position}: {error}"))?;
@@ -191,6 +198,32 @@ mod tests {
         ];
         assert_eq!(shown, expected);
         assert_eq!(tokens.iter().last().map(Token::secret), Some(&b"k=123456789abcdei"[..]));
+    }
+
+    #[test]
+    fn a_prefix_that_begins_no_track_is_refused() {
+        let long = format!("a@{}=0123456789abcdef", "x".repeat(129));
+        for bad in
+            ["a=0123456789abcdef,acme@lab/=0123456789abcdef", "a:tenant=acme@lab x=0123456789abcdef", &long]
+        {
+            let error = Tokens::parse(bad).unwrap_err();
+            assert!(
+                error.contains("track prefix of entry") && !error.contains("0123456789abcdef"),
+                "{error}"
+            );
+        }
+        assert!(Tokens::parse("a@lab-7.x_y:z@=0123456789abcdef").is_ok());
+    }
+
+    #[test]
+    fn a_token_without_its_name_is_refused_unseen() {
+        let bare = "azNKOXZRMm1YN3BMMHNUeg==";
+        for bad in
+            [bare.to_owned(), format!("a=0123456789abcdef,{bare}"), format!("{bare}{bare},{bare}{bare}")]
+        {
+            let error = Tokens::parse(&bad).unwrap_err();
+            assert!(error.contains("entry") && !error.contains("azNKOXZR"), "{error}");
+        }
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use broker_domain::{Job, JobReport, LONGEST_STALE_GRACE_HOURS, STALE_GRACE_HOURS, Task, Times};
 use broker_messages::MaintenanceMessage;
 use broker_queue::{QueueKind, QueueUrls, Sender};
-use broker_store::Act;
+use broker_store::{Act, waiting};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -152,6 +152,10 @@ struct ShownSchedule {
 async fn pause(context: Context, args: JobName) -> anyhow::Result<Done> {
     let already = context.act((Act::PauseJob, args.job.as_str(), None), async |line| {
         let now = context.now().await?;
+        let is_on = context.config.waiting;
+        if let Some(why) = waiting::keeps_running(&context.store, args.job, is_on, now).await? {
+            bail!(why);
+        }
         let paused = context.store.schedule.pause(args.job, &context.operator, now).await?;
         Ok(context.already_paused(line, paused).await)
     });
