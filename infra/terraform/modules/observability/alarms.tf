@@ -56,7 +56,7 @@ locals {
         dimensions = {}, above = 0, of = [2, 4], period = 60
       }
       worker-away = {
-        when       = local.has_logs, ticket = false, text = "Workers lost their table or trust in their clock: see Nothing works", namespace = local.namespace, metric = "Unhealthy", stat = "Sum",
+        when       = local.has_logs, ticket = false, text = "Workers receive nothing: their table is away, their clock is not trusted, or the pool is paused: see Nothing works", namespace = local.namespace, metric = "Unhealthy", stat = "Sum",
         dimensions = {}, above = 0, of = [3, 5], period = 60
       }
       latency = {

@@ -13,8 +13,9 @@ locals {
     AllocateLatency = { log = "api", pattern = "{ $.message = \"request\" && $.route = \"/v1/allocate\" && $.latency_ms = * }", value = "$.latency_ms" }
     DeadLetters     = { log = "worker", pattern = "{ $.message = \"dead letter\" }", value = "1" }
     WorkerErrors    = { log = "worker", pattern = "{ $.level = \"ERROR\" }", value = "1" }
-    Unhealthy       = { log = "worker", pattern = "{ $.message = \"health changed\" && $.healthy IS FALSE }", value = "1" }
-    PoolAvailable   = { log = "worker", pattern = "{ $.message = \"census\" && $.available = * }", value = "$.available" }
+    # Said when it begins and every half minute while it lasts.
+    Unhealthy     = { log = "worker", pattern = "{ ($.message = \"health changed\" || $.message = \"no messages are received\") && $.healthy IS FALSE }", value = "1" }
+    PoolAvailable = { log = "worker", pattern = "{ $.message = \"census\" && $.available = * }", value = "$.available" }
     # Of the same line: levels, renewed by each census.
     PendingDeletion    = { log = "worker", pattern = "{ $.message = \"census\" && $.pending_deletion = * }", value = "$.pending_deletion" }
     DeadLettersWaiting = { log = "worker", pattern = "{ $.message = \"census\" && $.dead_letters = * }", value = "$.dead_letters" }
