@@ -43,12 +43,12 @@ GO_ON = {"Shed", "Unhealthy"}
 # Objectives, by the window's alarm: the answers of a period.
 WINDOWS = {
     "answers": {
-        "fires": [{"requests": 60000, "target": 3000, "balancer": None, "fast": 100}],
-        "quiet": [{"requests": 60000, "target": 20, "balancer": None, "fast": 100}, {"requests": 50, "target": 50, "balancer": None, "fast": 100}],
+        "fires": [{"requests": 60000, "target": 3000, "balancer": None}],
+        "quiet": [{"requests": 60000, "target": 20, "balancer": None}, {"requests": 50, "target": 50, "balancer": None}],
     },
     "latency": {
-        "fires": [{"requests": 60000, "target": None, "balancer": None, "fast": 60}],
-        "quiet": [{"requests": 60000, "target": None, "balancer": None, "fast": 99.5}, {"requests": 50, "target": None, "balancer": None, "fast": 10}],
+        "fires": [{"timed": 60000, "fast": 60}],
+        "quiet": [{"timed": 60000, "fast": 99.5}, {"timed": 50, "fast": 10}],
     },
 }
 

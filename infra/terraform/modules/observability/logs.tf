@@ -10,7 +10,7 @@ locals {
     PoolEmpty       = { log = "api", pattern = "{ $.message = \"request\" && ($.outcome = \"no_sandboxes\" || $.outcome = \"no_prefix_match\") }", value = "1" }
     PrefixEmpty     = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"no_prefix_match\" }", value = "1" }
     Allocated       = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"created\" }", value = "1" }
-    AllocateLatency = { log = "api", pattern = "{ $.message = \"request\" && $.route = \"/v1/allocate\" && $.latency_ms = * }", value = "$.latency_ms" }
+    AllocateLatency = { log = "api", pattern = "{ $.message = \"request\" && $.route = \"/v1/allocate\" && $.latency_ms = * && $.may_wait NOT EXISTS }", value = "$.latency_ms" }
     DeadLetters     = { log = "worker", pattern = "{ $.message = \"dead letter\" }", value = "1" }
     WorkerErrors    = { log = "worker", pattern = "{ $.level = \"ERROR\" }", value = "1" }
     # Said when it begins and every half minute while it lasts.
