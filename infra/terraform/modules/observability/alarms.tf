@@ -59,6 +59,21 @@ locals {
         when       = local.has_logs, ticket = true, text = "The provider fails and is left alone for a while: see Provider down", namespace = local.namespace, metric = "BreakerOpened", stat = "Sum",
         dimensions = {}, above = 0, of = [1, 3], period = 60
       }
+      # Said at each try of the hook, an hour apart at most.
+      refill-stopped = {
+        when       = local.has_logs, ticket = false, text = "No new sandboxes are asked for, the hook of refill does not answer: see Refill", namespace = local.namespace, metric = "RefillStopped", stat = "Sum",
+        dimensions = {}, above = 0, of = [1, 7], period = 600
+      }
+      # Said by each sync.
+      sync-refused = {
+        when       = local.has_logs, ticket = true, text = "The provider's list would make too much of the pool stale, nothing was changed: see Pool low", namespace = local.namespace, metric = "SyncRefused", stat = "Sum",
+        dimensions = {}, above = 0, of = [1, 3], period = 600
+      }
+      # Said of each sandbox that a gate refuses meanwhile, every five minutes.
+      quarantine-full = {
+        when       = local.has_logs, ticket = false, text = "A gate refuses sandboxes and a fifth of their flavour is in quarantine: see Quarantine", namespace = local.namespace, metric = "QuarantineFull", stat = "Sum",
+        dimensions = {}, above = 0, of = [1, 3], period = 300
+      }
       shed = {
         when       = local.has_logs, ticket = false, text = "Requests were refused because too many were pending: see Backlog growing", namespace = local.namespace, metric = "Shed", stat = "Sum",
         dimensions = {}, above = 0, of = [2, 4], period = 60
