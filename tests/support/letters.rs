@@ -21,6 +21,7 @@ pub struct Tally {
     pub died_again: u64,
     pub skipped: u64,
     pub failed: u64,
+    pub unreadable: u64,
     pub missing: Vec<String>,
     pub by_kind: BTreeMap<String, u64>,
     pub by_reason: BTreeMap<String, u64>,

@@ -87,6 +87,7 @@ impl<'a> ActionRun<'a> {
         }
         self.drain(0, &mut report).await;
         let took = self.now().duration_since(self.began);
+        self.tally.unreadable = selected.unreadable();
         self.tally.duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         read.map(|()| self.tally)
     }

@@ -12,10 +12,7 @@ use serde::Serialize;
 use crate::commands::policy;
 use crate::context::Context;
 use crate::done::Done;
-use crate::output::{self, Output};
-
-/// Places that are listed if no number is named.
-const DEFAULT_LIMIT: usize = 50;
+use crate::output::{self, Output, Rows};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WaitingCommand {
@@ -49,9 +46,8 @@ impl From<FilterArgs> for WaitingFilter {
 pub(crate) struct ListWaiting {
     #[command(flatten)]
     filter: FilterArgs,
-    /// The most requests to list
-    #[arg(long, default_value_t = DEFAULT_LIMIT)]
-    limit: usize,
+    #[command(flatten)]
+    rows: Rows,
     #[command(flatten)]
     output: Output,
 }
@@ -116,8 +112,10 @@ async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
     // How many are ahead is counted: with a filter by track the places of others are read as well.
     let filter = WaitingFilter::from(args.filter);
     let whole_lines = WaitingFilter { track: None, ..filter.clone() };
-    let most = if filter.track.is_some() { usize::MAX } else { args.limit };
-    let (mut rows, mut line, mut ahead) = (Vec::new(), None, 0);
+    let limit = args.rows.most();
+    // One more than is shown tells whether there are more.
+    let most = if filter.track.is_some() { usize::MAX } else { limit.saturating_add(1) };
+    let (mut rows, mut line, mut ahead, mut there_are_more) = (Vec::new(), None, 0, false);
     let places = places(context, &whole_lines, most).await?;
     // Who waits is shown also beside a policy that cannot be read.
     let policy = policy::in_force(context).await.unwrap_or_default();
@@ -128,7 +126,9 @@ async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
             (line, ahead) = (Some(place.line.clone()), 0);
         }
         let of = track(&place.message);
-        if rows.len() < args.limit && (filter.track.is_none() || of == filter.track) {
+        let is_wanted = filter.track.is_none() || of == filter.track;
+        there_are_more |= is_wanted && rows.len() == limit;
+        if is_wanted && rows.len() < limit {
             rows.push(WaitingRow {
                 request_id: place.request_id.to_string(),
                 tenant: place.line.tenant.to_string(),
@@ -154,7 +154,7 @@ async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
         });
         output::table(["REQUEST", "TENANT", "PREFIX", "TRACK", "AHEAD", "SINCE", "DEADLINE", "WHY"], cells)?;
     }
-    Ok(Done::Ok)
+    Ok(args.rows.told(there_are_more, &args.output))
 }
 
 async fn cancel(context: &Context, args: Cancel) -> anyhow::Result<Done> {
