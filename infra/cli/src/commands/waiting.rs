@@ -1,5 +1,6 @@
 //! `broker waiting`: the requests that wait in lines; lists them, and cancels some or all.
 
+use anyhow::Context as _;
 use broker_api::waiting::reasons;
 use broker_domain::waiting::{Place, minted_at};
 use broker_domain::{NamePrefix, RequestId, TenantName, TrackId};
@@ -178,7 +179,9 @@ async fn cancel(context: &Context, args: Cancel) -> anyhow::Result<Done> {
         let act = (Act::CancelWaiting, target.as_str(), Some(told.found));
         let cancelled = context.act(act, async |line| {
             for place in found {
-                match waiting::cancel(&context.store, &context.entropy, &place).await? {
+                let cancelled = waiting::cancel(&context.store, &context.entropy, &place).await;
+                let before = || format!("{} of {} were cancelled before this", told.cancelled, told.found);
+                match cancelled.with_context(before)? {
                     true => told.cancelled += 1,
                     false => told.ended += 1,
                 }
