@@ -38,6 +38,7 @@ pub(crate) struct AccessLine {
     token: Option<Arc<str>>,
     client_request_id: Option<String>,
     cause: Option<String>,
+    may_wait: bool,
     span: Span,
 }
 
@@ -58,6 +59,7 @@ impl AccessLine {
             // Header values that are text are ASCII: cutting cannot split a character.
             client_request_id: client_id.map(|id| id[..id.len().min(CLIENT_ID_BYTES)].to_owned()),
             cause: None,
+            may_wait: false,
             span: Span::under(traceparent(&head.headers)),
         }
     }
@@ -100,6 +102,7 @@ impl AccessLine {
     pub(crate) fn end(mut self, answer: &Response) {
         self.status = answer.status.as_u16();
         self.outcome = answer.outcome.clone();
+        self.may_wait = answer.may_wait;
     }
 }
 
@@ -146,6 +149,7 @@ impl Drop for AccessLine {
             token = self.token.as_deref(),
             client_request_id = self.client_request_id.as_deref(),
             cause = self.cause.as_deref(),
+            may_wait = self.may_wait.then_some(true),
             "request"
         );
     }

@@ -29,17 +29,20 @@ pub(crate) enum WaitEnd {
     Answered,
     /// Without one, when its time was over.
     RanOut,
+    /// The same of a request that may wait in a line: its caller asked for that.
+    Waiting,
     /// Without one, because this process ends.
     Drained,
 }
 
 impl WaitEnd {
-    const ALL: [Self; 3] = [Self::Answered, Self::RanOut, Self::Drained];
+    const ALL: [Self; 4] = [Self::Answered, Self::RanOut, Self::Waiting, Self::Drained];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Answered => "answered",
             Self::RanOut => "ran_out",
+            Self::Waiting => "waiting",
             Self::Drained => "drained",
         }
     }
@@ -53,7 +56,7 @@ pub(crate) fn describe() {
     describe_histogram!(
         ALLOCATION_LATENCY,
         Unit::Seconds,
-        "allocate calls that were answered with a sandbox"
+        "allocate calls that were answered with a sandbox, without those that might wait in a line"
     );
     describe_histogram!(REQUEST_LATENCY, Unit::Seconds, "HTTP requests by method, route and status");
     describe_counter!(MARKED, "mark-for-deletion calls by outcome");
@@ -73,11 +76,14 @@ pub(crate) fn describe() {
         .for_each(|outcome| counter!(ALLOCATE, "outcome" => outcome).absolute(0));
 }
 
-pub(crate) fn allocated(outcome: Cow<'static, str>, latency: Duration) {
+/// Counts an allocate call; `latency` is how long it took, unless it might wait in a line.
+pub(crate) fn allocated(outcome: Cow<'static, str>, latency: Option<Duration>) {
     if outcome == "existing" {
         counter!(IDEMPOTENT_HITS).increment(1);
     }
-    if matches!(&*outcome, "created" | "existing") {
+    if let Some(latency) = latency
+        && matches!(&*outcome, "created" | "existing")
+    {
         histogram!(ALLOCATION_LATENCY).record(latency);
     }
     counter!(ALLOCATE, "outcome" => outcome).increment(1);

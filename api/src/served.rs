@@ -26,8 +26,9 @@ struct Counts {
 }
 
 impl ServedCounts {
-    /// One more call that was answered with `outcome`; `broke` if that is no mistake of the client.
-    pub(crate) fn count(&self, outcome: &str, broke: bool, latency: Duration) {
+    /// One more call that was answered with `outcome`; `broke` if that is no mistake of the client. Without `latency` it
+    /// might wait in a line.
+    pub(crate) fn count(&self, outcome: &str, broke: bool, latency: Option<Duration>) {
         let Counts { created, existing, refused, failed, latency: classes } = &*self.0;
         let counter = match outcome {
             "created" => created,
@@ -38,7 +39,9 @@ impl ServedCounts {
             _ => return,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        if matches!(outcome, "created" | "existing") {
+        if let Some(latency) = latency
+            && matches!(outcome, "created" | "existing")
+        {
             classes[Served::class(latency)].fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -101,10 +104,11 @@ mod tests {
             ("unauthorized", false, 1),
         ];
         for (outcome, broke, ms) in calls {
-            counts.count(outcome, broke, Duration::from_millis(ms));
+            counts.count(outcome, broke, Some(Duration::from_millis(ms)));
         }
+        counts.count("created", false, None);
         let served = counts.take();
-        assert_eq!((served.created, served.existing, served.refused, served.failed), (1, 1, 1, 1));
+        assert_eq!((served.created, served.existing, served.refused, served.failed), (2, 1, 1, 1));
         assert_eq!(served.latency.iter().sum::<u64>(), 2);
         assert_eq!(counts.take(), Served::default());
         counts.put_back(&served);

@@ -188,8 +188,10 @@ impl Service {
             Route::Allocate => {
                 let started = self.clock.instant();
                 let answered = self.allocate(route, id, head, body, line).await;
-                self.served.count(&outcome(&answered), broke(&answered), started.elapsed());
-                metrics::allocated(outcome(&answered), started.elapsed());
+                let might_wait = answered.as_ref().is_ok_and(|answer| answer.may_wait);
+                let latency = (!might_wait).then(|| started.elapsed());
+                self.served.count(&outcome(&answered), broke(&answered), latency);
+                metrics::allocated(outcome(&answered), latency);
                 answered
             }
             Route::ReturnSandbox => {

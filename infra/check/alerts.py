@@ -44,6 +44,11 @@ def main() -> int:
             if "prefix" not in grouping:
                 problems.append(f"{rule['alert']} aggregates over all environments")
 
+    # Of a counter that several processes add to, the largest is a part.
+    for rule in rules:
+        for counter in re.findall(r"\b(?:min|max)\b\s*(?:by \([^)]*\))?\s*\((?:increase|rate)\((\w+)", rule["expr"]):
+            problems.append(f"{rule['alert']} takes one process's part of {counter}: sum it")
+
     chart = ROOT / "infra/kubernetes/chart/files/alerts.yaml"
     if yaml.safe_load(chart.read_text(encoding="utf-8"))["groups"] != groups:
         problems.append(f"{chart.relative_to(ROOT)} has other rules than infra/observability/alerts.yaml")

@@ -56,8 +56,9 @@ def main() -> int:
     for address, values in filters.items():
         for message in re.findall(r'\$\.message = "([^"]+)"', values["pattern"]):
             needs("line", message, address, f'"{message}"' in sources or any(line.fullmatch(message) for line in named))
+        of_requests = '$.message = "request"' in values["pattern"]
         for outcome in re.findall(r'\$\.outcome = "([^"]+)"', values["pattern"]):
-            needs("outcome", outcome, address, outcome in known_outcomes)
+            needs("outcome", outcome, address, outcome in known_outcomes if of_requests else f'=> "{outcome}"' in sources)
         for field in re.findall(r"\$\.(\w+)", values["pattern"]):
             known = field in ("message", "level") or re.search(rf"\b{field}\s*[=,]", sources) is not None
             needs("field", field, address, known)

@@ -43,13 +43,13 @@ variable "provider_rate" {
 }
 
 variable "job_intervals_s" {
-  description = "Seconds between two runs of a job that the workers start themselves: sync, expire, cleanup, purge, census, sweep. Jobs that are not named keep the broker's default."
+  description = "Seconds between two runs of a job that the workers start themselves: sync, expire, cleanup, purge, census, sweep, refill. Jobs that are not named keep the broker's default."
   type        = map(number)
   default     = {}
 
   validation {
     condition     = length(setsubtract(keys(var.job_intervals_s), ["sync", "expire", "cleanup", "purge", "census", "sweep", "refill"])) == 0
-    error_message = "The jobs are sync, expire, cleanup, purge, census and sweep."
+    error_message = "The jobs are sync, expire, cleanup, purge, census, sweep and refill."
   }
 
   validation {
@@ -59,12 +59,12 @@ variable "job_intervals_s" {
 }
 
 variable "external_schedule" {
-  description = "Jobs that EventBridge Scheduler starts instead of the workers (BROKER_SCHEDULER=external), each with its rate(...) or cron(...), e.g. { sync = \"rate(10 minutes)\" }. Jobs that are not named run as often as the workers would run them. Empty: the workers keep the schedule."
+  description = "Jobs that EventBridge Scheduler starts instead of the workers (BROKER_SCHEDULER=external), each with its rate(...) or cron(...), e.g. { sync = \"rate(10 minutes)\" }. Jobs that are not named run as often as the workers would run them, except refill: once a minute, which is as often as EventBridge Scheduler can. Empty: the workers keep the schedule."
   type        = map(string)
   default     = {}
 
   validation {
-    condition     = length(setsubtract(keys(var.external_schedule), ["sync", "expire", "cleanup", "purge_stale", "census", "sweep"])) == 0
+    condition     = length(setsubtract(keys(var.external_schedule), ["sync", "expire", "cleanup", "purge_stale", "census", "sweep", "refill"])) == 0
     error_message = "The jobs are sync, expire, cleanup, purge_stale, census, sweep and refill."
   }
 

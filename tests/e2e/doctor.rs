@@ -119,6 +119,8 @@ async fn a_redrive_policy_that_somebody_changed_is_told_and_init_mends_it() {
         wrong(broker, &[], &[], &["redrive"], "RedrivePolicy").await;
         broker.cli_ok(&["init"]).await;
         wrong(broker, &[], &[("BROKER_WIAT_S", "1")], &["settings"], "BROKER_WAIT_S").await;
+        let two = [("BROKER_WIAT_S", "1"), ("BROKER_TABEL", "t"), ("BROKER_URL", "http://broker.example")];
+        wrong(broker, &[], &two, &["settings"], "BROKER_TABEL, BROKER_WIAT_S are not settings").await;
     })
     .await;
 }

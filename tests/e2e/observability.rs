@@ -141,6 +141,7 @@ async fn what_an_alert_waits_for_is_counted_from_zero_on() {
             "broker_allocate_conflicts_total",
             "broker_reply_waits_total{outcome=\"answered\"}",
             "broker_reply_waits_total{outcome=\"ran_out\"}",
+            "broker_reply_waits_total{outcome=\"waiting\"}",
             "broker_ready",
             "broker_policy_unread_total{reason=\"invalid\"}",
         ] {

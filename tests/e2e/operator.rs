@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use broker_tests::cli::Stats;
 use broker_tests::queues::Depth;
 use broker_tests::table::now_s;
-use broker_tests::{Setup, story, together, wait_for_condition};
-use serde_json::Value;
+use broker_tests::{Provider, Setup, story, together, wait_for_condition};
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn init_may_be_repeated_and_changes_nothing() {
@@ -35,6 +35,24 @@ async fn a_seeded_pool_is_listed_counted_and_removed_again() {
 
         broker.cli_ok(&["pool", "seed", "--cleanup"]).await;
         assert_eq!(broker.stats().await, Stats::default());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pool_that_is_in_use_is_not_seeded() {
+    let provider = Provider::start(1).await;
+    story(provider.setup().workers(1).apis(0), async |broker| {
+        provider.relabel(json!({ "seed-000000": "real-1" })).await;
+        broker.job("sync").await;
+        let refused = broker.cli(&["pool", "seed", "--start", "5", "--count", "2"]).await;
+        assert_eq!(refused.code, 1, "{refused:#?}");
+        assert!(refused.stderr.contains("no seeds (real-1)"), "{refused:#?}");
+        assert_eq!(broker.stats().await.total, 1);
+        broker.cli_ok(&["pool", "seed", "--start", "5", "--count", "2", "--force"]).await;
+        assert_eq!(broker.stats().await.total, 3);
+        let audit = broker.cli_ok(&["audit"]).await.stdout;
+        assert!(audit.contains("seed") && audit.contains("refused: this pool has sandboxes"), "{audit}");
     })
     .await;
 }

@@ -1,7 +1,7 @@
 //! Renewal: an owner keeps its sandbox for longer, or says by heartbeats that it lives.
 
 use broker_tests::table::{lease_key, now_s, number, sandbox_key};
-use broker_tests::{Answer, Broker, Call, Setup, story, together};
+use broker_tests::{Answer, Broker, Call, Fault, Rule, Setup, story, together};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -394,6 +394,36 @@ async fn an_operator_gives_a_lab_a_tenant_or_a_flavour_longer_and_counts_first()
         }
         let none = broker.cli(&["sandbox", "extend", "--hours", "2", "--flavour", "gpu"]).await;
         assert!(none.code == 1 && none.stderr.contains("gpu"), "{none:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_extension_of_many_that_fails_once_counts_all_that_it_did() {
+    story(Setup::new().pool(3).faults(1), async |broker| {
+        let mut held = Vec::new();
+        for n in 0..3 {
+            held.push(broker.allocate(&format!("student-{n}")).lab("lab-a").send().await.expect_status(201));
+        }
+        let denied = Rule::new(Fault::Refuse("AccessDeniedException")).on("TransactWriteItems");
+        broker.proxy().add(denied.containing("LEASE#student-1#"));
+        let url = broker.proxy().urls().dynamodb_url.clone();
+        let args = ["sandbox", "extend", "--hours", "2", "--track-name", "lab-a"];
+        let told = broker.cli_with(&args, &[("AWS_ENDPOINT_URL_DYNAMODB", &url)]).await;
+        broker.proxy().calm();
+        let mut extended = 0;
+        for (n, held) in held.iter().enumerate() {
+            let end = end_of(broker, held.sandbox_id(), &format!("student-{n}")).await;
+            extended += u64::from(end > held.number_of("expires_at"));
+        }
+        assert!(
+            told.code == 1 && told.stderr.contains(&format!("{extended} of 3 were extended")),
+            "{told:#?}"
+        );
+        let audit: Vec<Value> = broker.cli_ok(&["audit", "--json"]).await.json();
+        let of_all = audit.iter().find(|line| line["target"] == "track_name=lab-a").expect("a line");
+        let ended: Value = serde_json::from_str(of_all["ended"].as_str().expect("an end")).expect("JSON");
+        assert!(ended["extended"] == extended && ended["failed"].as_u64() >= Some(1), "{of_all:#}");
     })
     .await;
 }

@@ -423,6 +423,8 @@ async fn sandboxes_are_asked_for_so_early_that_they_are_ready_and_what_will_be_m
         // Twenty minutes before, what was just asked for comes too late.
         broker.cli_ok(&["reservation", "change", &id, "--from", &class(20)]).await;
         assert_eq!(shown(broker, &id).await["at_risk"], 2);
+        let told = broker.cli_ok(&["overview"]).await.stdout;
+        assert!(told.contains("2 sandboxes of the reservation") && told.contains("#reservations"), "{told}");
         broker.job("sync").await;
         broker.job("census").await;
         wait_for_condition("all of them", async || {

@@ -88,6 +88,19 @@ async fn a_call_that_is_held_while_it_waits_is_answered_with_its_sandbox() {
         arrive(broker, 0, 1).await;
         held.await.expect("an answer").expect_status(201);
         every_place_is_left(broker).await;
+        waits(broker, "student-2").send().await.expect_status(202);
+        // As it was asked: neither slow nor a wait that ran out.
+        let mut counted = BTreeMap::<&str, f64>::new();
+        for name in [
+            "broker_reply_waits_total{outcome=\"waiting\"}",
+            "broker_reply_waits_total{outcome=\"ran_out\"}",
+            "broker_allocation_latency_seconds_count",
+        ] {
+            for api in [broker.api(0), broker.api(1)] {
+                *counted.entry(name).or_default() += api.metric(name).await;
+            }
+        }
+        assert_eq!(counted.into_values().collect::<Vec<_>>(), [0.0, 0.0, 1.0], "latency, ran out, waiting");
     })
     .await;
 }

@@ -22,6 +22,10 @@ async fn an_operator_sees_who_waits_and_cancels_by_id_by_filter_or_all() {
         let tracks: Vec<_> = listed.iter().filter_map(|waiting| waiting["track"].as_str()).collect();
         assert_eq!(tracks, ["student-0", "student-1", "student-2", "student-3"]);
         assert_eq!(listed[3]["ahead"], 3);
+        for (limit, is_cut_off) in [("3", true), ("4", false)] {
+            let few = broker.cli_ok(&["waiting", "list", "--limit", limit]).await;
+            assert_eq!(few.stderr.contains("these are 3 of more"), is_cut_off, "{few:#?}");
+        }
         let cancel = async |args: &[&str]| {
             let args = [&["waiting", "cancel", "--json"], args].concat();
             let told: Value = broker.cli_ok(&args).await.json();

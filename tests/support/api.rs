@@ -86,7 +86,7 @@ impl Api {
         Some((status, String::from_utf8_lossy(&body).into_owned()))
     }
 
-    /// The sum of all samples of a metric, 0 if there is none.
+    /// The sum of all samples of a metric, or of one series (`name{label="value"}`); 0 if there is none.
     ///
     /// # Panics
     ///
@@ -97,7 +97,7 @@ impl Api {
         };
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         let samples = samples.filter_map(|line| line.rsplit_once(' '));
-        let of_name = samples.filter(|(series, _)| series.split('{').next() == Some(name));
+        let of_name = samples.filter(|(series, _)| *series == name || series.split('{').next() == Some(name));
         of_name.filter_map(|(_, value)| value.parse::<f64>().ok()).sum()
     }
 

@@ -21,6 +21,7 @@ pub struct Tally {
     pub died_again: u64,
     pub skipped: u64,
     pub failed: u64,
+    pub unreadable: u64,
     pub missing: Vec<String>,
     pub by_kind: BTreeMap<String, u64>,
     pub by_reason: BTreeMap<String, u64>,
@@ -84,9 +85,11 @@ impl Environment {
             .json()
     }
 
-    /// The audit lines of today.
+    /// The audit lines of today, without that of the seed.
     pub async fn audit(&self) -> Vec<Item> {
         let now = broker_domain::Timestamp::from_secs(crate::table::now_s());
-        self.table().list(&format!("AUDIT#{}", now.date())).await
+        let mut lines = self.table().list(&format!("AUDIT#{}", now.date())).await;
+        lines.retain(|line| line["act"].as_s().is_ok_and(|act| act != "seed"));
+        lines
     }
 }

@@ -16,6 +16,8 @@ use tokio::sync::{Notify, watch};
 const WHEN_HEALTHY: Duration = Duration::from_secs(5);
 /// The interval of checks while it does not.
 const WHEN_AWAY: Duration = Duration::from_millis(500);
+/// How often a worker that is not healthy says so: at least once in each minute, for alarms that count minutes.
+const TOLD_EVERY: Duration = Duration::from_secs(30);
 
 /// The cached health; clones share it.
 #[derive(Clone, Debug)]
@@ -29,9 +31,6 @@ pub(crate) struct Health {
 impl Health {
     /// Starts the checks, from the pool status `standing`, until the lifecycle's soft end; then it is unhealthy for good.
     pub(crate) fn start(store: Store, clock: Clock, lifecycle: &Lifecycle, standing: &PoolStatus) -> Self {
-        if *standing != PoolStatus::Open {
-            tracing::warn!(%standing, "no messages are received");
-        }
         let (opened, open) = watch::channel(*standing == PoolStatus::Open);
         let suspect = Arc::new(Notify::new());
         let stop = lifecycle.soft.clone();
@@ -70,6 +69,7 @@ async fn watch_table(
     suspect: Arc<Notify>,
 ) {
     let (mut suspected, mut failed) = (false, false);
+    let mut told = Told::default();
     loop {
         let table = look(&store, suspected || failed).await;
         failed = table.is_err();
@@ -78,13 +78,14 @@ async fn watch_table(
         }
         let healthy = matches!(table, Ok(PoolStatus::Open)) && clock.is_trusted();
         metrics::gauge!("broker_clock_skew_seconds").set(clock.correction_s());
-        if opened.send_replace(healthy) != healthy {
+        let changed = opened.send_replace(healthy) != healthy;
+        if let Some(what) = told.next(changed, healthy, clock.instant()) {
             let clock_trusted = clock.is_trusted();
             match table {
-                Ok(standing) => tracing::warn!(healthy, %standing, clock_trusted, "health changed"),
+                Ok(standing) => tracing::warn!(healthy, %standing, clock_trusted, "{}", what.words()),
                 Err(error) => {
                     let problem: &dyn std::error::Error = &error;
-                    tracing::warn!(healthy, problem, clock_trusted, "health changed");
+                    tracing::warn!(healthy, problem, clock_trusted, "{}", what.words());
                 }
             }
         }
@@ -99,6 +100,45 @@ async fn watch_table(
     }
 }
 
+/// What the log was told of the health, and when.
+#[derive(Debug, Default)]
+struct Told {
+    /// When it was last told that nothing is received.
+    unhealthy_at: Option<Instant>,
+}
+
+/// A line of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HealthLine {
+    /// The health is another one than before.
+    Changed,
+    /// It is still bad, or was bad from the start.
+    NotHealthy,
+}
+
+impl HealthLine {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Changed => "health changed",
+            Self::NotHealthy => "no messages are received",
+        }
+    }
+}
+
+impl Told {
+    /// The line that is due now, if any.
+    fn next(&mut self, changed: bool, healthy: bool, now: Instant) -> Option<HealthLine> {
+        let told_lately = self.unhealthy_at.is_some_and(|at| now.saturating_duration_since(at) < TOLD_EVERY);
+        let line = match (changed, healthy) {
+            (true, _) => HealthLine::Changed,
+            (false, false) if !told_lately => HealthLine::NotHealthy,
+            (false, _) => return None,
+        };
+        self.unhealthy_at = (!healthy).then_some(now);
+        Some(line)
+    }
+}
+
 /// How the pool stands; if `thorough`, only where the table takes everything that a request needs.
 async fn look(store: &Store, thorough: bool) -> Result<PoolStatus, StoreError> {
     let standing = store.pool.status().await?;
@@ -106,4 +146,27 @@ async fn look(store: &Store, thorough: bool) -> Result<PoolStatus, StoreError> {
         store.takes_writes().await?;
     }
     Ok(standing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_is_not_healthy_says_so_in_each_minute() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut told = Told::default();
+        assert_eq!(told.next(false, true, at(0)), None);
+        assert_eq!(told.next(true, false, at(5)), Some(HealthLine::Changed));
+        let minute = |minute: u64, told: &mut Told| {
+            let looks = (0..120).map(|look| at(65 + minute * 60) + WHEN_AWAY * look);
+            looks.filter(|now| told.next(false, false, *now).is_some()).count()
+        };
+        assert_eq!([0, 1, 2].map(|of| minute(of, &mut told)), [2, 2, 2]);
+        assert_eq!(told.next(true, true, at(250)), Some(HealthLine::Changed));
+        assert_eq!(told.next(false, true, at(300)), None);
+        assert_eq!(told.next(true, false, at(301)), Some(HealthLine::Changed));
+        assert_eq!(Told::default().next(false, false, at(0)), Some(HealthLine::NotHealthy));
+    }
 }

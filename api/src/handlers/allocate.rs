@@ -113,6 +113,7 @@ impl Allocate {
         };
         let answered = called.and_then(|answered| {
             let mut answer = super::answer(&answered, id, preferences)?;
+            answer.may_wait = may_wait;
             if by_prefix && matches!(answered, Progress::Ended(Outcome::NoSandboxes)) {
                 answer.outcome = NO_PREFIX_MATCH.into();
             }

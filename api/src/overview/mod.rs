@@ -1,21 +1,23 @@
 //! Overview of the broker for operators: what is there, the last hour, and what is wrong right now. The same for
 //! `GET /v1/admin/overview`, the console and `broker overview`.
 //!
-//! Invariant: it costs the same whatever the size of the pool: six reads of the table (census, ticks, pool, processes, the
-//! sixty items of the hour, and how refill stands of all flavours) and one look at the requests queue. Figures of the census
-//! say of when they are; whether a worker calls the provider is its last heartbeat's, and what a job could not do its last
-//! run's.
+//! Invariant: it costs the same whatever the size of the pool: seven reads of the table (census, ticks, pool, processes, the
+//! sixty items of the hour, how refill stands of all flavours, the reservations) and one look at the requests queue; where
+//! reserved sandboxes are not there yet, also what is free and asked for of their flavours. Figures of the census say of when
+//! they are; whether a worker calls the provider is its last heartbeat's, and what a job could not do its last run's.
 
 pub mod problems;
 
 use std::collections::BTreeMap;
 
 use broker_domain::policy::Policy;
-use broker_domain::{Job, Status, Timestamp};
+use broker_domain::{Job, NamePrefix, Reservation, ReservationId, Status, TenantName, Timestamp};
 use broker_queue::topology::Depth;
 use broker_runtime::config::Scheduler;
 use broker_store::history::{self, Minute};
-use broker_store::{Census, HookAway, Instance, RefillHeld, Role, Store, StoreError, Tick, heartbeat};
+use broker_store::{
+    Census, HookAway, Instance, RefillHeld, Role, Store, StoreError, Tick, heartbeat, reservations,
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -46,6 +48,9 @@ pub struct Overview {
     pub hooks_away: Vec<HookTrouble>,
     /// Flavours of which no new sandboxes are asked for.
     pub refill_held: Vec<HeldRefill>,
+    /// Reservations whose sandboxes will not all be there when they are needed; told among the problems.
+    #[serde(skip)]
+    pub at_risk: Vec<ReservationAtRisk>,
     /// The last hour, the oldest first; minutes in which nothing was counted may be missing.
     pub history: Vec<HistoryMinute>,
     /// Whose token asked; absent in the command.
@@ -191,6 +196,31 @@ impl From<&RefillHeld> for HeldRefill {
     }
 }
 
+/// A reservation whose sandboxes will not all be there within half an hour, or now, when they are needed.
+#[derive(Clone, Debug)]
+pub struct ReservationAtRisk {
+    /// Its id.
+    pub id: ReservationId,
+    /// Whose it is.
+    pub tenant: TenantName,
+    /// The prefix of the sandboxes.
+    pub prefix: NamePrefix,
+    /// How many will be missing.
+    pub missing: u64,
+}
+
+impl ReservationAtRisk {
+    async fn all(store: &Store, policy: &Policy, now: Timestamp) -> Result<Vec<Self>, StoreError> {
+        let all = store.reservations.all().await?;
+        let risks = reservations::outlook(store, policy, &all, now).await?;
+        let at_risk = all.into_iter().filter_map(|Reservation { id, terms, .. }| {
+            let missing = *risks.get(&id)?;
+            Some(Self { id, tenant: terms.tenant, prefix: terms.prefix, missing })
+        });
+        Ok(at_risk.collect())
+    }
+}
+
 /// A minute of the last hour.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct HistoryMinute {
@@ -267,6 +297,8 @@ pub struct Seen {
     pub refills: bool,
     /// Flavours of which no new sandboxes are asked for.
     pub refill_held: Vec<RefillHeld>,
+    /// Reservations whose sandboxes will not all be there.
+    pub at_risk: Vec<ReservationAtRisk>,
 }
 
 impl Seen {
@@ -279,13 +311,14 @@ impl Seen {
         requests: Option<Depth>,
         now: Timestamp,
     ) -> Result<Self, StoreError> {
-        let (census, ticks, closed_since, instances, history, refill_held) = tokio::try_join!(
+        let (census, ticks, closed_since, instances, history, refill_held, at_risk) = tokio::try_join!(
             store.census.get(),
             store.schedule.look(),
             store.pool.closed_since(),
             store.instances.list(),
             store.history.since(now.minus(history::SHOWN)),
             RefillHeld::all(store, policy),
+            ReservationAtRisk::all(store, policy, now),
         )?;
         let refills = policy.flavours().values().any(|flavour| flavour.refill.is_some());
         Ok(Self {
@@ -299,6 +332,7 @@ impl Seen {
             requests,
             refills,
             refill_held,
+            at_risk,
         })
     }
 
@@ -366,6 +400,7 @@ impl Seen {
             provider_away: self.provider_away(),
             hooks_away: self.hooks_away(),
             refill_held: self.refill_held.iter().map(HeldRefill::from).collect(),
+            at_risk: self.at_risk.clone(),
             history: self.history.iter().map(HistoryMinute::from).collect(),
             caller: None,
         };

@@ -3,11 +3,14 @@
 //! Each problem names its section of the runbook. The bounds are those of the alerts (`infra/observability/alerts.yaml`),
 //! without their waiting times: a person looks.
 
-use broker_domain::Job;
+use broker_domain::policy::ANY_FLAVOUR;
+use broker_domain::quarantine::is_full;
+use broker_domain::{Job, Status};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Overview;
+use std::collections::BTreeMap;
 
 /// Fewer free sandboxes than this are few.
 const FEW_FREE: u64 = 50;
@@ -23,6 +26,11 @@ const CENSUS_PER_THOUSAND_S: u64 = 2;
 const RECENT_S: u64 = 5 * 60;
 /// Out of this many sandboxes in use one may wait for its deletion.
 const DELETING_ONE_IN: u64 = 5;
+
+/// How long sandboxes may arrive without one being offered, in seconds.
+const ARRIVING_S: u64 = 15 * 60;
+/// The minutes in which that is looked for: a census may be missing.
+const ARRIVING_LOOKED_AT_S: u64 = ARRIVING_S + RECENT_S;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
@@ -64,6 +72,9 @@ pub fn of(overview: &Overview) -> Vec<Problem> {
     letters(overview, &mut problems);
     jobs(overview, &mut problems);
     supply(overview, &mut problems);
+    quarantine(overview, &mut problems);
+    arrivals(overview, &mut problems);
+    reservations(overview, &mut problems);
     problems.sort_by_key(|problem| problem.severity);
     problems
 }
@@ -227,6 +238,68 @@ fn supply(overview: &Overview, problems: &mut Vec<Problem>) {
     }
 }
 
+/// Flavours of which nothing more goes into quarantine by itself; the whole pool, if it is none of them.
+fn quarantine(overview: &Overview, problems: &mut Vec<Problem>) {
+    let Some(pool) = &overview.pool else { return };
+    let full = |states: &BTreeMap<&'static str, u64>| {
+        let count = |status: Status| states.get(status.as_str()).copied().unwrap_or(0);
+        let live = states.values().sum::<u64>() - count(Status::Deleted);
+        let quarantined = count(Status::Quarantined);
+        is_full(quarantined, live).then_some((quarantined, live))
+    };
+    let named = pool.flavours.iter().filter(|(flavour, _)| *flavour != ANY_FLAVOUR);
+    let mut found: Vec<_> =
+        named.filter_map(|(name, states)| Some((format!(" of {name}"), full(states)?))).collect();
+    if found.is_empty() {
+        found.extend(full(&pool.states).map(|counts| (String::new(), counts)));
+    }
+    for (of, (quarantined, live)) in found {
+        let which = some(quarantined, "sandbox");
+        let text =
+            format!("{which}{of} out of {live} in quarantine, a fifth: nothing more goes there by itself.");
+        problems.push(page("quarantine_full", text, "quarantine"));
+    }
+}
+
+/// Sandboxes that arrive while none is offered, as the counts of the last minutes show it: those that arrive get no fewer and
+/// those that are free no more.
+fn arrivals(overview: &Overview, problems: &mut Vec<Problem>) {
+    let recent = overview.history.iter().filter(|minute| minute.at + ARRIVING_LOOKED_AT_S >= overview.now);
+    let counted: Vec<_> = recent
+        .filter_map(|minute| {
+            let states = minute.states.as_ref()?;
+            let count = |status: Status| states.get(status.as_str()).copied().unwrap_or(0);
+            Some((minute.at, count(Status::Arriving), count(Status::Available)))
+        })
+        .collect();
+    let lasts = counted.first().is_some_and(|(at, ..)| at + ARRIVING_S <= overview.now);
+    let is_stuck = counted.iter().all(|(_, arriving, _)| *arriving > 0)
+        && counted.windows(2).all(|two| two[0].1 <= two[1].1 && two[0].2 >= two[1].2);
+    if overview.paused_since.is_none()
+        && lasts
+        && is_stuck
+        && let Some((_, arriving, _)) = counted.last()
+    {
+        let text = format!(
+            "{} arriving and none was offered for {} min: their gate does not answer, or refuses them.",
+            some(*arriving, "sandbox"),
+            ARRIVING_S / 60
+        );
+        problems.push(page("arrivals_stuck", text, "quarantine"));
+    }
+}
+
+fn reservations(overview: &Overview, problems: &mut Vec<Problem>) {
+    for risk in &overview.at_risk {
+        let super::ReservationAtRisk { id, tenant, prefix, missing } = risk;
+        let text = format!(
+            "{} of the reservation {id} of {tenant} ({prefix}) will not be there in time.",
+            some(*missing, "sandbox")
+        );
+        problems.push(page("reservation_at_risk", text, "reservations"));
+    }
+}
+
 fn some(count: u64, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),
@@ -242,8 +315,9 @@ mod tests {
     use super::*;
     use crate::overview::{
         HeldRefill, HistoryMinute, HookTrouble, Letters, Pool, Processes, ProviderTrouble, Requests,
-        ScheduledJob,
+        ReservationAtRisk, ScheduledJob,
     };
+    use broker_domain::{NamePrefix, ReservationId, TenantName};
 
     const NOW: u64 = 1_000_000;
 
@@ -279,6 +353,26 @@ mod tests {
         HookTrouble { hook: hook.to_owned(), workers: 1, since: NOW - 90, why: "status 500".to_owned() }
     }
 
+    /// Counts every six minutes, the last one a minute ago.
+    fn arriving(arriving: [u64; 4], available: [u64; 4]) -> Vec<HistoryMinute> {
+        let counts = arriving.into_iter().zip(available).zip([19, 13, 7, 1]);
+        let counted = counts.map(|((arriving, available), minutes)| HistoryMinute {
+            at: NOW - minutes * 60,
+            states: Some(BTreeMap::from([("arriving", arriving), ("available", available)])),
+            ..minute(0, 0)
+        });
+        counted.collect()
+    }
+
+    fn at_risk() -> ReservationAtRisk {
+        ReservationAtRisk {
+            id: ReservationId::parse("0197c2b0-0000-7000-8000-000000000001").unwrap(),
+            tenant: TenantName::new("platform").unwrap(),
+            prefix: NamePrefix::new("lab-").unwrap(),
+            missing: 2,
+        }
+    }
+
     fn fine() -> Overview {
         Overview {
             now: NOW,
@@ -301,6 +395,7 @@ mod tests {
             provider_away: None,
             hooks_away: Vec::new(),
             refill_held: Vec::new(),
+            at_risk: Vec::new(),
             history: vec![minute(0, 0)],
             caller: None,
         }
@@ -318,7 +413,7 @@ mod tests {
     #[test]
     fn each_thing_that_is_wrong_is_told_once_with_a_section_of_the_runbook() {
         type Break = fn(&mut Overview);
-        let cases: [(&str, Break); 23] = [
+        let cases: [(&str, Break); 27] = [
             ("pool_paused", |o| o.paused_since = Some(NOW)),
             ("no_worker", |o| o.processes.workers = 0),
             ("queue_silent", |o| o.requests = None),
@@ -349,6 +444,13 @@ mod tests {
             ("job_failed", |o| o.jobs[1].trouble = Some("the table did not answer".to_owned())),
             ("refill_paused", |o| o.refill_held.push(held(Some(NOW)))),
             ("refill_stopped", |o| o.refill_held.push(held(None))),
+            ("quarantine_full", |o| put(o, "quarantined", 75)),
+            ("quarantine_full", |o| {
+                let small = BTreeMap::from([("available", 8), ("quarantined", 2), ("deleted", 90)]);
+                o.pool.as_mut().unwrap().flavours.insert("small".to_owned(), small);
+            }),
+            ("arrivals_stuck", |o| o.history = arriving([4, 4, 5, 5], [9, 9, 8, 0])),
+            ("reservation_at_risk", |o| o.at_risk.push(at_risk())),
         ];
         let runbook = include_str!("../../../infra/docs/RUNBOOK.md");
         let anchors: Vec<_> = runbook
@@ -363,6 +465,19 @@ mod tests {
             assert_eq!(found.iter().map(|problem| problem.code).collect::<Vec<_>>(), [code]);
             assert!(anchors.iter().any(|anchor| anchor == found[0].runbook), "{found:?}: {anchors:?}");
             assert!(found[0].text.ends_with('.'), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn arrivals_of_which_some_are_offered_are_not_stuck() {
+        let quarter = [
+            arriving([4, 4, 3, 5], [9, 9, 9, 9]),
+            arriving([4, 4, 4, 4], [9, 9, 10, 9]),
+            arriving([0, 4, 4, 4], [9, 9, 9, 9]),
+            arriving([4, 4, 4, 4], [9, 9, 9, 9]).split_off(2),
+        ];
+        for history in quarter {
+            assert_eq!(of(&Overview { history, ..fine() }), []);
         }
     }
 

@@ -78,11 +78,13 @@ pub(crate) struct Response {
     headers: HeaderMap,
     /// The word in logs and metrics.
     pub(crate) outcome: Cow<'static, str>,
+    /// Whether its request might wait in a line: how long it took says nothing of the broker.
+    pub(crate) may_wait: bool,
 }
 
 impl Response {
     pub(crate) fn new(status: StatusCode, content: Content, outcome: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, content, headers: HeaderMap::new(), outcome: outcome.into() }
+        Self { status, content, headers: HeaderMap::new(), outcome: outcome.into(), may_wait: false }
     }
 
     pub(crate) fn json(status: StatusCode, body: Value, outcome: &'static str) -> Self {

@@ -48,6 +48,12 @@ impl Problem {
         self
     }
 
+    /// Of an act on many: says how many of them were done before.
+    pub(crate) fn after(self, done: u64, of: u64) -> Self {
+        let message = format!("{} {done} of {of} were done before.", self.message);
+        Self { message: message.into(), ..self }
+    }
+
     /// With the limit that is in the way, for programs.
     pub(crate) fn of_quota(self, quota: Quota) -> Self {
         Self { quota: Some(Box::new(quota)), ..self }

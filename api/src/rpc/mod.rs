@@ -100,6 +100,7 @@ impl RequestReply {
     /// Sends a request of `tenant`, and waits until `reply_by` at most.
     pub(crate) async fn call(&self, request: &Request, tenant: &TenantName) -> Result<Progress, Problem> {
         let asked = self.clock.instant();
+        // What may wait in a line.
         let recorded = matches!(request, Request::Allocate(ask) if ask.may_wait);
         let channel = self.channel()?;
         self.backlog.sends();
@@ -142,7 +143,7 @@ impl RequestReply {
                 Ok(Progress::Ended(outcome))
             }
             () = waited.as_mut() => {
-                metrics::wait_ended(WaitEnd::RanOut);
+                metrics::wait_ended(if recorded { WaitEnd::Waiting } else { WaitEnd::RanOut });
                 self.leave(waiter, record, times).await
             }
             () = self.drain_is_near() => {

@@ -26,6 +26,8 @@ pub struct ReplayReport {
     pub skipped: u64,
     /// Failed, because AWS did not answer; the next run repeats them.
     pub failed: u64,
+    /// Items that cannot be read as letters and were left alone: whether they match is not known.
+    pub unreadable: u64,
     /// Ids without a letter.
     #[schemars(with = "Vec<String>")]
     pub missing: Vec<DeadLetterId>,

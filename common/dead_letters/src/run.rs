@@ -96,6 +96,7 @@ impl<'a> ActionRun<'a> {
             self.tally.interrupted = true;
         }
         let took = self.now().duration_since(self.began);
+        self.tally.unreadable = selected.unreadable();
         self.tally.duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         Ok(self.tally)
     }

@@ -34,6 +34,14 @@ impl Selected {
         }
     }
 
+    /// How many items that may be among them cannot be read as letters, so far.
+    pub(super) fn unreadable(&self) -> u64 {
+        match self {
+            Self::Matching(listing) => listing.unreadable().len() as u64,
+            Self::These(..) => 0,
+        }
+    }
+
     /// The next one; ids without a letter are added to `missing`.
     pub(super) async fn next(
         &mut self,

@@ -65,6 +65,8 @@ pub enum Act {
     ChangeReservation,
     /// End a reservation.
     DeleteReservation,
+    /// Put test sandboxes into the pool, whose number is the count, or remove the unused ones; the target says which.
+    Seed,
     /// An operation of a newer program.
     Unknown,
 }

@@ -213,31 +213,46 @@ pub struct QuarantineRefusal {
 /// So many refusals are told.
 const TOLD: usize = 100;
 
+/// The table did not answer before an act on many was over.
+#[derive(Debug, thiserror::Error)]
+#[error("{done} of {selected} were done before this")]
+pub struct QuarantineStopped {
+    /// How many were done.
+    pub done: u64,
+    /// How many were selected.
+    pub selected: u64,
+    /// What the table said.
+    pub source: StoreError,
+}
+
 /// Does `act` with every sandbox of the selection, or tells what it would do.
 ///
 /// # Errors
 ///
-/// When the table does not answer; what was done by then stays.
+/// When the table does not answer; what was done by then stays, and is counted.
 pub async fn act_on(
     store: &Store,
     act: &QuarantineAct,
     selection: QuarantineSelection,
     dry_run: bool,
     now: Timestamp,
-) -> Result<QuarantineReport, StoreError> {
+) -> Result<QuarantineReport, QuarantineStopped> {
     let ids = match selection {
         QuarantineSelection::Ids(ids) => ids,
         QuarantineSelection::All(cause) => {
             let is_of = |record: &Record| {
                 cause.is_none_or(|cause| record.quarantine.as_ref().is_some_and(|q| q.cause == cause))
             };
-            list(store).await?.into_iter().filter(is_of).map(|record| record.sandbox.id).collect()
+            let all = list(store).await;
+            let all = all.map_err(|source| QuarantineStopped { done: 0, selected: 0, source })?;
+            all.into_iter().filter(is_of).map(|record| record.sandbox.id).collect()
         }
     };
     let mut report = QuarantineReport { dry_run, selected: ids.len() as u64, ..QuarantineReport::default() };
     for id in ids {
-        let became = if dry_run { act.look(store, &id).await? } else { act.perform(store, &id, now).await? };
-        let why = match became {
+        let became = if dry_run { act.look(store, &id).await } else { act.perform(store, &id, now).await };
+        let QuarantineReport { done, selected, .. } = report;
+        let why = match became.map_err(|source| QuarantineStopped { done, selected, source })? {
             Quarantined::Done(record) => {
                 report.done += 1;
                 if let Some(why) = act.already(&record, now)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use broker_domain::{Pause, Timestamp};
-use broker_queue::{QueueError, QueueNames};
+use broker_queue::{QueueError, QueueNames, SendError};
 use broker_runtime::aws::{self, Aws, AwsEnvironment, Patience};
 use broker_runtime::clock::Clock;
 use broker_runtime::config::{CRASH_SETTING, Config, Overlay, Strings, strings};
@@ -211,6 +211,8 @@ fn is_refusal(error: &anyhow::Error) -> bool {
             || cause.is::<ScanError>()
             || cause.is::<QueueError>()
             || cause.is::<JoinError>()
+            // It is not known whether SQS has the message.
+            || matches!(cause.downcast_ref(), Some(SendError::Unavailable { .. }))
     };
     // These show the errors of AWS in the place of their own.
     let adopt = matches!(
@@ -227,6 +229,8 @@ fn is_refusal(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -235,6 +239,9 @@ mod tests {
         assert!(is_refusal(&AdoptError::NotAlone { living: 2 }.into()));
         assert!(is_refusal(&ReconcileError::Open.into()));
         assert!(!is_refusal(&StoreError::Conflict.into()));
+        let queue: Arc<str> = "maintenance".into();
+        assert!(is_refusal(&SendError::Gone { queue: Arc::clone(&queue) }.into()));
+        assert!(!is_refusal(&SendError::Unavailable { queue, source: "no answer".into() }.into()));
         assert!(!is_refusal(
             &anyhow::Error::from(StoreError::Conflict).context("three were extended before this")
         ));

@@ -12,11 +12,41 @@ use comfy_table::{Table, presets::NOTHING};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::done::Done;
+
 #[derive(Debug, Args)]
 pub(crate) struct Output {
     /// Print JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// How many rows a list prints.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Rows {
+    /// The most rows to list [default: 50]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+impl Rows {
+    /// Rows that are printed if no number is named.
+    const DEFAULT: usize = 50;
+
+    /// The most rows.
+    pub(crate) fn most(self) -> usize {
+        self.limit.unwrap_or(Self::DEFAULT)
+    }
+
+    /// Says on standard error that there are more, if there are; how the list ends.
+    pub(crate) fn told(self, there_are_more: bool, output: &Output) -> Done {
+        if !there_are_more {
+            return Done::Ok;
+        }
+        complain(&format!("these are {} of more: --limit N shows N of them", self.most()));
+        // A program that named no limit takes the list for whole.
+        if output.json && self.limit.is_none() { Done::Failed } else { Done::Ok }
+    }
 }
 
 /// Prints one line.

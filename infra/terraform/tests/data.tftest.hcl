@@ -112,14 +112,14 @@ run "with_everything_set" {
   }
 
   variables {
-    external_schedule        = { sync = "rate(20 minutes)" }
+    external_schedule        = { sync = "rate(20 minutes)", refill = "rate(2 minutes)" }
     kms_key_arn              = "arn:aws:kms:eu-central-1:123456789012:key/1"
     table_name               = "broker-restored"
     restore_table_name       = "broker-2026-12-*"
     warm_throughput          = { read = 40000, write = 40000 }
     state_shards             = 32
     provider_rate            = 20
-    job_intervals_s          = { sync = 1800 }
+    job_intervals_s          = { sync = 1800, refill = 10 }
     role_path                = "/teams/labs/"
     permissions_boundary_arn = "arn:aws:iam::123456789012:policy/boundary"
   }
@@ -137,6 +137,11 @@ run "with_everything_set" {
   assert {
     condition     = aws_scheduler_schedule.this["sync"].schedule_expression == "rate(20 minutes)" && aws_scheduler_schedule.this["expire"].schedule_expression == "rate(5 minutes)"
     error_message = "A job that is not named must run as often as the workers would let it: they start none then."
+  }
+
+  assert {
+    condition     = aws_scheduler_schedule.this["refill"].schedule_expression == "rate(2 minutes)"
+    error_message = "Every job can be named."
   }
 
   assert {

@@ -94,6 +94,11 @@ run "with_all_parts" {
   }
 
   assert {
+    condition     = aws_cloudwatch_metric_alarm.high["latency"].metric_name == "AllocateLatency" && aws_cloudwatch_metric_alarm.high["latency"].threshold == 2000 && strcontains(aws_cloudwatch_log_metric_filter.this["AllocateLatency"].pattern, "$.may_wait NOT EXISTS")
+    error_message = "A call that may wait in a line is as long as its caller asked: it must not count as slow."
+  }
+
+  assert {
     condition     = aws_cloudwatch_metric_alarm.high["dead-letters-waiting"].period == 6000 && aws_cloudwatch_metric_alarm.high["pending-deletion"].period == 6000
     error_message = "Standing letters and pending deletions, as often as there is a census."
   }

@@ -159,3 +159,30 @@ async fn the_metrics_tell_how_many_letters_wait_why_and_how_old_the_oldest_is() 
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_list_that_is_cut_off_and_a_letter_that_cannot_be_read_are_told() {
+    story(Setup::new().apis(0).workers(1), async |broker| {
+        let queues = broker.queues();
+        for _ in 0..2 {
+            queues.send(&queues.name("requests"), "no message").await;
+        }
+        broker.holds_letters(2).await;
+        let few = broker.cli_ok(&["dead-letters", "list", "--limit", "1", "--json"]).await;
+        assert!(few.stderr.contains("these are 1 of more"), "{few:#?}");
+        let all = broker.cli_ok(&["dead-letters", "list", "--limit", "2", "--json"]).await;
+        assert!(!all.stderr.contains("of more"), "{all:#?}");
+
+        let mut letter = broker.all_letters().await.remove(0);
+        letter.remove("state");
+        let key = |name: &str| letter[name].as_s().expect("a key").clone();
+        let (pk, sk) = (key("PK"), key("SK"));
+        broker.table().put(letter).await;
+        let told = broker.cli(&["dead-letters", "discard", "--all", "--why", "no message"]).await;
+        assert_eq!(told.code, 1, "{told:#?}");
+        assert!(told.stderr.contains("1 item cannot be read"), "{told:#?}");
+        assert_eq!(broker.discard(&["--reason", "malformed"]).await.unreadable, 1, "one of some is told");
+        broker.table().delete_at(&pk, &sk).await;
+    })
+    .await;
+}

@@ -40,6 +40,7 @@ async fn every_act_of_an_operator_leaves_a_line() {
         broker.shown(sandbox).await;
 
         let expected = [
+            json!(["cli", "seed", "sandbox", 3]),
             json!(["cli", "pause_job", "census", null]),
             json!(["cli", "resume_job", "census", null]),
             json!(["cli", "run_job", "purge_stale after 24 h", null]),

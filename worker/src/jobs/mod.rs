@@ -32,7 +32,7 @@ use broker_queue::{QueueError, QueueUrls, Sender};
 use broker_runtime::aws::Aws;
 use broker_runtime::backoff::Backoff;
 use broker_runtime::clock::Clock;
-use broker_runtime::config::Config;
+use broker_runtime::config::{Config, Scheduler};
 use broker_runtime::entropy::Entropy;
 use broker_runtime::errors;
 use broker_store::scan_all::ScanError;
@@ -148,8 +148,8 @@ pub(crate) struct JobSettings {
     pub(crate) deletion_interval: Duration,
     /// The pause after the first failed deletion of a sandbox.
     pub(crate) deletion_backoff: Duration,
-    /// Between two runs of refill.
-    pub(crate) refill_every: Duration,
+    /// Between two runs of refill; `None` if an external scheduler decides that.
+    pub(crate) refill_every: Option<Duration>,
     /// Whether attributes of the provider are kept.
     pub(crate) keeps_attributes: bool,
 }
@@ -161,7 +161,7 @@ impl JobSettings {
             expiry_grace: config.expiry_grace,
             deletion_interval: Duration::from_secs(1) / rate,
             deletion_backoff: config.deletion_backoff,
-            refill_every: config.every.refill,
+            refill_every: (config.scheduler == Scheduler::Workers).then_some(config.every.refill),
             keeps_attributes: !config.provider_attributes.is_empty(),
         }
     }

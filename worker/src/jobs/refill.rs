@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use broker_domain::policy::{Flavour, Hook, Policy, Refill};
 use broker_domain::refill::{Answers, Counted, Flow, Need, Plan, Round, Ticket, TicketAnswer, TicketEnd};
-use broker_domain::{FlavourName, JobReport, Status, TicketId, Timestamp};
+use broker_domain::{FlavourName, Job, JobReport, Status, TicketId, Timestamp};
 use broker_provider::hooks::{HookAnswer, HookEvent, HookKind};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Candidate, StoreError, Write, reservations};
@@ -31,6 +31,9 @@ const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// How long a process may take to follow a new policy: a census that began later counted by this one.
 const FOLLOWED: Duration = Duration::from_secs(10);
 
+/// The longest time between two runs that is counted: what was before it is not known.
+const COUNTED_AT_MOST: Duration = Duration::from_secs(300);
+
 /// Also those whose gate is asked later.
 const EVER: Timestamp = Timestamp::from_secs(999_999_999_999);
 
@@ -38,6 +41,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     let Some(stored) = jobs.store.policy.get().await? else { return Ok(()) };
     let policy =
         stored.policy().map_err(|_| JobError::Refused("the policy is of a newer version".to_owned()))?;
+    let since_last_run = since_last_run(jobs).await?;
     let mut running = JoinSet::new();
     for (name, flavour, refill) in refilled(&policy) {
         report.found += 1;
@@ -47,6 +51,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
             flavour: flavour.clone(),
             refill: refill.clone(),
             counted_after: stored.applied_at.plus(FOLLOWED),
+            since_last_run,
         };
         running.spawn(async move { keeper.keep().await });
     }
@@ -65,6 +70,21 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         }
     }
     Ok(())
+}
+
+/// How long ago the run before this one was, about: each process counts the time before its own runs.
+async fn since_last_run(jobs: &Jobs) -> Result<Duration, StoreError> {
+    if let Some(every) = jobs.settings.refill_every {
+        return Ok(every);
+    }
+    let now = jobs.clock.now();
+    let tick = jobs.store.schedule.tick(Job::Refill, Duration::ZERO, now).await?;
+    Ok(counted_since(tick.ran_for, now))
+}
+
+/// The time since `last` as it is counted.
+fn counted_since(last: Option<Timestamp>, now: Timestamp) -> Duration {
+    last.map_or(Duration::ZERO, |last| now.since(last).min(COUNTED_AT_MOST))
 }
 
 /// The flavours that are refilled.
@@ -96,6 +116,7 @@ struct FlavourRefill {
     flavour: Flavour,
     refill: Refill,
     counted_after: Timestamp,
+    since_last_run: Duration,
 }
 
 impl FlavourRefill {
@@ -299,7 +320,7 @@ impl FlavourRefill {
 
     /// Counts how long less was available than the policy wants: at each run, the time between two.
     fn count_below(&self, is_below: bool) {
-        let seconds = if is_below { self.jobs.settings.refill_every.as_secs() } else { 0 };
+        let seconds = if is_below { self.since_last_run.as_secs() } else { 0 };
         let name = "broker_refill_below_min_seconds_total";
         metrics::counter!(name, "flavour" => self.name.to_string()).increment(seconds);
     }
@@ -347,5 +368,18 @@ fn heard(answer: HookAnswer, answers: &mut Answers, problem: &mut Option<String>
             answers.later += 1;
             TicketAnswer::Later(again_after)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_between_two_runs_is_counted_and_an_outage_is_not() {
+        let now = Timestamp::from_secs(10_000);
+        assert_eq!(counted_since(None, now), Duration::ZERO);
+        assert_eq!(counted_since(Some(Timestamp::from_secs(9_940)), now), Duration::from_secs(60));
+        assert_eq!(counted_since(Some(Timestamp::from_secs(1_000)), now), COUNTED_AT_MOST);
     }
 }

@@ -2,7 +2,7 @@
 
 use broker_domain::quarantine::reason;
 use broker_domain::{QuarantineCause, RequestId, SandboxId};
-use broker_store::quarantine::{self, QuarantineAct, QuarantineSelection};
+use broker_store::quarantine::{self, QuarantineAct, QuarantineSelection, QuarantineStopped};
 use broker_store::{Act, AuditLine};
 use http::StatusCode;
 use serde_json::json;
@@ -78,7 +78,8 @@ impl Operator {
         let told =
             |report| Ok(Response::json(StatusCode::OK, json!(QuarantineReportBody::from(report)), "done"));
         if dry_run {
-            return told(Box::pin(quarantine::act_on(store, &act, selection, dry_run, now)).await?);
+            let looked = Box::pin(quarantine::act_on(store, &act, selection, dry_run, now)).await;
+            return told(looked.map_err(stopped)?);
         }
         let why = match &act {
             QuarantineAct::Add { why, .. } => Some(why.clone()),
@@ -87,12 +88,17 @@ impl Operator {
         let line =
             AuditLine { why, ..AuditLine::new(now, *id.as_uuid(), who, audited, selection.to_string()) };
         let performed = Box::pin(async {
-            let report = quarantine::act_on(store, &act, selection, dry_run, now).await?;
+            let acted = quarantine::act_on(store, &act, selection, dry_run, now).await;
+            let report = acted.map_err(stopped)?;
             self.done(&line, &report.result()).await;
             told(report)
         });
         self.act(&line, performed).await
     }
+}
+
+fn stopped(QuarantineStopped { done, selected, source }: QuarantineStopped) -> Problem {
+    Problem::from(source).after(done, selected)
 }
 
 /// The ids that the query names, if it names some. The longest path bounds their number.

@@ -100,7 +100,9 @@ impl Operator {
             };
             let cancelled = Box::pin(async {
                 for place in &found {
-                    match waiting::cancel(&self.rpc.store, &self.entropy, place).await? {
+                    let cancelled = waiting::cancel(&self.rpc.store, &self.entropy, place).await;
+                    let before = |error| Problem::from(error).after(report.cancelled, report.found);
+                    match cancelled.map_err(before)? {
                         true => report.cancelled += 1,
                         false => report.ended += 1,
                     }

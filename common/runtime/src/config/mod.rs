@@ -347,6 +347,8 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_told_with_the_nearest_known_one() {
+        let of_clients = [("BROKER_URL", "u"), ("BROKER_TOKEN", "t"), ("BROKER_SMOKE_TOKEN", "s")];
+        assert_eq!(unknown_names(&with(&of_clients)), []);
         let names = with(&[("BROKER_WIAT_S", "1"), ("BROKER_ADMIN_TOKENS_FILE", "x"), ("PATH", "y")]);
         let unknown = unknown_names(&names);
         assert_eq!(unknown.len(), 1);

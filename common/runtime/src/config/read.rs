@@ -85,11 +85,14 @@ pub struct UnknownName {
     pub nearest: &'static str,
 }
 
+/// Names of clients, which a shell may have beside the settings: those of `broker lease`, the examples and `infra/check/smoke`.
+const OF_CLIENTS: [&str; 3] = ["BROKER_URL", "BROKER_TOKEN", "BROKER_SMOKE_TOKEN"];
+
 /// The names in `strings` that look like settings and are not.
 pub fn unknown_names(strings: &dyn Strings) -> Vec<UnknownName> {
     let known = |name: &str| match name.strip_suffix("_FILE") {
         Some(base) => setting(base).is_some_and(|setting| setting.secret),
-        None => setting(name).is_some() || name == CRASH_SETTING,
+        None => setting(name).is_some() || name == CRASH_SETTING || OF_CLIENTS.contains(&name),
     };
     let ours = strings.names().into_iter().filter(|name| name.starts_with("BROKER_") && !known(name));
     ours.map(|name| {

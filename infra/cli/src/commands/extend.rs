@@ -57,7 +57,16 @@ struct Extended {
     too_long: u64,
     /// Those that ended meanwhile.
     ended: u64,
+    /// Those of which it is not known, where the run was cut off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<u64>,
     dry_run: bool,
+}
+
+impl Extended {
+    fn fails(&mut self) {
+        *self.failed.get_or_insert_default() += 1;
+    }
 }
 
 pub(super) async fn run(context: Context, args: Extend) -> anyhow::Result<Done> {
@@ -112,26 +121,55 @@ async fn all(context: &Context, args: &Extend) -> anyhow::Result<Done> {
     let mut told = Extended { found: matching.len() as u64, dry_run: args.dry_run, ..Extended::default() };
     if !args.dry_run && !matching.is_empty() {
         let of_all = context.audit(Act::Extend, &selection(args), Some(told.found)).await?;
-        let mut progress = ProgressLine::new(told.found, "extending", context.clock.instant());
-        let mut running = JoinSet::new();
-        for sandbox in matching {
-            if running.len() >= AT_ONCE {
-                count(context, running.join_next().await, &mut told).await?;
-                progress.at(told.extended, context.clock.instant());
-            }
-            let hours = Some(args.hours.hours().into());
-            let line = context.audit(Act::Extend, sandbox.id.as_str(), hours).await?;
-            let (store, entropy) = (context.store.clone(), context.entropy.clone());
-            let (by, now) = (args.hours, context.now().await?);
-            running.spawn(async move { (line, extend(store, entropy, sandbox, by, now).await) });
-        }
-        while !running.is_empty() {
-            count(context, running.join_next().await, &mut told).await?;
-        }
-        progress.end();
+        let extended = extend_each(context, args.hours, matching, &mut told).await;
         context.ended(&of_all, &serde_json::to_string(&told)?).await;
+        extended.with_context(|| format!("{} of {} were extended", told.extended, told.found))?;
     }
     report(args, &told)
+}
+
+/// What extends the leases, a few at a time.
+type Extending = JoinSet<(AuditLine, anyhow::Result<Fate>)>;
+
+/// Extends each; after the first failure none is begun any more. Counts all that were begun.
+async fn extend_each(
+    context: &Context,
+    by: LabDuration,
+    matching: Vec<Sandbox>,
+    told: &mut Extended,
+) -> anyhow::Result<()> {
+    let mut progress = ProgressLine::new(told.found, "extending", context.clock.instant());
+    let (mut running, mut so_far) = (Extending::new(), Ok(()));
+    for sandbox in matching {
+        if running.len() >= AT_ONCE {
+            so_far = count(context, running.join_next().await, told).await;
+            progress.at(told.extended, context.clock.instant());
+        }
+        if so_far.is_ok() {
+            so_far = begin(context, by, sandbox, &mut running).await;
+        }
+        if so_far.is_err() {
+            break;
+        }
+    }
+    while !running.is_empty() {
+        let counted = count(context, running.join_next().await, told).await;
+        so_far = so_far.and(counted);
+    }
+    progress.end();
+    so_far
+}
+
+async fn begin(
+    context: &Context,
+    by: LabDuration,
+    sandbox: Sandbox,
+    running: &mut Extending,
+) -> anyhow::Result<()> {
+    let line = context.audit(Act::Extend, sandbox.id.as_str(), Some(by.hours().into())).await?;
+    let (store, entropy, now) = (context.store.clone(), context.entropy.clone(), context.now().await?);
+    running.spawn(async move { (line, extend(store, entropy, sandbox, by, now).await) });
+    Ok(())
 }
 
 /// How one lease of many fared.
@@ -172,9 +210,8 @@ async fn count(
     ended: Option<Result<(AuditLine, anyhow::Result<Fate>), tokio::task::JoinError>>,
     told: &mut Extended,
 ) -> anyhow::Result<()> {
-    let so_far = told.extended;
     let Some(ended) = ended else { return Ok(()) };
-    let (line, fate) = ended?;
+    let (line, fate) = ended.inspect_err(|_| told.fails())?;
     let not_done = match &fate {
         Ok(Fate::Extended) => None,
         Ok(Fate::TooLong) => Some(NotDone::Refused(TOO_LONG.to_owned())),
@@ -184,7 +221,7 @@ async fn count(
     if let Some(how) = not_done {
         context.not_done(&line, &how).await;
     }
-    match fate.with_context(|| format!("{so_far} of {} were extended before this", told.found))? {
+    match fate.inspect_err(|_| told.fails())? {
         Fate::Extended => told.extended += 1,
         Fate::TooLong => told.too_long += 1,
         Fate::Ended => told.ended += 1,

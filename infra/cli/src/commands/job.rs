@@ -116,7 +116,19 @@ async fn run_now(context: Context, args: JobRun) -> anyhow::Result<Done> {
     if let Some(reason) = report.aborted {
         anyhow::bail!("{}: {reason}", report.job);
     }
-    Ok(Done::Ok)
+    Ok(match left(&report) {
+        Some(left) => {
+            output::complain(&left);
+            Done::Failed
+        }
+        None => Done::Ok,
+    })
+}
+
+/// What is said of a run that left something to the next one.
+fn left(report: &JobReport) -> Option<String> {
+    let JobReport { job, failed, .. } = report;
+    (*failed > 0).then(|| format!("{job}: {failed} failed and are left to the next run"))
 }
 
 fn show(report: &JobReport, json: bool) -> std::io::Result<()> {
@@ -190,4 +202,18 @@ async fn show_schedule(context: &Context, args: JobName, unchanged: Option<Strin
         output::line(format_args!("{} {word}{why}", args.job))?;
     }
     Ok(Done::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_of_which_something_failed_is_not_done() {
+        let mut report = JobReport::new(&Task::from(Job::Expire));
+        report.skipped = 3;
+        assert_eq!(left(&report), None);
+        report.failed = 2;
+        assert_eq!(left(&report).as_deref(), Some("expire: 2 failed and are left to the next run"));
+    }
 }

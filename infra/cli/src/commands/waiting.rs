@@ -1,5 +1,6 @@
 //! `broker waiting`: the requests that wait in lines; lists them, and cancels some or all.
 
+use anyhow::Context as _;
 use broker_api::waiting::reasons;
 use broker_domain::waiting::{Place, minted_at};
 use broker_domain::{NamePrefix, RequestId, TenantName, TrackId};
@@ -12,10 +13,7 @@ use serde::Serialize;
 use crate::commands::policy;
 use crate::context::Context;
 use crate::done::Done;
-use crate::output::{self, Output};
-
-/// Places that are listed if no number is named.
-const DEFAULT_LIMIT: usize = 50;
+use crate::output::{self, Output, Rows};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WaitingCommand {
@@ -49,9 +47,8 @@ impl From<FilterArgs> for WaitingFilter {
 pub(crate) struct ListWaiting {
     #[command(flatten)]
     filter: FilterArgs,
-    /// The most requests to list
-    #[arg(long, default_value_t = DEFAULT_LIMIT)]
-    limit: usize,
+    #[command(flatten)]
+    rows: Rows,
     #[command(flatten)]
     output: Output,
 }
@@ -116,8 +113,10 @@ async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
     // How many are ahead is counted: with a filter by track the places of others are read as well.
     let filter = WaitingFilter::from(args.filter);
     let whole_lines = WaitingFilter { track: None, ..filter.clone() };
-    let most = if filter.track.is_some() { usize::MAX } else { args.limit };
-    let (mut rows, mut line, mut ahead) = (Vec::new(), None, 0);
+    let limit = args.rows.most();
+    // One more than is shown tells whether there are more.
+    let most = if filter.track.is_some() { usize::MAX } else { limit.saturating_add(1) };
+    let (mut rows, mut line, mut ahead, mut there_are_more) = (Vec::new(), None, 0, false);
     let places = places(context, &whole_lines, most).await?;
     // Who waits is shown also beside a policy that cannot be read.
     let policy = policy::in_force(context).await.unwrap_or_default();
@@ -128,7 +127,9 @@ async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
             (line, ahead) = (Some(place.line.clone()), 0);
         }
         let of = track(&place.message);
-        if rows.len() < args.limit && (filter.track.is_none() || of == filter.track) {
+        let is_wanted = filter.track.is_none() || of == filter.track;
+        there_are_more |= is_wanted && rows.len() == limit;
+        if is_wanted && rows.len() < limit {
             rows.push(WaitingRow {
                 request_id: place.request_id.to_string(),
                 tenant: place.line.tenant.to_string(),
@@ -154,7 +155,7 @@ async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
         });
         output::table(["REQUEST", "TENANT", "PREFIX", "TRACK", "AHEAD", "SINCE", "DEADLINE", "WHY"], cells)?;
     }
-    Ok(Done::Ok)
+    Ok(args.rows.told(there_are_more, &args.output))
 }
 
 async fn cancel(context: &Context, args: Cancel) -> anyhow::Result<Done> {
@@ -178,7 +179,9 @@ async fn cancel(context: &Context, args: Cancel) -> anyhow::Result<Done> {
         let act = (Act::CancelWaiting, target.as_str(), Some(told.found));
         let cancelled = context.act(act, async |line| {
             for place in found {
-                match waiting::cancel(&context.store, &context.entropy, &place).await? {
+                let cancelled = waiting::cancel(&context.store, &context.entropy, &place).await;
+                let before = || format!("{} of {} were cancelled before this", told.cancelled, told.found);
+                match cancelled.with_context(before)? {
                     true => told.cancelled += 1,
                     false => told.ended += 1,
                 }

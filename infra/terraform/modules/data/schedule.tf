@@ -10,7 +10,8 @@ locals {
     purge_stale = "rate(1 day)"
     census      = "rate(1 minute)"
     sweep       = "rate(10 minutes)"
-    refill      = "rate(1 minute)"
+    # The workers would do it every 5 s; Scheduler cannot.
+    refill = "rate(1 minute)"
   }
 
   schedule = length(var.external_schedule) > 0 ? merge(local.default_rates, var.external_schedule) : {}

@@ -16,6 +16,14 @@ locals {
   # A level that the census tells is looked at as often as there is a census.
   census_s = 60 * var.alarms.census_minutes
 
+  # How long callers wait. A call that may wait in a line (max_wait_s) is held for as long as its caller asked; logs tell which
+  # calls those are, the balancer does not.
+  latencies = {
+    logs     = { namespace = local.namespace, metric = "AllocateLatency", dimensions = {}, unit = 1000 }
+    balancer = { namespace = "AWS/ApplicationELB", metric = "TargetResponseTime", dimensions = local.api_dimensions, unit = 1 }
+  }
+  latency = local.latencies[local.has_logs ? "logs" : "balancer"]
+
   # One metric above one threshold: `of` = [M, N] points of `period` seconds. `ticket`: it can wait until the morning.
   alarms = merge(
     {
@@ -51,17 +59,32 @@ locals {
         when       = local.has_logs, ticket = true, text = "The provider fails and is left alone for a while: see Provider down", namespace = local.namespace, metric = "BreakerOpened", stat = "Sum",
         dimensions = {}, above = 0, of = [1, 3], period = 60
       }
+      # Said at each try of the hook, an hour apart at most.
+      refill-stopped = {
+        when       = local.has_logs, ticket = false, text = "No new sandboxes are asked for, the hook of refill does not answer: see Refill", namespace = local.namespace, metric = "RefillStopped", stat = "Sum",
+        dimensions = {}, above = 0, of = [1, 7], period = 600
+      }
+      # Said by each sync.
+      sync-refused = {
+        when       = local.has_logs, ticket = true, text = "The provider's list would make too much of the pool stale, nothing was changed: see Pool low", namespace = local.namespace, metric = "SyncRefused", stat = "Sum",
+        dimensions = {}, above = 0, of = [1, 3], period = 600
+      }
+      # Said of each sandbox that a gate refuses meanwhile, every five minutes.
+      quarantine-full = {
+        when       = local.has_logs, ticket = false, text = "A gate refuses sandboxes and a fifth of their flavour is in quarantine: see Quarantine", namespace = local.namespace, metric = "QuarantineFull", stat = "Sum",
+        dimensions = {}, above = 0, of = [1, 3], period = 300
+      }
       shed = {
         when       = local.has_logs, ticket = false, text = "Requests were refused because too many were pending: see Backlog growing", namespace = local.namespace, metric = "Shed", stat = "Sum",
         dimensions = {}, above = 0, of = [2, 4], period = 60
       }
       worker-away = {
-        when       = local.has_logs, ticket = false, text = "Workers lost their table or trust in their clock: see Nothing works", namespace = local.namespace, metric = "Unhealthy", stat = "Sum",
+        when       = local.has_logs, ticket = false, text = "Workers receive nothing: their table is away, their clock is not trusted, or the pool is paused: see Nothing works", namespace = local.namespace, metric = "Unhealthy", stat = "Sum",
         dimensions = {}, above = 0, of = [3, 5], period = 60
       }
       latency = {
-        when       = local.has_alb, ticket = false, text = "One answer in a hundred is slower than it should be: see Slow answers", namespace = "AWS/ApplicationELB", metric = "TargetResponseTime", stat = "p99",
-        dimensions = local.api_dimensions, above = var.alarms.latency_p99_s, of = [5, 7], period = 60
+        when       = local.has_alb || local.has_logs, ticket = false, text = "One answer in a hundred is slower than it should be: see Slow answers", namespace = local.latency.namespace, metric = local.latency.metric, stat = "p99",
+        dimensions = local.latency.dimensions, above = local.latency.unit * var.alarms.latency_p99_s, of = [5, 7], period = 60
       }
       unhealthy-api = {
         when       = local.has_alb, ticket = false, text = "API tasks are not ready: see Nothing works", namespace = "AWS/ApplicationELB", metric = "UnHealthyHostCount", stat = "Minimum",
@@ -122,7 +145,7 @@ locals {
 
   # Two windows per objective: the long one says that it matters, the short one that it goes on.
   failed_percent = "IF(requests >= ${var.alarms.slo_min_requests}, 100 * (FILL(target, 0) + FILL(balancer, 0)) / requests, 0)"
-  slow_percent   = "IF(requests >= ${var.alarms.slo_min_requests}, 100 - fast, 0)"
+  slow_percent   = "IF(timed >= ${var.alarms.slo_min_requests}, 100 - fast, 0)"
   burn_rates = {
     fast = { factor = 14.4, long_s = 3600, short_s = 300, ticket = false }
     slow = { factor = 6, long_s = 21600, short_s = 1800, ticket = true }
@@ -144,7 +167,8 @@ locals {
     # Published only when there are some, so a missing one is none.
     target   = { namespace = "AWS/ApplicationELB", metric = "HTTPCode_Target_5XX_Count", stat = "Sum", dimensions = local.alb_dimensions }
     balancer = { namespace = "AWS/ApplicationELB", metric = "HTTPCode_ELB_5XX_Count", stat = "Sum", dimensions = local.alb_dimensions }
-    fast     = { namespace = "AWS/ApplicationELB", metric = "TargetResponseTime", stat = "PR(:${var.alarms.latency_p99_s})", dimensions = local.alb_dimensions }
+    timed    = { namespace = local.latency.namespace, metric = local.latency.metric, stat = "SampleCount", dimensions = local.latency.dimensions }
+    fast     = { namespace = local.latency.namespace, metric = local.latency.metric, stat = "PR(:${local.latency.unit * var.alarms.latency_p99_s})", dimensions = local.latency.dimensions }
   }
 
   # Several metrics, one expression.

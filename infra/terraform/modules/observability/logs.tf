@@ -10,14 +10,18 @@ locals {
     PoolEmpty       = { log = "api", pattern = "{ $.message = \"request\" && ($.outcome = \"no_sandboxes\" || $.outcome = \"no_prefix_match\") }", value = "1" }
     PrefixEmpty     = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"no_prefix_match\" }", value = "1" }
     Allocated       = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"created\" }", value = "1" }
-    AllocateLatency = { log = "api", pattern = "{ $.message = \"request\" && $.route = \"/v1/allocate\" && $.latency_ms = * }", value = "$.latency_ms" }
+    AllocateLatency = { log = "api", pattern = "{ $.message = \"request\" && $.route = \"/v1/allocate\" && $.latency_ms = * && $.may_wait NOT EXISTS }", value = "$.latency_ms" }
     DeadLetters     = { log = "worker", pattern = "{ $.message = \"dead letter\" }", value = "1" }
     WorkerErrors    = { log = "worker", pattern = "{ $.level = \"ERROR\" }", value = "1" }
-    Unhealthy       = { log = "worker", pattern = "{ $.message = \"health changed\" && $.healthy IS FALSE }", value = "1" }
-    PoolAvailable   = { log = "worker", pattern = "{ $.message = \"census\" && $.available = * }", value = "$.available" }
+    # Said when it begins and every half minute while it lasts.
+    Unhealthy     = { log = "worker", pattern = "{ ($.message = \"health changed\" || $.message = \"no messages are received\") && $.healthy IS FALSE }", value = "1" }
+    PoolAvailable = { log = "worker", pattern = "{ $.message = \"census\" && $.available = * }", value = "$.available" }
     # Of the same line: levels, renewed by each census.
     PendingDeletion    = { log = "worker", pattern = "{ $.message = \"census\" && $.pending_deletion = * }", value = "$.pending_deletion" }
     DeadLettersWaiting = { log = "worker", pattern = "{ $.message = \"census\" && $.dead_letters = * }", value = "$.dead_letters" }
+    RefillStopped      = { log = "worker", pattern = "{ $.message = \"refill stopped: the hook does not answer\" }", value = "1" }
+    SyncRefused        = { log = "worker", pattern = "{ $.message = \"job ended early\" && $.job = \"sync\" && $.outcome = \"refused\" }", value = "1" }
+    QuarantineFull     = { log = "worker", pattern = "{ $.message = \"its gate refuses it, and too much of its flavour is in quarantine: it stays arriving\" }", value = "1" }
     BreakerOpened      = { log = "worker", pattern = "{ $.message = \"the provider fails: not asked for a minute\" }", value = "1" }
   }
 

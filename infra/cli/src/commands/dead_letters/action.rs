@@ -115,7 +115,14 @@ async fn perform(
     progress.end();
     let tally = tally?;
     show(&tally, args.output.json)?;
+    if tally.unreadable > 0 {
+        let items = if tally.unreadable == 1 { "item" } else { "items" };
+        let left = "cannot be read as dead letters and were left alone";
+        output::complain(&format!("{} {items} {left}: see `broker dead-letters list`", tally.unreadable));
+    }
     match (tally.interrupted, tally.failed) {
+        // Not all of all.
+        (false, 0) if args.all && tally.unreadable > 0 => Ok(Done::Failed),
         (false, 0) => Ok(Done::Ok),
         (true, _) => bail!("interrupted: the same command continues"),
         (false, failed) => bail!("{failed} failed: the same command repeats them"),
@@ -135,6 +142,7 @@ fn show(tally: &ReplayReport, json: bool) -> std::io::Result<()> {
         ("died again meanwhile", tally.died_again),
         ("left alone", tally.skipped),
         ("not done", tally.failed),
+        ("cannot be read", tally.unreadable),
         ("no such dead letter", tally.missing.len() as u64),
         ("milliseconds", tally.duration_ms),
     ];

@@ -8,7 +8,7 @@ use clap::Args;
 use super::{Filter, age};
 use crate::context::Context;
 use crate::done::Done;
-use crate::output::{self, Output};
+use crate::output::{self, Output, Rows};
 
 /// Rows as they are printed: the texts of letters are not kept, they may be long.
 enum PrintedRows {
@@ -36,9 +36,8 @@ impl PrintedRows {
 pub(crate) struct ListLetters {
     #[command(flatten)]
     pub(crate) filter: Filter,
-    /// The most dead letters to list
-    #[arg(long, default_value_t = 50)]
-    pub(crate) limit: usize,
+    #[command(flatten)]
+    pub(crate) rows: Rows,
     /// List the newest first
     #[arg(long)]
     pub(crate) newest_first: bool,
@@ -52,12 +51,13 @@ pub(crate) async fn run(context: Context, args: ListLetters) -> anyhow::Result<D
     let mut listing = DeadLetterListing::new(context.store.clone(), args.filter.at(now), order, None);
     let mut rows =
         if args.output.json { PrintedRows::Json(Vec::new()) } else { PrintedRows::Table(Vec::new()) };
-    while rows.len() < args.limit
+    let limit = args.rows.most();
+    while rows.len() < limit
         && let Some(letter) = listing.next().await?
     {
         rows.push(&letter, now);
     }
-    let more = rows.len() == args.limit && listing.next().await?.is_some();
+    let there_are_more = rows.len() == limit && listing.next().await?.is_some();
     for problem in listing.unreadable() {
         output::complain(&format!("an item that should be a dead letter cannot be read: {problem}"));
     }
@@ -65,12 +65,9 @@ pub(crate) async fn run(context: Context, args: ListLetters) -> anyhow::Result<D
         PrintedRows::Json(rows) => output::json(&rows)?,
         PrintedRows::Table(rows) => {
             output::table(["ID", "AGE", "STATE", "QUEUE", "KIND", "REASON", "RECEIVES", "TRACK"], rows)?;
-            if more {
-                output::line(format_args!("\nThere are more: --limit {}", args.limit.saturating_mul(10)))?;
-            }
         }
     }
-    Ok(Done::Ok)
+    Ok(args.rows.told(there_are_more, &args.output))
 }
 
 fn cells(letter: &DeadLetter, now: Timestamp) -> [String; 8] {

@@ -66,9 +66,15 @@ pub(crate) fn run(settings: &Settings, json: bool) -> anyhow::Result<Done> {
     let unknown = settings.over(&[], unknown_names);
     let of_settings = Finding::of(
         "settings",
-        unknown.first().map(|unknown| {
-            let todo = format!("Did you mean {}?", unknown.nearest);
-            (format!("{} is not a setting: it has no effect", unknown.name), todo)
+        (!unknown.is_empty()).then(|| {
+            let names: Vec<_> = unknown.iter().map(|unknown| unknown.name.as_str()).collect();
+            let nearest: Vec<_> = unknown.iter().map(|unknown| unknown.nearest).collect();
+            let what =
+                if names.len() == 1 { "is not a setting: it has" } else { "are not settings: they have" };
+            (
+                format!("{} {what} no effect", names.join(", ")),
+                format!("Did you mean {}?", nearest.join(", ")),
+            )
         }),
         "every BROKER_* name is known",
     );

@@ -66,9 +66,24 @@ pub(super) enum Beat {
     /// The lease ends then, and can be renewed until then.
     Live { expires_at: u64, max_expires_at: u64 },
     /// The lease is over: so it was said.
-    Refused(String),
+    Over(String),
+    /// An answer that says nothing of the lease, and that the next heartbeat may get, too: a token that is refused, a page of a
+    /// load balancer.
+    Denied(String),
     /// Nobody could say.
     Unknown(String),
+}
+
+impl Beat {
+    fn of(answer: &LeaseAnswer) -> Self {
+        let second = |name: &str| answer.body[name].as_u64();
+        match (answer.status, second("expires_at"), second("max_expires_at")) {
+            (200, Some(expires_at), Some(max_expires_at)) => Self::Live { expires_at, max_expires_at },
+            _ if answer.ends_the_lease() => Self::Over(answer.told()),
+            _ if answer.is_for_now() => Self::Unknown(answer.told()),
+            _ => Self::Denied(answer.told()),
+        }
+    }
 }
 
 /// An answer of the broker.
@@ -134,12 +149,7 @@ impl Client {
     pub(super) async fn beat(&self, sandbox_id: &str) -> Beat {
         let path = format!("/v1/sandboxes/{sandbox_id}/renew");
         match self.call(Method::POST, &path, HeaderMap::new(), String::new()).await {
-            Ok(answer) if answer.status == 200 => {
-                let second = |name: &str| answer.body[name].as_u64().unwrap_or_default();
-                Beat::Live { expires_at: second("expires_at"), max_expires_at: second("max_expires_at") }
-            }
-            Ok(answer) if answer.is_for_now() => Beat::Unknown(answer.told()),
-            Ok(answer) => Beat::Refused(answer.told()),
+            Ok(answer) => Beat::of(&answer),
             Err(why) => Beat::Unknown(why),
         }
     }
@@ -151,9 +161,7 @@ impl Client {
         loop {
             let (pause, last) = match self.call(Method::POST, &path, HeaderMap::new(), String::new()).await {
                 Ok(LeaseAnswer { status: 200, .. }) => return,
-                Ok(answer) if answer.status == 202 || answer.is_for_now() => {
-                    (answer.retry_after(), answer.told())
-                }
+                Ok(answer) if !answer.ends_the_lease() => (answer.retry_after(), answer.told()),
                 Ok(answer) => {
                     return output::complain(&format!("{sandbox_id} was not given back: {}", answer.told()));
                 }
@@ -208,6 +216,11 @@ impl LeaseAnswer {
     /// Whether the same call may be answered otherwise later.
     pub(super) const fn is_for_now(&self) -> bool {
         matches!(self.status, 408 | 409 | 429 | 500..)
+    }
+
+    /// Whether the broker says that the caller has no lease of the sandbox any more.
+    fn ends_the_lease(&self) -> bool {
+        matches!(self.code(), "ALLOCATION_EXPIRED" | "NOT_SANDBOX_OWNER" | "SANDBOX_NOT_FOUND")
     }
 
     pub(super) fn location(&self) -> Option<String> {
@@ -349,6 +362,35 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn only_the_words_of_the_broker_end_a_lease() {
+        let beat = |status, body| Beat::of(&LeaseAnswer { status, headers: HeaderMap::new(), body });
+        let problem = |code| json!({ "error": { "code": code }, "detail": "so it is" });
+        assert!(matches!(
+            beat(200, json!({ "expires_at": 7, "max_expires_at": 9 })),
+            Beat::Live { expires_at: 7, max_expires_at: 9 }
+        ));
+        for (status, code) in
+            [(403, "ALLOCATION_EXPIRED"), (403, "NOT_SANDBOX_OWNER"), (404, "SANDBOX_NOT_FOUND")]
+        {
+            assert!(matches!(beat(status, problem(code)), Beat::Over(_)), "{status} {code}");
+        }
+        for (status, body) in [
+            (401, problem("UNAUTHORIZED")),
+            (403, problem("FORBIDDEN")),
+            (403, Value::Null),
+            (404, problem("NOT_FOUND")),
+            (404, Value::Null),
+            (301, Value::Null),
+            (200, Value::Null),
+        ] {
+            assert!(matches!(beat(status, body.clone()), Beat::Denied(_)), "{status} {body}");
+        }
+        for status in [429, 500, 503] {
+            assert!(matches!(beat(status, Value::Null), Beat::Unknown(_)), "{status}");
+        }
+    }
 
     #[test]
     fn attributes_of_the_provider_are_variables_of_the_command() {

@@ -1,7 +1,8 @@
 //! The command that `broker lease` runs, and the heartbeats while it runs.
 //!
 //! Invariants: it is told to end when the broker says that the lease is over, and never because the broker cannot be reached;
-//! signals to this process go on to it. Without a terminal it leads a process group of its own, so that what it started ends
+//! where answers say nothing of the lease (a token that is refused, a load balancer's page), when its last known end is past.
+//! Signals to this process go on to it. Without a terminal it leads a process group of its own, so that what it started ends
 //! with it.
 
 use std::io::{self, IsTerminal as _};
@@ -41,9 +42,9 @@ pub(super) async fn run(
 ) -> io::Result<Ended> {
     let mut signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
     let mut child = start(command, held)?;
-    let mut beats = Beats { client, held, heartbeat, said_end: false };
+    let mut beats = Beats { client, held, heartbeat, expires_at: held.expires_at, said_end: false };
     let lost = {
-        let beating = beats.until_refused();
+        let beating = beats.until_over();
         tokio::pin!(beating);
         loop {
             let [terminate, interrupt, hangup] = &mut signals;
@@ -130,22 +131,35 @@ struct Beats<'a> {
     client: &'a Client,
     held: &'a HeldLease,
     heartbeat: Heartbeat,
+    /// When the lease ends, as was last told, in seconds since the epoch.
+    expires_at: u64,
     /// Whether it was said that the lease cannot be renewed any further.
     said_end: bool,
 }
 
 impl Beats<'_> {
-    /// Beats until that is refused; why.
-    async fn until_refused(&mut self) -> String {
+    /// Beats until the lease is over; why.
+    async fn until_over(&mut self) -> String {
         let every = self.heartbeat.as_duration();
         let mut pause = every;
         loop {
             tokio::time::sleep(pause).await;
             pause = match self.client.beat(&self.held.sandbox_id).await {
-                Beat::Refused(why) => return why,
+                Beat::Over(why) => return why,
                 Beat::Live { expires_at, max_expires_at } => {
+                    self.expires_at = expires_at;
                     self.tell_of_the_end(expires_at, max_expires_at);
                     every
+                }
+                Beat::Denied(why) => {
+                    let left = self.expires_at.saturating_sub(self.client.clock.now().as_secs());
+                    if left == 0 {
+                        return format!("its end is past, and no heartbeat was taken: {why}");
+                    }
+                    output::complain(&format!(
+                        "a heartbeat was not taken, the lease ends in {left} s: {why}"
+                    ));
+                    AGAIN.min(every / 3).min(Duration::from_secs(left))
                 }
                 Beat::Unknown(why) => {
                     output::complain(&format!("a heartbeat was not answered: {why}"));

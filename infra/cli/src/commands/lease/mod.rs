@@ -1,7 +1,7 @@
 //! `broker lease … -- COMMAND`: runs a command with a sandbox of its own, which it keeps by heartbeats and gives back.
 //!
-//! Invariants: COMMAND runs only while it has a sandbox, as far as the broker has said; a refused heartbeat ends it, and says
-//! so. What was allocated is given back when COMMAND has ended, however it ended, and when a signal comes before it began. If
+//! Invariants: COMMAND runs only while it has a sandbox, as far as the broker has said; a heartbeat that is told that the lease
+//! is over ends it, and says so. What was allocated is given back when COMMAND has ended, however it ended, and when a signal comes before it began. If
 //! this process dies without a word, the lease ends as abandoned after three heartbeats. It needs `BROKER_URL` and
 //! `BROKER_TOKEN`, and nothing of AWS.
 

@@ -1,8 +1,7 @@
 //! `broker pool list`: sandboxes, of one state or of all; with `--handed-out` everything that was ever handed out, as
 //! `broker pool reconcile` reads it.
 //!
-//! Invariant: what is not whole says so. A list that was cut off by the default limit ends with a line on standard error,
-//! and for programs (`--json`) with exit code 1; a list of what was handed out is never cut off.
+//! Invariant: what is not whole says so ([`Rows`]); a list of what was handed out is never cut off.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +15,8 @@ use serde::Serialize;
 use crate::commands::policy;
 use crate::context::Context;
 use crate::done::Done;
-use crate::output::{self, Output};
+use crate::output::{self, Output, Rows};
 use broker_store::scan_all::scan;
-
-/// Rows that are shown if no number is named.
-const DEFAULT_LIMIT: usize = 50;
 
 #[derive(Serialize)]
 struct SandboxRow {
@@ -65,9 +61,8 @@ pub(crate) struct List {
     /// Only this flavour of the policy; any: sandboxes without one
     #[arg(long)]
     pub(crate) flavour: Option<String>,
-    /// The most sandboxes to list [default: 50]
-    #[arg(long)]
-    pub(crate) limit: Option<usize>,
+    #[command(flatten)]
+    pub(crate) rows: Rows,
     /// All sandboxes that were ever handed out, as JSON lines for `broker pool reconcile`
     #[arg(long, conflicts_with_all = ["status", "flavour", "limit", "json"])]
     pub(crate) handed_out: bool,
@@ -97,7 +92,7 @@ pub(crate) async fn run(context: Context, args: List) -> anyhow::Result<Done> {
         let own = policy.flavour_of(&sandbox.name).map_or(ANY_FLAVOUR, FlavourName::as_str);
         args.flavour.as_deref().is_none_or(|wanted| wanted == own)
     };
-    let limit = args.limit.unwrap_or(DEFAULT_LIMIT);
+    let limit = args.rows.most();
     let mut rows: Vec<SandboxRow> = Vec::new();
     scan(&context.store, |page| {
         let in_state = |sandbox: &Sandbox| args.status.is_none_or(|status| sandbox.status == status);
@@ -127,14 +122,7 @@ pub(crate) async fn run(context: Context, args: List) -> anyhow::Result<Done> {
         });
         output::table(["SANDBOX", "NAME", "STATUS", "FLAVOUR", "TRACK", "LAB", "EXPIRES AT"], cells)?;
     }
-    if there_are_more {
-        output::complain(&format!("these are {limit} of more: --limit N shows N of them"));
-        // A program that named no limit takes the list for whole.
-        if args.output.json && args.limit.is_none() {
-            return Ok(Done::Failed);
-        }
-    }
-    Ok(Done::Ok)
+    Ok(args.rows.told(there_are_more, &args.output))
 }
 
 /// Everything that was ever handed out, by sandbox.

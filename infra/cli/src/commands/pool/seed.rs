@@ -1,14 +1,16 @@
-//! `broker pool seed`: puts test sandboxes into the pool and removes them. In a real pool sync inserts the sandboxes.
+//! `broker pool seed`: puts test sandboxes into the pool and removes them. In a real pool sync inserts the sandboxes, and seeds
+//! are refused beside them: they would be given to owners, and deleted at the provider.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use anyhow::bail;
 use broker_domain::{ExternalId, Sandbox, SandboxId, SandboxName, Timestamp};
 use broker_runtime::backoff::Backoff;
 use broker_runtime::entropy::Entropy;
 use broker_store::accounts::ensure_recorded;
-use broker_store::{Candidate, EntryConflict, NewSandbox, Store, StoreError, Write, arrivals};
+use broker_store::{Act, Candidate, EntryConflict, NewSandbox, Store, StoreError, Write, arrivals};
 use clap::Args;
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -19,6 +21,8 @@ use crate::output::{self, Output};
 use broker_local::provider;
 use broker_store::scan_all::scan;
 
+/// The beginning of a seed's id; the accounts of the provider's stand-in have it, too.
+const SEED: &str = "seed-";
 /// Sandboxes that are written at the same time; they share calls.
 const AT_ONCE: usize = 100;
 
@@ -49,24 +53,37 @@ pub(crate) struct Seed {
     /// Remove unused seeds
     #[arg(long)]
     pub(crate) cleanup: bool,
+    /// Seed also a pool that has sandboxes which are no seeds
+    #[arg(long, conflicts_with = "cleanup")]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }
 
 pub(crate) async fn run(context: Context, args: Seed) -> anyhow::Result<Done> {
-    let report = if args.cleanup {
-        SeedReport { inserted: 0, existing: 0, refused: 0, removed: cleanup(&context.store).await? }
-    } else {
-        let Context { store, entropy, .. } = &context;
-        let seeded =
-            seed(store, entropy, args.start, args.count, &args.name_prefix, context.now().await?).await?;
-        SeedReport {
-            inserted: seeded.inserted,
-            existing: seeded.existing,
-            refused: seeded.refused,
-            removed: 0,
-        }
+    let Context { store, entropy, .. } = &context;
+    let act = match args.cleanup {
+        true => (Act::Seed, "remove unused", None),
+        false => (Act::Seed, args.name_prefix.as_str(), Some(args.count as u64)),
     };
+    let report = context.act(act, async |_| {
+        if args.cleanup {
+            return Ok(SeedReport { inserted: 0, existing: 0, refused: 0, removed: cleanup(store).await? });
+        }
+        if !args.force
+            && let Some(real) = no_seed(store).await?
+        {
+            bail!(
+                "this pool has sandboxes that are no seeds ({real}): nothing was seeded; \
+                 --force does it all the same"
+            );
+        }
+        let now = context.now().await?;
+        let seeded = seed(store, entropy, args.start, args.count, &args.name_prefix, now).await?;
+        let Seeded { inserted, existing, refused } = seeded;
+        Ok(SeedReport { inserted, existing, refused, removed: 0 })
+    });
+    let report = report.await?;
     if args.output.json {
         output::json(&report)?;
     } else if args.cleanup {
@@ -86,6 +103,18 @@ pub(crate) struct Seeded {
     pub(crate) inserted: usize,
     pub(crate) existing: usize,
     pub(crate) refused: usize,
+}
+
+/// A sandbox of the pool that is no seed, by its id, if there is one.
+async fn no_seed(store: &Store) -> anyhow::Result<Option<SandboxId>> {
+    let mut found = None;
+    scan(store, |page| {
+        found =
+            page.sandboxes.into_iter().map(|sandbox| sandbox.id).find(|id| !id.as_str().starts_with(SEED));
+        found.is_none()
+    })
+    .await?;
+    Ok(found)
 }
 
 /// Puts `count` sandboxes into the pool: ids `seed-{start}` on, names that begin with `prefix`.
@@ -153,7 +182,7 @@ async fn seed_one(
 
 fn sandbox(number: usize, prefix: &str) -> anyhow::Result<NewSandbox> {
     Ok(NewSandbox {
-        id: SandboxId::new(format!("seed-{number:06}"))?,
+        id: SandboxId::new(format!("{SEED}{number:06}"))?,
         name: SandboxName::new(format!("{prefix}-{number:06}"))?,
         external_id: ExternalId::new(format!("identity/accounts/{}", provider::uuid_of(number)))?,
         attributes: None,
