@@ -62,6 +62,8 @@ pub(crate) async fn keep(jobs: Jobs, config: &Config, stop: CancellationToken) {
         let scheduled: Vec<_> = all.iter().filter(|(job, _)| *job != Job::Refill || refills).collect();
         let shortest = scheduled.iter().map(|(_, every)| *every).min().unwrap_or(LOOK);
         let look = (shortest / 4).clamp(QUICK_LOOK, LOOK);
+        // The times that a tick is given are believed by the whole fleet.
+        let scheduled = if jobs.clock.is_trusted() { scheduled } else { Vec::new() };
         for (job, every) in scheduled {
             if let Err(error) = tick(&jobs, *job, *every).await {
                 tracing::warn!(%job, "tick not sent, trying again: {error}");
@@ -93,11 +95,16 @@ async fn tick(jobs: &Jobs, job: Job, every: Duration) -> Result<(), TickError> {
     let now = jobs.clock.now();
     let tick = jobs.store.schedule.tick(job, Duration::ZERO, now).await?;
     let until = now.plus(TAKEN_FOR);
-    if !tick.is_free(now) || jobs.store.schedule.take(job, &tick, until, now).await? == Write::Rejected(()) {
+    if !tick.is_free(now, every, TAKEN_FOR) {
+        return Ok(());
+    }
+    let every = every.saturating_mul(intervals_for(jobs, job).await?);
+    if !tick.is_free(now, every, TAKEN_FOR)
+        || jobs.store.schedule.take(job, &tick, until, now).await? == Write::Rejected(())
+    {
         return Ok(());
     }
     crash_points::point(Point::TickTaken);
-    let every = every * intervals_for(jobs, job).await?;
     jobs.maintenance.send(message(jobs, job, every, now).encode()).await?;
     tracing::debug!(%job, "sent");
     jobs.store.schedule.move_on(job, &tick, until, next_run(&tick, every, now)).await?;
@@ -155,6 +162,7 @@ mod tests {
         let every = Duration::from_secs(10);
         assert_eq!(next_run(&tick, every, at(101)), at(110));
         assert_eq!(next_run(&tick, every, at(1_000)), at(1_010));
+        assert_eq!(next_run(&tick, every, at(50)), at(60), "nor is one that a wrong clock wrote");
     }
 
     #[test]
@@ -162,9 +170,15 @@ mod tests {
         let at = Timestamp::from_secs;
         let due =
             Tick { next_run_at: at(100), taken_until: None, paused: None, ran_for: None, trouble: None };
-        assert!(due.is_free(at(100)) && !due.is_free(at(99)));
+        let (minute, free) =
+            (Duration::from_secs(60), |tick: &Tick, at| tick.is_free(at, TAKEN_FOR, TAKEN_FOR));
+        assert!(free(&due, at(100)) && !free(&due, at(99)));
         let taken = Tick { taken_until: Some(at(160)), ..due.clone() };
-        assert!(!taken.is_free(at(159)) && taken.is_free(at(160)));
-        assert!(!Tick { paused: Some(Pause::new("ops", at(1))), ..due }.is_free(at(200)));
+        assert!(!free(&taken, at(159)) && free(&taken, at(160)));
+        assert!(!free(&Tick { paused: Some(Pause::new("ops", at(1))), ..due.clone() }, at(200)));
+        // An hour ahead by a clock that was wrong: nobody waits for it.
+        let wrong = Tick { next_run_at: at(3_760), ..due.clone() };
+        assert!(free(&wrong, at(100)) && !wrong.is_free(at(100), minute * 61, TAKEN_FOR));
+        assert!(free(&Tick { taken_until: Some(at(3_760)), ..due }, at(100)));
     }
 }

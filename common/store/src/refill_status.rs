@@ -135,7 +135,7 @@ fn state(refill: &Refill, flow: &Flow, live: Option<u64>, now: Timestamp) -> &'s
         "signal"
     } else if live.is_none() {
         "not counted yet"
-    } else if flow.rests_until.is_some_and(|until| now < until) {
+    } else if flow.rests(now).is_some() {
         "slowed"
     } else {
         "running"

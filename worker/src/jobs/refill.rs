@@ -202,8 +202,7 @@ impl FlavourRefill {
     }
 
     async fn nothing_to_write(&self, need: &Need, flow: &Flow, now: Timestamp) -> Result<Went, StoreError> {
-        let rests = flow.rests_until.is_some_and(|until| now < until);
-        if need.missing == 0 || rests || flow.paused.is_some() {
+        if need.missing == 0 || flow.rests(now).is_some() || flow.paused.is_some() {
             return Ok(Went::Done);
         }
         if self.refill.hook.is_some() {

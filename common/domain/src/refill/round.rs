@@ -17,6 +17,8 @@ use super::{Bucket, HookBreaker, Ticket, TicketState};
 const MOST: usize = 45;
 /// How long a flavour rests for a 429 is bounded.
 const LONGEST_REST: Duration = Duration::from_secs(3_600);
+/// The calls of a round never take as long.
+const LONGEST_ROUND: Duration = Duration::from_secs(600);
 
 /// What is stored of a flavour's refill.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,14 +107,19 @@ impl Plan {
 impl Flow {
     /// Whether another round is under way.
     pub fn is_busy(&self, now: Timestamp) -> bool {
-        self.busy_until.is_some_and(|until| now < until)
+        self.busy_until.is_some_and(|until| until.is_to_come(now, LONGEST_ROUND))
+    }
+
+    /// Until when no call is made because the hook asked to slow down, if that is to come.
+    pub fn rests(&self, now: Timestamp) -> Option<Timestamp> {
+        self.rests_until.filter(|until| until.is_to_come(now, LONGEST_REST))
     }
 
     /// The hook asked to slow down for `by`.
     #[must_use]
     pub fn resting(self, by: Duration, now: Timestamp) -> Self {
         let until = now.plus(by.min(LONGEST_REST));
-        Self { rests_until: self.rests_until.max(Some(until)), ..self }
+        Self { rests_until: self.rests(now).max(Some(until)), ..self }
     }
 }
 

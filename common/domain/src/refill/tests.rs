@@ -165,6 +165,24 @@ fn a_burst_is_back_at_min_within_burst_over_rate() {
     assert!(secs <= 120 + 1, "{secs} s");
 }
 
+#[test]
+fn what_a_clock_that_was_wrong_wrote_stops_nothing() {
+    let (refill, later) = (refill(5, 9, 600), at(1_000_000));
+    let bucket = Bucket::from_us(later.as_ms() * 1_000);
+    let breaker = HookBreaker { unanswered: CALLS, probes: 0, probe_at: Some(later) };
+    for (flow, calls) in [
+        (Flow { bucket, ..Flow::default() }, 5),
+        (Flow { rests_until: Some(later), ..Flow::default() }, 5),
+        (Flow { busy_until: Some(later), ..Flow::default() }, 5),
+        (Flow { breaker, ..Flow::default() }, 1),
+    ] {
+        assert!(!flow.is_busy(at(0)), "{flow:?}");
+        assert_eq!(plan(&refill, &flow, &[], counted(0, 0), 0).new, calls, "{flow:?}");
+    }
+    let (taken, spent) = bucket.take(600, 3, at(0));
+    assert_eq!((taken, spent.take(600, 9, at(0)).0), (3, 7), "a burst, as of a bucket that nobody wrote");
+}
+
 proptest! {
     #[test]
     fn the_rate_holds_over_any_minute_but_for_one_second_of_burst(

@@ -12,11 +12,11 @@ use super::change::ItemChange;
 use super::keys;
 use super::{ScheduleStore, n, records, s};
 use crate::{StoreError, Tick, Trouble, Write};
-use broker_domain::{Job, Pause, Timestamp};
+use broker_domain::{CLOCKS_DIFFER, Job, Pause, Timestamp};
 
-/// It is due, not taken, and not paused.
-const TICK_IS_FREE: &str = "next_run_at_ms = :seen and (attribute_not_exists(taken_until_ms) or taken_until_ms <= :now) \
-                            and attribute_not_exists(paused_at)";
+/// It is due, not taken (for no longer than anybody takes it), and not paused.
+const TICK_IS_FREE: &str = "next_run_at_ms = :seen and (attribute_not_exists(taken_until_ms) or taken_until_ms <= :now \
+                            or taken_until_ms > :beyond) and attribute_not_exists(paused_at)";
 /// It is still taken by this worker.
 const TICK_IS_MINE: &str = "next_run_at_ms = :seen and taken_until_ms = :mine";
 const TICK_EXISTS: &str = "attribute_exists(PK)";
@@ -57,7 +57,7 @@ impl ScheduleStore {
         Ok(ticks)
     }
 
-    /// Takes a due tick until `until`.
+    /// Takes a due tick until `until`; also one that is taken for longer than that, by a clock that was wrong.
     pub async fn take(
         &self,
         job: Job,
@@ -75,6 +75,7 @@ impl ScheduleStore {
                     (":seen", n(tick.next_run_at.as_ms())),
                     (":now", n(now.as_ms())),
                     (":until", n(until.as_ms())),
+                    (":beyond", n(until.plus(CLOCKS_DIFFER).as_ms())),
                 ],
             })
             .await
