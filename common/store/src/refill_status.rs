@@ -76,8 +76,9 @@ impl RefillStatus {
         let as_of = census.as_ref().map_or(Timestamp::from_ms(0), |census| census.as_of);
         let counted = Counted { available, arriving, live: live.unwrap_or_default(), as_of };
         let reserved = reservations::wanted(store, name, flavour, now).await?;
-        let need = Round { refill, flow: &flow, tickets: &tickets, counted, reserved, now }.need();
-        let next_call_at = flow.breaker.probe_at.max(flow.rests_until.filter(|until| now < *until));
+        let need =
+            Round { refill, flow: &flow, tickets: &tickets, counted, reserved, listed: None, now }.need();
+        let next_call_at = flow.breaker.probe_at.max(flow.rests(now));
         Ok(Self {
             flavour: name.to_string(),
             state: state(refill, &flow, live, now),

@@ -171,6 +171,21 @@ async fn what_a_job_ran_for_never_goes_back() {
 }
 
 #[tokio::test]
+async fn the_last_list_that_was_applied_is_kept_and_one_of_a_wrong_clock_gives_way() {
+    let place = Place::with_table().await;
+    let (schedule, now) = (&place.store.schedule, place.clock.now());
+    let minute = Duration::from_secs(60);
+    assert_eq!(schedule.listed().await.expect("read"), None, "no tick");
+    let note = async |began| schedule.note_listed(began, now).await.expect("asked");
+    assert_eq!(note(now).await, Write::Applied);
+    assert_eq!(note(now.minus(minute)).await, Write::Rejected(()), "an earlier one that took longer");
+    assert_eq!(schedule.listed().await.expect("read"), Some(now));
+    let wrong = now.plus(minute);
+    assert_eq!((note(wrong).await, note(now).await), (Write::Applied, Write::Applied));
+    assert_eq!(schedule.listed().await.expect("read"), Some(now));
+}
+
+#[tokio::test]
 async fn slots_are_given_once() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());

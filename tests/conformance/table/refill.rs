@@ -22,7 +22,8 @@ fn plan(place: &Place, flow: &Flow, tickets: &[Ticket]) -> Plan {
     let refill = policy.flavours()[&flavour()].refill.clone().expect("a refill");
     let now = place.clock.now();
     let counted = Counted { available: 0, arriving: 0, live: 0, as_of: now };
-    Round { refill: &refill, flow, tickets, counted, reserved: 0, now }.plan(Duration::from_secs(20))
+    Round { refill: &refill, flow, tickets, counted, reserved: 0, listed: None, now }
+        .plan(Duration::from_secs(20))
 }
 
 /// Two tickets, in the order in which they are listed.

@@ -147,7 +147,9 @@ impl FlavourRefill {
         if first {
             self.count_below(available < min);
         }
-        let round = Round { refill: &self.refill, flow: &flow, tickets: &tickets, counted, reserved, now };
+        let listed = self.listed(&tickets, now).await?;
+        let round =
+            Round { refill: &self.refill, flow: &flow, tickets: &tickets, counted, reserved, listed, now };
         let hook_time = self.refill.hook.as_ref().map_or(Duration::ZERO, |hook| hook.timeout);
         let plan = round.plan(hook_time + MARGIN);
         self.show(&plan.need, &counted, &flow, &tickets);
@@ -173,6 +175,18 @@ impl FlavourRefill {
             self.call(hook, &sent, &tickets, &plan).await?;
         }
         Ok(Went::On(made))
+    }
+
+    /// When the last list began that sync applied; it is read only if a ticket is late. Without a provider there are no lists, and
+    /// its age alone ends a ticket.
+    async fn listed(&self, tickets: &[Ticket], now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        if self.jobs.provider.is_none() {
+            return Ok(Some(now));
+        }
+        match tickets.iter().any(|ticket| ticket.is_late(now)) {
+            true => self.jobs.store.schedule.listed().await,
+            false => Ok(None),
+        }
     }
 
     /// How many of the flavour are arriving: one call, as long as few are.

@@ -63,6 +63,8 @@ pub struct Round<'a> {
     pub counted: Counted,
     /// How many more are to be there soon, because they are reserved.
     pub reserved: u64,
+    /// When the last list of the provider began that sync applied, if that is known.
+    pub listed: Option<Timestamp>,
     /// The time.
     pub now: Timestamp,
 }
@@ -144,12 +146,11 @@ impl Round<'_> {
         let ids = |of: &dyn Fn(&Ticket) -> bool| -> Vec<TicketId> {
             self.tickets.iter().filter(|ticket| of(ticket)).map(|ticket| ticket.id).take(MOST).collect()
         };
-        let overdue = ids(&|ticket| ticket.is_overdue(now));
+        let overdue = ids(&|ticket| ticket.is_overdue(now, self.listed));
         let counted = ids(&|ticket| ticket.is_counted(self.counted.as_of));
         let stopped = flow.paused.is_some() || self.refill.hook.is_none();
-        let rests = flow.rests_until.is_some_and(|until| now < until);
-        let calls = if stopped || rests { 0 } else { flow.breaker.may_begin(now) };
-        let mut send = ids(&|ticket| ticket.is_due(now));
+        let calls = if stopped || flow.rests(now).is_some() { 0 } else { flow.breaker.may_begin(now) };
+        let mut send = ids(&|ticket| ticket.is_due(now, self.listed));
         send.truncate(usize::try_from(calls).unwrap_or(usize::MAX));
         let sending = u32::try_from(send.len()).unwrap_or(u32::MAX);
         // No more are asked for than are sent: those that wait are no use, and would time out while the hook is down.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::attributes::{self as a, Item};
+use super::attributes::{self as a, Item, Reader};
 use super::change::ItemChange;
 use super::keys;
 use super::{ScheduleStore, n, records, s};
@@ -23,6 +23,8 @@ const TICK_EXISTS: &str = "attribute_exists(PK)";
 const TICK_TELLS_OF_TROUBLE: &str = "attribute_exists(trouble_ms)";
 const TICK_IS_NOT_PAUSED: &str = "attribute_exists(PK) and attribute_not_exists(paused_at)";
 const TICK_IS_PAUSED: &str = "attribute_exists(paused_at)";
+/// No later list is noted, but one of a clock that was wrong.
+const LIST_BEGAN_BEFORE: &str = "attribute_exists(PK) and (attribute_not_exists(listed_at_ms) or listed_at_ms < :began or listed_at_ms > :beyond)";
 /// No run for a later trigger is noted.
 const TICK_RAN_BEFORE: &str =
     "attribute_exists(PK) and (attribute_not_exists(ran_for_ms) or ran_for_ms < :ran_for)";
@@ -115,6 +117,27 @@ impl ScheduleStore {
                 values: vec![(":ran_for", n(ran_for.as_ms()))],
             })
             .await
+    }
+
+    /// Notes that a sync applied, whole, a list of the provider that began at `began`. It never goes back.
+    pub async fn note_listed(&self, began: Timestamp, now: Timestamp) -> Result<Write, StoreError> {
+        // A sync that only operators and schedulers outside start has no tick yet.
+        self.tick(Job::Sync, Duration::ZERO, now).await?;
+        self.table
+            .change(ItemChange {
+                operation: "listed",
+                key: keys::tick(Job::Sync).into_map(),
+                condition: LIST_BEGAN_BEFORE,
+                update: "SET listed_at_ms = :began",
+                values: vec![(":began", n(began.as_ms())), (":beyond", n(now.plus(CLOCKS_DIFFER).as_ms()))],
+            })
+            .await
+    }
+
+    /// When the last list began that a sync applied, if that is known (a consistent read).
+    pub async fn listed(&self) -> Result<Option<Timestamp>, StoreError> {
+        let Some(item) = self.table.get(keys::tick(Job::Sync)).await? else { return Ok(None) };
+        Ok(Reader(&item).optional_number(a::LISTED_AT_MS)?.map(Timestamp::from_ms))
     }
 
     /// Notes what was wrong with the last run of a job, or that nothing was; one of which that is known moved on.

@@ -3,9 +3,10 @@
 //! Order: our index first, then the provider's whole list, so that what appears in between is new, never missing. `diff`
 //! decides purely; each write is at the version that was read, so claims at any moment win or lose whole. Matching
 //! sandboxes are not written. Before anything becomes stale the list is read a second time ([`compared_twice`]): missing is
-//! what neither list has, and the second list must not contradict itself. A list that is empty, or would make too much of
-//! the pool stale, changes nothing ([`diff::refusal`]). A sandbox that was ever handed out does not come back: where an id
-//! exists, its item decides ([`resolve`]).
+//! what neither list has, and the second list must not contradict itself. A list that is empty, would make too much of the
+//! pool stale, or misses too much of it and of what is in use together, changes nothing ([`diff::refusal`]). A sandbox that was ever handed out does not come back: where an id
+//! exists, its item decides ([`resolve`]). When everything was let in, the time at which the list began is kept: refill ends
+//! tickets by it.
 
 mod arrivals;
 mod diff;
@@ -42,6 +43,7 @@ const ENTER_AT_ONCE: usize = 25;
 
 pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport) -> Result<(), JobError> {
     record_accounts(jobs, report).await?;
+    let began = jobs.clock.now();
     let diff = compared_twice(jobs, jobs.provider()?).await?;
     report.found = diff.listed;
     tell_unreadable(&diff, report);
@@ -70,7 +72,12 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
         None => write(jobs, believed.then_some(missing), found, unknown, &doubtful, report).await,
     };
     doubtful.tell(report);
-    ended
+    if ended? {
+        // Another sync may have applied a later one.
+        let (Write::Applied | Write::Rejected(())) =
+            jobs.store.schedule.note_listed(began, jobs.clock.now()).await?;
+    }
+    Ok(())
 }
 
 /// No sandbox enters the pool before every existing one has its account's record.
@@ -168,6 +175,8 @@ fn gauge(count: u64) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
+/// Writes the difference. Whether everything that is new was let in, or refused for good: then what has no sandbox yet is not in the
+/// list.
 async fn write(
     jobs: &Jobs,
     missing: Option<Spool<Missing>>,
@@ -175,7 +184,7 @@ async fn write(
     unknown: Spool<Account>,
     doubtful: &Arc<DoubtfulRows>,
     report: &mut JobReport,
-) -> Result<(), JobError> {
+) -> Result<bool, JobError> {
     let mut part = JobReport { job: report.job.clone(), ..JobReport::default() };
     let arrivals = Arrivals::default();
     if let Some(missing) = missing {
@@ -203,8 +212,9 @@ async fn write(
     enter(jobs, unknown, step, &arrivals, &mut part).await?;
     report.detail("tickets_taken", tickets.taken());
     tickets.note_times(jobs).await?;
+    let is_applied = part.failed == 0;
     take(report, &mut part, "inserted_or_revived");
-    Ok(())
+    Ok(is_applied)
 }
 
 /// Takes a step for each record of `spool`, in portions. What a portion brought is served while the next one enters.
