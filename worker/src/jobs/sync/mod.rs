@@ -64,7 +64,7 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
         tell_allocated_missing(&diff, report);
     }
     report.skipped += diff.doubtful.len();
-    let refusal = diff::refusal(&diff, believed).filter(|_| !accept_stale);
+    let refusal = diff::refusal(&diff).filter(|_| !accept_stale);
     let Diff { doubtful, unknown, found, missing, .. } = diff;
     let doubtful = Arc::new(doubtful);
     let ended = match refusal {
@@ -96,13 +96,13 @@ async fn record_accounts(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobE
     Ok(())
 }
 
-/// The difference; if something would become stale, what is missing in a second list, too.
+/// The difference; if something would become stale, or too much in use is missing, what is missing in a second list, too.
 async fn compared_twice(jobs: &Jobs, provider: &Provider) -> Result<Diff, JobError> {
     let ours = Arc::new(known::ours(jobs).await?);
     let first = listed(jobs, provider).await?;
     let first = compared(jobs, &ours, first, None).await?;
     crash_points::point(Point::Listed);
-    if first.missing.len() == 0 {
+    if first.missing.len() == 0 && !diff::misses_too_many(&first) {
         return Ok(first);
     }
     match listed(jobs, provider).await {
