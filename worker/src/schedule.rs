@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use broker_domain::{Job, Task, Times, Timestamp};
+use broker_domain::policy::ByStatus;
+use broker_domain::{Job, Status, Task, Times, Timestamp};
 use broker_messages::MaintenanceMessage;
 use broker_runtime::config::{Config, Intervals};
 use broker_runtime::crash_points::{self, Point};
@@ -122,14 +123,22 @@ async fn intervals_for(jobs: &Jobs, job: Job) -> Result<u32, StoreError> {
     if job != Job::Census {
         return Ok(1);
     }
-    let total = jobs.store.census.get().await?.map_or(0, |census| census.by_status.values().sum::<u64>());
-    Ok(u32::try_from(total.div_ceil(COUNTED_PER_INTERVAL)).unwrap_or(u32::MAX).max(1))
+    let census = jobs.store.census.get().await?;
+    Ok(census.map_or(1, |census| census_intervals(&census.by_status)))
 }
 
-/// The next run; missed ticks are skipped.
+/// The number of intervals between two censuses of a pool. Tombstones are kept for good and are not among the pool: with them
+/// the figures would be older from year to year. (They still cost: the census scans them.)
+fn census_intervals(by_status: &ByStatus) -> u32 {
+    let pool = by_status.iter().filter(|(status, _)| **status != Status::Deleted);
+    let pool: u64 = pool.map(|(_, count)| count).sum();
+    u32::try_from(pool.div_ceil(COUNTED_PER_INTERVAL)).unwrap_or(u32::MAX).max(1)
+}
+
+/// The next run; missed ticks are skipped, and so is a time that a wrong clock wrote.
 fn next_run(tick: &Tick, every: Duration, now: Timestamp) -> Timestamp {
     let planned = tick.next_run_at.plus(every);
-    if planned > now { planned } else { now.plus(every) }
+    if planned.is_to_come(now, every) { planned } else { now.plus(every) }
 }
 
 #[cfg(test)]
@@ -152,6 +161,15 @@ mod tests {
         assert_eq!(jobs(&config(&[])), rest);
         let sent: Vec<_> = Job::ALL.into_iter().filter(|job| job.is_sent()).collect();
         assert_eq!(jobs(&config(&[("BROKER_PROVIDER_URL", "http://127.0.0.1:1")])), sent);
+    }
+
+    #[test]
+    fn a_large_pool_is_counted_less_often_whatever_tombstones_there_are() {
+        let pool = |available, deleted| {
+            census_intervals(&[(Status::Available, available), (Status::Deleted, deleted)].into())
+        };
+        assert_eq!([pool(0, 0), pool(100_000, 0), pool(100_001, 0), pool(1_000_000, 0)], [1, 1, 2, 10]);
+        assert_eq!(pool(1_000, 5_000_000), 1);
     }
 
     #[test]
