@@ -123,8 +123,8 @@ async fn tick(jobs: &Jobs, every: Duration, must: bool) -> Result<(), StoreError
     }
     // It reports, and what failed is served by the next.
     let _ended = jobs.run(&Task::Serve, until).await;
-    let now = jobs.clock.now();
-    schedule.move_on(Job::Serve, &tick, until, now.plus(every)).await?;
+    // Due as it was: turns say when the next look is, and it comes before this one's end plus an interval.
+    schedule.move_on(Job::Serve, &tick, until, tick.next_run_at.min(jobs.clock.now())).await?;
     Ok(())
 }
 
