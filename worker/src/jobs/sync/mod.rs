@@ -330,7 +330,7 @@ async fn insert(
             Write::Rejected(EntryConflict::AccountTaken { by })
         }
         Write::Rejected(EntryConflict::MovedOn(record)) => {
-            resolve(jobs, account, &sandbox, &record, arrivals).await?
+            resolve(jobs, account, (&sandbox, tickets), &record, arrivals).await?
         }
     };
     Ok(settle(entered, &sandbox, doubtful))
@@ -340,7 +340,7 @@ async fn insert(
 async fn resolve(
     jobs: &Jobs,
     account: &Account,
-    sandbox: &NewSandbox,
+    (sandbox, tickets): (&NewSandbox, &Tickets),
     stands: &Record,
     arrivals: &Arrivals,
 ) -> Result<Write<EntryConflict>, StoreError> {
@@ -349,8 +349,7 @@ async fn resolve(
         // The index was a moment behind: the next run sees it.
         diff::DiffVerdict::Leave => Ok(Write::Rejected(EntryConflict::MovedOn(()))),
         diff::DiffVerdict::Another(created_at) => {
-            let entered =
-                jobs.store.sandboxes.insert_over_tombstone(sandbox, stands, created_at, now).await?;
+            let entered = tickets.insert_over_tombstone(jobs, sandbox, stands, created_at, now).await?;
             if entered.is_applied() {
                 let version = NewSandbox::version_over(stands.sandbox.version, now);
                 arrivals.add(sandbox.clone().arrived(version));

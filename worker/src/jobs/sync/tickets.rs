@@ -92,32 +92,55 @@ impl Tickets {
     ) -> Result<Inserted, StoreError> {
         let sandboxes = &jobs.store.sandboxes;
         while let Some(asked) = self.next(&sandbox.name) {
-            let inserted = match sandboxes.insert_with_ticket(sandbox, &asked.ticket, now).await {
-                Ok(inserted) => inserted,
-                Err(error) => {
-                    self.give_back(asked);
-                    return Err(error);
-                }
-            };
-            match inserted {
-                Some(Write::Applied) => {
-                    self.taken.fetch_add(1, Ordering::Relaxed);
-                    let took = asked.count_taken(now);
-                    let mut longest = self.longest();
-                    let of_flavour = longest.entry(asked.ticket.flavour).or_default();
-                    *of_flavour = took.max(*of_flavour);
-                    drop(longest);
-                    return Ok(Write::Applied);
-                }
-                Some(inserted) => {
-                    self.give_back(asked);
-                    return Ok(inserted);
-                }
-                // Another arrival has it, or it ended.
-                None => {}
+            let inserted = sandboxes.insert_with_ticket(sandbox, &asked.ticket, now).await;
+            if let Some(ended) = self.settled(asked, inserted, now) {
+                return ended;
             }
         }
         sandboxes.insert(sandbox, now).await
+    }
+
+    /// The same in place of a tombstone of the same id.
+    pub(super) async fn insert_over_tombstone(
+        &self,
+        jobs: &Jobs,
+        sandbox: &NewSandbox,
+        tombstone: &Record,
+        created_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Write<EntryConflict>, StoreError> {
+        let sandboxes = &jobs.store.sandboxes;
+        while let Some(asked) = self.next(&sandbox.name) {
+            let ticket = &asked.ticket;
+            let inserted = sandboxes
+                .insert_over_tombstone_with_ticket(sandbox, tombstone, created_at, ticket, now)
+                .await;
+            if let Some(ended) = self.settled(asked, inserted, now) {
+                return ended;
+            }
+        }
+        sandboxes.insert_over_tombstone(sandbox, tombstone, created_at, now).await
+    }
+
+    /// How an insert with `asked` ended; `None` if another arrival has that ticket, or it ended.
+    fn settled<C>(
+        &self,
+        asked: AskedTicket,
+        inserted: Result<Option<Write<EntryConflict<C>>>, StoreError>,
+        now: Timestamp,
+    ) -> Option<Result<Write<EntryConflict<C>>, StoreError>> {
+        match inserted {
+            Ok(Some(Write::Applied)) => {
+                self.taken.fetch_add(1, Ordering::Relaxed);
+                let took = asked.count_taken(now);
+                let mut longest = self.longest();
+                let of_flavour = longest.entry(asked.ticket.flavour).or_default();
+                *of_flavour = took.max(*of_flavour);
+            }
+            Ok(Some(Write::Rejected(_))) | Err(_) => self.give_back(asked),
+            Ok(None) => {}
+        }
+        inserted.transpose()
     }
 
     /// How many were taken.
