@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker_tests::cli::Stats;
-use broker_tests::table::{now_s, number, sandbox_key, text};
+use broker_tests::table::{now_ms, now_s, number, sandbox_key, text};
 use broker_tests::{Broker, Latency, Provider, Setup, story, wait_for_condition};
 use serde_json::{Value, json};
 
@@ -16,6 +16,34 @@ pub(crate) async fn left_behind(broker: &Broker, sandbox: &str, since: u64) {
     item.insert("state_key".to_owned(), text(&format!("{since:012}")));
     item.insert("version".to_owned(), number(7));
     broker.table().put(item).await;
+}
+
+/// Waits until no look is under way; when the next one is due, in milliseconds.
+async fn no_look(broker: &Broker) -> u64 {
+    wait_for_condition("no look to be under way", async || {
+        let tick = broker.table().must_get("TICK#serve").await;
+        let due = tick["next_run_at_ms"].as_n().expect("a number").parse().expect("milliseconds");
+        if tick.contains_key("taken_until_ms") { Err(tick) } else { Ok(due) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_look_that_found_something_leaves_the_next_one_due() {
+    let setup = Setup::new().apis(1).workers(0).pool(1).var("BROKER_SERVE_EVERY_S", "600");
+    story(setup, async |broker| {
+        left_behind(broker, "seed-000000", now_s()).await;
+        broker.start_worker().await;
+        wait_for_condition("it to be admitted", async || match broker.shown("seed-000000").await {
+            shown if shown["status"] == "available" => Ok(()),
+            shown => Err(shown),
+        })
+        .await;
+        // In the next slot, whoever's it is, however long this look took.
+        let due = no_look(broker).await;
+        assert!(due <= now_ms(), "the slot after this one would be passed over");
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -83,13 +111,8 @@ async fn what_arrives_too_long_is_found_and_what_is_arriving_is_neither_offered_
     let provider = Provider::start(2).await;
     let setup = provider.setup().apis(1).workers(1).pool(2).var("BROKER_SERVE_EVERY_S", "600");
     story(setup, async |broker| {
-        // The first look of the worker is behind it.
-        wait_for_condition("the tick is taken", async || {
-            let tick = broker.table().get("TICK#serve").await;
-            let next = tick.and_then(|tick| tick["next_run_at_ms"].as_n().ok()?.parse::<u64>().ok());
-            next.filter(|next| *next > now_s() * 1_000 + 60_000).map(drop).ok_or(next)
-        })
-        .await;
+        broker.cli_ok(&["job", "pause", "serve"]).await;
+        no_look(broker).await;
         left_behind(broker, "seed-000000", now_s() - 3_600).await;
         let found = broker.violations().await;
         assert_eq!(found.iter().map(|found| found.kind.as_str()).collect::<Vec<_>>(), ["arriving_too_long"]);

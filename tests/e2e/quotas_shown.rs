@@ -1,7 +1,7 @@
 //! Quotas as they are shown: to a tenant, to an operator, to `pool verify`, and to a command.
 
 use broker_tests::api::ADMIN_TOKEN;
-use broker_tests::table::{now_s, number, text};
+use broker_tests::table::{lease_key, now_s, number, text};
 use broker_tests::{Broker, story, together};
 use http::Method;
 use serde_json::json;
@@ -104,6 +104,23 @@ async fn verify_sees_permits_that_disagree_and_sweep_frees_what_nobody_holds() {
         assert_eq!(broker.job("sweep").await.details["permits"], 1);
         broker.table().put(permit.clone()).await;
         assert!(broker.verify().await.violations.is_empty());
+
+        // One whose lease cannot be read stops no other.
+        let key = lease_key("student-1", "student-1");
+        let stands = broker.table().must_get(&key).await;
+        let mut unreadable = stands.clone();
+        unreadable.insert("allocated_at".to_owned(), text("at nine"));
+        broker.table().put(unreadable).await;
+        let mut of_nobody = permit.clone();
+        let free = if slot == "0" { "1" } else { "0" };
+        of_nobody.insert("SK".to_owned(), text(free));
+        for name in ["allocated_to_track", "idempotency_key"] {
+            of_nobody.insert(name.to_owned(), text("nobody"));
+        }
+        broker.table().put(of_nobody).await;
+        let report = broker.job("sweep").await;
+        assert_eq!((report.failed, report.details["permits"]), (1, 1), "{report:?}");
+        broker.table().put(stands).await;
 
         // An end of a worker that knows no permits.
         give_back(broker, &lease, "student-1").await;

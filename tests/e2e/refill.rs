@@ -1,6 +1,6 @@
 //! Refill: a pool that runs low asks for more, never for more than may exist, and not a hook that does not answer.
 
-use broker_tests::table::now_s;
+use broker_tests::table::{now_ms, now_s, number};
 use broker_tests::{Broker, Provider, story, wait_for_condition};
 use serde_json::{Value, json};
 
@@ -132,6 +132,59 @@ async fn what_nobody_asked_for_takes_no_ticket_and_counts_and_429_is_asked_again
         assert_eq!((report.changed, report.details.get("tickets_taken")), (2, None), "{report:?}");
         broker.job("census").await;
         assert_eq!(broker.job("refill").await.changed, 0);
+    })
+    .await;
+}
+
+/// Lets the tickets of the flavour have been made `minutes` ago, and tells how many there are.
+async fn age_tickets(broker: &Broker, minutes: u64) -> usize {
+    let tickets = broker.table().list("TICKET#small").await;
+    for mut ticket in tickets.clone() {
+        ticket.insert("made_at_ms".to_owned(), number(now_ms() - minutes * 60_000));
+        broker.table().put(ticket).await;
+    }
+    tickets.len()
+}
+
+#[tokio::test]
+async fn while_sync_cannot_let_in_what_was_asked_for_nothing_is_asked_for_again() {
+    let provider = Provider::start(0).await;
+    story(provider.setup().apis(1).workers(1), async |broker| {
+        policy::apply(broker, &small(&provider, 3, 3, 6_000)).await;
+        asked(broker, &provider, 3).await;
+        provider.misbehave(json!({ "list": { "status": 500 } })).await;
+        assert_eq!(age_tickets(broker, 60).await, 3);
+        broker.job_refused("sync").await;
+        for _ in 0..3 {
+            broker.job("census").await;
+            assert_eq!(broker.job("refill").await.changed, 0, "their sandboxes are there, and not let in");
+        }
+        let told = status(broker).await;
+        assert_eq!((&told["tickets"], &told["missing"]), (&json!(3), &json!(0)), "{told:#}");
+
+        provider.behave().await;
+        assert_eq!(broker.job("sync").await.details["tickets_taken"], 3);
+        assert_eq!(broker.stats().await.available, 3);
+        broker.job("census").await;
+        broker.job("refill").await;
+        assert_eq!(provider.world().await.accounts.len(), 3, "as many as `max`");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_list_does_not_show_after_half_an_hour_is_asked_for_again() {
+    let provider = Provider::start(1).await;
+    story(provider.setup().apis(1).workers(1), async |broker| {
+        policy::apply(broker, &small(&provider, 3, 3, 6_000)).await;
+        assert_eq!(broker.job("sync").await.changed, 1);
+        asked(broker, &provider, 2).await;
+        let made = provider.world().await.accounts.split_off(1);
+        provider.misbehave(json!({ "list": { "forget": made } })).await;
+        assert_eq!(age_tickets(broker, 60).await, 2);
+        assert_eq!(broker.job("refill").await.changed, 0, "the last list is older than that");
+        broker.job("sync").await;
+        asked(broker, &provider, 4).await;
     })
     .await;
 }

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use broker_domain::{Job, Task, Times, Timestamp};
+use broker_domain::policy::ByStatus;
+use broker_domain::{Job, Status, Task, Times, Timestamp};
 use broker_messages::MaintenanceMessage;
 use broker_runtime::config::{Config, Intervals};
 use broker_runtime::crash_points::{self, Point};
@@ -62,6 +63,8 @@ pub(crate) async fn keep(jobs: Jobs, config: &Config, stop: CancellationToken) {
         let scheduled: Vec<_> = all.iter().filter(|(job, _)| *job != Job::Refill || refills).collect();
         let shortest = scheduled.iter().map(|(_, every)| *every).min().unwrap_or(LOOK);
         let look = (shortest / 4).clamp(QUICK_LOOK, LOOK);
+        // The times that a tick is given are believed by the whole fleet.
+        let scheduled = if jobs.clock.is_trusted() { scheduled } else { Vec::new() };
         for (job, every) in scheduled {
             if let Err(error) = tick(&jobs, *job, *every).await {
                 tracing::warn!(%job, "tick not sent, trying again: {error}");
@@ -93,11 +96,16 @@ async fn tick(jobs: &Jobs, job: Job, every: Duration) -> Result<(), TickError> {
     let now = jobs.clock.now();
     let tick = jobs.store.schedule.tick(job, Duration::ZERO, now).await?;
     let until = now.plus(TAKEN_FOR);
-    if !tick.is_free(now) || jobs.store.schedule.take(job, &tick, until, now).await? == Write::Rejected(()) {
+    if !tick.is_free(now, every, TAKEN_FOR) {
+        return Ok(());
+    }
+    let every = every.saturating_mul(intervals_for(jobs, job).await?);
+    if !tick.is_free(now, every, TAKEN_FOR)
+        || jobs.store.schedule.take(job, &tick, until, now).await? == Write::Rejected(())
+    {
         return Ok(());
     }
     crash_points::point(Point::TickTaken);
-    let every = every * intervals_for(jobs, job).await?;
     jobs.maintenance.send(message(jobs, job, every, now).encode()).await?;
     tracing::debug!(%job, "sent");
     jobs.store.schedule.move_on(job, &tick, until, next_run(&tick, every, now)).await?;
@@ -115,14 +123,22 @@ async fn intervals_for(jobs: &Jobs, job: Job) -> Result<u32, StoreError> {
     if job != Job::Census {
         return Ok(1);
     }
-    let total = jobs.store.census.get().await?.map_or(0, |census| census.by_status.values().sum::<u64>());
-    Ok(u32::try_from(total.div_ceil(COUNTED_PER_INTERVAL)).unwrap_or(u32::MAX).max(1))
+    let census = jobs.store.census.get().await?;
+    Ok(census.map_or(1, |census| census_intervals(&census.by_status)))
 }
 
-/// The next run; missed ticks are skipped.
+/// The number of intervals between two censuses of a pool. Tombstones are kept for good and are not among the pool: with them
+/// the figures would be older from year to year. (They still cost: the census scans them.)
+fn census_intervals(by_status: &ByStatus) -> u32 {
+    let pool = by_status.iter().filter(|(status, _)| **status != Status::Deleted);
+    let pool: u64 = pool.map(|(_, count)| count).sum();
+    u32::try_from(pool.div_ceil(COUNTED_PER_INTERVAL)).unwrap_or(u32::MAX).max(1)
+}
+
+/// The next run; missed ticks are skipped, and so is a time that a wrong clock wrote.
 fn next_run(tick: &Tick, every: Duration, now: Timestamp) -> Timestamp {
     let planned = tick.next_run_at.plus(every);
-    if planned > now { planned } else { now.plus(every) }
+    if planned.is_to_come(now, every) { planned } else { now.plus(every) }
 }
 
 #[cfg(test)]
@@ -148,6 +164,15 @@ mod tests {
     }
 
     #[test]
+    fn a_large_pool_is_counted_less_often_whatever_tombstones_there_are() {
+        let pool = |available, deleted| {
+            census_intervals(&[(Status::Available, available), (Status::Deleted, deleted)].into())
+        };
+        assert_eq!([pool(0, 0), pool(100_000, 0), pool(100_001, 0), pool(1_000_000, 0)], [1, 1, 2, 10]);
+        assert_eq!(pool(1_000, 5_000_000), 1);
+    }
+
+    #[test]
     fn missed_ticks_are_not_made_up_for() {
         let at = Timestamp::from_secs;
         let tick =
@@ -155,6 +180,7 @@ mod tests {
         let every = Duration::from_secs(10);
         assert_eq!(next_run(&tick, every, at(101)), at(110));
         assert_eq!(next_run(&tick, every, at(1_000)), at(1_010));
+        assert_eq!(next_run(&tick, every, at(50)), at(60), "nor is one that a wrong clock wrote");
     }
 
     #[test]
@@ -162,9 +188,15 @@ mod tests {
         let at = Timestamp::from_secs;
         let due =
             Tick { next_run_at: at(100), taken_until: None, paused: None, ran_for: None, trouble: None };
-        assert!(due.is_free(at(100)) && !due.is_free(at(99)));
+        let (minute, free) =
+            (Duration::from_secs(60), |tick: &Tick, at| tick.is_free(at, TAKEN_FOR, TAKEN_FOR));
+        assert!(free(&due, at(100)) && !free(&due, at(99)));
         let taken = Tick { taken_until: Some(at(160)), ..due.clone() };
-        assert!(!taken.is_free(at(159)) && taken.is_free(at(160)));
-        assert!(!Tick { paused: Some(Pause::new("ops", at(1))), ..due }.is_free(at(200)));
+        assert!(!free(&taken, at(159)) && free(&taken, at(160)));
+        assert!(!free(&Tick { paused: Some(Pause::new("ops", at(1))), ..due.clone() }, at(200)));
+        // An hour ahead by a clock that was wrong: nobody waits for it.
+        let wrong = Tick { next_run_at: at(3_760), ..due.clone() };
+        assert!(free(&wrong, at(100)) && !wrong.is_free(at(100), minute * 61, TAKEN_FOR));
+        assert!(free(&Tick { taken_until: Some(at(3_760)), ..due }, at(100)));
     }
 }

@@ -67,4 +67,4 @@ pub use reservation::{Reservation, ReservationEnd, ReservationTerms};
 pub use sandbox::{ReturnVerdict, Sandbox, judge_return};
 pub use scaling::{Backlog, Scaling};
 pub use status::{Event, InvalidTransition, Status};
-pub use time::{MAX_SKEW_MS, Timestamp};
+pub use time::{CLOCKS_DIFFER, MAX_SKEW_MS, Timestamp};

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 /// The largest difference between two clocks, in milliseconds, that the protocol's margins cover; a process that is
 /// further off stops receiving.
 pub const MAX_SKEW_MS: i64 = 2_000;
+/// What the clocks of two processes that work may differ by.
+pub const CLOCKS_DIFFER: Duration = Duration::from_millis(2 * MAX_SKEW_MS.unsigned_abs());
 
 /// Milliseconds since the Unix epoch, UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -75,6 +77,17 @@ impl Timestamp {
         Self(self.0.saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 
+    /// Whether a stored time is further ahead of `now` than `most`, the longest that is ever written: a clock that was wrong
+    /// wrote it, and it counts as not there.
+    pub fn is_beyond(self, now: Self, most: Duration) -> bool {
+        self > now.plus(most.saturating_add(CLOCKS_DIFFER))
+    }
+
+    /// Whether a stored time is still to come: later than `now`, and not [beyond](Self::is_beyond) `most`.
+    pub fn is_to_come(self, now: Self, most: Duration) -> bool {
+        now < self && !self.is_beyond(now, most)
+    }
+
     /// The time from `earlier` to this instant; zero if this instant is not later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
@@ -98,6 +111,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_stored_time_is_to_come_as_far_ahead_as_it_may_be_written_and_by_clocks_that_differ() {
+        let (now, minute) = (Timestamp::from_secs(1_000), Duration::from_secs(60));
+        let to_come = |s: u64| Timestamp::from_secs(s).is_to_come(now, minute);
+        assert_eq!([1_000, 1_001, 1_064, 1_065].map(to_come), [false, true, true, false]);
+        assert!(!Timestamp::from_secs(999).is_beyond(now, minute));
+        assert!(!Timestamp::from_secs(u64::MAX).is_beyond(now, Duration::MAX), "nothing is beyond for ever");
+    }
 
     #[test]
     fn a_time_has_a_zone() {

@@ -20,7 +20,7 @@ use super::{Provider, ProviderError};
 const MOST_PAGES: usize = 200_000;
 /// The longest that one list may take.
 const LONGEST_LIST: Duration = Duration::from_secs(60 * 60);
-/// The longest pause in a list that the provider asks for, and the most such pauses.
+/// The longest pause before a page that the provider asks for, or its breaker, and the most such pauses before one page.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const PAUSES: usize = 5;
 /// So much of a URL is told.
@@ -34,7 +34,7 @@ impl Provider {
     }
 
     /// Every row of the list, all pages, given to `rows` on a blocking thread. A short rest that the provider asks for is
-    /// waited out.
+    /// waited out, and so is a breaker that deletions open between two pages.
     pub async fn list<R: Rows>(&self, rows: R) -> Result<(R, Tally), ProviderError> {
         let listed = tokio::time::timeout(LONGEST_LIST, self.all_pages(rows)).await;
         listed.unwrap_or_else(|_elapsed| {
@@ -59,16 +59,17 @@ impl Provider {
         let mut pauses = 0;
         while let Some(uri) = next.take() {
             let (body, from) = match self.page(&uri).await {
-                Err(ProviderError::RateLimited { again_after })
-                    if pauses < PAUSES && again_after <= LONGEST_PAUSE =>
-                {
+                Err(error) => {
+                    let pause = pause(&error, !asked.is_empty()).filter(|_| pauses < PAUSES);
+                    let Some(pause) = pause else { return Err(error) };
                     pauses += 1;
-                    tokio::time::sleep(again_after).await;
+                    tokio::time::sleep(pause).await;
                     next = Some(uri);
                     continue;
                 }
-                page => page?,
+                Ok(page) => page,
             };
+            pauses = 0;
             if !asked.insert(hash(&uri)) || asked.len() > MOST_PAGES {
                 let problem = format!("the list does not end: {} again", short(&uri.to_string()));
                 return Err(ProviderError::Malformed { problem });
@@ -132,6 +133,21 @@ impl Provider {
     }
 }
 
+/// How long to wait before the page is asked for again: for a rest, and between two pages for the breaker.
+fn pause(error: &ProviderError, is_between: bool) -> Option<Duration> {
+    let again_after = match error {
+        ProviderError::RateLimited { again_after } => *again_after,
+        ProviderError::BreakerOpen { again_after, .. } if is_between => *again_after,
+        ProviderError::BreakerOpen { .. }
+        | ProviderError::Unauthorized { .. }
+        | ProviderError::WrongUrl { .. }
+        | ProviderError::Refused { .. }
+        | ProviderError::Unavailable { .. }
+        | ProviderError::Malformed { .. } => return None,
+    };
+    (again_after <= LONGEST_PAUSE).then_some(again_after)
+}
+
 /// Adds page `number` to `intake`, on a blocking thread; the reference to the next page.
 async fn take_apart<R: Rows>(
     body: Bytes,
@@ -171,4 +187,23 @@ fn follow(reference: &str, from: &Uri) -> Result<Uri, ProviderError> {
 
 fn short(text: &str) -> String {
     text.chars().take(TOLD).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rest_is_waited_for_and_between_two_pages_the_breaker_too() {
+        let (second, long) = (Duration::from_secs(1), LONGEST_PAUSE + Duration::from_secs(1));
+        let rest = |again_after| ProviderError::RateLimited { again_after };
+        let breaker = |again_after| ProviderError::BreakerOpen { again_after, why: "status 500".to_owned() };
+        for is_between in [false, true] {
+            assert_eq!(pause(&rest(second), is_between), Some(second));
+            assert_eq!(pause(&rest(long), is_between), None);
+            assert_eq!(pause(&ProviderError::Refused { status: 409 }, is_between), None);
+        }
+        assert_eq!(pause(&breaker(LONGEST_PAUSE), true), Some(LONGEST_PAUSE));
+        assert_eq!(pause(&breaker(second), false), None, "a list that has not begun is the next run's");
+    }
 }

@@ -77,8 +77,9 @@ impl RefillStatus {
         let as_of = census.as_ref().map_or(Timestamp::from_ms(0), |census| census.as_of);
         let counted = Counted { available, arriving, live: live.unwrap_or_default(), as_of };
         let reserved = reservations::wanted(store, name, flavour, now).await?;
-        let need = Round { refill, flow: &flow, tickets: &tickets, counted, reserved, now }.need();
-        let next_call_at = flow.breaker.probe_at.max(flow.rests_until.filter(|until| now < *until));
+        let need =
+            Round { refill, flow: &flow, tickets: &tickets, counted, reserved, listed: None, now }.need();
+        let next_call_at = flow.breaker.probe_at.max(flow.rests(now));
         Ok(Self {
             flavour: name.to_string(),
             state: state(refill, &flow, live, now),
@@ -136,7 +137,7 @@ fn state(refill: &Refill, flow: &Flow, live: Option<u64>, now: Timestamp) -> &'s
         "signal"
     } else if live.is_none() {
         "not counted yet"
-    } else if flow.rests_until.is_some_and(|until| now < until) {
+    } else if flow.rests(now).is_some() {
         "slowed"
     } else {
         "running"

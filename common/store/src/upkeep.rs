@@ -77,9 +77,15 @@ impl Tick {
         self.ran_for.is_some_and(|ran_for| ran_for >= fired_at)
     }
 
-    /// Whether a worker may take it at `now`.
-    pub fn is_free(&self, now: Timestamp) -> bool {
-        self.paused.is_none() && self.next_run_at <= now && self.taken_until.is_none_or(|until| until <= now)
+    /// Whether a worker may take it at `now`: the next run is `every` away at most, and a tick is taken for `taken_for`. What is
+    /// further ahead a clock wrote that was wrong: it stops no run.
+    pub fn is_free(&self, now: Timestamp, every: Duration, taken_for: Duration) -> bool {
+        self.paused.is_none() && !self.next_run_at.is_to_come(now, every) && !self.is_taken(now, taken_for)
+    }
+
+    /// Whether a worker has it at `now`: it takes it for `taken_for`.
+    pub fn is_taken(&self, now: Timestamp, taken_for: Duration) -> bool {
+        self.taken_until.is_some_and(|until| until.is_to_come(now, taken_for))
     }
 }
 

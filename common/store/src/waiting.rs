@@ -26,6 +26,13 @@ pub struct ListedLine {
     pub as_of: Option<Timestamp>,
 }
 
+impl ListedLine {
+    /// Whether a walk found nobody in it that began when it was listed no more: nobody is put into it since.
+    pub fn is_left(&self) -> bool {
+        self.marks.length == 0 && self.as_of.is_some_and(|as_of| as_of > self.until)
+    }
+}
+
 /// The lines of one tenant, as they were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantLines {

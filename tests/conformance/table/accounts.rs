@@ -13,7 +13,7 @@ use crate::place::{Place, candidate, sandbox};
 
 const UUID: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
 
-fn external(text: &str) -> ExternalId {
+pub(super) fn external(text: &str) -> ExternalId {
     ExternalId::new(format!("identity/accounts/{text}")).expect("a valid id")
 }
 
@@ -47,7 +47,7 @@ async fn version(place: &Place, id: &SandboxId) -> u64 {
 }
 
 /// A tombstone of sandbox 0, whose account is that of [`UUID`].
-async fn tombstone(place: &Place) -> broker_store::Record {
+pub(super) async fn tombstone(place: &Place) -> broker_store::Record {
     let (store, now) = (&place.store, place.clock.now());
     assert_eq!(store.sandboxes.insert(&of(0, external(UUID)), now).await.expect("asked"), Write::Applied);
     let arrived = version(place, &sandbox(0).id).await;

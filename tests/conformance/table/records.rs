@@ -109,7 +109,7 @@ async fn a_tick_is_taken_by_one_and_moved_by_it_alone() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let tick = store.schedule.tick(Job::Census, Duration::ZERO, now).await.expect("made");
-    assert!(tick.is_free(now));
+    assert!(tick.is_free(now, Duration::from_secs(60), Duration::from_secs(60)));
     let until = now.plus(Duration::from_secs(60));
     let take = async || store.schedule.take(Job::Census, &tick, until, now).await.expect("asked");
     assert_eq!((take().await, take().await), (Write::Applied, Write::Rejected(())));
@@ -171,6 +171,21 @@ async fn what_a_job_ran_for_never_goes_back() {
 }
 
 #[tokio::test]
+async fn the_last_list_that_was_applied_is_kept_and_one_of_a_wrong_clock_gives_way() {
+    let place = Place::with_table().await;
+    let (schedule, now) = (&place.store.schedule, place.clock.now());
+    let minute = Duration::from_secs(60);
+    assert_eq!(schedule.listed().await.expect("read"), None, "no tick");
+    let note = async |began| schedule.note_listed(began, now).await.expect("asked");
+    assert_eq!(note(now).await, Write::Applied);
+    assert_eq!(note(now.minus(minute)).await, Write::Rejected(()), "an earlier one that took longer");
+    assert_eq!(schedule.listed().await.expect("read"), Some(now));
+    let wrong = now.plus(minute);
+    assert_eq!((note(wrong).await, note(now).await), (Write::Applied, Write::Applied));
+    assert_eq!(schedule.listed().await.expect("read"), Some(now));
+}
+
+#[tokio::test]
 async fn slots_are_given_once() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
@@ -221,6 +236,35 @@ async fn a_minute_of_the_history_is_counted_by_the_latest_census_and_each_api_ad
     assert_eq!((only.at, kept.letters, kept.workers, kept.oldest_ms), (minute, 2, 2, Some(7)));
     assert_eq!((only.served.created, only.served.refused, only.served.latency[2]), (6, 2, 6));
     assert!(store.history.since(at(60)).await.expect("read").is_empty());
+}
+
+#[tokio::test]
+async fn a_slot_or_a_tick_far_ahead_that_a_wrong_clock_wrote_stops_nobody() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let (second, wrong) = (Duration::from_secs(1), now.plus(Duration::from_secs(86_400)));
+    let (slots, latest) = (&store.rate_slots, now.plus(second * 60));
+    for pace in [Pace::Plan, Pace::Calls] {
+        let ahead = slots.take(pace, 1, second, wrong, wrong).await.expect("asked");
+        assert_eq!(ahead, Some(wrong));
+        let taken = slots.take(pace, 1, second, now, latest).await.expect("asked");
+        assert_eq!(taken, Some(now), "{pace:?}");
+        // An hour is the longest for which a provider holds slots.
+        let held = now.plus(second * 3_600);
+        assert_eq!(slots.hold(pace, held, now).await.expect("asked"), Write::Applied);
+        assert_eq!(slots.take(pace, 1, second, now, latest).await.expect("asked"), None, "{pace:?}");
+        let ahead = slots.take(pace, 1, second, wrong, wrong).await.expect("asked");
+        assert_eq!(ahead, Some(wrong));
+        assert_eq!(slots.hold(pace, held, now).await.expect("asked"), Write::Applied, "{pace:?}");
+        assert_eq!(slots.take(pace, 1, second, now, latest).await.expect("asked"), None, "{pace:?}");
+    }
+
+    let tick = store.schedule.tick(Job::Sync, Duration::ZERO, now).await.expect("read");
+    let take = async |until| store.schedule.take(Job::Sync, &tick, until, now).await.expect("asked");
+    assert_eq!(take(wrong).await, Write::Applied);
+    let mine = now.plus(second * 60);
+    assert_eq!(take(mine).await, Write::Applied, "longer than anybody takes it");
+    assert_eq!(take(mine).await, Write::Rejected(()));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use broker_domain::refill::{Counted, Flow, Plan, Round, Ticket, TicketState};
 use broker_domain::{FlavourName, NamePrefix, TicketId};
 use broker_store::{EntryConflict, NewSandbox, OpenTicket, Write};
 
+use super::accounts::{external, tombstone};
 use crate::place::{Place, sandbox};
 
 const POLICY: &str = "[flavour.small]\nprefix = 'sandbox-'\n\
@@ -22,7 +23,8 @@ pub(super) fn plan(place: &Place, flow: &Flow, tickets: &[Ticket]) -> Plan {
     let refill = policy.flavours()[&flavour()].refill.clone().expect("a refill");
     let now = place.clock.now();
     let counted = Counted { available: 0, arriving: 0, live: 0, as_of: now };
-    Round { refill: &refill, flow, tickets, counted, reserved: 0, now }.plan(Duration::from_secs(20))
+    Round { refill: &refill, flow, tickets, counted, reserved: 0, listed: None, now }
+        .plan(Duration::from_secs(20))
 }
 
 /// Two tickets, in the order in which they are listed.
@@ -92,6 +94,38 @@ async fn a_ticket_is_taken_by_one_arrival_and_then_neither_ends_nor_is_answered(
     let gone = Plan { counted: vec![taken], flow: Flow { version: flow.version + 1, ..flow }, ..planned };
     assert_eq!(store.refill.write_round(&flavour, &gone, &[]).await.expect("asked"), Write::Applied);
     assert!(states().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_arrives_in_the_place_of_a_tombstone_takes_its_ticket_too() {
+    let place = Place::with_table().await;
+    let grave = tombstone(&place).await;
+    let (store, flavour, now) = (&place.store, flavour(), place.clock.now());
+    let made = two(&place);
+    store.refill.write_round(&flavour, &plan(&place, &Flow::default(), &[]), &made).await.expect("written");
+    let open = |number: usize| OpenTicket { flavour: flavour.clone(), id: made[number].id };
+    store.refill.end_ticket(&flavour, made[0].id).await.expect("ended");
+    let later = now.plus(Duration::from_secs(60));
+    let again = NewSandbox { external_id: external("another"), ..sandbox(0) };
+    let insert = async |sandbox: &NewSandbox, number: usize| {
+        let ticket = open(number);
+        let sandboxes = &store.sandboxes;
+        sandboxes
+            .insert_over_tombstone_with_ticket(sandbox, &grave, later, &ticket, later)
+            .await
+            .expect("asked")
+    };
+    assert_eq!(insert(&again, 0).await, None, "that one ended");
+    let same = NewSandbox { external_id: grave.sandbox.external_id.clone(), ..again.clone() };
+    let moved_on = Some(Write::Rejected(EntryConflict::MovedOn(())));
+    assert_eq!(insert(&same, 1).await, moved_on, "the account that was deleted");
+    assert_eq!(insert(&again, 1).await, Some(Write::Applied));
+    let tickets = store.refill.tickets(&flavour).await.expect("read");
+    assert_eq!(
+        tickets.iter().map(|ticket| ticket.state).collect::<Vec<_>>(),
+        [TicketState::Taken { at: later }]
+    );
+    assert_eq!(insert(&again, 1).await, moved_on, "it is there");
 }
 
 #[tokio::test]

@@ -43,6 +43,13 @@ async fn a_line_is_listed_until_the_latest_deadline_and_keeps_what_a_walk_found(
         "a walk that began no later tells nothing new"
     );
     assert_eq!(waiting.lines(now.plus(hour * 3)).await.expect("read"), []);
+    // A walk comes later than that, if the pool was paused meanwhile, and goes on until it has found nobody.
+    let walked = async |now| waiting.lines_to_walk(now).await.expect("read").len();
+    assert_eq!(walked(now.plus(hour * 3)).await, 1);
+    waiting.walked(&line(), &Marks::default(), now.plus(hour)).await.expect("asked");
+    assert_eq!(walked(now.plus(hour * 3)).await, 1, "nobody was in it while it was listed");
+    waiting.walked(&line(), &Marks::default(), now.plus(hour * 3)).await.expect("asked");
+    assert_eq!((walked(now.plus(hour * 4)).await, walked(now).await), (0, 1));
     let other = Line { tenant: TenantName::new("acme2").expect("a tenant"), prefix: None };
     waiting.list_line(&other, now.plus(hour)).await.expect("listed");
     let own = waiting.lines_of(&line().tenant, now).await.expect("read");

@@ -1,6 +1,6 @@
 //! Sweep: leftovers of dead processes are removed; those of living ones are not.
 
-use broker_tests::{Outage, Setup, ShapedService, story, wait_for_condition};
+use broker_tests::{Fault, Outage, Rule, Setup, ShapedService, story, wait_for_condition};
 
 #[tokio::test]
 async fn the_reply_queue_of_a_killed_api_is_swept_when_its_heartbeat_is_old() {
@@ -19,6 +19,32 @@ async fn the_reply_queue_of_a_killed_api_is_swept_when_its_heartbeat_is_old() {
         assert_eq!((report.details["reply_queues"], report.details["instances"]), (1, 1), "{report:?}");
         assert!(!queues.reply_queues().await.contains(&dead));
         broker.allocate("student").send().await.expect_status(200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_queue_that_sqs_does_not_let_us_delete_stops_nothing_else_and_is_tried_again() {
+    story(Setup::new().apis(1).workers(1).pool(1).faults(1), async |broker| {
+        let (queues, table) = (broker.queues(), broker.table());
+        let alive = queues.reply_queues().await.remove(0);
+        for _ in 0..2 {
+            broker.start_api().await;
+        }
+        let dead: Vec<_> = queues.reply_queues().await.into_iter().filter(|queue| *queue != alive).collect();
+        for queue in &dead {
+            broker.kill_api(1);
+            table.age_heartbeat(queue).await;
+        }
+        assert_eq!(broker.job("sweep").await.details["seen_first"], 2);
+        let refused = Rule::new(Fault::Refuse("AccessDenied")).on("DeleteQueue").containing(&dead[0]);
+        broker.proxy().add(refused);
+        let report = broker.job("sweep").await;
+        assert_eq!((report.failed, report.details["reply_queues"]), (1, 1), "{report:?}");
+        broker.proxy().calm();
+        let report = broker.job("sweep").await;
+        assert_eq!((report.failed, report.details["reply_queues"]), (0, 1), "it was seen before: {report:?}");
+        assert_eq!(queues.reply_queues().await, [alive]);
     })
     .await;
 }

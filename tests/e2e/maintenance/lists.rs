@@ -184,6 +184,22 @@ async fn what_is_no_page_is_refused_and_says_what_to_look_at() {
 }
 
 #[tokio::test]
+async fn a_provider_that_wants_a_rest_before_every_page_is_listed_to_the_end() {
+    let provider = Provider::start_with(18, &["--page-size", "2"]).await;
+    story(quiet(provider.setup()), async |broker| {
+        let rest = json!({ "list": { "every": 2, "status": 429, "retry_after": "0" } });
+        provider.misbehave(rest).await;
+        let report = broker.job("sync").await;
+        assert_eq!(
+            (report.found, report.changed),
+            (18, 18),
+            "nine pages, and a rest before each: {report:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_list_that_has_moved_to_the_path_with_a_slash_is_read_there() {
     let provider = Provider::start_with(5, &["--page-size", "10"]).await;
     story(quiet(provider.setup()), async |broker| {

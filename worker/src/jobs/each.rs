@@ -1,5 +1,6 @@
 //! Loop over everything that is due, page by page, with bounded concurrency.
 
+use std::fmt::Display;
 use std::future::Future;
 
 use broker_domain::{JobReport, Status, Timestamp};
@@ -69,6 +70,24 @@ where
         count(ended, report);
     }
     Ok(())
+}
+
+/// What was done, or `None` if this one cannot be read or written for a reason of its own: it is counted as failed, left to the
+/// next run, and stops no other. An error that passes, for all, is returned.
+pub(super) fn or_passed_over<T>(
+    done: Result<T, StoreError>,
+    one: &impl Display,
+    report: &mut JobReport,
+) -> Result<Option<T>, StoreError> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if error.is_retryable() => Err(error),
+        Err(error) => {
+            tracing::warn!(job = report.job, %one, "left to the next run: {error}");
+            report.failed += 1;
+            Ok(None)
+        }
+    }
 }
 
 fn count(ended: Result<Result<Write, StoreError>, JoinError>, report: &mut JobReport) {

@@ -169,7 +169,9 @@ impl FlavourRefill {
         if first {
             self.count_below(available < min);
         }
-        let round = Round { refill: &self.refill, flow: &flow, tickets: &tickets, counted, reserved, now };
+        let listed = self.listed(&tickets, now).await?;
+        let round =
+            Round { refill: &self.refill, flow: &flow, tickets: &tickets, counted, reserved, listed, now };
         let hook_time = self.refill.hook.as_ref().map_or(Duration::ZERO, |hook| hook.timeout);
         let plan = round.plan(hook_time + MARGIN);
         self.show(&plan.need, &counted, &flow, &tickets);
@@ -195,6 +197,18 @@ impl FlavourRefill {
             self.call(hook, &sent, &tickets, &plan).await?;
         }
         Ok(Went::On(made))
+    }
+
+    /// When the last list began that sync applied; it is read only if a ticket is late. Without a provider there are no lists, and
+    /// its age alone ends a ticket.
+    async fn listed(&self, tickets: &[Ticket], now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        if self.jobs.provider.is_none() {
+            return Ok(Some(now));
+        }
+        match tickets.iter().any(|ticket| ticket.is_late(now)) {
+            true => self.jobs.store.schedule.listed().await,
+            false => Ok(None),
+        }
     }
 
     /// How many of the flavour are arriving: one call, as long as few are.
@@ -224,8 +238,7 @@ impl FlavourRefill {
     }
 
     async fn nothing_to_write(&self, need: &Need, flow: &Flow, now: Timestamp) -> Result<Went, StoreError> {
-        let rests = flow.rests_until.is_some_and(|until| now < until);
-        if need.missing == 0 || rests || flow.paused.is_some() {
+        if need.missing == 0 || flow.rests(now).is_some() || flow.paused.is_some() {
             return Ok(Went::Done);
         }
         if self.refill.hook.is_some() {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use broker_domain::JobReport;
 use broker_store::Pages;
 
-use super::{JobError, Jobs};
+use super::{JobError, Jobs, each};
 
 pub(super) async fn sweep(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
     let store = &jobs.store.reservations;
@@ -27,7 +27,11 @@ pub(super) async fn sweep(jobs: &Jobs, report: &mut JobReport) -> Result<(), Job
     let keeps: BTreeSet<_> = keeps.map(|one| one.id).collect();
     for (reservation, candidate) in found.into_iter().filter(|(id, _)| !keeps.contains(id)) {
         report.found += 1;
-        if store.give_back(reservation, &candidate, jobs.clock.now()).await?.is_applied() {
+        let given_back = store.give_back(reservation, &candidate, jobs.clock.now()).await;
+        let Some(given_back) = each::or_passed_over(given_back, &candidate.sandbox_id, report)? else {
+            continue;
+        };
+        if given_back.is_applied() {
             tracing::warn!(sandbox = %candidate.sandbox_id, %reservation, "given back: its reservation does not exist or was cleared");
             report.changed += 1;
             report.detail("given_back", 1);

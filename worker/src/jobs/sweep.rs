@@ -13,6 +13,7 @@ use std::time::Duration;
 use broker_domain::{JobReport, Timestamp};
 use broker_queue::{ReplyQueueName, topology};
 use broker_runtime::crash_points::{self, Point};
+use broker_runtime::errors;
 use broker_store::heartbeat;
 use broker_store::{Instance, Role, Sightings, Write};
 
@@ -48,7 +49,13 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     for one in unseen {
         let heartbeat = one.instance.as_ref().map(|instance| instance.heartbeat);
         if before.saw(one.queue.as_str(), heartbeat) {
-            remove(jobs, &one, report).await?;
+            if let Err(error) = remove(jobs, &one, report).await {
+                // It stops nothing else, and the next sweep tries it again.
+                let why = errors::chain(&error);
+                tracing::warn!(queue = %one.queue, "what a dead process left is left to the next sweep: {why}");
+                report.failed += 1;
+                seen.unseen.insert(one.queue.to_string(), heartbeat);
+            }
         } else {
             report.skipped += 1;
             report.detail("seen_first", 1);
@@ -58,8 +65,9 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     // Another sweep at the same moment saw as much.
     let (Write::Applied | Write::Rejected(())) =
         jobs.store.instances.record_sightings(&before, &seen).await?;
-    permits::sweep(jobs, report).await?;
-    reservations::sweep(jobs, report).await
+    // Neither keeps the other from its work.
+    let permits = permits::sweep(jobs, report).await;
+    reservations::sweep(jobs, report).await.and(permits)
 }
 
 /// What a process of a newer program leaves is for that one to sweep.

@@ -47,8 +47,8 @@ impl HookBreaker {
     pub fn may_begin(&self, now: Timestamp) -> u32 {
         match self.probe_at {
             None => CALLS.saturating_sub(self.unanswered),
-            Some(at) if at <= now => 1,
-            Some(_) => 0,
+            Some(at) if at.is_to_come(now, LONGEST_PAUSE) => 0,
+            Some(_) => 1,
         }
     }
 

@@ -17,6 +17,8 @@ use super::{Bucket, HookBreaker, Ticket, TicketState};
 const MOST: usize = 45;
 /// How long a flavour rests for a 429 is bounded.
 const LONGEST_REST: Duration = Duration::from_secs(3_600);
+/// The calls of a round never take as long.
+const LONGEST_ROUND: Duration = Duration::from_secs(600);
 
 /// What is stored of a flavour's refill.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,6 +63,8 @@ pub struct Round<'a> {
     pub counted: Counted,
     /// How many more are to be there soon, because they are reserved.
     pub reserved: u64,
+    /// When the last list of the provider began that sync applied, if that is known.
+    pub listed: Option<Timestamp>,
     /// The time.
     pub now: Timestamp,
 }
@@ -105,14 +109,19 @@ impl Plan {
 impl Flow {
     /// Whether another round is under way.
     pub fn is_busy(&self, now: Timestamp) -> bool {
-        self.busy_until.is_some_and(|until| now < until)
+        self.busy_until.is_some_and(|until| until.is_to_come(now, LONGEST_ROUND))
+    }
+
+    /// Until when no call is made because the hook asked to slow down, if that is to come.
+    pub fn rests(&self, now: Timestamp) -> Option<Timestamp> {
+        self.rests_until.filter(|until| until.is_to_come(now, LONGEST_REST))
     }
 
     /// The hook asked to slow down for `by`.
     #[must_use]
     pub fn resting(self, by: Duration, now: Timestamp) -> Self {
         let until = now.plus(by.min(LONGEST_REST));
-        Self { rests_until: self.rests_until.max(Some(until)), ..self }
+        Self { rests_until: self.rests(now).max(Some(until)), ..self }
     }
 }
 
@@ -137,12 +146,11 @@ impl Round<'_> {
         let ids = |of: &dyn Fn(&Ticket) -> bool| -> Vec<TicketId> {
             self.tickets.iter().filter(|ticket| of(ticket)).map(|ticket| ticket.id).take(MOST).collect()
         };
-        let overdue = ids(&|ticket| ticket.is_overdue(now));
+        let overdue = ids(&|ticket| ticket.is_overdue(now, self.listed));
         let counted = ids(&|ticket| ticket.is_counted(self.counted.as_of));
         let stopped = flow.paused.is_some() || self.refill.hook.is_none();
-        let rests = flow.rests_until.is_some_and(|until| now < until);
-        let calls = if stopped || rests { 0 } else { flow.breaker.may_begin(now) };
-        let mut send = ids(&|ticket| ticket.is_due(now));
+        let calls = if stopped || flow.rests(now).is_some() { 0 } else { flow.breaker.may_begin(now) };
+        let mut send = ids(&|ticket| ticket.is_due(now, self.listed));
         send.truncate(usize::try_from(calls).unwrap_or(usize::MAX));
         let sending = u32::try_from(send.len()).unwrap_or(u32::MAX);
         // No more are asked for than are sent: those that wait are no use, and would time out while the hook is down.

@@ -32,7 +32,8 @@ fn counted(available: u64, live: u64) -> Counted {
 const LOCK: Duration = Duration::from_secs(20);
 
 fn plan(refill: &Refill, flow: &Flow, tickets: &[Ticket], counted: Counted, secs: u64) -> Plan {
-    Round { refill, flow, tickets, counted, reserved: 0, now: at(secs) }.plan(LOCK)
+    let now = at(secs);
+    Round { refill, flow, tickets, counted, reserved: 0, listed: Some(now), now }.plan(LOCK)
 }
 
 #[test]
@@ -68,6 +69,7 @@ fn a_ticket_counts_until_it_is_taken_refused_or_overdue_and_one_that_was_taken_u
             tickets: &[ticket],
             counted,
             reserved: 0,
+            listed: None,
             now: at(secs),
         }
         .need()
@@ -90,6 +92,36 @@ fn a_ticket_counts_until_it_is_taken_refused_or_overdue_and_one_that_was_taken_u
 }
 
 #[test]
+fn while_no_list_is_applied_nothing_is_overdue_and_max_is_asked_for_once() {
+    let refill = refill(10, 10, 60_000);
+    let life = TICKET_LIFE.as_secs();
+    let asked = |number| Ticket { state: TicketState::Asked, ..Ticket::new(id(number), at(0)) };
+    let tickets: Vec<_> = (0..10).map(asked).collect();
+    let planned = |listed: Option<u64>, secs| {
+        let (flow, listed) = (Flow::default(), listed.map(at));
+        let counted = Counted { as_of: at(secs), ..counted(0, 0) };
+        let round = Round {
+            refill: &refill,
+            flow: &flow,
+            tickets: &tickets,
+            counted,
+            reserved: 0,
+            listed,
+            now: at(secs),
+        };
+        round.plan(LOCK)
+    };
+    for listed in [None, Some(0), Some(life - 1)] {
+        for secs in [life, 10 * life, 100 * life] {
+            let plan = planned(listed, secs);
+            assert!(plan.is_empty(), "nothing ends and nothing is asked for: {listed:?} {secs}: {plan:?}");
+        }
+    }
+    assert_eq!(planned(Some(life), life + 60).overdue.len(), 10, "a list that began then has none of them");
+    assert!(planned(Some(9 * life), 2 * life).is_empty(), "a list of the future is none");
+}
+
+#[test]
 fn an_answer_ends_a_ticket_only_if_it_is_no() {
     let ticket = Ticket::new(id(1), at(0));
     let answered = |answer| ticket.answered(answer, Duration::from_secs(60), at(5));
@@ -98,7 +130,8 @@ fn an_answer_ends_a_ticket_only_if_it_is_no() {
     assert_eq!(answered(TicketAnswer::Failed), Ok(TicketState::Due { at: at(65) }));
     let later = TicketAnswer::Later(Duration::from_secs(7));
     assert_eq!(answered(later), Ok(TicketState::Due { at: at(12) }));
-    assert!(ticket.is_due(at(0)) && !ticket.is_due(at(TICKET_LIFE.as_secs())));
+    let over = at(TICKET_LIFE.as_secs());
+    assert!(ticket.is_due(at(0), None) && ticket.is_due(over, None) && !ticket.is_due(over, Some(over)));
 }
 
 #[test]
@@ -163,6 +196,24 @@ fn a_burst_is_back_at_min_within_burst_over_rate() {
         secs += 1;
     }
     assert!(secs <= 120 + 1, "{secs} s");
+}
+
+#[test]
+fn what_a_clock_that_was_wrong_wrote_stops_nothing() {
+    let (refill, later) = (refill(5, 9, 600), at(1_000_000));
+    let bucket = Bucket::from_us(later.as_ms() * 1_000);
+    let breaker = HookBreaker { unanswered: CALLS, probes: 0, probe_at: Some(later) };
+    for (flow, calls) in [
+        (Flow { bucket, ..Flow::default() }, 5),
+        (Flow { rests_until: Some(later), ..Flow::default() }, 5),
+        (Flow { busy_until: Some(later), ..Flow::default() }, 5),
+        (Flow { breaker, ..Flow::default() }, 1),
+    ] {
+        assert!(!flow.is_busy(at(0)), "{flow:?}");
+        assert_eq!(plan(&refill, &flow, &[], counted(0, 0), 0).new, calls, "{flow:?}");
+    }
+    let (taken, spent) = bucket.take(600, 3, at(0));
+    assert_eq!((taken, spent.take(600, 9, at(0)).0), (3, 7), "a burst, as of a bucket that nobody wrote");
 }
 
 proptest! {

@@ -2,10 +2,14 @@
 //!
 //! ```text
 //! (a round) ─▶ due ──the hook says yes──▶ asked ─┐
-//!               ├──the hook says no──▶ refused   ├── 30 min are over ──▶ overdue
+//!               ├──the hook says no──▶ refused   ├── overdue ──▶ gone
 //!               └────────────────┬───────────────┘
 //!                                └── an arrival ──▶ taken ── a later census has counted its sandbox ──▶ removed
 //! ```
+//!
+//! Overdue is a ticket of which 30 minutes are over, and a list of the provider that began then was applied: what is there was
+//! given its ticket. While no list is applied (sync fails, is refused or paused) nothing is overdue, however long it takes:
+//! sandboxes may be there that nobody let in, and to ask for as many again would pass `max` at the provider.
 //!
 //! Tickets of a flavour are alike: an arrival takes any that is open, in the transaction that inserts its sandbox. A ticket
 //! that was taken is kept until a census has counted the sandbox, so that a reader of an older count counts the ticket.
@@ -14,7 +18,7 @@ use std::time::Duration;
 
 use super::super::{TicketId, Timestamp};
 
-/// How long a ticket counts without an arrival.
+/// How long a ticket counts at least without an arrival.
 pub const TICKET_LIFE: Duration = Duration::from_secs(30 * 60);
 
 /// How long an eventually consistent read may miss what was written. A census that began so long after counts it.
@@ -88,13 +92,21 @@ impl Ticket {
     }
 
     /// Whether the hook is to be sent it now.
-    pub fn is_due(&self, now: Timestamp) -> bool {
-        matches!(self.state, TicketState::Due { at } if at <= now) && !self.is_overdue(now)
+    pub fn is_due(&self, now: Timestamp, listed: Option<Timestamp>) -> bool {
+        matches!(self.state, TicketState::Due { at } if at <= now) && !self.is_overdue(now, listed)
     }
 
-    /// Whether it waited too long: it ends, unless an arrival takes it first.
-    pub fn is_overdue(&self, now: Timestamp) -> bool {
-        self.is_open() && now.since(self.made_at) >= TICKET_LIFE
+    /// Whether it has waited for so long that a list decides.
+    pub fn is_late(&self, now: Timestamp) -> bool {
+        self.is_open() && self.made_at.plus(TICKET_LIFE) <= now
+    }
+
+    /// Whether it ends, unless an arrival takes it first: it is late, and nothing came by the last list that was applied, which
+    /// began at `listed`. Without one it is not.
+    pub fn is_overdue(&self, now: Timestamp, listed: Option<Timestamp>) -> bool {
+        // A list of the future a clock began that was wrong.
+        let listed = listed.filter(|began| !began.is_beyond(now, Duration::ZERO));
+        self.is_late(now) && listed.is_some_and(|began| self.is_late(began))
     }
 
     /// Whether a census that began at `as_of` has counted the sandbox that took it.

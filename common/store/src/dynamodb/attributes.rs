@@ -84,6 +84,7 @@ pub(super) const PROVIDER_AWAY: &str = "provider_away";
 pub(super) const HOOKS_AWAY: &str = "hooks_away";
 pub(super) const PAUSED_AT: &str = "paused_at";
 pub(super) const RAN_FOR_MS: &str = "ran_for_ms";
+pub(super) const LISTED_AT_MS: &str = "listed_at_ms";
 pub(super) const BUCKET_US: &str = "bucket_us";
 pub(super) const UNANSWERED: &str = "unanswered";
 pub(super) const PROBES: &str = "probes";

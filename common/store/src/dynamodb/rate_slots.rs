@@ -7,12 +7,14 @@ use super::change::ItemChange;
 use super::keys;
 use super::{RateSlotStore, n, records};
 use crate::{StoreError, Write};
-use broker_domain::Timestamp;
+use broker_domain::{CLOCKS_DIFFER, Timestamp};
 
 /// The slot is still the next one.
 const SLOT_IS_NEXT: &str = "next_slot_ms = :seen";
-/// The next slot is earlier than that time.
-const SLOT_IS_EARLIER: &str = "next_slot_ms < :until";
+/// The next slot is earlier than that time, or later than any time until which slots are held.
+const SLOT_IS_EARLIER: &str = "next_slot_ms < :until or next_slot_ms > :beyond";
+/// The longest for which slots are held, and more than plans are ahead. A slot further ahead was written by a clock that was wrong.
+const LONGEST_HELD: Duration = Duration::from_secs(60 * 60);
 /// Attempts to take a slot while other workers take slots.
 const TRIES: usize = 20;
 
@@ -38,7 +40,7 @@ impl RateSlotStore {
     ) -> Result<Option<Timestamp>, StoreError> {
         for _ in 0..TRIES {
             let next = self.next_slot(pace, earliest).await?;
-            let first = next.max(earliest);
+            let first = if next.is_beyond(latest, LONGEST_HELD) { earliest } else { next.max(earliest) };
             if first > latest {
                 return Ok(None);
             }
@@ -71,7 +73,10 @@ impl RateSlotStore {
                 key: keys::pace(pace).into_map(),
                 condition: SLOT_IS_EARLIER,
                 update: "SET next_slot_ms = :until",
-                values: vec![(":until", n(until.as_ms()))],
+                values: vec![
+                    (":until", n(until.as_ms())),
+                    (":beyond", n(until.max(now.plus(LONGEST_HELD)).plus(CLOCKS_DIFFER).as_ms())),
+                ],
             })
             .await
     }

@@ -116,11 +116,42 @@ impl SandboxStore {
         created_at: Timestamp,
         now: Timestamp,
     ) -> Result<Write<EntryConflict>, StoreError> {
-        const OPERATION: &str = "insert_over_tombstone";
-        let (seen, was) = (tombstone.sandbox.version, &tombstone.sandbox.external_id);
-        if AccountKey::of(was) == AccountKey::of(&sandbox.external_id) {
+        if is_its_account(sandbox, tombstone) {
             return Ok(Write::Rejected(EntryConflict::MovedOn(())));
         }
+        self.put_over(sandbox, tombstone, created_at, now, Vec::new()).await.map(Write::without_current)
+    }
+
+    /// The same for a sandbox that was asked for: it takes `ticket` in the same transaction. `None` if that is not open any
+    /// more.
+    pub async fn insert_over_tombstone_with_ticket(
+        &self,
+        sandbox: &NewSandbox,
+        tombstone: &Record,
+        created_at: Timestamp,
+        ticket: &OpenTicket,
+        now: Timestamp,
+    ) -> Result<Option<Write<EntryConflict>>, StoreError> {
+        if is_its_account(sandbox, tombstone) {
+            return Ok(Some(Write::Rejected(EntryConflict::MovedOn(()))));
+        }
+        let ticket = vec![self.table.take_ticket(ticket, &sandbox.id, now)?];
+        Ok(match self.put_over(sandbox, tombstone, created_at, now, ticket).await? {
+            Write::Rejected(EntryConflict::MovedOn(None)) => None,
+            entered => Some(entered.without_current()),
+        })
+    }
+
+    async fn put_over(
+        &self,
+        sandbox: &NewSandbox,
+        tombstone: &Record,
+        created_at: Timestamp,
+        now: Timestamp,
+        others: Vec<(keys::Key, TransactWriteItem)>,
+    ) -> Result<Entered, StoreError> {
+        const OPERATION: &str = "insert_over_tombstone";
+        let (seen, was) = (tombstone.sandbox.version, &tombstone.sandbox.external_id);
         let version = NewSandbox::version_over(seen, now);
         let put = Put::builder()
             .table_name(&self.table.name)
@@ -131,14 +162,12 @@ impl SandboxStore {
             .expression_attribute_values(":seen", n(seen))
             .expression_attribute_values(":external_id", s(sandbox.external_id.as_str()))
             .expression_attribute_values(":created_at", n(created_at.as_secs()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .build()
             .map_err(|error| built_wrong(OPERATION, error))?;
         let put = TransactWriteItem::builder().put(put).build();
         let accounts = replaced(was, &sandbox.external_id, AccountChange::Retire(was, now));
-        self.table
-            .write_with_accounts(OPERATION, &sandbox.id, put, &accounts, Vec::new())
-            .await
-            .map(Write::without_current)
+        self.table.write_with_accounts(OPERATION, &sandbox.id, put, &accounts, others).await
     }
 
     /// Makes a tombstone that the provider still lists pending again, under the external id that it lists now instead of `was`.
@@ -326,6 +355,11 @@ impl SandboxStore {
             Write::Rejected(_) => Write::Rejected(()),
         })
     }
+}
+
+/// Whether what is listed is the account that the tombstone was.
+fn is_its_account(listed: &NewSandbox, tombstone: &Record) -> bool {
+    AccountKey::of(&tombstone.sandbox.external_id) == AccountKey::of(&listed.external_id)
 }
 
 /// The origin of a sandbox that the provider listed.

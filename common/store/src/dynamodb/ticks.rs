@@ -7,22 +7,24 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::attributes::{self as a, Item};
+use super::attributes::{self as a, Item, Reader};
 use super::change::ItemChange;
 use super::keys;
 use super::{ScheduleStore, n, records, s};
 use crate::{StoreError, Tick, Trouble, Write};
-use broker_domain::{Job, Pause, Timestamp};
+use broker_domain::{CLOCKS_DIFFER, Job, Pause, Timestamp};
 
-/// It is due, not taken, and not paused.
-const TICK_IS_FREE: &str = "next_run_at_ms = :seen and (attribute_not_exists(taken_until_ms) or taken_until_ms <= :now) \
-                            and attribute_not_exists(paused_at)";
+/// It is due, not taken (for no longer than anybody takes it), and not paused.
+const TICK_IS_FREE: &str = "next_run_at_ms = :seen and (attribute_not_exists(taken_until_ms) or taken_until_ms <= :now \
+                            or taken_until_ms > :beyond) and attribute_not_exists(paused_at)";
 /// It is still taken by this worker.
 const TICK_IS_MINE: &str = "next_run_at_ms = :seen and taken_until_ms = :mine";
 const TICK_EXISTS: &str = "attribute_exists(PK)";
 const TICK_TELLS_OF_TROUBLE: &str = "attribute_exists(trouble_ms)";
 const TICK_IS_NOT_PAUSED: &str = "attribute_exists(PK) and attribute_not_exists(paused_at)";
 const TICK_IS_PAUSED: &str = "attribute_exists(paused_at)";
+/// No later list is noted, but one of a clock that was wrong.
+const LIST_BEGAN_BEFORE: &str = "attribute_exists(PK) and (attribute_not_exists(listed_at_ms) or listed_at_ms < :began or listed_at_ms > :beyond)";
 /// No run for a later trigger is noted.
 const TICK_RAN_BEFORE: &str =
     "attribute_exists(PK) and (attribute_not_exists(ran_for_ms) or ran_for_ms < :ran_for)";
@@ -57,7 +59,7 @@ impl ScheduleStore {
         Ok(ticks)
     }
 
-    /// Takes a due tick until `until`.
+    /// Takes a due tick until `until`; also one that is taken for longer than that, by a clock that was wrong.
     pub async fn take(
         &self,
         job: Job,
@@ -75,6 +77,7 @@ impl ScheduleStore {
                     (":seen", n(tick.next_run_at.as_ms())),
                     (":now", n(now.as_ms())),
                     (":until", n(until.as_ms())),
+                    (":beyond", n(until.plus(CLOCKS_DIFFER).as_ms())),
                 ],
             })
             .await
@@ -114,6 +117,27 @@ impl ScheduleStore {
                 values: vec![(":ran_for", n(ran_for.as_ms()))],
             })
             .await
+    }
+
+    /// Notes that a sync applied, whole, a list of the provider that began at `began`. It never goes back.
+    pub async fn note_listed(&self, began: Timestamp, now: Timestamp) -> Result<Write, StoreError> {
+        // A sync that only operators and schedulers outside start has no tick yet.
+        self.tick(Job::Sync, Duration::ZERO, now).await?;
+        self.table
+            .change(ItemChange {
+                operation: "listed",
+                key: keys::tick(Job::Sync).into_map(),
+                condition: LIST_BEGAN_BEFORE,
+                update: "SET listed_at_ms = :began",
+                values: vec![(":began", n(began.as_ms())), (":beyond", n(now.plus(CLOCKS_DIFFER).as_ms()))],
+            })
+            .await
+    }
+
+    /// When the last list began that a sync applied, if that is known (a consistent read).
+    pub async fn listed(&self) -> Result<Option<Timestamp>, StoreError> {
+        let Some(item) = self.table.get(keys::tick(Job::Sync)).await? else { return Ok(None) };
+        Ok(Reader(&item).optional_number(a::LISTED_AT_MS)?.map(Timestamp::from_ms))
     }
 
     /// Notes what was wrong with the last run of a job, or that nothing was; one of which that is known moved on.

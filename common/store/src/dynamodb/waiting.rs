@@ -163,13 +163,20 @@ impl WaitingStore {
     /// left out, so that it holds up no other line.
     pub async fn lines(&self, now: Timestamp) -> Result<Vec<ListedLine>, StoreError> {
         let items = self.table.all_of("lines", keys::LINES).await?;
-        Ok(readable_lines(&items, now))
+        Ok(readable_lines(&items).filter(|line| line.until >= now).collect())
+    }
+
+    /// The lines that a walk at `now` looks through (a consistent read): those that are listed, and those that were, until a walk
+    /// found nobody in them since. Places are ended later than their line is listed if no walk ran meanwhile.
+    pub async fn lines_to_walk(&self, now: Timestamp) -> Result<Vec<ListedLine>, StoreError> {
+        let items = self.table.all_of("lines", keys::LINES).await?;
+        Ok(readable_lines(&items).filter(|line| line.until >= now || !line.is_left()).collect())
     }
 
     /// The lines of one tenant that are listed at `now` (a consistent read).
     pub async fn lines_of(&self, tenant: &TenantName, now: Timestamp) -> Result<Vec<ListedLine>, StoreError> {
         let items = self.table.all_that_begin("lines", keys::LINES, &format!("{tenant}#")).await?;
-        Ok(readable_lines(&items, now))
+        Ok(readable_lines(&items).filter(|line| line.until >= now).collect())
     }
 
     /// The same, and before them the guard that a new one is conditional on.
@@ -227,7 +234,7 @@ pub(crate) fn line_of(cursor: &PageKey) -> Option<Line> {
     Line::parse(partition.strip_prefix(keys::PLACES)?)
 }
 
-fn readable_lines(items: &[Item], now: Timestamp) -> Vec<ListedLine> {
+fn readable_lines(items: &[Item]) -> impl Iterator<Item = ListedLine> {
     let read = |item: &Item| match read_line(item) {
         Ok(line) => Some(line),
         Err(error) => {
@@ -235,7 +242,7 @@ fn readable_lines(items: &[Item], now: Timestamp) -> Vec<ListedLine> {
             None
         }
     };
-    items.iter().filter_map(read).filter(|line| line.until >= now).collect()
+    items.iter().filter_map(read)
 }
 
 fn read_line(item: &Item) -> Result<ListedLine, StoreError> {

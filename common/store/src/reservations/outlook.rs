@@ -99,13 +99,15 @@ async fn supply(
     let tickets = store.refill.tickets(name).await?;
     let coming: Vec<_> = tickets
         .iter()
-        .filter(|ticket| ticket.is_open() && !ticket.is_overdue(now))
+        .filter(|ticket| ticket.is_open() && !ticket.is_late(now))
         .map(|ticket| ticket.made_at.plus(ready_after).max(now))
         .collect();
     let stands_still = refill.hook.is_none() || flow.paused.is_some() || flow.breaker.is_open();
     let live: u64 =
         counts.into_iter().flatten().filter(|(status, _)| **status != Status::Deleted).map(|(_, n)| n).sum();
-    let room = u64::from(refill.max).saturating_sub(live + coming.len() as u64);
+    // One that is late is not counted on; it takes its room until a list says that nothing came.
+    let open = tickets.iter().filter(|ticket| ticket.is_open()).count() as u64;
+    let room = u64::from(refill.max).saturating_sub(live + open);
     let more = if stands_still { 0 } else { room };
     Ok(Supply { free, coming, more, ready_after, per_minute: refill.rate_per_minute })
 }

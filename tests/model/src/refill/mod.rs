@@ -2,7 +2,8 @@
 //!
 //! It covers every interleaving of rounds, calls of the hook, arrivals, censuses, claims and deletions by several workers
 //! that stop for good or for long between any two steps, with an index that shows a new sandbox late. The hook may answer
-//! no, fail, make a sandbox although it fails, make two, or none although it says yes; what it makes comes at any time.
+//! no, fail, make a sandbox although it fails, make two, or none although it says yes; what it makes comes at any time. A sync
+//! applies a list when all that it has is in the table.
 //! Decisions are the domain's ([`broker_domain::refill`]). Invariant: as designed, no state breaks a promise; each other
 //! variant does. Not modelled: rate, breaker and the lock of a round, which only make rounds rarer.
 
@@ -41,11 +42,13 @@ pub enum Variant {
     OverdueUnseen,
     /// A ticket that waited too long is kept.
     OverdueForever,
+    /// A ticket ends by its age, though no list was applied since.
+    OverdueByAge,
 }
 
 impl Variant {
     /// The mistakes.
-    pub const BROKEN: [Self; 9] = [
+    pub const BROKEN: [Self; 10] = [
         Self::WithoutVersion,
         Self::TakenIsGone,
         Self::TakenTwice,
@@ -55,6 +58,7 @@ impl Variant {
         Self::CensusIsCurrent,
         Self::OverdueUnseen,
         Self::OverdueForever,
+        Self::OverdueByAge,
     ];
 
     /// A part of the promise that it breaks.
@@ -162,7 +166,8 @@ impl Model for Scenario {
                 | Hand::Planned { .. }
                 | Hand::Answered { .. }
                 | Hand::SyncRead { .. }
-                | Hand::Counted { .. } => actions.extend([Action::Go(worker), Action::Crash(worker)]),
+                | Hand::Counted { .. }
+                | Hand::Listed { .. } => actions.extend([Action::Go(worker), Action::Crash(worker)]),
             }
         }
         if world.promised > 0 && world.accounts < self.accounts {

@@ -12,6 +12,14 @@ impl Scenario {
         if here + open > max {
             return Some(format!("{here} that were asked for and {open} tickets are more than max, {max}"));
         }
+        // Not of the table alone: what the provider has, and what is still to come.
+        let unlisted = u32::from(world.accounts) - world.known.count_ones();
+        let there = world.records.len()
+            + usize::try_from(unlisted).unwrap_or(usize::MAX)
+            + usize::from(world.promised);
+        if world.lies == 0 && !world.beside && there > max {
+            return Some(format!("{there} that an honest hook had made in time are more than max, {max}"));
+        }
         // A worker may stop in any state, so this covers the others.
         if world.hands.iter().any(|hand| *hand != Hand::Idle) {
             return None;
@@ -28,6 +36,7 @@ impl Scenario {
         world.hands.fill(Hand::Idle);
         for _ in 0..3 {
             self.step(&mut world, Action::Tick);
+            world.listed = world.now;
             let live = u8::try_from(world.records.len()).unwrap_or(u8::MAX);
             world.census = Some(Census { as_of: world.now, number: 0, live });
             self.step(&mut world, Action::BeginRound(0));

@@ -19,6 +19,9 @@ impl Scenario {
         }
         let unknown = (0..world.accounts).filter(|account| !world.knows(*account));
         actions.extend(unknown.map(|account| Action::BeginSync(worker, account)));
+        if world.listed < world.now {
+            actions.push(Action::BeginList(worker));
+        }
     }
 
     /// Only whether a version is the current one matters.
@@ -35,7 +38,8 @@ impl Scenario {
                 | Hand::Calling { .. }
                 | Hand::Answered { .. }
                 | Hand::SyncRead { .. }
-                | Hand::Counted(_) => {}
+                | Hand::Counted(_)
+                | Hand::Listed { .. } => {}
             }
         }
     }
@@ -62,6 +66,10 @@ impl Scenario {
             Action::BeginSync(worker, account) => {
                 let ticket = world.open().next().map(|ticket| ticket.id);
                 world.hands[worker] = Hand::SyncRead { account, ticket };
+            }
+            Action::BeginList(worker) => {
+                world.beside |= world.promised > 0;
+                world.hands[worker] = Hand::Listed { as_of: world.now, accounts: world.accounts };
             }
             Action::Call(worker, heard) => {
                 call(world, worker, heard);
@@ -102,6 +110,12 @@ impl Scenario {
             }
             Hand::Answered { tickets, answer } => self.write_answer(world, tickets, answer),
             Hand::SyncRead { account, ticket } => self.insert(world, account, ticket),
+            // Its inserts are steps of their own; applied is a list when all of them are done.
+            Hand::Listed { as_of, accounts } if (0..accounts).all(|account| world.knows(account)) => {
+                world.listed = world.listed.max(as_of);
+                Hand::Idle
+            }
+            Hand::Listed { .. } => hand,
             Hand::Counted(census) => {
                 let is_newer = world.census.is_none_or(|stored| stored.as_of < census.as_of);
                 let same_tick = world
@@ -141,8 +155,11 @@ impl Scenario {
         let counted =
             Counted { available, arriving: 0, live: u64::from(census.live), as_of: time(census.as_of) };
         let now = time(world.now);
-        let plan = Round { refill: &refill, flow: &flow, tickets: &tickets, counted, reserved: 0, now }
-            .plan(Duration::ZERO);
+        let listed = if self.variant == Variant::OverdueByAge { now } else { time(world.listed) };
+        let listed = Some(listed);
+        let plan =
+            Round { refill: &refill, flow: &flow, tickets: &tickets, counted, reserved: 0, listed, now }
+                .plan(Duration::ZERO);
         if plan.is_empty() {
             return Hand::Idle;
         }
@@ -161,6 +178,7 @@ impl Scenario {
         counted: &[TicketId],
     ) -> Hand {
         world.version += 1;
+        world.beside |= !send.is_empty();
         let forced = self.variant == Variant::OverdueUnseen;
         world.tickets.retain(|ticket| {
             let ends = overdue.contains(&ticket.id) && (ticket.is_open() || forced);
@@ -233,6 +251,10 @@ fn call(world: &mut World, worker: usize, heard: Heard) {
         Heard::Failed => (0, TicketAnswer::Failed),
         Heard::FailedButMade => (1, TicketAnswer::Failed),
     };
+    // A worker that stood still for half an hour with a ticket in its hand may call when a list has had its say.
+    let now = time(world.now);
+    let called = world.open().find(|ticket| tickets.first() == Some(&ticket.id));
+    world.beside |= called.is_none_or(|ticket| ticket.made_at != now);
     world.lies += u8::from(!matches!(heard, Heard::Yes | Heard::No));
     world.promised += made;
     world.hands[worker] = Hand::Answered { tickets, answer };

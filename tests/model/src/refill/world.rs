@@ -18,6 +18,11 @@ pub struct World {
     pub(super) records: Vec<Record>,
     /// The last census.
     pub(super) census: Option<Census>,
+    /// The tick at which the last list began that sync applied.
+    pub(super) listed: u8,
+    /// An account may be there, or come, that no ticket stands for and that nobody is to blame for: one was still to come when a
+    /// list began, or a ticket was sent twice, or half an hour after it was made.
+    pub(super) beside: bool,
     /// Sandboxes that the hook had made and that the provider does not list yet.
     pub(super) promised: u8,
     /// How many accounts the provider made, by number.
@@ -89,6 +94,11 @@ pub(super) enum Hand {
     },
     /// A census counted.
     Counted(Census),
+    /// Sync read a list that began at this tick and has so many accounts.
+    Listed {
+        as_of: u8,
+        accounts: u8,
+    },
 }
 
 /// What a hook does, and what of it is heard.
@@ -116,6 +126,7 @@ pub enum Action {
     BeginRound(usize),
     BeginCensus(usize),
     BeginSync(usize, u8),
+    BeginList(usize),
     Go(usize),
     Call(usize, Heard),
     Crash(usize),
@@ -133,6 +144,8 @@ impl World {
             tickets: Vec::new(),
             records: Vec::new(),
             census: Some(Census { as_of: 0, number: 0, live: 0 }),
+            listed: 0,
+            beside: false,
             promised: 0,
             accounts: 0,
             known: 0,

@@ -35,12 +35,23 @@ const WHILE_FULL: Duration = Duration::from_secs(300);
 pub(crate) struct Gates(Arc<Mutex<BTreeSet<FlavourName>>>);
 
 impl Gates {
-    fn begin(&self, flavour: &FlavourName) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(flavour.clone())
+    /// Begins to ask the gate of a flavour, unless it is being asked.
+    fn begin(&self, flavour: &FlavourName) -> Option<AskedGate> {
+        let begins = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(flavour.clone());
+        begins.then(|| AskedGate { gates: self.clone(), flavour: flavour.clone() })
     }
+}
 
-    fn end(&self, flavour: &FlavourName) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(flavour);
+/// A flavour whose gate is asked until this is dropped, also by a panic.
+#[derive(Debug)]
+struct AskedGate {
+    gates: Gates,
+    flavour: FlavourName,
+}
+
+impl Drop for AskedGate {
+    fn drop(&mut self) {
+        self.gates.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.flavour);
     }
 }
 
@@ -56,15 +67,12 @@ pub(super) fn ask(jobs: &Jobs, policy: &Arc<Policy>, arrivals: Vec<Candidate>) -
         }
     }
     for (flavour, arrivals) in guarded {
-        if !jobs.gates.begin(&flavour) {
-            continue;
-        }
+        let Some(begun) = jobs.gates.begin(&flavour) else { continue };
         let (jobs, policy) = (jobs.clone(), Arc::clone(policy));
         tokio::spawn(async move {
-            let asked = ask_flavour(&jobs, &policy, &flavour, arrivals);
+            let asked = ask_flavour(&jobs, &policy, &begun.flavour, arrivals);
             // What is asked when this process ends is asked again by another one.
             let _stopped = jobs.stop.run_until_cancelled(asked).await;
-            jobs.gates.end(&flavour);
         });
     }
     open
@@ -198,4 +206,19 @@ async fn refuse(jobs: &Jobs, flavour: &FlavourName, refused: &GateRefusal) -> Re
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_gate_whose_task_panics_is_asked_again() {
+        let (gates, flavour) = (Gates::default(), FlavourName::new("small").unwrap());
+        let begun = gates.begin(&flavour).unwrap();
+        assert!(gates.begin(&flavour).is_none(), "it is being asked");
+        let asking = tokio::spawn(async move { panic!("while {} is asked", begun.flavour) });
+        assert!(asking.await.is_err());
+        assert!(gates.begin(&flavour).is_some());
+    }
 }

@@ -114,7 +114,7 @@ async fn tick(jobs: &Jobs, every: Duration, must: bool) -> Result<(), StoreError
     let (now, schedule) = (jobs.clock.now(), &jobs.store.schedule);
     let tick = schedule.tick(Job::Serve, Duration::ZERO, now).await?;
     let until = now.plus(TAKEN_FOR);
-    if !tick.is_free(now) || !(must || is_wanted(jobs).await?) {
+    if !tick.is_free(now, every, TAKEN_FOR) || !(must || is_wanted(jobs).await?) {
         return Ok(());
     }
     if schedule.take(Job::Serve, &tick, until, now).await? == Write::Rejected(()) {
@@ -122,8 +122,8 @@ async fn tick(jobs: &Jobs, every: Duration, must: bool) -> Result<(), StoreError
     }
     // It reports, and what failed is served by the next.
     let _ended = jobs.run(&Task::Serve, until).await;
-    let now = jobs.clock.now();
-    schedule.move_on(Job::Serve, &tick, until, now.plus(every)).await?;
+    // Due as it was: turns say when the next look is, and it comes before this one's end plus an interval.
+    schedule.move_on(Job::Serve, &tick, until, tick.next_run_at.min(jobs.clock.now())).await?;
     Ok(())
 }
 
@@ -274,7 +274,7 @@ async fn turn_to_deal(jobs: &Jobs) -> Result<TurnToDeal, StoreError> {
             return Ok(TurnToDeal::NotNeeded);
         }
         let taken_until = now.plus(TAKEN_FOR);
-        if tick.taken_until.is_none_or(|until| until <= now)
+        if !tick.is_taken(now, TAKEN_FOR)
             && schedule.take(Job::Serve, &tick, taken_until, now).await? == Write::Applied
         {
             return Ok(TurnToDeal::Mine(tick, taken_until));

@@ -78,10 +78,11 @@ pub(super) async fn walk_when_due(jobs: &Jobs) -> Result<(), StoreError> {
 async fn walk(jobs: &Jobs) -> Result<u64, StoreError> {
     let now = jobs.clock.now();
     let mut waiting = 0;
-    for listed in jobs.store.waiting.lines(now).await? {
-        let (mut marks, mut over) = (Marks::default(), Vec::new());
+    for listed in jobs.store.waiting.lines_to_walk(now).await? {
+        let (mut marks, mut over, mut is_left) = (Marks::default(), Vec::new(), true);
         let mut pages = Pages::new(|after| jobs.store.waiting.places(&listed.line, after, WALKED));
         while let Some(rows) = pages.next().await? {
+            is_left &= rows.places.is_empty() && rows.unreadable.is_empty();
             for waiter in readable(jobs, rows).await? {
                 let place = &waiter.place;
                 if place.deadline < now {
@@ -94,8 +95,9 @@ async fn walk(jobs: &Jobs) -> Result<u64, StoreError> {
         }
         soon::all(jobs, over).await;
         waiting += marks.length;
-        // A line that stands still is not written.
-        if marks != listed.marks {
+        // A line that stands still is not written. One that is listed no more is walked until it was found left.
+        let is_news = if listed.until < now { is_left } else { marks != listed.marks };
+        if is_news {
             jobs.store.waiting.walked(&listed.line, &marks, now).await?;
         }
     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::doubtful::{Doubt, DoubtfulRow, DoubtfulRows};
 use super::spool::{Spool, SpoolError};
 
-/// This many available sandboxes may always become stale at once …
+/// This many sandboxes may always be missing at once …
 const FEW: u64 = 5;
 /// … and this part of them.
 const PART: u64 = 5;
@@ -178,6 +178,10 @@ pub(super) struct Diff {
     pub(super) found: Spool<(Account, KnownSandbox)>,
     /// Arriving, available or put aside, and not listed.
     pub(super) missing: Spool<Missing>,
+    /// The number of those that are allocated or in quarantine, before any change.
+    pub(super) in_use: u64,
+    /// How many of them are not listed.
+    pub(super) in_use_missing: u64,
     /// How many are allocated, and not listed; some of them.
     pub(super) allocated_missing: u64,
     pub(super) some_allocated_missing: Vec<SandboxId>,
@@ -195,6 +199,8 @@ impl Diff {
             unknown: Spool::new(Arc::clone(dir), 1),
             found: Spool::new(Arc::clone(dir), 1),
             missing: Spool::new(Arc::clone(dir), PARTS),
+            in_use: 0,
+            in_use_missing: 0,
             allocated_missing: 0,
             some_allocated_missing: Vec::new(),
         }
@@ -229,6 +235,9 @@ pub(super) fn between(
         let before = before.map(Iterator::collect::<Result<HashSet<_>, SpoolError>>).transpose()?;
         decide(accounts.part(part), before.as_ref(), part, &mut diff)?;
     }
+    if let Some(before) = before {
+        diff.in_use_missing = diff.in_use_missing.min(before.in_use_missing);
+    }
     Ok(diff)
 }
 
@@ -248,6 +257,7 @@ fn meet(
     diff.tally.complain_of(std::mem::take(&mut listed.tally));
     for (id, known) in ours {
         diff.available += u64::from(is_in_pool(known.status));
+        diff.in_use += u64::from(is_in_use(known.status));
         let record = ByAccount::Ours { id: id.clone(), known: known.clone(), has_id: listed.has(id) };
         accounts.push_by(&AccountKey::of(&known.external_id), &record)?;
     }
@@ -312,6 +322,7 @@ impl Diff {
         before: Option<&HashSet<SandboxId>>,
         part: usize,
     ) -> Result<(), SpoolError> {
+        self.in_use_missing += u64::from(is_in_use(known.status));
         match known.status {
             Status::Arriving | Status::Available | Status::Reserved
                 if before.is_none_or(|before| before.contains(id)) =>
@@ -362,6 +373,11 @@ const fn is_in_pool(status: Status) -> bool {
     matches!(status, Status::Arriving | Status::Available | Status::Reserved)
 }
 
+/// Whether it is neither offered nor on its way out: the provider should list it, and it never becomes stale.
+const fn is_in_use(status: Status) -> bool {
+    matches!(status, Status::Allocated | Status::Quarantined)
+}
+
 /// Why a row whose account is no other sandbox's is refused all the same.
 fn doubt(account: &Account, known: Option<&KnownSandbox>) -> Option<Doubt> {
     let stays =
@@ -376,20 +392,38 @@ fn doubt(account: &Account, known: Option<&KnownSandbox>) -> Option<Doubt> {
     is_held.then_some(Doubt::AnotherAccount)
 }
 
-/// The reason to refuse this list, if there is one; what is missing counts if it is believed.
-pub(super) fn refusal(diff: &Diff, believed: bool) -> Option<String> {
+/// Whether more is missing of what is offered, allocated and in quarantine together than one provider's list may miss: as of
+/// another provider's list, or of another account of it.
+pub(super) fn misses_too_many(diff: &Diff) -> bool {
+    diff.missing.len() + diff.in_use_missing > most(diff.available + diff.in_use)
+}
+
+/// How many of so many may be missing.
+fn most(of: u64) -> u64 {
+    FEW.max(of / PART)
+}
+
+/// The reason to refuse this list, if there is one; what is missing counts if the list does not contradict itself.
+pub(super) fn refusal(diff: &Diff) -> Option<String> {
     if diff.is_empty {
         return Some("the provider lists nothing at all".to_owned());
     }
-    let most = FEW.max(diff.available / PART);
-    (believed && diff.missing.len() > most).then(|| {
+    if diff.doubt.is_some() {
+        return None;
+    }
+    let (missing, available) = (diff.missing.len(), diff.available);
+    let refused = |missing: u64, of: u64, which: &str| {
+        let most = most(of);
         format!(
-            "{} of {} available sandboxes are missing at the provider, more than {most}: look there, then run it with \
-             --accept-stale if that is true",
-            diff.missing.len(),
-            diff.available
+            "{missing} of {of} {which} sandboxes are missing at the provider, more than {most}: look there, then run it with \
+             --accept-stale if that is true"
         )
-    })
+    };
+    if missing > most(available) {
+        return Some(refused(missing, available, "available"));
+    }
+    misses_too_many(diff)
+        .then(|| refused(missing + diff.in_use_missing, available + diff.in_use, "available and allocated"))
 }
 
 /// What to do with a listed account whose id exists in the table.

@@ -8,7 +8,9 @@ use broker_domain::{ExternalId, Sandbox, SandboxId, SandboxName, Status, Timesta
 use broker_provider::{Account, ListedRow, Mark, Rows as _, Sighting, Tally};
 use broker_store::Record;
 
-use super::diff::{Diff, DiffVerdict, KnownSandbox, Missing, Ours, Theirs, between, judge, refusal};
+use super::diff::{
+    Diff, DiffVerdict, KnownSandbox, Missing, Ours, Theirs, between, judge, misses_too_many, refusal,
+};
 use super::spool::Portions;
 
 fn id(text: &str) -> SandboxId {
@@ -119,12 +121,42 @@ fn an_empty_list_or_too_many_missing_are_not_believed() {
     let refused = |of: usize, gone: usize| {
         let ours: HashMap<_, _> = (0..of).map(|n| known(&format!("s{n}"), Status::Available)).collect();
         let theirs: Vec<_> = (gone..of).map(|n| account(&format!("s{n}"), &format!("s{n}"), None)).collect();
-        refusal(&compared(ours, listed(&theirs)), true)
+        refusal(&compared(ours, listed(&theirs)))
     };
     assert!(refused(0, 0).is_some_and(|why| why.contains("nothing at all")));
     assert!(refused(3, 3).is_some());
     assert!(refused(10, 5).is_none() && refused(10, 6).is_some());
     assert!(refused(100, 20).is_none() && refused(100, 21).is_some());
+}
+
+#[test]
+fn a_list_that_misses_what_is_in_use_as_well_is_another_providers() {
+    let pool = |allocated: usize, quarantined: usize, available: usize| {
+        let in_use = (0..allocated).map(|n| known(&format!("a{n}"), Status::Allocated));
+        let set_aside = (0..quarantined).map(|n| known(&format!("q{n}"), Status::Quarantined));
+        let free = (0..available).map(|n| known(&format!("s{n}"), Status::Available));
+        in_use.chain(set_aside).chain(free).collect::<HashMap<_, _>>()
+    };
+    let list = |names: &[String]| {
+        let accounts: Vec<_> = names.iter().map(|name| account(name, name, None)).collect();
+        listed(&accounts)
+    };
+    let foreign: Vec<_> = (0..300).map(|n| format!("foreign{n}")).collect();
+    for ours in [pool(300, 0, 4), pool(300, 0, 0), pool(0, 30, 4)] {
+        let first = compared(ours.clone(), list(&foreign));
+        assert!(misses_too_many(&first));
+        let second = compared_after(Some(&first), ours, list(&foreign));
+        assert!(refusal(&second).is_some_and(|why| why.contains("--accept-stale")));
+    }
+    // A fifth, and few of few, are gone at times.
+    let without = |gone: usize| (gone..100).map(|n| format!("a{n}")).collect::<Vec<_>>();
+    assert!(refusal(&compared(pool(100, 0, 0), list(&without(20)))).is_none());
+    assert!(refusal(&compared(pool(100, 0, 0), list(&without(21)))).is_some());
+    assert!(refusal(&compared(pool(5, 0, 0), list(&foreign))).is_none());
+    // What one of two lists has is there.
+    let first = compared(pool(100, 0, 0), list(&without(50)));
+    let all = list(&without(0));
+    assert!(refusal(&compared_after(Some(&first), pool(100, 0, 0), all)).is_none());
 }
 
 #[test]

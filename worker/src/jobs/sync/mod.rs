@@ -3,9 +3,10 @@
 //! Order: our index first, then the provider's whole list, so that what appears in between is new, never missing. `diff`
 //! decides purely; each write is at the version that was read, so claims at any moment win or lose whole. Matching
 //! sandboxes are not written. Before anything becomes stale the list is read a second time ([`compared_twice`]): missing is
-//! what neither list has, and the second list must not contradict itself. A list that is empty, or would make too much of
-//! the pool stale, changes nothing ([`diff::refusal`]). A sandbox that was ever handed out does not come back: where an id
-//! exists, its item decides ([`resolve`]).
+//! what neither list has, and the second list must not contradict itself. A list that is empty, would make too much of the
+//! pool stale, or misses too much of it and of what is in use together, changes nothing ([`diff::refusal`]). A sandbox that was ever handed out does not come back: where an id
+//! exists, its item decides ([`resolve`]). When everything was let in, the time at which the list began is kept: refill ends
+//! tickets by it.
 
 mod arrivals;
 mod diff;
@@ -42,6 +43,7 @@ const ENTER_AT_ONCE: usize = 25;
 
 pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport) -> Result<(), JobError> {
     record_accounts(jobs, report).await?;
+    let began = jobs.clock.now();
     let diff = compared_twice(jobs, jobs.provider()?).await?;
     report.found = diff.listed;
     tell_unreadable(&diff, report);
@@ -62,7 +64,7 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
         tell_allocated_missing(&diff, report);
     }
     report.skipped += diff.doubtful.len();
-    let refusal = diff::refusal(&diff, believed).filter(|_| !accept_stale);
+    let refusal = diff::refusal(&diff).filter(|_| !accept_stale);
     let Diff { doubtful, unknown, found, missing, .. } = diff;
     let doubtful = Arc::new(doubtful);
     let ended = match refusal {
@@ -70,7 +72,12 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
         None => write(jobs, believed.then_some(missing), found, unknown, &doubtful, report).await,
     };
     doubtful.tell(report);
-    ended
+    if ended? {
+        // Another sync may have applied a later one.
+        let (Write::Applied | Write::Rejected(())) =
+            jobs.store.schedule.note_listed(began, jobs.clock.now()).await?;
+    }
+    Ok(())
 }
 
 /// No sandbox enters the pool before every existing one has its account's record.
@@ -89,13 +96,13 @@ async fn record_accounts(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobE
     Ok(())
 }
 
-/// The difference; if something would become stale, what is missing in a second list, too.
+/// The difference; if something would become stale, or too much in use is missing, what is missing in a second list, too.
 async fn compared_twice(jobs: &Jobs, provider: &Provider) -> Result<Diff, JobError> {
     let ours = Arc::new(known::ours(jobs).await?);
     let first = listed(jobs, provider).await?;
     let first = compared(jobs, &ours, first, None).await?;
     crash_points::point(Point::Listed);
-    if first.missing.len() == 0 {
+    if first.missing.len() == 0 && !diff::misses_too_many(&first) {
         return Ok(first);
     }
     match listed(jobs, provider).await {
@@ -172,6 +179,8 @@ fn gauge(count: u64) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
+/// Writes the difference. Whether everything that is new was let in, or refused for good: then what has no sandbox yet is not in the
+/// list.
 async fn write(
     jobs: &Jobs,
     missing: Option<Spool<Missing>>,
@@ -179,7 +188,7 @@ async fn write(
     unknown: Spool<Account>,
     doubtful: &Arc<DoubtfulRows>,
     report: &mut JobReport,
-) -> Result<(), JobError> {
+) -> Result<bool, JobError> {
     let mut part = JobReport { job: report.job.clone(), ..JobReport::default() };
     let arrivals = Arrivals::default();
     if let Some(missing) = missing {
@@ -207,8 +216,9 @@ async fn write(
     enter(jobs, unknown, step, &arrivals, &mut part).await?;
     report.detail("tickets_taken", tickets.taken());
     tickets.note_times(jobs).await?;
+    let is_applied = part.failed == 0;
     take(report, &mut part, "inserted_or_revived");
-    Ok(())
+    Ok(is_applied)
 }
 
 /// Takes a step for each record of `spool`, in portions. What a portion brought is served while the next one enters.
@@ -324,7 +334,7 @@ async fn insert(
             Write::Rejected(EntryConflict::AccountTaken { by })
         }
         Write::Rejected(EntryConflict::MovedOn(record)) => {
-            resolve(jobs, account, &sandbox, &record, arrivals).await?
+            resolve(jobs, account, (&sandbox, tickets), &record, arrivals).await?
         }
     };
     Ok(settle(entered, &sandbox, doubtful))
@@ -334,7 +344,7 @@ async fn insert(
 async fn resolve(
     jobs: &Jobs,
     account: &Account,
-    sandbox: &NewSandbox,
+    (sandbox, tickets): (&NewSandbox, &Tickets),
     stands: &Record,
     arrivals: &Arrivals,
 ) -> Result<Write<EntryConflict>, StoreError> {
@@ -343,8 +353,7 @@ async fn resolve(
         // The index was a moment behind: the next run sees it.
         diff::DiffVerdict::Leave => Ok(Write::Rejected(EntryConflict::MovedOn(()))),
         diff::DiffVerdict::Another(created_at) => {
-            let entered =
-                jobs.store.sandboxes.insert_over_tombstone(sandbox, stands, created_at, now).await?;
+            let entered = tickets.insert_over_tombstone(jobs, sandbox, stands, created_at, now).await?;
             if entered.is_applied() {
                 let version = NewSandbox::version_over(stands.sandbox.version, now);
                 arrivals.add(sandbox.clone().arrived(version));

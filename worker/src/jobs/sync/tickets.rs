@@ -1,11 +1,13 @@
-//! Tickets of refill that arrivals take: any open one of the sandbox's flavour, in the transaction of its insert.
+//! Tickets of refill that arrivals take: the oldest open one of the sandbox's flavour, in the transaction of its insert.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broker_domain::policy::Policy;
+use broker_domain::refill::Ticket;
 use broker_domain::{FlavourName, SandboxName, Timestamp};
 use broker_provider::Account;
 use broker_store::{EntryConflict, NewSandbox, OpenTicket, Record, StoreError, Write};
@@ -42,6 +44,17 @@ pub(super) struct Tickets {
     longest: Mutex<BTreeMap<FlavourName, Duration>>,
 }
 
+/// The open ones of `tickets`, the oldest at the end, where they are taken from: it is overdue first.
+fn oldest_last(flavour: &FlavourName, tickets: &[Ticket]) -> Vec<AskedTicket> {
+    let mut open: Vec<_> = tickets.iter().filter(|ticket| ticket.is_open()).collect();
+    open.sort_by_key(|ticket| Reverse(ticket.made_at));
+    let asked = open.into_iter().map(|ticket| AskedTicket {
+        ticket: OpenTicket { flavour: flavour.clone(), id: ticket.id },
+        made_at: ticket.made_at,
+    });
+    asked.collect()
+}
+
 impl Tickets {
     /// Reads those of the flavours of `unknown`, which it gives back.
     pub(super) async fn read(
@@ -62,13 +75,7 @@ impl Tickets {
         }
         let mut open = BTreeMap::new();
         for (flavour, ..) in refill::refilled(&policy).filter(|(name, ..)| arriving.contains(name)) {
-            let tickets = jobs.store.refill.tickets(flavour).await?;
-            let tickets = tickets.iter().filter(|ticket| ticket.is_open());
-            let asked = tickets.map(|ticket| AskedTicket {
-                ticket: OpenTicket { flavour: flavour.clone(), id: ticket.id },
-                made_at: ticket.made_at,
-            });
-            open.insert(flavour.clone(), asked.collect());
+            open.insert(flavour.clone(), oldest_last(flavour, &jobs.store.refill.tickets(flavour).await?));
         }
         Ok((
             Self { policy, open: Mutex::new(open), taken: AtomicU64::new(0), longest: Mutex::default() },
@@ -85,32 +92,55 @@ impl Tickets {
     ) -> Result<Inserted, StoreError> {
         let sandboxes = &jobs.store.sandboxes;
         while let Some(asked) = self.next(&sandbox.name) {
-            let inserted = match sandboxes.insert_with_ticket(sandbox, &asked.ticket, now).await {
-                Ok(inserted) => inserted,
-                Err(error) => {
-                    self.give_back(asked);
-                    return Err(error);
-                }
-            };
-            match inserted {
-                Some(Write::Applied) => {
-                    self.taken.fetch_add(1, Ordering::Relaxed);
-                    let took = asked.count_taken(now);
-                    let mut longest = self.longest();
-                    let of_flavour = longest.entry(asked.ticket.flavour).or_default();
-                    *of_flavour = took.max(*of_flavour);
-                    drop(longest);
-                    return Ok(Write::Applied);
-                }
-                Some(inserted) => {
-                    self.give_back(asked);
-                    return Ok(inserted);
-                }
-                // Another arrival has it, or it ended.
-                None => {}
+            let inserted = sandboxes.insert_with_ticket(sandbox, &asked.ticket, now).await;
+            if let Some(ended) = self.settled(asked, inserted, now) {
+                return ended;
             }
         }
         sandboxes.insert(sandbox, now).await
+    }
+
+    /// The same in place of a tombstone of the same id.
+    pub(super) async fn insert_over_tombstone(
+        &self,
+        jobs: &Jobs,
+        sandbox: &NewSandbox,
+        tombstone: &Record,
+        created_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Write<EntryConflict>, StoreError> {
+        let sandboxes = &jobs.store.sandboxes;
+        while let Some(asked) = self.next(&sandbox.name) {
+            let ticket = &asked.ticket;
+            let inserted = sandboxes
+                .insert_over_tombstone_with_ticket(sandbox, tombstone, created_at, ticket, now)
+                .await;
+            if let Some(ended) = self.settled(asked, inserted, now) {
+                return ended;
+            }
+        }
+        sandboxes.insert_over_tombstone(sandbox, tombstone, created_at, now).await
+    }
+
+    /// How an insert with `asked` ended; `None` if another arrival has that ticket, or it ended.
+    fn settled<C>(
+        &self,
+        asked: AskedTicket,
+        inserted: Result<Option<Write<EntryConflict<C>>>, StoreError>,
+        now: Timestamp,
+    ) -> Option<Result<Write<EntryConflict<C>>, StoreError>> {
+        match inserted {
+            Ok(Some(Write::Applied)) => {
+                self.taken.fetch_add(1, Ordering::Relaxed);
+                let took = asked.count_taken(now);
+                let mut longest = self.longest();
+                let of_flavour = longest.entry(asked.ticket.flavour).or_default();
+                *of_flavour = took.max(*of_flavour);
+            }
+            Ok(Some(Write::Rejected(_))) | Err(_) => self.give_back(asked),
+            Ok(None) => {}
+        }
+        inserted.transpose()
     }
 
     /// How many were taken.
@@ -142,5 +172,35 @@ impl Tickets {
 
     fn open(&self) -> MutexGuard<'_, BTreeMap<FlavourName, Vec<AskedTicket>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_domain::TicketId;
+    use broker_domain::refill::TicketState;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn the_oldest_open_ticket_is_taken_first() {
+        let flavour = FlavourName::new("small").unwrap();
+        let made = |id: u128, at: u64, state| Ticket {
+            id: TicketId::from_uuid(Uuid::from_u128(id)),
+            made_at: Timestamp::from_secs(at),
+            state,
+        };
+        let taken = TicketState::Taken { at: Timestamp::from_secs(9) };
+        // As they are listed: by ids, which chance made.
+        let listed = [
+            made(1, 30, TicketState::Asked),
+            made(2, 10, TicketState::Due { at: Timestamp::from_secs(40) }),
+            made(3, 5, taken),
+            made(4, 20, TicketState::Asked),
+        ];
+        let mut open = oldest_last(&flavour, &listed);
+        let order: Vec<_> = std::iter::from_fn(|| open.pop()).map(|asked| asked.made_at.as_secs()).collect();
+        assert_eq!(order, [10, 20, 30]);
     }
 }
