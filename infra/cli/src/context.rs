@@ -241,7 +241,9 @@ mod tests {
         assert!(!is_refusal(&StoreError::Conflict.into()));
         let queue: Arc<str> = "maintenance".into();
         assert!(is_refusal(&SendError::Gone { queue: Arc::clone(&queue) }.into()));
-        assert!(!is_refusal(&SendError::Unavailable { queue, source: "no answer".into() }.into()));
+        assert!(!is_refusal(
+            &SendError::Unavailable { queue, source: Arc::new(std::io::Error::other("no answer")) }.into()
+        ));
         assert!(!is_refusal(
             &anyhow::Error::from(StoreError::Conflict).context("three were extended before this")
         ));
