@@ -136,10 +136,9 @@ impl SandboxStore {
             return Ok(Some(Write::Rejected(EntryConflict::MovedOn(()))));
         }
         let ticket = vec![self.table.take_ticket(ticket, &sandbox.id, now)?];
-        Ok(match self.put_over(sandbox, tombstone, created_at, now, ticket).await? {
-            Write::Rejected(EntryConflict::MovedOn(None)) => None,
-            entered => Some(entered.without_current()),
-        })
+        let entered = self.put_over(sandbox, tombstone, created_at, now, ticket).await?;
+        let ticket_is_gone = matches!(entered, Write::Rejected(EntryConflict::MovedOn(None)));
+        Ok((!ticket_is_gone).then(|| entered.without_current()))
     }
 
     async fn put_over(
