@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_is_not_healthy_says_so_in_each_minute() {
-        let start = Instant::now();
+        let start = broker_runtime::clock::Clock::system().instant();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut told = Told::default();
         assert_eq!(told.next(false, true, at(0)), None);
