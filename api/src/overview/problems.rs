@@ -231,7 +231,9 @@ fn supply(overview: &Overview, problems: &mut Vec<Problem>) {
             let text = format!("Refill of {flavour} is paused{by}: no new sandboxes are asked for.");
             ticket("refill_paused", text, "refill")
         } else {
-            let text = format!("Refill of {flavour} is stopped: its hook does not answer.");
+            let text = format!(
+                "Refill of {flavour} is stopped: its hook does not answer, or nothing arrives that it has had made."
+            );
             ticket("refill_stopped", text, "refill")
         };
         problems.push(problem);

@@ -102,7 +102,7 @@ impl RefillStatus {
 pub struct RefillHeld {
     /// The flavour.
     pub flavour: FlavourName,
-    /// Who paused it; `None` if its hook does not answer.
+    /// Who paused it; `None` if its hook does not answer, or nothing arrives that it has had made.
     pub paused: Option<Pause>,
     /// When the hook is tried next, if it does not answer.
     pub next_try_at: Option<Timestamp>,

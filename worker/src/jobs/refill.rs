@@ -185,6 +185,9 @@ impl FlavourRefill {
         }
         crash_points::point(Point::TicketsWritten);
         self.count("made", new.len() as u64);
+        if plan.flow.breaker.nothing_arrives() && !flow.breaker.nothing_arrives() {
+            tracing::error!(flavour = %self.name, "refill stopped: nothing arrives that its hook has had made");
+        }
         for id in &plan.overdue {
             self.end(*id, TicketEnd::Overdue).await?;
         }
@@ -242,7 +245,7 @@ impl FlavourRefill {
             return Ok(Went::Done);
         }
         if self.refill.hook.is_some() {
-            let waits = need.room > 0 && flow.breaker.unanswered == 0;
+            let waits = need.room > 0 && flow.breaker.unanswered == 0 && !flow.breaker.is_open();
             return Ok(if waits { Went::Slow } else { Went::Done });
         }
         // No hook is called: the log line and the metric tell. The pause is kept in the flow, so that one worker tells.

@@ -3,6 +3,9 @@
 //! Calls are counted before they are made, and the count goes back when an answer comes. So a process that is killed with
 //! calls under way leaves them counted, and a hook that always fails is called five times and then once per back-off,
 //! whatever else happens. An answer is yes or no; 429 is none and no failure.
+//!
+//! Tickets that are overdue are failures, too, whatever was answered: a hook may make accounts that never arrive, since their
+//! names begin otherwise. After five in a row without an arrival the flavour is stopped, and one ticket at a time finds out.
 
 use std::time::Duration;
 
@@ -24,6 +27,8 @@ pub struct HookBreaker {
     pub probes: u32,
     /// When the next probe may be made; `None` as long as calls pass.
     pub probe_at: Option<Timestamp>,
+    /// Tickets in a row that were overdue, without an arrival.
+    pub overdue: u32,
 }
 
 /// What came of some calls.
@@ -40,7 +45,18 @@ pub struct Answers {
 impl HookBreaker {
     /// Whether the flavour is stopped.
     pub const fn is_open(&self) -> bool {
-        self.probe_at.is_some()
+        self.probe_at.is_some() || self.nothing_arrives()
+    }
+
+    /// Whether what is asked for does not arrive.
+    pub const fn nothing_arrives(&self) -> bool {
+        self.overdue >= CALLS
+    }
+
+    /// So many tickets were overdue; `arrives` says whether one was taken of late.
+    #[must_use]
+    pub const fn waited(self, overdue: u32, arrives: bool) -> Self {
+        Self { overdue: if arrives { 0 } else { self.overdue.saturating_add(overdue) }, ..self }
     }
 
     /// How many calls may begin.
@@ -59,8 +75,8 @@ impl HookBreaker {
         if calls == 0 || unanswered < CALLS {
             return Self { unanswered, ..self };
         }
-        let probes = if self.is_open() { self.probes.saturating_add(1) } else { self.probes };
-        Self { unanswered, probes, probe_at: Some(now.plus(pause(probes))) }
+        let probes = if self.probe_at.is_some() { self.probes.saturating_add(1) } else { self.probes };
+        Self { unanswered, probes, probe_at: Some(now.plus(pause(probes))), ..self }
     }
 
     /// What came of calls that began in this round.
@@ -68,7 +84,8 @@ impl HookBreaker {
     pub fn end(self, answers: Answers) -> Self {
         if answers.answered > 0 {
             // In which order they ended is not known: the failures may be the last ones.
-            return Self { unanswered: answers.failed.min(CALLS - 1), ..Self::default() };
+            let unanswered = answers.failed.min(CALLS - 1);
+            return Self { unanswered, probes: 0, probe_at: None, ..self };
         }
         let unanswered = self.unanswered.saturating_sub(answers.later);
         let probe_at = if unanswered < CALLS { None } else { self.probe_at };

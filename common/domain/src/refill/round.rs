@@ -157,13 +157,21 @@ impl Round<'_> {
         let waiting =
             self.tickets.iter().any(|ticket| matches!(ticket.state, TicketState::Due { at } if now < at));
         let may = if waiting && flow.breaker.unanswered > 0 { 0 } else { calls.saturating_sub(sending) };
+        let late = u32::try_from(overdue.len()).unwrap_or(u32::MAX);
+        let breaker = flow.breaker.waited(late, self.tickets.iter().any(|ticket| !ticket.is_open()));
+        // While nothing arrives, one at a time finds out.
+        let may = match breaker.nothing_arrives() {
+            true if self.tickets.iter().any(Ticket::is_open) => 0,
+            true => may.min(1),
+            false => may,
+        };
         let wanted = u32::try_from(need.missing.min(need.room)).unwrap_or(u32::MAX).min(may);
         let (new, bucket) = flow.bucket.take(self.refill.rate_per_minute, wanted, now);
         let begun = sending + new;
         let flow = Flow {
             version: flow.version + 1,
             bucket,
-            breaker: flow.breaker.begin(begun, now),
+            breaker: breaker.begin(begun, now),
             busy_until: (begun > 0).then(|| now.plus(lock)),
             ..flow.clone()
         };

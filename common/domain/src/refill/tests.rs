@@ -122,6 +122,36 @@ fn while_no_list_is_applied_nothing_is_overdue_and_max_is_asked_for_once() {
 }
 
 #[test]
+fn a_hook_whose_accounts_never_arrive_is_asked_for_one_at_a_time_until_one_does() {
+    let refill = refill(10, 20, 60_000);
+    let (mut flow, mut tickets, mut made) = (Flow::default(), Vec::new(), Vec::new());
+    // It says yes to all for a day, and the lists have none of them.
+    for secs in (0..86_400).step_by(60) {
+        let plan = plan(&refill, &flow, &tickets, Counted { as_of: at(secs), ..counted(0, 0) }, secs);
+        if plan.is_empty() {
+            continue;
+        }
+        let answered = plan.new + u32::try_from(plan.send.len()).unwrap();
+        let breaker = plan.flow.breaker.end(Answers { answered, ..Answers::default() });
+        flow = Flow { breaker, busy_until: None, ..plan.flow };
+        tickets.retain(|ticket: &Ticket| !plan.overdue.contains(&ticket.id));
+        for _ in 0..plan.new {
+            let ticket = Ticket::new(id(made.len() as u128), at(secs));
+            tickets.push(Ticket { state: TicketState::Asked, ..ticket });
+            made.push(secs);
+        }
+    }
+    let life = TICKET_LIFE.as_secs();
+    assert_eq!(made.iter().filter(|secs| **secs < life).count(), 10);
+    assert!(made[10..].windows(2).all(|two| two[1] - two[0] >= life), "{made:?}");
+    assert!(flow.breaker.is_open() && made.len() > 40, "{} were asked for", made.len());
+    // One arrives: whatever kept them is over.
+    tickets.iter_mut().for_each(|ticket| ticket.state = TicketState::Taken { at: at(86_400) });
+    let plan = plan(&refill, &flow, &tickets, counted(1, 1), 86_401);
+    assert_eq!((plan.new, plan.flow.breaker.nothing_arrives()), (CALLS, false));
+}
+
+#[test]
 fn an_answer_ends_a_ticket_only_if_it_is_no() {
     let ticket = Ticket::new(id(1), at(0));
     let answered = |answer| ticket.answered(answer, Duration::from_secs(60), at(5));
@@ -202,7 +232,7 @@ fn a_burst_is_back_at_min_within_burst_over_rate() {
 fn what_a_clock_that_was_wrong_wrote_stops_nothing() {
     let (refill, later) = (refill(5, 9, 600), at(1_000_000));
     let bucket = Bucket::from_us(later.as_ms() * 1_000);
-    let breaker = HookBreaker { unanswered: CALLS, probes: 0, probe_at: Some(later) };
+    let breaker = HookBreaker { unanswered: CALLS, probe_at: Some(later), ..HookBreaker::default() };
     for (flow, calls) in [
         (Flow { bucket, ..Flow::default() }, 5),
         (Flow { rests_until: Some(later), ..Flow::default() }, 5),

@@ -87,6 +87,7 @@ pub(super) const RAN_FOR_MS: &str = "ran_for_ms";
 pub(super) const LISTED_AT_MS: &str = "listed_at_ms";
 pub(super) const BUCKET_US: &str = "bucket_us";
 pub(super) const UNANSWERED: &str = "unanswered";
+pub(super) const OVERDUE: &str = "overdue";
 pub(super) const PROBES: &str = "probes";
 pub(super) const PROBE_AT_MS: &str = "probe_at_ms";
 pub(super) const RESTS_UNTIL_MS: &str = "rests_until_ms";

@@ -252,6 +252,7 @@ fn write_flow(flavour: &FlavourName, flow: &Flow) -> Item {
     item.insert(a::VERSION.to_owned(), n(version));
     item.insert(a::BUCKET_US.to_owned(), n(bucket.as_us()));
     item.insert(a::UNANSWERED.to_owned(), n(breaker.unanswered));
+    item.insert(a::OVERDUE.to_owned(), n(breaker.overdue));
     item.insert(a::PROBES.to_owned(), n(breaker.probes));
     let times = [
         (a::PROBE_AT_MS, breaker.probe_at),
@@ -277,6 +278,8 @@ fn read_flow(item: &Item) -> Result<Flow, StoreError> {
         unanswered: count(a::UNANSWERED)?,
         probes: count(a::PROBES)?,
         probe_at: time(a::PROBE_AT_MS)?,
+        // An older program counts none.
+        overdue: if item.contains_key(a::OVERDUE) { count(a::OVERDUE)? } else { 0 },
     };
     Ok(Flow {
         version: read.number(a::VERSION)?,
@@ -322,7 +325,7 @@ mod tests {
     #[test]
     fn flows_and_tickets_read_back_as_they_are_stored() {
         let (flavour, at) = (FlavourName::new("small").unwrap(), Timestamp::from_ms);
-        let breaker = HookBreaker { unanswered: 5, probes: 2, probe_at: Some(at(7)) };
+        let breaker = HookBreaker { unanswered: 5, probes: 2, probe_at: Some(at(7)), overdue: 3 };
         let full = Flow {
             version: 3,
             bucket: Bucket::from_us(9_000),
