@@ -289,7 +289,7 @@ async fn others(runs: usize) -> Result<Vec<Figure>, Violation> {
     };
     Ok(vec![
         beside("repeats/s beside new allocations/s", Scenario::Repeats, Scenario::New).await?,
-        // Each transaction costs the endpoint 40 ns for each that it took in the last ten minutes.
+        // Returns come after as many allocations; what they are compared with, too.
         beside("returns/s beside new allocations/s after as many", Scenario::Returns, Scenario::Later)
             .await?,
     ])

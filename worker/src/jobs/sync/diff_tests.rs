@@ -148,13 +148,13 @@ fn a_list_that_misses_what_is_in_use_as_well_is_another_providers() {
         let second = compared_after(Some(&first), ours, list(&foreign));
         assert!(refusal(&second).is_some_and(|why| why.contains("--accept-stale")));
     }
-    // A fifth, and few of few, are gone at times.
+    // A half, and few of few, are gone at times.
     let without = |gone: usize| (gone..100).map(|n| format!("a{n}")).collect::<Vec<_>>();
-    assert!(refusal(&compared(pool(100, 0, 0), list(&without(20)))).is_none());
-    assert!(refusal(&compared(pool(100, 0, 0), list(&without(21)))).is_some());
+    assert!(refusal(&compared(pool(100, 0, 0), list(&without(50)))).is_none());
+    assert!(refusal(&compared(pool(100, 0, 0), list(&without(51)))).is_some());
     assert!(refusal(&compared(pool(5, 0, 0), list(&foreign))).is_none());
     // What one of two lists has is there.
-    let first = compared(pool(100, 0, 0), list(&without(50)));
+    let first = compared(pool(100, 0, 0), list(&without(60)));
     let all = list(&without(0));
     assert!(refusal(&compared_after(Some(&first), pool(100, 0, 0), all)).is_none());
 }
