@@ -1,7 +1,7 @@
 //! Crash points: named places at which a test kills or stops a process, or lets its work panic.
 //!
 //! `tests/crash` kills each process between any two of its effects, not somewhere near. Invariant: compiled in only with
-//! the feature `crash-points` and debug assertions, so never into a release build; and inert unless
+//! debug assertions, so never into a release build; and inert unless
 //! [`CRASH_SETTING`](crate::config::CRASH_SETTING) names a point. Nothing is cleaned up: the process is gone, as after a
 //! power cut, or stopped with its messages in hand, as after a pause of its machine.
 
@@ -124,27 +124,27 @@ impl Point {
 
 /// Arms a point: `{point}=kill` (SIGKILL), `{point}=stop` (SIGSTOP) or `{point}=panic`, once, when it is first reached. With
 /// `None` nothing ever happens.
-#[cfg(not(all(feature = "crash-points", debug_assertions)))]
+#[cfg(not(debug_assertions))]
 pub const fn arm(_order: Option<&str>) {}
 
 /// Arms a point: `{point}=kill` (SIGKILL), `{point}=stop` (SIGSTOP) or `{point}=panic`, once, when it is first reached. With
 /// `None` nothing ever happens.
-#[cfg(all(feature = "crash-points", debug_assertions))]
+#[cfg(debug_assertions)]
 pub fn arm(order: Option<&str>) {
     armed::take(order);
 }
 
 /// Kills or stops this process here, if the point is armed.
-#[cfg(not(all(feature = "crash-points", debug_assertions)))]
+#[cfg(not(debug_assertions))]
 pub const fn point(_here: Point) {}
 
 /// Kills or stops this process here, if the point is armed.
-#[cfg(all(feature = "crash-points", debug_assertions))]
+#[cfg(debug_assertions)]
 pub fn point(here: Point) {
     armed::reached(here);
 }
 
-#[cfg(all(feature = "crash-points", debug_assertions))]
+#[cfg(debug_assertions)]
 mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicBool, Ordering};
