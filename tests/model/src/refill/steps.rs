@@ -19,7 +19,7 @@ impl Scenario {
         }
         let unknown = (0..world.accounts).filter(|account| !world.knows(*account));
         actions.extend(unknown.map(|account| Action::BeginSync(worker, account)));
-        if world.listed < world.now {
+        if world.listed < world.now && !world.hands.iter().any(|hand| matches!(hand, Hand::Listed { .. })) {
             actions.push(Action::BeginList(worker));
         }
     }
