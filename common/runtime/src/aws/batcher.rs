@@ -5,6 +5,7 @@
 //! once every call takes longer than [`Bounds::max_wait`]. So a single caller never waits, a few callers wait for less than
 //! one call, a slow call delays the items behind it by `max_wait` at most, and beside a call of the usual length only full
 //! batches go: each call costs the same, whatever it carries. Items submitted before a new slot's task first runs go with it.
+//! Calls of which none is quick cross a network: they cost the machine little, and items wait behind them for a quarter of that.
 //! Batches that are not full leave at least `min_interval` apart, where calls are shorter than that: the first item after a
 //! quiet time goes at once, items close behind it go together.
 //!
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use crate::panics::caught;
 
@@ -35,7 +37,7 @@ pub struct Bounds {
     pub weight: usize,
     /// The least time from the start of a call to that of the next, unless a full batch waits.
     pub min_interval: Duration,
-    /// How long a call keeps a batch that is not full waiting; at least `min_interval`.
+    /// How long a call keeps a batch that is not full waiting; at least `min_interval`. A quarter of it where no call is quick.
     pub max_wait: Duration,
 }
 
@@ -43,6 +45,11 @@ impl Bounds {
     /// About what a call to AWS in the same region takes (5 to 10 ms): an item waits behind a call for half of it, on average.
     pub const MAX_WAIT: Duration = Duration::from_millis(8);
 }
+
+/// Calls that all take so long cross a network; of those on one machine some are quicker, however busy it is.
+const FAR: Duration = Duration::from_millis(5);
+/// The part of `max_wait` that an item waits behind a call that crosses a network.
+const FAR_PART: u32 = 4;
 
 /// The call that carried an item ended without a result for it: it panicked, or answered too little, or the runtime
 /// is shutting down. Whether it took effect is not known.
@@ -72,6 +79,16 @@ struct BatcherState<In, Out> {
     in_flight: usize,
     /// Slots whose call has run for less than `max_wait`: a batch that is not full waits for one of these.
     recent: usize,
+    /// What the quickest of the last calls took; longer with each that took longer.
+    quickest: Duration,
+}
+
+impl<In, Out> BatcherState<In, Out> {
+    /// Learns from a call that took so long.
+    fn learn(&mut self, took: Duration) {
+        let longer = self.quickest + self.quickest / 16 + Duration::from_micros(100);
+        self.quickest = took.min(longer);
+    }
 }
 
 struct Waiting<In, Out> {
@@ -113,7 +130,12 @@ impl<In: Send + 'static, Out: Send + 'static> Batcher<In, Out> {
             },
             weigh: Box::new(weigh),
             call: Box::new(move |batch| Box::pin(call(batch))),
-            state: Mutex::new(BatcherState { waiting: VecDeque::new(), in_flight: 0, recent: 0 }),
+            state: Mutex::new(BatcherState {
+                waiting: VecDeque::new(),
+                in_flight: 0,
+                recent: 0,
+                quickest: Duration::ZERO,
+            }),
             full: Notify::new(),
         }))
     }
@@ -180,13 +202,13 @@ impl<In, Out> SharedBatcher<In, Out> {
         Out: Send + 'static,
     {
         while let Some((items, callers)) = self.next_batch() {
-            let min_interval = self.min_interval();
+            let (began, min_interval) = (Instant::now(), self.min_interval());
             // A panic has already been reported by the panic hook; the callers see it as `BatchLost`.
             let mut running = pin!(caught(async { (self.call)(items).await }));
             let results = tokio::select! {
                 biased;
                 results = &mut running => results,
-                () = tokio::time::sleep(self.bounds.max_wait) => {
+                () = tokio::time::sleep(self.max_wait()) => {
                     if self.exceeds_max_wait() {
                         Self::spawn_slot(&self);
                     }
@@ -195,6 +217,7 @@ impl<In, Out> SharedBatcher<In, Out> {
                     results
                 }
             };
+            self.state().learn(began.elapsed());
             for (caller, result) in callers.into_iter().zip(results.unwrap_or_default()) {
                 // The caller may have left.
                 let _ = caller.send(result);
@@ -205,6 +228,12 @@ impl<In, Out> SharedBatcher<In, Out> {
                 () = min_interval => {}
             }
         }
+    }
+
+    /// How long a call that begins now keeps a batch that is not full waiting.
+    fn max_wait(&self) -> Duration {
+        let is_far = self.state().quickest >= FAR;
+        if is_far { self.bounds.max_wait / FAR_PART } else { self.bounds.max_wait }
     }
 
     /// Called when a call has run for `max_wait`. If the items behind it need a slot of their own, takes it and returns true.

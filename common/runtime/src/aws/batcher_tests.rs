@@ -407,3 +407,18 @@ async fn a_thousand_callers_on_several_threads_each_get_their_own_result_in_few_
     let calls = calls.load(Ordering::SeqCst);
     assert!((100..=104).contains(&calls), "{calls} calls for 1,000 items");
 }
+
+#[test]
+fn items_wait_for_less_behind_calls_none_of_which_was_quick_of_late() {
+    let max_wait = Duration::from_millis(8);
+    let bounds = Bounds { in_flight: 4, items: 10, weight: 1_000, min_interval: Duration::ZERO, max_wait };
+    let batcher = Batcher::new(bounds, |_: &u32| 1, |batch: Vec<u32>| std::future::ready(batch));
+    let waits_after = |took: Duration, calls: usize| {
+        (0..calls).for_each(|_| batcher.0.state().learn(took));
+        batcher.0.max_wait()
+    };
+    assert_eq!(waits_after(3 * FAR, 5), max_wait, "too few to tell");
+    assert_eq!(waits_after(3 * FAR, 35), max_wait / FAR_PART);
+    assert_eq!(waits_after(FAR / 5, 1), max_wait, "one was quick");
+    assert_eq!(waits_after(FAR + FAR, 5), max_wait, "five later it is not forgotten");
+}
