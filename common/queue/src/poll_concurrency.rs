@@ -2,13 +2,14 @@
 //!
 //! One poll while few messages come; one more when all polls came back full twice in a row, up to the bound. What comes while
 //! no poll waits is late by the rest of a call: while polls return several, there is one more, until one ends every
-//! [`OFTEN`]; more would only share the same messages among more calls. One less when a poll returns one or none after a
+//! [`OFTEN`], or twice as often where every call crosses a network; more would only share the same messages among more calls. One less when a poll returns one or none after a
 //! quiet time, or fewer than half while polls end often enough (SQS often returns fewer than ten from a deep queue). After a
 //! poll that returned several, but was not full, the next one waits a moment, so that messages close together are fetched
 //! together: SQS answers a waiting poll at the first message. Failures back off exponentially, with one poll at a time.
 
 use std::time::Duration;
 
+use broker_runtime::aws::Distance;
 use broker_runtime::backoff::Backoff;
 
 /// The pauses after failed polls.
@@ -58,11 +59,19 @@ pub(super) struct PollConcurrency {
     full: usize,
     failures: u32,
     has_answered: bool,
+    distance: Distance,
 }
 
 impl PollConcurrency {
     pub(super) fn new(max_polls: usize) -> Self {
-        Self { polls: 1, max_polls: max_polls.max(1), full: 0, failures: 0, has_answered: false }
+        Self {
+            polls: 1,
+            max_polls: max_polls.max(1),
+            full: 0,
+            failures: 0,
+            has_answered: false,
+            distance: Distance::default(),
+        }
     }
 
     /// The wanted number of concurrent polls.
@@ -77,7 +86,9 @@ impl PollConcurrency {
 
     /// The next step after a poll that took so long.
     pub(super) fn after(&mut self, end: PollEnd, took: Duration) -> NextPoll {
-        let is_often = took <= OFTEN * u32::try_from(self.polls).unwrap_or(u32::MAX);
+        let often = if self.distance.is_far() { OFTEN / 2 } else { OFTEN };
+        let is_often = took <= often * u32::try_from(self.polls).unwrap_or(u32::MAX);
+        self.distance.learn(took);
         match end {
             PollEnd::Full => {
                 self.answered();
@@ -164,6 +175,18 @@ mod tests {
             pace.polls()
         });
         assert_eq!(polls, [2, 3, 3, 2, 3, 2, 1]);
+    }
+
+    #[test]
+    fn where_every_call_crosses_a_network_there_are_twice_as_many_polls() {
+        let polls_after = |calls: usize| {
+            let mut pace = PollConcurrency::new(9);
+            for _ in 0..calls {
+                pace.after(PollEnd::Few, 3 * OFTEN);
+            }
+            pace.polls()
+        };
+        assert_eq!([polls_after(10), polls_after(60)], [3, 6]);
     }
 
     #[test]

@@ -24,6 +24,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::distance::Distance;
 use crate::panics::caught;
 
 /// The bounds of the calls.
@@ -46,8 +47,6 @@ impl Bounds {
     pub const MAX_WAIT: Duration = Duration::from_millis(8);
 }
 
-/// Calls that all take so long cross a network; of those on one machine some are quicker, however busy it is.
-const FAR: Duration = Duration::from_millis(5);
 /// The part of `max_wait` that an item waits behind a call that crosses a network.
 const FAR_PART: u32 = 4;
 
@@ -79,16 +78,7 @@ struct BatcherState<In, Out> {
     in_flight: usize,
     /// Slots whose call has run for less than `max_wait`: a batch that is not full waits for one of these.
     recent: usize,
-    /// What the quickest of the last calls took; longer with each that took longer.
-    quickest: Duration,
-}
-
-impl<In, Out> BatcherState<In, Out> {
-    /// Learns from a call that took so long.
-    fn learn(&mut self, took: Duration) {
-        let longer = self.quickest + self.quickest / 16 + Duration::from_micros(100);
-        self.quickest = took.min(longer);
-    }
+    distance: Distance,
 }
 
 struct Waiting<In, Out> {
@@ -134,7 +124,7 @@ impl<In: Send + 'static, Out: Send + 'static> Batcher<In, Out> {
                 waiting: VecDeque::new(),
                 in_flight: 0,
                 recent: 0,
-                quickest: Duration::ZERO,
+                distance: Distance::default(),
             }),
             full: Notify::new(),
         }))
@@ -217,7 +207,7 @@ impl<In, Out> SharedBatcher<In, Out> {
                     results
                 }
             };
-            self.state().learn(began.elapsed());
+            self.state().distance.learn(began.elapsed());
             for (caller, result) in callers.into_iter().zip(results.unwrap_or_default()) {
                 // The caller may have left.
                 let _ = caller.send(result);
@@ -232,8 +222,7 @@ impl<In, Out> SharedBatcher<In, Out> {
 
     /// How long a call that begins now keeps a batch that is not full waiting.
     fn max_wait(&self) -> Duration {
-        let is_far = self.state().quickest >= FAR;
-        if is_far { self.bounds.max_wait / FAR_PART } else { self.bounds.max_wait }
+        if self.state().distance.is_far() { self.bounds.max_wait / FAR_PART } else { self.bounds.max_wait }
     }
 
     /// Called when a call has run for `max_wait`. If the items behind it need a slot of their own, takes it and returns true.

@@ -12,6 +12,7 @@ mod batcher;
 pub mod calls;
 mod credentials;
 mod denials;
+mod distance;
 mod environment;
 mod foreign;
 mod observe;
@@ -20,6 +21,7 @@ mod source;
 
 pub use batcher::{BatchLost, Batcher, Bounds};
 pub use denials::is_denial;
+pub use distance::Distance;
 pub use environment::{AwsEnvironment, ToldEnvironment};
 pub use foreign::ForeignSettings;
 pub use patience::Patience;
