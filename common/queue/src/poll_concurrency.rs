@@ -182,7 +182,7 @@ mod tests {
         let polls_after = |calls: usize| {
             let mut pace = PollConcurrency::new(9);
             for _ in 0..calls {
-                pace.after(PollEnd::Few, 3 * OFTEN);
+                pace.after(PollEnd::Some, 3 * OFTEN);
             }
             pace.polls()
         };
