@@ -69,7 +69,7 @@ async fn watch_table(
     suspect: Arc<Notify>,
 ) {
     let (mut suspected, mut failed) = (false, false);
-    let mut told = Told::default();
+    let mut told = ToldHealth::default();
     loop {
         let table = look(&store, suspected || failed).await;
         failed = table.is_err();
@@ -102,7 +102,7 @@ async fn watch_table(
 
 /// What the log was told of the health, and when.
 #[derive(Debug, Default)]
-struct Told {
+struct ToldHealth {
     /// When it was last told that nothing is received.
     unhealthy_at: Option<Instant>,
 }
@@ -125,7 +125,7 @@ impl HealthLine {
     }
 }
 
-impl Told {
+impl ToldHealth {
     /// The line that is due now, if any.
     fn next(&mut self, changed: bool, healthy: bool, now: Instant) -> Option<HealthLine> {
         let told_lately = self.unhealthy_at.is_some_and(|at| now.saturating_duration_since(at) < TOLD_EVERY);
@@ -156,10 +156,10 @@ mod tests {
     fn a_worker_that_is_not_healthy_says_so_in_each_minute() {
         let start = broker_runtime::clock::Clock::system().instant();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut told = Told::default();
+        let mut told = ToldHealth::default();
         assert_eq!(told.next(false, true, at(0)), None);
         assert_eq!(told.next(true, false, at(5)), Some(HealthLine::Changed));
-        let minute = |minute: u64, told: &mut Told| {
+        let minute = |minute: u64, told: &mut ToldHealth| {
             let looks = (0..120).map(|look| at(65 + minute * 60) + WHEN_AWAY * look);
             looks.filter(|now| told.next(false, false, *now).is_some()).count()
         };
@@ -167,6 +167,6 @@ mod tests {
         assert_eq!(told.next(true, true, at(250)), Some(HealthLine::Changed));
         assert_eq!(told.next(false, true, at(300)), None);
         assert_eq!(told.next(true, false, at(301)), Some(HealthLine::Changed));
-        assert_eq!(Told::default().next(false, false, at(0)), Some(HealthLine::NotHealthy));
+        assert_eq!(ToldHealth::default().next(false, false, at(0)), Some(HealthLine::NotHealthy));
     }
 }

@@ -154,14 +154,14 @@ mod armed {
     use super::Point;
 
     #[derive(Clone, Copy)]
-    enum Action {
+    enum CrashAction {
         Raise(Signal),
         Panic,
     }
 
     struct Order {
         point: Point,
-        action: Action,
+        action: CrashAction,
         carried_out: AtomicBool,
     }
 
@@ -169,9 +169,9 @@ mod armed {
         let (point, action) = text.split_once('=')?;
         let point = point.parse().ok()?;
         let action = match action {
-            "kill" => Action::Raise(Signal::SIGKILL),
-            "stop" => Action::Raise(Signal::SIGSTOP),
-            "panic" => Action::Panic,
+            "kill" => CrashAction::Raise(Signal::SIGKILL),
+            "stop" => CrashAction::Raise(Signal::SIGSTOP),
+            "panic" => CrashAction::Panic,
             _ => return None,
         };
         Some(Order { point, action, carried_out: AtomicBool::new(false) })
@@ -196,12 +196,12 @@ mod armed {
         if order.point == here && !order.carried_out.swap(true, Ordering::Relaxed) {
             tracing::warn!(point = here.as_str(), "crash point");
             match order.action {
-                Action::Raise(signal) => {
+                CrashAction::Raise(signal) => {
                     if let Err(error) = raise(signal) {
                         tracing::error!(%error, "crash point failed");
                     }
                 }
-                Action::Panic => std::panic::resume_unwind(Box::new(here.as_str())),
+                CrashAction::Panic => std::panic::resume_unwind(Box::new(here.as_str())),
             }
         }
     }

@@ -23,13 +23,13 @@ pub(crate) struct Output {
 
 /// How many rows a list prints.
 #[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct Rows {
+pub(crate) struct ShownRows {
     /// The most rows to list [default: 50]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }
 
-impl Rows {
+impl ShownRows {
     /// Rows that are printed if no number is named.
     const DEFAULT: usize = 50;
 

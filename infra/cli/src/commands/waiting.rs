@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::commands::policy;
 use crate::context::Context;
 use crate::done::Done;
-use crate::output::{self, Output, Rows};
+use crate::output::{self, Output, ShownRows};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WaitingCommand {
@@ -48,7 +48,7 @@ pub(crate) struct ListWaiting {
     #[command(flatten)]
     filter: FilterArgs,
     #[command(flatten)]
-    rows: Rows,
+    rows: ShownRows,
     #[command(flatten)]
     output: Output,
 }

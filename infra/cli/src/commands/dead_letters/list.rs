@@ -8,7 +8,7 @@ use clap::Args;
 use super::{Filter, age};
 use crate::context::Context;
 use crate::done::Done;
-use crate::output::{self, Output, Rows};
+use crate::output::{self, Output, ShownRows};
 
 /// Rows as they are printed: the texts of letters are not kept, they may be long.
 enum PrintedRows {
@@ -37,7 +37,7 @@ pub(crate) struct ListLetters {
     #[command(flatten)]
     pub(crate) filter: Filter,
     #[command(flatten)]
-    pub(crate) rows: Rows,
+    pub(crate) rows: ShownRows,
     /// List the newest first
     #[arg(long)]
     pub(crate) newest_first: bool,

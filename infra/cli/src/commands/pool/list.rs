@@ -1,7 +1,7 @@
 //! `broker pool list`: sandboxes, of one state or of all; with `--handed-out` everything that was ever handed out, as
 //! `broker pool reconcile` reads it.
 //!
-//! Invariant: what is not whole says so ([`Rows`]); a list of what was handed out is never cut off.
+//! Invariant: what is not whole says so ([`ShownRows`]); a list of what was handed out is never cut off.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::commands::policy;
 use crate::context::Context;
 use crate::done::Done;
-use crate::output::{self, Output, Rows};
+use crate::output::{self, Output, ShownRows};
 use broker_store::scan_all::scan;
 
 #[derive(Serialize)]
@@ -62,7 +62,7 @@ pub(crate) struct List {
     #[arg(long)]
     pub(crate) flavour: Option<String>,
     #[command(flatten)]
-    pub(crate) rows: Rows,
+    pub(crate) rows: ShownRows,
     /// All sandboxes that were ever handed out, as JSON lines for `broker pool reconcile`
     #[arg(long, conflicts_with_all = ["status", "flavour", "limit", "json"])]
     pub(crate) handed_out: bool,
