@@ -157,7 +157,10 @@ impl Round<'_> {
         let waiting =
             self.tickets.iter().any(|ticket| matches!(ticket.state, TicketState::Due { at } if now < at));
         let may = if waiting && flow.breaker.unanswered > 0 { 0 } else { calls.saturating_sub(sending) };
-        let late = u32::try_from(overdue.len()).unwrap_or(u32::MAX);
+        // One that the hook did not say yes to tells nothing of what it has made.
+        let is_late = |ticket: &Ticket| ticket.state == TicketState::Asked && overdue.contains(&ticket.id);
+        let late = self.tickets.iter().filter(|ticket| is_late(ticket)).count();
+        let late = u32::try_from(late).unwrap_or(u32::MAX);
         let breaker = flow.breaker.waited(late, self.tickets.iter().any(|ticket| !ticket.is_open()));
         // While nothing arrives, one at a time finds out.
         let may = match breaker.nothing_arrives() {
