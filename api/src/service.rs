@@ -114,7 +114,7 @@ impl Service {
         if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(self.clock.now().into())) {
             response.headers_mut().insert(header::DATE, date);
         }
-        // Hyper reads on behind a body that nobody read. It holds further answers back until one with a body is taken, but not
+        // Hyper reads on behind a body that was not read. It holds further answers back until one with a body is taken, but not
         // behind one without: a client that takes nothing would fill memory.
         if sends_body && (head.method == Method::HEAD || response.body().is_end_stream()) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

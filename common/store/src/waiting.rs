@@ -27,7 +27,7 @@ pub struct ListedLine {
 }
 
 impl ListedLine {
-    /// Whether a walk found nobody in it that began when it was listed no more: nobody is put into it since.
+    /// Whether a walk that began after it was listed for the last time found it empty: no place is added since.
     pub fn is_left(&self) -> bool {
         self.marks.length == 0 && self.as_of.is_some_and(|as_of| as_of > self.until)
     }

@@ -7,9 +7,9 @@
 //!                                └── an arrival ──▶ taken ── a later census has counted its sandbox ──▶ removed
 //! ```
 //!
-//! Overdue is a ticket of which 30 minutes are over, and a list of the provider that began then was applied: what is there was
-//! given its ticket. While no list is applied (sync fails, is refused or paused) nothing is overdue, however long it takes:
-//! sandboxes may be there that nobody let in, and to ask for as many again would pass `max` at the provider.
+//! A ticket is overdue once it is 30 minutes old and sync has applied a list that began after that: every sandbox of the list took
+//! its ticket. While no list is applied (sync fails, is refused or paused) nothing is overdue, however long it takes:
+//! its sandboxes may exist at the provider without being in the pool, and as many again would exceed `max` there.
 //!
 //! Tickets of a flavour are alike: an arrival takes any that is open, in the transaction that inserts its sandbox. A ticket
 //! that was taken is kept until a census has counted the sandbox, so that a reader of an older count counts the ticket.

@@ -77,7 +77,7 @@ impl InstanceStore {
     }
 
     /// Every instance (a consistent read of all pages). One that cannot be read is that of a process of which nothing is known but
-    /// that it lives: of no known role, and nobody's to sweep.
+    /// that it lives: of no known role, and never swept.
     pub async fn list(&self) -> Result<Vec<Instance>, StoreError> {
         let items = self.table.all_of("instances", INSTANCES).await?;
         let read = |item| passable(records::read_instance(item)).or_else(|| unknown(item));

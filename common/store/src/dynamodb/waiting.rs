@@ -166,8 +166,8 @@ impl WaitingStore {
         Ok(readable_lines(&items).filter(|line| line.until >= now).collect())
     }
 
-    /// The lines that a walk at `now` looks through (a consistent read): those that are listed, and those that were, until a walk
-    /// found nobody in them since. Places are ended later than their line is listed if no walk ran meanwhile.
+    /// The lines that a walk at `now` looks through (a consistent read): those that are listed, and those that were, until a
+    /// later walk found them empty. Places are ended later than their line is listed if no walk ran meanwhile.
     pub async fn lines_to_walk(&self, now: Timestamp) -> Result<Vec<ListedLine>, StoreError> {
         let items = self.table.all_of("lines", keys::LINES).await?;
         Ok(readable_lines(&items).filter(|line| line.until >= now || !line.is_left()).collect())

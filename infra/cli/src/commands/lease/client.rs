@@ -70,7 +70,7 @@ pub(super) enum Beat {
     /// An answer that says nothing of the lease, and that the next heartbeat may get, too: a token that is refused, a page of a
     /// load balancer.
     Denied(String),
-    /// Nobody could say.
+    /// The outcome is unknown.
     Unknown(String),
 }
 
