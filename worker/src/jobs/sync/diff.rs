@@ -17,13 +17,6 @@ use serde::{Deserialize, Serialize};
 use super::doubtful::{Doubt, DoubtfulRow, DoubtfulRows};
 use super::spool::{Spool, SpoolError};
 
-/// This many sandboxes may always be missing at once …
-const FEW: u64 = 5;
-/// … and this part of those that are available …
-const PART: u64 = 5;
-/// … and this part of those together with the ones in use: the provider may delete many of these, but a list that misses most of
-/// everything is another provider's.
-const PART_WITH_IN_USE: u64 = 2;
 /// Partitions of a list: of 10 million sandboxes, memory holds 20,000 at a time.
 const PARTS: usize = 512;
 /// Allocated sandboxes that are named.
@@ -393,36 +386,6 @@ fn doubt(account: &Account, known: Option<&KnownSandbox>) -> Option<Doubt> {
             && AccountKey::of(&known.external_id) != AccountKey::of(&account.external_id)
     });
     is_held.then_some(Doubt::AnotherAccount)
-}
-
-/// Whether the list misses more than half of what is available, allocated and in quarantine together: it is another provider's, or
-/// another account's.
-pub(super) fn misses_too_many(diff: &Diff) -> bool {
-    let of = diff.available + diff.in_use;
-    diff.missing.len() + diff.in_use_missing > FEW.max(of / PART_WITH_IN_USE)
-}
-
-/// The reason to refuse this list, if there is one; what is missing counts if the list does not contradict itself.
-pub(super) fn refusal(diff: &Diff) -> Option<String> {
-    if diff.is_empty {
-        return Some("the provider lists nothing at all".to_owned());
-    }
-    if diff.doubt.is_some() {
-        return None;
-    }
-    let (missing, available) = (diff.missing.len(), diff.available);
-    let refused = |missing: u64, of: u64, part: u64, which: &str| {
-        let most = FEW.max(of / part);
-        format!(
-            "{missing} of {of} {which} sandboxes are missing at the provider, more than {most}: look there, then run it with \
-             --accept-stale if that is true"
-        )
-    };
-    if missing > FEW.max(available / PART) {
-        return Some(refused(missing, available, PART, "available"));
-    }
-    let (missing, of) = (missing + diff.in_use_missing, available + diff.in_use);
-    misses_too_many(diff).then(|| refused(missing, of, PART_WITH_IN_USE, "available and allocated"))
 }
 
 /// What to do with a listed account whose id exists in the table.

@@ -8,9 +8,8 @@ use broker_domain::{ExternalId, Sandbox, SandboxId, SandboxName, Status, Timesta
 use broker_provider::{Account, ListedRow, Mark, Rows as _, Sighting, Tally};
 use broker_store::Record;
 
-use super::diff::{
-    Diff, DiffVerdict, KnownSandbox, Missing, Ours, Theirs, between, judge, misses_too_many, refusal,
-};
+use super::diff::{Diff, DiffVerdict, KnownSandbox, Missing, Ours, Theirs, between, judge};
+use super::refusal::{is_foreign, refusal};
 use super::spool::Portions;
 
 fn id(text: &str) -> SandboxId {
@@ -144,18 +143,27 @@ fn a_list_that_misses_what_is_in_use_as_well_is_another_providers() {
     let foreign: Vec<_> = (0..300).map(|n| format!("foreign{n}")).collect();
     for ours in [pool(300, 0, 4), pool(300, 0, 0), pool(0, 30, 4)] {
         let first = compared(ours.clone(), list(&foreign));
-        assert!(misses_too_many(&first));
+        assert!(is_foreign(&first));
         let second = compared_after(Some(&first), ours, list(&foreign));
         assert!(refusal(&second).is_some_and(|why| why.contains("--accept-stale")));
     }
-    // A half, and few of few, are gone at times.
-    let without = |gone: usize| (gone..100).map(|n| format!("a{n}")).collect::<Vec<_>>();
-    assert!(refusal(&compared(pool(100, 0, 0), list(&without(50)))).is_none());
-    assert!(refusal(&compared(pool(100, 0, 0), list(&without(51)))).is_some());
-    assert!(refusal(&compared(pool(5, 0, 0), list(&foreign))).is_none());
+    // What is gone of what is in use is gone: the rest is listed, and what is new beside it enters.
+    let left = |gone: usize, new: usize| {
+        (gone..100).map(|n| format!("a{n}")).chain((0..new).map(|n| format!("new{n}"))).collect::<Vec<_>>()
+    };
+    for (list_of, is_refused) in [
+        (left(50, 300), false),
+        (left(51, 49), false),
+        (left(51, 50), true),
+        (left(95, 5), false),
+        (left(95, 6), true),
+    ] {
+        assert_eq!(refusal(&compared(pool(100, 0, 0), list(&list_of))).is_some(), is_refused, "{list_of:?}");
+    }
+    assert!(refusal(&compared(pool(5, 0, 0), list(&foreign))).is_none(), "few of few are gone at times");
     // What one of two lists has is there.
-    let first = compared(pool(100, 0, 0), list(&without(60)));
-    let all = list(&without(0));
+    let first = compared(pool(100, 0, 0), list(&left(60, 60)));
+    let all = list(&left(0, 0));
     assert!(refusal(&compared_after(Some(&first), pool(100, 0, 0), all)).is_none());
 }
 

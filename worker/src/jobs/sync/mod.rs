@@ -4,7 +4,7 @@
 //! decides purely; each write is at the version that was read, so claims at any moment win or lose whole. Matching
 //! sandboxes are not written. Before anything becomes stale the list is read a second time ([`compared_twice`]): missing is
 //! what neither list has, and the second list must not contradict itself. A list that is empty, would make too much of the
-//! pool stale, or misses too much of it and of what is in use together, changes nothing ([`diff::refusal`]). A sandbox that was ever handed out does not come back: where an id
+//! pool stale, or is another provider's, changes nothing ([`refusal`]). A sandbox that was ever handed out does not come back: where an id
 //! exists, its item decides ([`resolve`]). When everything was let in, the time at which the list began is kept: refill ends
 //! tickets by it.
 
@@ -14,10 +14,12 @@ mod diff;
 mod diff_tests;
 mod doubtful;
 mod known;
+mod refusal;
 mod spool;
 mod tickets;
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use broker_domain::{JobReport, MISSING_NOT_BELIEVED, SandboxId, Status};
@@ -64,7 +66,7 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
         tell_allocated_missing(&diff, report);
     }
     report.skipped += diff.doubtful.len();
-    let refusal = diff::refusal(&diff).filter(|_| !accept_stale);
+    let refusal = refusal::refusal(&diff).filter(|_| !accept_stale);
     let Diff { doubtful, unknown, found, missing, .. } = diff;
     let doubtful = Arc::new(doubtful);
     let ended = match refusal {
@@ -96,13 +98,13 @@ async fn record_accounts(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobE
     Ok(())
 }
 
-/// The difference; if something would become stale, or too much in use is missing, what is missing in a second list, too.
+/// The difference; if something would become stale, or the list looks foreign, what is missing in a second list, too.
 async fn compared_twice(jobs: &Jobs, provider: &Provider) -> Result<Diff, JobError> {
     let ours = Arc::new(known::ours(jobs).await?);
     let first = listed(jobs, provider).await?;
     let first = compared(jobs, &ours, first, None).await?;
     crash_points::point(Point::Listed);
-    if first.missing.len() == 0 && !diff::misses_too_many(&first) {
+    if first.missing.len() == 0 && !refusal::is_foreign(&first) {
         return Ok(first);
     }
     match listed(jobs, provider).await {
@@ -208,15 +210,23 @@ async fn write(
     take(report, &mut part, "refreshed_or_returned");
     let (tickets, unknown) = Tickets::read(jobs, unknown).await?;
     let tickets = Arc::new(tickets);
-    let shared = (Arc::clone(&tickets), Arc::clone(doubtful), arrivals.clone());
+    let never = Arc::new(AtomicU64::new(0));
+    let shared = (Arc::clone(&tickets), Arc::clone(doubtful), arrivals.clone(), Arc::clone(&never));
     let step = move |jobs: Jobs, account| {
-        let (tickets, doubtful, arrivals) = shared.clone();
-        async move { insert(&jobs, &account, &tickets, &doubtful, &arrivals).await }
+        let (tickets, doubtful, arrivals, never) = shared.clone();
+        async move {
+            let inserted = insert(&jobs, &account, &tickets, &doubtful, &arrivals).await;
+            if inserted.as_ref().is_err_and(|error| !error.is_retryable()) {
+                never.fetch_add(1, Ordering::Relaxed);
+            }
+            inserted
+        }
     };
     enter(jobs, unknown, step, &arrivals, &mut part).await?;
     report.detail("tickets_taken", tickets.taken());
     tickets.note_times(jobs).await?;
-    let is_applied = part.failed == 0;
+    // A row that can never be inserted, because its item cannot be read, keeps no ticket open.
+    let is_applied = part.failed == never.load(Ordering::Relaxed);
     take(report, &mut part, "inserted_or_revived");
     Ok(is_applied)
 }
