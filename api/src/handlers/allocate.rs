@@ -8,7 +8,7 @@ use broker_domain::policy::{ANY_FLAVOUR, Policy};
 use broker_domain::waiting::Line;
 use broker_domain::{
     AllocateRequest, Fingerprint, IdempotencyKey, LabDuration, Lease, LeaseKey, NamePrefix, Outcome,
-    RequestId, TrackName,
+    RequestId, Times, TrackName,
 };
 use broker_messages::Request;
 use broker_store::FollowedPolicy;
@@ -67,18 +67,10 @@ impl Allocate {
         } else {
             self.rpc.times(super::wait(preferences, self.wait))
         };
-        let max_wait = body.max_wait_s.and_then(MaxWait::time);
         let line = Line { tenant: tenant.clone(), prefix: prefix.clone() };
         // A client that knows lines knows 202.
         preferences.said |= body.max_wait_s.is_some();
-        let may_wait = match max_wait {
-            Some(_) => self.lines.admit(&line, &policy).await?,
-            None => false,
-        };
-        if let Some(max_wait) = max_wait.filter(|_| may_wait) {
-            times.deadline = times.enqueued_at.plus(max_wait);
-            times.reply_by = times.reply_by.min(times.deadline);
-        }
+        let may_wait = self.may_wait(&body, &line, &policy, &mut times).await?;
         let request = AllocateRequest {
             request_id: id,
             key_is_explicit,
@@ -123,6 +115,23 @@ impl Allocate {
             metrics::allocated_of(flavour, &answered);
         }
         answered
+    }
+
+    /// Whether the request may wait in `line`; then its deadline is the end of that wait.
+    async fn may_wait(
+        &self,
+        body: &AllocateBody,
+        line: &Line,
+        policy: &Policy,
+        times: &mut Times,
+    ) -> Result<bool, Problem> {
+        let Some(max_wait) = body.max_wait_s.and_then(MaxWait::time) else { return Ok(false) };
+        if !self.lines.admit(line, policy).await? {
+            return Ok(false);
+        }
+        times.deadline = times.enqueued_at.plus(max_wait);
+        times.reply_by = times.reply_by.min(times.deadline);
+        Ok(true)
     }
 
     /// For how long the sandbox of `lease_key` is lent. What is longer than this broker lends is a 400, but for a key that
