@@ -61,7 +61,7 @@ locals {
       }
       # Said at each try of the hook, an hour apart at most.
       refill-stopped = {
-        when       = local.has_logs, ticket = false, text = "No new sandboxes are asked for, the hook of refill does not answer: see Refill", namespace = local.namespace, metric = "RefillStopped", stat = "Sum",
+        when       = local.has_logs, ticket = false, text = "No new sandboxes are asked for, the hook of refill does not answer or brings nothing: see Refill", namespace = local.namespace, metric = "RefillStopped", stat = "Sum",
         dimensions = {}, above = 0, of = [1, 7], period = 600
       }
       # Said by each sync.

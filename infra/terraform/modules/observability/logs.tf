@@ -19,7 +19,7 @@ locals {
     # Of the same line: levels, renewed by each census.
     PendingDeletion    = { log = "worker", pattern = "{ $.message = \"census\" && $.pending_deletion = * }", value = "$.pending_deletion" }
     DeadLettersWaiting = { log = "worker", pattern = "{ $.message = \"census\" && $.dead_letters = * }", value = "$.dead_letters" }
-    RefillStopped      = { log = "worker", pattern = "{ $.message = \"refill stopped: the hook does not answer\" }", value = "1" }
+    RefillStopped      = { log = "worker", pattern = "{ $.message = \"refill stopped: the hook does not answer\" || $.message = \"refill stopped: nothing arrives that its hook has had made\" }", value = "1" }
     SyncRefused        = { log = "worker", pattern = "{ $.message = \"job ended early\" && $.job = \"sync\" && $.outcome = \"refused\" }", value = "1" }
     QuarantineFull     = { log = "worker", pattern = "{ $.message = \"refused by its gate; it stays arriving, because too much of its flavour is in quarantine\" }", value = "1" }
     BreakerOpened      = { log = "worker", pattern = "{ $.message = \"the provider fails: not asked for a minute\" }", value = "1" }
