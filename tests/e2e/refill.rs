@@ -1,6 +1,6 @@
 //! Refill: a pool that runs low asks for more, never for more than may exist, and not a hook that does not answer.
 
-use broker_tests::table::{now_ms, now_s, number};
+use broker_tests::table::{now_ms, now_s, number, sandbox_key, text};
 use broker_tests::{Broker, Provider, story, wait_for_condition};
 use serde_json::{Value, json};
 
@@ -184,6 +184,27 @@ async fn what_a_list_does_not_show_after_half_an_hour_is_asked_for_again() {
         assert_eq!(age_tickets(broker, 60).await, 2);
         broker.job("sync").await;
         asked(broker, &provider, 4).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_that_can_never_be_let_in_keeps_no_ticket_open() {
+    let provider = Provider::start(2).await;
+    story(provider.setup().apis(1).workers(1), async |broker| {
+        let broken = sandbox_key("seed-000001");
+        let item = [("PK", broken.as_str()), ("SK", "META"), ("status", "?")];
+        broker.table().put(item.map(|(name, value)| (name.to_owned(), text(value))).into()).await;
+        policy::apply(broker, &small(&provider, 3, 3, 6_000)).await;
+        let report = broker.job("sync").await;
+        assert_eq!((report.changed, report.failed), (1, 1), "{report:?}");
+        asked(broker, &provider, 2).await;
+        let made = provider.world().await.accounts.split_off(2);
+        provider.misbehave(json!({ "list": { "forget": made } })).await;
+        assert_eq!(age_tickets(broker, 60).await, 2);
+        assert_eq!(broker.job("sync").await.failed, 1);
+        asked(broker, &provider, 4).await;
+        broker.table().delete(&broken).await;
     })
     .await;
 }
