@@ -257,8 +257,9 @@ fn quarantine(overview: &Overview, problems: &mut Vec<Problem>) {
     }
     for (of, (quarantined, live)) in found {
         let which = some(quarantined, "sandbox");
-        let text =
-            format!("{which}{of} out of {live} in quarantine, a fifth: nothing more goes there by itself.");
+        let text = format!(
+            "{which}{of} out of {live} in quarantine: one more would pass a fifth, so none goes there by itself."
+        );
         problems.push(page("quarantine_full", text, "quarantine"));
     }
 }

@@ -174,6 +174,6 @@ mod tests {
         };
         assert_eq!(told(3, QueueKind::Requests), (Some(60_000), true));
         assert_eq!(told(0, QueueKind::Requests), (None, false));
-        assert_eq!(told(3, QueueKind::Maintenance), (None, false), "nobody looked");
+        assert_eq!(told(3, QueueKind::Maintenance), (None, false), "not looked at");
     }
 }
