@@ -44,6 +44,11 @@ def main() -> int:
             if "prefix" not in grouping:
                 problems.append(f"{rule['alert']} aggregates over all environments")
 
+    # A series that is not there has no prefix: whose it would be is said.
+    for rule in rules:
+        if any('prefix="' not in asked for asked in re.findall(r"\babsent\w*\(\w+(\{[^}]*\})?", rule["expr"])):
+            problems.append(f"{rule['alert']} asks whether all environments together have none")
+
     # Of a counter that several processes add to, the largest is a part.
     for rule in rules:
         for counter in re.findall(r"\b(?:min|max)\b\s*(?:by \([^)]*\))?\s*\((?:increase|rate)\((\w+)", rule["expr"]):

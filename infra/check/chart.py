@@ -43,6 +43,13 @@ def main() -> int:
     sums = [{line for line in done.stdout.splitlines() if "checksum/settings" in line} for done in (before, after)]
     if not sums[0] or sums[0] & sums[1]:
         problems.append("a changed setting does not replace the pods")
+    # For `helm template`: helm itself takes over no namespace.
+    with_namespace = render(sys.argv[1], ["namespace.create=true"]).stdout
+    if "elbv2.k8s.aws/pod-readiness-gate-inject: enabled" not in with_namespace or "kind: Namespace" in before.stdout:
+        problems.append("the namespace does not ask for the load balancer's readiness gate, or is made unasked")
+    # Two environments in one Prometheus: each asks for its own.
+    if 'prefix="other"' not in render(sys.argv[1], ["prefix=other"]).stdout or 'prefix="broker"' in render(sys.argv[1], ["prefix=other"]).stdout:
+        problems.append("an alert names another environment than the chart's")
     for problem in problems:
         print(f"  {problem}", file=sys.stderr)
     print(f"  {len(REFUSALS)} refusals, {len(problems)} problems")

@@ -65,7 +65,8 @@ def problems_of_the_rest(resources: list[dict], kinds: dict, values: dict, prefi
     promises["operators and machines have a service of their own"] = [port["targetPort"] for port in admin["ports"]] == ["admin"]
     promises["nobody reaches the admin port unnamed"] = all("from" in rule for rule in policy["ingress"] if {"port": "admin"} in rule["ports"])
     promises["Prometheus reaches it"] = any({"port": "admin"} in rule["ports"] for rule in policy["ingress"])
-    rules = yaml.safe_load((ROOT / "infra/observability/alerts.yaml").read_text(encoding="utf-8"))["groups"]
+    rules = (ROOT / "infra/observability/alerts.yaml").read_text(encoding="utf-8")
+    rules = yaml.safe_load(rules.replace('prefix="broker"', f'prefix="{prefix}"'))["groups"]
     promises["the alert rules are those of infra/observability"] = kinds["PrometheusRule", "broker"]["spec"]["groups"] == rules
     narrowed = values.get("networkPolicy", {}).get("egress", {})
     for service in ("api", "worker"):
@@ -85,9 +86,6 @@ def problems_of_the_rest(resources: list[dict], kinds: dict, values: dict, prefi
     if values.get("ingress", {}).get("enabled"):
         paths = [path["path"] for rule in kinds["Ingress", "broker"]["spec"]["rules"] for path in rule["http"]["paths"]]
         promises["metrics stay inside"] = paths == ["/v1", "/readyz"]
-        if values.get("namespace", {}).get("create"):
-            labels = kinds["Namespace", "sandbox-broker"]["metadata"]["labels"]
-            promises["the load balancer's readiness gate is asked for"] = labels.get("elbv2.k8s.aws/pod-readiness-gate-inject") == "enabled"
     promises["each selector names the release"] = all(
         "app.kubernetes.io/instance" in r["spec"]["selector"]["matchLabels"] for r in resources if r["kind"] in ("Deployment", "PodDisruptionBudget", "ServiceMonitor", "PodMonitor")
     )

@@ -12,7 +12,7 @@ fail() {
 
 # A machine without one of these cannot say anything about the files, and must not seem to.
 need_terraform() {
-    command -v terraform >/dev/null || fail "terraform (1.9 or newer) is not installed; nothing here can stand in for it"
+    command -v terraform >/dev/null || fail "terraform (1.10 or newer) is not installed; nothing here can stand in for it"
     # It may name a file that is not there, which is an error of its own.
     unset TF_CLI_CONFIG_FILE
     export CHECKPOINT_DISABLE=1 TF_IN_AUTOMATION=1 TF_INPUT=0

@@ -4,7 +4,6 @@
 module "data" {
   source = "./modules/data"
 
-
   name                     = var.name
   table_name               = var.table_name
   restore_table_name       = var.restore_table_name
@@ -85,6 +84,7 @@ module "observability" {
   load_balancer = {
     arn_suffix              = module.ecs.load_balancer_arn_suffix
     target_group_arn_suffix = module.ecs.target_group_arn_suffix
+    shared                  = var.load_balancer != null
   }
   log_groups          = module.ecs.log_groups
   collector_namespace = module.ecs.collector_namespace

@@ -80,7 +80,7 @@ variable "client_cidrs" {
 }
 
 variable "admin_cidrs" {
-  description = "From where operators may call the admin routes, docs and metrics, at port 8443 of the load balancer; empty: none, only from within (the tasks' port 8081). With an existing load balancer its owner leads a listener there."
+  description = "From where operators may call the admin routes, docs and metrics, at port 8443 of the load balancer; empty: from nowhere. With an existing load balancer it has no effect: see load_balancer.admin. For callers within the VPC open port 8081 of the security group of the tasks (output task_security_group_ids)."
   type        = list(string)
   default     = []
 
@@ -163,13 +163,15 @@ variable "cluster" {
 }
 
 variable "load_balancer" {
-  description = "An existing application load balancer: its HTTPS listener, security group, arn_suffix, our host names and two free rule priorities from `priority` on. null makes one. Its idle timeout must be 60 s and its security group must reach the tasks on port 8080."
+  description = "An existing application load balancer: its HTTPS listener, security group, arn_suffix, our host names and two free rule priorities from `priority` on. null makes one. Its idle timeout must be 60 s and its security group must reach the tasks on port 8080, and with `admin` on 8081. admin.listener_arn is another HTTPS listener of it that only operators reach: our host names lead to the admin routes, docs and metrics there (port 8081 of the tasks); null: nobody reaches them."
   type = object({
     listener_arn      = string
     security_group_id = string
     arn_suffix        = string
     hosts             = list(string)
     priority          = optional(number, 100)
+
+    admin = optional(object({ listener_arn = string }))
   })
   default = null
 

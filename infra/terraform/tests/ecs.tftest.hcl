@@ -227,7 +227,7 @@ run "what_exists_is_used" {
 
   variables {
     cluster                  = { name = "shared", arn = "arn:aws:ecs:eu-central-1:123456789012:cluster/shared" }
-    load_balancer            = { listener_arn = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:listener/app/shared/1/1", security_group_id = "sg-lb", arn_suffix = "app/shared/1", hosts = ["broker.example.org"], priority = 40 }
+    load_balancer            = { listener_arn = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:listener/app/shared/1/1", security_group_id = "sg-lb", arn_suffix = "app/shared/1", hosts = ["broker.example.org"], priority = 40, admin = { listener_arn = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:listener/app/shared/1/2" } }
     security_group_ids       = { api = "sg-api", worker = "sg-worker" }
     log_group_names          = { api = "/shared/api", worker = "/shared/worker" }
     role_path                = "/teams/labs/"
@@ -272,6 +272,14 @@ run "what_exists_is_used" {
   assert {
     condition     = aws_lb_listener_rule.no_metrics_shared[0].priority < aws_lb_listener_rule.api[0].priority
     error_message = "Metrics must be refused before the rest is forwarded."
+  }
+
+  assert {
+    condition = (
+      length(aws_lb_listener.admin) == 0 && aws_lb_listener_rule.admin[0].listener_arn == var.load_balancer.admin.listener_arn
+      && toset([for balancer in aws_ecs_service.api.load_balancer : balancer.container_port]) == toset([8080, 8081])
+    )
+    error_message = "Operators come in by the listener that its owner names."
   }
 }
 

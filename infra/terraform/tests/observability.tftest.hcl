@@ -28,6 +28,38 @@ run "on_kubernetes_queues_and_table_alone_are_watched" {
   }
 }
 
+run "of_a_shared_load_balancer_only_ours_counts" {
+  command = plan
+
+  module {
+    source = "./modules/observability"
+  }
+
+  variables {
+    load_balancer = { arn_suffix = "app/shared/1", target_group_arn_suffix = "targetgroup/broker/1", shared = true }
+    log_groups    = { api = "/broker/api", worker = "/broker/worker" }
+  }
+
+  assert {
+    condition = alltrue(flatten([
+      for alarm in concat(values(aws_cloudwatch_metric_alarm.math), values(aws_cloudwatch_metric_alarm.burn)) : [
+        for query in alarm.metric_query : [
+          for metric in query.metric : metric.dimensions == tomap({ LoadBalancer = "app/shared/1", TargetGroup = "targetgroup/broker/1" }) if metric.namespace == "AWS/ApplicationELB"
+        ]
+      ]
+    ]))
+    error_message = "What others on the load balancer are answered is not ours."
+  }
+
+  assert {
+    condition = alltrue([
+      for alarm in concat([aws_cloudwatch_metric_alarm.math["errors"]], [for window, alarm in aws_cloudwatch_metric_alarm.burn : alarm if startswith(window, "answers")]) :
+      toset([for query in alarm.metric_query : query.id]) == toset(["judged", "requests", "target"])
+    ])
+    error_message = "The load balancer's own 5xx are everybody's."
+  }
+}
+
 run "with_all_parts" {
   command = plan
 

@@ -1,7 +1,8 @@
 # A deployment from nothing: network, certificate, on-call topic, key, the broker. What a platform team has already, it passes in instead.
 
 terraform {
-  required_version = ">= 1.9"
+  # `use_lockfile` of the backend.
+  required_version = ">= 1.10"
 
   required_providers {
     aws = {

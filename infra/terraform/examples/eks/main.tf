@@ -2,7 +2,8 @@
 # The pods themselves come from the Helm chart (infra/kubernetes/chart); the output values is a part of its values.
 
 terraform {
-  required_version = ">= 1.9"
+  # `use_lockfile` of the backend.
+  required_version = ">= 1.10"
 
   required_providers {
     aws = {

@@ -1,7 +1,8 @@
 # A deployment into what a platform team has already: VPC, ECS cluster, load balancer with its listener, role path, boundary.
 
 terraform {
-  required_version = ">= 1.9"
+  # `use_lockfile` of the backend.
+  required_version = ">= 1.10"
 
   required_providers {
     aws = {
@@ -47,13 +48,15 @@ variable "cluster" {
 }
 
 variable "load_balancer" {
-  description = "The load balancer: listener, security group, arn_suffix, our host names, two free rule priorities."
+  description = "The load balancer: listener, security group, arn_suffix, our host names, two free rule priorities; and the listener that only operators reach."
   type = object({
     listener_arn      = string
     security_group_id = string
     arn_suffix        = string
     hosts             = list(string)
     priority          = number
+
+    admin = optional(object({ listener_arn = string }))
   })
 }
 

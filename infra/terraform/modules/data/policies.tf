@@ -11,8 +11,10 @@ locals {
   table_arn        = aws_dynamodb_table.this.arn
   index_arn        = "${aws_dynamodb_table.this.arn}/index/StateIndex"
 
-  # A restored table is examined and reconciled under its own name, before table_name points at it.
-  restore_arn = "${split("/", local.table_arn)[0]}/${coalesce(var.restore_table_name, "${var.name}-restored")}"
+  # A restored table is examined and reconciled under its own name, before table_name points at it. Once it does, the other one is
+  # the old table: what it handed out is read from there.
+  restored    = "${var.name}-restored"
+  restore_arn = "${split("/", local.table_arn)[0]}/${coalesce(var.restore_table_name, local.table_name == local.restored ? var.name : local.restored)}"
 
   # What an operator did stays on record for a year: no process removes a line of the audit.
   keep_the_audit = {
@@ -94,7 +96,7 @@ locals {
         {
           Sid      = "DrainDeadLetters"
           Effect   = "Allow"
-          Action   = ["sqs:ReceiveMessage", "sqs:DeleteMessage"]
+          Action   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"]
           Resource = [local.queue_arns["requests-dlq"], local.queue_arns["maintenance-dlq"]]
         },
         {
@@ -184,7 +186,7 @@ locals {
           Sid      = "Quarantine"
           Effect   = "Allow"
           Action   = "dynamodb:Query"
-          Resource = [local.index_arn, local.restore_arn, "${local.restore_arn}/index/StateIndex"]
+          Resource = [local.index_arn, "${local.restore_arn}/index/StateIndex"]
         },
       ], local.key_statements)
     })

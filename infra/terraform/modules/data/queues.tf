@@ -28,9 +28,11 @@ resource "aws_sqs_queue" "this" {
   message_retention_seconds  = 4 * local.day_s
   receive_wait_time_seconds  = 20
   visibility_timeout_seconds = var.visibility_s
-  sqs_managed_sse_enabled    = var.kms_key_arn == null ? true : null
-  kms_master_key_id          = var.kms_key_arn
-  tags                       = local.tags
+  # What is larger would find no place in the table as a dead letter.
+  max_message_size        = 256 * 1024
+  sqs_managed_sse_enabled = var.kms_key_arn == null ? true : null
+  kms_master_key_id       = var.kms_key_arn
+  tags                    = local.tags
 
   redrive_policy = jsonencode({
     deadLetterTargetArn = aws_sqs_queue.dead_letters[each.key].arn

@@ -21,7 +21,7 @@ variable "table_name" {
 }
 
 variable "restore_table_name" {
-  description = "Name that a restored table may have before table_name points at it; the operator policy covers it. null takes NAME-restored; a trailing * is allowed."
+  description = "Name of a second table that the operator policy covers: a restored one before table_name points at it, the old one after that. null takes NAME-restored, and NAME once table_name is NAME-restored; a trailing * is allowed."
   type        = string
   default     = null
 

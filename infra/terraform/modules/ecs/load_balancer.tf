@@ -10,7 +10,7 @@ resource "aws_lb" "this" {
   internal           = var.internal
   security_groups    = [aws_security_group.load_balancer[0].id]
   subnets            = var.load_balancer_subnet_ids
-  # Longer than the longest wait of a call (50 s), shorter than the API's keep-alive (75 s): the load balancer closes
+  # Longer than the longest wait of a call (50 s), shorter than the API's keep-alive (90 s): the load balancer closes
   # first, and never sends a request into a connection that the API is closing.
   idle_timeout               = 60
   drop_invalid_header_fields = true
@@ -39,7 +39,9 @@ resource "aws_lb_target_group" "api" {
   load_balancing_algorithm_type = "least_outstanding_requests"
   tags                          = local.tags
 
-  # Readiness goes off first on drain, so two failed checks take a draining task out before it closes.
+  # ECS replaces what fails this: first it starts another task, then it stops the old one, which drains. So no request goes to a task
+  # that is not ready: one that starts (a deployment that never becomes ready is rolled back), or one that is cut off from AWS. In an
+  # outage of AWS all of them are replaced in turns; nothing is lost by it, and no check could tell the two apart.
   health_check {
     path                = "/readyz"
     matcher             = "200"
@@ -74,7 +76,7 @@ resource "aws_lb_target_group" "admin" {
 }
 
 resource "aws_lb_listener" "admin" {
-  count = local.admin_listener ? 1 : 0
+  count = local.admin_listener && local.own_load_balancer ? 1 : 0
 
   load_balancer_arn = aws_lb.this[0].arn
   port              = 8443
@@ -158,6 +160,26 @@ resource "aws_lb_listener_rule" "api" {
   action {
     type             = "forward"
     target_group_arn = aws_lb_target_group.api.arn
+  }
+
+  condition {
+    host_header {
+      values = var.load_balancer.hosts
+    }
+  }
+}
+
+# Who may reach that listener is its owner's to say.
+resource "aws_lb_listener_rule" "admin" {
+  count = local.admin_listener && !local.own_load_balancer ? 1 : 0
+
+  listener_arn = var.load_balancer.admin.listener_arn
+  priority     = var.load_balancer.priority
+  tags         = local.tags
+
+  action {
+    type             = "forward"
+    target_group_arn = aws_lb_target_group.admin[0].arn
   }
 
   condition {

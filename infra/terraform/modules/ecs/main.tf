@@ -17,8 +17,8 @@ locals {
 
   ports = { api = 8080, worker = 9090, admin = 8081 }
 
-  # Operators and machines have a listener of their own, which the public one does not lead to.
-  admin_listener = local.own_load_balancer && length(var.admin_cidrs) > 0
+  # Operators and machines have a listener of their own, which the public one does not lead to: ours, or one that its owner names.
+  admin_listener = local.own_load_balancer ? length(var.admin_cidrs) > 0 : var.load_balancer.admin != null
   open_ports     = { api = [local.ports.api, local.ports.admin], worker = [local.ports.worker] }
 
   desired = {

@@ -78,7 +78,7 @@ resource "aws_vpc_security_group_ingress_rule" "admin" {
 }
 
 resource "aws_vpc_security_group_egress_rule" "to_api_admin" {
-  count = local.admin_listener ? 1 : 0
+  count = local.admin_listener && local.own_load_balancer ? 1 : 0
 
   security_group_id            = aws_security_group.load_balancer[0].id
   description                  = "Operators' requests and health checks"

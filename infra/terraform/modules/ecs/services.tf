@@ -42,7 +42,7 @@ locals {
       secrets                = [for key in sort(keys(local.secret_arns[name])) : { name = key, valueFrom = local.secret_arns[name][key] }]
       mountPoints            = [for volume in local.volumes[name] : { sourceVolume = volume, containerPath = "/${volume}", readOnly = false }]
       linuxParameters        = { initProcessEnabled = false, capabilities = { drop = ["ALL"] } }
-      # Liveness of the process only: an outage of AWS restarts nothing.
+      # Liveness of the process only. Readiness is the target group's to ask (load_balancer.tf).
       healthCheck = {
         command     = ["CMD", "/usr/local/bin/healthy", tostring(local.ports[name])]
         interval    = 10
@@ -137,7 +137,7 @@ resource "aws_ecs_service" "api" {
     ignore_changes = [desired_count]
   }
 
-  depends_on = [aws_lb_listener.https, aws_lb_listener.admin, aws_lb_listener_rule.api, aws_iam_role_policy.task, aws_iam_role_policy.execution]
+  depends_on = [aws_lb_listener.https, aws_lb_listener.admin, aws_lb_listener_rule.api, aws_lb_listener_rule.admin, aws_iam_role_policy.task, aws_iam_role_policy.execution]
 }
 
 resource "aws_ecs_service" "worker" {

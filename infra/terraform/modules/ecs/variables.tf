@@ -160,13 +160,15 @@ variable "cluster" {
 }
 
 variable "load_balancer" {
-  description = "An existing application load balancer: its HTTPS listener, security group, arn_suffix, our host names and two free rule priorities from `priority` on. null makes one. Its idle timeout must be 60 s and its security group must reach the tasks on port 8080."
+  description = "An existing application load balancer: its HTTPS listener, security group, arn_suffix, our host names and two free rule priorities from `priority` on. null makes one. Its idle timeout must be 60 s and its security group must reach the tasks on port 8080, and with `admin` on 8081. admin.listener_arn is another HTTPS listener of it that only operators reach: our host names lead to the admin routes, docs and metrics there (port 8081 of the tasks); null: nobody reaches them."
   type = object({
     listener_arn      = string
     security_group_id = string
     arn_suffix        = string
     hosts             = list(string)
     priority          = optional(number, 100)
+
+    admin = optional(object({ listener_arn = string }))
   })
   default = null
 

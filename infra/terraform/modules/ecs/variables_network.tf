@@ -80,7 +80,7 @@ variable "client_cidrs" {
 }
 
 variable "admin_cidrs" {
-  description = "From where operators may call the admin routes, docs and metrics, at port 8443 of the load balancer; empty: none, only from within (the tasks' port 8081). With an existing load balancer its owner leads a listener there."
+  description = "From where operators may call the admin routes, docs and metrics, at port 8443 of the load balancer; empty: from nowhere. With an existing load balancer it has no effect: see load_balancer.admin. For callers within the VPC open port 8081 of the security group of the tasks (output task_security_group_ids)."
   type        = list(string)
   default     = []
 

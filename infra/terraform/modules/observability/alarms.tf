@@ -59,10 +59,10 @@ locals {
         when       = local.has_logs, ticket = true, text = "The provider fails and is left alone for a while: see Provider down", namespace = local.namespace, metric = "BreakerOpened", stat = "Sum",
         dimensions = {}, above = 0, of = [1, 3], period = 60
       }
-      # Said at each try of the hook, an hour apart at most.
+      # Said at each try of the hook, an hour apart at most, and with each ticket that nothing arrives for: half an hour and a sync apart.
       refill-stopped = {
         when       = local.has_logs, ticket = false, text = "No new sandboxes are asked for, the hook of refill does not answer or brings nothing: see Refill", namespace = local.namespace, metric = "RefillStopped", stat = "Sum",
-        dimensions = {}, above = 0, of = [1, 7], period = 600
+        dimensions = {}, above = 0, of = [1, 10], period = 600
       }
       # Said by each sync.
       sync-refused = {
@@ -143,8 +143,13 @@ locals {
     }
   }
 
+  # Of a balancer that others use as well only what reached our targets is ours: its own 5xx, before it has chosen any, are not told
+  # apart by whose host was asked for.
+  own_balancer       = !try(var.load_balancer.shared, false)
+  answers_dimensions = local.own_balancer ? tomap(local.alb_dimensions) : tomap(local.api_dimensions)
+  failed             = local.own_balancer ? "(FILL(target, 0) + FILL(balancer, 0))" : "FILL(target, 0)"
   # Two windows per objective: the long one says that it matters, the short one that it goes on.
-  failed_percent = "IF(requests >= ${var.alarms.slo_min_requests}, 100 * (FILL(target, 0) + FILL(balancer, 0)) / requests, 0)"
+  failed_percent = "IF(requests >= ${var.alarms.slo_min_requests}, 100 * ${local.failed} / requests, 0)"
   slow_percent   = "IF(timed >= ${var.alarms.slo_min_requests}, 100 - fast, 0)"
   burn_rates = {
     fast = { factor = 14.4, long_s = 3600, short_s = 300, ticket = false }
@@ -163,9 +168,9 @@ locals {
   ]])...)
 
   answers = {
-    requests = { namespace = "AWS/ApplicationELB", metric = "RequestCount", stat = "Sum", dimensions = local.alb_dimensions }
+    requests = { namespace = "AWS/ApplicationELB", metric = "RequestCount", stat = "Sum", dimensions = local.answers_dimensions }
     # Published only when there are some, so a missing one is none.
-    target   = { namespace = "AWS/ApplicationELB", metric = "HTTPCode_Target_5XX_Count", stat = "Sum", dimensions = local.alb_dimensions }
+    target   = { namespace = "AWS/ApplicationELB", metric = "HTTPCode_Target_5XX_Count", stat = "Sum", dimensions = local.answers_dimensions }
     balancer = { namespace = "AWS/ApplicationELB", metric = "HTTPCode_ELB_5XX_Count", stat = "Sum", dimensions = local.alb_dimensions }
     timed    = { namespace = local.latency.namespace, metric = local.latency.metric, stat = "SampleCount", dimensions = local.latency.dimensions }
     fast     = { namespace = local.latency.namespace, metric = local.latency.metric, stat = "PR(:${local.latency.unit * var.alarms.latency_p99_s})", dimensions = local.latency.dimensions }
@@ -175,8 +180,8 @@ locals {
   math_alarms = {
     errors = {
       when       = local.has_alb, ticket = false, text = "More than ${var.alarms.error_percent} % of requests fail with 5xx: see Nothing works"
-      expression = "IF(requests >= ${var.alarms.error_min_requests}, 100 * (FILL(target, 0) + FILL(balancer, 0)) / requests, 0)"
-      metrics    = { for id in ["requests", "target", "balancer"] : id => local.answers[id] }, above = var.alarms.error_percent, of = [3, 5], period = 60
+      expression = "IF(requests >= ${var.alarms.error_min_requests}, 100 * ${local.failed} / requests, 0)"
+      metrics    = { for id in local.own_balancer ? ["requests", "target", "balancer"] : ["requests", "target"] : id => local.answers[id] }, above = var.alarms.error_percent, of = [3, 5], period = 60
     }
     nobody-receives = {
       when       = true, ticket = false, text = "Requests wait and no worker receives: see No worker receives"

@@ -2,18 +2,16 @@
 
 locals {
   alb_suffix = try(var.load_balancer.arn_suffix, "")
+  # As the alarms count: of a shared balancer what reached our targets.
+  answered_by = flatten([for key in sort(keys(local.answers_dimensions)) : [key, local.answers_dimensions[key]]])
 
   widgets = [
-    { when = local.has_alb, title = "Answers", stat = "Sum", metrics = [
-      ["AWS/ApplicationELB", "HTTPCode_Target_2XX_Count", "LoadBalancer", local.alb_suffix],
-      ["AWS/ApplicationELB", "HTTPCode_Target_4XX_Count", "LoadBalancer", local.alb_suffix],
-      ["AWS/ApplicationELB", "HTTPCode_Target_5XX_Count", "LoadBalancer", local.alb_suffix],
-      ["AWS/ApplicationELB", "HTTPCode_ELB_5XX_Count", "LoadBalancer", local.alb_suffix],
-    ] },
+    { when = local.has_alb, title = "Answers", stat = "Sum", metrics = concat(
+      [for status in ["2XX", "4XX", "5XX"] : concat(["AWS/ApplicationELB", "HTTPCode_Target_${status}_Count"], local.answered_by)],
+      [for row in [["AWS/ApplicationELB", "HTTPCode_ELB_5XX_Count", "LoadBalancer", local.alb_suffix]] : row if local.own_balancer],
+    ) },
     { when = local.has_alb, title = "Seconds to answer", stat = "p50", metrics = [
-      ["AWS/ApplicationELB", "TargetResponseTime", "LoadBalancer", local.alb_suffix, { stat = "p50", label = "p50" }],
-      ["AWS/ApplicationELB", "TargetResponseTime", "LoadBalancer", local.alb_suffix, { stat = "p99", label = "p99" }],
-      ["AWS/ApplicationELB", "TargetResponseTime", "LoadBalancer", local.alb_suffix, { stat = "Maximum", label = "worst" }],
+      for stat, label in { p50 = "p50", p99 = "p99", Maximum = "worst" } : concat(["AWS/ApplicationELB", "TargetResponseTime"], local.answered_by, [{ stat = stat, label = label }])
     ] },
     { when = local.has_logs, title = "Pool", stat = "Minimum", metrics = [
       [local.namespace, "PoolAvailable", { label = "available" }],

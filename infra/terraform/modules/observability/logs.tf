@@ -4,9 +4,10 @@
 locals {
   # Counted in log lines: which log, which lines, which value.
   metrics_in_logs = {
-    ServerErrors    = { log = "api", pattern = "{ $.message = \"request\" && $.status >= 500 }", value = "1" }
-    Shed            = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"overloaded\" }", value = "1" }
-    StillQueued     = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"still_queued\" }", value = "1" }
+    ServerErrors = { log = "api", pattern = "{ $.message = \"request\" && $.status >= 500 }", value = "1" }
+    Shed         = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"overloaded\" }", value = "1" }
+    # A wait that ran out, whatever its status; a call that may wait in a line is held for as long as its caller asked.
+    StillQueued     = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"still_queued\" && $.may_wait NOT EXISTS }", value = "1" }
     PoolEmpty       = { log = "api", pattern = "{ $.message = \"request\" && ($.outcome = \"no_sandboxes\" || $.outcome = \"no_prefix_match\") }", value = "1" }
     PrefixEmpty     = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"no_prefix_match\" }", value = "1" }
     Allocated       = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"created\" }", value = "1" }
@@ -32,7 +33,7 @@ locals {
     }
     "errors by outcome" = {
       logs  = ["api"]
-      query = "filter message = 'request' and status >= 400 | stats count(*) as requests by outcome, status, route | sort requests desc"
+      query = "filter message = 'request' and status >= 400 | stats count(*) as requests, latest(track) as last_track by outcome, status, route | sort requests desc"
     }
     "latency by route" = {
       logs  = ["api"]

@@ -35,8 +35,8 @@ variable "ecs" {
 }
 
 variable "load_balancer" {
-  description = "arn_suffix of load balancer and target group; null for none (no alarms on answers then)."
-  type        = object({ arn_suffix = string, target_group_arn_suffix = string })
+  description = "arn_suffix of load balancer and target group; null for none (no alarms on answers then). shared says that others use the load balancer, too: then only what reached the target group counts, and 5xx of the load balancer itself do not."
+  type        = object({ arn_suffix = string, target_group_arn_suffix = string, shared = optional(bool, false) })
   default     = null
 }
 
