@@ -33,7 +33,7 @@ docs:
 figures *arguments:
     tests/figures.py {{arguments}}
 
-# How fast it is: `just bench run new`, `just bench results`, `just bench jobs`, `just bench silence`, `just bench tenants`, `just bench memory`, `just bench instructions`, `just bench sync`
+# How fast it is: `just bench run new`, `just bench results`, `just bench jobs`, `just bench silence`, `just bench tenants`, `just bench memory`, `just bench sync`
 bench *arguments="run new":
     cargo build --release --workspace --bins
     target/release/broker-bench {{arguments}}

@@ -29,6 +29,7 @@ mod routes_tests;
 mod rpc;
 mod served;
 mod service;
+mod shared_read;
 pub mod story;
 mod story_limits;
 pub mod tenants;

@@ -1,10 +1,11 @@
-//! Cache of the lines in an API process: read every two seconds at most, for all callers.
+//! Cache of the lines in an API process: read every two seconds at most, for all callers, and once a second while the table does
+//! not answer.
 //!
 //! Invariant: the rank of a place is approximate and costs no read of its own: it is interpolated between the marks of the last walk,
 //! by the time in the request id. The API decides whether a request may wait, before it is recorded; the workers decide its place.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use broker_domain::policy::{Policy, TenantLimit};
@@ -14,11 +15,11 @@ use broker_domain::waiting::{
 use broker_domain::{FlavourName, Limit, RequestId, Timestamp};
 use broker_runtime::clock::Clock;
 use broker_store::{FollowedPolicy, ListedLine, Store, StoreError};
-use tokio::sync::Mutex;
 
 use crate::response::bodies::{EstimateBasisBody, WaitingBody};
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
+use crate::shared_read::SharedRead;
 
 /// How long what was read is told.
 const TOLD_FOR: Duration = Duration::from_secs(2);
@@ -29,20 +30,14 @@ const GRANTS_TOLD_FOR: Duration = Duration::from_secs(15);
 /// Counts that are older are of a process that is gone, and of another time.
 const GRANTS_OF: Duration = Duration::from_secs(600);
 
-/// The lines as they were read, and when.
-#[derive(Debug)]
-struct ReadLines {
-    lines: Arc<KnownLines>,
-    read_at: Instant,
-    /// When reading was tried last.
-    tried_at: Instant,
-}
-
 /// What the workers granted lately, each by flavour, and when that was read.
 type ReadGrants = (Instant, Arc<[Granted]>);
 
-/// When the permits of limits were counted, and how many were held.
-type CountedPermits = HashMap<Limit, (Instant, u32)>;
+/// The lines as they were read last, and when that began.
+type ReadLines = (Instant, Arc<KnownLines>);
+
+/// How many permits of a limit are held. There are no more limits than the policy has had.
+type CountedPermits = HashMap<Limit, SharedRead<u32>>;
 
 /// The lines. Clones share what was read.
 #[derive(Clone, Debug)]
@@ -52,8 +47,10 @@ pub(crate) struct CachedLines {
     policy: FollowedPolicy,
     /// Whether requests may wait at all.
     pub(crate) on: bool,
-    read: Arc<Mutex<Option<ReadLines>>>,
-    granted: Arc<Mutex<Option<ReadGrants>>>,
+    read: SharedRead<Arc<KnownLines>>,
+    /// The lines as they were read last, and when that began.
+    before: Arc<Mutex<Option<ReadLines>>>,
+    granted: Arc<tokio::sync::Mutex<Option<ReadGrants>>>,
     permits: Arc<Mutex<CountedPermits>>,
 }
 
@@ -67,32 +64,32 @@ impl CachedLines {
             clock,
             policy,
             on,
-            read: Arc::default(),
+            read: SharedRead::default(),
+            before: Arc::default(),
             granted: Arc::default(),
             permits: Arc::default(),
         }
     }
 
     /// The lines, two seconds old at most; while they cannot be read, a minute.
-    pub(crate) async fn now(&self) -> Result<Arc<KnownLines>, StoreError> {
-        let mut read = self.read.lock().await;
-        let now = self.clock.instant();
-        if let Some(known) = &*read
-            && now.duration_since(known.tried_at) < TOLD_FOR
-        {
-            return Ok(Arc::clone(&known.lines));
-        }
-        match (self.read_lines().await, &mut *read) {
+    pub(crate) async fn now(&self) -> Result<Arc<KnownLines>, Problem> {
+        self.read.told_for(TOLD_FOR, &self.clock, self.read_or_before()).await
+    }
+
+    /// The lines as they are now; if they cannot be read, as they were read last, a minute ago at most.
+    async fn read_or_before(&self) -> Result<Arc<KnownLines>, StoreError> {
+        let began = self.clock.instant();
+        let read = self.read_lines().await;
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        match (read, &*before) {
             (Ok(lines), _) => {
                 let lines = Arc::new(lines);
-                *read = Some(ReadLines { lines: Arc::clone(&lines), read_at: now, tried_at: now });
+                *before = Some((began, Arc::clone(&lines)));
                 Ok(lines)
             }
-            // The others that ask do not each wait for a table that does not answer.
-            (Err(error), Some(known)) if now.duration_since(known.read_at) < TOLD_AT_MOST => {
+            (Err(error), Some((at, lines))) if began.duration_since(*at) < TOLD_AT_MOST => {
                 tracing::warn!("lines not read, the last ones are used: {error}");
-                known.tried_at = self.clock.instant();
-                Ok(Arc::clone(&known.lines))
+                Ok(Arc::clone(lines))
             }
             (Err(error), _) => Err(error),
         }
@@ -162,17 +159,20 @@ impl CachedLines {
         Some(Estimate { seconds: rate.seconds_for(grants), rate })
     }
 
-    /// Whether a request of `line` may wait now. One that could never be served is refused; one too many waits not, and is
-    /// answered as if it had not asked to.
-    pub(crate) async fn admit(&self, line: &Line, policy: &Policy) -> Result<bool, Problem> {
-        if !self.on {
-            refused("off");
-            return Err(Problem::new(Code::CannotWait, "Waiting is off at this broker (BROKER_WAITING)."));
-        }
-        let mut limits = policy.limits_of(&line.tenant);
-        if limits.any(|one| one.max == 0 && one.limit.covers_all_of(line.prefix.as_ref())) {
-            refused("limit_0");
-            return Err(Problem::new(Code::CannotWait, "The tenant's limit of this flavour is 0."));
+    /// Whether a request of `line` may wait now. One that could never be served is refused, unless its key `holds` a sandbox, with
+    /// which it is answered. One too many waits not, and is answered as if it had not asked to.
+    pub(crate) async fn admit(
+        &self,
+        line: &Line,
+        policy: &Policy,
+        holds: impl Future<Output = Result<bool, StoreError>>,
+    ) -> Result<bool, Problem> {
+        if let Some((reason, why)) = self.never(line, policy) {
+            if holds.await? {
+                return Ok(false);
+            }
+            refused(reason);
+            return Err(Problem::new(Code::CannotWait, why));
         }
         let lines = self.now().await?;
         let own = || lines.listed.iter().filter(|listed| listed.line.tenant == line.tenant);
@@ -185,8 +185,20 @@ impl CachedLines {
         Ok(has_room)
     }
 
+    /// Why a request of `line` could never be served, if so: the word in metrics, and for its caller.
+    fn never(&self, line: &Line, policy: &Policy) -> Option<(&'static str, &'static str)> {
+        let mut limits = policy.limits_of(&line.tenant);
+        if !self.on {
+            Some(("off", "Waiting is off at this broker (BROKER_WAITING)."))
+        } else if limits.any(|one| one.max == 0 && one.limit.covers_all_of(line.prefix.as_ref())) {
+            Some(("limit_0", "The tenant's limit of this flavour is 0."))
+        } else {
+            None
+        }
+    }
+
     /// Why those in a line wait.
-    pub(crate) async fn reason(&self, line: &Line, policy: &Policy) -> Result<&'static str, StoreError> {
+    pub(crate) async fn reason(&self, line: &Line, policy: &Policy) -> Result<&'static str, Problem> {
         if self.is_limited(line, policy).await? {
             return Ok("limit");
         }
@@ -194,17 +206,17 @@ impl CachedLines {
     }
 
     /// Whether a limit keeps `line` from what is there: every permit is held, as counted two seconds ago at most.
-    async fn is_limited(&self, line: &Line, policy: &Policy) -> Result<bool, StoreError> {
+    async fn is_limited(&self, line: &Line, policy: &Policy) -> Result<bool, Problem> {
         let Some(TenantLimit { limit, max, .. }) = limit_before(line, policy) else { return Ok(false) };
-        let mut counted = self.permits.lock().await;
-        let now = self.clock.instant();
-        counted.retain(|_, (at, _)| now.duration_since(*at) < TOLD_FOR);
-        if let Some((_, held)) = counted.get(&limit) {
-            return Ok(*held >= max);
-        }
-        let held = u32::try_from(self.store.permits.slots(&limit).await?.len()).unwrap_or(u32::MAX);
-        counted.insert(limit, (now, held));
-        Ok(held >= max)
+        let counted = {
+            let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
+            permits.entry(limit.clone()).or_default().clone()
+        };
+        let count = async {
+            let held = self.store.permits.slots(&limit).await?.len();
+            Ok::<_, StoreError>(u32::try_from(held).unwrap_or(u32::MAX))
+        };
+        Ok(counted.told_for(TOLD_FOR, &self.clock, count).await? >= max)
     }
 }
 

@@ -85,6 +85,30 @@ async fn history(broker: &Broker, sandbox: &str) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn an_act_on_several_or_on_all_is_in_the_history_of_each() {
+    story(Setup::new().apis(1).workers(1).pool(3), async |broker| {
+        let post = async |path: &str| {
+            let call = broker.balanced().call(Method::POST, &format!("/v1/admin/quarantine/{path}"));
+            call.token(ADMIN_TOKEN).send().await.expect_status(200);
+        };
+        post("add?id=seed-000000,seed-000001,nothing&why=a+test").await;
+        post("release?id=seed-000000,seed-000002").await;
+        broker.lists_are_current().await;
+        broker.cli_ok(&["quarantine", "release", "--cause", "operator"]).await;
+        for sandbox in ["seed-000000", "seed-000001"] {
+            assert_eq!(
+                history(broker, sandbox).await,
+                ["quarantine: a test", "lift quarantine"],
+                "{sandbox}"
+            );
+        }
+        let told = history(broker, "seed-000002").await;
+        assert_eq!(told, ["lift quarantine (refused: it is available)"]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_was_refused_or_changed_nothing_says_so_in_the_audit_and_in_the_sandbox_s_history() {
     story(Setup::new().apis(1).workers(1).pool(2), async |broker| {
         let held =

@@ -229,6 +229,7 @@ async fn each_attribute_of_a_queue_that_matters_is_compared_and_init_mends_it() 
             ("maintenance", "VisibilityTimeout", "1", "queues"),
             ("requests", "ReceiveMessageWaitTimeSeconds", "0", "queues"),
             ("requests-dlq", "MaximumMessageSize", "1024", "queues"),
+            ("maintenance", "MaximumMessageSize", "131072", "queues"),
             ("requests", "MessageRetentionPeriod", "60", "redrive"),
             ("maintenance-dlq", "RedriveAllowPolicy", r#"{"redrivePermission":"denyAll"}"#, "redrive"),
         ];

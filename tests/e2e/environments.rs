@@ -124,3 +124,23 @@ async fn a_command_outlasts_what_passes_within_seconds() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_init_that_finds_everything_needs_no_right_to_make_it() {
+    story(Setup::new().apis(0).workers(0).faults(1), async |broker| {
+        let urls = broker.proxy().urls();
+        let through = [
+            ("AWS_ENDPOINT_URL_DYNAMODB", urls.dynamodb_url.as_str()),
+            ("AWS_ENDPOINT_URL_SQS", urls.sqs_url.as_str()),
+        ];
+        for operation in
+            ["CreateTable", "UpdateTable", "UpdateTimeToLive", "CreateQueue", "SetQueueAttributes"]
+        {
+            broker.proxy().add(Rule::new(Fault::Refuse("AccessDeniedException")).on(operation));
+        }
+        let told = broker.cli_with(&["init"], &through).await;
+        assert_eq!(told.code, 0, "{told:#?}");
+        assert_eq!(told.stdout.matches(": is there\n").count(), 5, "{told:#?}");
+    })
+    .await;
+}

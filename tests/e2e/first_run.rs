@@ -1,5 +1,7 @@
 //! First run: what `broker up` prints when something is wrong, and what it leaves.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::process::Command;
 
 use broker_tests::binaries::binaries;
@@ -26,6 +28,38 @@ async fn a_port_that_is_taken_is_told_with_the_way_out() {
     let mut process = Process::start("broker-api", &mut command);
     assert_eq!(process.ended().await.code(), Some(1), "{}", process.tail());
     assert!(process.log().contains("BROKER_LISTEN"), "{}", process.tail());
+}
+
+#[tokio::test]
+async fn a_bad_setting_is_named_before_anything_starts() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let port = taken.local_addr().expect("an address").port();
+    let (address, not_text) = (OsString::from(format!("127.0.0.1:{port}")), OsString::from_vec(vec![0xff]));
+    for (name, value, code, also) in [
+        ("BROKER_LOG", "info=loud".into(), 2, None),
+        ("BROKER_SYNC_EVERY_S", not_text, 2, None),
+        ("BROKER_ADMIN_TOKENS", "ops=0123456789abcdef".into(), 2, Some("BROKER_ADMIN_TOKENS_FILE")),
+        ("BROKER_LISTEN", address, 1, None),
+    ] {
+        let mut command = Command::new(&binaries().broker);
+        endpoint::clean(command.arg("up")).env(name, value).envs(also.map(|also| (also, "/dev/null")));
+        let mut process = Process::start("broker-up", &mut command);
+        assert_eq!(process.ended().await.code(), Some(code), "{name}: {}", process.tail());
+        let named = if code == 2 { name.to_owned() } else { format!("port {port} is taken") };
+        assert!(process.log().contains(&named), "{name}: {}", process.tail());
+        assert_eq!(process.printed(), "", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_no_setting_is_told_by_up_and_not_again_by_its_workers() {
+    let mut command = Command::new(&binaries().broker);
+    command.env("BROKER_TABEL", "prod");
+    let up = Up::start_with(command, &["--pool", "1", "--workers", "1..1"]).await;
+    up.lists(1).await;
+    up.api().allocate("student-1").send().await.expect_status(201);
+    assert_eq!(up.log().matches("BROKER_TABEL").count(), 1, "{}", up.log());
+    up.stop().await;
 }
 
 #[tokio::test]

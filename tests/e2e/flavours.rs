@@ -77,9 +77,18 @@ async fn the_same_flavour_is_the_same_request_wherever_it_is_named_and_whatever_
         let again = call().body(r#"{"flavour":"gpu"}"#).send().await.expect_status(200);
         assert_eq!(first.text_of("sandbox_id"), again.text_of("sandbox_id"));
         call().send().await.expect_problem(422, "IDEMPOTENCY_KEY_REUSED");
+        let both = || broker.allocate("student-2").header(FLAVOUR, "gpu").name_prefix("gpu-");
+        let second = both().send().await.expect_status(201);
         // The operator renames what the flavour is made of: the student's repeat is still the same request.
         policy::apply(broker, &TWO.replace("gpu-", "big-")).await;
         call().header(FLAVOUR, "gpu").send().await.expect_status(200);
+        assert_eq!(both().send().await.expect_status(200).sandbox_id(), second.sandbox_id());
+        // Or calls the flavour something else: only who holds nothing is told that there is none of this name.
+        policy::apply(broker, &TWO.replace("[flavour.gpu]", "[flavour.huge]")).await;
+        let again = call().header(FLAVOUR, "gpu").send().await.expect_status(200);
+        assert_eq!(again.sandbox_id(), first.sandbox_id());
+        broker.return_sandbox(first.sandbox_id(), "student-1").send().await.expect_status(200);
+        call().header(FLAVOUR, "gpu").send().await.expect_problem(400, "UNKNOWN_FLAVOUR");
     })
     .await;
 }

@@ -128,3 +128,34 @@ async fn when_every_third_sandbox_is_broken_a_fifth_goes_into_quarantine_and_an_
     })
     .await;
 }
+
+#[tokio::test]
+async fn of_a_flavour_that_no_census_has_counted_a_fifth_goes_into_quarantine_too() {
+    let provider = Provider::start(50).await;
+    story(provider.setup().apis(1).workers(1).var("BROKER_SERVE_EVERY_S", "1"), async |broker| {
+        policy::apply(broker, "[flavour.open]\nprefix = \"open-\"\n").await;
+        broker.job("sync").await;
+        counted(broker, "available", 50).await;
+        broker.job("census").await;
+        // The next ten are of the new flavour, and its gate knows none of them.
+        let url = provider.url();
+        let gated = format!(
+            "[flavour.gpu]\nprefix = \"sandbox-00005\"\ngate = {{ url = \"{url}/hooks/gate\", timeout_s = 2 }}\n"
+        );
+        policy::apply(broker, &gated).await;
+        provider.misbehave(json!({ "gate": { "status": 401, "reason": "who are you?" } })).await;
+        provider.grow(10).await;
+        broker.job("sync").await;
+        wait_for_condition("all have an answer", async || {
+            let stays = "refused by its gate; it stays arriving, because too much of its flavour is in quarantine";
+            match broker.logged(stays).len() {
+                8 => Ok(()),
+                other => Err(other),
+            }
+        })
+        .await;
+        counted(broker, "quarantined", 2).await;
+        counted(broker, "arriving", 8).await;
+    })
+    .await;
+}

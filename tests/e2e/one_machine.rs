@@ -5,7 +5,7 @@ use std::process::Command;
 use broker_tests::api::{ADMIN_TOKEN, TRACK_TOKEN};
 use broker_tests::binaries::binaries;
 use broker_tests::process::Process;
-use broker_tests::{Answer, Api, endpoint, wait_for_condition, warden};
+use broker_tests::{Answer, Api, Up, endpoint, raw, wait_for_condition, warden};
 
 /// Starts `broker up` on `data_dir` and waits until it is ready.
 async fn up(data_dir: &std::path::Path, workers: &str) -> (Process, Api) {
@@ -124,4 +124,33 @@ async fn what_was_queued_is_sent_again_after_a_stop_and_after_a_crash() {
         process.stdout()
     );
     process.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_provider_brought_is_still_listed_after_a_restart() {
+    let data_dir = warden::scratch().join("brought");
+    let args = ["--pool", "5", "--data-dir", data_dir.to_str().expect("UTF-8")];
+    let up = Up::start(&args).await;
+    let printed = up.printed();
+    let stand_in = printed.split("/hooks/refill").next().and_then(|before| before.rsplit("http://").next());
+    let stand_in = stand_in.expect("the stand-in's address");
+    let head = format!("POST /stand-in/accounts HTTP/1.1\r\nhost: {stand_in}\r\nconnection: close\r\n");
+    let asked = format!("{head}content-length: 11\r\n\r\n{{\"count\":7}}");
+    let told = raw::exchange_to_end(&Api::new(stand_in), asked.as_bytes()).await;
+    assert!(told.starts_with("HTTP/1.1 200"), "{told}");
+    // Another run may be under way.
+    let synced = async |up: &Up| {
+        wait_for_condition("a sync that lists all", async || {
+            let told = up.environment().cli(&["job", "run", "sync", "--json"]).await;
+            let stats = up.environment().stats().await;
+            if told.code == 0 && stats.total == 12 { Ok(stats) } else { Err((told, stats)) }
+        })
+        .await
+    };
+    synced(&up).await;
+    up.stop().await;
+
+    let up = Up::start(&args).await;
+    assert_eq!(synced(&up).await.stale, 0);
+    up.stop().await;
 }

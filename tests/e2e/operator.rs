@@ -32,9 +32,34 @@ async fn a_seeded_pool_is_listed_counted_and_removed_again() {
         assert!(ids.iter().all(|id| id.starts_with("seed-")), "{ids:?}");
         let stats = broker.stats().await;
         assert_eq!(stats, Stats { total: 250, available: 250, ..Stats::default() });
+        let largest = usize::MAX.to_string();
+        let all: Vec<Value> = broker.cli_ok(&["pool", "list", "--limit", &largest, "--json"]).await.json();
+        assert_eq!(all.len(), 250);
 
         broker.cli_ok(&["pool", "seed", "--cleanup"]).await;
         assert_eq!(broker.stats().await, Stats::default());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn seeds_leave_the_quarantine_and_a_reservation_when_they_are_removed() {
+    let setup = Setup::new().workers(1).apis(0).pool(3).var("BROKER_SERVE_EVERY_S", "1");
+    story(setup, async |broker| {
+        broker.cli_ok(&["quarantine", "add", "seed-000001", "--why", "odd"]).await;
+        let reserve = ["reservation", "create", "--tenant", "acme", "--name-prefix", "sandbox-"];
+        broker.cli_ok(&[&reserve[..], &["--count", "1"]].concat()).await;
+        wait_for_condition("one to be put aside", async || match broker.stats().await {
+            Stats { available: 1, quarantined: 1, reserved: 1, .. } => Ok(()),
+            other => Err(other),
+        })
+        .await;
+        let told: Value = broker.cli_ok(&["pool", "seed", "--cleanup", "--json"]).await.json();
+        assert_eq!([&told["removed"], &told["left"]], [3, 0], "{told:#}");
+        assert_eq!(broker.stats().await, Stats::default());
+        let reservations: Vec<Value> = broker.cli_ok(&["reservation", "list", "--json"]).await.json();
+        assert_eq!(reservations[0]["held"], 0, "{reservations:#?}");
+        broker.verify().await;
     })
     .await;
 }
@@ -80,7 +105,7 @@ async fn queues_shows_what_waits() {
 #[tokio::test]
 async fn queues_shows_the_backlog_of_each_worker_and_how_old_the_oldest_message_was() {
     story(Setup::new().apis(1).workers(2).pool(3), async |broker| {
-        // Messages in flight are no backlog; frozen workers let it grow.
+        // Frozen workers let it grow. What their last polls had received is in flight, and backlog like the rest.
         for worker in [0, 1] {
             broker.worker(worker).freeze();
             broker.worker_mut(worker).process().frozen().await;
@@ -94,8 +119,7 @@ async fn queues_shows_the_backlog_of_each_worker_and_how_old_the_oldest_message_
         let calls = tokio::spawn(together(calls));
         broker.queues().holds_requests(5).await;
         let shown = requests().await;
-        let visible = shown["visible"].as_u64().expect("a number");
-        assert_eq!(shown["backlog_per_worker"].as_u64(), Some(visible.div_ceil(2)), "{shown:#}");
+        assert_eq!(shown["backlog_per_worker"], 3, "{shown:#}");
         let waited_from = now_s();
         wait_for_condition("a second to pass", async || {
             let now = now_s();
@@ -120,13 +144,72 @@ async fn queues_shows_the_backlog_of_each_worker_and_how_old_the_oldest_message_
 #[tokio::test]
 async fn a_wrong_use_of_the_command_is_exit_code_2() {
     story(Setup::new().workers(0).apis(0), async |broker| {
+        let largest = u64::MAX.to_string();
+        let largest = largest.as_str();
         for wrong in [
             &["pool", "seed", "--count", "many"][..],
+            &["pool", "seed", "--count", "1", "--start", largest],
+            &["pool", "seed", "--count", "1", "--name-prefix", "a\nb"],
             &["make-coffee"],
             &["pool", "list", "--status", "gone"],
+            &["sandbox", "show", "no id"],
+            &["sandbox", "history", "no id"],
+            &["sandbox", "release", "no id"],
+            &["sandbox", "retry-delete", "no id"],
+            &["sandbox", "extend", "no id", "--hours", "1"],
+            &["sandbox", "extend", "--flavour", "unknown", "--hours", "1"],
+            &["quarantine", "show", "no id"],
+            &["quarantine", "add", "no id", "--why", "odd"],
+            &["quarantine", "release", "no id"],
+            &["quarantine", "retire", "no id"],
+            &["track", "no id"],
+            &["track", "student-1", "--key", "no key"],
+            &["waiting", "cancel", "no id"],
+            &["reservation", "show", "no id"],
+            &["dead-letters", "replay", "no id"],
+            &["queues", "--log", "broker_cli=loud"],
         ] {
-            assert_eq!(broker.cli(wrong).await.code, 2, "broker {wrong:?}");
+            let told = broker.cli(wrong).await;
+            assert_eq!(told.code, 2, "broker {wrong:?}: {told:#?}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_exit_code_1() {
+    story(Setup::new().workers(0).apis(0), async |broker| {
+        const LETTER: &str = "1795000000000-00112233445566778899aabbccddeeff";
+        const REQUEST: &str = "019ac3a0-0000-7000-8000-000000000000";
+        for (missing, id) in [
+            (&["sandbox", "show", "seed-000009"][..], "seed-000009"),
+            (&["quarantine", "add", "seed-000009", "--why", "odd"], "seed-000009"),
+            (&["dead-letters", "show", LETTER], LETTER),
+            (&["dead-letters", "replay", LETTER], LETTER),
+            (&["dead-letters", "discard", LETTER, "--why", "odd"], LETTER),
+            (&["waiting", "cancel", REQUEST], REQUEST),
+            (&["waiting", "cancel", REQUEST, "--dry-run"], REQUEST),
+            (&["reservation", "delete", REQUEST], REQUEST),
+        ] {
+            let told = broker.cli(missing).await;
+            let names_it = told.stderr.contains(id) || told.stdout.contains(id);
+            assert!(told.code == 1 && names_it, "broker {missing:?}: {told:#?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_name_that_is_no_setting_is_told_once_and_not_among_the_rows() {
+    story(Setup::new().workers(0).apis(0), async |broker| {
+        let vars = [("BROKER_TABEL", "prod"), ("BROKER_URL", "http://127.0.0.1"), ("BROKER_TOKEN", "t")];
+        let told = broker.cli_with(&["queues", "--json"], &vars).await;
+        assert_eq!(told.code, 0, "{told:#?}");
+        assert!(!told.json::<Vec<Value>>().is_empty());
+        let lines: Vec<_> = told.stderr.lines().filter(|line| line.contains("BROKER_T")).collect();
+        let [line] = lines.as_slice() else { panic!("{told:#?}") };
+        assert!(line.contains("BROKER_TABEL") && line.contains("did you mean BROKER_TABLE?"), "{line}");
+        assert!(!told.stderr.contains("BROKER_URL"), "{told:#?}");
     })
     .await;
 }

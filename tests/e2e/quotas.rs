@@ -239,14 +239,18 @@ async fn a_limit_that_is_lowered_in_mid_morning_ends_nobodys_lease() {
             }
             give_back(broker, lease, &format!("student-{n}")).await;
         }
+        let mut held = Vec::new();
         for n in 10..12 {
-            asks(broker, &format!("student-{n}")).send().await.expect_status(201);
+            held.push(asks(broker, &format!("student-{n}")).send().await.expect_status(201));
         }
         asks(broker, "student-12").send().await.expect_problem(409, "QUOTA_EXCEEDED");
         limited(broker, 0).await;
         asks(broker, "student-13").send().await.expect_problem(409, "QUOTA_EXCEEDED");
         let never = waits(broker, "student-13").send().await;
         never.expect_problem(409, "CANNOT_WAIT");
+        for again in [asks(broker, "student-10"), waits(broker, "student-10")] {
+            assert_eq!(again.send().await.expect_status(200).sandbox_id(), held[0].sandbox_id());
+        }
         limited(broker, 3).await;
         asks(broker, "student-13").send().await.expect_status(201);
     })
@@ -283,6 +287,40 @@ async fn who_waits_for_a_permit_keeps_its_place_and_holds_up_nobody() {
 }
 
 #[tokio::test]
+async fn who_waits_with_an_expired_lease_of_its_own_is_given_its_own_permit_once_it_is_first() {
+    story(setup(), async |broker| {
+        seed(broker, "lab", 0, 1).await;
+        limited(broker, 1).await;
+        let old = asks(broker, "student-0").send().await.expect_status(201);
+        broker.table().age(old.text_of("sandbox_id"), 60).await;
+        let first = parked(broker, "student-1").await;
+        let own = parked(broker, "student-0").await;
+        // The permit is not the first one's, and nobody goes past it.
+        seed(broker, "lab", 10, 1).await;
+        wait_for_condition("it to be offered", async || match broker.stats().await.available {
+            1 => Ok(()),
+            available => Err(available),
+        })
+        .await;
+        reason(broker, &own, "student-0").await;
+        broker.cancel(&first, "student-1").token(ACME).send().await.expect_status(200);
+        let given = served(broker, &own, "student-0").await;
+        assert_eq!(held(broker).await, 1, "its old lease ended with its permit");
+
+        // What arrives is not offered past it.
+        let sandbox = given.json["response"]["body"]["sandbox_id"].as_str().expect("an id");
+        broker.table().age(sandbox, 60).await;
+        let own = parked(broker, "student-0").await;
+        let behind = parked(broker, "student-2").await;
+        seed(broker, "lab", 20, 1).await;
+        served(broker, &own, "student-0").await;
+        limit_keeps(broker, &behind, "student-2").await;
+        assert_eq!((held(broker).await, broker.verify().await.live_leases), (1, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_newcomer_of_a_limited_tenant_goes_past_no_place_of_it_although_a_permit_is_free() {
     // Nothing but the look at its own line holds the newcomer: no tick comes, and a command's end wakes no worker.
     story(setup().var("BROKER_SERVE_EVERY_S", "3600"), async |broker| {
@@ -298,6 +336,27 @@ async fn a_newcomer_of_a_limited_tenant_goes_past_no_place_of_it_although_a_perm
         other.send().await.expect_status(201);
         broker.job("serve").await;
         served(broker, &waiting, "student-1").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_own_lease_past_its_time_hands_its_permit_to_no_newcomer_past_those_who_wait_for_it() {
+    story(setup(), async |broker| {
+        seed(broker, "lab", 0, 4).await;
+        limited(broker, 1).await;
+        let old = asks(broker, "student-0").send().await.expect_status(201);
+        let waiting = parked(broker, "student-1").await;
+        broker.table().age(old.text_of("sandbox_id"), 6 * 3_600).await;
+        let refused = asks(broker, "student-0").send().await.expect_problem(409, "QUOTA_EXCEEDED");
+        assert_eq!(refused.json["quota"], json!({ "flavour": "small", "held": 1, "max": 1 }));
+        let behind = parked(broker, "student-0").await;
+        assert_eq!(broker.job("expire").await.changed, 1);
+        let granted = served(broker, &waiting, "student-1").await;
+        let sandbox = granted.json["response"]["body"]["sandbox_id"].as_str().expect("an id").to_owned();
+        broker.return_sandbox(&sandbox, "student-1").token(ACME).send().await.expect_status(200);
+        served(broker, &behind, "student-0").await;
+        assert_eq!(held(broker).await, 1);
     })
     .await;
 }

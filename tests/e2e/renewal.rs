@@ -393,7 +393,7 @@ async fn an_operator_gives_a_lab_a_tenant_or_a_flavour_longer_and_counts_first()
             assert_eq!(told.code, 2, "{told:#?}");
         }
         let none = broker.cli(&["sandbox", "extend", "--hours", "2", "--flavour", "gpu"]).await;
-        assert!(none.code == 1 && none.stderr.contains("gpu"), "{none:#?}");
+        assert!(none.code == 2 && none.stderr.contains("gpu"), "{none:#?}");
     })
     .await;
 }

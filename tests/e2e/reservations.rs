@@ -2,7 +2,7 @@
 //! runs; and the early requests for new sandboxes.
 
 use broker_tests::api::ADMIN_TOKEN;
-use broker_tests::table::now_s;
+use broker_tests::table::{now_s, text};
 use broker_tests::{Answer, Broker, Call, Provider, Setup, story, together, wait_for_condition};
 use http::Method;
 use serde_json::{Value, json};
@@ -16,7 +16,11 @@ const SMALL: &str = "[flavour.small]\nprefix = \"lab-\"\n[flavour.gpu]\nprefix =
 const HOUR: u64 = 3_600;
 
 fn setup() -> Setup {
-    Setup::new()
+    of_tenants(Setup::new())
+}
+
+fn of_tenants(setup: Setup) -> Setup {
+    setup
         .var("BROKER_TRACK_TOKENS", &format!("acme={ACME},umbrella={UMBRELLA}"))
         .var("BROKER_ADMIN_TOKENS", &format!("admin={ADMIN_TOKEN},eve:ro={READER}"))
         .var("BROKER_WAITING", "on")
@@ -373,6 +377,67 @@ async fn what_arrives_is_put_aside_before_others_get_it_and_its_tenants_line_com
 }
 
 #[tokio::test]
+async fn who_waits_for_a_permit_is_given_what_is_put_aside_for_it_behind_hundreds_that_do_not_fit() {
+    // Of one shard, what is put aside is listed in the order of its names.
+    story(setup().apis(1).workers(1).var("BROKER_STATE_SHARDS", "1"), async |broker| {
+        let limited = |max: u32| format!("{SMALL}[tenant.acme]\nlimits = {{ small = {max} }}\n");
+        policy::apply(broker, &limited(200)).await;
+        reserve(broker, &["--flavour", "small", "--count", "122"]).await;
+        policy::apply(broker, &limited(1)).await;
+        seed(broker, 0, 121).await;
+        broker.cli_ok(&["pool", "seed", "--name-prefix", "lab-z", "--start", "200", "--count", "1"]).await;
+        until_reserved(broker, 122).await;
+        broker.lists_are_current().await;
+        let first = wait_for_condition("what is reserved to be given", async || {
+            let told = broker.allocate("student-0").token(ACME).name_prefix("lab-0").send().await;
+            if told.status == 201 { Ok(told) } else { Err(told) }
+        })
+        .await;
+        let waits = broker.allocate("student-1").token(ACME).name_prefix("lab-z-").wait(1);
+        let waits = waits.json(&json!({ "max_wait_s": 600 })).send().await.expect_status(202);
+        let location = waits.must_have("location").to_owned();
+        wait_for_condition("it to stand in a line", async || {
+            let told = broker.request(&location, "student-1").token(ACME).send().await.expect_status(200);
+            if told.json["waiting"].is_object() { Ok(()) } else { Err(told.text) }
+        })
+        .await;
+        let sandbox = first.sandbox_id().to_owned();
+        broker.return_sandbox(&sandbox, "student-0").token(ACME).send().await.expect_status(200);
+        wait_for_condition("who waits to be served", async || {
+            let told = broker.request(&location, "student-1").token(ACME).send().await.expect_status(200);
+            if told.text_of("status") == "succeeded" { Ok(()) } else { Err(told.text) }
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reservation_that_cannot_be_read_keeps_what_is_put_aside_for_it() {
+    story(setup().apis(1).workers(1), async |broker| {
+        policy::apply(broker, SMALL).await;
+        seed(broker, 0, 2).await;
+        let id = reserve(broker, &["--flavour", "small", "--count", "2"]).await;
+        until_reserved(broker, 2).await;
+        broker.lists_are_current().await;
+        let table = broker.table();
+        let whole = table.list("RESERVATION").await.into_iter().find(|item| item["SK"] == text(&id));
+        let whole = whole.expect("the reservation");
+        let mut broken = whole.clone();
+        broken.remove("tenant");
+        table.put(broken).await;
+        let swept = broker.job("sweep").await;
+        assert_eq!((swept.changed, swept.failed), (0, 1), "{swept:?}");
+        assert_eq!(reserved(broker).await, 2);
+        let kinds: Vec<_> = broker.violations().await.into_iter().map(|found| found.kind).collect();
+        assert_eq!(kinds, ["unreadable_item"], "told once, and of nobody's sandboxes");
+        table.put(whole).await;
+        assert_eq!(broker.job("sweep").await.failed, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_floor_puts_aside_again_what_its_tenant_gave_back() {
     story(setup().apis(1).workers(1), async |broker| {
         policy::apply(broker, SMALL).await;
@@ -393,6 +458,26 @@ async fn a_floor_puts_aside_again_what_its_tenant_gave_back() {
             }
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_provider_made_anew_while_it_was_put_aside_is_handed_out_as_it_is_now() {
+    let provider = Provider::start(2).await;
+    story(of_tenants(provider.setup().apis(1).workers(1).pool(2)), async |broker| {
+        policy::apply(broker, "[flavour.small]\nprefix = \"sandbox-\"\n").await;
+        reserve(broker, &["--flavour", "small", "--count", "2"]).await;
+        until_reserved(broker, 2).await;
+        let before = broker.shown("seed-000001").await["external_id"].clone();
+        // Of another name, too: it leaves the reservation, and is put aside for it again.
+        provider.remake("seed-000001").await;
+        assert_eq!(broker.job("sync").await.details["refreshed_or_returned"], 1);
+        until_reserved(broker, 2).await;
+        for track in ["one", "two"] {
+            let held = asks(broker, ACME, track).send().await.expect_status(201);
+            assert_ne!(held.json["external_id"], before, "there is no such account any more");
+        }
     })
     .await;
 }

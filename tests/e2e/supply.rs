@@ -116,6 +116,35 @@ async fn a_window_that_is_open_fills_the_pool_and_one_that_is_over_asks_for_noth
     .await;
 }
 
+#[tokio::test]
+async fn a_flavour_that_the_policy_does_not_refill_any_more_is_not_shown_as_stopped() {
+    let provider = Provider::start(2).await;
+    story(provider.setup().apis(1).workers(1), async |broker| {
+        provider.misbehave(json!({ "refill": { "status": 503 } })).await;
+        policy::apply(broker, &small(&provider, "min = 8, max = 20")).await;
+        broker.job("sync").await;
+        asked(broker, &provider, 5).await;
+        let shown = async |gauge: &str, is: f64| {
+            wait_for_condition(&format!("{gauge} {is}"), async || {
+                broker.job("refill").await;
+                match broker.worker(0).metrics().metric(gauge).await {
+                    shown if shown == is => Ok(()),
+                    other => Err(other),
+                }
+            })
+            .await;
+        };
+        shown("broker_refill_stopped", 1.0).await;
+        // The worker has looked at the flavours since.
+        shown("broker_flavour_sandboxes", 2.0).await;
+        policy::apply(broker, "[flavour.small]\nprefix = \"sandbox-\"\n").await;
+        for gauge in ["broker_refill_stopped", "broker_refill_missing", "broker_refill_tickets"] {
+            shown(gauge, 0.0).await;
+        }
+    })
+    .await;
+}
+
 /// As if the back-off of the breaker were over, and the pause of each ticket, which is shorter.
 async fn back_off_is_over(broker: &Broker) {
     for mut ticket in broker.table().list("TICKET#small").await {

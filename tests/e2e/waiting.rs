@@ -343,6 +343,33 @@ async fn where_waiting_is_off_a_request_that_would_wait_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_late_copy_with_an_earlier_deadline_moves_no_place_and_tells_nobody_that_the_time_is_over() {
+    story(setup().apis(1).workers(1), async |broker| {
+        let held = broker.allocate("student-1").wait(50).json(&json!({ "max_wait_s": 600 }));
+        let held = tokio::spawn(held.send());
+        let place = wait_for_condition("it to be parked", async || {
+            broker.table().list("LINE#platform#").await.pop().ok_or("nobody is parked")
+        })
+        .await;
+        let message = place["message"].as_s().expect("text");
+        let message: Value = serde_json::from_str(message).expect("JSON");
+        let deadline = message["deadline_ms"].as_u64().expect("a time");
+        // As they are left over when a replay renews a deadline: one of which a worker thinks that it waits, one that is over.
+        let queues = broker.queues();
+        for earlier in [60_000, 3_600_000] {
+            let mut copy = message.clone();
+            copy["deadline_ms"] = (deadline - earlier).into();
+            queues.send(&queues.name("requests"), &copy.to_string()).await;
+        }
+        queues.are_empty().await;
+        assert_eq!(broker.table().list("LINE#platform#").await, [place]);
+        arrive(broker, 0, 1).await;
+        held.await.expect("an answer").expect_status(201);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_command_waits_in_the_line_for_its_sandbox() {
     story(setup(), async |broker| {
         let url = format!("http://{}", broker.balanced().address());

@@ -6,6 +6,7 @@ use broker_tests::table::text;
 use broker_tests::{Broker, Fault, Rule, story, together, wait_for_condition, wait_until};
 use serde_json::{Value, json};
 
+use crate::quotas::seed;
 use crate::waiting::{arrive, every_place_is_left, parked, setup, stands, status, waits};
 use crate::{count, policy};
 
@@ -75,7 +76,14 @@ async fn an_idle_broker_in_which_a_thousand_wait_writes_nothing_and_a_head_that_
         broker.cli_ok(&["pool", "seed", "--name-prefix", "big", "--start", "900", "--count", "1"]).await;
         let ended = broker.outcome(&location(&next), &track(&next)).await;
         assert_eq!(status(&ended), 201, "{ended:#?}");
-        assert_eq!(table.list("LINE#platform#big-").await.len(), MANY - 2);
+        // It is told before its place is left.
+        wait_for_condition("both places to be gone", async || {
+            match table.list("LINE#platform#big-").await.len() {
+                left if left == MANY - 2 => Ok(()),
+                left => Err(left),
+            }
+        })
+        .await;
         let told: Value = broker.cli_ok(&["waiting", "cancel", "--all", "--json"]).await.json();
         assert_eq!(told["cancelled"], MANY - 2);
     })
@@ -263,6 +271,47 @@ async fn a_burst_of_made_up_prefixes_makes_two_hundred_lines_and_no_more() {
         let prefix = first["SK"].as_s().expect("text").split_once('#').expect("of a tenant").1.to_owned();
         let again = waits(broker, "student-again").name_prefix(&prefix);
         parked(broker, again, "student-again").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn repeats_that_hide_what_stands_behind_them_let_no_later_request_of_the_tenant_go_first() {
+    story(setup(), async |broker| {
+        let lab = |track: &str| waits(broker, track).name_prefix("lab-");
+        // More repeats of one key than a look reads of a line for three sandboxes.
+        for _ in 0..9 {
+            parked(broker, lab("student-1"), "student-1").await;
+        }
+        let first = parked(broker, lab("student-2"), "student-2").await;
+        let second = parked(broker, waits(broker, "student-3"), "student-3").await;
+        let third = parked(broker, waits(broker, "student-4"), "student-4").await;
+        seed(broker, "lab", 0, 3).await;
+        for (location, track) in [(&first, "student-2"), (&second, "student-3")] {
+            let ended = broker.outcome(location, track).await;
+            assert_eq!(status(&ended), 201, "{track}: {ended:#?}");
+        }
+        stands(broker, &third, "student-4").await;
+        assert_eq!(broker.stats().await.allocated, 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_head_whose_replacement_meets_another_transaction_keeps_the_sandbox_from_those_behind_it() {
+    story(setup().faults(1).pool(1), async |broker| {
+        let old = broker.allocate("student-0").send().await.expect_status(201);
+        broker.table().age(old.sandbox_id(), 60).await;
+        let head = parked(broker, waits(broker, "student-0"), "student-0").await;
+        let behind = parked(broker, waits(broker, "student-1"), "student-1").await;
+        // A grant does not touch the old sandbox: only the replacement does.
+        let replaces = Rule::new(Fault::Conflict).on("TransactWriteItems");
+        broker.proxy().add(replaces.containing(&format!("SBX#{}", old.sandbox_id())).times(3));
+        arrive(broker, 1, 1).await;
+        let ended = broker.outcome(&head, "student-0").await;
+        assert_eq!(status(&ended), 201, "{ended:#?}");
+        assert_eq!(broker.proxy().done("TransactWriteItems", Fault::Conflict), 3);
+        stands(broker, &behind, "student-1").await;
     })
     .await;
 }

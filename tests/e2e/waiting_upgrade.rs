@@ -35,6 +35,7 @@ async fn waiting_that_is_turned_off_refuses_new_requests_and_serves_those_who_st
             stands(broker, location, track).await;
             arrive(broker, number, 1).await;
             assert_eq!(status(&broker.outcome(location, track).await), 201);
+            waits(broker, track).send().await.expect_status(200);
         }
     })
     .await;

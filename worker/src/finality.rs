@@ -93,7 +93,10 @@ fn agrees(lease: &Lease, together: &Scanned) -> Result<(), HandlerError> {
     together.leases.iter().for_each(|lease| inventory.add_lease(lease));
     // A permit that is missing is in no write's way.
     let is_anothers = together.permits.iter().any(|permit| permit.allocation_id != lease.allocation_id);
-    match suspects(&inventory).is_empty() && !is_anothers {
+    // One that cannot be read is in the way of every write.
+    let is_unreadable =
+        lease.permit.is_some() && together.permits.is_empty() && !together.unreadable.is_empty();
+    match suspects(&inventory).is_empty() && !is_anothers && !is_unreadable {
         true => Ok(()),
         false => Err(HandlerError::Inconsistent { key: lease.key.clone(), sandbox }),
     }

@@ -17,7 +17,7 @@ use broker_store::{Census, ListedLine, SeenEmpty, StoreError, reservations, show
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, refill};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(15);
@@ -29,8 +29,9 @@ pub(crate) async fn show(jobs: Jobs, empty: watch::Sender<SeenEmpty>, stop: Canc
     let (mut looks, mut flavours) = (Looks::default(), BTreeSet::new());
     // What nobody waits for yet is shown as 0: an alert can only see it grow.
     let mut lines = BTreeSet::from([ANY_FLAVOUR.to_owned()]);
-    let mut reserved = lines.clone();
+    let (mut reserved, mut refilled) = (lines.clone(), BTreeSet::new());
     loop {
+        show_standing(&jobs, &mut refilled);
         match jobs.store.census.get().await {
             Ok(Some(census)) => {
                 show_census(&census, jobs.clock.now());
@@ -62,6 +63,14 @@ pub(crate) async fn show(jobs: Jobs, empty: watch::Sender<SeenEmpty>, stop: Canc
         if stop.run_until_cancelled(tokio::time::sleep(jobs.entropy.jitter(EVERY))).await.is_none() {
             return;
         }
+    }
+}
+
+/// What would stand as it was shown by the last run or call of this process: refills that ended, and the breaker.
+fn show_standing(jobs: &Jobs, refilled: &mut BTreeSet<String>) {
+    refill::show_ended(&jobs.policy.now().unwrap_or_default(), refilled);
+    if let Some(provider) = &jobs.provider {
+        provider.breaker().show(jobs.clock.instant());
     }
 }
 

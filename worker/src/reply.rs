@@ -35,22 +35,25 @@ impl ReplySender {
     }
 
     /// Ends `message` with `outcome`: stored if the caller waits no more or if only the reply would hold it, then sent
-    /// to the process that waits.
+    /// to the process that waits. Whether it has ended: of a request that waits on nothing is stored, and nothing is told.
     pub(crate) async fn reply(
         &self,
         message: &RequestMessage,
         request: &Request,
         reply_to: &ReplyQueueName,
         outcome: Outcome,
-    ) -> Result<(), ReplyError> {
+    ) -> Result<bool, ReplyError> {
         let outcome = if self.nobody_waits(message) || is_only_told(&message.body, &outcome) {
-            let stored = self.store_outcome(request, outcome, None).await?;
+            let Some(stored) = self.store_outcome(request, outcome, None).await? else { return Ok(false) };
             crash_points::point(Point::OutcomeStored);
             stored
         } else {
             outcome
         };
-        if message.asynchronous { Ok(()) } else { self.tell(message, request, reply_to, outcome).await }
+        if !message.asynchronous {
+            self.tell(message, request, reply_to, outcome).await?;
+        }
+        Ok(true)
     }
 
     /// Sends `outcome`, which is stored if it has to be, to the process that waits.
@@ -82,8 +85,9 @@ impl ReplySender {
                 // The process that waited is gone, or has a new reply queue and will record the request as queued; or its queue is so
                 // new that SQS does not know it everywhere yet, and the caller need not wait to the end.
                 tracing::info!(request_id = %message.request_id, "the reply queue is gone: the outcome is stored");
-                self.store_outcome(request, outcome, None).await?;
-                self.replies.retry_later(reply_to, reply);
+                if self.store_outcome(request, outcome, None).await?.is_some() {
+                    self.replies.retry_later(reply_to, reply);
+                }
                 Ok(())
             }
             Err(error @ SendError::Refused { .. }) => {
@@ -104,24 +108,25 @@ impl ReplySender {
         message.asynchronous || self.clock.now() > message.times().reply_by
     }
 
-    /// Stores `outcome`, and in which line the request stood; if it has an outcome already, that one stays and counts.
+    /// Stores `outcome`, and in which line the request stood; if it has an outcome already, that one stays and counts. `None` if it
+    /// has none and this is not one of it: a replay gave it more time, or it stands in a line and a copy of its message died.
     pub(crate) async fn store_outcome(
         &self,
         request: &Request,
         outcome: Outcome,
         stood_in: Option<&Line>,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<Option<Outcome>, StoreError> {
         let record = PersistedRequest {
             parked: stood_in.cloned(),
             ..request.record(None, RequestState::Ended(outcome.clone()))
         };
-        match self.store.requests.complete(&record).await? {
-            Write::Applied => Ok(outcome),
+        Ok(match self.store.requests.complete(&record).await? {
+            Write::Applied => Some(outcome),
             Write::Rejected(before) => match before.state {
-                RequestState::Ended(first) => Ok(first),
-                RequestState::Queued => Ok(outcome),
+                RequestState::Ended(first) => Some(first),
+                RequestState::Queued => None,
             },
-        }
+        })
     }
 }
 

@@ -29,7 +29,7 @@ function selection({ filter, began }) {
   return query;
 }
 
-const query = (job) => ({ ...selection(job), ...(job.act === "discard" ? { why: job.why } : { renew_deadline: job.renew }) });
+const query = (job) => ({ ...selection(job), cursor: job.cursor, ...(job.act === "discard" ? { why: job.why } : { renew_deadline: job.renew }) });
 
 /** Buttons for everything that matches. */
 export function bulkBar(app, filters) {
@@ -48,8 +48,13 @@ export async function start(app, act, filter) {
   const dialog = h("dialog", { "aria-labelledby": "bulk-title", onclose: () => dialog.remove() }, title, body);
   document.body.append(dialog);
   dialog.showModal();
-  const { body: told } = await post(`dead-letters/${act}`, { ...selection(job), dry_run: true, ...(act === "discard" && { why: "dry run" }) }, WAIT)
-    .catch((error) => { dialog.close(); throw error; });
+  let told;
+  // A call looks at as many letters as its wait allows: among thousands that do not match there may be none.
+  do {
+    job.cursor = told?.next_cursor;
+    ({ body: told } = await post(`dead-letters/${act}`, { ...selection(job), cursor: job.cursor, dry_run: true, ...(act === "discard" && { why: "dry run" }) }, WAIT)
+      .catch((error) => { dialog.close(); throw error; }));
+  } while (told.done === 0 && told.next_cursor && dialog.open);
   job.total = told.done;
   const counts = (by) => Object.entries(by).map(([name, count]) => h("li", null, name.replaceAll("_", " "), h("b", null, number(count))));
   const why = h("input", { name: "why", type: "text", required: true, maxlength: 500, autocomplete: "off" });
@@ -92,12 +97,15 @@ async function run(app, job, title, body, dialog) {
       bar.value = job.done;
       const rate = (job.done - before) / Math.max(0.2, (Date.now() - began) / 1000);
       show(text, `${number(job.done)} of ${number(job.total)}, ${job.total > job.done ? `about ${span((job.total - job.done) / Math.max(rate, 0.1))} left` : "done"}.`);
-      if (told.done === 0) break;
+      if (told.done === 0 && !told.next_cursor) break;
+      job.cursor = told.next_cursor;
     } catch (error) {
       problem = error.message;
       break;
     }
   }
+  // Whoever goes on begins anew: what could not be taken lies before.
+  job.cursor = null;
   const ended = problem === null && !stopped;
   if (ended) note(null);
   show(title, problem ? "Not finished" : stopped ? "Stopped" : "Done");
@@ -120,7 +128,7 @@ export function resumable(app) {
       const dialog = h("dialog", { "aria-labelledby": "bulk-title", onclose: () => dialog.remove() }, title, body);
       document.body.append(dialog);
       dialog.showModal();
-      run(app, job, title, body, dialog);
+      run(app, { ...job, cursor: null }, title, body, dialog);
     }, { class: "main" }),
     button("Forget it", () => { note(null); bar.remove(); }));
   return bar;

@@ -11,7 +11,7 @@ use broker_domain::{
     RequestId, Times, TrackName,
 };
 use broker_messages::Request;
-use broker_store::FollowedPolicy;
+use broker_store::{FollowedPolicy, StoreError};
 use http::HeaderMap;
 use http::request::Parts;
 
@@ -55,11 +55,13 @@ impl Allocate {
             .policy
             .now()
             .map_err(|unknown| Problem::unavailable("The policy is not known yet.").because(unknown))?;
-        let Wanted { body, said_prefix, prefix, flavour } = Wanted::of(&policy, &head.headers, body)?;
         let track_name = headers::track_name(&head.headers)?;
         let key = headers::idempotency_key(&head.headers)?;
         let key_is_explicit = key.is_some();
         let lease_key = LeaseKey { key: key.unwrap_or_else(|| IdempotencyKey::from(&track)), track };
+        let held = self.held(&lease_key);
+        let Wanted { body, said_prefix, prefix, flavour, only_held } =
+            Wanted::of(&policy, &head.headers, body, held).await?;
         let lab_duration = self.lab_duration(&body, &lease_key).await?;
         let mut preferences = Preferences::of(&head.headers);
         let mut times = if preferences.respond_async {
@@ -70,7 +72,7 @@ impl Allocate {
         let line = Line { tenant: tenant.clone(), prefix: prefix.clone() };
         // A client that knows lines knows 202.
         preferences.said |= body.max_wait_s.is_some();
-        let may_wait = self.may_wait(&body, &line, &policy, &mut times).await?;
+        let may_wait = !only_held && self.may_wait(&body, &line, &policy, &lease_key, &mut times).await?;
         let request = AllocateRequest {
             request_id: id,
             key_is_explicit,
@@ -117,16 +119,26 @@ impl Allocate {
         answered
     }
 
+    /// The live lease of `lease_key`. What is refused because of settings or the policy is not refused to a key that holds a
+    /// sandbox: it is the repeat of a request from before they changed, and must find that sandbox.
+    async fn held(&self, lease_key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        let lease = self.rpc.store.leases.get(lease_key).await?;
+        let now = self.rpc.clock.now();
+        Ok(lease.filter(|lease| lease.end.is_none() && now < lease.grant.expires_at))
+    }
+
     /// Whether the request may wait in `line`; then its deadline is the end of that wait.
     async fn may_wait(
         &self,
         body: &AllocateBody,
         line: &Line,
         policy: &Policy,
+        lease_key: &LeaseKey,
         times: &mut Times,
     ) -> Result<bool, Problem> {
         let Some(max_wait) = body.max_wait_s.and_then(MaxWait::time) else { return Ok(false) };
-        if !self.lines.admit(line, policy).await? {
+        let holds = async { Ok::<_, StoreError>(self.held(lease_key).await?.is_some()) };
+        if !self.lines.admit(line, policy, holds).await? {
             return Ok(false);
         }
         times.deadline = times.enqueued_at.plus(max_wait);
@@ -134,23 +146,17 @@ impl Allocate {
         Ok(true)
     }
 
-    /// For how long the sandbox of `lease_key` is lent. What is longer than this broker lends is a 400, but for a key that
-    /// holds a sandbox: it is the repeat of a request from before the bound was lowered, and must find that sandbox. If the
-    /// lease ends at that moment, the next one is as long as the bound.
+    /// For how long the sandbox of `lease_key` is lent. What is longer than this broker lends is a 400, unless the key holds a
+    /// sandbox. If its lease ends at that moment, the next one is as long as the bound.
     async fn lab_duration(&self, body: &AllocateBody, lease_key: &LeaseKey) -> Result<LabDuration, Problem> {
         match (body.lab_duration_hours, body.heartbeat_s) {
             (Some(hours), _) if hours <= self.longest => Ok(hours),
-            (Some(_), _) => {
-                let lease = self.rpc.store.leases.get(lease_key).await?;
-                let now = self.rpc.clock.now();
-                let is_live = |lease: &Lease| lease.end.is_none() && now < lease.grant.expires_at;
-                lease.filter(is_live).map(|_| self.longest).ok_or_else(|| {
-                    Problem::invalid(format!(
-                        "lab_duration_hours must be a whole number from 1 to {}: this broker lends no sandbox for longer.",
-                        self.longest.hours()
-                    ))
-                })
-            }
+            (Some(_), _) => self.held(lease_key).await?.map(|_| self.longest).ok_or_else(|| {
+                Problem::invalid(format!(
+                    "lab_duration_hours must be a whole number from 1 to {}: this broker lends no sandbox for longer.",
+                    self.longest.hours()
+                ))
+            }),
             (None, Some(_)) => Ok(self.longest),
             (None, None) => Ok(self.lab_duration),
         }
@@ -168,17 +174,34 @@ struct Wanted {
     prefix: Option<NamePrefix>,
     /// The flavour's name in metrics.
     flavour: String,
+    /// Whether the policy has no such flavour, and the request is only for the sandbox that its key holds.
+    only_held: bool,
 }
 
 impl Wanted {
-    fn of(policy: &Policy, headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
+    /// Of a request whose key has the live lease `held`.
+    async fn of(
+        policy: &Policy,
+        headers: &HeaderMap,
+        body: &[u8],
+        held: impl Future<Output = Result<Option<Lease>, StoreError>>,
+    ) -> Result<Self, Problem> {
         let mut body = AllocateBody::parse(body)?;
         let said_prefix = headers::name_prefix(headers)?;
         body.flavour = flavour::named(headers::flavour(headers)?, body.flavour)?;
-        let prefix = flavour::prefix(policy, body.flavour.as_ref(), said_prefix.clone())?;
+        let (prefix, only_held) = match flavour::prefix(policy, body.flavour.as_ref(), said_prefix.clone()) {
+            Ok(prefix) => (prefix, false),
+            // If the lease ends at that moment, the request is for none.
+            Err(refused) => (Some(held.await?.and_then(|_| of_no_name()).ok_or(refused)?), true),
+        };
         let flavour = flavour::label(policy, prefix.as_ref());
-        Ok(Self { body, said_prefix, prefix, flavour })
+        Ok(Self { body, said_prefix, prefix, flavour, only_held })
     }
+}
+
+/// A prefix that no sandbox has: as long as a prefix may be, and the same for all, so that workers look for it once.
+fn of_no_name() -> Option<NamePrefix> {
+    NamePrefix::new("~".repeat(128)).ok()
 }
 
 /// The fingerprint: it distinguishes two uses of one explicit key.

@@ -42,12 +42,21 @@ fn wait(preferences: Preferences, configured: Duration) -> Duration {
 }
 
 /// The response to a request that was sent to the workers, with the applied preference. A client that sent no `Prefer` may
-/// not know 202: it gets a 503 and repeats.
+/// not know 202: it gets a 503 and repeats. In the log and in metrics both are a wait that ran out; `queued` is one that did not
+/// wait.
 fn answer(answered: &Progress, id: RequestId, preferences: Preferences) -> Result<Response, Problem> {
     let answer = match answered {
         Progress::Ended(ended) => outcome::answer(ended, id),
-        Progress::StillQueued if preferences.said => outcome::queued(id),
-        Progress::StillQueued => return Err(outcome::still_queued(id)),
+        Progress::StillQueued if preferences.respond_async => outcome::queued(id),
+        Progress::StillQueued => {
+            let ran_out = outcome::still_queued(id);
+            if !preferences.said {
+                return Err(ran_out);
+            }
+            let mut answer = outcome::queued(id);
+            answer.outcome = ran_out.outcome().into();
+            answer
+        }
     };
     let waited = || preferences.wait.map(|wait| format!("wait={}", wait.min(LONGEST_WAIT).as_secs()));
     let applied = if preferences.respond_async { Some("respond-async".to_owned()) } else { waited() };
@@ -58,4 +67,27 @@ fn answer(answered: &Progress, id: RequestId, preferences: Preferences) -> Resul
         },
         None => answer,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_domain::Timestamp;
+    use broker_runtime::entropy::Entropy;
+
+    use super::*;
+
+    #[test]
+    fn the_log_tells_a_wait_that_ran_out_from_a_call_that_did_not_wait() {
+        let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
+        let told = |said, respond_async| {
+            let preferences = Preferences { said, respond_async, ..Preferences::default() };
+            match answer(&Progress::StillQueued, id, preferences) {
+                Ok(answer) => (answer.status.as_u16(), answer.outcome.into_owned()),
+                Err(problem) => (problem.status().as_u16(), problem.outcome()),
+            }
+        };
+        assert_eq!(told(true, true), (202, "queued".to_owned()));
+        assert_eq!(told(true, false), (202, "still_queued".to_owned()));
+        assert_eq!(told(false, false), (503, "still_queued".to_owned()));
+    }
 }

@@ -166,9 +166,9 @@ impl Connection {
             ready!(self.bound.as_mut().poll(cx));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        // An answer goes out: what follows is idling, until the first byte of the next head.
-        (self.in_head, self.stalled) = (false, false);
-        let most = self.bounds.idle;
+        // An answer goes out: what follows is idling, until the first byte of the next head. That one may have come already.
+        (self.in_head, self.stalled) = (self.framing.in_head(), false);
+        let most = if self.in_head { self.bounds.head_read } else { self.bounds.idle };
         self.bound_to(most);
         // Registers the wake-up; hyper need not read before the next byte comes.
         let _ = self.bound.as_mut().poll(cx);
@@ -177,7 +177,7 @@ impl Connection {
 
     /// The bound has passed while no request was processed: answers a client in the middle of a head, and ends.
     fn time_is_up(&mut self) -> io::Error {
-        if self.in_head {
+        if self.in_head && !self.stalled {
             let refusal = self.refusals.head_too_slow();
             // As much as the socket takes at once: a slow client is not waited for.
             let _ = self.stream.try_write(&refusal);
@@ -203,8 +203,10 @@ impl AsyncRead for Connection {
         if self.busy.is() {
             return read;
         }
+        // A line end before a request is none of its head.
+        let begins = buf.filled()[before..].iter().any(|byte| !b"\r\n".contains(byte));
         match read {
-            Poll::Ready(Ok(())) if buf.filled().len() > before && !self.in_head => {
+            Poll::Ready(Ok(())) if begins && !self.in_head => {
                 self.in_head = true;
                 let most = self.bounds.head_read;
                 self.bound_to(most);

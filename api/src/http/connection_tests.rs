@@ -108,6 +108,29 @@ async fn a_head_that_trickles_gets_no_more_time_than_one_that_stops() {
 }
 
 #[tokio::test]
+async fn a_head_that_comes_behind_a_request_and_stops_midway_is_told_so_and_ends() {
+    for takes in [Duration::ZERO, SHORT * 2] {
+        let (mut client, _server) = serve(ConnectionBounds { head_read: SHORT, ..BOUNDS }, takes, 1).await;
+        client.write_all(&[GET, GET, &GET[..10]].concat()).await.unwrap();
+        let told = rest(&mut client).await;
+        assert_eq!(told.matches("HTTP/1.1 200 ").count(), 2, "{told}");
+        assert!(told.contains("HTTP/1.1 408 ") && told.contains("REQUEST_TIMEOUT"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_end_behind_a_request_begins_no_head() {
+    let (mut client, _server) =
+        serve(ConnectionBounds { head_read: SHORT, ..BOUNDS }, Duration::ZERO, 3).await;
+    client.write_all(&[GET, b"\r\n"].concat()).await.unwrap();
+    one_answer(&mut client, 3).await;
+    client.write_all(b"\r\n").await.unwrap();
+    assert!(timeout(AWHILE, client.read(&mut [0])).await.is_err(), "it is still open");
+    client.write_all(GET).await.unwrap();
+    one_answer(&mut client, 3).await;
+}
+
+#[tokio::test]
 async fn an_idle_connection_outlives_the_bound_of_heads_and_ends_without_a_word() {
     let (mut client, _server) =
         serve(ConnectionBounds { head_read: SHORT, ..BOUNDS }, Duration::ZERO, 3).await;

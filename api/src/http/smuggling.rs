@@ -87,6 +87,11 @@ impl Framing {
         now
     }
 
+    /// Whether a head has begun and not ended; line ends before a request are none.
+    pub(crate) fn in_head(&self) -> bool {
+        matches!(&self.part, Part::Head(head) if !head.bytes.is_empty())
+    }
+
     /// The reason why nothing more is let through.
     pub(crate) const fn refused(&self) -> Option<Refusal> {
         self.refused

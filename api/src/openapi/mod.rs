@@ -37,7 +37,8 @@ const ABOUT: &str = "Hands out pre-created sandboxes from a pool and takes them 
     `application/problem+json` (RFC 9457) and also carry the `error` object that older clients read. Every answer \
     carries `X-Request-ID` and security headers. `HEAD` is answered wherever `GET` is. A path that is not listed here is \
     answered 404 `NOT_FOUND`, another method 405 `METHOD_NOT_ALLOWED` with `Allow`; a pool that is empty is a 409, not \
-    an error of the broker.";
+    an error of the broker. Of wrong tokens from one address 100 at once and 5 a second are 401, more are 429 \
+    `RATE_LIMIT_EXCEEDED` with `Retry-After`; a right token is not held back by them.";
 
 /// The document as it is served: made once, at the first request.
 pub(crate) fn text() -> Bytes {

@@ -75,7 +75,8 @@ fn allocate(parts: &mut Components) -> Value {
         .says(
             "The same owner and key get the same sandbox again until it is returned or expires. An empty pool is answered \
              409 at once; a wait that runs out 202, with a `Location` to poll for the outcome; or, if the request had no \
-             `Prefer`, 503 `STILL_QUEUED` with the same `Location`.",
+             `Prefer`, 503 `STILL_QUEUED` with the same `Location`. Of `respond-async` requests of one tenant `BROKER_ASYNC_BURST` \
+             (1,000) at once and `BROKER_ASYNC_RATE` (100) a second are taken, more are 429 `RATE_LIMIT_EXCEEDED`.",
         )
         .takes(parameters::track_name())
         .takes(parameters::name_prefix())
@@ -331,7 +332,8 @@ fn job_switch<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operati
 /// A replay or discard: of ids, or by filters, or of all.
 fn action<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'g> {
     Operation::by_operator(parts, ADMIN, id, summary)
-        .says("Select letters by `id`, by filters, or with `all`. If the response has `more`, the same call continues.")
+        .says("Select letters by `id`, by filters, or with `all`. If the response has `more`, the same call continues, with its \
+               `next_cursor` as `cursor` if it has one: letters before it are not looked at again.")
         .takes_query(query::LETTER_SELECTION)
         .takes_query(query::LETTER_FILTERS)
         .takes_query(query::ACTION_OPTIONS)

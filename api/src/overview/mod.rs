@@ -87,7 +87,7 @@ pub struct Requests {
     pub in_flight: u64,
     /// The age of the oldest request that a worker received in its last heartbeats, in milliseconds.
     pub oldest_age_ms: Option<u64>,
-    /// Waiting requests for each running worker; null without one.
+    /// Requests that wait or that workers have in hand, for each running worker; null without one.
     pub backlog_per_worker: Option<u64>,
 }
 
@@ -379,7 +379,7 @@ impl Seen {
             visible: depth.visible,
             in_flight: depth.in_flight,
             oldest_age_ms: oldest.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
-            backlog_per_worker: (processes.workers > 0).then(|| depth.visible.div_ceil(processes.workers)),
+            backlog_per_worker: depth.backlog().per_worker(processes.workers),
         });
         let secs = |at: Option<Timestamp>| at.map(Timestamp::as_secs);
         let jobs = self.ticks.iter().map(|(job, tick)| {

@@ -287,9 +287,11 @@ pub(crate) const DRY_RUN: Flag = Flag {
     name: "dry_run",
     what: "Only report what would be done; without a `limit`, with all that match, as far as the wait goes.",
 };
+pub(crate) const ACTION_CURSOR: Parameter =
+    Parameter::text("cursor", "The `next_cursor` of the call before, with the same filters.", LETTER);
 /// The options of a replay or discard.
 pub(crate) const ACTION_OPTIONS: &[Parameter] =
-    &[ACTION_LIMIT.parameter(), RATE.parameter(), DRY_RUN.parameter()];
+    &[ACTION_LIMIT.parameter(), ACTION_CURSOR, RATE.parameter(), DRY_RUN.parameter()];
 
 pub(crate) const RENEW_DEADLINE: Flag = Flag {
     name: "renew_deadline",

@@ -1,14 +1,14 @@
 //! Action on one dead letter: replay or discard.
 //!
 //! A replay of one letter, in this order: **take (`dead → replaying`; the record of its message waits again) → send →
-//! `replayed`**. Killed in between, it leaves a letter that no other run takes for [`HOLD`] and the next run sends again. A
+//! `replayed`**. Killed in between, it leaves a letter that no other run takes for [`LETTER_HELD_FOR`] and the next run sends again. A
 //! message that dies again becomes a new letter that names the replayed one: a run skips letters that it sent itself, so that
 //! nothing loops. Whether the cause is fixed is not checked.
 
 use std::time::Duration;
 
 use super::intake::{REPLAY_OF, is_recorded};
-use broker_domain::{DeadLetter, Source, Timestamp};
+use broker_domain::{DeadLetter, LETTER_HELD_FOR, Source, Timestamp};
 use broker_messages::{
     MaintenanceMessage, MaintenanceTask, RequestMessage, tenant_of, with_renewed_deadline,
 };
@@ -17,9 +17,6 @@ use broker_runtime::clock::Clock;
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::entropy::Entropy;
 use broker_store::{Actor, Requeued, Store, StoreError, Write, retry_on_conflict};
-
-/// How long a letter that is being replayed is held.
-pub(super) const HOLD: Duration = Duration::from_secs(15);
 
 /// An action on dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,13 +102,6 @@ impl DeadLetters {
             Some((body, deadline)) => (body, Some(*deadline)),
             None => (&letter.body, letter.summary.deadline),
         };
-        let requeued = requeued(letter, body, deadline);
-        let take =
-            || self.store.dead_letters.take(&letter.id, &actor, actor.at.plus(HOLD), requeued.as_ref());
-        if !retry_on_conflict(&self.entropy, take).await?.is_applied() {
-            return Ok((Write::Rejected(()), false));
-        }
-        crash_points::point(Point::LetterTaken);
         let tenant = match letter.source {
             Source::Requests => tenant_of(body),
             Source::Maintenance | Source::Unknown => None,
@@ -119,7 +109,23 @@ impl DeadLetters {
         let own = letter.attributes.iter();
         let message = own
             .fold(Outgoing::from(body.clone()), |message, (name, value)| message.with_attribute(name, value));
-        sender.send(message.with_attribute(REPLAY_OF, letter.id.as_str()).of_tenant(tenant)).await?;
+        let message = message.with_attribute(REPLAY_OF, letter.id.as_str()).of_tenant(tenant);
+        if !message.fits() {
+            // From before its queue had this bound. Taken, it could not be discarded any more.
+            tracing::warn!(
+                letter = letter.id.as_str(),
+                "not replayed: larger than its queue takes; discard it"
+            );
+            return Ok((Write::Rejected(()), false));
+        }
+        let requeued = requeued(letter, body, deadline);
+        let until = actor.at.plus(LETTER_HELD_FOR);
+        let take = || self.store.dead_letters.take(&letter.id, &actor, until, requeued.as_ref());
+        if !retry_on_conflict(&self.entropy, take).await?.is_applied() {
+            return Ok((Write::Rejected(()), false));
+        }
+        crash_points::point(Point::LetterTaken);
+        sender.send(message).await?;
         crash_points::point(Point::LetterSent);
         let actor = Actor { at: self.clock.now(), ..actor };
         // If another run holds it, this one took longer than the hold: the other sends once more, which changes nothing.

@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use broker_domain::{DEAD_LETTER_SHARDS, DeadLetter, DeadLetterCount, DeadLetterFilter, DeadLetterId};
 use broker_store::{DeadLetterOrder, Store, StoreError};
 
-/// Letters of one read of a count: about a megabyte, and few enough for an endpoint that reads all that is left unless it is told
+/// Letters of one read of all: about a megabyte, and few enough for an endpoint that reads all that is left unless it is told
 /// how many.
-const COUNTED_AT_ONCE: usize = 1_000;
+pub(super) const READ_AT_ONCE: usize = 1_000;
 /// Sorts before every id. DynamoDB accepts no empty text in a key condition.
 const BEFORE_ALL: &str = "0";
 /// Sorts behind every id.
@@ -142,6 +142,12 @@ impl DeadLetterListing {
         Ok(())
     }
 
+    /// Allows a read more of each partition; false if the listing is at its end.
+    pub(super) fn reads_on(&mut self) -> bool {
+        self.reads = self.partitions.len();
+        !self.ended
+    }
+
     /// The cursor behind the returned letters; `None` at the end.
     pub fn cursor(&self) -> Option<&DeadLetterId> {
         if self.ended { None } else { self.told_to.as_ref() }
@@ -157,7 +163,7 @@ impl DeadLetterListing {
 pub async fn count_open(store: &Store) -> Result<DeadLetterCount, StoreError> {
     let (all, order) = (DeadLetterFilter::default(), DeadLetterOrder::OldestFirst);
     let listing = DeadLetterListing::new(store.clone(), all, order, None);
-    let mut listing = listing.bounded(COUNTED_AT_ONCE, usize::MAX);
+    let mut listing = listing.bounded(READ_AT_ONCE, usize::MAX);
     let mut count = DeadLetterCount::default();
     while let Some(letter) = listing.next().await? {
         count.add(&letter);

@@ -65,6 +65,7 @@ fn line(action: &Action, selection: &Selection, options: ActionOptions, actor: &
     let mut target = match selection {
         Selection::These(ids) => ids.iter().map(DeadLetterId::as_str).collect::<Vec<_>>().join(" "),
         Selection::Matching(filter) => words(filter),
+        Selection::Behind(id, filter) => format!("{}, behind {id}", words(filter)),
     };
     if let Some(limit) = options.limit {
         target.push_str(&format!(", at most {limit}"));

@@ -37,8 +37,12 @@ pub struct ReplayReport {
     pub by_reason: BTreeMap<String, u64>,
     /// Whether it was stopped before the end, or the table could not be read to the end: the same call goes on.
     pub interrupted: bool,
-    /// Whether its limit ended it: there may be more.
+    /// Whether its limit or its time ended it: there may be more.
     pub more: bool,
+    /// Where it ended, if it was selected by filters: `cursor` of a call that goes on there. Without one the same call goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub next_cursor: Option<DeadLetterId>,
     /// Whether nothing was changed.
     pub dry_run: bool,
     /// How long it took.

@@ -34,6 +34,8 @@ pub(super) struct ActionRun<'a> {
     acting: JoinSet<Acted>,
     /// Letters that another run holds.
     held: Vec<DeadLetterId>,
+    /// Whether some of them were left to these.
+    held_by_others: bool,
     /// Letters that this run took.
     taken: HashSet<DeadLetterId>,
     begun: u64,
@@ -65,6 +67,7 @@ impl<'a> ActionRun<'a> {
             slot: now,
             acting: JoinSet::new(),
             held: Vec::new(),
+            held_by_others: false,
             taken: HashSet::new(),
             begun: 0,
             failures_in_a_row: 0,
@@ -97,6 +100,10 @@ impl<'a> ActionRun<'a> {
         }
         let took = self.now().duration_since(self.began);
         self.tally.unreadable = selected.unreadable();
+        // What failed, or another run holds, stands before it: the same call finds it again.
+        let leaves_none = self.tally.failed == 0 && !self.held_by_others;
+        let goes_on = self.tally.more && leaves_none && self.options.within.is_some();
+        self.tally.next_cursor = selected.cursor().filter(|_| goes_on).cloned();
         self.tally.duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         Ok(self.tally)
     }
@@ -111,7 +118,15 @@ impl<'a> ActionRun<'a> {
             if self.next(stop, report).await == AfterLetter::End {
                 return Ok(());
             }
-            let Some(letter) = selected.next(&mut self.tally.missing).await? else { return Ok(()) };
+            // Where few match, it may read for long before it finds one.
+            let letter = loop {
+                if let Some(letter) = selected.next(&mut self.tally.missing).await? {
+                    break letter;
+                }
+                if !selected.goes_on() || self.is_over(stop) {
+                    return Ok(());
+                }
+            };
             if letter.replay_of.as_ref().is_some_and(|from| self.taken.contains(from)) {
                 self.tally.died_again += 1;
                 continue;
@@ -134,7 +149,8 @@ impl<'a> ActionRun<'a> {
         let mut held = std::mem::take(&mut self.held);
         if self.options.dry_run || self.options.within.is_some() {
             self.tally.skipped += held.len() as u64;
-            self.tally.more |= !held.is_empty();
+            self.held_by_others = !held.is_empty();
+            self.tally.more |= self.held_by_others;
             return Ok(());
         }
         while let Some(id) = held.pop() {
@@ -185,15 +201,18 @@ impl<'a> ActionRun<'a> {
                 return AfterLetter::End;
             }
         }
-        if stop.is_cancelled() || self.failures_in_a_row >= GIVE_UP_AFTER {
-            self.tally.interrupted = true;
-            return AfterLetter::End;
-        }
-        if self.options.within.is_some_and(|within| self.now().duration_since(self.began) >= within) {
-            self.tally.more = true;
-            return AfterLetter::End;
-        }
-        AfterLetter::On
+        if self.is_over(stop) { AfterLetter::End } else { AfterLetter::On }
+    }
+
+    /// Whether it is stopped, or its time is over.
+    fn is_over(&mut self, stop: &CancellationToken) -> bool {
+        let stopped = stop.is_cancelled() || self.failures_in_a_row >= GIVE_UP_AFTER;
+        let out_of_time =
+            || self.options.within.is_some_and(|within| self.now().duration_since(self.began) >= within);
+        let is_late = !stopped && out_of_time();
+        self.tally.interrupted |= stopped;
+        self.tally.more |= is_late;
+        stopped || is_late
     }
 
     /// Whether the action is possible in the letter's state.

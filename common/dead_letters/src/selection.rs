@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::DeadLetterListing;
+use super::listing::READ_AT_ONCE;
 use broker_domain::{DeadLetter, DeadLetterFilter, DeadLetterId};
 use broker_store::{DeadLetterOrder, Store, StoreError};
 
@@ -13,6 +14,8 @@ pub enum Selection {
     These(Vec<DeadLetterId>),
     /// Those that match a filter.
     Matching(DeadLetterFilter),
+    /// Those of them that come behind this one, where a run ended.
+    Behind(DeadLetterId, DeadLetterFilter),
 }
 
 /// The selected letters.
@@ -25,12 +28,30 @@ impl Selected {
     pub(super) fn new(store: &Store, selection: Selection) -> Self {
         match selection {
             Selection::These(ids) => Self::These(Box::new(store.clone()), ids.into()),
-            Selection::Matching(filter) => Self::Matching(Box::new(DeadLetterListing::new(
-                store.clone(),
-                filter,
-                DeadLetterOrder::OldestFirst,
-                None,
-            ))),
+            Selection::Matching(filter) => Self::listed(store, filter, None),
+            Selection::Behind(id, filter) => Self::listed(store, filter, Some(&id)),
+        }
+    }
+
+    fn listed(store: &Store, filter: DeadLetterFilter, after: Option<&DeadLetterId>) -> Self {
+        let listing = DeadLetterListing::new(store.clone(), filter, DeadLetterOrder::OldestFirst, after);
+        // One read of each partition, then the run looks whether it may go on.
+        Self::Matching(Box::new(listing.bounded(READ_AT_ONCE, 0)))
+    }
+
+    /// Where the listed letters that were returned end, if more may follow.
+    pub(super) fn cursor(&self) -> Option<&DeadLetterId> {
+        match self {
+            Self::Matching(listing) => listing.cursor(),
+            Self::These(..) => None,
+        }
+    }
+
+    /// Lets [`next`](Self::next) look further; false if there is nothing more.
+    pub(super) fn goes_on(&mut self) -> bool {
+        match self {
+            Self::Matching(listing) => listing.reads_on(),
+            Self::These(..) => false,
         }
     }
 
@@ -42,7 +63,7 @@ impl Selected {
         }
     }
 
-    /// The next one; ids without a letter are added to `missing`.
+    /// The next one; `None` if a part was read that has none. Ids without a letter are added to `missing`.
     pub(super) async fn next(
         &mut self,
         missing: &mut Vec<DeadLetterId>,

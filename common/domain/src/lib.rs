@@ -41,7 +41,7 @@ pub use allocation::{Allocation, EndReason, Grant, LeaseKey};
 pub use attributes::{AttributeNames, FIXED_MEMBERS, ProviderAttributes};
 pub use dead_letter::{
     DEAD_LETTER_SHARDS, DeadLetter, DeadLetterCount, DeadLetterEvent, DeadLetterFilter, DeadLetterId,
-    DeadLetterState, InvalidDeadLetterId, MessageSummary, Reason, Source, Touched,
+    DeadLetterState, InvalidDeadLetterId, LETTER_HELD_FOR, MessageSummary, Reason, Source, Touched,
 };
 pub use fingerprint::Fingerprint;
 pub use heartbeat::{Heartbeat, InvalidHeartbeat, Term};

@@ -1,6 +1,7 @@
 //! The quarantine: who put a sandbox there and why, and how much of a flavour may go there by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::refill::READ_LAG;
 use super::{SandboxId, Timestamp};
@@ -113,14 +114,19 @@ impl QuarantineGuard {
     }
 }
 
-/// Whether the index may not list yet what was written then.
+/// Whether the index may not list yet what was written then; what a clock wrote that was wrong is older.
 fn may_be_unseen(at: Timestamp, now: Timestamp) -> bool {
-    now.since(at) <= READ_LAG
+    now.since(at) <= READ_LAG && !at.is_beyond(now, Duration::ZERO)
 }
 
 /// Whether nothing more may go into quarantine by itself, with so many of `live` sandboxes there already.
 pub const fn is_full(quarantined: u64, live: u64) -> bool {
-    (quarantined + 1) * ONE_IN > live && quarantined > 0
+    room_from(quarantined) > live && quarantined > 0
+}
+
+/// How many sandboxes there must be for one more, with so many there already.
+pub const fn room_from(quarantined: u64) -> u64 {
+    (quarantined + 1) * ONE_IN
 }
 
 #[cfg(test)]
@@ -158,6 +164,7 @@ mod tests {
         // Let go since: after the lag it counts no more.
         assert_eq!((second.count(&listed(&[]), at(115)), second.count(&listed(&[]), at(116))), (2, 1));
         assert_eq!(second.with(&id(3), at(126)).recent.len(), 1, "what is old is forgotten");
+        assert_eq!(second.count(&listed(&[]), at(5)), 0, "nor what a clock wrote that was ahead");
     }
 
     #[test]

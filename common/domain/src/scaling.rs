@@ -19,7 +19,7 @@ pub struct Scaling {
     pub scale_in_after: Duration,
 }
 
-/// The backlog of the requests queue.
+/// The backlog of a queue that workers receive from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
     /// Messages waiting to be received.
@@ -28,11 +28,21 @@ pub struct Backlog {
     pub in_flight: u64,
 }
 
+impl Backlog {
+    /// The backlog of each of so many running workers, rounded up; none if none runs.
+    pub fn per_worker(self, workers: u64) -> Option<u64> {
+        (workers > 0).then(|| self.messages().div_ceil(workers))
+    }
+
+    fn messages(self) -> u64 {
+        self.visible.saturating_add(self.in_flight)
+    }
+}
+
 impl Scaling {
     /// The number of workers for this backlog, within the bounds.
     pub fn wanted(&self, backlog: Backlog) -> u32 {
-        let messages = backlog.visible.saturating_add(backlog.in_flight);
-        let workers = messages.div_ceil(u64::from(self.backlog_per_worker.max(1)));
+        let workers = backlog.messages().div_ceil(u64::from(self.backlog_per_worker.max(1)));
         u32::try_from(workers).unwrap_or(u32::MAX).min(self.most).max(self.least)
     }
 
@@ -95,11 +105,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_flight_is_backlog_of_a_worker_as_well() {
+        let backlog = Backlog { visible: 31, in_flight: 7 };
+        assert_eq!([0, 1, 3].map(|workers| backlog.per_worker(workers)), [None, Some(38), Some(13)]);
+        assert_eq!(Backlog::default().per_worker(3), Some(0));
+    }
+
+    #[test]
     fn no_number_overflows() {
         let scaling =
             Scaling { backlog_per_worker: 0, least: 0, most: u32::MAX, scale_in_after: Duration::ZERO };
         let backlog = Backlog { visible: u64::MAX, in_flight: u64::MAX };
         assert_eq!(scaling.wanted(backlog), u32::MAX);
+        assert_eq!(backlog.per_worker(1), Some(u64::MAX));
         assert_eq!(scaling.wanted(Backlog::default()), 0);
     }
 }

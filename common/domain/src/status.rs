@@ -135,7 +135,7 @@ impl Status {
             (Arriving, Admit) | (Available, Found) => Ok(Available),
             (Arriving | Stale, Found) | (Quarantined, Release) | (Reserved, GiveBack) => Ok(Arriving),
             (Arriving | Available, Reserve) => Ok(Reserved),
-            // Its name is refreshed when it goes back.
+            // Under another name it goes back.
             (Reserved, Found) => Ok(Reserved),
             (Available | Reserved, Claim) => Ok(Allocated),
             (Arriving | Available | Reserved | Stale, Missing) => Ok(Stale),

@@ -6,6 +6,9 @@
 //! call, and its answer could be outdated when it is used. The price is small: an outage costs five calls per worker, then
 //! one a minute each, and the rate of deletions is shared whatever the breakers say. The breaker keeps the reason of the
 //! last failure; the error of a call that does not pass contains it.
+//!
+//! A breaker that opened tells of the provider only as long as its process calls it: once its last failure is some minutes old,
+//! because other processes do the work, it says of itself no more than that the next call finds out.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,21 +16,25 @@ use std::time::{Duration, Instant};
 /// ARCHITECTURE.md, "Provider".
 const FAILURES: u32 = 5;
 const OPEN_FOR: Duration = Duration::from_secs(60);
+/// How long a failure is news: longer than between two runs of cleanup, each of which calls again while the provider is away.
+const NEWS_FOR: Duration = Duration::from_secs(6 * 60);
 
 /// The state of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
     /// Calls pass.
     Closed,
-    /// No call passes.
+    /// No call passes, or the last that did failed.
     Open,
-    /// One trial call is under way.
+    /// One trial call is under way, or was not made for long.
     HalfOpen,
 }
 
 #[derive(Debug, Default)]
 struct SharedBreaker {
     failures: u32,
+    /// When a call last failed.
+    failed_at: Option<Instant>,
     /// When it opened, if it has not closed since.
     opened_at: Option<Instant>,
     open_until: Option<Instant>,
@@ -52,11 +59,17 @@ pub struct Breaker {
     before: Before,
 }
 
+impl SharedBreaker {
+    /// Whether its last failure says something of `now`.
+    fn is_news(&self, now: Instant) -> bool {
+        self.failed_at.is_some_and(|at| now.saturating_duration_since(at) < NEWS_FOR)
+    }
+}
+
 impl Breaker {
     pub(super) fn new() -> Self {
-        let breaker = Self { inner: Arc::default(), before: Before::Provider };
-        breaker.show();
-        breaker
+        metrics::gauge!("broker_provider_breaker_state").set(0.0);
+        Self { inner: Arc::default(), before: Before::Provider }
     }
 
     /// The breaker of one hook.
@@ -79,8 +92,8 @@ impl Breaker {
             inner.probing = true;
         }
         drop(inner);
-        self.show();
-        Ok(Pass { breaker: self.clone(), reported: false })
+        self.show(now);
+        Ok(Pass { breaker: self.clone(), began: now, reported: false })
     }
 
     /// How long the breaker stays open; `None` if a call would pass.
@@ -89,10 +102,11 @@ impl Breaker {
         (!left.is_zero()).then_some(left)
     }
 
-    /// How long it has not been closed, and why; `None` while it is.
+    /// How long it has not been closed, and why; `None` while it is, and once it has not heard of a failure for long.
     pub fn failing_for(&self, now: Instant) -> Option<(Duration, String)> {
         let inner = self.inner();
-        inner.opened_at.map(|at| (now.saturating_duration_since(at), inner.why.clone()))
+        let opened_at = inner.opened_at.filter(|_| inner.is_news(now))?;
+        Some((now.saturating_duration_since(opened_at), inner.why.clone()))
     }
 
     /// The reason of the last failure.
@@ -101,12 +115,12 @@ impl Breaker {
     }
 
     /// Its state.
-    pub fn state(&self) -> BreakerState {
+    pub fn state(&self, now: Instant) -> BreakerState {
         let inner = self.inner();
-        match (inner.open_until, inner.probing) {
-            (None, _) => BreakerState::Closed,
-            (Some(_), false) => BreakerState::Open,
-            (Some(_), true) => BreakerState::HalfOpen,
+        match inner.open_until {
+            None => BreakerState::Closed,
+            Some(_) if !inner.probing && inner.is_news(now) => BreakerState::Open,
+            Some(_) => BreakerState::HalfOpen,
         }
     }
 
@@ -119,10 +133,12 @@ impl Breaker {
         {
             let mut inner = self.inner();
             inner.failures += weight;
+            let opened_at = inner.opened_at.filter(|_| inner.is_news(now));
+            inner.failed_at = Some(now);
             why.clone_into(&mut inner.why);
             if inner.probing || inner.failures >= FAILURES {
                 inner.open_until = Some(now + OPEN_FOR);
-                inner.opened_at = inner.opened_at.or(Some(now));
+                inner.opened_at = opened_at.or(Some(now));
                 inner.probing = false;
                 let failing = match self.before {
                     Before::Provider => "the provider",
@@ -131,18 +147,19 @@ impl Breaker {
                 tracing::warn!(failures = inner.failures, why, "{failing} fails: not asked for a minute");
             }
         }
-        self.show();
+        self.show(now);
     }
 
     fn inner(&self) -> MutexGuard<'_, SharedBreaker> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn show(&self) {
+    /// Shows its state as a metric: whoever changes it does, and its process now and then.
+    pub fn show(&self, now: Instant) {
         if self.before != Before::Provider {
             return;
         }
-        let shown = match self.state() {
+        let shown = match self.state(now) {
             BreakerState::Closed => 0.0,
             BreakerState::HalfOpen => 1.0,
             BreakerState::Open => 2.0,
@@ -162,6 +179,7 @@ pub(super) struct Shut {
 #[derive(Debug)]
 pub(super) struct Pass {
     breaker: Breaker,
+    began: Instant,
     reported: bool,
 }
 
@@ -169,7 +187,7 @@ impl Pass {
     pub(super) fn succeeded(mut self) {
         self.reported = true;
         *self.breaker.inner() = SharedBreaker::default();
-        self.breaker.show();
+        self.breaker.show(self.began);
     }
 
     /// It failed: five of these in a row open the breaker.
@@ -189,7 +207,7 @@ impl Drop for Pass {
     fn drop(&mut self) {
         if !self.reported {
             self.breaker.inner().probing = false;
-            self.breaker.show();
+            self.breaker.show(self.began);
         }
     }
 }
@@ -209,9 +227,9 @@ mod tests {
         fail(&breaker, now, 4);
         breaker.pass(now).unwrap().succeeded();
         fail(&breaker, now, 4);
-        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(breaker.state(now), BreakerState::Closed);
         fail(&breaker, now, 1);
-        assert_eq!(breaker.state(), BreakerState::Open);
+        assert_eq!(breaker.state(now), BreakerState::Open);
         let shut = Shut { again_after: OPEN_FOR, why: "status 500".to_owned() };
         assert_eq!(breaker.pass(now).unwrap_err(), shut);
         assert_eq!(breaker.open_for(now), Some(OPEN_FOR));
@@ -223,7 +241,7 @@ mod tests {
         fail(&breaker, now, 5);
         let later = now + OPEN_FOR;
         let probe = breaker.pass(later).unwrap();
-        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        assert_eq!(breaker.state(later), BreakerState::HalfOpen);
         assert!(breaker.pass(later).is_err(), "one at a time");
         probe.failed(later, "status 500");
         assert!(breaker.pass(later).is_err(), "open again at its first failure");
@@ -232,13 +250,29 @@ mod tests {
         drop(breaker.pass(later + OPEN_FOR).unwrap());
         breaker.pass(later + OPEN_FOR).unwrap().succeeded();
         assert_eq!(breaker.failing_for(later + OPEN_FOR), None);
-        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(breaker.state(later + OPEN_FOR), BreakerState::Closed);
     }
+
+    #[test]
+    fn a_breaker_whose_process_calls_no_more_does_not_say_for_ever_that_the_provider_is_away() {
+        let (breaker, now) = (Breaker::new(), Clock::system().instant());
+        fail(&breaker, now, 5);
+        let soon = now + OPEN_FOR + Duration::from_secs(240);
+        assert_eq!(breaker.state(soon), BreakerState::Open, "nobody has asked since");
+        assert!(breaker.failing_for(soon).is_some());
+        let late = now + NEWS_FOR;
+        assert_eq!((breaker.state(late), breaker.failing_for(late)), (BreakerState::HalfOpen, None));
+        // It has not closed: one call finds out. What was in between it does not know.
+        breaker.pass(late).unwrap().failed(late, "status 503");
+        assert_eq!(breaker.state(late), BreakerState::Open);
+        assert_eq!(breaker.failing_for(late), Some((Duration::ZERO, "status 503".to_owned())));
+    }
+
     #[test]
     fn a_refusal_of_everything_opens_it_at_once() {
         let (breaker, now) = (Breaker::new(), Clock::system().instant());
         breaker.pass(now).unwrap().refused(now, "status 401");
-        assert_eq!((breaker.state(), breaker.why().as_str()), (BreakerState::Open, "status 401"));
+        assert_eq!((breaker.state(now), breaker.why().as_str()), (BreakerState::Open, "status 401"));
         assert_eq!(breaker.pass(now).unwrap_err().why, "status 401");
     }
 }

@@ -68,6 +68,11 @@ impl Outgoing {
         &self.attributes
     }
 
+    /// Whether it is no larger than the queues of requests and maintenance take.
+    pub fn fits(&self) -> bool {
+        self.bytes() <= BATCH_BYTES
+    }
+
     /// The size that SQS counts against its limits.
     fn bytes(&self) -> usize {
         let attribute = |(name, value): &(String, String)| name.len() + "String".len() + value.len();

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::error::{Cause, is_missing_queue};
 use super::urls::find;
 use super::{Queue, QueueError, QueueKind, QueueNames, QueueUrls, ReplyQueueName};
+use broker_domain::Backlog;
 use broker_runtime::aws::Aws;
 
 const DAY_S: u32 = 24 * 60 * 60;
@@ -24,9 +25,8 @@ const SOURCE_RETENTION_S: u32 = 4 * DAY_S;
 const REPLY_RETENTION_S: u32 = 300;
 /// SQS: the longest wait of a poll.
 const POLL_WAIT_S: u32 = 20;
-/// The least that a queue's largest message may be. Ours are smaller. A foreign message of this size becomes a dead letter like
-/// any other; a queue may take larger ones (1 MiB on AWS), and one that is larger than an item of the table (400 KB) stays in
-/// its dead-letter queue.
+/// The largest message of a source. Ours are smaller. A larger one of another program is refused to its sender: as a dead letter
+/// it would find no place in an item of the table (400 KB). A dead-letter queue may take more: its messages have a reason besides.
 const MESSAGE_BYTES: u32 = 256 * 1_024;
 /// SQS: queues of one ListQueues page.
 const PAGE: i32 = 1_000;
@@ -91,6 +91,13 @@ pub struct Depth {
     pub in_flight: u64,
     /// Sent with a delay that has not passed.
     pub delayed: u64,
+}
+
+impl Depth {
+    /// What scaling follows.
+    pub const fn backlog(&self) -> Backlog {
+        Backlog { visible: self.visible, in_flight: self.in_flight }
+    }
 }
 
 /// Creates the four queues, or corrects the attributes of existing ones, dead-letter queues first. `visibility` is the
@@ -210,6 +217,7 @@ pub(super) fn wanted(kind: QueueKind, visibility: Duration, dlq_arn: Option<&str
             let redrive = serde_json::json!({ "deadLetterTargetArn": arn, "maxReceiveCount": receives });
             wanted.insert(Attribute::RedrivePolicy, redrive.to_string());
             wanted.insert(Attribute::VisibilityTimeout, visibility.as_secs().to_string());
+            wanted.insert(Attribute::MaximumMessageSize, MESSAGE_BYTES.to_string());
             SOURCE_RETENTION_S
         }
         (None | Some(_), None | Some(_)) => DLQ_RETENTION_S,
@@ -221,16 +229,18 @@ pub(super) fn wanted(kind: QueueKind, visibility: Duration, dlq_arn: Option<&str
 /// What one that stands there is compared with besides: what SQS gives a new queue by itself. Everything else, such as its
 /// access policy and its encryption, is its operator's.
 fn compared(kind: QueueKind, names: &QueueNames, own_arn: &str) -> Attributes {
-    let mut wanted = HashMap::from([(Attribute::MaximumMessageSize, MESSAGE_BYTES.to_string())]);
-    if let Some(source) = QueueKind::ALL.into_iter().find(|source| source.dlq() == Some(kind)) {
-        let here = own_arn.rsplit_once(':').map_or(own_arn, |(here, _)| here);
-        let source = format!("{here}:{}", names.name(source));
-        let allow = serde_json::json!({ "redrivePermission": "byQueue", "sourceQueueArns": [source] });
-        wanted.insert(Attribute::RedriveAllowPolicy, allow.to_string());
+    let Some(source) = QueueKind::ALL.into_iter().find(|source| source.dlq() == Some(kind)) else {
+        return Attributes::new();
+    };
+    let here = own_arn.rsplit_once(':').map_or(own_arn, |(here, _)| here);
+    let source = format!("{here}:{}", names.name(source));
+    let allow = serde_json::json!({ "redrivePermission": "byQueue", "sourceQueueArns": [source] });
+    HashMap::from([
+        (Attribute::MaximumMessageSize, MESSAGE_BYTES.to_string()),
+        (Attribute::RedriveAllowPolicy, allow.to_string()),
         // What fails in there stays there.
-        wanted.insert(Attribute::RedrivePolicy, String::new());
-    }
-    wanted
+        (Attribute::RedrivePolicy, String::new()),
+    ])
 }
 
 /// What was done, and the queue's URL.
@@ -292,19 +302,20 @@ pub(super) async fn differences(
         let found = found.get(&attribute).cloned().unwrap_or_default();
         Difference { attribute, found, wanted }
     });
-    let mut differ: Vec<_> = compared.filter(|one| !fits(&one.attribute, &one.found, &one.wanted)).collect();
+    let mut differ: Vec<_> =
+        compared.filter(|one| !fits(kind, &one.attribute, &one.found, &one.wanted)).collect();
     differ.sort_by(|one, other| one.attribute.as_str().cmp(other.attribute.as_str()));
     Ok(differ)
 }
 
 /// Whether an attribute as it was found, empty if it is not set, does what the wanted one does. SQS may write a policy's JSON
 /// in another way than it was given.
-fn fits(attribute: &Attribute, found: &str, wanted: &str) -> bool {
+fn fits(kind: QueueKind, attribute: &Attribute, found: &str, wanted: &str) -> bool {
     if *attribute == Attribute::RedrivePolicy {
         redrive(found) == redrive(wanted)
     } else if *attribute == Attribute::RedriveAllowPolicy {
         allows(found, wanted)
-    } else if *attribute == Attribute::MaximumMessageSize {
+    } else if *attribute == Attribute::MaximumMessageSize && max_receives(kind).is_none() {
         let bytes = |text: &str| text.parse::<u64>().ok();
         bytes(found) >= bytes(wanted)
     } else {
@@ -367,12 +378,12 @@ mod tests {
     fn a_redrive_policy_is_compared_by_meaning() {
         let ours = r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":5}"#;
         let theirs = r#"{ "maxReceiveCount" : "5", "deadLetterTargetArn" : "arn:x" }"#;
-        let fits = |found| fits(&Attribute::RedrivePolicy, found, ours);
+        let fits = |found| fits(QueueKind::Requests, &Attribute::RedrivePolicy, found, ours);
         assert!(fits(theirs));
         assert!(!fits(r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":6}"#));
         assert!(!fits(""));
         assert!(
-            !super::fits(&Attribute::RedrivePolicy, ours, ""),
+            !super::fits(QueueKind::RequestsDlq, &Attribute::RedrivePolicy, ours, ""),
             "a dead-letter queue that moves on what it keeps"
         );
     }
@@ -380,7 +391,7 @@ mod tests {
     #[test]
     fn whoever_lets_our_source_redrive_may_let_in_others_too() {
         let ours = r#"{"redrivePermission":"byQueue","sourceQueueArns":["arn:x"]}"#;
-        let fits = |found| fits(&Attribute::RedriveAllowPolicy, found, ours);
+        let fits = |found| fits(QueueKind::RequestsDlq, &Attribute::RedriveAllowPolicy, found, ours);
         for fine in [
             "",
             r#"{"redrivePermission":"allowAll"}"#,
@@ -399,15 +410,16 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_may_take_larger_messages_but_no_other_delay() {
-        let fits = |attribute, found| {
-            fits(&attribute, found, if attribute == Attribute::DelaySeconds { "0" } else { "262144" })
-        };
-        assert!(
-            fits(Attribute::MaximumMessageSize, "1048576") && fits(Attribute::MaximumMessageSize, "262144")
-        );
-        assert!(!fits(Attribute::MaximumMessageSize, "1024") && !fits(Attribute::MaximumMessageSize, ""));
-        assert!(fits(Attribute::DelaySeconds, "0") && !fits(Attribute::DelaySeconds, "90"));
+    fn only_a_dead_letter_queue_may_take_larger_messages_than_an_item_holds() {
+        let fits = |kind, found| fits(kind, &Attribute::MaximumMessageSize, found, "262144");
+        for (source, dlq) in
+            QueueKind::ALL.into_iter().filter_map(|source| source.dlq().map(|dlq| (source, dlq)))
+        {
+            assert!(fits(source, "262144") && !fits(source, "1048576"), "{source:?}");
+            assert!(fits(dlq, "262144") && fits(dlq, "1048576"), "{dlq:?}");
+            assert!(["1024", ""].into_iter().all(|small| !fits(source, small) && !fits(dlq, small)));
+        }
+        assert!(!super::fits(QueueKind::Requests, &Attribute::DelaySeconds, "90", "0"));
     }
 
     #[test]
@@ -415,7 +427,10 @@ mod tests {
         let source = wanted(QueueKind::Requests, Duration::from_secs(30), Some("arn:x"));
         let dlq = wanted(QueueKind::RequestsDlq, Duration::from_secs(30), None);
         assert_eq!(source[&Attribute::MessageRetentionPeriod], "345600");
-        assert_eq!(source[&Attribute::VisibilityTimeout], "30");
+        assert_eq!(
+            (&*source[&Attribute::VisibilityTimeout], &*source[&Attribute::MaximumMessageSize]),
+            ("30", "262144")
+        );
         assert!(source[&Attribute::RedrivePolicy].contains(r#""maxReceiveCount":5"#));
         assert_eq!(dlq[&Attribute::MessageRetentionPeriod], "1209600");
         assert!(!dlq.contains_key(&Attribute::RedrivePolicy));

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::runtime;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::aws::{self, Aws, AwsEnvironment, Patience};
 use crate::clock::Clock;
@@ -66,19 +66,6 @@ pub enum StartError {
     /// The operating system refused.
     #[error("the process could not start")]
     Io(#[from] std::io::Error),
-}
-
-impl StartError {
-    /// 2 for a bad setting, else 1.
-    pub(crate) const fn exit_code(&self) -> u8 {
-        match self {
-            Self::Telemetry(telemetry::TelemetryError::Filter(_)) => 2,
-            Self::Telemetry(telemetry::TelemetryError::Twice(_))
-            | Self::Trace(_)
-            | Self::Metrics(_)
-            | Self::Io(_) => 1,
-        }
-    }
 }
 
 impl Started {
@@ -163,7 +150,10 @@ where
     Fut: Future<Output = Result<(), E>>,
     E: AsRef<dyn Error> + Display,
 {
-    run_with(name, &strings(environment), run)
+    match strings(environment) {
+        Ok(strings) => run_with(name, &strings, run),
+        Err(error) => refuse(name, &error.to_string(), 2),
+    }
 }
 
 /// [`main`] with settings from `strings`: flags over the environment.
@@ -178,19 +168,14 @@ where
         Ok(read) => read,
         Err(error) => return refuse(name, &error.to_string(), 2),
     };
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(config.threads)
-        .thread_stack_size(STACK)
-        .enable_all()
-        .build();
-    let runtime = match runtime {
+    let runtime = match runtime(Some(config.threads)) {
         Ok(runtime) => runtime,
         Err(error) => return refuse(name, &error.to_string(), 1),
     };
     runtime.block_on(async {
         let Started { process, exporter } = match Started::new(name, strings, config, aws).await {
             Ok(started) => started,
-            Err(error) => return refuse(name, &error.to_string(), error.exit_code()),
+            Err(error) => return refuse(name, &error.to_string(), 1),
         };
         let ended = run(process).await;
         exporter.end().await;
@@ -203,6 +188,16 @@ where
             }
         }
     })
+}
+
+/// A runtime on so many threads; without a number, on one for each core.
+pub fn runtime(threads: Option<usize>) -> io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    builder.thread_stack_size(STACK).enable_all();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    builder.build()
 }
 
 /// Whether the chain of causes contains a bad setting.

@@ -9,24 +9,17 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::LogFormat;
 
-/// Why logging could not start.
+/// The error of logging that was started before.
 #[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// The filter is not one; see tracing-subscriber's `Targets`.
-    #[error("BROKER_LOG is not a log filter: {0}")]
-    Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// A subscriber was installed before.
-    #[error("logging was started twice: {0}")]
-    Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
+#[error("logging was started twice: {0}")]
+pub struct TelemetryError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
-/// Starts logging for the whole process, filtered as `filter` says: levels by target, `info`, `broker_worker=debug,warn`.
+/// Starts logging for the whole process, filtered as `filter` says.
 ///
 /// # Errors
 ///
-/// When `filter` is not a list of levels and targets, or logging was started before.
-pub fn start(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
-    let filter: Targets = filter.parse()?;
+/// When logging was started before.
+pub fn start(filter: &Targets, format: LogFormat) -> Result<(), TelemetryError> {
     // A file or a pipe gets no colours.
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
@@ -37,6 +30,6 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
         }
         LogFormat::Text => lines.with_target(false).boxed(),
     };
-    let logs = tracing_subscriber::registry().with(filter).with(lines);
-    logs.try_init().map_err(|error| TelemetryError::Twice(error.into()))
+    let logs = tracing_subscriber::registry().with(filter.clone()).with(lines);
+    logs.try_init().map_err(|error| TelemetryError(error.into()))
 }

@@ -1,5 +1,7 @@
 //! Parameters, outcomes and errors of the table's operations.
 
+use std::collections::BTreeSet;
+
 use broker_domain::waiting::Line;
 use broker_domain::{
     AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, NamePrefix, Permit, PermitRecord,
@@ -227,6 +229,8 @@ pub struct Scanned {
     pub arriving: Vec<(SandboxId, Timestamp)>,
     /// Sandboxes that are put aside, each with its reservation and version.
     pub reserved: Vec<(ReservationId, SandboxId, u64)>,
+    /// Sandboxes that `broker pool seed` made.
+    pub seeds: BTreeSet<SandboxId>,
     /// Requests that are queued and parked, each with its line.
     pub parked: Vec<(Line, RequestId)>,
     /// The errors of items that cannot be read.

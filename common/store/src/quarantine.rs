@@ -8,8 +8,9 @@ use std::fmt;
 use broker_domain::{Quarantine, QuarantineCause, SandboxId, Status, Timestamp};
 use broker_runtime::crash_points::{self, Point};
 use serde::Serialize;
+use uuid::Uuid;
 
-use crate::{Candidate, NotDone, Pages, Record, Seen, Store, StoreError, Write, arrivals};
+use crate::{AuditLine, Candidate, NotDone, Pages, Record, Seen, Store, StoreError, Write, arrivals};
 
 /// How often an act is decided on anew when the sandbox changed at the same moment.
 const TRIES: usize = 5;
@@ -177,6 +178,40 @@ pub struct QuarantineReport {
 }
 
 impl QuarantineReport {
+    /// Counts what became of one sandbox; returns why nothing was done with it, for its own line of the audit.
+    fn count(
+        &mut self,
+        act: &QuarantineAct,
+        id: &SandboxId,
+        became: Quarantined,
+        now: Timestamp,
+    ) -> Option<NotDone> {
+        let told = |why: &str| QuarantineRefusal { sandbox_id: id.to_string(), why: why.to_owned() };
+        let why = match became {
+            Quarantined::Done(record) => {
+                self.done += 1;
+                let why = act.already(&record, now)?;
+                if self.already.len() < TOLD {
+                    self.already.push(told(&why));
+                }
+                return Some(NotDone::Unchanged(why));
+            }
+            Quarantined::NotFound => "there is no such sandbox".to_owned(),
+            Quarantined::NotPossible(status) => format!("it is {status}"),
+            Quarantined::Used => "it was handed out before: it can only be retired".to_owned(),
+            Quarantined::Busy => "it changes all the time".to_owned(),
+        };
+        if self.refused.len() < TOLD {
+            self.refused.push(told(&why));
+        }
+        Some(NotDone::Refused(why))
+    }
+
+    /// That the table did not answer after so many.
+    const fn stopped(&self, source: StoreError) -> QuarantineStopped {
+        QuarantineStopped { done: self.done, selected: self.selected, source }
+    }
+
     /// What the audit says of it, as JSON: its counts, or why it was done with none.
     pub fn result(&self) -> String {
         match self.refused.first() {
@@ -237,41 +272,69 @@ pub async fn act_on(
     dry_run: bool,
     now: Timestamp,
 ) -> Result<QuarantineReport, QuarantineStopped> {
-    let ids = match selection {
-        QuarantineSelection::Ids(ids) => ids,
-        QuarantineSelection::All(cause) => {
-            let is_of = |record: &Record| {
-                cause.is_none_or(|cause| record.quarantine.as_ref().is_some_and(|q| q.cause == cause))
-            };
-            let all = list(store).await;
-            let all = all.map_err(|source| QuarantineStopped { done: 0, selected: 0, source })?;
-            all.into_iter().filter(is_of).map(|record| record.sandbox.id).collect()
-        }
-    };
+    let ids = selected(store, selection).await?;
     let mut report = QuarantineReport { dry_run, selected: ids.len() as u64, ..QuarantineReport::default() };
     for id in ids {
         let became = if dry_run { act.look(store, &id).await } else { act.perform(store, &id, now).await };
-        let QuarantineReport { done, selected, .. } = report;
-        let why = match became.map_err(|source| QuarantineStopped { done, selected, source })? {
-            Quarantined::Done(record) => {
-                report.done += 1;
-                if let Some(why) = act.already(&record, now)
-                    && report.already.len() < TOLD
-                {
-                    report.already.push(QuarantineRefusal { sandbox_id: id.to_string(), why });
-                }
-                continue;
-            }
-            Quarantined::NotFound => "there is no such sandbox".to_owned(),
-            Quarantined::NotPossible(status) => format!("it is {status}"),
-            Quarantined::Used => "it was handed out before: it can only be retired".to_owned(),
-            Quarantined::Busy => "it changes all the time".to_owned(),
-        };
-        if report.refused.len() < TOLD {
-            report.refused.push(QuarantineRefusal { sandbox_id: id.to_string(), why });
-        }
+        let became = became.map_err(|source| report.stopped(source))?;
+        report.count(act, &id, became, now);
     }
     Ok(report)
+}
+
+/// Does `act` with every sandbox of the selection, under the audit line `of_all`. Where that one does not name the sandbox alone,
+/// each has a line of its own besides, which its history shows.
+///
+/// # Errors
+///
+/// When the table does not answer; what was done by then stays, and is counted.
+pub async fn act_under(
+    store: &Store,
+    of_all: &AuditLine,
+    act: &QuarantineAct,
+    selection: QuarantineSelection,
+    now: Timestamp,
+) -> Result<QuarantineReport, QuarantineStopped> {
+    let ids = selected(store, selection).await?;
+    let mut report = QuarantineReport { selected: ids.len() as u64, ..QuarantineReport::default() };
+    for (id, number) in ids.into_iter().zip(1..) {
+        let own = (of_all.target != id.as_str()).then(|| AuditLine {
+            id: Uuid::from_u128(of_all.id.as_u128().wrapping_add(number)),
+            target: id.to_string(),
+            ..of_all.clone()
+        });
+        if let Some(own) = &own {
+            store.audit.record(own).await.map_err(|source| report.stopped(source))?;
+        }
+        let became = act.perform(store, &id, now).await.map_err(|source| report.stopped(source));
+        let (not_done, stopped) = match became {
+            Ok(became) => (report.count(act, &id, became, now), None),
+            Err(stopped) => (Some(NotDone::Failed(stopped.source.to_string())), Some(stopped)),
+        };
+        if let (Some(own), Some(how)) = (own, not_done)
+            && let Err(error) = store.audit.record_not_done(&own, &how).await
+        {
+            tracing::warn!("the audit does not tell what became of {id}: {error}");
+        }
+        stopped.map_or(Ok(()), Err)?;
+    }
+    Ok(report)
+}
+
+/// The sandboxes of a selection.
+async fn selected(
+    store: &Store,
+    selection: QuarantineSelection,
+) -> Result<Vec<SandboxId>, QuarantineStopped> {
+    let cause = match selection {
+        QuarantineSelection::Ids(ids) => return Ok(ids),
+        QuarantineSelection::All(cause) => cause,
+    };
+    let is_of = |record: &Record| {
+        cause.is_none_or(|cause| record.quarantine.as_ref().is_some_and(|q| q.cause == cause))
+    };
+    let all = list(store).await.map_err(|source| QuarantineStopped { done: 0, selected: 0, source })?;
+    Ok(all.into_iter().filter(is_of).map(|record| record.sandbox.id).collect())
 }
 
 /// At most `most` sandboxes in quarantine, those that have been there longest, and whether there are more. One page of the index

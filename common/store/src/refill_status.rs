@@ -65,7 +65,7 @@ impl RefillStatus {
         now: Timestamp,
     ) -> Result<Self, StoreError> {
         let flow = store.refill.flow(name).await?;
-        let census = store.census.get().await?;
+        let census = store.census.believed(now).await?;
         let counts = census.as_ref().and_then(|census| census.by_flavour.get(name.as_str()));
         let live = counts.map(|counts| {
             let live = counts.iter().filter(|(status, _)| **status != Status::Deleted);

@@ -72,9 +72,10 @@ pub struct Trouble {
 }
 
 impl Tick {
-    /// Whether the external trigger sent at `fired_at` has had its run: by this message, by a copy, or by a later run.
-    pub fn has_run_for(&self, fired_at: Timestamp) -> bool {
-        self.ran_for.is_some_and(|ran_for| ran_for >= fired_at)
+    /// Whether the external trigger sent at `fired_at` has had its run: by this message, by a copy, or by a later run. A run of
+    /// the future a clock noted that was wrong.
+    pub fn has_run_for(&self, fired_at: Timestamp, now: Timestamp) -> bool {
+        self.ran_for.is_some_and(|ran_for| ran_for >= fired_at && !ran_for.is_beyond(now, Duration::ZERO))
     }
 
     /// Whether a worker may take it at `now`: the next run is `every` away at most, and a tick is taken for `taken_for`. What is

@@ -1,7 +1,7 @@
 //! Context of the operator's commands: settings, clock, AWS clients and table.
 
 use std::collections::BTreeMap;
-use std::env::VarsOs;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -9,7 +9,9 @@ use broker_domain::{Pause, Timestamp};
 use broker_queue::{QueueError, QueueNames, SendError};
 use broker_runtime::aws::{self, Aws, AwsEnvironment, Patience};
 use broker_runtime::clock::Clock;
-use broker_runtime::config::{CRASH_SETTING, Config, Overlay, Strings, strings};
+use broker_runtime::config::{
+    CRASH_SETTING, Config, ConfigError, Overlay, SETTINGS, Strings, UnknownName, strings, unknown_names,
+};
 use broker_runtime::crash_points;
 use broker_runtime::entropy::Entropy;
 use broker_runtime::telemetry;
@@ -36,8 +38,12 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn new(flags: Flags, by: String, environment: VarsOs) -> Self {
-        Self { flags, by, environment: strings(environment) }
+    pub(crate) fn new(
+        flags: Flags,
+        by: String,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self { flags, by, environment: strings(environment)? })
     }
 
     /// A variable of the environment that is no setting.
@@ -45,10 +51,20 @@ impl Settings {
         self.environment.get(name).cloned()
     }
 
-    /// Calls `with` with the settings, laid over the `defaults` of a command.
+    /// The names of the environment that look like settings and are not.
+    pub(crate) fn unknown_names(&self) -> Vec<UnknownName> {
+        unknown_names(&self.environment)
+    }
+
+    /// Calls `with` with the settings, laid over the `defaults` of a command. A secret that a file holds has no default.
     pub(crate) fn over<T>(&self, defaults: &[(&str, &str)], with: impl FnOnce(&dyn Strings) -> T) -> T {
+        let is_in_a_file = |name: &str| {
+            let is_secret = SETTINGS.iter().any(|setting| setting.secret && setting.name == name);
+            is_secret && self.environment.contains_key(&format!("{name}_FILE"))
+        };
+        let defaults = defaults.iter().filter(|(name, _)| !is_in_a_file(name));
         let defaults: BTreeMap<String, String> =
-            defaults.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            defaults.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let environment = Overlay { over: &self.environment, under: &defaults };
         with(&Overlay { over: &self.flags, under: &environment })
     }
@@ -232,6 +248,22 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+
+    #[test]
+    fn a_default_gives_way_to_the_file_of_a_secret_and_what_is_set_does_not() {
+        let get = |environment: &[(&str, &str)], name: &str| {
+            let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
+            let settings = Settings::new(Flags::new(), "cli".to_owned(), environment).unwrap();
+            let defaults = [("BROKER_PROVIDER_TOKEN", "default"), ("BROKER_LOG", "default")];
+            settings.over(&defaults, |strings| strings.get(name))
+        };
+        let file = ("BROKER_PROVIDER_TOKEN_FILE", "/token");
+        let set = ("BROKER_PROVIDER_TOKEN", "set");
+        assert_eq!(get(&[], set.0).as_deref(), Some("default"));
+        assert_eq!(get(&[file], set.0), None);
+        assert_eq!(get(&[file, set], set.0).as_deref(), Some("set"), "which is refused");
+        assert_eq!(get(&[("BROKER_LOG_FILE", "/log")], "BROKER_LOG").as_deref(), Some("default"));
+    }
 
     #[test]
     fn what_aws_does_not_answer_is_no_refusal() {

@@ -28,10 +28,19 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whether a command tells of names that are no settings in a way of its own: in its log, or as a finding.
+const fn tells_of_unknown_names(command: &Command) -> bool {
+    matches!(command, Command::Api | Command::Worker(_) | Command::Doctor(_))
+}
+
 /// All commands.
 fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
-    let settings = Settings::new(flags, cli.by, std::env::vars_os());
-    match cli.command.unwrap_or_else(|| Command::Up(commands::up::Up::default())) {
+    let settings = Settings::new(flags, cli.by, std::env::vars_os())?;
+    let command = cli.command.unwrap_or_else(|| Command::Up(commands::up::Up::default()));
+    if !tells_of_unknown_names(&command) {
+        settings.unknown_names().iter().for_each(|unknown| output::complain(&unknown.to_string()));
+    }
+    match command {
         Command::Up(up) => commands::up::run(&settings, up),
         Command::Endpoints(endpoints) => commands::endpoints::run(&settings, endpoints),
         Command::Provider(provider) => commands::provider::run(&settings, provider),

@@ -130,6 +130,9 @@ async fn a_replay_holds_its_letter_until_it_is_over_and_queues_the_request_again
     assert_eq!(take(&second).await, Write::Rejected(()), "it is held");
     let discarded = store.dead_letters.discard(&letter.id, &second, "unwanted").await.expect("asked");
     assert_eq!(discarded, Write::Rejected(()), "a letter that is being replayed is not discarded");
+    let soon = now.plus(Duration::from_secs(15));
+    let taken = store.dead_letters.take(&letter.id, &second, soon, None).await.expect("asked");
+    assert_eq!(taken, Write::Applied, "it is held for longer than anybody holds one");
     assert_eq!(take(&later).await, Write::Applied, "its holder died");
     assert_eq!(
         store.dead_letters.mark_replayed(&letter.id, &first).await.expect("asked"),

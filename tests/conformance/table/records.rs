@@ -155,19 +155,21 @@ async fn what_a_job_ran_for_never_goes_back() {
     let place = Place::with_table().await;
     let (store, now) = (&place.store, place.clock.now());
     let later = now.plus(Duration::from_secs(1));
-    assert_eq!(
-        store.schedule.note_ran_for(Job::Sync, now).await.expect("asked"),
-        Write::Rejected(()),
-        "no update makes an item"
-    );
+    let note = async |ran_for| store.schedule.note_ran_for(Job::Sync, ran_for, now).await.expect("asked");
+    assert_eq!(note(now).await, Write::Rejected(()), "no update makes an item");
     let fresh = store.schedule.tick(Job::Sync, Duration::ZERO, now).await.expect("made");
-    assert!(!fresh.has_run_for(now));
-    assert_eq!(store.schedule.note_ran_for(Job::Sync, later).await.expect("asked"), Write::Applied);
-    assert_eq!(store.schedule.note_ran_for(Job::Sync, now).await.expect("asked"), Write::Rejected(()));
+    assert!(!fresh.has_run_for(now, now));
+    assert_eq!((note(later).await, note(now).await), (Write::Applied, Write::Rejected(())));
     let tick = store.schedule.tick(Job::Sync, Duration::ZERO, now).await.expect("read");
-    assert!(tick.has_run_for(now) && tick.has_run_for(later));
-    assert!(!tick.has_run_for(later.plus(Duration::from_millis(1))));
+    assert!(tick.has_run_for(now, now) && tick.has_run_for(later, now));
+    assert!(!tick.has_run_for(later.plus(Duration::from_millis(1)), now));
     assert_eq!((tick.next_run_at, tick.paused), (fresh.next_run_at, None));
+    // A clock that was wrong keeps no trigger from its run.
+    let wrong = now.plus(Duration::from_secs(86_400));
+    assert_eq!(note(wrong).await, Write::Applied);
+    let tick = store.schedule.tick(Job::Sync, Duration::ZERO, now).await.expect("read");
+    assert!(!tick.has_run_for(now, now));
+    assert_eq!(note(now).await, Write::Applied);
 }
 
 #[tokio::test]
@@ -287,9 +289,15 @@ async fn the_latest_census_and_the_living_are_kept() {
         (now, Write::Rejected(())),
         (later, Write::Rejected(())),
     ] {
-        assert_eq!(store.census.record(&census(as_of)).await.expect("asked"), expected);
+        assert_eq!(store.census.record(&census(as_of), now).await.expect("asked"), expected);
     }
     assert_eq!(store.census.get().await.expect("read"), Some(census(later)));
+    assert_eq!(store.census.believed(now).await.expect("read"), Some(census(later)));
+    let wrong = now.plus(Duration::from_secs(86_400));
+    assert_eq!(store.census.record(&census(wrong), now).await.expect("asked"), Write::Applied);
+    assert_eq!(store.census.believed(now).await.expect("read"), None, "a clock began it that was wrong");
+    assert_eq!(store.census.record(&census(now), now).await.expect("asked"), Write::Applied);
+    assert_eq!(store.census.believed(now).await.expect("read"), Some(census(now)));
 
     let mut ids = [place.entropy.uuid(), place.entropy.uuid()];
     ids.sort();
@@ -300,6 +308,12 @@ async fn the_latest_census_and_the_living_are_kept() {
     store.instances.heartbeat(&Instance::new(ids[0], Role::Worker, now)).await.expect("too late");
     let living = store.instances.list().await.expect("listed");
     assert_eq!(living.iter().map(|instance| instance.id).collect::<Vec<_>>(), ids);
+    let wrong = now.plus(Duration::from_secs(86_400));
+    for at in [wrong, later] {
+        store.instances.heartbeat(&Instance::new(ids[0], Role::Worker, at)).await.expect("said");
+    }
+    let beats = async || store.instances.list().await.expect("listed")[0].heartbeat;
+    assert_eq!(beats().await, later, "a clock that was wrong once does not keep it from saying more");
     let stale = Instance::new(ids[0], Role::Worker, now);
     assert_eq!(store.instances.remove(&stale).await.expect("asked"), Write::Rejected(()));
     assert_eq!(store.instances.remove(&living[0]).await.expect("asked"), Write::Applied);

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use broker_domain::policy::Policy;
 use broker_domain::{
-    NamePrefix, Quarantine, QuarantineCause, Reservation, ReservationEnd, ReservationId, ReservationTerms,
-    SandboxId, Status, TenantName,
+    ExternalId, NamePrefix, Quarantine, QuarantineCause, Reservation, ReservationEnd, ReservationId,
+    ReservationTerms, SandboxId, SandboxName, Status, TenantName, Timestamp,
 };
 use broker_store::reservations::{self, ReservationWrite};
 use broker_store::{
-    Candidate, CandidateFilter, Claim, ClaimOutcome, PUT_ASIDE_TOGETHER, Pages, PutAside, Seen, StoreError,
-    Write,
+    Candidate, CandidateFilter, Claim, ClaimOutcome, EntryConflict, NewSandbox, PUT_ASIDE_TOGETHER, Pages,
+    PutAside, Seen, StoreError, Unused, Write,
 };
 use broker_tests::together;
 
-use crate::place::Place;
+use crate::place::{Place, candidate, sandbox};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -357,4 +357,97 @@ async fn one_that_leaves_unclaimed_is_counted_no_more_and_only_with_its_reservat
     assert_eq!(place.store.reservations.update(&none).await.expect("asked"), Write::Applied);
     assert_eq!(leaves(&aside[2], Status::Reserved).await, [Write::Rejected(()); 2]);
     assert_eq!(reserved(&place, after.id).await, aside[2..]);
+}
+
+#[tokio::test]
+async fn what_the_provider_lists_otherwise_is_refreshed_where_it_is_put_aside() {
+    let place = Place::with_table().await;
+    let free = place.seed(2).await;
+    let (after, aside) = done(&place, &made(&place, 2).await, &free).await;
+    let now = place.clock.now();
+    let found = async |was: &Candidate, name: &SandboxName, external_id: &ExternalId| {
+        let from = Unused { status: Status::Reserved, version: was.version, external_id: &was.external_id };
+        let (id, name) = (was.sandbox_id.clone(), name.clone());
+        let listed = NewSandbox { id, name, external_id: external_id.clone(), attributes: None };
+        place.store.sandboxes.found(from, &listed, now).await.expect("asked")
+    };
+    let anew = ExternalId::new("identity/accounts/made-anew").expect("an id");
+    assert_eq!(found(&aside[0], &aside[0].name, &anew).await, Write::Applied);
+    let refreshed = Candidate { external_id: anew.clone(), ..next(&aside[0]) };
+    assert_eq!(reserved(&place, after.id).await, [refreshed.clone(), aside[1].clone()]);
+    assert_eq!(stands(&place, after.id).await.held, 2);
+    let older = found(&aside[0], &aside[0].name, &anew).await;
+    assert_eq!(older, Write::Rejected(EntryConflict::MovedOn(())), "at the version that was read");
+    let ClaimOutcome::Created(_) = claims(&place, "student", &refreshed, Status::Reserved).await else {
+        panic!("not claimed")
+    };
+    let used = found(&next(&refreshed), &refreshed.name, &aside[0].external_id).await;
+    assert_eq!(used, Write::Rejected(EntryConflict::MovedOn(())), "it is in use");
+
+    // Under another name it may not be what was reserved.
+    let renamed = SandboxName::new("gpu-1").expect("a name");
+    assert_eq!(found(&aside[1], &renamed, &aside[1].external_id).await, Write::Applied);
+    assert_eq!(stands(&place, after.id).await.held, 1);
+    let arriving = (Status::Arriving, aside[1].version + 1, None);
+    assert_eq!(status(&place, &aside[1].sandbox_id).await, arriving);
+}
+
+#[tokio::test]
+async fn what_is_in_quarantine_is_refreshed_and_stays_there() {
+    let place = Place::with_table().await;
+    let free = place.seed(1).await.remove(0);
+    let (sandboxes, now) = (&place.store.sandboxes, place.clock.now());
+    let seen = Seen { id: &free.sandbox_id, version: free.version };
+    let why = Quarantine::by_broker(QuarantineCause::Gate, "no", now.floor_to_second());
+    assert_eq!(sandboxes.quarantine(seen, Status::Available, &why).await.expect("asked"), Write::Applied);
+    let before = sandboxes.record(&free.sandbox_id).await.expect("read").expect("there");
+    let from =
+        Unused { status: Status::Quarantined, version: free.version + 1, external_id: &free.external_id };
+    let listed = NewSandbox {
+        id: free.sandbox_id.clone(),
+        name: SandboxName::new("renamed").expect("a name"),
+        external_id: ExternalId::new("identity/accounts/made-anew").expect("an id"),
+        attributes: None,
+    };
+    assert_eq!(sandboxes.found(from, &listed, now).await.expect("asked"), Write::Applied);
+    let after = sandboxes.record(&free.sandbox_id).await.expect("read").expect("there");
+    assert_eq!((after.sandbox.status, &after.sandbox.name), (Status::Quarantined, &listed.name));
+    assert_eq!(after.sandbox.external_id, listed.external_id);
+    assert_eq!((after.quarantine, after.due), (before.quarantine, before.due));
+}
+
+#[tokio::test]
+async fn a_seed_that_is_put_aside_is_removed_with_its_place_in_the_reservation() {
+    let place = Place::with_table().await;
+    let (sandboxes, now) = (&place.store.sandboxes, place.clock.now());
+    let began = Timestamp::from_ms(0);
+    let mut free = place.seed(4).await;
+    sandboxes.insert(&sandbox(7), began).await.expect("inserted");
+    let arrival = sandbox(7).arrived(NewSandbox::first_version(began));
+    assert_eq!(sandboxes.admit(&arrival, began).await.expect("asked"), Write::Applied);
+    free.push(candidate(&sandbox(7)));
+    let (another, of_another) = done(&place, &made(&place, 1).await, &free[..1]).await;
+    let (after, aside) = done(&place, &made(&place, 4).await, &free[1..]).await;
+    let told = claims(&place, "student-1", &aside[2], Status::Reserved).await;
+    assert!(matches!(told, ClaimOutcome::Created(_)), "{told:?}");
+    let remove = async |seed: &Candidate, of: &Reservation| {
+        sandboxes.remove_reserved_seed(seed, of.id, now).await.expect("asked")
+    };
+    for (why, seed, of) in [
+        ("an older version", older(&aside[0]), &after),
+        ("a newer version", next(&aside[0]), &after),
+        ("of another reservation", aside[0].clone(), &another),
+        ("of this one", of_another[0].clone(), &after),
+        ("in use", next(&aside[2]), &after),
+        ("no seed", aside[3].clone(), &after),
+    ] {
+        assert_eq!(remove(&seed, of).await, Write::Rejected(()), "{why}");
+    }
+    let told = sandboxes.remove_unused_seed(&aside[0]).await.expect("asked");
+    assert_eq!(told, Write::Rejected(()), "it would still be counted");
+    assert_eq!(stands(&place, after.id).await, after);
+    assert_eq!(remove(&aside[0], &after).await, Write::Applied);
+    assert_eq!(stands(&place, after.id).await.held, after.held - 1);
+    assert_eq!(sandboxes.record(&aside[0].sandbox_id).await.expect("read"), None);
+    assert_eq!(reserved(&place, after.id).await, [aside[1].clone(), aside[3].clone()]);
 }

@@ -280,3 +280,25 @@ async fn a_return_ends_only_what_its_key_holds_and_held_when_it_was_asked_for() 
     let told = store.leases.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked");
     assert_eq!(told, Write::Rejected(()), "a lease that ended does not end again");
 }
+
+#[tokio::test]
+async fn a_seed_is_removed_in_each_state_of_what_nobody_used_and_not_once_somebody_did() {
+    let place = Place::with_table().await;
+    let (store, seed) = (&place.store.sandboxes, candidate(&sandbox(0)));
+    let unused = [Status::Arriving, Status::Available, Status::Stale, Status::Quarantined];
+    let put = async |status: Status| {
+        // The last one may be left.
+        store.seed(&sandbox(0), Timestamp::from_ms(0)).await.expect("seeded");
+        alter(&place, "SBX#sandbox-000", "status", text(status.as_str())).await;
+        alter(&place, "SBX#sandbox-000", "version", number(1)).await;
+    };
+    for status in Status::ALL {
+        put(status).await;
+        let expected = if unused.contains(&status) { Write::Applied } else { Write::Rejected(()) };
+        assert_eq!(store.remove_unused_seed(&seed).await.expect("asked"), expected, "{status}");
+    }
+    put(Status::Quarantined).await;
+    let allocation = place.entropy.allocation_id().to_string();
+    alter(&place, "SBX#sandbox-000", "allocation_id", text(&allocation)).await;
+    assert_eq!(store.remove_unused_seed(&seed).await.expect("asked"), Write::Rejected(()));
+}

@@ -27,28 +27,33 @@ async fn a_line_is_listed_until_the_latest_deadline_and_keeps_what_a_walk_found(
     let (waiting, now) = (&place.store.waiting, place.clock.now());
     let hour = Duration::from_secs(3_600);
     let marks = Marks::of([place.entropy.request_id(now)]);
-    waiting.walked(&line(), &marks, now).await.expect("asked");
+    waiting.walked(&line(), &marks, now, now).await.expect("asked");
     assert_eq!(waiting.lines(now).await.expect("read"), [], "a walk lists nothing");
     for until in [now.plus(hour), now.plus(hour * 2), now.plus(hour)] {
         waiting.list_line(&line(), until).await.expect("listed");
     }
-    waiting.walked(&line(), &marks, now).await.expect("kept");
+    waiting.walked(&line(), &marks, now, now).await.expect("kept");
     let listed = waiting.lines(now).await.expect("read");
     assert_eq!((listed[0].line.clone(), listed[0].until), (line(), now.plus(hour * 2)));
     assert_eq!((&listed[0].marks, listed[0].as_of), (&marks, Some(now)));
-    waiting.walked(&line(), &Marks::default(), now).await.expect("asked");
+    waiting.walked(&line(), &Marks::default(), now, now).await.expect("asked");
     assert_eq!(
         waiting.lines(now).await.expect("read"),
         listed,
         "a walk that began no later tells nothing new"
     );
+    let wrong = now.plus(hour);
+    waiting.walked(&line(), &Marks::default(), wrong, wrong).await.expect("by a clock that was wrong");
+    waiting.walked(&line(), &marks, now, now).await.expect("kept");
+    assert_eq!(waiting.lines(now).await.expect("read"), listed, "which nothing waits for");
     assert_eq!(waiting.lines(now.plus(hour * 3)).await.expect("read"), []);
     // A walk comes later than that, if the pool was paused meanwhile, and goes on until it has found nobody.
     let walked = async |now| waiting.lines_to_walk(now).await.expect("read").len();
     assert_eq!(walked(now.plus(hour * 3)).await, 1);
-    waiting.walked(&line(), &Marks::default(), now.plus(hour)).await.expect("asked");
+    let nobody = async |at| waiting.walked(&line(), &Marks::default(), at, at).await.expect("asked");
+    nobody(now.plus(hour)).await;
     assert_eq!(walked(now.plus(hour * 3)).await, 1, "nobody was in it while it was listed");
-    waiting.walked(&line(), &Marks::default(), now.plus(hour * 3)).await.expect("asked");
+    nobody(now.plus(hour * 3)).await;
     assert_eq!((walked(now.plus(hour * 4)).await, walked(now).await), (0, 1));
     let other = Line { tenant: TenantName::new("acme2").expect("a tenant"), prefix: None };
     waiting.list_line(&other, now.plus(hour)).await.expect("listed");
@@ -86,6 +91,13 @@ async fn a_request_is_parked_once_however_often_and_never_after_its_end() {
     for _ in 0..2 {
         assert_eq!(store.waiting.park(&first).await.expect("asked"), Write::Applied);
     }
+    // A copy of its message from before a replay gave it more time.
+    let older = Waiting {
+        deadline: first.deadline.minus(Duration::from_millis(1)),
+        message: "an older message".to_owned(),
+        ..first.clone()
+    };
+    assert_eq!(store.waiting.park(&older).await.expect("asked"), Write::Rejected(()));
     let stands = store.requests.get(ask.request_id).await.expect("read").expect("recorded");
     assert_eq!((stands.state, stands.parked, stands.message), (RequestState::Queued, Some(line()), None));
     store.requests.cancel(other.request_id).await.expect("cancelled");

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use broker_tests::api::ADMIN_TOKEN;
+use broker_tests::table::text;
 use broker_tests::{Answer, Broker, Fault, Rule, Setup, story};
 use http::Method;
 
@@ -153,6 +154,38 @@ async fn what_was_discarded_is_told_though_the_audit_or_the_rest_cannot_be_reach
         assert_eq!((first.number_of("done"), &first.json["interrupted"]), (1, &true.into()), "{first:#?}");
         broker.proxy().calm();
         admin(broker, Method::POST, "/discard?all=true&why=over").await.expect_status(200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_whose_filter_matches_nothing_ends_with_its_wait_and_goes_on_where_it_ended() {
+    story(setup().faults(1), async |broker| {
+        letters(broker).await;
+        // More of one partition than are read at once.
+        let like = broker.open_letters().await.pop().expect("a letter");
+        for n in 0..1_001 {
+            let (mut letter, id) = (like.clone(), format!("0000000000001-{:032x}", 4 * n + 1));
+            letter.extend([("PK".to_owned(), text("DEAD#01")), ("SK".to_owned(), text(&id))]);
+            broker.table().put(letter).await;
+        }
+        let late = Rule::new(Fault::LateResponse).on("Query").containing("DEAD#00");
+        broker.proxy().add(late);
+        let discard = async |cursor: &str| {
+            let path = format!("/v1/admin/dead-letters/discard?track=nobody&why=x{cursor}");
+            broker.balanced().call(Method::POST, &path).token(ADMIN_TOKEN).wait(1).send().await
+        };
+        let first = discard("").await.expect_status(200);
+        assert_eq!((first.number_of("found"), &first.json["more"]), (0, &true.into()), "{first:#?}");
+        let rest = discard(&format!("&cursor={}", first.text_of("next_cursor"))).await.expect_status(200);
+        assert_eq!((&rest.json["more"], rest.json.get("next_cursor")), (&false.into(), None), "{rest:#?}");
+        broker.proxy().calm();
+        let id = first.text_of("next_cursor");
+        let both = admin(broker, Method::POST, &format!("/replay?id={id}&cursor={id}")).await;
+        both.expect_problem(400, "VALIDATION_ERROR");
+        while !broker.open_letters().await.is_empty() {
+            admin(broker, Method::POST, "/discard?all=true&limit=1000&why=over").await.expect_status(200);
+        }
     })
     .await;
 }

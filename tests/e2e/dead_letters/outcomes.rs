@@ -1,7 +1,9 @@
 //! Outcomes of a replay, also of requests that did their work before.
 
 use broker_tests::cli::Stats;
-use broker_tests::{Setup, story, wait_for_condition};
+use broker_tests::letters::Tally;
+use broker_tests::table::text;
+use broker_tests::{Fault, Rule, Setup, story, wait_for_condition};
 
 use super::{aged, bury, status, taken};
 
@@ -60,7 +62,39 @@ async fn a_replay_of_a_key_that_has_moved_on_changes_nothing() {
         let twice = broker.replay(&ids).await;
         assert_eq!((twice.found, twice.done, twice.skipped), (2, 0, 2), "{twice:?}");
         let nobody = "0000000000000-00000000000000000000000000000000";
-        assert_eq!(broker.replay(&[nobody]).await.missing, [nobody]);
+        let told = broker.cli(&["dead-letters", "replay", "--json", nobody]).await;
+        assert_eq!((told.code, told.json::<Tally>().missing), (1, vec![nobody.to_owned()]), "{told:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_late_copy_that_is_handled_while_a_replay_opens_its_request_again_leaves_it_to_the_replay() {
+    story(Setup::new().workers(0).pool(1).faults(9), async |broker| {
+        let (message, location) = taken(broker, broker.allocate("student-1").respond_async()).await;
+        bury(broker, &message).await;
+        broker.start_worker().await;
+        broker.holds_letters(1).await;
+        let key = format!("REQ#{}", message["request_id"].as_str().expect("an id"));
+        let mut record = broker.table().must_get(&key).await;
+        assert_eq!(record.insert("state".to_owned(), text("queued")), Some(text("failed")));
+        record.remove("outcome");
+        // Its claim finds that it has failed. Before it reads how, a replay takes the letter.
+        broker.proxy().add(Rule::new(Fault::LateResponse).on("GetItem").containing(&key));
+        let queues = broker.queues();
+        queues.send(&queues.name("requests"), &message.to_string()).await;
+        wait_for_condition("the record to be asked for", async || {
+            let asked = broker.proxy().done("GetItem", Fault::LateResponse);
+            if asked > 0 { Ok(()) } else { Err(asked) }
+        })
+        .await;
+        broker.table().put(record).await;
+        broker.proxy().calm();
+        queues.are_empty().await;
+        assert_eq!(status(broker, &location, "student-1").await, "queued");
+        assert_eq!(broker.replay(&["--all"]).await.done, 1);
+        assert_eq!(broker.outcome(&location, "student-1").await.text_of("status"), "succeeded");
+        assert_eq!(broker.stats().await.allocated, 1);
     })
     .await;
 }

@@ -186,3 +186,38 @@ async fn a_job_does_not_wait_for_the_deletions_that_stand_before_it() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_left_out_and_named_and_makes_no_dead_letter() {
+    let provider = Provider::start(2).await;
+    story(provider.setup().pool(2), async |broker| {
+        let returned = give_back(broker, 2).await;
+        plan_from(broker, now_s() + 6).await;
+        assert_eq!(broker.job("cleanup").await.changed, 2);
+        // Planned, and then broken.
+        let mut whole = broker.table().must_get(&format!("SBX#{}", returned[0])).await;
+        let mut broken = whole.clone();
+        broken.insert("created_at".to_owned(), text("yesterday"));
+        broker.table().put(broken.clone()).await;
+        broker.queues().are_empty().await;
+        assert_eq!(broker.stats().await.deleted, 1);
+
+        // Due again: it is not planned any more.
+        let due = text(&format!("{:012}", now_s()));
+        for item in [&mut broken, &mut whole] {
+            item.insert("state_key".to_owned(), due.clone());
+        }
+        broker.table().put(broken).await;
+        let report = broker.job("cleanup").await;
+        assert_eq!((report.found, report.changed, report.failed), (1, 0, 1), "{report:?}");
+        assert_eq!(report.details["unreadable"], 1);
+        broker.queues().are_empty().await;
+        assert!(broker.letters(&[]).await.is_empty());
+        let verified = broker.cli(&["pool", "verify"]).await;
+        assert!(verified.code == 3 && verified.stdout.contains("unreadable_item"), "{verified:?}");
+
+        broker.table().put(whole).await;
+        clean_up_until_deleted(broker, 2).await;
+    })
+    .await;
+}

@@ -12,11 +12,15 @@ fn every_second(setup: Setup) -> Setup {
     jobs.iter().fold(setup, |setup, job| setup.var(&format!("BROKER_{job}_EVERY_S"), "1"))
 }
 
-/// So that nothing is sent any more when the story ends.
-async fn pause_all(broker: &Broker) {
+async fn pause_jobs(broker: &Broker) {
     for job in ["sync", "expire", "cleanup", "purge-stale", "census", "sweep"] {
         broker.cli_ok(&["job", "pause", job]).await;
     }
+}
+
+/// So that nothing is sent any more when the story ends.
+async fn pause_all(broker: &Broker) {
+    pause_jobs(broker).await;
     broker.queues().are_empty().await;
 }
 
@@ -80,6 +84,36 @@ async fn a_paused_job_is_not_started_and_a_resumed_one_is() {
         broker.cli_ok(&["job", "resume", "census"]).await;
         wait_for_condition("a census", async || census(broker).await.ok_or("none")).await;
         pause_all(broker).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_that_was_sent_before_its_job_was_paused_is_left_out_unless_an_operator_asks_for_one() {
+    story(every_second(Setup::new().pool(1).workers(1)), async |broker| {
+        broker.cli_ok(&["pool", "pause"]).await;
+        wait_for_condition("the worker to receive nothing", async || {
+            let ready = broker.worker(0).metrics().metric("broker_ready").await;
+            if ready == 0.0 { Ok(()) } else { Err(ready) }
+        })
+        .await;
+        let census_before = census(broker).await;
+        wait_for_condition("some runs of each job to be sent", async || {
+            match broker.queues().maintenance().await {
+                sent if sent.total() >= 12 => Ok(()),
+                sent => Err(sent),
+            }
+        })
+        .await;
+        pause_jobs(broker).await;
+        broker.cli_ok(&["pool", "resume"]).await;
+        broker.queues().are_empty().await;
+        assert_eq!(census(broker).await, census_before);
+        let left_out = broker.logged("not run: it is paused");
+        assert!(left_out.iter().any(|line| line.to_string().contains("census")), "{left_out:#?}");
+
+        broker.cli_ok(&["job", "run", "census"]).await;
+        assert!(census(broker).await > census_before);
     })
     .await;
 }

@@ -189,7 +189,7 @@ impl<H: Handler> Consumer<H> {
         stop: &CancellationToken,
     ) {
         let began = self.services.clock.instant();
-        // A dead letter is kept with one write, and a worker has no right to keep it hidden.
+        // A dead letter is kept with one write: it needs no more time.
         let hidden = self.queue.dlq().map(|_| self.acks.keep_hidden(&delivery, self.visibility));
         let disposition =
             self.process(&delivery, permit, stop).await.unwrap_or_else(|disposition| disposition);

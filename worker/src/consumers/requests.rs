@@ -57,7 +57,11 @@ impl RequestHandler {
     ) -> Result<(), HandlerError> {
         let (word, grant) = (outcome.as_str(), outcome.grant().cloned());
         let returned = outcome.returned().cloned();
-        self.replies.reply(message, request, reply_to, outcome).await?;
+        if !self.replies.reply(message, request, reply_to, outcome).await? {
+            let request_id = message.request_id;
+            tracing::info!(%request_id, outcome = word, "its request waits on: nothing is told");
+            return Ok(());
+        }
         metrics::counter!("broker_requests_handled_total", "kind" => message.body.kind(), "outcome" => word)
             .increment(1);
         let age = self.clock.now().since(message.times().enqueued_at);

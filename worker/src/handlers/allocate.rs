@@ -29,8 +29,8 @@ const AFTER_THE_DEADLINE: Duration = Duration::from_millis(1);
 enum AttemptEnd {
     /// The request's outcome.
     Ended(Outcome),
-    /// It stands in a line already: another delivery of it was parked.
-    Parked,
+    /// It waits elsewhere: another delivery of it was parked, or a replay opened it again and sends a message of its own.
+    Elsewhere,
     /// Another request has the candidate: go on at once.
     LostRace,
     /// Another transaction is writing the same items: go on after a moment.
@@ -110,7 +110,7 @@ impl Handlers {
             }
             match attempt? {
                 AttemptEnd::Ended(outcome) => break outcome,
-                AttemptEnd::Parked => return Ok(None),
+                AttemptEnd::Elsewhere => return Ok(None),
                 AttemptEnd::LostRace => {}
                 // Its turn goes on: another request of the key would be in the way as well.
                 AttemptEnd::InTheWay => self.back_off(attempts).await,
@@ -225,7 +225,7 @@ impl Handlers {
             }
             Ok(ClaimOutcome::RequestEnded) => {
                 taken.put_back();
-                Ok(self.ended_before(request).await?.map_or(AttemptEnd::Parked, AttemptEnd::Ended))
+                Ok(self.ended_before(request).await?.map_or(AttemptEnd::Elsewhere, AttemptEnd::Ended))
             }
             Ok(ClaimOutcome::LostCandidate) => {
                 taken.lost();
@@ -254,14 +254,15 @@ impl Handlers {
         }
     }
 
-    /// A limit is in the way. An own lease that is past its time gives its permit to the next one, in one write.
+    /// A limit is in the way. An own lease that is past its time gives its permit to the next one, in one write, but not past
+    /// others of its tenant that wait.
     async fn refused(
         &self,
         request: &AllocateRequest,
         turn: &key_turns::Attempt<LeaseLearnt>,
         refusal: LimitRefusal,
     ) -> Result<AttemptEnd, HandlerError> {
-        let LimitRefusal { candidate, limited, quota } = refusal;
+        let LimitRefusal { candidate, limited, quota, goes_past } = refusal;
         let taken = Taken { candidate, permit: None };
         let lease = match self.store.leases.get(&request.lease_key).await {
             Err(StoreError::Conflict) => {
@@ -270,7 +271,8 @@ impl Handlers {
             }
             read => read?,
         };
-        if let LeaseVerdict::PastExpiry(own) = judge(lease.as_ref(), request, self.clock.now())
+        if !goes_past
+            && let LeaseVerdict::PastExpiry(own) = judge(lease.as_ref(), request, self.clock.now())
             && own.permit.as_ref().is_some_and(|own| own.limit == limited.limit && own.slot < limited.max)
         {
             self.clock.reaches(own.ends_for_owner_at()).await;
@@ -330,7 +332,8 @@ impl Handlers {
         self.store.leases.replace(claim, old, overdue_for_owner(claim.now), &end).await
     }
 
-    /// The outcome of a recorded request that is not queued any more; `None` if it stands in a line.
+    /// The outcome of a recorded request that its condition found not queued; `None` if it waits elsewhere, in a line or for the
+    /// message of a replay that opened it again since.
     pub(super) async fn ended_before(
         &self,
         request: &AllocateRequest,
@@ -338,11 +341,9 @@ impl Handlers {
         let record = self.store.requests.get(request.request_id).await?;
         Ok(match record {
             Some(PersistedRequest { state: RequestState::Ended(outcome), .. }) => Some(outcome),
-            Some(PersistedRequest { state: RequestState::Queued, parked: Some(_), .. }) => None,
+            Some(PersistedRequest { state: RequestState::Queued, .. }) => None,
             // Its record is expired: no client can ask for it any more.
-            Some(PersistedRequest { state: RequestState::Queued, parked: None, .. }) | None => {
-                Some(Outcome::Expired)
-            }
+            None => Some(Outcome::Expired),
         })
     }
 }

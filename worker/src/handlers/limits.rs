@@ -84,6 +84,8 @@ pub(super) struct LimitRefusal {
     pub(super) limited: TenantLimit,
     /// Its use.
     pub(super) quota: Quota,
+    /// Whether a place of its tenant fits the candidate: then it goes to that one, whosever the permit is.
+    pub(super) goes_past: bool,
 }
 
 /// The lines of a tenant in which a request waits, as a read showed them.
@@ -286,7 +288,7 @@ impl Handlers {
             }
             Slot::Full(quota) => quota,
         };
-        Ok(Claimable::Refused(LimitRefusal { candidate, limited, quota }))
+        Ok(Claimable::Refused(LimitRefusal { candidate, limited, quota, goes_past }))
     }
 
     /// The lines of `tenant` in which a request waits, by a read that began after `asked`. Concurrent callers share one read.

@@ -101,8 +101,8 @@ impl Handlers {
         }
     }
 
-    /// The outcome of `request`, whose message is `text`; `None` if it stands in a line. Safe to call any number of times with the
-    /// same request.
+    /// The outcome of `request`, whose message is `text`; `None` if it waits elsewhere: in a line, or for another message. Safe to
+    /// call any number of times with the same request.
     pub(crate) async fn handle(
         &self,
         request: &Request,

@@ -45,7 +45,8 @@ impl ListedLines {
 }
 
 impl Handlers {
-    /// Parks `request`, whose message is `text`; its outcome if it has ended, and `nothing` if its tenant has too many lines.
+    /// Parks `request`, whose message is `text`; its outcome if it has ended, and `nothing` if its tenant has too many lines. A copy
+    /// that is older than the request's deadline parks nothing: the message that renewed it does.
     pub(super) async fn park(
         &self,
         request: &AllocateRequest,

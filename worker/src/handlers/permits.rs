@@ -3,7 +3,8 @@
 //! Each claim of a limited tenant gets a free slot of its own, from one look at the limit's permits that all claims which wait
 //! share. Invariants: a slot is held by one claim of the process at a time; "full" is told only to a claim that came before
 //! a look which found every slot taken; what was seen under one policy is not believed under another, since a limit that is
-//! the same again may have been higher in between. Another worker may be faster; the claim's condition decides.
+//! the same again may have been higher in between; and what was seen while a process may have followed an older policy is
+//! believed for a moment only. Another worker may be faster; the claim's condition decides.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +25,7 @@ const KEPT: usize = 256;
 const READ: u16 = 250;
 /// A limit that was lowered: a process that follows the older one for some seconds yet may take slots beyond the new one.
 const SETTLES_IN: Duration = Duration::from_secs(10);
-/// How long it is believed that no slot beyond the limit is held: at first, and once it has settled.
+/// How long a look at all slots is believed, and what was found free since: at first, and once the limit has settled.
 const BELIEVED_FOR: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 /// The longest wait for a slot that another claim of this process holds, before the next look.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
@@ -75,9 +76,9 @@ impl TenantPermits {
         let mut place = self.looks.place(limit);
         loop {
             let terms = LimitTerms { max: *max, version: self.policy.version() };
-            if let Some(slot) = self.slots.take(limit, terms) {
+            if let Some((slot, look)) = self.slots.take(limit, terms, self.clock.instant()) {
                 let (slots, permit) = (Arc::clone(&self.slots), Permit { limit: limit.clone(), slot });
-                return Ok(Slot::Free(HeldPermit { slots, permit, terms, released: false }));
+                return Ok(Slot::Free(HeldPermit { slots, permit, look, released: false }));
             }
             let released = self.slots.released.notified();
             let look = match place.turn().await {
@@ -116,29 +117,31 @@ impl TenantPermits {
 
     /// Looks for free slots, and keeps them for the claims that wait.
     async fn look(&self, limit: &Limit, terms: LimitTerms) -> Result<SlotsLearnt, StoreError> {
-        let max = terms.max;
-        let now = self.clock.instant();
+        let (max, began) = (terms.max, self.clock.instant());
         // From anywhere on and in any order, so that workers seldom try the same.
         let start = (self.entropy.unit() * f64::from(max)) as u32;
-        if self.slots.with(limit, |slots| slots.none_beyond.is_some_and(|none| none.holds(terms, now))) {
+        let before = self.slots.with(limit, |slots| slots.look).filter(|before| before.terms == terms);
+        if before.is_some_and(|before| before.none_beyond && before.holds(terms, began)) {
             let page = self.store.permits.slots_after(limit, start, READ).await?;
             let is_read = |slot: &u32| page.next.is_none_or(|last| slot.to_string() <= last.to_string());
             let behind = std::iter::successors(next_by_text(start, max), |slot| next_by_text(*slot, max));
             let found = behind.take_while(is_read).filter(|slot| !page.items.contains(slot));
-            if self.slots.keep((limit, terms), found, &self.entropy) {
+            if self.slots.with(limit, |slots| slots.keep(found, &self.entropy)) {
                 return Ok(SlotsLearnt::Free);
             }
         }
         let held = self.store.permits.slots(limit).await?;
         let open = open_below(&held, max);
-        self.slots.with(limit, |slots| {
-            let before = slots.none_beyond.filter(|none| none.terms == terms);
-            let first = before.map_or(now, |none| none.first);
-            slots.none_beyond = (open == max).then_some(NoneBeyond { terms, first, last: now });
-        });
+        let first = before.map_or(began, |before| before.first);
+        let settled = began.duration_since(first) >= SETTLES_IN;
+        let ended = self.clock.instant();
+        let look = LookAtAll { terms, first, settled, ended, none_beyond: open == max };
         let from = start.min(open);
         let found = (from..open).chain(0..from).filter(|slot| !held.contains(slot));
-        self.slots.keep((limit, terms), found, &self.entropy);
+        self.slots.with(limit, |slots| {
+            slots.look = Some(look);
+            slots.keep(found, &self.entropy)
+        });
         let is_full = held.range(..open).count() >= open as usize;
         Ok(if is_full {
             SlotsLearnt::Full(u32::try_from(held.len()).unwrap_or(u32::MAX))
@@ -149,27 +152,30 @@ impl TenantPermits {
 }
 
 /// The limit for which slots are looked for, and the version of the policy that was followed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct LimitTerms {
     max: u32,
     version: u64,
 }
 
-/// Looks at all slots that found none held beyond the limit.
-#[derive(Clone, Copy, Debug)]
-struct NoneBeyond {
+/// A look at all slots of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LookAtAll {
     /// The limit.
     terms: LimitTerms,
-    /// When the first of them began, and the last one.
+    /// When the first one under these terms began.
     first: Instant,
-    last: Instant,
+    /// Whether the limit had settled when this one began.
+    settled: bool,
+    ended: Instant,
+    /// Whether it found no slot beyond the limit held.
+    none_beyond: bool,
 }
 
-impl NoneBeyond {
+impl LookAtAll {
     /// Whether it is believed of the limit `terms` at `now`.
     fn holds(&self, terms: LimitTerms, now: Instant) -> bool {
-        let settled = self.last.duration_since(self.first) >= SETTLES_IN;
-        self.terms == terms && now.duration_since(self.last) < BELIEVED_FOR[usize::from(settled)]
+        self.terms == terms && now.duration_since(self.ended) < BELIEVED_FOR[usize::from(self.settled)]
     }
 }
 
@@ -197,11 +203,20 @@ struct Slots {
 
 #[derive(Debug, Default)]
 struct OfLimit {
+    /// What was found free, by the last look at all slots or since.
     ready: Vec<u32>,
-    /// The limit for which these were found.
-    ready_for: LimitTerms,
+    /// The last look at all slots.
+    look: Option<LookAtAll>,
     busy: HashSet<u32>,
-    none_beyond: Option<NoneBeyond>,
+}
+
+impl OfLimit {
+    /// Keeps what was found free; whether there was something that no claim holds.
+    fn keep(&mut self, found: impl Iterator<Item = u32>, entropy: &Entropy) -> bool {
+        self.ready = found.filter(|slot| !self.busy.contains(slot)).take(KEPT).collect();
+        entropy.shuffle(&mut self.ready);
+        !self.ready.is_empty()
+    }
 }
 
 impl Slots {
@@ -213,30 +228,16 @@ impl Slots {
         change(of.entry(limit.clone()).or_default())
     }
 
-    /// A slot that was found for the limit `terms`, and that no claim holds.
-    fn take(&self, limit: &Limit, terms: LimitTerms) -> Option<u32> {
+    /// A slot that was found for the limit `terms` and that no claim holds, with the look that is believed of it at `now`.
+    fn take(&self, limit: &Limit, terms: LimitTerms, now: Instant) -> Option<(u32, LookAtAll)> {
         self.with(limit, |slots| {
-            while let Some(slot) = slots.ready.pop().filter(|_| slots.ready_for == terms) {
+            let look = slots.look.filter(|look| look.holds(terms, now))?;
+            while let Some(slot) = slots.ready.pop() {
                 if slots.busy.insert(slot) {
-                    return Some(slot);
+                    return Some((slot, look));
                 }
             }
             None
-        })
-    }
-
-    /// Keeps what was found free for the limit `terms`; whether there was something that no claim holds.
-    fn keep(
-        &self,
-        (limit, terms): (&Limit, LimitTerms),
-        found: impl Iterator<Item = u32>,
-        entropy: &Entropy,
-    ) -> bool {
-        self.with(limit, |slots| {
-            slots.ready_for = terms;
-            slots.ready = found.filter(|slot| !slots.busy.contains(slot)).take(KEPT).collect();
-            entropy.shuffle(&mut slots.ready);
-            !slots.ready.is_empty()
         })
     }
 
@@ -244,11 +245,11 @@ impl Slots {
         self.with(limit, |slots| slots.ready.is_empty() && !slots.busy.is_empty())
     }
 
-    fn release(&self, permit: &Permit, terms: LimitTerms, then: Then) {
+    fn release(&self, permit: &Permit, look: LookAtAll, then: Then) {
         self.with(&permit.limit, |slots| {
             slots.busy.remove(&permit.slot);
             match then {
-                Then::TryAgain if slots.ready_for == terms => slots.ready.push(permit.slot),
+                Then::TryAgain if slots.look == Some(look) => slots.ready.push(permit.slot),
                 Then::Gone | Then::TryAgain => {}
                 Then::LookAgain => slots.ready.clear(),
             }
@@ -273,8 +274,8 @@ enum Then {
 pub(super) struct HeldPermit {
     slots: Arc<Slots>,
     permit: Permit,
-    /// The limit for which it was found.
-    terms: LimitTerms,
+    /// The look that was believed of it. What a later one says of the slot is not known.
+    look: LookAtAll,
     released: bool,
 }
 
@@ -300,14 +301,14 @@ impl HeldPermit {
 
     fn release(mut self, then: Then) {
         self.released = true;
-        self.slots.release(&self.permit, self.terms, then);
+        self.slots.release(&self.permit, self.look, then);
     }
 }
 
 impl Drop for HeldPermit {
     fn drop(&mut self) {
         if !self.released {
-            self.slots.release(&self.permit, self.terms, Then::Gone);
+            self.slots.release(&self.permit, self.look, Then::Gone);
         }
     }
 }
@@ -318,49 +319,68 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_slot_is_held_by_one_claim_at_a_time_and_none_beyond_the_limit_is_given() {
-        let limit = Limit {
+    const TWO: LimitTerms = LimitTerms { max: 2, version: 7 };
+
+    fn limit() -> Limit {
+        Limit {
             tenant: TenantName::new("acme").expect("a tenant"),
             prefix: NamePrefix::new("lab-").expect("a prefix"),
-        };
-        let (slots, two) = (Arc::new(Slots::default()), LimitTerms { max: 2, version: 7 });
-        let hold = |slot| HeldPermit {
-            slots: Arc::clone(&slots),
-            permit: Permit { limit: limit.clone(), slot },
-            terms: two,
-            released: false,
-        };
-        let find =
-            |found: Vec<u32>| slots.with(&limit, |slots| (slots.ready, slots.ready_for) = (found, two));
-        for others in [LimitTerms { max: 1, ..two }, LimitTerms { version: 9, ..two }] {
-            find(vec![1]);
-            assert_eq!(slots.take(&limit, others), None, "for another limit or policy");
         }
-        find(vec![0, 1, 1]);
-        assert_eq!(slots.take(&limit, two), Some(1));
-        assert_eq!(slots.take(&limit, two), Some(0), "1 is held");
-        assert!(slots.take(&limit, two).is_none() && slots.are_busy(&limit));
-        let entropy = Entropy::from_system();
-        assert!(!slots.keep((&limit, two), [0, 1].into_iter(), &entropy), "both are held");
-        hold(1).put_back();
-        assert_eq!(slots.take(&limit, two), Some(1), "it was put back");
-        hold(0).put_back();
-        hold(1).lost();
-        assert!(slots.take(&limit, two).is_none() && !slots.are_busy(&limit), "what was seen is old");
+    }
+
+    /// A look that ends now, at the limit of two.
+    fn look(settled: bool) -> LookAtAll {
+        let now = Clock::system().instant();
+        LookAtAll { terms: TWO, first: now, settled, ended: now, none_beyond: true }
+    }
+
+    fn found_by(look: LookAtAll, slots: &Slots, found: Vec<u32>) {
+        slots.with(&limit(), |slots| (slots.ready, slots.look) = (found, Some(look)));
     }
 
     #[test]
-    fn that_no_slot_beyond_is_held_is_believed_for_longer_once_the_limit_has_settled() {
-        let first = Clock::system().instant();
-        let three = LimitTerms { max: 3, version: 1 };
-        let none = |settled| NoneBeyond { terms: three, first, last: first + settled };
-        let [young, old] = [none(Duration::ZERO), none(SETTLES_IN)];
-        let after = |none: NoneBeyond, seconds| none.holds(three, none.last + Duration::from_secs(seconds));
-        assert!(after(young, 0) && !after(young, 1) && after(old, 59) && !after(old, 60));
-        let now = |terms| old.holds(terms, old.last);
-        assert!(!now(LimitTerms { max: 2, ..three }), "of another limit nothing is known");
-        assert!(!now(LimitTerms { version: 3, ..three }), "nor of the same one that was higher in between");
+    fn a_slot_is_held_by_one_claim_at_a_time_and_none_beyond_the_limit_is_given() {
+        let (slots, look) = (Arc::new(Slots::default()), look(true));
+        let hold = |slot| {
+            let (slots, permit) = (Arc::clone(&slots), Permit { limit: limit(), slot });
+            HeldPermit { slots, permit, look, released: false }
+        };
+        let take = |terms| slots.take(&limit(), terms, look.ended).map(|(slot, _)| slot);
+        for others in [LimitTerms { max: 1, ..TWO }, LimitTerms { version: 9, ..TWO }] {
+            found_by(look, &slots, vec![1]);
+            assert_eq!(take(others), None, "for another limit or policy");
+        }
+        found_by(look, &slots, vec![0, 1, 1]);
+        assert_eq!(take(TWO), Some(1));
+        assert_eq!(take(TWO), Some(0), "1 is held");
+        assert!(take(TWO).is_none() && slots.are_busy(&limit()));
+        let entropy = Entropy::from_system();
+        assert!(!slots.with(&limit(), |slots| slots.keep([0, 1].into_iter(), &entropy)), "both are held");
+        hold(1).put_back();
+        assert_eq!(take(TWO), Some(1), "it was put back");
+        hold(0).put_back();
+        hold(1).lost();
+        assert!(take(TWO).is_none() && !slots.are_busy(&limit()), "what was seen is old");
+        found_by(LookAtAll { none_beyond: false, ..look }, &slots, vec![]);
+        hold(1).put_back();
+        assert_eq!(take(TWO), None, "a later look may have found it held, or the limit exceeded");
+    }
+
+    #[test]
+    fn what_was_found_free_is_believed_for_longer_once_the_limit_has_settled() {
+        let slots = Slots::default();
+        for (settled, seconds) in [(false, 1), (true, 60)] {
+            let look = look(settled);
+            let after = |seconds| {
+                found_by(look, &slots, vec![0]);
+                let taken = slots.take(&limit(), TWO, look.ended + Duration::from_secs(seconds));
+                slots.with(&limit(), |slots| slots.busy.clear());
+                taken.is_some()
+            };
+            assert!(after(seconds - 1), "settled: {settled}");
+            assert!(!after(seconds), "another process may have taken slots beyond since, settled: {settled}");
+            assert!(!after(3_600), "settled: {settled}");
+        }
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! Census job: counts the pool by state and by flavour into one record, for stats and gauges. Tombstones and open dead letters are counted,
 //! too.
 
-use broker_domain::{JobReport, Status, Timestamp};
+use std::time::Duration;
+
+use broker_domain::{FlavourName, JobReport, Status, Timestamp};
 use broker_queue::{QueueKind, topology};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::history::MinuteGauges;
-use broker_store::{Census, Role, Write, heartbeat};
+use broker_store::{Census, Role, StoreError, Write, heartbeat};
 
 use super::{JobError, Jobs};
+
+/// How long a process may take to follow a new policy: a census that began later counted by this one.
+pub(super) const FOLLOWED: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
     let as_of = jobs.clock.now();
@@ -44,11 +49,29 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     let counted =
         MinuteGauges { by_status: by_status.clone(), letters: dead_letters, ..MinuteGauges::default() };
     let census = Census { by_status, by_flavour, by_cause, by_reservation, letters, as_of };
-    match jobs.store.census.record(&census).await? {
+    match jobs.store.census.record(&census, jobs.clock.now()).await? {
         Write::Applied => report.changed = 1,
         Write::Rejected(()) => report.skipped = 1,
     }
     remember(jobs, counted, as_of).await
+}
+
+/// How many sandboxes of a flavour there are by the last census, and when that began; `None` if it does not know the flavour, or
+/// began before `counted_after`, when it may have counted by an older policy.
+pub(super) async fn live(
+    jobs: &Jobs,
+    flavour: &FlavourName,
+    counted_after: Timestamp,
+) -> Result<Option<(u64, Timestamp)>, StoreError> {
+    let now = jobs.clock.now();
+    let Some(census) = jobs.store.census.believed(now).await? else { return Ok(None) };
+    let Some(counts) = census.by_flavour.get(flavour.as_str()) else { return Ok(None) };
+    // A policy of the future a clock applied that was wrong.
+    if census.as_of < counted_after && !counted_after.is_beyond(now, FOLLOWED) {
+        return Ok(None);
+    }
+    let live = counts.iter().filter(|(status, _)| **status != Status::Deleted).map(|(_, count)| count);
+    Ok(Some((live.sum(), census.as_of)))
 }
 
 /// Adds the queue and the workers to what was counted, and stores it as this minute of the history: one query, one look at

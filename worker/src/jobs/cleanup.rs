@@ -6,6 +6,7 @@
 //! repeated plan finds nothing that is planned already. A sandbox that is `deletion_failed` for a day starts over. The
 //! deletion itself is in `deletion`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use broker_domain::{JobReport, Status, Timestamp};
@@ -45,7 +46,8 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         while let Some(candidates) = pages.next().await? {
             for chunk in candidates.chunks(SLOTS) {
                 report.found += chunk.len() as u64;
-                if !plan(jobs, chunk, report).await? {
+                let chunk = readable(jobs, chunk, report).await?;
+                if !plan(jobs, &chunk, report).await? {
                     report.skipped += chunk.len() as u64;
                     report.detail("plan_is_full", 1);
                     report.postponed = Some(format!(
@@ -72,10 +74,30 @@ async fn retry_given_up(jobs: &Jobs, now: Timestamp, report: &mut JobReport) -> 
     Ok(())
 }
 
+/// Those whose records can be read. Of another one no message could be followed, whenever it came: it stays due, is counted and named
+/// by each run, and by `broker pool verify`.
+async fn readable(
+    jobs: &Jobs,
+    candidates: &[Candidate],
+    report: &mut JobReport,
+) -> Result<Vec<Candidate>, JobError> {
+    let ids = candidates.iter().map(|candidate| candidate.sandbox_id.clone()).collect();
+    let records = jobs.store.sandboxes.records(ids).await?;
+    let read: BTreeSet<_> = records.into_iter().map(|record| record.sandbox.id).collect();
+    let (readable, others): (Vec<_>, Vec<_>) =
+        candidates.iter().cloned().partition(|candidate| read.contains(&candidate.sandbox_id));
+    report.failed += others.len() as u64;
+    report.detail("unreadable", others.len() as u64);
+    Ok(readable)
+}
+
 /// Plans these deletions; `false` if no slot is free within the planned time.
 async fn plan(jobs: &Jobs, candidates: &[Candidate], report: &mut JobReport) -> Result<bool, JobError> {
     let (now, interval) = (jobs.clock.now(), jobs.settings.deletion_interval);
     let count = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
+    if count == 0 {
+        return Ok(true);
+    }
     let earliest = slots::first_after(now);
     let Some(first) =
         jobs.store.rate_slots.take(Pace::Plan, count, interval, earliest, now.plus(AHEAD)).await?

@@ -2,16 +2,18 @@
 //!
 //! Invariant: nothing more of a flavour goes there while a fifth of it is there, however many processes put sandboxes there at
 //! the same moment. Order: guard → census and index → one transaction that changes the sandbox, and the guard as it was
-//! read. A process that loses this condition counts again.
+//! read. A process that loses this condition counts again. Of a flavour that the last census does not know, the index tells how
+//! many there are at least.
 
 use std::collections::BTreeSet;
 
-use broker_domain::quarantine::{QuarantineGuard, is_full};
-use broker_domain::{FlavourName, Quarantine, Status};
+use broker_domain::policy::Policy;
+use broker_domain::quarantine::{QuarantineGuard, is_full, room_from};
+use broker_domain::{FlavourName, Quarantine, SandboxId, Status, Timestamp};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Pages, Seen, StoreError, Write, retry_on_conflict};
 
-use super::{Jobs, serve};
+use super::{Jobs, census, refill, serve};
 
 impl Jobs {
     /// Puts a sandbox into quarantine, unless too much of its flavour is there: then `None`.
@@ -39,11 +41,9 @@ impl Jobs {
     /// The guard under which one more may go there; `None` if it may not, by what is there now and by the last census.
     async fn room(&self, flavour: &FlavourName) -> Result<Option<QuarantineGuard>, StoreError> {
         let guard = self.store.sandboxes.quarantine_guard(flavour).await?;
-        let Some(census) = self.store.census.get().await? else { return Ok(Some(guard)) };
-        let counts = census.by_flavour.get(flavour.as_str()).unwrap_or(&census.by_status);
-        let live =
-            counts.iter().filter(|(status, _)| **status != Status::Deleted).map(|(_, count)| count).sum();
         let policy = self.policy.now().unwrap_or_default();
+        // Also if the policy is newer than the census: what it knows of the flavour is nearer than what the index lists.
+        let counted = census::live(self, flavour, Timestamp::from_ms(0)).await?;
         // The time before the index: what is too old for the guard by now, the index lists.
         let (now, mut listed) = (self.clock.now(), BTreeSet::new());
         let mut pages = Pages::new(|after| self.store.sandboxes.quarantined(now, after, serve::TOGETHER));
@@ -51,6 +51,29 @@ impl Jobs {
             let of_it = page.into_iter().filter(|one| policy.flavour_of(&one.name) == Some(flavour));
             listed.extend(of_it.map(|one| one.sandbox_id));
         }
-        Ok((!is_full(guard.count(&listed, now), live)).then_some(guard))
+        let there = guard.count(&listed, now);
+        let live = match counted {
+            Some((live, _)) => live,
+            None => self.at_least(flavour, &policy, &listed, room_from(there)).await?,
+        };
+        Ok((!is_full(there, live)).then_some(guard))
+    }
+
+    /// How many sandboxes of a flavour there are at least, with those that are listed in quarantine; about `enough` suffice. What
+    /// the index lists by name or in small numbers: a flavour that was never counted is new.
+    async fn at_least(
+        &self,
+        flavour: &FlavourName,
+        policy: &Policy,
+        listed: &BTreeSet<SandboxId>,
+        enough: u64,
+    ) -> Result<u64, StoreError> {
+        let Some(known) = policy.flavours().get(flavour) else { return Ok(0) };
+        // In this order: what is admitted in between is missed, and not counted twice.
+        let found = self.store.refill.available(&known.prefix, enough).await? + listed.len() as u64;
+        if found >= enough {
+            return Ok(found);
+        }
+        Ok(found + refill::arriving(self, &known.prefix).await?)
     }
 }

@@ -5,18 +5,19 @@
 //! other as fast as rate and hook allow, for some seconds; the next run goes on. The decisions are the domain's
 //! ([`broker_domain::refill`]). What it does not do: insert what arrives; sync does, and takes the tickets.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use broker_domain::policy::{Flavour, Hook, Policy, Refill};
 use broker_domain::refill::{Answers, Counted, Flow, Need, Plan, Round, Ticket, TicketAnswer, TicketEnd};
-use broker_domain::{FlavourName, Job, JobReport, Status, TicketId, Timestamp};
+use broker_domain::{FlavourName, Job, JobReport, NamePrefix, TicketId, Timestamp};
 use broker_provider::hooks::{HookAnswer, HookEvent, HookKind};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Candidate, StoreError, Write, reservations};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{JobError, Jobs, serve};
+use super::{JobError, Jobs, census, serve};
 
 /// How long one run goes on with rounds.
 const RUN: Duration = Duration::from_secs(20);
@@ -28,8 +29,6 @@ const MARGIN: Duration = Duration::from_secs(10);
 const SENT_AGAIN: Duration = Duration::from_secs(30);
 /// How often a need is told that no hook hears of.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
-/// How long a process may take to follow a new policy: a census that began later counted by this one.
-const FOLLOWED: Duration = Duration::from_secs(10);
 
 /// The longest time between two runs that is counted: what was before it is not known.
 const COUNTED_AT_MOST: Duration = Duration::from_secs(300);
@@ -50,7 +49,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
             name: name.clone(),
             flavour: flavour.clone(),
             refill: refill.clone(),
-            counted_after: stored.applied_at.plus(FOLLOWED),
+            counted_after: stored.applied_at.plus(census::FOLLOWED),
             since_last_run,
         };
         running.spawn(async move { keeper.keep().await });
@@ -90,6 +89,20 @@ fn counted_since(last: Option<Timestamp>, now: Timestamp) -> Duration {
 /// The flavours that are refilled.
 pub(crate) fn refilled(policy: &Policy) -> impl Iterator<Item = (&FlavourName, &Flavour, &Refill)> {
     policy.flavours().iter().filter_map(|(name, flavour)| Some((name, flavour, flavour.refill.as_ref()?)))
+}
+
+/// How many sandboxes with `prefix` are arriving: one call, as long as few are.
+pub(super) async fn arriving(jobs: &Jobs, prefix: &NamePrefix) -> Result<u64, StoreError> {
+    let (mut count, mut after) = (0, None);
+    loop {
+        let page = jobs.store.sandboxes.arriving(EVER, after, serve::TOGETHER).await?;
+        let is_of_it = |arrival: &&Candidate| arrival.name.as_str().starts_with(prefix.as_str());
+        count += page.items.iter().filter(is_of_it).count() as u64;
+        after = page.next;
+        if after.is_none() {
+            return Ok(count);
+        }
+    }
 }
 
 /// What a run made.
@@ -157,13 +170,14 @@ impl FlavourRefill {
         if flow.is_busy(now) {
             return Ok(Went::Done);
         }
-        let Some((live, as_of)) = self.counted().await? else { return Ok(Went::Done) };
+        let counted = census::live(&self.jobs, &self.name, self.counted_after).await?;
+        let Some((live, as_of)) = counted else { return Ok(Went::Done) };
         let tickets = store.tickets(&self.name).await?;
         let reserved = reservations::wanted(&self.jobs.store, &self.name, &self.flavour, now).await?;
         let min = u64::from(self.refill.min_at(now));
         let desired = min + reserved;
         // In this order: what is admitted in between is counted twice, and not missed.
-        let arriving = self.arriving().await?;
+        let arriving = arriving(&self.jobs, &self.flavour.prefix).await?;
         let available = store.available(&self.flavour.prefix, desired).await?;
         let counted = Counted { available, arriving, live, as_of };
         if first {
@@ -185,7 +199,8 @@ impl FlavourRefill {
         }
         crash_points::point(Point::TicketsWritten);
         self.count("made", new.len() as u64);
-        if plan.flow.breaker.nothing_arrives() && !flow.breaker.nothing_arrives() {
+        // Said again with each further one: an alarm that goes by the line goes on.
+        if plan.flow.breaker.nothing_arrives() && !plan.overdue.is_empty() {
             tracing::error!(flavour = %self.name, "refill stopped: nothing arrives that its hook has had made");
         }
         for id in &plan.overdue {
@@ -212,32 +227,6 @@ impl FlavourRefill {
             true => self.jobs.store.schedule.listed().await,
             false => Ok(None),
         }
-    }
-
-    /// How many of the flavour are arriving: one call, as long as few are.
-    async fn arriving(&self) -> Result<u64, StoreError> {
-        let (mut count, mut after) = (0, None);
-        loop {
-            let page = self.jobs.store.sandboxes.arriving(EVER, after, serve::TOGETHER).await?;
-            let is_of_it =
-                |arrival: &&Candidate| arrival.name.as_str().starts_with(self.flavour.prefix.as_str());
-            count += page.items.iter().filter(is_of_it).count() as u64;
-            after = page.next;
-            if after.is_none() {
-                return Ok(count);
-            }
-        }
-    }
-
-    /// How many there are by the last census, and when that began; `None` if it is older than the policy.
-    async fn counted(&self) -> Result<Option<(u64, Timestamp)>, StoreError> {
-        let Some(census) = self.jobs.store.census.get().await? else { return Ok(None) };
-        let Some(counts) = census.by_flavour.get(self.name.as_str()) else { return Ok(None) };
-        if census.as_of < self.counted_after {
-            return Ok(None);
-        }
-        let live = counts.iter().filter(|(status, _)| **status != Status::Deleted).map(|(_, count)| count);
-        Ok(Some((live.sum(), census.as_of)))
     }
 
     async fn nothing_to_write(&self, need: &Need, flow: &Flow, now: Timestamp) -> Result<Went, StoreError> {
@@ -342,19 +331,38 @@ impl FlavourRefill {
     }
 
     fn show(&self, need: &Need, counted: &Counted, flow: &Flow, tickets: &[Ticket]) {
-        let gauge = |name: &'static str, value: u64| {
-            let value = f64::from(u32::try_from(value).unwrap_or(u32::MAX));
-            metrics::gauge!(name, "flavour" => self.name.to_string()).set(value);
-        };
         let open = tickets.iter().filter(|ticket| ticket.is_open()).count() as u64;
-        gauge("broker_refill_desired", need.desired);
-        gauge("broker_refill_available", counted.available);
-        gauge("broker_refill_arriving", counted.arriving);
-        gauge("broker_refill_missing", need.missing);
-        gauge("broker_refill_tickets", open);
-        gauge("broker_refill_stopped", u64::from(flow.breaker.is_open()));
-        gauge("broker_refill_paused", u64::from(flow.paused.is_some()));
+        let (stopped, paused) = (u64::from(flow.breaker.is_open()), u64::from(flow.paused.is_some()));
+        let Need { desired, missing, .. } = *need;
+        let Counted { available, arriving, .. } = *counted;
+        show(self.name.as_str(), [desired, available, arriving, missing, open, stopped, paused]);
     }
+}
+
+/// The gauges of a flavour.
+const GAUGES: [&str; 7] = [
+    "broker_refill_desired",
+    "broker_refill_available",
+    "broker_refill_arriving",
+    "broker_refill_missing",
+    "broker_refill_tickets",
+    "broker_refill_stopped",
+    "broker_refill_paused",
+];
+
+fn show(flavour: &str, values: [u64; GAUGES.len()]) {
+    for (name, value) in GAUGES.into_iter().zip(values) {
+        let value = f64::from(u32::try_from(value).unwrap_or(u32::MAX));
+        metrics::gauge!(name, "flavour" => flavour.to_owned()).set(value);
+    }
+}
+
+/// Shows nothing of those of `shown` that the policy does not refill any more: no round follows their last one. Whoever is
+/// refilled by it is added to `shown`.
+pub(crate) fn show_ended(policy: &Policy, shown: &mut BTreeSet<String>) {
+    let refilled: BTreeSet<_> = refilled(policy).map(|(name, ..)| name.to_string()).collect();
+    shown.difference(&refilled).for_each(|flavour| show(flavour, [0; GAUGES.len()]));
+    shown.extend(refilled);
 }
 
 /// What an answer says of a ticket, counted for the breaker.

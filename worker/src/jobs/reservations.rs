@@ -1,11 +1,11 @@
 //! Sweep of reserved sandboxes: those whose reservation does not exist, or was cleared, are given back.
 //!
 //! A reservation is kept until everything has gone back; what is found here the index did not show by then. The sandboxes are
-//! listed before the reservations are read: one is there before anything is put aside for it.
+//! listed before the reservations are read: one is there before anything is put aside for it. One that cannot be read is there, too.
 
 use std::collections::BTreeSet;
 
-use broker_domain::JobReport;
+use broker_domain::{JobReport, Reservation};
 use broker_store::Pages;
 
 use super::{JobError, Jobs, each};
@@ -19,13 +19,16 @@ pub(super) async fn sweep(jobs: &Jobs, report: &mut JobReport) -> Result<(), Job
             found.extend(page);
         }
     }
-    if found.is_empty() {
-        return Ok(());
+    let ids: BTreeSet<_> = found.iter().map(|(id, _)| *id).collect();
+    let mut over = BTreeSet::new();
+    for id in ids {
+        let read = each::or_passed_over(store.get(id).await, &id, report)?;
+        let is_over = |one: &Reservation| one.closed.is_some_and(|closed| closed.cleared);
+        if read.is_some_and(|one| one.as_ref().is_none_or(is_over)) {
+            over.insert(id);
+        }
     }
-    let all = store.all().await?;
-    let keeps = all.iter().filter(|one| one.closed.is_none_or(|closed| !closed.cleared));
-    let keeps: BTreeSet<_> = keeps.map(|one| one.id).collect();
-    for (reservation, candidate) in found.into_iter().filter(|(id, _)| !keeps.contains(id)) {
+    for (reservation, candidate) in found.into_iter().filter(|(id, _)| over.contains(id)) {
         report.found += 1;
         let given_back = store.give_back(reservation, &candidate, jobs.clock.now()).await;
         let Some(given_back) = each::or_passed_over(given_back, &candidate.sandbox_id, report)? else {

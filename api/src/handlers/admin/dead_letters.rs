@@ -1,8 +1,8 @@
 //! `/v1/admin/dead-letters`: list, show, replay, discard. The same code as `broker dead-letters`.
 //!
 //! A replay or discard acts on at most `limit` letters and takes no longer than its caller waits; if the response has `more`,
-//! the same call continues. A page may hold fewer than `limit`, even none, and still have a `next_cursor`. Letters that
-//! another operator is replaying are skipped.
+//! the same call continues, behind its `next_cursor` if it has one. A page may hold fewer than `limit`, even none, and still have
+//! a `next_cursor`. Letters that another operator is replaying are skipped.
 
 use std::time::Duration;
 
@@ -123,12 +123,22 @@ impl Operator {
 /// The selection of the query: ids, or a filter, or all; never all by omission.
 fn selection(query: &Query, now: Timestamp) -> Result<Selection, Problem> {
     let filters = LETTER_FILTERS.iter().any(|filter| query.get(filter.name).is_some());
+    let behind = query.checked(&parameter::ACTION_CURSOR, DeadLetterId::parse)?;
     match (query.get(parameter::IDS.name), filters, query.flag(&parameter::ALL)?) {
+        (Some(_), ..) if behind.is_some() => {
+            Err(Problem::invalid("cursor goes on with filters or all=true, not with id."))
+        }
         (Some(ids), false, false) => {
             let ids = ids.split(',').map(DeadLetterId::parse).collect::<Result<_, _>>();
             ids.map(Selection::These).map_err(|error| Problem::invalid(format!("id: {error}.")))
         }
-        (None, true, false) | (None, false, true) => Ok(Selection::Matching(filter(query, now)?)),
+        (None, true, false) | (None, false, true) => {
+            let filter = filter(query, now)?;
+            Ok(match behind {
+                Some(id) => Selection::Behind(id, filter),
+                None => Selection::Matching(filter),
+            })
+        }
         (Some(_), _, _) | (None, true, true) | (None, false, false) => {
             Err(Problem::invalid("Select letters: id (one or more, with commas), or filters, or all=true."))
         }

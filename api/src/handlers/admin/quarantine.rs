@@ -88,7 +88,7 @@ impl Operator {
         let line =
             AuditLine { why, ..AuditLine::new(now, *id.as_uuid(), who, audited, selection.to_string()) };
         let performed = Box::pin(async {
-            let acted = quarantine::act_on(store, &act, selection, dry_run, now).await;
+            let acted = quarantine::act_under(store, &line, &act, selection, now).await;
             let report = acted.map_err(stopped)?;
             self.done(&line, &report.result()).await;
             told(report)

@@ -12,10 +12,14 @@ pub use reason::{Reason, Source};
 pub use state::{DeadLetterEvent, DeadLetterState};
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{RequestId, Timestamp, TrackId};
+
+/// How long a letter that is being replayed is held.
+pub const LETTER_HELD_FOR: Duration = Duration::from_secs(15);
 
 /// The fields that could be read of a message, ours or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,7 +92,8 @@ impl DeadLetter {
 
     /// Whether another replay holds it at `now`.
     pub fn is_held(&self, now: Timestamp) -> bool {
-        self.state == DeadLetterState::Replaying && self.held_until.is_some_and(|until| until > now)
+        let holds = |until: Timestamp| until.is_to_come(now, LETTER_HELD_FOR);
+        self.state == DeadLetterState::Replaying && self.held_until.is_some_and(holds)
     }
 }
 

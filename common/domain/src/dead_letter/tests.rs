@@ -38,6 +38,7 @@ fn a_letter_is_held_while_it_is_replayed_and_not_a_moment_longer() {
     let held = |state, until| DeadLetter { held_until: until, ..letter(state) }.is_held(at(300));
     assert!(held(DeadLetterState::Replaying, Some(at(301))));
     assert!(!held(DeadLetterState::Replaying, Some(at(300))));
+    assert!(!held(DeadLetterState::Replaying, Some(at(3_900))), "by a clock that was wrong");
     assert!(!held(DeadLetterState::Replaying, None));
     for state in [DeadLetterState::Dead, DeadLetterState::Replayed, DeadLetterState::Discarded] {
         assert!(!held(state, Some(at(301))), "{state:?}");

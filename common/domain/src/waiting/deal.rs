@@ -2,8 +2,8 @@
 //!
 //! Tenants are dealt to in a weighted random order, each as many places in turn as its weight is. So each of k
 //! tenants of the same weight gets a single arrival with probability 1/k. A tenant's own places are served in
-//! the order of asking, except those that no remaining sandbox fits. A tenant gets no more of a limit than it has free
-//! permits; what it may not take goes to the next tenant.
+//! the order of asking, except those that no remaining sandbox fits: none goes past what was not read of a line. A tenant gets no
+//! more of a limit than it has free permits; what it may not take goes to the next tenant.
 
 use std::collections::BTreeMap;
 
@@ -41,8 +41,12 @@ pub struct TenantPlaces {
     pub weight: u32,
     /// Its places, of all its lines.
     pub places: Vec<(RequestId, Line)>,
+    /// Its lines that were not read to their ends, each with the last request that was read: others may stand behind it.
+    pub read_to: Vec<(Line, RequestId)>,
     /// Its limits, each with how many permits are free. Names do not fall under two of them.
     pub room: Vec<(Limit, usize)>,
+    /// Places whose own leases, past their time, hold a permit of these limits: it is handed over, also where none is free.
+    pub handed_over: Vec<(RequestId, Limit)>,
 }
 
 /// A sandbox and the place that gets it, each by where it stood in what was passed.
@@ -66,7 +70,13 @@ pub fn deal(sandboxes: &[FreeSandbox], tenants: &[TenantPlaces], chance: &[f64])
         for turn in 0..queues.len() {
             for _ in 0..queues[turn].of.weight.max(1) {
                 let wanted = wanted(&queues);
-                let Some((place, at)) = queues[turn].next(sandboxes, &left, &wanted) else { break };
+                let Some((place, at)) = queues[turn].next(sandboxes, &left, &wanted) else {
+                    // Its next place was not read: it does not lose its turn to another tenant.
+                    if queues[turn].may_have_more(sandboxes, &left) {
+                        return dealt;
+                    }
+                    break;
+                };
                 dealt.push(Dealt { sandbox: left.remove(at), request_id: place });
             }
         }
@@ -120,8 +130,8 @@ impl<'t> PlacesOfTenant<'t> {
             };
             let fitting = left.iter().enumerate().filter(|(_, sandbox)| {
                 let free = &sandboxes[**sandbox];
-                let full = |(limit, room): &(&Limit, usize)| *room == 0 && limit.covers(&free.name);
-                free.fits(line) && !self.room.iter().any(full)
+                let earlier = |(line, last): &(Line, RequestId)| *last < id && free.fits(line);
+                free.fits(line) && !self.is_full(free, Some(id)) && !self.of.read_to.iter().any(earlier)
             });
             // What is put aside for the tenant goes first: no other tenant can use it.
             let least = fitting.min_by_key(|(_, sandbox)| {
@@ -130,13 +140,27 @@ impl<'t> PlacesOfTenant<'t> {
             if let Some((at, sandbox)) = least {
                 let name = &sandboxes[*sandbox].name;
                 if let Some((_, free)) = self.room.iter_mut().find(|(limit, _)| limit.covers(name)) {
-                    *free -= 1;
+                    *free = free.saturating_sub(1);
                 }
                 self.left.remove(position);
                 return Some((id, at));
             }
         }
         None
+    }
+
+    /// Whether no permit is left for `free`; nor one that the place `of` has itself.
+    fn is_full(&self, free: &FreeSandbox, of: Option<RequestId>) -> bool {
+        let has_own =
+            |limit: &Limit| self.of.handed_over.iter().any(|(id, own)| Some(*id) == of && own == limit);
+        self.room.iter().any(|(limit, room)| *room == 0 && limit.covers(&free.name) && !has_own(limit))
+    }
+
+    /// Whether a sandbox that is left may fit places that were not read.
+    fn may_have_more(&self, sandboxes: &[FreeSandbox], left: &[usize]) -> bool {
+        let mut left =
+            left.iter().map(|sandbox| &sandboxes[*sandbox]).filter(|free| !self.is_full(free, None));
+        left.any(|free| self.of.read_to.iter().any(|(line, _)| free.fits(line)))
     }
 }
 

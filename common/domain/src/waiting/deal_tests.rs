@@ -42,7 +42,24 @@ fn line(tenant: &str, prefix: &str) -> Line {
 /// `count` places of a tenant, asked for from `first` on.
 fn waits(tenant: &str, weight: u32, first: u64, count: u64) -> TenantPlaces {
     let places = (first..first + count).map(|number| (id(number), line(tenant, ""))).collect();
-    TenantPlaces { tenant: TenantName::new(tenant).unwrap(), weight, places, room: Vec::new() }
+    TenantPlaces { weight, ..of(tenant, places) }
+}
+
+/// These places of a tenant without limits, whose lines were read to their ends.
+fn of(tenant: &str, places: Vec<(RequestId, Line)>) -> TenantPlaces {
+    TenantPlaces {
+        tenant: TenantName::new(tenant).unwrap(),
+        weight: 1,
+        places,
+        read_to: Vec::new(),
+        room: Vec::new(),
+        handed_over: Vec::new(),
+    }
+}
+
+/// The limit of the tenant `t` of these names.
+fn limit(prefix: &str) -> Limit {
+    Limit { tenant: TenantName::new("t").unwrap(), prefix: NamePrefix::new(prefix).unwrap() }
 }
 
 /// In how many of ten thousand deals of `sandboxes` something went to each tenant, as a share.
@@ -87,11 +104,8 @@ fn a_weight_is_a_share_of_single_arrivals_and_of_many() {
 
 #[test]
 fn a_tenants_places_are_served_in_the_order_of_asking_among_what_fits() {
-    let of = |places: &[(u64, &str)]| TenantPlaces {
-        tenant: TenantName::new("t").unwrap(),
-        weight: 1,
-        places: places.iter().map(|(number, prefix)| (id(*number), line("t", prefix))).collect(),
-        room: Vec::new(),
+    let of = |places: &[(u64, &str)]| {
+        of("t", places.iter().map(|(number, prefix)| (id(*number), line("t", prefix))).collect())
     };
     // The head wants what is not there: it blocks no place behind it.
     let dealt = deal(&names(&["lab-1"]), &[of(&[(1, "gpu-"), (3, "lab-"), (2, "")])], &[0.5]);
@@ -103,10 +117,6 @@ fn a_tenants_places_are_served_in_the_order_of_asking_among_what_fits() {
 
 #[test]
 fn a_tenant_without_room_is_out_and_holds_up_nobody() {
-    let limit = |prefix: &str| Limit {
-        tenant: TenantName::new("t").unwrap(),
-        prefix: NamePrefix::new(prefix).unwrap(),
-    };
     let limited = |free| TenantPlaces { room: vec![(limit("lab-"), free)], ..waits("t", 1, 0, 3) };
     let other = waits("u", 1, 10, 3);
     let dealt = deal(&names(&["lab-1", "lab-2", "lab-3"]), &[limited(1), other.clone()], &[0.9, 0.1]);
@@ -117,6 +127,39 @@ fn a_tenant_without_room_is_out_and_holds_up_nobody() {
     // What falls under no limit, or another one, it may take.
     let dealt = deal(&names(&["lab-1", "gpu-1"]), &[limited(0)], &[0.5]);
     assert_eq!(dealt, [Dealt { sandbox: 1, request_id: id(0) }]);
+}
+
+#[test]
+fn none_goes_past_what_was_not_read_of_a_line_that_the_sandbox_fits_and_no_tenant_loses_its_turn_by_it() {
+    let places = |read: &[(u64, &str)]| -> Vec<_> {
+        read.iter().map(|(number, prefix)| (id(*number), line("t", prefix))).collect()
+    };
+    let read_to = |last| vec![(line("t", "lab-"), id(last))];
+    // Of the line `lab-` those up to 4 were read, and only 1 waits still.
+    let some = |read: &[(u64, &str)]| TenantPlaces { read_to: read_to(4), ..of("t", places(read)) };
+    let dealt = |sandboxes: &[&str], tenants: &[TenantPlaces]| -> Vec<_> {
+        let dealt = deal(&names(sandboxes), tenants, &[0.9, 0.1][..tenants.len()]);
+        dealt.into_iter().map(|dealt| (dealt.sandbox, dealt.request_id)).collect()
+    };
+    assert_eq!(dealt(&["lab-1", "lab-2"], &[some(&[(1, "lab-"), (30, "")])]), [(0, id(1))]);
+    assert_eq!(dealt(&["lab-1", "lab-2"], &[some(&[(1, "lab-"), (3, "")])]), [(0, id(1)), (1, id(3))]);
+    // What does not fit that line goes on.
+    assert_eq!(dealt(&["lab-1", "gpu-1"], &[some(&[(30, "")])]), [(1, id(30))]);
+    let other = waits("u", 1, 50, 3);
+    assert_eq!(dealt(&["lab-1"], &[some(&[]), other.clone()]), [], "it is t's turn, whose next is not known");
+    assert_eq!(dealt(&["gpu-1"], &[some(&[]), other.clone()]), [(0, id(50))]);
+    let full = TenantPlaces { room: vec![(limit("lab-"), 0)], ..some(&[]) };
+    assert_eq!(dealt(&["lab-1"], &[full, other]), [(0, id(50))], "it may take none");
+}
+
+#[test]
+fn a_place_whose_own_lease_hands_over_its_permit_needs_no_free_one_and_leaves_none_to_others() {
+    let own = vec![(id(0), limit("lab-"))];
+    let full = TenantPlaces { room: vec![(limit("lab-"), 0)], handed_over: own, ..waits("t", 1, 0, 3) };
+    let dealt = deal(&names(&["lab-1", "lab-2"]), std::slice::from_ref(&full), &[0.5]);
+    assert_eq!(dealt, [Dealt { sandbox: 0, request_id: id(0) }]);
+    let others = TenantPlaces { handed_over: vec![(id(0), limit("gpu-"))], ..full };
+    assert_eq!(deal(&names(&["lab-1"]), &[others], &[0.5]), [], "a permit of another limit");
 }
 
 #[test]
@@ -140,7 +183,7 @@ proptest! {
         let tenants: Vec<_> = tenants.into_iter().enumerate().map(|(tenant, (weight, prefixes))| {
             let tenant = format!("t{tenant}");
             let places = prefixes.iter().map(|prefix| { number += 1; (id(number), line(&tenant, prefix)) }).collect();
-            TenantPlaces { tenant: TenantName::new(tenant).unwrap(), weight, places, room: Vec::new() }
+            TenantPlaces { weight, ..of(&tenant, places) }
         }).collect();
         let dealt = deal(&sandboxes, &tenants, &Chances(seed).of(&tenants));
         let line_of = |request: RequestId| tenants.iter().flat_map(|of| &of.places).find(|(id, _)| *id == request).unwrap().1.clone();

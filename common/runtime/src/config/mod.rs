@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use broker_domain::{AttributeNames, LabDuration};
+use tracing_subscriber::filter::Targets;
 
 pub use hooks::HookSecret;
 pub use jobs::{Intervals, ProviderConfig, Scheduler};
@@ -126,8 +127,8 @@ pub struct Config {
     pub drain: Duration,
     /// Where traces are exported, if anywhere.
     pub trace: Option<TraceConfig>,
-    /// The log filter.
-    pub log: String,
+    /// The log filter: levels by target.
+    pub log: Targets,
     /// The log format.
     pub log_format: LogFormat,
 }
@@ -204,7 +205,7 @@ impl Config {
             spool_dir: read.directory("BROKER_SPOOL_DIR")?,
             drain: read.seconds("BROKER_DRAIN_S")?,
             trace: trace(&read)?,
-            log: read.text("BROKER_LOG", |_| Ok(()))?,
+            log: read.log_filter("BROKER_LOG")?,
             log_format: read
                 .either("BROKER_LOG_FORMAT", [("json", LogFormat::Json), ("text", LogFormat::Text)])?,
         };
@@ -261,6 +262,8 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt as _;
 
     use super::*;
 
@@ -294,6 +297,29 @@ mod tests {
             let bad = with(&[(setting.name, "\u{0}")]);
             let accepts_any_text = ["BROKER_LOG"].contains(&setting.name);
             assert_eq!(Config::read(&bad).is_err(), !accepts_any_text, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn a_log_filter_is_levels_by_target() {
+        let read = |filter| Config::read(&with(&[("BROKER_LOG", filter)]));
+        assert!(read("info").is_ok() && read("broker_worker=debug,warn").is_ok());
+        let error = read("info,broker_worker=loud").unwrap_err();
+        assert!(error.name == "BROKER_LOG" && error.problem.contains("loud"), "{error}");
+    }
+
+    #[test]
+    fn a_setting_that_is_no_text_is_refused_and_what_nobody_reads_is_not() {
+        let read = |name: &str| {
+            let value = OsString::from_vec(b"pr\xffd".to_vec());
+            strings([("PATH".into(), "/bin".into()), (name.into(), value)])
+        };
+        for name in ["BROKER_TABLE", "BROKER_ADMIN_TOKENS_FILE", "BROKER_URL", "AWS_PROFILE"] {
+            let error = read(name).unwrap_err();
+            assert!(error.name == name && error.problem.contains("UTF-8"), "{error}");
+        }
+        for name in ["LS_COLORS", "BROKER_TABEL"] {
+            assert!(read(name).unwrap().contains_key(name), "{name}");
         }
     }
 
@@ -353,6 +379,7 @@ mod tests {
         let unknown = unknown_names(&names);
         assert_eq!(unknown.len(), 1);
         assert_eq!((unknown[0].name.as_str(), unknown[0].nearest), ("BROKER_WIAT_S", "BROKER_WAIT_S"));
+        assert_eq!(unknown_names(&with(&[("BROKER_TOKE", "t")]))[0].nearest, "BROKER_TOKEN");
     }
 
     #[test]

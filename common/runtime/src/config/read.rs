@@ -1,7 +1,8 @@
 //! Reader of settings: names and strings in, checked values out.
 
 use std::collections::BTreeMap;
-use std::env::VarsOs;
+use std::ffi::OsString;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use http::Uri;
 use secrecy::SecretString;
+use tracing_subscriber::filter::Targets;
 
 use super::hooks::HookSecret;
 use super::settings::{CRASH_SETTING, SETTINGS, Setting, setting};
@@ -22,11 +24,23 @@ pub trait Strings {
     fn names(&self) -> Vec<String>;
 }
 
-/// The environment as `main` gets it: names and values that are text.
-pub fn strings(environment: VarsOs) -> BTreeMap<String, String> {
-    environment
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+/// The environment as `main` gets it. A setting, or a variable of AWS, whose value is no text is refused: without it the
+/// default would apply.
+pub fn strings(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<BTreeMap<String, String>, ConfigError> {
+    let read = environment.into_iter().map(|(name, value)| {
+        let name = name.to_string_lossy().into_owned();
+        match value.into_string() {
+            Ok(value) => Ok((name, value)),
+            Err(_) if is_known(&name) || name.starts_with("AWS_") => {
+                Err(ConfigError::new(&name, "is not UTF-8 text"))
+            }
+            // Nothing reads it. Its name may be told.
+            Err(value) => Ok((name, value.to_string_lossy().into_owned())),
+        }
+    });
+    read.collect()
 }
 
 impl Strings for BTreeMap<String, String> {
@@ -81,26 +95,33 @@ impl ConfigError {
 pub struct UnknownName {
     /// The name.
     pub name: String,
-    /// The setting with the most similar name.
+    /// The known name that is the most similar.
     pub nearest: &'static str,
+}
+
+impl fmt::Display for UnknownName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, nearest } = self;
+        write!(f, "{name} is not a setting and has no effect: did you mean {nearest}?")
+    }
 }
 
 /// Names of clients, which a shell may have beside the settings: those of `broker lease`, the examples and `infra/check/smoke`.
 const OF_CLIENTS: [&str; 3] = ["BROKER_URL", "BROKER_TOKEN", "BROKER_SMOKE_TOKEN"];
 
-/// The names in `strings` that look like settings and are not.
-pub fn unknown_names(strings: &dyn Strings) -> Vec<UnknownName> {
-    let known = |name: &str| match name.strip_suffix("_FILE") {
+fn is_known(name: &str) -> bool {
+    match name.strip_suffix("_FILE") {
         Some(base) => setting(base).is_some_and(|setting| setting.secret),
         None => setting(name).is_some() || name == CRASH_SETTING || OF_CLIENTS.contains(&name),
-    };
-    let ours = strings.names().into_iter().filter(|name| name.starts_with("BROKER_") && !known(name));
+    }
+}
+
+/// The names in `strings` that look like settings and are not.
+pub fn unknown_names(strings: &dyn Strings) -> Vec<UnknownName> {
+    let ours = strings.names().into_iter().filter(|name| name.starts_with("BROKER_") && !is_known(name));
     ours.map(|name| {
-        let nearest = SETTINGS
-            .iter()
-            .map(|s| s.name)
-            .min_by_key(|known| strsim::levenshtein(known, &name))
-            .unwrap_or_default();
+        let known = SETTINGS.iter().map(|setting| setting.name).chain(OF_CLIENTS);
+        let nearest = known.min_by_key(|known| strsim::levenshtein(known, &name)).unwrap_or_default();
         UnknownName { name, nearest }
     })
     .collect()
@@ -159,6 +180,10 @@ impl<'a> SettingsReader<'a> {
 
     pub(super) fn flag(&self, name: &str) -> Result<bool, ConfigError> {
         self.parsed(name, "true or false")
+    }
+
+    pub(super) fn log_filter(&self, name: &str) -> Result<Targets, ConfigError> {
+        self.parsed(name, "a log filter, such as info or broker_worker=debug,warn")
     }
 
     pub(super) fn address(&self, name: &str) -> Result<SocketAddr, ConfigError> {

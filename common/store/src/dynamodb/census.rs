@@ -1,16 +1,17 @@
 //! Storage of the census.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::attributes as a;
 use super::change::written;
 use super::{CensusStore, keys, n, records, s};
 use crate::{Census, StoreError, Write};
 use broker_domain::policy::{ByCause, ByStatus};
-use broker_domain::{QuarantineCause, Status};
+use broker_domain::{CLOCKS_DIFFER, QuarantineCause, Status, Timestamp};
 
-/// The stored census is older, or there is none.
-const CENSUS_IS_NEWER: &str = "attribute_not_exists(PK) or as_of_ms < :as_of";
+/// The stored census is older, or of a clock that was wrong, or there is none.
+const CENSUS_IS_NEWER: &str = "attribute_not_exists(PK) or as_of_ms < :as_of or as_of_ms > :beyond";
 
 impl CensusStore {
     /// The last census, if the pool was ever counted.
@@ -19,8 +20,13 @@ impl CensusStore {
         item.map(|item| records::read_census(&item)).transpose()
     }
 
+    /// The same, for decisions: a census of the future a clock began that was wrong, and what it has counted is not known.
+    pub async fn believed(&self, now: Timestamp) -> Result<Option<Census>, StoreError> {
+        Ok(self.get().await?.filter(|census| !census.as_of.is_beyond(now, Duration::ZERO)))
+    }
+
     /// Stores a census, unless a later one is stored.
-    pub async fn record(&self, census: &Census) -> Result<Write, StoreError> {
+    pub async fn record(&self, census: &Census, now: Timestamp) -> Result<Write, StoreError> {
         let mut item = keys::census().into_map();
         for (status, count) in &census.by_status {
             item.insert(format!("{status}_count"), n(*count));
@@ -47,7 +53,8 @@ impl CensusStore {
             .table_name(&self.table.name)
             .set_item(Some(item))
             .condition_expression(CENSUS_IS_NEWER)
-            .expression_attribute_values(":as_of", n(census.as_of.as_ms()));
+            .expression_attribute_values(":as_of", n(census.as_of.as_ms()))
+            .expression_attribute_values(":beyond", n(now.plus(CLOCKS_DIFFER).as_ms()));
         written(call.send().await, "census", &self.table.name)
     }
 }

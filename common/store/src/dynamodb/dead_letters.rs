@@ -17,12 +17,14 @@ use super::transact::Group;
 use super::{DeadLetterStore, count_capacity, dead_letter_items, n, s};
 use crate::{Actor, DeadLetterOrder, DeadLetterRows, Page, PendingRecord, Requeued, StoreError, Write};
 use broker_domain::{
-    DeadLetter, DeadLetterId, DeadLetterState, Outcome, PersistedRequest, RequestState, Subject, Timestamp,
+    CLOCKS_DIFFER, DeadLetter, DeadLetterId, DeadLetterState, Outcome, PersistedRequest, RequestState,
+    Subject, Timestamp,
 };
 
 const LETTER_IS_NEW: &str = "attribute_not_exists(PK)";
 /// [`DeadLetterEvent::Take`](broker_domain::DeadLetterEvent::Take): dead, or its replayer's hold has passed.
-const LETTER_IS_FREE: &str = "#state = :dead or (#state = :replaying and held_until_ms <= :now)";
+const LETTER_IS_FREE: &str =
+    "#state = :dead or (#state = :replaying and (held_until_ms <= :now or held_until_ms > :beyond))";
 /// [`DeadLetterEvent::Sent`](broker_domain::DeadLetterEvent::Sent): still held by this action.
 const LETTER_IS_MINE: &str = "#state = :replaying and held_by = :action";
 /// [`DeadLetterEvent::Discard`](broker_domain::DeadLetterEvent::Discard).
@@ -132,6 +134,7 @@ impl DeadLetterStore {
             .expression_attribute_values(":replaying", s(DeadLetterState::Replaying.as_str()))
             .expression_attribute_values(":action", s(actor.action.to_string()))
             .expression_attribute_values(":until", n(until.as_ms()))
+            .expression_attribute_values(":beyond", n(until.plus(CLOCKS_DIFFER).as_ms()))
             .expression_attribute_values(":by", s(&actor.by))
             .expression_attribute_values(":now", n(actor.at.as_ms()));
         let (key, take) = built(keys::letter(id), take)?;

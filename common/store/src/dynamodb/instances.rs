@@ -11,8 +11,10 @@ use super::keys::{self, INSTANCES, SK};
 use super::pool::passable;
 use super::{InstanceStore, n, records, s};
 use crate::{Instance, ProviderAway, Received, Role, SeenEmpty, SelfReport, StoreError, Write};
-use broker_domain::Timestamp;
+use broker_domain::{CLOCKS_DIFFER, Timestamp};
 
+/// It says something later than what is stored, or that was of a clock that was wrong.
+const HEARTBEAT_IS_NEWER: &str = "attribute_not_exists(PK) or heartbeat_ms < :now or heartbeat_ms > :beyond";
 /// How long an instance without heartbeats is kept at most.
 const INSTANCE_IS_KEPT: Duration = Duration::from_secs(24 * 3_600);
 
@@ -58,8 +60,9 @@ impl InstanceStore {
             .put_item()
             .table_name(&self.table.name)
             .set_item(Some(item))
-            .condition_expression("attribute_not_exists(PK) or heartbeat_ms < :now")
-            .expression_attribute_values(":now", n(instance.heartbeat.as_ms()));
+            .condition_expression(HEARTBEAT_IS_NEWER)
+            .expression_attribute_values(":now", n(instance.heartbeat.as_ms()))
+            .expression_attribute_values(":beyond", n(instance.heartbeat.plus(CLOCKS_DIFFER).as_ms()));
         written(call.send().await, "heartbeat", &self.table.name).map(drop)
     }
 

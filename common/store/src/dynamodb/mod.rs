@@ -92,6 +92,8 @@ struct TableClient {
     shards: u8,
     reads: Reads,
     transactions: GroupCommit,
+    /// Calls of their own: a line that takes no more writes for a moment holds up no claim.
+    parks: GroupCommit,
     singles: SingleCalls,
 }
 
@@ -187,8 +189,9 @@ impl Store {
     pub fn new(client: Client, table: &str, shards: u8) -> Self {
         let reads = Reads::new(client.clone(), table.to_owned());
         let transactions = GroupCommit::new(client.clone(), table.to_owned());
+        let parks = transactions.beside(client.clone(), table.to_owned());
         let (name, singles) = (table.to_owned(), SingleCalls::new());
-        TableClient { client, name, shards: shards.max(1), reads, transactions, singles }.into()
+        TableClient { client, name, shards: shards.max(1), reads, transactions, parks, singles }.into()
     }
 
     /// The table's name.

@@ -10,10 +10,12 @@ use super::{SandboxStore, count_capacity, s};
 use crate::{
     Candidate, CandidateFilter, EntryConflict, NewSandbox, Page, PageKey, StoreError, SweepKey, Write,
 };
-use broker_domain::{NamePrefix, Status, Timestamp};
+use broker_domain::{NamePrefix, ReservationId, Status, Timestamp};
 
-const SEEDED_AND_UNUSED: &str =
-    "attribute_exists(seeded) and #status in (:arriving, :available, :stale) and version = :seen";
+const SEEDED_AND_UNUSED: &str = "attribute_exists(seeded) and #status in (:arriving, :available, :stale, :quarantined) \
+                                 and version = :seen and attribute_not_exists(allocation_id)";
+const SEEDED_AND_PUT_ASIDE: &str =
+    "attribute_exists(seeded) and #status = :reserved and version = :seen and reserved_for = :reservation";
 
 impl SandboxStore {
     /// A page of at most `limit` available sandboxes of `shard`, by name, from `after` on. The index is eventually consistent:
@@ -111,8 +113,23 @@ impl SandboxStore {
             (":arriving", s(Status::Arriving.as_str())),
             (":available", s(Status::Available.as_str())),
             (":stale", s(Status::Stale.as_str())),
+            (":quarantined", s(Status::Quarantined.as_str())),
         ];
-        self.remove_unused("remove_unused_seed", seed, SEEDED_AND_UNUSED, values).await
+        self.remove_unused("remove_unused_seed", seed, SEEDED_AND_UNUSED, values, Vec::new()).await
+    }
+
+    /// Removes a seed that is put aside, at the version that was read; its reservation counts it no more. It moved on also if
+    /// that is not there any more: the next sweep gives it back.
+    pub async fn remove_reserved_seed(
+        &self,
+        seed: &Candidate,
+        reservation: ReservationId,
+        now: Timestamp,
+    ) -> Result<Write, StoreError> {
+        let values =
+            [(":reserved", s(Status::Reserved.as_str())), (":reservation", s(reservation.to_string()))];
+        let one_less = (keys::reservation(reservation), self.table.one_less(reservation, now)?);
+        self.remove_unused("remove_reserved_seed", seed, SEEDED_AND_PUT_ASIDE, values, vec![one_less]).await
     }
 }
 

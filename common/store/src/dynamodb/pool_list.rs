@@ -69,8 +69,9 @@ impl SandboxStore {
         pages.into_iter().map(|(_, page)| page).collect()
     }
 
-    /// The records of these sandboxes (batched, consistent reads), in their order; absent ones are left out.
-    pub(crate) async fn records(&self, ids: Vec<SandboxId>) -> Result<Vec<Record>, StoreError> {
+    /// The records of these sandboxes (batched, consistent reads), in their order; absent ones are left out, and those that cannot be
+    /// read, which are logged.
+    pub async fn records(&self, ids: Vec<SandboxId>) -> Result<Vec<Record>, StoreError> {
         let mut reads = JoinSet::new();
         for (at, id) in ids.into_iter().enumerate() {
             let table = Arc::clone(&self.table);

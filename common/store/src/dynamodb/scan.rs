@@ -15,7 +15,7 @@ use super::keys::{
     STATE_SHARD,
 };
 use super::permits::read_permit;
-use super::records::read_cause;
+use super::records::{read_cause, read_record};
 use super::reservation_items::read_reserved_for;
 use super::{ScanStore, TableClient, s};
 use crate::{Page, PageKey, Scanned, StoreError};
@@ -82,12 +82,18 @@ impl ScanStore {
         for item in items {
             let pk = item.get(PK).and_then(|pk| pk.as_s().ok()).map(String::as_str).unwrap_or_default();
             let read = if pk.starts_with(SANDBOX_PREFIX) {
-                a::read_sandbox(item).map(|sandbox| {
-                    page.misplaced.extend(self.misplaced(item, &sandbox));
+                a::read_sandbox(item).and_then(|sandbox| {
+                    let misplaced = self.misplaced(item, &sandbox);
+                    // Jobs read more of it. What the index has wrong is told already, and another program reads its own.
+                    let is_read = misplaced.is_none() && sandbox.status != Status::Unknown;
+                    let whole = if is_read { read_record(item).map(drop) } else { Ok(()) };
+                    page.misplaced.extend(misplaced);
                     page.arriving.extend(arriving(item, &sandbox));
                     page.quarantined.extend(read_cause(item, sandbox.status));
                     page.reserved.extend(reserved(item, &sandbox));
+                    page.seeds.extend(item.contains_key(a::SEEDED).then(|| sandbox.id.clone()));
                     page.sandboxes.push(sandbox);
+                    whole
                 })
             } else if pk.starts_with(LEASE_PREFIX) {
                 a::read_lease(item).map(|lease| page.leases.push(lease))

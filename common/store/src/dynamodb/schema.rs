@@ -65,11 +65,8 @@ pub struct Inspection {
 
 /// Inspects `table`; changes nothing.
 pub async fn inspect(client: &Client, table: &str) -> Result<Inspection, StoreError> {
-    let answer =
-        client.describe_table().table_name(table).customize().config_override(long_timeout()).send().await;
-    let answer = answer.map_err(|error| unread("DescribeTable", table, error))?;
     let no_table = || StoreError::NoTable { table: table.to_owned() };
-    let described = answer.table().ok_or_else(no_table)?;
+    let described = &describe(client, table).await?.ok_or_else(no_table)?;
     let ttl = ttl_attribute(client, table).await?;
     Ok(Inspection {
         active: described.table_status() == Some(&TableStatus::Active),
@@ -127,12 +124,28 @@ pub(super) fn replicas(table: &TableDescription) -> Vec<String> {
     others
 }
 
-/// Creates `table` with its index and expiry, unless it exists, and waits until it can be used (two minutes at most).
+/// The description of `table`; `None` if there is no such table.
+async fn describe(client: &Client, table: &str) -> Result<Option<TableDescription>, StoreError> {
+    let call = client.describe_table().table_name(table).customize().config_override(long_timeout());
+    match call.send().await {
+        Ok(answer) => Ok(answer.table),
+        Err(error) => match error.as_service_error() {
+            Some(DescribeTableError::ResourceNotFoundException(_)) => Ok(None),
+            _ => Err(unread("DescribeTable", table, error)),
+        },
+    }
+}
+
+/// Creates `table` with its index and expiry, unless it exists, and waits until it can be used (two minutes at most). For one that
+/// exists no role needs the right to create tables.
 pub async fn ensure(client: &Client, table: &str) -> Result<Ensured, StoreError> {
-    let ensured = match create(client, table).await {
-        Ok(()) => Ensured::Created,
-        Err(CreateError::Exists) => Ensured::Existed,
-        Err(CreateError::Failed(error)) => return Err(error),
+    let ensured = match describe(client, table).await? {
+        Some(_) => Ensured::Existed,
+        None => match create(client, table).await {
+            Ok(()) => Ensured::Created,
+            Err(CreateError::Exists) => Ensured::Existed,
+            Err(CreateError::Failed(error)) => return Err(error),
+        },
     };
     wait_until_active(client, table).await?;
     expire_by_ttl(client, table).await?;
@@ -190,25 +203,10 @@ pub(super) fn projection() -> Projection {
 
 async fn wait_until_active(client: &Client, table: &str) -> Result<(), StoreError> {
     for _ in 0..POLLS {
-        match client
-            .describe_table()
-            .table_name(table)
-            .customize()
-            .config_override(long_timeout())
-            .send()
-            .await
-        {
-            Ok(answer) if answer.table().and_then(|t| t.table_status()) == Some(&TableStatus::Active) => {
-                return answer.table().map_or(Ok(()), must_be_ours);
-            }
-            Ok(_) => {}
+        match describe(client, table).await? {
+            Some(seen) if seen.table_status() == Some(&TableStatus::Active) => return must_be_ours(&seen),
             // A table that was just created may not be listed yet.
-            Err(error)
-                if matches!(
-                    error.as_service_error(),
-                    Some(DescribeTableError::ResourceNotFoundException(_))
-                ) => {}
-            Err(error) => return Err(unread("DescribeTable", table, error)),
+            Some(_) | None => {}
         }
         tokio::time::sleep(POLL).await;
     }

@@ -8,15 +8,16 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::accounts::{AccountChange, Entered, replaced};
-use super::attributes::{self as a, Item};
+use super::attributes::{self as a, Item, Reader};
 use super::change::ItemChange;
 use super::deletion::{Seen, next};
 use super::errors::built_wrong;
 use super::keys::{self, STATE_KEY, STATE_SHARD};
 use super::refill::OpenTicket;
+use super::reservation_items::read_reserved_for;
 use super::{SandboxStore, n, records, s};
 use crate::{Candidate, EntryConflict, NewSandbox, Record, StoreError, Write};
-use broker_domain::{AccountKey, Event, ExternalId, Status, Timestamp};
+use broker_domain::{AccountKey, Event, ExternalId, ReservationId, Status, Timestamp};
 
 const SANDBOX_IS_NEW: &str = "attribute_not_exists(PK)";
 /// The id was reused for another resource, which the provider created after ours was deleted.
@@ -32,7 +33,7 @@ const MISSING: &str = "#status = :from and version = :seen";
 /// An unused sandbox as it was read.
 #[derive(Clone, Copy, Debug)]
 pub struct Unused<'a> {
-    /// Arriving, available or stale.
+    /// Arriving, available, put aside, stale, or in quarantine.
     pub status: Status,
     /// The version at which it is changed.
     pub version: u64,
@@ -204,7 +205,8 @@ impl SandboxStore {
             .map(Write::without_current)
     }
 
-    /// Sets name, external id and attributes of an unused sandbox as the provider lists them; a stale one arrives again.
+    /// Sets name, external id and attributes of an unused sandbox as the provider lists them; a stale one arrives again, and so
+    /// does one that is put aside and has another name now: its reservation, which counts it no more, may not take that name.
     pub async fn found(
         &self,
         from: Unused<'_>,
@@ -212,54 +214,96 @@ impl SandboxStore {
         now: Timestamp,
     ) -> Result<Write<EntryConflict>, StoreError> {
         const OPERATION: &str = "found";
-        let Unused { status, version, external_id: was } = from;
-        let to = next(status, Event::Found)?;
-        if status == Status::Reserved {
-            // The index sorts it by its name: it is refreshed when it goes back.
+        let Some(place) = self.found_place(from.status, listed, now).await? else {
             return Ok(Write::Rejected(EntryConflict::MovedOn(())));
-        }
+        };
         let mut values = vec![
-            (":from", s(status.as_str())),
-            (":to", s(to.as_str())),
-            (":seen", n(version)),
-            (":next", n(version + 1)),
+            (":from", s(from.status.as_str())),
+            (":to", s(place.to.as_str())),
+            (":seen", n(from.version)),
+            (":next", n(from.version + 1)),
             (":name", s(listed.name.as_str())),
             (":external_id", s(listed.external_id.as_str())),
             (":now", n(now.as_secs())),
         ];
-        // What is arriving goes on waiting as it did.
-        let index_key = match (status, to) {
-            (Status::Arriving, _) => None,
-            (_, Status::Available) => Some(s(listed.name.as_str())),
-            _ => Some(s(keys::time_key(now))),
-        };
-        if let Some(key) = &index_key {
-            values.extend([(":key", key.clone()), (":shard", s(self.table.shard(to, &listed.id)))]);
-        }
-        let attributes = match &listed.attributes {
-            None => "",
-            Some(attributes) if attributes.is_empty() => " REMOVE provider_attributes",
-            Some(attributes) => {
-                values.push((":attributes", s(attributes.to_json())));
-                ", provider_attributes = :attributes"
-            }
-        };
+        let (set, remove) = self.found_changes(&place, listed, &mut values);
         let update = self.table.change_item(ItemChange {
             operation: OPERATION,
             key: keys::sandbox(&listed.id).into_map(),
             condition: FOUND_UNUSED,
             update: &format!(
                 "SET #status = :to, version = :next, #name = :name, external_id = :external_id, last_synced = :now, \
-                 updated_at = :now{}{attributes}",
-                if index_key.is_some() { ", state_shard = :shard, state_key = :key" } else { "" }
+                 updated_at = :now{set}{remove}"
             ),
             values,
         })?;
-        let accounts = replaced(was, &listed.external_id, AccountChange::Release(was));
+        let others = match place.leaves {
+            Some(left) => vec![(keys::reservation(left), self.table.one_less(left, now)?)],
+            None => Vec::new(),
+        };
+        let accounts =
+            replaced(from.external_id, &listed.external_id, AccountChange::Release(from.external_id));
         self.table
-            .write_with_accounts(OPERATION, &listed.id, update, &accounts, Vec::new())
+            .write_with_accounts(OPERATION, &listed.id, update, &accounts, others)
             .await
             .map(Write::without_current)
+    }
+
+    /// What else changes in a sandbox that is found: what is set, and what is removed.
+    fn found_changes(
+        &self,
+        place: &FoundPlace,
+        listed: &NewSandbox,
+        values: &mut Vec<(&'static str, AttributeValue)>,
+    ) -> (String, String) {
+        let (mut set, mut remove) = (String::new(), Vec::new());
+        if let Some(key) = &place.key {
+            values.extend([(":key", s(key)), (":shard", s(self.table.shard(place.to, &listed.id)))]);
+            set.push_str(", state_shard = :shard, state_key = :key");
+        }
+        match &listed.attributes {
+            None => {}
+            Some(attributes) if attributes.is_empty() => remove.push(a::PROVIDER_ATTRIBUTES),
+            Some(attributes) => {
+                values.push((":attributes", s(attributes.to_json())));
+                set.push_str(", provider_attributes = :attributes");
+            }
+        }
+        remove.extend(place.leaves.map(|_| a::RESERVED_FOR));
+        let remove = if remove.is_empty() { String::new() } else { format!(" REMOVE {}", remove.join(", ")) };
+        (set, remove)
+    }
+
+    /// Where a sandbox goes that is found; `None` if it is not put aside any more, or was used before it went into quarantine.
+    async fn found_place(
+        &self,
+        status: Status,
+        listed: &NewSandbox,
+        now: Timestamp,
+    ) -> Result<Option<FoundPlace>, StoreError> {
+        let to = next(status, Event::Found)?;
+        if status == Status::Quarantined {
+            let item = self.table.get(keys::sandbox(&listed.id)).await?;
+            if item.is_none_or(|item| item.contains_key(a::ALLOCATION_ID)) {
+                return Ok(None);
+            }
+        }
+        if status != Status::Reserved {
+            let key = match (status, to) {
+                // It goes on waiting as it did.
+                (Status::Arriving | Status::Quarantined, _) => None,
+                (_, Status::Available) => Some(listed.name.to_string()),
+                _ => Some(keys::time_key(now)),
+            };
+            return Ok(Some(FoundPlace { to, key, leaves: None }));
+        }
+        let Some(item) = self.table.get(keys::sandbox(&listed.id)).await? else { return Ok(None) };
+        if records::read_name(&item).as_ref() == Some(&listed.name) {
+            return Ok(Some(FoundPlace { to, key: None, leaves: None }));
+        }
+        let Some(reservation) = read_reserved_for(&Reader(&item))? else { return Ok(None) };
+        let to = next(status, Event::GiveBack)?;
+        Ok(Some(FoundPlace { to, key: Some(keys::time_key(now)), leaves: Some(reservation) }))
     }
 
     /// Makes a sandbox that the provider does not list stale: an available or an arriving one.
@@ -322,16 +366,17 @@ impl SandboxStore {
     /// account may enter the pool again.
     pub async fn remove_stale(&self, stale: &Candidate) -> Result<Write, StoreError> {
         let values = [(":stale", s(Status::Stale.as_str()))];
-        self.remove_unused("remove_stale", stale, STALE_AND_UNUSED, values).await
+        self.remove_unused("remove_stale", stale, STALE_AND_UNUSED, values, Vec::new()).await
     }
 
-    /// Removes a sandbox that was never handed out, and releases its account.
+    /// Removes a sandbox that was never handed out, and releases its account; `others` are written with it.
     pub(super) async fn remove_unused(
         &self,
         operation: &'static str,
         sandbox: &Candidate,
         condition: &str,
         values: impl IntoIterator<Item = (&'static str, AttributeValue)>,
+        others: Vec<(keys::Key, TransactWriteItem)>,
     ) -> Result<Write, StoreError> {
         let mut delete = Delete::builder()
             .table_name(&self.table.name)
@@ -345,15 +390,22 @@ impl SandboxStore {
         let delete = delete.build().map_err(|error| built_wrong(operation, error))?;
         let delete = TransactWriteItem::builder().delete(delete).build();
         let accounts = [AccountChange::Release(&sandbox.external_id)];
-        let written = self
-            .table
-            .write_with_accounts(operation, &sandbox.sandbox_id, delete, &accounts, Vec::new())
-            .await?;
+        let written =
+            self.table.write_with_accounts(operation, &sandbox.sandbox_id, delete, &accounts, others).await?;
         Ok(match written {
             Write::Applied => Write::Applied,
             Write::Rejected(_) => Write::Rejected(()),
         })
     }
+}
+
+/// Where a sandbox goes that is found.
+struct FoundPlace {
+    to: Status,
+    /// Its place in the index, if that is another one.
+    key: Option<String>,
+    /// The reservation that it leaves.
+    leaves: Option<ReservationId>,
 }
 
 /// Whether what is listed is the account that the tombstone was.

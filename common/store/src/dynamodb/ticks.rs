@@ -25,9 +25,8 @@ const TICK_IS_NOT_PAUSED: &str = "attribute_exists(PK) and attribute_not_exists(
 const TICK_IS_PAUSED: &str = "attribute_exists(paused_at)";
 /// No later list is noted, but one of a clock that was wrong.
 const LIST_BEGAN_BEFORE: &str = "attribute_exists(PK) and (attribute_not_exists(listed_at_ms) or listed_at_ms < :began or listed_at_ms > :beyond)";
-/// No run for a later trigger is noted.
-const TICK_RAN_BEFORE: &str =
-    "attribute_exists(PK) and (attribute_not_exists(ran_for_ms) or ran_for_ms < :ran_for)";
+/// No run for a later trigger is noted, but one of a clock that was wrong.
+const TICK_RAN_BEFORE: &str = "attribute_exists(PK) and (attribute_not_exists(ran_for_ms) or ran_for_ms < :ran_for or ran_for_ms > :beyond)";
 
 impl ScheduleStore {
     /// The tick of a job. A job without one gets it, due `first_run` from now.
@@ -107,14 +106,22 @@ impl ScheduleStore {
     }
 
     /// Notes that all external triggers up to `ran_for` have had their run. It never goes back.
-    pub async fn note_ran_for(&self, job: Job, ran_for: Timestamp) -> Result<Write, StoreError> {
+    pub async fn note_ran_for(
+        &self,
+        job: Job,
+        ran_for: Timestamp,
+        now: Timestamp,
+    ) -> Result<Write, StoreError> {
         self.table
             .change(ItemChange {
                 operation: "ran_for",
                 key: keys::tick(job).into_map(),
                 condition: TICK_RAN_BEFORE,
                 update: "SET ran_for_ms = :ran_for",
-                values: vec![(":ran_for", n(ran_for.as_ms()))],
+                values: vec![
+                    (":ran_for", n(ran_for.as_ms())),
+                    (":beyond", n(now.plus(CLOCKS_DIFFER).as_ms())),
+                ],
             })
             .await
     }

@@ -67,6 +67,11 @@ impl GroupCommit {
         Self { calls, turns: Turns::default() }
     }
 
+    /// The same with calls of its own. An item has one writer at a time in both.
+    pub(super) fn beside(&self, client: Client, table: String) -> Self {
+        Self { turns: self.turns.clone(), ..Self::new(client, table) }
+    }
+
     /// Commits `group`, the transition of that name, in a call of its own or with others.
     pub(super) async fn submit(
         &self,
@@ -84,6 +89,20 @@ impl GroupCommit {
         committed
     }
 
+    /// Commits a group of which each condition says that the items are as they were read.
+    pub(super) async fn transact(
+        &self,
+        operation: &'static str,
+        keys: Vec<Key>,
+        items: Vec<TransactWriteItem>,
+    ) -> Result<Write, StoreError> {
+        match self.submit(operation, Group { keys, items }).await? {
+            Write::Applied => Ok(Write::Applied),
+            Write::Rejected(reasons) if failed_condition(&reasons).is_some() => Ok(Write::Rejected(())),
+            Write::Rejected(reasons) => Err(cancelled(operation, &reasons)),
+        }
+    }
+
     async fn commit(&self, group: Group) -> Result<Committed, StoreError> {
         let lost =
             |error| Err(StoreError::Unavailable { operation: "TransactWriteItems", source: Box::new(error) });
@@ -93,18 +112,14 @@ impl GroupCommit {
 }
 
 impl TableClient {
-    /// Commits a group of which each condition says that the items are as they were read.
+    /// The same for those that share the calls of the claims.
     pub(super) async fn transact(
         &self,
         operation: &'static str,
         keys: Vec<Key>,
         items: Vec<TransactWriteItem>,
     ) -> Result<Write, StoreError> {
-        match self.transactions.submit(operation, Group { keys, items }).await? {
-            Write::Applied => Ok(Write::Applied),
-            Write::Rejected(reasons) if failed_condition(&reasons).is_some() => Ok(Write::Rejected(())),
-            Write::Rejected(reasons) => Err(cancelled(operation, &reasons)),
-        }
+        self.transactions.transact(operation, keys, items).await
     }
 }
 

@@ -16,18 +16,18 @@ use super::keys::{self, PK, SK};
 use super::{WaitingStore, dead_letter_items, n, s};
 use crate::{ListedLine, Page, PageKey, PlaceItem, PlaceRows, StoreError, TenantLines, Write};
 use broker_domain::waiting::{Line, Marks, Place};
-use broker_domain::{DeadLetter, Outcome, RequestId, TenantName, Timestamp};
+use broker_domain::{CLOCKS_DIFFER, DeadLetter, Outcome, RequestId, TenantName, Timestamp};
 
 /// The line is not listed, or not for as long.
 const LINE_IS_NOT_LISTED: &str = "attribute_not_exists(until_ms) or until_ms < :until_ms";
-/// The line is listed, and no walk that began later has told what it found.
-const LINE_WAS_WALKED_BEFORE: &str =
-    "attribute_exists(until_ms) and (attribute_not_exists(as_of_ms) or as_of_ms < :now)";
+/// The line is listed, and no walk that began later has told what it found, but one of a clock that was wrong.
+const LINE_WAS_WALKED_BEFORE: &str = "attribute_exists(until_ms) and (attribute_not_exists(as_of_ms) or as_of_ms < :began or as_of_ms > :beyond)";
 /// No new line of the tenant was listed since the guard was read. It is gone once none was for long.
 const GUARD_IS_AS_READ: &str = "attribute_not_exists(version) or version = :seen";
-/// The request was neither cancelled nor ended.
-const REQUEST_IS_QUEUED: &str = "#state = :queued";
-/// The same, and it stands in this line.
+/// The request was neither cancelled nor ended, and the message does not end before it: a replay may have given it more time than a
+/// late copy of the message says.
+const REQUEST_IS_QUEUED: &str = "#state = :queued and deadline_ms <= :deadline";
+/// It was neither cancelled nor ended, and stands in this line.
 const REQUEST_IS_PARKED: &str = "#state = :queued and parked = :line";
 /// The place has the message that was read.
 const PLACE_IS_AS_READ: &str = "message = :message";
@@ -77,7 +77,8 @@ impl WaitingStore {
         self.table.transact("list_new_line", vec![listed, guard], vec![list, raise]).await
     }
 
-    /// Parks a request: its place, and the mark on its record, if that is still queued. The same place again is the same.
+    /// Parks a request: its place, and the mark on its record, if that is still queued and its deadline is no later than the
+    /// place's. The same place again is the same.
     pub async fn park(&self, place: &Place) -> Result<Write, StoreError> {
         let put = Put::builder()
             .table_name(&self.table.name)
@@ -89,11 +90,15 @@ impl WaitingStore {
             key: keys::request(place.request_id).into_map(),
             condition: REQUEST_IS_QUEUED,
             update: "SET parked = :line REMOVE message",
-            values: vec![(":line", s(place.line.to_string())), (":queued", s(a::QUEUED))],
+            values: vec![
+                (":line", s(place.line.to_string())),
+                (":queued", s(a::QUEUED)),
+                (":deadline", n(place.deadline.as_ms())),
+            ],
         })?;
         let items = vec![TransactWriteItem::builder().put(put).build(), parked];
         let keys = vec![keys::place(&place.line, place.request_id), keys::request(place.request_id)];
-        self.table.transact("park", keys, items).await
+        self.table.parks.transact("park", keys, items).await
     }
 
     /// A place (a consistent read), if it is there.
@@ -205,15 +210,22 @@ impl WaitingStore {
     }
 
     /// Keeps what a walk of `line` found that began at `now`, unless one that began later told what it found.
-    pub async fn walked(&self, line: &Line, marks: &Marks, now: Timestamp) -> Result<(), StoreError> {
+    pub async fn walked(
+        &self,
+        line: &Line,
+        marks: &Marks,
+        began: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let walked = self.table.change(ItemChange {
             operation: "walk",
             key: keys::line(line).into_map(),
             condition: LINE_WAS_WALKED_BEFORE,
-            update: "SET marks = :marks, as_of_ms = :now",
+            update: "SET marks = :marks, as_of_ms = :began",
             values: vec![
                 (":marks", s(serde_json::to_string(marks).unwrap_or_default())),
-                (":now", n(now.as_ms())),
+                (":began", n(began.as_ms())),
+                (":beyond", n(now.plus(CLOCKS_DIFFER).as_ms())),
             ],
         });
         let (Write::Applied | Write::Rejected(())) = walked.await?;

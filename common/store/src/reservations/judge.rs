@@ -32,12 +32,17 @@ pub(crate) async fn judge(
             standing.entry(reservation).or_default().push((id, sandbox.name));
         }
     }
-    // Of one moment: what is put aside still was counted before, and is counted as long as it stands so.
-    let all: BTreeMap<_, _> = store.reservations.all().await?.into_iter().map(|one| (one.id, one)).collect();
     for (id, sandboxes) in standing {
-        let reservation = all.get(&id);
+        // Of one moment: what is put aside still was counted before, and is counted as long as it stands so.
+        let reservation = match store.reservations.get(id).await {
+            Err(error @ StoreError::Malformed { .. }) => {
+                found.push(Found { kind: "unreadable_item", detail: error.to_string() });
+                continue;
+            }
+            read => read?,
+        };
         for (sandbox, name) in &sandboxes {
-            let kind = match reservation {
+            let kind = match &reservation {
                 None => "reserved_for_nobody",
                 Some(Reservation { terms, .. }) if !terms.fits(name) => "reserved_wrongly",
                 Some(Reservation { closed: Some(closed), .. })

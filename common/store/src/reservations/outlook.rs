@@ -64,7 +64,7 @@ pub async fn outlook(
     if !all.iter().any(|one| missing(&one)) {
         return Ok(risks);
     }
-    let census = store.census.get().await?;
+    let census = store.census.believed(now).await?;
     for (name, flavour) in policy.flavours() {
         let is_of = |one: &&Reservation| one.terms.prefix.as_str().starts_with(flavour.prefix.as_str());
         let wanted: u64 =

@@ -4,7 +4,10 @@
 //! filters, each lease is extended once in a run, and a run that is cut off says how many were.
 
 use anyhow::{Context as _, bail};
-use broker_domain::{FlavourName, LabDuration, Lease, LeaseKey, Sandbox, TenantName, Timestamp, TrackName};
+use broker_domain::policy::Policy;
+use broker_domain::{
+    FlavourName, LabDuration, Lease, LeaseKey, Sandbox, SandboxId, TenantName, Timestamp, TrackName,
+};
 use broker_store::scan_all::scan;
 use broker_store::{Act, AuditLine, NotDone, Record, Store, retry_on_conflict};
 use clap::Args;
@@ -12,7 +15,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use tokio::task::JoinSet;
 
-use super::policy;
+use super::policy::{self, no_such_flavour};
 use super::record::{TRIES, live, print, read};
 use crate::context::Context;
 use crate::done::Done;
@@ -26,7 +29,8 @@ const TOO_LONG: &str = "a lease may last 168 hours from now at most";
 #[derive(Debug, Args)]
 pub(crate) struct Extend {
     /// The id of the sandbox; instead of filters
-    id: Option<String>,
+    #[arg(value_parser = |text: &str| SandboxId::new(text))]
+    id: Option<SandboxId>,
     /// The hours to add, 1 to 168
     #[arg(long)]
     hours: LabDuration,
@@ -81,20 +85,20 @@ pub(super) async fn run(context: Context, args: Extend) -> anyhow::Result<Done> 
     }
 }
 
-async fn one(context: &Context, id: &str, args: &Extend) -> anyhow::Result<Done> {
+async fn one(context: &Context, id: &SandboxId, args: &Extend) -> anyhow::Result<Done> {
     let record = read(context, id).await?;
     longer(&record, args.hours, context.now().await?)?;
     if args.dry_run {
         return report(args, &Extended { found: 1, dry_run: true, ..Extended::default() });
     }
-    let act = (Act::Extend, id, Some(args.hours.hours().into()));
+    let act = (Act::Extend, id.as_str(), Some(args.hours.hours().into()));
     let record = context.act(act, async |_| extend_one(context, id, args.hours, record).await).await?;
     print(context, &record, args.output.json).await
 }
 
 async fn extend_one(
     context: &Context,
-    id: &str,
+    id: &SandboxId,
     by: LabDuration,
     mut record: Record,
 ) -> anyhow::Result<Record> {
@@ -117,7 +121,14 @@ fn longer(record: &Record, by: LabDuration, now: Timestamp) -> anyhow::Result<Ti
 }
 
 async fn all(context: &Context, args: &Extend) -> anyhow::Result<Done> {
-    let matching = matching(context, args).await?;
+    let policy = policy::in_force(context).await?;
+    if let Some(flavour) = &args.flavour
+        && !policy.flavours().contains_key(flavour)
+    {
+        output::complain(&no_such_flavour(flavour.as_str()));
+        return Ok(Done::Misused);
+    }
+    let matching = matching(context, args, &policy).await?;
     let mut told = Extended { found: matching.len() as u64, dry_run: args.dry_run, ..Extended::default() };
     if !args.dry_run && !matching.is_empty() {
         let of_all = context.audit(Act::Extend, &selection(args), Some(told.found)).await?;
@@ -230,13 +241,7 @@ async fn count(
 }
 
 /// The sandboxes whose live leases match every filter.
-async fn matching(context: &Context, args: &Extend) -> anyhow::Result<Vec<Sandbox>> {
-    let policy = policy::in_force(context).await?;
-    if let Some(flavour) = &args.flavour
-        && !policy.flavours().contains_key(flavour)
-    {
-        bail!("--flavour {flavour}: the policy names no such flavour; see `broker policy show`");
-    }
+async fn matching(context: &Context, args: &Extend, policy: &Policy) -> anyhow::Result<Vec<Sandbox>> {
     let (mut sandboxes, mut leases) = (Vec::new(), BTreeMap::<LeaseKey, Lease>::new());
     scan(&context.store, |page| {
         let of_lab = |sandbox: &Sandbox| {

@@ -13,7 +13,7 @@ use broker_domain::{Backlog, Scaling};
 use broker_queue::{Queue, QueueKind, QueueNames, QueueUrls, topology};
 use broker_runtime::aws::Aws;
 use broker_runtime::clock::Clock;
-use broker_runtime::config::{Config, HookSecret, SETTINGS};
+use broker_runtime::config::{Config, HookSecret, SETTINGS, UnknownName};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use secrecy::ExposeSecret as _;
@@ -43,11 +43,13 @@ pub(super) struct FleetPlan {
 }
 
 impl FleetPlan {
-    /// Workers for these endpoints, with the settings `flags` of this process, its provider, and no token of the API.
+    /// Workers for these endpoints, with the settings `flags` of this process, its provider, and no token of the API. Names
+    /// that are `unknown` were told once, and no worker gets them.
     pub(super) async fn new(
         rule: Scaling,
         config: &Config,
         mut flags: Vec<(String, String)>,
+        unknown: Vec<UnknownName>,
         endpoints: &Endpoints,
         aws: &Aws,
     ) -> anyhow::Result<Self> {
@@ -64,12 +66,16 @@ impl FleetPlan {
         if let Some(provider) = &config.provider {
             flags.push(("BROKER_PROVIDER_URL".to_owned(), provider.url.to_string()));
             flags.push(("BROKER_PROVIDER_TOKEN".to_owned(), provider.token.expose_secret().to_owned()));
+            flags.push(("BROKER_PROVIDER_RATE".to_owned(), provider.rate.to_string()));
+            flags.push(("BROKER_PROVIDER_TIMEOUT_S".to_owned(), provider.timeout.as_secs().to_string()));
         }
         let hook_secrets: Vec<_> = config.hooks.secrets.iter().map(HookSecret::expose).collect();
         flags.push(("BROKER_HOOK_SECRETS".to_owned(), hook_secrets.join(",")));
         let secrets = SETTINGS.iter().filter(|setting| setting.secret);
         let secrets = secrets.flat_map(|setting| [setting.name.to_owned(), format!("{}_FILE", setting.name)]);
-        let without = secrets.chain(["AWS_PROFILE", "AWS_SESSION_TOKEN"].map(str::to_owned)).collect();
+        let others = ["AWS_PROFILE", "AWS_SESSION_TOKEN"].map(str::to_owned);
+        let unknown = unknown.into_iter().map(|unknown| unknown.name);
+        let without = secrets.chain(others).chain(unknown).collect();
         let urls = QueueUrls::resolve(aws, &QueueNames::new(&config.prefix)?).await?;
         let requests = urls.get(QueueKind::Requests);
         Ok(Self { rule, environment: flags, without, drain: config.drain, requests })
@@ -88,10 +94,7 @@ pub(super) async fn run(
         fleet.reap();
         let requests = &fleet.plan.requests;
         match topology::depth(&aws, requests, requests.label().to_string()).await {
-            Ok(depth) => {
-                let backlog = Backlog { visible: depth.visible, in_flight: depth.in_flight };
-                fleet.follow(backlog, clock.instant())?;
-            }
+            Ok(depth) => fleet.follow(depth.backlog(), clock.instant())?,
             Err(error) => tracing::warn!("backlog unknown, the number of workers stays as it is: {error}"),
         }
         if stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none() {

@@ -83,6 +83,11 @@ pub(crate) async fn in_force(context: &Context) -> anyhow::Result<Policy> {
     stands.policy().context("the policy in the table is of a newer version of this program")
 }
 
+/// What is said of a `--flavour` that the policy does not name.
+pub(crate) fn no_such_flavour(flavour: &str) -> String {
+    format!("--flavour {flavour}: the policy names no such flavour; see `broker policy show`")
+}
+
 /// The policy in `file`; none if it is wrong, which is told.
 fn read(file: &str) -> anyhow::Result<Option<Policy>> {
     let bytes = if file == "-" {

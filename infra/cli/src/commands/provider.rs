@@ -1,15 +1,17 @@
 //! `broker provider`: only the provider stand-in, for other processes or tests; see [`broker_local::provider`].
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use broker_domain::Sandbox;
 use broker_runtime::clock::Clock;
-use broker_runtime::config::{Config, HookSecret, ProviderConfig};
+use broker_runtime::config::{Config, ConfigError, HookSecret, Overlay, ProviderConfig, Strings};
 use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::{process, telemetry};
 use clap::Args;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use tokio_util::sync::CancellationToken;
 
 use super::endpoints::QUIET_LOG;
@@ -40,11 +42,8 @@ pub(crate) struct ProviderArgs {
 pub(crate) fn run(settings: &Settings, args: ProviderArgs) -> anyhow::Result<Done> {
     let defaults =
         [("BROKER_LOG", QUIET_LOG), ("BROKER_LOG_FORMAT", "text"), ("BROKER_PROVIDER_TOKEN", TOKEN)];
-    // The URL is read with the token; its value does not matter here.
-    let defaults = [&defaults[..], &[("BROKER_PROVIDER_URL", "http://127.0.0.1")]].concat();
-    let config = settings.over(&defaults, Config::read)?;
+    let (config, provider) = read(settings, &defaults)?;
     telemetry::start(&config.log, config.log_format)?;
-    let token = config.provider.map(|provider| provider.token).unwrap_or_default();
     let secrets = config.hooks.secrets;
     let runtime = tokio::runtime::Runtime::new().context("the async runtime did not start")?;
     runtime.block_on(async {
@@ -55,38 +54,45 @@ pub(crate) fn run(settings: &Settings, args: ProviderArgs) -> anyhow::Result<Don
             page_size: args.page_size,
             regrow_after: args.regrow_s.map(Duration::from_secs),
         };
-        let provider =
-            start(args.port, &token, &secrets, options, Clock::system(), lifecycle.soft.clone()).await?;
+        let stop = lifecycle.soft.clone();
+        let provider = start(args.port, provider, &secrets, options, &[], Clock::system(), stop).await?;
         output::line(serde_json::json!({
             "provider_url": provider.url.to_string().trim_end_matches('/'),
-            "token": token.expose_secret(),
+            "token": provider.token.expose_secret(),
         }))?;
         lifecycle.soft.cancelled().await;
         Ok(Done::Ok)
     })
 }
 
-/// Starts a stand-in on loopback; returns its configuration.
+/// The settings of a process whose provider is a stand-in, and those of the provider; its URL is known once it listens.
+pub(super) fn read(
+    settings: &Settings,
+    defaults: &[(&str, &str)],
+) -> Result<(Config, ProviderConfig), ConfigError> {
+    const URL: &str = "BROKER_PROVIDER_URL";
+    let anywhere = BTreeMap::from([(URL.to_owned(), "http://127.0.0.1".to_owned())]);
+    let read = |strings: &dyn Strings| Config::read(&Overlay { over: &anywhere, under: strings });
+    let mut config = settings.over(defaults, read)?;
+    let provider = config.provider.take().ok_or_else(|| ConfigError::new(URL, "is not set"))?;
+    Ok((config, provider))
+}
+
+/// Starts a stand-in on loopback that has the accounts of `pool`; returns its configuration, `provider` with its URL.
 pub(super) async fn start(
     port: u16,
-    token: &SecretString,
+    provider: ProviderConfig,
     hook_secrets: &[HookSecret],
     options: StandInOptions,
+    pool: &[Sandbox],
     clock: Clock,
     stop: CancellationToken,
 ) -> anyhow::Result<ProviderConfig> {
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
     let listener = process::listen(address, "--port").await?;
     let address = listener.local_addr()?;
-    let stand_in = StandIn::new(address, token.expose_secret(), options, clock).with_hooks(hook_secrets);
-    tokio::spawn(stand_in.serve(listener, stop));
-    Ok(ProviderConfig {
-        url: format!("http://{address}").parse()?,
-        token: token.clone(),
-        rate: RATE,
-        timeout: Duration::from_secs(15),
-    })
+    let token = provider.token.expose_secret();
+    let stand_in = StandIn::new(address, token, options, clock).with_hooks(hook_secrets);
+    tokio::spawn(stand_in.with_pool(pool).serve(listener, stop));
+    Ok(ProviderConfig { url: format!("http://{address}").parse()?, ..provider })
 }
-
-/// Deletions a second in `broker up`, slow enough to watch.
-const RATE: u32 = 10;

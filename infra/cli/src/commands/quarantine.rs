@@ -2,7 +2,6 @@
 //!
 //! `release` and `retire` take ids, `--cause` or `--all`; what was ever handed out can only be retired.
 
-use anyhow::Context as _;
 use broker_api::response::bodies::PooledSandbox;
 use broker_domain::quarantine::{LONGEST_REASON, reason};
 use broker_domain::{QuarantineCause, SandboxId};
@@ -32,8 +31,8 @@ pub(crate) enum QuarantineCommand {
 #[derive(Debug, Args)]
 pub(crate) struct Add {
     /// The ids of the sandboxes
-    #[arg(required = true)]
-    pub(crate) ids: Vec<String>,
+    #[arg(required = true, value_parser = |text: &str| SandboxId::new(text))]
+    pub(crate) ids: Vec<SandboxId>,
     /// The reason, shown in the list
     #[arg(long, value_parser = printable)]
     pub(crate) why: String,
@@ -47,8 +46,9 @@ pub(crate) struct Add {
 #[derive(Debug, Args)]
 pub(crate) struct Leave {
     /// The ids of the sandboxes
-    #[arg(required_unless_present_any = ["cause", "all"], conflicts_with_all = ["cause", "all"])]
-    pub(crate) ids: Vec<String>,
+    #[arg(required_unless_present_any = ["cause", "all"], conflicts_with_all = ["cause", "all"],
+        value_parser = |text: &str| SandboxId::new(text))]
+    pub(crate) ids: Vec<SandboxId>,
     /// All with this cause: operator, gate, deletion or report
     #[arg(long, value_parser = cause, conflicts_with = "all")]
     pub(crate) cause: Option<QuarantineCause>,
@@ -79,7 +79,7 @@ pub(crate) async fn run(context: Context, command: QuarantineCommand) -> anyhow:
         QuarantineCommand::Show(one) => sandbox::run(context, sandbox::SandboxCommand::Show(one)).await,
         QuarantineCommand::Add(Add { ids, why, dry_run, output }) => {
             let act = QuarantineAct::Add { by: context.operator.clone(), why };
-            let selection = QuarantineSelection::Ids(parsed(&ids)?);
+            let selection = QuarantineSelection::Ids(ids);
             perform(context, (act, Act::Quarantine), selection, dry_run, output.json).await
         }
         QuarantineCommand::Release(leave) => {
@@ -91,16 +91,9 @@ pub(crate) async fn run(context: Context, command: QuarantineCommand) -> anyhow:
 
 async fn go(context: Context, act: (QuarantineAct, Act), leave: Leave) -> anyhow::Result<Done> {
     let Leave { ids, cause, all: _, dry_run, output } = leave;
-    let selection = if ids.is_empty() {
-        QuarantineSelection::All(cause)
-    } else {
-        QuarantineSelection::Ids(parsed(&ids)?)
-    };
+    let selection =
+        if ids.is_empty() { QuarantineSelection::All(cause) } else { QuarantineSelection::Ids(ids) };
     perform(context, act, selection, dry_run, output.json).await
-}
-
-fn parsed(ids: &[String]) -> anyhow::Result<Vec<SandboxId>> {
-    ids.iter().map(|id| SandboxId::new(id.as_str()).with_context(|| format!("{id:?} is no id"))).collect()
 }
 
 async fn perform(
@@ -120,7 +113,7 @@ async fn perform(
         };
         let target = selection.to_string();
         let performed = context.act_because((audited, &target, None), why, async |line| {
-            let report = quarantine::act_on(&context.store, &act, selection, dry_run, now).await?;
+            let report = quarantine::act_under(&context.store, line, &act, selection, now).await?;
             context.ended(line, &report.result()).await;
             Ok(report)
         });

@@ -27,7 +27,7 @@ struct QueueRow {
     oldest_age_ms: Option<u64>,
     /// Whether `oldest_age_ms` is only a bound.
     at_most: bool,
-    /// Visible messages for each running worker.
+    /// Visible messages and those in flight, for each running worker.
     backlog_per_worker: Option<u64>,
 }
 
@@ -101,13 +101,11 @@ impl SeenProcesses<'_> {
 fn row(depth: Depth, source: Option<QueueKind>, seen: &SeenProcesses<'_>) -> QueueRow {
     let received = source.and_then(|source| seen.received(source));
     let bound = source.filter(|_| depth.visible > 0).and_then(|source| seen.since_empty(source));
-    let running = u64::try_from(seen.workers.len()).ok().filter(|running| *running > 0);
+    let running = u64::try_from(seen.workers.len()).unwrap_or(u64::MAX);
     QueueRow {
         oldest_age_ms: received.or(bound).map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         at_most: received.is_none() && bound.is_some(),
-        backlog_per_worker: running
-            .filter(|_| source.is_some())
-            .map(|running| depth.visible.div_ceil(running)),
+        backlog_per_worker: source.and_then(|_| depth.backlog().per_worker(running)),
         queue: depth.queue,
         visible: depth.visible,
         in_flight: depth.in_flight,
@@ -147,9 +145,9 @@ mod tests {
         let now = Timestamp::from_secs(90);
         let seen = SeenProcesses { now, workers: workers.to_vec(), instances: &workers };
         let requests = row(depth(31), Some(QueueKind::Requests), &seen);
-        assert_eq!((requests.oldest_age_ms, requests.backlog_per_worker), (Some(900), Some(11)));
+        assert_eq!((requests.oldest_age_ms, requests.backlog_per_worker), (Some(900), Some(13)));
         let maintenance = row(depth(0), Some(QueueKind::Maintenance), &seen);
-        assert_eq!((maintenance.oldest_age_ms, maintenance.backlog_per_worker), (None, Some(0)));
+        assert_eq!((maintenance.oldest_age_ms, maintenance.backlog_per_worker), (None, Some(3)));
         let reply = row(depth(31), None, &seen);
         assert_eq!((reply.oldest_age_ms, reply.backlog_per_worker), (None, None));
         let alone = SeenProcesses { now, workers: Vec::new(), instances: &[] };

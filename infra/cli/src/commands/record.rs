@@ -14,9 +14,8 @@ use crate::output;
 /// How often a write is decided on anew when its sandbox changed at the same moment.
 pub(super) const TRIES: usize = 5;
 
-pub(super) async fn read(context: &Context, id: &str) -> anyhow::Result<Record> {
-    let id = SandboxId::new(id)?;
-    context.store.sandboxes.record(&id).await?.with_context(|| format!("there is no sandbox {id}"))
+pub(super) async fn read(context: &Context, id: &SandboxId) -> anyhow::Result<Record> {
+    context.store.sandboxes.record(id).await?.with_context(|| format!("there is no sandbox {id}"))
 }
 
 pub(super) fn live(record: &Record) -> anyhow::Result<&Allocation> {

@@ -30,7 +30,8 @@ pub(crate) enum SandboxCommand {
 #[derive(Debug, Args)]
 pub(crate) struct OneSandbox {
     /// The id of the sandbox
-    pub(crate) id: String,
+    #[arg(value_parser = |text: &str| SandboxId::new(text))]
+    pub(crate) id: SandboxId,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -52,10 +53,9 @@ async fn show(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
 }
 
 async fn history(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
-    let id = SandboxId::new(&args.id)?;
     let policy = policy::in_force(&context).await.unwrap_or_default();
-    let story = story::of_sandbox(&context.store, &policy, &id, context.clock.now()).await?;
-    let story = story.with_context(|| format!("there is no sandbox {id}"))?;
+    let story = story::of_sandbox(&context.store, &policy, &args.id, context.clock.now()).await?;
+    let story = story.with_context(|| format!("there is no sandbox {}", args.id))?;
     if args.output.json {
         output::json(&story)?;
     } else {
@@ -76,7 +76,7 @@ async fn release(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
     print(&context, &record, args.output.json).await
 }
 
-async fn end_lease(context: &Context, id: &str, mut record: Record) -> anyhow::Result<Record> {
+async fn end_lease(context: &Context, id: &SandboxId, mut record: Record) -> anyhow::Result<Record> {
     for _ in 0..TRIES {
         let allocation = live(&record)?;
         let end = LeaseEnd::by_broker(EndReason::Released, context.now().await?, allocation.expires_at);
@@ -99,7 +99,7 @@ async fn retry_delete(context: Context, args: OneSandbox) -> anyhow::Result<Done
     print(&context, &record, args.output.json).await
 }
 
-async fn delete_now(context: &Context, id: &str, mut record: Record) -> anyhow::Result<Record> {
+async fn delete_now(context: &Context, id: &SandboxId, mut record: Record) -> anyhow::Result<Record> {
     for _ in 0..TRIES {
         let now = context.now().await?;
         let seen = Seen { id: &record.sandbox.id, version: record.sandbox.version };

@@ -14,22 +14,22 @@ use crate::output::{self, Output};
 #[derive(Debug, Args)]
 pub(crate) struct Track {
     /// The id of the track
-    pub(crate) track: String,
+    #[arg(value_parser = |text: &str| TrackId::new(text))]
+    pub(crate) track: TrackId,
     /// The idempotency key, if it is not the track's id
-    #[arg(long)]
-    pub(crate) key: Option<String>,
+    #[arg(long, value_parser = |text: &str| IdempotencyKey::new(text))]
+    pub(crate) key: Option<IdempotencyKey>,
     #[command(flatten)]
     pub(crate) output: Output,
 }
 
 pub(crate) async fn run(context: Context, args: Track) -> anyhow::Result<Done> {
-    let track = TrackId::new(&args.track)?;
-    let key = args.key.map(IdempotencyKey::new).transpose()?;
+    let Track { track, key, output } = args;
     let key = LeaseKey { key: key.unwrap_or_else(|| IdempotencyKey::from(&track)), track };
     // A track is shown also beside a policy that cannot be read.
     let policy = policy::in_force(&context).await.unwrap_or_default();
     let story = story::of_track(&context.store, &policy, &key, context.clock.now()).await?;
-    if args.output.json {
+    if output.json {
         output::json(&story)?;
         return Ok(Done::Ok);
     }

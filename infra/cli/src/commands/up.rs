@@ -2,7 +2,7 @@
 //!
 //! It ends in the order in which work flows: the API answers open requests, then the workers finish, then the endpoints end.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::pin::pin;
 use std::str::FromStr;
@@ -14,15 +14,17 @@ use broker_domain::Scaling;
 use broker_queue::{QueueNames, topology};
 use broker_runtime::aws::{self, Aws};
 use broker_runtime::clock::Clock;
-use broker_runtime::config::{CRASH_SETTING, Config, HookSecret, SETTINGS, Strings, Token};
+use broker_runtime::config::{
+    CRASH_SETTING, Config, ConfigError, HookSecret, ProviderConfig, SETTINGS, Token, UnknownName,
+};
 use broker_runtime::crash_points;
 use broker_runtime::entropy::Entropy;
 use broker_runtime::lifecycle::Lifecycle;
 use broker_runtime::process::{self, Process};
 use broker_runtime::{metrics, telemetry, trace};
+use broker_store::scan_all::scan;
 use broker_store::{Store, schema};
 use clap::Args;
-use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -37,14 +39,35 @@ use broker_local::provider::StandInOptions;
 /// When the stand-in replaces a deleted account.
 const REGROW_AFTER: Duration = Duration::from_secs(20);
 
+/// Deletions a second at the stand-in, slow enough to watch.
+const RATE: &str = "10";
+
+/// Defaults that are not those of the processes.
+const DEFAULTS: [(&str, &str); 10] = [
+    ("BROKER_LOG", QUIET_LOG),
+    ("BROKER_LOG_FORMAT", "text"),
+    ("BROKER_LOCAL", "true"),
+    // A returned sandbox is deleted and replaced soon, while someone watches.
+    ("BROKER_SYNC_EVERY_S", "10"),
+    ("BROKER_CLEANUP_EVERY_S", "5"),
+    ("BROKER_CENSUS_EVERY_S", "5"),
+    ("BROKER_EXPIRE_EVERY_S", "10"),
+    // Ends soon after Ctrl-C; an empty poll costs nothing here.
+    ("BROKER_POLL_WAIT_S", "2"),
+    // No load balancer in front.
+    ("BROKER_LAME_DUCK_S", "0"),
+    // The stand-in has hooks.
+    ("BROKER_HOOK_NETWORKS", "127.0.0.0/8, ::1"),
+];
+
 /// The most child processes on one machine; each has a runtime of its own.
 const MOST_WORKERS: u32 = 64;
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// Port of the API (0 takes a free one)
-    #[arg(long, default_value_t = 8080)]
-    pub(crate) port: u16,
+    /// Port of the API (0 takes a free one), in the place of that of BROKER_LISTEN [default: 8080]
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
     /// Workers: N in this process, or A..B as child processes scaled on the backlog
     #[arg(long, value_name = "N|A..B", default_value = "2")]
     pub(crate) workers: Workers,
@@ -64,7 +87,7 @@ pub(crate) struct Up {
 impl Default for Up {
     fn default() -> Self {
         Self {
-            port: 8080,
+            port: None,
             workers: Workers::InProcess(2),
             backlog_per_worker: 100,
             scale_in_after_s: 60,
@@ -107,63 +130,75 @@ impl FromStr for Workers {
 
 pub(crate) fn run(settings: &Settings, args: Up) -> anyhow::Result<Done> {
     // Not the source of the request ids, which are public.
-    let secrets = Entropy::from_system();
-    let token = |role: &str| format!("{role}={}", secrets.uuid().simple());
-    let (track_tokens, admin_tokens) = (token("platform"), token("operator"));
-    let hook_key = [secrets.uuid().into_bytes(), secrets.uuid().into_bytes()].concat();
-    let hook_secrets = HookSecret::text_of(&hook_key);
-    let defaults = [
-        ("BROKER_LOG", QUIET_LOG),
-        ("BROKER_LOG_FORMAT", "text"),
-        ("BROKER_LOCAL", "true"),
-        // A returned sandbox is deleted and replaced soon, while someone watches.
-        ("BROKER_SYNC_EVERY_S", "10"),
-        ("BROKER_CLEANUP_EVERY_S", "5"),
-        ("BROKER_CENSUS_EVERY_S", "5"),
-        ("BROKER_EXPIRE_EVERY_S", "10"),
-        // Ends soon after Ctrl-C; an empty poll costs nothing here.
-        ("BROKER_POLL_WAIT_S", "2"),
-        // No load balancer in front.
-        ("BROKER_LAME_DUCK_S", "0"),
-        ("BROKER_TRACK_TOKENS", track_tokens.as_str()),
-        ("BROKER_ADMIN_TOKENS", admin_tokens.as_str()),
-        ("BROKER_HOOK_SECRETS", hook_secrets.as_str()),
-        // The stand-in has hooks.
-        ("BROKER_HOOK_NETWORKS", "127.0.0.0/8, ::1"),
-    ];
-    let config = settings.over(&defaults, |strings| Config::read(&WithoutOwnFiles(strings)))?;
-    let told = settings.over(&defaults, |strings| {
-        let open = SETTINGS.iter().filter(|setting| !setting.secret);
-        open.filter_map(|setting| Some((setting.name.to_owned(), strings.get(setting.name)?))).collect()
-    });
-    telemetry::start(&config.log, config.log_format)?;
+    let read = ReadSettings::new(settings, &Entropy::from_system())?;
+    telemetry::start(&read.config.log, read.config.log_format)?;
     settings.over(&[], |strings| crash_points::arm(strings.get(CRASH_SETTING).as_deref()));
-    let runtime = tokio::runtime::Runtime::new().context("the async runtime did not start")?;
-    runtime.block_on(everything(args, config, told, Entropy::from_system()))
+    let is_set = |name: &str| settings.over(&[], |strings| strings.get(name)).is_some();
+    if is_set("BROKER_METRICS_LISTEN") {
+        output::complain("BROKER_METRICS_LISTEN has no effect here: the workers cannot share an address");
+    }
+    let threads = is_set("BROKER_THREADS").then_some(read.config.threads);
+    let runtime = process::runtime(threads).context("the async runtime did not start")?;
+    runtime.block_on(everything(args, read, Entropy::from_system()))
 }
 
-/// Settings in which a secret's file, where one is named, replaces the default that `up` makes.
-struct WithoutOwnFiles<'a>(&'a dyn Strings);
-
-impl Strings for WithoutOwnFiles<'_> {
-    fn get(&self, name: &str) -> Option<String> {
-        let from_file = self.0.get(&format!("{name}_FILE")).is_some();
-        if from_file { None } else { self.0.get(name) }
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.0.names()
-    }
-}
-
-async fn everything(
-    args: Up,
+/// The settings of `broker up` and of its parts.
+struct ReadSettings {
     config: Config,
+    /// Those of the provider's stand-in, if no provider is configured.
+    stand_in: Option<ProviderConfig>,
+    /// Those that child processes are told.
     told: Vec<(String, String)>,
-    entropy: Entropy,
-) -> anyhow::Result<Done> {
-    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), args.port);
-    let listener = process::listen(address, "--port").await?;
+    /// Names that are no settings.
+    unknown: Vec<UnknownName>,
+}
+
+impl ReadSettings {
+    fn new(settings: &Settings, secrets: &Entropy) -> Result<Self, ConfigError> {
+        let token = |role: &str| format!("{role}={}", secrets.uuid().simple());
+        let (track_tokens, admin_tokens) = (token("platform"), token("operator"));
+        let hook_key = [secrets.uuid().into_bytes(), secrets.uuid().into_bytes()].concat();
+        let hook_secrets = HookSecret::text_of(&hook_key);
+        let own = [
+            ("BROKER_TRACK_TOKENS", track_tokens.as_str()),
+            ("BROKER_ADMIN_TOKENS", admin_tokens.as_str()),
+            ("BROKER_HOOK_SECRETS", hook_secrets.as_str()),
+        ];
+        let defaults = [&DEFAULTS[..], &own].concat();
+        let config = settings.over(&defaults, Config::read)?;
+        let told = settings.over(&defaults, |strings| {
+            let open = SETTINGS.iter().filter(|setting| !setting.secret);
+            open.filter_map(|setting| Some((setting.name.to_owned(), strings.get(setting.name)?))).collect()
+        });
+        let read = Self { config, stand_in: None, told, unknown: settings.unknown_names() };
+        if read.config.provider.is_some() {
+            return Ok(read);
+        }
+        let token = secrets.uuid().simple().to_string();
+        let of_stand_in = [("BROKER_PROVIDER_RATE", RATE), ("BROKER_PROVIDER_TOKEN", token.as_str())];
+        let (config, stand_in) = provider::read(settings, &[&defaults[..], &of_stand_in].concat())?;
+        Ok(Self { config, stand_in: Some(stand_in), ..read })
+    }
+}
+
+/// The address of the API: whoever can reach it is trusted with the tokens that are printed, and pages of a browser are told apart by
+/// its name, so it is a loopback one, whatever image or machine it runs on.
+fn on_loopback(listen: SocketAddr) -> SocketAddr {
+    if listen.ip().is_loopback() {
+        listen
+    } else {
+        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listen.port())
+    }
+}
+
+async fn everything(args: Up, read: ReadSettings, entropy: Entropy) -> anyhow::Result<Done> {
+    let ReadSettings { mut config, stand_in, told, unknown } = read;
+    let listen = on_loopback(config.listen);
+    if listen != config.listen {
+        output::complain(&format!("BROKER_LISTEN: `broker up` is for one machine and listens at {listen}"));
+    }
+    let address = args.port.map_or(listen, |port| SocketAddr::new(listen.ip(), port));
+    let listener = process::listen(address, "--port or --listen").await?;
     let keeps = args.endpoints.data_dir.clone();
     let below = Lifecycle::new();
     let endpoints = super::endpoints::start(args.endpoints, &below).await?;
@@ -171,10 +206,12 @@ async fn everything(
     let exporter = trace::start(config.trace.as_ref(), "broker", &entropy)?;
     let clock = Clock::system();
     let aws = aws::connect_locally(&endpoints.dynamodb_url, &endpoints.sqs_url, &clock, config.poll_wait);
-    let is_own = config.provider.is_none();
-    let config = with_provider(config, args.pool, &entropy, &clock, &below).await?;
     let mut prepared = prepare(&config, &aws, &clock, &entropy, args.pool).await?;
-    prepared.stand_in = config.provider.as_ref().filter(|_| is_own).map(|provider| provider.url.to_string());
+    if let Some(stand_in) = stand_in {
+        let started = start_stand_in(stand_in, &config, &aws, args.pool, &clock, &below).await?;
+        prepared.stand_in = Some(started.url.to_string());
+        config.provider = Some(started);
+    }
 
     let metrics = metrics::install()?;
     tokio::spawn(metrics::upkeep(metrics.clone()));
@@ -204,7 +241,7 @@ async fn everything(
                 most,
                 scale_in_after: Duration::from_secs(args.scale_in_after_s),
             };
-            let plan = fleet::FleetPlan::new(rule, &config, told, &endpoints, &aws).await?;
+            let plan = fleet::FleetPlan::new(rule, &config, told, unknown, &endpoints, &aws).await?;
             parts.spawn(fleet::run(plan, aws.clone(), clock.clone(), back.soft.clone()));
         }
     }
@@ -236,24 +273,26 @@ async fn everything(
     Ok(Done::Ok)
 }
 
-/// The configuration with a provider: the configured one, or a stand-in with the same accounts as the pool that replaces
-/// each deleted account.
-async fn with_provider(
-    mut config: Config,
+/// Starts a stand-in for the provider, which has the accounts of the pool (also of one that is kept from an earlier run) and
+/// replaces each deleted account.
+async fn start_stand_in(
+    stand_in: ProviderConfig,
+    config: &Config,
+    aws: &Aws,
     accounts: usize,
-    entropy: &Entropy,
     clock: &Clock,
     below: &Lifecycle,
-) -> anyhow::Result<Config> {
-    if config.provider.is_none() {
-        let token = SecretString::from(entropy.uuid().simple().to_string());
-        let options = StandInOptions { accounts, page_size: 100, regrow_after: Some(REGROW_AFTER) };
-        let stand_in =
-            provider::start(0, &token, &config.hooks.secrets, options, clock.clone(), below.soft.clone())
-                .await?;
-        config.provider = Some(stand_in);
-    }
-    Ok(config)
+) -> anyhow::Result<ProviderConfig> {
+    let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
+    let mut pool = Vec::new();
+    scan(&store, |mut page| {
+        pool.append(&mut page.sandboxes);
+        true
+    })
+    .await?;
+    let options = StandInOptions { accounts, page_size: 100, regrow_after: Some(REGROW_AFTER) };
+    let (secrets, stop) = (&config.hooks.secrets, below.soft.clone());
+    provider::start(0, stand_in, secrets, options, &pool, clock.clone(), stop).await
 }
 
 /// The result of the preparation.
@@ -364,7 +403,41 @@ fn shown(token: &Token) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::Workers;
+    use std::time::Duration;
+
+    use broker_runtime::entropy::Entropy;
+
+    use super::{ReadSettings, Workers, on_loopback};
+    use crate::context::{Flags, Settings};
+
+    fn read(environment: &[(&str, &str)]) -> ReadSettings {
+        let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
+        let settings = Settings::new(Flags::new(), "cli".to_owned(), environment).unwrap();
+        ReadSettings::new(&settings, &Entropy::seeded(1)).unwrap()
+    }
+
+    #[test]
+    fn what_is_for_one_machine_listens_on_loopback_whatever_an_image_says() {
+        let listens = |at: &str| on_loopback(at.parse().unwrap()).to_string();
+        let at = ["127.0.0.1:9", "127.8.0.1:9", "[::1]:9", "0.0.0.0:9", "[::]:9", "10.0.0.1:9"].map(listens);
+        let local = "127.0.0.1:9";
+        assert_eq!(at, [local, "127.8.0.1:9", "[::1]:9", local, local, local]);
+    }
+
+    #[test]
+    fn the_settings_of_the_provider_are_those_of_its_stand_in_as_well() {
+        let paced = |environment: &[(&str, &str)]| {
+            let read = read(environment);
+            let provider = read.stand_in.or(read.config.provider).unwrap();
+            (provider.rate, provider.timeout)
+        };
+        assert_eq!(paced(&[]), (10, Duration::from_secs(15)));
+        let (rate, timeout) = (("BROKER_PROVIDER_RATE", "3"), ("BROKER_PROVIDER_TIMEOUT_S", "7"));
+        assert_eq!(paced(&[rate, timeout]), (3, Duration::from_secs(7)));
+        let url = ("BROKER_PROVIDER_URL", "http://127.0.0.1:1");
+        assert_eq!(paced(&[url]), (2, Duration::from_secs(15)), "slow enough to watch is the stand-in's");
+        assert!(read(&[url]).stand_in.is_none() && read(&[("BROKER_PROVIDER_URL", "")]).stand_in.is_some());
+    }
 
     #[test]
     fn workers_are_a_number_or_a_range() {

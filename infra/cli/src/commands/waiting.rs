@@ -165,9 +165,12 @@ async fn cancel(context: &Context, args: Cancel) -> anyhow::Result<Done> {
         output::complain("name ids, or filters, or --all, and only one of them");
         return Ok(Done::Misused);
     }
-    let mut found = Vec::new();
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
     for id in &args.ids {
-        found.extend(waiting::find(&context.store, *id).await?);
+        match waiting::find(&context.store, *id).await? {
+            Some(place) => found.push(place),
+            None => missing.push(id.to_string()),
+        }
     }
     if args.ids.is_empty() {
         found = places(context, &filter, usize::MAX).await?;
@@ -196,6 +199,10 @@ async fn cancel(context: &Context, args: Cancel) -> anyhow::Result<Done> {
     } else {
         let cells = [told.found, told.cancelled, told.ended].map(|count| count.to_string());
         output::table(["FOUND", "CANCELLED", "ENDED"], [cells])?;
+    }
+    if !missing.is_empty() {
+        output::complain(&format!("no such request waits: {}", missing.join(", ")));
+        return Ok(Done::Failed);
     }
     Ok(Done::Ok)
 }

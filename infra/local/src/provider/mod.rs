@@ -19,6 +19,7 @@ mod world;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use broker_domain::{ExternalId, Sandbox};
 use broker_runtime::clock::Clock;
 use broker_runtime::own_pages::OwnPages;
 use bytes::Bytes;
@@ -69,6 +70,12 @@ impl StandIn {
             verifiers: hooks::Verifiers::default(),
             base: format!("http://{address}"),
         }
+    }
+
+    /// It as the provider of a pool that another stand-in fed before.
+    pub fn with_pool(self, pool: &[Sandbox]) -> Self {
+        self.world.resume(pool, self.clock.now());
+        self
     }
 
     /// Serves until `stop`.
@@ -239,6 +246,12 @@ impl StandIn {
 /// The provider's id of account number `number`, the same in the stand-in and in `broker pool seed`.
 pub fn uuid_of(number: usize) -> Uuid {
     Uuid::from_u128(u128::try_from(number).unwrap_or(u128::MAX))
+}
+
+/// The number of the account with this id, if a stand-in made it. A UUID of another provider is greater than any number.
+fn number_of(account: &ExternalId) -> Option<usize> {
+    let uuid = Uuid::try_parse(account.as_str().rsplit('/').next()?).ok()?;
+    usize::try_from(uuid.as_u128()).ok()
 }
 
 /// The account's id, as rows say it, of the account that is made with the label `csp_id` (`seed-000017`).

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_smithy_types::date_time::{DateTime, Format};
-use broker_domain::Timestamp;
+use broker_domain::{Sandbox, Status, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -34,6 +34,35 @@ struct StandInAccount {
     account_type: &'static str,
     state: &'static str,
     created_at: String,
+}
+
+impl StandInAccount {
+    fn new(number: usize, csp_id: String, name: String, now: Timestamp) -> Self {
+        let uuid = super::uuid_of(number);
+        Self {
+            uuid,
+            id: format!("identity/accounts/{uuid}"),
+            csp_id,
+            name,
+            account_type: "sandbox",
+            state: "active",
+            created_at: iso(now),
+        }
+    }
+}
+
+/// Whether the provider has a sandbox in this state.
+const fn is_there(status: Status) -> bool {
+    match status {
+        Status::Arriving
+        | Status::Available
+        | Status::Reserved
+        | Status::Allocated
+        | Status::Quarantined
+        | Status::PendingDeletion
+        | Status::DeletionFailed => true,
+        Status::Stale | Status::Deleted | Status::Unknown => false,
+    }
 }
 
 /// A page of the list.
@@ -120,6 +149,26 @@ impl World {
             state: Mutex::new(state),
             page_size: options.page_size.max(1),
             regrow_after: options.regrow_after,
+        }
+    }
+
+    /// Lists what `pool` has, where a stand-in made it. No number is given again, and what an earlier stand-in was still to
+    /// replace is replaced: there are as many accounts as at first, at least.
+    pub(super) fn resume(&self, pool: &[Sandbox], now: Timestamp) {
+        let mut state = self.state();
+        let accounts = state.accounts.len();
+        for sandbox in pool {
+            let Some(number) = super::number_of(&sandbox.external_id) else { continue };
+            state.made = state.made.max(number.saturating_add(1));
+            if is_there(sandbox.status) {
+                let (csp_id, name) = (sandbox.id.to_string(), sandbox.name.to_string());
+                state.accounts.insert(number, StandInAccount::new(number, csp_id, name, now));
+            } else {
+                state.accounts.remove(&number);
+            }
+        }
+        while state.accounts.len() < accounts {
+            state.make(None, now);
         }
     }
 
@@ -233,16 +282,8 @@ impl WorldState {
     fn make(&mut self, csp_id: Option<&str>, now: Timestamp) {
         let number = self.made;
         self.made += 1;
-        let uuid = super::uuid_of(number);
-        let account = StandInAccount {
-            uuid,
-            id: format!("identity/accounts/{uuid}"),
-            csp_id: csp_id.map_or_else(|| format!("seed-{number:06}"), str::to_owned),
-            name: format!("sandbox-{number:06}"),
-            account_type: "sandbox",
-            state: "active",
-            created_at: iso(now),
-        };
+        let csp_id = csp_id.map_or_else(|| format!("seed-{number:06}"), str::to_owned);
+        let account = StandInAccount::new(number, csp_id, format!("sandbox-{number:06}"), now);
         self.accounts.insert(number, account);
     }
 
@@ -278,4 +319,58 @@ impl WorldState {
 fn iso(at: Timestamp) -> String {
     let secs = i64::try_from(at.as_secs()).unwrap_or(i64::MAX);
     DateTime::from_secs(secs).fmt(Format::DateTime).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_domain::{ExternalId, ProviderAttributes, SandboxId, SandboxName, Term};
+
+    use super::super::uuid_of;
+    use super::*;
+
+    fn sandbox(number: usize, status: Status) -> Sandbox {
+        Sandbox {
+            id: SandboxId::new(format!("seed-{number:06}")).unwrap(),
+            name: SandboxName::new(format!("lab-{number}")).unwrap(),
+            external_id: ExternalId::new(format!("identity/accounts/{}", uuid_of(number))).unwrap(),
+            attributes: ProviderAttributes::default(),
+            status,
+            version: 1,
+            allocation: None,
+            term: Term::default(),
+            deletion_requested_at: None,
+            end_reason: None,
+        }
+    }
+
+    fn listed(pool: &[Sandbox]) -> Vec<String> {
+        let (now, options) =
+            (Timestamp::from_secs(9), StandInOptions { accounts: 3, page_size: 9, regrow_after: None });
+        let world = World::new(options, now);
+        world.resume(pool, now);
+        let shown = world.shown(now);
+        shown["accounts"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_stand_in_lists_what_the_pool_of_an_earlier_one_has_and_gives_no_number_again() {
+        let first = ["seed-000000", "seed-000001", "seed-000002"];
+        assert_eq!(listed(&[]), first);
+        let seeds = [0, 1, 2].map(|number| sandbox(number, Status::Available));
+        assert_eq!(listed(&seeds), first);
+        let [gone, stays, _] = seeds.clone();
+        let gone = Sandbox { status: Status::Deleted, ..gone };
+        let later = [sandbox(3, Status::Allocated), sandbox(4, Status::Deleted)];
+        let pool = [&[gone, stays][..], &later].concat();
+        assert_eq!(listed(&pool), ["seed-000001", "seed-000002", "seed-000003"]);
+        let missing = [sandbox(1, Status::Stale), sandbox(2, Status::PendingDeletion)];
+        assert_eq!(listed(&[&pool[..], &missing].concat()), ["seed-000002", "seed-000003", "seed-000005"]);
+    }
+
+    #[test]
+    fn what_another_provider_has_is_not_listed() {
+        let external_id = ExternalId::new("identity/accounts/0b9e4a3c-5a0e-4b6e-9c55-0d6f3f1f2a77").unwrap();
+        let foreign = Sandbox { external_id, ..sandbox(7, Status::Available) };
+        assert_eq!(listed(&[foreign]).len(), 3);
+    }
 }

@@ -31,8 +31,9 @@ impl Scenario {
                 None => {
                     let limits =
                         self.is_limited(request).then(|| (limit(), usize::from(world.permit.is_none())));
-                    let room = limits.into_iter().collect();
-                    tenants.push(TenantPlaces { tenant: of, weight: 1, places: vec![place], room });
+                    let (room, read_to, handed_over) = (limits.into_iter().collect(), Vec::new(), Vec::new());
+                    let (weight, places) = (1, vec![place]);
+                    tenants.push(TenantPlaces { tenant: of, weight, places, read_to, room, handed_over });
                 }
             }
         }

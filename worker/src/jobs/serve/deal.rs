@@ -22,8 +22,8 @@ use tokio::task::JoinSet;
 
 use super::By;
 use super::bury::{self, Why};
-use super::parked::{ParkedRequest, end, waited};
-use super::places::readable;
+use super::parked::{ParkedRequest, end};
+use super::places::heads;
 use super::rooms::{Free, Rooms};
 use crate::finality::Finality;
 use crate::jobs::Jobs;
@@ -46,8 +46,14 @@ const MOST_ENDING: usize = 500;
 /// The pauses after those.
 const ON_CONFLICT: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(320));
 
-/// The heads of the lines, by request.
-type Waiters = BTreeMap<RequestId, Arc<ParkedRequest>>;
+/// Places that something free fits, as they were read.
+#[derive(Default)]
+struct Waiters {
+    /// The heads of the lines, by request.
+    heads: BTreeMap<RequestId, Arc<ParkedRequest>>,
+    /// Lines that were not read to their ends, each with the last request that was read.
+    read_to: Vec<(Line, RequestId)>,
+}
 
 /// What became of free sandboxes.
 #[derive(Debug, Default)]
@@ -94,8 +100,7 @@ pub(super) async fn all(jobs: &Jobs, free: Vec<Free>, by: By) -> Result<Left, St
 struct Dealing<'a> {
     jobs: &'a Jobs,
     free: Vec<Free>,
-    /// Places that are passed over in this call: they are a dead letter's, or their lease does not agree with its sandbox at the
-    /// moment.
+    /// Places that are passed over in this call: they are a dead letter's, or no attempt helps their lease.
     aside: BTreeSet<RequestId>,
     /// Places whose grant the table refused, once each.
     refused: BTreeSet<RequestId>,
@@ -117,18 +122,19 @@ impl Dealing<'_> {
     async fn rounds(&mut self) -> Result<(), StoreError> {
         for _ in 0..MOST_ROUNDS {
             if self.free.is_empty() {
-                break;
+                return Ok(());
             }
             let (waiters, rooms) = Box::pin(self.waiters()).await?;
             if self.deal(&waiters, &rooms).is_empty() {
-                break;
+                return Ok(());
             }
             Box::pin(self.heads(waiters, rooms)).await?;
             if self.ending.len() > MOST_ENDING {
                 Box::pin(self.told()).await?;
             }
         }
-        Ok(())
+        // Places were not met that fit what is left: it is not offered past them.
+        Err(StoreError::Conflict)
     }
 
     /// Grants to the heads that were read, call by call, until one is met that is to be read anew.
@@ -167,66 +173,54 @@ impl Dealing<'_> {
         }
     }
 
-    /// The heads of the lines that a free sandbox fits, in no order. Places past their deadline are passed over.
+    /// The heads of the lines that a free sandbox fits. Places past their deadline are passed over.
     async fn waiters(&mut self) -> Result<(Waiters, Rooms), StoreError> {
-        let (store, now) = (&self.jobs.store, self.jobs.clock.now());
-        let mut waiters = BTreeMap::new();
+        let mut waiters = Waiters::default();
         let fits = |line: &Line| self.free.iter().any(|free| free.fits(line));
-        let lines: Vec<ListedLine> = store.waiting.lines(now).await?;
+        let lines: Vec<ListedLine> = self.jobs.store.waiting.lines(self.jobs.clock.now()).await?;
         let lines: Vec<Line> = lines.into_iter().map(|listed| listed.line).filter(fits).collect();
         if lines.is_empty() {
             return Ok((waiters, Rooms::default()));
         }
+        let passed_over = |id: &RequestId| self.aside.contains(id) || self.leaving.contains(id);
         // Without the policy it is not known who is limited, and nothing is dealt.
         let policy = super::policy(self.jobs).await.ok_or_else(policy_unknown)?;
-        let rooms = Rooms::of(self.jobs, &policy, &lines, &self.free).await?;
+        let rooms = Rooms::of(self.jobs, &policy, &lines, &self.free, passed_over).await?;
         let has_room = |line: &Line| {
-            let may = |free: &Free| rooms.has_room(&line.tenant, &free.candidate.name);
-            self.free.iter().any(|free| free.fits(line) && may(free))
+            let may = |free: &Free| free.fits(line) && rooms.has_room(line, &free.candidate.name);
+            self.free.iter().any(may)
         };
-        let all = lines.len();
-        let lines: Vec<Line> = lines.into_iter().filter(has_room).collect();
-        self.limited |= lines.len() < all;
+        let (lines, out): (Vec<_>, Vec<_>) = lines.into_iter().partition(has_room);
+        let wanted = u16::try_from((self.free.len() + 1).min(HEADS)).unwrap_or(u16::MAX);
         for line in lines {
-            let mut after = None;
-            loop {
-                let wanted = u16::try_from((self.free.len() + 1).min(HEADS)).unwrap_or(u16::MAX);
-                let page = store.waiting.places(&line, after, wanted).await?;
-                let mut found = false;
-                for waiter in readable(self.jobs, page.items).await? {
-                    let id = waiter.place.request_id;
-                    if waiter.place.deadline < now {
-                        // It is ended in a task of its own: if that fails now, it does not stop the dealing.
-                        self.jobs.soon.note(&waiter.place, now);
-                    } else if !self.aside.contains(&id) && !self.leaving.contains(&id) {
-                        found = true;
-                        waiters.insert(id, Arc::new(waiter));
-                    }
-                }
-                after = page.next;
-                // What was settled or set aside hid what stands behind it.
-                if found || after.is_none() {
-                    break;
-                }
-            }
+            let (heads, last) = heads(self.jobs, &line, wanted, passed_over).await?;
+            waiters.heads.extend(heads.into_iter().map(|waiter| (waiter.place.request_id, Arc::new(waiter))));
+            waiters.read_to.extend(last.map(|last| (line, last)));
         }
+        self.limited |= !out.is_empty();
         Ok((waiters, rooms))
     }
 
     /// The deal of what is left.
     fn deal(&self, waiters: &Waiters, rooms: &Rooms) -> Vec<Dealt> {
         let policy = self.jobs.policy.now().unwrap_or_default();
+        let without_places = |tenant: &TenantName| TenantPlaces {
+            tenant: tenant.clone(),
+            weight: policy.tenants().get(tenant).map_or(1, |tenant| tenant.weight),
+            places: Vec::new(),
+            read_to: Vec::new(),
+            room: rooms.room_of(tenant),
+            handed_over: rooms.handed_over(tenant),
+        };
         let mut tenants: BTreeMap<&TenantName, TenantPlaces> = BTreeMap::new();
-        for (id, waiter) in waiters {
-            let tenant = &waiter.place.line.tenant;
-            let weight = policy.tenants().get(tenant).map_or(1, |tenant| tenant.weight);
-            let of = tenants.entry(tenant).or_insert_with(|| TenantPlaces {
-                tenant: tenant.clone(),
-                weight,
-                places: Vec::new(),
-                room: rooms.room_of(tenant),
-            });
-            of.places.push((*id, waiter.place.line.clone()));
+        for (id, waiter) in &waiters.heads {
+            let line = &waiter.place.line;
+            let of = tenants.entry(&line.tenant).or_insert_with(|| without_places(&line.tenant));
+            of.places.push((*id, line.clone()));
+        }
+        for (line, last) in &waiters.read_to {
+            let of = tenants.entry(&line.tenant).or_insert_with(|| without_places(&line.tenant));
+            of.read_to.push((line.clone(), *last));
         }
         let tenants: Vec<_> = tenants.into_values().collect();
         let free = self.free.iter();
@@ -254,6 +248,9 @@ impl Dealing<'_> {
             // Their permits went meanwhile.
             return Err(StoreError::Conflict);
         }
+        let own = chosen
+            .first()
+            .and_then(|(first, _, permit)| rooms.own_lease(first.place.request_id, permit.as_ref()).cloned());
         if !self.add_attributes(&mut chosen).await? {
             return Ok(false);
         }
@@ -270,29 +267,25 @@ impl Dealing<'_> {
             })
             .collect();
         crash_points::point(Point::BeforeGrant);
-        let outcomes = self.jobs.store.leases.grant(&claims).await?;
-        let policy = self.jobs.policy.now().unwrap_or_default();
-        let (mut gone, mut stand, mut all) = (Vec::new(), true, true);
+        // What is known of a tenant whose permit is handed over is to be read anew.
+        let (mut gone, mut stand, mut all) = (Vec::new(), own.is_none(), true);
+        let outcomes = match own {
+            // Only the write that ends that lease hands over its permit.
+            Some(own) => vec![Some(ClaimOutcome::LeaseStands(Box::new(own)))],
+            None => self.jobs.store.leases.grant(&claims).await?,
+        };
         let outcomes = outcomes.into_iter().zip(&claims).enumerate();
         for ((waiter, free, permit), (position, (outcome, claim))) in chosen.iter().zip(outcomes) {
-            let settled = match outcome {
-                Some(ClaimOutcome::Created(grant)) => {
-                    crash_points::point(Point::Granted);
-                    self.granted += 1;
-                    self.jobs.own_grants.count(&policy, &free.candidate.name, now);
-                    waited(self.jobs, waiter, "granted");
-                    self.tell(waiter, Outcome::Created(grant));
-                    Settled::Granted
-                }
-                Some(outcome) => self.settle(waiter, claim, outcome, position == 0).await?,
-                // A permit that was not used is found again with the others.
-                None if permit.is_some() => Settled::ReadAnew,
-                None => Settled::SandboxFree,
-            };
+            let settled = self.settle(waiter, claim, outcome, position == 0).await?;
+            if !matches!(settled, Settled::Granted | Settled::ReadAnew)
+                && let Some(unused) = permit
+            {
+                rooms.put_back(unused);
+            }
             all &= matches!(settled, Settled::Granted);
             stand &= !matches!(settled, Settled::ReadAnew);
             if matches!(settled, Settled::Granted | Settled::PlaceLeft) {
-                waiters.remove(&waiter.place.request_id);
+                waiters.heads.remove(&waiter.place.request_id);
             }
             if matches!(settled, Settled::Granted | Settled::SandboxGone) {
                 gone.push(free.candidate.sandbox_id.clone());
@@ -349,7 +342,7 @@ impl Dealing<'_> {
     ) -> Vec<(Arc<ParkedRequest>, Free, Option<Permit>)> {
         let (mut keys, mut chosen, mut items) = (BTreeSet::new(), Vec::new(), 0);
         for dealt in dealt {
-            let found = (waiters.get(&dealt.request_id), self.free.get(dealt.sandbox));
+            let found = (waiters.heads.get(&dealt.request_id), self.free.get(dealt.sandbox));
             let (Some(waiter), Some(free)) = found else { continue };
             // AWS refuses an item twice in a call; the other place of a key is met by the next.
             if !keys.insert(&waiter.ask.lease_key) {
@@ -358,9 +351,17 @@ impl Dealing<'_> {
             if chosen.len() == self.together || items + MOST_ITEMS > ITEMS {
                 break;
             }
-            let Ok(permit) = rooms.take(&waiter.place.line.tenant, &free.candidate.name) else { continue };
+            let Ok(permit) = rooms.take(&waiter.place, &free.candidate.name) else { continue };
+            // What is handed over is written alone.
+            let is_alone = rooms.own_lease(waiter.place.request_id, permit.as_ref()).is_some();
+            if is_alone && !chosen.is_empty() {
+                break;
+            }
             items += 3 + usize::from(permit.is_some());
             chosen.push((Arc::clone(waiter), free.clone(), permit));
+            if is_alone {
+                break;
+            }
         }
         chosen
     }

@@ -26,9 +26,9 @@ use std::time::Duration;
 
 use broker_domain::policy::Policy;
 use broker_domain::waiting::Line;
-use broker_domain::{Job, JobReport, NamePrefix, SandboxName, Status, Task, Timestamp};
+use broker_domain::{Job, JobReport, NamePrefix, SandboxName, Status, Task, TenantName, Timestamp};
 use broker_runtime::panics::caught;
-use broker_store::{Candidate, ListedLine, Pages, StoreError, Tick, Write};
+use broker_store::{Candidate, CandidateFilter, ListedLine, Pages, StoreError, Tick, Write};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -155,8 +155,8 @@ async fn is_wanted(jobs: &Jobs) -> Result<bool, StoreError> {
             if free.is_empty() {
                 continue;
             }
-            let rooms = Rooms::of(jobs, &policy, &lines, &free).await?;
-            let may = |line: &Line, name: &SandboxName| line.fits(name) && rooms.has_room(&line.tenant, name);
+            let rooms = Rooms::of(jobs, &policy, &lines, &free, |_| false).await?;
+            let may = |line: &Line, name: &SandboxName| line.fits(name) && rooms.has_room(line, name);
             if free.iter().any(|free| lines.iter().any(|line| may(line, &free.candidate.name))) {
                 return Ok(true);
             }
@@ -170,7 +170,10 @@ async fn is_wanted(jobs: &Jobs) -> Result<bool, StoreError> {
 }
 
 /// The prefixes of what those in `lines` may be given.
-fn waited_for(policy: &Policy, lines: &[ListedLine]) -> BTreeSet<Option<NamePrefix>> {
+fn waited_for<'l>(
+    policy: &Policy,
+    lines: impl IntoIterator<Item = &'l ListedLine>,
+) -> BTreeSet<Option<NamePrefix>> {
     let mut prefixes = BTreeSet::new();
     for ListedLine { line, .. } in lines {
         // Whose limit of one flavour is reached may take others, which stand behind it.
@@ -343,22 +346,34 @@ async fn offered(jobs: &Jobs, report: &mut JobReport) -> Result<(), StoreError> 
     if lines.is_empty() {
         return Ok(());
     }
-    put_aside::offered(jobs, &lines, report).await?;
     let policy = policy(jobs).await.unwrap_or_default();
+    put_aside::offered(jobs, &policy, &lines, report).await?;
     for prefix in waited_for(&policy, &lines) {
-        let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep(prefix.as_ref(), after, TOGETHER));
-        let mut looked_through = 0;
-        while let Some(page) = pages.next().await? {
-            let free = page.into_iter().map(|candidate| Free::for_all(candidate, Status::Available));
-            let left = Box::pin(deal::all(jobs, free.collect(), By::Sweep)).await?;
-            report.changed += left.granted;
-            report.detail("granted", left.granted);
-            // What is left over fits none of those who wait.
-            looked_through += 1;
-            let goes_on = left.limited && looked_through < BEHIND_LIMITS;
-            if !left.free.is_empty() && !goes_on {
-                break;
-            }
+        deal_listed(jobs, &CandidateFilter::available(prefix.as_ref()), None, report).await?;
+    }
+    Ok(())
+}
+
+/// Deals what the index lists of `filter`, put aside for a tenant or for all.
+async fn deal_listed(
+    jobs: &Jobs,
+    filter: &CandidateFilter,
+    only_for: Option<&TenantName>,
+    report: &mut JobReport,
+) -> Result<(), StoreError> {
+    let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep_candidates(filter, after, TOGETHER));
+    let mut looked_through = 0;
+    while let Some(page) = pages.next().await? {
+        let free = |candidate| Free { candidate, listed: filter.status(), only_for: only_for.cloned() };
+        let free = page.into_iter().map(free).collect();
+        let left = Box::pin(deal::all(jobs, free, By::Sweep)).await?;
+        report.changed += left.granted;
+        report.detail("granted", left.granted);
+        // What is left over fits none of those who wait.
+        looked_through += 1;
+        let goes_on = left.limited && looked_through < BEHIND_LIMITS;
+        if !left.free.is_empty() && !goes_on {
+            break;
         }
     }
     Ok(())

@@ -21,7 +21,8 @@ pub(super) struct ParkedRequest {
     pub(super) reply_to: ReplyQueueName,
 }
 
-/// Stores and tells how a place's request ended, and deletes the place.
+/// Stores and tells how a place's request ended, and deletes the place. If its record says that it waits on, nothing is told and the
+/// place stays.
 pub(super) async fn end(jobs: &Jobs, waiter: &ParkedRequest, outcome: Outcome) -> Result<(), StoreError> {
     let request = Request::Allocate(waiter.ask.clone());
     // A grant stored its outcome itself.
@@ -29,7 +30,10 @@ pub(super) async fn end(jobs: &Jobs, waiter: &ParkedRequest, outcome: Outcome) -
         outcome
     } else {
         let stood_in = matches!(outcome, Outcome::Expired).then_some(&waiter.place.line);
-        jobs.replies.store_outcome(&request, outcome, stood_in).await?
+        let Some(stored) = jobs.replies.store_outcome(&request, outcome, stood_in).await? else {
+            return Ok(());
+        };
+        stored
     };
     // A replay may take this end back, and park it anew; its place went with it.
     let is_dead = matches!(outcome, Outcome::DeadLettered { .. });

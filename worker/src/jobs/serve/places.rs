@@ -1,8 +1,8 @@
 //! Places of a line: read with their messages, and ended at their deadlines. One that can never be served becomes a dead letter
 //! ([`bury`]).
 
-use broker_domain::waiting::Place;
-use broker_domain::{AllocateRequest, LeaseVerdict, Outcome, Reason, judge};
+use broker_domain::waiting::{Line, Place};
+use broker_domain::{AllocateRequest, LeaseVerdict, Outcome, Reason, RequestId, judge};
 use broker_messages::{Request, RequestMessage};
 use broker_queue::ReplyQueueName;
 use broker_store::{PlaceItem, PlaceRows, StoreError};
@@ -10,6 +10,9 @@ use broker_store::{PlaceItem, PlaceRows, StoreError};
 use super::bury::{self, Why};
 use super::parked::{ParkedRequest, end, waited};
 use crate::jobs::Jobs;
+
+/// Places that are read at a time behind those that are passed over.
+const PASSED_OVER: u16 = 200;
 
 /// The decoded message of a place, or why it cannot be decoded.
 fn read(jobs: &Jobs, place: &Place) -> Result<(RequestMessage, AllocateRequest, ReplyQueueName), Why> {
@@ -46,6 +49,40 @@ pub(super) async fn readable(jobs: &Jobs, rows: PlaceRows) -> Result<Vec<ParkedR
         }
     }
     Ok(readable)
+}
+
+/// The first places of `line`, read so many at a time, without those past their deadline and those that are passed over: at least one if
+/// there is one. With them the last request that was read, if others may stand behind it.
+pub(super) async fn heads(
+    jobs: &Jobs,
+    line: &Line,
+    at_a_time: u16,
+    is_passed_over: impl Fn(&RequestId) -> bool,
+) -> Result<(Vec<ParkedRequest>, Option<RequestId>), StoreError> {
+    let (mut heads, mut after, now) = (Vec::new(), None, jobs.clock.now());
+    let mut at_a_time = at_a_time;
+    loop {
+        let page = jobs.store.waiting.places(line, after, at_a_time).await?;
+        // Behind a page of which nothing is to be served there may be many more.
+        at_a_time = PASSED_OVER;
+        let last = page.items.places.last().map(|place| place.request_id);
+        for waiter in readable(jobs, page.items).await? {
+            if waiter.place.deadline < now {
+                // It is ended in a task of its own: if that fails now, it does not stop the dealing.
+                jobs.soon.note(&waiter.place, now);
+            } else if !is_passed_over(&waiter.place.request_id) {
+                heads.push(waiter);
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok((heads, None));
+        }
+        // What was settled or set aside hid what stands behind it.
+        if !heads.is_empty() {
+            return Ok((heads, last));
+        }
+    }
 }
 
 /// Stores the outcome of a place past its deadline, and deletes the place.

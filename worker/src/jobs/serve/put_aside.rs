@@ -5,8 +5,10 @@
 //! so waiting requests get them first. Each write is at the versions that were read, of the reservation and of each sandbox: two
 //! workers never put aside more than its count, and nothing for a reservation that has ended.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use broker_domain::policy::Policy;
 use broker_domain::refill::READ_LAG;
 use broker_domain::reservation::Closed;
 use broker_domain::{JobReport, Reservation, Status, Timestamp};
@@ -17,7 +19,6 @@ use broker_store::{
     reservations,
 };
 
-use super::deal;
 use super::rooms::Free;
 use super::{By, TOGETHER};
 use crate::jobs::Jobs;
@@ -67,7 +68,9 @@ pub(super) async fn is_wanted(jobs: &Jobs, lines: &[ListedLine]) -> Result<bool,
     let census = census_of_floors(jobs, &all).await?;
     for reservation in &all {
         let is_ending = reservation.closed.is_some_and(|closed| !closed.cleared);
-        if is_ending || reservation.end_due(now).is_some() || used_up(reservation, census.as_ref()).is_some()
+        if is_ending
+            || reservation.end_due(now).is_some()
+            || used_up(reservation, census.as_ref(), now).is_some()
         {
             return Ok(true);
         }
@@ -101,19 +104,22 @@ async fn is_any(jobs: &Jobs, filter: &CandidateFilter) -> Result<bool, StoreErro
 /// The census, if there is a reservation that is kept up by it.
 async fn census_of_floors(jobs: &Jobs, all: &[Reservation]) -> Result<Option<Census>, StoreError> {
     if all.iter().any(|one| one.is_open() && one.terms.is_floor()) {
-        jobs.store.census.get().await
+        jobs.store.census.believed(jobs.clock.now()).await
     } else {
         Ok(None)
     }
 }
 
 /// How many of a floor are put aside or held by its tenant still, if they are fewer than it counts: what was given back is put
-/// aside again.
-fn used_up(reservation: &Reservation, census: Option<&Census>) -> Option<u32> {
-    let census = census.filter(|census| reservation.held_at.plus(READ_LAG) < census.as_of)?;
+/// aside again. If a clock counted it that was wrong, it is counted as before, and later censuses tell.
+fn used_up(reservation: &Reservation, census: Option<&Census>, now: Timestamp) -> Option<u32> {
     if !reservation.is_open() || !reservation.terms.is_floor() {
         return None;
     }
+    if reservation.held_at.is_beyond(now, Duration::ZERO) {
+        return Some(reservation.held);
+    }
+    let census = census.filter(|census| reservation.held_at.plus(READ_LAG) < census.as_of)?;
     let counted = census.by_reservation.get(&reservation.id).copied().unwrap_or_default();
     let there = u32::try_from(counted.reserved + counted.allocated).unwrap_or(u32::MAX);
     (there < reservation.held).then_some(there)
@@ -165,7 +171,7 @@ async fn standing(
         tracing::info!(reservation = %id, why = why.as_str(), held, "reservation ended");
         return Ok(closed);
     }
-    let Some(held) = used_up(&reservation, census) else { return Ok(Some(reservation)) };
+    let Some(held) = used_up(&reservation, census, now) else { return Ok(Some(reservation)) };
     let after = Reservation { version: reservation.version + 1, held, held_at: now, ..reservation };
     let written = jobs.store.reservations.update(&after).await?;
     Ok(written.is_applied().then_some(after))
@@ -233,19 +239,22 @@ async fn put_aside(jobs: &Jobs, reservation: Reservation) -> Result<u64, StoreEr
 /// Deals what is put aside to the requests of its tenant that wait.
 pub(super) async fn offered(
     jobs: &Jobs,
+    policy: &Policy,
     lines: &[ListedLine],
     report: &mut JobReport,
 ) -> Result<(), StoreError> {
-    let waits = |one: &Reservation| lines.iter().any(|listed| listed.line.tenant == one.terms.tenant);
     for reservation in jobs.store.reservations.all().await? {
-        if !reservation.is_open() || reservation.held == 0 || !waits(&reservation) {
+        if !reservation.is_open() || reservation.held == 0 {
             continue;
         }
-        let free = listed(jobs, &reservation, usize::from(TOGETHER)).await?;
-        let free = free.into_iter().map(|candidate| reserved(candidate, &reservation)).collect();
-        let left = Box::pin(deal::all(jobs, free, By::Sweep)).await?;
-        report.changed += left.granted;
-        report.detail("granted", left.granted);
+        let tenant = &reservation.terms.tenant;
+        let wanted = super::waited_for(policy, lines.iter().filter(|listed| listed.line.tenant == *tenant));
+        let of_use: BTreeSet<_> =
+            wanted.iter().filter_map(|wanted| reservation.of_use_to(wanted.as_ref())).collect();
+        for prefix in of_use {
+            let filter = CandidateFilter::reserved(reservation.id, Some(prefix));
+            super::deal_listed(jobs, &filter, Some(tenant), report).await?;
+        }
     }
     Ok(())
 }

@@ -98,7 +98,7 @@ async fn walk(jobs: &Jobs) -> Result<u64, StoreError> {
         // A line that stands still is not written. One that is listed no more is walked until it was found left.
         let is_news = if listed.until < now { is_left } else { marks != listed.marks };
         if is_news {
-            jobs.store.waiting.walked(&listed.line, &marks, now).await?;
+            jobs.store.waiting.walked(&listed.line, &marks, now, jobs.clock.now()).await?;
         }
     }
     Ok(waiting)

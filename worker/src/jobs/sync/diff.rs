@@ -170,7 +170,7 @@ pub(super) struct Diff {
     pub(super) available: u64,
     /// Listed, and not in the index.
     pub(super) unknown: Spool<Account>,
-    /// Arriving, available or stale, and listed with other names, ids or attributes.
+    /// In the pool, in quarantine or stale, and listed with other names, ids or attributes.
     pub(super) found: Spool<(Account, KnownSandbox)>,
     /// Arriving, available or put aside, and not listed.
     pub(super) missing: Spool<Missing>,
@@ -349,13 +349,17 @@ impl Diff {
     fn list(&mut self, account: Account, known: Option<KnownSandbox>) -> Result<(), SpoolError> {
         let Some(known) = known else { return self.unknown.push(0, &account) };
         match known.status {
-            Status::Arriving | Status::Available if known.is_as_listed(&account) => Ok(()),
-            Status::Arriving | Status::Available | Status::Stale => self.found.push(0, &(account, known)),
-            // An allocated sandbox stays with its owner; a pending deletion is deleted as it was read; a person decides
-            // about one in quarantine; what is put aside is refreshed when it goes back.
+            Status::Arriving | Status::Available | Status::Reserved | Status::Quarantined
+                if known.is_as_listed(&account) =>
+            {
+                Ok(())
+            }
+            // What is put aside, or is let go from quarantine, is offered as it stands.
+            Status::Arriving | Status::Available | Status::Reserved | Status::Quarantined | Status::Stale => {
+                self.found.push(0, &(account, known))
+            }
+            // An allocated sandbox stays with its owner; a pending deletion is deleted as it was read.
             Status::Allocated
-            | Status::Reserved
-            | Status::Quarantined
             | Status::PendingDeletion
             | Status::DeletionFailed
             | Status::Deleted

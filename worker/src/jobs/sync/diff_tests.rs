@@ -86,6 +86,29 @@ fn what_is_as_it_should_be_is_not_written() {
 }
 
 #[test]
+fn what_is_or_may_be_offered_is_refreshed_and_what_is_used_is_not() {
+    let external_id = |status: Status| ExternalId::new(format!("identity/accounts/{status}")).unwrap();
+    let ours = Status::ALL.into_iter().map(|status| {
+        let (id, known) = known(status.as_str(), status);
+        (id, KnownSandbox { external_id: external_id(status), ..known })
+    });
+    let theirs: Vec<_> = Status::ALL
+        .into_iter()
+        .map(|status| Account {
+            name: SandboxName::new("renamed").unwrap(),
+            ..account(status.as_str(), external_id(status).as_str(), None)
+        })
+        .collect();
+    let diff = compared(ours, listed(&theirs));
+    let found = Portions::new(Arc::new(diff.found)).next(usize::MAX).unwrap();
+    let mut found: Vec<_> = found.into_iter().map(|(_, known)| known.status).collect();
+    found.sort();
+    let refreshed =
+        [Status::Arriving, Status::Available, Status::Reserved, Status::Stale, Status::Quarantined];
+    assert_eq!(found, refreshed);
+}
+
+#[test]
 fn only_what_is_or_will_be_offered_becomes_stale_and_allocated_ones_are_reported() {
     let ours = Status::ALL.into_iter().map(|status| known(status.as_str(), status));
     let diff = compared(

@@ -74,10 +74,12 @@ async fn added(jobs: &Jobs, mut ours: Ours, status: Status, rows: Vec<Candidate>
     .await
 }
 
-/// The attributes of what is offered, or is to be, where they are kept.
+/// The attributes of what is offered, or may be, where they are kept.
 async fn attributes(jobs: &Jobs, status: Status, rows: &[Candidate]) -> Result<Versioned, StoreError> {
     let mut attributes = Versioned::new();
-    if !jobs.settings.keeps_attributes || !matches!(status, Status::Arriving | Status::Available) {
+    let may_be_offered =
+        matches!(status, Status::Arriving | Status::Available | Status::Reserved | Status::Quarantined);
+    if !jobs.settings.keeps_attributes || !may_be_offered {
         return Ok(attributes);
     }
     let mut portions = rows.chunks(PORTION);

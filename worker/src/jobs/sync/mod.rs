@@ -278,7 +278,7 @@ where
     beside(move || portions.next(ENTER_TOGETHER).map(|portion| (portions, portion))).await
 }
 
-/// Refreshes a sandbox that is listed, or lets a stale one arrive again.
+/// Refreshes a sandbox that is listed. A stale one arrives again, and so does one that was put aside under another name.
 async fn found(
     jobs: &Jobs,
     account: &Account,
@@ -291,7 +291,8 @@ async fn found(
     let from = Unused { status: *status, version: *version, external_id };
     let entered = jobs.store.sandboxes.found(from, &listed, now).await?;
     // One that was arriving, and has another name now, waits for the tick as it did.
-    if entered.is_applied() && *status == Status::Stale {
+    let arrives = *status == Status::Stale || (*status == Status::Reserved && known.name != account.name);
+    if entered.is_applied() && arrives {
         arrivals.add(listed.clone().arrived(version + 1));
     }
     Ok(settle(entered, &listed, doubtful))

@@ -120,9 +120,14 @@ async fn perform(
         let left = "cannot be read as dead letters and were left alone";
         output::complain(&format!("{} {items} {left}: see `broker dead-letters list`", tally.unreadable));
     }
+    if !tally.missing.is_empty() {
+        let ids: Vec<_> = tally.missing.iter().map(ToString::to_string).collect();
+        output::complain(&format!("there is no dead letter {}", ids.join(", ")));
+    }
+    let not_all = args.all && tally.unreadable > 0;
     match (tally.interrupted, tally.failed) {
-        // Not all of all.
-        (false, 0) if args.all && tally.unreadable > 0 => Ok(Done::Failed),
+        // Not all of all, or of those that were named.
+        (false, 0) if not_all || !tally.missing.is_empty() => Ok(Done::Failed),
         (false, 0) => Ok(Done::Ok),
         (true, _) => bail!("interrupted: the same command continues"),
         (false, failed) => bail!("{failed} failed: the same command repeats them"),

@@ -13,7 +13,7 @@ use broker_provider::{Provider, ProviderError};
 use broker_queue::inspect;
 use broker_runtime::aws::{self, AwsEnvironment, Patience, ToldEnvironment};
 use broker_runtime::clock::Clock;
-use broker_runtime::config::{ConfigError, Strings, unknown_names};
+use broker_runtime::config::{ConfigError, Strings};
 use broker_runtime::errors::chain;
 use broker_store::schema::{self, IndexState};
 use broker_store::{PoolStatus, SettingsError, StoreError};
@@ -63,7 +63,7 @@ const OF_AWS: [&str; 6] = ["credentials", "table", "index", "queues", "redrive",
 const OF_PERMISSIONS: &str = "Check the role's permissions: see infra/terraform/modules/data/policies.tf.";
 
 pub(crate) fn run(settings: &Settings, json: bool) -> anyhow::Result<Done> {
-    let unknown = settings.over(&[], unknown_names);
+    let unknown = settings.unknown_names();
     let of_settings = Finding::of(
         "settings",
         (!unknown.is_empty()).then(|| {

@@ -12,7 +12,7 @@ use broker_domain::{FlavourName, ProviderAttributes, Sandbox, SandboxId, Status}
 use clap::Args;
 use serde::Serialize;
 
-use crate::commands::policy;
+use crate::commands::policy::{self, no_such_flavour};
 use crate::context::Context;
 use crate::done::Done;
 use crate::output::{self, Output, ShownRows};
@@ -83,9 +83,7 @@ pub(crate) async fn run(context: Context, args: List) -> anyhow::Result<Done> {
         && flavour != ANY_FLAVOUR
         && policy.flavours().keys().all(|known| known.as_str() != flavour)
     {
-        output::complain(&format!(
-            "--flavour {flavour}: the policy names no such flavour; see `broker policy show`"
-        ));
+        output::complain(&no_such_flavour(flavour));
         return Ok(Done::Misused);
     }
     let of_flavour = |sandbox: &Sandbox| {
@@ -98,7 +96,11 @@ pub(crate) async fn run(context: Context, args: List) -> anyhow::Result<Done> {
         let in_state = |sandbox: &Sandbox| args.status.is_none_or(|status| sandbox.status == status);
         let wanted = page.sandboxes.iter().filter(|sandbox| in_state(sandbox) && of_flavour(sandbox));
         // One more than is shown tells whether there are more.
-        rows.extend(wanted.take(limit + 1 - rows.len()).map(|sandbox| SandboxRow::new(sandbox, &policy)));
+        rows.extend(
+            wanted
+                .take(limit.saturating_add(1) - rows.len())
+                .map(|sandbox| SandboxRow::new(sandbox, &policy)),
+        );
         rows.len() <= limit
     })
     .await?;

@@ -1,16 +1,19 @@
 //! `broker pool seed`: puts test sandboxes into the pool and removes them. In a real pool sync inserts the sandboxes, and seeds
 //! are refused beside them: they would be given to owners, and deleted at the provider.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::bail;
-use broker_domain::{ExternalId, Sandbox, SandboxId, SandboxName, Timestamp};
+use broker_domain::{ExternalId, InvalidId, Sandbox, SandboxId, SandboxName, Status, Timestamp};
 use broker_runtime::backoff::Backoff;
 use broker_runtime::entropy::Entropy;
 use broker_store::accounts::ensure_recorded;
-use broker_store::{Act, Candidate, EntryConflict, NewSandbox, Store, StoreError, Write, arrivals};
+use broker_store::{
+    Act, Candidate, EntryConflict, NewSandbox, Store, StoreError, Write, arrivals, retry_on_conflict,
+};
 use clap::Args;
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -30,13 +33,15 @@ const AT_ONCE: usize = 100;
 const PATIENCE: u32 = 8;
 const THROTTLED: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(6_400));
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct SeedReport {
     inserted: usize,
     existing: usize,
     /// Whose accounts other sandboxes have.
     refused: usize,
     removed: usize,
+    /// Unused ones that changed while they were being removed.
+    left: usize,
 }
 
 #[derive(Debug, Args)]
@@ -45,7 +50,7 @@ pub(crate) struct Seed {
     #[arg(long, default_value_t = 100, required_unless_present = "cleanup")]
     pub(crate) count: usize,
     /// The prefix of their names
-    #[arg(long, default_value = "sandbox")]
+    #[arg(long, default_value = "sandbox", value_parser = parse_prefix)]
     pub(crate) name_prefix: String,
     /// The number of the first; ids are seed-000000, seed-000001, …
     #[arg(long, default_value_t = 0)]
@@ -60,7 +65,17 @@ pub(crate) struct Seed {
     pub(crate) output: Output,
 }
 
+/// A prefix with which the name of any number is one.
+fn parse_prefix(text: &str) -> Result<String, InvalidId> {
+    SandboxName::new(format!("{text}-{}", usize::MAX)).map(|_| text.to_owned())
+}
+
 pub(crate) async fn run(context: Context, args: Seed) -> anyhow::Result<Done> {
+    let end = args.start.checked_add(args.count);
+    if end.and_then(|end| end.checked_add(AT_ONCE)).is_none() {
+        output::complain("--start and --count: the last number would be too large");
+        return Ok(Done::Misused);
+    }
     let Context { store, entropy, .. } = &context;
     let act = match args.cleanup {
         true => (Act::Seed, "remove unused", None),
@@ -68,7 +83,7 @@ pub(crate) async fn run(context: Context, args: Seed) -> anyhow::Result<Done> {
     };
     let report = context.act(act, async |_| {
         if args.cleanup {
-            return Ok(SeedReport { inserted: 0, existing: 0, refused: 0, removed: cleanup(store).await? });
+            return cleanup(store, entropy, context.now().await?).await;
         }
         if !args.force
             && let Some(real) = no_seed(store).await?
@@ -81,7 +96,7 @@ pub(crate) async fn run(context: Context, args: Seed) -> anyhow::Result<Done> {
         let now = context.now().await?;
         let seeded = seed(store, entropy, args.start, args.count, &args.name_prefix, now).await?;
         let Seeded { inserted, existing, refused } = seeded;
-        Ok(SeedReport { inserted, existing, refused, removed: 0 })
+        Ok(SeedReport { inserted, existing, refused, ..SeedReport::default() })
     });
     let report = report.await?;
     if args.output.json {
@@ -93,6 +108,10 @@ pub(crate) async fn run(context: Context, args: Seed) -> anyhow::Result<Done> {
         if report.refused > 0 {
             output::line(format_args!("{} refused: other sandboxes have their accounts", report.refused))?;
         }
+    }
+    if report.left > 0 {
+        output::complain(&format!("{} changed meanwhile and were left: run it again", report.left));
+        return Ok(Done::Failed);
     }
     Ok(Done::Ok)
 }
@@ -189,22 +208,50 @@ fn sandbox(number: usize, prefix: &str) -> anyhow::Result<NewSandbox> {
     })
 }
 
-/// Removes unused seeds and returns their number. Seeds that are or were in use stay.
-async fn cleanup(store: &Store) -> anyhow::Result<usize> {
-    let mut candidates: Vec<Sandbox> = Vec::new();
+/// Removes unused seeds; seeds that are or were in use stay. What is put aside leaves its reservation, after the others: those
+/// would be put aside in its place.
+async fn cleanup(store: &Store, entropy: &Entropy, now: Timestamp) -> anyhow::Result<SeedReport> {
+    let (mut seeds, mut reserved) = (Vec::new(), BTreeMap::new());
     scan(store, |page| {
-        candidates.extend(page.sandboxes.into_iter().filter(|sandbox| sandbox.allocation.is_none()));
+        reserved.extend(page.reserved.into_iter().map(|(reservation, id, _)| (id, reservation)));
+        let unused = |sandbox: &Sandbox| page.seeds.contains(&sandbox.id) && may_be_removed(sandbox);
+        seeds.extend(page.sandboxes.into_iter().filter(unused));
         true
     })
     .await?;
-    let bar = output::progress(candidates.len(), "removing");
-    let mut removed = 0;
-    for sandbox in candidates {
+    seeds.sort_by_key(|sandbox| reserved.contains_key(&sandbox.id));
+    let bar = output::progress(seeds.len(), "removing");
+    let mut report = SeedReport::default();
+    for sandbox in seeds {
         let Sandbox { id: sandbox_id, name, external_id, version, .. } = sandbox;
+        let reservation = reserved.get(&sandbox_id).copied();
         let seed = Candidate { sandbox_id, name, external_id, attributes: None, version };
-        removed += usize::from(store.sandboxes.remove_unused_seed(&seed).await?.is_applied());
+        let remove = || async {
+            match reservation {
+                Some(reservation) => store.sandboxes.remove_reserved_seed(&seed, reservation, now).await,
+                None => store.sandboxes.remove_unused_seed(&seed).await,
+            }
+        };
+        if retry_on_conflict(entropy, remove).await?.is_applied() {
+            report.removed += 1;
+        } else {
+            report.left += 1;
+        }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(removed)
+    Ok(report)
+}
+
+/// Whether nobody used a seed, nor is it on its way out.
+fn may_be_removed(sandbox: &Sandbox) -> bool {
+    let stands = match sandbox.status {
+        Status::Arriving | Status::Available | Status::Reserved | Status::Stale | Status::Quarantined => true,
+        Status::Allocated
+        | Status::PendingDeletion
+        | Status::DeletionFailed
+        | Status::Deleted
+        | Status::Unknown => false,
+    };
+    stands && sandbox.allocation.is_none()
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use broker_domain::{Lease, LeaseEnd, LeaseVerdict, Outcome, Reason, RequestState, judge, overdue_for_owner};
+use broker_domain::{
+    Grant, Lease, LeaseEnd, LeaseVerdict, Outcome, Reason, RequestState, judge, overdue_for_owner,
+};
+use broker_runtime::crash_points::{self, Point};
 use broker_runtime::errors::chain;
 use broker_store::{Claim, ClaimOutcome, StoreError};
 
@@ -26,23 +29,37 @@ pub(super) enum Settled {
 }
 
 impl Dealing<'_> {
-    /// What becomes of a place that was not granted. `is_first`: none of the call goes before it.
+    /// What becomes of a place after its grant; without an outcome a neighbour was in its way. `is_first`: none of the call goes
+    /// before it.
     pub(super) async fn settle(
         &mut self,
         waiter: &Arc<ParkedRequest>,
         claim: &Claim<'_>,
-        outcome: ClaimOutcome,
+        outcome: Option<ClaimOutcome>,
         is_first: bool,
     ) -> Result<Settled, StoreError> {
         match outcome {
-            ClaimOutcome::Created(_) | ClaimOutcome::LostCandidate | ClaimOutcome::CandidateChanged(..) => {
+            None => Ok(Settled::SandboxFree),
+            Some(ClaimOutcome::Created(grant)) => Ok(self.created(waiter, grant)),
+            Some(ClaimOutcome::LostCandidate | ClaimOutcome::CandidateChanged(..)) => {
                 Ok(Settled::SandboxGone)
             }
             // The next call has another one, or its tenant is out.
-            ClaimOutcome::PermitTaken => Ok(Settled::ReadAnew),
-            ClaimOutcome::RequestEnded => self.ended(waiter).await,
-            ClaimOutcome::LeaseStands(lease) => self.stands(waiter, claim, &lease, is_first).await,
+            Some(ClaimOutcome::PermitTaken) => Ok(Settled::ReadAnew),
+            Some(ClaimOutcome::RequestEnded) => self.ended(waiter).await,
+            Some(ClaimOutcome::LeaseStands(lease)) => self.stands(waiter, claim, &lease, is_first).await,
         }
+    }
+
+    /// The sandbox is the place's.
+    fn created(&mut self, waiter: &Arc<ParkedRequest>, grant: Grant) -> Settled {
+        crash_points::point(Point::Granted);
+        self.granted += 1;
+        let policy = self.jobs.policy.now().unwrap_or_default();
+        self.jobs.own_grants.count(&policy, &grant.name, self.jobs.clock.now());
+        waited(self.jobs, waiter, "granted");
+        self.tell(waiter, Outcome::Created(grant));
+        Settled::Granted
     }
 
     /// The place's request is not queued any more: the place is garbage.
@@ -89,7 +106,7 @@ impl Dealing<'_> {
     /// A head is never passed over: its old lease ends in the write that gives it the new one.
     async fn replace(
         &mut self,
-        waiter: &ParkedRequest,
+        waiter: &Arc<ParkedRequest>,
         claim: &Claim<'_>,
         old: &Lease,
     ) -> Result<Settled, StoreError> {
@@ -98,25 +115,35 @@ impl Dealing<'_> {
         let now = jobs.clock.now();
         let end_of_old = LeaseEnd::by_request(old.term.end_reason(), now, waiter.ask.times.enqueued_at);
         match jobs.store.leases.replace(claim, old, overdue_for_owner(now), &end_of_old).await {
-            Ok(ClaimOutcome::Created(grant)) => {
-                self.granted += 1;
-                waited(jobs, waiter, "granted");
-                end(jobs, waiter, Outcome::Created(grant)).await?;
-                Ok(Settled::Granted)
-            }
+            Ok(ClaimOutcome::Created(grant)) => Ok(self.created(waiter, grant)),
             Ok(ClaimOutcome::LostCandidate | ClaimOutcome::CandidateChanged(..)) => Ok(Settled::SandboxGone),
             Ok(ClaimOutcome::RequestEnded) => self.ended(waiter).await,
-            Ok(ClaimOutcome::LeaseStands(_) | ClaimOutcome::PermitTaken) => Ok(Settled::ReadAnew),
-            Err(StoreError::Conflict) => {
-                self.aside.insert(waiter.place.request_id);
-                if let Err(error @ HandlerError::Inconsistent { .. }) =
-                    must_agree(&jobs.store, &old.key).await
-                {
-                    bury::request(jobs, waiter, (Reason::InconsistentLease, chain(&error))).await?;
-                }
-                Ok(Settled::PlaceLeft)
+            // The permit of that lease is another one's.
+            Ok(ClaimOutcome::PermitTaken) if claim.permit == old.permit.as_ref() => {
+                self.not_replaced(waiter, old).await
             }
+            Ok(ClaimOutcome::LeaseStands(_) | ClaimOutcome::PermitTaken) => Ok(Settled::ReadAnew),
+            Err(StoreError::Conflict) => self.not_replaced(waiter, old).await,
             Err(error) => Err(error),
         }
+    }
+
+    /// Another transaction was in the way of the replacement, which goes again; or the old lease does not agree with its sandbox or its
+    /// permit, which no attempt helps: only then is the place passed over.
+    async fn not_replaced(&mut self, waiter: &ParkedRequest, old: &Lease) -> Result<Settled, StoreError> {
+        let why = match must_agree(&self.jobs.store, &old.key).await {
+            Ok(()) => return Err(StoreError::Conflict),
+            Err(HandlerError::Store(error)) => return Err(error),
+            Err(
+                why @ (HandlerError::Inconsistent { .. }
+                | HandlerError::Newer { .. }
+                | HandlerError::Reply(_)),
+            ) => why,
+        };
+        self.aside.insert(waiter.place.request_id);
+        if matches!(why, HandlerError::Inconsistent { .. }) {
+            bury::request(self.jobs, waiter, (Reason::InconsistentLease, chain(&why))).await?;
+        }
+        Ok(Settled::PlaceLeft)
     }
 }
