@@ -245,7 +245,8 @@ async fn a_limit_that_is_lowered_in_mid_morning_ends_nobodys_lease() {
         }
         asks(broker, "student-12").send().await.expect_problem(409, "QUOTA_EXCEEDED");
         limited(broker, 0).await;
-        asks(broker, "student-13").send().await.expect_problem(409, "QUOTA_EXCEEDED");
+        let refused = asks(broker, "student-13").send().await.expect_problem(409, "QUOTA_EXCEEDED");
+        assert_eq!(refused.json["quota"], json!({ "flavour": "small", "held": 2, "max": 0 }));
         let never = waits(broker, "student-13").send().await;
         never.expect_problem(409, "CANNOT_WAIT");
         for again in [asks(broker, "student-10"), waits(broker, "student-10")] {

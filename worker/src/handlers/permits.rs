@@ -70,9 +70,6 @@ impl TenantPermits {
     pub(super) async fn next(&self, limited: &TenantLimit) -> Result<Slot, StoreError> {
         let TenantLimit { flavour, limit, max } = limited;
         let quota = |held| Slot::Full(Quota { flavour: flavour.clone(), held, max: *max });
-        if *max == 0 {
-            return Ok(quota(0));
-        }
         let mut place = self.looks.place(limit);
         loop {
             let terms = LimitTerms { max: *max, version: self.policy.version() };
