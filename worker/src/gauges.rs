@@ -27,7 +27,7 @@ const IDLE_LOOKS: u32 = 8;
 /// Exports pool and queues as metrics until `stop`, and says to `empty` when the queues were seen without a message.
 pub(crate) async fn show(jobs: Jobs, empty: watch::Sender<SeenEmpty>, stop: CancellationToken) {
     let (mut looks, mut flavours) = (Looks::default(), BTreeSet::new());
-    // What nobody waits for yet is shown as 0: an alert can only see it grow.
+    // A flavour without a waiting request is shown as 0: an alert needs the value before it grows.
     let mut lines = BTreeSet::from([ANY_FLAVOUR.to_owned()]);
     let (mut reserved, mut refilled) = (lines.clone(), BTreeSet::new());
     loop {
@@ -153,7 +153,7 @@ fn show_flavours(by_flavour: &BTreeMap<String, ByStatus>, shown: &mut BTreeSet<S
     }
 }
 
-/// Who waits, by flavour, as the last walk found it; also of those of `shown` in whose lines nobody stands any more.
+/// Gauges of the waiting requests by flavour, as the last walk counted them. Flavours of `shown` without one are set to 0.
 fn show_waiting(listed: &[ListedLine], policy: &Policy, shown: &mut BTreeSet<String>, now: Timestamp) {
     let mut waiting: BTreeMap<String, (u64, Duration)> = BTreeMap::new();
     for line in listed {

@@ -154,7 +154,7 @@ impl Breaker {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows its state as a metric: whoever changes it does, and its process now and then.
+    /// Sets the metric of its state. Called at each change, and every 15 s by the worker.
     pub fn show(&self, now: Instant) {
         if self.before != Before::Provider {
             return;
@@ -258,7 +258,7 @@ mod tests {
         let (breaker, now) = (Breaker::new(), Clock::system().instant());
         fail(&breaker, now, 5);
         let soon = now + OPEN_FOR + Duration::from_secs(240);
-        assert_eq!(breaker.state(soon), BreakerState::Open, "nobody has asked since");
+        assert_eq!(breaker.state(soon), BreakerState::Open, "no call was made since");
         assert!(breaker.failing_for(soon).is_some());
         let late = now + NEWS_FOR;
         assert_eq!((breaker.state(late), breaker.failing_for(late)), (BreakerState::HalfOpen, None));

@@ -181,7 +181,7 @@ impl MaintenanceHandler {
         Ok(Disposition::Done)
     }
 
-    /// Whether a run that nobody waits for is of a job that is paused, and of the schedule: what an operator asked for has a record.
+    /// Whether a run without a reply queue is left out: its job is paused, and it is the schedule's. A run for an operator has a record.
     async fn is_left_out(&self, message: &MaintenanceMessage, task: &Task) -> Result<bool, HandlerError> {
         let (store, now) = (&self.jobs.store, self.jobs.clock.now());
         let Some(job) = task.job() else { return Ok(false) };

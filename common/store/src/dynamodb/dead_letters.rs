@@ -265,7 +265,7 @@ impl DeadLetterStore {
                 },
             }
         }
-        self.table.transact(operation, vec![key], vec![item]).await
+        self.table.transactions.transact(operation, vec![key], vec![item]).await
     }
 
     fn update(&self, id: &DeadLetterId, condition: &str) -> aws_sdk_dynamodb::types::builders::UpdateBuilder {

@@ -105,7 +105,7 @@ impl LeaseStore {
             keys.push(keys::permit(permit));
             items.push(self.table.delete_permit(permit, allocation)?);
         }
-        self.table.transact(operation, keys, items).await
+        self.table.transactions.transact(operation, keys, items).await
     }
 
     pub(super) fn retire_sandbox(

@@ -90,7 +90,7 @@ impl LeaseStore {
             TransactWriteItem::builder().update(of_lease.build().map_err(wrong)?).build(),
         ];
         let keys = vec![keys::sandbox(sandbox), keys::lease(&allocation.lease_key)];
-        self.table.transact(transition, keys, items).await
+        self.table.transactions.transact(transition, keys, items).await
     }
 }
 

@@ -98,7 +98,7 @@ impl PermitStore {
             .build()
             .map_err(|error| built_wrong("free_permit", error))?;
         let items = vec![TransactWriteItem::builder().delete(delete).build()];
-        self.table.transact("free_permit", vec![keys::permit(&record.permit)], items).await
+        self.table.transactions.transact("free_permit", vec![keys::permit(&record.permit)], items).await
     }
 
     /// Puts the permit of a live lease where it is missing, as after a backup that has the one and not the other.
@@ -120,7 +120,7 @@ impl PermitStore {
             self.table.put_permit(&record, None)?,
             TransactWriteItem::builder().condition_check(check).build(),
         ];
-        self.table.transact("restore_permit", keys, items).await
+        self.table.transactions.transact("restore_permit", keys, items).await
     }
 }
 

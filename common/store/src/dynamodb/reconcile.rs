@@ -79,7 +79,7 @@ impl ReconcileStore {
             self.hold_sandbox(sandbox, lease, hours, now)?,
         ];
         let keys = vec![keys::lease(&lease.key), keys::sandbox(&sandbox.id)];
-        self.table.transact("bind", keys, items).await
+        self.table.transactions.transact("bind", keys, items).await
     }
 
     fn hold_sandbox(
@@ -144,7 +144,7 @@ impl ReconcileStore {
             keys.push(keys::permit(permit));
             items.push(self.table.delete_permit(permit, lease.allocation_id)?);
         }
-        self.table.transact("end_lease", keys, items).await
+        self.table.transactions.transact("end_lease", keys, items).await
     }
 
     async fn retire(

@@ -80,7 +80,7 @@ impl ReservationStore {
         })?;
         let items = vec![self.put(OPERATION, after, is_new)?, counted];
         let keys = vec![keys::reservation(after.id), keys::reservations_guard()];
-        self.table.transact(OPERATION, keys, items).await
+        self.table.transactions.transact(OPERATION, keys, items).await
     }
 
     /// Writes a reservation that is at the version before: it ends, or is counted anew.
@@ -271,7 +271,9 @@ impl TableClient {
         let Some(item) = self.get(keys::sandbox(seen.id)).await? else { return Ok(Write::Rejected(())) };
         let Some(reservation) = read_reserved_for(&Reader(&item))? else { return Ok(Write::Rejected(())) };
         let items = vec![self.change_item(change)?, self.one_less(reservation, now)?];
-        self.transact(operation, vec![keys::sandbox(seen.id), keys::reservation(reservation)], items).await
+        self.transactions
+            .transact(operation, vec![keys::sandbox(seen.id), keys::reservation(reservation)], items)
+            .await
     }
 }
 

@@ -112,18 +112,6 @@ impl GroupCommit {
 }
 
 impl TableClient {
-    /// The same for those that share the calls of the claims.
-    pub(super) async fn transact(
-        &self,
-        operation: &'static str,
-        keys: Vec<Key>,
-        items: Vec<TransactWriteItem>,
-    ) -> Result<Write, StoreError> {
-        self.transactions.transact(operation, keys, items).await
-    }
-}
-
-impl TableClient {
     /// Writes `groups` in one call of their own, all or none; the reasons are of all their items, in order.
     pub(super) async fn write_together(
         &self,

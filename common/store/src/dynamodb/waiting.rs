@@ -74,7 +74,7 @@ impl WaitingStore {
             update: "SET version = :next, #ttl = :ttl",
             values: vec![(":seen", n(seen.guard)), (":next", n(seen.guard + 1)), (":ttl", ttl())],
         })?;
-        self.table.transact("list_new_line", vec![listed, guard], vec![list, raise]).await
+        self.table.transactions.transact("list_new_line", vec![listed, guard], vec![list, raise]).await
     }
 
     /// Parks a request: its place, and the mark on its record, if that is still queued and its deadline is no later than the
@@ -161,7 +161,7 @@ impl WaitingStore {
                 ],
             })?);
         }
-        self.table.transact("bury_place", keys, items).await
+        self.table.transactions.transact("bury_place", keys, items).await
     }
 
     /// The lines that are listed at `now` (a consistent read), each with what its last walk found. One that cannot be read is

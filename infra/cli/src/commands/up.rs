@@ -181,8 +181,7 @@ impl ReadSettings {
     }
 }
 
-/// The address of the API: whoever can reach it is trusted with the tokens that are printed, and pages of a browser are told apart by
-/// its name, so it is a loopback one, whatever image or machine it runs on.
+/// The address of the API, on loopback also in an image: the tokens are printed, and the check of `Host` needs a loopback address.
 fn on_loopback(listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_loopback() {
         listen

@@ -243,7 +243,7 @@ async fn cleanup(store: &Store, entropy: &Entropy, now: Timestamp) -> anyhow::Re
     Ok(report)
 }
 
-/// Whether nobody used a seed, nor is it on its way out.
+/// Whether a seed was never used and is not being deleted.
 fn may_be_removed(sandbox: &Sandbox) -> bool {
     let stands = match sandbox.status {
         Status::Arriving | Status::Available | Status::Reserved | Status::Stale | Status::Quarantined => true,
