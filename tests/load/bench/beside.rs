@@ -24,6 +24,8 @@ const PHASE: Duration = Duration::from_secs(5);
 const PAIRS: usize = 2;
 /// Sandboxes: more than are claimed in all phases.
 const POOL: usize = 40_000;
+/// When every worker looks at a new limit's permits for the last time of many.
+const SETTLES_IN: Duration = Duration::from_secs(12);
 /// Owners that beat, and what they said at their allocation.
 const OWNERS: usize = 10_000;
 const HEARTBEAT: Duration = Duration::from_secs(60);
@@ -130,16 +132,25 @@ async fn figures(
     Ok(figures)
 }
 
-/// One tenant whose every claim takes a permit.
+/// One tenant whose every claim takes a permit, once its limit has settled: for the first ten seconds each worker looks at all
+/// permits once a second. In AWS's shape by 25 users: the permits of a limit are one partition, which takes 500 transactions a
+/// second.
 pub(crate) async fn limited(runs: usize) -> Result<Vec<Figure>, Violation> {
     const WITHOUT: &str = "[flavour.all]\nprefix = \"sandbox-\"\n";
     let names = ["claims/s, times as many", "the same in AWS's shape"];
     figures(runs, names, AtLeast(0.85), Pair::rate, async |shape| {
-        let broker = Broker::start(shape.on(Setup::new().workers(2).pool(POOL))).await;
+        let broker = Broker::start(shape.on(Setup::new().workers(2).pool(2 * POOL))).await;
         shape.begin(&broker);
-        let with = format!("{WITHOUT}[tenant.platform]\nlimits = {{ all = {POOL} }}\n");
-        let pairs =
-            in_turns(&broker, 50, async |on| policy(&broker, if on { &with } else { WITHOUT }).await).await;
+        let with = format!("{WITHOUT}[tenant.platform]\nlimits = {{ all = {} }}\n", 2 * POOL);
+        let users = if shape == Shape::Aws { 25 } else { 50 };
+        let (addresses, next) = (addresses(&broker), Arc::new(AtomicU64::new(u64::MAX / 2)));
+        let pairs = in_turns(&broker, users, async |on| {
+            policy(&broker, if on { &with } else { WITHOUT }).await;
+            if on {
+                claims(&addresses, 1, SETTLES_IN, &next).await;
+            }
+        })
+        .await;
         end(broker).await?;
         Ok(pairs)
     })

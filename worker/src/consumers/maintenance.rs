@@ -185,8 +185,8 @@ impl MaintenanceHandler {
     async fn is_left_out(&self, message: &MaintenanceMessage, task: &Task) -> Result<bool, HandlerError> {
         let (store, now) = (&self.jobs.store, self.jobs.clock.now());
         let Some(job) = task.job() else { return Ok(false) };
-        let paused = store.schedule.tick(job, Duration::ZERO, now).await?.paused;
-        Ok(paused.is_some() && store.runs.get(message.request_id).await?.is_none())
+        Ok(store.runs.get(message.request_id).await?.is_none()
+            && store.schedule.tick(job, Duration::ZERO, now).await?.paused.is_some())
     }
 
     /// Runs `job` for an external trigger sent at `fired_at`, unless it had its run or must not run.

@@ -1,4 +1,5 @@
 //! Key turns: one request of a lease key at a time calls the table, and shares the lease that it read with the others that wait.
+//! Reads alone may go on several at a time: who comes while one is under way begins the next.
 //!
 //! Invariants: an attempt answers only requests that came before it began, so no request gets a lease that ended before
 //! the request was made; a key without requests takes no memory. Nothing is decided here: each waiting request judges
@@ -12,17 +13,27 @@ use tokio::sync::watch;
 
 /// Who asks for which keys. Clones share them.
 #[derive(Debug)]
-pub(super) struct KeyTurns<K, L>(Arc<Mutex<HashMap<K, Arc<KeyLine<L>>>>>);
+pub(super) struct KeyTurns<K, L> {
+    lines: Arc<Mutex<HashMap<K, Arc<KeyLine<L>>>>>,
+    at_a_time: usize,
+}
 
 impl<K, L> Clone for KeyTurns<K, L> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self { lines: Arc::clone(&self.lines), at_a_time: self.at_a_time }
     }
 }
 
 impl<K, L> Default for KeyTurns<K, L> {
     fn default() -> Self {
-        Self(Arc::default())
+        Self::at_a_time(1)
+    }
+}
+
+impl<K, L> KeyTurns<K, L> {
+    /// So many attempts at a time for a key, at most.
+    pub(super) fn at_a_time(at_a_time: usize) -> Self {
+        Self { lines: Arc::default(), at_a_time }
     }
 }
 
@@ -36,8 +47,8 @@ struct KeyLine<L> {
 
 #[derive(Debug)]
 struct KeyState<L> {
-    /// Whether an attempt is under way.
-    asking: bool,
+    /// The numbers of the attempts under way.
+    asking: Vec<u64>,
     /// How many attempts have begun.
     begun: u64,
     /// The newest that learnt something, and what.
@@ -75,7 +86,7 @@ impl<K: Clone + Eq + Hash, L> KeyTurns<K, L> {
     pub(super) fn place(&self, key: &K) -> KeyPlace<K, L> {
         let mut lines = self.lines();
         let line = lines.entry(key.clone()).or_insert_with(|| {
-            let state = KeyState { asking: false, begun: 0, learnt: None };
+            let state = KeyState { asking: Vec::new(), begun: 0, learnt: None };
             Arc::new(KeyLine { state: Mutex::new(state), ended: watch::Sender::new(()) })
         });
         let line = Arc::clone(line);
@@ -85,7 +96,7 @@ impl<K: Clone + Eq + Hash, L> KeyTurns<K, L> {
     }
 
     fn lines(&self) -> MutexGuard<'_, HashMap<K, Arc<KeyLine<L>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -95,7 +106,21 @@ impl<L> KeyLine<L> {
     }
 }
 
+impl<L> KeyState<L> {
+    fn begin(&mut self, line: &Arc<KeyLine<L>>) -> Attempt<L> {
+        self.begun += 1;
+        self.asking.push(self.begun);
+        Attempt { line: Arc::clone(line), number: self.begun }
+    }
+}
+
 impl<K: Clone + Eq + Hash, L> KeyPlace<K, L> {
+    /// This request's turn, if nobody asks now.
+    pub(super) fn turn_if_free(&self) -> Option<Attempt<L>> {
+        let mut state = self.line.state();
+        state.asking.is_empty().then(|| state.begin(&self.line))
+    }
+
     /// Waits until it is this request's turn, or something was learnt by an attempt that began after it came.
     pub(super) async fn turn(&mut self) -> KeyTurn<L> {
         let mut ended = self.line.ended.subscribe();
@@ -109,10 +134,10 @@ impl<K: Clone + Eq + Hash, L> KeyPlace<K, L> {
                     self.came_after = state.begun;
                     return KeyTurn::Learnt(learnt);
                 }
-                if !state.asking {
-                    state.asking = true;
-                    state.begun += 1;
-                    return KeyTurn::Mine(Attempt { line: Arc::clone(&self.line), number: state.begun });
+                // One that began after this request came tells it what it wants to know.
+                let serves = state.asking.iter().any(|number| *number > self.came_after);
+                if !serves && state.asking.len() < self.turns.at_a_time {
+                    return KeyTurn::Mine(state.begin(&self.line));
                 }
             }
             // The line, which this place keeps, holds the sender.
@@ -124,13 +149,17 @@ impl<K: Clone + Eq + Hash, L> KeyPlace<K, L> {
 impl<L> Attempt<L> {
     /// Tells all who came before it began what it learnt.
     pub(super) fn learnt(&self, what: L) {
-        self.line.state().learnt = Some((self.number, Arc::new(what)));
+        let mut state = self.line.state();
+        // A later one may have been faster.
+        if state.learnt.as_ref().is_none_or(|(number, _)| *number < self.number) {
+            state.learnt = Some((self.number, Arc::new(what)));
+        }
     }
 }
 
 impl<L> Drop for Attempt<L> {
     fn drop(&mut self) {
-        self.line.state().asking = false;
+        self.line.state().asking.retain(|number| *number != self.number);
         self.line.ended.send_replace(());
     }
 }
@@ -181,6 +210,45 @@ mod tests {
             panic!("it ended")
         };
         assert_eq!(*what, 8);
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_one_asks_begins_the_next_if_several_may_ask_at_a_time() {
+        let turns: KeyTurns<&str, u32> = KeyTurns::at_a_time(2);
+        let first = mine(turns.place(&"k").turn().await);
+        let (mut second, mut behind, mut third) = (turns.place(&"k"), turns.place(&"k"), turns.place(&"k"));
+        let later = mine(second.turn().await);
+        let mut late = turns.place(&"k");
+        let mut context = Context::from_waker(Waker::noop());
+        let mut learns = pin!(behind.turn());
+        assert!(learns.as_mut().poll(&mut context).is_pending(), "the second tells it");
+        later.learnt(2);
+        drop(later);
+        first.learnt(1);
+        let Poll::Ready(KeyTurn::Learnt(what)) = learns.as_mut().poll(&mut context) else {
+            panic!("it ended")
+        };
+        assert_eq!(*what, 2, "what began before it came is not what it wants to know");
+        let KeyTurn::Learnt(what) = third.turn().await else { panic!("it came before the second began") };
+        assert_eq!(*what, 2);
+        let asks = mine(late.turn().await);
+        let mut over = turns.place(&"k");
+        let mut waits = pin!(over.turn());
+        assert!(waits.as_mut().poll(&mut context).is_pending(), "two at a time");
+        drop((first, asks));
+        assert!(matches!(waits.as_mut().poll(&mut context), Poll::Ready(KeyTurn::Mine(_))));
+    }
+
+    #[tokio::test]
+    async fn a_turn_ahead_is_given_while_nobody_asks() {
+        let turns: KeyTurns<&str, u32> = KeyTurns::default();
+        let (mut first, second) = (turns.place(&"k"), turns.place(&"k"));
+        let ahead = first.turn_if_free().expect("nobody asks");
+        assert!(second.turn_if_free().is_none());
+        ahead.learnt(3);
+        drop(ahead);
+        let KeyTurn::Learnt(what) = first.turn().await else { panic!("it asked itself") };
+        assert_eq!(*what, 3);
     }
 
     #[tokio::test]

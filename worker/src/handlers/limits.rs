@@ -26,6 +26,8 @@ const HEADS: u16 = 10;
 /// How long the last look at a tenant's lines serves requests that were made before it began. It bounds what clocks that differ
 /// can hide.
 const LOOK_SERVES_FOR: Duration = Duration::from_millis(250);
+/// Looks at the lines of one tenant at a time. Who comes while one is under way asked after it began: that one tells it nothing.
+pub(super) const LOOKS_AT_A_TIME: usize = 3;
 /// How long a claim waits for a read of the reservations before it is tried again.
 const RESERVATIONS_COME_WITHIN: Duration = Duration::from_secs(3);
 /// How long a process that just started waits for its policy before it tries the request again.
@@ -121,7 +123,11 @@ impl LastLooks {
     }
 
     fn keep(&self, tenant: &TenantName, look: LastLook) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), look);
+        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looks overlap: an older one may end later.
+        if looks.get(tenant).is_none_or(|last| last.began < look.began) {
+            looks.insert(tenant.clone(), look);
+        }
     }
 }
 

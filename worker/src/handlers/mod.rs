@@ -88,7 +88,7 @@ impl Handlers {
             policy,
             reservations,
             permits,
-            lines: KeyTurns::default(),
+            lines: KeyTurns::at_a_time(limits::LOOKS_AT_A_TIME),
             last_looks: LastLooks::default(),
             nothing_beyond: NothingBeyond::default(),
             freed,

@@ -1,7 +1,7 @@
 //! Permits: the free slots of limits, which claims of this worker try.
 //!
 //! Each claim of a limited tenant gets a free slot of its own, from one look at the limit's permits that all claims which wait
-//! share. Invariants: a slot is held by one claim of the process at a time; "full" is told only to a claim that came before
+//! share. Before what a look found is used up or too old, one claim makes the next one, and the others go on. Invariants: a slot is held by one claim of the process at a time; "full" is told only to a claim that came before
 //! a look which found every slot taken; what was seen under one policy is not believed under another, since a limit that is
 //! the same again may have been higher in between; and what was seen while a process may have followed an older policy is
 //! believed for a moment only. Another worker may be faster; the claim's condition decides.
@@ -27,6 +27,11 @@ const READ: u16 = 250;
 const SETTLES_IN: Duration = Duration::from_secs(10);
 /// How long a look at all slots is believed, and what was found free since: at first, and once the limit has settled.
 const BELIEVED_FOR: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+/// The part of that time after which the next look is due.
+const DUE_AFTER: f64 = 0.75;
+/// The part of the free slots that were kept, if they were many, with which the next look begins.
+const LEFT: usize = 4;
+const MANY: usize = 32;
 /// The longest wait for a slot that another claim of this process holds, before the next look.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
 
@@ -71,8 +76,20 @@ impl TenantPermits {
         let TenantLimit { flavour, limit, max } = limited;
         let quota = |held| Slot::Full(Quota { flavour: flavour.clone(), held, max: *max });
         let mut place = self.looks.place(limit);
+        let mut looked_ahead = false;
         loop {
             let terms = LimitTerms { max: *max, version: self.policy.version() };
+            if !looked_ahead
+                && self.slots.are_soon_over(limit, terms, self.clock.instant())
+                && let Some(turn) = place.turn_if_free()
+            {
+                looked_ahead = true;
+                // If it fails, there is what was found before.
+                if let Ok(look) = self.look(limit, terms).await {
+                    turn.learnt(look);
+                }
+                continue;
+            }
             if let Some((slot, look)) = self.slots.take(limit, terms, self.clock.instant()) {
                 let (slots, permit) = (Arc::clone(&self.slots), Permit { limit: limit.clone(), slot });
                 return Ok(Slot::Free(HeldPermit { slots, permit, look, released: false }));
@@ -115,10 +132,11 @@ impl TenantPermits {
     /// Looks for free slots, and keeps them for the claims that wait.
     async fn look(&self, limit: &Limit, terms: LimitTerms) -> Result<SlotsLearnt, StoreError> {
         let (max, began) = (terms.max, self.clock.instant());
+        self.slots.with(limit, |slots| slots.gone.clear());
         // From anywhere on and in any order, so that workers seldom try the same.
         let start = (self.entropy.unit() * f64::from(max)) as u32;
         let before = self.slots.with(limit, |slots| slots.look).filter(|before| before.terms == terms);
-        if before.is_some_and(|before| before.none_beyond && before.holds(terms, began)) {
+        if before.is_some_and(|before| before.none_beyond && !before.is_soon_over(terms, began)) {
             let page = self.store.permits.slots_after(limit, start, READ).await?;
             let is_read = |slot: &u32| page.next.is_none_or(|last| slot.to_string() <= last.to_string());
             let behind = std::iter::successors(next_by_text(start, max), |slot| next_by_text(*slot, max));
@@ -172,7 +190,16 @@ struct LookAtAll {
 impl LookAtAll {
     /// Whether it is believed of the limit `terms` at `now`.
     fn holds(&self, terms: LimitTerms, now: Instant) -> bool {
-        self.terms == terms && now.duration_since(self.ended) < BELIEVED_FOR[usize::from(self.settled)]
+        self.terms == terms && now.duration_since(self.ended) < self.believed_for()
+    }
+
+    /// Whether the next one is due at `now`.
+    fn is_soon_over(&self, terms: LimitTerms, now: Instant) -> bool {
+        !self.holds(terms, now) || now.duration_since(self.ended) >= self.believed_for().mul_f64(DUE_AFTER)
+    }
+
+    fn believed_for(&self) -> Duration {
+        BELIEVED_FOR[usize::from(self.settled)]
     }
 }
 
@@ -202,16 +229,22 @@ struct Slots {
 struct OfLimit {
     /// What was found free, by the last look at all slots or since.
     ready: Vec<u32>,
+    /// How many that were.
+    found: usize,
     /// The last look at all slots.
     look: Option<LookAtAll>,
     busy: HashSet<u32>,
+    /// Those that claims took since the look under way began: it may have read them before.
+    gone: HashSet<u32>,
 }
 
 impl OfLimit {
     /// Keeps what was found free; whether there was something that no claim holds.
     fn keep(&mut self, found: impl Iterator<Item = u32>, entropy: &Entropy) -> bool {
-        self.ready = found.filter(|slot| !self.busy.contains(slot)).take(KEPT).collect();
+        let may_be_free = |slot: &u32| !self.busy.contains(slot) && !self.gone.contains(slot);
+        self.ready = found.filter(may_be_free).take(KEPT).collect();
         entropy.shuffle(&mut self.ready);
+        self.found = self.ready.len();
         !self.ready.is_empty()
     }
 }
@@ -238,6 +271,15 @@ impl Slots {
         })
     }
 
+    /// Whether one claim should look again although there are slots: soon they are used up, or not believed any more.
+    fn are_soon_over(&self, limit: &Limit, terms: LimitTerms, now: Instant) -> bool {
+        self.with(limit, |slots| {
+            let Some(look) = slots.look.filter(|look| look.holds(terms, now)) else { return false };
+            let few = slots.found >= MANY && slots.ready.len() <= slots.found / LEFT;
+            !slots.ready.is_empty() && (few || look.is_soon_over(terms, now))
+        })
+    }
+
     fn are_busy(&self, limit: &Limit) -> bool {
         self.with(limit, |slots| slots.ready.is_empty() && !slots.busy.is_empty())
     }
@@ -247,7 +289,8 @@ impl Slots {
             slots.busy.remove(&permit.slot);
             match then {
                 Then::TryAgain if slots.look == Some(look) => slots.ready.push(permit.slot),
-                Then::Gone | Then::TryAgain => {}
+                Then::Gone => drop(slots.gone.insert(permit.slot)),
+                Then::TryAgain => {}
                 Then::LookAgain => slots.ready.clear(),
             }
         });
@@ -378,6 +421,42 @@ mod tests {
             assert!(!after(seconds), "another process may have taken slots beyond since, settled: {settled}");
             assert!(!after(3_600), "settled: {settled}");
         }
+    }
+
+    #[test]
+    fn the_next_look_is_due_before_what_was_found_is_used_up_or_too_old() {
+        let slots = Slots::default();
+        let due = |found: u32, left: u32, seconds| {
+            let look = look(true);
+            found_by(look, &slots, (0..left).collect());
+            slots.with(&limit(), |slots| slots.found = found as usize);
+            slots.are_soon_over(&limit(), TWO, look.ended + Duration::from_secs(seconds))
+        };
+        assert!(!due(200, 200, 0) && !due(200, 51, 0), "there are many");
+        assert!(due(200, 50, 0), "soon they are used up");
+        assert!(!due(20, 1, 0), "of few it would be due with every claim");
+        assert!(!due(200, 200, 44) && due(200, 200, 45), "soon they are too old");
+        assert!(!due(200, 0, 50) && !due(200, 200, 60), "the claim itself has to look");
+    }
+
+    #[test]
+    fn what_a_claim_took_while_a_look_was_under_way_is_not_found_by_it() {
+        let (slots, look) = (Arc::new(Slots::default()), look(true));
+        found_by(look, &slots, vec![1]);
+        let (slot, look) = slots.take(&limit(), TWO, look.ended).expect("a slot");
+        HeldPermit {
+            slots: Arc::clone(&slots),
+            permit: Permit { limit: limit(), slot },
+            look,
+            released: false,
+        }
+        .taken();
+        let entropy = Entropy::from_system();
+        let finds =
+            |of: u32| slots.with(&limit(), |slots| slots.keep(0..of, &entropy).then(|| slots.ready.clone()));
+        assert_eq!(finds(2), Some(vec![0]), "it may have read the slot before");
+        slots.with(&limit(), |slots| slots.gone.clear());
+        assert_eq!(finds(2).map(|found| found.len()), Some(2), "the next look read it after");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::attributes::{self as a, Item, Reader};
 use super::change::ItemChange;
 use super::errors::unread;
 use super::keys::{self, PK};
+use super::partition::Parts;
 use super::{AuditStore, n, s};
 use crate::{Act, AuditLine, NotDone, Page, PageKey, StoreError, Write};
 use broker_domain::Timestamp;
@@ -99,7 +100,7 @@ impl AuditStore {
         at: Timestamp,
         after: Option<PageKey>,
     ) -> Result<Page<Vec<AuditLine>>, StoreError> {
-        let page = self.table.page_of("audit", &keys::audit_day(at), after, None).await?;
+        let page = self.table.page_of("audit", (&keys::audit_day(at), Parts::All), after, None).await?;
         let lines = page.items.iter().map(read).collect::<Result<_, _>>()?;
         Ok(Page { items: lines, next: page.next })
     }

@@ -12,6 +12,7 @@ use aws_sdk_dynamodb::types::{ConditionCheck, Delete, Put, TransactWriteItem};
 use super::attributes::{self as a, Item, Reader};
 use super::errors::built_wrong;
 use super::keys::{self, PERMIT_PREFIX, PK, SK};
+use super::partition::Parts;
 use super::pool::passable;
 use super::{PermitStore, TableClient, s};
 use crate::{Page, PageKey, StoreError, Write};
@@ -70,7 +71,7 @@ impl PermitStore {
 
     /// The slots of `limit` that are held (consistent reads), whatever else their items say.
     pub async fn slots(&self, limit: &Limit) -> Result<BTreeSet<u32>, StoreError> {
-        let items = self.table.all_of("permits", &keys::permits(limit)).await?;
+        let items = self.table.all_parts_of("permits", (&keys::permits(limit), Parts::SortKey)).await?;
         Ok(items.iter().filter_map(|item| passable(slot_of(item))).collect())
     }
 
@@ -83,7 +84,8 @@ impl PermitStore {
         count: u16,
     ) -> Result<Page<BTreeSet<u32>, u32>, StoreError> {
         let after = PageKey(keys::permit(&Permit { limit: limit.clone(), slot }).into_map());
-        let page = self.table.page_of("permits", &keys::permits(limit), Some(after), Some(count)).await?;
+        let of = keys::permits(limit);
+        let page = self.table.page_of("permits", (&of, Parts::SortKey), Some(after), Some(count)).await?;
         let next = page.next.map(|PageKey(last)| slot_of(&last)).transpose()?;
         Ok(Page { items: page.items.iter().filter_map(|item| passable(slot_of(item))).collect(), next })
     }

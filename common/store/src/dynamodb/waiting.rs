@@ -13,6 +13,7 @@ use super::attributes::{self as a, Item, Reader};
 use super::change::ItemChange;
 use super::errors::built_wrong;
 use super::keys::{self, PK, SK};
+use super::partition::Parts;
 use super::{WaitingStore, dead_letter_items, n, s};
 use crate::{ListedLine, Page, PageKey, PlaceItem, PlaceRows, StoreError, TenantLines, Write};
 use broker_domain::waiting::{Line, Marks, Place};
@@ -198,7 +199,8 @@ impl WaitingStore {
         after: Option<PageKey>,
         limit: u16,
     ) -> Result<Page<PlaceRows>, StoreError> {
-        let page = self.table.page_of("places", &keys::places(line), after, Some(limit)).await?;
+        let page =
+            self.table.page_of("places", (&keys::places(line), Parts::All), after, Some(limit)).await?;
         let mut rows = PlaceRows::default();
         for item in &page.items {
             match read_place(line, item) {
