@@ -124,8 +124,25 @@ async fn count_on(broker: &Broker) -> Result<[f64; 2], String> {
         running.push((process, address, counts));
     }
     let pids: Vec<String> = running.iter().map(|(process, ..)| process.id().to_string()).collect();
-    control(&["--instr=on"], &pids).await?;
-    let mut user = User::connect(&running[0].1).await;
+    let measured = measure(&running[0].1, &pids).await;
+    let mut files = Vec::new();
+    for (process, _, counts) in running {
+        process.stop().await;
+        files.push(counts);
+    }
+    let (took, waited) = measured?;
+    let mut each = [0.0; 2];
+    for (counts, each) in files.iter().zip(&mut each) {
+        let [busy, idle] = [1, 2].map(|dump| total(counts, dump));
+        *each = ((busy - idle / waited * took) / COUNTED as f64).round();
+    }
+    Ok(each)
+}
+
+/// Has the processes count allocations through the API at `address`, and then a wait; how many seconds each took.
+async fn measure(address: &str, pids: &[String]) -> Result<(f64, f64), String> {
+    control(&["--instr=on"], pids).await?;
+    let mut user = User::connect(address).await;
     let mut allocate = async |numbers: std::ops::Range<u64>| {
         for number in numbers {
             let sample = user.post("/v1/allocate", &format!("track-{number}"), Instant::now()).await;
@@ -133,22 +150,16 @@ async fn count_on(broker: &Broker) -> Result<[f64; 2], String> {
         }
     };
     allocate(0..FIRST).await;
-    control(&["--zero"], &pids).await?;
+    control(&["--zero"], pids).await?;
     let began = Instant::now();
     allocate(FIRST..FIRST + COUNTED).await;
     let took = began.elapsed().as_secs_f64();
-    control(&["--dump"], &pids).await?;
+    control(&["--dump"], pids).await?;
     let began = Instant::now();
     tokio::time::sleep(IDLE).await;
     let waited = began.elapsed().as_secs_f64();
-    control(&["--dump"], &pids).await?;
-    let mut each = [0.0; 2];
-    for ((process, _, counts), each) in running.into_iter().zip(&mut each) {
-        process.stop().await;
-        let [busy, idle] = [1, 2].map(|dump| total(&counts, dump));
-        *each = ((busy - idle / waited * took) / COUNTED as f64).round();
-    }
-    Ok(each)
+    control(&["--dump"], pids).await?;
+    Ok((took, waited))
 }
 
 /// Tells callgrind something of the processes with these ids. That needs the right to trace them.
