@@ -137,7 +137,7 @@ async fn figures(
 /// second.
 pub(crate) async fn limited(runs: usize) -> Result<Vec<Figure>, Violation> {
     const WITHOUT: &str = "[flavour.all]\nprefix = \"sandbox-\"\n";
-    let names = ["claims/s, times as many", "the same in AWS's shape"];
+    let names = ["claims/s, times as many", "the same by 25 users in AWS's shape"];
     figures(runs, names, AtLeast(0.85), Pair::rate, async |shape| {
         let broker = Broker::start(shape.on(Setup::new().workers(2).pool(2 * POOL))).await;
         shape.begin(&broker);
