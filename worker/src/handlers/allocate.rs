@@ -18,7 +18,7 @@ use broker_store::{Claim, ClaimOutcome, StoreError};
 
 use super::key_turns::{self, KeyTurn};
 use super::limits::{Claimable, LimitRefusal, Taken};
-use super::permits::HeldPermit;
+use super::slots::HeldPermit;
 use super::{HandlerError, Handlers};
 use crate::finality::must_agree;
 

@@ -115,7 +115,7 @@ impl<L> KeyState<L> {
 }
 
 impl<K: Clone + Eq + Hash, L> KeyPlace<K, L> {
-    /// This request's turn, if nobody asks now.
+    /// This request's turn, if no attempt is under way.
     pub(super) fn turn_if_free(&self) -> Option<Attempt<L>> {
         let mut state = self.line.state();
         state.asking.is_empty().then(|| state.begin(&self.line))
@@ -243,7 +243,7 @@ mod tests {
     async fn a_turn_ahead_is_given_while_nobody_asks() {
         let turns: KeyTurns<&str, u32> = KeyTurns::default();
         let (mut first, second) = (turns.place(&"k"), turns.place(&"k"));
-        let ahead = first.turn_if_free().expect("nobody asks");
+        let ahead = first.turn_if_free().expect("no attempt is under way");
         assert!(second.turn_if_free().is_none());
         ahead.learnt(3);
         drop(ahead);

@@ -17,7 +17,8 @@ use broker_store::reservations::ReservationsUnknown;
 use broker_store::{Candidate, CandidateFilter, Pages, StoreError};
 
 use super::key_turns::KeyTurn;
-use super::permits::{HeldPermit, Slot};
+use super::permits::Slot;
+use super::slots::HeldPermit;
 use super::{HandlerError, Handlers};
 use crate::candidates::HeldCandidate;
 
@@ -361,7 +362,7 @@ mod tests {
         let (looks, tenant) = (LastLooks::default(), TenantName::new("acme").expect("a tenant"));
         let (began_at, began) = (Timestamp::from_ms(5_000), broker_runtime::clock::Clock::system().instant());
         let serves = |asked, now| looks.of(&tenant, Timestamp::from_ms(asked), now).is_some();
-        assert!(!serves(4_999, began), "nobody looked");
+        assert!(!serves(4_999, began), "no look was made");
         looks.keep(&tenant, LastLook { began_at, began, waited: Arc::default() });
         assert!(serves(4_999, began + LOOK_SERVES_FOR));
         assert!(!serves(5_000, began), "a place may have been durable before it was made");

@@ -7,6 +7,7 @@ mod limits;
 mod park;
 mod permits;
 mod return_sandbox;
+mod slots;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,7 @@ pub(crate) struct Handlers {
     last_looks: LastLooks,
     /// Looks of limited tenants for what they may have that found nothing.
     nothing_beyond: NothingBeyond,
-    /// Told when a permit is free again: somebody may wait for it.
+    /// Notified when a permit is freed, which a waiting request may take.
     freed: Arc<Notify>,
     /// Whether owners have their default key, and hold no permit.
     default_keys: Habit,

@@ -131,7 +131,7 @@ pub(crate) struct Jobs {
     pub(crate) next_walk: NextWalk,
     /// Where the lists of a sync are kept.
     pub(crate) spool_dir: Arc<Path>,
-    /// Told when a permit is free again: somebody may wait for it.
+    /// Notified when a permit is freed, which a waiting request may take.
     pub(crate) freed: Arc<Notify>,
     pub(crate) soon: SoonOver,
     pub(crate) own_grants: OwnGrants,

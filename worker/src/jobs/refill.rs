@@ -357,8 +357,8 @@ fn show(flavour: &str, values: [u64; GAUGES.len()]) {
     }
 }
 
-/// Shows nothing of those of `shown` that the policy does not refill any more: no round follows their last one. Whoever is
-/// refilled by it is added to `shown`.
+/// Resets the gauges of the flavours in `shown` that the policy no longer refills: no round follows their last one. Adds to `shown`
+/// those that it refills.
 pub(crate) fn show_ended(policy: &Policy, shown: &mut BTreeSet<String>) {
     let refilled: BTreeSet<_> = refilled(policy).map(|(name, ..)| name.to_string()).collect();
     shown.difference(&refilled).for_each(|flavour| show(flavour, [0; GAUGES.len()]));

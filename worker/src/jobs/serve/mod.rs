@@ -127,7 +127,7 @@ async fn tick(jobs: &Jobs, every: Duration, must: bool) -> Result<(), StoreError
     Ok(())
 }
 
-/// Whether anything is arriving, or is offered that somebody who waits may take.
+/// Whether a sandbox is arriving, or is offered and fits a waiting request.
 async fn is_wanted(jobs: &Jobs) -> Result<bool, StoreError> {
     let (sandboxes, now) = (&jobs.store.sandboxes, jobs.clock.now());
     let mut pages = Pages::new(|after| sandboxes.arriving(now, after, TOGETHER));
