@@ -214,9 +214,9 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_while_one_asks_begins_the_next_if_several_may_ask_at_a_time() {
-        let turns: KeyTurns<&str, u32> = KeyTurns::at_a_time(2);
+        let turns: KeyTurns<&str, u32> = KeyTurns::at_a_time(3);
         let first = mine(turns.place(&"k").turn().await);
-        let (mut second, mut behind, mut third) = (turns.place(&"k"), turns.place(&"k"), turns.place(&"k"));
+        let (mut second, mut behind, mut other) = (turns.place(&"k"), turns.place(&"k"), turns.place(&"k"));
         let later = mine(second.turn().await);
         let mut late = turns.place(&"k");
         let mut context = Context::from_waker(Waker::noop());
@@ -229,13 +229,14 @@ mod tests {
             panic!("it ended")
         };
         assert_eq!(*what, 2, "what began before it came is not what it wants to know");
-        let KeyTurn::Learnt(what) = third.turn().await else { panic!("it came before the second began") };
+        let KeyTurn::Learnt(what) = other.turn().await else { panic!("it came before the second began") };
         assert_eq!(*what, 2);
         let asks = mine(late.turn().await);
+        let third = mine(turns.place(&"k").turn().await);
         let mut over = turns.place(&"k");
         let mut waits = pin!(over.turn());
-        assert!(waits.as_mut().poll(&mut context).is_pending(), "two at a time");
-        drop((first, asks));
+        assert!(waits.as_mut().poll(&mut context).is_pending(), "three at a time");
+        drop((first, asks, third));
         assert!(matches!(waits.as_mut().poll(&mut context), Poll::Ready(KeyTurn::Mine(_))));
     }
 
