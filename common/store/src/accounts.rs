@@ -1,6 +1,7 @@
 //! The accounts' records of a table that an older version filled, or that was restored in part.
 //!
-//! Sandboxes from before accounts had records get theirs here, allocated ones first. Until that is done once
+//! Sandboxes from before accounts had records get theirs here, allocated ones first; records under another spelling of
+//! their account move. Until that is done once
 //! ([`ensure_recorded`]) nothing may enter the pool: every way in calls it first. Of several
 //! available sandboxes of one account, or beside a used one, all but one are made stale: they are not handed out, sync
 //! does not bring them back, and a day later they are removed. Invariant: safe to repeat and to run beside anything.
@@ -12,7 +13,7 @@ use broker_runtime::crash_points::{self, Point};
 use broker_runtime::entropy::Entropy;
 use tokio::task::JoinSet;
 
-use crate::dynamodb::{AccountHolder, AccountRows};
+use crate::dynamodb::{AccountHolder, AccountRows, OldSpelling};
 use crate::scan_all::{SEGMENTS, ScanError, every_page};
 use crate::{EntryConflict, Seen, Store, StoreError, Write, retry_on_conflict};
 
@@ -33,6 +34,8 @@ pub struct Doubled {
 pub struct Recorded {
     /// Records that were missing.
     pub written: u64,
+    /// Records that stood under another spelling of their account.
+    pub respelled: u64,
     /// Records that named a sandbox which did not have the account.
     pub dropped: u64,
     /// Tombstones that would have expired.
@@ -63,7 +66,7 @@ pub async fn ensure_recorded(
 ///
 /// When the table does not answer.
 pub async fn record_all(store: &Store, entropy: &Entropy, now: Timestamp) -> Result<Recorded, ScanError> {
-    let (mut holders, mut records) = (Vec::new(), HashMap::new());
+    let (mut holders, mut records, mut old_spellings) = (Vec::new(), HashMap::new(), Vec::new());
     let read = {
         let store = store.clone();
         move |segment, after| {
@@ -73,11 +76,13 @@ pub async fn record_all(store: &Store, entropy: &Entropy, now: Timestamp) -> Res
     };
     let see = |page: AccountRows| {
         holders.extend(page.holders);
+        old_spellings.extend(page.old_spellings);
         records.extend(page.records.into_iter().map(|record| (record.key.clone(), record)));
         true
     };
     every_page(read, see).await?;
     let mut recorded = Recorded::default();
+    respell(store, entropy, old_spellings, &mut records, &mut recorded).await?;
     drop_dangling(store, entropy, &holders, &mut records, &mut recorded).await?;
     holders.retain(|holder| {
         let record = records.get(&AccountKey::of(&holder.external_id));
@@ -110,6 +115,26 @@ const fn rank(status: Status) -> u8 {
         Status::Arriving | Status::Available | Status::Reserved => 3,
         Status::Stale => 4,
     }
+}
+
+/// Moves records to the one spelling of their accounts, retired ones first: what was handed out stays so.
+async fn respell(
+    store: &Store,
+    entropy: &Entropy,
+    mut old_spellings: Vec<OldSpelling>,
+    records: &mut HashMap<AccountKey, AccountRecord>,
+    recorded: &mut Recorded,
+) -> Result<(), StoreError> {
+    old_spellings.sort_by_key(|old| !old.record.retired);
+    for old in old_spellings {
+        if retry_on_conflict(entropy, || store.accounts.respell(&old)).await?.is_applied() {
+            recorded.respelled += 1;
+            records.insert(old.record.key.clone(), old.record);
+        } else if retry_on_conflict(entropy, || store.accounts.forget_spelling(&old)).await?.is_applied() {
+            recorded.respelled += 1;
+        }
+    }
+    Ok(())
 }
 
 /// Removes records whose holders are another account or are not there.

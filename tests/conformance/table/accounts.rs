@@ -210,7 +210,7 @@ async fn a_table_of_an_older_version_gets_its_records_before_anything_enters() {
     assert_eq!(violations(&place).await, ["account_twice", "reoffered"]);
     let recorded = record_all(store, &place.entropy, now).await.expect("recorded");
     let doubled = vec![Doubled { sandbox: sandbox(8).id, by: sandbox(0).id }];
-    assert_eq!(recorded, Recorded { written: 2, dropped: 0, kept: 0, doubled });
+    assert_eq!(recorded, Recorded { written: 2, doubled, ..Recorded::default() });
     let withdrawn = store.sandboxes.record(&sandbox(8).id).await.expect("read").expect("there").sandbox;
     assert_eq!(withdrawn.status, Status::Stale, "the used one has the account");
     assert_eq!(ensure_recorded(store, &place.entropy, now).await.expect("asked"), None, "once is enough");
@@ -229,6 +229,74 @@ async fn a_table_of_an_older_version_gets_its_records_before_anything_enters() {
     );
     assert_eq!(record(&place, &external(UUID)).await, Some((sandbox(0).id.to_string(), false)));
     assert_eq!(violations(&place).await, Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn an_account_is_one_without_regard_to_case() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    ensure_recorded(store, &place.entropy, now).await.expect("recorded");
+    assert_eq!(
+        store.sandboxes.insert(&of(0, external("Lab-Seven")), now).await.expect("asked"),
+        Write::Applied
+    );
+    for spelled in ["Lab-Seven", "lab-seven", "LAB-SEVEN"] {
+        let told = store.sandboxes.insert(&of(1, external(spelled)), now).await.expect("asked");
+        assert_eq!(told, Write::Rejected(EntryConflict::AccountTaken { by: sandbox(0).id }), "{spelled}");
+    }
+    // Its own sandbox may be listed in another spelling.
+    let version = version(&place, &sandbox(0).id).await;
+    let from = Unused { status: Status::Arriving, version, external_id: &external("Lab-Seven") };
+    let told = store.sandboxes.found(from, &of(0, external("lab-seven")), now).await.expect("asked");
+    assert_eq!(told, Write::Applied);
+    assert_eq!(record(&place, &external("LAB-Seven")).await, Some((sandbox(0).id.to_string(), false)));
+    assert_eq!(violations(&place).await, Vec::<&str>::new());
+}
+
+/// Puts an account's record under the key of a version that told accounts apart by case; `retired` is one for good.
+async fn spell(place: &Place, external_id: &ExternalId, holder: &str, retired: bool) {
+    use aws_sdk_dynamodb::types::AttributeValue::{N, S};
+    remove(place, &format!("EXT#{}", AccountKey::of(external_id))).await;
+    let put = place.aws.dynamodb.put_item().table_name(&place.table);
+    let put = put.item("PK", S(format!("EXT#{external_id}"))).item("SK", S("META".to_owned()));
+    let put = put.item("sandbox_id", S(holder.to_owned()));
+    let put = if retired { put.item("retired_at", N("1700000000".to_owned())) } else { put };
+    put.send().await.expect("PutItem");
+}
+
+#[tokio::test]
+async fn records_that_tell_accounts_apart_by_case_are_moved_before_anything_enters() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    ensure_recorded(store, &place.entropy, now).await.expect("recorded");
+    let (held, gone, both) = (external("Held"), external("Gone"), external("Both"));
+    store.sandboxes.seed(&of(0, held.clone()), now).await.expect("seeded");
+    store.sandboxes.seed(&of(2, both.clone()), now).await.expect("seeded");
+    let holder = sandbox(0).id.to_string();
+    spell(&place, &held, &holder, false).await;
+    spell(&place, &gone, &holder, true).await;
+    // A worker of this version has written this one anew already.
+    spell(&place, &both, sandbox(2).id.as_str(), false).await;
+    store.sandboxes.seed(&of(2, external("both")), now).await.expect("asked");
+    let pool = place.aws.dynamodb.update_item().table_name(&place.table);
+    let pool = pool.key("PK", aws_sdk_dynamodb::types::AttributeValue::S("POOL".to_owned()));
+    let pool = pool.key("SK", aws_sdk_dynamodb::types::AttributeValue::S("META".to_owned()));
+    pool.update_expression("REMOVE account_spelling").send().await.expect("UpdateItem");
+
+    let recorded = ensure_recorded(store, &place.entropy, now).await.expect("recorded");
+    assert_eq!(recorded, Some(Recorded { respelled: 3, ..Recorded::default() }));
+    assert_eq!(record(&place, &held).await, Some((holder.clone(), false)));
+    assert_eq!(record(&place, &gone).await, Some((holder, true)));
+    for spelled in ["held", "GONE", "bOTH"] {
+        let told = store.sandboxes.insert(&of(1, external(spelled)), now).await.expect("asked");
+        assert!(matches!(told, Write::Rejected(EntryConflict::AccountTaken { .. })), "{spelled}: {told:?}");
+    }
+    assert_eq!(violations(&place).await, Vec::<&str>::new());
+    assert_eq!(
+        record_all(store, &place.entropy, now).await.expect("asked"),
+        Recorded::default(),
+        "all are moved"
+    );
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::{
-    AccountKey, AllocationId, Inventory, SandboxId, Status, Suspect, Violation, offered as is_offered,
+    AccountKey, AllocationId, Inventory, Sandbox, SandboxId, Status, Suspect, Violation,
+    offered as is_offered,
 };
 
 pub(super) fn judge(inventory: &Inventory, found: &mut Vec<Suspect>) {
@@ -47,7 +48,9 @@ fn judge_record(inventory: &Inventory, account: &AccountKey, id: &SandboxId, fou
 fn judge_leases(inventory: &Inventory, found: &mut Vec<Suspect>) {
     for (key, lease) in inventory.leases.iter().filter(|(_, lease)| lease.live) {
         let sandbox = inventory.sandboxes.get(&lease.sandbox);
-        if sandbox.is_some_and(|s| s.status == Status::Allocated && s.external_id != lease.external_id) {
+        let tells_another =
+            |s: &Sandbox| AccountKey::of(&s.external_id) != AccountKey::of(&lease.external_id);
+        if sandbox.is_some_and(|s| s.status == Status::Allocated && tells_another(s)) {
             found.push(Suspect {
                 violation: Violation::LeaseTellsAnother { key: key.clone(), sandbox: lease.sandbox.clone() },
                 sandboxes: vec![lease.sandbox.clone()],

@@ -4,25 +4,25 @@ use std::collections::HashMap;
 
 use super::{Asked, HandedOut, Known, Purpose, Sight, Step, Verdict};
 use crate::{
-    Allocation, EndReason, Fingerprint, Grant, IdempotencyKey, Lease, LeaseEnd, LeaseKey, Sandbox, SandboxId,
-    Status, Term, Timestamp,
+    AccountKey, Allocation, EndReason, Fingerprint, Grant, IdempotencyKey, Lease, LeaseEnd, LeaseKey,
+    Sandbox, SandboxId, Status, Term, Timestamp,
 };
 
 pub(super) fn judge_line(
     known: &Known,
     asked: &Asked<'_>,
     line: &HandedOut,
-    by_account: &HashMap<String, &SandboxId>,
+    by_account: &HashMap<AccountKey, &SandboxId>,
 ) -> Result<(Purpose, Step), Verdict> {
     let id = &line.sandbox_id;
-    let account = line.external_id.as_ref().map(|account| account.as_str().to_ascii_lowercase());
+    let account = line.external_id.as_ref().map(AccountKey::of);
     if let Some(other) =
         account.as_ref().and_then(|account| by_account.get(account)).filter(|other| **other != id)
     {
         return Err(Verdict::Conflict(format!("the account of {id} is {other} in the table")));
     }
     let Some(sandbox) = known.sandboxes.get(id) else { return insert(asked, line) };
-    let same = account.is_none_or(|account| account == sandbox.external_id.as_str().to_ascii_lowercase());
+    let same = account.is_none_or(|account| account == AccountKey::of(&sandbox.external_id));
     if !same {
         return Err(Verdict::Conflict(format!(
             "{id} is another account in the table: {}",
@@ -37,7 +37,8 @@ pub(super) fn judge_line(
         (Status::Allocated, Some(allocation)) => held(asked, line, sandbox, allocation),
         (Status::Deleted, _) => match (asked.sight)(id) {
             Sight::Listed { external_id, .. }
-                if line.external_id.is_none() && external_id != sandbox.external_id =>
+                if line.external_id.is_none()
+                    && AccountKey::of(&external_id) != AccountKey::of(&sandbox.external_id) =>
             {
                 Err(Verdict::Conflict(format!(
                     "{id} was deleted, and is {external_id} at the provider now: say in its line which external_id was meant"
@@ -65,7 +66,7 @@ fn insert(asked: &Asked<'_>, line: &HandedOut) -> Result<(Purpose, Step), Verdic
     let said = line.name.clone().zip(line.external_id.clone());
     let found = match ((asked.sight)(id), said) {
         (Sight::Listed { external_id, .. }, Some((_, said)))
-            if !external_id.as_str().eq_ignore_ascii_case(said.as_str()) =>
+            if AccountKey::of(&external_id) != AccountKey::of(&said) =>
         {
             return Err(Verdict::Conflict(format!(
                 "{id} is {said} in its line and {external_id} at the provider"

@@ -8,8 +8,8 @@
 use super::known::allocation_of;
 use super::{Asked, Known, Purpose, Step};
 use crate::{
-    Allocation, EndReason, Fingerprint, Grant, Lease, LeaseEnd, Sandbox, SandboxId, Status, Term, Violation,
-    suspects,
+    AccountKey, Allocation, EndReason, Fingerprint, Grant, Lease, LeaseEnd, Sandbox, SandboxId, Status, Term,
+    Violation, suspects,
 };
 
 /// The steps that mend what can be, each about a sandbox and a key of its own.
@@ -160,7 +160,7 @@ fn used(known: &Known, sandbox: &Sandbox) -> Option<Step> {
 }
 
 fn is_of(lease: &Lease, sandbox: &Sandbox) -> bool {
-    lease.grant.external_id == sandbox.external_id
+    AccountKey::of(&lease.grant.external_id) == AccountKey::of(&sandbox.external_id)
 }
 
 fn owners(known: &Known, sandbox: &Sandbox) -> usize {

@@ -149,8 +149,8 @@ pub fn decide(known: &Known, asked: &Asked<'_>) -> Decision {
     if !decision.steps.is_empty() {
         return decision;
     }
-    let by_account: HashMap<String, &SandboxId> =
-        known.sandboxes.values().map(|s| (s.external_id.as_str().to_ascii_lowercase(), &s.id)).collect();
+    let by_account: HashMap<AccountKey, &SandboxId> =
+        known.sandboxes.values().map(|s| (AccountKey::of(&s.external_id), &s.id)).collect();
     let mut wanted: BTreeMap<Purpose, Vec<Step>> = BTreeMap::new();
     for (id, line) in &asked.lines.0 {
         let judged = match line {

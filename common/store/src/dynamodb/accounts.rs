@@ -32,6 +32,7 @@ const HOLDER_IS_GONE: &str = "attribute_not_exists(PK)";
 const HOLDER_IS_AS_SEEN: &str = "version = :seen";
 /// The record still names that sandbox.
 const ACCOUNT_IS_HOLDERS: &str = "sandbox_id = :holder and attribute_not_exists(retired_at)";
+const ACCOUNT_IS_RETIRED: &str = "sandbox_id = :holder and attribute_exists(retired_at)";
 
 /// What a sandbox's write does with an account, in the same transaction.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +80,16 @@ pub(crate) struct AccountHolder {
     pub expires: bool,
 }
 
+/// The record of an account under an id in another spelling: an older version told accounts apart by case.
+#[derive(Clone, Debug)]
+pub(crate) struct OldSpelling {
+    /// What it says.
+    pub record: AccountRecord,
+    /// As it is stored.
+    item: Item,
+    stored: keys::Key,
+}
+
 /// What a scan reads of accounts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AccountRows {
@@ -86,6 +97,8 @@ pub(crate) struct AccountRows {
     pub holders: Vec<AccountHolder>,
     /// The records of accounts.
     pub records: Vec<AccountRecord>,
+    /// Those that stand under another spelling.
+    pub old_spellings: Vec<OldSpelling>,
 }
 
 /// The outcome of a write of a sandbox with its accounts; with the sandbox's item, if the write asked for it.
@@ -105,7 +118,13 @@ impl AccountStore {
         for item in page.items {
             let pk = item.get(PK).and_then(|pk| pk.as_s().ok()).map(String::as_str).unwrap_or_default();
             if pk.starts_with(ACCOUNT_PREFIX) {
-                rows.records.extend(passable(read_account(&item)));
+                let Some(record) = passable(read_account(&item)) else { continue };
+                if keys::account(&record.key).as_str() == pk {
+                    rows.records.push(record);
+                } else {
+                    let stored = keys::account_as_stored(pk.to_owned());
+                    rows.old_spellings.push(OldSpelling { record, item, stored });
+                }
             } else if pk.starts_with(SANDBOX_PREFIX) {
                 rows.holders.extend(passable(holder(&item, now)));
             }
@@ -158,6 +177,49 @@ impl AccountStore {
             .write_with_accounts(OPERATION, &record.holder, check, &[], others)
             .await
             .map(Write::without_current)
+    }
+
+    /// Moves the record of an account to the spelling of today. Rejected: it is not as it was read, or the account has a
+    /// record in that spelling that says otherwise.
+    pub(crate) async fn respell(&self, old: &OldSpelling) -> Result<Write, StoreError> {
+        const OPERATION: &str = "respell_account";
+        let key = keys::account(&old.record.key);
+        let mut item = old.item.clone();
+        item.extend(key.clone().into_map());
+        let condition = if old.record.retired { ACCOUNT_IS_NOT_ANOTHERS } else { ACCOUNT_IS_FREE };
+        let put = Put::builder()
+            .table_name(&self.table.name)
+            .set_item(Some(item))
+            .condition_expression(condition)
+            .expression_attribute_values(":holder", s(old.record.holder.as_str()))
+            .build()
+            .map_err(|error| built_wrong(OPERATION, error))?;
+        let items =
+            vec![TransactWriteItem::builder().put(put).build(), self.without_old_spelling(OPERATION, old)?];
+        self.table.transactions.transact(OPERATION, vec![key, old.stored.clone()], items).await
+    }
+
+    /// Removes the record of an account under an old spelling, if it is as it was read.
+    pub(crate) async fn forget_spelling(&self, old: &OldSpelling) -> Result<Write, StoreError> {
+        const OPERATION: &str = "forget_spelling";
+        let items = vec![self.without_old_spelling(OPERATION, old)?];
+        self.table.transactions.transact(OPERATION, vec![old.stored.clone()], items).await
+    }
+
+    fn without_old_spelling(
+        &self,
+        operation: &'static str,
+        old: &OldSpelling,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let condition = if old.record.retired { ACCOUNT_IS_RETIRED } else { ACCOUNT_IS_HOLDERS };
+        let delete = Delete::builder()
+            .table_name(&self.table.name)
+            .set_key(Some(old.stored.clone().into_map()))
+            .condition_expression(condition)
+            .expression_attribute_values(":holder", s(old.record.holder.as_str()))
+            .build()
+            .map_err(|error| built_wrong(operation, error))?;
+        Ok(TransactWriteItem::builder().delete(delete).build())
     }
 
     fn check(&self, sandbox: &SandboxId, condition: &str) -> ConditionCheckBuilder {

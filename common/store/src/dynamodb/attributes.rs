@@ -62,6 +62,7 @@ pub(super) const PAUSED_BY: &str = "paused_by";
 pub(super) const QUEUE_PREFIX: &str = "queue_prefix";
 pub(super) const RETIRED_AT: &str = "retired_at";
 pub(super) const ACCOUNTS_RECORDED_AT: &str = "accounts_recorded_at";
+pub(super) const ACCOUNT_SPELLING: &str = "account_spelling";
 pub(super) const SEEDED: &str = "seeded";
 pub(super) const REQUEST_ID: &str = "request_id";
 pub(super) const FINGERPRINT: &str = "fingerprint";

@@ -68,6 +68,11 @@ pub(super) fn lease(key: &LeaseKey) -> Key {
     Key::meta(format!("{LEASE_PREFIX}{}#{}", key.track, key.key))
 }
 
+/// An account's record as an older version wrote it: under its id in another spelling.
+pub(super) const fn account_as_stored(pk: String) -> Key {
+    Key::meta(pk)
+}
+
 pub(super) fn account(key: &AccountKey) -> Key {
     Key::meta(format!("{ACCOUNT_PREFIX}{key}"))
 }

@@ -58,7 +58,7 @@ mod turns;
 mod upkeep;
 pub(crate) mod waiting;
 
-pub(crate) use accounts::{AccountHolder, AccountRows};
+pub(crate) use accounts::{AccountHolder, AccountRows, OldSpelling};
 pub use adopt_table::{Stage, adopt_table};
 pub use broker_domain::reconcile::Minted;
 pub use census::{shown_causes, shown_counts};

@@ -203,13 +203,17 @@ impl PoolStore {
             .await
     }
 
-    /// Whether every sandbox of the table has its account's record (one consistent read).
+    /// Whether every sandbox of the table has its account's record, in the spelling of this version (one consistent
+    /// read).
     pub(crate) async fn accounts_recorded(&self) -> Result<bool, StoreError> {
         let pool = self.table.get(keys::pool()).await?;
-        Ok(pool.is_some_and(|pool| pool.contains_key(a::ACCOUNTS_RECORDED_AT)))
+        Ok(pool.is_some_and(|pool| {
+            pool.contains_key(a::ACCOUNTS_RECORDED_AT)
+                && pool.get(a::ACCOUNT_SPELLING) == Some(&n(ACCOUNT_SPELLING))
+        }))
     }
 
-    /// Notes that every sandbox has its account's record.
+    /// Notes that every sandbox has its account's record, in the spelling of this version.
     pub(crate) async fn note_accounts_recorded(&self, now: Timestamp) -> Result<Write, StoreError> {
         self.status().await?;
         self.table
@@ -217,12 +221,16 @@ impl PoolStore {
                 operation: "accounts_are_recorded",
                 key: keys::pool().into_map(),
                 condition: POOL_EXISTS,
-                update: "SET accounts_recorded_at = :now",
-                values: vec![(":now", n(now.as_secs()))],
+                update: "SET accounts_recorded_at = :now, account_spelling = :spelling",
+                values: vec![(":now", n(now.as_secs())), (":spelling", n(ACCOUNT_SPELLING))],
             })
             .await
     }
 }
+
+/// The spelling of accounts in the keys of their records: without regard to case. Tables without the attribute have the
+/// one before, in which only UUIDs were so.
+const ACCOUNT_SPELLING: u64 = 2;
 
 /// The condition that the pool is (still) bound so.
 const fn is_bound_to(binding: &Binding) -> &'static str {

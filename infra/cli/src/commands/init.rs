@@ -59,11 +59,11 @@ pub(crate) async fn run(context: Context, args: Init) -> anyhow::Result<Done> {
         bound => bound?,
     }
     let recorded = record_all(store, entropy, context.now().await?).await?;
-    let mended = [recorded.written, recorded.dropped, recorded.kept];
+    let mended = [recorded.written, recorded.respelled, recorded.dropped, recorded.kept];
     if mended.iter().any(|count| *count > 0) {
-        let [written, dropped, kept] = mended;
+        let [written, respelled, dropped, kept] = mended;
         output::line(format_args!(
-            "accounts: {written} recorded, {dropped} records of no sandbox removed, {kept} tombstones kept for good"
+            "accounts: {written} recorded, {respelled} respelled, {dropped} records of no sandbox removed, {kept} tombstones kept for good"
         ))?;
     }
     for doubled in recorded.doubled {

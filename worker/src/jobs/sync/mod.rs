@@ -91,7 +91,11 @@ async fn record_accounts(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobE
     let some: Vec<_> =
         recorded.doubled.iter().take(10).map(|d| format!("{} is {}'s account", d.sandbox, d.by)).collect();
     if some.is_empty() {
-        tracing::info!(written = recorded.written, "account records of existing sandboxes written");
+        tracing::info!(
+            written = recorded.written,
+            respelled = recorded.respelled,
+            "account records of existing sandboxes written"
+        );
     } else {
         tracing::error!(count = recorded.doubled.len(), ?some, "several sandboxes are one account");
     }
