@@ -163,7 +163,10 @@ impl Service {
         if !is_probe {
             line.traced();
         }
-        trace::within(line.trace(), self.dispatch(route, &in_path, id, head, body, line)).await
+        let trace = line.trace();
+        // It is as large as the largest of all handlers: each move of it would copy that.
+        let dispatched = Box::pin(self.dispatch(route, &in_path, id, head, body, line));
+        trace::within(trace, dispatched).await
     }
 
     /// Every route and its handler.
@@ -232,7 +235,7 @@ impl Service {
                 if !admin.takes_body() {
                     body::expect_none(&body)?;
                 }
-                self.operator.answer(id, &identity, admin, in_path, head, &body).await
+                Box::pin(self.operator.answer(id, &identity, admin, in_path, head, &body)).await
             }
             Route::Quota => self.quota(head, body, line).await,
             Route::Request => {

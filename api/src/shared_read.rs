@@ -33,7 +33,7 @@ impl<T: Clone> SharedRead<T> {
         &self,
         told_for: Duration,
         clock: &Clock,
-        read: impl Future<Output = Result<T, E>>,
+        read: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<T, Problem> {
         let mut last = self.0.lock().await;
         if let Some((ended, found)) = &*last {
@@ -43,7 +43,7 @@ impl<T: Clone> SharedRead<T> {
                 return found.clone().ok_or_else(again);
             }
         }
-        let found = read.await;
+        let found = read().await;
         *last = Some((clock.instant(), found.as_ref().ok().cloned()));
         found.map_err(Into::into)
     }
@@ -71,7 +71,7 @@ mod tests {
         for _ in 0..100 {
             let (shared, clock, reads) = (shared.clone(), clock.clone(), Arc::clone(&reads));
             callers.spawn(async move {
-                let read = async {
+                let read = async || {
                     reads.fetch_add(1, Ordering::Relaxed);
                     tokio::task::yield_now().await;
                     read.ok_or_else(|| Problem::unavailable("away"))
@@ -93,7 +93,7 @@ mod tests {
     async fn what_was_forgotten_or_is_told_no_more_is_read_again() {
         let (shared, clock) = (SharedRead::default(), Clock::system());
         let call = async |told_for, found: u32| {
-            shared.told_for(told_for, &clock, async { Ok::<_, Problem>(found) }).await.unwrap()
+            shared.told_for(told_for, &clock, async || Ok::<_, Problem>(found)).await.unwrap()
         };
         assert_eq!((call(MINUTE, 1).await, call(MINUTE, 2).await), (1, 1));
         shared.forget().await;

@@ -73,7 +73,7 @@ impl CachedLines {
 
     /// The lines, two seconds old at most; while they cannot be read, a minute.
     pub(crate) async fn now(&self) -> Result<Arc<KnownLines>, Problem> {
-        self.read.told_for(TOLD_FOR, &self.clock, self.read_or_before()).await
+        self.read.told_for(TOLD_FOR, &self.clock, async || self.read_or_before().await).await
     }
 
     /// The lines as they are now; if they cannot be read, as they were read last, a minute ago at most.
@@ -165,10 +165,10 @@ impl CachedLines {
         &self,
         line: &Line,
         policy: &Policy,
-        holds: impl Future<Output = Result<bool, StoreError>>,
+        holds: impl AsyncFnOnce() -> Result<bool, StoreError>,
     ) -> Result<bool, Problem> {
         if let Some((reason, why)) = self.never(line, policy) {
-            if holds.await? {
+            if holds().await? {
                 return Ok(false);
             }
             refused(reason);
@@ -212,7 +212,7 @@ impl CachedLines {
             let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
             permits.entry(limit.clone()).or_default().clone()
         };
-        let count = async {
+        let count = async || {
             let held = self.store.permits.slots(&limit).await?.len();
             Ok::<_, StoreError>(u32::try_from(held).unwrap_or(u32::MAX))
         };

@@ -35,7 +35,7 @@ impl Health {
         let suspect = Arc::new(Notify::new());
         let stop = lifecycle.soft.clone();
         let (failing, failed_at) = watch::channel(None);
-        let watcher = watch_table(store, clock, opened, failing, Arc::clone(&suspect));
+        let watcher = Box::pin(watch_table(store, clock, opened, failing, Arc::clone(&suspect)));
         tokio::spawn(async move { stop.run_until_cancelled_owned(watcher).await });
         Self { open, suspect, failed_at }
     }

@@ -59,7 +59,7 @@ impl Allocate {
         let key = headers::idempotency_key(&head.headers)?;
         let key_is_explicit = key.is_some();
         let lease_key = LeaseKey { key: key.unwrap_or_else(|| IdempotencyKey::from(&track)), track };
-        let held = self.held(&lease_key);
+        let held = async || self.held(&lease_key).await;
         let Wanted { body, said_prefix, prefix, flavour, only_held } =
             Wanted::of(&policy, &head.headers, body, held).await?;
         let lab_duration = self.lab_duration(&body, &lease_key).await?;
@@ -137,7 +137,7 @@ impl Allocate {
         times: &mut Times,
     ) -> Result<bool, Problem> {
         let Some(max_wait) = body.max_wait_s.and_then(MaxWait::time) else { return Ok(false) };
-        let holds = async { Ok::<_, StoreError>(self.held(lease_key).await?.is_some()) };
+        let holds = async || Ok::<_, StoreError>(self.held(lease_key).await?.is_some());
         if !self.lines.admit(line, policy, holds).await? {
             return Ok(false);
         }
@@ -184,7 +184,7 @@ impl Wanted {
         policy: &Policy,
         headers: &HeaderMap,
         body: &[u8],
-        held: impl Future<Output = Result<Option<Lease>, StoreError>>,
+        held: impl AsyncFnOnce() -> Result<Option<Lease>, StoreError>,
     ) -> Result<Self, Problem> {
         let mut body = AllocateBody::parse(body)?;
         let said_prefix = headers::name_prefix(headers)?;
@@ -192,7 +192,7 @@ impl Wanted {
         let (prefix, only_held) = match flavour::prefix(policy, body.flavour.as_ref(), said_prefix.clone()) {
             Ok(prefix) => (prefix, false),
             // If the lease ends at that moment, the request is for none.
-            Err(refused) => (Some(held.await?.and_then(|_| of_no_name()).ok_or(refused)?), true),
+            Err(refused) => (Some(held().await?.and_then(|_| of_no_name()).ok_or(refused)?), true),
         };
         let flavour = flavour::label(policy, prefix.as_ref());
         Ok(Self { body, said_prefix, prefix, flavour, only_held })

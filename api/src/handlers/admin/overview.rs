@@ -23,7 +23,10 @@ pub(crate) type LastOverview = SharedRead<Overview>;
 
 impl Operator {
     pub(super) async fn overview(&self, caller: &Identity) -> Result<Response, Problem> {
-        let overview = self.last_overview.told_for(IS_FRESH, &self.rpc.clock, self.read_overview()).await?;
+        let overview = self
+            .last_overview
+            .told_for(IS_FRESH, &self.rpc.clock, async || self.read_overview().await)
+            .await?;
         let caller = Caller { name: caller.name.to_string(), read_only: caller.read_only };
         let overview = Overview { caller: Some(caller), ..overview };
         Ok(Response::json(StatusCode::OK, json!(overview), "shown"))

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    AccountKey, AllocationId, Inventory, Sandbox, SandboxId, Status, Suspect, Violation,
+    AccountKey, AllocationId, Inventory, SandboxFact, SandboxId, Status, Suspect, Violation,
     offered as is_offered,
 };
 
@@ -49,7 +49,7 @@ fn judge_leases(inventory: &Inventory, found: &mut Vec<Suspect>) {
     for (key, lease) in inventory.leases.iter().filter(|(_, lease)| lease.live) {
         let sandbox = inventory.sandboxes.get(&lease.sandbox);
         let tells_another =
-            |s: &Sandbox| AccountKey::of(&s.external_id) != AccountKey::of(&lease.external_id);
+            |s: &SandboxFact| AccountKey::of(&s.external_id) != AccountKey::of(&lease.external_id);
         if sandbox.is_some_and(|s| s.status == Status::Allocated && tells_another(s)) {
             found.push(Suspect {
                 violation: Violation::LeaseTellsAnother { key: key.clone(), sandbox: lease.sandbox.clone() },

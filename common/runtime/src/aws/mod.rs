@@ -92,7 +92,7 @@ async fn load(environment: AwsEnvironment, clock: &Clock) -> SdkConfig {
     if environment.on_this_machine {
         loader = loader.http_client(direct()).use_fips(false).use_dual_stack(false);
     }
-    let mut config = loader.load().await;
+    let mut config = Box::pin(loader.load()).await;
     // An endpoint on this machine that a profile names.
     let url = config.endpoint_url().and_then(|url| url.parse().ok());
     if url.is_some_and(|url| environment::is_loopback(&url)) {

@@ -30,24 +30,21 @@ pub use context::TraceContext;
 pub use export::{ExportError, Exporter, start};
 pub use span::{ReceivedPoll, Span};
 
-use std::pin::pin;
-
 tokio::task_local! {
-    static CURRENT: TraceContext;
+    static CURRENT: Option<TraceContext>;
 }
 
 /// The trace context of the current task, if it has one.
 pub fn current() -> Option<TraceContext> {
-    CURRENT.try_with(|context| *context).ok()
+    CURRENT.try_with(|context| *context).ok().flatten()
 }
 
-/// Runs `future` with `context` as the parent of its spans.
-pub async fn within<F: Future>(context: Option<TraceContext>, future: F) -> F::Output {
-    let future = pin!(future);
-    match context {
-        Some(context) => CURRENT.scope(context, future).await,
-        None => future.await,
-    }
+/// `future`, run with `context` as the parent of its spans.
+pub fn within<F: Future>(
+    context: Option<TraceContext>,
+    future: F,
+) -> impl Future<Output = F::Output> + use<F> {
+    CURRENT.scope(context, future)
 }
 
 /// `future`, to be spawned as a task, with the context of the current one.

@@ -55,7 +55,7 @@ impl CensusStore {
             .condition_expression(CENSUS_IS_NEWER)
             .expression_attribute_values(":as_of", n(census.as_of.as_ms()))
             .expression_attribute_values(":beyond", n(now.plus(CLOCKS_DIFFER).as_ms()));
-        written(call.send().await, "census", &self.table.name)
+        written(Box::pin(call.send()).await, "census", &self.table.name)
     }
 }
 

@@ -65,7 +65,7 @@ impl TableClient {
         for (name, value) in values {
             call = call.expression_attribute_values(name, value);
         }
-        let answer = call.send().await;
+        let answer = Box::pin(call.send()).await;
         if let Ok(answer) = &answer {
             count_capacity(operation, answer.consumed_capacity());
         }
@@ -76,7 +76,7 @@ impl TableClient {
     pub(super) async fn put_if_new(&self, operation: &'static str, item: Item) -> Result<Write, StoreError> {
         let call =
             self.client.put_item().table_name(&self.name).set_item(Some(item)).condition_expression(IS_NEW);
-        written(call.send().await, operation, &self.name)
+        written(Box::pin(call.send()).await, operation, &self.name)
     }
 }
 

@@ -94,7 +94,7 @@ impl HistoryStore {
         let call = values
             .into_iter()
             .fold(call, |call, (name, value)| call.expression_attribute_values(name, value));
-        written(call.send().await, operation, &self.table.name)
+        written(Box::pin(call.send()).await, operation, &self.table.name)
     }
 
     /// The minutes since that of `from`, the oldest first: one eventually consistent query of small items.
@@ -109,7 +109,7 @@ impl HistoryStore {
             .expression_attribute_names("#sk", SK)
             .expression_attribute_values(":history", s(keys::HISTORY))
             .expression_attribute_values(":from", s(keys::time_key(minute_of(from))));
-        let answer = call.send().await.map_err(|error| unread("Query", &self.table.name, error))?;
+        let answer = Box::pin(call.send()).await.map_err(|error| unread("Query", &self.table.name, error))?;
         answer.items().iter().map(read).collect()
     }
 }

@@ -102,7 +102,7 @@ impl TableClient {
     async fn get(&self, key: keys::Key) -> Result<Option<attributes::Item>, StoreError> {
         let call =
             self.client.get_item().table_name(&self.name).set_key(Some(key.into_map())).consistent_read(true);
-        let answer = call.send().await.map_err(|error| unread("GetItem", &self.name, error))?;
+        let answer = Box::pin(call.send()).await.map_err(|error| unread("GetItem", &self.name, error))?;
         Ok(answer.item)
     }
 

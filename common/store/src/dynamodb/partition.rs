@@ -60,7 +60,7 @@ impl TableClient {
             }
             None => call,
         };
-        let answer = call.send().await.map_err(|error| unread("Query", &self.name, error))?;
+        let answer = Box::pin(call.send()).await.map_err(|error| unread("Query", &self.name, error))?;
         count_capacity(operation, answer.consumed_capacity());
         Ok(Page { items: answer.items.unwrap_or_default(), next: answer.last_evaluated_key.map(PageKey) })
     }
@@ -89,7 +89,7 @@ impl TableClient {
             .set_limit(limit.map(i32::from))
             .set_projection_expression(projection)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = call.send().await.map_err(|error| unread("Query", &self.name, error))?;
+        let answer = Box::pin(call.send()).await.map_err(|error| unread("Query", &self.name, error))?;
         count_capacity(operation, answer.consumed_capacity());
         Ok(Page { items: answer.items.unwrap_or_default(), next: answer.last_evaluated_key.map(PageKey) })
     }
@@ -112,7 +112,7 @@ impl TableClient {
                 .expression_attribute_values(":beginning", s(beginning))
                 .set_exclusive_start_key(after.map(|key| key.0))
                 .return_consumed_capacity(ReturnConsumedCapacity::Total);
-            let answer = call.send().await.map_err(|error| unread("Query", &self.name, error))?;
+            let answer = Box::pin(call.send()).await.map_err(|error| unread("Query", &self.name, error))?;
             count_capacity(operation, answer.consumed_capacity());
             let next = answer.last_evaluated_key.map(PageKey);
             Ok::<_, StoreError>(Page { items: answer.items.unwrap_or_default(), next })

@@ -27,7 +27,7 @@ impl PolicyStore {
             .set_item(Some(write(policy)))
             .condition_expression(if seen.is_some() { IT_IS_AS_READ } else { THERE_IS_NONE })
             .set_expression_attribute_values(seen.map(|seen| [(":seen".to_owned(), n(seen))].into()));
-        written(call.send().await, "put_policy", &self.table.name)
+        written(Box::pin(call.send()).await, "put_policy", &self.table.name)
     }
 }
 

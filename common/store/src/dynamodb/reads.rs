@@ -97,7 +97,7 @@ pub(super) async fn read(
         .batch_get_item()
         .request_items(table, request)
         .return_consumed_capacity(ReturnConsumedCapacity::Total);
-    let answer = call.send().await.map_err(|error| unread("BatchGetItem", table, error))?;
+    let answer = Box::pin(call.send()).await.map_err(|error| unread("BatchGetItem", table, error))?;
     count_capacity("read", answer.consumed_capacity());
     let pk = |item: &Item| item.get(PK).and_then(|pk| pk.as_s().ok()).cloned().unwrap_or_default();
     let unprocessed = answer.unprocessed_keys().and_then(|tables| tables.get(table));

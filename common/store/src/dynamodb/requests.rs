@@ -80,7 +80,7 @@ impl RequestStore {
             .expression_attribute_values(":cancelled", s(Outcome::Cancelled.as_str()))
             .expression_attribute_values(":outcome", a::write_outcome(&Outcome::Cancelled));
         let _turn = self.table.singles.turn("cancel").await?;
-        written(call.send().await, "cancel", &self.table.name)
+        written(Box::pin(call.send()).await, "cancel", &self.table.name)
     }
 
     /// One page of the requests that were queued with their message (a consistent read). For `broker queues resend` after the
@@ -97,7 +97,7 @@ impl RequestStore {
             .expression_attribute_names("#state", a::STATE)
             .expression_attribute_values(":queued", s(a::QUEUED))
             .expression_attribute_values(":requests", s(keys::REQUEST_PREFIX));
-        let answer = call.send().await.map_err(|error| unread("Scan", &self.table.name, error))?;
+        let answer = Box::pin(call.send()).await.map_err(|error| unread("Scan", &self.table.name, error))?;
         let requests = answer.items().iter().filter_map(|item| passable(a::read_request(item))).collect();
         Ok(Page { items: requests, next: answer.last_evaluated_key.map(PageKey) })
     }
@@ -126,7 +126,7 @@ impl RequestStore {
             call = call.expression_attribute_values(":deadline", n(record.deadline.as_ms()));
         }
         let turn = self.table.singles.turn(operation).await?;
-        let put = call.send().await;
+        let put = Box::pin(call.send()).await;
         drop(turn);
         match put {
             Ok(_) => Ok(None),

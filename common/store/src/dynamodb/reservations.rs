@@ -93,7 +93,7 @@ impl ReservationStore {
             .set_item(Some(write_reservation(after)))
             .condition_expression(IT_IS_AS_READ)
             .expression_attribute_values(":seen", n(after.version.saturating_sub(1)));
-        written(call.send().await, "update_reservation", &self.table.name)
+        written(Box::pin(call.send()).await, "update_reservation", &self.table.name)
     }
 
     fn put(

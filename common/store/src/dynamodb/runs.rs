@@ -44,7 +44,7 @@ impl RunStore {
             .table_name(&self.table.name)
             .set_item(Some(item))
             .condition_expression(if only_if_asked { RUN_IS_ASKED_FOR } else { RUN_IS_OPEN });
-        written(call.send().await, "complete_run", &self.table.name)
+        written(Box::pin(call.send()).await, "complete_run", &self.table.name)
     }
 }
 

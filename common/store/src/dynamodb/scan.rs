@@ -193,7 +193,7 @@ impl TableClient {
             .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
             .expression_attribute_values(":lease", s(LEASE_PREFIX));
         let call = call.customize().config_override(long_timeout());
-        let answer = call.send().await.map_err(|error| unread("Scan", &self.name, error))?;
+        let answer = Box::pin(call.send()).await.map_err(|error| unread("Scan", &self.name, error))?;
         Ok(Page { items: answer.items.unwrap_or_default(), next: answer.last_evaluated_key.map(PageKey) })
     }
 }

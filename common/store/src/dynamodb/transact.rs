@@ -164,7 +164,7 @@ impl Call {
             .transact_write_items()
             .set_transact_items(Some(items))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match call.send().await {
+        match Box::pin(call.send()).await {
             Ok(answer) => {
                 count_capacity("transaction", answer.consumed_capacity());
                 Ok(Write::Applied)

@@ -43,9 +43,9 @@ pub(super) async fn request(jobs: &Jobs, waiter: &ParkedRequest, why: Why) -> Re
 pub(super) async fn or_bury(
     jobs: &Jobs,
     waiter: &ParkedRequest,
-    work: impl Future<Output = Result<(), StoreError>>,
+    work: impl AsyncFnOnce() -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    match caught(work).await {
+    match caught(work()).await {
         Some(Ok(())) => Ok(()),
         Some(Err(error)) => match of_error(&error) {
             Finality::Final(code) => request(jobs, waiter, (reason(code), chain(&error))).await,

@@ -144,7 +144,7 @@ impl Dealing<'_> {
             if dealt.is_empty() {
                 return Ok(());
             }
-            match caught(Box::pin(self.grant(&mut waiters, &mut rooms, &dealt))).await {
+            match caught(self.grant(&mut waiters, &mut rooms, &dealt)).await {
                 Some(Ok(true)) => {}
                 Some(Ok(false)) => return Ok(()),
                 Some(Err(error)) => return Box::pin(self.blame_for(error)).await,

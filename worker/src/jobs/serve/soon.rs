@@ -98,7 +98,7 @@ async fn one(jobs: &Jobs, line: &Line, id: RequestId) -> Result<(), StoreError> 
     let rows = PlaceRows { places: vec![place], unreadable: Vec::new() };
     for waiter in readable(jobs, rows).await? {
         if waiter.place.deadline < jobs.clock.now() {
-            bury::or_bury(jobs, &waiter, overdue(jobs, &waiter)).await?;
+            bury::or_bury(jobs, &waiter, async || overdue(jobs, &waiter).await).await?;
         }
     }
     Ok(())
