@@ -7,6 +7,8 @@ use std::fmt;
 pub(crate) enum Target {
     AtLeast(f64),
     AtMost(f64),
+    /// Nothing: it is only stated.
+    Stated,
 }
 
 /// One figure, of every run.
@@ -33,6 +35,7 @@ impl Figure {
         match self.target {
             Target::AtLeast(least) => self.median() >= least,
             Target::AtMost(most) => self.median() <= most,
+            Target::Stated => true,
         }
     }
 }
@@ -43,6 +46,7 @@ impl fmt::Display for Figure {
         let target = match self.target {
             Target::AtLeast(least) => format!("≥ {}", rounded(least)),
             Target::AtMost(most) => format!("≤ {}", rounded(most)),
+            Target::Stated => String::new(),
         };
         let spread = match (self.values.first(), self.values.last()) {
             (Some(least), Some(most)) if self.values.len() > 1 => {
@@ -50,7 +54,11 @@ impl fmt::Display for Figure {
             }
             _ => "one run".to_owned(),
         };
-        let met = if self.is_met() { "met" } else { "**missed**" };
+        let met = match self.target {
+            Target::Stated => "stated",
+            Target::AtLeast(_) | Target::AtMost(_) if self.is_met() => "met",
+            Target::AtLeast(_) | Target::AtMost(_) => "**missed**",
+        };
         write!(f, "| {} | {target} | {} | {spread} | {met} |", self.what, rounded(self.median()))
     }
 }
@@ -77,5 +85,7 @@ mod tests {
         assert_eq!(figure.to_string(), "| allocations/s | ≥ 1500 | 1550 | 1400 to 1600 | met |");
         let missed = Figure::new("p99, ms", Target::AtMost(80.0), vec![80.25]);
         assert_eq!(missed.to_string(), "| p99, ms | ≤ 80 | 80.2 | one run | **missed** |");
+        let stated = Figure::new("$ a million", Target::Stated, vec![5.36]);
+        assert_eq!(stated.to_string(), "| $ a million |  | 5.36 | one run | stated |");
     }
 }

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::claims::raw_rate;
 use crate::figure::Figure;
-use crate::figure::Target::{AtLeast, AtMost};
+use crate::figure::Target::{AtLeast, AtMost, Stated};
 use crate::other_build::{self, Ratios};
 use crate::plan::{Plan, Violation};
 use crate::scenario::Scenario;
@@ -247,7 +247,7 @@ async fn cost(runs: usize) -> Result<Vec<Figure>, Violation> {
     for (scenario, name) in [Scenario::New, Scenario::Returns].into_iter().zip(names) {
         let plan = Plan { users: 10, shape: Shape::Aws, pool: Some(20_000), ..Plan::of(scenario) };
         let runs = repeat(runs, &plan).await?;
-        figures.push(figure(name, AtMost(f64::INFINITY), &runs, |run| prices::of(run) * 1e6));
+        figures.push(figure(name, Stated, &runs, |run| prices::of(run) * 1e6));
     }
     Ok(figures)
 }
@@ -309,7 +309,7 @@ async fn pool(runs: usize) -> Result<Vec<Figure>, Violation> {
     let small = repeat(runs, &of(1_000)).await?;
     let large = repeat(runs, &of(1_000_000)).await?;
     let beside = |what, value: fn(&Tally) -> f64| {
-        let small = figure(what, AtMost(f64::INFINITY), &small, value).median();
+        let small = figure(what, Stated, &small, value).median();
         figure(what, AtMost(1.2), &large, |run| value(run) / small)
     };
     Ok(vec![
@@ -352,7 +352,7 @@ async fn hot(runs: usize) -> Result<Vec<Figure>, Violation> {
         ..Plan::of(scenario)
     };
     let without = repeat(runs, &of(Scenario::New)).await?;
-    let without = figure("p50, ms, without it", AtMost(f64::INFINITY), &without, p50).median();
+    let without = figure("p50, ms, without it", Stated, &without, p50).median();
     let beside = repeat(runs, &of(Scenario::Hot)).await?;
     Ok(vec![
         figure("p50, times as long as without it", AtMost(1.5), &beside, |run| p50(run) / without),
