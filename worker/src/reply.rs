@@ -60,7 +60,7 @@ impl ReplySender {
     ///
     /// # Errors
     ///
-    /// [`ReplyError::Send`] if SQS does not take it and somebody waits, [`ReplyError::Store`] if the process that waited is gone and the
+    /// [`ReplyError::Send`] if SQS refuses it and its process still waits, [`ReplyError::Store`] if that process is gone and the
     /// outcome could not be stored.
     pub(crate) async fn tell(
         &self,

@@ -194,7 +194,7 @@ mod tests {
         let taken = Tick { taken_until: Some(at(160)), ..due.clone() };
         assert!(!free(&taken, at(159)) && free(&taken, at(160)));
         assert!(!free(&Tick { paused: Some(Pause::new("ops", at(1))), ..due.clone() }, at(200)));
-        // An hour ahead by a clock that was wrong: nobody waits for it.
+        // A time that a wrong clock set an hour ahead does not hold the job up.
         let wrong = Tick { next_run_at: at(3_760), ..due.clone() };
         assert!(free(&wrong, at(100)) && !wrong.is_free(at(100), minute * 61, TAKEN_FOR));
         assert!(free(&Tick { taken_until: Some(at(3_760)), ..due }, at(100)));

@@ -117,7 +117,8 @@ const fn rank(status: Status) -> u8 {
     }
 }
 
-/// Moves records to the one spelling of their accounts, retired ones first: what was handed out stays so.
+/// Moves records to the one spelling of their accounts, retired ones first: what was handed out stays so. Where the account has
+/// another record in that spelling, a retired one stays as it is, and is told.
 async fn respell(
     store: &Store,
     entropy: &Entropy,
@@ -130,7 +131,11 @@ async fn respell(
         if retry_on_conflict(entropy, || store.accounts.respell(&old)).await?.is_applied() {
             recorded.respelled += 1;
             records.insert(old.record.key.clone(), old.record);
+        } else if old.record.retired {
+            let other = records.get(&old.record.key).map(|other| other.holder.clone());
+            recorded.doubled.extend(other.map(|by| Doubled { sandbox: old.record.holder, by }));
         } else if retry_on_conflict(entropy, || store.accounts.forget_spelling(&old)).await?.is_applied() {
+            // Its sandbox tells the account itself.
             recorded.respelled += 1;
         }
     }

@@ -33,6 +33,9 @@ const HOLDER_IS_AS_SEEN: &str = "version = :seen";
 /// The record still names that sandbox.
 const ACCOUNT_IS_HOLDERS: &str = "sandbox_id = :holder and attribute_not_exists(retired_at)";
 const ACCOUNT_IS_RETIRED: &str = "sandbox_id = :holder and attribute_exists(retired_at)";
+/// The account has no record, or one that says the same.
+const ACCOUNT_IS_UNKNOWN_OR_RETIRED: &str =
+    "attribute_not_exists(PK) or (sandbox_id = :holder and attribute_exists(retired_at))";
 
 /// What a sandbox's write does with an account, in the same transaction.
 #[derive(Clone, Copy, Debug)]
@@ -186,7 +189,7 @@ impl AccountStore {
         let key = keys::account(&old.record.key);
         let mut item = old.item.clone();
         item.extend(key.clone().into_map());
-        let condition = if old.record.retired { ACCOUNT_IS_NOT_ANOTHERS } else { ACCOUNT_IS_FREE };
+        let condition = if old.record.retired { ACCOUNT_IS_UNKNOWN_OR_RETIRED } else { ACCOUNT_IS_FREE };
         let put = Put::builder()
             .table_name(&self.table.name)
             .set_item(Some(item))

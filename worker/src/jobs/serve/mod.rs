@@ -255,7 +255,7 @@ pub(crate) async fn these(jobs: &Jobs, arrivals: Vec<Candidate>) -> Admitted {
 /// Whose turn it is to deal.
 #[derive(Debug)]
 enum TurnToDeal {
-    /// Nobody waits, or no look runs that could be in the way.
+    /// No request waits, or no other look is running.
     NotNeeded,
     /// This worker's: it has taken the tick of SERVE until then.
     Mine(Tick, Timestamp),

@@ -380,15 +380,14 @@ const fn is_in_use(status: Status) -> bool {
 
 /// Why a row whose account is no other sandbox's is refused all the same.
 fn doubt(account: &Account, known: Option<&KnownSandbox>) -> Option<Doubt> {
+    let key = AccountKey::of(&account.external_id);
     let stays =
-        known.is_some_and(|known| known.status != Status::Stale && known.external_id == account.external_id);
+        known.is_some_and(|known| known.status != Status::Stale && AccountKey::of(&known.external_id) == key);
     if !stays && AccountId::of(&account.external_id).is_none() {
         return Some(Doubt::NoAccount);
     }
-    let is_held = known.is_some_and(|known| {
-        known.status == Status::Allocated
-            && AccountKey::of(&known.external_id) != AccountKey::of(&account.external_id)
-    });
+    let is_held = known
+        .is_some_and(|known| known.status == Status::Allocated && AccountKey::of(&known.external_id) != key);
     is_held.then_some(Doubt::AnotherAccount)
 }
 

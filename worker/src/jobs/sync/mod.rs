@@ -2,9 +2,9 @@
 //!
 //! Order: our index first, then the provider's whole list, so that what appears in between is new, never missing. `diff`
 //! decides purely; each write is at the version that was read, so claims at any moment win or lose whole. Matching
-//! sandboxes are not written. Before anything becomes stale the list is read a second time ([`compared_twice`]): missing is
-//! what neither list has, and the second list must not contradict itself. A list that is empty, would make too much of the
-//! pool stale, or is another provider's, changes nothing ([`refusal`]). A sandbox that was ever handed out does not come back: where an id
+//! sandboxes are not written. Before a sandbox becomes stale the list is read a second time ([`compared_twice`]): it is missing
+//! if it is in neither list and the second list does not contradict itself. Three lists are refused ([`refusal`]): an empty one,
+//! one that would make too much of the pool stale, and another provider's. A sandbox that was ever handed out does not come back: where an id
 //! exists, its item decides ([`resolve`]). When everything was let in, the time at which the list began is kept: refill ends
 //! tickets by it.
 
