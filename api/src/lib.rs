@@ -50,7 +50,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::handlers::{
-    Allocate, HealthChecks, LastOverview, Operator, Quotas, Renewals, Requests, ReturnSandbox, Sandboxes,
+    Allocate, HealthChecks, LastOverview, Operator, Quotas, Renewals, RequestRecords, ReturnSandbox,
+    Sandboxes,
 };
 use crate::http::early_errors::EarlyErrors;
 use crate::http::server::Server;
@@ -199,7 +200,7 @@ fn service(
         },
         quotas: Quotas::new(rpc.store.clone(), policy.clone(), rpc.clock.clone()),
         sandboxes: Sandboxes { store: rpc.store.clone(), clock: process.clock.clone() },
-        requests: Requests {
+        requests: RequestRecords {
             store: rpc.store.clone(),
             clock: process.clock.clone(),
             entropy: process.entropy.clone(),

@@ -21,11 +21,11 @@ use hyper::body::{Body as _, Incoming};
 use crate::access_log::AccessLine;
 use crate::console;
 use crate::handlers::{
-    Allocate, HealthChecks, Operator, Quotas, Renewals, Requests, ReturnSandbox, Sandboxes, docs,
+    Allocate, HealthChecks, Operator, Quotas, Renewals, RequestRecords, ReturnSandbox, Sandboxes, docs,
 };
 use crate::limits::PATH_BYTES;
 use crate::metrics;
-use crate::request::auth::{Authenticator, Caller, Identity, TokenRole};
+use crate::request::auth::{Authenticator, Identity, TokenRole, TrackCaller};
 use crate::request::cors::Cors;
 use crate::request::rate_limit::Rate;
 use crate::request::seat::Seat;
@@ -80,7 +80,7 @@ pub(crate) struct Service {
     pub(crate) renewals: Renewals,
     pub(crate) quotas: Quotas,
     pub(crate) sandboxes: Sandboxes,
-    pub(crate) requests: Requests,
+    pub(crate) requests: RequestRecords,
     pub(crate) operator: Operator,
     pub(crate) health: HealthChecks,
     pub(crate) served: ServedCounts,
@@ -209,7 +209,7 @@ impl Service {
             }
             Route::Renew => {
                 let renewed = async {
-                    let Caller { track, .. } = self.caller(head, line)?;
+                    let TrackCaller { track, .. } = self.caller(head, line)?;
                     let body = body::read(&head.headers, body).await?;
                     self.renewals.handle(id, &track, in_path, &body).await
                 };
@@ -218,12 +218,12 @@ impl Service {
                 renewed
             }
             Route::ReportBroken => {
-                let Caller { track, .. } = self.caller(head, line)?;
+                let TrackCaller { track, .. } = self.caller(head, line)?;
                 let report = body::ReportBody::parse(&body::read(&head.headers, body).await?)?;
                 self.sandboxes.report_broken(id, &track, in_path, report.reason.as_deref()).await
             }
             Route::Sandbox => {
-                let Caller { track, .. } = self.caller(head, line)?;
+                let TrackCaller { track, .. } = self.caller(head, line)?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
                 self.sandboxes.show(id, &track, in_path).await
             }
@@ -239,12 +239,12 @@ impl Service {
             }
             Route::Quota => self.quota(head, body, line).await,
             Route::Request => {
-                let Caller { track, .. } = self.caller(head, line)?;
+                let TrackCaller { track, .. } = self.caller(head, line)?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
                 self.requests.show(&track, in_path).await
             }
             Route::Cancel => {
-                let Caller { track, .. } = self.caller(head, line)?;
+                let TrackCaller { track, .. } = self.caller(head, line)?;
                 body::expect_none(&body::read(&head.headers, body).await?)?;
                 self.requests.cancel(&track, in_path).await
             }
@@ -283,13 +283,13 @@ impl Service {
     }
 
     /// The caller of a track's route.
-    fn caller(&self, head: &Parts, line: &mut AccessLine) -> Result<Caller, Problem> {
+    fn caller(&self, head: &Parts, line: &mut AccessLine) -> Result<TrackCaller, Problem> {
         let identity = self.identify(head, TokenRole::Track, line)?;
         line.authenticated(&identity.name);
         let track = headers::owner(&head.headers)?;
         line.owned_by(&track);
         identity.may_act_for(&track)?;
-        Ok(Caller { track, tenant: identity.tenant })
+        Ok(TrackCaller { track, tenant: identity.tenant })
     }
 }
 

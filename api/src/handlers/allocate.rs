@@ -16,7 +16,7 @@ use http::HeaderMap;
 use http::request::Parts;
 
 use crate::metrics;
-use crate::request::auth::Caller;
+use crate::request::auth::TrackCaller;
 use crate::request::body::{AllocateBody, MaxWait};
 use crate::request::prefer::Preferences;
 use crate::request::{flavour, headers};
@@ -45,12 +45,12 @@ impl Allocate {
     pub(crate) async fn handle(
         &self,
         id: RequestId,
-        caller: Caller,
+        caller: TrackCaller,
         head: &Parts,
         template: &str,
         body: &[u8],
     ) -> Result<Response, Problem> {
-        let Caller { track, tenant } = caller;
+        let TrackCaller { track, tenant } = caller;
         let policy = self
             .policy
             .now()

@@ -17,7 +17,7 @@ pub(crate) use allocate::Allocate;
 pub(crate) use health::HealthChecks;
 pub(crate) use quota::Quotas;
 pub(crate) use renew::Renewals;
-pub(crate) use request::Requests;
+pub(crate) use request::RequestRecords;
 pub(crate) use return_sandbox::ReturnSandbox;
 pub(crate) use sandbox::Sandboxes;
 

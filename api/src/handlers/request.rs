@@ -33,7 +33,7 @@ use crate::waiting::{CachedLines, told, waited};
 const CLAIM_UNDER_WAY: Duration = Duration::from_secs(10);
 
 /// The handler of request records.
-pub(crate) struct Requests {
+pub(crate) struct RequestRecords {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
@@ -41,7 +41,7 @@ pub(crate) struct Requests {
     pub(crate) policy: FollowedPolicy,
 }
 
-impl Requests {
+impl RequestRecords {
     pub(crate) async fn show(&self, track: &TrackId, request: &str) -> Result<Response, Problem> {
         let record = self.find(track, request).await?;
         let (id, deadline, parked) = (record.request_id, record.deadline, record.parked.clone());

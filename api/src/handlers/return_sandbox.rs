@@ -9,7 +9,7 @@ use broker_domain::{RequestId, ReturnRequest, SandboxId};
 use broker_messages::Request;
 use http::request::Parts;
 
-use crate::request::auth::Caller;
+use crate::request::auth::TrackCaller;
 use crate::request::prefer::Preferences;
 use crate::response::Response;
 use crate::response::problem::Problem;
@@ -25,14 +25,14 @@ impl ReturnSandbox {
     pub(crate) async fn handle(
         &self,
         id: RequestId,
-        caller: Caller,
+        caller: TrackCaller,
         sandbox: &str,
         head: &Parts,
     ) -> Result<Response, Problem> {
         let sandbox_id = SandboxId::new(sandbox)?;
         let preferences = Preferences::of(&head.headers);
         let times = self.rpc.times(super::wait(preferences, self.wait));
-        let Caller { track, tenant } = caller;
+        let TrackCaller { track, tenant } = caller;
         let request = ReturnRequest { request_id: id, track, sandbox_id, times };
         let answered = self.rpc.call(&Request::Return(request), &tenant).await?;
         super::answer(&answered, id, preferences.without_async())

@@ -276,7 +276,7 @@ impl From<&Minute> for HistoryMinute {
 
 /// What was read for an overview.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct OverviewFacts {
     /// When.
     pub now: Timestamp,
     /// The last census.
@@ -301,7 +301,7 @@ pub struct Seen {
     pub at_risk: Vec<ReservationAtRisk>,
 }
 
-impl Seen {
+impl OverviewFacts {
     /// Reads it; `requests` is the depth of the requests queue, if it is known. Of the policy the flavours are looked at that it
     /// refills.
     pub async fn read(

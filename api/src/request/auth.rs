@@ -23,7 +23,7 @@ const ANYONE: &str = "anyone";
 
 /// The caller of a track's route.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller {
+pub(crate) struct TrackCaller {
     /// The track that it acts for.
     pub(crate) track: TrackId,
     /// Whose token it has.

@@ -146,7 +146,7 @@ impl PoolFilter<'_> {
 
 /// A page: fewer than were asked for, even none, also before the end.
 #[derive(Debug, Default)]
-pub struct PoolPage {
+pub struct PoolListPage {
     /// The sandboxes.
     pub records: Vec<Record>,
     /// Where the next page begins; none at the end.
@@ -164,8 +164,8 @@ pub async fn page(
     after: Option<PoolPlace>,
     limit: usize,
     budget: &mut ReadBudget<'_>,
-) -> Result<PoolPage, StoreError> {
-    let mut page = PoolPage::default();
+) -> Result<PoolListPage, StoreError> {
+    let mut page = PoolListPage::default();
     let begun = match after {
         Some(after) => Some(after),
         None => begin(store, filter, limit, budget, &mut page).await?,
@@ -208,7 +208,7 @@ async fn begin(
     filter: &PoolFilter<'_>,
     limit: usize,
     budget: &mut ReadBudget<'_>,
-    page: &mut PoolPage,
+    page: &mut PoolListPage,
 ) -> Result<Option<PoolPlace>, StoreError> {
     if let Some(track) = filter.track {
         let own = own_of(store, filter, track).await?;

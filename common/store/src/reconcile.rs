@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use broker_domain::reconcile::{
-    Asked, Decision, HandedOut, Known, Lines, Listing, Minted, Purpose, Step, Verdict, decide,
+    Asked, Decision, HandedOut, Known, LineVerdict, Lines, Listing, Minted, Purpose, Step, decide,
 };
 use broker_domain::{AccountKey, ExternalId, LabDuration, SandboxId, Status, TrackId, suspects};
 use broker_runtime::clock::Clock;
@@ -120,15 +120,15 @@ impl ReconcileReport {
         taken.values().for_each(|word| self.count(word));
         for (id, verdict) in decision.verdicts {
             match verdict {
-                Verdict::AsItIs if taken.contains_key(&id) => {}
-                Verdict::AsItIs => self.count("as_it_is"),
-                Verdict::Unknown => self.count("unknown"),
-                Verdict::Conflict(why) => {
+                LineVerdict::AsItIs if taken.contains_key(&id) => {}
+                LineVerdict::AsItIs => self.count("as_it_is"),
+                LineVerdict::Unknown => self.count("unknown"),
+                LineVerdict::Conflict(why) => {
                     self.count("conflict");
                     self.problems.push(why);
                     self.conflicts.push(id);
                 }
-                Verdict::Unclear(why) => {
+                LineVerdict::Unclear(why) => {
                     self.count("unclear");
                     self.problems.push(why);
                 }

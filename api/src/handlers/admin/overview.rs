@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::Operator;
-use crate::overview::{Caller, Overview, Seen};
+use crate::overview::{Caller, Overview, OverviewFacts};
 use crate::request::auth::Identity;
 use crate::response::Response;
 use crate::response::problem::Problem;
@@ -43,6 +43,6 @@ impl Operator {
         };
         // What is wrong is shown also while the policy is not known.
         let policy = self.policy.now().unwrap_or_default();
-        Ok(Seen::read(&rpc.store, &policy, self.scheduler, depth, rpc.clock.now()).await?.overview())
+        Ok(OverviewFacts::read(&rpc.store, &policy, self.scheduler, depth, rpc.clock.now()).await?.overview())
     }
 }

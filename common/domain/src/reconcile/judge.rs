@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Asked, HandedOut, Known, Purpose, Sight, Step, Verdict};
+use super::{Asked, HandedOut, Known, LineVerdict, Purpose, Sight, Step};
 use crate::{
     AccountKey, Allocation, EndReason, Fingerprint, Grant, IdempotencyKey, Lease, LeaseEnd, LeaseKey,
     Sandbox, SandboxId, Status, Term, Timestamp,
@@ -13,18 +13,18 @@ pub(super) fn judge_line(
     asked: &Asked<'_>,
     line: &HandedOut,
     by_account: &HashMap<AccountKey, &SandboxId>,
-) -> Result<(Purpose, Step), Verdict> {
+) -> Result<(Purpose, Step), LineVerdict> {
     let id = &line.sandbox_id;
     let account = line.external_id.as_ref().map(AccountKey::of);
     if let Some(other) =
         account.as_ref().and_then(|account| by_account.get(account)).filter(|other| **other != id)
     {
-        return Err(Verdict::Conflict(format!("the account of {id} is {other} in the table")));
+        return Err(LineVerdict::Conflict(format!("the account of {id} is {other} in the table")));
     }
     let Some(sandbox) = known.sandboxes.get(id) else { return insert(asked, line) };
     let same = account.is_none_or(|account| account == AccountKey::of(&sandbox.external_id));
     if !same {
-        return Err(Verdict::Conflict(format!(
+        return Err(LineVerdict::Conflict(format!(
             "{id} is another account in the table: {}",
             sandbox.external_id
         )));
@@ -40,48 +40,48 @@ pub(super) fn judge_line(
                 if line.external_id.is_none()
                     && AccountKey::of(&external_id) != AccountKey::of(&sandbox.external_id) =>
             {
-                Err(Verdict::Conflict(format!(
+                Err(LineVerdict::Conflict(format!(
                     "{id} was deleted, and is {external_id} at the provider now: say in its line which external_id was meant"
                 )))
             }
             Sight::Listed { .. } | Sight::Absent | Sight::Unreadable | Sight::NotAsked => {
-                Err(Verdict::AsItIs)
+                Err(LineVerdict::AsItIs)
             }
         },
-        (Status::Unknown, _) => {
-            Err(Verdict::Conflict(format!("{id} is in a state of a newer program: reconcile with that one")))
-        }
+        (Status::Unknown, _) => Err(LineVerdict::Conflict(format!(
+            "{id} is in a state of a newer program: reconcile with that one"
+        ))),
         // What is wrong with these is for the judge of the whole table to say.
         (Status::Allocated, None)
         | (
             Status::Arriving | Status::Available | Status::Reserved | Status::Stale | Status::Quarantined,
             Some(_),
         )
-        | (Status::PendingDeletion | Status::DeletionFailed, _) => Err(Verdict::AsItIs),
+        | (Status::PendingDeletion | Status::DeletionFailed, _) => Err(LineVerdict::AsItIs),
     }
 }
 
-fn insert(asked: &Asked<'_>, line: &HandedOut) -> Result<(Purpose, Step), Verdict> {
+fn insert(asked: &Asked<'_>, line: &HandedOut) -> Result<(Purpose, Step), LineVerdict> {
     let id = &line.sandbox_id;
     let said = line.name.clone().zip(line.external_id.clone());
     let found = match ((asked.sight)(id), said) {
         (Sight::Listed { external_id, .. }, Some((_, said)))
             if AccountKey::of(&external_id) != AccountKey::of(&said) =>
         {
-            return Err(Verdict::Conflict(format!(
+            return Err(LineVerdict::Conflict(format!(
                 "{id} is {said} in its line and {external_id} at the provider"
             )));
         }
         (Sight::Listed { name, external_id }, _) => Some((name, external_id)),
         (Sight::Absent | Sight::NotAsked | Sight::Unreadable, Some(said)) => Some(said),
-        (Sight::Absent, None) => return Err(Verdict::Unknown),
+        (Sight::Absent, None) => return Err(LineVerdict::Unknown),
         (Sight::Unreadable | Sight::NotAsked, None) => None,
     };
     match found {
         Some((name, external_id)) => {
             Ok((Purpose::Insert, Step::Insert { sandbox_id: id.clone(), name, external_id }))
         }
-        None => Err(Verdict::Unclear(format!(
+        None => Err(LineVerdict::Unclear(format!(
             "{id} is not in the table, and what the provider lists cannot be read: set BROKER_PROVIDER_URL, or say name and external_id in its line"
         ))),
     }
@@ -92,14 +92,14 @@ fn free(
     asked: &Asked<'_>,
     line: &HandedOut,
     sandbox: &Sandbox,
-) -> Result<(Purpose, Step), Verdict> {
+) -> Result<(Purpose, Step), LineVerdict> {
     let Some(key) = line.key().filter(|_| !line.returned) else {
         return Ok((Purpose::GiveUp, give_up(asked, line, sandbox)));
     };
     let stands = known.leases.get(&key);
     if let Some(live) = stands.filter(|lease| lease.end.is_none()) {
         let (track, other) = (&key.track, &live.grant.sandbox_id);
-        return Err(Verdict::Conflict(format!(
+        return Err(LineVerdict::Conflict(format!(
             "{track} has {other} in the table, and no line says that it was given back: a key holds one"
         )));
     }
@@ -161,7 +161,7 @@ fn held(
     line: &HandedOut,
     sandbox: &Sandbox,
     allocation: &Allocation,
-) -> Result<(Purpose, Step), Verdict> {
+) -> Result<(Purpose, Step), LineVerdict> {
     let end = || LeaseEnd::by_broker(EndReason::Released, asked.now, allocation.expires_at);
     let step = || Step::End { sandbox: sandbox.clone(), allocation: allocation.clone(), end: end() };
     // An earlier run's claim for an unknown owner, which it did not come to end.
@@ -170,8 +170,8 @@ fn held(
         return Ok((Purpose::End, step()));
     }
     if line.speaks_of(allocation) {
-        return Err(Verdict::AsItIs);
+        return Err(LineVerdict::AsItIs);
     }
     let (id, track) = (&line.sandbox_id, &allocation.lease_key.track);
-    Err(Verdict::Conflict(format!("{id} is in the hands of {track} by another key than its line's")))
+    Err(LineVerdict::Conflict(format!("{id} is in the hands of {track} by another key than its line's")))
 }

@@ -96,7 +96,7 @@ pub enum Purpose {
 
 /// What a line asks for when no step is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum LineVerdict {
     /// The table says the same.
     AsItIs,
     /// Lines or table contradict it: only people can tell. Why.
@@ -140,7 +140,7 @@ pub struct Decision {
     /// Steps of one stage, each about a sandbox and a key of its own; none: it is done.
     pub steps: Vec<(Purpose, Step)>,
     /// What lines without a step ask for.
-    pub verdicts: BTreeMap<SandboxId, Verdict>,
+    pub verdicts: BTreeMap<SandboxId, LineVerdict>,
 }
 
 /// What is to be done next with what is known.
@@ -155,7 +155,7 @@ pub fn decide(known: &Known, asked: &Asked<'_>) -> Decision {
     for (id, line) in &asked.lines.0 {
         let judged = match line {
             Ok(line) => judge_line(known, asked, line, &by_account),
-            Err(contradiction) => Err(Verdict::Conflict(contradiction.clone())),
+            Err(contradiction) => Err(LineVerdict::Conflict(contradiction.clone())),
         };
         match judged {
             Ok((purpose, step)) => wanted.entry(purpose).or_default().push(step),
@@ -177,7 +177,7 @@ pub fn decide(known: &Known, asked: &Asked<'_>) -> Decision {
 }
 
 /// Leases of one key that several lines ask for are no step at all: a key holds one, and only people can tell which.
-fn apart(steps: Vec<Step>, verdicts: &mut BTreeMap<SandboxId, Verdict>) -> Vec<Step> {
+fn apart(steps: Vec<Step>, verdicts: &mut BTreeMap<SandboxId, LineVerdict>) -> Vec<Step> {
     let mut by_key: BTreeMap<Option<LeaseKey>, Vec<Step>> = BTreeMap::new();
     for step in steps {
         by_key.entry(step.lease_key().cloned()).or_default().push(step);
@@ -190,7 +190,8 @@ fn apart(steps: Vec<Step>, verdicts: &mut BTreeMap<SandboxId, Verdict>) -> Vec<S
         }
         let owner = key.map(|key| format!("{}/{}", key.track, key.key)).unwrap_or_default();
         let why = format!("{} lines say that {owner} has a sandbox, and a key holds one", steps.len());
-        verdicts.extend(steps.iter().map(|step| (step.sandbox_id().clone(), Verdict::Conflict(why.clone()))));
+        verdicts
+            .extend(steps.iter().map(|step| (step.sandbox_id().clone(), LineVerdict::Conflict(why.clone()))));
     }
     kept
 }

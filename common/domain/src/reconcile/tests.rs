@@ -39,7 +39,7 @@ fn settled(
     lines: &Lines,
     sight: &dyn Fn(&SandboxId) -> Sight,
     cut: usize,
-) -> (Known, BTreeMap<SandboxId, Verdict>, Vec<Purpose>) {
+) -> (Known, BTreeMap<SandboxId, LineVerdict>, Vec<Purpose>) {
     let (minted, unknown_owner) = (Cell::new(1_000_u128), TrackId::new("reconciled").unwrap());
     let mint = || {
         minted.set(minted.get() + 1);
@@ -70,7 +70,7 @@ fn settled(
     panic!("it does not come to an end");
 }
 
-fn settle(known: Known, lines: &[HandedOut]) -> (Known, BTreeMap<SandboxId, Verdict>) {
+fn settle(known: Known, lines: &[HandedOut]) -> (Known, BTreeMap<SandboxId, LineVerdict>) {
     let not_asked = |_: &SandboxId| Sight::NotAsked;
     let (forth, verdicts, _) =
         settled(known.clone(), &lines.iter().cloned().collect(), &not_asked, usize::MAX);
@@ -99,11 +99,11 @@ fn a_return_and_the_next_claim_of_one_key_are_two_lines_in_any_order() {
     );
     let (after, verdicts) = settle(held.clone(), &[line(2, Some(1), false), line(1, Some(1), true)]);
     assert_eq!((status(&after, 1), status(&after, 2)), (Status::PendingDeletion, Status::Allocated));
-    assert_eq!(verdicts.into_values().collect::<Vec<_>>(), [Verdict::AsItIs, Verdict::AsItIs]);
+    assert_eq!(verdicts.into_values().collect::<Vec<_>>(), [LineVerdict::AsItIs, LineVerdict::AsItIs]);
     // Without the return nobody but people can tell, and nothing is given up.
     let (after, verdicts) = settle(held, &[line(2, Some(1), false)]);
     assert_eq!((status(&after, 1), status(&after, 2)), (Status::Allocated, Status::Available));
-    assert!(matches!(verdicts[&sandbox_id(2)], Verdict::Conflict(_)), "{verdicts:?}");
+    assert!(matches!(verdicts[&sandbox_id(2)], LineVerdict::Conflict(_)), "{verdicts:?}");
 }
 
 #[test]
@@ -118,13 +118,13 @@ fn several_lines_of_one_sandbox_are_one() {
     ] {
         let (after, verdicts) = settle(free.clone(), &lines);
         assert_eq!(status(&after, 1), expected, "{lines:?}");
-        let is_conflict = matches!(verdicts[&sandbox_id(1)], Verdict::Conflict(_));
+        let is_conflict = matches!(verdicts[&sandbox_id(1)], LineVerdict::Conflict(_));
         assert_eq!(is_conflict, expected == Status::Available, "{verdicts:?}");
     }
     let two = known([sandbox(1, Status::Available, None), sandbox(2, Status::Available, None)], []);
     let (after, verdicts) = settle(two, &[line(1, Some(1), false), line(2, Some(1), false)]);
     assert_eq!((status(&after, 1), status(&after, 2)), (Status::Available, Status::Available));
-    assert!(verdicts.values().all(|verdict| matches!(verdict, Verdict::Conflict(_))), "{verdicts:?}");
+    assert!(verdicts.values().all(|verdict| matches!(verdict, LineVerdict::Conflict(_))), "{verdicts:?}");
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn an_account_under_another_label_is_a_conflict() {
     let renamed = HandedOut { external_id: Some(external_id), ..line(2, Some(1), false) };
     let (after, verdicts) = settle(free, &[renamed]);
     assert_eq!(status(&after, 1), Status::Available);
-    assert!(matches!(verdicts[&sandbox_id(2)], Verdict::Conflict(_)), "{verdicts:?}");
+    assert!(matches!(verdicts[&sandbox_id(2)], LineVerdict::Conflict(_)), "{verdicts:?}");
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn what_the_table_lacks_comes_from_the_provider_or_from_its_line() {
         let became = after.sandboxes.get(&sandbox_id(1)).map(|sandbox| sandbox.status);
         assert_eq!(became, expected, "case {number}");
         // Not listed is an answer; not asked is none.
-        let unclear = matches!(verdicts[&sandbox_id(1)], Verdict::Unclear(_));
+        let unclear = matches!(verdicts[&sandbox_id(1)], LineVerdict::Unclear(_));
         assert_eq!(unclear, number > 5, "case {number}: {verdicts:?}");
     }
 }
@@ -287,7 +287,7 @@ proptest! {
         let sorted: Lines = lines.iter().cloned().collect();
         let (whole, verdicts, _) = settled(copy.clone(), &sorted, &not_asked, usize::MAX);
         prop_assert!(suspects(&whole.inventory()).is_empty(), "{:?}", suspects(&whole.inventory()));
-        prop_assert!(verdicts.values().all(|verdict| *verdict == Verdict::AsItIs), "{verdicts:?}");
+        prop_assert!(verdicts.values().all(|verdict| *verdict == LineVerdict::AsItIs), "{verdicts:?}");
         prop_assert_eq!(owners_of(&whole), owners_of(truth));
         // In another order, and ended after every few steps.
         let len = lines.len().max(1);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use broker_api::overview::{HistoryMinute, Overview, Seen};
+use broker_api::overview::{HistoryMinute, Overview, OverviewFacts};
 use broker_domain::Timestamp;
 use broker_queue::{QueueKind, QueueUrls, topology};
 use clap::Args;
@@ -28,7 +28,7 @@ pub(crate) async fn run(context: Context, args: OverviewArgs) -> anyhow::Result<
     // What is wrong is shown also beside a policy that cannot be read.
     let policy = policy::in_force(&context).await.unwrap_or_default();
     let (scheduler, now) = (context.config.scheduler, context.clock.now());
-    let overview = Seen::read(&context.store, &policy, scheduler, Some(depth), now);
+    let overview = OverviewFacts::read(&context.store, &policy, scheduler, Some(depth), now);
     let overview = overview.await?.overview();
     if args.output.json {
         output::json(&overview)?;
