@@ -1,6 +1,7 @@
 // Calls of the operators' API. The token is in this module's memory and nowhere else: it ends with the tab, or at sign-out.
 
 let token = null;
+let acted = -Infinity;
 const inFlight = new Set();
 
 export const signIn = (text) => { token = text; };
@@ -46,7 +47,13 @@ async function call(method, path, query, headers) {
 }
 
 export const get = async (path, query) => (await call("GET", path, query)).body;
-export const post = (path, query, headers) => call("POST", path, query, headers);
+export async function post(path, query, headers) {
+  const answer = await call("POST", path, query, headers);
+  if (!query?.dry_run) acted = Date.now();
+  return answer;
+}
+/** When the last act was answered, in milliseconds. */
+export const actedAt = () => acted;
 export const part = encodeURIComponent;
 
 /** The rows of a page. */

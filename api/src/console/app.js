@@ -1,7 +1,8 @@
 // The operator's page: sign-in, the frame around the views, and what is asked again while the page is looked at.
 //
 // One overview every five seconds, for all views together, and only while the tab is visible. A list is read when it is
-// opened, filtered, turned, or asked for again; that of a view with `every` also as often as that, while it is looked at.
+// opened, filtered, turned, or asked for again; that of a view with `every` also as often as that, while it is looked at, and
+// with each overview after an act until the index must have followed the table.
 // What is looked at is kept in memory, never in the address.
 
 import * as api from "./api.js";
@@ -175,7 +176,8 @@ async function look() {
     asking = false;
     schedule();
   }
-  if (frame && current.every && Date.now() - readAt >= current.every) {
+  const follows = readAt - api.actedAt() < EVERY_MS;
+  if (frame && current.every && (follows || Date.now() - readAt >= current.every)) {
     readAt = Date.now();
     current.reload(true);
   }

@@ -86,5 +86,6 @@ export default {
     read();
     return [h("div", { class: "panel" }, h("div", { class: "filters" }, field("Put there by", cause)), view.list), put && h("div", { class: "panel" }, put)];
   },
+  every: 15000,
   reload: () => read(),
 };

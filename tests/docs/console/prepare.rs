@@ -59,7 +59,7 @@ pub(super) async fn dead_letters(broker: &Broker, letters: usize) {
         json!({
             "v": 1, "request_id": format!("01890a5d-ac96-774b-8000-{number:012x}"), "reply_to": reply_to,
             "enqueued_at_ms": at, "reply_by_ms": at, "deadline_ms": at + 900_000, "async": false,
-            "body": { "kind": "allocate", "track_id": format!("late-{number}"), "fingerprint": "f", "lab_duration_hours": 4 },
+            "body": { "kind": "allocate", "track_id": format!("late-{number}"), "fingerprint": "f", "lab_duration_hours": 4, "prefix": "sandbox-" },
         })
         .to_string()
     };
