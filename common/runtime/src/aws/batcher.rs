@@ -4,7 +4,8 @@
 //! a call ends. Two things do not wait for that while fewer than `in_flight` calls are in flight: a full batch, and any item
 //! once every call takes longer than [`Bounds::max_wait`]. So a single caller never waits, a few callers wait for less than
 //! one call, a slow call delays the items behind it by `max_wait` at most, and beside a call of the usual length only full
-//! batches go: each call costs the same, whatever it carries. Items submitted before a new slot's task first runs go with it.
+//! batches go: each call costs the same, whatever it carries. A new slot lets the tasks that are ready run first: their items
+//! go with it.
 //! Calls of which none is quick cross a network: they cost the machine little, and items wait behind them for a quarter of that.
 //! Batches that are not full leave at least `min_interval` apart, where calls are shorter than that: the first item after a
 //! quiet time goes at once, items close behind it go together.
@@ -182,7 +183,12 @@ impl<In, Out> SharedBatcher<In, Out> {
         In: Send + 'static,
         Out: Send + 'static,
     {
-        tokio::spawn(Arc::clone(this).run_calls());
+        let slot = Arc::clone(this);
+        tokio::spawn(async move {
+            // Tasks that were woken together submit first: their items go in one call.
+            tokio::task::yield_now().await;
+            slot.run_calls().await;
+        });
     }
 
     /// One slot: call after call, `min_interval` apart, until nothing waits or another slot takes what waits.

@@ -421,3 +421,26 @@ fn items_wait_for_less_behind_calls_none_of_which_was_quick_of_late() {
     assert_eq!(waits_after(2 * max_wait, 35), max_wait / FAR_PART);
     assert_eq!(waits_after(Duration::from_millis(1), 1), max_wait, "one was quick");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn items_of_tasks_that_were_woken_together_go_in_one_call() {
+    let mut harness = Harness::with_min_interval(4, 10, 1_000, PATIENCE);
+    let woken = tokio::sync::watch::Sender::new(());
+    let callers: Vec<_> = (1..=5)
+        .map(|item| {
+            let (batcher, mut woken) = (harness.batcher.clone(), woken.subscribe());
+            tokio::spawn(async move {
+                woken.changed().await.expect("the test goes on");
+                batcher.submit(item).await
+            })
+        })
+        .collect();
+    // From a task of the one thread that runs the others: none of them runs before all are woken.
+    tokio::spawn(async move { woken.send_replace(()) }).await.expect("no panic");
+    let call = harness.next_call().await;
+    assert_eq!(call.batch.len(), 5, "{:?}", call.batch);
+    call.end(Ending::Ok);
+    for caller in callers {
+        assert!(caller.await.expect("no panic").is_ok());
+    }
+}
